@@ -1,0 +1,53 @@
+/** Every way in which Countersign can fail to reach a verdict. A "no" is never an error: it is a `Verdict`. */
+export type ErrorCode =
+  | 'usage'
+  | 'config-invalid'
+  | 'key-missing'
+  | 'key-unusable'
+  | 'git-unreachable'
+  | 'git-ref-missing'
+  | 'git-object-missing'
+  | 'git-object-corrupt'
+  | 'git-shallow'
+  | 'signing-failed'
+  | 'push-refused'
+  | 'render-failed'
+  | 'policy-unusable'
+  | 'policy-failed'
+  | 'ledger-unusable'
+  | 'ledger-inconsistent'
+  | 'checkpoint-untrusted'
+  | 'cluster-unreachable'
+  | 'cluster-forbidden'
+  | 'cluster-refused'
+  | 'port-in-use'
+  | 'tool-missing'
+  | 'report-unverifiable';
+
+/**
+ * What the caller may do next: `retry` passing trouble, `wait` for a new commit or configuration,
+ * `halt` and sign nothing more because the ledger is not consistent.
+ */
+export type Recover = 'retry' | 'wait' | 'halt';
+
+/** "I could not tell": thrown, never returned. The message is one line; the hint says what to do about it. */
+export class CountersignError extends Error {
+  readonly code: ErrorCode;
+  readonly hint: string | undefined;
+  readonly recover: Recover;
+
+  constructor(code: ErrorCode, message: string, options: { hint?: string; recover?: Recover; cause?: unknown } = {}) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    this.name = 'CountersignError';
+    this.code = code;
+    this.hint = options.hint;
+    this.recover = options.recover ?? 'wait';
+  }
+}
+
+/** The one line to show of anything that was thrown; never a stack. */
+export function messageOf(thrown: unknown): string {
+  if (thrown instanceof AggregateError && thrown.message === '') return thrown.errors.map(messageOf).join('; ');
+  const text = thrown instanceof Error ? thrown.message : String(thrown);
+  return text.split('\n')[0] ?? text;
+}

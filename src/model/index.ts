@@ -1,0 +1,17 @@
+/**
+ * The words every room shares: types, tiny constructors and the one schema of our documents.
+ * Takes nothing in and does no I/O; refuses only what has no canonical form.
+ */
+export * from './admitted.ts';
+export * from './allowed-revision.ts';
+export * from './change.ts';
+export * from './commit.ts';
+export * from './digest.ts';
+export * from './entry.ts';
+export * from './error.ts';
+export * from './glob.ts';
+export * from './in-parallel.ts';
+export * from './inventory.ts';
+export * from './kubernetes.ts';
+export * from './schema.ts';
+export * from './verdict.ts';

@@ -1,0 +1,59 @@
+/** Names one object in a cluster. `namespace` is empty for cluster-scoped kinds. */
+export type ObjectRef = {
+  readonly apiVersion: string;
+  readonly kind: string;
+  readonly namespace: string;
+  readonly name: string;
+};
+
+export type Metadata = {
+  readonly name: string;
+  readonly namespace?: string;
+  readonly labels?: Readonly<Record<string, string>>;
+  readonly annotations?: Readonly<Record<string, string>>;
+  readonly [field: string]: unknown;
+};
+
+/** A Kubernetes object as JSON holds it. */
+export type KubernetesObject = {
+  readonly apiVersion: string;
+  readonly kind: string;
+  readonly metadata: Metadata;
+  readonly [field: string]: unknown;
+};
+
+/** Where a value stands in the repository; lines count from 1. */
+export type SourceLine = { readonly file: string; readonly line: number };
+
+/** A path into an object: keys and list positions. */
+export type ValuePath = readonly (string | number)[];
+
+/** An object as the repository would have it in the cluster, with the place it comes from. */
+export type RenderedObject = {
+  readonly object: KubernetesObject;
+  readonly ref: ObjectRef;
+  readonly source: SourceLine;
+  /** The line of a value inside the object, or of its nearest parent that was written. */
+  readonly lineOf: (path: ValuePath) => number;
+  /** SHA-256 of the object's canonical JSON. */
+  readonly digest: string;
+};
+
+/** `apiVersion/kind/namespace/name`, the key by which objects are told apart. */
+export function refKey(ref: ObjectRef): string {
+  return `${ref.apiVersion}/${ref.kind}/${ref.namespace}/${ref.name}`;
+}
+
+/** `Kind namespace/name`, as people say it. */
+export function refText(ref: ObjectRef): string {
+  return ref.namespace === '' ? `${ref.kind} ${ref.name}` : `${ref.kind} ${ref.namespace}/${ref.name}`;
+}
+
+/** Annotations that Countersign reads or writes on objects. */
+export const ANNOTATION = {
+  environment: 'countersign.dev/environment',
+  revision: 'countersign.dev/revision',
+  entry: 'countersign.dev/ledger-entry',
+  breakGlass: 'countersign.dev/break-glass',
+  breakGlassFor: 'countersign.dev/break-glass-for',
+} as const;
