@@ -1,0 +1,240 @@
+import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { dirname, join, resolve } from 'node:path';
+import type { z } from 'zod';
+import {
+  CountersignError,
+  digestOf,
+  type Environment,
+  environmentSchema,
+  messageOf,
+  type TrustPolicy,
+  trustPolicySchema,
+} from '../model/index.ts';
+import { parseYaml, type YamlDocument, YamlError } from '../yaml/index.ts';
+
+/** Everything that was configured, checked and cross-referenced. File references in it are absolute paths. */
+export type Configuration = {
+  readonly environments: readonly Environment[];
+  readonly trustPolicies: readonly TrustPolicy[];
+  /** SHA-256 over all documents; it is written on the ledger when a service starts. */
+  readonly digest: string;
+};
+
+type Problem = { readonly file: string; readonly line: number; readonly path: string; readonly text: string };
+
+const MAX_FILE = 4 * 1024 * 1024; // a keyring of hundreds of people fits; a mistaken binary does not
+const SCHEMAS = { Environment: environmentSchema, TrustPolicy: trustPolicySchema } as const;
+
+/**
+ * Reads every `.yaml` and `.yml` file under the paths (files or directories).
+ * Throws one `config-invalid` error that lists every problem found in all of them.
+ */
+export function loadConfiguration(paths: readonly string[]): Configuration {
+  const problems: Problem[] = [];
+  const environments: Environment[] = [];
+  const trustPolicies: TrustPolicy[] = [];
+  const places = new Map<string, string>();
+  for (const file of paths.flatMap((path) => filesUnder(path))) {
+    for (const document of readDocuments(file, problems)) {
+      const parsed = checkDocument(file, document, problems);
+      if (parsed === undefined) continue;
+      const id = `${parsed.kind} \`${parsed.metadata.name}\``;
+      const earlier = places.get(id);
+      if (earlier !== undefined)
+        problems.push({ file, line: document.line, path: 'metadata.name', text: `${id} is already declared at ${earlier}` });
+      places.set(id, `${file}:${document.line}`);
+      if (parsed.kind === 'Environment') environments.push(withAbsolutePaths(parsed, file));
+      else trustPolicies.push(withKeyFiles(parsed, file, document, problems));
+      crossCheck(parsed, file, document, problems);
+    }
+  }
+  for (const environment of environments) {
+    if (!trustPolicies.some((t) => t.metadata.name === environment.spec.trust)) {
+      const place = places.get(`Environment \`${environment.metadata.name}\``)?.split(/:(?=\d+$)/) ?? [];
+      problems.push({
+        file: place[0] ?? '',
+        line: Number(place[1] ?? 1),
+        path: 'spec.trust',
+        text: `expected the name of a TrustPolicy, found \`${environment.spec.trust}\``,
+      });
+    }
+  }
+  if (problems.length > 0) throw invalid(problems);
+  return { environments, trustPolicies, digest: digestOf({ environments, trustPolicies }) };
+}
+
+function filesUnder(path: string): string[] {
+  try {
+    if (!statSync(path).isDirectory()) return [path];
+    return readdirSync(path, { recursive: true, withFileTypes: true })
+      .filter((e) => e.isFile() && /\.ya?ml$/.test(e.name))
+      .map((e) => join(e.parentPath, e.name))
+      .sort();
+  } catch (thrown) {
+    throw new CountersignError('config-invalid', `cannot read the configuration at \`${path}\``, {
+      cause: thrown,
+      hint: 'name an existing file or directory with --config; `countersign init` writes a first one',
+    });
+  }
+}
+
+function readDocuments(file: string, problems: Problem[]): YamlDocument[] {
+  try {
+    if (statSync(file).size > MAX_FILE) throw new YamlError(`the file is larger than ${MAX_FILE} bytes`, 1);
+    return parseYaml(readFileSync(file, 'utf8'));
+  } catch (thrown) {
+    problems.push({ file, line: thrown instanceof YamlError ? thrown.line : 1, path: '', text: messageOf(thrown) });
+    return [];
+  }
+}
+
+function checkDocument(file: string, document: YamlDocument, problems: Problem[]): Environment | TrustPolicy | undefined {
+  const kind = (document.value as { kind?: unknown } | null)?.kind;
+  const schema = SCHEMAS[kind as keyof typeof SCHEMAS] as z.ZodType<Environment | TrustPolicy> | undefined;
+  if (schema === undefined || !Object.hasOwn(SCHEMAS, String(kind))) {
+    problems.push({
+      file,
+      line: document.lineOf(['kind']),
+      path: 'kind',
+      text: `expected one of ${Object.keys(SCHEMAS).map(quoted).join(', ')}, found ${shown(kind)}`,
+    });
+    return undefined;
+  }
+  const result = schema.safeParse(document.value);
+  if (result.success) return result.data;
+  for (const issue of result.error.issues) problems.push(...problemsOf(issue, file, document));
+  return undefined;
+}
+
+function problemsOf(issue: z.core.$ZodIssue, file: string, document: YamlDocument): Problem[] {
+  const path = issue.path as (string | number)[];
+  const problem = (at: (string | number)[], text: string): Problem => ({ file, line: document.lineOf(at), path: pathText(at), text });
+  if (issue.code === 'unrecognized_keys') return issue.keys.map((key) => problem([...path, key], `\`${key}\` is not a key here`));
+  const found = shown(valueAt(document.value, path));
+  if (issue.code === 'invalid_type') return [problem(path, `expected ${article(issue.expected)}, found ${found}`)];
+  if (issue.code === 'invalid_value') return [problem(path, `expected ${issue.values.map(quoted).join(' or ')}, found ${found}`)];
+  if (issue.code === 'too_small')
+    return [
+      problem(
+        path,
+        `expected at least ${issue.minimum} ${issue.origin === 'array' ? 'item(s)' : issue.origin === 'string' ? 'character(s)' : ''}, found ${found}`.replace(
+          ' ,',
+          ',',
+        ),
+      ),
+    ];
+  if (issue.code === 'too_big') return [problem(path, `expected at most ${issue.maximum}, found ${found}`)];
+  return [problem(path, `expected ${issue.message}, found ${found}`)];
+}
+
+// Names that must exist elsewhere in the same document.
+function crossCheck(document: Environment | TrustPolicy, file: string, yaml: YamlDocument, problems: Problem[]): void {
+  if (document.kind !== 'TrustPolicy') return;
+  const { principals, groups, rules } = document.spec;
+  const people = principals.map((p) => p.name);
+  const known = new Set([...people, ...groups.map((g) => g.name)]);
+  const report = (path: (string | number)[], text: string) => problems.push({ file, line: yaml.lineOf(path), path: pathText(path), text });
+  principals.forEach((p, i) => {
+    if (people.indexOf(p.name) !== i) report(['spec', 'principals', i, 'name'], `\`${p.name}\` is declared twice`);
+  });
+  groups.forEach((group, i) => {
+    if (people.includes(group.name)) report(['spec', 'groups', i, 'name'], `\`${group.name}\` is also a principal`);
+    group.members.forEach((member, j) => {
+      if (!people.includes(member)) report(['spec', 'groups', i, 'members', j], `expected the name of a principal, found \`${member}\``);
+    });
+  });
+  rules.forEach((rule, i) => {
+    rule.signers.forEach((who, j) => {
+      if (!known.has(who)) report(['spec', 'rules', i, 'signers', j], `expected a principal or group, found \`${who}\``);
+    });
+    rule.approvals.from.forEach((who, j) => {
+      if (!known.has(who)) report(['spec', 'rules', i, 'approvals', 'from', j], `expected a principal or group, found \`${who}\``);
+    });
+    const able = new Set(rule.approvals.from.flatMap((who) => groups.find((g) => g.name === who)?.members ?? [who]));
+    if (rule.approvals.required > able.size)
+      report(
+        ['spec', 'rules', i, 'approvals', 'required'],
+        `${rule.approvals.required} approvals are required, but only ${able.size} principal(s) may give one`,
+      );
+  });
+}
+
+function withAbsolutePaths(environment: Environment, file: string): Environment {
+  const { source, target, policies } = environment.spec;
+  const here = dirname(resolve(file));
+  return {
+    ...environment,
+    spec: {
+      ...environment.spec,
+      source: { ...source, url: /^[a-z+]+:\/\//i.test(source.url) ? source.url : resolve(here, source.url) },
+      target: target.kubeconfig === undefined ? target : { ...target, kubeconfig: resolve(here, target.kubeconfig) },
+      policies: policies.bundle === undefined ? policies : { ...policies, bundle: resolve(here, policies.bundle) },
+    },
+  };
+}
+
+// Key files are read in, so that the digest of the configuration covers the keys themselves.
+function withKeyFiles(policy: TrustPolicy, file: string, yaml: YamlDocument, problems: Problem[]): TrustPolicy {
+  const principals = policy.spec.principals.map((principal, i) => ({
+    ...principal,
+    keys: principal.keys.map((key, j) => {
+      if (key.openpgpFile === undefined) return key;
+      const { openpgpFile, ...rest } = key;
+      try {
+        return { ...rest, openpgp: readFileSync(resolve(dirname(file), openpgpFile), 'utf8') };
+      } catch {
+        const path = ['spec', 'principals', i, 'keys', j, 'openpgpFile'];
+        problems.push({
+          file,
+          line: yaml.lineOf(path),
+          path: pathText(path),
+          text: `expected a readable key file, found \`${openpgpFile}\``,
+        });
+        return key;
+      }
+    }),
+  }));
+  return { ...policy, spec: { ...policy.spec, principals } };
+}
+
+function invalid(problems: readonly Problem[]): CountersignError {
+  const sorted = [...problems].sort((a, b) => (a.file < b.file ? -1 : a.file > b.file ? 1 : a.line - b.line));
+  const lines = sorted.map((p) => `  ${p.file}:${p.line}: ${p.path === '' ? '' : `${p.path}: `}${p.text}`);
+  return new CountersignError('config-invalid', `the configuration has ${problems.length} problem(s):\n${lines.join('\n')}`, {
+    hint: 'docs/configuration.md lists every key',
+  });
+}
+
+function valueAt(value: unknown, path: readonly (string | number)[]): unknown {
+  return path.reduce<unknown>((v, key) => (v as Record<string | number, unknown> | undefined)?.[key], value);
+}
+
+function pathText(path: readonly (string | number)[]): string {
+  return path.reduce<string>((text, part) => (typeof part === 'number' ? `${text}[${part}]` : text === '' ? part : `${text}.${part}`), '');
+}
+
+// Long values are cut: a key pasted into the wrong place should not fill the screen.
+function shown(value: unknown): string {
+  if (value === undefined) return 'nothing';
+  if (Array.isArray(value)) return `a list of ${value.length}`;
+  if (typeof value === 'object' && value !== null) return 'a mapping';
+  const text = String(value);
+  return `\`${text.length > 60 ? `${text.slice(0, 60)}…` : text}\``;
+}
+
+function quoted(value: unknown): string {
+  return `\`${String(value)}\``;
+}
+
+function article(type: string): string {
+  const words: Record<string, string> = {
+    string: 'text',
+    array: 'a list',
+    object: 'a mapping',
+    record: 'a mapping',
+    boolean: '`true` or `false`',
+    int: 'a whole number',
+    number: 'a number',
+  };
+  return words[type] ?? type;
+}

@@ -1,0 +1,23 @@
+/** What Countersign takes from the process environment; every other room is handed these as values. */
+export type ProcessSettings = {
+  /** Directories with Kubernetes test binaries, as envtest uses them. */
+  readonly kubebuilderAssets: string | undefined;
+  readonly path: string;
+  readonly kubeconfig: string | undefined;
+  readonly noColor: boolean;
+  readonly logLevel: string;
+  /** The base commit of a pull request, as the CI at hand names it. */
+  readonly ciBase: string | undefined;
+};
+
+/** Reads the process environment once. */
+export function readProcessSettings(env: NodeJS.ProcessEnv = process.env): ProcessSettings {
+  return {
+    kubebuilderAssets: env.KUBEBUILDER_ASSETS,
+    path: env.PATH ?? '',
+    kubeconfig: env.KUBECONFIG,
+    noColor: (env.NO_COLOR ?? '') !== '',
+    logLevel: env.COUNTERSIGN_LOG_LEVEL ?? 'info',
+    ciBase: env.CI_MERGE_REQUEST_DIFF_BASE_SHA ?? (env.GITHUB_BASE_REF ? `origin/${env.GITHUB_BASE_REF}` : undefined),
+  };
+}
