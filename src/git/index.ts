@@ -1,0 +1,16 @@
+/**
+ * Takes a remote or a checkout, gives commits, trees and blobs whose bytes were hashed again here.
+ * Refuses shallow repositories, objects whose bytes do not hash to their id, and commits with an ambiguous header.
+ */
+
+export { diffTrees, type History, listTree, readBlob, readCommit, readHistory } from './history.ts';
+export { IsomorphicRepository } from './isomorphic-repository.ts';
+export { NativeRepository } from './native-repository.ts';
+export { openRepository } from './open-repository.ts';
+export { type ParsedCommit, parseCommit } from './parse-commit.ts';
+export { parseTree } from './parse-tree.ts';
+export { APPROVALS_REF, type Repository, redactUrl, sourceRef } from './repository.ts';
+export type { GitProgram } from './run-git.ts';
+export { signWithGitKey } from './sign-with-git-key.ts';
+export { sourceRepository } from './source-repository.ts';
+export { UserRepository } from './user-repository.ts';

@@ -1,0 +1,206 @@
+import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
+import { existsSync, mkdirSync } from 'node:fs';
+import { CountersignError, isObjectId, NO_REVISION } from '../model/index.ts';
+import { type GitObject, type ObjectType, verifyObjectId } from './object.ts';
+import { APPROVALS_REF, type Repository, redactUrl, refuseShallow, sourceRef } from './repository.ts';
+import { complaint, type GitProgram, runGit } from './run-git.ts';
+
+// Nobody's configuration, hooks, replacements or prompts may change what a history is.
+const ENVIRONMENT = {
+  GIT_CONFIG_NOSYSTEM: '1',
+  GIT_CONFIG_GLOBAL: '/dev/null',
+  GIT_TERMINAL_PROMPT: '0',
+  GIT_NO_REPLACE_OBJECTS: '1',
+  GIT_GRAFT_FILE: '/dev/null',
+  GIT_ALLOW_PROTOCOL: 'http:https:ssh:file',
+  GIT_OPTIONAL_LOCKS: '0',
+  LC_ALL: 'C',
+};
+const SAFE = [
+  '-c',
+  'core.hooksPath=/dev/null',
+  '-c',
+  'transfer.fsckObjects=true',
+  '-c',
+  'fetch.recurseSubmodules=no',
+  '-c',
+  'protocol.version=2',
+  '-c',
+  'gc.auto=0',
+];
+const MAX_OBJECT = 64 * 1024 * 1024; // a manifest or key is far smaller; a disk image in the repository must not fill memory
+
+/** A repository read through the `git` program: one long-lived `cat-file --batch`, one short process for everything else. */
+export class NativeRepository implements Repository {
+  readonly #directory: string;
+  readonly #git: GitProgram;
+  #reader: ObjectReader | undefined;
+
+  constructor(directory: string, git: GitProgram) {
+    this.#directory = directory;
+    this.#git = git;
+  }
+
+  async fetch(url: string, branch: string): Promise<void> {
+    await this.#create();
+    const refspecs = [`+refs/heads/${branch}:${sourceRef(branch)}`, `+${APPROVALS_REF}*:${APPROVALS_REF}*`];
+    const result = await this.#run(['fetch', '--quiet', '--no-tags', '--no-write-fetch-head', '--end-of-options', url, ...refspecs]);
+    if (result.code !== 0) throw fetchFailed(url, branch, result.stderr);
+    refuseShallow(this.#directory);
+  }
+
+  async resolve(ref: string): Promise<string | undefined> {
+    const result = await this.#run(['rev-parse', '--verify', '--quiet', '--end-of-options', `${ref}^{commit}`]);
+    const id = result.stdout.toString('utf8').trim();
+    return result.code === 0 && isObjectId(id) ? id : undefined;
+  }
+
+  async read(id: string): Promise<GitObject> {
+    this.#reader ??= new ObjectReader(spawn(this.#git.file, [...SAFE, 'cat-file', '--batch'], { env: this.#env(), stdio: 'pipe' }));
+    const object = await this.#reader.read(id).catch((thrown) => {
+      this.#reader?.close();
+      this.#reader = undefined;
+      throw thrown;
+    });
+    verifyObjectId(id, object);
+    return object;
+  }
+
+  async listCommits(from: string, to: string): Promise<string[]> {
+    refuseShallow(this.#directory);
+    const range = from === NO_REVISION ? [to] : [to, `^${from}`];
+    const result = await this.#run(['rev-list', '--topo-order', '--reverse', '--end-of-options', ...range]);
+    if (result.code !== 0)
+      throw new CountersignError('git-object-missing', `cannot walk the history of \`${to}\`: ${complaint(result.stderr)}`, {
+        recover: 'retry',
+      });
+    return result.stdout.toString('utf8').split('\n').filter(isObjectId);
+  }
+
+  async isAncestor(ancestor: string, descendant: string): Promise<boolean> {
+    const result = await this.#run(['merge-base', '--is-ancestor', '--end-of-options', ancestor, descendant]);
+    return result.code === 0;
+  }
+
+  close(): void {
+    this.#reader?.close();
+    this.#reader = undefined;
+  }
+
+  async #create(): Promise<void> {
+    if (existsSync(`${this.#directory}/HEAD`)) return;
+    mkdirSync(this.#directory, { recursive: true });
+    const result = await runGit(this.#git.file, ['init', '--quiet', '--bare', '--template=', this.#directory], {
+      env: { ...ENVIRONMENT, PATH: this.#git.path },
+    });
+    if (result.code !== 0)
+      throw new CountersignError('git-unreachable', `cannot create a repository at \`${this.#directory}\`: ${complaint(result.stderr)}`);
+  }
+
+  #run(args: readonly string[]): ReturnType<typeof runGit> {
+    return runGit(this.#git.file, [...SAFE, ...args], { env: this.#env() });
+  }
+
+  #env(): NodeJS.ProcessEnv {
+    return { ...ENVIRONMENT, PATH: this.#git.path, GIT_DIR: this.#directory };
+  }
+}
+
+function fetchFailed(url: string, branch: string, stderr: string): CountersignError {
+  const where = redactUrl(url);
+  if (/couldn't find remote ref/.test(stderr))
+    return new CountersignError('git-ref-missing', `\`${where}\` has no branch \`${branch}\``, {
+      hint: 'push the branch, or correct `spec.source.branch`',
+      recover: 'retry',
+    });
+  return new CountersignError('git-unreachable', `cannot fetch from \`${where}\`: ${complaint(stderr)}`, {
+    hint: 'check `spec.source.url`, the network and the credentials',
+    recover: 'retry',
+  });
+}
+
+type Wanted = { readonly id: string; readonly resolve: (object: GitObject) => void; readonly reject: (reason: Error) => void };
+
+// Speaks the protocol of `git cat-file --batch`: an id a line in, `id type size LF bytes LF` out, in order.
+class ObjectReader {
+  readonly #child: ChildProcessWithoutNullStreams;
+  readonly #wanted: Wanted[] = [];
+  #chunks: Buffer[] = [];
+  #held = 0;
+  #need = 1;
+
+  constructor(child: ChildProcessWithoutNullStreams) {
+    this.#child = child;
+    child.stdout.on('data', (chunk: Buffer) => this.#take(chunk));
+    child.stdin.on('error', () => {});
+    child.stderr.resume();
+    child.on('error', (cause) => this.#fail(new CountersignError('tool-missing', 'cannot run `git`', { cause, hint: 'install git' })));
+    child.on('close', () =>
+      this.#fail(new CountersignError('git-object-missing', 'git ended while an object was read', { recover: 'retry' })),
+    );
+    child.unref();
+  }
+
+  read(id: string): Promise<GitObject> {
+    if (!isObjectId(id)) return Promise.reject(new CountersignError('git-object-missing', `\`${id}\` is not an object id`));
+    return new Promise((resolve, reject) => {
+      this.#wanted.push({ id, resolve, reject });
+      this.#child.stdin.write(`${id}\n`);
+    });
+  }
+
+  close(): void {
+    this.#child.kill();
+  }
+
+  #take(chunk: Buffer): void {
+    this.#chunks.push(chunk);
+    this.#held += chunk.length;
+    if (this.#held < this.#need) return;
+    let buffer = Buffer.concat(this.#chunks);
+    while (true) {
+      const used = this.#answer(buffer);
+      if (used === 0) break;
+      buffer = buffer.subarray(used);
+    }
+    this.#chunks = [buffer];
+    this.#held = buffer.length;
+  }
+
+  // Answers the oldest question if the buffer holds its whole answer; returns how many bytes that was.
+  #answer(buffer: Buffer): number {
+    this.#need = buffer.length + 1;
+    const end = buffer.indexOf(0x0a);
+    const next = this.#wanted[0];
+    if (end < 0 || next === undefined) return 0;
+    const [id, type, length] = buffer.toString('latin1', 0, end).split(' ');
+    const size = Number(length);
+    if (type === 'missing' || id !== next.id || !Number.isInteger(size)) {
+      this.#wanted.shift();
+      next.reject(
+        new CountersignError('git-object-missing', `the object \`${next.id}\` is not in the repository`, {
+          hint: 'fetch again; a partial clone cannot be judged',
+          recover: 'retry',
+        }),
+      );
+      return end + 1;
+    }
+    if (size > MAX_OBJECT) {
+      this.#fail(new CountersignError('git-object-corrupt', `the object \`${next.id}\` is larger than ${MAX_OBJECT} bytes`));
+      this.close();
+      return 0;
+    }
+    const whole = end + 1 + size + 1;
+    if (buffer.length < whole) {
+      this.#need = whole;
+      return 0;
+    }
+    this.#wanted.shift();
+    next.resolve({ type: type as ObjectType, bytes: Buffer.from(buffer.subarray(end + 1, end + 1 + size)) });
+    return whole;
+  }
+
+  #fail(reason: Error): void {
+    for (const wanted of this.#wanted.splice(0)) wanted.reject(reason);
+  }
+}

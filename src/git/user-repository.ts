@@ -1,0 +1,116 @@
+import { isAbsolute, resolve } from 'node:path';
+import { CountersignError, isObjectId } from '../model/index.ts';
+import { APPROVALS_REF } from './repository.ts';
+import { complaint, type GitResult, runGit } from './run-git.ts';
+
+const ATTEMPTS = 5;
+
+/** A person's own checkout, with their Git configuration and credentials: where approvals are made and pushed from. */
+export class UserRepository {
+  readonly #directory: string;
+  readonly #program: string;
+
+  constructor(directory: string, program = 'git') {
+    this.#directory = directory;
+    this.#program = program;
+  }
+
+  /** The Git directory that holds the objects; throws `git-unreachable` outside of a repository. */
+  async gitDirectory(): Promise<string> {
+    const result = await this.#run(['rev-parse', '--git-common-dir']);
+    if (result.code !== 0)
+      throw new CountersignError('git-unreachable', `\`${this.#directory}\` is not a Git repository`, {
+        hint: 'run this inside a checkout or name one with --repo',
+      });
+    const path = result.stdout.toString('utf8').trim();
+    return isAbsolute(path) ? path : resolve(this.#directory, path);
+  }
+
+  /** The commit a name stands for; throws `git-ref-missing`. */
+  async commit(name: string): Promise<string> {
+    const result = await this.#run(['rev-parse', '--verify', '--quiet', '--end-of-options', `${name}^{commit}`]);
+    const id = result.stdout.toString('utf8').trim();
+    if (result.code !== 0 || !isObjectId(id))
+      throw new CountersignError('git-ref-missing', `\`${name}\` is not a commit here`, { hint: 'fetch it first: `git fetch origin`' });
+    return id;
+  }
+
+  async config(key: string): Promise<string | undefined> {
+    const result = await this.#run(['config', '--get', key]);
+    return result.code === 0 ? result.stdout.toString('utf8').trim() : undefined;
+  }
+
+  /** What changes between two commits, as `git diff --stat` shows it. */
+  async summary(from: string, to: string): Promise<string> {
+    return (await this.#run(['diff', '--stat', '--no-color', from, to])).stdout.toString('utf8').trimEnd();
+  }
+
+  async fetchApprovals(remote: string): Promise<void> {
+    await this.#run(['fetch', '--quiet', '--no-tags', remote, `+${APPROVALS_REF}*:${APPROVALS_REF}*`]);
+  }
+
+  /**
+   * Adds one file to the approvals and pushes them. Files are named for their content, so when another approver was
+   * faster the same file is added on top of theirs. Throws `push-refused`; locally nothing stays behind then.
+   */
+  async publishApproval(path: string, content: string, remote: string | undefined): Promise<void> {
+    for (let attempt = 1; ; attempt++) {
+      if (remote !== undefined) await this.fetchApprovals(remote);
+      const parent = (await this.#run(['rev-parse', '--verify', '--quiet', APPROVALS_REF])).stdout.toString('utf8').trim();
+      const commit = await this.#commitFile(parent, path, content);
+      const result =
+        remote === undefined ? { code: 0, stderr: '' } : await this.#run(['push', '--quiet', remote, `${commit}:${APPROVALS_REF}`]);
+      if (result.code === 0) {
+        await this.#must(['update-ref', APPROVALS_REF, commit]);
+        return;
+      }
+      if (attempt === ATTEMPTS || !/rejected|fetch first|non-fast-forward|failed to update ref|cannot lock ref/.test(result.stderr)) {
+        throw new CountersignError('push-refused', `\`${remote}\` did not take the approval: ${complaint(result.stderr)}`, {
+          hint: `allow pushes to \`${APPROVALS_REF}\`, or use --no-push and push it another way`,
+        });
+      }
+    }
+  }
+
+  async #commitFile(parent: string, path: string, content: string): Promise<string> {
+    const blob = await this.#must(['hash-object', '-w', '--stdin'], content);
+    const tree = await this.#treeWith(parent === '' ? undefined : parent, path.split('/'), blob);
+    // The signature is inside the file; this commit only carries it, so it is not signed again.
+    const identity = [
+      '-c',
+      `user.name=${(await this.config('user.name')) ?? 'approver'}`,
+      '-c',
+      `user.email=${(await this.config('user.email')) ?? 'approver@localhost'}`,
+    ];
+    return this.#must([
+      ...identity,
+      'commit-tree',
+      '--no-gpg-sign',
+      ...(parent === '' ? [] : ['-p', parent]),
+      '-m',
+      `approve ${path.split('/').at(-2) ?? ''}`,
+      tree,
+    ]);
+  }
+
+  // Rebuilds the trees along the path only.
+  async #treeWith(treeish: string | undefined, path: readonly string[], blob: string): Promise<string> {
+    const [name, ...rest] = path as [string, ...string[]];
+    const listed = treeish === undefined ? '' : await this.#must(['ls-tree', '-z', treeish]);
+    const lines = listed.split('\0').filter((line) => line !== '' && line.slice(line.indexOf('\t') + 1) !== name);
+    const present = listed.split('\0').find((line) => line.slice(line.indexOf('\t') + 1) === name);
+    const [mode, type, id] =
+      rest.length === 0 ? ['100644', 'blob', blob] : ['040000', 'tree', await this.#treeWith(present?.split(/[ \t]/)[2], rest, blob)];
+    return this.#must(['mktree', '-z'], [...lines, `${mode} ${type} ${id}\t${name}`].map((line) => `${line}\0`).join(''));
+  }
+
+  async #must(args: readonly string[], input?: string): Promise<string> {
+    const result = await this.#run(args, input);
+    if (result.code !== 0) throw new CountersignError('git-unreachable', `git ${args[0] ?? ''} failed: ${complaint(result.stderr)}`);
+    return result.stdout.toString('utf8').trim();
+  }
+
+  #run(args: readonly string[], input?: string): Promise<GitResult> {
+    return runGit(this.#program, args, { cwd: this.#directory, ...(input === undefined ? {} : { input }) });
+  }
+}
