@@ -1,0 +1,106 @@
+import {
+  digestOf,
+  type KubernetesObject,
+  messageOf,
+  type ObjectRef,
+  type RenderedObject,
+  refKey,
+  refText,
+  type ValuePath,
+  type Violation,
+} from '../model/index.ts';
+import { parseYaml, type YamlDocument, YamlError } from '../yaml/index.ts';
+
+/** One file of the tree; `mode` as Git writes it. */
+export type SourceFile = { readonly path: string; readonly mode: string; readonly content: Uint8Array };
+
+/** The objects, and what in the files cannot be an object. */
+export type Rendering = { readonly objects: readonly RenderedObject[]; readonly violations: readonly Violation[] };
+
+const MAX_FILE = 8 * 1024 * 1024; // the API server takes 3 MiB a request; a file may hold several objects
+const MANIFEST = /\.(ya?ml|json)$/;
+
+/** Reads plain manifests; files of other names are no manifests and are left alone. */
+export function render(files: readonly SourceFile[]): Rendering {
+  const objects: RenderedObject[] = [];
+  const violations: Violation[] = [];
+  const places = new Map<string, string>();
+  for (const file of files) {
+    if (file.mode === '120000' || file.mode === '160000') {
+      violations.push({
+        code: 'not-a-file',
+        message: `\`${file.path}\` is a ${file.mode === '120000' ? 'link' : 'submodule'}, which is not followed`,
+        source: { file: file.path, line: 1 },
+      });
+      continue;
+    }
+    if (!MANIFEST.test(file.path)) continue;
+    for (const found of readFile(file)) {
+      if ('code' in found) {
+        violations.push(found);
+        continue;
+      }
+      const key = refKey(found.ref);
+      const earlier = places.get(key);
+      if (earlier !== undefined)
+        violations.push({
+          code: 'object-twice',
+          message: `${refText(found.ref)} is also in \`${earlier}\``,
+          object: found.ref,
+          source: found.source,
+          hint: 'keep one of them',
+        });
+      places.set(key, `${found.source.file}:${found.source.line}`);
+      objects.push(found);
+    }
+  }
+  return { objects, violations };
+}
+
+function readFile(file: SourceFile): (RenderedObject | Violation)[] {
+  const unreadable = (message: string, line: number): Violation => ({
+    code: 'manifest-unreadable',
+    message: `\`${file.path}\` cannot be read: ${message}`,
+    source: { file: file.path, line },
+  });
+  if (file.content.length > MAX_FILE) return [unreadable(`it is larger than ${MAX_FILE} bytes`, 1)];
+  try {
+    const text = new TextDecoder('utf-8', { fatal: true }).decode(file.content);
+    return parseYaml(text).flatMap((document) => readDocument(file.path, document, document.value, []));
+  } catch (thrown) {
+    return [unreadable(messageOf(thrown), thrown instanceof YamlError ? thrown.line : 1)];
+  }
+}
+
+function readDocument(file: string, document: YamlDocument, value: unknown, at: ValuePath): (RenderedObject | Violation)[] {
+  const source = { file, line: document.lineOf(at) };
+  const refuse = (message: string, line = source.line): Violation[] => [
+    { code: 'not-an-object', message: `\`${file}\`: ${message}`, source: { file, line } },
+  ];
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) return refuse('the document is not a Kubernetes object');
+  const { apiVersion, kind, metadata, items } = value as Record<string, unknown>;
+  if (typeof apiVersion !== 'string' || typeof kind !== 'string') return refuse('`apiVersion` and `kind` are needed');
+  if (kind === 'List' && Array.isArray(items)) return items.flatMap((item, i) => readDocument(file, document, item, [...at, 'items', i]));
+  if (apiVersion.startsWith('kustomize.config.k8s.io/'))
+    return refuse('Kustomize files are not rendered; the directory must hold plain manifests');
+  const { name, namespace } = (typeof metadata === 'object' && metadata !== null ? metadata : {}) as Record<string, unknown>;
+  if (typeof name !== 'string' || name === '') return refuse('`metadata.name` is needed', document.lineOf([...at, 'metadata']));
+  if (namespace !== undefined && typeof namespace !== 'string')
+    return refuse('`metadata.namespace` must be text', document.lineOf([...at, 'metadata', 'namespace']));
+  if (forbiddenAnnotation(metadata))
+    return refuse(
+      'annotations under `countersign.dev/` are written by Countersign alone',
+      document.lineOf([...at, 'metadata', 'annotations']),
+    );
+  const ref: ObjectRef = { apiVersion, kind, namespace: namespace ?? '', name };
+  const object = value as KubernetesObject;
+  return [{ object, ref, source, lineOf: (path) => document.lineOf([...at, ...path]), digest: digestOf(object) }];
+}
+
+// A stamp or a break-glass annotation from the repository would claim what only the gate and the ledger can say.
+function forbiddenAnnotation(metadata: unknown): boolean {
+  const annotations = (metadata as { annotations?: unknown } | undefined)?.annotations;
+  return (
+    typeof annotations === 'object' && annotations !== null && Object.keys(annotations).some((key) => key.startsWith('countersign.dev/'))
+  );
+}
