@@ -1,0 +1,41 @@
+import type { RenderedObject } from '../model/index.ts';
+
+// What others need comes first; webhooks come last, so that they never judge the objects that make them work.
+const FIRST = ['CustomResourceDefinition', 'Namespace'];
+const ORDER = [
+  ...FIRST,
+  'PriorityClass',
+  'StorageClass',
+  'ResourceQuota',
+  'LimitRange',
+  'NetworkPolicy',
+  'ServiceAccount',
+  'Secret',
+  'ConfigMap',
+  'PersistentVolume',
+  'PersistentVolumeClaim',
+  'ClusterRole',
+  'ClusterRoleBinding',
+  'Role',
+  'RoleBinding',
+  'Service',
+];
+const LAST = ['APIService', 'MutatingWebhookConfiguration', 'ValidatingWebhookConfiguration'];
+
+/** Groups of objects that may be applied side by side; each group waits for the one before. */
+export function stages<T extends { readonly ref: RenderedObject['ref'] }>(objects: readonly T[]): T[][] {
+  const byRank = Map.groupBy(objects, (o) => rank(o.ref.kind));
+  return [...byRank.keys()].sort((a, b) => a - b).map((r) => byRank.get(r) ?? []);
+}
+
+/** Whether objects of this kind make the place or the kind of other objects. */
+export function isFoundation(kind: string): boolean {
+  return FIRST.includes(kind);
+}
+
+function rank(kind: string): number {
+  const early = ORDER.indexOf(kind);
+  if (early >= 0) return early;
+  const late = LAST.indexOf(kind);
+  return late < 0 ? ORDER.length : ORDER.length + 1 + late;
+}
