@@ -1,0 +1,9 @@
+/**
+ * The sentence itself. `assess`: a change in, a recorded verdict out and, where it allows, an `AllowedRevision`;
+ * `admit`: a request in, and whether a recorded verdict allows exactly that object.
+ * Refuses on any doubt; reaches Git, ledger and clock only through the small interfaces in `ports.ts`.
+ */
+export { type AdmissionDecision, type AdmissionRequest, type AdmissionScope, admit } from './admit.ts';
+export { type Assessment, allowNothing, assess, type Gate, recall } from './assess.ts';
+export { admissible, type EnvironmentState, environmentState } from './environment-state.ts';
+export type { LedgerView, Recorder, SourceRepository } from './ports.ts';
