@@ -1,0 +1,88 @@
+import 'reflect-metadata'; // @peculiar/x509 needs it loaded first
+import { webcrypto } from 'node:crypto';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { isIP } from 'node:net';
+import { join } from 'node:path';
+import {
+  BasicConstraintsExtension,
+  ExtendedKeyUsage,
+  ExtendedKeyUsageExtension,
+  KeyUsageFlags,
+  KeyUsagesExtension,
+  SubjectAlternativeNameExtension,
+  X509Certificate,
+  X509CertificateGenerator,
+} from '@peculiar/x509';
+
+/** A server certificate with its key and the CA that clients trust it by; all PEM. */
+export type Certificates = { readonly cert: string; readonly key: string; readonly ca: string };
+
+const DAY_MS = 86_400_000;
+const LIFETIME_DAYS = 365;
+const RENEW_BEFORE_DAYS = 30;
+const ALGORITHM = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' } as const;
+
+/**
+ * The certificate of the webhook for a host, kept in a directory and made anew when it is missing, for another host
+ * or within 30 days of its end. Its CA signs this one certificate and its key is thrown away, so it can sign no other.
+ */
+export async function makeCertificates(directory: string, host: string, now: Date): Promise<Certificates> {
+  const kept = readCertificates(directory, host, now);
+  if (kept !== undefined) return kept;
+  const made = await generate(host, now);
+  mkdirSync(directory, { recursive: true });
+  writeFileSync(join(directory, 'tls.key'), made.key, { mode: 0o600 });
+  writeFileSync(join(directory, 'tls.crt'), made.cert);
+  writeFileSync(join(directory, 'ca.crt'), made.ca);
+  return made;
+}
+
+function readCertificates(directory: string, host: string, now: Date): Certificates | undefined {
+  const files = ['tls.crt', 'tls.key', 'ca.crt'].map((name) => join(directory, name));
+  if (!files.every((file) => existsSync(file))) return undefined;
+  const [cert, key, ca] = files.map((file) => readFileSync(file, 'utf8')) as [string, string, string];
+  const parsed = new X509Certificate(cert);
+  const names =
+    parsed
+      .getExtension(SubjectAlternativeNameExtension)
+      ?.names.toJSON()
+      .map((n) => n.value) ?? [];
+  const fresh = parsed.notAfter.getTime() - now.getTime() > RENEW_BEFORE_DAYS * DAY_MS;
+  return fresh && names.includes(host) ? { cert, key, ca } : undefined;
+}
+
+async function generate(host: string, now: Date): Promise<Certificates> {
+  const caKeys = await webcrypto.subtle.generateKey(ALGORITHM, true, ['sign', 'verify']);
+  const keys = await webcrypto.subtle.generateKey(ALGORITHM, true, ['sign', 'verify']);
+  const period = { notBefore: new Date(now.getTime() - DAY_MS), notAfter: new Date(now.getTime() + LIFETIME_DAYS * DAY_MS) };
+  const ca = await X509CertificateGenerator.createSelfSigned({
+    ...period,
+    serialNumber: serial(),
+    name: 'CN=countersign webhook CA',
+    keys: caKeys,
+    signingAlgorithm: ALGORITHM,
+    extensions: [new BasicConstraintsExtension(true, 0, true), new KeyUsagesExtension(KeyUsageFlags.keyCertSign, true)],
+  });
+  const cert = await X509CertificateGenerator.create({
+    ...period,
+    serialNumber: serial(),
+    subject: 'CN=countersign webhook',
+    issuer: ca.subject,
+    publicKey: keys.publicKey,
+    signingKey: caKeys.privateKey,
+    signingAlgorithm: ALGORITHM,
+    extensions: [
+      new BasicConstraintsExtension(false, undefined, true),
+      new KeyUsagesExtension(KeyUsageFlags.digitalSignature, true),
+      new ExtendedKeyUsageExtension([ExtendedKeyUsage.serverAuth]),
+      new SubjectAlternativeNameExtension([{ type: isIP(host) === 0 ? 'dns' : 'ip', value: host }]),
+    ],
+  });
+  const der = Buffer.from(await webcrypto.subtle.exportKey('pkcs8', keys.privateKey));
+  const key = `-----BEGIN PRIVATE KEY-----\n${(der.toString('base64').match(/.{1,64}/g) ?? []).join('\n')}\n-----END PRIVATE KEY-----\n`;
+  return { cert: `${cert.toString('pem')}\n`, key, ca: `${ca.toString('pem')}\n` };
+}
+
+function serial(): string {
+  return `01${Buffer.from(webcrypto.getRandomValues(new Uint8Array(15))).toString('hex')}`;
+}
