@@ -1,0 +1,305 @@
+import { digestOf, type Entry, type EntryOf, NO_REVISION, refText, type Verdict } from '../model/index.ts';
+
+/** Everything a report is made from. `entries` are the canonical bodies of ledger entries `first`, `first + 1`, … */
+export type ReportInput = {
+  /** Start and end of the period, ISO 8601; the end is not part of it. */
+  readonly from: string;
+  readonly to: string;
+  readonly first: number;
+  readonly entries: readonly string[];
+  /** Canonical evidence by its SHA-256. */
+  readonly evidence: ReadonlyMap<string, string>;
+  readonly checkpoint: string;
+  readonly origin: string;
+};
+
+export type ChangeRow = {
+  readonly entry: number;
+  readonly time: string;
+  readonly environment: string;
+  readonly from: string;
+  readonly to: string;
+  readonly subject: string;
+  readonly outcome: 'applied' | 'allowed' | 'failed' | 'denied';
+  readonly appliedAt: string;
+  readonly commits: number;
+  readonly authors: readonly string[];
+  readonly signers: readonly string[];
+  readonly approvers: readonly string[];
+  readonly objects: number;
+  readonly reasons: readonly string[];
+};
+
+export type ExceptionRow = {
+  readonly entry: number;
+  readonly time: string;
+  readonly environment: string;
+  readonly type: string;
+  readonly actor: string;
+  readonly subject: string;
+  readonly detail: string;
+};
+export type RuleRow = { readonly rule: string; readonly severity: string; readonly denied: number; readonly warned: number };
+export type PersonRow = {
+  readonly principal: string;
+  readonly kind: string;
+  readonly signed: number;
+  readonly approved: number;
+  readonly keys: readonly string[];
+};
+
+/** The canonical document; PDF and every other form are made from it alone. */
+export type ReportModel = {
+  readonly v: 1;
+  readonly title: string;
+  readonly id: string;
+  readonly period: { readonly from: string; readonly to: string };
+  readonly asOf: string;
+  readonly ledger: { readonly origin: string; readonly first: number; readonly entries: number; readonly checkpoint: string };
+  readonly environments: readonly string[];
+  readonly summary: {
+    readonly changes: number;
+    readonly applied: number;
+    readonly denied: number;
+    readonly failed: number;
+    readonly exceptions: number;
+    readonly admissionsDenied: number;
+  };
+  readonly changes: readonly ChangeRow[];
+  readonly refused: readonly ExceptionRow[];
+  readonly exceptions: readonly ExceptionRow[];
+  readonly people: readonly PersonRow[];
+  readonly rules: readonly RuleRow[];
+};
+
+type Indexed<E extends Entry = Entry> = { readonly index: number; readonly entry: E };
+
+/** Makes the model. Same input, same bytes. Throws a TypeError for evidence that is missing. */
+export function buildReport(input: ReportInput): ReportModel {
+  const all = input.entries.map((body, i): Indexed => ({ index: input.first + i, entry: JSON.parse(body) as Entry }));
+  const period = all.filter(({ entry }) => entry.time >= input.from && entry.time < input.to);
+  const verdicts = period
+    .filter(isA('change.judged'))
+    .map((judged) => ({ ...judged, verdict: evidenceOf<Verdict>(input, judged.entry.evidence.sha256) }));
+  const changes = verdicts.map((v) => changeRow(v, all));
+  const exceptions = exceptionsOf(period, all);
+  const refused = refusalsOf(period);
+  return {
+    v: 1,
+    title: 'Change management evidence report',
+    id: digestOf([input.from, input.to, input.origin, input.checkpoint]).slice(0, 16),
+    period: { from: input.from, to: input.to },
+    asOf: all.at(-1)?.entry.time ?? input.from,
+    ledger: { origin: input.origin, first: input.first, entries: input.entries.length, checkpoint: input.checkpoint },
+    environments: [...new Set(period.flatMap(({ entry }) => ('environment' in entry ? [entry.environment] : [])))].sort(),
+    summary: {
+      changes: changes.length,
+      applied: changes.filter((c) => c.outcome === 'applied').length,
+      denied: changes.filter((c) => c.outcome === 'denied').length,
+      failed: changes.filter((c) => c.outcome === 'failed').length,
+      exceptions: exceptions.length,
+      admissionsDenied: refused.length,
+    },
+    changes,
+    refused,
+    exceptions,
+    people: peopleOf(verdicts.map((v) => v.verdict)),
+    rules: rulesOf(verdicts.map((v) => v.verdict)),
+  };
+}
+
+function isA<T extends Entry['type']>(type: T): (e: Indexed) => e is Indexed<EntryOf<T>> {
+  return (e): e is Indexed<EntryOf<T>> => e.entry.type === type;
+}
+
+function evidenceOf<T>(input: ReportInput, digest: string): T {
+  const bytes = input.evidence.get(digest);
+  if (bytes === undefined) throw new TypeError(`the evidence ${digest.slice(0, 12)} is missing`);
+  return JSON.parse(bytes) as T;
+}
+
+function changeRow(
+  { index, entry, verdict }: { index: number; entry: EntryOf<'change.judged'>; verdict: Verdict },
+  all: readonly Indexed[],
+): ChangeRow {
+  const intents = all.filter(isA('apply.intent')).filter((i) => i.entry.verdict === index && i.entry.purpose === 'apply');
+  const results = all.filter(isA('apply.result')).filter((r) => intents.some((i) => i.index === r.entry.intent));
+  const applied = results.find((r) => r.entry.outcome === 'applied');
+  const refused = all.filter(isA('apply.refused')).find((r) => r.entry.verdict === index);
+  const last = verdict.commits.at(-1);
+  return {
+    entry: index,
+    time: entry.time,
+    environment: entry.environment,
+    from: entry.from === NO_REVISION ? '' : entry.from,
+    to: entry.to,
+    subject: last?.subject ?? '',
+    outcome:
+      entry.outcome === 'denied'
+        ? 'denied'
+        : applied !== undefined
+          ? 'applied'
+          : results.length > 0 || refused !== undefined
+            ? 'failed'
+            : 'allowed',
+    appliedAt: applied?.entry.time ?? '',
+    commits: verdict.commits.length,
+    authors: unique(verdict.commits.map((c) => c.author)),
+    signers: unique(verdict.commits.flatMap((c) => (c.signer === undefined ? [] : [c.signer.principal]))),
+    approvers: unique(verdict.approvals.map((a) => a.principal)),
+    objects: verdict.objects,
+    reasons: unique(
+      verdict.violations.map(
+        (v) => `${v.rule ?? v.code}: ${v.message}${v.source === undefined ? '' : ` (${v.source.file}:${v.source.line})`}`,
+      ),
+    ),
+  };
+}
+
+function exceptionsOf(period: readonly Indexed[], all: readonly Indexed[]): ExceptionRow[] {
+  return period.flatMap(({ index, entry }): ExceptionRow[] => {
+    const base = { entry: index, time: entry.time };
+    switch (entry.type) {
+      case 'breakglass.used':
+        return [
+          {
+            ...base,
+            environment: entry.environment,
+            type: 'break-glass',
+            actor: entry.user,
+            subject: `${entry.operation} ${refText(entry.object)}`,
+            detail: `${entry.reason} (until ${entry.until})`,
+          },
+        ];
+      case 'drift.found':
+        return [
+          {
+            ...base,
+            environment: entry.environment,
+            type: 'out-of-band change',
+            actor: '',
+            subject: entry.objects.map(refText).join(', '),
+            detail: driftEnd(index, entry.environment, all),
+          },
+        ];
+      case 'apply.refused':
+        return [
+          {
+            ...base,
+            environment: entry.environment,
+            type: 'refused by the cluster',
+            actor: '',
+            subject: entry.revision.slice(0, 12),
+            detail: entry.error,
+          },
+        ];
+      case 'apply.result':
+        return entry.outcome === 'applied'
+          ? []
+          : [
+              {
+                ...base,
+                environment: entry.environment,
+                type: 'failed apply',
+                actor: '',
+                subject: `back to ${entry.revision.slice(0, 12)}`,
+                detail: entry.error ?? '',
+              },
+            ];
+      case 'apply.intent':
+        return entry.takesOver === undefined
+          ? []
+          : [
+              {
+                ...base,
+                environment: entry.environment,
+                type: 'interrupted apply',
+                actor: '',
+                subject: entry.revision.slice(0, 12),
+                detail: `entry ${entry.takesOver} had no result; this one takes it over (${entry.purpose})`,
+              },
+            ];
+      case 'admission.denied':
+        return entry.mode === 'enforce'
+          ? []
+          : [
+              {
+                ...base,
+                environment: entry.environment,
+                type: 'let through in audit mode',
+                actor: entry.user,
+                subject: `${entry.operation} ${refText(entry.object)}`,
+                detail: entry.reason,
+              },
+            ];
+      default:
+        return [];
+    }
+  });
+}
+
+function driftEnd(index: number, environment: string, all: readonly Indexed[]): string {
+  const correction = all.filter(isA('apply.result')).find((r) => {
+    const intent = all.find((e) => e.index === r.entry.intent)?.entry;
+    return r.index > index && r.entry.environment === environment && r.entry.outcome === 'applied' && intent?.type === 'apply.intent';
+  });
+  return correction === undefined ? 'not put right yet' : `put right at ${correction.entry.time} (entry ${correction.index})`;
+}
+
+function refusalsOf(period: readonly Indexed[]): ExceptionRow[] {
+  return period
+    .filter(isA('admission.denied'))
+    .filter(({ entry }) => entry.mode === 'enforce')
+    .map(({ index, entry }) => ({
+      entry: index,
+      time: entry.time,
+      environment: entry.environment,
+      type: 'refused request',
+      actor: entry.user,
+      subject: `${entry.operation} ${refText(entry.object)}`,
+      detail: entry.reason,
+    }));
+}
+
+function peopleOf(verdicts: readonly Verdict[]): PersonRow[] {
+  const people = new Map<string, { kind: string; signed: Set<string>; approved: Set<string>; keys: Set<string> }>();
+  const person = (principal: string, kind: string) => {
+    const known = people.get(principal) ?? { kind, signed: new Set<string>(), approved: new Set<string>(), keys: new Set<string>() };
+    people.set(principal, known);
+    return known;
+  };
+  for (const verdict of verdicts) {
+    for (const { commit, signer } of verdict.commits) {
+      if (signer === undefined) continue;
+      const p = person(signer.principal, signer.kind);
+      p.signed.add(commit);
+      p.keys.add(signer.key);
+    }
+    for (const approval of verdict.approvals) {
+      const p = person(approval.principal, 'person');
+      p.approved.add(approval.envelope);
+      p.keys.add(approval.key);
+    }
+  }
+  return [...people]
+    .sort(([a], [b]) => (a < b ? -1 : 1))
+    .map(([principal, p]) => ({ principal, kind: p.kind, signed: p.signed.size, approved: p.approved.size, keys: [...p.keys].sort() }));
+}
+
+function rulesOf(verdicts: readonly Verdict[]): RuleRow[] {
+  const rows = new Map<string, { severity: string; denied: number; warned: number }>();
+  const count = (rule: string, severity: string, field: 'denied' | 'warned') => {
+    const row = rows.get(rule) ?? { severity, denied: 0, warned: 0 };
+    row[field]++;
+    rows.set(rule, row);
+  };
+  for (const verdict of verdicts) {
+    for (const v of verdict.violations) count(v.rule ?? v.code, v.severity ?? '', 'denied');
+    for (const v of verdict.warnings) count(v.rule ?? v.code, v.severity ?? '', 'warned');
+  }
+  return [...rows].sort(([a], [b]) => (a < b ? -1 : 1)).map(([rule, row]) => ({ rule, ...row }));
+}
+
+function unique(items: readonly string[]): string[] {
+  return [...new Set(items)];
+}
