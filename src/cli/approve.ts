@@ -1,0 +1,99 @@
+import { createInterface } from 'node:readline/promises';
+import type { ProcessSettings } from '../config/index.ts';
+import { diffTrees, readCommit, redactUrl, signWithGitKey } from '../git/index.ts';
+import { CountersignError, durationMs, NO_REVISION, parseDuration, subjectOf } from '../model/index.ts';
+import { approvalPath, approvalStatement, encodeEnvelope, preAuthEncoding } from '../trust/index.ts';
+import { openCheckout } from './check.ts';
+import { EXIT, type Io, paint } from './io.ts';
+import { short } from './show-verdict.ts';
+
+export type ApproveOptions = {
+  repo: string;
+  branch: string;
+  base?: string;
+  remote: string;
+  repository?: string;
+  environment: string[];
+  reason: string;
+  expires?: string;
+  key?: string;
+  push: boolean;
+  yes: boolean;
+  output: 'text' | 'json';
+};
+
+/** `countersign approve COMMIT`: shows the change, signs a statement bound to its base and tree, pushes it. */
+export async function approve(name: string, options: ApproveOptions, settings: ProcessSettings, io: Io): Promise<number> {
+  const { user, repository } = await openCheckout(options.repo, settings);
+  try {
+    const commit = await user.commit(name);
+    const parsed = await readCommit(repository, commit);
+    const from = await baseOf(user, repository, options, commit, parsed.parents[0]);
+    const url = options.repository ?? (await user.config(`remote.${options.remote}.url`));
+    if (url === undefined)
+      throw new CountersignError('usage', `there is no remote \`${options.remote}\` to tell which repository this is`, {
+        hint: 'use --repository with the address in the environment’s `spec.source.url`',
+      });
+    const paths = await diffTrees(repository, from, commit);
+    io.err(
+      `${paint(io, 'bold', `${short(from)}..${short(commit)}`)}  ${subjectOf(parsed)}\n${from === NO_REVISION ? `${paths.length} files, the first revision` : await user.summary(from, commit)}\n`,
+    );
+    if (!options.yes && io.terminal && !(await confirmed()))
+      throw new CountersignError('usage', 'not approved', { hint: 'answer `yes`, or use --yes' });
+    const lifetime = options.expires === undefined ? undefined : parseDuration(options.expires);
+    if (options.expires !== undefined && lifetime === undefined)
+      throw new CountersignError('usage', `\`${options.expires}\` is not a duration`, { hint: 'for example --expires 7d' });
+    const now = Date.now();
+    const statement = approvalStatement({
+      repository: url,
+      ref: `refs/heads/${options.branch}`,
+      from,
+      commit,
+      tree: parsed.tree,
+      paths,
+      environments: options.environment,
+      issuedAt: new Date(now).toISOString(),
+      ...(lifetime === undefined ? {} : { expiresAt: new Date(now + durationMs(options.expires ?? '')).toISOString() }),
+      reason: options.reason,
+    });
+    const payload = Buffer.from(JSON.stringify(statement));
+    const signature = await signWithGitKey(user, preAuthEncoding(payload), options.key);
+    const envelope = encodeEnvelope(payload, signature.armored, signature.keyId.split('/').at(-1) ?? '');
+    const path = approvalPath(statement, envelope);
+    await user.publishApproval(path, envelope, options.push ? options.remote : undefined);
+    if (options.output === 'json') io.out(`${JSON.stringify({ from, commit, tree: parsed.tree, path, pushed: options.push }, null, 2)}\n`);
+    else
+      io.out(
+        `approved ${short(from)}..${short(commit)} on \`${options.branch}\` of ${redactUrl(url)}${options.push ? '' : '; not pushed'}\n`,
+      );
+    return EXIT.yes;
+  } finally {
+    repository.close();
+  }
+}
+
+// A commit that is already on the branch is approved against its first parent, one that is not against the branch's tip.
+async function baseOf(
+  user: { commit(name: string): Promise<string> },
+  repository: { isAncestor(a: string, b: string): Promise<boolean> },
+  options: ApproveOptions,
+  commit: string,
+  parent: string | undefined,
+): Promise<string> {
+  if (options.base !== undefined) return options.base === NO_REVISION ? NO_REVISION : user.commit(options.base);
+  const tip = await user.commit(`${options.remote}/${options.branch}`).catch(() => undefined);
+  if (tip === undefined || (await repository.isAncestor(commit, tip))) return parent ?? NO_REVISION;
+  if (await repository.isAncestor(tip, commit)) return tip;
+  throw new CountersignError(
+    'usage',
+    `\`${short(commit)}\` does not contain the tip of \`${options.branch}\`, so what would be merged is not what you see`,
+    { hint: `rebase or merge \`${options.remote}/${options.branch}\` first, or name the base with --base` },
+  );
+}
+
+async function confirmed(): Promise<boolean> {
+  const ask = createInterface({ input: process.stdin, output: process.stderr });
+  const answer = await ask.question('approve this change? [yes/no] ');
+  ask.close();
+  return /^y(es)?$/i.test(answer.trim());
+}

@@ -1,0 +1,79 @@
+import { readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { type Configuration, loadConfiguration, type ProcessSettings } from '../config/index.ts';
+import type { Gate, SourceRepository } from '../gate/index.ts';
+import { CountersignError, type Environment, messageOf, type TrustPolicy } from '../model/index.ts';
+import { loadBundle, type PolicyBundle } from '../policy/index.ts';
+import { findOnPath } from '../tools/index.ts';
+import { openTrustStore } from '../trust/index.ts';
+
+/** The compiled bundle of the shipped rules. */
+export const SHIPPED_BUNDLE = fileURLToPath(new URL('../../policies/dist/bundle.tar.gz', import.meta.url));
+
+/** The version in `package.json`. */
+export function version(): string {
+  return (JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string }).version;
+}
+
+/** The one environment meant: the named one, or the only one there is. */
+export function chooseEnvironment(configuration: Configuration, name: string | undefined): Environment {
+  const all = configuration.environments;
+  const names = all.map((e) => `\`${e.metadata.name}\``).join(', ');
+  if (name === undefined && all.length === 1) return all[0] as Environment;
+  const chosen = all.find((e) => e.metadata.name === name);
+  if (chosen === undefined)
+    throw new CountersignError(
+      'usage',
+      name === undefined ? `there are several environments: ${names || 'none'}` : `there is no environment \`${name}\``,
+      { hint: all.length === 0 ? 'add an Environment document to the configuration' : `use --environment with one of ${names}` },
+    );
+  return chosen;
+}
+
+/** The TrustPolicy an environment names; the configuration was checked to have it. */
+export function trustOf(configuration: Configuration, environment: Environment): TrustPolicy {
+  return configuration.trustPolicies.find((t) => t.metadata.name === environment.spec.trust) as TrustPolicy;
+}
+
+/** A gate for an environment, without a recorder. */
+export async function openGate(
+  configuration: Configuration,
+  environment: Environment,
+  repository: SourceRepository,
+  clock: () => Date,
+): Promise<Gate> {
+  return {
+    environment,
+    repository,
+    trust: await openTrustStore(trustOf(configuration, environment)),
+    bundle: await openBundle(environment),
+    recorder: undefined,
+    clock,
+  };
+}
+
+async function openBundle(environment: Environment): Promise<PolicyBundle> {
+  const file = environment.spec.policies.bundle ?? SHIPPED_BUNDLE;
+  let archive: Buffer;
+  try {
+    archive = readFileSync(file);
+  } catch (cause) {
+    const shipped = environment.spec.policies.bundle === undefined;
+    throw new CountersignError('policy-unusable', `the policy bundle \`${file}\` cannot be read: ${messageOf(cause)}`, {
+      cause,
+      hint: shipped ? 'in a checkout of Countersign, run `npm run build:policies`' : 'correct `spec.policies.bundle`',
+    });
+  }
+  return loadBundle(archive, file);
+}
+
+/** Loads `--config` (and `--trust`), with defaults. */
+export function openConfiguration(options: { config: string[]; trust?: string | undefined }): Configuration {
+  return loadConfiguration(options.trust === undefined ? options.config : [...options.config, options.trust]);
+}
+
+/** The `git` program, where there is one. */
+export function gitProgram(settings: ProcessSettings): { file: string; path: string } | undefined {
+  const file = findOnPath('git', settings.path);
+  return file === undefined ? undefined : { file, path: settings.path };
+}

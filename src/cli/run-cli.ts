@@ -1,0 +1,165 @@
+import { Command, CommanderError, Option } from 'commander';
+import { readProcessSettings } from '../config/index.ts';
+import { type ApproveOptions, approve } from './approve.ts';
+import { type CheckOptions, check, type ProvenanceOptions, provenance } from './check.ts';
+import { type InitOptions, init } from './init.ts';
+import { EXIT, fail, type Io } from './io.ts';
+import { type LedgerVerifyOptions, ledgerVerify } from './ledger.ts';
+import { version } from './open.ts';
+import { type ReportOptions, report, type VerifyOptions, verify } from './report.ts';
+import { type ServeHooks, type ServeOptions, serve } from './serve.ts';
+
+const DATA = 'countersign-data';
+const CONFIG = ['countersign'];
+
+/** Runs one command line (without program name) and gives its exit code; never throws. */
+export async function runCli(args: readonly string[], io: Io, hooks: ServeHooks = {}): Promise<number> {
+  let code: number = EXIT.yes;
+  const program = build(io, hooks, (result) => {
+    code = result;
+  });
+  try {
+    await program.parseAsync(args as string[], { from: 'user' });
+    return code;
+  } catch (thrown) {
+    if (thrown instanceof CommanderError) return thrown.exitCode === 0 ? EXIT.yes : EXIT.undecided;
+    return fail(thrown, io);
+  }
+}
+
+function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command {
+  const settings = readProcessSettings();
+  const program = new Command('countersign')
+    .description('The change-control gate for GitOps: a cluster runs only what came from signed, approved and policy-checked commits.')
+    .version(version())
+    .configureOutput({ writeOut: io.out, writeErr: io.err })
+    .exitOverride()
+    .showHelpAfterError('(use --help to see what there is)')
+    .addHelpText('after', '\nExit codes: 0 the gate says yes, 1 it says no, 2 it could not be judged.');
+  const repo = () => new Option('--repo <dir>', 'the checkout to work in').default('.');
+  const config = () => new Option('--config <path...>', 'files or directories with Environment and TrustPolicy documents').default(CONFIG);
+  const trust = () => new Option('--trust <file>', 'a file with the TrustPolicy');
+  const environment = () => new Option('--environment <name>', 'which environment, where there are several');
+  const output = (...kinds: string[]) => new Option('--output <form>', 'how to print the result').choices(kinds).default('text');
+
+  add(
+    program,
+    'check',
+    'say before the merge what the gate will say after it',
+    '\nExample:\n  countersign check --base origin/main --head HEAD',
+  )
+    .addOption(repo())
+    .addOption(config())
+    .addOption(trust())
+    .addOption(environment())
+    .option('--base <commit>', 'what is applied now (default: told by the CI, or where the head left the branch)')
+    .option('--head <commit>', 'what is to be applied', 'HEAD')
+    .option('--remote <name>', 'where approvals are fetched from', 'origin')
+    .option('--no-fetch', 'use only the approvals that are here already')
+    .addOption(output('text', 'json'))
+    .action(async (options: CheckOptions) => done(await check(options, settings, io)));
+
+  add(
+    program,
+    'provenance',
+    'say who signed each commit of a range',
+    '\nExamples:\n  countersign provenance main~20..main\n  countersign provenance --trust countersign/trust.yaml --output jsonl',
+  )
+    .argument('[range]', 'a commit (with all of its history) or FROM..TO', 'HEAD')
+    .addOption(repo())
+    .addOption(config())
+    .addOption(trust())
+    .addOption(environment())
+    .addOption(output('text', 'json', 'jsonl'))
+    .action(async (range: string, options: ProvenanceOptions) => done(await provenance(range, options, settings, io)));
+
+  add(
+    program,
+    'approve',
+    'approve a change with the key you sign commits with',
+    '\nExamples:\n  countersign approve origin/feature --reason "reviewed, see CHG-12"\n  countersign approve 3f2a91c --base 91bc0de --environment production',
+  )
+    .argument('<commit>', 'the commit to approve')
+    .addOption(repo())
+    .option('--branch <name>', 'the branch it is for', 'main')
+    .option('--base <commit>', 'what it is compared with (default: the tip of the branch, or the first parent of a commit on it)')
+    .option('--remote <name>', 'where to push the approval', 'origin')
+    .option('--repository <url>', 'the repository’s address (default: that of the remote)')
+    .option('--environment <name...>', 'only for these environments (default: all)', [])
+    .option('--reason <text>', 'why; it will be in the report', '')
+    .option('--expires <duration>', 'for how long it counts, for example 7d')
+    .option('--key <file>', 'an SSH key instead of the one git signs with')
+    .option('--no-push', 'keep it in this checkout')
+    .option('--yes', 'do not ask', false)
+    .addOption(output('text', 'json'))
+    .action(async (commit: string, options: ApproveOptions) => done(await approve(commit, options, settings, io)));
+
+  add(
+    program,
+    'serve',
+    'run the reconcilers and the admission webhook',
+    '\nExamples:\n  countersign serve --config countersign --data /var/lib/countersign --webhook 127.0.0.1:9443\n  countersign serve --kubeconfig ~/.kube/config --webhook off',
+  )
+    .addOption(config())
+    .option('--data <dir>', 'ledger, keys and repositories', DATA)
+    .option('--kubeconfig <file>', 'for environments that name none (default: KUBECONFIG, or the pod’s account)')
+    .option('--context <name>', 'the kubeconfig’s context')
+    .option('--webhook <address>', 'HOST:PORT the admission webhook listens on, or `off`', '127.0.0.1:9443')
+    .option('--webhook-url <url>', 'where the API server reaches it (default: https://HOST:PORT/validate)')
+    .option('--origin <name>', 'the ledger’s name when it is begun (default: by the cluster’s id)')
+    .action(async (options: Omit<ServeOptions, 'listen'> & { webhook: string }) =>
+      done(await serve({ ...options, listen: options.webhook }, settings, io, hooks)),
+    );
+
+  const ledger = add(program, 'ledger', 'read and check the ledger', '');
+  add(
+    ledger,
+    'verify',
+    'check every entry, proof and checkpoint',
+    '\nExamples:\n  countersign ledger verify --data /var/lib/countersign\n  countersign ledger verify --data copy/ledger.db --key ledger.pub --checkpoint last-month.txt',
+  )
+    .option('--data <path>', 'the service’s data directory, or a ledger file', DATA)
+    .option('--key <file>', 'the ledger’s public key (default: beside it)')
+    .option('--checkpoint <file...>', 'checkpoints kept elsewhere, which the ledger must extend', [])
+    .addOption(output('text', 'json'))
+    .action((options: LedgerVerifyOptions) => done(ledgerVerify(options, io)));
+
+  add(
+    program,
+    'report',
+    'make the evidence report of a period',
+    '\nExample:\n  countersign report --data /var/lib/countersign --from 2026-10-01 --to 2026-11-01 --out october',
+  )
+    .option('--data <dir>', 'the service’s data directory', DATA)
+    .option('--from <time>', 'start of the period, UTC (default: the beginning)')
+    .option('--to <time>', 'end of the period, not included (default: now)')
+    .option('--out <dir>', 'where the files go', 'countersign-report')
+    .addOption(output('text', 'json'))
+    .action(async (options: ReportOptions) => done(await report(options, io)));
+
+  add(program, 'verify', 'check a report offline', '\nExample:\n  countersign verify october/report.pdf --key ledger.pub')
+    .argument('<file>', 'the report; its other files lie beside it')
+    .option('--key <file>', 'the ledger’s public key')
+    .addOption(output('text', 'json'))
+    .action((file: string, options: VerifyOptions) => done(verify(file, options, io)));
+
+  add(
+    program,
+    'init',
+    'write first documents and a CI job for a fleet repository',
+    '\nExample:\n  countersign init --environment production --namespace shop --path clusters/production',
+  )
+    .addOption(repo())
+    .option('--environment <name>', 'its first environment', 'production')
+    .option('--namespace <name...>', 'the namespaces it governs', ['default'])
+    .option('--path <dir>', 'the directory of its manifests', 'clusters/production')
+    .option('--force', 'write over files that are there', false)
+    .addOption(output('text', 'json'))
+    .action(async (options: InitOptions) => done(await init(options, settings, io)));
+  return program;
+}
+
+function add(parent: Command, name: string, description: string, examples: string): Command {
+  const command = parent.command(name).description(description);
+  return examples === '' ? command : command.addHelpText('after', examples);
+}

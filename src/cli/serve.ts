@@ -1,0 +1,276 @@
+import { existsSync } from 'node:fs';
+import { createServer, type Server } from 'node:https';
+import { join, resolve } from 'node:path';
+import pino, { type Logger } from 'pino';
+import { type ApiServer, Cluster, type ClusterAddress, connect, registerWebhook, stages } from '../cluster/index.ts';
+import type { Configuration, ProcessSettings } from '../config/index.ts';
+import { type AdmissionScope, environmentState } from '../gate/index.ts';
+import { APPROVALS_REF, openRepository, type Repository, redactUrl, sourceRef, sourceRepository } from '../git/index.ts';
+import { evidenceRef, LEDGER_FILES, type Ledger, openLedger } from '../ledger/index.ts';
+import { CountersignError, type Environment, messageOf, sha256 } from '../model/index.ts';
+import { type ReconcilePorts, Reconciler, type Step } from '../reconcile/index.ts';
+import { type AdmissionScopes, type Certificates, createWebhook, makeCertificates } from '../webhook/index.ts';
+import { EXIT, type Io } from './io.ts';
+import { gitProgram, openConfiguration, openGate, version } from './open.ts';
+
+export type ServeOptions = {
+  config: string[];
+  data: string;
+  kubeconfig?: string;
+  context?: string;
+  listen: string;
+  webhookUrl?: string;
+  origin?: string;
+};
+
+/** What the outside may hear of a running service: each step of each change (tests stop the process there). */
+export type ServeHooks = { readonly onStep?: (step: Step, environment: string) => void };
+
+type ClusterLink = { readonly server: ApiServer; readonly cluster: Cluster };
+
+/** `countersign serve`: ledger first, then the webhook, then the loops. Returns when it was told to stop. */
+export async function serve(options: ServeOptions, settings: ProcessSettings, io: Io, hooks: ServeHooks = {}): Promise<number> {
+  const log = pino(
+    { level: settings.logLevel, base: null, timestamp: pino.stdTimeFunctions.isoTime, formatters: { level: (level) => ({ level }) } },
+    { write: io.err },
+  );
+  const configuration = openConfiguration(options);
+  if (configuration.environments.length === 0)
+    throw new CountersignError('config-invalid', 'there is no Environment in the configuration', {
+      hint: '`countersign init` writes a first one',
+    });
+  refuseSharedNamespaces(configuration.environments);
+  const links = await connectAll(configuration, options, settings);
+  const origin =
+    options.origin ??
+    (existsSync(join(options.data, LEDGER_FILES.verifier)) ? 'known' : await originOf([...links.values()][0] as ClusterLink));
+  const ledger = openLedger(resolve(options.data), origin);
+  const closing: (() => void | Promise<void>)[] = [() => ledger.close()];
+  try {
+    await ledger.record({
+      type: 'service.started',
+      version: version(),
+      environments: configuration.environments.map((e) => e.metadata.name),
+      configuration: configuration.digest,
+    });
+    const loops = await openLoops(configuration, links, ledger, options, settings, log, hooks, closing);
+    await openWebhook(configuration, links, ledger, options, log, closing);
+    log.info({ environments: loops.map((l) => l.name), ledger: ledger.verifier.name, entries: ledger.size }, 'countersign is running');
+    await runUntilStopped(loops, io.signal);
+    return EXIT.yes;
+  } finally {
+    for (const close of closing.reverse()) await close();
+  }
+}
+
+async function runUntilStopped(loops: readonly Reconciler[], signal: AbortSignal): Promise<void> {
+  const stop = () => {
+    for (const loop of loops) loop.stop();
+  };
+  signal.addEventListener('abort', stop, { once: true });
+  if (signal.aborted) stop();
+  const ended = await Promise.allSettled(
+    loops.map((loop) =>
+      loop.run().catch((thrown) => {
+        stop(); // one loop that cannot trust the ledger ends all of them
+        throw thrown;
+      }),
+    ),
+  );
+  const failed = ended.find((e) => e.status === 'rejected');
+  if (failed !== undefined) throw failed.reason;
+}
+
+// One connection per cluster, found by the environment's name.
+async function connectAll(
+  configuration: Configuration,
+  options: ServeOptions,
+  settings: ProcessSettings,
+): Promise<ReadonlyMap<string, ClusterLink>> {
+  const byAddress = new Map<string, ClusterLink>();
+  const byEnvironment = new Map<string, ClusterLink>();
+  for (const { metadata, spec } of configuration.environments) {
+    const address = {
+      kubeconfig: spec.target.kubeconfig ?? options.kubeconfig ?? settings.kubeconfig,
+      context: spec.target.context ?? options.context,
+    };
+    const key = JSON.stringify(address);
+    const link = byAddress.get(key) ?? (await openLink(address));
+    byAddress.set(key, link);
+    byEnvironment.set(metadata.name, link);
+  }
+  return byEnvironment;
+}
+
+async function openLink(address: ClusterAddress): Promise<ClusterLink> {
+  const { server, user } = await connect(address);
+  return { server, cluster: new Cluster(server, user) };
+}
+
+// The kube-system namespace's id: stable for the cluster's life, and nobody has to think of a name.
+async function originOf({ server, cluster }: ClusterLink): Promise<string> {
+  const answer = await server.request('GET', '/api/v1/namespaces/kube-system');
+  const uid = (answer.body as { metadata?: { uid?: string } }).metadata?.uid;
+  if (uid === undefined)
+    throw new CountersignError(
+      'cluster-forbidden',
+      `\`${cluster.user}\` may not read the namespace kube-system, whose id names the ledger`,
+      { hint: 'grant `get` on namespaces, or name the ledger with --origin' },
+    );
+  return `countersign.dev/cluster/${uid}`;
+}
+
+async function openLoops(
+  configuration: Configuration,
+  links: ReadonlyMap<string, ClusterLink>,
+  ledger: Ledger,
+  options: ServeOptions,
+  settings: ProcessSettings,
+  log: Logger,
+  hooks: ServeHooks,
+  closing: (() => void | Promise<void>)[],
+): Promise<Reconciler[]> {
+  const recorder = recorderOf(ledger);
+  const repositories = new Map<string, Repository>();
+  return Promise.all(
+    configuration.environments.map(async (environment) => {
+      const { url, branch } = environment.spec.source;
+      const directory = join(resolve(options.data), 'git', sha256(`${url} ${branch}`).slice(0, 16));
+      const repository = repositories.get(directory) ?? openRepository(directory, gitProgram(settings));
+      if (!repositories.has(directory)) closing.push(() => repository.close());
+      repositories.set(directory, repository);
+      const gate = { ...(await openGate(configuration, environment, sourceRepository(repository), () => new Date())), recorder };
+      const { cluster } = links.get(environment.metadata.name) as ClusterLink;
+      const ports: ReconcilePorts = {
+        cluster: Object.assign(cluster, { stages }),
+        ledger: recorder,
+        log,
+        clock: () => new Date(),
+        look: async () => {
+          await repository.fetch(url, branch);
+          const tip = await repository.resolve(sourceRef(branch));
+          if (tip === undefined)
+            throw new CountersignError('git-ref-missing', `\`${redactUrl(url)}\` has no branch \`${branch}\``, { recover: 'retry' });
+          return { tip, approvals: (await repository.resolve(APPROVALS_REF)) ?? '' };
+        },
+        ...(hooks.onStep === undefined ? {} : { onStep: hooks.onStep }),
+      };
+      return new Reconciler(gate, ports);
+    }),
+  );
+}
+
+async function openWebhook(
+  configuration: Configuration,
+  links: ReadonlyMap<string, ClusterLink>,
+  ledger: Ledger,
+  options: ServeOptions,
+  log: Logger,
+  closing: (() => void | Promise<void>)[],
+): Promise<void> {
+  if (options.listen === 'off') return log.warn({}, 'the admission webhook is off: only Countersign’s own writes are judged');
+  const { host, port } = listenAddress(options.listen);
+  const url = options.webhookUrl ?? `https://${host}:${port}/validate`;
+  const certificates = await makeCertificates(join(options.data, 'tls'), new URL(url).hostname.replace(/^\[|\]$/g, ''), new Date());
+  const server = createServer(
+    { cert: certificates.cert, key: certificates.key, minVersion: 'TLSv1.3' },
+    createWebhook(scopesOf(configuration, links, ledger), () => true, log),
+  );
+  await listen(server, host, port);
+  closing.push(() => closeServer(server));
+  await registerAll(configuration, links, url, certificates);
+  log.info({ url }, 'the admission webhook is in place');
+}
+
+async function registerAll(
+  configuration: Configuration,
+  links: ReadonlyMap<string, ClusterLink>,
+  url: string,
+  certificates: Certificates,
+): Promise<void> {
+  for (const link of new Set(links.values())) {
+    const governed = configuration.environments.filter((e) => e.spec.admission.mode !== 'off' && links.get(e.metadata.name) === link);
+    const namespaces = governed.flatMap((e) => e.spec.target.namespaces);
+    if (namespaces.length > 0) await registerWebhook(link.server, { url, caBundle: certificates.ca }, namespaces);
+  }
+}
+
+function scopesOf(configuration: Configuration, links: ReadonlyMap<string, ClusterLink>, ledger: Ledger): AdmissionScopes {
+  const recorder = recorderOf(ledger);
+  const scopes = new Map<string, AdmissionScope>();
+  for (const environment of configuration.environments) {
+    const { cluster } = links.get(environment.metadata.name) as ClusterLink;
+    const scope: AdmissionScope = {
+      environment,
+      state: () => environmentState(recorder, environment.metadata.name),
+      applier: cluster.user,
+      recorder,
+      clock: () => new Date(),
+    };
+    for (const namespace of environment.spec.target.namespaces) scopes.set(namespace, scope);
+  }
+  return (namespace) => scopes.get(namespace);
+}
+
+// The ledger as the rooms ask for it: reading and recording behind one face.
+function recorderOf(ledger: Ledger): ReconcilePorts['ledger'] {
+  const { read } = ledger;
+  return {
+    record: (body, evidence) => ledger.record(body, evidence),
+    asEvidence: evidenceRef,
+    evidence: (ref) => read.evidence(ref),
+    latest: (types, environment, before) => read.latest(types, environment, before),
+    all: (type, environment) => read.all(type, environment),
+    entry: (index) => read.entry(index),
+  };
+}
+
+function refuseSharedNamespaces(environments: readonly Environment[]): void {
+  const owners = new Map<string, string>();
+  for (const environment of environments) {
+    for (const namespace of environment.spec.target.namespaces) {
+      const key = `${environment.spec.target.kubeconfig ?? ''} ${environment.spec.target.context ?? ''} ${namespace}`;
+      const owner = owners.get(key);
+      if (owner !== undefined)
+        throw new CountersignError(
+          'config-invalid',
+          `the namespace \`${namespace}\` is governed by both \`${owner}\` and \`${environment.metadata.name}\``,
+          { hint: 'give each environment namespaces of its own' },
+        );
+      owners.set(key, environment.metadata.name);
+    }
+  }
+}
+
+function listenAddress(text: string): { host: string; port: number } {
+  const match = /^(.+):(\d{1,5})$/.exec(text);
+  if (match === null)
+    throw new CountersignError('usage', `\`${text}\` is not an address to listen on`, {
+      hint: 'for example --webhook 127.0.0.1:9443, or --webhook off',
+    });
+  return { host: match[1] ?? '', port: Number(match[2]) };
+}
+
+function listen(server: Server, host: string, port: number): Promise<void> {
+  return new Promise((done, reject) => {
+    server.once('error', (cause: NodeJS.ErrnoException) => {
+      const taken = cause.code === 'EADDRINUSE';
+      reject(
+        new CountersignError(
+          taken ? 'port-in-use' : 'usage',
+          taken ? `the port ${port} on ${host} is in use` : `cannot listen on ${host}:${port}: ${messageOf(cause)}`,
+          { cause, hint: 'choose another address with --webhook HOST:PORT' },
+        ),
+      );
+    });
+    server.listen(port, host, () => done());
+  });
+}
+
+function closeServer(server: Server): Promise<void> {
+  return new Promise((done) => {
+    server.close(() => done());
+    server.closeIdleConnections();
+    setTimeout(() => server.closeAllConnections(), 2000).unref();
+  });
+}

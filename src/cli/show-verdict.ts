@@ -1,0 +1,46 @@
+import type { CommitVerdict, Verdict, Violation } from '../model/index.ts';
+import { type Io, paint } from './io.ts';
+
+/** A verdict for people: every reason with its place and what to do, then one line that says it all. */
+export function showVerdict(verdict: Verdict, io: Io): string {
+  const head = `${paint(io, 'bold', verdict.environment)}  ${short(verdict.from)}..${short(verdict.to)}  ${count(verdict.commits.length, 'commit')}, ${count(verdict.objects, 'object')}`;
+  const commits = verdict.commits.map(
+    (c) =>
+      `  ${c.outcome === 'verified' ? paint(io, 'green', '✓') : paint(io, 'red', '✗')} ${short(c.commit)} ${c.subject.slice(0, 50)}  ${paint(io, 'dim', c.outcome === 'verified' ? `signed by ${c.signer?.principal ?? ''}` : c.code)}`,
+  );
+  const approvals = verdict.approvals.map((a) => `  ${paint(io, 'green', '✓')} approved by ${a.principal}  ${paint(io, 'dim', a.reason)}`);
+  const findings = [
+    ...verdict.violations.map((v) => finding(v, 'red', '✗', io)),
+    ...verdict.warnings.map((v) => finding(v, 'yellow', '!', io)),
+  ];
+  const more = verdict.warnings.length === 0 ? '' : `, ${count(verdict.warnings.length, 'warning')}`;
+  const end =
+    verdict.outcome === 'allowed'
+      ? `${paint(io, 'green', 'allowed')}${more}`
+      : `${paint(io, 'red', 'denied')}: ${count(verdict.violations.length, 'violation')}${more}`;
+  return [head, ...commits, ...approvals, ...(findings.length === 0 ? [] : ['', ...findings]), '', end, ''].join('\n');
+}
+
+function finding(v: Violation, colour: 'red' | 'yellow', mark: string, io: Io): string {
+  const place = v.source === undefined ? '' : `  ${v.source.file}:${v.source.line}`;
+  const lines = [`  ${paint(io, colour, `${mark} ${v.rule ?? v.code}`)}${place}`, `    ${v.message}`];
+  if (v.hint !== undefined) lines.push(`    ${paint(io, 'dim', 'fix:')} ${v.hint}`);
+  return lines.join('\n');
+}
+
+/** One commit's verdict as a row of `countersign provenance`. */
+export function commitRow(v: CommitVerdict, io: Io): string {
+  const mark = v.outcome === 'verified' ? paint(io, 'green', 'verified') : paint(io, 'red', 'refused ');
+  const who = v.outcome === 'verified' ? `${v.signer?.principal ?? ''} (${v.format ?? ''})` : v.code;
+  const lines = [`${short(v.commit)}  ${mark}  ${who.padEnd(24)}  ${v.subject.slice(0, 40)}`];
+  if (v.outcome === 'refused') lines.push(`              ${v.reason}${v.hint === undefined ? '' : `; ${v.hint}`}`);
+  return lines.join('\n');
+}
+
+export function short(id: string): string {
+  return /^0+$/.test(id) ? '(nothing)' : id.slice(0, 12);
+}
+
+export function count(n: number, word: string): string {
+  return `${n} ${word}${n === 1 ? '' : 's'}`;
+}

@@ -1,0 +1,15 @@
+import { runCli } from './cli/index.ts';
+import { readProcessSettings } from './config/index.ts';
+
+const stopping = new AbortController();
+for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+  process.once(signal, () => stopping.abort()); // the second one ends the process at once
+}
+const terminal = process.stderr.isTTY === true;
+process.exitCode = await runCli(process.argv.slice(2), {
+  out: (text) => process.stdout.write(text),
+  err: (text) => process.stderr.write(text),
+  terminal,
+  colour: terminal && process.stdout.isTTY === true && !readProcessSettings().noColor,
+  signal: stopping.signal,
+});
