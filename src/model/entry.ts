@@ -26,7 +26,9 @@ type Body =
       readonly verdict: number;
       /** `apply` a new revision, `restore` the last good one after a failure or an interruption, `correct` drift. */
       readonly purpose: 'apply' | 'restore' | 'correct';
-      /** Index of the intent that this one takes over, where there is one. */
+      /** Index of the earlier intent of the same run, when a change needs its namespaces or kinds to exist before the rest can be dry-run. */
+      readonly continues?: number;
+      /** Index of the intent that an earlier run left without a good result, and that this one carries on or undoes. */
       readonly takesOver?: number;
       /** The `Plan`: what will be in the cluster, and what will be removed. */
       readonly evidence: EvidenceRef;

@@ -33,15 +33,13 @@ type Found = { readonly violations: readonly Violation[]; readonly warnings: rea
 
 // What one rule may answer with. Text alone is taken too, as Conftest's users write it.
 const findingSchema = z.union([
-  z
-    .string()
-    .transform((message) => ({
-      rule: 'unnamed',
-      message,
-      path: [] as (string | number)[],
-      hint: undefined as string | undefined,
-      severity: undefined as string | undefined,
-    })),
+  z.string().transform((message) => ({
+    rule: 'unnamed',
+    message,
+    path: [] as (string | number)[],
+    hint: undefined as string | undefined,
+    severity: undefined as string | undefined,
+  })),
   z.object({
     rule: z.string().default('unnamed'),
     message: z.string(),

@@ -60,7 +60,7 @@ export async function applyRevision(
     const rest = changed.filter((i) => later.deferred.has(refKey(i.ref)));
     if (rest.length > 0) {
       await dryRunEach(rest, revision, ports);
-      intent = await recordIntent(revision, purpose, items, prune, environmentState(ports.ledger, revision.environment), ports);
+      intent = await recordIntent(revision, purpose, items, prune, state, ports, intent.index);
       await writeAll(rest, revision, ports, step);
     }
     step('written');
@@ -171,6 +171,7 @@ async function recordIntent(
   prune: readonly ObjectRef[],
   state: EnvironmentState,
   ports: ReconcilePorts,
+  continues?: number,
 ): Promise<Intent> {
   const plan: Plan = { objects: items.map((i) => i.owned), prune };
   const evidence = ports.ledger.asEvidence(plan);
@@ -182,7 +183,8 @@ async function recordIntent(
       previous: state.revision,
       verdict: revision.verdict,
       purpose,
-      ...(state.open === undefined ? {} : { takesOver: state.open.intent.index }),
+      ...(continues === undefined ? {} : { continues }),
+      ...(state.open === undefined || continues !== undefined ? {} : { takesOver: state.open.intent.index }),
       evidence: evidence.ref,
     },
     [evidence],

@@ -14,8 +14,11 @@ export type ReportInput = {
 };
 
 export type ChangeRow = {
+  /** The entry of the last verdict on it. */
   readonly entry: number;
   readonly time: string;
+  /** How often it was judged: once more whenever an approval came or a rule changed. */
+  readonly judged: number;
   readonly environment: string;
   readonly from: string;
   readonly to: string;
@@ -81,7 +84,7 @@ export function buildReport(input: ReportInput): ReportModel {
   const verdicts = period
     .filter(isA('change.judged'))
     .map((judged) => ({ ...judged, verdict: evidenceOf<Verdict>(input, judged.entry.evidence.sha256) }));
-  const changes = verdicts.map((v) => changeRow(v, all));
+  const changes = lastOfEach(verdicts).map((v) => changeRow(v, verdicts, all));
   const exceptions = exceptionsOf(period, all);
   const refused = refusalsOf(period);
   return {
@@ -118,10 +121,18 @@ function evidenceOf<T>(input: ReportInput, digest: string): T {
   return JSON.parse(bytes) as T;
 }
 
-function changeRow(
-  { index, entry, verdict }: { index: number; entry: EntryOf<'change.judged'>; verdict: Verdict },
-  all: readonly Indexed[],
-): ChangeRow {
+type Judged = { readonly index: number; readonly entry: EntryOf<'change.judged'>; readonly verdict: Verdict };
+
+// A change is one transition of one environment: judged again when an approval arrives, it is still the same change.
+function lastOfEach(verdicts: readonly Judged[]): Judged[] {
+  return [...new Map(verdicts.map((v) => [sameChange(v.entry), v])).values()].sort((a, b) => a.index - b.index);
+}
+
+function sameChange(entry: EntryOf<'change.judged'>): string {
+  return `${entry.environment} ${entry.from} ${entry.to}`;
+}
+
+function changeRow({ index, entry, verdict }: Judged, verdicts: readonly Judged[], all: readonly Indexed[]): ChangeRow {
   const intents = all.filter(isA('apply.intent')).filter((i) => i.entry.verdict === index && i.entry.purpose === 'apply');
   const results = all.filter(isA('apply.result')).filter((r) => intents.some((i) => i.index === r.entry.intent));
   const applied = results.find((r) => r.entry.outcome === 'applied');
@@ -130,6 +141,7 @@ function changeRow(
   return {
     entry: index,
     time: entry.time,
+    judged: verdicts.filter((v) => sameChange(v.entry) === sameChange(entry)).length,
     environment: entry.environment,
     from: entry.from === NO_REVISION ? '' : entry.from,
     to: entry.to,

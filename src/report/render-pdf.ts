@@ -79,15 +79,15 @@ function cover(page: Page, model: ReportModel): void {
 function changes(page: Page, model: ReportModel): void {
   page.heading('Changes', true);
   const columns: Column<ChangeRow>[] = [
-    { title: 'Entry', width: 36, text: (c) => String(c.entry) },
-    { title: 'Judged (UTC)', width: 82, text: (c) => clock(c.time) },
-    { title: 'Environment', width: 68, text: (c) => c.environment },
-    { title: 'Revision', width: 78, mono: true, text: (c) => c.to.slice(0, 12) },
-    { title: 'Subject', width: 132, text: (c) => c.subject },
-    { title: 'Authors', width: 110, text: (c) => c.authors.join(', ') },
-    { title: 'Signed by', width: 62, text: (c) => c.signers.join(', ') || 'nobody' },
-    { title: 'Approved by', width: 62, text: (c) => c.approvers.join(', ') || 'nobody' },
-    { title: 'Outcome', width: 116, text: (c) => (c.outcome === 'applied' ? `applied ${clock(c.appliedAt)}` : c.outcome) },
+    { title: 'Entry', width: 32, text: (c) => String(c.entry) },
+    { title: 'Judged (UTC)', width: 98, text: (c) => clock(c.time) },
+    { title: 'Environment', width: 66, text: (c) => c.environment },
+    { title: 'Revision', width: 76, mono: true, text: (c) => c.to.slice(0, 12) },
+    { title: 'Subject', width: 128, text: (c) => c.subject },
+    { title: 'Authors', width: 112, text: (c) => c.authors.join(', ') },
+    { title: 'Signed by', width: 60, text: (c) => c.signers.join(', ') || 'nobody' },
+    { title: 'Approved by', width: 64, text: (c) => c.approvers.join(', ') || 'nobody' },
+    { title: 'Outcome', width: 110, text: (c) => (c.outcome === 'applied' ? `applied\n${clock(c.appliedAt)}` : c.outcome) },
   ];
   page.table(columns, model.changes, 'No change was judged in the period.');
   const denied = model.changes.filter((c) => c.reasons.length > 0);
@@ -106,12 +106,12 @@ function changes(page: Page, model: ReportModel): void {
 function exceptions(page: Page, model: ReportModel): void {
   const columns: Column<ExceptionRow>[] = [
     { title: 'Entry', width: 36, text: (e) => String(e.entry) },
-    { title: 'Time (UTC)', width: 82, text: (e) => clock(e.time) },
+    { title: 'Time (UTC)', width: 98, text: (e) => clock(e.time) },
     { title: 'Environment', width: 72, text: (e) => e.environment },
     { title: 'Type', width: 96, text: (e) => e.type },
     { title: 'Actor', width: 90, text: (e) => e.actor },
     { title: 'Subject', width: 150, text: (e) => e.subject },
-    { title: 'Detail', width: 220, text: (e) => e.detail },
+    { title: 'Detail', width: 204, text: (e) => e.detail },
   ];
   page.heading('Exceptions', true);
   page.table(columns, model.exceptions, `None found in ${model.summary.changes} changes and ${model.ledger.entries} ledger entries.`);
@@ -155,7 +155,7 @@ function proof(page: Page, model: ReportModel): void {
     '2. By hand: `manifest.txt` is a signed note (C2SP signed-note, Ed25519) over the SHA-256 of report.pdf, report.json, entries.jsonl, evidence.jsonl and range.json.',
   );
   page.note(
-    '3. SHA-256(0x00 ‖ line) of each line of entries.jsonl is a leaf; with the hashes in range.json the leaves give the root of the checkpoint (RFC 6962).',
+    '3. SHA-256 over a zero byte followed by a line of entries.jsonl is a leaf; with the hashes in range.json the leaves give the root of the checkpoint (RFC 6962).',
   );
   page.note('4. Each number in report.json is counted from entries.jsonl and evidence.jsonl by the rules in docs/report-format.md.');
   page.heading('Checkpoint');

@@ -57,7 +57,13 @@ export async function verifyChange(
   const { counted, discarded } = await readApprovals(change, store, envelopes, at);
   const approved = await verifyApprovals(change, branch, store, counted, discarded, diff, commits);
   violations.push(...approved.violations);
-  if (violations.length > 0) return { kind: 'refused', violations, commits, approvals: counted.map((c) => c.approval) };
+  if (violations.length > 0)
+    return {
+      kind: 'refused',
+      violations,
+      commits,
+      approvals: counted.map((c) => c.approval).filter((a) => change.commits.some((c) => c.id === a.commit || c.tree === a.tree)),
+    };
   return { kind: 'verified', change: { ...change, approvals: approved.used } as unknown as VerifiedChange, commits };
 }
 
