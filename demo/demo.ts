@@ -289,7 +289,7 @@ async function story(): Promise<void> {
     const altered = await countersign(['ledger', 'verify', '--data', copy]);
     const used = serve.entries('breakglass.used', ENV)[0];
     expect(
-      entry && altered.code === 1 && altered.stdout.includes(`entry ${used?.index}`),
+      changed && altered.code === 1 && altered.stdout.includes(`entry ${used?.index}`),
       `the altered ledger was not found out: ${altered.stdout}${altered.stderr}`,
     );
     return {

@@ -27,6 +27,7 @@ export class IsomorphicRepository implements Repository {
         mkdirSync(this.#gitdir, { recursive: true });
         await git.init({ fs, gitdir: this.#gitdir, bare: true });
       }
+      await git.addRemote({ fs, gitdir: this.#gitdir, remote: 'origin', url, force: true }); // the library fetches for a named remote only
       const refs = await git.listServerRefs({ http, url, protocolVersion: 1, prefix: 'refs/' });
       const fetchRef = async (remote: string, local: string) => {
         const oid = refs.find((r) => r.ref === remote)?.oid;

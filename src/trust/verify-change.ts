@@ -30,8 +30,8 @@ export type ChangeVerification =
       readonly approvals: readonly Approval[];
     };
 
-type Counted = { readonly approval: Approval; readonly statement: ApprovalStatement };
-type Discarded = { readonly code: string; readonly message: string };
+type Counted = { readonly path: string; readonly approval: Approval; readonly statement: ApprovalStatement };
+type Discarded = { readonly path: string; readonly code: string; readonly message: string };
 
 /** Verifies every commit of the change, then that each step of it was approved by enough people who did not make it. */
 export async function verifyChange(
@@ -80,6 +80,7 @@ async function readApprovals(
     const read = await readApproval(envelope.text, store, at);
     if (read.kind === 'refused') {
       discarded.push({
+        path: envelope.path,
         code: read.code,
         message: `an approval (${envelope.path.split('/').at(-1)?.slice(0, 12)}) does not count: ${read.reason}`,
       });
@@ -92,10 +93,11 @@ async function readApprovals(
       (predicate.environments.length > 0 && !predicate.environments.includes(change.environment));
     if (elsewhere)
       discarded.push({
+        path: envelope.path,
         code: 'approval-elsewhere',
         message: `\`${read.approval.principal}\`’s approval is for another repository, branch or environment`,
       });
-    else counted.push(read);
+    else counted.push({ ...read, path: envelope.path });
   }
   return { counted, discarded };
 }
@@ -194,16 +196,17 @@ function shortOfApprovals(
   discarded: readonly Discarded[],
 ): Violation {
   const { required, from } = rule.approvals;
+  // Approvals of other changes stay in the repository for ever; only what was filed for this one, or names its commit, is worth a word.
+  const here = `/${step.from}-${step.tree}/`;
   const own = fitting.find((c) => makers.has(c.approval.principal));
-  const stale = counted.find((c) => !fitting.includes(c) && (c.approval.commit === step.to || c.approval.from === step.from));
+  const stale = counted.find((c) => !fitting.includes(c) && (c.approval.commit === step.to || c.path.includes(here)));
+  const unheard = discarded.filter((d) => d.path.includes(here));
   const notes = [
     own === undefined ? '' : `\`${own.approval.principal}\` made this change and cannot approve it`,
-    stale === undefined
-      ? ''
-      : `\`${stale.approval.principal}\` approved ${stale.approval.from.slice(0, 12)}..${stale.approval.commit.slice(0, 12)}, which is not this change`,
-    ...discarded.map((d) => d.message),
+    stale === undefined ? '' : `\`${stale.approval.principal}\` approved something else: another base, tree or content`,
+    ...unheard.map((d) => d.message),
   ].filter((note) => note !== '');
-  const code = own !== undefined ? 'self-approval' : stale !== undefined ? 'approval-stale' : (discarded[0]?.code ?? 'approval-missing');
+  const code = own !== undefined ? 'self-approval' : stale !== undefined ? 'approval-stale' : (unheard[0]?.code ?? 'approval-missing');
   const has = people.size === 0 ? 'none' : [...people].map((p) => `\`${p}\``).join(', ');
   const message = `rule \`${rule.name}\` needs ${required} approval(s) from ${from.map((g) => `\`${g}\``).join(', ')} for ${step.to.slice(0, 12)}; it has ${has}${notes.length === 0 ? '' : ` (${notes.slice(0, 3).join('; ')})`}`;
   const base = step.from === NO_REVISION ? '' : ` --base ${step.from.slice(0, 12)}`;

@@ -69,14 +69,14 @@ export class Fleet {
   readonly bare: string;
   readonly work: string;
   url: string;
-  // A clock for commits: a minute apart, so that histories look like histories.
+  // A clock for commits: seconds apart, so that histories look like histories.
   #time: number;
 
   constructor(directory: string, name = 'fleet') {
     this.bare = join(directory, `${name}.git`);
     this.work = join(directory, name);
     this.url = this.bare;
-    this.#time = Math.floor(Date.now() / 1000) - 3600;
+    this.#time = Math.floor(Date.now() / 1000) - 86_400;
     run('git', ['init', '--quiet', '--bare', '--initial-branch=main', this.bare]);
     run('git', ['-C', this.bare, 'config', 'http.receivepack', 'true']);
     run('git', ['init', '--quiet', '--initial-branch=main', this.work]);
@@ -90,7 +90,7 @@ export class Fleet {
   }
 
   git(person: Person | undefined, ...args: string[]): string {
-    this.#time += 60;
+    this.#time += 5;
     const date = `${this.#time} +0000`;
     return run('git', [...configOf(person), ...args], {
       cwd: this.work,

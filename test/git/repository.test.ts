@@ -1,0 +1,159 @@
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import {
+  diffTrees,
+  IsomorphicRepository,
+  listTree,
+  NativeRepository,
+  openRepository,
+  parseTree,
+  type Repository,
+  readBlob,
+  readCommit,
+  readHistory,
+  redactUrl,
+  sourceRef,
+} from '../../src/git/index.ts';
+import { verifyObjectId } from '../../src/git/object.ts';
+import { type CountersignError, NO_REVISION } from '../../src/model/index.ts';
+import { Fleet, run, sshPerson } from '../kit/fleet.ts';
+import { type GitServer, startGitServer } from '../kit/git-server.ts';
+import { scratch } from '../kit/scratch.ts';
+
+const directory = scratch();
+const git = { file: 'git', path: process.env['PATH'] ?? '' };
+let server: GitServer;
+let fleet: Fleet;
+let first = '';
+let side = '';
+let merge = '';
+
+before(async () => {
+  server = await startGitServer(directory);
+  const dana = sshPerson(directory, 'dana');
+  fleet = new Fleet(directory);
+  fleet.remote(`${server.url}/fleet.git`);
+  first = fleet.commit(dana, 'first', { 'a/one.yaml': 'a: 1\n', 'b/two.yaml': 'b: 2\n' });
+  fleet.git(dana, 'switch', '--quiet', '-c', 'side');
+  side = fleet.commit(dana, 'side', { 'a/side.yaml': 'c: 3\n' });
+  fleet.git(dana, 'switch', '--quiet', 'main');
+  fleet.commit(dana, 'main', { 'b/two.yaml': undefined, 'b/three.yaml': 'b: 2\n' });
+  fleet.git(dana, 'merge', '--quiet', '--no-ff', '-S', '-m', 'merge', 'side');
+  merge = fleet.head();
+  fleet.push();
+  run('git', ['gc', '--quiet'], { cwd: fleet.bare });
+});
+after(() => server.stop());
+
+// One contract, two implementations.
+for (const [name, open] of [
+  ['the git program', (d: string): Repository => new NativeRepository(d, git)],
+  ['isomorphic-git', (d: string): Repository => new IsomorphicRepository(d)],
+] as const) {
+  describe(`a repository read through ${name}`, () => {
+    const at = join(directory, name.replaceAll(' ', '-'));
+    const repository = open(at);
+    after(() => repository.close());
+
+    test('fetches a branch over HTTP and resolves it', async () => {
+      await repository.fetch(fleet.url, 'main');
+      assert.equal(await repository.resolve(sourceRef('main')), merge);
+    });
+
+    test('lists commits from one revision to another, parents first', async () => {
+      const all = await repository.listCommits(NO_REVISION, merge);
+      assert.equal(all.length, 4);
+      assert.equal(all.at(-1), merge);
+      assert.equal(all[0], first);
+      const later = await repository.listCommits(first, merge);
+      assert.deepEqual(new Set(later), new Set(all.filter((c) => c !== first)));
+      assert.deepEqual(await repository.listCommits(merge, merge), []);
+    });
+
+    test('knows descent', async () => {
+      assert.equal(await repository.isAncestor(first, merge), true);
+      assert.equal(await repository.isAncestor(side, merge), true);
+      assert.equal(await repository.isAncestor(merge, first), false);
+    });
+
+    test('gives raw commits, trees and blobs as git has them', async () => {
+      const raw = Buffer.from((await repository.read(merge)).bytes).toString('utf8');
+      assert.equal(raw.trim(), run('git', ['cat-file', 'commit', merge], { cwd: fleet.work }));
+      const files = await listTree(repository, (await readCommit(repository, merge)).tree, 'a');
+      assert.deepEqual(
+        files.map((f) => f.path),
+        ['a/one.yaml', 'a/side.yaml'],
+      );
+      assert.equal(Buffer.from(await readBlob(repository, files[0]?.blob ?? '')).toString(), 'a: 1\n');
+    });
+
+    test('tells which paths changed', async () => {
+      const paths = await diffTrees(repository, first, merge);
+      assert.deepEqual(
+        paths.map((p) => [p.path, p.before === undefined, p.after === undefined]),
+        [
+          ['a/side.yaml', true, false],
+          ['b/three.yaml', true, false],
+          ['b/two.yaml', false, true],
+        ],
+      );
+    });
+
+    test('says that an object is missing', async () => {
+      await assert.rejects(repository.read('1'.repeat(40)), { code: 'git-object-missing' });
+      assert.equal((await repository.read(first)).type, 'commit'); // and goes on
+    });
+
+    test('says that a branch is missing, and that a server is', async () => {
+      await assert.rejects(
+        repository.fetch(fleet.url, 'nowhere'),
+        (e: CountersignError) => e.code === 'git-ref-missing' && e.message.includes('`nowhere`') && e.hint !== undefined,
+      );
+      await assert.rejects(
+        open(`${at}-2`).fetch('http://user:secret@127.0.0.1:9/x.git', 'main'),
+        (e: CountersignError) => e.code === 'git-unreachable' && !e.message.includes('secret') && e.recover === 'retry',
+      );
+    });
+  });
+}
+
+test('a local path is fetched through the git program, and refused without it', async () => {
+  const local = openRepository(join(directory, 'local'), git);
+  await local.fetch(fleet.bare, 'main');
+  assert.equal(await local.resolve(sourceRef('main')), merge);
+  local.close();
+  await assert.rejects(openRepository(join(directory, 'local2'), undefined).fetch(fleet.bare, 'main'), { code: 'git-unreachable' });
+});
+
+test('a shallow repository is refused: its history is cut off', async () => {
+  const shallow = join(directory, 'shallow');
+  run('git', ['clone', '--quiet', '--bare', '--depth=1', fleet.url, shallow]);
+  const repository = new NativeRepository(shallow, git);
+  await assert.rejects(repository.listCommits(NO_REVISION, merge), { code: 'git-shallow' });
+  await assert.rejects(new IsomorphicRepository(shallow).listCommits(NO_REVISION, merge), { code: 'git-shallow' });
+});
+
+test('bytes that do not hash to their id are refused', () => {
+  assert.throws(() => verifyObjectId('1'.repeat(40), { type: 'blob', bytes: Buffer.from('x') }), { code: 'git-object-corrupt' });
+});
+
+test('replacement objects change nothing', async () => {
+  const at = join(directory, 'replaced');
+  run('git', ['clone', '--quiet', '--bare', fleet.url, at]);
+  run('git', ['replace', merge, first], { cwd: at });
+  const repository = new NativeRepository(at, git);
+  assert.equal((await readHistory(repository, NO_REVISION, merge)).commits.length, 4);
+  repository.close();
+});
+
+for (const name of ['..', '.git', 'a/b', '']) {
+  test(`a tree with the name \`${name}\` is refused`, () => {
+    const bytes = Buffer.concat([Buffer.from(`100644 ${name}\0`), Buffer.alloc(20, 1)]);
+    assert.throws(() => parseTree('1'.repeat(40), bytes), { code: 'git-object-corrupt' });
+  });
+}
+
+test('no credentials in an address that is shown', () => {
+  assert.equal(redactUrl('https://user:token@git.example.test/a.git?key=1'), 'https://git.example.test/a.git');
+});

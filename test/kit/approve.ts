@@ -1,0 +1,40 @@
+import { diffTrees, NativeRepository, readCommit, signWithGitKey, UserRepository } from '../../src/git/index.ts';
+import { type ApprovalStatement, approvalPath, approvalStatement, encodeEnvelope, preAuthEncoding } from '../../src/trust/index.ts';
+import type { Fleet, Person } from './fleet.ts';
+
+export type ApprovalChanges = {
+  readonly repository?: string;
+  readonly ref?: string;
+  readonly environments?: readonly string[];
+  readonly expiresAt?: string;
+  readonly statement?: (s: ApprovalStatement) => ApprovalStatement;
+  readonly payload?: (p: Buffer) => Buffer;
+};
+
+/** A really signed approval, pushed to the fleet's bare repository; `changes` make it what an attacker would make it. */
+export async function approveAs(person: Person, fleet: Fleet, from: string, commit: string, changes: ApprovalChanges = {}): Promise<void> {
+  fleet.become(person);
+  const repository = new NativeRepository(`${fleet.work}/.git`, { file: 'git', path: process.env['PATH'] ?? '' });
+  const user = new UserRepository(fleet.work);
+  const { tree } = await readCommit(repository, commit);
+  const made = approvalStatement({
+    repository: changes.repository ?? fleet.url,
+    ref: changes.ref ?? 'refs/heads/main',
+    from,
+    commit,
+    tree,
+    paths: await diffTrees(repository, from, commit),
+    environments: changes.environments ?? [],
+    issuedAt: new Date().toISOString(),
+    ...(changes.expiresAt === undefined ? {} : { expiresAt: changes.expiresAt }),
+    reason: 'reviewed',
+  });
+  const statement = changes.statement?.(made) ?? made;
+  const signed = Buffer.from(JSON.stringify(statement));
+  if (person.gnupgHome !== undefined) process.env['GNUPGHOME'] = person.gnupgHome;
+  const signature = await signWithGitKey(user, preAuthEncoding(signed));
+  delete process.env['GNUPGHOME'];
+  const envelope = encodeEnvelope(changes.payload?.(signed) ?? signed, signature.armored, 'key');
+  await user.publishApproval(approvalPath(made, envelope), envelope, 'origin');
+  repository.close();
+}

@@ -1,0 +1,52 @@
+import { readFileSync } from 'node:fs';
+import { after } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { assess, type Gate } from '../../src/gate/index.ts';
+import { NativeRepository, sourceRepository } from '../../src/git/index.ts';
+import { environmentSchema, NO_REVISION, trustPolicySchema, type Verdict } from '../../src/model/index.ts';
+import { loadBundle, type PolicyBundle } from '../../src/policy/index.ts';
+import { openTrustStore } from '../../src/trust/index.ts';
+import { type EnvironmentOptions, environmentDocument, trustDocument } from './documents.ts';
+import type { Fleet, Person } from './fleet.ts';
+
+let bundle: Promise<PolicyBundle> | undefined;
+
+/** The shipped rules. */
+export function shippedBundle(): Promise<PolicyBundle> {
+  bundle ??= loadBundle(readFileSync(fileURLToPath(new URL('../../policies/dist/bundle.tar.gz', import.meta.url))), 'shipped');
+  return bundle;
+}
+
+export type JudgeOptions = {
+  readonly from?: string;
+  readonly at?: Date;
+  readonly trust?: object;
+  readonly environment?: Partial<EnvironmentOptions>;
+};
+
+/** The gate of an environment over a fleet's bare repository. */
+export async function gateOf(fleet: Fleet, people: readonly Person[], options: JudgeOptions = {}): Promise<Gate> {
+  const environment = environmentSchema.parse(environmentDocument({ url: fleet.url, namespaces: ['shop'], ...options.environment }));
+  const trust = await openTrustStore(trustPolicySchema.parse(options.trust ?? trustDocument(people)));
+  const repository = new NativeRepository(fleet.bare, { file: 'git', path: process.env['PATH'] ?? '' });
+  after(() => repository.close());
+  return {
+    environment,
+    trust,
+    repository: sourceRepository(repository),
+    bundle: await shippedBundle(),
+    recorder: undefined,
+    clock: () => options.at ?? new Date(),
+  };
+}
+
+/** The verdict on what is on the branch, from nothing or from a commit. */
+export async function judge(fleet: Fleet, people: readonly Person[], to: string, options: JudgeOptions = {}): Promise<Verdict> {
+  const gate = await gateOf(fleet, people, options);
+  return (await assess(gate, options.from ?? NO_REVISION, to)).verdict;
+}
+
+/** The codes of a verdict's violations, sorted. */
+export function codes(verdict: Verdict): string[] {
+  return [...new Set(verdict.violations.map((v) => v.rule ?? v.code))].sort();
+}

@@ -1,0 +1,88 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { parseYaml, YamlError } from '../../src/yaml/index.ts';
+
+const value = (text: string) => parseYaml(text)[0]?.value;
+
+test('words mean what they mean to the API server', () => {
+  assert.deepEqual(value('a: yes\nb: off\nc: 010\nd: 12:30\ne: 2001-01-01\nf: 1e3\ng: ~\nh: "yes"\n'), {
+    a: true,
+    b: false,
+    c: 8,
+    d: '12:30',
+    e: '2001-01-01',
+    f: 1000,
+    g: null,
+    h: 'yes',
+  });
+});
+
+test('each value knows its line, and what was not written has its parent’s', () => {
+  const [first, second] = parseYaml('# about\na: 1\nlist:\n  - name: x\n    deep: {k: v}\n---\nb: 2\n');
+  assert.equal(first?.line, 2);
+  assert.equal(first?.lineOf(['list', 0, 'deep', 'k']), 5);
+  assert.equal(first?.lineOf(['list', 0, 'missing', 'further']), 4);
+  assert.equal(second?.lineOf(['b']), 7);
+});
+
+test('merges and aliases become plain copies', () => {
+  const parsed = value('base: &b {x: {k: 1}}\nc:\n  <<: *b\nd: *b\n') as { base: { x: object }; c: { x: object }; d: { x: object } };
+  assert.deepEqual(parsed.c, { x: { k: 1 } });
+  assert.notEqual(parsed.d.x, parsed.base.x);
+});
+
+for (const [what, text, line, message] of [
+  ['a key written twice', 'a: 1\nb: 2\na: 3\n', 3, /duplicated/],
+  ['an open bracket', 'a: [1\nb: 2\n', 2, /./],
+  ['infinity', 'a: 1\nb: .inf\n', 2, /no JSON form/],
+  [
+    'a bomb of aliases',
+    `a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n${[0, 1, 2, 3, 4, 5, 6].map((i) => `a${i + 1}: &a${i + 1} [${Array(10).fill(`*a${i}`).join(',')}]`).join('\n')}\n`,
+    undefined,
+    /aliases/,
+  ],
+  ['nesting without end', `a: ${'['.repeat(20_000)}`, undefined, /./],
+] as const) {
+  test(`${what} is refused with its line`, () => {
+    assert.throws(
+      () => parseYaml(text),
+      (thrown: unknown) => {
+        assert.ok(thrown instanceof YamlError, String(thrown));
+        assert.match(thrown.message, message);
+        if (line !== undefined) assert.equal(thrown.line, line);
+        return true;
+      },
+    );
+  });
+}
+
+test('any text is parsed or refused, never anything else', () => {
+  fc.assert(
+    fc.property(
+      fc.oneof(fc.string({ unit: 'binary' }), fc.string({ unit: fc.constantFrom(...'a1:-[]{}&*!|>\'"#%@` \n\t<?,') }), fc.json()),
+      (text) => {
+        try {
+          JSON.stringify(parseYaml(text));
+        } catch (thrown) {
+          assert.ok(thrown instanceof YamlError, `${JSON.stringify(text)}: ${String(thrown)}`);
+        }
+      },
+    ),
+    { numRuns: 3000 },
+  );
+});
+
+test('JSON is YAML', () => {
+  fc.assert(
+    fc.property(
+      fc.dictionary(
+        fc.string({ unit: fc.constantFrom(...'abcxyz'), minLength: 1 }),
+        fc.oneof(fc.integer(), fc.boolean(), fc.string({ unit: 'grapheme-ascii' })),
+      ),
+      (object) => {
+        assert.deepEqual(parseYaml(JSON.stringify(object))[0]?.value, { ...object });
+      },
+    ),
+  );
+});
