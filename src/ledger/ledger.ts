@@ -71,6 +71,9 @@ export class Ledger {
   /** Resolves once the entry and its evidence are durable and under a signed checkpoint. Throws `ledger-unusable` or `ledger-inconsistent`. */
   record(body: EntryBody, evidence: readonly Evidence[] = []): Promise<Recorded> {
     return new Promise((resolve, reject) => {
+      const size = Buffer.byteLength(canonicalJson({ v: 1, time: this.#clock().toISOString(), ...body }));
+      if (size > MAX_ENTRY)
+        return reject(new CountersignError('ledger-unusable', `an entry of type \`${body.type}\` is larger than ${MAX_ENTRY} bytes`));
       if (this.#broken !== undefined) return reject(this.#broken);
       if (this.#waiting.push({ body, evidence, resolve, reject }) === 1) setImmediate(() => this.#flush());
     });
@@ -129,8 +132,6 @@ export class Ledger {
 
   #insert(range: CompactRange, entry: Entry, evidence: readonly Evidence[]): Recorded {
     const body = canonicalJson(entry);
-    if (Buffer.byteLength(body) > MAX_ENTRY)
-      throw new CountersignError('ledger-unusable', `an entry of type \`${entry.type}\` is larger than ${MAX_ENTRY} bytes`);
     for (const { ref, bytes } of evidence) this.#db.prepare('INSERT OR IGNORE INTO evidence VALUES (?, ?)').run(ref.sha256, bytes);
     const leaf = leafHash(Buffer.from(body));
     const index = range.size;

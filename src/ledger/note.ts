@@ -63,7 +63,14 @@ export function openNote(note: string, verifier: Verifier): string | undefined {
   for (const line of note.slice(split + 2).split('\n')) {
     const match = /^— (\S+) ([A-Za-z0-9+/=]+)$/.exec(line);
     const bytes = Buffer.from(match?.[2] ?? '', 'base64');
-    if (match?.[1] !== verifier.name || bytes.length !== 68 || !bytes.subarray(0, 4).equals(keyId(verifier))) continue;
+    // One signature has one spelling: text that decodes to the same bytes is not the text we wrote.
+    if (
+      match?.[1] !== verifier.name ||
+      bytes.toString('base64') !== match[2] ||
+      bytes.length !== 68 ||
+      !bytes.subarray(0, 4).equals(keyId(verifier))
+    )
+      continue;
     return verify(null, Buffer.from(text), key, bytes.subarray(4)) ? text : undefined;
   }
   return undefined;

@@ -1,0 +1,119 @@
+import assert from 'node:assert/strict';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { loadConfiguration } from '../../src/config/index.ts';
+import type { CountersignError } from '../../src/model/index.ts';
+import { scratch } from '../kit/scratch.ts';
+
+const directory = scratch();
+let n = 0;
+
+const TRUST = `apiVersion: countersign.dev/v1alpha1
+kind: TrustPolicy
+metadata: {name: team}
+spec:
+  principals:
+    - {name: dana, keys: [{ssh: ssh-ed25519 AAAA}]}
+  rules:
+    - {name: all, signers: [dana], approvals: {required: 0}}
+`;
+const ENVIRONMENT = `apiVersion: countersign.dev/v1alpha1
+kind: Environment
+metadata: {name: production}
+spec:
+  source: {url: fleet.git}
+  target: {namespaces: [shop]}
+  trust: team
+`;
+
+function load(files: Record<string, string>) {
+  const at = join(directory, String(n++));
+  mkdirSync(at);
+  for (const [name, text] of Object.entries(files)) writeFileSync(join(at, name), text);
+  return loadConfiguration([at]);
+}
+
+function problems(files: Record<string, string>): string[] {
+  try {
+    load(files);
+  } catch (thrown) {
+    const error = thrown as CountersignError;
+    assert.equal(error.code, 'config-invalid', String(thrown));
+    assert.ok(error.hint);
+    return error.message
+      .split('\n')
+      .slice(1)
+      .map((line) => line.trim().replace(/^.*?\/(?=[a-z]+\.yaml:)/, ''));
+  }
+  return [];
+}
+
+test('documents become settings with defaults and absolute paths', () => {
+  const { environments, trustPolicies, digest } = load({ 'e.yaml': ENVIRONMENT, 't.yaml': TRUST });
+  const [environment] = environments;
+  assert.equal(environment?.spec.source.branch, 'main');
+  assert.equal(environment?.spec.admission.mode, 'enforce');
+  assert.match(environment?.spec.source.url ?? '', /^\/.*\/fleet\.git$/);
+  assert.equal(trustPolicies[0]?.spec.principals[0]?.kind, 'person');
+  assert.match(digest, /^[0-9a-f]{64}$/);
+});
+
+test('every problem is told at once, with file, line, path, found and expected', () => {
+  const found = problems({
+    'e.yaml': ENVIRONMENT.replace('trust: team', 'trust: other\n  prunne: true').replace('[shop]', '[Shop]'),
+    't.yaml': TRUST.replace('required: 0', 'required: two'),
+  });
+  assert.deepEqual(found, [
+    'e.yaml:6: spec.target.namespaces[0]: expected a lower-case name of letters, digits and dashes, at most 63 long, found `Shop`',
+    'e.yaml:8: spec.prunne: `prunne` is not a key here',
+    't.yaml:8: spec.rules[0].approvals.required: expected a number, found `two`',
+  ]);
+});
+
+for (const [what, files, expected] of [
+  [
+    'a TrustPolicy that is not there',
+    { 'e.yaml': ENVIRONMENT },
+    /e\.yaml:1: spec\.trust: expected the name of a TrustPolicy, found `team`/,
+  ],
+  [
+    'a kind that is not ours',
+    { 'e.yaml': ENVIRONMENT.replace('Environment', 'Enviroment') },
+    /kind: expected one of `Environment`, `TrustPolicy`, found `Enviroment`/,
+  ],
+  ['malformed YAML', { 'e.yaml': 'a: [1\n' }, /e\.yaml:2: /],
+  ['a key written twice', { 'e.yaml': `${ENVIRONMENT}kind: Environment\n` }, /e\.yaml:8: .*duplicated/],
+  ['one name twice', { 'a.yaml': TRUST, 'b.yaml': TRUST, 'e.yaml': ENVIRONMENT }, /`team` is already declared at .*a\.yaml:1/],
+  [
+    'a signer nobody declared',
+    { 't.yaml': TRUST.replace('signers: [dana]', 'signers: [eve]'), 'e.yaml': ENVIRONMENT },
+    /spec\.rules\[0\]\.signers\[0\]: expected a principal or group, found `eve`/,
+  ],
+  [
+    'more approvals than approvers',
+    { 't.yaml': TRUST.replace('required: 0', 'required: 2, from: [dana]'), 'e.yaml': ENVIRONMENT },
+    /2 approvals are required, but only 1 principal/,
+  ],
+  [
+    'two forms of one key',
+    { 't.yaml': TRUST.replace('{ssh: ssh-ed25519 AAAA}', '{ssh: a, openpgp: b}'), 'e.yaml': ENVIRONMENT },
+    /exactly one of `ssh`, `openpgp` and `openpgpFile`/,
+  ],
+  [
+    'a key file that is not there',
+    { 't.yaml': TRUST.replace('{ssh: ssh-ed25519 AAAA}', '{openpgpFile: dana.asc}'), 'e.yaml': ENVIRONMENT },
+    /expected a readable key file, found `dana\.asc`/,
+  ],
+  [
+    'a missing section',
+    { 't.yaml': TRUST, 'e.yaml': ENVIRONMENT.replace('  target: {namespaces: [shop]}\n', '') },
+    /spec\.target: expected a mapping, found nothing/,
+  ],
+] as const) {
+  test(`${what} is named`, () => assert.match(problems(files as Record<string, string>).join('\n'), expected));
+}
+
+test('a path that is not there is one clear error', () => {
+  assert.throws(() => loadConfiguration([join(directory, 'nowhere')]), { code: 'config-invalid' });
+});

@@ -1,0 +1,88 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { render } from '../../src/render/index.ts';
+import { configMap, deployment } from '../kit/manifests.ts';
+
+const file = (path: string, text: string, mode = '100644') => ({ path, mode, content: Buffer.from(text) });
+const codes = (...files: ReturnType<typeof file>[]) => render(files).violations.map((v) => v.code);
+
+test('every object has its file, its line and the line of each value', () => {
+  const { objects, violations } = render([
+    file('a/all.yaml', `# both\n${configMap('shop', 'a', { x: '1' })}---\n${deployment('shop', 'web', { privileged: true })}`),
+    file('a/README.md', '# not: [a manifest'),
+  ]);
+  assert.deepEqual(violations, []);
+  assert.deepEqual(
+    objects.map((o) => [o.ref.kind, o.source.file, o.source.line]),
+    [
+      ['ConfigMap', 'a/all.yaml', 2],
+      ['Deployment', 'a/all.yaml', 10],
+    ],
+  );
+  assert.equal(objects[1]?.lineOf(['spec', 'template', 'spec', 'containers', 0, 'securityContext', 'privileged']), 32);
+});
+
+test('a List is its items', () => {
+  const { objects } = render([
+    file(
+      'l.yaml',
+      'apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: ConfigMap, metadata: {name: a, namespace: shop}}\n- {apiVersion: v1, kind: ConfigMap, metadata: {name: b, namespace: shop}}\n',
+    ),
+  ]);
+  assert.deepEqual(
+    objects.map((o) => [o.ref.name, o.source.line]),
+    [
+      ['a', 4],
+      ['b', 5],
+    ],
+  );
+});
+
+for (const [what, f, code] of [
+  ['text that is not YAML', file('a.yaml', 'a: [1\n'), 'manifest-unreadable'],
+  ['bytes that are not text', { path: 'a.yaml', mode: '100644', content: Buffer.from([0xff, 0xfe, 0x41]) }, 'manifest-unreadable'],
+  ['a list instead of an object', file('a.yaml', '- 1\n'), 'not-an-object'],
+  ['an object without kind', file('a.yaml', 'apiVersion: v1\n'), 'not-an-object'],
+  ['an object without name', file('a.yaml', 'apiVersion: v1\nkind: Pod\nmetadata: {generateName: x-}\n'), 'not-an-object'],
+  ['a Kustomize file', file('kustomization.yaml', 'apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n'), 'not-an-object'],
+  [
+    'a stamp that only the gate may write',
+    file('a.yaml', 'apiVersion: v1\nkind: Pod\nmetadata: {name: a, annotations: {countersign.dev/revision: x}}\n'),
+    'not-an-object',
+  ],
+  [
+    'a break-glass annotation in Git',
+    file('a.yaml', 'apiVersion: v1\nkind: Pod\nmetadata: {name: a, annotations: {countersign.dev/break-glass: x}}\n'),
+    'not-an-object',
+  ],
+  ['a link', file('a.yaml', '../../etc/passwd', '120000'), 'not-a-file'],
+  ['a submodule', file('sub', '', '160000'), 'not-a-file'],
+] as const) {
+  test(`${what} is refused with a place`, () => {
+    const { violations, objects } = render([f]);
+    assert.deepEqual([violations.map((v) => v.code), objects.length], [[code], 0]);
+    assert.equal(violations[0]?.source?.file, f.path);
+  });
+}
+
+test('one object in two files is refused', () => {
+  assert.deepEqual(codes(file('a.yaml', configMap('shop', 'a', {})), file('b.yaml', configMap('shop', 'a', { x: '1' }))), ['object-twice']);
+});
+
+test('the digest depends on the content alone, not on its order or place', () => {
+  const [a] = render([
+    file('a.yaml', 'apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, namespace: shop}\ndata: {x: "1", z: "2"}\n'),
+  ]).objects;
+  const [b] = render([
+    file('b.yaml', '\n\ndata: {z: "2", x: "1"}\nmetadata: {namespace: shop, name: a}\nkind: ConfigMap\napiVersion: v1\n'),
+  ]).objects;
+  assert.equal(a?.digest, b?.digest);
+});
+
+test('any file renders or is refused, never anything else', () => {
+  fc.assert(
+    fc.property(fc.uint8Array({ maxLength: 300 }), (content) => render([{ path: 'a.yaml', mode: '100644', content }]) !== undefined),
+    { numRuns: 1000 },
+  );
+});
