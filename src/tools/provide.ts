@@ -76,8 +76,8 @@ async function fetchTo(url: string, file: string, sha512: string, say: (line: st
   const connect = AbortSignal.timeout(CONNECT_MS);
   const overall = new AbortController();
   const timer = setTimeout(() => overall.abort(new Error('the download took too long')), DOWNLOAD_MS);
-  const response = await startFetch(url, have, AbortSignal.any([overall.signal]), connect);
   try {
+    const response = await startFetch(url, have, overall.signal, connect);
     if (have > 0 && response.status !== 206) rmSync(part);
     if (!response.ok || response.body === null) throw new Error(`the server answered ${response.status}`);
     const total = Number(response.headers.get('content-length') ?? 0) + (response.status === 206 ? have : 0);
