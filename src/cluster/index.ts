@@ -2,7 +2,7 @@
  * Takes an `AllowedRevision` and its plan, gives what the API server made of it: dry run, apply, removal, what is there now.
  * Refuses to send anything that does not carry a ledger entry; tells nothing of what Secrets hold.
  */
-export { ApiServer, type ClusterAddress, connect } from './api-server.ts';
+export { type Answer, ApiServer, type ClusterAddress, connect } from './api-server.ts';
 export { type AppliedObject, Cluster } from './cluster.ts';
 export { stages } from './order.ts';
 export { registerWebhook, type WebhookAddress } from './register-webhook.ts';
