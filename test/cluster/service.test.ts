@@ -1,0 +1,258 @@
+import assert from 'node:assert/strict';
+import { createServer } from 'node:net';
+import { after, afterEach, before, test } from 'node:test';
+import type { Fleet } from '../kit/fleet.ts';
+import { configMap, deployment, namespace, service as serviceManifest } from '../kit/manifests.ts';
+import { scratch } from '../kit/scratch.ts';
+import { countersign, type Service } from '../kit/service.ts';
+import { Stage } from '../kit/stage.ts';
+
+const directory = scratch();
+let stage: Stage;
+before(async () => {
+  stage = await Stage.open(directory);
+});
+afterEach(() => stage.stopServices());
+after(() => stage.close());
+
+/** A fleet with one environment whose first revision is applied, and the service that runs it. */
+async function running(
+  name: string,
+  options: { holdFor?: string } = {},
+): Promise<{ fleet: Fleet; service: Service; configuration: string; first: string }> {
+  const fleet = stage.fleet(name);
+  const configuration = stage.configuration(name, [{ url: fleet.url, namespaces: [name], ...options }]);
+  const first = await stage.change(fleet, 'first', {
+    'clusters/production/ns.yaml': namespace(name),
+    'clusters/production/web.yaml': deployment(name, 'web'),
+    'clusters/production/svc.yaml': serviceManifest(name, 'web'),
+    'clusters/production/cm.yaml': configMap(name, 'settings', { colour: 'blue' }),
+  });
+  const service = await stage.serve(configuration, name);
+  await service.entry('apply.result', 'production', (e) => e.revision === first && e.outcome === 'applied');
+  return { fleet, service, configuration, first };
+}
+
+const cm = (ns: string, name: string, data: object, annotations: object = {}) => ({
+  apiVersion: 'v1',
+  kind: 'ConfigMap',
+  metadata: { name, namespace: ns, annotations },
+  data,
+});
+
+test('several environments run at once, each with its own path, namespaces and verdicts', async () => {
+  const fleet = stage.fleet('many');
+  const configuration = stage.configuration(
+    'many',
+    ['one', 'two', 'three'].map((name) => ({ name, url: fleet.url, path: `clusters/${name}`, namespaces: [`many-${name}`] })),
+  );
+  const first = await stage.change(
+    fleet,
+    'all',
+    Object.fromEntries(
+      ['one', 'two', 'three'].flatMap((e) => [
+        [`clusters/${e}/ns.yaml`, namespace(`many-${e}`)],
+        [`clusters/${e}/web.yaml`, deployment(`many-${e}`, 'web', { privileged: e === 'two' })],
+      ]),
+    ),
+  );
+  const service = await stage.serve(configuration, 'many');
+  await Promise.all(['one', 'three'].map((e) => service.entry('apply.result', e, (r) => r.revision === first && r.outcome === 'applied')));
+  await service.entry('change.judged', 'two', (e) => e.to === first && e.outcome === 'denied');
+  assert.equal((await stage.get('/api/v1/namespaces/many-two')).status, 404, 'one environment’s no is not the others’');
+});
+
+test('a CustomResourceDefinition and an object of its kind arrive in one change', async () => {
+  const { fleet, service } = await running('crd');
+  const crd = `apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {name: widgets.example.test}\nspec:\n  group: example.test\n  scope: Namespaced\n  names: {kind: Widget, plural: widgets, singular: widget, listKind: WidgetList}\n  versions:\n    - {name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object, properties: {spec: {type: object, properties: {size: {type: integer, default: 3}}}}}}}\n`;
+  const denied = await stage.change(fleet, 'widget', {
+    'clusters/production/crd.yaml': crd,
+    'clusters/production/widget.yaml': 'apiVersion: example.test/v1\nkind: Widget\nmetadata: {name: w, namespace: crd}\nspec: {}\n',
+  });
+  await service.entry('change.judged', 'production', (e) => e.to === denied && e.outcome === 'denied');
+  await service.stop();
+  const wider = stage.configuration('crd', [
+    { url: fleet.url, namespaces: ['crd'], clusterScoped: ['Namespace', 'CustomResourceDefinition'] },
+  ]);
+  const again = await stage.serve(wider, 'crd');
+  const result = await again.entry('apply.result', 'production', (e) => e.revision === denied && e.outcome === 'applied');
+  assert.equal(result.entry.applied, 2);
+  const { body } = await stage.get('/apis/example.test/v1/namespaces/crd/widgets/w');
+  assert.deepEqual(body['spec'], { size: 3 });
+  assert.equal((body['metadata'] as { annotations: Record<string, string> }).annotations['countersign.dev/revision'], denied);
+  const intents = again.entries('apply.intent', 'production').filter((e) => e.entry.revision === denied);
+  assert.deepEqual(
+    intents.map((e) => e.entry.continues),
+    [undefined, intents[0]?.index],
+    'the second stage names the first',
+  );
+});
+
+test('in a governed namespace the API server refuses what no verdict allows, and says what to do', async () => {
+  const { service } = await running('refuse');
+  const dev = await stage.as('dev');
+  const base = '/api/v1/namespaces/refuse/configmaps';
+  const attempts = [
+    ['CREATE', await dev.request('POST', base, cm('refuse', 'mine', { a: '1' }))],
+    ['UPDATE', await dev.request('PATCH', `${base}/settings`, { data: { colour: 'red' } }, 'application/merge-patch+json')],
+    ['UPDATE', await dev.request('PATCH', `${base}/settings`, { metadata: { labels: { a: 'b' } } }, 'application/merge-patch+json')],
+    ['DELETE', await dev.request('DELETE', `${base}/settings`)],
+    [
+      'UPDATE',
+      await dev.request(
+        'PATCH',
+        '/apis/apps/v1/namespaces/refuse/deployments/web/scale',
+        { spec: { replicas: 9 } },
+        'application/merge-patch+json',
+      ),
+    ],
+    ['DELETE', await dev.request('DELETE', '/api/v1/namespaces/refuse')],
+  ] as const;
+  for (const [operation, { status, body }] of attempts) {
+    assert.equal(status, 403, `${operation}: ${JSON.stringify(body)}`);
+    assert.match(String(body['message']), /gate\.countersign\.dev.*no recorded verdict allows/);
+  }
+  assert.match(String(attempts[1][1].body['message']), /clusters\/production\/cm\.yaml/);
+  assert.equal(service.entries('admission.denied', 'production').length, attempts.length);
+  assert.equal(
+    (await dev.request('POST', '/api/v1/namespaces/default/configmaps', cm('default', `free-${Date.now()}`, {}))).status,
+    201,
+    'other namespaces are not in the way',
+  );
+  const lease = { apiVersion: 'coordination.k8s.io/v1', kind: 'Lease', metadata: { name: 'l', namespace: 'refuse' }, spec: {} };
+  assert.equal(
+    (await dev.request('POST', '/apis/coordination.k8s.io/v1/namespaces/refuse/leases', lease)).status,
+    201,
+    'leases are not in the way',
+  );
+  stage.admin.close();
+});
+
+test('while the service is away, governed namespaces are closed and everything else is open', async () => {
+  const { service } = await running('away');
+  await service.stop();
+  const dev = await stage.as('dev');
+  const closed = await dev.request('POST', '/api/v1/namespaces/away/configmaps', cm('away', 'mine', {}));
+  assert.equal(closed.status, 500);
+  assert.match(String(closed.body['message']), /failed calling webhook/);
+  for (const ns of ['default', 'kube-system'])
+    assert.equal((await dev.request('POST', `/api/v1/namespaces/${ns}/configmaps`, cm(ns, `open-${Date.now()}`, {}))).status, 201);
+});
+
+test('drift is put right: an edit and a removal by what admission lets through', async () => {
+  const { service, first } = await running('drift');
+  const controller = await stage.as('controller');
+  await controller.request(
+    'PATCH',
+    '/api/v1/namespaces/drift/configmaps/settings',
+    { data: { colour: 'red' } },
+    'application/merge-patch+json',
+  );
+  await stage.waitFor(async () => (await stage.dataOf('drift', 'settings'))?.['colour'] === 'blue', 'the correction');
+  await controller.request('DELETE', '/apis/apps/v1/namespaces/drift/deployments/web');
+  await stage.waitFor(async () => (await stage.get('/apis/apps/v1/namespaces/drift/deployments/web')).status === 200, 'the return');
+  await service.entry('apply.intent', 'production', (e) => e.purpose === 'correct' && e.revision === first);
+  assert.deepEqual(
+    service.entries('drift.found', 'production').map((e) => e.entry.objects.map((o) => o.kind)),
+    [['ConfigMap'], ['Deployment']],
+  );
+});
+
+test('what others add beside our fields is not drift, and is not fought', async () => {
+  const { service } = await running('beside');
+  const controller = await stage.as('controller');
+  await controller.request(
+    'PATCH',
+    '/apis/apps/v1/namespaces/beside/deployments/web',
+    { metadata: { annotations: { 'deployment.kubernetes.io/revision': '1' } } },
+    'application/merge-patch+json',
+  );
+  await new Promise((resolve) => setTimeout(resolve, 2500));
+  assert.deepEqual(service.entries('drift.found', 'production'), []);
+});
+
+test('break-glass is let through for its group, stands for its time, then Git takes over', async () => {
+  const { service } = await running('glass');
+  const oncall = await stage.as('oncall');
+  const annotations = { 'countersign.dev/break-glass': 'INC-1', 'countersign.dev/break-glass-for': '3s' };
+  const answer = await oncall.request(
+    'PATCH',
+    '/api/v1/namespaces/glass/configmaps/settings',
+    { metadata: { annotations }, data: { colour: 'red' } },
+    'application/merge-patch+json',
+  );
+  assert.equal(answer.status, 200);
+  assert.match(answer.warnings.join(' '), /break-glass is recorded/);
+  const used = await service.entry('breakglass.used', 'production', (e) => e.reason === 'INC-1');
+  await new Promise((resolve) => setTimeout(resolve, 1500));
+  assert.equal((await stage.dataOf('glass', 'settings'))?.['colour'], 'red', 'it stands for its time');
+  await stage.waitFor(async () => (await stage.dataOf('glass', 'settings'))?.['colour'] === 'blue', 'the return');
+  const drift = await service.entry('drift.found', 'production', () => true);
+  assert.ok(drift.entry.time >= used.entry.until);
+});
+
+test('a change the API server refuses in the dry run writes nothing, and is recorded once', async () => {
+  const { fleet, service, first } = await running('invalid');
+  const bad = await stage.change(fleet, 'invalid', {
+    'clusters/production/aa.yaml': configMap('invalid', 'aa', { a: '1' }),
+    'clusters/production/svc.yaml': serviceManifest('invalid', 'web').replace('port: 80\n', 'port: 99999\n'),
+  });
+  const refused = await service.entry('apply.refused', 'production', (e) => e.revision === bad);
+  assert.match(refused.entry.error, /Service invalid\/web.*99999/s);
+  await new Promise((resolve) => setTimeout(resolve, 2000));
+  assert.equal(service.entries('apply.refused', 'production').length, 1);
+  assert.equal((await stage.get('/api/v1/namespaces/invalid/configmaps/aa')).status, 404);
+  assert.equal(service.entries('apply.intent', 'production').filter((e) => e.entry.revision !== first).length, 0);
+});
+
+test('an object that did not change is not written, and keeps the stamp of its own revision', async () => {
+  const { fleet, service, first } = await running('stamp');
+  const second = await stage.change(fleet, 'second', {
+    'clusters/production/cm.yaml': configMap('stamp', 'settings', { colour: 'green' }),
+  });
+  const result = await service.entry('apply.result', 'production', (e) => e.revision === second);
+  assert.equal(result.entry.applied, 1);
+  const stampOf = async (path: string) =>
+    ((await stage.get(path)).body['metadata'] as { annotations: Record<string, string> }).annotations['countersign.dev/revision'];
+  assert.deepEqual(
+    [await stampOf('/api/v1/namespaces/stamp/configmaps/settings'), await stampOf('/apis/apps/v1/namespaces/stamp/deployments/web')],
+    [second, first],
+  );
+});
+
+test('an unreachable repository changes nothing, is said, and the last good state goes on being defended', async () => {
+  const { fleet, service } = await running('gone');
+  const { renameSync } = await import('node:fs');
+  renameSync(fleet.bare, `${fleet.bare}.away`);
+  await service.says('cannot fetch from');
+  await (await stage.as('controller')).request('DELETE', '/api/v1/namespaces/gone/configmaps/settings');
+  await stage.waitFor(async () => (await stage.dataOf('gone', 'settings'))?.['colour'] === 'blue', 'the defence');
+  renameSync(`${fleet.bare}.away`, fleet.bare);
+  const next = await stage.change(fleet, 'back', { 'clusters/production/cm.yaml': configMap('gone', 'settings', { colour: 'green' }) });
+  await service.entry('apply.result', 'production', (e) => e.revision === next);
+});
+
+test('started with what cannot work, it says so in one clear message with the fix, exits with 2 and leaves nothing half-done', async () => {
+  const { configuration } = await running('usage');
+  await stage.stopServices();
+  const attempt = async (args: readonly string[], expected: RegExp) => {
+    const result = await countersign(['serve', '--data', stage.data('attempt'), ...args], { timeoutMs: 30_000 });
+    assert.equal(result.code, 2, result.stderr);
+    assert.match(result.stderr, expected);
+    assert.match(result.stderr, /^fix: /m);
+    assert.doesNotMatch(result.stderr, /\n {4}at /);
+  };
+  const kube = (user: string) => ['--kubeconfig', stage.controlPlane.kubeconfig(user)];
+  await attempt(['--config', configuration, ...kube('nobody')], /cluster-|nobody/);
+  await attempt(['--config', configuration, '--kubeconfig', '/nowhere'], /kubeconfig `\/nowhere` cannot be used/);
+  await attempt(['--config', configuration, ...kube('countersign'), '--context', 'other'], /no context `other`/);
+  await attempt(['--config', configuration, ...kube('countersign'), '--webhook', 'nonsense'], /not an address to listen on/);
+  const blocker = createServer().listen(0, '127.0.0.1');
+  await new Promise((resolve) => blocker.once('listening', resolve));
+  const { port } = blocker.address() as { port: number };
+  await attempt(
+    ['--config', configuration, ...kube('countersign'), '--webhook', `127.0.0.1:${port}`],
+    new RegExp(`the port ${port} on 127.0.0.1 is in use`),
+  );
+  blocker.close();
+});
