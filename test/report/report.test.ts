@@ -1,0 +1,279 @@
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { cpSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { before, test } from 'node:test';
+import { createKey, evidenceRef, openLedger, readSigner, verifierText } from '../../src/ledger/index.ts';
+import { canonicalJson, type Verdict } from '../../src/model/index.ts';
+import { buildReport, type ReportModel, renderPdf } from '../../src/report/index.ts';
+import { findOnPath } from '../../src/tools/index.ts';
+import { scratch } from '../kit/scratch.ts';
+import { countersign } from '../kit/service.ts';
+
+const directory = scratch();
+const data = join(directory, 'data');
+const out = join(directory, 'out');
+const HOSTILE = `Řehoř 山田 \u202Eevil\u0007 <x> ${'long '.repeat(400)}`;
+
+function verdict(to: string, outcome: 'allowed' | 'denied', author = 'Dana <dana@example.test>'): Verdict {
+  const signer = { principal: 'dana', kind: 'person', key: 'SHA256:abc' } as const;
+  const violations =
+    outcome === 'allowed'
+      ? []
+      : [
+          {
+            code: 'policy',
+            rule: 'privileged',
+            severity: 'critical',
+            message: 'the container is privileged',
+            source: { file: 'web.yaml', line: 23 },
+          },
+        ];
+  return {
+    outcome,
+    environment: 'production',
+    from: '0'.repeat(40),
+    to,
+    tree: 't',
+    violations,
+    warnings: [],
+    objects: 3,
+    consulted: { trustDigest: '', bundleDigest: '' },
+    commits: [
+      {
+        commit: to,
+        subject: HOSTILE,
+        author,
+        committer: author,
+        committedAt: 1,
+        outcome: 'verified',
+        code: 'verified',
+        reason: '',
+        signer,
+      },
+    ],
+    approvals:
+      outcome === 'allowed'
+        ? [{ principal: 'lee', key: 'SHA256:def', from: '', commit: to, tree: 't', issuedAt: '', reason: 'ok', envelope: 'e' }]
+        : [],
+  };
+}
+
+before(async () => {
+  const ledger = openLedger(data, 'countersign.dev/test');
+  const judge = async (to: string, outcome: 'allowed' | 'denied') => {
+    const evidence = evidenceRef(verdict(to, outcome, HOSTILE));
+    return ledger.record(
+      {
+        type: 'change.judged',
+        environment: 'production',
+        from: '0'.repeat(40),
+        to,
+        tree: 't',
+        outcome,
+        violations: outcome === 'denied' ? 1 : 0,
+        evidence: evidence.ref,
+      },
+      [evidence],
+    );
+  };
+  const [a, b] = ['a'.repeat(40), 'b'.repeat(40)];
+  await judge(a, 'denied');
+  const allowed = await judge(a, 'allowed'); // the same change, judged again when its approval came
+  const plan = evidenceRef({ objects: [], prune: [] });
+  const intent = await ledger.record(
+    {
+      type: 'apply.intent',
+      environment: 'production',
+      revision: a,
+      previous: '',
+      verdict: allowed.index,
+      purpose: 'apply',
+      evidence: plan.ref,
+    },
+    [plan],
+  );
+  await ledger.record(
+    {
+      type: 'apply.result',
+      environment: 'production',
+      intent: intent.index,
+      revision: a,
+      outcome: 'applied',
+      applied: 3,
+      pruned: 0,
+      evidence: plan.ref,
+    },
+    [],
+  );
+  await judge(b, 'denied');
+  const ref = { apiVersion: 'v1', kind: 'ConfigMap', namespace: 'shop', name: 'a' };
+  await ledger.record({
+    type: 'breakglass.used',
+    environment: 'production',
+    user: 'oncall',
+    operation: 'UPDATE',
+    object: ref,
+    reason: 'INC-1',
+    until: '2026-01-01T00:00:00Z',
+  });
+  await ledger.record({ type: 'drift.found', environment: 'production', revision: a, objects: [ref] });
+  await ledger.record({
+    type: 'admission.denied',
+    environment: 'production',
+    user: 'dev',
+    operation: 'DELETE',
+    object: ref,
+    mode: 'enforce',
+    reason: 'no',
+  });
+  ledger.close();
+  const made = await countersign(['report', '--data', data, '--out', out]);
+  assert.equal(made.code, 0, made.stderr);
+});
+
+const model = () => JSON.parse(readFileSync(join(out, 'report.json'), 'utf8')) as ReportModel;
+const verify = (at: string, key = join(data, 'ledger.pub')) => countersign(['verify', join(at, 'report.pdf'), '--key', key]);
+
+test('a change is counted once, by its last verdict; exceptions and refusals have their registers', () => {
+  const { summary, changes, exceptions, refused, people, rules } = model();
+  assert.deepEqual(summary, { changes: 2, applied: 1, denied: 1, failed: 0, exceptions: 2, admissionsDenied: 1 });
+  assert.deepEqual(
+    changes.map((c) => [c.outcome, c.judged, c.signers, c.approvers]),
+    [
+      ['applied', 2, ['dana'], ['lee']],
+      ['denied', 1, ['dana'], []],
+    ],
+  );
+  assert.deepEqual(
+    exceptions.map((e) => e.type),
+    ['break-glass', 'out-of-band change'],
+  );
+  assert.deepEqual(
+    refused.map((r) => r.actor),
+    ['dev'],
+  );
+  assert.deepEqual(
+    people.map((p) => p.principal),
+    ['dana', 'lee'],
+  );
+  assert.deepEqual(rules, [{ rule: 'privileged', severity: 'critical', denied: 2, warned: 0 }]);
+});
+
+test('the report verifies offline with the public key alone', async () => {
+  const copy = join(directory, 'copy');
+  cpSync(out, copy, { recursive: true });
+  const result = await verify(copy);
+  assert.equal(result.code, 0, result.stdout + result.stderr);
+  assert.match(result.stdout, /verified: the report is what the ledger of countersign\.dev\/test says/);
+});
+
+for (const name of ['report.pdf', 'report.json', 'entries.jsonl', 'evidence.jsonl', 'range.json', 'manifest.txt']) {
+  test(`one byte of ${name} changed, or the file gone, and it does not`, async () => {
+    const copy = join(directory, `altered-${name}`);
+    cpSync(out, copy, { recursive: true });
+    const bytes = readFileSync(join(copy, name));
+    const at = Math.floor(bytes.length / 2);
+    bytes[at] = (bytes[at] ?? 0) ^ 1;
+    writeFileSync(join(copy, name), bytes);
+    assert.equal((await verify(copy)).code, 1);
+    rmSync(join(copy, name));
+    assert.notEqual((await verify(copy)).code, 0);
+  });
+}
+
+test('another key does not verify it', async () => {
+  const other = join(directory, 'other.pub');
+  writeFileSync(other, `${verifierText(readSigner('countersign.dev/test', createKey()))}\n`);
+  const result = await verify(out, other);
+  assert.equal(result.code, 1);
+  assert.match(result.stdout, /manifest\.txt is signed by this key/);
+});
+
+test('without a key from elsewhere nothing is verified', async () => {
+  const result = await countersign(['verify', join(out, 'report.pdf')]);
+  assert.equal(result.code, 2);
+  assert.match(result.stderr, /--key/);
+});
+
+test('the same ledger and period give the same bytes', async () => {
+  const period = ['--from', '2020-01-01', '--to', '2100-01-01'];
+  for (const name of ['one', 'two'])
+    assert.equal(
+      (
+        await countersign(['report', '--data', data, '--out', join(directory, name), ...period], {
+          env: { TZ: name === 'one' ? 'UTC' : 'Asia/Tokyo' },
+        })
+      ).code,
+      0,
+    );
+  for (const file of ['report.pdf', 'report.json', 'manifest.txt'])
+    assert.deepEqual(readFileSync(join(directory, 'one', file)), readFileSync(join(directory, 'two', file)), file);
+});
+
+test('an empty period is a report that says so; one without end is refused', async () => {
+  const result = await countersign([
+    'report',
+    '--data',
+    data,
+    '--out',
+    join(directory, 'empty'),
+    '--from',
+    '2000-01-01',
+    '--to',
+    '2001-01-01',
+    '--output',
+    'json',
+  ]);
+  assert.equal(JSON.parse(result.stdout).summary.changes, 0);
+  assert.equal((await countersign(['report', '--data', data, '--from', '2026-02-01', '--to', '2026-01-01'])).code, 2);
+});
+
+test('no report is made from a ledger that is not consistent', async () => {
+  const copy = join(directory, 'inconsistent');
+  cpSync(data, copy, { recursive: true });
+  const bytes = readFileSync(join(copy, 'ledger.db'));
+  const at = bytes.indexOf('INC-1');
+  bytes[at] = (bytes[at] ?? 0) ^ 1;
+  writeFileSync(join(copy, 'ledger.db'), bytes);
+  const result = await countersign(['report', '--data', copy, '--out', join(directory, 'never')]);
+  assert.equal(result.code, 2);
+  assert.match(result.stderr, /not consistent: entry 6 was altered/);
+});
+
+test('the PDF reads back as what the model says, hostile names made harmless', {
+  skip: findOnPath('pdftotext', process.env['PATH'] ?? '') === undefined ? 'pdftotext is not here' : false,
+}, () => {
+  const text = execFileSync('pdftotext', ['-layout', join(out, 'report.pdf'), '-'], { encoding: 'utf8' });
+  for (const expected of [
+    'Change management evidence report',
+    'break-glass',
+    'INC-1',
+    'Řehoř',
+    '<U+5C71>',
+    '<U+202E>',
+    '<U+0007>',
+    'web.yaml:23',
+    'page 1 of',
+  ])
+    assert.ok(text.includes(expected), expected);
+});
+
+test('a report of thousands of changes stays whole', async () => {
+  const entries = Array.from({ length: 2000 }, (_, i) =>
+    canonicalJson({
+      v: 1,
+      time: '2026-01-01T00:00:00.000Z',
+      type: 'breakglass.used',
+      environment: 'production',
+      user: `u${i}`,
+      operation: 'UPDATE',
+      object: { apiVersion: 'v1', kind: 'Pod', namespace: 'shop', name: 'a' },
+      reason: 'r',
+      until: 'u',
+    }),
+  );
+  const big = buildReport({ from: '2025-01-01', to: '2027-01-01', first: 0, entries, evidence: new Map(), checkpoint: 'c', origin: 'o' });
+  assert.equal(big.exceptions.length, 2000);
+  assert.ok((await renderPdf(big)).length > 100_000);
+});
