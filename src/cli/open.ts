@@ -8,7 +8,7 @@ import { findOnPath } from '../tools/index.ts';
 import { openTrustStore } from '../trust/index.ts';
 
 /** The compiled bundle of the shipped rules. */
-export const SHIPPED_BUNDLE = fileURLToPath(new URL('../../policies/dist/bundle.tar.gz', import.meta.url));
+const SHIPPED_BUNDLE = fileURLToPath(new URL('../../policies/dist/bundle.tar.gz', import.meta.url));
 
 /** The version in `package.json`. */
 export function version(): string {
@@ -31,7 +31,7 @@ export function chooseEnvironment(configuration: Configuration, name: string | u
 }
 
 /** The TrustPolicy an environment names; the configuration was checked to have it. */
-export function trustOf(configuration: Configuration, environment: Environment): TrustPolicy {
+function trustOf(configuration: Configuration, environment: Environment): TrustPolicy {
   return configuration.trustPolicies.find((t) => t.metadata.name === environment.spec.trust) as TrustPolicy;
 }
 

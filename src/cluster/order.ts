@@ -1,9 +1,9 @@
 import type { RenderedObject } from '../model/index.ts';
 
 // What others need comes first; webhooks come last, so that they never judge the objects that make them work.
-const FIRST = ['CustomResourceDefinition', 'Namespace'];
 const ORDER = [
-  ...FIRST,
+  'CustomResourceDefinition',
+  'Namespace',
   'PriorityClass',
   'StorageClass',
   'ResourceQuota',
@@ -26,11 +26,6 @@ const LAST = ['APIService', 'MutatingWebhookConfiguration', 'ValidatingWebhookCo
 export function stages<T extends { readonly ref: RenderedObject['ref'] }>(objects: readonly T[]): T[][] {
   const byRank = Map.groupBy(objects, (o) => rank(o.ref.kind));
   return [...byRank.keys()].sort((a, b) => a - b).map((r) => byRank.get(r) ?? []);
-}
-
-/** Whether objects of this kind make the place or the kind of other objects. */
-export function isFoundation(kind: string): boolean {
-  return FIRST.includes(kind);
 }
 
 function rank(kind: string): number {

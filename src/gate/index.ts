@@ -5,5 +5,5 @@
  */
 export { type AdmissionDecision, type AdmissionRequest, type AdmissionScope, admit } from './admit.ts';
 export { type Assessment, allowNothing, assess, type Gate, recall } from './assess.ts';
-export { admissible, type EnvironmentState, environmentState } from './environment-state.ts';
+export { type EnvironmentState, environmentState } from './environment-state.ts';
 export type { LedgerView, Recorder, SourceRepository } from './ports.ts';

@@ -6,7 +6,7 @@ export function leafHash(entry: Uint8Array): Buffer {
 }
 
 /** RFC 6962 section 2.1: the hash of two subtrees. */
-export function nodeHash(left: Uint8Array, right: Uint8Array): Buffer {
+function nodeHash(left: Uint8Array, right: Uint8Array): Buffer {
   return createHash('sha256').update(NODE).update(left).update(right).digest();
 }
 

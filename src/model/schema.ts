@@ -1,7 +1,7 @@
 import { z } from 'zod';
 
 /** The one schema of Countersign's documents: types, validation and, from them, reference docs all come from here. */
-export const API_VERSION = 'countersign.dev/v1alpha1';
+const API_VERSION = 'countersign.dev/v1alpha1';
 
 const name = z
   .string()
@@ -52,7 +52,12 @@ export const trustPolicySchema = z.strictObject({
           refs: z.array(z.string().min(1)).default(['**']).describe('Globs over branch names; `*` stays inside a segment, `**` does not.'),
           paths: z.array(z.string().min(1)).default(['**']).describe('Globs over the paths a change touches.'),
           signers: z.array(name).min(1).describe('Principals or groups that may sign commits.'),
-          approvals: z.strictObject({ required: z.int().min(0).max(20), from: z.array(name).default([]) }).prefault({ required: 1 }),
+          approvals: z
+            .strictObject({
+              required: z.int().min(0).max(20).describe('How many people must approve.'),
+              from: z.array(name).default([]).describe('Principals or groups whose approval counts.'),
+            })
+            .prefault({ required: 1 }),
         }),
       )
       .min(1)
@@ -67,7 +72,7 @@ export const environmentSchema = z.strictObject({
   spec: z.strictObject({
     source: z.strictObject({
       url: z.string().min(1).describe('`https://…`, `http://…` or the path of a local repository.'),
-      branch: z.string().min(1).default('main'),
+      branch: z.string().min(1).default('main').describe('The branch that is followed.'),
       path: z.string().default('.').describe('The directory whose manifests this environment runs.'),
       interval: duration.default('30s').describe('How often to look.'),
       baseline: z
@@ -79,7 +84,7 @@ export const environmentSchema = z.strictObject({
     target: z
       .strictObject({
         kubeconfig: z.string().optional().describe('A kubeconfig file; default: `--kubeconfig`, `KUBECONFIG`, or the pod’s own account.'),
-        context: z.string().optional(),
+        context: z.string().optional().describe('The context in it; default: its current one.'),
         namespaces: z.array(name).min(1).describe('The governed namespaces; objects anywhere else are refused.'),
         clusterScoped: z.array(z.string().min(1)).default(['Namespace']).describe('Cluster-scoped kinds this environment may own.'),
       })
@@ -104,12 +109,14 @@ export const environmentSchema = z.strictObject({
           ])
           .describe('Identities of the cluster’s own machinery, `user:NAME` or `group:NAME`.'),
         breakGlass: z
-          .strictObject({ groups: z.array(z.string().min(1)).default([]), holdFor: duration.default('1h') })
+          .strictObject({
+            groups: z.array(z.string().min(1)).default([]).describe('Kubernetes groups whose members may use break-glass.'),
+            holdFor: duration.default('1h').describe('The longest time it stands.'),
+          })
           .prefault({})
           .describe('Who may act outside the gate, and how long what they did is left alone.'),
       })
       .prefault({}),
-    prune: z.boolean().default(true).describe('Remove objects that left the repository.'),
   }),
 });
 

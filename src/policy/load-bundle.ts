@@ -13,12 +13,7 @@ export type PolicyBundle = {
 };
 
 /** Entrypoints a bundle may have; at least one of the deny rules must be there. */
-export const ENTRYPOINTS = [
-  'countersign/object/deny',
-  'countersign/object/warn',
-  'countersign/change/deny',
-  'countersign/change/warn',
-] as const;
+const ENTRYPOINTS = ['countersign/object/deny', 'countersign/object/warn', 'countersign/change/deny', 'countersign/change/warn'] as const;
 export type Entrypoint = (typeof ENTRYPOINTS)[number];
 
 const MAX_UNPACKED = 64 * 1024 * 1024; // the shipped bundle is under 1 MiB

@@ -17,6 +17,8 @@ export type ToolSettings = {
   /** Where the Go modules of `catalogue.ts` lie. */
   readonly root: string;
   readonly say: (line: string) => void;
+  /** Takes only the pinned version: a peer in a benchmark must not be whatever happens to be installed. */
+  readonly pinned?: boolean;
   /** Takes the publisher's address and gives the one to ask; tests put a server of their own there. */
   readonly mirror?: (url: string) => string;
   readonly tools?: Readonly<Record<string, Tool>>;
@@ -33,10 +35,10 @@ const BUILD_MS = 1_800_000;
 export async function provide(name: ToolName | string, settings: ToolSettings): Promise<string> {
   const tool = (settings.tools ?? TOOLS)[name as ToolName] as Tool;
   const cached = join(settings.cache, `${name}-${tool.version}`);
-  const found =
+  const installed =
     (settings.kubebuilderAssets === undefined ? undefined : findOnPath(name, settings.kubebuilderAssets)) ??
-    findOnPath(name, settings.path) ??
-    (isExecutable(cached) ? cached : undefined);
+    findOnPath(name, settings.path);
+  const found = (settings.pinned === true ? undefined : installed) ?? (isExecutable(cached) ? cached : undefined);
   if (found !== undefined) return found;
   mkdirSync(settings.cache, { recursive: true });
   const tried = ['KUBEBUILDER_ASSETS and PATH: not there'];

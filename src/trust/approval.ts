@@ -6,7 +6,7 @@ import { verifySignature } from './verify-signature.ts';
 /** What a person states when approving; an in-toto Statement v1 whose predicate is ours (docs/approval-format.md). */
 export type ApprovalStatement = z.infer<typeof statementSchema>;
 
-export const PAYLOAD_TYPE = 'application/vnd.in-toto+json';
+const PAYLOAD_TYPE = 'application/vnd.in-toto+json';
 const PREDICATE_TYPE = 'https://countersign.dev/change-approval/v1';
 const MAX_ENVELOPE = 64 * 1024; // a statement is about 1 KiB, an RSA-16384 signature 6 KiB
 

@@ -3,7 +3,7 @@
  * Refuses every commit without a good signature by a principal who may sign those paths, and every change without
  * enough approvals by people who did not make it.
  */
-export { type ApprovalStatement, approvalPath, approvalStatement, changeDigest, encodeEnvelope, preAuthEncoding } from './approval.ts';
+export { type ApprovalStatement, approvalPath, approvalStatement, encodeEnvelope, preAuthEncoding } from './approval.ts';
 export { openTrustStore, type TrustStore } from './trust-store.ts';
 export { type ChangeVerification, type DiffTrees, type StoredEnvelope, verifyChange } from './verify-change.ts';
 export { verifyCommit } from './verify-commit.ts';

@@ -70,7 +70,7 @@ export async function startControlPlane(programs: { etcd: string; apiserver: str
     '--authorization-mode',
     'RBAC',
     '--service-cluster-ip-range',
-    '10.0.0.0/24',
+    '10.0.0.0/16',
     '--allow-privileged',
     '--disable-admission-plugins',
     'ServiceAccount',
