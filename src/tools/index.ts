@@ -3,6 +3,6 @@
  * archive with a pinned checksum, or a build of its pinned Go module. Refuses an archive that is not the one that was pinned.
  */
 
-export { TOOLS, type ToolName } from './catalogue.ts';
+export type { ToolName } from './catalogue.ts';
 export { findOnPath } from './find-on-path.ts';
 export { provide, type ToolSettings } from './provide.ts';
