@@ -4,7 +4,7 @@ import { join, resolve } from 'node:path';
 import pino, { type Logger } from 'pino';
 import { type ApiServer, Cluster, type ClusterAddress, connect, registerWebhook, stages } from '../cluster/index.ts';
 import type { Configuration, ProcessSettings } from '../config/index.ts';
-import { type AdmissionScope, environmentState } from '../gate/index.ts';
+import { type AdmissionScope, type EnvironmentState, environmentState } from '../gate/index.ts';
 import { APPROVALS_REF, openRepository, type Repository, redactUrl, sourceRef, sourceRepository } from '../git/index.ts';
 import { evidenceRef, LEDGER_FILES, type Ledger, openLedger } from '../ledger/index.ts';
 import { CountersignError, type Environment, messageOf, sha256 } from '../model/index.ts';
@@ -132,6 +132,7 @@ async function openLoops(
 ): Promise<Reconciler[]> {
   const recorder = recorderOf(ledger);
   const repositories = new Map<string, Repository>();
+  const once = sharing();
   return Promise.all(
     configuration.environments.map(async (environment) => {
       const { url, branch } = environment.spec.source;
@@ -147,7 +148,7 @@ async function openLoops(
         log,
         clock: () => new Date(),
         look: async () => {
-          await repository.fetch(url, branch);
+          await once(directory, () => repository.fetch(url, branch));
           const tip = await repository.resolve(sourceRef(branch));
           if (tip === undefined)
             throw new CountersignError('git-ref-missing', `\`${redactUrl(url)}\` has no branch \`${branch}\``, { recover: 'retry' });
@@ -202,7 +203,7 @@ function scopesOf(configuration: Configuration, links: ReadonlyMap<string, Clust
     const { cluster } = links.get(environment.metadata.name) as ClusterLink;
     const scope: AdmissionScope = {
       environment,
-      state: () => environmentState(recorder, environment.metadata.name),
+      state: rememberedState(recorder, environment.metadata.name),
       applier: cluster.user,
       recorder,
       clock: () => new Date(),
@@ -210,6 +211,26 @@ function scopesOf(configuration: Configuration, links: ReadonlyMap<string, Clust
     for (const namespace of environment.spec.target.namespaces) scopes.set(namespace, scope);
   }
   return (namespace) => scopes.get(namespace);
+}
+
+// Environments on one repository that look at the same moment share one fetch.
+function sharing(): (key: string, task: () => Promise<void>) => Promise<void> {
+  const running = new Map<string, Promise<void>>();
+  return (key, task) => {
+    const shared = running.get(key) ?? task().finally(() => running.delete(key));
+    running.set(key, shared);
+    return shared;
+  };
+}
+
+// A request is decided in microseconds as long as no intent or result has come since the last one.
+function rememberedState(ledger: ReconcilePorts['ledger'], environment: string): () => EnvironmentState {
+  let known: { readonly index: number; readonly state: EnvironmentState } | undefined;
+  return () => {
+    const index = ledger.latest(['apply.intent', 'apply.result'], environment)?.index ?? -1;
+    if (known?.index !== index) known = { index, state: environmentState(ledger, environment) };
+    return known.state;
+  };
 }
 
 // The ledger as the rooms ask for it: reading and recording behind one face.

@@ -19,6 +19,15 @@ export type AppliedObject = { readonly live: string; readonly admitted: string |
 const FIELD_MANAGER = 'countersign';
 const ESTABLISH_MS = 20_000;
 
+type FieldSet = { readonly [field: string]: FieldSet };
+type ManagedFields = {
+  readonly manager: string;
+  readonly operation: string;
+  readonly subresource?: string;
+  readonly fieldsV1: FieldSet;
+  readonly [field: string]: unknown;
+};
+
 type Kind = { readonly plural: string; readonly namespaced: boolean };
 
 /** One cluster as the reconciler uses it. */
@@ -61,6 +70,36 @@ export class Cluster {
       await new Promise((resolve) => setTimeout(resolve, 100));
     }
     this.#kinds.clear();
+  }
+
+  /**
+   * Makes us the owner of every field of an object, so that the next apply removes what is not in Git. Changes no content.
+   * Fields of subresources such as `status` stay with their owners.
+   */
+  async takeOver(ref: ObjectRef): Promise<void> {
+    const path = await this.#path(ref);
+    const { status, body } = await this.#server.request('GET', path);
+    if (status === 404) return;
+    const { resourceVersion, managedFields } = body['metadata'] as { resourceVersion: string; managedFields?: ManagedFields[] };
+    const [whole, others] = [managedFields?.filter((m) => !m.subresource) ?? [], managedFields?.filter((m) => m.subresource) ?? []];
+    const fieldsV1 = whole.reduce<FieldSet>((union, m) => mergeFields(union, m.fieldsV1), {});
+    const ours: ManagedFields = {
+      manager: FIELD_MANAGER,
+      operation: 'Apply',
+      apiVersion: ref.apiVersion,
+      fieldsType: 'FieldsV1',
+      time: new Date().toISOString().replace(/\.\d+Z$/, 'Z'),
+      fieldsV1,
+    };
+    const patch = [
+      { op: 'test', path: '/metadata/resourceVersion', value: resourceVersion },
+      { op: 'replace', path: '/metadata/managedFields', value: [ours, ...others] },
+    ];
+    succeed(
+      await this.#server.request('PATCH', `${path}?fieldManager=${FIELD_MANAGER}`, patch, 'application/json-patch+json'),
+      'take over',
+      ref,
+    );
   }
 
   /** Removes an object; one that is gone already counts as removed. */
@@ -182,4 +221,9 @@ function refusal(answer: Answer, verb: string, what: string, secret: boolean): C
     recover: passing ? 'retry' : 'wait',
     ...(passing ? {} : { hint: 'correct the manifest in the repository' }),
   });
+}
+
+function mergeFields(a: FieldSet, b: FieldSet): FieldSet {
+  const keys = new Set([...Object.keys(a), ...Object.keys(b)]);
+  return Object.fromEntries([...keys].map((key) => [key, mergeFields(a[key] ?? {}, b[key] ?? {})]));
 }

@@ -48,14 +48,23 @@ export function environmentState(ledger: LedgerView, environment: string): Envir
 }
 
 /** What requests may make of the objects just now: the digests that are allowed, and what may be removed. */
-export function admissible(state: EnvironmentState): {
-  readonly digests: ReadonlyMap<string, readonly string[]>;
-  readonly removable: ReadonlySet<string>;
-} {
+export type Admissible = { readonly digests: ReadonlyMap<string, readonly string[]>; readonly removable: ReadonlySet<string> };
+
+const known = new WeakMap<EnvironmentState, Admissible>();
+
+/** What a state admits; computed once for each state. */
+export function admissible(state: EnvironmentState): Admissible {
+  const cached = known.get(state) ?? computeAdmissible(state);
+  known.set(state, cached);
+  return cached;
+}
+
+function computeAdmissible(state: EnvironmentState): Admissible {
   const digests = new Map<string, string[]>();
   const objects = [...state.inventory.objects, ...(state.open?.failed === false ? state.open.plan.objects : [])];
-  for (const { ref, admitted } of objects)
+  for (const { ref, admitted } of objects) {
     if (admitted !== undefined) digests.set(refKey(ref), [...(digests.get(refKey(ref)) ?? []), admitted]);
+  }
   const prune: readonly ObjectRef[] = state.open?.failed === false ? state.open.plan.prune : [];
   return { digests, removable: new Set(prune.map(refKey)) };
 }

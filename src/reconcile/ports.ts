@@ -8,6 +8,7 @@ export interface ClusterPort {
   apply(rendered: RenderedObject, owned: OwnedObject, environment: string): Promise<{ live: string; admitted: string | undefined }>;
   established(ref: ObjectRef): Promise<void>;
   remove(ref: ObjectRef): Promise<void>;
+  takeOver(ref: ObjectRef): Promise<void>;
   liveDigests(refs: readonly ObjectRef[]): Promise<Map<string, string>>;
   stages<T extends { readonly ref: ObjectRef }>(objects: readonly T[]): T[][];
 }

@@ -23,6 +23,9 @@ export type ReconcilerStatus = {
   readonly at: string;
 };
 
+/** Objects that break-glass changed: those whose time still runs, and those whose time is over and that were not put right yet. */
+type BreakGlassUses = { readonly held: ReadonlySet<string>; readonly over: ReadonlySet<string> };
+
 const MAX_BACKOFF_MS = 60_000;
 
 /** One environment's loop. `pass` looks once; `run` looks until it is stopped. */
@@ -223,7 +226,8 @@ export class Reconciler {
   async #putDriftRight(): Promise<void> {
     const state = this.#state();
     if (state.open !== undefined || state.inventory.objects.length === 0) return;
-    const drifted = await this.#drift(state);
+    const glass = this.#breakGlass();
+    const drifted = await this.#drift(state, glass);
     if (drifted.length === 0) return;
     await this.#ports.ledger.record(
       { type: 'drift.found', environment: this.name, revision: state.revision, objects: drifted.slice(0, 100) },
@@ -231,18 +235,18 @@ export class Reconciler {
     );
     this.#ports.log.warn({ environment: this.name, objects: named(drifted) }, 'drift found');
     const revision = await this.#currentRevision(state);
+    for (const ref of drifted) if (glass.over.has(refKey(ref))) await this.#ports.cluster.takeOver(ref);
     const applied = await applyRevision(revision, 'correct', this.#ports, new Set(drifted.map(refKey)));
     this.#ports.log.info({ environment: this.name, objects: named(drifted), outcome: applied.outcome }, 'drift put right');
   }
 
   // Cheap first: one list per kind. Only what differs from what was recorded is asked about more closely.
-  async #drift(state: EnvironmentState): Promise<ObjectRef[]> {
+  async #drift(state: EnvironmentState, { held, over }: BreakGlassUses): Promise<ObjectRef[]> {
     const live = await this.#ports.cluster.liveDigests(state.inventory.objects.map((o) => o.ref));
-    const held = this.#heldByBreakGlass();
     const suspects = state.inventory.objects.filter((o) => {
       const key = refKey(o.ref);
       const digest = live.get(key);
-      return !held.has(key) && digest !== o.live && (digest === undefined || digest !== this.#foreign.get(key));
+      return !held.has(key) && (over.has(key) || (digest !== o.live && (digest === undefined || digest !== this.#foreign.get(key))));
     });
     if (suspects.length === 0) return [];
     const revision = await this.#currentRevision(state);
@@ -252,22 +256,25 @@ export class Reconciler {
       const rendered = revision.objects.find((o) => refKey(o.ref) === key);
       const digest = live.get(key);
       if (rendered === undefined) continue;
-      const wanted = digest === undefined ? undefined : (await this.#ports.cluster.dryRun(rendered, owned, this.name)).live;
+      const wanted =
+        digest === undefined || over.has(key) ? undefined : (await this.#ports.cluster.dryRun(rendered, owned, this.name)).live;
       if (digest !== undefined && wanted === digest) this.#foreign.set(key, digest);
       else drifted.push(owned.ref);
     }
     return drifted;
   }
 
-  // What was done under break-glass stands until its time is over.
-  #heldByBreakGlass(): Set<string> {
+  // What was done under break-glass stands until its time is over. Then the whole object is put right, with whatever was
+  // added beside our fields; that it was is known by the `drift.found` that followed.
+  #breakGlass(): BreakGlassUses {
     const now = this.#ports.clock().toISOString();
-    return new Set(
-      this.#ports.ledger
-        .all('breakglass.used', this.name)
-        .filter((r) => r.entry.until > now)
-        .map((r) => refKey(r.entry.object)),
-    );
+    const uses = this.#ports.ledger.all('breakglass.used', this.name);
+    const held = new Set(uses.filter((r) => r.entry.until > now).map((r) => refKey(r.entry.object)));
+    const over = new Map(uses.map((r) => [refKey(r.entry.object), r.index]));
+    for (const found of over.size === 0 ? [] : this.#ports.ledger.all('drift.found', this.name)) {
+      for (const key of found.entry.objects.map(refKey)) if ((over.get(key) ?? found.index) < found.index) over.delete(key);
+    }
+    return { held, over: new Set([...over.keys()].filter((key) => !held.has(key))) };
   }
 
   async #currentRevision(state: EnvironmentState): Promise<AllowedRevision> {

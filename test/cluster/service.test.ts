@@ -178,7 +178,7 @@ test('break-glass is let through for its group, stands for its time, then Git ta
   const answer = await oncall.request(
     'PATCH',
     '/api/v1/namespaces/glass/configmaps/settings',
-    { metadata: { annotations }, data: { colour: 'red' } },
+    { metadata: { annotations }, data: { colour: 'red', added: 'beside' } },
     'application/merge-patch+json',
   );
   assert.equal(answer.status, 200);
@@ -187,6 +187,13 @@ test('break-glass is let through for its group, stands for its time, then Git ta
   await new Promise((resolve) => setTimeout(resolve, 1500));
   assert.equal((await stage.dataOf('glass', 'settings'))?.['colour'], 'red', 'it stands for its time');
   await stage.waitFor(async () => (await stage.dataOf('glass', 'settings'))?.['colour'] === 'blue', 'the return');
+  assert.deepEqual(await stage.dataOf('glass', 'settings'), { colour: 'blue' }, 'what was added beside our fields is gone too');
+  const { metadata } = (await stage.get('/api/v1/namespaces/glass/configmaps/settings')).body as {
+    metadata: { annotations: Record<string, string> };
+  };
+  assert.equal(metadata.annotations['countersign.dev/break-glass'], undefined);
+  await new Promise((resolve) => setTimeout(resolve, 1500));
+  assert.equal(service.entries('drift.found', 'production').length, 1, 'once');
   const drift = await service.entry('drift.found', 'production', () => true);
   assert.ok(drift.entry.time >= used.entry.until);
 });

@@ -135,6 +135,12 @@ test('the applier’s dry run is told what will be admitted; its real write is n
   assert.equal((await admit(request({ user: 'countersign' }), scope())).allowed, false);
 });
 
+test('the applier may take over fields without changing what they say; others may not', async () => {
+  const red = object({ colour: 'red' });
+  assert.equal((await admit(request({ user: 'countersign', object: red, oldObject: red }), scope())).allowed, true);
+  assert.equal((await admit(request({ object: red, oldObject: red }), scope())).allowed, false);
+});
+
 test('others’ dry runs are answered as the real thing, and not recorded', async () => {
   const s = scope();
   assert.equal((await admit(request({ dryRun: true }), s)).allowed, false);
