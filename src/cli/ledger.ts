@@ -1,6 +1,6 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { LEDGER_FILES, LedgerReader, parseVerifier, type Verifier, verifyLedger } from '../ledger/index.ts';
+import { LEDGER_FILES, LedgerReader, openCheckpoint, parseVerifier, type Verifier, verifyLedger } from '../ledger/index.ts';
 import { CountersignError } from '../model/index.ts';
 import { EXIT, type Io, paint } from './io.ts';
 
@@ -14,6 +14,13 @@ export function ledgerVerify(options: LedgerVerifyOptions, io: Io): number {
   const verifier = readVerifier(options.key ?? join(beside, '..', LEDGER_FILES.verifier));
   const trusted = options.checkpoint.map((path) => readText(path, 'checkpoint'));
   if (trusted.length === 0 && existsSync(beside)) trusted.push(readText(beside, 'checkpoint'));
+  for (const note of trusted) {
+    if (openCheckpoint(note, verifier) === undefined) {
+      throw new CountersignError('checkpoint-untrusted', `a checkpoint to verify against is not signed by \`${verifier.name}\``, {
+        hint: 'is it this ledger’s checkpoint, and --key this ledger’s key?',
+      });
+    }
+  }
   const reader = new LedgerReader(file).freeze();
   try {
     const size = reader.size;

@@ -45,8 +45,15 @@ export class UserRepository {
     return (await this.#run(['diff', '--stat', '--no-color', from, to])).stdout.toString('utf8').trimEnd();
   }
 
+  /** Brings the approvals of a remote; none is fine. Throws `git-unreachable`: yesterday's approvals are not today's. */
   async fetchApprovals(remote: string): Promise<void> {
-    await this.#run(['fetch', '--quiet', '--no-tags', remote, `+${APPROVALS_REF}*:${APPROVALS_REF}*`]);
+    const result = await this.#run(['fetch', '--quiet', '--no-tags', '--end-of-options', remote, `+${APPROVALS_REF}*:${APPROVALS_REF}*`]);
+    if (result.code !== 0) {
+      throw new CountersignError('git-unreachable', `cannot fetch approvals from \`${remote}\`: ${complaint(result.stderr)}`, {
+        hint: 'check the remote and the network; `countersign check --no-fetch` uses the approvals that are here',
+        recover: 'retry',
+      });
+    }
   }
 
   /**

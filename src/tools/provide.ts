@@ -131,9 +131,10 @@ async function unpack(archive: string, member: string, target: string): Promise<
   for await (const chunk of createReadStream(archive).pipe(createGunzip())) chunks.push(chunk as Buffer);
   const file = parseTar(Buffer.concat(chunks)).find((f) => f.name.replace(/^\.\//, '') === member);
   if (file?.data === undefined) throw new Error(`the archive has no \`${member}\``);
-  await writeFile(`${target}.new`, file.data);
-  chmodSync(`${target}.new`, 0o755);
-  renameSync(`${target}.new`, target);
+  const fresh = `${target}.${process.pid}.new`; // two processes may want it at the same time
+  await writeFile(fresh, file.data);
+  chmodSync(fresh, 0o755);
+  renameSync(fresh, target);
 }
 
 async function build(name: string, tool: Tool, target: string, settings: ToolSettings): Promise<void> {
@@ -142,14 +143,15 @@ async function build(name: string, tool: Tool, target: string, settings: ToolSet
   const module = resolve(settings.root, tool.go.module);
   if (!existsSync(join(module, 'go.mod'))) throw new Error(`there is no Go module at ${tool.go.module}`);
   settings.say(`${name}: building ${tool.version} with Go; the first time this takes a minute or several`);
+  const fresh = `${resolve(target)}.${process.pid}.new`;
   const started = Date.now();
   const beat = setInterval(() => settings.say(`${name}: still building (${Math.round((Date.now() - started) / 1000)} s)`), 30_000);
   try {
-    await runGo(go, ['build', '-trimpath', '-o', `${resolve(target)}.new`, '-ldflags', tool.go.ldflags ?? '', tool.go.package], module);
+    await runGo(go, ['build', '-trimpath', '-o', fresh, '-ldflags', tool.go.ldflags ?? '', tool.go.package], module);
   } finally {
     clearInterval(beat);
   }
-  renameSync(`${target}.new`, target);
+  renameSync(fresh, target);
   settings.say(`${name}: built in ${Math.round((Date.now() - started) / 1000)} s`);
 }
 
