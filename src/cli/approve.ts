@@ -4,7 +4,7 @@ import { diffTrees, readCommit, redactUrl, signWithGitKey } from '../git/index.t
 import { CountersignError, durationMs, NO_REVISION, parseDuration, subjectOf } from '../model/index.ts';
 import { approvalPath, approvalStatement, encodeEnvelope, preAuthEncoding } from '../trust/index.ts';
 import { openCheckout } from './check.ts';
-import { EXIT, type Io, paint } from './io.ts';
+import { EXIT, type Io, paint, plain } from './io.ts';
 import { short } from './show-verdict.ts';
 
 export type ApproveOptions = {
@@ -36,7 +36,7 @@ export async function approve(name: string, options: ApproveOptions, settings: P
       });
     const paths = await diffTrees(repository, from, commit);
     io.err(
-      `${paint(io, 'bold', `${short(from)}..${short(commit)}`)}  ${subjectOf(parsed)}\n${from === NO_REVISION ? `${paths.length} files, the first revision` : await user.summary(from, commit)}\n`,
+      `${paint(io, 'bold', `${short(from)}..${short(commit)}`)}  ${plain(subjectOf(parsed))}\n${from === NO_REVISION ? `${paths.length} files, the first revision` : await user.summary(from, commit)}\n`,
     );
     if (!options.yes && io.terminal && !(await confirmed()))
       throw new CountersignError('usage', 'not approved', { hint: 'answer `yes`, or use --yes' });

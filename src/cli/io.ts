@@ -32,3 +32,11 @@ const CODES = { red: 31, green: 32, yellow: 33, dim: 2, bold: 1 } as const;
 export function paint(io: Pick<Io, 'colour'>, colour: keyof typeof CODES, text: string): string {
   return io.colour ? `\u001b[${CODES[colour]}m${text}\u001b[0m` : text;
 }
+
+/** Text from commits as it may stand on a terminal: control characters and direction marks would let it forge what we say. */
+export function plain(text: string): string {
+  return text.replaceAll(
+    /[\p{Cc}\p{Cf}\u2028\u2029]/gu,
+    (char) => `<U+${(char.codePointAt(0) ?? 0).toString(16).toUpperCase().padStart(4, '0')}>`,
+  );
+}

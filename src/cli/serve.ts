@@ -192,8 +192,19 @@ async function registerAll(
   for (const link of new Set(links.values())) {
     const governed = configuration.environments.filter((e) => e.spec.admission.mode !== 'off' && links.get(e.metadata.name) === link);
     const namespaces = governed.flatMap((e) => e.spec.target.namespaces);
-    if (namespaces.length > 0) await registerWebhook(link.server, { url, caBundle: certificates.ca }, namespaces);
+    if (namespaces.length === 0) continue;
+    refuseUnreachable(url, link.server.url);
+    await registerWebhook(link.server, { url, caBundle: certificates.ca }, namespaces);
   }
+}
+
+// Registered all the same, it would close the governed namespaces: the API server would call itself and hear nothing.
+function refuseUnreachable(webhook: string, apiServer: string): void {
+  const isLoopback = (url: string) => /^(localhost|127\.\d+\.\d+\.\d+|\[::1\])$/.test(new URL(url).hostname);
+  if (!isLoopback(webhook) || isLoopback(apiServer)) return;
+  throw new CountersignError('usage', `the API server at \`${apiServer}\` cannot reach a webhook at \`${webhook}\``, {
+    hint: 'use --webhook with an address of this machine that the cluster reaches, or --webhook-url; --webhook off runs without admission',
+  });
 }
 
 function scopesOf(configuration: Configuration, links: ReadonlyMap<string, ClusterLink>, ledger: Ledger): AdmissionScopes {

@@ -1,14 +1,16 @@
 import type { CommitVerdict, Verdict, Violation } from '../model/index.ts';
-import { type Io, paint } from './io.ts';
+import { type Io, paint, plain } from './io.ts';
 
 /** A verdict for people: every reason with its place and what to do, then one line that says it all. */
 export function showVerdict(verdict: Verdict, io: Io): string {
   const head = `${paint(io, 'bold', verdict.environment)}  ${short(verdict.from)}..${short(verdict.to)}  ${count(verdict.commits.length, 'commit')}, ${count(verdict.objects, 'object')}`;
   const commits = verdict.commits.map(
     (c) =>
-      `  ${c.outcome === 'verified' ? paint(io, 'green', '✓') : paint(io, 'red', '✗')} ${short(c.commit)} ${c.subject.slice(0, 50)}  ${paint(io, 'dim', c.outcome === 'verified' ? `signed by ${c.signer?.principal ?? ''}` : c.code)}`,
+      `  ${c.outcome === 'verified' ? paint(io, 'green', '✓') : paint(io, 'red', '✗')} ${short(c.commit)} ${plain(c.subject.slice(0, 50))}  ${paint(io, 'dim', c.outcome === 'verified' ? `signed by ${c.signer?.principal ?? ''}` : c.code)}`,
   );
-  const approvals = verdict.approvals.map((a) => `  ${paint(io, 'green', '✓')} approved by ${a.principal}  ${paint(io, 'dim', a.reason)}`);
+  const approvals = verdict.approvals.map(
+    (a) => `  ${paint(io, 'green', '✓')} approved by ${a.principal}  ${paint(io, 'dim', plain(a.reason))}`,
+  );
   const findings = [
     ...verdict.violations.map((v) => finding(v, 'red', '✗', io)),
     ...verdict.warnings.map((v) => finding(v, 'yellow', '!', io)),
@@ -22,9 +24,9 @@ export function showVerdict(verdict: Verdict, io: Io): string {
 }
 
 function finding(v: Violation, colour: 'red' | 'yellow', mark: string, io: Io): string {
-  const place = v.source === undefined ? '' : `  ${v.source.file}:${v.source.line}`;
-  const lines = [`  ${paint(io, colour, `${mark} ${v.rule ?? v.code}`)}${place}`, `    ${v.message}`];
-  if (v.hint !== undefined) lines.push(`    ${paint(io, 'dim', 'fix:')} ${v.hint}`);
+  const place = v.source === undefined ? '' : `  ${plain(v.source.file)}:${v.source.line}`;
+  const lines = [`  ${paint(io, colour, `${mark} ${plain(v.rule ?? v.code)}`)}${place}`, `    ${plain(v.message)}`];
+  if (v.hint !== undefined) lines.push(`    ${paint(io, 'dim', 'fix:')} ${plain(v.hint)}`);
   return lines.join('\n');
 }
 
@@ -32,8 +34,8 @@ function finding(v: Violation, colour: 'red' | 'yellow', mark: string, io: Io): 
 export function commitRow(v: CommitVerdict, io: Io): string {
   const mark = v.outcome === 'verified' ? paint(io, 'green', 'verified') : paint(io, 'red', 'refused ');
   const who = v.outcome === 'verified' ? `${v.signer?.principal ?? ''} (${v.format ?? ''})` : v.code;
-  const lines = [`${short(v.commit)}  ${mark}  ${who.padEnd(24)}  ${v.subject.slice(0, 40)}`];
-  if (v.outcome === 'refused') lines.push(`              ${v.reason}${v.hint === undefined ? '' : `; ${v.hint}`}`);
+  const lines = [`${short(v.commit)}  ${mark}  ${who.padEnd(24)}  ${plain(v.subject.slice(0, 40))}`];
+  if (v.outcome === 'refused') lines.push(`              ${plain(v.reason)}${v.hint === undefined ? '' : `; ${v.hint}`}`);
   return lines.join('\n');
 }
 

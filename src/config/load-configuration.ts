@@ -129,7 +129,10 @@ function problemsOf(issue: z.core.$ZodIssue, file: string, document: YamlDocumen
 
 // Names that must exist elsewhere in the same document.
 function crossCheck(document: Environment | TrustPolicy, file: string, yaml: YamlDocument, problems: Problem[]): void {
-  if (document.kind !== 'TrustPolicy') return;
+  if (document.kind === 'Environment') {
+    checkNamespaces(document, file, yaml, problems);
+    return;
+  }
   const { principals, groups, rules } = document.spec;
   const people = principals.map((p) => p.name);
   const known = new Set([...people, ...groups.map((g) => g.name)]);
@@ -156,6 +159,22 @@ function crossCheck(document: Environment | TrustPolicy, file: string, yaml: Yam
         ['spec', 'rules', i, 'approvals', 'required'],
         `${rule.approvals.required} approvals are required, but only ${able.size} principal(s) may give one`,
       );
+  });
+}
+
+const NEVER_GOVERNED = ['kube-system', 'kube-node-lease', 'kube-public'];
+
+// A gate over these would stand in the way of the cluster's own repair, and of its own.
+function checkNamespaces(environment: Environment, file: string, yaml: YamlDocument, problems: Problem[]): void {
+  environment.spec.target.namespaces.forEach((namespace, i) => {
+    if (!NEVER_GOVERNED.includes(namespace)) return;
+    const path = ['spec', 'target', 'namespaces', i];
+    problems.push({
+      file,
+      line: yaml.lineOf(path),
+      path: pathText(path),
+      text: `\`${namespace}\` belongs to the cluster and cannot be governed`,
+    });
   });
 }
 

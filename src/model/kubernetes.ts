@@ -39,9 +39,13 @@ export type RenderedObject = {
   readonly digest: string;
 };
 
-/** `apiVersion/kind/namespace/name`, the key by which objects are told apart. */
+/**
+ * `group/kind/namespace/name`, the key by which objects are told apart. The version is no part of it: the same object is
+ * served in several, and a manifest that moves to a newer one must not remove what it has just applied.
+ */
 export function refKey(ref: ObjectRef): string {
-  return `${ref.apiVersion}/${ref.kind}/${ref.namespace}/${ref.name}`;
+  const slash = ref.apiVersion.indexOf('/');
+  return `${slash < 0 ? '' : ref.apiVersion.slice(0, slash)}/${ref.kind}/${ref.namespace}/${ref.name}`;
 }
 
 /** `Kind namespace/name`, as people say it. */

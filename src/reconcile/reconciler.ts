@@ -229,15 +229,23 @@ export class Reconciler {
     const glass = this.#breakGlass();
     const drifted = await this.#drift(state, glass);
     if (drifted.length === 0) return;
-    await this.#ports.ledger.record(
-      { type: 'drift.found', environment: this.name, revision: state.revision, objects: drifted.slice(0, 100) },
-      [],
-    );
-    this.#ports.log.warn({ environment: this.name, objects: named(drifted) }, 'drift found');
+    if (!this.#isKnownDrift(drifted)) {
+      await this.#ports.ledger.record(
+        { type: 'drift.found', environment: this.name, revision: state.revision, objects: drifted.slice(0, 100) },
+        [],
+      );
+      this.#ports.log.warn({ environment: this.name, objects: named(drifted) }, 'drift found');
+    }
     const revision = await this.#currentRevision(state);
     for (const ref of drifted) if (glass.over.has(refKey(ref))) await this.#ports.cluster.takeOver(ref);
     const applied = await applyRevision(revision, 'correct', this.#ports, new Set(drifted.map(refKey)));
-    this.#ports.log.info({ environment: this.name, objects: named(drifted), outcome: applied.outcome }, 'drift put right');
+    if (applied.outcome === 'applied') this.#ports.log.info({ environment: this.name, objects: named(drifted) }, 'drift put right');
+  }
+
+  // Drift that could not be put right at the last look is on the ledger already, and is not written again at every look.
+  #isKnownDrift(drifted: readonly ObjectRef[]): boolean {
+    const last = this.#ports.ledger.latest(['drift.found', 'apply.result'], this.name);
+    return last?.entry.type === 'drift.found' && last.entry.objects.map(refKey).join() === drifted.slice(0, 100).map(refKey).join();
   }
 
   // Cheap first: one list per kind. Only what differs from what was recorded is asked about more closely.
@@ -265,13 +273,14 @@ export class Reconciler {
   }
 
   // What was done under break-glass stands until its time is over. Then the whole object is put right, with whatever was
-  // added beside our fields; that it was is known by the `drift.found` that followed.
+  // added beside our fields; that it was is known by the `drift.found` that followed, and the result after that.
   #breakGlass(): BreakGlassUses {
     const now = this.#ports.clock().toISOString();
     const uses = this.#ports.ledger.all('breakglass.used', this.name);
     const held = new Set(uses.filter((r) => r.entry.until > now).map((r) => refKey(r.entry.object)));
     const over = new Map(uses.map((r) => [refKey(r.entry.object), r.index]));
-    for (const found of over.size === 0 ? [] : this.#ports.ledger.all('drift.found', this.name)) {
+    const settled = this.#ports.ledger.latest(['apply.result'], this.name)?.index ?? -1;
+    for (const found of over.size === 0 ? [] : this.#ports.ledger.all('drift.found', this.name).filter((r) => r.index < settled)) {
       for (const key of found.entry.objects.map(refKey)) if ((over.get(key) ?? found.index) < found.index) over.delete(key);
     }
     return { held, over: new Set([...over.keys()].filter((key) => !held.has(key))) };

@@ -70,6 +70,19 @@ test('check names rule, file and line of what is wrong', async () => {
   fleet.git(undefined, 'reset', '--quiet', '--hard', first);
 });
 
+test('a commit cannot paint over what is said of it', async () => {
+  const evil = fleet.commit(dana, 'x\u001b[2K\u202E all good', { evil: 'x' }, { sign: false });
+  const results = await Promise.all([
+    countersign(['provenance', `${first}..${evil}`, '--repo', fleet.work, '--config', configuration]),
+    countersign(['check', '--repo', fleet.work, '--config', configuration, '--base', first, '--head', evil]),
+  ]);
+  for (const { stdout } of results) {
+    assert.ok(stdout.includes('x<U+001B>[2K<U+202E> all good'), stdout);
+    assert.ok(!stdout.includes('\u001b') && !stdout.includes('\u202e'));
+  }
+  fleet.git(undefined, 'reset', '--quiet', '--hard', first);
+});
+
 test('approve does not approve what would not be merged', async () => {
   fleet.git(undefined, 'switch', '--quiet', '-c', 'old', first);
   fleet.commit(dana, 'old', { a: 'x' });

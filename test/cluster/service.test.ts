@@ -1,6 +1,9 @@
 import assert from 'node:assert/strict';
+import { readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
+import { join } from 'node:path';
 import { after, afterEach, before, test } from 'node:test';
+import { freePorts } from '../kit/control-plane.ts';
 import type { Fleet } from '../kit/fleet.ts';
 import { configMap, deployment, namespace, service as serviceManifest } from '../kit/manifests.ts';
 import { scratch } from '../kit/scratch.ts';
@@ -212,6 +215,48 @@ test('a change the API server refuses in the dry run writes nothing, and is reco
   assert.equal(service.entries('apply.intent', 'production').filter((e) => e.entry.revision !== first).length, 0);
 });
 
+test('a manifest that moves to another version of its kind keeps its object', async () => {
+  const { fleet, service } = await running('version');
+  const hpa = (version: string) =>
+    `apiVersion: autoscaling/${version}\nkind: HorizontalPodAutoscaler\nmetadata: {name: web, namespace: version}\nspec:\n  maxReplicas: 3\n  scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: web}\n`;
+  const one = await stage.change(fleet, 'v1', { 'clusters/production/hpa.yaml': hpa('v1') });
+  await service.entry('apply.result', 'production', (e) => e.revision === one && e.outcome === 'applied');
+  const uid = async () =>
+    ((await stage.get('/apis/autoscaling/v2/namespaces/version/horizontalpodautoscalers/web')).body['metadata'] as { uid?: string }).uid;
+  const before = await uid();
+  const two = await stage.change(fleet, 'v2', { 'clusters/production/hpa.yaml': hpa('v2') });
+  const result = await service.entry('apply.result', 'production', (e) => e.revision === two && e.outcome === 'applied');
+  assert.deepEqual([result.entry.pruned, await uid()], [0, before]);
+  assert.ok(before);
+});
+
+test('drift that cannot be put right is recorded once, not at every look', async () => {
+  const { service } = await running('stuck');
+  const group = '/apis/admissionregistration.k8s.io/v1';
+  const metadata = { name: 'stuck' };
+  const matchConstraints = { resourceRules: [{ apiGroups: [''], apiVersions: ['v1'], operations: ['CREATE'], resources: ['configmaps'] }] };
+  const validations = [{ expression: 'object.metadata.namespace != "stuck"', message: 'never' }];
+  await stage.admin.request('POST', `${group}/validatingadmissionpolicies`, {
+    apiVersion: 'admissionregistration.k8s.io/v1',
+    kind: 'ValidatingAdmissionPolicy',
+    metadata,
+    spec: { failurePolicy: 'Fail', matchConstraints, validations },
+  });
+  await stage.admin.request('POST', `${group}/validatingadmissionpolicybindings`, {
+    apiVersion: 'admissionregistration.k8s.io/v1',
+    kind: 'ValidatingAdmissionPolicyBinding',
+    metadata,
+    spec: { policyName: 'stuck', validationActions: ['Deny'] },
+  });
+  await new Promise((resolve) => setTimeout(resolve, 1500));
+  await (await stage.as('controller')).request('DELETE', '/api/v1/namespaces/stuck/configmaps/settings');
+  await service.entry('apply.refused', 'production', () => true);
+  await new Promise((resolve) => setTimeout(resolve, 2500));
+  assert.deepEqual([service.entries('drift.found', 'production').length, service.entries('apply.refused', 'production').length], [1, 1]);
+  await stage.admin.request('DELETE', `${group}/validatingadmissionpolicybindings/stuck`);
+  await stage.waitFor(async () => (await stage.dataOf('stuck', 'settings')) !== undefined, 'the return once it is possible');
+});
+
 test('an object that did not change is not written, and keeps the stamp of its own revision', async () => {
   const { fleet, service, first } = await running('stamp');
   const second = await stage.change(fleet, 'second', {
@@ -229,7 +274,6 @@ test('an object that did not change is not written, and keeps the stamp of its o
 
 test('an unreachable repository changes nothing, is said, and the last good state goes on being defended', async () => {
   const { fleet, service } = await running('gone');
-  const { renameSync } = await import('node:fs');
   renameSync(fleet.bare, `${fleet.bare}.away`);
   await service.says('cannot fetch from');
   await (await stage.as('controller')).request('DELETE', '/api/v1/namespaces/gone/configmaps/settings');
@@ -254,6 +298,16 @@ test('started with what cannot work, it says so in one clear message with the fi
   await attempt(['--config', configuration, '--kubeconfig', '/nowhere'], /kubeconfig `\/nowhere` cannot be used/);
   await attempt(['--config', configuration, ...kube('countersign'), '--context', 'other'], /no context `other`/);
   await attempt(['--config', configuration, ...kube('countersign'), '--webhook', 'nonsense'], /not an address to listen on/);
+  const remote = JSON.parse(
+    readFileSync(stage.controlPlane.kubeconfig('countersign'), 'utf8').replace('https://127.0.0.1', 'https://0.0.0.0'),
+  ) as { clusters: { cluster: object }[] };
+  for (const { cluster } of remote.clusters) Object.assign(cluster, { 'tls-server-name': '127.0.0.1' });
+  writeFileSync(join(directory, 'remote.yaml'), JSON.stringify(remote));
+  const [spare] = await freePorts(1);
+  await attempt(
+    ['--config', configuration, '--kubeconfig', join(directory, 'remote.yaml'), '--webhook', `127.0.0.1:${spare}`],
+    /the API server at `https:\/\/0\.0\.0\.0:\d+` cannot reach a webhook at `https:\/\/127/,
+  );
   const blocker = createServer().listen(0, '127.0.0.1');
   await new Promise((resolve) => blocker.once('listening', resolve));
   const { port } = blocker.address() as { port: number };

@@ -82,6 +82,11 @@ for (const [what, files, expected] of [
     { 'e.yaml': ENVIRONMENT.replace('Environment', 'Enviroment') },
     /kind: expected one of `Environment`, `TrustPolicy`, found `Enviroment`/,
   ],
+  [
+    'a namespace of the cluster itself',
+    { 't.yaml': TRUST, 'e.yaml': ENVIRONMENT.replace('[shop]', '[shop, kube-system]') },
+    /spec\.target\.namespaces\[1\]: `kube-system` belongs to the cluster/,
+  ],
   ['malformed YAML', { 'e.yaml': 'a: [1\n' }, /e\.yaml:2: /],
   ['a key written twice', { 'e.yaml': `${ENVIRONMENT}kind: Environment\n` }, /e\.yaml:8: .*duplicated/],
   ['one name twice', { 'a.yaml': TRUST, 'b.yaml': TRUST, 'e.yaml': ENVIRONMENT }, /`team` is already declared at .*a\.yaml:1/],

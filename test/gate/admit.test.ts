@@ -32,7 +32,7 @@ const STATE: EnvironmentState = {
   revision: 'r',
   verdict: 1,
   inventory: { objects: [owned] },
-  owned: new Map([['v1/ConfigMap/shop/settings', owned]]),
+  owned: new Map([['/ConfigMap/shop/settings', owned]]),
   open: undefined,
 };
 
