@@ -301,7 +301,7 @@ async function story(): Promise<void> {
 
   tell.end(join(relative(process.cwd(), OUT) || '.', 'report.pdf'));
   if (keep) {
-    tell.stage([
+    tell.addresses([
       `kubectl --kubeconfig ${controlPlane.kubeconfig('admin')} -n shop get all`,
       `repository  ${fleet.url} (working copy ${fleet.work})`,
       `service     pid ${serve.pid}, webhook https://127.0.0.1:${port}, data ${data}`,

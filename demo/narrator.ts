@@ -28,6 +28,11 @@ export class Narrator {
     this.#out.write(`\n${lines.map((line) => this.#paint(2, wrap(line, '  '))).join('\n')}\n`);
   }
 
+  /** Lines to copy from: not wrapped. */
+  addresses(lines: readonly string[]): void {
+    this.#out.write(`\n${lines.map((line) => `  ${line}`).join('\n')}\n`);
+  }
+
   async scene(title: string, play: () => Promise<Scene>): Promise<void> {
     this.#number++;
     const number = String(this.#number).padStart(2);

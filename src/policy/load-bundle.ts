@@ -62,9 +62,7 @@ function evaluator(first: Instance, instantiate: () => Promise<Instance>): Polic
     if (instance === undefined)
       throw new CountersignError('policy-failed', 'the policy bundle is being loaded again after a failure', { recover: 'retry' });
     try {
-      const result = instance.evaluate(input, entrypoint);
-      if (!Array.isArray(result) || result.length !== 1) throw new Error('the result is undefined');
-      return result[0]?.result;
+      return instance.evaluate(input, entrypoint)[0]?.result; // undefined is no set of findings, and is refused as such
     } catch (thrown) {
       instance = undefined;
       void instantiate().then((fresh) => {
