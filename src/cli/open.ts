@@ -10,11 +10,6 @@ import { openTrustStore } from '../trust/index.ts';
 /** The compiled bundle of the shipped rules. */
 const SHIPPED_BUNDLE = fileURLToPath(new URL('../../policies/dist/bundle.tar.gz', import.meta.url));
 
-/** The version in `package.json`. */
-export function version(): string {
-  return (JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string }).version;
-}
-
 /** The one environment meant: the named one, or the only one there is. */
 export function chooseEnvironment(configuration: Configuration, name: string | undefined): Environment {
   const all = configuration.environments;

@@ -1,16 +1,18 @@
 import { Command, CommanderError, Option } from 'commander';
 import { readProcessSettings } from '../config/index.ts';
-import { type ApproveOptions, approve } from './approve.ts';
-import { type CheckOptions, check, type ProvenanceOptions, provenance } from './check.ts';
-import { type InitOptions, init } from './init.ts';
+import type { ApproveOptions } from './approve.ts';
+import type { CheckOptions, ProvenanceOptions } from './check.ts';
+import type { InitOptions } from './init.ts';
 import { EXIT, fail, type Io } from './io.ts';
-import { type LedgerVerifyOptions, ledgerVerify } from './ledger.ts';
-import { version } from './open.ts';
-import { type ReportOptions, report, type VerifyOptions, verify } from './report.ts';
-import { type ServeHooks, type ServeOptions, serve } from './serve.ts';
+import type { LedgerVerifyOptions } from './ledger.ts';
+import type { ReportOptions, VerifyOptions } from './report.ts';
+import type { ServeHooks, ServeOptions } from './serve.ts';
+import { version } from './version.ts';
 
 const DATA = 'countersign-data';
 const CONFIG = ['countersign'];
+
+// Commands are loaded when they are called: a check in CI should not wait for the API server's client and the PDF writer.
 
 /** Runs one command line (without program name) and gives its exit code; never throws. */
 export async function runCli(args: readonly string[], io: Io, hooks: ServeHooks = {}): Promise<number> {
@@ -57,7 +59,7 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
     .option('--remote <name>', 'where approvals are fetched from', 'origin')
     .option('--no-fetch', 'use only the approvals that are here already')
     .addOption(output('text', 'json'))
-    .action(async (options: CheckOptions) => done(await check(options, settings, io)));
+    .action(async (options: CheckOptions) => done(await (await import('./check.ts')).check(options, settings, io)));
 
   add(
     program,
@@ -71,7 +73,9 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
     .addOption(trust())
     .addOption(environment())
     .addOption(output('text', 'json', 'jsonl'))
-    .action(async (range: string, options: ProvenanceOptions) => done(await provenance(range, options, settings, io)));
+    .action(async (range: string, options: ProvenanceOptions) =>
+      done(await (await import('./check.ts')).provenance(range, options, settings, io)),
+    );
 
   add(
     program,
@@ -92,7 +96,9 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
     .option('--no-push', 'keep it in this checkout')
     .option('--yes', 'do not ask', false)
     .addOption(output('text', 'json'))
-    .action(async (commit: string, options: ApproveOptions) => done(await approve(commit, options, settings, io)));
+    .action(async (commit: string, options: ApproveOptions) =>
+      done(await (await import('./approve.ts')).approve(commit, options, settings, io)),
+    );
 
   add(
     program,
@@ -108,7 +114,7 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
     .option('--webhook-url <url>', 'where the API server reaches it (default: https://HOST:PORT/validate)')
     .option('--origin <name>', 'the ledger’s name when it is begun (default: by the cluster’s id)')
     .action(async (options: Omit<ServeOptions, 'listen'> & { webhook: string }) =>
-      done(await serve({ ...options, listen: options.webhook }, settings, io, hooks)),
+      done(await (await import('./serve.ts')).serve({ ...options, listen: options.webhook }, settings, io, hooks)),
     );
 
   const ledger = add(program, 'ledger', 'read and check the ledger', '');
@@ -122,7 +128,7 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
     .option('--key <file>', 'the ledger’s public key (default: beside it)')
     .option('--checkpoint <file...>', 'checkpoints kept elsewhere, which the ledger must extend', [])
     .addOption(output('text', 'json'))
-    .action((options: LedgerVerifyOptions) => done(ledgerVerify(options, io)));
+    .action(async (options: LedgerVerifyOptions) => done((await import('./ledger.ts')).ledgerVerify(options, io)));
 
   add(
     program,
@@ -135,13 +141,13 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
     .option('--to <time>', 'end of the period, not included (default: now)')
     .option('--out <dir>', 'where the files go', 'countersign-report')
     .addOption(output('text', 'json'))
-    .action(async (options: ReportOptions) => done(await report(options, io)));
+    .action(async (options: ReportOptions) => done(await (await import('./report.ts')).report(options, io)));
 
   add(program, 'verify', 'check a report offline', '\nExample:\n  countersign verify october/report.pdf --key ledger.pub')
     .argument('<file>', 'the report; its other files lie beside it')
     .option('--key <file>', 'the ledger’s public key')
     .addOption(output('text', 'json'))
-    .action((file: string, options: VerifyOptions) => done(verify(file, options, io)));
+    .action(async (file: string, options: VerifyOptions) => done((await import('./report.ts')).verify(file, options, io)));
 
   add(
     program,
@@ -155,7 +161,7 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
     .option('--path <dir>', 'the directory of its manifests', 'clusters/production')
     .option('--force', 'write over files that are there', false)
     .addOption(output('text', 'json'))
-    .action(async (options: InitOptions) => done(await init(options, settings, io)));
+    .action(async (options: InitOptions) => done(await (await import('./init.ts')).init(options, settings, io)));
   return program;
 }
 

@@ -11,7 +11,8 @@ import { CountersignError, type Environment, messageOf, sha256 } from '../model/
 import { type ReconcilePorts, Reconciler, type Step } from '../reconcile/index.ts';
 import { type AdmissionScopes, type Certificates, createWebhook, makeCertificates } from '../webhook/index.ts';
 import { EXIT, type Io } from './io.ts';
-import { gitProgram, openConfiguration, openGate, version } from './open.ts';
+import { gitProgram, openConfiguration, openGate } from './open.ts';
+import { version } from './version.ts';
 
 export type ServeOptions = {
   config: string[];

@@ -177,7 +177,7 @@ test('what others add beside our fields is not drift, and is not fought', async 
 test('break-glass is let through for its group, stands for its time, then Git takes over', async () => {
   const { service } = await running('glass');
   const oncall = await stage.as('oncall');
-  const annotations = { 'countersign.dev/break-glass': 'INC-1', 'countersign.dev/break-glass-for': '3s' };
+  const annotations = { 'countersign.dev/break-glass': 'INC-1', 'countersign.dev/break-glass-for': '6s' };
   const answer = await oncall.request(
     'PATCH',
     '/api/v1/namespaces/glass/configmaps/settings',
@@ -248,8 +248,13 @@ test('drift that cannot be put right is recorded once, not at every look', async
     metadata,
     spec: { policyName: 'stuck', validationActions: ['Deny'] },
   });
-  await new Promise((resolve) => setTimeout(resolve, 1500));
-  await (await stage.as('controller')).request('DELETE', '/api/v1/namespaces/stuck/configmaps/settings');
+  const controller = await stage.as('controller');
+  const probe = cm('stuck', 'probe', {});
+  await stage.waitFor(
+    async () => (await controller.request('POST', '/api/v1/namespaces/stuck/configmaps?dryRun=All', probe)).status === 422,
+    'the refusal',
+  );
+  await controller.request('DELETE', '/api/v1/namespaces/stuck/configmaps/settings');
   await service.entry('apply.refused', 'production', () => true);
   await new Promise((resolve) => setTimeout(resolve, 2500));
   assert.deepEqual([service.entries('drift.found', 'production').length, service.entries('apply.refused', 'production').length], [1, 1]);
