@@ -45,7 +45,7 @@ export async function serve(options: ServeOptions, settings: ProcessSettings, io
   const origin =
     options.origin ??
     (existsSync(join(options.data, LEDGER_FILES.verifier)) ? 'known' : await originOf([...links.values()][0] as ClusterLink));
-  const ledger = openLedger(resolve(options.data), origin);
+  const ledger = openLedger(resolve(options.data), origin, undefined, (message) => log.warn({}, message));
   const closing: (() => void | Promise<void>)[] = [() => ledger.close()];
   try {
     await ledger.record({

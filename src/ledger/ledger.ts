@@ -49,11 +49,20 @@ export class Ledger {
   readonly #signer: Signer;
   readonly #anchor: string;
   readonly #clock: () => Date;
+  readonly #warn: (message: string) => void;
   #range: CompactRange;
   #waiting: Waiting[] = [];
   #broken: CountersignError | undefined;
 
-  constructor(parts: { directory: string; db: DatabaseSync; lock: DatabaseSync; signer: Signer; range: CompactRange; clock: () => Date }) {
+  constructor(parts: {
+    directory: string;
+    db: DatabaseSync;
+    lock: DatabaseSync;
+    signer: Signer;
+    range: CompactRange;
+    clock: () => Date;
+    warn: (message: string) => void;
+  }) {
     this.read = new LedgerReader(join(parts.directory, FILES.store));
     this.verifier = parts.signer;
     this.#db = parts.db;
@@ -62,6 +71,7 @@ export class Ledger {
     this.#range = parts.range;
     this.#anchor = join(parts.directory, FILES.anchor);
     this.#clock = parts.clock;
+    this.#warn = parts.warn;
   }
 
   get size(): number {
@@ -146,8 +156,13 @@ export class Ledger {
   #writeAnchor(): void {
     const note = this.read.latestCheckpoint();
     if (note === undefined) return;
-    writeFileSync(`${this.#anchor}.new`, note);
-    renameSync(`${this.#anchor}.new`, this.#anchor);
+    try {
+      writeFileSync(`${this.#anchor}.new`, note);
+      renameSync(`${this.#anchor}.new`, this.#anchor);
+    } catch (thrown) {
+      // What was committed is recorded all the same: to say otherwise would be the greater harm.
+      this.#warn(`the ledger’s anchor \`${this.#anchor}\` cannot be written: ${messageOf(thrown)}`);
+    }
   }
 }
 
@@ -156,7 +171,12 @@ export class Ledger {
  * every leaf, the last checkpoint and the anchor. Throws `ledger-inconsistent` (halt) otherwise, and
  * `ledger-unusable` while another process holds it.
  */
-export function openLedger(directory: string, origin: string, clock: () => Date = () => new Date()): Ledger {
+export function openLedger(
+  directory: string,
+  origin: string,
+  clock: () => Date = () => new Date(),
+  warn: (message: string) => void = () => {},
+): Ledger {
   mkdirSync(directory, { recursive: true });
   const lock = takeLock(join(directory, FILES.lock));
   try {
@@ -164,7 +184,9 @@ export function openLedger(directory: string, origin: string, clock: () => Date 
     const signer = openSigner(directory, origin, !existsSync(file));
     const db = openStore(file);
     const range = rebuild(file, join(directory, FILES.anchor), signer);
-    const ledger = new Ledger({ directory, db, lock, signer, range, clock });
+    if (range.size > 0 && !existsSync(join(directory, FILES.anchor)))
+      warn('the ledger’s anchor is missing: whether the store was put back to an older state cannot be told');
+    const ledger = new Ledger({ directory, db, lock, signer, range, clock, warn });
     if (range.size === 0) void ledger.record({ type: 'log.opened', origin: signer.name }).catch(() => {}); // a failure shows at the next record
     return ledger;
   } catch (thrown) {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
-import { cpSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { test } from 'node:test';
@@ -198,6 +198,17 @@ test('writes behind the back of an open ledger stop it', async () => {
   db.close();
   await assert.rejects(ledger.record(body(1)), { code: 'ledger-inconsistent', recover: 'halt' });
   await assert.rejects(ledger.record(body(1)), { code: 'ledger-inconsistent' });
+  ledger.close();
+});
+
+test('an anchor that cannot be written is told, and what was recorded stays recorded', async () => {
+  const at = await filled(1);
+  const told: string[] = [];
+  const ledger = openLedger(at, ORIGIN, undefined, (message) => told.push(message));
+  rmSync(join(at, 'checkpoint'));
+  mkdirSync(join(at, 'checkpoint'));
+  assert.equal((await ledger.record(body(1))).index, 2);
+  assert.match(told.join(), /anchor .* cannot be written/);
   ledger.close();
 });
 
