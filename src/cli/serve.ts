@@ -1,4 +1,3 @@
-import { existsSync } from 'node:fs';
 import { createServer, type Server } from 'node:https';
 import { join, resolve } from 'node:path';
 import pino, { type Logger } from 'pino';
@@ -6,7 +5,7 @@ import { type ApiServer, Cluster, type ClusterAddress, connect, registerWebhook,
 import type { Configuration, ProcessSettings } from '../config/index.ts';
 import { type AdmissionScope, type EnvironmentState, environmentState } from '../gate/index.ts';
 import { APPROVALS_REF, openRepository, type Repository, redactUrl, sourceRef, sourceRepository } from '../git/index.ts';
-import { evidenceRef, LEDGER_FILES, type Ledger, openLedger } from '../ledger/index.ts';
+import { evidenceRef, type Ledger, ledgerName, openLedger } from '../ledger/index.ts';
 import { CountersignError, type Environment, messageOf, sha256 } from '../model/index.ts';
 import { type ReconcilePorts, Reconciler, type Step } from '../reconcile/index.ts';
 import { type AdmissionScopes, type Certificates, createWebhook, makeCertificates } from '../webhook/index.ts';
@@ -42,9 +41,7 @@ export async function serve(options: ServeOptions, settings: ProcessSettings, io
     });
   refuseSharedNamespaces(configuration.environments);
   const links = await connectAll(configuration, options, settings);
-  const origin =
-    options.origin ??
-    (existsSync(join(options.data, LEDGER_FILES.verifier)) ? 'known' : await originOf([...links.values()][0] as ClusterLink));
+  const origin = options.origin ?? ledgerName(options.data) ?? (await originOf([...links.values()][0] as ClusterLink));
   const ledger = openLedger(resolve(options.data), origin, undefined, (message) => log.warn({}, message));
   const closing: (() => void | Promise<void>)[] = [() => ledger.close()];
   try {

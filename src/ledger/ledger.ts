@@ -224,6 +224,12 @@ function takeLock(file: string): DatabaseSync {
   }
 }
 
+/** The name of the ledger that was begun in a directory, or undefined; a ledger keeps its name. */
+export function ledgerName(directory: string): string | undefined {
+  const file = join(directory, FILES.verifier);
+  return existsSync(file) ? readFileSync(file, 'utf8').trim().split('+')[0] : undefined;
+}
+
 function openSigner(directory: string, origin: string, isNew: boolean): Signer {
   const file = join(directory, FILES.key);
   if (!existsSync(file)) {
@@ -234,10 +240,7 @@ function openSigner(directory: string, origin: string, isNew: boolean): Signer {
       });
     writeFileSync(file, createKey(), { mode: 0o600, flag: 'wx' });
   }
-  const known = existsSync(join(directory, FILES.verifier))
-    ? readFileSync(join(directory, FILES.verifier), 'utf8').trim().split('+')[0]
-    : undefined;
-  const signer = readSigner(known ?? origin, readFileSync(file, 'utf8'));
+  const signer = readSigner(ledgerName(directory) ?? origin, readFileSync(file, 'utf8'));
   writeFileSync(join(directory, FILES.verifier), `${verifierText(signer)}\n`);
   return signer;
 }

@@ -40,8 +40,8 @@ export async function applyRevision(
 ): Promise<Applied> {
   const state = environmentState(ports.ledger, revision.environment);
   const step = (name: Step) => ports.onStep?.(name, revision.environment);
-  const items = revision.objects.map((rendered): Item => ({ ref: rendered.ref, rendered, owned: own(rendered, revision, state) }));
   const settled = new Map(state.inventory.objects.map((o) => [refKey(o.ref), o]));
+  const items = revision.objects.map((rendered): Item => ({ ref: rendered.ref, rendered, owned: own(rendered, revision, settled) }));
   const mayDiffer = state.open === undefined ? new Set<string>() : new Set([...state.owned.keys()]);
   const changed = items.filter(
     (i) => settled.get(refKey(i.ref))?.rendered !== i.rendered.digest || force.has(refKey(i.ref)) || mayDiffer.has(refKey(i.ref)),
@@ -89,8 +89,8 @@ export async function applyRevision(
 }
 
 // An object whose content did not change keeps the stamp of the revision that gave it that content: it need not be written.
-function own(rendered: RenderedObject, revision: AllowedRevision, state: EnvironmentState): OwnedObject {
-  const before = state.inventory.objects.find((o) => refKey(o.ref) === refKey(rendered.ref));
+function own(rendered: RenderedObject, revision: AllowedRevision, settled: ReadonlyMap<string, OwnedObject>): OwnedObject {
+  const before = settled.get(refKey(rendered.ref));
   const place = { file: rendered.source.file, line: rendered.source.line };
   if (before?.rendered === rendered.digest) return { ...before, ...place };
   return { ref: rendered.ref, rendered: rendered.digest, revision: revision.revision, entry: revision.verdict, ...place };
