@@ -2,12 +2,14 @@ import { createInterface } from 'node:readline/promises';
 import type { ProcessSettings } from '../config/index.ts';
 import { diffTrees, readCommit, redactUrl, signWithGitKey } from '../git/index.ts';
 import { CountersignError, durationMs, NO_REVISION, parseDuration, subjectOf } from '../model/index.ts';
-import { approvalPath, approvalStatement, encodeEnvelope, preAuthEncoding } from '../trust/index.ts';
-import { openCheckout } from './check.ts';
+import { approvalPath, approvalStatement, type Decision, encodeEnvelope, preAuthEncoding } from '../trust/index.ts';
 import { EXIT, type Io, paint, plain } from './io.ts';
+import { openCheckout } from './open.ts';
 import { short } from './show-verdict.ts';
+import { version } from './version.ts';
 
 export type ApproveOptions = {
+  rollback?: boolean;
   repo: string;
   branch: string;
   base?: string;
@@ -22,8 +24,19 @@ export type ApproveOptions = {
   output: 'text' | 'json';
 };
 
-/** `countersign approve COMMIT`: shows the change, signs a statement bound to its base and tree, pushes it. */
-export async function approve(name: string, options: ApproveOptions, settings: ProcessSettings, io: Io): Promise<number> {
+const DONE: Record<Decision, string> = { approve: 'approved', reject: 'rejected', revoke: 'took back what was said on' };
+
+/**
+ * `countersign approve COMMIT`, `approvals reject` and `approvals revoke`: shows the change, signs a statement bound to its
+ * base and tree, pushes it.
+ */
+export async function approve(
+  name: string,
+  options: ApproveOptions,
+  settings: ProcessSettings,
+  io: Io,
+  decision: Decision = 'approve',
+): Promise<number> {
   const { user, repository } = await openCheckout(options.repo, settings);
   try {
     const commit = await user.commit(name);
@@ -38,8 +51,8 @@ export async function approve(name: string, options: ApproveOptions, settings: P
     io.err(
       `${paint(io, 'bold', `${short(from)}..${short(commit)}`)}  ${plain(subjectOf(parsed))}\n${from === NO_REVISION ? `${paths.length} files, the first revision` : await user.summary(from, commit)}\n`,
     );
-    if (!options.yes && io.terminal && !(await confirmed()))
-      throw new CountersignError('usage', 'not approved', { hint: 'answer `yes`, or use --yes' });
+    if (!options.yes && io.terminal && !(await confirmed(decision)))
+      throw new CountersignError('usage', 'nothing was signed', { hint: 'answer `yes`, or use --yes' });
     const lifetime = options.expires === undefined ? undefined : parseDuration(options.expires);
     if (options.expires !== undefined && lifetime === undefined)
       throw new CountersignError('usage', `\`${options.expires}\` is not a duration`, { hint: 'for example --expires 7d' });
@@ -55,16 +68,20 @@ export async function approve(name: string, options: ApproveOptions, settings: P
       issuedAt: new Date(now).toISOString(),
       ...(lifetime === undefined ? {} : { expiresAt: new Date(now + durationMs(options.expires ?? '')).toISOString() }),
       reason: options.reason,
+      decision,
+      rollback: options.rollback === true,
+      client: `countersign ${version()}`,
     });
     const payload = Buffer.from(JSON.stringify(statement));
     const signature = await signWithGitKey(user, preAuthEncoding(payload), options.key);
     const envelope = encodeEnvelope(payload, signature.armored, signature.keyId.split('/').at(-1) ?? '');
     const path = approvalPath(statement, envelope);
-    await user.publishApproval(path, envelope, options.push ? options.remote : undefined);
-    if (options.output === 'json') io.out(`${JSON.stringify({ from, commit, tree: parsed.tree, path, pushed: options.push }, null, 2)}\n`);
+    await user.publishApprovals([{ path, content: envelope }], options.push ? options.remote : undefined);
+    if (options.output === 'json')
+      io.out(`${JSON.stringify({ decision, from, commit, tree: parsed.tree, path, pushed: options.push }, null, 2)}\n`);
     else
       io.out(
-        `approved ${short(from)}..${short(commit)} on \`${options.branch}\` of ${redactUrl(url)}${options.push ? '' : '; not pushed'}\n`,
+        `${DONE[decision]} ${short(from)}..${short(commit)} on \`${options.branch}\` of ${redactUrl(url)}${options.push ? '' : '; not pushed'}\n`,
       );
     return EXIT.yes;
   } finally {
@@ -73,15 +90,19 @@ export async function approve(name: string, options: ApproveOptions, settings: P
 }
 
 // A commit that is already on the branch is approved against its first parent, one that is not against the branch's tip.
-async function baseOf(
+export async function baseOf(
   user: { commit(name: string): Promise<string> },
   repository: { isAncestor(a: string, b: string): Promise<boolean> },
-  options: ApproveOptions,
+  options: Pick<ApproveOptions, 'base' | 'remote' | 'branch' | 'rollback'>,
   commit: string,
   parent: string | undefined,
 ): Promise<string> {
   if (options.base !== undefined) return options.base === NO_REVISION ? NO_REVISION : user.commit(options.base);
   const tip = await user.commit(`${options.remote}/${options.branch}`).catch(() => undefined);
+  if (options.rollback === true) {
+    if (tip !== undefined && tip !== commit) return tip;
+    throw new CountersignError('usage', 'cannot tell what to go back from', { hint: 'name the commit that is applied now with --base' });
+  }
   if (tip === undefined || (await repository.isAncestor(commit, tip))) return parent ?? NO_REVISION;
   if (await repository.isAncestor(tip, commit)) return tip;
   throw new CountersignError(
@@ -91,9 +112,9 @@ async function baseOf(
   );
 }
 
-async function confirmed(): Promise<boolean> {
+async function confirmed(decision: Decision): Promise<boolean> {
   const ask = createInterface({ input: process.stdin, output: process.stderr });
-  const answer = await ask.question('approve this change? [yes/no] ');
+  const answer = await ask.question(`${decision} this change? [yes/no] `);
   ask.close();
   return /^y(es)?$/i.test(answer.trim());
 }

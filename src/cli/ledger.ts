@@ -1,6 +1,6 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { LEDGER_FILES, LedgerReader, openCheckpoint, parseVerifier, type Verifier, verifyLedger } from '../ledger/index.ts';
+import { LEDGER_FILES, LedgerReader, ledgerFile, openCheckpoint, parseVerifier, type Verifier, verifyLedger } from '../ledger/index.ts';
 import { CountersignError } from '../model/index.ts';
 import { EXIT, type Io, paint } from './io.ts';
 
@@ -9,7 +9,7 @@ export type LedgerVerifyOptions = { data: string; key?: string; checkpoint: stri
 /** `countersign ledger verify`: every entry, proof and checkpoint, with the first bad entry named. */
 export function ledgerVerify(options: LedgerVerifyOptions, io: Io): number {
   const directory = options.data;
-  const file = directory.endsWith('.db') ? directory : join(directory, LEDGER_FILES.store);
+  const file = ledgerFile(directory);
   const beside = join(directory.endsWith('.db') ? join(directory, '..') : directory, LEDGER_FILES.anchor);
   const verifier = readVerifier(options.key ?? join(beside, '..', LEDGER_FILES.verifier));
   const trusted = options.checkpoint.map((path) => readText(path, 'checkpoint'));

@@ -1,7 +1,8 @@
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { type Configuration, loadConfiguration, type ProcessSettings } from '../config/index.ts';
-import type { Gate, SourceRepository } from '../gate/index.ts';
+import { type Configuration, loadConfiguration, type ProcessSettings, readTrustPolicy } from '../config/index.ts';
+import type { Gate, OpenPolicy, SourceRepository } from '../gate/index.ts';
+import { NativeRepository, UserRepository } from '../git/index.ts';
 import { CountersignError, type Environment, messageOf, type TrustPolicy } from '../model/index.ts';
 import { loadBundle, type PolicyBundle } from '../policy/index.ts';
 import { findOnPath } from '../tools/index.ts';
@@ -26,9 +27,12 @@ export function chooseEnvironment(configuration: Configuration, name: string | u
 }
 
 /** The TrustPolicy an environment names; the configuration was checked to have it. */
-function trustOf(configuration: Configuration, environment: Environment): TrustPolicy {
+export function trustOf(configuration: Configuration, environment: Environment): TrustPolicy {
   return configuration.trustPolicies.find((t) => t.metadata.name === environment.spec.trust) as TrustPolicy;
 }
+
+/** Opens a TrustPolicy that stands in a repository. */
+export const openPolicy: OpenPolicy = (text, file) => openTrustStore(readTrustPolicy(text, file));
 
 /** A gate for an environment, without a recorder. */
 export async function openGate(
@@ -44,6 +48,7 @@ export async function openGate(
     bundle: await openBundle(environment),
     recorder: undefined,
     clock,
+    openPolicy,
   };
 }
 
@@ -71,4 +76,15 @@ export function openConfiguration(options: { config: string[]; trust?: string | 
 export function gitProgram(settings: ProcessSettings): { file: string; path: string } | undefined {
   const file = findOnPath('git', settings.path);
   return file === undefined ? undefined : { file, path: settings.path };
+}
+
+/** A person's checkout, with its objects read as the service reads them. */
+export async function openCheckout(
+  directory: string,
+  settings: ProcessSettings,
+): Promise<{ user: UserRepository; repository: NativeRepository }> {
+  const git = gitProgram(settings);
+  if (git === undefined) throw new CountersignError('tool-missing', 'there is no `git` on the PATH', { hint: 'install git' });
+  const user = new UserRepository(directory, git.file);
+  return { user, repository: new NativeRepository(await user.gitDirectory(), git) };
 }

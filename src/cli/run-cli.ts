@@ -1,12 +1,15 @@
 import { Command, CommanderError, Option } from 'commander';
 import { readProcessSettings } from '../config/index.ts';
+import type { ApprovalsImportOptions, ApprovalsListOptions, ApprovalsVerifyOptions } from './approvals.ts';
 import type { ApproveOptions } from './approve.ts';
-import type { CheckOptions, ProvenanceOptions } from './check.ts';
+import type { CheckOptions } from './check.ts';
 import type { InitOptions } from './init.ts';
 import { EXIT, fail, type Io } from './io.ts';
 import type { LedgerVerifyOptions } from './ledger.ts';
+import type { ProvenanceOptions } from './provenance.ts';
 import type { ReportOptions, VerifyOptions } from './report.ts';
 import type { ServeHooks, ServeOptions } from './serve.ts';
+import type { TrustImportOptions, TrustLintOptions, TrustListOptions } from './trust.ts';
 import { version } from './version.ts';
 
 const DATA = 'countersign-data';
@@ -65,39 +68,130 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
     program,
     'provenance',
     'say who signed each commit of a range',
-    '\nExamples:\n  countersign provenance main~20..main\n  countersign provenance --trust countersign/trust.yaml --output jsonl',
+    '\nExamples:\n  countersign provenance main~20..main\n  countersign provenance --trust countersign/trust.yaml --output jsonl\n  countersign provenance --tag v1.4.0',
   )
     .argument('[range]', 'a commit (with all of its history) or FROM..TO', 'HEAD')
     .addOption(repo())
     .addOption(config())
     .addOption(trust())
     .addOption(environment())
+    .addOption(
+      new Option('--time <whose>', 'judge keys as of `now`, or at the time each commit `claimed`, which its maker chose')
+        .choices(['now', 'claimed'])
+        .default('now'),
+    )
+    .option('--data <path>', 'a service’s ledger: judge each commit at the time it was first seen there')
+    .option('--tag', 'the argument is the name of a signed tag', false)
     .addOption(output('text', 'json', 'jsonl'))
     .action(async (range: string, options: ProvenanceOptions) =>
-      done(await (await import('./check.ts')).provenance(range, options, settings, io)),
+      done(await (await import('./provenance.ts')).provenance(range, options, settings, io)),
     );
 
-  add(
-    program,
-    'approve',
-    'approve a change with the key you sign commits with',
-    '\nExamples:\n  countersign approve origin/feature --reason "reviewed, see CHG-12"\n  countersign approve 3f2a91c --base 91bc0de --environment production',
+  addSigning(
+    add(
+      program,
+      'approve',
+      'approve a change with the key you sign commits with',
+      '\nExamples:\n  countersign approve origin/feature --reason "reviewed, see CHG-12"\n  countersign approve 3f2a91c --base 91bc0de --environment production\n  countersign approve 91bc0de --rollback --reason "INC-7: back to the last good one"',
+    ).option('--rollback', 'the branch goes back to this commit; counts for nothing else', false),
+  ).action(async (commit: string, options: ApproveOptions) =>
+    done(await (await import('./approve.ts')).approve(commit, options, settings, io)),
+  );
+
+  const approvals = add(program, 'approvals', 'look at approvals, stand against a change, import reviews', '');
+  const kept = (command: Command) =>
+    command
+      .addOption(repo())
+      .addOption(config())
+      .addOption(trust())
+      .addOption(environment())
+      .option('--remote <name>', 'where approvals are fetched from', 'origin')
+      .option('--no-fetch', 'use only the approvals that are here already; needs no network');
+  kept(
+    add(
+      approvals,
+      'list',
+      'every stored statement, and whether it counts',
+      '\nExample:\n  countersign approvals list --environment production --no-fetch',
+    ),
   )
-    .argument('<commit>', 'the commit to approve')
+    .addOption(output('text', 'json', 'jsonl'))
+    .action(async (options: ApprovalsListOptions) => done(await (await import('./approvals.ts')).approvalsList(options, settings, io)));
+  kept(
+    add(
+      approvals,
+      'verify',
+      'whether signatures and approvals let a change through',
+      '\nExample:\n  countersign approvals verify HEAD --base origin/main --no-fetch',
+    ).argument('<commit>', 'the end of the change'),
+  )
+    .option('--base <commit>', 'its start (default: the tip of the branch, or the first parent of a commit on it)')
+    .addOption(output('text', 'json'))
+    .action(async (commit: string, options: ApprovalsVerifyOptions) =>
+      done(await (await import('./approvals.ts')).approvalsVerify(commit, options, settings, io)),
+    );
+  for (const [decision, what, example] of [
+    [
+      'reject',
+      'stand against a change: it is refused until you approve it or take that back',
+      'countersign approvals reject origin/feature --reason "opens port 22"',
+    ],
+    ['revoke', 'take back what you said on a change', 'countersign approvals revoke origin/feature --reason "wrong base"'],
+  ] as const)
+    addSigning(add(approvals, decision, what, `\nExample:\n  ${example}`)).action(async (commit: string, options: ApproveOptions) =>
+      done(await (await import('./approve.ts')).approve(commit, options, settings, io, decision)),
+    );
+  add(
+    approvals,
+    'import',
+    'bring in a forge’s reviews, signed with this bot’s key and labelled as weaker evidence',
+    '\nExample:\n  countersign approvals import --forge github --project team/fleet --pull 12 --token-file /run/secrets/token',
+  )
     .addOption(repo())
-    .option('--branch <name>', 'the branch it is for', 'main')
-    .option('--base <commit>', 'what it is compared with (default: the tip of the branch, or the first parent of a commit on it)')
-    .option('--remote <name>', 'where to push the approval', 'origin')
+    .addOption(new Option('--forge <kind>', 'which API it speaks').choices(['github', 'gitlab', 'gitea']).makeOptionMandatory())
+    .requiredOption('--project <path>', 'the project there, `owner/name`')
+    .requiredOption('--pull <number>', 'the pull or merge request')
+    .option('--api-url <url>', 'its API (default: that of the repository’s host)')
+    .option('--token-file <file>', 'a file with a token that may read it')
+    .option('--branch <name>', 'the branch it goes to', 'main')
+    .option('--base <commit>', 'what it is compared with (default: the tip of the branch)')
+    .option('--remote <name>', 'where to push', 'origin')
     .option('--repository <url>', 'the repository’s address (default: that of the remote)')
     .option('--environment <name...>', 'only for these environments (default: all)', [])
-    .option('--reason <text>', 'why; it will be in the report', '')
-    .option('--expires <duration>', 'for how long it counts, for example 7d')
     .option('--key <file>', 'an SSH key instead of the one git signs with')
     .option('--no-push', 'keep it in this checkout')
-    .option('--yes', 'do not ask', false)
     .addOption(output('text', 'json'))
-    .action(async (commit: string, options: ApproveOptions) =>
-      done(await (await import('./approve.ts')).approve(commit, options, settings, io)),
+    .action(async (options: ApprovalsImportOptions) => done(await (await import('./approvals.ts')).approvalsImport(options, settings, io)));
+
+  const trustCommand = add(program, 'trust', 'work on TrustPolicies', '');
+  add(
+    trustCommand,
+    'lint',
+    'what in a TrustPolicy will not work, or will surprise',
+    '\nExample:\n  countersign trust lint --trust countersign/trust.yaml',
+  )
+    .addOption(config())
+    .addOption(trust())
+    .addOption(output('text', 'json'))
+    .action(async (options: TrustLintOptions) => done(await (await import('./trust.ts')).trustLint(options, io)));
+  add(trustCommand, 'list', 'who is who, by which keys, until when', '\nExample:\n  countersign trust list')
+    .addOption(config())
+    .addOption(trust())
+    .addOption(output('text', 'json'))
+    .action(async (options: TrustListOptions) => done(await (await import('./trust.ts')).trustList(options, io)));
+  add(
+    trustCommand,
+    'import',
+    'turn keys from elsewhere into principals of a TrustPolicy',
+    '\nExamples:\n  countersign trust import ~/.config/git/allowed_signers\n  countersign trust import dana.keys dana.gpg --principal dana --email dana@example.com\n\nIt takes allowed_signers, OpenPGP keys and keyrings, and a forge’s NAME.keys, NAME.gpg and key listings saved as files.',
+  )
+    .argument('<file...>', 'files with keys')
+    .option('--principal <name>', 'whose they are (default: by their address)')
+    .addOption(new Option('--kind <kind>', 'what they are').choices(['person', 'bot', 'platform']).default('person'))
+    .option('--email <address...>', 'addresses they commit under', [])
+    .addOption(output('text', 'json'))
+    .action(async (files: string[], options: TrustImportOptions) =>
+      done(await (await import('./trust.ts')).trustImport(files, options, io)),
     );
 
   add(
@@ -163,6 +257,24 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
     .addOption(output('text', 'json'))
     .action(async (options: InitOptions) => done(await (await import('./init.ts')).init(options, settings, io)));
   return program;
+}
+
+// What every command that signs a statement on a change takes.
+function addSigning(command: Command): Command {
+  return command
+    .argument('<commit>', 'the commit it is about')
+    .option('--repo <dir>', 'the checkout to work in', '.')
+    .option('--branch <name>', 'the branch it is for', 'main')
+    .option('--base <commit>', 'what it is compared with (default: the tip of the branch, or the first parent of a commit on it)')
+    .option('--remote <name>', 'where to push it', 'origin')
+    .option('--repository <url>', 'the repository’s address (default: that of the remote)')
+    .option('--environment <name...>', 'only for these environments (default: all)', [])
+    .option('--reason <text>', 'why; it will be in the report', '')
+    .option('--expires <duration>', 'for how long an approval counts, for example 7d')
+    .option('--key <file>', 'an SSH key instead of the one git signs with')
+    .option('--no-push', 'keep it in this checkout')
+    .option('--yes', 'do not ask', false)
+    .addOption(new Option('--output <form>', 'how to print the result').choices(['text', 'json']).default('text'));
 }
 
 function add(parent: Command, name: string, description: string, examples: string): Command {

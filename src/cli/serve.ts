@@ -8,9 +8,11 @@ import { APPROVALS_REF, openRepository, type Repository, redactUrl, sourceRef, s
 import { evidenceRef, type Ledger, ledgerName, openLedger } from '../ledger/index.ts';
 import { CountersignError, type Environment, messageOf, sha256 } from '../model/index.ts';
 import { type ReconcilePorts, Reconciler, type Step } from '../reconcile/index.ts';
+import { KnownFacts } from '../trust/index.ts';
 import { type AdmissionScopes, type Certificates, createWebhook, makeCertificates } from '../webhook/index.ts';
 import { EXIT, type Io } from './io.ts';
 import { gitProgram, openConfiguration, openGate } from './open.ts';
+import { sourceAccess } from './source-access.ts';
 import { version } from './version.ts';
 
 export type ServeOptions = {
@@ -138,7 +140,12 @@ async function openLoops(
       const repository = repositories.get(directory) ?? openRepository(directory, gitProgram(settings));
       if (!repositories.has(directory)) closing.push(() => repository.close());
       repositories.set(directory, repository);
-      const gate = { ...(await openGate(configuration, environment, sourceRepository(repository), () => new Date())), recorder };
+      const gate = {
+        ...(await openGate(configuration, environment, sourceRepository(repository), () => new Date())),
+        recorder,
+        known: new KnownFacts(),
+      };
+      const access = sourceAccess(environment.spec.source.credentials);
       const { cluster } = links.get(environment.metadata.name) as ClusterLink;
       const ports: ReconcilePorts = {
         cluster: Object.assign(cluster, { stages }),
@@ -146,7 +153,7 @@ async function openLoops(
         log,
         clock: () => new Date(),
         look: async () => {
-          await once(directory, () => repository.fetch(url, branch));
+          await once(directory, async () => repository.fetch(url, branch, await access()));
           const tip = await repository.resolve(sourceRef(branch));
           if (tip === undefined)
             throw new CountersignError('git-ref-missing', `\`${redactUrl(url)}\` has no branch \`${branch}\``, { recover: 'retry' });

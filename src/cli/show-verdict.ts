@@ -6,21 +6,28 @@ export function showVerdict(verdict: Verdict, io: Io): string {
   const head = `${paint(io, 'bold', verdict.environment)}  ${short(verdict.from)}..${short(verdict.to)}  ${count(verdict.commits.length, 'commit')}, ${count(verdict.objects, 'object')}`;
   const commits = verdict.commits.map(
     (c) =>
-      `  ${c.outcome === 'verified' ? paint(io, 'green', '✓') : paint(io, 'red', '✗')} ${short(c.commit)} ${plain(c.subject.slice(0, 50))}  ${paint(io, 'dim', c.outcome === 'verified' ? `signed by ${c.signer?.principal ?? ''}` : c.code)}`,
+      `  ${c.outcome === 'verified' ? paint(io, 'green', '✓') : paint(io, 'red', '✗')} ${short(c.commit)} ${plain(c.subject.slice(0, 50))}  ${paint(io, 'dim', c.code === 'verified' ? `signed by ${c.signer?.principal ?? ''}${c.hardware?.touched === true ? ', hardware key' : ''}` : c.code)}`,
   );
   const approvals = verdict.approvals.map(
-    (a) => `  ${paint(io, 'green', '✓')} approved by ${a.principal}  ${paint(io, 'dim', plain(a.reason))}`,
+    (a) =>
+      `  ${paint(io, 'green', '✓')} approved by ${a.principal}  ${paint(io, 'dim', `${a.class}${a.match === 'exact' ? '' : `, ${a.match}`}  ${plain(a.reason)}`)}`,
   );
-  const findings = [
-    ...verdict.violations.map((v) => finding(v, 'red', '✗', io)),
-    ...verdict.warnings.map((v) => finding(v, 'yellow', '!', io)),
-  ];
   const more = verdict.warnings.length === 0 ? '' : `, ${count(verdict.warnings.length, 'warning')}`;
   const end =
     verdict.outcome === 'allowed'
       ? `${paint(io, 'green', 'allowed')}${more}`
       : `${paint(io, 'red', 'denied')}: ${count(verdict.violations.length, 'violation')}${more}`;
-  return [head, ...commits, ...approvals, ...(findings.length === 0 ? [] : ['', ...findings]), '', end, ''].join('\n');
+  const findings = showFindings(verdict.violations, verdict.warnings, io);
+  const time =
+    verdict.consulted.time === 'ledger'
+      ? []
+      : [paint(io, 'dim', 'judged as of now: there is no ledger here that says when a commit was first seen')];
+  return [head, ...commits, ...approvals, ...(findings === '' ? [] : ['', findings]), '', end, ...time, ''].join('\n');
+}
+
+/** Violations and warnings, each with its place and what to do. */
+export function showFindings(violations: readonly Violation[], warnings: readonly Violation[], io: Io): string {
+  return [...violations.map((v) => finding(v, 'red', '✗', io)), ...warnings.map((v) => finding(v, 'yellow', '!', io))].join('\n');
 }
 
 function finding(v: Violation, colour: 'red' | 'yellow', mark: string, io: Io): string {

@@ -63,6 +63,46 @@ export function loadConfiguration(paths: readonly string[]): Configuration {
   return { environments, trustPolicies, digest: digestOf({ environments, trustPolicies }) };
 }
 
+/**
+ * Reads the one TrustPolicy of a text that is no file of ours: in a repository, keys and lists stand in the document
+ * itself, so that a change of them is a change of it. Throws `config-invalid` with every problem.
+ */
+export function readTrustPolicy(text: string, file: string): TrustPolicy {
+  const problems: Problem[] = [];
+  const policies: TrustPolicy[] = [];
+  for (const document of parseDocuments(text, file, problems)) {
+    const parsed = checkDocument(file, document, problems);
+    if (parsed?.kind !== 'TrustPolicy') {
+      if (parsed !== undefined)
+        problems.push({ file, line: document.line, path: 'kind', text: `expected \`TrustPolicy\`, found \`${parsed.kind}\`` });
+      continue;
+    }
+    crossCheck(parsed, file, document, problems);
+    for (const path of fileReferences(parsed))
+      problems.push({
+        file,
+        line: document.lineOf(path),
+        path: pathText(path),
+        text: 'in a repository the content stands in the document itself',
+      });
+    policies.push(parsed);
+  }
+  if (problems.length === 0 && policies.length !== 1)
+    problems.push({ file, line: 1, path: '', text: `expected one TrustPolicy, found ${policies.length}` });
+  if (problems.length > 0) throw invalid(problems);
+  return policies[0] as TrustPolicy;
+}
+
+function fileReferences({ spec }: TrustPolicy): (string | number)[][] {
+  return [
+    ...spec.principals.flatMap((p, i) =>
+      p.keys.flatMap((k, j) => (k.openpgpFile === undefined ? [] : [['spec', 'principals', i, 'keys', j, 'openpgpFile']])),
+    ),
+    ...(spec.allowedSignersFile === undefined ? [] : [['spec', 'allowedSignersFile']]),
+    ...(spec.sshRevocationsFile === undefined ? [] : [['spec', 'sshRevocationsFile']]),
+  ];
+}
+
 function filesUnder(path: string): string[] {
   try {
     if (!statSync(path).isDirectory()) return [path];
@@ -81,7 +121,16 @@ function filesUnder(path: string): string[] {
 function readDocuments(file: string, problems: Problem[]): YamlDocument[] {
   try {
     if (statSync(file).size > MAX_FILE) throw new YamlError(`the file is larger than ${MAX_FILE} bytes`, 1);
-    return parseYaml(readFileSync(file, 'utf8'));
+    return parseDocuments(readFileSync(file, 'utf8'), file, problems);
+  } catch (thrown) {
+    problems.push({ file, line: 1, path: '', text: messageOf(thrown) });
+    return [];
+  }
+}
+
+function parseDocuments(text: string, file: string, problems: Problem[]): YamlDocument[] {
+  try {
+    return parseYaml(text);
   } catch (thrown) {
     problems.push({ file, line: thrown instanceof YamlError ? thrown.line : 1, path: '', text: messageOf(thrown) });
     return [];
@@ -146,6 +195,29 @@ function crossCheck(document: Environment | TrustPolicy, file: string, yaml: Yam
       if (!people.includes(member)) report(['spec', 'groups', i, 'members', j], `expected the name of a principal, found \`${member}\``);
     });
   });
+  const roots = document.spec.roots;
+  roots?.members.forEach((who, i) => {
+    if (!known.has(who)) report(['spec', 'roots', 'members', i], `expected a principal or group, found \`${who}\``);
+  });
+  const rootPeople = new Set(roots?.members.flatMap((who) => groups.find((g) => g.name === who)?.members ?? [who]));
+  if (roots !== undefined && roots.threshold > rootPeople.size)
+    report(['spec', 'roots', 'threshold'], `${roots.threshold} approvals are required, but only ${rootPeople.size} principal(s) are roots`);
+  const accounts = new Map<string, string>();
+  const addresses = new Map<string, string>();
+  principals.forEach((p, i) => {
+    p.forgeAccounts.forEach(({ forge, id }, j) => {
+      const owner = accounts.get(`${forge}/${id}`);
+      if (owner !== undefined) report(['spec', 'principals', i, 'forgeAccounts', j], `this account is \`${owner}\`’s already`);
+      accounts.set(`${forge}/${id}`, p.name);
+    });
+    p.emails.forEach((email, j) => {
+      const owner = addresses.get(email.toLowerCase());
+      if (owner !== undefined && owner !== p.name) report(['spec', 'principals', i, 'emails', j], `this address is \`${owner}\`’s already`);
+      addresses.set(email.toLowerCase(), p.name);
+    });
+    if (p.kind === 'person' && p.imports.length > 0)
+      report(['spec', 'principals', i, 'imports'], 'only a bot imports reviews: a person’s key would speak for others');
+  });
   rules.forEach((rule, i) => {
     rule.signers.forEach((who, j) => {
       if (!known.has(who)) report(['spec', 'rules', i, 'signers', j], `expected a principal or group, found \`${who}\``);
@@ -185,35 +257,72 @@ function withAbsolutePaths(environment: Environment, file: string): Environment 
     ...environment,
     spec: {
       ...environment.spec,
-      source: { ...source, url: /^[a-z+]+:\/\//i.test(source.url) ? source.url : resolve(here, source.url) },
+      source: {
+        ...source,
+        url: isAddress(source.url) ? source.url : resolve(here, source.url),
+        ...(source.credentials === undefined ? {} : { credentials: absoluteCredentials(source.credentials, here) }),
+      },
       target: target.kubeconfig === undefined ? target : { ...target, kubeconfig: resolve(here, target.kubeconfig) },
       policies: policies.bundle === undefined ? policies : { ...policies, bundle: resolve(here, policies.bundle) },
     },
   };
 }
 
-// Key files are read in, so that the digest of the configuration covers the keys themselves.
+// `https://…`, `ssh://…`, or `user@host:path` as scp writes it.
+function isAddress(url: string): boolean {
+  return /^[a-z+]+:\/\//i.test(url) || /^[^@/]+@[^/:]+:/.test(url);
+}
+
+type Credentials = NonNullable<Environment['spec']['source']['credentials']>;
+
+function absoluteCredentials(credentials: Credentials, here: string): Credentials {
+  const files = ['passwordFile', 'sshKeyFile', 'knownHostsFile', 'caFile'] as const;
+  const { githubApp } = credentials;
+  return {
+    ...credentials,
+    ...Object.fromEntries(files.flatMap((key) => (credentials[key] === undefined ? [] : [[key, resolve(here, credentials[key])]]))),
+    ...(githubApp === undefined ? {} : { githubApp: { ...githubApp, privateKeyFile: resolve(here, githubApp.privateKeyFile) } }),
+  };
+}
+
+// Key files are read in, so that the digest of the configuration covers the keys themselves. One that is missing is a
+// problem like any other: without its list of revoked keys, a policy would trust them.
 function withKeyFiles(policy: TrustPolicy, file: string, yaml: YamlDocument, problems: Problem[]): TrustPolicy {
-  const principals = policy.spec.principals.map((principal, i) => ({
+  const read = (name: string, path: (string | number)[]): Buffer | undefined => {
+    try {
+      const place = resolve(dirname(file), name);
+      if (statSync(place).size > MAX_FILE) throw new Error('too large');
+      return readFileSync(place);
+    } catch {
+      problems.push({ file, line: yaml.lineOf(path), path: pathText(path), text: `expected a readable key file, found \`${name}\`` });
+      return undefined;
+    }
+  };
+  const { allowedSignersFile, sshRevocationsFile, ...spec } = policy.spec;
+  const principals = spec.principals.map((principal, i) => ({
     ...principal,
     keys: principal.keys.map((key, j) => {
       if (key.openpgpFile === undefined) return key;
       const { openpgpFile, ...rest } = key;
-      try {
-        return { ...rest, openpgp: readFileSync(resolve(dirname(file), openpgpFile), 'utf8') };
-      } catch {
-        const path = ['spec', 'principals', i, 'keys', j, 'openpgpFile'];
-        problems.push({
-          file,
-          line: yaml.lineOf(path),
-          path: pathText(path),
-          text: `expected a readable key file, found \`${openpgpFile}\``,
-        });
-        return key;
-      }
+      return { ...rest, openpgp: read(openpgpFile, ['spec', 'principals', i, 'keys', j, 'openpgpFile'])?.toString('utf8') };
     }),
   }));
-  return { ...policy, spec: { ...policy.spec, principals } };
+  const signers = allowedSignersFile === undefined ? undefined : read(allowedSignersFile, ['spec', 'allowedSignersFile']);
+  const revocations = sshRevocationsFile === undefined ? undefined : read(sshRevocationsFile, ['spec', 'sshRevocationsFile']);
+  return {
+    ...policy,
+    spec: {
+      ...spec,
+      principals,
+      ...(signers === undefined ? {} : { allowedSigners: `${spec.allowedSigners ?? ''}\n${signers.toString('utf8')}` }),
+      ...(revocations === undefined ? {} : { sshRevocations: revocationText(revocations) }),
+    },
+  };
+}
+
+// Binary lists are kept as base64, in which the schema takes them too.
+function revocationText(bytes: Buffer): string {
+  return bytes.subarray(0, 6).toString('latin1') === 'SSHKRL' ? bytes.toString('base64') : bytes.toString('utf8');
 }
 
 function invalid(problems: readonly Problem[]): CountersignError {

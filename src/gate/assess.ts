@@ -1,20 +1,33 @@
 import {
   type AllowedRevision,
   type Change,
+  type CommitFacts,
   type CommitVerdict,
   CountersignError,
   type Environment,
+  isNoRevision,
   NO_REVISION,
   type Recorded,
   type RenderedObject,
   refText,
   type Verdict,
+  type VerifiedChange,
   type Violation,
 } from '../model/index.ts';
 import { changeInput, evaluateChange, evaluateObjects, type PolicyBundle } from '../policy/index.ts';
 import { type Rendering, render } from '../render/index.ts';
-import { type TrustStore, verifyChange } from '../trust/index.ts';
-import type { LedgerView, Recorder, SourceRepository } from './ports.ts';
+import {
+  examineCommits,
+  examineHistory,
+  type HistorySource,
+  type KnownFacts,
+  malformedVerdict,
+  type TrustStore,
+  verifyChange,
+} from '../trust/index.ts';
+import { momentsOf, recordSeen } from './first-seen.ts';
+import type { LedgerView, OpenPolicy, Recorder, SourceRepository } from './ports.ts';
+import { trustInForce } from './trust-in-force.ts';
 
 /** What judges one environment. Without a recorder (the pre-merge check) nothing can be allowed to run. */
 export type Gate = {
@@ -22,8 +35,12 @@ export type Gate = {
   readonly repository: SourceRepository;
   readonly trust: TrustStore;
   readonly bundle: PolicyBundle;
-  readonly recorder: Recorder | undefined;
+  readonly recorder: (Recorder & LedgerView) | undefined;
   readonly clock: () => Date;
+  /** Reads a TrustPolicy that stands in the repository (`spec.trustPath`). */
+  readonly openPolicy: OpenPolicy;
+  /** What was examined at earlier looks. */
+  readonly known?: KnownFacts;
 };
 
 /** The verdict, where it stands on the ledger, and what may now be applied. */
@@ -46,12 +63,14 @@ export async function assess(gate: Gate, from: string, to: string): Promise<Asse
     from,
     to,
     tree,
+    ...(judged.rollback ? { rollback: true as const } : {}),
+    ...(judged.trustAfter === undefined ? {} : { trustAfter: judged.trustAfter.digest }),
     commits: judged.commits,
     approvals: judged.approvals,
     violations: judged.violations.slice(0, MAX_CODES),
     warnings: judged.warnings.slice(0, MAX_CODES),
     objects: judged.objects.length,
-    consulted: { trustDigest: gate.trust.digest, bundleDigest: gate.bundle.digest },
+    consulted: { trustDigest: judged.trustDigest, bundleDigest: gate.bundle.digest, time: gate.recorder === undefined ? 'now' : 'ledger' },
   };
   if (gate.recorder === undefined) return { verdict, recorded: undefined, allowed: undefined, objects: judged.objects };
   const evidence = gate.recorder.asEvidence(verdict);
@@ -68,6 +87,8 @@ export async function assess(gate: Gate, from: string, to: string): Promise<Asse
     },
     [evidence],
   );
+  if (verdict.outcome === 'allowed' && judged.trustAfter !== undefined)
+    await recordTrust(gate.recorder, verdict, judged.trustAfter, recorded.index);
   const allowed = verdict.outcome === 'allowed' ? allow(gate.environment, to, recorded.index, judged.objects) : undefined;
   return { verdict, recorded, allowed, objects: judged.objects };
 }
@@ -103,76 +124,161 @@ type Judged = {
   readonly violations: readonly Violation[];
   readonly warnings: readonly Violation[];
   readonly objects: readonly RenderedObject[];
+  readonly rollback: boolean;
+  readonly trustDigest: string;
+  /** The TrustPolicy in the repository after the change, where it differs. */
+  readonly trustAfter: TrustStore | undefined;
 };
 
 async function judge(gate: Gate, from: string, to: string, tree: string): Promise<Judged> {
-  const { environment, repository, trust } = gate;
-  const nothing: Judged = { commits: [], approvals: [], violations: [], warnings: [], objects: [] };
-  if (tree === '')
-    return {
-      ...nothing,
-      violations: [{ code: 'malformed', message: `commit ${to.slice(0, 12)} cannot be taken apart without doubt`, commit: to }],
-    };
-  if (from !== NO_REVISION && !(await repository.isAncestor(from, to))) {
-    return {
-      ...nothing,
-      violations: [
-        {
-          code: 'not-a-descendant',
-          message: `${to.slice(0, 12)} does not descend from ${from.slice(0, 12)}, which is applied: the branch was rewritten`,
-          commit: to,
-          hint: 'put the branch back, and undo changes with `git revert`',
-        },
-      ],
-    };
-  }
-  const history = await repository.history(from, to);
-  const malformed = history.malformed.map(
-    (m): Violation => ({
-      code: 'malformed',
-      message: `commit ${m.id.slice(0, 12)} is refused: ${m.reason}`,
-      commit: m.id,
-      hint: 'rewrite it with an ordinary git',
-    }),
-  );
-  const change: Change = {
-    environment: environment.metadata.name,
-    repository: environment.spec.source.url,
-    ref: `refs/heads/${environment.spec.source.branch}`,
-    from,
-    to,
-    commits: history.commits,
+  const { environment, repository } = gate;
+  const nothing: Judged = {
+    commits: [],
+    approvals: [],
+    violations: [],
+    warnings: [],
+    objects: [],
+    rollback: false,
+    trustDigest: gate.trust.digest,
+    trustAfter: undefined,
   };
-  const trusted = await verifyChange(
-    change,
-    trust,
-    await repository.approvals(change.ref),
-    (a, b) => repository.diff(a, b),
-    gate.clock().getTime(),
-  );
+  if (tree === '') {
+    const [tip] = await repository.commits([to]);
+    const why = tip?.kind === 'malformed' ? tip : { id: to, code: 'malformed', reason: 'it cannot be taken apart without doubt' };
+    return { ...nothing, violations: [malformedViolation(why)] };
+  }
+  const trusted = await assessTrust(gate, from, to, tree);
   const rendering = await renderTree(gate, tree);
   const scope = { environment: environment.metadata.name, parameters: environment.spec.policies.parameters };
   const ruled = evaluateObjects(gate.bundle, rendering.objects, scope);
-  const violations = [
-    ...malformed,
-    ...(trusted.kind === 'refused' ? trusted.violations : []),
-    ...rendering.violations,
-    ...outOfScope(environment, rendering.objects),
-    ...ruled.violations,
-  ];
-  const warnings = [...ruled.warnings];
-  if (trusted.kind === 'refused')
-    return { commits: trusted.commits, approvals: trusted.approvals, violations, warnings, objects: rendering.objects };
-  const signers = new Map(trusted.commits.map((v) => [v.commit, v.signer?.principal ?? '']));
+  const violations = [...trusted.violations, ...rendering.violations, ...outOfScope(environment, rendering.objects), ...ruled.violations];
+  const warnings = [...trusted.warnings, ...ruled.warnings];
+  const { commits, approvals, rollback, change } = trusted;
+  const judged = { ...nothing, commits, approvals, violations, warnings, objects: rendering.objects, trustDigest: trusted.store.digest };
+  if (change === undefined) return judged;
+  const signers = new Map(commits.map((v) => [v.commit, v.signer?.principal ?? '']));
   const paths = (await repository.diff(from, to)).map((p) => p.path);
-  const onChange = evaluateChange(gate.bundle, changeInput(trusted.change, signers, paths, rendering.objects), scope);
+  const onChange = evaluateChange(gate.bundle, changeInput(change, signers, paths, rendering.objects), scope);
   return {
-    commits: trusted.commits,
-    approvals: trusted.change.approvals,
+    ...judged,
     violations: [...violations, ...onChange.violations],
     warnings: [...warnings, ...onChange.warnings],
-    objects: rendering.objects,
+    rollback,
+    trustAfter: trusted.storeAfter.digest === trusted.store.digest ? undefined : trusted.storeAfter,
   };
+}
+
+/** What signatures and approvals say of a change, before anything of it is rendered. */
+export type TrustAssessment = {
+  /** There only when nothing stands against it. */
+  readonly change: VerifiedChange | undefined;
+  readonly commits: readonly CommitVerdict[];
+  readonly approvals: Verdict['approvals'];
+  readonly violations: readonly Violation[];
+  readonly warnings: readonly Violation[];
+  readonly rollback: boolean;
+  /** The TrustPolicy in force at the start of the change, and at its end. */
+  readonly store: TrustStore;
+  readonly storeAfter: TrustStore;
+};
+
+/** Judges every commit and approval of `from..to`; what is met for the first time goes on the ledger before that. */
+export async function assessTrust(gate: Omit<Gate, 'bundle'>, from: string, to: string, tree: string): Promise<TrustAssessment> {
+  const { environment, repository, recorder } = gate;
+  const started = !isNoRevision(from);
+  const { store, line } = await trustInForce({ ...gate, ledger: recorder }, from, started);
+  const descends = !started || (await repository.isAncestor(from, to));
+  const source: HistorySource = { ids: repository.commitIds, read: repository.commits };
+  const ref = `refs/heads/${environment.spec.source.branch}`;
+  if (recorder !== undefined) await see(gate, recorder, ref, from, to);
+  const { facts, malformed } = await examineAll(source, from, to, store, gate.known);
+  const now = gate.clock().getTime();
+  const moment = momentsOf(recorder, environment.metadata.name, new Set([...facts, ...malformed].map((c) => c.id)), now);
+  const about = { environment: environment.metadata.name, repository: environment.spec.source.url, ref };
+  const change: Change = { ...about, from, to, tree, commits: facts, rollback: !descends };
+  const result = await verifyChange(change, store, {
+    diff: repository.diff,
+    mergeAdds: repository.mergeAdds,
+    isAncestor: repository.isAncestor,
+    approvals: (wanted) => repository.approvals(ref, wanted),
+    moment,
+    examine: async (ids, other) => (await examineCommits(source, ids, other)).flatMap((e) => (e.kind === 'facts' ? e.facts : [])),
+    trustLine: line,
+    startedAt: await repository.time(from),
+    now,
+  });
+  const refused = result.kind === 'refused' ? result.violations : [];
+  const violations = [...malformed.map(malformedViolation), ...(descends ? refused : refusedRollback(from, to, refused))];
+  return {
+    change: result.kind === 'verified' && malformed.length === 0 ? result.change : undefined,
+    commits: [...result.commits, ...malformed.map((m) => malformedVerdict(m, moment(m)))],
+    approvals: result.kind === 'verified' ? result.change.approvals : result.approvals,
+    violations,
+    warnings: result.warnings,
+    rollback: !descends && result.kind === 'verified',
+    store,
+    storeAfter: result.kind === 'verified' ? result.trustAfter : store,
+  };
+}
+
+// The seal, where history begins with one, and every commit by its id: on the ledger before anything is judged.
+async function see(gate: Omit<Gate, 'bundle'>, recorder: Recorder & LedgerView, ref: string, from: string, to: string): Promise<void> {
+  const environment = gate.environment.metadata.name;
+  const { baseline } = gate.environment.spec.source;
+  if (baseline === from && recorder.latest(['history.sealed'], environment)?.entry.commit !== from)
+    await recorder.record({ type: 'history.sealed', environment, ref, commit: from, tree: await gate.repository.tree(from) }, []);
+  const ids: string[] = [];
+  for await (const batch of gate.repository.commitIds(from, to)) for (const id of batch) ids.push(id);
+  await recordSeen(recorder, { environment, ref, tip: to }, ids);
+}
+
+async function examineAll(source: HistorySource, from: string, to: string, store: TrustStore, known: KnownFacts | undefined) {
+  const facts: CommitFacts[] = [];
+  const malformed: { id: string; code: string; reason: string }[] = [];
+  for await (const examined of examineHistory(source, { from, to }, store, { known })) {
+    if (examined.kind === 'facts') facts.push(examined.facts);
+    else malformed.push(examined);
+  }
+  return { facts, malformed };
+}
+
+function malformedViolation(m: { id: string; code: string; reason: string }): Violation {
+  return {
+    code: m.code,
+    message: `commit ${m.id.slice(0, 12)} is refused: ${m.reason}`,
+    commit: m.id,
+    hint: 'rewrite it with an ordinary git',
+  };
+}
+
+// Going back is a change like any other, but nobody signed it: only approvals that say so allow it.
+function refusedRollback(from: string, to: string, refused: readonly Violation[]): readonly Violation[] {
+  if (refused.length === 0) return [];
+  return [
+    {
+      code: 'not-a-descendant',
+      message: `${to.slice(0, 12)} does not descend from ${from.slice(0, 12)}, which is applied: the branch was rewritten, and no rollback was approved`,
+      commit: to,
+      hint: `put the branch back and undo changes with \`git revert\`; or approve going back: \`countersign approve ${to.slice(0, 12)} --base ${from.slice(0, 12)} --rollback\``,
+    },
+    ...refused.filter((v) => !v.code.startsWith('approval-missing')),
+  ];
+}
+
+async function recordTrust(recorder: Recorder, verdict: Verdict, after: TrustStore, index: number): Promise<void> {
+  const evidence = recorder.asEvidence(after.policy);
+  await recorder.record(
+    {
+      type: 'trust.changed',
+      environment: verdict.environment,
+      revision: verdict.to,
+      before: verdict.consulted.trustDigest,
+      after: after.digest,
+      verdict: index,
+      evidence: evidence.ref,
+    },
+    [evidence],
+  );
 }
 
 async function renderTree({ environment, repository }: Pick<Gate, 'environment' | 'repository'>, tree: string): Promise<Rendering> {

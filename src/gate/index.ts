@@ -4,6 +4,6 @@
  * Refuses on any doubt; reaches Git, ledger and clock only through the small interfaces in `ports.ts`.
  */
 export { type AdmissionDecision, type AdmissionRequest, type AdmissionScope, admit } from './admit.ts';
-export { type Assessment, allowNothing, assess, type Gate, recall } from './assess.ts';
+export { type Assessment, allowNothing, assess, assessTrust, type Gate, recall } from './assess.ts';
 export { type EnvironmentState, environmentState } from './environment-state.ts';
-export type { LedgerView, Recorder, SourceRepository } from './ports.ts';
+export type { LedgerView, OpenPolicy, Recorder, SourceRepository } from './ports.ts';

@@ -1,15 +1,22 @@
-import type { Commit, EntryBody, EntryOf, EntryType, EvidenceRef, PathChange, Recorded, TreeEntry } from '../model/index.ts';
-import type { StoredEnvelope } from '../trust/index.ts';
+import type { EntryBody, EntryOf, EntryType, EvidenceRef, PathChange, Recorded, TreeEntry } from '../model/index.ts';
+import type { HistoryItem, StoredEnvelope, TrustStore } from '../trust/index.ts';
 
 /** What the gate reads of a repository. Every object was hashed again by whoever implements this. */
 export interface SourceRepository {
   isAncestor(ancestor: string, descendant: string): Promise<boolean>;
-  history(from: string, to: string): Promise<{ commits: readonly Commit[]; malformed: readonly { id: string; reason: string }[] }>;
+  /** Ids of what `to` has and `from` has not, parents before children, in batches. */
+  commitIds(from: string, to: string): AsyncIterable<readonly string[]>;
+  commits(ids: readonly string[]): Promise<readonly HistoryItem[]>;
+  /** Paths at which a merge holds what an automatic merge of its parents does not give. */
+  mergeAdds(merge: { readonly id: string; readonly tree: string; readonly parents: readonly string[] }): Promise<readonly string[]>;
+  /** A commit's committer time in seconds since 1970; undefined before the first. */
+  time(commit: string): Promise<number | undefined>;
+  file(commit: string, path: string): Promise<{ readonly id: string; readonly text: string } | undefined>;
   diff(from: string, to: string): Promise<readonly PathChange[]>;
   tree(commit: string): Promise<string>;
   files(tree: string, directory: string): Promise<readonly TreeEntry[]>;
   blob(id: string): Promise<Uint8Array>;
-  approvals(ref: string): Promise<readonly StoredEnvelope[]>;
+  approvals(ref: string, wanted: (tree: string) => boolean): Promise<readonly StoredEnvelope[]>;
 }
 
 /** Evidence with the reference that goes into an entry. */
@@ -28,3 +35,6 @@ export interface LedgerView {
   entry(index: number): Recorded | undefined;
   evidence(ref: EvidenceRef): unknown;
 }
+
+/** Reads a TrustPolicy that stands in the repository. Throws with every problem when it cannot be used. */
+export type OpenPolicy = (text: string, file: string) => Promise<TrustStore>;

@@ -1,27 +1,46 @@
-import { type Commit, CountersignError, NO_REVISION, type PathChange, type TreeEntry } from '../model/index.ts';
+import { type Commit, CountersignError, isNoRevision, type PathChange, type Tag, type TreeEntry } from '../model/index.ts';
 import { expectType } from './object.ts';
 import { parseCommit } from './parse-commit.ts';
+import { parseTag } from './parse-tag.ts';
 import { parseTree, type TreeLine } from './parse-tree.ts';
 import type { Repository } from './repository.ts';
 
-/** The commits of a change, oldest first, and those that could not be taken apart. */
-export type History = {
-  readonly commits: readonly Commit[];
-  readonly malformed: readonly { readonly id: string; readonly reason: string }[];
-};
+/** A commit taken apart with the tags it carries, or why it is refused. */
+export type ReadCommit =
+  | { readonly kind: 'commit'; readonly commit: Commit; readonly mergeTags: readonly Tag[] }
+  | { readonly kind: 'malformed'; readonly id: string; readonly code: string; readonly reason: string };
 
 const MAX_FILES = 100_000; // the largest fleet repositories we know of have a tenth of this
 
-/** Reads every commit reachable from `to` and not from `from`. */
-export async function readHistory(repository: Repository, from: string, to: string): Promise<History> {
-  const commits: Commit[] = [];
-  const malformed: { id: string; reason: string }[] = [];
-  for (const id of await repository.listCommits(from, to)) {
-    const parsed = parseCommit(id, expectType(id, await repository.read(id), 'commit'));
-    if (parsed.kind === 'commit') commits.push(parsed.commit);
-    else malformed.push({ id, reason: parsed.reason });
+/** Reads commits side by side. One that cannot be taken apart without doubt is told, not thrown: it is somebody's commit. */
+export function readCommits(repository: Pick<Repository, 'read'>, ids: readonly string[]): Promise<ReadCommit[]> {
+  return Promise.all(
+    ids.map(async (id) => {
+      const parsed = parseCommit(id, expectType(id, await repository.read(id), 'commit'));
+      return parsed.kind === 'commit' ? withTags(parsed.commit) : parsed;
+    }),
+  );
+}
+
+// gitformat-signature: a merge of a signed tag carries the whole tag, and the tag names the commit that was merged.
+function withTags(commit: Commit): ReadCommit {
+  const mergeTags: Tag[] = [];
+  for (const bytes of commit.mergeTags) {
+    const parsed = parseTag(bytes, commit.id.length as 40 | 64);
+    const foreign = parsed.kind === 'tag' && !commit.parents.slice(1).includes(parsed.tag.object);
+    if (parsed.kind === 'malformed' || foreign)
+      return {
+        kind: 'malformed',
+        id: commit.id,
+        code: 'mergetag-foreign',
+        reason:
+          parsed.kind === 'malformed'
+            ? `the tag it carries is refused: ${parsed.reason}`
+            : 'the tag it carries names none of its merged parents',
+      };
+    mergeTags.push(parsed.tag);
   }
-  return { commits, malformed };
+  return { kind: 'commit', commit, mergeTags };
 }
 
 /** One commit; throws `git-object-corrupt` when its bytes cannot be taken apart. */
@@ -54,7 +73,7 @@ export async function readBlob(repository: Pick<Repository, 'read'>, id: string)
 /** Every path whose mode or content differs between two commits (`NO_REVISION`: nothing yet), sorted; renames are a removal and an addition. */
 export async function diffTrees(repository: Pick<Repository, 'read'>, from: string, to: string): Promise<PathChange[]> {
   const changes: PathChange[] = [];
-  const before = from === NO_REVISION ? undefined : (await readCommit(repository, from)).tree;
+  const before = isNoRevision(from) ? undefined : (await readCommit(repository, from)).tree;
   await diff(repository, before, (await readCommit(repository, to)).tree, '', changes);
   return changes.sort((a, b) => (a.path < b.path ? -1 : 1));
 }
@@ -101,4 +120,35 @@ function fileOf(line: TreeLine | undefined): { mode: string; blob: string } | un
 
 async function linesOf(repository: Pick<Repository, 'read'>, tree: string): Promise<TreeLine[]> {
   return parseTree(tree, expectType(tree, await repository.read(tree), 'tree'));
+}
+
+/** One file or directory of a commit, or undefined where the path leads nowhere. */
+export async function findPath(repository: Pick<Repository, 'read'>, commit: string, path: string): Promise<TreeLine | undefined> {
+  let found: TreeLine | undefined;
+  let tree: string | undefined = (await readCommit(repository, commit)).tree;
+  for (const name of path.split('/').filter((part) => part !== '' && part !== '.')) {
+    found = tree === undefined ? undefined : (await linesOf(repository, tree)).find((line) => line.name === name);
+    tree = treeOf(found);
+  }
+  return found;
+}
+
+/**
+ * What a merge holds that an automatic merge of its parents does not give, by path. A merge in which every path is one
+ * of the parents' may still have dropped a side's change, so it is made again; of more than two parents, what is none's.
+ */
+export async function mergeAdds(
+  repository: Repository,
+  merge: { tree: string; parents: readonly string[]; id: string },
+): Promise<readonly string[]> {
+  const differing = async (parent: string) => new Set((await diffTrees(repository, parent, merge.id)).map((p) => p.path));
+  const [first, second, ...others] = merge.parents as [string, string, ...string[]];
+  if (others.length === 0) {
+    const different = await repository.differsFromMerge([first, second], merge.tree);
+    if (different !== undefined) return different;
+  }
+  const sets = await Promise.all(merge.parents.map(differing));
+  const ofNone = [...(sets[0] ?? [])].filter((path) => sets.every((set) => set.has(path)));
+  // Conflicts were resolved by taking one side whole: somebody chose, and an automatic merge would not have.
+  return ofNone.length > 0 || others.length > 0 ? ofNone : ['(conflicts)'];
 }

@@ -3,11 +3,13 @@
  * Refuses shallow repositories, objects whose bytes do not hash to their id, and commits with an ambiguous header.
  */
 
-export { diffTrees, type History, listTree, readBlob, readCommit, readHistory } from './history.ts';
+export type { GitAccess } from './access.ts';
+export { diffTrees, listTree, readBlob, readCommit } from './history.ts';
 export { IsomorphicRepository } from './isomorphic-repository.ts';
 export { NativeRepository } from './native-repository.ts';
 export { openRepository } from './open-repository.ts';
 export { type ParsedCommit, parseCommit } from './parse-commit.ts';
+export { parseTag } from './parse-tag.ts';
 export { parseTree } from './parse-tree.ts';
 export { APPROVALS_REF, type Repository, redactUrl, sourceRef } from './repository.ts';
 export type { GitProgram } from './run-git.ts';

@@ -1,7 +1,8 @@
 import fs, { existsSync, mkdirSync } from 'node:fs';
 import git from 'isomorphic-git';
-import http from 'isomorphic-git/http/node';
 import { CountersignError, messageOf, NO_REVISION } from '../model/index.ts';
+import type { GitAccess } from './access.ts';
+import { httpClient } from './http-client.ts';
 import { type GitObject, type ObjectType, verifyObjectId } from './object.ts';
 import { parseCommit } from './parse-commit.ts';
 import { APPROVALS_REF, type Repository, redactUrl, refuseShallow, sourceRef } from './repository.ts';
@@ -15,26 +16,30 @@ export class IsomorphicRepository implements Repository {
     this.#gitdir = directory;
   }
 
-  async fetch(url: string, branch: string): Promise<void> {
+  async fetch(url: string, branch: string, access: GitAccess = {}): Promise<void> {
     if (!/^https?:\/\//.test(url))
       throw new CountersignError(
         'git-unreachable',
         `without the \`git\` program only http and https can be fetched, not \`${redactUrl(url)}\``,
         { hint: 'install git' },
       );
+    const http = httpClient(access.ca);
+    const onAuth = () =>
+      access.password === undefined ? { cancel: true } : { username: access.username ?? 'git', password: access.password };
     try {
       if (!existsSync(`${this.#gitdir}/HEAD`)) {
         mkdirSync(this.#gitdir, { recursive: true });
         await git.init({ fs, gitdir: this.#gitdir, bare: true });
       }
       await git.addRemote({ fs, gitdir: this.#gitdir, remote: 'origin', url, force: true }); // the library fetches for a named remote only
-      const refs = await git.listServerRefs({ http, url, protocolVersion: 1, prefix: 'refs/' });
+      const refs = await git.listServerRefs({ http, onAuth, url, protocolVersion: 1, prefix: 'refs/' });
       const fetchRef = async (remote: string, local: string) => {
         const oid = refs.find((r) => r.ref === remote)?.oid;
         if (oid === undefined) return false;
         await git.fetch({
           fs,
           http,
+          onAuth,
           gitdir: this.#gitdir,
           url,
           remoteRef: remote,
@@ -43,7 +48,7 @@ export class IsomorphicRepository implements Repository {
           tags: false,
           cache: this.#cache,
         });
-        await git.writeRef({ fs, gitdir: this.#gitdir, ref: local, value: oid, force: true });
+        await this.#advance(remote, local, oid, url);
         return true;
       };
       if (!(await fetchRef(`refs/heads/${branch}`, sourceRef(branch)))) {
@@ -78,10 +83,17 @@ export class IsomorphicRepository implements Repository {
     return object;
   }
 
-  async listCommits(from: string, to: string): Promise<string[]> {
+  async *listCommits(from: string, to: string): AsyncGenerator<readonly string[]> {
     refuseShallow(this.#gitdir);
     const excluded = from === NO_REVISION ? new Set<string>() : new Set(await this.#ancestors(from, new Set()));
-    return this.#ancestors(to, excluded);
+    const ids = await this.#ancestors(to, excluded);
+    for (let i = 0; i < ids.length; i += 512) yield ids.slice(i, i + 512);
+  }
+
+  async differsFromMerge(): Promise<never> {
+    throw new CountersignError('tool-missing', 'without the `git` program a merge cannot be made again to compare it', {
+      hint: 'install git 2.38 or later',
+    });
   }
 
   async isAncestor(ancestor: string, descendant: string): Promise<boolean> {
@@ -89,6 +101,16 @@ export class IsomorphicRepository implements Repository {
   }
 
   close(): void {}
+
+  // Approvals only grow; whoever can rewrite them could take a rejection away.
+  async #advance(remote: string, local: string, oid: string, url: string): Promise<void> {
+    const before = remote === APPROVALS_REF ? await this.resolve(local) : undefined;
+    if (before !== undefined && !(await this.isAncestor(before, oid)))
+      throw new CountersignError('git-rewound', `the approvals at \`${redactUrl(url)}\` were rewritten: some that were there are gone`, {
+        hint: `forbid force-pushes to \`${APPROVALS_REF}\`, and push the old approvals back`,
+      });
+    await git.writeRef({ fs, gitdir: this.#gitdir, ref: local, value: oid, force: true });
+  }
 
   // Depth first with a stack of our own: parents before children, each commit once. A malformed commit has no parents to follow.
   async #ancestors(start: string, excluded: ReadonlySet<string>): Promise<string[]> {

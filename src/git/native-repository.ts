@@ -1,6 +1,10 @@
 import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
 import { existsSync, mkdirSync } from 'node:fs';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { CountersignError, isObjectId, NO_REVISION } from '../model/index.ts';
+import { accessEnvironment, type GitAccess } from './access.ts';
 import { type GitObject, type ObjectType, verifyObjectId } from './object.ts';
 import { APPROVALS_REF, type Repository, redactUrl, refuseShallow, sourceRef } from './repository.ts';
 import { complaint, type GitProgram, runGit } from './run-git.ts';
@@ -28,6 +32,8 @@ const SAFE = [
   '-c',
   'gc.auto=0',
 ];
+const BATCH = 512; // commits examined together
+const WALK_TIMEOUT_MS = 30 * 60_000;
 const MAX_OBJECT = 64 * 1024 * 1024; // a manifest or key is far smaller; a disk image in the repository must not fill memory
 
 /** A repository read through the `git` program: one long-lived `cat-file --batch`, one short process for everything else. */
@@ -41,10 +47,13 @@ export class NativeRepository implements Repository {
     this.#git = git;
   }
 
-  async fetch(url: string, branch: string): Promise<void> {
+  async fetch(url: string, branch: string, access: GitAccess = {}): Promise<void> {
     await this.#create();
-    const refspecs = [`+refs/heads/${branch}:${sourceRef(branch)}`, `+${APPROVALS_REF}*:${APPROVALS_REF}*`];
-    const result = await this.#run(['fetch', '--quiet', '--no-tags', '--no-write-fetch-head', '--end-of-options', url, ...refspecs]);
+    const refspecs = [`+refs/heads/${branch}:${sourceRef(branch)}`, `${APPROVALS_REF}*:${APPROVALS_REF}*`];
+    const result = await this.#run(['fetch', '--quiet', '--no-tags', '--no-write-fetch-head', '--end-of-options', url, ...refspecs], {
+      ...this.#env(),
+      ...accessEnvironment(url, access),
+    });
     if (result.code !== 0) throw fetchFailed(url, branch, result.stderr);
     refuseShallow(this.#directory);
   }
@@ -66,20 +75,39 @@ export class NativeRepository implements Repository {
     return object;
   }
 
-  async listCommits(from: string, to: string): Promise<string[]> {
+  async *listCommits(from: string, to: string): AsyncGenerator<readonly string[]> {
     refuseShallow(this.#directory);
     const range = from === NO_REVISION ? [to] : [to, `^${from}`];
-    const result = await this.#run(['rev-list', '--topo-order', '--reverse', '--end-of-options', ...range]);
-    if (result.code !== 0)
-      throw new CountersignError('git-object-missing', `cannot walk the history of \`${to}\`: ${complaint(result.stderr)}`, {
-        recover: 'retry',
-      });
-    return result.stdout.toString('utf8').split('\n').filter(isObjectId);
+    const args = [...SAFE, 'rev-list', '--topo-order', '--reverse', '--end-of-options', ...range];
+    yield* streamIds(spawn(this.#git.file, args, { env: this.#env(), stdio: 'pipe', timeout: WALK_TIMEOUT_MS, killSignal: 'SIGKILL' }), to);
   }
 
   async isAncestor(ancestor: string, descendant: string): Promise<boolean> {
     const result = await this.#run(['merge-base', '--is-ancestor', '--end-of-options', ancestor, descendant]);
     return result.code === 0;
+  }
+
+  // What the merge makes goes into a folder of its own: a person's checkout is only read.
+  async differsFromMerge(parents: readonly [string, string], tree: string): Promise<readonly string[] | undefined> {
+    const scratch = await mkdtemp(join(tmpdir(), 'countersign-merge-'));
+    try {
+      const env = { ...this.#env(), GIT_OBJECT_DIRECTORY: scratch, GIT_ALTERNATE_OBJECT_DIRECTORIES: join(this.#directory, 'objects') };
+      const merged = await this.#run(['merge-tree', '--write-tree', '--no-messages', '--end-of-options', ...parents], env);
+      if (merged.code > 1)
+        throw new CountersignError('tool-missing', `git cannot merge by itself: ${complaint(merged.stderr)}`, {
+          hint: 'git 2.38 or later is needed to judge merges',
+        });
+      const made = merged.stdout.toString('utf8').split('\n', 1)[0] ?? '';
+      if (merged.code === 1) return undefined;
+      if (made === tree) return [];
+      const different = await this.#run(['diff-tree', '-r', '-z', '--name-only', '--no-renames', '--end-of-options', made, tree], env);
+      return different.stdout
+        .toString('utf8')
+        .split('\0')
+        .filter((path) => path !== '');
+    } finally {
+      await rm(scratch, { recursive: true, force: true });
+    }
   }
 
   close(): void {
@@ -97,12 +125,51 @@ export class NativeRepository implements Repository {
       throw new CountersignError('git-unreachable', `cannot create a repository at \`${this.#directory}\`: ${complaint(result.stderr)}`);
   }
 
-  #run(args: readonly string[]): ReturnType<typeof runGit> {
-    return runGit(this.#git.file, [...SAFE, ...args], { env: this.#env() });
+  #run(args: readonly string[], env = this.#env()): ReturnType<typeof runGit> {
+    return runGit(this.#git.file, [...SAFE, ...args], { env });
   }
 
   #env(): NodeJS.ProcessEnv {
     return { ...ENVIRONMENT, PATH: this.#git.path, GIT_DIR: this.#directory };
+  }
+}
+
+// rev-list writes as it walks; ids are handed on in batches and never all held.
+async function* streamIds(child: ChildProcessWithoutNullStreams, to: string): AsyncGenerator<readonly string[]> {
+  const err: Buffer[] = [];
+  child.stderr.on('data', (d: Buffer) => err.push(d));
+  const ended = new Promise<number>((resolve) => {
+    child.on('error', () => resolve(-1));
+    child.on('close', (code) => resolve(code ?? 1));
+  });
+  child.stdin.on('error', () => {});
+  child.stdin.end();
+  let rest = '';
+  let batch: string[] = [];
+  try {
+    for await (const chunk of child.stdout as AsyncIterable<Buffer>) {
+      const lines = (rest + chunk.toString('latin1')).split('\n');
+      rest = lines.pop() ?? '';
+      for (const line of lines) {
+        if (isObjectId(line)) batch.push(line);
+        if (batch.length < BATCH) continue;
+        yield batch;
+        batch = [];
+      }
+    }
+    const code = await ended;
+    if (code === -1) throw new CountersignError('tool-missing', 'cannot run `git`', { hint: 'install git' });
+    if (code !== 0)
+      throw new CountersignError(
+        'git-object-missing',
+        `cannot walk the history of \`${to}\`: ${complaint(Buffer.concat(err).toString('utf8'))}`,
+        {
+          recover: 'retry',
+        },
+      );
+    if (batch.length > 0) yield batch;
+  } finally {
+    child.kill('SIGKILL');
   }
 }
 
@@ -112,6 +179,14 @@ function fetchFailed(url: string, branch: string, stderr: string): CountersignEr
     return new CountersignError('git-ref-missing', `\`${where}\` has no branch \`${branch}\``, {
       hint: 'push the branch, or correct `spec.source.branch`',
       recover: 'retry',
+    });
+  if (new RegExp(`\\[rejected\\].*${APPROVALS_REF}`).test(stderr))
+    return new CountersignError('git-rewound', `the approvals at \`${where}\` were rewritten: some that were there are gone`, {
+      hint: `forbid force-pushes to \`${APPROVALS_REF}\`, and push the old approvals back`,
+    });
+  if (/Host key verification failed|No \S+ host key is known/.test(stderr))
+    return new CountersignError('git-unreachable', `the host key of \`${where}\` is not the one in \`knownHostsFile\``, {
+      hint: 'compare it with what the forge publishes before you add it',
     });
   return new CountersignError('git-unreachable', `cannot fetch from \`${where}\`: ${complaint(stderr)}`, {
     hint: 'check `spec.source.url`, the network and the credentials',

@@ -1,11 +1,21 @@
 import type { Author, Commit } from '../model/index.ts';
 
+/** Why the bytes of a commit or tag are refused. */
+export type MalformedCode =
+  /** A header that may stand once stands twice: two readers would see two commits. */
+  | 'header-repeated'
+  | 'headers-out-of-order'
+  /** A header that Git strips from what a signature covers, because its name begins like a signature's. */
+  | 'header-like-signature'
+  /** Anything else that Git would not have written. */
+  | 'malformed';
+
 /** A commit, or why its bytes are refused. */
 export type ParsedCommit =
   | { readonly kind: 'commit'; readonly commit: Commit }
-  | { readonly kind: 'malformed'; readonly id: string; readonly reason: string };
+  | { readonly kind: 'malformed'; readonly id: string; readonly code: MalformedCode; readonly reason: string };
 
-type Header = { readonly name: string; readonly value: string; readonly start: number; readonly end: number };
+type Header = { readonly name: string; readonly start: number; readonly valueAt: number; readonly end: number };
 
 const SINGLE = new Set(['tree', 'author', 'committer', 'encoding', 'gpgsig', 'gpgsig-sha256', 'change-id']);
 
@@ -19,78 +29,88 @@ export function parseCommit(id: string, bytes: Uint8Array): ParsedCommit {
   try {
     return { kind: 'commit', commit: split(id, Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)) };
   } catch (thrown) {
-    if (thrown instanceof Malformed) return { kind: 'malformed', id, reason: thrown.message };
+    if (thrown instanceof Malformed) return { kind: 'malformed', id, code: thrown.code, reason: thrown.message };
     throw thrown;
   }
 }
 
-class Malformed extends Error {}
+/** Bytes that are refused, and by which code. */
+export class Malformed extends Error {
+  readonly code: MalformedCode;
+  constructor(message: string, code: MalformedCode = 'malformed') {
+    super(message);
+    this.code = code;
+  }
+}
 
 function split(id: string, bytes: Buffer): Commit {
   const { headers, bodyAt } = readHeaders(bytes);
   const seen = new Set<string>();
-  for (const header of headers) {
-    if (SINGLE.has(header.name) && seen.has(header.name)) throw new Malformed(`the header \`${header.name}\` stands twice`);
-    seen.add(header.name);
-    if (header.name.startsWith('gpgsig') && header.name !== 'gpgsig' && header.name !== 'gpgsig-sha256')
-      throw new Malformed('a header only looks like a signature');
+  for (const { name } of headers) {
+    if (SINGLE.has(name) && seen.has(name)) throw new Malformed(`the header \`${name}\` stands twice`, 'header-repeated');
+    seen.add(name);
+    if (name.startsWith('gpgsig') && name !== 'gpgsig' && name !== 'gpgsig-sha256')
+      throw new Malformed('a header only looks like a signature', 'header-like-signature');
   }
-  const order = headers.map((h) => h.name);
-  const parents = headers.filter((h) => h.name === 'parent');
-  const expected = ['tree', ...parents.map(() => 'parent'), 'author', 'committer'];
-  if (expected.some((name, i) => order[i] !== name))
-    throw new Malformed('the headers `tree`, `parent`, `author`, `committer` are not in their places');
-  const hexLength = id.length;
-  const value = (name: string) => headers.find((h) => h.name === name)?.value;
-  const signature = headers.find((h) => h.name === (hexLength === 64 ? 'gpgsig-sha256' : 'gpgsig'));
+  let parents = 0;
+  while (headers[1 + parents]?.name === 'parent') parents++;
+  const [tree, author, committer] = [headers[0], headers[1 + parents], headers[2 + parents]];
+  const late = headers.slice(1 + parents).some((h) => h.name === 'parent');
+  if (tree?.name !== 'tree' || author?.name !== 'author' || committer?.name !== 'committer' || late)
+    throw new Malformed('the headers `tree`, `parent`, `author`, `committer` are not in their places', 'headers-out-of-order');
+  const signature = headers.find((h) => h.name === (id.length === 64 ? 'gpgsig-sha256' : 'gpgsig'));
   return {
     id,
-    tree: objectId(value('tree') ?? '', hexLength),
-    parents: parents.map((h) => objectId(h.value, hexLength)),
-    author: parseAuthor(value('author') ?? '', 'author'),
-    committer: parseAuthor(value('committer') ?? '', 'committer'),
-    message: bytes.subarray(bodyAt).toString('utf8'),
+    tree: objectId(headerValue(bytes, tree), id.length),
+    parents: headers.slice(1, 1 + parents).map((h) => objectId(headerValue(bytes, h), id.length)),
+    author: parseAuthor(headerValue(bytes, author), 'author'),
+    committer: parseAuthor(headerValue(bytes, committer), 'committer'),
+    message: bytes.toString('utf8', bodyAt),
     payload: withoutSignatures(bytes, headers),
-    signature: signature?.value,
+    signature: signature === undefined ? undefined : headerValue(bytes, signature),
+    mergeTags: headers.filter((h) => h.name === 'mergetag').map((h) => Buffer.from(`${headerValue(bytes, h, 'latin1')}\n`, 'latin1')),
   };
 }
 
-function readHeaders(bytes: Buffer): { headers: Header[]; bodyAt: number } {
+/** The header lines, each with the continuation lines that belong to it, and where the message begins. */
+export function readHeaders(bytes: Buffer): { headers: Header[]; bodyAt: number } {
   const headers: Header[] = [];
   let at = 0;
   while (true) {
     if (at >= bytes.length) throw new Malformed('the header has no end');
     if (bytes[at] === 0x0a) return { headers, bodyAt: at + 1 };
     const start = at;
-    let line = lineFrom(bytes, at);
-    const space = line.text.indexOf(' ');
-    if (space <= 0) throw new Malformed('a header line has no value');
-    const name = line.text.slice(0, space);
+    at = lineEnd(bytes, at);
+    const space = bytes.indexOf(0x20, start);
+    if (space <= start || space >= at) throw new Malformed('a header line has no value');
+    const name = bytes.toString('latin1', start, space);
     if (!/^[a-z0-9-]+$/i.test(name)) throw new Malformed('a header has a name that Git does not write');
-    const lines = [line.text.slice(space + 1)];
-    at = line.next;
-    while (bytes[at] === 0x20) {
-      line = lineFrom(bytes, at);
-      lines.push(line.text.slice(1));
-      at = line.next;
-    }
-    headers.push({ name, value: lines.join('\n'), start, end: at });
+    while (bytes[at] === 0x20) at = lineEnd(bytes, at);
+    headers.push({ name, start, valueAt: space + 1, end: at });
   }
 }
 
-function lineFrom(bytes: Buffer, at: number): { text: string; next: number } {
+/** A header's value; the one space that begins each continuation line is not part of it. */
+export function headerValue(bytes: Buffer, header: Header, encoding: 'utf8' | 'latin1' = 'utf8'): string {
+  const text = bytes.toString(encoding, header.valueAt, header.end - 1);
+  return text.includes('\n') ? text.replaceAll('\n ', '\n') : text;
+}
+
+function lineEnd(bytes: Buffer, at: number): number {
   const end = bytes.indexOf(0x0a, at);
   if (end < 0) throw new Malformed('the header has no end');
-  const text = bytes.subarray(at, end);
-  if (text.includes(0)) throw new Malformed('the header holds a NUL byte');
-  return { text: text.toString('utf8'), next: end + 1 };
+  const nul = bytes.indexOf(0, at);
+  if (nul >= 0 && nul < end) throw new Malformed('the header holds a NUL byte');
+  return end + 1;
 }
 
 // By bytes, never by rebuilding: a rebuilt payload differs for CR, latin-1 and trailing blank lines.
 function withoutSignatures(bytes: Buffer, headers: readonly Header[]): Uint8Array {
+  const signatures = headers.filter((h) => h.name === 'gpgsig' || h.name === 'gpgsig-sha256');
+  if (signatures.length === 0) return bytes;
   const parts: Buffer[] = [];
   let at = 0;
-  for (const header of headers.filter((h) => h.name === 'gpgsig' || h.name === 'gpgsig-sha256')) {
+  for (const header of signatures) {
     parts.push(bytes.subarray(at, header.start));
     at = header.end;
   }
@@ -98,12 +118,14 @@ function withoutSignatures(bytes: Buffer, headers: readonly Header[]): Uint8Arra
   return Buffer.concat(parts);
 }
 
-function objectId(text: string, length: number): string {
+/** A whole object id in lower-case hex, of the repository's length. */
+export function objectId(text: string, length: number): string {
   if (text.length !== length || !/^[0-9a-f]+$/.test(text)) throw new Malformed('a tree or parent id is not a full object id');
   return text;
 }
 
-function parseAuthor(text: string, which: string): Author {
+/** `name <address> seconds zone`, as Git writes it. */
+export function parseAuthor(text: string, which: string): Author {
   const open = text.lastIndexOf('<');
   const close = text.lastIndexOf('>');
   const when = text.slice(close + 1);

@@ -1,18 +1,24 @@
 import { existsSync } from 'node:fs';
 import { CountersignError } from '../model/index.ts';
+import type { GitAccess } from './access.ts';
 import type { GitObject } from './object.ts';
 
 /** A repository on disk. Every object it gives was hashed again and is what its id says. */
 export interface Repository {
-  /** Fetches a branch and the approvals from a remote; the branch is then `refs/countersign/source/<branch>`. */
-  fetch(url: string, branch: string): Promise<void>;
+  /**
+   * Fetches a branch and the approvals from a remote; the branch is then `refs/countersign/source/<branch>`. Throws
+   * `git-rewound` when the approvals lost something: their history only grows.
+   */
+  fetch(url: string, branch: string, access?: GitAccess): Promise<void>;
   /** The object id a ref stands for, or undefined. */
   resolve(ref: string): Promise<string | undefined>;
   /** Any object; throws `git-object-missing` or `git-object-corrupt`. */
   read(id: string): Promise<GitObject>;
-  /** Ids of the commits reachable from `to` and not from `from` (`NO_REVISION`: all), parents before children. */
-  listCommits(from: string, to: string): Promise<string[]>;
+  /** Ids of the commits reachable from `to` and not from `from` (`NO_REVISION`: all), parents before children, in batches. */
+  listCommits(from: string, to: string): AsyncIterable<readonly string[]>;
   isAncestor(ancestor: string, descendant: string): Promise<boolean>;
+  /** Paths at which `tree` differs from what an automatic merge of the two commits gives; undefined when that has conflicts. */
+  differsFromMerge(parents: readonly [string, string], tree: string): Promise<readonly string[] | undefined>;
   close(): void;
 }
 

@@ -1,19 +1,45 @@
-import { diffTrees, listTree, readBlob, readCommit, readHistory } from './history.ts';
+import { CountersignError, isNoRevision } from '../model/index.ts';
+import { diffTrees, findPath, listTree, mergeAdds, readBlob, readCommit, readCommits } from './history.ts';
+import { expectType } from './object.ts';
+import { parseTree } from './parse-tree.ts';
 import { APPROVALS_REF, type Repository } from './repository.ts';
+
+const MAX_FILE = 4 * 1024 * 1024; // a TrustPolicy with the keyrings of hundreds of people
 
 /** A repository as the gate reads it: histories, differences, files and approvals. */
 export function sourceRepository(repository: Repository) {
   return {
     isAncestor: (ancestor: string, descendant: string) => repository.isAncestor(ancestor, descendant),
-    history: (from: string, to: string) => readHistory(repository, from, to),
+    commitIds: (from: string, to: string) => repository.listCommits(from, to),
+    commits: (ids: readonly string[]) => readCommits(repository, ids),
     diff: (from: string, to: string) => diffTrees(repository, from, to),
+    mergeAdds: (merge: { id: string; tree: string; parents: readonly string[] }) => mergeAdds(repository, merge),
     tree: async (commit: string) => (await readCommit(repository, commit)).tree,
+    time: async (commit: string) => (isNoRevision(commit) ? undefined : (await readCommit(repository, commit)).committer.time),
     files: (tree: string, directory: string) => listTree(repository, tree, directory),
     blob: (id: string) => readBlob(repository, id),
-    approvals: async (ref: string) => {
+    /** A file's id and content at a commit, or undefined where it is not there. */
+    file: async (commit: string, path: string) => {
+      const line = await findPath(repository, commit, path);
+      if (line === undefined) return undefined;
+      if (!/^100/.test(line.mode)) throw new CountersignError('config-invalid', `\`${path}\` is no file in ${commit.slice(0, 12)}`);
+      const bytes = await readBlob(repository, line.id);
+      if (bytes.length > MAX_FILE)
+        throw new CountersignError('config-invalid', `\`${path}\` is larger than ${MAX_FILE} bytes in ${commit.slice(0, 12)}`);
+      return { id: line.id, text: Buffer.from(bytes).toString('utf8') };
+    },
+    /** Stored approvals of a ref that were filed for a tree the filter wants; the others stay unread. */
+    approvals: async (ref: string, wanted: (tree: string) => boolean) => {
       const tip = await repository.resolve(APPROVALS_REF);
-      if (tip === undefined) return [];
-      const files = await listTree(repository, (await readCommit(repository, tip)).tree, `v1/${ref}`);
+      const place = tip === undefined ? undefined : await findPath(repository, tip, `v1/${ref}`);
+      if (place?.mode !== '40000') return [];
+      const changes = parseTree(place.id, expectType(place.id, await repository.read(place.id), 'tree'));
+      const filed = changes.filter((c) => c.mode === '40000' && wanted(c.name.split('-')[1] ?? ''));
+      const files = (
+        await Promise.all(
+          filed.map(async (c) => (await listTree(repository, c.id)).map((f) => ({ ...f, path: `v1/${ref}/${c.name}/${f.path}` }))),
+        )
+      ).flat();
       return Promise.all(
         files.map(async ({ path, blob }) => ({ path, text: Buffer.from(await readBlob(repository, blob)).toString('utf8') })),
       );

@@ -35,6 +35,15 @@ export class UserRepository {
     return id;
   }
 
+  /** The object a tag's ref names: a tag object, or a commit for a lightweight tag; throws `git-ref-missing`. */
+  async tag(name: string): Promise<string> {
+    const result = await this.#run(['rev-parse', '--verify', '--quiet', '--end-of-options', `refs/tags/${name}`]);
+    const id = result.stdout.toString('utf8').trim();
+    if (result.code !== 0 || !isObjectId(id))
+      throw new CountersignError('git-ref-missing', `there is no tag \`${name}\` here`, { hint: 'fetch it first: `git fetch --tags`' });
+    return id;
+  }
+
   async config(key: string): Promise<string | undefined> {
     const result = await this.#run(['config', '--get', key]);
     return result.code === 0 ? result.stdout.toString('utf8').trim() : undefined;
@@ -57,14 +66,14 @@ export class UserRepository {
   }
 
   /**
-   * Adds one file to the approvals and pushes them. Files are named for their content, so when another approver was
-   * faster the same file is added on top of theirs. Throws `push-refused`; locally nothing stays behind then.
+   * Adds files to the approvals and pushes them. Files are named for their content, so when another approver was
+   * faster the same files are added on top of theirs. Throws `push-refused`; locally nothing stays behind then.
    */
-  async publishApproval(path: string, content: string, remote: string | undefined): Promise<void> {
+  async publishApprovals(files: readonly { readonly path: string; readonly content: string }[], remote: string | undefined): Promise<void> {
     for (let attempt = 1; ; attempt++) {
       if (remote !== undefined) await this.fetchApprovals(remote);
       const parent = (await this.#run(['rev-parse', '--verify', '--quiet', APPROVALS_REF])).stdout.toString('utf8').trim();
-      const commit = await this.#commitFile(parent, path, content);
+      const commit = await this.#commitFiles(parent, files);
       const result =
         remote === undefined ? { code: 0, stderr: '' } : await this.#run(['push', '--quiet', remote, `${commit}:${APPROVALS_REF}`]);
       if (result.code === 0) {
@@ -79,9 +88,10 @@ export class UserRepository {
     }
   }
 
-  async #commitFile(parent: string, path: string, content: string): Promise<string> {
-    const blob = await this.#must(['hash-object', '-w', '--stdin'], content);
-    const tree = await this.#treeWith(parent === '' ? undefined : parent, path.split('/'), blob);
+  async #commitFiles(parent: string, files: readonly { readonly path: string; readonly content: string }[]): Promise<string> {
+    let tree: string | undefined = parent === '' ? undefined : parent;
+    for (const { path, content } of files)
+      tree = await this.#treeWith(tree, path.split('/'), await this.#must(['hash-object', '-w', '--stdin'], content));
     // The signature is inside the file; this commit only carries it, so it is not signed again.
     const identity = [
       '-c',
@@ -89,14 +99,15 @@ export class UserRepository {
       '-c',
       `user.email=${(await this.config('user.email')) ?? 'approver@localhost'}`,
     ];
+    const what = files.map((f) => f.path.split('/').at(-2) ?? '')[0] ?? '';
     return this.#must([
       ...identity,
       'commit-tree',
       '--no-gpg-sign',
       ...(parent === '' ? [] : ['-p', parent]),
       '-m',
-      `approve ${path.split('/').at(-2) ?? ''}`,
-      tree,
+      `approve ${what}`,
+      tree ?? '',
     ]);
   }
 

@@ -4,7 +4,7 @@
  */
 export { type Checkpoint, openCheckpoint, signCheckpoint } from './checkpoint.ts';
 export { evidenceRef } from './evidence.ts';
-export { LEDGER_FILES, Ledger, ledgerName, openLedger } from './ledger.ts';
+export { LEDGER_FILES, Ledger, ledgerFile, ledgerName, openLedger } from './ledger.ts';
 export { LedgerReader } from './ledger-reader.ts';
 export { CompactRange, leafHash } from './merkle.ts';
 export {

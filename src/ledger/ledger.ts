@@ -18,6 +18,11 @@ export const LEDGER_FILES = {
 } as const;
 const FILES = LEDGER_FILES;
 
+/** The store of a ledger, given its data directory or the store itself. */
+export function ledgerFile(path: string): string {
+  return path.endsWith('.db') ? path : join(path, FILES.store);
+}
+
 const MAX_ENTRY = 65_535; // C2SP tlog-tiles writes the length of an entry in 16 bits
 
 const SCHEMA = `

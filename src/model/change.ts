@@ -1,7 +1,13 @@
-import type { Commit, PathChange } from './commit.ts';
+import type { CommitFacts } from './commit.ts';
 
 /** The principal whose key verifiably signed something, and the key that did. */
-export type Signer = { readonly principal: string; readonly kind: 'person' | 'platform'; readonly key: string };
+export type Signer = { readonly principal: string; readonly kind: 'person' | 'bot' | 'platform'; readonly key: string };
+
+/**
+ * How strong an approval is. `A+`: the person's hardware key, touched or with PIN; `A`: the person's key; `B`: a forge's
+ * review of this very commit, signed by an importer; `C`: a forge's word that names no commit, which alone counts for nothing.
+ */
+export type EvidenceClass = 'A+' | 'A' | 'B' | 'C';
 
 /** A principal's signed statement that a given change may go ahead. */
 export type Approval = {
@@ -15,6 +21,11 @@ export type Approval = {
   readonly reason: string;
   /** SHA-256 of the envelope as stored. */
   readonly envelope: string;
+  readonly class: EvidenceClass;
+  /** `exact`: this base and this tree; `equivalent`: the same change, after the base moved on in other files. */
+  readonly match: 'exact' | 'equivalent';
+  /** The bot that signed for a forge's review. */
+  readonly importer?: string;
 };
 
 /** One transition of one environment from the last applied revision (or `NO_REVISION`) to a new one. */
@@ -26,12 +37,13 @@ export type Change = {
   readonly ref: string;
   readonly from: string;
   readonly to: string;
+  /** The tree of `to`. */
+  readonly tree: string;
   /** Every commit reachable from `to` and not from `from`, oldest first; the last one is `to`. */
-  readonly commits: readonly Commit[];
+  readonly commits: readonly CommitFacts[];
+  /** The commit was on the branch before and is asked for again: only approvals that say so allow it. */
+  readonly rollback: boolean;
 };
-
-/** One hop on the first-parent line of a change, with the paths that differ. */
-export type Step = { readonly from: string; readonly to: string; readonly tree: string; readonly paths: readonly PathChange[] };
 
 declare const verified: unique symbol;
 

@@ -7,6 +7,44 @@ type Body =
   | { readonly type: 'log.opened'; readonly origin: string }
   | { readonly type: 'service.started'; readonly version: string; readonly environments: readonly string[]; readonly configuration: string }
   | {
+      /** Commits that were met for the first time; the time of this entry is when they were first seen. */
+      readonly type: 'commits.seen';
+      readonly environment: string;
+      readonly ref: string;
+      readonly tip: string;
+      readonly count: number;
+      /** Their ids. */
+      readonly evidence: EvidenceRef;
+    }
+  | {
+      /** History up to this commit is taken as it is, by `spec.source.baseline`. */
+      readonly type: 'history.sealed';
+      readonly environment: string;
+      readonly ref: string;
+      readonly commit: string;
+      readonly tree: string;
+    }
+  | {
+      /** The TrustPolicy in the repository that is in force once `revision` is applied. */
+      readonly type: 'trust.changed';
+      readonly environment: string;
+      readonly revision: string;
+      readonly before: string;
+      readonly after: string;
+      /** Index of the `change.judged` entry that allows it. */
+      readonly verdict: number;
+      /** The whole TrustPolicy. */
+      readonly evidence: EvidenceRef;
+    }
+  | {
+      /** The branch has not moved for longer than `spec.source.staleAfter`. */
+      readonly type: 'source.stale';
+      readonly environment: string;
+      readonly tip: string;
+      /** When the tip was first seen; ISO 8601. */
+      readonly since: string;
+    }
+  | {
       readonly type: 'change.judged';
       readonly environment: string;
       readonly from: string;

@@ -13,14 +13,15 @@ function segmentsMatch(pattern: readonly string[], path: readonly string[]): boo
     const next = new Set<number>();
     for (const at of reachable) {
       if (segment === '**') for (let i = at; i <= path.length; i++) next.add(i);
-      else if (at < path.length && segmentMatches(segment, path[at] ?? '')) next.add(at + 1);
+      else if (at < path.length && wildcardMatches(segment, path[at] ?? '')) next.add(at + 1);
     }
     reachable = next;
   }
   return reachable.has(path.length);
 }
 
-function segmentMatches(pattern: string, text: string): boolean {
+/** Whether `*` (any characters) and `?` (one) make the pattern into the whole text; in pattern × text steps at most. */
+export function wildcardMatches(pattern: string, text: string): boolean {
   let p = 0;
   let t = 0;
   let star = -1;

@@ -15,17 +15,42 @@ const duration = z
 
 const time = z.iso.datetime({ offset: true, error: 'a time such as `2026-01-31T00:00:00Z`' });
 
+const revoked = z
+  .strictObject({
+    at: time.describe('When it was revoked.'),
+    reason: z
+      .enum(['compromised', 'superseded', 'retired'])
+      .describe('`superseded` and `retired` end the key at `at`; `compromised` takes back everything, also what is older.'),
+    compromisedSince: time.optional().describe('Commits that the ledger saw before this time still count under a compromised key.'),
+  })
+  .describe('The key was revoked.');
+
+const pem = z.string().min(1).max(1_000_000);
+
 const key = z
   .strictObject({
-    ssh: z.string().min(1).optional().describe('An OpenSSH public key line, for example `ssh-ed25519 AAAA…`.'),
-    openpgp: z.string().min(1).optional().describe('An armored OpenPGP public key.'),
-    openpgpFile: z.string().min(1).optional().describe('A file with an armored OpenPGP public key, relative to this document.'),
+    ssh: z.string().min(1).max(16_384).optional().describe('An OpenSSH public key line, for example `ssh-ed25519 AAAA…`.'),
+    openpgp: pem.optional().describe('An armored OpenPGP public key; several exports of one key over time are merged.'),
+    openpgpFile: z.string().min(1).optional().describe('A file with armored OpenPGP public keys, relative to this document.'),
     validAfter: time.optional().describe('Signatures before this time do not count.'),
     validBefore: time.optional().describe('Signatures from this time on do not count.'),
+    revoked: revoked.optional(),
+    requireTouch: z.boolean().optional().describe('A hardware key must have been touched for each signature.'),
+    requirePin: z.boolean().optional().describe('A hardware key must have asked for its PIN or fingerprint for each signature.'),
   })
   .refine((k) => [k.ssh, k.openpgp, k.openpgpFile].filter((v) => v !== undefined).length === 1, {
     error: 'exactly one of `ssh`, `openpgp` and `openpgpFile`',
   });
+
+const SSH_KEY_TYPES = [
+  'ssh-ed25519',
+  'ecdsa-sha2-nistp256',
+  'ecdsa-sha2-nistp384',
+  'ecdsa-sha2-nistp521',
+  'ssh-rsa',
+  'sk-ssh-ed25519@openssh.com',
+  'sk-ecdsa-sha2-nistp256@openssh.com',
+] as const;
 
 const metadata = z.strictObject({ name });
 
@@ -38,9 +63,31 @@ export const trustPolicySchema = z.strictObject({
       .array(
         z.strictObject({
           name,
-          kind: z.enum(['person', 'platform']).default('person').describe('A platform (a forge, a bot) never counts as a person.'),
+          kind: z
+            .enum(['person', 'bot', 'platform'])
+            .default('person')
+            .describe(
+              'A `bot` signs what it makes itself. A `platform` (a forge’s own key) signs for whoever pressed its button. Neither is a person, and neither approves.',
+            ),
           emails: z.array(z.string().min(3)).default([]).describe('Addresses this principal writes commits under.'),
-          keys: z.array(key).min(1),
+          forgeAccounts: z
+            .array(
+              z.strictObject({
+                forge: z.string().min(1).describe('The forge’s host, for example `github.com`.'),
+                id: z
+                  .string()
+                  .regex(/^\d+$/, 'the account’s number')
+                  .describe('The number of the account there; names can be taken over, numbers cannot.'),
+                login: z.string().optional().describe('Its name there, for people to read.'),
+              }),
+            )
+            .default([])
+            .describe('Accounts whose imported reviews are this person’s.'),
+          imports: z
+            .array(z.string().min(1))
+            .default([])
+            .describe('Forges (hosts) whose reviews this bot may import and sign for; `countersign approvals import`.'),
+          keys: z.array(key).default([]).describe('Keys that prove it is them; none where certificates or allowed signers do.'),
         }),
       )
       .min(1),
@@ -56,12 +103,84 @@ export const trustPolicySchema = z.strictObject({
             .strictObject({
               required: z.int().min(0).max(20).describe('How many people must approve.'),
               from: z.array(name).default([]).describe('Principals or groups whose approval counts.'),
+              equivalent: z
+                .boolean()
+                .default(false)
+                .describe('Whether an approval still counts when the base moved on, but only in other files.'),
+              forgeReviews: z
+                .enum(['half', 'whole', 'none'])
+                .default('half')
+                .describe('What an imported forge review of this very commit is worth; `half`: two make one approval.'),
             })
             .prefault({ required: 1 }),
         }),
       )
       .min(1)
       .describe('Every rule that matches a touched path must hold; a path that no rule matches is refused.'),
+    certificateAuthorities: z
+      .array(
+        z.strictObject({
+          name,
+          ssh: z.string().min(1).max(16_384).describe('The authority’s OpenSSH public key line.'),
+          principals: z
+            .string()
+            .min(1)
+            .describe('Which names in certificates it may vouch for: patterns with `*`, `?` and `!`, for example `*@example.com`.'),
+          validAfter: time.optional(),
+          validBefore: time.optional(),
+          revoked: revoked.optional(),
+        }),
+      )
+      .default([])
+      .describe('SSH certificate authorities; a name in a certificate is a principal’s name or one of its addresses.'),
+    allowedSigners: z
+      .string()
+      .optional()
+      .describe('Lines as in OpenSSH’s allowed_signers; each must lead to one principal by its addresses.'),
+    allowedSignersFile: z.string().min(1).optional().describe('The same in a file, relative to this document.'),
+    sshRevocations: z
+      .string()
+      .optional()
+      .describe('Revoked SSH keys: public key lines, or a key revocation list (`ssh-keygen -k`) in base64.'),
+    sshRevocationsFile: z.string().min(1).optional().describe('The same in a file (binary or lines), relative to this document.'),
+    algorithms: z
+      .strictObject({
+        minimumRsaBits: z.int().min(2048).max(16_384).default(3072).describe('RSA keys below this are refused.'),
+        sshKeyTypes: z
+          .array(z.enum(SSH_KEY_TYPES))
+          .min(1)
+          .default([...SSH_KEY_TYPES])
+          .describe('SSH key types that count.'),
+        requireTouch: z.boolean().default(false).describe('Only signatures that a hardware key was touched for count.'),
+        requirePin: z.boolean().default(false).describe('Only signatures that a hardware key asked its PIN or fingerprint for count.'),
+      })
+      .prefault({}),
+    times: z
+      .strictObject({
+        skew: duration.default('5m').describe('How far honest clocks may differ.'),
+        spread: duration.default('24h').describe('How far an OpenPGP signature’s own time may lie from the commit’s.'),
+        maximumAge: duration.optional().describe('How old a commit may say it is when it is first seen; default: any age.'),
+      })
+      .prefault({}),
+    history: z
+      .enum(['strict', 'merged'])
+      .default('strict')
+      .describe(
+        '`strict`: every commit is signed. `merged`: an unsigned one may come in by a merge that a person signed and others approved.',
+      ),
+    roots: z
+      .strictObject({ members: z.array(name).min(1), threshold: z.int().min(1).max(20).default(1) })
+      .optional()
+      .describe('Who must approve a change of this policy where it is kept in the repository (`spec.trustPath` of the Environment).'),
+    blocked: z
+      .array(
+        z.strictObject({
+          payload: z.string().regex(/^[0-9a-f]{64}$/, 'a SHA-256 as `countersign provenance --output jsonl` prints it'),
+          reason: z.string().min(1),
+        }),
+      )
+      .default([])
+      .describe('Commits that never count, by the digest of what is signed: a commit’s id changes with the spelling of its signature.'),
   }),
 });
 
@@ -79,7 +198,29 @@ export const environmentSchema = z.strictObject({
         .string()
         .regex(/^([0-9a-f]{40}|[0-9a-f]{64})$/, 'a full commit id')
         .optional()
-        .describe('Commits up to this one are taken as they are; without it, the whole history is judged.'),
+        .describe('The seal: commits up to this one are taken as they are, and that is recorded; without it, the whole history is judged.'),
+      staleAfter: duration.optional().describe('Say so when the branch has not moved for this long: a mirror may be holding commits back.'),
+      credentials: z
+        .strictObject({
+          username: z.string().min(1).optional().describe('For HTTP; forges take any name with a token.'),
+          passwordFile: z.string().min(1).optional().describe('A file with a password or token for HTTP, relative to this document.'),
+          sshKeyFile: z.string().min(1).optional().describe('A private key for SSH.'),
+          knownHostsFile: z.string().min(1).optional().describe('The host keys that are believed; needed for SSH.'),
+          caFile: z.string().min(1).optional().describe('Certificates (PEM) of the authority of an HTTPS server.'),
+          githubApp: z
+            .strictObject({
+              appId: z.string().regex(/^\d+$/, 'a number'),
+              installationId: z.string().regex(/^\d+$/, 'a number'),
+              privateKeyFile: z.string().min(1),
+              apiUrl: z.url().default('https://api.github.com'),
+            })
+            .optional()
+            .describe('Fetch as an installation of a GitHub App.'),
+        })
+        .refine((c) => c.sshKeyFile === undefined || c.knownHostsFile !== undefined, { error: '`knownHostsFile` beside `sshKeyFile`' })
+        .refine((c) => c.passwordFile === undefined || c.githubApp === undefined, { error: 'either `passwordFile` or `githubApp`' })
+        .optional()
+        .describe('How to get in; files are read at each fetch, so they can be renewed.'),
     }),
     target: z
       .strictObject({
@@ -90,6 +231,11 @@ export const environmentSchema = z.strictObject({
       })
       .describe('Where the objects run.'),
     trust: name.describe('The TrustPolicy that judges commits and approvals.'),
+    trustPath: z
+      .string()
+      .min(1)
+      .optional()
+      .describe('A file in the repository with the TrustPolicy; `trust` then only begins it, and its `roots` approve each change.'),
     policies: z
       .strictObject({
         bundle: z.string().optional().describe('A bundle of your own (`.tar.gz`), relative to this document; default: the shipped one.'),
@@ -120,6 +266,8 @@ export const environmentSchema = z.strictObject({
   }),
 });
 
+/** How to get into a Git remote, as the Environment says it. */
+export type SourceCredentials = NonNullable<Environment['spec']['source']['credentials']>;
 export type Environment = z.infer<typeof environmentSchema>;
 export type TrustPolicy = z.infer<typeof trustPolicySchema>;
 export type Document = Environment | TrustPolicy;

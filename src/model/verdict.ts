@@ -1,4 +1,5 @@
 import type { Approval, Signer } from './change.ts';
+import type { Moment, SignatureFormat } from './commit.ts';
 import type { ObjectRef, SourceLine } from './kubernetes.ts';
 
 /** One reason for "no". `code` is stable and documented; `message` is one line for people. */
@@ -26,13 +27,33 @@ export type CommitVerdict = {
   readonly code: string;
   readonly reason: string;
   readonly hint?: string;
-  readonly format?: 'openpgp' | 'ssh';
+  readonly format?: SignatureFormat;
   readonly key?: string;
+  readonly subkey?: string;
+  readonly algorithm?: string;
   readonly signer?: Signer;
+  /** Seconds since 1970, as an OpenPGP signature claims. */
+  readonly signedAt?: number;
+  readonly hardware?: { readonly touched: boolean; readonly verified: boolean };
+  readonly certificate?: { readonly authority: string; readonly name: string; readonly keyId: string; readonly serial: string };
+  /** When it was first seen, ISO 8601, and whose clock that was. */
+  readonly seen: string;
+  readonly basis: Moment['basis'];
+  /** SHA-256 of what is signed. */
+  readonly payload: string;
+  /** Paths at which a merge holds what neither parent has and an automatic merge does not make. */
+  readonly mergeAdds?: readonly string[];
+  /** Signed tags that a merge carries. */
+  readonly tags?: readonly { readonly name: string; readonly signer?: string; readonly code: string }[];
 };
 
 /** What a verdict was reached with: the same inputs always give the same verdict. */
-export type Consulted = { readonly trustDigest: string; readonly bundleDigest: string };
+export type Consulted = {
+  readonly trustDigest: string;
+  readonly bundleDigest: string;
+  /** `ledger`: commits are judged at the time the ledger first named them; `now`: there is no ledger here, and the cluster's may decide otherwise. */
+  readonly time: 'ledger' | 'now';
+};
 
 /** The decision on a change: outcome, every reason, and what was consulted. */
 export type Verdict = {
@@ -41,6 +62,10 @@ export type Verdict = {
   readonly from: string;
   readonly to: string;
   readonly tree: string;
+  /** The branch goes back to an earlier commit, by approvals that say so. */
+  readonly rollback?: true;
+  /** Digest of the TrustPolicy in the repository after this change, where it is kept there and differs. */
+  readonly trustAfter?: string;
   readonly commits: readonly CommitVerdict[];
   readonly approvals: readonly Approval[];
   readonly violations: readonly Violation[];

@@ -95,7 +95,7 @@ export function changeInput(
     ref: change.ref,
     commits: change.commits.map((c) => ({
       id: c.id,
-      subject: c.message.split('\n', 1)[0] ?? '',
+      subject: c.subject,
       author: person(c.author),
       committer: person(c.committer),
       signer: signers.get(c.id) ?? '',

@@ -38,6 +38,7 @@ export class Reconciler {
   #wake: (() => void) | undefined;
   #stopped = false;
   #failures = 0;
+  #tip: { readonly id: string; readonly since: number } | undefined;
   // Live digests that differ from what was recorded only in fields others own.
   readonly #foreign = new Map<string, string>();
 
@@ -101,10 +102,34 @@ export class Reconciler {
     });
     this.#ports.onStep?.('fetched', this.name);
     await this.#finishInterrupted();
+    if (looked !== undefined) await this.#tellIfStale(looked.tip);
     if (looked !== undefined && looked.tip !== this.#state().revision) await this.#advance(looked.tip, looked.approvals);
     await this.#putDriftRight();
     if (trouble !== undefined) throw trouble;
     if (looked !== undefined && looked.tip === this.#state().revision) this.#report('applied', `at ${looked.tip.slice(0, 12)}`);
+  }
+
+  // A mirror or remote that holds commits back looks like a team on holiday. Somebody has to be told which it is.
+  async #tellIfStale(tip: string): Promise<void> {
+    const { staleAfter } = this.#gate.environment.spec.source;
+    const since = this.#firstLookAt(tip);
+    if (staleAfter === undefined || this.#ports.clock().getTime() - since < durationMs(staleAfter)) return;
+    const told = this.#ports.ledger.latest(['source.stale'], this.name)?.entry;
+    if (told?.tip === tip) return;
+    await this.#ports.ledger.record({ type: 'source.stale', environment: this.name, tip, since: new Date(since).toISOString() }, []);
+    this.#ports.log.warn(
+      { environment: this.name, tip, since: new Date(since).toISOString() },
+      `the branch has not moved for ${staleAfter}: is the remote holding commits back?`,
+    );
+  }
+
+  #firstLookAt(tip: string): number {
+    const now = this.#ports.clock().getTime();
+    if (this.#tip?.id !== tip) {
+      const seen = this.#ports.ledger.all('commits.seen', this.name).find((r) => r.entry.tip === tip);
+      this.#tip = { id: tip, since: seen === undefined ? now : Date.parse(seen.entry.time) };
+    }
+    return this.#tip.since;
   }
 
   #state(): EnvironmentState {

@@ -1,7 +1,20 @@
 import { z } from 'zod';
-import { type Approval, digestOf, type PathChange, sha256 } from '../model/index.ts';
+import { digestOf, durationMs, type PathChange, sha256 } from '../model/index.ts';
+import { examineSignature } from './examine-signature.ts';
+import { forgeReviewSchema, readForgeReview } from './forge-review.ts';
+import { judgeSignature } from './judge-signature.ts';
+import {
+  type Binding,
+  bindingOf,
+  boundFields,
+  DECISIONS,
+  type Decision,
+  digest,
+  type ReadApproval,
+  type Refused,
+  subjectSchema,
+} from './statement.ts';
 import type { TrustStore } from './trust-store.ts';
-import { verifySignature } from './verify-signature.ts';
 
 /** What a person states when approving; an in-toto Statement v1 whose predicate is ours (docs/approval-format.md). */
 export type ApprovalStatement = z.infer<typeof statementSchema>;
@@ -10,19 +23,18 @@ const PAYLOAD_TYPE = 'application/vnd.in-toto+json';
 const PREDICATE_TYPE = 'https://countersign.dev/change-approval/v1';
 const MAX_ENVELOPE = 64 * 1024; // a statement is about 1 KiB, an RSA-16384 signature 6 KiB
 
-const objectId = z.string().regex(/^([0-9a-f]{40}|[0-9a-f]{64})$/);
 const statementSchema = z.strictObject({
   _type: z.literal('https://in-toto.io/Statement/v1'),
-  subject: z.array(z.strictObject({ uri: z.string(), digest: z.strictObject({ gitCommit: objectId, gitTree: objectId }) })).length(1),
+  subject: subjectSchema,
   predicateType: z.literal(PREDICATE_TYPE),
   predicate: z.strictObject({
-    targetRef: z.string(),
-    fromID: objectId,
-    headID: objectId,
-    targetID: objectId,
-    changeDigest: z.strictObject({ sha256: z.string().regex(/^[0-9a-f]{64}$/) }),
-    environments: z.array(z.string()),
-    decision: z.literal('approve'),
+    ...boundFields,
+    decision: z.enum(DECISIONS),
+    /** The base descends from the head: the branch goes back. Counts for nothing else, and nothing else counts for it. */
+    rollback: z.literal(true).optional(),
+    objectFormat: z.enum(['sha1', 'sha256']).optional(),
+    policyDigest: digest.optional(),
+    client: z.string().max(100).optional(),
     issuedAt: z.iso.datetime(),
     expiresAt: z.iso.datetime().optional(),
     reason: z.string().max(2000),
@@ -34,11 +46,6 @@ const envelopeSchema = z.strictObject({
   payload: z.base64(),
   signatures: z.array(z.strictObject({ keyid: z.string(), sig: z.base64() })).length(1),
 });
-
-/** An approval whose signature was verified, or why an envelope counts for nothing. */
-export type ReadApproval =
-  | { readonly kind: 'approval'; readonly approval: Approval; readonly statement: ApprovalStatement }
-  | { readonly kind: 'refused'; readonly code: string; readonly reason: string };
 
 /** The statement that approves the change `from` → `commit` of a ref. */
 export function approvalStatement(change: {
@@ -52,6 +59,10 @@ export function approvalStatement(change: {
   issuedAt: string;
   expiresAt?: string;
   reason: string;
+  decision?: Decision;
+  rollback?: boolean;
+  policyDigest?: string;
+  client?: string;
 }): ApprovalStatement {
   return {
     _type: 'https://in-toto.io/Statement/v1',
@@ -64,7 +75,11 @@ export function approvalStatement(change: {
       targetID: change.tree,
       changeDigest: { sha256: changeDigest(change.paths) },
       environments: [...change.environments],
-      decision: 'approve',
+      decision: change.decision ?? 'approve',
+      ...(change.rollback === true ? { rollback: true as const } : {}),
+      objectFormat: change.commit.length === 64 ? 'sha256' : 'sha1',
+      ...(change.policyDigest === undefined ? {} : { policyDigest: change.policyDigest }),
+      ...(change.client === undefined ? {} : { client: change.client }),
       issuedAt: change.issuedAt,
       ...(change.expiresAt === undefined ? {} : { expiresAt: change.expiresAt }),
       reason: change.reason,
@@ -93,42 +108,75 @@ export function encodeEnvelope(payload: Uint8Array, armoredSignature: string, ke
 }
 
 /** Where an envelope is kept under `refs/countersign/approvals`; named for its content, so that pushes never conflict. */
-export function approvalPath(statement: ApprovalStatement, envelope: string): string {
+export function approvalPath(
+  statement: { readonly predicate: Pick<Binding, 'targetRef' | 'fromID' | 'targetID'> },
+  envelope: string,
+): string {
   const { targetRef, fromID, targetID } = statement.predicate;
   return `v1/${targetRef}/${fromID}-${targetID}/${sha256(envelope)}.json`;
 }
 
-/** Verifies one stored envelope. Never throws for what it holds. */
-export async function readApproval(text: string, store: TrustStore, at: number): Promise<ReadApproval> {
-  const refused = (code: string, reason: string): ReadApproval => ({ kind: 'refused', code, reason });
+/** Verifies one stored envelope, as it stands at `now` (milliseconds). Never throws for what it holds. */
+export async function readApproval(text: string, store: TrustStore, now: number): Promise<ReadApproval> {
+  const refused = (code: string, reason: string): Refused => ({ kind: 'refused', code, reason });
   if (text.length > MAX_ENVELOPE) return refused('approval-unreadable', 'it is larger than any approval');
   const envelope = envelopeSchema.safeParse(parseJson(text));
   if (!envelope.success) return refused('approval-unreadable', 'it is not a DSSE envelope with one signature');
   const payload = Buffer.from(envelope.data.payload, 'base64');
   const [signature] = envelope.data.signatures;
-  const verdict = await verifySignature(store, preAuthEncoding(payload), Buffer.from(signature?.sig ?? '', 'base64').toString('utf8'), at);
-  if (verdict.kind === 'bad') return refused(verdict.code, verdict.reason);
-  const parsed = statementSchema.safeParse(parseJson(payload.toString('utf8')));
-  if (!parsed.success) return refused('approval-unreadable', 'its statement is not a change approval');
-  const statement = parsed.data;
+  const fact = await examineSignature(store, preAuthEncoding(payload), Buffer.from(signature?.sig ?? '', 'base64').toString('utf8'));
+  if (fact.kind !== 'good')
+    return refused(fact.kind === 'bad' ? fact.code : 'unsigned', fact.kind === 'bad' ? fact.reason : 'it is not signed');
+  const refusal = await judgeSignature(fact, store, { at: now, basis: 'now' }, fact.signedAt ?? now);
+  if (refusal !== undefined) return refused(refusal.code, refusal.reason);
+  const value = parseJson(payload.toString('utf8'));
+  const signer = { principal: fact.principal, key: fact.key };
+  const review = forgeReviewSchema.safeParse(value);
+  const parsed = statementSchema.safeParse(value);
+  const read = review.success
+    ? readForgeReview(review.data, signer, store, sha256(text))
+    : parsed.success
+      ? readOwn(parsed.data, signer, fact.hardware, store, sha256(text), now)
+      : refused('approval-unreadable', 'its statement is not a change approval');
+  if (read.kind === 'refused') return read;
+  if (read.at > now + durationMs(store.policy.spec.times.skew))
+    return refused('approval-from-the-future', `\`${read.approval.principal}\`’s approval is dated ahead`);
+  return read;
+}
+
+function readOwn(
+  statement: ApprovalStatement,
+  signer: { principal: string; key: string },
+  hardware: { touched: boolean; verified: boolean } | undefined,
+  store: TrustStore,
+  envelope: string,
+  now: number,
+): ReadApproval {
+  const refused = (code: string, reason: string): Refused => ({ kind: 'refused', code, reason });
   const { predicate } = statement;
-  if (statement.subject[0]?.digest.gitTree !== predicate.targetID || statement.subject[0]?.digest.gitCommit !== predicate.headID)
-    return refused('approval-unreadable', 'its subject is not what it approves');
-  if (predicate.expiresAt !== undefined && Date.parse(predicate.expiresAt) <= at)
-    return refused('approval-expired', `\`${verdict.signer.principal}\`’s approval ended ${predicate.expiresAt}`);
-  if (verdict.signer.kind !== 'person')
-    return refused('approval-by-platform', `\`${verdict.signer.principal}\` is a platform, and only people approve`);
-  const approval: Approval = {
-    principal: verdict.signer.principal,
-    key: verdict.signer.key,
-    from: predicate.fromID,
-    commit: predicate.headID,
-    tree: predicate.targetID,
-    issuedAt: predicate.issuedAt,
-    reason: predicate.reason,
-    envelope: sha256(text),
+  const binding = bindingOf(statement);
+  if (binding === undefined) return refused('approval-unreadable', 'its subject is not what it approves');
+  if (predicate.expiresAt !== undefined && Date.parse(predicate.expiresAt) <= now && predicate.decision === 'approve')
+    return refused('approval-expired', `\`${signer.principal}\`’s approval ended ${predicate.expiresAt}`);
+  if (store.kindOf(signer.principal) !== 'person')
+    return refused('approval-by-platform', `\`${signer.principal}\` is a ${store.kindOf(signer.principal)}, and only people approve`);
+  return {
+    kind: 'statement',
+    decision: predicate.decision,
+    binding: { ...binding, rollback: predicate.rollback === true },
+    at: Date.parse(predicate.issuedAt),
+    makers: [],
+    approval: {
+      ...signer,
+      from: predicate.fromID,
+      commit: predicate.headID,
+      tree: predicate.targetID,
+      issuedAt: predicate.issuedAt,
+      reason: predicate.reason,
+      envelope,
+      class: hardware?.touched === true || hardware?.verified === true ? 'A+' : 'A',
+    },
   };
-  return { kind: 'approval', approval, statement };
 }
 
 /** One spelling for an address that people write with and without user, scheme and `.git`. */

@@ -1,9 +1,26 @@
 /**
  * Takes raw commits, a TrustPolicy's keys and signed approvals; gives a `VerifiedChange`, or the violations that forbid it.
- * Refuses every commit without a good signature by a principal who may sign those paths, and every change without
- * enough approvals by people who did not make it.
+ * Refuses every commit without a good signature by a principal who may sign those paths, at the moment it was first seen,
+ * and every change without enough approvals by people who did not make it.
  */
-export { type ApprovalStatement, approvalPath, approvalStatement, encodeEnvelope, preAuthEncoding } from './approval.ts';
+export {
+  type ApprovalStatement,
+  approvalPath,
+  approvalStatement,
+  changeDigest,
+  encodeEnvelope,
+  preAuthEncoding,
+  readApproval,
+  repositoryUri,
+} from './approval.ts';
+export { describeKeys, type KeyDescription } from './describe-keys.ts';
+export { type Examined, examineCommits, examineHistory, type HistoryItem, type HistorySource, KnownFacts } from './examine-history.ts';
+export { FORGE_REVIEW, type ForgeReview } from './forge-review.ts';
+export { importKeys } from './import-keys.ts';
+export { judgeCommit } from './judge-commit.ts';
+export { type LintFinding, lintPolicy } from './lint-policy.ts';
+export type { StoredEnvelope } from './read-statements.ts';
+export type { Decision } from './statement.ts';
 export { openTrustStore, type TrustStore } from './trust-store.ts';
-export { type ChangeVerification, type DiffTrees, type StoredEnvelope, verifyChange } from './verify-change.ts';
-export { verifyCommit } from './verify-commit.ts';
+export { type ChangeSources, type ChangeVerification, malformedVerdict, verifyChange } from './verify-change.ts';
+export { verifyTag } from './verify-tag.ts';

@@ -1,84 +1,261 @@
-import { type Key, readKey } from 'openpgp';
+import type { SignaturePacket } from 'openpgp';
 import { CountersignError, digestOf, messageOf, type Signer, type TrustPolicy } from '../model/index.ts';
-import { parseSshKey, type SshKey } from './sshsig.ts';
+import { matchesPatternList, parseAllowedSigners } from './allowed-signers.ts';
+import { type OpenPgpKey, readOpenPgpKeys } from './openpgp-key.ts';
+import { parseSshKey, type SshKey } from './ssh-key.ts';
+import { readSshRevocations, type SshRevocations } from './ssh-revocations.ts';
 
-/** A trusted key's owner and the time it counts in; milliseconds since 1970. */
-export type KeyOwner = {
+type Revoked = NonNullable<TrustPolicy['spec']['principals'][number]['keys'][number]['revoked']>;
+
+/** When a trusted key counts, and on which conditions. Times in milliseconds since 1970. */
+export type KeyTerms = {
   readonly principal: string;
-  readonly kind: Signer['kind'];
   readonly validAfter: number;
   readonly validBefore: number;
+  readonly revoked: Revoked | undefined;
+  readonly requireTouch: boolean;
+  readonly requirePin: boolean;
+  /** OpenSSH namespaces the key is limited to, as a pattern list; undefined: any. */
+  readonly namespaces: string | undefined;
 };
 
-/** A TrustPolicy with its keys read: who owns a key, who is meant by a name, and which rules speak for a path. */
+/** An authority whose SSH certificates count for the names its patterns match. */
+export type TrustedAuthority = { readonly name: string; readonly key: SshKey; readonly patterns: string; readonly terms: KeyTerms };
+
+/** The key that made an OpenPGP signature, by the id the signature claims. */
+export type OpenPgpCandidate = {
+  readonly owner: OpenPgpKey;
+  readonly packet: Parameters<SignaturePacket['verify']>[0];
+  readonly subkey: { readonly fingerprint: string; readonly id: string } | undefined;
+};
+
+/** A TrustPolicy with its keys read: who owns a key, who is meant by a name, and on which terms. */
 export type TrustStore = {
   readonly policy: TrustPolicy;
   /** SHA-256 of the policy, keys included. */
   readonly digest: string;
-  readonly ssh: ReadonlyMap<string, { readonly key: SshKey; readonly owner: KeyOwner }>;
-  readonly openpgp: readonly { readonly key: Key; readonly owner: KeyOwner }[];
+  /** Read SSH keys by their wire bytes in base64. */
+  readonly ssh: ReadonlyMap<string, SshKey>;
+  /** By key id in hex; ids can be made to collide, so there may be several. */
+  readonly openpgp: ReadonlyMap<string, readonly OpenPgpCandidate[]>;
+  readonly openpgpByFingerprint: ReadonlyMap<string, OpenPgpKey>;
+  /** By the authority key's wire bytes in base64. */
+  readonly authorities: ReadonlyMap<string, readonly TrustedAuthority[]>;
+  /** On which terms a key counts, by fingerprint; several when it is listed with several windows. */
+  readonly terms: (fingerprint: string) => readonly KeyTerms[];
+  readonly sshRevocations: SshRevocations;
+  readonly kindOf: (principal: string) => Signer['kind'];
   /** The principals meant by names of principals and groups. */
   readonly members: (names: readonly string[]) => ReadonlySet<string>;
   /** The principal that writes commits under an address. */
   readonly byEmail: ReadonlyMap<string, string>;
+  /** The person behind a forge account, by `host/number`. */
+  readonly byAccount: ReadonlyMap<string, string>;
+  readonly importers: ReadonlyMap<string, ReadonlySet<string>>;
+  readonly blocked: ReadonlyMap<string, string>;
 };
 
-/** Reads every key of the policy. Throws `key-unusable` that names the principal, for unreadable, weak and twice-owned keys. */
+/**
+ * Reads every key of the policy. Throws `key-unusable` that names the principal, for unreadable, weak and twice-owned
+ * keys, for allowed signers that lead to nobody or to several, and for a revocation list that cannot be read.
+ */
 export async function openTrustStore(policy: TrustPolicy): Promise<TrustStore> {
-  const ssh = new Map<string, { key: SshKey; owner: KeyOwner }>();
-  const openpgp: { key: Key; owner: KeyOwner }[] = [];
-  const owners = new Map<string, string>();
-  for (const principal of policy.spec.principals) {
-    for (const [i, key] of principal.keys.entries()) {
-      const owner: KeyOwner = {
-        principal: principal.name,
-        kind: principal.kind,
-        validAfter: key.validAfter === undefined ? Number.NEGATIVE_INFINITY : Date.parse(key.validAfter),
-        validBefore: key.validBefore === undefined ? Number.POSITIVE_INFINITY : Date.parse(key.validBefore),
-      };
-      const where = `key ${i + 1} of \`${principal.name}\` in the TrustPolicy \`${policy.metadata.name}\``;
-      const id = await addKey(key, owner, where, ssh, openpgp);
-      const earlier = owners.get(id);
-      if (earlier !== undefined && earlier !== principal.name)
-        throw new CountersignError('key-unusable', `${where} also belongs to \`${earlier}\``, {
-          hint: 'one key proves one principal: remove it from one of them',
-        });
-      owners.set(id, principal.name);
-    }
-  }
-  const groups = new Map(policy.spec.groups.map((g) => [g.name, g.members]));
+  const keys = new KeyRing(policy);
+  for (const principal of policy.spec.principals)
+    for (const [i, key] of principal.keys.entries()) await keys.add(principal.name, key, `key ${i + 1} of \`${principal.name}\``);
+  for (const authority of policy.spec.certificateAuthorities) keys.addAuthority(authority);
   const byEmail = new Map(policy.spec.principals.flatMap((p) => p.emails.map((e) => [e.toLowerCase(), p.name] as const)));
+  keys.addAllowedSigners(policy.spec.allowedSigners ?? '', policy.spec.principals);
+  const groups = new Map(policy.spec.groups.map((g) => [g.name, g.members]));
+  const kinds = new Map(policy.spec.principals.map((p) => [p.name, p.kind]));
   return {
     policy,
     digest: digestOf(policy),
-    ssh,
-    openpgp,
+    ssh: keys.ssh,
+    openpgp: keys.openpgp,
+    openpgpByFingerprint: keys.openpgpByFingerprint,
+    authorities: keys.authorities,
+    terms: (fingerprint) => keys.terms.get(fingerprint) ?? [],
+    sshRevocations: keys.readRevocations(policy.spec.sshRevocations),
+    kindOf: (principal) => kinds.get(principal) ?? 'platform',
     members: (names) => new Set(names.flatMap((n) => groups.get(n) ?? [n])),
     byEmail,
+    byAccount: new Map(policy.spec.principals.flatMap((p) => p.forgeAccounts.map((a) => [`${a.forge}/${a.id}`, p.name] as const))),
+    importers: new Map(policy.spec.principals.map((p) => [p.name, new Set(p.imports)])),
+    blocked: new Map(policy.spec.blocked.map((b) => [b.payload, b.reason])),
   };
 }
 
-async function addKey(
-  source: { ssh?: string | undefined; openpgp?: string | undefined },
-  owner: KeyOwner,
-  where: string,
-  ssh: Map<string, { key: SshKey; owner: KeyOwner }>,
-  openpgp: { key: Key; owner: KeyOwner }[],
-): Promise<string> {
-  try {
-    if (source.ssh !== undefined) {
-      const key = parseSshKey(source.ssh);
-      ssh.set(key.blob, { key, owner });
-      return key.fingerprint;
-    }
-    const key = await readKey({ armoredKey: source.openpgp ?? '' });
-    if (key.isPrivate()) throw new Error('it is a private key');
-    openpgp.push({ key, owner });
-    return key.getFingerprint();
-  } catch (thrown) {
-    throw new CountersignError('key-unusable', `${where} cannot be used: ${messageOf(thrown)}`, {
-      cause: thrown,
-      hint: 'give an OpenSSH public key line or an armored OpenPGP public key',
-    });
+type KeySource = TrustPolicy['spec']['principals'][number]['keys'][number];
+
+class KeyRing {
+  readonly ssh = new Map<string, SshKey>();
+  readonly openpgp = new Map<string, OpenPgpCandidate[]>();
+  readonly openpgpByFingerprint = new Map<string, OpenPgpKey>();
+  readonly authorities = new Map<string, TrustedAuthority[]>();
+  readonly terms = new Map<string, KeyTerms[]>();
+  readonly #policy: TrustPolicy;
+  readonly #armored = new Map<string, string>();
+
+  constructor(policy: TrustPolicy) {
+    this.#policy = policy;
   }
+
+  async add(principal: string, source: KeySource, where: string): Promise<void> {
+    const terms: KeyTerms = {
+      principal,
+      validAfter: timeOr(source.validAfter, Number.NEGATIVE_INFINITY),
+      validBefore: timeOr(source.validBefore, Number.POSITIVE_INFINITY),
+      revoked: source.revoked,
+      requireTouch: source.requireTouch ?? false,
+      requirePin: source.requirePin ?? false,
+      namespaces: undefined,
+    };
+    try {
+      if (source.ssh !== undefined) return this.#addSsh(parseSshKey(source.ssh), terms, where);
+      const armored = source.openpgp ?? '';
+      for (const key of await readOpenPgpKeys(armored, this.#policy.spec.algorithms.minimumRsaBits))
+        await this.#addOpenPgp(key, armored, terms, where);
+    } catch (thrown) {
+      throw this.#unusable(where, thrown, 'give an OpenSSH public key line or an armored OpenPGP public key');
+    }
+  }
+
+  addAuthority(authority: TrustPolicy['spec']['certificateAuthorities'][number]): void {
+    const terms: KeyTerms = {
+      principal: authority.name,
+      validAfter: timeOr(authority.validAfter, Number.NEGATIVE_INFINITY),
+      validBefore: timeOr(authority.validBefore, Number.POSITIVE_INFINITY),
+      revoked: authority.revoked,
+      requireTouch: false,
+      requirePin: false,
+      namespaces: undefined,
+    };
+    try {
+      this.#addAuthority(parseSshKey(authority.ssh), authority.name, authority.principals, terms);
+    } catch (thrown) {
+      throw this.#unusable(`the certificate authority \`${authority.name}\``, thrown, 'give an OpenSSH public key line');
+    }
+  }
+
+  // OpenSSH attributes a signature to whatever pattern matched, `*` included; here each key has to lead to one principal.
+  addAllowedSigners(text: string, principals: TrustPolicy['spec']['principals']): void {
+    try {
+      for (const signer of parseAllowedSigners(text)) {
+        const where = `line ${signer.line} of the allowed signers`;
+        const terms = {
+          validAfter: signer.validAfter ?? Number.NEGATIVE_INFINITY,
+          validBefore: signer.validBefore ?? Number.POSITIVE_INFINITY,
+          revoked: undefined,
+          requireTouch: false,
+          requirePin: false,
+          namespaces: signer.namespaces,
+        };
+        if (signer.certAuthority) {
+          this.#addAuthority(signer.key, where, signer.principals, { ...terms, principal: where });
+          continue;
+        }
+        const owners = principals.filter((p) => [p.name, ...p.emails].some((id) => matchesPatternList(id, signer.principals)));
+        if (owners.length !== 1)
+          throw new Error(
+            `line ${signer.line} (\`${signer.principals.slice(0, 60)}\`) ${owners.length === 0 ? 'leads to no principal' : `leads to ${owners.map((p) => `\`${p.name}\``).join(' and ')}: a signature would be anybody’s`}`,
+          );
+        this.#addSsh(signer.key, { ...terms, principal: owners[0]?.name ?? '' }, where);
+      }
+    } catch (thrown) {
+      throw this.#unusable('the list of allowed signers', thrown, 'name each person with their `emails`, and one line per person and key');
+    }
+  }
+
+  readRevocations(text: string | undefined): SshRevocations {
+    if (text === undefined) return () => undefined;
+    const bytes = Buffer.from(text, 'base64');
+    const binary = bytes.subarray(0, 6).toString('latin1') === 'SSHKRL';
+    try {
+      return readSshRevocations(binary ? bytes : Buffer.from(text));
+    } catch (thrown) {
+      throw this.#unusable('the list of revoked SSH keys', thrown, 'make it with `ssh-keygen -k`, or list public keys, one a line');
+    }
+  }
+
+  #addSsh(key: SshKey, terms: KeyTerms, where: string): void {
+    const { minimumRsaBits, sshKeyTypes } = this.#policy.spec.algorithms;
+    if (key.type === 'ssh-rsa' && key.bits < minimumRsaBits)
+      throw new Error(`an RSA key of ${key.bits} bits is too weak; the policy asks for ${minimumRsaBits}`);
+    if (!(sshKeyTypes as readonly string[]).includes(key.type)) throw new Error(`the policy takes no keys of type \`${key.type}\``);
+    this.ssh.set(key.blob, key);
+    this.#addTerms(key.fingerprint, terms, where);
+  }
+
+  async #addOpenPgp(key: OpenPgpKey, armored: string, terms: KeyTerms, where: string): Promise<void> {
+    refuseWeak(key, this.#policy.spec.algorithms.minimumRsaBits);
+    const earlier = this.#armored.get(key.fingerprint);
+    // Exports of one key listed apart are one key: read again together, so that their histories are merged.
+    if (earlier !== undefined && earlier !== armored) {
+      const both = `${earlier}\n${armored}`;
+      const merged = (await readOpenPgpKeys(both, this.#policy.spec.algorithms.minimumRsaBits)).find(
+        (k) => k.fingerprint === key.fingerprint,
+      );
+      this.#armored.set(key.fingerprint, both);
+      this.#index(merged ?? key);
+    } else {
+      this.#armored.set(key.fingerprint, armored);
+      this.#index(key);
+    }
+    this.#addTerms(key.fingerprint, terms, where);
+  }
+
+  #index(owner: OpenPgpKey): void {
+    this.openpgpByFingerprint.set(owner.fingerprint, owner);
+    for (const part of owner.key.getKeys()) {
+      const id = part.getKeyID().toHex();
+      const others = (this.openpgp.get(id) ?? []).filter((c) => c.owner.fingerprint !== owner.fingerprint);
+      const subkey = part === owner.key ? undefined : { fingerprint: part.getFingerprint().toUpperCase(), id };
+      this.openpgp.set(id, [...others, { owner, packet: part.keyPacket, subkey }]);
+    }
+  }
+
+  #addAuthority(key: SshKey, name: string, patterns: string, terms: KeyTerms): void {
+    const { minimumRsaBits } = this.#policy.spec.algorithms;
+    if (key.type === 'ssh-rsa' && key.bits < minimumRsaBits)
+      throw new Error(`an RSA key of ${key.bits} bits is too weak; the policy asks for ${minimumRsaBits}`);
+    this.authorities.set(key.blob, [...(this.authorities.get(key.blob) ?? []), { name, key, patterns, terms }]);
+  }
+
+  #addTerms(fingerprint: string, terms: KeyTerms, where: string): void {
+    const present = this.terms.get(fingerprint) ?? [];
+    const other = present.find((t) => t.principal !== terms.principal);
+    if (other !== undefined)
+      throw new CountersignError(
+        'key-unusable',
+        `${where} in the TrustPolicy \`${this.#policy.metadata.name}\` also belongs to \`${other.principal}\``,
+        {
+          hint: 'one key proves one principal: remove it from one of them',
+        },
+      );
+    this.terms.set(fingerprint, [...present, terms]);
+  }
+
+  #unusable(where: string, thrown: unknown, hint: string): CountersignError {
+    if (thrown instanceof CountersignError) return thrown;
+    return new CountersignError(
+      'key-unusable',
+      `${where} in the TrustPolicy \`${this.#policy.metadata.name}\` cannot be used: ${messageOf(thrown)}`,
+      {
+        cause: thrown,
+        hint,
+      },
+    );
+  }
+}
+
+function refuseWeak({ key }: OpenPgpKey, minimumRsaBits: number): void {
+  const { algorithm, bits, curve } = key.getAlgorithmInfo();
+  if (/^rsa/.test(algorithm) && (bits ?? 0) < minimumRsaBits)
+    throw new Error(`an RSA key of ${bits ?? 0} bits is too weak; the policy asks for ${minimumRsaBits}`);
+  if (/^(dsa|elgamal)/.test(algorithm) || curve === 'secp256k1') throw new Error(`keys of type ${curve ?? algorithm} are not taken`);
+}
+
+function timeOr(text: string | undefined, otherwise: number): number {
+  return text === undefined ? otherwise : Date.parse(text);
 }

@@ -1,266 +1,328 @@
 import {
   type Approval,
   type Change,
-  type Commit,
+  type CommitFacts,
   type CommitVerdict,
+  type Moment,
   NO_REVISION,
   type PathChange,
-  type Step,
-  type TrustPolicy,
   type VerifiedChange,
   type Violation,
 } from '../model/index.ts';
-import { type ApprovalStatement, changeDigest, readApproval, repositoryUri } from './approval.ts';
+import { type ApprovalStep, judgeApprovals } from './judge-approvals.ts';
+import { aboutCommit, judgeCommit, rulesForAnyPath } from './judge-commit.ts';
+import { readStatements, type Statements, type StoredEnvelope } from './read-statements.ts';
 import type { TrustStore } from './trust-store.ts';
-import { rulesFor, verifyCommit } from './verify-commit.ts';
-
-/** An approval as it was found in the repository. */
-export type StoredEnvelope = { readonly path: string; readonly text: string };
 
 /** The paths that differ between two commits. */
 export type DiffTrees = (from: string, to: string) => Promise<readonly PathChange[]>;
 
-/** The outcome: a change that may be judged further, or the reasons it may not; with the verdict on every commit either way. */
-export type ChangeVerification =
-  | { readonly kind: 'verified'; readonly change: VerifiedChange; readonly commits: readonly CommitVerdict[] }
-  | {
-      readonly kind: 'refused';
-      readonly violations: readonly Violation[];
-      readonly commits: readonly CommitVerdict[];
-      readonly approvals: readonly Approval[];
-    };
+/** What a merge holds that an automatic merge of its parents does not give; none for an honest merge. */
+export type MergeAdds = (merge: Pick<CommitFacts, 'id' | 'tree' | 'parents'>) => Promise<readonly string[]>;
 
-type Counted = { readonly path: string; readonly approval: Approval; readonly statement: ApprovalStatement };
-type Discarded = { readonly path: string; readonly code: string; readonly message: string };
+/** A TrustPolicy kept in the repository: its version at a commit, as an opened store, undefined where the file is not there; `begun`: it is in force already. */
+export type TrustLine = {
+  readonly path: string;
+  readonly begun: boolean;
+  readonly at: (commit: string) => Promise<TrustStore | undefined>;
+};
+
+/** What a change is verified with, beside its commits and the TrustPolicy in force at its start. */
+export type ChangeSources = {
+  readonly diff: DiffTrees;
+  readonly mergeAdds: MergeAdds;
+  readonly isAncestor: (ancestor: string, descendant: string) => Promise<boolean>;
+  /** Stored approvals that were filed for a tree the filter wants. */
+  readonly approvals: (wanted: (tree: string) => boolean) => Promise<readonly StoredEnvelope[]>;
+  /** When a commit was first seen. */
+  readonly moment: (facts: CommitFacts) => Moment;
+  /** Facts again, under other keys. */
+  readonly examine: (ids: readonly string[], store: TrustStore) => Promise<readonly CommitFacts[]>;
+  readonly trustLine?: TrustLine | undefined;
+  /** Committer time of the start of the change, seconds since 1970. */
+  readonly startedAt?: number | undefined;
+  readonly now: number;
+};
+
+/** The outcome: a change that may be judged further, or the reasons it may not; with the verdict on every commit either way. */
+export type ChangeVerification = { readonly commits: readonly CommitVerdict[]; readonly warnings: readonly Violation[] } & (
+  | { readonly kind: 'verified'; readonly change: VerifiedChange; readonly trustAfter: TrustStore }
+  | { readonly kind: 'refused'; readonly violations: readonly Violation[]; readonly approvals: readonly Approval[] }
+);
+
+/** The first-parent line of a change. Position 0 is its start; every other commit belongs to the position that brought it in. */
+type Line = {
+  readonly ids: readonly string[];
+  readonly trees: readonly string[];
+  readonly members: readonly (readonly CommitFacts[])[];
+  /** The TrustPolicy in force from a position on. */
+  readonly stores: readonly TrustStore[];
+};
+
+const MAX_TOLD = 100; // refused commits that are told one by one; the count of all of them is in the verdict
 
 /** Verifies every commit of the change, then that each step of it was approved by enough people who did not make it. */
-export async function verifyChange(
-  change: Change,
-  store: TrustStore,
-  envelopes: readonly StoredEnvelope[],
-  diff: DiffTrees,
-  at: number,
-): Promise<ChangeVerification> {
-  const branch = change.ref.replace(/^refs\/heads\//, '');
+export async function verifyChange(change: Change, store: TrustStore, sources: ChangeSources): Promise<ChangeVerification> {
+  const violations: Violation[] = [];
+  const line = await followTrust(layOut(change), store, sources, violations);
   const commits: CommitVerdict[] = [];
-  for (const commit of change.commits) {
-    commits.push(await verifyCommit(commit, store, { branch, paths: await diff(commit.parents[0] ?? NO_REVISION, commit.id), at }));
+  const times = new Map(change.commits.map((c) => [c.id, c.committer.time]));
+  if (sources.startedAt !== undefined) times.set(change.from, sources.startedAt);
+  for (const [position, members] of line.members.entries()) {
+    const inForce = line.stores[position - 1] ?? store;
+    for (const facts of members) commits.push(await verifyOne(facts, change, inForce, sources, times, line.ids[position] === facts.id));
+    acceptMerged(line.ids[position] ?? '', members, commits, inForce);
   }
-  const violations: Violation[] = commits
-    .filter((v) => v.outcome === 'refused')
-    .map((v) => ({
-      code: v.code,
-      message: `commit ${v.commit.slice(0, 12)} \`${v.subject}\`: ${v.reason}`,
-      commit: v.commit,
-      ...(v.hint === undefined ? {} : { hint: v.hint }),
-    }));
-  const { counted, discarded } = await readApprovals(change, store, envelopes, at);
-  const approved = await verifyApprovals(change, branch, store, counted, discarded, diff, commits);
+  const refused = commits.filter((v) => v.outcome === 'refused');
+  violations.push(...refused.slice(0, MAX_TOLD).map(toViolation));
+  const envelopes = await sources.approvals(wantedTrees(line, store));
+  const statements = new Map<TrustStore, Statements>();
+  for (const inForce of new Set(line.stores)) statements.set(inForce, await readStatements(change, inForce, envelopes, sources.now));
+  const verdicts = new Map(commits.map((v) => [v.commit, v]));
+  const approved = await judgeApprovals(stepsOf(change, line, verdicts, statements, sources), sources);
   violations.push(...approved.violations);
-  if (violations.length > 0)
-    return {
-      kind: 'refused',
-      violations,
-      commits,
-      approvals: counted.map((c) => c.approval).filter((a) => change.commits.some((c) => c.id === a.commit || c.tree === a.tree)),
-    };
-  return { kind: 'verified', change: { ...change, approvals: approved.used } as unknown as VerifiedChange, commits };
-}
-
-// Approvals made for this repository, ref and environment; others are somebody else's and not worth a word.
-async function readApprovals(
-  change: Change,
-  store: TrustStore,
-  envelopes: readonly StoredEnvelope[],
-  at: number,
-): Promise<{ counted: Counted[]; discarded: Discarded[] }> {
-  const counted: Counted[] = [];
-  const discarded: Discarded[] = [];
-  for (const envelope of envelopes) {
-    const read = await readApproval(envelope.text, store, at);
-    if (read.kind === 'refused') {
-      discarded.push({
-        path: envelope.path,
-        code: read.code,
-        message: `an approval (${envelope.path.split('/').at(-1)?.slice(0, 12)}) does not count: ${read.reason}`,
-      });
-      continue;
-    }
-    const { predicate, subject } = read.statement;
-    const elsewhere =
-      subject[0]?.uri !== repositoryUri(change.repository) ||
-      predicate.targetRef !== change.ref ||
-      (predicate.environments.length > 0 && !predicate.environments.includes(change.environment));
-    if (elsewhere)
-      discarded.push({
-        path: envelope.path,
-        code: 'approval-elsewhere',
-        message: `\`${read.approval.principal}\`’s approval is for another repository, branch or environment`,
-      });
-    else counted.push({ ...read, path: envelope.path });
+  const warnings = commits.flatMap(mergeWarning);
+  if (violations.length > 0) {
+    const here = new Set([...line.ids, ...line.trees]);
+    const heard = (statements.get(store)?.heard ?? []).filter(
+      (s) => s.decision === 'approve' && (here.has(s.binding.headID) || here.has(s.binding.targetID)),
+    );
+    return { kind: 'refused', violations, commits, warnings, approvals: heard.map((s) => ({ ...s.approval, match: 'exact' })) };
   }
-  return { counted, discarded };
-}
-
-type Approved = { readonly used: readonly Approval[]; readonly violations: readonly Violation[] };
-
-// A change of several pushes is approved when some chain of approved steps leads from its start to its end.
-async function verifyApprovals(
-  change: Change,
-  branch: string,
-  store: TrustStore,
-  counted: readonly Counted[],
-  discarded: readonly Discarded[],
-  diff: DiffTrees,
-  verdicts: readonly CommitVerdict[],
-): Promise<Approved> {
-  const line = firstParentLine(change);
-  const reached = new Map<string, readonly Approval[]>([[change.from, []]]);
-  let furthest = change.from;
-  for (const [j, to] of line.entries()) {
-    if (j === 0) continue;
-    const starts = new Set([line[j - 1]?.id ?? '', ...counted.filter((c) => c.approval.tree === to.tree).map((c) => c.approval.from)]);
-    for (const from of starts) {
-      const before = reached.get(from);
-      if (before === undefined) continue;
-      const step: Step = { from, to: to.id, tree: to.tree, paths: await diff(from, to.id) };
-      const { used, violations } = judgeStep(step, change, branch, store, counted, discarded, verdicts);
-      if (violations.length > 0) continue;
-      reached.set(to.id, [...before, ...used]);
-      furthest = to.id;
-      break;
-    }
-  }
-  const used = reached.get(change.to);
-  if (used !== undefined) return { used, violations: [] };
-  const end = line.at(-1) as { id: string; tree: string };
   return {
-    used: [],
-    violations: judgeStep(
-      { from: furthest, to: end.id, tree: end.tree, paths: await diff(furthest, end.id) },
-      change,
-      branch,
-      store,
-      counted,
-      discarded,
-      verdicts,
-    ).violations,
+    kind: 'verified',
+    change: { ...change, approvals: approved.used } as unknown as VerifiedChange,
+    trustAfter: line.stores.at(-1) ?? store,
+    commits,
+    warnings,
   };
 }
 
-function judgeStep(
-  step: Step,
-  change: Change,
-  branch: string,
-  store: TrustStore,
-  counted: readonly Counted[],
-  discarded: readonly Discarded[],
-  verdicts: readonly CommitVerdict[],
-): Approved {
-  const makers = makersOf(commitsBetween(change, step.from, step.to), store, verdicts);
-  const fitting = counted.filter(
-    (c) =>
-      c.approval.from === step.from &&
-      c.approval.tree === step.tree &&
-      c.statement.predicate.changeDigest.sha256 === changeDigest(step.paths),
-  );
-  const others = fitting.filter((c) => !makers.has(c.approval.principal));
-  const violations: Violation[] = [];
-  const rules = new Set<TrustPolicy['spec']['rules'][number]>();
-  for (const { path } of step.paths) {
-    const covering = rulesFor(store.policy, branch, path);
-    for (const rule of covering) rules.add(rule);
-    if (covering.length === 0)
-      violations.push({
-        code: 'path-not-covered',
-        message: `no rule of the TrustPolicy covers \`${path}\` on \`${branch}\``,
-        hint: 'add a rule whose `paths` match it',
-      });
+// Only its start and end when they are not on one line of first parents, as after an approved rollback.
+function layOut(change: Change): Line {
+  const byId = new Map(change.commits.map((c) => [c.id, c]));
+  const line: { id: string; tree: string }[] = [];
+  let at: string | undefined = change.to;
+  while (at !== undefined && byId.has(at)) {
+    const facts = byId.get(at) as CommitFacts;
+    line.push({ id: facts.id, tree: facts.tree });
+    at = facts.parents[0];
   }
-  for (const rule of rules) {
-    const entitled = store.members(rule.approvals.from);
-    const people = new Set(others.map((c) => c.approval.principal).filter((p) => entitled.has(p)));
-    if (people.size >= rule.approvals.required) continue;
-    violations.push(shortOfApprovals(rule, people, step, makers, fitting, counted, discarded));
+  line.reverse();
+  const onLine = (at ?? NO_REVISION) === change.from;
+  const steps = onLine && !change.rollback ? line : [{ id: change.to, tree: line.at(-1)?.tree ?? change.tree }];
+  const position = new Map<string, number>();
+  for (const [i, { id }] of steps.entries()) {
+    const stack = [id];
+    for (let next = stack.pop(); next !== undefined; next = stack.pop()) {
+      const facts = byId.get(next);
+      if (facts === undefined || position.has(next)) continue;
+      position.set(next, i + 1);
+      stack.push(...facts.parents);
+    }
   }
-  return { used: others.map((c) => c.approval), violations };
+  const members: CommitFacts[][] = Array.from({ length: steps.length + 1 }, () => []);
+  for (const facts of change.commits) members[position.get(facts.id) ?? steps.length]?.push(facts); // oldest first, as they came
+  return { ids: [change.from, ...steps.map((s) => s.id)], trees: ['', ...steps.map((s) => s.tree)], members, stores: [] };
 }
 
-function shortOfApprovals(
-  rule: TrustPolicy['spec']['rules'][number],
-  people: ReadonlySet<string>,
-  step: Step,
-  makers: ReadonlySet<string>,
-  fitting: readonly Counted[],
-  counted: readonly Counted[],
-  discarded: readonly Discarded[],
-): Violation {
-  const { required, from } = rule.approvals;
-  // Approvals of other changes stay in the repository for ever; only what was filed for this one, or names its commit, is worth a word.
-  const here = `/${step.from}-${step.tree}/`;
-  const own = fitting.find((c) => makers.has(c.approval.principal));
-  const stale = counted.find((c) => !fitting.includes(c) && (c.approval.commit === step.to || c.path.includes(here)));
-  const unheard = discarded.filter((d) => d.path.includes(here));
-  const notes = [
-    own === undefined ? '' : `\`${own.approval.principal}\` made this change and cannot approve it`,
-    stale === undefined ? '' : `\`${stale.approval.principal}\` approved something else: another base, tree or content`,
-    ...unheard.map((d) => d.message),
-  ].filter((note) => note !== '');
-  const code = own !== undefined ? 'self-approval' : stale !== undefined ? 'approval-stale' : (unheard[0]?.code ?? 'approval-missing');
-  const has = people.size === 0 ? 'none' : [...people].map((p) => `\`${p}\``).join(', ');
-  const message = `rule \`${rule.name}\` needs ${required} approval(s) from ${from.map((g) => `\`${g}\``).join(', ')} for ${step.to.slice(0, 12)}; it has ${has}${notes.length === 0 ? '' : ` (${notes.slice(0, 3).join('; ')})`}`;
-  const base = step.from === NO_REVISION ? '' : ` --base ${step.from.slice(0, 12)}`;
+// The policy of a position judges what comes after it; where it changed, later commits are examined again under the new keys.
+async function followTrust(line: Line, store: TrustStore, sources: ChangeSources, violations: Violation[]): Promise<Line> {
+  const stores = [store];
+  const members: (readonly CommitFacts[])[] = [line.members[0] ?? []];
+  let begun = sources.trustLine?.begun === true;
+  for (const [position, id] of line.ids.entries()) {
+    if (position === 0) continue;
+    const inForce = stores[position - 1] as TrustStore;
+    const brought = line.members[position] ?? [];
+    const again =
+      inForce.digest === store.digest
+        ? brought
+        : await sources.examine(
+            brought.map((c) => c.id),
+            inForce,
+          );
+    members.push(again);
+    let unusable = false;
+    const next = await sources.trustLine?.at(id).catch((thrown: Error) => {
+      unusable = true;
+      violations.push({
+        code: 'trust-unusable',
+        message: `the TrustPolicy at \`${sources.trustLine?.path ?? ''}\` of ${id.slice(0, 12)} cannot be used: ${thrown.message}`,
+        commit: id,
+        hint: 'check it with `countersign trust lint`',
+      });
+      return undefined;
+    });
+    if (next === undefined && begun && !unusable)
+      violations.push({
+        code: 'trust-removed',
+        message: `${id.slice(0, 12)} removes the TrustPolicy at \`${sources.trustLine?.path ?? ''}\`, which is in force`,
+        commit: id,
+        hint: 'put it back; to keep it elsewhere, change `spec.trustPath` of the Environment',
+      });
+    begun ||= next !== undefined;
+    stores.push(next === undefined || next.digest === inForce.digest ? inForce : next);
+  }
+  return { ...line, members, stores };
+}
+
+async function verifyOne(
+  facts: CommitFacts,
+  change: Change,
+  store: TrustStore,
+  sources: ChangeSources,
+  times: ReadonlyMap<string, number>,
+  onLine: boolean,
+): Promise<CommitVerdict> {
+  const branch = branchOf(change);
+  const parents = facts.parents.map((p) => times.get(p)).filter((t) => t !== undefined);
+  const verdict = await judgeCommit(facts, store, {
+    branch,
+    paths: rulesForAnyPath(store.policy, branch) === undefined ? await sources.diff(facts.parents[0] ?? NO_REVISION, facts.id) : ANY_PATH,
+    moment: sources.moment(facts),
+    notBefore: parents.length === 0 ? undefined : Math.max(...parents),
+  });
+  return verdict.outcome === 'verified' && facts.parents.length > 1 ? judgeMerge(facts, verdict, sources, onLine) : verdict;
+}
+
+// Every rule of the branch is for any path: which ones the commit touches makes no difference.
+const ANY_PATH: readonly PathChange[] = [{ path: '**', before: undefined, after: undefined }];
+
+// A forge merges for whoever presses the button, so its merge may hold nothing that the parents do not.
+async function judgeMerge(facts: CommitFacts, verdict: CommitVerdict, sources: ChangeSources, onLine: boolean): Promise<CommitVerdict> {
+  const adds = await sources.mergeAdds(facts);
+  if (adds.length === 0) return verdict;
+  const mergeAdds = adds.slice(0, 50);
+  if (verdict.signer?.kind !== 'platform') return { ...verdict, mergeAdds };
   return {
-    code,
-    message,
-    commit: step.to,
-    hint: `someone who did not make it runs \`countersign approve ${step.to.slice(0, 12)}${base}\``,
+    ...verdict,
+    mergeAdds,
+    outcome: 'refused',
+    code: 'evil-merge',
+    reason: `\`${verdict.signer.principal}\` signed a merge that holds what neither parent has, in ${adds
+      .slice(0, 3)
+      .map((p) => `\`${p}\``)
+      .join(', ')}`,
+    hint: onLine ? 'resolve conflicts in a commit that a person signs, then merge that' : 'a person signs the merge again',
+  };
+}
+
+// Under `history: merged`, a person's signed merge answers for unsigned commits that only it brought in; the approval of the
+// merge's tree is asked for below. A false signature is never accepted this way.
+function acceptMerged(mergeId: string, members: readonly CommitFacts[], commits: CommitVerdict[], store: TrustStore): void {
+  if (store.policy.spec.history !== 'merged') return;
+  const from = commits.length - members.length;
+  const merge = commits.slice(from).find((v) => v.commit === mergeId);
+  if (merge?.outcome !== 'verified' || merge.signer?.kind !== 'person') return;
+  for (let i = from; i < commits.length; i++) {
+    const verdict = commits[i] as CommitVerdict;
+    if (verdict.code !== 'unsigned' || verdict.commit === mergeId) continue;
+    const { hint: _, ...rest } = verdict;
+    commits[i] = {
+      ...rest,
+      outcome: 'verified',
+      code: 'merged',
+      reason: `unsigned; \`${merge.signer.principal}\` answers for it by the merge ${mergeId.slice(0, 12)}`,
+    };
+  }
+}
+
+function stepsOf(
+  change: Change,
+  line: Line,
+  verdicts: ReadonlyMap<string, CommitVerdict>,
+  statements: ReadonlyMap<TrustStore, Statements>,
+  sources: ChangeSources,
+): ApprovalStep {
+  const nobodys = (facts: CommitFacts) => {
+    const verdict = verdicts.get(facts.id);
+    return verdict?.code === 'merged' || (verdict?.signer?.kind === 'platform' && facts.parents.length < 2);
+  };
+  return {
+    change,
+    branch: branchOf(change),
+    ids: line.ids,
+    trees: line.trees,
+    stores: line.stores,
+    statements,
+    trustPath: sources.trustLine?.path,
+    hasUnknownMaker: line.members.map((members) => members.some(nobodys)),
+    makersAt: (position) => makersOf(line.members[position] ?? [], line.stores[position - 1] ?? (line.stores[0] as TrustStore), verdicts),
   };
 }
 
 // Everyone who had a hand in it, by key and by every address written in the commits.
-function makersOf(commits: readonly Commit[], store: TrustStore, verdicts: readonly CommitVerdict[]): ReadonlySet<string> {
+function makersOf(commits: readonly CommitFacts[], store: TrustStore, verdicts: ReadonlyMap<string, CommitVerdict>): ReadonlySet<string> {
   const makers = new Set<string>();
-  for (const commit of commits) {
-    const signer = verdicts.find((v) => v.commit === commit.id)?.signer;
+  for (const facts of commits) {
+    const signer = verdicts.get(facts.id)?.signer;
     if (signer !== undefined) makers.add(signer.principal);
-    const coAuthors = [...commit.message.matchAll(/^co-authored-by:.*<([^>\n]*)>/gim)].map((m) => m[1] ?? '');
-    for (const email of [commit.author.email, commit.committer.email, ...coAuthors]) {
-      const principal = store.byEmail.get(email.toLowerCase());
+    for (const email of [facts.author.email.toLowerCase(), facts.committer.email.toLowerCase(), ...facts.coAuthors]) {
+      const principal = store.byEmail.get(email);
       if (principal !== undefined) makers.add(principal);
     }
   }
   return makers;
 }
 
-// From the start of the change to its end along first parents, the start included; only start and end when they are not on one line.
-function firstParentLine(change: Change): readonly { readonly id: string; readonly tree: string }[] {
-  const byId = new Map(change.commits.map((c) => [c.id, c]));
-  const line: { id: string; tree: string }[] = [];
-  let at: string | undefined = change.to;
-  while (at !== undefined && byId.has(at)) {
-    const commit = byId.get(at) as Commit;
-    line.unshift({ id: commit.id, tree: commit.tree });
-    at = commit.parents[0];
-  }
-  const start = { id: change.from, tree: '' };
-  if ((at ?? NO_REVISION) === change.from) return [start, ...line];
-  return [start, ...line.slice(-1)];
+// An approval is filed under the tree it is for. Where a rule takes equivalent ones, any may be of use.
+function wantedTrees(line: Line, store: TrustStore): (tree: string) => boolean {
+  const trees = new Set(line.trees);
+  const any = [store, ...line.stores].some((s) => s.policy.spec.rules.some((r) => r.approvals.equivalent));
+  return (tree) => any || trees.has(tree);
 }
 
-function commitsBetween(change: Change, from: string, to: string): readonly Commit[] {
-  const byId = new Map(change.commits.map((c) => [c.id, c]));
-  const reach = (start: string) => {
-    const found = new Set<string>();
-    const stack = [start];
-    for (let id = stack.pop(); id !== undefined; id = stack.pop()) {
-      const commit = byId.get(id);
-      if (commit === undefined || found.has(id)) continue;
-      found.add(id);
-      stack.push(...commit.parents);
-    }
-    return found;
+function toViolation(v: CommitVerdict): Violation {
+  return {
+    code: v.code,
+    message: `commit ${v.commit.slice(0, 12)} \`${v.subject}\`: ${v.reason}`,
+    commit: v.commit,
+    ...(v.hint === undefined ? {} : { hint: v.hint }),
   };
-  const before = reach(from);
-  return [...reach(to)].filter((id) => !before.has(id)).map((id) => byId.get(id) as Commit);
+}
+
+function mergeWarning(v: CommitVerdict): Violation[] {
+  if (v.mergeAdds === undefined || v.outcome === 'refused') return [];
+  return [
+    {
+      code: 'merge-adds',
+      message: `the merge ${v.commit.slice(0, 12)} holds what neither parent has, in ${v.mergeAdds
+        .slice(0, 5)
+        .map((p) => `\`${p}\``)
+        .join(', ')}; \`${v.signer?.principal ?? ''}\` answers for it`,
+      commit: v.commit,
+      hint: 'look at it as at a change of its own: `git show --remerge-diff`',
+    },
+  ];
+}
+
+function branchOf(change: Change): string {
+  return change.ref.replace(/^refs\/heads\//, '');
+}
+
+/** A verdict for a commit that cannot be taken apart. */
+export function malformedVerdict(item: { id: string; code: string; reason: string }, moment: Moment): CommitVerdict {
+  const nobody = { name: '', email: '', time: 0 };
+  const facts: CommitFacts = {
+    id: item.id,
+    tree: '',
+    parents: [],
+    author: nobody,
+    committer: nobody,
+    subject: '',
+    coAuthors: [],
+    payload: '',
+    signature: { kind: 'none' },
+    mergeTags: [],
+  };
+  return {
+    ...aboutCommit(facts, moment),
+    author: '',
+    committer: '',
+    outcome: 'refused',
+    code: item.code,
+    reason: item.reason,
+    hint: 'rewrite it with an ordinary git',
+  };
 }

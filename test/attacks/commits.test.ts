@@ -53,11 +53,15 @@ test('one more newline at the end, which a rebuilt payload would lose', async ()
 test('a carriage return in the message', async () =>
   assert.deepEqual(await judged(forge(signedByLee, (raw) => raw.replace('second', 'second\r'))), ['bad-signature']));
 test('a second tree header that could win over the first', async () =>
-  assert.deepEqual(await judged(forge(good, (raw) => raw.replace(/^(tree [0-9a-f]+\n)/, `$1tree ${'1'.repeat(40)}\n`))), ['malformed']));
+  assert.deepEqual(await judged(forge(good, (raw) => raw.replace(/^(tree [0-9a-f]+\n)/, `$1tree ${'1'.repeat(40)}\n`))), [
+    'header-repeated',
+  ]));
 test('a header that git strips because it starts like a signature', async () =>
-  assert.deepEqual(await judged(forge(good, (raw) => raw.replace('gpgsig ', 'gpgsig-evil hidden\ngpgsig '))), ['malformed']));
+  assert.deepEqual(await judged(forge(good, (raw) => raw.replace('gpgsig ', 'gpgsig-evil hidden\ngpgsig '))), ['header-like-signature']));
 test('two signatures in two headers', async () =>
-  assert.deepEqual(await judged(forge(good, (raw) => raw.replace(/(gpgsig [\s\S]*?END SSH SIGNATURE-----\n)/, '$1$1'))), ['malformed']));
+  assert.deepEqual(await judged(forge(good, (raw) => raw.replace(/(gpgsig [\s\S]*?END SSH SIGNATURE-----\n)/, '$1$1'))), [
+    'header-repeated',
+  ]));
 test('two armored blocks in one header', async () =>
   assert.deepEqual(
     await judged(
@@ -91,7 +95,7 @@ test('a signature made for files, not for git', async () => {
   }).toString();
   const header = `gpgsig ${signature.trim().replaceAll('\n', '\n ')}\n`;
   const forged = forge(good, (raw) => raw.replace(/gpgsig [\s\S]*?END SSH SIGNATURE-----\n/, header));
-  assert.deepEqual(await judged(forged), ['bad-signature']);
+  assert.deepEqual(await judged(forged), ['signature-for-other-use']);
 });
 
 test('an unsigned commit below a signed one', async () => {

@@ -11,7 +11,6 @@ import {
   type Repository,
   readBlob,
   readCommit,
-  readHistory,
   redactUrl,
   sourceRef,
 } from '../../src/git/index.ts';
@@ -46,6 +45,8 @@ before(async () => {
 });
 after(() => server.stop());
 
+const ids = async (repository: Repository, from: string, to: string) => (await Array.fromAsync(repository.listCommits(from, to))).flat();
+
 // One contract, two implementations.
 for (const [name, open] of [
   ['the git program', (d: string): Repository => new NativeRepository(d, git)],
@@ -62,13 +63,13 @@ for (const [name, open] of [
     });
 
     test('lists commits from one revision to another, parents first', async () => {
-      const all = await repository.listCommits(NO_REVISION, merge);
+      const all = await ids(repository, NO_REVISION, merge);
       assert.equal(all.length, 4);
       assert.equal(all.at(-1), merge);
       assert.equal(all[0], first);
-      const later = await repository.listCommits(first, merge);
+      const later = await ids(repository, first, merge);
       assert.deepEqual(new Set(later), new Set(all.filter((c) => c !== first)));
-      assert.deepEqual(await repository.listCommits(merge, merge), []);
+      assert.deepEqual(await ids(repository, merge, merge), []);
     });
 
     test('knows descent', async () => {
@@ -130,8 +131,8 @@ test('a shallow repository is refused: its history is cut off', async () => {
   const shallow = join(directory, 'shallow');
   run('git', ['clone', '--quiet', '--bare', '--depth=1', fleet.url, shallow]);
   const repository = new NativeRepository(shallow, git);
-  await assert.rejects(repository.listCommits(NO_REVISION, merge), { code: 'git-shallow' });
-  await assert.rejects(new IsomorphicRepository(shallow).listCommits(NO_REVISION, merge), { code: 'git-shallow' });
+  await assert.rejects(ids(repository, NO_REVISION, merge), { code: 'git-shallow' });
+  await assert.rejects(ids(new IsomorphicRepository(shallow), NO_REVISION, merge), { code: 'git-shallow' });
 });
 
 test('bytes that do not hash to their id are refused', () => {
@@ -143,7 +144,7 @@ test('replacement objects change nothing', async () => {
   run('git', ['clone', '--quiet', '--bare', fleet.url, at]);
   run('git', ['replace', merge, first], { cwd: at });
   const repository = new NativeRepository(at, git);
-  assert.equal((await readHistory(repository, NO_REVISION, merge)).commits.length, 4);
+  assert.equal((await ids(repository, NO_REVISION, merge)).length, 4);
   repository.close();
 });
 

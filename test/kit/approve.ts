@@ -1,5 +1,12 @@
 import { diffTrees, NativeRepository, readCommit, signWithGitKey, UserRepository } from '../../src/git/index.ts';
-import { type ApprovalStatement, approvalPath, approvalStatement, encodeEnvelope, preAuthEncoding } from '../../src/trust/index.ts';
+import {
+  type ApprovalStatement,
+  approvalPath,
+  approvalStatement,
+  type Decision,
+  encodeEnvelope,
+  preAuthEncoding,
+} from '../../src/trust/index.ts';
 import type { Fleet, Person } from './fleet.ts';
 
 export type ApprovalChanges = {
@@ -7,6 +14,10 @@ export type ApprovalChanges = {
   readonly ref?: string;
   readonly environments?: readonly string[];
   readonly expiresAt?: string;
+  readonly issuedAt?: string;
+  readonly decision?: Decision;
+  readonly rollback?: boolean;
+  readonly reason?: string;
   readonly statement?: (s: ApprovalStatement) => ApprovalStatement;
   readonly payload?: (p: Buffer) => Buffer;
 };
@@ -25,9 +36,11 @@ export async function approveAs(person: Person, fleet: Fleet, from: string, comm
     tree,
     paths: await diffTrees(repository, from, commit),
     environments: changes.environments ?? [],
-    issuedAt: new Date().toISOString(),
+    issuedAt: changes.issuedAt ?? new Date().toISOString(),
+    decision: changes.decision ?? 'approve',
+    rollback: changes.rollback ?? false,
     ...(changes.expiresAt === undefined ? {} : { expiresAt: changes.expiresAt }),
-    reason: 'reviewed',
+    reason: changes.reason ?? 'reviewed',
   });
   const statement = changes.statement?.(made) ?? made;
   const signed = Buffer.from(JSON.stringify(statement));
@@ -35,6 +48,6 @@ export async function approveAs(person: Person, fleet: Fleet, from: string, comm
   const signature = await signWithGitKey(user, preAuthEncoding(signed));
   delete process.env['GNUPGHOME'];
   const envelope = encodeEnvelope(changes.payload?.(signed) ?? signed, signature.armored, 'key');
-  await user.publishApproval(approvalPath(made, envelope), envelope, 'origin');
+  await user.publishApprovals([{ path: approvalPath(made, envelope), content: envelope }], 'origin');
   repository.close();
 }

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { after } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { readTrustPolicy } from '../../src/config/index.ts';
 import { assess, type Gate } from '../../src/gate/index.ts';
 import { NativeRepository, sourceRepository } from '../../src/git/index.ts';
 import { environmentSchema, NO_REVISION, trustPolicySchema, type Verdict } from '../../src/model/index.ts';
@@ -37,6 +38,7 @@ export async function gateOf(fleet: Fleet, people: readonly Person[], options: J
     bundle: await shippedBundle(),
     recorder: undefined,
     clock: () => options.at ?? new Date(),
+    openPolicy: async (text, file) => openTrustStore(readTrustPolicy(text, file)),
   };
 }
 

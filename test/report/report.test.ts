@@ -38,7 +38,7 @@ function verdict(to: string, outcome: 'allowed' | 'denied', author = 'Dana <dana
     violations,
     warnings: [],
     objects: 3,
-    consulted: { trustDigest: '', bundleDigest: '' },
+    consulted: { trustDigest: '', bundleDigest: '', time: 'ledger' },
     commits: [
       {
         commit: to,
@@ -50,11 +50,27 @@ function verdict(to: string, outcome: 'allowed' | 'denied', author = 'Dana <dana
         code: 'verified',
         reason: '',
         signer,
+        seen: '2026-01-01T00:00:00.000Z',
+        basis: 'ledger',
+        payload: '',
       },
     ],
     approvals:
       outcome === 'allowed'
-        ? [{ principal: 'lee', key: 'SHA256:def', from: '', commit: to, tree: 't', issuedAt: '', reason: 'ok', envelope: 'e' }]
+        ? [
+            {
+              principal: 'lee',
+              key: 'SHA256:def',
+              from: '',
+              commit: to,
+              tree: 't',
+              issuedAt: '',
+              reason: 'ok',
+              envelope: 'e',
+              class: 'A',
+              match: 'exact',
+            },
+          ]
         : [],
   };
 }

@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { NativeRepository, readCommit } from '../../src/git/index.ts';
+import { NativeRepository } from '../../src/git/index.ts';
 import { type CommitVerdict, trustPolicySchema } from '../../src/model/index.ts';
-import { openTrustStore, verifyCommit } from '../../src/trust/index.ts';
+import { openTrustStore } from '../../src/trust/index.ts';
 import { trustDocument } from '../kit/documents.ts';
 import { endGpg, Fleet, openPgpPerson, type Person, sshPerson } from '../kit/fleet.ts';
 import { scratch } from '../kit/scratch.ts';
+import { verdictUnder } from '../kit/verdict.ts';
 
 const directory = scratch();
 const fleet = new Fleet(directory);
@@ -17,7 +18,7 @@ after(() => repository.close());
 
 async function verdictOn(commit: string, known: readonly Person[], at = Date.now()): Promise<CommitVerdict> {
   const store = await openTrustStore(trustPolicySchema.parse(trustDocument(known, { required: 0 })));
-  return verifyCommit(await readCommit(repository, commit), store, { branch: 'main', paths: [], at });
+  return verdictUnder(store, repository, commit, { at });
 }
 
 describe('a commit signed with', () => {
@@ -49,7 +50,7 @@ test('the author’s name proves nothing: only the key does', async () => {
 
 test('a key counts only in its time', async () => {
   const [dana] = people as [Person];
-  const commit = await readCommit(repository, fleet.commit(dana, 'x', { x: 't' }));
+  const commit = fleet.commit(dana, 'x', { x: 't' });
   const policy = trustPolicySchema.parse(trustDocument([dana], { required: 0 }));
   const [principal] = policy.spec.principals;
   const bounded = async (window: object) => {
@@ -58,11 +59,11 @@ test('a key counts only in its time', async () => {
       ...policy,
       spec: { ...policy.spec, principals: [{ ...(principal as NonNullable<typeof principal>), keys: [key] }] },
     });
-    return verifyCommit(commit, store, { branch: 'main', paths: [], at: Date.parse('2026-06-01T00:00:00Z') + 1e11 });
+    return verdictUnder(store, repository, commit, { at: Date.parse('2026-06-01T00:00:00Z') + 1e11 });
   };
   assert.equal((await bounded({ validBefore: '2100-01-01T00:00:00Z' })).outcome, 'verified');
-  assert.equal((await bounded({ validBefore: '2026-01-01T00:00:00Z' })).code, 'key-not-valid');
-  assert.equal((await bounded({ validAfter: '2100-01-01T00:00:00Z' })).code, 'key-not-valid');
+  assert.equal((await bounded({ validBefore: '2026-01-01T00:00:00Z' })).code, 'key-expired');
+  assert.equal((await bounded({ validAfter: '2100-01-01T00:00:00Z' })).code, 'key-not-yet-valid');
 });
 
 test('a commit from the future is refused', async () => {

@@ -1,0 +1,31 @@
+import { type Commit, type CommitFacts, type SignatureFact, sha256, subjectOf, type Tag } from '../model/index.ts';
+import { examineSignature } from './examine-signature.ts';
+import type { TrustStore } from './trust-store.ts';
+
+const MAX_SUBJECT = 500; // characters kept of a first line; a verdict holds one for each commit
+
+/** A commit with the tags it carries taken apart. Whoever reads commits makes these, so that trust needs no reader. */
+export type ReadCommit = { readonly commit: Commit; readonly mergeTags: readonly Tag[] };
+
+/** What is kept of a commit: everything but its bytes, with what its signatures show. No clock takes part. */
+export async function examineCommit(
+  { commit, mergeTags }: ReadCommit,
+  store: TrustStore,
+  examine: (payload: Uint8Array, signature: string | undefined) => Promise<SignatureFact> = (payload, signature) =>
+    examineSignature(store, payload, signature),
+): Promise<CommitFacts> {
+  const tags: { name: string; signature: SignatureFact }[] = [];
+  for (const tag of mergeTags) tags.push({ name: tag.name, signature: await examine(tag.payload, tag.signature) });
+  return {
+    id: commit.id,
+    tree: commit.tree,
+    parents: commit.parents,
+    author: commit.author,
+    committer: commit.committer,
+    subject: subjectOf(commit).slice(0, MAX_SUBJECT),
+    coAuthors: [...commit.message.matchAll(/^co-authored-by:.*<([^>\n]*)>/gim)].map((m) => (m[1] ?? '').trim().toLowerCase()),
+    payload: sha256(commit.payload),
+    signature: await examine(commit.payload, commit.signature),
+    mergeTags: tags,
+  };
+}

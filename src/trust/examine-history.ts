@@ -1,0 +1,116 @@
+import { availableParallelism } from 'node:os';
+import type { CommitFacts, SignatureFact, TrustPolicy } from '../model/index.ts';
+import { examineCommit, type ReadCommit } from './examine-commit.ts';
+import { SignatureThreads } from './signature-threads.ts';
+import type { TrustStore } from './trust-store.ts';
+
+/** A commit as a repository gives it: taken apart, or refused with a code. */
+export type HistoryItem =
+  | ({ readonly kind: 'commit' } & ReadCommit)
+  | { readonly kind: 'malformed'; readonly id: string; readonly code: string; readonly reason: string };
+
+/** What is known of one commit of a history. */
+export type Examined =
+  | { readonly kind: 'facts'; readonly facts: CommitFacts }
+  | { readonly kind: 'malformed'; readonly id: string; readonly code: string; readonly reason: string };
+
+/** A history as a repository gives it, a batch at a time, parents before children. */
+export type HistorySource = {
+  readonly ids: (from: string, to: string) => AsyncIterable<readonly string[]>;
+  readonly read: (ids: readonly string[]) => Promise<readonly HistoryItem[]>;
+};
+
+const INLINE = 1500; // commits that one thread has done before others would have started
+const MAX_KEPT = 100_000; // facts kept for a second look, some hundred bytes each
+
+/**
+ * What was examined at earlier looks, by commit id. A fact holds as long as the keys do: under another TrustPolicy digest
+ * it begins anew. Full, it forgets the oldest.
+ */
+export class KnownFacts {
+  #digest = '';
+  readonly #facts = new Map<string, CommitFacts>();
+  under(store: TrustStore): this {
+    if (this.#digest !== store.digest) this.#facts.clear();
+    this.#digest = store.digest;
+    return this;
+  }
+  get(id: string): CommitFacts | undefined {
+    return this.#facts.get(id);
+  }
+  add(facts: CommitFacts): void {
+    if (this.#facts.size >= MAX_KEPT) this.#facts.delete(this.#facts.keys().next().value as string);
+    this.#facts.set(facts.id, facts);
+  }
+}
+
+/**
+ * Examines every commit of `from..to`, parents before children, in memory that does not grow with their number. Long
+ * histories are spread over `threads` (default: one for each core); commits that are `known` cost nothing.
+ */
+export async function* examineHistory(
+  source: HistorySource,
+  range: { readonly from: string; readonly to: string },
+  store: TrustStore,
+  options: { readonly known?: KnownFacts | undefined; readonly threads?: number } = {},
+): AsyncGenerator<Examined> {
+  const threads = options.threads ?? availableParallelism();
+  let pool: SignatureThreads | undefined;
+  const ahead: Promise<readonly Examined[]>[] = [];
+  let done = 0;
+  try {
+    for await (const ids of source.ids(range.from, range.to)) {
+      if (done >= INLINE && threads > 1) pool ??= new SignatureThreads(store.policy, threads);
+      const batch = examineBatch(source, ids, store, options.known, pool);
+      batch.catch(() => {}); // told where it is awaited; until then it is nobody's unhandled rejection
+      ahead.push(batch);
+      done += ids.length;
+      if (ahead.length > (pool === undefined ? 1 : threads + 1)) yield* await (ahead.shift() as Promise<readonly Examined[]>);
+    }
+    for (const batch of ahead.splice(0)) yield* await batch;
+  } finally {
+    await Promise.allSettled(ahead);
+    await pool?.close();
+  }
+}
+
+/** Examines some commits again, under other keys. */
+export async function examineCommits(source: HistorySource, ids: readonly string[], store: TrustStore): Promise<readonly Examined[]> {
+  const all: Examined[] = [];
+  for (let i = 0; i < ids.length; i += 512) all.push(...(await examineBatch(source, ids.slice(i, i + 512), store, undefined, undefined)));
+  return all;
+}
+
+async function examineBatch(
+  source: HistorySource,
+  ids: readonly string[],
+  store: TrustStore,
+  known: KnownFacts | undefined,
+  pool: SignatureThreads | undefined,
+): Promise<readonly Examined[]> {
+  const kept = known?.under(store);
+  const missing = kept === undefined ? ids : ids.filter((id) => kept.get(id) === undefined);
+  const items = missing.length === 0 ? [] : await source.read(missing);
+  const elsewhere = pool === undefined ? undefined : await pool.examine(items.flatMap(signedPartsOf));
+  let next = 0;
+  const examine = elsewhere === undefined ? undefined : async () => elsewhere[next++] as SignatureFact;
+  const fresh = new Map<string, Examined>();
+  for (const item of items) {
+    if (item.kind === 'malformed') fresh.set(item.id, item);
+    else {
+      const facts = await examineCommit(item, store, examine);
+      kept?.add(facts);
+      fresh.set(facts.id, { kind: 'facts', facts });
+    }
+  }
+  return ids.map((id) => fresh.get(id) ?? { kind: 'facts', facts: kept?.get(id) as CommitFacts });
+}
+
+// In the order in which `examineCommit` asks: the tags a merge carries, then the commit itself.
+function signedPartsOf(item: HistoryItem): { payload: Uint8Array; signature: string | undefined }[] {
+  if (item.kind === 'malformed') return [];
+  return [...item.mergeTags, item.commit].map(({ payload, signature }) => ({ payload, signature }));
+}
+
+/** What a thread is started with. */
+export type ThreadData = { readonly policy: TrustPolicy };

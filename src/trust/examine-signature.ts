@@ -1,0 +1,226 @@
+import { enums, readSignature, type SignaturePacket } from 'openpgp';
+import type { SignatureFact } from '../model/index.ts';
+import { matchesPatternList } from './allowed-signers.ts';
+import { openPgpConfig } from './openpgp-key.ts';
+import { SshFormatError } from './ssh-wire.ts';
+import { parseSshSignature, type VerifiedSshSignature, verifySshSignature } from './sshsig.ts';
+import type { TrustStore } from './trust-store.ts';
+
+type Bad = Extract<SignatureFact, { kind: 'bad' }>;
+
+const MAX_ARMOR = 64 * 1024; // an RSA-16384 signature is 3 KiB
+const NAMESPACE = 'git';
+const AGAIN = 'sign it again: `git commit --amend --no-edit -S`';
+const ADD_KEY = 'add the key to a principal of the TrustPolicy, by an approved change';
+
+/**
+ * What the cryptography of an armored detached signature over the bytes shows: whose key made it, and how. Nothing here
+ * looks at a clock. Never throws for what the armor holds.
+ */
+export async function examineSignature(store: TrustStore, bytes: Uint8Array, armored: string | undefined): Promise<SignatureFact> {
+  if (armored === undefined) return { kind: 'none' };
+  if (armored.startsWith('-----BEGIN SSH SIGNATURE-----')) return examineSsh(store, bytes, armored);
+  if (armored.startsWith('-----BEGIN PGP SIGNATURE-----')) return examineOpenPgp(store, bytes, armored);
+  return {
+    kind: 'bad',
+    code: 'signature-format-unknown',
+    reason: 'the signature is neither OpenPGP nor SSH',
+    hint: 'sign with `git config gpg.format ssh`, or with OpenPGP',
+  };
+}
+
+function examineSsh(store: TrustStore, bytes: Uint8Array, armored: string): SignatureFact {
+  const bad = badOf('ssh');
+  try {
+    const parsed = parseSshSignature(armored);
+    const signature = verifySshSignature(parsed, bytes, NAMESPACE, (blob) => store.ssh.get(blob));
+    if (signature === undefined && parsed.namespace !== NAMESPACE)
+      return bad(
+        'signature-for-other-use',
+        `the SSH signature was made for \`${parsed.namespace.slice(0, 40)}\`, not for \`${NAMESPACE}\``,
+        AGAIN,
+      );
+    if (signature === undefined) return bad('bad-signature', 'the signature does not match the content', AGAIN);
+    return signature.certificate === undefined ? ownKey(store, signature) : certified(store, signature, signature.certificate);
+  } catch (thrown) {
+    if (!(thrown instanceof SshFormatError)) throw thrown;
+    return bad('bad-signature', `the SSH signature cannot be read: ${thrown.message}`, AGAIN);
+  }
+}
+
+function ownKey(store: TrustStore, signature: VerifiedSshSignature): SignatureFact {
+  const key = signature.key.fingerprint;
+  const [terms] = store.terms(key);
+  const bad = badOf('ssh');
+  if (terms === undefined) return bad('unknown-key', `it is signed with the SSH key ${key} that no principal owns`, ADD_KEY, key);
+  const revoked = store.sshRevocations(signature.key);
+  if (revoked !== undefined) return bad('key-revoked', `the key of \`${terms.principal}\` is revoked: ${revoked}`, AGAIN, key);
+  if (store.terms(key).every((t) => t.namespaces !== undefined && !matchesPatternList(NAMESPACE, t.namespaces)))
+    return bad(
+      'signature-for-other-use',
+      `the key of \`${terms.principal}\` is allowed for other namespaces than \`${NAMESPACE}\``,
+      undefined,
+      key,
+    );
+  return good(signature, terms.principal);
+}
+
+// OpenSSH asks for one pattern that matches a name of the certificate; here that name must also be one principal's.
+function certified(
+  store: TrustStore,
+  signature: VerifiedSshSignature,
+  certificate: NonNullable<VerifiedSshSignature['certificate']>,
+): SignatureFact {
+  const key = signature.key.fingerprint;
+  const bad = badOf('ssh');
+  const authorities = store.authorities.get(certificate.authority.blob) ?? [];
+  if (authorities.length === 0)
+    return bad(
+      'unknown-authority',
+      `its certificate is by the authority ${certificate.authority.fingerprint} that the policy does not name`,
+      'add it to `certificateAuthorities`',
+      key,
+    );
+  const revoked = store.sshRevocations(signature.key, certificate);
+  if (revoked !== undefined)
+    return bad('key-revoked', `the certificate \`${certificate.keyId.slice(0, 60)}\` is revoked: ${revoked}`, AGAIN, key);
+  const weak = tooWeak(store, signature);
+  if (weak !== undefined) return bad('algorithm-too-weak', weak, undefined, key);
+  const people = new Map<string, { name: string; authority: string }>();
+  for (const authority of authorities) {
+    if (authority.terms.namespaces !== undefined && !matchesPatternList(NAMESPACE, authority.terms.namespaces)) continue;
+    for (const name of certificate.principals) {
+      const principal = matchesPatternList(name, authority.patterns) ? principalCalled(store, name) : undefined;
+      if (principal !== undefined) people.set(principal, { name, authority: authority.key.fingerprint });
+    }
+  }
+  const [found, ...others] = people;
+  if (found === undefined || others.length > 0)
+    return bad(
+      'certificate-for-nobody',
+      `the names in its certificate (${certificate.principals
+        .slice(0, 3)
+        .map((p) => `\`${p.slice(0, 60)}\``)
+        .join(', ')}) ${found === undefined ? 'are no principal’s, or not for this authority to give' : 'are those of several principals'}`,
+      'a name in a certificate is a principal’s name or one of its `emails`',
+      key,
+    );
+  if (certificate.verifyRequired && signature.flags?.verified !== true)
+    return bad('pin-required', 'its certificate demands a PIN or fingerprint, and none was given', undefined, key);
+  return {
+    ...good(signature, found[0]),
+    certificate: {
+      ...found[1],
+      keyId: certificate.keyId,
+      serial: String(certificate.serial),
+      validAfter: certificate.validAfter,
+      validBefore: certificate.validBefore,
+    },
+  };
+}
+
+function principalCalled(store: TrustStore, name: string): string | undefined {
+  return store.byEmail.get(name.toLowerCase()) ?? store.policy.spec.principals.find((p) => p.name === name)?.name;
+}
+
+function tooWeak(store: TrustStore, { key }: VerifiedSshSignature): string | undefined {
+  const { minimumRsaBits, sshKeyTypes } = store.policy.spec.algorithms;
+  if (key.type === 'ssh-rsa' && key.bits < minimumRsaBits)
+    return `an RSA key of ${key.bits} bits is too weak; the policy asks for ${minimumRsaBits}`;
+  return (sshKeyTypes as readonly string[]).includes(key.type) ? undefined : `the policy takes no keys of type \`${key.type}\``;
+}
+
+function good(signature: VerifiedSshSignature, principal: string): Extract<SignatureFact, { kind: 'good' }> {
+  return {
+    kind: 'good',
+    format: 'ssh',
+    principal,
+    key: signature.key.fingerprint,
+    algorithm: `${signature.algorithm} ${signature.hash}`,
+    ...(signature.flags === undefined ? {} : { hardware: signature.flags }),
+  };
+}
+
+async function examineOpenPgp(store: TrustStore, bytes: Uint8Array, armored: string): Promise<SignatureFact> {
+  const bad = badOf('openpgp');
+  const packet = await readOneSignature(armored);
+  if (packet === undefined) return bad('bad-signature', 'it does not hold exactly one detached OpenPGP signature over bytes', AGAIN);
+  const id = packet.issuerKeyID.toHex();
+  const candidates = store.openpgp.get(id) ?? [];
+  const limits = openPgpConfig(store.policy.spec.algorithms.minimumRsaBits);
+  const data = { text: null, getBytes: () => bytes };
+  let weak = false;
+  // A key id is a claim. Only the key whose cryptography passes is believed; all of the others stay unheard.
+  for (const { owner, packet: key, subkey } of candidates) {
+    const failure = await packet.verify(key, enums.signature.binary, data, null as unknown as Date, true, limits).then(
+      () => undefined,
+      (thrown: Error) => thrown.message,
+    );
+    weak ||= failure !== undefined && /^Insecure/.test(failure);
+    const [terms] = store.terms(owner.fingerprint);
+    if (failure !== undefined || terms === undefined) continue;
+    const ends = packet.getExpirationTime();
+    return {
+      kind: 'good',
+      format: 'openpgp',
+      principal: terms.principal,
+      key: owner.fingerprint,
+      ...(subkey === undefined ? {} : { subkey }),
+      algorithm: algorithmOf(packet),
+      signedAt: packet.created?.getTime() ?? 0,
+      ...(ends instanceof Date ? { endsAt: ends.getTime() } : {}),
+    };
+  }
+  const [first] = candidates;
+  if (first === undefined)
+    return bad('unknown-key', `it is signed with the OpenPGP key ${id.toUpperCase()} that no principal owns`, ADD_KEY);
+  const { fingerprint } = first.owner;
+  if (weak)
+    return bad(
+      'algorithm-too-weak',
+      `the signature uses ${algorithmOf(packet)}, which can be forged`,
+      'sign with SHA-256 or better',
+      fingerprint,
+    );
+  return bad('bad-signature', 'the signature does not match the content', AGAIN, fingerprint);
+}
+
+function algorithmOf(packet: SignaturePacket): string {
+  const name = (values: object, value: number | null) => Object.entries(values).find(([, v]) => v === value)?.[0] ?? String(value);
+  return `${name(enums.publicKey, packet.publicKeyAlgorithm)} ${name(enums.hash, packet.hashAlgorithm)}`;
+}
+
+// Exactly one binary signature packet in one armor block: anything else has been used to show one and check another.
+async function readOneSignature(armored: string): Promise<SignaturePacket | undefined> {
+  const bytes = readArmor(armored);
+  if (bytes === undefined) return undefined;
+  try {
+    const { packets } = await readSignature({ binarySignature: bytes });
+    const [packet] = packets;
+    return packets.length === 1 && packet?.signatureType === enums.signature.binary ? packet : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+// RFC 9580 section 6.2, strictly: nothing before, between or after. The checksum is optional there and proves nothing.
+function readArmor(armored: string): Uint8Array | undefined {
+  if (armored.length > MAX_ARMOR) return undefined;
+  const text = armored.includes('\r') ? armored.replaceAll('\r\n', '\n') : armored;
+  const match =
+    /^-----BEGIN PGP SIGNATURE-----\n(?:[A-Za-z]+: [^\n]*\n)*[ \t]*\n((?:[A-Za-z0-9+/]+={0,2}\n)+)(?:=[A-Za-z0-9+/]{4}\n)?-----END PGP SIGNATURE-----\s*$/.exec(
+      text,
+    );
+  return match === null ? undefined : Buffer.from(match[1] ?? '', 'base64');
+}
+
+function badOf(format: 'ssh' | 'openpgp') {
+  return (code: string, reason: string, hint?: string, key?: string): Bad => ({
+    kind: 'bad',
+    format,
+    code,
+    reason,
+    ...(hint === undefined ? {} : { hint }),
+    ...(key === undefined ? {} : { key }),
+  });
+}
