@@ -8,7 +8,7 @@ import { APPROVALS_REF, openRepository, type Repository, redactUrl, sourceRef, s
 import { evidenceRef, type Ledger, ledgerName, openLedger } from '../ledger/index.ts';
 import { CountersignError, type Environment, messageOf, sha256 } from '../model/index.ts';
 import { type ReconcilePorts, Reconciler, type Step } from '../reconcile/index.ts';
-import { KnownFacts } from '../trust/index.ts';
+import { KnownHistory } from '../trust/index.ts';
 import { type AdmissionScopes, type Certificates, createWebhook, makeCertificates } from '../webhook/index.ts';
 import { EXIT, type Io } from './io.ts';
 import { gitProgram, openConfiguration, openGate } from './open.ts';
@@ -143,7 +143,7 @@ async function openLoops(
       const gate = {
         ...(await openGate(configuration, environment, sourceRepository(repository), () => new Date())),
         recorder,
-        known: new KnownFacts(),
+        known: new KnownHistory(),
       };
       const access = sourceAccess(environment.spec.source.credentials);
       const { cluster } = links.get(environment.metadata.name) as ClusterLink;

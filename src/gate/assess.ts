@@ -1,15 +1,16 @@
 import {
   type AllowedRevision,
   type Change,
-  type CommitFacts,
   type CommitVerdict,
   CountersignError,
+  digestOf,
   type Environment,
   isNoRevision,
   NO_REVISION,
   type Recorded,
   type RenderedObject,
   refText,
+  sha256,
   type Verdict,
   type VerifiedChange,
   type Violation,
@@ -20,7 +21,7 @@ import {
   examineCommits,
   examineHistory,
   type HistorySource,
-  type KnownFacts,
+  type KnownHistory,
   malformedVerdict,
   type TrustStore,
   verifyChange,
@@ -40,7 +41,7 @@ export type Gate = {
   /** Reads a TrustPolicy that stands in the repository (`spec.trustPath`). */
   readonly openPolicy: OpenPolicy;
   /** What was examined at earlier looks. */
-  readonly known?: KnownFacts;
+  readonly known?: KnownHistory;
 };
 
 /** The verdict, where it stands on the ledger, and what may now be applied. */
@@ -63,6 +64,7 @@ export async function assess(gate: Gate, from: string, to: string): Promise<Asse
     from,
     to,
     tree,
+    content: judged.content,
     ...(judged.rollback ? { rollback: true as const } : {}),
     ...(judged.trustAfter === undefined ? {} : { trustAfter: judged.trustAfter.digest }),
     commits: judged.commits,
@@ -109,7 +111,13 @@ export async function recall(
       recover: 'halt',
     });
   }
-  const { objects } = await renderTree(gate, recorded.entry.tree);
+  const { objects, content } = await renderTree(gate, recorded.entry.tree);
+  // Git names files by SHA-1, for which two files with one name can be made; what was judged is known by SHA-256.
+  const judged = ledger.evidence(recorded.entry.evidence) as Verdict;
+  if (judged.content !== undefined && judged.content !== content)
+    throw new CountersignError('git-object-corrupt', `the files of ${recorded.entry.to.slice(0, 12)} are not those that entry ${verdictIndex} allowed`, {
+      hint: 'the repository was tampered with: fetch it anew into an empty data directory, and compare',
+    });
   return allow(gate.environment, recorded.entry.to, verdictIndex, objects);
 }
 
@@ -124,6 +132,8 @@ type Judged = {
   readonly violations: readonly Violation[];
   readonly warnings: readonly Violation[];
   readonly objects: readonly RenderedObject[];
+  /** SHA-256 over path, mode and SHA-256 of every file. */
+  readonly content: string;
   readonly rollback: boolean;
   readonly trustDigest: string;
   /** The TrustPolicy in the repository after the change, where it differs. */
@@ -138,6 +148,7 @@ async function judge(gate: Gate, from: string, to: string, tree: string): Promis
     violations: [],
     warnings: [],
     objects: [],
+    content: '',
     rollback: false,
     trustDigest: gate.trust.digest,
     trustAfter: undefined,
@@ -154,7 +165,7 @@ async function judge(gate: Gate, from: string, to: string, tree: string): Promis
   const violations = [...trusted.violations, ...rendering.violations, ...outOfScope(environment, rendering.objects), ...ruled.violations];
   const warnings = [...trusted.warnings, ...ruled.warnings];
   const { commits, approvals, rollback, change } = trusted;
-  const judged = { ...nothing, commits, approvals, violations, warnings, objects: rendering.objects, trustDigest: trusted.store.digest };
+  const judged = { ...nothing, commits, approvals, violations, warnings, objects: rendering.objects, content: rendering.content, trustDigest: trusted.store.digest };
   if (change === undefined) return judged;
   const signers = new Map(commits.map((v) => [v.commit, v.signer?.principal ?? '']));
   const paths = (await repository.diff(from, to)).map((p) => p.path);
@@ -190,8 +201,15 @@ export async function assessTrust(gate: Omit<Gate, 'bundle'>, from: string, to: 
   const descends = !started || (await repository.isAncestor(from, to));
   const source: HistorySource = { ids: repository.commitIds, read: repository.commits };
   const ref = `refs/heads/${environment.spec.source.branch}`;
-  if (recorder !== undefined) await see(gate, recorder, ref, from, to);
-  const { facts, malformed } = await examineAll(source, from, to, store, gate.known);
+  const { facts, malformed } = await examineAll(gate, source, from, to, store);
+  if (recorder !== undefined)
+    await see(
+      gate,
+      recorder,
+      ref,
+      { from, to },
+      [...facts, ...malformed].map((c) => c.id),
+    );
   const now = gate.clock().getTime();
   const moment = momentsOf(recorder, environment.metadata.name, new Set([...facts, ...malformed].map((c) => c.id)), now);
   const about = { environment: environment.metadata.name, repository: environment.spec.source.url, ref };
@@ -222,24 +240,31 @@ export async function assessTrust(gate: Omit<Gate, 'bundle'>, from: string, to: 
 }
 
 // The seal, where history begins with one, and every commit by its id: on the ledger before anything is judged.
-async function see(gate: Omit<Gate, 'bundle'>, recorder: Recorder & LedgerView, ref: string, from: string, to: string): Promise<void> {
+async function see(
+  gate: Omit<Gate, 'bundle'>,
+  recorder: Recorder & LedgerView,
+  ref: string,
+  { from, to }: { from: string; to: string },
+  ids: readonly string[],
+): Promise<void> {
   const environment = gate.environment.metadata.name;
   const { baseline } = gate.environment.spec.source;
   if (baseline === from && recorder.latest(['history.sealed'], environment)?.entry.commit !== from)
     await recorder.record({ type: 'history.sealed', environment, ref, commit: from, tree: await gate.repository.tree(from) }, []);
-  const ids: string[] = [];
-  for await (const batch of gate.repository.commitIds(from, to)) for (const id of batch) ids.push(id);
   await recordSeen(recorder, { environment, ref, tip: to }, ids);
 }
 
-async function examineAll(source: HistorySource, from: string, to: string, store: TrustStore, known: KnownFacts | undefined) {
-  const facts: CommitFacts[] = [];
-  const malformed: { id: string; code: string; reason: string }[] = [];
-  for await (const examined of examineHistory(source, { from, to }, store, { known })) {
-    if (examined.kind === 'facts') facts.push(examined.facts);
-    else malformed.push(examined);
-  }
-  return { facts, malformed };
+// The history of the last look is taken over where this one only goes on from it.
+async function examineAll({ repository, known }: Omit<Gate, 'bundle'>, source: HistorySource, from: string, to: string, store: TrustStore) {
+  const last = known?.last(store, from);
+  const goesOn = last !== undefined && (await repository.isAncestor(last.to, to));
+  const examined = goesOn ? [...last.examined] : [];
+  for await (const one of examineHistory(source, { from: goesOn ? last.to : from, to }, store)) examined.push(one);
+  known?.keep(store, { from, to }, examined);
+  return {
+    facts: examined.flatMap((e) => (e.kind === 'facts' ? e.facts : [])),
+    malformed: examined.flatMap((e) => (e.kind === 'malformed' ? e : [])),
+  };
 }
 
 function malformedViolation(m: { id: string; code: string; reason: string }): Violation {
@@ -281,7 +306,10 @@ async function recordTrust(recorder: Recorder, verdict: Verdict, after: TrustSto
   );
 }
 
-async function renderTree({ environment, repository }: Pick<Gate, 'environment' | 'repository'>, tree: string): Promise<Rendering> {
+async function renderTree(
+  { environment, repository }: Pick<Gate, 'environment' | 'repository'>,
+  tree: string,
+): Promise<Rendering & { readonly content: string }> {
   const directory = environment.spec.source.path;
   const entries = await repository.files(tree, directory);
   const files = await Promise.all(
@@ -291,9 +319,11 @@ async function renderTree({ environment, repository }: Pick<Gate, 'environment' 
       content: mode === '160000' ? new Uint8Array() : await repository.blob(blob),
     })),
   );
+  const content = digestOf(files.map((f) => [f.path, f.mode, sha256(f.content)]));
   const rendering = render(files);
-  if (rendering.objects.length > 0 || rendering.violations.length > 0) return rendering;
+  if (rendering.objects.length > 0 || rendering.violations.length > 0) return { ...rendering, content };
   return {
+    content,
     objects: [],
     violations: [
       {

@@ -62,6 +62,8 @@ export type Verdict = {
   readonly from: string;
   readonly to: string;
   readonly tree: string;
+  /** SHA-256 over path, mode and SHA-256 of every file of the environment's directory: Git's own SHA-1 names can be made to collide. */
+  readonly content?: string;
   /** The branch goes back to an earlier commit, by approvals that say so. */
   readonly rollback?: true;
   /** Digest of the TrustPolicy in the repository after this change, where it is kept there and differs. */

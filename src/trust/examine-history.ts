@@ -24,35 +24,33 @@ const INLINE = 1500; // commits that one thread has done before others would hav
 const MAX_KEPT = 100_000; // facts kept for a second look, some hundred bytes each
 
 /**
- * What was examined at earlier looks, by commit id. A fact holds as long as the keys do: under another TrustPolicy digest
- * it begins anew. Full, it forgets the oldest.
+ * The history of the last look, so that the next costs only what is new. A fact holds as long as the keys do: under another
+ * TrustPolicy digest it begins anew.
  */
-export class KnownFacts {
+export class KnownHistory {
   #digest = '';
-  readonly #facts = new Map<string, CommitFacts>();
-  under(store: TrustStore): this {
-    if (this.#digest !== store.digest) this.#facts.clear();
+  #last: { readonly from: string; readonly to: string; readonly examined: readonly Examined[] } | undefined;
+
+  /** What was examined from the same start, if the keys are the same. */
+  last(store: TrustStore, from: string): { readonly to: string; readonly examined: readonly Examined[] } | undefined {
+    return this.#digest === store.digest && this.#last?.from === from ? this.#last : undefined;
+  }
+
+  keep(store: TrustStore, range: { readonly from: string; readonly to: string }, examined: readonly Examined[]): void {
     this.#digest = store.digest;
-    return this;
-  }
-  get(id: string): CommitFacts | undefined {
-    return this.#facts.get(id);
-  }
-  add(facts: CommitFacts): void {
-    if (this.#facts.size >= MAX_KEPT) this.#facts.delete(this.#facts.keys().next().value as string);
-    this.#facts.set(facts.id, facts);
+    this.#last = examined.length > MAX_KEPT ? undefined : { ...range, examined };
   }
 }
 
 /**
  * Examines every commit of `from..to`, parents before children, in memory that does not grow with their number. Long
- * histories are spread over `threads` (default: one for each core); commits that are `known` cost nothing.
+ * histories are spread over `threads` (default: one for each core).
  */
 export async function* examineHistory(
   source: HistorySource,
   range: { readonly from: string; readonly to: string },
   store: TrustStore,
-  options: { readonly known?: KnownFacts | undefined; readonly threads?: number } = {},
+  options: { readonly threads?: number } = {},
 ): AsyncGenerator<Examined> {
   const threads = options.threads ?? availableParallelism();
   let pool: SignatureThreads | undefined;
@@ -61,7 +59,7 @@ export async function* examineHistory(
   try {
     for await (const ids of source.ids(range.from, range.to)) {
       if (done >= INLINE && threads > 1) pool ??= new SignatureThreads(store.policy, threads);
-      const batch = examineBatch(source, ids, store, options.known, pool);
+      const batch = examineBatch(source, ids, store, pool);
       batch.catch(() => {}); // told where it is awaited; until then it is nobody's unhandled rejection
       ahead.push(batch);
       done += ids.length;
@@ -77,7 +75,7 @@ export async function* examineHistory(
 /** Examines some commits again, under other keys. */
 export async function examineCommits(source: HistorySource, ids: readonly string[], store: TrustStore): Promise<readonly Examined[]> {
   const all: Examined[] = [];
-  for (let i = 0; i < ids.length; i += 512) all.push(...(await examineBatch(source, ids.slice(i, i + 512), store, undefined, undefined)));
+  for (let i = 0; i < ids.length; i += 512) all.push(...(await examineBatch(source, ids.slice(i, i + 512), store, undefined)));
   return all;
 }
 
@@ -85,25 +83,16 @@ async function examineBatch(
   source: HistorySource,
   ids: readonly string[],
   store: TrustStore,
-  known: KnownFacts | undefined,
   pool: SignatureThreads | undefined,
 ): Promise<readonly Examined[]> {
-  const kept = known?.under(store);
-  const missing = kept === undefined ? ids : ids.filter((id) => kept.get(id) === undefined);
-  const items = missing.length === 0 ? [] : await source.read(missing);
+  const items = await source.read(ids);
   const elsewhere = pool === undefined ? undefined : await pool.examine(items.flatMap(signedPartsOf));
   let next = 0;
   const examine = elsewhere === undefined ? undefined : async () => elsewhere[next++] as SignatureFact;
-  const fresh = new Map<string, Examined>();
-  for (const item of items) {
-    if (item.kind === 'malformed') fresh.set(item.id, item);
-    else {
-      const facts = await examineCommit(item, store, examine);
-      kept?.add(facts);
-      fresh.set(facts.id, { kind: 'facts', facts });
-    }
-  }
-  return ids.map((id) => fresh.get(id) ?? { kind: 'facts', facts: kept?.get(id) as CommitFacts });
+  const examined: Examined[] = [];
+  for (const item of items)
+    examined.push(item.kind === 'malformed' ? item : { kind: 'facts', facts: await examineCommit(item, store, examine) });
+  return examined;
 }
 
 // In the order in which `examineCommit` asks: the tags a merge carries, then the commit itself.

@@ -1,14 +1,14 @@
-import { enums, readSignature, type SignaturePacket } from 'openpgp';
+import { enums, type SignaturePacket } from 'openpgp';
 import type { SignatureFact } from '../model/index.ts';
 import { matchesPatternList } from './allowed-signers.ts';
 import { openPgpConfig } from './openpgp-key.ts';
+import { readOpenPgpSignature, verifyOpenPgpSignature } from './openpgp-signature.ts';
 import { SshFormatError } from './ssh-wire.ts';
 import { parseSshSignature, type VerifiedSshSignature, verifySshSignature } from './sshsig.ts';
 import type { TrustStore } from './trust-store.ts';
 
 type Bad = Extract<SignatureFact, { kind: 'bad' }>;
 
-const MAX_ARMOR = 64 * 1024; // an RSA-16384 signature is 3 KiB
 const NAMESPACE = 'git';
 const AGAIN = 'sign it again: `git commit --amend --no-edit -S`';
 const ADD_KEY = 'add the key to a principal of the TrustPolicy, by an approved change';
@@ -143,19 +143,15 @@ function good(signature: VerifiedSshSignature, principal: string): Extract<Signa
 
 async function examineOpenPgp(store: TrustStore, bytes: Uint8Array, armored: string): Promise<SignatureFact> {
   const bad = badOf('openpgp');
-  const packet = await readOneSignature(armored);
+  const packet = readOpenPgpSignature(armored);
   if (packet === undefined) return bad('bad-signature', 'it does not hold exactly one detached OpenPGP signature over bytes', AGAIN);
   const id = packet.issuerKeyID.toHex();
   const candidates = store.openpgp.get(id) ?? [];
   const limits = openPgpConfig(store.policy.spec.algorithms.minimumRsaBits);
-  const data = { text: null, getBytes: () => bytes };
   let weak = false;
   // A key id is a claim. Only the key whose cryptography passes is believed; all of the others stay unheard.
   for (const { owner, packet: key, subkey } of candidates) {
-    const failure = await packet.verify(key, enums.signature.binary, data, null as unknown as Date, true, limits).then(
-      () => undefined,
-      (thrown: Error) => thrown.message,
-    );
+    const failure = await verifyOpenPgpSignature(packet, key, bytes, limits);
     weak ||= failure !== undefined && /^Insecure/.test(failure);
     const [terms] = store.terms(owner.fingerprint);
     if (failure !== undefined || terms === undefined) continue;
@@ -188,30 +184,6 @@ async function examineOpenPgp(store: TrustStore, bytes: Uint8Array, armored: str
 function algorithmOf(packet: SignaturePacket): string {
   const name = (values: object, value: number | null) => Object.entries(values).find(([, v]) => v === value)?.[0] ?? String(value);
   return `${name(enums.publicKey, packet.publicKeyAlgorithm)} ${name(enums.hash, packet.hashAlgorithm)}`;
-}
-
-// Exactly one binary signature packet in one armor block: anything else has been used to show one and check another.
-async function readOneSignature(armored: string): Promise<SignaturePacket | undefined> {
-  const bytes = readArmor(armored);
-  if (bytes === undefined) return undefined;
-  try {
-    const { packets } = await readSignature({ binarySignature: bytes });
-    const [packet] = packets;
-    return packets.length === 1 && packet?.signatureType === enums.signature.binary ? packet : undefined;
-  } catch {
-    return undefined;
-  }
-}
-
-// RFC 9580 section 6.2, strictly: nothing before, between or after. The checksum is optional there and proves nothing.
-function readArmor(armored: string): Uint8Array | undefined {
-  if (armored.length > MAX_ARMOR) return undefined;
-  const text = armored.includes('\r') ? armored.replaceAll('\r\n', '\n') : armored;
-  const match =
-    /^-----BEGIN PGP SIGNATURE-----\n(?:[A-Za-z]+: [^\n]*\n)*[ \t]*\n((?:[A-Za-z0-9+/]+={0,2}\n)+)(?:=[A-Za-z0-9+/]{4}\n)?-----END PGP SIGNATURE-----\s*$/.exec(
-      text,
-    );
-  return match === null ? undefined : Buffer.from(match[1] ?? '', 'base64');
 }
 
 function badOf(format: 'ssh' | 'openpgp') {
