@@ -371,7 +371,7 @@ async function commitWith(
     packet.signatureType = enums.signature.binary;
     packet.publicKeyAlgorithm = (key.keyPacket as unknown as { algorithm: enums.publicKey }).algorithm;
     packet.hashAlgorithm = enums.hash.sha512;
-    await packet.sign(key.keyPacket as Parameters<SignaturePacket['sign']>[0], message.packets[0] as unknown as Uint8Array, date, true);
+    await (packet.sign as (...args: unknown[]) => Promise<void>).call(packet, key.keyPacket, message.packets[0], date, true, config);
     const body = Buffer.from(packet.write());
     const wire = Buffer.concat([Buffer.from([0xc2, 0xff]), Buffer.from(Uint32Array.of(body.length).buffer).swap32(), body]);
     return signedCommit(fleet, payload, () => `-----BEGIN PGP SIGNATURE-----\n\n${wire.toString('base64')}\n-----END PGP SIGNATURE-----`);
