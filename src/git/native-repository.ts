@@ -31,6 +31,8 @@ const SAFE = [
   'protocol.version=2',
   '-c',
   'gc.auto=0',
+  '-c',
+  'advice.graftFileDeprecated=false',
 ];
 const BATCH = 512; // commits examined together
 const WALK_TIMEOUT_MS = 30 * 60_000;
@@ -50,7 +52,7 @@ export class NativeRepository implements Repository {
   async fetch(url: string, branch: string, access: GitAccess = {}): Promise<void> {
     await this.#create();
     const refspecs = [`+refs/heads/${branch}:${sourceRef(branch)}`, `${APPROVALS_REF}*:${APPROVALS_REF}*`];
-    const result = await this.#run(['fetch', '--quiet', '--no-tags', '--no-write-fetch-head', '--end-of-options', url, ...refspecs], {
+    const result = await this.#run(['fetch', '--no-progress', '--no-tags', '--no-write-fetch-head', '--end-of-options', url, ...refspecs], {
       ...this.#env(),
       ...accessEnvironment(url, access),
     });

@@ -1,13 +1,20 @@
 import { spawn } from 'node:child_process';
-import { createServer } from 'node:http';
+import { createServer, type RequestListener } from 'node:http';
+import { createServer as createTlsServer } from 'node:https';
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads';
 
 /** A real smart-HTTP Git server (`git http-backend`) on loopback over a directory of bare repositories. */
+export type GitServerOptions = {
+  /** PEM; makes it an HTTPS server. */
+  readonly tls?: { readonly cert: string; readonly key: string };
+  /** `user:password` that every request must bring. */
+  readonly login?: string;
+};
 export type GitServer = { readonly url: string; readonly stop: () => Promise<void> };
 
 // In a thread of its own, so that a test may run `git push` and wait for it.
-export async function startGitServer(root: string, port = 0): Promise<GitServer> {
-  const worker = new Worker(new URL(import.meta.url), { workerData: { root, port } });
+export async function startGitServer(root: string, port = 0, options: GitServerOptions = {}): Promise<GitServer> {
+  const worker = new Worker(new URL(import.meta.url), { workerData: { root, port, options } });
   const url = await new Promise<string>((resolve, reject) => {
     worker.once('message', resolve);
     worker.once('error', reject);
@@ -16,10 +23,14 @@ export async function startGitServer(root: string, port = 0): Promise<GitServer>
 }
 
 if (!isMainThread && workerData?.root !== undefined)
-  void serve(workerData.root, workerData.port).then((url) => parentPort?.postMessage(url));
+  void serve(workerData.root, workerData.port, workerData.options).then((url) => parentPort?.postMessage(url));
 
-async function serve(root: string, port: number): Promise<string> {
-  const server = createServer((request, response) => {
+async function serve(root: string, port: number, { tls, login }: GitServerOptions): Promise<string> {
+  const answer: RequestListener = (request, response) => {
+    if (login !== undefined && request.headers.authorization !== `Basic ${Buffer.from(login).toString('base64')}`) {
+      response.writeHead(401, { 'www-authenticate': 'Basic realm="git"' }).end();
+      return;
+    }
     const url = new URL(request.url ?? '/', 'http://git');
     const backend = spawn('git', ['http-backend'], {
       env: {
@@ -58,7 +69,8 @@ async function serve(root: string, port: number): Promise<string> {
       response.write(head.subarray(end + 4));
     });
     backend.on('close', () => response.end());
-  });
+  };
+  const server = tls === undefined ? createServer(answer) : createTlsServer(tls, answer);
   await new Promise<void>((resolve) => server.listen(port, '127.0.0.1', resolve));
-  return `http://127.0.0.1:${(server.address() as { port: number }).port}`;
+  return `${tls === undefined ? 'http' : 'https'}://127.0.0.1:${(server.address() as { port: number }).port}`;
 }
