@@ -183,7 +183,7 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
     trustCommand,
     'import',
     'turn keys from elsewhere into principals of a TrustPolicy',
-    '\nExamples:\n  countersign trust import ~/.config/git/allowed_signers\n  countersign trust import dana.keys dana.gpg --principal dana --email dana@example.com\n\nIt takes allowed_signers, OpenPGP keys and keyrings, and a forge’s NAME.keys, NAME.gpg and key listings saved as files.',
+    '\nExamples:\n  countersign trust import ~/.config/git/allowed_signers\n  countersign trust import dana.keys dana.gpg --principal dana --email dana@example.com\n\nIt takes allowed_signers, OpenPGP keys and keyrings, and what a forge gives:\nNAME.keys, NAME.gpg and its key listings, saved as files.',
   )
     .argument('<file...>', 'files with keys')
     .option('--principal <name>', 'whose they are (default: by their address)')

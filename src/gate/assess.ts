@@ -115,9 +115,13 @@ export async function recall(
   // Git names files by SHA-1, for which two files with one name can be made; what was judged is known by SHA-256.
   const judged = ledger.evidence(recorded.entry.evidence) as Verdict;
   if (judged.content !== undefined && judged.content !== content)
-    throw new CountersignError('git-object-corrupt', `the files of ${recorded.entry.to.slice(0, 12)} are not those that entry ${verdictIndex} allowed`, {
-      hint: 'the repository was tampered with: fetch it anew into an empty data directory, and compare',
-    });
+    throw new CountersignError(
+      'git-object-corrupt',
+      `the files of ${recorded.entry.to.slice(0, 12)} are not those that entry ${verdictIndex} allowed`,
+      {
+        hint: 'the repository was tampered with: fetch it anew into an empty data directory, and compare',
+      },
+    );
   return allow(gate.environment, recorded.entry.to, verdictIndex, objects);
 }
 
@@ -165,7 +169,16 @@ async function judge(gate: Gate, from: string, to: string, tree: string): Promis
   const violations = [...trusted.violations, ...rendering.violations, ...outOfScope(environment, rendering.objects), ...ruled.violations];
   const warnings = [...trusted.warnings, ...ruled.warnings];
   const { commits, approvals, rollback, change } = trusted;
-  const judged = { ...nothing, commits, approvals, violations, warnings, objects: rendering.objects, content: rendering.content, trustDigest: trusted.store.digest };
+  const judged = {
+    ...nothing,
+    commits,
+    approvals,
+    violations,
+    warnings,
+    objects: rendering.objects,
+    content: rendering.content,
+    trustDigest: trusted.store.digest,
+  };
   if (change === undefined) return judged;
   const signers = new Map(commits.map((v) => [v.commit, v.signer?.principal ?? '']));
   const paths = (await repository.diff(from, to)).map((p) => p.path);

@@ -201,7 +201,13 @@ describe('what cannot be judged is one clear message with the fix, exit 2:', () 
 });
 
 test('every command has help with an example', async () => {
-  for (const command of [['check'], ['provenance'], ['approve'], ['serve'], ['ledger', 'verify'], ['report'], ['verify'], ['init']]) {
+  const commands = [
+    ...['check', 'provenance', 'approve', 'serve', 'report', 'verify', 'init'].map((c) => [c]),
+    ...['list', 'verify', 'reject', 'revoke', 'import'].map((c) => ['approvals', c]),
+    ...['lint', 'list', 'import'].map((c) => ['trust', c]),
+    ['ledger', 'verify'],
+  ];
+  for (const command of commands) {
     const { code, stdout } = await countersign([...command, '--help']);
     assert.equal(code, 0);
     assert.match(stdout, /Examples?:\n {2}countersign /, command.join(' '));
