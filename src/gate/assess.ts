@@ -299,7 +299,7 @@ function refusedRollback(from: string, to: string, refused: readonly Violation[]
       commit: to,
       hint: `put the branch back and undo changes with \`git revert\`; or approve going back: \`countersign approve ${to.slice(0, 12)} --base ${from.slice(0, 12)} --rollback\``,
     },
-    ...refused.filter((v) => !v.code.startsWith('approval-missing')),
+    ...refused.filter((v) => v.code !== 'approval-missing' && v.code !== 'approval-stale'),
   ];
 }
 

@@ -89,7 +89,10 @@ async function fromArmor(text: string): Promise<{ emails: string[]; key: Importe
 }
 
 async function fromKeyring(bytes: Uint8Array): Promise<{ emails: string[]; key: ImportedKey }[]> {
-  const armored = (await readKeys({ binaryKeys: bytes })).map((key) => key.armor()).join('\n');
+  const keys = await readKeys({ binaryKeys: bytes }).catch((cause: Error) => {
+    throw new Error(`it is no OpenPGP keyring: ${cause.message}`, { cause });
+  });
+  const armored = keys.map((key) => key.armor()).join('\n');
   return fromArmor(armored);
 }
 

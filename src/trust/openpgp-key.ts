@@ -22,7 +22,8 @@ export type KeyRefusal = {
   readonly reason: string;
 };
 
-const MAX_KEYS = 1000; // keys in one armored text; a keyring of a whole company
+const MAX_KEYS = 1000; // keys and exports in one armored text; a keyring of a whole company
+const MAX_TEXT = 4 * 1024 * 1024; // that keyring, with photographs
 
 /** The library's own limits, with the policy's for RSA; DSA, ElGamal, secp256k1, MD5, RIPEMD and SHA-1 over data are out already. */
 export function openPgpConfig(minimumRsaBits: number): typeof config {
@@ -34,9 +35,15 @@ export function openPgpConfig(minimumRsaBits: number): typeof config {
  * self-signature, and what the key signed before would be lost. Throws an Error for private and unreadable keys.
  */
 export async function readOpenPgpKeys(armored: string, minimumRsaBits: number): Promise<OpenPgpKey[]> {
+  if (armored.length > MAX_TEXT) throw new Error(`it is longer than ${MAX_TEXT} characters`);
+  const blocks = armored.split(/(?=-----BEGIN PGP)/).filter((b) => b.includes('-----BEGIN PGP'));
+  if (blocks.length > MAX_KEYS) throw new Error(`it holds more than ${MAX_KEYS} keys`);
   const merged = new Map<string, Key>();
-  for (const block of armored.split(/(?=-----BEGIN PGP)/).filter((b) => b.includes('-----BEGIN PGP'))) {
-    for (const key of await readKeys({ armoredKeys: block })) {
+  for (const block of blocks) {
+    const keys = await readKeys({ armoredKeys: block }).catch((cause: Error) => {
+      throw new Error(`it is no OpenPGP public key: ${cause.message}`, { cause }); // the library throws TypeErrors for bytes, too
+    });
+    for (const key of keys) {
       if (key.isPrivate()) throw new Error('it is a private key');
       const fingerprint = key.getFingerprint().toUpperCase();
       const earlier = merged.get(fingerprint);

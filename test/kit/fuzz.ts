@@ -1,0 +1,177 @@
+import { execFileSync } from 'node:child_process';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { performance } from 'node:perf_hooks';
+import { readTrustPolicy } from '../../src/config/index.ts';
+import { parseCommit, parseTag, parseTree } from '../../src/git/index.ts';
+import { CountersignError, trustPolicySchema } from '../../src/model/index.ts';
+import { parseAllowedSigners } from '../../src/trust/allowed-signers.ts';
+import { examineSignature } from '../../src/trust/examine-signature.ts';
+import { importKeys, openTrustStore, readApproval } from '../../src/trust/index.ts';
+import { readOpenPgpKeys } from '../../src/trust/openpgp-key.ts';
+import { readOpenPgpSignature } from '../../src/trust/openpgp-signature.ts';
+import { readSshCertificate } from '../../src/trust/ssh-certificate.ts';
+import { parseSshKey } from '../../src/trust/ssh-key.ts';
+import { readSshRevocations } from '../../src/trust/ssh-revocations.ts';
+import { SshFormatError } from '../../src/trust/ssh-wire.ts';
+import { parseSshSignature } from '../../src/trust/sshsig.ts';
+import { trustDocument } from './documents.ts';
+import { endGpg, openPgpPerson, run, sshPerson } from './fleet.ts';
+
+/** A parser of somebody else's bytes: seeds to begin with, and how it may end. Any other end is a defect. */
+export type FuzzTarget = {
+  readonly name: string;
+  readonly seeds: readonly Buffer[];
+  readonly read: (bytes: Buffer) => unknown;
+  /** Errors that say no; what is not thrown is a value. */
+  readonly refuses: (thrown: unknown) => boolean;
+};
+
+/** Every parser of the trust and git rooms, with real seeds made in the directory. */
+export async function fuzzTargets(directory: string): Promise<FuzzTarget[]> {
+  const [dana, ca] = [sshPerson(directory, 'fuzz'), sshPerson(directory, 'fuzz-ca')];
+  const lee = openPgpPerson(directory, 'fuzz-lee');
+  const store = await openTrustStore(trustPolicySchema.parse(trustDocument([dana, lee], { required: 0 })));
+  const at = (name: string, content = '') => {
+    writeFileSync(join(directory, name), content);
+    return join(directory, name);
+  };
+  run('ssh-keygen', ['-q', '-s', ca.signingKey, '-I', 'id', '-n', 'dana', '-O', 'verify-required', `${dana.signingKey}.pub`]);
+  const certificate = Buffer.from(readFileSync(`${dana.signingKey}-cert.pub`, 'utf8').split(' ')[1] ?? '', 'base64');
+  run('ssh-keygen', ['-q', '-Y', 'sign', '-n', 'git', '-f', dana.signingKey, at('fuzz-message', 'message')]);
+  const sshSignature = readFileSync(join(directory, 'fuzz-message.sig'));
+  const gpgEnv = { GNUPGHOME: lee.gnupgHome ?? '' };
+  const pgpSignature = Buffer.from(
+    run('gpg', ['--batch', '--armor', '--detach-sign', '--output', '-', join(directory, 'fuzz-message')], { env: gpgEnv }),
+  );
+  endGpg(lee.gnupgHome ?? '');
+  at('fuzz-spec', `serial: 3\nserial: 5-9\nid: x\n`);
+  run('ssh-keygen', ['-q', '-k', '-f', join(directory, 'fuzz-krl'), '-s', `${ca.signingKey}.pub`, join(directory, 'fuzz-spec')]);
+  run('ssh-keygen', ['-q', '-k', '-u', '-f', join(directory, 'fuzz-krl'), `${dana.signingKey}.pub`]);
+  const who = 'A <a@example.test> 1700000000 +0000';
+  const commit = Buffer.from(
+    `tree ${'1'.repeat(40)}\nparent ${'2'.repeat(40)}\nauthor ${who}\ncommitter ${who}\ngpgsig ${sshSignature.toString().trim().replaceAll('\n', '\n ')}\nmergetag object ${'2'.repeat(40)}\n type commit\n tag v1\n tagger ${who}\n \n x\n\nmessage\n`,
+  );
+  const tag = Buffer.from(`object ${'2'.repeat(40)}\ntype commit\ntag v1\ntagger ${who}\n\nrelease\n${sshSignature.toString()}`);
+  const tree = Buffer.concat([Buffer.from('100644 a.yaml\0'), Buffer.alloc(20, 1), Buffer.from('40000 dir\0'), Buffer.alloc(20, 2)]);
+  const envelope = Buffer.from(
+    JSON.stringify({
+      payloadType: 'application/vnd.in-toto+json',
+      payload: Buffer.from('{"_type":"x"}').toString('base64'),
+      signatures: [{ keyid: 'k', sig: sshSignature.toString('base64') }],
+    }),
+  );
+  const listing = Buffer.from(JSON.stringify([{ id: 1, key: dana.publicKey, usage_type: 'signing' }]));
+  const signers = Buffer.from(
+    `# x\ndana@example.test,*@b namespaces="git",valid-after="20260101Z" ${dana.publicKey}\nx cert-authority ${ca.publicKey}\n`,
+  );
+  const never = () => false;
+  const isSshError = (thrown: unknown) => thrown instanceof SshFormatError;
+  const isPlainError = (thrown: unknown) => thrown instanceof Error && !(thrown instanceof TypeError || thrown instanceof RangeError);
+  const text = (bytes: Buffer) => bytes.toString('utf8');
+  return [
+    { name: 'commit', seeds: [commit], read: (b) => parseCommit('a'.repeat(40), b), refuses: never },
+    { name: 'tag', seeds: [tag], read: (b) => parseTag(b, 40), refuses: never },
+    { name: 'tree', seeds: [tree], read: (b) => parseTree('a'.repeat(40), b), refuses: (t) => t instanceof CountersignError },
+    { name: 'SSH signature', seeds: [sshSignature], read: (b) => parseSshSignature(text(b)), refuses: isSshError },
+    { name: 'SSH key', seeds: [Buffer.from(dana.publicKey)], read: (b) => parseSshKey(text(b)), refuses: isSshError },
+    { name: 'SSH certificate', seeds: [certificate], read: readSshCertificate, refuses: isSshError },
+    {
+      name: 'revocation list',
+      seeds: [readFileSync(join(directory, 'fuzz-krl')), Buffer.from(dana.publicKey)],
+      read: readSshRevocations,
+      refuses: isSshError,
+    },
+    { name: 'allowed signers', seeds: [signers], read: (b) => parseAllowedSigners(text(b)), refuses: isSshError },
+    { name: 'OpenPGP signature', seeds: [pgpSignature], read: (b) => readOpenPgpSignature(text(b)), refuses: never },
+    { name: 'OpenPGP keys', seeds: [Buffer.from(lee.publicKey)], read: (b) => readOpenPgpKeys(text(b), 3072), refuses: isPlainError },
+    {
+      name: 'any signature',
+      seeds: [sshSignature, pgpSignature],
+      read: (b) => examineSignature(store, Buffer.from('message'), text(b)),
+      refuses: never,
+    },
+    { name: 'approval', seeds: [envelope], read: (b) => readApproval(text(b), store, Date.now()), refuses: never },
+    {
+      name: 'imported keys',
+      seeds: [signers, listing, Buffer.from(lee.publicKey), Buffer.from(dana.publicKey)],
+      read: importKeys,
+      refuses: isPlainError,
+    },
+    {
+      name: 'TrustPolicy',
+      seeds: [Buffer.from(JSON.stringify(trustDocument([dana])))],
+      read: (b) => readTrustPolicy(text(b), 'trust.yaml'),
+      refuses: (t) => t instanceof CountersignError,
+    },
+  ];
+}
+
+/** Reads one input; throws when it ends in any way but a value or a refusal, or takes too long. */
+export async function tryInput(target: FuzzTarget, bytes: Buffer, limitMs: number): Promise<'value' | 'refused'> {
+  const started = performance.now();
+  let end: 'value' | 'refused' = 'value';
+  try {
+    await target.read(bytes);
+  } catch (thrown) {
+    if (!target.refuses(thrown))
+      throw new Error(`${target.name}: ${String(thrown)} for ${bytes.subarray(0, 200).toString('base64')}`, { cause: thrown });
+    end = 'refused';
+  }
+  const took = performance.now() - started;
+  if (took > limitMs)
+    throw new Error(`${target.name}: ${took.toFixed(0)} ms for ${bytes.length} bytes (${bytes.subarray(0, 60).toString('base64')})`);
+  return end;
+}
+
+/** A changed copy of a seed: bits flipped, pieces cut, doubled, moved or made huge. `random` gives 0 to 1. */
+export function mutate(seed: Buffer, random: () => number): Buffer {
+  let bytes = Buffer.from(seed);
+  for (let i = 0; i < 1 + Math.floor(random() * 4); i++) {
+    const at = Math.floor(random() * bytes.length);
+    const to = at + Math.floor(random() * Math.min(64, bytes.length - at));
+    const piece = bytes.subarray(at, to);
+    const kind = Math.floor(random() * 7);
+    if (kind === 0) bytes[at] = Math.floor(random() * 256);
+    else if (kind === 1) bytes = Buffer.concat([bytes.subarray(0, at), bytes.subarray(to)]);
+    else if (kind === 2) bytes = Buffer.concat([bytes.subarray(0, to), piece, bytes.subarray(to)]);
+    else if (kind === 3) bytes = bytes.subarray(0, at);
+    else if (kind === 4) bytes = Buffer.concat([bytes.subarray(0, at), Buffer.from([0xff, 0xff, 0xff, 0xff]), bytes.subarray(at + 4)]);
+    else if (kind === 5)
+      bytes = Buffer.concat([
+        bytes.subarray(0, at),
+        Buffer.from(['\n', ' ', '\0', '"', ',', '-----BEGIN'][Math.floor(random() * 6)] ?? ''),
+        bytes.subarray(at),
+      ]);
+    else
+      bytes = Buffer.concat([
+        bytes.subarray(0, at),
+        Buffer.concat(Array.from({ length: 1 + Math.floor(random() * 200) }, () => piece)),
+        bytes.subarray(to),
+      ]);
+    if (bytes.length === 0) bytes = Buffer.from([0]);
+  }
+  return Buffer.from(bytes);
+}
+
+/** Ten megabytes of different kinds of nonsense, some of it beginning like the real thing. */
+export function garbage(seed: Buffer, size = 10_000_000): Buffer[] {
+  const fill = (piece: Buffer) => Buffer.alloc(size, piece);
+  const behind = (piece: string) => Buffer.concat([seed, fill(Buffer.from(piece))]);
+  return [
+    fill(Buffer.from([0])),
+    fill(Buffer.from([0xff])),
+    fill(Buffer.from('\n')),
+    fill(Buffer.from(' x')),
+    fill(seed),
+    behind('a'),
+    behind('-----BEGIN PGP SIGNATURE-----\n'),
+    behind('((((('),
+    behind(' a="b\\",'),
+  ];
+}
+
+/** Resident memory of this process in MiB. */
+export function residentMiB(): number {
+  return Number(/VmRSS:\s+(\d+)/.exec(execFileSync('cat', [`/proc/${process.pid}/status`], { encoding: 'utf8' }))?.[1] ?? 0) / 1024;
+}
