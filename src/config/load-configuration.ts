@@ -100,6 +100,7 @@ function fileReferences({ spec }: TrustPolicy): (string | number)[][] {
     ),
     ...(spec.allowedSignersFile === undefined ? [] : [['spec', 'allowedSignersFile']]),
     ...(spec.sshRevocationsFile === undefined ? [] : [['spec', 'sshRevocationsFile']]),
+    ...(spec.sigstore?.trustedRootFile === undefined ? [] : [['spec', 'sigstore', 'trustedRootFile']]),
   ];
 }
 
@@ -309,11 +310,14 @@ function withKeyFiles(policy: TrustPolicy, file: string, yaml: YamlDocument, pro
   }));
   const signers = allowedSignersFile === undefined ? undefined : read(allowedSignersFile, ['spec', 'allowedSignersFile']);
   const revocations = sshRevocationsFile === undefined ? undefined : read(sshRevocationsFile, ['spec', 'sshRevocationsFile']);
+  const { trustedRootFile, ...sigstore } = spec.sigstore ?? {};
+  const root = trustedRootFile === undefined ? undefined : read(trustedRootFile, ['spec', 'sigstore', 'trustedRootFile']);
   return {
     ...policy,
     spec: {
       ...spec,
       principals,
+      ...(root === undefined ? {} : { sigstore: { certificateLogs: 1, ...sigstore, trustedRoot: root.toString('utf8') } }),
       ...(signers === undefined ? {} : { allowedSigners: `${spec.allowedSigners ?? ''}\n${signers.toString('utf8')}` }),
       ...(revocations === undefined ? {} : { sshRevocations: revocationText(revocations) }),
     },

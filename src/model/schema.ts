@@ -83,6 +83,18 @@ export const trustPolicySchema = z.strictObject({
             )
             .default([])
             .describe('Accounts whose imported reviews are this person’s.'),
+          identities: z
+            .array(
+              z.strictObject({
+                issuer: z.string().min(1).describe('Who vouched for it, for example `https://accounts.google.com`.'),
+                subject: z.string().min(1).describe('The address or URI in the certificate, whole.'),
+                validAfter: time.optional(),
+                validBefore: time.optional(),
+                revoked: revoked.optional(),
+              }),
+            )
+            .default([])
+            .describe('Identities in Sigstore certificates (gitsign) that are this principal’s; they count only with `sigstore`.'),
           imports: z
             .array(z.string().min(1))
             .default([])
@@ -138,6 +150,17 @@ export const trustPolicySchema = z.strictObject({
       .optional()
       .describe('Lines as in OpenSSH’s allowed_signers; each must lead to one principal by its addresses.'),
     allowedSignersFile: z.string().min(1).optional().describe('The same in a file, relative to this document.'),
+    sigstore: z
+      .strictObject({
+        trustedRoot: z.string().min(1).optional().describe('A Sigstore trusted root as JSON: certificate authorities and logs.'),
+        trustedRootFile: z.string().min(1).optional().describe('The same in a file, relative to this document.'),
+        certificateLogs: z.int().min(0).max(10).default(1).describe('How many certificate transparency logs must have seen a certificate.'),
+      })
+      .refine((s) => (s.trustedRoot === undefined) !== (s.trustedRootFile === undefined), {
+        error: 'exactly one of `trustedRoot` and `trustedRootFile`',
+      })
+      .optional()
+      .describe('Take commits signed by gitsign in its offline mode; without this they are refused, and no code for them is loaded.'),
     sshRevocations: z
       .string()
       .optional()

@@ -1,11 +1,11 @@
 import { enums, type SignaturePacket } from 'openpgp';
-import type { SignatureFact } from '../model/index.ts';
+import { messageOf, type SignatureFact } from '../model/index.ts';
 import { matchesPatternList } from './allowed-signers.ts';
 import { openPgpConfig } from './openpgp-key.ts';
 import { readOpenPgpSignature, verifyOpenPgpSignature } from './openpgp-signature.ts';
 import { SshFormatError } from './ssh-wire.ts';
 import { parseSshSignature, type VerifiedSshSignature, verifySshSignature } from './sshsig.ts';
-import type { TrustStore } from './trust-store.ts';
+import { identityKey, type TrustStore } from './trust-store.ts';
 
 type Bad = Extract<SignatureFact, { kind: 'bad' }>;
 
@@ -21,10 +21,11 @@ export async function examineSignature(store: TrustStore, bytes: Uint8Array, arm
   if (armored === undefined) return { kind: 'none' };
   if (armored.startsWith('-----BEGIN SSH SIGNATURE-----')) return examineSsh(store, bytes, armored);
   if (armored.startsWith('-----BEGIN PGP SIGNATURE-----')) return examineOpenPgp(store, bytes, armored);
+  if (armored.startsWith('-----BEGIN SIGNED MESSAGE-----')) return examineSigstore(store, bytes, armored);
   return {
     kind: 'bad',
     code: 'signature-format-unknown',
-    reason: 'the signature is neither OpenPGP nor SSH',
+    reason: 'the signature is neither OpenPGP nor SSH nor gitsign’s',
     hint: 'sign with `git config gpg.format ssh`, or with OpenPGP',
   };
 }
@@ -186,7 +187,40 @@ function algorithmOf(packet: SignaturePacket): string {
   return `${name(enums.publicKey, packet.publicKeyAlgorithm)} ${name(enums.hash, packet.hashAlgorithm)}`;
 }
 
-function badOf(format: 'ssh' | 'openpgp') {
+// An identity counts whole: one issuer and one subject, never a pattern.
+function examineSigstore(store: TrustStore, bytes: Uint8Array, armored: string): SignatureFact {
+  const bad = badOf('x509');
+  if (store.sigstore === undefined)
+    return bad(
+      'signature-format-unknown',
+      'it is signed with gitsign (X.509), which the policy does not take',
+      'add `sigstore` to the TrustPolicy, or sign with an SSH or OpenPGP key',
+    );
+  try {
+    const signer = store.sigstore(bytes, armored);
+    const key = identityKey(signer.issuer, signer.subject);
+    const [terms] = store.terms(key);
+    if (terms === undefined)
+      return bad(
+        'unknown-key',
+        `it is signed by \`${signer.subject.slice(0, 100)}\` of \`${signer.issuer.slice(0, 100)}\`, who is no principal`,
+        'add it to the `identities` of a principal',
+        key,
+      );
+    return {
+      kind: 'good',
+      format: 'x509',
+      principal: terms.principal,
+      key,
+      algorithm: `x509 ${signer.fingerprint}`,
+      signedAt: signer.loggedAt,
+    };
+  } catch (thrown) {
+    return bad('bad-signature', `the gitsign signature does not hold: ${messageOf(thrown)}`, AGAIN); // the libraries throw whatever bytes lead them to
+  }
+}
+
+function badOf(format: 'ssh' | 'openpgp' | 'x509') {
   return (code: string, reason: string, hint?: string, key?: string): Bad => ({
     kind: 'bad',
     format,

@@ -2,6 +2,7 @@ import type { SignaturePacket } from 'openpgp';
 import { CountersignError, digestOf, messageOf, type Signer, type TrustPolicy } from '../model/index.ts';
 import { matchesPatternList, parseAllowedSigners } from './allowed-signers.ts';
 import { type OpenPgpKey, readOpenPgpKeys } from './openpgp-key.ts';
+import type { SigstoreVerifier } from './sigstore.ts';
 import { parseSshKey, type SshKey } from './ssh-key.ts';
 import { readSshRevocations, type SshRevocations } from './ssh-revocations.ts';
 
@@ -44,6 +45,8 @@ export type TrustStore = {
   /** On which terms a key counts, by fingerprint; several when it is listed with several windows. */
   readonly terms: (fingerprint: string) => readonly KeyTerms[];
   readonly sshRevocations: SshRevocations;
+  /** There only where the policy takes gitsign's signatures; loaded then. */
+  readonly sigstore: SigstoreVerifier | undefined;
   readonly kindOf: (principal: string) => Signer['kind'];
   /** The principals meant by names of principals and groups. */
   readonly members: (names: readonly string[]) => ReadonlySet<string>;
@@ -65,6 +68,7 @@ export async function openTrustStore(policy: TrustPolicy): Promise<TrustStore> {
     for (const [i, key] of principal.keys.entries()) await keys.add(principal.name, key, `key ${i + 1} of \`${principal.name}\``);
   for (const authority of policy.spec.certificateAuthorities) keys.addAuthority(authority);
   const byEmail = new Map(policy.spec.principals.flatMap((p) => p.emails.map((e) => [e.toLowerCase(), p.name] as const)));
+  for (const principal of policy.spec.principals) for (const identity of principal.identities) keys.addIdentity(principal.name, identity);
   keys.addAllowedSigners(policy.spec.allowedSigners ?? '', policy.spec.principals);
   const groups = new Map(policy.spec.groups.map((g) => [g.name, g.members]));
   const kinds = new Map(policy.spec.principals.map((p) => [p.name, p.kind]));
@@ -77,6 +81,7 @@ export async function openTrustStore(policy: TrustPolicy): Promise<TrustStore> {
     authorities: keys.authorities,
     terms: (fingerprint) => keys.terms.get(fingerprint) ?? [],
     sshRevocations: keys.readRevocations(policy.spec.sshRevocations),
+    sigstore: await keys.openSigstore(),
     kindOf: (principal) => kinds.get(principal) ?? 'platform',
     members: (names) => new Set(names.flatMap((n) => groups.get(n) ?? [n])),
     byEmail,
@@ -167,6 +172,30 @@ class KeyRing {
     }
   }
 
+  addIdentity(principal: string, identity: TrustPolicy['spec']['principals'][number]['identities'][number]): void {
+    const terms: KeyTerms = {
+      principal,
+      validAfter: timeOr(identity.validAfter, Number.NEGATIVE_INFINITY),
+      validBefore: timeOr(identity.validBefore, Number.POSITIVE_INFINITY),
+      revoked: identity.revoked,
+      requireTouch: false,
+      requirePin: false,
+      namespaces: undefined,
+    };
+    this.#addTerms(identityKey(identity.issuer, identity.subject), terms, `the identity \`${identity.subject}\` of \`${principal}\``);
+  }
+
+  // Forty packages and certificates nobody may need: loaded when a policy asks for them.
+  async openSigstore(): Promise<SigstoreVerifier | undefined> {
+    const { sigstore } = this.#policy.spec;
+    if (sigstore === undefined) return undefined;
+    try {
+      return (await import('./sigstore.ts')).openSigstore(sigstore.trustedRoot ?? '', sigstore);
+    } catch (thrown) {
+      throw this.#unusable('the Sigstore trusted root', thrown, 'it is the file `trusted_root.json` that the Sigstore instance publishes');
+    }
+  }
+
   readRevocations(text: string | undefined): SshRevocations {
     if (text === undefined) return () => undefined;
     const bytes = Buffer.from(text, 'base64');
@@ -247,6 +276,11 @@ class KeyRing {
       },
     );
   }
+}
+
+/** Under which an identity of a certificate has its terms. */
+export function identityKey(issuer: string, subject: string): string {
+  return `${issuer} ${subject}`;
 }
 
 function refuseWeak({ key }: OpenPgpKey, minimumRsaBits: number): void {

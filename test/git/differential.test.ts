@@ -22,7 +22,9 @@ const [dana, kim, robin] = [
 const mallory = sshPerson(directory, 'mallory');
 const ended = sshPerson(directory, 'ended');
 const [lee, stranger] = [openPgpPerson(directory, 'lee'), openPgpPerson(directory, 'stranger')];
-after(() => [lee, stranger].forEach((p) => endGpg(p.gnupgHome ?? '')));
+after(() => {
+  for (const p of [lee, stranger]) endGpg(p.gnupgHome ?? '');
+});
 const NOW = Math.floor(Date.now() / 1000);
 
 const first = fleet.commit(dana, 'first', { a: '1' });

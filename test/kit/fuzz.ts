@@ -10,6 +10,7 @@ import { examineSignature } from '../../src/trust/examine-signature.ts';
 import { importKeys, openTrustStore, readApproval } from '../../src/trust/index.ts';
 import { readOpenPgpKeys } from '../../src/trust/openpgp-key.ts';
 import { readOpenPgpSignature } from '../../src/trust/openpgp-signature.ts';
+import { readProtobuf } from '../../src/trust/protobuf.ts';
 import { readSshCertificate } from '../../src/trust/ssh-certificate.ts';
 import { parseSshKey } from '../../src/trust/ssh-key.ts';
 import { readSshRevocations } from '../../src/trust/ssh-revocations.ts';
@@ -91,6 +92,7 @@ export async function fuzzTargets(directory: string): Promise<FuzzTarget[]> {
       read: (b) => examineSignature(store, Buffer.from('message'), text(b)),
       refuses: never,
     },
+    { name: 'protobuf', seeds: [Buffer.from('0a030a01611003', 'hex')], read: readProtobuf, refuses: (t) => t instanceof RangeError },
     { name: 'approval', seeds: [envelope], read: (b) => readApproval(text(b), store, Date.now()), refuses: never },
     {
       name: 'imported keys',

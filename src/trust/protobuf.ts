@@ -1,0 +1,39 @@
+/** A field of a protobuf message: a number, or bytes that may be text or another message. */
+type Value = bigint | Buffer;
+
+const MAX_FIELDS = 10_000;
+
+/**
+ * Reads the fields of one protobuf message (protobuf.dev, Encoding): varints and length-delimited values, by number, in
+ * their order. Throws a RangeError for anything else; what a number means is the caller's knowledge.
+ */
+export function readProtobuf(bytes: Buffer): ReadonlyMap<number, readonly Value[]> {
+  const fields = new Map<number, Value[]>();
+  let at = 0;
+  let count = 0;
+  const varint = () => {
+    let value = 0n;
+    for (let shift = 0n; shift < 70n; shift += 7n) {
+      const byte = bytes[at++];
+      if (byte === undefined) throw new RangeError('a protobuf message ends too early');
+      value |= BigInt(byte & 0x7f) << shift;
+      if (byte < 0x80) return value;
+    }
+    throw new RangeError('a protobuf number is too long');
+  };
+  while (at < bytes.length) {
+    const tag = Number(varint());
+    if (++count > MAX_FIELDS) throw new RangeError('a protobuf message has too many fields');
+    const [number, type] = [tag >> 3, tag & 7];
+    if (type !== 0 && type !== 2) throw new RangeError(`a protobuf field of wire type ${type}`);
+    let value: Value = varint();
+    if (type === 2) {
+      const length = Number(value);
+      if (at + length > bytes.length) throw new RangeError('a protobuf message ends too early');
+      value = bytes.subarray(at, at + length);
+      at += length;
+    }
+    fields.set(number, [...(fields.get(number) ?? []), value]);
+  }
+  return fields;
+}
