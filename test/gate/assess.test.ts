@@ -88,3 +88,15 @@ test('a revision is recalled only by a verdict on the ledger that allows it', as
     await assert.rejects(recall(gate, view(entry), 1), { code: 'ledger-inconsistent' });
   }
 });
+
+test('files that are not those that were judged are not applied, whatever their SHA-1 names', async () => {
+  const gate = await gateOf(fleet, [dana], { trust });
+  const { verdict } = await assess(gate, NO_REVISION, fleet.head());
+  const entry = {
+    index: 1,
+    entry: { type: 'change.judged', outcome: 'allowed', environment: 'production', to: verdict.to, tree: verdict.tree },
+  };
+  const view = (judged: object) => ({ entry: () => entry, latest: () => undefined, all: () => [], evidence: () => judged }) as never;
+  assert.equal((await recall(gate, view(verdict), 1)).revision, verdict.to);
+  await assert.rejects(recall(gate, view({ ...verdict, content: '0'.repeat(64) }), 1), { code: 'git-object-corrupt' });
+});
