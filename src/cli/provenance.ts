@@ -94,6 +94,8 @@ function choosePolicy(options: ProvenanceOptions): { policy: TrustPolicy; enviro
 function momentsFor(options: ProvenanceOptions, environment: string): (facts: Pick<CommitFacts, 'id' | 'committer'>) => Moment {
   const now = Date.now();
   if (options.data !== undefined) {
+    if (environment === '')
+      throw new CountersignError('usage', 'a ledger holds several environments', { hint: 'name one with --environment' });
     const reader = new LedgerReader(ledgerFile(options.data));
     const seen = new Map<string, number>();
     for (const { entry } of reader.all('commits.seen', environment))

@@ -93,7 +93,7 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
       'approve',
       'approve a change with the key you sign commits with',
       '\nExamples:\n  countersign approve origin/feature --reason "reviewed, see CHG-12"\n  countersign approve 3f2a91c --base 91bc0de --environment production\n  countersign approve 91bc0de --rollback --reason "INC-7: back to the last good one"',
-    ).option('--rollback', 'the branch goes back to this commit; counts for nothing else', false),
+    ),
   ).action(async (commit: string, options: ApproveOptions) =>
     done(await (await import('./approve.ts')).approve(commit, options, settings, io)),
   );
@@ -270,6 +270,7 @@ function addSigning(command: Command): Command {
     .option('--repository <url>', 'the repository’s address (default: that of the remote)')
     .option('--environment <name...>', 'only for these environments (default: all)', [])
     .option('--reason <text>', 'why; it will be in the report', '')
+    .option('--rollback', 'it is about the branch going back to this commit; counts for nothing else', false)
     .option('--expires <duration>', 'for how long an approval counts, for example 7d')
     .option('--key <file>', 'an SSH key instead of the one git signs with')
     .option('--no-push', 'keep it in this checkout')

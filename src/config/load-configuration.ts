@@ -131,6 +131,7 @@ function readDocuments(file: string, problems: Problem[]): YamlDocument[] {
 
 function parseDocuments(text: string, file: string, problems: Problem[]): YamlDocument[] {
   try {
+    if (text.length > MAX_FILE) throw new YamlError(`it is larger than ${MAX_FILE} bytes`, 1);
     return parseYaml(text);
   } catch (thrown) {
     problems.push({ file, line: thrown instanceof YamlError ? thrown.line : 1, path: '', text: messageOf(thrown) });

@@ -224,7 +224,7 @@ export async function assessTrust(gate: Omit<Gate, 'bundle'>, from: string, to: 
       [...facts, ...malformed].map((c) => c.id),
     );
   const now = gate.clock().getTime();
-  const moment = momentsOf(recorder, environment.metadata.name, new Set([...facts, ...malformed].map((c) => c.id)), now);
+  const moment = momentsOf(recorder, environment.metadata.name, now);
   const about = { environment: environment.metadata.name, repository: environment.spec.source.url, ref };
   const change: Change = { ...about, from, to, tree, commits: facts, rollback: !descends };
   const result = await verifyChange(change, store, {

@@ -1,22 +1,13 @@
-import type { CommitFacts, Moment } from '../model/index.ts';
+import type { CommitFacts, EntryOf, Moment, Recorded } from '../model/index.ts';
 import type { LedgerView, Recorder } from './ports.ts';
 
 /**
  * When commits were first seen: the time of the ledger entry that first named them. What no entry names is being seen
  * now. Without a ledger (the pre-merge check) everything is.
  */
-export function momentsOf(
-  ledger: LedgerView | undefined,
-  environment: string,
-  wanted: ReadonlySet<string>,
-  now: number,
-): (facts: Pick<CommitFacts, 'id'>) => Moment {
+export function momentsOf(ledger: LedgerView | undefined, environment: string, now: number): (facts: Pick<CommitFacts, 'id'>) => Moment {
   if (ledger === undefined) return () => ({ at: now, basis: 'now' });
-  const seen = new Map<string, number>();
-  for (const { entry } of ledger.all('commits.seen', environment)) {
-    const at = Date.parse(entry.time);
-    for (const id of ledger.evidence(entry.evidence) as readonly string[]) if (wanted.has(id) && !seen.has(id)) seen.set(id, at);
-  }
+  const seen = seenIn(ledger, environment);
   return ({ id }) => ({ at: seen.get(id) ?? now, basis: 'ledger' });
 }
 
@@ -26,11 +17,32 @@ export async function recordSeen(
   about: { readonly environment: string; readonly ref: string; readonly tip: string },
   ids: readonly string[],
 ): Promise<void> {
-  const known = new Set(
-    ledger.all('commits.seen', about.environment).flatMap(({ entry }) => ledger.evidence(entry.evidence) as readonly string[]),
-  );
+  const known = seenIn(ledger, about.environment);
   const fresh = ids.filter((id) => !known.has(id));
   if (fresh.length === 0) return;
   const evidence = ledger.asEvidence(fresh);
   await ledger.record({ type: 'commits.seen', ...about, count: fresh.length, evidence: evidence.ref }, [evidence]);
+}
+
+type Seen = { upTo: number; readonly times: Map<string, number> };
+const remembered = new WeakMap<LedgerView, Map<string, Seen>>();
+
+// Read once; after that only entries that came since. About a hundred bytes a commit.
+function seenIn(ledger: LedgerView, environment: string): ReadonlyMap<string, number> {
+  const byEnvironment = remembered.get(ledger) ?? new Map<string, Seen>();
+  remembered.set(ledger, byEnvironment);
+  const seen = byEnvironment.get(environment) ?? { upTo: -1, times: new Map<string, number>() };
+  byEnvironment.set(environment, seen);
+  const since: Recorded<EntryOf<'commits.seen'>>[] = [];
+  let entry = ledger.latest(['commits.seen'], environment);
+  while (entry !== undefined && entry.index > seen.upTo) {
+    since.push(entry);
+    entry = ledger.latest(['commits.seen'], environment, entry.index);
+  }
+  for (const recorded of since.reverse()) {
+    const at = Date.parse(recorded.entry.time);
+    for (const id of ledger.evidence(recorded.entry.evidence) as readonly string[]) if (!seen.times.has(id)) seen.times.set(id, at);
+    seen.upTo = recorded.index;
+  }
+  return seen.times;
 }

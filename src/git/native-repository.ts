@@ -89,12 +89,16 @@ export class NativeRepository implements Repository {
     return result.code === 0;
   }
 
-  // What the merge makes goes into a folder of its own: a person's checkout is only read.
+  // What the merge makes goes into a folder of its own: a person's checkout is only read. As if bare, so that no attributes of a
+  // work tree choose a merge driver, which would be a program to run.
   async differsFromMerge(parents: readonly [string, string], tree: string): Promise<readonly string[] | undefined> {
     const scratch = await mkdtemp(join(tmpdir(), 'countersign-merge-'));
     try {
       const env = { ...this.#env(), GIT_OBJECT_DIRECTORY: scratch, GIT_ALTERNATE_OBJECT_DIRECTORIES: join(this.#directory, 'objects') };
-      const merged = await this.#run(['merge-tree', '--write-tree', '--no-messages', '--end-of-options', ...parents], env);
+      const merged = await this.#run(
+        ['-c', 'core.bare=true', 'merge-tree', '--write-tree', '--no-messages', '--end-of-options', ...parents],
+        env,
+      );
       if (merged.code > 1)
         throw new CountersignError('tool-missing', `git cannot merge by itself: ${complaint(merged.stderr)}`, {
           hint: 'git 2.38 or later is needed to judge merges',

@@ -4,6 +4,8 @@ import { expectType } from './object.ts';
 import { parseTree } from './parse-tree.ts';
 import { APPROVALS_REF, type Repository } from './repository.ts';
 
+const MAX_STATEMENTS = 10_000; // on one change; a thousand people may each change their mind
+const MAX_STATEMENT = 64 * 1024; // what is larger is no statement, and is heard as an empty one
 const MAX_FILE = 4 * 1024 * 1024; // a TrustPolicy with the keyrings of hundreds of people
 
 /** A repository as the gate reads it: histories, differences, files and approvals. */
@@ -35,14 +37,24 @@ export function sourceRepository(repository: Repository) {
       if (place?.mode !== '40000') return [];
       const changes = parseTree(place.id, expectType(place.id, await repository.read(place.id), 'tree'));
       const filed = changes.filter((c) => c.mode === '40000' && wanted(c.name.split('-')[1] ?? ''));
-      const files = (
-        await Promise.all(
-          filed.map(async (c) => (await listTree(repository, c.id)).map((f) => ({ ...f, path: `v1/${ref}/${c.name}/${f.path}` }))),
-        )
-      ).flat();
-      return Promise.all(
-        files.map(async ({ path, blob }) => ({ path, text: Buffer.from(await readBlob(repository, blob)).toString('utf8') })),
+      const listed = await Promise.all(
+        filed.map(async (c) => (await listTree(repository, c.id)).map((f) => ({ ...f, path: `v1/${ref}/${c.name}/${f.path}` }))),
       );
+      const files = listed.flat().filter((f) => f.mode === '100644'); // a link or a submodule there is nobody's statement
+      if (files.length > MAX_STATEMENTS)
+        throw new CountersignError(
+          'git-object-corrupt',
+          `there are ${files.length} statements on one change; more than ${MAX_STATEMENTS} are not read`,
+          {
+            hint: `find out who pushes to \`${APPROVALS_REF}\``,
+          },
+        );
+      const stored: { path: string; text: string }[] = [];
+      for (const { path, blob } of files) {
+        const bytes = await readBlob(repository, blob); // one after the other: none of them may be large, but anyone may push one that is
+        stored.push({ path, text: bytes.length > MAX_STATEMENT ? '' : Buffer.from(bytes).toString('utf8') });
+      }
+      return stored;
     },
   };
 }

@@ -3,7 +3,7 @@ import { beforeEach, test } from 'node:test';
 import type { Verdict } from '../../src/model/index.ts';
 import { approveAs } from '../kit/approve.ts';
 import { trustDocument } from '../kit/documents.ts';
-import { Fleet, type Person, sshPerson } from '../kit/fleet.ts';
+import { Fleet, type Person, run, sshPerson } from '../kit/fleet.ts';
 import { importReview } from '../kit/forge-review.ts';
 import { codes, judge } from '../kit/judge.ts';
 import { configMap, namespace } from '../kit/manifests.ts';
@@ -173,4 +173,24 @@ test('reviews by unknown accounts, of other forges, and by importers without lea
   fleet.git(undefined, 'push', '--quiet', 'origin', ':refs/countersign/approvals');
   await importReview(robin, fleet, first, commit, { reviewer: account.lee });
   assert.deepEqual(codes(await verdict()), ['importer-not-allowed']);
+});
+
+test('a link or submodule among the approvals stands in nobody’s way', async () => {
+  await approveAs(lee, fleet, first, commit);
+  const ref = 'refs/countersign/approvals';
+  const index = { GIT_INDEX_FILE: `${directory}/index-${n}` };
+  const git = (...args: string[]) => run('git', args, { cwd: fleet.work, env: index });
+  git('read-tree', ref);
+  const [path] = git('ls-tree', '-r', '--name-only', ref).split('\n');
+  const place = path?.slice(0, path.lastIndexOf('/'));
+  git('update-index', '--add', '--cacheinfo', `160000,${'1'.repeat(40)},${place}/submodule`);
+  git(
+    'update-index',
+    '--add',
+    '--cacheinfo',
+    `120000,${run('git', ['hash-object', '-w', '--stdin'], { cwd: fleet.work, input: '/etc/passwd' })},${place}/link`,
+  );
+  const planted = git('-c', 'user.name=x', '-c', 'user.email=x@example.test', 'commit-tree', '-p', ref, '-m', 'x', git('write-tree'));
+  fleet.push(`${planted}:${ref}`);
+  assert.deepEqual(codes(await verdict()), []);
 });
