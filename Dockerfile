@@ -9,7 +9,7 @@ RUN mkdir -p policies/dist && opa build -t wasm \
     -o policies/dist/bundle.tar.gz policies/rules
 
 FROM node:24-bookworm-slim
-RUN apt-get update && apt-get install -y --no-install-recommends git ca-certificates && rm -rf /var/lib/apt/lists/*
+RUN apt-get update && apt-get install -y --no-install-recommends git ca-certificates openssh-client && rm -rf /var/lib/apt/lists/*
 WORKDIR /opt/countersign
 COPY package.json package-lock.json .npmrc ./
 RUN npm ci --omit=dev --ignore-scripts

@@ -99,7 +99,8 @@ export async function approvalsVerify(name: string, options: ApprovalsVerifyOpti
         io.out(
           `  ${paint(io, 'green', '✓')} approved by ${a.principal}  ${paint(io, 'dim', `class ${a.class}, ${a.match}  ${plain(a.reason)}`)}\n`,
         );
-      io.out(showFindings(violations, result.warnings, io));
+      const findings = showFindings(violations, result.warnings, io);
+      if (findings !== '') io.out(`\n${findings}\n`);
       io.out(`\n${good ? paint(io, 'green', 'approved') : paint(io, 'red', 'not approved')}  ${short(from)}..${short(commit)}\n`);
     }
     return good ? EXIT.yes : EXIT.no;

@@ -100,7 +100,7 @@ export async function trustImport(files: readonly string[], options: TrustImport
   const principals = [...people].map(([name, { emails, keys }]) => ({ name, kind: options.kind, emails: [...emails], keys }));
   const certificateAuthorities = authorities.map((a, i) => ({ name: `authority-${i + 1}`, ...a }));
   if (options.output === 'json') io.out(`${JSON.stringify({ principals, certificateAuthorities }, null, 2)}\n`);
-  else io.out(yamlOf({ principals, ...(certificateAuthorities.length === 0 ? {} : { certificateAuthorities }) }));
+  else io.out(yamlOf({ principals, ...(certificateAuthorities.length === 0 ? {} : { certificateAuthorities }) }).trimStart());
   return EXIT.yes;
 }
 

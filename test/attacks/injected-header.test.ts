@@ -16,5 +16,7 @@ test('a parent put in front of the author', async () =>
   assert.deepEqual(await forged(second, (raw) => raw.replace('author ', `parent ${first}\nauthor `)), ['bad-signature']));
 test('a parent behind the author', async () =>
   assert.deepEqual(await forged(second, (raw) => raw.replace('committer ', `parent ${first}\ncommitter `)), ['headers-out-of-order']));
+test('a parent behind the committer', async () =>
+  assert.deepEqual(await forged(second, (raw) => raw.replace('gpgsig ', `parent ${first}\ngpgsig `)), ['headers-out-of-order']));
 test('a header with a NUL', async () =>
   assert.deepEqual(await forged(first, (raw) => raw.replace('author d', 'author \0d')), ['malformed']));

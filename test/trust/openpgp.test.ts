@@ -139,7 +139,11 @@ test('a signature dated before its key is refused, though its cryptography holds
   const early = await commitWith(made.key, { date: new Date((NOW - 10 * DAY + 5) * 1000), committed: NOW - 10 * DAY });
   assert.equal((await verdictOn(early, [{ openpgp: made.publicKey }])).outcome, 'verified');
   // The library will not make one, so the packet's time is set back before it is signed.
-  const back = await commitWith(made.key, { date: new Date((NOW - 12 * DAY) * 1000), committed: NOW - 12 * DAY, force: true });
+  const back = await commitWith(made.key, {
+    date: new Date((NOW - 12 * DAY) * 1000),
+    committed: NOW - 12 * DAY,
+    type: enums.signature.binary,
+  });
   assert.equal((await verdictOn(back, [{ openpgp: made.publicKey }])).code, 'backdated');
 });
 
@@ -269,6 +273,14 @@ test('a text signature is not one over bytes', async () => {
   assert.equal((await verdictOn(commit, [{ openpgp: p.publicKey }])).code, 'bad-signature');
 });
 
+test('a signature that says it is over text is none over bytes, even where its cryptography would hold', async () => {
+  const made = await openPgpKey({ date: new Date((NOW - DAY) * 1000) });
+  const commit = await commitWith(made.key, { date: new Date((NOW - 60) * 1000), committed: NOW - 60, type: enums.signature.text });
+  assert.equal((await verdictOn(commit, [{ openpgp: made.publicKey }])).code, 'bad-signature');
+  const control = await commitWith(made.key, { date: new Date((NOW - 60) * 1000), committed: NOW - 60, type: enums.signature.binary });
+  assert.equal((await verdictOn(control, [{ openpgp: made.publicKey }])).outcome, 'verified');
+});
+
 test('a key id that is claimed and not proven helps nobody: the true key is found among several with one id', async () => {
   const [p, q] = [person('true', NOW - DAY), person('false', NOW - DAY)];
   const store = await openTrustStore(
@@ -355,7 +367,7 @@ async function openPgpKey(options: {
 
 async function commitWith(
   key: PrivateKey,
-  { date, committed, force }: { date: Date; committed: number; force?: boolean },
+  { date, committed, type }: { date: Date; committed: number; type?: enums.signature },
 ): Promise<string> {
   const payload = payloadOf(
     tree,
@@ -365,10 +377,11 @@ async function commitWith(
     `change ${++n}\n`,
   );
   const message = await createMessage({ binary: Buffer.from(payload) });
-  if (force === true) {
+  if (type !== undefined) {
     // Signed as the packet itself signs: the library's own front door looks at the key's age first.
     const packet = new SignaturePacket();
-    packet.signatureType = enums.signature.binary;
+    packet.signatureType = type;
+    (packet as unknown as { toSign: () => Uint8Array }).toSign = () => Buffer.from(payload);
     packet.publicKeyAlgorithm = (key.keyPacket as unknown as { algorithm: enums.publicKey }).algorithm;
     packet.hashAlgorithm = enums.hash.sha512;
     await (packet.sign as (...args: unknown[]) => Promise<void>).call(packet, key.keyPacket, message.packets[0], date, true, config);

@@ -194,6 +194,8 @@ test('a signature by a browser for a hardware key counts when it signed this cha
   assert.match(run('ssh-keygen', args, { input: payload }), /Good "git" signature/);
   assert.deepEqual(verifySshSignature(parseSshSignature(good), payload, 'git')?.flags, { touched: true, verified: false });
   assert.throws(() => verifySshSignature(parseSshSignature(make(() => 'AAAA')), payload, 'git'), /signed something else/);
+  const another = make((m) => Buffer.alloc(m.length, 1).toString('base64url'));
+  assert.throws(() => verifySshSignature(parseSshSignature(another), payload, 'git'), /signed something else/);
   assert.throws(() => verifySshSignature(parseSshSignature(make((m) => m.toString('base64url'), 0x81)), payload, 'git'), /contradict/);
 });
 
@@ -441,5 +443,19 @@ function stamp(offset: number): string {
   const two = (v: number) => String(v).padStart(2, '0');
   return `${d.getFullYear()}${two(d.getMonth() + 1)}${two(d.getDate())}${two(d.getHours())}${two(d.getMinutes())}${two(d.getSeconds())}`;
 }
+
+test('an RSA key is as long as the policy asks, for people and for authorities', async () => {
+  const short = sshPerson(directory, `short-${++n}`, 'rsa', 2048);
+  await assert.rejects(openTrustStore(policyWith({ key: { ssh: short.publicKey } })), /2048 bits is too weak; the policy asks for 3072/);
+  const authority = { name: 'office', ssh: short.publicKey, principals: '*' };
+  await assert.rejects(
+    openTrustStore(policyWith({ certificateAuthorities: [authority] })),
+    /2048 bits is too weak; the policy asks for 3072/,
+  );
+  const algorithms = { minimumRsaBits: 2048, sshKeyTypes: ['ssh-rsa' as const], requireTouch: false, requirePin: false };
+  const commit = commitBy((p) => signBytes(short, p));
+  assert.equal((await verdictOn(commit, policyWith({ key: { ssh: short.publicKey }, algorithms }))).outcome, 'verified');
+  await assert.rejects(openTrustStore(policyWith({ algorithms })), /no keys of type `ssh-ed25519`/);
+});
 
 test('the repository is closed', () => repository.close());
