@@ -60,7 +60,7 @@ async function* verdictsOf(
     if (times.size >= MAX_TIMES) times.delete(times.keys().next().value as string);
     times.set(facts.id, facts.committer.time);
     const notBefore = parents.length === 0 ? undefined : Math.max(...parents);
-    yield judgeCommit(facts, store, { branch: '', paths: undefined, moment: momentOf(facts), notBefore });
+    yield judgeCommit(facts, store, { environment: '', branch: '', paths: undefined, moment: momentOf(facts), notBefore });
   }
 }
 

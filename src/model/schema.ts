@@ -108,6 +108,7 @@ export const trustPolicySchema = z.strictObject({
       .array(
         z.strictObject({
           name,
+          environments: z.array(z.string().min(1)).default(['**']).describe('Globs over names of environments.'),
           refs: z.array(z.string().min(1)).default(['**']).describe('Globs over branch names; `*` stays inside a segment, `**` does not.'),
           paths: z.array(z.string().min(1)).default(['**']).describe('Globs over the paths a change touches.'),
           signers: z.array(name).min(1).describe('Principals or groups that may sign commits.'),

@@ -18,6 +18,9 @@ export type ChangeInput = {
     readonly signer: string;
   }[];
   readonly approvers: readonly string[];
+  /** `class` is A+, A, B or C: how strong the evidence is (docs/approval-format.md). */
+  readonly approvals: readonly { readonly principal: string; readonly class: string; readonly match: string }[];
+  readonly rollback: boolean;
   readonly paths: readonly string[];
   /** Objects that are new or different. */
   readonly objects: readonly {
@@ -101,6 +104,8 @@ export function changeInput(
       signer: signers.get(c.id) ?? '',
     })),
     approvers: [...new Set(change.approvals.map((a) => a.principal))].sort(),
+    approvals: change.approvals.map((a) => ({ principal: a.principal, class: a.class, match: a.match })),
+    rollback: change.rollback,
     paths,
     objects: objects
       .filter((o) => changed.has(o.source.file))

@@ -1,6 +1,6 @@
 import { type Approval, type Change, NO_REVISION, type PathChange, type TrustPolicy, type Violation } from '../model/index.ts';
 import { changeDigest } from './approval.ts';
-import { rulesFor, rulesForAnyPath } from './judge-commit.ts';
+import { type RuleScope, rulesFor, rulesForAnyPath } from './judge-commit.ts';
 import type { Statements } from './read-statements.ts';
 import type { ReadStatement } from './statement.ts';
 import type { TrustStore } from './trust-store.ts';
@@ -8,7 +8,7 @@ import type { TrustStore } from './trust-store.ts';
 /** The steps of a change: positions along its line, 0 its start. */
 export type ApprovalStep = {
   readonly change: Change;
-  readonly branch: string;
+  readonly scope: RuleScope;
   readonly ids: readonly string[];
   readonly trees: readonly string[];
   /** The TrustPolicy in force from a position on. */
@@ -76,7 +76,7 @@ async function judgeStep(from: number, to: number, steps: ApprovalStep, sources:
     return known;
   };
   const violations: Violation[] = [];
-  const rules = rulesForAnyPath(store.policy, steps.branch) ?? rulesCovering(await paths(), store, steps.branch, violations);
+  const rules = rulesForAnyPath(store.policy, steps.scope) ?? rulesCovering(await paths(), store, steps.scope, violations);
   const fitting = await fittingStatements(from, to, steps, statements, paths, sources);
   const makers = new Set<string>();
   for (let at = from + 1; at <= to; at++) for (const maker of steps.makersAt(at)) makers.add(maker);
@@ -107,15 +107,15 @@ type StepContext = {
   readonly statements: Statements;
 };
 
-function rulesCovering(paths: readonly PathChange[], store: TrustStore, branch: string, violations: Violation[]): readonly Rule[] {
+function rulesCovering(paths: readonly PathChange[], store: TrustStore, scope: RuleScope, violations: Violation[]): readonly Rule[] {
   const rules = new Set<Rule>();
   for (const { path } of paths) {
-    const covering = rulesFor(store.policy, branch, path);
+    const covering = rulesFor(store.policy, scope, path);
     for (const rule of covering) rules.add(rule);
     if (covering.length === 0)
       violations.push({
         code: 'path-not-covered',
-        message: `no rule of the TrustPolicy covers \`${path}\` on \`${branch}\``,
+        message: `no rule of the TrustPolicy covers \`${path}\` on \`${scope.branch}\` for \`${scope.environment}\``,
         hint: 'add a rule whose `paths` match it',
       });
   }

@@ -11,9 +11,11 @@ import {
 import { judgeSignature, type Refusal } from './judge-signature.ts';
 import type { TrustStore } from './trust-store.ts';
 
+/** Which rules of a policy speak: those of an environment and a branch. */
+export type RuleScope = { readonly environment: string; readonly branch: string };
+
 /** Where and when a commit is judged. */
-export type CommitScope = {
-  readonly branch: string;
+export type CommitScope = RuleScope & {
   /** What it changes against its first parent; undefined asks only for the signature. */
   readonly paths: readonly PathChange[] | undefined;
   readonly moment: Moment;
@@ -47,7 +49,7 @@ export async function judgeCommit(facts: CommitFacts, store: TrustStore, scope: 
     judgeTimes(facts, store, scope) ??
     (await judgeSignature(signature, store, scope.moment, facts.committer.time * 1000)) ??
     (await judgeTags(facts, store, scope.moment)) ??
-    (scope.paths === undefined ? undefined : pathNotSignable(signature.principal, store, scope.branch, scope.paths));
+    (scope.paths === undefined ? undefined : pathNotSignable(signature.principal, store, scope, scope.paths));
   if (refusal !== undefined) return refused(refusal, proven);
   return { ...about, ...proven, outcome: 'verified', code: 'verified', reason: `signed by \`${signature.principal}\`` };
 }
@@ -73,16 +75,20 @@ export function aboutCommit(facts: CommitFacts, moment: Moment) {
   };
 }
 
-/** The rules that speak for a path on a branch; all of them must hold. */
-export function rulesFor(policy: TrustPolicy, branch: string, path: string): TrustPolicy['spec']['rules'] {
+/** The rules that speak for a path; all of them must hold. */
+export function rulesFor(policy: TrustPolicy, scope: RuleScope, path: string): TrustPolicy['spec']['rules'] {
+  return rulesOf(policy, scope).filter((rule) => rule.paths.some((glob) => globMatches(glob, path)));
+}
+
+function rulesOf(policy: TrustPolicy, { environment, branch }: RuleScope): TrustPolicy['spec']['rules'] {
   return policy.spec.rules.filter(
-    (rule) => rule.refs.some((ref) => globMatches(ref, branch)) && rule.paths.some((glob) => globMatches(glob, path)),
+    (rule) => rule.environments.some((glob) => globMatches(glob, environment)) && rule.refs.some((ref) => globMatches(ref, branch)),
   );
 }
 
-/** The rules of a branch when each of them covers every path, so that nobody has to look which paths a commit touches. */
-export function rulesForAnyPath(policy: TrustPolicy, branch: string): TrustPolicy['spec']['rules'] | undefined {
-  const rules = policy.spec.rules.filter((rule) => rule.refs.some((ref) => globMatches(ref, branch)));
+/** The rules that speak when each of them covers every path, so that nobody has to look which paths a commit touches. */
+export function rulesForAnyPath(policy: TrustPolicy, scope: RuleScope): TrustPolicy['spec']['rules'] | undefined {
+  const rules = rulesOf(policy, scope);
   return rules.length > 0 && rules.every((rule) => rule.paths.includes('**')) ? rules : undefined;
 }
 
@@ -140,11 +146,12 @@ async function judgeTags(facts: CommitFacts, store: TrustStore, moment: Moment):
   return undefined;
 }
 
-function pathNotSignable(principal: string, store: TrustStore, branch: string, paths: readonly PathChange[]): Refusal | undefined {
+function pathNotSignable(principal: string, store: TrustStore, scope: RuleScope, paths: readonly PathChange[]): Refusal | undefined {
   const hint = 'see the rules of the TrustPolicy';
   for (const { path } of paths) {
-    const rules = rulesFor(store.policy, branch, path);
-    if (rules.length === 0) return { code: 'path-not-covered', reason: `no rule covers \`${path}\` on \`${branch}\``, hint };
+    const rules = rulesFor(store.policy, scope, path);
+    if (rules.length === 0)
+      return { code: 'path-not-covered', reason: `no rule covers \`${path}\` on \`${scope.branch}\` for \`${scope.environment}\``, hint };
     const rule = rules.find((r) => !store.members(r.signers).has(principal));
     if (rule !== undefined)
       return { code: 'signer-not-allowed', reason: `the rule \`${rule.name}\` does not let \`${principal}\` sign \`${path}\``, hint };

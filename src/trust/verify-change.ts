@@ -10,7 +10,7 @@ import {
   type Violation,
 } from '../model/index.ts';
 import { type ApprovalStep, judgeApprovals } from './judge-approvals.ts';
-import { aboutCommit, judgeCommit, rulesForAnyPath } from './judge-commit.ts';
+import { aboutCommit, judgeCommit, type RuleScope, rulesForAnyPath } from './judge-commit.ts';
 import { readStatements, type Statements, type StoredEnvelope } from './read-statements.ts';
 import type { TrustStore } from './trust-store.ts';
 
@@ -175,11 +175,11 @@ async function verifyOne(
   times: ReadonlyMap<string, number>,
   onLine: boolean,
 ): Promise<CommitVerdict> {
-  const branch = branchOf(change);
+  const scope = scopeOf(change);
   const parents = facts.parents.map((p) => times.get(p)).filter((t) => t !== undefined);
   const verdict = await judgeCommit(facts, store, {
-    branch,
-    paths: rulesForAnyPath(store.policy, branch) === undefined ? await sources.diff(facts.parents[0] ?? NO_REVISION, facts.id) : ANY_PATH,
+    ...scope,
+    paths: rulesForAnyPath(store.policy, scope) === undefined ? await sources.diff(facts.parents[0] ?? NO_REVISION, facts.id) : ANY_PATH,
     moment: sources.moment(facts),
     notBefore: parents.length === 0 ? undefined : Math.max(...parents),
   });
@@ -241,7 +241,7 @@ function stepsOf(
   };
   return {
     change,
-    branch: branchOf(change),
+    scope: scopeOf(change),
     ids: line.ids,
     trees: line.trees,
     stores: line.stores,
@@ -297,8 +297,8 @@ function mergeWarning(v: CommitVerdict): Violation[] {
   ];
 }
 
-function branchOf(change: Change): string {
-  return change.ref.replace(/^refs\/heads\//, '');
+function scopeOf(change: Change): RuleScope {
+  return { environment: change.environment, branch: change.ref.replace(/^refs\/heads\//, '') };
 }
 
 /** A verdict for a commit that cannot be taken apart. */

@@ -3,6 +3,8 @@ import { readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { after, afterEach, before, test } from 'node:test';
+import type { Verdict } from '../../src/model/index.ts';
+import { approveAs } from '../kit/approve.ts';
 import { freePorts } from '../kit/control-plane.ts';
 import type { Fleet } from '../kit/fleet.ts';
 import { configMap, deployment, namespace, service as serviceManifest } from '../kit/manifests.ts';
@@ -275,6 +277,24 @@ test('an object that did not change is not written, and keeps the stamp of its o
     [await stampOf('/api/v1/namespaces/stamp/configmaps/settings'), await stampOf('/apis/apps/v1/namespaces/stamp/deployments/web')],
     [second, first],
   );
+});
+
+test('a branch that goes back is refused, and applied once enough people say that it may; the ledger tells first sight and rollback', async () => {
+  const { fleet, service, first } = await running('goes-back');
+  const second = await stage.change(fleet, 'red', { 'clusters/production/cm.yaml': configMap('goes-back', 'settings', { colour: 'red' }) });
+  await service.entry('apply.result', 'production', (e) => e.revision === second && e.outcome === 'applied');
+  const seen = service.entries('commits.seen', 'production').flatMap((r) => [r.entry.tip]);
+  assert.deepEqual(seen, [first, second]);
+  fleet.git(undefined, 'reset', '--quiet', '--hard', first);
+  fleet.push('--force', 'main');
+  const refused = await service.entry('change.judged', 'production', (e) => e.to === first && e.from === second);
+  assert.equal(refused.entry.outcome, 'denied');
+  await approveAs(stage.lee, fleet, second, first, { rollback: true });
+  await approveAs(stage.dana, fleet, second, first, { rollback: true });
+  await stage.waitFor(async () => (await stage.dataOf('goes-back', 'settings'))?.['colour'] === 'blue', 'the way back');
+  const [verdict] = service.entries('change.judged', 'production').slice(-1);
+  assert.ok(verdict !== undefined && verdict.index > refused.index);
+  assert.equal(service.evidence<Verdict>(verdict.entry.evidence).rollback, true);
 });
 
 test('an unreachable repository changes nothing, is said, and the last good state goes on being defended', async () => {

@@ -133,12 +133,6 @@ for (const [what, answers, code, message] of [
   ['an answer of another shape', { [PULL]: { body: { hello: 1 } } }, 'forge-refused', /something else than documented/],
   ['no JSON', { [PULL]: { body: '', raw: '<html>' } }, 'forge-refused', /something else than documented/],
   ['a head that is no commit', { [PULL]: { body: pullRequest('main') } }, 'forge-refused', /head\.sha/],
-  [
-    'a redirect, which would take the token elsewhere',
-    { [PULL]: { status: 302, body: {}, location: 'http://127.0.0.1:9/' } },
-    'forge-unreachable',
-    /cannot reach/,
-  ],
   ['an answer without end', { [PULL]: { body: '', raw: `"${'x'.repeat(9_000_000)}"` } }, 'forge-refused', /more than/],
 ] as const) {
   test(`${what} is refused, and the token is not told`, async () => {
@@ -148,6 +142,16 @@ for (const [what, answers, code, message] of [
     );
   });
 }
+
+test('a redirect is not followed: the token is for one server', async () => {
+  const elsewhere = await startForge({ '/stolen': { body: pullRequest(HEAD) } });
+  await assert.rejects(
+    reviewsFrom('github', { [PULL]: { status: 302, body: {}, location: `${elsewhere.url}/stolen` } }, 'a-token'),
+    (e: CountersignError) => e.code === 'forge-unreachable' && !e.message.includes('a-token'),
+  );
+  assert.deepEqual(elsewhere.asked, []);
+  await elsewhere.stop();
+});
 
 test('pages go on, but not for ever and not to another server', async () => {
   const endless = {

@@ -37,6 +37,7 @@ export async function differential(
       const verdict =
         examined.kind === 'facts'
           ? await judgeCommit(examined.facts, store, {
+              environment: '',
               branch: '',
               paths: undefined,
               moment: { at: Date.now(), basis: 'now' },

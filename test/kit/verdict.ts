@@ -13,5 +13,11 @@ export async function verdictUnder(
   const moment: Moment = { at: options.at ?? Date.now(), basis: 'ledger' };
   const [examined] = await examineCommits({ ids: source.commitIds, read: source.commits }, [commit], store);
   if (examined?.kind !== 'facts') return malformedVerdict(examined as { id: string; code: string; reason: string }, moment);
-  return judgeCommit(examined.facts, store, { branch: 'main', paths: options.paths ?? [], moment, notBefore: options.notBefore });
+  return judgeCommit(examined.facts, store, {
+    environment: 'production',
+    branch: 'main',
+    paths: options.paths ?? [],
+    moment,
+    notBefore: options.notBefore,
+  });
 }

@@ -117,6 +117,18 @@ test('a rule for a path asks for its own approvers and signers', async () => {
   fleet.git(undefined, 'reset', '--quiet', '--hard', first);
 });
 
+test('a rule for an environment speaks there and nowhere else', async () => {
+  const rules = [
+    { name: 'everywhere', signers: ['developers'], approvals: { required: 0 } },
+    { name: 'in-production', environments: ['prod*'], signers: ['developers'], approvals: { required: 1, from: ['kim'] } },
+  ];
+  const trust = trustDocument(people, { rules });
+  const commit = change();
+  assert.deepEqual(codes(await judge(fleet, people, commit, { from: first, trust })), ['approval-missing']);
+  assert.deepEqual(codes(await judge(fleet, people, commit, { from: first, trust, environment: { name: 'staging' } })), []);
+  fleet.git(undefined, 'reset', '--quiet', '--hard', first);
+});
+
 test('a path that no rule covers is refused', async () => {
   const trust = trustDocument(people, {
     rules: [{ name: 'docs', paths: ['docs/**'], signers: ['developers'], approvals: { required: 0 } }],

@@ -281,6 +281,7 @@ test('a policy that was never approved is not believed, though it stands at the 
 for (const [what, content, code] of [
   ['removed', undefined, 'trust-removed'],
   ['broken', 'kind: TrustPolicy\n', 'trust-unusable'],
+  ['made to lose its revocations', text(policy([dana, lee, kim], { sshRevocationsFile: 'gone.krl' })), 'trust-unusable'],
   [
     'made to point at files',
     text({
