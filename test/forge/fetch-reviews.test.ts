@@ -143,14 +143,14 @@ for (const [what, answers, code, message] of [
   });
 }
 
-test('a redirect is not followed: the token is for one server', async () => {
+test('a redirect is not followed: the token is for one server', async (t) => {
   const elsewhere = await startForge({ '/stolen': { body: pullRequest(HEAD) } });
+  t.after(() => elsewhere.stop());
   await assert.rejects(
     reviewsFrom('github', { [PULL]: { status: 302, body: {}, location: `${elsewhere.url}/stolen` } }, 'a-token'),
     (e: CountersignError) => e.code === 'forge-unreachable' && !e.message.includes('a-token'),
   );
   assert.deepEqual(elsewhere.asked, []);
-  await elsewhere.stop();
 });
 
 test('pages go on, but not for ever and not to another server', async () => {
