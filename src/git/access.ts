@@ -21,6 +21,7 @@ export function accessEnvironment(url: string, access: GitAccess): Record<string
     if (access.password !== undefined) {
       const basic = Buffer.from(`${access.username ?? 'git'}:${access.password}`).toString('base64');
       settings.push([`http.${origin}/.extraHeader`, `Authorization: Basic ${basic}`]);
+      settings.push(['http.followRedirects', 'false']); // git would go on with the same header wherever it was sent
     }
     if (access.caFile !== undefined) settings.push([`http.${origin}/.sslCAInfo`, access.caFile]);
   }

@@ -194,6 +194,10 @@ function fetchFailed(url: string, branch: string, stderr: string): CountersignEr
     return new CountersignError('git-unreachable', `the host key of \`${where}\` is not the one in \`knownHostsFile\``, {
       hint: 'compare it with what the forge publishes before you add it',
     });
+  if (/unable to update url base from redirection|redirect/i.test(stderr))
+    return new CountersignError('git-unreachable', `\`${where}\` sends elsewhere, and credentials are for one server only`, {
+      hint: 'put the address that it sends to into `spec.source.url`',
+    });
   return new CountersignError('git-unreachable', `cannot fetch from \`${where}\`: ${complaint(stderr)}`, {
     hint: 'check `spec.source.url`, the network and the credentials',
     recover: 'retry',

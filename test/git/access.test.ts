@@ -71,6 +71,24 @@ for (const [name, open] of [
     test('a file that is not there is named', async () => {
       await assert.rejects(fetchWith({ passwordFile: join(directory, 'nowhere'), caFile }), { code: 'key-missing' });
     });
+    test('a remote that sends elsewhere is not followed with a password', async () => {
+      const heard: string[] = [];
+      const other = createServer((request, response) => {
+        heard.push(request.headers.authorization ?? 'nothing');
+        response.writeHead(404).end();
+      });
+      await new Promise<void>((done) => other.listen(0, '127.0.0.1', done));
+      const elsewhere = `http://localhost:${(other.address() as { port: number }).port}`;
+      const sends = createServer((request, response) => response.writeHead(302, { location: `${elsewhere}${request.url ?? ''}` }).end());
+      await new Promise<void>((done) => sends.listen(0, '127.0.0.1', done));
+      const url = `http://127.0.0.1:${(sends.address() as { port: number }).port}/fleet.git`;
+      await assert.rejects(fetchWith({ passwordFile }, url), quiet);
+      assert.deepEqual(heard, []);
+      for (const s of [other, sends]) {
+        s.close();
+        s.closeAllConnections();
+      }
+    });
     test('approvals that were rewritten are refused: a rejection could be gone', async () => {
       const other = new Fleet(directory, `rewound-${name.length}`);
       other.remote(other.bare);
