@@ -10,6 +10,7 @@ import { NativeRepository, sourceRepository } from '../src/git/index.ts';
 import { environmentSchema, NO_REVISION } from '../src/model/index.ts';
 import { examineSignature } from '../src/trust/examine-signature.ts';
 import { examineHistory, KnownHistory, openTrustStore, type TrustStore } from '../src/trust/index.ts';
+import { SignatureThreads } from '../src/trust/signature-threads.ts';
 import { environmentDocument } from '../test/kit/documents.ts';
 import { shippedBundle } from '../test/kit/judge.ts';
 import { openPgpSigner, type SignCommit, sshSigner, writeHistory } from './kit/signed-history.ts';
@@ -65,6 +66,7 @@ async function wholeHistory(sign: SignCommit, trust: string): Promise<void> {
   const bare = join(directory, 'history');
   const ids = await writeHistory(bare, HISTORY, sign);
   const store = await openTrustStore(readTrustPolicy(trust, 'trust.yaml'));
+  await scaling(bare, ids, store);
   await threads(bare, ids, store);
   const file = join(directory, 'trust.yaml');
   writeFileSync(file, trust);
@@ -76,6 +78,29 @@ async function wholeHistory(sign: SignCommit, trust: string): Promise<void> {
     );
   }
   await looks(bare, ids, store);
+}
+
+// The cryptography alone, without reading and splitting, which one thread does for all.
+async function scaling(bare: string, ids: readonly string[], store: TrustStore): Promise<void> {
+  const repository = new NativeRepository(bare, git);
+  const items = (await sourceRepository(repository).commits(ids.slice(0, 10_000))).flatMap((r) => (r.kind === 'commit' ? r.commit : []));
+  repository.close();
+  const rows = new Map<number, number[]>();
+  for (let round = 0; round < 3; round++)
+    for (let count = 1; count <= availableParallelism(); count *= 2) {
+      const pool = new SignatureThreads(store.policy, count);
+      await Promise.all(Array.from({ length: count }, () => pool.examine(items.slice(0, 500)))); // started and warm
+      const started = performance.now();
+      const batches = Array.from({ length: 20 }, (_, i) => pool.examine(items.slice(i * 500, i * 500 + 500)));
+      for (const facts of await Promise.all(batches)) if (facts.some((f) => f.kind !== 'good')) throw new Error('not good');
+      rows.set(count, [...(rows.get(count) ?? []), (items.length / (performance.now() - started)) * 1000]);
+      await pool.close();
+    }
+  const alone = median(rows.get(1) ?? []);
+  for (const [count, values] of rows)
+    print(
+      `examine ${items.length} signatures in ${count} thread(s): ${round0(median(values))}/s (${range(values)}), ${(median(values) / alone).toFixed(2)} times one`,
+    );
 }
 
 async function threads(bare: string, ids: readonly string[], store: TrustStore): Promise<void> {
