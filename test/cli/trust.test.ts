@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { loadConfiguration } from '../../src/config/index.ts';
@@ -88,6 +88,28 @@ describe('approvals', () => {
       lines.filter((l) => l.counts).map((l) => l.decision),
       ['approve', 'reject', 'revoke'],
     );
+  });
+
+  test('a key that only the ssh-agent has signs approvals, as it signs commits', async () => {
+    const agent = run('ssh-agent', ['-s']);
+    const env = {
+      SSH_AUTH_SOCK: /SSH_AUTH_SOCK=([^;]+)/.exec(agent)?.[1] ?? '',
+      SSH_AGENT_PID: /SSH_AGENT_PID=(\d+)/.exec(agent)?.[1] ?? '',
+    };
+    try {
+      const robin = sshPerson(directory, 'robin');
+      run('ssh-add', ['-q', robin.signingKey], { env });
+      rmSync(robin.signingKey);
+      fleet.become({ ...robin, signingKey: `key::${robin.publicKey}` });
+      const result = await countersign(['approve', 'feature', '--repo', fleet.work, '--yes', '--no-push'], { env });
+      assert.equal(result.code, 0, result.stderr);
+      const gone = await countersign(['approve', 'feature', '--repo', fleet.work, '--yes', '--no-push'], { env: { SSH_AUTH_SOCK: '' } });
+      assert.equal(gone.code, 2);
+      assert.match(gone.stderr, /ssh-keygen could not sign[\s\S]*ssh-agent/);
+    } finally {
+      run('ssh-agent', ['-k'], { env });
+      fleet.git(undefined, 'fetch', '--quiet', 'origin', '+refs/countersign/approvals:refs/countersign/approvals');
+    }
   });
 
   test('a rollback is approved as such, from the tip of the branch', async () => {

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import {
@@ -157,4 +158,82 @@ for (const name of ['..', '.git', 'a/b', '']) {
 
 test('no credentials in an address that is shown', () => {
   assert.equal(redactUrl('https://user:token@git.example.test/a.git?key=1'), 'https://git.example.test/a.git');
+});
+
+describe('somebody else’s Git does not get a say', () => {
+  const fresh = (name: string) => new NativeRepository(join(directory, `hygiene-${name}`), git);
+
+  test('a graft that cuts history off changes nothing', async () => {
+    const at = join(directory, 'grafted');
+    run('git', ['clone', '--quiet', '--bare', fleet.url, at]);
+    writeFileSync(join(at, 'info', 'grafts'), `${merge}\n`);
+    assert.equal(run('git', ['rev-list', '--count', merge], { cwd: at }), '1', 'git itself believes it');
+    const repository = new NativeRepository(at, git);
+    assert.equal((await ids(repository, NO_REVISION, merge)).length, 4);
+    repository.close();
+  });
+
+  test('a global configuration that sends addresses elsewhere is not read', async () => {
+    const config = join(directory, 'global-config');
+    writeFileSync(config, `[url "http://127.0.0.1:9/"]\n\tinsteadOf = ${server.url}/\n`);
+    process.env['GIT_CONFIG_GLOBAL'] = config;
+    try {
+      const repository = fresh('global');
+      await repository.fetch(fleet.url, 'main');
+      assert.equal(await repository.resolve(sourceRef('main')), merge);
+      repository.close();
+    } finally {
+      delete process.env['GIT_CONFIG_GLOBAL'];
+    }
+  });
+
+  test('no hook runs', async () => {
+    const repository = fresh('hooks');
+    await repository.fetch(fleet.url, 'main');
+    const hooks = join(directory, 'hygiene-hooks', 'hooks');
+    mkdirSync(hooks, { recursive: true });
+    for (const hook of ['reference-transaction', 'post-checkout', 'pre-auto-gc'])
+      writeFileSync(join(hooks, hook), `#!/bin/sh\ntouch ${directory}/hooked\n`, { mode: 0o755 });
+    fleet.commit(sshPerson(directory, 'hook'), 'more', { 'b/four.yaml': 'd: 4\n' });
+    fleet.push('HEAD:refs/heads/hooked');
+    await repository.fetch(fleet.url, 'hooked');
+    assert.ok((await repository.resolve(sourceRef('hooked'))) !== undefined);
+    assert.equal(existsSync(join(directory, 'hooked')), false);
+    repository.close();
+  });
+
+  for (const [url, why] of [
+    ['ext::sh -c "touch /tmp/owned"', /transport 'ext' not allowed/],
+    ['git://127.0.0.1/x', /transport 'git' not allowed/],
+    ['--upload-pack=touch', /cannot fetch/],
+  ] as const)
+    test(`\`${url}\` is no remote`, async () => {
+      await assert.rejects(
+        fresh('protocol').fetch(url, 'main'),
+        (e: CountersignError) => e.code === 'git-unreachable' && why.test(e.message),
+      );
+    });
+
+  test('a branch named like an option is a name', async () => {
+    await assert.rejects(
+      fresh('option').fetch(fleet.url, '--upload-pack=x'),
+      (e: CountersignError) => e.code === 'git-ref-missing' || e.code === 'git-unreachable',
+    );
+    const repository = fresh('global');
+    assert.equal(await repository.resolve('--all'), undefined);
+    repository.close();
+  });
+
+  test('objects that Git’s own check refuses are not fetched', async () => {
+    const bad = new Fleet(directory, 'bad');
+    bad.remote(bad.bare);
+    const blob = run('git', ['hash-object', '-w', '--stdin'], { cwd: bad.bare, input: 'x' });
+    const tree = run('git', ['hash-object', '-t', 'tree', '-w', '--stdin', '--literally'], {
+      cwd: bad.bare,
+      input: Buffer.concat(['a', 'a'].map((name) => Buffer.concat([Buffer.from(`100644 ${name}\0`), Buffer.from(blob, 'hex')]))),
+    });
+    const commit = run('git', ['-c', 'user.name=x', '-c', 'user.email=x@example.test', 'commit-tree', '-m', 'x', tree], { cwd: bad.bare });
+    run('git', ['update-ref', 'refs/heads/main', commit], { cwd: bad.bare });
+    await assert.rejects(fresh('fsck').fetch(`${server.url}/bad.git`, 'main'), { code: 'git-unreachable' });
+  });
 });
