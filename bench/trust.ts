@@ -106,7 +106,7 @@ async function scaling(bare: string, ids: readonly string[], store: TrustStore):
 async function threads(bare: string, ids: readonly string[], store: TrustStore): Promise<void> {
   const rows = new Map<number, number[]>();
   for (let round = 0; round < 3; round++)
-    for (const count of [1, availableParallelism()]) {
+    for (const count of [0, ...Array.from({ length: Math.min(4, availableParallelism()) }, (_, i) => i + 1)]) {
       const repository = new NativeRepository(bare, git);
       const source = sourceRepository(repository);
       const started = performance.now();
@@ -124,7 +124,9 @@ async function threads(bare: string, ids: readonly string[], store: TrustStore):
       rows.set(count, [...(rows.get(count) ?? []), (seen / (performance.now() - started)) * 1000]);
     }
   for (const [count, values] of rows)
-    print(`read, hash, split and examine ${ids.length} commits, ${count} thread(s): ${round0(median(values))}/s (${range(values)})`);
+    print(
+      `read, hash, split and examine ${ids.length} commits, ${count} thread(s) beside the reading one: ${round0(median(values))}/s (${range(values)})`,
+    );
 }
 
 function provenance(bare: string, tip: string, trust: string): { seconds: number; mib: number } {

@@ -20,6 +20,7 @@ export type HistorySource = {
   readonly read: (ids: readonly string[]) => Promise<readonly HistoryItem[]>;
 };
 
+const MAX_THREADS = 4; // each costs some 60 MiB; one thread reads and splits for all, and keeps about four busy
 const INLINE = 1500; // commits that one thread has done before others would have started
 const MAX_KEPT = 100_000; // facts kept for a second look, some hundred bytes each
 
@@ -44,7 +45,7 @@ export class KnownHistory {
 
 /**
  * Examines every commit of `from..to`, parents before children, in memory that does not grow with their number. Long
- * histories are spread over `threads` (default: one for each core).
+ * histories are spread over `threads` beside this one (default: one for each further core, at most four).
  */
 export async function* examineHistory(
   source: HistorySource,
@@ -52,13 +53,13 @@ export async function* examineHistory(
   store: TrustStore,
   options: { readonly threads?: number } = {},
 ): AsyncGenerator<Examined> {
-  const threads = options.threads ?? availableParallelism();
+  const threads = options.threads ?? Math.min(MAX_THREADS, availableParallelism() - 1);
   let pool: SignatureThreads | undefined;
   const ahead: Promise<readonly Examined[]>[] = [];
   let done = 0;
   try {
     for await (const ids of source.ids(range.from, range.to)) {
-      if (done >= INLINE && threads > 1) pool ??= new SignatureThreads(store.policy, threads);
+      if (done >= INLINE && threads > 0) pool ??= new SignatureThreads(store.policy, threads);
       const batch = examineBatch(source, ids, store, pool);
       batch.catch(() => {}); // told where it is awaited; until then it is nobody's unhandled rejection
       ahead.push(batch);

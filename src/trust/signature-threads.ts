@@ -14,6 +14,7 @@ export type SignatureAnswer = { readonly id: number; readonly facts: readonly Si
 type Waiting = { readonly resolve: (facts: readonly SignatureFact[]) => void; readonly reject: (reason: unknown) => void };
 
 const MAX_HEAP_MIB = 256; // a thread holds the keys and one batch; more than this is a defect, and ends the thread, not the service
+const YOUNG_MIB = 8; // facts are small and soon told; more would only be memory
 
 /** Threads that examine signatures under one TrustPolicy. A thread that dies fails what waits; nothing counts as examined then. */
 export class SignatureThreads {
@@ -25,7 +26,10 @@ export class SignatureThreads {
   constructor(policy: TrustPolicy, threads: number) {
     const file = new URL(`./signature-thread${extname(import.meta.url)}`, import.meta.url);
     this.#workers = Array.from({ length: threads }, () => {
-      const worker = new Worker(file, { workerData: { policy }, resourceLimits: { maxOldGenerationSizeMb: MAX_HEAP_MIB } });
+      const worker = new Worker(file, {
+        workerData: { policy },
+        resourceLimits: { maxOldGenerationSizeMb: MAX_HEAP_MIB, maxYoungGenerationSizeMb: YOUNG_MIB },
+      });
       worker.on('message', (answer: SignatureAnswer) => {
         this.#waiting.get(answer.id)?.resolve(answer.facts);
         this.#waiting.delete(answer.id);
