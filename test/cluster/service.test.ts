@@ -1,12 +1,15 @@
 import assert from 'node:assert/strict';
 import { readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
-import { join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { after, afterEach, before, test } from 'node:test';
 import type { Verdict } from '../../src/model/index.ts';
+import { makeCertificates } from '../../src/webhook/index.ts';
 import { approveAs } from '../kit/approve.ts';
 import { freePorts } from '../kit/control-plane.ts';
-import type { Fleet } from '../kit/fleet.ts';
+import { environmentDocument, trustDocument, writeConfiguration } from '../kit/documents.ts';
+import { type Fleet, type Person, sshPerson } from '../kit/fleet.ts';
+import { startGitServer } from '../kit/git-server.ts';
 import { configMap, deployment, namespace, service as serviceManifest } from '../kit/manifests.ts';
 import { scratch } from '../kit/scratch.ts';
 import { countersign, type Service } from '../kit/service.ts';
@@ -295,6 +298,51 @@ test('a branch that goes back is refused, and applied once enough people say tha
   const [verdict] = service.entries('change.judged', 'production').slice(-1);
   assert.ok(verdict !== undefined && verdict.index > refused.index);
   assert.equal(service.evidence<Verdict>(verdict.entry.evidence).rollback, true);
+});
+
+test('over HTTPS with a token; the TrustPolicy in the repository changes when its roots approve, and new people sign from then on', async () => {
+  const fleet = stage.fleet('in-repository');
+  const tls = await makeCertificates(join(directory, 'git-tls'), '127.0.0.1', new Date());
+  const server = await startGitServer(dirname(fleet.bare), 0, { tls: { cert: tls.cert, key: tls.key }, login: 'robot:a token' });
+  try {
+    const url = `${server.url}/${basename(fleet.bare)}`;
+    const robin = sshPerson(directory, 'robin');
+    const policy = (people: readonly Person[]) => {
+      const document = trustDocument(people, { required: 0 }) as { spec: object };
+      return { ...document, spec: { ...document.spec, roots: { members: ['lee'] } } };
+    };
+    const environment = environmentDocument({ url, namespaces: ['in-repository'] }) as { spec: { source: object } };
+    Object.assign(environment.spec, { trustPath: 'countersign/trust.yaml' });
+    Object.assign(environment.spec.source, { credentials: { username: 'robot', passwordFile: 'token', caFile: 'ca.pem' } });
+    const configuration = writeConfiguration(join(directory, 'config-in-repository'), [environment, policy([stage.dana, stage.lee])]);
+    writeFileSync(join(configuration, 'token'), 'a token\n');
+    writeFileSync(join(configuration, 'ca.pem'), tls.ca);
+    const put = (people: readonly Person[]) => ({ 'countersign/trust.yaml': JSON.stringify(policy(people)) });
+    const first = fleet.commit(stage.dana, 'first', {
+      'clusters/production/ns.yaml': namespace('in-repository'),
+      ...put([stage.dana, stage.lee]),
+    });
+    fleet.push();
+    const service = await stage.serve(configuration, 'in-repository');
+    await service.entry('apply.result', 'production', (e) => e.revision === first && e.outcome === 'applied');
+    assert.ok(!service.log.includes('a token'));
+    const joins = fleet.commit(stage.dana, 'robin joins', put([stage.dana, stage.lee, robin]));
+    fleet.push();
+    assert.equal((await service.entry('change.judged', 'production', (e) => e.to === joins)).entry.outcome, 'denied');
+    await approveAs(stage.lee, fleet, first, joins, { repository: url });
+    const changed = await service.entry('trust.changed', 'production', (e) => e.revision === joins);
+    await service.entry('apply.result', 'production', (e) => e.revision === joins && e.outcome === 'applied');
+    const byRobin = fleet.commit(robin, 'by robin', {
+      'clusters/production/cm.yaml': configMap('in-repository', 'settings', { colour: 'green' }),
+    });
+    fleet.push();
+    await service.entry('apply.result', 'production', (e) => e.revision === byRobin && e.outcome === 'applied');
+    const judged = service.entries('change.judged', 'production').at(-1);
+    assert.ok(judged !== undefined);
+    assert.equal(service.evidence<Verdict>(judged.entry.evidence).consulted.trustDigest, changed.entry.after);
+  } finally {
+    await server.stop();
+  }
 });
 
 test('an unreachable repository changes nothing, is said, and the last good state goes on being defended', async () => {
