@@ -14,8 +14,8 @@ export type ApprovalStep = {
   /** The TrustPolicy in force from a position on. */
   readonly stores: readonly TrustStore[];
   readonly trustPath: string | undefined;
-  /** Whether a position brought in content that no person signed. */
-  readonly hasUnknownMaker: readonly boolean[];
+  /** Whether a position brought in content that no person signed: a `platform` did, or it came `merged` under a person's merge. */
+  readonly unsignedBy: readonly ('platform' | 'merged' | undefined)[];
   readonly makersAt: (position: number) => ReadonlySet<string>;
   /** The statements that hold under a TrustPolicy. INVARIANT: a step is judged by those of the policy in force at its start. */
   readonly statements: ReadonlyMap<TrustStore, Statements>;
@@ -173,11 +173,16 @@ function standingOf(fitting: readonly Fitting[]): { approvals: readonly Approval
   };
 }
 
-// One more where nobody's key shows who made it; for going back, one more than for going forward: nobody signed that either.
-function requiredBy(rule: Rule, { from, to, steps }: StepContext): number {
+// Where only a platform signed, its author line may name anybody: whoever really made it could be the one who approves. So one
+// more is asked for, unless an imported request says who opened it. Under a person's merge, that person is one of two already.
+// For going back, one more than for going forward: nobody signed that either.
+function requiredBy(rule: Rule, { from, to, steps, fitting }: StepContext): number {
   const { required } = rule.approvals;
   if (steps.change.rollback) return required + 1;
-  return steps.hasUnknownMaker.slice(from + 1, to + 1).some(Boolean) ? Math.max(required, 1) : required;
+  const unsigned = steps.unsignedBy.slice(from + 1, to + 1);
+  const openerKnown = fitting.some((f) => f.statement.makers.length > 0);
+  if (unsigned.includes('platform') && !openerKnown) return required + 1;
+  return unsigned.some((by) => by !== undefined) ? Math.max(required, 1) : required;
 }
 
 // People, not keys and not statements: each counts once, by the strongest of what they gave.

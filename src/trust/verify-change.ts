@@ -235,9 +235,9 @@ function stepsOf(
   statements: ReadonlyMap<TrustStore, Statements>,
   sources: ChangeSources,
 ): ApprovalStep {
-  const nobodys = (facts: CommitFacts) => {
-    const verdict = verdicts.get(facts.id);
-    return verdict?.code === 'merged' || (verdict?.signer?.kind === 'platform' && facts.parents.length < 2);
+  const unsignedBy = (members: readonly CommitFacts[]): 'platform' | 'merged' | undefined => {
+    const platform = members.some((m) => m.parents.length < 2 && verdicts.get(m.id)?.signer?.kind === 'platform');
+    return platform ? 'platform' : members.some((m) => verdicts.get(m.id)?.code === 'merged') ? 'merged' : undefined;
   };
   return {
     change,
@@ -247,7 +247,7 @@ function stepsOf(
     stores: line.stores,
     statements,
     trustPath: sources.trustLine?.path,
-    hasUnknownMaker: line.members.map((members) => members.some(nobodys)),
+    unsignedBy: line.members.map(unsignedBy),
     makersAt: (position) => makersOf(line.members[position] ?? [], line.stores[position - 1] ?? (line.stores[0] as TrustStore), verdicts),
   };
 }

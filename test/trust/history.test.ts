@@ -6,6 +6,7 @@ import { NO_REVISION, type Verdict } from '../../src/model/index.ts';
 import { approveAs } from '../kit/approve.ts';
 import { trustDocument } from '../kit/documents.ts';
 import { Fleet, type Person, run, sshPerson } from '../kit/fleet.ts';
+import { importReview } from '../kit/forge-review.ts';
 import { codes, gateOf, judge } from '../kit/judge.ts';
 import { configMap, namespace } from '../kit/manifests.ts';
 import { payloadOf, signBytes, signedCommit } from '../kit/objects.ts';
@@ -113,12 +114,40 @@ test('what a person’s merge adds is theirs, and is pointed out', async () => {
   assert.match(verdict.warnings.find((w) => w.code === 'merge-adds')?.message ?? '', /extra\.yaml.*`kim` answers/);
 });
 
-test('a squash by a forge’s key needs a person, even where no approval is required', async () => {
-  const commit = fleet.commit(forgeKey, 'squashed', file({ a: '9' }));
+test('a squash by a forge’s key needs one person more: whoever made it could be the one who approves', async () => {
+  const commit = fleet.commit(forgeKey, 'squashed', file({ a: '9' }), { author: { ...lee, email: 'lee@home.example.test' } });
   fleet.push();
   assert.deepEqual(codes(await verdictOn(commit, withPlatform())), ['approval-missing']);
   await approveAs(lee, fleet, first, commit);
   assert.deepEqual(codes(await verdictOn(commit, withPlatform())), []);
+  assert.deepEqual(
+    codes(await verdictOn(commit, withPlatform({ required: 1 }))),
+    ['approval-missing'],
+    'lee alone, who wrote it under another address',
+  );
+  await approveAs(kim, fleet, first, commit);
+  assert.deepEqual(codes(await verdictOn(commit, withPlatform({ required: 1 }))), []);
+});
+
+test('an imported request says who opened a squash: then nobody more is needed, and they are not heard', async () => {
+  const importer: Person = { ...sshPerson(directory, `importer-${n}`), name: 'importer' };
+  const document = withPlatform({ required: 1 }) as { spec: { principals: { name: string; forgeAccounts?: object[] }[] } };
+  document.spec.principals.push({
+    name: 'importer',
+    kind: 'bot',
+    imports: ['forge.example.test'],
+    keys: [{ ssh: importer.publicKey }],
+  } as never);
+  document.spec.principals.forEach((p, i) => {
+    if (p.name !== 'importer') p.forgeAccounts = [{ forge: 'forge.example.test', id: String(i + 1) }];
+  });
+  const commit = fleet.commit(forgeKey, 'squashed', file({ a: '9' }));
+  fleet.push();
+  await importReview(importer, fleet, first, commit, { reviewer: '3', openedBy: '2' });
+  await approveAs(lee, fleet, first, commit);
+  assert.deepEqual(codes(await verdictOn(commit, document)), ['self-approval'], 'lee opened it');
+  await approveAs(kim, fleet, first, commit);
+  assert.deepEqual(codes(await verdictOn(commit, document)), []);
 });
 
 test('a bot signs what it makes itself; it is nobody’s approval', async () => {
