@@ -33,7 +33,9 @@ export function readProtobuf(bytes: Buffer): ReadonlyMap<number, readonly Value[
       value = bytes.subarray(at, at + length);
       at += length;
     }
-    fields.set(number, [...(fields.get(number) ?? []), value]);
+    const values = fields.get(number) ?? [];
+    values.push(value);
+    fields.set(number, values);
   }
   return fields;
 }
