@@ -30,6 +30,16 @@ type ManagedFields = {
 
 type Kind = { readonly plural: string; readonly namespaced: boolean };
 
+// What is read of a CustomResourceDefinition.
+type Definition = {
+  readonly spec: {
+    readonly group: string;
+    readonly names: { readonly kind: string };
+    readonly versions: readonly { readonly name: string; readonly served: boolean }[];
+  };
+  readonly status?: { readonly conditions?: readonly { readonly type: string; readonly status: string }[] };
+};
+
 /** One cluster as the reconciler uses it. */
 export class Cluster {
   readonly user: string;
@@ -63,13 +73,21 @@ export class Cluster {
     const path = await this.#path(ref);
     for (const end = Date.now() + ESTABLISH_MS; ; ) {
       const { body } = await this.#server.request('GET', path);
-      const conditions = (body as { status?: { conditions?: { type: string; status: string }[] } }).status?.conditions ?? [];
-      if (conditions.some((c) => c.type === 'Established' && c.status === 'True')) break;
+      const definition = body as unknown as Definition;
+      const established = definition.status?.conditions?.some((c) => c.type === 'Established' && c.status === 'True') === true;
+      // The API server says so a moment before it serves the kind; an object that came in between would find nothing.
+      if (established && (await this.#serves(definition))) return;
       if (Date.now() > end)
         throw new CountersignError('cluster-refused', `${refText(ref)} was not established within ${ESTABLISH_MS / 1000} s`);
       await new Promise((resolve) => setTimeout(resolve, 100));
     }
+  }
+
+  async #serves({ spec }: Definition): Promise<boolean> {
     this.#kinds.clear();
+    for (const version of spec.versions.filter((v) => v.served))
+      if ((await this.#kind(`${spec.group}/${version.name}`, spec.names.kind)) === undefined) return false;
+    return true;
   }
 
   /**
