@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { deflateSync } from 'node:zlib';
 import { createMessage, generateKey, readPrivateKey, sign as signOpenPgp } from 'openpgp';
 import { field } from '../../src/trust/ssh-wire.ts';
+import { sshsigArmor, sshsigMessage } from '../../test/kit/sshsig.ts';
 
 /** Signs the payload of a commit; gives the armored signature. */
 export type SignCommit = (payload: Buffer) => Promise<string> | string;
@@ -15,13 +16,8 @@ export function sshSigner(): { line: string; sign: SignCommit } {
   const raw = Buffer.from(String(publicKey.export({ format: 'jwk' }).x), 'base64url');
   const blob = Buffer.concat([field('ssh-ed25519'), field(raw)]);
   const signPayload = (payload: Buffer) => {
-    const digest = createHash('sha512').update(payload).digest();
-    const signed = Buffer.concat([Buffer.from('SSHSIG'), field('git'), field(''), field('sha512'), field(digest)]);
-    const signature = Buffer.concat([field('ssh-ed25519'), field(sign(null, signed, privateKey))]);
-    const version = Buffer.from([0, 0, 0, 1]);
-    const wire = Buffer.concat([Buffer.from('SSHSIG'), version, field(blob), field('git'), field(''), field('sha512'), field(signature)]);
-    const lines = wire.toString('base64').match(/.{1,70}/g) ?? [];
-    return `-----BEGIN SSH SIGNATURE-----\n${lines.join('\n')}\n-----END SSH SIGNATURE-----`;
+    const signature = sign(null, sshsigMessage(payload), privateKey);
+    return sshsigArmor(blob, Buffer.concat([field('ssh-ed25519'), field(signature)]));
   };
   return { line: `ssh-ed25519 ${blob.toString('base64')}`, sign: signPayload };
 }

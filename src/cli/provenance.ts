@@ -1,4 +1,5 @@
 import type { ProcessSettings } from '../config/index.ts';
+import { momentsOf } from '../gate/index.ts';
 import { type NativeRepository, parseTag, sourceRepository, type UserRepository } from '../git/index.ts';
 import { LedgerReader, ledgerFile } from '../ledger/index.ts';
 import { type CommitFacts, type CommitVerdict, CountersignError, type Moment, NO_REVISION, type TrustPolicy } from '../model/index.ts';
@@ -97,11 +98,9 @@ function momentsFor(options: ProvenanceOptions, environment: string): (facts: Pi
     if (environment === '')
       throw new CountersignError('usage', 'a ledger holds several environments', { hint: 'name one with --environment' });
     const reader = new LedgerReader(ledgerFile(options.data));
-    const seen = new Map<string, number>();
-    for (const { entry } of reader.all('commits.seen', environment))
-      for (const id of reader.evidence(entry.evidence) as readonly string[]) if (!seen.has(id)) seen.set(id, Date.parse(entry.time));
+    const moments = momentsOf(reader, environment, now);
     reader.close();
-    return ({ id }) => ({ at: seen.get(id) ?? now, basis: seen.has(id) ? 'ledger' : 'now' });
+    return moments;
   }
   return options.time === 'now' ? () => ({ at: now, basis: 'now' }) : ({ committer }) => ({ at: committer.time * 1000, basis: 'claimed' });
 }

@@ -5,10 +5,14 @@ import type { LedgerView, Recorder } from './ports.ts';
  * When commits were first seen: the time of the ledger entry that first named them. What no entry names is being seen
  * now. Without a ledger (the pre-merge check) everything is.
  */
-export function momentsOf(ledger: LedgerView | undefined, environment: string, now: number): (facts: Pick<CommitFacts, 'id'>) => Moment {
+export function momentsOf(
+  ledger: Pick<LedgerView, 'latest' | 'evidence'> | undefined,
+  environment: string,
+  now: number,
+): (facts: Pick<CommitFacts, 'id'>) => Moment {
   if (ledger === undefined) return () => ({ at: now, basis: 'now' });
   const seen = seenIn(ledger, environment);
-  return ({ id }) => ({ at: seen.get(id) ?? now, basis: 'ledger' });
+  return ({ id }) => ({ at: seen.get(id) ?? now, basis: seen.has(id) ? 'ledger' : 'now' });
 }
 
 /** Puts on the ledger which of the commits are met for the first time. Done before they are judged, whatever the verdict will be. */
@@ -25,10 +29,10 @@ export async function recordSeen(
 }
 
 type Seen = { upTo: number; readonly times: Map<string, number> };
-const remembered = new WeakMap<LedgerView, Map<string, Seen>>();
+const remembered = new WeakMap<object, Map<string, Seen>>();
 
 // Read once; after that only entries that came since. About a hundred bytes a commit.
-function seenIn(ledger: LedgerView, environment: string): ReadonlyMap<string, number> {
+function seenIn(ledger: Pick<LedgerView, 'latest' | 'evidence'>, environment: string): ReadonlyMap<string, number> {
   const byEnvironment = remembered.get(ledger) ?? new Map<string, Seen>();
   remembered.set(ledger, byEnvironment);
   const seen = byEnvironment.get(environment) ?? { upTo: -1, times: new Map<string, number>() };

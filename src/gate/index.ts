@@ -6,4 +6,5 @@
 export { type AdmissionDecision, type AdmissionRequest, type AdmissionScope, admit } from './admit.ts';
 export { type Assessment, allowNothing, assess, assessTrust, type Gate, recall } from './assess.ts';
 export { type EnvironmentState, environmentState } from './environment-state.ts';
+export { momentsOf } from './first-seen.ts';
 export type { LedgerView, OpenPolicy, Recorder, SourceRepository } from './ports.ts';

@@ -60,7 +60,7 @@ function ownKey(store: TrustStore, signature: VerifiedSshSignature): SignatureFa
     return bad(
       'signature-for-other-use',
       `the key of \`${terms.principal}\` is allowed for other namespaces than \`${NAMESPACE}\``,
-      undefined,
+      'sign with a key that is allowed for `git`, or add it to the line’s `namespaces`',
       key,
     );
   return good(signature, terms.principal);
@@ -86,7 +86,7 @@ function certified(
   if (revoked !== undefined)
     return bad('key-revoked', `the certificate \`${certificate.keyId.slice(0, 60)}\` is revoked: ${revoked}`, AGAIN, key);
   const weak = tooWeak(store, signature);
-  if (weak !== undefined) return bad('algorithm-too-weak', weak, undefined, key);
+  if (weak !== undefined) return bad('algorithm-too-weak', weak, 'have a certificate made for a stronger key, for example ed25519', key);
   const people = new Map<string, { name: string; authority: string }>();
   for (const authority of authorities) {
     if (authority.terms.namespaces !== undefined && !matchesPatternList(NAMESPACE, authority.terms.namespaces)) continue;
@@ -107,7 +107,12 @@ function certified(
       key,
     );
   if (certificate.verifyRequired && signature.flags?.verified !== true)
-    return bad('pin-required', 'its certificate demands a PIN or fingerprint, and none was given', undefined, key);
+    return bad(
+      'pin-required',
+      'its certificate demands a PIN or fingerprint, and none was given',
+      'sign with a hardware key made with `-O verify-required`',
+      key,
+    );
   return {
     ...good(signature, found[0]),
     certificate: {

@@ -36,7 +36,8 @@ export async function judgeCommit(facts: CommitFacts, store: TrustStore, scope: 
     ...refusal,
   });
   const blocked = store.blocked.get(facts.payload);
-  if (blocked !== undefined) return refused({ code: 'blocked', reason: `the policy blocks it: ${blocked}` });
+  if (blocked !== undefined)
+    return refused({ code: 'blocked', reason: `the policy blocks it: ${blocked}`, hint: 'make the change again in a commit of its own' });
   const { signature } = facts;
   if (signature.kind === 'none')
     return refused({ code: 'unsigned', reason: 'it is not signed', hint: 'sign it: `git commit --amend --no-edit -S`, then push again' });

@@ -185,7 +185,7 @@ class KeyRing {
     this.#addTerms(identityKey(identity.issuer, identity.subject), terms, `the identity \`${identity.subject}\` of \`${principal}\``);
   }
 
-  // Forty packages and certificates nobody may need: loaded when a policy asks for them.
+  // Certificates and logs are code that most never need: loaded when a policy asks for it.
   async openSigstore(): Promise<SigstoreVerifier | undefined> {
     const { sigstore } = this.#policy.spec;
     if (sigstore === undefined) return undefined;

@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { readKey } from 'openpgp';
 import { attackStage } from '../kit/attack.ts';
 import { endGpg, openPgpPerson, run } from '../kit/fleet.ts';
-import { payloadOf, signBytes, signedCommit } from '../kit/objects.ts';
+import { packetBytes, payloadOf, signBytes, signedCommit } from '../kit/objects.ts';
 
 // A key id or a name in a signature is a claim.
 const { fleet, dana, lee, mallory, first, judged } = attackStage();
@@ -28,13 +28,7 @@ test('an OpenPGP signature whose issuer is set to lee’s key id', async () => {
   const [from, to] = [await idOf(thief.publicKey), await idOf(lee.publicKey)];
   const [fromPrint, toPrint] = [await fingerprintOf(thief.publicKey), await fingerprintOf(lee.publicKey)];
   const signed = (b: Buffer) => {
-    const body = Buffer.from(
-      signBytes(thief, b)
-        .split('\n\n')[1]
-        ?.replace(/\n=[^\n]*\n-----END[\s\S]*$/, '')
-        .replaceAll('\n', '') ?? '',
-      'base64',
-    );
+    const body = packetBytes(signBytes(thief, b));
     for (const [old, now] of [
       [fromPrint, toPrint],
       [from, to],

@@ -1,21 +1,26 @@
 import { execFileSync } from 'node:child_process';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { generateKeyPairSync } from 'node:crypto';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { performance } from 'node:perf_hooks';
+import { initializeCA } from '@sigstore/mock';
 import { readTrustPolicy } from '../../src/config/index.ts';
 import { parseCommit, parseTag, parseTree } from '../../src/git/index.ts';
 import { CountersignError, trustPolicySchema } from '../../src/model/index.ts';
 import { parseAllowedSigners } from '../../src/trust/allowed-signers.ts';
 import { examineSignature } from '../../src/trust/examine-signature.ts';
-import { importKeys, openTrustStore, readApproval } from '../../src/trust/index.ts';
+import { importKeys, openTrustStore, readApproval, type TrustStore } from '../../src/trust/index.ts';
 import { readOpenPgpKeys } from '../../src/trust/openpgp-key.ts';
 import { readOpenPgpSignature } from '../../src/trust/openpgp-signature.ts';
 import { readProtobuf } from '../../src/trust/protobuf.ts';
+import { openSigstore } from '../../src/trust/sigstore.ts';
 import { readSshCertificate } from '../../src/trust/ssh-certificate.ts';
 import { parseSshKey } from '../../src/trust/ssh-key.ts';
 import { readSshRevocations } from '../../src/trust/ssh-revocations.ts';
 import { SshFormatError } from '../../src/trust/ssh-wire.ts';
 import { parseSshSignature } from '../../src/trust/sshsig.ts';
+import { makeCertificates } from '../../src/webhook/index.ts';
 import { trustDocument } from './documents.ts';
 import { endGpg, openPgpPerson, run, sshPerson } from './fleet.ts';
 
@@ -66,6 +71,7 @@ export async function fuzzTargets(directory: string): Promise<FuzzTarget[]> {
   const signers = Buffer.from(
     `# x\ndana@example.test,*@b namespaces="git",valid-after="20260101Z" ${dana.publicKey}\nx cert-authority ${ca.publicKey}\n`,
   );
+  const withSigstore: TrustStore = { ...store, sigstore: openSigstore(await sigstoreRoot(), { certificateLogs: 0 }) };
   const never = () => false;
   const isSshError = (thrown: unknown) => thrown instanceof SshFormatError;
   const isPlainError = (thrown: unknown) => thrown instanceof Error && !(thrown instanceof TypeError || thrown instanceof RangeError);
@@ -92,6 +98,12 @@ export async function fuzzTargets(directory: string): Promise<FuzzTarget[]> {
       read: (b) => examineSignature(store, Buffer.from('message'), text(b)),
       refuses: never,
     },
+    {
+      name: 'gitsign signature',
+      seeds: [await cmsSignature()],
+      read: (b) => examineSignature(withSigstore, Buffer.from('message'), text(b)),
+      refuses: never,
+    },
     { name: 'protobuf', seeds: [Buffer.from('0a030a01611003', 'hex')], read: readProtobuf, refuses: (t) => t instanceof RangeError },
     { name: 'approval', seeds: [envelope], read: (b) => readApproval(text(b), store, Date.now()), refuses: never },
     {
@@ -107,6 +119,54 @@ export async function fuzzTargets(directory: string): Promise<FuzzTarget[]> {
       refuses: (t) => t instanceof CountersignError,
     },
   ];
+}
+
+// A trusted root that holds, so that the reader of signatures is reached.
+async function sigstoreRoot(): Promise<string> {
+  const keys = generateKeyPairSync('ec', { namedCurve: 'P-256' });
+  const { rootCertificate } = await initializeCA(keys);
+  const root = Buffer.from(rootCertificate.buffer, rootCertificate.byteOffset, rootCertificate.byteLength).toString('base64');
+  const spki = keys.publicKey.export({ format: 'der', type: 'spki' }).toString('base64');
+  const publicKey = { rawBytes: spki, keyDetails: 'PKIX_ECDSA_P256_SHA_256', validFor: { start: '2020-01-01T00:00:00Z' } };
+  return JSON.stringify({
+    tlogs: [{ baseUrl: 'https://rekor.example.test', hashAlgorithm: 'SHA2_256', publicKey, logId: { keyId: 'AAAA' } }],
+    certificateAuthorities: [{ certChain: { certificates: [{ rawBytes: root }] }, validFor: { start: '2020-01-01T00:00:00Z' } }],
+  });
+}
+
+// CMS as openssl makes it: a certificate, signed attributes, and no log entry.
+async function cmsSignature(): Promise<Buffer> {
+  const directory = mkdtempSync(join(tmpdir(), 'countersign-cms-'));
+  try {
+    const { cert, key } = await makeCertificates(directory, 'localhost', new Date());
+    writeFileSync(join(directory, 'message'), 'message');
+    writeFileSync(join(directory, 'cert.pem'), cert);
+    writeFileSync(join(directory, 'key.pem'), key);
+    const args = [
+      '-sign',
+      '-binary',
+      '-md',
+      'sha256',
+      '-outform',
+      'DER',
+      '-in',
+      'message',
+      '-signer',
+      'cert.pem',
+      '-inkey',
+      'key.pem',
+      '-out',
+      'cms.der',
+    ];
+    run('openssl', ['cms', ...args], { cwd: directory });
+    const lines =
+      readFileSync(join(directory, 'cms.der'))
+        .toString('base64')
+        .match(/.{1,64}/g) ?? [];
+    return Buffer.from(`-----BEGIN SIGNED MESSAGE-----\n${lines.join('\n')}\n-----END SIGNED MESSAGE-----`);
+  } finally {
+    rmSync(directory, { recursive: true, force: true });
+  }
 }
 
 /** Reads one input; throws when it ends in any way but a value or a refusal, or takes too long. */

@@ -69,3 +69,9 @@ export function payloadOf(tree: string, parents: readonly string[], person: Pers
   const who = `${person.name} <${person.email}> ${time} +0000`;
   return `tree ${tree}\n${parents.map((p) => `parent ${p}\n`).join('')}author ${who}\ncommitter ${who}\n\n${message}`;
 }
+
+/** The bytes inside of an armored OpenPGP signature. */
+export function packetBytes(armored: string): Buffer {
+  const [, body = ''] = armored.split('\n\n');
+  return Buffer.from(body.replace(/\n=[^\n]*\n-----END[\s\S]*$/, '').replaceAll('\n', ''), 'base64');
+}

@@ -21,7 +21,7 @@ import { openPgpConfig } from '../../src/trust/openpgp-key.ts';
 import { readOpenPgpSignature, verifyOpenPgpSignature } from '../../src/trust/openpgp-signature.ts';
 import { trustDocument } from '../kit/documents.ts';
 import { endGpg, Fleet, openPgpPerson, type Person, run, sshPerson } from '../kit/fleet.ts';
-import { payloadOf, signBytes, signedCommit } from '../kit/objects.ts';
+import { packetBytes, payloadOf, signBytes, signedCommit } from '../kit/objects.ts';
 import { scratch } from '../kit/scratch.ts';
 import { verdictUnder } from '../kit/verdict.ts';
 
@@ -249,13 +249,7 @@ test('two signature packets in one armor, and a byte behind one, are no signatur
   const p = person('two', NOW - DAY);
   const payload = payloadOf(tree, [base], p, NOW - 60);
   const armored = signBytes(p, Buffer.from(payload));
-  const body = Buffer.from(
-    armored
-      .split('\n\n')[1]
-      ?.replace(/\n=[^\n]*\n-----END[\s\S]*$/, '')
-      .replaceAll('\n', '') ?? '',
-    'base64',
-  );
+  const body = packetBytes(armored);
   const armor = (bytes: Buffer) => `-----BEGIN PGP SIGNATURE-----\n\n${bytes.toString('base64')}\n-----END PGP SIGNATURE-----`;
   const commit = (signature: string) => signedCommit(fleet, payload, () => signature);
   const key = [{ openpgp: p.publicKey }];
@@ -312,13 +306,7 @@ test('our own quick check and the library agree on every bit of a signature', as
   const bytes = Buffer.from('the signed bytes');
   const armored = signBytes(p, bytes);
   const [key] = await readKeys({ armoredKeys: p.publicKey });
-  const body = Buffer.from(
-    armored
-      .split('\n\n')[1]
-      ?.replace(/\n=[^\n]*\n-----END[\s\S]*$/, '')
-      .replaceAll('\n', '') ?? '',
-    'base64',
-  );
+  const body = packetBytes(armored);
   let [agreed, accepted] = [0, 0];
   for (let bit = 0; bit < body.length * 8; bit++) {
     const altered = Buffer.from(body);

@@ -16,6 +16,7 @@ import { trustDocument } from '../kit/documents.ts';
 import { Fleet, type Person, run, sshPerson } from '../kit/fleet.ts';
 import { payloadOf, signBytes, signedCommit } from '../kit/objects.ts';
 import { scratch } from '../kit/scratch.ts';
+import { sshsigArmor, sshsigMessage } from '../kit/sshsig.ts';
 import { verdictUnder } from '../kit/verdict.ts';
 
 const directory = scratch();
@@ -60,21 +61,11 @@ function hardwareKey(type: 'ed25519' | 'ecdsa'): Hardware {
       : Buffer.concat([Buffer.from([4]), Buffer.from(jwk.x, 'base64url'), Buffer.from(jwk.y ?? '', 'base64url')]);
   const blob = Buffer.concat([field(name), ...(type === 'ecdsa' ? [field('nistp256')] : []), field(point), field(application)]);
   const armor = (payload: Buffer, flags = 0x01) => {
-    const digest = createHash('sha512').update(payload).digest();
-    const message = Buffer.concat([Buffer.from('SSHSIG'), field('git'), field(''), field('sha512'), field(digest)]);
+    const message = sshsigMessage(payload);
     const tail = Buffer.from([flags, 0, 0, 0, 7]);
     const signed = Buffer.concat([sha256(Buffer.from(application)), tail, sha256(message)]);
     const signature = Buffer.concat([field(name), field(rawSignature(type, signed, privateKey)), tail]);
-    const wire = Buffer.concat([
-      Buffer.from('SSHSIG'),
-      Buffer.from([0, 0, 0, 1]),
-      field(blob),
-      field('git'),
-      field(''),
-      field('sha512'),
-      field(signature),
-    ]);
-    return `-----BEGIN SSH SIGNATURE-----\n${(wire.toString('base64').match(/.{1,70}/g) ?? []).join('\n')}\n-----END SSH SIGNATURE-----`;
+    return sshsigArmor(blob, signature);
   };
   return { line: `${name} ${blob.toString('base64')}`, sign: armor };
 }
@@ -156,13 +147,7 @@ test('a signature by a browser for a hardware key counts when it signed this cha
   ]);
   const payload = Buffer.from('the message');
   const make = (challenge: (m: Buffer) => string, flags = 0x01) => {
-    const message = Buffer.concat([
-      Buffer.from('SSHSIG'),
-      field('git'),
-      field(''),
-      field('sha512'),
-      field(createHash('sha512').update(payload).digest()),
-    ]);
+    const message = sshsigMessage(payload);
     const client = Buffer.from(
       `{"type":"webauthn.get","challenge":"${challenge(message)}","origin":"https://example.test","crossOrigin":false}`,
     );
@@ -176,16 +161,7 @@ test('a signature by a browser for a hardware key counts when it signed this cha
       field(client),
       field(''),
     ]);
-    const wire = Buffer.concat([
-      Buffer.from('SSHSIG'),
-      Buffer.from([0, 0, 0, 1]),
-      field(blob),
-      field('git'),
-      field(''),
-      field('sha512'),
-      field(signature),
-    ]);
-    return `-----BEGIN SSH SIGNATURE-----\n${(wire.toString('base64').match(/.{1,70}/g) ?? []).join('\n')}\n-----END SSH SIGNATURE-----`;
+    return sshsigArmor(blob, signature);
   };
   const good = make((m) => m.toString('base64url'));
   writeFileSync(join(directory, 'signers'), `dana@example.test ${name} ${blob.toString('base64')}\n`);
