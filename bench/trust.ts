@@ -4,7 +4,7 @@ import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { performance } from 'node:perf_hooks';
 import { fileURLToPath } from 'node:url';
-import { readTrustPolicy } from '../src/config/index.ts';
+import { readTrustPolicy, readWaiver } from '../src/config/index.ts';
 import { assess, type Gate } from '../src/gate/index.ts';
 import { NativeRepository, sourceRepository } from '../src/git/index.ts';
 import { environmentSchema, NO_REVISION } from '../src/model/index.ts';
@@ -12,7 +12,7 @@ import { examineSignature } from '../src/trust/examine-signature.ts';
 import { examineHistory, KnownHistory, openTrustStore, type TrustStore } from '../src/trust/index.ts';
 import { SignatureThreads } from '../src/trust/signature-threads.ts';
 import { environmentDocument } from '../test/kit/documents.ts';
-import { shippedBundle } from '../test/kit/judge.ts';
+import { shippedRules } from '../test/kit/judge.ts';
 import { openPgpSigner, type SignCommit, sshSigner, writeHistory } from './kit/signed-history.ts';
 
 // Signatures against `git verify-commit` on the same commits, turn by turn in one run; then a whole history.
@@ -168,7 +168,8 @@ async function looks(bare: string, ids: readonly string[], store: TrustStore): P
     environment: environmentSchema.parse(environmentDocument({ url: bare, namespaces: ['shop'], path: 'clusters' })),
     repository: sourceRepository(repository),
     trust: store,
-    bundle: await shippedBundle(),
+    rules: shippedRules,
+    openWaiver: readWaiver,
     recorder: undefined,
     clock: () => new Date(),
     openPolicy: async (text, file) => openTrustStore(readTrustPolicy(text, file)),

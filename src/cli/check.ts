@@ -26,8 +26,8 @@ export async function check(options: CheckOptions, settings: ProcessSettings, io
     if (options.fetch && (await user.config(`remote.${options.remote}.url`)) !== undefined) await user.fetchApprovals(options.remote);
     const head = await user.commit(options.head);
     const from = await findBase(user, repository, options, environment.spec.source, head, settings);
-    const gate = await openGate(configuration, environment, sourceRepository(repository), () => new Date());
-    const { verdict } = await assess(gate, from, head);
+    const opened = await openGate(configuration, environment, sourceRepository(repository), () => new Date());
+    const { verdict } = await assess(opened.gate, from, head).finally(opened.close);
     io.out(options.output === 'json' ? `${JSON.stringify(verdict, null, 2)}\n` : showVerdict(verdict, io));
     return verdict.outcome === 'allowed' ? EXIT.yes : EXIT.no;
   } finally {

@@ -1,15 +1,10 @@
-import { readFileSync } from 'node:fs';
-import { fileURLToPath } from 'node:url';
-import { type Configuration, loadConfiguration, type ProcessSettings, readTrustPolicy } from '../config/index.ts';
+import { type Configuration, loadConfiguration, type ProcessSettings, readTrustPolicy, readWaiver } from '../config/index.ts';
 import type { Gate, OpenPolicy, SourceRepository } from '../gate/index.ts';
 import { NativeRepository, UserRepository } from '../git/index.ts';
-import { CountersignError, type Environment, messageOf, type TrustPolicy } from '../model/index.ts';
-import { loadBundle, type PolicyBundle } from '../policy/index.ts';
+import { CountersignError, type Environment, type TrustPolicy } from '../model/index.ts';
 import { findOnPath } from '../tools/index.ts';
 import { openTrustStore } from '../trust/index.ts';
-
-/** The compiled bundle of the shipped rules. */
-const SHIPPED_BUNDLE = fileURLToPath(new URL('../../policies/dist/bundle.tar.gz', import.meta.url));
+import { openRules, type RulesOptions } from './open-rules.ts';
 
 /** The one environment meant: the named one, or the only one there is. */
 export function chooseEnvironment(configuration: Configuration, name: string | undefined): Environment {
@@ -34,37 +29,26 @@ export function trustOf(configuration: Configuration, environment: Environment):
 /** Opens a TrustPolicy that stands in a repository. */
 export const openPolicy: OpenPolicy = (text, file) => openTrustStore(readTrustPolicy(text, file));
 
-/** A gate for an environment, without a recorder. */
+/** A gate for an environment, without a recorder, and how to end the threads of its rules. */
 export async function openGate(
   configuration: Configuration,
   environment: Environment,
   repository: SourceRepository,
   clock: () => Date,
-): Promise<Gate> {
-  return {
+  options: RulesOptions = {},
+): Promise<{ readonly gate: Gate; readonly close: () => Promise<void> }> {
+  const { rules, close } = openRules(environment, repository, options);
+  const gate: Gate = {
     environment,
     repository,
     trust: await openTrustStore(trustOf(configuration, environment)),
-    bundle: await openBundle(environment),
+    rules,
     recorder: undefined,
     clock,
     openPolicy,
+    openWaiver: readWaiver,
   };
-}
-
-async function openBundle(environment: Environment): Promise<PolicyBundle> {
-  const file = environment.spec.policies.bundle ?? SHIPPED_BUNDLE;
-  let archive: Buffer;
-  try {
-    archive = readFileSync(file);
-  } catch (cause) {
-    const shipped = environment.spec.policies.bundle === undefined;
-    throw new CountersignError('policy-unusable', `the policy bundle \`${file}\` cannot be read: ${messageOf(cause)}`, {
-      cause,
-      hint: shipped ? 'in a checkout of Countersign, run `npm run build:policies`' : 'correct `spec.policies.bundle`',
-    });
-  }
-  return loadBundle(archive, file);
+  return { gate, close };
 }
 
 /** Loads `--config` (and `--trust`), with defaults. */

@@ -140,8 +140,10 @@ async function openLoops(
       const repository = repositories.get(directory) ?? openRepository(directory, gitProgram(settings));
       if (!repositories.has(directory)) closing.push(() => repository.close());
       repositories.set(directory, repository);
+      const opened = await openGate(configuration, environment, sourceRepository(repository), () => new Date(), { git: gitProgram(settings) });
+      closing.push(opened.close);
       const gate = {
-        ...(await openGate(configuration, environment, sourceRepository(repository), () => new Date())),
+        ...opened.gate,
         recorder,
         known: new KnownHistory(),
       };

@@ -2,5 +2,5 @@
  * Takes files and the process environment, gives typed settings; the only reader of `process.env`.
  * Refuses a document with any problem, and tells all problems at once: file, line, path, what was found and expected.
  */
-export { type Configuration, loadConfiguration, readTrustPolicy } from './load-configuration.ts';
+export { type Configuration, loadConfiguration, readTrustPolicy, readWaiver } from './load-configuration.ts';
 export { type ProcessSettings, readProcessSettings } from './process-settings.ts';

@@ -2,6 +2,7 @@ import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import type { z } from 'zod';
 import {
+  type BundleSource,
   CountersignError,
   digestOf,
   type Environment,
@@ -9,6 +10,8 @@ import {
   messageOf,
   type TrustPolicy,
   trustPolicySchema,
+  type WaiverDocument,
+  waiverSchema,
 } from '../model/index.ts';
 import { parseYaml, type YamlDocument, YamlError } from '../yaml/index.ts';
 
@@ -93,6 +96,17 @@ export function readTrustPolicy(text: string, file: string): TrustPolicy {
   return policies[0] as TrustPolicy;
 }
 
+/** Reads the one Waiver of a file. Throws `config-invalid` with every problem. */
+export function readWaiver(text: string, file: string): { readonly document: WaiverDocument; readonly line: number } {
+  const problems: Problem[] = [];
+  const documents = parseDocuments(text, file, problems);
+  const [first] = documents;
+  if (problems.length === 0 && (first === undefined || documents.length !== 1)) problems.push({ file, line: 1, path: '', text: `expected one Waiver, found ${documents.length} documents` });
+  const parsed = first === undefined ? undefined : checkAgainst(waiverSchema, file, first, problems);
+  if (problems.length > 0 || parsed === undefined || first === undefined) throw invalid(problems);
+  return { document: parsed, line: first.line };
+}
+
 function fileReferences({ spec }: TrustPolicy): (string | number)[][] {
   return [
     ...spec.principals.flatMap((p, i) =>
@@ -151,6 +165,10 @@ function checkDocument(file: string, document: YamlDocument, problems: Problem[]
     });
     return undefined;
   }
+  return checkAgainst(schema, file, document, problems);
+}
+
+function checkAgainst<T>(schema: z.ZodType<T>, file: string, document: YamlDocument, problems: Problem[]): T | undefined {
   const result = schema.safeParse(document.value);
   if (result.success) return result.data;
   for (const issue of result.error.issues) problems.push(...problemsOf(issue, file, document));
@@ -265,7 +283,7 @@ function withAbsolutePaths(environment: Environment, file: string): Environment 
         ...(source.credentials === undefined ? {} : { credentials: absoluteCredentials(source.credentials, here) }),
       },
       target: target.kubeconfig === undefined ? target : { ...target, kubeconfig: resolve(here, target.kubeconfig) },
-      policies: policies.bundle === undefined ? policies : { ...policies, bundle: resolve(here, policies.bundle) },
+      policies: { ...policies, bundles: policies.bundles.map((b) => absoluteBundle(b, here)) },
     },
   };
 }
@@ -273,6 +291,14 @@ function withAbsolutePaths(environment: Environment, file: string): Environment 
 // `https://…`, `ssh://…`, or `user@host:path` as scp writes it.
 function isAddress(url: string): boolean {
   return /^[a-z+]+:\/\//i.test(url) || /^[^@/]+@[^/:]+:/.test(url);
+}
+
+function absoluteBundle(source: BundleSource, here: string): BundleSource {
+  if ('file' in source) return { ...source, file: resolve(here, source.file) };
+  if ('repository' in source && !isAddress(source.repository.url)) return { ...source, repository: { ...source.repository, url: resolve(here, source.repository.url) } };
+  if (!('oci' in source)) return source;
+  const files = ['credentialsFile', 'caFile'] as const;
+  return { ...source, ...Object.fromEntries(files.flatMap((key) => (source[key] === undefined ? [] : [[key, resolve(here, source[key])]]))) };
 }
 
 type Credentials = NonNullable<Environment['spec']['source']['credentials']>;

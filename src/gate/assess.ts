@@ -15,7 +15,7 @@ import {
   type VerifiedChange,
   type Violation,
 } from '../model/index.ts';
-import { changeInput, evaluateChange, evaluateObjects, type PolicyBundle } from '../policy/index.ts';
+import { applyWaivers, changedObjects, changeInput, digestOfBundles, evaluateChange, evaluateObjects, type Found, type PolicyPool } from '../policy/index.ts';
 import { type Rendering, render } from '../render/index.ts';
 import {
   examineCommits,
@@ -27,19 +27,23 @@ import {
   verifyChange,
 } from '../trust/index.ts';
 import { momentsOf, recordSeen } from './first-seen.ts';
-import type { LedgerView, OpenPolicy, Recorder, SourceRepository } from './ports.ts';
+import type { LedgerView, OpenPolicy, OpenRules, OpenWaiver, Recorder, SourceRepository } from './ports.ts';
 import { trustInForce } from './trust-in-force.ts';
+import { readWaivers } from './waivers-in-force.ts';
 
 /** What judges one environment. Without a recorder (the pre-merge check) nothing can be allowed to run. */
 export type Gate = {
   readonly environment: Environment;
   readonly repository: SourceRepository;
   readonly trust: TrustStore;
-  readonly bundle: PolicyBundle;
+  /** The rules in force for a tree: those it holds itself are its own. */
+  readonly rules: OpenRules;
   readonly recorder: (Recorder & LedgerView) | undefined;
   readonly clock: () => Date;
   /** Reads a TrustPolicy that stands in the repository (`spec.trustPath`). */
   readonly openPolicy: OpenPolicy;
+  /** Reads a waiver that stands in the repository. */
+  readonly openWaiver: OpenWaiver;
   /** What was examined at earlier looks. */
   readonly known?: KnownHistory;
 };
@@ -71,8 +75,9 @@ export async function assess(gate: Gate, from: string, to: string): Promise<Asse
     approvals: judged.approvals,
     violations: judged.violations.slice(0, MAX_CODES),
     warnings: judged.warnings.slice(0, MAX_CODES),
+    ...(judged.waived.length === 0 ? {} : { waived: judged.waived.slice(0, MAX_CODES) }),
     objects: judged.objects.length,
-    consulted: { trustDigest: judged.trustDigest, bundleDigest: gate.bundle.digest, time: gate.recorder === undefined ? 'now' : 'ledger' },
+    consulted: { trustDigest: judged.trustDigest, bundleDigest: judged.bundleDigest, time: gate.recorder === undefined ? 'now' : 'ledger' },
   };
   if (gate.recorder === undefined) return { verdict, recorded: undefined, allowed: undefined, objects: judged.objects };
   const evidence = gate.recorder.asEvidence(verdict);
@@ -135,6 +140,8 @@ type Judged = {
   readonly approvals: Verdict['approvals'];
   readonly violations: readonly Violation[];
   readonly warnings: readonly Violation[];
+  readonly waived: readonly Violation[];
+  readonly bundleDigest: string;
   readonly objects: readonly RenderedObject[];
   /** SHA-256 over path, mode and SHA-256 of every file. */
   readonly content: string;
@@ -151,6 +158,8 @@ async function judge(gate: Gate, from: string, to: string, tree: string): Promis
     approvals: [],
     violations: [],
     warnings: [],
+    waived: [],
+    bundleDigest: '',
     objects: [],
     content: '',
     rollback: false,
@@ -163,33 +172,43 @@ async function judge(gate: Gate, from: string, to: string, tree: string): Promis
     return { ...nothing, violations: [malformedViolation(why)] };
   }
   const trusted = await assessTrust(gate, from, to, tree);
-  const rendering = await renderTree(gate, tree);
-  const scope = { environment: environment.metadata.name, parameters: environment.spec.policies.parameters };
-  const ruled = evaluateObjects(gate.bundle, rendering.objects, scope);
-  const violations = [...trusted.violations, ...rendering.violations, ...outOfScope(environment, rendering.objects), ...ruled.violations];
-  const warnings = [...trusted.warnings, ...ruled.warnings];
+  const [rendering, rules] = await Promise.all([renderTree(gate, tree), gate.rules(tree, trusted.store)]);
+  const now = gate.clock();
+  const scope = { environment: environment.metadata.name, parameters: environment.spec.policies.parameters, now };
   const { commits, approvals, rollback, change } = trusted;
-  const judged = {
+  const onObjects = await evaluateObjects(rules, rendering.objects, scope);
+  const onChange = change === undefined ? NOTHING_FOUND : await ruleChange(gate, rules, { change, commits, store: trusted.store, from, to }, rendering.objects, scope);
+  const { waivers, refused } = await readWaivers(gate, tree, trusted.store, now.getTime());
+  const ruled = applyWaivers([...onObjects.violations, ...onChange.violations], waivers, scope.environment, now.getTime());
+  return {
     ...nothing,
     commits,
     approvals,
-    violations,
-    warnings,
+    violations: [...trusted.violations, ...rendering.violations, ...outOfScope(environment, rendering.objects), ...ruled.standing],
+    warnings: [...trusted.warnings, ...rendering.warnings, ...refused, ...ruled.warnings, ...onObjects.warnings, ...onChange.warnings],
+    waived: ruled.waived,
+    bundleDigest: digestOfBundles(rules.bundles),
     objects: rendering.objects,
     content: rendering.content,
     trustDigest: trusted.store.digest,
+    ...(change === undefined
+      ? {}
+      : { rollback, trustAfter: trusted.storeAfter.digest === trusted.store.digest ? undefined : trusted.storeAfter }),
   };
-  if (change === undefined) return judged;
+}
+
+const NOTHING_FOUND: Found = { violations: [], warnings: [], exempt: [], trace: [] };
+
+type Verified = { readonly change: VerifiedChange; readonly commits: readonly CommitVerdict[]; readonly store: TrustStore; readonly from: string; readonly to: string };
+
+// The objects as they were are rendered only where a rule may want them.
+async function ruleChange(gate: Gate, rules: PolicyPool, { change, commits, store, from, to }: Verified, after: readonly RenderedObject[], scope: { environment: string; parameters: Record<string, unknown>; now: Date }): Promise<Found> {
+  if (!rules.bundles.some((b) => b.manifest.entries.some((e) => e.convention === 'change'))) return NOTHING_FOUND;
+  const before = isNoRevision(from) ? [] : (await renderTree(gate, await gate.repository.tree(from))).objects;
   const signers = new Map(commits.map((v) => [v.commit, v.signer?.principal ?? '']));
-  const paths = (await repository.diff(from, to)).map((p) => p.path);
-  const onChange = evaluateChange(gate.bundle, changeInput(change, signers, paths, rendering.objects), scope);
-  return {
-    ...judged,
-    violations: [...violations, ...onChange.violations],
-    warnings: [...warnings, ...onChange.warnings],
-    rollback,
-    trustAfter: trusted.storeAfter.digest === trusted.store.digest ? undefined : trusted.storeAfter,
-  };
+  const paths = (await gate.repository.diff(from, to)).map((p) => p.path);
+  const groupsOf = (principal: string) => store.policy.spec.groups.filter((g) => g.members.includes(principal)).map((g) => g.name);
+  return evaluateChange(rules, changeInput(change, signers, groupsOf, paths, changedObjects(before, after), scope.now), scope);
 }
 
 /** What signatures and approvals say of a change, before anything of it is rendered. */
@@ -207,7 +226,7 @@ export type TrustAssessment = {
 };
 
 /** Judges every commit and approval of `from..to`; what is met for the first time goes on the ledger before that. */
-export async function assessTrust(gate: Omit<Gate, 'bundle'>, from: string, to: string, tree: string): Promise<TrustAssessment> {
+export async function assessTrust(gate: Omit<Gate, 'rules' | 'openWaiver'>, from: string, to: string, tree: string): Promise<TrustAssessment> {
   const { environment, repository, recorder } = gate;
   const started = !isNoRevision(from);
   const { store, line } = await trustInForce({ ...gate, ledger: recorder }, from, started);
@@ -254,7 +273,7 @@ export async function assessTrust(gate: Omit<Gate, 'bundle'>, from: string, to: 
 
 // The seal, where history begins with one, and every commit by its id: on the ledger before anything is judged.
 async function see(
-  gate: Omit<Gate, 'bundle'>,
+  gate: Omit<Gate, 'rules' | 'openWaiver'>,
   recorder: Recorder & LedgerView,
   ref: string,
   { from, to }: { from: string; to: string },
@@ -268,7 +287,7 @@ async function see(
 }
 
 // The history of the last look is taken over where this one only goes on from it.
-async function examineAll({ repository, known }: Omit<Gate, 'bundle'>, source: HistorySource, from: string, to: string, store: TrustStore) {
+async function examineAll({ repository, known }: Omit<Gate, 'rules' | 'openWaiver'>, source: HistorySource, from: string, to: string, store: TrustStore) {
   const last = known?.last(store, from);
   const goesOn = last !== undefined && (await repository.isAncestor(last.to, to));
   const examined = goesOn ? [...last.examined] : [];
@@ -338,6 +357,7 @@ async function renderTree(
   return {
     content,
     objects: [],
+    warnings: rendering.warnings,
     violations: [
       {
         code: 'nothing-rendered',

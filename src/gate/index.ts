@@ -7,4 +7,4 @@ export { type AdmissionDecision, type AdmissionRequest, type AdmissionScope, adm
 export { type Assessment, allowNothing, assess, assessTrust, type Gate, recall } from './assess.ts';
 export { type EnvironmentState, environmentState } from './environment-state.ts';
 export { momentsOf } from './first-seen.ts';
-export type { LedgerView, OpenPolicy, Recorder, SourceRepository } from './ports.ts';
+export type { LedgerView, OpenPolicy, OpenRules, OpenWaiver, Recorder, SourceRepository } from './ports.ts';

@@ -1,4 +1,5 @@
-import type { EntryBody, EntryOf, EntryType, EvidenceRef, PathChange, Recorded, TreeEntry } from '../model/index.ts';
+import type { EntryBody, EntryOf, EntryType, EvidenceRef, PathChange, Recorded, TreeEntry, WaiverDocument } from '../model/index.ts';
+import type { PolicyPool } from '../policy/index.ts';
 import type { HistoryItem, StoredEnvelope, TrustStore } from '../trust/index.ts';
 
 /** What the gate reads of a repository. Every object was hashed again by whoever implements this. */
@@ -38,3 +39,9 @@ export interface LedgerView {
 
 /** Reads a TrustPolicy that stands in the repository. Throws with every problem when it cannot be used. */
 export type OpenPolicy = (text: string, file: string) => Promise<TrustStore>;
+
+/** The rules in force for a tree, bundles signed by people of the TrustPolicy where that is asked. Throws `policy-unusable`. */
+export type OpenRules = (tree: string, store: TrustStore) => Promise<PolicyPool>;
+
+/** Reads a waiver. Throws with every problem when it cannot be used. */
+export type OpenWaiver = (text: string, file: string) => { readonly document: WaiverDocument; readonly line: number };

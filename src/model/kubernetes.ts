@@ -22,8 +22,11 @@ export type KubernetesObject = {
   readonly [field: string]: unknown;
 };
 
-/** Where a value stands in the repository; lines count from 1. */
-export type SourceLine = { readonly file: string; readonly line: number };
+/** Where a value stands in the repository; lines and columns count from 1. */
+export type SourceLine = { readonly file: string; readonly line: number; readonly column?: number };
+
+/** A place in a text; both count from 1. */
+export type Position = { readonly line: number; readonly column: number };
 
 /** A path into an object: keys and list positions. */
 export type ValuePath = readonly (string | number)[];
@@ -35,6 +38,7 @@ export type RenderedObject = {
   readonly source: SourceLine;
   /** The line of a value inside the object, or of its nearest parent that was written. */
   readonly lineOf: (path: ValuePath) => number;
+  readonly positionOf: (path: ValuePath) => Position;
   /** SHA-256 of the object's canonical JSON. */
   readonly digest: string;
 };

@@ -196,6 +196,12 @@ export const trustPolicySchema = z.strictObject({
       .strictObject({ members: z.array(name).min(1), threshold: z.int().min(1).max(20).default(1) })
       .optional()
       .describe('Who must approve a change of this policy where it is kept in the repository (`spec.trustPath` of the Environment).'),
+    waivers: z
+      .strictObject({
+        from: z.array(name).default([]).describe('Principals or groups whose signature waives a rule; without any, nobody’s does.'),
+        maximum: duration.default('90d').describe('How long a waiver may run from the day it is signed.'),
+      })
+      .prefault({}),
     blocked: z
       .array(
         z.strictObject({
@@ -206,6 +212,68 @@ export const trustPolicySchema = z.strictObject({
       .default([])
       .describe('Commits that never count, by the digest of what is signed: a commit’s id changes with the spelling of its signature.'),
   }),
+});
+
+const signedBy = z.array(name).min(1).optional().describe('Principals or groups of the TrustPolicy, one of whom must have signed the bundle (`countersign policy sign`).');
+const bundleSource = z.union(
+  [
+    z.strictObject({ library: z.literal('shipped').describe('The rules that come with Countersign.') }),
+    z.strictObject({
+      file: z.string().min(1).describe('A bundle (`.tar.gz`), relative to this document.'),
+      sha256: z
+        .string()
+        .regex(/^[0-9a-f]{64}$/, 'the digest that `countersign policy build` prints')
+        .optional()
+        .describe('The digest it must have.'),
+      signedBy,
+    }),
+    z.strictObject({
+      oci: z
+        .string()
+        .regex(/^[a-z0-9.-]+(:\d+)?\/[a-z0-9._/-]+@sha256:[0-9a-f]{64}$/, '`registry/repository@sha256:…`')
+        .describe('A bundle in a registry, pinned by the digest of its manifest.'),
+      credentialsFile: z.string().min(1).optional().describe('A file with `user:password` for the registry, relative to this document.'),
+      caFile: z.string().min(1).optional().describe('Certificates (PEM) of the registry’s authority.'),
+      signedBy,
+    }),
+    z.strictObject({
+      path: z.string().min(1).describe('A bundle in the repository itself, as it is in the revision that is judged.'),
+      signedBy,
+    }),
+    z.strictObject({
+      repository: z.strictObject({
+        url: z.string().min(1).describe('Another Git repository.'),
+        commit: z.string().regex(/^([0-9a-f]{40}|[0-9a-f]{64})$/, 'a full commit id'),
+        branch: z.string().min(1).default('main').describe('A branch that has the commit.'),
+        path: z.string().min(1).describe('The bundle in it.'),
+      }),
+      signedBy,
+    }),
+  ],
+  { error: 'one of `library`, `file`, `oci`, `path` and `repository`' },
+);
+
+export const waiverSchema = z.strictObject({
+  apiVersion: z.literal(API_VERSION),
+  kind: z.literal('Waiver'),
+  metadata,
+  spec: z.strictObject({
+    rule: z.string().min(1).describe('The rule’s name, as findings give it.'),
+    environments: z.array(z.string().min(1)).min(1).default(['**']).describe('Globs over names of environments.'),
+    subjects: z
+      .array(
+        z
+          .strictObject({ kind: z.string().min(1).optional(), namespace: z.string().min(1).optional(), name: z.string().min(1).optional(), file: z.string().min(1).optional() })
+          .refine((s) => Object.values(s).some((v) => v !== undefined), { error: 'at least one of `kind`, `namespace`, `name` and `file`' }),
+      )
+      .min(1)
+      .describe('What it is for; every field that is given must be the object’s.'),
+    reason: z.string().min(3),
+    ticket: z.string().min(1).describe('Where it is being worked on.'),
+    issuedAt: time,
+    until: z.iso.date().describe('The first day on which it no longer counts, in UTC.'),
+  }),
+  signature: z.string().max(65_536).optional().describe('Made by `countersign policy waive`, over everything above and the repository.'),
 });
 
 export const environmentSchema = z.strictObject({
@@ -262,8 +330,14 @@ export const environmentSchema = z.strictObject({
       .describe('A file in the repository with the TrustPolicy; `trust` then only begins it, and its `roots` approve each change.'),
     policies: z
       .strictObject({
-        bundle: z.string().optional().describe('A bundle of your own (`.tar.gz`), relative to this document; default: the shipped one.'),
+        bundles: z
+          .array(bundleSource)
+          .min(1)
+          .default([{ library: 'shipped' }])
+          .describe('Where the rules come from; every bundle is asked.'),
         parameters: z.record(z.string(), z.unknown()).default({}).describe('What the rules read as `input.parameters`.'),
+        waivers: z.string().min(1).default('countersign/waivers').describe('The directory of the repository with signed waivers.'),
+        deadline: duration.default('2s').describe('How long the rules may take for one object; what takes longer is denied.'),
       })
       .prefault({}),
     admission: z
@@ -294,6 +368,8 @@ export const environmentSchema = z.strictObject({
 export type SourceCredentials = NonNullable<Environment['spec']['source']['credentials']>;
 export type Environment = z.infer<typeof environmentSchema>;
 export type TrustPolicy = z.infer<typeof trustPolicySchema>;
+export type WaiverDocument = z.infer<typeof waiverSchema>;
+export type BundleSource = Environment['spec']['policies']['bundles'][number];
 export type Document = Environment | TrustPolicy;
 
 /** Milliseconds of a schema duration such as `30s`. */

@@ -13,6 +13,11 @@ export type Violation = {
   /** The Rego rule that spoke, where it was one. */
   readonly rule?: string;
   readonly severity?: string;
+  /** The rule's title and the controls it serves, from its METADATA. */
+  readonly title?: string;
+  readonly controls?: readonly string[];
+  /** The waiver that lets it pass, where one does. */
+  readonly waived?: { readonly waiver: string; readonly approver: string; readonly ticket: string; readonly reason: string; readonly until: string };
 };
 
 /** How one commit of a change was judged. `signer` is there only when its signature proved one. */
@@ -72,6 +77,8 @@ export type Verdict = {
   readonly approvals: readonly Approval[];
   readonly violations: readonly Violation[];
   readonly warnings: readonly Violation[];
+  /** What would be violations, and is let pass by waivers. */
+  readonly waived?: readonly Violation[];
   readonly objects: number;
   readonly consulted: Consulted;
 };

@@ -1,9 +1,10 @@
-import { z } from 'zod';
-import { CountersignError, type RenderedObject, refKey, refText, type VerifiedChange, type Violation } from '../model/index.ts';
-import type { Entrypoint, PolicyBundle } from './load-bundle.ts';
+import type { PolicyBundle, RuleInfo } from '../bundle/index.ts';
+import { digestOf, type RenderedObject, refKey, refText, type VerifiedChange, type Violation } from '../model/index.ts';
+import type { Finding, RequestFields, RunScope, Subject } from './judge-subject.ts';
+import type { PolicyPool } from './policy-pool.ts';
 
-/** What every rule can read beside its subject. */
-export type PolicyScope = { readonly environment: string; readonly parameters: Readonly<Record<string, unknown>> };
+/** What every rule can read beside its subject, and the moment that it takes for now. */
+export type PolicyScope = { readonly environment: string; readonly parameters: Readonly<Record<string, unknown>>; readonly now: Date; readonly trace?: boolean };
 
 /** The change as rules see it. */
 export type ChangeInput = {
@@ -18,122 +19,168 @@ export type ChangeInput = {
     readonly signer: string;
   }[];
   readonly approvers: readonly string[];
-  /** `class` is A+, A, B or C: how strong the evidence is (docs/approval-format.md). */
-  readonly approvals: readonly { readonly principal: string; readonly class: string; readonly match: string }[];
+  /** `class` is A+, A, B or C: how strong the evidence is (docs/approval-format.md); `groups` are the approver's in the TrustPolicy. */
+  readonly approvals: readonly { readonly principal: string; readonly class: string; readonly match: string; readonly groups: readonly string[] }[];
   readonly rollback: boolean;
   readonly paths: readonly string[];
-  /** Objects that are new or different. */
+  /** Objects that are new, different or gone, as they were and as they will be. */
   readonly objects: readonly {
     readonly apiVersion: string;
     readonly kind: string;
     readonly namespace: string;
     readonly name: string;
     readonly file: string;
+    readonly action: 'create' | 'update' | 'delete';
+    readonly before: unknown;
+    readonly after: unknown;
   }[];
+  /** The moment of the judgement: RFC 3339 in UTC, and its day of the week. */
+  readonly time: string;
+  readonly weekday: string;
 };
 
-type Found = { readonly violations: readonly Violation[]; readonly warnings: readonly Violation[] };
+/** What rules found. `exempt` are those that an `exception` rule of Conftest's let pass; they are told and count for nothing. */
+export type Found = {
+  readonly violations: readonly Violation[];
+  readonly warnings: readonly Violation[];
+  readonly exempt: readonly Violation[];
+  readonly trace: readonly string[];
+};
 
-// What one rule may answer with. Text alone is taken too, as Conftest's users write it.
-const findingSchema = z.union([
-  z.string().transform((message) => ({
-    rule: 'unnamed',
-    message,
-    path: [] as (string | number)[],
-    hint: undefined as string | undefined,
-    severity: undefined as string | undefined,
-  })),
-  z.object({
-    rule: z.string().default('unnamed'),
-    message: z.string(),
-    path: z.array(z.union([z.string(), z.number()])).default([]),
-    hint: z.string().optional(),
-    severity: z.string().optional(),
-  }),
-]);
+/** One digest for several bundles; that of the one where there is only one. */
+export function digestOfBundles(bundles: readonly PolicyBundle[]): string {
+  return bundles.length === 1 ? (bundles[0] as PolicyBundle).digest : digestOf(bundles.map((b) => b.digest));
+}
 
-/** Runs the object rules on every object. Findings are sorted, so that the same input gives the same bytes. */
-export function evaluateObjects(bundle: PolicyBundle, objects: readonly RenderedObject[], scope: PolicyScope): Found {
-  const run = (entrypoint: Entrypoint) =>
-    objects.flatMap((rendered) =>
-      evaluate(bundle, entrypoint, { ...scope, object: rendered.object, file: rendered.source.file }).map(
-        ({ path, ...finding }): Violation => ({
-          code: 'policy',
-          ...withoutUndefined(finding),
-          message: `${refText(rendered.ref)}: ${finding.message}`,
-          object: rendered.ref,
-          source: { file: rendered.source.file, line: rendered.lineOf(path) },
-        }),
-      ),
-    );
-  return { violations: run('countersign/object/deny'), warnings: run('countersign/object/warn') };
+/** What is known of every rule of the bundles, by its name. */
+export function ruleInfos(bundles: readonly PolicyBundle[]): ReadonlyMap<string, RuleInfo> {
+  return new Map(bundles.flatMap((b) => b.manifest.rules).map((r) => [r.id, r]));
+}
+
+/** Runs the object rules on every object; `requests` has what an admission request adds. Findings are sorted, so that the same input gives the same bytes. */
+export async function evaluateObjects(pool: PolicyPool, objects: readonly RenderedObject[], scope: PolicyScope, request?: RequestFields): Promise<Found> {
+  const subjects = objects.map((o): Subject => ({ kind: 'object', json: JSON.stringify(o.object), file: o.source.file, ...(request === undefined ? {} : { request }) }));
+  const judged = await pool.judge(subjects, runScope(scope, objects));
+  const infos = ruleInfos(pool.bundles);
+  return gathered(
+    judged.flatMap(({ findings }, i) => {
+      const o = objects[i] as RenderedObject;
+      return sorted(findings).map((f) => ({
+        finding: f,
+        violation: {
+          ...plain(f, infos),
+          message: `${refText(o.ref)}: ${f.message}`,
+          object: o.ref,
+          source: { file: o.source.file, ...o.positionOf(f.path) },
+        },
+      }));
+    }),
+    judged.flatMap((j) => j.trace),
+  );
 }
 
 /** Runs the change rules once. */
-export function evaluateChange(bundle: PolicyBundle, change: ChangeInput, scope: PolicyScope): Found {
-  const run = (entrypoint: Entrypoint) =>
-    evaluate(bundle, entrypoint, { ...scope, change }).map(
-      ({ path: _, ...finding }): Violation => ({
-        code: 'policy',
-        commit: change.to,
-        ...withoutUndefined(finding),
-        message: finding.message,
-      }),
-    );
-  return { violations: run('countersign/change/deny'), warnings: run('countersign/change/warn') };
+export async function evaluateChange(pool: PolicyPool, change: ChangeInput, scope: PolicyScope): Promise<Found> {
+  const [judged] = await pool.judge([{ kind: 'change', json: JSON.stringify(change) }], runScope(scope, []));
+  const infos = ruleInfos(pool.bundles);
+  return gathered(
+    sorted(judged?.findings ?? []).map((f) => ({ finding: f, violation: { ...plain(f, infos), message: f.message, commit: change.to } })),
+    judged?.trace ?? [],
+  );
 }
+
+/** A document that is no Kubernetes object, or several together as `--combine` gives them; `place` says where a finding is. */
+export async function evaluateDocuments(
+  pool: PolicyPool,
+  documents: readonly { readonly value: unknown; readonly file: string; readonly positionOf: RenderedObject['positionOf']; readonly combined?: boolean }[],
+  scope: PolicyScope,
+): Promise<Found> {
+  const subjects = documents.map(({ value, file, combined }): Subject => (combined === true ? { kind: 'combined', json: JSON.stringify(value) } : { kind: 'document', json: JSON.stringify(value), file }));
+  const judged = await pool.judge(subjects, runScope(scope, []));
+  const infos = ruleInfos(pool.bundles);
+  return gathered(
+    judged.flatMap(({ findings }, i) => {
+      const d = documents[i] as (typeof documents)[number];
+      return sorted(findings).map((f) => ({ finding: f, violation: { ...plain(f, infos), message: f.message, source: { file: d.file, ...d.positionOf(f.path) } } }));
+    }),
+    judged.flatMap((j) => j.trace),
+  );
+}
+
+function runScope(scope: PolicyScope, objects: readonly RenderedObject[]): RunScope {
+  const namespaces = objects.filter((o) => o.ref.kind === 'Namespace').map((o) => [o.ref.name, o.object.metadata.labels ?? {}] as const);
+  const { environment, parameters, now, trace } = scope;
+  return { environment, parameters, now: (BigInt(now.getTime()) * 1_000_000n).toString(), namespaces, ...(trace === undefined ? {} : { trace }) };
+}
+
+function sorted(findings: readonly Finding[]): Finding[] {
+  const key = (f: Finding) => JSON.stringify([f.rule, f.code, f.message, f.path]);
+  return [...findings].sort((a, b) => (key(a) < key(b) ? -1 : key(a) > key(b) ? 1 : 0));
+}
+
+// What METADATA says stands in where the rule itself said nothing.
+function plain(f: Finding, infos: ReadonlyMap<string, RuleInfo>): Omit<Violation, 'message'> {
+  const info = infos.get(f.rule);
+  const [hint, severity] = [f.hint ?? info?.remediation, f.severity ?? info?.severity];
+  return {
+    code: f.code,
+    rule: f.rule,
+    ...(hint === undefined ? {} : { hint }),
+    ...(severity === undefined ? {} : { severity }),
+    ...(info?.controls === undefined ? {} : { controls: info.controls }),
+    ...(info?.title === undefined ? {} : { title: info.title }),
+  };
+}
+
+function gathered(all: readonly { readonly finding: Finding; readonly violation: Violation }[], trace: readonly string[]): Found {
+  const of = (...actions: Finding['action'][]) => all.filter(({ finding }) => actions.includes(finding.action)).map(({ violation }) => violation);
+  return { violations: of('deny'), warnings: of('warn', 'dryrun'), exempt: of('exempt'), trace };
+}
+
+/** The objects of a change: each that is new, different or gone. */
+export function changedObjects(before: readonly RenderedObject[], after: readonly RenderedObject[]): ChangeInput['objects'] {
+  const was = new Map(before.map((o) => [refKey(o.ref), o]));
+  const is = new Map(after.map((o) => [refKey(o.ref), o]));
+  const found = [...new Set([...was.keys(), ...is.keys()])].sort().flatMap((key): ChangeInput['objects'][number][] => {
+    const [old, now] = [was.get(key), is.get(key)];
+    if (old !== undefined && now !== undefined && old.digest === now.digest) return [];
+    const one = (now ?? old) as RenderedObject;
+    return [{ ...one.ref, file: one.source.file, action: old === undefined ? 'create' : now === undefined ? 'delete' : 'update', before: redacted(old), after: redacted(now) }];
+  });
+  return found;
+}
+
+// Rules on a change see which keys of a Secret there are, and never their values.
+function redacted(o: RenderedObject | undefined): unknown {
+  if (o === undefined) return null;
+  if (o.ref.kind !== 'Secret') return o.object;
+  const hide = (v: unknown) => (typeof v === 'object' && v !== null ? Object.fromEntries(Object.keys(v).map((k) => [k, '(hidden)'])) : v);
+  return { ...o.object, ...Object.fromEntries(['data', 'stringData'].flatMap((k) => (o.object[k] === undefined ? [] : [[k, hide(o.object[k])]]))) };
+}
+
+const DAYS = ['Sunday', 'Monday', 'Tuesday', 'Wednesday', 'Thursday', 'Friday', 'Saturday'];
 
 /** The input for change rules from what was verified. */
 export function changeInput(
   change: VerifiedChange,
   signers: ReadonlyMap<string, string>,
+  groupsOf: (principal: string) => readonly string[],
   paths: readonly string[],
-  objects: readonly RenderedObject[],
+  objects: ChangeInput['objects'],
+  now: Date,
 ): ChangeInput {
-  const changed = new Set(paths);
   const person = (a: { name: string; email: string }) => `${a.name} <${a.email}>`;
   return {
     from: change.from,
     to: change.to,
     ref: change.ref,
-    commits: change.commits.map((c) => ({
-      id: c.id,
-      subject: c.subject,
-      author: person(c.author),
-      committer: person(c.committer),
-      signer: signers.get(c.id) ?? '',
-    })),
+    commits: change.commits.map((c) => ({ id: c.id, subject: c.subject, author: person(c.author), committer: person(c.committer), signer: signers.get(c.id) ?? '' })),
     approvers: [...new Set(change.approvals.map((a) => a.principal))].sort(),
-    approvals: change.approvals.map((a) => ({ principal: a.principal, class: a.class, match: a.match })),
+    approvals: change.approvals.map((a) => ({ principal: a.principal, class: a.class, match: a.match, groups: groupsOf(a.principal) })),
     rollback: change.rollback,
     paths,
-    objects: objects
-      .filter((o) => changed.has(o.source.file))
-      .map((o) => ({ ...o.ref, file: o.source.file }))
-      .sort((a, b) => (refKey(a) < refKey(b) ? -1 : 1)),
-  };
-}
-
-function evaluate(bundle: PolicyBundle, entrypoint: Entrypoint, input: object) {
-  if (!bundle.entrypoints.includes(entrypoint)) return [];
-  const findings = z.array(findingSchema).safeParse(bundle.evaluate(entrypoint, input));
-  if (!findings.success)
-    throw new CountersignError('policy-failed', `the rules at \`${entrypoint}\` answered with something that is no set of findings`, {
-      hint: 'a finding is text, or an object with `rule`, `message`, `path`, `hint` and `severity`',
-    });
-  return findings.data.sort((a, b) => (JSON.stringify(a) < JSON.stringify(b) ? -1 : 1));
-}
-
-function withoutUndefined(finding: { rule: string; message: string; hint?: string | undefined; severity?: string | undefined }): {
-  rule: string;
-  message: string;
-  hint?: string;
-  severity?: string;
-} {
-  return {
-    rule: finding.rule,
-    message: finding.message,
-    ...(finding.hint === undefined ? {} : { hint: finding.hint }),
-    ...(finding.severity === undefined ? {} : { severity: finding.severity }),
+    objects,
+    time: now.toISOString(),
+    weekday: DAYS[now.getUTCDay()] as string,
   };
 }

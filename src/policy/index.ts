@@ -1,7 +1,10 @@
 /**
- * Takes a compiled bundle of Rego rules, then objects and changes; gives violations and warnings.
- * Refuses a bundle without deny rules or with builtins we do not have; a rule that fails to run is an error, never a pass.
+ * Takes compiled bundles, objects and changes; gives violations and warnings, by the conventions of Conftest, Gatekeeper and
+ * our own. Rules run on threads of their own: one that fails, is undefined, takes too long or too much memory is a violation
+ * with its own code, never a pass.
  */
 
-export { type ChangeInput, changeInput, evaluateChange, evaluateObjects, type PolicyScope } from './evaluate.ts';
-export { loadBundle, type PolicyBundle } from './load-bundle.ts';
+export { type ChangeInput, changedObjects, changeInput, digestOfBundles, evaluateChange, evaluateDocuments, evaluateObjects, type Found, type PolicyScope, ruleInfos } from './evaluate.ts';
+export type { RequestFields } from './judge-subject.ts';
+export { PolicyPool, type PoolOptions } from './policy-pool.ts';
+export { applyWaivers, type Waived, type Waiver } from './waivers.ts';

@@ -180,10 +180,11 @@ export class Reconciler {
     } else await this.#restore();
   }
 
-  // One verdict per tip, approvals and rules: looking again at the same costs nothing and records nothing.
+  // One verdict per tip, approvals and day: looking again at the same costs nothing and records nothing. A new day is looked at
+  // anew, because rules may ask for it and waivers end on it.
   async #judge(state: EnvironmentState, tip: string, approvals: string): Promise<AllowedRevision | undefined> {
     const from = state.revision === NO_REVISION ? (this.#gate.environment.spec.source.baseline ?? NO_REVISION) : state.revision;
-    const key = [from, tip, approvals, this.#gate.trust.digest, this.#gate.bundle.digest].join(' ');
+    const key = [from, tip, approvals, this.#gate.trust.digest, this.#gate.clock().toISOString().slice(0, 10)].join(' ');
     if (this.#judged?.key !== key) {
       const { verdict, recorded, allowed } = await assess(this.#gate, from, tip);
       this.#judged = { key, allowed };

@@ -9,13 +9,13 @@ import {
   type ValuePath,
   type Violation,
 } from '../model/index.ts';
-import { parseYaml, type YamlDocument, YamlError } from '../yaml/index.ts';
+import { ambiguities, parseYaml, type YamlDocument, YamlError } from '../yaml/index.ts';
 
 /** One file of the tree; `mode` as Git writes it. */
 export type SourceFile = { readonly path: string; readonly mode: string; readonly content: Uint8Array };
 
 /** The objects, and what in the files cannot be an object. */
-export type Rendering = { readonly objects: readonly RenderedObject[]; readonly violations: readonly Violation[] };
+export type Rendering = { readonly objects: readonly RenderedObject[]; readonly violations: readonly Violation[]; readonly warnings: readonly Violation[] };
 
 const MAX_FILE = 8 * 1024 * 1024; // the API server takes 3 MiB a request; a file may hold several objects
 const MANIFEST = /\.(ya?ml|json)$/;
@@ -24,6 +24,7 @@ const MANIFEST = /\.(ya?ml|json)$/;
 export function render(files: readonly SourceFile[]): Rendering {
   const objects: RenderedObject[] = [];
   const violations: Violation[] = [];
+  const warnings: Violation[] = [];
   const places = new Map<string, string>();
   for (const file of files) {
     if (file.mode === '120000' || file.mode === '160000') {
@@ -35,6 +36,7 @@ export function render(files: readonly SourceFile[]): Rendering {
       continue;
     }
     if (!MANIFEST.test(file.path)) continue;
+    warnings.push(...doubts(file));
     for (const found of readFile(file)) {
       if ('code' in found) {
         violations.push(found);
@@ -54,7 +56,18 @@ export function render(files: readonly SourceFile[]): Rendering {
       objects.push(found);
     }
   }
-  return { objects, violations };
+  return { objects, violations, warnings };
+}
+
+/** Scalars that two readers could take differently; what is meant here is what the API server means. */
+export function doubts(file: Pick<SourceFile, 'path' | 'content'>): Violation[] {
+  if (!/\.ya?ml$/.test(file.path) || file.content.length > MAX_FILE) return [];
+  return ambiguities(Buffer.from(file.content).toString('utf8')).map(({ line, column, text, here, elsewhere }) => ({
+    code: 'yaml-ambiguous',
+    message: `\`${text}\` is ${here} to the API server, and ${elsewhere} elsewhere`,
+    hint: 'put it in quotes, or write what is meant',
+    source: { file: file.path, line, column },
+  }));
 }
 
 function readFile(file: SourceFile): (RenderedObject | Violation)[] {
@@ -94,7 +107,7 @@ function readDocument(file: string, document: YamlDocument, value: unknown, at: 
     );
   const ref: ObjectRef = { apiVersion, kind, namespace: namespace ?? '', name };
   const object = value as KubernetesObject;
-  return [{ object, ref, source, lineOf: (path) => document.lineOf([...at, ...path]), digest: digestOf(object) }];
+  return [{ object, ref, source, lineOf: (path) => document.lineOf([...at, ...path]), positionOf: (path) => document.positionOf([...at, ...path]), digest: digestOf(object) }];
 }
 
 // A stamp or a break-glass annotation from the repository would claim what only the gate and the ledger can say.

@@ -15,6 +15,7 @@ export {
 } from './approval.ts';
 export { describeKeys, type KeyDescription } from './describe-keys.ts';
 export { type Examined, examineCommits, examineHistory, type HistoryItem, type HistorySource, KnownHistory } from './examine-history.ts';
+export { signedBytes, verifyDetached } from './detached.ts';
 export { FORGE_REVIEW, type ForgeReview } from './forge-review.ts';
 export { importKeys } from './import-keys.ts';
 export { judgeCommit } from './judge-commit.ts';
@@ -24,3 +25,4 @@ export type { Decision } from './statement.ts';
 export { openTrustStore, type TrustStore } from './trust-store.ts';
 export { type ChangeSources, type ChangeVerification, malformedVerdict, verifyChange } from './verify-change.ts';
 export { verifyTag } from './verify-tag.ts';
+export { type VerifiedWaiver, verifyWaiver, waiverStatement } from './waiver.ts';

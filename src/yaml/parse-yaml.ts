@@ -11,14 +11,18 @@ import {
   parseEvents,
   YAMLException,
 } from 'js-yaml';
-import type { ValuePath } from '../model/index.ts';
+import type { Position, ValuePath } from '../model/index.ts';
 
-/** One document: its value, the line it starts on, and the line of any value in it (or of its nearest written parent). */
+/** One document: its value, the line it starts on, and the place of any value in it (or of its nearest written parent). */
 export type YamlDocument = {
   readonly value: unknown;
   readonly line: number;
   readonly lineOf: (path: ValuePath) => number;
+  readonly positionOf: (path: ValuePath) => Position;
 };
+
+/** A scalar that readers take differently: as the API server does, and as one that follows YAML 1.2 does. */
+export type Ambiguity = Position & { readonly text: string; readonly here: string; readonly elsewhere: string };
 
 /** Text that is not YAML we take; `line` counts from 1. */
 export class YamlError extends Error {
@@ -36,24 +40,79 @@ const SCHEMA = CORE_SCHEMA.withTags(nullYaml11Tag, boolYaml11Tag, withoutBase60(
 const MAX_DEPTH = 100; // deeper than any real manifest, shallower than any stack
 const MAX_ALIASES = 1000;
 const MAX_EXPANDED = 1_000_000; // values after aliases are followed: a billion-laughs file has far more
+const PLAIN = 1; // js-yaml's style of a scalar without quotes
 
 /** Reads every document of the text, empty ones left out. Throws a `YamlError` that names the line. */
 export function parseYaml(text: string): YamlDocument[] {
   try {
     const events = parseEvents(text, { maxDepth: MAX_DEPTH });
     const values = constructFromEvents(events, { source: text, schema: SCHEMA, maxAliases: MAX_ALIASES });
+    const shared = events.some((e) => e.type === EVENT_ID.ALIAS);
+    const starts = documentStarts(events);
     const lines = lineStarts(text);
-    const positions = locate(events, text, lines);
+    // Where values stand is asked for few of them, so it is worked out when it is first asked, and from the text again.
+    let located: Place[] | undefined;
+    const place = (i: number): Place => {
+      located ??= locate(parseEvents(text, { maxDepth: MAX_DEPTH }), text, lines);
+      return located[i] ?? { line: 1, column: 1, children: new Map() };
+    };
     return values.flatMap((value, i) => {
       if (value === null || value === undefined) return [];
-      const root = positions[i] ?? { line: 1, children: new Map() };
       const budget = { left: MAX_EXPANDED };
-      return [{ value: toJson(value, root, budget), line: root.line, lineOf: (path) => find(root, path) }];
+      const refuse = (message: string, path: ValuePath) => new YamlError(message, find(place(i), path).line);
+      if (!shared) check(value, [], refuse);
+      return [
+        {
+          value: shared ? unshared(value, budget, [], refuse) : value,
+          line: lineAt(lines, starts[i] ?? 0),
+          lineOf: (path) => find(place(i), path).line,
+          positionOf: (path) => find(place(i), path),
+        },
+      ];
     });
   } catch (thrown) {
     if (thrown instanceof YAMLException) throw new YamlError(thrown.reason, (thrown.mark?.line ?? 0) + 1);
     throw thrown;
   }
+}
+
+/**
+ * Scalars without quotes that mean one thing to the API server, whose reader follows YAML 1.1, and another to a reader that
+ * follows YAML 1.2: `yes`, `on`, `010`, `1_000`, `12:30`. Text that does not parse has none.
+ */
+export function ambiguities(text: string): Ambiguity[] {
+  if (!SUSPECT.test(text)) return [];
+  let events: Event[];
+  try {
+    events = parseEvents(text, { maxDepth: MAX_DEPTH });
+  } catch {
+    return [];
+  }
+  const lines = lineStarts(text);
+  return events.flatMap((event) => {
+    if (event.type !== EVENT_ID.SCALAR || event.style !== PLAIN || event.tagStart >= 0) return [];
+    const scalar = getScalarValue(text, event);
+    const doubt = doubtOf(scalar);
+    const at = Math.max(event.valueStart, 0);
+    return doubt === undefined ? [] : [{ ...positionAt(lines, at), text: scalar, ...doubt }];
+  });
+}
+
+const WORD = /^(y|n|yes|no|on|off)$/i;
+const SUSPECT = /(^|[\s:,[{-])(y|n|yes|no|on|off|[+-]?0[0-7_]+|[+-]?0b[01_]+|0o[0-7]+|[+-]?\d[\d_]*_[\d_.]*|[+-]?\d+(:[0-5]?\d)+)(?=[\s,\]}:]|$)/im;
+
+function doubtOf(scalar: string): { here: string; elsewhere: string } | undefined {
+  if (WORD.test(scalar)) {
+    // Only these spellings are words; `yEs` is text to everybody.
+    if (!/^([yn]|[YN]|yes|Yes|YES|no|No|NO|on|On|ON|off|Off|OFF)$/.test(scalar)) return undefined;
+    return { here: /^(y|yes|on)$/i.test(scalar) ? 'true' : 'false', elsewhere: `the text "${scalar}"` };
+  }
+  if (/^[+-]?0[0-7]+$/.test(scalar) && !/^[+-]?0+$/.test(scalar)) return { here: `the octal number ${Number.parseInt(scalar, 8)}`, elsewhere: `the number ${Number(scalar)}` };
+  if (/^0o[0-7]+$/.test(scalar)) return { here: `the octal number ${Number.parseInt(scalar.slice(2), 8)}`, elsewhere: 'text, to a reader that follows YAML 1.1' };
+  if (/^[+-]?0b[01_]+$/.test(scalar)) return { here: 'a binary number', elsewhere: `the text "${scalar}"` };
+  if (/^[+-]?\d[\d_]*$/.test(scalar) && scalar.includes('_')) return { here: 'a number', elsewhere: `the text "${scalar}"` };
+  if (/^[+-]?[1-9]\d*(:[0-5]?\d)+$/.test(scalar)) return { here: `the text "${scalar}"`, elsewhere: 'a number to base 60, to a reader that follows YAML 1.1 to the letter' };
+  return undefined;
 }
 
 function withoutBase60<T extends { resolve: (source: string, ...rest: never[]) => unknown }>(tag: T): T {
@@ -64,37 +123,56 @@ function withoutBase60<T extends { resolve: (source: string, ...rest: never[]) =
   };
 }
 
-type Position = { line: number; children: Map<string | number, Position> };
+type Place = { line: number; column: number; children: Map<string | number, Place> };
 
-function locate(events: readonly Event[], text: string, lines: readonly number[]): Position[] {
+function documentStarts(events: readonly Event[]): number[] {
+  const starts: number[] = [];
+  let depth = 0;
+  let waiting = false;
+  for (const event of events) {
+    if (event.type === EVENT_ID.POP) {
+      depth--;
+      if (waiting) starts.push(0); // an empty document
+      waiting = false;
+      continue;
+    }
+    if (waiting) starts.push(startOf(event));
+    waiting = event.type === EVENT_ID.DOCUMENT;
+    if (event.type === EVENT_ID.DOCUMENT || event.type === EVENT_ID.SEQUENCE || event.type === EVENT_ID.MAPPING) depth++;
+  }
+  return starts;
+}
+
+function locate(events: readonly Event[], text: string, lines: readonly number[]): Place[] {
   let at = 0;
-  const documents: Position[] = [];
+  const documents: Place[] = [];
   while (at < events.length) {
     at++; // the document event
     const first = events[at];
-    documents.push(first === undefined || first.type === EVENT_ID.POP ? { line: 1, children: new Map() } : node());
+    documents.push(first === undefined || first.type === EVENT_ID.POP ? { line: 1, column: 1, children: new Map() } : node());
     at++; // its end
   }
   return documents;
 
-  function node(): Position {
+  function node(): Place {
     const event = events[at++] as Event;
-    const position: Position = { line: lineAt(lines, startOf(event)), children: new Map() };
+    const place: Place = { ...positionAt(lines, startOf(event)), children: new Map() };
     if (event.type === EVENT_ID.SEQUENCE) {
-      for (let i = 0; events[at]?.type !== EVENT_ID.POP; i++) position.children.set(i, node());
+      for (let i = 0; events[at]?.type !== EVENT_ID.POP; i++) place.children.set(i, node());
       at++;
     } else if (event.type === EVENT_ID.MAPPING) {
       while (events[at]?.type !== EVENT_ID.POP) {
         const key = events[at] as Event;
-        const keyLine = lineAt(lines, startOf(key));
+        const keyAt = positionAt(lines, startOf(key));
         node();
         const value = node();
-        value.line = keyLine; // people look for `privileged: true` at its key
-        if (key.type === EVENT_ID.SCALAR) position.children.set(getScalarValue(text, key), value);
+        // People look for `privileged: true` at that value, and for a mapping at its key.
+        if (value.line !== keyAt.line) Object.assign(value, keyAt);
+        if (key.type === EVENT_ID.SCALAR) place.children.set(getScalarValue(text, key), value);
       }
       at++;
     }
-    return position;
+    return place;
   }
 }
 
@@ -112,34 +190,53 @@ function startOf(event: Event): number {
   }
 }
 
-function find(root: Position, path: ValuePath): number {
+function find(root: Place, path: ValuePath): Position {
   let here = root;
   for (const part of path) {
-    const next = here.children.get(part);
+    const next = here.children.get(part) ?? (typeof part === 'number' ? undefined : here.children.get(String(part)));
     if (next === undefined) break;
     here = next;
   }
-  return here.line;
+  return { line: here.line, column: here.column };
 }
 
-// Copies into plain JSON: aliases become copies, so that no two places share an object, and what JSON cannot hold is refused.
-function toJson(value: unknown, position: Position | undefined, budget: { left: number }): unknown {
-  const line = position?.line ?? 1;
-  if (--budget.left < 0) throw new YamlError('aliases expand to more values than any manifest has', line);
-  if (Array.isArray(value)) return value.map((item, i) => toJson(item, position?.children.get(i) ?? position, budget));
+type Refuse = (message: string, path: ValuePath) => YamlError;
+
+// What JSON cannot hold is refused.
+function check(value: unknown, path: (string | number)[], refuse: Refuse): void {
   if (typeof value === 'object' && value !== null) {
-    const entries = Object.entries(value).map(([k, v]) => [k, toJson(v, position?.children.get(k) ?? position, budget)] as const);
-    return Object.fromEntries(entries);
-  }
-  if (typeof value === 'number' && !Number.isFinite(value)) throw new YamlError('infinite and not-a-number values have no JSON form', line);
+    const entries: Iterable<[string | number, unknown]> = Array.isArray(value) ? value.entries() : Object.entries(value);
+    for (const [key, inner] of entries) {
+      path.push(key);
+      check(inner, path, refuse);
+      path.pop();
+    }
+  } else scalar(value, path, refuse);
+}
+
+function scalar(value: unknown, path: ValuePath, refuse: Refuse): unknown {
+  if (typeof value === 'number' && !Number.isFinite(value)) throw refuse('infinite and not-a-number values have no JSON form', path);
   if (value === null || typeof value === 'string' || typeof value === 'number' || typeof value === 'boolean') return value;
-  throw new YamlError(`a value of type ${typeof value} has no JSON form`, line);
+  throw refuse(`a value of type ${typeof value} has no JSON form`, path);
+}
+
+// Aliases become copies, so that no two places share an object; as many as a bomb makes are refused.
+function unshared(value: unknown, budget: { left: number }, path: ValuePath, refuse: Refuse): unknown {
+  if (--budget.left < 0) throw refuse('aliases expand to more values than any manifest has', path);
+  if (Array.isArray(value)) return value.map((item, i) => unshared(item, budget, [...path, i], refuse));
+  if (typeof value === 'object' && value !== null) return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, unshared(v, budget, [...path, k], refuse)]));
+  return scalar(value, path, refuse);
 }
 
 function lineStarts(text: string): number[] {
   const starts = [0];
   for (let i = text.indexOf('\n'); i >= 0; i = text.indexOf('\n', i + 1)) starts.push(i + 1);
   return starts;
+}
+
+function positionAt(starts: readonly number[], offset: number): Position {
+  const line = lineAt(starts, offset);
+  return { line, column: offset - (starts[line - 1] ?? 0) + 1 };
 }
 
 function lineAt(starts: readonly number[], offset: number): number {

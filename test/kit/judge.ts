@@ -1,27 +1,34 @@
 import { readFileSync } from 'node:fs';
 import { after } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { readTrustPolicy } from '../../src/config/index.ts';
+import { type PolicyBundle, readBundle } from '../../src/bundle/index.ts';
+import { readTrustPolicy, readWaiver } from '../../src/config/index.ts';
 import { assess, type Gate } from '../../src/gate/index.ts';
 import { NativeRepository, sourceRepository } from '../../src/git/index.ts';
 import { environmentSchema, NO_REVISION, trustPolicySchema, type Verdict } from '../../src/model/index.ts';
-import { loadBundle, type PolicyBundle } from '../../src/policy/index.ts';
+import { PolicyPool } from '../../src/policy/index.ts';
 import { openTrustStore } from '../../src/trust/index.ts';
 import { type EnvironmentOptions, environmentDocument, trustDocument } from './documents.ts';
 import type { Fleet, Person } from './fleet.ts';
 
-let bundle: Promise<PolicyBundle> | undefined;
+let shipped: Promise<PolicyPool> | undefined;
 
-/** The shipped rules. */
+/** The shipped rules, on threads that all tests of a file share. */
+export function shippedRules(): Promise<PolicyPool> {
+  shipped ??= shippedBundle().then((bundle) => new PolicyPool([bundle], { threads: 1, deadline: 20_000 }));
+  return shipped;
+}
+
+/** The shipped bundle. */
 export function shippedBundle(): Promise<PolicyBundle> {
-  bundle ??= loadBundle(readFileSync(fileURLToPath(new URL('../../policies/dist/bundle.tar.gz', import.meta.url))), 'shipped');
-  return bundle;
+  return readBundle(readFileSync(fileURLToPath(new URL('../../policies/dist/bundle.tar.gz', import.meta.url))), 'shipped');
 }
 
 export type JudgeOptions = {
   readonly from?: string;
   readonly at?: Date;
   readonly trust?: object;
+  readonly rules?: PolicyPool;
   readonly environment?: Partial<EnvironmentOptions>;
 };
 
@@ -35,10 +42,11 @@ export async function gateOf(fleet: Fleet, people: readonly Person[], options: J
     environment,
     trust,
     repository: sourceRepository(repository),
-    bundle: await shippedBundle(),
+    rules: options.rules === undefined ? shippedRules : async () => options.rules as PolicyPool,
     recorder: undefined,
     clock: () => options.at ?? new Date(),
     openPolicy: async (text, file) => openTrustStore(readTrustPolicy(text, file)),
+    openWaiver: readWaiver,
   };
 }
 

@@ -1,31 +1,19 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { tool } from '../../scripts/tools.ts';
-import { evaluateObjects, loadBundle } from '../../src/policy/index.ts';
-import { render } from '../../src/render/index.ts';
-import { shippedBundle } from '../kit/judge.ts';
+import { readBundle } from '../../src/bundle/index.ts';
+import { PolicyPool } from '../../src/policy/index.ts';
+import { RegoModule, toJson } from '../../src/rego/index.ts';
+import { shippedBundle, shippedRules } from '../kit/judge.ts';
 import { deployment } from '../kit/manifests.ts';
-import { scratch } from '../kit/scratch.ts';
+import { ask, bundleOf, rulesOf, said } from '../kit/rules.ts';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
-const directory = scratch();
 const opa = await tool('opa');
-let n = 0;
-
-async function bundleOf(rego: string, entrypoint = 'countersign/object/deny') {
-  const at = join(directory, String(n++));
-  mkdirSync(at);
-  writeFileSync(join(at, 'rule.rego'), rego);
-  execFileSync(opa, ['build', '-t', 'wasm', '-e', entrypoint, '-o', join(at, 'b.tar.gz'), at], { stdio: 'pipe' });
-  return loadBundle(readFileSync(join(at, 'b.tar.gz')), 'test');
-}
-
-const objects = (text: string) => render([{ path: 'clusters/production/web.yaml', mode: '100644', content: Buffer.from(text) }]).objects;
-const SCOPE = { environment: 'production', parameters: {} };
+const POD = 'apiVersion: v1\nkind: Pod\nmetadata: {name: a, namespace: shop}\nspec: {}\n';
+const own = (body: string) => ({ 'rule.rego': `package countersign.object\n${body}` });
 
 test('the shipped rules pass their own Rego tests, every line covered', () => {
   const out = JSON.parse(
@@ -35,84 +23,137 @@ test('the shipped rules pass their own Rego tests, every line covered', () => {
   assert.match(execFileSync(opa, ['test', 'policies/rules', 'policies/tests'], { cwd: ROOT, encoding: 'utf8' }), /PASS: \d+\/\d+/);
 });
 
-test('a violation names rule, severity, object, file, line and what to do', async () => {
-  const { violations } = evaluateObjects(await shippedBundle(), objects(deployment('shop', 'web', { privileged: true })), SCOPE);
-  assert.deepEqual(
-    violations.map((v) => [v.rule, v.severity, v.source?.file, v.source?.line, v.object?.name]),
-    [['privileged', 'critical', 'clusters/production/web.yaml', 23, 'web']],
-  );
-  assert.match(violations[0]?.hint ?? '', /capabilities/);
+test('a violation names rule, title, severity, controls, object, file, line, column and what to do', async () => {
+  const { violations } = await ask(await shippedRules(), deployment('shop', 'web', { privileged: true }));
+  const [first] = violations.filter((v) => v.rule === 'privileged');
+  assert.deepEqual([first?.severity, first?.source?.file, first?.source?.line, first?.object?.name], ['critical', 'clusters/production/web.yaml', 23, 'web']);
+  assert.ok((first?.source?.column ?? 0) > 1);
+  assert.match(first?.hint ?? '', /capabilities/);
+  assert.ok((first?.controls ?? []).includes('CC6.1'));
+  assert.match(first?.title ?? '', /privileged/i);
 });
 
 test('Wasm and native opa give the same answer on the same input', async () => {
-  const input = {
-    object: objects(deployment('shop', 'web', { privileged: true, image: 'web' }))[0]?.object,
-    environment: 'production',
-    parameters: { requiredLabels: ['owner'] },
-    file: 'x',
+  const object = { apiVersion: 'v1', kind: 'Pod', metadata: { name: 'a' }, spec: { hostNetwork: true, containers: [{ name: 'x', image: 'x' }] } };
+  const input = JSON.stringify({ object, environment: 'production', parameters: { requiredLabels: ['owner'] }, file: 'x' });
+  const native = JSON.parse(execFileSync(opa, ['eval', '-I', '-d', 'policies/rules', 'data.countersign.object.deny'], { cwd: ROOT, input, encoding: 'utf8' })) as {
+    result: [{ expressions: [{ value: object[] }] }];
   };
-  const native = JSON.parse(
-    execFileSync(opa, ['eval', '-I', '-d', 'policies/rules', 'data.countersign.object.deny'], {
-      cwd: ROOT,
-      input: JSON.stringify(input),
-      encoding: 'utf8',
-    }),
-  ) as { result: [{ expressions: [{ value: object[] }] }] };
-  const ours = (await shippedBundle()).evaluate('countersign/object/deny', input) as object[];
+  const bundle = await shippedBundle();
+  const module = await RegoModule.open(bundle.wasm, bundle.data);
+  const ours = toJson(module.withInput(input, { now: 0n })('countersign/object/deny') ?? null) as object[];
   const sorted = (set: object[]) => set.map((x) => JSON.stringify(x, Object.keys(x).sort())).sort();
   assert.deepEqual(sorted(ours), sorted(native.result[0].expressions[0].value));
-  assert.equal(ours.length, 3);
+  assert.ok(ours.length >= 4);
 });
 
 test('the digest is that of the rules, whenever and wherever they were built', async () => {
-  const rego = 'package countersign.object\ndeny contains "no" if input.object.kind == "Pod"';
-  const [a, b, c] = [
-    await bundleOf(rego),
-    await bundleOf(rego),
-    await bundleOf(`${rego}\ndeny contains "never" if input.object.kind == "Job"`),
-  ];
+  const rule = own('deny contains "no" if input.object.kind == "Pod"');
+  const [a, b, c] = [await bundleOf(rule), await bundleOf(rule), await bundleOf(own('deny contains "no" if input.object.kind == "Job"'))];
+  assert.equal(a.digest, b.digest);
   assert.equal(a.digest.length, 64);
   assert.notEqual(a.digest, c.digest);
-  assert.ok(b.digest.length === 64);
 });
 
 test('text is a finding too', async () => {
-  const bundle = await bundleOf('package countersign.object\ndeny contains "no pods" if input.object.kind == "Deployment"');
+  assert.deepEqual(said(await ask(await rulesOf(own('deny contains "no pods" if input.object.kind == "Pod"')), POD)), ['unnamed: Pod shop/a: no pods']);
+});
+
+for (const [what, body, code, message] of [
+  ['conflicts with itself', 'deny := {"a"} if input.object.kind == "Pod"\ndeny := {"b"} if input.object.metadata.name == "a"', 'policy-failed', /conflict/],
+  ['is undefined', 'deny := {"a"} if input.object.kind == "Nothing"', 'policy-undefined', /undefined for this input/],
+  ['answers with an object', 'deny := {"allowed": true}', 'policy-wrong-shape', /no set of findings/],
+  ['answers with a number among its findings', 'deny contains 7', 'policy-wrong-shape', /no set of findings/],
+  ['answers with a finding without text', 'deny contains {"rule": "x"}', 'policy-wrong-shape', /no set of findings/],
+] as const) {
+  test(`a rule that ${what} denies with a code of its own, and the rules go on`, async () => {
+    const pool = await rulesOf(own(body));
+    const found = await ask(pool, POD);
+    assert.deepEqual(found.violations.map((v) => v.code), [code]);
+    assert.match(found.violations[0]?.message ?? '', message);
+    assert.deepEqual((await ask(pool, POD)).violations, found.violations);
+  });
+}
+
+test('a rule that takes too long denies what it was asked about, and the others are judged', async () => {
+  const slow = 'deny contains "slow" if { input.object.metadata.name == "slow"; xs := numbers.range(1, 3000); count([1 | some a in xs; some b in xs; some c in xs; a + b + c == -1]) == 1 }\ndeny contains "seen" if input.object.kind == "Pod"';
+  const pool = await rulesOf(own(slow), { deadline: 400 });
+  const names = ['a', 'b', 'slow', 'c', 'd'];
+  const found = await ask(pool, names.map((n) => `apiVersion: v1\nkind: Pod\nmetadata: {name: ${n}}\n`).join('---\n'));
   assert.deepEqual(
-    evaluateObjects(bundle, objects(deployment('shop', 'a')), SCOPE).violations.map((v) => v.message),
-    ['Deployment shop/a: no pods'],
+    found.violations.map((v) => [v.object?.name, v.code]),
+    [['a', 'policy'], ['b', 'policy'], ['slow', 'policy-timeout'], ['c', 'policy'], ['d', 'policy']],
   );
 });
 
-test('a rule that conflicts with itself is an error, never a pass, and the bundle goes on', async () => {
-  const bundle = await bundleOf(
-    'package countersign.object\ndeny := {"a"} if input.object.kind == "Deployment"\ndeny := {"b"} if input.object.metadata.name == "bad"',
-  );
-  assert.throws(() => evaluateObjects(bundle, objects(deployment('shop', 'bad')), SCOPE), { code: 'policy-failed' });
-  await new Promise((resolve) => setTimeout(resolve, 50));
-  assert.equal(evaluateObjects(bundle, objects(deployment('shop', 'good')), SCOPE).violations.length, 1);
+test('a rule that takes memory without end denies, and the memory comes back', async () => {
+  const greedy = 'deny contains "big" if { input.object.metadata.name == "big"; count({sprintf("%d-%d", [a, b]) | some a in numbers.range(1, 4000); some b in numbers.range(1, 4000)}) == 0 }';
+  const pool = await rulesOf(own(greedy), { deadline: 30_000 });
+  const found = await ask(pool, 'apiVersion: v1\nkind: Pod\nmetadata: {name: big}\n');
+  assert.match(found.violations[0]?.code ?? '', /policy-failed|policy-out-of-memory/);
+  assert.deepEqual((await ask(pool, POD)).violations, []);
+  assert.ok(pool.memory < 8 * 1024 * 1024, `${pool.memory}`);
 });
 
-test('an undefined answer is an error, never a pass', async () => {
-  const bundle = await bundleOf('package countersign.object\ndeny := {"a"} if input.object.kind == "Nothing"');
-  assert.throws(() => evaluateObjects(bundle, objects(deployment('shop', 'a')), SCOPE), { code: 'policy-failed' });
+test('a rule that aborts ten thousand times leaves the others their answers', async () => {
+  const module = await RegoModule.open((await bundleOf(own('deny := {"a"} if input.object.bad\ndeny := {"b"} if input.object.bad\ndeny := set() if not input.object.bad'))).wasm);
+  const context = { now: 0n };
+  for (let i = 0; i < 10_000; i++) assert.throws(() => module.withInput('{"object":{"bad":true}}', context)('countersign/object/deny'), { code: 'policy-failed' });
+  assert.deepEqual(toJson(module.withInput('{"object":{}}', context)('countersign/object/deny') ?? null), []);
 });
 
-test('an answer of another shape is an error, never a pass', async () => {
-  const bundle = await bundleOf('package countersign.object\ndeny := {"allowed": true}');
-  assert.throws(() => evaluateObjects(bundle, objects(deployment('shop', 'a')), SCOPE), /no set of findings/);
+for (const [what, value, code] of [
+  ['20,000 values deep', `${'['.repeat(20_000)}${']'.repeat(20_000)}`, 'policy-input-too-deep'],
+  ['larger than any manifest', JSON.stringify('x'.repeat(17 * 1024 * 1024)), 'policy-input-too-large'],
+] as const) {
+  test(`an input that is ${what} is denied before a rule is asked`, async () => {
+    const pool = await rulesOf(own('deny contains "never" if input.object.kind == "Never"'));
+    const [judged] = await pool.judge([{ kind: 'object', json: `{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a"},"x":${value}}`, file: 'a' }], { environment: 'p', parameters: {}, now: '0', namespaces: [] });
+    assert.deepEqual(judged?.findings.map((f) => f.code), [code]);
+  });
+}
+
+test('now is one moment for all of a decision, and the one that was given', async () => {
+  const pool = await rulesOf(own('deny contains sprintf("%d", [time.now_ns()])'));
+  assert.deepEqual(said(await ask(pool, POD)), ['unnamed: Pod shop/a: 1780315200000000000']);
 });
 
 for (const [what, bytes] of [
   ['garbage', Buffer.from('x')],
   ['an empty file', Buffer.alloc(0)],
 ] as const) {
-  test(`${what} is no bundle`, async () =>
-    assert.rejects(loadBundle(bytes, 'mine.tar.gz'), { code: 'policy-unusable', message: /`mine\.tar\.gz`/ }));
+  test(`${what} is no bundle`, async () => assert.rejects(readBundle(bytes, 'mine.tar.gz'), { code: 'policy-unusable', message: /`mine\.tar\.gz`/ }));
 }
 
-test('a bundle without deny rules is refused', async () => {
-  await assert.rejects(bundleOf('package countersign.object\nwarn contains "x" if input.object', 'countersign/object/warn'), {
-    code: 'policy-unusable',
+test('a bundle without rules that deny is refused', async () => {
+  await assert.rejects(bundleOf(own('warn contains "x" if input.object')), { code: 'policy-unusable', message: /no rule that denies/ });
+});
+
+for (const name of ['http.send({"method": "get", "url": "http://x"})', 'opa.runtime()', 'rand.intn("a", 3)', 'net.lookup_ip_addr("x")', 'uuid.rfc4122("x")']) {
+  test(`the builtin ${name.split('(')[0]} is refused when rules are built`, async () => {
+    await assert.rejects(bundleOf(own(`deny contains "x" if ${name}`)), { code: 'policy-unusable', message: new RegExp(`\`${name.split('(')[0]}\` is refused`) });
   });
+}
+
+test('a module that was built with such a builtin is refused when it is loaded, by name', async () => {
+  const { mkdtempSync, readFileSync, writeFileSync } = await import('node:fs');
+  const at = mkdtempSync('/tmp/countersign-test-');
+  writeFileSync(`${at}/a.rego`, 'package main\nimport rego.v1\ndeny contains "x" if rand.intn("a", 3) == 1');
+  execFileSync(opa, ['build', '-t', 'wasm', '-e', 'main/deny', '-o', `${at}/b.tar.gz`, `${at}/a.rego`]);
+  await assert.rejects(readBundle(readFileSync(`${at}/b.tar.gz`), 'theirs'), { code: 'policy-unusable', message: /`rand\.intn` \(it gives something else each time\)/ });
+});
+
+test('a module of another ABI is refused', async () => {
+  const wat = Buffer.from('0061736d010000000208010003656e76066d656d6f72790200', 'hex'); // an import section that is cut off
+  await assert.rejects(RegoModule.open(wat), { code: 'policy-unusable' });
+  const empty = Buffer.from('0061736d01000000', 'hex');
+  await assert.rejects(RegoModule.open(empty), { code: 'policy-unusable', message: /imports no memory/ });
+  const memoryOnly = Buffer.concat([Buffer.from('0061736d01000000', 'hex'), Buffer.from('020f0103656e76066d656d6f72790200 05'.replace(' ', ''), 'hex')]);
+  await assert.rejects(RegoModule.open(memoryOnly), { code: 'policy-unusable', message: /ABI version unknown/ });
+});
+
+test('closed rules are not asked', async () => {
+  const pool = new PolicyPool([await shippedBundle()]);
+  await pool.close();
+  await assert.rejects(pool.judge([], { environment: '', parameters: {}, now: '0', namespaces: [] }), { code: 'policy-failed' });
 });

@@ -1,0 +1,158 @@
+import { availableParallelism } from 'node:os';
+import { extname } from 'node:path';
+import { Worker } from 'node:worker_threads';
+import type { PolicyBundle } from '../bundle/index.ts';
+import { CountersignError, messageOf } from '../model/index.ts';
+import { broken, type Finding, type Judged, type RunScope, type Subject } from './judge-subject.ts';
+import type { Answer, Batch, ThreadData } from './policy-thread.ts';
+
+export type PoolOptions = {
+  /** Threads; by default one for each core, four at most. */
+  readonly threads?: number;
+  /** Milliseconds that the rules may take for one subject. */
+  readonly deadline?: number;
+  /** Becomes `data.inventory`. */
+  readonly inventory?: unknown;
+};
+
+const DEADLINE = 2000; // a second below the three that an admission request has
+const START_DEADLINE = 30_000;
+const BATCH = 64; // subjects a message: few enough to share out, enough that messages cost nothing
+const HEAP_MIB = 512; // what a builtin may take in JavaScript; Wasm has its own limit
+
+type Task = { readonly subjects: readonly Subject[]; readonly scope: RunScope; readonly done: (judged: readonly Judged[]) => void; readonly failed: (why: unknown) => void };
+type Thread = { readonly worker: Worker; readonly pulse: Int32Array; task: Task | undefined; ready: boolean; seen: number; since: number; memory: number };
+
+/**
+ * Rules on threads of their own. A rule that takes too long, or more memory than there is, ends its thread and not the
+ * process: its subject is denied with `policy-timeout` or `policy-out-of-memory`, the others are asked again elsewhere.
+ */
+export class PolicyPool {
+  readonly bundles: readonly PolicyBundle[];
+  readonly #options: Required<Omit<PoolOptions, 'inventory'>> & { readonly inventory: unknown };
+  readonly #threads = new Set<Thread>();
+  readonly #waiting: Task[] = [];
+  #clock: NodeJS.Timeout | undefined;
+  #next = 0;
+  #closed = false;
+
+  constructor(bundles: readonly PolicyBundle[], options: PoolOptions = {}) {
+    this.bundles = bundles;
+    this.#options = { threads: options.threads ?? Math.min(4, availableParallelism()), deadline: options.deadline ?? DEADLINE, inventory: options.inventory };
+  }
+
+  /** Starts the threads before they are needed. */
+  warm(): void {
+    while (this.#threads.size < this.#options.threads) this.#start();
+  }
+
+  /** Wasm memory of all threads, in bytes. */
+  get memory(): number {
+    return [...this.#threads].reduce((sum, t) => sum + t.memory, 0);
+  }
+
+  /** Judges subjects; the answers are in their order. Throws `policy-unusable` when the rules cannot be loaded. */
+  async judge(subjects: readonly Subject[], scope: RunScope): Promise<readonly Judged[]> {
+    if (this.#closed) throw new CountersignError('policy-failed', 'the rules are closed', { recover: 'retry' });
+    const size = Math.max(1, Math.min(BATCH, Math.ceil(subjects.length / this.#options.threads)));
+    const batches = Array.from({ length: Math.ceil(subjects.length / size) }, (_, i) => subjects.slice(i * size, (i + 1) * size));
+    const judged = await Promise.all(batches.map((batch) => this.#enqueue(batch, scope)));
+    return judged.flat();
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    clearInterval(this.#clock);
+    await Promise.all([...this.#threads].map((t) => t.worker.terminate()));
+  }
+
+  #enqueue(subjects: readonly Subject[], scope: RunScope): Promise<readonly Judged[]> {
+    return new Promise((done, failed) => {
+      this.#waiting.push({ subjects, scope, done, failed });
+      this.#dispatch();
+    });
+  }
+
+  #dispatch(): void {
+    for (const thread of this.#threads) {
+      if (!thread.ready || thread.task !== undefined) continue;
+      const task = this.#waiting.shift();
+      if (task === undefined) return;
+      thread.task = task;
+      thread.worker.ref();
+      thread.seen = Atomics.load(thread.pulse, 1);
+      thread.since = performance.now();
+      thread.worker.postMessage({ id: this.#next++, scope: task.scope, subjects: task.subjects } satisfies Batch);
+    }
+    if (this.#waiting.length > 0 && this.#threads.size < this.#options.threads) this.#start();
+    this.#clock ??= setInterval(() => this.#watch(), Math.max(5, Math.min(50, this.#options.deadline / 4))).unref();
+  }
+
+  #start(): void {
+    const pulse = new SharedArrayBuffer(8);
+    const { inventory } = this.#options;
+    const worker = new Worker(new URL(`./policy-thread${extname(import.meta.url)}`, import.meta.url), { workerData: { bundles: this.bundles, inventory, pulse } satisfies ThreadData, resourceLimits: { maxOldGenerationSizeMb: HEAP_MIB } });
+    const thread: Thread = { worker, pulse: new Int32Array(pulse), task: undefined, ready: false, seen: 0, since: performance.now(), memory: 0 };
+    this.#threads.add(thread);
+    worker.on('message', (message: Answer | 'ready') => this.#heard(thread, message));
+    worker.on('error', (thrown) => this.#lost(thread, (thrown as { code?: string }).code === 'ERR_WORKER_OUT_OF_MEMORY' ? outOfMemory() : broken('policy-failed', `the thread of the rules ended: ${messageOf(thrown)}`), thrown));
+    worker.on('exit', () => this.#lost(thread, broken('policy-failed', 'the thread of the rules ended'), undefined));
+  }
+
+  #heard(thread: Thread, message: Answer | 'ready'): void {
+    if (message === 'ready') {
+      thread.ready = true;
+      if (thread.task === undefined) thread.worker.unref();
+    } else {
+      const { task } = thread;
+      thread.task = undefined;
+      thread.memory = message.memory;
+      thread.worker.unref();
+      task?.done(message.judged);
+    }
+    this.#dispatch();
+  }
+
+  // A thread that did not come to be cannot be replaced: the same would happen again.
+  #lost(thread: Thread, finding: Finding, thrown: unknown): void {
+    if (!this.#threads.delete(thread)) return;
+    const { task } = thread;
+    if (!thread.ready) {
+      for (const waiting of this.#waiting.splice(0)) waiting.failed(thrown ?? new CountersignError('policy-unusable', 'the rules could not be loaded in time'));
+      return;
+    }
+    if (task !== undefined) this.#goOn(task, Atomics.load(thread.pulse, 0), finding);
+  }
+
+  // What the thread was at is denied; what came before it in the batch was lost with the thread and is asked again, as is the rest.
+  #goOn(task: Task, at: number, finding: Finding): void {
+    const [before, after] = [task.subjects.slice(0, at), task.subjects.slice(at + 1)];
+    const part = (subjects: readonly Subject[]) => (subjects.length === 0 ? Promise.resolve([]) : this.#enqueue(subjects, task.scope));
+    void Promise.all([part(before), part(after)]).then(([a, b]) => task.done([...a, { findings: [finding], trace: [] }, ...b]), task.failed);
+  }
+
+  #watch(): void {
+    const now = performance.now();
+    for (const thread of this.#threads) {
+      if (!thread.ready && now - thread.since > START_DEADLINE) void thread.worker.terminate();
+      if (thread.task === undefined) continue;
+      const beat = Atomics.load(thread.pulse, 1);
+      if (beat !== thread.seen) {
+        thread.seen = beat;
+        thread.since = now;
+      } else if (now - thread.since > this.#options.deadline) {
+        this.#lost(thread, broken('policy-timeout', `the rules took longer than ${this.#options.deadline} ms for this subject`, 'make the rule simpler, or give it less to walk through'), undefined);
+        void thread.worker.terminate();
+        this.#dispatch();
+      }
+    }
+    if ([...this.#threads].every((t) => t.task === undefined) && this.#waiting.length === 0) {
+      clearInterval(this.#clock);
+      this.#clock = undefined;
+    }
+  }
+}
+
+function outOfMemory(): Finding {
+  return broken('policy-out-of-memory', 'the rules took more memory than they may for this subject');
+}

@@ -1,0 +1,22 @@
+import { parentPort, workerData } from 'node:worker_threads';
+import type { PolicyBundle } from '../bundle/index.ts';
+import { type Judged, LoadedRules, type RunScope, type Subject } from './judge-subject.ts';
+
+// One thread of the pool: it says in shared memory which subject it is at and since when, so that the pool can end it.
+export type ThreadData = { readonly bundles: readonly PolicyBundle[]; readonly inventory: unknown; readonly pulse: SharedArrayBuffer };
+export type Batch = { readonly id: number; readonly scope: RunScope; readonly subjects: readonly Subject[] };
+export type Answer = { readonly id: number; readonly judged: readonly Judged[]; readonly memory: number };
+
+const { bundles, inventory, pulse } = workerData as ThreadData;
+const beat = new Int32Array(pulse);
+const rules = await LoadedRules.open(bundles, inventory);
+parentPort?.on('message', ({ id, scope, subjects }: Batch) => {
+  const judged: Judged[] = [];
+  subjects.forEach((subject, i) => {
+    Atomics.store(beat, 0, i);
+    Atomics.add(beat, 1, 1);
+    judged.push(rules.judge(subject, scope));
+  });
+  parentPort?.postMessage({ id, judged, memory: rules.memory } satisfies Answer);
+});
+parentPort?.postMessage('ready');

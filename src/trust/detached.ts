@@ -1,0 +1,28 @@
+import { canonicalJson } from '../model/index.ts';
+import { examineSignature } from './examine-signature.ts';
+import { judgeSignature } from './judge-signature.ts';
+import type { TrustStore } from './trust-store.ts';
+
+/** What is signed apart from commits and approvals. Each is signed as a thing of its own kind, so that none passes for another. */
+export type Signed = 'bundle' | 'waiver';
+
+/** The bytes that are signed: DSSE's pre-authentication encoding of canonical JSON under a type of its own. */
+export function signedBytes(kind: Signed, statement: unknown): Uint8Array {
+  const type = `application/vnd.countersign.${kind}+json`;
+  const payload = Buffer.from(canonicalJson(statement));
+  return Buffer.concat([Buffer.from(`DSSEv1 ${type.length} ${type} ${payload.length} `), payload]);
+}
+
+/** Who signed a statement, or why the signature counts for nothing at that moment (milliseconds since 1970). */
+export async function verifyDetached(
+  kind: Signed,
+  statement: unknown,
+  armored: string,
+  store: TrustStore,
+  now: number,
+): Promise<{ readonly kind: 'signed'; readonly principal: string } | { readonly kind: 'refused'; readonly code: string; readonly reason: string }> {
+  const fact = await examineSignature(store, signedBytes(kind, statement), armored);
+  if (fact.kind !== 'good') return { kind: 'refused', code: fact.kind === 'bad' ? fact.code : 'unsigned', reason: fact.kind === 'bad' ? fact.reason : 'it is not signed' };
+  const refusal = await judgeSignature(fact, store, { at: now, basis: 'now' }, fact.signedAt ?? now);
+  return refusal === undefined ? { kind: 'signed', principal: fact.principal } : { kind: 'refused', ...refusal };
+}
