@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { environmentSchema, trustPolicySchema } from '../src/model/index.ts';
+import { environmentSchema, trustPolicySchema, waiverSchema } from '../src/model/index.ts';
 
 type Node = {
   type?: string;
@@ -9,6 +9,7 @@ type Node = {
   description?: string;
   properties?: Record<string, Node>;
   required?: string[];
+  anyOf?: readonly Node[];
   items?: Node;
   pattern?: string;
   additionalProperties?: unknown;
@@ -25,6 +26,7 @@ export function configurationPage(): string {
   for (const [kind, schema] of [
     ['Environment', environmentSchema],
     ['TrustPolicy', trustPolicySchema],
+    ['Waiver', waiverSchema],
   ] as const) {
     page.push(`## ${kind}`, '', '| key | what | needed or default |', '|---|---|---|');
     rows(z.toJSONSchema(schema, { io: 'input', unrepresentable: 'any' }) as Node, '', page);
@@ -50,7 +52,8 @@ function rows(node: Node, path: string, page: string[]): void {
         `| \`${shown}\` | ${[typeOf(item ?? child), child.description ?? item?.description].filter(Boolean).join('. ').replaceAll('|', '\\|')} | ${needed.replaceAll('|', '\\|')} |`,
       );
     }
-    rows(item ?? child, shown, page);
+    const inner = item ?? child;
+    for (const choice of inner.anyOf ?? [inner]) rows(choice, shown, page);
   }
 }
 

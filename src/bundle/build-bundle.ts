@@ -9,7 +9,17 @@ import { createTar, parseTar } from 'nanotar';
 import { CountersignError, messageOf } from '../model/index.ts';
 import { REFUSED } from '../rego/index.ts';
 import { parseYaml, YamlError } from '../yaml/index.ts';
-import { type Found, isConstraint, isExpansion, isTemplate, type Problem, readConstraint, readExpansion, readTemplate, type TemplateSource } from './gatekeeper.ts';
+import {
+  type Found,
+  isConstraint,
+  isExpansion,
+  isTemplate,
+  type Problem,
+  readConstraint,
+  readExpansion,
+  readTemplate,
+  type TemplateSource,
+} from './gatekeeper.ts';
 import { type BundleManifest, type Entry, entryOf, type RuleInfo } from './policy-bundle.ts';
 import { readBundle } from './read-bundle.ts';
 
@@ -44,7 +54,9 @@ const BUILD_MS = 120_000;
 export async function buildBundle(options: BuildOptions): Promise<Built> {
   const problems: Problem[] = [];
   const files = options.roots.flatMap((root) => filesUnder(root, problems));
-  const rego = files.filter((f) => f.path.endsWith('.rego') && !f.path.endsWith('_test.rego')).map((f): RegoFile => ({ file: f.name, text: f.text(), version: options.v0 === true ? 0 : 1 }));
+  const rego = files
+    .filter((f) => f.path.endsWith('.rego') && !f.path.endsWith('_test.rego'))
+    .map((f): RegoFile => ({ file: f.name, text: f.text(), version: options.v0 === true ? 0 : 1 }));
   const found = files.filter((f) => /\.(ya?ml)$/.test(f.path)).flatMap((f) => manifestsIn(f.name, f.text(), problems));
   const templates = new Map<string, TemplateSource>();
   for (const one of found.filter((f) => isTemplate(f.value))) {
@@ -58,9 +70,13 @@ export async function buildBundle(options: BuildOptions): Promise<Built> {
   const data = dataOf(files, options.data ?? [], problems);
   refuse(problems);
   if (rego.length === 0 && templates.size === 0)
-    throw new CountersignError('policy-unusable', `there is no Rego and no ConstraintTemplate in ${options.roots.map((r) => `\`${r}\``).join(', ')}`, {
-      hint: 'name the directory that holds your `.rego` files or templates',
-    });
+    throw new CountersignError(
+      'policy-unusable',
+      `there is no Rego and no ConstraintTemplate in ${options.roots.map((r) => `\`${r}\``).join(', ')}`,
+      {
+        hint: 'name the directory that holds your `.rego` files or templates',
+      },
+    );
   const directory = mkdtempSync(join(tmpdir(), 'countersign-build-'));
   try {
     return await compile(directory, rego, [...templates.values()], { constraints, expansions, data }, options);
@@ -69,9 +85,19 @@ export async function buildBundle(options: BuildOptions): Promise<Built> {
   }
 }
 
-type Rest = { readonly constraints: BundleManifest['constraints']; readonly expansions: BundleManifest['expansions']; readonly data: Record<string, unknown> };
+type Rest = {
+  readonly constraints: BundleManifest['constraints'];
+  readonly expansions: BundleManifest['expansions'];
+  readonly data: Record<string, unknown>;
+};
 
-async function compile(directory: string, given: readonly RegoFile[], templates: readonly TemplateSource[], rest: Rest, options: BuildOptions): Promise<Built> {
+async function compile(
+  directory: string,
+  given: readonly RegoFile[],
+  templates: readonly TemplateSource[],
+  rest: Rest,
+  options: BuildOptions,
+): Promise<Built> {
   const rego = options.v0 === true ? given : await withVersions(options.opa, directory, given);
   const staged = join(directory, 'bundle');
   const versions: Record<string, number> = {};
@@ -81,11 +107,18 @@ async function compile(directory: string, given: readonly RegoFile[], templates:
     if (version !== 1) versions[`/${file.split(sep).join('/')}`] = version;
   };
   for (const one of rego) stage(one.file, one.text, one.version);
-  for (const template of templates) for (const m of template.modules) stage(join('templates', m.file), m.text, template.version === 'v1' ? 1 : 0);
+  for (const template of templates)
+    for (const m of template.modules) stage(join('templates', m.file), m.text, template.version === 'v1' ? 1 : 0);
   writeFileSync(join(staged, 'data.json'), JSON.stringify(rest.data));
   writeFileSync(join(staged, '.manifest'), JSON.stringify({ roots: [''], rego_version: 1, file_rego_versions: versions }));
-  const entries = rego.flatMap(({ text }) => entriesIn(text)).filter((e, i, all) => all.findIndex((o) => o.entrypoint === e.entrypoint) === i);
-  const points = templates.map((t) => ({ kind: t.kind, entrypoint: `${t.package.replaceAll('.', '/')}/violation`, inventory: t.inventory }));
+  const entries = rego
+    .flatMap(({ text }) => entriesIn(text))
+    .filter((e, i, all) => all.findIndex((o) => o.entrypoint === e.entrypoint) === i);
+  const points = templates.map((t) => ({
+    kind: t.kind,
+    entrypoint: `${t.package.replaceAll('.', '/')}/violation`,
+    inventory: t.inventory,
+  }));
   if (entries.length + points.length === 0)
     throw new CountersignError('policy-unusable', 'no rule follows a convention: there is no `deny`, `violation` or `warn`', {
       hint: 'name the rules as Conftest does (`deny contains msg if …` in `package main`), or use `package countersign.object`',
@@ -95,7 +128,15 @@ async function compile(directory: string, given: readonly RegoFile[], templates:
   await opa(options.opa, ['build', '-b', '.', '-t', 'wasm', '--capabilities', CAPABILITIES, ...target, '-o', out], staged);
   const version = /Version: (\S+)/.exec((await run(options.opa, ['version'])).stdout)?.[1] ?? '';
   const rules = rego.length === 0 ? [] : await rulesIn(options.opa, staged, entries);
-  const manifest: BundleManifest = { v: 1, opa: version, entries, rules, templates: points, constraints: rest.constraints, expansions: rest.expansions };
+  const manifest: BundleManifest = {
+    v: 1,
+    opa: version,
+    entries,
+    rules,
+    templates: points,
+    constraints: rest.constraints,
+    expansions: rest.expansions,
+  };
   const archive = repack(readFileSync(out), manifest);
   const bundle = await readBundle(archive, 'the new bundle');
   return { archive, manifest, digest: bundle.digest };
@@ -125,7 +166,8 @@ async function withVersions(opaFile: string, directory: string, files: readonly 
   );
   if (fine) return [...files];
   const judged: RegoFile[] = [];
-  for (const file of files) judged.push((await parses(file, '--v1-compatible')) || !(await parses(file, '--v0-compatible')) ? file : { ...file, version: 0 });
+  for (const file of files)
+    judged.push((await parses(file, '--v1-compatible')) || !(await parses(file, '--v0-compatible')) ? file : { ...file, version: 0 });
   return judged;
 }
 
@@ -135,13 +177,29 @@ async function opa(file: string, args: readonly string[], cwd: string): Promise<
     return (await run(file, args, { cwd, timeout: BUILD_MS, maxBuffer: 64 * 1024 * 1024 })).stdout;
   } catch (cause) {
     const { stdout = '', stderr = '', code } = cause as { stdout?: string; stderr?: string; code?: unknown };
-    if (code === 'ENOENT') throw new CountersignError('tool-missing', `there is no program \`${file}\``, { cause, hint: 'install opa 1.x, or build the bundle elsewhere' });
+    if (code === 'ENOENT')
+      throw new CountersignError('tool-missing', `there is no program \`${file}\``, {
+        cause,
+        hint: 'install opa 1.x, or build the bundle elsewhere',
+      });
     const lines = `${stdout}\n${stderr}`
       .split('\n')
-      .map((l) => l.replace(/^error: (load error: )?(\d+ errors? occurred: ?)?/, '').replace(/^\d+ errors? occurred:$/, '').trim())
+      .map((l) =>
+        l
+          .replace(/^error: (load error: )?(\d+ errors? occurred: ?)?/, '')
+          .replace(/^\d+ errors? occurred:$/, '')
+          .trim(),
+      )
       .filter((l) => l !== '')
-      .map((l) => l.replace(/undefined function ([\w.]+)/, (said, name: string) => (Object.hasOwn(REFUSED, name) ? `the builtin \`${name}\` is refused: ${REFUSED[name]}` : said)));
-    throw new CountersignError('policy-unusable', `the rules do not compile:\n${lines.map((l) => `  ${l}`).join('\n')}`, { cause, hint: 'correct the lines above; docs/policy.md lists the builtins' });
+      .map((l) =>
+        l.replace(/undefined function ([\w.]+)/, (said, name: string) =>
+          Object.hasOwn(REFUSED, name) ? `the builtin \`${name}\` is refused: ${REFUSED[name]}` : said,
+        ),
+      );
+    throw new CountersignError('policy-unusable', `the rules do not compile:\n${lines.map((l) => `  ${l}`).join('\n')}`, {
+      cause,
+      hint: 'correct the lines above; docs/policy.md lists the builtins',
+    });
   }
 }
 
@@ -156,7 +214,13 @@ function entriesIn(text: string): Entry[] {
 
 type Annotated = {
   readonly annotations?: readonly {
-    readonly annotations: { readonly title?: string; readonly description?: string; readonly scope?: string; readonly related_resources?: readonly { readonly ref: string }[]; readonly custom?: Record<string, unknown> };
+    readonly annotations: {
+      readonly title?: string;
+      readonly description?: string;
+      readonly scope?: string;
+      readonly related_resources?: readonly { readonly ref: string }[];
+      readonly custom?: Record<string, unknown>;
+    };
     readonly location?: { readonly file: string; readonly row: number };
     readonly path?: readonly { readonly value: unknown }[];
   }[];
@@ -180,7 +244,13 @@ async function rulesIn(file: string, staged: string, entries: readonly Entry[]):
       remediation: word(custom['remediation']),
       links: a.related_resources?.map((r) => r.ref),
     };
-    return [{ id: word(custom['rule']) ?? parts.join('/'), ...(Object.fromEntries(Object.entries(info).filter(([, v]) => v !== undefined)) as Partial<RuleInfo>), place: shown }];
+    return [
+      {
+        id: word(custom['rule']) ?? parts.join('/'),
+        ...(Object.fromEntries(Object.entries(info).filter(([, v]) => v !== undefined)) as Partial<RuleInfo>),
+        place: shown,
+      },
+    ];
   });
   return rules.filter((r, i) => rules.findIndex((o) => o.id === r.id) === i).sort((a, b) => (a.id < b.id ? -1 : 1));
 }
@@ -188,10 +258,15 @@ async function rulesIn(file: string, staged: string, entries: readonly Entry[]):
 // The archive again, with our manifest and without times, so that the same sources give the same bytes.
 function repack(archive: Uint8Array, manifest: BundleManifest): Uint8Array {
   const kept = parseTar(gunzipSync(archive)).map((f) => ({ name: f.name.replace(/^\.?\//, ''), data: f.data ?? new Uint8Array() }));
-  const files = [...kept.filter((f) => ['policy.wasm', 'data.json'].includes(f.name)), { name: 'countersign.json', data: Buffer.from(`${JSON.stringify(manifest, null, 1)}\n`) }];
+  const files = [
+    ...kept.filter((f) => ['policy.wasm', 'data.json'].includes(f.name)),
+    { name: 'countersign.json', data: Buffer.from(`${JSON.stringify(manifest, null, 1)}\n`) },
+  ];
   const opaManifest = kept.find((f) => f.name === '.manifest');
   const all = [...(opaManifest === undefined ? [] : [opaManifest]), ...files].sort((a, b) => (a.name < b.name ? -1 : 1));
-  return gzipSync(createTar(all.map((f) => ({ ...f, attrs: { mtime: 0, uid: 0, gid: 0, user: '', group: '', mode: '644' } }))), { level: 9 });
+  return gzipSync(createTar(all.map((f) => ({ ...f, attrs: { mtime: 0, uid: 0, gid: 0, user: '', group: '', mode: '644' } }))), {
+    level: 9,
+  });
 }
 
 type SourceFile = { readonly path: string; readonly name: string; readonly text: () => string };
@@ -209,7 +284,12 @@ function filesUnder(root: string, problems: Problem[]): SourceFile[] {
     return readdirSync(root, { recursive: true, withFileTypes: true })
       .filter((f) => f.isFile())
       .map((f) => join(f.parentPath, f.name))
-      .filter((path) => !relative(root, path).split(sep).some((part) => part.startsWith('.') || part === 'node_modules' || part === 'examples'))
+      .filter(
+        (path) =>
+          !relative(root, path)
+            .split(sep)
+            .some((part) => part.startsWith('.') || part === 'node_modules' || part === 'examples'),
+      )
       .sort()
       .map((path) => ({ path, name: join(basename(root), relative(root, path)), text: read(path) }));
   } catch (cause) {
@@ -242,9 +322,11 @@ function dataOf(files: readonly SourceFile[], extra: readonly string[], problems
       problems.push({ place: name, text: messageOf(thrown) });
     }
   };
-  for (const file of files.filter((f) => /^data\.(json|ya?ml)$/.test(basename(f.path)))) put(dirname(file.name).split(sep).slice(1), file.name, file.text());
+  for (const file of files.filter((f) => /^data\.(json|ya?ml)$/.test(basename(f.path))))
+    put(dirname(file.name).split(sep).slice(1), file.name, file.text());
   for (const root of extra)
-    for (const file of filesUnder(root, problems).filter((f) => /\.(json|ya?ml)$/.test(f.path))) put(dirname(file.name) === '.' ? [] : dirname(file.name).split(sep).slice(1), file.name, file.text());
+    for (const file of filesUnder(root, problems).filter((f) => /\.(json|ya?ml)$/.test(f.path)))
+      put(dirname(file.name) === '.' ? [] : dirname(file.name).split(sep).slice(1), file.name, file.text());
   return data;
 }
 
@@ -267,7 +349,11 @@ function isMapping(value: unknown): value is Record<string, unknown> {
 
 function refuse(problems: readonly Problem[]): void {
   if (problems.length === 0) return;
-  throw new CountersignError('policy-unusable', `the policies have ${problems.length} problem(s):\n${problems.map((p) => `  ${p.place}: ${p.text}`).join('\n')}`, {
-    hint: 'correct the lines above; docs/policy.md tells what is read',
-  });
+  throw new CountersignError(
+    'policy-unusable',
+    `the policies have ${problems.length} problem(s):\n${problems.map((p) => `  ${p.place}: ${p.text}`).join('\n')}`,
+    {
+      hint: 'correct the lines above; docs/policy.md tells what is read',
+    },
+  );
 }

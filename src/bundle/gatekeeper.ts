@@ -24,12 +24,17 @@ type Target = {
   readonly target?: string;
   readonly rego?: string;
   readonly libs?: readonly string[];
-  readonly code?: readonly { readonly engine?: string; readonly source?: { readonly rego?: string; readonly libs?: readonly string[]; readonly version?: string } }[];
+  readonly code?: readonly {
+    readonly engine?: string;
+    readonly source?: { readonly rego?: string; readonly libs?: readonly string[]; readonly version?: string };
+  }[];
 };
 
-export const isTemplate = (v: Record<string, unknown>): boolean => v['kind'] === 'ConstraintTemplate' && group(v) === 'templates.gatekeeper.sh';
+export const isTemplate = (v: Record<string, unknown>): boolean =>
+  v['kind'] === 'ConstraintTemplate' && group(v) === 'templates.gatekeeper.sh';
 export const isConstraint = (v: Record<string, unknown>): boolean => group(v) === 'constraints.gatekeeper.sh';
-export const isExpansion = (v: Record<string, unknown>): boolean => v['kind'] === 'ExpansionTemplate' && group(v) === 'expansion.gatekeeper.sh';
+export const isExpansion = (v: Record<string, unknown>): boolean =>
+  v['kind'] === 'ExpansionTemplate' && group(v) === 'expansion.gatekeeper.sh';
 
 function group(v: Record<string, unknown>): string {
   return String(v['apiVersion'] ?? '').split('/')[0] ?? '';
@@ -54,15 +59,19 @@ export function readTemplate({ value, place }: Found, problems: Problem[]): Temp
   const rego = code?.rego ?? target?.rego;
   if (rego === undefined) return problem(`the template \`${kind}\` has no Rego; only Rego is run here`) as undefined;
   const libs = code?.libs ?? target?.libs ?? [];
-  if ([rego, ...libs].some((text) => /\bexternal_data\s*\(/.test(text))) return problem(`the template \`${kind}\` asks external data, which is not served`) as undefined;
+  if ([rego, ...libs].some((text) => /\bexternal_data\s*\(/.test(text)))
+    return problem(`the template \`${kind}\` asks external data, which is not served`) as undefined;
   const own = `countersign.templates.${kind.toLowerCase()}`;
   const rename = (text: string, to: (was: string) => string) =>
-    text.replace(/^(\s*package\s+)([\w.]+)/m, (_, word: string, was: string) => word + to(was)).replace(/\bdata\.lib\b/g, `data.${own}.lib`);
+    text
+      .replace(/^(\s*package\s+)([\w.]+)/m, (_, word: string, was: string) => word + to(was))
+      .replace(/\bdata\.lib\b/g, `data.${own}.lib`);
   const modules = [
     { file: `${kind}/template.rego`, text: rename(rego, () => own) },
     ...libs.map((text, i) => ({ file: `${kind}/lib${i}.rego`, text: rename(text, (was) => `${own}.${was}`) })),
   ];
-  for (const lib of libs) if (!/^\s*package\s+lib\b/m.test(lib)) problem(`a library of the template \`${kind}\` is not in a package under \`lib\``);
+  for (const lib of libs)
+    if (!/^\s*package\s+lib\b/m.test(lib)) problem(`a library of the template \`${kind}\` is not in a package under \`lib\``);
   return {
     kind,
     name: String(name),
@@ -76,20 +85,31 @@ export function readTemplate({ value, place }: Found, problems: Problem[]): Temp
 }
 
 /** A constraint with the defaults of its template's schema. A kind without template, and parameters the schema does not know, are problems. */
-export function readConstraint({ value, place }: Found, templates: ReadonlyMap<string, TemplateSource>, problems: Problem[]): Constraint | undefined {
+export function readConstraint(
+  { value, place }: Found,
+  templates: ReadonlyMap<string, TemplateSource>,
+  problems: Problem[],
+): Constraint | undefined {
   const kind = String(value['kind']);
   const name = String(at(value, 'metadata', 'name') ?? '');
   const template = templates.get(kind);
   if (template === undefined) {
-    problems.push({ place, text: `the constraint \`${kind}/${name}\` has no template: add the ConstraintTemplate \`${kind.toLowerCase()}\`` });
+    problems.push({
+      place,
+      text: `the constraint \`${kind}/${name}\` has no template: add the ConstraintTemplate \`${kind.toLowerCase()}\``,
+    });
     return undefined;
   }
   const parameters = structuredClone(at(value, 'spec', 'parameters') ?? {});
-  for (const text of checkParameters(template.schema, parameters)) problems.push({ place, text: `the constraint \`${kind}/${name}\`: ${text}` });
+  for (const text of checkParameters(template.schema, parameters))
+    problems.push({ place, text: `the constraint \`${kind}/${name}\`: ${text}` });
   const action = actionOf(value['spec'] as Record<string, unknown> | undefined);
   if (action === undefined) return undefined;
   if (!['deny', 'warn', 'dryrun'].includes(action)) {
-    problems.push({ place, text: `the constraint \`${kind}/${name}\`: enforcementAction is \`deny\`, \`warn\`, \`dryrun\` or \`scoped\`, found \`${action}\`` });
+    problems.push({
+      place,
+      text: `the constraint \`${kind}/${name}\`: enforcementAction is \`deny\`, \`warn\`, \`dryrun\` or \`scoped\`, found \`${action}\``,
+    });
     return undefined;
   }
   return { kind, name, parameters, match: (at(value, 'spec', 'match') ?? {}) as Match, action: action as Constraint['action'], place };
@@ -112,7 +132,9 @@ function checkParameters(schema: Record<string, unknown> | undefined, parameters
   return (validate.errors ?? []).map((e) => {
     const unknown = (e.params as { additionalProperty?: string }).additionalProperty;
     const path = e.instancePath.replaceAll('/', '.');
-    return unknown === undefined ? `\`parameters${path}\` ${e.message ?? 'is wrong'}` : `\`parameters${path}.${unknown}\` is no parameter of the template`;
+    return unknown === undefined
+      ? `\`parameters${path}\` ${e.message ?? 'is wrong'}`
+      : `\`parameters${path}.${unknown}\` is no parameter of the template`;
   });
 }
 
@@ -122,10 +144,22 @@ function structural(schema: unknown): unknown {
   if (typeof schema !== 'object' || schema === null) return schema;
   const { nullable, ...rest } = schema as Record<string, unknown>;
   const made = Object.fromEntries(
-    Object.entries(rest).map(([k, v]) => [k, k === 'properties' ? Object.fromEntries(Object.entries(v as object).map(([p, s]) => [p, structural(s)])) : ['default', 'enum', 'example'].includes(k) ? v : structural(v)]),
+    Object.entries(rest).map(([k, v]) => [
+      k,
+      k === 'properties'
+        ? Object.fromEntries(Object.entries(v as object).map(([p, s]) => [p, structural(s)]))
+        : ['default', 'enum', 'example'].includes(k)
+          ? v
+          : structural(v),
+    ]),
   );
-  const closed = made['properties'] !== undefined && made['additionalProperties'] === undefined && made['x-kubernetes-preserve-unknown-fields'] !== true;
-  return { ...made, ...(closed ? { additionalProperties: false } : {}), ...(nullable === true && typeof made['type'] === 'string' ? { type: [made['type'], 'null'] } : {}) };
+  const closed =
+    made['properties'] !== undefined && made['additionalProperties'] === undefined && made['x-kubernetes-preserve-unknown-fields'] !== true;
+  return {
+    ...made,
+    ...(closed ? { additionalProperties: false } : {}),
+    ...(nullable === true && typeof made['type'] === 'string' ? { type: [made['type'], 'null'] } : {}),
+  };
 }
 
 /** An ExpansionTemplate. */

@@ -66,7 +66,11 @@ export type Constraint = {
 /** Makes a Pod out of a workload before constraints are asked (Gatekeeper's ExpansionTemplate). */
 export type Expansion = {
   readonly name: string;
-  readonly applyTo: readonly { readonly groups: readonly string[]; readonly versions: readonly string[]; readonly kinds: readonly string[] }[];
+  readonly applyTo: readonly {
+    readonly groups: readonly string[];
+    readonly versions: readonly string[];
+    readonly kinds: readonly string[];
+  }[];
   readonly templateSource: string;
   readonly generated: { readonly group: string; readonly version: string; readonly kind: string };
   readonly action?: 'deny' | 'warn' | 'dryrun';
@@ -113,5 +117,11 @@ export function entryOf(entrypoint: string): Entry | undefined {
   if (match === null || namespace === '') return undefined;
   const action = match[1] === 'warn' ? 'warn' : match[1] === 'exception' ? 'exception' : 'deny';
   const own = namespace === 'countersign.object' || namespace === 'countersign.change';
-  return { entrypoint, convention: own ? (namespace.slice('countersign.'.length) as 'object' | 'change') : 'conftest', action, namespace, name };
+  return {
+    entrypoint,
+    convention: own ? (namespace.slice('countersign.'.length) as 'object' | 'change') : 'conftest',
+    action,
+    namespace,
+    name,
+  };
 }

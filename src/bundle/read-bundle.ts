@@ -29,7 +29,9 @@ export async function readBundle(archive: Uint8Array, name: string): Promise<Pol
   if (wasm === undefined) throw unusable('it has no `policy.wasm`');
   const data = Buffer.from(files.get('data.json') ?? '{}').toString('utf8');
   const module = await RegoModule.open(wasm, data).catch((thrown: unknown) => {
-    throw thrown instanceof CountersignError ? unusable(thrown.message.replace(/^the compiled rules cannot be used: /, ''), thrown) : thrown;
+    throw thrown instanceof CountersignError
+      ? unusable(thrown.message.replace(/^the compiled rules cannot be used: /, ''), thrown)
+      : thrown;
   });
   const written = files.get('countersign.json');
   const manifest = written === undefined ? inferred([...module.entrypoints.keys()]) : readManifest(written, unusable);
@@ -43,7 +45,11 @@ export async function readBundle(archive: Uint8Array, name: string): Promise<Pol
 function readManifest(bytes: Uint8Array, unusable: (why: string, cause?: unknown) => CountersignError): BundleManifest {
   try {
     const manifest = JSON.parse(Buffer.from(bytes).toString('utf8')) as BundleManifest;
-    if (manifest.v !== 1 || ![manifest.entries, manifest.rules, manifest.templates, manifest.constraints, manifest.expansions].every(Array.isArray)) throw new Error('another version');
+    if (
+      manifest.v !== 1 ||
+      ![manifest.entries, manifest.rules, manifest.templates, manifest.constraints, manifest.expansions].every(Array.isArray)
+    )
+      throw new Error('another version');
     return manifest;
   } catch (cause) {
     throw unusable(`its \`countersign.json\` cannot be read (${messageOf(cause)}): it was built by another version`, cause);
@@ -51,5 +57,13 @@ function readManifest(bytes: Uint8Array, unusable: (why: string, cause?: unknown
 }
 
 function inferred(entrypoints: readonly string[]): BundleManifest {
-  return { v: 1, opa: '', entries: entrypoints.map(entryOf).filter((e) => e !== undefined), rules: [], templates: [], constraints: [], expansions: [] };
+  return {
+    v: 1,
+    opa: '',
+    entries: entrypoints.map(entryOf).filter((e) => e !== undefined),
+    rules: [],
+    templates: [],
+    constraints: [],
+    expansions: [],
+  };
 }

@@ -1,10 +1,13 @@
 import type { ProcessSettings } from '../config/index.ts';
-import { assess } from '../gate/index.ts';
+import { assess, type Gate, ruledAt } from '../gate/index.ts';
 import { type NativeRepository, sourceRepository, type UserRepository } from '../git/index.ts';
-import { CountersignError, NO_REVISION } from '../model/index.ts';
-import { EXIT, type Io } from './io.ts';
+import { CountersignError, isNoRevision, NO_REVISION, refText, type Verdict, type Violation } from '../model/index.ts';
+import { ruleInfos } from '../policy/index.ts';
+import { type Finding, type Findings, type Form, fingerprint, printFindings, showFindingsText } from './findings.ts';
+import { EXIT, type Io, paint } from './io.ts';
 import { chooseEnvironment, openCheckout, openConfiguration, openGate } from './open.ts';
-import { showVerdict } from './show-verdict.ts';
+import { writeReports } from './reports-of.ts';
+import { showVerdictEnd, showVerdictHead } from './show-verdict.ts';
 
 export type CheckOptions = {
   repo: string;
@@ -15,10 +18,23 @@ export type CheckOptions = {
   head: string;
   remote: string;
   fetch: boolean;
-  output: 'text' | 'json';
+  output: Form;
+  report?: string[];
+  all?: boolean;
+  failOnWarn?: boolean;
+  explain?: string;
+  trace?: boolean;
+  manifests?: string[];
+  policy?: string[];
+  data?: string[];
+  parameters?: string[];
+  combine?: boolean;
 };
+
 /** `countersign check`: the verdict the cluster would give, before the merge. Records nothing, so it can allow nothing. */
 export async function check(options: CheckOptions, settings: ProcessSettings, io: Io): Promise<number> {
+  if (options.explain !== undefined) return (await import('./explain.ts')).explain(options.explain, options.policy ?? [], settings, io);
+  if (options.manifests !== undefined) return (await import('./check-files.ts')).checkFiles(options, settings, io);
   const configuration = openConfiguration(options);
   const environment = chooseEnvironment(configuration, options.environment);
   const { user, repository } = await openCheckout(options.repo, settings);
@@ -26,13 +42,74 @@ export async function check(options: CheckOptions, settings: ProcessSettings, io
     if (options.fetch && (await user.config(`remote.${options.remote}.url`)) !== undefined) await user.fetchApprovals(options.remote);
     const head = await user.commit(options.head);
     const from = await findBase(user, repository, options, environment.spec.source, head, settings);
-    const opened = await openGate(configuration, environment, sourceRepository(repository), () => new Date());
-    const { verdict } = await assess(opened.gate, from, head).finally(opened.close);
-    io.out(options.output === 'json' ? `${JSON.stringify(verdict, null, 2)}\n` : showVerdict(verdict, io));
-    return verdict.outcome === 'allowed' ? EXIT.yes : EXIT.no;
+    const { gate, close } = await openGate(configuration, environment, sourceRepository(repository), () => new Date());
+    try {
+      const { verdict } = await assess(gate, from, head);
+      const found = await told(gate, verdict, from);
+      writeReports(options.report ?? [], found);
+      if (options.trace === true) await showTrace(gate, head, io);
+      if (options.output === 'json') io.out(`${JSON.stringify({ ...verdict, findings: found.findings, fixed: found.fixed }, null, 2)}\n`);
+      else if (options.output === 'text')
+        io.out(
+          `${showVerdictHead(verdict, io)}${spaced(showFindingsText(found, io, { all: options.all === true }))}${showVerdictEnd(verdict, io)}`,
+        );
+      else io.out(printFindings(options.output, found));
+      const warned = options.failOnWarn === true && verdict.warnings.length > 0;
+      return verdict.outcome === 'allowed' && !warned ? EXIT.yes : EXIT.no;
+    } finally {
+      await close();
+    }
   } finally {
     repository.close();
   }
+}
+
+function spaced(text: string): string {
+  return text === '' ? '' : `\n${text}`;
+}
+
+// What the base had already is told apart from what the change brings, and from what it puts right.
+async function told(gate: Gate, verdict: Verdict, from: string): Promise<Findings> {
+  const before = isNoRevision(from)
+    ? []
+    : await ruledAt(gate, from).then(
+        (r) => r.violations,
+        () => [],
+      );
+  const was = new Map(before.map((v) => [fingerprint(v), v]));
+  const is = new Set([...verdict.violations, ...(verdict.waived ?? [])].map(fingerprint));
+  const state = (v: Violation): Pick<Finding, 'state'> =>
+    v.rule === undefined ? {} : { state: was.has(fingerprint(v)) ? 'existing' : 'new' };
+  const findings = (
+    [
+      ['error', verdict.violations],
+      ['warning', verdict.warnings],
+      ['note', verdict.waived ?? []],
+    ] as const
+  ).flatMap(([level, all]) => all.map((v): Finding => ({ ...v, level, ...state(v) })));
+  const rules = await gate.rules(verdict.tree, gate.trust);
+  return {
+    outcome: verdict.outcome,
+    findings,
+    fixed: [...was].filter(([key]) => !is.has(key)).map(([, v]) => v),
+    objects: verdict.objects,
+    rules: ruleInfos(rules.bundles),
+  };
+}
+
+async function showTrace(gate: Gate, head: string, io: Io): Promise<void> {
+  const { trace, objects } = await ruledAt(gate, head, true);
+  io.err(
+    `${paint(
+      io,
+      'dim',
+      `trace: ${objects.length} objects (${objects
+        .slice(0, 3)
+        .map((o) => refText(o.ref))
+        .join(', ')}${objects.length > 3 ? ', …' : ''})`,
+    )}\n`,
+  );
+  for (const line of trace) io.err(`${paint(io, 'dim', 'trace:')} ${line}\n`);
 }
 
 // Named, told by the CI at hand, or where the head left the environment's branch.

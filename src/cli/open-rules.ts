@@ -18,7 +18,11 @@ type Loaded = { readonly name: string; readonly archive: Uint8Array; readonly si
 export type RulesOptions = { readonly git?: { file: string; path: string } | undefined; readonly threads?: number };
 
 /** The rules of an environment as the gate asks for them, and how to end their threads. */
-export function openRules(environment: Environment, repository: Pick<SourceRepository, 'files' | 'blob'>, options: RulesOptions = {}): { readonly rules: OpenRules; readonly close: () => Promise<void> } {
+export function openRules(
+  environment: Environment,
+  repository: Pick<SourceRepository, 'files' | 'blob'>,
+  options: RulesOptions = {},
+): { readonly rules: OpenRules; readonly close: () => Promise<void> } {
   const { bundles, deadline } = environment.spec.policies;
   const fixed = new Map<BundleSource, Promise<Loaded>>();
   const read = new Map<string, PolicyBundle>();
@@ -37,7 +41,11 @@ export function openRules(environment: Environment, repository: Pick<SourceRepos
     read.set(key, bundle);
     await refuseUnsigned(source, bundle, signature, store);
     if ('file' in source && source.sha256 !== undefined && source.sha256 !== bundle.digest)
-      throw new CountersignError('policy-unusable', `the policy bundle \`${name}\` has the digest ${bundle.digest.slice(0, 12)}…, not ${source.sha256.slice(0, 12)}…`, { hint: 'correct `sha256`, or put the right bundle there' });
+      throw new CountersignError(
+        'policy-unusable',
+        `the policy bundle \`${name}\` has the digest ${bundle.digest.slice(0, 12)}…, not ${source.sha256.slice(0, 12)}…`,
+        { hint: 'correct `sha256`, or put the right bundle there' },
+      );
     return bundle;
   };
   const rules: OpenRules = async (tree, store) => {
@@ -50,7 +58,10 @@ export function openRules(environment: Environment, repository: Pick<SourceRepos
       pools.delete(old);
       void pool.close();
     }
-    const pool = new PolicyPool(opened, { deadline: durationMs(deadline), ...(options.threads === undefined ? {} : { threads: options.threads }) });
+    const pool = new PolicyPool(opened, {
+      deadline: durationMs(deadline),
+      ...(options.threads === undefined ? {} : { threads: options.threads }),
+    });
     pools.set(key, pool);
     return pool;
   };
@@ -60,7 +71,11 @@ export function openRules(environment: Environment, repository: Pick<SourceRepos
 async function refuseUnsigned(source: BundleSource, bundle: PolicyBundle, signature: string | undefined, store: TrustStore): Promise<void> {
   if (!('signedBy' in source) || source.signedBy === undefined) return;
   const refuse = (why: string) =>
-    new CountersignError('policy-unusable', `the policy bundle \`${bundle.name}\` is not signed by one of ${source.signedBy?.map((s) => `\`${s}\``).join(', ')}: ${why}`, { hint: 'have one of them run `countersign policy sign`' });
+    new CountersignError(
+      'policy-unusable',
+      `the policy bundle \`${bundle.name}\` is not signed by one of ${source.signedBy?.map((s) => `\`${s}\``).join(', ')}: ${why}`,
+      { hint: 'have one of them run `countersign policy sign`' },
+    );
   if (signature === undefined) throw refuse('there is no signature beside it');
   const verified = await verifyDetached('bundle', { sha256: bundle.digest }, signature, store, Date.now());
   if (verified.kind === 'refused') throw refuse(verified.reason);
@@ -68,10 +83,23 @@ async function refuseUnsigned(source: BundleSource, bundle: PolicyBundle, signat
 }
 
 async function loadFixed(source: Exclude<BundleSource, { path: string }>, options: RulesOptions): Promise<Loaded> {
-  if ('library' in source) return { name: 'shipped', archive: readOrExplain(SHIPPED_BUNDLE, 'in a checkout of Countersign, run `npm run build:policies`'), signature: undefined };
-  if ('file' in source) return { name: source.file, archive: readOrExplain(source.file, 'correct `spec.policies.bundles`'), signature: readIfThere(`${source.file}.sig`) };
+  if ('library' in source)
+    return {
+      name: 'shipped',
+      archive: readOrExplain(SHIPPED_BUNDLE, 'in a checkout of Countersign, run `npm run build:policies`'),
+      signature: undefined,
+    };
+  if ('file' in source)
+    return {
+      name: source.file,
+      archive: readOrExplain(source.file, 'correct `spec.policies.bundles`'),
+      signature: readIfThere(`${source.file}.sig`),
+    };
   if ('oci' in source) {
-    const credentials = source.credentialsFile === undefined ? undefined : readOrExplain(source.credentialsFile, 'a file with `user:password`').toString('utf8').trim();
+    const credentials =
+      source.credentialsFile === undefined
+        ? undefined
+        : readOrExplain(source.credentialsFile, 'a file with `user:password`').toString('utf8').trim();
     const ca = source.caFile === undefined ? undefined : readOrExplain(source.caFile, 'a PEM file').toString('utf8');
     return { name: source.oci, ...(await pullBundle(source.oci, { credentials, ca })) };
   }
@@ -79,7 +107,10 @@ async function loadFixed(source: Exclude<BundleSource, { path: string }>, option
 }
 
 // The other repository is fetched into a place of its own each time it is opened; its commit is pinned.
-async function fromRepository({ url, branch, commit, path }: { url: string; branch: string; commit: string; path: string }, options: RulesOptions): Promise<Loaded> {
+async function fromRepository(
+  { url, branch, commit, path }: { url: string; branch: string; commit: string; path: string },
+  options: RulesOptions,
+): Promise<Loaded> {
   const directory = mkdtempSync(join(tmpdir(), 'countersign-policies-'));
   const repository = openRepository(join(directory, 'git'), options.git);
   try {
@@ -97,9 +128,16 @@ async function fromTree(repository: Pick<SourceRepository, 'files' | 'blob'>, tr
   const files = await repository.files(tree, directory);
   const find = (name: string) => files.find((f) => f.path === name && f.mode.startsWith('100'));
   const file = find(path);
-  if (file === undefined) throw new CountersignError('policy-unusable', `there is no policy bundle \`${path}\` in the repository`, { hint: 'build it with `countersign policy build` and commit it' });
+  if (file === undefined)
+    throw new CountersignError('policy-unusable', `there is no policy bundle \`${path}\` in the repository`, {
+      hint: 'build it with `countersign policy build` and commit it',
+    });
   const signature = find(`${path}.sig`);
-  return { name: path, archive: await repository.blob(file.blob), signature: signature === undefined ? undefined : Buffer.from(await repository.blob(signature.blob)).toString('utf8') };
+  return {
+    name: path,
+    archive: await repository.blob(file.blob),
+    signature: signature === undefined ? undefined : Buffer.from(await repository.blob(signature.blob)).toString('utf8'),
+  };
 }
 
 function readOrExplain(file: string, hint: string): Buffer {

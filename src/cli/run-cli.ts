@@ -3,6 +3,7 @@ import { readProcessSettings } from '../config/index.ts';
 import type { ApprovalsImportOptions, ApprovalsListOptions, ApprovalsVerifyOptions } from './approvals.ts';
 import type { ApproveOptions } from './approve.ts';
 import type { CheckOptions } from './check.ts';
+import { FORMS } from './findings.ts';
 import type { InitOptions } from './init.ts';
 import { EXIT, fail, type Io } from './io.ts';
 import type { LedgerVerifyOptions } from './ledger.ts';
@@ -51,7 +52,7 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
     program,
     'check',
     'say before the merge what the gate will say after it',
-    '\nExample:\n  countersign check --base origin/main --head HEAD',
+    '\nExamples:\n  countersign check --base origin/main --head HEAD\n  countersign check --output github --report sarif=countersign.sarif\n  countersign check --manifests deploy/ --policy policy/\n  helm template chart/ | countersign check --manifests -\n  countersign check --explain privileged',
   )
     .addOption(repo())
     .addOption(config())
@@ -61,7 +62,20 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
     .option('--head <commit>', 'what is to be applied', 'HEAD')
     .option('--remote <name>', 'where approvals are fetched from', 'origin')
     .option('--no-fetch', 'use only the approvals that are here already')
-    .addOption(output('text', 'json'))
+    .option('--all', 'show everything, also what was there before the change', false)
+    .option('--fail-on-warn', 'say no to warnings as well', false)
+    .option('--explain <rule>', 'tell what a rule asks and how to meet it')
+    .option('--trace', 'show what rules print with `print` and `trace`', false)
+    .option('--manifests <path...>', 'check plain files instead: directories, files, or `-` for what is piped in')
+    .option(
+      '--policy <path...>',
+      'rules for --manifests: bundles, or directories with Rego, templates and constraints (default: the shipped library)',
+    )
+    .option('--data <path...>', 'data for the rules of --policy')
+    .option('--parameters <name=value...>', 'parameters for the rules of --policy, or a YAML file with them')
+    .option('--combine', 'give the rules of --policy all documents at once, as Conftest does', false)
+    .option('--report <form=file...>', 'write the findings into files as well')
+    .addOption(output(...FORMS))
     .action(async (options: CheckOptions) => done(await (await import('./check.ts')).check(options, settings, io)));
 
   add(

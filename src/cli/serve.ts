@@ -140,7 +140,9 @@ async function openLoops(
       const repository = repositories.get(directory) ?? openRepository(directory, gitProgram(settings));
       if (!repositories.has(directory)) closing.push(() => repository.close());
       repositories.set(directory, repository);
-      const opened = await openGate(configuration, environment, sourceRepository(repository), () => new Date(), { git: gitProgram(settings) });
+      const opened = await openGate(configuration, environment, sourceRepository(repository), () => new Date(), {
+        git: gitProgram(settings),
+      });
       closing.push(opened.close);
       const gate = {
         ...opened.gate,

@@ -1,8 +1,8 @@
 import type { CommitVerdict, Verdict, Violation } from '../model/index.ts';
 import { type Io, paint, plain } from './io.ts';
 
-/** A verdict for people: every reason with its place and what to do, then one line that says it all. */
-export function showVerdict(verdict: Verdict, io: Io): string {
+/** The head of a verdict for people: which change, who signed, who approved. */
+export function showVerdictHead(verdict: Verdict, io: Io): string {
   const head = `${paint(io, 'bold', verdict.environment)}  ${short(verdict.from)}..${short(verdict.to)}  ${count(verdict.commits.length, 'commit')}, ${count(verdict.objects, 'object')}`;
   const commits = verdict.commits.map(
     (c) =>
@@ -12,17 +12,22 @@ export function showVerdict(verdict: Verdict, io: Io): string {
     (a) =>
       `  ${paint(io, 'green', '✓')} approved by ${a.principal}  ${paint(io, 'dim', `${a.class}${a.match === 'exact' ? '' : `, ${a.match}`}  ${plain(a.reason)}`)}`,
   );
-  const more = verdict.warnings.length === 0 ? '' : `, ${count(verdict.warnings.length, 'warning')}`;
+  return [head, ...commits, ...approvals].map((l) => `${l}\n`).join('');
+}
+
+/** Its last lines: the outcome in a word, and what it rests on. */
+export function showVerdictEnd(verdict: Verdict, io: Io): string {
+  const waived = verdict.waived === undefined ? '' : `, ${verdict.waived.length} waived`;
+  const more = `${verdict.warnings.length === 0 ? '' : `, ${count(verdict.warnings.length, 'warning')}`}${waived}`;
   const end =
     verdict.outcome === 'allowed'
       ? `${paint(io, 'green', 'allowed')}${more}`
       : `${paint(io, 'red', 'denied')}: ${count(verdict.violations.length, 'violation')}${more}`;
-  const findings = showFindings(verdict.violations, verdict.warnings, io);
   const time =
     verdict.consulted.time === 'ledger'
       ? []
       : [paint(io, 'dim', 'judged as of now: there is no ledger here that says when a commit was first seen')];
-  return [head, ...commits, ...approvals, ...(findings === '' ? [] : ['', findings]), '', end, ...time, ''].join('\n');
+  return ['', end, ...time, ''].join('\n');
 }
 
 /** Violations and warnings, each with its place and what to do. */

@@ -101,7 +101,8 @@ export function readWaiver(text: string, file: string): { readonly document: Wai
   const problems: Problem[] = [];
   const documents = parseDocuments(text, file, problems);
   const [first] = documents;
-  if (problems.length === 0 && (first === undefined || documents.length !== 1)) problems.push({ file, line: 1, path: '', text: `expected one Waiver, found ${documents.length} documents` });
+  if (problems.length === 0 && (first === undefined || documents.length !== 1))
+    problems.push({ file, line: 1, path: '', text: `expected one Waiver, found ${documents.length} documents` });
   const parsed = first === undefined ? undefined : checkAgainst(waiverSchema, file, first, problems);
   if (problems.length > 0 || parsed === undefined || first === undefined) throw invalid(problems);
   return { document: parsed, line: first.line };
@@ -295,10 +296,14 @@ function isAddress(url: string): boolean {
 
 function absoluteBundle(source: BundleSource, here: string): BundleSource {
   if ('file' in source) return { ...source, file: resolve(here, source.file) };
-  if ('repository' in source && !isAddress(source.repository.url)) return { ...source, repository: { ...source.repository, url: resolve(here, source.repository.url) } };
+  if ('repository' in source && !isAddress(source.repository.url))
+    return { ...source, repository: { ...source.repository, url: resolve(here, source.repository.url) } };
   if (!('oci' in source)) return source;
   const files = ['credentialsFile', 'caFile'] as const;
-  return { ...source, ...Object.fromEntries(files.flatMap((key) => (source[key] === undefined ? [] : [[key, resolve(here, source[key])]]))) };
+  return {
+    ...source,
+    ...Object.fromEntries(files.flatMap((key) => (source[key] === undefined ? [] : [[key, resolve(here, source[key])]]))),
+  };
 }
 
 type Credentials = NonNullable<Environment['spec']['source']['credentials']>;

@@ -18,6 +18,16 @@ export function readProcessSettings(env: NodeJS.ProcessEnv = process.env): Proce
     kubeconfig: env.KUBECONFIG,
     noColor: (env.NO_COLOR ?? '') !== '',
     logLevel: env.COUNTERSIGN_LOG_LEVEL ?? 'info',
-    ciBase: env.CI_MERGE_REQUEST_DIFF_BASE_SHA ?? (env.GITHUB_BASE_REF ? `origin/${env.GITHUB_BASE_REF}` : undefined),
+    ciBase: env.CI_MERGE_REQUEST_DIFF_BASE_SHA ?? originBranch(env),
   };
+}
+
+// GitHub and Gitea, Jenkins, Azure Pipelines and Bitbucket each name the branch a request is to be merged into.
+function originBranch(env: NodeJS.ProcessEnv): string | undefined {
+  const branch =
+    env.GITHUB_BASE_REF ||
+    env.CHANGE_TARGET ||
+    env.SYSTEM_PULLREQUEST_TARGETBRANCH?.replace(/^refs\/heads\//, '') ||
+    env.BITBUCKET_PR_DESTINATION_BRANCH;
+  return branch ? `origin/${branch}` : undefined;
 }

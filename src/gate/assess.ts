@@ -15,7 +15,16 @@ import {
   type VerifiedChange,
   type Violation,
 } from '../model/index.ts';
-import { applyWaivers, changedObjects, changeInput, digestOfBundles, evaluateChange, evaluateObjects, type Found, type PolicyPool } from '../policy/index.ts';
+import {
+  applyWaivers,
+  changedObjects,
+  changeInput,
+  digestOfBundles,
+  evaluateChange,
+  evaluateObjects,
+  type Found,
+  type PolicyPool,
+} from '../policy/index.ts';
 import { type Rendering, render } from '../render/index.ts';
 import {
   examineCommits,
@@ -130,6 +139,20 @@ export async function recall(
   return allow(gate.environment, recorded.entry.to, verdictIndex, objects);
 }
 
+/** What the rules in force at a commit say of its objects; signatures and approvals are not asked. */
+export async function ruledAt(gate: Gate, commit: string, trace = false): Promise<Found & { readonly objects: readonly RenderedObject[] }> {
+  const tree = await gate.repository.tree(commit);
+  const { objects } = await renderTree(gate, tree);
+  const { metadata, spec } = gate.environment;
+  const found = await evaluateObjects(await gate.rules(tree, gate.trust), objects, {
+    environment: metadata.name,
+    parameters: spec.policies.parameters,
+    now: gate.clock(),
+    trace,
+  });
+  return { ...found, objects };
+}
+
 /** Leave to own nothing any more: what a first revision wrote before it failed is taken away under its own verdict. */
 export function allowNothing(environment: Environment, verdictIndex: number): AllowedRevision {
   return allow(environment, NO_REVISION, verdictIndex, []);
@@ -177,7 +200,10 @@ async function judge(gate: Gate, from: string, to: string, tree: string): Promis
   const scope = { environment: environment.metadata.name, parameters: environment.spec.policies.parameters, now };
   const { commits, approvals, rollback, change } = trusted;
   const onObjects = await evaluateObjects(rules, rendering.objects, scope);
-  const onChange = change === undefined ? NOTHING_FOUND : await ruleChange(gate, rules, { change, commits, store: trusted.store, from, to }, rendering.objects, scope);
+  const onChange =
+    change === undefined
+      ? NOTHING_FOUND
+      : await ruleChange(gate, rules, { change, commits, store: trusted.store, from, to }, rendering.objects, scope);
   const { waivers, refused } = await readWaivers(gate, tree, trusted.store, now.getTime());
   const ruled = applyWaivers([...onObjects.violations, ...onChange.violations], waivers, scope.environment, now.getTime());
   return {
@@ -199,10 +225,22 @@ async function judge(gate: Gate, from: string, to: string, tree: string): Promis
 
 const NOTHING_FOUND: Found = { violations: [], warnings: [], exempt: [], trace: [] };
 
-type Verified = { readonly change: VerifiedChange; readonly commits: readonly CommitVerdict[]; readonly store: TrustStore; readonly from: string; readonly to: string };
+type Verified = {
+  readonly change: VerifiedChange;
+  readonly commits: readonly CommitVerdict[];
+  readonly store: TrustStore;
+  readonly from: string;
+  readonly to: string;
+};
 
 // The objects as they were are rendered only where a rule may want them.
-async function ruleChange(gate: Gate, rules: PolicyPool, { change, commits, store, from, to }: Verified, after: readonly RenderedObject[], scope: { environment: string; parameters: Record<string, unknown>; now: Date }): Promise<Found> {
+async function ruleChange(
+  gate: Gate,
+  rules: PolicyPool,
+  { change, commits, store, from, to }: Verified,
+  after: readonly RenderedObject[],
+  scope: { environment: string; parameters: Record<string, unknown>; now: Date },
+): Promise<Found> {
   if (!rules.bundles.some((b) => b.manifest.entries.some((e) => e.convention === 'change'))) return NOTHING_FOUND;
   const before = isNoRevision(from) ? [] : (await renderTree(gate, await gate.repository.tree(from))).objects;
   const signers = new Map(commits.map((v) => [v.commit, v.signer?.principal ?? '']));
@@ -226,7 +264,12 @@ export type TrustAssessment = {
 };
 
 /** Judges every commit and approval of `from..to`; what is met for the first time goes on the ledger before that. */
-export async function assessTrust(gate: Omit<Gate, 'rules' | 'openWaiver'>, from: string, to: string, tree: string): Promise<TrustAssessment> {
+export async function assessTrust(
+  gate: Omit<Gate, 'rules' | 'openWaiver'>,
+  from: string,
+  to: string,
+  tree: string,
+): Promise<TrustAssessment> {
   const { environment, repository, recorder } = gate;
   const started = !isNoRevision(from);
   const { store, line } = await trustInForce({ ...gate, ledger: recorder }, from, started);
@@ -287,7 +330,13 @@ async function see(
 }
 
 // The history of the last look is taken over where this one only goes on from it.
-async function examineAll({ repository, known }: Omit<Gate, 'rules' | 'openWaiver'>, source: HistorySource, from: string, to: string, store: TrustStore) {
+async function examineAll(
+  { repository, known }: Omit<Gate, 'rules' | 'openWaiver'>,
+  source: HistorySource,
+  from: string,
+  to: string,
+  store: TrustStore,
+) {
   const last = known?.last(store, from);
   const goesOn = last !== undefined && (await repository.isAncestor(last.to, to));
   const examined = goesOn ? [...last.examined] : [];

@@ -4,7 +4,7 @@
  * Refuses on any doubt; reaches Git, ledger and clock only through the small interfaces in `ports.ts`.
  */
 export { type AdmissionDecision, type AdmissionRequest, type AdmissionScope, admit } from './admit.ts';
-export { type Assessment, allowNothing, assess, assessTrust, type Gate, recall } from './assess.ts';
+export { type Assessment, allowNothing, assess, assessTrust, type Gate, recall, ruledAt } from './assess.ts';
 export { type EnvironmentState, environmentState } from './environment-state.ts';
 export { momentsOf } from './first-seen.ts';
 export type { LedgerView, OpenPolicy, OpenRules, OpenWaiver, Recorder, SourceRepository } from './ports.ts';

@@ -8,7 +8,11 @@ const MAX_WAIVER = 64 * 1024;
 
 /** The waivers of a tree whose signatures count, ended ones too, and warnings about those that do not. */
 export async function readWaivers(
-  gate: { readonly environment: Environment; readonly repository: Pick<SourceRepository, 'files' | 'blob'>; readonly openWaiver: OpenWaiver },
+  gate: {
+    readonly environment: Environment;
+    readonly repository: Pick<SourceRepository, 'files' | 'blob'>;
+    readonly openWaiver: OpenWaiver;
+  },
   tree: string,
   store: TrustStore,
   now: number,
@@ -18,7 +22,12 @@ export async function readWaivers(
   const waivers: Waiver[] = [];
   const refused: Violation[] = [];
   const refuse = (path: string, code: string, reason: string, line = 1) => {
-    refused.push({ code, message: `the waiver in \`${path}\` does not count: ${reason}`, hint: 'make it with `countersign policy waive`', source: { file: path, line } });
+    refused.push({
+      code,
+      message: `the waiver in \`${path}\` does not count: ${reason}`,
+      hint: 'make it with `countersign policy waive`',
+      source: { file: path, line },
+    });
   };
   for (const { path } of files.slice(MAX_WAIVERS)) refuse(path, 'waiver-unusable', `there are more than ${MAX_WAIVERS}`);
   for (const { path, blob } of files.slice(0, MAX_WAIVERS)) {
@@ -32,9 +41,24 @@ export async function readWaivers(
       const verified = await verifyWaiver(document, source.url, store, now);
       const { rule, environments, subjects, reason, ticket } = document.spec;
       if (verified.kind === 'refused') refuse(path, verified.code, verified.reason, line);
-      else waivers.push({ name: document.metadata.name, rule, environments, subjects, reason, ticket, approver: verified.approver, until: verified.until, place: `${path}:${line}` });
+      else
+        waivers.push({
+          name: document.metadata.name,
+          rule,
+          environments,
+          subjects,
+          reason,
+          ticket,
+          approver: verified.approver,
+          until: verified.until,
+          place: `${path}:${line}`,
+        });
     } catch (thrown) {
-      refuse(path, 'waiver-unusable', thrown instanceof Error ? thrown.message.split('\n').slice(1).join('; ').trim() || messageOf(thrown) : messageOf(thrown));
+      refuse(
+        path,
+        'waiver-unusable',
+        thrown instanceof Error ? thrown.message.split('\n').slice(1).join('; ').trim() || messageOf(thrown) : messageOf(thrown),
+      );
     }
   }
   return { waivers, refused };

@@ -214,7 +214,11 @@ export const trustPolicySchema = z.strictObject({
   }),
 });
 
-const signedBy = z.array(name).min(1).optional().describe('Principals or groups of the TrustPolicy, one of whom must have signed the bundle (`countersign policy sign`).');
+const signedBy = z
+  .array(name)
+  .min(1)
+  .optional()
+  .describe('Principals or groups of the TrustPolicy, one of whom must have signed the bundle (`countersign policy sign`).');
 const bundleSource = z.union(
   [
     z.strictObject({ library: z.literal('shipped').describe('The rules that come with Countersign.') }),
@@ -263,8 +267,15 @@ export const waiverSchema = z.strictObject({
     subjects: z
       .array(
         z
-          .strictObject({ kind: z.string().min(1).optional(), namespace: z.string().min(1).optional(), name: z.string().min(1).optional(), file: z.string().min(1).optional() })
-          .refine((s) => Object.values(s).some((v) => v !== undefined), { error: 'at least one of `kind`, `namespace`, `name` and `file`' }),
+          .strictObject({
+            kind: z.string().min(1).optional(),
+            namespace: z.string().min(1).optional(),
+            name: z.string().min(1).optional(),
+            file: z.string().min(1).optional(),
+          })
+          .refine((s) => Object.values(s).some((v) => v !== undefined), {
+            error: 'at least one of `kind`, `namespace`, `name` and `file`',
+          }),
       )
       .min(1)
       .describe('What it is for; every field that is given must be the object’s.'),

@@ -17,7 +17,13 @@ export type Violation = {
   readonly title?: string;
   readonly controls?: readonly string[];
   /** The waiver that lets it pass, where one does. */
-  readonly waived?: { readonly waiver: string; readonly approver: string; readonly ticket: string; readonly reason: string; readonly until: string };
+  readonly waived?: {
+    readonly waiver: string;
+    readonly approver: string;
+    readonly ticket: string;
+    readonly reason: string;
+    readonly until: string;
+  };
 };
 
 /** How one commit of a change was judged. `signer` is there only when its signature proved one. */

@@ -4,7 +4,12 @@ import type { Finding, RequestFields, RunScope, Subject } from './judge-subject.
 import type { PolicyPool } from './policy-pool.ts';
 
 /** What every rule can read beside its subject, and the moment that it takes for now. */
-export type PolicyScope = { readonly environment: string; readonly parameters: Readonly<Record<string, unknown>>; readonly now: Date; readonly trace?: boolean };
+export type PolicyScope = {
+  readonly environment: string;
+  readonly parameters: Readonly<Record<string, unknown>>;
+  readonly now: Date;
+  readonly trace?: boolean;
+};
 
 /** The change as rules see it. */
 export type ChangeInput = {
@@ -20,7 +25,12 @@ export type ChangeInput = {
   }[];
   readonly approvers: readonly string[];
   /** `class` is A+, A, B or C: how strong the evidence is (docs/approval-format.md); `groups` are the approver's in the TrustPolicy. */
-  readonly approvals: readonly { readonly principal: string; readonly class: string; readonly match: string; readonly groups: readonly string[] }[];
+  readonly approvals: readonly {
+    readonly principal: string;
+    readonly class: string;
+    readonly match: string;
+    readonly groups: readonly string[];
+  }[];
   readonly rollback: boolean;
   readonly paths: readonly string[];
   /** Objects that are new, different or gone, as they were and as they will be. */
@@ -58,8 +68,20 @@ export function ruleInfos(bundles: readonly PolicyBundle[]): ReadonlyMap<string,
 }
 
 /** Runs the object rules on every object; `requests` has what an admission request adds. Findings are sorted, so that the same input gives the same bytes. */
-export async function evaluateObjects(pool: PolicyPool, objects: readonly RenderedObject[], scope: PolicyScope, request?: RequestFields): Promise<Found> {
-  const subjects = objects.map((o): Subject => ({ kind: 'object', json: JSON.stringify(o.object), file: o.source.file, ...(request === undefined ? {} : { request }) }));
+export async function evaluateObjects(
+  pool: PolicyPool,
+  objects: readonly RenderedObject[],
+  scope: PolicyScope,
+  request?: RequestFields,
+): Promise<Found> {
+  const subjects = objects.map(
+    (o): Subject => ({
+      kind: 'object',
+      json: JSON.stringify(o.object),
+      file: o.source.file,
+      ...(request === undefined ? {} : { request }),
+    }),
+  );
   const judged = await pool.judge(subjects, runScope(scope, objects));
   const infos = ruleInfos(pool.bundles);
   return gathered(
@@ -92,16 +114,27 @@ export async function evaluateChange(pool: PolicyPool, change: ChangeInput, scop
 /** A document that is no Kubernetes object, or several together as `--combine` gives them; `place` says where a finding is. */
 export async function evaluateDocuments(
   pool: PolicyPool,
-  documents: readonly { readonly value: unknown; readonly file: string; readonly positionOf: RenderedObject['positionOf']; readonly combined?: boolean }[],
+  documents: readonly {
+    readonly value: unknown;
+    readonly file: string;
+    readonly positionOf: RenderedObject['positionOf'];
+    readonly combined?: boolean;
+  }[],
   scope: PolicyScope,
 ): Promise<Found> {
-  const subjects = documents.map(({ value, file, combined }): Subject => (combined === true ? { kind: 'combined', json: JSON.stringify(value) } : { kind: 'document', json: JSON.stringify(value), file }));
+  const subjects = documents.map(
+    ({ value, file, combined }): Subject =>
+      combined === true ? { kind: 'combined', json: JSON.stringify(value) } : { kind: 'document', json: JSON.stringify(value), file },
+  );
   const judged = await pool.judge(subjects, runScope(scope, []));
   const infos = ruleInfos(pool.bundles);
   return gathered(
     judged.flatMap(({ findings }, i) => {
       const d = documents[i] as (typeof documents)[number];
-      return sorted(findings).map((f) => ({ finding: f, violation: { ...plain(f, infos), message: f.message, source: { file: d.file, ...d.positionOf(f.path) } } }));
+      return sorted(findings).map((f) => ({
+        finding: f,
+        violation: { ...plain(f, infos), message: f.message, source: { file: d.file, ...d.positionOf(f.path) } },
+      }));
     }),
     judged.flatMap((j) => j.trace),
   );
@@ -110,7 +143,13 @@ export async function evaluateDocuments(
 function runScope(scope: PolicyScope, objects: readonly RenderedObject[]): RunScope {
   const namespaces = objects.filter((o) => o.ref.kind === 'Namespace').map((o) => [o.ref.name, o.object.metadata.labels ?? {}] as const);
   const { environment, parameters, now, trace } = scope;
-  return { environment, parameters, now: (BigInt(now.getTime()) * 1_000_000n).toString(), namespaces, ...(trace === undefined ? {} : { trace }) };
+  return {
+    environment,
+    parameters,
+    now: (BigInt(now.getTime()) * 1_000_000n).toString(),
+    namespaces,
+    ...(trace === undefined ? {} : { trace }),
+  };
 }
 
 function sorted(findings: readonly Finding[]): Finding[] {
@@ -133,7 +172,8 @@ function plain(f: Finding, infos: ReadonlyMap<string, RuleInfo>): Omit<Violation
 }
 
 function gathered(all: readonly { readonly finding: Finding; readonly violation: Violation }[], trace: readonly string[]): Found {
-  const of = (...actions: Finding['action'][]) => all.filter(({ finding }) => actions.includes(finding.action)).map(({ violation }) => violation);
+  const of = (...actions: Finding['action'][]) =>
+    all.filter(({ finding }) => actions.includes(finding.action)).map(({ violation }) => violation);
   return { violations: of('deny'), warnings: of('warn', 'dryrun'), exempt: of('exempt'), trace };
 }
 
@@ -145,7 +185,15 @@ export function changedObjects(before: readonly RenderedObject[], after: readonl
     const [old, now] = [was.get(key), is.get(key)];
     if (old !== undefined && now !== undefined && old.digest === now.digest) return [];
     const one = (now ?? old) as RenderedObject;
-    return [{ ...one.ref, file: one.source.file, action: old === undefined ? 'create' : now === undefined ? 'delete' : 'update', before: redacted(old), after: redacted(now) }];
+    return [
+      {
+        ...one.ref,
+        file: one.source.file,
+        action: old === undefined ? 'create' : now === undefined ? 'delete' : 'update',
+        before: redacted(old),
+        after: redacted(now),
+      },
+    ];
   });
   return found;
 }
@@ -155,7 +203,10 @@ function redacted(o: RenderedObject | undefined): unknown {
   if (o === undefined) return null;
   if (o.ref.kind !== 'Secret') return o.object;
   const hide = (v: unknown) => (typeof v === 'object' && v !== null ? Object.fromEntries(Object.keys(v).map((k) => [k, '(hidden)'])) : v);
-  return { ...o.object, ...Object.fromEntries(['data', 'stringData'].flatMap((k) => (o.object[k] === undefined ? [] : [[k, hide(o.object[k])]]))) };
+  return {
+    ...o.object,
+    ...Object.fromEntries(['data', 'stringData'].flatMap((k) => (o.object[k] === undefined ? [] : [[k, hide(o.object[k])]]))),
+  };
 }
 
 const DAYS = ['Sunday', 'Monday', 'Tuesday', 'Wednesday', 'Thursday', 'Friday', 'Saturday'];
@@ -174,7 +225,13 @@ export function changeInput(
     from: change.from,
     to: change.to,
     ref: change.ref,
-    commits: change.commits.map((c) => ({ id: c.id, subject: c.subject, author: person(c.author), committer: person(c.committer), signer: signers.get(c.id) ?? '' })),
+    commits: change.commits.map((c) => ({
+      id: c.id,
+      subject: c.subject,
+      author: person(c.author),
+      committer: person(c.committer),
+      signer: signers.get(c.id) ?? '',
+    })),
     approvers: [...new Set(change.approvals.map((a) => a.principal))].sort(),
     approvals: change.approvals.map((a) => ({ principal: a.principal, class: a.class, match: a.match, groups: groupsOf(a.principal) })),
     rollback: change.rollback,

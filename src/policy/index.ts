@@ -4,7 +4,18 @@
  * with its own code, never a pass.
  */
 
-export { type ChangeInput, changedObjects, changeInput, digestOfBundles, evaluateChange, evaluateDocuments, evaluateObjects, type Found, type PolicyScope, ruleInfos } from './evaluate.ts';
+export {
+  type ChangeInput,
+  changedObjects,
+  changeInput,
+  digestOfBundles,
+  evaluateChange,
+  evaluateDocuments,
+  evaluateObjects,
+  type Found,
+  type PolicyScope,
+  ruleInfos,
+} from './evaluate.ts';
 export type { RequestFields } from './judge-subject.ts';
 export { PolicyPool, type PoolOptions } from './policy-pool.ts';
 export { applyWaivers, type Waived, type Waiver } from './waivers.ts';

@@ -92,7 +92,8 @@ export class LoadedRules {
 }
 
 function tooLarge(json: string): Finding | undefined {
-  if (json.length > MAX_INPUT) return broken('policy-input-too-large', `the input is larger than ${MAX_INPUT / 1024 / 1024} MiB, and no rule is asked`);
+  if (json.length > MAX_INPUT)
+    return broken('policy-input-too-large', `the input is larger than ${MAX_INPUT / 1024 / 1024} MiB, and no rule is asked`);
   let depth = 0;
   let inText = false;
   for (let i = 0; i < json.length; i++) {
@@ -102,7 +103,8 @@ function tooLarge(json: string): Finding | undefined {
       else if (c === 34) inText = false;
     } else if (c === 34) inText = true;
     else if (c === 123 || c === 91) {
-      if (++depth > MAX_DEPTH) return broken('policy-input-too-deep', `the input is nested more than ${MAX_DEPTH} deep, and no rule is asked`);
+      if (++depth > MAX_DEPTH)
+        return broken('policy-input-too-deep', `the input is nested more than ${MAX_DEPTH} deep, and no rule is asked`);
     } else if (c === 125 || c === 93) depth--;
   }
   return undefined;
@@ -122,14 +124,32 @@ type Ask = ReturnType<RegoModule['withInput']>;
 
 function ask(bundle: PolicyBundle, module: RegoModule, subject: Subject, scope: RunScope, context: BuiltinContext): Finding[] {
   const { entries, templates } = bundle.manifest;
-  const wanted = entries.filter((e) => (subject.kind === 'change' ? e.convention === 'change' : e.convention !== 'change') && (subject.kind === 'object' || subject.kind === 'change' || e.convention === 'conftest'));
+  const wanted = entries.filter(
+    (e) =>
+      (subject.kind === 'change' ? e.convention === 'change' : e.convention !== 'change') &&
+      (subject.kind === 'object' || subject.kind === 'change' || e.convention === 'conftest'),
+  );
   if (wanted.length === 0 && (templates.length === 0 || subject.kind !== 'object')) return [];
   const evaluate = module.withInput(subject.json, context);
   const around = (extra: object) => JSON.stringify({ environment: scope.environment, parameters: scope.parameters, ...extra });
-  const own = subject.kind === 'change' ? { object: around({}), path: ['change'] } : { object: around(subject.kind === 'object' ? { file: subject.file, ...(subject.request === undefined ? {} : { request: subject.request }) } : {}), path: ['object'] };
+  const own =
+    subject.kind === 'change'
+      ? { object: around({}), path: ['change'] }
+      : {
+          object: around(
+            subject.kind === 'object' ? { file: subject.file, ...(subject.request === undefined ? {} : { request: subject.request }) } : {},
+          ),
+          path: ['object'],
+        };
   return [
-    ...askEach(wanted.filter((e) => e.convention !== 'conftest'), (e) => evaluate(e.entrypoint, own)),
-    ...askConftest(wanted.filter((e) => e.convention === 'conftest'), evaluate),
+    ...askEach(
+      wanted.filter((e) => e.convention !== 'conftest'),
+      (e) => evaluate(e.entrypoint, own),
+    ),
+    ...askConftest(
+      wanted.filter((e) => e.convention === 'conftest'),
+      evaluate,
+    ),
     ...(subject.kind === 'object' && templates.length > 0 ? askConstraints(bundle, subject, scope, evaluate, module, context) : []),
   ];
 }
@@ -142,7 +162,9 @@ function askEach(entries: readonly Entry[], evaluate: (entry: Entry) => Value | 
     } catch (thrown) {
       return [failed(entry.entrypoint, thrown)];
     }
-    return answersOf(result, entry.entrypoint).map((answer) => findingOf(answer, entry.action === 'warn' ? 'warn' : 'deny', ruleName(entry)));
+    return answersOf(result, entry.entrypoint).map((answer) =>
+      findingOf(answer, entry.action === 'warn' ? 'warn' : 'deny', ruleName(entry)),
+    );
   });
 }
 
@@ -157,7 +179,10 @@ function askConftest(entries: readonly Entry[], evaluate: Ask): Finding[] {
   for (const entry of entries.filter((e) => e.action === 'exception')) {
     try {
       const result = evaluate(entry.entrypoint);
-      const names = result === undefined ? [] : listOf(result).flatMap((v) => (typeof v === 'string' ? [v] : listOf(v).filter((n) => typeof n === 'string')));
+      const names =
+        result === undefined
+          ? []
+          : listOf(result).flatMap((v) => (typeof v === 'string' ? [v] : listOf(v).filter((n) => typeof n === 'string')));
       exceptions.set(entry.namespace, new Set([...(exceptions.get(entry.namespace) ?? []), ...names]));
     } catch (thrown) {
       problems.push(failed(entry.entrypoint, thrown));
@@ -167,7 +192,8 @@ function askConftest(entries: readonly Entry[], evaluate: Ask): Finding[] {
   return [
     ...problems,
     ...asked.flatMap((entry) => {
-      const exempt = entry.action === 'deny' && (exceptions.get(entry.namespace)?.has(entry.name.replace(/^(deny|violation)_?/, '')) ?? false);
+      const exempt =
+        entry.action === 'deny' && (exceptions.get(entry.namespace)?.has(entry.name.replace(/^(deny|violation)_?/, '')) ?? false);
       const findings = askEach([entry], (e) => evaluate(e.entrypoint));
       return exempt ? findings.map((f) => (f.code === 'policy' ? { ...f, action: 'exempt' as const } : f)) : findings;
     }),
@@ -178,7 +204,14 @@ function listOf(value: Value): readonly Value[] {
   return value instanceof RegoSet ? value.sorted() : Array.isArray(value) ? (value as readonly Value[]) : [];
 }
 
-function askConstraints(bundle: PolicyBundle, subject: Extract<Subject, { kind: 'object' }>, scope: RunScope, evaluate: Ask, module: RegoModule, context: BuiltinContext): Finding[] {
+function askConstraints(
+  bundle: PolicyBundle,
+  subject: Extract<Subject, { kind: 'object' }>,
+  scope: RunScope,
+  evaluate: Ask,
+  module: RegoModule,
+  context: BuiltinContext,
+): Finding[] {
   const { constraints, templates, expansions } = bundle.manifest;
   const points = new Map(templates.map((t) => [t.kind, t.entrypoint]));
   const namespaces = new Map(scope.namespaces);
@@ -195,7 +228,14 @@ function askConstraints(bundle: PolicyBundle, subject: Extract<Subject, { kind: 
   return [...own, ...made];
 }
 
-function askMatching(constraints: readonly Constraint[], points: ReadonlyMap<string, string>, object: KubernetesObject, request: RequestFields | undefined, evaluate: Ask, matched: ReturnType<typeof matchedOf>): Finding[] {
+function askMatching(
+  constraints: readonly Constraint[],
+  points: ReadonlyMap<string, string>,
+  object: KubernetesObject,
+  request: RequestFields | undefined,
+  evaluate: Ask,
+  matched: ReturnType<typeof matchedOf>,
+): Finding[] {
   const { name, namespace } = object.metadata ?? {};
   const group = groupOf(object.apiVersion);
   const kind = { group, version: group === '' ? object.apiVersion : object.apiVersion.slice(group.length + 1), kind: object.kind };
@@ -207,7 +247,10 @@ function askMatching(constraints: readonly Constraint[], points: ReadonlyMap<str
       const rule = `${constraint.kind}/${constraint.name}`;
       try {
         if (entrypoint === undefined) throw new CountersignError('policy-failed', `the constraint \`${rule}\` has no template`);
-        const result = evaluate(entrypoint, { object: JSON.stringify({ review, parameters: constraint.parameters ?? {} }), path: ['review', 'object'] });
+        const result = evaluate(entrypoint, {
+          object: JSON.stringify({ review, parameters: constraint.parameters ?? {} }),
+          path: ['review', 'object'],
+        });
         return answersOf(result, entrypoint).map((answer) => findingOf(answer, constraint.action, rule));
       } catch (thrown) {
         return [failed(rule, thrown)];
@@ -215,12 +258,23 @@ function askMatching(constraints: readonly Constraint[], points: ReadonlyMap<str
     });
 }
 
-type Answer = { readonly kind: 'finding'; readonly value: string | Record<string, unknown> } | { readonly kind: 'broken'; readonly finding: Finding };
+type Answer =
+  | { readonly kind: 'finding'; readonly value: string | Record<string, unknown> }
+  | { readonly kind: 'broken'; readonly finding: Finding };
 
 /** A rule answers with a set or list of texts and objects. Anything else is no answer, and denies. */
 function answersOf(result: Value | undefined, entrypoint: string): Answer[] {
   if (result === undefined)
-    return [{ kind: 'broken', finding: broken('policy-undefined', `the rules at \`${entrypoint}\` are undefined for this input`, 'write them as sets: `deny contains …` is empty where nothing is wrong') }];
+    return [
+      {
+        kind: 'broken',
+        finding: broken(
+          'policy-undefined',
+          `the rules at \`${entrypoint}\` are undefined for this input`,
+          'write them as sets: `deny contains …` is empty where nothing is wrong',
+        ),
+      },
+    ];
   const members = listOf(result);
   if (!(result instanceof RegoSet) && !Array.isArray(result)) return [wrongShape(entrypoint)];
   return members.map((member): Answer => {
@@ -232,7 +286,14 @@ function answersOf(result: Value | undefined, entrypoint: string): Answer[] {
 }
 
 function wrongShape(entrypoint: string): Answer {
-  return { kind: 'broken', finding: broken('policy-wrong-shape', `the rules at \`${entrypoint}\` answered with something that is no set of findings`, 'a finding is text, or an object with `msg` or `message`') };
+  return {
+    kind: 'broken',
+    finding: broken(
+      'policy-wrong-shape',
+      `the rules at \`${entrypoint}\` answered with something that is no set of findings`,
+      'a finding is text, or an object with `msg` or `message`',
+    ),
+  };
 }
 
 function findingOf(answer: Answer, action: Finding['action'], rule: string): Finding {
@@ -240,7 +301,9 @@ function findingOf(answer: Answer, action: Finding['action'], rule: string): Fin
   const { value } = answer;
   if (typeof value === 'string') return { action, code: 'policy', rule, message: value, path: [] };
   const word = (key: string): string | undefined => (typeof value[key] === 'string' ? value[key] : undefined);
-  const path = Array.isArray(value['path']) ? value['path'].filter((p): p is string | number => typeof p === 'string' || typeof p === 'number') : [];
+  const path = Array.isArray(value['path'])
+    ? value['path'].filter((p): p is string | number => typeof p === 'string' || typeof p === 'number')
+    : [];
   const [hint, severity] = [word('hint') ?? word('remediation'), word('severity')];
   return {
     action,

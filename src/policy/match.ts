@@ -14,13 +14,25 @@ export type Matched = {
 };
 
 /** Describes an object for matching. A Namespace is in itself. */
-export function matchedOf(object: KubernetesObject, namespaces: ReadonlyMap<string, Readonly<Record<string, string>>>, generated = false): Matched {
+export function matchedOf(
+  object: KubernetesObject,
+  namespaces: ReadonlyMap<string, Readonly<Record<string, string>>>,
+  generated = false,
+): Matched {
   const [group, kind] = [groupOf(object.apiVersion), object.kind];
   const name = object.metadata?.name ?? object.metadata?.['generateName'] ?? '';
   const isNamespace = kind === 'Namespace' && group === '';
   const namespace = isNamespace ? String(name) : (object.metadata?.namespace ?? '');
   const labels = object.metadata?.labels ?? {};
-  return { group, kind, namespace, name: String(name), labels, namespaceLabels: isNamespace ? labels : namespaces.get(namespace), generated };
+  return {
+    group,
+    kind,
+    namespace,
+    name: String(name),
+    labels,
+    namespaceLabels: isNamespace ? labels : namespaces.get(namespace),
+    generated,
+  };
 }
 
 export function groupOf(apiVersion: string): string {
@@ -36,13 +48,21 @@ export function groupOf(apiVersion: string): string {
 export function matches(match: Match, object: Matched): boolean {
   const clusterScoped = object.namespace === '' || (object.kind === 'Namespace' && object.group === '');
   return (
-    (match.kinds === undefined || match.kinds.length === 0 || match.kinds.some((k) => listed(k.apiGroups, object.group) && listed(k.kinds, object.kind))) &&
+    (match.kinds === undefined ||
+      match.kinds.length === 0 ||
+      match.kinds.some((k) => listed(k.apiGroups, object.group) && listed(k.kinds, object.kind))) &&
     scopeMatches(match.scope, clusterScoped) &&
-    (match.namespaces === undefined || match.namespaces.length === 0 || object.namespace === '' || match.namespaces.some((g) => globMatches(g, object.namespace))) &&
+    (match.namespaces === undefined ||
+      match.namespaces.length === 0 ||
+      object.namespace === '' ||
+      match.namespaces.some((g) => globMatches(g, object.namespace))) &&
     !(object.namespace !== '' && (match.excludedNamespaces ?? []).some((g) => globMatches(g, object.namespace))) &&
     (match.name === undefined || match.name === '' || globMatches(match.name, object.name)) &&
     (match.labelSelector === undefined || selects(match.labelSelector, object.labels)) &&
-    (match.namespaceSelector === undefined || object.namespace === '' || object.namespaceLabels === undefined || selects(match.namespaceSelector, object.namespaceLabels)) &&
+    (match.namespaceSelector === undefined ||
+      object.namespace === '' ||
+      object.namespaceLabels === undefined ||
+      selects(match.namespaceSelector, object.namespaceLabels)) &&
     (match.source === undefined || match.source === 'All' || (match.source === 'Generated') === object.generated)
   );
 }
@@ -88,7 +108,10 @@ function selects(selector: Selector, labels: Readonly<Record<string, string>>): 
 }
 
 /** The objects that a workload makes, by the bundle's ExpansionTemplates. */
-export function expanded(object: KubernetesObject, expansions: readonly Expansion[]): { readonly object: KubernetesObject; readonly path: readonly string[]; readonly expansion: Expansion }[] {
+export function expanded(
+  object: KubernetesObject,
+  expansions: readonly Expansion[],
+): { readonly object: KubernetesObject; readonly path: readonly string[]; readonly expansion: Expansion }[] {
   const [group, version] = object.apiVersion.includes('/') ? (object.apiVersion.split('/') as [string, string]) : ['', object.apiVersion];
   return expansions
     .filter((e) => e.applyTo.some((a) => a.groups.includes(group) && a.versions.includes(version) && a.kinds.includes(object.kind)))
@@ -97,7 +120,11 @@ export function expanded(object: KubernetesObject, expansions: readonly Expansio
       const template = path.reduce<unknown>((v, key) => (v as Record<string, unknown> | undefined)?.[key], object);
       if (typeof template !== 'object' || template === null) return [];
       const { group: g, version: v, kind } = expansion.generated;
-      const metadata = { ...(template as KubernetesObject).metadata, name: `${object.metadata.name}-${kind.toLowerCase()}`, ...(object.metadata.namespace === undefined ? {} : { namespace: object.metadata.namespace }) };
+      const metadata = {
+        ...(template as KubernetesObject).metadata,
+        name: `${object.metadata.name}-${kind.toLowerCase()}`,
+        ...(object.metadata.namespace === undefined ? {} : { namespace: object.metadata.namespace }),
+      };
       return [{ object: { ...(template as KubernetesObject), apiVersion: g === '' ? v : `${g}/${v}`, kind, metadata }, path, expansion }];
     });
 }

@@ -19,9 +19,23 @@ const DEADLINE = 2000; // a second below the three that an admission request has
 const START_DEADLINE = 30_000;
 const BATCH = 64; // subjects a message: few enough to share out, enough that messages cost nothing
 const HEAP_MIB = 512; // what a builtin may take in JavaScript; Wasm has its own limit
+const YOUNG_MIB = 8; // answers are short-lived: more would only be held, not used
 
-type Task = { readonly subjects: readonly Subject[]; readonly scope: RunScope; readonly done: (judged: readonly Judged[]) => void; readonly failed: (why: unknown) => void };
-type Thread = { readonly worker: Worker; readonly pulse: Int32Array; task: Task | undefined; ready: boolean; seen: number; since: number; memory: number };
+type Task = {
+  readonly subjects: readonly Subject[];
+  readonly scope: RunScope;
+  readonly done: (judged: readonly Judged[]) => void;
+  readonly failed: (why: unknown) => void;
+};
+type Thread = {
+  readonly worker: Worker;
+  readonly pulse: Int32Array;
+  task: Task | undefined;
+  ready: boolean;
+  seen: number;
+  since: number;
+  memory: number;
+};
 
 /**
  * Rules on threads of their own. A rule that takes too long, or more memory than there is, ends its thread and not the
@@ -38,7 +52,11 @@ export class PolicyPool {
 
   constructor(bundles: readonly PolicyBundle[], options: PoolOptions = {}) {
     this.bundles = bundles;
-    this.#options = { threads: options.threads ?? Math.min(4, availableParallelism()), deadline: options.deadline ?? DEADLINE, inventory: options.inventory };
+    this.#options = {
+      threads: options.threads ?? Math.min(4, availableParallelism()),
+      deadline: options.deadline ?? DEADLINE,
+      inventory: options.inventory,
+    };
   }
 
   /** Starts the threads before they are needed. */
@@ -91,11 +109,30 @@ export class PolicyPool {
   #start(): void {
     const pulse = new SharedArrayBuffer(8);
     const { inventory } = this.#options;
-    const worker = new Worker(new URL(`./policy-thread${extname(import.meta.url)}`, import.meta.url), { workerData: { bundles: this.bundles, inventory, pulse } satisfies ThreadData, resourceLimits: { maxOldGenerationSizeMb: HEAP_MIB } });
-    const thread: Thread = { worker, pulse: new Int32Array(pulse), task: undefined, ready: false, seen: 0, since: performance.now(), memory: 0 };
+    const worker = new Worker(new URL(`./policy-thread${extname(import.meta.url)}`, import.meta.url), {
+      workerData: { bundles: this.bundles, inventory, pulse } satisfies ThreadData,
+      resourceLimits: { maxOldGenerationSizeMb: HEAP_MIB, maxYoungGenerationSizeMb: YOUNG_MIB },
+    });
+    const thread: Thread = {
+      worker,
+      pulse: new Int32Array(pulse),
+      task: undefined,
+      ready: false,
+      seen: 0,
+      since: performance.now(),
+      memory: 0,
+    };
     this.#threads.add(thread);
     worker.on('message', (message: Answer | 'ready') => this.#heard(thread, message));
-    worker.on('error', (thrown) => this.#lost(thread, (thrown as { code?: string }).code === 'ERR_WORKER_OUT_OF_MEMORY' ? outOfMemory() : broken('policy-failed', `the thread of the rules ended: ${messageOf(thrown)}`), thrown));
+    worker.on('error', (thrown) =>
+      this.#lost(
+        thread,
+        (thrown as { code?: string }).code === 'ERR_WORKER_OUT_OF_MEMORY'
+          ? outOfMemory()
+          : broken('policy-failed', `the thread of the rules ended: ${messageOf(thrown)}`),
+        thrown,
+      ),
+    );
     worker.on('exit', () => this.#lost(thread, broken('policy-failed', 'the thread of the rules ended'), undefined));
   }
 
@@ -118,7 +155,8 @@ export class PolicyPool {
     if (!this.#threads.delete(thread)) return;
     const { task } = thread;
     if (!thread.ready) {
-      for (const waiting of this.#waiting.splice(0)) waiting.failed(thrown ?? new CountersignError('policy-unusable', 'the rules could not be loaded in time'));
+      for (const waiting of this.#waiting.splice(0))
+        waiting.failed(thrown ?? new CountersignError('policy-unusable', 'the rules could not be loaded in time'));
       return;
     }
     if (task !== undefined) this.#goOn(task, Atomics.load(thread.pulse, 0), finding);
@@ -128,7 +166,10 @@ export class PolicyPool {
   #goOn(task: Task, at: number, finding: Finding): void {
     const [before, after] = [task.subjects.slice(0, at), task.subjects.slice(at + 1)];
     const part = (subjects: readonly Subject[]) => (subjects.length === 0 ? Promise.resolve([]) : this.#enqueue(subjects, task.scope));
-    void Promise.all([part(before), part(after)]).then(([a, b]) => task.done([...a, { findings: [finding], trace: [] }, ...b]), task.failed);
+    void Promise.all([part(before), part(after)]).then(
+      ([a, b]) => task.done([...a, { findings: [finding], trace: [] }, ...b]),
+      task.failed,
+    );
   }
 
   #watch(): void {
@@ -141,7 +182,15 @@ export class PolicyPool {
         thread.seen = beat;
         thread.since = now;
       } else if (now - thread.since > this.#options.deadline) {
-        this.#lost(thread, broken('policy-timeout', `the rules took longer than ${this.#options.deadline} ms for this subject`, 'make the rule simpler, or give it less to walk through'), undefined);
+        this.#lost(
+          thread,
+          broken(
+            'policy-timeout',
+            `the rules took longer than ${this.#options.deadline} ms for this subject`,
+            'make the rule simpler, or give it less to walk through',
+          ),
+          undefined,
+        );
         void thread.worker.terminate();
         this.#dispatch();
       }

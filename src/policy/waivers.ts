@@ -6,7 +6,12 @@ export type Waiver = {
   /** A rule's name, whole. */
   readonly rule: string;
   readonly environments: readonly string[];
-  readonly subjects: readonly { readonly kind?: string | undefined; readonly namespace?: string | undefined; readonly name?: string | undefined; readonly file?: string | undefined }[];
+  readonly subjects: readonly {
+    readonly kind?: string | undefined;
+    readonly namespace?: string | undefined;
+    readonly name?: string | undefined;
+    readonly file?: string | undefined;
+  }[];
   readonly reason: string;
   readonly ticket: string;
   /** Who signed it. */
@@ -17,7 +22,13 @@ export type Waiver = {
 };
 
 /** A violation that a waiver lets pass, and which. */
-export type Waived = { readonly waiver: string; readonly approver: string; readonly ticket: string; readonly reason: string; readonly until: string };
+export type Waived = {
+  readonly waiver: string;
+  readonly approver: string;
+  readonly ticket: string;
+  readonly reason: string;
+  readonly until: string;
+};
 
 const SOON = 14 * 86_400_000; // two weeks: time enough to fix what is waived, or to ask again
 
@@ -25,7 +36,12 @@ const SOON = 14 * 86_400_000; // two weeks: time enough to fix what is waived, o
  * Tells violations that a waiver covers at this moment from those that stand, and warns of waivers that cover nothing, end
  * soon, or have ended while what they covered is still there.
  */
-export function applyWaivers(violations: readonly Violation[], waivers: readonly Waiver[], environment: string, now: number): { readonly standing: readonly Violation[]; readonly waived: readonly Violation[]; readonly warnings: readonly Violation[] } {
+export function applyWaivers(
+  violations: readonly Violation[],
+  waivers: readonly Waiver[],
+  environment: string,
+  now: number,
+): { readonly standing: readonly Violation[]; readonly waived: readonly Violation[]; readonly warnings: readonly Violation[] } {
   const here = waivers.filter((w) => w.environments.some((g) => globMatches(g, environment)));
   const used = new Map<Waiver, number>();
   const standing: Violation[] = [];
@@ -34,14 +50,36 @@ export function applyWaivers(violations: readonly Violation[], waivers: readonly
     const covering = violation.code === 'policy' ? here.filter((w) => covers(w, violation)) : [];
     for (const w of covering) used.set(w, (used.get(w) ?? 0) + 1);
     const inForce = covering.find((w) => now < w.until);
-    if (inForce !== undefined) waived.push({ ...violation, waived: { waiver: inForce.name, approver: inForce.approver, ticket: inForce.ticket, reason: inForce.reason, until: new Date(inForce.until).toISOString().slice(0, 10) } });
-    else if (covering[0] !== undefined) standing.push({ ...violation, hint: `the waiver \`${covering[0].name}\` ended on ${day(covering[0])}; ${violation.hint ?? 'fix it, or have a new one signed'}` });
+    if (inForce !== undefined)
+      waived.push({
+        ...violation,
+        waived: {
+          waiver: inForce.name,
+          approver: inForce.approver,
+          ticket: inForce.ticket,
+          reason: inForce.reason,
+          until: new Date(inForce.until).toISOString().slice(0, 10),
+        },
+      });
+    else if (covering[0] !== undefined)
+      standing.push({
+        ...violation,
+        hint: `the waiver \`${covering[0].name}\` ended on ${day(covering[0])}; ${violation.hint ?? 'fix it, or have a new one signed'}`,
+      });
     else standing.push(violation);
   }
   const warnings = here.flatMap((w): Violation[] => {
     const at = { source: placeOf(w) };
     if (!used.has(w)) return [{ code: 'waiver-unused', message: `the waiver \`${w.name}\` covers nothing`, hint: 'remove it', ...at }];
-    if (now < w.until && w.until - now < SOON) return [{ code: 'waiver-ends', message: `the waiver \`${w.name}\` for \`${w.rule}\` ends on ${day(w)}`, hint: `fix what it covers (${w.ticket}), or have a new one signed`, ...at }];
+    if (now < w.until && w.until - now < SOON)
+      return [
+        {
+          code: 'waiver-ends',
+          message: `the waiver \`${w.name}\` for \`${w.rule}\` ends on ${day(w)}`,
+          hint: `fix what it covers (${w.ticket}), or have a new one signed`,
+          ...at,
+        },
+      ];
     return [];
   });
   return { standing, waived, warnings };

@@ -24,7 +24,7 @@ export function text(value: Value | undefined): string {
   return value;
 }
 
-export function number(value: Value | undefined): number | RegoNumber {
+function number(value: Value | undefined): number | RegoNumber {
   if (typeof value !== 'number' && !(value instanceof RegoNumber)) throw new Undefined('not a number');
   return value;
 }

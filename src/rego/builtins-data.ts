@@ -1,7 +1,7 @@
 import { compare as compareSemver } from 'semver';
 import { array, type Builtin, bigint, collection, object, text, Undefined } from './builtin.ts';
-import { fromJson, fromJsonText, equal, integerOf, RegoNumber, RegoObject, RegoSet, toJson, toJsonText, type Value } from './value.ts';
 import { isYaml, readYaml, writeYaml } from './go-yaml.ts';
+import { equal, fromJson, fromJsonText, integerOf, RegoNumber, RegoObject, RegoSet, toJson, toJsonText, type Value } from './value.ts';
 
 /** Values, documents, graphs, numbers with units and version numbers. */
 export const DATA_BUILTINS: Readonly<Record<string, Builtin>> = {
@@ -59,9 +59,20 @@ function marshalWith(value: Value, options: RegoObject): string {
 
 function indented(value: Value, prefix: string, indent: string, level: number): string {
   const line = (n: number) => `\n${prefix}${indent.repeat(n)}`;
-  const wrap = (open: string, parts: string[], close: string) => (parts.length === 0 ? open + close : `${open}${parts.map((p) => line(level + 1) + p).join(',')}${line(level)}${close}`);
-  if (value instanceof RegoObject) return wrap('{', value.sorted().map(([k, v]) => `${toJsonText(k)}: ${indented(v, prefix, indent, level + 1)}`), '}');
-  if (Array.isArray(value)) return wrap('[', value.map((v: Value) => indented(v, prefix, indent, level + 1)), ']');
+  const wrap = (open: string, parts: string[], close: string) =>
+    parts.length === 0 ? open + close : `${open}${parts.map((p) => line(level + 1) + p).join(',')}${line(level)}${close}`;
+  if (value instanceof RegoObject)
+    return wrap(
+      '{',
+      value.sorted().map(([k, v]) => `${toJsonText(k)}: ${indented(v, prefix, indent, level + 1)}`),
+      '}',
+    );
+  if (Array.isArray(value))
+    return wrap(
+      '[',
+      value.map((v: Value) => indented(v, prefix, indent, level + 1)),
+      ']',
+    );
   return toJsonText(value);
 }
 
@@ -190,13 +201,19 @@ function objectHas(whole: RegoObject, part: RegoObject): boolean {
     const has = whole.get(key);
     if (has === undefined) return false;
     if (equal(has, wanted)) return true;
-    const nested = (has instanceof RegoObject && wanted instanceof RegoObject) || (has instanceof RegoSet && wanted instanceof RegoSet) || (Array.isArray(has) && Array.isArray(wanted));
+    const nested =
+      (has instanceof RegoObject && wanted instanceof RegoObject) ||
+      (has instanceof RegoSet && wanted instanceof RegoSet) ||
+      (Array.isArray(has) && Array.isArray(wanted));
     return nested && subset(has, wanted);
   });
 }
 
 function hasRun(whole: readonly Value[], part: readonly Value[]): boolean {
-  return whole.length >= part.length && Array.from({ length: whole.length - part.length + 1 }, (_, i) => i).some((i) => part.every((v, j) => equal(v, whole[i + j] as Value)));
+  return (
+    whole.length >= part.length &&
+    Array.from({ length: whole.length - part.length + 1 }, (_, i) => i).some((i) => part.every((v, j) => equal(v, whole[i + j] as Value)))
+  );
 }
 
 function reachablePaths(graph: RegoObject, roots: readonly Value[]): RegoSet {
@@ -299,7 +316,8 @@ function bytesParse(value: string): Value {
   return integerOf((top * known) / bottom);
 }
 
-const SEMVER = /^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-(?:0|[1-9]\d*|\d*[A-Za-z-][0-9A-Za-z-]*)(?:\.(?:0|[1-9]\d*|\d*[A-Za-z-][0-9A-Za-z-]*))*)?(\+[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*)?$/;
+const SEMVER =
+  /^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-(?:0|[1-9]\d*|\d*[A-Za-z-][0-9A-Za-z-]*)(?:\.(?:0|[1-9]\d*|\d*[A-Za-z-][0-9A-Za-z-]*))*)?(\+[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*)?$/;
 
 // One leading `v` is allowed, as OPA allows it; nothing else that is not in the specification.
 function semver(version: string): string | undefined {
@@ -315,16 +333,22 @@ const DOMAINS = ['Person', 'Group', 'Org'];
 function parseUuid(given: string): RegoObject {
   // Of 38 characters the first and the last are not looked at, as in the library that OPA uses.
   const inner = given.length === 38 ? given.slice(1, -1) : given;
-  const hex = /^(?:urn:uuid:)?([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|[0-9a-f]{32})$/i.exec(inner)?.[1]?.replaceAll('-', '');
+  const hex = /^(?:urn:uuid:)?([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|[0-9a-f]{32})$/i
+    .exec(inner)?.[1]
+    ?.replaceAll('-', '');
   if (hex === undefined) throw new Undefined('no UUID');
   const bytes = Buffer.from(hex, 'hex');
   const byte = (i: number) => bytes[i] as number;
   const version = byte(6) >> 4;
-  const variant = (byte(8) & 0xc0) === 0x80 ? 'RFC4122' : (byte(8) & 0xe0) === 0xc0 ? 'Microsoft' : (byte(8) & 0xe0) === 0xe0 ? 'Future' : 'Reserved';
-  const fields = new RegoObject([['version', version], ['variant', variant]]);
+  const variant =
+    (byte(8) & 0xc0) === 0x80 ? 'RFC4122' : (byte(8) & 0xe0) === 0xc0 ? 'Microsoft' : (byte(8) & 0xe0) === 0xe0 ? 'Future' : 'Reserved';
+  const fields = new RegoObject([
+    ['version', version],
+    ['variant', variant],
+  ]);
   if (version !== 1 && version !== 2) return fields;
   const ticks = BigInt(bytes.readUInt32BE(0)) | (BigInt(bytes.readUInt16BE(4)) << 32n) | (BigInt(bytes.readUInt16BE(6) & 0x0fff) << 48n);
-  fields.set('time', integerOf((ticks - 0x01b21dd213814000n) * 100n));
+  fields.set('time', integerOf(BigInt.asIntN(64, (ticks - 0x01b21dd213814000n) * 100n)));
   fields.set('nodeid', [...bytes.subarray(10)].map((b) => b.toString(16).padStart(2, '0')).join('-'));
   fields.set('macvariables', `${(byte(10) & 2) === 2 ? 'local' : 'global'}:${(byte(10) & 1) === 1 ? 'multicast' : 'unicast'}`);
   fields.set('clocksequence', bytes.readUInt16BE(8) & 0x3fff);

@@ -1,21 +1,52 @@
-import { constants, createHmac, createPrivateKey, createPublicKey, type JsonWebKey, type KeyObject, sign, timingSafeEqual, verify, X509Certificate } from 'node:crypto';
+import {
+  constants,
+  createHmac,
+  createPrivateKey,
+  createPublicKey,
+  type JsonWebKey,
+  type KeyObject,
+  sign,
+  timingSafeEqual,
+  verify,
+  X509Certificate,
+} from 'node:crypto';
 import { type Builtin, type BuiltinContext, object, text, Undefined } from './builtin.ts';
 import { compare, floatOf, fromJsonText, RegoNumber, RegoObject, RegoSet, toJsonText, type Value } from './value.ts';
 
-const ALGORITHMS = ['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512', 'HS256', 'HS384', 'HS512', 'EdDSA'] as const;
+const ALGORITHMS = [
+  'RS256',
+  'RS384',
+  'RS512',
+  'PS256',
+  'PS384',
+  'PS512',
+  'ES256',
+  'ES384',
+  'ES512',
+  'HS256',
+  'HS384',
+  'HS512',
+  'EdDSA',
+] as const;
 type Algorithm = (typeof ALGORITHMS)[number];
 
-const asymmetric = (algorithm: Algorithm): Builtin => ([token, key]) => verifyToken(text(token), text(key), algorithm);
-const symmetric = (algorithm: Algorithm): Builtin => ([token, secret]) => {
-  const parts = split(text(token));
-  return verifyBytes(algorithm, Buffer.from(text(secret)), parts.signed, decode(parts.signature));
-};
+const asymmetric =
+  (algorithm: Algorithm): Builtin =>
+  ([token, key]) =>
+    verifyToken(text(token), text(key), algorithm);
+const symmetric =
+  (algorithm: Algorithm): Builtin =>
+  ([token, secret]) => {
+    const parts = split(text(token));
+    return verifyBytes(algorithm, Buffer.from(text(secret)), parts.signed, decode(parts.signature));
+  };
 
 /** JSON Web Tokens (RFC 7515, 7517, 7519). A token for another algorithm than the one asked for is not verified. */
 export const JWT_BUILTINS: Readonly<Record<string, Builtin>> = {
   'io.jwt.decode': ([token]) => decodeToken(text(token)),
   'io.jwt.decode_verify': ([token, constraints], context) => decodeVerify(text(token), object(constraints), context),
-  'io.jwt.encode_sign': ([headers, payload, key]) => signToken(toJsonText(headers as Value), toJsonText(payload as Value), toJsonText(key as Value)),
+  'io.jwt.encode_sign': ([headers, payload, key]) =>
+    signToken(toJsonText(headers as Value), toJsonText(payload as Value), toJsonText(key as Value)),
   'io.jwt.encode_sign_raw': ([headers, payload, key]) => signToken(text(headers), text(payload), text(key)),
   ...Object.fromEntries(ALGORITHMS.map((a) => [`io.jwt.verify_${a.toLowerCase()}`, a.startsWith('HS') ? symmetric(a) : asymmetric(a)])),
 };
@@ -70,7 +101,11 @@ function keysOf(source: string): VerificationKey[] {
     const all = parsed.keys ?? [parsed];
     return all
       .filter((jwk) => jwk['alg'] === undefined || ALGORITHMS.includes(jwk['alg'] as Algorithm))
-      .map((jwk) => ({ algorithm: String(jwk['alg'] ?? ''), id: String(jwk['kid'] ?? ''), key: jwk.kty === 'oct' ? Buffer.from(String(jwk.k), 'base64url') : createPublicKey({ key: jwk, format: 'jwk' }) }));
+      .map((jwk) => ({
+        algorithm: String(jwk['alg'] ?? ''),
+        id: String(jwk['kid'] ?? ''),
+        key: jwk.kty === 'oct' ? Buffer.from(String(jwk.k), 'base64url') : createPublicKey({ key: jwk, format: 'jwk' }),
+      }));
   } catch (thrown) {
     throw thrown instanceof Undefined ? thrown : new Undefined('no usable key');
   }
@@ -89,7 +124,12 @@ function verifyBytes(algorithm: string, key: KeyObject | Buffer, signed: Buffer,
     if (algorithm === 'EdDSA') return kind === 'ed25519' && verify(null, signed, key, signature);
     if (algorithm.startsWith('ES')) return kind === 'ec' && verify(hash, signed, { key, dsaEncoding: 'ieee-p1363' }, signature);
     if (kind !== 'rsa') return false;
-    return verify(hash, signed, algorithm.startsWith('PS') ? { key, padding: constants.RSA_PKCS1_PSS_PADDING, saltLength: constants.RSA_PSS_SALTLEN_AUTO } : key, signature);
+    return verify(
+      hash,
+      signed,
+      algorithm.startsWith('PS') ? { key, padding: constants.RSA_PKCS1_PSS_PADDING, saltLength: constants.RSA_PSS_SALTLEN_AUTO } : key,
+      signature,
+    );
   } catch {
     return false;
   }
@@ -111,9 +151,17 @@ function readHeader(header: RegoObject): Header {
   const known = ['alg', 'kid', 'typ', 'cty', 'crit'];
   const critical = header.get('crit');
   if (critical !== undefined && (!Array.isArray(critical) || critical.length === 0)) throw new Undefined('`crit` is a list');
-  const unknown = header.sorted().map(([k]) => k).filter((k) => !known.includes(String(k)));
+  const unknown = header
+    .sorted()
+    .map(([k]) => k)
+    .filter((k) => !known.includes(String(k)));
   const algorithm = field('alg');
-  return { algorithm, id: field('kid'), content: field('cty'), valid: algorithm !== '' && !unknown.some((k) => ((critical as Value[] | undefined) ?? []).includes(k)) };
+  return {
+    algorithm,
+    id: field('kid'),
+    content: field('cty'),
+    valid: algorithm !== '' && !unknown.some((k) => ((critical as Value[] | undefined) ?? []).includes(k)),
+  };
 }
 
 function verifyWithAny(keys: readonly VerificationKey[], header: Header, check: (key: KeyObject | Buffer) => boolean): boolean {
@@ -157,7 +205,8 @@ function decodeVerify(given: string, constraints: RegoObject, context: BuiltinCo
 function meets(claims: RegoObject, { issuer, audience, seconds }: { issuer: string; audience: string; seconds: number }): boolean {
   if (issuer !== '' && claims.get('iss') !== issuer) return false;
   const aud = claims.get('aud');
-  if (aud === undefined ? audience !== '' : typeof aud === 'string' ? aud !== audience : !(Array.isArray(aud) && aud.includes(audience))) return false;
+  if (aud === undefined ? audience !== '' : typeof aud === 'string' ? aud !== audience : !(Array.isArray(aud) && aud.includes(audience)))
+    return false;
   const moment = new RegoNumber(String(seconds));
   const claim = (name: string) => {
     const value = claims.get(name);
@@ -202,7 +251,11 @@ function signBytes(algorithm: Algorithm, jwk: JsonWebKey, data: Buffer): Buffer 
     const key = createPrivateKey({ key: jwk, format: 'jwk' });
     if (algorithm === 'EdDSA') return sign(null, data, key);
     if (algorithm.startsWith('ES')) return sign(hash, data, { key, dsaEncoding: 'ieee-p1363' });
-    return sign(hash, data, algorithm.startsWith('PS') ? { key, padding: constants.RSA_PKCS1_PSS_PADDING, saltLength: constants.RSA_PSS_SALTLEN_DIGEST } : key);
+    return sign(
+      hash,
+      data,
+      algorithm.startsWith('PS') ? { key, padding: constants.RSA_PKCS1_PSS_PADDING, saltLength: constants.RSA_PSS_SALTLEN_DIGEST } : key,
+    );
   } catch {
     throw new Undefined('the key does not sign with this algorithm');
   }

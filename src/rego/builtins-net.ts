@@ -104,10 +104,20 @@ function merge(networks: readonly Network[]): string[] {
   for (let i = ranges.length - 1; i > 0; i--) {
     const [before, here] = [ranges[i - 1] as Range, ranges[i] as Range];
     if (before.bits !== here.bits || here.first - 1n > before.last) continue;
-    ranges.splice(i - 1, 2, { bits: here.bits, first: before.first < here.first ? before.first : here.first, last: here.last, network: undefined });
+    ranges.splice(i - 1, 2, {
+      bits: here.bits,
+      first: smaller(before.first, here.first),
+      last: here.last,
+      network: undefined,
+    });
   }
   return ranges.flatMap((r) => (r.network === undefined ? coverOf(r) : [`${addressText(r.bits, r.network.first)}/${r.network.prefix}`]));
 }
+
+const smaller = (a: bigint, b: bigint): bigint => {
+  if (a < b) return a;
+  return b;
+};
 
 function coverOf({ bits, first, last }: { bits: 32 | 128; first: bigint; last: bigint }): string[] {
   const found: string[] = [];
@@ -121,7 +131,9 @@ function coverOf({ bits, first, last }: { bits: 32 | 128; first: bigint; last: b
 }
 
 function contains(outer: Network, inner: string): boolean {
-  const other = inner.includes('/') ? parseCidr(inner) : (({ bits, value }) => ({ bits, first: value, prefix: bits }) as Network)(parseAddress(inner));
+  const other = inner.includes('/')
+    ? parseCidr(inner)
+    : (({ bits, value }) => ({ bits, first: value, prefix: bits }) as Network)(parseAddress(inner));
   return outer.bits === other.bits && outer.first <= other.first && lastOf(other) <= lastOf(outer);
 }
 
@@ -141,14 +153,25 @@ function candidates(value: Value): [Value, string][] {
   return array(value).map((v, i) => [i, first(v)]);
 }
 
-type Uri = { scheme: string; opaque: string; user: string | undefined; host: string; port: string; path: string; rawPath: string; query: string | undefined; fragment: string | undefined };
+type Uri = {
+  scheme: string;
+  opaque: string;
+  user: string | undefined;
+  host: string;
+  port: string;
+  path: string;
+  rawPath: string;
+  query: string | undefined;
+  fragment: string | undefined;
+};
 
 /** Takes a URI reference apart as Go's `net/url` does (RFC 3986), refusing what it refuses. */
 function splitUri(given: string): Uri {
   if (/[\u0000-\u001f\u007f]/.test(given)) throw new Undefined('control characters');
   const [beforeFragment = '', ...fragments] = given.split('#');
-  const fragment = fragments.length === 0 ? undefined : unescape(fragments.join('#'), 'fragment');
-  if (beforeFragment === '' && fragment === undefined && given === '') return { scheme: '', opaque: '', user: undefined, host: '', port: '', path: '', rawPath: '', query: undefined, fragment };
+  const fragment = fragments.length === 0 ? undefined : percentDecoded(fragments.join('#'), 'fragment');
+  if (beforeFragment === '' && fragment === undefined && given === '')
+    return { scheme: '', opaque: '', user: undefined, host: '', port: '', path: '', rawPath: '', query: undefined, fragment };
   const match = /^([a-zA-Z][a-zA-Z0-9+.-]*):/.exec(beforeFragment);
   if (match === null && /^:/.test(beforeFragment)) throw new Undefined('missing scheme');
   const scheme = (match?.[1] ?? '').toLowerCase();
@@ -164,7 +187,8 @@ function splitUri(given: string): Uri {
     if (scheme !== '') return { ...none, opaque: rest, path: '', rawPath: '' };
     if (/^[^/]*:/.test(rest)) throw new Undefined('the first path segment has a colon');
   }
-  if (!rest.startsWith('//') || (scheme === '' && rest.startsWith('///'))) return { ...none, opaque: '', path: unescape(rest, 'path'), rawPath: rest };
+  if (!rest.startsWith('//') || (scheme === '' && rest.startsWith('///')))
+    return { ...none, opaque: '', path: percentDecoded(rest, 'path'), rawPath: rest };
   const slash = rest.indexOf('/', 2);
   const authority = rest.slice(2, slash < 0 ? undefined : slash);
   const path = slash < 0 ? '' : rest.slice(slash);
@@ -172,7 +196,7 @@ function splitUri(given: string): Uri {
   const user = at < 0 ? undefined : authority.slice(0, at);
   if (user !== undefined && !/^[A-Za-z0-9\-._:~!$&'()*+,;=%@]*$/.test(user)) throw new Undefined('invalid user information');
   const { host, port } = splitHost(authority.slice(at + 1));
-  return { scheme, opaque: '', user, host, port, path: unescape(path, 'path'), rawPath: path, query, fragment };
+  return { scheme, opaque: '', user, host, port, path: percentDecoded(path, 'path'), rawPath: path, query, fragment };
 }
 
 function splitHost(authority: string): { host: string; port: string } {
@@ -180,14 +204,15 @@ function splitHost(authority: string): { host: string; port: string } {
   const match = /^(\[[^\]]*\]|[^:]*)(?::(\d*))?$/.exec(authority);
   if (match === null) throw new Undefined('invalid host or port');
   const host = match[1] as string;
-  if (host.startsWith('[')) return { host: unescape(host.slice(1, -1), 'host'), port: match[2] ?? '' };
+  if (host.startsWith('[')) return { host: percentDecoded(host.slice(1, -1), 'host'), port: match[2] ?? '' };
   if (/[ "<>\\^`{|}]/.test(host)) throw new Undefined('invalid character in the host');
-  return { host: unescape(host, 'host'), port: match[2] ?? '' };
+  return { host: percentDecoded(host, 'host'), port: match[2] ?? '' };
 }
 
-function unescape(part: string, where: 'path' | 'host' | 'fragment' | 'query'): string {
+function percentDecoded(part: string, where: 'path' | 'host' | 'fragment' | 'query'): string {
   if (/%(?![0-9A-Fa-f]{2})/.test(part)) throw new Undefined('invalid escape');
-  if (where === 'host' && /%(?!25|[89A-Fa-f])/i.test(part) && /%[0-7]/.test(part.replace(/%25/g, ''))) throw new Undefined('invalid escape in the host');
+  if (where === 'host' && /%(?!25|[89A-Fa-f])/i.test(part) && /%[0-7]/.test(part.replace(/%25/g, '')))
+    throw new Undefined('invalid escape in the host');
   const bytes: number[] = [];
   const raw = Buffer.from(where === 'query' ? part.replaceAll('+', ' ') : part);
   for (let i = 0; i < raw.length; i++) {
@@ -215,22 +240,28 @@ function parseUri(given: string): RegoObject {
 
 // The path as it was written is only worth keeping where writing the read one again would give another.
 function rawPathOf({ path, rawPath }: Uri): string {
-  const written = encodeURI(path).replace(/[?#;,[\]]/g, (c) => (c === ';' || c === ',' ? c : `%${c.charCodeAt(0).toString(16).toUpperCase()}`));
+  const written = encodeURI(path).replace(/[?#;,[\]]/g, (c) =>
+    c === ';' || c === ',' ? c : `%${c.charCodeAt(0).toString(16).toUpperCase()}`,
+  );
   return written === rawPath || /%(2[17-9A]|2a)/i.test(rawPath) ? path : rawPath;
 }
 
 function queryEscape(value: string): string {
-  return encodeURIComponent(value).replace(/%20/g, '+').replace(/[!'()*]/g, (c) => `%${c.charCodeAt(0).toString(16).toUpperCase()}`);
+  return encodeURIComponent(value)
+    .replace(/%20/g, '+')
+    .replace(/[!'()*]/g, (c) => `%${c.charCodeAt(0).toString(16).toUpperCase()}`);
 }
 
 function queryUnescape(value: string): string {
-  return unescape(value, 'query');
+  return percentDecoded(value, 'query');
 }
 
 function encodeQuery(value: RegoObject): string {
   return value
     .sorted()
-    .flatMap(([key, v]) => (typeof v === 'string' ? [v] : collection(v)).map((one) => `${queryEscape(text(key))}=${queryEscape(text(one))}`))
+    .flatMap(([key, v]) =>
+      (typeof v === 'string' ? [v] : collection(v)).map((one) => `${queryEscape(text(key))}=${queryEscape(text(one))}`),
+    )
     .join('&');
 }
 
@@ -245,12 +276,46 @@ function decodeQuery(query: string): RegoObject {
   return new RegoObject(found);
 }
 
-const REQUEST_KEYS = new Set(['method', 'url', 'body', 'enable_redirect', 'force_json_decode', 'force_yaml_decode', 'headers', 'raw_body', 'tls_use_system_certs', 'tls_ca_cert', 'tls_ca_cert_file', 'tls_ca_cert_env_variable', 'tls_client_cert', 'tls_client_cert_file', 'tls_client_cert_env_variable', 'tls_client_key', 'tls_client_key_file', 'tls_client_key_env_variable', 'tls_insecure_skip_verify', 'tls_server_name', 'timeout', 'cache', 'force_cache', 'force_cache_duration_seconds', 'raise_error', 'caching_mode', 'max_retry_attempts', 'cache_ignored_headers']);
+const REQUEST_KEYS = new Set([
+  'method',
+  'url',
+  'body',
+  'enable_redirect',
+  'force_json_decode',
+  'force_yaml_decode',
+  'headers',
+  'raw_body',
+  'tls_use_system_certs',
+  'tls_ca_cert',
+  'tls_ca_cert_file',
+  'tls_ca_cert_env_variable',
+  'tls_client_cert',
+  'tls_client_cert_file',
+  'tls_client_cert_env_variable',
+  'tls_client_key',
+  'tls_client_key_file',
+  'tls_client_key_env_variable',
+  'tls_insecure_skip_verify',
+  'tls_server_name',
+  'timeout',
+  'cache',
+  'force_cache',
+  'force_cache_duration_seconds',
+  'raise_error',
+  'caching_mode',
+  'max_retry_attempts',
+  'cache_ignored_headers',
+]);
 
 /** Signs a request with AWS Signature Version 4 (https://docs.aws.amazon.com/general/latest/gr/sigv4_signing.html); sends nothing. */
 function signAws(request: RegoObject, config: RegoObject, time: bigint): Value {
   const setting = (name: string) => text(config.get(name));
-  const [service, accessKey, secretKey, region] = ['aws_service', 'aws_access_key', 'aws_secret_access_key', 'aws_region'].map(setting) as [string, string, string, string];
+  const [service, accessKey, secretKey, region] = ['aws_service', 'aws_access_key', 'aws_secret_access_key', 'aws_region'].map(setting) as [
+    string,
+    string,
+    string,
+    string,
+  ];
   const session = config.get('aws_session_token');
   const unsigned = config.get('disable_payload_signing') ?? false;
   if (typeof unsigned !== 'boolean') throw new Undefined('`disable_payload_signing` is true or false');
@@ -266,7 +331,10 @@ function signAws(request: RegoObject, config: RegoObject, time: bigint): Value {
   const hash = (data: string) => createHash('sha256').update(data).digest('hex');
   const content = unsigned ? 'UNSIGNED-PAYLOAD' : hash(payload);
   const host = url.port === '' ? url.host : `${url.host}:${url.port}`;
-  const added = new Map([['host', host], ['x-amz-date', stamp]]);
+  const added = new Map([
+    ['host', host],
+    ['x-amz-date', stamp],
+  ]);
   if (service === 's3' || service === 'glacier') added.set('x-amz-content-sha256', content);
   if (typeof session === 'string' && session !== '') added.set('x-amz-security-token', session);
   const signed = new Map(added);
@@ -275,7 +343,9 @@ function signAws(request: RegoObject, config: RegoObject, time: bigint): Value {
     if (!['authorization', 'user-agent', 'x-amzn-trace-id'].includes(name)) signed.set(name, typeof value === 'string' ? value : '');
   }
   const names = [...signed.keys()].sort();
-  const canonical = [method, url.rawPath, url.query ?? '', ...names.map((n) => `${n}:${signed.get(n)}`), '', names.join(';'), content].join('\n');
+  const canonical = [method, url.rawPath, url.query ?? '', ...names.map((n) => `${n}:${signed.get(n)}`), '', names.join(';'), content].join(
+    '\n',
+  );
   const scope = `${day}/${region}/${service}/aws4_request`;
   const mac = (key: string | Buffer, data: string) => createHmac('sha256', key).update(data).digest();
   const key = [region, service, 'aws4_request'].reduce((k, part) => mac(k, part), mac(`AWS4${secretKey}`, day));

@@ -1,7 +1,7 @@
 import { Ajv, type ErrorObject, type ValidateFunction } from 'ajv';
 import { type Builtin, Undefined } from './builtin.ts';
-import { RegoObject, toJson, type Value } from './value.ts';
 import { compile } from './builtins-text.ts';
+import { RegoObject, toJson, type Value } from './value.ts';
 
 /** JSON Schema, drafts 4, 6 and 7, by `ajv`; the errors have the names and words that OPA’s library gives them. References are not fetched. */
 export const SCHEMA_BUILTINS: Readonly<Record<string, Builtin>> = {
@@ -44,8 +44,18 @@ function validator(schema: unknown): ValidateFunction {
   if (known !== undefined) return known;
   refuseUnknownTypes(schema);
   // Patterns run on RE2; `code` never sees text from the schema as a regular expression of JavaScript.
-  const regExp = Object.assign((pattern: string) => ({ test: (s: string) => compile(pattern).matcher(s).find() }) as RegExp, { code: 'undefined' });
-  const ajv = new Ajv({ strict: false, allErrors: true, validateSchema: false, validateFormats: false, addUsedSchema: false, logger: false, code: { regExp } });
+  const regExp = Object.assign((pattern: string) => ({ test: (s: string) => compile(pattern).matcher(s).find() }) as RegExp, {
+    code: 'undefined',
+  });
+  const ajv = new Ajv({
+    strict: false,
+    allErrors: true,
+    validateSchema: false,
+    validateFormats: false,
+    addUsedSchema: false,
+    logger: false,
+    code: { regExp },
+  });
   try {
     const made = ajv.compile(withoutMeta(schema) as object);
     if (validators.size >= MAX_VALIDATORS) validators.delete(validators.keys().next().value as string);
@@ -60,7 +70,10 @@ function refuseUnknownTypes(schema: unknown): void {
   if (typeof schema !== 'object' || schema === null) return;
   const { type, ...rest } = schema as Record<string, unknown>;
   for (const one of Array.isArray(type) ? type : typeof type === 'string' ? [type] : [])
-    if (!TYPES.includes(String(one))) throw new Undefined(`has a primitive type that is NOT VALID -- given: /${String(one)}/ Expected valid values are:[${TYPES.join(' ')}]`);
+    if (!TYPES.includes(String(one)))
+      throw new Undefined(
+        `has a primitive type that is NOT VALID -- given: /${String(one)}/ Expected valid values are:[${TYPES.join(' ')}]`,
+      );
   for (const [key, value] of Object.entries(rest)) if (!['enum', 'const', 'default', 'examples'].includes(key)) refuseUnknownTypes(value);
 }
 
@@ -70,18 +83,33 @@ function withoutMeta(schema: unknown): unknown {
   if (typeof schema !== 'object' || schema === null) return schema;
   const { $schema: _, id, exclusiveMinimum, exclusiveMaximum, minimum, maximum, ...rest } = schema as Record<string, unknown>;
   const bounds = {
-    ...(exclusiveMinimum === true ? { exclusiveMinimum: minimum } : { ...(minimum === undefined ? {} : { minimum }), ...(typeof exclusiveMinimum === 'number' ? { exclusiveMinimum } : {}) }),
-    ...(exclusiveMaximum === true ? { exclusiveMaximum: maximum } : { ...(maximum === undefined ? {} : { maximum }), ...(typeof exclusiveMaximum === 'number' ? { exclusiveMaximum } : {}) }),
+    ...(exclusiveMinimum === true
+      ? { exclusiveMinimum: minimum }
+      : { ...(minimum === undefined ? {} : { minimum }), ...(typeof exclusiveMinimum === 'number' ? { exclusiveMinimum } : {}) }),
+    ...(exclusiveMaximum === true
+      ? { exclusiveMaximum: maximum }
+      : { ...(maximum === undefined ? {} : { maximum }), ...(typeof exclusiveMaximum === 'number' ? { exclusiveMaximum } : {}) }),
   };
-  return Object.fromEntries([...Object.entries({ ...rest, ...bounds }).map(([k, v]) => [k, ['enum', 'const', 'default'].includes(k) ? v : withoutMeta(v)]), ...(typeof id === 'object' ? [['id', withoutMeta(id)]] : [])]);
+  return Object.fromEntries([
+    ...Object.entries({ ...rest, ...bounds }).map(([k, v]) => [k, ['enum', 'const', 'default'].includes(k) ? v : withoutMeta(v)]),
+    ...(typeof id === 'object' ? [['id', withoutMeta(id)]] : []),
+  ]);
 }
 
 function errorOf(error: ErrorObject, document: unknown): Value {
-  const path = error.instancePath.split('/').slice(1).map((p) => p.replaceAll('~1', '/').replaceAll('~0', '~'));
-  const field = path.length === 0 ? '(root)' : path.join('.');
+  const path = error.instancePath
+    .split('/')
+    .slice(1)
+    .map((p) => p.replaceAll('~1', '/').replaceAll('~0', '~'));
+  const field = path.length === 0 ? '(Root)' : path.join('.');
   const value = path.reduce<unknown>((v, k) => (v as Record<string, unknown> | undefined)?.[k], document);
   const { type, desc } = describe(error, value);
-  return new RegoObject([['desc', desc], ['error', `${field}: ${desc}`], ['field', field], ['type', type]]);
+  return new RegoObject([
+    ['desc', desc],
+    ['error', `${field}: ${desc}`],
+    ['field', field],
+    ['type', type],
+  ]);
 }
 
 function describe({ keyword, params, message }: ErrorObject, value: unknown): { type: string; desc: string } {
@@ -94,7 +122,10 @@ function describe({ keyword, params, message }: ErrorObject, value: unknown): { 
     case 'additionalProperties':
       return { type: 'additional_property_not_allowed', desc: `Additional property ${String(p['additionalProperty'])} is not allowed` };
     case 'enum':
-      return { type: 'enum', desc: `must be one of the following: ${(p['allowedValues'] as unknown[]).map((v) => JSON.stringify(v)).join(', ')}` };
+      return {
+        type: 'enum',
+        desc: `must be one of the following: ${(p['allowedValues'] as unknown[]).map((v) => JSON.stringify(v)).join(', ')}`,
+      };
     case 'const':
       return { type: 'const', desc: `does not match: ${JSON.stringify(p['allowedValue'])}` };
     case 'pattern':

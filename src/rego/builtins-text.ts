@@ -1,4 +1,4 @@
-import { RE2JS, type RE2JS as Pattern } from 're2js';
+import { type RE2JS as Pattern, RE2JS } from 're2js';
 import { array, type Builtin, collection, integer, object, text, Undefined } from './builtin.ts';
 import { renderTemplate } from './go-template.ts';
 import { sprintf } from './sprintf.ts';
@@ -89,7 +89,11 @@ function matchesOf(pattern: Pattern, value: string, most = Number.POSITIVE_INFIN
   const found: Match[] = [];
   let lastEnd = -1;
   while (found.length < most && matcher.find()) {
-    const match = { start: matcher.start(), end: matcher.end(), groups: Array.from({ length: matcher.groupCount() + 1 }, (_, i) => matcher.group(i)) };
+    const match = {
+      start: matcher.start(),
+      end: matcher.end(),
+      groups: Array.from({ length: matcher.groupCount() + 1 }, (_, i) => matcher.group(i)),
+    };
     if (match.start === match.end && match.start === lastEnd) continue;
     lastEnd = match.end;
     found.push(match);
@@ -154,7 +158,9 @@ function templateMatch(template: string, value: string, open: string, close: str
     }
   }
   if (level !== 0) throw new Undefined('unbalanced delimiters');
-  return compile(`${pattern}${RE2JS.quote(template.slice(from))}$`).matcher(value).find();
+  return compile(`${pattern}${RE2JS.quote(template.slice(from))}$`)
+    .matcher(value)
+    .find();
 }
 
 type GlobToken = { readonly ranges: readonly (readonly [number, number])[]; readonly many: '' | '*' | '+' };
@@ -163,7 +169,15 @@ type GlobToken = { readonly ranges: readonly (readonly [number, number])[]; read
 function globsIntersect(a: string, b: string): boolean {
   const [x, y] = [globTokens(a), globTokens(b)];
   // Each side as an automaton: a starred token may be skipped or stay, a plus must be taken once.
-  const expand = (tokens: GlobToken[]) => tokens.flatMap((t) => (t.many === '+' ? [{ ...t, many: '' as const }, { ...t, many: '*' as const }] : [t]));
+  const expand = (tokens: GlobToken[]) =>
+    tokens.flatMap((t) =>
+      t.many === '+'
+        ? [
+            { ...t, many: '' as const },
+            { ...t, many: '*' as const },
+          ]
+        : [t],
+    );
   const [p, q] = [expand(x), expand(y)];
   const seen = new Set<string>();
   const open: [number, number][] = [[0, 0]];

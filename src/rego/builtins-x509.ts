@@ -1,6 +1,14 @@
 import 'reflect-metadata';
 import { createPrivateKey, createPublicKey, type JsonWebKey, type KeyObject, X509Certificate as NodeCertificate } from 'node:crypto';
-import { BasicConstraintsExtension, ExtendedKeyUsageExtension, KeyUsagesExtension, type Name, Pkcs10CertificateRequest, SubjectAlternativeNameExtension, X509Certificate } from '@peculiar/x509';
+import {
+  BasicConstraintsExtension,
+  ExtendedKeyUsageExtension,
+  KeyUsagesExtension,
+  type Name,
+  Pkcs10CertificateRequest,
+  SubjectAlternativeNameExtension,
+  X509Certificate,
+} from '@peculiar/x509';
 import { type Builtin, type BuiltinContext, bigint, collection, object, text, Undefined } from './builtin.ts';
 import { fromJson, RegoObject, type Value } from './value.ts';
 
@@ -8,7 +16,8 @@ import { fromJson, RegoObject, type Value } from './value.ts';
 export const X509_BUILTINS: Readonly<Record<string, Builtin>> = {
   'crypto.x509.parse_certificates': ([certificates]) => certificatesOf(text(certificates)).map((c) => certificateFields(c)),
   'crypto.x509.parse_and_verify_certificates': ([certificates], context) => verified(text(certificates), {}, context),
-  'crypto.x509.parse_and_verify_certificates_with_options': ([certificates, options], context) => verified(text(certificates), optionsOf(object(options)), context),
+  'crypto.x509.parse_and_verify_certificates_with_options': ([certificates, options], context) =>
+    verified(text(certificates), optionsOf(object(options)), context),
   'crypto.x509.parse_certificate_request': ([request]) => requestFields(text(request)),
   'crypto.x509.parse_keypair': ([certificate, key]) => keyPair(text(certificate), text(key)),
   'crypto.x509.parse_rsa_private_key': ([key]) => {
@@ -27,7 +36,11 @@ function base64(value: string): Buffer {
 }
 
 function pemBlocks(pem: string): { label: string; der: Buffer; text: string }[] {
-  return [...pem.matchAll(/-----BEGIN ([A-Z0-9 ]+)-----([\s\S]*?)-----END \1-----/g)].map((m) => ({ label: m[1] as string, der: Buffer.from((m[2] as string).replace(/\s/g, ''), 'base64'), text: m[0] }));
+  return [...pem.matchAll(/-----BEGIN ([A-Z0-9 ]+)-----([\s\S]*?)-----END \1-----/g)].map((m) => ({
+    label: m[1] as string,
+    der: Buffer.from((m[2] as string).replace(/\s/g, ''), 'base64'),
+    text: m[0],
+  }));
 }
 
 function orUndefined<T>(run: () => T): T {
@@ -41,7 +54,8 @@ function orUndefined<T>(run: () => T): T {
 // PEM, PEM in base64, or one or more DER certificates in base64.
 function certificatesOf(input: string): X509Certificate[] {
   const decoded = input.startsWith('-----BEGIN') ? Buffer.from(input) : base64(input);
-  if (!decoded.subarray(0, 10).toString('latin1').startsWith('-----BEGIN')) return derSequence(decoded).map((der) => orUndefined(() => new X509Certificate(der)));
+  if (!decoded.subarray(0, 10).toString('latin1').startsWith('-----BEGIN'))
+    return derSequence(decoded).map((der) => orUndefined(() => new X509Certificate(der)));
   const blocks = pemBlocks(decoded.toString('utf8'));
   if (blocks.some((b) => b.label !== 'CERTIFICATE')) throw new Undefined('a PEM block is no certificate');
   return blocks.map((b) => orUndefined(() => new X509Certificate(b.der)));
@@ -80,12 +94,43 @@ function nameFields(name: Name): Value {
     const values = name.getField(key);
     return [field, many ? (values.length === 0 ? null : values) : (values.at(-1) ?? '')] as const;
   });
-  const all = name.toJSON().flatMap((rdn) => Object.entries(rdn).flatMap(([type, values]) => values.map((v) => new RegoObject([['Type', (OIDS[type] ?? type).split('.').map(Number)], ['Value', v]]))));
+  const all = name.toJSON().flatMap((rdn) =>
+    Object.entries(rdn).flatMap(([type, values]) =>
+      values.map(
+        (v) =>
+          new RegoObject([
+            ['Type', (OIDS[type] ?? type).split('.').map(Number)],
+            ['Value', v],
+          ]),
+      ),
+    ),
+  );
   return new RegoObject([...fields, ['Names', all], ['ExtraNames', null]]);
 }
 
-const SIGNATURES: Record<string, number> = { 'RSA/SHA-1': 3, 'RSA/SHA-256': 4, 'RSA/SHA-384': 5, 'RSA/SHA-512': 6, 'ECDSA/SHA-1': 9, 'ECDSA/SHA-256': 10, 'ECDSA/SHA-384': 11, 'ECDSA/SHA-512': 12, Ed25519: 16 };
-const USAGES: Record<string, number> = { '2.5.29.37.0': 0, '1.3.6.1.5.5.7.3.1': 1, '1.3.6.1.5.5.7.3.2': 2, '1.3.6.1.5.5.7.3.3': 3, '1.3.6.1.5.5.7.3.4': 4, '1.3.6.1.5.5.7.3.5': 5, '1.3.6.1.5.5.7.3.6': 6, '1.3.6.1.5.5.7.3.7': 7, '1.3.6.1.5.5.7.3.8': 8, '1.3.6.1.5.5.7.3.9': 9 };
+const SIGNATURES: Record<string, number> = {
+  'RSA/SHA-1': 3,
+  'RSA/SHA-256': 4,
+  'RSA/SHA-384': 5,
+  'RSA/SHA-512': 6,
+  'ECDSA/SHA-1': 9,
+  'ECDSA/SHA-256': 10,
+  'ECDSA/SHA-384': 11,
+  'ECDSA/SHA-512': 12,
+  Ed25519: 16,
+};
+const USAGES: Record<string, number> = {
+  '2.5.29.37.0': 0,
+  '1.3.6.1.5.5.7.3.1': 1,
+  '1.3.6.1.5.5.7.3.2': 2,
+  '1.3.6.1.5.5.7.3.3': 3,
+  '1.3.6.1.5.5.7.3.4': 4,
+  '1.3.6.1.5.5.7.3.5': 5,
+  '1.3.6.1.5.5.7.3.6': 6,
+  '1.3.6.1.5.5.7.3.7': 7,
+  '1.3.6.1.5.5.7.3.8': 8,
+  '1.3.6.1.5.5.7.3.9': 9,
+};
 
 const b64 = (bytes: ArrayBuffer | Uint8Array) => Buffer.from(bytes as ArrayBuffer).toString('base64');
 const goTime = (date: Date) => date.toISOString().replace('.000Z', 'Z');
@@ -95,7 +140,11 @@ function alternativeNames(extension: SubjectAlternativeNameExtension | null): (r
     const values = extension?.names.items.filter((n) => n.type === type).map((n) => n.value) ?? [];
     return values.length === 0 ? null : values;
   };
-  return [['DNSNames', of('dns')], ['EmailAddresses', of('email')], ['IPAddresses', of('ip')]];
+  return [
+    ['DNSNames', of('dns')],
+    ['EmailAddresses', of('email')],
+    ['IPAddresses', of('ip')],
+  ];
 }
 
 function urisOf(extension: SubjectAlternativeNameExtension | null): string[] {
@@ -137,7 +186,17 @@ function certificateFields(certificate: X509Certificate): RegoObject {
     ['NotBefore', goTime(certificate.notBefore)],
     ['NotAfter', goTime(certificate.notAfter)],
     ['KeyUsage', Number(certificate.getExtension(KeyUsagesExtension)?.usages ?? 0)],
-    ['Extensions', certificate.extensions.map((e) => new RegoObject([['Id', e.type.split('.').map(Number)], ['Critical', e.critical], ['Value', b64(e.value)]] as (readonly [Value, Value])[]))],
+    [
+      'Extensions',
+      certificate.extensions.map(
+        (e) =>
+          new RegoObject([
+            ['Id', e.type.split('.').map(Number)],
+            ['Critical', e.critical],
+            ['Value', b64(e.value)],
+          ] as (readonly [Value, Value])[]),
+      ),
+    ],
     ['ExtKeyUsage', usages.length === 0 ? null : usages.flatMap((u) => (USAGES[u] === undefined ? [] : [USAGES[u]]))],
     ['BasicConstraintsValid', basic !== null],
     ['IsCA', basic?.ca ?? false],
@@ -151,12 +210,39 @@ function certificateFields(certificate: X509Certificate): RegoObject {
 
 function uriFields(uri: string): Value {
   const url = orUndefined(() => new URL(uri));
-  return fromJson({ Scheme: url.protocol.slice(0, -1), Opaque: '', User: null, Host: url.host, Path: url.pathname, Fragment: url.hash.slice(1), RawQuery: url.search.slice(1), RawPath: '', RawFragment: '', ForceQuery: false, OmitHost: false });
+  return fromJson({
+    Scheme: url.protocol.slice(0, -1),
+    Opaque: '',
+    User: null,
+    Host: url.host,
+    Path: url.pathname,
+    Fragment: url.hash.slice(1),
+    RawQuery: url.search.slice(1),
+    RawPath: '',
+    RawFragment: '',
+    ForceQuery: false,
+    OmitHost: false,
+  });
 }
 
 type VerifyOptions = { readonly dnsName?: string; readonly time?: bigint; readonly usages?: readonly number[] };
 
-const USAGE_NAMES = ['KeyUsageAny', 'KeyUsageServerAuth', 'KeyUsageClientAuth', 'KeyUsageCodeSigning', 'KeyUsageEmailProtection', 'KeyUsageIPSECEndSystem', 'KeyUsageIPSECTunnel', 'KeyUsageIPSECUser', 'KeyUsageTimeStamping', 'KeyUsageOCSPSigning', 'KeyUsageMicrosoftServerGatedCrypto', 'KeyUsageNetscapeServerGatedCrypto', 'KeyUsageMicrosoftCommercialCodeSigning', 'KeyUsageMicrosoftKernelCodeSigning'];
+const USAGE_NAMES = [
+  'KeyUsageAny',
+  'KeyUsageServerAuth',
+  'KeyUsageClientAuth',
+  'KeyUsageCodeSigning',
+  'KeyUsageEmailProtection',
+  'KeyUsageIPSECEndSystem',
+  'KeyUsageIPSECTunnel',
+  'KeyUsageIPSECUser',
+  'KeyUsageTimeStamping',
+  'KeyUsageOCSPSigning',
+  'KeyUsageMicrosoftServerGatedCrypto',
+  'KeyUsageNetscapeServerGatedCrypto',
+  'KeyUsageMicrosoftCommercialCodeSigning',
+  'KeyUsageMicrosoftKernelCodeSigning',
+];
 
 function optionsOf(given: RegoObject): VerifyOptions {
   let options: VerifyOptions = {};
@@ -178,7 +264,10 @@ function verified(input: string, options: VerifyOptions, context: BuiltinContext
   try {
     const all = certificatesOf(input);
     if (all.length < 2) throw new Undefined('at least two certificates are needed');
-    const chain = chainFrom(all.at(-1) as X509Certificate, all.slice(1, -1), all[0] as X509Certificate, { ...options, time: options.time ?? context.now });
+    const chain = chainFrom(all.at(-1) as X509Certificate, all.slice(1, -1), all[0] as X509Certificate, {
+      ...options,
+      time: options.time ?? context.now,
+    });
     return [true, chain.map((c) => certificateFields(c))];
   } catch (thrown) {
     if (thrown instanceof Undefined) return [false, []];
@@ -186,7 +275,12 @@ function verified(input: string, options: VerifyOptions, context: BuiltinContext
   }
 }
 
-function chainFrom(leaf: X509Certificate, between: readonly X509Certificate[], root: X509Certificate, options: VerifyOptions): X509Certificate[] {
+function chainFrom(
+  leaf: X509Certificate,
+  between: readonly X509Certificate[],
+  root: X509Certificate,
+  options: VerifyOptions,
+): X509Certificate[] {
   const now = Number((options.time ?? 0n) / 1_000_000n);
   const node = (c: X509Certificate) => new NodeCertificate(Buffer.from(c.rawData));
   const inTime = (c: X509Certificate) => c.notBefore.getTime() <= now && now <= c.notAfter.getTime();
@@ -196,7 +290,9 @@ function chainFrom(leaf: X509Certificate, between: readonly X509Certificate[], r
     return usages === undefined || usages.includes(0) || wanted.includes(0) || wanted.some((w) => usages.includes(w));
   };
   const issued = (child: X509Certificate, parent: X509Certificate) =>
-    (parent.getExtension(BasicConstraintsExtension)?.ca ?? false) && node(child).checkIssued(node(parent)) && node(child).verify(node(parent).publicKey);
+    (parent.getExtension(BasicConstraintsExtension)?.ca ?? false) &&
+    node(child).checkIssued(node(parent)) &&
+    node(child).verify(node(parent).publicKey);
   const climb = (at: X509Certificate, path: readonly X509Certificate[]): X509Certificate[] | undefined => {
     if (!inTime(at) || !serves(at)) return undefined;
     if (issued(at, root) && inTime(root)) return [...path, at, root];
@@ -209,7 +305,8 @@ function chainFrom(leaf: X509Certificate, between: readonly X509Certificate[], r
     }
     return undefined;
   };
-  if (options.dnsName !== undefined && options.dnsName !== '' && node(leaf).checkHost(options.dnsName) === undefined) throw new Undefined('another name');
+  if (options.dnsName !== undefined && options.dnsName !== '' && node(leaf).checkHost(options.dnsName) === undefined)
+    throw new Undefined('another name');
   const chain = climb(leaf, []);
   if (chain === undefined) throw new Undefined('no chain to the root');
   return chain;
@@ -232,7 +329,17 @@ function requestFields(input: string): Value {
     ['PublicKey', key.value],
     ['Version', 0],
     ['Subject', nameFields(request.subjectName)],
-    ['Extensions', request.extensions.map((e) => new RegoObject([['Id', e.type.split('.').map(Number)], ['Critical', e.critical], ['Value', b64(e.value)]] as (readonly [Value, Value])[]))],
+    [
+      'Extensions',
+      request.extensions.map(
+        (e) =>
+          new RegoObject([
+            ['Id', e.type.split('.').map(Number)],
+            ['Critical', e.critical],
+            ['Value', b64(e.value)],
+          ] as (readonly [Value, Value])[]),
+      ),
+    ],
     ...alternativeNames(names),
     ['URIs', uris.length === 0 ? null : uris.map(uriFields)],
   ] as (readonly [Value, Value])[]);
@@ -249,7 +356,13 @@ function privateKeyFields(key: KeyObject): Value {
   const jwk = key.export({ format: 'jwk' }) as JsonWebKey;
   const whole = (field: string | undefined) => BigInt(`0x${Buffer.from(field ?? '', 'base64url').toString('hex') || '0'}`);
   if (jwk.kty === 'RSA')
-    return fromJson({ N: whole(jwk.n), E: whole(jwk.e), D: whole(jwk.d), Primes: [whole(jwk.p), whole(jwk.q)], Precomputed: { Dp: whole(jwk.dp), Dq: whole(jwk.dq), Qinv: whole(jwk.qi), CRTValues: [] } });
+    return fromJson({
+      N: whole(jwk.n),
+      E: whole(jwk.e),
+      D: whole(jwk.d),
+      Primes: [whole(jwk.p), whole(jwk.q)],
+      Precomputed: { Dp: whole(jwk.dp), Dq: whole(jwk.dq), Qinv: whole(jwk.qi), CRTValues: [] },
+    });
   if (jwk.kty === 'EC') return fromJson({ Curve: {}, X: whole(jwk.x), Y: whole(jwk.y), D: whole(jwk.d) });
   return Buffer.concat([Buffer.from(jwk.d ?? '', 'base64url'), Buffer.from(jwk.x ?? '', 'base64url')]).toString('base64');
 }
@@ -263,7 +376,8 @@ function keyPair(certificate: string, key: string): Value {
   const isPem = raw.subarray(0, 10).toString('latin1') === '-----BEGIN';
   const secret = orUndefined(() => (isPem ? createPrivateKey(raw) : createPrivateKey({ key: raw, format: 'der', type: 'pkcs8' })));
   const [first] = chain;
-  if (first === undefined || !createPublicKey(secret).equals(new NodeCertificate(Buffer.from(first.rawData)).publicKey)) throw new Undefined('the key belongs to another certificate');
+  if (first === undefined || !createPublicKey(secret).equals(new NodeCertificate(Buffer.from(first.rawData)).publicKey))
+    throw new Undefined('the key belongs to another certificate');
   return new RegoObject([
     ['Certificate', chain.map((c) => b64(c.rawData))],
     ['PrivateKey', privateKeyFields(secret)],

@@ -17,12 +17,19 @@ const AT_HAND: Readonly<Record<string, Builtin>> = {
 };
 const X509_NAMES = [
   'crypto.parse_private_keys',
-  ...['parse_certificates', 'parse_and_verify_certificates', 'parse_and_verify_certificates_with_options', 'parse_certificate_request', 'parse_keypair', 'parse_rsa_private_key'].map((n) => `crypto.x509.${n}`),
+  ...[
+    'parse_certificates',
+    'parse_and_verify_certificates',
+    'parse_and_verify_certificates_with_options',
+    'parse_certificate_request',
+    'parse_keypair',
+    'parse_rsa_private_key',
+  ].map((n) => `crypto.x509.${n}`),
 ];
 const SCHEMA_NAMES = ['json.match_schema', 'json.verify_schema'];
 
 /** Names of every builtin that compiled rules may call in the host; those that Wasm brings itself are not here. */
-export const SERVED: ReadonlySet<string> = new Set([...Object.keys(AT_HAND), ...X509_NAMES, ...SCHEMA_NAMES]);
+const SERVED: ReadonlySet<string> = new Set([...Object.keys(AT_HAND), ...X509_NAMES, ...SCHEMA_NAMES]);
 
 /** Builtins by name, those with large libraries behind them loaded only where they are asked for. Throws `policy-unusable` for names that are not served. */
 export async function loadBuiltins(names: readonly string[]): Promise<Readonly<Record<string, Builtin>>> {

@@ -8,11 +8,23 @@ type Scope = { readonly dot: Item; readonly variables: Map<string, Item>[] };
 type Node =
   | { readonly kind: 'text'; readonly text: string }
   | { readonly kind: 'show'; readonly pipe: Pipe }
-  | { readonly kind: 'branch'; readonly word: 'if' | 'with' | 'range'; readonly pipe: Pipe; readonly body: readonly Node[]; readonly otherwise: readonly Node[] };
+  | {
+      readonly kind: 'branch';
+      readonly word: 'if' | 'with' | 'range';
+      readonly pipe: Pipe;
+      readonly body: readonly Node[];
+      readonly otherwise: readonly Node[];
+    };
 type Pipe = { readonly names: readonly string[]; readonly assigns: boolean; readonly commands: readonly (readonly Operand[])[] };
 type Operand =
   | { readonly kind: 'value'; readonly value: Value }
-  | { readonly kind: 'path'; readonly root: 'dot' | 'variable' | 'pipe'; readonly name: string; readonly pipe?: Pipe; readonly fields: readonly string[] }
+  | {
+      readonly kind: 'path';
+      readonly root: 'dot' | 'variable' | 'pipe';
+      readonly name: string;
+      readonly pipe?: Pipe;
+      readonly fields: readonly string[];
+    }
   | { readonly kind: 'function'; readonly name: string };
 
 const MAX_OUTPUT = 1_000_000; // characters; a template is for a message
@@ -116,7 +128,11 @@ function parsePipe(source: string): Pipe {
     else (commands.at(-1) as Operand[]).push(operand(word));
   }
   if (commands.some((c) => c.length === 0)) throw new Undefined('an empty command');
-  return { names: declared === null ? [] : [declared[1], declared[2]].filter((n) => n !== undefined), assigns: declared?.[3] === '=', commands };
+  return {
+    names: declared === null ? [] : [declared[1], declared[2]].filter((n) => n !== undefined),
+    assigns: declared?.[3] === '=',
+    commands,
+  };
 }
 
 function lex(source: string): string[] {
@@ -190,11 +206,14 @@ function runBranch(node: Extract<Node, { kind: 'branch' }>, scope: Scope, write:
   }
   const over = evaluate({ ...node.pipe, names: [] }, inner);
   const items: (readonly [Value, Value])[] =
-    over instanceof RegoObject ? over.sorted()
-    : over instanceof RegoSet ? over.sorted().map((v, i) => [i, v] as const)
-    : Array.isArray(over) ? over.map((v: Value, i) => [i, v] as const)
-    : [];
-  if (items.length === 0) return run(node.otherwise, inner, write);
+    over instanceof RegoObject
+      ? over.sorted()
+      : over instanceof RegoSet
+        ? over.sorted().map((v, i) => [i, v] as const)
+        : Array.isArray(over)
+          ? over.map((v: Value, i) => [i, v] as const)
+          : [];
+  if (items.length === 0) run(node.otherwise, inner, write);
   for (const [key, value] of items) {
     const names = new Map<string, Item>();
     if (node.pipe.names.length === 1) names.set(node.pipe.names[0] as string, value);
@@ -270,13 +289,21 @@ function call(name: string, args: readonly Item[]): Item {
       if (Array.isArray(a)) return a.length;
       throw new Undefined('`len` of a value without length');
     case 'index':
-      return args.slice(1).reduce<Item>((v, key) => (v instanceof RegoObject ? v.get(key ?? null) : Array.isArray(v) && typeof key === 'number' ? v[key] : fail()), a);
+      return args
+        .slice(1)
+        .reduce<Item>(
+          (v, key) => (v instanceof RegoObject ? v.get(key ?? null) : Array.isArray(v) && typeof key === 'number' ? v[key] : fail()),
+          a,
+        );
     case 'print':
       return args.map(shown).join('');
     case 'println':
       return `${args.map(shown).join(' ')}\n`;
     case 'printf':
-      return sprintf(typeof a === 'string' ? a : fail(), args.slice(1).map((v) => v ?? null));
+      return sprintf(
+        typeof a === 'string' ? a : fail(),
+        args.slice(1).map((v) => v ?? null),
+      );
     case 'urlquery':
       return encodeURIComponent(args.map(shown).join(''));
     case 'html':

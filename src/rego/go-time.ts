@@ -23,11 +23,45 @@ export const LAYOUTS: Readonly<Record<string, string>> = {
 
 // Longest first, so that `2006` is not read as `2` and `006`.
 const CHUNKS = [
-  'January', 'Monday', '-07:00:00', 'Z07:00:00', '-070000', 'Z070000', '-07:00', 'Z07:00', '-0700', 'Z0700',
-  '2006', 'Jan', 'Mon', 'MST', '-07', 'Z07', '__2', '002', '01', '02', '03', '04', '05', '06', '15', '_2', 'PM', 'pm', '1', '2', '3', '4', '5',
+  'January',
+  'Monday',
+  '-07:00:00',
+  'Z07:00:00',
+  '-070000',
+  'Z070000',
+  '-07:00',
+  'Z07:00',
+  '-0700',
+  'Z0700',
+  '2006',
+  'Jan',
+  'Mon',
+  'MST',
+  '-07',
+  'Z07',
+  '__2',
+  '002',
+  '01',
+  '02',
+  '03',
+  '04',
+  '05',
+  '06',
+  '15',
+  '_2',
+  'PM',
+  'pm',
+  '1',
+  '2',
+  '3',
+  '4',
+  '5',
 ] as const;
 
-type Piece = { readonly kind: 'text'; readonly text: string } | { readonly kind: 'chunk'; readonly chunk: string } | { readonly kind: 'fraction'; readonly comma: boolean; readonly digits: number; readonly trimmed: boolean };
+type Piece =
+  | { readonly kind: 'text'; readonly text: string }
+  | { readonly kind: 'chunk'; readonly chunk: string }
+  | { readonly kind: 'fraction'; readonly comma: boolean; readonly digits: number; readonly trimmed: boolean };
 
 /** Takes a layout apart into its standard pieces and the text between them (https://pkg.go.dev/time#Layout). */
 function pieces(layout: string): Piece[] {
@@ -42,7 +76,12 @@ function pieces(layout: string): Piece[] {
     const rest = layout.slice(at);
     const fraction = /^[.,](0+|9+)(?!\d)/.exec(rest);
     if (fraction !== null) {
-      push({ kind: 'fraction', comma: rest[0] === ',', digits: (fraction[1] as string).length, trimmed: (fraction[1] as string)[0] === '9' });
+      push({
+        kind: 'fraction',
+        comma: rest[0] === ',',
+        digits: (fraction[1] as string).length,
+        trimmed: (fraction[1] as string)[0] === '9',
+      });
       at += fraction[0].length;
       continue;
     }
@@ -61,7 +100,18 @@ function pieces(layout: string): Piece[] {
   return found;
 }
 
-export type Civil = { year: number; month: number; day: number; hour: number; minute: number; second: number; nanosecond: number; weekday: number; offset: number; zone: string };
+export type Civil = {
+  year: number;
+  month: number;
+  day: number;
+  hour: number;
+  minute: number;
+  second: number;
+  nanosecond: number;
+  weekday: number;
+  offset: number;
+  zone: string;
+};
 
 function floorDiv(a: bigint, b: bigint): bigint {
   const q = a / b;
@@ -95,7 +145,18 @@ function formatterOf(zone: string): Intl.DateTimeFormat {
   // The engine also knows offsets such as `+01:00` as zones; Go does not.
   if (!/^[A-Za-z]/.test(zone)) throw new Undefined(`unknown time zone ${zone}`);
   try {
-    const made = new Intl.DateTimeFormat('en-US', { timeZone: zone, timeZoneName: 'short', hourCycle: 'h23', year: 'numeric', month: 'numeric', day: 'numeric', hour: 'numeric', minute: 'numeric', second: 'numeric', era: 'short' });
+    const made = new Intl.DateTimeFormat('en-US', {
+      timeZone: zone,
+      timeZoneName: 'short',
+      hourCycle: 'h23',
+      year: 'numeric',
+      month: 'numeric',
+      day: 'numeric',
+      hour: 'numeric',
+      minute: 'numeric',
+      second: 'numeric',
+      era: 'short',
+    });
     formatters.set(zone, made);
     return made;
   } catch {
@@ -105,7 +166,11 @@ function formatterOf(zone: string): Intl.DateTimeFormat {
 
 function zoneAt(seconds: number, zone: string): { offset: number; name: string } {
   if (zone === '' || zone === 'UTC' || zone === 'Local') return { offset: 0, name: 'UTC' }; // what is local depends on the machine
-  const part = Object.fromEntries(formatterOf(zone).formatToParts(seconds * 1000).map((p) => [p.type, p.value]));
+  const part = Object.fromEntries(
+    formatterOf(zone)
+      .formatToParts(seconds * 1000)
+      .map((p) => [p.type, p.value]),
+  );
   const year = part['era'] === 'BC' ? 1 - Number(part['year']) : Number(part['year']);
   const local = new Date(0);
   local.setUTCFullYear(year, Number(part['month']) - 1, Number(part['day']));
@@ -119,7 +184,9 @@ const two = (n: number) => String(n).padStart(2, '0');
 export function formatTime(time: ZonedTime, layout: string): string {
   const c = civil(time);
   return pieces(layout)
-    .map((piece) => (piece.kind === 'text' ? piece.text : piece.kind === 'fraction' ? fractionText(c.nanosecond, piece) : chunkText(piece.chunk, c)))
+    .map((piece) =>
+      piece.kind === 'text' ? piece.text : piece.kind === 'fraction' ? fractionText(c.nanosecond, piece) : chunkText(piece.chunk, c),
+    )
     .join('');
 }
 
@@ -183,7 +250,11 @@ function chunkText(chunk: string, c: Civil): string {
 }
 
 function yearDay(c: Civil): number {
-  return Math.round((Date.UTC(2000 + (isLeap(c.year) ? 0 : 1), c.month - 1, c.day) - Date.UTC(2000 + (isLeap(c.year) ? 0 : 1), 0, 1)) / 86_400_000) + 1;
+  return (
+    Math.round(
+      (Date.UTC(2000 + (isLeap(c.year) ? 0 : 1), c.month - 1, c.day) - Date.UTC(2000 + (isLeap(c.year) ? 0 : 1), 0, 1)) / 86_400_000,
+    ) + 1
+  );
 }
 
 function isLeap(year: number): boolean {
@@ -202,7 +273,19 @@ function offsetText(chunk: string, offset: number): string {
 
 /** Reads a time by a Go layout; nanoseconds since 1970. Throws `Undefined` when the text does not follow it. */
 export function parseTime(layout: string, value: string): bigint {
-  const c = { year: 0, month: 1, day: 1, hour: 0, minute: 0, second: 0, nanosecond: 0, offset: 0, dayOfYear: -1, pm: undefined as boolean | undefined, dateSet: false };
+  const c = {
+    year: 0,
+    month: 1,
+    day: 1,
+    hour: 0,
+    minute: 0,
+    second: 0,
+    nanosecond: 0,
+    offset: 0,
+    dayOfYear: -1,
+    pm: undefined as boolean | undefined,
+    dateSet: false,
+  };
   let rest = value;
   const fail = (): never => {
     throw new Undefined(`\`${value}\` does not follow the layout \`${layout}\``);
@@ -292,7 +375,12 @@ export function parseTime(layout: string, value: string): bigint {
       case '5': {
         c.second = within(Number(take(piece.chunk === '05' ? /^\d\d/ : /^\d\d?/)), 0, 59);
         // A fraction may follow the seconds although the layout has none.
-        if (all[i + 1]?.kind !== 'fraction' && /^[.,]\d/.test(rest)) c.nanosecond = Number(take(/^[.,]\d+/).slice(1, 10).padEnd(9, '0'));
+        if (all[i + 1]?.kind !== 'fraction' && /^[.,]\d/.test(rest))
+          c.nanosecond = Number(
+            take(/^[.,]\d+/)
+              .slice(1, 10)
+              .padEnd(9, '0'),
+          );
         break;
       }
       case 'PM':
@@ -324,7 +412,12 @@ export function parseTime(layout: string, value: string): bigint {
   return nanoseconds(c.year, c.month, c.day, c.hour, c.minute, c.second, c.nanosecond) - BigInt(c.offset) * NS;
 }
 
-function takeOffset(chunk: string, take: (pattern: RegExp) => string, isZ: () => boolean, within: (n: number, low: number, high: number) => number): number {
+function takeOffset(
+  chunk: string,
+  take: (pattern: RegExp) => string,
+  isZ: () => boolean,
+  within: (n: number, low: number, high: number) => number,
+): number {
   if (chunk.startsWith('Z') && isZ()) {
     take(/^Z/);
     return 0;
@@ -359,7 +452,14 @@ export function addDate(time: ZonedTime, years: number, months: number, days: nu
 export function difference(a: ZonedTime, b: ZonedTime): number[] {
   const second = { ns: b.ns, zone: a.zone };
   const [early, late] = a.ns > b.ns ? [civil(second), civil(a)] : [civil(a), civil(second)];
-  const d = [late.year - early.year, late.month - early.month, late.day - early.day, late.hour - early.hour, late.minute - early.minute, late.second - early.second];
+  const d = [
+    late.year - early.year,
+    late.month - early.month,
+    late.day - early.day,
+    late.hour - early.hour,
+    late.minute - early.minute,
+    late.second - early.second,
+  ];
   const borrow = (at: number, size: number) => {
     if ((d[at] as number) < 0) {
       d[at] = (d[at] as number) + size;
@@ -380,7 +480,19 @@ export const weekdayName = (day: number): string => DAYS[day] as string;
 export function parseDuration(value: string): bigint {
   const match = /^([+-]?)((?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|μs|ms|s|m|h|d|w|y))+|0)$/.exec(value);
   if (match === null) throw new Undefined(`\`${value}\` is no duration`);
-  const units: Record<string, bigint> = { ns: 1n, us: 1000n, µs: 1000n, μs: 1000n, ms: 1_000_000n, s: NS, m: 60n * NS, h: 3600n * NS, d: 86_400n * NS, w: 604_800n * NS, y: 365n * 86_400n * NS };
+  const units: Record<string, bigint> = {
+    ns: 1n,
+    us: 1000n,
+    µs: 1000n,
+    μs: 1000n,
+    ms: 1_000_000n,
+    s: NS,
+    m: 60n * NS,
+    h: 3600n * NS,
+    d: 86_400n * NS,
+    w: 604_800n * NS,
+    y: 365n * 86_400n * NS,
+  };
   let total = 0n;
   for (const [, amount, unit] of (match[2] as string).matchAll(/(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|[smhdwy])/g)) {
     const [whole, fraction = ''] = (amount as string).split('.');

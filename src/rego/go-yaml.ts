@@ -1,11 +1,11 @@
-import { CORE_SCHEMA, dump, load } from 'js-yaml';
+import { CORE_SCHEMA, dump } from 'js-yaml';
 import { parseYaml, YamlError } from '../yaml/index.ts';
 import { Undefined } from './builtin.ts';
 
-/** Reads YAML for a rule, as the API server's reader would. Throws `Undefined`. */
+/** Reads YAML for a rule, as OPA's own reader does. Throws `Undefined`. */
 export function readYaml(text: string): unknown {
   try {
-    return parseYaml(text)[0]?.value ?? null;
+    return parseYaml(text, { words: false })[0]?.value ?? null;
   } catch (thrown) {
     if (thrown instanceof YamlError) throw new Undefined(thrown.message);
     throw thrown;
@@ -22,8 +22,43 @@ export function isYaml(text: string): boolean {
   }
 }
 
-/** Writes YAML with sorted keys and lists flush with their key, as Go's writer does. */
+/** Writes YAML with sorted keys, quoting as Go's writer does. */
 export function writeYaml(value: unknown): string {
-  return dump(value, { sortKeys: true, lineWidth: -1, noRefs: true, noArrayIndent: true, schema: CORE_SCHEMA, quotingType: '"' } as Parameters<typeof dump>[1]);
+  return `${block(value, '')}\n`.replace(/^\n/, '');
 }
-void load;
+
+function block(value: unknown, indent: string): string {
+  if (Array.isArray(value)) {
+    if (value.length === 0) return '[]';
+    return value.map((item) => `\n${indent}- ${block(item, `${indent}  `).replace(/^\n\s*/, '')}`).join('');
+  }
+  if (typeof value === 'object' && value !== null) {
+    const keys = Object.keys(value).sort();
+    if (keys.length === 0) return '{}';
+    return keys
+      .map((key) => {
+        const inner = (value as Record<string, unknown>)[key];
+        const text = block(inner, `${indent}  `);
+        return `\n${indent}${scalar(key, '')}:${text.startsWith('\n') ? text : ` ${text}`}`;
+      })
+      .join('');
+  }
+  return typeof value === 'string' ? scalar(value, indent) : String(value);
+}
+
+// What another reader would take for a word or a number is put in double quotes, whatever else needs quotes in single ones.
+function scalar(text: string, indent: string): string {
+  if (
+    text === '' ||
+    /^(y|n|yes|no|on|off|true|false|null|~)$/i.test(text) ||
+    /^[-+]?[.\d][\d_]*(\.\d*)?([eE][-+]?\d+)?$|^[-+]?0[xob]|^\d+(:\d+)+$|^\d{4}-\d\d-\d\d/.test(text)
+  )
+    return JSON.stringify(text);
+  const written = dump(text, { schema: CORE_SCHEMA, lineWidth: -1 } as Parameters<typeof dump>[1]).replace(/\n$/, '');
+  return written.includes('\n')
+    ? written
+        .split('\n')
+        .join(`\n${indent}`)
+        .replace(new RegExp(`\n${indent}  `, 'g'), `\n${indent}`)
+    : written;
+}

@@ -11,7 +11,7 @@ export type Limits = {
   readonly recycleAbove: number;
 };
 
-export const DEFAULT_LIMITS: Limits = { memory: 256 * 1024 * 1024, recycleAbove: 16 * 1024 * 1024 };
+const DEFAULT_LIMITS: Limits = { memory: 256 * 1024 * 1024, recycleAbove: 16 * 1024 * 1024 };
 
 /** An object, as JSON text, into which the input is put at `path` for one evaluation. */
 export type Within = { readonly object: string; readonly path: readonly string[] };
@@ -74,7 +74,13 @@ export class RegoModule {
   /** Names of the builtins that the rules call and the host serves. */
   readonly builtins: readonly string[];
 
-  private constructor(module: WebAssembly.Module, data: string, limits: Limits, first: Instance, builtins: Readonly<Record<string, Builtin>>) {
+  private constructor(
+    module: WebAssembly.Module,
+    data: string,
+    limits: Limits,
+    first: Instance,
+    builtins: Readonly<Record<string, Builtin>>,
+  ) {
     this.#module = module;
     this.#data = data;
     this.#limits = limits;
@@ -264,7 +270,8 @@ class Instance {
   #placed({ object, path: keys }: Within): number {
     const around = this.#parse(object, this.#exports.opa_json_parse);
     const path = this.#parse(JSON.stringify(keys), this.#exports.opa_json_parse);
-    if (this.#exports.opa_value_add_path(around, path, this.#input) !== 0) throw new Error(`the input cannot be placed at \`${keys.join('.')}\``);
+    if (this.#exports.opa_value_add_path(around, path, this.#input) !== 0)
+      throw new Error(`the input cannot be placed at \`${keys.join('.')}\``);
     return around;
   }
 

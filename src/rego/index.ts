@@ -4,6 +4,6 @@
  * chance. An instance out of which something was thrown is never used again.
  */
 export type { BuiltinContext } from './builtin.ts';
-export { REFUSED, SERVED } from './builtins.ts';
-export { DEFAULT_LIMITS, evaluateQuery, type Limits, RegoModule, type Within } from './host.ts';
-export { compare, fromJson, parse, print, RegoNumber, RegoObject, RegoSet, toJson, type Value } from './value.ts';
+export { REFUSED } from './builtins.ts';
+export { evaluateQuery, type Limits, RegoModule, type Within } from './host.ts';
+export { compare, fromJson, RegoObject, RegoSet, toJson, type Value } from './value.ts';

@@ -1,9 +1,20 @@
 import { print, RegoNumber, type Value } from './value.ts';
 
 /** Go's own kinds, as OPA hands its arguments to `fmt.Sprintf`. */
-type Arg = { readonly type: 'string'; readonly text: string } | { readonly type: 'int64' | '*big.Int'; readonly int: bigint } | { readonly type: 'float64'; readonly float: number };
+type Arg =
+  | { readonly type: 'string'; readonly text: string }
+  | { readonly type: 'int64' | '*big.Int'; readonly int: bigint }
+  | { readonly type: 'float64'; readonly float: number };
 
-type Flags = { plus: boolean; minus: boolean; sharp: boolean; space: boolean; zero: boolean; width: number | undefined; precision: number | undefined };
+type Flags = {
+  plus: boolean;
+  minus: boolean;
+  sharp: boolean;
+  space: boolean;
+  zero: boolean;
+  width: number | undefined;
+  precision: number | undefined;
+};
 
 const MAX_PAD = 1_000_000; // Go's own limit for a width or precision
 
@@ -102,7 +113,8 @@ function argOf(value: Value): Arg {
   if (typeof value === 'string') return { type: 'string', text: value };
   if (typeof value === 'number') return { type: 'int64', int: BigInt(value) };
   if (value instanceof RegoNumber) {
-    if (!value.isInteger) return Number.isFinite(value.float) ? { type: 'float64', float: value.float } : { type: 'string', text: value.text };
+    if (!value.isInteger)
+      return Number.isFinite(value.float) ? { type: 'float64', float: value.float } : { type: 'string', text: value.text };
     const int = BigInt(value.text);
     return { type: int >= -(2n ** 63n) && int < 2n ** 63n ? 'int64' : '*big.Int', int };
   }
@@ -114,7 +126,9 @@ function plain(arg: Arg): string {
 }
 
 function one(verb: string, arg: Arg, flags: Flags): string {
-  const bad = () => `%!${verb}(${arg.type === '*big.Int' ? 'big.Int' : arg.type}=${plain(arg)})`;
+  // Go shows a value that the verb does not fit by `%v`, with the same flags.
+  const bad = () =>
+    `%!${verb}(${arg.type === '*big.Int' ? 'big.Int' : arg.type}=${verb === 'v' || arg.type === '*big.Int' ? plain(arg) : one('v', arg, flags)})`;
   if (verb === 'T') return pad(arg.type, flags);
   switch (arg.type) {
     case 'string':
@@ -150,7 +164,17 @@ function formatText(verb: string, value: string, flags: Flags): string | undefin
 
 /** Text in double quotes as Go's `strconv.Quote` writes it. */
 function goQuoted(value: string, ascii: boolean): string {
-  const short: Record<string, string> = { '\x07': '\\a', '\b': '\\b', '\f': '\\f', '\n': '\\n', '\r': '\\r', '\t': '\\t', '\v': '\\v', '"': '\\"', '\\': '\\\\' };
+  const short: Record<string, string> = {
+    '\x07': '\\a',
+    '\b': '\\b',
+    '\f': '\\f',
+    '\n': '\\n',
+    '\r': '\\r',
+    '\t': '\\t',
+    '\v': '\\v',
+    '"': '\\"',
+    '\\': '\\\\',
+  };
   const parts = [...value].map((c) => {
     if (short[c] !== undefined) return short[c];
     const code = c.codePointAt(0) as number;
@@ -166,7 +190,8 @@ function formatInteger(verb: string, value: bigint, flags: Flags, big: boolean):
   const base = { v: 10, d: 10, b: 2, o: 8, O: 8, x: 16, X: 16 }[verb];
   if (base !== undefined) return integerText(value, base, verb, flags);
   if (big) return verb === 's' ? integerText(value, 10, verb, flags) : undefined;
-  const character = value >= 0n && value <= 0x10ffffn && !(value >= 0xd800n && value < 0xe000n) ? String.fromCodePoint(Number(value)) : '\ufffd';
+  const character =
+    value >= 0n && value <= 0x10ffffn && !(value >= 0xd800n && value < 0xe000n) ? String.fromCodePoint(Number(value)) : '\ufffd';
   switch (verb) {
     case 'c':
       return pad(character, { ...flags, zero: false });
@@ -175,7 +200,10 @@ function formatInteger(verb: string, value: bigint, flags: Flags, big: boolean):
       return pad(`'${character === "'" ? "\\'" : quoted}'`, { ...flags, zero: false });
     }
     case 'U': {
-      const hex = value.toString(16).toUpperCase().padStart(Math.max(4, flags.precision ?? 0), '0');
+      const hex = BigInt.asUintN(64, value)
+        .toString(16)
+        .toUpperCase()
+        .padStart(Math.max(4, flags.precision ?? 0), '0');
       return pad(`U+${hex}${flags.sharp ? ` '${character}'` : ''}`, { ...flags, zero: false });
     }
     default:
@@ -190,13 +218,26 @@ function integerText(value: bigint, base: number, verb: string, flags: Flags): s
   if (flags.precision === 0 && value === 0n) return ' '.repeat(flags.width ?? 0);
   const sign = negative ? '-' : flags.plus ? '+' : flags.space ? ' ' : '';
   let prefix = verb === 'O' ? '0o' : '';
-  if (flags.sharp) prefix = base === 2 ? '0b' : base === 8 && verb === 'o' ? (digits.startsWith('0') ? '' : '0') : base === 16 ? (verb === 'X' ? '0X' : '0x') : prefix;
+  if (flags.sharp)
+    prefix =
+      base === 2
+        ? '0b'
+        : base === 8 && verb === 'o'
+          ? digits.startsWith('0')
+            ? ''
+            : '0'
+          : base === 16
+            ? verb === 'X'
+              ? '0X'
+              : '0x'
+            : prefix;
   const fill = flags.precision ?? (flags.zero && !flags.minus && flags.width !== undefined ? flags.width - sign.length : 0);
   return pad(`${sign}${prefix}${digits.padStart(fill, '0')}`, { ...flags, zero: false });
 }
 
 function formatFloat(verb: string, value: number, flags: Flags): string | undefined {
   const kind = verb === 'v' ? 'g' : verb === 'F' ? 'f' : verb;
+  if (verb === 'b' || verb === 'x' || verb === 'X') return pad(binaryFloat(verb, value), { ...flags, zero: false });
   if (!['e', 'E', 'f', 'g', 'G'].includes(kind)) return undefined;
   const precision = flags.precision ?? (kind === 'g' || kind === 'G' ? undefined : 6);
   const magnitude = goFloat(Math.abs(value), kind as 'e', precision);
@@ -206,13 +247,31 @@ function formatFloat(verb: string, value: number, flags: Flags): string | undefi
   return pad(sign + magnitude, { ...flags, zero: false });
 }
 
+/** A double by its bits: `%b` as mantissa and power of two, `%x` with hexadecimal digits, always as many as it has. */
+function binaryFloat(verb: 'b' | 'x' | 'X', value: number): string {
+  const view = new DataView(new ArrayBuffer(8));
+  view.setFloat64(0, value);
+  const bits = view.getBigUint64(0);
+  const sign = bits >> 63n === 1n ? '-' : '';
+  const biased = Number((bits >> 52n) & 0x7ffn);
+  const fraction = bits & 0xfffffffffffffn;
+  const mantissa = biased === 0 ? fraction : fraction | (1n << 52n);
+  const power = Math.max(biased, 1) - 1075;
+  const signed = (n: number, width: number) => `${n < 0 ? '-' : '+'}${String(Math.abs(n)).padStart(width, '0')}`;
+  if (verb === 'b') return `${sign}${mantissa}p${signed(power, 1)}`;
+  const digits = fraction.toString(16).padStart(13, '0').replace(/0+$/, '');
+  const text = `${sign}0x${biased === 0 ? 0 : 1}${digits === '' ? '' : `.${digits}`}p${signed(biased === 0 && fraction === 0n ? 0 : power + 52, 2)}`;
+  return verb === 'X' ? text.toUpperCase() : text;
+}
+
 /** A double as Go's `strconv.FormatFloat` writes it; without precision the shortest that reads back the same. */
-export function goFloat(value: number, kind: 'e' | 'E' | 'f' | 'g' | 'G', precision: number | undefined): string {
+function goFloat(value: number, kind: 'e' | 'E' | 'f' | 'g' | 'G', precision: number | undefined): string {
   if (!Number.isFinite(value)) return Number.isNaN(value) ? 'NaN' : value > 0 ? '+Inf' : '-Inf';
   const exponent = (text: string) => text.replace(/e([+-])(\d)$/, 'e$10$2');
   const upper = (text: string) => (kind === 'E' || kind === 'G' ? text.toUpperCase() : text);
   if (kind === 'f') return fixed(value, precision);
-  if (kind === 'e' || kind === 'E') return upper(exponent(value.toExponential(precision === undefined ? undefined : Math.min(precision, 100))));
+  if (kind === 'e' || kind === 'E')
+    return upper(exponent(value.toExponential(precision === undefined ? undefined : Math.min(precision, 100))));
   const scientific = value.toExponential(precision === undefined ? undefined : Math.max(Math.min(precision, 100) - 1, 0));
   const power = Number(scientific.slice(scientific.indexOf('e') + 1));
   const limit = precision === undefined ? 6 : Math.max(precision, 1); // Go decides on the shortest form as if it had six digits
@@ -223,7 +282,8 @@ export function goFloat(value: number, kind: 'e' | 'E' | 'f' | 'g' | 'G', precis
 }
 
 function fixed(value: number, places: number | undefined): string {
-  if (places !== undefined) return Math.abs(value) < 1e21 ? value.toFixed(Math.min(places, 100)) : `${BigInt(value)}${places > 0 ? `.${'0'.repeat(places)}` : ''}`;
+  if (places !== undefined)
+    return Math.abs(value) < 1e21 ? value.toFixed(Math.min(places, 100)) : `${BigInt(value)}${places > 0 ? `.${'0'.repeat(places)}` : ''}`;
   if (Math.abs(value) >= 1e21) return BigInt(value).toString();
   const text = String(value);
   const match = /^(-?)(\d)(?:\.(\d+))?e-(\d+)$/.exec(text);

@@ -87,7 +87,13 @@ export function print(value: Value, number: (n: RegoNumber) => string = (n) => n
   if (typeof value === 'string') return quote(value);
   if (typeof value === 'number') return numberText(value);
   if (value instanceof RegoNumber) return number(value);
-  if (value instanceof RegoSet) return value.size === 0 ? 'set()' : `{${value.sorted().map((v) => print(v, number)).join(', ')}}`;
+  if (value instanceof RegoSet)
+    return value.size === 0
+      ? 'set()'
+      : `{${value
+          .sorted()
+          .map((v) => print(v, number))
+          .join(', ')}}`;
   if (value instanceof RegoObject)
     return `{${value
       .sorted()
@@ -97,24 +103,30 @@ export function print(value: Value, number: (n: RegoNumber) => string = (n) => n
 }
 
 /** A double as Go’s JSON writes it: exponents only from 1e21 on and below 1e-6. */
-export function numberText(n: number): string {
+function numberText(n: number): string {
   if (Object.is(n, -0)) return '0';
   return String(n).replace(/e([+-])(\d)$/, 'e$10$2');
 }
 
 /** A string as JSON, with `<`, `>` and `&` as they are. */
-export function quote(text: string): string {
+function quote(text: string): string {
   return JSON.stringify(text);
 }
 
 const rank = (v: Value): number =>
-  v === null ? 0
-  : typeof v === 'boolean' ? 1
-  : typeof v === 'number' || v instanceof RegoNumber ? 2
-  : typeof v === 'string' ? 3
-  : v instanceof RegoSet ? 6
-  : v instanceof RegoObject ? 5
-  : 4;
+  v === null
+    ? 0
+    : typeof v === 'boolean'
+      ? 1
+      : typeof v === 'number' || v instanceof RegoNumber
+        ? 2
+        : typeof v === 'string'
+          ? 3
+          : v instanceof RegoSet
+            ? 6
+            : v instanceof RegoObject
+              ? 5
+              : 4;
 
 /** Rego's order: null, booleans, numbers, strings, arrays, objects, sets; inside each by its parts. */
 export function compare(a: Value, b: Value): number {
@@ -289,7 +301,7 @@ export function parse(text: string): Value {
 }
 
 /** A number from its text: a JavaScript number where that is exact and whole. */
-export function numberOf(text: string): number | RegoNumber {
+function numberOf(text: string): number | RegoNumber {
   return /^-?\d{1,15}$/.test(text) ? Number(text) : new RegoNumber(text);
 }
 
@@ -331,7 +343,11 @@ export function toJson(value: Value): unknown {
 /** JSON text of a value as Go writes it: no spaces, keys sorted, numbers as they were written, `<`, `>` and `&` escaped. */
 export function toJsonText(value: Value, escapeHtml = true): string {
   if (value instanceof RegoNumber) return value.text;
-  if (value instanceof RegoSet) return `[${value.sorted().map((v) => toJsonText(v, escapeHtml)).join(',')}]`;
+  if (value instanceof RegoSet)
+    return `[${value
+      .sorted()
+      .map((v) => toJsonText(v, escapeHtml))
+      .join(',')}]`;
   if (value instanceof RegoObject) {
     const entries = value.sorted().map(([k, v]) => [keyText(k), v] as const);
     entries.sort(([a], [b]) => compareText(a, b));

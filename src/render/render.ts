@@ -15,7 +15,11 @@ import { ambiguities, parseYaml, type YamlDocument, YamlError } from '../yaml/in
 export type SourceFile = { readonly path: string; readonly mode: string; readonly content: Uint8Array };
 
 /** The objects, and what in the files cannot be an object. */
-export type Rendering = { readonly objects: readonly RenderedObject[]; readonly violations: readonly Violation[]; readonly warnings: readonly Violation[] };
+export type Rendering = {
+  readonly objects: readonly RenderedObject[];
+  readonly violations: readonly Violation[];
+  readonly warnings: readonly Violation[];
+};
 
 const MAX_FILE = 8 * 1024 * 1024; // the API server takes 3 MiB a request; a file may hold several objects
 const MANIFEST = /\.(ya?ml|json)$/;
@@ -60,7 +64,7 @@ export function render(files: readonly SourceFile[]): Rendering {
 }
 
 /** Scalars that two readers could take differently; what is meant here is what the API server means. */
-export function doubts(file: Pick<SourceFile, 'path' | 'content'>): Violation[] {
+function doubts(file: Pick<SourceFile, 'path' | 'content'>): Violation[] {
   if (!/\.ya?ml$/.test(file.path) || file.content.length > MAX_FILE) return [];
   return ambiguities(Buffer.from(file.content).toString('utf8')).map(({ line, column, text, here, elsewhere }) => ({
     code: 'yaml-ambiguous',
@@ -107,7 +111,16 @@ function readDocument(file: string, document: YamlDocument, value: unknown, at: 
     );
   const ref: ObjectRef = { apiVersion, kind, namespace: namespace ?? '', name };
   const object = value as KubernetesObject;
-  return [{ object, ref, source, lineOf: (path) => document.lineOf([...at, ...path]), positionOf: (path) => document.positionOf([...at, ...path]), digest: digestOf(object) }];
+  return [
+    {
+      object,
+      ref,
+      source,
+      lineOf: (path) => document.lineOf([...at, ...path]),
+      positionOf: (path) => document.positionOf([...at, ...path]),
+      digest: digestOf(object),
+    },
+  ];
 }
 
 // A stamp or a break-glass annotation from the repository would claim what only the gate and the ledger can say.

@@ -9,7 +9,7 @@ export type Tool = {
   readonly byHand: string;
 };
 
-export type ToolName = 'etcd' | 'kube-apiserver' | 'kubectl' | 'opa';
+export type ToolName = 'etcd' | 'kube-apiserver' | 'kubectl' | 'opa' | 'opa-conformance';
 
 // One archive with all three, as controller-runtime's envtest uses it. Checksums: envtest-releases.yaml of sigs.k8s.io/controller-tools v0.23.0.
 const ENVTEST = {
@@ -54,5 +54,10 @@ export const TOOLS: Readonly<Record<ToolName, Tool>> = {
     version: '1.22.0',
     go: { module: 'tools/opa', package: 'github.com/open-policy-agent/opa', ldflags: '-s -w' },
     byHand: 'put `opa` 1.x on the PATH (https://www.openpolicyagent.org/docs#1-download-opa)',
+  },
+  'opa-conformance': {
+    version: '1.22.0',
+    go: { module: 'tools/opa', package: './conformance', ldflags: '-s -w' },
+    byHand: 'only the tests need it',
   },
 };

@@ -20,9 +20,16 @@ export async function verifyDetached(
   armored: string,
   store: TrustStore,
   now: number,
-): Promise<{ readonly kind: 'signed'; readonly principal: string } | { readonly kind: 'refused'; readonly code: string; readonly reason: string }> {
+): Promise<
+  { readonly kind: 'signed'; readonly principal: string } | { readonly kind: 'refused'; readonly code: string; readonly reason: string }
+> {
   const fact = await examineSignature(store, signedBytes(kind, statement), armored);
-  if (fact.kind !== 'good') return { kind: 'refused', code: fact.kind === 'bad' ? fact.code : 'unsigned', reason: fact.kind === 'bad' ? fact.reason : 'it is not signed' };
+  if (fact.kind !== 'good')
+    return {
+      kind: 'refused',
+      code: fact.kind === 'bad' ? fact.code : 'unsigned',
+      reason: fact.kind === 'bad' ? fact.reason : 'it is not signed',
+    };
   const refusal = await judgeSignature(fact, store, { at: now, basis: 'now' }, fact.signedAt ?? now);
   return refusal === undefined ? { kind: 'signed', principal: fact.principal } : { kind: 'refused', ...refusal };
 }

@@ -14,8 +14,8 @@ export {
   repositoryUri,
 } from './approval.ts';
 export { describeKeys, type KeyDescription } from './describe-keys.ts';
-export { type Examined, examineCommits, examineHistory, type HistoryItem, type HistorySource, KnownHistory } from './examine-history.ts';
 export { signedBytes, verifyDetached } from './detached.ts';
+export { type Examined, examineCommits, examineHistory, type HistoryItem, type HistorySource, KnownHistory } from './examine-history.ts';
 export { FORGE_REVIEW, type ForgeReview } from './forge-review.ts';
 export { importKeys } from './import-keys.ts';
 export { judgeCommit } from './judge-commit.ts';

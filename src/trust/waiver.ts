@@ -8,7 +8,9 @@ export function waiverStatement(document: Pick<WaiverDocument, 'metadata' | 'spe
   return { repository: repositoryUri(repository), name: document.metadata.name, spec: document.spec };
 }
 
-export type VerifiedWaiver = { readonly kind: 'verified'; readonly approver: string; readonly until: number } | { readonly kind: 'refused'; readonly code: string; readonly reason: string };
+export type VerifiedWaiver =
+  | { readonly kind: 'verified'; readonly approver: string; readonly until: number }
+  | { readonly kind: 'refused'; readonly code: string; readonly reason: string };
 
 /**
  * Whether a waiver counts: signed by a person whom the TrustPolicy lets waive, and for no longer than it lets them.
@@ -21,9 +23,17 @@ export async function verifyWaiver(document: WaiverDocument, repository: string,
   if (signed.kind === 'refused') return refused(signed.code, signed.reason);
   const { waivers } = store.policy.spec;
   if (store.kindOf(signed.principal) !== 'person') return refused('waiver-by-platform', `\`${signed.principal}\` is no person`);
-  if (!store.members(waivers.from).has(signed.principal)) return refused('waiver-not-allowed', `\`${signed.principal}\` may not waive rules: the TrustPolicy’s \`waivers.from\` does not name them`);
+  if (!store.members(waivers.from).has(signed.principal))
+    return refused(
+      'waiver-not-allowed',
+      `\`${signed.principal}\` may not waive rules: the TrustPolicy’s \`waivers.from\` does not name them`,
+    );
   const [issued, until] = [Date.parse(document.spec.issuedAt), Date.parse(`${document.spec.until}T00:00:00Z`)];
-  if (until - issued > durationMs(waivers.maximum)) return refused('waiver-too-long', `it runs until ${document.spec.until}, longer than the ${waivers.maximum} that the TrustPolicy allows`);
+  if (until - issued > durationMs(waivers.maximum))
+    return refused(
+      'waiver-too-long',
+      `it runs until ${document.spec.until}, longer than the ${waivers.maximum} that the TrustPolicy allows`,
+    );
   if (issued > now + durationMs(store.policy.spec.times.skew)) return refused('waiver-from-the-future', 'it is dated ahead');
   return { kind: 'verified', approver: signed.principal, until };
 }

@@ -37,16 +37,22 @@ export class YamlError extends Error {
 // The API server's reader follows YAML 1.1, so `yes` and `010` must mean here what they mean there.
 // Base-60 numbers are left out: that reader does not know them.
 const SCHEMA = CORE_SCHEMA.withTags(nullYaml11Tag, boolYaml11Tag, withoutBase60(intYaml11Tag), mergeTag);
+// Rego's own reader takes the words of YAML 1.1 as text, and its octal numbers as numbers.
+const WORDLESS = CORE_SCHEMA.withTags(nullYaml11Tag, withoutBase60(intYaml11Tag), mergeTag);
 const MAX_DEPTH = 100; // deeper than any real manifest, shallower than any stack
 const MAX_ALIASES = 1000;
 const MAX_EXPANDED = 1_000_000; // values after aliases are followed: a billion-laughs file has far more
 const PLAIN = 1; // js-yaml's style of a scalar without quotes
 
-/** Reads every document of the text, empty ones left out. Throws a `YamlError` that names the line. */
-export function parseYaml(text: string): YamlDocument[] {
+/** Reads every document of the text, empty ones left out; with `words: false`, `yes` and its like are text. Throws a `YamlError` that names the line. */
+export function parseYaml(text: string, options: { readonly words?: boolean } = {}): YamlDocument[] {
   try {
     const events = parseEvents(text, { maxDepth: MAX_DEPTH });
-    const values = constructFromEvents(events, { source: text, schema: SCHEMA, maxAliases: MAX_ALIASES });
+    const values = constructFromEvents(events, {
+      source: text,
+      schema: options.words === false ? WORDLESS : SCHEMA,
+      maxAliases: MAX_ALIASES,
+    });
     const shared = events.some((e) => e.type === EVENT_ID.ALIAS);
     const starts = documentStarts(events);
     const lines = lineStarts(text);
@@ -66,7 +72,7 @@ export function parseYaml(text: string): YamlDocument[] {
           value: shared ? unshared(value, budget, [], refuse) : value,
           line: lineAt(lines, starts[i] ?? 0),
           lineOf: (path) => find(place(i), path).line,
-          positionOf: (path) => find(place(i), path),
+          positionOf: (path) => (path.length === 0 ? positionAt(lines, starts[i] ?? 0) : find(place(i), path)),
         },
       ];
     });
@@ -99,7 +105,8 @@ export function ambiguities(text: string): Ambiguity[] {
 }
 
 const WORD = /^(y|n|yes|no|on|off)$/i;
-const SUSPECT = /(^|[\s:,[{-])(y|n|yes|no|on|off|[+-]?0[0-7_]+|[+-]?0b[01_]+|0o[0-7]+|[+-]?\d[\d_]*_[\d_.]*|[+-]?\d+(:[0-5]?\d)+)(?=[\s,\]}:]|$)/im;
+const SUSPECT =
+  /(^|[\s:,[{-])(y|n|yes|no|on|off|[+-]?0[0-7_]+|[+-]?0b[01_]+|0o[0-7]+|[+-]?\d[\d_]*_[\d_.]*|[+-]?\d+(:[0-5]?\d)+)(?=[\s,\]}:]|$)/im;
 
 function doubtOf(scalar: string): { here: string; elsewhere: string } | undefined {
   if (WORD.test(scalar)) {
@@ -107,11 +114,14 @@ function doubtOf(scalar: string): { here: string; elsewhere: string } | undefine
     if (!/^([yn]|[YN]|yes|Yes|YES|no|No|NO|on|On|ON|off|Off|OFF)$/.test(scalar)) return undefined;
     return { here: /^(y|yes|on)$/i.test(scalar) ? 'true' : 'false', elsewhere: `the text "${scalar}"` };
   }
-  if (/^[+-]?0[0-7]+$/.test(scalar) && !/^[+-]?0+$/.test(scalar)) return { here: `the octal number ${Number.parseInt(scalar, 8)}`, elsewhere: `the number ${Number(scalar)}` };
-  if (/^0o[0-7]+$/.test(scalar)) return { here: `the octal number ${Number.parseInt(scalar.slice(2), 8)}`, elsewhere: 'text, to a reader that follows YAML 1.1' };
+  if (/^[+-]?0[0-7]+$/.test(scalar) && !/^[+-]?0+$/.test(scalar))
+    return { here: `the octal number ${Number.parseInt(scalar, 8)}`, elsewhere: `the number ${Number(scalar)}` };
+  if (/^0o[0-7]+$/.test(scalar))
+    return { here: `the octal number ${Number.parseInt(scalar.slice(2), 8)}`, elsewhere: 'text, to a reader that follows YAML 1.1' };
   if (/^[+-]?0b[01_]+$/.test(scalar)) return { here: 'a binary number', elsewhere: `the text "${scalar}"` };
   if (/^[+-]?\d[\d_]*$/.test(scalar) && scalar.includes('_')) return { here: 'a number', elsewhere: `the text "${scalar}"` };
-  if (/^[+-]?[1-9]\d*(:[0-5]?\d)+$/.test(scalar)) return { here: `the text "${scalar}"`, elsewhere: 'a number to base 60, to a reader that follows YAML 1.1 to the letter' };
+  if (/^[+-]?[1-9]\d*(:[0-5]?\d)+$/.test(scalar))
+    return { here: `the text "${scalar}"`, elsewhere: 'a number to base 60, to a reader that follows YAML 1.1 to the letter' };
   return undefined;
 }
 
@@ -127,18 +137,18 @@ type Place = { line: number; column: number; children: Map<string | number, Plac
 
 function documentStarts(events: readonly Event[]): number[] {
   const starts: number[] = [];
-  let depth = 0;
+  let _depth = 0;
   let waiting = false;
   for (const event of events) {
     if (event.type === EVENT_ID.POP) {
-      depth--;
+      _depth--;
       if (waiting) starts.push(0); // an empty document
       waiting = false;
       continue;
     }
     if (waiting) starts.push(startOf(event));
     waiting = event.type === EVENT_ID.DOCUMENT;
-    if (event.type === EVENT_ID.DOCUMENT || event.type === EVENT_ID.SEQUENCE || event.type === EVENT_ID.MAPPING) depth++;
+    if (event.type === EVENT_ID.DOCUMENT || event.type === EVENT_ID.SEQUENCE || event.type === EVENT_ID.MAPPING) _depth++;
   }
   return starts;
 }
@@ -224,7 +234,8 @@ function scalar(value: unknown, path: ValuePath, refuse: Refuse): unknown {
 function unshared(value: unknown, budget: { left: number }, path: ValuePath, refuse: Refuse): unknown {
   if (--budget.left < 0) throw refuse('aliases expand to more values than any manifest has', path);
   if (Array.isArray(value)) return value.map((item, i) => unshared(item, budget, [...path, i], refuse));
-  if (typeof value === 'object' && value !== null) return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, unshared(v, budget, [...path, k], refuse)]));
+  if (typeof value === 'object' && value !== null)
+    return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, unshared(v, budget, [...path, k], refuse)]));
   return scalar(value, path, refuse);
 }
 

@@ -66,7 +66,7 @@ test('check names rule, file and line of what is wrong', async () => {
   const bad = fleet.commit(dana, 'bad', { [`${PATH}/web.yaml`]: deployment('shop', 'web', { privileged: true }) });
   const result = await countersign(['check', '--repo', fleet.work, '--config', configuration, '--base', first, '--head', bad]);
   assert.equal(result.code, 1);
-  assert.match(result.stdout, /✗ privileged {2}clusters\/production\/web\.yaml:23\n/);
+  assert.match(result.stdout, /✗ privileged {2}critical, .*\n {4}clusters\/production\/web\.yaml:23:\d+\n/);
   fleet.git(undefined, 'reset', '--quiet', '--hard', first);
 });
 

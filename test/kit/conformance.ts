@@ -41,13 +41,17 @@ export async function judgeCase(one: Case): Promise<Outcome> {
   let result: Value | undefined;
   let thrown: unknown;
   try {
-    result = await evaluateQuery(Buffer.from(one.wasm ?? '', 'base64'), JSON.stringify(one.data ?? {}), input, { now: BigInt(Date.now()) * 1_000_000n });
+    result = await evaluateQuery(Buffer.from(one.wasm ?? '', 'base64'), JSON.stringify(one.data ?? {}), input, {
+      now: BigInt(Date.now()) * 1_000_000n,
+    });
   } catch (error) {
     thrown = error;
   }
   if (thrown !== undefined && (thrown as { code?: string }).code === 'policy-unusable') {
     const message = (thrown as Error).message;
-    return Object.keys(REFUSED).some((name) => message.includes(`\`${name}\``)) ? { kind: 'skipped', why: message } : { kind: 'failed', why: message };
+    return Object.keys(REFUSED).some((name) => message.includes(`\`${name}\``))
+      ? { kind: 'skipped', why: message }
+      : { kind: 'failed', why: message };
   }
   return expected(one, result === undefined ? [] : bindings(result), thrown);
 }
@@ -55,19 +59,28 @@ export async function judgeCase(one: Case): Promise<Outcome> {
 function expected(one: Case, rows: readonly RegoObject[], thrown: unknown): Outcome {
   const failed = (why: string): Outcome => ({ kind: 'failed', why });
   if (one.want_result === undefined && one.want_defined === undefined) {
-    if (one.strict_error === true) return thrown !== undefined ? failed(`threw ${String(thrown)}`) : rows.length > 0 ? failed(`expected nothing, got ${show(rows)}`) : { kind: 'passed' };
+    if (one.strict_error === true)
+      return thrown !== undefined
+        ? failed(`threw ${String(thrown)}`)
+        : rows.length > 0
+          ? failed(`expected nothing, got ${show(rows)}`)
+          : { kind: 'passed' };
     return thrown === undefined ? failed(`expected an error, got ${show(rows)}`) : { kind: 'passed' };
   }
   if (thrown !== undefined) return failed(`threw ${String(thrown)}`);
-  if (one.want_defined !== undefined) return rows.length > 0 === one.want_defined ? { kind: 'passed' } : failed(`defined: ${rows.length > 0}`);
+  if (one.want_defined !== undefined)
+    return rows.length > 0 === one.want_defined ? { kind: 'passed' } : failed(`defined: ${rows.length > 0}`);
   const want = (one.want_result ?? []).map(plain);
   const got = rows.map((row) => withSortedBindings(asJson(row) as RegoObject, one.sort_bindings === true));
   const key = (v: Value) => JSON.stringify(show(v));
   const [a, b] = [want.map(key).sort(), got.map(key).sort()];
-  return a.length === b.length && a.every((x, i) => x === b[i]) ? { kind: 'passed' } : failed(`expected ${a.join(' ')}, got ${b.join(' ')}`);
+  return a.length === b.length && a.every((x, i) => x === b[i])
+    ? { kind: 'passed' }
+    : failed(`expected ${a.join(' ')}, got ${b.join(' ')}`);
 }
 
-const plain = (v: unknown): Value => (v === null || typeof v !== 'object' || Array.isArray(v) || Object.getPrototypeOf(v) === Object.prototype ? fromJson(v) : (v as Value));
+const plain = (v: unknown): Value =>
+  v === null || typeof v !== 'object' || Array.isArray(v) || Object.getPrototypeOf(v) === Object.prototype ? fromJson(v) : (v as Value);
 
 function bindings(result: Value): RegoObject[] {
   return (result instanceof RegoSet ? result.sorted() : []).filter((v) => v instanceof RegoObject);
@@ -77,7 +90,13 @@ function bindings(result: Value): RegoObject[] {
 function asJson(value: Value): Value {
   if (value instanceof RegoSet) return value.sorted().map(asJson);
   if (value instanceof RegoObject)
-    return new RegoObject(value.sorted().flatMap(([k, v]) => (typeof k === 'string' && k.startsWith('$') ? [] : [[typeof k === 'string' ? k : JSON.stringify(toJson(k)), asJson(v)] as const])));
+    return new RegoObject(
+      value
+        .sorted()
+        .flatMap(([k, v]) =>
+          typeof k === 'string' && k.startsWith('$') ? [] : [[typeof k === 'string' ? k : JSON.stringify(toJson(k)), asJson(v)] as const],
+        ),
+    );
   return Array.isArray(value) ? value.map((v: Value) => asJson(v)) : value;
 }
 
@@ -91,7 +110,11 @@ function show(value: unknown): string {
 
 function canonical(value: Value): string {
   if (value instanceof RegoSet) return `<${value.sorted().map(canonical).join(',')}>`;
-  if (value instanceof RegoObject) return `{${value.sorted().map(([k, v]) => `${canonical(k)}:${canonical(v)}`).join(',')}}`;
+  if (value instanceof RegoObject)
+    return `{${value
+      .sorted()
+      .map(([k, v]) => `${canonical(k)}:${canonical(v)}`)
+      .join(',')}}`;
   if (Array.isArray(value)) return `[${value.map((v: Value) => canonical(v)).join(',')}]`;
   if (value !== null && typeof value === 'object') return String((value as { float: number }).float);
   return typeof value === 'string' ? JSON.stringify(value) : String(value);

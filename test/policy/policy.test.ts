@@ -26,7 +26,10 @@ test('the shipped rules pass their own Rego tests, every line covered', () => {
 test('a violation names rule, title, severity, controls, object, file, line, column and what to do', async () => {
   const { violations } = await ask(await shippedRules(), deployment('shop', 'web', { privileged: true }));
   const [first] = violations.filter((v) => v.rule === 'privileged');
-  assert.deepEqual([first?.severity, first?.source?.file, first?.source?.line, first?.object?.name], ['critical', 'clusters/production/web.yaml', 23, 'web']);
+  assert.deepEqual(
+    [first?.severity, first?.source?.file, first?.source?.line, first?.object?.name],
+    ['critical', 'clusters/production/web.yaml', 23, 'web'],
+  );
   assert.ok((first?.source?.column ?? 0) > 1);
   assert.match(first?.hint ?? '', /capabilities/);
   assert.ok((first?.controls ?? []).includes('CC6.1'));
@@ -34,9 +37,16 @@ test('a violation names rule, title, severity, controls, object, file, line, col
 });
 
 test('Wasm and native opa give the same answer on the same input', async () => {
-  const object = { apiVersion: 'v1', kind: 'Pod', metadata: { name: 'a' }, spec: { hostNetwork: true, containers: [{ name: 'x', image: 'x' }] } };
+  const object = {
+    apiVersion: 'v1',
+    kind: 'Pod',
+    metadata: { name: 'a' },
+    spec: { hostNetwork: true, containers: [{ name: 'x', image: 'x' }] },
+  };
   const input = JSON.stringify({ object, environment: 'production', parameters: { requiredLabels: ['owner'] }, file: 'x' });
-  const native = JSON.parse(execFileSync(opa, ['eval', '-I', '-d', 'policies/rules', 'data.countersign.object.deny'], { cwd: ROOT, input, encoding: 'utf8' })) as {
+  const native = JSON.parse(
+    execFileSync(opa, ['eval', '-I', '-d', 'policies/rules', 'data.countersign.object.deny'], { cwd: ROOT, input, encoding: 'utf8' }),
+  ) as {
     result: [{ expressions: [{ value: object[] }] }];
   };
   const bundle = await shippedBundle();
@@ -56,11 +66,18 @@ test('the digest is that of the rules, whenever and wherever they were built', a
 });
 
 test('text is a finding too', async () => {
-  assert.deepEqual(said(await ask(await rulesOf(own('deny contains "no pods" if input.object.kind == "Pod"')), POD)), ['unnamed: Pod shop/a: no pods']);
+  assert.deepEqual(said(await ask(await rulesOf(own('deny contains "no pods" if input.object.kind == "Pod"')), POD)), [
+    'unnamed: Pod shop/a: no pods',
+  ]);
 });
 
 for (const [what, body, code, message] of [
-  ['conflicts with itself', 'deny := {"a"} if input.object.kind == "Pod"\ndeny := {"b"} if input.object.metadata.name == "a"', 'policy-failed', /conflict/],
+  [
+    'conflicts with itself',
+    'deny := {"a"} if input.object.kind == "Pod"\ndeny := {"b"} if input.object.metadata.name == "a"',
+    'policy-failed',
+    /conflict/,
+  ],
   ['is undefined', 'deny := {"a"} if input.object.kind == "Nothing"', 'policy-undefined', /undefined for this input/],
   ['answers with an object', 'deny := {"allowed": true}', 'policy-wrong-shape', /no set of findings/],
   ['answers with a number among its findings', 'deny contains 7', 'policy-wrong-shape', /no set of findings/],
@@ -69,25 +86,36 @@ for (const [what, body, code, message] of [
   test(`a rule that ${what} denies with a code of its own, and the rules go on`, async () => {
     const pool = await rulesOf(own(body));
     const found = await ask(pool, POD);
-    assert.deepEqual(found.violations.map((v) => v.code), [code]);
+    assert.deepEqual(
+      found.violations.map((v) => v.code),
+      [code],
+    );
     assert.match(found.violations[0]?.message ?? '', message);
     assert.deepEqual((await ask(pool, POD)).violations, found.violations);
   });
 }
 
 test('a rule that takes too long denies what it was asked about, and the others are judged', async () => {
-  const slow = 'deny contains "slow" if { input.object.metadata.name == "slow"; xs := numbers.range(1, 3000); count([1 | some a in xs; some b in xs; some c in xs; a + b + c == -1]) == 1 }\ndeny contains "seen" if input.object.kind == "Pod"';
+  const slow =
+    'deny contains "slow" if { input.object.metadata.name == "slow"; xs := numbers.range(1, 3000); count([1 | some a in xs; some b in xs; some c in xs; a + b + c == -1]) == 1 }\ndeny contains "seen" if input.object.kind == "Pod"';
   const pool = await rulesOf(own(slow), { deadline: 400 });
   const names = ['a', 'b', 'slow', 'c', 'd'];
   const found = await ask(pool, names.map((n) => `apiVersion: v1\nkind: Pod\nmetadata: {name: ${n}}\n`).join('---\n'));
   assert.deepEqual(
     found.violations.map((v) => [v.object?.name, v.code]),
-    [['a', 'policy'], ['b', 'policy'], ['slow', 'policy-timeout'], ['c', 'policy'], ['d', 'policy']],
+    [
+      ['a', 'policy'],
+      ['b', 'policy'],
+      ['slow', 'policy-timeout'],
+      ['c', 'policy'],
+      ['d', 'policy'],
+    ],
   );
 });
 
 test('a rule that takes memory without end denies, and the memory comes back', async () => {
-  const greedy = 'deny contains "big" if { input.object.metadata.name == "big"; count({sprintf("%d-%d", [a, b]) | some a in numbers.range(1, 4000); some b in numbers.range(1, 4000)}) == 0 }';
+  const greedy =
+    'deny contains "big" if { input.object.metadata.name == "big"; count({sprintf("%d-%d", [a, b]) | some a in numbers.range(1, 4000); some b in numbers.range(1, 4000)}) == 0 }';
   const pool = await rulesOf(own(greedy), { deadline: 30_000 });
   const found = await ask(pool, 'apiVersion: v1\nkind: Pod\nmetadata: {name: big}\n');
   assert.match(found.violations[0]?.code ?? '', /policy-failed|policy-out-of-memory/);
@@ -96,9 +124,13 @@ test('a rule that takes memory without end denies, and the memory comes back', a
 });
 
 test('a rule that aborts ten thousand times leaves the others their answers', async () => {
-  const module = await RegoModule.open((await bundleOf(own('deny := {"a"} if input.object.bad\ndeny := {"b"} if input.object.bad\ndeny := set() if not input.object.bad'))).wasm);
+  const module = await RegoModule.open(
+    (await bundleOf(own('deny := {"a"} if input.object.bad\ndeny := {"b"} if input.object.bad\ndeny := set() if not input.object.bad')))
+      .wasm,
+  );
   const context = { now: 0n };
-  for (let i = 0; i < 10_000; i++) assert.throws(() => module.withInput('{"object":{"bad":true}}', context)('countersign/object/deny'), { code: 'policy-failed' });
+  for (let i = 0; i < 10_000; i++)
+    assert.throws(() => module.withInput('{"object":{"bad":true}}', context)('countersign/object/deny'), { code: 'policy-failed' });
   assert.deepEqual(toJson(module.withInput('{"object":{}}', context)('countersign/object/deny') ?? null), []);
 });
 
@@ -108,8 +140,14 @@ for (const [what, value, code] of [
 ] as const) {
   test(`an input that is ${what} is denied before a rule is asked`, async () => {
     const pool = await rulesOf(own('deny contains "never" if input.object.kind == "Never"'));
-    const [judged] = await pool.judge([{ kind: 'object', json: `{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a"},"x":${value}}`, file: 'a' }], { environment: 'p', parameters: {}, now: '0', namespaces: [] });
-    assert.deepEqual(judged?.findings.map((f) => f.code), [code]);
+    const [judged] = await pool.judge(
+      [{ kind: 'object', json: `{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a"},"x":${value}}`, file: 'a' }],
+      { environment: 'p', parameters: {}, now: '0', namespaces: [] },
+    );
+    assert.deepEqual(
+      judged?.findings.map((f) => f.code),
+      [code],
+    );
   });
 }
 
@@ -122,16 +160,26 @@ for (const [what, bytes] of [
   ['garbage', Buffer.from('x')],
   ['an empty file', Buffer.alloc(0)],
 ] as const) {
-  test(`${what} is no bundle`, async () => assert.rejects(readBundle(bytes, 'mine.tar.gz'), { code: 'policy-unusable', message: /`mine\.tar\.gz`/ }));
+  test(`${what} is no bundle`, async () =>
+    assert.rejects(readBundle(bytes, 'mine.tar.gz'), { code: 'policy-unusable', message: /`mine\.tar\.gz`/ }));
 }
 
 test('a bundle without rules that deny is refused', async () => {
   await assert.rejects(bundleOf(own('warn contains "x" if input.object')), { code: 'policy-unusable', message: /no rule that denies/ });
 });
 
-for (const name of ['http.send({"method": "get", "url": "http://x"})', 'opa.runtime()', 'rand.intn("a", 3)', 'net.lookup_ip_addr("x")', 'uuid.rfc4122("x")']) {
+for (const name of [
+  'http.send({"method": "get", "url": "http://x"})',
+  'opa.runtime()',
+  'rand.intn("a", 3)',
+  'net.lookup_ip_addr("x")',
+  'uuid.rfc4122("x")',
+]) {
   test(`the builtin ${name.split('(')[0]} is refused when rules are built`, async () => {
-    await assert.rejects(bundleOf(own(`deny contains "x" if ${name}`)), { code: 'policy-unusable', message: new RegExp(`\`${name.split('(')[0]}\` is refused`) });
+    await assert.rejects(bundleOf(own(`deny contains "x" if ${name}`)), {
+      code: 'policy-unusable',
+      message: new RegExp(`\`${name.split('(')[0]}\` is refused`),
+    });
   });
 }
 
@@ -140,7 +188,10 @@ test('a module that was built with such a builtin is refused when it is loaded, 
   const at = mkdtempSync('/tmp/countersign-test-');
   writeFileSync(`${at}/a.rego`, 'package main\nimport rego.v1\ndeny contains "x" if rand.intn("a", 3) == 1');
   execFileSync(opa, ['build', '-t', 'wasm', '-e', 'main/deny', '-o', `${at}/b.tar.gz`, `${at}/a.rego`]);
-  await assert.rejects(readBundle(readFileSync(`${at}/b.tar.gz`), 'theirs'), { code: 'policy-unusable', message: /`rand\.intn` \(it gives something else each time\)/ });
+  await assert.rejects(readBundle(readFileSync(`${at}/b.tar.gz`), 'theirs'), {
+    code: 'policy-unusable',
+    message: /`rand\.intn` \(it gives something else each time\)/,
+  });
 });
 
 test('a module of another ABI is refused', async () => {
@@ -148,7 +199,10 @@ test('a module of another ABI is refused', async () => {
   await assert.rejects(RegoModule.open(wat), { code: 'policy-unusable' });
   const empty = Buffer.from('0061736d01000000', 'hex');
   await assert.rejects(RegoModule.open(empty), { code: 'policy-unusable', message: /imports no memory/ });
-  const memoryOnly = Buffer.concat([Buffer.from('0061736d01000000', 'hex'), Buffer.from('020f0103656e76066d656d6f72790200 05'.replace(' ', ''), 'hex')]);
+  const memoryOnly = Buffer.concat([
+    Buffer.from('0061736d01000000', 'hex'),
+    Buffer.from('020f0103656e76066d656d6f72790200 05'.replace(' ', ''), 'hex'),
+  ]);
   await assert.rejects(RegoModule.open(memoryOnly), { code: 'policy-unusable', message: /ABI version unknown/ });
 });
 
