@@ -7,15 +7,27 @@ templated := {"Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Replicati
 
 pod_path := ["spec"] if input.object.kind == "Pod"
 
+pod_path := ["template", "spec"] if input.object.kind == "PodTemplate"
+
 pod_path := ["spec", "template", "spec"] if input.object.kind in templated
 
 pod_path := ["spec", "jobTemplate", "spec", "template", "spec"] if input.object.kind == "CronJob"
 
 pod := object.get(input.object, pod_path, {})
 
-containers contains {"container": container, "path": array.concat(pod_path, [field, i])} if {
+containers contains {"container": container, "path": array.concat(pod_path, [field, i]), "ephemeral": field == "ephemeralContainers"} if {
 	some field in ["initContainers", "containers", "ephemeralContainers"]
 	some i, container in object.get(pod, field, [])
 }
 
+# The security context of the pod and of each of its containers.
+contexts contains {"name": "the pod", "value": pod.securityContext, "path": array.concat(pod_path, ["securityContext"])} if pod.securityContext
+
+contexts contains {"name": sprintf("the container `%s`", [item.container.name]), "value": item.container.securityContext, "path": array.concat(item.path, ["securityContext"])} if {
+	some item in containers
+	item.container.securityContext
+}
+
 parameter(name, otherwise) := object.get(object.get(input, "parameters", {}), name, otherwise)
+
+restricted if parameter("podSecurity", "baseline") == "restricted"

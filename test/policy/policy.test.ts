@@ -1,26 +1,45 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { tool } from '../../scripts/tools.ts';
-import { readBundle } from '../../src/bundle/index.ts';
+import { readBundle, readExamples } from '../../src/bundle/index.ts';
 import { PolicyPool } from '../../src/policy/index.ts';
 import { RegoModule, toJson } from '../../src/rego/index.ts';
 import { shippedBundle, shippedRules } from '../kit/judge.ts';
 import { deployment } from '../kit/manifests.ts';
-import { ask, bundleOf, rulesOf, said } from '../kit/rules.ts';
+import { ask, bundleOf, filesIn, rulesOf, said } from '../kit/rules.ts';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 const opa = await tool('opa');
 const POD = 'apiVersion: v1\nkind: Pod\nmetadata: {name: a, namespace: shop}\nspec: {}\n';
 const own = (body: string) => ({ 'rule.rego': `package countersign.object\n${body}` });
 
+// The examples of the library as the data that its Rego tests read.
+function examplesFile(): string {
+  const examples = readExamples(join(ROOT, 'policies'));
+  const root = filesIn({ 'examples.json': JSON.stringify({ examples: Object.fromEntries(examples.map((e) => [e.name, e])) }) });
+  return join(root, 'examples.json');
+}
+
 test('the shipped rules pass their own Rego tests, every line covered', () => {
-  const out = JSON.parse(
-    execFileSync(opa, ['test', 'policies/rules', 'policies/tests', '--coverage', '--format', 'json'], { cwd: ROOT, encoding: 'utf8' }),
-  ) as { coverage: number };
+  const files = ['policies/rules', 'policies/tests', examplesFile()];
+  const out = JSON.parse(execFileSync(opa, ['test', ...files, '--coverage', '--format', 'json'], { cwd: ROOT, encoding: 'utf8' })) as { coverage: number };
   assert.equal(out.coverage, 100);
-  assert.match(execFileSync(opa, ['test', 'policies/rules', 'policies/tests'], { cwd: ROOT, encoding: 'utf8' }), /PASS: \d+\/\d+/);
+  assert.match(execFileSync(opa, ['test', ...files], { cwd: ROOT, encoding: 'utf8' }), /PASS: \d+\/\d+/);
+});
+
+test('every rule of the library has METADATA, controls, remediation, and examples that fail and pass', async () => {
+  const { rules } = (await shippedBundle()).manifest;
+  const examples = readExamples(join(ROOT, 'policies'));
+  assert.ok(rules.length >= 55, String(rules.length));
+  for (const rule of rules) {
+    assert.ok(rule.title && rule.description && rule.severity && rule.remediation && (rule.controls ?? []).length > 0, rule.id);
+    const own = examples.filter((e) => e.rule === rule.id);
+    assert.ok(own.some((e) => e.fail.length > 0) && own.some((e) => e.pass.length > 0), rule.id);
+  }
+  assert.deepEqual(examples.filter((e) => !rules.some((r) => r.id === e.rule)).map((e) => e.name), []);
 });
 
 test('a violation names rule, title, severity, controls, object, file, line, column and what to do', async () => {

@@ -25,7 +25,7 @@ test('every conformance case of OPA whose builtins are served passes', {
   }).trim();
   const cases = join(directory, 'v1/test/cases/testdata');
   assert.ok(existsSync(cases), `${cases} is not there`);
-  const child: ChildProcess = spawn(compiler, [cases, '/dev/stdout'], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const child: ChildProcess = spawn(compiler, [cases], { stdio: ['ignore', 'pipe', 'inherit'] });
   const counts = { passed: 0, failed: 0, skipped: 0 };
   const failures: string[] = [];
   const reasons = new Map<string, number>();

@@ -1,0 +1,36 @@
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { CountersignError, messageOf } from '../model/index.ts';
+import { parseYaml } from '../yaml/index.ts';
+
+/** The examples of one rule: what it must find, and what it must let pass. */
+export type Example = {
+  /** The directory, `rule` or `rule@variant`. */
+  readonly name: string;
+  readonly rule: string;
+  readonly parameters: Readonly<Record<string, unknown>>;
+  readonly fail: readonly unknown[];
+  readonly pass: readonly unknown[];
+};
+
+/** Reads `examples/RULE/{fail,pass,parameters}.yaml` under a root; none where there is no such directory. Throws `policy-unusable`. */
+export function readExamples(root: string): Example[] {
+  const directory = join(root, 'examples');
+  if (!existsSync(directory)) return [];
+  return readdirSync(directory, { withFileTypes: true })
+    .filter((d) => d.isDirectory())
+    .map((d) => d.name)
+    .sort()
+    .map((name) => {
+      const read = (file: string): unknown[] => {
+        const path = join(directory, name, file);
+        if (!existsSync(path)) return [];
+        try {
+          return parseYaml(readFileSync(path, 'utf8')).map((document) => document.value);
+        } catch (cause) {
+          throw new CountersignError('policy-unusable', `the example \`${path}\` cannot be read: ${messageOf(cause)}`, { cause });
+        }
+      };
+      return { name, rule: name.split('@')[0] as string, parameters: (read('parameters.yaml')[0] ?? {}) as Record<string, unknown>, fail: read('fail.yaml'), pass: read('pass.yaml') };
+    });
+}
