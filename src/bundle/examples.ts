@@ -31,6 +31,12 @@ export function readExamples(root: string): Example[] {
           throw new CountersignError('policy-unusable', `the example \`${path}\` cannot be read: ${messageOf(cause)}`, { cause });
         }
       };
-      return { name, rule: name.split('@')[0] as string, parameters: (read('parameters.yaml')[0] ?? {}) as Record<string, unknown>, fail: read('fail.yaml'), pass: read('pass.yaml') };
+      return {
+        name,
+        rule: name.split('@')[0] as string,
+        parameters: (read('parameters.yaml')[0] ?? {}) as Record<string, unknown>,
+        fail: read('fail.yaml'),
+        pass: read('pass.yaml'),
+      };
     });
 }

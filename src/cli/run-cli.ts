@@ -7,6 +7,9 @@ import { FORMS } from './findings.ts';
 import type { InitOptions } from './init.ts';
 import { EXIT, fail, type Io } from './io.ts';
 import type { LedgerVerifyOptions } from './ledger.ts';
+import type { PolicyBuildOptions, PolicyListOptions, PolicySignOptions, PolicyWaiveOptions } from './policy.ts';
+import type { PolicyReplayOptions } from './policy-replay.ts';
+import type { PolicyTestOptions } from './policy-test.ts';
 import type { ProvenanceOptions } from './provenance.ts';
 import type { ReportOptions, VerifyOptions } from './report.ts';
 import type { ServeHooks, ServeOptions } from './serve.ts';
@@ -176,6 +179,91 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
     .option('--no-push', 'keep it in this checkout')
     .addOption(output('text', 'json'))
     .action(async (options: ApprovalsImportOptions) => done(await (await import('./approvals.ts')).approvalsImport(options, settings, io)));
+
+  const policy = add(program, 'policy', 'work on policies: build, test, list, sign, waive, replay', '');
+  add(
+    policy,
+    'build',
+    'compile Rego, Gatekeeper templates and constraints into a bundle',
+    '\nExamples:\n  countersign policy build policy/\n  countersign policy build policy/ gatekeeper/ --data data/ --bundle dist/rules.tar.gz',
+  )
+    .argument('<root...>', 'files or directories')
+    .option('--bundle <file>', 'where to write it', 'bundle.tar.gz')
+    .option('--data <path...>', 'data files; the path of a directory is the path of its data')
+    .option('--v0', 'read all Rego as version 0 (files that are no version 1 are found without it)', false)
+    .addOption(output('text', 'json'))
+    .action(async (roots: string[], options: PolicyBuildOptions) =>
+      done(await (await import('./policy.ts')).policyBuild(roots, options, settings, io)),
+    );
+  add(
+    policy,
+    'test',
+    'run Rego tests, Gatekeeper suites and examples, on the build as it will run',
+    '\nExamples:\n  countersign policy test policy/ --coverage\n  countersign policy test policy/ --run privileged --watch',
+  )
+    .argument('<root...>', 'directories with rules and their tests')
+    .option('--data <path...>', 'data files')
+    .option('--run <part>', 'only tests whose name has this in it')
+    .option('--coverage', 'tell which lines the Rego tests never reached', false)
+    .option('--watch', 'run again whenever a file changes', false)
+    .addOption(output('text', 'json'))
+    .action(async (roots: string[], options: PolicyTestOptions) =>
+      done(await (await import('./policy-test.ts')).policyTest(roots, options, settings, io)),
+    );
+  add(policy, 'list', 'every rule, with severity, controls and title', '\nExample:\n  countersign policy list --policy dist/rules.tar.gz')
+    .option('--policy <path...>', 'bundles or directories (default: the shipped library)')
+    .addOption(output('text', 'json'))
+    .action(async (options: PolicyListOptions) => done(await (await import('./policy.ts')).policyList(options, settings, io)));
+  add(policy, 'sign', 'sign a bundle with the key you sign commits with', '\nExample:\n  countersign policy sign dist/rules.tar.gz')
+    .argument('<bundle>', 'the file')
+    .addOption(repo())
+    .option('--key <file>', 'another SSH key')
+    .addOption(output('text', 'json'))
+    .action(async (file: string, options: PolicySignOptions) =>
+      done(await (await import('./policy.ts')).policySign(file, options, settings, io)),
+    );
+  add(
+    policy,
+    'waive',
+    'sign a waiver: one rule, one subject, until a day',
+    '\nExample:\n  countersign policy waive host-path --kind DaemonSet --object node-agent --reason "reads node logs" --ticket OPS-12 --until 2026-12-31',
+  )
+    .argument('<rule>', 'the rule, as findings name it')
+    .addOption(repo())
+    .addOption(config())
+    .addOption(environment())
+    .option('--kind <kind>', 'the kind of the object')
+    .option('--namespace <name>', 'its namespace')
+    .option('--object <name>', 'its name')
+    .option('--file <path>', 'the file it stands in')
+    .requiredOption('--reason <text>', 'why')
+    .requiredOption('--ticket <id>', 'where it is being worked on')
+    .requiredOption('--until <day>', 'the first day on which it no longer counts, as 2026-12-31')
+    .option('--name <name>', 'the name of the waiver (default: from rule and object)')
+    .option('--key <file>', 'another SSH key')
+    .addOption(output('text', 'json'))
+    .action(async (rule: string, options: PolicyWaiveOptions) =>
+      done(await (await import('./policy.ts')).policyWaive(rule, options, settings, io)),
+    );
+  add(
+    policy,
+    'replay',
+    'judge a recorded change again: same commits, same moment, same answer',
+    '\nExample:\n  countersign policy replay 118 --data /var/lib/countersign',
+  )
+    .argument('<entry>', 'the index of a `change.judged` entry on the ledger')
+    .addOption(config())
+    .option('--data <path>', 'where the service keeps its ledger', DATA)
+    .addOption(output('text', 'json'))
+    .action(async (entry: string, options: PolicyReplayOptions) =>
+      done(await (await import('./policy-replay.ts')).policyReplay(entry, options, settings, io)),
+    );
+  add(
+    policy,
+    'capabilities',
+    'the builtins that rules may call, for `opa build --capabilities`',
+    '\nExample:\n  countersign policy capabilities > capabilities.json',
+  ).action(async () => done((await import('./policy.ts')).policyCapabilities(io)));
 
   const trustCommand = add(program, 'trust', 'work on TrustPolicies', '');
   add(

@@ -14,6 +14,7 @@ export type EnvironmentOptions = {
   readonly clusterScoped?: readonly string[];
   readonly holdFor?: string;
   readonly trust?: string;
+  readonly policies?: object;
 };
 
 /** An Environment document. JSON is YAML. */
@@ -26,7 +27,7 @@ export function environmentDocument(o: EnvironmentOptions): object {
       source: { url: o.url, branch: 'main', path: o.path ?? 'clusters/production', interval: o.interval ?? '500ms' },
       target: { namespaces: o.namespaces, ...(o.clusterScoped === undefined ? {} : { clusterScoped: o.clusterScoped }) },
       trust: o.trust ?? 'team',
-      policies: { parameters: o.parameters ?? {} },
+      policies: { parameters: o.parameters ?? {}, ...o.policies },
       admission: { mode: o.mode ?? 'enforce', breakGlass: { groups: ['oncall'], holdFor: o.holdFor ?? '1h' } },
     },
   };
@@ -35,7 +36,7 @@ export function environmentDocument(o: EnvironmentOptions): object {
 /** A TrustPolicy in which all people may sign and approve. */
 export function trustDocument(
   people: readonly Person[],
-  options: { required?: number; rules?: readonly object[]; name?: string } = {},
+  options: { required?: number; rules?: readonly object[]; name?: string; waivers?: object } = {},
 ): object {
   const names = people.map((p) => p.name);
   return {
@@ -49,6 +50,7 @@ export function trustDocument(
         keys: [p.format === 'ssh' ? { ssh: p.publicKey } : { openpgp: p.publicKey }],
       })),
       groups: [{ name: 'developers', members: names }],
+      ...(options.waivers === undefined ? {} : { waivers: options.waivers }),
       rules: options.rules ?? [
         { name: 'everything', signers: ['developers'], approvals: { required: options.required ?? 1, from: ['developers'] } },
       ],

@@ -25,7 +25,9 @@ function examplesFile(): string {
 
 test('the shipped rules pass their own Rego tests, every line covered', () => {
   const files = ['policies/rules', 'policies/tests', examplesFile()];
-  const out = JSON.parse(execFileSync(opa, ['test', ...files, '--coverage', '--format', 'json'], { cwd: ROOT, encoding: 'utf8' })) as { coverage: number };
+  const out = JSON.parse(execFileSync(opa, ['test', ...files, '--coverage', '--format', 'json'], { cwd: ROOT, encoding: 'utf8' })) as {
+    coverage: number;
+  };
   assert.equal(out.coverage, 100);
   assert.match(execFileSync(opa, ['test', ...files], { cwd: ROOT, encoding: 'utf8' }), /PASS: \d+\/\d+/);
 });
@@ -39,7 +41,10 @@ test('every rule of the library has METADATA, controls, remediation, and example
     const own = examples.filter((e) => e.rule === rule.id);
     assert.ok(own.some((e) => e.fail.length > 0) && own.some((e) => e.pass.length > 0), rule.id);
   }
-  assert.deepEqual(examples.filter((e) => !rules.some((r) => r.id === e.rule)).map((e) => e.name), []);
+  assert.deepEqual(
+    examples.filter((e) => !rules.some((r) => r.id === e.rule)).map((e) => e.name),
+    [],
+  );
 });
 
 test('a violation names rule, title, severity, controls, object, file, line, column and what to do', async () => {
