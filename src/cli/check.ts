@@ -5,7 +5,7 @@ import { CountersignError, isNoRevision, NO_REVISION, refText, type Verdict, typ
 import { ruleInfos } from '../policy/index.ts';
 import { type Finding, type Findings, type Form, fingerprint, printFindings, showFindingsText } from './findings.ts';
 import { EXIT, type Io, paint } from './io.ts';
-import { chooseEnvironment, openCheckout, openConfiguration, openGate } from './open.ts';
+import { chooseEnvironment, gitProgram, openCheckout, openConfiguration, openGate } from './open.ts';
 import { writeReports } from './reports-of.ts';
 import { showVerdictEnd, showVerdictHead } from './show-verdict.ts';
 
@@ -42,7 +42,9 @@ export async function check(options: CheckOptions, settings: ProcessSettings, io
     if (options.fetch && (await user.config(`remote.${options.remote}.url`)) !== undefined) await user.fetchApprovals(options.remote);
     const head = await user.commit(options.head);
     const from = await findBase(user, repository, options, environment.spec.source, head, settings);
-    const { gate, close } = await openGate(configuration, environment, sourceRepository(repository), () => new Date());
+    const { gate, close } = await openGate(configuration, environment, sourceRepository(repository), () => new Date(), {
+      git: gitProgram(settings),
+    });
     try {
       const { verdict } = await assess(gate, from, head);
       const found = await told(gate, verdict, from);

@@ -5,12 +5,14 @@ import { fileURLToPath } from 'node:url';
 import { type PolicyBundle, pullBundle, readBundle } from '../bundle/index.ts';
 import type { OpenRules, SourceRepository } from '../gate/index.ts';
 import { openRepository, sourceRepository } from '../git/index.ts';
-import { type BundleSource, CountersignError, durationMs, type Environment, messageOf } from '../model/index.ts';
+import { type BundleSource, CountersignError, durationMs, type Environment, messageOf, sha256 } from '../model/index.ts';
 import { PolicyPool } from '../policy/index.ts';
 import { type TrustStore, verifyDetached } from '../trust/index.ts';
 
 // The compiled rules that come with Countersign.
 const SHIPPED_BUNDLE = fileURLToPath(new URL('../../policies/dist/bundle.tar.gz', import.meta.url));
+
+const KEPT = 4; // sets of rules
 
 /** A bundle's archive with the signature that lies beside it. */
 type Loaded = { readonly name: string; readonly archive: Uint8Array; readonly signature: string | undefined };
@@ -36,9 +38,9 @@ export function openRules(
   };
   const open = async (source: BundleSource, tree: string, store: TrustStore): Promise<PolicyBundle> => {
     const { name, archive, signature } = await load(source, tree);
-    const key = Buffer.from(archive).toString('base64');
+    const key = `${name} ${sha256(archive)}`;
     const bundle = read.get(key) ?? (await readBundle(archive, name));
-    read.set(key, bundle);
+    for (const old of keep(read, key, bundle)) read.delete(old);
     await refuseUnsigned(source, bundle, signature, store);
     if ('file' in source && source.sha256 !== undefined && source.sha256 !== bundle.digest)
       throw new CountersignError(
@@ -54,18 +56,24 @@ export function openRules(
     const key = opened.map((b) => b.digest).join(' ');
     const known = pools.get(key);
     if (known !== undefined) return known;
-    for (const [old, pool] of pools) {
-      pools.delete(old);
-      void pool.close();
-    }
     const pool = new PolicyPool(opened, {
       deadline: durationMs(deadline),
       ...(options.threads === undefined ? {} : { threads: options.threads }),
     });
-    pools.set(key, pool);
+    for (const old of keep(pools, key, pool)) {
+      void pools.get(old)?.close();
+      pools.delete(old);
+    }
     return pool;
   };
   return { rules, close: async () => void (await Promise.all([...pools.values()].map((p) => p.close()))) };
+}
+
+// Rules that stand in the repository change with its revisions; a verdict and its comparison with the base use two.
+function keep<T>(known: Map<string, T>, key: string, value: T): string[] {
+  known.delete(key);
+  known.set(key, value);
+  return [...known.keys()].slice(0, -KEPT);
 }
 
 async function refuseUnsigned(source: BundleSource, bundle: PolicyBundle, signature: string | undefined, store: TrustStore): Promise<void> {

@@ -20,6 +20,7 @@ type Result = { readonly name: string; readonly passed: boolean; readonly why?: 
  * build, as it will run. Exit 0 when all passed, 1 when one did not, 2 when they could not be run.
  */
 export async function policyTest(roots: readonly string[], options: PolicyTestOptions, settings: ProcessSettings, io: Io): Promise<number> {
+  const named = options.run === undefined ? '' : ` with \`${options.run}\` in their name`;
   const once = async () => {
     const results = [
       ...(await regoTests(roots, options, settings, io)),
@@ -27,7 +28,7 @@ export async function policyTest(roots: readonly string[], options: PolicyTestOp
       ...(await exampleTests(roots, options, settings, io)),
     ];
     if (results.length === 0)
-      throw new CountersignError('usage', `there are no tests in ${roots.map((r) => `\`${r}\``).join(', ')}`, {
+      throw new CountersignError('usage', `there are no tests${named} in ${roots.map((r) => `\`${r}\``).join(', ')}`, {
         hint: 'write `*_test.rego`, Gatekeeper `Suite` files, or examples/RULE/{fail,pass}.yaml',
       });
     const failed = results.filter((r) => !r.passed);
@@ -95,6 +96,7 @@ async function regoTests(roots: readonly string[], options: PolicyTestOptions, s
       data,
     ];
     const { stdout, stderr } = await run(await opaProgram(settings, io), args);
+    if (stdout.trim() === 'null') return []; // none has `--run` in its name
     const parsed = json(stdout) as
       | { package: string; name: string; fail?: boolean; error?: unknown; skip?: boolean; output?: string }[]
       | undefined;
@@ -159,24 +161,31 @@ async function bundleOf(roots: readonly string[], options: PolicyTestOptions, se
 }
 
 async function exampleTests(roots: readonly string[], options: PolicyTestOptions, settings: ProcessSettings, io: Io): Promise<Result[]> {
-  const examples = roots.flatMap(readExamples).filter((e) => options.run === undefined || e.name.includes(options.run));
-  if (examples.length === 0) return [];
+  const all = roots
+    .flatMap(readExamples)
+    .flatMap((example) =>
+      (['fail', 'pass'] as const).flatMap((kind) =>
+        example[kind].map((subject, i) => ({ name: `examples/${example.name}/${kind}.yaml #${i + 1}`, example, kind, subject })),
+      ),
+    );
+  const wanted = all.filter((e) => options.run === undefined || e.name.includes(options.run));
+  if (wanted.length === 0) return [];
   const pool = new PolicyPool([await bundleOf(roots, options, settings, io)]);
   try {
     const results: Result[] = [];
-    for (const example of examples)
-      for (const [kind, subjects] of [
-        ['fail', example.fail],
-        ['pass', example.pass],
-      ] as const)
-        for (const [i, subject] of subjects.entries()) results.push(await oneExample(pool, example, kind, subject, i));
+    for (const { name, example, kind, subject } of wanted) results.push({ name, ...(await oneExample(pool, example, kind, subject)) });
     return results;
   } finally {
     await pool.close();
   }
 }
 
-async function oneExample(pool: PolicyPool, example: Example, kind: 'fail' | 'pass', subject: unknown, i: number): Promise<Result> {
+async function oneExample(
+  pool: PolicyPool,
+  example: Example,
+  kind: 'fail' | 'pass',
+  subject: unknown,
+): Promise<Pick<Result, 'passed' | 'why'>> {
   const scope = { environment: 'example', parameters: example.parameters, now: new Date() };
   const isChange = typeof subject === 'object' && subject !== null && !('kind' in subject);
   const found = isChange
@@ -185,7 +194,6 @@ async function oneExample(pool: PolicyPool, example: Example, kind: 'fail' | 'pa
   const rules = rulesOf(found);
   const passed = rules.includes(example.rule) === (kind === 'fail') && ![...found.violations].some((v) => v.code !== 'policy');
   return {
-    name: `examples/${example.name}/${kind}.yaml #${i + 1}`,
     passed,
     ...(passed
       ? {}

@@ -43,6 +43,7 @@ export class NativeRepository implements Repository {
   readonly #directory: string;
   readonly #git: GitProgram;
   #reader: ObjectReader | undefined;
+  #closed = false;
 
   constructor(directory: string, git: GitProgram) {
     this.#directory = directory;
@@ -67,6 +68,8 @@ export class NativeRepository implements Repository {
   }
 
   async read(id: string): Promise<GitObject> {
+    // What still runs beside the part that failed must not start a program that nobody ends.
+    if (this.#closed) throw new CountersignError('git-object-missing', 'the repository was closed while it was read', { recover: 'retry' });
     this.#reader ??= new ObjectReader(spawn(this.#git.file, [...SAFE, 'cat-file', '--batch'], { env: this.#env(), stdio: 'pipe' }));
     const object = await this.#reader.read(id).catch((thrown) => {
       this.#reader?.close();
@@ -117,6 +120,7 @@ export class NativeRepository implements Repository {
   }
 
   close(): void {
+    this.#closed = true;
     this.#reader?.close();
     this.#reader = undefined;
   }

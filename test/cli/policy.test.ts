@@ -210,7 +210,7 @@ deny contains {"rule": "secret-values", "message": "a value was seen"} if { some
 deny contains {"rule": "weekday", "message": "no day"} if not input.change.weekday in {"Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"}`;
   writeFileSync(bundle, (await buildBundle({ opa: await tool('opa'), roots: [filesIn({ 'r.rego': rego })] })).archive);
   const config = configure({ bundles: [{ file: bundle }] });
-  const at = (replicas: number) => deployment('shop', 'web').replace('spec:', `spec:\n  replicas: ${replicas}`);
+  const at = (replicas: number) => deployment('shop', 'web').replace(/replicas: \d+/, `replicas: ${replicas}`);
   const base = fleet.commit(dana, 'three', { [`${PATH}/web.yaml`]: at(3) });
   fleet.commit(dana, 'one', {
     [`${PATH}/web.yaml`]: at(1),
@@ -448,7 +448,7 @@ test('policy test: Rego tests, a Gatekeeper suite and examples, and what fails i
     results.filter((r) => !r.passed).map((r) => r.name.replace(/^.*\/gk/, 'gk')),
     ['data.t_test.test_bad', 'gk/suite.yaml names/wrong', 'examples/no-bad/fail.yaml #2'],
   );
-  assert.equal((await countersign(['policy', 'test', root, '--run', 'pass', '--output', 'json'])).code, 2 - 2 + 0);
+  assert.equal((await countersign(['policy', 'test', root, '--run', 'pass', '--output', 'json'])).code, 0);
   const none = await countersign(['policy', 'test', filesIn({ 'a.rego': 'package main' })]);
   assert.equal(none.code, 2);
   assert.match(none.stderr, /there are no tests/);
