@@ -71,21 +71,24 @@ export class PolicyPool {
 
   /** Judges subjects; the answers are in their order. Throws `policy-unusable` when the rules cannot be loaded. */
   async judge(subjects: readonly Subject[], scope: RunScope): Promise<readonly Judged[]> {
-    if (this.#closed) throw new CountersignError('policy-failed', 'the rules are closed', { recover: 'retry' });
+    if (this.#closed) throw closed();
     const size = Math.max(1, Math.min(BATCH, Math.ceil(subjects.length / this.#options.threads)));
     const batches = Array.from({ length: Math.ceil(subjects.length / size) }, (_, i) => subjects.slice(i * size, (i + 1) * size));
     const judged = await Promise.all(batches.map((batch) => this.#enqueue(batch, scope)));
     return judged.flat();
   }
 
+  /** Ends the threads. What still waits for an answer is rejected. */
   async close(): Promise<void> {
     this.#closed = true;
     clearInterval(this.#clock);
+    for (const task of [...this.#waiting.splice(0), ...[...this.#threads].flatMap((t) => t.task ?? [])]) task.failed(closed());
     await Promise.all([...this.#threads].map((t) => t.worker.terminate()));
   }
 
   #enqueue(subjects: readonly Subject[], scope: RunScope): Promise<readonly Judged[]> {
     return new Promise((done, failed) => {
+      if (this.#closed) return failed(closed());
       this.#waiting.push({ subjects, scope, done, failed });
       this.#dispatch();
     });
@@ -159,7 +162,9 @@ export class PolicyPool {
         waiting.failed(thrown ?? new CountersignError('policy-unusable', 'the rules could not be loaded in time'));
       return;
     }
+    if (this.#closed) return;
     if (task !== undefined) this.#goOn(task, Atomics.load(thread.pulse, 0), finding);
+    this.#dispatch();
   }
 
   // What the thread was at is denied; what came before it in the batch was lost with the thread and is asked again, as is the rest.
@@ -192,7 +197,6 @@ export class PolicyPool {
           undefined,
         );
         void thread.worker.terminate();
-        this.#dispatch();
       }
     }
     if ([...this.#threads].every((t) => t.task === undefined) && this.#waiting.length === 0) {
@@ -200,6 +204,10 @@ export class PolicyPool {
       this.#clock = undefined;
     }
   }
+}
+
+function closed(): CountersignError {
+  return new CountersignError('policy-failed', 'the rules were closed while they were asked', { recover: 'retry' });
 }
 
 function outOfMemory(): Finding {

@@ -137,6 +137,26 @@ test('a rule that takes too long denies what it was asked about, and the others 
   );
 });
 
+test('others who wait for the thread that was ended get their answers from the next', async () => {
+  const endless =
+    'deny contains "slow" if { input.object.metadata.name == "slow"; xs := numbers.range(1, 3000); count([1 | some a in xs; some b in xs; some c in xs; a + b + c == -1]) == 1 }\ndeny contains "seen" if input.object.kind == "Pod"';
+  const pool = await rulesOf(own(endless), { deadline: 400 });
+  const of = (name: string) => ask(pool, `apiVersion: v1\nkind: Pod\nmetadata: {name: ${name}}\n`);
+  const found = await Promise.all([of('slow'), of('a'), of('slow'), of('b')]);
+  assert.deepEqual(
+    found.map((f) => f.violations.map((v) => v.code)),
+    [['policy-timeout'], ['policy'], ['policy-timeout'], ['policy']],
+  );
+});
+
+test('rules that are closed while they are asked say so to everybody who waits', async () => {
+  const pool = await rulesOf(own('deny contains "seen" if input.object.kind == "Pod"'));
+  const asked = [ask(pool, POD), ask(pool, POD), ask(pool, POD)];
+  const told = Promise.all(asked.map((a) => assert.rejects(a, { code: 'policy-failed', message: /closed while/ })));
+  await pool.close();
+  await told;
+});
+
 test('a rule that takes memory without end denies, and the memory comes back', async () => {
   const greedy =
     'deny contains "big" if { input.object.metadata.name == "big"; count({sprintf("%d-%d", [a, b]) | some a in numbers.range(1, 4000); some b in numbers.range(1, 4000)}) == 0 }';
