@@ -1,5 +1,11 @@
-import { writeFileSync } from 'node:fs';
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { configurationPage } from './configuration-page.ts';
+import { rulePages } from './rule-pages.ts';
 
-writeFileSync(fileURLToPath(new URL('../docs/configuration.md', import.meta.url)), configurationPage());
+const docs = fileURLToPath(new URL('../docs', import.meta.url));
+writeFileSync(join(docs, 'configuration.md'), configurationPage());
+rmSync(join(docs, 'rules'), { recursive: true, force: true });
+mkdirSync(join(docs, 'rules'));
+for (const [name, text] of await rulePages()) writeFileSync(join(docs, 'rules', name), text);

@@ -4,6 +4,7 @@ import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { configurationPage } from '../scripts/configuration-page.ts';
+import { rulePages } from '../scripts/rule-pages.ts';
 import { countersign } from './kit/service.ts';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
@@ -18,6 +19,12 @@ const pages = [
 
 test('docs/configuration.md is what the schema says', () =>
   assert.equal(read('docs/configuration.md'), configurationPage(), 'run `npm run docs`'));
+
+test('there is a page for every rule, and it is what its METADATA says', async () => {
+  const pages = await rulePages();
+  for (const [name, text] of pages) assert.equal(read(`docs/rules/${name}`), text, 'run `npm run docs`');
+  assert.deepEqual(readdirSync(join(ROOT, 'docs/rules')).sort(), [...pages.keys()].sort());
+});
 
 test('every link in the pages leads somewhere', () => {
   for (const page of pages) {

@@ -1,6 +1,6 @@
 import { join, resolve } from 'node:path';
 import type { ProcessSettings } from '../config/index.ts';
-import { assess } from '../gate/index.ts';
+import { assess, type LedgerView } from '../gate/index.ts';
 import { openRepository, sourceRepository } from '../git/index.ts';
 import { LedgerReader, ledgerFile } from '../ledger/index.ts';
 import { CountersignError, sha256, type Verdict, type Violation } from '../model/index.ts';
@@ -16,8 +16,6 @@ export type PolicyReplayOptions = { config: string[]; data: string; output: 'tex
 export async function policyReplay(entry: string, options: PolicyReplayOptions, settings: ProcessSettings, io: Io): Promise<number> {
   const index = Number(entry);
   const reader = new LedgerReader(ledgerFile(options.data)).freeze();
-  let then: Verdict;
-  let time: string;
   try {
     const recorded = reader.entry(index);
     if (recorded?.entry.type !== 'change.judged')
@@ -26,47 +24,65 @@ export async function policyReplay(entry: string, options: PolicyReplayOptions, 
         `the entry ${entry} is no verdict${recorded === undefined ? '' : `, but \`${recorded.entry.type}\``}`,
         { hint: '`change.judged` entries are verdicts' },
       );
-    then = reader.evidence(recorded.entry.evidence) as Verdict;
-    time = recorded.entry.time;
+    const then = reader.evidence(recorded.entry.evidence) as Verdict;
+    const at = then.consulted.at ?? recorded.entry.time;
+    const configuration = openConfiguration(options);
+    const environment = chooseEnvironment(configuration, then.environment);
+    const { url, branch } = environment.spec.source;
+    const git = gitProgram(settings);
+    const repository = openRepository(join(resolve(options.data), 'git', sha256(`${url} ${branch}`).slice(0, 16)), git);
+    const { gate, close } = await openGate(configuration, environment, sourceRepository(repository), () => new Date(at), { git });
+    try {
+      const { verdict } = await assess({ ...gate, past: before(reader, index) }, then.from, then.to);
+      return tell({ index, at, then, differences: compare(then, verdict) }, options, io);
+    } finally {
+      await close();
+      await repository.close();
+    }
   } finally {
     reader.close();
   }
-  const configuration = openConfiguration(options);
-  const environment = chooseEnvironment(configuration, then.environment);
-  const { url, branch } = environment.spec.source;
-  const repository = openRepository(join(resolve(options.data), 'git', sha256(`${url} ${branch}`).slice(0, 16)), gitProgram(settings));
-  const { gate, close } = await openGate(configuration, environment, sourceRepository(repository), () => new Date(time), {
-    git: gitProgram(settings),
-  });
-  try {
-    const { verdict } = await assess(gate, then.from, then.to);
-    const differences = compare(then, verdict);
-    if (options.output === 'json')
-      io.out(`${JSON.stringify({ entry: index, time, same: differences.length === 0, differences }, null, 2)}\n`);
-    else if (differences.length === 0)
-      io.out(
-        `${paint(io, 'green', 'the same')}: entry ${index}, ${then.outcome}, ${then.objects} objects, rules ${then.consulted.bundleDigest.slice(0, 12)}, as of ${time}\n`,
-      );
-    else io.out(`${differences.map((d) => `  ${plain(d)}\n`).join('')}${paint(io, 'red', 'different')}: entry ${index} of ${time}\n`);
-    return differences.length === 0 ? EXIT.yes : EXIT.no;
-  } finally {
-    await close();
-    await repository.close();
-  }
 }
 
-// What the rules said, and what they were asked with. Who signed and approved is the ledger's to prove, not theirs.
+// The ledger as it was when the verdict was reached.
+function before(ledger: LedgerView, index: number): LedgerView {
+  return {
+    latest: (types, environment, limit = index) => ledger.latest(types, environment, Math.min(limit, index)),
+    all: (type, environment) => ledger.all(type, environment).filter((recorded) => recorded.index < index),
+    entry: (i) => (i < index ? ledger.entry(i) : undefined),
+    evidence: (ref) => ledger.evidence(ref),
+  };
+}
+
+function tell(
+  { index, at, then, differences }: { index: number; at: string; then: Verdict; differences: readonly string[] },
+  options: PolicyReplayOptions,
+  io: Io,
+): number {
+  const same = differences.length === 0;
+  if (options.output === 'json') io.out(`${JSON.stringify({ entry: index, time: at, same, differences }, null, 2)}\n`);
+  else if (same)
+    io.out(
+      `${paint(io, 'green', 'the same')}: entry ${index}, ${then.outcome}, ${then.objects} objects, rules ${then.consulted.bundleDigest.slice(0, 12)}, as of ${at}\n`,
+    );
+  else io.out(`${differences.map((d) => `  ${plain(d)}\n`).join('')}${paint(io, 'red', 'different')}: entry ${index} of ${at}\n`);
+  return same ? EXIT.yes : EXIT.no;
+}
+
+// What was asked, and what was said.
 function compare(then: Verdict, now: Verdict): string[] {
   const differences: string[] = [];
   const same = (what: string, a: string | number, b: string | number) => {
-    if (a !== b)
-      differences.push(`${what} ${typeof a === 'string' ? a.slice(0, 16) : a} then, ${typeof b === 'string' ? b.slice(0, 16) : b} now`);
+    if (a !== b) differences.push(`${what} ${short(a)} then, ${short(b)} now`);
   };
+  same('the outcome was', then.outcome, now.outcome);
+  same('the people trusted were', then.consulted.trustDigest, now.consulted.trustDigest);
+  same('the approvals were of', approvers(then), approvers(now));
   same('the rules were', then.consulted.bundleDigest, now.consulted.bundleDigest);
   same('the files were', then.content ?? '', now.content ?? '');
   same('the objects were', then.objects, now.objects);
   const key = (v: Violation) => `${v.rule ?? v.code}: ${v.message}`;
-  const ruled = (all: readonly Violation[] | undefined) => new Set((all ?? []).filter((v) => v.rule !== undefined).map(key));
+  const ruled = (all: readonly Violation[] | undefined) => new Set((all ?? []).map(key));
   for (const [what, a, b] of [
     ['violation', then.violations, now.violations],
     ['warning', then.warnings, now.warnings],
@@ -77,4 +93,12 @@ function compare(then: Verdict, now: Verdict): string[] {
     for (const one of is) if (!was.has(one)) differences.push(`${what} new: ${one}`);
   }
   return differences;
+}
+
+function short(value: string | number): string {
+  return typeof value === 'string' && /^[0-9a-f]{64}$/.test(value) ? value.slice(0, 12) : String(value);
+}
+
+function approvers(verdict: Verdict): string {
+  return verdict.approvals.length === 0 ? 'nobody' : [...new Set(verdict.approvals.map((a) => a.principal))].sort().join(', ');
 }

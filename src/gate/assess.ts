@@ -48,6 +48,8 @@ export type Gate = {
   /** The rules in force for a tree: those it holds itself are its own. */
   readonly rules: OpenRules;
   readonly recorder: (Recorder & LedgerView) | undefined;
+  /** Where nothing is recorded, a ledger that says when commits were first seen: a verdict reached again. */
+  readonly past?: LedgerView;
   readonly clock: () => Date;
   /** Reads a TrustPolicy that stands in the repository (`spec.trustPath`). */
   readonly openPolicy: OpenPolicy;
@@ -86,7 +88,12 @@ export async function assess(gate: Gate, from: string, to: string): Promise<Asse
     warnings: judged.warnings.slice(0, MAX_CODES),
     ...(judged.waived.length === 0 ? {} : { waived: judged.waived.slice(0, MAX_CODES) }),
     objects: judged.objects.length,
-    consulted: { trustDigest: judged.trustDigest, bundleDigest: judged.bundleDigest, time: gate.recorder === undefined ? 'now' : 'ledger' },
+    consulted: {
+      trustDigest: judged.trustDigest,
+      bundleDigest: judged.bundleDigest,
+      time: ledgerOf(gate) === undefined ? 'now' : 'ledger',
+      at: judged.at,
+    },
   };
   if (gate.recorder === undefined) return { verdict, recorded: undefined, allowed: undefined, objects: judged.objects };
   const evidence = gate.recorder.asEvidence(verdict);
@@ -153,6 +160,10 @@ export async function ruledAt(gate: Gate, commit: string, trace = false): Promis
   return { ...found, objects };
 }
 
+function ledgerOf(gate: Pick<Gate, 'recorder' | 'past'>): LedgerView | undefined {
+  return gate.recorder ?? gate.past;
+}
+
 /** Leave to own nothing any more: what a first revision wrote before it failed is taken away under its own verdict. */
 export function allowNothing(environment: Environment, verdictIndex: number): AllowedRevision {
   return allow(environment, NO_REVISION, verdictIndex, []);
@@ -165,6 +176,8 @@ type Judged = {
   readonly warnings: readonly Violation[];
   readonly waived: readonly Violation[];
   readonly bundleDigest: string;
+  /** The moment the rules were told. */
+  readonly at: string;
   readonly objects: readonly RenderedObject[];
   /** SHA-256 over path, mode and SHA-256 of every file. */
   readonly content: string;
@@ -183,6 +196,7 @@ async function judge(gate: Gate, from: string, to: string, tree: string): Promis
     warnings: [],
     waived: [],
     bundleDigest: '',
+    at: gate.clock().toISOString(),
     objects: [],
     content: '',
     rollback: false,
@@ -214,6 +228,7 @@ async function judge(gate: Gate, from: string, to: string, tree: string): Promis
     warnings: [...trusted.warnings, ...rendering.warnings, ...refused, ...ruled.warnings, ...onObjects.warnings, ...onChange.warnings],
     waived: ruled.waived,
     bundleDigest: digestOfBundles(rules.bundles),
+    at: now.toISOString(),
     objects: rendering.objects,
     content: rendering.content,
     trustDigest: trusted.store.digest,
@@ -272,7 +287,7 @@ export async function assessTrust(
 ): Promise<TrustAssessment> {
   const { environment, repository, recorder } = gate;
   const started = !isNoRevision(from);
-  const { store, line } = await trustInForce({ ...gate, ledger: recorder }, from, started);
+  const { store, line } = await trustInForce({ ...gate, ledger: ledgerOf(gate) }, from, started);
   const descends = !started || (await repository.isAncestor(from, to));
   const source: HistorySource = { ids: repository.commitIds, read: repository.commits };
   const ref = `refs/heads/${environment.spec.source.branch}`;
@@ -286,7 +301,7 @@ export async function assessTrust(
       [...facts, ...malformed].map((c) => c.id),
     );
   const now = gate.clock().getTime();
-  const moment = momentsOf(recorder, environment.metadata.name, now);
+  const moment = momentsOf(ledgerOf(gate), environment.metadata.name, now);
   const about = { environment: environment.metadata.name, repository: environment.spec.source.url, ref };
   const change: Change = { ...about, from, to, tree, commits: facts, rollback: !descends };
   const result = await verifyChange(change, store, {

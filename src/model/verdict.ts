@@ -64,6 +64,8 @@ export type Consulted = {
   readonly bundleDigest: string;
   /** `ledger`: commits are judged at the time the ledger first named them; `now`: there is no ledger here, and the cluster's may decide otherwise. */
   readonly time: 'ledger' | 'now';
+  /** The moment the rules were told, so that they can be asked again as of then. */
+  readonly at?: string;
 };
 
 /** The decision on a change: outcome, every reason, and what was consulted. */

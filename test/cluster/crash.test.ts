@@ -1,10 +1,13 @@
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, afterEach, before, describe, test } from 'node:test';
+import { tool } from '../../scripts/tools.ts';
+import { buildBundle } from '../../src/bundle/index.ts';
 import { LedgerReader, parseVerifier, verifyLedger } from '../../src/ledger/index.ts';
 import type { Fleet } from '../kit/fleet.ts';
 import { configMap, deployment, namespace } from '../kit/manifests.ts';
+import { filesIn } from '../kit/rules.ts';
 import { scratch } from '../kit/scratch.ts';
 import { Stage } from '../kit/stage.ts';
 
@@ -18,7 +21,11 @@ let n = 0;
 before(async () => {
   stage = await Stage.open(directory);
   fleet = stage.fleet('fleet');
-  configuration = stage.configuration('crash', [{ url: fleet.url, namespaces: ['shop'] }]);
+  // The shipped rules would not let a Secret into the repository at all; here one shall be lost half-way.
+  const bundle = join(directory, 'rules.tar.gz');
+  const root = filesIn({ 'r.rego': 'package countersign.object\ndeny contains "never" if input.object.kind == "Never"' });
+  writeFileSync(bundle, (await buildBundle({ opa: await tool('opa'), roots: [root] })).archive);
+  configuration = stage.configuration('crash', [{ url: fleet.url, namespaces: ['shop'], policies: { bundles: [{ file: bundle }] } }]);
   const first = await stage.change(fleet, 'first', {
     [`${PATH}/ns.yaml`]: namespace('shop'),
     [`${PATH}/web.yaml`]: deployment('shop', 'web'),

@@ -68,6 +68,22 @@ test('several environments run at once, each with its own path, namespaces and v
   await Promise.all(['one', 'three'].map((e) => service.entry('apply.result', e, (r) => r.revision === first && r.outcome === 'applied')));
   await service.entry('change.judged', 'two', (e) => e.to === first && e.outcome === 'denied');
   assert.equal((await stage.get('/api/v1/namespaces/many-two')).status, 404, 'one environment’s no is not the others’');
+
+  const replay = async (environment: string, config = configuration) => {
+    const { index } = service.entries('change.judged', environment).at(-1) ?? assert.fail();
+    const result = await countersign([
+      ...['policy', 'replay', String(index), '--config', config, '--data', stage.data('many'), '--output', 'json'],
+    ]);
+    assert.notEqual(result.code, 2, result.stderr);
+    return { code: result.code, ...(JSON.parse(result.stdout) as { same: boolean; differences: string[] }) };
+  };
+  for (const environment of ['one', 'two']) assert.deepEqual((await replay(environment)).differences, []);
+  const stricter = stage.configuration('many-stricter', [
+    { name: 'one', url: fleet.url, path: 'clusters/one', namespaces: ['many-one'], parameters: { requiredLabels: ['owner'] } },
+  ]);
+  const other = await replay('one', stricter);
+  assert.equal(other.code, 1);
+  assert.match(other.differences.join('\n'), /outcome was allowed then, denied now[\s\S]*violation new: required-labels/);
 });
 
 test('a CustomResourceDefinition and an object of its kind arrive in one change', async () => {
