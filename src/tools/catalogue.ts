@@ -9,7 +9,7 @@ export type Tool = {
   readonly byHand: string;
 };
 
-export type ToolName = 'etcd' | 'kube-apiserver' | 'kubectl' | 'opa' | 'opa-conformance';
+export type ToolName = 'etcd' | 'kube-apiserver' | 'kubectl' | 'opa' | 'opa-conformance' | 'opa-rate';
 
 // One archive with all three, as controller-runtime's envtest uses it. Checksums: envtest-releases.yaml of sigs.k8s.io/controller-tools v0.23.0.
 const ENVTEST = {
@@ -59,5 +59,10 @@ export const TOOLS: Readonly<Record<ToolName, Tool>> = {
     version: '1.22.0',
     go: { module: 'tools/opa', package: './conformance', ldflags: '-s -w' },
     byHand: 'only the tests need it',
+  },
+  'opa-rate': {
+    version: '1.22.0',
+    go: { module: 'tools/opa', package: './rate', ldflags: '-s -w' },
+    byHand: 'only the benchmarks need it',
   },
 };

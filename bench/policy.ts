@@ -1,0 +1,213 @@
+import { execFileSync, spawnSync } from 'node:child_process';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { availableParallelism, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { performance } from 'node:perf_hooks';
+import { fileURLToPath } from 'node:url';
+import { tool } from '../scripts/tools.ts';
+import { buildBundle, type PolicyBundle, readBundle } from '../src/bundle/index.ts';
+import { PolicyPool } from '../src/policy/index.ts';
+import { LoadedRules, type Subject } from '../src/policy/judge-subject.ts';
+import { findOnPath } from '../src/tools/index.ts';
+import { parseYaml } from '../src/yaml/index.ts';
+import { writeTemplates } from './kit/gatekeeper-rules.ts';
+import { writeManifests } from './kit/manifests.ts';
+
+// Rules against native OPA, Conftest and Gator on the same rules and objects, turn by turn in one run. Peers are taken from
+// the PATH; those that are not there are skipped.
+const ROUNDS = 5;
+const SMALL = 2000;
+const LARGE = 20_000;
+const ROOT = fileURLToPath(new URL('..', import.meta.url));
+const ORDINARY = join(ROOT, 'bench/kit/conftest');
+const path = process.env['PATH'] ?? '';
+const scope = { environment: 'bench', parameters: {}, now: '1780315200000000000', namespaces: [] };
+const directory = mkdtempSync(join(tmpdir(), 'countersign-bench-'));
+try {
+  const opa = await tool('opa');
+  const shipped = await readBundle(readFileSync(join(ROOT, 'policies/dist/bundle.tar.gz')), 'shipped');
+  const ordinary = await readBundle((await buildBundle({ opa, roots: [ORDINARY] })).archive, 'ordinary');
+  writeManifests(join(directory, 'small'), SMALL);
+  writeManifests(join(directory, 'large'), LARGE);
+  const subjects = subjectsOf(join(directory, 'small')).slice(0, 500);
+  await evaluations('the shipped library', shipped, subjects, 'data.countersign.object.deny', join(ROOT, 'policies/rules'));
+  await evaluations('13 ordinary rules', ordinary, subjects, undefined, undefined);
+  await throughThread(shipped, subjects);
+  await memory(shipped, subjects);
+  wholeProcess('small', SMALL, ROUNDS);
+  wholeProcess('large', LARGE, 1);
+} finally {
+  rmSync(directory, { recursive: true, force: true });
+}
+
+function subjectsOf(from: string): Extract<Subject, { kind: 'object' }>[] {
+  return readdirSync(from)
+    .sort()
+    .map((file) => ({ kind: 'object', json: JSON.stringify(parseYaml(readFileSync(join(from, file), 'utf8'))[0]?.value), file }));
+}
+
+// On one core. Ours begins with JSON text and ends with findings; OPA begins with a parsed value and ends with its result.
+async function evaluations(
+  what: string,
+  bundle: PolicyBundle,
+  subjects: readonly Extract<Subject, { kind: 'object' }>[],
+  query: string | undefined,
+  rules: string | undefined,
+): Promise<void> {
+  const inputs = join(directory, 'inputs.jsonl');
+  writeFileSync(
+    inputs,
+    subjects.map((s) => `${`{"environment":"bench","parameters":{},"file":${JSON.stringify(s.file)},"object":`}${s.json}}\n`).join(''),
+  );
+  const native = query === undefined ? undefined : await tool('opa-rate').catch(() => undefined);
+  const loaded = await LoadedRules.open([bundle]);
+  const ours: number[] = [];
+  const theirs: number[] = [];
+  let found = 0;
+  let foundThere = 0;
+  for (let round = 0; round < ROUNDS; round++) {
+    const started = performance.now();
+    let count = 0;
+    while (performance.now() - started < 3000) {
+      found = 0;
+      for (const subject of subjects) found += loaded.judge(subject, scope).findings.length;
+      count += subjects.length;
+    }
+    ours.push((count / (performance.now() - started)) * 1000);
+    if (native === undefined || query === undefined || rules === undefined) continue;
+    const said = JSON.parse(execFileSync(native, [rules, query, inputs, '3'], { encoding: 'utf8' })) as { rate: number; found: number };
+    theirs.push(said.rate);
+    foundThere = said.found;
+  }
+  print(`${what}, one core: ${round0(median(ours))} evaluations/s (${range(ours)}), ${found} findings in ${subjects.length} objects`);
+  if (theirs.length > 0)
+    print(
+      `  native OPA: ${round0(median(theirs))}/s (${range(theirs)}), ${foundThere} findings; ratio ${(median(ours) / median(theirs)).toFixed(2)}`,
+    );
+  else if (query !== undefined) print('  native OPA: skipped, there is no Go here');
+}
+
+async function throughThread(bundle: PolicyBundle, subjects: readonly Subject[]): Promise<void> {
+  const pool = new PolicyPool([bundle], { threads: 1 });
+  const times: number[] = [];
+  for (let i = 0; i < 12_000; i++) {
+    const started = performance.now();
+    await pool.judge([subjects[i % subjects.length] as Subject], scope);
+    if (i >= 2000) times.push(performance.now() - started);
+  }
+  await pool.close();
+  times.sort((a, b) => a - b);
+  const at = (p: number) => (times[Math.floor(times.length * p)] ?? Number.NaN).toFixed(3);
+  print(`one object through the thread, the shipped library, ${round0(times.length)} times: median ${at(0.5)} ms, p99 ${at(0.99)} ms`);
+}
+
+async function memory(bundle: PolicyBundle, subjects: readonly Subject[]): Promise<void> {
+  const pool = new PolicyPool([bundle]);
+  const mib: number[] = [];
+  for (let done = 0; done < 100_000; ) {
+    for (const until = done + 10_000; done < until; done += subjects.length) await pool.judge(subjects, scope);
+    mib.push(process.memoryUsage.rss() / 1024 / 1024);
+  }
+  await pool.close();
+  print(`resident memory after each 10,000 of 100,000 evaluations, MiB: ${mib.map(round0).join(' ')}`);
+}
+
+type Run = { readonly seconds: number; readonly cpu: number; readonly mib: number; readonly findings: number };
+
+function wholeProcess(size: string, count: number, rounds: number): void {
+  const manifests = join(directory, size);
+  const templates = join(directory, 'templates');
+  const number = writeTemplates(readFileSync(join(ORDINARY, 'rules.rego'), 'utf8'), templates);
+  const main = join(ROOT, 'src/main.ts');
+  const check = (policy: string, form: string) => [
+    process.execPath,
+    main,
+    'check',
+    '--manifests',
+    manifests,
+    '--policy',
+    policy,
+    '--output',
+    form,
+  ];
+  const bundle = join(directory, 'bundles');
+  mkdirSync(bundle, { recursive: true });
+  for (const [name, root] of [
+    ['rego', ORDINARY],
+    ['templates', templates],
+  ] as const)
+    execFileSync(process.execPath, [main, 'policy', 'build', root, '--bundle', join(bundle, `${name}.tar.gz`)], { stdio: 'ignore' });
+  const [conftest, gator] = [findOnPath('conftest', path), findOnPath('gator', path)];
+  const contestants: [string, string[] | undefined, (out: string) => number][] = [
+    ['countersign, Rego', check(ORDINARY, 'json'), ourFindings],
+    ['countersign, the bundle of it', check(join(bundle, 'rego.tar.gz'), 'json'), ourFindings],
+    [
+      'conftest',
+      conftest === undefined
+        ? undefined
+        : [conftest, 'test', manifests, '--policy', ORDINARY, '--all-namespaces', '--output', 'json', '--parser', 'yaml'],
+      (out) => (JSON.parse(out) as { failures?: unknown[] }[]).reduce((n, f) => n + (f.failures?.length ?? 0), 0),
+    ],
+    ['countersign, templates', check(templates, 'json'), ourFindings],
+    [
+      'gator',
+      gator === undefined || count > SMALL ? undefined : [gator, 'test', '-f', manifests, '-f', templates, '-o', 'json'],
+      (out) =>
+        (JSON.parse(out) as { violatingObject?: { metadata?: { namespace?: string } } }[]).filter(
+          (r) => r.violatingObject?.metadata?.namespace !== undefined,
+        ).length, // not the templates themselves
+    ],
+  ];
+  const rows = new Map<string, Run[]>();
+  for (let round = 0; round < rounds; round++)
+    for (const [name, command, findings] of contestants)
+      if (command !== undefined) rows.set(name, [...(rows.get(name) ?? []), timed(command, findings)]);
+  print(`${round0(count)} manifests, ${number} rules, whole process, ${rounds} round(s), ${availableParallelism()} cores:`);
+  const wall = (name: string) => median((rows.get(name) ?? []).map((r) => r.seconds));
+  for (const [name, command] of contestants) {
+    const runs = rows.get(name);
+    if (runs === undefined) print(`  ${name}: ${command === undefined ? 'skipped, it is not on the PATH or not asked for this many' : ''}`);
+    else
+      print(
+        `  ${name}: ${wall(name).toFixed(2)} s (${runs.map((r) => r.seconds.toFixed(2)).join(' ')}), cores used ${median(runs.map((r) => r.cpu / r.seconds)).toFixed(2)}, peak ${round0(median(runs.map((r) => r.mib)))} MiB, ${runs[0]?.findings} findings`,
+      );
+  }
+  for (const [ours, peer] of [
+    ['countersign, Rego', 'conftest'],
+    ['countersign, templates', 'gator'],
+  ] as const)
+    if (rows.has(peer)) print(`  ratio to ${peer}: ${(wall(ours) / wall(peer)).toFixed(2)}`);
+}
+
+function ourFindings(out: string): number {
+  return (JSON.parse(out) as { findings: { level: string }[] }).findings.filter((f) => f.level === 'error').length;
+}
+
+function timed([program, ...args]: string[], findings: (out: string) => number): Run {
+  const started = performance.now();
+  // GNU time's figures of the whole process: seconds of user and system, peak resident KiB.
+  const result = spawnSync('/usr/bin/env', ['time', '-f', '%U %S %M', program as string, ...args], {
+    maxBuffer: 1 << 30,
+    encoding: 'utf8',
+  });
+  const seconds = (performance.now() - started) / 1000;
+  const [user, system, kib] = (result.stderr.trim().split('\n').at(-1) ?? '').split(' ').map(Number);
+  if (kib === undefined) throw new Error(`${program}: ${result.stderr.slice(-500)}`);
+  return { seconds, cpu: (user ?? 0) + (system ?? 0), mib: kib / 1024, findings: findings(result.stdout) };
+}
+
+function median(values: readonly number[]): number {
+  return [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN;
+}
+
+function range(values: readonly number[]): string {
+  return `${round0(Math.min(...values))} to ${round0(Math.max(...values))}`;
+}
+
+function round0(value: number): string {
+  return Math.round(value).toLocaleString('en-GB');
+}
+
+function print(line: string): void {
+  process.stdout.write(`${line}\n`);
+}
