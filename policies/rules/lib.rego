@@ -15,18 +15,21 @@ pod_path := ["spec", "jobTemplate", "spec", "template", "spec"] if input.object.
 
 pod := object.get(input.object, pod_path, {})
 
-containers contains {"container": container, "path": array.concat(pod_path, [field, i]), "ephemeral": field == "ephemeralContainers"} if {
+# Lists, not sets: a set would hash every container whole.
+containers := [{"container": container, "path": array.concat(pod_path, [field, i]), "ephemeral": field == "ephemeralContainers"} |
 	some field in ["initContainers", "containers", "ephemeralContainers"]
 	some i, container in object.get(pod, field, [])
-}
+]
 
 # The security context of the pod and of each of its containers.
-contexts contains {"name": "the pod", "value": pod.securityContext, "path": array.concat(pod_path, ["securityContext"])} if pod.securityContext
+contexts := array.concat(pod_contexts, container_contexts)
 
-contexts contains {"name": sprintf("the container `%s`", [item.container.name]), "value": item.container.securityContext, "path": array.concat(item.path, ["securityContext"])} if {
+pod_contexts := [{"name": "the pod", "value": pod.securityContext, "path": array.concat(pod_path, ["securityContext"])} | pod.securityContext]
+
+container_contexts := [{"name": concat("", ["the container `", item.container.name, "`"]), "value": item.container.securityContext, "path": array.concat(item.path, ["securityContext"])} |
 	some item in containers
 	item.container.securityContext
-}
+]
 
 parameter(name, otherwise) := object.get(object.get(input, "parameters", {}), name, otherwise)
 

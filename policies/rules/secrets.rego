@@ -30,11 +30,12 @@ deny contains {"rule": "secret-in-manifest", "message": sprintf("the value of `%
 deny contains {"rule": "secret-in-environment", "message": sprintf("the variable `%s` of the container `%s` has its value in the repository", [variable.name, item.container.name]), "path": array.concat(item.path, ["env", i, "value"])} if {
 	some item in lib.containers
 	some i, variable in item.container.env
-	regex.match(`(?i)(password|passwd|secret|token|api_?key|private_?key|credential)`, variable.name)
+	name := lower(variable.name)
+	tells_secret(name)
 	value := object.get(variable, "value", "")
 	value != ""
 	not startswith(value, "$(")
-	not regex.match(`(?i)(_file|_path|_name|_url|_ttl)$`, variable.name)
+	not tells_place(name)
 }
 
 # METADATA
@@ -48,5 +49,16 @@ deny contains {"rule": "secret-in-environment", "message": sprintf("the variable
 deny contains {"rule": "secret-in-config", "message": sprintf("the value of `%s` looks like a key", [key]), "path": ["data", key]} if {
 	input.object.kind == "ConfigMap"
 	some key, value in input.object.data
-	regex.match(`-----BEGIN [A-Z ]*PRIVATE KEY-----|\\b(AKIA|ASIA)[0-9A-Z]{16}\\b|\\bghp_[A-Za-z0-9]{36}\\b`, value)
+	regex.match(`-----BEGIN [A-Z ]*PRIVATE KEY-----|\b(AKIA|ASIA)[0-9A-Z]{16}\b|\bghp_[A-Za-z0-9]{36}\b`, value)
+}
+
+# No patterns here: each would be compiled again for every variable.
+tells_secret(name) if {
+	some word in ["password", "passwd", "secret", "token", "apikey", "api_key", "privatekey", "private_key", "credential"]
+	contains(name, word)
+}
+
+tells_place(name) if {
+	some ending in ["_file", "_path", "_name", "_url", "_ttl"]
+	endswith(name, ending)
 }
