@@ -11,7 +11,7 @@ import type { CheckOptions } from './check.ts';
 import { type Finding, type Findings, printFindings, showFindingsText } from './findings.ts';
 import { EXIT, type Io, paint } from './io.ts';
 import { Progress } from './progress.ts';
-import { writeReports } from './reports-of.ts';
+import { reportsOf, writeReports } from './reports-of.ts';
 
 const SHIPPED = fileURLToPath(new URL('../../policies/dist/bundle.tar.gz', import.meta.url));
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
@@ -22,6 +22,7 @@ const CHUNK = 48; // files read before the rules are given work: both cores stay
 
 /** `countersign check --manifests`: rules on plain files, for pipelines with nothing else. No Git, no signatures. */
 export async function checkFiles(options: CheckOptions, settings: ProcessSettings, io: Io): Promise<number> {
+  const reports = reportsOf(options.report);
   const bundles = await openPolicies(options.policy ?? [], options.data ?? [], settings, io);
   const pool = new PolicyPool(bundles);
   pool.warm();
@@ -41,8 +42,8 @@ export async function checkFiles(options: CheckOptions, settings: ProcessSetting
     const wantsInventory = bundles.some((b) => b.manifest.templates.some((t) => t.inventory));
     const run = new Run(pool, scope, options.combine === true, bundles);
     for (let i = 0; i < files.length; i += CHUNK) {
-      const texts: [string, string | CountersignError][] = files.slice(i, i + CHUNK).map((f) => [f, f === '-' ? '' : readText(f)]);
-      if (texts[0]?.[0] === '-') texts[0][1] = await readInput();
+      const texts: [string, string | CountersignError][] = [];
+      for (const file of files.slice(i, i + CHUNK)) texts.push([file, file === '-' ? await readInput() : readText(file)]);
       run.take(texts, wantsInventory);
       progress.at(Math.min(i + CHUNK, files.length), files.length);
       await run.room();
@@ -51,7 +52,7 @@ export async function checkFiles(options: CheckOptions, settings: ProcessSetting
     progress.end();
     for (const line of run.trace) io.err(`${paint(io, 'dim', 'trace:')} ${line}\n`);
     const form = options.output;
-    writeReports(options.report ?? [], found);
+    writeReports(reports, found);
     if (form === 'text') io.out(text(found, files.length, io));
     else io.out(printFindings(form, found));
     const warned = options.failOnWarn === true && found.findings.some((f) => f.level === 'warning');
@@ -263,15 +264,19 @@ function readText(file: string): string | CountersignError {
   }
 }
 
-async function readInput(): Promise<string> {
+async function readInput(): Promise<string | CountersignError> {
   const chunks: Buffer[] = [];
   let size = 0;
   for await (const chunk of createReadStream('', { fd: 0, autoClose: false })) {
     size += (chunk as Buffer).length;
-    if (size > MAX_FILE) throw new CountersignError('usage', `what is piped in is larger than ${MAX_FILE / 1024 / 1024} MiB`);
+    if (size > MAX_FILE) return new CountersignError('usage', `it is larger than ${MAX_FILE / 1024 / 1024} MiB`);
     chunks.push(chunk as Buffer);
   }
-  return Buffer.concat(chunks).toString('utf8');
+  try {
+    return new TextDecoder('utf-8', { fatal: true }).decode(Buffer.concat(chunks));
+  } catch (cause) {
+    return new CountersignError('usage', messageOf(cause), { cause });
+  }
 }
 
 /** Bundles from archives as they are, from directories by compiling them; the shipped library where none is named. */

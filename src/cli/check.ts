@@ -6,7 +6,7 @@ import { ruleInfos } from '../policy/index.ts';
 import { type Finding, type Findings, type Form, fingerprint, printFindings, showFindingsText } from './findings.ts';
 import { EXIT, type Io, paint } from './io.ts';
 import { chooseEnvironment, gitProgram, openCheckout, openConfiguration, openGate } from './open.ts';
-import { writeReports } from './reports-of.ts';
+import { reportsOf, writeReports } from './reports-of.ts';
 import { showVerdictEnd, showVerdictHead } from './show-verdict.ts';
 
 export type CheckOptions = {
@@ -35,6 +35,7 @@ export type CheckOptions = {
 export async function check(options: CheckOptions, settings: ProcessSettings, io: Io): Promise<number> {
   if (options.explain !== undefined) return (await import('./explain.ts')).explain(options.explain, options.policy ?? [], settings, io);
   if (options.manifests !== undefined) return (await import('./check-files.ts')).checkFiles(options, settings, io);
+  const reports = reportsOf(options.report);
   const configuration = openConfiguration(options);
   const environment = chooseEnvironment(configuration, options.environment);
   const { user, repository } = await openCheckout(options.repo, settings);
@@ -48,7 +49,7 @@ export async function check(options: CheckOptions, settings: ProcessSettings, io
     try {
       const { verdict } = await assess(gate, from, head);
       const found = await told(gate, verdict, from);
-      writeReports(options.report ?? [], found);
+      writeReports(reports, found);
       if (options.trace === true) await showTrace(gate, head, io);
       if (options.output === 'json') io.out(`${JSON.stringify({ ...verdict, findings: found.findings, fixed: found.fixed }, null, 2)}\n`);
       else if (options.output === 'text')

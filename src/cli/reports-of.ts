@@ -1,18 +1,30 @@
-import { writeFileSync } from 'node:fs';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { dirname } from 'node:path';
 import { CountersignError, messageOf } from '../model/index.ts';
 import { type Findings, FORMS, type Form, printFindings } from './findings.ts';
 
-/** Writes findings into files, from `form=file`. Throws `usage`. */
-export function writeReports(reports: readonly string[], found: Findings): void {
-  for (const report of reports) {
-    const [form = '', ...rest] = report.split('=');
+/** A file that findings are written into. */
+export type Report = { readonly form: Exclude<Form, 'text'>; readonly file: string };
+
+/** Reads `form=file`, before anything is judged. Throws `usage`. */
+export function reportsOf(given: readonly string[] | undefined): Report[] {
+  return (given ?? []).map((one) => {
+    const [form = '', ...rest] = one.split('=');
     const file = rest.join('=');
     if (!FORMS.includes(form as Form) || form === 'text' || file === '')
-      throw new CountersignError('usage', `\`${report}\` is not a report`, {
+      throw new CountersignError('usage', `\`${one}\` is not a report`, {
         hint: `give FORM=FILE, with one of ${FORMS.filter((f) => f !== 'text').join(', ')}`,
       });
+    return { form: form as Report['form'], file };
+  });
+}
+
+/** Writes findings into files. Throws `usage`. */
+export function writeReports(reports: readonly Report[], found: Findings): void {
+  for (const { form, file } of reports) {
     try {
-      writeFileSync(file, printFindings(form as Exclude<Form, 'text'>, found));
+      mkdirSync(dirname(file), { recursive: true });
+      writeFileSync(file, printFindings(form, found));
     } catch (cause) {
       throw new CountersignError('usage', `the report \`${file}\` cannot be written: ${messageOf(cause)}`, { cause });
     }

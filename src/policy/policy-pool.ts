@@ -140,6 +140,7 @@ export class PolicyPool {
   }
 
   #heard(thread: Thread, message: Answer | 'ready'): void {
+    if (this.#closed) return; // letting go of a thread that is being ended would end the process before it
     if (message === 'ready') {
       thread.ready = true;
       if (thread.task === undefined) thread.worker.unref();

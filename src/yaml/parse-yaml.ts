@@ -77,7 +77,7 @@ export function parseYaml(text: string, options: { readonly words?: boolean } = 
       ];
     });
   } catch (thrown) {
-    if (thrown instanceof YAMLException) throw new YamlError(thrown.reason, (thrown.mark?.line ?? 0) + 1);
+    if (thrown instanceof YAMLException) throw new YamlError(reasonOf(thrown), (thrown.mark?.line ?? 0) + 1);
     throw thrown;
   }
 }
@@ -259,4 +259,8 @@ function lineAt(starts: readonly number[], offset: number): number {
     else high = middle;
   }
   return low + 1;
+}
+
+function reasonOf({ reason }: YAMLException): string {
+  return reason.startsWith('nesting exceeded') ? `values are nested more than ${MAX_DEPTH} deep` : reason;
 }

@@ -157,6 +157,25 @@ test('rules that are closed while they are asked say so to everybody who waits',
   await told;
 });
 
+test('rules are closed at any moment of their start, and the process ends by itself', () => {
+  const file = (path: string) => JSON.stringify(new URL(`../../src/${path}`, import.meta.url).href);
+  const script = `
+    import { readFileSync } from 'node:fs';
+    import { setTimeout as wait } from 'node:timers/promises';
+    const { readBundle } = await import(${file('bundle/index.ts')});
+    const { PolicyPool } = await import(${file('policy/index.ts')});
+    const bundle = await readBundle(readFileSync('policies/dist/bundle.tar.gz'), 'shipped');
+    const asleep = new Int32Array(new SharedArrayBuffer(4));
+    for (const ms of [0, 50, 2000]) {
+      const pool = new PolicyPool([bundle], { threads: 2 });
+      pool.warm();
+      await wait(1);
+      Atomics.wait(asleep, 0, 0, ms); // what the threads say meanwhile is heard only after the end was asked for
+      await pool.close();
+    }`;
+  execFileSync(process.execPath, ['--input-type=module', '-e', script], { cwd: fileURLToPath(new URL('../..', import.meta.url)) });
+});
+
 test('a rule that takes memory without end denies, and the memory comes back', async () => {
   const greedy =
     'deny contains "big" if { input.object.metadata.name == "big"; count({sprintf("%d-%d", [a, b]) | some a in numbers.range(1, 4000); some b in numbers.range(1, 4000)}) == 0 }';
