@@ -1,7 +1,7 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { readBundle, type RuleInfo } from '../src/bundle/index.ts';
+import { type RuleInfo, readBundle } from '../src/bundle/index.ts';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const SEVERITIES = ['critical', 'high', 'medium', 'low'];

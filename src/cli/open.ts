@@ -66,9 +66,10 @@ export function gitProgram(settings: ProcessSettings): { file: string; path: str
 export async function openCheckout(
   directory: string,
   settings: ProcessSettings,
+  quarantine?: ProcessSettings['gitQuarantine'],
 ): Promise<{ user: UserRepository; repository: NativeRepository }> {
   const git = gitProgram(settings);
   if (git === undefined) throw new CountersignError('tool-missing', 'there is no `git` on the PATH', { hint: 'install git' });
   const user = new UserRepository(directory, git.file);
-  return { user, repository: new NativeRepository(await user.gitDirectory(), git) };
+  return { user, repository: new NativeRepository(await user.gitDirectory(), { ...git, quarantine }) };
 }

@@ -10,6 +10,7 @@ import type { LedgerVerifyOptions } from './ledger.ts';
 import type { PolicyBuildOptions, PolicyListOptions, PolicySignOptions, PolicyWaiveOptions } from './policy.ts';
 import type { PolicyReplayOptions } from './policy-replay.ts';
 import type { PolicyTestOptions } from './policy-test.ts';
+import type { PreReceiveOptions } from './pre-receive.ts';
 import type { ProvenanceOptions } from './provenance.ts';
 import type { ReportOptions, VerifyOptions } from './report.ts';
 import type { ServeHooks, ServeOptions } from './serve.ts';
@@ -80,6 +81,19 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
     .option('--report <form=file...>', 'write the findings into files as well')
     .addOption(output(...FORMS))
     .action(async (options: CheckOptions) => done(await (await import('./check.ts')).check(options, settings, io)));
+
+  add(
+    program,
+    'pre-receive',
+    'judge a push before a Git server takes it (Git’s hook of that name)',
+    '\nExample, as the hook `pre-receive` of a bare repository:\n  #!/bin/sh\n  exec countersign pre-receive --config /etc/countersign',
+  )
+    .addOption(repo())
+    .addOption(config())
+    .addOption(trust())
+    .action(async (options: PreReceiveOptions) =>
+      done(await (await import('./pre-receive.ts')).preReceive(process.stdin, options, settings, io)),
+    );
 
   add(
     program,

@@ -8,6 +8,8 @@ export type ProcessSettings = {
   readonly logLevel: string;
   /** The base commit of a pull request, as the CI at hand names it. */
   readonly ciBase: string | undefined;
+  /** In a hook of a push: where what it brings lies until the hook has decided. */
+  readonly gitQuarantine: { readonly directory: string; readonly alternates: string } | undefined;
 };
 
 /** Reads the process environment once. */
@@ -19,6 +21,10 @@ export function readProcessSettings(env: NodeJS.ProcessEnv = process.env): Proce
     noColor: (env.NO_COLOR ?? '') !== '',
     logLevel: env.COUNTERSIGN_LOG_LEVEL ?? 'info',
     ciBase: env.CI_MERGE_REQUEST_DIFF_BASE_SHA ?? originBranch(env),
+    gitQuarantine:
+      env.GIT_QUARANTINE_PATH && env.GIT_OBJECT_DIRECTORY
+        ? { directory: env.GIT_OBJECT_DIRECTORY, alternates: env.GIT_ALTERNATE_OBJECT_DIRECTORIES ?? '' }
+        : undefined,
   };
 }
 

@@ -140,7 +140,12 @@ export class NativeRepository implements Repository {
   }
 
   #env(): NodeJS.ProcessEnv {
-    return { ...ENVIRONMENT, PATH: this.#git.path, GIT_DIR: this.#directory };
+    const { path, quarantine } = this.#git;
+    const objects =
+      quarantine === undefined
+        ? {}
+        : { GIT_OBJECT_DIRECTORY: quarantine.directory, GIT_ALTERNATE_OBJECT_DIRECTORIES: quarantine.alternates };
+    return { ...ENVIRONMENT, PATH: path, GIT_DIR: this.#directory, ...objects };
   }
 }
 

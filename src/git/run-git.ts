@@ -2,7 +2,12 @@ import { spawn } from 'node:child_process';
 import { CountersignError } from '../model/index.ts';
 
 /** The `git` program and the search path it may find its own helpers (ssh) on. */
-export type GitProgram = { readonly file: string; readonly path: string };
+export type GitProgram = {
+  readonly file: string;
+  readonly path: string;
+  /** Where objects lie that a push brings, while a hook decides whether they stay (git-receive-pack(1), quarantine). */
+  readonly quarantine?: { readonly directory: string; readonly alternates: string } | undefined;
+};
 
 export type GitResult = { readonly code: number; readonly stdout: Buffer; readonly stderr: string };
 

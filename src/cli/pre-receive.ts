@@ -1,0 +1,81 @@
+import type { ProcessSettings } from '../config/index.ts';
+import { assess } from '../gate/index.ts';
+import { sourceRepository } from '../git/index.ts';
+import { CountersignError, type Environment, isObjectId, NO_REVISION } from '../model/index.ts';
+import { EXIT, type Io, paint, plain } from './io.ts';
+import { gitProgram, openCheckout, openConfiguration, openGate } from './open.ts';
+import { showFindings, showVerdictEnd, showVerdictHead } from './show-verdict.ts';
+
+export type PreReceiveOptions = { repo: string; config: string[]; trust?: string };
+
+type Update = { readonly from: string; readonly to: string; readonly ref: string };
+
+const MAX_LINES = 1024 * 1024; // bytes of updates in one push
+
+/**
+ * `countersign pre-receive`: Git's hook of that name. Reads `OLD NEW REF` lines and judges, for every environment whose branch
+ * is pushed to, what the gate would say after it. Exit 0 lets the push in; anything else refuses all of it.
+ */
+export async function preReceive(
+  input: AsyncIterable<Uint8Array>,
+  options: PreReceiveOptions,
+  settings: ProcessSettings,
+  io: Io,
+): Promise<number> {
+  const updates = parseUpdates(await readAll(input));
+  const configuration = openConfiguration(options);
+  let code: number = EXIT.yes;
+  for (const update of updates)
+    for (const environment of configuration.environments.filter((e) => `refs/heads/${e.spec.source.branch}` === update.ref))
+      if (!(await lets(update, environment))) code = EXIT.no;
+  return code;
+
+  async function lets(update: Update, environment: Environment): Promise<boolean> {
+    if (/^0+$/.test(update.to)) {
+      io.out(
+        `${paint(io, 'red', 'denied')}: the environment \`${environment.metadata.name}\` runs what is on \`${update.ref}\`; it is not deleted\n`,
+      );
+      return false;
+    }
+    const { repository } = await openCheckout(options.repo, settings, settings.gitQuarantine);
+    const { gate, close } = await openGate(configuration, environment, sourceRepository(repository), () => new Date(), {
+      git: gitProgram(settings),
+    });
+    try {
+      const from = /^0+$/.test(update.from) ? (environment.spec.source.baseline ?? NO_REVISION) : update.from;
+      const { verdict } = await assess(gate, from, update.to);
+      const found = showFindings(verdict.violations, verdict.warnings, io);
+      io.out(`${showVerdictHead(verdict, io)}${found === '' ? '' : `\n${found}\n`}${showVerdictEnd(verdict, io)}`);
+      return verdict.outcome === 'allowed';
+    } finally {
+      await close();
+      repository.close();
+    }
+  }
+}
+
+async function readAll(input: AsyncIterable<Uint8Array>): Promise<string> {
+  const chunks: Uint8Array[] = [];
+  let size = 0;
+  for await (const chunk of input) {
+    size += chunk.length;
+    if (size > MAX_LINES) throw new CountersignError('usage', 'there are more updates than one push may have');
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks).toString('utf8');
+}
+
+// https://git-scm.com/docs/githooks#pre-receive
+function parseUpdates(text: string): Update[] {
+  return text
+    .split('\n')
+    .filter((line) => line !== '')
+    .map((line) => {
+      const [from = '', to = '', ref = '', ...more] = line.split(' ');
+      if (!isObjectId(from) || !isObjectId(to) || !ref.startsWith('refs/') || more.length > 0)
+        throw new CountersignError('usage', `\`${plain(line.slice(0, 200))}\` is no update of a ref`, {
+          hint: 'this command is for Git’s `pre-receive` hook, which gives it `OLD NEW REF` lines',
+        });
+      return { from, to, ref };
+    });
+}
