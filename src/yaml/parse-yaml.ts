@@ -1,17 +1,6 @@
-import {
-  boolYaml11Tag,
-  CORE_SCHEMA,
-  constructFromEvents,
-  EVENT_ID,
-  type Event,
-  getScalarValue,
-  intYaml11Tag,
-  mergeTag,
-  nullYaml11Tag,
-  parseEvents,
-  YAMLException,
-} from 'js-yaml';
+import { constructFromEvents, EVENT_ID, type Event, getScalarValue, parseEvents, YAMLException } from 'js-yaml';
 import type { Position, ValuePath } from '../model/index.ts';
+import { API_SERVER_SCHEMA, MergeConflict, plainValue, REGO_SCHEMA, serverFloat, serverInteger } from './api-server-schema.ts';
 
 /** One document: its value, the line it starts on, and the place of any value in it (or of its nearest written parent). */
 export type YamlDocument = {
@@ -34,11 +23,6 @@ export class YamlError extends Error {
   }
 }
 
-// The API server's reader follows YAML 1.1, so `yes` and `010` must mean here what they mean there.
-// Base-60 numbers are left out: that reader does not know them.
-const SCHEMA = CORE_SCHEMA.withTags(nullYaml11Tag, boolYaml11Tag, withoutBase60(intYaml11Tag), mergeTag);
-// Rego's own reader takes the words of YAML 1.1 as text, and its octal numbers as numbers.
-const WORDLESS = CORE_SCHEMA.withTags(nullYaml11Tag, withoutBase60(intYaml11Tag), mergeTag);
 const MAX_DEPTH = 100; // deeper than any real manifest, shallower than any stack
 const MAX_ALIASES = 1000;
 const MAX_EXPANDED = 1_000_000; // values after aliases are followed: a billion-laughs file has far more
@@ -50,7 +34,7 @@ export function parseYaml(text: string, options: { readonly words?: boolean } = 
     const events = parseEvents(text, { maxDepth: MAX_DEPTH });
     const values = constructFromEvents(events, {
       source: text,
-      schema: options.words === false ? WORDLESS : SCHEMA,
+      schema: options.words === false ? REGO_SCHEMA : API_SERVER_SCHEMA,
       maxAliases: MAX_ALIASES,
     });
     const shared = events.some((e) => e.type === EVENT_ID.ALIAS);
@@ -66,10 +50,10 @@ export function parseYaml(text: string, options: { readonly words?: boolean } = 
       if (value === null || value === undefined) return [];
       const budget = { left: MAX_EXPANDED };
       const refuse = (message: string, path: ValuePath) => new YamlError(message, find(place(i), path).line);
-      if (!shared) check(value, [], refuse);
+      if (!shared) check(plainValue(value), [], refuse);
       return [
         {
-          value: shared ? unshared(value, budget, [], refuse) : value,
+          value: shared ? unshared(plainValue(value), budget, [], refuse) : plainValue(value),
           line: lineAt(lines, starts[i] ?? 0),
           lineOf: (path) => find(place(i), path).line,
           positionOf: (path) => (path.length === 0 ? positionAt(lines, starts[i] ?? 0) : find(place(i), path)),
@@ -77,6 +61,11 @@ export function parseYaml(text: string, options: { readonly words?: boolean } = 
       ];
     });
   } catch (thrown) {
+    if (thrown instanceof MergeConflict)
+      throw new YamlError(
+        `\`<<\` stands after \`${thrown.message}\`, which it has too, and readers differ on which of them wins; put \`<<\` first`,
+        lineAt(lineStarts(text), Math.max(0, text.search(/<<["']?\s*:/))),
+      );
     if (thrown instanceof YAMLException) throw new YamlError(reasonOf(thrown), (thrown.mark?.line ?? 0) + 1);
     throw thrown;
   }
@@ -104,51 +93,41 @@ export function ambiguities(text: string): Ambiguity[] {
   });
 }
 
-const WORD = /^(y|n|yes|no|on|off)$/i;
-const SUSPECT =
-  /(^|[\s:,[{-])(y|n|yes|no|on|off|[+-]?0[0-7_]+|[+-]?0b[01_]+|0o[0-7]+|[+-]?\d[\d_]*_[\d_.]*|[+-]?\d+(:[0-5]?\d)+)(?=[\s,\]}:]|$)/im;
+const SUSPECT = /(^|[\s:,[{-])(y|n|yes|no|on|off|[+-]?0[0-7_box]|[+-]?[\d.]*\d(e[+-]?\d*)?_|[+-]_\d|[+-]?\d+(:[0-5]?\d)+)/im;
+const TRUE = /^(y|Y|yes|Yes|YES|on|On|ON)$/;
+const FALSE = /^(n|N|no|No|NO|off|Off|OFF)$/;
 
 function doubtOf(scalar: string): { here: string; elsewhere: string } | undefined {
-  if (WORD.test(scalar)) {
-    // Only these spellings are words; `yEs` is text to everybody.
-    if (!/^([yn]|[YN]|yes|Yes|YES|no|No|NO|on|On|ON|off|Off|OFF)$/.test(scalar)) return undefined;
-    return { here: /^(y|yes|on)$/i.test(scalar) ? 'true' : 'false', elsewhere: `the text "${scalar}"` };
-  }
-  if (/^[+-]?0[0-7]+$/.test(scalar) && !/^[+-]?0+$/.test(scalar))
-    return { here: `the octal number ${Number.parseInt(scalar, 8)}`, elsewhere: `the number ${Number(scalar)}` };
-  if (/^0o[0-7]+$/.test(scalar))
-    return { here: `the octal number ${Number.parseInt(scalar.slice(2), 8)}`, elsewhere: 'text, to a reader that follows YAML 1.1' };
-  if (/^[+-]?0b[01_]+$/.test(scalar)) return { here: 'a binary number', elsewhere: `the text "${scalar}"` };
-  if (/^[+-]?\d[\d_]*$/.test(scalar) && scalar.includes('_')) return { here: 'a number', elsewhere: `the text "${scalar}"` };
+  if (TRUE.test(scalar) || FALSE.test(scalar)) return { here: String(TRUE.test(scalar)), elsewhere: `the text "${scalar}"` };
   if (/^[+-]?[1-9]\d*(:[0-5]?\d)+$/.test(scalar))
     return { here: `the text "${scalar}"`, elsewhere: 'a number to base 60, to a reader that follows YAML 1.1 to the letter' };
-  return undefined;
+  const here = serverInteger(scalar) ?? serverFloat(scalar);
+  const elsewhere = coreNumber(scalar);
+  if (here === elsewhere || Object.is(Number(here), elsewhere) || here === undefined) return undefined;
+  return { here: `the number ${here}`, elsewhere: elsewhere === undefined ? `the text "${scalar}"` : `the number ${elsewhere}` };
 }
 
-function withoutBase60<T extends { resolve: (source: string, ...rest: never[]) => unknown }>(tag: T): T {
-  const resolve = tag.resolve as (source: string, ...rest: unknown[]) => unknown;
-  return {
-    ...tag,
-    resolve: (source: string, ...rest: unknown[]) => (source.includes(':') ? resolve('x', ...rest) : resolve(source, ...rest)),
-  };
+// The core schema of YAML 1.2.2, section 10.3.2.
+function coreNumber(scalar: string): number | undefined {
+  if (/^0o[0-7]+$/.test(scalar)) return Number.parseInt(scalar.slice(2), 8);
+  if (/^0x[0-9a-fA-F]+$/.test(scalar)) return Number.parseInt(scalar, 16);
+  if (/^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$/.test(scalar)) return Number(scalar);
+  return serverFloat(scalar) === undefined || /_/.test(scalar) ? undefined : serverFloat(scalar);
 }
 
 type Place = { line: number; column: number; children: Map<string | number, Place> };
 
 function documentStarts(events: readonly Event[]): number[] {
   const starts: number[] = [];
-  let _depth = 0;
   let waiting = false;
   for (const event of events) {
     if (event.type === EVENT_ID.POP) {
-      _depth--;
       if (waiting) starts.push(0); // an empty document
       waiting = false;
       continue;
     }
     if (waiting) starts.push(startOf(event));
     waiting = event.type === EVENT_ID.DOCUMENT;
-    if (event.type === EVENT_ID.DOCUMENT || event.type === EVENT_ID.SEQUENCE || event.type === EVENT_ID.MAPPING) _depth++;
   }
   return starts;
 }
@@ -227,11 +206,13 @@ function check(value: unknown, path: (string | number)[], refuse: Refuse): void 
 function scalar(value: unknown, path: ValuePath, refuse: Refuse): unknown {
   if (typeof value === 'number' && !Number.isFinite(value)) throw refuse('infinite and not-a-number values have no JSON form', path);
   if (value === null || typeof value === 'string' || typeof value === 'number' || typeof value === 'boolean') return value;
+  if (typeof value === 'bigint') throw refuse(`the number ${value} is beyond 2^53 and would not stay what it is; put it in quotes`, path);
   throw refuse(`a value of type ${typeof value} has no JSON form`, path);
 }
 
 // Aliases become copies, so that no two places share an object; as many as a bomb makes are refused.
 function unshared(value: unknown, budget: { left: number }, path: ValuePath, refuse: Refuse): unknown {
+  if (path.length > MAX_DEPTH) throw refuse(`values are nested more than ${MAX_DEPTH} deep once aliases are followed`, []);
   if (--budget.left < 0) throw refuse('aliases expand to more values than any manifest has', path);
   if (Array.isArray(value)) return value.map((item, i) => unshared(item, budget, [...path, i], refuse));
   if (typeof value === 'object' && value !== null)
