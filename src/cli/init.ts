@@ -6,6 +6,7 @@ import { UserRepository } from '../git/index.ts';
 import { CountersignError } from '../model/index.ts';
 import { findOnPath } from '../tools/index.ts';
 import { EXIT, type Io, paint } from './io.ts';
+import { version } from './version.ts';
 
 export type InitOptions = { repo: string; environment: string; namespace: string[]; path: string; force: boolean; output: 'text' | 'json' };
 
@@ -99,7 +100,9 @@ spec:
     namespaces: [${options.namespace.join(', ')}]
   trust: team
   policies:
-    parameters:
+    bundles:
+      - library: shipped # your own: \`countersign policy build\`, then \`file\`, \`path\`, \`repository\` or \`oci\`
+    parameters: # what each rule takes: \`countersign check --explain RULE\`
       allowedRegistries: []
       requiredLabels: []
   admission:
@@ -122,5 +125,5 @@ jobs:
       - uses: actions/setup-node@v4
         with:
           node-version: 24
-      - run: npx countersign check
+      - run: npx countersign@${version()} check --output github
 `;
