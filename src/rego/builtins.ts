@@ -27,9 +27,12 @@ const X509_NAMES = [
   ].map((n) => `crypto.x509.${n}`),
 ];
 const SCHEMA_NAMES = ['json.match_schema', 'json.verify_schema'];
+const GRAPHQL_NAMES = ['is_valid', 'parse', 'parse_and_verify', 'parse_query', 'parse_schema', 'schema_is_valid'].map(
+  (n) => `graphql.${n}`,
+);
 
 /** Names of every builtin that compiled rules may call in the host; those that Wasm brings itself are not here. */
-const SERVED: ReadonlySet<string> = new Set([...Object.keys(AT_HAND), ...X509_NAMES, ...SCHEMA_NAMES]);
+const SERVED: ReadonlySet<string> = new Set([...Object.keys(AT_HAND), ...X509_NAMES, ...SCHEMA_NAMES, ...GRAPHQL_NAMES]);
 
 /** Builtins by name, those with large libraries behind them loaded only where they are asked for. Throws `policy-unusable` for names that are not served. */
 export async function loadBuiltins(names: readonly string[]): Promise<Readonly<Record<string, Builtin>>> {
@@ -42,6 +45,7 @@ export async function loadBuiltins(names: readonly string[]): Promise<Readonly<R
     ...AT_HAND,
     ...(names.some((n) => X509_NAMES.includes(n)) ? (await import('./builtins-x509.ts')).X509_BUILTINS : {}),
     ...(names.some((n) => SCHEMA_NAMES.includes(n)) ? (await import('./builtins-schema.ts')).SCHEMA_BUILTINS : {}),
+    ...(names.some((n) => GRAPHQL_NAMES.includes(n)) ? (await import('./builtins-graphql.ts')).GRAPHQL_BUILTINS : {}),
   };
 }
 
@@ -53,7 +57,6 @@ function unserved(names: readonly string[]): string[] {
 }
 
 const ASKS = 'it asks the outside, so that the same change could be judged differently tomorrow';
-const GRAPHQL = 'GraphQL is not served';
 const CHANCE = 'it gives something else each time';
 
 /** Builtins that are refused when rules are loaded, with the reason. */
@@ -64,10 +67,4 @@ export const REFUSED: Readonly<Record<string, string>> = {
   'rand.intn': CHANCE,
   'uuid.rfc4122': CHANCE,
   'rego.parse_module': 'it needs a Rego compiler at the gate',
-  'graphql.is_valid': GRAPHQL,
-  'graphql.parse': GRAPHQL,
-  'graphql.parse_and_verify': GRAPHQL,
-  'graphql.parse_query': GRAPHQL,
-  'graphql.parse_schema': GRAPHQL,
-  'graphql.schema_is_valid': GRAPHQL,
 };

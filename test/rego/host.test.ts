@@ -124,6 +124,23 @@ test('sprintf says what native opa says', () => {
   assert.deepEqual(wrong, []);
 });
 
+const QUERIES = [
+  '{ a }',
+  'query Q($x: [Int!]! = [1, 2], $y: In = {k: "v", e: RED, n: null}) @skip(if: false) { a: b(x: $x, y: $y) { ...F c @include(if: true) } }  fragment F on T { id }',
+  '{ b(x: [1], y: {k: "a\\"b", f: 1.5, t: true}) { ... on T { id } ... { id } } }',
+  'mutation { m(s: "text") }',
+  '{ nothing }',
+  '{ a ',
+  '',
+];
+const SCHEMAS = [
+  'enum E { RED @deprecated GREEN } input In { k: String = "d", e: E, n: Int, f: Float, t: Boolean } type T implements I & J { id: ID!, c: [[Int]!] } interface I { id: ID! } interface J { id: ID! } union U = T type Query { a: Int, b(x: [Int!]!, y: In = {k: "z"}): T } type Mutation { m(s: String): String } scalar S @specifiedBy(url: "http://x") directive @d(a: Int = 3) repeatable on FIELD | OBJECT',
+  'schema { query: Root } type Root { a: Int } extend type Root { c: String }',
+  'extend type Query { a: Int }',
+  'type Query { a: Missing }',
+  'type Query { a: Int } type Query { b: Int }',
+];
+
 // The same for the builtins that public policies use most, on odd arguments; undefined is told as such.
 test('builtins say what native opa says', async () => {
   const calls = [
@@ -199,6 +216,14 @@ test('builtins say what native opa says', async () => {
     'regex.globs_match("a.a.[0-9]+z", ".*")',
     'json.marshal_with_options({"a": [1]}, {"indent": "  "})',
     'uuid.parse("00000000-0000-1000-8000-000000000000")',
+    ...QUERIES.flatMap((q) => [
+      `graphql.parse_query(\`${q}\`)`,
+      ...SCHEMAS.flatMap((s) => [`graphql.is_valid(\`${q}\`, \`${s}\`)`, `graphql.parse_and_verify(\`${q}\`, \`${s}\`)`]),
+    ]),
+    // Documents that a rule parsed before are handed on as objects; native opa crashes on those with directives or
+    // faults, and takes fragments in them for fields.
+    ...[0, 3].map((i) => `graphql.parse_and_verify(graphql.parse_query(\`${QUERIES[i]}\`), graphql.parse_schema(\`${SCHEMAS[0]}\`))`),
+    ...SCHEMAS.flatMap((s) => [`graphql.parse_schema(\`${s}\`)`, `graphql.schema_is_valid(\`${s}\`)`]),
   ];
   const rules = calls.map((c, i) => `r${i} := ${c}`).join('\n');
   const bundle = await bundleOf({
