@@ -66,9 +66,11 @@ function refuse(reference: string, why: string, more: { cause?: unknown; retry?:
   });
 }
 
+const LOCAL = /^(localhost|127\.0\.0\.1|\[::1\])(:\d+)?$/;
+
 // Plain HTTP is spoken with this machine alone. A token is asked for where the registry wants one, as Docker’s clients do.
 function client(registry: string, name: string, options: PullOptions, reference: string): (path: string, limit: number) => Promise<Buffer> {
-  const local = /^(localhost|127\.0\.0\.1|\[::1\])(:\d+)?$/.test(registry);
+  const local = LOCAL.test(registry);
   const base = `${local && options.ca === undefined ? 'http' : 'https'}://${registry}/v2/${name}/`;
   let authorization: string | undefined;
   return async (path, limit) => {
@@ -106,6 +108,7 @@ async function authorize(
   const realm = field('realm');
   if (realm === undefined) return basic;
   const url = new URL(realm);
+  if (url.protocol !== 'https:' && !LOCAL.test(url.host)) return undefined; // credentials go nowhere in the clear
   const service = field('service');
   if (service !== undefined) url.searchParams.set('service', service);
   url.searchParams.set('scope', field('scope') ?? `repository:${name}:pull`);

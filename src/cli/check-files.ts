@@ -226,12 +226,12 @@ class Run {
   }
 
   #doubts(file: string, content: string): void {
-    for (const { line, column, text: scalar, here, elsewhere } of ambiguities(content))
+    for (const { line, column, message, hint } of ambiguities(content))
       this.#findings.push({
         level: 'warning',
         code: 'yaml-ambiguous',
-        message: `\`${scalar}\` is ${here} to the API server, and ${elsewhere} elsewhere`,
-        hint: 'put it in quotes, or write what is meant',
+        message,
+        hint,
         source: { file, line, column },
       });
   }

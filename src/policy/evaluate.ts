@@ -87,11 +87,12 @@ export async function evaluateObjects(
   return gathered(
     judged.flatMap(({ findings }, i) => {
       const o = objects[i] as RenderedObject;
+      const hide = hidingValues(o);
       return sorted(findings).map((f) => ({
         finding: f,
         violation: {
-          ...plain(f, infos),
-          message: `${refText(o.ref)}: ${f.message}`,
+          ...plain(f.hint === undefined ? f : { ...f, hint: hide(f.hint) }, infos),
+          message: `${refText(o.ref)}: ${hide(f.message)}`,
           object: o.ref,
           source: { file: o.source.file, ...o.positionOf(f.path) },
         },
@@ -198,13 +199,31 @@ export function changedObjects(before: readonly RenderedObject[], after: readonl
   return found;
 }
 
+// A rule may say what it read; what it read of a Secret goes into no verdict.
+function hidingValues({ ref, object }: RenderedObject): (text: string) => string {
+  if (ref.kind !== 'Secret') return (text) => text;
+  const written = ['data', 'stringData'].flatMap((field) => texts(object[field]));
+  const values = [...new Set(written.flatMap((v) => [v, Buffer.from(v, 'base64').toString('utf8')]))].filter((v) => v.length > 3);
+  values.sort((a, b) => b.length - a.length);
+  return (text) => values.reduce((shown, value) => shown.replaceAll(value, '(hidden)'), text);
+}
+
+function texts(value: unknown): string[] {
+  if (typeof value === 'object' && value !== null) return Object.values(value).flatMap(texts);
+  return value === null || value === undefined ? [] : [String(value)];
+}
+
 // Rules on a change see which keys of a Secret there are, and never their values.
 function redacted(o: RenderedObject | undefined): unknown {
   if (o === undefined) return null;
   if (o.ref.kind !== 'Secret') return o.object;
-  const hide = (v: unknown) => (typeof v === 'object' && v !== null ? Object.fromEntries(Object.keys(v).map((k) => [k, '(hidden)'])) : v);
+  const hide = (v: unknown) =>
+    typeof v === 'object' && v !== null ? Object.fromEntries(Object.keys(v).map((k) => [k, '(hidden)'])) : '(hidden)';
+  const { annotations, ...metadata } = o.object.metadata as { readonly annotations?: Record<string, unknown> };
+  const { 'kubectl.kubernetes.io/last-applied-configuration': _, ...kept } = annotations ?? {}; // a copy of the whole
   return {
     ...o.object,
+    metadata: annotations === undefined ? metadata : { ...metadata, annotations: kept },
     ...Object.fromEntries(['data', 'stringData'].flatMap((k) => (o.object[k] === undefined ? [] : [[k, hide(o.object[k])]]))),
   };
 }

@@ -66,10 +66,10 @@ export function render(files: readonly SourceFile[]): Rendering {
 /** Scalars that two readers could take differently; what is meant here is what the API server means. */
 function doubts(file: Pick<SourceFile, 'path' | 'content'>): Violation[] {
   if (!/\.ya?ml$/.test(file.path) || file.content.length > MAX_FILE) return [];
-  return ambiguities(Buffer.from(file.content).toString('utf8')).map(({ line, column, text, here, elsewhere }) => ({
+  return ambiguities(Buffer.from(file.content).toString('utf8')).map(({ line, column, message, hint }) => ({
     code: 'yaml-ambiguous',
-    message: `\`${text}\` is ${here} to the API server, and ${elsewhere} elsewhere`,
-    hint: 'put it in quotes, or write what is meant',
+    message,
+    hint,
     source: { file: file.path, line, column },
   }));
 }

@@ -11,7 +11,7 @@ export type YamlDocument = {
 };
 
 /** A scalar that readers take differently: as the API server does, and as one that follows YAML 1.2 does. */
-export type Ambiguity = Position & { readonly text: string; readonly here: string; readonly elsewhere: string };
+export type Ambiguity = Position & { readonly message: string; readonly hint: string };
 
 /** Text that is not YAML we take; `line` counts from 1. */
 export class YamlError extends Error {
@@ -84,15 +84,22 @@ export function ambiguities(text: string): Ambiguity[] {
     return [];
   }
   const lines = lineStarts(text);
+  const secret = SECRET.test(text);
   return events.flatMap((event) => {
     if (event.type !== EVENT_ID.SCALAR || event.style !== PLAIN || event.tagStart >= 0) return [];
     const scalar = getScalarValue(text, event);
     const doubt = doubtOf(scalar);
     const at = Math.max(event.valueStart, 0);
-    return doubt === undefined ? [] : [{ ...positionAt(lines, at), text: scalar, ...doubt }];
+    if (doubt === undefined) return [];
+    const message = secret
+      ? 'this value is one thing to the API server, and another elsewhere'
+      : `\`${scalar}\` is ${doubt.here} to the API server, and ${doubt.elsewhere} elsewhere`;
+    return [{ ...positionAt(lines, at), message, hint: 'put it in quotes, or write what is meant' }];
   });
 }
 
+// What is in a Secret is not told, not even where it is in doubt.
+const SECRET = /\bkind["']?\s*:\s*["']?Secret\b/;
 const SUSPECT = /(^|[\s:,[{-])(y|n|yes|no|on|off|[+-]?0[0-7_box]|[+-]?[\d.]*\d(e[+-]?\d*)?_|[+-]_\d|[+-]?\d+(:[0-5]?\d)+)/im;
 const TRUE = /^(y|Y|yes|Yes|YES|on|On|ON)$/;
 const FALSE = /^(n|N|no|No|NO|off|Off|OFF)$/;
@@ -206,7 +213,7 @@ function check(value: unknown, path: (string | number)[], refuse: Refuse): void 
 function scalar(value: unknown, path: ValuePath, refuse: Refuse): unknown {
   if (typeof value === 'number' && !Number.isFinite(value)) throw refuse('infinite and not-a-number values have no JSON form', path);
   if (value === null || typeof value === 'string' || typeof value === 'number' || typeof value === 'boolean') return value;
-  if (typeof value === 'bigint') throw refuse(`the number ${value} is beyond 2^53 and would not stay what it is; put it in quotes`, path);
+  if (typeof value === 'bigint') throw refuse('a whole number beyond 2^53 would not stay what it is; put it in quotes', path);
   throw refuse(`a value of type ${typeof value} has no JSON form`, path);
 }
 

@@ -207,6 +207,7 @@ test('rules on the change see objects before and after, and who approved', async
 import rego.v1
 deny contains {"rule": "no-shrink", "message": sprintf("%s goes from %d to %d", [o.name, o.before.spec.replicas, o.after.spec.replicas])} if { some o in input.change.objects; o.action == "update"; o.after.spec.replicas < o.before.spec.replicas }
 deny contains {"rule": "secret-values", "message": "a value was seen"} if { some o in input.change.objects; o.kind == "Secret"; contains(json.marshal(o), "aHVudGVyMg") }
+deny contains {"rule": "secret-keys", "message": "no keys"} if { some o in input.change.objects; o.kind == "Secret"; not o.after.data.password }
 deny contains {"rule": "weekday", "message": "no day"} if not input.change.weekday in {"Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"}`;
   writeFileSync(bundle, (await buildBundle({ opa: await tool('opa'), roots: [filesIn({ 'r.rego': rego })] })).archive);
   const config = configure({ bundles: [{ file: bundle }] });
@@ -214,7 +215,8 @@ deny contains {"rule": "weekday", "message": "no day"} if not input.change.weekd
   const base = fleet.commit(dana, 'three', { [`${PATH}/web.yaml`]: at(3) });
   fleet.commit(dana, 'one', {
     [`${PATH}/web.yaml`]: at(1),
-    [`${PATH}/s.yaml`]: 'apiVersion: v1\nkind: Secret\nmetadata: {name: s, namespace: shop}\ndata: {password: aHVudGVyMg==}\n',
+    [`${PATH}/s.yaml`]:
+      'apiVersion: v1\nkind: Secret\nmetadata: {name: s, namespace: shop, annotations: {kubectl.kubernetes.io/last-applied-configuration: aHVudGVyMg}}\ndata: {password: aHVudGVyMg==}\n',
   });
   assert.deepEqual(
     (await verdict(config, base)).violations.map((v) => [v.rule, v.message]),

@@ -89,6 +89,21 @@ test('the digest is that of the rules, whenever and wherever they were built', a
   assert.notEqual(a.digest, c.digest);
 });
 
+test('what a rule read of a Secret goes into no finding', async () => {
+  const pool = await rulesOf(
+    own(
+      'deny contains {"rule": "leak", "message": sprintf("%v", [input.object]), "hint": base64.decode(input.object.data.token)} if input.object.kind == "Secret"',
+    ),
+  );
+  const found = await ask(
+    pool,
+    'apiVersion: v1\nkind: Secret\nmetadata: {name: s, namespace: shop}\ndata: {token: aHVudGVyMg==}\nstringData: {pin: 0123, user: correct-horse}\n',
+  );
+  assert.equal(found.violations.length, 1);
+  assert.doesNotMatch(JSON.stringify(found), /hunter2|aHVudGVyMg|correct-horse/);
+  assert.match(found.violations[0]?.message ?? '', /"token": "\(hidden\)"/);
+});
+
 test('text is a finding too', async () => {
   assert.deepEqual(said(await ask(await rulesOf(own('deny contains "no pods" if input.object.kind == "Pod"')), POD)), [
     'unnamed: Pod shop/a: no pods',

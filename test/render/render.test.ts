@@ -86,3 +86,11 @@ test('any file renders or is refused, never anything else', () => {
     { numRuns: 1000 },
   );
 });
+
+test('a doubtful spelling in a Secret is told by its place alone', () => {
+  const { warnings } = render([file('a.yaml', 'apiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData:\n  pin: 0123456\n')]);
+  assert.deepEqual(
+    warnings.map((w) => [w.code, w.message, w.source?.line]),
+    [['yaml-ambiguous', 'this value is one thing to the API server, and another elsewhere', 5]],
+  );
+});
