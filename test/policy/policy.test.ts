@@ -229,6 +229,22 @@ for (const [what, value, code] of [
   });
 }
 
+test('an input that takes more memory than there is denies, and the next is judged', async () => {
+  const pool = await rulesOf(own('deny contains "seen" if input.object.kind == "Pod"'));
+  const judge = async (x: string) => {
+    const json = `{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a"},"x":${x}}`;
+    const [judged] = await pool.judge([{ kind: 'object', json, file: 'a' }], {
+      environment: 'p',
+      parameters: {},
+      now: '0',
+      namespaces: [],
+    });
+    return judged?.findings.map((f) => f.code);
+  };
+  assert.deepEqual(await judge(`[${'{"a":1},'.repeat(1_900_000)}0]`), ['policy-failed']);
+  assert.deepEqual(await judge('1'), ['policy']);
+});
+
 test('now is one moment for all of a decision, and the one that was given', async () => {
   const pool = await rulesOf(own('deny contains sprintf("%d", [time.now_ns()])'));
   assert.deepEqual(said(await ask(pool, POD)), ['unnamed: Pod shop/a: 1780315200000000000']);
