@@ -12,6 +12,7 @@ import { PolicyPool } from '../src/policy/index.ts';
 import { LoadedRules, type Subject } from '../src/policy/judge-subject.ts';
 import { findOnPath } from '../src/tools/index.ts';
 import { parseYaml } from '../src/yaml/index.ts';
+import { median, print, range, round0 } from './kit/figures.ts';
 import { writeTemplates } from './kit/gatekeeper-rules.ts';
 import { writeManifests } from './kit/manifests.ts';
 
@@ -223,20 +224,4 @@ function timed([program, ...args]: string[], findings: (out: string) => number):
   const [user, system, kib] = (result.stderr.trim().split('\n').at(-1) ?? '').split(' ').map(Number);
   if (kib === undefined) throw new Error(`${program}: ${result.stderr.slice(-500)}`);
   return { seconds, cpu: (user ?? 0) + (system ?? 0), mib: kib / 1024, findings: findings(result.stdout) };
-}
-
-function median(values: readonly number[]): number {
-  return [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN;
-}
-
-function range(values: readonly number[]): string {
-  return `${round0(Math.min(...values))} to ${round0(Math.max(...values))}`;
-}
-
-function round0(value: number): string {
-  return Math.round(value).toLocaleString('en-GB');
-}
-
-function print(line: string): void {
-  process.stdout.write(`${line}\n`);
 }

@@ -13,6 +13,7 @@ import { examineHistory, KnownHistory, openTrustStore, type TrustStore } from '.
 import { SignatureThreads } from '../src/trust/signature-threads.ts';
 import { environmentDocument } from '../test/kit/documents.ts';
 import { shippedRules } from '../test/kit/judge.ts';
+import { median, print, range, round0 } from './kit/figures.ts';
 import { openPgpSigner, type SignCommit, sshSigner, writeHistory } from './kit/signed-history.ts';
 
 // Signatures against `git verify-commit` on the same commits, turn by turn in one run; then a whole history.
@@ -210,20 +211,4 @@ function keyring(armored: string): string[] {
   mkdirSync(join(directory, 'gnupg'), { mode: 0o700, recursive: true });
   spawnSync('gpg', ['--batch', '--quiet', '--import'], { input: armored, env: { ...process.env, GNUPGHOME: join(directory, 'gnupg') } });
   return ['gpg.format=openpgp'];
-}
-
-function median(values: readonly number[]): number {
-  return [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN;
-}
-
-function range(values: readonly number[]): string {
-  return `${round0(Math.min(...values))} to ${round0(Math.max(...values))}`;
-}
-
-function round0(value: number): string {
-  return Math.round(value).toLocaleString('en-GB');
-}
-
-function print(line: string): void {
-  process.stdout.write(`${line}\n`);
 }
