@@ -66,11 +66,13 @@ function positions(value: string, part: string): number[] {
 
 const patterns = new Map<string, Pattern>();
 const MAX_PATTERNS = 256;
+const MAX_PATTERN = 64 * 1024; // a pattern is written by people; one made from input could take all memory
 
 /** A compiled RE2 pattern, kept. Throws `Undefined` where it is none. */
 export function compile(pattern: string): Pattern {
   const known = patterns.get(pattern);
   if (known !== undefined) return known;
+  if (pattern.length > MAX_PATTERN) throw new Undefined('the pattern is too long');
   try {
     const made = RE2JS.compile(pattern);
     if (patterns.size >= MAX_PATTERNS) patterns.delete(patterns.keys().next().value as string);

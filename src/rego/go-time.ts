@@ -182,6 +182,7 @@ const two = (n: number) => String(n).padStart(2, '0');
 
 /** Writes an instant by a Go layout. */
 export function formatTime(time: ZonedTime, layout: string): string {
+  refuseLong(layout);
   const c = civil(time);
   return pieces(layout)
     .map((piece) =>
@@ -273,6 +274,8 @@ function offsetText(chunk: string, offset: number): string {
 
 /** Reads a time by a Go layout; nanoseconds since 1970. Throws `Undefined` when the text does not follow it. */
 export function parseTime(layout: string, value: string): bigint {
+  refuseLong(layout);
+  refuseLong(value);
   const c = {
     year: 0,
     month: 1,
@@ -501,4 +504,10 @@ export function parseDuration(value: string): bigint {
   }
   if (total > 2n ** 63n - 1n) throw new Undefined('the duration is too long');
   return match[1] === '-' ? -total : total;
+}
+
+const MAX_LAYOUT = 4096; // a hundred times the longest anyone writes
+
+function refuseLong(text: string): void {
+  if (text.length > MAX_LAYOUT) throw new Undefined('the time or its layout is too long');
 }

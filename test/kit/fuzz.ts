@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { generateKeyPairSync } from 'node:crypto';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -5,9 +6,16 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { performance } from 'node:perf_hooks';
 import { initializeCA } from '@sigstore/mock';
-import { readTrustPolicy } from '../../src/config/index.ts';
+import { tool } from '../../scripts/tools.ts';
+import { buildBundle, readBundle } from '../../src/bundle/index.ts';
+import { readTrustPolicy, readWaiver } from '../../src/config/index.ts';
 import { parseCommit, parseTag, parseTree } from '../../src/git/index.ts';
 import { CountersignError, trustPolicySchema } from '../../src/model/index.ts';
+import { Undefined } from '../../src/rego/builtin.ts';
+import { loadBuiltins } from '../../src/rego/builtins.ts';
+import { fromJson, type Value } from '../../src/rego/index.ts';
+import { sprintf } from '../../src/rego/sprintf.ts';
+import { parse, print } from '../../src/rego/value.ts';
 import { parseAllowedSigners } from '../../src/trust/allowed-signers.ts';
 import { examineSignature } from '../../src/trust/examine-signature.ts';
 import { importKeys, openTrustStore, readApproval, type TrustStore } from '../../src/trust/index.ts';
@@ -21,8 +29,10 @@ import { readSshRevocations } from '../../src/trust/ssh-revocations.ts';
 import { SshFormatError } from '../../src/trust/ssh-wire.ts';
 import { parseSshSignature } from '../../src/trust/sshsig.ts';
 import { makeCertificates } from '../../src/webhook/index.ts';
+import { ambiguities, parseYaml, YamlError } from '../../src/yaml/index.ts';
 import { trustDocument } from './documents.ts';
 import { endGpg, openPgpPerson, run, sshPerson } from './fleet.ts';
+import { filesIn } from './rules.ts';
 
 /** A parser of somebody else's bytes: seeds to begin with, and how it may end. Any other end is a defect. */
 export type FuzzTarget = {
@@ -118,6 +128,76 @@ export async function fuzzTargets(directory: string): Promise<FuzzTarget[]> {
       read: (b) => readTrustPolicy(text(b), 'trust.yaml'),
       refuses: (t) => t instanceof CountersignError,
     },
+    ...(await policyTargets()),
+  ];
+}
+
+/** Every parser of the yaml, rego and bundle rooms. */
+async function policyTargets(): Promise<FuzzTarget[]> {
+  const text = (bytes: Buffer) => bytes.toString('utf8');
+  const isUndefined = (thrown: unknown) => thrown instanceof Undefined;
+  const isError = (thrown: unknown) => thrown instanceof CountersignError;
+  const builtins = await loadBuiltins(['graphql.parse_query', 'graphql.parse_schema', 'graphql.parse_and_verify']);
+  const call = (name: string, ...args: Value[]) => (builtins[name] ?? assert.fail(name))(args, { now: 0n });
+  const root = 'package countersign.object\ndeny contains sprintf("%v", [input.object.kind]) if input.object.kind == "Never"';
+  const { archive } = await buildBundle({ opa: await tool('opa'), roots: [filesIn({ 'r.rego': root })] });
+  const waiver =
+    'apiVersion: countersign.dev/v1alpha1\nkind: Waiver\nmetadata: {name: w}\nspec: {rule: r, environments: [p], subjects: [{name: a}], reason: old driver, ticket: T-1, issuedAt: 2026-01-01T00:00:00Z, until: "2026-02-01"}\n';
+  return [
+    {
+      name: 'YAML',
+      seeds: [Buffer.from('a: &x [1, 0o14, yes, "q"]\nb: {<<: {c: d}}\ne: *x\n---\n? k\n: y\n')],
+      read: (b) => [parseYaml(text(b)).map((d) => d.lineOf(['a', 0])), ambiguities(text(b))],
+      refuses: (t) => t instanceof YamlError,
+    },
+    {
+      name: 'Rego value',
+      seeds: [Buffer.from('{"a": {1, 2.50, "x"}, 1: [set(), null, true, {"b": -1e5}]}')],
+      read: (b) => print(parse(text(b))),
+      refuses: (t) => t instanceof SyntaxError,
+    },
+    {
+      name: 'sprintf',
+      seeds: [Buffer.from('%v %[2]*.[1]*f|%-+ #05d|%q %x %T %%')],
+      read: (b) => sprintf(text(b), [1, 'x', [true, null], fromJson({ a: 2.5 })]),
+      refuses: isUndefined,
+    },
+    {
+      name: 'text template',
+      seeds: [Buffer.from('{{range $i, $x := .xs}}{{if gt $x 1}}{{printf "%d" $x}}{{else}}-{{end}}{{end}} {{.a.b | len}}')],
+      read: (b) => call('strings.render_template', text(b), fromJson({ xs: [1, 2], a: { b: 'x' } })),
+      refuses: isUndefined,
+    },
+    {
+      name: 'RE2 pattern',
+      seeds: [Buffer.from('^(?P<n>[a-z]+|\\pL{2,5}?)(?i:x)\\b$')],
+      read: (b) => call('regex.replace', 'some text', text(b), '$1'),
+      refuses: isUndefined,
+    },
+    {
+      name: 'time layout',
+      seeds: [Buffer.from('Mon Jan _2 15:04:05.000 -0700 2006')],
+      read: (b) => call('time.format', [1577934245, 'UTC', text(b)]),
+      refuses: isUndefined,
+    },
+    {
+      name: 'GraphQL',
+      seeds: [Buffer.from('query Q($x: [Int!] = [1]) { a: b(x: $x, y: {k: "v"}) @d { ...F ... on T { id } } } fragment F on T { id }')],
+      read: (b) => call('graphql.parse_query', text(b)),
+      refuses: isUndefined,
+    },
+    {
+      name: 'GraphQL schema',
+      seeds: [
+        Buffer.from(
+          'type Query implements I & J @d { a(x: Int = 1): [T!] } interface I { a: T } union U = A | B enum E { A } extend type Z { q: Int }',
+        ),
+      ],
+      read: (b) => [call('graphql.parse_schema', text(b)), call('graphql.parse_and_verify', '{ a }', text(b))],
+      refuses: isUndefined,
+    },
+    { name: 'policy bundle', seeds: [Buffer.from(archive)], read: (b) => readBundle(b, 'fuzz'), refuses: isError },
+    { name: 'waiver', seeds: [Buffer.from(waiver)], read: (b) => readWaiver(text(b), 'w.yaml'), refuses: isError },
   ];
 }
 

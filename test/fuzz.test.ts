@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { fuzzTargets, garbage, mutate, residentMiB, tryInput } from '../kit/fuzz.ts';
-import { scratch } from '../kit/scratch.ts';
+import { fuzzTargets, garbage, mutate, residentMiB, tryInput } from './kit/fuzz.ts';
+import { scratch } from './kit/scratch.ts';
 
 // The short form of `node scripts/fuzz.ts`, with a fixed seed so that a failure comes again.
 const targets = await fuzzTargets(scratch());
