@@ -3,11 +3,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fuzzTargets, garbage, mutate, residentMiB, tryInput } from '../test/kit/fuzz.ts';
 
-// Every parser for some seconds each: `node scripts/fuzz.ts [seconds]`. Ends at the first defect and prints the input.
+// Every parser, or those whose name has a word in it, for some seconds each: `node scripts/fuzz.ts [seconds] [word]`. Ends at the first defect and prints the input.
 const seconds = Number(process.argv[2] ?? 10);
 const directory = mkdtempSync(join(tmpdir(), 'countersign-fuzz-'));
 try {
-  for (const target of await fuzzTargets(directory)) {
+  for (const target of (await fuzzTargets(directory)).filter((t) => t.name.includes(process.argv[3] ?? ''))) {
     const counts = { value: 0, refused: 0 };
     for (const bytes of target.seeds.flatMap((seed) => garbage(seed))) counts[await tryInput(target, bytes, 5000)]++;
     const corpus = [...target.seeds];

@@ -169,7 +169,7 @@ function lex(source: string): string[] {
 function operand(word: string): Operand {
   if (word === 'true' || word === 'false') return { kind: 'value', value: word === 'true' };
   if (word === 'nil') return { kind: 'value', value: null };
-  if (word[0] === '"') return { kind: 'value', value: JSON.parse(word) as string };
+  if (word[0] === '"') return { kind: 'value', value: quoted(word) };
   if (word[0] === '`') return { kind: 'value', value: word.slice(1, -1) };
   if (/^[+-]?\d+$/.test(word)) return { kind: 'value', value: Number(word) };
   if (/^[+-]?\d*\.\d+$/.test(word)) return { kind: 'value', value: new RegoNumber(word) };
@@ -338,4 +338,12 @@ function shown(value: Item): string {
       .map(([k, v]) => `${shown(k)}:${shown(v)}`)
       .join(' ')}]`;
   return value instanceof RegoNumber ? String(value.float) : print(value);
+}
+
+function quoted(source: string): string {
+  try {
+    return JSON.parse(source) as string;
+  } catch {
+    throw new Undefined(`\`${source}\` is no text`);
+  }
 }

@@ -1,4 +1,4 @@
-import { digestOf, type Entry, type EntryOf, NO_REVISION, refText, type Verdict } from '../model/index.ts';
+import { digestOf, type Entry, type EntryOf, NO_REVISION, refText, type Verdict, type Violation } from '../model/index.ts';
 
 /** Everything a report is made from. `entries` are the canonical bodies of ledger entries `first`, `first + 1`, … */
 export type ReportInput = {
@@ -42,7 +42,16 @@ export type ExceptionRow = {
   readonly subject: string;
   readonly detail: string;
 };
-export type RuleRow = { readonly rule: string; readonly severity: string; readonly denied: number; readonly warned: number };
+export type RuleRow = {
+  readonly rule: string;
+  readonly title: string;
+  readonly severity: string;
+  /** Controls it serves, as its METADATA says. */
+  readonly controls: readonly string[];
+  readonly denied: number;
+  readonly warned: number;
+  readonly waived: number;
+};
 export type PersonRow = {
   readonly principal: string;
   readonly kind: string;
@@ -299,15 +308,24 @@ function peopleOf(verdicts: readonly Verdict[]): PersonRow[] {
 }
 
 function rulesOf(verdicts: readonly Verdict[]): RuleRow[] {
-  const rows = new Map<string, { severity: string; denied: number; warned: number }>();
-  const count = (rule: string, severity: string, field: 'denied' | 'warned') => {
-    const row = rows.get(rule) ?? { severity, denied: 0, warned: 0 };
+  const rows = new Map<string, { -readonly [K in keyof Omit<RuleRow, 'rule'>]: RuleRow[K] }>();
+  const count = (v: Violation, field: 'denied' | 'warned' | 'waived') => {
+    const rule = v.rule ?? v.code;
+    const row = rows.get(rule) ?? {
+      title: v.title ?? '',
+      severity: v.severity ?? '',
+      controls: v.controls ?? [],
+      denied: 0,
+      warned: 0,
+      waived: 0,
+    };
     row[field]++;
     rows.set(rule, row);
   };
   for (const verdict of verdicts) {
-    for (const v of verdict.violations) count(v.rule ?? v.code, v.severity ?? '', 'denied');
-    for (const v of verdict.warnings) count(v.rule ?? v.code, v.severity ?? '', 'warned');
+    for (const v of verdict.violations) count(v, 'denied');
+    for (const v of verdict.warnings) count(v, 'warned');
+    for (const v of verdict.waived ?? []) count(v, 'waived');
   }
   return [...rows].sort(([a], [b]) => (a < b ? -1 : 1)).map(([rule, row]) => ({ rule, ...row }));
 }

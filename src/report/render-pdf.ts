@@ -138,10 +138,12 @@ function rules(page: Page, model: ReportModel): void {
   page.heading('Rules that spoke');
   page.table(
     [
-      { title: 'Rule', width: 240, text: (r) => r.rule },
-      { title: 'Severity', width: 120, text: (r) => r.severity },
-      { title: 'Violations', width: 100, text: (r) => String(r.denied) },
-      { title: 'Warnings', width: 100, text: (r) => String(r.warned) },
+      { title: 'Rule', width: 300, text: (r) => (r.title === '' ? r.rule : `${r.rule}\n${r.title}`) },
+      { title: 'Severity', width: 80, text: (r) => r.severity },
+      { title: 'Controls', width: 120, text: (r) => r.controls.join(', ') },
+      { title: 'Violations', width: 80, text: (r) => String(r.denied) },
+      { title: 'Warnings', width: 80, text: (r) => String(r.warned) },
+      { title: 'Waived', width: 80, text: (r) => String(r.waived) },
     ],
     model.rules,
     'No rule found anything in the period.',

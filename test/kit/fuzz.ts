@@ -32,7 +32,6 @@ import { makeCertificates } from '../../src/webhook/index.ts';
 import { ambiguities, parseYaml, YamlError } from '../../src/yaml/index.ts';
 import { trustDocument } from './documents.ts';
 import { endGpg, openPgpPerson, run, sshPerson } from './fleet.ts';
-import { filesIn } from './rules.ts';
 
 /** A parser of somebody else's bytes: seeds to begin with, and how it may end. Any other end is a defect. */
 export type FuzzTarget = {
@@ -128,19 +127,19 @@ export async function fuzzTargets(directory: string): Promise<FuzzTarget[]> {
       read: (b) => readTrustPolicy(text(b), 'trust.yaml'),
       refuses: (t) => t instanceof CountersignError,
     },
-    ...(await policyTargets()),
+    ...(await policyTargets(at)),
   ];
 }
 
 /** Every parser of the yaml, rego and bundle rooms. */
-async function policyTargets(): Promise<FuzzTarget[]> {
+async function policyTargets(at: (name: string, content: string) => string): Promise<FuzzTarget[]> {
   const text = (bytes: Buffer) => bytes.toString('utf8');
   const isUndefined = (thrown: unknown) => thrown instanceof Undefined;
   const isError = (thrown: unknown) => thrown instanceof CountersignError;
   const builtins = await loadBuiltins(['graphql.parse_query', 'graphql.parse_schema', 'graphql.parse_and_verify']);
   const call = (name: string, ...args: Value[]) => (builtins[name] ?? assert.fail(name))(args, { now: 0n });
   const root = 'package countersign.object\ndeny contains sprintf("%v", [input.object.kind]) if input.object.kind == "Never"';
-  const { archive } = await buildBundle({ opa: await tool('opa'), roots: [filesIn({ 'r.rego': root })] });
+  const { archive } = await buildBundle({ opa: await tool('opa'), roots: [at('r.rego', root)] });
   const waiver =
     'apiVersion: countersign.dev/v1alpha1\nkind: Waiver\nmetadata: {name: w}\nspec: {rule: r, environments: [p], subjects: [{name: a}], reason: old driver, ticket: T-1, issuedAt: 2026-01-01T00:00:00Z, until: "2026-02-01"}\n';
   return [

@@ -25,6 +25,8 @@ function verdict(to: string, outcome: 'allowed' | 'denied', author = 'Dana <dana
             code: 'policy',
             rule: 'privileged',
             severity: 'critical',
+            title: 'Containers are not privileged',
+            controls: ['CC6.1', 'CC6.8'],
             message: 'the container is privileged',
             source: { file: 'web.yaml', line: 23 },
           },
@@ -37,6 +39,11 @@ function verdict(to: string, outcome: 'allowed' | 'denied', author = 'Dana <dana
     tree: 't',
     violations,
     warnings: [],
+    ...(outcome === 'denied'
+      ? {}
+      : {
+          waived: [{ code: 'policy', rule: 'privileged', message: 'the container is privileged', title: 'Containers are not privileged' }],
+        }),
     objects: 3,
     consulted: { trustDigest: '', bundleDigest: '', time: 'ledger' },
     commits: [
@@ -173,7 +180,17 @@ test('a change is counted once, by its last verdict; exceptions and refusals hav
     people.map((p) => p.principal),
     ['dana', 'lee'],
   );
-  assert.deepEqual(rules, [{ rule: 'privileged', severity: 'critical', denied: 2, warned: 0 }]);
+  assert.deepEqual(rules, [
+    {
+      rule: 'privileged',
+      title: 'Containers are not privileged',
+      severity: 'critical',
+      controls: ['CC6.1', 'CC6.8'],
+      denied: 2,
+      warned: 0,
+      waived: 1,
+    },
+  ]);
 });
 
 test('the report verifies offline with the public key alone', async () => {
