@@ -125,7 +125,11 @@ async function compile(
     });
   const out = join(directory, 'bundle.tar.gz');
   const target = [...entries, ...points].sort((a, b) => (a.entrypoint < b.entrypoint ? -1 : 1)).flatMap((e) => ['-e', e.entrypoint]);
-  await opa(options.opa, ['build', '-b', '.', '-t', 'wasm', '--capabilities', CAPABILITIES, ...target, '-o', out], staged);
+  await opa(
+    options.opa,
+    ['build', '-b', '.', '-t', 'wasm', '--wasm-include-print', '--capabilities', CAPABILITIES, ...target, '-o', out],
+    staged,
+  );
   const version = /Version: (\S+)/.exec((await run(options.opa, ['version'])).stdout)?.[1] ?? '';
   const rules = rego.length === 0 ? [] : await rulesIn(options.opa, staged, entries);
   const manifest: BundleManifest = {

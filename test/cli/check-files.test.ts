@@ -124,6 +124,17 @@ test('with --combine the rules see all documents at once, as Conftest gives them
   );
 });
 
+test('with --trace, what rules print is told, and without it is not', async () => {
+  const policy = filesIn({
+    'r.rego':
+      'package countersign.object\nimport rego.v1\ndeny contains "x" if { print("seen", input.object.kind, {1, "a"}, input.nothing); trace("traced"); input.object.kind == "Never" }',
+  });
+  const cwd = filesIn({ 'ns.yaml': namespace('shop') });
+  const told = await check(cwd, ['--manifests', '.', '--policy', policy, '--trace']);
+  assert.equal(told.stderr, 'trace: seen Namespace {1, "a"} <undefined>\ntrace: traced\n');
+  assert.equal((await check(cwd, ['--manifests', '.', '--policy', policy])).stderr, '');
+});
+
 test('parameters and data reach the rules', async () => {
   const policy = filesIn({
     'r.rego':
