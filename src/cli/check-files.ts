@@ -107,8 +107,10 @@ class Run {
         continue;
       }
       try {
-        if (!file.endsWith('.json')) this.#doubts(file, content);
+        const before = objects.length;
         for (const document of parseYaml(content)) this.#sort(file, document, document.value, [], objects, documents);
+        // What `on` means to the API server matters to no workflow.
+        if (objects.length > before && !file.endsWith('.json')) this.#doubts(file, content);
       } catch (thrown) {
         this.#unreadable(file, messageOf(thrown), thrown instanceof YamlError ? thrown.line : 1);
       }
@@ -241,7 +243,7 @@ function manifestFiles(path: string): string[] {
   try {
     if (!statSync(path).isDirectory()) return [path];
     return readdirSync(path, { recursive: true, withFileTypes: true })
-      .filter((f) => f.isFile() && MANIFEST.test(f.name))
+      .filter((f) => MANIFEST.test(f.name) && (f.isFile() || (f.isSymbolicLink() && !leadsToDirectory(join(f.parentPath, f.name)))))
       .map((f) => join(f.parentPath, f.name))
       .filter(
         (f) =>
@@ -253,6 +255,11 @@ function manifestFiles(path: string): string[] {
   } catch (cause) {
     throw new CountersignError('usage', `\`${path}\` cannot be read: ${messageOf(cause)}`, { cause });
   }
+}
+
+// As `kubectl apply -f` does: a link to a file is that file, and one that leads nowhere is said to.
+function leadsToDirectory(path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false })?.isDirectory() === true;
 }
 
 function readText(file: string): string | CountersignError {

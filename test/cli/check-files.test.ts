@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
@@ -214,6 +214,27 @@ test('a file may say one thing to kubectl and another to others, and that is sai
       [6, 3, '`on`'],
     ],
   );
+});
+
+test('what is no Kubernetes object is not held against the API server’s reader', async () => {
+  const cwd = filesIn({ '.github/workflows/ci.yml': 'on: push\njobs: {}\n', 'ns.yaml': namespace('shop') });
+  assert.equal((await check(cwd, ['--manifests', '.', '--fail-on-warn'])).code, 0);
+});
+
+test('links to files are those files, and one that leads nowhere is named', async () => {
+  const cwd = filesIn({ 'real/web.txt': deployment('shop', 'web', { privileged: true }), 'm/ns.yaml': namespace('shop') });
+  symlinkSync('../real/web.txt', join(cwd, 'm/web.yaml'));
+  symlinkSync('nowhere', join(cwd, 'm/lost.yaml'));
+  symlinkSync('../real', join(cwd, 'm/directory.yaml'));
+  const { findings, objects } = parsed(await check(cwd, ['--manifests', 'm', '--output', 'json']));
+  assert.deepEqual(
+    findings.map((f) => [f.code, f.source?.file]),
+    [
+      ['manifest-unreadable', 'm/lost.yaml'],
+      ['policy', 'm/web.yaml'],
+    ],
+  );
+  assert.equal(objects, 2);
 });
 
 test('who reads only the first line has had enough, without an error', async () => {
