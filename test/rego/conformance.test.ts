@@ -16,7 +16,7 @@ const go = findOnPath('go', process.env['PATH'] ?? '');
 // OPA's own cases lie in its Go module; each is compiled to Wasm by OPA and run in our host.
 test('every conformance case of OPA whose builtins are served passes', {
   skip: go === undefined ? '`go` is not on the PATH' : false,
-  timeout: 280_000,
+  timeout: 900_000,
 }, async () => {
   const compiler = await tool('opa-conformance', { pinned: true });
   const directory = execFileSync(go as string, ['list', '-m', '-f', '{{.Dir}}', 'github.com/open-policy-agent/opa'], {
