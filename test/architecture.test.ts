@@ -23,7 +23,7 @@ const ROOMS: Record<string, { rooms: string[]; packages: string[] }> = {
     ],
   },
   render: { rooms: ['model', 'yaml'], packages: [] },
-  rego: { rooms: ['model', 'yaml'], packages: ['re2js', 'semver', 'ajv', 'js-yaml', '@peculiar/x509', 'reflect-metadata'] },
+  rego: { rooms: ['model', 'yaml'], packages: ['re2js', 'semver', 'ajv', 'graphql', 'js-yaml', '@peculiar/x509', 'reflect-metadata'] },
   bundle: { rooms: ['model', 'yaml', 'rego'], packages: ['nanotar', 'ajv'] },
   policy: { rooms: ['model', 'rego', 'bundle'], packages: [] },
   ledger: { rooms: ['model'], packages: [] },
