@@ -1,58 +1,79 @@
 import { existsSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
-import { LEDGER_FILES, LedgerReader, ledgerFile, openCheckpoint, parseVerifier, type Verifier, verifyLedger } from '../ledger/index.ts';
+import { dirname, join } from 'node:path';
+import { LEDGER_FILES, LedgerReader, ledgerFile, parseVerifiers, type Verifier, verifyLedger } from '../ledger/index.ts';
 import { CountersignError } from '../model/index.ts';
 import { EXIT, type Io, paint } from './io.ts';
+import { Progress } from './progress.ts';
+import { count } from './show-verdict.ts';
 
-export type LedgerVerifyOptions = { data: string; key?: string; checkpoint: string[]; output: 'text' | 'json' };
+export type LedgerVerifyOptions = {
+  data: string;
+  key?: string;
+  checkpoint: string[];
+  from?: string;
+  to?: string;
+  output: 'text' | 'json';
+};
 
-/** `countersign ledger verify`: every entry, proof and checkpoint, with the first bad entry named. */
+/** `countersign ledger verify`: every entry, tile and checkpoint, with the first bad entry named. */
 export function ledgerVerify(options: LedgerVerifyOptions, io: Io): number {
-  const directory = options.data;
-  const file = ledgerFile(directory);
-  const beside = join(directory.endsWith('.db') ? join(directory, '..') : directory, LEDGER_FILES.anchor);
-  const verifier = readVerifier(options.key ?? join(beside, '..', LEDGER_FILES.verifier));
+  const directory = ledgerDirectory(options.data);
+  const beside = join(directory, LEDGER_FILES.anchor);
+  const keys = readVerifiers(options.key ?? join(directory, LEDGER_FILES.verifier));
   const trusted = options.checkpoint.map((path) => readText(path, 'checkpoint'));
   if (trusted.length === 0 && existsSync(beside)) trusted.push(readText(beside, 'checkpoint'));
-  for (const note of trusted) {
-    if (openCheckpoint(note, verifier) === undefined) {
-      throw new CountersignError('checkpoint-untrusted', `a checkpoint to verify against is not signed by \`${verifier.name}\``, {
+  const reader = new LedgerReader(ledgerFile(options.data)).freeze();
+  const progress = new Progress(io, 'entries');
+  try {
+    const { size } = reader;
+    const from = readIndex(options.from, 0);
+    const to = readIndex(options.to, size);
+    if (from >= to && size > 0) throw new CountersignError('usage', `there are no entries from ${from} to before ${to}`);
+    const result = verifyLedger(reader, keys, { trusted, from, to, onProgress: (done) => progress.at(done, to - from) });
+    progress.end();
+    if (result.finding?.untrusted === true)
+      throw new CountersignError('checkpoint-untrusted', result.finding.message, {
         hint: 'is it this ledger’s checkpoint, and --key this ledger’s key?',
       });
-    }
-  }
-  const reader = new LedgerReader(file).freeze();
-  try {
-    const size = reader.size;
-    const progress = io.terminal && size > 5000;
-    const result = verifyLedger(
-      reader,
-      verifier,
-      trusted,
-      (done) => progress && io.err(`\r${Math.floor((done / size) * 100)} % of ${size} entries`),
-    );
-    if (progress) io.err('\r\u001b[K');
     if (options.output === 'json') io.out(`${JSON.stringify({ ...result, finding: result.finding ?? null }, null, 2)}\n`);
-    else if (result.finding === undefined)
+    else if (result.finding === undefined) {
+      const checked =
+        result.checked === result.size ? count(result.size, 'entry', 'entries') : `entries ${from} to ${Math.min(to, size) - 1} of ${size}`;
       io.out(
-        `${paint(io, 'green', 'consistent')}: ${result.size} entries, ${result.checkpoints} checkpoints by ${verifier.name}\nroot ${result.root}\n`,
+        `${paint(io, 'green', 'consistent')}: ${checked}, ${count(result.checkpoints, 'checkpoint')} by ${keys[0]?.name}\nroot ${result.root}\n`,
       );
-    else
-      io.out(
-        `${paint(io, 'red', 'not consistent')}: ${result.finding.message}\n${result.size} entries before it are as they were written\n`,
-      );
+      for (const note of result.notes) io.out(`${paint(io, 'yellow', 'note')}: ${note}\n`);
+    } else {
+      io.out(`${paint(io, 'red', 'not consistent')}: ${result.finding.message}\n`);
+      if (result.finding.index !== undefined && from === 0)
+        io.out(`${count(result.finding.index, 'entry', 'entries')} before it are as they were written\n`);
+    }
     return result.finding === undefined ? EXIT.yes : EXIT.no;
   } finally {
+    progress.end();
     reader.close();
   }
 }
 
-/** Reads a public key file of one line. */
-export function readVerifier(path: string): Verifier {
-  return parseVerifier(readText(path, 'public key'));
+/** The directory of a ledger, given it or the store in it. */
+export function ledgerDirectory(data: string): string {
+  return data.endsWith('.db') ? dirname(data) : data;
 }
 
-function readText(path: string, what: string): string {
+/** Reads a public key file: one key a line, the newest first. */
+export function readVerifiers(path: string): Verifier[] {
+  return parseVerifiers(readText(path, 'public key'));
+}
+
+/** The index of an entry as it was typed. */
+export function readIndex(text: string | undefined, otherwise: number): number {
+  if (text === undefined) return otherwise;
+  if (!/^\d{1,15}$/.test(text))
+    throw new CountersignError('usage', `\`${text}\` is not the index of an entry`, { hint: 'entries count from 0' });
+  return Number(text);
+}
+
+export function readText(path: string, what: string): string {
   try {
     return readFileSync(path, 'utf8');
   } catch (cause) {

@@ -6,15 +6,16 @@ import {
   LedgerReader,
   leafHash,
   openCheckpoint,
-  openNote,
+  openSigned,
   readSigner,
   signNote,
+  type Verifier,
   verifyLedger,
 } from '../ledger/index.ts';
 import { CountersignError, type Entry } from '../model/index.ts';
-import { type ReportVerifier, verifyReport, writeReport } from '../report/index.ts';
+import { type ReportSubject, type ReportVerifier, verifyReport, writeReport } from '../report/index.ts';
 import { EXIT, type Io, paint } from './io.ts';
-import { readVerifier } from './ledger.ts';
+import { readVerifiers } from './ledger.ts';
 import { count } from './show-verdict.ts';
 
 export type ReportOptions = { data: string; from?: string; to?: string; out: string; output: 'text' | 'json' };
@@ -25,8 +26,9 @@ export async function report(options: ReportOptions, io: Io): Promise<number> {
   const key = join(options.data, LEDGER_FILES.key);
   const reader = new LedgerReader(join(options.data, LEDGER_FILES.store)).freeze();
   try {
-    const verifier = readVerifier(join(options.data, LEDGER_FILES.verifier));
-    const sound = verifyLedger(reader, verifier);
+    const keys = readVerifiers(join(options.data, LEDGER_FILES.verifier));
+    const verifier = keys[0] as Verifier;
+    const sound = verifyLedger(reader, keys);
     if (sound.finding !== undefined)
       throw new CountersignError(
         'ledger-inconsistent',
@@ -43,9 +45,12 @@ export async function report(options: ReportOptions, io: Io): Promise<number> {
       });
     const signer = readSigner(verifier.name, readFileSync(key, 'utf8'));
     const { first, before, entries, evidence } = collect(reader, from);
+    const subjects = subjectsOf(reader, entries, evidence);
     const checkpoint = reader.latestCheckpoint() ?? '';
-    const { model, files } = await writeReport({ from, to, first, entries, evidence, checkpoint, origin: verifier.name }, before, (text) =>
-      signNote(text, signer),
+    const { model, files } = await writeReport(
+      { from, to, first, entries, evidence, subjects, checkpoint, origin: verifier.name },
+      before,
+      (text) => signNote(text, signer),
     );
     mkdirSync(options.out, { recursive: true });
     for (const [name, bytes] of files) {
@@ -76,10 +81,10 @@ export function verify(file: string, options: VerifyOptions, io: Io): number {
     throw new CountersignError('usage', 'a report is verified with a key you have from elsewhere', {
       hint: 'use --key with the ledger’s public key (`ledger.pub`)',
     });
-  const key = readVerifier(options.key);
+  const keys = readVerifiers(options.key);
   const verifier: ReportVerifier = {
-    openNote: (note) => openNote(note, key),
-    openCheckpoint: (note) => openCheckpoint(note, key),
+    openNote: (note) => openSigned(note, keys)?.text,
+    openCheckpoint: (note) => openCheckpoint(note, keys),
     extend: (first, before, entries) => {
       const range = new CompactRange(first, before);
       for (const entry of entries) range.append(leafHash(Buffer.from(entry)));
@@ -92,7 +97,7 @@ export function verify(file: string, options: VerifyOptions, io: Io): number {
     for (const step of result.steps) io.out(`  ${step.ok ? paint(io, 'green', '✓') : paint(io, 'red', '✗')} ${step.text}\n`);
     io.out(
       result.ok
-        ? `${paint(io, 'green', 'verified')}: the report is what the ledger of ${key.name} says\n`
+        ? `${paint(io, 'green', 'verified')}: the report is what the ledger of ${keys[0]?.name} says\n`
         : `${paint(io, 'red', 'not verified')}\n`,
     );
   }
@@ -126,7 +131,16 @@ function collect(
   return { first: first < 0 ? range.size : first, before: first < 0 ? range.nodes : before, entries, evidence };
 }
 
-function instant(text: string | undefined, otherwise: string): string {
+// Of the names that are kept, those that this period speaks of.
+function subjectsOf(reader: LedgerReader, entries: readonly string[], evidence: ReadonlyMap<string, string>): ReportSubject[] {
+  const named = new Set([...entries, ...evidence.values()].flatMap((json) => json.match(/subject:[0-9a-f]{64}/g) ?? []));
+  return [...reader.subjects()]
+    .filter(({ commitment }) => named.has(commitment))
+    .map(({ commitment, salt, text }) => ({ commitment, salt: Buffer.from(salt).toString('hex'), text }));
+}
+
+/** A day or time as it was typed, in ISO 8601. Throws `usage`. */
+export function instant(text: string | undefined, otherwise: string): string {
   if (text === undefined) return otherwise;
   const time = Date.parse(/^\d{4}-\d{2}-\d{2}$/.test(text) ? `${text}T00:00:00Z` : text);
   if (Number.isNaN(time))

@@ -7,6 +7,9 @@ import { FORMS } from './findings.ts';
 import type { InitOptions } from './init.ts';
 import { EXIT, fail, type Io } from './io.ts';
 import type { LedgerVerifyOptions } from './ledger.ts';
+import type { ForgetOptions, NewEpochOptions, RotateKeyOptions } from './ledger-keys.ts';
+import type { LedgerExportOptions, LedgerImportOptions, LedgerProveOptions } from './ledger-prove.ts';
+import type { LedgerShowOptions } from './ledger-show.ts';
 import type { PolicyBuildOptions, PolicyListOptions, PolicySignOptions, PolicyWaiveOptions } from './policy.ts';
 import type { PolicyReplayOptions } from './policy-replay.ts';
 import type { PolicyTestOptions } from './policy-test.ts';
@@ -323,6 +326,10 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
     .option('--webhook <address>', 'HOST:PORT the admission webhook listens on, or `off`', '127.0.0.1:9443')
     .option('--webhook-url <url>', 'where the API server reaches it (default: https://HOST:PORT/validate)')
     .option('--origin <name>', 'the ledger’s name when it is begun (default: by the cluster’s id)')
+    .option('--ledger <url>', 'a PostgreSQL that several replicas share, as postgres://USER@HOST/DATABASE (default: a file in --data)')
+    .option('--ledger-key <file...>', 'the ledger’s key in PEM, and after it an older one that still signs (default: in --data)')
+    .option('--ledger-key-command <command>', 'a program that signs: text on its standard input, signature on its output')
+    .option('--ledger-key-public <file>', 'the public key of that program, as in `ledger.pub`')
     .action(async (options: Omit<ServeOptions, 'listen'> & { webhook: string }) =>
       done(await (await import('./serve.ts')).serve({ ...options, listen: options.webhook }, settings, io, hooks)),
     );
@@ -331,14 +338,121 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
   add(
     ledger,
     'verify',
-    'check every entry, proof and checkpoint',
-    '\nExamples:\n  countersign ledger verify --data /var/lib/countersign\n  countersign ledger verify --data copy/ledger.db --key ledger.pub --checkpoint last-month.txt',
+    'check every entry, tile and checkpoint',
+    '\nExamples:\n  countersign ledger verify --data /var/lib/countersign\n  countersign ledger verify --from 90000 --to 91000\n  countersign ledger verify --data copy/ledger.db --key ledger.pub --checkpoint last-month.txt',
   )
     .option('--data <path>', 'the service’s data directory, or a ledger file', DATA)
     .option('--key <file>', 'the ledger’s public key (default: beside it)')
     .option('--checkpoint <file...>', 'checkpoints kept elsewhere, which the ledger must extend', [])
+    .option('--from <index>', 'only entries from this one on; the rest is taken from its tiles')
+    .option('--to <index>', 'only entries before this one')
     .addOption(output('text', 'json'))
     .action(async (options: LedgerVerifyOptions) => done((await import('./ledger.ts')).ledgerVerify(options, io)));
+  add(
+    ledger,
+    'show',
+    'entries, by what they are about',
+    '\nExamples:\n  countersign ledger show --last 20\n  countersign ledger show 118 --evidence\n  countersign ledger show --type apply --environment production --since 2026-11-01\n  countersign ledger show --commit 3f2a91c --output jsonl',
+  )
+    .argument('[index]', 'one entry')
+    .option('--data <path>', 'the service’s data directory, or a ledger file', DATA)
+    .option('--type <type...>', 'types as `apply.intent`, or families as `apply`')
+    .option('--environment <name>', 'one environment')
+    .option('--since <time>', 'from this time on, UTC')
+    .option('--until <time>', 'before this time, UTC')
+    .option('--principal <name>', 'with this person or account in it')
+    .option('--commit <id>', 'with this commit in it; its first digits do')
+    .option('--object <name>', 'with an object of this name in it')
+    .option('--last <number>', 'only the newest of them')
+    .option('--evidence', 'with what the entries name by digest', false)
+    .addOption(output('text', 'json', 'jsonl'))
+    .action(async (index: string | undefined, options: LedgerShowOptions) =>
+      done((await import('./ledger-show.ts')).ledgerShow(index, options, io)),
+    );
+  add(
+    ledger,
+    'prove',
+    'a receipt for an entry, or its check; or that the ledger extends a checkpoint',
+    '\nExamples:\n  countersign ledger prove 118 --out receipts\n  countersign ledger prove --check receipts/118.tlog-proof --key ledger.pub\n  countersign ledger prove --since last-month.txt',
+  )
+    .argument('[index]', 'the entry')
+    .option('--data <path>', 'the service’s data directory, or a ledger file', DATA)
+    .option('--out <dir>', 'where entry and receipt go', '.')
+    .option('--since <file>', 'an older checkpoint: prove that nothing before it changed')
+    .option('--check <file>', 'a receipt to check; needs --key, and no ledger')
+    .option('--entry <file>', 'the entry it is for (default: beside it)')
+    .option('--key <file>', 'the ledger’s public key')
+    .addOption(output('text', 'json'))
+    .action(async (index: string | undefined, options: LedgerProveOptions) =>
+      done((await import('./ledger-prove.ts')).ledgerProve(index, options, io)),
+    );
+  add(
+    ledger,
+    'export',
+    'the whole ledger as files, with a checker that needs only Node',
+    '\nExample:\n  countersign ledger export ledger-2026-11 --receipt 118 204',
+  )
+    .argument('<dir>', 'where to; it must not exist yet, or be empty')
+    .option('--data <path>', 'the service’s data directory, or a ledger file', DATA)
+    .option('--receipt <index...>', 'entries to put in with their proofs')
+    .option('--no-names', 'leave out the names behind commitments; proofs hold all the same')
+    .addOption(output('text', 'json'))
+    .action(async (directory: string, options: LedgerExportOptions) =>
+      done((await import('./ledger-prove.ts')).ledgerExport(directory, options, io)),
+    );
+  add(
+    ledger,
+    'import',
+    'a data directory from an export, on a new machine',
+    '\nExample:\n  countersign ledger import ledger-2026-11 --data /var/lib/countersign --key ledger.pub',
+  )
+    .argument('<dir>', 'the export')
+    .requiredOption('--key <file>', 'the ledger’s public key, from elsewhere')
+    .option('--data <dir>', 'the data directory to make', DATA)
+    .addOption(output('text', 'json'))
+    .action(async (from: string, options: LedgerImportOptions) =>
+      done(await (await import('./ledger-prove.ts')).ledgerImport(from, options, io)),
+    );
+  add(
+    ledger,
+    'rotate-key',
+    'sign with a new key beside the old one; later without the old one',
+    '\nExamples:\n  countersign ledger rotate-key --data /var/lib/countersign\n  countersign ledger rotate-key --data /var/lib/countersign --drop-old\n\nThe service must be stopped meanwhile. With keys that are given to it (--ledger-key),\ngive the new key first and the old one after it, and later the new one alone.',
+  )
+    .option('--data <dir>', 'the service’s data directory', DATA)
+    .option('--drop-old', 'the old key signs no more, and what it alone signs from here on does not count', false)
+    .addOption(output('text', 'json'))
+    .action(async (options: RotateKeyOptions) => done(await (await import('./ledger-keys.ts')).ledgerRotateKey(options, io)));
+  add(
+    ledger,
+    'new-epoch',
+    'go on after the store was put back to an older state, and record what was lost',
+    '\nExample:\n  countersign ledger new-epoch --reason "disk lost on 3 November, restored from the nightly backup"',
+  )
+    .requiredOption('--reason <text>', 'why; it will be in every report')
+    .option('--data <dir>', 'the service’s data directory', DATA)
+    .option('--ledger <url>', 'the PostgreSQL that replicas share')
+    .option('--ledger-key <file...>', 'the ledger’s key (default: in --data)')
+    .addOption(output('text', 'json'))
+    .action(async (options: NewEpochOptions) => done(await (await import('./ledger-keys.ts')).ledgerNewEpoch(options, io)));
+  add(
+    ledger,
+    'schema',
+    'the SQL that makes the tables of a ledger in PostgreSQL, for its owner to run',
+    '\nExample:\n  countersign ledger schema --role gate | psql --dbname countersign',
+  )
+    .requiredOption('--role <name>', 'the role that the service uses; it may read and add, and nothing else')
+    .action(async (options: { role: string }) => done((await import('./ledger-keys.ts')).ledgerSchema(options, io)));
+  add(
+    ledger,
+    'forget',
+    'erase a name or address from the table beside the entries; every proof still holds',
+    '\nExample:\n  countersign ledger forget dana@example.com',
+  )
+    .argument('<text>', 'exactly as it was recorded')
+    .option('--data <path>', 'the service’s data directory, or a ledger file', DATA)
+    .addOption(output('text', 'json'))
+    .action(async (text: string, options: ForgetOptions) => done((await import('./ledger-keys.ts')).ledgerForget(text, options, io)));
 
   add(
     program,

@@ -5,7 +5,7 @@ import { type ApiServer, Cluster, type ClusterAddress, connect, registerWebhook,
 import type { Configuration, ProcessSettings } from '../config/index.ts';
 import { type AdmissionScope, type EnvironmentState, environmentState } from '../gate/index.ts';
 import { APPROVALS_REF, openRepository, type Repository, redactUrl, sourceRef, sourceRepository } from '../git/index.ts';
-import { evidenceRef, type Ledger, ledgerName, openLedger } from '../ledger/index.ts';
+import { evidenceRef, type Ledger, type LedgerKey, ledgerName, openLedger } from '../ledger/index.ts';
 import { CountersignError, type Environment, messageOf, sha256 } from '../model/index.ts';
 import { type ReconcilePorts, Reconciler, type Step } from '../reconcile/index.ts';
 import { KnownHistory } from '../trust/index.ts';
@@ -23,6 +23,10 @@ export type ServeOptions = {
   listen: string;
   webhookUrl?: string;
   origin?: string;
+  ledger?: string;
+  ledgerKey?: string[];
+  ledgerKeyCommand?: string;
+  ledgerKeyPublic?: string;
 };
 
 /** What the outside may hear of a running service: each step of each change (tests stop the process there). */
@@ -44,23 +48,74 @@ export async function serve(options: ServeOptions, settings: ProcessSettings, io
   refuseSharedNamespaces(configuration.environments);
   const links = await connectAll(configuration, options, settings);
   const origin = options.origin ?? ledgerName(options.data) ?? (await originOf([...links.values()][0] as ClusterLink));
-  const ledger = openLedger(resolve(options.data), origin, undefined, (message) => log.warn({}, message));
+  const ledger = await openLedger(resolve(options.data), origin, {
+    warn: (message) => log.warn({}, message),
+    progress: sayProgress(log),
+    postgres: options.ledger,
+    key: ledgerKey(options),
+  });
   const closing: (() => void | Promise<void>)[] = [() => ledger.close()];
   try {
-    await ledger.record({
-      type: 'service.started',
-      version: version(),
-      environments: configuration.environments.map((e) => e.metadata.name),
-      configuration: configuration.digest,
-    });
+    await recordStart(configuration, ledger, log);
     const loops = await openLoops(configuration, links, ledger, options, settings, log, hooks, closing);
     await openWebhook(configuration, links, ledger, options, log, closing);
     log.info({ environments: loops.map((l) => l.name), ledger: ledger.verifier.name, entries: ledger.size }, 'countersign is running');
+    closing.push(beat(loops, ledger, log));
     await runUntilStopped(loops, io.signal);
+    await ledger.record({ type: 'service.stopped', reason: io.signal.aborted ? 'told to stop' : 'its loops ended' });
     return EXIT.yes;
   } finally {
     for (const close of closing.reverse()) await close();
   }
+}
+
+function ledgerKey({ ledgerKey: files, ledgerKeyCommand: command, ledgerKeyPublic: publicKey }: ServeOptions): LedgerKey | undefined {
+  if (command === undefined) return files === undefined ? undefined : { files };
+  if (publicKey === undefined || files !== undefined)
+    throw new CountersignError('usage', '--ledger-key-command goes with --ledger-key-public, and not with --ledger-key', {
+      hint: 'give the public key as `ledger.pub` has it',
+    });
+  return { command: command.split(/\s+/), publicKey };
+}
+
+// A long ledger takes a while to be read back: ten seconds for a million entries.
+function sayProgress(log: Logger): (done: number) => void {
+  let told = Date.now();
+  return (done) => {
+    if (Date.now() - told < 5000) return;
+    told = Date.now();
+    log.info({ entries: done }, 'reading the ledger back');
+  };
+}
+
+const HEARTBEAT_SECONDS = 60;
+
+// What was there, what is different since the last start, and that this is a start.
+async function recordStart(configuration: Configuration, ledger: Ledger, log: Logger): Promise<void> {
+  const before = ledger.read.latest(['service.started'], '')?.entry.configuration;
+  const { entries, unanchored } = ledger.found;
+  if (unanchored > 0 && entries > unanchored)
+    log.warn({ entries, unanchored }, 'the ledger holds entries that were committed as it was last interrupted');
+  await ledger.record({
+    type: 'service.started',
+    version: version(),
+    environments: configuration.environments.map((e) => e.metadata.name),
+    configuration: configuration.digest,
+    found: { entries, unanchored },
+  });
+  if (before !== undefined && before !== configuration.digest)
+    await ledger.record({ type: 'config.changed', before, after: configuration.digest });
+}
+
+// Says that the service is alive; where no such entry stands, it was away, and a report can tell for how long.
+function beat(loops: readonly Reconciler[], ledger: Ledger, log: Logger): () => void {
+  const timer = setInterval(() => {
+    const environments = loops.map(({ status: { environment, revision, state } }) => ({ name: environment, revision, state }));
+    ledger
+      .record({ type: 'heartbeat', everySeconds: HEARTBEAT_SECONDS, environments })
+      .catch((thrown) => log.error({}, `the heartbeat could not be recorded: ${messageOf(thrown)}`));
+  }, HEARTBEAT_SECONDS * 1000);
+  return () => clearInterval(timer);
 }
 
 async function runUntilStopped(loops: readonly Reconciler[], signal: AbortSignal): Promise<void> {
@@ -259,6 +314,7 @@ function recorderOf(ledger: Ledger): ReconcilePorts['ledger'] {
   return {
     record: (body, evidence) => ledger.record(body, evidence),
     asEvidence: evidenceRef,
+    subject: (text) => ledger.subject(text),
     evidence: (ref) => read.evidence(ref),
     latest: (types, environment, before) => read.latest(types, environment, before),
     all: (type, environment) => read.all(type, environment),

@@ -55,6 +55,6 @@ export function short(id: string): string {
   return /^0+$/.test(id) ? '(nothing)' : id.slice(0, 12);
 }
 
-export function count(n: number, word: string): string {
-  return `${n} ${word}${n === 1 ? '' : 's'}`;
+export function count(n: number, word: string, words = `${word}s`): string {
+  return `${n} ${n === 1 ? word : words}`;
 }

@@ -101,10 +101,11 @@ async function useBreakGlass(
       {
         type: 'breakglass.used',
         environment: environment.metadata.name,
-        user: request.user,
+        user: recorder.subject(request.user),
         operation: request.operation,
         object: request.ref,
-        ...glass,
+        reason: recorder.subject(glass.reason),
+        until: glass.until,
       },
       [],
     );
@@ -119,7 +120,7 @@ async function recordDenial(request: AdmissionRequest, { environment, recorder }
   const entry = {
     type: 'admission.denied',
     environment: environment.metadata.name,
-    user: request.user,
+    user: recorder.subject(request.user),
     operation: request.operation,
     object: request.ref,
     mode,

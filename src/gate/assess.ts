@@ -37,8 +37,10 @@ import {
 } from '../trust/index.ts';
 import { momentsOf, recordSeen } from './first-seen.ts';
 import type { LedgerView, OpenPolicy, OpenRules, OpenWaiver, Recorder, SourceRepository } from './ports.ts';
+import { recordVerdict } from './record-verdict.ts';
 import { trustInForce } from './trust-in-force.ts';
 import { readWaivers } from './waivers-in-force.ts';
+import { withoutAddresses } from './without-names.ts';
 
 /** What judges one environment. Without a recorder (the pre-merge check) nothing can be allowed to run. */
 export type Gate = {
@@ -96,20 +98,7 @@ export async function assess(gate: Gate, from: string, to: string): Promise<Asse
     },
   };
   if (gate.recorder === undefined) return { verdict, recorded: undefined, allowed: undefined, objects: judged.objects };
-  const evidence = gate.recorder.asEvidence(verdict);
-  const recorded = await gate.recorder.record(
-    {
-      type: 'change.judged',
-      environment: verdict.environment,
-      from,
-      to,
-      tree,
-      outcome: verdict.outcome,
-      violations: judged.violations.length,
-      evidence: evidence.ref,
-    },
-    [evidence],
-  );
+  const recorded = await recordVerdict(gate.recorder, verdict, judged.violations.length);
   if (verdict.outcome === 'allowed' && judged.trustAfter !== undefined)
     await recordTrust(gate.recorder, verdict, judged.trustAfter, recorded.index);
   const allowed = verdict.outcome === 'allowed' ? allow(gate.environment, to, recorded.index, judged.objects) : undefined;
@@ -387,7 +376,7 @@ function refusedRollback(from: string, to: string, refused: readonly Violation[]
 }
 
 async function recordTrust(recorder: Recorder, verdict: Verdict, after: TrustStore, index: number): Promise<void> {
-  const evidence = recorder.asEvidence(after.policy);
+  const evidence = recorder.asEvidence(withoutAddresses(after.policy, recorder));
   await recorder.record(
     {
       type: 'trust.changed',

@@ -27,6 +27,8 @@ export type Evidence = { readonly ref: EvidenceRef; readonly bytes: string };
 export interface Recorder {
   record(body: EntryBody, evidence: readonly Evidence[]): Promise<Recorded>;
   asEvidence(value: unknown): Evidence;
+  /** A commitment to a personal text, to stand in entries and evidence in its place. */
+  subject(text: string): string;
 }
 
 /** What the gate reads of the ledger. */

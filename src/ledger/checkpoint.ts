@@ -1,16 +1,32 @@
-import { openNote, type Signer, signNote, type Verifier } from './note.ts';
+import { openSigned, type Signer, signNote, type Verifier } from './note.ts';
 
 /** The signed size and root of the tree (C2SP tlog-checkpoint). */
 export type Checkpoint = { readonly origin: string; readonly size: number; readonly root: Buffer };
 
-/** The checkpoint as a signed note. */
-export function signCheckpoint(size: number, root: Buffer, signer: Signer): string {
-  return signNote(`${signer.name}\n${size}\n${root.toString('base64')}\n`, signer);
+/** The checkpoint as a signed note. All signers bear the log's name. */
+export function signCheckpoint(size: number, root: Buffer, ...signers: readonly [Signer, ...Signer[]]): string {
+  return signNote(`${signers[0].name}\n${size}\n${root.toString('base64')}\n`, ...signers);
 }
 
-/** Reads a checkpoint whose signature and origin are the verifier's; undefined otherwise. Refuses numbers we would not have written. */
-export function openCheckpoint(note: string, verifier: Verifier): Checkpoint | undefined {
-  const match = /^([^\n]+)\n(0|[1-9][0-9]{0,15})\n([A-Za-z0-9+/]{43}=)\n$/.exec(openNote(note, verifier) ?? '');
-  if (match === null || match[1] !== verifier.name) return undefined;
-  return { origin: verifier.name, size: Number(match[2]), root: Buffer.from(match[3] ?? '', 'base64') };
+/**
+ * Reads a checkpoint that at least one of the keys signed, and whose origin is that key's name; `by` are those that did.
+ * Undefined otherwise. Refuses numbers and base64 that we would not have written.
+ */
+export function openCheckpoint(
+  note: string,
+  keys: Verifier | readonly Verifier[],
+): (Checkpoint & { readonly by: readonly Verifier[] }) | undefined {
+  const opened = openSigned(note, Array.isArray(keys) ? keys : [keys as Verifier]);
+  if (opened === undefined) return undefined;
+  const checkpoint = parseCheckpoint(opened.text);
+  const by = opened.by.filter((verifier) => verifier.name === checkpoint?.origin);
+  return checkpoint === undefined || by.length === 0 ? undefined : { ...checkpoint, by };
+}
+
+/** The text of a checkpoint taken apart, whoever signed it. */
+export function parseCheckpoint(text: string): Checkpoint | undefined {
+  const match = /^([^\n]+)\n(0|[1-9][0-9]{0,15})\n([A-Za-z0-9+/]{43}=)\n(?:[^\n]+\n)*$/.exec(text);
+  const root = Buffer.from(match?.[3] ?? '', 'base64');
+  if (match?.[1] === undefined || root.toString('base64') !== match[3] || !Number.isSafeInteger(Number(match[2]))) return undefined;
+  return { origin: match[1], size: Number(match[2]), root };
 }

@@ -4,17 +4,24 @@
  */
 export { type Checkpoint, openCheckpoint, signCheckpoint } from './checkpoint.ts';
 export { evidenceRef } from './evidence.ts';
-export { LEDGER_FILES, Ledger, ledgerFile, ledgerName, openLedger } from './ledger.ts';
-export { LedgerReader } from './ledger-reader.ts';
+export { type ExportOptions, exportLedger, importLedger } from './export-ledger.ts';
+export { Ledger, ledgerFile, openLedger } from './ledger.ts';
+export { type EntryFilter, LedgerReader } from './ledger-reader.ts';
 export { CompactRange, leafHash } from './merkle.ts';
 export {
   createKey,
   openNote,
+  openSigned,
   parseVerifier,
+  parseVerifiers,
   readSigner,
   type Signer as LedgerSigner,
   signNote,
   type Verifier,
   verifierText,
 } from './note.ts';
+export { LEDGER_FILES, type LedgerKey, ledgerName } from './open-sequencer.ts';
+export { postgresSchema } from './postgres-schema.ts';
+export { checkExtension, checkReceipt, extension, receipt } from './proof.ts';
+export { eraseSubject } from './subjects.ts';
 export { type LedgerFinding, verifyLedger } from './verify-ledger.ts';

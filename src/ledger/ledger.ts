@@ -1,286 +1,282 @@
-import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
-import { DatabaseSync } from 'node:sqlite';
-import { CountersignError, canonicalJson, type Entry, type EntryBody, messageOf, type Recorded } from '../model/index.ts';
-import { openCheckpoint, signCheckpoint } from './checkpoint.ts';
+import { randomBytes } from 'node:crypto';
+import { extname, join } from 'node:path';
+import { Worker } from 'node:worker_threads';
+import { CountersignError, type Entry, type EntryBody, entryProblem, type Recorded, sha256 } from '../model/index.ts';
 import type { Evidence } from './evidence.ts';
 import { LedgerReader } from './ledger-reader.ts';
-import { CompactRange, leafHash } from './merkle.ts';
-import { createKey, readSigner, type Signer, type Verifier, verifierText } from './note.ts';
-
-/** Files of a ledger in its data directory. */
-export const LEDGER_FILES = {
-  store: 'ledger.db',
-  lock: 'ledger.lock',
-  key: 'ledger.key',
-  verifier: 'ledger.pub',
-  anchor: 'checkpoint',
-} as const;
-const FILES = LEDGER_FILES;
+import { parseVerifier, type Verifier } from './note.ts';
+import { LEDGER_FILES, type LedgerPlace } from './open-sequencer.ts';
+import { type Found, laterOf, prepare, type Sequenced } from './sequencer.ts';
+import { type PreparedEntry, pack, type Subject } from './store.ts';
+import type { Fault, FromWriter, ToWriter, WriterData } from './writer-thread.ts';
 
 /** The store of a ledger, given its data directory or the store itself. */
 export function ledgerFile(path: string): string {
-  return path.endsWith('.db') ? path : join(path, FILES.store);
+  return path.endsWith('.db') ? path : join(path, LEDGER_FILES.store);
 }
 
 const MAX_ENTRY = 65_535; // C2SP tlog-tiles writes the length of an entry in 16 bits
-
-const SCHEMA = `
-  PRAGMA journal_mode = WAL;
-  PRAGMA synchronous = FULL;
-  CREATE TABLE IF NOT EXISTS entry (seq INTEGER PRIMARY KEY, leaf BLOB NOT NULL, body TEXT NOT NULL, type TEXT NOT NULL, environment TEXT NOT NULL) STRICT;
-  CREATE INDEX IF NOT EXISTS entry_by_type ON entry (environment, type, seq);
-  CREATE TABLE IF NOT EXISTS evidence (sha256 TEXT PRIMARY KEY, bytes TEXT NOT NULL) STRICT, WITHOUT ROWID;
-  CREATE TABLE IF NOT EXISTS checkpoint (size INTEGER PRIMARY KEY, note TEXT NOT NULL) STRICT;
-  CREATE TRIGGER IF NOT EXISTS entry_is_kept BEFORE DELETE ON entry BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
-  CREATE TRIGGER IF NOT EXISTS entry_is_fixed BEFORE UPDATE ON entry BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
-  CREATE TRIGGER IF NOT EXISTS evidence_is_kept BEFORE DELETE ON evidence BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
-  CREATE TRIGGER IF NOT EXISTS evidence_is_fixed BEFORE UPDATE ON evidence BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
-`;
+const MAX_BATCH = 1024; // entries a commit
+const IN_FLIGHT = 2; // batches at the thread: one is committed while the next is on its way
 
 type Waiting = {
-  readonly body: EntryBody;
+  readonly entry: Entry;
+  readonly prepared: PreparedEntry;
   readonly evidence: readonly Evidence[];
   readonly resolve: (recorded: Recorded) => void;
   readonly reject: (reason: unknown) => void;
 };
 
-/** The append side of a ledger. One process holds it; entries waiting at the same time share one durable commit. */
+export type LedgerOptions = {
+  readonly clock?: (() => Date) | undefined;
+  readonly warn?: ((message: string) => void) | undefined;
+  /** Hears how many entries were read back while it is opened. */
+  readonly progress?: ((done: number) => void) | undefined;
+} & Pick<LedgerPlace, 'key' | 'newEpoch' | 'postgres'>;
+
+/**
+ * The append side of a ledger. One process holds it. Entries are checked, spelled and hashed here; a thread of its own
+ * numbers, signs and commits them, and whatever waits meanwhile shares the next commit.
+ */
 export class Ledger {
   readonly read: LedgerReader;
   readonly verifier: Verifier;
-  readonly #db: DatabaseSync;
-  readonly #lock: DatabaseSync;
-  readonly #signer: Signer;
-  readonly #anchor: string;
+  /** What was there when it was opened. */
+  readonly found: Found;
+  readonly #writer: Writer;
   readonly #clock: () => Date;
-  readonly #warn: (message: string) => void;
-  #range: CompactRange;
+  // Commitments that are not durable yet; the others are asked for, as they may be erased at any time.
+  readonly #subjects = new Map<string, string>();
+  #newSubjects: Subject[] = [];
+  #time: string;
+  #size: number;
   #waiting: Waiting[] = [];
+  #isScheduled = false;
   #broken: CountersignError | undefined;
 
-  constructor(parts: {
-    directory: string;
-    db: DatabaseSync;
-    lock: DatabaseSync;
-    signer: Signer;
-    range: CompactRange;
-    clock: () => Date;
-    warn: (message: string) => void;
-  }) {
-    this.read = new LedgerReader(join(parts.directory, FILES.store));
-    this.verifier = parts.signer;
-    this.#db = parts.db;
-    this.#lock = parts.lock;
-    this.#signer = parts.signer;
-    this.#range = parts.range;
-    this.#anchor = join(parts.directory, FILES.anchor);
-    this.#clock = parts.clock;
-    this.#warn = parts.warn;
+  constructor(directory: string, writer: Writer, clock: () => Date) {
+    this.read = new LedgerReader(join(directory, LEDGER_FILES.store));
+    this.#writer = writer;
+    this.#clock = clock;
+    this.verifier = parseVerifier(writer.opened.verifier);
+    this.found = writer.opened.found;
+    this.#size = writer.opened.size;
+    this.#time = writer.opened.found.lastTime;
+    writer.onEnd = (error) => this.#break(error);
   }
 
+  /** How many entries are durable. */
   get size(): number {
-    return this.#range.size;
+    return this.#size;
   }
 
-  /** Resolves once the entry and its evidence are durable and under a signed checkpoint. Throws `ledger-unusable` or `ledger-inconsistent`. */
+  /**
+   * Resolves once the entry and its evidence are durable and under a signed checkpoint. Throws `ledger-unusable` or
+   * `ledger-inconsistent`, and nothing is acknowledged then.
+   */
   record(body: EntryBody, evidence: readonly Evidence[] = []): Promise<Recorded> {
     return new Promise((resolve, reject) => {
-      const size = Buffer.byteLength(canonicalJson({ v: 1, time: this.#clock().toISOString(), ...body }));
-      if (size > MAX_ENTRY)
-        return reject(new CountersignError('ledger-unusable', `an entry of type \`${body.type}\` is larger than ${MAX_ENTRY} bytes`));
+      const problem = entryProblem(body);
+      if (problem !== undefined) return reject(unfit(body.type, `does not fit its schema: ${problem}`));
+      this.#time = laterOf(this.#clock().toISOString(), this.#time);
+      const entry = { v: 1, time: this.#time, ...body } as Entry;
+      const prepared = prepare(entry);
+      if (prepared.body.length > MAX_ENTRY / 4 && Buffer.byteLength(prepared.body) > MAX_ENTRY)
+        return reject(unfit(body.type, `is larger than ${MAX_ENTRY} bytes`));
       if (this.#broken !== undefined) return reject(this.#broken);
-      if (this.#waiting.push({ body, evidence, resolve, reject }) === 1) setImmediate(() => this.#flush());
+      this.#waiting.push({ entry, prepared, evidence, resolve, reject });
+      this.#schedule();
     });
   }
 
-  close(): void {
-    this.#flush();
-    this.read.close();
-    this.#db.close();
-    this.#lock.close();
+  /**
+   * A commitment to a personal text, for use in entries and evidence in its place: `subject:` and 64 hex digits. The text
+   * itself becomes durable with the next entry, in a table from which it can be erased; readers put it back where it is.
+   */
+  subject(text: string): string {
+    const known = this.#subjects.get(text) ?? this.read.commitmentTo(text);
+    if (known !== undefined) return known;
+    const salt = randomBytes(16);
+    const commitment = `subject:${sha256(Buffer.concat([salt, Buffer.from(text)]))}`;
+    this.#subjects.set(text, commitment);
+    this.#newSubjects.push({ commitment, salt, text });
+    return commitment;
+  }
+
+  /** Signs nothing more, because of this: a checkpoint kept elsewhere says that this is not the ledger it was. */
+  halt(error: CountersignError): void {
+    this.#break(error);
+  }
+
+  /** Waits until what was given is recorded or refused, and lets go of the ledger. */
+  async close(): Promise<void> {
+    while (this.#waiting.length > 0 && this.#broken === undefined) {
+      this.#flush();
+      await this.#writer.idle();
+    }
+    await this.#writer.idle();
+    this.read.close(); // before the writer, which as the last one out puts everything into the one file
+    await this.#writer.close();
+  }
+
+  #schedule(): void {
+    if (this.#isScheduled || this.#writer.inFlight >= IN_FLIGHT) return;
+    this.#isScheduled = true;
+    setImmediate(() => {
+      this.#isScheduled = false;
+      this.#flush();
+    });
   }
 
   #flush(): void {
-    const batch = this.#waiting;
-    this.#waiting = [];
-    if (batch.length === 0) return;
-    try {
-      const recorded = this.#commit(batch);
-      for (const [i, waiting] of batch.entries()) waiting.resolve(recorded[i] as Recorded);
-    } catch (thrown) {
-      const error =
-        thrown instanceof CountersignError
-          ? thrown
-          : new CountersignError('ledger-unusable', `the ledger cannot be written: ${messageOf(thrown)}`, {
-              cause: thrown,
-              recover: 'retry',
-              hint: 'is the disk full, or the data directory gone?',
-            });
-      if (error.recover === 'halt') this.#broken = error;
-      for (const waiting of batch) waiting.reject(error);
+    if (this.#waiting.length === 0 || this.#writer.inFlight >= IN_FLIGHT) return;
+    const batch = this.#waiting.splice(0, MAX_BATCH);
+    const subjects = this.#newSubjects;
+    this.#newSubjects = [];
+    const message = { entries: pack(batch.map((w) => w.prepared)), evidence: batch.flatMap((w) => w.evidence.map(asRow)), subjects };
+    this.#writer.append(message).then(
+      (done) => {
+        for (const { text } of subjects) this.#subjects.delete(text);
+        this.#acknowledge(batch, done);
+      },
+      (error: CountersignError) => {
+        this.#newSubjects.unshift(...subjects);
+        if (error.recover === 'halt') this.#broken = error;
+        for (const { reject } of batch) reject(error);
+        this.#flush();
+      },
+    );
+    this.#schedule();
+  }
+
+  #acknowledge(batch: readonly Waiting[], { first, size, bodies }: Sequenced): void {
+    this.#size = size;
+    this.#flush();
+    for (const [i, { entry, resolve }] of batch.entries()) {
+      const body = bodies?.[i]; // recorded with another time than it was given
+      resolve({ index: first + i, entry: body === undefined ? entry : (JSON.parse(body) as Entry) });
     }
   }
 
-  #commit(batch: readonly Waiting[]): Recorded[] {
-    const range = this.#range.copy();
-    const time = this.#clock().toISOString();
-    this.#db.exec('BEGIN IMMEDIATE');
-    try {
-      const stored = Number(this.#db.prepare('SELECT coalesce(max(seq) + 1, 0) AS n FROM entry').get()?.['n']);
-      if (stored !== range.size)
-        throw new CountersignError('ledger-inconsistent', `the ledger holds ${stored} entries, but ${range.size} were written here`, {
-          recover: 'halt',
-          hint: 'another process wrote to it; find out which before starting again',
-        });
-      const recorded = batch.map(({ body, evidence }) => this.#insert(range, { v: 1, time, ...body } as Entry, evidence));
-      this.#db.prepare('INSERT INTO checkpoint VALUES (?, ?)').run(range.size, signCheckpoint(range.size, range.root(), this.#signer));
-      this.#db.exec('COMMIT');
-      this.#range = range;
-      this.#writeAnchor();
-      return recorded;
-    } catch (thrown) {
-      if (this.#db.isTransaction) this.#db.exec('ROLLBACK');
-      throw thrown;
-    }
+  #break(error: CountersignError): void {
+    this.#broken ??= error;
+    for (const { reject } of this.#waiting.splice(0)) reject(error);
   }
+}
 
-  #insert(range: CompactRange, entry: Entry, evidence: readonly Evidence[]): Recorded {
-    const body = canonicalJson(entry);
-    for (const { ref, bytes } of evidence) this.#db.prepare('INSERT OR IGNORE INTO evidence VALUES (?, ?)').run(ref.sha256, bytes);
-    const leaf = leafHash(Buffer.from(body));
-    const index = range.size;
-    this.#db
-      .prepare('INSERT INTO entry VALUES (?, ?, ?, ?, ?)')
-      .run(index, leaf, body, entry.type, 'environment' in entry ? entry.environment : '');
-    range.append(leaf);
-    return { index, entry };
-  }
+function asRow({ ref, bytes }: Evidence): { sha256: string; bytes: string } {
+  return { sha256: ref.sha256, bytes };
+}
 
-  // Outside the store on purpose: a store that was put back to an older state no longer fits it. An old anchor still holds.
-  #writeAnchor(): void {
-    const note = this.read.latestCheckpoint();
-    if (note === undefined) return;
-    try {
-      writeFileSync(`${this.#anchor}.new`, note);
-      renameSync(`${this.#anchor}.new`, this.#anchor);
-    } catch (thrown) {
-      // What was committed is recorded all the same: to say otherwise would be the greater harm.
-      this.#warn(`the ledger’s anchor \`${this.#anchor}\` cannot be written: ${messageOf(thrown)}`);
-    }
-  }
+function unfit(type: string, why: string): CountersignError {
+  return new CountersignError('ledger-unusable', `an entry of type \`${type}\` ${why}`);
 }
 
 /**
- * Opens (or begins) the ledger in a data directory, and checks that what is stored is what was signed:
- * every leaf, the last checkpoint and the anchor. Throws `ledger-inconsistent` (halt) otherwise, and
- * `ledger-unusable` while another process holds it.
+ * Opens (or begins) the ledger in a data directory, after reading back everything that is stored: every leaf, the last
+ * checkpoint and the anchor must be what was signed. Throws `ledger-inconsistent` (halt) otherwise, `ledger-unusable`
+ * while another process holds it, and `key-missing` where the key that continues it is not there.
  */
-export function openLedger(
-  directory: string,
-  origin: string,
-  clock: () => Date = () => new Date(),
-  warn: (message: string) => void = () => {},
-): Ledger {
-  mkdirSync(directory, { recursive: true });
-  const lock = takeLock(join(directory, FILES.lock));
-  try {
-    const file = join(directory, FILES.store);
-    const signer = openSigner(directory, origin, !existsSync(file));
-    const db = openStore(file);
-    const range = rebuild(file, join(directory, FILES.anchor), signer);
-    if (range.size > 0 && !existsSync(join(directory, FILES.anchor)))
-      warn('the ledger’s anchor is missing: whether the store was put back to an older state cannot be told');
-    const ledger = new Ledger({ directory, db, lock, signer, range, clock, warn });
-    if (range.size === 0) void ledger.record({ type: 'log.opened', origin: signer.name }).catch(() => {}); // a failure shows at the next record
-    return ledger;
-  } catch (thrown) {
-    lock.close();
-    throw thrown;
+export async function openLedger(directory: string, origin: string, options: LedgerOptions = {}): Promise<Ledger> {
+  const clock = options.clock ?? (() => new Date());
+  const { key, newEpoch, postgres } = options;
+  const writer = await Writer.start({ place: { directory, origin, key, newEpoch, postgres }, startedAt: clock().getTime() }, options);
+  return new Ledger(directory, writer, clock);
+}
+
+/** The thread that writes, seen from here. */
+class Writer {
+  readonly opened: { readonly verifier: string; readonly size: number; readonly found: Found };
+  onEnd: (error: CountersignError) => void = () => {};
+  readonly #worker: Worker;
+  readonly #pending = new Map<number, { resolve: (done: Sequenced) => void; reject: (error: CountersignError) => void }>();
+  #next = 0;
+  #closed: (() => void) | undefined;
+  #quiet: (() => void)[] = [];
+
+  private constructor(worker: Worker, opened: Writer['opened'], options: Pick<LedgerOptions, 'warn'>) {
+    this.#worker = worker;
+    this.opened = opened;
+    for (const event of ['message', 'error', 'exit']) worker.removeAllListeners(event);
+    worker.on('message', (message: FromWriter) => this.#hear(message, options));
+    worker.on('error', (error) => this.#end(died(error.message)));
+    worker.on('exit', () => this.#end(died('it ended')));
+    worker.unref(); // an open ledger keeps no process alive; one that is being written to does
   }
-}
 
-function openStore(file: string): DatabaseSync {
-  try {
-    const db = new DatabaseSync(file);
-    db.exec(SCHEMA);
-    return db;
-  } catch (cause) {
-    throw new CountersignError('ledger-unusable', `the ledger \`${file}\` cannot be opened: ${messageOf(cause)}`, {
-      cause,
-      recover: 'halt',
-      hint: 'is it a ledger, and may this user write it?',
-    });
-  }
-}
-
-// SQLite's own file lock on a second file: released by the system however the process ends, and readers are not in its way.
-function takeLock(file: string): DatabaseSync {
-  const lock = new DatabaseSync(file);
-  try {
-    lock.exec('PRAGMA busy_timeout = 0; BEGIN EXCLUSIVE');
-    return lock;
-  } catch (cause) {
-    lock.close();
-    throw new CountersignError('ledger-unusable', `another process holds the ledger (\`${file}\`)`, {
-      cause,
-      hint: 'stop the other `countersign serve`, or give this one its own --data',
-    });
-  }
-}
-
-/** The name of the ledger that was begun in a directory, or undefined; a ledger keeps its name. */
-export function ledgerName(directory: string): string | undefined {
-  const file = join(directory, FILES.verifier);
-  return existsSync(file) ? readFileSync(file, 'utf8').trim().split('+')[0] : undefined;
-}
-
-function openSigner(directory: string, origin: string, isNew: boolean): Signer {
-  const file = join(directory, FILES.key);
-  if (!existsSync(file)) {
-    if (!isNew)
-      throw new CountersignError('key-missing', `the ledger’s key \`${file}\` is missing`, {
-        recover: 'halt',
-        hint: 'restore it from your backup; a new key cannot continue this ledger',
+  static start(data: WriterData, options: Pick<LedgerOptions, 'warn' | 'progress'>): Promise<Writer> {
+    const worker = new Worker(new URL(`./writer-thread${extname(import.meta.url)}`, import.meta.url), { workerData: data });
+    return new Promise((resolve, reject) => {
+      worker.on('message', (message: FromWriter) => {
+        if ('opened' in message) resolve(new Writer(worker, message.opened, options));
+        else if ('failed' in message) reject(errorOf(message.failed));
+        else if ('progress' in message) options.progress?.(message.progress);
+        else if ('warning' in message) options.warn?.(message.warning);
       });
-    writeFileSync(file, createKey(), { mode: 0o600, flag: 'wx' });
+      worker.on('error', (error) => reject(died(error.message)));
+      worker.on('exit', () => reject(died('it ended')));
+    });
   }
-  const signer = readSigner(ledgerName(directory) ?? origin, readFileSync(file, 'utf8'));
-  writeFileSync(join(directory, FILES.verifier), `${verifierText(signer)}\n`);
-  return signer;
+
+  get inFlight(): number {
+    return this.#pending.size;
+  }
+
+  append(waiting: Extract<ToWriter, { id: number }>['waiting']): Promise<Sequenced> {
+    const id = this.#next++;
+    this.#worker.ref();
+    return new Promise((resolve, reject) => {
+      this.#pending.set(id, { resolve, reject });
+      this.#worker.postMessage({ id, waiting } satisfies ToWriter);
+    });
+  }
+
+  /** Resolves when nothing is in flight. */
+  idle(): Promise<void> {
+    if (this.#pending.size === 0) return Promise.resolve();
+    return new Promise((resolve) => this.#quiet.push(resolve));
+  }
+
+  async close(): Promise<void> {
+    await this.idle();
+    if (this.#worker.threadId === -1) return;
+    await new Promise<void>((resolve) => {
+      this.#worker.ref();
+      this.#closed = resolve;
+      this.#worker.postMessage({ close: true } satisfies ToWriter);
+    });
+    await this.#worker.terminate();
+  }
+
+  #hear(message: FromWriter, options: Pick<LedgerOptions, 'warn'>): void {
+    if ('warning' in message) options.warn?.(message.warning);
+    if ('closed' in message) this.#closed?.();
+    if (!('id' in message)) return;
+    const pending = this.#pending.get(message.id);
+    this.#pending.delete(message.id);
+    if ('done' in message) pending?.resolve(message.done);
+    else pending?.reject(errorOf(message.fault));
+    if (this.#pending.size > 0) return;
+    this.#worker.unref();
+    for (const quiet of this.#quiet.splice(0)) quiet();
+  }
+
+  #end(error: CountersignError): void {
+    for (const { reject } of this.#pending.values()) reject(error);
+    this.#pending.clear();
+    for (const quiet of this.#quiet.splice(0)) quiet();
+    this.#closed?.();
+    this.onEnd(error);
+  }
 }
 
-function rebuild(file: string, anchorFile: string, verifier: Verifier): CompactRange {
-  const halt = (message: string) =>
-    new CountersignError('ledger-inconsistent', message, {
-      recover: 'halt',
-      hint: 'run `countersign ledger verify`; nothing more is signed until it is settled',
-    });
-  const reader = new LedgerReader(file);
-  try {
-    const note = reader.latestCheckpoint();
-    const last = note === undefined ? undefined : openCheckpoint(note, verifier);
-    if (note !== undefined && last === undefined) throw halt(`the last checkpoint of \`${file}\` is not signed by this ledger’s key`);
-    const anchor = existsSync(anchorFile) ? openCheckpoint(readFileSync(anchorFile, 'utf8'), verifier) : undefined;
-    if (existsSync(anchorFile) && anchor === undefined)
-      throw halt(`the checkpoint in \`${anchorFile}\` is not signed by this ledger’s key`);
-    const range = new CompactRange();
-    const matches = (checkpoint: { size: number; root: Buffer } | undefined) =>
-      checkpoint?.size !== range.size || checkpoint.root.equals(range.root());
-    for (const stored of reader.stored()) {
-      if (stored.index !== range.size) throw halt(`entry ${range.size} is missing from \`${file}\``);
-      if (!leafHash(Buffer.from(stored.body)).equals(stored.leaf))
-        throw halt(`entry ${stored.index} (${stored.type}) of \`${file}\` was altered`);
-      range.append(stored.leaf);
-      if (!matches(anchor) || !matches(last))
-        throw halt(`\`${file}\` is not the ledger that was signed: its root differs at ${range.size} entries`);
-    }
-    if (last !== undefined && last.size !== range.size)
-      throw halt(`\`${file}\` holds ${range.size} entries, but its last checkpoint was signed over ${last.size}`);
-    if (anchor !== undefined && anchor.size > range.size)
-      throw halt(`\`${file}\` holds ${range.size} entries, but ${anchor.size} were signed: it was put back to an older state`);
-    return range;
-  } finally {
-    reader.close();
-  }
+function errorOf({ code, message, hint, recover }: Fault): CountersignError {
+  return new CountersignError(code, message, { recover, ...(hint === undefined ? {} : { hint }) });
+}
+
+function died(why: string): CountersignError {
+  return new CountersignError('ledger-unusable', `the thread that writes the ledger is gone: ${why}`, {
+    recover: 'halt',
+    hint: 'start the service again',
+  });
 }

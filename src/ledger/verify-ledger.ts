@@ -1,94 +1,266 @@
-import { canonicalJson, sha256 } from '../model/index.ts';
-import { openCheckpoint } from './checkpoint.ts';
-import type { LedgerReader, StoredEntry } from './ledger-reader.ts';
-import { CompactRange, leafHash } from './merkle.ts';
+import { sha256 } from '../model/index.ts';
+import { scanCanonical } from './canonical-scan.ts';
+import { type Checkpoint, openCheckpoint } from './checkpoint.ts';
+import type { LedgerReader } from './ledger-reader.ts';
+import { LogHistory } from './log-history.ts';
+import { leafHash, nodeHash, perfectSubtrees, type ReadNode, rootOf } from './merkle.ts';
 import type { Verifier } from './note.ts';
+import type { StoredEntry } from './store.ts';
+import { TILE_WIDTH, TreeWriter } from './tiles.ts';
 
 /** What is wrong, and where: the index of the first bad entry, where one can be named. */
-export type LedgerFinding = { readonly message: string; readonly index?: number };
+export type LedgerFinding = {
+  readonly message: string;
+  readonly index?: number;
+  /** It is not the ledger that is wrong, but a checkpoint that was given. */
+  readonly untrusted?: true;
+};
 
-/** The outcome of a check: how far it is sound, and the first thing that is not. */
+/** The outcome of a check: how far it is sound, the first thing that is not, and what a reader should know besides. */
 export type LedgerCheck = {
   readonly size: number;
+  /** How many entries were read and hashed. */
+  readonly checked: number;
   readonly root: string;
   readonly checkpoints: number;
+  /** When the newest entry was recorded. */
+  readonly until: string;
+  readonly notes: readonly string[];
   readonly finding: LedgerFinding | undefined;
 };
 
+export type VerifyOptions = {
+  /** Checkpoints kept elsewhere; the ledger must extend them. */
+  readonly trusted?: readonly string[];
+  /** Only the entries from this index to before that one; the rest of the tree is taken from its stored nodes, which must give the signed root. */
+  readonly from?: number;
+  readonly to?: number;
+  readonly onProgress?: (done: number) => void;
+};
+
+type Opened = Checkpoint & { readonly by: readonly Verifier[]; readonly kept: 'stored' | 'given' };
+
 /**
- * Checks a whole ledger from its bytes: that entries are in order and canonical, hash to their leaves, bring the evidence
- * they name, and that every signed checkpoint fits. `trusted` are checkpoints kept elsewhere; the ledger must extend them.
+ * Checks a ledger from its bytes: that entries are in order and canonical, hash to their leaves and tiles, bring the
+ * evidence they name, that time does not go back, and that every signed checkpoint fits. The newest checkpoint must be
+ * signed by one of the keys given; older ones may be by keys that the ledger itself names.
  */
-export function verifyLedger(
-  reader: LedgerReader,
-  verifier: Verifier,
-  trusted: readonly string[] = [],
-  onProgress: (done: number) => void = () => {},
-): LedgerCheck {
-  const range = new CompactRange();
-  const checkpoints = reader.checkpoints();
-  const done = (finding?: LedgerFinding): LedgerCheck => ({
-    size: range.size,
-    root: range.root().toString('base64'),
-    checkpoints: checkpoints.length,
+export function verifyLedger(reader: LedgerReader, keys: readonly Verifier[], options: VerifyOptions = {}): LedgerCheck {
+  const { trusted = [], from = 0, to = reader.size } = options;
+  const check = new Check(reader, keys, trusted);
+  const isWhole = from === 0 && to >= reader.size;
+  const finding = check.readLatest() ?? (isWhole ? check.whole(options.onProgress) : check.range(from, to, options.onProgress));
+  return {
+    size: reader.size,
+    checked: check.checked,
+    root: check.root.toString('base64'),
+    checkpoints: check.checkpoints,
+    until: check.until,
+    notes: check.notes,
     finding,
-  });
-  const bySize = new Map<number, { root: Buffer; origin: 'stored' | 'given' }[]>();
-  for (const { note, origin } of [
-    ...checkpoints.map((c) => ({ note: c.note, origin: 'stored' as const })),
-    ...trusted.map((note) => ({ note, origin: 'given' as const })),
-  ]) {
-    const checkpoint = openCheckpoint(note, verifier);
-    if (checkpoint === undefined)
-      return done({
-        message: origin === 'stored' ? 'a stored checkpoint is not signed by this key' : 'the given checkpoint is not signed by this key',
-      });
-    bySize.set(checkpoint.size, [...(bySize.get(checkpoint.size) ?? []), { root: checkpoint.root, origin }]);
-  }
-  let sound = 0;
-  for (const stored of reader.stored()) {
-    const finding = checkEntry(stored, range.size, reader);
-    if (finding !== undefined) return done(finding);
-    range.append(stored.leaf);
-    for (const { root, origin } of bySize.get(range.size) ?? []) {
-      if (!root.equals(range.root())) {
-        const where = sound === range.size - 1 ? `entry ${sound}` : `an entry from ${sound} to ${range.size - 1}`;
-        return done({
-          index: sound,
-          message: `${where} is not what was signed: the root differs from the ${origin} checkpoint of ${range.size} entries`,
-        });
-      }
-      sound = range.size;
-    }
-    if (range.size % 1000 === 0) onProgress(range.size);
-  }
-  const beyond = Math.max(...bySize.keys(), 0);
-  if (beyond > range.size)
-    return done({ index: range.size, message: `entry ${range.size} is missing: a checkpoint was signed over ${beyond} entries` });
-  if (sound !== range.size) return done({ index: sound, message: `entries ${sound} to ${range.size - 1} are under no signed checkpoint` });
-  return done();
+  };
 }
 
-function checkEntry(stored: StoredEntry, expected: number, reader: LedgerReader): LedgerFinding | undefined {
-  const { index } = stored;
-  if (index !== expected) return { index: expected, message: `entry ${expected} is missing` };
-  if (!leafHash(Buffer.from(stored.body)).equals(stored.leaf))
-    return { index, message: `entry ${index} was altered: it does not hash to its leaf` };
-  const entry = parse(stored.body);
-  if (entry === undefined || canonicalJson(entry) !== stored.body) return { index, message: `entry ${index} is not canonical JSON` };
-  if (entry['type'] !== stored.type || (entry['environment'] ?? '') !== stored.environment)
-    return { index, message: `entry ${index} is filed under a type or environment that is not its own` };
-  const digest = (entry['evidence'] as { sha256?: string } | undefined)?.sha256;
-  if (digest === undefined) return undefined;
-  const bytes = reader.evidenceBytes(digest);
-  if (bytes === undefined) return { index, message: `the evidence of entry ${index} is missing` };
-  return sha256(bytes) === digest ? undefined : { index, message: `the evidence of entry ${index} was altered` };
-}
+class Check {
+  readonly notes: string[] = [];
+  checked = 0;
+  root: Buffer = Buffer.alloc(0);
+  until = '';
+  readonly #reader: LedgerReader;
+  readonly #keys: readonly Verifier[];
+  readonly #stored: readonly { readonly size: number; readonly note: string }[];
+  readonly #given: readonly string[];
+  readonly #history = new LogHistory();
+  #latest: Opened | undefined;
 
-function parse(body: string): Record<string, unknown> | undefined {
-  try {
-    return JSON.parse(body) as Record<string, unknown>;
-  } catch {
+  constructor(reader: LedgerReader, keys: readonly Verifier[], given: readonly string[]) {
+    this.#reader = reader;
+    this.#keys = keys;
+    this.#given = given;
+    this.#stored = reader.checkpoints();
+  }
+
+  get checkpoints(): number {
+    return this.#stored.length;
+  }
+
+  readLatest(): LedgerFinding | undefined {
+    const last = this.#stored.at(-1);
+    if (last === undefined) return this.#reader.size === 0 ? undefined : { index: 0, message: 'no checkpoint was signed over any entry' };
+    const opened = openCheckpoint(last.note, this.#keys);
+    if (opened === undefined) return { message: 'the newest stored checkpoint is not signed by this key' };
+    this.#latest = { ...opened, kept: 'stored' };
     return undefined;
   }
+
+  whole(onProgress: (done: number) => void = () => {}): LedgerFinding | undefined {
+    const tree = new TreeWriter();
+    const bySize = Map.groupBy(this.#opened(), (c) => c.size);
+    let sound = 0;
+    for (const stored of this.#reader.stored()) {
+      const finding = this.#checkEntry(stored, tree.size);
+      if (finding !== undefined) return finding;
+      if (LogHistory.concerns(stored.type)) this.#history.add(stored.index, stored.body);
+      tree.append(stored.leaf);
+      this.checked++;
+      if (tree.size % TILE_WIDTH === 0) {
+        const altered = this.#checkTiles(tree);
+        if (altered !== undefined) return altered;
+        if (tree.size % 8192 === 0) onProgress(tree.size);
+      }
+      for (const checkpoint of bySize.get(tree.size) ?? []) {
+        const differs = this.#compare(checkpoint, tree.root(), sound);
+        if (differs !== undefined) return differs;
+        sound = tree.size;
+      }
+    }
+    this.root = tree.root();
+    return this.#judgeNames() ?? this.#beyond(tree.size) ?? this.#uncovered(tree.size, sound);
+  }
+
+  /** Hashes what is asked for, and takes the rest from stored nodes: a wrong one gives another root than the signed one. */
+  range(from: number, to: number, onProgress: (done: number) => void = () => {}): LedgerFinding | undefined {
+    const size = this.#latest?.size ?? 0;
+    const end = Math.min(to, size);
+    const nodes = this.#reader.nodes(size);
+    const entries = this.#reader.stored(from, end);
+    let finding: LedgerFinding | undefined;
+    const hashed: ReadNode = ({ height, index }) => {
+      if ((index + 1) * 2 ** height <= from || index * 2 ** height >= end) return nodes({ height, index });
+      if (height > 0)
+        return nodeHash(hashed({ height: height - 1, index: 2 * index }), hashed({ height: height - 1, index: 2 * index + 1 }));
+      const stored = entries.next().value as StoredEntry | undefined;
+      finding ??= stored === undefined ? { index, message: `entry ${index} is missing` } : this.#checkEntry(stored, index);
+      if (++this.checked % 8192 === 0) onProgress(this.checked);
+      return stored?.leaf ?? Buffer.alloc(32);
+    };
+    try {
+      this.root = rootOf(size, hashed);
+    } catch (thrown) {
+      if (!(thrown instanceof RangeError)) throw thrown;
+      return { message: `the tree cannot be read: ${thrown.message}` };
+    }
+    if (finding !== undefined) return finding;
+    if (this.#latest !== undefined && !this.root.equals(this.#latest.root))
+      return { message: `the root over ${size} entries differs from the newest checkpoint` };
+    for (const checkpoint of this.#opened()) {
+      if (checkpoint.size > size) return this.#beyond(size);
+      const differs = this.#compare(
+        checkpoint,
+        perfectSubtrees(0, checkpoint.size).length === 0 ? this.root : rootOf(checkpoint.size, nodes),
+        0,
+      );
+      if (differs !== undefined) return differs;
+    }
+    return undefined;
+  }
+
+  // Checkpoints that can be opened now; those by keys that only the ledger names are opened at its end.
+  #opened(): Opened[] {
+    return this.#notes().flatMap(({ note, kept }) => {
+      const opened = openCheckpoint(note, this.#keys);
+      return opened === undefined ? [] : [{ ...opened, kept }];
+    });
+  }
+
+  #notes(): { readonly note: string; readonly kept: Opened['kept'] }[] {
+    return [
+      ...this.#stored.map(({ note }) => ({ note, kept: 'stored' as const })),
+      ...this.#given.map((note) => ({ note, kept: 'given' as const })),
+    ];
+  }
+
+  #judgeNames(): LedgerFinding | undefined {
+    const keys = [...this.#keys, ...this.#history.named];
+    for (const { note, kept } of this.#notes()) {
+      const opened = openCheckpoint(note, keys);
+      if (opened === undefined)
+        return kept === 'given'
+          ? { message: 'a checkpoint to verify against is not signed by a key of this ledger', untrusted: true }
+          : { message: 'a stored checkpoint is not signed by a key of this ledger' };
+      const { problem, lost } = this.#history.judge(opened, keys);
+      if (lost === true)
+        this.notes.push(
+          `the ${kept} checkpoint of ${opened.size} entries by ${opened.origin} speaks of entries that were lost, as the ledger itself says`,
+        );
+      else if (problem !== undefined) return { message: `the ${kept} checkpoint of ${opened.size} entries does not fit: ${problem}` };
+      else if (opened.size <= this.#reader.size && !this.#rootAt(opened.size).equals(opened.root))
+        return { message: `the root differs from the ${kept} checkpoint of ${opened.size} entries` };
+    }
+    if (this.#history.epoch > 1)
+      this.notes.push(
+        `this is epoch ${this.#history.epoch}, since entry ${this.#history.since}: the ledger was put back to an older state before it`,
+      );
+    return undefined;
+  }
+
+  #rootAt(size: number): Buffer {
+    return rootOf(size, this.#reader.nodes(this.#reader.size));
+  }
+
+  #compare(checkpoint: Opened, root: Buffer, sound: number): LedgerFinding | undefined {
+    if (checkpoint.root.equals(root)) return undefined;
+    if (this.#history.judge(checkpoint, this.#keys).lost === true) return undefined;
+    const last = checkpoint.size - 1;
+    const where = sound === last ? `entry ${sound}` : `an entry from ${sound} to ${last}`;
+    return {
+      index: sound,
+      message: `${where} is not what was signed: the root differs from the ${checkpoint.kept} checkpoint of ${checkpoint.size} entries`,
+    };
+  }
+
+  #beyond(size: number): LedgerFinding | undefined {
+    const beyond = this.#opened().find((c) => c.size > size && this.#history.judge(c, this.#keys).lost !== true);
+    return beyond === undefined
+      ? undefined
+      : { index: size, message: `entry ${size} is missing: a checkpoint was signed over ${beyond.size} entries` };
+  }
+
+  #uncovered(size: number, sound: number): LedgerFinding | undefined {
+    return sound === size ? undefined : { index: sound, message: `entries ${sound} to ${size - 1} are under no signed checkpoint` };
+  }
+
+  #checkTiles(tree: TreeWriter): LedgerFinding | undefined {
+    for (const { level, n, nodes } of tree.takeFull()) {
+      const stored = this.#reader.tile(level, n);
+      const index = n * TILE_WIDTH ** (level + 1);
+      if (stored === undefined) return { index, message: `tile ${level}/${n} is missing` };
+      const at = Buffer.from(stored).findIndex((byte, i) => byte !== nodes[i]);
+      if (at < 0 && stored.length === nodes.length) continue;
+      const leaf = level === 0 && at >= 0 && at < 32 * TILE_WIDTH ? index + Math.floor(at / 32) : undefined;
+      return leaf === undefined
+        ? { index, message: `tile ${level}/${n} was altered` }
+        : { index: leaf, message: `entry ${leaf} is not the one that tile ${level}/${n} was made from` };
+    }
+    return undefined;
+  }
+
+  #checkEntry(stored: StoredEntry, expected: number): LedgerFinding | undefined {
+    const { index, body } = stored;
+    if (index !== expected) return { index: expected, message: `entry ${expected} is missing` };
+    if (!leafHash(body).equals(stored.leaf)) return { index, message: `entry ${index} was altered: it does not hash to its leaf` };
+    const fields = scanCanonical(body, FIELDS);
+    if (fields === undefined) return { index, message: `entry ${index} is not canonical JSON` };
+    const text = (name: string) => fields.get(name)?.slice(1, -1) ?? '';
+    if (text('type') !== stored.type || unquote(fields.get('environment')) !== stored.environment)
+      return { index, message: `entry ${index} is filed under a type or environment that is not its own` };
+    const time = text('time');
+    if (time < this.until) return { index: index - 1, message: `entries ${index - 1} and ${index} are not in the order of their times` };
+    this.until = time;
+    const evidence = fields.get('evidence');
+    return evidence === undefined ? undefined : this.#checkEvidence(index, (JSON.parse(evidence) as { sha256?: unknown }).sha256);
+  }
+
+  #checkEvidence(index: number, digest: unknown): LedgerFinding | undefined {
+    const bytes = this.#reader.evidenceBytes(String(digest));
+    if (bytes === undefined) return { index, message: `the evidence of entry ${index} is missing` };
+    return sha256(bytes) === digest ? undefined : { index, message: `the evidence of entry ${index} was altered` };
+  }
+}
+
+const FIELDS = ['type', 'environment', 'time', 'evidence'];
+
+function unquote(text: string | undefined): string {
+  if (text === undefined) return '';
+  return text.includes('\\') ? (JSON.parse(text) as string) : text.slice(1, -1);
 }

@@ -6,9 +6,14 @@ export function sha256(bytes: Uint8Array | string): string {
   return createHash('sha256').update(bytes).digest('hex');
 }
 
-/** Canonical JSON (RFC 8785): one value, one text. Throws a TypeError for what JSON cannot hold. */
+/**
+ * Canonical JSON (RFC 8785): one value, one text. Fields that are undefined are left out. Throws a TypeError for what JSON
+ * cannot hold: numbers without end, half a surrogate pair, cycles.
+ */
 export function canonicalJson(value: unknown): string {
-  const text = canonicalize(value);
+  // `JSON.stringify` writes scalars as the RFC has them; with keys in order it is all there is to do, at a fifth of the time.
+  const plain = inOrder(value, 0);
+  const text = plain === undefined ? canonicalize(value) : JSON.stringify(plain);
   if (text === undefined) throw new TypeError('this value has no JSON form');
   return text;
 }
@@ -16,4 +21,50 @@ export function canonicalJson(value: unknown): string {
 /** SHA-256 over the canonical JSON of a value. */
 export function digestOf(value: unknown): string {
   return sha256(canonicalJson(value));
+}
+
+const MAX_DEPTH = 200; // deeper is a cycle, or data that the library may take its time over
+
+/** Plain data with the keys of every object in the order of their UTF-16 code units; undefined for what is left to the library. */
+function inOrder(value: unknown, depth: number): unknown {
+  switch (typeof value) {
+    case 'string':
+      return value.isWellFormed() ? value : undefined;
+    case 'number':
+      return Number.isFinite(value) ? value : undefined;
+    case 'boolean':
+      return value;
+    case 'object':
+      if (value === null) return value;
+      return depth > MAX_DEPTH ? undefined : Array.isArray(value) ? listInOrder(value, depth) : objectInOrder(value, depth);
+    default:
+      return undefined;
+  }
+}
+
+function listInOrder(list: readonly unknown[], depth: number): unknown {
+  const ordered: unknown[] = [];
+  for (const item of list) {
+    const plain = inOrder(item, depth + 1);
+    if (plain === undefined) return undefined;
+    ordered.push(plain);
+  }
+  return ordered;
+}
+
+function objectInOrder(object: object, depth: number): unknown {
+  const prototype = Object.getPrototypeOf(object);
+  if (prototype !== Object.prototype && prototype !== null) return undefined;
+  const ordered: Record<string, unknown> = {};
+  for (const key of Object.keys(object).sort()) {
+    const field = (object as Record<string, unknown>)[key];
+    if (field === undefined) continue;
+    // Keys that look like numbers are listed first by JavaScript, in an order of their own; `__proto__` would be no field at all.
+    const first = key.charCodeAt(0);
+    if ((first >= 48 && first <= 57) || key === '__proto__' || key === 'toJSON' || !key.isWellFormed()) return undefined;
+    const plain = inOrder(field, depth + 1);
+    if (plain === undefined) return undefined;
+    ordered[key] = plain;
+  }
+  return ordered;
 }

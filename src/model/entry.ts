@@ -1,123 +1,207 @@
-import type { ObjectRef } from './kubernetes.ts';
+import { z } from 'zod';
 
+const text = z.string();
+const count = z.int().nonnegative();
+const index = z.int().nonnegative();
+const objectRef = z.strictObject({ apiVersion: text, kind: text, namespace: text, name: text });
 /** Evidence too large for an entry, kept by its digest: canonical JSON whose SHA-256 is `sha256`. */
-export type EvidenceRef = { readonly sha256: string; readonly size: number };
+const evidence = z.strictObject({ sha256: z.string().regex(/^[0-9a-f]{64}$/), size: count });
+const environment = text;
 
-type Body =
-  | { readonly type: 'log.opened'; readonly origin: string }
-  | { readonly type: 'service.started'; readonly version: string; readonly environments: readonly string[]; readonly configuration: string }
-  | {
-      /** Commits that were met for the first time; the time of this entry is when they were first seen. */
-      readonly type: 'commits.seen';
-      readonly environment: string;
-      readonly ref: string;
-      readonly tip: string;
-      readonly count: number;
-      /** Their ids. */
-      readonly evidence: EvidenceRef;
-    }
-  | {
-      /** History up to this commit is taken as it is, by `spec.source.baseline`. */
-      readonly type: 'history.sealed';
-      readonly environment: string;
-      readonly ref: string;
-      readonly commit: string;
-      readonly tree: string;
-    }
-  | {
-      /** The TrustPolicy in the repository that is in force once `revision` is applied. */
-      readonly type: 'trust.changed';
-      readonly environment: string;
-      readonly revision: string;
-      readonly before: string;
-      readonly after: string;
-      /** Index of the `change.judged` entry that allows it. */
-      readonly verdict: number;
-      /** The whole TrustPolicy. */
-      readonly evidence: EvidenceRef;
-    }
-  | {
-      /** The branch has not moved for longer than `spec.source.staleAfter`. */
-      readonly type: 'source.stale';
-      readonly environment: string;
-      readonly tip: string;
-      /** When the tip was first seen; ISO 8601. */
-      readonly since: string;
-    }
-  | {
-      readonly type: 'change.judged';
-      readonly environment: string;
-      readonly from: string;
-      readonly to: string;
-      readonly tree: string;
-      readonly outcome: 'allowed' | 'denied';
-      readonly violations: number;
-      /** The whole `Verdict`. */
-      readonly evidence: EvidenceRef;
-    }
-  | {
-      readonly type: 'apply.intent';
-      readonly environment: string;
-      readonly revision: string;
-      readonly previous: string;
-      /** Index of the `change.judged` entry that allows this. */
-      readonly verdict: number;
-      /** `apply` a new revision, `restore` the last good one after a failure or an interruption, `correct` drift. */
-      readonly purpose: 'apply' | 'restore' | 'correct';
-      /** Index of the earlier intent of the same run, when a change needs its namespaces or kinds to exist before the rest can be dry-run. */
-      readonly continues?: number;
-      /** Index of the intent that an earlier run left without a good result, and that this one carries on or undoes. */
-      readonly takesOver?: number;
-      /** The `Plan`: what will be in the cluster, and what will be removed. */
-      readonly evidence: EvidenceRef;
-    }
-  | {
-      readonly type: 'apply.result';
-      readonly environment: string;
-      readonly intent: number;
-      /** The revision the environment is at now. */
-      readonly revision: string;
-      readonly outcome: 'applied' | 'failed';
-      readonly applied: number;
-      readonly pruned: number;
-      readonly error?: string;
-      /** The `Inventory` that is owned now. */
-      readonly evidence: EvidenceRef;
-    }
-  | {
-      /** The cluster would not take an allowed revision; nothing was written. */
-      readonly type: 'apply.refused';
-      readonly environment: string;
-      readonly revision: string;
-      readonly verdict: number;
-      readonly error: string;
-    }
-  | { readonly type: 'drift.found'; readonly environment: string; readonly revision: string; readonly objects: readonly ObjectRef[] }
-  | {
-      readonly type: 'admission.denied';
-      readonly environment: string;
-      readonly user: string;
-      readonly operation: string;
-      readonly object: ObjectRef;
-      readonly mode: 'enforce' | 'audit';
-      readonly reason: string;
-    }
-  | {
-      readonly type: 'breakglass.used';
-      readonly environment: string;
-      readonly user: string;
-      readonly operation: string;
-      readonly object: ObjectRef;
-      readonly reason: string;
-      /** Until when the object is left as it was made; ISO 8601. */
-      readonly until: string;
-    };
+/** Every type of entry and its fields. `v` of an entry is the version of its type's schema; all are at 1. */
+const SCHEMAS = {
+  /** The first entry of a ledger. */
+  'log.opened': z.strictObject({ origin: text }),
+  /** The ledger goes on under a new name after its store was put back to an older state. */
+  'epoch.opened': z.strictObject({
+    origin: text,
+    epoch: z.int().min(2),
+    reason: text,
+    /** The newest checkpoint that is known of the epoch before, as a signed note; entries from this one's index up to its size are lost. */
+    previous: text,
+  }),
+  /** From here on checkpoints carry the new key's signature too. Both as verifier keys. */
+  'key.rotated': z.strictObject({ before: text, after: text }),
+  /** From here on checkpoints without another key's signature do not count. */
+  'key.retired': z.strictObject({ key: text }),
+  'service.started': z.strictObject({
+    version: text,
+    environments: z.array(text),
+    configuration: text,
+    /** What the start found: entries on the ledger, and how many of them are newer than the anchor, so that their writer may not have heard. */
+    found: z.strictObject({ entries: count, unanchored: count }).optional(),
+  }),
+  'service.stopped': z.strictObject({ reason: text }),
+  /** The service is alive. Where none stands for longer than twice `everySeconds`, it was away. */
+  heartbeat: z.strictObject({
+    everySeconds: count,
+    environments: z.array(z.strictObject({ name: text, revision: text, state: text })),
+  }),
+  'config.changed': z.strictObject({ before: text, after: text }),
+  /** The rules in force are others than at the last verdict. Digests of bundles. */
+  'policy.changed': z.strictObject({ environment, before: text, after: text }),
+  /** The TrustPolicy in the repository that is in force once `revision` is applied. */
+  'trust.changed': z.strictObject({
+    environment,
+    revision: text,
+    before: text,
+    after: text,
+    /** Index of the `change.judged` entry that allows it. */
+    verdict: index,
+    /** The whole TrustPolicy. */
+    evidence,
+  }),
+  /** The branch is at another commit than at the last look. */
+  'ref.advanced': z.strictObject({ environment, ref: text, before: text, after: text }),
+  /** The branch went back, or aside: the new commit does not descend from the one before. */
+  'ref.rewound': z.strictObject({ environment, ref: text, before: text, after: text }),
+  /** Commits that were met for the first time; the time of this entry is when they were first seen. */
+  'commits.seen': z.strictObject({
+    environment,
+    ref: text,
+    tip: text,
+    count,
+    /** Their ids. */
+    evidence,
+  }),
+  /** History up to this commit is taken as it is, by `spec.source.baseline`. */
+  'history.sealed': z.strictObject({ environment, ref: text, commit: text, tree: text }),
+  /** The branch has not moved for longer than `spec.source.staleAfter`. `since` is when the tip was first seen; ISO 8601. */
+  'source.stale': z.strictObject({ environment, tip: text, since: text }),
+  /** A commit's signature counts, or why it does not; once for each outcome. */
+  'commit.verified': z.strictObject({ environment, commit: text, principal: text, key: text, format: text, payload: text }),
+  'commit.refused': z.strictObject({ environment, commit: text, code: text, payload: text }),
+  'approval.recorded': z.strictObject({
+    environment,
+    commit: text,
+    tree: text,
+    principal: text,
+    key: text,
+    class: text,
+    /** SHA-256 of the envelope as stored. */
+    envelope: text,
+  }),
+  'change.judged': z.strictObject({
+    environment,
+    from: text,
+    to: text,
+    tree: text,
+    outcome: z.enum(['allowed', 'denied']),
+    violations: count,
+    /** The whole `Verdict`. */
+    evidence,
+  }),
+  /** A waiver let pass what would be a violation; once for each waiver and change. */
+  'waiver.used': z.strictObject({ environment, verdict: index, rule: text, waiver: text, approver: text, until: text }),
+  /** An approved change goes back to an earlier commit. */
+  'rollback.allowed': z.strictObject({ environment, from: text, to: text, verdict: index }),
+  'apply.intent': z.strictObject({
+    environment,
+    revision: text,
+    previous: text,
+    /** Index of the `change.judged` entry that allows this. */
+    verdict: z.int(),
+    /** `apply` a new revision, `restore` the last good one after a failure or an interruption, `correct` drift. */
+    purpose: z.enum(['apply', 'restore', 'correct']),
+    /** Index of the earlier intent of the same run, when a change needs its namespaces or kinds to exist before the rest can be dry-run. */
+    continues: index.optional(),
+    /** Index of the intent that an earlier run left without a good result, and that this one carries on or undoes. */
+    takesOver: index.optional(),
+    /** The `Plan`: what will be in the cluster, and what will be removed. */
+    evidence,
+  }),
+  'apply.result': z.strictObject({
+    environment,
+    intent: index,
+    /** The revision the environment is at now. */
+    revision: text,
+    outcome: z.enum(['applied', 'failed']),
+    applied: count,
+    pruned: count,
+    error: text.optional(),
+    /** The `Inventory` that is owned now. */
+    evidence,
+  }),
+  /** The cluster would not take an allowed revision; nothing was written. */
+  'apply.refused': z.strictObject({ environment, revision: text, verdict: z.int(), error: text }),
+  'drift.found': z.strictObject({ environment, revision: text, objects: z.array(objectRef) }),
+  /** What `drift.found` named is as the revision has it again. `result` is the index of the `apply.result`. */
+  'drift.corrected': z.strictObject({ environment, revision: text, result: index, objects: z.array(objectRef) }),
+  'admission.allowed': z.strictObject({ environment, user: text, operation: text, object: objectRef, as: text }),
+  'admission.warned': z.strictObject({ environment, user: text, operation: text, object: objectRef, reason: text }),
+  'admission.denied': z.strictObject({
+    environment,
+    user: text,
+    operation: text,
+    object: objectRef,
+    mode: z.enum(['enforce', 'audit']),
+    reason: text,
+  }),
+  'breakglass.opened': z.strictObject({ environment, user: text, reason: text, ticket: text, until: text }),
+  'breakglass.used': z.strictObject({
+    environment,
+    user: text,
+    operation: text,
+    object: objectRef,
+    reason: text,
+    /** Until when the object is left as it was made; ISO 8601. */
+    until: text,
+  }),
+  'breakglass.settled': z.strictObject({ environment, uses: z.array(index), user: text, reason: text, commit: text.optional() }),
+  'environment.suspended': z.strictObject({ environment, user: text, reason: text }),
+  'environment.resumed': z.strictObject({ environment, user: text, reason: text }),
+  'report.issued': z.strictObject({ report: text, from: text, to: text, manifest: text, checkpoint: count }),
+  /** A checkpoint was kept outside of the store. */
+  'checkpoint.anchored': z.strictObject({ anchor: text, size: count, root: text }),
+  /** What the API server's own audit log says of an interval: how many writes there were, and by what each is accounted for. */
+  'audit.covered': z.strictObject({
+    environment,
+    from: text,
+    to: text,
+    events: count,
+    intents: count,
+    breakglass: count,
+    controllers: count,
+    unmatched: count,
+  }),
+  /** A write that the API server's audit log shows and that nothing on the ledger accounts for. */
+  'audit.unmatched': z.strictObject({
+    environment,
+    auditId: text,
+    user: text,
+    verb: text,
+    resource: text,
+    object: z.strictObject({ namespace: text, name: text, subresource: text }),
+    at: text,
+  }),
+} as const;
+
+type Schemas = typeof SCHEMAS;
+export type EntryType = keyof Schemas;
+
+type DeepReadonly<T> = T extends readonly (infer U)[]
+  ? readonly DeepReadonly<U>[]
+  : T extends object
+    ? { readonly [K in keyof T]: DeepReadonly<T[K]> }
+    : T;
 
 /** One record on the ledger as its writer gives it; `v` and `time` are added when it is recorded. */
-export type EntryBody = Body;
-export type EntryType = Body['type'];
-export type Entry = Body & { readonly v: 1; readonly time: string };
+export type EntryBody = { [T in EntryType]: { readonly type: T } & DeepReadonly<z.infer<Schemas[T]>> }[EntryType];
+export type Entry = EntryBody & { readonly v: 1; readonly time: string };
 export type EntryOf<T extends EntryType> = Extract<Entry, { type: T }>;
+export type EvidenceRef = DeepReadonly<z.infer<typeof evidence>>;
 
 /** An entry and its place on the ledger. */
 export type Recorded<E extends Entry = Entry> = { readonly index: number; readonly entry: E };
+
+/** The types of entries, in the order of `docs/ledger-format.md`. */
+export const ENTRY_TYPES = Object.keys(SCHEMAS) as EntryType[];
+
+/** What is wrong with an entry as its type's schema has it, or undefined. A type that is not known is wrong too. */
+export function entryProblem({ type, ...fields }: { readonly type: string; readonly [field: string]: unknown }): string | undefined {
+  const schema = Object.hasOwn(SCHEMAS, type) ? SCHEMAS[type as EntryType] : undefined;
+  if (schema === undefined) return `there is no type \`${type}\``;
+  const { error } = schema.safeParse(fields);
+  const issue = error?.issues[0];
+  return issue === undefined ? undefined : `${['', ...issue.path].join('.').slice(1) || type}: ${issue.message}`;
+}

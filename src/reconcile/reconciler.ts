@@ -4,6 +4,7 @@ import {
   CountersignError,
   durationMs,
   type EntryOf,
+  isNoRevision,
   messageOf,
   NO_REVISION,
   type ObjectRef,
@@ -102,11 +103,28 @@ export class Reconciler {
     });
     this.#ports.onStep?.('fetched', this.name);
     await this.#finishInterrupted();
-    if (looked !== undefined) await this.#tellIfStale(looked.tip);
+    if (looked !== undefined) {
+      await this.#tellIfMoved(looked.tip);
+      await this.#tellIfStale(looked.tip);
+    }
     if (looked !== undefined && looked.tip !== this.#state().revision) await this.#advance(looked.tip, looked.approvals);
     await this.#putDriftRight();
     if (trouble !== undefined) throw trouble;
     if (looked !== undefined && looked.tip === this.#state().revision) this.#report('applied', `at ${looked.tip.slice(0, 12)}`);
+  }
+
+  // Every move of the branch is on record, whatever comes of it; one that is no step forward is told as such.
+  async #tellIfMoved(tip: string): Promise<void> {
+    const before = this.#ports.ledger.latest(['ref.advanced', 'ref.rewound'], this.name)?.entry.after ?? NO_REVISION;
+    if (before === tip) return;
+    const { repository, environment } = this.#gate;
+    const forward = isNoRevision(before) || (await repository.isAncestor(before, tip).catch(() => false));
+    const ref = `refs/heads/${environment.spec.source.branch}`;
+    await this.#ports.ledger.record(
+      { type: forward ? 'ref.advanced' : 'ref.rewound', environment: this.name, ref, before, after: tip },
+      [],
+    );
+    if (!forward) this.#ports.log.warn({ environment: this.name, before, after: tip }, 'the branch was rewritten');
   }
 
   // A mirror or remote that holds commits back looks like a team on holiday. Somebody has to be told which it is.
@@ -265,7 +283,13 @@ export class Reconciler {
     const revision = await this.#currentRevision(state);
     for (const ref of drifted) if (glass.over.has(refKey(ref))) await this.#ports.cluster.takeOver(ref);
     const applied = await applyRevision(revision, 'correct', this.#ports, new Set(drifted.map(refKey)));
-    if (applied.outcome === 'applied') this.#ports.log.info({ environment: this.name, objects: named(drifted) }, 'drift put right');
+    if (applied.outcome !== 'applied') return;
+    const result = this.#ports.ledger.latest(['apply.result'], this.name)?.index ?? 0;
+    await this.#ports.ledger.record(
+      { type: 'drift.corrected', environment: this.name, revision: state.revision, result, objects: drifted.slice(0, 100) },
+      [],
+    );
+    this.#ports.log.info({ environment: this.name, objects: named(drifted) }, 'drift put right');
   }
 
   // Drift that could not be put right at the last look is on the ledger already, and is not written again at every look.

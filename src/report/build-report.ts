@@ -9,9 +9,14 @@ export type ReportInput = {
   readonly entries: readonly string[];
   /** Canonical evidence by its SHA-256. */
   readonly evidence: ReadonlyMap<string, string>;
+  /** The names and addresses behind commitments in entries and evidence, as far as they were not erased. */
+  readonly subjects: readonly ReportSubject[];
   readonly checkpoint: string;
   readonly origin: string;
 };
+
+/** A text, and what shows that a commitment was made to it: `subject:` and SHA-256(salt ‖ text). `salt` is in hex. */
+export type ReportSubject = { readonly commitment: string; readonly salt: string; readonly text: string };
 
 export type ChangeRow = {
   /** The entry of the last verdict on it. */
@@ -88,11 +93,12 @@ type Indexed<E extends Entry = Entry> = { readonly index: number; readonly entry
 
 /** Makes the model. Same input, same bytes. Throws a TypeError for evidence that is missing. */
 export function buildReport(input: ReportInput): ReportModel {
-  const all = input.entries.map((body, i): Indexed => ({ index: input.first + i, entry: JSON.parse(body) as Entry }));
+  const names = new Map(input.subjects.map((s) => [s.commitment, s.text]));
+  const all = input.entries.map((body, i): Indexed => ({ index: input.first + i, entry: JSON.parse(named(body, names)) as Entry }));
   const period = all.filter(({ entry }) => entry.time >= input.from && entry.time < input.to);
   const verdicts = period
     .filter(isA('change.judged'))
-    .map((judged) => ({ ...judged, verdict: evidenceOf<Verdict>(input, judged.entry.evidence.sha256) }));
+    .map((judged) => ({ ...judged, verdict: evidenceOf<Verdict>(input, names, judged.entry.evidence.sha256) }));
   const changes = lastOfEach(verdicts).map((v) => changeRow(v, verdicts, all));
   const exceptions = exceptionsOf(period, all);
   const refused = refusalsOf(period);
@@ -124,10 +130,19 @@ function isA<T extends Entry['type']>(type: T): (e: Indexed) => e is Indexed<Ent
   return (e): e is Indexed<EntryOf<T>> => e.entry.type === type;
 }
 
-function evidenceOf<T>(input: ReportInput, digest: string): T {
+function evidenceOf<T>(input: ReportInput, names: ReadonlyMap<string, string>, digest: string): T {
   const bytes = input.evidence.get(digest);
   if (bytes === undefined) throw new TypeError(`the evidence ${digest.slice(0, 12)} is missing`);
-  return JSON.parse(bytes) as T;
+  return JSON.parse(named(bytes, names)) as T;
+}
+
+// Names where commitments to them stand; what was erased, or is not handed on, is said to be.
+function named(json: string, names: ReadonlyMap<string, string>): string {
+  if (!json.includes('subject:')) return json;
+  return json.replace(/subject:[0-9a-f]{64}/g, (commitment) => {
+    const text = names.get(commitment);
+    return JSON.stringify(text ?? `(erased ${commitment.slice(8, 16)})`).slice(1, -1);
+  });
 }
 
 type Judged = { readonly index: number; readonly entry: EntryOf<'change.judged'>; readonly verdict: Verdict };

@@ -1,5 +1,5 @@
 import { canonicalJson, sha256 } from '../model/index.ts';
-import { buildReport } from './build-report.ts';
+import { buildReport, type ReportSubject } from './build-report.ts';
 import { MANIFEST_TITLE } from './write-report.ts';
 
 /** What verification needs of the ledger: handed in, so that a report proves itself with the public key alone. */
@@ -26,7 +26,7 @@ export function verifyReport(readFile: (name: string) => Uint8Array | undefined,
   const manifest = verifier.openNote(text('manifest.txt'));
   if (!step(manifest !== undefined, 'manifest.txt is signed by this key')) return { ok: false, steps };
   const named = [...(manifest ?? '').matchAll(/^([0-9a-f]{64}) {2}(\S+)$/gm)].map((m) => ({ digest: m[1], name: m[2] ?? '' }));
-  const wanted = ['report.pdf', 'report.json', 'entries.jsonl', 'evidence.jsonl', 'range.json'];
+  const wanted = ['report.pdf', 'report.json', 'entries.jsonl', 'evidence.jsonl', 'subjects.jsonl', 'range.json'];
   if (
     !step(
       manifest?.startsWith(`${MANIFEST_TITLE}\n`) === true && wanted.every((w) => named.some((n) => n.name === w)),
@@ -68,6 +68,9 @@ export function verifyReport(readFile: (name: string) => Uint8Array | undefined,
   )
     return { ok: false, steps };
   const evidence = new Map(lines(text('evidence.jsonl')).map((line) => [sha256(line), line]));
+  const subjects = lines(text('subjects.jsonl')).map((line) => JSON.parse(line) as ReportSubject);
+  if (!step(subjects.every(isItsOwn), `${subjects.length} names are those that entries and evidence commit to`))
+    return { ok: false, steps };
   try {
     const model = buildReport({
       from: range.from,
@@ -75,6 +78,7 @@ export function verifyReport(readFile: (name: string) => Uint8Array | undefined,
       first: range.first,
       entries,
       evidence,
+      subjects,
       checkpoint: range.checkpoint,
       origin: range.origin,
     });
@@ -83,6 +87,10 @@ export function verifyReport(readFile: (name: string) => Uint8Array | undefined,
     step(false, `the entries do not make a report: ${thrown instanceof Error ? thrown.message : String(thrown)}`);
   }
   return { ok: steps.every((s) => s.ok), steps };
+}
+
+function isItsOwn({ commitment, salt, text }: ReportSubject): boolean {
+  return commitment === `subject:${sha256(Buffer.concat([Buffer.from(salt, 'hex'), Buffer.from(text)]))}`;
 }
 
 function lines(text: string): string[] {

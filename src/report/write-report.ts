@@ -30,6 +30,7 @@ export async function writeReport(
     ['report.json', Buffer.from(`${canonicalJson(model)}\n`)],
     ['entries.jsonl', Buffer.from(input.entries.map((e) => `${e}\n`).join(''))],
     ['evidence.jsonl', Buffer.from([...input.evidence.values()].map((e) => `${e}\n`).join(''))],
+    ['subjects.jsonl', Buffer.from(input.subjects.map((one) => `${canonicalJson(one)}\n`).join(''))],
     ['range.json', Buffer.from(`${canonicalJson(range)}\n`)],
   ]);
   const lines = [...files].map(([name, bytes]) => `${sha256(bytes)}  ${name}\n`);

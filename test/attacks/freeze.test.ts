@@ -18,7 +18,7 @@ test('a branch that has not moved for too long is told once, on the ledger too',
   const tip = fleet.commit(dana, 'first', { 'clusters/production/ns.yaml': namespace('shop') });
   fleet.push();
   let now = new Date();
-  const { ledger, recorder } = recorderAt(`${directory}/data`, () => now);
+  const { ledger, recorder } = await recorderAt(`${directory}/data`, () => now);
   const base = await gateOf(fleet, [dana], { trust: trustDocument([dana], { required: 1 }) });
   const spec = { ...base.environment.spec, source: { ...base.environment.spec.source, staleAfter: '7d' } };
   const gate = { ...base, recorder, clock: () => now, environment: { ...base.environment, spec } };
@@ -44,5 +44,5 @@ test('a branch that has not moved for too long is told once, on the ledger too',
     [tip],
   );
   assert.ok(told.some((m) => /has not moved for 7d: is the remote holding commits back/.test(m)));
-  ledger.close();
+  await ledger.close();
 });

@@ -190,13 +190,13 @@ describe('provenance', () => {
     const claimed = await rows('--time', 'claimed');
     assert.deepEqual([claimed.code, claimed.rows.map((r) => [r.verdict, r.times.basis])], [0, Array(2).fill(['verified', 'claimed'])]);
     const data = join(directory, 'ledger');
-    const { ledger, recorder } = recorderAt(data, () => new Date(Date.now() - 7_200_000));
+    const { ledger, recorder } = await recorderAt(data, () => new Date(Date.now() - 7_200_000));
     const evidence = recorder.asEvidence([first]);
     await recorder.record(
       { type: 'commits.seen', environment: 'production', ref: 'refs/heads/main', tip: first, count: 1, evidence: evidence.ref },
       [evidence],
     );
-    ledger.close();
+    await ledger.close();
     const seen = await rows('--data', data, '--environment', 'production');
     assert.deepEqual(
       seen.rows.map((r) => [r.verdict, r.times.basis]),

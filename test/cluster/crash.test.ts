@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { tool } from '../../scripts/tools.ts';
 import { buildBundle } from '../../src/bundle/index.ts';
-import { LedgerReader, parseVerifier, verifyLedger } from '../../src/ledger/index.ts';
+import { LedgerReader, parseVerifiers, verifyLedger } from '../../src/ledger/index.ts';
 import type { Fleet } from '../kit/fleet.ts';
 import { configMap, deployment, namespace } from '../kit/manifests.ts';
 import { filesIn } from '../kit/rules.ts';
@@ -41,9 +41,9 @@ after(() => stage.close());
 
 function checkLedger(): void {
   const reader = new LedgerReader(join(stage.data('crash'), 'ledger.db'));
-  const { finding } = verifyLedger(reader, parseVerifier(readFileSync(join(stage.data('crash'), 'ledger.pub'), 'utf8')), [
-    readFileSync(join(stage.data('crash'), 'checkpoint'), 'utf8'),
-  ]);
+  const { finding } = verifyLedger(reader, parseVerifiers(readFileSync(join(stage.data('crash'), 'ledger.pub'), 'utf8')), {
+    trusted: [readFileSync(join(stage.data('crash'), 'checkpoint'), 'utf8')],
+  });
   reader.close();
   assert.equal(finding, undefined);
 }

@@ -59,6 +59,7 @@ function scope(
         return { index: entries.length, entry: { v: 1, time: '', ...body } as never };
       },
       asEvidence: () => ({ ref: { sha256: '', size: 0 }, bytes: '' }),
+      subject: (text) => text,
     },
     entries,
   };

@@ -83,7 +83,7 @@ function verdict(to: string, outcome: 'allowed' | 'denied', author = 'Dana <dana
 }
 
 before(async () => {
-  const ledger = openLedger(data, 'countersign.dev/test');
+  const ledger = await openLedger(data, 'countersign.dev/test');
   const judge = async (to: string, outcome: 'allowed' | 'denied') => {
     const evidence = evidenceRef(verdict(to, outcome, HOSTILE));
     return ledger.record(
@@ -150,7 +150,7 @@ before(async () => {
     mode: 'enforce',
     reason: 'no',
   });
-  ledger.close();
+  await ledger.close();
   const made = await countersign(['report', '--data', data, '--out', out]);
   assert.equal(made.code, 0, made.stderr);
 });
@@ -306,7 +306,16 @@ test('a report of thousands of changes stays whole', async () => {
       until: 'u',
     }),
   );
-  const big = buildReport({ from: '2025-01-01', to: '2027-01-01', first: 0, entries, evidence: new Map(), checkpoint: 'c', origin: 'o' });
+  const big = buildReport({
+    from: '2025-01-01',
+    to: '2027-01-01',
+    first: 0,
+    entries,
+    evidence: new Map(),
+    subjects: [],
+    checkpoint: 'c',
+    origin: 'o',
+  });
   assert.equal(big.exceptions.length, 2000);
   assert.ok((await renderPdf(big)).length > 100_000);
 });

@@ -237,9 +237,13 @@ const text = (document: object) => JSON.stringify(document, null, 1);
 async function gateWithTrustPath(
   document: object,
   data?: string,
-): Promise<{ gate: Gate; recorder: ReturnType<typeof recorderAt>['recorder'] | undefined; close: () => void }> {
+): Promise<{
+  gate: Gate;
+  recorder: Awaited<ReturnType<typeof recorderAt>>['recorder'] | undefined;
+  close: () => Promise<void> | undefined;
+}> {
   const base = await gateOf(fleet, [], { trust: document });
-  const { ledger, recorder } = data === undefined ? { ledger: undefined, recorder: undefined } : recorderAt(join(directory, data));
+  const { ledger, recorder } = data === undefined ? { ledger: undefined, recorder: undefined } : await recorderAt(join(directory, data));
   const environment = { ...base.environment, spec: { ...base.environment.spec, trustPath: TRUST } };
   return { gate: { ...base, environment, recorder }, recorder, close: () => ledger?.close() };
 }
@@ -267,7 +271,7 @@ test('a TrustPolicy in the repository is changed only by commits that its roots 
   fleet.push();
   assert.deepEqual(codes((await assess(gate, changed, byRobin)).verdict), [], 'from then on robin signs');
   assert.deepEqual(codes((await assess(gate, added, byRobin)).verdict), [], 'also when both come in one look');
-  close();
+  await close();
 });
 
 test('who approves with a key that the change itself brings in is not heard', async () => {
@@ -280,7 +284,7 @@ test('who approves with a key that the change itself brings in is not heard', as
   fleet.push();
   await approveAs(thief, fleet, first, changed);
   assert.deepEqual(codes((await assess(gate, first, changed)).verdict), ['trust-not-approved']);
-  close();
+  await close();
 });
 
 test('someone who is removed signs nothing behind that, in the same look', async () => {
@@ -292,7 +296,7 @@ test('someone who is removed signs nothing behind that, in the same look', async
   const byRobin = fleet.commit(robin, 'one more', file({ a: '7' }));
   fleet.push();
   assert.deepEqual(codes((await assess(gate, first, byRobin)).verdict), ['unknown-key']);
-  close();
+  await close();
 });
 
 test('a policy that was never approved is not believed, though it stands at the applied commit', async () => {
@@ -304,7 +308,7 @@ test('a policy that was never approved is not believed, though it stands at the 
   fleet.push();
   const verdict = codes((await assess(gate, planted, byRobin)).verdict);
   assert.ok(verdict.includes('unknown-key') && verdict.includes('trust-not-approved'), verdict.join());
-  close();
+  await close();
 });
 
 for (const [what, content, code] of [
@@ -333,7 +337,7 @@ for (const [what, content, code] of [
     fleet.push();
     await approveAs(lee, fleet, added, bad);
     assert.deepEqual(codes((await assess(gate, added, bad)).verdict), [code]);
-    close();
+    await close();
   });
 }
 
@@ -344,7 +348,7 @@ test('without roots nobody can change it', async () => {
   fleet.push();
   await approveAs(lee, fleet, first, changed);
   assert.deepEqual(codes((await assess(gate, first, changed)).verdict), ['trust-roots-missing']);
-  close();
+  await close();
 });
 
 test('the pre-merge check reads the policy where the branch is', async () => {

@@ -123,7 +123,7 @@ test('a blocked commit stays blocked under every spelling of its signature', asy
 test('the gate judges a commit at the time the ledger first named it, and says so', async () => {
   const data = join(directory, 'data');
   let now = new Date((NOW - 20 * DAY) * 1000);
-  const { ledger, recorder } = recorderAt(data, () => now);
+  const { ledger, recorder } = await recorderAt(data, () => now);
   fleet.git(undefined, 'reset', '--quiet', '--hard', base);
   const start = signedCommit(fleet, payloadOf(tree, [], dana, NOW - 25 * DAY), (b) => signBytes(dana, b));
   const commit = commitWithFile(NOW - 21 * DAY, start);
@@ -149,14 +149,14 @@ test('the gate judges a commit at the time the ledger first named it, and says s
   const withoutLedger: Verdict = (await assess({ ...gate, recorder: undefined }, start, commit)).verdict;
   assert.equal(withoutLedger.consulted.time, 'now');
   assert.ok(codes(withoutLedger).includes('key-expired'), 'without a ledger there is only now');
-  ledger.close();
+  await ledger.close();
   const reader = new LedgerReader(ledgerFile(data));
   assert.equal(reader.all('commits.seen', 'production')[0]?.entry.time, iso(NOW - 20 * DAY));
   reader.close();
 });
 
 test('the seal is on the ledger before anything after it is judged', async () => {
-  const { ledger, recorder } = recorderAt(join(directory, 'sealed'));
+  const { ledger, recorder } = await recorderAt(join(directory, 'sealed'));
   const gate = {
     ...(await gateOf(fleet, [dana], { trust: trustDocument([dana], { required: 0 }) })),
     recorder,
@@ -176,7 +176,7 @@ test('the seal is on the ledger before anything after it is judged', async () =>
   );
   assert.ok((recorder.all('history.sealed', 'production')[0]?.index ?? 9) < (recorder.all('change.judged', 'production')[0]?.index ?? 0));
   assert.deepEqual(codes((await assess({ ...sealed, recorder: undefined }, NO_REVISION, commit)).verdict), []);
-  ledger.close();
+  await ledger.close();
 });
 
 function commitWithFile(time: number, parent = base): string {

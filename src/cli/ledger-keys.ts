@@ -1,0 +1,103 @@
+import { chmodSync, copyFileSync, existsSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import {
+  createKey,
+  eraseSubject,
+  LEDGER_FILES,
+  ledgerFile,
+  ledgerName,
+  openLedger,
+  postgresSchema,
+  verifierText,
+} from '../ledger/index.ts';
+import { CountersignError } from '../model/index.ts';
+import { EXIT, type Io } from './io.ts';
+import { count } from './show-verdict.ts';
+
+export type RotateKeyOptions = { data: string; dropOld: boolean; output: 'text' | 'json' };
+
+/** `countersign ledger rotate-key`: a new key beside the old one, and later without it. */
+export async function ledgerRotateKey(options: RotateKeyOptions, io: Io): Promise<number> {
+  const origin = begunAt(options.data);
+  const key = join(options.data, LEDGER_FILES.key);
+  const old = join(options.data, LEDGER_FILES.oldKey);
+  if (options.dropOld) {
+    if (!existsSync(old)) throw new CountersignError('usage', 'there is no old key to drop');
+    // The old key goes only once nobody else holds the ledger and the retirement is on it.
+    renameSync(old, `${old}.dropped`);
+    await reopened(options.data, origin, () => renameSync(`${old}.dropped`, old));
+    rmSync(`${old}.dropped`);
+  } else {
+    if (existsSync(old))
+      throw new CountersignError('usage', 'an older key still signs beside the present one', { hint: 'drop that first, with --drop-old' });
+    await (await openLedger(options.data, origin)).close(); // is it whole, and not held by another?
+    // In this order there is a key at every moment, whenever this is interrupted.
+    writeFileSync(`${key}.new`, createKey(), { mode: 0o600 });
+    copyFileSync(key, old);
+    chmodSync(old, 0o600);
+    renameSync(`${key}.new`, key);
+    await reopened(options.data, origin, () => renameSync(old, key));
+  }
+  const ledger = await openLedger(options.data, origin);
+  const verifier = verifierText(ledger.verifier);
+  await ledger.close();
+  if (options.output === 'json') io.out(`${JSON.stringify({ key: verifier, dropped: options.dropOld }, null, 2)}\n`);
+  else if (options.dropOld) io.out(`the old key signs no more; checkpoints count by\n${verifier}\n`);
+  else
+    io.out(
+      `${verifier}\nsigns from now on, beside the old key. Give it to whoever checks this ledger;\nwhen they have it: \`countersign ledger rotate-key --drop-old\`\n`,
+    );
+  return EXIT.yes;
+}
+
+async function reopened(data: string, origin: string, undo: () => void): Promise<void> {
+  try {
+    await (await openLedger(data, origin)).close();
+  } catch (thrown) {
+    undo();
+    throw thrown;
+  }
+}
+
+/** `countersign ledger schema`: the SQL for the owner of a database. */
+export function ledgerSchema({ role }: { readonly role: string }, io: Io): number {
+  io.out(postgresSchema(role));
+  return EXIT.yes;
+}
+
+export type NewEpochOptions = { data: string; reason: string; ledger?: string; ledgerKey?: string[]; output: 'text' | 'json' };
+
+/** `countersign ledger new-epoch`: go on after the store was put back to an older state, and say what was lost. */
+export async function ledgerNewEpoch(options: NewEpochOptions, io: Io): Promise<number> {
+  const before = begunAt(options.data);
+  const ledger = await openLedger(options.data, before, {
+    newEpoch: options.reason,
+    postgres: options.ledger,
+    key: options.ledgerKey === undefined ? undefined : { files: options.ledgerKey },
+  });
+  const { name } = ledger.verifier;
+  const at = ledger.size - 1;
+  await ledger.close();
+  if (options.output === 'json') io.out(`${JSON.stringify({ origin: name, entry: at }, null, 2)}\n`);
+  else io.out(`entry ${at} opens ${name};\nit holds the last checkpoint of ${before}\n`);
+  return EXIT.yes;
+}
+
+export type ForgetOptions = { data: string; output: 'text' | 'json' };
+
+/** `countersign ledger forget TEXT`: erase a name or address from the table beside the entries. */
+export function ledgerForget(text: string, options: ForgetOptions, io: Io): number {
+  const erased = eraseSubject(ledgerFile(options.data), text);
+  if (options.output === 'json') io.out(`${JSON.stringify({ erased }, null, 2)}\n`);
+  else io.out(erased === 0 ? 'no such text is kept\n' : `erased; ${count(erased, 'commitment')} can no longer be opened\n`);
+  return erased === 0 ? EXIT.no : EXIT.yes;
+}
+
+function begunAt(data: string): string {
+  const origin = ledgerName(data);
+  if (origin === undefined)
+    throw new CountersignError('ledger-unusable', `there is no ledger in \`${data}\``, {
+      hint: 'name the service’s data directory with --data',
+    });
+  return origin;
+}

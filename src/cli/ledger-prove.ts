@@ -1,0 +1,132 @@
+import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import {
+  checkExtension,
+  checkReceipt,
+  exportLedger,
+  extension,
+  importLedger,
+  LEDGER_FILES,
+  LedgerReader,
+  ledgerFile,
+  receipt,
+} from '../ledger/index.ts';
+import { CountersignError } from '../model/index.ts';
+import { EXIT, type Io, paint } from './io.ts';
+import { ledgerDirectory, readIndex, readText, readVerifiers } from './ledger.ts';
+import { Progress } from './progress.ts';
+import { count } from './show-verdict.ts';
+
+export type LedgerProveOptions = {
+  data: string;
+  out: string;
+  key?: string;
+  since?: string;
+  check?: string;
+  entry?: string;
+  output: 'text' | 'json';
+};
+
+/** `countersign ledger prove`: a receipt for an entry, a proof that the ledger extends a checkpoint, or the check of a receipt. */
+export function ledgerProve(index: string | undefined, options: LedgerProveOptions, io: Io): number {
+  if (options.check !== undefined) return check(options.check, options, io);
+  const reader = new LedgerReader(ledgerFile(options.data)).freeze();
+  try {
+    const newest = reader.latestCheckpoint();
+    if (newest === undefined) throw new CountersignError('ledger-unusable', 'no checkpoint was signed over this ledger yet');
+    if (options.since !== undefined) return proveExtension(options.since, newest, reader, options, io);
+    if (index === undefined)
+      throw new CountersignError('usage', 'which entry is to be proven?', { hint: 'give its index, or --since with an older checkpoint' });
+    const at = readIndex(index, 0);
+    const [entry] = reader.stored(at, at + 1);
+    if (entry === undefined) throw new CountersignError('usage', `there is no entry ${at}`, { hint: `the ledger has ${reader.size}` });
+    const proof = receipt(reader, at, newest);
+    mkdirSync(options.out, { recursive: true });
+    const files = { entry: join(options.out, `${at}.json`), receipt: join(options.out, `${at}.tlog-proof`) };
+    writeFileSync(files.entry, entry.body);
+    writeFileSync(files.receipt, proof);
+    if (options.output === 'json') io.out(`${JSON.stringify({ index: at, ...files }, null, 2)}\n`);
+    else io.out(`${files.entry}\n${files.receipt}\ncheck it with \`countersign ledger prove --check ${files.receipt} --key ledger.pub\`\n`);
+    return EXIT.yes;
+  } finally {
+    reader.close();
+  }
+}
+
+function proveExtension(path: string, newest: string, reader: LedgerReader, options: LedgerProveOptions, io: Io): number {
+  const older = readText(path, 'checkpoint');
+  const keys = readVerifiers(options.key ?? join(ledgerDirectory(options.data), LEDGER_FILES.verifier));
+  const proof = attempt(() => extension(reader, older, newest), `\`${path}\` is no checkpoint that this ledger extends`);
+  const holds = checkExtension(proof, keys);
+  if (options.output === 'json') io.out(`${JSON.stringify({ ...proof, holds }, null, 2)}\n`);
+  else
+    io.out(
+      holds
+        ? `${paint(io, 'green', 'extends')}: the ledger begins with what was signed then\n${proof.hashes.map((h) => `${h}\n`).join('')}`
+        : `${paint(io, 'red', 'does not extend')} the checkpoint in \`${path}\`\n`,
+    );
+  return holds ? EXIT.yes : EXIT.no;
+}
+
+function check(file: string, options: LedgerProveOptions, io: Io): number {
+  if (options.key === undefined)
+    throw new CountersignError('usage', 'a receipt is checked with a key you have from elsewhere', {
+      hint: 'use --key with the ledger’s public key (`ledger.pub`)',
+    });
+  const entry = options.entry ?? file.replace(/\.tlog-proof$/, '.json');
+  const proven = checkReceipt(readText(file, 'receipt'), Buffer.from(readText(entry, 'entry')), readVerifiers(options.key));
+  const ok = typeof proven !== 'string';
+  if (options.output === 'json')
+    io.out(`${JSON.stringify(ok ? { proven: true, ...proven } : { proven: false, reason: proven }, null, 2)}\n`);
+  else if (typeof proven === 'string') io.out(`${paint(io, 'red', 'not proven')}: ${proven}\n`);
+  else io.out(`${paint(io, 'green', 'proven')}: it is entry ${proven.index} of the first ${proven.size} of ${proven.origin}\n`);
+  return ok ? EXIT.yes : EXIT.no;
+}
+
+function attempt<T>(make: () => T, message: string): T {
+  try {
+    return make();
+  } catch (cause) {
+    if (cause instanceof RangeError) throw new CountersignError('usage', `${message}: ${cause.message}`, { cause });
+    throw cause;
+  }
+}
+
+export type LedgerExportOptions = { data: string; receipt?: string[]; names: boolean; output: 'text' | 'json' };
+
+/** `countersign ledger export DIR`: the whole ledger as files that others can check. */
+export function ledgerExport(directory: string, options: LedgerExportOptions, io: Io): number {
+  const reader = new LedgerReader(ledgerFile(options.data)).freeze();
+  const progress = new Progress(io, 'entries');
+  try {
+    const keys = readVerifiers(join(ledgerDirectory(options.data), LEDGER_FILES.verifier));
+    const { size } = reader;
+    const { entries } = exportLedger(reader, keys, directory, {
+      receipts: (options.receipt ?? []).map((r) => readIndex(r, 0)),
+      withoutSubjects: !options.names,
+      onProgress: (done) => progress.at(done, size),
+    });
+    progress.end();
+    if (options.output === 'json') io.out(`${JSON.stringify({ directory, entries }, null, 2)}\n`);
+    else
+      io.out(
+        `${count(entries, 'entry', 'entries')} in ${directory}\ncheck it with \`node ${join(directory, 'verify.mjs')} --key ledger.pub\`\n`,
+      );
+    return EXIT.yes;
+  } finally {
+    progress.end();
+    reader.close();
+  }
+}
+
+export type LedgerImportOptions = { data: string; key: string; output: 'text' | 'json' };
+
+/** `countersign ledger import DIR`: a data directory from an export, checked first. */
+export async function ledgerImport(from: string, options: LedgerImportOptions, io: Io): Promise<number> {
+  if (!existsSync(join(from, 'manifest.json')))
+    throw new CountersignError('usage', `\`${from}\` is no export of a ledger`, { hint: 'it is made by `countersign ledger export DIR`' });
+  const { entries } = await importLedger(from, readVerifiers(options.key), options.data);
+  if (options.output === 'json') io.out(`${JSON.stringify({ data: options.data, entries }, null, 2)}\n`);
+  else io.out(`${count(entries, 'entry', 'entries')} in ${options.data}\nto go on with it, put its key there as \`${LEDGER_FILES.key}\`\n`);
+  return EXIT.yes;
+}

@@ -1,0 +1,142 @@
+import { type EntryFilter, LedgerReader, ledgerFile } from '../ledger/index.ts';
+import { CountersignError, ENTRY_TYPES, type Entry, type ObjectRef, type Recorded, refText } from '../model/index.ts';
+import { EXIT, type Io, paint, plain } from './io.ts';
+import { readIndex } from './ledger.ts';
+import { instant } from './report.ts';
+
+export type LedgerShowOptions = {
+  data: string;
+  type?: string[];
+  environment?: string;
+  since?: string;
+  until?: string;
+  principal?: string;
+  commit?: string;
+  object?: string;
+  last?: string;
+  evidence: boolean;
+  output: 'text' | 'json' | 'jsonl';
+};
+
+/** `countersign ledger show [INDEX]`: entries, as they were recorded, by what they are about. */
+export function ledgerShow(index: string | undefined, options: LedgerShowOptions, io: Io): number {
+  const reader = new LedgerReader(ledgerFile(options.data)).freeze();
+  try {
+    const filter = filterOf(index, options);
+    const wanted = readIndex(options.last, Number.MAX_SAFE_INTEGER);
+    const kept: Recorded[] = [];
+    const show = (recorded: Recorded) => print(recorded, options, reader, io);
+    if (options.output === 'json' || options.last !== undefined) {
+      for (const recorded of reader.search(filter)) {
+        kept.push(recorded);
+        if (kept.length > wanted) kept.shift();
+      }
+      if (options.output === 'json')
+        io.out(
+          `${JSON.stringify(
+            kept.map((r) => asJson(r, options, reader)),
+            null,
+            2,
+          )}\n`,
+        );
+      else kept.forEach(show);
+      return found(kept.length, index, io, options);
+    }
+    let shown = 0;
+    for (const recorded of reader.search(filter)) {
+      show(recorded);
+      shown++;
+    }
+    return found(shown, index, io, options);
+  } finally {
+    reader.close();
+  }
+}
+
+function filterOf(index: string | undefined, options: LedgerShowOptions): EntryFilter {
+  for (const type of options.type ?? [])
+    if (!ENTRY_TYPES.some((t) => matches(t, type)))
+      throw new CountersignError('usage', `there is no type of entry \`${type}\``, {
+        hint: `one of ${ENTRY_TYPES.join(', ')}; or a family, as \`apply\``,
+      });
+  const at = index === undefined ? undefined : readIndex(index, 0);
+  const holds = [options.principal, options.commit, options.object].filter((t) => t !== undefined);
+  const short = holds.find((t) => t.length < 2);
+  if (short !== undefined) throw new CountersignError('usage', `\`${short}\` is too short to look for`);
+  return {
+    ...(options.type === undefined ? {} : { types: ENTRY_TYPES.filter((t) => options.type?.some((asked) => matches(t, asked))) }),
+    ...(options.environment === undefined ? {} : { environment: options.environment }),
+    ...(options.since === undefined ? {} : { since: instant(options.since, '') }),
+    ...(options.until === undefined ? {} : { until: instant(options.until, '') }),
+    ...(at === undefined ? {} : { from: at, to: at + 1 }),
+    holds,
+  };
+}
+
+// A type, or the family before its dot.
+function matches(type: string, asked: string): boolean {
+  return type === asked || type.startsWith(`${asked}.`);
+}
+
+function found(shown: number, index: string | undefined, io: Io, { output }: LedgerShowOptions): number {
+  if (shown > 0) return EXIT.yes;
+  if (output === 'text') io.err(index === undefined ? 'no entry fits\n' : `there is no entry ${index}\n`);
+  return index === undefined ? EXIT.yes : EXIT.no;
+}
+
+function asJson({ index, entry }: Recorded, { evidence }: LedgerShowOptions, reader: LedgerReader): object {
+  const ref = 'evidence' in entry ? entry.evidence : undefined;
+  return { index, ...entry, ...(evidence && ref !== undefined ? { evidenceContent: reader.evidence(ref) } : {}) };
+}
+
+function print(recorded: Recorded, options: LedgerShowOptions, reader: LedgerReader, io: Io): void {
+  if (options.output === 'jsonl') {
+    io.out(`${JSON.stringify(asJson(recorded, options, reader))}\n`);
+    return;
+  }
+  const { index, entry } = recorded;
+  const where = 'environment' in entry ? ` ${entry.environment}` : '';
+  const bad = /denied|refused|failed|unmatched|rewound|drift\.found|breakglass/.test(
+    `${entry.type} ${'outcome' in entry ? entry.outcome : ''}`,
+  );
+  io.out(
+    `${String(index).padStart(6)}  ${entry.time.slice(0, 19).replace('T', ' ')}  ${paint(io, bad ? 'red' : 'bold', entry.type)}${plain(where)}\n`,
+  );
+  for (const line of summary(entry)) io.out(`        ${plain(line)}\n`);
+  if (options.evidence && 'evidence' in entry) io.out(`${indent(JSON.stringify(reader.evidence(entry.evidence), null, 2))}\n`);
+}
+
+const SHOWN_ELSEWHERE = new Set(['v', 'type', 'time', 'environment', 'evidence']);
+const WIDTH = 70;
+
+// Field by field, as many to a line as fit 80 columns.
+function summary(entry: Entry): string[] {
+  const lines: string[] = [];
+  for (const [key, value] of Object.entries(entry)) {
+    if (SHOWN_ELSEWHERE.has(key)) continue;
+    const whole = `${key} ${short(value)}`;
+    const part = whole.length > 3 * WIDTH ? `${whole.slice(0, 3 * WIDTH)}…` : whole;
+    const last = lines.at(-1);
+    if (last !== undefined && last.length + part.length + 2 <= WIDTH) lines[lines.length - 1] = `${last}, ${part}`;
+    else lines.push(part);
+  }
+  return lines;
+}
+
+function short(value: unknown): string {
+  if (typeof value === 'string') return /^[0-9a-f]{40,}$/.test(value) ? value.slice(0, 12) : value.replaceAll('\n', ' ');
+  if (Array.isArray(value))
+    return value.length > 5 ? `${value.slice(0, 5).map(short).join(', ')} and ${value.length - 5} more` : value.map(short).join(', ');
+  if (typeof value !== 'object' || value === null) return String(value);
+  if ('kind' in value && 'name' in value && 'apiVersion' in value) return refText(value as ObjectRef);
+  return Object.entries(value)
+    .map(([k, v]) => `${k} ${short(v)}`)
+    .join(' ');
+}
+
+function indent(text: string): string {
+  return text
+    .split('\n')
+    .map((line) => `        ${plain(line)}`)
+    .join('\n');
+}

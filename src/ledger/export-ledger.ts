@@ -1,0 +1,276 @@
+import {
+  closeSync,
+  existsSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import { stripTypeScriptTypes } from 'node:module';
+import { dirname, extname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { CountersignError, canonicalJson, sha256 } from '../model/index.ts';
+import { parseCheckpoint } from './checkpoint.ts';
+import type { LedgerReader } from './ledger-reader.ts';
+import { leafHash } from './merkle.ts';
+import { type Verifier, verifierText } from './note.ts';
+import { checkExport } from './offline-check.ts';
+import { LEDGER_FILES } from './open-sequencer.ts';
+import { receipt } from './proof.ts';
+import { SqliteStore } from './sqlite-store.ts';
+import type { Batch, PreparedEntry, StoredEntry, Subject } from './store.ts';
+import { TILE_WIDTH, TreeWriter, tileHashes, tilePath } from './tiles.ts';
+
+const FORMAT = 'countersign-ledger-export/1';
+const CHECKER = 'verify.mjs';
+
+export type ExportOptions = {
+  /** Entries to make receipts for. */
+  readonly receipts?: readonly number[];
+  /** Leave names out: entries keep their commitments, and verify all the same. */
+  readonly withoutSubjects?: boolean;
+  readonly onProgress?: (done: number) => void;
+};
+
+/**
+ * Writes a whole ledger as files: C2SP tiles and entries, the newest checkpoint and those kept before it, evidence, names,
+ * receipts, and a checker of one file. Throws `usage` when the directory holds anything, and `ledger-unusable` where no
+ * checkpoint was signed yet.
+ */
+export function exportLedger(
+  reader: LedgerReader,
+  keys: readonly Verifier[],
+  directory: string,
+  options: ExportOptions = {},
+): { readonly entries: number } {
+  refuseFilled(directory);
+  const notes = reader.checkpoints();
+  const newest = notes.at(-1);
+  if (newest === undefined) throw new CountersignError('ledger-unusable', 'no checkpoint was signed over this ledger yet');
+  const files = new Files(directory);
+  files.write('checkpoint', newest.note);
+  files.write(LEDGER_FILES.verifier, keys.map((key) => `${verifierText(key)}\n`).join(''));
+  files.write('policy', `${keys.map((key) => `log ${verifierText(key)}\n`).join('')}quorum none\n`);
+  for (const { size, note } of notes.slice(0, -1)) files.write(`checkpoints/${size}`, note);
+  writeEntries(reader, newest.size, files, options);
+  writeTiles(reader, newest.size, files);
+  if (options.withoutSubjects !== true) files.write('subjects.jsonl', [...reader.subjects()].map(subjectLine).join(''));
+  for (const index of options.receipts ?? []) {
+    const [entry] = reader.stored(index, index + 1);
+    if (entry === undefined || index >= newest.size)
+      throw new CountersignError('usage', `there is no entry ${index} under the newest checkpoint`);
+    files.write(`receipts/${index}.json`, entry.body);
+    files.write(`receipts/${index}.tlog-proof`, receipt(reader, index, newest.note));
+  }
+  files.write(CHECKER, checkerSource());
+  files.write('README.txt', readme(newest.size));
+  files.writeManifest();
+  return { entries: newest.size };
+}
+
+function writeEntries(reader: LedgerReader, size: number, files: Files, options: ExportOptions): void {
+  const written = new Set<string>();
+  let bundle: StoredEntry[] = [];
+  const flush = () => {
+    const first = bundle[0];
+    if (first === undefined) return;
+    files.write(tilePath('entries', Math.floor(first.index / TILE_WIDTH), bundle.length), Buffer.concat(bundle.flatMap(framed)));
+    options.onProgress?.(first.index + bundle.length);
+    bundle = [];
+  };
+  for (const stored of reader.stored(0, size)) {
+    bundle.push(stored);
+    if (bundle.length === TILE_WIDTH) flush();
+    const digest = evidenceOf(stored.body);
+    if (digest === undefined || written.has(digest)) continue;
+    written.add(digest);
+    const bytes = reader.evidenceBytes(digest);
+    if (bytes !== undefined) files.write(`evidence/${digest}.json`, bytes);
+  }
+  flush();
+}
+
+function framed({ body }: StoredEntry): Buffer[] {
+  const bytes = Buffer.from(body);
+  const length = Buffer.alloc(2);
+  length.writeUInt16BE(bytes.length);
+  return [length, bytes];
+}
+
+function evidenceOf(body: string): string | undefined {
+  return (JSON.parse(body) as { evidence?: { sha256: string } }).evidence?.sha256;
+}
+
+function writeTiles(reader: LedgerReader, size: number, files: Files): void {
+  const nodes = reader.nodes(size);
+  for (let [level, count] = [0, size]; count > 0; level++, count = Math.floor(count / TILE_WIDTH)) {
+    for (let n = 0; n * TILE_WIDTH < count; n++) {
+      const width = Math.min(TILE_WIDTH, count - n * TILE_WIDTH);
+      files.write(tilePath(level, n, width), tileHashes(nodes, level, n, width));
+    }
+  }
+}
+
+function subjectLine({ commitment, salt, text }: Subject): string {
+  return `${canonicalJson({ commitment, salt: Buffer.from(salt).toString('hex'), text })}\n`;
+}
+
+/** Files under a directory, and the digest of each for the manifest. */
+class Files {
+  readonly #directory: string;
+  readonly #digests: Record<string, string> = {};
+
+  constructor(directory: string) {
+    this.#directory = directory;
+  }
+
+  write(name: string, content: string | Uint8Array): void {
+    const file = join(this.#directory, name);
+    mkdirSync(dirname(file), { recursive: true });
+    writeFileSync(file, content);
+    this.#digests[name] = sha256(content);
+  }
+
+  writeManifest(): void {
+    const names = Object.keys(this.#digests).sort();
+    const files = Object.fromEntries(names.map((name) => [name, this.#digests[name]]));
+    writeFileSync(join(this.#directory, 'manifest.json'), `${JSON.stringify({ files, format: FORMAT })}\n`);
+  }
+}
+
+function refuseFilled(directory: string): void {
+  if (existsSync(directory) && readdirSync(directory).length > 0)
+    throw new CountersignError('usage', `\`${directory}\` is not empty`, { hint: 'name a directory that does not exist yet' });
+}
+
+/** The offline checker as a program of one file: the module beside this one, without its types. */
+function checkerSource(): string {
+  const file = fileURLToPath(new URL(`./offline-check${extname(import.meta.url)}`, import.meta.url));
+  const source = readFileSync(file, 'utf8');
+  return file.endsWith('.ts') ? withoutTypes(source) : source;
+}
+
+// Node says of every use that this function is experimental; whoever exports a ledger has no use for that.
+function withoutTypes(source: string): string {
+  const { emitWarning } = process;
+  process.emitWarning = () => {};
+  try {
+    return stripTypeScriptTypes(source);
+  } finally {
+    process.emitWarning = emitWarning;
+  }
+}
+
+function readme(size: number): string {
+  return `The ledger of a Countersign gate: ${size} entries.
+
+  node verify.mjs --key LEDGER.PUB
+
+checks that every entry, tile, receipt and checkpoint is what was signed. It needs
+Node 20 or later and nothing else. LEDGER.PUB is the ledger's public key, which you
+should have from elsewhere: the copy in this directory proves nothing by itself.
+
+  checkpoint, checkpoints/  signed notes (C2SP tlog-checkpoint)
+  tile/                     hashes and entries (C2SP tlog-tiles)
+  evidence/                 what entries name by SHA-256
+  subjects.jsonl            names behind commitments, where they were not erased
+  receipts/                 entries with their proofs (C2SP tlog-proof)
+  policy                    the ledger's keys (C2SP tlog-policy)
+
+Other programs read it too: "fsck" of Tessera, and golang.org/x/mod/sumdb.
+`;
+}
+
+/**
+ * Makes a data directory from an export, on another machine: everything is checked first. Its key is no part of an export;
+ * until it is put beside it, the ledger can be read but not continued. Throws `usage`, and `ledger-inconsistent` with what is wrong.
+ */
+export async function importLedger(from: string, keys: readonly Verifier[], directory: string): Promise<{ readonly entries: number }> {
+  refuseFilled(directory);
+  const { ok, lines } = checkExport(from, keys.map(verifierText).join('\n'));
+  if (!ok)
+    throw new CountersignError('ledger-inconsistent', `the export is not whole: ${lines.at(-1)}`, { hint: 'is --key this ledger’s key?' });
+  const making = `${directory}.importing`;
+  rmSync(making, { recursive: true, force: true });
+  mkdirSync(making, { recursive: true });
+  const size = await fill(from, making).catch((thrown: unknown) => {
+    rmSync(making, { recursive: true, force: true });
+    throw thrown;
+  });
+  rmSync(directory, { recursive: true, force: true }); // empty, if it is there
+  renameSync(making, directory);
+  return { entries: size };
+}
+
+async function fill(from: string, directory: string): Promise<number> {
+  const file = join(directory, LEDGER_FILES.store);
+  const store = new SqliteStore(file, 'copy');
+  const newest = readFileSync(join(from, 'checkpoint'), 'utf8');
+  const size = parseCheckpoint(newest.slice(0, newest.lastIndexOf('\n\n') + 1))?.size ?? 0;
+  const notes = [...earlierNotes(from), { size, note: newest }];
+  const subjects = readSubjects(from);
+  const tree = new TreeWriter();
+  for (let at = 0; at < size; ) {
+    // Checkpoints go in with the entries that they are the first to cover.
+    const entries = readTile(from, at, size);
+    for (const { leaf } of entries) tree.append(leaf);
+    const evidence = entries.flatMap(({ body }) => readEvidence(from, body));
+    const end = at + entries.length;
+    const covering = notes.filter((n) => n.size > at && n.size <= end);
+    await store.add({ first: at, entries, evidence, subjects: at === 0 ? subjects : [], tiles: tree.takeFull() }, covering);
+    at = end;
+  }
+  await store.close();
+  syncToDisk(file);
+  writeFileSync(join(directory, LEDGER_FILES.verifier), readFileSync(join(from, LEDGER_FILES.verifier)));
+  writeFileSync(join(directory, LEDGER_FILES.anchor), newest);
+  return size;
+}
+
+function syncToDisk(file: string): void {
+  const descriptor = openSync(file, 'r+');
+  fsyncSync(descriptor);
+  closeSync(descriptor);
+}
+
+function earlierNotes(from: string): { size: number; note: string }[] {
+  const folder = join(from, 'checkpoints');
+  if (!existsSync(folder)) return [];
+  return readdirSync(folder).map((name) => ({ size: Number(name), note: readFileSync(join(folder, name), 'utf8') }));
+}
+
+function readTile(from: string, first: number, size: number): PreparedEntry[] {
+  const file = join(from, tilePath('entries', Math.floor(first / TILE_WIDTH), Math.min(TILE_WIDTH, size - first)));
+  const bytes = readFileSync(file);
+  const entries: PreparedEntry[] = [];
+  for (let at = 0; at < bytes.length; ) {
+    const end = at + 2 + bytes.readUInt16BE(at);
+    const body = bytes.subarray(at + 2, end).toString('utf8');
+    const { type, environment = '' } = JSON.parse(body) as { type: string; environment?: string };
+    entries.push({ body, leaf: leafHash(body), type, environment });
+    at = end;
+  }
+  return entries;
+}
+
+function readEvidence(from: string, body: string): Batch['evidence'] {
+  const digest = evidenceOf(body);
+  const file = join(from, 'evidence', `${digest}.json`);
+  return digest === undefined || !existsSync(file) ? [] : [{ sha256: digest, bytes: readFileSync(file, 'utf8') }];
+}
+
+function readSubjects(from: string): Subject[] {
+  const file = join(from, 'subjects.jsonl');
+  if (!existsSync(file)) return [];
+  const lines = readFileSync(file, 'utf8').split('\n').slice(0, -1);
+  return lines.map((line) => {
+    const { commitment, salt, text } = JSON.parse(line) as { commitment: string; salt: string; text: string };
+    const isIts = commitment === `subject:${sha256(Buffer.concat([Buffer.from(salt, 'hex'), Buffer.from(text)]))}`;
+    if (!isIts) throw new CountersignError('ledger-inconsistent', `a name in \`${file}\` is not the one its commitment was made to`);
+    return { commitment, salt: Buffer.from(salt, 'hex'), text };
+  });
+}

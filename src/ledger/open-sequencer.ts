@@ -1,0 +1,158 @@
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
+import { CountersignError } from '../model/index.ts';
+import { createKey, parseVerifiers, programSigner, readSigner, type Signer, type Verifier, verifierText } from './note.ts';
+import { type Found, type Sequenced, Sequencer, type SequencerOptions, type Waiting } from './sequencer.ts';
+import { SharedSequencer } from './shared-sequencer.ts';
+import { SqliteStore } from './sqlite-store.ts';
+
+/** Files of a ledger in its data directory. */
+export const LEDGER_FILES = {
+  store: 'ledger.db',
+  lock: 'ledger.lock',
+  key: 'ledger.key',
+  oldKey: 'ledger.key.old',
+  verifier: 'ledger.pub',
+  anchor: 'checkpoint',
+} as const;
+const FILES = LEDGER_FILES;
+
+/** Where the key is: files in PEM, the current one first and those that still sign beside it; or a program that is asked. */
+export type LedgerKey = { readonly files: readonly string[] } | { readonly command: readonly string[]; readonly publicKey: string };
+
+/** Where a ledger lies and how it is signed; crosses to the thread that writes. */
+export type LedgerPlace = {
+  readonly directory: string;
+  /** Its name when it is begun; one that is there keeps its name. */
+  readonly origin: string;
+  readonly key?: LedgerKey | undefined;
+  /** The address of a PostgreSQL database that several replicas share; without it the ledger is a file in the directory. */
+  readonly postgres?: string | undefined;
+  /** Why a new epoch begins now. */
+  readonly newEpoch?: string | undefined;
+};
+
+/** What records batches, one after the other. */
+export type Appender = {
+  readonly size: number;
+  readonly found: Found;
+  append(waiting: Waiting): Promise<Sequenced>;
+};
+
+/** Takes the lock, opens store and keys, and reads everything back. Throws as `Sequencer.open` does, and `ledger-unusable` while another process holds it. */
+export async function openSequencer(
+  place: LedgerPlace,
+  ports: Pick<SequencerOptions, 'clock' | 'warn' | 'progress'>,
+): Promise<{ readonly sequencer: Appender; readonly verifier: string; readonly close: () => Promise<void> }> {
+  const { directory, newEpoch } = place;
+  mkdirSync(directory, { recursive: true });
+  const lock = takeLock(join(directory, FILES.lock));
+  try {
+    const file = join(directory, FILES.store);
+    const verifiers = knownVerifiers(directory);
+    const isNew = verifiers.length === 0 || !existsSync(file);
+    const signers = openSigners(place, originOf(place, verifiers), isNew);
+    keepVerifiers(directory, signers, verifiers);
+    const options = {
+      signers,
+      verifiers,
+      anchor: join(directory, FILES.anchor),
+      ...(newEpoch === undefined ? {} : { newEpoch }),
+      ...ports,
+    };
+    const opened = place.postgres === undefined ? await openFile(file, options) : await openShared(place.postgres, file, options);
+    const close = async () => {
+      await opened.close();
+      lock.close();
+    };
+    const verifier = { publicKey: signers[0].publicKey, name: opened.origin ?? signers[0].name };
+    keepVerifiers(directory, [verifier, ...signers], verifiers);
+    return { sequencer: opened.sequencer, verifier: verifierText(verifier), close };
+  } catch (thrown) {
+    lock.close();
+    throw thrown;
+  }
+}
+
+type Opened = { readonly sequencer: Appender; readonly origin?: string; readonly close: () => Promise<void> };
+type Options = Omit<SequencerOptions, 'store' | 'name'>;
+
+async function openFile(file: string, options: Options): Promise<Opened> {
+  const store = new SqliteStore(file);
+  try {
+    return { sequencer: await Sequencer.open({ ...options, store, name: `\`${file}\`` }), close: () => store.close() };
+  } catch (thrown) {
+    await store.close();
+    throw thrown;
+  }
+}
+
+async function openShared(url: string, copy: string, options: Options): Promise<Opened> {
+  const sequencer = await SharedSequencer.open({ ...options, url, copy, name: 'the ledger’s database' });
+  return { sequencer, origin: sequencer.origin, close: () => sequencer.close() };
+}
+
+// SQLite's own file lock on a second file: released by the system however the process ends, and readers are not in its way.
+function takeLock(file: string): DatabaseSync {
+  const lock = new DatabaseSync(file);
+  try {
+    lock.exec('PRAGMA busy_timeout = 0; BEGIN EXCLUSIVE');
+    return lock;
+  } catch (cause) {
+    lock.close();
+    throw new CountersignError('ledger-unusable', `another process holds the ledger (\`${file}\`)`, {
+      cause,
+      hint: 'stop the other `countersign serve`, or give this one its own --data',
+    });
+  }
+}
+
+/** The keys of the ledger that was begun in a directory, newest first; none where there is no ledger. */
+function knownVerifiers(directory: string): Verifier[] {
+  const file = join(directory, FILES.verifier);
+  return existsSync(file) ? parseVerifiers(readFileSync(file, 'utf8')) : [];
+}
+
+/** The name of the ledger that was begun in a directory, or undefined; a ledger keeps its name. */
+export function ledgerName(directory: string): string | undefined {
+  return knownVerifiers(directory)[0]?.name;
+}
+
+// A new epoch is known by its number: `…/epoch-2` after the first.
+function originOf({ origin, newEpoch }: LedgerPlace, verifiers: readonly Verifier[]): string {
+  const known = verifiers[0]?.name;
+  if (newEpoch === undefined) return known ?? origin;
+  const [, base = known ?? origin, number = '1'] = /^(.*)\/epoch-(\d+)$/.exec(known ?? origin) ?? [];
+  return `${base}/epoch-${Number(number) + 1}`;
+}
+
+function openSigners(place: LedgerPlace, name: string, isNew: boolean): [Signer, ...Signer[]] {
+  const { directory, key } = place;
+  if (key !== undefined && 'command' in key) {
+    const [verifier] = parseVerifiers(readKey(key.publicKey));
+    return [programSigner({ publicKey: (verifier as Verifier).publicKey, name }, key.command)];
+  }
+  const own = join(directory, FILES.key);
+  if (key === undefined && place.postgres !== undefined && !existsSync(own))
+    throw new CountersignError('key-missing', 'replicas that share a ledger sign with one key, and none is given', {
+      hint: 'give every replica the same key with --ledger-key; `openssl genpkey -algorithm ed25519` makes one',
+    });
+  if (key === undefined && isNew && !existsSync(own)) writeFileSync(own, createKey(), { mode: 0o600, flag: 'wx' });
+  const old = join(directory, FILES.oldKey);
+  const files = key?.files ?? [own, ...(existsSync(old) ? [old] : [])];
+  return files.map((file) => readSigner(name, readKey(file))) as [Signer, ...Signer[]];
+}
+
+function readKey(file: string): string {
+  if (existsSync(file)) return readFileSync(file, 'utf8');
+  throw new CountersignError('key-missing', `the ledger’s key \`${file}\` is missing`, {
+    recover: 'halt',
+    hint: 'restore it from your backup; a new key cannot continue this ledger',
+  });
+}
+
+function keepVerifiers(directory: string, signers: readonly Verifier[], known: readonly Verifier[]): void {
+  const lines = new Set([...signers, ...known].map(verifierText));
+  writeFileSync(join(directory, FILES.verifier), [...lines].map((line) => `${line}\n`).join(''));
+}

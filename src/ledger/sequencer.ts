@@ -1,0 +1,345 @@
+import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { CountersignError, canonicalJson, type Entry, type EntryBody, messageOf } from '../model/index.ts';
+import { type Checkpoint, openCheckpoint, signCheckpoint } from './checkpoint.ts';
+import { LogHistory } from './log-history.ts';
+import { leafHash } from './merkle.ts';
+import { type Signer, type Verifier, verifierText } from './note.ts';
+import { type Batch, CommitUnknown, type PreparedEntry, type Store, type StoredEntry } from './store.ts';
+import { type Tile, TreeWriter } from './tiles.ts';
+
+/** What waits to be recorded together. */
+export type Waiting = Pick<Batch, 'entries' | 'evidence' | 'subjects'>;
+
+/** A batch that is durable and under a signed checkpoint. */
+export type Sequenced = {
+  readonly first: number;
+  readonly size: number;
+  readonly note: string;
+  /** The entries, where they were given another time than they came with. */
+  readonly bodies?: readonly string[];
+};
+
+/** What a sequencer found when it began. */
+export type Found = { readonly entries: number; readonly unanchored: number; readonly lastTime: string };
+
+export type SequencerOptions = {
+  readonly store: Store;
+  /** How errors name the store. */
+  readonly name: string;
+  /** The key that signs, and those that still sign beside it. */
+  readonly signers: readonly [Signer, ...Signer[]];
+  /** Keys that signed earlier. */
+  readonly verifiers: readonly Verifier[];
+  /** Where the newest checkpoint is kept outside of the store. */
+  readonly anchor: string;
+  readonly clock: () => Date;
+  readonly warn: (message: string) => void;
+  readonly progress?: (done: number) => void;
+  /** Begin a new epoch under the signers' name, because of this. */
+  readonly newEpoch?: string;
+};
+
+const PAGE = 2000;
+const KEPT_EVERY_MS = 60_000; // of the checkpoints one a minute is kept, and the newest
+const SETTLE_MS = 20_000;
+
+/** Numbers entries, keeps the tree, signs and commits. The only place where a checkpoint is made; one for each ledger. */
+export class Sequencer {
+  readonly #options: SequencerOptions;
+  #tree: TreeWriter;
+  #history: LogHistory;
+  #latest: { size: number; note: string } | undefined;
+  #keptAt = 0;
+  #replaceable: number | undefined;
+  #unsettled: { readonly batch: Batch; readonly tree: TreeWriter } | undefined;
+  #lastTime: string;
+  readonly #read: Omit<Found, 'lastTime'>;
+
+  private constructor(options: SequencerOptions, read: ReadBack) {
+    this.#options = options;
+    this.#tree = read.tree;
+    this.#history = read.history;
+    this.#latest = read.latest;
+    this.#lastTime = read.lastTime;
+    this.#read = { entries: read.tree.size, unanchored: read.tree.size - read.anchored };
+  }
+
+  /**
+   * Reads the whole store back and holds it against what was signed: every leaf, every tile, the last checkpoint and the
+   * anchor. Begins a ledger that is empty. Throws `ledger-inconsistent` (halt) where anything differs.
+   */
+  static async open(options: SequencerOptions): Promise<Sequencer> {
+    const read = await readBack(options);
+    const sequencer = new Sequencer(options, read);
+    await sequencer.#begin();
+    return sequencer;
+  }
+
+  get size(): number {
+    return this.#tree.size;
+  }
+
+  /** What was there when it was opened, and the time of the newest entry since. */
+  get found(): Found {
+    return { ...this.#read, lastTime: this.#lastTime };
+  }
+
+  /** Makes entries durable, in order, under a new checkpoint. Throws, and then nothing of them is acknowledged. */
+  async append(waiting: Waiting): Promise<Sequenced> {
+    await this.#settle();
+    const first = this.#tree.size;
+    const tree = this.#tree.copy();
+    for (const { leaf } of waiting.entries) tree.append(leaf);
+    const note = signCheckpoint(tree.size, tree.root(), ...this.#options.signers);
+    const batch: Batch = {
+      ...waiting,
+      first,
+      tiles: tree.takeFull(),
+      checkpoint: { size: tree.size, note, ...(this.#replaceable === undefined ? {} : { replaces: this.#replaceable }) },
+    };
+    try {
+      await this.#options.store.commit(batch);
+    } catch (thrown) {
+      if (!(thrown instanceof CommitUnknown)) throw thrown;
+      this.#unsettled = { batch, tree };
+      await this.#settle();
+      if (this.#tree.size === first) throw cannotTell(thrown.cause);
+      return { first, size: this.#tree.size, note };
+    }
+    this.#adopt(batch, tree);
+    return { first, size: tree.size, note };
+  }
+
+  #adopt(batch: Batch, tree: TreeWriter): void {
+    this.#tree = tree;
+    this.#latest = { size: batch.checkpoint.size, note: batch.checkpoint.note };
+    this.#replaceable = undefined;
+    if (this.#isDue()) this.#keptAt = this.#options.clock().getTime();
+    else this.#replaceable = batch.checkpoint.size;
+    for (const [i, { body, type }] of batch.entries.entries()) if (LogHistory.concerns(type)) this.#history.add(batch.first + i, body);
+    this.#writeAnchor();
+  }
+
+  // Whether the checkpoint that is being made is one to keep. Until it is, each takes the place of the one before.
+  #isDue(): boolean {
+    const age = this.#options.clock().getTime() - this.#keptAt;
+    return age < 0 || age >= KEPT_EVERY_MS;
+  }
+
+  // After a commit whose end is not known: the store says whether it took place, and only then is anything signed again.
+  async #settle(): Promise<void> {
+    if (this.#unsettled === undefined) return;
+    const { batch, tree } = this.#unsettled;
+    const { store } = this.#options;
+    await retried(() => store.reopen());
+    const kept = await store.size();
+    if (kept === batch.first) {
+      this.#unsettled = undefined;
+      return;
+    }
+    const same =
+      kept === batch.first + batch.entries.length &&
+      (await store.latestCheckpoint())?.note === batch.checkpoint.note &&
+      (await this.#isStored(batch));
+    if (!same)
+      throw halt(
+        `${this.#options.name} holds ${kept} entries after a commit that was interrupted, and they are not those that were written`,
+      );
+    this.#unsettled = undefined;
+    this.#adopt(batch, tree);
+  }
+
+  async #isStored(batch: Batch): Promise<boolean> {
+    const stored = await this.#options.store.entries(batch.first, batch.entries.length);
+    return stored.length === batch.entries.length && stored.every((s, i) => s.body === batch.entries[i]?.body);
+  }
+
+  async #begin(): Promise<void> {
+    for (const body of firstWords(this.#options, this.#tree.size, this.#history, this.#latest?.note)) await this.#say(body);
+    if (this.#latest !== undefined) this.#writeAnchor();
+  }
+
+  async #say(body: EntryBody): Promise<void> {
+    const time = laterOf(this.#options.clock().toISOString(), this.#lastTime);
+    this.#lastTime = time;
+    await this.append({ entries: [prepare({ v: 1, time, ...body } as Entry)], evidence: [], subjects: [] });
+  }
+
+  #writeAnchor(): void {
+    writeAnchor(this.#options, this.#latest?.note ?? '');
+  }
+}
+
+/** Keeps the newest checkpoint outside of the store: one that was put back to an older state no longer fits it. An old anchor still holds. */
+export function writeAnchor({ anchor, warn }: Pick<SequencerOptions, 'anchor' | 'warn'>, note: string): void {
+  try {
+    writeFileSync(`${anchor}.new`, note);
+    renameSync(`${anchor}.new`, anchor);
+  } catch (thrown) {
+    // What was committed is recorded all the same: to say otherwise would be the greater harm.
+    warn(`the ledger’s anchor \`${anchor}\` cannot be written: ${messageOf(thrown)}`);
+  }
+}
+
+/**
+ * What a ledger says before anything else is recorded: a new one its name, one whose key changed that it did (signed by
+ * both), and that a key which is gone is retired. Throws `key-missing` for a key that does not continue it.
+ */
+export function firstWords(
+  { signers, verifiers, newEpoch, anchor, name }: Pick<SequencerOptions, 'signers' | 'verifiers' | 'newEpoch' | 'anchor' | 'name'>,
+  size: number,
+  history: LogHistory,
+  latest: string | undefined,
+): EntryBody[] {
+  const [signer] = signers;
+  if (newEpoch !== undefined) {
+    const previous = existsSync(anchor) ? readFileSync(anchor, 'utf8') : (latest ?? '');
+    return [{ type: 'epoch.opened', origin: signer.name, epoch: history.epoch + 1, reason: newEpoch, previous }];
+  }
+  if (size === 0) return [{ type: 'log.opened', origin: signer.name }];
+  const given = signers.map(verifierText);
+  const [after = '', ...others] = given;
+  const signedBy = (openCheckpoint(latest ?? '', [...signers, ...verifiers])?.by ?? []).map(verifierText);
+  const before = signedBy.includes(after) ? undefined : others.find((key) => signedBy.includes(key));
+  if (before === undefined && !signedBy.includes(after)) throw unknownKey(name);
+  return [
+    ...(before === undefined ? [] : [{ type: 'key.rotated', before, after } as const]),
+    ...history.overlapping.filter((key) => !given.includes(key)).map((key) => ({ type: 'key.retired', key }) as const),
+  ];
+}
+
+/** An entry as it will be stored. */
+export function prepare(entry: Entry): PreparedEntry {
+  const body = canonicalJson(entry);
+  return { body, leaf: leafHash(body), type: entry.type, environment: 'environment' in entry ? entry.environment : '' };
+}
+
+/** The later of two times in ISO 8601: time on a ledger never goes back, whatever a clock does. */
+export function laterOf(a: string, b: string): string {
+  return a > b ? a : b;
+}
+
+export type ReadBack = {
+  readonly tree: TreeWriter;
+  readonly history: LogHistory;
+  readonly latest: { size: number; note: string } | undefined;
+  readonly anchored: number;
+  readonly lastTime: string;
+};
+
+export async function readBack(options: SequencerOptions): Promise<ReadBack> {
+  const { store, name, signers, verifiers } = options;
+  const keys = [...signers, ...verifiers];
+  const latest = await store.latestCheckpoint();
+  const last = latest === undefined ? undefined : openCheckpoint(latest.note, keys);
+  if (latest !== undefined && last === undefined) throw halt(`the last checkpoint of ${name} is not signed by this ledger’s key`);
+  const anchor = readAnchor(options, keys);
+  const tree = new TreeWriter();
+  const history = new LogHistory();
+  let body = '';
+  for await (const stored of allEntries(store)) {
+    checkEntry(stored, tree.size, name);
+    tree.append(stored.leaf);
+    history.add(stored.index, stored.body);
+    body = stored.body;
+    if (tree.size % PAGE === 0) {
+      await keepTiles(store, tree.takeFull(), name);
+      options.progress?.(tree.size);
+    }
+    for (const checkpoint of [last, anchor])
+      if (checkpoint?.size === tree.size && !checkpoint.root.equals(tree.root()) && !isLost(checkpoint, history, keys))
+        throw halt(`${name} is not the ledger that was signed: its root differs at ${tree.size} entries`);
+  }
+  await keepTiles(store, tree.takeFull(), name);
+  if (last !== undefined && last.size !== tree.size)
+    throw halt(`${name} holds ${tree.size} entries, but its last checkpoint was signed over ${last.size}`);
+  if (last === undefined && tree.size > 0) throw halt(`${name} holds ${tree.size} entries, and no checkpoint was signed over them`);
+  if (anchor !== undefined && options.newEpoch === undefined) checkAnchor(anchor, tree.size, history, keys, name);
+  const lastTime = body === '' ? '' : String((JSON.parse(body) as { time?: unknown }).time);
+  return { tree, history, latest, anchored: Math.min(anchor?.size ?? 0, tree.size), lastTime };
+}
+
+async function* allEntries(store: Store): AsyncGenerator<StoredEntry> {
+  for (let from = 0; ; from += PAGE) {
+    const page = await store.entries(from, PAGE);
+    yield* page;
+    if (page.length < PAGE) return;
+  }
+}
+
+function checkEntry(stored: StoredEntry, expected: number, name: string): void {
+  if (stored.index !== expected) throw halt(`entry ${expected} is missing from ${name}`);
+  if (!leafHash(stored.body).equals(stored.leaf)) throw halt(`entry ${stored.index} (${stored.type}) of ${name} was altered`);
+}
+
+// Tiles can be made again from the leaves; those of a ledger older than tiles are. One that differs was altered.
+async function keepTiles(store: Store, tiles: readonly Tile[], name: string): Promise<void> {
+  const missing: Tile[] = [];
+  for (const tile of tiles) {
+    const stored = await store.tile(tile.level, tile.n);
+    if (stored === undefined) missing.push(tile);
+    else if (!Buffer.from(stored).equals(tile.nodes)) throw halt(`tile ${tile.level}/${tile.n} of ${name} was altered`);
+  }
+  if (missing.length > 0) await store.addTiles(missing);
+}
+
+type Opened = Checkpoint & { readonly by: readonly Verifier[] };
+
+export function readAnchor(
+  { anchor, newEpoch }: Pick<SequencerOptions, 'anchor' | 'newEpoch'>,
+  keys: readonly Verifier[],
+): Opened | undefined {
+  if (!existsSync(anchor) || newEpoch !== undefined) return undefined;
+  const opened = openCheckpoint(readFileSync(anchor, 'utf8'), keys);
+  if (opened === undefined) throw halt(`the checkpoint in \`${anchor}\` is not signed by this ledger’s key`);
+  return opened;
+}
+
+function isLost(checkpoint: Opened, history: LogHistory, keys: readonly Verifier[]): boolean {
+  return history.judge(checkpoint, keys).lost === true;
+}
+
+/** Holds a checkpoint that was kept elsewhere against the names and the size of a ledger. Throws `ledger-inconsistent`. */
+export function checkAnchor(anchor: Opened, size: number, history: LogHistory, keys: readonly Verifier[], name: string): void {
+  const { problem, lost } = history.judge(anchor, keys);
+  if (lost === true) return;
+  if (anchor.size > size)
+    throw halt(
+      `${name} holds ${size} entries, but ${anchor.size} were signed: it was put back to an older state`,
+      'if that was on purpose, `countersign ledger new-epoch` goes on from here and says what was lost; otherwise bring the newer store back',
+    );
+  if (problem !== undefined) throw halt(`a checkpoint of ${name} that was kept elsewhere does not fit: ${problem}`);
+}
+
+async function retried(task: () => Promise<void>): Promise<void> {
+  for (const end = Date.now() + SETTLE_MS; ; ) {
+    try {
+      return await task();
+    } catch (thrown) {
+      if (Date.now() > end) throw cannotTell(thrown);
+      await new Promise((resolve) => setTimeout(resolve, 200));
+    }
+  }
+}
+
+export function cannotTell(cause: unknown): CountersignError {
+  return new CountersignError('ledger-unusable', `the ledger’s store failed while it committed: ${messageOf(cause)}`, {
+    cause,
+    recover: 'retry',
+    hint: 'nothing more is signed until the store has told what it kept',
+  });
+}
+
+function unknownKey(name: string): CountersignError {
+  return new CountersignError('key-missing', `the key given does not continue ${name}`, {
+    recover: 'halt',
+    hint: 'give the key that signed it; to change keys, give the old one too (`countersign ledger rotate-key`)',
+  });
+}
+
+export function halt(
+  message: string,
+  hint = 'run `countersign ledger verify`; nothing more is signed until it is settled',
+): CountersignError {
+  return new CountersignError('ledger-inconsistent', message, { recover: 'halt', hint });
+}

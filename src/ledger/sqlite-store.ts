@@ -1,0 +1,199 @@
+import { DatabaseSync, type StatementSync } from 'node:sqlite';
+import { CountersignError, messageOf } from '../model/index.ts';
+import { type Batch, CommitUnknown, type Store, type StoredEntry } from './store.ts';
+
+const SCHEMA = `
+  PRAGMA page_size = 8192;
+  PRAGMA journal_mode = WAL;
+  PRAGMA synchronous = FULL;
+  PRAGMA wal_autocheckpoint = 4000;
+  CREATE TABLE IF NOT EXISTS entry (seq INTEGER PRIMARY KEY, leaf BLOB NOT NULL, body TEXT NOT NULL, type TEXT NOT NULL, environment TEXT NOT NULL) STRICT;
+  CREATE INDEX IF NOT EXISTS entry_by_type ON entry (environment, type, seq);
+  CREATE TABLE IF NOT EXISTS tile (level INTEGER NOT NULL, n INTEGER NOT NULL, nodes BLOB NOT NULL, PRIMARY KEY (level, n)) STRICT;
+  CREATE TABLE IF NOT EXISTS evidence (sha256 TEXT PRIMARY KEY, bytes TEXT NOT NULL) STRICT, WITHOUT ROWID;
+  CREATE TABLE IF NOT EXISTS subject (commitment TEXT PRIMARY KEY, salt BLOB NOT NULL, text TEXT NOT NULL) STRICT, WITHOUT ROWID;
+  CREATE INDEX IF NOT EXISTS subject_by_text ON subject (text);
+  CREATE TABLE IF NOT EXISTS checkpoint (size INTEGER PRIMARY KEY, note TEXT NOT NULL) STRICT;
+  CREATE TRIGGER IF NOT EXISTS entry_is_kept BEFORE DELETE ON entry BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+  CREATE TRIGGER IF NOT EXISTS entry_is_fixed BEFORE UPDATE ON entry BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+  CREATE TRIGGER IF NOT EXISTS evidence_is_kept BEFORE DELETE ON evidence BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+  CREATE TRIGGER IF NOT EXISTS evidence_is_fixed BEFORE UPDATE ON evidence BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+  CREATE TRIGGER IF NOT EXISTS tile_is_kept BEFORE DELETE ON tile BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+  CREATE TRIGGER IF NOT EXISTS tile_is_fixed BEFORE UPDATE ON tile BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+`;
+
+/** A ledger in one SQLite file. `copy` is one that can be made again: it is not synced to disk. */
+export class SqliteStore implements Store {
+  readonly #file: string;
+  readonly #kind: 'ledger' | 'copy';
+  #db: DatabaseSync;
+  #statements: Statements;
+
+  constructor(file: string, kind: 'ledger' | 'copy' = 'ledger') {
+    this.#file = file;
+    this.#kind = kind;
+    this.#db = openDatabase(file, kind);
+    this.#statements = prepare(this.#db);
+  }
+
+  async reopen(): Promise<void> {
+    this.#db.close();
+    this.#db = openDatabase(this.#file, this.#kind);
+    this.#statements = prepare(this.#db);
+  }
+
+  async size(): Promise<number> {
+    return this.#size();
+  }
+
+  async entries(from: number, limit: number): Promise<StoredEntry[]> {
+    return this.#statements.entries.all(from, limit).map(asStored);
+  }
+
+  async tile(level: number, n: number): Promise<Uint8Array | undefined> {
+    return this.#statements.tile.get(level, n)?.['nodes'] as Uint8Array | undefined;
+  }
+
+  async addTiles(tiles: Batch['tiles']): Promise<void> {
+    this.#transaction(() => {
+      for (const { level, n, nodes } of tiles) this.#statements.addTile.run(level, n, nodes);
+    });
+  }
+
+  async latestCheckpoint(): Promise<{ size: number; note: string } | undefined> {
+    const row = this.#statements.latestCheckpoint.get();
+    return row === undefined ? undefined : { size: Number(row['size']), note: String(row['note']) };
+  }
+
+  async commit(batch: Batch): Promise<void> {
+    this.#transaction(() => {
+      const stored = this.#size();
+      if (stored !== batch.first) throw anotherWrote(stored, batch.first);
+      this.#insert(batch);
+    });
+  }
+
+  /** Adds what is signed already: the copy of a ledger from elsewhere. */
+  async add(
+    batch: Omit<Batch, 'checkpoint'>,
+    notes: readonly { readonly size: number; readonly note: string }[],
+    replaces?: number,
+  ): Promise<void> {
+    this.#transaction(() => {
+      const stored = this.#size();
+      if (stored !== batch.first) throw anotherWrote(stored, batch.first);
+      this.#insertAll(batch);
+      if (replaces !== undefined) this.#statements.dropCheckpoint.run(replaces);
+      for (const { size, note } of notes) this.#statements.addCheckpoint.run(size, note);
+    });
+  }
+
+  /** Erases the personal texts that are not among these: they were erased where this is a copy of. */
+  keepSubjects(commitments: ReadonlySet<string>): void {
+    const all = this.#db.prepare('SELECT commitment FROM subject').all();
+    const drop = this.#db.prepare('DELETE FROM subject WHERE commitment = ?');
+    for (const { commitment } of all) if (!commitments.has(String(commitment))) drop.run(String(commitment));
+  }
+
+  async close(): Promise<void> {
+    this.#db.close();
+  }
+
+  #insert(batch: Batch): void {
+    this.#insertAll(batch);
+    if (batch.checkpoint.replaces !== undefined) this.#statements.dropCheckpoint.run(batch.checkpoint.replaces);
+    this.#statements.addCheckpoint.run(batch.checkpoint.size, batch.checkpoint.note);
+  }
+
+  #insertAll(batch: Omit<Batch, 'checkpoint'>): void {
+    const { addEntry, addEvidence, addSubject, addTile } = this.#statements;
+    for (const [i, { leaf, body, type, environment }] of batch.entries.entries())
+      addEntry.run(batch.first + i, leaf, body, type, environment);
+    for (const { sha256, bytes } of batch.evidence) addEvidence.run(sha256, bytes);
+    for (const { commitment, salt, text } of batch.subjects) addSubject.run(commitment, salt, text);
+    for (const { level, n, nodes } of batch.tiles) addTile.run(level, n, nodes);
+  }
+
+  #size(): number {
+    return Number(this.#statements.size.get()?.['n']);
+  }
+
+  #transaction(work: () => void): void {
+    try {
+      this.#db.exec('BEGIN IMMEDIATE');
+      work();
+    } catch (thrown) {
+      if (this.#db.isTransaction) this.#db.exec('ROLLBACK');
+      if (thrown instanceof CountersignError) throw thrown;
+      throw cannotWrite(thrown);
+    }
+    try {
+      this.#db.exec('COMMIT');
+    } catch (thrown) {
+      if (this.#db.isTransaction) this.#db.exec('ROLLBACK');
+      throw new CommitUnknown(thrown);
+    }
+  }
+}
+
+function openDatabase(file: string, kind: 'ledger' | 'copy'): DatabaseSync {
+  try {
+    const db = new DatabaseSync(file);
+    db.exec('PRAGMA busy_timeout = 2000');
+    db.exec(SCHEMA);
+    if (kind === 'copy') db.exec('PRAGMA synchronous = OFF');
+    return db;
+  } catch (cause) {
+    throw new CountersignError('ledger-unusable', `the ledger \`${file}\` cannot be opened: ${messageOf(cause)}`, {
+      cause,
+      recover: 'halt',
+      hint: 'is it a ledger, and may this user write it?',
+    });
+  }
+}
+
+type Statements = Readonly<Record<keyof typeof SQL, StatementSync>>;
+
+const SQL = {
+  size: 'SELECT coalesce(max(seq) + 1, 0) AS n FROM entry',
+  entries: 'SELECT seq, leaf, body, type, environment FROM entry WHERE seq >= ? ORDER BY seq LIMIT ?',
+  tile: 'SELECT nodes FROM tile WHERE level = ? AND n = ?',
+  addTile: 'INSERT INTO tile VALUES (?, ?, ?)',
+  latestCheckpoint: 'SELECT size, note FROM checkpoint ORDER BY size DESC LIMIT 1',
+  addEntry: 'INSERT INTO entry VALUES (?, ?, ?, ?, ?)',
+  addEvidence: 'INSERT OR IGNORE INTO evidence VALUES (?, ?)',
+  addSubject: 'INSERT OR IGNORE INTO subject VALUES (?, ?, ?)',
+  addCheckpoint: 'INSERT INTO checkpoint VALUES (?, ?)',
+  dropCheckpoint: 'DELETE FROM checkpoint WHERE size = ?',
+} as const;
+
+function prepare(db: DatabaseSync): Statements {
+  return Object.fromEntries(Object.entries(SQL).map(([name, sql]) => [name, db.prepare(sql)])) as Statements;
+}
+
+function asStored(row: Record<string, unknown>): StoredEntry {
+  return {
+    index: Number(row['seq']),
+    leaf: row['leaf'] as Uint8Array,
+    body: String(row['body']),
+    type: String(row['type']),
+    environment: String(row['environment']),
+  };
+}
+
+/** Another process wrote: nobody signs on top of that. */
+export function anotherWrote(stored: number, expected: number): CountersignError {
+  return new CountersignError('ledger-inconsistent', `the ledger holds ${stored} entries, but ${expected} were written here`, {
+    recover: 'halt',
+    hint: 'another process wrote to it; find out which before starting again',
+  });
+}
+
+/** The store did not take a batch, and kept nothing of it. */
+export function cannotWrite(cause: unknown): CountersignError {
+  return new CountersignError('ledger-unusable', `the ledger cannot be written: ${messageOf(cause)}`, {
+    cause,
+    recover: 'retry',
+    hint: 'is the disk full, or the data directory gone?',
+  });
+}
