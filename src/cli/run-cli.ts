@@ -330,6 +330,11 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
     .option('--ledger-key <file...>', 'the ledger’s key in PEM, and after it an older one that still signs (default: in --data)')
     .option('--ledger-key-command <command>', 'a program that signs: text on its standard input, signature on its output')
     .option('--ledger-key-public <file>', 'the public key of that program, as in `ledger.pub`')
+    .option(
+      '--anchor <place...>',
+      'keep checkpoints there too: file:PATH, configmap:NAMESPACE/NAME, git:URL, witness:URL#KEY, timestamp:URL#CERTIFICATE',
+    )
+    .option('--anchor-every <duration>', 'how often', '10m')
     .action(async (options: Omit<ServeOptions, 'listen'> & { webhook: string }) =>
       done(await (await import('./serve.ts')).serve({ ...options, listen: options.webhook }, settings, io, hooks)),
     );

@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import { createServer, type Server } from 'node:https';
 import { join, resolve } from 'node:path';
 import pino, { type Logger } from 'pino';
@@ -5,11 +6,12 @@ import { type ApiServer, Cluster, type ClusterAddress, connect, registerWebhook,
 import type { Configuration, ProcessSettings } from '../config/index.ts';
 import { type AdmissionScope, type EnvironmentState, environmentState } from '../gate/index.ts';
 import { APPROVALS_REF, openRepository, type Repository, redactUrl, sourceRef, sourceRepository } from '../git/index.ts';
-import { evidenceRef, type Ledger, type LedgerKey, ledgerName, openLedger } from '../ledger/index.ts';
-import { CountersignError, type Environment, messageOf, sha256 } from '../model/index.ts';
+import { AnchorKeeper, evidenceRef, LEDGER_FILES, type Ledger, type LedgerKey, ledgerName, openLedger } from '../ledger/index.ts';
+import { CountersignError, type Environment, messageOf, parseDuration, sha256 } from '../model/index.ts';
 import { type ReconcilePorts, Reconciler, type Step } from '../reconcile/index.ts';
 import { KnownHistory } from '../trust/index.ts';
 import { type AdmissionScopes, type Certificates, createWebhook, makeCertificates } from '../webhook/index.ts';
+import { type AnchorParts, openAnchor } from './anchors.ts';
 import { EXIT, type Io } from './io.ts';
 import { gitProgram, openConfiguration, openGate } from './open.ts';
 import { sourceAccess } from './source-access.ts';
@@ -27,6 +29,8 @@ export type ServeOptions = {
   ledgerKey?: string[];
   ledgerKeyCommand?: string;
   ledgerKeyPublic?: string;
+  anchor?: string[];
+  anchorEvery: string;
 };
 
 /** What the outside may hear of a running service: each step of each change (tests stop the process there). */
@@ -56,6 +60,7 @@ export async function serve(options: ServeOptions, settings: ProcessSettings, io
   });
   const closing: (() => void | Promise<void>)[] = [() => ledger.close()];
   try {
+    closing.push(await keepAnchors(configuration, links, ledger, options, settings, log));
     await recordStart(configuration, ledger, log);
     const loops = await openLoops(configuration, links, ledger, options, settings, log, hooks, closing);
     await openWebhook(configuration, links, ledger, options, log, closing);
@@ -85,6 +90,44 @@ function sayProgress(log: Logger): (done: number) => void {
     if (Date.now() - told < 5000) return;
     told = Date.now();
     log.info({ entries: done }, 'reading the ledger back');
+  };
+}
+
+// What was kept elsewhere is looked at before anything is signed; from then on the newest checkpoint goes there.
+async function keepAnchors(
+  configuration: Configuration,
+  links: ReadonlyMap<string, ClusterLink>,
+  ledger: Ledger,
+  options: ServeOptions,
+  settings: ProcessSettings,
+  log: Logger,
+): Promise<() => Promise<void>> {
+  const every = parseDuration(options.anchorEvery);
+  if (every === undefined || every < 1000)
+    throw new CountersignError('usage', `\`${options.anchorEvery}\` is not a time between anchors`, { hint: 'for example 10m' });
+  const data = resolve(options.data);
+  const parts: AnchorParts = {
+    data,
+    ledger,
+    key: ledgerKey(options),
+    server: ([...links.values()][0] as ClusterLink).server,
+    git: gitProgram(settings),
+    access: (url) => sourceAccess(configuration.environments.find((e) => e.spec.source.url === url)?.spec.source.credentials),
+  };
+  const keeper = new AnchorKeeper({
+    ledger,
+    keyText: readFileSync(join(data, LEDGER_FILES.verifier), 'utf8'),
+    anchors: (options.anchor ?? []).map((text) => openAnchor(text, parts)),
+    clock: () => new Date(),
+    warn: (message) => log.warn({}, message),
+  });
+  await keeper.check();
+  const timer = setInterval(() => void keeper.keep(), every);
+  const first = setTimeout(() => void keeper.keep(), Math.min(every, 5000)); // once the start is on record
+  return async () => {
+    clearInterval(timer);
+    clearTimeout(first);
+    await keeper.keep();
   };
 }
 

@@ -3,6 +3,7 @@
  * Refuses to send anything that does not carry a ledger entry; tells nothing of what Secrets hold.
  */
 export { type Answer, ApiServer, type ClusterAddress, connect } from './api-server.ts';
+export { CheckpointMap } from './checkpoint-map.ts';
 export { type AppliedObject, Cluster } from './cluster.ts';
 export { stages } from './order.ts';
 export { registerWebhook, type WebhookAddress } from './register-webhook.ts';

@@ -4,6 +4,7 @@
  */
 
 export type { GitAccess } from './access.ts';
+export { CheckpointRef, type SignCommit, sshSignature } from './checkpoint-ref.ts';
 export { diffTrees, listTree, readBlob, readCommit } from './history.ts';
 export { IsomorphicRepository } from './isomorphic-repository.ts';
 export { NativeRepository } from './native-repository.ts';

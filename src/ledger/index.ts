@@ -2,6 +2,7 @@
  * Takes entries, gives an append-only Merkle log (RFC 6962) with signed checkpoints, and checks one offline.
  * Refuses to go on when what is stored is not what was signed: a shorter, forked or altered log is never extended.
  */
+export { type Anchor, AnchorKeeper } from './anchors.ts';
 export { type Checkpoint, openCheckpoint, signCheckpoint } from './checkpoint.ts';
 export { evidenceRef } from './evidence.ts';
 export { type ExportOptions, exportLedger, importLedger } from './export-ledger.ts';
@@ -20,7 +21,8 @@ export {
   type Verifier,
   verifierText,
 } from './note.ts';
-export { LEDGER_FILES, type LedgerKey, ledgerName } from './open-sequencer.ts';
+export { LEDGER_FILES, type LedgerKey, ledgerName, openSigner } from './open-sequencer.ts';
+export { fileAnchor, timestampAnchor, witnessAnchor } from './outside-anchors.ts';
 export { postgresSchema } from './postgres-schema.ts';
 export { checkExtension, checkReceipt, extension, receipt } from './proof.ts';
 export { eraseSubject } from './subjects.ts';

@@ -131,7 +131,8 @@ const MAX_NOTE = 1_000_000; // checkpoints are a few hundred bytes, with many wi
 const MAX_SIGNATURES = 100;
 
 // Strict as the specification: every line after the last empty one is a signature, and nothing else is there.
-function splitNote(note: string): NoteParts | undefined {
+/** A note taken apart, whoever signed it; undefined for what is none. */
+export function splitNote(note: string): NoteParts | undefined {
   const at = note.lastIndexOf('\n\n');
   if (at < 0 || note.length > MAX_NOTE || !note.endsWith('\n') || !note.isWellFormed()) return undefined;
   const lines = note.slice(at + 2, -1).split('\n');

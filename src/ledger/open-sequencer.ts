@@ -53,7 +53,8 @@ export async function openSequencer(
     const verifiers = knownVerifiers(directory);
     const isNew = verifiers.length === 0 || !existsSync(file);
     const signers = openSigners(place, originOf(place, verifiers), isNew);
-    keepVerifiers(directory, signers, verifiers);
+    // Before the first checkpoint under a name; a key that is refused is not kept among the known ones.
+    if (isNew || newEpoch !== undefined) keepVerifiers(directory, signers, verifiers);
     const options = {
       signers,
       verifiers,
@@ -142,6 +143,11 @@ function openSigners(place: LedgerPlace, name: string, isNew: boolean): [Signer,
   const old = join(directory, FILES.oldKey);
   const files = key?.files ?? [own, ...(existsSync(old) ? [old] : [])];
   return files.map((file) => readSigner(name, readKey(file))) as [Signer, ...Signer[]];
+}
+
+/** The key that signs a ledger, for what is signed beside it. Throws `key-missing` and `key-unusable`. */
+export function openSigner(directory: string, name: string, key: LedgerKey | undefined): Signer {
+  return openSigners({ directory, origin: name, key }, name, false)[0];
 }
 
 function readKey(file: string): string {

@@ -1,7 +1,6 @@
 import pg from 'pg';
 import { CountersignError, messageOf } from '../model/index.ts';
-import { anotherWrote, cannotWrite } from './sqlite-store.ts';
-import { type Batch, CommitUnknown, type PreparedEntry, type StoredEntry, type Subject } from './store.ts';
+import { anotherWrote, type Batch, CommitUnknown, cannotWrite, type PreparedEntry, type StoredEntry, type Subject } from './store.ts';
 
 const CONNECT_MS = 5_000;
 const STATEMENT_MS = 30_000;

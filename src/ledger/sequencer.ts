@@ -4,7 +4,7 @@ import { type Checkpoint, openCheckpoint, signCheckpoint } from './checkpoint.ts
 import { LogHistory } from './log-history.ts';
 import { leafHash } from './merkle.ts';
 import { type Signer, type Verifier, verifierText } from './note.ts';
-import { type Batch, CommitUnknown, type PreparedEntry, type Store, type StoredEntry } from './store.ts';
+import { type Batch, CommitUnknown, cannotWrite, type PreparedEntry, type Store, type StoredEntry } from './store.ts';
 import { type Tile, TreeWriter } from './tiles.ts';
 
 /** What waits to be recorded together. */
@@ -103,7 +103,7 @@ export class Sequencer {
       if (!(thrown instanceof CommitUnknown)) throw thrown;
       this.#unsettled = { batch, tree };
       await this.#settle();
-      if (this.#tree.size === first) throw cannotTell(thrown.cause);
+      if (this.#tree.size === first) throw cannotWrite(thrown.cause);
       return { first, size: this.#tree.size, note };
     }
     this.#adopt(batch, tree);

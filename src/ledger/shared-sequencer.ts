@@ -22,7 +22,7 @@ import {
   writeAnchor,
 } from './sequencer.ts';
 import { SqliteStore } from './sqlite-store.ts';
-import { type Batch, CommitUnknown, type PreparedEntry } from './store.ts';
+import { type Batch, CommitUnknown, cannotWrite, type PreparedEntry } from './store.ts';
 import { TreeWriter } from './tiles.ts';
 
 export type SharedOptions = Omit<SequencerOptions, 'store'> & {
@@ -256,7 +256,7 @@ export class SharedSequencer {
         await this.#tables.connect();
         const first = await this.#tables.takenAt(id);
         await this.#catchUp();
-        if (first === undefined) throw cannotTell(cause);
+        if (first === undefined) throw cannotWrite(cause);
         return { first, size: this.#tree.size, note: this.#latest?.note ?? '' };
       } catch (thrown) {
         if (!(thrown instanceof CountersignError) || thrown.recover !== 'retry' || this.#tables.isConnected || Date.now() > end)

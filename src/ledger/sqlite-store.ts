@@ -1,6 +1,6 @@
 import { DatabaseSync, type StatementSync } from 'node:sqlite';
 import { CountersignError, messageOf } from '../model/index.ts';
-import { type Batch, CommitUnknown, type Store, type StoredEntry } from './store.ts';
+import { anotherWrote, type Batch, CommitUnknown, cannotWrite, type Store, type StoredEntry } from './store.ts';
 
 const SCHEMA = `
   PRAGMA page_size = 8192;
@@ -179,21 +179,4 @@ function asStored(row: Record<string, unknown>): StoredEntry {
     type: String(row['type']),
     environment: String(row['environment']),
   };
-}
-
-/** Another process wrote: nobody signs on top of that. */
-export function anotherWrote(stored: number, expected: number): CountersignError {
-  return new CountersignError('ledger-inconsistent', `the ledger holds ${stored} entries, but ${expected} were written here`, {
-    recover: 'halt',
-    hint: 'another process wrote to it; find out which before starting again',
-  });
-}
-
-/** The store did not take a batch, and kept nothing of it. */
-export function cannotWrite(cause: unknown): CountersignError {
-  return new CountersignError('ledger-unusable', `the ledger cannot be written: ${messageOf(cause)}`, {
-    cause,
-    recover: 'retry',
-    hint: 'is the disk full, or the data directory gone?',
-  });
 }

@@ -1,3 +1,5 @@
+import { CountersignError, messageOf } from '../model/index.ts';
+
 /** An entry on its way into a store: its canonical bytes, their hash as a leaf, and what it is filed under. */
 export type PreparedEntry = { readonly body: string; readonly leaf: Uint8Array; readonly type: string; readonly environment: string };
 
@@ -75,4 +77,21 @@ export class CommitUnknown extends Error {
   constructor(cause: unknown) {
     super('it is not known whether the commit took place', { cause });
   }
+}
+
+/** Another process wrote: nobody signs on top of that. */
+export function anotherWrote(stored: number, expected: number): CountersignError {
+  return new CountersignError('ledger-inconsistent', `the ledger holds ${stored} entries, but ${expected} were written here`, {
+    recover: 'halt',
+    hint: 'another process wrote to it; find out which before starting again',
+  });
+}
+
+/** The store did not take a batch, and kept nothing of it. */
+export function cannotWrite(cause: unknown): CountersignError {
+  return new CountersignError('ledger-unusable', `the ledger cannot be written: ${messageOf(cause)}`, {
+    cause,
+    recover: 'retry',
+    hint: 'is the disk full, or the data directory gone?',
+  });
 }

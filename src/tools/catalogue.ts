@@ -9,7 +9,7 @@ export type Tool = {
   readonly byHand: string;
 };
 
-export type ToolName = 'etcd' | 'kube-apiserver' | 'kubectl' | 'opa' | 'opa-conformance' | 'opa-rate';
+export type ToolName = 'etcd' | 'kube-apiserver' | 'kubectl' | 'opa' | 'opa-conformance' | 'opa-rate' | 'tessera-fsck' | 'ledger-sumdb';
 
 // One archive with all three, as controller-runtime's envtest uses it. Checksums: envtest-releases.yaml of sigs.k8s.io/controller-tools v0.23.0.
 const ENVTEST = {
@@ -64,5 +64,15 @@ export const TOOLS: Readonly<Record<ToolName, Tool>> = {
     version: '1.22.0',
     go: { module: 'tools/opa', package: './rate', ldflags: '-s -w' },
     byHand: 'only the benchmarks need it',
+  },
+  'tessera-fsck': {
+    version: '1.0.4',
+    go: { module: 'tools/ledger', package: 'github.com/transparency-dev/tessera/cmd/fsck', ldflags: '-s -w' },
+    byHand: 'go install github.com/transparency-dev/tessera/cmd/fsck@v1.0.4; only the tests need it',
+  },
+  'ledger-sumdb': {
+    version: '0.42.0',
+    go: { module: 'tools/ledger', package: './sumdb', ldflags: '-s -w' },
+    byHand: 'only the tests need it',
   },
 };

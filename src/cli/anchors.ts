@@ -1,0 +1,79 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { type ApiServer, CheckpointMap } from '../cluster/index.ts';
+import { CheckpointRef, type GitAccess, type GitProgram, redactUrl, sshSignature } from '../git/index.ts';
+import { type Anchor, fileAnchor, type Ledger, type LedgerKey, openSigner, timestampAnchor, witnessAnchor } from '../ledger/index.ts';
+import { CountersignError, sha256 } from '../model/index.ts';
+
+/** What anchors are made from. */
+export type AnchorParts = {
+  readonly data: string;
+  readonly ledger: Ledger;
+  readonly key: LedgerKey | undefined;
+  readonly server: ApiServer;
+  readonly git: GitProgram | undefined;
+  /** How to get into a repository that an environment names too; nothing for others. */
+  readonly access: (url: string) => () => Promise<GitAccess>;
+};
+
+const FORMS = 'file:PATH, configmap:NAMESPACE/NAME, git:URL, witness:URL#KEY or timestamp:URL#CERTIFICATE-FILE';
+
+/** Reads `--anchor kind:place`. Throws `usage`. */
+export function openAnchor(text: string, parts: AnchorParts): Anchor {
+  const [, kind, place = ''] = /^([a-z]+):(.+)$/.exec(text) ?? [];
+  const [address = '', detail = ''] = [place.slice(0, place.indexOf('#') < 0 ? undefined : place.indexOf('#')), place.split('#')[1]];
+  const directory = join(parts.data, 'anchors');
+  switch (kind) {
+    case 'file':
+      return fileAnchor(place);
+    case 'configmap':
+      return configMap(place, parts.server);
+    case 'git':
+      return gitRef(place, parts);
+    case 'witness':
+      return witnessAnchor(webAddress(address), detail, directory, parts.ledger.read);
+    case 'timestamp':
+      return timestampAnchor(webAddress(address), certificate(detail), directory);
+    default:
+      throw new CountersignError('usage', `\`${redactUrl(text)}\` is not an anchor`, { hint: `one of ${FORMS}` });
+  }
+}
+
+function configMap(place: string, server: ApiServer): Anchor {
+  const [namespace, name, ...rest] = place.split('/');
+  if (namespace === undefined || name === undefined || rest.length > 0)
+    throw new CountersignError('usage', `\`${place}\` does not name a ConfigMap`, { hint: 'for example configmap:countersign/ledger' });
+  const map = new CheckpointMap(server, namespace, name);
+  return { name: `configmap ${place}`, read: () => map.read(), write: (note) => map.write(note) };
+}
+
+function gitRef(url: string, { data, ledger, key, git, access }: AnchorParts): Anchor {
+  if (git === undefined) throw new CountersignError('tool-missing', 'there is no `git` on the PATH', { hint: 'install git' });
+  const signer = openSigner(data, ledger.verifier.name, key);
+  const ref = new CheckpointRef({
+    url,
+    directory: join(data, 'anchors', sha256(url).slice(0, 16)),
+    git,
+    access: access(url),
+    sign: (payload) => sshSignature(payload, signer.publicKey, signer.sign),
+    clock: () => new Date(),
+  });
+  return { name: `git ${redactUrl(url)}`, read: () => ref.read(), write: (note) => ref.write(note) };
+}
+
+function webAddress(text: string): string {
+  if (!/^https?:\/\//.test(text) || !URL.canParse(text))
+    throw new CountersignError('usage', `\`${redactUrl(text)}\` is not an address`, { hint: `anchors are ${FORMS}` });
+  return text;
+}
+
+function certificate(file: string): string {
+  try {
+    return readFileSync(file, 'utf8');
+  } catch (cause) {
+    throw new CountersignError('usage', `the authority’s certificate \`${file}\` cannot be read`, {
+      cause,
+      hint: 'give the certificate that it signs with, in PEM: timestamp:https://tsa.example/#tsa.pem',
+    });
+  }
+}
