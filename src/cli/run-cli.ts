@@ -7,6 +7,7 @@ import { FORMS } from './findings.ts';
 import type { InitOptions } from './init.ts';
 import { EXIT, fail, type Io } from './io.ts';
 import type { LedgerVerifyOptions } from './ledger.ts';
+import type { LedgerAuditOptions } from './ledger-audit.ts';
 import type { ForgetOptions, NewEpochOptions, RotateKeyOptions } from './ledger-keys.ts';
 import type { LedgerExportOptions, LedgerImportOptions, LedgerProveOptions } from './ledger-prove.ts';
 import type { LedgerShowOptions } from './ledger-show.ts';
@@ -335,6 +336,7 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
       'keep checkpoints there too: file:PATH, configmap:NAMESPACE/NAME, git:URL, witness:URL#KEY, timestamp:URL#CERTIFICATE',
     )
     .option('--anchor-every <duration>', 'how often', '10m')
+    .option('--audit-token-file <file>', 'take the API server’s audit events at /audit from whoever has this token')
     .action(async (options: Omit<ServeOptions, 'listen'> & { webhook: string }) =>
       done(await (await import('./serve.ts')).serve({ ...options, listen: options.webhook }, settings, io, hooks)),
     );
@@ -417,6 +419,21 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
     .addOption(output('text', 'json'))
     .action(async (from: string, options: LedgerImportOptions) =>
       done(await (await import('./ledger-prove.ts')).ledgerImport(from, options, io)),
+    );
+  add(
+    ledger,
+    'audit',
+    'hold the API server’s audit log against the ledger: every write is accounted for, or named',
+    '\nExample:\n  countersign ledger audit /var/log/kubernetes/audit.log --config countersign --applier system:serviceaccount:countersign:countersign',
+  )
+    .argument('<file...>', 'audit logs in JSON, one event a line')
+    .addOption(config())
+    .option('--data <path>', 'the service’s data directory, or a ledger file', DATA)
+    .option('--applier <user>', 'who the service is in the cluster', 'system:serviceaccount:countersign:countersign')
+    .option('--record', 'put what is not accounted for on the ledger; the service must be stopped', false)
+    .addOption(output('text', 'jsonl'))
+    .action(async (files: string[], options: LedgerAuditOptions) =>
+      done(await (await import('./ledger-audit.ts')).ledgerAudit(files, options, io)),
     );
   add(
     ledger,

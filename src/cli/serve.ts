@@ -4,13 +4,13 @@ import { join, resolve } from 'node:path';
 import pino, { type Logger } from 'pino';
 import { type ApiServer, Cluster, type ClusterAddress, connect, registerWebhook, stages } from '../cluster/index.ts';
 import type { Configuration, ProcessSettings } from '../config/index.ts';
-import { type AdmissionScope, type EnvironmentState, environmentState } from '../gate/index.ts';
+import { type AdmissionScope, AuditAccount, type EnvironmentState, environmentState } from '../gate/index.ts';
 import { APPROVALS_REF, openRepository, type Repository, redactUrl, sourceRef, sourceRepository } from '../git/index.ts';
 import { AnchorKeeper, evidenceRef, LEDGER_FILES, type Ledger, type LedgerKey, ledgerName, openLedger } from '../ledger/index.ts';
 import { CountersignError, type Environment, messageOf, parseDuration, sha256 } from '../model/index.ts';
 import { type ReconcilePorts, Reconciler, type Step } from '../reconcile/index.ts';
 import { KnownHistory } from '../trust/index.ts';
-import { type AdmissionScopes, type Certificates, createWebhook, makeCertificates } from '../webhook/index.ts';
+import { type AdmissionScopes, addAuditEndpoint, type Certificates, createWebhook, makeCertificates } from '../webhook/index.ts';
 import { type AnchorParts, openAnchor } from './anchors.ts';
 import { EXIT, type Io } from './io.ts';
 import { gitProgram, openConfiguration, openGate } from './open.ts';
@@ -31,6 +31,7 @@ export type ServeOptions = {
   ledgerKeyPublic?: string;
   anchor?: string[];
   anchorEvery: string;
+  auditTokenFile?: string;
 };
 
 /** What the outside may hear of a running service: each step of each change (tests stop the process there). */
@@ -276,18 +277,66 @@ async function openWebhook(
   log: Logger,
   closing: (() => void | Promise<void>)[],
 ): Promise<void> {
-  if (options.listen === 'off') return log.warn({}, 'the admission webhook is off: only Countersign’s own writes are judged');
+  if (options.listen === 'off') {
+    if (options.auditTokenFile !== undefined)
+      throw new CountersignError('usage', 'audit events are taken where the webhook listens, and that is off', {
+        hint: 'use --webhook HOST:PORT',
+      });
+    return log.warn({}, 'the admission webhook is off: only Countersign’s own writes are judged');
+  }
   const { host, port } = listenAddress(options.listen);
   const url = options.webhookUrl ?? `https://${host}:${port}/validate`;
   const certificates = await makeCertificates(join(options.data, 'tls'), new URL(url).hostname.replace(/^\[|\]$/g, ''), new Date());
-  const server = createServer(
-    { cert: certificates.cert, key: certificates.key, minVersion: 'TLSv1.3' },
-    createWebhook(scopesOf(configuration, links, ledger), () => true, log),
-  );
+  const app = createWebhook(scopesOf(configuration, links, ledger), () => true, log);
+  if (options.auditTokenFile !== undefined) closing.push(takeAuditEvents(app, options.auditTokenFile, configuration, links, ledger, log));
+  const server = createServer({ cert: certificates.cert, key: certificates.key, minVersion: 'TLSv1.3' }, app);
   await listen(server, host, port);
   closing.push(() => closeServer(server));
   await registerAll(configuration, links, url, certificates);
   log.info({ url }, 'the admission webhook is in place');
+}
+
+const COVERED_EVERY_MS = 60_000;
+
+// The API server's own audit log, as a second witness of what was written: what the ledger does not account for goes on it.
+function takeAuditEvents(
+  app: Parameters<typeof addAuditEndpoint>[0],
+  tokenFile: string,
+  configuration: Configuration,
+  links: ReadonlyMap<string, ClusterLink>,
+  ledger: Ledger,
+  log: Logger,
+): () => Promise<void> {
+  const scopes = configuration.environments.map((environment) => ({
+    environment,
+    applier: (links.get(environment.metadata.name) as ClusterLink).cluster.user,
+  }));
+  const account = new AuditAccount(scopes, recorderOf(ledger));
+  const take = async (events: readonly unknown[]) => {
+    for (const { environment, write } of await account.take(events))
+      log.warn({ environment, write }, 'the API server’s audit log shows a write that nothing on the ledger accounts for');
+  };
+  addAuditEndpoint(app, readToken(tokenFile), take, (message) => log.warn({}, message));
+  const settle = () =>
+    account.settle().catch((thrown) => log.error({}, `what the audit log covers could not be recorded: ${messageOf(thrown)}`));
+  const timer = setInterval(() => void settle(), COVERED_EVERY_MS);
+  return async () => {
+    clearInterval(timer);
+    await settle();
+  };
+}
+
+function readToken(file: string): string {
+  try {
+    const token = readFileSync(file, 'utf8').trim();
+    if (token.length < 16) throw new Error('it is shorter than 16 characters');
+    return token;
+  } catch (cause) {
+    throw new CountersignError('key-missing', `the token in \`${file}\` cannot be used: ${messageOf(cause)}`, {
+      cause,
+      hint: '`openssl rand -hex 32` makes one; the API server is given the same in its audit webhook’s kubeconfig',
+    });
+  }
 }
 
 async function registerAll(

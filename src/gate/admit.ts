@@ -139,7 +139,8 @@ function refusal(request: AdmissionRequest, environment: Environment, state: Env
   return `${refText(request.ref)} is governed by the environment \`${environment.metadata.name}\`, and no recorded verdict allows this ${request.operation}: ${where} on branch \`${source.branch}\` and have it approved${glass}`;
 }
 
-function isListed({ user, groups }: AdmissionRequest, identities: readonly string[]): boolean {
+/** Whether somebody is among identities, written as `user:NAME` or `group:NAME`. */
+export function isListed({ user, groups }: Pick<AdmissionRequest, 'user' | 'groups'>, identities: readonly string[]): boolean {
   return identities.some((id) => (id.startsWith('user:') ? id.slice(5) === user : id.startsWith('group:') && groups.includes(id.slice(6))));
 }
 

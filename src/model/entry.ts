@@ -153,7 +153,10 @@ const SCHEMAS = {
   'report.issued': z.strictObject({ report: text, from: text, to: text, manifest: text, checkpoint: count }),
   /** A checkpoint was kept outside of the store. */
   'checkpoint.anchored': z.strictObject({ anchor: text, size: count, root: text }),
-  /** What the API server's own audit log says of an interval: how many writes there were, and by what each is accounted for. */
+  /**
+   * What the API server's own audit log shows of an interval, by the times in it: how many writes there were, and what
+   * accounts for each: an intent, break-glass, another entry about that request, or the configured list of controllers.
+   */
   'audit.covered': z.strictObject({
     environment,
     from: text,
@@ -161,6 +164,7 @@ const SCHEMAS = {
     events: count,
     intents: count,
     breakglass: count,
+    recorded: count,
     controllers: count,
     unmatched: count,
   }),

@@ -65,3 +65,14 @@ export const ANNOTATION = {
   breakGlass: 'countersign.dev/break-glass',
   breakGlassFor: 'countersign.dev/break-glass-for',
 } as const;
+
+/**
+ * The resource that serves a kind, as the API's own conventions have it (apimachinery's guess): lower case, in the plural. A custom
+ * kind whose plural follows another rule is not found by it.
+ */
+export function resourceOf(kind: string): string {
+  const singular = kind.toLowerCase();
+  if (singular.endsWith('endpoints')) return singular;
+  if (singular.endsWith('s')) return `${singular}es`;
+  return singular.endsWith('y') ? `${singular.slice(0, -1)}ies` : `${singular}s`;
+}

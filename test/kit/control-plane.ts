@@ -24,8 +24,11 @@ const PEOPLE = [
   ['nobody', 'nobodies'],
 ] as const;
 
+/** Where the API server sends its audit events, and the file it writes them into as well. */
+export type AuditSink = { readonly url: string; readonly token: string; readonly log: string };
+
 /** Starts both programs and waits until the API server is ready; about three seconds. */
-export async function startControlPlane(programs: { etcd: string; apiserver: string }): Promise<ControlPlane> {
+export async function startControlPlane(programs: { etcd: string; apiserver: string }, audit?: AuditSink): Promise<ControlPlane> {
   const directory = mkdtempSync(join(tmpdir(), 'countersign-cp-'));
   const [client, peer, secure] = await freePorts(3);
   writeFileSync(
@@ -76,6 +79,7 @@ export async function startControlPlane(programs: { etcd: string; apiserver: str
     'ServiceAccount',
     '--endpoint-reconciler-type',
     'none',
+    ...(audit === undefined ? [] : auditFlags(directory, audit)),
   ]);
   const url = `https://127.0.0.1:${secure}`;
   const kubeconfig = (user: string) => writeKubeconfig(directory, url, user);
@@ -92,6 +96,32 @@ export async function startControlPlane(programs: { etcd: string; apiserver: str
     throw thrown;
   }
   return { url, directory, kubeconfig, stop };
+}
+
+function auditFlags(directory: string, { url, token, log }: AuditSink): string[] {
+  const [policy, config] = [join(directory, 'audit-policy.yaml'), join(directory, 'audit-webhook.yaml')];
+  writeFileSync(
+    policy,
+    JSON.stringify({ apiVersion: 'audit.k8s.io/v1', kind: 'Policy', omitStages: ['RequestReceived'], rules: [{ level: 'Metadata' }] }),
+  );
+  writeFileSync(
+    config,
+    JSON.stringify({
+      apiVersion: 'v1',
+      kind: 'Config',
+      clusters: [{ name: 'c', cluster: { server: url, 'insecure-skip-tls-verify': true } }],
+      users: [{ name: 'u', user: { token } }],
+      contexts: [{ name: 'c', context: { cluster: 'c', user: 'u' } }],
+      'current-context': 'c',
+    }),
+  );
+  return [
+    `--audit-policy-file=${policy}`,
+    `--audit-webhook-config-file=${config}`,
+    '--audit-webhook-batch-max-wait=500ms',
+    '--audit-webhook-initial-backoff=500ms',
+    `--audit-log-path=${log}`,
+  ];
 }
 
 /** Ports nobody listens on just now. */

@@ -5,7 +5,7 @@ import { tool } from '../../scripts/tools.ts';
 import { type Answer, type ApiServer, connect } from '../../src/cluster/index.ts';
 import { NO_REVISION } from '../../src/model/index.ts';
 import { approveAs } from './approve.ts';
-import { type ControlPlane, freePorts, startControlPlane } from './control-plane.ts';
+import { type AuditSink, type ControlPlane, freePorts, startControlPlane } from './control-plane.ts';
 import { type EnvironmentOptions, environmentDocument, trustDocument, writeConfiguration } from './documents.ts';
 import { Fleet, type Person, sshPerson } from './fleet.ts';
 import { type GitServer, startGitServer } from './git-server.ts';
@@ -30,8 +30,8 @@ export class Stage {
     this.lee = sshPerson(directory, 'lee');
   }
 
-  static async open(directory: string): Promise<Stage> {
-    const controlPlane = await startControlPlane({ etcd: await tool('etcd'), apiserver: await tool('kube-apiserver') });
+  static async open(directory: string, audit?: AuditSink): Promise<Stage> {
+    const controlPlane = await startControlPlane({ etcd: await tool('etcd'), apiserver: await tool('kube-apiserver') }, audit);
     const git = await startGitServer(directory);
     const { server } = await connect({ kubeconfig: controlPlane.kubeconfig('admin'), context: undefined });
     return new Stage(directory, controlPlane, git, server);
@@ -67,8 +67,8 @@ export class Stage {
     return ['--config', configuration, '--kubeconfig', this.controlPlane.kubeconfig(user), '--webhook', `127.0.0.1:${port}`];
   }
 
-  async serve(configuration: string, name: string): Promise<Service> {
-    const service = Service.start(await this.arguments(configuration), this.data(name));
+  async serve(configuration: string, name: string, more: readonly string[] = []): Promise<Service> {
+    const service = Service.start([...(await this.arguments(configuration)), ...more], this.data(name));
     this.#services.push(service);
     await service.says('countersign is running');
     return service;

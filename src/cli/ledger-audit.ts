@@ -1,0 +1,123 @@
+import { createReadStream } from 'node:fs';
+import { createInterface } from 'node:readline';
+import { AuditAccount, type LedgerView, type Recorder, type Unmatched } from '../gate/index.ts';
+import { evidenceRef, LedgerReader, ledgerFile, ledgerName, openLedger } from '../ledger/index.ts';
+import { CountersignError, messageOf } from '../model/index.ts';
+import { EXIT, type Io, paint, plain } from './io.ts';
+import { openConfiguration } from './open.ts';
+import { count } from './show-verdict.ts';
+
+export type LedgerAuditOptions = { config: string[]; data: string; applier: string; record: boolean; output: 'text' | 'jsonl' };
+
+const BATCH = 1000;
+
+/** `countersign ledger audit FILE…`: the API server's audit log against the ledger: every write to a governed namespace is accounted for, or named. */
+export async function ledgerAudit(files: readonly string[], options: LedgerAuditOptions, io: Io): Promise<number> {
+  const { environments } = openConfiguration(options);
+  const opened = options.record ? await openToRecord(options.data) : openToRead(options.data);
+  try {
+    const account = new AuditAccount(
+      environments.map((environment) => ({ environment, applier: options.applier })),
+      opened.ledger,
+    );
+    let events = 0;
+    let unmatched = 0;
+    for await (const batch of batches(files)) {
+      events += batch.length;
+      for (const one of await taken(account, batch)) {
+        unmatched++;
+        tell(one, options, io);
+      }
+    }
+    await account.settle();
+    if (options.output === 'text')
+      io.out(
+        unmatched === 0
+          ? `${paint(io, 'green', 'accounted for')}: every write among ${count(events, 'event')}\n`
+          : `${paint(io, 'red', 'not accounted for')}: ${count(unmatched, 'write')} among ${count(events, 'event')}\n`,
+      );
+    return unmatched === 0 ? EXIT.yes : EXIT.no;
+  } finally {
+    await opened.close();
+  }
+}
+
+type Opened = { readonly ledger: LedgerView & Recorder; readonly close: () => void | Promise<void> };
+
+function viewOf(read: LedgerReader): LedgerView {
+  return {
+    latest: (types, environment, before) => read.latest(types, environment, before),
+    all: (type, environment) => read.all(type, environment),
+    entry: (index) => read.entry(index),
+    evidence: (ref) => read.evidence(ref),
+  };
+}
+
+// Nothing is written: what would be recorded is only told.
+function openToRead(data: string): Opened {
+  const reader = new LedgerReader(ledgerFile(data)).freeze();
+  const record: Recorder['record'] = async (body) => ({ index: -1, entry: { v: 1, time: '', ...body } });
+  return { ledger: { ...viewOf(reader), record, asEvidence: evidenceRef, subject: (text) => text }, close: () => reader.close() };
+}
+
+async function openToRecord(data: string): Promise<Opened> {
+  const origin = ledgerName(data);
+  if (origin === undefined) throw new CountersignError('ledger-unusable', `there is no ledger in \`${data}\``);
+  const ledger = await openLedger(data, origin);
+  return {
+    ledger: {
+      ...viewOf(ledger.read),
+      record: (body, evidence) => ledger.record(body, evidence),
+      asEvidence: evidenceRef,
+      subject: (text) => ledger.subject(text),
+    },
+    close: () => ledger.close(),
+  };
+}
+
+async function* batches(files: readonly string[]): AsyncGenerator<unknown[]> {
+  let batch: unknown[] = [];
+  for (const file of files) {
+    let line = 0;
+    try {
+      for await (const text of createInterface({ input: createReadStream(file), crlfDelay: Number.POSITIVE_INFINITY })) {
+        line++;
+        if (text.trim() !== '') batch.push(JSON.parse(text));
+        if (batch.length < BATCH) continue;
+        yield batch;
+        batch = [];
+      }
+    } catch (cause) {
+      throw new CountersignError(
+        'usage',
+        `\`${file}\` cannot be read as an audit log${line === 0 ? '' : ` (line ${line})`}: ${messageOf(cause)}`,
+        {
+          cause,
+          hint: 'it has one event of audit.k8s.io/v1 a line, as --audit-log-format=json writes it',
+        },
+      );
+    }
+  }
+  if (batch.length > 0) yield batch;
+}
+
+async function taken(account: AuditAccount, batch: readonly unknown[]): Promise<readonly Unmatched[]> {
+  try {
+    return await account.take(batch);
+  } catch (cause) {
+    if (!(cause instanceof TypeError)) throw cause;
+    throw new CountersignError('usage', cause.message, { cause, hint: 'give the API server’s audit log, in JSON' });
+  }
+}
+
+function tell({ environment, write }: Unmatched, { output }: LedgerAuditOptions, io: Io): void {
+  if (output === 'jsonl') {
+    io.out(`${JSON.stringify({ environment, ...write })}\n`);
+    return;
+  }
+  const { received, user, verb, resource, subresource, namespace, name } = write;
+  const at = Number.isFinite(received) ? new Date(received).toISOString().slice(0, 19).replace('T', ' ') : 'at a time unknown';
+  io.out(
+    `${at}  ${paint(io, 'red', verb)} ${plain(`${resource}${subresource === '' ? '' : `/${subresource}`} ${namespace}/${name}`)}\n    by ${plain(user)} in ${environment}\n`,
+  );
+}

@@ -1,0 +1,100 @@
+import type { Environment } from '../model/index.ts';
+import { type Account, type AuditedWrite, accountFor, readAuditEvent } from './account-for.ts';
+import type { LedgerView, Recorder } from './ports.ts';
+
+/** One environment whose namespaces are watched in the audit log. */
+export type AuditScope = { readonly environment: Environment; readonly applier: string };
+
+/** A write that nothing accounts for. */
+export type Unmatched = { readonly environment: string; readonly write: AuditedWrite };
+
+type Counts = Record<Account | 'events', number> & { from: number; to: number };
+
+const REMEMBERED = 20_000; // the API server sends a batch again when it heard no answer
+
+/**
+ * Holds the API server's audit events against the ledger: every write to a governed namespace is accounted for by an entry,
+ * or becomes one. What was seen of an interval is recorded as numbers, so that a report can say that nothing is missing.
+ */
+export class AuditAccount {
+  readonly #scopes: readonly AuditScope[];
+  readonly #ledger: LedgerView & Recorder;
+  readonly #counts = new Map<string, Counts>();
+  readonly #seen = new Set<string>();
+
+  constructor(scopes: readonly AuditScope[], ledger: LedgerView & Recorder) {
+    this.#scopes = scopes;
+    this.#ledger = ledger;
+  }
+
+  /** Takes events in. Writes that nothing accounts for are durable on the ledger when this resolves. A TypeError for what is no event; nothing is taken then. */
+  async take(events: readonly unknown[]): Promise<Unmatched[]> {
+    const writes = events.flatMap((event) => readAuditEvent(event) ?? []);
+    const unmatched: Unmatched[] = [];
+    const fresh = writes.filter((write) => !this.#seen.has(write.auditId));
+    const accounts = fresh.flatMap((write) => {
+      const scope = this.#scopes.find((s) => s.environment.spec.target.namespaces.includes(write.namespace));
+      return scope === undefined ? [] : [{ write, scope, account: accountFor(write, scope.environment, scope.applier, this.#ledger) }];
+    });
+    for (const { write, scope, account } of accounts)
+      if (account === 'unmatched') unmatched.push({ environment: scope.environment.metadata.name, write });
+    await Promise.all(unmatched.map((u) => this.#record(u)));
+    for (const { write, scope, account } of accounts) {
+      this.#remember(write.auditId);
+      this.#count(scope.environment.metadata.name, write, account);
+    }
+    return unmatched;
+  }
+
+  /** Records what was counted since the last time. Throws as the ledger does, and keeps the numbers then. */
+  async settle(): Promise<void> {
+    for (const [environment, { from, to, ...counts }] of [...this.#counts]) {
+      await this.#ledger.record(
+        { type: 'audit.covered', environment, from: new Date(from).toISOString(), to: new Date(to).toISOString(), ...counts },
+        [],
+      );
+      this.#counts.delete(environment);
+    }
+  }
+
+  async #record({ environment, write }: Unmatched): Promise<void> {
+    const { auditId, user, verb, group, resource, namespace, name, subresource, received } = write;
+    await this.#ledger.record(
+      {
+        type: 'audit.unmatched',
+        environment,
+        auditId,
+        user: this.#ledger.subject(user),
+        verb,
+        resource: group === '' ? resource : `${resource}.${group}`,
+        object: { namespace, name, subresource },
+        at: new Date(Number.isFinite(received) ? received : 0).toISOString(),
+      },
+      [],
+    );
+  }
+
+  #count(environment: string, { received }: AuditedWrite, account: Account): void {
+    const at = Number.isFinite(received) ? received : 0;
+    const counts = this.#counts.get(environment) ?? {
+      from: at,
+      to: at,
+      events: 0,
+      intents: 0,
+      breakglass: 0,
+      recorded: 0,
+      controllers: 0,
+      unmatched: 0,
+    };
+    counts.from = Math.min(counts.from, at);
+    counts.to = Math.max(counts.to, at);
+    counts.events++;
+    counts[account]++;
+    this.#counts.set(environment, counts);
+  }
+
+  #remember(auditId: string): void {
+    this.#seen.add(auditId);
+    if (this.#seen.size > REMEMBERED) this.#seen.delete(this.#seen.values().next().value as string);
+  }
+}
