@@ -424,7 +424,7 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
     ledger,
     'audit',
     'hold the API server’s audit log against the ledger: every write is accounted for, or named',
-    '\nExample:\n  countersign ledger audit /var/log/kubernetes/audit.log --config countersign --applier system:serviceaccount:countersign:countersign',
+    '\nExample:\n  countersign ledger audit /var/log/kubernetes/audit.log --config countersign',
   )
     .argument('<file...>', 'audit logs in JSON, one event a line')
     .addOption(config())

@@ -16,7 +16,7 @@ export function ledgerFile(path: string): string {
 }
 
 const MAX_ENTRY = 65_535; // C2SP tlog-tiles writes the length of an entry in 16 bits
-const MAX_BATCH = 1024; // entries a commit
+const MAX_BATCH = 1024; // entries a commit: enough that what a commit costs is shared, few enough that both threads are busy // entries a commit
 const IN_FLIGHT = 2; // batches at the thread: one is committed while the next is on its way
 
 type Waiting = {

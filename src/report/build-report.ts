@@ -268,6 +268,30 @@ function exceptionsOf(period: readonly Indexed[], all: readonly Indexed[]): Exce
                 detail: entry.reason,
               },
             ];
+      case 'audit.unmatched':
+        return [
+          {
+            ...base,
+            environment: entry.environment,
+            type: 'write past the gate',
+            actor: entry.user,
+            subject: `${entry.verb} ${entry.resource} ${entry.object.namespace}/${entry.object.name}`,
+            detail: `the API server’s audit log shows it at ${entry.at}, and no entry accounts for it`,
+          },
+        ];
+      case 'ref.rewound':
+        return [
+          {
+            ...base,
+            environment: entry.environment,
+            type: 'branch rewritten',
+            actor: '',
+            subject: entry.ref,
+            detail: `from ${entry.before.slice(0, 12)} to ${entry.after.slice(0, 12)}, which does not descend from it`,
+          },
+        ];
+      case 'epoch.opened':
+        return [{ ...base, environment: '', type: 'ledger put back', actor: '', subject: entry.origin, detail: entry.reason }];
       default:
         return [];
     }
