@@ -2,6 +2,7 @@ import { chmodSync, copyFileSync, existsSync, renameSync, rmSync, writeFileSync 
 import { join } from 'node:path';
 import {
   createKey,
+  eraseSharedSubject,
   eraseSubject,
   LEDGER_FILES,
   ledgerFile,
@@ -12,6 +13,7 @@ import {
 } from '../ledger/index.ts';
 import { CountersignError } from '../model/index.ts';
 import { EXIT, type Io } from './io.ts';
+import { readText } from './ledger.ts';
 import { count } from './show-verdict.ts';
 
 export type RotateKeyOptions = { data: string; dropOld: boolean; output: 'text' | 'json' };
@@ -65,13 +67,20 @@ export function ledgerSchema({ role }: { readonly role: string }, io: Io): numbe
   return EXIT.yes;
 }
 
-export type NewEpochOptions = { data: string; reason: string; ledger?: string; ledgerKey?: string[]; output: 'text' | 'json' };
+export type NewEpochOptions = {
+  data: string;
+  reason: string;
+  checkpoint?: string;
+  ledger?: string;
+  ledgerKey?: string[];
+  output: 'text' | 'json';
+};
 
 /** `countersign ledger new-epoch`: go on after the store was put back to an older state, and say what was lost. */
 export async function ledgerNewEpoch(options: NewEpochOptions, io: Io): Promise<number> {
   const before = begunAt(options.data);
   const ledger = await openLedger(options.data, before, {
-    newEpoch: options.reason,
+    newEpoch: { reason: options.reason, newest: options.checkpoint === undefined ? undefined : readText(options.checkpoint, 'checkpoint') },
     postgres: options.ledger,
     key: options.ledgerKey === undefined ? undefined : { files: options.ledgerKey },
   });
@@ -83,11 +92,13 @@ export async function ledgerNewEpoch(options: NewEpochOptions, io: Io): Promise<
   return EXIT.yes;
 }
 
-export type ForgetOptions = { data: string; output: 'text' | 'json' };
+export type ForgetOptions = { data: string; ledger?: string; output: 'text' | 'json' };
 
 /** `countersign ledger forget TEXT`: erase a name or address from the table beside the entries. */
-export function ledgerForget(text: string, options: ForgetOptions, io: Io): number {
-  const erased = eraseSubject(ledgerFile(options.data), text);
+export async function ledgerForget(text: string, options: ForgetOptions, io: Io): Promise<number> {
+  // Where replicas share a database it is erased there; their copies follow within a minute.
+  const erased =
+    options.ledger === undefined ? eraseSubject(ledgerFile(options.data), text) : await eraseSharedSubject(options.ledger, text);
   if (options.output === 'json') io.out(`${JSON.stringify({ erased }, null, 2)}\n`);
   else io.out(erased === 0 ? 'no such text is kept\n' : `erased; ${count(erased, 'commitment')} can no longer be opened\n`);
   return erased === 0 ? EXIT.no : EXIT.yes;

@@ -60,9 +60,12 @@ function filterOf(index: string | undefined, options: LedgerShowOptions): EntryF
         hint: `one of ${ENTRY_TYPES.join(', ')}; or a family, as \`apply\``,
       });
   const at = index === undefined ? undefined : readIndex(index, 0);
-  const holds = [options.principal, options.commit, options.object].filter((t) => t !== undefined);
-  const short = holds.find((t) => t.length < 2);
-  if (short !== undefined) throw new CountersignError('usage', `\`${short}\` is too short to look for`);
+  const asked = [
+    { text: options.principal, as: 'value' },
+    { text: options.commit, as: 'prefix' },
+    { text: options.object, as: 'name' },
+  ] as const;
+  const holds = asked.flatMap(({ text, as }) => (text === undefined ? [] : [{ text, as }]));
   return {
     ...(options.type === undefined ? {} : { types: ENTRY_TYPES.filter((t) => options.type?.some((asked) => matches(t, asked))) }),
     ...(options.environment === undefined ? {} : { environment: options.environment }),

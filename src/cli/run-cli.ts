@@ -452,6 +452,7 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
     '\nExample:\n  countersign ledger new-epoch --reason "disk lost on 3 November, restored from the nightly backup"',
   )
     .requiredOption('--reason <text>', 'why; it will be in every report')
+    .option('--checkpoint <file>', 'the newest checkpoint that is known, where it was kept elsewhere')
     .option('--data <dir>', 'the service’s data directory', DATA)
     .option('--ledger <url>', 'the PostgreSQL that replicas share')
     .option('--ledger-key <file...>', 'the ledger’s key (default: in --data)')
@@ -473,8 +474,9 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
   )
     .argument('<text>', 'exactly as it was recorded')
     .option('--data <path>', 'the service’s data directory, or a ledger file', DATA)
+    .option('--ledger <url>', 'the PostgreSQL that replicas share')
     .addOption(output('text', 'json'))
-    .action(async (text: string, options: ForgetOptions) => done((await import('./ledger-keys.ts')).ledgerForget(text, options, io)));
+    .action(async (text: string, options: ForgetOptions) => done(await (await import('./ledger-keys.ts')).ledgerForget(text, options, io)));
 
   add(
     program,

@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { createServer, type Server } from 'node:https';
 import { join, resolve } from 'node:path';
 import pino, { type Logger } from 'pino';
@@ -121,6 +121,11 @@ async function keepAnchors(
     anchors: (options.anchor ?? []).map((text) => openAnchor(text, parts)),
     clock: () => new Date(),
     warn: (message) => log.warn({}, message),
+    onConflict: (note) => {
+      const file = join(data, 'newer-checkpoint');
+      writeFileSync(file, note);
+      log.error({ file }, 'the checkpoint that the ledger does not extend');
+    },
   });
   await keeper.check();
   const timer = setInterval(() => void keeper.keep(), every);
@@ -137,7 +142,9 @@ const HEARTBEAT_SECONDS = 60;
 // What was there, what is different since the last start, and that this is a start.
 async function recordStart(configuration: Configuration, ledger: Ledger, log: Logger): Promise<void> {
   const before = ledger.read.latest(['service.started'], '')?.entry.configuration;
-  const { entries, unanchored } = ledger.found;
+  const { entries, unanchored, lastTime } = ledger.found;
+  if (Date.parse(lastTime) > Date.now() + 60_000)
+    log.warn({ newest: lastTime }, 'the newest entry is of a later time than the clock: entries bear that time until the clock is past it');
   if (unanchored > 0 && entries > unanchored)
     log.warn({ entries, unanchored }, 'the ledger holds entries that were committed as it was last interrupted');
   await ledger.record({

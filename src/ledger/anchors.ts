@@ -36,7 +36,7 @@ function checkAgainst(reader: LedgerReader, keys: readonly Verifier[], note: str
   if (checkpoint.size > size)
     throw halt(
       `the ledger holds ${size} entries, but the checkpoint kept in ${place} is over ${checkpoint.size}: it was put back to an older state`,
-      'if that was on purpose, `countersign ledger new-epoch` goes on from here and says what was lost; otherwise bring the newer state back',
+      'bring the newer state back; if it is lost, `countersign ledger new-epoch --checkpoint FILE`, with what is kept there, goes on from here and says what was lost',
     );
   if (problem !== undefined) throw halt(`the checkpoint kept in ${place} does not fit: ${problem}`);
   if (!rootOf(checkpoint.size, reader.nodes(size)).equals(checkpoint.root))
@@ -50,6 +50,7 @@ export class AnchorKeeper {
   readonly #anchors: readonly Anchor[];
   readonly #clock: () => Date;
   readonly #warn: (message: string) => void;
+  readonly #onConflict: (note: string) => void;
   readonly #reached = new Map<string, number>();
   #anchored = 0;
   #running: Promise<void> = Promise.resolve();
@@ -60,12 +61,15 @@ export class AnchorKeeper {
     anchors: readonly Anchor[];
     clock: () => Date;
     warn: (message: string) => void;
+    /** Is handed a checkpoint that the ledger does not extend, to be kept for whoever looks into it. */
+    onConflict?: (note: string) => void;
   }) {
     this.#ledger = parts.ledger;
     this.#keys = parseVerifiers(parts.keyText);
     this.#anchors = parts.anchors;
     this.#clock = parts.clock;
     this.#warn = parts.warn;
+    this.#onConflict = parts.onConflict ?? (() => {});
   }
 
   /** Before anything is signed: what can be read must fit. A place that is not reached is told, and asked again later. */
@@ -117,7 +121,14 @@ export class AnchorKeeper {
       this.#missed(anchor, thrown);
       return false;
     }
-    if (there !== undefined) checkAgainst(this.#ledger.read, this.#keys, there, anchor.name);
+    if (there !== undefined) {
+      try {
+        checkAgainst(this.#ledger.read, this.#keys, there, anchor.name);
+      } catch (thrown) {
+        this.#onConflict(there);
+        throw thrown;
+      }
+    }
     this.#reached.set(anchor.name, this.#clock().getTime());
     return true;
   }

@@ -25,5 +25,5 @@ export { LEDGER_FILES, type LedgerKey, ledgerName, openSigner } from './open-seq
 export { fileAnchor, timestampAnchor, witnessAnchor } from './outside-anchors.ts';
 export { postgresSchema } from './postgres-schema.ts';
 export { checkExtension, checkReceipt, extension, receipt } from './proof.ts';
-export { eraseSubject } from './subjects.ts';
+export { eraseSharedSubject, eraseSubject } from './subjects.ts';
 export { type LedgerFinding, verifyLedger } from './verify-ledger.ts';

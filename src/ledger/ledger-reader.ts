@@ -21,13 +21,20 @@ export type EntryFilter = {
   /** From this time on, and before that; ISO 8601. */
   readonly since?: string;
   readonly until?: string;
-  /** A text that must stand in the entry somewhere as a value, or begin one: a commit, a principal, an object's name. */
-  readonly holds?: readonly string[];
+  /** Texts that must stand in the entry: as a whole value, as the beginning of one, or as the field `name`. */
+  readonly holds?: readonly { readonly text: string; readonly as: 'value' | 'prefix' | 'name' }[];
   readonly from?: number;
   readonly to?: number;
 };
 
 const PAGE = 500;
+
+// As it stands in canonical JSON.
+function pattern(text: string, as: 'value' | 'prefix' | 'name'): string {
+  const quoted = JSON.stringify(text);
+  if (as === 'prefix') return quoted.slice(0, -1);
+  return as === 'name' ? `"name":${quoted}` : quoted;
+}
 
 /** Reads a ledger file without writing to it; a service may be appending at the same time. */
 export class LedgerReader {
@@ -66,18 +73,14 @@ export class LedgerReader {
   /** The entries that fit a filter, oldest first; names stand where commitments to them do. */
   *search(filter: EntryFilter): Generator<Recorded> {
     const { types = [], environment, holds = [], since, until } = filter;
-    const named = holds.map((text) => [text, ...this.#commitmentsTo(text)]);
+    const named = holds.map(({ text, as }) => [pattern(text, as), ...this.#commitmentsTo(text)]);
     const wanted = [
       'seq >= ? AND seq < ?',
       ...(types.length === 0 ? [] : [`type IN (${types.map(() => '?').join(', ')})`]),
       ...(environment === undefined ? [] : ['environment = ?']),
       ...named.map((any) => `(${any.map(() => 'instr(body, ?)').join(' OR ')})`),
     ];
-    const values = [
-      ...types,
-      ...(environment === undefined ? [] : [environment]),
-      ...named.flat().map((text) => `"${JSON.stringify(text).slice(1, -1)}`),
-    ];
+    const values = [...types, ...(environment === undefined ? [] : [environment]), ...named.flat()];
     const sql = `SELECT seq, body FROM entry WHERE ${wanted.join(' AND ')} ORDER BY seq LIMIT ${PAGE}`;
     const end =
       until === undefined ? (filter.to ?? Number.MAX_SAFE_INTEGER) : Math.min(this.firstAt(until), filter.to ?? Number.MAX_SAFE_INTEGER);

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { extname, join } from 'node:path';
 import { Worker } from 'node:worker_threads';
-import { CountersignError, type Entry, type EntryBody, entryProblem, type Recorded, sha256 } from '../model/index.ts';
+import { CountersignError, type Entry, type EntryBody, entryProblem, MAX_ENTRY, type Recorded, sha256 } from '../model/index.ts';
 import type { Evidence } from './evidence.ts';
 import { LedgerReader } from './ledger-reader.ts';
 import { parseVerifier, type Verifier } from './note.ts';
@@ -15,7 +15,6 @@ export function ledgerFile(path: string): string {
   return path.endsWith('.db') ? path : join(path, LEDGER_FILES.store);
 }
 
-const MAX_ENTRY = 65_535; // C2SP tlog-tiles writes the length of an entry in 16 bits
 const MAX_BATCH = 1024; // entries a commit: enough that what a commit costs is shared, few enough that both threads are busy // entries a commit
 const IN_FLIGHT = 2; // batches at the thread: one is committed while the next is on its way
 

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { CountersignError } from '../model/index.ts';
 import { createKey, parseVerifiers, programSigner, readSigner, type Signer, type Verifier, verifierText } from './note.ts';
-import { type Found, type Sequenced, Sequencer, type SequencerOptions, type Waiting } from './sequencer.ts';
+import { type Found, type NewEpoch, type Sequenced, Sequencer, type SequencerOptions, type Waiting } from './sequencer.ts';
 import { SharedSequencer } from './shared-sequencer.ts';
 import { SqliteStore } from './sqlite-store.ts';
 
@@ -29,8 +29,7 @@ export type LedgerPlace = {
   readonly key?: LedgerKey | undefined;
   /** The address of a PostgreSQL database that several replicas share; without it the ledger is a file in the directory. */
   readonly postgres?: string | undefined;
-  /** Why a new epoch begins now. */
-  readonly newEpoch?: string | undefined;
+  readonly newEpoch?: NewEpoch | undefined;
 };
 
 /** What records batches, one after the other. */
@@ -43,7 +42,7 @@ export type Appender = {
 /** Takes the lock, opens store and keys, and reads everything back. Throws as `Sequencer.open` does, and `ledger-unusable` while another process holds it. */
 export async function openSequencer(
   place: LedgerPlace,
-  ports: Pick<SequencerOptions, 'clock' | 'warn' | 'progress'>,
+  ports: Pick<SequencerOptions, 'clock' | 'openedAt' | 'warn' | 'progress'>,
 ): Promise<{ readonly sequencer: Appender; readonly verifier: string; readonly close: () => Promise<void> }> {
   const { directory, newEpoch } = place;
   mkdirSync(directory, { recursive: true });

@@ -22,6 +22,9 @@ export type Sequenced = {
 /** What a sequencer found when it began. */
 export type Found = { readonly entries: number; readonly unanchored: number; readonly lastTime: string };
 
+/** Why a new epoch begins, and the newest checkpoint of the one before, where it was kept elsewhere. */
+export type NewEpoch = { readonly reason: string; readonly newest?: string | undefined };
+
 export type SequencerOptions = {
   readonly store: Store;
   /** How errors name the store. */
@@ -33,10 +36,12 @@ export type SequencerOptions = {
   /** Where the newest checkpoint is kept outside of the store. */
   readonly anchor: string;
   readonly clock: () => Date;
+  /** The time of what is said first; the clock's where it is not given. */
+  readonly openedAt?: Date;
   readonly warn: (message: string) => void;
   readonly progress?: (done: number) => void;
-  /** Begin a new epoch under the signers' name, because of this. */
-  readonly newEpoch?: string;
+  /** Begin a new epoch under the signers' name. */
+  readonly newEpoch?: NewEpoch;
 };
 
 const PAGE = 2000;
@@ -160,7 +165,8 @@ export class Sequencer {
   }
 
   async #say(body: EntryBody): Promise<void> {
-    const time = laterOf(this.#options.clock().toISOString(), this.#lastTime);
+    const { openedAt, clock } = this.#options;
+    const time = laterOf((openedAt ?? clock()).toISOString(), this.#lastTime);
     this.#lastTime = time;
     await this.append({ entries: [prepare({ v: 1, time, ...body } as Entry)], evidence: [], subjects: [] });
   }
@@ -193,8 +199,11 @@ export function firstWords(
 ): EntryBody[] {
   const [signer] = signers;
   if (newEpoch !== undefined) {
-    const previous = existsSync(anchor) ? readFileSync(anchor, 'utf8') : (latest ?? '');
-    return [{ type: 'epoch.opened', origin: signer.name, epoch: history.epoch + 1, reason: newEpoch, previous }];
+    const previous = newestOf(
+      [newEpoch.newest, existsSync(anchor) ? readFileSync(anchor, 'utf8') : undefined, latest],
+      [...signers, ...verifiers],
+    );
+    return [{ type: 'epoch.opened', origin: signer.name, epoch: history.epoch + 1, reason: newEpoch.reason, previous }];
   }
   if (size === 0) return [{ type: 'log.opened', origin: signer.name }];
   const given = signers.map(verifierText);
@@ -206,6 +215,16 @@ export function firstWords(
     ...(before === undefined ? [] : [{ type: 'key.rotated', before, after } as const]),
     ...history.overlapping.filter((key) => !given.includes(key)).map((key) => ({ type: 'key.retired', key }) as const),
   ];
+}
+
+// Of the checkpoints that are known the one over most entries. Throws where one that was given is none of this ledger.
+function newestOf([given, ...others]: readonly (string | undefined)[], keys: readonly Verifier[]): string {
+  if (given !== undefined && openCheckpoint(given, keys) === undefined)
+    throw new CountersignError('checkpoint-untrusted', 'the checkpoint given is not signed by this ledger’s key', {
+      hint: 'give the note as it was kept elsewhere',
+    });
+  const sizeOf = (note: string | undefined) => (note === undefined ? -1 : (openCheckpoint(note, keys)?.size ?? -1));
+  return [given, ...others].reduce((a, b) => (sizeOf(b) > sizeOf(a) ? b : a)) ?? '';
 }
 
 /** An entry as it will be stored. */
@@ -290,7 +309,10 @@ export function readAnchor(
   keys: readonly Verifier[],
 ): Opened | undefined {
   if (!existsSync(anchor) || newEpoch !== undefined) return undefined;
-  const opened = openCheckpoint(readFileSync(anchor, 'utf8'), keys);
+  const note = readFileSync(anchor, 'utf8');
+  // After a power cut a file that was just replaced can be empty. That says no more than one that is missing.
+  if (note === '') return undefined;
+  const opened = openCheckpoint(note, keys);
   if (opened === undefined) throw halt(`the checkpoint in \`${anchor}\` is not signed by this ledger’s key`);
   return opened;
 }

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { rmSync } from 'node:fs';
-import { CountersignError, canonicalJson, type Entry, type EntryBody } from '../model/index.ts';
+import { CountersignError, canonicalJson, type Entry, type EntryBody, entryProblem, MAX_ENTRY } from '../model/index.ts';
 import { openCheckpoint, signCheckpoint } from './checkpoint.ts';
 import { LogHistory } from './log-history.ts';
 import { leafHash } from './merkle.ts';
@@ -268,7 +268,12 @@ export class SharedSequencer {
 
   // What the others handed over goes on in one commit, in the order in which it came.
   async #takeHanded(): Promise<void> {
-    const handed = await this.#tables.handed();
+    const all = await this.#tables.handed();
+    const handed = all.filter(({ batch }) => isFit(batch));
+    for (const { id } of all.filter((h) => !handed.includes(h))) {
+      this.#options.warn('a replica handed over what is no entry; it is not recorded');
+      await this.#tables.takeBack(id);
+    }
     if (handed.length === 0) return;
     const ids: { id: string; first: number }[] = [];
     const entries: PreparedEntry[] = [];
@@ -392,6 +397,22 @@ export class SharedSequencer {
       };
     });
   }
+}
+
+// What another replica hands over is checked as if it came from here: a defect there must not hold everybody up.
+function isFit({ entries }: Handed): boolean {
+  return (
+    Array.isArray(entries) &&
+    entries.every(({ body, type, environment }) => {
+      try {
+        const { v, time, ...fields } = JSON.parse(body) as Record<string, unknown> & { type: string };
+        const isFiled = fields.type === type && ((fields as { environment?: string }).environment ?? '') === environment;
+        return v === 1 && typeof time === 'string' && isFiled && entryProblem(fields) === undefined && Buffer.byteLength(body) <= MAX_ENTRY;
+      } catch {
+        return false;
+      }
+    })
+  );
 }
 
 function evidenceIn(body: string): string[] {

@@ -1,5 +1,6 @@
 import { DatabaseSync } from 'node:sqlite';
 import { CountersignError, messageOf } from '../model/index.ts';
+import { PostgresTables } from './postgres.ts';
 
 /**
  * Erases a personal text: entries and evidence keep a commitment that nobody can open any more, and every proof holds as
@@ -18,5 +19,16 @@ export function eraseSubject(file: string, text: string): number {
     }
   } catch (cause) {
     throw new CountersignError('ledger-unusable', `the ledger \`${file}\` cannot be written: ${messageOf(cause)}`, { cause });
+  }
+}
+
+/** The same in a PostgreSQL that replicas share; each of them erases it from its copy within a minute. */
+export async function eraseSharedSubject(url: string, text: string): Promise<number> {
+  const tables = new PostgresTables(url, () => {});
+  try {
+    await tables.connect();
+    return await tables.erase(text);
+  } finally {
+    await tables.close();
   }
 }

@@ -37,6 +37,7 @@ async function run({ place, startedAt }: WriterData, say: (message: FromWriter) 
   const since = performance.now();
   const opened = await openSequencer(place, {
     clock: () => new Date(startedAt + performance.now() - since),
+    openedAt: new Date(startedAt),
     warn: (warning) => say({ warning }),
     progress: (progress) => say({ progress }),
   });

@@ -209,3 +209,6 @@ export function entryProblem({ type, ...fields }: { readonly type: string; reado
   const issue = error?.issues[0];
   return issue === undefined ? undefined : `${['', ...issue.path].join('.').slice(1) || type}: ${issue.message}`;
 }
+
+/** Bytes of an entry at most: C2SP tlog-tiles writes its length in 16 bits. */
+export const MAX_ENTRY = 65_535;

@@ -1,5 +1,5 @@
 import { createHash, timingSafeEqual } from 'node:crypto';
-import express, { type Express } from 'express';
+import express, { type ErrorRequestHandler, type Express } from 'express';
 import { messageOf } from '../model/index.ts';
 
 /** What takes audit events in, and answers once what has to be recorded is. */
@@ -35,6 +35,14 @@ export function addAuditEndpoint(app: Express, token: string, take: TakeEvents, 
         .send(isInput ? `${thrown.message}\n` : 'the ledger cannot be written; send them again\n');
     }
   });
+  const onError: ErrorRequestHandler = (error, _request, response, _next) => {
+    const status = (error as { status?: number }).status ?? 500;
+    response
+      .status(status)
+      .type('text')
+      .send(`${status === 413 ? 'the batch is too large' : 'the body is not JSON'}\n`);
+  };
+  app.use('/audit', onError);
 }
 
 function digest(text: string): Buffer {
