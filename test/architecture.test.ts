@@ -26,7 +26,7 @@ const ROOMS: Record<string, { rooms: string[]; packages: string[] }> = {
   rego: { rooms: ['model', 'yaml'], packages: ['re2js', 'semver', 'ajv', 'graphql', 'js-yaml', '@peculiar/x509', 'reflect-metadata'] },
   bundle: { rooms: ['model', 'yaml', 'rego'], packages: ['nanotar', 'ajv'] },
   policy: { rooms: ['model', 'rego', 'bundle'], packages: [] },
-  ledger: { rooms: ['model'], packages: ['pg', '@sigstore/core'] },
+  ledger: { rooms: ['model'], packages: ['pg', 'pg-copy-streams', '@sigstore/core'] },
   cluster: { rooms: ['model'], packages: ['@kubernetes/client-node'] },
   report: { rooms: ['model'], packages: ['pdfkit'] },
   forge: { rooms: ['model'], packages: ['zod'] },

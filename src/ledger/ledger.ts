@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { extname, join } from 'node:path';
 import { Worker } from 'node:worker_threads';
-import { CountersignError, type Entry, type EntryBody, entryProblem, MAX_ENTRY, type Recorded, sha256 } from '../model/index.ts';
+import { CountersignError, type Entry, type EntryBody, MAX_ENTRY, type Recorded, sha256 } from '../model/index.ts';
 import type { Evidence } from './evidence.ts';
 import { LedgerReader } from './ledger-reader.ts';
 import { parseVerifier, type Verifier } from './note.ts';
@@ -15,8 +15,8 @@ export function ledgerFile(path: string): string {
   return path.endsWith('.db') ? path : join(path, LEDGER_FILES.store);
 }
 
-const MAX_BATCH = 1024; // entries a commit: enough that what a commit costs is shared, few enough that both threads are busy // entries a commit
-const IN_FLIGHT = 2; // batches at the thread: one is committed while the next is on its way
+const MAX_BATCH = 2048; // entries a commit: enough that what a commit costs is shared, few enough that both threads are busy
+const IN_FLIGHT = 3; // batches at the thread: one is committed while the next are on their way
 
 type Waiting = {
   readonly entry: Entry;
@@ -75,14 +75,11 @@ export class Ledger {
    */
   record(body: EntryBody, evidence: readonly Evidence[] = []): Promise<Recorded> {
     return new Promise((resolve, reject) => {
-      const problem = entryProblem(body);
-      if (problem !== undefined) return reject(unfit(body.type, `does not fit its schema: ${problem}`));
+      if (this.#broken !== undefined) return reject(this.#broken);
       this.#time = laterOf(this.#clock().toISOString(), this.#time);
       const entry = { v: 1, time: this.#time, ...body } as Entry;
-      const prepared = prepare(entry);
-      if (prepared.body.length > MAX_ENTRY / 4 && Buffer.byteLength(prepared.body) > MAX_ENTRY)
-        return reject(unfit(body.type, `is larger than ${MAX_ENTRY} bytes`));
-      if (this.#broken !== undefined) return reject(this.#broken);
+      const prepared = prepareOr(entry, reject);
+      if (prepared === undefined) return;
       this.#waiting.push({ entry, prepared, evidence, resolve, reject });
       this.#schedule();
     });
@@ -161,6 +158,18 @@ export class Ledger {
     this.#broken ??= error;
     for (const { reject } of this.#waiting.splice(0)) reject(error);
   }
+}
+
+// What does not fit is refused here, and holds up nobody else.
+function prepareOr(entry: Entry, reject: (reason: unknown) => void): PreparedEntry | undefined {
+  try {
+    const prepared = prepare(entry);
+    if (prepared.body.length <= MAX_ENTRY / 3 || Buffer.byteLength(prepared.body) <= MAX_ENTRY) return prepared;
+    reject(unfit(entry.type, `is larger than ${MAX_ENTRY} bytes`));
+  } catch (thrown) {
+    reject(thrown instanceof TypeError ? unfit(entry.type, `does not fit its schema: ${thrown.message}`) : thrown);
+  }
+  return undefined;
 }
 
 function asRow({ ref, bytes }: Evidence): { sha256: string; bytes: string } {

@@ -1,4 +1,7 @@
+import { Readable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
 import pg from 'pg';
+import { from as copyFrom } from 'pg-copy-streams';
 import { CountersignError, messageOf } from '../model/index.ts';
 import { anotherWrote, type Batch, CommitUnknown, cannotWrite, type PreparedEntry, type StoredEntry, type Subject } from './store.ts';
 
@@ -198,13 +201,7 @@ export class PostgresTables {
 
   async #insert(batch: Batch, ids: readonly { readonly id: string; readonly first: number }[]): Promise<void> {
     const { entries, evidence, subjects, tiles, checkpoint } = batch;
-    await this.#query('INSERT INTO entry SELECT * FROM unnest($1::bigint[], $2::bytea[], $3::text[], $4::text[], $5::text[])', [
-      entries.map((_, i) => batch.first + i),
-      entries.map(({ leaf }) => `\\x${Buffer.from(leaf.buffer, leaf.byteOffset, leaf.byteLength).toString('hex')}`),
-      entries.map((e) => e.body),
-      entries.map((e) => e.type),
-      entries.map((e) => e.environment),
-    ]);
+    await this.#copy(batch.first, entries);
     if (evidence.length > 0)
       await this.#query('INSERT INTO evidence SELECT * FROM unnest($1::text[], $2::text[]) ON CONFLICT DO NOTHING', [
         evidence.map((e) => e.sha256),
@@ -223,6 +220,13 @@ export class PostgresTables {
     await this.#query("SELECT pg_notify('countersign', 'taken')");
   }
 
+  // COPY takes rows as they are, without spelling them as text first: half the time of an INSERT.
+  async #copy(first: number, entries: readonly PreparedEntry[]): Promise<void> {
+    const client = this.#connected();
+    const stream = client.query(copyFrom('COPY entry FROM STDIN (FORMAT binary)'));
+    await pipeline(Readable.from([copyRows(first, entries)]), stream).catch((cause: unknown) => this.#failed(client, cause));
+  }
+
   async #checkRole(): Promise<void> {
     const [tables] = await this.#query("SELECT to_regclass('countersign.entry') IS NOT NULL AS there");
     if (tables?.['there'] !== true)
@@ -239,15 +243,21 @@ export class PostgresTables {
   }
 
   async #query(sql: string, values?: readonly unknown[]): Promise<Record<string, unknown>[]> {
-    if (this.#client === undefined || this.#isLost)
-      throw new CountersignError('ledger-unusable', 'the connection to the ledger’s database is lost', { recover: 'retry' });
-    const client = this.#client;
-    const result = await client.query(sql, values as unknown[] | undefined).catch((cause: Error & { code?: string }) => {
-      // Class 08 and 57P are the server's end; without a code it is the connection's (PostgreSQL, appendix A).
-      if (cause.code === undefined || /^(?:08|57P)/.test(cause.code)) this.#lose(client);
-      throw cannotWrite(cause);
-    });
+    const client = this.#connected();
+    const result = await client.query(sql, values as unknown[] | undefined).catch((cause: unknown) => this.#failed(client, cause));
     return (Array.isArray(result) ? [] : result.rows) as Record<string, unknown>[];
+  }
+
+  #connected(): pg.Client {
+    if (this.#client !== undefined && !this.#isLost) return this.#client;
+    throw new CountersignError('ledger-unusable', 'the connection to the ledger’s database is lost', { recover: 'retry' });
+  }
+
+  #failed(client: pg.Client, cause: unknown): never {
+    // Class 08 and 57P are the server's end; without a code it is the connection's (PostgreSQL, appendix A).
+    const { code } = cause as { code?: string };
+    if (code === undefined || !/^[0-9A-Z]{5}$/.test(code) || /^(?:08|57P)/.test(code)) this.#lose(client);
+    throw cannotWrite(cause);
   }
 
   #lose(client: pg.Client): void {
@@ -266,4 +276,29 @@ function asStored(row: Record<string, unknown>): StoredEntry {
     type: String(row['type']),
     environment: String(row['environment']),
   };
+}
+
+const COPY_HEAD = Buffer.from('5047434f50590aff0d0a000000000000000000', 'hex'); // signature, no flags, no extension
+const COPY_TAIL = Buffer.from('ffff', 'hex');
+
+/** Rows of `entry` in the binary format of COPY (PostgreSQL documentation, COPY, "Binary Format"). */
+function copyRows(first: number, entries: readonly PreparedEntry[]): Buffer {
+  const size = entries.reduce((sum, e) => sum + 200 + 3 * (e.body.length + e.type.length + e.environment.length), 0);
+  const rows = Buffer.allocUnsafe(COPY_HEAD.length + COPY_TAIL.length + size);
+  let at = COPY_HEAD.copy(rows);
+  const text = (value: string) => {
+    const length = rows.write(value, at + 4, 'utf8');
+    rows.writeInt32BE(length, at);
+    at += 4 + length;
+  };
+  for (const [i, { leaf, body, type, environment }] of entries.entries()) {
+    at = rows.writeInt16BE(5, at);
+    at = rows.writeInt32BE(8, at);
+    at = rows.writeBigInt64BE(BigInt(first + i), at);
+    at = rows.writeInt32BE(leaf.length, at);
+    rows.set(leaf, at);
+    at += leaf.length;
+    for (const value of [body, type, environment]) text(value);
+  }
+  return rows.subarray(0, at + COPY_TAIL.copy(rows, at));
 }

@@ -1,5 +1,5 @@
 import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
-import { CountersignError, canonicalJson, type Entry, type EntryBody, messageOf } from '../model/index.ts';
+import { CountersignError, type Entry, type EntryBody, messageOf, spellEntry } from '../model/index.ts';
 import { type Checkpoint, openCheckpoint, signCheckpoint } from './checkpoint.ts';
 import { LogHistory } from './log-history.ts';
 import { leafHash } from './merkle.ts';
@@ -227,9 +227,9 @@ function newestOf([given, ...others]: readonly (string | undefined)[], keys: rea
   return [given, ...others].reduce((a, b) => (sizeOf(b) > sizeOf(a) ? b : a)) ?? '';
 }
 
-/** An entry as it will be stored. */
+/** An entry as it will be stored. Throws a TypeError for what does not fit its schema. */
 export function prepare(entry: Entry): PreparedEntry {
-  const body = canonicalJson(entry);
+  const body = spellEntry(entry);
   return { body, leaf: leafHash(body), type: entry.type, environment: 'environment' in entry ? entry.environment : '' };
 }
 

@@ -1,6 +1,6 @@
 import { DatabaseSync, type StatementSync } from 'node:sqlite';
 import { CountersignError, messageOf } from '../model/index.ts';
-import { anotherWrote, type Batch, CommitUnknown, cannotWrite, type Store, type StoredEntry } from './store.ts';
+import { anotherWrote, type Batch, CommitUnknown, cannotWrite, type PreparedEntry, type Store, type StoredEntry } from './store.ts';
 
 const SCHEMA = `
   PRAGMA page_size = 8192;
@@ -106,12 +106,27 @@ export class SqliteStore implements Store {
   }
 
   #insertAll(batch: Omit<Batch, 'checkpoint'>): void {
-    const { addEntry, addEvidence, addSubject, addTile } = this.#statements;
-    for (const [i, { leaf, body, type, environment }] of batch.entries.entries())
-      addEntry.run(batch.first + i, leaf, body, type, environment);
+    const { addEvidence, addSubject, addTile } = this.#statements;
+    this.#insertEntries(batch);
     for (const { sha256, bytes } of batch.evidence) addEvidence.run(sha256, bytes);
     for (const { commitment, salt, text } of batch.subjects) addSubject.run(commitment, salt, text);
     for (const { level, n, nodes } of batch.tiles) addTile.run(level, n, nodes);
+  }
+
+  // Several rows a statement: a seventh of the time is saved.
+  #insertEntries({ first, entries }: Pick<Batch, 'first' | 'entries'>): void {
+    const { addEntries, addEntry } = this.#statements;
+    const values = (i: number) => {
+      const { leaf, body, type, environment } = entries[i] as PreparedEntry;
+      return [first + i, leaf, body, type, environment];
+    };
+    let at = 0;
+    for (; at + ROWS <= entries.length; at += ROWS) {
+      const rows: (number | string | Uint8Array)[] = [];
+      for (let i = at; i < at + ROWS; i++) rows.push(...values(i));
+      addEntries.run(...rows);
+    }
+    for (; at < entries.length; at++) addEntry.run(...values(at));
   }
 
   #size(): number {
@@ -154,6 +169,8 @@ function openDatabase(file: string, kind: 'ledger' | 'copy'): DatabaseSync {
 
 type Statements = Readonly<Record<keyof typeof SQL, StatementSync>>;
 
+const ROWS = 8;
+
 const SQL = {
   size: 'SELECT coalesce(max(seq) + 1, 0) AS n FROM entry',
   entries: 'SELECT seq, leaf, body, type, environment FROM entry WHERE seq >= ? ORDER BY seq LIMIT ?',
@@ -161,6 +178,7 @@ const SQL = {
   addTile: 'INSERT INTO tile VALUES (?, ?, ?)',
   latestCheckpoint: 'SELECT size, note FROM checkpoint ORDER BY size DESC LIMIT 1',
   addEntry: 'INSERT INTO entry VALUES (?, ?, ?, ?, ?)',
+  addEntries: `INSERT INTO entry VALUES ${Array(ROWS).fill('(?, ?, ?, ?, ?)').join(', ')}`,
   addEvidence: 'INSERT OR IGNORE INTO evidence VALUES (?, ?)',
   addSubject: 'INSERT OR IGNORE INTO subject VALUES (?, ?, ?)',
   addCheckpoint: 'INSERT INTO checkpoint VALUES (?, ?)',

@@ -1,19 +1,26 @@
 import { z } from 'zod';
+import { canonicalJson } from './digest.ts';
+
+// Fields in the order in which canonical JSON has them: what was checked is then already in order, and need not be put there.
+function object<S extends z.core.$ZodLooseShape>(shape: S) {
+  const fields = Object.entries(shape).sort(([a], [b]) => (a < b ? -1 : 1));
+  return z.strictObject(Object.fromEntries(fields) as S);
+}
 
 const text = z.string();
 const count = z.int().nonnegative();
 const index = z.int().nonnegative();
-const objectRef = z.strictObject({ apiVersion: text, kind: text, namespace: text, name: text });
+const objectRef = object({ apiVersion: text, kind: text, namespace: text, name: text });
 /** Evidence too large for an entry, kept by its digest: canonical JSON whose SHA-256 is `sha256`. */
-const evidence = z.strictObject({ sha256: z.string().regex(/^[0-9a-f]{64}$/), size: count });
+const evidence = object({ sha256: z.string().regex(/^[0-9a-f]{64}$/), size: count });
 const environment = text;
 
 /** Every type of entry and its fields. `v` of an entry is the version of its type's schema; all are at 1. */
 const SCHEMAS = {
   /** The first entry of a ledger. */
-  'log.opened': z.strictObject({ origin: text }),
+  'log.opened': object({ origin: text }),
   /** The ledger goes on under a new name after its store was put back to an older state. */
-  'epoch.opened': z.strictObject({
+  'epoch.opened': object({
     origin: text,
     epoch: z.int().min(2),
     reason: text,
@@ -21,27 +28,27 @@ const SCHEMAS = {
     previous: text,
   }),
   /** From here on checkpoints carry the new key's signature too. Both as verifier keys. */
-  'key.rotated': z.strictObject({ before: text, after: text }),
+  'key.rotated': object({ before: text, after: text }),
   /** From here on checkpoints without another key's signature do not count. */
-  'key.retired': z.strictObject({ key: text }),
-  'service.started': z.strictObject({
+  'key.retired': object({ key: text }),
+  'service.started': object({
     version: text,
     environments: z.array(text),
     configuration: text,
     /** What the start found: entries on the ledger, and how many of them are newer than the anchor, so that their writer may not have heard. */
-    found: z.strictObject({ entries: count, unanchored: count }).optional(),
+    found: object({ entries: count, unanchored: count }).optional(),
   }),
-  'service.stopped': z.strictObject({ reason: text }),
+  'service.stopped': object({ reason: text }),
   /** The service is alive. Where none stands for longer than twice `everySeconds`, it was away. */
-  heartbeat: z.strictObject({
+  heartbeat: object({
     everySeconds: count,
-    environments: z.array(z.strictObject({ name: text, revision: text, state: text })),
+    environments: z.array(object({ name: text, revision: text, state: text })),
   }),
-  'config.changed': z.strictObject({ before: text, after: text }),
+  'config.changed': object({ before: text, after: text }),
   /** The rules in force are others than at the last verdict. Digests of bundles. */
-  'policy.changed': z.strictObject({ environment, before: text, after: text }),
+  'policy.changed': object({ environment, before: text, after: text }),
   /** The TrustPolicy in the repository that is in force once `revision` is applied. */
-  'trust.changed': z.strictObject({
+  'trust.changed': object({
     environment,
     revision: text,
     before: text,
@@ -52,11 +59,11 @@ const SCHEMAS = {
     evidence,
   }),
   /** The branch is at another commit than at the last look. */
-  'ref.advanced': z.strictObject({ environment, ref: text, before: text, after: text }),
+  'ref.advanced': object({ environment, ref: text, before: text, after: text }),
   /** The branch went back, or aside: the new commit does not descend from the one before. */
-  'ref.rewound': z.strictObject({ environment, ref: text, before: text, after: text }),
+  'ref.rewound': object({ environment, ref: text, before: text, after: text }),
   /** Commits that were met for the first time; the time of this entry is when they were first seen. */
-  'commits.seen': z.strictObject({
+  'commits.seen': object({
     environment,
     ref: text,
     tip: text,
@@ -65,13 +72,13 @@ const SCHEMAS = {
     evidence,
   }),
   /** History up to this commit is taken as it is, by `spec.source.baseline`. */
-  'history.sealed': z.strictObject({ environment, ref: text, commit: text, tree: text }),
+  'history.sealed': object({ environment, ref: text, commit: text, tree: text }),
   /** The branch has not moved for longer than `spec.source.staleAfter`. `since` is when the tip was first seen; ISO 8601. */
-  'source.stale': z.strictObject({ environment, tip: text, since: text }),
+  'source.stale': object({ environment, tip: text, since: text }),
   /** A commit's signature counts, or why it does not; once for each outcome. */
-  'commit.verified': z.strictObject({ environment, commit: text, principal: text, key: text, format: text, payload: text }),
-  'commit.refused': z.strictObject({ environment, commit: text, code: text, payload: text }),
-  'approval.recorded': z.strictObject({
+  'commit.verified': object({ environment, commit: text, principal: text, key: text, format: text, payload: text }),
+  'commit.refused': object({ environment, commit: text, code: text, payload: text }),
+  'approval.recorded': object({
     environment,
     commit: text,
     tree: text,
@@ -81,7 +88,7 @@ const SCHEMAS = {
     /** SHA-256 of the envelope as stored. */
     envelope: text,
   }),
-  'change.judged': z.strictObject({
+  'change.judged': object({
     environment,
     from: text,
     to: text,
@@ -92,10 +99,10 @@ const SCHEMAS = {
     evidence,
   }),
   /** A waiver let pass what would be a violation; once for each waiver and change. */
-  'waiver.used': z.strictObject({ environment, verdict: index, rule: text, waiver: text, approver: text, until: text }),
+  'waiver.used': object({ environment, verdict: index, rule: text, waiver: text, approver: text, until: text }),
   /** An approved change goes back to an earlier commit. */
-  'rollback.allowed': z.strictObject({ environment, from: text, to: text, verdict: index }),
-  'apply.intent': z.strictObject({
+  'rollback.allowed': object({ environment, from: text, to: text, verdict: index }),
+  'apply.intent': object({
     environment,
     revision: text,
     previous: text,
@@ -110,7 +117,7 @@ const SCHEMAS = {
     /** The `Plan`: what will be in the cluster, and what will be removed. */
     evidence,
   }),
-  'apply.result': z.strictObject({
+  'apply.result': object({
     environment,
     intent: index,
     /** The revision the environment is at now. */
@@ -123,13 +130,13 @@ const SCHEMAS = {
     evidence,
   }),
   /** The cluster would not take an allowed revision; nothing was written. */
-  'apply.refused': z.strictObject({ environment, revision: text, verdict: z.int(), error: text }),
-  'drift.found': z.strictObject({ environment, revision: text, objects: z.array(objectRef) }),
+  'apply.refused': object({ environment, revision: text, verdict: z.int(), error: text }),
+  'drift.found': object({ environment, revision: text, objects: z.array(objectRef) }),
   /** What `drift.found` named is as the revision has it again. `result` is the index of the `apply.result`. */
-  'drift.corrected': z.strictObject({ environment, revision: text, result: index, objects: z.array(objectRef) }),
-  'admission.allowed': z.strictObject({ environment, user: text, operation: text, object: objectRef, as: text }),
-  'admission.warned': z.strictObject({ environment, user: text, operation: text, object: objectRef, reason: text }),
-  'admission.denied': z.strictObject({
+  'drift.corrected': object({ environment, revision: text, result: index, objects: z.array(objectRef) }),
+  'admission.allowed': object({ environment, user: text, operation: text, object: objectRef, as: text }),
+  'admission.warned': object({ environment, user: text, operation: text, object: objectRef, reason: text }),
+  'admission.denied': object({
     environment,
     user: text,
     operation: text,
@@ -137,8 +144,8 @@ const SCHEMAS = {
     mode: z.enum(['enforce', 'audit']),
     reason: text,
   }),
-  'breakglass.opened': z.strictObject({ environment, user: text, reason: text, ticket: text, until: text }),
-  'breakglass.used': z.strictObject({
+  'breakglass.opened': object({ environment, user: text, reason: text, ticket: text, until: text }),
+  'breakglass.used': object({
     environment,
     user: text,
     operation: text,
@@ -147,17 +154,17 @@ const SCHEMAS = {
     /** Until when the object is left as it was made; ISO 8601. */
     until: text,
   }),
-  'breakglass.settled': z.strictObject({ environment, uses: z.array(index), user: text, reason: text, commit: text.optional() }),
-  'environment.suspended': z.strictObject({ environment, user: text, reason: text }),
-  'environment.resumed': z.strictObject({ environment, user: text, reason: text }),
-  'report.issued': z.strictObject({ report: text, from: text, to: text, manifest: text, checkpoint: count }),
+  'breakglass.settled': object({ environment, uses: z.array(index), user: text, reason: text, commit: text.optional() }),
+  'environment.suspended': object({ environment, user: text, reason: text }),
+  'environment.resumed': object({ environment, user: text, reason: text }),
+  'report.issued': object({ report: text, from: text, to: text, manifest: text, checkpoint: count }),
   /** A checkpoint was kept outside of the store. */
-  'checkpoint.anchored': z.strictObject({ anchor: text, size: count, root: text }),
+  'checkpoint.anchored': object({ anchor: text, size: count, root: text }),
   /**
    * What the API server's own audit log shows of an interval, by the times in it: how many writes there were, and what
    * accounts for each: an intent, break-glass, another entry about that request, or the configured list of controllers.
    */
-  'audit.covered': z.strictObject({
+  'audit.covered': object({
     environment,
     from: text,
     to: text,
@@ -169,13 +176,13 @@ const SCHEMAS = {
     unmatched: count,
   }),
   /** A write that the API server's audit log shows and that nothing on the ledger accounts for. */
-  'audit.unmatched': z.strictObject({
+  'audit.unmatched': object({
     environment,
     auditId: text,
     user: text,
     verb: text,
     resource: text,
-    object: z.strictObject({ namespace: text, name: text, subresource: text }),
+    object: object({ namespace: text, name: text, subresource: text }),
     at: text,
   }),
 } as const;
@@ -201,13 +208,34 @@ export type Recorded<E extends Entry = Entry> = { readonly index: number; readon
 /** The types of entries, in the order of `docs/ledger-format.md`. */
 export const ENTRY_TYPES = Object.keys(SCHEMAS) as EntryType[];
 
+const WHOLE = new Map(
+  Object.entries(SCHEMAS).map(([type, { shape }]) => [type, object({ ...shape, time: text, type: z.literal(type), v: z.literal(1) })]),
+);
+
+/**
+ * Checks an entry and spells it in canonical JSON (RFC 8785), both at once. A TypeError says what does not fit its type's
+ * schema, or that the type is not known.
+ */
+export function spellEntry(entry: Entry): string {
+  const schema = WHOLE.get(entry.type);
+  if (schema === undefined) throw new TypeError(`there is no type \`${entry.type}\``);
+  const { data, error } = schema.safeParse(entry);
+  if (error !== undefined) throw new TypeError(problemOf(entry.type, error));
+  const spelled = JSON.stringify(data);
+  // The only escape that begins so is half a surrogate pair, which canonical JSON has not: that is the library's to refuse.
+  return spelled.includes('\\ud') ? canonicalJson(data) : spelled;
+}
+
 /** What is wrong with an entry as its type's schema has it, or undefined. A type that is not known is wrong too. */
 export function entryProblem({ type, ...fields }: { readonly type: string; readonly [field: string]: unknown }): string | undefined {
   const schema = Object.hasOwn(SCHEMAS, type) ? SCHEMAS[type as EntryType] : undefined;
   if (schema === undefined) return `there is no type \`${type}\``;
   const { error } = schema.safeParse(fields);
-  const issue = error?.issues[0];
-  return issue === undefined ? undefined : `${['', ...issue.path].join('.').slice(1) || type}: ${issue.message}`;
+  return error === undefined ? undefined : problemOf(type, error);
+}
+
+function problemOf(type: string, { issues: [issue] }: z.ZodError): string {
+  return `${issue?.path.join('.') || type}: ${issue?.message}`;
 }
 
 /** Bytes of an entry at most: C2SP tlog-tiles writes its length in 16 bits. */

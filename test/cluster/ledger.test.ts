@@ -2,15 +2,17 @@ import assert from 'node:assert/strict';
 import { cpSync, existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, afterEach, before, test } from 'node:test';
-import { LedgerReader, parseVerifiers, verifyLedger } from '../../src/ledger/index.ts';
+import { createKey, LedgerReader, parseVerifiers, verifyLedger } from '../../src/ledger/index.ts';
 import { freePorts } from '../kit/control-plane.ts';
 import type { Fleet } from '../kit/fleet.ts';
 import { configMap, namespace } from '../kit/manifests.ts';
+import { Postgres, postgresPrograms } from '../kit/postgres.ts';
 import { scratch } from '../kit/scratch.ts';
 import { countersign, type Service } from '../kit/service.ts';
 import { Stage } from '../kit/stage.ts';
 
 const PATH = 'clusters/production';
+const noPostgres = postgresPrograms() === undefined ? 'PostgreSQL is not installed: apt-get install postgresql' : false;
 const TOKEN = 'a-token-of-enough-length';
 const directory = scratch();
 const auditLog = join(directory, 'audit.log');
@@ -167,6 +169,35 @@ test('checkpoints are kept in a ConfigMap and a file, starts and ends are on rec
   assert.equal(refused.code, 2, refused.stderr);
   assert.match(refused.stderr, /the checkpoint kept in configmap default\/ledger is over \d+: it was put back to an older state/);
   assert.equal((await stage.dataOf('shop', 'settings'))?.['k'], '1', 'and changes nothing');
+});
+
+test('while the store is down nothing is changed and break-glass is refused; once it is back it goes on', {
+  skip: noPostgres,
+}, async () => {
+  const postgres = await Postgres.start();
+  try {
+    const { url } = await postgres.ledger();
+    const key = join(directory, 'shared.key');
+    writeFileSync(key, createKey());
+    const governed = stage.configuration('down', [{ url: fleet.url, namespaces: ['shop'] }]);
+    const service = await stage.serve(governed, 'down', ['--ledger', url, '--ledger-key', key]);
+    await service.entry('apply.result', 'production', (e) => e.outcome === 'applied');
+    const before = (await stage.dataOf('shop', 'settings'))?.['k'];
+    await postgres.kill();
+    await stage.change(fleet, 'unrecorded', { [`${PATH}/cm.yaml`]: configMap('shop', 'settings', { k: 'down' }) });
+    const oncall = await stage.as('oncall');
+    const emergency = { metadata: { annotations: { 'countersign.dev/break-glass': 'INC-1' } }, data: { k: 'glass' } };
+    const refused = await oncall.request('PATCH', '/api/v1/namespaces/shop/configmaps/settings', emergency, 'application/merge-patch+json');
+    assert.ok(refused.status >= 400, `break-glass while nothing can be recorded: ${refused.status}`);
+    await service.says('the ledger’s database cannot be reached');
+    assert.equal((await stage.dataOf('shop', 'settings'))?.['k'], before, 'nothing is changed unrecorded');
+    await postgres.up();
+    await stage.waitFor(async () => (await stage.dataOf('shop', 'settings'))?.['k'] === 'down', 'the change');
+    assert.equal(await service.stop(), 0);
+    oncall.close();
+  } finally {
+    await postgres.stop();
+  }
 });
 
 async function insecureFetch(url: string, body: string, headers: Record<string, string>): Promise<number> {
