@@ -104,7 +104,7 @@ async function useBreakGlass(
         user: recorder.subject(request.user),
         operation: request.operation,
         object: request.ref,
-        reason: recorder.subject(glass.reason),
+        reason: glass.reason,
         until: glass.until,
       },
       [],

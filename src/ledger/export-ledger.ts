@@ -22,7 +22,7 @@ import { checkExport } from './offline-check.ts';
 import { LEDGER_FILES } from './open-sequencer.ts';
 import { receipt } from './proof.ts';
 import { SqliteStore } from './sqlite-store.ts';
-import type { Batch, PreparedEntry, StoredEntry, Subject } from './store.ts';
+import { type Batch, isOpened, type PreparedEntry, type StoredEntry, type Subject } from './store.ts';
 import { TILE_WIDTH, TreeWriter, tileHashes, tilePath } from './tiles.ts';
 
 const FORMAT = 'countersign-ledger-export/1';
@@ -208,7 +208,7 @@ export async function importLedger(from: string, keys: readonly Verifier[], dire
 
 async function fill(from: string, directory: string): Promise<number> {
   const file = join(directory, LEDGER_FILES.store);
-  const store = new SqliteStore(file, 'copy');
+  const store = new SqliteStore(file, 'import');
   const newest = readFileSync(join(from, 'checkpoint'), 'utf8');
   const size = parseCheckpoint(newest.slice(0, newest.lastIndexOf('\n\n') + 1))?.size ?? 0;
   const notes = [...earlierNotes(from), { size, note: newest }];
@@ -269,8 +269,9 @@ function readSubjects(from: string): Subject[] {
   const lines = readFileSync(file, 'utf8').split('\n').slice(0, -1);
   return lines.map((line) => {
     const { commitment, salt, text } = JSON.parse(line) as { commitment: string; salt: string; text: string };
-    const isIts = commitment === `subject:${sha256(Buffer.concat([Buffer.from(salt, 'hex'), Buffer.from(text)]))}`;
-    if (!isIts) throw new CountersignError('ledger-inconsistent', `a name in \`${file}\` is not the one its commitment was made to`);
-    return { commitment, salt: Buffer.from(salt, 'hex'), text };
+    const subject = { commitment, salt: Buffer.from(salt, 'hex'), text };
+    if (!isOpened(subject))
+      throw new CountersignError('ledger-inconsistent', `a name in \`${file}\` is not the one its commitment was made to`);
+    return subject;
   });
 }

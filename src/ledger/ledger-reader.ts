@@ -11,7 +11,7 @@ import {
   sha256,
 } from '../model/index.ts';
 import type { ReadNode } from './merkle.ts';
-import type { StoredEntry, Subject } from './store.ts';
+import { isOpened, type StoredEntry, type Subject } from './store.ts';
 import { nodeReader } from './tiles.ts';
 
 /** Which entries are asked for; all that is given must hold. */
@@ -187,7 +187,7 @@ export class LedgerReader {
   /** Every personal text that is not erased. */
   *subjects(): Generator<Subject> {
     for (const row of this.#try(() => this.#sql('SELECT commitment, salt, text FROM subject ORDER BY commitment').all()))
-      yield { commitment: String(row['commitment']), salt: row['salt'] as Uint8Array, text: String(row['text']) };
+      yield asSubject(row);
   }
 
   /** From here on everything is read as it is now, whatever a service appends meanwhile. For readers that are closed soon. */
@@ -213,12 +213,13 @@ export class LedgerReader {
     return { index: Number(row['seq']), entry: JSON.parse(this.#named(String(row['body']))) as Entry };
   }
 
-  // Names where commitments to them stand; what was erased stays a commitment.
+  // Names where commitments to them stand; what was erased, or altered, stays a commitment.
   #named(json: string): string {
     if (!json.includes('subject:')) return json;
     return json.replace(/subject:[0-9a-f]{64}/g, (commitment) => {
-      const row = this.#try(() => this.#sql('SELECT text FROM subject WHERE commitment = ?').get(commitment));
-      return row === undefined ? commitment : JSON.stringify(String(row['text'])).slice(1, -1);
+      const row = this.#try(() => this.#sql('SELECT commitment, salt, text FROM subject WHERE commitment = ?').get(commitment));
+      const subject = row === undefined ? undefined : asSubject(row);
+      return subject === undefined || !isOpened(subject) ? commitment : JSON.stringify(subject.text).slice(1, -1);
     });
   }
 
@@ -239,4 +240,8 @@ export class LedgerReader {
       });
     }
   }
+}
+
+function asSubject(row: Record<string, unknown>): Subject {
+  return { commitment: String(row['commitment']), salt: row['salt'] as Uint8Array, text: String(row['text']) };
 }

@@ -1,13 +1,13 @@
 import { randomBytes } from 'node:crypto';
 import { extname, join } from 'node:path';
 import { Worker } from 'node:worker_threads';
-import { CountersignError, type Entry, type EntryBody, MAX_ENTRY, type Recorded, sha256 } from '../model/index.ts';
+import { CountersignError, type Entry, type EntryBody, MAX_ENTRY, type Recorded } from '../model/index.ts';
 import type { Evidence } from './evidence.ts';
 import { LedgerReader } from './ledger-reader.ts';
 import { parseVerifier, type Verifier } from './note.ts';
 import { LEDGER_FILES, type LedgerPlace } from './open-sequencer.ts';
 import { type Found, laterOf, prepare, type Sequenced } from './sequencer.ts';
-import { type PreparedEntry, pack, type Subject } from './store.ts';
+import { commitmentOf, type PreparedEntry, pack, type Subject } from './store.ts';
 import type { Fault, FromWriter, ToWriter, WriterData } from './writer-thread.ts';
 
 /** The store of a ledger, given its data directory or the store itself. */
@@ -93,7 +93,7 @@ export class Ledger {
     const known = this.#subjects.get(text) ?? this.read.commitmentTo(text);
     if (known !== undefined) return known;
     const salt = randomBytes(16);
-    const commitment = `subject:${sha256(Buffer.concat([salt, Buffer.from(text)]))}`;
+    const commitment = commitmentOf(salt, text);
     this.#subjects.set(text, commitment);
     this.#newSubjects.push({ commitment, salt, text });
     return commitment;

@@ -36,6 +36,7 @@ export function checkExport(directory: string, keyText: string): OfflineResult {
     const entries = checkEntries(directory, checkpoint, lines);
     checkEarlier(directory, checkpoint, keys, entries, lines);
     checkReceipts(directory, keys, lines);
+    checkSubjects(directory, lines);
     return { ok: true, lines };
   } catch (thrown) {
     const why = thrown instanceof Wrong ? thrown.message : `it cannot be read: ${(thrown as Error).message}`;
@@ -285,6 +286,21 @@ function isProven(receipt: string, entry: Buffer, keys: readonly Key[]): boolean
     [at, last] = [Math.floor(at / 2), Math.floor(last / 2)];
   }
   return last === 0 && node.equals(checkpoint.root);
+}
+
+// Names behind commitments: each must be the one that entries and evidence commit to.
+function checkSubjects(directory: string, lines: string[]): void {
+  const file = join(directory, 'subjects.jsonl');
+  if (!existsSync(file)) return;
+  const subjects = readFileSync(file, 'utf8').split('\n').slice(0, -1);
+  for (const line of subjects) {
+    const { commitment, salt, text } = JSON.parse(line) as { commitment: string; salt: string; text: string };
+    demand(
+      commitment === `subject:${sha256(Buffer.from(salt, 'hex'), text).toString('hex')}`,
+      `a name in subjects.jsonl is not the one behind ${commitment}`,
+    );
+  }
+  lines.push(`${subjects.length} names are those behind their commitments`);
 }
 
 // --- started by hand: node verify.mjs [DIR] [--key FILE] ---

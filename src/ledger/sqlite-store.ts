@@ -22,14 +22,16 @@ const SCHEMA = `
   CREATE TRIGGER IF NOT EXISTS tile_is_fixed BEFORE UPDATE ON tile BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
 `;
 
-/** A ledger in one SQLite file. `copy` is one that can be made again: it is not synced to disk. */
+/** A ledger in one SQLite file; a replica's copy of one in a database, which is not synced to disk; or one that is just being made from an export. */
+type Kind = 'ledger' | 'copy' | 'import';
+
 export class SqliteStore implements Store {
   readonly #file: string;
-  readonly #kind: 'ledger' | 'copy';
+  readonly #kind: Kind;
   #db: DatabaseSync;
   #statements: Statements;
 
-  constructor(file: string, kind: 'ledger' | 'copy' = 'ledger') {
+  constructor(file: string, kind: Kind = 'ledger') {
     this.#file = file;
     this.#kind = kind;
     this.#db = openDatabase(file, kind);
@@ -151,20 +153,42 @@ export class SqliteStore implements Store {
   }
 }
 
-function openDatabase(file: string, kind: 'ledger' | 'copy'): DatabaseSync {
+function openDatabase(file: string, kind: Kind): DatabaseSync {
   try {
     const db = new DatabaseSync(file);
     db.exec('PRAGMA busy_timeout = 2000');
     db.exec(SCHEMA);
-    if (kind === 'copy') db.exec('PRAGMA synchronous = OFF');
+    if (kind !== 'ledger') db.exec('PRAGMA synchronous = OFF');
+    markAs(db, file, kind === 'copy' ? COPY : LEDGER);
     return db;
   } catch (cause) {
+    if (cause instanceof CountersignError) throw cause;
     throw new CountersignError('ledger-unusable', `the ledger \`${file}\` cannot be opened: ${messageOf(cause)}`, {
       cause,
       recover: 'halt',
       hint: 'is it a ledger, and may this user write it?',
     });
   }
+}
+
+// In the file's own header, so that neither is ever taken for the other: what is appended to a copy would be a fork.
+const LEDGER = 1;
+const COPY = 2;
+
+function markAs(db: DatabaseSync, file: string, mark: number): void {
+  const present = Number(db.prepare('PRAGMA user_version').get()?.['user_version']);
+  if (present === mark) return;
+  if (present !== 0) {
+    db.close();
+    throw mark === LEDGER
+      ? new CountersignError('ledger-unusable', `\`${file}\` is a replica’s copy of a ledger in PostgreSQL, and is not written to`, {
+          hint: 'give the database with --ledger',
+        })
+      : new CountersignError('ledger-unusable', `\`${file}\` is a ledger of its own, not a copy of one in PostgreSQL`, {
+          hint: 'give the service another --data',
+        });
+  }
+  db.exec(`PRAGMA user_version = ${mark}`);
 }
 
 type Statements = Readonly<Record<keyof typeof SQL, StatementSync>>;

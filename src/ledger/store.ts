@@ -1,4 +1,4 @@
-import { CountersignError, messageOf } from '../model/index.ts';
+import { CountersignError, messageOf, sha256 } from '../model/index.ts';
 
 /** An entry on its way into a store: its canonical bytes, their hash as a leaf, and what it is filed under. */
 export type PreparedEntry = { readonly body: string; readonly leaf: Uint8Array; readonly type: string; readonly environment: string };
@@ -39,6 +39,16 @@ export type StoredEntry = PreparedEntry & { readonly index: number };
 
 /** A personal text that entries and evidence name by its commitment only: `subject:` and SHA-256(salt ‖ text). Erasable. */
 export type Subject = { readonly commitment: string; readonly salt: Uint8Array; readonly text: string };
+
+/** The commitment to a text under a salt. */
+export function commitmentOf(salt: Uint8Array, text: string): string {
+  return `subject:${sha256(Buffer.concat([salt, Buffer.from(text)]))}`;
+}
+
+/** Whether a text is the one that its commitment was made to. */
+export function isOpened({ commitment, salt, text }: Subject): boolean {
+  return commitmentOf(salt, text) === commitment;
+}
 
 /** Everything that becomes durable together, or not at all. `first` is the index of the first entry. */
 export type Batch = {

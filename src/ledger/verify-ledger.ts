@@ -5,7 +5,7 @@ import type { LedgerReader } from './ledger-reader.ts';
 import { LogHistory } from './log-history.ts';
 import { leafHash, nodeHash, perfectSubtrees, type ReadNode, rootOf } from './merkle.ts';
 import type { Verifier } from './note.ts';
-import type { StoredEntry } from './store.ts';
+import { isOpened, type StoredEntry } from './store.ts';
 import { TILE_WIDTH, TreeWriter } from './tiles.ts';
 
 /** What is wrong, and where: the index of the first bad entry, where one can be named. */
@@ -115,7 +115,7 @@ class Check {
       }
     }
     this.root = tree.root();
-    return this.#judgeNames() ?? this.#beyond(tree.size) ?? this.#uncovered(tree.size, sound);
+    return this.#judgeNames() ?? this.#beyond(tree.size) ?? this.#uncovered(tree.size, sound) ?? this.#checkSubjects();
   }
 
   /** Hashes what is asked for, and takes the rest from stored nodes: a wrong one gives another root than the signed one. */
@@ -218,6 +218,13 @@ class Check {
 
   #uncovered(size: number, sound: number): LedgerFinding | undefined {
     return sound === size ? undefined : { index: sound, message: `entries ${sound} to ${size - 1} are under no signed checkpoint` };
+  }
+
+  #checkSubjects(): LedgerFinding | undefined {
+    for (const subject of this.#reader.subjects())
+      if (!isOpened(subject))
+        return { message: `the name behind ${subject.commitment.slice(0, 20)}… was altered; the entries are as they were written` };
+    return undefined;
   }
 
   #checkTiles(tree: TreeWriter): LedgerFinding | undefined {

@@ -303,6 +303,11 @@ def check(directory, key_file):
             demand(earlier is None or (earlier[1] <= size and root_of(leaves[: earlier[1]]) == earlier[2]), path + " is of another tree")
         if path.endswith(".tlog-proof"):
             check_receipt(read(directory, path).decode(), read(directory, path[: -len("tlog-proof")] + "json"), keys)
+    if os.path.exists(os.path.join(directory, "subjects.jsonl")):
+        for line in read(directory, "subjects.jsonl").decode().split("\n")[:-1]:
+            subject = json.loads(line)
+            commitment = "subject:" + sha256(bytes.fromhex(subject["salt"]), subject["text"].encode()).hex()
+            demand(subject["commitment"] == commitment, "a name is not the one behind its commitment")
     return size
 
 

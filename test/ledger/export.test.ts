@@ -147,6 +147,7 @@ describe('an export', () => {
       (at: string) =>
         edit(at, join('evidence', readdirSync(join(at, 'evidence'))[0] as string), (b) => Buffer.from(b.toString().replace('ids', 'idz'))),
     ],
+    ['a name altered', (at: string) => edit(at, 'subjects.jsonl', (b) => Buffer.from(b.toString().replace('dana@', 'lee@')))],
     ['a receipt of another entry', (at: string) => cpSync(join(at, 'receipts/255.tlog-proof'), join(at, 'receipts/256.tlog-proof'))],
   ] as const) {
     test(`with ${what} is found wrong, by both checkers, although its manifest fits`, () => {

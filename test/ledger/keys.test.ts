@@ -193,6 +193,20 @@ test('names are kept beside the entries, are read in their place, and are gone o
   assert.equal((await countersign(['ledger', 'forget', 'dana@example.com', '--data', at])).code, 1);
 });
 
+test('a name that was altered is found, and is not shown in its place', async () => {
+  const at = place();
+  const ledger = await openLedger(at, ORIGIN);
+  const user = ledger.subject('dana@example.com');
+  await ledger.record({ type: 'environment.suspended', environment: 'production', user, reason: 'INC-7' });
+  await ledger.close();
+  const db = new DatabaseSync(join(at, 'ledger.db'));
+  db.exec("UPDATE subject SET text = 'lee@example.com'");
+  db.close();
+  assert.match(check(at).finding?.message ?? '', /the name behind subject:\w+… was altered/);
+  const shown = await countersign(['ledger', 'show', '1', '--data', at, '--output', 'jsonl']);
+  assert.equal((JSON.parse(shown.stdout) as { user: string }).user, user);
+});
+
 test('a range is verified against the signed root, and an entry altered in it is named', async () => {
   const at = await filled(place(), 700);
   const whole = check(at);

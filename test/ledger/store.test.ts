@@ -158,6 +158,20 @@ describe('replicas on one PostgreSQL', { skip: KINDS[1]?.skip ?? false }, () => 
     await second.close();
   });
 
+  test('a replica’s copy is never taken for a ledger of its own, nor the other way round', async () => {
+    const { url } = await (postgres as Postgres).ledger();
+    const data = join(directory, `replica-${n++}`);
+    await (await open({ data, url })).close();
+    await assert.rejects(openLedger(data, ORIGIN, { key: { files: [key] } }), {
+      code: 'ledger-unusable',
+      message: /is a replica’s copy/,
+      hint: /--ledger/,
+    });
+    const own = join(directory, String(n++));
+    await (await openLedger(own, ORIGIN, { key: { files: [key] } })).close();
+    await assert.rejects(open({ data: own, url }), { code: 'ledger-unusable', message: /is a ledger of its own/ });
+  });
+
   test('the service’s role can change nothing, and one that can is not used', async () => {
     const at = await (postgres as Postgres).ledger();
     await (await replica(at.url)).close();
