@@ -1,6 +1,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { createServer, type Server } from 'node:https';
 import { join, resolve } from 'node:path';
+import { setTimeout as wait } from 'node:timers/promises';
 import pino, { type Logger } from 'pino';
 import { type ApiServer, Cluster, type ClusterAddress, connect, registerWebhook, stages } from '../cluster/index.ts';
 import type { Configuration, ProcessSettings } from '../config/index.ts';
@@ -133,10 +134,14 @@ async function keepAnchors(
   return async () => {
     clearInterval(timer);
     clearTimeout(first);
-    await keeper.keep();
+    // The last one goes there too, where that does not hold up the end.
+    const patience = new AbortController();
+    await Promise.race([keeper.keep(), wait(LAST_ANCHOR_MS, undefined, { signal: patience.signal }).catch(() => {})]);
+    patience.abort();
   };
 }
 
+const LAST_ANCHOR_MS = 5000;
 const HEARTBEAT_SECONDS = 60;
 
 // What was there, what is different since the last start, and that this is a start.

@@ -15,6 +15,7 @@ export class LogHistory {
   readonly #epochs: Epoch[] = [];
   readonly #retired = new Map<string, number>();
   readonly #rotations: EntryOf<'key.rotated'>[] = [];
+  #last = -1;
 
   /** Whether entries of a type have anything to say here. */
   static concerns(type: string): boolean {
@@ -22,7 +23,8 @@ export class LogHistory {
   }
 
   add(index: number, body: string): void {
-    if (!MARK.test(body)) return;
+    if (index <= this.#last || !MARK.test(body)) return;
+    this.#last = index;
     const entry = JSON.parse(body) as Entry;
     if (entry.type === 'log.opened') this.#epochs.push({ origin: entry.origin, first: index, previous: undefined });
     if (entry.type === 'epoch.opened') this.#epochs.push({ origin: entry.origin, first: index, previous: entry.previous });

@@ -45,7 +45,8 @@ export type SequencerOptions = {
 };
 
 const PAGE = 2000;
-const KEPT_EVERY_MS = 60_000; // of the checkpoints one a minute is kept, and the newest
+/** Of the checkpoints one an hour is kept, and the newest: it says all that the others said, and each takes time to check. */
+export const KEPT_EVERY_MS = 3_600_000;
 const SETTLE_MS = 20_000;
 
 /** Numbers entries, keeps the tree, signs and commits. The only place where a checkpoint is made; one for each ledger. */

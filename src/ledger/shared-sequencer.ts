@@ -12,6 +12,7 @@ import {
   type Found,
   firstWords,
   halt,
+  KEPT_EVERY_MS,
   laterOf,
   prepare,
   readAnchor,
@@ -36,7 +37,6 @@ const TICK_MS = 500;
 const LOOK_MS = 50;
 const DEADLINE_MS = 20_000;
 const SWEEP_EVERY = 120; // ticks: once a minute
-const KEPT_EVERY_MS = 60_000;
 
 /**
  * A ledger in PostgreSQL that several replicas write to. One of them, the holder of the database's advisory lock, numbers,
@@ -165,8 +165,9 @@ export class SharedSequencer {
 
   async #waitForBeginning(): Promise<void> {
     for (const end = Date.now() + DEADLINE_MS; ; ) {
-      if ((await this.#leads()) || this.#tree.size > 0) return;
-      if (Date.now() > end) throw cannotTell(new Error('another replica holds it, and has not begun the ledger'));
+      // A new epoch is this replica's to open; otherwise it is enough that somebody has begun.
+      if ((await this.#leads()) || (this.#tree.size > 0 && this.#options.newEpoch === undefined)) return;
+      if (Date.now() > end) throw cannotTell(new Error('another replica holds it; stop the replicas, or wait until one has begun'));
       await this.#notice(LOOK_MS);
       await this.#catchUp();
     }
@@ -380,7 +381,7 @@ export class SharedSequencer {
     writeAnchor(this.#options, note);
   }
 
-  // The copy too keeps one checkpoint a minute, and the newest.
+  // The copy too keeps one checkpoint an hour, and the newest.
   #dropped(): number | undefined {
     const now = this.#options.clock().getTime();
     if (Math.abs(now - this.#copyKeptAt) < KEPT_EVERY_MS) return this.#latest?.size;

@@ -38,7 +38,7 @@ export type VerifyOptions = {
   readonly onProgress?: (done: number) => void;
 };
 
-type Opened = Checkpoint & { readonly by: readonly Verifier[]; readonly kept: 'stored' | 'given' };
+type Opened = Checkpoint & { readonly by: readonly Verifier[]; readonly kept: 'stored' | 'given'; readonly note: string };
 
 /**
  * Checks a ledger from its bytes: that entries are in order and canonical, hash to their leaves and tiles, bring the
@@ -72,6 +72,7 @@ class Check {
   readonly #given: readonly string[];
   readonly #history = new LogHistory();
   #latest: Opened | undefined;
+  #known: readonly Opened[] | undefined;
 
   constructor(reader: LedgerReader, keys: readonly Verifier[], given: readonly string[]) {
     this.#reader = reader;
@@ -89,7 +90,7 @@ class Check {
     if (last === undefined) return this.#reader.size === 0 ? undefined : { index: 0, message: 'no checkpoint was signed over any entry' };
     const opened = openCheckpoint(last.note, this.#keys);
     if (opened === undefined) return { message: 'the newest stored checkpoint is not signed by this key' };
-    this.#latest = { ...opened, kept: 'stored' };
+    this.#latest = { ...opened, kept: 'stored', note: last.note };
     return undefined;
   }
 
@@ -156,11 +157,12 @@ class Check {
   }
 
   // Checkpoints that can be opened now; those by keys that only the ledger names are opened at its end.
-  #opened(): Opened[] {
-    return this.#notes().flatMap(({ note, kept }) => {
+  #opened(): readonly Opened[] {
+    this.#known ??= this.#notes().flatMap(({ note, kept }) => {
       const opened = openCheckpoint(note, this.#keys);
-      return opened === undefined ? [] : [{ ...opened, kept }];
+      return opened === undefined ? [] : [{ ...opened, kept, note }];
     });
+    return this.#known;
   }
 
   #notes(): { readonly note: string; readonly kept: Opened['kept'] }[] {
@@ -172,8 +174,9 @@ class Check {
 
   #judgeNames(): LedgerFinding | undefined {
     const keys = [...this.#keys, ...this.#history.named];
+    const known = new Map(this.#opened().map((c) => [c.note, c]));
     for (const { note, kept } of this.#notes()) {
-      const opened = openCheckpoint(note, keys);
+      const opened = known.get(note) ?? openCheckpoint(note, keys);
       if (opened === undefined)
         return kept === 'given'
           ? { message: 'a checkpoint to verify against is not signed by a key of this ledger', untrusted: true }

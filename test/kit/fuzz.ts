@@ -9,7 +9,19 @@ import { initializeCA } from '@sigstore/mock';
 import { tool } from '../../scripts/tools.ts';
 import { buildBundle, readBundle } from '../../src/bundle/index.ts';
 import { readTrustPolicy, readWaiver } from '../../src/config/index.ts';
+import { readAuditEvent } from '../../src/gate/account-for.ts';
 import { parseCommit, parseTag, parseTree } from '../../src/git/index.ts';
+import { scanCanonical } from '../../src/ledger/canonical-scan.ts';
+import {
+  checkReceipt,
+  createKey,
+  leafHash,
+  openCheckpoint,
+  parseVerifiers,
+  readSigner,
+  signCheckpoint,
+  verifierText,
+} from '../../src/ledger/index.ts';
 import { CountersignError, trustPolicySchema } from '../../src/model/index.ts';
 import { Undefined } from '../../src/rego/builtin.ts';
 import { loadBuiltins } from '../../src/rego/builtins.ts';
@@ -127,11 +139,46 @@ export async function fuzzTargets(directory: string): Promise<FuzzTarget[]> {
       read: (b) => readTrustPolicy(text(b), 'trust.yaml'),
       refuses: (t) => t instanceof CountersignError,
     },
+    ...ledgerTargets(),
     ...(await policyTargets(at)),
   ];
 }
 
 /** Every parser of the yaml, rego and bundle rooms. */
+/** Notes, keys, receipts and events that come to the ledger from elsewhere. */
+function ledgerTargets(): FuzzTarget[] {
+  const never = () => false;
+  const signer = readSigner('fuzz.test/l', createKey());
+  const key = parseVerifiers(verifierText(signer));
+  const entry = Buffer.from('{"time":"2026-01-01T00:00:00.000Z","type":"service.stopped","v":1}');
+  const note = signCheckpoint(1, leafHash(entry), signer);
+  const receipt = `c2sp.org/tlog-proof@v1\nindex 0\n\n${note}`;
+  const event = {
+    auditID: 'a',
+    stage: 'ResponseComplete',
+    verb: 'create',
+    requestURI: '/api/v1/namespaces/shop/configmaps',
+    user: { username: 'dev', groups: ['developers'] },
+    objectRef: { resource: 'configmaps', namespace: 'shop', name: 'x', apiVersion: 'v1' },
+    responseStatus: { code: 201 },
+    requestReceivedTimestamp: '2026-01-01T00:00:00.000000Z',
+    stageTimestamp: '2026-01-01T00:00:00.001000Z',
+  };
+  const isOurs = (thrown: unknown) => thrown instanceof CountersignError;
+  return [
+    { name: 'checkpoint', seeds: [Buffer.from(note)], read: (b) => openCheckpoint(b.toString('utf8'), key), refuses: never },
+    { name: 'verifier key', seeds: [Buffer.from(verifierText(signer))], read: (b) => parseVerifiers(b.toString('utf8')), refuses: isOurs },
+    { name: 'receipt', seeds: [Buffer.from(receipt)], read: (b) => checkReceipt(b.toString('utf8'), entry, key), refuses: never },
+    { name: 'canonical JSON', seeds: [entry], read: (b) => scanCanonical(b.toString('utf8'), ['type']), refuses: never },
+    {
+      name: 'audit event',
+      seeds: [Buffer.from(JSON.stringify(event))],
+      read: (b) => readAuditEvent(JSON.parse(b.toString('utf8'))),
+      refuses: (thrown) => thrown instanceof TypeError || thrown instanceof SyntaxError,
+    },
+  ];
+}
+
 async function policyTargets(at: (name: string, content: string) => string): Promise<FuzzTarget[]> {
   const text = (bytes: Buffer) => bytes.toString('utf8');
   const isUndefined = (thrown: unknown) => thrown instanceof Undefined;

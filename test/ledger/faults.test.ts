@@ -43,7 +43,7 @@ const ROUNDS = 200;
 const AT_ONCE = 4;
 
 test(`kill -9 at ${ROUNDS} random moments under load: nothing acknowledged is lost, nothing is signed twice`, {
-  timeout: 280_000,
+  timeout: 900_000,
 }, async () => {
   const check = async (lane: number) => {
     const at = join(directory, `killed-${lane}`);
