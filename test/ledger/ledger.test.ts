@@ -250,6 +250,18 @@ test('the root is that of RFC 6962, and a range goes on from its nodes', () => {
   assert.throws(() => new CompactRange(3, [Buffer.alloc(32)]), RangeError);
 });
 
+test('a bad signature by a key that is known makes the whole note bad, whatever stands beside it', () => {
+  const [one, two] = [readSigner('a.example/log', createKey()), readSigner('a.example/log', createKey())];
+  const note = signCheckpoint(7, Buffer.alloc(32, 1), one, two);
+  assert.equal(openCheckpoint(note, [one, two])?.by.length, 2);
+  const lines = note.split('\n');
+  const last = lines.length - 2;
+  lines[last] = (lines[last] as string).replace(/.{8}$/, 'AAAAAAA=');
+  const altered = lines.join('\n');
+  assert.equal(openCheckpoint(altered, [one, two]), undefined);
+  assert.equal(openCheckpoint(altered, [one])?.by.length, 1, 'what is signed by a key that is not known is passed over');
+});
+
 test('notes and keys read back equal, and altered ones do not', () => {
   const signer = readSigner('a.example/log', createKey());
   const verifier = parseVerifier(verifierText(signer));
