@@ -6,6 +6,7 @@ import { test } from 'node:test';
 import {
   createKey,
   LedgerReader,
+  leafHash,
   openLedger,
   parseVerifier,
   parseVerifiers,
@@ -14,6 +15,8 @@ import {
   verifierText,
   verifyLedger,
 } from '../../src/ledger/index.ts';
+import { Sequencer } from '../../src/ledger/sequencer.ts';
+import { SqliteStore } from '../../src/ledger/sqlite-store.ts';
 import { scratch } from '../kit/scratch.ts';
 import { countersign } from '../kit/service.ts';
 
@@ -230,6 +233,37 @@ test('a range is verified against the signed root, and an entry altered in it is
     1,
     'a node that was altered gives another root',
   );
+});
+
+test('in a range, an entry that was altered with its leaf made to fit gives another root than the signed one', async () => {
+  const at = await filled(place(), 700);
+  const reader = new LedgerReader(join(at, 'ledger.db'));
+  const [stored] = reader.stored(350, 351);
+  reader.close();
+  const altered = stored?.body.replace('error', 'errur') ?? '';
+  const db = new DatabaseSync(join(at, 'ledger.db'));
+  db.exec('DROP TRIGGER entry_is_fixed');
+  db.prepare('UPDATE entry SET body = ?, leaf = ? WHERE seq = 350').run(altered, leafHash(altered));
+  db.close();
+  const said = await countersign(['ledger', 'verify', '--data', at, '--from', '300', '--to', '400']);
+  assert.deepEqual([said.code, /the root over 701 entries differs/.test(said.stdout)], [1, true], said.stdout);
+});
+
+test('an entry that is signed and not canonical is found', async () => {
+  const at = place();
+  mkdirSync(at);
+  const store = new SqliteStore(join(at, 'ledger.db'));
+  const signer = readSigner(ORIGIN, createKey());
+  const options = { store, name: 'it', verifiers: [], anchor: join(at, 'checkpoint'), clock: () => new Date(), warn: () => {} };
+  const sequencer = await Sequencer.open({ ...options, signers: [signer] });
+  const body = '{"reason":"x", "time":"2030-01-01T00:00:00.000Z","type":"service.stopped","v":1}';
+  await sequencer.append({
+    entries: [{ body, leaf: leafHash(body), type: 'service.stopped', environment: '' }],
+    evidence: [],
+    subjects: [],
+  });
+  await store.close();
+  assert.deepEqual(check(at, verifierText(signer)).finding, { index: 1, message: 'entry 1 is not canonical JSON' });
 });
 
 test('a tile that was altered is found, also where all entries are as they were', async () => {
