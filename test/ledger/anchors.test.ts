@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { cpSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -131,6 +131,22 @@ test('a witness co-signs what extends what it saw, and halts a ledger that it kn
   await assert.rejects(old.record(body(2)), { code: 'ledger-inconsistent' });
   await old.close();
   await witness.stop();
+});
+
+test('a witness that answers with another’s signature, or with anything else, has co-signed nothing', async () => {
+  const { at, ledger } = await filled();
+  const [witness, other] = [await startWitness(verifierText(ledger.verifier)), await startWitness(verifierText(ledger.verifier))];
+  const told: string[] = [];
+  const kept = join(at, 'wrong');
+  await keeper(ledger, [witnessAnchor(witness.url, other.key, kept, ledger.read)], told).keep();
+  assert.match(told.join('\n'), /answers without a good signature of its own/);
+  await keeper(ledger, [witnessAnchor(`${witness.url}/elsewhere`, witness.key, kept, ledger.read)], told).keep();
+  assert.match(told.join('\n'), /answers 404/);
+  assert.equal(existsSync(kept), false, 'nothing is kept');
+  assert.equal(ledger.read.latest(['checkpoint.anchored'], ''), undefined, 'nor recorded');
+  await ledger.close();
+  await witness.stop();
+  await other.stop();
 });
 
 test('a signed commit in a repository: git itself verifies it, and a ledger behind it signs no more', async () => {

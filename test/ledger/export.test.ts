@@ -58,6 +58,11 @@ function altered(change: (at: string) => void): string {
   const at = join(directory, `altered-${n++}`);
   cpSync(good, at, { recursive: true });
   change(at);
+  fitManifest(at);
+  return at;
+}
+
+function fitManifest(at: string): void {
   const files = Object.fromEntries(
     filesIn(at)
       .filter((f) => f !== 'manifest.json')
@@ -65,7 +70,6 @@ function altered(change: (at: string) => void): string {
       .map((f) => [f, sha256(readFileSync(join(at, f)))]),
   );
   writeFileSync(join(at, 'manifest.json'), `${JSON.stringify({ files, format: 'countersign-ledger-export/1' })}\n`);
-  return at;
 }
 
 function edit(at: string, file: string, change: (bytes: Buffer) => Buffer): void {
@@ -157,6 +161,23 @@ describe('an export', () => {
       assert.match(python(at), /^wrong: /m);
     });
   }
+
+  test('with the checkpoint of a fork, by the same key and over as many entries, is found wrong by both checkers', async () => {
+    const [one, two] = [join(directory, 'fork-1'), join(directory, 'fork-2')];
+    for (const at of [one, two]) {
+      mkdirSync(at);
+      cpSync(join(data, 'ledger.key'), join(at, 'ledger.key'));
+      const ledger = await openLedger(at, 'countersign.dev/test');
+      await ledger.record({ type: 'service.stopped', reason: at });
+      await ledger.close();
+    }
+    const at = join(directory, 'fork');
+    assert.equal((await countersign(['ledger', 'export', at, '--data', one])).code, 0);
+    cpSync(join(two, 'checkpoint'), join(at, 'checkpoint'));
+    fitManifest(at);
+    assert.match(check(at).lines.at(-1) ?? '', /do not give the root that was signed/);
+    assert.match(python(at), /do not give the root that was signed/);
+  });
 
   test('of another ledger is found wrong', async () => {
     const other = await openLedger(join(directory, 'other'), 'countersign.dev/test');

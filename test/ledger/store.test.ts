@@ -172,6 +172,42 @@ describe('replicas on one PostgreSQL', { skip: KINDS[1]?.skip ?? false }, () => 
     await assert.rejects(open({ data: own, url }), { code: 'ledger-unusable', message: /is a ledger of its own/ });
   });
 
+  test('what is handed over and is no entry is not recorded, and holds nobody up', async () => {
+    const at = await (postgres as Postgres).ledger();
+    const told: string[] = [];
+    const ledger = await openLedger(join(directory, `replica-${n++}`), ORIGIN, {
+      postgres: at.url,
+      key: { files: [key] },
+      warn: (m) => told.push(m),
+    });
+    const hand = (batch: object) =>
+      (postgres as Postgres).ask(
+        at.url,
+        `INSERT INTO countersign.outbox (id, batch) VALUES (gen_random_uuid(), '${JSON.stringify(batch)}')`,
+      );
+    const entry = { v: 1, time: '2026-01-01T00:00:00.000Z', type: 'service.stopped', reason: 'handed' };
+    const handed = (body: string, type = 'service.stopped') => ({ entries: [{ body, type, environment: '' }], evidence: [], subjects: [] });
+    for (const body of ['nonsense', '{}', JSON.stringify({ ...entry, more: 1 }), JSON.stringify({ ...entry, reason: 'x'.repeat(70_000) })])
+      await hand(handed(body));
+    await hand(handed(JSON.stringify(entry), 'service.started'));
+    await hand({ entries: 'none', evidence: [], subjects: [] });
+    await hand(handed(JSON.stringify(entry)));
+    for (const end = Date.now() + 10_000; ledger.read.latest(['service.stopped'], '') === undefined; ) {
+      assert.ok(Date.now() < end, 'what is an entry is recorded');
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+    assert.equal((await ledger.record(body(1))).index, 2);
+    assert.equal(told.filter((m) => m.includes('what is no entry')).length, 6);
+    await ledger.close();
+    assert.deepEqual(
+      await (postgres as Postgres).ask(
+        at.url,
+        'SELECT o.id FROM countersign.outbox o LEFT JOIN countersign.taken t ON t.id = o.id WHERE t.id IS NULL',
+      ),
+      [],
+    );
+  });
+
   test('the service’s role can change nothing, and one that can is not used', async () => {
     const at = await (postgres as Postgres).ledger();
     await (await replica(at.url)).close();
@@ -201,6 +237,13 @@ describe('replicas on one PostgreSQL', { skip: KINDS[1]?.skip ?? false }, () => 
     await forge("UPDATE countersign.entry SET body = replace(body, 'error 1', 'error 9')");
     assert.equal(check(place.data).finding, undefined, 'the copy is what was signed');
     await assert.rejects(replica(at.url), { code: 'ledger-inconsistent', message: /entry 1 .* was altered/ });
+    const fitting = "UPDATE countersign.entry SET leaf = sha256('\\x00'::bytea || convert_to(body, 'UTF8')) WHERE seq = 1";
+    await forge(fitting);
+    await assert.rejects(
+      replica(at.url),
+      { code: 'ledger-inconsistent', message: /its root differs at 3 entries/ },
+      'nor with its leaf made to fit',
+    );
     await forge('DELETE FROM countersign.entry WHERE seq = 2; DELETE FROM countersign.checkpoint WHERE size > 2');
     await assert.rejects(open(place), { code: 'ledger-inconsistent', message: /put back to an older state/, recover: 'halt' });
   });
