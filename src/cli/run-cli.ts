@@ -336,6 +336,7 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
       'keep checkpoints there too: file:PATH, configmap:NAMESPACE/NAME, git:URL, witness:URL#KEY, timestamp:URL#CERTIFICATE',
     )
     .option('--anchor-every <duration>', 'how often', '10m')
+    .option('--heartbeat <duration>', 'how often to record that the service is alive', '1m')
     .option('--audit-token-file <file>', 'take the API server’s audit events at /audit from whoever has this token')
     .action(async (options: Omit<ServeOptions, 'listen'> & { webhook: string }) =>
       done(await (await import('./serve.ts')).serve({ ...options, listen: options.webhook }, settings, io, hooks)),

@@ -33,6 +33,7 @@ export type ServeOptions = {
   anchor?: string[];
   anchorEvery: string;
   auditTokenFile?: string;
+  heartbeat: string;
 };
 
 /** What the outside may hear of a running service: each step of each change (tests stop the process there). */
@@ -67,7 +68,7 @@ export async function serve(options: ServeOptions, settings: ProcessSettings, io
     const loops = await openLoops(configuration, links, ledger, options, settings, log, hooks, closing);
     await openWebhook(configuration, links, ledger, options, log, closing);
     log.info({ environments: loops.map((l) => l.name), ledger: ledger.verifier.name, entries: ledger.size }, 'countersign is running');
-    closing.push(beat(loops, ledger, log));
+    closing.push(beat(loops, ledger, interval(options.heartbeat, '--heartbeat'), log));
     await runUntilStopped(loops, io.signal);
     await ledger.record({ type: 'service.stopped', reason: io.signal.aborted ? 'told to stop' : 'its loops ended' });
     return EXIT.yes;
@@ -104,9 +105,7 @@ async function keepAnchors(
   settings: ProcessSettings,
   log: Logger,
 ): Promise<() => Promise<void>> {
-  const every = parseDuration(options.anchorEvery);
-  if (every === undefined || every < 1000)
-    throw new CountersignError('usage', `\`${options.anchorEvery}\` is not a time between anchors`, { hint: 'for example 10m' });
+  const every = interval(options.anchorEvery, '--anchor-every');
   const data = resolve(options.data);
   const parts: AnchorParts = {
     data,
@@ -142,7 +141,6 @@ async function keepAnchors(
 }
 
 const LAST_ANCHOR_MS = 5000;
-const HEARTBEAT_SECONDS = 60;
 
 // What was there, what is different since the last start, and that this is a start.
 async function recordStart(configuration: Configuration, ledger: Ledger, log: Logger): Promise<void> {
@@ -163,14 +161,20 @@ async function recordStart(configuration: Configuration, ledger: Ledger, log: Lo
     await ledger.record({ type: 'config.changed', before, after: configuration.digest });
 }
 
+function interval(text: string, option: string): number {
+  const ms = parseDuration(text);
+  if (ms !== undefined && ms >= 1000) return ms;
+  throw new CountersignError('usage', `\`${text}\` is no time for ${option}`, { hint: 'a second or more, for example 10m' });
+}
+
 // Says that the service is alive; where no such entry stands, it was away, and a report can tell for how long.
-function beat(loops: readonly Reconciler[], ledger: Ledger, log: Logger): () => void {
+function beat(loops: readonly Reconciler[], ledger: Ledger, every: number, log: Logger): () => void {
   const timer = setInterval(() => {
     const environments = loops.map(({ status: { environment, revision, state } }) => ({ name: environment, revision, state }));
     ledger
-      .record({ type: 'heartbeat', everySeconds: HEARTBEAT_SECONDS, environments })
+      .record({ type: 'heartbeat', everySeconds: Math.round(every / 1000), environments })
       .catch((thrown) => log.error({}, `the heartbeat could not be recorded: ${messageOf(thrown)}`));
-  }, HEARTBEAT_SECONDS * 1000);
+  }, every);
   return () => clearInterval(timer);
 }
 

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { cpSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { before, test } from 'node:test';
 import { evidenceRef, openLedger } from '../../src/ledger/index.ts';
@@ -90,6 +91,31 @@ test('as text they fit 80 columns, keep control characters from the terminal, an
     json.map((e) => (e as { evidenceContent: unknown }).evidenceContent),
     [[COMMIT]],
   );
+});
+
+test('a receipt is made and checked, and that the ledger extends an older checkpoint is proven', async () => {
+  const key = join(data, 'ledger.pub');
+  const out = join(data, '..', 'receipts');
+  const made = await countersign(['ledger', 'prove', '3', '--data', data, '--out', out]);
+  assert.equal(made.code, 0, made.stderr);
+  const receipt = join(out, '3.tlog-proof');
+  const proven = await countersign(['ledger', 'prove', '--check', receipt, '--key', key]);
+  assert.match(proven.stdout, /proven: it is entry 3 of the first 6 of countersign\.dev\/test/);
+  writeFileSync(join(out, '3.json'), readFileSync(join(out, '3.json'), 'utf8').replace('web', 'wob'));
+  const altered = await countersign(['ledger', 'prove', '--check', receipt, '--key', key]);
+  assert.deepEqual([altered.code, /does not lead from this entry/.test(altered.stdout)], [1, true]);
+
+  const older = join(out, 'older');
+  cpSync(join(data, 'checkpoint'), older);
+  const ledger = await openLedger(data, 'countersign.dev/test');
+  await ledger.record({ type: 'service.stopped', reason: 'x' });
+  await ledger.close();
+  const extended = await countersign(['ledger', 'prove', '--since', older, '--data', data, '--output', 'json']);
+  assert.deepEqual([extended.code, (JSON.parse(extended.stdout) as { holds: boolean }).holds], [0, true]);
+  const other = await openLedger(join(data, '..', 'other'), 'countersign.dev/test');
+  await other.close();
+  const foreign = await countersign(['ledger', 'prove', '--since', join(data, '..', 'other', 'checkpoint'), '--data', data]);
+  assert.deepEqual([foreign.code, /does not extend/.test(foreign.stdout)], [1, true]);
 });
 
 test('what is not there, or cannot be asked, is said', async () => {

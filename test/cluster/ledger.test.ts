@@ -141,10 +141,16 @@ test('checkpoints are kept in a ConfigMap and a file, starts and ends are on rec
   const data = service.data;
   const before = join(directory, 'before');
   cpSync(data, before, { recursive: true });
-  const again = await serve('anchored', anchors);
+  const [port] = await freePorts(1);
+  const changed = stage.configuration('changed', [{ url: fleet.url, namespaces: ['shop'], mode: 'off', interval: '600ms' }]);
+  const again = await stage.serve(changed, 'anchored', ['--webhook', `127.0.0.1:${port}`, '--heartbeat', '1s', ...anchors]);
   const commit = await stage.change(fleet, 'second', { [`${PATH}/cm.yaml`]: configMap('shop', 'settings', { k: '1' }) });
   await again.entry('ref.advanced', 'production', (e) => e.after === commit);
   await again.entry('apply.result', 'production', (e) => e.revision === commit && e.outcome === 'applied');
+  await stage.waitFor(
+    async () => again.entries('heartbeat', '').some((r) => r.entry.environments[0]?.revision === commit),
+    'the heartbeat',
+  );
   assert.equal(await again.stop(), 0);
   const reader = new LedgerReader(join(data, 'ledger.db'));
   const types = [...reader.stored()].map((s) => s.type);
@@ -153,7 +159,15 @@ test('checkpoints are kept in a ConfigMap and a file, starts and ends are on rec
   const verified = reader.all('commit.verified', 'production');
   const approved = reader.all('approval.recorded', 'production');
   reader.close();
-  for (const type of ['service.started', 'service.stopped', 'checkpoint.anchored', 'policy.changed', 'ref.advanced'])
+  for (const type of [
+    'service.started',
+    'service.stopped',
+    'checkpoint.anchored',
+    'policy.changed',
+    'config.changed',
+    'ref.advanced',
+    'heartbeat',
+  ])
     assert.ok(types.includes(type), type);
   assert.deepEqual([types.filter((t) => t === 'service.stopped').length, (started?.found?.entries ?? 0) > 5], [2, true]);
   assert.ok(verified.every((r) => r.entry.principal === 'dana') && verified.length === 2, JSON.stringify(verified));

@@ -180,6 +180,7 @@ test('drift is put right: an edit and a removal by what admission lets through',
     service.entries('drift.found', 'production').map((e) => e.entry.objects.map((o) => o.kind)),
     [['ConfigMap'], ['Deployment']],
   );
+  await service.entry('drift.corrected', 'production', (e) => e.objects.some((o) => o.kind === 'Deployment') && e.revision === first);
 });
 
 test('what others add beside our fields is not drift, and is not fought', async () => {
@@ -314,6 +315,9 @@ test('a branch that goes back is refused, and applied once enough people say tha
   const [verdict] = service.entries('change.judged', 'production').slice(-1);
   assert.ok(verdict !== undefined && verdict.index > refused.index);
   assert.equal(service.evidence<Verdict>(verdict.entry.evidence).rollback, true);
+  const rewound = service.entries('ref.rewound', 'production').map((r) => [r.entry.before, r.entry.after]);
+  const allowed = service.entries('rollback.allowed', 'production').map((r) => [r.entry.from, r.entry.to, r.entry.verdict]);
+  assert.deepEqual([rewound, allowed], [[[second, first]], [[second, first, verdict.index]]]);
 });
 
 test('over HTTPS with a token; the TrustPolicy in the repository changes when its roots approve, and new people sign from then on', async () => {
