@@ -27,12 +27,12 @@ const ROOMS: Record<string, { rooms: string[]; packages: string[] }> = {
   bundle: { rooms: ['model', 'yaml', 'rego'], packages: ['nanotar', 'ajv'] },
   policy: { rooms: ['model', 'rego', 'bundle'], packages: [] },
   ledger: { rooms: ['model'], packages: ['pg', 'pg-copy-streams', '@sigstore/core'] },
-  cluster: { rooms: ['model'], packages: ['@kubernetes/client-node'] },
+  cluster: { rooms: ['model'], packages: ['@kubernetes/client-node', '@marcbachmann/cel-js'] },
   report: { rooms: ['model'], packages: ['pdfkit'] },
   forge: { rooms: ['model'], packages: ['zod'] },
   tools: { rooms: ['model'], packages: ['nanotar'] },
   gate: { rooms: ['model', 'trust', 'render', 'policy'], packages: [] },
-  reconcile: { rooms: ['model', 'gate'], packages: [] },
+  reconcile: { rooms: ['model', 'gate'], packages: ['croner'] },
   webhook: { rooms: ['model', 'gate'], packages: ['express', '@peculiar/x509', 'reflect-metadata'] },
   cli: {
     rooms: [

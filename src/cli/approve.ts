@@ -10,6 +10,7 @@ import { version } from './version.ts';
 
 export type ApproveOptions = {
   rollback?: boolean;
+  override?: boolean;
   repo: string;
   branch: string;
   base?: string;
@@ -70,6 +71,7 @@ export async function approve(
       reason: options.reason,
       decision,
       rollback: options.rollback === true,
+      windowOverride: options.override === true,
       client: `countersign ${version()}`,
     });
     const payload = Buffer.from(JSON.stringify(statement));

@@ -526,6 +526,7 @@ function addSigning(command: Command): Command {
     .option('--environment <name...>', 'only for these environments (default: all)', [])
     .option('--reason <text>', 'why; it will be in the report', '')
     .option('--rollback', 'it is about the branch going back to this commit; counts for nothing else', false)
+    .option('--override', 'let it through a window that is closed; the reason goes on the ledger', false)
     .option('--expires <duration>', 'for how long an approval counts, for example 7d')
     .option('--key <file>', 'an SSH key instead of the one git signs with')
     .option('--no-push', 'keep it in this checkout')

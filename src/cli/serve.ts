@@ -3,12 +3,12 @@ import { createServer, type Server } from 'node:https';
 import { join, resolve } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
 import pino, { type Logger } from 'pino';
-import { type ApiServer, Cluster, type ClusterAddress, connect, registerWebhook, stages } from '../cluster/index.ts';
+import { type ApiServer, Cluster, type ClusterAddress, connect, healthExpressions, registerWebhook, stages } from '../cluster/index.ts';
 import type { Configuration, ProcessSettings } from '../config/index.ts';
-import { type AdmissionScope, AuditAccount, type EnvironmentState, environmentState } from '../gate/index.ts';
+import { type AdmissionScope, AuditAccount, type Gate, type KnownFile, rememberedState } from '../gate/index.ts';
 import { APPROVALS_REF, openRepository, type Repository, redactUrl, sourceRef, sourceRepository } from '../git/index.ts';
 import { AnchorKeeper, evidenceRef, LEDGER_FILES, type Ledger, type LedgerKey, ledgerName, openLedger } from '../ledger/index.ts';
-import { CountersignError, type Environment, messageOf, parseDuration, sha256 } from '../model/index.ts';
+import { CountersignError, digestOf, type Environment, messageOf, parseDuration, Recent, sha256 } from '../model/index.ts';
 import { type ReconcilePorts, Reconciler, type Step } from '../reconcile/index.ts';
 import { KnownHistory } from '../trust/index.ts';
 import { type AdmissionScopes, addAuditEndpoint, type Certificates, createWebhook, makeCertificates } from '../webhook/index.ts';
@@ -39,7 +39,7 @@ export type ServeOptions = {
 /** What the outside may hear of a running service: each step of each change (tests stop the process there). */
 export type ServeHooks = { readonly onStep?: (step: Step, environment: string) => void };
 
-type ClusterLink = { readonly server: ApiServer; readonly cluster: Cluster };
+type ClusterLink = { readonly server: ApiServer; readonly user: string; cluster?: Cluster };
 
 /** `countersign serve`: ledger first, then the webhook, then the loops. Returns when it was told to stop. */
 export async function serve(options: ServeOptions, settings: ProcessSettings, io: Io, hooks: ServeHooks = {}): Promise<number> {
@@ -208,6 +208,7 @@ async function connectAll(
     const address = {
       kubeconfig: spec.target.kubeconfig ?? options.kubeconfig ?? settings.kubeconfig,
       context: spec.target.context ?? options.context,
+      serviceAccount: spec.target.serviceAccount,
     };
     const key = JSON.stringify(address);
     const link = byAddress.get(key) ?? (await openLink(address));
@@ -219,20 +220,23 @@ async function connectAll(
 
 async function openLink(address: ClusterAddress): Promise<ClusterLink> {
   const { server, user } = await connect(address);
-  return { server, cluster: new Cluster(server, user) };
+  return { server, user };
 }
 
 // The kube-system namespace's id: stable for the cluster's life, and nobody has to think of a name.
-async function originOf({ server, cluster }: ClusterLink): Promise<string> {
+async function originOf({ server, user }: ClusterLink): Promise<string> {
   const answer = await server.request('GET', '/api/v1/namespaces/kube-system');
   const uid = (answer.body as { metadata?: { uid?: string } }).metadata?.uid;
   if (uid === undefined)
-    throw new CountersignError(
-      'cluster-forbidden',
-      `\`${cluster.user}\` may not read the namespace kube-system, whose id names the ledger`,
-      { hint: 'grant `get` on namespaces, or name the ledger with --origin' },
-    );
+    throw new CountersignError('cluster-forbidden', `\`${user}\` may not read the namespace kube-system, whose id names the ledger`, {
+      hint: 'grant `get` on namespaces, or name the ledger with --origin',
+    });
   return `countersign.dev/cluster/${uid}`;
+}
+
+// The digest of the first entry: the same through every change of key or epoch, and another for any other ledger.
+function ledgerId(ledger: Ledger): string {
+  return digestOf(ledger.read.entry(0)?.entry ?? {}).slice(0, 16);
 }
 
 async function openLoops(
@@ -248,7 +252,8 @@ async function openLoops(
   const recorder = recorderOf(ledger);
   const repositories = new Map<string, Repository>();
   const once = sharing();
-  return Promise.all(
+  const loops = new Map<string, Reconciler>();
+  const opened = await Promise.all(
     configuration.environments.map(async (environment) => {
       const { url, branch } = environment.spec.source;
       const directory = join(resolve(options.data), 'git', sha256(`${url} ${branch}`).slice(0, 16));
@@ -259,16 +264,22 @@ async function openLoops(
         git: gitProgram(settings),
       });
       closing.push(opened.close);
-      const gate = {
+      const gate: Gate = {
         ...opened.gate,
         recorder,
         known: new KnownHistory(),
+        rendered: new Recent<KnownFile>(1000),
+        findings: new Recent(1000),
       };
       const access = sourceAccess(environment.spec.source.credentials);
-      const { cluster } = links.get(environment.metadata.name) as ClusterLink;
+      const link = links.get(environment.metadata.name) as ClusterLink;
+      link.cluster ??= new Cluster(link.server, link.user, ledgerId(ledger), log);
+      const { cluster } = link;
       const ports: ReconcilePorts = {
+        environment,
         cluster: Object.assign(cluster, { stages }),
         ledger: recorder,
+        state: rememberedState(recorder, environment.metadata.name),
         log,
         clock: () => new Date(),
         look: async () => {
@@ -280,9 +291,16 @@ async function openLoops(
         },
         ...(hooks.onStep === undefined ? {} : { onStep: hooks.onStep }),
       };
-      return new Reconciler(gate, ports);
+      const loop = new Reconciler(gate, ports, (name) => loops.get(name)?.status);
+      cluster.listen(environment.metadata.name, () => loop.stir(), healthExpressions(environment.spec.health.expressions));
+      loops.set(environment.metadata.name, loop);
+      return loop;
     }),
   );
+  closing.push(() => {
+    for (const link of links.values()) link.cluster?.view.close();
+  });
+  return opened;
 }
 
 async function openWebhook(
@@ -325,7 +343,7 @@ function takeAuditEvents(
 ): () => Promise<void> {
   const scopes = configuration.environments.map((environment) => ({
     environment,
-    applier: (links.get(environment.metadata.name) as ClusterLink).cluster.user,
+    applier: (links.get(environment.metadata.name) as ClusterLink).user,
   }));
   const account = new AuditAccount(scopes, recorderOf(ledger));
   const take = async (events: readonly unknown[]) => {
@@ -383,11 +401,11 @@ function scopesOf(configuration: Configuration, links: ReadonlyMap<string, Clust
   const recorder = recorderOf(ledger);
   const scopes = new Map<string, AdmissionScope>();
   for (const environment of configuration.environments) {
-    const { cluster } = links.get(environment.metadata.name) as ClusterLink;
+    const { user } = links.get(environment.metadata.name) as ClusterLink;
     const scope: AdmissionScope = {
       environment,
       state: rememberedState(recorder, environment.metadata.name),
-      applier: cluster.user,
+      applier: user,
       recorder,
       clock: () => new Date(),
     };
@@ -403,16 +421,6 @@ function sharing(): (key: string, task: () => Promise<void>) => Promise<void> {
     const shared = running.get(key) ?? task().finally(() => running.delete(key));
     running.set(key, shared);
     return shared;
-  };
-}
-
-// A request is decided in microseconds as long as no intent or result has come since the last one.
-function rememberedState(ledger: ReconcilePorts['ledger'], environment: string): () => EnvironmentState {
-  let known: { readonly index: number; readonly state: EnvironmentState } | undefined;
-  return () => {
-    const index = ledger.latest(['apply.intent', 'apply.result'], environment)?.index ?? -1;
-    if (known?.index !== index) known = { index, state: environmentState(ledger, environment) };
-    return known.state;
   };
 }
 

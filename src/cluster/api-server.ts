@@ -4,21 +4,34 @@ import { Agent, type RequestOptions, request } from 'node:https';
 import { KubeConfig } from '@kubernetes/client-node';
 import { CountersignError, messageOf } from '../model/index.ts';
 
-/** Which cluster: a kubeconfig file and context, or (without a file) the pod's own account. */
-export type ClusterAddress = { readonly kubeconfig: string | undefined; readonly context: string | undefined };
+/**
+ * Which cluster: a kubeconfig file and context, or (without a file) the pod's own account; and the ServiceAccount to act as
+ * there, as `namespace/name`.
+ */
+export type ClusterAddress = {
+  readonly kubeconfig: string | undefined;
+  readonly context: string | undefined;
+  readonly serviceAccount?: string | undefined;
+};
 
-/** An answer of the API server. `body` is parsed JSON; `warnings` are the texts of its Warning headers. */
-export type Answer = { readonly status: number; readonly body: Record<string, unknown>; readonly warnings: readonly string[] };
+/** An answer of the API server. `body` is parsed JSON; `warnings` are the texts of its Warning headers; `retryAfter` is in seconds. */
+export type Answer = {
+  readonly status: number;
+  readonly body: Record<string, unknown>;
+  readonly warnings: readonly string[];
+  readonly retryAfter: number | undefined;
+};
 
 const CONNECTIONS = 16; // beyond this the API server only answers later, not more (measured)
 const TIMEOUT_MS = 30_000;
 const MAX_BODY = 256 * 1024 * 1024; // a list of 10,000 large objects
+const MAX_LINE = 16 * 1024 * 1024; // one event has one object, and the API server takes 3 MiB
 const CREDENTIALS_MS = 60_000; // tokens in files and from exec plugins rotate; they are asked for again this often
 
 /** Connects to a cluster and asks who we are there. Throws `cluster-unreachable`, or `cluster-forbidden`. */
 export async function connect(address: ClusterAddress): Promise<{ server: ApiServer; user: string }> {
   const config = loadKubeConfig(address);
-  const server = new ApiServer(config);
+  const server = new ApiServer(config, address.serviceAccount);
   const review = await server.request('POST', '/apis/authentication.k8s.io/v1/selfsubjectreviews', {
     apiVersion: 'authentication.k8s.io/v1',
     kind: 'SelfSubjectReview',
@@ -62,52 +75,97 @@ function loadKubeConfig({ kubeconfig, context }: ClusterAddress): KubeConfig {
 export class ApiServer {
   readonly url: string;
   readonly #config: KubeConfig;
-  #credentials: { options: RequestOptions; agent: Agent | HttpAgent; at: number } | undefined;
+  readonly #impersonated: Readonly<Record<string, string>>;
+  #credentials: { options: RequestOptions; agent: Agent | HttpAgent; streams: Agent | HttpAgent; at: number } | undefined;
 
-  constructor(config: KubeConfig) {
+  constructor(config: KubeConfig, serviceAccount?: string) {
     this.#config = config;
     this.url = config.getCurrentCluster()?.server ?? '';
+    this.#impersonated =
+      serviceAccount === undefined ? {} : { 'impersonate-user': `system:serviceaccount:${serviceAccount.replace('/', ':')}` };
   }
 
   /** Sends one request. Throws `cluster-unreachable` (retry) when there is no answer; any answer with a status is returned. */
   async request(method: string, path: string, body?: unknown, contentType = 'application/json'): Promise<Answer> {
-    const { options, agent } = await this.#connection();
-    const url = new URL(this.url.replace(/\/$/, '') + path);
     const payload = body === undefined ? undefined : JSON.stringify(body);
+    const headers = payload === undefined ? {} : { 'content-type': contentType, 'content-length': String(Buffer.byteLength(payload)) };
+    const timeout = AbortSignal.timeout(TIMEOUT_MS);
+    try {
+      return await readAnswer(await this.#send(method, path, headers, payload, timeout, 'agent'));
+    } catch (cause) {
+      throw this.#unreachable(timeout.aborted ? new Error(`no answer within ${TIMEOUT_MS / 1000} s`) : cause);
+    }
+  }
+
+  /**
+   * Follows an answer that goes on (a watch): each line of it is handed over as it comes. Resolves with the status when
+   * the server ends it; throws `cluster-unreachable` when it breaks off or nothing is heard for `quietMs`.
+   */
+  async follow(path: string, onLine: (line: string) => void, signal: AbortSignal, quietMs: number): Promise<number> {
+    const quiet = new AbortController();
+    let timer = setTimeout(() => quiet.abort(), quietMs);
+    try {
+      const response = await this.#send('GET', path, {}, undefined, AbortSignal.any([signal, quiet.signal]), 'streams');
+      const status = response.statusCode ?? 0;
+      let rest = '';
+      const text = new TextDecoder();
+      for await (const chunk of response as AsyncIterable<Buffer>) {
+        clearTimeout(timer);
+        timer = setTimeout(() => quiet.abort(), quietMs);
+        if (status !== 200) continue;
+        const lines = (rest + text.decode(chunk, { stream: true })).split('\n');
+        rest = lines.pop() ?? '';
+        if (rest.length > MAX_LINE) throw new Error(`a line of the answer is longer than ${MAX_LINE} characters`);
+        for (const line of lines) onLine(line);
+      }
+      return status;
+    } catch (cause) {
+      throw this.#unreachable(quiet.signal.aborted ? new Error(`nothing was heard for ${Math.round(quietMs / 1000)} s`) : cause);
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  async #send(
+    method: string,
+    path: string,
+    more: Readonly<Record<string, string>>,
+    payload: string | undefined,
+    signal: AbortSignal,
+    pool: 'agent' | 'streams',
+  ): Promise<IncomingMessage> {
+    const { options, [pool]: agent } = await this.#connection();
+    const url = new URL(this.url.replace(/\/$/, '') + path);
     const headers = {
       ...(options.headers as Record<string, string>),
+      ...this.#impersonated,
       accept: 'application/json',
       'user-agent': 'countersign',
-      ...(payload === undefined ? {} : { 'content-type': contentType, 'content-length': Buffer.byteLength(payload) }),
+      ...more,
     };
     return new Promise((resolve, reject) => {
-      const fail = (cause: unknown) =>
-        reject(
-          new CountersignError('cluster-unreachable', `the API server at \`${this.url}\` does not answer: ${messageOf(cause)}`, {
-            cause,
-            recover: 'retry',
-            hint: 'is it running, and is the kubeconfig’s address right?',
-          }),
-        );
       const start = url.protocol === 'http:' ? httpRequest : request;
-      const sent = start(
-        url,
-        { method, headers, agent: agent as Agent, timeout: TIMEOUT_MS, ...(options.auth == null ? {} : { auth: options.auth }) },
-        (response) => {
-          readAnswer(response).then(resolve, fail);
-        },
-      );
-      sent.on('timeout', () => sent.destroy(new Error(`no answer within ${TIMEOUT_MS / 1000} s`)));
-      sent.on('error', fail);
+      const sent = start(url, { method, headers, agent: agent as Agent, signal, ...(options.auth == null ? {} : { auth: options.auth }) });
+      sent.on('response', resolve);
+      sent.on('error', reject);
       sent.end(payload);
+    });
+  }
+
+  #unreachable(cause: unknown): CountersignError {
+    return new CountersignError('cluster-unreachable', `the API server at \`${this.url}\` does not answer: ${messageOf(cause)}`, {
+      cause,
+      recover: 'retry',
+      hint: 'is it running, and is the kubeconfig’s address right?',
     });
   }
 
   close(): void {
     this.#credentials?.agent.destroy();
+    this.#credentials?.streams.destroy();
   }
 
-  async #connection(): Promise<{ options: RequestOptions; agent: Agent | HttpAgent }> {
+  async #connection(): Promise<{ options: RequestOptions; agent: Agent | HttpAgent; streams: Agent | HttpAgent }> {
     if (this.#credentials !== undefined && Date.now() - this.#credentials.at < CREDENTIALS_MS) return this.#credentials;
     const options: RequestOptions = {};
     await this.#config.applyToHTTPSOptions(options);
@@ -117,9 +175,11 @@ export class ApiServer {
     );
     const keep = this.#credentials;
     const same = keep !== undefined && JSON.stringify([keep.options.cert, keep.options.key]) === JSON.stringify([cert, key]);
-    const kept = { keepAlive: true, maxSockets: CONNECTIONS, scheduling: 'fifo' as const };
-    const agent = same ? keep.agent : this.url.startsWith('http:') ? new HttpAgent(kept) : new Agent({ ...kept, ...tls });
-    this.#credentials = { options, agent, at: Date.now() };
+    const pool = (more: object) => (this.url.startsWith('http:') ? new HttpAgent(more) : new Agent({ ...more, ...tls }));
+    const agent = same ? keep.agent : pool({ keepAlive: true, maxSockets: CONNECTIONS, scheduling: 'fifo' });
+    // Watches hold a connection each; they must not take those that requests need.
+    const streams = same ? keep.streams : pool({});
+    this.#credentials = { options, agent, streams, at: Date.now() };
     return this.#credentials;
   }
 }
@@ -136,7 +196,13 @@ async function readAnswer(response: IncomingMessage): Promise<Answer> {
   const warnings = (response.headersDistinct['warning'] ?? []).flatMap((line) =>
     [...line.matchAll(/299 \S+ "((?:[^"\\]|\\.)*)"/g)].map((m) => (m[1] ?? '').replaceAll(/\\(.)/g, '$1')),
   );
-  return { status: response.statusCode ?? 0, body: parse(text), warnings };
+  const retryAfter = Number(response.headers['retry-after']);
+  return {
+    status: response.statusCode ?? 0,
+    body: parse(text),
+    warnings,
+    retryAfter: Number.isFinite(retryAfter) && retryAfter > 0 ? retryAfter : undefined,
+  };
 }
 
 function parse(text: string): Record<string, unknown> {

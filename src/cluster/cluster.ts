@@ -1,32 +1,45 @@
+import { setTimeout as wait } from 'node:timers/promises';
 import {
   ADMITS,
   ANNOTATION,
   CountersignError,
+  type IgnoreRule,
   inParallel,
   type KubernetesObject,
+  LABEL,
   type ObjectRef,
   type OwnedObject,
   objectDigest,
   type RenderedObject,
-  refKey,
   refText,
 } from '../model/index.ts';
 import type { Answer, ApiServer } from './api-server.ts';
+import { differences, lastWriter, type ManagedFields, mergeFields, withValuesOf } from './fields.ts';
+import type { HealthRule } from './health.ts';
+import { type LiveListener, type LiveObject, LiveView } from './live-view.ts';
+import { foreignOwner } from './owners.ts';
+import { isPassing, refusal } from './refusal.ts';
 
 /** What the API server made of an object: its digest as stored, and the digest its admission webhook admits. */
 export type AppliedObject = { readonly live: string; readonly admitted: string | undefined };
 
+/** How an environment writes. `force` takes fields that others have; `ignore` leaves some to them. */
+export type Writing = { readonly environment: string; readonly force: boolean; readonly ignore: readonly IgnoreRule[] };
+
+/** How an object that should be as rendered is: its fields that are not, and who wrote last. */
+export type Comparison =
+  | { readonly kind: 'missing' | 'same' }
+  | {
+      readonly kind: 'different';
+      readonly fields: readonly string[];
+      readonly writer?: { readonly manager: string; readonly time: string };
+    };
+
 const FIELD_MANAGER = 'countersign';
 const ESTABLISH_MS = 20_000;
-
-type FieldSet = { readonly [field: string]: FieldSet };
-type ManagedFields = {
-  readonly manager: string;
-  readonly operation: string;
-  readonly subresource?: string;
-  readonly fieldsV1: FieldSet;
-  readonly [field: string]: unknown;
-};
+const ATTEMPTS = 4;
+const PAUSE_MS = 100;
+const MAX_PAUSE_MS = 2000;
 
 type Kind = { readonly plural: string; readonly namespaced: boolean };
 
@@ -40,46 +53,112 @@ type Definition = {
   readonly status?: { readonly conditions?: readonly { readonly type: string; readonly status: string }[] };
 };
 
-/** One cluster as the reconciler uses it. */
+/** One cluster as the reconciler uses it, by one account. */
 export class Cluster {
   readonly user: string;
+  readonly view: LiveView;
   readonly #server: ApiServer;
+  /** The ledger's name, which every object is stamped with. */
+  readonly #ledger: string;
   readonly #kinds = new Map<string, Promise<Map<string, Kind>>>();
 
-  constructor(server: ApiServer, user: string) {
+  constructor(server: ApiServer, user: string, ledger: string, log: { warn(fields: object, message: string): void }) {
     this.#server = server;
+    this.#ledger = ledger;
     this.user = user;
+    this.view = new LiveView(server, log);
+  }
+
+  /** Hears of every difference in an environment's objects from now on. */
+  listen(environment: string, listener: LiveListener, rule?: HealthRule): void {
+    this.view.listen(environment, listener, rule);
+  }
+
+  /** Watches the kinds of these objects; kinds that the cluster does not have (yet) are left out. */
+  async watch(refs: readonly ObjectRef[], namespaces: readonly string[]): Promise<void> {
+    const kinds = new Map(refs.map((r) => [`${r.apiVersion} ${r.kind}`, r]));
+    await inParallel([...kinds.values()], async ({ apiVersion, kind }) => {
+      const known = await this.#kind(apiVersion, kind);
+      if (known !== undefined) await this.view.watch({ apiVersion, kind, ...known }, namespaces);
+    });
+  }
+
+  /** An object of ours as the watch has it. */
+  live(ref: ObjectRef): LiveObject | undefined {
+    return this.view.get(ref);
+  }
+
+  /** Whose an object is, when it bears another environment's label, or ours by another ledger; undefined where nothing is against us. */
+  otherOwner(ref: ObjectRef, environment: string): string | undefined {
+    const live = this.view.get(ref);
+    if (live === undefined) return undefined;
+    if (live.environment !== environment) return `the environment \`${live.environment}\``;
+    return live.ledger === this.#ledger || live.ledger === '' ? undefined : `another Countersign, with the ledger \`${live.ledger}\``;
   }
 
   /** Whether the API server knows the object's kind and has its namespace: only then can it be dry-run. */
   async isReadyFor(ref: ObjectRef): Promise<boolean> {
     if ((await this.#kind(ref.apiVersion, ref.kind)) === undefined) return false;
     if (ref.namespace === '') return true;
-    return (await this.#server.request('GET', `/api/v1/namespaces/${encodeURIComponent(ref.namespace)}`)).status === 200;
+    return (await this.#ask('GET', `/api/v1/namespaces/${encodeURIComponent(ref.namespace)}`)).status === 200;
   }
 
-  /** Server-side dry run: nothing is written. Throws `cluster-refused` (or `-forbidden`, `-unreachable`) with the object's name. */
-  dryRun(rendered: RenderedObject, owned: OwnedObject, environment: string): Promise<AppliedObject> {
-    return this.#apply(rendered, owned, environment, true);
+  /**
+   * Server-side dry run: nothing is written. Throws `cluster-conflict` naming who else has the object or its fields,
+   * `cluster-immutable`, `cluster-refused`, `-forbidden` or `-unreachable`, each with the object's name.
+   */
+  async dryRun(rendered: RenderedObject, owned: OwnedObject, writing: Writing): Promise<AppliedObject> {
+    const { object, applied } = await this.#apply(rendered, owned, writing, true);
+    const owner = writing.force ? undefined : foreignOwner(object, rendered.object);
+    if (owner !== undefined)
+      throw new CountersignError('cluster-conflict', `${refText(rendered.ref)} belongs to ${owner}`, {
+        hint: 'take it out of the one or the other; `spec.apply.conflicts: takeOver` takes it',
+      });
+    return applied;
   }
 
-  /** Server-side apply under our field manager, stamped with revision and ledger entry. */
-  apply(rendered: RenderedObject, owned: OwnedObject, environment: string): Promise<AppliedObject> {
-    return this.#apply(rendered, owned, environment, false);
+  /** Server-side apply under our field manager, stamped with environment, ledger, revision and ledger entry. */
+  async apply(rendered: RenderedObject, owned: OwnedObject, writing: Writing): Promise<AppliedObject> {
+    const { object, applied } = await this.#apply(rendered, owned, writing, false);
+    this.view.put(rendered.ref, object);
+    return applied;
+  }
+
+  /** Whether a rendered object could be made if none were there: a dry run of its creation under another name. */
+  async dryRunAnew(rendered: RenderedObject, owned: OwnedObject, writing: Writing): Promise<void> {
+    const name = `${rendered.ref.name.slice(0, 40)}-countersign-dry-run`;
+    const other = { ...rendered.object, metadata: { ...rendered.object.metadata, name } };
+    const ref = { ...rendered.ref, name };
+    const body = this.#stamped(other, owned, writing.environment);
+    const answer = await this.#ask('PATCH', `${await this.#path(ref)}?fieldManager=${FIELD_MANAGER}&dryRun=All`, body, APPLY);
+    succeed(answer, 'dry-run the replacement of', rendered.ref);
+  }
+
+  /** Holds what is there against what should be there, field by field, by the API server's own dry run. */
+  async compare(rendered: RenderedObject, owned: OwnedObject, writing: Writing): Promise<Comparison> {
+    const answer = await this.#ask('GET', await this.#path(rendered.ref));
+    if (answer.status === 404) return { kind: 'missing' };
+    succeed(answer, 'read', rendered.ref);
+    const live = answer.body as unknown as KubernetesObject;
+    const { object: wanted } = await this.#apply(rendered, owned, { ...writing, force: true }, true, live);
+    const fields = differences(live, wanted);
+    if (fields.length === 0) return { kind: 'same' };
+    const writer = lastWriter(live, FIELD_MANAGER);
+    return { kind: 'different', fields, ...(writer === undefined ? {} : { writer }) };
   }
 
   /** Waits until the API server serves a CustomResourceDefinition's kind. */
   async established(ref: ObjectRef): Promise<void> {
     const path = await this.#path(ref);
     for (const end = Date.now() + ESTABLISH_MS; ; ) {
-      const { body } = await this.#server.request('GET', path);
+      const { body } = await this.#ask('GET', path);
       const definition = body as unknown as Definition;
       const established = definition.status?.conditions?.some((c) => c.type === 'Established' && c.status === 'True') === true;
       // The API server says so a moment before it serves the kind; an object that came in between would find nothing.
       if (established && (await this.#serves(definition))) return;
       if (Date.now() > end)
         throw new CountersignError('cluster-refused', `${refText(ref)} was not established within ${ESTABLISH_MS / 1000} s`);
-      await new Promise((resolve) => setTimeout(resolve, 100));
+      await wait(100);
     }
   }
 
@@ -96,11 +175,11 @@ export class Cluster {
    */
   async takeOver(ref: ObjectRef): Promise<void> {
     const path = await this.#path(ref);
-    const { status, body } = await this.#server.request('GET', path);
+    const { status, body } = await this.#ask('GET', path);
     if (status === 404) return;
     const { resourceVersion, managedFields } = body['metadata'] as { resourceVersion: string; managedFields?: ManagedFields[] };
     const [whole, others] = [managedFields?.filter((m) => !m.subresource) ?? [], managedFields?.filter((m) => m.subresource) ?? []];
-    const fieldsV1 = whole.reduce<FieldSet>((union, m) => mergeFields(union, m.fieldsV1), {});
+    const fieldsV1 = whole.reduce<ManagedFields['fieldsV1']>((union, m) => mergeFields(union, m.fieldsV1), {});
     const ours: ManagedFields = {
       manager: FIELD_MANAGER,
       operation: 'Apply',
@@ -120,52 +199,105 @@ export class Cluster {
     );
   }
 
-  /** Removes an object; one that is gone already counts as removed. */
-  async remove(ref: ObjectRef): Promise<void> {
-    const answer = await this.#server.request('DELETE', `${await this.#path(ref)}?propagationPolicy=Background`);
-    if (answer.status !== 404 && answer.status !== 202) succeed(answer, 'remove', ref);
+  /**
+   * Deletes an object of ours. One that is gone counts as deleted; one that no longer bears our label is not ours to
+   * delete, and is left. `foreground` keeps the object until what it owns is gone.
+   */
+  async remove(ref: ObjectRef, environment: string, how: { readonly dryRun?: boolean; readonly foreground?: boolean } = {}): Promise<void> {
+    if ((await this.#kind(ref.apiVersion, ref.kind)) === undefined) return; // with its kind went all objects of it
+    const path = await this.#path(ref);
+    const there = await this.#ask('GET', path);
+    if (there.status === 404) return;
+    succeed(there, 'read', ref);
+    const { metadata } = there.body as unknown as KubernetesObject;
+    if (metadata.labels?.[LABEL] !== environment) return;
+    // All of it in the body: beside a body, the API server does not read the query, and a dry run would be none.
+    const body = {
+      apiVersion: 'v1',
+      kind: 'DeleteOptions',
+      propagationPolicy: how.foreground === true ? 'Foreground' : 'Background',
+      ...(how.dryRun === true ? { dryRun: ['All'] } : {}),
+      preconditions: { uid: metadata['uid'] }, // another object that came to bear the name meanwhile is not the one that was looked at
+    };
+    const answer = await this.#ask('DELETE', path, body);
+    if (answer.status !== 404 && answer.status !== 202 && answer.status !== 409) succeed(answer, 'delete', ref);
   }
 
-  /** The live digest of each object, one list per kind and namespace; objects that are not there are left out. */
-  async liveDigests(refs: readonly ObjectRef[]): Promise<Map<string, string>> {
-    const groups = Map.groupBy(refs, (r) => `${r.apiVersion} ${r.kind} ${r.namespace}`);
-    const digests = new Map<string, string>();
-    await inParallel([...groups.values()], async (group) => {
-      const first = group[0] as ObjectRef;
-      const kind = await this.#kind(first.apiVersion, first.kind);
-      if (kind === undefined) return;
-      const answer = await this.#server.request('GET', `${prefixOf(first)}/${kind.plural}`);
-      if (answer.status === 404) return;
-      succeed(answer, 'list', first);
-      const wanted = new Set(group.map(refKey));
-      for (const item of (answer.body as { items?: KubernetesObject[] }).items ?? []) {
-        const object = { ...item, apiVersion: first.apiVersion, kind: first.kind };
-        const key = refKey({ ...first, name: item.metadata.name });
-        if (wanted.has(key)) digests.set(key, objectDigest(object));
-      }
-    });
-    return digests;
+  /** Whether the API server has no such object any more. */
+  async isGone(ref: ObjectRef): Promise<boolean> {
+    if ((await this.#kind(ref.apiVersion, ref.kind)) === undefined) return true;
+    const answer = await this.#ask('GET', await this.#path(ref));
+    if (answer.status !== 404) succeed(answer, 'read', ref);
+    return answer.status === 404;
+  }
+
+  /** Whether there are objects of a CustomResourceDefinition's kind, which would go with it. */
+  async hasInstances(ref: ObjectRef): Promise<boolean> {
+    const { status, body } = await this.#ask('GET', await this.#path(ref));
+    if (status === 404) return false;
+    const { spec } = body as { spec: { group: string; names: { plural: string }; versions: { name: string; served: boolean }[] } };
+    const served = spec.versions.find((v) => v.served)?.name;
+    if (served === undefined) return true;
+    const found = await this.#ask('GET', `/apis/${spec.group}/${served}/${spec.names.plural}?limit=1`);
+    return found.status !== 200 || ((found.body as { items?: unknown[] }).items ?? []).length > 0;
   }
 
   close(): void {
+    this.view.close();
     this.#server.close();
   }
 
-  async #apply(rendered: RenderedObject, owned: OwnedObject, environment: string, dryRun: boolean): Promise<AppliedObject> {
+  async #apply(
+    rendered: RenderedObject,
+    owned: OwnedObject,
+    { environment, force, ignore }: Writing,
+    dryRun: boolean,
+    known?: KubernetesObject,
+  ): Promise<{ object: KubernetesObject; applied: AppliedObject }> {
     const path = await this.#path(rendered.ref);
-    const query = `fieldManager=${FIELD_MANAGER}&force=true${dryRun ? '&dryRun=All' : ''}`;
-    const answer = await this.#server.request(
-      'PATCH',
-      `${path}?${query}`,
-      stamped(rendered.object, owned, environment),
-      'application/apply-patch+yaml',
-    );
+    const pointers = ignored(rendered.ref, ignore);
+    const live = pointers.length === 0 ? undefined : (known ?? (await this.#find(path)));
+    const wanted = live === undefined ? rendered.object : withValuesOf(rendered.object, live, pointers);
+    const query = `fieldManager=${FIELD_MANAGER}${force ? '&force=true' : ''}${dryRun ? '&dryRun=All' : ''}`;
+    const answer = await this.#ask('PATCH', `${path}?${query}`, this.#stamped(wanted, owned, environment), APPLY);
     succeed(answer, dryRun ? 'dry-run' : 'apply', rendered.ref);
     const admitted = answer.warnings
       .find((w) => w.startsWith(ADMITS))
       ?.slice(ADMITS.length)
       .trim();
-    return { live: objectDigest(answer.body as unknown as KubernetesObject), admitted };
+    const object = answer.body as unknown as KubernetesObject;
+    return { object, applied: { live: objectDigest(object), admitted } };
+  }
+
+  async #find(path: string): Promise<KubernetesObject | undefined> {
+    const { status, body } = await this.#ask('GET', path);
+    return status === 200 ? (body as unknown as KubernetesObject) : undefined;
+  }
+
+  #stamped(object: KubernetesObject, owned: OwnedObject, environment: string): KubernetesObject {
+    const { metadata } = object;
+    const annotations = {
+      ...metadata.annotations,
+      [ANNOTATION.ledger]: this.#ledger,
+      [ANNOTATION.revision]: owned.revision,
+      [ANNOTATION.entry]: String(owned.entry),
+    };
+    return { ...object, metadata: { ...metadata, labels: { ...metadata.labels, [LABEL]: environment }, annotations } };
+  }
+
+  // A few times over: a server that is busy, or that starts anew, is no reason to begin a run of thousands again. All of
+  // our requests may be sent twice: applying and deleting the same again changes nothing.
+  async #ask(method: string, path: string, body?: unknown, contentType?: string): Promise<Answer> {
+    for (let attempt = 1; ; attempt++) {
+      const last = attempt === ATTEMPTS;
+      const answer = await this.#server.request(method, path, body, contentType).catch((thrown: unknown) => {
+        if (last) throw thrown;
+        return undefined;
+      });
+      if (answer !== undefined && (last || !isPassing(answer))) return answer;
+      const asked = (answer?.retryAfter ?? 0) * 1000;
+      await wait(Math.min(MAX_PAUSE_MS, Math.max(asked, PAUSE_MS * 2 ** attempt)) * (0.75 + Math.random() / 2));
+    }
   }
 
   async #path(ref: ObjectRef): Promise<string> {
@@ -197,7 +329,7 @@ export class Cluster {
   }
 
   async #discover(apiVersion: string): Promise<Map<string, Kind>> {
-    const answer = await this.#server.request('GET', apiVersion.includes('/') ? `/apis/${apiVersion}` : `/api/${apiVersion}`);
+    const answer = await this.#ask('GET', apiVersion.includes('/') ? `/apis/${apiVersion}` : `/api/${apiVersion}`);
     if (answer.status === 404) return new Map();
     if (answer.status >= 300) throw refusal(answer, 'discover', `the kinds of \`${apiVersion}\``, false);
     const resources = (answer.body as { resources?: { name: string; kind: string; namespaced: boolean }[] }).resources ?? [];
@@ -205,14 +337,10 @@ export class Cluster {
   }
 }
 
-function stamped(object: KubernetesObject, owned: OwnedObject, environment: string): KubernetesObject {
-  const annotations = {
-    ...object.metadata.annotations,
-    [ANNOTATION.environment]: environment,
-    [ANNOTATION.revision]: owned.revision,
-    [ANNOTATION.entry]: String(owned.entry),
-  };
-  return { ...object, metadata: { ...object.metadata, annotations } };
+const APPLY = 'application/apply-patch+yaml';
+
+function ignored(ref: ObjectRef, rules: readonly IgnoreRule[]): string[] {
+  return rules.filter((r) => r.kind === ref.kind && (r.name === undefined || r.name === ref.name)).flatMap((r) => r.fields);
 }
 
 function prefixOf(ref: ObjectRef): string {
@@ -222,26 +350,4 @@ function prefixOf(ref: ObjectRef): string {
 
 function succeed(answer: Answer, verb: string, ref: ObjectRef): void {
   if (answer.status >= 300) throw refusal(answer, verb, refText(ref), ref.kind === 'Secret');
-}
-
-// The API server repeats values in its complaints; of a Secret nothing but the status is told.
-function refusal(answer: Answer, verb: string, what: string, secret: boolean): CountersignError {
-  const said = String(answer.body['message'] ?? '').slice(0, 1000);
-  const message = `cannot ${verb} ${what}: ${secret ? `the API server answered ${answer.status} (its text is withheld, it may hold values)` : said || answer.status}`;
-  if (answer.status === 401 || (answer.status === 403 && /is forbidden: User/.test(said)))
-    return new CountersignError('cluster-forbidden', message, {
-      hint: 'give the service’s account this right (docs/operations.md lists all it needs)',
-    });
-  // Our own webhook refuses what changed since the dry run: another dry run settles that.
-  const ownWebhook = said.includes('gate.countersign.dev');
-  const passing = answer.status === 429 || answer.status >= 500 || ownWebhook;
-  return new CountersignError(passing ? 'cluster-unreachable' : 'cluster-refused', message, {
-    recover: passing ? 'retry' : 'wait',
-    ...(passing ? {} : { hint: 'correct the manifest in the repository' }),
-  });
-}
-
-function mergeFields(a: FieldSet, b: FieldSet): FieldSet {
-  const keys = new Set([...Object.keys(a), ...Object.keys(b)]);
-  return Object.fromEntries([...keys].map((key) => [key, mergeFields(a[key] ?? {}, b[key] ?? {})]));
 }

@@ -7,10 +7,12 @@ import {
   type Environment,
   isNoRevision,
   NO_REVISION,
+  type Recent,
   type Recorded,
   type RenderedObject,
   refText,
   sha256,
+  type TreeEntry,
   type Verdict,
   type VerifiedChange,
   type Violation,
@@ -24,8 +26,9 @@ import {
   evaluateObjects,
   type Found,
   type PolicyPool,
+  type RuleMemory,
 } from '../policy/index.ts';
-import { type Rendering, render } from '../render/index.ts';
+import { gather, type RenderedFile, type Rendering, renderFile } from '../render/index.ts';
 import {
   examineCommits,
   examineHistory,
@@ -59,7 +62,14 @@ export type Gate = {
   readonly openWaiver: OpenWaiver;
   /** What was examined at earlier looks. */
   readonly known?: KnownHistory;
+  /** Files that were rendered at earlier looks, by mode, blob and path. */
+  readonly rendered?: Recent<KnownFile>;
+  /** What the rules found at earlier looks. */
+  readonly findings?: RuleMemory;
 };
+
+/** A file as it was read: the digest of its bytes, and what it renders to. */
+export type KnownFile = { readonly sha256: string; readonly rendered: RenderedFile };
 
 /** The verdict, where it stands on the ledger, and what may now be applied. */
 export type Assessment = {
@@ -83,6 +93,7 @@ export async function assess(gate: Gate, from: string, to: string): Promise<Asse
     tree,
     content: judged.content,
     ...(judged.rollback ? { rollback: true as const } : {}),
+    ...(judged.allows.length === 0 ? {} : { allows: judged.allows }),
     ...(judged.trustAfter === undefined ? {} : { trustAfter: judged.trustAfter.digest }),
     commits: judged.commits,
     approvals: judged.approvals,
@@ -101,7 +112,7 @@ export async function assess(gate: Gate, from: string, to: string): Promise<Asse
   const recorded = await recordVerdict(gate.recorder, verdict, judged.violations.length);
   if (verdict.outcome === 'allowed' && judged.trustAfter !== undefined)
     await recordTrust(gate.recorder, verdict, judged.trustAfter, recorded.index);
-  const allowed = verdict.outcome === 'allowed' ? allow(gate.environment, to, recorded.index, judged.objects) : undefined;
+  const allowed = verdict.outcome === 'allowed' ? allow(gate.environment, to, recorded.index, judged.objects, judged.allows) : undefined;
   return { verdict, recorded, allowed, objects: judged.objects };
 }
 
@@ -110,7 +121,7 @@ export async function assess(gate: Gate, from: string, to: string): Promise<Asse
  * tree. Throws `ledger-inconsistent` when the ledger does not hold that verdict.
  */
 export async function recall(
-  gate: Pick<Gate, 'environment' | 'repository'>,
+  gate: Pick<Gate, 'environment' | 'repository' | 'rendered'>,
   ledger: LedgerView,
   verdictIndex: number,
 ): Promise<AllowedRevision> {
@@ -132,7 +143,7 @@ export async function recall(
         hint: 'the repository was tampered with: fetch it anew into an empty data directory, and compare',
       },
     );
-  return allow(gate.environment, recorded.entry.to, verdictIndex, objects);
+  return allow(gate.environment, recorded.entry.to, verdictIndex, objects, judged.allows ?? []);
 }
 
 /** What the rules in force at a commit say of its objects; signatures and approvals are not asked. */
@@ -155,7 +166,7 @@ function ledgerOf(gate: Pick<Gate, 'recorder' | 'past'>): LedgerView | undefined
 
 /** Leave to own nothing any more: what a first revision wrote before it failed is taken away under its own verdict. */
 export function allowNothing(environment: Environment, verdictIndex: number): AllowedRevision {
-  return allow(environment, NO_REVISION, verdictIndex, []);
+  return allow(environment, NO_REVISION, verdictIndex, [], ['empty']);
 }
 
 type Judged = {
@@ -171,6 +182,7 @@ type Judged = {
   /** SHA-256 over path, mode and SHA-256 of every file. */
   readonly content: string;
   readonly rollback: boolean;
+  readonly allows: readonly string[];
   readonly trustDigest: string;
   /** The TrustPolicy in the repository after the change, where it differs. */
   readonly trustAfter: TrustStore | undefined;
@@ -189,6 +201,7 @@ async function judge(gate: Gate, from: string, to: string, tree: string): Promis
     objects: [],
     content: '',
     rollback: false,
+    allows: [],
     trustDigest: gate.trust.digest,
     trustAfter: undefined,
   };
@@ -202,18 +215,21 @@ async function judge(gate: Gate, from: string, to: string, tree: string): Promis
   const now = gate.clock();
   const scope = { environment: environment.metadata.name, parameters: environment.spec.policies.parameters, now };
   const { commits, approvals, rollback, change } = trusted;
-  const onObjects = await evaluateObjects(rules, rendering.objects, scope);
+  const onObjects = await evaluateObjects(rules, rendering.objects, scope, undefined, gate.findings);
   const onChange =
     change === undefined
       ? NOTHING_FOUND
       : await ruleChange(gate, rules, { change, commits, store: trusted.store, from, to }, rendering.objects, scope);
   const { waivers, refused } = await readWaivers(gate, tree, trusted.store, now.getTime());
+  const allows = [...new Set((change?.commits ?? []).flatMap((c) => c.allows))];
+  const unrendered = rendering.violations.filter((v) => v.code !== 'nothing-rendered' || !allows.includes('empty'));
   const ruled = applyWaivers([...onObjects.violations, ...onChange.violations], waivers, scope.environment, now.getTime());
   return {
     ...nothing,
     commits,
     approvals,
-    violations: [...trusted.violations, ...rendering.violations, ...outOfScope(environment, rendering.objects), ...ruled.standing],
+    allows,
+    violations: [...trusted.violations, ...unrendered, ...outOfScope(environment, rendering.objects), ...ruled.standing],
     warnings: [...trusted.warnings, ...rendering.warnings, ...refused, ...ruled.warnings, ...onObjects.warnings, ...onChange.warnings],
     waived: ruled.waived,
     bundleDigest: digestOfBundles(rules.bundles),
@@ -392,20 +408,26 @@ async function recordTrust(recorder: Recorder, verdict: Verdict, after: TrustSto
 }
 
 async function renderTree(
-  { environment, repository }: Pick<Gate, 'environment' | 'repository'>,
+  { environment, repository, rendered }: Pick<Gate, 'environment' | 'repository' | 'rendered'>,
   tree: string,
 ): Promise<Rendering & { readonly content: string }> {
   const directory = environment.spec.source.path;
   const entries = await repository.files(tree, directory);
+  rendered?.hold(entries.length * 3); // the revision that is judged, the one before, and room for a third
+  const read = async ({ path, mode, blob }: TreeEntry): Promise<KnownFile> => {
+    const bytes = mode === '160000' ? new Uint8Array() : await repository.blob(blob);
+    return { sha256: sha256(bytes), rendered: renderFile({ path, mode, content: bytes }) };
+  };
   const files = await Promise.all(
-    entries.map(async ({ path, mode, blob }) => ({
-      path,
-      mode,
-      content: mode === '160000' ? new Uint8Array() : await repository.blob(blob),
-    })),
+    entries.map(async (entry) => {
+      const key = `${entry.mode} ${entry.blob} ${entry.path}`;
+      const found = rendered?.get(key) ?? (await read(entry));
+      rendered?.set(key, found);
+      return { ...entry, ...found };
+    }),
   );
-  const content = digestOf(files.map((f) => [f.path, f.mode, sha256(f.content)]));
-  const rendering = render(files);
+  const content = digestOf(files.map((f) => [f.path, f.mode, f.sha256]));
+  const rendering = gather(files.map((f) => f.rendered));
   if (rendering.objects.length > 0 || rendering.violations.length > 0) return { ...rendering, content };
   return {
     content,
@@ -415,7 +437,7 @@ async function renderTree(
       {
         code: 'nothing-rendered',
         message: `\`${directory}\` holds no manifests: this would remove everything`,
-        hint: 'correct `spec.source.path`, or keep at least one object there',
+        hint: 'correct `spec.source.path`; where it is meant, the commit says so: `Countersign-Allow: empty`',
       },
     ],
   };
@@ -448,8 +470,14 @@ function outOfScope(environment: Environment, objects: readonly RenderedObject[]
   });
 }
 
-function allow(environment: Environment, revision: string, verdict: number, objects: readonly RenderedObject[]): AllowedRevision {
-  return { environment: environment.metadata.name, revision, verdict, objects } as unknown as AllowedRevision;
+function allow(
+  environment: Environment,
+  revision: string,
+  verdict: number,
+  objects: readonly RenderedObject[],
+  allows: readonly string[],
+): AllowedRevision {
+  return { environment: environment.metadata.name, revision, verdict, objects, allows } as unknown as AllowedRevision;
 }
 
 // A tip that cannot be taken apart is a "no", not a "could not tell": it is somebody's commit.

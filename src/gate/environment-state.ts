@@ -2,6 +2,7 @@ import {
   CountersignError,
   type EntryOf,
   type Inventory,
+  type InventoryRecord,
   NO_REVISION,
   type ObjectRef,
   type OwnedObject,
@@ -18,22 +19,28 @@ export type EnvironmentState = {
   readonly verdict: number;
   /** What that revision owns. */
   readonly inventory: Inventory;
+  /** Index of the result that says so; -1 before the first. */
+  readonly settled: number;
+  /** How many records the inventory is made of. */
+  readonly chain: number;
   /** Everything that may be in the cluster by our hand: that, and whatever later intents may have written. */
   readonly owned: ReadonlyMap<string, OwnedObject>;
   /** An intent that has no result, or whose result is a failure that was not yet put right. */
   readonly open: { readonly intent: Recorded<EntryOf<'apply.intent'>>; readonly plan: Plan; readonly failed: boolean } | undefined;
 };
 
-const EMPTY: Inventory = { objects: [] };
+const EMPTY: Inventory = { objects: [], leaving: [] };
 
-/** Folds the intents and results of an environment into its present state. */
-export function environmentState(ledger: LedgerView, environment: string): EnvironmentState {
+/** Folds the intents and results of an environment into its present state. `known` is an earlier state, from which inventories are taken over. */
+function environmentState(ledger: LedgerView, environment: string, known?: EnvironmentState): EnvironmentState {
   const result = lastApplied(ledger, environment);
-  const inventory = result === undefined ? EMPTY : (ledger.evidence(result.entry.evidence) as Inventory);
+  const { inventory, chain } = result === undefined ? { inventory: EMPTY, chain: 0 } : inventoryAt(ledger, result, known);
   const base = {
     revision: result?.entry.revision ?? NO_REVISION,
     verdict: result === undefined ? -1 : verdictOf(ledger, result),
     inventory,
+    settled: result?.index ?? -1,
+    chain,
   };
   const owned = new Map(inventory.objects.map((o) => [refKey(o.ref), o]));
   const later = ledger.latest(['apply.intent'], environment);
@@ -45,6 +52,74 @@ export function environmentState(ledger: LedgerView, environment: string): Envir
   }
   const failed = (ledger.latest(['apply.result'], environment)?.index ?? -1) > later.index;
   return { ...base, owned, open: { intent: later, plan, failed } };
+}
+
+/** The state as of the newest intent or result: folded once, however often it is asked for. */
+export function rememberedState(ledger: LedgerView, environment: string): () => EnvironmentState {
+  let known: { readonly index: number; readonly state: EnvironmentState } | undefined;
+  return () => {
+    const index = ledger.latest(['apply.intent', 'apply.result'], environment)?.index ?? -1;
+    if (known?.index !== index) known = { index, state: environmentState(ledger, environment, known?.state) };
+    return known.state;
+  };
+}
+
+const WHOLE_EVERY = 16; // results; between them only differences are recorded
+
+/** How an inventory is recorded: as the difference from the settled one of a state, or whole every so often. */
+export function recordOf(state: EnvironmentState, { objects, leaving }: Inventory): InventoryRecord {
+  const whole: InventoryRecord = { objects, ...(leaving.length === 0 ? {} : { leaving }) };
+  if (state.settled < 0 || state.chain >= WHOLE_EVERY) return whole;
+  const before = new Map(state.inventory.objects.map((o) => [refKey(o.ref), o]));
+  const changed = objects.filter((o) => !sameObject(before.get(refKey(o.ref)), o));
+  if (changed.length * 2 > objects.length) return whole;
+  const kept = new Set(objects.map((o) => refKey(o.ref)));
+  const removed = [...before.values()].filter((o) => !kept.has(refKey(o.ref))).map((o) => o.ref);
+  return { ...whole, base: state.settled, objects: changed, ...(removed.length === 0 ? {} : { removed }) };
+}
+
+// Digests and numbers; an object that only moved inside its file counts as different, so that messages name its line.
+function sameObject(a: OwnedObject | undefined, b: OwnedObject): boolean {
+  return (
+    a !== undefined &&
+    a.rendered === b.rendered &&
+    a.admitted === b.admitted &&
+    a.live === b.live &&
+    a.entry === b.entry &&
+    a.revision === b.revision &&
+    a.file === b.file &&
+    a.line === b.line &&
+    a.ref.apiVersion === b.ref.apiVersion
+  );
+}
+
+type Result = Recorded<EntryOf<'apply.result'>>;
+
+function inventoryAt(ledger: LedgerView, result: Result, known?: EnvironmentState): { inventory: Inventory; chain: number } {
+  if (known?.settled === result.index) return { inventory: known.inventory, chain: known.chain };
+  const records: InventoryRecord[] = [];
+  let start: EnvironmentState | undefined;
+  for (let at: Result = result; start === undefined; ) {
+    const record = ledger.evidence(at.entry.evidence) as InventoryRecord;
+    records.unshift(record);
+    if (record.base === undefined) break;
+    const base = ledger.entry(record.base);
+    if (base?.entry.type !== 'apply.result' || base.index >= at.index)
+      throw new CountersignError('ledger-inconsistent', `entry ${at.index} builds on entry ${record.base}, which is no result before it`, {
+        recover: 'halt',
+      });
+    at = base as Result;
+    if (known !== undefined && known.settled === at.index) start = known;
+  }
+  const objects = new Map((start?.inventory.objects ?? []).map((o) => [refKey(o.ref), o]));
+  for (const record of records) {
+    for (const ref of record.removed ?? []) objects.delete(refKey(ref));
+    for (const object of record.objects) objects.set(refKey(object.ref), object);
+  }
+  return {
+    inventory: { objects: [...objects.values()], leaving: records.at(-1)?.leaving ?? [] },
+    chain: (start?.chain ?? 0) + records.length,
+  };
 }
 
 /** What requests may make of the objects just now: the digests that are allowed, and what may be removed. */
@@ -65,8 +140,8 @@ function computeAdmissible(state: EnvironmentState): Admissible {
   for (const { ref, admitted } of objects) {
     if (admitted !== undefined) digests.set(refKey(ref), [...(digests.get(refKey(ref)) ?? []), admitted]);
   }
-  const prune: readonly ObjectRef[] = state.open?.failed === false ? state.open.plan.prune : [];
-  return { digests, removable: new Set(prune.map(refKey)) };
+  const removed: readonly ObjectRef[] = state.open?.failed === false ? [...state.open.plan.prune, ...(state.open.plan.replace ?? [])] : [];
+  return { digests, removable: new Set(removed.map(refKey)) };
 }
 
 function lastApplied(ledger: LedgerView, environment: string): Recorded<EntryOf<'apply.result'>> | undefined {

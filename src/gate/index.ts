@@ -5,8 +5,8 @@
  */
 export type { AuditedWrite } from './account-for.ts';
 export { type AdmissionDecision, type AdmissionRequest, type AdmissionScope, admit } from './admit.ts';
-export { type Assessment, allowNothing, assess, assessTrust, type Gate, recall, ruledAt } from './assess.ts';
+export { type Assessment, allowNothing, assess, assessTrust, type Gate, type KnownFile, recall, ruledAt } from './assess.ts';
 export { AuditAccount, type AuditScope, type Unmatched } from './audit-account.ts';
-export { type EnvironmentState, environmentState } from './environment-state.ts';
+export { type EnvironmentState, recordOf, rememberedState } from './environment-state.ts';
 export { momentsOf } from './first-seen.ts';
 export type { LedgerView, OpenPolicy, OpenRules, OpenWaiver, Recorder, SourceRepository } from './ports.ts';

@@ -9,5 +9,7 @@ export type AllowedRevision = {
   /** Ledger index of the verdict. */
   readonly verdict: number;
   readonly objects: readonly RenderedObject[];
+  /** Things that cannot be undone, and that signed commits of the change say are meant. */
+  readonly allows: readonly string[];
   readonly [allowed]: true;
 };

@@ -24,6 +24,8 @@ export type Approval = {
   readonly class: EvidenceClass;
   /** `exact`: this base and this tree; `equivalent`: the same change, after the base moved on in other files. */
   readonly match: 'exact' | 'equivalent';
+  /** The approver also lets the change through a closed window, where they may (`spec.windowOverride`). */
+  readonly override?: true;
   /** The bot that signed for a forge's review. */
   readonly importer?: string;
 };

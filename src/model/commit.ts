@@ -75,6 +75,8 @@ export type CommitFacts = {
   readonly subject: string;
   /** Addresses of `Co-authored-by` trailers, in lower case. */
   readonly coAuthors: readonly string[];
+  /** What its `Countersign-Allow` trailers say: things that cannot be undone, and that are meant. */
+  readonly allows: readonly string[];
   /** SHA-256 of what is signed: the same for every spelling of one signature. */
   readonly payload: string;
   readonly signature: SignatureFact;

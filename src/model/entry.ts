@@ -108,13 +108,13 @@ const SCHEMAS = {
     previous: text,
     /** Index of the `change.judged` entry that allows this. */
     verdict: z.int(),
-    /** `apply` a new revision, `restore` the last good one after a failure or an interruption, `correct` drift. */
-    purpose: z.enum(['apply', 'restore', 'correct']),
+    /** `apply` a new revision, `restore` the last good one after a failure or an interruption, `correct` drift, `rollback` as someone asked. */
+    purpose: z.enum(['apply', 'restore', 'correct', 'rollback']),
     /** Index of the earlier intent of the same run, when a change needs its namespaces or kinds to exist before the rest can be dry-run. */
     continues: index.optional(),
     /** Index of the intent that an earlier run left without a good result, and that this one carries on or undoes. */
     takesOver: index.optional(),
-    /** The `Plan`: what will be in the cluster, and what will be removed. */
+    /** The `Plan`: what will be written and removed, and what of it cannot be undone. */
     evidence,
   }),
   'apply.result': object({
@@ -126,12 +126,22 @@ const SCHEMAS = {
     applied: count,
     pruned: count,
     error: text.optional(),
-    /** The `Inventory` that is owned now. */
+    /** Every object that was written became healthy before this was recorded. */
+    healthy: z.literal(true).optional(),
+    /** An `InventoryRecord`: what is owned now, whole or as the difference from the result that it names. */
     evidence,
   }),
   /** The cluster would not take an allowed revision; nothing was written. */
   'apply.refused': object({ environment, revision: text, verdict: z.int(), error: text }),
-  'drift.found': object({ environment, revision: text, objects: z.array(objectRef) }),
+  'drift.found': object({
+    environment,
+    revision: text,
+    objects: z.array(objectRef),
+    /** Of the first few: JSON pointers of the fields that differ (none where the object is missing), and which field manager wrote last. */
+    details: z.array(object({ object: objectRef, fields: z.array(text), manager: text, at: text })).optional(),
+  }),
+  /** These keep coming back different: they are put right more and more seldom, until somebody finds out who it is. */
+  'drift.contested': object({ environment, revision: text, objects: z.array(objectRef), managers: z.array(text) }),
   /** What `drift.found` named is as the revision has it again. `result` is the index of the `apply.result`. */
   'drift.corrected': object({ environment, revision: text, result: index, objects: z.array(objectRef) }),
   'admission.allowed': object({ environment, user: text, operation: text, object: objectRef, as: text }),
@@ -155,6 +165,12 @@ const SCHEMAS = {
     until: text,
   }),
   'breakglass.settled': object({ environment, uses: z.array(index), user: text, reason: text, commit: text.optional() }),
+  /** Someone asks for an earlier revision; `tip` is not applied again, a newer commit is. */
+  'rollback.requested': object({ environment, from: text, to: text, tip: text, user: text, reason: text }),
+  'reconcile.requested': object({ environment, user: text, reason: text }),
+  /** A change waits for a window, or passes a closed one by an approval that says so. */
+  'window.closed': object({ environment, revision: text, window: text, until: text }),
+  'window.overridden': object({ environment, revision: text, window: text, principal: text, reason: text }),
   'environment.suspended': object({ environment, user: text, reason: text }),
   'environment.resumed': object({ environment, user: text, reason: text }),
   'report.issued': object({ report: text, from: text, to: text, manifest: text, checkpoint: count }),

@@ -24,6 +24,10 @@ export type ErrorCode =
   | 'cluster-unreachable'
   | 'cluster-forbidden'
   | 'cluster-refused'
+  | 'cluster-conflict'
+  | 'cluster-immutable'
+  | 'change-irreversible'
+  | 'not-healthy'
   | 'port-in-use'
   | 'tool-missing'
   | 'report-unverifiable';

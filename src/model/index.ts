@@ -13,5 +13,6 @@ export * from './glob.ts';
 export * from './in-parallel.ts';
 export * from './inventory.ts';
 export * from './kubernetes.ts';
+export * from './recent.ts';
 export * from './schema.ts';
 export * from './verdict.ts';

@@ -16,8 +16,27 @@ export type OwnedObject = {
   readonly line: number;
 };
 
-/** The objects a revision owns in the cluster. */
-export type Inventory = { readonly objects: readonly OwnedObject[] };
+/** The objects a revision owns in the cluster, and those that were deleted and that the API server still has (finalizers). */
+export type Inventory = { readonly objects: readonly OwnedObject[]; readonly leaving: readonly ObjectRef[] };
 
-/** What an intent is about to do. */
-export type Plan = { readonly objects: readonly OwnedObject[]; readonly prune: readonly ObjectRef[] };
+/** An inventory as a result names it: whole, or what is different from that of an earlier result. */
+export type InventoryRecord = {
+  /** Index of the `apply.result` that this one builds on. */
+  readonly base?: number;
+  /** New or different objects; without `base`, all of them. */
+  readonly objects: readonly OwnedObject[];
+  readonly removed?: readonly ObjectRef[];
+  readonly leaving?: readonly ObjectRef[];
+};
+
+/** Something that a change does and that going back to the last good revision does not undo. */
+export type Irreversible = { readonly action: 'delete' | 'replace' | 'run' | 'empty' | 'prune'; readonly object?: ObjectRef };
+
+/** What an intent is about to do: the objects it writes and those it removes. */
+export type Plan = {
+  readonly objects: readonly OwnedObject[];
+  readonly prune: readonly ObjectRef[];
+  /** Objects that are deleted and created again, because the API server does not let them be changed. */
+  readonly replace?: readonly ObjectRef[];
+  readonly irreversible?: readonly Irreversible[];
+};

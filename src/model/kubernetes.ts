@@ -57,13 +57,23 @@ export function refText(ref: ObjectRef): string {
   return ref.namespace === '' ? `${ref.kind} ${ref.name}` : `${ref.kind} ${ref.namespace}/${ref.name}`;
 }
 
+/** The label on every object that Countersign applies; its value is the environment's name. */
+export const LABEL = 'countersign.dev/environment';
+
 /** Annotations that Countersign reads or writes on objects. */
 export const ANNOTATION = {
-  environment: 'countersign.dev/environment',
+  /** Whose: the name of the ledger, so that two services that both claim one environment are told apart. */
+  ledger: 'countersign.dev/ledger',
   revision: 'countersign.dev/revision',
   entry: 'countersign.dev/ledger-entry',
   breakGlass: 'countersign.dev/break-glass',
   breakGlassFor: 'countersign.dev/break-glass-for',
+} as const;
+
+/** Annotations that manifests in the repository may bear. */
+export const USER_ANNOTATION = {
+  /** What is meant although it cannot be undone: `replace`, `run`, or both with a comma. */
+  allow: 'countersign.dev/allow',
 } as const;
 
 /**

@@ -324,15 +324,104 @@ export const environmentSchema = z.strictObject({
         .refine((c) => c.passwordFile === undefined || c.githubApp === undefined, { error: 'either `passwordFile` or `githubApp`' })
         .optional()
         .describe('How to get in; files are read at each fetch, so they can be renewed.'),
+      receiver: z
+        .strictObject({
+          from: z
+            .enum(['github', 'gitlab', 'gitea', 'bitbucket', 'generic'])
+            .describe('Whose calls: how they prove themselves. `generic`: HMAC-SHA-256 of `TIME.BODY`, and a header with the time.'),
+          secretFile: z.string().min(1).describe('A file with the secret that was given to the forge, relative to this document.'),
+        })
+        .optional()
+        .describe('Look at once when the forge calls `/receive/ENVIRONMENT`; what the call says is not believed, it only makes us look.'),
     }),
     target: z
       .strictObject({
         kubeconfig: z.string().optional().describe('A kubeconfig file; default: `--kubeconfig`, `KUBECONFIG`, or the pod’s own account.'),
         context: z.string().optional().describe('The context in it; default: its current one.'),
+        serviceAccount: z
+          .string()
+          .regex(/^[a-z0-9-]+\/[a-z0-9.-]+$/, '`namespace/name`')
+          .optional()
+          .describe('The ServiceAccount to act as (`namespace/name`): its rights are all that this environment has.'),
         namespaces: z.array(name).min(1).describe('The governed namespaces; objects anywhere else are refused.'),
         clusterScoped: z.array(z.string().min(1)).default(['Namespace']).describe('Cluster-scoped kinds this environment may own.'),
       })
       .describe('Where the objects run.'),
+    dependsOn: z.array(name).default([]).describe('Environments that must be applied and healthy before this one changes.'),
+    promotion: z
+      .strictObject({
+        from: name.describe('The environment that must have had the commit first.'),
+        healthyFor: duration.default('0s').describe('For how long it must have been healthy there.'),
+      })
+      .optional()
+      .describe('Take only commits that another environment runs, or ran, in health.'),
+    apply: z
+      .strictObject({
+        conflicts: z
+          .enum(['refuse', 'takeOver'])
+          .default('refuse')
+          .describe(
+            'What to do when another field manager, or another tool, has an object or field that Git wants: say whose, or take it.',
+          ),
+      })
+      .prefault({}),
+    health: z
+      .strictObject({
+        wait: z.boolean().default(true).describe('Whether a change counts as applied only once its objects are healthy.'),
+        timeout: duration.default('5m').describe('How long they may take; after that the last good revision is restored.'),
+        expressions: z
+          .array(
+            z.strictObject({
+              apiVersion: z.string().min(1),
+              kind: z.string().min(1),
+              current: z.string().min(1).max(4096).describe('CEL over `object`: healthy when true.'),
+              failed: z.string().min(1).max(4096).optional().describe('CEL over `object`: will not become healthy any more when true.'),
+            }),
+          )
+          .max(100)
+          .default([])
+          .describe('For kinds that neither Kubernetes itself nor a `Ready` condition tells about.'),
+      })
+      .prefault({})
+      .describe('When a change is done.'),
+    drift: z
+      .strictObject({
+        mode: z.enum(['revert', 'report']).default('revert').describe('Put it right, or only say so.'),
+        ignore: z
+          .array(
+            z.strictObject({
+              kind: z.string().min(1),
+              name: z.string().min(1).optional().describe('Only this object of the kind.'),
+              fields: z
+                .array(z.string().regex(/^(\/[^/]+)+$/, 'a JSON pointer such as `/spec/replicas`'))
+                .min(1)
+                .describe('JSON pointers (RFC 6901) of fields that others may set, for example `/spec/replicas` under an autoscaler.'),
+            }),
+          )
+          .max(200)
+          .default([]),
+      })
+      .prefault({})
+      .describe('What to do about objects that are not as Git has them.'),
+    windows: z
+      .array(
+        z.strictObject({
+          name,
+          kind: z
+            .enum(['freeze', 'maintenance'])
+            .describe('`freeze`: no change while it is open. `maintenance`: changes only while one is open.'),
+          schedule: z.string().min(9).max(100).describe('When it opens: five fields as in cron.'),
+          duration: duration.describe('For how long it stays open.'),
+          timeZone: z.string().min(1).default('UTC').describe('An IANA time zone, for example `Europe/Berlin`.'),
+        }),
+      )
+      .max(50)
+      .default([])
+      .describe('When changes may be applied. Drift is put right at all times.'),
+    windowOverride: z
+      .array(name)
+      .default([])
+      .describe('Principals or groups whose approval with `--override` lets one change through a closed window.'),
     trust: name.describe('The TrustPolicy that judges commits and approvals.'),
     trustPath: z
       .string()
@@ -378,6 +467,9 @@ export const environmentSchema = z.strictObject({
 /** How to get into a Git remote, as the Environment says it. */
 export type SourceCredentials = NonNullable<Environment['spec']['source']['credentials']>;
 export type Environment = z.infer<typeof environmentSchema>;
+export type Window = Environment['spec']['windows'][number];
+export type IgnoreRule = Environment['spec']['drift']['ignore'][number];
+export type HealthExpression = Environment['spec']['health']['expressions'][number];
 export type TrustPolicy = z.infer<typeof trustPolicySchema>;
 export type WaiverDocument = z.infer<typeof waiverSchema>;
 export type BundleSource = Environment['spec']['policies']['bundles'][number];

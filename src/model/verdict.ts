@@ -79,6 +79,8 @@ export type Verdict = {
   readonly content?: string;
   /** The branch goes back to an earlier commit, by approvals that say so. */
   readonly rollback?: true;
+  /** What the signed commits of the change say of things that cannot be undone (`Countersign-Allow`). */
+  readonly allows?: readonly string[];
   /** Digest of the TrustPolicy in the repository after this change, where it is kept there and differs. */
   readonly trustAfter?: string;
   readonly commits: readonly CommitVerdict[];

@@ -1,6 +1,6 @@
 import type { PolicyBundle, RuleInfo } from '../bundle/index.ts';
-import { digestOf, type RenderedObject, refKey, refText, type VerifiedChange, type Violation } from '../model/index.ts';
-import type { Finding, RequestFields, RunScope, Subject } from './judge-subject.ts';
+import { digestOf, type Recent, type RenderedObject, refKey, refText, type VerifiedChange, type Violation } from '../model/index.ts';
+import type { Finding, Judged, RequestFields, RunScope, Subject } from './judge-subject.ts';
 import type { PolicyPool } from './policy-pool.ts';
 
 /** What every rule can read beside its subject, and the moment that it takes for now. */
@@ -57,6 +57,21 @@ export type Found = {
   readonly trace: readonly string[];
 };
 
+/** What rules found of objects at earlier looks, by the rules and everything they were told. */
+export type RuleMemory = Recent<readonly Finding[]>;
+
+// Rules that ask for the time may find something else of the same object tomorrow. A builtin that rules call stands by its
+// name in the compiled module.
+function readsTime(bundles: readonly PolicyBundle[]): boolean {
+  return bundles.some((b) => {
+    const known = timely.get(b) ?? Buffer.from(b.wasm).includes('time.now_ns');
+    timely.set(b, known);
+    return known;
+  });
+}
+
+const timely = new WeakMap<PolicyBundle, boolean>();
+
 /** One digest for several bundles; that of the one where there is only one. */
 export function digestOfBundles(bundles: readonly PolicyBundle[]): string {
   return bundles.length === 1 ? (bundles[0] as PolicyBundle).digest : digestOf(bundles.map((b) => b.digest));
@@ -73,16 +88,29 @@ export async function evaluateObjects(
   objects: readonly RenderedObject[],
   scope: PolicyScope,
   request?: RequestFields,
+  memory?: RuleMemory,
 ): Promise<Found> {
-  const subjects = objects.map(
-    (o): Subject => ({
-      kind: 'object',
-      json: JSON.stringify(o.object),
-      file: o.source.file,
-      ...(request === undefined ? {} : { request }),
-    }),
-  );
-  const judged = await pool.judge(subjects, runScope(scope, objects));
+  const run = runScope(scope, objects);
+  const subject = (o: RenderedObject): Subject => ({
+    kind: 'object',
+    json: JSON.stringify(o.object),
+    file: o.source.file,
+    ...(request === undefined ? {} : { request }),
+  });
+  const usable = request === undefined && scope.trace !== true && !readsTime(pool.bundles) ? memory : undefined;
+  usable?.hold(objects.length * 3);
+  const about = digestOf([pool.bundles.map((b) => b.digest), run.environment, run.parameters, run.namespaces ?? []]);
+  const keys = objects.map((o) => `${about} ${o.digest} ${o.source.file}`);
+  const known = keys.map((key) => usable?.get(key));
+  const asked = objects.filter((_, i) => known[i] === undefined);
+  const answers = (await pool.judge(asked.map(subject), run))[Symbol.iterator]();
+  const judged = known.map((findings, i): Judged => {
+    if (findings !== undefined) return { findings, trace: [] };
+    const answer = answers.next().value as Judged;
+    // That rules ran out of time or memory is no property of the object.
+    if (!answer.findings.some((f) => f.code.startsWith('policy-'))) usable?.set(keys[i] as string, answer.findings);
+    return answer;
+  });
   const infos = ruleInfos(pool.bundles);
   return gathered(
     judged.flatMap(({ findings }, i) => {

@@ -14,6 +14,7 @@ export {
   evaluateObjects,
   type Found,
   type PolicyScope,
+  type RuleMemory,
   ruleInfos,
 } from './evaluate.ts';
 export type { RequestFields } from './judge-subject.ts';

@@ -1,8 +1,11 @@
-import { type EnvironmentState, environmentState } from '../gate/index.ts';
+import { setTimeout as wait } from 'node:timers/promises';
+import { type EnvironmentState, recordOf } from '../gate/index.ts';
 import {
   type AllowedRevision,
   CountersignError,
+  durationMs,
   type EntryOf,
+  type Irreversible,
   inParallel,
   messageOf,
   type ObjectRef,
@@ -13,80 +16,370 @@ import {
   refKey,
   refText,
 } from '../model/index.ts';
-import type { ReconcilePorts, Step } from './ports.ts';
+import { awaitHealth, type Written } from './await-health.ts';
+import { irreversible, leaves, refuseUnmeant } from './irreversible.ts';
+import type { ReconcilePorts, Step, Writing } from './ports.ts';
 
 type Purpose = EntryOf<'apply.intent'>['purpose'];
-type Item = { readonly ref: ObjectRef; readonly rendered: RenderedObject; owned: OwnedObject };
+type Item = {
+  readonly ref: ObjectRef;
+  readonly rendered: RenderedObject;
+  readonly isNew: boolean;
+  owned: OwnedObject;
+  replace: boolean;
+};
 type Intent = Recorded<EntryOf<'apply.intent'>>;
 
-/** How it ended. `failed` means something was written and the cluster then refused; the last good revision must be restored. */
+/**
+ * How it ended. `failed` means something was written and the cluster then refused, or it did not become healthy; the last
+ * good revision must be restored. `superseded`: a newer revision is to be applied before this one became healthy.
+ */
 export type Applied = {
-  readonly outcome: 'applied' | 'refused' | 'failed';
+  readonly outcome: 'applied' | 'refused' | 'failed' | 'superseded';
   readonly applied: number;
   readonly pruned: number;
   readonly error?: string;
 };
 
+export type ApplyOptions = {
+  /** Objects to write although their rendered content is what was applied last (drift). */
+  readonly force?: ReadonlySet<string>;
+  /** Whether something newer is to be applied instead of waiting on. */
+  readonly superseded?: () => boolean;
+  readonly progress?: (message: string) => void;
+};
+
+const GONE_MS = 5000; // how long each stage of removals is waited for; what has finalizers may take longer, and is remembered
+const REPLACED_MS = 30_000;
+const POLL_MS = 100;
+
 /**
- * Brings the cluster to an allowed revision: dry run of all that changes, intent on the ledger, writes in order, removals,
- * result on the ledger. `force` names objects to write although their rendered content is what was applied last (drift).
+ * Brings the cluster to an allowed revision, whole or not at all: owners, dry run of all that changes, what cannot be undone,
+ * intent on the ledger, writes in order, health, removals, result on the ledger.
  * Throws passing trouble (`recover: retry`) and leaves the intent open then: the next pass takes it over.
  */
 export async function applyRevision(
   revision: AllowedRevision,
   purpose: Purpose,
   ports: ReconcilePorts,
-  force: ReadonlySet<string> = new Set(),
+  options: ApplyOptions = {},
 ): Promise<Applied> {
-  const state = environmentState(ports.ledger, revision.environment);
-  const step = (name: Step) => ports.onStep?.(name, revision.environment);
-  const settled = new Map(state.inventory.objects.map((o) => [refKey(o.ref), o]));
-  const items = revision.objects.map((rendered): Item => ({ ref: rendered.ref, rendered, owned: own(rendered, revision, settled) }));
-  const mayDiffer = state.open === undefined ? new Set<string>() : new Set([...state.owned.keys()]);
-  const changed = items.filter(
-    (i) => settled.get(refKey(i.ref))?.rendered !== i.rendered.digest || force.has(refKey(i.ref)) || mayDiffer.has(refKey(i.ref)),
-  );
-  const kept = new Set(items.map((i) => refKey(i.ref)));
-  const prune = [...state.owned.values()].filter((o) => !kept.has(refKey(o.ref))).map((o) => o.ref);
-
-  const later = await dryRunAll(changed, revision, ports).catch((thrown) => refuse(thrown, revision, purpose, ports));
-  if ('outcome' in later) return later;
-  step('dry-run');
-  let intent = await recordIntent(revision, purpose, items, prune, state, ports);
-  step('intended');
-  try {
-    const first = changed.filter((i) => !later.deferred.has(refKey(i.ref)));
-    await writeAll(first, revision, ports, step);
-    const rest = changed.filter((i) => later.deferred.has(refKey(i.ref)));
-    if (rest.length > 0) {
-      await dryRunEach(rest, revision, ports);
-      intent = await recordIntent(revision, purpose, items, prune, state, ports, intent.index);
-      await writeAll(rest, revision, ports, step);
-    }
-    step('written');
-    await removeAll(prune, ports);
-    step('pruned');
-  } catch (thrown) {
-    if (!(thrown instanceof CountersignError) || thrown.recover !== 'wait') throw thrown;
-    return await recordFailure(thrown, intent, revision, ports);
-  }
-  const evidence = ports.ledger.asEvidence({ objects: items.map((i) => i.owned) });
-  await ports.ledger.record(
-    {
-      type: 'apply.result',
-      environment: revision.environment,
-      intent: intent.index,
-      revision: revision.revision,
-      outcome: 'applied',
-      applied: changed.length,
-      pruned: prune.length,
-      evidence: evidence.ref,
-    },
-    [evidence],
-  );
-  step('recorded');
-  return { outcome: 'applied', applied: changed.length, pruned: prune.length };
+  return new Run(revision, purpose, ports, options).run();
 }
+
+class Run {
+  readonly #revision: AllowedRevision;
+  readonly #purpose: Purpose;
+  readonly #ports: ReconcilePorts;
+  readonly #options: ApplyOptions;
+  readonly #state: EnvironmentState;
+  readonly #items: readonly Item[];
+  readonly #changed: readonly Item[];
+  readonly #prune: readonly ObjectRef[];
+  #irreversible: readonly Irreversible[] = [];
+  #first = true;
+
+  constructor(revision: AllowedRevision, purpose: Purpose, ports: ReconcilePorts, options: ApplyOptions) {
+    this.#revision = revision;
+    this.#purpose = purpose;
+    this.#ports = ports;
+    this.#options = options;
+    this.#state = ports.state();
+    const { owned, inventory, open } = this.#state;
+    const settled = new Map(inventory.objects.map((o) => [refKey(o.ref), o]));
+    this.#items = revision.objects.map((rendered): Item => {
+      const isNew = !owned.has(refKey(rendered.ref));
+      return { ref: rendered.ref, rendered, isNew, owned: own(rendered, revision, settled), replace: false };
+    });
+    // What an interrupted or failed run may have written is not known to be as it was.
+    const touched = open === undefined ? [] : [...open.plan.objects.map((o) => o.ref), ...open.plan.prune];
+    const doubtful = new Set(touched.map(refKey));
+    const isDoubtful = (key: string) => open !== undefined && (doubtful.has(key) || !settled.has(key));
+    this.#changed = this.#items.filter(({ ref, rendered }) => {
+      const key = refKey(ref);
+      return settled.get(key)?.rendered !== rendered.digest || options.force?.has(key) === true || isDoubtful(key);
+    });
+    const kept = new Set(this.#items.map((i) => refKey(i.ref)));
+    const gone = [...[...owned.values()].map((o) => o.ref), ...inventory.leaving].filter((ref) => !kept.has(refKey(ref)));
+    this.#prune = [...new Map(gone.map((ref) => [refKey(ref), ref])).values()].filter((ref) => this.#mayRemove(ref));
+  }
+
+  async run(): Promise<Applied> {
+    const { cluster, environment } = this.#ports;
+    await cluster.watch([...this.#items.map((i) => i.ref), ...this.#prune], environment.spec.target.namespaces);
+    const later = await this.#rehearse().catch((thrown) => this.#refuse(thrown));
+    if ('outcome' in later) return later;
+    this.#step('dry-run');
+    let intent = await this.#recordIntent();
+    this.#step('intended');
+    try {
+      await this.#write(this.#changed.filter((i) => !later.deferred.has(refKey(i.ref))));
+      const rest = this.#changed.filter((i) => later.deferred.has(refKey(i.ref)));
+      if (rest.length > 0) {
+        await cluster.watch(
+          rest.map((i) => i.ref),
+          environment.spec.target.namespaces,
+        );
+        this.#refuseOtherOwners(rest);
+        await this.#dryRunEach(rest);
+        intent = await this.#recordIntent(intent.index);
+        await this.#write(rest);
+      }
+      this.#step('written');
+      if (!(await this.#healthy())) return { outcome: 'superseded', applied: 0, pruned: 0 };
+      this.#step('healthy');
+      const leaving = await this.#removeAll();
+      this.#step('pruned');
+      return await this.#recordApplied(intent, leaving);
+    } catch (thrown) {
+      if (!(thrown instanceof CountersignError) || thrown.recover !== 'wait') throw thrown;
+      return await this.#recordFailure(thrown, intent);
+    }
+  }
+
+  // A namespace goes only when the commit says so: with it would go what others have in it. The gate's own and the system's never do.
+  #mayRemove(ref: ObjectRef): boolean {
+    if (ref.kind !== 'Namespace' || ref.apiVersion !== 'v1') return true;
+    return !PROTECTED.has(ref.name) && this.#revision.allows.includes(`delete ${refText(ref)}`);
+  }
+
+  #writing(item: Item): Writing {
+    const { apply, drift } = this.#ports.environment.spec;
+    const mine = !item.isNew && (drift.mode === 'revert' || this.#purpose !== 'apply');
+    return {
+      environment: this.#revision.environment,
+      force: apply.conflicts === 'takeOver' || mine,
+      // Of what is under break-glass no longer, nothing is left as it was.
+      ignore: drift.ignore,
+    };
+  }
+
+  // Everything that can be found out before the first write. Gives the objects for which that is not yet possible.
+  async #rehearse(): Promise<{ deferred: ReadonlySet<string> }> {
+    this.#refuseOtherOwners(this.#changed);
+    const deferred = await this.#deferred();
+    await this.#dryRunEach(this.#changed.filter((i) => !deferred.has(refKey(i.ref))));
+    const deed = { written: this.#changed, prune: this.#prune, owned: this.#state.owned };
+    this.#irreversible = await irreversible(deed, this.#ports.cluster);
+    // Putting back what was is what every change may rely on; only going forward asks for leave.
+    if (this.#purpose === 'apply' || this.#purpose === 'rollback') {
+      if (this.#items.length === 0 && this.#state.owned.size > 0) this.#irreversible = [...this.#irreversible, { action: 'empty' }];
+      refuseUnmeant(this.#irreversible, this.#revision, this.#changed, this.#state.owned.size);
+    }
+    await inParallel(this.#prune, (ref) => this.#ports.cluster.remove(ref, this.#revision.environment, { dryRun: true }));
+    return { deferred };
+  }
+
+  #refuseOtherOwners(items: readonly Item[]): void {
+    if (this.#ports.environment.spec.apply.conflicts === 'takeOver') return;
+    for (const { ref } of items) {
+      const owner = this.#ports.cluster.otherOwner(ref, this.#revision.environment);
+      if (owner === undefined) continue;
+      throw new CountersignError('cluster-conflict', `${refText(ref)} belongs to ${owner}`, {
+        hint: 'take it out of the one or the other; `spec.apply.conflicts: takeOver` takes it',
+      });
+    }
+  }
+
+  // Objects in namespaces or of kinds that this very change brings cannot be dry-run yet: they are, as a whole, once those exist.
+  async #deferred(): Promise<ReadonlySet<string>> {
+    const deferred = new Set<string>();
+    const missing = new Map<string, Promise<boolean>>();
+    for (const item of this.#changed) {
+      const place = `${item.ref.apiVersion}/${item.ref.kind}/${item.ref.namespace}`;
+      if (!missing.has(place))
+        missing.set(
+          place,
+          this.#ports.cluster.isReadyFor(item.ref).then((ready) => !ready && broughtBy(this.#changed, item)),
+        );
+      if (await missing.get(place)) deferred.add(refKey(item.ref));
+    }
+    return deferred;
+  }
+
+  async #dryRunEach(items: readonly Item[]): Promise<void> {
+    await inParallel(items, async (item) => {
+      const writing = this.#writing(item);
+      const made = await this.#ports.cluster.dryRun(item.rendered, item.owned, writing).catch(async (thrown) => {
+        if (!this.#mayReplace(item, thrown)) throw thrown;
+        item.replace = true;
+        await this.#ports.cluster.dryRunAnew(item.rendered, item.owned, writing);
+        return { admitted: undefined };
+      });
+      const { admitted: _, ...owned } = item.owned;
+      item.owned = { ...owned, ...(made.admitted === undefined ? {} : { admitted: made.admitted }) };
+    });
+  }
+
+  // Only an object that says so in Git is deleted and made anew; and, when a change that did that is undone, the same objects again.
+  #mayReplace({ ref, rendered, isNew }: Item, thrown: unknown): boolean {
+    if (!(thrown instanceof CountersignError) || thrown.code !== 'cluster-immutable' || isNew) return false;
+    const undone = this.#state.open?.plan.replace?.some((r) => refKey(r) === refKey(ref)) === true;
+    return (
+      leaves(rendered).has('replace') || this.#revision.allows.includes(`replace ${refText(ref)}`) || (this.#purpose !== 'apply' && undone)
+    );
+  }
+
+  async #write(items: readonly Item[]): Promise<void> {
+    const { cluster } = this.#ports;
+    for (const stage of cluster.stages(items)) {
+      await inParallel(stage, async (item) => {
+        if (item.replace) await this.#makeWay(item.ref);
+        const { live } = await cluster.apply(item.rendered, item.owned, this.#writing(item));
+        item.owned = { ...item.owned, live };
+        if (this.#first) this.#step('first-write');
+        this.#first = false;
+      });
+      for (const { ref } of stage) if (ref.kind === 'CustomResourceDefinition') await cluster.established(ref);
+    }
+  }
+
+  async #makeWay(ref: ObjectRef): Promise<void> {
+    await this.#ports.cluster.remove(ref, this.#revision.environment, { foreground: true });
+    if (!(await this.#goneWithin([ref], REPLACED_MS)).has(refKey(ref)))
+      throw new CountersignError(
+        'cluster-refused',
+        `${refText(ref)} was deleted to be made anew, and is not gone after ${REPLACED_MS / 1000} s`,
+        {
+          hint: 'see its finalizers',
+        },
+      );
+  }
+
+  async #healthy(): Promise<boolean> {
+    const { wait: awaited, timeout } = this.#ports.environment.spec.health;
+    if (!awaited || (this.#purpose !== 'apply' && this.#purpose !== 'rollback')) return true;
+    const written = this.#changed.map(({ ref }): Written => ({ ref, generation: this.#ports.cluster.live(ref)?.generation ?? 0 }));
+    return awaitHealth(written, this.#ports, {
+      timeoutMs: durationMs(timeout),
+      superseded: this.#options.superseded ?? (() => false),
+      progress: this.#options.progress ?? (() => {}),
+    });
+  }
+
+  // In the reverse of the order they are applied in. Gives what the API server still has: it is asked about until it is gone.
+  async #removeAll(): Promise<readonly ObjectRef[]> {
+    const leaving: ObjectRef[] = [];
+    for (const stage of this.#ports.cluster.stages(this.#prune.map((ref) => ({ ref }))).reverse()) {
+      const refs = stage.map((s) => s.ref);
+      await inParallel(refs, (ref) => this.#ports.cluster.remove(ref, this.#revision.environment));
+      const gone = await this.#goneWithin(refs, GONE_MS);
+      leaving.push(...refs.filter((ref) => !gone.has(refKey(ref))));
+    }
+    return leaving;
+  }
+
+  async #goneWithin(refs: readonly ObjectRef[], ms: number): Promise<ReadonlySet<string>> {
+    const gone = new Set<string>();
+    for (const end = performance.now() + ms; ; ) {
+      await inParallel(
+        refs.filter((ref) => !gone.has(refKey(ref))),
+        async (ref) => {
+          // One that lost our label was left where it is, and is nothing of ours any more.
+          if (this.#ports.cluster.live(ref) === undefined || (await this.#ports.cluster.isGone(ref))) gone.add(refKey(ref));
+        },
+      );
+      if (gone.size === refs.length || performance.now() > end) return gone;
+      await wait(POLL_MS);
+    }
+  }
+
+  async #recordIntent(continues?: number): Promise<Intent> {
+    const { open, revision: previous } = this.#state;
+    const replace = this.#changed.filter((i) => i.replace).map((i) => i.ref);
+    const plan: Plan = {
+      objects: this.#changed.map((i) => i.owned),
+      prune: this.#prune,
+      ...(replace.length === 0 ? {} : { replace }),
+      ...(this.#irreversible.length === 0 ? {} : { irreversible: this.#irreversible }),
+    };
+    const evidence = this.#ports.ledger.asEvidence(plan);
+    return (await this.#ports.ledger.record(
+      {
+        type: 'apply.intent',
+        environment: this.#revision.environment,
+        revision: this.#revision.revision,
+        previous,
+        verdict: this.#revision.verdict,
+        purpose: this.#purpose,
+        ...(continues === undefined ? {} : { continues }),
+        ...(open === undefined || continues !== undefined ? {} : { takesOver: open.intent.index }),
+        evidence: evidence.ref,
+      },
+      [evidence],
+    )) as Intent;
+  }
+
+  async #recordApplied(intent: Intent, leaving: readonly ObjectRef[]): Promise<Applied> {
+    const { environment, revision } = this.#revision;
+    const evidence = this.#ports.ledger.asEvidence(recordOf(this.#state, { objects: this.#items.map((i) => i.owned), leaving }));
+    const awaited = this.#ports.environment.spec.health.wait && (this.#purpose === 'apply' || this.#purpose === 'rollback');
+    await this.#ports.ledger.record(
+      {
+        type: 'apply.result',
+        environment,
+        intent: intent.index,
+        revision,
+        outcome: 'applied',
+        applied: this.#changed.length,
+        pruned: this.#prune.length,
+        ...(awaited ? { healthy: true as const } : {}),
+        evidence: evidence.ref,
+      },
+      [evidence],
+    );
+    this.#step('recorded');
+    return { outcome: 'applied', applied: this.#changed.length, pruned: this.#prune.length };
+  }
+
+  // Before the first write a refusal leaves the cluster as it was; it is recorded once, not at every look.
+  async #refuse(thrown: unknown): Promise<Applied> {
+    if (!(thrown instanceof CountersignError) || thrown.recover !== 'wait') throw thrown;
+    const { environment, revision, verdict } = this.#revision;
+    const error = messageOf(thrown);
+    const last = this.#ports.ledger.latest(['apply.refused', 'apply.result', 'apply.intent'], environment);
+    const known = last?.entry.type === 'apply.refused' && last.entry.revision === revision && last.entry.error === error;
+    if (!known) {
+      await this.#ports.ledger.record({ type: 'apply.refused', environment, revision, verdict, error }, []);
+      this.#ports.log.warn(
+        { environment, revision, purpose: this.#purpose, error, hint: thrown.hint },
+        'the dry run says no; nothing was written',
+      );
+    }
+    return { outcome: 'refused', applied: 0, pruned: 0, error: thrown.hint === undefined ? error : `${error} (${thrown.hint})` };
+  }
+
+  async #recordFailure(thrown: CountersignError, intent: Intent): Promise<Applied> {
+    const { environment, revision } = this.#revision;
+    const { settled, inventory, revision: good } = this.#state;
+    const before = new Set(inventory.objects.map((o) => refKey(o.ref)));
+    const added = this.#changed.map((i) => i.owned).filter((o) => !before.has(refKey(o.ref)));
+    const evidence = this.#ports.ledger.asEvidence({ ...(settled < 0 ? {} : { base: settled }), objects: added });
+    const error = messageOf(thrown);
+    await this.#ports.ledger.record(
+      {
+        type: 'apply.result',
+        environment,
+        intent: intent.index,
+        revision: good,
+        outcome: 'failed',
+        applied: 0,
+        pruned: 0,
+        error,
+        evidence: evidence.ref,
+      },
+      [evidence],
+    );
+    this.#ports.log.error({ environment, revision, error }, 'applying failed');
+    return { outcome: 'failed', applied: 0, pruned: 0, error };
+  }
+
+  #step(name: Step): void {
+    this.#ports.onStep?.(name, this.#revision.environment);
+  }
+}
+
+const PROTECTED = new Set(['kube-system', 'kube-public', 'kube-node-lease', 'default', 'countersign']);
 
 // An object whose content did not change keeps the stamp of the revision that gave it that content: it need not be written.
 function own(rendered: RenderedObject, revision: AllowedRevision, settled: ReadonlyMap<string, OwnedObject>): OwnedObject {
@@ -96,139 +389,12 @@ function own(rendered: RenderedObject, revision: AllowedRevision, settled: Reado
   return { ref: rendered.ref, rendered: rendered.digest, revision: revision.revision, entry: revision.verdict, ...place };
 }
 
-// Objects in namespaces or of kinds that this very change brings cannot be dry-run yet: they are, as a whole, once those exist.
-async function dryRunAll(
-  changed: readonly Item[],
-  revision: AllowedRevision,
-  ports: ReconcilePorts,
-): Promise<{ deferred: ReadonlySet<string> }> {
-  const deferred = new Set<string>();
-  const missing = new Map<string, Promise<boolean>>();
-  for (const item of changed) {
-    const place = `${item.ref.apiVersion}/${item.ref.kind}/${item.ref.namespace}`;
-    if (!missing.has(place))
-      missing.set(
-        place,
-        ports.cluster.isReadyFor(item.ref).then((ready) => !ready && broughtBy(changed, item)),
-      );
-    if (await missing.get(place)) deferred.add(refKey(item.ref));
-  }
-  await dryRunEach(
-    changed.filter((i) => !deferred.has(refKey(i.ref))),
-    revision,
-    ports,
-  );
-  return { deferred };
-}
-
 function broughtBy(changed: readonly Item[], item: Item): boolean {
   return changed.some(({ ref, rendered }) => {
     if (ref.kind === 'Namespace') return ref.name === item.ref.namespace;
     const names = (rendered.object['spec'] as { names?: { kind?: string } } | undefined)?.names;
     return ref.kind === 'CustomResourceDefinition' && names?.kind === item.ref.kind;
   });
-}
-
-async function dryRunEach(items: readonly Item[], revision: AllowedRevision, ports: ReconcilePorts): Promise<void> {
-  await inParallel(items, async (item) => {
-    const { admitted } = await ports.cluster.dryRun(item.rendered, item.owned, revision.environment);
-    const { admitted: _, ...owned } = item.owned;
-    item.owned = { ...owned, ...(admitted === undefined ? {} : { admitted }) };
-  });
-}
-
-async function writeAll(
-  items: readonly Item[],
-  revision: AllowedRevision,
-  ports: ReconcilePorts,
-  step: (name: Step) => void,
-): Promise<void> {
-  let written = 0;
-  for (const stage of ports.cluster.stages(items)) {
-    await inParallel(stage, async (item) => {
-      const { live } = await ports.cluster.apply(item.rendered, item.owned, revision.environment);
-      item.owned = { ...item.owned, live };
-      if (++written === 1) step('first-write');
-    });
-    for (const { ref } of stage) if (ref.kind === 'CustomResourceDefinition') await ports.cluster.established(ref);
-  }
-}
-
-// In the reverse of the order they are applied in. A Namespace is left alone: with it would go what others have in it.
-async function removeAll(prune: readonly ObjectRef[], ports: ReconcilePorts): Promise<void> {
-  for (const stage of ports.cluster.stages(prune.map((ref) => ({ ref }))).reverse()) {
-    await inParallel(
-      stage.filter(({ ref }) => ref.kind !== 'Namespace'),
-      ({ ref }) => ports.cluster.remove(ref),
-    );
-  }
-}
-
-async function recordIntent(
-  revision: AllowedRevision,
-  purpose: Purpose,
-  items: readonly Item[],
-  prune: readonly ObjectRef[],
-  state: EnvironmentState,
-  ports: ReconcilePorts,
-  continues?: number,
-): Promise<Intent> {
-  const plan: Plan = { objects: items.map((i) => i.owned), prune };
-  const evidence = ports.ledger.asEvidence(plan);
-  return (await ports.ledger.record(
-    {
-      type: 'apply.intent',
-      environment: revision.environment,
-      revision: revision.revision,
-      previous: state.revision,
-      verdict: revision.verdict,
-      purpose,
-      ...(continues === undefined ? {} : { continues }),
-      ...(state.open === undefined || continues !== undefined ? {} : { takesOver: state.open.intent.index }),
-      evidence: evidence.ref,
-    },
-    [evidence],
-  )) as Intent;
-}
-
-// Before the first write a refusal leaves the cluster as it was; it is recorded once, not at every look.
-async function refuse(thrown: unknown, revision: AllowedRevision, purpose: Purpose, ports: ReconcilePorts): Promise<Applied> {
-  if (!(thrown instanceof CountersignError) || thrown.recover !== 'wait') throw thrown;
-  const error = messageOf(thrown);
-  const last = ports.ledger.latest(['apply.refused', 'apply.result', 'apply.intent'], revision.environment);
-  const known = last?.entry.type === 'apply.refused' && last.entry.revision === revision.revision && last.entry.error === error;
-  if (!known)
-    await ports.ledger.record(
-      { type: 'apply.refused', environment: revision.environment, revision: revision.revision, verdict: revision.verdict, error },
-      [],
-    );
-  ports.log.warn(
-    { environment: revision.environment, revision: revision.revision, purpose, error },
-    'the cluster refuses the dry run; nothing was written',
-  );
-  return { outcome: 'refused', applied: 0, pruned: 0, error };
-}
-
-async function recordFailure(thrown: CountersignError, intent: Intent, revision: AllowedRevision, ports: ReconcilePorts): Promise<Applied> {
-  const state = environmentState(ports.ledger, revision.environment);
-  const evidence = ports.ledger.asEvidence({ objects: [...state.owned.values()] });
-  const error = messageOf(thrown);
-  await ports.ledger.record(
-    {
-      type: 'apply.result',
-      environment: revision.environment,
-      intent: intent.index,
-      revision: state.revision,
-      outcome: 'failed',
-      applied: 0,
-      pruned: 0,
-      error,
-      evidence: evidence.ref,
-    },
-    [evidence],
-  );
-  ports.log.error({ environment: revision.environment, revision: revision.revision, error }, 'applying failed');
-  return { outcome: 'failed', applied: 0, pruned: 0, error };
 }
 
 /** What a person reads of a set of objects. */

@@ -5,4 +5,4 @@
  */
 
 export type { ClusterPort, LogPort, ReconcilePorts, Step } from './ports.ts';
-export { Reconciler, type ReconcilerStatus } from './reconciler.ts';
+export { type HealthCount, type Peers, Reconciler, type ReconcilerStatus } from './reconciler.ts';

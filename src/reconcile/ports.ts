@@ -1,15 +1,46 @@
-import type { LedgerView, Recorder } from '../gate/index.ts';
-import type { ObjectRef, OwnedObject, RenderedObject } from '../model/index.ts';
+import type { EnvironmentState, LedgerView, Recorder } from '../gate/index.ts';
+import type { Environment, IgnoreRule, ObjectRef, OwnedObject, RenderedObject } from '../model/index.ts';
+
+/** What the API server made of an object: its digest as stored, and the digest its admission webhook admits. */
+type AppliedObject = { readonly live: string; readonly admitted: string | undefined };
+
+/** How an environment writes. `force` takes fields that others have; `ignore` leaves some to them. */
+export type Writing = { readonly environment: string; readonly force: boolean; readonly ignore: readonly IgnoreRule[] };
+
+/** An object of ours as it is just now. */
+export type LiveState = {
+  readonly digest: string;
+  readonly generation: number;
+  readonly leaving: boolean;
+  readonly health: { readonly state: 'current' | 'progressing' | 'failed'; readonly message: string };
+};
+
+/** How an object that should be as rendered is. */
+export type Comparison =
+  | { readonly kind: 'missing' | 'same' }
+  | {
+      readonly kind: 'different';
+      readonly fields: readonly string[];
+      readonly writer?: { readonly manager: string; readonly time: string };
+    };
 
 /** What the loop does in a cluster. */
 export interface ClusterPort {
+  /** Watches the kinds of these objects from now on; resolves when they were read once. */
+  watch(refs: readonly ObjectRef[], namespaces: readonly string[]): Promise<void>;
+  live(ref: ObjectRef): LiveState | undefined;
+  /** Whose an object is that somebody else claims, in words. */
+  otherOwner(ref: ObjectRef, environment: string): string | undefined;
   isReadyFor(ref: ObjectRef): Promise<boolean>;
-  dryRun(rendered: RenderedObject, owned: OwnedObject, environment: string): Promise<{ live: string; admitted: string | undefined }>;
-  apply(rendered: RenderedObject, owned: OwnedObject, environment: string): Promise<{ live: string; admitted: string | undefined }>;
+  dryRun(rendered: RenderedObject, owned: OwnedObject, writing: Writing): Promise<AppliedObject>;
+  dryRunAnew(rendered: RenderedObject, owned: OwnedObject, writing: Writing): Promise<void>;
+  apply(rendered: RenderedObject, owned: OwnedObject, writing: Writing): Promise<AppliedObject>;
+  compare(rendered: RenderedObject, owned: OwnedObject, writing: Writing): Promise<Comparison>;
   established(ref: ObjectRef): Promise<void>;
-  remove(ref: ObjectRef): Promise<void>;
+  remove(ref: ObjectRef, environment: string, how?: { readonly dryRun?: boolean; readonly foreground?: boolean }): Promise<void>;
+  isGone(ref: ObjectRef): Promise<boolean>;
+  hasInstances(definition: ObjectRef): Promise<boolean>;
   takeOver(ref: ObjectRef): Promise<void>;
-  liveDigests(refs: readonly ObjectRef[]): Promise<Map<string, string>>;
   stages<T extends { readonly ref: ObjectRef }>(objects: readonly T[]): T[][];
 }
 
@@ -20,12 +51,14 @@ export interface LogPort {
 }
 
 /** A moment between two steps of a change, in the order they happen; tests end the process at each. */
-export type Step = 'fetched' | 'judged' | 'dry-run' | 'intended' | 'first-write' | 'written' | 'pruned' | 'recorded';
+export type Step = 'fetched' | 'judged' | 'dry-run' | 'intended' | 'first-write' | 'written' | 'healthy' | 'pruned' | 'recorded';
 
 /** Everything one environment's loop is handed. */
 export type ReconcilePorts = {
+  readonly environment: Environment;
   readonly cluster: ClusterPort;
   readonly ledger: LedgerView & Recorder;
+  readonly state: () => EnvironmentState;
   readonly log: LogPort;
   readonly clock: () => Date;
   /** Fetches the source and gives the id its branch is at now, and of the approvals. */

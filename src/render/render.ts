@@ -6,6 +6,7 @@ import {
   type RenderedObject,
   refKey,
   refText,
+  USER_ANNOTATION,
   type ValuePath,
   type Violation,
 } from '../model/index.ts';
@@ -22,30 +23,54 @@ export type Rendering = {
 };
 
 const MAX_FILE = 8 * 1024 * 1024; // the API server takes 3 MiB a request; a file may hold several objects
+const LFS = /^version https:\/\/(git-lfs\.github\.com|hawser\.github\.com)\/spec\//;
 const MANIFEST = /\.(ya?ml|json)$/;
+
+/** What one file holds; the same bytes under the same path always give the same. */
+export type RenderedFile = {
+  readonly objects: readonly RenderedObject[];
+  readonly violations: readonly Violation[];
+  readonly warnings: readonly Violation[];
+};
+
+const NOTHING: RenderedFile = { objects: [], violations: [], warnings: [] };
 
 /** Reads plain manifests; files of other names are no manifests and are left alone. */
 export function render(files: readonly SourceFile[]): Rendering {
+  return gather(files.map(renderFile));
+}
+
+/** Reads one file. */
+export function renderFile(file: SourceFile): RenderedFile {
+  const refuse = (code: string, message: string, hint?: string): RenderedFile => ({
+    ...NOTHING,
+    violations: [{ code, message, source: { file: file.path, line: 1 }, ...(hint === undefined ? {} : { hint }) }],
+  });
+  if (file.mode === '120000' || file.mode === '160000')
+    return refuse('not-a-file', `\`${file.path}\` is a ${file.mode === '120000' ? 'link' : 'submodule'}, which is not followed`);
+  if (!MANIFEST.test(file.path)) return NOTHING;
+  if (LFS.test(Buffer.from(file.content.subarray(0, 64)).toString('latin1')))
+    return refuse(
+      'lfs-pointer',
+      `\`${file.path}\` is a pointer of Git LFS, whose content is not in the repository and was not signed`,
+      'commit the manifest itself: `git lfs untrack`, then add it again',
+    );
+  const found = readFile(file);
+  return {
+    objects: found.filter((f): f is RenderedObject => !('code' in f)),
+    violations: found.filter((f): f is Violation => 'code' in f),
+    warnings: doubts(file),
+  };
+}
+
+/** Several files as one set of objects, in which each may stand once. */
+export function gather(files: readonly RenderedFile[]): Rendering {
   const objects: RenderedObject[] = [];
   const violations: Violation[] = [];
-  const warnings: Violation[] = [];
   const places = new Map<string, string>();
   for (const file of files) {
-    if (file.mode === '120000' || file.mode === '160000') {
-      violations.push({
-        code: 'not-a-file',
-        message: `\`${file.path}\` is a ${file.mode === '120000' ? 'link' : 'submodule'}, which is not followed`,
-        source: { file: file.path, line: 1 },
-      });
-      continue;
-    }
-    if (!MANIFEST.test(file.path)) continue;
-    warnings.push(...doubts(file));
-    for (const found of readFile(file)) {
-      if ('code' in found) {
-        violations.push(found);
-        continue;
-      }
+    violations.push(...file.violations);
+    for (const found of file.objects) {
       const key = refKey(found.ref);
       const earlier = places.get(key);
       if (earlier !== undefined)
@@ -60,7 +85,7 @@ export function render(files: readonly SourceFile[]): Rendering {
       objects.push(found);
     }
   }
-  return { objects, violations, warnings };
+  return { objects, violations, warnings: files.flatMap((f) => f.warnings) };
 }
 
 /** Scalars that two readers could take differently; what is meant here is what the API server means. */
@@ -104,9 +129,9 @@ function readDocument(file: string, document: YamlDocument, value: unknown, at: 
   if (typeof name !== 'string' || name === '') return refuse('`metadata.name` is needed', document.lineOf([...at, 'metadata']));
   if (namespace !== undefined && typeof namespace !== 'string')
     return refuse('`metadata.namespace` must be text', document.lineOf([...at, 'metadata', 'namespace']));
-  if (forbiddenAnnotation(metadata))
+  if (forbiddenMark(metadata))
     return refuse(
-      'annotations under `countersign.dev/` are written by Countersign alone',
+      'labels and annotations under `countersign.dev/` are written by Countersign alone',
       document.lineOf([...at, 'metadata', 'annotations']),
     );
   const ref: ObjectRef = { apiVersion, kind, namespace: namespace ?? '', name };
@@ -123,10 +148,10 @@ function readDocument(file: string, document: YamlDocument, value: unknown, at: 
   ];
 }
 
-// A stamp or a break-glass annotation from the repository would claim what only the gate and the ledger can say.
-function forbiddenAnnotation(metadata: unknown): boolean {
-  const annotations = (metadata as { annotations?: unknown } | undefined)?.annotations;
-  return (
-    typeof annotations === 'object' && annotations !== null && Object.keys(annotations).some((key) => key.startsWith('countersign.dev/'))
-  );
+// A stamp, our label or a break-glass annotation from the repository would claim what only the gate and the ledger can say.
+function forbiddenMark(metadata: unknown): boolean {
+  const { annotations, labels } = (metadata ?? {}) as { annotations?: unknown; labels?: unknown };
+  const keys = (value: unknown) => (typeof value === 'object' && value !== null ? Object.keys(value) : []);
+  const annotated = keys(annotations).filter((key) => key !== USER_ANNOTATION.allow);
+  return [...annotated, ...keys(labels)].some((key) => key.startsWith('countersign.dev/'));
 }

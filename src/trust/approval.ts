@@ -32,6 +32,7 @@ const statementSchema = z.strictObject({
     decision: z.enum(DECISIONS),
     /** The base descends from the head: the branch goes back. Counts for nothing else, and nothing else counts for it. */
     rollback: z.literal(true).optional(),
+    windowOverride: z.literal(true).optional(),
     objectFormat: z.enum(['sha1', 'sha256']).optional(),
     policyDigest: digest.optional(),
     client: z.string().max(100).optional(),
@@ -61,6 +62,7 @@ export function approvalStatement(change: {
   reason: string;
   decision?: Decision;
   rollback?: boolean;
+  windowOverride?: boolean;
   policyDigest?: string;
   client?: string;
 }): ApprovalStatement {
@@ -77,6 +79,7 @@ export function approvalStatement(change: {
       environments: [...change.environments],
       decision: change.decision ?? 'approve',
       ...(change.rollback === true ? { rollback: true as const } : {}),
+      ...(change.windowOverride === true ? { windowOverride: true as const } : {}),
       objectFormat: change.commit.length === 64 ? 'sha256' : 'sha1',
       ...(change.policyDigest === undefined ? {} : { policyDigest: change.policyDigest }),
       ...(change.client === undefined ? {} : { client: change.client }),
@@ -175,6 +178,7 @@ function readOwn(
       reason: predicate.reason,
       envelope,
       class: hardware?.touched === true || hardware?.verified === true ? 'A+' : 'A',
+      ...(predicate.windowOverride === true ? { override: true as const } : {}),
     },
   };
 }

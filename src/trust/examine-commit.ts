@@ -3,6 +3,7 @@ import { examineSignature } from './examine-signature.ts';
 import type { TrustStore } from './trust-store.ts';
 
 const MAX_SUBJECT = 500; // characters kept of a first line; a verdict holds one for each commit
+const MAX_ALLOWS = 100;
 
 /** A commit with the tags it carries taken apart. Whoever reads commits makes these, so that trust needs no reader. */
 export type ReadCommit = { readonly commit: Commit; readonly mergeTags: readonly Tag[] };
@@ -23,6 +24,9 @@ export async function examineCommit(
     author: commit.author,
     committer: commit.committer,
     subject: subjectOf(commit).slice(0, MAX_SUBJECT),
+    allows: [...commit.message.matchAll(/^countersign-allow:[ \t]*(\S.*)$/gim)]
+      .slice(0, MAX_ALLOWS)
+      .map((m) => (m[1] ?? '').trim().replaceAll(/\s+/g, ' ')),
     coAuthors: [...commit.message.matchAll(/^co-authored-by:.*<([^>\n]*)>/gim)].map((m) => (m[1] ?? '').trim().toLowerCase()),
     payload: sha256(commit.payload),
     signature: await examine(commit.payload, commit.signature),

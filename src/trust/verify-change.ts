@@ -312,6 +312,7 @@ export function malformedVerdict(item: { id: string; code: string; reason: strin
     committer: nobody,
     subject: '',
     coAuthors: [],
+    allows: [],
     payload: '',
     signature: { kind: 'none' },
     mergeTags: [],

@@ -17,6 +17,7 @@ export async function verifyTag(id: string, tag: Tag, foundAs: string, store: Tr
     committer: tagger,
     subject: `tag ${tag.name} of ${tag.object.slice(0, 12)}`,
     coAuthors: [],
+    allows: [],
     payload: sha256(tag.payload),
     signature: await examineSignature(store, tag.payload, tag.signature),
     mergeTags: [],

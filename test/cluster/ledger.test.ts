@@ -18,6 +18,8 @@ const directory = scratch();
 const auditLog = join(directory, 'audit.log');
 let stage: Stage;
 let fleet: Fleet;
+// Each test has a ledger of its own, over the objects of the one before.
+const TAKING = { apply: { conflicts: 'takeOver' }, health: { wait: false } };
 let configuration = '';
 let listen = '';
 let tokenFile = '';
@@ -29,7 +31,7 @@ before(async () => {
   writeFileSync(tokenFile, `${TOKEN}\n`);
   stage = await Stage.open(directory, { url: `https://${listen}/audit`, token: TOKEN, log: auditLog });
   fleet = stage.fleet('fleet');
-  configuration = stage.configuration('ledger', [{ url: fleet.url, namespaces: ['shop'], mode: 'off' }]);
+  configuration = stage.configuration('ledger', [{ url: fleet.url, namespaces: ['shop'], mode: 'off', spec: TAKING }]);
   await stage.change(fleet, 'first', {
     [`${PATH}/ns.yaml`]: namespace('shop'),
     [`${PATH}/cm.yaml`]: configMap('shop', 'settings', { k: '0' }),
@@ -142,7 +144,7 @@ test('checkpoints are kept in a ConfigMap and a file, starts and ends are on rec
   const before = join(directory, 'before');
   cpSync(data, before, { recursive: true });
   const [port] = await freePorts(1);
-  const changed = stage.configuration('changed', [{ url: fleet.url, namespaces: ['shop'], mode: 'off', interval: '600ms' }]);
+  const changed = stage.configuration('changed', [{ url: fleet.url, namespaces: ['shop'], mode: 'off', interval: '600ms', spec: TAKING }]);
   const again = await stage.serve(changed, 'anchored', ['--webhook', `127.0.0.1:${port}`, '--heartbeat', '1s', ...anchors]);
   const commit = await stage.change(fleet, 'second', { [`${PATH}/cm.yaml`]: configMap('shop', 'settings', { k: '1' }) });
   await again.entry('ref.advanced', 'production', (e) => e.after === commit);
@@ -193,7 +195,7 @@ test('while the store is down nothing is changed and break-glass is refused; onc
     const { url } = await postgres.ledger();
     const key = join(directory, 'shared.key');
     writeFileSync(key, createKey());
-    const governed = stage.configuration('down', [{ url: fleet.url, namespaces: ['shop'] }]);
+    const governed = stage.configuration('down', [{ url: fleet.url, namespaces: ['shop'], spec: TAKING }]);
     const service = await stage.serve(governed, 'down', ['--ledger', url, '--ledger-key', key]);
     await service.entry('apply.result', 'production', (e) => e.outcome === 'applied');
     const before = (await stage.dataOf('shop', 'settings'))?.['k'];

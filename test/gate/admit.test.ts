@@ -31,7 +31,9 @@ const owned = {
 const STATE: EnvironmentState = {
   revision: 'r',
   verdict: 1,
-  inventory: { objects: [owned] },
+  inventory: { objects: [owned], leaving: [] },
+  settled: 1,
+  chain: 1,
   owned: new Map([['/ConfigMap/shop/settings', owned]]),
   open: undefined,
 };

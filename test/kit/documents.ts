@@ -15,6 +15,8 @@ export type EnvironmentOptions = {
   readonly holdFor?: string;
   readonly trust?: string;
   readonly policies?: object;
+  /** Anything else of the spec. Without `health`, changes do not wait for controllers, which most tests do not have. */
+  readonly spec?: Readonly<Record<string, unknown>>;
 };
 
 /** An Environment document. JSON is YAML. */
@@ -29,6 +31,8 @@ export function environmentDocument(o: EnvironmentOptions): object {
       trust: o.trust ?? 'team',
       policies: { parameters: o.parameters ?? {}, ...o.policies },
       admission: { mode: o.mode ?? 'enforce', breakGlass: { groups: ['oncall'], holdFor: o.holdFor ?? '1h' } },
+      health: { wait: false },
+      ...o.spec,
     },
   };
 }

@@ -62,13 +62,13 @@ export class Stage {
     ]);
   }
 
-  async arguments(configuration: string, user = 'countersign'): Promise<string[]> {
+  async arguments(configuration: string, kubeconfig = this.controlPlane.kubeconfig('countersign')): Promise<string[]> {
     const [port] = await freePorts(1);
-    return ['--config', configuration, '--kubeconfig', this.controlPlane.kubeconfig(user), '--webhook', `127.0.0.1:${port}`];
+    return ['--config', configuration, '--kubeconfig', kubeconfig, '--webhook', `127.0.0.1:${port}`];
   }
 
-  async serve(configuration: string, name: string, more: readonly string[] = []): Promise<Service> {
-    const service = Service.start([...(await this.arguments(configuration)), ...more], this.data(name));
+  async serve(configuration: string, name: string, more: readonly string[] = [], kubeconfig?: string): Promise<Service> {
+    const service = Service.start([...(await this.arguments(configuration, kubeconfig)), ...more], this.data(name));
     this.#services.push(service);
     await service.says('countersign is running');
     return service;

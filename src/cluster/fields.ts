@@ -1,0 +1,73 @@
+import type { KubernetesObject } from '../model/index.ts';
+
+type FieldSet = { readonly [field: string]: FieldSet };
+
+/** One manager's fields of an object, as `metadata.managedFields` has them. */
+export type ManagedFields = {
+  readonly manager: string;
+  readonly operation: string;
+  readonly subresource?: string;
+  readonly time?: string;
+  readonly fieldsV1: FieldSet;
+  readonly [field: string]: unknown;
+};
+
+/** The fields of several managers as one set. */
+export function mergeFields(a: FieldSet, b: FieldSet): FieldSet {
+  const keys = new Set([...Object.keys(a), ...Object.keys(b)]);
+  return Object.fromEntries([...keys].map((key) => [key, mergeFields(a[key] ?? {}, b[key] ?? {})]));
+}
+
+const MAX_PATHS = 20;
+const IGNORED = new Set(['managedFields', 'resourceVersion', 'uid', 'generation', 'creationTimestamp', 'selfLink']);
+
+/** JSON pointers of what differs between an object as it is and as it should be, `status` and the server's own fields aside. */
+export function differences(is: KubernetesObject, wanted: KubernetesObject): string[] {
+  const found: string[] = [];
+  const walk = (a: unknown, b: unknown, at: string) => {
+    if (found.length >= MAX_PATHS || a === b) return;
+    if (typeof a !== 'object' || typeof b !== 'object' || a === null || b === null || Array.isArray(a) !== Array.isArray(b)) {
+      found.push(at);
+      return;
+    }
+    for (const key of new Set([...Object.keys(a), ...Object.keys(b)])) {
+      if ((at === '' && key === 'status') || (at === '/metadata' && IGNORED.has(key))) continue;
+      walk((a as Record<string, unknown>)[key], (b as Record<string, unknown>)[key], `${at}/${escaped(key)}`);
+    }
+  };
+  walk(is, wanted, '');
+  return found;
+}
+
+/** Who wrote last, other than us: the newest entry of another manager, subresources aside. */
+export function lastWriter(object: KubernetesObject, us: string): { readonly manager: string; readonly time: string } | undefined {
+  const all = (object.metadata['managedFields'] ?? []) as readonly ManagedFields[];
+  const [newest] = all
+    .filter((m) => m.manager !== us && m.subresource !== 'status')
+    .sort((a, b) => ((a.time ?? '') < (b.time ?? '') ? 1 : -1));
+  return newest === undefined ? undefined : { manager: newest.manager, time: newest.time ?? '' };
+}
+
+/** The object with the values that `live` has at the pointers; what is not there is left out. */
+export function withValuesOf(object: KubernetesObject, live: KubernetesObject, pointers: readonly string[]): KubernetesObject {
+  return pointers.reduce((made, pointer) => replaced(made, live, pointer.slice(1).split('/').map(unescaped)), object);
+}
+
+function replaced<T>(object: T, live: unknown, [key, ...rest]: readonly string[]): T {
+  if (key === undefined || typeof object !== 'object' || object === null) return object;
+  const there = typeof live === 'object' && live !== null ? (live as Record<string, unknown>)[key] : undefined;
+  if (Array.isArray(object))
+    return object.map((item, i) => (String(i) === key ? (rest.length === 0 ? there : replaced(item, there, rest)) : item)) as T;
+  const { [key]: old, ...others } = object as Record<string, unknown>;
+  if (old === undefined) return object;
+  const value = rest.length === 0 ? there : replaced(old, there, rest);
+  return (value === undefined ? others : { ...others, [key]: value }) as T;
+}
+
+function escaped(key: string): string {
+  return key.replaceAll('~', '~0').replaceAll('/', '~1');
+}
+
+function unescaped(part: string): string {
+  return part.replaceAll('~1', '/').replaceAll('~0', '~');
+}

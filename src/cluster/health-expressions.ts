@@ -1,0 +1,59 @@
+import { Environment, type ParseResult } from '@marcbachmann/cel-js';
+import { CountersignError, type HealthExpression, type KubernetesObject, messageOf } from '../model/index.ts';
+import type { Health, HealthRule } from './health.ts';
+
+/**
+ * The CEL expressions of an environment as one rule. Each sees the whole object as `object`. An expression that fails to
+ * run on an object (a field that is not there yet) says "not yet". Throws `config-invalid` when one cannot be read.
+ */
+export function healthExpressions(expressions: readonly HealthExpression[]): HealthRule | undefined {
+  if (expressions.length === 0) return undefined;
+  const cel = new Environment({ limits: { maxAstNodes: 2000, maxDepth: 50 } }).registerVariable('object', 'dyn');
+  const rules = expressions.map((e) => ({
+    ...e,
+    current: compiled(cel, e.current),
+    failed: e.failed === undefined ? undefined : compiled(cel, e.failed),
+  }));
+  return (object) => {
+    const rule = rules.find((r) => r.kind === object.kind && r.apiVersion === object.apiVersion);
+    if (rule === undefined) return undefined;
+    const context = { object: withIntegers(object) };
+    if (rule.failed !== undefined && holds(rule.failed, context) === true)
+      return { state: 'failed', message: 'its `failed` expression holds' };
+    const current = holds(rule.current, context);
+    if (current === true) return { state: 'current', message: '' };
+    return {
+      state: 'progressing',
+      message: typeof current === 'string' ? current : 'its `current` expression does not hold',
+    } satisfies Health;
+  };
+}
+
+function compiled(cel: Environment, text: string): ParseResult {
+  try {
+    const expression = cel.parse(text);
+    const { valid, error } = expression.check();
+    if (!valid) throw error ?? new Error('it does not fit together');
+    return expression;
+  } catch (cause) {
+    throw new CountersignError('config-invalid', `the health expression \`${text}\` cannot be read: ${messageOf(cause)}`, { cause });
+  }
+}
+
+// True, false, or why it could not be told.
+function holds(expression: ParseResult, context: { readonly object: unknown }): boolean | string {
+  try {
+    const value: unknown = expression(context);
+    return value === true;
+  } catch (thrown) {
+    return messageOf(thrown);
+  }
+}
+
+// JSON knows one kind of number; in CEL whole ones are `int`.
+function withIntegers(value: unknown): unknown {
+  if (typeof value === 'number') return Number.isSafeInteger(value) ? BigInt(value) : value;
+  if (Array.isArray(value)) return value.map(withIntegers);
+  if (typeof value !== 'object' || value === null) return value;
+  return Object.fromEntries(Object.entries(value as KubernetesObject).map(([k, v]) => [k, withIntegers(v)]));
+}

@@ -1,0 +1,55 @@
+import { setTimeout as wait } from 'node:timers/promises';
+import { CountersignError, type ObjectRef, refText } from '../model/index.ts';
+import type { LiveState, ReconcilePorts } from './ports.ts';
+
+const LOOK_MS = 100;
+const TELL_MS = 10_000;
+const NAMED = 5;
+
+/** An object that was written, and the generation that the write gave it. */
+export type Written = { readonly ref: ObjectRef; readonly generation: number };
+
+export type HealthWait = {
+  readonly timeoutMs: number;
+  /** Whether something newer is to be applied instead; asked all the time. */
+  readonly superseded: () => boolean;
+  readonly progress: (message: string) => void;
+};
+
+/**
+ * Waits until every object is healthy. Throws `not-healthy` as soon as one says that it will not be, or when the time is
+ * over, naming the first few and what they say. Gives false when something newer came first.
+ */
+export async function awaitHealth(written: readonly Written[], ports: ReconcilePorts, options: HealthWait): Promise<boolean> {
+  const end = performance.now() + options.timeoutMs;
+  let told = performance.now();
+  for (let waiting = written; ; ) {
+    waiting = waiting.filter(({ ref, generation }) => stateOf(ports.cluster.live(ref), generation).state !== 'current');
+    if (waiting.length === 0) return true;
+    const says = (w: Written) => stateOf(ports.cluster.live(w.ref), w.generation);
+    const hopeless = waiting.filter((w) => says(w).state === 'failed');
+    const over = performance.now() > end;
+    if (hopeless.length > 0 || over)
+      throw new CountersignError(
+        'not-healthy',
+        `${sentence(hopeless.length > 0 ? hopeless : waiting, says)}${over ? `, after ${Math.round(options.timeoutMs / 1000)} s` : ''}`,
+        { hint: 'correct it with a new commit; `spec.health` of the environment says how long objects may take' },
+      );
+    if (options.superseded()) return false;
+    if (performance.now() - told > TELL_MS) {
+      told = performance.now();
+      options.progress(`waiting for ${waiting.length} of ${written.length}: ${sentence(waiting, says)}`);
+    }
+    await wait(LOOK_MS);
+  }
+}
+
+function stateOf(live: LiveState | undefined, generation: number): LiveState['health'] {
+  if (live === undefined) return { state: 'progressing', message: 'it is gone' };
+  return live.generation < generation ? { state: 'progressing', message: 'its new state was not seen yet' } : live.health;
+}
+
+function sentence(waiting: readonly Written[], says: (w: Written) => LiveState['health']): string {
+  const named = waiting.slice(0, NAMED).map((w) => `${refText(w.ref)}: ${says(w).message}`);
+  return `${named.join('; ')}${waiting.length > NAMED ? ` (and ${waiting.length - NAMED} more)` : ''}`;
+}

@@ -1,0 +1,72 @@
+import {
+  type AllowedRevision,
+  CountersignError,
+  type Irreversible,
+  type ObjectRef,
+  type OwnedObject,
+  type RenderedObject,
+  refKey,
+  refText,
+  USER_ANNOTATION,
+} from '../model/index.ts';
+import type { ClusterPort } from './ports.ts';
+
+const FEW = 10; // removals that nobody has to announce, however small the environment is
+
+/** What a run is about to do, as far as it may be something that cannot be undone. */
+export type Deed = {
+  readonly written: readonly {
+    readonly ref: ObjectRef;
+    readonly rendered: RenderedObject;
+    readonly replace: boolean;
+    readonly isNew: boolean;
+  }[];
+  readonly prune: readonly ObjectRef[];
+  readonly owned: ReadonlyMap<string, OwnedObject>;
+};
+
+/** Whatever of a run going back to the last good revision would not undo. */
+export async function irreversible({ written, prune, owned }: Deed, cluster: ClusterPort): Promise<Irreversible[]> {
+  const found: Irreversible[] = [];
+  for (const { ref, replace, isNew } of written) {
+    if (replace) found.push({ action: 'replace', object: ref });
+    else if (isNew && ref.kind === 'Job' && ref.apiVersion.startsWith('batch/')) found.push({ action: 'run', object: ref });
+  }
+  for (const ref of prune) {
+    const holdsData = ['PersistentVolumeClaim', 'PersistentVolume', 'Namespace'].includes(ref.kind);
+    if (holdsData || (ref.kind === 'CustomResourceDefinition' && (await cluster.hasInstances(ref))))
+      found.push({ action: 'delete', object: ref });
+  }
+  if (prune.length > FEW && prune.length * 2 > owned.size) found.push({ action: 'prune' });
+  return found;
+}
+
+/** Throws `change-irreversible` for the first that neither a signed commit (`Countersign-Allow`) nor the manifest says is meant. */
+export function refuseUnmeant(found: readonly Irreversible[], { allows }: AllowedRevision, written: Deed['written'], total: number): void {
+  const said = new Set(allows);
+  const byManifest = new Map(written.map((w) => [refKey(w.ref), leaves(w.rendered)]));
+  const open = found.filter(({ action, object }) => {
+    if (object === undefined) return !said.has(action);
+    return !said.has(`${action} ${refText(object)}`) && !byManifest.get(refKey(object))?.has(action);
+  });
+  const [first] = open;
+  if (first === undefined) return;
+  const more = open.length > 1 ? ` (and ${open.length - 1} more)` : '';
+  const what = first.object === undefined ? '' : refText(first.object);
+  const texts = {
+    run: [`${what} would run, which cannot be undone`, true],
+    replace: [`${what} cannot be changed in place; it would be deleted and made anew`, true],
+    delete: [`${what} would be deleted, and with it what it holds`, false],
+    prune: [`more than half of the ${total} objects would be deleted`, false],
+    empty: ['everything would be deleted', false],
+  } as const;
+  const [text, manifest] = texts[first.action];
+  throw new CountersignError('change-irreversible', `${text}${more}`, {
+    hint: `if it is meant, say so in the commit: \`Countersign-Allow: ${first.action}${what === '' ? '' : ` ${what}`}\`${manifest ? `, or on the object with the annotation \`${USER_ANNOTATION.allow}: ${first.action}\`` : ''}`,
+  });
+}
+
+/** What the annotation `countersign.dev/allow` of a manifest says is meant. */
+export function leaves({ object }: RenderedObject): ReadonlySet<string> {
+  return new Set((object.metadata.annotations?.[USER_ANNOTATION.allow] ?? '').split(',').map((part) => part.trim()));
+}

@@ -1,0 +1,424 @@
+import assert from 'node:assert/strict';
+import { after, afterEach, before, test } from 'node:test';
+import type { Plan } from '../../src/model/index.ts';
+import { startApiProxy } from '../kit/api-proxy.ts';
+import type { Fleet } from '../kit/fleet.ts';
+import { configMap, deployment, namespace } from '../kit/manifests.ts';
+import { scratch } from '../kit/scratch.ts';
+import type { Service } from '../kit/service.ts';
+import { Stage } from '../kit/stage.ts';
+import { deploymentStatus } from '../kit/status.ts';
+
+const PATH = 'clusters/production';
+const directory = scratch();
+let stage: Stage;
+before(async () => {
+  stage = await Stage.open(directory);
+});
+afterEach(() => stage.stopServices());
+after(() => stage.close());
+
+type Running = { fleet: Fleet; service: Service; configuration: string; first: string };
+
+/** A fleet with a namespace and a ConfigMap that are applied, and the service that runs it. */
+async function running(
+  name: string,
+  spec: Readonly<Record<string, unknown>> = {},
+  more: { files?: Readonly<Record<string, string>>; mode?: 'off'; kubeconfig?: string; clusterScoped?: string[]; interval?: string } = {},
+): Promise<Running> {
+  const fleet = stage.fleet(name);
+  const { files = {}, kubeconfig, ...options } = more;
+  const configuration = stage.configuration(name, [{ url: fleet.url, namespaces: [name], spec, ...options }]);
+  const first = await stage.change(fleet, 'first', {
+    [`${PATH}/ns.yaml`]: namespace(name),
+    [`${PATH}/cm.yaml`]: configMap(name, 'settings', { colour: 'blue' }),
+    ...files,
+  });
+  const service = await stage.serve(configuration, name, [], kubeconfig);
+  await service.entry('apply.result', 'production', (e) => e.revision === first && e.outcome === 'applied');
+  return { fleet, service, configuration, first };
+}
+
+const job = (ns: string, name: string, image = 'busybox', annotations = '') =>
+  `apiVersion: batch/v1\nkind: Job\nmetadata:\n  name: ${name}\n  namespace: ${ns}\n${annotations}spec:\n  template:\n    spec:\n      restartPolicy: Never\n      containers:\n        - name: main\n          image: registry.example.test/${image}:1.0.0\n          resources: {limits: {cpu: 100m, memory: 64Mi}}\n`;
+
+test('a change is applied once its objects are healthy, and not before', async () => {
+  const health = { wait: true, timeout: '60s' };
+  const { fleet, service } = await running('healthy', { health });
+  const next = await stage.change(fleet, 'web', { [`${PATH}/web.yaml`]: deployment('healthy', 'web') });
+  await service.entry('apply.intent', 'production', (e) => e.revision === next);
+  await stage.waitFor(async () => (await stage.get('/apis/apps/v1/namespaces/healthy/deployments/web')).status === 200, 'the Deployment');
+  await new Promise((resolve) => setTimeout(resolve, 1000));
+  assert.deepEqual(
+    service.entries('apply.result', 'production').filter((r) => r.entry.revision === next),
+    [],
+    'it is not done while it is not healthy',
+  );
+  await deploymentStatus(stage.admin, 'healthy', 'web', 'all');
+  const result = await service.entry('apply.result', 'production', (e) => e.revision === next);
+  assert.equal(result.entry.outcome, 'applied');
+  assert.equal(result.entry.healthy, true);
+});
+
+test('a rollout that fails is undone whole: what it changed, what it added, what it removed; and it is held there', async () => {
+  const { fleet, service, first } = await running(
+    'undone',
+    { health: { wait: true, timeout: '30s' } },
+    { files: { [`${PATH}/old.yaml`]: configMap('undone', 'old', { k: '1' }) } },
+  );
+  const bad = await stage.change(fleet, 'bad', {
+    [`${PATH}/web.yaml`]: deployment('undone', 'web'),
+    [`${PATH}/cm.yaml`]: configMap('undone', 'settings', { colour: 'red' }),
+    [`${PATH}/old.yaml`]: undefined,
+  });
+  await service.entry('apply.intent', 'production', (e) => e.revision === bad);
+  await stage.waitFor(async () => (await stage.dataOf('undone', 'settings'))?.['colour'] === 'red', 'the write');
+  assert.notEqual(await stage.dataOf('undone', 'old'), undefined, 'removals wait for health');
+  await deploymentStatus(stage.admin, 'undone', 'web', 'deadline');
+  const failed = await service.entry('apply.result', 'production', (e) => e.outcome === 'failed');
+  assert.match(failed.entry.error ?? '', /Deployment undone\/web: ReplicaSet "web-1" has timed out progressing/);
+  assert.equal(failed.entry.revision, first, 'the environment is where it was');
+  await service.entry('apply.intent', 'production', (e) => e.purpose === 'restore' && e.revision === first);
+  await stage.waitFor(async () => (await stage.dataOf('undone', 'settings'))?.['colour'] === 'blue', 'the return');
+  await stage.waitFor(async () => (await stage.get('/apis/apps/v1/namespaces/undone/deployments/web')).status === 404, 'the removal');
+  assert.notEqual(await stage.dataOf('undone', 'old'), undefined);
+  await new Promise((resolve) => setTimeout(resolve, 1500));
+  assert.equal(service.entries('apply.intent', 'production').filter((e) => e.entry.revision === bad).length, 1, 'it is not tried again');
+  const good = await stage.change(fleet, 'good', {
+    [`${PATH}/web.yaml`]: undefined,
+    [`${PATH}/cm.yaml`]: configMap('undone', 'settings', { colour: 'green' }),
+  });
+  await service.entry('apply.result', 'production', (e) => e.revision === good && e.outcome === 'applied');
+  assert.equal(await stage.dataOf('undone', 'old'), undefined);
+});
+
+test('objects that do not become healthy in time are named, and the change is undone', async () => {
+  const { fleet, service } = await running('late', { health: { wait: true, timeout: '2s' } });
+  await stage.change(fleet, 'web', { [`${PATH}/web.yaml`]: deployment('late', 'web') });
+  const failed = await service.entry('apply.result', 'production', (e) => e.outcome === 'failed');
+  assert.match(failed.entry.error ?? '', /Deployment late\/web: its controller has not seen it yet, after 2 s/);
+  await stage.waitFor(async () => (await stage.get('/apis/apps/v1/namespaces/late/deployments/web')).status === 404, 'the removal');
+});
+
+test('a bad commit that is not healthy yet does not keep a newer good one waiting (Argo CD 11494)', async () => {
+  const { fleet, service } = await running('overtaken', { health: { wait: true, timeout: '10m' } });
+  const stuck = await stage.change(fleet, 'stuck', { [`${PATH}/web.yaml`]: deployment('overtaken', 'web') });
+  const intent = await service.entry('apply.intent', 'production', (e) => e.revision === stuck);
+  const better = await stage.change(fleet, 'better', {
+    [`${PATH}/web.yaml`]: undefined,
+    [`${PATH}/cm.yaml`]: configMap('overtaken', 'settings', { colour: 'green' }),
+  });
+  await service.entry('apply.result', 'production', (e) => e.revision === better && e.outcome === 'applied');
+  const newer = await service.entry('apply.intent', 'production', (e) => e.revision === better);
+  assert.equal(newer.entry.takesOver, intent.index);
+  assert.equal((await stage.get('/apis/apps/v1/namespaces/overtaken/deployments/web')).status, 404, 'what only the bad one had is gone');
+});
+
+test('a health expression in CEL decides for a kind that says nothing itself', async () => {
+  const expressions = [
+    {
+      apiVersion: 'v1',
+      kind: 'ConfigMap',
+      current: 'object.data.colour != "red" || "ready" in object.data',
+      failed: 'object.data.colour == "black"',
+    },
+  ];
+  const { fleet, service } = await running('cel', { health: { wait: true, timeout: '2s', expressions } });
+  const change = (colour: string, more: Record<string, string> = {}) =>
+    stage.change(fleet, colour, { [`${PATH}/cm.yaml`]: configMap('cel', 'settings', { colour, ...more }) });
+  await change('red');
+  const late = await service.entry('apply.result', 'production', (e) => e.outcome === 'failed');
+  assert.match(late.entry.error ?? '', /its `current` expression does not hold, after 2 s/);
+  await change('black');
+  const hopeless = await service.entry('apply.result', 'production', (e) => e.outcome === 'failed' && /failed/.test(e.error ?? ''));
+  assert.doesNotMatch(hopeless.entry.error ?? '', /after/);
+  const good = await change('red', { ready: 'yes' });
+  await service.entry('apply.result', 'production', (e) => e.revision === good && e.outcome === 'applied');
+});
+
+test('a deleted or edited object is back long before the next look, and it is told which field and by whom', async () => {
+  const { service, first } = await running('watch', {}, { interval: '10m' });
+  const controller = await stage.as('controller');
+  const path = '/api/v1/namespaces/watch/configmaps/settings';
+  const edited = performance.now();
+  await controller.request('PATCH', `${path}?fieldManager=some-controller`, { data: { colour: 'red' } }, 'application/merge-patch+json');
+  await stage.waitFor(async () => (await stage.dataOf('watch', 'settings'))?.['colour'] === 'blue', 'the correction');
+  assert.ok(performance.now() - edited < 5000);
+  const found = await service.entry('drift.found', 'production', (e) => e.revision === first);
+  assert.deepEqual(
+    found.entry.details?.map((d) => [d.object.name, d.fields, d.manager]),
+    [['settings', ['/data/colour'], 'some-controller']],
+  );
+  await controller.request('DELETE', path);
+  await stage.waitFor(async () => (await stage.dataOf('watch', 'settings')) !== undefined, 'the return');
+  await controller.request(
+    'PATCH',
+    path,
+    { metadata: { labels: { 'countersign.dev/environment': null } } },
+    'application/merge-patch+json',
+  );
+  await stage.waitFor(async () => {
+    const { labels } = (await stage.get(path)).body['metadata'] as { labels?: Record<string, string> };
+    return labels?.['countersign.dev/environment'] === 'production';
+  }, 'the label');
+});
+
+test('when nothing changed, looking writes nothing and reads next to nothing', async () => {
+  const proxy = await startApiProxy(stage.controlPlane, 'countersign');
+  try {
+    const files = Object.fromEntries(
+      Array.from({ length: 50 }, (_, i) => [`${PATH}/c${i}.yaml`, configMap('quiet', `c${i}`, { k: String(i) })]),
+    );
+    await running('quiet', {}, { files, kubeconfig: proxy.kubeconfig });
+    await new Promise((resolve) => setTimeout(resolve, 1000));
+    const before = proxy.seen.length;
+    await new Promise((resolve) => setTimeout(resolve, 3000)); // six looks
+    const asked = proxy.seen.slice(before).filter((a) => !a.path.includes('leases'));
+    assert.deepEqual(asked, []);
+  } finally {
+    await proxy.stop();
+  }
+});
+
+test('drift is only reported where the environment says so, once, and ends when it ends', async () => {
+  const { service } = await running('report', { drift: { mode: 'report' } });
+  const controller = await stage.as('controller');
+  const edit = (colour: string) =>
+    controller.request('PATCH', '/api/v1/namespaces/report/configmaps/settings', { data: { colour } }, 'application/merge-patch+json');
+  await edit('red');
+  await service.entry('drift.found', 'production', () => true);
+  await new Promise((resolve) => setTimeout(resolve, 2000));
+  assert.equal((await stage.dataOf('report', 'settings'))?.['colour'], 'red');
+  assert.equal(service.entries('drift.found', 'production').length, 1);
+  assert.deepEqual(service.entries('drift.corrected', 'production'), []);
+});
+
+test('fields that the environment leaves to others are no drift, and are not reset by a later change', async () => {
+  const ignore = [{ kind: 'Deployment', name: 'web', fields: ['/spec/replicas'] }];
+  const { fleet, service } = await running(
+    'ignore',
+    { drift: { ignore } },
+    { files: { [`${PATH}/web.yaml`]: deployment('ignore', 'web') } },
+  );
+  const controller = await stage.as('controller');
+  const scale = '/apis/apps/v1/namespaces/ignore/deployments/web/scale';
+  await controller.request('PATCH', scale, { spec: { replicas: 7 } }, 'application/merge-patch+json');
+  await new Promise((resolve) => setTimeout(resolve, 1500));
+  const next = await stage.change(fleet, 'image', {
+    [`${PATH}/web.yaml`]: deployment('ignore', 'web', { image: 'registry.example.test/shop/web:2.0.0' }),
+  });
+  await service.entry('apply.result', 'production', (e) => e.revision === next && e.outcome === 'applied');
+  const { body } = await stage.get('/apis/apps/v1/namespaces/ignore/deployments/web');
+  const spec = body['spec'] as { replicas: number; template: { spec: { containers: { image: string }[] } } };
+  assert.equal(spec.replicas, 7);
+  assert.equal(spec.template.spec.containers[0]?.image, 'registry.example.test/shop/web:2.0.0');
+  assert.deepEqual(service.entries('drift.found', 'production'), []);
+});
+
+test('somebody who keeps changing an object is fought a few times, then named, and not fought for ever', async () => {
+  const { service } = await running('storm', {}, { interval: '10m' });
+  const controller = await stage.as('controller');
+  let n = 0;
+  const edit = () =>
+    controller.request(
+      'PATCH',
+      '/api/v1/namespaces/storm/configmaps/settings?fieldManager=stubborn',
+      { data: { colour: `red-${n++}` } },
+      'application/merge-patch+json',
+    );
+  for (let i = 0; i < 5; i++) {
+    await edit();
+    await stage.waitFor(async () => (await stage.dataOf('storm', 'settings'))?.['colour'] === 'blue', 'the correction');
+    await stage.waitFor(async () => service.entries('drift.corrected', 'production').length === i + 1, 'its record');
+  }
+  const contested = await service.entry('drift.contested', 'production', () => true);
+  assert.deepEqual(contested.entry.managers, ['stubborn']);
+  await edit();
+  await new Promise((resolve) => setTimeout(resolve, 2000));
+  assert.equal((await stage.dataOf('storm', 'settings'))?.['colour'], 'red-5', 'left alone for a while');
+  assert.equal(service.entries('drift.corrected', 'production').length, 5);
+});
+
+test('a field that another manager has is refused with the manager’s name, and taken where the environment says so', async () => {
+  const name = 'conflict';
+  const { fleet, service, configuration } = await running(name, {}, { mode: 'off' });
+  const theirs = { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: 'theirs', namespace: name }, data: { colour: 'red' } };
+  await stage.admin.request(
+    'PATCH',
+    `/api/v1/namespaces/${name}/configmaps/theirs?fieldManager=another-tool`,
+    theirs,
+    'application/apply-patch+yaml',
+  );
+  const wanted = await stage.change(fleet, 'theirs', { [`${PATH}/theirs.yaml`]: configMap(name, 'theirs', { colour: 'blue' }) });
+  const refused = await service.entry('apply.refused', 'production', (e) => e.revision === wanted);
+  assert.match(refused.entry.error, /ConfigMap conflict\/theirs: `another-tool` has `\.data\.colour`/);
+  assert.equal((await stage.dataOf(name, 'theirs'))?.['colour'], 'red');
+  await service.stop();
+  stage.configuration(name, [{ url: fleet.url, namespaces: [name], mode: 'off', spec: { apply: { conflicts: 'takeOver' } } }]);
+  const again = await stage.serve(configuration, name);
+  await again.entry('apply.result', 'production', (e) => e.revision === wanted && e.outcome === 'applied');
+  assert.equal((await stage.dataOf(name, 'theirs'))?.['colour'], 'blue');
+});
+
+test('an object of Flux, Argo CD or Helm is refused with its owner’s name before anything is written', async () => {
+  const name = 'owners';
+  const { fleet, service } = await running(name, {}, { mode: 'off' });
+  const marks = [
+    { labels: { 'kustomize.toolkit.fluxcd.io/name': 'shop' } },
+    { annotations: { 'argocd.argoproj.io/tracking-id': 'shop:/ConfigMap:owners/c1' } },
+    { annotations: { 'meta.helm.sh/release-name': 'shop' } },
+  ];
+  for (const [i, mark] of marks.entries())
+    await stage.admin.request('POST', `/api/v1/namespaces/${name}/configmaps`, { metadata: { name: `c${i}`, ...mark }, data: {} });
+  for (const [i, owner] of [/the Flux Kustomization \(`shop`\)/, /the Argo CD application/, /the Helm release/].entries()) {
+    const wanted = await stage.change(fleet, `c${i}`, {
+      [`${PATH}/c.yaml`]: configMap(name, `c${i}`, { k: '1' }),
+      [`${PATH}/cm.yaml`]: configMap(name, 'settings', { colour: `green-${i}` }),
+    });
+    const refused = await service.entry('apply.refused', 'production', (e) => e.revision === wanted);
+    assert.match(refused.entry.error, owner);
+    assert.equal((await stage.dataOf(name, 'settings'))?.['colour'], 'blue');
+  }
+});
+
+test('two services do not fight over one environment: the second is refused with the first one’s ledger named (kustomize-controller 1724)', async () => {
+  const { service, fleet, first } = await running('twice', {}, { mode: 'off' });
+  const other = stage.configuration('twice-other', [{ url: fleet.url, namespaces: ['twice'], mode: 'off' }]);
+  const second = await stage.serve(other, 'twice-other');
+  const refused = await second.entry('apply.refused', 'production', (e) => e.revision === first);
+  assert.match(refused.entry.error, /belongs to another Countersign, with the ledger `[0-9a-f]{16}`/);
+  await new Promise((resolve) => setTimeout(resolve, 1000));
+  assert.deepEqual(service.entries('drift.found', 'production'), []);
+});
+
+test('a dry run writes nothing and deletes nothing (gitops-engine 699)', async () => {
+  const name = 'rehearsal';
+  const { fleet, service } = await running(name, {}, { mode: 'off', files: { [`${PATH}/old.yaml`]: configMap(name, 'old', { k: '1' }) } });
+  const uid = async () => ((await stage.get(`/api/v1/namespaces/${name}/configmaps/old`)).body['metadata'] as { uid?: string })?.uid;
+  const before = await uid();
+  const bad = await stage.change(fleet, 'bad', {
+    [`${PATH}/old.yaml`]: undefined,
+    [`${PATH}/cm.yaml`]: configMap(name, 'settings', { colour: 'green' }),
+    [`${PATH}/zz.yaml`]: `apiVersion: v1\nkind: Service\nmetadata: {name: zz, namespace: ${name}}\nspec: {ports: [{port: 99999}]}\n`,
+  });
+  await service.entry('apply.refused', 'production', (e) => e.revision === bad);
+  assert.equal((await stage.dataOf(name, 'settings'))?.['colour'], 'blue');
+  const removal = await stage.change(fleet, 'a Job too', {
+    [`${PATH}/zz.yaml`]: job(name, 'migrate'),
+  });
+  await service.entry('apply.refused', 'production', (e) => e.revision === removal);
+  assert.equal(await uid(), before, 'the object that would be removed is still the same one');
+});
+
+test('what cannot be undone is named in advance, and done only when the commit says so', async () => {
+  const name = 'meant';
+  const pvc = `apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {name: data, namespace: ${name}}\nspec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}\n`;
+  const { fleet, service } = await running(name, {}, { files: { [`${PATH}/pvc.yaml`]: pvc } });
+  const refused = async (message: string, files: Record<string, string | undefined>, expected: RegExp) => {
+    const commit = await stage.change(fleet, message, files);
+    const entry = await service.entry('apply.refused', 'production', (e) => e.revision === commit);
+    assert.match(entry.entry.error, expected);
+  };
+  const claim = async () => (await stage.get(`/api/v1/namespaces/${name}/persistentvolumeclaims/data`)).status;
+  await refused('run', { [`${PATH}/job.yaml`]: job(name, 'migrate') }, /Job meant\/migrate would run, which cannot be undone/);
+  const allowed = await stage.change(fleet, 'run it\n\nCountersign-Allow: run Job meant/migrate', { [`${PATH}/x.txt`]: '1' });
+  const intent = await service.entry('apply.intent', 'production', (e) => e.revision === allowed);
+  assert.deepEqual(
+    service.evidence<Plan>(intent.entry.evidence).irreversible?.map((i) => `${i.action} ${i.object?.kind}`),
+    ['run Job'],
+    'and it stands in the plan',
+  );
+  await service.entry('apply.result', 'production', (e) => e.revision === allowed && e.outcome === 'applied');
+  await refused(
+    'delete',
+    { [`${PATH}/pvc.yaml`]: undefined },
+    /PersistentVolumeClaim meant\/data would be deleted, and with it what it holds/,
+  );
+  assert.equal(await claim(), 200);
+  await refused(
+    'change the Job',
+    { [`${PATH}/job.yaml`]: job(name, 'migrate', 'other'), [`${PATH}/pvc.yaml`]: pvc },
+    /Job meant\/migrate is immutable in `spec\.template`/,
+  );
+  const uid = async () => ((await stage.get(`/apis/batch/v1/namespaces/${name}/jobs/migrate`)).body['metadata'] as { uid: string }).uid;
+  const before = await uid();
+  const controller = await stage.as('controller');
+  const replaced = await stage.change(fleet, 'replace it', {
+    [`${PATH}/job.yaml`]: job(name, 'migrate', 'other', '  annotations:\n    countersign.dev/allow: replace\n'),
+  });
+  await stage.waitFor(async () => {
+    // Nobody else is here to take the Job's finalizers away, as its controller does.
+    await controller.request(
+      'PATCH',
+      `/apis/batch/v1/namespaces/${name}/jobs/migrate`,
+      { metadata: { finalizers: null } },
+      'application/merge-patch+json',
+    );
+    return service.entries('apply.result', 'production').some((r) => r.entry.revision === replaced && r.entry.outcome === 'applied');
+  }, 'the replacement');
+  assert.notEqual(await uid(), before);
+  const deleted = await stage.change(fleet, `drop the data\n\nCountersign-Allow: delete PersistentVolumeClaim ${name}/data`, {
+    [`${PATH}/pvc.yaml`]: undefined,
+  });
+  await service.entry('apply.result', 'production', (e) => e.revision === deleted && e.outcome === 'applied');
+});
+
+test('an object with a finalizer stays known until the API server says that it is gone (kustomize-controller 1664)', async () => {
+  const name = 'finalizer';
+  const { fleet, service } = await running(name);
+  const held = configMap(name, 'held', { k: '1' }).replace('metadata:\n', 'metadata:\n  finalizers: [example.test/hold]\n');
+  const one = await stage.change(fleet, 'held', { [`${PATH}/held.yaml`]: held });
+  await service.entry('apply.result', 'production', (e) => e.revision === one);
+  const two = await stage.change(fleet, 'drop', { [`${PATH}/held.yaml`]: undefined });
+  const result = await service.entry('apply.result', 'production', (e) => e.revision === two && e.outcome === 'applied');
+  assert.deepEqual(
+    service.evidence<{ leaving?: { name: string }[] }>(result.entry.evidence).leaving?.map((r) => r.name),
+    ['held'],
+  );
+  const controller = await stage.as('controller');
+  await controller.request(
+    'PATCH',
+    `/api/v1/namespaces/${name}/configmaps/held`,
+    { metadata: { finalizers: null } },
+    'application/merge-patch+json',
+  );
+  const three = await stage.change(fleet, 'more', { [`${PATH}/cm.yaml`]: configMap(name, 'settings', { colour: 'green' }) });
+  const last = await service.entry('apply.result', 'production', (e) => e.revision === three && e.outcome === 'applied');
+  assert.equal(service.evidence<{ leaving?: unknown }>(last.entry.evidence).leaving, undefined);
+});
+
+test('most of an environment is not deleted by accident, nor all of it', async () => {
+  const name = 'mass';
+  const files = Object.fromEntries(Array.from({ length: 30 }, (_, i) => [`${PATH}/c${i}.yaml`, configMap(name, `c${i}`, { k: '1' })]));
+  const { fleet, service } = await running(name, {}, { files });
+  const gone = Object.fromEntries(Object.keys(files).map((f) => [f, undefined]));
+  const bad = await stage.change(fleet, 'oops', gone);
+  const refused = await service.entry('apply.refused', 'production', (e) => e.revision === bad);
+  assert.match(refused.entry.error, /more than half of the 32 objects would be deleted/);
+  assert.notEqual(await stage.dataOf(name, 'c7'), undefined);
+  const meant = await stage.change(fleet, 'yes\n\nCountersign-Allow: prune', { [`${PATH}/x.txt`]: '1' });
+  await service.entry('apply.result', 'production', (e) => e.revision === meant && e.outcome === 'applied');
+  assert.equal(await stage.dataOf(name, 'c7'), undefined);
+  const empty = await stage.change(fleet, 'nothing', { [`${PATH}/ns.yaml`]: undefined, [`${PATH}/cm.yaml`]: undefined });
+  await service.entry('change.judged', 'production', (e) => e.to === empty && e.outcome === 'denied');
+  const really = await stage.change(fleet, 'nothing\n\nCountersign-Allow: empty', { [`${PATH}/x.txt`]: '2' });
+  await service.entry('apply.result', 'production', (e) => e.revision === really && e.outcome === 'applied');
+  assert.equal(await stage.dataOf(name, 'settings'), undefined);
+  assert.equal((await stage.get(`/api/v1/namespaces/${name}`)).status, 200, 'a namespace stays, unless the commit names it');
+});
+
+test('a change of many commits in small steps leaves small records, and the state read from them is the same', async () => {
+  const name = 'records';
+  const files = Object.fromEntries(Array.from({ length: 100 }, (_, i) => [`${PATH}/c${i}.yaml`, configMap(name, `c${i}`, { k: '0' })]));
+  const { fleet, service, configuration } = await running(name, {}, { files });
+  for (let i = 1; i <= 3; i++) {
+    const commit = await stage.change(fleet, `step ${i}`, { [`${PATH}/c${i}.yaml`]: configMap(name, `c${i}`, { k: String(i) }) });
+    const result = await service.entry('apply.result', 'production', (e) => e.revision === commit && e.outcome === 'applied');
+    assert.ok(result.entry.evidence.size < 2000, `${result.entry.evidence.size} bytes for one object of 102`);
+  }
+  await service.stop();
+  const again = await stage.serve(configuration, name);
+  const last = await stage.change(fleet, 'last', { [`${PATH}/c50.yaml`]: undefined });
+  await again.entry('apply.result', 'production', (e) => e.revision === last && e.pruned === 1 && e.applied === 0);
+  assert.deepEqual(again.entries('drift.found', 'production'), []);
+});
