@@ -34,6 +34,7 @@ const ROOMS: Record<string, { rooms: string[]; packages: string[] }> = {
   gate: { rooms: ['model', 'trust', 'render', 'policy'], packages: [] },
   reconcile: { rooms: ['model', 'gate'], packages: ['croner'] },
   webhook: { rooms: ['model', 'gate'], packages: ['express', '@peculiar/x509', 'reflect-metadata'] },
+  service: { rooms: ['model', 'reconcile'], packages: ['express', 'prom-client'] },
   cli: {
     rooms: [
       'model',
@@ -51,8 +52,9 @@ const ROOMS: Record<string, { rooms: string[]; packages: string[] }> = {
       'gate',
       'reconcile',
       'webhook',
+      'service',
     ],
-    packages: ['commander', 'pino'],
+    packages: ['commander', 'pino', 'diff'],
   },
 };
 const SRC = fileURLToPath(new URL('../src', import.meta.url));

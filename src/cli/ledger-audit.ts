@@ -1,10 +1,11 @@
 import { createReadStream } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { AuditAccount, type LedgerView, type Recorder, type Unmatched } from '../gate/index.ts';
-import { evidenceRef, LedgerReader, ledgerFile, ledgerName, openLedger } from '../ledger/index.ts';
+import { evidenceRef, ledgerName, openLedger } from '../ledger/index.ts';
 import { CountersignError, messageOf } from '../model/index.ts';
 import { EXIT, type Io, paint, plain } from './io.ts';
 import { openConfiguration } from './open.ts';
+import { readLedger, recorderOf, viewOf } from './read-ledger.ts';
 import { count } from './show-verdict.ts';
 
 export type LedgerAuditOptions = { config: string[]; data: string; applier: string; record: boolean; output: 'text' | 'jsonl' };
@@ -44,18 +45,9 @@ export async function ledgerAudit(files: readonly string[], options: LedgerAudit
 
 type Opened = { readonly ledger: LedgerView & Recorder; readonly close: () => void | Promise<void> };
 
-function viewOf(read: LedgerReader): LedgerView {
-  return {
-    latest: (types, environment, before) => read.latest(types, environment, before),
-    all: (type, environment) => read.all(type, environment),
-    entry: (index) => read.entry(index),
-    evidence: (ref) => read.evidence(ref),
-  };
-}
-
 // Nothing is written: what would be recorded is only told.
 function openToRead(data: string): Opened {
-  const reader = new LedgerReader(ledgerFile(data)).freeze();
+  const reader = readLedger(data);
   const record: Recorder['record'] = async (body) => ({ index: -1, entry: { v: 1, time: '', ...body } });
   return { ledger: { ...viewOf(reader), record, asEvidence: evidenceRef, subject: (text) => text }, close: () => reader.close() };
 }
@@ -65,12 +57,7 @@ async function openToRecord(data: string): Promise<Opened> {
   if (origin === undefined) throw new CountersignError('ledger-unusable', `there is no ledger in \`${data}\``);
   const ledger = await openLedger(data, origin);
   return {
-    ledger: {
-      ...viewOf(ledger.read),
-      record: (body, evidence) => ledger.record(body, evidence),
-      asEvidence: evidenceRef,
-      subject: (text) => ledger.subject(text),
-    },
+    ledger: recorderOf(ledger),
     close: () => ledger.close(),
   };
 }

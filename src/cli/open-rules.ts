@@ -12,35 +12,71 @@ import { type TrustStore, verifyDetached } from '../trust/index.ts';
 // The compiled rules that come with Countersign.
 const SHIPPED_BUNDLE = fileURLToPath(new URL('../../policies/dist/bundle.tar.gz', import.meta.url));
 
-const KEPT = 4; // sets of rules
+const KEPT = 4; // sets of rules of one environment
+const KEPT_BUNDLES = 32;
 
 /** A bundle's archive with the signature that lies beside it. */
 type Loaded = { readonly name: string; readonly archive: Uint8Array; readonly signature: string | undefined };
 
-export type RulesOptions = { readonly git?: { file: string; path: string } | undefined; readonly threads?: number };
+export type RulesOptions = {
+  readonly git?: { file: string; path: string } | undefined;
+  readonly threads?: number;
+  readonly shared?: SharedRules;
+};
 
-/** The rules of an environment as the gate asks for them, and how to end their threads. */
+/** Rules that several environments share: bundles are read once, and run on the same threads. */
+export class SharedRules {
+  readonly #loaded = new Map<string, Promise<Loaded>>();
+  readonly #read = new Map<string, Promise<PolicyBundle>>();
+  readonly #pools = new Map<string, { readonly pool: PolicyPool; readonly users: Set<object> }>();
+
+  /** Where a bundle lies that is the same for every revision. */
+  load(key: string, load: () => Promise<Loaded>): Promise<Loaded> {
+    const known = this.#loaded.get(key) ?? load();
+    this.#loaded.set(key, known);
+    known.catch(() => this.#loaded.delete(key)); // a registry that was away may be back at the next look
+    return known;
+  }
+
+  read(key: string, read: () => Promise<PolicyBundle>): Promise<PolicyBundle> {
+    const known = this.#read.get(key) ?? read();
+    known.catch(() => this.#read.delete(key));
+    for (const old of keep(this.#read, key, known, KEPT_BUNDLES)) this.#read.delete(old);
+    return known;
+  }
+
+  take(key: string, user: object, open: () => PolicyPool): PolicyPool {
+    const known = this.#pools.get(key) ?? { pool: open(), users: new Set() };
+    this.#pools.set(key, known);
+    known.users.add(user);
+    return known.pool;
+  }
+
+  async give(key: string, user: object): Promise<void> {
+    const known = this.#pools.get(key);
+    known?.users.delete(user);
+    if (known === undefined || known.users.size > 0) return;
+    this.#pools.delete(key);
+    await known.pool.close();
+  }
+}
+
+/** The rules of an environment as the gate asks for them, and how to let go of their threads. */
 export function openRules(
   environment: Environment,
   repository: Pick<SourceRepository, 'files' | 'blob'>,
   options: RulesOptions = {},
 ): { readonly rules: OpenRules; readonly close: () => Promise<void> } {
   const { bundles, deadline } = environment.spec.policies;
-  const fixed = new Map<BundleSource, Promise<Loaded>>();
-  const read = new Map<string, PolicyBundle>();
-  const pools = new Map<string, PolicyPool>();
-  const load = (source: BundleSource, tree: string): Promise<Loaded> => {
-    if ('path' in source) return fromTree(repository, tree, source.path);
-    const known = fixed.get(source) ?? loadFixed(source, options);
-    fixed.set(source, known);
-    known.catch(() => fixed.delete(source)); // a registry that was away may be back at the next look
-    return known;
-  };
+  const { shared = new SharedRules(), threads } = options;
+  const user = {};
+  const used = new Map<string, PolicyPool>();
   const open = async (source: BundleSource, tree: string, store: TrustStore): Promise<PolicyBundle> => {
-    const { name, archive, signature } = await load(source, tree);
-    const key = `${name} ${sha256(archive)}`;
-    const bundle = read.get(key) ?? (await readBundle(archive, name));
-    for (const old of keep(read, key, bundle)) read.delete(old);
+    const { name, archive, signature } =
+      'path' in source
+        ? await fromTree(repository, tree, source.path)
+        : await shared.load(JSON.stringify(source), () => loadFixed(source, options));
+    const bundle = await shared.read(`${name} ${sha256(archive)}`, () => readBundle(archive, name));
     await refuseUnsigned(source, bundle, signature, store);
     if ('file' in source && source.sha256 !== undefined && source.sha256 !== bundle.digest)
       throw new CountersignError(
@@ -53,27 +89,26 @@ export function openRules(
   const rules: OpenRules = async (tree, store) => {
     const opened: PolicyBundle[] = [];
     for (const source of bundles) opened.push(await open(source, tree, store));
-    const key = opened.map((b) => b.digest).join(' ');
-    const known = pools.get(key);
-    if (known !== undefined) return known;
-    const pool = new PolicyPool(opened, {
-      deadline: durationMs(deadline),
-      ...(options.threads === undefined ? {} : { threads: options.threads }),
-    });
-    for (const old of keep(pools, key, pool)) {
-      void pools.get(old)?.close();
-      pools.delete(old);
+    const key = `${deadline} ${opened.map((b) => b.digest).join(' ')}`;
+    const pool = shared.take(
+      key,
+      user,
+      () => new PolicyPool(opened, { deadline: durationMs(deadline), ...(threads === undefined ? {} : { threads }) }),
+    );
+    for (const old of keep(used, key, pool, KEPT)) {
+      used.delete(old);
+      void shared.give(old, user);
     }
     return pool;
   };
-  return { rules, close: async () => void (await Promise.all([...pools.values()].map((p) => p.close()))) };
+  return { rules, close: async () => void (await Promise.all([...used.keys()].map((key) => shared.give(key, user)))) };
 }
 
 // Rules that stand in the repository change with its revisions; a verdict and its comparison with the base use two.
-function keep<T>(known: Map<string, T>, key: string, value: T): string[] {
+function keep<T>(known: Map<string, T>, key: string, value: T, count: number): string[] {
   known.delete(key);
   known.set(key, value);
-  return [...known.keys()].slice(0, -KEPT);
+  return [...known.keys()].slice(0, -count);
 }
 
 async function refuseUnsigned(source: BundleSource, bundle: PolicyBundle, signature: string | undefined, store: TrustStore): Promise<void> {

@@ -1,8 +1,11 @@
 import { Command, CommanderError, Option } from 'commander';
 import { readProcessSettings } from '../config/index.ts';
+import type { ApplyOptions } from './apply.ts';
 import type { ApprovalsImportOptions, ApprovalsListOptions, ApprovalsVerifyOptions } from './approvals.ts';
 import type { ApproveOptions } from './approve.ts';
 import type { CheckOptions } from './check.ts';
+import type { DiffOptions } from './diff.ts';
+import type { ExplainOptions } from './explain-object.ts';
 import { FORMS } from './findings.ts';
 import type { InitOptions } from './init.ts';
 import { EXIT, fail, type Io } from './io.ts';
@@ -11,6 +14,7 @@ import type { LedgerAuditOptions } from './ledger-audit.ts';
 import type { ForgetOptions, NewEpochOptions, RotateKeyOptions } from './ledger-keys.ts';
 import type { LedgerExportOptions, LedgerImportOptions, LedgerProveOptions } from './ledger-prove.ts';
 import type { LedgerShowOptions } from './ledger-show.ts';
+import type { OperateOptions, ReconcileOptions, RollbackOptions, StatusOptions } from './operate.ts';
 import type { PolicyBuildOptions, PolicyListOptions, PolicySignOptions, PolicyWaiveOptions } from './policy.ts';
 import type { PolicyReplayOptions } from './policy-replay.ts';
 import type { PolicyTestOptions } from './policy-test.ts';
@@ -326,6 +330,7 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
     .option('--context <name>', 'the kubeconfig’s context')
     .option('--webhook <address>', 'HOST:PORT the admission webhook listens on, or `off`', '127.0.0.1:9443')
     .option('--webhook-url <url>', 'where the API server reaches it (default: https://HOST:PORT/validate)')
+    .option('--http <address>', 'probes, metrics and calls of forges (plain HTTP, for behind an ingress): HOST:PORT, or off', 'off')
     .option('--origin <name>', 'the ledger’s name when it is begun (default: by the cluster’s id)')
     .option('--ledger <url>', 'a PostgreSQL that several replicas share, as postgres://USER@HOST/DATABASE (default: a file in --data)')
     .option('--ledger-key <file...>', 'the ledger’s key in PEM, and after it an older one that still signs (default: in --data)')
@@ -481,6 +486,94 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
 
   add(
     program,
+    'apply',
+    'apply what is allowed once, and end: for pipelines that push; the same gate and the same records as the service',
+    '\nExample:\n  countersign apply --environment production --data /var/lib/countersign\n\nExit codes: 0 at the newest commit, 1 the gate or the cluster says no, 2 it could not be told.',
+  )
+    .addOption(config())
+    .addOption(environment())
+    .option('--data <dir>', 'where the ledger and fetched commits are kept', DATA)
+    .option('--kubeconfig <file>', 'the kubeconfig for environments that name none')
+    .option('--context <name>', 'the context in it')
+    .option('--origin <name>', 'the ledger’s name, for a new one (default: from the cluster’s id)')
+    .option('--ledger <url>', 'a PostgreSQL that replicas share')
+    .option('--ledger-key <file...>', 'the ledger’s key (default: in --data)')
+    .option('--verbose', 'show the log as well', false)
+    .addOption(output('text', 'json'))
+    .action(async (options: ApplyOptions) => done(await (await import('./apply.ts')).apply(options, settings, io)));
+
+  add(
+    program,
+    'diff',
+    'what a revision would change in the cluster, by the API server’s own dry run; values of Secrets are hidden',
+    '\nExamples:\n  countersign diff\n  countersign diff --environment production --revision origin/main\n\nExit codes: 0 nothing is different, 1 something is, 2 it could not be told.',
+  )
+    .addOption(repo())
+    .addOption(config())
+    .addOption(trust())
+    .addOption(environment())
+    .option('--revision <commit>', 'what the cluster is held against', 'HEAD')
+    .option('--kubeconfig <file>', 'the kubeconfig for environments that name none')
+    .option('--context <name>', 'the context in it')
+    .addOption(output('text', 'json'))
+    .action(async (options: DiffOptions) => done(await (await import('./diff.ts')).diff(options, settings, io)));
+
+  add(
+    program,
+    'status',
+    'where each environment stands; 1 where one is not as Git has it',
+    '\nExamples:\n  countersign status --data /var/lib/countersign\n  kubectl -n countersign exec deploy/countersign -- countersign status',
+  )
+    .addOption(environment())
+    .option('--data <dir>', 'the service’s data directory', DATA)
+    .addOption(output('text', 'json'))
+    .action(async (options: StatusOptions) => done(await (await import('./operate.ts')).status(options, io)));
+
+  add(
+    program,
+    'explain',
+    'where a live object comes from: file, commit, signer, approvals, rules, ledger entries and their proof',
+    '\nExamples:\n  countersign explain deployment/web -n shop\n  countersign explain configmap/settings --output json',
+  )
+    .argument('<kind/name>', 'the object')
+    .option('-n, --namespace <name>', 'its namespace, where there are several of that name')
+    .addOption(environment())
+    .option('--data <path>', 'the service’s data directory, or a ledger file', DATA)
+    .addOption(output('text', 'json'))
+    .action(async (what: string, options: ExplainOptions) => done((await import('./explain-object.ts')).explainObject(what, options, io)));
+
+  for (const [name, description] of [
+    ['suspend', 'apply nothing to an environment, and put no drift right, until it is resumed'],
+    ['resume', 'end a suspension'],
+  ] as const)
+    addOperating(
+      add(program, name, description, `\nExample:\n  countersign ${name} production --reason "INC-7: moving the database"`),
+    ).action(async (named: string, options: OperateOptions) =>
+      done(await (await import('./operate.ts')).suspendOrResume(name, named, options, io)),
+    );
+  addOperating(
+    add(
+      program,
+      'reconcile',
+      'look now instead of at the end of the interval; or write everything again into a cluster that lost it',
+      '\nExamples:\n  countersign reconcile production --reason "the forge’s call was lost"\n  countersign reconcile production --from-scratch --reason "INC-9: the cluster was rebuilt"',
+    ),
+  )
+    .option('--from-scratch', 'write every object of the last good revision again', false)
+    .action(async (named: string, options: ReconcileOptions) => done(await (await import('./operate.ts')).reconcile(named, options, io)));
+  addOperating(
+    add(
+      program,
+      'rollback',
+      'go back to an earlier good revision, after the same checks, and stay there until a new commit comes',
+      '\nExample:\n  countersign rollback production --to 91bc0de --reason "INC-7: checkout fails"',
+    ),
+  )
+    .requiredOption('--to <revision>', 'a revision that the environment was at')
+    .action(async (named: string, options: RollbackOptions) => done(await (await import('./operate.ts')).rollback(named, options, io)));
+
+  add(
+    program,
     'report',
     'make the evidence report of a period',
     '\nExample:\n  countersign report --data /var/lib/countersign --from 2026-10-01 --to 2026-11-01 --out october',
@@ -531,6 +624,15 @@ function addSigning(command: Command): Command {
     .option('--key <file>', 'an SSH key instead of the one git signs with')
     .option('--no-push', 'keep it in this checkout')
     .option('--yes', 'do not ask', false)
+    .addOption(new Option('--output <form>', 'how to print the result').choices(['text', 'json']).default('text'));
+}
+
+// What every command takes that asks a running service for something.
+function addOperating(command: Command): Command {
+  return command
+    .argument('<environment>', 'which environment')
+    .requiredOption('--reason <text>', 'why; it goes on the ledger with who asked')
+    .option('--data <dir>', 'the service’s data directory', DATA)
     .addOption(new Option('--output <form>', 'how to print the result').choices(['text', 'json']).default('text'));
 }
 

@@ -89,11 +89,10 @@ export class ApiServer {
   async request(method: string, path: string, body?: unknown, contentType = 'application/json'): Promise<Answer> {
     const payload = body === undefined ? undefined : JSON.stringify(body);
     const headers = payload === undefined ? {} : { 'content-type': contentType, 'content-length': String(Buffer.byteLength(payload)) };
-    const timeout = AbortSignal.timeout(TIMEOUT_MS);
     try {
-      return await readAnswer(await this.#send(method, path, headers, payload, timeout, 'agent'));
+      return await readAnswer(await this.#send(method, path, headers, payload, undefined, 'agent'));
     } catch (cause) {
-      throw this.#unreachable(timeout.aborted ? new Error(`no answer within ${TIMEOUT_MS / 1000} s`) : cause);
+      throw this.#unreachable(cause);
     }
   }
 
@@ -131,7 +130,7 @@ export class ApiServer {
     path: string,
     more: Readonly<Record<string, string>>,
     payload: string | undefined,
-    signal: AbortSignal,
+    signal: AbortSignal | undefined,
     pool: 'agent' | 'streams',
   ): Promise<IncomingMessage> {
     const { options, [pool]: agent } = await this.#connection();
@@ -145,7 +144,16 @@ export class ApiServer {
     };
     return new Promise((resolve, reject) => {
       const start = url.protocol === 'http:' ? httpRequest : request;
-      const sent = start(url, { method, headers, agent: agent as Agent, signal, ...(options.auth == null ? {} : { auth: options.auth }) });
+      // A signal for each of thousands of requests costs more than the socket's own clock.
+      const until = signal === undefined ? { timeout: TIMEOUT_MS } : { signal };
+      const sent = start(url, {
+        method,
+        headers,
+        agent: agent as Agent,
+        ...until,
+        ...(options.auth == null ? {} : { auth: options.auth }),
+      });
+      sent.on('timeout', () => sent.destroy(new Error(`no answer within ${TIMEOUT_MS / 1000} s`)));
       sent.on('response', resolve);
       sent.on('error', reject);
       sent.end(payload);
@@ -175,7 +183,9 @@ export class ApiServer {
     );
     const keep = this.#credentials;
     const same = keep !== undefined && JSON.stringify([keep.options.cert, keep.options.key]) === JSON.stringify([cert, key]);
-    const pool = (more: object) => (this.url.startsWith('http:') ? new HttpAgent(more) : new Agent({ ...more, ...tls }));
+    // There is one server: the name by which an agent finds its sockets need not be put together from all certificates each time.
+    const pool = (more: object) =>
+      Object.assign(this.url.startsWith('http:') ? new HttpAgent(more) : new Agent({ ...more, ...tls }), { getName: () => this.url });
     const agent = same ? keep.agent : pool({ keepAlive: true, maxSockets: CONNECTIONS, scheduling: 'fifo' });
     // Watches hold a connection each; they must not take those that requests need.
     const streams = same ? keep.streams : pool({});

@@ -3,10 +3,12 @@ import {
   ADMITS,
   ANNOTATION,
   CountersignError,
+  FIELD_MANAGER,
   type IgnoreRule,
   inParallel,
   type KubernetesObject,
   LABEL,
+  type Metadata,
   type ObjectRef,
   type OwnedObject,
   objectDigest,
@@ -23,6 +25,8 @@ import { isPassing, refusal } from './refusal.ts';
 /** What the API server made of an object: its digest as stored, and the digest its admission webhook admits. */
 export type AppliedObject = { readonly live: string; readonly admitted: string | undefined };
 
+type Made = { readonly object: KubernetesObject; readonly admitted: string | undefined };
+
 /** How an environment writes. `force` takes fields that others have; `ignore` leaves some to them. */
 export type Writing = { readonly environment: string; readonly force: boolean; readonly ignore: readonly IgnoreRule[] };
 
@@ -35,7 +39,6 @@ export type Comparison =
       readonly writer?: { readonly manager: string; readonly time: string };
     };
 
-const FIELD_MANAGER = 'countersign';
 const ESTABLISH_MS = 20_000;
 const ATTEMPTS = 4;
 const PAUSE_MS = 100;
@@ -83,6 +86,10 @@ export class Cluster {
     });
   }
 
+  get connected(): boolean {
+    return this.view.connected;
+  }
+
   /** An object of ours as the watch has it. */
   live(ref: ObjectRef): LiveObject | undefined {
     return this.view.get(ref);
@@ -107,21 +114,22 @@ export class Cluster {
    * Server-side dry run: nothing is written. Throws `cluster-conflict` naming who else has the object or its fields,
    * `cluster-immutable`, `cluster-refused`, `-forbidden` or `-unreachable`, each with the object's name.
    */
-  async dryRun(rendered: RenderedObject, owned: OwnedObject, writing: Writing): Promise<AppliedObject> {
-    const { object, applied } = await this.#apply(rendered, owned, writing, true);
+  async dryRun(rendered: RenderedObject, owned: OwnedObject, writing: Writing): Promise<{ readonly admitted: string | undefined }> {
+    const { object, admitted } = await this.#apply(rendered, owned, writing, true);
     const owner = writing.force ? undefined : foreignOwner(object, rendered.object);
     if (owner !== undefined)
       throw new CountersignError('cluster-conflict', `${refText(rendered.ref)} belongs to ${owner}`, {
         hint: 'take it out of the one or the other; `spec.apply.conflicts: takeOver` takes it',
       });
-    return applied;
+    return { admitted };
   }
 
   /** Server-side apply under our field manager, stamped with environment, ledger, revision and ledger entry. */
   async apply(rendered: RenderedObject, owned: OwnedObject, writing: Writing): Promise<AppliedObject> {
-    const { object, applied } = await this.#apply(rendered, owned, writing, false);
-    this.view.put(rendered.ref, object);
-    return applied;
+    const { object, admitted } = await this.#apply(rendered, owned, writing, false);
+    const live = objectDigest(object);
+    this.view.put(rendered.ref, object, live);
+    return { live, admitted };
   }
 
   /** Whether a rendered object could be made if none were there: a dry run of its creation under another name. */
@@ -145,6 +153,31 @@ export class Cluster {
     if (fields.length === 0) return { kind: 'same' };
     const writer = lastWriter(live, FIELD_MANAGER);
     return { kind: 'different', fields, ...(writer === undefined ? {} : { writer }) };
+  }
+
+  /** An object as it is, and as applying a rendered one would make it; nothing is written. */
+  async preview(
+    rendered: RenderedObject,
+    environment: string,
+    ignore: readonly IgnoreRule[],
+  ): Promise<{ readonly live: KubernetesObject | undefined; readonly wanted: KubernetesObject }> {
+    const live = await this.#find(await this.#path(rendered.ref));
+    const owned = {
+      ref: rendered.ref,
+      rendered: rendered.digest,
+      revision: '',
+      entry: 0,
+      file: rendered.source.file,
+      line: rendered.source.line,
+    };
+    const { object } = await this.#apply(rendered, owned, { environment, force: true, ignore }, true, live);
+    const { labels, annotations, ...others } = object.metadata;
+    const metadata = {
+      ...others,
+      ...stampedAs('labels', labels, live?.metadata.labels),
+      ...stampedAs('annotations', annotations, live?.metadata.annotations),
+    };
+    return { live, wanted: { ...object, metadata } };
   }
 
   /** Waits until the API server serves a CustomResourceDefinition's kind. */
@@ -253,7 +286,7 @@ export class Cluster {
     { environment, force, ignore }: Writing,
     dryRun: boolean,
     known?: KubernetesObject,
-  ): Promise<{ object: KubernetesObject; applied: AppliedObject }> {
+  ): Promise<Made> {
     const path = await this.#path(rendered.ref);
     const pointers = ignored(rendered.ref, ignore);
     const live = pointers.length === 0 ? undefined : (known ?? (await this.#find(path)));
@@ -266,7 +299,7 @@ export class Cluster {
       ?.slice(ADMITS.length)
       .trim();
     const object = answer.body as unknown as KubernetesObject;
-    return { object, applied: { live: objectDigest(object), admitted } };
+    return { object, admitted };
   }
 
   async #find(path: string): Promise<KubernetesObject | undefined> {
@@ -338,6 +371,13 @@ export class Cluster {
 }
 
 const APPLY = 'application/apply-patch+yaml';
+
+// With the stamps that are there, whoever applied it: they are nothing that a person compares.
+function stampedAs(field: 'labels' | 'annotations', now: Metadata['labels'], live: Metadata['labels']): Partial<Metadata> {
+  const isStamp = ([key]: [string, string]) => key.startsWith('countersign.dev/');
+  const kept = [...Object.entries(now ?? {}).filter((e) => !isStamp(e)), ...Object.entries(live ?? {}).filter(isStamp)];
+  return kept.length === 0 && live === undefined ? {} : { [field]: Object.fromEntries(kept) };
+}
 
 function ignored(ref: ObjectRef, rules: readonly IgnoreRule[]): string[] {
   return rules.filter((r) => r.kind === ref.kind && (r.name === undefined || r.name === ref.name)).flatMap((r) => r.fields);

@@ -5,6 +5,7 @@ import { type Health, type HealthRule, healthOf } from './health.ts';
 
 /** What is kept of an object that bears our label: never its content. */
 export type LiveObject = {
+  readonly version: string;
   readonly uid: string;
   readonly generation: number;
   /** Digest of what it asks for, without status (`objectDigest`). */
@@ -86,8 +87,8 @@ export class LiveView {
   }
 
   /** Takes in what a write of ours answered, so that nobody waits for the watch to say the same. */
-  put(ref: ObjectRef, object: KubernetesObject): void {
-    this.#watches.get(`${ref.apiVersion} ${ref.kind}`)?.put(object, false);
+  put(ref: ObjectRef, object: KubernetesObject, digest: string): void {
+    this.#watches.get(`${ref.apiVersion} ${ref.kind}`)?.put(object, false, digest);
   }
 
   close(): void {
@@ -153,8 +154,8 @@ class KindWatch {
     );
   }
 
-  put(object: KubernetesObject, announce: boolean): void {
-    const { namespace = '', name, labels, annotations, uid, generation, deletionTimestamp } = object.metadata as Meta;
+  put(object: KubernetesObject, announce: boolean, digest?: string): void {
+    const { namespace = '', name, labels, annotations, uid, generation, deletionTimestamp, resourceVersion = '' } = object.metadata as Meta;
     const environment = labels?.[LABEL];
     const place = `${namespace}/${name}`;
     if (environment === undefined) {
@@ -163,17 +164,19 @@ class KindWatch {
     }
     const whole = { ...object, apiVersion: this.#resource.apiVersion, kind: this.#resource.kind };
     const before = this.objects.get(place);
+    if (before !== undefined && resourceVersion !== '' && before.version === resourceVersion) return; // what we wrote ourselves
     const now: LiveObject = {
+      version: resourceVersion,
       uid: uid ?? '',
       generation: generation ?? 0,
-      digest: objectDigest(whole),
+      digest: digest ?? objectDigest(whole),
       environment,
       ledger: annotations?.[ANNOTATION.ledger] ?? '',
       leaving: deletionTimestamp !== undefined,
       health: this.#hooks.health(whole, environment),
     };
     // What is the same is kept as it was: texts that are told again and again would fill the memory.
-    this.objects.set(place, before !== undefined && same(before, now) ? before : now);
+    this.objects.set(place, before !== undefined && same(before, now) ? { ...before, version: resourceVersion } : now);
     if (announce && (before === undefined || !same(before, now))) {
       this.#hooks.changed(this.#ref(place), environment);
       if (before !== undefined && before.environment !== environment) this.#hooks.changed(this.#ref(place), before.environment);

@@ -62,6 +62,11 @@ export function loadConfiguration(paths: readonly string[]): Configuration {
       });
     }
   }
+  for (const environment of environments) {
+    const place = places.get(`Environment \`${environment.metadata.name}\``)?.split(/:(?=\d+$)/) ?? [];
+    for (const { path, text } of referenceProblems(environment, environments))
+      problems.push({ file: place[0] ?? '', line: Number(place[1] ?? 1), path, text });
+  }
   if (problems.length > 0) throw invalid(problems);
   return { environments, trustPolicies, digest: digestOf({ environments, trustPolicies }) };
 }
@@ -197,6 +202,30 @@ function problemsOf(issue: z.core.$ZodIssue, file: string, document: YamlDocumen
   return [problem(path, `expected ${issue.message}, found ${found}`)];
 }
 
+// Other environments that this one names: each must be there, and nobody may wait for themselves.
+function referenceProblems(environment: Environment, all: readonly Environment[]): { path: string; text: string }[] {
+  const { metadata, spec } = environment;
+  const before = (e: Environment) => [...e.spec.dependsOn, ...(e.spec.promotion === undefined ? [] : [e.spec.promotion.from])];
+  const byName = new Map(all.map((e) => [e.metadata.name, e]));
+  const missing = before(environment)
+    .filter((n) => !byName.has(n))
+    .map((n) => ({
+      path: spec.dependsOn.includes(n) ? 'spec.dependsOn' : 'spec.promotion.from',
+      text: `expected the name of an Environment, found \`${n}\``,
+    }));
+  const reached = new Set<string>();
+  for (const next = [...before(environment)]; next.length > 0; ) {
+    const name = next.pop() as string;
+    if (name === metadata.name)
+      return [...missing, { path: 'spec', text: `\`${name}\` waits for itself, through \`dependsOn\` or \`promotion\`` }];
+    if (reached.has(name)) continue;
+    reached.add(name);
+    const other = byName.get(name);
+    if (other !== undefined) next.push(...before(other));
+  }
+  return missing;
+}
+
 // Names that must exist elsewhere in the same document.
 function crossCheck(document: Environment | TrustPolicy, file: string, yaml: YamlDocument, problems: Problem[]): void {
   if (document.kind === 'Environment') {
@@ -282,6 +311,9 @@ function withAbsolutePaths(environment: Environment, file: string): Environment 
         ...source,
         url: isAddress(source.url) ? source.url : resolve(here, source.url),
         ...(source.credentials === undefined ? {} : { credentials: absoluteCredentials(source.credentials, here) }),
+        ...(source.receiver === undefined
+          ? {}
+          : { receiver: { ...source.receiver, secretFile: resolve(here, source.receiver.secretFile) } }),
       },
       target: target.kubeconfig === undefined ? target : { ...target, kubeconfig: resolve(here, target.kubeconfig) },
       policies: { ...policies, bundles: policies.bundles.map((b) => absoluteBundle(b, here)) },

@@ -4,6 +4,7 @@ import {
   admissionDigest,
   durationMs,
   type Environment,
+  FIELD_MANAGER,
   type KubernetesObject,
   messageOf,
   type ObjectRef,
@@ -24,6 +25,8 @@ export type AdmissionRequest = {
   readonly object: KubernetesObject | undefined;
   readonly oldObject: KubernetesObject | undefined;
   readonly dryRun: boolean;
+  /** The field manager that the request names; empty where it names none. */
+  readonly fieldManager: string;
 };
 
 /** The answer. `message` says what to do about a "no"; `warnings` are shown to whoever asked; `notes` go to the API server's audit log. */
@@ -54,7 +57,9 @@ export async function admit(request: AdmissionRequest, scope: AdmissionScope): P
   if (mode === 'off') return yes();
   if (isListed(request, controllers)) return yes({ 'allowed-as': 'controller' });
   const digest = request.object === undefined ? undefined : admissionDigest(request.object, request.operation);
-  if (request.dryRun && request.user === scope.applier) return yes({}, digest === undefined ? [] : [`${ADMITS}${digest}`]);
+  // A dry run writes nothing. `countersign diff` is anybody's; without our field manager's name, people are told what would be refused.
+  if (request.dryRun && (request.user === scope.applier || request.fieldManager === FIELD_MANAGER))
+    return yes({}, digest === undefined ? [] : [`${ADMITS}${digest}`]);
   // Taking over the fields of an object changes who owns them, not what they say.
   if (
     request.user === scope.applier &&

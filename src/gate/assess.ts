@@ -160,6 +160,11 @@ export async function ruledAt(gate: Gate, commit: string, trace = false): Promis
   return { ...found, objects };
 }
 
+/** What a commit renders to for the environment; nothing of it is judged. */
+export async function renderedAt(gate: Pick<Gate, 'environment' | 'repository'>, commit: string): Promise<Rendering> {
+  return renderTree(gate, await gate.repository.tree(commit));
+}
+
 function ledgerOf(gate: Pick<Gate, 'recorder' | 'past'>): LedgerView | undefined {
   return gate.recorder ?? gate.past;
 }

@@ -60,6 +60,9 @@ export function refText(ref: ObjectRef): string {
 /** The label on every object that Countersign applies; its value is the environment's name. */
 export const LABEL = 'countersign.dev/environment';
 
+/** Under which name we apply fields (server-side apply). */
+export const FIELD_MANAGER = 'countersign';
+
 /** Annotations that Countersign reads or writes on objects. */
 export const ANNOTATION = {
   /** Whose: the name of the ledger, so that two services that both claim one environment are told apart. */

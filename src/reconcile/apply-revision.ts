@@ -106,7 +106,6 @@ class Run {
 
   async run(): Promise<Applied> {
     const { cluster, environment } = this.#ports;
-    await cluster.watch([...this.#items.map((i) => i.ref), ...this.#prune], environment.spec.target.namespaces);
     const later = await this.#rehearse().catch((thrown) => this.#refuse(thrown));
     if ('outcome' in later) return later;
     this.#step('dry-run');
@@ -156,17 +155,19 @@ class Run {
 
   // Everything that can be found out before the first write. Gives the objects for which that is not yet possible.
   async #rehearse(): Promise<{ deferred: ReadonlySet<string> }> {
+    const { cluster, environment } = this.#ports;
+    await cluster.watch([...this.#items.map((i) => i.ref), ...this.#prune], environment.spec.target.namespaces);
     this.#refuseOtherOwners(this.#changed);
     const deferred = await this.#deferred();
     await this.#dryRunEach(this.#changed.filter((i) => !deferred.has(refKey(i.ref))));
     const deed = { written: this.#changed, prune: this.#prune, owned: this.#state.owned };
-    this.#irreversible = await irreversible(deed, this.#ports.cluster);
+    this.#irreversible = await irreversible(deed, cluster);
     // Putting back what was is what every change may rely on; only going forward asks for leave.
     if (this.#purpose === 'apply' || this.#purpose === 'rollback') {
       if (this.#items.length === 0 && this.#state.owned.size > 0) this.#irreversible = [...this.#irreversible, { action: 'empty' }];
       refuseUnmeant(this.#irreversible, this.#revision, this.#changed, this.#state.owned.size);
     }
-    await inParallel(this.#prune, (ref) => this.#ports.cluster.remove(ref, this.#revision.environment, { dryRun: true }));
+    await inParallel(this.#prune, (ref) => cluster.remove(ref, this.#revision.environment, { dryRun: true }));
     return { deferred };
   }
 
@@ -183,18 +184,13 @@ class Run {
 
   // Objects in namespaces or of kinds that this very change brings cannot be dry-run yet: they are, as a whole, once those exist.
   async #deferred(): Promise<ReadonlySet<string>> {
-    const deferred = new Set<string>();
-    const missing = new Map<string, Promise<boolean>>();
-    for (const item of this.#changed) {
-      const place = `${item.ref.apiVersion}/${item.ref.kind}/${item.ref.namespace}`;
-      if (!missing.has(place))
-        missing.set(
-          place,
-          this.#ports.cluster.isReadyFor(item.ref).then((ready) => !ready && broughtBy(this.#changed, item)),
-        );
-      if (await missing.get(place)) deferred.add(refKey(item.ref));
-    }
-    return deferred;
+    const places = new Map(this.#changed.map((i) => [`${i.ref.apiVersion}/${i.ref.kind}/${i.ref.namespace}`, i]));
+    const missing = new Set<string>();
+    await inParallel([...places], async ([place, item]) => {
+      if (broughtBy(this.#changed, item) && !(await this.#ports.cluster.isReadyFor(item.ref))) missing.add(place);
+    });
+    const isMissing = ({ ref }: Item) => missing.has(`${ref.apiVersion}/${ref.kind}/${ref.namespace}`);
+    return new Set(this.#changed.filter(isMissing).map((i) => refKey(i.ref)));
   }
 
   async #dryRunEach(items: readonly Item[]): Promise<void> {

@@ -29,10 +29,12 @@ export interface ClusterPort {
   /** Watches the kinds of these objects from now on; resolves when they were read once. */
   watch(refs: readonly ObjectRef[], namespaces: readonly string[]): Promise<void>;
   live(ref: ObjectRef): LiveState | undefined;
+  /** Whether every watch is connected just now. */
+  readonly connected: boolean;
   /** Whose an object is that somebody else claims, in words. */
   otherOwner(ref: ObjectRef, environment: string): string | undefined;
   isReadyFor(ref: ObjectRef): Promise<boolean>;
-  dryRun(rendered: RenderedObject, owned: OwnedObject, writing: Writing): Promise<AppliedObject>;
+  dryRun(rendered: RenderedObject, owned: OwnedObject, writing: Writing): Promise<Pick<AppliedObject, 'admitted'>>;
   dryRunAnew(rendered: RenderedObject, owned: OwnedObject, writing: Writing): Promise<void>;
   apply(rendered: RenderedObject, owned: OwnedObject, writing: Writing): Promise<AppliedObject>;
   compare(rendered: RenderedObject, owned: OwnedObject, writing: Writing): Promise<Comparison>;
@@ -50,6 +52,32 @@ export interface LogPort {
   error(fields: object, message: string): void;
 }
 
+/** Something that happened in an environment, in words for people. `at` is ISO 8601; `entry` is its place on the ledger, where it has one. */
+export type Told = {
+  readonly environment: string;
+  readonly event:
+    | 'applying'
+    | 'applied'
+    | 'failed'
+    | 'restored'
+    | 'denied'
+    | 'refused'
+    | 'drift'
+    | 'corrected'
+    | 'contested'
+    | 'rewritten'
+    | 'stale'
+    | 'blocked'
+    | 'suspended'
+    | 'rolled-back'
+    | 'trouble';
+  readonly revision: string;
+  readonly message: string;
+  readonly at: string;
+  readonly entry?: number;
+  readonly objects?: readonly ObjectRef[];
+};
+
 /** A moment between two steps of a change, in the order they happen; tests end the process at each. */
 export type Step = 'fetched' | 'judged' | 'dry-run' | 'intended' | 'first-write' | 'written' | 'healthy' | 'pruned' | 'recorded';
 
@@ -63,5 +91,9 @@ export type ReconcilePorts = {
   readonly clock: () => Date;
   /** Fetches the source and gives the id its branch is at now, and of the approvals. */
   readonly look: () => Promise<{ readonly tip: string; readonly approvals: string }>;
+  /** Hears what happened, for metrics, notifications and Events; never the record. */
+  readonly tell?: (told: Told) => void;
+  /** How long a look took, in seconds. */
+  readonly took?: (kind: 'look' | 'drift', seconds: number) => void;
   readonly onStep?: (step: Step, environment: string) => void;
 };

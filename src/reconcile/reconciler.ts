@@ -19,7 +19,7 @@ import {
 } from '../model/index.ts';
 import { type Applied, applyRevision, named } from './apply-revision.ts';
 import { DriftGuard } from './drift-guard.ts';
-import type { Comparison, ReconcilePorts } from './ports.ts';
+import type { Comparison, ReconcilePorts, Told } from './ports.ts';
 import { promotable } from './promotion.ts';
 import { closedBy } from './windows.ts';
 
@@ -58,6 +58,7 @@ type Reason = 'tick' | 'look' | 'drift';
 const MAX_BACKOFF_MS = 60_000;
 const GATHER_MS = 20; // a moment in which further events of the same mishap come in
 const DETAILED = 20;
+const TROUBLE = 5; // looks in a row that came to nothing: no passing trouble any more
 const NO_HEALTH: HealthCount = { current: 0, progressing: 0, failed: 0, missing: 0, trouble: [] };
 
 /** One environment's loop. `pass` looks once; `run` looks until it is stopped, and puts drift right as it is told of it. */
@@ -78,6 +79,9 @@ export class Reconciler {
   // Live digests that differ from what was recorded only in fields others own.
   readonly #foreign = new Map<string, string>();
   #reported = '';
+  // One thing at a time: a look, drift, or what somebody asks for.
+  #busy: Promise<unknown> = Promise.resolve();
+  #interrupt = false;
 
   constructor(gate: Gate, ports: ReconcilePorts, peers: Peers = () => undefined) {
     this.#gate = gate;
@@ -102,8 +106,9 @@ export class Reconciler {
     return this.#gate.environment.metadata.name;
   }
 
-  get environment(): Environment {
-    return this.#gate.environment;
+  /** Whether everything that is ours is being watched just now. */
+  get connected(): boolean {
+    return this.#ports.cluster.connected;
   }
 
   get status(): ReconcilerStatus {
@@ -136,14 +141,17 @@ export class Reconciler {
     let nextLook = 0;
     while (!this.#stopped) {
       const looks = reason !== 'drift' || this.#failures > 0 || Date.now() >= nextLook;
+      const begun = performance.now();
       try {
         await (looks ? this.pass() : this.defend());
+        this.#ports.took?.(looks ? 'look' : 'drift', (performance.now() - begun) / 1000);
         if (looks) this.#failures = 0;
       } catch (thrown) {
         const error = thrown instanceof CountersignError ? thrown : undefined;
         if (error?.recover === 'halt') throw error;
         this.#failures++;
         this.#report('waiting', messageOf(thrown));
+        if (this.#failures === TROUBLE) this.#tellOf('trouble', messageOf(thrown));
         this.#ports.log.warn({ environment: this.name, code: error?.code, hint: error?.hint, failures: this.#failures }, messageOf(thrown));
       }
       const backoff = Math.min(MAX_BACKOFF_MS, Math.min(interval, 1000) * 2 ** Math.min(this.#failures - 1, 10));
@@ -159,7 +167,11 @@ export class Reconciler {
   }
 
   /** Looks once: finishes what was interrupted, judges a new tip, applies what is allowed, puts drift right. */
-  async pass(): Promise<void> {
+  pass(): Promise<void> {
+    return this.#alone(() => this.#pass());
+  }
+
+  async #pass(): Promise<void> {
     let trouble: unknown;
     const looked = await this.#ports.look().catch((thrown: unknown) => {
       trouble = thrown; // the last good state is defended all the same
@@ -189,13 +201,53 @@ export class Reconciler {
   }
 
   /** Puts right what the watches told of; the repository is not asked. */
-  async defend(): Promise<void> {
-    if (this.#suspension() !== undefined) return;
-    await this.#putDriftRight();
+  defend(): Promise<void> {
+    return this.#alone(async () => {
+      if (this.#suspension() === undefined) await this.#putDriftRight();
+    });
+  }
+
+  #alone<T>(task: () => Promise<T>): Promise<T> {
+    const done = this.#busy.then(task);
+    this.#busy = done.catch(() => {});
+    return done;
+  }
+
+  // Somebody waits: what is waiting for health is left where it is, and taken over by what they ask for.
+  async #atOnce<T>(task: () => Promise<T>): Promise<T> {
+    this.#interrupt = true;
+    return this.#alone(() => {
+      this.#interrupt = false;
+      return task();
+    });
   }
 
   /** Applies an earlier revision that this environment was at, after the same checks as ever, and stays there until a new commit comes. */
-  async rollBack(to: string, by: { readonly user: string; readonly reason: string }): Promise<Applied> {
+  rollBack(to: string, by: { readonly user: string; readonly reason: string }): Promise<Applied> {
+    return this.#atOnce(() => this.#rollBack(to, by));
+  }
+
+  /** Writes every object of the last good revision again, as into a cluster that lost them; the ledger says that it is a restore. */
+  restoreAll(): Promise<Applied> {
+    return this.#atOnce(async () => {
+      const state = this.#state();
+      if (state.revision === NO_REVISION)
+        throw new CountersignError('usage', `\`${this.name}\` was never at any revision`, {
+          hint: '`countersign apply` applies a first one',
+        });
+      await this.#watch();
+      const good = await recall(this.#gate, this.#ports.ledger, state.verdict);
+      const applied = await applyRevision(good, 'restore', this.#ports, { force: new Set(good.objects.map((o) => refKey(o.ref))) });
+      this.#current = good;
+      if (applied.outcome === 'applied') {
+        this.#tellOf('restored', `${applied.applied} objects written again`);
+        this.#atRest();
+      }
+      return applied;
+    });
+  }
+
+  async #rollBack(to: string, by: { readonly user: string; readonly reason: string }): Promise<Applied> {
     const { ledger } = this.#ports;
     const good = this.#goodBefore(to);
     const from = this.#state().revision;
@@ -222,6 +274,7 @@ export class Reconciler {
     const applied = await applyRevision(allowed, 'rollback', this.#ports);
     if (applied.outcome === 'applied') {
       this.#current = allowed;
+      this.#tellOf('rolled-back', `rolled back to ${good.entry.revision.slice(0, 12)}: ${by.reason}`);
       this.#report('held', `rolled back to ${good.entry.revision.slice(0, 12)} until a new commit: ${by.reason}`);
     } else if (applied.outcome === 'failed') await this.#restore();
     return applied;
@@ -247,7 +300,9 @@ export class Reconciler {
       { type: forward ? 'ref.advanced' : 'ref.rewound', environment: this.name, ref, before, after: tip },
       [],
     );
-    if (!forward) this.#ports.log.warn({ environment: this.name, before, after: tip }, 'the branch was rewritten');
+    if (forward) return;
+    this.#ports.log.warn({ environment: this.name, before, after: tip }, 'the branch was rewritten');
+    this.#tellOf('rewritten', `the branch went from ${before.slice(0, 12)} to ${tip.slice(0, 12)}, which does not descend from it`);
   }
 
   // A mirror or remote that holds commits back looks like a team on holiday. Somebody has to be told which it is.
@@ -262,6 +317,7 @@ export class Reconciler {
       { environment: this.name, tip, since: new Date(since).toISOString() },
       `the branch has not moved for ${staleAfter}: is the remote holding commits back?`,
     );
+    this.#tellOf('stale', `the branch has not moved for ${staleAfter}`);
   }
 
   #firstLookAt(tip: string): number {
@@ -427,24 +483,31 @@ export class Reconciler {
       this.#guard.forget();
       this.#atRest();
       this.#ports.log.info({ environment: this.name, revision: tip, applied: applied.applied, pruned: applied.pruned }, 'applied');
-    } else if (applied.outcome === 'refused') this.#report('refused', `${tip.slice(0, 12)}: ${applied.error ?? ''}`);
-    else if (applied.outcome === 'superseded') {
+      this.#tellOf('applied', `${applied.applied} objects written, ${applied.pruned} deleted`);
+    } else if (applied.outcome === 'refused') {
+      this.#tellOf('refused', applied.error ?? '', tip);
+      this.#report('refused', `${tip.slice(0, 12)}: ${applied.error ?? ''}`);
+    } else if (applied.outcome === 'superseded') {
       this.#ports.log.warn({ environment: this.name, revision: tip }, 'a newer commit is applied before this one became healthy');
       this.#notify('look');
-    } else await this.#restore();
+    } else {
+      this.#tellOf('failed', applied.error ?? '', tip);
+      await this.#restore();
+    }
   }
 
   // While objects become healthy, the branch goes on being looked at.
   async #apply(revision: AllowedRevision, purpose: EntryOf<'apply.intent'>['purpose']): Promise<Applied> {
     if (purpose !== 'apply') return applyRevision(revision, purpose, this.#ports);
     this.#report('applying', `applying ${revision.revision.slice(0, 12)}`);
+    this.#tellOf('applying', `applying ${revision.objects.length} objects`, revision.revision);
     let newer = false;
     let done = false;
     const interval = durationMs(this.#spec.source.interval);
     const looking = (async () => {
       for (let at = Date.now() + interval; !done && !newer; ) {
         await new Promise((resolve) => setTimeout(resolve, 100));
-        if (this.#stopped) newer = true;
+        if (this.#stopped || this.#interrupt) newer = true;
         if (done || (Date.now() < at && this.#pending !== 'look')) continue;
         if (this.#pending === 'look') this.#pending = undefined;
         at = Date.now() + interval;
@@ -499,6 +562,7 @@ export class Reconciler {
       return;
     }
     this.#ports.log.warn({ ...fields, violations: verdict.violations.slice(0, 10).map((v) => `${v.code}: ${v.message}`) }, 'denied');
+    this.#tellOf('denied', verdict.violations[0]?.message ?? '', verdict.to);
     this.#report(
       'denied',
       `${verdict.to.slice(0, 12)}: ${verdict.violations[0]?.message ?? ''}${verdict.violations.length > 1 ? ` (and ${verdict.violations.length - 1} more)` : ''}`,
@@ -518,6 +582,7 @@ export class Reconciler {
         ? `restored ${state.revision.slice(0, 12)}`
         : `cannot restore ${state.revision.slice(0, 12)}: ${restored.error ?? ''}`,
     );
+    this.#tellOf(restored.outcome === 'applied' ? 'restored' : 'trouble', this.#status.message);
     this.#ports.log.warn(
       { environment: this.name, revision: state.revision, outcome: restored.outcome },
       'restored the last good revision',
@@ -596,6 +661,7 @@ export class Reconciler {
       [],
     );
     this.#ports.log.info({ environment: this.name, objects: named(refs) }, 'drift put right');
+    this.#tellOf('corrected', named(refs), state.revision, refs);
     const contested = drifted.filter(({ owned: { ref } }) => this.#guard.isContested(refKey(ref)) && !before.has(refKey(ref)));
     if (contested.length > 0) await this.#tellContest(state, contested);
   }
@@ -608,6 +674,7 @@ export class Reconciler {
       { environment: this.name, objects: named(objects), managers },
       'somebody keeps changing what Git has: it is put right more and more seldom until that ends',
     );
+    this.#tellOf('contested', `${named(objects)}, by ${managers.join(', ') || 'somebody'}`, state.revision, objects);
   }
 
   async #recordDrift(state: EnvironmentState, drifted: readonly Drifted[]): Promise<void> {
@@ -627,6 +694,7 @@ export class Reconciler {
       { environment: this.name, objects: named(objects), fields: details[0]?.fields.slice(0, 5), ...(by.length === 0 ? {} : { by }) },
       'drift found',
     );
+    this.#tellOf('drift', `${named(objects)}${by.length === 0 ? '' : `, by ${by.join(', ')}`}`, state.revision, objects);
   }
 
   // Drift that could not be put right at the last look is on the ledger already, and is not written again at every look.
@@ -716,6 +784,11 @@ export class Reconciler {
   #report(state: ReconcilerStatus['state'], message: string): void {
     const at = this.#ports.clock().toISOString();
     this.#status = { ...this.#status, revision: this.#state().revision, state, message, at };
+  }
+
+  #tellOf(event: Told['event'], message: string, revision = this.#state().revision, objects?: readonly ObjectRef[]): void {
+    const at = this.#ports.clock().toISOString();
+    this.#ports.tell?.({ environment: this.name, event, revision, message, at, ...(objects === undefined ? {} : { objects }) });
   }
 
   #notify(reason: Reason): void {

@@ -5,6 +5,9 @@ import { type KubernetesObject, messageOf } from '../model/index.ts';
 /** The scope that governs a namespace, or undefined where none does. */
 export type AdmissionScopes = (namespace: string) => AdmissionScope | undefined;
 
+/** Hears each decision, for whoever counts them. */
+type Decided = (environment: string, operation: string, decision: 'allowed' | 'denied' | 'undecided') => void;
+
 type Log = { error(fields: object, message: string): void; debug(fields: object, message: string): void };
 
 const MAX_BODY = '8mb'; // object and old object, each at most the 3 MiB the API server takes
@@ -19,6 +22,7 @@ type Review = {
     readonly namespace?: unknown;
     readonly name?: unknown;
     readonly subResource?: unknown;
+    readonly options?: { readonly fieldManager?: unknown } | null;
     readonly kind?: { readonly group?: unknown; readonly version?: unknown; readonly kind?: unknown };
     readonly userInfo?: { readonly username?: unknown; readonly groups?: unknown };
     readonly object?: unknown;
@@ -27,7 +31,7 @@ type Review = {
 };
 
 /** The HTTP application: `POST /validate` and `GET /healthz`. `ready` tells whether rules and ledger are loaded. */
-export function createWebhook(scopes: AdmissionScopes, ready: () => boolean, log: Log): Express {
+export function createWebhook(scopes: AdmissionScopes, ready: () => boolean, log: Log, decided: Decided = () => {}): Express {
   const app = express();
   app.disable('x-powered-by');
   app.get('/healthz', (_request, response) => {
@@ -44,7 +48,7 @@ export function createWebhook(scopes: AdmissionScopes, ready: () => boolean, log
       response.status(400).type('text').send('this is not an AdmissionReview of admission.k8s.io/v1\n');
       return;
     }
-    const decision = await decide(asked, scopes, log);
+    const decision = await decide(asked, scopes, log, decided);
     log.debug({ user: asked.user, operation: asked.operation, object: asked.ref, allowed: decision.allowed }, 'admission');
     response.json(answer(uid, decision));
   });
@@ -60,13 +64,17 @@ export function createWebhook(scopes: AdmissionScopes, ready: () => boolean, log
 }
 
 // Not having heard "yes" is "no": whatever goes wrong while deciding, the write is refused with the reason.
-async function decide(asked: AdmissionRequest, scopes: AdmissionScopes, log: Log): Promise<AdmissionDecision> {
+async function decide(asked: AdmissionRequest, scopes: AdmissionScopes, log: Log, decided: Decided): Promise<AdmissionDecision> {
+  let environment: string | undefined;
   try {
-    const namespace = asked.ref.kind === 'Namespace' ? asked.ref.name : asked.ref.namespace;
-    const scope = scopes(namespace);
+    const scope = scopes(asked.ref.kind === 'Namespace' ? asked.ref.name : asked.ref.namespace);
     if (scope === undefined) return { allowed: true, message: '', warnings: [], notes: {} };
-    return await admit(asked, scope);
+    environment = scope.environment.metadata.name;
+    const decision = await admit(asked, scope);
+    decided(environment, asked.operation, decision.allowed ? 'allowed' : 'denied');
+    return decision;
   } catch (thrown) {
+    decided(environment ?? '', asked.operation, 'undecided');
     log.error({ user: asked.user, object: asked.ref }, `admission could not be decided: ${messageOf(thrown)}`);
     return { allowed: false, message: `countersign could not decide: ${messageOf(thrown)}`, warnings: [], notes: {} };
   }
@@ -93,6 +101,7 @@ function readRequest({ apiVersion, kind, request }: Review): AdmissionRequest | 
     object,
     oldObject,
     dryRun: request.dryRun === true,
+    fieldManager: typeof request.options?.fieldManager === 'string' ? request.options.fieldManager : '',
   };
 }
 

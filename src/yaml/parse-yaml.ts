@@ -1,4 +1,4 @@
-import { constructFromEvents, EVENT_ID, type Event, getScalarValue, parseEvents, YAMLException } from 'js-yaml';
+import { constructFromEvents, dump, EVENT_ID, type Event, getScalarValue, parseEvents, YAMLException } from 'js-yaml';
 import type { Position, ValuePath } from '../model/index.ts';
 import { API_SERVER_SCHEMA, MergeConflict, plainValue, REGO_SCHEMA, serverFloat, serverInteger } from './api-server-schema.ts';
 
@@ -251,4 +251,9 @@ function lineAt(starts: readonly number[], offset: number): number {
 
 function reasonOf({ reason }: YAMLException): string {
   return reason.startsWith('nesting exceeded') ? `values are nested more than ${MAX_DEPTH} deep` : reason;
+}
+
+/** A value as YAML that people read: block style, keys in their own order, long texts not folded. */
+export function printYaml(value: unknown): string {
+  return dump(value, { lineWidth: -1, noRefs: true });
 }

@@ -76,6 +76,7 @@ const request = (changes: Partial<AdmissionRequest> = {}): AdmissionRequest => (
   object: object({ colour: 'red' }),
   oldObject: GOOD,
   dryRun: false,
+  fieldManager: '',
   ...changes,
 });
 
@@ -147,6 +148,8 @@ test('the applier may take over fields without changing what they say; others ma
 test('others’ dry runs are answered as the real thing, and not recorded', async () => {
   const s = scope();
   assert.equal((await admit(request({ dryRun: true }), s)).allowed, false);
+  assert.equal((await admit(request({ dryRun: true, fieldManager: 'countersign' }), s)).allowed, true, 'countersign diff');
+  assert.equal((await admit(request({ fieldManager: 'countersign' }), scope())).allowed, false, 'a name is no right to write');
   assert.deepEqual(s.entries, []);
 });
 

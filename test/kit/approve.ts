@@ -17,6 +17,7 @@ export type ApprovalChanges = {
   readonly issuedAt?: string;
   readonly decision?: Decision;
   readonly rollback?: boolean;
+  readonly windowOverride?: boolean;
   readonly reason?: string;
   readonly statement?: (s: ApprovalStatement) => ApprovalStatement;
   readonly payload?: (p: Buffer) => Buffer;
@@ -39,6 +40,7 @@ export async function approveAs(person: Person, fleet: Fleet, from: string, comm
     issuedAt: changes.issuedAt ?? new Date().toISOString(),
     decision: changes.decision ?? 'approve',
     rollback: changes.rollback ?? false,
+    windowOverride: changes.windowOverride ?? false,
     ...(changes.expiresAt === undefined ? {} : { expiresAt: changes.expiresAt }),
     reason: changes.reason ?? 'reviewed',
   });

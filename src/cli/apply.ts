@@ -1,0 +1,80 @@
+import { resolve } from 'node:path';
+import pino from 'pino';
+import type { ProcessSettings } from '../config/index.ts';
+import { ledgerName, openLedger } from '../ledger/index.ts';
+import { CountersignError } from '../model/index.ts';
+import type { ReconcilerStatus } from '../reconcile/index.ts';
+import { Metrics } from '../service/index.ts';
+import { EXIT, type Io, plain } from './io.ts';
+import { openConfiguration } from './open.ts';
+import { recorderOf } from './read-ledger.ts';
+import type { ServeOptions } from './serve.ts';
+import { ledgerKey, recordStart, sayProgress } from './serve-ledger.ts';
+import { openLoops, refuseSharedNamespaces } from './serve-loops.ts';
+import { type ClusterLink, connectAll, originOf, type Serving } from './serving.ts';
+
+export type ApplyOptions = Omit<ServeOptions, 'listen' | 'http' | 'heartbeat' | 'anchor' | 'anchorEvery'> & {
+  environment?: string;
+  verbose: boolean;
+  output: 'text' | 'json';
+};
+
+/**
+ * `countersign apply`: one pass over the environments, by the same gate and with the same records as the service, and then
+ * it ends. 0 everything is at its newest commit, 1 the gate or the cluster says no, 2 it could not be told.
+ */
+export async function apply(options: ApplyOptions, settings: ProcessSettings, io: Io): Promise<number> {
+  const level = options.verbose ? settings.logLevel : 'error';
+  const log = pino(
+    { level, base: null, timestamp: pino.stdTimeFunctions.isoTime, formatters: { level: (l) => ({ level: l }) } },
+    { write: io.err },
+  );
+  const all: ServeOptions = { ...options, listen: 'off', http: 'off', heartbeat: '1h', anchorEvery: '1h' };
+  const whole = openConfiguration(options);
+  const environments = whole.environments.filter((e) => options.environment === undefined || e.metadata.name === options.environment);
+  if (environments.length === 0) throw new CountersignError('usage', `there is no environment \`${options.environment ?? ''}\``);
+  refuseSharedNamespaces(whole.environments);
+  const configuration = { ...whole, environments };
+  const links = await connectAll(configuration, all, settings);
+  const origin = options.origin ?? ledgerName(options.data) ?? (await originOf([...links.values()][0] as ClusterLink));
+  const ledger = await openLedger(resolve(options.data), origin, {
+    warn: (message) => log.warn({}, message),
+    progress: sayProgress(log),
+    postgres: options.ledger,
+    key: ledgerKey(all),
+  });
+  const closing: Serving['closing'] = [() => ledger.close()];
+  const metrics = new Metrics(() => ({ environments: [], entries: 0, connected: true }));
+  const serving: Serving = { configuration, options: all, settings, log, links, ledger, recorder: recorderOf(ledger), metrics, closing };
+  try {
+    await recordStart(serving);
+    const loops = await openLoops(serving, {});
+    const done: ReconcilerStatus[] = [];
+    // In the order in which they depend on each other, so that one pass is enough.
+    for (const loop of inOrder(loops, (l) => environments.find((e) => e.metadata.name === l.name)?.spec.dependsOn ?? [])) {
+      io.err(`${loop.name}: looking\n`);
+      await loop.pass();
+      done.push(loop.status);
+    }
+    await ledger.record({ type: 'service.stopped', reason: 'one pass' });
+    if (options.output === 'json') io.out(`${JSON.stringify(done, null, 2)}\n`);
+    else for (const s of done) io.out(`${s.environment}: ${s.state}, ${plain(s.message)}\n`);
+    return done.every((s) => s.state === 'applied') ? EXIT.yes : EXIT.no;
+  } finally {
+    for (const close of closing.reverse()) await close();
+  }
+}
+
+function inOrder<T extends { readonly name: string }>(all: readonly T[], before: (one: T) => readonly string[]): T[] {
+  const ordered: T[] = [];
+  const take = (one: T) => {
+    if (ordered.includes(one)) return;
+    for (const name of before(one)) {
+      const other = all.find((o) => o.name === name);
+      if (other !== undefined) take(other);
+    }
+    ordered.push(one);
+  };
+  for (const one of all) take(one);
+  return ordered;
+}

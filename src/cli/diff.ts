@@ -1,0 +1,131 @@
+import { createTwoFilesPatch } from 'diff';
+import { Cluster, connect, differences } from '../cluster/index.ts';
+import type { ProcessSettings } from '../config/index.ts';
+import { renderedAt } from '../gate/index.ts';
+import { sourceRepository } from '../git/index.ts';
+import { CountersignError, inParallel, type KubernetesObject, messageOf, refText } from '../model/index.ts';
+import { printYaml } from '../yaml/index.ts';
+import { EXIT, type Io, paint, plain } from './io.ts';
+import { chooseEnvironment, gitProgram, openCheckout, openConfiguration, openGate } from './open.ts';
+
+export type DiffOptions = {
+  repo: string;
+  config: string[];
+  trust?: string;
+  environment?: string;
+  revision: string;
+  kubeconfig?: string;
+  context?: string;
+  output: 'text' | 'json';
+};
+
+type Difference = {
+  readonly object: string;
+  readonly action: 'create' | 'update' | 'refused';
+  readonly fields: readonly string[];
+  readonly text: string;
+};
+
+/**
+ * `countersign diff`: what a revision of a checkout would change in the cluster, by the API server's own dry run. 0 nothing, 1
+ * something, 2 it could not be told. Values of Secrets are not shown, only which of them differ.
+ */
+export async function diff(options: DiffOptions, settings: ProcessSettings, io: Io): Promise<number> {
+  const configuration = openConfiguration(options);
+  const environment = chooseEnvironment(configuration, options.environment);
+  const { target } = environment.spec;
+  const { server, user } = await connect({
+    kubeconfig: target.kubeconfig ?? options.kubeconfig ?? settings.kubeconfig,
+    context: target.context ?? options.context,
+    serviceAccount: target.serviceAccount,
+  });
+  const checkout = await openCheckout(options.repo, settings);
+  const cluster = new Cluster(server, user, '', { warn: () => {} });
+  try {
+    const commit = await checkout.user.commit(options.revision);
+    const { gate, close } = await openGate(configuration, environment, sourceRepository(checkout.repository), () => new Date(), {
+      git: gitProgram(settings),
+    });
+    try {
+      const { objects, violations } = await renderedAt(gate, commit);
+      for (const v of violations) io.err(`${paint(io, 'yellow', 'warning:')} ${plain(v.message)}\n`);
+      const found: Difference[] = [];
+      await inParallel(objects, async (rendered) => {
+        const one = await cluster.preview(rendered, environment.metadata.name, environment.spec.drift.ignore).catch((thrown) => {
+          if (!(thrown instanceof CountersignError) || thrown.recover !== 'wait' || thrown.code === 'cluster-forbidden') throw thrown;
+          return { refused: messageOf(thrown) };
+        });
+        const difference =
+          'refused' in one
+            ? { object: refText(rendered.ref), action: 'refused' as const, fields: [], text: `${one.refused}\n` }
+            : described(refText(rendered.ref), one.live, one.wanted);
+        if (difference !== undefined) found.push(difference);
+      });
+      found.sort((a, b) => (a.object < b.object ? -1 : 1));
+      print(found, objects.length, options, io);
+      return found.length === 0 ? EXIT.yes : EXIT.no;
+    } finally {
+      await close();
+    }
+  } finally {
+    checkout.repository.close();
+    cluster.close();
+  }
+}
+
+function described(name: string, live: KubernetesObject | undefined, wanted: KubernetesObject): Difference | undefined {
+  const fields = live === undefined ? [] : differences(live, wanted);
+  if (live !== undefined && fields.length === 0) return undefined;
+  const [before, after] = masked(live, wanted);
+  const text = createTwoFilesPatch(`live ${name}`, `git ${name}`, before, after, undefined, undefined, { context: 3 });
+  return { object: name, action: live === undefined ? 'create' : 'update', fields, text: text.split('\n').slice(1).join('\n') };
+}
+
+const NOISE = new Set(['managedFields', 'resourceVersion', 'uid', 'generation', 'creationTimestamp', 'selfLink']);
+const STAMPS = /^countersign\.dev\//;
+
+// What people compare: without what the server or we write ourselves. Of a Secret, each value is a mark that tells same from different.
+function masked(live: KubernetesObject | undefined, wanted: KubernetesObject): [string, string] {
+  const clean = (object: KubernetesObject, other: KubernetesObject | undefined): string => {
+    const { status: _, metadata, ...rest } = object;
+    const kept = Object.entries(metadata)
+      .filter(([key]) => !NOISE.has(key))
+      .map(([key, value]) => [key, key === 'annotations' || key === 'labels' ? withoutStamps(value) : value] as const)
+      .filter(([, value]) => value !== undefined);
+    const whole = { ...rest, metadata: Object.fromEntries(kept) } as Record<string, unknown>;
+    if (object.kind === 'Secret')
+      for (const field of ['data', 'stringData']) if (whole[field] !== undefined) whole[field] = hidden(whole[field], other?.[field]);
+    return printYaml(whole);
+  };
+  return [live === undefined ? '' : clean(live, undefined), clean(wanted, live)];
+}
+
+function withoutStamps(value: unknown): unknown {
+  const kept = Object.entries((value ?? {}) as Record<string, unknown>).filter(([key]) => !STAMPS.test(key));
+  return kept.length === 0 ? undefined : Object.fromEntries(kept);
+}
+
+function hidden(values: unknown, other: unknown): Record<string, string> {
+  const before = (other ?? {}) as Record<string, unknown>;
+  return Object.fromEntries(
+    Object.entries((values ?? {}) as Record<string, unknown>).map(([key, value]) => [
+      key,
+      other === undefined || before[key] === value ? '(hidden)' : '(hidden, different)',
+    ]),
+  );
+}
+
+function print(found: readonly Difference[], total: number, { output }: DiffOptions, io: Io): void {
+  if (output === 'json') {
+    io.out(`${JSON.stringify(found, null, 2)}\n`);
+    return;
+  }
+  for (const { object, action, text } of found) {
+    io.out(`${paint(io, 'bold', `${action} ${plain(object)}`)}\n`);
+    for (const line of text.split('\n').filter((l) => l !== ''))
+      io.out(
+        `${line.startsWith('+') ? paint(io, 'green', plain(line)) : line.startsWith('-') ? paint(io, 'red', plain(line)) : plain(line)}\n`,
+      );
+  }
+  io.out(found.length === 0 ? `nothing: all ${total} objects are as in Git\n` : `${found.length} of ${total} objects are different\n`);
+}

@@ -1,0 +1,41 @@
+import type { Server as PlainServer } from 'node:http';
+import type { Server as TlsServer } from 'node:https';
+import { CountersignError, messageOf } from '../model/index.ts';
+
+type Server = PlainServer | TlsServer;
+
+/** `HOST:PORT`, as an option gives it. Throws `usage`. */
+export function listenAddress(text: string, option = '--webhook'): { host: string; port: number } {
+  const match = /^(.+):(\d{1,5})$/.exec(text);
+  if (match === null)
+    throw new CountersignError('usage', `\`${text}\` is not an address to listen on`, {
+      hint: `for example ${option} 127.0.0.1:9443, or ${option} off`,
+    });
+  return { host: match[1] ?? '', port: Number(match[2]) };
+}
+
+/** Resolves once the server listens. Throws `port-in-use`, or `usage` for an address that is not here. */
+export function listen(server: Server, host: string, port: number, option = '--webhook'): Promise<void> {
+  return new Promise((done, reject) => {
+    server.once('error', (cause: NodeJS.ErrnoException) => {
+      const taken = cause.code === 'EADDRINUSE';
+      reject(
+        new CountersignError(
+          taken ? 'port-in-use' : 'usage',
+          taken ? `the port ${port} on ${host} is in use` : `cannot listen on ${host}:${port}: ${messageOf(cause)}`,
+          { cause, hint: `choose another address with ${option} HOST:PORT` },
+        ),
+      );
+    });
+    server.listen(port, host, () => done());
+  });
+}
+
+/** Lets what is being answered end, for two seconds. */
+export function closeServer(server: Server): Promise<void> {
+  return new Promise((done) => {
+    server.close(() => done());
+    server.closeIdleConnections();
+    setTimeout(() => server.closeAllConnections(), 2000).unref();
+  });
+}

@@ -1,0 +1,169 @@
+import { hostname, userInfo } from 'node:os';
+import { type LedgerReader, ledgerName, openLedger } from '../ledger/index.ts';
+import { CountersignError, isNoRevision } from '../model/index.ts';
+import type { ReconcilerStatus } from '../reconcile/index.ts';
+import { type ControlAnswer, sendCommand } from '../service/index.ts';
+import { EXIT, type Io, paint, plain } from './io.ts';
+import { readLedger, viewOf } from './read-ledger.ts';
+import { controlSocket } from './serve-http.ts';
+
+export type OperateOptions = { data: string; reason: string; output: 'text' | 'json' };
+export type RollbackOptions = OperateOptions & { to: string };
+export type ReconcileOptions = OperateOptions & { fromScratch: boolean };
+export type StatusOptions = { data: string; environment?: string; output: 'text' | 'json' };
+
+/** `countersign suspend|resume ENVIRONMENT`: also while no service runs. */
+export async function suspendOrResume(
+  command: 'suspend' | 'resume',
+  environment: string,
+  options: OperateOptions,
+  io: Io,
+): Promise<number> {
+  const answer = await ask(command, environment, options);
+  if (answer === undefined) await recordAlone(command, environment, options);
+  const done = command === 'suspend' ? 'suspended: nothing is applied and no drift put right' : 'resumed';
+  if (options.output === 'json') io.out(`${JSON.stringify({ environment, command, running: answer !== undefined }, null, 2)}\n`);
+  else io.out(`\`${environment}\` is ${done}${answer === undefined ? ' once the service runs again' : ''}\n`);
+  return EXIT.yes;
+}
+
+/** `countersign reconcile ENVIRONMENT`: looks now, or writes everything again; says what came of it. */
+export async function reconcile(environment: string, options: ReconcileOptions, io: Io): Promise<number> {
+  const answer = running(await ask(options.fromScratch ? 'restore' : 'reconcile', environment, options), options.data);
+  if (options.fromScratch) {
+    const { outcome, applied, seconds, error } = answer.result as { outcome: string; applied: number; seconds: number; error?: string };
+    if (options.output === 'json') io.out(`${JSON.stringify(answer.result, null, 2)}\n`);
+    else if (answer.ok) io.out(`restored \`${environment}\`: ${applied} objects in ${seconds.toFixed(1)} s\n`);
+    else io.out(`\`${environment}\` could not be restored: ${plain(error ?? outcome)}\n`);
+  } else show([answer.result as ReconcilerStatus], options.output, io);
+  return answer.ok ? EXIT.yes : EXIT.no;
+}
+
+/** `countersign rollback ENVIRONMENT --to REVISION`: an earlier good revision after the same checks, and how to make Git agree. */
+export async function rollback(environment: string, options: RollbackOptions, io: Io): Promise<number> {
+  const answer = running(await ask('rollback', environment, options, { to: options.to }), options.data);
+  const result = answer.result as { outcome: string; error?: string; status: ReconcilerStatus };
+  if (options.output === 'json') io.out(`${JSON.stringify(answer.result, null, 2)}\n`);
+  else if (!answer.ok) io.out(`\`${environment}\` stays where it is (${result.outcome}): ${plain(result.error ?? '')}\n`);
+  else {
+    const { revision, tip } = result.status;
+    io.out(`\`${environment}\` is at ${revision.slice(0, 12)}, and stays there until a new commit comes\n`);
+    io.out(
+      `Git still has ${tip.slice(0, 12)}. To make it agree:\n  git revert --no-edit ${revision.slice(0, 12)}..${tip.slice(0, 12)}\n  countersign approve HEAD    # somebody else does this, then push\n`,
+    );
+  }
+  return answer.ok ? EXIT.yes : EXIT.no;
+}
+
+/** `countersign status`: every environment at a glance; 1 where one is not as Git has it. */
+export async function status(options: StatusOptions, io: Io): Promise<number> {
+  const asked = options.environment === undefined ? {} : { environment: options.environment };
+  const answer = await sendCommand(controlSocket(options.data), 'status', asked);
+  const all = answer === undefined ? fromLedger(options) : (answer.result as ReconcilerStatus[]);
+  if (all.length === 0) throw new CountersignError('usage', `there is no environment \`${options.environment ?? ''}\``);
+  if (answer === undefined) io.err('no service runs on this data directory: this is what its ledger says\n');
+  show(all, options.output, io);
+  return answer !== undefined && all.every((s) => s.state === 'applied' && unhealthy(s) === 0) ? EXIT.yes : EXIT.no;
+}
+
+function show(all: readonly ReconcilerStatus[], output: 'text' | 'json', io: Io): void {
+  if (output === 'json') {
+    io.out(`${JSON.stringify(all, null, 2)}\n`);
+    return;
+  }
+  const width = Math.max(11, ...all.map((s) => s.environment.length));
+  io.out(`${'ENVIRONMENT'.padEnd(width)}  STATE      REVISION      HEALTHY   LOOKED\n`);
+  for (const s of all) {
+    const { current, progressing, failed, missing } = s.health;
+    const good = s.state === 'applied' && unhealthy(s) === 0;
+    const state = paint(io, good ? 'green' : s.state === 'applied' || s.state === 'applying' ? 'yellow' : 'red', s.state.padEnd(9));
+    const healthy = `${current}/${current + progressing + failed + missing}`;
+    io.out(
+      `${s.environment.padEnd(width)}  ${state}  ${(isNoRevision(s.revision) ? '-' : s.revision.slice(0, 12)).padEnd(12)}  ${healthy.padEnd(8)}  ${ago(s.looked)}\n`,
+    );
+    if (s.state !== 'applied') io.out(`  ${plain(s.message)}\n`);
+    for (const trouble of s.health.trouble) io.out(`  ${plain(trouble)}\n`);
+  }
+}
+
+function unhealthy({ health }: ReconcilerStatus): number {
+  return health.progressing + health.failed + health.missing;
+}
+
+function ago(time: string): string {
+  if (time === '') return 'never';
+  const seconds = Math.max(0, Math.round((Date.now() - Date.parse(time)) / 1000));
+  return seconds < 120
+    ? `${seconds} s ago`
+    : seconds < 7200
+      ? `${Math.round(seconds / 60)} min ago`
+      : `${Math.round(seconds / 3600)} h ago`;
+}
+
+// Where each environment was left, for when no service can be asked.
+function fromLedger(options: StatusOptions): ReconcilerStatus[] {
+  const reader = readLedger(options.data);
+  try {
+    return environmentsOf(reader)
+      .filter((e) => options.environment === undefined || e === options.environment)
+      .map((environment) => {
+        const result = viewOf(reader).latest(['apply.result'], environment);
+        const moved = viewOf(reader).latest(['ref.advanced', 'ref.rewound'], environment);
+        return {
+          environment,
+          revision: result?.entry.revision ?? '',
+          tip: moved?.entry.after ?? '',
+          state: 'waiting',
+          message: 'the service does not run',
+          at: result?.entry.time ?? '',
+          looked: result?.entry.time ?? '',
+          next: '',
+          health: { current: 0, progressing: 0, failed: 0, missing: 0, trouble: [] },
+        };
+      });
+  } finally {
+    reader.close();
+  }
+}
+
+function environmentsOf(reader: LedgerReader): readonly string[] {
+  return reader.latest(['service.started'], '')?.entry.environments ?? [];
+}
+
+async function ask(command: string, environment: string, options: OperateOptions, more: object = {}): Promise<ControlAnswer | undefined> {
+  if (options.reason.trim() === '') throw new CountersignError('usage', 'a reason is needed', { hint: 'say why with --reason' });
+  return sendCommand(controlSocket(options.data), command, { environment, reason: options.reason, user: localUser(), ...more });
+}
+
+function running(answer: ControlAnswer | undefined, data: string): ControlAnswer {
+  if (answer === undefined)
+    throw new CountersignError('usage', `no service runs on the data directory \`${data}\``, {
+      hint: 'name it with --data; in a cluster: kubectl exec into the pod. `countersign apply` does one pass without a service',
+    });
+  return answer;
+}
+
+// Who is at this machine; that is all that can be known here, and it is recorded as that.
+function localUser(): string {
+  return `${userInfo().username}@${hostname()}`;
+}
+
+// With the service stopped nobody else holds the ledger.
+async function recordAlone(command: 'suspend' | 'resume', environment: string, options: OperateOptions): Promise<void> {
+  const reader = readLedger(options.data);
+  const known = environmentsOf(reader);
+  reader.close();
+  if (!known.includes(environment))
+    throw new CountersignError('usage', `there is no environment \`${environment}\``, { hint: `one of ${known.join(', ')}` });
+  const ledger = await openLedger(options.data, ledgerName(options.data) ?? '');
+  try {
+    await ledger.record({
+      type: command === 'suspend' ? 'environment.suspended' : 'environment.resumed',
+      environment,
+      user: ledger.subject(localUser()),
+      reason: options.reason,
+    });
+  } finally {
+    await ledger.close();
+  }
+}

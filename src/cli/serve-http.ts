@@ -1,0 +1,118 @@
+import { readFileSync } from 'node:fs';
+import { createServer } from 'node:http';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { CountersignError, messageOf, sha256 } from '../model/index.ts';
+import type { Reconciler } from '../reconcile/index.ts';
+import { type Control, type ControlAnswer, createServiceApp, listenForCommands, type Receiver } from '../service/index.ts';
+import { closeServer, listen, listenAddress } from './listen.ts';
+import type { Serving } from './serving.ts';
+
+/** Probes, metrics and receivers, where `--http` says so. */
+export async function openHttp(loops: readonly Reconciler[], serving: Serving): Promise<void> {
+  const { configuration, options, log, metrics, closing } = serving;
+  const receivers = configuration.environments.flatMap(({ metadata: { name }, spec: { source } }): Receiver[] => {
+    if (source.receiver === undefined) return [];
+    const { from, secretFile } = source.receiver;
+    readSecret(secretFile); // what cannot be read is told at the start
+    return [{ environment: name, from, secret: () => readSecret(secretFile), poke: () => loops.find((l) => l.name === name)?.poke() }];
+  });
+  if (options.http === 'off') {
+    if (receivers.length > 0)
+      throw new CountersignError('usage', `\`${receivers[0]?.environment}\` has a receiver, and nothing listens for it`, {
+        hint: 'use --http HOST:PORT',
+      });
+    return;
+  }
+  const { host, port } = listenAddress(options.http, '--http');
+  const notReady = () => loops.find((l) => l.status.looked === '' && l.status.state !== 'suspended')?.status.message;
+  const server = createServer({ requestTimeout: 15_000, headersTimeout: 10_000 }, createServiceApp({ notReady, metrics, receivers, log }));
+  await listen(server, host, port, '--http');
+  closing.push(() => closeServer(server));
+  log.info(
+    { http: options.http, receivers: receivers.map((r) => `/receive/${r.environment}`) },
+    'probes, metrics and receivers are in place',
+  );
+}
+
+function readSecret(file: string): string {
+  try {
+    const secret = readFileSync(file, 'utf8').trim();
+    if (secret.length < 16) throw new Error('it is shorter than 16 characters');
+    return secret;
+  } catch (cause) {
+    throw new CountersignError('key-missing', `the secret in \`${file}\` cannot be used: ${messageOf(cause)}`, {
+      cause,
+      hint: '`openssl rand -hex 32` makes one; the forge is given the same',
+    });
+  }
+}
+
+const LONGEST_SOCKET = 100; // bytes; the kernel takes 107
+
+/** Where the service that runs on a data directory takes commands. */
+export function controlSocket(data: string): string {
+  const inside = join(resolve(data), 'control.sock');
+  return Buffer.byteLength(inside) <= LONGEST_SOCKET ? inside : join(tmpdir(), `countersign-${sha256(inside).slice(0, 16)}.sock`);
+}
+
+/** Takes the commands of `status`, `explain`, `suspend`, `resume`, `reconcile` and `rollback`. */
+export async function openControl(loops: readonly Reconciler[], { options, closing, recorder, log }: Serving): Promise<void> {
+  const control: Control = async (command, asked) => {
+    const named = asked['environment'];
+    if (command === 'status')
+      return { ok: true, result: loops.filter((l) => named === undefined || l.name === named).map((l) => l.status) };
+    const loop = loops.find((l) => l.name === named);
+    if (loop === undefined) throw new CountersignError('usage', `this service runs no environment \`${String(named)}\``);
+    const { user, reason } = { user: String(asked['user'] ?? ''), reason: String(asked['reason'] ?? '') };
+    if (user === '' || reason === '') throw new CountersignError('usage', 'a reason is needed', { hint: 'say why with --reason' });
+    log.warn({ environment: loop.name, command, user, reason }, 'somebody asks for it');
+    const base = { environment: loop.name, user: recorder.subject(user), reason };
+    switch (command) {
+      case 'suspend':
+      case 'resume':
+        await recorder.record({ type: command === 'suspend' ? 'environment.suspended' : 'environment.resumed', ...base }, []);
+        loop.poke();
+        return { ok: true, result: loop.status };
+      case 'reconcile':
+        await recorder.record({ type: 'reconcile.requested', ...base }, []);
+        return looked(loop);
+      case 'restore':
+        await recorder.record({ type: 'reconcile.requested', ...base }, []);
+        return restored(loop);
+      case 'rollback':
+        return rolledBack(loop, String(asked['to'] ?? ''), { user, reason });
+      default:
+        throw new CountersignError('usage', `there is no command \`${command}\``);
+    }
+  };
+  closing.push(await listenForCommands(controlSocket(options.data), control));
+}
+
+const LOOK_MS = 60_000;
+
+// Answered when the environment has looked, so that what is said is what came of it.
+async function looked(loop: Reconciler): Promise<ControlAnswer> {
+  const before = loop.status.at;
+  const begun = loop.status.looked;
+  loop.poke();
+  for (const end = Date.now() + LOOK_MS; Date.now() < end; ) {
+    await new Promise((done) => setTimeout(done, 50));
+    const { looked: at, state, at: said } = loop.status;
+    if (at !== begun && state !== 'applying' && (said !== before || Date.parse(at) < Date.now() - 1000)) break;
+  }
+  const { status } = loop;
+  return { ok: status.state === 'applied', result: status };
+}
+
+async function restored(loop: Reconciler): Promise<ControlAnswer> {
+  const begun = performance.now();
+  const applied = await loop.restoreAll();
+  return { ok: applied.outcome === 'applied', result: { ...applied, seconds: (performance.now() - begun) / 1000, status: loop.status } };
+}
+
+async function rolledBack(loop: Reconciler, to: string, by: { user: string; reason: string }): Promise<ControlAnswer> {
+  if (!/^[0-9a-f]{7,64}$/.test(to)) throw new CountersignError('usage', `\`${to}\` is no revision`, { hint: 'at least seven hex digits' });
+  const applied = await loop.rollBack(to, by);
+  return { ok: applied.outcome === 'applied', result: { ...applied, status: loop.status } };
+}

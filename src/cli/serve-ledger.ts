@@ -1,0 +1,113 @@
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { setTimeout as wait } from 'node:timers/promises';
+import type { Logger } from 'pino';
+import { AnchorKeeper, LEDGER_FILES, type LedgerKey } from '../ledger/index.ts';
+import { CountersignError, messageOf, parseDuration } from '../model/index.ts';
+import type { Reconciler } from '../reconcile/index.ts';
+import { type AnchorParts, openAnchor } from './anchors.ts';
+import { gitProgram } from './open.ts';
+import type { ServeOptions } from './serve.ts';
+import type { ClusterLink, Serving } from './serving.ts';
+import { sourceAccess } from './source-access.ts';
+import { version } from './version.ts';
+
+/** The key that signs checkpoints, as the options name it; undefined for the one in the data directory. */
+export function ledgerKey({
+  ledgerKey: files,
+  ledgerKeyCommand: command,
+  ledgerKeyPublic: publicKey,
+}: ServeOptions): LedgerKey | undefined {
+  if (command === undefined) return files === undefined ? undefined : { files };
+  if (publicKey === undefined || files !== undefined)
+    throw new CountersignError('usage', '--ledger-key-command goes with --ledger-key-public, and not with --ledger-key', {
+      hint: 'give the public key as `ledger.pub` has it',
+    });
+  return { command: command.split(/\s+/), publicKey };
+}
+
+/** A long ledger takes a while to be read back: ten seconds for a million entries. */
+export function sayProgress(log: Logger): (done: number) => void {
+  let told = Date.now();
+  return (done) => {
+    if (Date.now() - told < 5000) return;
+    told = Date.now();
+    log.info({ entries: done }, 'reading the ledger back');
+  };
+}
+
+/** What was kept elsewhere is looked at before anything is signed; from then on the newest checkpoint goes there. */
+export async function keepAnchors({ configuration, links, ledger, options, settings, log, closing }: Serving): Promise<void> {
+  const every = interval(options.anchorEvery, '--anchor-every');
+  const data = resolve(options.data);
+  const parts: AnchorParts = {
+    data,
+    ledger,
+    key: ledgerKey(options),
+    server: ([...links.values()][0] as ClusterLink).server,
+    git: gitProgram(settings),
+    access: (url) => sourceAccess(configuration.environments.find((e) => e.spec.source.url === url)?.spec.source.credentials),
+  };
+  const keeper = new AnchorKeeper({
+    ledger,
+    keyText: readFileSync(join(data, LEDGER_FILES.verifier), 'utf8'),
+    anchors: (options.anchor ?? []).map((text) => openAnchor(text, parts)),
+    clock: () => new Date(),
+    warn: (message) => log.warn({}, message),
+    onConflict: (note) => {
+      const file = join(data, 'newer-checkpoint');
+      writeFileSync(file, note);
+      log.error({ file }, 'the checkpoint that the ledger does not extend');
+    },
+  });
+  await keeper.check();
+  const timer = setInterval(() => void keeper.keep(), every);
+  const first = setTimeout(() => void keeper.keep(), Math.min(every, 5000)); // once the start is on record
+  closing.push(async () => {
+    clearInterval(timer);
+    clearTimeout(first);
+    // The last one goes there too, where that does not hold up the end.
+    const patience = new AbortController();
+    await Promise.race([keeper.keep(), wait(LAST_ANCHOR_MS, undefined, { signal: patience.signal }).catch(() => {})]);
+    patience.abort();
+  });
+}
+
+const LAST_ANCHOR_MS = 5000;
+
+/** What was there, what is different since the last start, and that this is a start. */
+export async function recordStart({ configuration, ledger, log }: Serving): Promise<void> {
+  const before = ledger.read.latest(['service.started'], '')?.entry.configuration;
+  const { entries, unanchored, lastTime } = ledger.found;
+  if (Date.parse(lastTime) > Date.now() + 60_000)
+    log.warn({ newest: lastTime }, 'the newest entry is of a later time than the clock: entries bear that time until the clock is past it');
+  if (unanchored > 0 && entries > unanchored)
+    log.warn({ entries, unanchored }, 'the ledger holds entries that were committed as it was last interrupted');
+  await ledger.record({
+    type: 'service.started',
+    version: version(),
+    environments: configuration.environments.map((e) => e.metadata.name),
+    configuration: configuration.digest,
+    found: { entries, unanchored },
+  });
+  if (before !== undefined && before !== configuration.digest)
+    await ledger.record({ type: 'config.changed', before, after: configuration.digest });
+}
+
+function interval(text: string, option: string): number {
+  const ms = parseDuration(text);
+  if (ms !== undefined && ms >= 1000) return ms;
+  throw new CountersignError('usage', `\`${text}\` is no time for ${option}`, { hint: 'a second or more, for example 10m' });
+}
+
+/** Says that the service is alive; where no such entry stands, it was away, and a report can tell for how long. */
+export function beat(loops: readonly Reconciler[], { ledger, options, log, closing }: Serving): void {
+  const every = interval(options.heartbeat, '--heartbeat');
+  const timer = setInterval(() => {
+    const environments = loops.map(({ status: { environment, revision, state } }) => ({ name: environment, revision, state }));
+    ledger
+      .record({ type: 'heartbeat', everySeconds: Math.round(every / 1000), environments })
+      .catch((thrown) => log.error({}, `the heartbeat could not be recorded: ${messageOf(thrown)}`));
+  }, every);
+  closing.push(() => clearInterval(timer));
+}

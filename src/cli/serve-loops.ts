@@ -1,0 +1,101 @@
+import { join, resolve } from 'node:path';
+import { type Cluster, healthExpressions, stages } from '../cluster/index.ts';
+import { type Gate, type KnownFile, rememberedState } from '../gate/index.ts';
+import { APPROVALS_REF, openRepository, type Repository, redactUrl, sourceRef, sourceRepository } from '../git/index.ts';
+import { CountersignError, type Environment, Recent, sha256 } from '../model/index.ts';
+import { type ReconcilePorts, Reconciler } from '../reconcile/index.ts';
+import { KnownHistory } from '../trust/index.ts';
+import { gitProgram, openGate } from './open.ts';
+import { SharedRules } from './open-rules.ts';
+import type { ServeHooks } from './serve.ts';
+import { linkOf, openClusters, type Serving } from './serving.ts';
+import { sourceAccess } from './source-access.ts';
+
+/** A loop for each environment, with its gate, its repository and its view of the cluster. */
+export async function openLoops(
+  { configuration, links, ledger, recorder, options, settings, log, metrics, closing }: Serving,
+  hooks: ServeHooks,
+): Promise<Reconciler[]> {
+  const clusters = openClusters(links, ledger, log);
+  const shared = new SharedRules();
+  const repositories = new Map<string, Repository>();
+  const once = sharing();
+  const loops = new Map<string, Reconciler>();
+  const opened = await Promise.all(
+    configuration.environments.map(async (environment) => {
+      const { url, branch } = environment.spec.source;
+      const directory = join(resolve(options.data), 'git', sha256(`${url} ${branch}`).slice(0, 16));
+      const repository = repositories.get(directory) ?? openRepository(directory, gitProgram(settings));
+      if (!repositories.has(directory)) closing.push(() => repository.close());
+      repositories.set(directory, repository);
+      const opened = await openGate(configuration, environment, sourceRepository(repository), () => new Date(), {
+        git: gitProgram(settings),
+        shared,
+      });
+      closing.push(opened.close);
+      const gate: Gate = {
+        ...opened.gate,
+        recorder,
+        known: new KnownHistory(),
+        rendered: new Recent<KnownFile>(1000),
+        findings: new Recent(1000),
+      };
+      const access = sourceAccess(environment.spec.source.credentials);
+      const cluster = clusters.get(linkOf(links, environment.metadata.name)) as Cluster;
+      const ports: ReconcilePorts = {
+        environment,
+        cluster: Object.assign(cluster, { stages }),
+        ledger: recorder,
+        state: rememberedState(recorder, environment.metadata.name),
+        log,
+        clock: () => new Date(),
+        look: async () => {
+          await once(directory, async () => repository.fetch(url, branch, await access()));
+          const tip = await repository.resolve(sourceRef(branch));
+          if (tip === undefined)
+            throw new CountersignError('git-ref-missing', `\`${redactUrl(url)}\` has no branch \`${branch}\``, { recover: 'retry' });
+          return { tip, approvals: (await repository.resolve(APPROVALS_REF)) ?? '' };
+        },
+        tell: (told) => metrics.happened(told.environment, told.event),
+        took: (kind, seconds) => metrics.took(environment.metadata.name, kind, seconds),
+        ...(hooks.onStep === undefined ? {} : { onStep: hooks.onStep }),
+      };
+      const loop = new Reconciler(gate, ports, (name) => loops.get(name)?.status);
+      cluster.listen(environment.metadata.name, () => loop.stir(), healthExpressions(environment.spec.health.expressions));
+      loops.set(environment.metadata.name, loop);
+      return loop;
+    }),
+  );
+  closing.push(() => {
+    for (const cluster of clusters.values()) cluster.view.close();
+  });
+  return opened;
+}
+
+// Environments on one repository that look at the same moment share one fetch.
+function sharing(): (key: string, task: () => Promise<void>) => Promise<void> {
+  const running = new Map<string, Promise<void>>();
+  return (key, task) => {
+    const shared = running.get(key) ?? task().finally(() => running.delete(key));
+    running.set(key, shared);
+    return shared;
+  };
+}
+
+/** Throws `config-invalid` where two environments govern one namespace. */
+export function refuseSharedNamespaces(environments: readonly Environment[]): void {
+  const owners = new Map<string, string>();
+  for (const environment of environments) {
+    for (const namespace of environment.spec.target.namespaces) {
+      const key = `${environment.spec.target.kubeconfig ?? ''} ${environment.spec.target.context ?? ''} ${namespace}`;
+      const owner = owners.get(key);
+      if (owner !== undefined)
+        throw new CountersignError(
+          'config-invalid',
+          `the namespace \`${namespace}\` is governed by both \`${owner}\` and \`${environment.metadata.name}\``,
+          { hint: 'give each environment namespaces of its own' },
+        );
+      owners.set(key, environment.metadata.name);
+    }
+  }
+}

@@ -1,0 +1,366 @@
+import assert from 'node:assert/strict';
+import { createHmac } from 'node:crypto';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, afterEach, before, test } from 'node:test';
+import { approveAs } from '../kit/approve.ts';
+import { freePorts } from '../kit/control-plane.ts';
+import type { Fleet } from '../kit/fleet.ts';
+import { configMap, deployment, namespace } from '../kit/manifests.ts';
+import { scratch } from '../kit/scratch.ts';
+import { type CliResult, countersign, type Service } from '../kit/service.ts';
+import { Stage } from '../kit/stage.ts';
+import { deploymentStatus } from '../kit/status.ts';
+
+const PATH = 'clusters/production';
+const directory = scratch();
+let stage: Stage;
+before(async () => {
+  stage = await Stage.open(directory);
+});
+afterEach(() => stage.stopServices());
+after(() => stage.close());
+
+type Running = { fleet: Fleet; service: Service; configuration: string; first: string };
+
+async function running(name: string, spec: Readonly<Record<string, unknown>> = {}, more: readonly string[] = []): Promise<Running> {
+  const fleet = stage.fleet(name);
+  const configuration = stage.configuration(name, [{ url: fleet.url, namespaces: [name], spec }]);
+  const first = await stage.change(fleet, 'first', {
+    [`${PATH}/ns.yaml`]: namespace(name),
+    [`${PATH}/cm.yaml`]: configMap(name, 'settings', { colour: 'blue' }),
+  });
+  const service = await stage.serve(configuration, name, more);
+  await service.entry('apply.result', 'production', (e) => e.revision === first && e.outcome === 'applied');
+  return { fleet, service, configuration, first };
+}
+
+const colour = (name: string, value: string) => ({ [`${PATH}/cm.yaml`]: configMap(name, 'settings', { colour: value }) });
+const operate = (service: Service, ...args: string[]): Promise<CliResult> => countersign([...args, '--data', service.data]);
+
+test('status, suspend and resume: a suspended environment is left alone, also by drift, and whoever did it is on the ledger', async () => {
+  const { fleet, service } = await running('suspend');
+  const well = await operate(service, 'status');
+  assert.equal(well.code, 0, well.stderr);
+  assert.match(well.stdout, /^ENVIRONMENT\s+STATE\s+REVISION\s+HEALTHY\s+LOOKED\nproduction\s+applied\s+[0-9a-f]{12}\s+2\/2/);
+  assert.ok(well.stdout.split('\n').every((line) => line.length <= 80));
+  const nobody = await operate(service, 'suspend', 'production', '--reason', ' ');
+  assert.equal(nobody.code, 2);
+  assert.match(nobody.stderr, /a reason is needed/);
+  const unknown = await operate(service, 'suspend', 'prod', '--reason', 'x');
+  assert.match(unknown.stderr, /this service runs no environment `prod`/);
+  assert.equal((await operate(service, 'suspend', 'production', '--reason', 'INC-7: moving the database')).code, 0);
+  const commit = await stage.change(fleet, 'green', colour('suspend', 'green'));
+  const controller = await stage.as('controller');
+  await controller.request('DELETE', '/api/v1/namespaces/suspend/configmaps/settings');
+  await new Promise((resolve) => setTimeout(resolve, 2000));
+  assert.equal(await stage.dataOf('suspend', 'settings'), undefined);
+  const held = await operate(service, 'status');
+  assert.equal(held.code, 1);
+  assert.match(held.stdout, /suspended: INC-7: moving the database/);
+  assert.equal((await operate(service, 'resume', 'production', '--reason', 'done')).code, 0);
+  await service.entry('apply.result', 'production', (e) => e.revision === commit && e.outcome === 'applied');
+  const [suspended] = service.entries('environment.suspended', 'production');
+  assert.match(suspended?.entry.user ?? '', /^\w+@/);
+  assert.equal(suspended?.entry.reason, 'INC-7: moving the database');
+  await service.stop();
+  const off = await operate(service, 'suspend', 'production', '--reason', 'while it is off');
+  assert.match(off.stdout, /once the service runs again/);
+  const resting = await operate(service, 'status');
+  assert.equal(resting.code, 1);
+  assert.match(resting.stderr, /no service runs on this data directory/);
+});
+
+test('rollback: an earlier good revision after the same checks, held until a new commit, with the way to make Git agree', async () => {
+  const { fleet, service, first } = await running('back');
+  const second = await stage.change(fleet, 'green', colour('back', 'green'));
+  await service.entry('apply.result', 'production', (e) => e.revision === second && e.outcome === 'applied');
+  const never = await operate(service, 'rollback', 'production', '--to', 'abcdef0', '--reason', 'x');
+  assert.equal(never.code, 2);
+  assert.match(never.stderr, /`production` was never at the revision `abcdef0`/);
+  const back = await operate(service, 'rollback', 'production', '--to', first.slice(0, 12), '--reason', 'INC-8: green hurts');
+  assert.equal(back.code, 0, back.stdout + back.stderr);
+  assert.match(back.stdout, new RegExp(`git revert --no-edit ${first.slice(0, 12)}\\.\\.${second.slice(0, 12)}`));
+  assert.equal((await stage.dataOf('back', 'settings'))?.['colour'], 'blue');
+  await service.entry('apply.intent', 'production', (e) => e.purpose === 'rollback' && e.revision === first);
+  await new Promise((resolve) => setTimeout(resolve, 1500));
+  assert.equal((await stage.dataOf('back', 'settings'))?.['colour'], 'blue', 'it stays there');
+  assert.match((await operate(service, 'status')).stdout, /rolled back to .* until a new commit: INC-8/);
+  const third = await stage.change(fleet, 'grey', colour('back', 'grey'));
+  await service.entry('apply.result', 'production', (e) => e.revision === third && e.outcome === 'applied');
+});
+
+test('a rollback does not wait for a rollout that hangs', async () => {
+  const { fleet, service, first } = await running('hangs', { health: { wait: true, timeout: '10m' } });
+  const stuck = await stage.change(fleet, 'stuck', { ...colour('hangs', 'green'), [`${PATH}/web.yaml`]: deployment('hangs', 'web') });
+  await service.entry('apply.intent', 'production', (e) => e.revision === stuck);
+  const back = await operate(service, 'rollback', 'production', '--to', first, '--reason', 'INC-8');
+  assert.equal(back.code, 0, back.stdout + back.stderr);
+  assert.equal((await stage.dataOf('hangs', 'settings'))?.['colour'], 'blue');
+  await stage.waitFor(async () => (await stage.get('/apis/apps/v1/namespaces/hangs/deployments/web')).status === 404, 'the removal');
+});
+
+test('reconcile looks at once; from scratch it writes everything again, and the ledger says that it was a restore', async () => {
+  const { fleet, service, configuration, first } = await running('again', {
+    source: { url: `${stage.git.url}/again.git`, branch: 'main', path: PATH, interval: '10m' },
+  });
+  const next = await stage.change(fleet, 'green', colour('again', 'green'));
+  const looked = await operate(service, 'reconcile', 'production', '--reason', 'the call was lost');
+  assert.equal(looked.code, 0, looked.stdout + looked.stderr);
+  await service.entry('apply.result', 'production', (e) => e.revision === next && e.outcome === 'applied');
+  await service.stop();
+  await stage.admin.request('DELETE', '/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/countersign');
+  await stage.admin.request('DELETE', '/api/v1/namespaces/again/configmaps/settings');
+  const service2 = await stage.serve(configuration, 'again');
+  const restored = await operate(service2, 'reconcile', 'production', '--from-scratch', '--reason', 'INC-9: the cluster was rebuilt');
+  assert.equal(restored.code, 0, restored.stdout + restored.stderr);
+  assert.match(restored.stdout, /restored `production`: 2 objects in \d+\.\d s/);
+  assert.equal((await stage.dataOf('again', 'settings'))?.['colour'], 'green');
+  await service2.entry('apply.intent', 'production', (e) => e.purpose === 'restore' && e.revision === next && e.revision !== first);
+});
+
+test('explain: where a live object comes from, from the ledger alone', async () => {
+  const { service, first } = await running('origin');
+  const text = await operate(service, 'explain', 'configmap/settings');
+  assert.equal(text.code, 0, text.stderr);
+  for (const line of [
+    /^object\s+ConfigMap origin\/settings$/m,
+    /^from\s+clusters\/production\/cm\.yaml:1$/m,
+    new RegExp(`^commit\\s+${first.slice(0, 12)} first$`, 'm'),
+    /^signed by\s+dana$/m,
+    /^approved by\s+lee \(class A\)/m,
+    /^proof\s+countersign ledger prove \d+$/m,
+  ])
+    assert.match(text.stdout, line);
+  const none = await operate(service, 'explain', 'configmap/nobody');
+  assert.equal(none.code, 1);
+  assert.match(none.stdout, /no environment owns configmap\/nobody/);
+  assert.equal((await operate(service, 'explain', 'configmap')).code, 2);
+});
+
+test('diff: nothing, something, or it could not be told; values of Secrets stay hidden', async () => {
+  const name = 'diff';
+  const { fleet, configuration } = await running(name);
+  const run = (...more: string[]) =>
+    countersign(['diff', '--repo', fleet.work, '--config', configuration, '--kubeconfig', stage.controlPlane.kubeconfig('admin'), ...more]);
+  const nothing = await run();
+  assert.equal(nothing.code, 0, nothing.stdout + nothing.stderr);
+  assert.match(nothing.stdout, /nothing: all 2 objects are as in Git/);
+  fleet.commit(stage.dana, 'not pushed', {
+    ...colour(name, 'red'),
+    [`${PATH}/s.yaml`]: `apiVersion: v1\nkind: Secret\nmetadata: {name: s, namespace: ${name}}\nstringData: {password: correct-horse-battery}\n`,
+  });
+  const something = await run();
+  assert.equal(something.code, 1, something.stderr);
+  assert.match(something.stdout, /^update ConfigMap diff\/settings$/m);
+  assert.match(something.stdout, /^- {2}colour: blue$/m);
+  assert.match(something.stdout, /^\+ {2}colour: red$/m);
+  assert.match(something.stdout, /^create Secret diff\/s$/m);
+  assert.match(something.stdout, /password: \(hidden\)/);
+  assert.doesNotMatch(something.stdout, /correct-horse|Y29ycmVjdC1ob3JzZS1iYXR0ZXJ5/);
+  assert.match(something.stdout, /2 of 3 objects are different/);
+  const away = await countersign(['diff', '--repo', fleet.work, '--config', configuration, '--kubeconfig', join(directory, 'none')]);
+  assert.equal(away.code, 2);
+});
+
+test('apply does one pass and ends, with the exit code of what came of it and the same records', async () => {
+  const name = 'once';
+  const fleet = stage.fleet(name);
+  const configuration = stage.configuration(name, [{ url: fleet.url, namespaces: [name] }]);
+  const data = stage.data(name);
+  const run = () =>
+    countersign(['apply', '--config', configuration, '--kubeconfig', stage.controlPlane.kubeconfig('countersign'), '--data', data]);
+  await stage.change(fleet, 'first', { [`${PATH}/ns.yaml`]: namespace(name), ...colour(name, 'blue') });
+  const one = await run();
+  assert.equal(one.code, 0, one.stdout + one.stderr);
+  assert.equal((await stage.dataOf(name, 'settings'))?.['colour'], 'blue');
+  fleet.commit(stage.dana, 'not approved', colour(name, 'red'));
+  fleet.push();
+  const two = await run();
+  assert.equal(two.code, 1);
+  assert.match(two.stdout, /production: denied, .*approv/);
+  const shown = await countersign(['ledger', 'show', '--data', data, '--type', 'apply', '--output', 'jsonl']);
+  assert.match(shown.stdout, /"apply\.intent"[\s\S]*"apply\.result"/);
+});
+
+test('a call of a forge makes an environment look at once, when it proves itself, and only once', async () => {
+  const secretFile = join(directory, 'receiver-secret');
+  const secret = 'the secret of the receiver';
+  writeFileSync(secretFile, `${secret}\n`);
+  const [port] = await freePorts(1);
+  const source = (from: string) => ({
+    url: `${stage.git.url}/hook.git`,
+    branch: 'main',
+    path: PATH,
+    interval: '10m',
+    receiver: { from, secretFile },
+  });
+  const { fleet, service } = await running('hook', { source: source('github') }, ['--http', `127.0.0.1:${port}`]);
+  const call = async (headers: Record<string, string>, body = '{}', environment = 'production') => {
+    const answer = await fetch(`http://127.0.0.1:${port}/receive/${environment}`, { method: 'POST', body, headers });
+    return answer.status;
+  };
+  const sign = (body: string) => createHmac('sha256', secret).update(body).digest('hex');
+  const green = await stage.change(fleet, 'green', colour('hook', 'green'));
+  assert.equal(await call({ 'x-hub-signature-256': 'sha256=00' }), 401);
+  assert.equal(await call({}), 401);
+  assert.equal(await call({ 'x-hub-signature-256': `sha256=${sign('{}')}` }, '{"other":1}'), 401, 'for another body');
+  assert.equal(await call({ 'x-hub-signature-256': `sha256=${sign('{}')}` }, '{}', 'staging'), 404);
+  const good = { 'x-hub-signature-256': `sha256=${sign('{"n":1}')}`, 'x-github-delivery': '1' };
+  assert.equal(await call(good, '{"n":1}'), 202);
+  await service.entry('apply.result', 'production', (e) => e.revision === green && e.outcome === 'applied', 5000);
+  assert.equal(await call(good, '{"n":1}'), 401, 'a replay');
+  await service.stop();
+  for (const [from, headers] of [
+    ['gitlab', (_: string) => ({ 'x-gitlab-token': secret })],
+    ['gitea', (body: string) => ({ 'x-gitea-signature': sign(body) })],
+    ['bitbucket', (body: string) => ({ 'x-hub-signature': `sha256=${sign(body)}` })],
+    [
+      'generic',
+      (body: string) => {
+        const time = String(Math.floor(Date.now() / 1000));
+        return { 'x-countersign-time': time, 'x-countersign-signature': sign(`${time}.${body}`) };
+      },
+    ],
+  ] as const) {
+    const configuration = stage.configuration('hook', [{ url: fleet.url, namespaces: ['hook'], spec: { source: source(from) } }]);
+    const other = await stage.serve(configuration, 'hook', ['--http', `127.0.0.1:${port}`]);
+    assert.equal(await call({}), 401, from);
+    assert.equal(await call(headers('{}') as Record<string, string>, '{}'), 202, from);
+    if (from === 'generic') {
+      const old = String(Math.floor(Date.now() / 1000) - 301);
+      assert.equal(await call({ 'x-countersign-time': old, 'x-countersign-signature': sign(`${old}.{}`) }), 401, 'too old');
+    }
+    const large = Buffer.alloc(26 * 1024 * 1024, 97);
+    assert.ok([401, 413].includes(await call(headers('x') as Record<string, string>, large.toString()).catch(() => 413)), 'too large');
+    await other.stop();
+  }
+});
+
+test('probes and metrics say what an environment is at', async () => {
+  const [port] = await freePorts(1);
+  await running('probes', {}, ['--http', `127.0.0.1:${port}`]);
+  const get = async (path: string) => {
+    const answer = await fetch(`http://127.0.0.1:${port}${path}`);
+    return { status: answer.status, text: await answer.text() };
+  };
+  assert.deepEqual(await get('/healthz'), { status: 200, text: 'ok\n' });
+  await stage.waitFor(async () => (await get('/readyz')).status === 200, 'readiness');
+  const { text } = await get('/metrics');
+  for (const line of [
+    /^countersign_environment_info\{environment="production",revision="[0-9a-f]{40}",state="applied"\} 1$/m,
+    /^countersign_environment_ready\{environment="production"\} 1$/m,
+    /^countersign_objects\{environment="production",health="current"\} 2$/m,
+    /^countersign_events_total\{environment="production",event="applied"\} 1$/m,
+    /^countersign_reconcile_duration_seconds_count\{environment="production",kind="look"\} \d+$/m,
+    /^countersign_admission_requests_total\{environment="production",operation="CREATE",decision="allowed"\} \d+$/m,
+    /^countersign_ledger_entries \d+$/m,
+    /^process_cpu_seconds_total /m,
+  ])
+    assert.match(text, line);
+});
+
+test('promotion: production takes only commits that staging had in health, and depends on it', async () => {
+  const fleet = stage.fleet('promote');
+  const health = { wait: true, timeout: '5s' };
+  const configuration = stage.configuration('promote', [
+    { name: 'staging', url: fleet.url, path: 'clusters/staging', namespaces: ['p-staging'], spec: { health } },
+    {
+      name: 'production',
+      url: fleet.url,
+      path: 'clusters/production',
+      namespaces: ['p-production'],
+      spec: { health, dependsOn: ['staging'], promotion: { from: 'staging', healthyFor: '2s' } },
+    },
+  ]);
+  const files = (value: string, more: Record<string, string | undefined> = {}) => ({
+    'clusters/staging/ns.yaml': namespace('p-staging'),
+    'clusters/staging/cm.yaml': configMap('p-staging', 'settings', { colour: value }),
+    'clusters/production/ns.yaml': namespace('p-production'),
+    'clusters/production/cm.yaml': configMap('p-production', 'settings', { colour: value }),
+    ...more,
+  });
+  const good = await stage.change(fleet, 'blue', files('blue'));
+  const service = await stage.serve(configuration, 'promote');
+  const there = await service.entry('apply.result', 'staging', (e) => e.revision === good && e.outcome === 'applied');
+  const here = await service.entry('apply.result', 'production', (e) => e.revision === good && e.outcome === 'applied');
+  assert.ok(Date.parse(here.entry.time) - Date.parse(there.entry.time) >= 2000, 'two seconds in health');
+  const bad = await stage.change(fleet, 'red', files('red', { 'clusters/staging/web.yaml': deployment('p-staging', 'web') }));
+  await service.entry('apply.intent', 'staging', (e) => e.revision === bad);
+  await deploymentStatus(stage.admin, 'p-staging', 'web', 'deadline');
+  await service.entry('apply.result', 'staging', (e) => e.outcome === 'failed');
+  await new Promise((resolve) => setTimeout(resolve, 3500));
+  assert.equal((await stage.dataOf('p-production', 'settings'))?.['colour'], 'blue', 'what failed in staging stays there');
+  assert.deepEqual(
+    service.entries('apply.intent', 'production').filter((r) => r.entry.revision === bad),
+    [],
+  );
+});
+
+test('a closed window keeps a change back and says so; an approval that says so passes it, and both are on the ledger', async () => {
+  const freeze = { name: 'always', kind: 'freeze', schedule: '* * * * *', duration: '1h' };
+  const { fleet, service, configuration, first } = await running('window');
+  await service.stop();
+  stage.configuration('window', [{ url: fleet.url, namespaces: ['window'], spec: { windows: [freeze], windowOverride: ['lee'] } }]);
+  const again = await stage.serve(configuration, 'window');
+  const before = fleet.head();
+  const commit = await stage.change(fleet, 'green', colour('window', 'green'));
+  const closed = await again.entry('window.closed', 'production', (e) => e.revision === commit);
+  assert.equal(closed.entry.window, 'always');
+  assert.match((await operate(again, 'status')).stdout, /waits for the window `always` until/);
+  const controller = await stage.as('controller');
+  await controller.request('DELETE', '/api/v1/namespaces/window/configmaps/settings');
+  await stage.waitFor(async () => (await stage.dataOf('window', 'settings'))?.['colour'] === 'blue', 'drift is put right all the same');
+  assert.equal(again.entries('window.closed', 'production').length, 1);
+  await approveAs(stage.lee, fleet, before, commit, { windowOverride: true, reason: 'INC-10: must go out' });
+  fleet.push();
+  await again.entry('apply.result', 'production', (e) => e.revision === commit && e.outcome === 'applied');
+  const passed = await again.entry('window.overridden', 'production', (e) => e.revision === commit);
+  assert.deepEqual([passed.entry.principal, passed.entry.reason], ['lee', 'INC-10: must go out']);
+  assert.notEqual(first, commit);
+});
+
+test('an environment acts as its own ServiceAccount, and has no other rights', async () => {
+  const name = 'account';
+  const fleet = stage.fleet(name);
+  await stage.admin.request('POST', '/api/v1/namespaces', { metadata: { name } });
+  await stage.admin.request('POST', '/api/v1/namespaces/default/serviceaccounts', { metadata: { name: 'deployer' } });
+  const rbac = '/apis/rbac.authorization.k8s.io/v1';
+  await stage.admin.request('POST', `${rbac}/namespaces/${name}/roles`, {
+    metadata: { name: 'deployer' },
+    rules: [{ apiGroups: [''], resources: ['configmaps'], verbs: ['get', 'list', 'watch', 'create', 'patch', 'delete'] }],
+  });
+  await stage.admin.request('POST', `${rbac}/namespaces/${name}/rolebindings`, {
+    metadata: { name: 'deployer' },
+    roleRef: { apiGroup: 'rbac.authorization.k8s.io', kind: 'Role', name: 'deployer' },
+    subjects: [{ kind: 'ServiceAccount', name: 'deployer', namespace: 'default' }],
+  });
+  await stage.admin.request('POST', `${rbac}/clusterroles`, {
+    metadata: { name: 'read-namespaces' },
+    rules: [{ apiGroups: [''], resources: ['namespaces'], verbs: ['get'] }],
+  });
+  await stage.admin.request('POST', `${rbac}/clusterrolebindings`, {
+    metadata: { name: 'read-namespaces' },
+    roleRef: { apiGroup: 'rbac.authorization.k8s.io', kind: 'ClusterRole', name: 'read-namespaces' },
+    subjects: [{ kind: 'ServiceAccount', name: 'deployer', namespace: 'default' }],
+  });
+  const configuration = stage.configuration(name, [
+    { url: fleet.url, namespaces: [name], mode: 'off', spec: { target: { namespaces: [name], serviceAccount: 'default/deployer' } } },
+  ]);
+  const first = await stage.change(fleet, 'first', colour(name, 'blue'));
+  const service = await stage.serve(configuration, name);
+  await service.entry('apply.result', 'production', (e) => e.revision === first && e.outcome === 'applied');
+  await stage.admin.request(
+    'PATCH',
+    `/api/v1/namespaces/${name}/configmaps/settings`,
+    { data: { colour: 'red' } },
+    'application/merge-patch+json',
+  );
+  await stage.waitFor(
+    async () => (await stage.dataOf(name, 'settings'))?.['colour'] === 'blue',
+    'the correction, by a watch on the namespace alone',
+  );
+  const web = await stage.change(fleet, 'web', { [`${PATH}/web.yaml`]: deployment(name, 'web') });
+  const refused = await service.entry('apply.refused', 'production', (e) => e.revision === web);
+  assert.match(refused.entry.error, /deployments.*|may not list and watch the kind `Deployment`/);
+});
