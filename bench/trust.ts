@@ -170,6 +170,7 @@ async function looks(bare: string, ids: readonly string[], store: TrustStore): P
     repository: sourceRepository(repository),
     trust: store,
     rules: shippedRules,
+    make: () => Promise.reject(new Error('nothing is made here')),
     openWaiver: readWaiver,
     recorder: undefined,
     clock: () => new Date(),

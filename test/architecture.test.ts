@@ -34,6 +34,7 @@ const ROOMS: Record<string, { rooms: string[]; packages: string[] }> = {
   gate: { rooms: ['model', 'trust', 'render', 'policy'], packages: [] },
   reconcile: { rooms: ['model', 'gate'], packages: ['croner'] },
   webhook: { rooms: ['model', 'gate'], packages: ['express', '@peculiar/x509', 'reflect-metadata'] },
+  fence: { rooms: ['model', 'yaml'], packages: [] },
   service: { rooms: ['model', 'reconcile'], packages: ['express', 'prom-client'] },
   cli: {
     rooms: [
@@ -53,6 +54,7 @@ const ROOMS: Record<string, { rooms: string[]; packages: string[] }> = {
       'reconcile',
       'webhook',
       'service',
+      'fence',
     ],
     packages: ['commander', 'pino', 'diff'],
   },

@@ -5,6 +5,7 @@ import { CountersignError, isNoRevision, NO_REVISION, refText, type Verdict, typ
 import { ruleInfos } from '../policy/index.ts';
 import { type Finding, type Findings, type Form, fingerprint, printFindings, showFindingsText } from './findings.ts';
 import { EXIT, type Io, paint } from './io.ts';
+import { openMaker } from './make-objects.ts';
 import { chooseEnvironment, gitProgram, openCheckout, openConfiguration, openGate } from './open.ts';
 import { reportsOf, writeReports } from './reports-of.ts';
 import { showVerdictEnd, showVerdictHead } from './show-verdict.ts';
@@ -45,6 +46,7 @@ export async function check(options: CheckOptions, settings: ProcessSettings, io
     const from = await findBase(user, repository, options, environment.spec.source, head, settings);
     const { gate, close } = await openGate(configuration, environment, sourceRepository(repository), () => new Date(), {
       git: gitProgram(settings),
+      make: openMaker(settings),
     });
     try {
       const { verdict } = await assess(gate, from, head);

@@ -6,6 +6,7 @@ import { sourceRepository } from '../git/index.ts';
 import { CountersignError, inParallel, type KubernetesObject, messageOf, refText } from '../model/index.ts';
 import { printYaml } from '../yaml/index.ts';
 import { EXIT, type Io, paint, plain } from './io.ts';
+import { openMaker } from './make-objects.ts';
 import { chooseEnvironment, gitProgram, openCheckout, openConfiguration, openGate } from './open.ts';
 
 export type DiffOptions = {
@@ -45,6 +46,7 @@ export async function diff(options: DiffOptions, settings: ProcessSettings, io: 
     const commit = await checkout.user.commit(options.revision);
     const { gate, close } = await openGate(configuration, environment, sourceRepository(checkout.repository), () => new Date(), {
       git: gitProgram(settings),
+      make: openMaker(settings),
     });
     try {
       const { objects, violations } = await renderedAt(gate, commit);

@@ -5,6 +5,7 @@ import { openRepository, sourceRepository } from '../git/index.ts';
 import { LedgerReader, ledgerFile } from '../ledger/index.ts';
 import { CountersignError, sha256, type Verdict, type Violation } from '../model/index.ts';
 import { EXIT, type Io, paint, plain } from './io.ts';
+import { openMaker } from './make-objects.ts';
 import { chooseEnvironment, gitProgram, openConfiguration, openGate } from './open.ts';
 
 export type PolicyReplayOptions = { config: string[]; data: string; output: 'text' | 'json' };
@@ -31,7 +32,10 @@ export async function policyReplay(entry: string, options: PolicyReplayOptions, 
     const { url, branch } = environment.spec.source;
     const git = gitProgram(settings);
     const repository = openRepository(join(resolve(options.data), 'git', sha256(`${url} ${branch}`).slice(0, 16)), git);
-    const { gate, close } = await openGate(configuration, environment, sourceRepository(repository), () => new Date(at), { git });
+    const { gate, close } = await openGate(configuration, environment, sourceRepository(repository), () => new Date(at), {
+      git,
+      make: openMaker(settings),
+    });
     try {
       const { verdict } = await assess({ ...gate, past: before(reader, index) }, then.from, then.to);
       return tell({ index, at, then, differences: compare(then, verdict) }, options, io);

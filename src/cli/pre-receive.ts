@@ -3,6 +3,7 @@ import { assess } from '../gate/index.ts';
 import { sourceRepository } from '../git/index.ts';
 import { CountersignError, type Environment, isObjectId, NO_REVISION } from '../model/index.ts';
 import { EXIT, type Io, paint, plain } from './io.ts';
+import { openMaker } from './make-objects.ts';
 import { gitProgram, openCheckout, openConfiguration, openGate } from './open.ts';
 import { showFindings, showVerdictEnd, showVerdictHead } from './show-verdict.ts';
 
@@ -40,6 +41,7 @@ export async function preReceive(
     const { repository } = await openCheckout(options.repo, settings, settings.gitQuarantine);
     const { gate, close } = await openGate(configuration, environment, sourceRepository(repository), () => new Date(), {
       git: gitProgram(settings),
+      make: openMaker(settings),
     });
     try {
       const from = /^0+$/.test(update.from) ? (environment.spec.source.baseline ?? NO_REVISION) : update.from;

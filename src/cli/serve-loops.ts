@@ -5,6 +5,7 @@ import { APPROVALS_REF, openRepository, type Repository, redactUrl, sourceRef, s
 import { CountersignError, type Environment, Recent, sha256 } from '../model/index.ts';
 import { type ReconcilePorts, Reconciler } from '../reconcile/index.ts';
 import { KnownHistory } from '../trust/index.ts';
+import { openMaker } from './make-objects.ts';
 import { gitProgram, openGate } from './open.ts';
 import { SharedRules } from './open-rules.ts';
 import type { ServeHooks } from './serve.ts';
@@ -18,6 +19,7 @@ export async function openLoops(
 ): Promise<Reconciler[]> {
   const clusters = openClusters(links, ledger, log);
   const shared = new SharedRules();
+  const make = openMaker(settings, join(resolve(options.data), 'rendered'));
   const repositories = new Map<string, Repository>();
   const once = sharing();
   const loops = new Map<string, Reconciler>();
@@ -31,6 +33,7 @@ export async function openLoops(
       const opened = await openGate(configuration, environment, sourceRepository(repository), () => new Date(), {
         git: gitProgram(settings),
         shared,
+        make,
       });
       closing.push(opened.close);
       const gate: Gate = {

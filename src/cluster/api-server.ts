@@ -86,9 +86,18 @@ export class ApiServer {
   }
 
   /** Sends one request. Throws `cluster-unreachable` (retry) when there is no answer; any answer with a status is returned. */
-  async request(method: string, path: string, body?: unknown, contentType = 'application/json'): Promise<Answer> {
+  async request(
+    method: string,
+    path: string,
+    body?: unknown,
+    contentType = 'application/json',
+    accept = 'application/json',
+  ): Promise<Answer> {
     const payload = body === undefined ? undefined : JSON.stringify(body);
-    const headers = payload === undefined ? {} : { 'content-type': contentType, 'content-length': String(Buffer.byteLength(payload)) };
+    const headers = {
+      accept,
+      ...(payload === undefined ? {} : { 'content-type': contentType, 'content-length': String(Buffer.byteLength(payload)) }),
+    };
     try {
       return await readAnswer(await this.#send(method, path, headers, payload, undefined, 'agent'));
     } catch (cause) {

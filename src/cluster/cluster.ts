@@ -90,6 +90,11 @@ export class Cluster {
     return this.view.connected;
   }
 
+  /** Whether the kind of an object was read, so that what `live` does not have is not there. */
+  knows(ref: ObjectRef): boolean {
+    return this.view.knows(ref);
+  }
+
   /** An object of ours as the watch has it. */
   live(ref: ObjectRef): LiveObject | undefined {
     return this.view.get(ref);
@@ -115,7 +120,7 @@ export class Cluster {
    * `cluster-immutable`, `cluster-refused`, `-forbidden` or `-unreachable`, each with the object's name.
    */
   async dryRun(rendered: RenderedObject, owned: OwnedObject, writing: Writing): Promise<{ readonly admitted: string | undefined }> {
-    const { object, admitted } = await this.#apply(rendered, owned, writing, true);
+    const { object, admitted } = await this.#apply(rendered, owned, writing, true, undefined, METADATA_ONLY);
     const owner = writing.force ? undefined : foreignOwner(object, rendered.object);
     if (owner !== undefined)
       throw new CountersignError('cluster-conflict', `${refText(rendered.ref)} belongs to ${owner}`, {
@@ -286,13 +291,14 @@ export class Cluster {
     { environment, force, ignore }: Writing,
     dryRun: boolean,
     known?: KubernetesObject,
+    accept?: string,
   ): Promise<Made> {
     const path = await this.#path(rendered.ref);
     const pointers = ignored(rendered.ref, ignore);
     const live = pointers.length === 0 ? undefined : (known ?? (await this.#find(path)));
     const wanted = live === undefined ? rendered.object : withValuesOf(rendered.object, live, pointers);
     const query = `fieldManager=${FIELD_MANAGER}${force ? '&force=true' : ''}${dryRun ? '&dryRun=All' : ''}`;
-    const answer = await this.#ask('PATCH', `${path}?${query}`, this.#stamped(wanted, owned, environment), APPLY);
+    const answer = await this.#ask('PATCH', `${path}?${query}`, this.#stamped(wanted, owned, environment), APPLY, accept);
     succeed(answer, dryRun ? 'dry-run' : 'apply', rendered.ref);
     const admitted = answer.warnings
       .find((w) => w.startsWith(ADMITS))
@@ -320,10 +326,10 @@ export class Cluster {
 
   // A few times over: a server that is busy, or that starts anew, is no reason to begin a run of thousands again. All of
   // our requests may be sent twice: applying and deleting the same again changes nothing.
-  async #ask(method: string, path: string, body?: unknown, contentType?: string): Promise<Answer> {
+  async #ask(method: string, path: string, body?: unknown, contentType?: string, accept?: string): Promise<Answer> {
     for (let attempt = 1; ; attempt++) {
       const last = attempt === ATTEMPTS;
-      const answer = await this.#server.request(method, path, body, contentType).catch((thrown: unknown) => {
+      const answer = await this.#server.request(method, path, body, contentType, accept).catch((thrown: unknown) => {
         if (last) throw thrown;
         return undefined;
       });
@@ -371,6 +377,8 @@ export class Cluster {
 }
 
 const APPLY = 'application/apply-patch+yaml';
+// Of an answer that only says yes or no, the API server need not write the object, and we need not read it.
+const METADATA_ONLY = 'application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json';
 
 // With the stamps that are there, whoever applied it: they are nothing that a person compares.
 function stampedAs(field: 'labels' | 'annotations', now: Metadata['labels'], live: Metadata['labels']): Partial<Metadata> {

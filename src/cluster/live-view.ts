@@ -82,6 +82,11 @@ export class LiveView {
     await watch.need(namespaces);
   }
 
+  /** Whether a kind was read: only then is an object that is not here not there. */
+  knows(ref: ObjectRef): boolean {
+    return this.#watches.get(`${ref.apiVersion} ${ref.kind}`)?.read === true;
+  }
+
   get(ref: ObjectRef): LiveObject | undefined {
     return this.#watches.get(`${ref.apiVersion} ${ref.kind}`)?.objects.get(placeOf(ref));
   }
@@ -105,6 +110,8 @@ type Hooks = {
 // One kind: a loop for the whole cluster, or one for each namespace.
 class KindWatch {
   readonly objects = new Map<string, LiveObject>();
+  /** Whether all that is asked for was listed once. */
+  read = false;
   readonly #resource: Resource;
   readonly #server: ApiServer;
   readonly #log: Log;
@@ -133,6 +140,7 @@ class KindWatch {
       try {
         await first;
         this.#whole = true;
+        this.read = true;
         return;
       } catch (thrown) {
         this.#loops.delete('');
@@ -152,6 +160,7 @@ class KindWatch {
         });
       }),
     );
+    this.read = true;
   }
 
   put(object: KubernetesObject, announce: boolean, digest?: string): void {

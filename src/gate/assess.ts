@@ -28,7 +28,7 @@ import {
   type PolicyPool,
   type RuleMemory,
 } from '../policy/index.ts';
-import { gather, type RenderedFile, type Rendering, renderFile } from '../render/index.ts';
+import { gather, type RenderedFile, type Rendering, renderFile, renderMade, substitute } from '../render/index.ts';
 import {
   examineCommits,
   examineHistory,
@@ -39,7 +39,7 @@ import {
   verifyChange,
 } from '../trust/index.ts';
 import { momentsOf, recordSeen } from './first-seen.ts';
-import type { LedgerView, OpenPolicy, OpenRules, OpenWaiver, Recorder, SourceRepository } from './ports.ts';
+import type { LedgerView, Maker, OpenPolicy, OpenRules, OpenWaiver, Recorder, SourceRepository } from './ports.ts';
 import { recordVerdict } from './record-verdict.ts';
 import { trustInForce } from './trust-in-force.ts';
 import { readWaivers } from './waivers-in-force.ts';
@@ -60,6 +60,8 @@ export type Gate = {
   readonly openPolicy: OpenPolicy;
   /** Reads a waiver that stands in the repository. */
   readonly openWaiver: OpenWaiver;
+  /** What makes objects where the environment does not have them as plain files. */
+  readonly make: Maker;
   /** What was examined at earlier looks. */
   readonly known?: KnownHistory;
   /** Files that were rendered at earlier looks, by mode, blob and path. */
@@ -120,11 +122,7 @@ export async function assess(gate: Gate, from: string, to: string): Promise<Asse
  * The `AllowedRevision` of a verdict that is already on the ledger: what was allowed then, rendered again from the same
  * tree. Throws `ledger-inconsistent` when the ledger does not hold that verdict.
  */
-export async function recall(
-  gate: Pick<Gate, 'environment' | 'repository' | 'rendered'>,
-  ledger: LedgerView,
-  verdictIndex: number,
-): Promise<AllowedRevision> {
+export async function recall(gate: RenderParts, ledger: LedgerView, verdictIndex: number): Promise<AllowedRevision> {
   const recorded = ledger.entry(verdictIndex);
   const name = gate.environment.metadata.name;
   if (recorded?.entry.type !== 'change.judged' || recorded.entry.outcome !== 'allowed' || recorded.entry.environment !== name) {
@@ -161,7 +159,7 @@ export async function ruledAt(gate: Gate, commit: string, trace = false): Promis
 }
 
 /** What a commit renders to for the environment; nothing of it is judged. */
-export async function renderedAt(gate: Pick<Gate, 'environment' | 'repository'>, commit: string): Promise<Rendering> {
+export async function renderedAt(gate: RenderParts, commit: string): Promise<Rendering> {
   return renderTree(gate, await gate.repository.tree(commit));
 }
 
@@ -290,7 +288,7 @@ export type TrustAssessment = {
 
 /** Judges every commit and approval of `from..to`; what is met for the first time goes on the ledger before that. */
 export async function assessTrust(
-  gate: Omit<Gate, 'rules' | 'openWaiver'>,
+  gate: Omit<Gate, 'rules' | 'openWaiver' | 'make'>,
   from: string,
   to: string,
   tree: string,
@@ -341,7 +339,7 @@ export async function assessTrust(
 
 // The seal, where history begins with one, and every commit by its id: on the ledger before anything is judged.
 async function see(
-  gate: Omit<Gate, 'rules' | 'openWaiver'>,
+  gate: Omit<Gate, 'rules' | 'openWaiver' | 'make'>,
   recorder: Recorder & LedgerView,
   ref: string,
   { from, to }: { from: string; to: string },
@@ -356,7 +354,7 @@ async function see(
 
 // The history of the last look is taken over where this one only goes on from it.
 async function examineAll(
-  { repository, known }: Omit<Gate, 'rules' | 'openWaiver'>,
+  { repository, known }: Omit<Gate, 'rules' | 'openWaiver' | 'make'>,
   source: HistorySource,
   from: string,
   to: string,
@@ -412,12 +410,41 @@ async function recordTrust(recorder: Recorder, verdict: Verdict, after: TrustSto
   );
 }
 
-async function renderTree(
-  { environment, repository, rendered }: Pick<Gate, 'environment' | 'repository' | 'rendered'>,
+type RenderParts = Pick<Gate, 'environment' | 'repository' | 'rendered' | 'make'>;
+
+async function renderTree(gate: RenderParts, tree: string): Promise<Rendering & { readonly content: string }> {
+  const { source, render } = gate.environment.spec;
+  const { content, ...plain } = render.with === 'plain' ? await renderFiles(gate, tree) : await renderMadeBy(gate, tree);
+  const rendering = render.substitute === undefined ? plain : substitute(plain, render.substitute);
+  if (rendering.objects.length > 0 || rendering.violations.length > 0) return { ...rendering, content };
+  return {
+    content,
+    objects: [],
+    warnings: rendering.warnings,
+    violations: [
+      {
+        code: 'nothing-rendered',
+        message: `\`${source.path}\` holds no manifests: this would remove everything`,
+        hint: 'correct `spec.source.path`; where it is meant, the commit says so: `Countersign-Allow: empty`',
+      },
+    ],
+  };
+}
+
+async function renderMadeBy(
+  { environment, repository, make }: RenderParts,
   tree: string,
 ): Promise<Rendering & { readonly content: string }> {
-  const directory = environment.spec.source.path;
-  const entries = await repository.files(tree, directory);
+  const { documents, violations, content } = await make(environment, repository, tree);
+  const made = gather([renderMade(documents)]);
+  return { ...made, violations: [...violations, ...made.violations], content: digestOf([content, made.objects.map((o) => o.digest)]) };
+}
+
+async function renderFiles(
+  { environment, repository, rendered }: RenderParts,
+  tree: string,
+): Promise<Rendering & { readonly content: string }> {
+  const entries = await repository.files(tree, environment.spec.source.path);
   rendered?.hold(entries.length * 3); // the revision that is judged, the one before, and room for a third
   const read = async ({ path, mode, blob }: TreeEntry): Promise<KnownFile> => {
     const bytes = mode === '160000' ? new Uint8Array() : await repository.blob(blob);
@@ -431,21 +458,7 @@ async function renderTree(
       return { ...entry, ...found };
     }),
   );
-  const content = digestOf(files.map((f) => [f.path, f.mode, f.sha256]));
-  const rendering = gather(files.map((f) => f.rendered));
-  if (rendering.objects.length > 0 || rendering.violations.length > 0) return { ...rendering, content };
-  return {
-    content,
-    objects: [],
-    warnings: rendering.warnings,
-    violations: [
-      {
-        code: 'nothing-rendered',
-        message: `\`${directory}\` holds no manifests: this would remove everything`,
-        hint: 'correct `spec.source.path`; where it is meant, the commit says so: `Countersign-Allow: empty`',
-      },
-    ],
-  };
+  return { ...gather(files.map((f) => f.rendered)), content: digestOf(files.map((f) => [f.path, f.mode, f.sha256])) };
 }
 
 // An environment owns its namespaces and the cluster-scoped kinds it names; nothing else in a commit reaches the cluster.

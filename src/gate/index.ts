@@ -9,4 +9,4 @@ export { type Assessment, allowNothing, assess, assessTrust, type Gate, type Kno
 export { AuditAccount, type AuditScope, type Unmatched } from './audit-account.ts';
 export { type EnvironmentState, recordOf, rememberedState } from './environment-state.ts';
 export { momentsOf } from './first-seen.ts';
-export type { LedgerView, OpenPolicy, OpenRules, OpenWaiver, Recorder, SourceRepository } from './ports.ts';
+export type { LedgerView, Maker, OpenPolicy, OpenRules, OpenWaiver, Recorder, SourceRepository } from './ports.ts';

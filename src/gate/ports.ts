@@ -1,4 +1,16 @@
-import type { EntryBody, EntryOf, EntryType, EvidenceRef, PathChange, Recorded, TreeEntry, WaiverDocument } from '../model/index.ts';
+import type {
+  EntryBody,
+  EntryOf,
+  EntryType,
+  Environment,
+  EvidenceRef,
+  PathChange,
+  Recorded,
+  SourceLine,
+  TreeEntry,
+  Violation,
+  WaiverDocument,
+} from '../model/index.ts';
 import type { PolicyPool } from '../policy/index.ts';
 import type { HistoryItem, StoredEnvelope, TrustStore } from '../trust/index.ts';
 
@@ -19,6 +31,16 @@ export interface SourceRepository {
   blob(id: string): Promise<Uint8Array>;
   approvals(ref: string, wanted: (tree: string) => boolean): Promise<readonly StoredEnvelope[]>;
 }
+
+/** What a program made of a directory of a tree. `content` is a digest over every file that took part. */
+export type MadeObjects = {
+  readonly documents: readonly { readonly value: unknown; readonly source: SourceLine }[];
+  readonly violations: readonly Violation[];
+  readonly content: string;
+};
+
+/** Has `kustomize` or `helm` make objects of a directory of a tree. Throws `tool-missing`. */
+export type Maker = (environment: Environment, repository: SourceRepository, tree: string) => Promise<MadeObjects>;
 
 /** Evidence with the reference that goes into an entry. */
 export type Evidence = { readonly ref: EvidenceRef; readonly bytes: string };

@@ -287,6 +287,11 @@ export const waiverSchema = z.strictObject({
   signature: z.string().max(65_536).optional().describe('Made by `countersign policy waive`, over everything above and the repository.'),
 });
 
+const substitute = z
+  .record(z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/, 'a name of letters, digits and underscores'), z.string().max(4096))
+  .optional()
+  .describe('Texts for `${NAME}` in values; with it, a name that is not declared is an error, and `$${` stands for `${`.');
+
 export const environmentSchema = z.strictObject({
   apiVersion: z.literal(API_VERSION),
   kind: z.literal('Environment'),
@@ -347,6 +352,27 @@ export const environmentSchema = z.strictObject({
         clusterScoped: z.array(z.string().min(1)).default(['Namespace']).describe('Cluster-scoped kinds this environment may own.'),
       })
       .describe('Where the objects run.'),
+    render: z
+      .discriminatedUnion('with', [
+        z.strictObject({ with: z.literal('plain').describe('The YAML and JSON files as they are.'), substitute }),
+        z.strictObject({ with: z.literal('kustomize').describe('What `kustomize build` makes of the directory.'), substitute }),
+        z.strictObject({
+          with: z.literal('helm').describe('What `helm template` makes of a chart of the repository.'),
+          chart: z.string().min(1).default('.').describe('The chart’s directory, relative to `spec.source.path`.'),
+          values: z.array(z.string().min(1)).default([]).describe('Files with values, relative to `spec.source.path`; later ones win.'),
+          release: name.optional().describe('The release’s name; default: the environment’s.'),
+          namespace: name.optional().describe('For objects that name none; default: the first governed namespace.'),
+          kubeVersion: z
+            .string()
+            .regex(/^v?1\.\d+(\.\d+)?$/, 'a version such as `1.34`')
+            .default('1.34')
+            .describe('What the chart is told of the cluster; a verdict must not depend on where it is reached.'),
+          apiVersions: z.array(z.string().min(1)).default([]).describe('More versions and kinds that the chart may ask for.'),
+          substitute,
+        }),
+      ])
+      .prefault({ with: 'plain' })
+      .describe('How files become objects.'),
     dependsOn: z.array(name).default([]).describe('Environments that must be applied and healthy before this one changes.'),
     promotion: z
       .strictObject({
@@ -467,6 +493,7 @@ export const environmentSchema = z.strictObject({
 /** How to get into a Git remote, as the Environment says it. */
 export type SourceCredentials = NonNullable<Environment['spec']['source']['credentials']>;
 export type Environment = z.infer<typeof environmentSchema>;
+export type RenderSpec = Environment['spec']['render'];
 export type Window = Environment['spec']['windows'][number];
 export type IgnoreRule = Environment['spec']['drift']['ignore'][number];
 export type HealthExpression = Environment['spec']['health']['expressions'][number];

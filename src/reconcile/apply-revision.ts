@@ -156,7 +156,7 @@ class Run {
   // Everything that can be found out before the first write. Gives the objects for which that is not yet possible.
   async #rehearse(): Promise<{ deferred: ReadonlySet<string> }> {
     const { cluster, environment } = this.#ports;
-    await cluster.watch([...this.#items.map((i) => i.ref), ...this.#prune], environment.spec.target.namespaces);
+    await cluster.watch([...this.#changed.map((i) => i.ref), ...this.#prune], environment.spec.target.namespaces);
     this.#refuseOtherOwners(this.#changed);
     const deferred = await this.#deferred();
     await this.#dryRunEach(this.#changed.filter((i) => !deferred.has(refKey(i.ref))));

@@ -29,6 +29,8 @@ export interface ClusterPort {
   /** Watches the kinds of these objects from now on; resolves when they were read once. */
   watch(refs: readonly ObjectRef[], namespaces: readonly string[]): Promise<void>;
   live(ref: ObjectRef): LiveState | undefined;
+  /** Whether the kind of an object was read, so that what `live` does not have is not there. */
+  knows(ref: ObjectRef): boolean;
   /** Whether every watch is connected just now. */
   readonly connected: boolean;
   /** Whose an object is that somebody else claims, in words. */

@@ -344,8 +344,15 @@ export class Reconciler {
     const kinds = new Map([...owned.values()].map(({ ref }) => [`${ref.apiVersion} ${ref.kind}`, ref]));
     const key = [...kinds.keys()].sort().join();
     if (key === this.#watched) return;
-    await this.#ports.cluster.watch([...kinds.values()], this.#spec.target.namespaces);
-    this.#watched = key;
+    let all = true;
+    // Each for itself: a kind whose conversion webhook is down must not keep the others from being defended (Argo CD 25305).
+    await inParallel([...kinds.values()], async (ref) => {
+      await this.#ports.cluster.watch([ref], this.#spec.target.namespaces).catch((thrown) => {
+        all = false;
+        this.#ports.log.warn({ environment: this.name, kind: ref.kind }, `cannot be watched: ${messageOf(thrown)}`);
+      });
+    });
+    if (all) this.#watched = key;
   }
 
   // An intent without a result is carried through; if the cluster will not have it, the last good revision comes back.
@@ -709,7 +716,11 @@ export class Reconciler {
     const suspects = state.inventory.objects.filter((o) => {
       const key = refKey(o.ref);
       const digest = cluster.live(o.ref)?.digest;
-      return !held.has(key) && (over.has(key) || (digest !== o.live && (digest === undefined || digest !== this.#foreign.get(key))));
+      return (
+        cluster.knows(o.ref) &&
+        !held.has(key) &&
+        (over.has(key) || (digest !== o.live && (digest === undefined || digest !== this.#foreign.get(key))))
+      );
     });
     if (suspects.length === 0) return [];
     const revision = await this.#currentRevision(state);
@@ -774,9 +785,11 @@ export class Reconciler {
     const trouble: string[] = [];
     for (const { ref } of this.#state().inventory.objects) {
       const live = this.#ports.cluster.live(ref);
-      const state = live === undefined ? 'missing' : live.health.state;
+      const known = this.#ports.cluster.knows(ref);
+      const state = live !== undefined ? live.health.state : known ? 'missing' : 'progressing';
       count[state]++;
-      if (state !== 'current' && trouble.length < 5) trouble.push(`${refText(ref)}: ${live?.health.message ?? 'it is missing'}`);
+      const why = live?.health.message ?? (known ? 'it is missing' : 'its kind cannot be watched');
+      if (state !== 'current' && trouble.length < 5) trouble.push(`${refText(ref)}: ${why}`);
     }
     return { ...count, trouble };
   }

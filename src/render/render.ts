@@ -6,6 +6,7 @@ import {
   type RenderedObject,
   refKey,
   refText,
+  type SourceLine,
   USER_ANNOTATION,
   type ValuePath,
   type Violation,
@@ -60,6 +61,24 @@ export function renderFile(file: SourceFile): RenderedFile {
     objects: found.filter((f): f is RenderedObject => !('code' in f)),
     violations: found.filter((f): f is Violation => 'code' in f),
     warnings: doubts(file),
+  };
+}
+
+/** What a program made of the repository's files: each document with the file it comes from. */
+export function renderMade(documents: readonly { readonly value: unknown; readonly source: SourceLine }[]): RenderedFile {
+  const found = documents.flatMap(({ value, source }) => {
+    const position = { line: source.line, column: 1 };
+    return readDocument(
+      source.file,
+      { value, line: source.line, lineOf: () => source.line, positionOf: () => position } as YamlDocument,
+      value,
+      [],
+    );
+  });
+  return {
+    objects: found.filter((f): f is RenderedObject => !('code' in f)),
+    violations: found.filter((f): f is Violation => 'code' in f),
+    warnings: [],
   };
 }
 

@@ -9,7 +9,17 @@ export type Tool = {
   readonly byHand: string;
 };
 
-export type ToolName = 'etcd' | 'kube-apiserver' | 'kubectl' | 'opa' | 'opa-conformance' | 'opa-rate' | 'tessera-fsck' | 'ledger-sumdb';
+export type ToolName =
+  | 'etcd'
+  | 'kube-apiserver'
+  | 'kubectl'
+  | 'opa'
+  | 'opa-conformance'
+  | 'opa-rate'
+  | 'tessera-fsck'
+  | 'ledger-sumdb'
+  | 'kustomize'
+  | 'helm';
 
 // One archive with all three, as controller-runtime's envtest uses it. Checksums: envtest-releases.yaml of sigs.k8s.io/controller-tools v0.23.0.
 const ENVTEST = {
@@ -69,6 +79,16 @@ export const TOOLS: Readonly<Record<ToolName, Tool>> = {
     version: '1.0.4',
     go: { module: 'tools/ledger', package: 'github.com/transparency-dev/tessera/cmd/fsck', ldflags: '-s -w' },
     byHand: 'go install github.com/transparency-dev/tessera/cmd/fsck@v1.0.4; only the tests need it',
+  },
+  kustomize: {
+    version: '5.7.1',
+    go: { module: 'tools/kustomize', package: 'sigs.k8s.io/kustomize/kustomize/v5', ldflags: '-s -w' },
+    byHand: 'put `kustomize` 5.x on the PATH (https://kubectl.docs.kubernetes.io/installation/kustomize)',
+  },
+  helm: {
+    version: '3.19.0',
+    go: { module: 'tools/helm', package: 'helm.sh/helm/v3/cmd/helm', ldflags: '-s -w' },
+    byHand: 'put `helm` 3.x on the PATH (https://helm.sh/docs/intro/install)',
   },
   'ledger-sumdb': {
     version: '0.42.0',

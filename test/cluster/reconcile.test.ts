@@ -5,7 +5,7 @@ import { startApiProxy } from '../kit/api-proxy.ts';
 import type { Fleet } from '../kit/fleet.ts';
 import { configMap, deployment, namespace } from '../kit/manifests.ts';
 import { scratch } from '../kit/scratch.ts';
-import type { Service } from '../kit/service.ts';
+import { countersign, type Service } from '../kit/service.ts';
 import { Stage } from '../kit/stage.ts';
 import { deploymentStatus } from '../kit/status.ts';
 
@@ -421,4 +421,57 @@ test('a change of many commits in small steps leaves small records, and the stat
   const last = await stage.change(fleet, 'last', { [`${PATH}/c50.yaml`]: undefined });
   await again.entry('apply.result', 'production', (e) => e.revision === last && e.pruned === 1 && e.applied === 0);
   assert.deepEqual(again.entries('drift.found', 'production'), []);
+});
+
+test('a Kustomize and a Helm environment run what the programs make; check says the same before the merge', async () => {
+  const fleet = stage.fleet('made');
+  const configuration = stage.configuration('made', [
+    {
+      name: 'kustomized',
+      url: fleet.url,
+      path: 'apps/k',
+      namespaces: ['made-k'],
+      spec: { render: { with: 'kustomize', substitute: { COLOUR: 'red' } } },
+    },
+    {
+      name: 'helmed',
+      url: fleet.url,
+      path: 'apps/h',
+      namespaces: ['made-h'],
+      spec: { render: { with: 'helm', chart: 'chart', values: ['values.yaml'] } },
+    },
+  ]);
+  const files = {
+    'base/kustomization.yaml': 'resources: [cm.yaml]\n',
+    'base/cm.yaml': 'apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings}\ndata: {colour: "${COLOUR}"}\n',
+    'apps/k/kustomization.yaml': 'resources: [../../base, ns.yaml]\nnamespace: made-k\n',
+    'apps/k/ns.yaml': namespace('made-k'),
+    'apps/h/chart/Chart.yaml': 'apiVersion: v2\nname: web\nversion: 1.0.0\n',
+    'apps/h/chart/templates/cm.yaml':
+      'apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings, namespace: "{{ .Release.Namespace }}"}\ndata: {colour: "{{ .Values.colour }}"}\n',
+    'apps/h/chart/templates/ns.yaml': 'apiVersion: v1\nkind: Namespace\nmetadata: {name: "{{ .Release.Namespace }}"}\n',
+    'apps/h/values.yaml': 'colour: green\n',
+  };
+  const first = await stage.change(fleet, 'first', files);
+  const service = await stage.serve(configuration, 'made');
+  for (const environment of ['kustomized', 'helmed'])
+    await service.entry('apply.result', environment, (e) => e.revision === first && e.outcome === 'applied');
+  assert.deepEqual(
+    [await stage.dataOf('made-k', 'settings'), await stage.dataOf('made-h', 'settings')],
+    [{ colour: 'red' }, { colour: 'green' }],
+  );
+  const explained = await countersign(['explain', 'configmap/settings', '-n', 'made-k', '--data', service.data]);
+  assert.match(explained.stdout, /^from\s+base\/cm\.yaml:1$/m);
+  fleet.commit(stage.dana, 'remote', { 'apps/k/kustomization.yaml': 'resources: ["https://example.test/base"]\n' });
+  const checked = await countersign([
+    ...['check', '--repo', fleet.work, '--config', configuration, '--environment', 'kustomized', '--base', first, '--no-fetch'],
+  ]);
+  assert.equal(checked.code, 1, checked.stderr);
+  assert.match(checked.stdout, /`https:\/\/example\.test\/base` is not in the repository, and was not signed/);
+  await service.stop();
+  const again = await stage.serve(configuration, 'made');
+  await stage.admin.request('DELETE', '/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/countersign');
+  await stage.admin.request('DELETE', '/api/v1/namespaces/made-h/configmaps/settings');
+  await stage.waitFor(async () => (await stage.dataOf('made-h', 'settings'))?.['colour'] === 'green', 'the return, made again');
+  await again.stop();
 });

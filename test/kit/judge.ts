@@ -47,6 +47,7 @@ export async function gateOf(fleet: Fleet, people: readonly Person[], options: J
     clock: () => options.at ?? new Date(),
     openPolicy: async (text, file) => openTrustStore(readTrustPolicy(text, file)),
     openWaiver: readWaiver,
+    make: () => Promise.reject(new Error('nothing is made here')),
   };
 }
 

@@ -1,0 +1,230 @@
+import { posix } from 'node:path';
+import { digestOf, Recent, type SourceLine, sha256, type Violation } from '../model/index.ts';
+import { parseYaml } from '../yaml/index.ts';
+import { kustomizationFiles, type Tree } from './kustomize.ts';
+import { type FencedFile, runFenced } from './run-fenced.ts';
+
+/** One document that a program wrote, and the file of the repository that it comes from. */
+export type MadeDocument = { readonly value: unknown; readonly source: SourceLine };
+
+/** What came of it. `content` is a digest over every file that took part and what the program was told. */
+export type Made = { readonly documents: readonly MadeDocument[]; readonly violations: readonly Violation[]; readonly content: string };
+
+/** What is to be made: a kustomization, or a chart of the repository with values of the repository. */
+export type Recipe =
+  | { readonly with: 'kustomize' }
+  | {
+      readonly with: 'helm';
+      readonly chart: string;
+      readonly values: readonly string[];
+      readonly release: string;
+      readonly namespace: string;
+      readonly kubeVersion: string;
+      readonly apiVersions: readonly string[];
+    };
+
+/** A repository at one revision. */
+export type RepositoryTree = Tree & {
+  readonly files: (directory: string) => Promise<readonly { readonly path: string; readonly mode: string }[]>;
+};
+
+/** Where the programs are; asked for only when something needs them. Throws `tool-missing`. */
+export type Programs = (name: 'kustomize' | 'helm') => Promise<string>;
+
+/** Where what was made is kept by its `content`: the same files give the same objects, also after the program was renewed. */
+export type MadeStore = { readonly get: (content: string) => Made | undefined; readonly put: (content: string, made: Made) => void };
+
+/** Runs a recipe on a directory of a revision; the same files give the same again without running anything. */
+export type Fence = (recipe: Recipe, directory: string, tree: RepositoryTree) => Promise<Made>;
+
+const REMEMBERED = 50;
+const ORIGIN = 'config.kubernetes.io/origin';
+const TOP = '.countersign-kustomize';
+
+export function openFence(programs: Programs, store?: MadeStore): Fence {
+  const known = new Recent<Made>(REMEMBERED);
+  return async (recipe, directory, tree) => {
+    const { files, violations } =
+      recipe.with === 'kustomize' ? await kustomizationFiles(directory, tree) : await chartFiles(recipe, directory, tree);
+    if (violations.length > 0) return { documents: [], violations, content: digestOf(violations) };
+    const sorted = [...files].sort(([a], [b]) => (a < b ? -1 : 1));
+    const content = digestOf([recipe, directory, sorted.map(([path, bytes]) => [path, sha256(bytes)])]);
+    const found = known.get(content) ?? store?.get(content);
+    if (found !== undefined) {
+      known.set(content, found);
+      return found;
+    }
+    const program = await programs(recipe.with);
+    const fenced = sorted.map(([path, bytes]): FencedFile => ({ path, content: bytes }));
+    const make = () =>
+      recipe.with === 'kustomize' ? kustomize(program, directory, fenced, content) : helm(program, recipe, directory, fenced, content);
+    const made = await make();
+    if (made.violations.length > 0) return made;
+    // A chart may ask for the time, or for chance; what was approved must be what runs.
+    if (recipe.with === 'helm' && digestOf((await make()).documents) !== digestOf(made.documents))
+      return {
+        documents: [],
+        content,
+        violations: [
+          {
+            code: 'helm-not-reproducible',
+            message: `the chart \`${recipe.chart}\` makes something else each time`,
+            source: { file: posix.join(directory, recipe.chart), line: 1 },
+            hint: 'give what it makes up (`randAlphaNum`, `genCA`, `now`, …) as values',
+          },
+        ],
+      };
+    store?.put(content, made);
+    known.set(content, made);
+    return made;
+  };
+}
+
+// A kustomization of ours above the environment's own asks for the origin of every object; nothing else is changed.
+async function kustomize(program: string, directory: string, files: readonly FencedFile[], content: string): Promise<Made> {
+  const above = `resources: [${JSON.stringify(posix.join('..', directory))}]\nbuildMetadata: [originAnnotations]\n`;
+  const { ok, output, error } = await runFenced(
+    program,
+    ['build', TOP, '--load-restrictor', 'LoadRestrictionsRootOnly'],
+    [...files, { path: `${TOP}/kustomization.yaml`, content: Buffer.from(above) }],
+  );
+  if (!ok) return failed('kustomize', directory, error, content);
+  const documents = parseYaml(output).map(({ value }): MadeDocument => {
+    const { file, object } = withoutOrigin(value);
+    return { value: object, source: { file: file ?? posix.join(directory, 'kustomization.yaml'), line: 1 } };
+  });
+  return { documents, violations: [], content };
+}
+
+function withoutOrigin(value: unknown): { readonly file: string | undefined; readonly object: unknown } {
+  const { metadata, ...rest } = (value ?? {}) as { metadata?: { annotations?: Record<string, string> } & Record<string, unknown> };
+  const { [ORIGIN]: origin, ...annotations } = metadata?.annotations ?? {};
+  if (metadata === undefined || origin === undefined) return { file: undefined, object: value };
+  const { annotations: _, ...others } = metadata;
+  const path = /^path: (.+)$/m.exec(origin)?.[1] ?? /configuredIn: (.+)$/m.exec(origin)?.[1];
+  return {
+    file: path === undefined ? undefined : posix.normalize(posix.join(TOP, path)),
+    object: { ...rest, metadata: Object.keys(annotations).length === 0 ? others : { ...others, annotations } },
+  };
+}
+
+async function chartFiles(recipe: Extract<Recipe, { with: 'helm' }>, directory: string, tree: RepositoryTree) {
+  const files = new Map<string, Uint8Array>();
+  const violations: Violation[] = [];
+  const refuse = (file: string, code: string, message: string, hint?: string) =>
+    void violations.push({ code, message, source: { file, line: 1 }, ...(hint === undefined ? {} : { hint }) });
+  const chart = posix.normalize(posix.join(directory, recipe.chart));
+  if (chart.startsWith('..')) refuse(directory, 'helm-outside', `the chart \`${recipe.chart}\` leads out of the repository`);
+  else {
+    for (const { path, mode } of await tree.files(chart)) {
+      if (!mode.startsWith('100')) {
+        refuse(path, 'not-a-file', `\`${path}\` is a ${mode === '120000' ? 'link' : 'submodule'}, which is not followed`);
+        continue;
+      }
+      files.set(path, (await tree.file(path)) ?? new Uint8Array());
+    }
+    const definition = files.get(posix.join(chart, 'Chart.yaml'));
+    if (definition === undefined)
+      refuse(
+        chart,
+        'helm-missing',
+        `there is no chart in \`${chart}\``,
+        'charts are kept in the repository; `helm pull --untar` brings one',
+      );
+    else
+      for (const name of unvendored(definition, chart, files))
+        refuse(
+          posix.join(chart, 'Chart.yaml'),
+          'helm-dependency',
+          `the dependency \`${name}\` is not in the repository, and was not signed`,
+          'run `helm dependency build` and commit `charts/`',
+        );
+  }
+  for (const values of recipe.values) {
+    const path = posix.normalize(posix.join(directory, values));
+    const bytes = path.startsWith('..') ? undefined : await tree.file(path);
+    if (bytes === undefined) refuse(path, 'helm-missing', `there are no values \`${values}\` in the repository`);
+    else files.set(path, bytes);
+  }
+  return { files, violations };
+}
+
+function unvendored(definition: Uint8Array, chart: string, files: ReadonlyMap<string, Uint8Array>): string[] {
+  const { dependencies } = (parseYaml(Buffer.from(definition).toString('utf8'))[0]?.value ?? {}) as { dependencies?: { name?: string }[] };
+  const below = [...files.keys()].filter((f) => f.startsWith(`${chart}/charts/`)).map((f) => f.slice(`${chart}/charts/`.length));
+  return (dependencies ?? [])
+    .map((d) => d.name ?? '')
+    .filter((name) => !below.some((f) => f.startsWith(`${name}/`) || (f.startsWith(`${name}-`) && f.endsWith('.tgz'))));
+}
+
+async function helm(
+  program: string,
+  recipe: Extract<Recipe, { with: 'helm' }>,
+  directory: string,
+  files: readonly FencedFile[],
+  content: string,
+): Promise<Made> {
+  const chart = posix.normalize(posix.join(directory, recipe.chart));
+  const { ok, output, error } = await runFenced(
+    program,
+    [
+      'template',
+      recipe.release,
+      chart,
+      '--namespace',
+      recipe.namespace,
+      '--include-crds',
+      '--kube-version',
+      recipe.kubeVersion,
+      ...recipe.apiVersions.flatMap((v) => ['--api-versions', v]),
+      ...recipe.values.flatMap((v) => ['--values', posix.normalize(posix.join(directory, v))]),
+    ],
+    files,
+  );
+  if (!ok) return failed('helm', chart, error, content);
+  const name = posix.basename(chart);
+  // Helm says above each document which template made it: `# Source: NAME/templates/x.yaml`.
+  const documents = output.split(/^---$/m).flatMap((part): MadeDocument[] => {
+    const template = /^# Source: (.+)$/m.exec(part)?.[1] ?? '';
+    const below = template.includes('/') ? template.slice(template.indexOf('/') + 1) : template;
+    return parseYaml(part)
+      .filter(({ value }) => value !== null && value !== undefined)
+      .map(({ value }) => ({ value, source: { file: template === '' ? chart : posix.join(chart, below || name), line: 1 } }));
+  });
+  const hooks = documents.filter(({ value }) => hookOf(value) !== undefined);
+  return {
+    documents: documents.filter(({ value }) => !(hookOf(value) ?? '').includes('test')),
+    violations: hooks
+      .filter(({ value }) => !(hookOf(value) ?? '').includes('test'))
+      .map(({ value, source }) => ({
+        code: 'helm-hook',
+        message: `\`${source.file}\` is a hook (${hookOf(value)}), which only an installation by helm itself would run`,
+        source,
+        hint: 'make it an ordinary object; a Job that runs once is one with its version in its name',
+      })),
+    content,
+  };
+}
+
+function hookOf(value: unknown): string | undefined {
+  return (value as { metadata?: { annotations?: Record<string, string> } } | null)?.metadata?.annotations?.['helm.sh/hook'];
+}
+
+function failed(program: string, where: string, error: string, content: string): Made {
+  const said =
+    error
+      .split('\n')
+      .filter((l) => l.trim() !== '')
+      .at(-1) ?? 'it ended without a word';
+  return {
+    documents: [],
+    violations: [
+      {
+        code: `${program}-failed`,
+        message: `${program} cannot build \`${where}\`: ${said.replace(/^Error: /, '').slice(0, 500)}`,
+        source: { file: where, line: 1 },
+      },
+    ],
+    content,
+  };
+}

@@ -1,0 +1,267 @@
+import assert from 'node:assert/strict';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, afterEach, before, describe, test } from 'node:test';
+import { tool } from '../../scripts/tools.ts';
+import { buildBundle } from '../../src/bundle/index.ts';
+import { LedgerReader, parseVerifiers, verifyLedger } from '../../src/ledger/index.ts';
+import type { Plan } from '../../src/model/index.ts';
+import { type ApiProxy, type Asked, type Fault, startApiProxy } from '../kit/api-proxy.ts';
+import type { Fleet } from '../kit/fleet.ts';
+import { configMap, deployment, namespace } from '../kit/manifests.ts';
+import { filesIn } from '../kit/rules.ts';
+import { scratch } from '../kit/scratch.ts';
+import type { Service } from '../kit/service.ts';
+import { Stage } from '../kit/stage.ts';
+
+// The API server fails at every request of a change, in every way; nothing is ever half-done without a record, and it goes on by itself.
+const PATH = 'clusters/production';
+const directory = scratch();
+let stage: Stage;
+let proxy: ApiProxy;
+before(async () => {
+  stage = await Stage.open(directory);
+  proxy = await startApiProxy(stage.controlPlane, 'countersign');
+});
+afterEach(async () => {
+  proxy.fault = () => 'pass';
+  await stage.stopServices();
+});
+after(async () => {
+  await proxy.stop();
+  await stage.close();
+});
+
+async function running(name: string, spec: Readonly<Record<string, unknown>> = {}): Promise<{ fleet: Fleet; service: Service }> {
+  const fleet = stage.fleet(name);
+  const configuration = stage.configuration(name, [{ url: fleet.url, namespaces: [name], mode: 'off', spec }]);
+  const first = await stage.change(fleet, 'first', {
+    [`${PATH}/ns.yaml`]: namespace(name),
+    [`${PATH}/cm.yaml`]: configMap(name, 'settings', { colour: 'blue' }),
+    [`${PATH}/old.yaml`]: configMap(name, 'old-0', { k: '1' }),
+  });
+  const service = await stage.serve(configuration, name, [], proxy.kubeconfig);
+  await service.entry('apply.result', 'production', (e) => e.revision === first && e.outcome === 'applied');
+  return { fleet, service };
+}
+
+const change = (fleet: Fleet, name: string, n: number) =>
+  stage.change(fleet, `change ${n}`, {
+    [`${PATH}/cm.yaml`]: configMap(name, 'settings', { colour: `green-${n}` }),
+    [`${PATH}/web.yaml`]: deployment(name, 'web', { replicas: n }),
+    [`${PATH}/old.yaml`]: configMap(name, `old-${n}`, { k: '1' }),
+  });
+
+/** The cluster is at the n-th change, whole, and every write to it was intended before it was made. */
+async function isAt(service: Service, name: string, commit: string, n: number): Promise<void> {
+  await service.entry('apply.result', 'production', (e) => e.revision === commit && e.outcome === 'applied', 60_000);
+  assert.equal((await stage.dataOf(name, 'settings'))?.['colour'], `green-${n}`);
+  assert.notEqual(await stage.dataOf(name, `old-${n}`), undefined);
+  assert.equal(await stage.dataOf(name, `old-${n - 1}`), undefined);
+  const spec = (await stage.get(`/apis/apps/v1/namespaces/${name}/deployments/web`)).body['spec'] as { replicas: number };
+  assert.equal(spec.replicas, n);
+  const intents = service.entries('apply.intent', 'production').filter((r) => r.entry.revision === commit);
+  const planned = new Set(intents.flatMap((i) => service.evidence<Plan>(i.entry.evidence).objects.map((o) => o.ref.name)));
+  assert.ok(['settings', 'web', `old-${n}`].every((o) => planned.has(o)));
+}
+
+function checkLedger(name: string): void {
+  const data = stage.data(name);
+  const reader = new LedgerReader(join(data, 'ledger.db'));
+  const { finding } = verifyLedger(reader, parseVerifiers(readFileSync(join(data, 'ledger.pub'), 'utf8')), {
+    trusted: [readFileSync(join(data, 'checkpoint'), 'utf8')],
+  });
+  reader.close();
+  assert.equal(finding, undefined);
+}
+
+const isWrite = (a: Asked) =>
+  !a.watch && !a.dryRun && (a.method === 'PATCH' || a.method === 'DELETE') && !a.path.includes('webhookconfigurations');
+const isDryRun = (a: Asked) => a.dryRun;
+const isRead = (a: Asked) => a.method === 'GET' && !a.watch;
+
+const FAULTS: [string, Fault][] = [
+  ['answers 500', { status: 500 }],
+  ['answers 503', { status: 503 }],
+  ['answers 504 after the work is done', { status: 504, after: true }],
+  ['answers 429 with a Retry-After', { status: 429, retryAfter: 1 }],
+  [
+    'answers 409, somebody else was faster',
+    { status: 409, body: { kind: 'Status', code: 409, reason: 'Conflict', message: 'the object has been modified' } },
+  ],
+  ['breaks off before', { drop: 'before' }],
+  ['breaks off after the work is done', { drop: 'after' }],
+  ['is slow', { delayMs: 1500 }],
+];
+
+describe('a change is carried through although the API server, at the first requests of a kind,', () => {
+  const name = 'faults';
+  let n = 0;
+  let fleet: Fleet | undefined;
+  // Ended after each of them and begun again before the next, over the same ledger and objects.
+  async function begun(): Promise<Service> {
+    if (fleet !== undefined) return stage.serve(join(directory, `config-${name}`), name, [], proxy.kubeconfig);
+    const first = await running(name);
+    fleet = first.fleet;
+    return first.service;
+  }
+  for (const [what, which] of [
+    ['dry runs', isDryRun],
+    ['writes', isWrite],
+    ['reads', isRead],
+  ] as const)
+    for (const [how, fault] of FAULTS)
+      test(`${what}: ${how}`, async () => {
+        const service = await begun();
+        const i = ++n;
+        let left = 6; // more than one request is tried over: some go on to the next look
+        proxy.fault = (asked) => {
+          if (!which(asked) || left === 0) return 'pass';
+          left--;
+          return fault;
+        };
+        const commit = await change(fleet as Fleet, name, i);
+        await isAt(service, name, commit, i);
+        proxy.fault = () => 'pass';
+        checkLedger(name);
+        assert.deepEqual(
+          service.entries('apply.result', 'production').filter((r) => r.entry.outcome === 'failed'),
+          [],
+          'passing trouble is no failure',
+        );
+      });
+});
+
+test('a credential that ends is told as that, nothing is written, and it goes on once there is a new one', async () => {
+  const name = 'expired';
+  const { fleet, service } = await running(name);
+  proxy.fault = (asked) =>
+    asked.watch ? 'pass' : { status: 401, body: { kind: 'Status', code: 401, reason: 'Unauthorized', message: 'Unauthorized' } };
+  const commit = await change(fleet, name, 1);
+  await service.says('give the service’s account this right');
+  assert.equal((await stage.dataOf(name, 'settings'))?.['colour'], 'blue');
+  proxy.fault = () => 'pass';
+  const next = await change(fleet, name, 2);
+  await service.entry('apply.result', 'production', (e) => e.revision === next && e.outcome === 'applied');
+  assert.notEqual(commit, next);
+});
+
+test('an API server that is away for a while changes nothing; the last good state is defended as soon as it is back', async () => {
+  const name = 'away';
+  const { service } = await running(name);
+  proxy.fault = () => ({ drop: 'before' });
+  await stage.admin.request('DELETE', `/api/v1/namespaces/${name}/configmaps/settings`);
+  await new Promise((resolve) => setTimeout(resolve, 3000));
+  assert.equal(await stage.dataOf(name, 'settings'), undefined);
+  proxy.fault = () => 'pass';
+  await stage.waitFor(async () => (await stage.dataOf(name, 'settings'))?.['colour'] === 'blue', 'the return');
+  assert.deepEqual(service.entries('apply.refused', 'production'), []);
+});
+
+test('watches that break off, or whose place is forgotten (410), miss nothing', async () => {
+  const name = 'watches';
+  const { service } = await running(name);
+  let broken = 0;
+  proxy.fault = (asked) => {
+    if (!asked.watch) return 'pass';
+    broken++;
+    return broken % 3 === 0 ? { status: 410 } : { drop: 'before' };
+  };
+  const controller = await stage.as('controller');
+  for (let i = 0; i < 3; i++) {
+    await controller.request('DELETE', `/api/v1/namespaces/${name}/configmaps/settings`);
+    await stage.waitFor(async () => (await stage.dataOf(name, 'settings'))?.['colour'] === 'blue', 'the return');
+    await stage.waitFor(async () => service.entries('drift.corrected', 'production').length === i + 1, 'its record');
+  }
+});
+
+test('somebody else’s webhook that refuses one object is told by name before anything is written (Flux 4073)', async () => {
+  const name = 'hooked';
+  const { fleet, service } = await running(name);
+  const said = 'admission webhook "team.example.test" denied the request: no Deployments on Fridays';
+  proxy.fault = (asked) =>
+    asked.dryRun && asked.path.includes('/deployments/')
+      ? { status: 400, body: { kind: 'Status', code: 400, reason: 'BadRequest', message: said } }
+      : 'pass';
+  const commit = await change(fleet, name, 1);
+  const refused = await service.entry('apply.refused', 'production', (e) => e.revision === commit);
+  assert.match(refused.entry.error, /cannot dry-run Deployment hooked\/web: admission webhook "team\.example\.test" denied/);
+  assert.equal((await stage.dataOf(name, 'settings'))?.['colour'], 'blue');
+});
+
+test('a webhook that knows no dry runs is named, with what its owner must do (Flux 1927, Argo CD 23752)', async () => {
+  const name = 'nodry';
+  const { fleet, service } = await running(name);
+  const said = 'admission webhook "old.example.test" does not support dry run';
+  proxy.fault = (asked) =>
+    asked.dryRun && asked.path.includes('/deployments/') ? { status: 400, body: { kind: 'Status', code: 400, message: said } } : 'pass';
+  await change(fleet, name, 1);
+  await service.says('its owner must declare `sideEffects: None`');
+});
+
+test('an answer about a Secret that repeats its value is not repeated (kustomize-controller 1372, CVE-2025-23216)', async () => {
+  const name = 'secretive';
+  // The shipped rules would not let a Secret into the repository at all.
+  const bundle = join(directory, 'rules.tar.gz');
+  const root = filesIn({ 'r.rego': 'package countersign.object\ndeny contains "never" if input.object.kind == "Never"' });
+  writeFileSync(bundle, (await buildBundle({ opa: await tool('opa'), roots: [root] })).archive);
+  const { fleet, service } = await running(name, { policies: { bundles: [{ file: bundle }] } });
+  proxy.fault = (asked) =>
+    asked.dryRun && asked.path.includes('/secrets/')
+      ? { status: 422, body: { kind: 'Status', code: 422, message: 'invalid: "correct-horse-battery"' } }
+      : 'pass';
+  const commit = await stage.change(fleet, 'secret', {
+    [`${PATH}/s.yaml`]: `apiVersion: v1\nkind: Secret\nmetadata: {name: s, namespace: ${name}}\nstringData: {password: correct-horse-battery}\n`,
+  });
+  const refused = await service.entry('apply.refused', 'production', (e) => e.revision === commit);
+  assert.match(refused.entry.error, /cannot dry-run Secret secretive\/s: the API server answered 422 \(its text is withheld/);
+  assert.doesNotMatch(service.log, /correct-horse/);
+});
+
+test('a kind that cannot be listed any more keeps no other from being defended and changed (Argo CD 25305)', async () => {
+  const name = 'unrelated';
+  const crd = `apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {name: gadgets.example.test}\nspec:\n  group: example.test\n  scope: Namespaced\n  names: {kind: Gadget, plural: gadgets, singular: gadget, listKind: GadgetList}\n  versions:\n    - {name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object}}}\n`;
+  const { fleet, service } = await running(name, {
+    target: { namespaces: [name], clusterScoped: ['Namespace', 'CustomResourceDefinition'] },
+  });
+  const gadget = await stage.change(fleet, 'gadget', {
+    [`${PATH}/crd.yaml`]: crd,
+    [`${PATH}/gadget.yaml`]: `apiVersion: example.test/v1\nkind: Gadget\nmetadata: {name: g, namespace: ${name}}\n`,
+  });
+  await service.entry('apply.result', 'production', (e) => e.revision === gadget && e.outcome === 'applied');
+  await service.stop();
+  proxy.fault = (asked) => (asked.path.includes('/gadgets') ? { status: 500 } : 'pass');
+  const again = await stage.serve(join(directory, `config-${name}`), name, [], proxy.kubeconfig);
+  await again.says('cannot be watched');
+  await stage.admin.request('DELETE', `/api/v1/namespaces/${name}/configmaps/settings`);
+  await stage.waitFor(async () => (await stage.dataOf(name, 'settings'))?.['colour'] === 'blue', 'the return');
+  const commit = await change(fleet, name, 1);
+  await again.entry('apply.result', 'production', (e) => e.revision === commit && e.outcome === 'applied');
+  assert.deepEqual(
+    again.entries('drift.found', 'production').filter((r) => r.entry.objects.some((o) => o.kind === 'Gadget')),
+    [],
+    'what cannot be seen is not taken for missing',
+  );
+});
+
+test('a branch that is pushed to in the middle of a run: the run ends with what it began with, the next one follows', async () => {
+  const name = 'push';
+  const { fleet, service } = await running(name);
+  let pushed: string | undefined;
+  let pushing: Promise<void> | undefined;
+  proxy.fault = (asked) => {
+    if (isWrite(asked))
+      pushing ??= change(fleet, name, 2).then((c) => {
+        pushed = c;
+      });
+    return isWrite(asked) ? { delayMs: 700 } : 'pass';
+  };
+  const commit = await change(fleet, name, 1);
+  const one = await service.entry('apply.result', 'production', (e) => e.revision === commit && e.outcome === 'applied');
+  await pushing;
+  proxy.fault = () => 'pass';
+  const two = await service.entry('apply.result', 'production', (e) => e.revision === pushed && e.outcome === 'applied');
+  assert.ok(one.index < two.index);
+  const frozen = service.evidence<Plan>((await service.entry('apply.intent', 'production', (e) => e.revision === commit)).entry.evidence);
+  assert.ok(frozen.objects.every((o) => o.revision === commit));
+});

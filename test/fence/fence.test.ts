@@ -1,0 +1,221 @@
+import assert from 'node:assert/strict';
+import { createServer } from 'node:http';
+import { before, test } from 'node:test';
+import { tool } from '../../scripts/tools.ts';
+import { type Made, openFence, type Recipe, type RepositoryTree } from '../../src/fence/index.ts';
+
+let programs: (name: 'kustomize' | 'helm') => Promise<string>;
+before(async () => {
+  const found = { kustomize: await tool('kustomize'), helm: await tool('helm') };
+  programs = async (name) => found[name];
+});
+
+/** A repository of these files; a value of `->x` is a link. */
+function treeOf(files: Readonly<Record<string, string>>): RepositoryTree {
+  const isLink = (path: string) => files[path]?.startsWith('->') === true;
+  return {
+    file: async (path) => (files[path] === undefined || isLink(path) ? undefined : Buffer.from(files[path])),
+    directory: async (path) => Object.keys(files).some((f) => f.startsWith(`${path.replace(/\/$/, '')}/`)),
+    files: async (directory) =>
+      Object.keys(files)
+        .filter((f) => f.startsWith(`${directory}/`))
+        .map((path) => ({ path, mode: isLink(path) ? '120000' : '100644' })),
+  };
+}
+
+const make = (recipe: Recipe, directory: string, files: Readonly<Record<string, string>>): Promise<Made> =>
+  openFence(programs)(recipe, directory, treeOf(files));
+const kustomize = (directory: string, files: Readonly<Record<string, string>>) => make({ with: 'kustomize' }, directory, files);
+const codes = ({ violations }: Made) => violations.map((v) => v.code);
+
+/** The data of the last object. */
+function dataOf({ documents }: Made): object {
+  return ((documents.at(-1) as Made['documents'][number]).value as { data: object }).data;
+}
+
+const CM = 'apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings}\ndata: {colour: blue}\n';
+const BASE = { 'base/kustomization.yaml': 'resources: [cm.yaml]\n', 'base/cm.yaml': CM };
+const OVERLAY = {
+  ...BASE,
+  'clusters/prod/kustomization.yaml':
+    'resources: [../../base]\nnamespace: shop\nnamePrefix: prod-\npatches: [{path: patch.yaml}]\nconfigMapGenerator: [{name: files, files: [a=notes.txt]}]\n',
+  'clusters/prod/patch.yaml': 'apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings}\ndata: {colour: red}\n',
+  'clusters/prod/notes.txt': 'hello\n',
+};
+
+test('a kustomization over a base outside of its directory is built, and each object names the file that it comes from', async () => {
+  const { documents, violations } = await kustomize('clusters/prod', OVERLAY);
+  assert.deepEqual(violations, []);
+  const found = documents.map(({ value, source }) => {
+    const { metadata, data } = value as {
+      metadata: { name: string; namespace: string; annotations?: object };
+      data: Record<string, string>;
+    };
+    return [metadata.name.replace(/-[a-z0-9]{10}$/, ''), metadata.namespace, data, source.file, metadata.annotations];
+  });
+  assert.deepEqual(found, [
+    ['prod-files', 'shop', { a: 'hello\n' }, 'clusters/prod/kustomization.yaml', undefined],
+    ['prod-settings', 'shop', { colour: 'red' }, 'base/cm.yaml', undefined],
+  ]);
+});
+
+test('the digest covers every file that takes part, and none that does not', async () => {
+  const first = (await kustomize('clusters/prod', OVERLAY)).content;
+  assert.equal((await kustomize('clusters/prod', { ...OVERLAY, 'README.md': 'x', 'clusters/prod/unused.yaml': 'x' })).content, first);
+  for (const path of Object.keys(OVERLAY))
+    assert.notEqual(
+      (await kustomize('clusters/prod', { ...OVERLAY, [path]: `${OVERLAY[path as keyof typeof OVERLAY]}\n# x\n` })).content,
+      first,
+      path,
+    );
+});
+
+for (const [what, kustomization, code] of [
+  ['a remote base over HTTPS', 'resources: ["https://example.test/base.yaml"]', 'kustomize-remote'],
+  ['a remote base by Git', 'resources: ["git@example.test:team/base.git"]', 'kustomize-remote'],
+  ['a remote base as people write it', 'resources: ["github.com/team/base?ref=main"]', 'kustomize-remote'],
+  ['a remote component', 'components: ["https://example.test/c"]', 'kustomize-remote'],
+  ['a remote patch', 'patches: [{path: "https://example.test/p.yaml"}]', 'kustomize-remote'],
+  ['a remote file in a generator', 'secretGenerator: [{name: s, files: ["a=https://example.test/x"]}]', 'kustomize-remote'],
+  ['a file outside of the repository (CVE-2022-24877)', 'resources: [../../../../etc/passwd]', 'kustomize-outside'],
+  ['an absolute path', 'resources: [/etc/passwd]', 'kustomize-outside'],
+  ['a chart to be fetched', 'helmCharts: [{name: x, repo: "https://example.test"}]', 'kustomize-helm'],
+  ['a file that is not there', 'resources: [missing.yaml]', 'kustomize-missing'],
+] as const)
+  test(`refused before anything runs: ${what}`, async () => {
+    const made = await openFence(() => Promise.reject(new Error('it was run')))(
+      { with: 'kustomize' },
+      'clusters/prod',
+      treeOf({ 'clusters/prod/kustomization.yaml': `${kustomization}\n` }),
+    );
+    assert.deepEqual(codes(made), [code]);
+    assert.equal(made.violations[0]?.source?.file, 'clusters/prod/kustomization.yaml');
+  });
+
+test('a kustomization that builds on itself is refused, not followed for ever (CVE-2022-24878)', async () => {
+  const files = { 'a/kustomization.yaml': 'resources: [../b]\n', 'b/kustomization.yaml': 'resources: [../a]\n' };
+  assert.deepEqual(codes(await kustomize('a', files)), ['kustomize-cycle']);
+});
+
+test('programs named in the repository do not run, and its mistakes are told in one line', async () => {
+  const exec =
+    'apiVersion: example.test/v1\nkind: Evil\nmetadata:\n  name: evil\n  annotations:\n    config.kubernetes.io/function: "exec: {path: ./evil.sh}"\n';
+  const made = await kustomize('k', {
+    'k/kustomization.yaml': 'generators: [gen.yaml]\n',
+    'k/gen.yaml': exec,
+    'k/evil.sh': '#!/bin/sh\ntouch /tmp/evil\n',
+  });
+  assert.deepEqual(codes(made), ['kustomize-failed']);
+  assert.match(made.violations[0]?.message ?? '', /^kustomize cannot build `k`: [^\n]+$/);
+});
+
+const CHART = {
+  'charts/web/Chart.yaml': 'apiVersion: v2\nname: web\nversion: 1.0.0\n',
+  'charts/web/values.yaml': 'colour: blue\n',
+  'charts/web/templates/cm.yaml':
+    'apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {{ .Release.Name }}-settings\n  namespace: {{ .Release.Namespace }}\ndata:\n  colour: {{ .Values.colour | quote }}\n  text: |\n    a\n    ---\n    b\n',
+  'charts/web/crds/w.yaml': 'apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {name: ws.example.test}\n',
+  'prod.yaml': 'colour: red\n',
+};
+const helm = (files: Readonly<Record<string, string>>, changes: Partial<Extract<Recipe, { with: 'helm' }>> = {}) =>
+  make(
+    {
+      with: 'helm',
+      chart: 'charts/web',
+      values: ['prod.yaml'],
+      release: 'shop',
+      namespace: 'shop',
+      kubeVersion: '1.34',
+      apiVersions: [],
+      ...changes,
+    },
+    '.',
+    files,
+  );
+
+test('a chart of the repository with values of the repository is made, and each object names its template', async () => {
+  const { documents, violations } = await helm(CHART);
+  assert.deepEqual(violations, []);
+  assert.deepEqual(
+    documents.map(({ value, source }) => [(value as { kind: string }).kind, source.file]),
+    [
+      ['CustomResourceDefinition', 'charts/web/crds/w.yaml'],
+      ['ConfigMap', 'charts/web/templates/cm.yaml'],
+    ],
+  );
+  const { metadata, data } = (documents[1] as (typeof documents)[number]).value as { metadata: object; data: object };
+  assert.deepEqual(
+    [metadata, data],
+    [
+      { name: 'shop-settings', namespace: 'shop' },
+      { colour: 'red', text: 'a\n---\nb\n' },
+    ],
+  );
+});
+
+test('what a chart must not: other repositories, links, hooks, chance, the cluster, the network', async () => {
+  const template = (text: string) => ({ ...CHART, 'charts/web/templates/cm.yaml': text });
+  const cm = (value: string, more = '') => template(`apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: x\n${more}data:\n  v: ${value}\n`);
+  assert.deepEqual(
+    codes(
+      await helm({
+        ...CHART,
+        'charts/web/Chart.yaml': `${CHART['charts/web/Chart.yaml']}dependencies: [{name: redis, version: 1.0.0, repository: "https://example.test"}]\n`,
+      }),
+    ),
+    ['helm-dependency'],
+  );
+  assert.deepEqual(codes(await helm({ ...CHART, 'charts/web/templates/link.yaml': '->/etc/passwd' })), ['not-a-file']);
+  assert.deepEqual(codes(await helm(CHART, { chart: '../elsewhere' })), ['helm-outside']);
+  assert.deepEqual(codes(await helm(CHART, { values: ['missing.yaml'] })), ['helm-missing']);
+  assert.deepEqual(codes(await helm(cm('"1"', '  annotations: {"helm.sh/hook": pre-install}\n'))), ['helm-hook']);
+  assert.deepEqual(codes(await helm(cm('{{ randAlphaNum 12 | quote }}'))), ['helm-not-reproducible']);
+  assert.deepEqual(codes(await helm(cm('{{ fail "not like this" }}'))), ['helm-failed']);
+  const blind = await helm(cm('{{ (lookup "v1" "Secret" "kube-system" "x") | toJson | quote }}'));
+  assert.deepEqual(dataOf(blind), { v: '{}' });
+  const outside = await helm(cm('{{ .Files.Get "../../prod.yaml" | quote }}'));
+  assert.deepEqual(dataOf(outside), { v: '' });
+  const resolved = await helm(cm('{{ getHostByName "localhost" | quote }}'));
+  assert.deepEqual(dataOf(resolved), { v: '' });
+});
+
+test('nothing is asked of the network while programs run', async () => {
+  let asked = 0;
+  const server = createServer((_, response) => {
+    asked++;
+    response.end(CM);
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const { port } = server.address() as { port: number };
+  try {
+    // Past our own reading of the file: a list that kustomize reads and we do not know of would end up here.
+    const files = {
+      'k/kustomization.yaml': 'resources: [r]\n',
+      'k/r/kustomization.yaml': `validators:\n- |-\n  apiVersion: v1\n  kind: X\n  metadata: {name: x}\n  spec: "http://127.0.0.1:${port}"\n`,
+    };
+    await kustomize('k', files);
+    const { runFenced } = await import('../../src/fence/run-fenced.ts');
+    const bytes = Buffer.from(`resources: ["http://127.0.0.1:${port}/x.yaml"]\n`);
+    const ran = await runFenced(await programs('kustomize'), ['build', 'k'], [{ path: 'k/kustomization.yaml', content: bytes }]);
+    assert.equal(ran.ok, false);
+    assert.equal(asked, 0);
+  } finally {
+    server.close();
+  }
+});
+
+test('the same files are made once, and are the same again from the store after a restart', async () => {
+  let runs = 0;
+  const counted = async (name: 'kustomize' | 'helm') => {
+    runs++;
+    return programs(name);
+  };
+  const kept = new Map<string, Made>();
+  const store = { get: (c: string) => kept.get(c), put: (c: string, m: Made) => void kept.set(c, m) };
+  const tree = treeOf(OVERLAY);
+  const fence = openFence(counted, store);
+  const one = await fence({ with: 'kustomize' }, 'clusters/prod', tree);
+  assert.deepEqual(await fence({ with: 'kustomize' }, 'clusters/prod', tree), one);
+  assert.deepEqual(await openFence(counted, store)({ with: 'kustomize' }, 'clusters/prod', tree), one);
+  assert.equal(runs, 1);
+});
