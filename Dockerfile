@@ -8,6 +8,14 @@ RUN mkdir -p policies/dist && opa build -t wasm \
     -e countersign/object/deny -e countersign/object/warn -e countersign/change/deny -e countersign/change/warn \
     -o policies/dist/bundle.tar.gz policies/rules
 
+# The programs that render, at the versions that every verdict is reached with.
+FROM golang:1.26-bookworm AS programs
+WORKDIR /src
+COPY tools/kustomize tools/kustomize
+COPY tools/helm tools/helm
+RUN cd tools/kustomize && go build -trimpath -ldflags '-s -w' -o /usr/local/bin/kustomize sigs.k8s.io/kustomize/kustomize/v5 && \
+    cd ../helm && go build -trimpath -ldflags '-s -w' -o /usr/local/bin/helm helm.sh/helm/v3/cmd/helm
+
 FROM node:24-bookworm-slim
 RUN apt-get update && apt-get install -y --no-install-recommends git ca-certificates openssh-client && rm -rf /var/lib/apt/lists/*
 WORKDIR /opt/countersign
@@ -16,11 +24,14 @@ RUN npm ci --omit=dev --ignore-scripts
 COPY bin bin
 COPY src src
 COPY reports reports
+COPY --from=programs /usr/local/bin/kustomize /usr/local/bin/helm /usr/local/bin/
 COPY --from=rules /src/policies/dist/bundle.tar.gz policies/dist/bundle.tar.gz
 RUN ln -s /opt/countersign/bin/countersign.mjs /usr/local/bin/countersign && install -d -o node -g node /var/lib/countersign
 USER node
+# Hundreds of environments stay below half a GiB; what is short-lived need not be held.
+ENV MALLOC_ARENA_MAX=2 NODE_OPTIONS=--max-semi-space-size=8
 VOLUME /var/lib/countersign
-EXPOSE 9443
+EXPOSE 9443 8080
 # What is read is what runs: the TypeScript sources, as they are.
 ENTRYPOINT ["countersign"]
-CMD ["serve", "--config", "/etc/countersign", "--data", "/var/lib/countersign", "--webhook", "0.0.0.0:9443", "--webhook-url", "https://countersign.countersign.svc:9443/validate"]
+CMD ["serve", "--config", "/etc/countersign", "--data", "/var/lib/countersign", "--webhook", "0.0.0.0:9443", "--webhook-url", "https://countersign.countersign.svc:9443/validate", "--http", "0.0.0.0:8080"]

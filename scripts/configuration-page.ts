@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { environmentSchema, trustPolicySchema, waiverSchema } from '../src/model/index.ts';
+import { environmentSchema, notifierSchema, trustPolicySchema, waiverSchema } from '../src/model/index.ts';
 
 type Node = {
   type?: string;
@@ -26,6 +26,7 @@ export function configurationPage(): string {
   for (const [kind, schema] of [
     ['Environment', environmentSchema],
     ['TrustPolicy', trustPolicySchema],
+    ['Notifier', notifierSchema],
     ['Waiver', waiverSchema],
   ] as const) {
     page.push(`## ${kind}`, '', '| key | what | needed or default |', '|---|---|---|');

@@ -34,6 +34,7 @@ const ROOMS: Record<string, { rooms: string[]; packages: string[] }> = {
   gate: { rooms: ['model', 'trust', 'render', 'policy'], packages: [] },
   reconcile: { rooms: ['model', 'gate'], packages: ['croner'] },
   webhook: { rooms: ['model', 'gate'], packages: ['express', '@peculiar/x509', 'reflect-metadata'] },
+  notify: { rooms: ['model'], packages: ['nodemailer'] },
   fence: { rooms: ['model', 'yaml'], packages: [] },
   service: { rooms: ['model', 'reconcile'], packages: ['express', 'prom-client'] },
   cli: {
@@ -55,6 +56,7 @@ const ROOMS: Record<string, { rooms: string[]; packages: string[] }> = {
       'webhook',
       'service',
       'fence',
+      'notify',
     ],
     packages: ['commander', 'pino', 'diff'],
   },

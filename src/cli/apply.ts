@@ -3,6 +3,7 @@ import pino from 'pino';
 import type { ProcessSettings } from '../config/index.ts';
 import { ledgerName, openLedger } from '../ledger/index.ts';
 import { CountersignError } from '../model/index.ts';
+import { Notifications } from '../notify/index.ts';
 import type { ReconcilerStatus } from '../reconcile/index.ts';
 import { Metrics } from '../service/index.ts';
 import { EXIT, type Io, plain } from './io.ts';
@@ -45,7 +46,20 @@ export async function apply(options: ApplyOptions, settings: ProcessSettings, io
   });
   const closing: Serving['closing'] = [() => ledger.close()];
   const metrics = new Metrics(() => ({ environments: [], entries: 0, connected: true }));
-  const serving: Serving = { configuration, options: all, settings, log, links, ledger, recorder: recorderOf(ledger), metrics, closing };
+  const notifications = new Notifications(configuration.notifiers, log);
+  closing.push(() => notifications.close(LAST_WORDS_MS));
+  const serving: Serving = {
+    configuration,
+    options: all,
+    settings,
+    log,
+    links,
+    ledger,
+    recorder: recorderOf(ledger),
+    metrics,
+    notifications,
+    closing,
+  };
   try {
     await recordStart(serving);
     const loops = await openLoops(serving, {});
@@ -64,6 +78,8 @@ export async function apply(options: ApplyOptions, settings: ProcessSettings, io
     for (const close of closing.reverse()) await close();
   }
 }
+
+const LAST_WORDS_MS = 10_000;
 
 function inOrder<T extends { readonly name: string }>(all: readonly T[], before: (one: T) => readonly string[]): T[] {
   const ordered: T[] = [];

@@ -14,14 +14,15 @@ import { sourceAccess } from './source-access.ts';
 
 /** A loop for each environment, with its gate, its repository and its view of the cluster. */
 export async function openLoops(
-  { configuration, links, ledger, recorder, options, settings, log, metrics, closing }: Serving,
+  { configuration, links, ledger, recorder, options, settings, log, metrics, notifications, closing }: Serving,
   hooks: ServeHooks,
 ): Promise<Reconciler[]> {
   const clusters = openClusters(links, ledger, log);
   const shared = new SharedRules();
   const make = openMaker(settings, join(resolve(options.data), 'rendered'));
   const repositories = new Map<string, Repository>();
-  const once = sharing();
+  const turn = atMost(JUDGED_AT_ONCE);
+  const once = sharing<{ readonly tip: string; readonly approvals: string }>();
   const loops = new Map<string, Reconciler>();
   const opened = await Promise.all(
     configuration.environments.map(async (environment) => {
@@ -52,14 +53,20 @@ export async function openLoops(
         state: rememberedState(recorder, environment.metadata.name),
         log,
         clock: () => new Date(),
-        look: async () => {
-          await once(directory, async () => repository.fetch(url, branch, await access()));
-          const tip = await repository.resolve(sourceRef(branch));
-          if (tip === undefined)
-            throw new CountersignError('git-ref-missing', `\`${redactUrl(url)}\` has no branch \`${branch}\``, { recover: 'retry' });
-          return { tip, approvals: (await repository.resolve(APPROVALS_REF)) ?? '' };
+        look: (since) =>
+          once(directory, since, async () => {
+            await repository.fetch(url, branch, await access());
+            const tip = await repository.resolve(sourceRef(branch));
+            if (tip === undefined)
+              throw new CountersignError('git-ref-missing', `\`${redactUrl(url)}\` has no branch \`${branch}\``, { recover: 'retry' });
+            return { tip, approvals: (await repository.resolve(APPROVALS_REF)) ?? '' };
+          }),
+        turn,
+        tell: (told) => {
+          metrics.happened(told.environment, told.event);
+          notifications.tell(told);
+          cluster.events.tell(told);
         },
-        tell: (told) => metrics.happened(told.environment, told.event),
         took: (kind, seconds) => metrics.took(environment.metadata.name, kind, seconds),
         ...(hooks.onStep === undefined ? {} : { onStep: hooks.onStep }),
       };
@@ -75,13 +82,40 @@ export async function openLoops(
   return opened;
 }
 
-// Environments on one repository that look at the same moment share one fetch.
-function sharing(): (key: string, task: () => Promise<void>) => Promise<void> {
-  const running = new Map<string, Promise<void>>();
-  return (key, task) => {
-    const shared = running.get(key) ?? task().finally(() => running.delete(key));
-    running.set(key, shared);
-    return shared;
+const JUDGED_AT_ONCE = 4; // the cores do no more, and each holds its objects meanwhile (Flux 685)
+
+// Tasks in the order they came, so many at a time.
+function atMost(count: number): <T>(task: () => Promise<T>) => Promise<T> {
+  const waiting: (() => void)[] = [];
+  let free = count;
+  return async (task) => {
+    if (free > 0) free--;
+    else await new Promise<void>((resolve) => waiting.push(resolve));
+    try {
+      return await task();
+    } finally {
+      const next = waiting.shift();
+      if (next === undefined) free++;
+      else next();
+    }
+  };
+}
+
+// Environments on one branch share what was fetched, where it is not older than they ask for.
+function sharing<T>(): (key: string, since: number, task: () => Promise<T>) => Promise<T> {
+  const newest = new Map<string, { readonly begun: number; readonly done: Promise<T> }>();
+  return (key, since, task) => {
+    const last = newest.get(key);
+    if (last !== undefined && last.begun >= since) return last.done;
+    // One after the other: two fetches at a time would wait for each other's locks.
+    const begun = Date.now();
+    const done = (last?.done ?? Promise.resolve()).then(task, task);
+    const mine = { begun, done };
+    newest.set(key, mine);
+    done.catch(() => {
+      if (newest.get(key) === mine) newest.delete(key); // the next one tries for itself
+    });
+    return done;
   };
 }
 

@@ -3,6 +3,7 @@ import pino from 'pino';
 import type { ProcessSettings } from '../config/index.ts';
 import { ledgerName, openLedger } from '../ledger/index.ts';
 import { CountersignError } from '../model/index.ts';
+import { Notifications } from '../notify/index.ts';
 import type { Reconciler, Step } from '../reconcile/index.ts';
 import { Metrics } from '../service/index.ts';
 import { EXIT, type Io } from './io.ts';
@@ -63,7 +64,20 @@ export async function serve(options: ServeOptions, settings: ProcessSettings, io
     entries: ledger.size,
     connected: loops.every((l) => l.connected),
   }));
-  const serving: Serving = { configuration, options, settings, log, links, ledger, recorder: recorderOf(ledger), metrics, closing };
+  const notifications = new Notifications(configuration.notifiers, log);
+  closing.push(() => notifications.close(LAST_WORDS_MS));
+  const serving: Serving = {
+    configuration,
+    options,
+    settings,
+    log,
+    links,
+    ledger,
+    recorder: recorderOf(ledger),
+    metrics,
+    notifications,
+    closing,
+  };
   try {
     await keepAnchors(serving);
     await recordStart(serving);
@@ -80,6 +94,8 @@ export async function serve(options: ServeOptions, settings: ProcessSettings, io
     for (const close of closing.reverse()) await close();
   }
 }
+
+const LAST_WORDS_MS = 3000;
 
 async function runUntilStopped(loops: readonly Reconciler[], signal: AbortSignal): Promise<void> {
   const stop = () => {

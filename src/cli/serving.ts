@@ -4,6 +4,7 @@ import type { Configuration, ProcessSettings } from '../config/index.ts';
 import type { LedgerView, Recorder } from '../gate/index.ts';
 import type { Ledger } from '../ledger/index.ts';
 import { CountersignError, digestOf } from '../model/index.ts';
+import type { Notifications } from '../notify/index.ts';
 import type { Metrics } from '../service/index.ts';
 import type { ServeOptions } from './serve.ts';
 
@@ -20,6 +21,8 @@ export type Serving = {
   readonly ledger: Ledger;
   readonly recorder: LedgerView & Recorder;
   readonly metrics: Metrics;
+  /** Hears what happened in environments, for people. */
+  readonly notifications: Notifications;
   readonly closing: (() => void | Promise<void>)[];
 };
 

@@ -19,6 +19,7 @@ import type { Answer, ApiServer } from './api-server.ts';
 import { differences, lastWriter, type ManagedFields, mergeFields, withValuesOf } from './fields.ts';
 import type { HealthRule } from './health.ts';
 import { type LiveListener, type LiveObject, LiveView } from './live-view.ts';
+import { ObjectEvents } from './object-events.ts';
 import { foreignOwner } from './owners.ts';
 import { isPassing, refusal } from './refusal.ts';
 
@@ -60,6 +61,7 @@ type Definition = {
 export class Cluster {
   readonly user: string;
   readonly view: LiveView;
+  readonly events: ObjectEvents;
   readonly #server: ApiServer;
   /** The ledger's name, which every object is stamped with. */
   readonly #ledger: string;
@@ -70,6 +72,7 @@ export class Cluster {
     this.#ledger = ledger;
     this.user = user;
     this.view = new LiveView(server, log);
+    this.events = new ObjectEvents(server, log);
   }
 
   /** Hears of every difference in an environment's objects from now on. */

@@ -8,6 +8,8 @@ import {
   type Environment,
   environmentSchema,
   messageOf,
+  type Notifier,
+  notifierSchema,
   type TrustPolicy,
   trustPolicySchema,
   type WaiverDocument,
@@ -19,6 +21,7 @@ import { parseYaml, type YamlDocument, YamlError } from '../yaml/index.ts';
 export type Configuration = {
   readonly environments: readonly Environment[];
   readonly trustPolicies: readonly TrustPolicy[];
+  readonly notifiers: readonly Notifier[];
   /** SHA-256 over all documents; it is written on the ledger when a service starts. */
   readonly digest: string;
 };
@@ -26,7 +29,7 @@ export type Configuration = {
 type Problem = { readonly file: string; readonly line: number; readonly path: string; readonly text: string };
 
 const MAX_FILE = 4 * 1024 * 1024; // a keyring of hundreds of people fits; a mistaken binary does not
-const SCHEMAS = { Environment: environmentSchema, TrustPolicy: trustPolicySchema } as const;
+const SCHEMAS = { Environment: environmentSchema, TrustPolicy: trustPolicySchema, Notifier: notifierSchema } as const;
 
 /**
  * Reads every `.yaml` and `.yml` file under the paths (files or directories).
@@ -36,6 +39,7 @@ export function loadConfiguration(paths: readonly string[]): Configuration {
   const problems: Problem[] = [];
   const environments: Environment[] = [];
   const trustPolicies: TrustPolicy[] = [];
+  const notifiers: Notifier[] = [];
   const places = new Map<string, string>();
   for (const file of paths.flatMap((path) => filesUnder(path))) {
     for (const document of readDocuments(file, problems)) {
@@ -46,6 +50,10 @@ export function loadConfiguration(paths: readonly string[]): Configuration {
       if (earlier !== undefined)
         problems.push({ file, line: document.line, path: 'metadata.name', text: `${id} is already declared at ${earlier}` });
       places.set(id, `${file}:${document.line}`);
+      if (parsed.kind === 'Notifier') {
+        notifiers.push(withAbsoluteFiles(parsed, file));
+        continue;
+      }
       if (parsed.kind === 'Environment') environments.push(withAbsolutePaths(parsed, file));
       else trustPolicies.push(withKeyFiles(parsed, file, document, problems));
       crossCheck(parsed, file, document, problems);
@@ -68,7 +76,7 @@ export function loadConfiguration(paths: readonly string[]): Configuration {
       problems.push({ file: place[0] ?? '', line: Number(place[1] ?? 1), path, text });
   }
   if (problems.length > 0) throw invalid(problems);
-  return { environments, trustPolicies, digest: digestOf({ environments, trustPolicies }) };
+  return { environments, trustPolicies, notifiers, digest: digestOf({ environments, trustPolicies, notifiers }) };
 }
 
 /**
@@ -159,9 +167,9 @@ function parseDocuments(text: string, file: string, problems: Problem[]): YamlDo
   }
 }
 
-function checkDocument(file: string, document: YamlDocument, problems: Problem[]): Environment | TrustPolicy | undefined {
+function checkDocument(file: string, document: YamlDocument, problems: Problem[]): Environment | TrustPolicy | Notifier | undefined {
   const kind = (document.value as { kind?: unknown } | null)?.kind;
-  const schema = SCHEMAS[kind as keyof typeof SCHEMAS] as z.ZodType<Environment | TrustPolicy> | undefined;
+  const schema = SCHEMAS[kind as keyof typeof SCHEMAS] as z.ZodType<Environment | TrustPolicy | Notifier> | undefined;
   if (schema === undefined || !Object.hasOwn(SCHEMAS, String(kind))) {
     problems.push({
       file,
@@ -319,6 +327,15 @@ function withAbsolutePaths(environment: Environment, file: string): Environment 
       policies: { ...policies, bundles: policies.bundles.map((b) => absoluteBundle(b, here)) },
     },
   };
+}
+
+function withAbsoluteFiles(notifier: Notifier, file: string): Notifier {
+  const here = dirname(resolve(file));
+  const [[target, options] = ['', {}]] = Object.entries(notifier.spec.to);
+  const made = Object.fromEntries(
+    Object.entries(options as Record<string, string>).map(([key, value]) => [key, key.endsWith('File') ? resolve(here, value) : value]),
+  );
+  return { ...notifier, spec: { ...notifier.spec, to: { [target]: made } as Notifier['spec']['to'] } };
 }
 
 // `https://…`, `ssh://…`, or `user@host:path` as scp writes it.

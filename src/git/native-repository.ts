@@ -3,7 +3,7 @@ import { existsSync, mkdirSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { CountersignError, isObjectId, NO_REVISION } from '../model/index.ts';
+import { CountersignError, isObjectId, NO_REVISION, Recent } from '../model/index.ts';
 import { accessEnvironment, type GitAccess } from './access.ts';
 import { type GitObject, type ObjectType, verifyObjectId } from './object.ts';
 import { APPROVALS_REF, type Repository, redactUrl, refuseShallow, sourceRef } from './repository.ts';
@@ -34,6 +34,8 @@ const SAFE = [
   '-c',
   'advice.graftFileDeprecated=false',
 ];
+const FEW = 256; // commits of a range that is remembered
+const REMEMBERED = 1000;
 const BATCH = 512; // commits examined together
 const WALK_TIMEOUT_MS = 30 * 60_000;
 const MAX_OBJECT = 64 * 1024 * 1024; // a manifest or key is far smaller; a disk image in the repository must not fill memory
@@ -44,6 +46,8 @@ export class NativeRepository implements Repository {
   readonly #git: GitProgram;
   #reader: ObjectReader | undefined;
   #closed = false;
+  readonly #ancestors = new Recent<Promise<boolean>>(REMEMBERED);
+  readonly #ranges = new Recent<readonly string[]>(REMEMBERED);
 
   constructor(directory: string, git: GitProgram) {
     this.#directory = directory;
@@ -82,14 +86,38 @@ export class NativeRepository implements Repository {
 
   async *listCommits(from: string, to: string): AsyncGenerator<readonly string[]> {
     refuseShallow(this.#directory);
+    const key = `${from} ${to}`;
+    const known = isObjectId(to) ? this.#ranges.get(key) : undefined;
+    if (known !== undefined) {
+      if (known.length > 0) yield known;
+      return;
+    }
     const range = from === NO_REVISION ? [to] : [to, `^${from}`];
     const args = [...SAFE, 'rev-list', '--topo-order', '--reverse', '--end-of-options', ...range];
-    yield* streamIds(spawn(this.#git.file, args, { env: this.#env(), stdio: 'pipe', timeout: WALK_TIMEOUT_MS, killSignal: 'SIGKILL' }), to);
+    const few: string[] = [];
+    let count = 0;
+    for await (const ids of streamIds(
+      spawn(this.#git.file, args, { env: this.#env(), stdio: 'pipe', timeout: WALK_TIMEOUT_MS, killSignal: 'SIGKILL' }),
+      to,
+    )) {
+      count += ids.length;
+      if (count <= FEW) few.push(...ids);
+      yield ids;
+    }
+    if (count <= FEW) this.#ranges.set(key, few);
   }
 
+  // Commits do not change: what was found once is so for ever, and environments on one branch all ask the same.
   async isAncestor(ancestor: string, descendant: string): Promise<boolean> {
-    const result = await this.#run(['merge-base', '--is-ancestor', '--end-of-options', ancestor, descendant]);
-    return result.code === 0;
+    const key = `${ancestor} ${descendant}`;
+    const known = isObjectId(ancestor) && isObjectId(descendant) ? this.#ancestors.get(key) : undefined;
+    if (known !== undefined) return known;
+    const asked = this.#run(['merge-base', '--is-ancestor', '--end-of-options', ancestor, descendant]).then((result) => {
+      if (result.code > 1) this.#ancestors.delete(key); // a commit that is not there yet may come
+      return result.code === 0;
+    });
+    this.#ancestors.set(key, asked);
+    return asked;
   }
 
   // What the merge makes goes into a folder of its own: a person's checkout is only read. As if bare, so that no attributes of a

@@ -28,6 +28,10 @@ export class Recent<T> {
     }
   }
 
+  delete(key: string): void {
+    this.#known.delete(key);
+  }
+
   /** Room for at least so many: whoever goes through more than fit would find none of them again. */
   hold(count: number): void {
     this.#limit = Math.max(this.#limit, count);

@@ -490,6 +490,85 @@ export const environmentSchema = z.strictObject({
   }),
 });
 
+const fileWithAddress = z.strictObject({ urlFile: z.string().min(1).describe('A file with the address, which is itself a secret.') });
+
+/** What notifiers can hear of. */
+export const HAPPENINGS = [
+  'applying',
+  'applied',
+  'failed',
+  'restored',
+  'denied',
+  'refused',
+  'drift',
+  'corrected',
+  'contested',
+  'rewritten',
+  'stale',
+  'blocked',
+  'suspended',
+  'rolled-back',
+  'trouble',
+] as const;
+
+export const notifierSchema = z.strictObject({
+  apiVersion: z.literal(API_VERSION),
+  kind: z.literal('Notifier'),
+  metadata,
+  spec: z.strictObject({
+    environments: z.array(z.string().min(1)).min(1).default(['**']).describe('Globs over names of environments.'),
+    events: z
+      .array(z.enum(HAPPENINGS))
+      .min(1)
+      .default(['applied', 'failed', 'restored', 'denied', 'refused', 'contested', 'rewritten', 'stale', 'rolled-back', 'trouble'])
+      .describe('What is told.'),
+    template: z
+      .string()
+      .min(1)
+      .max(2000)
+      .optional()
+      .describe('The sentence: `{environment}`, `{event}`, `{revision}`, `{short}`, `{message}` and `{at}` stand for what happened.'),
+    repeatAfter: duration.default('1h').describe('The same thing is told again only after this time.'),
+    to: z.union(
+      [
+        z.strictObject({ slack: fileWithAddress.describe('An incoming webhook of Slack.') }),
+        z.strictObject({ teams: fileWithAddress.describe('A workflow of Microsoft Teams that takes a card.') }),
+        z.strictObject({
+          webhook: z
+            .strictObject({
+              url: z.url(),
+              secretFile: z.string().min(1).describe('Signs `TIME.BODY` with HMAC-SHA-256, in `X-Countersign-Signature`.'),
+            })
+            .describe('JSON to any address.'),
+        }),
+        z.strictObject({ alertmanager: z.strictObject({ url: z.url() }).describe('Alerts that end when all is well again.') }),
+        z.strictObject({
+          email: z.strictObject({
+            smtp: z.string().regex(/^smtps?:\/\//, '`smtp://host:port` or `smtps://…`'),
+            username: z.string().min(1).optional(),
+            passwordFile: z.string().min(1).optional(),
+            from: z.email(),
+            to: z.array(z.email()).min(1),
+          }),
+        }),
+        z.strictObject({
+          commitStatus: z
+            .strictObject({
+              forge: z.enum(['github', 'gitlab', 'gitea']),
+              apiUrl: z
+                .url()
+                .describe('For example `https://api.github.com`, `https://gitlab.example.com/api/v4`, `https://gitea.example.com/api/v1`.'),
+              repository: z.string().regex(/^[\w.-]+(\/[\w.-]+)+$/, '`owner/name`'),
+              tokenFile: z.string().min(1),
+            })
+            .describe('The status `countersign/ENVIRONMENT` on the commit.'),
+        }),
+      ],
+      { error: 'one of `slack`, `teams`, `webhook`, `alertmanager`, `email` and `commitStatus`' },
+    ),
+  }),
+});
+
 /** How to get into a Git remote, as the Environment says it. */
 export type SourceCredentials = NonNullable<Environment['spec']['source']['credentials']>;
 export type Environment = z.infer<typeof environmentSchema>;
@@ -500,7 +579,8 @@ export type HealthExpression = Environment['spec']['health']['expressions'][numb
 export type TrustPolicy = z.infer<typeof trustPolicySchema>;
 export type WaiverDocument = z.infer<typeof waiverSchema>;
 export type BundleSource = Environment['spec']['policies']['bundles'][number];
-export type Document = Environment | TrustPolicy;
+export type Notifier = z.infer<typeof notifierSchema>;
+export type Document = Environment | TrustPolicy | Notifier;
 
 /** Milliseconds of a schema duration such as `30s`. */
 export function durationMs(text: string): number {

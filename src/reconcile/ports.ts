@@ -1,5 +1,5 @@
 import type { EnvironmentState, LedgerView, Recorder } from '../gate/index.ts';
-import type { Environment, IgnoreRule, ObjectRef, OwnedObject, RenderedObject } from '../model/index.ts';
+import type { Environment, HAPPENINGS, IgnoreRule, ObjectRef, OwnedObject, RenderedObject } from '../model/index.ts';
 
 /** What the API server made of an object: its digest as stored, and the digest its admission webhook admits. */
 type AppliedObject = { readonly live: string; readonly admitted: string | undefined };
@@ -57,22 +57,7 @@ export interface LogPort {
 /** Something that happened in an environment, in words for people. `at` is ISO 8601; `entry` is its place on the ledger, where it has one. */
 export type Told = {
   readonly environment: string;
-  readonly event:
-    | 'applying'
-    | 'applied'
-    | 'failed'
-    | 'restored'
-    | 'denied'
-    | 'refused'
-    | 'drift'
-    | 'corrected'
-    | 'contested'
-    | 'rewritten'
-    | 'stale'
-    | 'blocked'
-    | 'suspended'
-    | 'rolled-back'
-    | 'trouble';
+  readonly event: (typeof HAPPENINGS)[number];
   readonly revision: string;
   readonly message: string;
   readonly at: string;
@@ -91,8 +76,10 @@ export type ReconcilePorts = {
   readonly state: () => EnvironmentState;
   readonly log: LogPort;
   readonly clock: () => Date;
-  /** Fetches the source and gives the id its branch is at now, and of the approvals. */
-  readonly look: () => Promise<{ readonly tip: string; readonly approvals: string }>;
+  /** The id that the source's branch is at, and of the approvals, as fetched at `since` (milliseconds since 1970) or later. */
+  readonly look: (since: number) => Promise<{ readonly tip: string; readonly approvals: string }>;
+  /** Waits for its turn where many environments have something to judge at the same time. */
+  readonly turn?: <T>(task: () => Promise<T>) => Promise<T>;
   /** Hears what happened, for metrics, notifications and Events; never the record. */
   readonly tell?: (told: Told) => void;
   /** How long a look took, in seconds. */

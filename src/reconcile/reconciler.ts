@@ -82,6 +82,7 @@ export class Reconciler {
   // One thing at a time: a look, drift, or what somebody asks for.
   #busy: Promise<unknown> = Promise.resolve();
   #interrupt = false;
+  #pokedAt = 0;
 
   constructor(gate: Gate, ports: ReconcilePorts, peers: Peers = () => undefined) {
     this.#gate = gate;
@@ -121,6 +122,7 @@ export class Reconciler {
 
   /** Looks again now instead of at the end of the interval. */
   poke(): void {
+    this.#pokedAt = Date.now();
     this.#notify('look');
   }
 
@@ -173,7 +175,7 @@ export class Reconciler {
 
   async #pass(): Promise<void> {
     let trouble: unknown;
-    const looked = await this.#ports.look().catch((thrown: unknown) => {
+    const looked = await this.#look().catch((thrown: unknown) => {
       trouble = thrown; // the last good state is defended all the same
       return undefined;
     });
@@ -287,6 +289,11 @@ export class Reconciler {
     throw new CountersignError('usage', `\`${this.name}\` was never at the revision \`${to.slice(0, 40)}\``, {
       hint: '`countersign ledger show --type apply.result` lists what it was at',
     });
+  }
+
+  // What another environment on the same branch fetched a moment ago will do, unless somebody says that there is news.
+  #look(): ReturnType<ReconcilePorts['look']> {
+    return this.#ports.look(Math.max(this.#pokedAt, Date.now() - durationMs(this.#spec.source.interval) / 2));
   }
 
   // Every move of the branch is on record, whatever comes of it; one that is no step forward is told as such.
@@ -536,7 +543,7 @@ export class Reconciler {
   }
 
   async #hasNewer(revision: string): Promise<boolean> {
-    const { tip, approvals } = await this.#ports.look();
+    const { tip, approvals } = await this.#look();
     const target = await this.#target(tip);
     if (target === undefined || target === revision || this.#heldBack(target) !== undefined) return false;
     return (await this.#judge(this.#state(), target, approvals)) !== undefined;
@@ -548,7 +555,8 @@ export class Reconciler {
     const from = state.revision === NO_REVISION ? (this.#spec.source.baseline ?? NO_REVISION) : state.revision;
     const key = [from, tip, approvals, this.#gate.trust.digest, this.#gate.clock().toISOString().slice(0, 10)].join(' ');
     if (this.#judged?.key !== key) {
-      const { verdict, recorded, allowed } = await assess(this.#gate, from, tip);
+      const turn = this.#ports.turn ?? ((task) => task());
+      const { verdict, recorded, allowed } = await turn(() => assess(this.#gate, from, tip));
       this.#judged = { key, allowed };
       this.#tell(verdict, recorded?.index);
     }

@@ -80,7 +80,7 @@ for (const [what, files, expected] of [
   [
     'a kind that is not ours',
     { 'e.yaml': ENVIRONMENT.replace('Environment', 'Enviroment') },
-    /kind: expected one of `Environment`, `TrustPolicy`, found `Enviroment`/,
+    /kind: expected one of `Environment`, `TrustPolicy`, `Notifier`, found `Enviroment`/,
   ],
   [
     'a namespace of the cluster itself',
@@ -121,4 +121,24 @@ for (const [what, files, expected] of [
 
 test('a path that is not there is one clear error', () => {
   assert.throws(() => loadConfiguration([join(directory, 'nowhere')]), { code: 'config-invalid' });
+});
+
+test('environments name each other rightly, and none waits for itself', () => {
+  const chain = (name: string, spec: string) =>
+    ENVIRONMENT.replace('production', name).replace('[shop]', `[${name}]`).replace('  trust', `  ${spec}\n  trust`);
+  const loaded =
+    (...documents: string[]) =>
+    () =>
+      load({ 't.yaml': TRUST, ...Object.fromEntries(documents.map((d, i) => [`e${i}.yaml`, d])) });
+  assert.throws(loaded(chain('a', 'dependsOn: [nobody]')), /spec\.dependsOn: expected the name of an Environment, found `nobody`/);
+  assert.throws(
+    loaded(chain('a', 'promotion: {from: nobody}')),
+    /spec\.promotion\.from: expected the name of an Environment, found `nobody`/,
+  );
+  assert.throws(loaded(chain('a', 'dependsOn: [a]')), /`a` waits for itself/);
+  assert.throws(
+    loaded(chain('a', 'dependsOn: [b]'), chain('b', 'promotion: {from: c}'), chain('c', 'dependsOn: [a]')),
+    /`a` waits for itself, through `dependsOn` or `promotion`/,
+  );
+  assert.doesNotThrow(loaded(chain('a', 'dependsOn: [b]'), chain('b', 'promotion: {from: c}'), chain('c', 'dependsOn: []')));
 });

@@ -1,0 +1,120 @@
+import { createHmac } from 'node:crypto';
+import type { Notifier } from '../model/index.ts';
+
+/** Something that happened; the same shape as the loop tells it. */
+export type Happened = {
+  readonly environment: string;
+  readonly event: string;
+  readonly revision: string;
+  readonly message: string;
+  readonly at: string;
+};
+
+/** One HTTP request that tells it. */
+export type Outgoing = { readonly url: string; readonly headers: Readonly<Record<string, string>>; readonly body: string };
+
+type To = Notifier['spec']['to'];
+/** Reads a secret at the time it is used, so that it can be renewed. */
+export type Secrets = (file: string) => string;
+
+const BAD = new Set(['failed', 'refused', 'denied', 'contested', 'drift', 'trouble', 'rewritten', 'stale']);
+const SHOWN = 500;
+
+/** The sentence of a template: `{environment}`, `{event}`, `{revision}`, `{short}`, `{message}` and `{at}` stand for what happened. */
+export function sentence(happened: Happened, template = '{environment}: {event} {short}: {message}'): string {
+  const values: Readonly<Record<string, string>> = {
+    environment: happened.environment,
+    event: happened.event,
+    revision: happened.revision,
+    short: happened.revision.slice(0, 12),
+    message: plainText(happened.message),
+    at: happened.at,
+  };
+  return template.replaceAll(/\{(\w+)\}/g, (whole, name: string) => (Object.hasOwn(values, name) ? (values[name] as string) : whole));
+}
+
+/** The request for a target over HTTP; undefined where the target has no word for the event. */
+export function request(
+  to: Exclude<To, { email: unknown }>,
+  happened: Happened,
+  template: string | undefined,
+  secret: Secrets,
+): Outgoing | undefined {
+  const text = sentence(happened, template);
+  const json = { 'content-type': 'application/json' };
+  if ('slack' in to) return { url: secret(to.slack.urlFile), headers: json, body: JSON.stringify({ text: escapeSlack(text) }) };
+  if ('teams' in to) {
+    const content = { type: 'AdaptiveCard', version: '1.4', body: [{ type: 'TextBlock', text: escapeMarkdown(text), wrap: true }] };
+    const attachments = [{ contentType: 'application/vnd.microsoft.card.adaptive', content }];
+    return { url: secret(to.teams.urlFile), headers: json, body: JSON.stringify({ type: 'message', attachments }) };
+  }
+  if ('webhook' in to) {
+    const body = JSON.stringify({ ...happened, text });
+    const time = String(Math.floor(Date.parse(happened.at) / 1000));
+    const signature = createHmac('sha256', secret(to.webhook.secretFile)).update(`${time}.${body}`).digest('hex');
+    return { url: to.webhook.url, headers: { ...json, 'x-countersign-time': time, 'x-countersign-signature': signature }, body };
+  }
+  if ('alertmanager' in to) return alert(to.alertmanager.url, happened, text);
+  return commitStatus(to.commitStatus, happened, secret);
+}
+
+// An alert stands as long as the environment is not as Git has it; being applied, or rolled back, ends it.
+function alert(url: string, happened: Happened, text: string): Outgoing | undefined {
+  const ends = ['applied', 'corrected', 'restored', 'rolled-back'].includes(happened.event);
+  if (!ends && !BAD.has(happened.event)) return undefined;
+  const one = (event: string) => ({
+    labels: { alertname: 'Countersign', environment: happened.environment, event, severity: event === 'drift' ? 'warning' : 'critical' },
+    annotations: { summary: text },
+    ...(ends ? { endsAt: happened.at } : { startsAt: happened.at }),
+  });
+  const body = JSON.stringify(ends ? [...BAD].map(one) : [one(happened.event)]);
+  return { url: `${url.replace(/\/$/, '')}/api/v2/alerts`, headers: { 'content-type': 'application/json' }, body };
+}
+
+type CommitStatus = Extract<To, { commitStatus: unknown }>['commitStatus'];
+
+const STATES: Readonly<Record<string, 'pending' | 'success' | 'failure'>> = {
+  applying: 'pending',
+  blocked: 'pending',
+  applied: 'success',
+  denied: 'failure',
+  refused: 'failure',
+  failed: 'failure',
+};
+
+function commitStatus({ forge, apiUrl, repository, tokenFile }: CommitStatus, happened: Happened, secret: Secrets): Outgoing | undefined {
+  const state = STATES[happened.event];
+  if (state === undefined || !/^[0-9a-f]{40,64}$/.test(happened.revision) || /^0+$/.test(happened.revision)) return undefined;
+  const context = `countersign/${happened.environment}`;
+  const description = plainText(happened.message).slice(0, 140);
+  const token = secret(tokenFile);
+  const base = apiUrl.replace(/\/$/, '');
+  const json = { 'content-type': 'application/json', 'user-agent': 'countersign' };
+  if (forge === 'gitlab')
+    return {
+      url: `${base}/projects/${encodeURIComponent(repository)}/statuses/${happened.revision}`,
+      headers: { ...json, 'private-token': token },
+      body: JSON.stringify({ state: state === 'failure' ? 'failed' : state, name: context, description }),
+    };
+  return {
+    url: `${base}/repos/${repository}/statuses/${happened.revision}`,
+    headers: { ...json, authorization: `${forge === 'gitea' ? 'token' : 'Bearer'} ${token}` },
+    body: JSON.stringify({ state, context, description }),
+  };
+}
+
+/** One line without control characters, as long as people read. */
+export function plainText(text: string): string {
+  return text
+    .replaceAll(/[\p{Cc}\p{Cf}\u2028\u2029]+/gu, ' ')
+    .trim()
+    .slice(0, SHOWN);
+}
+
+function escapeSlack(text: string): string {
+  return text.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;');
+}
+
+function escapeMarkdown(text: string): string {
+  return text.replaceAll(/([\\`*_[\]<>#])/g, '\\$1');
+}

@@ -1,0 +1,148 @@
+import { readFileSync } from 'node:fs';
+import { setTimeout as wait } from 'node:timers/promises';
+import { createTransport } from 'nodemailer';
+import { CountersignError, durationMs, globMatches, messageOf, type Notifier, Recent } from '../model/index.ts';
+import { type Happened, type Outgoing, plainText, request, sentence } from './messages.ts';
+
+type Log = { info(fields: object, message: string): void; warn(fields: object, message: string): void };
+
+const WAITING = 1000; // messages a notifier may be behind
+const TIMEOUT_MS = 10_000;
+const ATTEMPTS = 5;
+const FIRST_PAUSE_MS = 500;
+const REMEMBERED = 5000;
+
+/** Everybody who is to hear of things. `tell` returns at once; what is to be said is said one after the other. */
+export class Notifications {
+  readonly #channels: readonly Channel[];
+
+  constructor(notifiers: readonly Notifier[], log: Log) {
+    this.#channels = notifiers.map((n) => new Channel(n, log));
+  }
+
+  tell(happened: Happened): void {
+    for (const channel of this.#channels) channel.take(happened);
+  }
+
+  /** Says what still waits, for as long as `ms`. */
+  async close(ms: number): Promise<void> {
+    await Promise.race([Promise.all(this.#channels.map((c) => c.idle)), wait(ms, undefined, { ref: false })]);
+    for (const channel of this.#channels) channel.stop();
+  }
+}
+
+class Channel {
+  readonly #notifier: Notifier;
+  readonly #log: Log;
+  readonly #told = new Recent<number>(REMEMBERED);
+  readonly #waiting: Happened[] = [];
+  readonly #stopped = new AbortController();
+  idle: Promise<void> = Promise.resolve();
+  #working = false;
+
+  constructor(notifier: Notifier, log: Log) {
+    this.#notifier = notifier;
+    this.#log = log;
+  }
+
+  take(happened: Happened): void {
+    const { environments, events, repeatAfter } = this.#notifier.spec;
+    if (!events.includes(happened.event as (typeof events)[number])) return;
+    if (!environments.some((glob) => globMatches(glob, happened.environment))) return;
+    // By what it says, never by how long it took (notification-controller 509).
+    const key = JSON.stringify([happened.environment, happened.event, happened.revision, happened.message]);
+    const now = Date.now();
+    const last = this.#told.get(key);
+    if (last !== undefined && now - last < durationMs(repeatAfter)) return;
+    this.#told.set(key, now);
+    if (this.#waiting.length >= WAITING) {
+      this.#log.warn({ notifier: this.#notifier.metadata.name, event: happened.event }, 'too much waits to be told; this is not');
+      return;
+    }
+    this.#waiting.push(happened);
+    if (!this.#working) this.idle = this.#work();
+  }
+
+  stop(): void {
+    this.#stopped.abort();
+  }
+
+  async #work(): Promise<void> {
+    this.#working = true;
+    for (let next = this.#waiting.shift(); next !== undefined; next = this.#waiting.shift()) await this.#say(next);
+    this.#working = false;
+  }
+
+  async #say(happened: Happened): Promise<void> {
+    const { name } = this.#notifier.metadata;
+    for (let attempt = 1; !this.#stopped.signal.aborted; attempt++) {
+      try {
+        await this.#send(happened);
+        return;
+      } catch (thrown) {
+        const hopeless = thrown instanceof CountersignError && thrown.recover === 'wait';
+        if (hopeless || attempt === ATTEMPTS) {
+          this.#log.warn(
+            { notifier: name, environment: happened.environment, event: happened.event, attempts: attempt },
+            `could not be told: ${messageOf(thrown)}`,
+          );
+          return;
+        }
+        await wait(FIRST_PAUSE_MS * 2 ** (attempt - 1), undefined, { signal: this.#stopped.signal, ref: false }).catch(() => {});
+      }
+    }
+  }
+
+  async #send(happened: Happened): Promise<void> {
+    const { to, template } = this.#notifier.spec;
+    if ('email' in to) return sendMail(to.email, happened, template);
+    const outgoing = request(to, happened, template, readSecret);
+    if (outgoing !== undefined) await post(outgoing, this.#stopped.signal);
+  }
+}
+
+async function post({ url, headers, body }: Outgoing, stopped: AbortSignal): Promise<void> {
+  const signal = AbortSignal.any([AbortSignal.timeout(TIMEOUT_MS), stopped]);
+  // The address of a chat's webhook is itself a secret: only its host is ever told.
+  const { host } = new URL(url);
+  const response = await fetch(url, { method: 'POST', headers, body, redirect: 'error', signal }).catch((cause) => {
+    throw new CountersignError(
+      'forge-unreachable',
+      `${host} does not answer: ${messageOf((cause as Error).cause ?? cause).replaceAll(url, host)}`,
+      {
+        recover: 'retry',
+      },
+    );
+  });
+  await response.body?.cancel();
+  if (response.ok) return;
+  const again = response.status === 429 || response.status >= 500;
+  throw new CountersignError('forge-refused', `${host} answers ${response.status}`, { recover: again ? 'retry' : 'wait' });
+}
+
+type Email = Extract<Notifier['spec']['to'], { email: unknown }>['email'];
+
+async function sendMail(
+  { smtp, from, to, username, passwordFile }: Email,
+  happened: Happened,
+  template: string | undefined,
+): Promise<void> {
+  const auth = username === undefined || passwordFile === undefined ? {} : { auth: { user: username, pass: readSecret(passwordFile) } };
+  const transport = createTransport({ url: smtp, connectionTimeout: TIMEOUT_MS, socketTimeout: TIMEOUT_MS, ...auth });
+  const text = sentence(happened, template);
+  const subject = `[countersign] ${happened.environment}: ${happened.event} ${happened.revision.slice(0, 12)}`;
+  await transport
+    .sendMail({ from, to: [...to], subject: plainText(subject), text: `${text}\n\n${happened.revision}\n${happened.at}\n` })
+    .catch((cause) => {
+      throw new CountersignError('forge-unreachable', `the mail server does not take it: ${messageOf(cause)}`, { recover: 'retry' });
+    })
+    .finally(() => transport.close());
+}
+
+function readSecret(file: string): string {
+  try {
+    return readFileSync(file, 'utf8').trim();
+  } catch (cause) {
+    throw new CountersignError('key-missing', `the file \`${file}\` cannot be read: ${messageOf(cause)}`, { cause });
+  }
+}

@@ -1,0 +1,193 @@
+import assert from 'node:assert/strict';
+import { createHmac } from 'node:crypto';
+import { writeFileSync } from 'node:fs';
+import { createServer, type Server } from 'node:http';
+import { createServer as createTcpServer } from 'node:net';
+import { join } from 'node:path';
+import { after, before, beforeEach, test } from 'node:test';
+import { type Notifier, notifierSchema } from '../../src/model/index.ts';
+import { Notifications } from '../../src/notify/index.ts';
+import { scratch } from '../kit/scratch.ts';
+import { until } from '../kit/service.ts';
+
+const directory = scratch();
+const COMMIT = 'a'.repeat(40);
+type Heard = { path: string; headers: Record<string, string | string[] | undefined>; body: string };
+let heard: Heard[] = [];
+let answers: number[] = [];
+let server: Server;
+let url = '';
+before(async () => {
+  server = createServer((request, response) => {
+    let body = '';
+    request.on('data', (d) => (body += d));
+    request.on('end', () => {
+      heard.push({ path: request.url ?? '', headers: request.headers, body });
+      response.statusCode = answers.shift() ?? 200;
+      response.end();
+    });
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  url = `http://127.0.0.1:${(server.address() as { port: number }).port}`;
+  writeFileSync(join(directory, 'address'), `${url}/services/T0/B0/very-secret\n`);
+  writeFileSync(join(directory, 'token'), 'a-token\n');
+});
+beforeEach(() => {
+  heard = [];
+  answers = [];
+});
+after(() => new Promise((resolve) => server.close(resolve)));
+
+const notifier = (to: unknown, spec: object = {}): Notifier =>
+  notifierSchema.parse({ apiVersion: 'countersign.dev/v1alpha1', kind: 'Notifier', metadata: { name: 'n' }, spec: { to, ...spec } });
+const happened = (changes: object = {}) => ({
+  environment: 'production',
+  event: 'failed',
+  revision: COMMIT,
+  message: 'Deployment shop/web: <0 of 2> & more',
+  at: '2026-11-21T10:00:00.000Z',
+  ...changes,
+});
+type Logged = { fields: object; message: string };
+
+async function told(notifiers: Notifier[], all: object[], enough = all.length): Promise<Logged[]> {
+  const logged: Logged[] = [];
+  const log = { info: () => {}, warn: (fields: object, message: string) => void logged.push({ fields, message }) };
+  const notifications = new Notifications(notifiers, log);
+  for (const one of all) notifications.tell(one as ReturnType<typeof happened>);
+  await until(
+    () => heard.length + logged.length >= enough,
+    20_000,
+    () => `heard ${heard.length}, logged ${JSON.stringify(logged)}`,
+  );
+  await notifications.close(1000);
+  return logged;
+}
+
+test('Slack and Teams hear a sentence in which nothing is markup', async () => {
+  const file = join(directory, 'address');
+  await told(
+    [notifier({ slack: { urlFile: file } }), notifier({ teams: { urlFile: file } })],
+    [happened({ message: 'a <b> & `c`\nd' })],
+    2,
+  );
+  const [slack, teams] = heard.map(
+    (h) => JSON.parse(h.body) as { text?: string; attachments?: { content: { body: { text: string }[] } }[] },
+  );
+  assert.equal(slack?.text, `production: failed ${COMMIT.slice(0, 12)}: a &lt;b&gt; &amp; \`c\` d`);
+  assert.equal(teams?.attachments?.[0]?.content.body[0]?.text, `production: failed ${COMMIT.slice(0, 12)}: a \\<b\\> & \\\`c\\\` d`);
+});
+
+test('a webhook is signed over its time and its body', async () => {
+  await told(
+    [
+      notifier(
+        { webhook: { url: `${url}/hook`, secretFile: join(directory, 'token') } },
+        { template: '{event} at {environment}, {nothing}' },
+      ),
+    ],
+    [happened()],
+  );
+  const [one] = heard;
+  const time = one?.headers['x-countersign-time'];
+  assert.equal(one?.headers['x-countersign-signature'], createHmac('sha256', 'a-token').update(`${time}.${one?.body}`).digest('hex'));
+  assert.equal((JSON.parse(one?.body ?? '') as { text: string }).text, 'failed at production, {nothing}');
+});
+
+test('an alert begins with trouble and ends when all is well', async () => {
+  await told([notifier({ alertmanager: { url } })], [happened(), happened({ event: 'applied', message: '2 objects' })]);
+  const [begun, ended] = heard.map((h) => JSON.parse(h.body) as { labels: Record<string, string>; startsAt?: string; endsAt?: string }[]);
+  assert.deepEqual([begun?.[0]?.labels['event'], begun?.[0]?.startsAt], ['failed', '2026-11-21T10:00:00.000Z']);
+  assert.ok(ended?.some((a) => a.labels['event'] === 'failed' && a.endsAt !== undefined));
+});
+
+test('commit statuses on GitHub, GitLab and Gitea', async () => {
+  const tokenFile = join(directory, 'token');
+  const of = (forge: string) =>
+    notifier(
+      { commitStatus: { forge, apiUrl: `${url}/${forge}`, repository: 'team/fleet', tokenFile } },
+      { events: ['applying', 'applied', 'failed'] },
+    );
+  await told([of('github'), of('gitlab'), of('gitea')], [happened()], 3);
+  assert.deepEqual(
+    heard
+      .map((h) => [h.path, h.headers['authorization'] ?? h.headers['private-token'], (JSON.parse(h.body) as { state: string }).state])
+      .sort(([a], [b]) => (String(a) < String(b) ? -1 : 1)),
+    [
+      [`/gitea/repos/team/fleet/statuses/${COMMIT}`, 'token a-token', 'failure'],
+      [`/github/repos/team/fleet/statuses/${COMMIT}`, 'Bearer a-token', 'failure'],
+      [`/gitlab/projects/team%2Ffleet/statuses/${COMMIT}`, 'a-token', 'failed'],
+    ],
+  );
+});
+
+test('the same thing is told once, others are told each; only what was asked for', async () => {
+  const hook = { webhook: { url: `${url}/hook`, secretFile: join(directory, 'token') } };
+  await told(
+    [notifier(hook, { environments: ['prod*'], events: ['failed'] })],
+    [
+      happened(),
+      happened({ at: '2026-11-21T10:00:07.000Z' }),
+      happened({ revision: 'b'.repeat(40) }),
+      happened({ environment: 'staging' }),
+      happened({ event: 'applied' }),
+    ],
+    2,
+  );
+  assert.deepEqual(
+    heard.map((h) => (JSON.parse(h.body) as { revision: string }).revision[0]),
+    ['a', 'b'],
+  );
+});
+
+test('what is busy is tried again; what says no is not; neither tells the address', async () => {
+  const to = { slack: { urlFile: join(directory, 'address') } };
+  answers = [503, 429, 200];
+  assert.deepEqual(await told([notifier(to)], [happened()], 3), []);
+  assert.equal(heard.length, 3);
+  answers = [404];
+  const [logged] = await told([notifier(to)], [happened()], 5);
+  assert.match(logged?.message ?? '', /^could not be told: 127\.0\.0\.1:\d+ answers 404$/);
+  const gone = notifier({ slack: { urlFile: join(directory, 'none') } });
+  const [missing] = await told([gone], [happened()], heard.length + 1);
+  assert.match(missing?.message ?? '', /cannot be read/);
+});
+
+test('mail goes out by SMTP, with no line of its head made by a message', async () => {
+  let said = '';
+  const smtp = createTcpServer((socket) => {
+    let data = false;
+    socket.unref();
+    socket.write('220 test\r\n');
+    socket.on('data', (chunk) => {
+      said += chunk.toString();
+      if (data) {
+        if (said.endsWith('\r\n.\r\n')) {
+          data = false;
+          socket.write('250 ok\r\n');
+        }
+        return;
+      }
+      const command = chunk.toString().slice(0, 4).toUpperCase();
+      if (command === 'DATA') data = true;
+      socket.write(
+        command === 'EHLO' ? '250 test\r\n' : command === 'DATA' ? '354 go on\r\n' : command === 'QUIT' ? '221 bye\r\n' : '250 ok\r\n',
+      );
+    });
+  });
+  await new Promise<void>((resolve) => smtp.listen(0, '127.0.0.1', resolve));
+  const { port } = smtp.address() as { port: number };
+  const email = { smtp: `smtp://127.0.0.1:${port}`, from: 'gate@example.test', to: ['oncall@example.test'] };
+  const notifications = new Notifications([notifier({ email })], { info: () => {}, warn: (_, m) => assert.fail(m) });
+  notifications.tell(happened({ message: 'x\r\nBcc: everybody@example.test' }));
+  await until(
+    () => said.endsWith('\r\n.\r\n'),
+    10_000,
+    () => said,
+  );
+  await notifications.close(1000);
+  smtp.close();
+  assert.match(said, /^Subject: \[countersign\] production: failed a{12}$/m);
+  assert.match(said, /RCPT TO:<oncall@example\.test>/);
+  assert.doesNotMatch(said, /^Bcc:/m);
+});
