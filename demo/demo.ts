@@ -5,6 +5,7 @@ import { join, relative } from 'node:path';
 import { backup, DatabaseSync } from 'node:sqlite';
 import { fileURLToPath } from 'node:url';
 import { tool } from '../scripts/tools.ts';
+import { connect } from '../src/cluster/index.ts';
 import type { KubernetesObject, Verdict } from '../src/model/index.ts';
 import { freePorts, startControlPlane } from '../test/kit/control-plane.ts';
 import { environmentDocument, trustDocument, writeConfiguration } from '../test/kit/documents.ts';
@@ -12,6 +13,7 @@ import { endGpg, Fleet, openPgpPerson, type Person, sshPerson } from '../test/ki
 import { startGitServer } from '../test/kit/git-server.ts';
 import { configMap, deployment, namespace, service } from '../test/kit/manifests.ts';
 import { type CliResult, countersign, Service, until } from '../test/kit/service.ts';
+import { deploymentStatus } from '../test/kit/status.ts';
 import { Narrator } from './narrator.ts';
 
 // The main job as a story, on a throw-away control plane, with freshly made keys and the real service.
@@ -56,10 +58,9 @@ async function story(): Promise<void> {
   ]);
   const [port] = await freePorts(1);
   const data = join(directory, 'data');
-  const serve = Service.start(
-    ['--config', config, '--kubeconfig', controlPlane.kubeconfig('countersign'), '--webhook', `127.0.0.1:${port}`],
-    data,
-  );
+  const start = () =>
+    Service.start(['--config', config, '--kubeconfig', controlPlane.kubeconfig('countersign'), '--webhook', `127.0.0.1:${port}`], data);
+  let serve = start();
   undo.push(() => serve.stop());
   await serve.says('countersign is running');
   tell.stage([
@@ -70,19 +71,23 @@ async function story(): Promise<void> {
 
   const kubectl = (user: string, args: readonly string[], env: NodeJS.ProcessEnv = {}): CliResult => {
     try {
-      const stdout = execFileSync(kubectlProgram, ['--kubeconfig', controlPlane.kubeconfig(user), '--namespace', 'shop', ...args], {
-        env: { ...process.env, HOME: directory, ...env },
-        stdio: 'pipe',
-        encoding: 'utf8',
-      });
+      const stdout = execFileSync(
+        kubectlProgram,
+        ['--kubeconfig', controlPlane.kubeconfig(user), ...(args.includes('--namespace') ? [] : ['--namespace', 'shop']), ...args],
+        {
+          env: { ...process.env, HOME: directory, ...env },
+          stdio: 'pipe',
+          encoding: 'utf8',
+        },
+      );
       return { code: 0, stdout, stderr: '' };
     } catch (thrown) {
       const { status, stdout, stderr } = thrown as { status: number; stdout: string; stderr: string };
       return { code: status, stdout, stderr };
     }
   };
-  const live = (what: string): KubernetesObject | undefined => {
-    const { code, stdout } = kubectl('admin', ['get', what, '-o', 'json']);
+  const live = (what: string, ns = 'shop'): KubernetesObject | undefined => {
+    const { code, stdout } = kubectl('admin', ['get', what, '-o', 'json', '--namespace', ns]);
     return code === 0 ? (JSON.parse(stdout) as KubernetesObject) : undefined;
   };
   const replicas = () => (live('deployment/web')?.['spec'] as { replicas?: number } | undefined)?.replicas;
@@ -252,6 +257,99 @@ async function story(): Promise<void> {
       tried: 'a change everyone regrets is applied; lee reverts it in Git, dana approves the revert',
       happened: `the colour is blue again and the added ConfigMap is gone (${result.entry.pruned} removed, ledger entry ${result.index})`,
       why: 'a rollback is a change like any other: signed, approved, judged, recorded',
+    };
+  });
+
+  const { server: admin } = await connect({ kubeconfig: controlPlane.kubeconfig('admin'), context: undefined });
+  undo.push(() => admin.close());
+  const colourIn = (ns: string) => (live(`configmap/settings`, ns)?.['data'] as { colour?: string } | undefined)?.colour;
+
+  await tell.scene('A commit goes from staging (Kustomize) to production (Helm) when healthy', async () => {
+    await serve.stop();
+    const health = { wait: true, timeout: '60s' };
+    writeConfiguration(join(directory, 'config'), [
+      environmentDocument({ url: fleet.url, namespaces: ['shop'], parameters }),
+      trustDocument([dana, lee]),
+      environmentDocument({
+        name: 'cart-staging',
+        url: fleet.url,
+        path: 'apps/cart/staging',
+        namespaces: ['cart-staging'],
+        parameters,
+        spec: { health, render: { with: 'kustomize' } },
+      }),
+      environmentDocument({
+        name: 'cart',
+        url: fleet.url,
+        path: 'apps/cart',
+        namespaces: ['cart'],
+        parameters,
+        spec: {
+          render: { with: 'helm', chart: 'chart', values: ['production.yaml'] },
+          dependsOn: ['cart-staging'],
+          promotion: { from: 'cart-staging', healthyFor: '1s' },
+        },
+      }),
+    ]);
+    const commit = fleet.commit(dana, 'cart: a first version', {
+      'apps/cart/base/kustomization.yaml': 'resources: [web.yaml, settings.yaml]\n',
+      'apps/cart/base/web.yaml': deployment('cart', 'web'),
+      'apps/cart/base/settings.yaml': configMap('cart', 'settings', { colour: 'blue' }),
+      'apps/cart/staging/kustomization.yaml': 'resources: [../base, namespace.yaml]\nnamespace: cart-staging\n',
+      'apps/cart/staging/namespace.yaml': namespace('cart-staging'),
+      'apps/cart/chart/Chart.yaml': 'apiVersion: v2\nname: cart\nversion: 1.0.0\n',
+      'apps/cart/chart/templates/namespace.yaml': namespace('{{ .Release.Namespace }}').replace(/name: (.*)/, 'name: "$1"'),
+      'apps/cart/chart/templates/settings.yaml': configMap('cart', 'settings', { colour: '{{ .Values.colour }}' }),
+      'apps/cart/production.yaml': 'colour: blue\n',
+    });
+    fleet.push();
+    await approve(lee, commit, 'reviewed for CHG-2');
+    serve = start();
+    await serve.entry('apply.intent', 'cart-staging', (e) => e.revision === commit);
+    await until(
+      () => live('deployment/web', 'cart-staging') !== undefined,
+      15_000,
+      () => 'staging has no Deployment',
+    );
+    expect(colourIn('cart') === undefined, 'production did not wait for staging');
+    await deploymentStatus(admin, 'cart-staging', 'web', 'all');
+    const there = await serve.entry('apply.result', 'cart-staging', (e) => e.revision === commit && e.healthy === true);
+    const here = await serve.entry('apply.result', 'cart', (e) => e.revision === commit && e.outcome === 'applied');
+    expect(colourIn('cart') === 'blue', 'production was not applied');
+    return {
+      tried: 'two environments join: staging is built by kustomize, production by helm and takes only what staging had in health',
+      happened: `staging was done when its Deployment was healthy (ledger entry ${there.index}), production after that (entry ${here.index})`,
+      why: 'the programs saw only the files of the signed commit, without a network; health and order are part of the change',
+    };
+  });
+
+  await tell.scene('A rollout that fails restores itself, and production never sees it', async () => {
+    const commit = fleet.commit(dana, 'cart: red', {
+      'apps/cart/base/settings.yaml': configMap('cart', 'settings', { colour: 'red' }),
+      'apps/cart/base/web.yaml': deployment('cart', 'web', { image: 'registry.example.test/shop/web:2.0.0' }),
+      'apps/cart/production.yaml': 'colour: red\n',
+    });
+    fleet.push();
+    await approve(lee, commit, 'red sells');
+    await serve.entry('apply.intent', 'cart-staging', (e) => e.revision === commit);
+    await until(
+      () => colourIn('cart-staging') === 'red',
+      15_000,
+      () => 'the change did not begin',
+    );
+    await deploymentStatus(admin, 'cart-staging', 'web', 'deadline');
+    const failed = await serve.entry('apply.result', 'cart-staging', (e) => e.outcome === 'failed');
+    await until(
+      () => colourIn('cart-staging') === 'blue',
+      15_000,
+      () => 'staging was not restored',
+    );
+    await new Promise((resolve) => setTimeout(resolve, 2000));
+    expect(colourIn('cart') === 'blue', 'what failed in staging reached production');
+    return {
+      tried: 'a signed and approved change is rolled out to staging, and its Deployment never becomes ready',
+      happened: `failed (ledger entry ${failed.index}): ${(failed.entry.error ?? '').slice(0, 120)}; the last good revision is back, whole`,
+      why: 'a change is done when its objects are healthy, or it is undone; the environment is held there until a new commit',
     };
   });
 
