@@ -1,18 +1,13 @@
-import { resolve } from 'node:path';
 import pino from 'pino';
 import type { ProcessSettings } from '../config/index.ts';
-import { ledgerName, openLedger } from '../ledger/index.ts';
 import { CountersignError } from '../model/index.ts';
-import { Notifications } from '../notify/index.ts';
 import type { ReconcilerStatus } from '../reconcile/index.ts';
-import { Metrics } from '../service/index.ts';
 import { EXIT, type Io, plain } from './io.ts';
 import { openConfiguration } from './open.ts';
-import { recorderOf } from './read-ledger.ts';
 import type { ServeOptions } from './serve.ts';
-import { ledgerKey, recordStart, sayProgress } from './serve-ledger.ts';
+import { recordStart } from './serve-ledger.ts';
 import { openLoops, refuseSharedNamespaces } from './serve-loops.ts';
-import { type ClusterLink, connectAll, originOf, type Serving } from './serving.ts';
+import { openServing } from './serving.ts';
 
 export type ApplyOptions = Omit<ServeOptions, 'listen' | 'http' | 'heartbeat' | 'anchor' | 'anchorEvery'> & {
   environment?: string;
@@ -36,30 +31,8 @@ export async function apply(options: ApplyOptions, settings: ProcessSettings, io
   if (environments.length === 0) throw new CountersignError('usage', `there is no environment \`${options.environment ?? ''}\``);
   refuseSharedNamespaces(whole.environments);
   const configuration = { ...whole, environments };
-  const links = await connectAll(configuration, all, settings);
-  const origin = options.origin ?? ledgerName(options.data) ?? (await originOf([...links.values()][0] as ClusterLink));
-  const ledger = await openLedger(resolve(options.data), origin, {
-    warn: (message) => log.warn({}, message),
-    progress: sayProgress(log),
-    postgres: options.ledger,
-    key: ledgerKey(all),
-  });
-  const closing: Serving['closing'] = [() => ledger.close()];
-  const metrics = new Metrics(() => ({ environments: [], entries: 0, connected: true }));
-  const notifications = new Notifications(configuration.notifiers, log);
-  closing.push(() => notifications.close(LAST_WORDS_MS));
-  const serving: Serving = {
-    configuration,
-    options: all,
-    settings,
-    log,
-    links,
-    ledger,
-    recorder: recorderOf(ledger),
-    metrics,
-    notifications,
-    closing,
-  };
+  const serving = await openServing(all, settings, configuration, log, () => []);
+  const { ledger, closing } = serving;
   try {
     await recordStart(serving);
     const loops = await openLoops(serving, {});
@@ -78,8 +51,6 @@ export async function apply(options: ApplyOptions, settings: ProcessSettings, io
     for (const close of closing.reverse()) await close();
   }
 }
-
-const LAST_WORDS_MS = 10_000;
 
 function inOrder<T extends { readonly name: string }>(all: readonly T[], before: (one: T) => readonly string[]): T[] {
   const ordered: T[] = [];

@@ -330,6 +330,8 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
     .option('--context <name>', 'the kubeconfig’s context')
     .option('--webhook <address>', 'HOST:PORT the admission webhook listens on, or `off`', '127.0.0.1:9443')
     .option('--webhook-url <url>', 'where the API server reaches it (default: https://HOST:PORT/validate)')
+    .option('--lease <namespace>', 'replicas share the environments: each is run by the one that holds its Lease in this namespace')
+    .option('--selector <labels>', 'run only environments with these labels (`shard=a`); admission is for all of them')
     .option('--http <address>', 'probes, metrics and calls of forges (plain HTTP, for behind an ingress): HOST:PORT, or off', 'off')
     .option('--origin <name>', 'the ledger’s name when it is begun (default: by the cluster’s id)')
     .option('--ledger <url>', 'a PostgreSQL that several replicas share, as postgres://USER@HOST/DATABASE (default: a file in --data)')

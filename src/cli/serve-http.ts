@@ -1,8 +1,8 @@
-import { readFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { CountersignError, messageOf, sha256 } from '../model/index.ts';
+import { CountersignError, messageOf } from '../model/index.ts';
 import type { Reconciler } from '../reconcile/index.ts';
 import { type Control, type ControlAnswer, createServiceApp, listenForCommands, type Receiver } from '../service/index.ts';
 import { closeServer, listen, listenAddress } from './listen.ts';
@@ -25,7 +25,8 @@ export async function openHttp(loops: readonly Reconciler[], serving: Serving): 
     return;
   }
   const { host, port } = listenAddress(options.http, '--http');
-  const notReady = () => loops.find((l) => l.status.looked === '' && l.status.state !== 'suspended')?.status.message;
+  const notReady = () =>
+    loops.find((l) => l.status.looked === '' && l.status.state !== 'suspended' && l.status.state !== 'standby')?.status.message;
   const server = createServer({ requestTimeout: 15_000, headersTimeout: 10_000 }, createServiceApp({ notReady, metrics, receivers, log }));
   await listen(server, host, port, '--http');
   closing.push(() => closeServer(server));
@@ -49,11 +50,26 @@ function readSecret(file: string): string {
 }
 
 const LONGEST_SOCKET = 100; // bytes; the kernel takes 107
+const ELSEWHERE = 'control.path';
 
 /** Where the service that runs on a data directory takes commands. */
 export function controlSocket(data: string): string {
+  try {
+    return readFileSync(join(resolve(data), ELSEWHERE), 'utf8').trim();
+  } catch {
+    return join(resolve(data), 'control.sock');
+  }
+}
+
+// In the data directory; where its name is too long for the kernel, in a directory that only we may enter, and the data directory says where.
+function makeSocket(data: string, closing: Serving['closing']): string {
+  rmSync(join(resolve(data), ELSEWHERE), { force: true });
   const inside = join(resolve(data), 'control.sock');
-  return Buffer.byteLength(inside) <= LONGEST_SOCKET ? inside : join(tmpdir(), `countersign-${sha256(inside).slice(0, 16)}.sock`);
+  if (Buffer.byteLength(inside) <= LONGEST_SOCKET) return inside;
+  const directory = mkdtempSync(join(tmpdir(), 'countersign-'));
+  closing.push(() => rmSync(directory, { recursive: true, force: true }));
+  writeFileSync(join(resolve(data), ELSEWHERE), join(directory, 'control.sock'), { mode: 0o600 });
+  return join(directory, 'control.sock');
 }
 
 /** Takes the commands of `status`, `explain`, `suspend`, `resume`, `reconcile` and `rollback`. */
@@ -64,6 +80,8 @@ export async function openControl(loops: readonly Reconciler[], { options, closi
       return { ok: true, result: loops.filter((l) => named === undefined || l.name === named).map((l) => l.status) };
     const loop = loops.find((l) => l.name === named);
     if (loop === undefined) throw new CountersignError('usage', `this service runs no environment \`${String(named)}\``);
+    if (command !== 'suspend' && command !== 'resume' && loop.status.state === 'standby')
+      throw new CountersignError('usage', `another replica runs \`${loop.name}\`: ${loop.status.message}`, { hint: 'ask that one' });
     const { user, reason } = { user: String(asked['user'] ?? ''), reason: String(asked['reason'] ?? '') };
     if (user === '' || reason === '') throw new CountersignError('usage', 'a reason is needed', { hint: 'say why with --reason' });
     log.warn({ environment: loop.name, command, user, reason }, 'somebody asks for it');
@@ -86,7 +104,8 @@ export async function openControl(loops: readonly Reconciler[], { options, closi
         throw new CountersignError('usage', `there is no command \`${command}\``);
     }
   };
-  closing.push(await listenForCommands(controlSocket(options.data), control));
+  const socket = makeSocket(options.data, closing);
+  closing.push(await listenForCommands(socket, control));
 }
 
 const LOOK_MS = 60_000;

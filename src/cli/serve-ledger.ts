@@ -1,40 +1,15 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
-import type { Logger } from 'pino';
-import { AnchorKeeper, LEDGER_FILES, type LedgerKey } from '../ledger/index.ts';
+import { AnchorKeeper, LEDGER_FILES } from '../ledger/index.ts';
 import { CountersignError, messageOf, parseDuration } from '../model/index.ts';
 import type { Reconciler } from '../reconcile/index.ts';
 import { type AnchorParts, openAnchor } from './anchors.ts';
+import { ledgerKey } from './ledger-options.ts';
 import { gitProgram } from './open.ts';
-import type { ServeOptions } from './serve.ts';
 import type { ClusterLink, Serving } from './serving.ts';
 import { sourceAccess } from './source-access.ts';
 import { version } from './version.ts';
-
-/** The key that signs checkpoints, as the options name it; undefined for the one in the data directory. */
-export function ledgerKey({
-  ledgerKey: files,
-  ledgerKeyCommand: command,
-  ledgerKeyPublic: publicKey,
-}: ServeOptions): LedgerKey | undefined {
-  if (command === undefined) return files === undefined ? undefined : { files };
-  if (publicKey === undefined || files !== undefined)
-    throw new CountersignError('usage', '--ledger-key-command goes with --ledger-key-public, and not with --ledger-key', {
-      hint: 'give the public key as `ledger.pub` has it',
-    });
-  return { command: command.split(/\s+/), publicKey };
-}
-
-/** A long ledger takes a while to be read back: ten seconds for a million entries. */
-export function sayProgress(log: Logger): (done: number) => void {
-  let told = Date.now();
-  return (done) => {
-    if (Date.now() - told < 5000) return;
-    told = Date.now();
-    log.info({ entries: done }, 'reading the ledger back');
-  };
-}
 
 /** What was kept elsewhere is looked at before anything is signed; from then on the newest checkpoint goes there. */
 export async function keepAnchors({ configuration, links, ledger, options, settings, log, closing }: Serving): Promise<void> {

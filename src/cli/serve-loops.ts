@@ -25,7 +25,7 @@ export async function openLoops(
   const once = sharing<{ readonly tip: string; readonly approvals: string }>();
   const loops = new Map<string, Reconciler>();
   const opened = await Promise.all(
-    configuration.environments.map(async (environment) => {
+    selected(configuration.environments, options.selector).map(async (environment) => {
       const { url, branch } = environment.spec.source;
       const directory = join(resolve(options.data), 'git', sha256(`${url} ${branch}`).slice(0, 16));
       const repository = repositories.get(directory) ?? openRepository(directory, gitProgram(settings));
@@ -80,6 +80,18 @@ export async function openLoops(
     for (const cluster of clusters.values()) cluster.view.close();
   });
   return opened;
+}
+
+// The environments whose labels are all that is asked for.
+function selected(environments: readonly Environment[], selector: string | undefined): readonly Environment[] {
+  const wanted = (selector ?? '').split(',').filter((part) => part !== '');
+  const pairs = wanted.map((part) => part.split('=') as [string, string | undefined]);
+  const wrong = pairs.find(([key, value, ...more]) => key === '' || value === undefined || more.length > 0);
+  if (wrong !== undefined)
+    throw new CountersignError('usage', `\`${selector}\` selects nothing`, { hint: 'labels as `key=value`, several with commas' });
+  const found = environments.filter(({ metadata }) => pairs.every(([key, value]) => metadata.labels?.[key] === value));
+  if (found.length === 0) throw new CountersignError('usage', `no environment has the labels \`${selector}\``);
+  return found;
 }
 
 const JUDGED_AT_ONCE = 4; // the cores do no more, and each holds its objects meanwhile (Flux 685)

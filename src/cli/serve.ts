@@ -1,19 +1,18 @@
-import { resolve } from 'node:path';
-import pino from 'pino';
+import { randomBytes } from 'node:crypto';
+import { hostname } from 'node:os';
+import pino, { type Logger } from 'pino';
+import { Lease } from '../cluster/index.ts';
 import type { ProcessSettings } from '../config/index.ts';
-import { ledgerName, openLedger } from '../ledger/index.ts';
 import { CountersignError } from '../model/index.ts';
-import { Notifications } from '../notify/index.ts';
 import type { Reconciler, Step } from '../reconcile/index.ts';
-import { Metrics } from '../service/index.ts';
 import { EXIT, type Io } from './io.ts';
 import { openConfiguration } from './open.ts';
-import { recorderOf } from './read-ledger.ts';
 import { openWebhook } from './serve-admission.ts';
 import { openControl, openHttp } from './serve-http.ts';
-import { beat, keepAnchors, ledgerKey, recordStart, sayProgress } from './serve-ledger.ts';
+import { beat, keepAnchors, recordStart } from './serve-ledger.ts';
 import { openLoops, refuseSharedNamespaces } from './serve-loops.ts';
-import { type ClusterLink, connectAll, originOf, type Serving } from './serving.ts';
+import { type ClusterLink, openServing, type Serving } from './serving.ts';
+import { runWhileHeld } from './tenure.ts';
 
 export type ServeOptions = {
   config: string[];
@@ -32,6 +31,8 @@ export type ServeOptions = {
   anchorEvery: string;
   auditTokenFile?: string;
   heartbeat: string;
+  lease?: string;
+  selector?: string;
 };
 
 /** What the outside may hear of a running service: each step of each change (tests stop the process there). */
@@ -49,35 +50,9 @@ export async function serve(options: ServeOptions, settings: ProcessSettings, io
       hint: '`countersign init` writes a first one',
     });
   refuseSharedNamespaces(configuration.environments);
-  const links = await connectAll(configuration, options, settings);
-  const origin = options.origin ?? ledgerName(options.data) ?? (await originOf([...links.values()][0] as ClusterLink));
-  const ledger = await openLedger(resolve(options.data), origin, {
-    warn: (message) => log.warn({}, message),
-    progress: sayProgress(log),
-    postgres: options.ledger,
-    key: ledgerKey(options),
-  });
-  const closing: Serving['closing'] = [() => ledger.close()];
   const loops: Reconciler[] = [];
-  const metrics = new Metrics(() => ({
-    environments: loops.map((l) => l.status),
-    entries: ledger.size,
-    connected: loops.every((l) => l.connected),
-  }));
-  const notifications = new Notifications(configuration.notifiers, log);
-  closing.push(() => notifications.close(LAST_WORDS_MS));
-  const serving: Serving = {
-    configuration,
-    options,
-    settings,
-    log,
-    links,
-    ledger,
-    recorder: recorderOf(ledger),
-    metrics,
-    notifications,
-    closing,
-  };
+  const serving = await openServing(options, settings, configuration, log, () => loops);
+  const { ledger, closing } = serving;
   try {
     await keepAnchors(serving);
     await recordStart(serving);
@@ -87,7 +62,7 @@ export async function serve(options: ServeOptions, settings: ProcessSettings, io
     await openControl(loops, serving);
     log.info({ environments: loops.map((l) => l.name), ledger: ledger.verifier.name, entries: ledger.size }, 'countersign is running');
     beat(loops, serving);
-    await runUntilStopped(loops, io.signal);
+    await runUntilStopped(loops, io.signal, leasesOf(loops, serving), log);
     await ledger.record({ type: 'service.stopped', reason: io.signal.aborted ? 'told to stop' : 'its loops ended' });
     return EXIT.yes;
   } finally {
@@ -95,21 +70,37 @@ export async function serve(options: ServeOptions, settings: ProcessSettings, io
   }
 }
 
-const LAST_WORDS_MS = 3000;
+const LEASE_MS = 15_000;
 
-async function runUntilStopped(loops: readonly Reconciler[], signal: AbortSignal): Promise<void> {
+// One Lease for each environment, in the cluster that the first environment is in: replicas share the work as they come.
+function leasesOf(loops: readonly Reconciler[], { options, links }: Serving): ReadonlyMap<string, Lease> {
+  if (options.lease === undefined) return new Map();
+  const { server } = [...links.values()][0] as ClusterLink;
+  const identity = `${hostname()}-${randomBytes(4).toString('hex')}`;
+  return new Map(loops.map((l) => [l.name, new Lease(server, options.lease as string, `countersign-${l.name}`, identity, LEASE_MS)]));
+}
+
+async function runUntilStopped(
+  loops: readonly Reconciler[],
+  signal: AbortSignal,
+  leases: ReadonlyMap<string, Lease>,
+  log: Logger,
+): Promise<void> {
+  const ending = new AbortController();
   const stop = () => {
+    ending.abort();
     for (const loop of loops) loop.stop();
   };
   signal.addEventListener('abort', stop, { once: true });
   if (signal.aborted) stop();
   const ended = await Promise.allSettled(
-    loops.map((loop) =>
-      loop.run().catch((thrown) => {
-        stop(); // one loop that cannot trust the ledger ends all of them
+    loops.map((loop) => {
+      const lease = leases.get(loop.name);
+      return (lease === undefined ? loop.run() : runWhileHeld(loop, lease, ending.signal, log)).catch((thrown) => {
+        stop(); // one loop that cannot trust the ledger, or lost its Lease, ends all of them
         throw thrown;
-      }),
-    ),
+      });
+    }),
   );
   const failed = ended.find((e) => e.status === 'rejected');
   if (failed !== undefined) throw failed.reason;

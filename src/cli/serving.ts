@@ -1,11 +1,15 @@
+import { resolve } from 'node:path';
 import type { Logger } from 'pino';
 import { type ApiServer, Cluster, type ClusterAddress, connect } from '../cluster/index.ts';
 import type { Configuration, ProcessSettings } from '../config/index.ts';
 import type { LedgerView, Recorder } from '../gate/index.ts';
-import type { Ledger } from '../ledger/index.ts';
+import { type Ledger, ledgerName, openLedger } from '../ledger/index.ts';
 import { CountersignError, digestOf } from '../model/index.ts';
-import type { Notifications } from '../notify/index.ts';
-import type { Metrics } from '../service/index.ts';
+import { Notifications } from '../notify/index.ts';
+import type { Reconciler } from '../reconcile/index.ts';
+import { Metrics } from '../service/index.ts';
+import { ledgerKey, sayProgress } from './ledger-options.ts';
+import { recorderOf } from './read-ledger.ts';
 import type { ServeOptions } from './serve.ts';
 
 /** An account in a cluster, and its objects of ours. Environments with the same account share one. */
@@ -26,13 +30,44 @@ export type Serving = {
   readonly closing: (() => void | Promise<void>)[];
 };
 
+/**
+ * Connects to the clusters, opens the ledger and what hears of things. `running` is asked when metrics are. What is opened is
+ * closed by whoever calls the functions in `closing`, last first.
+ */
+export async function openServing(
+  options: ServeOptions,
+  settings: ProcessSettings,
+  configuration: Configuration,
+  log: Logger,
+  running: () => readonly Reconciler[],
+): Promise<Serving> {
+  const links = await connectAll(configuration, options, settings);
+  const origin = options.origin ?? ledgerName(options.data) ?? (await originOf([...links.values()][0] as ClusterLink));
+  const ledger = await openLedger(resolve(options.data), origin, {
+    warn: (message) => log.warn({}, message),
+    progress: sayProgress(log),
+    postgres: options.ledger,
+    key: ledgerKey(options),
+  });
+  const notifications = new Notifications(configuration.notifiers, log);
+  const closing: Serving['closing'] = [() => ledger.close(), () => notifications.close(LAST_WORDS_MS)];
+  const metrics = new Metrics(() => ({
+    environments: running().map((l) => l.status),
+    entries: ledger.size,
+    connected: running().every((l) => l.connected),
+  }));
+  return { configuration, options, settings, log, links, ledger, recorder: recorderOf(ledger), metrics, notifications, closing };
+}
+
+const LAST_WORDS_MS = 5000;
+
 /** The link of an environment. */
 export function linkOf(links: ReadonlyMap<string, ClusterLink>, environment: string): ClusterLink {
   return links.get(environment) as ClusterLink;
 }
 
-/** One connection per cluster and account, found by the environment's name. */
-export async function connectAll(
+// One connection per cluster and account, found by the environment's name.
+async function connectAll(
   configuration: Configuration,
   options: ServeOptions,
   settings: ProcessSettings,
@@ -58,8 +93,8 @@ async function openLink(address: ClusterAddress): Promise<ClusterLink> {
   return { server, user };
 }
 
-/** The kube-system namespace's id: stable for the cluster's life, and nobody has to think of a name. */
-export async function originOf({ server, user }: ClusterLink): Promise<string> {
+// The kube-system namespace's id: stable for the cluster's life, and nobody has to think of a name.
+async function originOf({ server, user }: ClusterLink): Promise<string> {
   const answer = await server.request('GET', '/api/v1/namespaces/kube-system');
   const uid = (answer.body as { metadata?: { uid?: string } }).metadata?.uid;
   if (uid === undefined)

@@ -2,6 +2,7 @@ import { setTimeout as wait } from 'node:timers/promises';
 import {
   ADMITS,
   ANNOTATION,
+  type Comparison,
   CountersignError,
   FIELD_MANAGER,
   type IgnoreRule,
@@ -14,6 +15,7 @@ import {
   objectDigest,
   type RenderedObject,
   refText,
+  type Writing,
 } from '../model/index.ts';
 import type { Answer, ApiServer } from './api-server.ts';
 import { differences, lastWriter, type ManagedFields, mergeFields, withValuesOf } from './fields.ts';
@@ -27,18 +29,6 @@ import { isPassing, refusal } from './refusal.ts';
 export type AppliedObject = { readonly live: string; readonly admitted: string | undefined };
 
 type Made = { readonly object: KubernetesObject; readonly admitted: string | undefined };
-
-/** How an environment writes. `force` takes fields that others have; `ignore` leaves some to them. */
-export type Writing = { readonly environment: string; readonly force: boolean; readonly ignore: readonly IgnoreRule[] };
-
-/** How an object that should be as rendered is: its fields that are not, and who wrote last. */
-export type Comparison =
-  | { readonly kind: 'missing' | 'same' }
-  | {
-      readonly kind: 'different';
-      readonly fields: readonly string[];
-      readonly writer?: { readonly manager: string; readonly time: string };
-    };
 
 const ESTABLISH_MS = 20_000;
 const ATTEMPTS = 4;

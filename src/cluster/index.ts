@@ -4,10 +4,11 @@
  */
 export { type Answer, ApiServer, type ClusterAddress, connect } from './api-server.ts';
 export { CheckpointMap } from './checkpoint-map.ts';
-export { type AppliedObject, Cluster, type Comparison, type Writing } from './cluster.ts';
+export { type AppliedObject, Cluster } from './cluster.ts';
 export { differences } from './fields.ts';
 export type { Health, HealthRule } from './health.ts';
 export { healthExpressions } from './health-expressions.ts';
+export { Lease } from './lease.ts';
 export type { LiveObject } from './live-view.ts';
 export { stages } from './order.ts';
 export { registerWebhook, type WebhookAddress } from './register-webhook.ts';

@@ -39,7 +39,9 @@ export function refusal(answer: Answer, verb: string, what: string, secret: bool
 /** Whether the same request may well succeed in a moment. */
 export function isPassing(answer: Answer): boolean {
   const stale = answer.status === 409 && answer.body['reason'] === 'Conflict' && conflicts(answer).length === 0;
-  return answer.status === 429 || answer.status >= 500 || stale;
+  // Our own webhook at a replica that has not heard of the intent yet.
+  const unheard = answer.status === 403 && String(answer.body['message'] ?? '').includes('"gate.countersign.dev" denied');
+  return answer.status === 429 || answer.status >= 500 || stale || unheard;
 }
 
 /** Other field managers that have what we want to set, with the field. */

@@ -1,4 +1,5 @@
 import type { ObjectRef } from './kubernetes.ts';
+import type { IgnoreRule } from './schema.ts';
 
 /** One object a revision owns: what was rendered, what the API server made of it, and where it came from. */
 export type OwnedObject = {
@@ -40,3 +41,15 @@ export type Plan = {
   readonly replace?: readonly ObjectRef[];
   readonly irreversible?: readonly Irreversible[];
 };
+
+/** How an environment writes. `force` takes fields that others have; `ignore` leaves some to them. */
+export type Writing = { readonly environment: string; readonly force: boolean; readonly ignore: readonly IgnoreRule[] };
+
+/** How an object that should be as rendered is: its fields that are not (JSON pointers), and which field manager wrote last. */
+export type Comparison =
+  | { readonly kind: 'missing' | 'same' }
+  | {
+      readonly kind: 'different';
+      readonly fields: readonly string[];
+      readonly writer?: { readonly manager: string; readonly time: string };
+    };

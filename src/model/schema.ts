@@ -295,7 +295,10 @@ const substitute = z
 export const environmentSchema = z.strictObject({
   apiVersion: z.literal(API_VERSION),
   kind: z.literal('Environment'),
-  metadata,
+  metadata: z.strictObject({
+    name,
+    labels: z.record(z.string().min(1).max(317), z.string().max(63)).optional().describe('For `serve --selector`: which replicas run it.'),
+  }),
   spec: z.strictObject({
     source: z.strictObject({
       url: z.string().min(1).describe('`https://…`, `http://…` or the path of a local repository.'),

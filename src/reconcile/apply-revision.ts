@@ -15,10 +15,11 @@ import {
   type RenderedObject,
   refKey,
   refText,
+  type Writing,
 } from '../model/index.ts';
 import { awaitHealth, type Written } from './await-health.ts';
 import { irreversible, leaves, refuseUnmeant } from './irreversible.ts';
-import type { ReconcilePorts, Step, Writing } from './ports.ts';
+import type { ReconcilePorts, Step } from './ports.ts';
 
 type Purpose = EntryOf<'apply.intent'>['purpose'];
 type Item = {

@@ -1,11 +1,8 @@
 import type { EnvironmentState, LedgerView, Recorder } from '../gate/index.ts';
-import type { Environment, HAPPENINGS, IgnoreRule, ObjectRef, OwnedObject, RenderedObject } from '../model/index.ts';
+import type { Comparison, Environment, HAPPENINGS, ObjectRef, OwnedObject, RenderedObject, Writing } from '../model/index.ts';
 
 /** What the API server made of an object: its digest as stored, and the digest its admission webhook admits. */
 type AppliedObject = { readonly live: string; readonly admitted: string | undefined };
-
-/** How an environment writes. `force` takes fields that others have; `ignore` leaves some to them. */
-export type Writing = { readonly environment: string; readonly force: boolean; readonly ignore: readonly IgnoreRule[] };
 
 /** An object of ours as it is just now. */
 export type LiveState = {
@@ -14,15 +11,6 @@ export type LiveState = {
   readonly leaving: boolean;
   readonly health: { readonly state: 'current' | 'progressing' | 'failed'; readonly message: string };
 };
-
-/** How an object that should be as rendered is. */
-export type Comparison =
-  | { readonly kind: 'missing' | 'same' }
-  | {
-      readonly kind: 'different';
-      readonly fields: readonly string[];
-      readonly writer?: { readonly manager: string; readonly time: string };
-    };
 
 /** What the loop does in a cluster. */
 export interface ClusterPort {

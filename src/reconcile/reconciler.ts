@@ -1,6 +1,7 @@
 import { allowNothing, assess, type EnvironmentState, type Gate, recall } from '../gate/index.ts';
 import {
   type AllowedRevision,
+  type Comparison,
   CountersignError,
   durationMs,
   type EntryOf,
@@ -19,7 +20,7 @@ import {
 } from '../model/index.ts';
 import { type Applied, applyRevision, named } from './apply-revision.ts';
 import { DriftGuard } from './drift-guard.ts';
-import type { Comparison, ReconcilePorts, Told } from './ports.ts';
+import type { ReconcilePorts, Told } from './ports.ts';
 import { promotable } from './promotion.ts';
 import { closedBy } from './windows.ts';
 
@@ -39,7 +40,18 @@ export type ReconcilerStatus = {
   readonly revision: string;
   /** Where the branch was at the last look; empty before the first. */
   readonly tip: string;
-  readonly state: 'starting' | 'applying' | 'applied' | 'denied' | 'refused' | 'held' | 'waiting' | 'blocked' | 'suspended' | 'drifted';
+  readonly state:
+    | 'starting'
+    | 'applying'
+    | 'applied'
+    | 'denied'
+    | 'refused'
+    | 'held'
+    | 'waiting'
+    | 'blocked'
+    | 'suspended'
+    | 'drifted'
+    | 'standby';
   readonly message: string;
   readonly at: string;
   /** When it last looked, and will look next; ISO 8601. */
@@ -124,6 +136,11 @@ export class Reconciler {
   poke(): void {
     this.#pokedAt = Date.now();
     this.#notify('look');
+  }
+
+  /** Another replica does this environment's work. */
+  standBy(message: string): void {
+    this.#report('standby', message);
   }
 
   /** Something of ours in the cluster is not as it was. */
@@ -401,6 +418,9 @@ export class Reconciler {
     const { revision } = this.#state();
     for (const proven of promotable(this.#ports.ledger, promotion.from, durationMs(promotion.healthyFor), now)) {
       if (proven === revision) return revision;
+      // What was healthy there and is not any more goes no further.
+      const peer = this.#peers(promotion.from);
+      if (peer?.revision === proven && peer.health.progressing + peer.health.failed + peer.health.missing > 0) continue;
       if (proven === tip || (await repository.isAncestor(proven, tip).catch(() => false))) return proven;
     }
     this.#report('blocked', `waits for a commit that was healthy in \`${promotion.from}\` for ${promotion.healthyFor}`);

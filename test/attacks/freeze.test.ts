@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { rememberedState } from '../../src/gate/index.ts';
 import { type ReconcilePorts, Reconciler } from '../../src/reconcile/index.ts';
 import { trustDocument } from '../kit/documents.ts';
 import { Fleet, sshPerson } from '../kit/fleet.ts';
@@ -25,7 +26,8 @@ test('a branch that has not moved for too long is told once, on the ledger too',
   const told: string[] = [];
   const log = { info: () => {}, error: () => {}, warn: (_: object, message: string) => void told.push(message) };
   const ports = {
-    cluster: { liveDigests: async () => new Map() },
+    cluster: { watch: async () => {}, live: () => undefined, knows: () => true, connected: true },
+    state: rememberedState(recorder, 'production'),
     ledger: recorder,
     log,
     clock: () => now,

@@ -71,6 +71,15 @@ test('status, suspend and resume: a suspended environment is left alone, also by
   assert.match(resting.stderr, /no service runs on this data directory/);
 });
 
+test('commands find the service also where its data directory has a name too long for a socket', async () => {
+  const fleet = stage.fleet('long');
+  const configuration = stage.configuration('long', [{ url: fleet.url, namespaces: ['long'] }]);
+  await stage.change(fleet, 'first', { [`${PATH}/ns.yaml`]: namespace('long'), ...colour('long', 'blue') });
+  const service = await stage.serve(configuration, `long-${'x'.repeat(120)}`);
+  await service.entry('apply.result', 'production', (e) => e.outcome === 'applied');
+  assert.match((await operate(service, 'status')).stdout, /production\s+applied/);
+});
+
 test('rollback: an earlier good revision after the same checks, held until a new commit, with the way to make Git agree', async () => {
   const { fleet, service, first } = await running('back');
   const second = await stage.change(fleet, 'green', colour('back', 'green'));
@@ -210,6 +219,7 @@ test('a call of a forge makes an environment look at once, when it proves itself
   assert.equal(await call(good, '{"n":1}'), 202);
   await service.entry('apply.result', 'production', (e) => e.revision === green && e.outcome === 'applied', 5000);
   assert.equal(await call(good, '{"n":1}'), 401, 'a replay');
+  assert.equal(await call({ ...good, 'x-github-delivery': '2' }, '{"n":1}'), 401, 'a replay under another number');
   await service.stop();
   for (const [from, headers] of [
     ['gitlab', (_: string) => ({ 'x-gitlab-token': secret })],
@@ -297,11 +307,35 @@ test('promotion: production takes only commits that staging had in health, and d
   );
 });
 
+test('an environment that depends on another waits until that is applied and healthy', async () => {
+  const fleet = stage.fleet('depends');
+  const health = { wait: true, timeout: '60s' };
+  const configuration = stage.configuration('depends', [
+    { name: 'database', url: fleet.url, path: 'database', namespaces: ['d-database'], spec: { health } },
+    { name: 'shop', url: fleet.url, path: 'shop', namespaces: ['d-shop'], spec: { dependsOn: ['database'] } },
+  ]);
+  const commit = await stage.change(fleet, 'both', {
+    'database/ns.yaml': namespace('d-database'),
+    'database/db.yaml': deployment('d-database', 'db'),
+    'shop/ns.yaml': namespace('d-shop'),
+    'shop/cm.yaml': configMap('d-shop', 'settings', { colour: 'blue' }),
+  });
+  const service = await stage.serve(configuration, 'depends');
+  await service.entry('apply.intent', 'database', (e) => e.revision === commit);
+  await new Promise((resolve) => setTimeout(resolve, 2000));
+  assert.deepEqual(service.entries('apply.intent', 'shop'), []);
+  assert.match((await operate(service, 'status', '--environment', 'shop')).stdout, /depends on `database`, which is applying/);
+  await deploymentStatus(stage.admin, 'd-database', 'db', 'all');
+  await service.entry('apply.result', 'shop', (e) => e.revision === commit && e.outcome === 'applied');
+});
+
 test('a closed window keeps a change back and says so; an approval that says so passes it, and both are on the ledger', async () => {
   const freeze = { name: 'always', kind: 'freeze', schedule: '* * * * *', duration: '1h' };
   const { fleet, service, configuration, first } = await running('window');
   await service.stop();
-  stage.configuration('window', [{ url: fleet.url, namespaces: ['window'], spec: { windows: [freeze], windowOverride: ['lee'] } }]);
+  const overriding = (who: string) =>
+    stage.configuration('window', [{ url: fleet.url, namespaces: ['window'], spec: { windows: [freeze], windowOverride: [who] } }]);
+  overriding('dana');
   const again = await stage.serve(configuration, 'window');
   const before = fleet.head();
   const commit = await stage.change(fleet, 'green', colour('window', 'green'));
@@ -314,8 +348,13 @@ test('a closed window keeps a change back and says so; an approval that says so 
   assert.equal(again.entries('window.closed', 'production').length, 1);
   await approveAs(stage.lee, fleet, before, commit, { windowOverride: true, reason: 'INC-10: must go out' });
   fleet.push();
-  await again.entry('apply.result', 'production', (e) => e.revision === commit && e.outcome === 'applied');
-  const passed = await again.entry('window.overridden', 'production', (e) => e.revision === commit);
+  await new Promise((resolve) => setTimeout(resolve, 2000));
+  assert.equal((await stage.dataOf('window', 'settings'))?.['colour'], 'blue', 'lee may approve, and not override');
+  await again.stop();
+  overriding('lee');
+  const last = await stage.serve(configuration, 'window');
+  await last.entry('apply.result', 'production', (e) => e.revision === commit && e.outcome === 'applied');
+  const passed = await last.entry('window.overridden', 'production', (e) => e.revision === commit);
   assert.deepEqual([passed.entry.principal, passed.entry.reason], ['lee', 'INC-10: must go out']);
   assert.notEqual(first, commit);
 });

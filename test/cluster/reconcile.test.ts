@@ -387,6 +387,57 @@ test('an object with a finalizer stays known until the API server says that it i
   assert.equal(service.evidence<{ leaving?: unknown }>(last.entry.evidence).leaving, undefined);
 });
 
+test('an object that lost our label is nobody’s to delete for us, and a finished Job that Kubernetes took away is not run again', async () => {
+  const name = 'left';
+  const spec = { ttlSecondsAfterFinished: 60 };
+  const once = job(name, 'once', 'busybox', '  annotations:\n    countersign.dev/allow: run\n').replace(
+    'spec:\n',
+    `spec:\n  ttlSecondsAfterFinished: ${spec.ttlSecondsAfterFinished}\n`,
+  );
+  const files = { [`${PATH}/other.yaml`]: configMap(name, 'other', { k: '1' }), [`${PATH}/job.yaml`]: once };
+  const { fleet, service } = await running(name, { drift: { mode: 'report' } }, { files, mode: 'off' });
+  const unlabel = { metadata: { labels: { 'countersign.dev/environment': null } } };
+  await stage.admin.request('PATCH', `/api/v1/namespaces/${name}/configmaps/other`, unlabel, 'application/merge-patch+json');
+  await stage.admin.request('DELETE', `/apis/batch/v1/namespaces/${name}/jobs/once`, { propagationPolicy: 'Background' });
+  const drift = await service.entry('drift.found', 'production', (e) => e.objects.some((o) => o.name === 'other'));
+  assert.deepEqual(
+    drift.entry.objects.map((o) => o.kind),
+    ['ConfigMap'],
+    'the Job is not missing',
+  );
+  const next = await stage.change(fleet, 'drop', { [`${PATH}/other.yaml`]: undefined });
+  await service.entry('apply.result', 'production', (e) => e.revision === next && e.outcome === 'applied');
+  assert.notEqual(await stage.dataOf(name, 'other'), undefined, 'whoever took the label away has it now');
+  assert.equal((await stage.get(`/apis/batch/v1/namespaces/${name}/jobs/once`)).status, 404);
+});
+
+test('an object larger than kubectl’s annotation can be is applied and changed (262,144 bytes)', async () => {
+  const large = (n: string) => ({ [`${PATH}/large.yaml`]: configMap('large', 'large', { text: n.repeat(400_000) }) });
+  const { fleet, service } = await running('large', {}, { files: large('a') as Record<string, string> });
+  const next = await stage.change(fleet, 'b', large('b'));
+  await service.entry('apply.result', 'production', (e) => e.revision === next && e.outcome === 'applied');
+  assert.equal((await stage.dataOf('large', 'large'))?.['text']?.length, 400_000);
+});
+
+test('a definition and its objects go together: what went with its kind does not wedge the removal (kustomize-controller 90)', async () => {
+  const name = 'gone';
+  const crd = `apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {name: gizmos.example.test}\nspec:\n  group: example.test\n  scope: Namespaced\n  names: {kind: Gizmo, plural: gizmos, singular: gizmo, listKind: GizmoList}\n  versions:\n    - {name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object}}}\n`;
+  const target = { namespaces: [name], clusterScoped: ['Namespace', 'CustomResourceDefinition'] };
+  const files = {
+    [`${PATH}/crd.yaml`]: crd,
+    [`${PATH}/g.yaml`]: `apiVersion: example.test/v1\nkind: Gizmo\nmetadata: {name: g, namespace: ${name}}\n`,
+  };
+  const { fleet, service } = await running(name, { target, drift: { mode: 'report' } }, { files, mode: 'off' });
+  const without = { [`${PATH}/crd.yaml`]: undefined, [`${PATH}/g.yaml`]: undefined };
+  const both = await stage.change(fleet, 'both', without);
+  const refused = await service.entry('apply.refused', 'production', (e) => e.revision === both);
+  assert.match(refused.entry.error, /CustomResourceDefinition gizmos\.example\.test would be deleted, and with it what it holds/);
+  await stage.admin.request('DELETE', '/apis/apiextensions.k8s.io/v1/customresourcedefinitions/gizmos.example.test');
+  await stage.waitFor(async () => (await stage.get('/apis/example.test/v1/namespaces/gone/gizmos')).status === 404, 'the end of the kind');
+  const next = await stage.change(fleet, 'again', { [`${PATH}/x.txt`]: '1' });
+  await service.entry('apply.result', 'production', (e) => e.revision === next && e.outcome === 'applied');
+});
+
 test('most of an environment is not deleted by accident, nor all of it', async () => {
   const name = 'mass';
   const files = Object.fromEntries(Array.from({ length: 30 }, (_, i) => [`${PATH}/c${i}.yaml`, configMap(name, `c${i}`, { k: '1' })]));

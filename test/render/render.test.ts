@@ -66,6 +66,19 @@ for (const [what, f, code] of [
   });
 }
 
+test('a pointer of Git LFS is refused by name: what it points to was not signed', () => {
+  const pointer = 'version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n';
+  assert.deepEqual(codes(file('a.yaml', pointer)), ['lfs-pointer']);
+  assert.deepEqual(codes(file('notes.txt', pointer)), []);
+});
+
+test('our label and stamps in the repository are refused; what manifests may say is let through', () => {
+  const cm = (metadata: string) => `apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x, ${metadata}}\n`;
+  assert.deepEqual(codes(file('a.yaml', cm('labels: {countersign.dev/environment: other}'))), ['not-an-object']);
+  assert.deepEqual(codes(file('a.yaml', cm('annotations: {countersign.dev/ledger: x}'))), ['not-an-object']);
+  assert.deepEqual(codes(file('a.yaml', cm('annotations: {countersign.dev/allow: replace}'))), []);
+});
+
 test('one object in two files is refused', () => {
   assert.deepEqual(codes(file('a.yaml', configMap('shop', 'a', {})), file('b.yaml', configMap('shop', 'a', { x: '1' }))), ['object-twice']);
 });

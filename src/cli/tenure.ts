@@ -1,0 +1,50 @@
+import { setTimeout as wait } from 'node:timers/promises';
+import type { Lease } from '../cluster/index.ts';
+import { CountersignError, messageOf } from '../model/index.ts';
+import type { Reconciler } from '../reconcile/index.ts';
+
+type Log = { info(fields: object, message: string): void; warn(fields: object, message: string): void };
+
+/**
+ * Runs a loop only while this replica holds its Lease; stands by otherwise. Told to stop, it lets the loop end what it is at
+ * and hands the Lease over. A Lease that cannot be renewed in time ends the process: somebody else may hold it by now.
+ */
+export async function runWhileHeld(loop: Reconciler, lease: Lease, signal: AbortSignal, log: Log): Promise<void> {
+  const pause = () => wait((lease.durationMs / 3) * (0.8 + Math.random() / 5), undefined, { signal }).catch(() => {});
+  while (!signal.aborted) {
+    const held = await lease.take().catch((thrown) => {
+      log.warn({ environment: loop.name }, messageOf(thrown));
+      return false;
+    });
+    if (held) {
+      log.info({ environment: loop.name }, 'this replica has the environment now');
+      await runHeld(loop, lease, signal);
+      return;
+    }
+    loop.standBy(lease.holder === '' ? 'waits for its Lease' : `\`${lease.holder}\` has it`);
+    await pause();
+  }
+}
+
+async function runHeld(loop: Reconciler, lease: Lease, signal: AbortSignal): Promise<void> {
+  const ended = new AbortController();
+  const running = loop.run().finally(() => ended.abort());
+  const renewing = (async () => {
+    for (let renewed = performance.now(); !ended.signal.aborted; ) {
+      await wait(lease.durationMs / 3, undefined, { signal: ended.signal }).catch(() => {});
+      if (ended.signal.aborted) return;
+      const mine = await lease.take().catch(() => undefined);
+      if (mine === true) renewed = performance.now();
+      // Told that it is another's, or not heard for so long that it may be.
+      if (mine === false || performance.now() - renewed > lease.durationMs * 0.8)
+        throw new CountersignError('cluster-unreachable', `the Lease of \`${loop.name}\` was lost: another replica may have it`, {
+          recover: 'halt',
+          hint: 'it is started again by whatever runs it',
+        });
+    }
+  })();
+  // What was lost is lost at once: nothing is waited for.
+  await Promise.race([running, renewing.then(() => running)]);
+  await running;
+  if (signal.aborted) await lease.release().catch(() => {});
+}

@@ -1,0 +1,127 @@
+import assert from 'node:assert/strict';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, afterEach, before, test } from 'node:test';
+import { connect, Lease } from '../../src/cluster/index.ts';
+import { createKey } from '../../src/ledger/index.ts';
+import { startApiProxy } from '../kit/api-proxy.ts';
+import type { Fleet } from '../kit/fleet.ts';
+import { configMap, namespace } from '../kit/manifests.ts';
+import { Postgres, postgresPrograms } from '../kit/postgres.ts';
+import { scratch } from '../kit/scratch.ts';
+import { countersign, type Service, until } from '../kit/service.ts';
+import { Stage } from '../kit/stage.ts';
+
+// Several replicas on one ledger: each environment is run by one of them at a time.
+const PATH = 'clusters/production';
+const directory = scratch();
+const skip = postgresPrograms() === undefined ? 'PostgreSQL is not installed: apt-get install postgresql' : false;
+let stage: Stage;
+let postgres: Postgres | undefined;
+before(async () => {
+  stage = await Stage.open(directory);
+  if (skip === false) postgres = await Postgres.start();
+});
+afterEach(() => stage.stopServices());
+after(async () => {
+  await stage.close();
+  await postgres?.stop();
+});
+
+const statusOf = async (service: Service): Promise<{ state: string; message: string }> => {
+  const { stdout } = await countersign(['status', '--data', service.data, '--output', 'json']);
+  return (JSON.parse(stdout) as { state: string; message: string }[])[0] ?? { state: '', message: '' };
+};
+const colour = (name: string, value: string) => ({ [`${PATH}/cm.yaml`]: configMap(name, 'settings', { colour: value }) });
+
+async function replicas(name: string): Promise<{ fleet: Fleet; start: (replica: string) => Promise<Service> }> {
+  const { url } = await (postgres as Postgres).ledger();
+  const key = join(directory, `${name}.key`);
+  writeFileSync(key, createKey(), { mode: 0o600 });
+  const fleet = stage.fleet(name);
+  const configuration = stage.configuration(name, [{ url: fleet.url, namespaces: [name] }]);
+  await stage.change(fleet, 'first', { [`${PATH}/ns.yaml`]: namespace(name), ...colour(name, 'blue') });
+  const start = (replica: string) =>
+    stage.serve(configuration, `${name}-${replica}`, ['--ledger', url, '--ledger-key', key, '--lease', 'default']);
+  return { fleet, start };
+}
+
+test('one replica runs an environment, the other stands by; stopped, the first hands over at once', { skip }, async () => {
+  const { fleet, start } = await replicas('handover');
+  const a = await start('a');
+  await a.entry('apply.result', 'production', (e) => e.outcome === 'applied');
+  const b = await start('b');
+  await until(
+    async () => (await statusOf(b)).state === 'standby',
+    20_000,
+    () => 'b does not stand by',
+  );
+  assert.match((await statusOf(b)).message, /has it$/);
+  const refused = await countersign(['reconcile', 'production', '--reason', 'x', '--data', b.data]);
+  assert.match(refused.stderr, /another replica runs `production`/);
+  // The webhook that was registered last is b's: it admits what a intended, as it hears of it.
+  const green = await stage.change(fleet, 'green', colour('handover', 'green'));
+  await a.entry('apply.result', 'production', (e) => e.revision === green && e.outcome === 'applied');
+  const stopped = performance.now();
+  assert.equal(await a.stop(), 0);
+  await b.says('this replica has the environment now');
+  assert.ok(performance.now() - stopped < 12_000, 'before the Lease ran out by itself');
+  const red = await stage.change(fleet, 'red', colour('handover', 'red'));
+  await b.entry('apply.result', 'production', (e) => e.revision === red && e.outcome === 'applied');
+  const results = b.entries('apply.result', 'production').map((r) => r.entry.intent);
+  assert.equal(new Set(results).size, results.length, 'no intent was carried out twice');
+});
+
+test('a replica that is killed is taken over from once its Lease has run out, with what it left open', { skip }, async () => {
+  const { fleet, start } = await replicas('takeover');
+  const a = await start('a');
+  await a.entry('apply.result', 'production', (e) => e.outcome === 'applied');
+  const b = await start('b');
+  await until(
+    async () => (await statusOf(b)).state === 'standby',
+    20_000,
+    () => 'b does not stand by',
+  );
+  process.kill(a.pid, 'SIGKILL');
+  const green = await stage.change(fleet, 'green', colour('takeover', 'green'));
+  await b.entry('apply.result', 'production', (e) => e.revision === green && e.outcome === 'applied', 60_000);
+  assert.equal((await stage.dataOf('takeover', 'settings'))?.['colour'], 'green');
+});
+
+test('a replica whose Lease cannot be renewed any more ends, so that no two run one environment', async () => {
+  const proxy = await startApiProxy(stage.controlPlane, 'countersign');
+  try {
+    const fleet = stage.fleet('lost');
+    const configuration = stage.configuration('lost', [{ url: fleet.url, namespaces: ['lost'] }]);
+    await stage.change(fleet, 'first', { [`${PATH}/ns.yaml`]: namespace('lost'), ...colour('lost', 'blue') });
+    const service = await stage.serve(configuration, 'lost', ['--lease', 'default'], proxy.kubeconfig);
+    await service.entry('apply.result', 'production', (e) => e.outcome === 'applied');
+    proxy.fault = (asked) => (asked.path.includes('/leases') ? { drop: 'before' } : 'pass');
+    assert.equal(await service.ended, 2);
+    assert.match(service.log, /the Lease of `production` was lost: another replica may have it/);
+  } finally {
+    await proxy.stop();
+  }
+});
+
+test('a Lease is one holder’s at a time, runs out by what is seen here and not by its clock, and is refused clearly', async () => {
+  const { server } = await connect({ kubeconfig: stage.controlPlane.kubeconfig('admin'), context: undefined });
+  const lease = (who: string, ms = 2000) => new Lease(server, 'default', 'test', who, ms);
+  const [a, b] = [lease('a'), lease('b')];
+  assert.deepEqual([await a.take(), await b.take(), await a.take()], [true, false, true]);
+  assert.equal(b.holder, 'a');
+  const [c, d] = [lease('c'), lease('d')];
+  assert.deepEqual([await c.take(), await d.take()], [false, false]);
+  await new Promise((resolve) => setTimeout(resolve, 2300));
+  const [first, second] = await Promise.all([c.take(), d.take()]);
+  assert.equal(Number(first) + Number(second), 1, 'of two at the same moment one has it');
+  await (first ? c : d).release();
+  assert.equal(await b.take(), true, 'given back, it is free at once');
+  const { server: other } = await connect({ kubeconfig: stage.controlPlane.kubeconfig('nobody'), context: undefined });
+  await assert.rejects(
+    new Lease(other, 'default', 'test', 'n', 2000).take(),
+    /the Lease default\/test cannot be read: the API server answers 403/,
+  );
+  server.close();
+  other.close();
+});
