@@ -293,7 +293,11 @@ test('two services do not fight over one environment: the second is refused with
 
 test('a dry run writes nothing and deletes nothing (gitops-engine 699)', async () => {
   const name = 'rehearsal';
-  const { fleet, service } = await running(name, {}, { mode: 'off', files: { [`${PATH}/old.yaml`]: configMap(name, 'old', { k: '1' }) } });
+  const { fleet, service, configuration } = await running(
+    name,
+    {},
+    { mode: 'off', files: { [`${PATH}/old.yaml`]: configMap(name, 'old', { k: '1' }) } },
+  );
   const uid = async () => ((await stage.get(`/api/v1/namespaces/${name}/configmaps/old`)).body['metadata'] as { uid?: string })?.uid;
   const before = await uid();
   const bad = await stage.change(fleet, 'bad', {
@@ -308,6 +312,26 @@ test('a dry run writes nothing and deletes nothing (gitops-engine 699)', async (
   });
   await service.entry('apply.refused', 'production', (e) => e.revision === removal);
   assert.equal(await uid(), before, 'the object that would be removed is still the same one');
+  await service.stop();
+  await stage.change(fleet, 'what is allowed', { [`${PATH}/zz.yaml`]: undefined });
+  await stage.serveUntil('dry-run', configuration, name);
+  assert.equal(await uid(), before, 'also when the whole rehearsal went well');
+  assert.equal((await stage.dataOf(name, 'settings'))?.['colour'], 'blue');
+});
+
+test('two environments do not fight over one object across the cluster: the second is refused with the first one’s name', async () => {
+  const fleet = stage.fleet('shared');
+  const priority = 'apiVersion: scheduling.k8s.io/v1\nkind: PriorityClass\nmetadata: {name: shared-by-two}\nvalue: 7\n';
+  const clusterScoped = ['Namespace', 'PriorityClass'];
+  const configuration = stage.configuration('shared', [
+    { name: 'one', url: fleet.url, path: 'one', namespaces: ['shared-one'], mode: 'off', clusterScoped },
+    { name: 'two', url: fleet.url, path: 'two', namespaces: ['shared-two'], mode: 'off', clusterScoped, spec: { dependsOn: ['one'] } },
+  ]);
+  const commit = await stage.change(fleet, 'both', { 'one/class.yaml': priority, 'two/class.yaml': priority });
+  const service = await stage.serve(configuration, 'shared');
+  await service.entry('apply.result', 'one', (e) => e.revision === commit && e.outcome === 'applied');
+  const refused = await service.entry('apply.refused', 'two', (e) => e.revision === commit);
+  assert.match(refused.entry.error, /^PriorityClass shared-by-two belongs to the environment `one`$/);
 });
 
 test('what cannot be undone is named in advance, and done only when the commit says so', async () => {
@@ -471,6 +495,9 @@ test('a change of many commits in small steps leaves small records, and the stat
   const again = await stage.serve(configuration, name);
   const last = await stage.change(fleet, 'last', { [`${PATH}/c50.yaml`]: undefined });
   await again.entry('apply.result', 'production', (e) => e.revision === last && e.pruned === 1 && e.applied === 0);
+  const after = await stage.change(fleet, 'after', { [`${PATH}/c60.yaml`]: configMap(name, 'c60', { k: '60' }) });
+  const done = await again.entry('apply.result', 'production', (e) => e.revision === after && e.outcome === 'applied');
+  assert.deepEqual([done.entry.applied, done.entry.pruned], [1, 0], 'what was removed is known to be');
   assert.deepEqual(again.entries('drift.found', 'production'), []);
 });
 
