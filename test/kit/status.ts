@@ -1,6 +1,7 @@
 import type { ApiServer } from '../../src/cluster/index.ts';
+import { until } from './service.ts';
 
-/** Reports a Deployment as a controller would after a rollout; `ready` of its replicas are. */
+/** Reports a Deployment as a controller would after a rollout; `ready` of its replicas are. Waits for it to be there, as one would. */
 export async function deploymentStatus(
   server: ApiServer,
   namespace: string,
@@ -8,7 +9,16 @@ export async function deploymentStatus(
   ready: 'all' | 'none' | 'deadline',
 ): Promise<void> {
   const path = `/apis/apps/v1/namespaces/${namespace}/deployments/${name}`;
-  const { body } = await server.request('GET', path);
+  let body: Record<string, unknown> = {};
+  await until(
+    async () => {
+      const answer = await server.request('GET', path);
+      body = answer.body;
+      return answer.status === 200;
+    },
+    15_000,
+    () => `there is no Deployment ${namespace}/${name}`,
+  );
   const { generation } = body['metadata'] as { generation: number };
   const { replicas } = body['spec'] as { replicas: number };
   const n = ready === 'all' ? replicas : 0;
