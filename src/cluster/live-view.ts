@@ -28,8 +28,9 @@ type Log = { warn(fields: object, message: string): void };
 type Event = { readonly type: string; readonly object: KubernetesObject & { readonly code?: number } };
 
 const PAGE = 1000; // objects a list answers at once: more would hold up everything else while it is parsed
-const FULL_READ_MS = 600_000; // a cache that is never held against the real thing is believed too long (Argo CD 8175)
-const WATCH_SECONDS = 240;
+// A cache that is never held against the real thing is believed too long (Argo CD 8175): once a watch has ended after so long,
+// all is read again.
+const TIMES = { fullReadMs: 600_000, watchSeconds: 240 };
 const QUIET_MS = 120_000; // bookmarks come every minute or so; a connection that is silent for longer is dead
 const FIRST_PAUSE_MS = 200;
 const FIRST_ATTEMPTS = 5;
@@ -43,12 +44,14 @@ export class LiveView {
   readonly #watches = new Map<string, KindWatch>();
   readonly #listeners = new Map<string, LiveListener>();
   readonly #rules = new Map<string, HealthRule>();
+  readonly #times: typeof TIMES;
   readonly #stopped = new AbortController();
   #lists = 0;
 
-  constructor(server: ApiServer, log: Log) {
+  constructor(server: ApiServer, log: Log, times = TIMES) {
     this.#server = server;
     this.#log = log;
+    this.#times = times;
   }
 
   /** How many lists were read so far: what looking costs. */
@@ -72,7 +75,7 @@ export class LiveView {
     const key = `${resource.apiVersion} ${resource.kind}`;
     let watch = this.#watches.get(key);
     if (watch === undefined) {
-      watch = new KindWatch(resource, this.#server, this.#log, this.#stopped.signal, {
+      watch = new KindWatch(resource, this.#server, this.#log, this.#times, this.#stopped.signal, {
         changed: (ref, environment) => this.#listeners.get(environment)?.(ref),
         listed: () => this.#lists++,
         health: (object, environment) => this.#rules.get(environment)?.(object) ?? healthOf(object),
@@ -115,13 +118,15 @@ class KindWatch {
   readonly #resource: Resource;
   readonly #server: ApiServer;
   readonly #log: Log;
+  readonly #times: typeof TIMES;
   readonly #signal: AbortSignal;
   readonly #hooks: Hooks;
   readonly #loops = new Map<string, Promise<void>>();
   readonly #down = new Set<string>();
   #whole: boolean | undefined;
 
-  constructor(resource: Resource, server: ApiServer, log: Log, signal: AbortSignal, hooks: Hooks) {
+  constructor(resource: Resource, server: ApiServer, log: Log, times: typeof TIMES, signal: AbortSignal, hooks: Hooks) {
+    this.#times = times;
     this.#resource = resource;
     this.#server = server;
     this.#log = log;
@@ -230,7 +235,7 @@ class KindWatch {
     let failures = 0;
     while (!this.#signal.aborted) {
       try {
-        if (version === undefined || Date.now() - listedAt > FULL_READ_MS * (1 + Math.random() / 10)) {
+        if (version === undefined || Date.now() - listedAt > this.#times.fullReadMs * (1 + Math.random() / 10)) {
           version = await this.#list(namespace);
           listedAt = Date.now();
         }
@@ -282,7 +287,7 @@ class KindWatch {
   // Resolves with the newest version that was heard of when the server ends the watch, as it does every few minutes.
   async #follow(namespace: string, from: string): Promise<string> {
     let version = from;
-    const query = `watch=1&labelSelector=${encodeURIComponent(LABEL)}&allowWatchBookmarks=true&resourceVersion=${encodeURIComponent(from)}&timeoutSeconds=${Math.round(WATCH_SECONDS * (1 + Math.random() / 5))}`;
+    const query = `watch=1&labelSelector=${encodeURIComponent(LABEL)}&allowWatchBookmarks=true&resourceVersion=${encodeURIComponent(from)}&timeoutSeconds=${Math.round(this.#times.watchSeconds * (1 + Math.random() / 5))}`;
     let gone = false;
     const status = await this.#server.follow(
       `${this.#path(namespace)}?${query}`,

@@ -672,8 +672,11 @@ export class Reconciler {
       return;
     }
     const free = drifted.filter(({ owned }) => this.#guard.allows(refKey(owned.ref), now) || glass.over.has(refKey(owned.ref)));
-    if (free.length === 0) return;
-    await this.#correct(state, free, glass, now);
+    if (free.length > 0) await this.#correct(state, free, glass, now);
+    const heldBack = refs.filter((ref) => !free.some(({ owned }) => owned.ref === ref));
+    if (heldBack.length === 0) return;
+    this.#reported = named(heldBack);
+    this.#report('drifted', `somebody keeps changing what Git has, and it is put right more seldom: ${this.#reported}`);
   }
 
   async #correct(state: EnvironmentState, drifted: readonly Drifted[], glass: BreakGlassUses, now: number): Promise<void> {
@@ -824,7 +827,9 @@ export class Reconciler {
 
   #report(state: ReconcilerStatus['state'], message: string): void {
     const at = this.#ports.clock().toISOString();
+    const isNew = state !== this.#status.state || message !== this.#status.message;
     this.#status = { ...this.#status, revision: this.#state().revision, state, message, at };
+    if (isNew && (state === 'blocked' || state === 'suspended')) this.#tellOf(state, message);
   }
 
   #tellOf(event: Told['event'], message: string, revision = this.#state().revision, objects?: readonly ObjectRef[]): void {

@@ -49,7 +49,7 @@ function checkLedger(): void {
 }
 
 describe('kill -9 between two steps, then a restart: the change is completed and the ledger says so; killed when', () => {
-  for (const step of ['fetched', 'judged', 'dry-run', 'intended', 'first-write', 'written', 'pruned', 'recorded'] as const) {
+  for (const step of ['fetched', 'judged', 'dry-run', 'intended', 'first-write', 'written', 'healthy', 'pruned', 'recorded'] as const) {
     test(step, async () => {
       const i = ++n;
       const commit = await stage.change(fleet, `change ${i}`, {
@@ -62,7 +62,7 @@ describe('kill -9 between two steps, then a restart: the change is completed and
       const intents = killed.entries('apply.intent', 'production').filter((e) => e.entry.revision === commit);
       assert.equal(
         intents.length > 0,
-        ['intended', 'first-write', 'written', 'pruned', 'recorded'].includes(step),
+        ['intended', 'first-write', 'written', 'healthy', 'pruned', 'recorded'].includes(step),
         'nothing is written before its intent is on record',
       );
       if (intents.length === 0) assert.deepEqual(await stage.dataOf('shop', 'settings'), { k: String(i - 1) });
@@ -72,7 +72,7 @@ describe('kill -9 between two steps, then a restart: the change is completed and
       await stage.waitFor(async () => (await stage.dataOf('shop', `old-${i - 1}`)) === undefined, 'the removal');
       assert.deepEqual(await stage.dataOf('shop', 'settings'), { k: String(i) });
       assert.notEqual(await stage.dataOf('shop', `old-${i}`), undefined);
-      const interrupted = ['intended', 'first-write', 'written', 'pruned'].includes(step);
+      const interrupted = ['intended', 'first-write', 'written', 'healthy', 'pruned'].includes(step);
       const takesOver = service
         .entries('apply.intent', 'production')
         .filter((e) => e.entry.revision === commit && e.entry.takesOver !== undefined);

@@ -249,7 +249,7 @@ test('a call of a forge makes an environment look at once, when it proves itself
 
 test('probes and metrics say what an environment is at', async () => {
   const [port] = await freePorts(1);
-  await running('probes', {}, ['--http', `127.0.0.1:${port}`]);
+  const { service } = await running('probes', {}, ['--http', `127.0.0.1:${port}`]);
   const get = async (path: string) => {
     const answer = await fetch(`http://127.0.0.1:${port}${path}`);
     return { status: answer.status, text: await answer.text() };
@@ -268,6 +268,9 @@ test('probes and metrics say what an environment is at', async () => {
     /^process_cpu_seconds_total /m,
   ])
     assert.match(text, line);
+  await operate(service, 'suspend', 'production', '--reason', 'x');
+  const suspended = /^countersign_events_total\{environment="production",event="suspended"\} 1$/m;
+  await stage.waitFor(async () => suspended.test((await get('/metrics')).text), 'the count');
 });
 
 test('promotion: production takes only commits that staging had in health, and depends on it', async () => {
@@ -327,6 +330,30 @@ test('an environment that depends on another waits until that is applied and hea
   assert.match((await operate(service, 'status', '--environment', 'shop')).stdout, /depends on `database`, which is applying/);
   await deploymentStatus(stage.admin, 'd-database', 'db', 'all');
   await service.entry('apply.result', 'shop', (e) => e.revision === commit && e.outcome === 'applied');
+});
+
+test('a replica runs the environments of its label alone, and admission is for all of them', async () => {
+  const fleet = stage.fleet('shards');
+  const shard = (name: string) => ({ name, url: fleet.url, path: name, namespaces: [`shard-${name}`], labels: { shard: name } });
+  const configuration = stage.configuration('shards', [shard('a'), shard('b')]);
+  const files = Object.fromEntries(['a', 'b'].map((n) => [`${n}/ns.yaml`, namespace(`shard-${n}`)]));
+  await stage.change(fleet, 'both', files);
+  await stage.admin.request('POST', '/api/v1/namespaces', { metadata: { name: 'shard-b' } });
+  const service = await stage.serve(configuration, 'shards', ['--selector', 'shard=a']);
+  await service.entry('apply.result', 'a', (e) => e.outcome === 'applied');
+  assert.deepEqual(service.entries('apply.intent', 'b'), []);
+  assert.doesNotMatch((await operate(service, 'status')).stdout, /^b /m);
+  const refused = await stage.admin.request('POST', '/api/v1/namespaces/shard-b/configmaps', { metadata: { name: 'x' } });
+  assert.match(String(refused.body['message']), /governed by the environment `b`/);
+  await service.stop();
+  for (const [selector, message] of [
+    ['shard', /`shard` selects nothing/],
+    ['shard=c', /no environment has the labels `shard=c`/],
+  ] as const) {
+    const none = await countersign(['serve', ...(await stage.arguments(configuration)), '--data', service.data, '--selector', selector]);
+    assert.equal(none.code, 2);
+    assert.match(none.stderr, message);
+  }
 });
 
 test('a closed window keeps a change back and says so; an approval that says so passes it, and both are on the ledger', async () => {

@@ -149,6 +149,13 @@ test('a deleted or edited object is back long before the next look, and it is to
     found.entry.details?.map((d) => [d.object.name, d.fields, d.manager]),
     [['settings', ['/data/colour'], 'some-controller']],
   );
+  await stage.waitFor(async () => {
+    const events = (await stage.get('/apis/events.k8s.io/v1/namespaces/watch/events')).body['items'] as
+      | { reportingController?: string; reason?: string; type?: string; regarding?: { name: string } }[]
+      | undefined;
+    const ours = (events ?? []).filter((e) => e.reportingController === 'countersign.dev/countersign' && e.regarding?.name === 'settings');
+    return ours.some((e) => e.reason === 'Drift' && e.type === 'Warning') && ours.some((e) => e.reason === 'Corrected');
+  }, 'Events on the object');
   await controller.request('DELETE', path);
   await stage.waitFor(async () => (await stage.dataOf('watch', 'settings')) !== undefined, 'the return');
   await controller.request(
@@ -237,6 +244,9 @@ test('somebody who keeps changing an object is fought a few times, then named, a
   await new Promise((resolve) => setTimeout(resolve, 2000));
   assert.equal((await stage.dataOf('storm', 'settings'))?.['colour'], 'red-5', 'left alone for a while');
   assert.equal(service.entries('drift.corrected', 'production').length, 5);
+  const { code, stdout } = await countersign(['status', '--data', service.data]);
+  assert.equal(code, 1);
+  assert.match(stdout, /^production\s+drifted[^\n]*\n {2}somebody keeps changing what Git has, [^\n]*: ConfigMap storm\/settings$/m);
 });
 
 test('a field that another manager has is refused with the manager’s name, and taken where the environment says so', async () => {
@@ -480,6 +490,21 @@ test('most of an environment is not deleted by accident, nor all of it', async (
   await service.entry('apply.result', 'production', (e) => e.revision === really && e.outcome === 'applied');
   assert.equal(await stage.dataOf(name, 'settings'), undefined);
   assert.equal((await stage.get(`/api/v1/namespaces/${name}`)).status, 200, 'a namespace stays, unless the commit names it');
+});
+
+test('a namespace goes when the commit names it, and stays when it does not', async () => {
+  const fleet = stage.fleet('leave');
+  const configuration = stage.configuration('leave', [{ url: fleet.url, namespaces: ['leave', 'leave-b', 'leave-c'], mode: 'off' }]);
+  const files = Object.fromEntries(['leave', 'leave-b', 'leave-c'].map((ns) => [`${PATH}/${ns}.yaml`, namespace(ns)]));
+  const first = await stage.change(fleet, 'first', files);
+  const service = await stage.serve(configuration, 'leave');
+  await service.entry('apply.result', 'production', (e) => e.revision === first && e.outcome === 'applied');
+  const gone = { [`${PATH}/leave-b.yaml`]: undefined, [`${PATH}/leave-c.yaml`]: undefined };
+  const next = await stage.change(fleet, 'one of two\n\nCountersign-Allow: delete Namespace leave-b', gone);
+  const result = await service.entry('apply.result', 'production', (e) => e.revision === next && e.outcome === 'applied');
+  const phase = async (ns: string) => ((await stage.get(`/api/v1/namespaces/${ns}`)).body['status'] as { phase: string }).phase;
+  assert.deepEqual([await phase('leave'), await phase('leave-b'), await phase('leave-c')], ['Active', 'Terminating', 'Active']);
+  assert.equal(result.entry.pruned, 1);
 });
 
 test('a change of many commits in small steps leaves small records, and the state read from them is the same', async () => {

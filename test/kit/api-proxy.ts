@@ -4,9 +4,10 @@ import { request } from 'node:https';
 import { join } from 'node:path';
 import type { ControlPlane } from './control-plane.ts';
 
-/** What happens to a request: `pass`; an answer of the proxy's own, before or after the server did the work; no answer; or a delay. */
+/** What happens to a request: `pass`; `mute`, so that an answer begins and says nothing; an answer of the proxy's own, before or after the server did the work; no answer; or a delay. */
 export type Fault =
   | 'pass'
+  | 'mute'
   | { readonly status: number; readonly after?: boolean; readonly retryAfter?: number; readonly body?: object }
   | { readonly drop: 'before' | 'after' }
   | { readonly delayMs: number };
@@ -68,7 +69,8 @@ export async function startApiProxy(controlPlane: ControlPlane, user: string): P
         return 'status' in fault ? own(fault.status, fault.retryAfter, fault.body) : void incoming.socket.destroy();
       }
       response.writeHead(upstream.statusCode ?? 502, upstream.headers);
-      upstream.pipe(response);
+      if (fault === 'mute') upstream.resume().on('end', () => response.end());
+      else upstream.pipe(response);
       upstream.on('error', () => response.destroy());
       response.on('close', () => upstream.destroy());
       if (asked.watch) response.flushHeaders();

@@ -14,6 +14,7 @@ export type EnvironmentOptions = {
   readonly clusterScoped?: readonly string[];
   readonly holdFor?: string;
   readonly trust?: string;
+  readonly labels?: Readonly<Record<string, string>>;
   readonly policies?: object;
   /** Anything else of the spec. Without `health`, changes do not wait for controllers, which most tests do not have. */
   readonly spec?: Readonly<Record<string, unknown>>;
@@ -24,7 +25,7 @@ export function environmentDocument(o: EnvironmentOptions): object {
   return {
     apiVersion: 'countersign.dev/v1alpha1',
     kind: 'Environment',
-    metadata: { name: o.name ?? 'production' },
+    metadata: { name: o.name ?? 'production', ...(o.labels === undefined ? {} : { labels: o.labels }) },
     spec: {
       source: { url: o.url, branch: 'main', path: o.path ?? 'clusters/production', interval: o.interval ?? '500ms' },
       target: { namespaces: o.namespaces, ...(o.clusterScoped === undefined ? {} : { clusterScoped: o.clusterScoped }) },
