@@ -3,7 +3,7 @@ import { Cluster, connect, differences } from '../cluster/index.ts';
 import type { ProcessSettings } from '../config/index.ts';
 import { renderedAt } from '../gate/index.ts';
 import { sourceRepository } from '../git/index.ts';
-import { CountersignError, inParallel, type KubernetesObject, messageOf, refText } from '../model/index.ts';
+import { CountersignError, inParallel, isStamp, type KubernetesObject, messageOf, refText, SERVER_FIELDS } from '../model/index.ts';
 import { printYaml } from '../yaml/index.ts';
 import { EXIT, type Io, paint, plain } from './io.ts';
 import { openMaker } from './make-objects.ts';
@@ -83,15 +83,12 @@ function described(name: string, live: KubernetesObject | undefined, wanted: Kub
   return { object: name, action: live === undefined ? 'create' : 'update', fields, text: text.split('\n').slice(1).join('\n') };
 }
 
-const NOISE = new Set(['managedFields', 'resourceVersion', 'uid', 'generation', 'creationTimestamp', 'selfLink']);
-const STAMPS = /^countersign\.dev\//;
-
 // What people compare: without what the server or we write ourselves. Of a Secret, each value is a mark that tells same from different.
 function masked(live: KubernetesObject | undefined, wanted: KubernetesObject): [string, string] {
   const clean = (object: KubernetesObject, other: KubernetesObject | undefined): string => {
     const { status: _, metadata, ...rest } = object;
     const kept = Object.entries(metadata)
-      .filter(([key]) => !NOISE.has(key))
+      .filter(([key]) => !SERVER_FIELDS.has(key))
       .map(([key, value]) => [key, key === 'annotations' || key === 'labels' ? withoutStamps(value) : value] as const)
       .filter(([, value]) => value !== undefined);
     const whole = { ...rest, metadata: Object.fromEntries(kept) } as Record<string, unknown>;
@@ -103,7 +100,7 @@ function masked(live: KubernetesObject | undefined, wanted: KubernetesObject): [
 }
 
 function withoutStamps(value: unknown): unknown {
-  const kept = Object.entries((value ?? {}) as Record<string, unknown>).filter(([key]) => !STAMPS.test(key));
+  const kept = Object.entries((value ?? {}) as Record<string, unknown>).filter(([key]) => !isStamp(key));
   return kept.length === 0 ? undefined : Object.fromEntries(kept);
 }
 

@@ -2,7 +2,7 @@ import { rememberedState } from '../gate/index.ts';
 import type { LedgerReader } from '../ledger/index.ts';
 import { CountersignError, type EntryOf, type OwnedObject, type Recorded, refText, resourceOf, type Verdict } from '../model/index.ts';
 import { EXIT, type Io, plain } from './io.ts';
-import { readLedger, viewOf } from './read-ledger.ts';
+import { environmentsOf, readLedger, viewOf } from './read-ledger.ts';
 
 export type ExplainOptions = { data: string; namespace?: string; environment?: string; output: 'text' | 'json' };
 
@@ -55,10 +55,6 @@ export function explainObject(what: string, options: ExplainOptions, io: Io): nu
   } finally {
     reader.close();
   }
-}
-
-function environmentsOf(reader: LedgerReader): readonly string[] {
-  return reader.latest(['service.started'], '')?.entry.environments ?? [];
 }
 
 function owned(reader: LedgerReader, environment: string, kind: string, name: string, namespace: string | undefined) {

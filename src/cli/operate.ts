@@ -1,10 +1,10 @@
 import { hostname, userInfo } from 'node:os';
-import { type LedgerReader, ledgerName, openLedger } from '../ledger/index.ts';
+import { ledgerName, openLedger } from '../ledger/index.ts';
 import { CountersignError, isNoRevision } from '../model/index.ts';
 import type { ReconcilerStatus } from '../reconcile/index.ts';
 import { type ControlAnswer, sendCommand } from '../service/index.ts';
 import { EXIT, type Io, paint, plain } from './io.ts';
-import { readLedger, viewOf } from './read-ledger.ts';
+import { environmentsOf, readLedger, viewOf } from './read-ledger.ts';
 import { controlSocket } from './serve-http.ts';
 
 export type OperateOptions = { data: string; reason: string; output: 'text' | 'json' };
@@ -124,10 +124,6 @@ function fromLedger(options: StatusOptions): ReconcilerStatus[] {
   } finally {
     reader.close();
   }
-}
-
-function environmentsOf(reader: LedgerReader): readonly string[] {
-  return reader.latest(['service.started'], '')?.entry.environments ?? [];
 }
 
 async function ask(command: string, environment: string, options: OperateOptions, more: object = {}): Promise<ControlAnswer | undefined> {

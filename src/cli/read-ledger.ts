@@ -6,6 +6,11 @@ export function readLedger(data: string): LedgerReader {
   return new LedgerReader(ledgerFile(data)).freeze();
 }
 
+/** The environments of the newest start on record. */
+export function environmentsOf(reader: LedgerReader): readonly string[] {
+  return reader.latest(['service.started'], '')?.entry.environments ?? [];
+}
+
 /** A reader as the gate asks for it. */
 export function viewOf(read: LedgerReader): LedgerView {
   return {

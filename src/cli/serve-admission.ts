@@ -1,4 +1,3 @@
-import { readFileSync } from 'node:fs';
 import { createServer } from 'node:https';
 import { join } from 'node:path';
 import { registerWebhook } from '../cluster/index.ts';
@@ -7,6 +6,7 @@ import { type AdmissionScope, AuditAccount, rememberedState } from '../gate/inde
 import { CountersignError, messageOf } from '../model/index.ts';
 import { type AdmissionScopes, addAuditEndpoint, type Certificates, createWebhook, makeCertificates } from '../webhook/index.ts';
 import { closeServer, listen, listenAddress } from './listen.ts';
+import { readSecret } from './read-secret.ts';
 import { type ClusterLink, linkOf, type Serving } from './serving.ts';
 
 /** The admission webhook, and the API server's audit events beside it. */
@@ -53,7 +53,12 @@ function takeAuditEvents(
     for (const { environment, write } of await account.take(events))
       log.warn({ environment, write }, 'the API server’s audit log shows a write that nothing on the ledger accounts for');
   };
-  addAuditEndpoint(app, readToken(tokenFile), take, (message) => log.warn({}, message));
+  addAuditEndpoint(
+    app,
+    readSecret(tokenFile, 'token', 'the API server is given the same in its audit webhook’s kubeconfig'),
+    take,
+    (message) => log.warn({}, message),
+  );
   const settle = () =>
     account.settle().catch((thrown) => log.error({}, `what the audit log covers could not be recorded: ${messageOf(thrown)}`));
   const timer = setInterval(() => void settle(), COVERED_EVERY_MS);
@@ -61,19 +66,6 @@ function takeAuditEvents(
     clearInterval(timer);
     await settle();
   });
-}
-
-function readToken(file: string): string {
-  try {
-    const token = readFileSync(file, 'utf8').trim();
-    if (token.length < 16) throw new Error('it is shorter than 16 characters');
-    return token;
-  } catch (cause) {
-    throw new CountersignError('key-missing', `the token in \`${file}\` cannot be used: ${messageOf(cause)}`, {
-      cause,
-      hint: '`openssl rand -hex 32` makes one; the API server is given the same in its audit webhook’s kubeconfig',
-    });
-  }
 }
 
 async function registerAll(

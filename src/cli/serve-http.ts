@@ -2,10 +2,11 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { CountersignError, messageOf } from '../model/index.ts';
+import { CountersignError } from '../model/index.ts';
 import type { Reconciler } from '../reconcile/index.ts';
 import { type Control, type ControlAnswer, createServiceApp, listenForCommands, type Receiver } from '../service/index.ts';
 import { closeServer, listen, listenAddress } from './listen.ts';
+import { readSecret } from './read-secret.ts';
 import type { Serving } from './serving.ts';
 
 /** Probes, metrics and receivers, where `--http` says so. */
@@ -14,8 +15,9 @@ export async function openHttp(loops: readonly Reconciler[], serving: Serving): 
   const receivers = configuration.environments.flatMap(({ metadata: { name }, spec: { source } }): Receiver[] => {
     if (source.receiver === undefined) return [];
     const { from, secretFile } = source.receiver;
-    readSecret(secretFile); // what cannot be read is told at the start
-    return [{ environment: name, from, secret: () => readSecret(secretFile), poke: () => loops.find((l) => l.name === name)?.poke() }];
+    const secret = () => readSecret(secretFile, 'secret', 'the forge is given the same');
+    secret(); // what cannot be read is told at the start
+    return [{ environment: name, from, secret, poke: () => loops.find((l) => l.name === name)?.poke() }];
   });
   if (options.http === 'off') {
     if (receivers.length > 0)
@@ -34,19 +36,6 @@ export async function openHttp(loops: readonly Reconciler[], serving: Serving): 
     { http: options.http, receivers: receivers.map((r) => `/receive/${r.environment}`) },
     'probes, metrics and receivers are in place',
   );
-}
-
-function readSecret(file: string): string {
-  try {
-    const secret = readFileSync(file, 'utf8').trim();
-    if (secret.length < 16) throw new Error('it is shorter than 16 characters');
-    return secret;
-  } catch (cause) {
-    throw new CountersignError('key-missing', `the secret in \`${file}\` cannot be used: ${messageOf(cause)}`, {
-      cause,
-      hint: '`openssl rand -hex 32` makes one; the forge is given the same',
-    });
-  }
 }
 
 const LONGEST_SOCKET = 100; // bytes; the kernel takes 107

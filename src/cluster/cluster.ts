@@ -7,6 +7,7 @@ import {
   FIELD_MANAGER,
   type IgnoreRule,
   inParallel,
+  isStamp,
   type KubernetesObject,
   LABEL,
   type Metadata,
@@ -375,8 +376,10 @@ const METADATA_ONLY = 'application/json;as=PartialObjectMetadata;g=meta.k8s.io;v
 
 // With the stamps that are there, whoever applied it: they are nothing that a person compares.
 function stampedAs(field: 'labels' | 'annotations', now: Metadata['labels'], live: Metadata['labels']): Partial<Metadata> {
-  const isStamp = ([key]: [string, string]) => key.startsWith('countersign.dev/');
-  const kept = [...Object.entries(now ?? {}).filter((e) => !isStamp(e)), ...Object.entries(live ?? {}).filter(isStamp)];
+  const kept = [
+    ...Object.entries(now ?? {}).filter(([key]) => !isStamp(key)),
+    ...Object.entries(live ?? {}).filter(([key]) => isStamp(key)),
+  ];
   return kept.length === 0 && live === undefined ? {} : { [field]: Object.fromEntries(kept) };
 }
 

@@ -1,4 +1,4 @@
-import type { KubernetesObject } from '../model/index.ts';
+import { type KubernetesObject, SERVER_FIELDS } from '../model/index.ts';
 
 type FieldSet = { readonly [field: string]: FieldSet };
 
@@ -19,7 +19,6 @@ export function mergeFields(a: FieldSet, b: FieldSet): FieldSet {
 }
 
 const MAX_PATHS = 20;
-const IGNORED = new Set(['managedFields', 'resourceVersion', 'uid', 'generation', 'creationTimestamp', 'selfLink']);
 
 /** JSON pointers of what differs between an object as it is and as it should be, `status` and the server's own fields aside. */
 export function differences(is: KubernetesObject, wanted: KubernetesObject): string[] {
@@ -31,7 +30,7 @@ export function differences(is: KubernetesObject, wanted: KubernetesObject): str
       return;
     }
     for (const key of new Set([...Object.keys(a), ...Object.keys(b)])) {
-      if ((at === '' && key === 'status') || (at === '/metadata' && IGNORED.has(key))) continue;
+      if ((at === '' && key === 'status') || (at === '/metadata' && SERVER_FIELDS.has(key))) continue;
       walk((a as Record<string, unknown>)[key], (b as Record<string, unknown>)[key], `${at}/${escaped(key)}`);
     }
   };

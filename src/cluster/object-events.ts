@@ -1,13 +1,5 @@
-import { messageOf, type ObjectRef } from '../model/index.ts';
+import { messageOf, type ObjectRef, type Told } from '../model/index.ts';
 import type { ApiServer } from './api-server.ts';
-
-/** Something that happened to objects of ours, in words. */
-export type ObjectsTold = {
-  readonly event: string;
-  readonly message: string;
-  readonly revision: string;
-  readonly objects?: readonly ObjectRef[];
-};
 
 const AT_ONCE = 10; // objects of one happening that get an Event; a flood of them fills etcd (Argo CD 10529)
 const A_MINUTE = 60;
@@ -25,7 +17,7 @@ export class ObjectEvents {
     this.#log = log;
   }
 
-  tell({ event, message, revision, objects = [] }: ObjectsTold): void {
+  tell({ event, message, revision, objects = [] }: Told): void {
     const now = Date.now();
     this.#sent = this.#sent.filter((t) => t > now - 60_000);
     for (const ref of objects.slice(0, AT_ONCE)) {

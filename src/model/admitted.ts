@@ -1,8 +1,15 @@
 import { digestOf } from './digest.ts';
 import type { KubernetesObject } from './kubernetes.ts';
 
-// Set by the API server on every write, or by controllers: never part of what a commit asks for.
-const SERVER_FIELDS = new Set(['managedFields', 'resourceVersion', 'uid', 'generation', 'creationTimestamp', 'selfLink']);
+/** Fields of `metadata` that the API server sets on every write, or controllers do: never part of what a commit asks for. */
+export const SERVER_FIELDS: ReadonlySet<string> = new Set([
+  'managedFields',
+  'resourceVersion',
+  'uid',
+  'generation',
+  'creationTimestamp',
+  'selfLink',
+]);
 
 /**
  * Digest of an object as a cluster holds or admits it, without the fields the API server sets on every write and

@@ -15,4 +15,5 @@ export * from './inventory.ts';
 export * from './kubernetes.ts';
 export * from './recent.ts';
 export * from './schema.ts';
+export * from './told.ts';
 export * from './verdict.ts';

@@ -73,6 +73,11 @@ export const ANNOTATION = {
   breakGlassFor: 'countersign.dev/break-glass-for',
 } as const;
 
+/** Whether a label or annotation is one of ours. */
+export function isStamp(key: string): boolean {
+  return key.startsWith('countersign.dev/');
+}
+
 /** Annotations that manifests in the repository may bear. */
 export const USER_ANNOTATION = {
   /** What is meant although it cannot be undone: `replace`, `run`, or both with a comma. */

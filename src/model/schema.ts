@@ -575,7 +575,6 @@ export const notifierSchema = z.strictObject({
 /** How to get into a Git remote, as the Environment says it. */
 export type SourceCredentials = NonNullable<Environment['spec']['source']['credentials']>;
 export type Environment = z.infer<typeof environmentSchema>;
-export type RenderSpec = Environment['spec']['render'];
 export type Window = Environment['spec']['windows'][number];
 export type IgnoreRule = Environment['spec']['drift']['ignore'][number];
 export type HealthExpression = Environment['spec']['health']['expressions'][number];

@@ -1,14 +1,5 @@
 import { createHmac } from 'node:crypto';
-import type { Notifier } from '../model/index.ts';
-
-/** Something that happened; the same shape as the loop tells it. */
-export type Happened = {
-  readonly environment: string;
-  readonly event: string;
-  readonly revision: string;
-  readonly message: string;
-  readonly at: string;
-};
+import type { Notifier, Told } from '../model/index.ts';
 
 /** One HTTP request that tells it. */
 export type Outgoing = { readonly url: string; readonly headers: Readonly<Record<string, string>>; readonly body: string };
@@ -21,7 +12,7 @@ const BAD = new Set(['failed', 'refused', 'denied', 'contested', 'drift', 'troub
 const SHOWN = 500;
 
 /** The sentence of a template: `{environment}`, `{event}`, `{revision}`, `{short}`, `{message}` and `{at}` stand for what happened. */
-export function sentence(happened: Happened, template = '{environment}: {event} {short}: {message}'): string {
+export function sentence(happened: Told, template = '{environment}: {event} {short}: {message}'): string {
   const values: Readonly<Record<string, string>> = {
     environment: happened.environment,
     event: happened.event,
@@ -36,7 +27,7 @@ export function sentence(happened: Happened, template = '{environment}: {event} 
 /** The request for a target over HTTP; undefined where the target has no word for the event. */
 export function request(
   to: Exclude<To, { email: unknown }>,
-  happened: Happened,
+  happened: Told,
   template: string | undefined,
   secret: Secrets,
 ): Outgoing | undefined {
@@ -59,7 +50,7 @@ export function request(
 }
 
 // An alert stands as long as the environment is not as Git has it; being applied, or rolled back, ends it.
-function alert(url: string, happened: Happened, text: string): Outgoing | undefined {
+function alert(url: string, happened: Told, text: string): Outgoing | undefined {
   const ends = ['applied', 'corrected', 'restored', 'rolled-back'].includes(happened.event);
   if (!ends && !BAD.has(happened.event)) return undefined;
   const one = (event: string) => ({
@@ -82,7 +73,7 @@ const STATES: Readonly<Record<string, 'pending' | 'success' | 'failure'>> = {
   failed: 'failure',
 };
 
-function commitStatus({ forge, apiUrl, repository, tokenFile }: CommitStatus, happened: Happened, secret: Secrets): Outgoing | undefined {
+function commitStatus({ forge, apiUrl, repository, tokenFile }: CommitStatus, happened: Told, secret: Secrets): Outgoing | undefined {
   const state = STATES[happened.event];
   if (state === undefined || !/^[0-9a-f]{40,64}$/.test(happened.revision) || /^0+$/.test(happened.revision)) return undefined;
   const context = `countersign/${happened.environment}`;

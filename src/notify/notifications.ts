@@ -1,8 +1,8 @@
 import { readFileSync } from 'node:fs';
 import { setTimeout as wait } from 'node:timers/promises';
 import { createTransport } from 'nodemailer';
-import { CountersignError, durationMs, globMatches, messageOf, type Notifier, Recent } from '../model/index.ts';
-import { type Happened, type Outgoing, plainText, request, sentence } from './messages.ts';
+import { CountersignError, durationMs, globMatches, messageOf, type Notifier, Recent, type Told } from '../model/index.ts';
+import { type Outgoing, plainText, request, sentence } from './messages.ts';
 
 type Log = { info(fields: object, message: string): void; warn(fields: object, message: string): void };
 
@@ -20,7 +20,7 @@ export class Notifications {
     this.#channels = notifiers.map((n) => new Channel(n, log));
   }
 
-  tell(happened: Happened): void {
+  tell(happened: Told): void {
     for (const channel of this.#channels) channel.take(happened);
   }
 
@@ -35,7 +35,7 @@ class Channel {
   readonly #notifier: Notifier;
   readonly #log: Log;
   readonly #told = new Recent<number>(REMEMBERED);
-  readonly #waiting: Happened[] = [];
+  readonly #waiting: Told[] = [];
   readonly #stopped = new AbortController();
   idle: Promise<void> = Promise.resolve();
   #working = false;
@@ -45,9 +45,9 @@ class Channel {
     this.#log = log;
   }
 
-  take(happened: Happened): void {
+  take(happened: Told): void {
     const { environments, events, repeatAfter } = this.#notifier.spec;
-    if (!events.includes(happened.event as (typeof events)[number])) return;
+    if (!events.includes(happened.event)) return;
     if (!environments.some((glob) => globMatches(glob, happened.environment))) return;
     // By what it says, never by how long it took (notification-controller 509).
     const key = JSON.stringify([happened.environment, happened.event, happened.revision, happened.message]);
@@ -73,7 +73,7 @@ class Channel {
     this.#working = false;
   }
 
-  async #say(happened: Happened): Promise<void> {
+  async #say(happened: Told): Promise<void> {
     const { name } = this.#notifier.metadata;
     for (let attempt = 1; !this.#stopped.signal.aborted; attempt++) {
       try {
@@ -93,7 +93,7 @@ class Channel {
     }
   }
 
-  async #send(happened: Happened): Promise<void> {
+  async #send(happened: Told): Promise<void> {
     const { to, template } = this.#notifier.spec;
     if ('email' in to) return sendMail(to.email, happened, template);
     const outgoing = request(to, happened, template, readSecret);
@@ -122,11 +122,7 @@ async function post({ url, headers, body }: Outgoing, stopped: AbortSignal): Pro
 
 type Email = Extract<Notifier['spec']['to'], { email: unknown }>['email'];
 
-async function sendMail(
-  { smtp, from, to, username, passwordFile }: Email,
-  happened: Happened,
-  template: string | undefined,
-): Promise<void> {
+async function sendMail({ smtp, from, to, username, passwordFile }: Email, happened: Told, template: string | undefined): Promise<void> {
   const auth = username === undefined || passwordFile === undefined ? {} : { auth: { user: username, pass: readSecret(passwordFile) } };
   const transport = createTransport({ url: smtp, connectionTimeout: TIMEOUT_MS, socketTimeout: TIMEOUT_MS, ...auth });
   const text = sentence(happened, template);

@@ -4,5 +4,5 @@
  * intent is on the ledger.
  */
 
-export type { ClusterPort, LogPort, ReconcilePorts, Step, Told } from './ports.ts';
+export type { ClusterPort, LogPort, ReconcilePorts, Step } from './ports.ts';
 export { type HealthCount, type Peers, Reconciler, type ReconcilerStatus } from './reconciler.ts';

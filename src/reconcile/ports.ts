@@ -1,5 +1,5 @@
 import type { EnvironmentState, LedgerView, Recorder } from '../gate/index.ts';
-import type { Comparison, Environment, HAPPENINGS, ObjectRef, OwnedObject, RenderedObject, Writing } from '../model/index.ts';
+import type { Comparison, Environment, ObjectRef, OwnedObject, RenderedObject, Told, Writing } from '../model/index.ts';
 
 /** What the API server made of an object: its digest as stored, and the digest its admission webhook admits. */
 type AppliedObject = { readonly live: string; readonly admitted: string | undefined };
@@ -41,17 +41,6 @@ export interface LogPort {
   warn(fields: object, message: string): void;
   error(fields: object, message: string): void;
 }
-
-/** Something that happened in an environment, in words for people. `at` is ISO 8601; `entry` is its place on the ledger, where it has one. */
-export type Told = {
-  readonly environment: string;
-  readonly event: (typeof HAPPENINGS)[number];
-  readonly revision: string;
-  readonly message: string;
-  readonly at: string;
-  readonly entry?: number;
-  readonly objects?: readonly ObjectRef[];
-};
 
 /** A moment between two steps of a change, in the order they happen; tests end the process at each. */
 export type Step = 'fetched' | 'judged' | 'dry-run' | 'intended' | 'first-write' | 'written' | 'healthy' | 'pruned' | 'recorded';

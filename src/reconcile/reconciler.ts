@@ -16,11 +16,12 @@ import {
   type RenderedObject,
   refKey,
   refText,
+  type Told,
   type Verdict,
 } from '../model/index.ts';
 import { type Applied, applyRevision, named } from './apply-revision.ts';
 import { DriftGuard } from './drift-guard.ts';
-import type { ReconcilePorts, Told } from './ports.ts';
+import type { ReconcilePorts } from './ports.ts';
 import { promotable } from './promotion.ts';
 import { closedBy } from './windows.ts';
 

@@ -1,5 +1,6 @@
 import {
   digestOf,
+  isStamp,
   type KubernetesObject,
   messageOf,
   type ObjectRef,
@@ -172,5 +173,5 @@ function forbiddenMark(metadata: unknown): boolean {
   const { annotations, labels } = (metadata ?? {}) as { annotations?: unknown; labels?: unknown };
   const keys = (value: unknown) => (typeof value === 'object' && value !== null ? Object.keys(value) : []);
   const annotated = keys(annotations).filter((key) => key !== USER_ANNOTATION.allow);
-  return [...annotated, ...keys(labels)].some((key) => key.startsWith('countersign.dev/'));
+  return [...annotated, ...keys(labels)].some(isStamp);
 }

@@ -5,7 +5,7 @@ import { createServer, type Server } from 'node:http';
 import { createServer as createTcpServer } from 'node:net';
 import { join } from 'node:path';
 import { after, before, beforeEach, test } from 'node:test';
-import { type Notifier, notifierSchema } from '../../src/model/index.ts';
+import { type Notifier, notifierSchema, type Told } from '../../src/model/index.ts';
 import { Notifications } from '../../src/notify/index.ts';
 import { scratch } from '../kit/scratch.ts';
 import { until } from '../kit/service.ts';
@@ -40,7 +40,7 @@ after(() => new Promise((resolve) => server.close(resolve)));
 
 const notifier = (to: unknown, spec: object = {}): Notifier =>
   notifierSchema.parse({ apiVersion: 'countersign.dev/v1alpha1', kind: 'Notifier', metadata: { name: 'n' }, spec: { to, ...spec } });
-const happened = (changes: object = {}) => ({
+const happened = (changes: Partial<Told> = {}): Told => ({
   environment: 'production',
   event: 'failed',
   revision: COMMIT,
@@ -50,11 +50,11 @@ const happened = (changes: object = {}) => ({
 });
 type Logged = { fields: object; message: string };
 
-async function told(notifiers: Notifier[], all: object[], enough = all.length): Promise<Logged[]> {
+async function told(notifiers: Notifier[], all: Told[], enough = all.length): Promise<Logged[]> {
   const logged: Logged[] = [];
   const log = { info: () => {}, warn: (fields: object, message: string) => void logged.push({ fields, message }) };
   const notifications = new Notifications(notifiers, log);
-  for (const one of all) notifications.tell(one as ReturnType<typeof happened>);
+  for (const one of all) notifications.tell(one);
   await until(
     () => heard.length + logged.length >= enough,
     20_000,
