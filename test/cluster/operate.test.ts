@@ -256,12 +256,15 @@ test('probes and metrics say what an environment is at', async () => {
   };
   assert.deepEqual(await get('/healthz'), { status: 200, text: 'ok\n' });
   await stage.waitFor(async () => (await get('/readyz')).status === 200, 'readiness');
+  // The ledger has the result a moment before the status that the metrics are made of.
+  const applied = /^countersign_events_total\{environment="production",event="applied"\} 1$/m;
+  await stage.waitFor(async () => applied.test((await get('/metrics')).text), 'the result to be counted');
   const { text } = await get('/metrics');
   for (const line of [
     /^countersign_environment_info\{environment="production",revision="[0-9a-f]{40}",state="applied"\} 1$/m,
     /^countersign_environment_ready\{environment="production"\} 1$/m,
     /^countersign_objects\{environment="production",health="current"\} 2$/m,
-    /^countersign_events_total\{environment="production",event="applied"\} 1$/m,
+    applied,
     /^countersign_reconcile_duration_seconds_count\{environment="production",kind="look"\} \d+$/m,
     /^countersign_admission_requests_total\{environment="production",operation="CREATE",decision="allowed"\} \d+$/m,
     /^countersign_ledger_entries \d+$/m,
