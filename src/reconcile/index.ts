@@ -5,4 +5,5 @@
  */
 
 export type { ClusterPort, LogPort, ReconcilePorts, Step } from './ports.ts';
-export { type HealthCount, type Peers, Reconciler, type ReconcilerStatus } from './reconciler.ts';
+export { Reconciler } from './reconciler.ts';
+export type { HealthCount, Peers, ReconcilerStatus } from './standing.ts';

@@ -1,0 +1,228 @@
+import type { EnvironmentState, Gate } from '../gate/index.ts';
+import {
+  type Comparison,
+  CountersignError,
+  inParallel,
+  type ObjectRef,
+  type OwnedObject,
+  type RenderedObject,
+  refKey,
+} from '../model/index.ts';
+import { applyRevision, named } from './apply-revision.ts';
+import { DriftGuard } from './drift-guard.ts';
+import type { LastGood } from './last-good.ts';
+import type { ReconcilePorts } from './ports.ts';
+import type { Standing } from './standing.ts';
+
+type BreakGlassUses = { readonly held: ReadonlySet<string>; readonly over: ReadonlySet<string> };
+type Drifted = { readonly owned: OwnedObject; readonly found: Comparison };
+
+const DETAILED = 20;
+
+/** Finds what in the cluster is not as Git has it, puts it right where the environment says so, and has all of it on record. */
+export class Drift {
+  readonly #gate: Gate;
+  readonly #ports: ReconcilePorts;
+  readonly #standing: Standing;
+  readonly #lastGood: LastGood;
+  readonly #guard = new DriftGuard();
+  // Live digests that differ from what was recorded only in fields others own.
+  readonly #foreign = new Map<string, string>();
+  #reported = '';
+
+  constructor(gate: Gate, ports: ReconcilePorts, standing: Standing, lastGood: LastGood) {
+    this.#gate = gate;
+    this.#ports = ports;
+    this.#standing = standing;
+    this.#lastGood = lastGood;
+  }
+
+  get #name(): string {
+    return this.#gate.environment.metadata.name;
+  }
+
+  get #spec() {
+    return this.#gate.environment.spec.drift;
+  }
+
+  /** Whether something is known not to be as in Git. */
+  get stands(): boolean {
+    return this.#reported !== '';
+  }
+
+  /** A new revision is a new beginning: no contest, nothing known of what others own. */
+  forget(): void {
+    this.#foreign.clear();
+    this.#guard.forget();
+  }
+
+  /** The last good revision was written again: what others own beside it is looked at anew. */
+  restored(): void {
+    this.#foreign.clear();
+  }
+
+  /** Looks at what the watches know, records what is not as in Git, and puts it right. */
+  async putRight(): Promise<void> {
+    const state = this.#ports.state();
+    if (state.open !== undefined || state.inventory.objects.length === 0) return;
+    const glass = this.#breakGlass();
+    const drifted = await this.#find(state, glass);
+    if (drifted.length === 0) {
+      if (this.#reported !== '') {
+        this.#reported = '';
+        this.#standing.atRest();
+      }
+      return;
+    }
+    const refs = drifted.map((d) => d.owned.ref);
+    const now = this.#ports.clock().getTime();
+    if (!this.#isKnownDrift(refs)) await this.#recordDrift(state, drifted);
+    if (this.#spec.mode === 'report') {
+      this.#reported = named(refs);
+      this.#standing.report('drifted', `not as in Git: ${this.#reported}`);
+      return;
+    }
+    const free = drifted.filter(({ owned }) => this.#guard.allows(refKey(owned.ref), now) || glass.over.has(refKey(owned.ref)));
+    if (free.length > 0) await this.#correct(state, free, glass, now);
+    const heldBack = refs.filter((ref) => !free.some(({ owned }) => owned.ref === ref));
+    if (heldBack.length === 0) return;
+    this.#reported = named(heldBack);
+    this.#standing.report('drifted', `somebody keeps changing what Git has, and it is put right more seldom: ${this.#reported}`);
+  }
+
+  /** Milliseconds until something that is held back in a contest may be put right. */
+  msUntilNext(): number {
+    if (this.#reported === '') return Number.POSITIVE_INFINITY;
+    const now = this.#ports.clock().getTime();
+    const next = this.#guard.nextAt([...this.#ports.state().owned.keys()], now);
+    return next === undefined ? Number.POSITIVE_INFINITY : next - now;
+  }
+
+  async #correct(state: EnvironmentState, drifted: readonly Drifted[], glass: BreakGlassUses, now: number): Promise<void> {
+    const refs = drifted.map((d) => d.owned.ref);
+    const revision = await this.#lastGood.at(state);
+    for (const ref of refs) if (glass.over.has(refKey(ref))) await this.#ports.cluster.takeOver(ref);
+    const applied = await applyRevision(revision, 'correct', this.#ports, { force: new Set(refs.map(refKey)) });
+    if (applied.outcome === 'failed') {
+      await this.#lastGood.restore();
+      this.restored();
+    }
+    if (applied.outcome !== 'applied') {
+      this.#reported = named(refs);
+      this.#standing.report('drifted', `cannot be put right: ${applied.error ?? this.#reported}`);
+      return;
+    }
+    this.#reported = '';
+    const before = new Set(refs.filter((r) => this.#guard.isContested(refKey(r))).map(refKey));
+    for (const ref of refs) this.#guard.corrected(refKey(ref), now);
+    const result = this.#ports.ledger.latest(['apply.result'], this.#name)?.index ?? 0;
+    await this.#ports.ledger.record(
+      { type: 'drift.corrected', environment: this.#name, revision: state.revision, result, objects: refs.slice(0, 100) },
+      [],
+    );
+    this.#ports.log.info({ environment: this.#name, objects: named(refs) }, 'drift put right');
+    this.#standing.tell('corrected', named(refs), state.revision, refs);
+    const contested = drifted.filter(({ owned: { ref } }) => this.#guard.isContested(refKey(ref)) && !before.has(refKey(ref)));
+    if (contested.length > 0) await this.#tellContest(state, contested);
+  }
+
+  async #tellContest(state: EnvironmentState, contested: readonly Drifted[]): Promise<void> {
+    const objects = contested.map((d) => d.owned.ref).slice(0, 100);
+    const managers = [...new Set(contested.map(({ found }) => writerOf(found)?.manager ?? ''))].filter((m) => m !== '').slice(0, 20);
+    await this.#ports.ledger.record({ type: 'drift.contested', environment: this.#name, revision: state.revision, objects, managers }, []);
+    this.#ports.log.error(
+      { environment: this.#name, objects: named(objects), managers },
+      'somebody keeps changing what Git has: it is put right more and more seldom until that ends',
+    );
+    this.#standing.tell('contested', `${named(objects)}, by ${managers.join(', ') || 'somebody'}`, state.revision, objects);
+  }
+
+  async #recordDrift(state: EnvironmentState, drifted: readonly Drifted[]): Promise<void> {
+    const details = drifted.slice(0, DETAILED).map(({ owned, found }) => {
+      const writer = writerOf(found);
+      const fields = found.kind === 'different' ? found.fields : [];
+      // Keys of a Secret are no secret; what is below them is not told by name either.
+      return { object: owned.ref, fields: fields.map((f) => f.slice(0, 200)), manager: writer?.manager ?? '', at: writer?.time ?? '' };
+    });
+    const objects = drifted.map((d) => d.owned.ref);
+    await this.#ports.ledger.record(
+      { type: 'drift.found', environment: this.#name, revision: state.revision, objects: objects.slice(0, 100), details },
+      [],
+    );
+    const by = [...new Set(details.map((d) => d.manager))].filter((m) => m !== '');
+    this.#ports.log.warn(
+      { environment: this.#name, objects: named(objects), fields: details[0]?.fields.slice(0, 5), ...(by.length === 0 ? {} : { by }) },
+      'drift found',
+    );
+    this.#standing.tell('drift', `${named(objects)}${by.length === 0 ? '' : `, by ${by.join(', ')}`}`, state.revision, objects);
+  }
+
+  // Drift that could not be put right at the last look is on the ledger already, and is not written again at every look.
+  #isKnownDrift(drifted: readonly ObjectRef[]): boolean {
+    const last = this.#ports.ledger.latest(['drift.found', 'apply.result'], this.#name);
+    return last?.entry.type === 'drift.found' && last.entry.objects.map(refKey).join() === drifted.slice(0, 100).map(refKey).join();
+  }
+
+  // The watches know the digest of everything; only what differs from what was recorded is asked about more closely.
+  async #find(state: EnvironmentState, { held, over }: BreakGlassUses): Promise<Drifted[]> {
+    const { cluster } = this.#ports;
+    const suspects = state.inventory.objects.filter((o) => {
+      const key = refKey(o.ref);
+      const digest = cluster.live(o.ref)?.digest;
+      return (
+        cluster.knows(o.ref) &&
+        !held.has(key) &&
+        (over.has(key) || (digest !== o.live && (digest === undefined || digest !== this.#foreign.get(key))))
+      );
+    });
+    if (suspects.length === 0) return [];
+    const revision = await this.#lastGood.at(state);
+    const rendered = new Map(revision.objects.map((o) => [refKey(o.ref), o]));
+    const drifted: Drifted[] = [];
+    await inParallel(suspects, async (owned) => {
+      const key = refKey(owned.ref);
+      const wanted = rendered.get(key);
+      if (wanted === undefined) return;
+      const found = await this.#compare(wanted, owned);
+      const digest = cluster.live(owned.ref)?.digest;
+      if (over.has(key)) drifted.push({ owned, found });
+      else if (found.kind === 'same' && digest !== undefined) this.#foreign.set(key, digest);
+      else if (found.kind !== 'same' && !(found.kind === 'missing' && goesByItself(wanted))) drifted.push({ owned, found });
+    });
+    return drifted.sort((a, b) => (refKey(a.owned.ref) < refKey(b.owned.ref) ? -1 : 1));
+  }
+
+  async #compare(rendered: RenderedObject, owned: OwnedObject): Promise<Comparison> {
+    try {
+      return await this.#ports.cluster.compare(rendered, owned, { environment: this.#name, force: true, ignore: this.#spec.ignore });
+    } catch (thrown) {
+      if (!(thrown instanceof CountersignError) || thrown.recover !== 'wait') throw thrown;
+      return { kind: 'different', fields: [] }; // what the API server will not even take back is not as Git has it
+    }
+  }
+
+  // What was done under break-glass stands until its time is over. Then the whole object is put right, with whatever was
+  // added beside our fields; that it was is known by the `drift.found` that followed, and the result after that.
+  #breakGlass(): BreakGlassUses {
+    const now = this.#ports.clock().toISOString();
+    const uses = this.#ports.ledger.all('breakglass.used', this.#name);
+    const held = new Set(uses.filter((r) => r.entry.until > now).map((r) => refKey(r.entry.object)));
+    const over = new Map(uses.map((r) => [refKey(r.entry.object), r.index]));
+    const settled = this.#ports.ledger.latest(['apply.result'], this.#name)?.index ?? -1;
+    for (const found of over.size === 0 ? [] : this.#ports.ledger.all('drift.found', this.#name).filter((r) => r.index < settled)) {
+      for (const key of found.entry.objects.map(refKey)) if ((over.get(key) ?? found.index) < found.index) over.delete(key);
+    }
+    return { held, over: new Set([...over.keys()].filter((key) => !held.has(key))) };
+  }
+}
+
+function writerOf(found: Comparison): { readonly manager: string; readonly time: string } | undefined {
+  return found.kind === 'different' ? found.writer : undefined;
+}
+
+// A Job that Kubernetes itself takes away when it is done is not missing; made again, it would run again.
+function goesByItself({ object }: RenderedObject): boolean {
+  return (
+    object.kind === 'Job' && (object['spec'] as { ttlSecondsAfterFinished?: unknown } | undefined)?.ttlSecondsAfterFinished !== undefined
+  );
+}

@@ -1,0 +1,56 @@
+import { allowNothing, type EnvironmentState, type Gate, recall } from '../gate/index.ts';
+import { type AllowedRevision, NO_REVISION } from '../model/index.ts';
+import { applyRevision } from './apply-revision.ts';
+import type { ReconcilePorts } from './ports.ts';
+import type { Standing } from './standing.ts';
+
+/** The revision that an environment was last at, whole: what drift is put right to, and what comes back after a failure. */
+export class LastGood {
+  readonly #gate: Gate;
+  readonly #ports: ReconcilePorts;
+  readonly #standing: Standing;
+  #current: AllowedRevision | undefined;
+
+  constructor(gate: Gate, ports: ReconcilePorts, standing: Standing) {
+    this.#gate = gate;
+    this.#ports = ports;
+    this.#standing = standing;
+  }
+
+  /** Remembers what was just applied, so that it is not made from the repository again. */
+  is(revision: AllowedRevision): void {
+    this.#current = revision;
+  }
+
+  /** What the environment is at, with all its objects, judged as it was. */
+  async at(state: EnvironmentState): Promise<AllowedRevision> {
+    if (this.#current?.revision !== state.revision) this.#current = await recall(this.#gate, this.#ports.ledger, state.verdict);
+    return this.#current;
+  }
+
+  /** Applies the last good revision again after a change that failed; what the first one wrote is taken away. */
+  async restore(): Promise<void> {
+    const state = this.#ports.state();
+    if (state.revision === NO_REVISION) return this.#removeFirst(state);
+    const good = await recall(this.#gate, this.#ports.ledger, state.verdict);
+    const restored = await applyRevision(good, 'restore', this.#ports);
+    this.#current = good;
+    this.#standing.report(
+      'held',
+      restored.outcome === 'applied'
+        ? `restored ${state.revision.slice(0, 12)}`
+        : `cannot restore ${state.revision.slice(0, 12)}: ${restored.error ?? ''}`,
+    );
+    this.#standing.tell(restored.outcome === 'applied' ? 'restored' : 'trouble', this.#standing.message);
+    this.#ports.log.warn(
+      { environment: this.#gate.environment.metadata.name, revision: state.revision, outcome: restored.outcome },
+      'restored the last good revision',
+    );
+  }
+
+  // There is no good revision to go back to: what the failed first one wrote is taken away again.
+  async #removeFirst(state: EnvironmentState): Promise<void> {
+    await applyRevision(allowNothing(this.#gate.environment, state.open?.intent.entry.verdict ?? -1), 'restore', this.#ports);
+    this.#standing.report('held', 'the first revision could not be applied; what it wrote was removed');
+  }
+}
