@@ -1,20 +1,18 @@
-import { createHash, createPublicKey, verify } from 'node:crypto';
+import { verify } from 'node:crypto';
 import { CountersignError } from '../model/index.ts';
-import { splitNote, type Verifier } from './note.ts';
+import { keyId, keyObject, splitNote, type Verifier } from './note.ts';
 
 const COSIGNATURE = 0x04;
-const SPKI_PREFIX = Buffer.from('302a300506032b6570032100', 'hex');
 
 /** When a witness co-signed a checkpoint, in seconds since 1970 (C2SP tlog-cosignature v1, Ed25519); undefined where it did not. */
 export function cosignedAt(note: string, witness: Verifier): number | undefined {
   const parts = splitNote(note);
-  const id = witnessId(witness);
+  const id = keyId(witness, COSIGNATURE);
   for (const { name, bytes } of parts?.signatures ?? []) {
     if (name !== witness.name || bytes.length !== 76 || !bytes.subarray(0, 4).equals(id)) continue;
     const time = bytes.readBigUInt64BE(4);
     const message = Buffer.from(`cosignature/v1\ntime ${time}\n${parts?.text}`);
-    const key = createPublicKey({ key: Buffer.concat([SPKI_PREFIX, witness.publicKey]), format: 'der', type: 'spki' });
-    if (verify(null, message, key, bytes.subarray(12))) return Number(time);
+    if (verify(null, message, keyObject(witness), bytes.subarray(12))) return Number(time);
   }
   return undefined;
 }
@@ -24,18 +22,9 @@ export function parseWitness(text: string): Verifier {
   const [, name = '', id, encoded = ''] = /^([^+\s]+)\+([0-9a-f]{8})\+([A-Za-z0-9+/=]+)$/.exec(text.trim()) ?? [];
   const key = Buffer.from(encoded, 'base64');
   const witness = { name, publicKey: key.subarray(1) };
-  if (key[0] !== COSIGNATURE || key.length !== 33 || witnessId(witness).toString('hex') !== id)
+  if (key[0] !== COSIGNATURE || key.length !== 33 || keyId(witness, COSIGNATURE).toString('hex') !== id)
     throw new CountersignError('key-unusable', 'this is not a witness’s key of the form `name+hash+key`', {
       hint: 'it begins with the witness’s name; its key is of type 0x04 (cosignature/v1)',
     });
   return witness;
-}
-
-function witnessId({ name, publicKey }: Verifier): Buffer {
-  return createHash('sha256')
-    .update(`${name}\n`)
-    .update(Buffer.from([COSIGNATURE]))
-    .update(publicKey)
-    .digest()
-    .subarray(0, 4);
 }

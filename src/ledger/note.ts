@@ -148,7 +148,8 @@ export function splitNote(note: string): NoteParts | undefined {
 
 const keys = new WeakMap<Verifier, KeyObject>();
 
-function keyObject(verifier: Verifier): KeyObject {
+/** The key of a verifier, as Node’s crypto wants it. */
+export function keyObject(verifier: Verifier): KeyObject {
   const known = keys.get(verifier);
   if (known !== undefined) return known;
   const key = createPublicKey({ key: Buffer.concat([SPKI_PREFIX, verifier.publicKey]), format: 'der', type: 'spki' });
@@ -156,7 +157,8 @@ function keyObject(verifier: Verifier): KeyObject {
   return key;
 }
 
-function keyId({ name, publicKey }: Verifier, type = ED25519): Buffer {
+/** The four bytes that name a key in a signature line: of its name, its type and itself (C2SP signed-note). */
+export function keyId({ name, publicKey }: Verifier, type = ED25519): Buffer {
   return createHash('sha256')
     .update(`${name}\n`)
     .update(Buffer.from([type]))

@@ -1,49 +1,37 @@
 import assert from 'node:assert/strict';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { after, afterEach, before, describe, test } from 'node:test';
+import { after, afterEach, describe, test } from 'node:test';
 import { tool } from '../../scripts/tools.ts';
 import { buildBundle } from '../../src/bundle/index.ts';
 import { LedgerReader, parseVerifiers, verifyLedger } from '../../src/ledger/index.ts';
 import type { Plan } from '../../src/model/index.ts';
-import { type ApiProxy, type Asked, type Fault, startApiProxy } from '../kit/api-proxy.ts';
+import { type Asked, type Fault, startApiProxy } from '../kit/api-proxy.ts';
 import type { Fleet } from '../kit/fleet.ts';
-import { configMap, deployment, namespace } from '../kit/manifests.ts';
+import { configMap, deployment } from '../kit/manifests.ts';
 import { filesIn } from '../kit/rules.ts';
 import { scratch } from '../kit/scratch.ts';
 import type { Service } from '../kit/service.ts';
-import { Stage } from '../kit/stage.ts';
+import type { Running } from '../kit/stage.ts';
+import { openStage } from '../kit/test-stage.ts';
 
 // The API server fails at every request of a change, in every way; nothing is ever half-done without a record, and it goes on by itself.
 const PATH = 'clusters/production';
 const directory = scratch();
-let stage: Stage;
-let proxy: ApiProxy;
-before(async () => {
-  stage = await Stage.open(directory);
-  proxy = await startApiProxy(stage.controlPlane, 'countersign');
-});
-afterEach(async () => {
+// Before the services are ended.
+afterEach(() => {
   proxy.fault = () => 'pass';
-  await stage.stopServices();
 });
-after(async () => {
-  await proxy.stop();
-  await stage.close();
-});
+const stage = await openStage(directory);
+const proxy = await startApiProxy(stage.controlPlane, 'countersign');
+after(() => proxy.stop());
 
-async function running(name: string, spec: Readonly<Record<string, unknown>> = {}): Promise<{ fleet: Fleet; service: Service }> {
-  const fleet = stage.fleet(name);
-  const configuration = stage.configuration(name, [{ url: fleet.url, namespaces: [name], mode: 'off', spec }]);
-  const first = await stage.change(fleet, 'first', {
-    [`${PATH}/ns.yaml`]: namespace(name),
-    [`${PATH}/cm.yaml`]: configMap(name, 'settings', { colour: 'blue' }),
-    [`${PATH}/old.yaml`]: configMap(name, 'old-0', { k: '1' }),
+const running = (name: string, spec: Readonly<Record<string, unknown>> = {}): Promise<Running> =>
+  stage.running(name, spec, {
+    environment: { mode: 'off' },
+    kubeconfig: proxy.kubeconfig,
+    files: { [`${PATH}/old.yaml`]: configMap(name, 'old-0', { k: '1' }) },
   });
-  const service = await stage.serve(configuration, name, [], proxy.kubeconfig);
-  await service.entry('apply.result', 'production', (e) => e.revision === first && e.outcome === 'applied');
-  return { fleet, service };
-}
 
 const change = (fleet: Fleet, name: string, n: number) =>
   stage.change(fleet, `change ${n}`, {

@@ -64,49 +64,20 @@ test('every write that the API server’s audit log shows is accounted for, and 
   const covered = service.entries('audit.covered', 'production').at(-1)?.entry;
   assert.deepEqual([covered?.unmatched, (covered?.intents ?? 0) >= 2, covered?.events === (covered?.intents ?? 0) + 1], [1, true, true]);
 
-  const reread = await countersign([
-    'ledger',
-    'audit',
-    auditLog,
-    '--config',
-    configuration,
-    '--data',
-    service.data,
-    '--applier',
-    'countersign',
-  ]);
+  const audit = (applier: string, ...more: string[]) =>
+    countersign(['ledger', 'audit', auditLog, '--config', configuration, '--data', service.data, '--applier', applier, ...more]);
+  const reread = await audit('countersign');
   assert.equal(reread.code, 1, reread.stderr);
   assert.match(
     reread.stdout,
     /create configmaps shop\/smuggled\n {4}by admin in production\n.*not accounted for.*: 1 write among \d+ events/s,
   );
-  const asOther = await countersign([
-    'ledger',
-    'audit',
-    auditLog,
-    '--config',
-    configuration,
-    '--data',
-    service.data,
-    '--applier',
-    'nobody',
-  ]);
+  const asOther = await audit('nobody');
   assert.match(asOther.stdout, /: [3-9] writes among/, 'a writer who is not the service has no intents');
   const reader = new LedgerReader(join(service.data, 'ledger.db'));
   const { size } = reader;
   reader.close();
-  await countersign([
-    'ledger',
-    'audit',
-    auditLog,
-    '--config',
-    configuration,
-    '--data',
-    service.data,
-    '--applier',
-    'countersign',
-    '--record',
-  ]);
+  await audit('countersign', '--record');
   assert.equal(service.entries('audit.unmatched', 'production').length, 2, 'recorded when asked to');
   assert.ok(service.entries('audit.covered', 'production').length >= 2 && size > 0);
 });

@@ -1,17 +1,13 @@
 import assert from 'node:assert/strict';
-import { after, before, test } from 'node:test';
+import { test } from 'node:test';
 import { connect } from '../../src/cluster/index.ts';
 import { LiveView } from '../../src/cluster/live-view.ts';
 import { startApiProxy } from '../kit/api-proxy.ts';
 import { scratch } from '../kit/scratch.ts';
-import { Stage } from '../kit/stage.ts';
+import { openStage } from '../kit/test-stage.ts';
 
 const CONFIG_MAPS = { apiVersion: 'v1', kind: 'ConfigMap', plural: 'configmaps', namespaced: true };
-let stage: Stage;
-before(async () => {
-  stage = await Stage.open(scratch());
-});
-after(() => stage.close());
+const stage = await openStage(scratch());
 
 test('what a watch that says nothing kept to itself is found by reading all again (Argo CD 8175)', async () => {
   const proxy = await startApiProxy(stage.controlPlane, 'admin');

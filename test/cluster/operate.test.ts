@@ -2,44 +2,24 @@ import assert from 'node:assert/strict';
 import { createHmac } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { after, afterEach, before, test } from 'node:test';
+import { test } from 'node:test';
 import { approveAs } from '../kit/approve.ts';
 import { freePorts } from '../kit/control-plane.ts';
-import type { Fleet } from '../kit/fleet.ts';
 import { configMap, deployment, namespace } from '../kit/manifests.ts';
 import { scratch } from '../kit/scratch.ts';
 import { type CliResult, countersign, type Service } from '../kit/service.ts';
-import { Stage } from '../kit/stage.ts';
 import { deploymentStatus } from '../kit/status.ts';
+import { openStage } from '../kit/test-stage.ts';
 
 const PATH = 'clusters/production';
 const directory = scratch();
-let stage: Stage;
-before(async () => {
-  stage = await Stage.open(directory);
-});
-afterEach(() => stage.stopServices());
-after(() => stage.close());
-
-type Running = { fleet: Fleet; service: Service; configuration: string; first: string };
-
-async function running(name: string, spec: Readonly<Record<string, unknown>> = {}, more: readonly string[] = []): Promise<Running> {
-  const fleet = stage.fleet(name);
-  const configuration = stage.configuration(name, [{ url: fleet.url, namespaces: [name], spec }]);
-  const first = await stage.change(fleet, 'first', {
-    [`${PATH}/ns.yaml`]: namespace(name),
-    [`${PATH}/cm.yaml`]: configMap(name, 'settings', { colour: 'blue' }),
-  });
-  const service = await stage.serve(configuration, name, more);
-  await service.entry('apply.result', 'production', (e) => e.revision === first && e.outcome === 'applied');
-  return { fleet, service, configuration, first };
-}
+const stage = await openStage(directory);
 
 const colour = (name: string, value: string) => ({ [`${PATH}/cm.yaml`]: configMap(name, 'settings', { colour: value }) });
 const operate = (service: Service, ...args: string[]): Promise<CliResult> => countersign([...args, '--data', service.data]);
 
 test('status, suspend and resume: a suspended environment is left alone, also by drift, and whoever did it is on the ledger', async () => {
-  const { fleet, service } = await running('suspend');
+  const { fleet, service } = await stage.running('suspend');
   const well = await operate(service, 'status');
   assert.equal(well.code, 0, well.stderr);
   assert.match(well.stdout, /^ENVIRONMENT\s+STATE\s+REVISION\s+HEALTHY\s+LOOKED\nproduction\s+applied\s+[0-9a-f]{12}\s+2\/2/);
@@ -81,7 +61,7 @@ test('commands find the service also where its data directory has a name too lon
 });
 
 test('rollback: an earlier good revision after the same checks, held until a new commit, with the way to make Git agree', async () => {
-  const { fleet, service, first } = await running('back');
+  const { fleet, service, first } = await stage.running('back');
   const second = await stage.change(fleet, 'green', colour('back', 'green'));
   await service.entry('apply.result', 'production', (e) => e.revision === second && e.outcome === 'applied');
   const never = await operate(service, 'rollback', 'production', '--to', 'abcdef0', '--reason', 'x');
@@ -100,7 +80,7 @@ test('rollback: an earlier good revision after the same checks, held until a new
 });
 
 test('a rollback does not wait for a rollout that hangs', async () => {
-  const { fleet, service, first } = await running('hangs', { health: { wait: true, timeout: '10m' } });
+  const { fleet, service, first } = await stage.running('hangs', { health: { wait: true, timeout: '10m' } });
   const stuck = await stage.change(fleet, 'stuck', { ...colour('hangs', 'green'), [`${PATH}/web.yaml`]: deployment('hangs', 'web') });
   await service.entry('apply.intent', 'production', (e) => e.revision === stuck);
   const back = await operate(service, 'rollback', 'production', '--to', first, '--reason', 'INC-8');
@@ -110,7 +90,7 @@ test('a rollback does not wait for a rollout that hangs', async () => {
 });
 
 test('reconcile looks at once; from scratch it writes everything again, and the ledger says that it was a restore', async () => {
-  const { fleet, service, configuration, first } = await running('again', {
+  const { fleet, service, configuration, first } = await stage.running('again', {
     source: { url: `${stage.git.url}/again.git`, branch: 'main', path: PATH, interval: '10m' },
   });
   const next = await stage.change(fleet, 'green', colour('again', 'green'));
@@ -129,7 +109,7 @@ test('reconcile looks at once; from scratch it writes everything again, and the 
 });
 
 test('explain: where a live object comes from, from the ledger alone', async () => {
-  const { service, first } = await running('origin');
+  const { service, first } = await stage.running('origin');
   const text = await operate(service, 'explain', 'configmap/settings');
   assert.equal(text.code, 0, text.stderr);
   for (const line of [
@@ -149,7 +129,7 @@ test('explain: where a live object comes from, from the ledger alone', async () 
 
 test('diff: nothing, something, or it could not be told; values of Secrets stay hidden', async () => {
   const name = 'diff';
-  const { fleet, configuration } = await running(name);
+  const { fleet, configuration } = await stage.running(name);
   const run = (...more: string[]) =>
     countersign(['diff', '--repo', fleet.work, '--config', configuration, '--kubeconfig', stage.controlPlane.kubeconfig('admin'), ...more]);
   const nothing = await run();
@@ -204,7 +184,7 @@ test('a call of a forge makes an environment look at once, when it proves itself
     interval: '10m',
     receiver: { from, secretFile },
   });
-  const { fleet, service } = await running('hook', { source: source('github') }, ['--http', `127.0.0.1:${port}`]);
+  const { fleet, service } = await stage.running('hook', { source: source('github') }, { arguments: ['--http', `127.0.0.1:${port}`] });
   const call = async (headers: Record<string, string>, body = '{}', environment = 'production') => {
     const answer = await fetch(`http://127.0.0.1:${port}/receive/${environment}`, { method: 'POST', body, headers });
     return answer.status;
@@ -249,7 +229,7 @@ test('a call of a forge makes an environment look at once, when it proves itself
 
 test('probes and metrics say what an environment is at', async () => {
   const [port] = await freePorts(1);
-  const { service } = await running('probes', {}, ['--http', `127.0.0.1:${port}`]);
+  const { service } = await stage.running('probes', {}, { arguments: ['--http', `127.0.0.1:${port}`] });
   const get = async (path: string) => {
     const answer = await fetch(`http://127.0.0.1:${port}${path}`);
     return { status: answer.status, text: await answer.text() };
@@ -361,7 +341,7 @@ test('a replica runs the environments of its label alone, and admission is for a
 
 test('a closed window keeps a change back and says so; an approval that says so passes it, and both are on the ledger', async () => {
   const freeze = { name: 'always', kind: 'freeze', schedule: '* * * * *', duration: '1h' };
-  const { fleet, service, configuration, first } = await running('window');
+  const { fleet, service, configuration, first } = await stage.running('window');
   await service.stop();
   const overriding = (who: string) =>
     stage.configuration('window', [{ url: fleet.url, namespaces: ['window'], spec: { windows: [freeze], windowOverride: [who] } }]);

@@ -1,50 +1,23 @@
 import assert from 'node:assert/strict';
-import { after, afterEach, before, test } from 'node:test';
+import { test } from 'node:test';
 import type { Plan } from '../../src/model/index.ts';
 import { startApiProxy } from '../kit/api-proxy.ts';
-import type { Fleet } from '../kit/fleet.ts';
 import { configMap, deployment, namespace } from '../kit/manifests.ts';
 import { scratch } from '../kit/scratch.ts';
-import { countersign, type Service } from '../kit/service.ts';
-import { Stage } from '../kit/stage.ts';
+import { countersign } from '../kit/service.ts';
 import { deploymentStatus } from '../kit/status.ts';
+import { openStage } from '../kit/test-stage.ts';
 
 const PATH = 'clusters/production';
 const directory = scratch();
-let stage: Stage;
-before(async () => {
-  stage = await Stage.open(directory);
-});
-afterEach(() => stage.stopServices());
-after(() => stage.close());
-
-type Running = { fleet: Fleet; service: Service; configuration: string; first: string };
-
-/** A fleet with a namespace and a ConfigMap that are applied, and the service that runs it. */
-async function running(
-  name: string,
-  spec: Readonly<Record<string, unknown>> = {},
-  more: { files?: Readonly<Record<string, string>>; mode?: 'off'; kubeconfig?: string; clusterScoped?: string[]; interval?: string } = {},
-): Promise<Running> {
-  const fleet = stage.fleet(name);
-  const { files = {}, kubeconfig, ...options } = more;
-  const configuration = stage.configuration(name, [{ url: fleet.url, namespaces: [name], spec, ...options }]);
-  const first = await stage.change(fleet, 'first', {
-    [`${PATH}/ns.yaml`]: namespace(name),
-    [`${PATH}/cm.yaml`]: configMap(name, 'settings', { colour: 'blue' }),
-    ...files,
-  });
-  const service = await stage.serve(configuration, name, [], kubeconfig);
-  await service.entry('apply.result', 'production', (e) => e.revision === first && e.outcome === 'applied');
-  return { fleet, service, configuration, first };
-}
+const stage = await openStage(directory);
 
 const job = (ns: string, name: string, image = 'busybox', annotations = '') =>
   `apiVersion: batch/v1\nkind: Job\nmetadata:\n  name: ${name}\n  namespace: ${ns}\n${annotations}spec:\n  template:\n    spec:\n      restartPolicy: Never\n      containers:\n        - name: main\n          image: registry.example.test/${image}:1.0.0\n          resources: {limits: {cpu: 100m, memory: 64Mi}}\n`;
 
 test('a change is applied once its objects are healthy, and not before', async () => {
   const health = { wait: true, timeout: '60s' };
-  const { fleet, service } = await running('healthy', { health });
+  const { fleet, service } = await stage.running('healthy', { health });
   const next = await stage.change(fleet, 'web', { [`${PATH}/web.yaml`]: deployment('healthy', 'web') });
   await service.entry('apply.intent', 'production', (e) => e.revision === next);
   await stage.waitFor(async () => (await stage.get('/apis/apps/v1/namespaces/healthy/deployments/web')).status === 200, 'the Deployment');
@@ -61,7 +34,7 @@ test('a change is applied once its objects are healthy, and not before', async (
 });
 
 test('a rollout that fails is undone whole: what it changed, what it added, what it removed; and it is held there', async () => {
-  const { fleet, service, first } = await running(
+  const { fleet, service, first } = await stage.running(
     'undone',
     { health: { wait: true, timeout: '30s' } },
     { files: { [`${PATH}/old.yaml`]: configMap('undone', 'old', { k: '1' }) } },
@@ -93,7 +66,7 @@ test('a rollout that fails is undone whole: what it changed, what it added, what
 });
 
 test('objects that do not become healthy in time are named, and the change is undone', async () => {
-  const { fleet, service } = await running('late', { health: { wait: true, timeout: '2s' } });
+  const { fleet, service } = await stage.running('late', { health: { wait: true, timeout: '2s' } });
   await stage.change(fleet, 'web', { [`${PATH}/web.yaml`]: deployment('late', 'web') });
   const failed = await service.entry('apply.result', 'production', (e) => e.outcome === 'failed');
   assert.match(failed.entry.error ?? '', /Deployment late\/web: its controller has not seen it yet, after 2 s/);
@@ -101,7 +74,7 @@ test('objects that do not become healthy in time are named, and the change is un
 });
 
 test('a bad commit that is not healthy yet does not keep a newer good one waiting (Argo CD 11494)', async () => {
-  const { fleet, service } = await running('overtaken', { health: { wait: true, timeout: '10m' } });
+  const { fleet, service } = await stage.running('overtaken', { health: { wait: true, timeout: '10m' } });
   const stuck = await stage.change(fleet, 'stuck', { [`${PATH}/web.yaml`]: deployment('overtaken', 'web') });
   const intent = await service.entry('apply.intent', 'production', (e) => e.revision === stuck);
   const better = await stage.change(fleet, 'better', {
@@ -123,7 +96,7 @@ test('a health expression in CEL decides for a kind that says nothing itself', a
       failed: 'object.data.colour == "black"',
     },
   ];
-  const { fleet, service } = await running('cel', { health: { wait: true, timeout: '2s', expressions } });
+  const { fleet, service } = await stage.running('cel', { health: { wait: true, timeout: '2s', expressions } });
   const change = (colour: string, more: Record<string, string> = {}) =>
     stage.change(fleet, colour, { [`${PATH}/cm.yaml`]: configMap('cel', 'settings', { colour, ...more }) });
   await change('red');
@@ -137,7 +110,7 @@ test('a health expression in CEL decides for a kind that says nothing itself', a
 });
 
 test('a deleted or edited object is back long before the next look, and it is told which field and by whom', async () => {
-  const { service, first } = await running('watch', {}, { interval: '10m' });
+  const { service, first } = await stage.running('watch', {}, { environment: { interval: '10m' } });
   const controller = await stage.as('controller');
   const path = '/api/v1/namespaces/watch/configmaps/settings';
   const edited = performance.now();
@@ -176,7 +149,7 @@ test('when nothing changed, looking writes nothing and reads next to nothing', a
     const files = Object.fromEntries(
       Array.from({ length: 50 }, (_, i) => [`${PATH}/c${i}.yaml`, configMap('quiet', `c${i}`, { k: String(i) })]),
     );
-    await running('quiet', {}, { files, kubeconfig: proxy.kubeconfig });
+    await stage.running('quiet', {}, { files, kubeconfig: proxy.kubeconfig });
     await new Promise((resolve) => setTimeout(resolve, 1000));
     const before = proxy.seen.length;
     await new Promise((resolve) => setTimeout(resolve, 3000)); // six looks
@@ -188,7 +161,7 @@ test('when nothing changed, looking writes nothing and reads next to nothing', a
 });
 
 test('drift is only reported where the environment says so, once, and ends when it ends', async () => {
-  const { service } = await running('report', { drift: { mode: 'report' } });
+  const { service } = await stage.running('report', { drift: { mode: 'report' } });
   const controller = await stage.as('controller');
   const edit = (colour: string) =>
     controller.request('PATCH', '/api/v1/namespaces/report/configmaps/settings', { data: { colour } }, 'application/merge-patch+json');
@@ -202,7 +175,7 @@ test('drift is only reported where the environment says so, once, and ends when 
 
 test('fields that the environment leaves to others are no drift, and are not reset by a later change', async () => {
   const ignore = [{ kind: 'Deployment', name: 'web', fields: ['/spec/replicas'] }];
-  const { fleet, service } = await running(
+  const { fleet, service } = await stage.running(
     'ignore',
     { drift: { ignore } },
     { files: { [`${PATH}/web.yaml`]: deployment('ignore', 'web') } },
@@ -223,7 +196,7 @@ test('fields that the environment leaves to others are no drift, and are not res
 });
 
 test('somebody who keeps changing an object is fought a few times, then named, and not fought for ever', async () => {
-  const { service } = await running('storm', {}, { interval: '10m' });
+  const { service } = await stage.running('storm', {}, { environment: { interval: '10m' } });
   const controller = await stage.as('controller');
   let n = 0;
   const edit = () =>
@@ -251,7 +224,7 @@ test('somebody who keeps changing an object is fought a few times, then named, a
 
 test('a field that another manager has is refused with the manager’s name, and taken where the environment says so', async () => {
   const name = 'conflict';
-  const { fleet, service, configuration } = await running(name, {}, { mode: 'off' });
+  const { fleet, service, configuration } = await stage.running(name, {}, { environment: { mode: 'off' } });
   const theirs = { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: 'theirs', namespace: name }, data: { colour: 'red' } };
   await stage.admin.request(
     'PATCH',
@@ -272,7 +245,7 @@ test('a field that another manager has is refused with the manager’s name, and
 
 test('an object of Flux, Argo CD or Helm is refused with its owner’s name before anything is written', async () => {
   const name = 'owners';
-  const { fleet, service } = await running(name, {}, { mode: 'off' });
+  const { fleet, service } = await stage.running(name, {}, { environment: { mode: 'off' } });
   const marks = [
     { labels: { 'kustomize.toolkit.fluxcd.io/name': 'shop' } },
     { annotations: { 'argocd.argoproj.io/tracking-id': 'shop:/ConfigMap:owners/c1' } },
@@ -292,7 +265,7 @@ test('an object of Flux, Argo CD or Helm is refused with its owner’s name befo
 });
 
 test('two services do not fight over one environment: the second is refused with the first one’s ledger named (kustomize-controller 1724)', async () => {
-  const { service, fleet, first } = await running('twice', {}, { mode: 'off' });
+  const { service, fleet, first } = await stage.running('twice', {}, { environment: { mode: 'off' } });
   const other = stage.configuration('twice-other', [{ url: fleet.url, namespaces: ['twice'], mode: 'off' }]);
   const second = await stage.serve(other, 'twice-other');
   const refused = await second.entry('apply.refused', 'production', (e) => e.revision === first);
@@ -303,10 +276,10 @@ test('two services do not fight over one environment: the second is refused with
 
 test('a dry run writes nothing and deletes nothing (gitops-engine 699)', async () => {
   const name = 'rehearsal';
-  const { fleet, service, configuration } = await running(
+  const { fleet, service, configuration } = await stage.running(
     name,
     {},
-    { mode: 'off', files: { [`${PATH}/old.yaml`]: configMap(name, 'old', { k: '1' }) } },
+    { environment: { mode: 'off' }, files: { [`${PATH}/old.yaml`]: configMap(name, 'old', { k: '1' }) } },
   );
   const uid = async () => ((await stage.get(`/api/v1/namespaces/${name}/configmaps/old`)).body['metadata'] as { uid?: string })?.uid;
   const before = await uid();
@@ -347,7 +320,7 @@ test('two environments do not fight over one object across the cluster: the seco
 test('what cannot be undone is named in advance, and done only when the commit says so', async () => {
   const name = 'meant';
   const pvc = `apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {name: data, namespace: ${name}}\nspec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}\n`;
-  const { fleet, service } = await running(name, {}, { files: { [`${PATH}/pvc.yaml`]: pvc } });
+  const { fleet, service } = await stage.running(name, {}, { files: { [`${PATH}/pvc.yaml`]: pvc } });
   const refused = async (message: string, files: Record<string, string | undefined>, expected: RegExp) => {
     const commit = await stage.change(fleet, message, files);
     const entry = await service.entry('apply.refused', 'production', (e) => e.revision === commit);
@@ -399,7 +372,7 @@ test('what cannot be undone is named in advance, and done only when the commit s
 
 test('an object with a finalizer stays known until the API server says that it is gone (kustomize-controller 1664)', async () => {
   const name = 'finalizer';
-  const { fleet, service } = await running(name);
+  const { fleet, service } = await stage.running(name);
   const held = configMap(name, 'held', { k: '1' }).replace('metadata:\n', 'metadata:\n  finalizers: [example.test/hold]\n');
   const one = await stage.change(fleet, 'held', { [`${PATH}/held.yaml`]: held });
   await service.entry('apply.result', 'production', (e) => e.revision === one);
@@ -429,7 +402,7 @@ test('an object that lost our label is nobody’s to delete for us, and a finish
     `spec:\n  ttlSecondsAfterFinished: ${spec.ttlSecondsAfterFinished}\n`,
   );
   const files = { [`${PATH}/other.yaml`]: configMap(name, 'other', { k: '1' }), [`${PATH}/job.yaml`]: once };
-  const { fleet, service } = await running(name, { drift: { mode: 'report' } }, { files, mode: 'off' });
+  const { fleet, service } = await stage.running(name, { drift: { mode: 'report' } }, { files, environment: { mode: 'off' } });
   const unlabel = { metadata: { labels: { 'countersign.dev/environment': null } } };
   await stage.admin.request('PATCH', `/api/v1/namespaces/${name}/configmaps/other`, unlabel, 'application/merge-patch+json');
   await stage.admin.request('DELETE', `/apis/batch/v1/namespaces/${name}/jobs/once`, { propagationPolicy: 'Background' });
@@ -447,7 +420,7 @@ test('an object that lost our label is nobody’s to delete for us, and a finish
 
 test('an object larger than kubectl’s annotation can be is applied and changed (262,144 bytes)', async () => {
   const large = (n: string) => ({ [`${PATH}/large.yaml`]: configMap('large', 'large', { text: n.repeat(400_000) }) });
-  const { fleet, service } = await running('large', {}, { files: large('a') as Record<string, string> });
+  const { fleet, service } = await stage.running('large', {}, { files: large('a') as Record<string, string> });
   const next = await stage.change(fleet, 'b', large('b'));
   await service.entry('apply.result', 'production', (e) => e.revision === next && e.outcome === 'applied');
   assert.equal((await stage.dataOf('large', 'large'))?.['text']?.length, 400_000);
@@ -461,7 +434,7 @@ test('a definition and its objects go together: what went with its kind does not
     [`${PATH}/crd.yaml`]: crd,
     [`${PATH}/g.yaml`]: `apiVersion: example.test/v1\nkind: Gizmo\nmetadata: {name: g, namespace: ${name}}\n`,
   };
-  const { fleet, service } = await running(name, { target, drift: { mode: 'report' } }, { files, mode: 'off' });
+  const { fleet, service } = await stage.running(name, { target, drift: { mode: 'report' } }, { files, environment: { mode: 'off' } });
   const without = { [`${PATH}/crd.yaml`]: undefined, [`${PATH}/g.yaml`]: undefined };
   const both = await stage.change(fleet, 'both', without);
   const refused = await service.entry('apply.refused', 'production', (e) => e.revision === both);
@@ -475,7 +448,7 @@ test('a definition and its objects go together: what went with its kind does not
 test('most of an environment is not deleted by accident, nor all of it', async () => {
   const name = 'mass';
   const files = Object.fromEntries(Array.from({ length: 30 }, (_, i) => [`${PATH}/c${i}.yaml`, configMap(name, `c${i}`, { k: '1' })]));
-  const { fleet, service } = await running(name, {}, { files });
+  const { fleet, service } = await stage.running(name, {}, { files });
   const gone = Object.fromEntries(Object.keys(files).map((f) => [f, undefined]));
   const bad = await stage.change(fleet, 'oops', gone);
   const refused = await service.entry('apply.refused', 'production', (e) => e.revision === bad);
@@ -510,7 +483,7 @@ test('a namespace goes when the commit names it, and stays when it does not', as
 test('a change of many commits in small steps leaves small records, and the state read from them is the same', async () => {
   const name = 'records';
   const files = Object.fromEntries(Array.from({ length: 100 }, (_, i) => [`${PATH}/c${i}.yaml`, configMap(name, `c${i}`, { k: '0' })]));
-  const { fleet, service, configuration } = await running(name, {}, { files });
+  const { fleet, service, configuration } = await stage.running(name, {}, { files });
   for (let i = 1; i <= 3; i++) {
     const commit = await stage.change(fleet, `step ${i}`, { [`${PATH}/c${i}.yaml`]: configMap(name, `c${i}`, { k: String(i) }) });
     const result = await service.entry('apply.result', 'production', (e) => e.revision === commit && e.outcome === 'applied');

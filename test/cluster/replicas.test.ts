@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { after, afterEach, before, test } from 'node:test';
+import { after, test } from 'node:test';
 import { connect, Lease } from '../../src/cluster/index.ts';
 import { createKey } from '../../src/ledger/index.ts';
 import { startApiProxy } from '../kit/api-proxy.ts';
@@ -10,23 +10,15 @@ import { configMap, namespace } from '../kit/manifests.ts';
 import { Postgres, postgresPrograms } from '../kit/postgres.ts';
 import { scratch } from '../kit/scratch.ts';
 import { countersign, type Service, until } from '../kit/service.ts';
-import { Stage } from '../kit/stage.ts';
+import { openStage } from '../kit/test-stage.ts';
 
 // Several replicas on one ledger: each environment is run by one of them at a time.
 const PATH = 'clusters/production';
 const directory = scratch();
 const skip = postgresPrograms() === undefined ? 'PostgreSQL is not installed: apt-get install postgresql' : false;
-let stage: Stage;
-let postgres: Postgres | undefined;
-before(async () => {
-  stage = await Stage.open(directory);
-  if (skip === false) postgres = await Postgres.start();
-});
-afterEach(() => stage.stopServices());
-after(async () => {
-  await stage.close();
-  await postgres?.stop();
-});
+const stage = await openStage(directory);
+const postgres = skip === false ? await Postgres.start() : undefined;
+after(() => postgres?.stop());
 
 const statusOf = async (service: Service): Promise<{ state: string; message: string }> => {
   const { stdout } = await countersign(['status', '--data', service.data, '--output', 'json']);
@@ -46,8 +38,8 @@ async function replicas(name: string): Promise<{ fleet: Fleet; start: (replica: 
   return { fleet, start };
 }
 
-test('one replica runs an environment, the other stands by; stopped, the first hands over at once', { skip }, async () => {
-  const { fleet, start } = await replicas('handover');
+/** Two replicas, of which the first has applied what there is and the second stands by. */
+async function pair(start: (replica: string) => Promise<Service>): Promise<readonly [Service, Service]> {
   const a = await start('a');
   await a.entry('apply.result', 'production', (e) => e.outcome === 'applied');
   const b = await start('b');
@@ -56,6 +48,12 @@ test('one replica runs an environment, the other stands by; stopped, the first h
     20_000,
     () => 'b does not stand by',
   );
+  return [a, b];
+}
+
+test('one replica runs an environment, the other stands by; stopped, the first hands over at once', { skip }, async () => {
+  const { fleet, start } = await replicas('handover');
+  const [a, b] = await pair(start);
   assert.match((await statusOf(b)).message, /has it$/);
   const refused = await countersign(['reconcile', 'production', '--reason', 'x', '--data', b.data]);
   assert.match(refused.stderr, /another replica runs `production`/);
@@ -74,14 +72,7 @@ test('one replica runs an environment, the other stands by; stopped, the first h
 
 test('a replica that is killed is taken over from once its Lease has run out, with what it left open', { skip }, async () => {
   const { fleet, start } = await replicas('takeover');
-  const a = await start('a');
-  await a.entry('apply.result', 'production', (e) => e.outcome === 'applied');
-  const b = await start('b');
-  await until(
-    async () => (await statusOf(b)).state === 'standby',
-    20_000,
-    () => 'b does not stand by',
-  );
+  const [a, b] = await pair(start);
   process.kill(a.pid, 'SIGKILL');
   const green = await stage.change(fleet, 'green', colour('takeover', 'green'));
   await b.entry('apply.result', 'production', (e) => e.revision === green && e.outcome === 'applied', 60_000);

@@ -2,44 +2,34 @@ import assert from 'node:assert/strict';
 import { readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { basename, dirname, join } from 'node:path';
-import { after, afterEach, before, test } from 'node:test';
+import { test } from 'node:test';
 import type { Verdict } from '../../src/model/index.ts';
 import { makeCertificates } from '../../src/webhook/index.ts';
 import { approveAs } from '../kit/approve.ts';
 import { freePorts } from '../kit/control-plane.ts';
 import { environmentDocument, trustDocument, writeConfiguration } from '../kit/documents.ts';
-import { type Fleet, type Person, sshPerson } from '../kit/fleet.ts';
+import { type Person, sshPerson } from '../kit/fleet.ts';
 import { startGitServer } from '../kit/git-server.ts';
 import { configMap, deployment, namespace, service as serviceManifest } from '../kit/manifests.ts';
 import { scratch } from '../kit/scratch.ts';
-import { countersign, type Service } from '../kit/service.ts';
-import { Stage } from '../kit/stage.ts';
+import { countersign } from '../kit/service.ts';
+import type { Running } from '../kit/stage.ts';
+import { openStage } from '../kit/test-stage.ts';
 
 const directory = scratch();
-let stage: Stage;
-before(async () => {
-  stage = await Stage.open(directory);
-});
-afterEach(() => stage.stopServices());
-after(() => stage.close());
+const stage = await openStage(directory);
 
-/** A fleet with one environment whose first revision is applied, and the service that runs it. */
-async function running(
-  name: string,
-  options: { holdFor?: string } = {},
-): Promise<{ fleet: Fleet; service: Service; configuration: string; first: string }> {
-  const fleet = stage.fleet(name);
-  const configuration = stage.configuration(name, [{ url: fleet.url, namespaces: [name], ...options }]);
-  const first = await stage.change(fleet, 'first', {
-    'clusters/production/ns.yaml': namespace(name),
-    'clusters/production/web.yaml': deployment(name, 'web'),
-    'clusters/production/svc.yaml': serviceManifest(name, 'web'),
-    'clusters/production/cm.yaml': configMap(name, 'settings', { colour: 'blue' }),
-  });
-  const service = await stage.serve(configuration, name);
-  await service.entry('apply.result', 'production', (e) => e.revision === first && e.outcome === 'applied');
-  return { fleet, service, configuration, first };
-}
+const running = (name: string): Promise<Running> =>
+  stage.running(
+    name,
+    {},
+    {
+      files: {
+        'clusters/production/web.yaml': deployment(name, 'web'),
+        'clusters/production/svc.yaml': serviceManifest(name, 'web'),
+      },
+    },
+  );
 
 const cm = (ns: string, name: string, data: object, annotations: object = {}) => ({
   apiVersion: 'v1',

@@ -9,7 +9,19 @@ import { type AuditSink, type ControlPlane, freePorts, startControlPlane } from 
 import { type EnvironmentOptions, environmentDocument, trustDocument, writeConfiguration } from './documents.ts';
 import { Fleet, type Person, sshPerson } from './fleet.ts';
 import { type GitServer, startGitServer } from './git-server.ts';
+import { configMap, namespace } from './manifests.ts';
 import { Service, until } from './service.ts';
+
+/** A service at work: its first revision, `first`, is applied. */
+export type Running = { readonly fleet: Fleet; readonly service: Service; readonly configuration: string; readonly first: string };
+
+type RunningOptions = {
+  /** Files beside the Namespace and the ConfigMap `settings`. */
+  readonly files?: Readonly<Record<string, string>>;
+  readonly environment?: Omit<EnvironmentOptions, 'url' | 'namespaces' | 'spec'>;
+  readonly arguments?: readonly string[];
+  readonly kubeconfig?: string;
+};
 
 /** A control plane, a Git server, two people and a fleet: everything a service needs around it. */
 export class Stage {
@@ -67,11 +79,31 @@ export class Stage {
     return ['--config', configuration, '--kubeconfig', kubeconfig, '--webhook', `127.0.0.1:${port}`];
   }
 
-  async serve(configuration: string, name: string, more: readonly string[] = [], kubeconfig?: string): Promise<Service> {
-    const service = Service.start([...(await this.arguments(configuration, kubeconfig)), ...more], this.data(name));
+  /** A service of which nothing is waited for. */
+  start(args: readonly string[], name: string, more: readonly string[] = []): Service {
+    const service = Service.start([...args, ...more], this.data(name));
     this.#services.push(service);
+    return service;
+  }
+
+  async serve(configuration: string, name: string, more: readonly string[] = [], kubeconfig?: string): Promise<Service> {
+    const service = this.start(await this.arguments(configuration, kubeconfig), name, more);
     await service.says('countersign is running');
     return service;
+  }
+
+  /** A service whose environment `production` has a Namespace called `name` and a ConfigMap `settings` in it, applied. */
+  async running(name: string, spec: Readonly<Record<string, unknown>> = {}, options: RunningOptions = {}): Promise<Running> {
+    const fleet = this.fleet(name);
+    const configuration = this.configuration(name, [{ url: fleet.url, namespaces: [name], spec, ...options.environment }]);
+    const first = await this.change(fleet, 'first', {
+      'clusters/production/ns.yaml': namespace(name),
+      'clusters/production/cm.yaml': configMap(name, 'settings', { colour: 'blue' }),
+      ...options.files,
+    });
+    const service = await this.serve(configuration, name, options.arguments, options.kubeconfig);
+    await service.entry('apply.result', 'production', (e) => e.revision === first && e.outcome === 'applied');
+    return { fleet, service, configuration, first };
   }
 
   /** A service that kills itself at a step; waits until it has. */

@@ -1,0 +1,10 @@
+import { after, afterEach } from 'node:test';
+import { Stage } from './stage.ts';
+
+/** A stage for one test file: services end after each test, and all of it when the file is done. */
+export async function openStage(directory: string): Promise<Stage> {
+  const stage = await Stage.open(directory);
+  afterEach(() => stage.stopServices());
+  after(() => stage.close());
+  return stage;
+}
