@@ -6,7 +6,7 @@ import { EXIT, type Io, plain } from './io.ts';
 import { openConfiguration } from './open.ts';
 import type { ServeOptions } from './serve.ts';
 import { recordStart } from './serve-ledger.ts';
-import { openLoops, refuseSharedNamespaces } from './serve-loops.ts';
+import { openLoops } from './serve-loops.ts';
 import { openServing } from './serving.ts';
 
 export type ApplyOptions = Omit<ServeOptions, 'listen' | 'http' | 'heartbeat' | 'anchor' | 'anchorEvery'> & {
@@ -29,7 +29,6 @@ export async function apply(options: ApplyOptions, settings: ProcessSettings, io
   const whole = openConfiguration(options);
   const environments = whole.environments.filter((e) => options.environment === undefined || e.metadata.name === options.environment);
   if (environments.length === 0) throw new CountersignError('usage', `there is no environment \`${options.environment ?? ''}\``);
-  refuseSharedNamespaces(whole.environments);
   const configuration = { ...whole, environments };
   const serving = await openServing(all, settings, configuration, log, () => []);
   const { ledger, closing } = serving;

@@ -322,9 +322,15 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
     program,
     'serve',
     'run the reconcilers and the admission webhook',
-    '\nExamples:\n  countersign serve --config countersign --data /var/lib/countersign --webhook 127.0.0.1:9443\n  countersign serve --kubeconfig ~/.kube/config --webhook off',
+    '\nExamples:\n  countersign serve --config countersign --data /var/lib/countersign --webhook 127.0.0.1:9443\n  countersign serve --config-namespace countersign-system --data /var/lib/countersign\n  countersign serve --kubeconfig ~/.kube/config --webhook off',
   )
     .addOption(config())
+    .option(
+      '--config-namespace <name...>',
+      'take documents also from the objects in these namespaces, and follow them (see `countersign crds`)',
+    )
+    .option('--config-files <dir>', 'where files are that such objects name: DIR/NAMESPACE/FILE')
+    .option('--allow-cross-namespace', 'such objects may name what is in other namespaces than their own', false)
     .option('--data <dir>', 'ledger, keys and repositories', DATA)
     .option('--kubeconfig <file>', 'for environments that name none (default: KUBECONFIG, or the pod’s account)')
     .option('--context <name>', 'the kubeconfig’s context')
@@ -345,9 +351,19 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
     .option('--anchor-every <duration>', 'how often', '10m')
     .option('--heartbeat <duration>', 'how often to record that the service is alive', '1m')
     .option('--audit-token-file <file>', 'take the API server’s audit events at /audit from whoever has this token')
-    .action(async (options: Omit<ServeOptions, 'listen'> & { webhook: string }) =>
-      done(await (await import('./serve.ts')).serve({ ...options, listen: options.webhook }, settings, io, hooks)),
-    );
+    .action(async (given: Omit<ServeOptions, 'listen'> & { webhook: string }, command: Command) => {
+      // Whoever keeps documents in the cluster need not have a directory of them as well.
+      const isDefault = given.configNamespace !== undefined && command.getOptionValueSource('config') === 'default';
+      const options = { ...given, listen: given.webhook, ...(isDefault ? { config: [] } : {}) };
+      done(await (await import('./serve.ts')).serve(options, settings, io, hooks));
+    });
+
+  add(
+    program,
+    'crds',
+    'print the CustomResourceDefinitions of Environment, TrustPolicy and Notifier',
+    '\nExamples:\n  countersign crds | kubectl apply -f -',
+  ).action(async () => done(await (await import('./crds.ts')).crds(io)));
 
   const ledger = add(program, 'ledger', 'read and check the ledger', '');
   add(

@@ -130,21 +130,3 @@ function sharing<T>(): (key: string, since: number, task: () => Promise<T>) => P
     return done;
   };
 }
-
-/** Throws `config-invalid` where two environments govern one namespace. */
-export function refuseSharedNamespaces(environments: readonly Environment[]): void {
-  const owners = new Map<string, string>();
-  for (const environment of environments) {
-    for (const namespace of environment.spec.target.namespaces) {
-      const key = `${environment.spec.target.kubeconfig ?? ''} ${environment.spec.target.context ?? ''} ${namespace}`;
-      const owner = owners.get(key);
-      if (owner !== undefined)
-        throw new CountersignError(
-          'config-invalid',
-          `the namespace \`${namespace}\` is governed by both \`${owner}\` and \`${environment.metadata.name}\``,
-          { hint: 'give each environment namespaces of its own' },
-        );
-      owners.set(key, environment.metadata.name);
-    }
-  }
-}

@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
 import { hostname } from 'node:os';
 import pino, { type Logger } from 'pino';
 import { Lease } from '../cluster/index.ts';
@@ -6,16 +7,19 @@ import type { ProcessSettings } from '../config/index.ts';
 import { CountersignError } from '../model/index.ts';
 import type { Reconciler, Step } from '../reconcile/index.ts';
 import { EXIT, type Io } from './io.ts';
-import { openConfiguration } from './open.ts';
 import { openWebhook } from './serve-admission.ts';
+import { type Documents, ServedDocuments } from './serve-documents.ts';
 import { openControl, openHttp } from './serve-http.ts';
 import { beat, keepAnchors, recordStart } from './serve-ledger.ts';
-import { openLoops, refuseSharedNamespaces } from './serve-loops.ts';
+import { openLoops } from './serve-loops.ts';
 import { type ClusterLink, openServing, type Serving } from './serving.ts';
 import { runWhileHeld } from './tenure.ts';
 
 export type ServeOptions = {
   config: string[];
+  configNamespace?: string[];
+  configFiles?: string;
+  allowCrossNamespace?: boolean;
   data: string;
   kubeconfig?: string;
   context?: string;
@@ -44,12 +48,39 @@ export async function serve(options: ServeOptions, settings: ProcessSettings, io
     { level: settings.logLevel, base: null, timestamp: pino.stdTimeFunctions.isoTime, formatters: { level: (level) => ({ level }) } },
     { write: io.err },
   );
-  const configuration = openConfiguration(options);
-  if (configuration.environments.length === 0)
-    throw new CountersignError('config-invalid', 'there is no Environment in the configuration', {
-      hint: '`countersign init` writes a first one',
-    });
-  refuseSharedNamespaces(configuration.environments);
+  const documents = await ServedDocuments.open(options, settings, log);
+  try {
+    for (;;) {
+      const { current } = documents;
+      const ending = AbortSignal.any([io.signal, current.changed]);
+      if (current.configuration.environments.length > 0) await serveWith(current, ending, options, settings, log, hooks, io);
+      else if (documents.follows) await firstDocuments(ending, log);
+      else
+        throw new CountersignError('config-invalid', 'there is no Environment in the configuration', {
+          hint: '`countersign init` writes a first one',
+        });
+      if (io.signal.aborted || !current.changed.aborted) return EXIT.yes;
+      log.info({}, 'the configuration is another: beginning anew with it');
+    }
+  } finally {
+    await documents.close();
+  }
+}
+
+async function firstDocuments(ending: AbortSignal, log: Logger): Promise<void> {
+  log.info({}, 'there is no valid Environment yet');
+  if (!ending.aborted) await once(ending, 'abort');
+}
+
+async function serveWith(
+  { configuration, tellOf }: Documents,
+  ending: AbortSignal,
+  options: ServeOptions,
+  settings: ProcessSettings,
+  log: Logger,
+  hooks: ServeHooks,
+  io: Io,
+): Promise<void> {
   const loops: Reconciler[] = [];
   const serving = await openServing(options, settings, configuration, log, () => loops);
   const { ledger, closing } = serving;
@@ -62,9 +93,10 @@ export async function serve(options: ServeOptions, settings: ProcessSettings, io
     await openControl(loops, serving);
     log.info({ environments: loops.map((l) => l.name), ledger: ledger.verifier.name, entries: ledger.size }, 'countersign is running');
     beat(loops, serving);
-    await runUntilStopped(loops, io.signal, leasesOf(loops, serving), log);
-    await ledger.record({ type: 'service.stopped', reason: io.signal.aborted ? 'told to stop' : 'its loops ended' });
-    return EXIT.yes;
+    tellOf(loops);
+    await runUntilStopped(loops, ending, leasesOf(loops, serving), log);
+    const reason = io.signal.aborted ? 'told to stop' : ending.aborted ? 'its configuration is another' : 'its loops ended';
+    await ledger.record({ type: 'service.stopped', reason });
   } finally {
     for (const close of closing.reverse()) await close();
   }

@@ -5,6 +5,7 @@
 export { type Answer, ApiServer, type ClusterAddress, connect } from './api-server.ts';
 export { CheckpointMap } from './checkpoint-map.ts';
 export { type AppliedObject, Cluster } from './cluster.ts';
+export { type Condition, ConfigurationObjects } from './configuration-objects.ts';
 export { differences } from './fields.ts';
 export type { Health, HealthRule } from './health.ts';
 export { healthExpressions } from './health-expressions.ts';

@@ -2,5 +2,14 @@
  * Takes files and the process environment, gives typed settings; the only reader of `process.env`.
  * Refuses a document with any problem, and tells all problems at once: file, line, path, what was found and expected.
  */
-export { type Configuration, loadConfiguration, readTrustPolicy, readWaiver } from './load-configuration.ts';
+export { customResourceDefinitions } from './crd.ts';
+export {
+  type Configuration,
+  type ConfigurationObject,
+  keyOfObject,
+  loadConfiguration,
+  loadWithObjects,
+  readTrustPolicy,
+  readWaiver,
+} from './load-configuration.ts';
 export { type ProcessSettings, readProcessSettings } from './process-settings.ts';

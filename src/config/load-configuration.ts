@@ -7,6 +7,7 @@ import {
   digestOf,
   type Environment,
   environmentSchema,
+  globMatches,
   messageOf,
   type Notifier,
   notifierSchema,
@@ -28,6 +29,33 @@ export type Configuration = {
 
 type Problem = { readonly file: string; readonly line: number; readonly path: string; readonly text: string };
 
+/** A document that was found and is not checked yet: a part of a file, or an object in a cluster. */
+type Found = {
+  readonly file: string;
+  readonly document: YamlDocument;
+  /** The namespace it says it is in, or none: what it names is looked for in the same one. */
+  readonly scope: string;
+  /** The directory that files are relative to which it names. */
+  readonly here: string;
+  readonly object: ConfigurationObject | undefined;
+};
+
+/** A document of ours that is an object in a cluster. */
+export type ConfigurationObject = {
+  readonly kind: string;
+  readonly namespace: string;
+  readonly name: string;
+  /** The whole object, as the API server gives it. */
+  readonly object: Readonly<Record<string, unknown>>;
+};
+
+export type ObjectOptions = {
+  /** A directory with one for each namespace, in which the files are that its documents name; without it they may name none. */
+  readonly files: string | undefined;
+  /** Documents may name what is in other namespaces than their own. */
+  readonly crossNamespace: boolean;
+};
+
 const MAX_FILE = 4 * 1024 * 1024; // a keyring of hundreds of people fits; a mistaken binary does not
 const SCHEMAS = { Environment: environmentSchema, TrustPolicy: trustPolicySchema, Notifier: notifierSchema } as const;
 
@@ -36,47 +64,187 @@ const SCHEMAS = { Environment: environmentSchema, TrustPolicy: trustPolicySchema
  * Throws one `config-invalid` error that lists every problem found in all of them.
  */
 export function loadConfiguration(paths: readonly string[]): Configuration {
+  return loadWithObjects(paths, [], { files: undefined, crossNamespace: false }).configuration;
+}
+
+/**
+ * The same, with documents that are objects in a cluster. One of those that is not valid does not take part, and neither does
+ * what needs it; `invalid` has their problems by `keyOfObject`. Throws `config-invalid` for problems in files.
+ */
+export function loadWithObjects(
+  paths: readonly string[],
+  objects: readonly ConfigurationObject[],
+  options: ObjectOptions,
+): { readonly configuration: Configuration; readonly invalid: ReadonlyMap<string, readonly string[]> } {
   const problems: Problem[] = [];
-  const environments: Environment[] = [];
-  const trustPolicies: TrustPolicy[] = [];
-  const notifiers: Notifier[] = [];
+  const inFiles = paths.flatMap((path) => filesUnder(path)).flatMap((file) => foundIn(file, problems));
+  if (problems.length > 0) throw invalid(problems.concat(assemble(inFiles, options).problems));
+  let found: Found[] = [...inFiles, ...objects.map((o) => foundObject(o, options))];
+  const refused = new Map<string, string[]>();
+  for (;;) {
+    const { configuration, problems } = assemble(found, options);
+    const places = new Map(found.flatMap((f) => (f.object === undefined ? [] : [[f.file, f.object] as const])));
+    const ofFiles = problems.filter((p) => !places.has(p.file));
+    if (ofFiles.length > 0) throw invalid(ofFiles);
+    if (problems.length === 0) return { configuration, invalid: refused };
+    for (const { file, path, text } of problems) {
+      const key = keyOfObject(places.get(file) as ConfigurationObject);
+      refused.set(key, [...(refused.get(key) ?? []), `${path === '' ? '' : `${path}: `}${text}`]);
+    }
+    const wrong = new Set(problems.map((p) => p.file));
+    found = found.filter((f) => !wrong.has(f.file)); // and once more, without them: others may have named one of them
+  }
+}
+
+/** What an object is told apart by. */
+export function keyOfObject({ kind, namespace, name }: Pick<ConfigurationObject, 'kind' | 'namespace' | 'name'>): string {
+  return `${kind} ${namespace}/${name}`;
+}
+
+function assemble(found: readonly Found[], options: ObjectOptions): { configuration: Configuration; problems: Problem[] } {
+  const problems: Problem[] = [];
+  const environments: Scoped<Environment>[] = [];
+  const trustPolicies: Scoped<TrustPolicy>[] = [];
+  const notifiers: Scoped<Notifier>[] = [];
   const places = new Map<string, string>();
-  for (const file of paths.flatMap((path) => filesUnder(path))) {
-    for (const document of readDocuments(file, problems)) {
-      const parsed = checkDocument(file, document, problems);
-      if (parsed === undefined) continue;
-      const id = `${parsed.kind} \`${parsed.metadata.name}\``;
-      const earlier = places.get(id);
-      if (earlier !== undefined)
-        problems.push({ file, line: document.line, path: 'metadata.name', text: `${id} is already declared at ${earlier}` });
-      places.set(id, `${file}:${document.line}`);
-      if (parsed.kind === 'Notifier') {
-        notifiers.push(withAbsoluteFiles(parsed, file));
-        continue;
-      }
-      if (parsed.kind === 'Environment') environments.push(withAbsolutePaths(parsed, file));
-      else trustPolicies.push(withKeyFiles(parsed, file, document, problems));
-      crossCheck(parsed, file, document, problems);
+  for (const one of found) {
+    const { file, document, scope } = one;
+    const parsed = checkDocument(file, document, problems);
+    if (parsed === undefined) continue;
+    if (one.object !== undefined && !namesOnlyItsFiles(one, options, problems)) continue;
+    // The ledger knows environments by their names alone.
+    const id = `${parsed.kind} \`${scope === '' || parsed.kind === 'Environment' ? '' : `${scope}/`}${parsed.metadata.name}\``;
+    const earlier = places.get(id);
+    if (earlier !== undefined)
+      problems.push({ file, line: document.line, path: 'metadata.name', text: `${id} is already declared at ${earlier}` });
+    else places.set(id, document.line === 0 ? file : `${file}:${document.line}`);
+    if (parsed.kind === 'Notifier') notifiers.push({ ...one, parsed: withAbsoluteFiles(parsed, one.here) });
+    else if (parsed.kind === 'Environment') environments.push({ ...one, parsed: withAbsolutePaths(parsed, one.here) });
+    else trustPolicies.push({ ...one, parsed: withKeyFiles(parsed, one, problems) });
+    if (parsed.kind !== 'Notifier') crossCheck(parsed, file, document, problems);
+  }
+  const reach = (from: string) => (to: Scoped<unknown>) => options.crossNamespace || to.scope === from;
+  const owners = new Map<string, string>();
+  for (const { parsed, scope, file, document } of environments) {
+    const peers = environments.filter(reach(scope)).map((e) => e.parsed);
+    const wrong = [...trustProblems(parsed, scope, trustPolicies, options), ...referenceProblems(parsed, peers)];
+    wrong.push(...accountProblems(parsed, scope, options), ...namespaceProblems(parsed, owners));
+    for (const { path, text } of wrong) problems.push({ file, line: document.line, path, text });
+  }
+  const made = {
+    environments: environments.map((e) => ({
+      ...e.parsed,
+      spec: { ...e.parsed.spec, trust: trustNamed(e.parsed.spec.trust, e.scope, trustPolicies, options) ?? e.parsed.spec.trust },
+    })),
+    trustPolicies: trustPolicies.map(named),
+    notifiers: notifiers.map((n) => scopedNotifier(n, environments.filter(reach(n.scope)))),
+  };
+  return { configuration: { ...made, digest: digestOf(made) }, problems };
+}
+
+type Scoped<T> = Found & { readonly parsed: T };
+
+// Two namespaces may each have a TrustPolicy or Notifier of one name.
+function named<T extends { readonly metadata: { readonly name: string } }>({ parsed, scope }: Scoped<T>): T {
+  return scope === '' ? parsed : { ...parsed, metadata: { ...parsed.metadata, name: `${scope}/${parsed.metadata.name}` } };
+}
+
+// A Notifier hears of the environments beside it, whatever its globs would match elsewhere.
+function scopedNotifier(notifier: Scoped<Notifier>, beside: readonly Scoped<Environment>[]): Notifier {
+  const made = named(notifier);
+  if (notifier.scope === '') return made;
+  const globs = made.spec.environments;
+  const environments = beside.map((e) => e.parsed.metadata.name).filter((name) => globs.some((glob) => globMatches(glob, name)));
+  return { ...made, spec: { ...made.spec, environments } };
+}
+
+// The full name of the TrustPolicy that a name means in a namespace: one of the same, or where that is allowed of another.
+function trustNamed(name: string, scope: string, all: readonly Scoped<TrustPolicy>[], options: ObjectOptions): string | undefined {
+  const called = all.filter((t) => t.parsed.metadata.name === name);
+  const meant = called.find((t) => t.scope === scope) ?? (options.crossNamespace && called.length === 1 ? called[0] : undefined);
+  return meant === undefined ? undefined : named(meant).metadata.name;
+}
+
+function trustProblems(
+  environment: Environment,
+  scope: string,
+  all: readonly Scoped<TrustPolicy>[],
+  options: ObjectOptions,
+): { path: string; text: string }[] {
+  const { trust } = environment.spec;
+  if (trustNamed(trust, scope, all, options) !== undefined) return [];
+  const elsewhere = all.find((t) => t.parsed.metadata.name === trust);
+  const where = elsewhere === undefined || elsewhere.scope === scope ? '' : `, which is in another namespace (\`${elsewhere.scope}\`)`;
+  return [{ path: 'spec.trust', text: `expected the name of a TrustPolicy, found \`${trust}\`${where}` }];
+}
+
+function accountProblems({ spec }: Environment, scope: string, options: ObjectOptions): { path: string; text: string }[] {
+  const account = spec.target.serviceAccount;
+  if (account === undefined || scope === '' || options.crossNamespace || account.startsWith(`${scope}/`)) return [];
+  return [
+    { path: 'spec.target.serviceAccount', text: `expected a ServiceAccount of the namespace \`${scope}\` itself, found \`${account}\`` },
+  ];
+}
+
+function namespaceProblems({ metadata, spec }: Environment, owners: Map<string, string>): { path: string; text: string }[] {
+  return spec.target.namespaces.flatMap((namespace, i) => {
+    const key = `${spec.target.kubeconfig ?? ''} ${spec.target.context ?? ''} ${namespace}`;
+    const owner = owners.get(key) ?? metadata.name;
+    owners.set(key, owner);
+    if (owner === metadata.name) return [];
+    return [{ path: `spec.target.namespaces[${i}]`, text: `\`${namespace}\` is governed by \`${owner}\` already` }];
+  });
+}
+
+function foundIn(file: string, problems: Problem[]): Found[] {
+  return readDocuments(file, problems).map((document) => {
+    const { value, scope } = withoutNamespace(document.value);
+    return { file, document: { ...document, value }, scope, here: dirname(resolve(file)), object: undefined };
+  });
+}
+
+// What the API server adds to an object is none of the document.
+function foundObject(object: ConfigurationObject, { files }: ObjectOptions): Found {
+  const { apiVersion, kind, spec, metadata } = object.object as { apiVersion?: unknown; kind?: unknown; spec?: unknown; metadata?: object };
+  const { name, labels } = (metadata ?? {}) as { name?: unknown; labels?: unknown };
+  const isLabelled = kind === 'Environment' && labels !== undefined;
+  const value = { apiVersion, kind, metadata: { name, ...(isLabelled ? { labels } : {}) }, spec };
+  const nowhere = { line: 1, column: 1 };
+  return {
+    file: keyOfObject(object),
+    document: { value, line: 0, lineOf: () => 0, positionOf: () => nowhere },
+    scope: object.namespace,
+    here: files === undefined ? '' : join(resolve(files), object.namespace),
+    object,
+  };
+}
+
+// A document that is kept in Git for a cluster says in which namespace it will be.
+function withoutNamespace(value: unknown): { value: unknown; scope: string } {
+  const { metadata } = (value ?? {}) as { metadata?: unknown };
+  const { namespace, ...rest } = (metadata ?? {}) as { namespace?: unknown };
+  if (typeof namespace !== 'string') return { value, scope: '' };
+  return { value: { ...(value as object), metadata: rest }, scope: namespace };
+}
+
+// Whoever may write an object must not read the service's own files by it: names in the namespace's directory, nothing else.
+function namesOnlyItsFiles({ file, document, here }: Found, { files }: ObjectOptions, problems: Problem[]): boolean {
+  const before = problems.length;
+  const wrong = (path: string, text: string) => problems.push({ file, line: 0, path, text });
+  const look = (value: unknown, path: string): void => {
+    if (typeof value !== 'object' || value === null || path === 'spec.policies.parameters' || path === 'spec.render.substitute') return;
+    for (const [key, inner] of Object.entries(value)) {
+      const at = Array.isArray(value) ? `${path}[${key}]` : path === '' ? key : `${path}.${key}`;
+      const isFile = /^(.*File|file|kubeconfig)$/.test(key) && typeof inner === 'string';
+      if (isFile && files === undefined) wrong(at, 'expected nothing: the service was started without --config-files');
+      else if (isFile && !/^[A-Za-z0-9_][A-Za-z0-9._-]*$/.test(inner))
+        wrong(at, `expected the name of a file in \`${here}\`, found ${shown(inner)}`);
+      else if (key === 'url' && typeof inner === 'string' && !isRemote(inner)) wrong(at, `expected an address, found ${shown(inner)}`);
+      look(inner, at);
     }
-  }
-  for (const environment of environments) {
-    if (!trustPolicies.some((t) => t.metadata.name === environment.spec.trust)) {
-      const place = places.get(`Environment \`${environment.metadata.name}\``)?.split(/:(?=\d+$)/) ?? [];
-      problems.push({
-        file: place[0] ?? '',
-        line: Number(place[1] ?? 1),
-        path: 'spec.trust',
-        text: `expected the name of a TrustPolicy, found \`${environment.spec.trust}\``,
-      });
-    }
-  }
-  for (const environment of environments) {
-    const place = places.get(`Environment \`${environment.metadata.name}\``)?.split(/:(?=\d+$)/) ?? [];
-    for (const { path, text } of referenceProblems(environment, environments))
-      problems.push({ file: place[0] ?? '', line: Number(place[1] ?? 1), path, text });
-  }
-  if (problems.length > 0) throw invalid(problems);
-  return { environments, trustPolicies, notifiers, digest: digestOf({ environments, trustPolicies, notifiers }) };
+  };
+  look(document.value, '');
+  return problems.length === before;
 }
 
 /**
@@ -308,9 +476,8 @@ function checkNamespaces(environment: Environment, file: string, yaml: YamlDocum
   });
 }
 
-function withAbsolutePaths(environment: Environment, file: string): Environment {
+function withAbsolutePaths(environment: Environment, here: string): Environment {
   const { source, target, policies } = environment.spec;
-  const here = dirname(resolve(file));
   return {
     ...environment,
     spec: {
@@ -329,13 +496,17 @@ function withAbsolutePaths(environment: Environment, file: string): Environment 
   };
 }
 
-function withAbsoluteFiles(notifier: Notifier, file: string): Notifier {
-  const here = dirname(resolve(file));
+function withAbsoluteFiles(notifier: Notifier, here: string): Notifier {
   const [[target, options] = ['', {}]] = Object.entries(notifier.spec.to);
   const made = Object.fromEntries(
     Object.entries(options as Record<string, string>).map(([key, value]) => [key, key.endsWith('File') ? resolve(here, value) : value]),
   );
   return { ...notifier, spec: { ...notifier.spec, to: { [target]: made } as Notifier['spec']['to'] } };
+}
+
+// An address on the network, and no path of this machine.
+function isRemote(url: string): boolean {
+  return isAddress(url) && !/^file:/i.test(url);
 }
 
 // `https://…`, `ssh://…`, or `user@host:path` as scp writes it.
@@ -369,10 +540,10 @@ function absoluteCredentials(credentials: Credentials, here: string): Credential
 
 // Key files are read in, so that the digest of the configuration covers the keys themselves. One that is missing is a
 // problem like any other: without its list of revoked keys, a policy would trust them.
-function withKeyFiles(policy: TrustPolicy, file: string, yaml: YamlDocument, problems: Problem[]): TrustPolicy {
+function withKeyFiles(policy: TrustPolicy, { file, document: yaml, here }: Found, problems: Problem[]): TrustPolicy {
   const read = (name: string, path: (string | number)[]): Buffer | undefined => {
     try {
-      const place = resolve(dirname(file), name);
+      const place = resolve(here, name);
       if (statSync(place).size > MAX_FILE) throw new Error('too large');
       return readFileSync(place);
     } catch {
@@ -412,7 +583,7 @@ function revocationText(bytes: Buffer): string {
 
 function invalid(problems: readonly Problem[]): CountersignError {
   const sorted = [...problems].sort((a, b) => (a.file < b.file ? -1 : a.file > b.file ? 1 : a.line - b.line));
-  const lines = sorted.map((p) => `  ${p.file}:${p.line}: ${p.path === '' ? '' : `${p.path}: `}${p.text}`);
+  const lines = sorted.map((p) => `  ${p.file}${p.line === 0 ? '' : `:${p.line}`}: ${p.path === '' ? '' : `${p.path}: `}${p.text}`);
   return new CountersignError('config-invalid', `the configuration has ${problems.length} problem(s):\n${lines.join('\n')}`, {
     hint: 'docs/configuration.md lists every key',
   });

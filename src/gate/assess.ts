@@ -9,6 +9,7 @@ import {
   NO_REVISION,
   type Recent,
   type Recorded,
+  type Rendered,
   type RenderedObject,
   refText,
   sha256,
@@ -108,6 +109,7 @@ export async function assess(gate: Gate, from: string, to: string): Promise<Asse
       bundleDigest: judged.bundleDigest,
       time: ledgerOf(gate) === undefined ? 'now' : 'ledger',
       at: judged.at,
+      rendered: renderedBy(gate.environment),
     },
   };
   if (gate.recorder === undefined) return { verdict, recorded: undefined, allowed: undefined, objects: judged.objects };
@@ -130,9 +132,13 @@ export async function recall(gate: RenderParts, ledger: LedgerView, verdictIndex
       recover: 'halt',
     });
   }
-  const { objects, content } = await renderTree(gate, recorded.entry.tree);
-  // Git names files by SHA-1, for which two files with one name can be made; what was judged is known by SHA-256.
   const judged = ledger.evidence(recorded.entry.evidence) as Verdict;
+  // As it was made then, whatever the environment says by now.
+  const { objects, content } = await renderTree(
+    { ...gate, environment: renderingAs(gate.environment, judged.consulted.rendered) },
+    recorded.entry.tree,
+  );
+  // Git names files by SHA-1, for which two files with one name can be made; what was judged is known by SHA-256.
   if (judged.content !== undefined && judged.content !== content)
     throw new CountersignError(
       'git-object-corrupt',
@@ -142,6 +148,17 @@ export async function recall(gate: RenderParts, ledger: LedgerView, verdictIndex
       },
     );
   return allow(gate.environment, recorded.entry.to, verdictIndex, objects, judged.allows ?? []);
+}
+
+/** What of its repository an environment is made of, and how. */
+export function renderedBy({ spec }: Environment): Rendered {
+  return { path: spec.source.path, render: spec.render };
+}
+
+function renderingAs(environment: Environment, rendered: Rendered | undefined): Environment {
+  if (rendered === undefined) return environment;
+  const { spec } = environment;
+  return { ...environment, spec: { ...spec, source: { ...spec.source, path: rendered.path }, render: rendered.render } };
 }
 
 /** What the rules in force at a commit say of its objects; signatures and approvals are not asked. */

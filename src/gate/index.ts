@@ -5,7 +5,18 @@
  */
 export type { AuditedWrite } from './account-for.ts';
 export { type AdmissionDecision, type AdmissionRequest, type AdmissionScope, admit } from './admit.ts';
-export { type Assessment, allowNothing, assess, assessTrust, type Gate, type KnownFile, recall, renderedAt, ruledAt } from './assess.ts';
+export {
+  type Assessment,
+  allowNothing,
+  assess,
+  assessTrust,
+  type Gate,
+  type KnownFile,
+  recall,
+  renderedAt,
+  renderedBy,
+  ruledAt,
+} from './assess.ts';
 export { AuditAccount, type AuditScope, type Unmatched } from './audit-account.ts';
 export { type EnvironmentState, recordOf, rememberedState } from './environment-state.ts';
 export { momentsOf } from './first-seen.ts';

@@ -28,6 +28,7 @@ export type EntryFilter = {
 };
 
 const PAGE = 500;
+const BUSY_MS = 5000; // a service that opens or closes the ledger just now has it to itself for a moment
 
 // As it stands in canonical JSON.
 function pattern(text: string, as: 'value' | 'prefix' | 'name'): string {
@@ -49,7 +50,7 @@ export class LedgerReader {
         hint: 'name the service’s data directory with --data',
       });
     this.#file = file;
-    this.#db = this.#try(() => new DatabaseSync(file, { readOnly: true }));
+    this.#db = this.#try(() => new DatabaseSync(file, { readOnly: true, timeout: BUSY_MS }));
   }
 
   get size(): number {

@@ -1,6 +1,7 @@
 import type { Approval, Signer } from './change.ts';
 import type { Moment, SignatureFormat } from './commit.ts';
 import type { ObjectRef, SourceLine } from './kubernetes.ts';
+import type { Environment } from './schema.ts';
 
 /** One reason for "no". `code` is stable and documented; `message` is one line for people. */
 export type Violation = {
@@ -66,7 +67,12 @@ export type Consulted = {
   readonly time: 'ledger' | 'now';
   /** The moment the rules were told, so that they can be asked again as of then. */
   readonly at?: string;
+  /** What of the repository the objects were made of, and how: `spec.source.path` and `spec.render` of the environment as it was. */
+  readonly rendered?: Rendered;
 };
+
+/** Which directory of a repository is rendered, and how. */
+export type Rendered = { readonly path: string; readonly render: Environment['spec']['render'] };
 
 /** The decision on a change: outcome, every reason, and what was consulted. */
 export type Verdict = {

@@ -1,11 +1,13 @@
-import { assess, type EnvironmentState, type Gate, recall } from '../gate/index.ts';
+import { assess, type EnvironmentState, type Gate, recall, renderedBy } from '../gate/index.ts';
 import {
   type AllowedRevision,
   CountersignError,
+  digestOf,
   durationMs,
   type EntryOf,
   type Environment,
   inParallel,
+  isNoRevision,
   messageOf,
   NO_REVISION,
   type Recorded,
@@ -36,6 +38,7 @@ export class Reconciler {
   readonly #drift: Drift;
   readonly #wake = new Wake();
   #judged: { key: string; allowed: AllowedRevision | undefined } | undefined;
+  #rendered: { readonly verdict: number; readonly otherwise: boolean } | undefined;
   #stopped = false;
   #failures = 0;
   #watched = '';
@@ -150,10 +153,17 @@ export class Reconciler {
     const advanced = looked === undefined ? false : await this.#overtake(looked.tip, looked.approvals);
     if (!advanced) await this.#finishInterrupted();
     const target = looked === undefined ? undefined : await this.#holdBack.target(looked.tip);
-    if (!advanced && target !== undefined && target !== this.#state().revision) await this.#advance(target, looked?.approvals ?? '');
+    if (!advanced && target !== undefined && (target !== this.#state().revision || this.#isRenderedOtherwise()))
+      await this.#advance(target, looked?.approvals ?? '');
     await this.#drift.putRight();
     if (trouble !== undefined) throw trouble;
-    if (target !== undefined && target === this.#state().revision && this.#state().open === undefined && !this.#drift.stands)
+    if (
+      target !== undefined &&
+      target === this.#state().revision &&
+      this.#state().open === undefined &&
+      !this.#drift.stands &&
+      !this.#isRenderedOtherwise()
+    )
       this.#standing.atRest();
   }
 
@@ -384,6 +394,21 @@ export class Reconciler {
     const target = await this.#holdBack.target(tip);
     if (target === undefined || target === revision || this.#holdBack.dependency(target) !== undefined) return false;
     return (await this.#judge(this.#state(), target, approvals)) !== undefined;
+  }
+
+  // The environment names another directory, or has it made into objects another way, than when it was judged last.
+  #isRenderedOtherwise(): boolean {
+    const { verdict, revision, open } = this.#state();
+    if (isNoRevision(revision) || open !== undefined) return false;
+    if (this.#rendered?.verdict !== verdict) {
+      const judged = this.#ports.ledger.entry(verdict)?.entry as EntryOf<'change.judged'>;
+      const { rendered } = (this.#ports.ledger.evidence(judged.evidence) as Verdict).consulted;
+      this.#rendered = {
+        verdict,
+        otherwise: rendered !== undefined && digestOf(rendered) !== digestOf(renderedBy(this.#gate.environment)),
+      };
+    }
+    return this.#rendered.otherwise;
   }
 
   // One verdict per tip, approvals and day: looking again at the same costs nothing and records nothing. A new day is looked at

@@ -2,8 +2,9 @@ import assert from 'node:assert/strict';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { loadConfiguration } from '../../src/config/index.ts';
+import { type ConfigurationObject, loadConfiguration, loadWithObjects } from '../../src/config/index.ts';
 import type { CountersignError } from '../../src/model/index.ts';
+import { parseYaml } from '../../src/yaml/index.ts';
 import { scratch } from '../kit/scratch.ts';
 
 const directory = scratch();
@@ -141,4 +142,68 @@ test('environments name each other rightly, and none waits for itself', () => {
     /`a` waits for itself, through `dependsOn` or `promotion`/,
   );
   assert.doesNotThrow(loaded(chain('a', 'dependsOn: [b]'), chain('b', 'promotion: {from: c}'), chain('c', 'dependsOn: []')));
+});
+
+test('documents in a namespace find each other there, and only with leave elsewhere', () => {
+  const object = (namespace: string, text: string, more = {}): ConfigurationObject => {
+    const document = parseYaml(text)[0]?.value as { kind: string; metadata: { name: string }; spec: object };
+    const { kind, metadata, spec } = document;
+    return {
+      kind,
+      namespace,
+      name: metadata.name,
+      object: { ...document, spec: { ...spec, ...more }, metadata: { ...metadata, namespace } },
+    };
+  };
+  const environment = (namespace: string, name: string, governed: string, more = {}) => {
+    const text = ENVIRONMENT.replace('name: production', `name: ${name}`).replace('[shop]', `[${governed}]`);
+    return object(namespace, text.replace('fleet.git', 'https://git.example.test/fleet.git'), more);
+  };
+  const notifier = object(
+    'a',
+    'apiVersion: countersign.dev/v1alpha1\nkind: Notifier\nmetadata: {name: chat}\nspec: {to: {alertmanager: {url: "https://am.example.test"}}}\n',
+  );
+  const objects = [
+    object('a', TRUST),
+    object('b', TRUST),
+    environment('a', 'one', 'x'),
+    environment('b', 'two', 'web', { dependsOn: ['one'] }),
+    notifier,
+  ];
+  const apart = loadWithObjects([], objects, { files: undefined, crossNamespace: false });
+  assert.deepEqual([...apart.invalid], [['Environment b/two', ['spec.dependsOn: expected the name of an Environment, found `one`']]]);
+  assert.deepEqual(
+    apart.configuration.environments.map((e) => [e.metadata.name, e.spec.trust]),
+    [['one', 'a/team']],
+  );
+  const together = loadWithObjects([], objects, { files: undefined, crossNamespace: true });
+  assert.equal(together.invalid.size, 0);
+  assert.deepEqual(
+    together.configuration.environments.map((e) => e.spec.trust),
+    ['a/team', 'b/team'],
+  );
+  assert.deepEqual(together.configuration.notifiers[0]?.spec.environments, ['one', 'two']);
+  assert.deepEqual(apart.configuration.notifiers[0]?.spec.environments, ['one']);
+  const twice = loadWithObjects([], [...objects, environment('b', 'one', 'z')], { files: undefined, crossNamespace: true });
+  assert.deepEqual([...twice.invalid.keys()], ['Environment b/one'], 'one name, one environment: it is the older one’s');
+  const local = { source: { url: '/srv/fleet.git' } };
+  assert.match(
+    [
+      ...loadWithObjects([], [object('a', TRUST), environment('a', 'one', 'x', local)], {
+        files: undefined,
+        crossNamespace: false,
+      }).invalid.values(),
+    ].join(),
+    /spec\.source\.url: expected an address, found `\/srv\/fleet\.git`/,
+  );
+});
+
+test('two environments over one namespace are refused, and a document in a file may say its namespace', () => {
+  const second = ENVIRONMENT.replace('name: production', 'name: other');
+  assert.deepEqual(problems({ 'e.yaml': ENVIRONMENT, 'f.yaml': second, 't.yaml': TRUST }), [
+    'f.yaml:1: spec.target.namespaces[0]: `shop` is governed by `production` already',
+  ]);
+  const inside = (text: string) => text.replace('metadata: {', 'metadata: {namespace: gate, ');
+  assert.equal(load({ 'e.yaml': inside(ENVIRONMENT), 't.yaml': inside(TRUST) }).environments[0]?.spec.trust, 'gate/team');
+  assert.match(problems({ 'e.yaml': inside(ENVIRONMENT), 't.yaml': TRUST }).join(), /found `team`, which is in another namespace/);
 });

@@ -1,0 +1,134 @@
+import { CountersignError, type KubernetesObject, messageOf } from '../model/index.ts';
+import type { ApiServer } from './api-server.ts';
+import { KindFollow, type ObjectMeta, TIMES } from './kind-follow.ts';
+
+const API_VERSION = 'countersign.dev/v1alpha1';
+const KINDS = { Environment: 'environments', TrustPolicy: 'trustpolicies', Notifier: 'notifiers' } as const;
+
+/** A document of ours that stands in a cluster as an object. */
+export type ClusterDocument = {
+  readonly kind: keyof typeof KINDS;
+  readonly namespace: string;
+  readonly name: string;
+  readonly generation: number;
+  /** The whole object, with its status. */
+  readonly object: KubernetesObject;
+};
+
+/** A condition as Kubernetes writes them. */
+export type Condition = {
+  readonly type: string;
+  readonly status: 'True' | 'False' | 'Unknown';
+  readonly reason: string;
+  readonly message: string;
+};
+
+type Log = { warn(fields: object, message: string): void };
+
+/** The documents that stand as objects in some namespaces of a cluster, kept up to date, and what is said in their status. */
+export class ConfigurationObjects {
+  readonly #server: ApiServer;
+  readonly #namespaces: readonly string[];
+  readonly #log: Log;
+  readonly #stopped = new AbortController();
+  readonly #documents = new Map<string, ClusterDocument>();
+  readonly #refused = new Set<string>();
+
+  constructor(server: ApiServer, namespaces: readonly string[], log: Log) {
+    this.#server = server;
+    this.#namespaces = namespaces;
+    this.#log = log;
+  }
+
+  /**
+   * Reads all of them, and goes on hearing of changes; `changed` is called when what one asks for is different. Throws
+   * `cluster-unreachable` or `cluster-forbidden`, and `config-invalid` where the kinds are not installed.
+   */
+  async begin(changed: () => void): Promise<void> {
+    const { status } = await this.#server.request('GET', `/apis/${API_VERSION}`);
+    if (status === 404)
+      throw new CountersignError('config-invalid', 'this cluster does not know our kinds', {
+        hint: 'install them first: `countersign crds | kubectl apply -f -`',
+      });
+    let ready = false;
+    for (const namespace of this.#namespaces)
+      for (const [kind, plural] of Object.entries(KINDS) as [ClusterDocument['kind'], string][]) {
+        const key = (place: string) => `${kind} ${place}`;
+        const resource = { apiVersion: API_VERSION, kind, plural, namespaced: true };
+        await new KindFollow(this.#server, resource, { namespace, labelSelector: '' }, TIMES, this.#stopped.signal, this.#log, {
+          put: (object) => {
+            const { name, generation = 0 } = object.metadata as ObjectMeta;
+            const place = key(`${namespace}/${name}`);
+            const before = this.#documents.get(place);
+            const { managedFields: _, ...metadata } = object.metadata as ObjectMeta & { managedFields?: unknown };
+            this.#documents.set(place, {
+              kind,
+              namespace,
+              name,
+              generation,
+              object: { ...object, apiVersion: API_VERSION, kind, metadata },
+            });
+            if (ready && asked(before?.object) !== asked(object)) changed();
+          },
+          drop: (place) => {
+            if (this.#documents.delete(key(place)) && ready) changed();
+          },
+          places: () =>
+            [...this.#documents.values()]
+              .filter((d) => d.kind === kind && d.namespace === namespace)
+              .map((d) => `${d.namespace}/${d.name}`),
+          listed: () => {},
+        }).begin();
+      }
+    ready = true;
+  }
+
+  /** The oldest first: where two claim the same, it is the older one's. */
+  get documents(): readonly ClusterDocument[] {
+    const order = (d: ClusterDocument) =>
+      `${(d.object.metadata as { creationTimestamp?: string }).creationTimestamp} ${d.namespace}/${d.name}`;
+    return [...this.#documents.values()].sort((a, b) => (order(a) < order(b) ? -1 : 1));
+  }
+
+  get(kind: string, namespace: string, name: string): ClusterDocument | undefined {
+    return this.#documents.get(`${kind} ${namespace}/${name}`);
+  }
+
+  /** Writes an object's status. What cannot be written is said once in the log: a status is for people, and never the record. */
+  async writeStatus(
+    document: ClusterDocument,
+    status: Readonly<Record<string, unknown>>,
+    conditions: readonly Condition[],
+  ): Promise<boolean> {
+    const { kind, namespace, name } = document;
+    const before =
+      (document.object['status'] as { conditions?: (Condition & { lastTransitionTime?: string })[] } | undefined)?.conditions ?? [];
+    const now = new Date().toISOString().replace(/\.\d+Z$/, 'Z');
+    const written = conditions.map((c) => {
+      const was = before.find((b) => b.type === c.type);
+      const since = was?.status === c.status ? (was.lastTransitionTime ?? now) : now;
+      return { ...c, message: c.message.slice(0, 1000), lastTransitionTime: since, observedGeneration: document.generation };
+    });
+    const path = `/apis/${API_VERSION}/namespaces/${encodeURIComponent(namespace)}/${KINDS[kind]}/${encodeURIComponent(name)}/status`;
+    const body = { status: { ...status, observedGeneration: document.generation, conditions: written } };
+    const answer = await this.#server
+      .request('PATCH', `${path}?fieldManager=countersign`, body, 'application/merge-patch+json')
+      .catch((thrown: unknown) => messageOf(thrown));
+    if (typeof answer !== 'string' && (answer.status < 300 || answer.status === 404)) return true;
+    const why = typeof answer === 'string' ? answer : `the API server answers ${answer.status}`;
+    if (!this.#refused.has(why)) this.#log.warn({ kind, namespace, name }, `the status of documents cannot be written: ${why}`);
+    this.#refused.add(why);
+    return false;
+  }
+
+  close(): void {
+    this.#stopped.abort();
+  }
+}
+
+// What makes a document another one: not its status, which we write ourselves.
+function asked(object: KubernetesObject | undefined): string {
+  if (object === undefined) return '';
+  const { uid, generation, labels, deletionTimestamp } = object.metadata as ObjectMeta;
+  return JSON.stringify([uid, generation, labels ?? {}, deletionTimestamp ?? '']);
+}

@@ -1,0 +1,212 @@
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { before, test } from 'node:test';
+import { tool } from '../../scripts/tools.ts';
+import { environmentDocument, trustDocument, writeConfiguration } from '../kit/documents.ts';
+import type { Fleet } from '../kit/fleet.ts';
+import { configMap, namespace } from '../kit/manifests.ts';
+import { scratch } from '../kit/scratch.ts';
+import { countersign, until } from '../kit/service.ts';
+import { openStage } from '../kit/test-stage.ts';
+
+// Documents as objects in the cluster, installed and written by the real kubectl.
+const directory = scratch();
+const stage = await openStage(directory);
+const kubectl = await tool('kubectl');
+const nothing = writeConfiguration(join(directory, 'nothing'), []);
+before(async () => {
+  const { stdout } = await countersign(['crds']);
+  run(stdout, 'apply', '-f', '-');
+  run(
+    '',
+    'wait',
+    '--for=condition=Established',
+    'crd/environments.countersign.dev',
+    'crd/trustpolicies.countersign.dev',
+    'crd/notifiers.countersign.dev',
+  );
+});
+
+type Written = {
+  metadata: { name: string; generation: number };
+  status?: {
+    observedGeneration: number;
+    state?: string;
+    lastAppliedRevision?: string;
+    lastCheckTime?: string;
+    objects?: object;
+    conditions: { type: string; status: string; reason: string; message: string; observedGeneration: number }[];
+  };
+};
+
+function run(input: string, ...args: string[]): string {
+  const kubeconfig = stage.controlPlane.kubeconfig('admin');
+  return execFileSync(kubectl, ['--kubeconfig', kubeconfig, ...args], { input, encoding: 'utf8', stdio: ['pipe', 'pipe', 'pipe'] });
+}
+
+const within = (ns: string, document: object): object => {
+  const { metadata } = document as { metadata: object };
+  return { ...document, metadata: { ...metadata, namespace: ns } };
+};
+const apply = (...documents: object[]): string => run(documents.map((d) => JSON.stringify(d)).join('\n'), 'apply', '-f', '-');
+const read = (ns: string, plural: string, name: string): Written =>
+  JSON.parse(run('', '-n', ns, 'get', plural, name, '-o', 'json')) as Written;
+const ready = ({ status, metadata }: Written) => {
+  const condition = status?.conditions.find((c) => c.type === 'Ready');
+  return status?.observedGeneration === metadata.generation ? condition : undefined;
+};
+
+async function says(
+  ns: string,
+  plural: string,
+  name: string,
+  expected: { status: string; reason?: string; message?: RegExp },
+): Promise<Written> {
+  let last: Written | undefined;
+  await until(
+    () => {
+      last = read(ns, plural, name);
+      const is = ready(last);
+      return is?.status === expected.status && (expected.reason ?? is.reason) === is.reason && (expected.message ?? /./).test(is.message);
+    },
+    20_000,
+    () => JSON.stringify(last?.status),
+  );
+  return last as Written;
+}
+
+async function home(name: string, spec: object = {}): Promise<{ fleet: Fleet; environment: object; trust: object; first: string }> {
+  const fleet = stage.fleet(name);
+  const ns = `gate-${name}`;
+  const environment = within(ns, environmentDocument({ name, url: fleet.url, namespaces: [name], spec: { ...spec } }));
+  const trust = within(ns, trustDocument([stage.dana, stage.lee]));
+  run('', 'create', 'namespace', ns);
+  const first = await stage.change(fleet, 'first', {
+    'clusters/production/ns.yaml': namespace(name),
+    'clusters/production/cm.yaml': configMap(name, 'settings', { colour: 'blue' }),
+  });
+  return { fleet, environment, trust, first };
+}
+
+test('an Environment in the cluster is run; its status says what it is at, and a change of it takes effect', async () => {
+  const { fleet, environment, trust, first } = await home('crs');
+  apply(environment, trust);
+  const service = await stage.serve(nothing, 'crs', ['--config-namespace', 'gate-crs']);
+  await service.entry('apply.result', 'crs', (e) => e.revision === first && e.outcome === 'applied');
+  const { status } = await says('gate-crs', 'environments', 'crs', { status: 'True', reason: 'Applied' });
+  assert.equal(status?.lastAppliedRevision, first);
+  assert.equal(status?.state, 'applied');
+  assert.deepEqual(status?.objects, { current: 2, progressing: 0, failed: 0, missing: 0 });
+  assert.match(status?.lastCheckTime ?? '', /^2\d{3}-/);
+  run('', '-n', 'gate-crs', 'wait', '--for=condition=Ready', '--timeout=5s', 'environment/crs', 'trustpolicy/team');
+  assert.match(run('', '-n', 'gate-crs', 'get', 'env'), /^NAME\s+READY\s+STATE\s+REVISION\s+AGE\ncrs\s+True\s+applied\s+[0-9a-f]{40}/);
+  // Other objects and fields are of no concern, and writing a status is no change.
+  assert.equal(service.entries('service.started', '').length, 1);
+  const second = await stage.change(fleet, 'second', { 'clusters/staging/cm.yaml': configMap('crs', 'other', { k: '1' }) });
+  await service.entry('apply.result', 'crs', (e) => e.revision === second && e.outcome === 'applied');
+  const { spec } = environment as { spec: { source: object } };
+  apply({ ...environment, spec: { ...spec, source: { ...spec.source, path: 'clusters' } } });
+  await stage.waitFor(async () => (await stage.dataOf('crs', 'other')) !== undefined, 'the other path to be applied');
+  await says('gate-crs', 'environments', 'crs', { status: 'True' });
+  assert.equal(service.entries('service.started', '').length, 2, 'that it runs with another configuration is on the ledger');
+  assert.equal(service.entries('service.stopped', '').at(-1)?.entry.reason, 'its configuration is another');
+  // A directory without manifests is refused as a commit would be, and what is applied is still defended as it was judged.
+  apply({ ...environment, spec: { ...spec, source: { ...spec.source, path: 'nowhere' } } });
+  await says('gate-crs', 'environments', 'crs', { status: 'False', reason: 'Denied', message: /`nowhere` holds no manifests/ });
+  await (await stage.as('controller')).request('DELETE', '/api/v1/namespaces/crs/configmaps/other');
+  await stage.waitFor(async () => (await stage.dataOf('crs', 'other')) !== undefined, 'what was deleted to come back');
+  run('', '-n', 'gate-crs', 'delete', 'environment', 'crs');
+  await service.says('there is no valid Environment yet');
+  assert.notEqual(await stage.dataOf('crs', 'settings'), undefined, 'what it had applied stays');
+});
+
+test('what the schema forbids the API server refuses; what else is wrong stands in the status, and what was valid stays in force', async () => {
+  const { fleet, environment, trust, first } = await home('wrong');
+  const { spec } = environment as { spec: { source: object; target: object } };
+  for (const [bad, expected] of [
+    [{ ...spec, source: { ...spec.source, interval: 'often' } }, /spec\.source\.interval in body should match/],
+    [{ ...spec, target: {} }, /spec\.target\.namespaces: Required value/],
+    [{ ...spec, surprise: 1 }, /unknown field "spec\.surprise"/],
+  ] as const)
+    assert.throws(() => apply({ ...environment, spec: bad }), expected);
+  apply(environment, trust);
+  let service = await stage.serve(nothing, 'wrong', ['--config-namespace', 'gate-wrong']);
+  await service.entry('apply.result', 'wrong', (e) => e.revision === first && e.outcome === 'applied');
+  const { spec: policy } = trust as { spec: { rules: object[] } };
+  apply({ ...trust, spec: { ...policy, rules: [{ name: 'everything', signers: ['nobody'], approvals: { required: 0 } }] } });
+  const inForce = { status: 'False', reason: 'Invalid', message: /found `nobody`; the version before stays in force$/ };
+  await says('gate-wrong', 'trustpolicies', 'team', inForce);
+  const second = await stage.change(fleet, 'second', { 'clusters/production/cm.yaml': configMap('wrong', 'settings', { colour: 'red' }) });
+  await service.entry('apply.result', 'wrong', (e) => e.revision === second && e.outcome === 'applied');
+  assert.equal(service.entries('service.started', '').length, 1, 'nothing was begun anew for it');
+  await service.stop();
+  service = await stage.serve(nothing, 'wrong', ['--config-namespace', 'gate-wrong']);
+  await says('gate-wrong', 'trustpolicies', 'team', inForce);
+  await says('gate-wrong', 'environments', 'wrong', { status: 'True' });
+  // A second environment that wants what is the first one's does not run, and the first goes on.
+  const thief = within('gate-wrong', environmentDocument({ name: 'thief', url: fleet.url, namespaces: ['wrong'] }));
+  apply(thief);
+  await says('gate-wrong', 'environments', 'thief', {
+    status: 'False',
+    reason: 'Invalid',
+    message: /`wrong` is governed by `wrong` already/,
+  });
+  await says('gate-wrong', 'environments', 'wrong', { status: 'True' });
+});
+
+test('a document names only what is in its own namespace, and files only of its own directory', async () => {
+  const { environment, trust, first } = await home('own');
+  run('', 'create', 'namespace', 'gate-other');
+  const elsewhere = within('gate-other', { ...trust, metadata: { name: 'team' } });
+  const files = join(directory, 'files');
+  mkdirSync(join(files, 'gate-own'), { recursive: true });
+  writeFileSync(join(files, 'gate-own', 'token'), 'a token');
+  writeFileSync(join(files, 'secret-of-the-service'), 'a secret');
+  const { spec } = environment as { spec: { source: object; target: object } };
+  const withFile = (passwordFile: string) => ({
+    ...environment,
+    spec: { ...spec, source: { ...spec.source, credentials: { username: 'x', passwordFile } } },
+  });
+  apply(environment, elsewhere);
+  const args = ['--config-namespace', 'gate-own', 'gate-other', '--config-files', files];
+  const service = stage.start(await stage.arguments(nothing), 'own', args);
+  const invalid = (message: RegExp) => says('gate-own', 'environments', 'own', { status: 'False', reason: 'Invalid', message });
+  await invalid(/spec\.trust: expected the name of a TrustPolicy, found `team`, which is in another namespace \(`gate-other`\)/);
+  apply(trust);
+  await service.says('countersign is running');
+  for (const [name, message] of [
+    ['../secret-of-the-service', /expected the name of a file in .*gate-own`, found `\.\.\/secret-of-the-service`/],
+    [join(files, 'secret-of-the-service'), /expected the name of a file in/],
+  ] as const) {
+    apply(withFile(name));
+    await invalid(message);
+  }
+  apply(withFile('token'));
+  await says('gate-own', 'environments', 'own', { status: 'True' });
+  assert.equal(service.entries('apply.result', 'own')[0]?.entry.revision, first);
+  const kept = readFileSync(join(service.data, 'documents.json'), 'utf8');
+  assert.ok(kept.includes('"passwordFile":"token"') && !kept.includes('a token'));
+  apply({ ...environment, spec: { ...spec, target: { ...spec.target, serviceAccount: 'gate-other/deployer' } } });
+  await invalid(/expected a ServiceAccount of the namespace `gate-own` itself, found `gate-other\/deployer`/);
+});
+
+test('without its kinds in the cluster the service says how to install them', async () => {
+  run('', 'delete', 'crd', 'notifiers.countersign.dev', 'environments.countersign.dev', 'trustpolicies.countersign.dev');
+  await until(
+    async () => (await stage.get('/apis/countersign.dev/v1alpha1')).status === 404,
+    20_000,
+    () => 'the kinds are still there',
+  );
+  const { code, stderr } = await countersign([
+    'serve',
+    ...(await stage.arguments(nothing)),
+    '--config-namespace',
+    'default',
+    '--data',
+    stage.data('none'),
+  ]);
+  assert.equal(code, 2);
+  assert.match(stderr, /does not know our kinds\n.*countersign crds \| kubectl apply -f -/s);
+});
