@@ -5,7 +5,7 @@ import rego.v1
 
 # METADATA
 # title: Secrets are not kept in the repository
-# description: Whoever reads the repository, or ever read it, has them. Encrypted (SOPS) and empty Secrets pass.
+# description: Whoever reads the repository, or ever read it, has them. Encrypted (SOPS) and empty values pass.
 # custom:
 #   rule: secret-in-manifest
 #   severity: critical
@@ -13,10 +13,10 @@ import rego.v1
 #   remediation: use an operator that fetches it, a SealedSecret, or SOPS
 deny contains {"rule": "secret-in-manifest", "message": sprintf("the value of `%s` is in the repository", [key]), "path": [field, key]} if {
 	input.object.kind == "Secret"
-	not input.object.sops
 	some field in ["data", "stringData"]
 	some key, value in input.object[field]
 	value != ""
+	not startswith(value, "ENC[AES256_GCM,")
 }
 
 # METADATA

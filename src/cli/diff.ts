@@ -5,6 +5,7 @@ import { renderedAt } from '../gate/index.ts';
 import { sourceRepository } from '../git/index.ts';
 import { CountersignError, inParallel, isStamp, type KubernetesObject, messageOf, refText, SERVER_FIELDS } from '../model/index.ts';
 import { printYaml } from '../yaml/index.ts';
+import { opener } from './decrypting.ts';
 import { EXIT, type Io, paint, plain } from './io.ts';
 import { openMaker } from './make-objects.ts';
 import { chooseEnvironment, gitProgram, openCheckout, openConfiguration, openGate } from './open.ts';
@@ -51,10 +52,17 @@ export async function diff(options: DiffOptions, settings: ProcessSettings, io: 
     try {
       const { objects, violations } = await renderedAt(gate, commit);
       for (const v of violations) io.err(`${paint(io, 'yellow', 'warning:')} ${plain(v.message)}\n`);
+      const open = opener(environment);
       const found: Difference[] = [];
       await inParallel(objects, async (rendered) => {
-        const one = await cluster.preview(rendered, environment.metadata.name, environment.spec.drift.ignore).catch((thrown) => {
-          if (!(thrown instanceof CountersignError) || thrown.recover !== 'wait' || thrown.code === 'cluster-forbidden') throw thrown;
+        const preview = async () => cluster.preview(await open(rendered), environment.metadata.name, environment.spec.drift.ignore);
+        const one = await preview().catch((thrown) => {
+          if (
+            !(thrown instanceof CountersignError) ||
+            (thrown.recover !== 'wait' && thrown.code !== 'decryption-failed') ||
+            thrown.code === 'cluster-forbidden'
+          )
+            throw thrown;
           return { refused: messageOf(thrown) };
         });
         const difference =

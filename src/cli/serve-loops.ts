@@ -5,6 +5,7 @@ import { APPROVALS_REF, openRepository, type Repository, redactUrl, sourceRef, s
 import { CountersignError, type Environment, Recent, sha256 } from '../model/index.ts';
 import { type ReconcilePorts, Reconciler } from '../reconcile/index.ts';
 import { KnownHistory } from '../trust/index.ts';
+import { decrypting } from './decrypting.ts';
 import { openMaker } from './make-objects.ts';
 import { gitProgram, openGate } from './open.ts';
 import { SharedRules } from './open-rules.ts';
@@ -46,9 +47,10 @@ export async function openLoops(
       };
       const access = sourceAccess(environment.spec.source.credentials);
       const cluster = clusters.get(linkOf(links, environment.metadata.name)) as Cluster;
+      const port = Object.assign(cluster, { stages });
       const ports: ReconcilePorts = {
         environment,
-        cluster: Object.assign(cluster, { stages }),
+        cluster: environment.spec.decryption === undefined ? port : decrypting(port, environment),
         ledger: recorder,
         state: rememberedState(recorder, environment.metadata.name),
         log,

@@ -477,7 +477,7 @@ function checkNamespaces(environment: Environment, file: string, yaml: YamlDocum
 }
 
 function withAbsolutePaths(environment: Environment, here: string): Environment {
-  const { source, target, policies } = environment.spec;
+  const { source, target, policies, decryption } = environment.spec;
   return {
     ...environment,
     spec: {
@@ -491,6 +491,7 @@ function withAbsolutePaths(environment: Environment, here: string): Environment 
           : { receiver: { ...source.receiver, secretFile: resolve(here, source.receiver.secretFile) } }),
       },
       target: target.kubeconfig === undefined ? target : { ...target, kubeconfig: resolve(here, target.kubeconfig) },
+      ...(decryption === undefined ? {} : { decryption: absoluteFiles(decryption, here) }),
       policies: { ...policies, bundles: policies.bundles.map((b) => absoluteBundle(b, here)) },
     },
   };
@@ -524,6 +525,11 @@ function absoluteBundle(source: BundleSource, here: string): BundleSource {
     ...source,
     ...Object.fromEntries(files.flatMap((key) => (source[key] === undefined ? [] : [[key, resolve(here, source[key])]]))),
   };
+}
+
+// Every key of an object of file names.
+function absoluteFiles<T extends object>(files: T, here: string): T {
+  return Object.fromEntries(Object.entries(files).map(([key, file]) => [key, resolve(here, file as string)])) as T;
 }
 
 type Credentials = NonNullable<Environment['spec']['source']['credentials']>;

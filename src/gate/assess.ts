@@ -29,7 +29,7 @@ import {
   type PolicyPool,
   type RuleMemory,
 } from '../policy/index.ts';
-import { gather, type RenderedFile, type Rendering, renderFile, renderMade, substitute } from '../render/index.ts';
+import { encryptionProblems, gather, type RenderedFile, type Rendering, renderFile, renderMade, substitute } from '../render/index.ts';
 import {
   examineCommits,
   examineHistory,
@@ -249,7 +249,13 @@ async function judge(gate: Gate, from: string, to: string, tree: string): Promis
     commits,
     approvals,
     allows,
-    violations: [...trusted.violations, ...unrendered, ...outOfScope(environment, rendering.objects), ...ruled.standing],
+    violations: [
+      ...trusted.violations,
+      ...unrendered,
+      ...outOfScope(environment, rendering.objects),
+      ...encryptionProblems(rendering.objects, environment.spec.decryption !== undefined),
+      ...ruled.standing,
+    ],
     warnings: [...trusted.warnings, ...rendering.warnings, ...refused, ...ruled.warnings, ...onObjects.warnings, ...onChange.warnings],
     waived: ruled.waived,
     bundleDigest: digestOfBundles(rules.bundles),

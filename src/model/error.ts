@@ -16,6 +16,7 @@ export type ErrorCode =
   | 'forge-unreachable'
   | 'forge-refused'
   | 'render-failed'
+  | 'decryption-failed'
   | 'policy-unusable'
   | 'policy-failed'
   | 'ledger-unusable'

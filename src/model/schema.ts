@@ -376,6 +376,14 @@ export const environmentSchema = z.strictObject({
       ])
       .prefault({ with: 'plain' })
       .describe('How files become objects.'),
+    decryption: z
+      .strictObject({
+        ageKeyFile: z.string().min(1).optional().describe('A file with age identities (`AGE-SECRET-KEY-1…`), one a line.'),
+        openpgpKeyFile: z.string().min(1).optional().describe('A file with armored OpenPGP private keys without passphrase.'),
+      })
+      .refine((d) => d.ageKeyFile !== undefined || d.openpgpKeyFile !== undefined, '`ageKeyFile` or `openpgpKeyFile`')
+      .optional()
+      .describe('Keys for Secrets that SOPS encrypted; files are read when they are needed, so they can be renewed.'),
     dependsOn: z.array(name).default([]).describe('Environments that must be applied and healthy before this one changes.'),
     promotion: z
       .strictObject({

@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
 import { createHmac } from 'node:crypto';
-import { writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import type { Verdict } from '../../src/model/index.ts';
 import { approveAs } from '../kit/approve.ts';
 import { freePorts } from '../kit/control-plane.ts';
 import { configMap, deployment, namespace } from '../kit/manifests.ts';
@@ -412,4 +414,71 @@ test('an environment acts as its own ServiceAccount, and has no other rights', a
   const web = await stage.change(fleet, 'web', { [`${PATH}/web.yaml`]: deployment(name, 'web') });
   const refused = await service.entry('apply.refused', 'production', (e) => e.revision === web);
   assert.match(refused.entry.error, /deployments.*|may not list and watch the kind `Deployment`/);
+});
+
+test('a Secret that SOPS encrypted is opened for the API server alone; neither ledger nor log nor disk has its values', async () => {
+  const fixtures = fileURLToPath(new URL('../sops/fixtures/', import.meta.url));
+  const text = (name: string) => readFileSync(join(fixtures, name), 'utf8').replaceAll('namespace: shop', 'namespace: sealed');
+  const keys = join(directory, 'age.key');
+  writeFileSync(keys, text('age.key'));
+  const { fleet, service, configuration } = await stage.running('sealed', { decryption: { ageKeyFile: keys } });
+  const secret = async () => {
+    const { status, body } = await stage.get('/api/v1/namespaces/sealed/secrets/database');
+    const values = Object.entries((body['data'] ?? {}) as Record<string, string>);
+    return status === 200 ? Object.fromEntries(values.map(([k, v]) => [k, Buffer.from(v, 'base64').toString()])) : undefined;
+  };
+  const change = (message: string, content: string) => stage.change(fleet, message, { [`${PATH}/secret.yaml`]: content });
+  const commit = await change('a secret', text('age.yaml'));
+  await service.entry('apply.result', 'production', (e) => e.revision === commit && e.outcome === 'applied');
+  assert.deepEqual(await secret(), { password: 'correct horse battery staple', empty: '', umlaut: 'grün ✓', lines: 'one\ntwo\n' });
+  const { body } = await stage.get('/api/v1/namespaces/sealed/secrets/database');
+  assert.equal(body['sops'], undefined);
+  // Drift in it is put right, and not told by value.
+  const controller = await stage.as('controller');
+  const path = '/api/v1/namespaces/sealed/secrets/database?fieldManager=vault';
+  const patched = await controller.request('PATCH', path, { stringData: { password: 'stolen' } }, 'application/merge-patch+json');
+  assert.equal(patched.status, 200, JSON.stringify(patched.body));
+  await service.entry('drift.corrected', 'production', (e) => e.objects.some((o) => o.kind === 'Secret'));
+  assert.equal((await secret())?.['password'], 'correct horse battery staple');
+  const shown = await countersign([
+    'diff',
+    '--repo',
+    fleet.work,
+    '--config',
+    configuration,
+    '--kubeconfig',
+    stage.controlPlane.kubeconfig('countersign'),
+  ]);
+  assert.equal(shown.code, 0, shown.stdout + shown.stderr);
+  // A value that was altered, and a key that is not ours: refused before anything is written.
+  const altered = await change('altered', text('age.yaml').replace(/(password: ENC\[AES256_GCM,data:)./, '$1A'));
+  const refused = await service.entry('apply.refused', 'production', (e) => e.revision === altered);
+  assert.match(refused.entry.error, /Secret sealed\/database cannot be decrypted: `stringData\.password` was altered/);
+  const foreign = await change('for another key', text('openpgp.yaml'));
+  const unreadable = await service.entry('apply.refused', 'production', (e) => e.revision === foreign);
+  assert.match(unreadable.entry.error, /none of the environment’s keys opens it/);
+  assert.equal((await secret())?.['password'], 'correct horse battery staple');
+  await service.stop();
+  const everything = readdirSync(service.data, { recursive: true, withFileTypes: true }).filter((e) => e.isFile());
+  const secrets = ['correct horse battery staple', Buffer.from('correct horse battery staple').toString('base64'), 'AGE-SECRET-KEY'];
+  for (const entry of everything) {
+    const bytes = readFileSync(join(entry.parentPath, entry.name));
+    for (const word of secrets) assert.ok(!bytes.includes(word), `${entry.name} holds it`);
+  }
+  for (const word of secrets) assert.ok(!service.log.includes(word));
+});
+
+test('an encrypted Secret is refused where the environment has no keys', async () => {
+  const { fleet, service } = await stage.running('keyless');
+  const text = readFileSync(new URL('../sops/fixtures/age.yaml', import.meta.url), 'utf8').replaceAll(
+    'namespace: shop',
+    'namespace: keyless',
+  );
+  const commit = await stage.change(fleet, 'a secret', { [`${PATH}/secret.yaml`]: text });
+  const judged = await service.entry('change.judged', 'production', (e) => e.to === commit);
+  const { violations } = service.evidence<Verdict>(judged.entry.evidence);
+  assert.deepEqual(
+    violations.map((v) => v.code),
+    ['cannot-be-decrypted'],
+  );
 });

@@ -1,0 +1,50 @@
+import { readFileSync } from 'node:fs';
+import { CountersignError, type Environment, messageOf, type RenderedObject } from '../model/index.ts';
+import type { ClusterPort } from '../reconcile/index.ts';
+import { type DecryptionKeys, decryptObject } from '../sops/index.ts';
+
+/** Opens what SOPS encrypted, with the keys of an environment as their files are just now; anything else is given back as it is. */
+export function opener({ spec }: Environment): (rendered: RenderedObject) => Promise<RenderedObject> {
+  return async (rendered) => {
+    if (!('sops' in rendered.object)) return rendered;
+    const keys: DecryptionKeys = { age: read(spec.decryption?.ageKeyFile), openpgp: read(spec.decryption?.openpgpKeyFile) };
+    return { ...rendered, object: await decryptObject(rendered.object, keys) };
+  };
+}
+
+/** A cluster that is given encrypted objects opened; what is judged and recorded stays as it is in Git. */
+export function decrypting(cluster: ClusterPort, environment: Environment): ClusterPort {
+  const open = opener(environment);
+  return {
+    watch: (...args) => cluster.watch(...args),
+    live: (ref) => cluster.live(ref),
+    knows: (ref) => cluster.knows(ref),
+    get connected() {
+      return cluster.connected;
+    },
+    otherOwner: (...args) => cluster.otherOwner(...args),
+    isReadyFor: (ref) => cluster.isReadyFor(ref),
+    dryRun: async (rendered, ...args) => cluster.dryRun(await open(rendered), ...args),
+    dryRunAnew: async (rendered, ...args) => cluster.dryRunAnew(await open(rendered), ...args),
+    apply: async (rendered, ...args) => cluster.apply(await open(rendered), ...args),
+    compare: async (rendered, ...args) => cluster.compare(await open(rendered), ...args),
+    established: (ref) => cluster.established(ref),
+    remove: (...args) => cluster.remove(...args),
+    isGone: (ref) => cluster.isGone(ref),
+    hasInstances: (ref) => cluster.hasInstances(ref),
+    takeOver: (ref) => cluster.takeOver(ref),
+    stages: (objects) => cluster.stages(objects),
+  };
+}
+
+function read(file: string | undefined): string | undefined {
+  try {
+    return file === undefined ? undefined : readFileSync(file, 'utf8');
+  } catch (cause) {
+    throw new CountersignError('decryption-failed', `the key file \`${file}\` cannot be read: ${messageOf(cause)}`, {
+      cause,
+      recover: 'retry',
+      hint: 'mount it where `spec.decryption` says, readable for the service',
+    });
+  }
+}
