@@ -37,7 +37,18 @@ const ROOMS: Record<string, { rooms: string[]; packages: string[] }> = {
   webhook: { rooms: ['model', 'gate'], packages: ['express', '@peculiar/x509', 'reflect-metadata'] },
   notify: { rooms: ['model'], packages: ['nodemailer'] },
   fence: { rooms: ['model', 'yaml'], packages: [] },
-  service: { rooms: ['model', 'reconcile'], packages: ['express', 'prom-client'] },
+  service: {
+    rooms: ['model', 'reconcile'],
+    packages: [
+      'express',
+      'prom-client',
+      '@opentelemetry/api',
+      '@opentelemetry/context-async-hooks',
+      '@opentelemetry/exporter-trace-otlp-http',
+      '@opentelemetry/resources',
+      '@opentelemetry/sdk-trace',
+    ],
+  },
   cli: {
     rooms: [
       'model',

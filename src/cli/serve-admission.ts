@@ -11,7 +11,7 @@ import { type ClusterLink, linkOf, type Serving } from './serving.ts';
 
 /** The admission webhook, and the API server's audit events beside it. */
 export async function openWebhook(serving: Serving): Promise<void> {
-  const { configuration, links, options, log, closing, metrics } = serving;
+  const { configuration, links, options, log, closing, metrics, trace } = serving;
   if (options.listen === 'off') {
     if (options.auditTokenFile !== undefined)
       throw new CountersignError('usage', 'audit events are taken where the webhook listens, and that is off', {
@@ -27,6 +27,7 @@ export async function openWebhook(serving: Serving): Promise<void> {
     () => true,
     log,
     (environment, operation, decision) => metrics.decided(environment, operation, decision),
+    trace,
   );
   if (options.auditTokenFile !== undefined) takeAuditEvents(app, options.auditTokenFile, serving);
   const server = createServer({ cert: certificates.cert, key: certificates.key, minVersion: 'TLSv1.3' }, app);

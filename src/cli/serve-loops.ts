@@ -15,7 +15,7 @@ import { sourceAccess } from './source-access.ts';
 
 /** A loop for each environment, with its gate, its repository and its view of the cluster. */
 export async function openLoops(
-  { configuration, links, ledger, recorder, options, settings, log, metrics, notifications, closing }: Serving,
+  { configuration, links, ledger, recorder, options, settings, log, metrics, notifications, trace, closing }: Serving,
   hooks: ServeHooks,
 ): Promise<Reconciler[]> {
   const clusters = openClusters(links, ledger, log);
@@ -64,6 +64,7 @@ export async function openLoops(
             return { tip, approvals: (await repository.resolve(APPROVALS_REF)) ?? '' };
           }),
         turn,
+        trace,
         tell: (told) => {
           metrics.happened(told.environment, told.event);
           notifications.tell(told);

@@ -37,6 +37,7 @@ export type ServeOptions = {
   heartbeat: string;
   lease?: string;
   selector?: string;
+  traces?: string;
 };
 
 /** What the outside may hear of a running service: each step of each change (tests stop the process there). */

@@ -4,13 +4,14 @@ import { type ApiServer, Cluster, type ClusterAddress, connect } from '../cluste
 import type { Configuration, ProcessSettings } from '../config/index.ts';
 import type { LedgerView, Recorder } from '../gate/index.ts';
 import { type Ledger, ledgerName, openLedger } from '../ledger/index.ts';
-import { CountersignError, digestOf } from '../model/index.ts';
+import { CountersignError, digestOf, type Trace, untraced } from '../model/index.ts';
 import { Notifications } from '../notify/index.ts';
 import type { Reconciler } from '../reconcile/index.ts';
-import { Metrics } from '../service/index.ts';
+import { Metrics, openTracing } from '../service/index.ts';
 import { ledgerKey, sayProgress } from './ledger-options.ts';
 import { recorderOf } from './read-ledger.ts';
 import type { ServeOptions } from './serve.ts';
+import { version } from './version.ts';
 
 /** An account in a cluster, and its objects of ours. Environments with the same account share one. */
 export type ClusterLink = { readonly server: ApiServer; readonly user: string };
@@ -27,6 +28,8 @@ export type Serving = {
   readonly metrics: Metrics;
   /** Hears what happened in environments, for people. */
   readonly notifications: Notifications;
+  /** Follows steps for whoever looks at traces; nobody, unless `--traces` says so. */
+  readonly trace: Trace;
   readonly closing: (() => void | Promise<void>)[];
 };
 
@@ -51,12 +54,20 @@ export async function openServing(
   });
   const notifications = new Notifications(configuration.notifiers, log);
   const closing: Serving['closing'] = [() => ledger.close(), () => notifications.close(LAST_WORDS_MS)];
+  const trace = await traceTo(options.traces, closing);
   const metrics = new Metrics(() => ({
     environments: running().map((l) => l.status),
     entries: ledger.size,
     connected: running().every((l) => l.connected),
   }));
-  return { configuration, options, settings, log, links, ledger, recorder: recorderOf(ledger), metrics, notifications, closing };
+  return { configuration, options, settings, log, links, ledger, recorder: recorderOf(ledger), metrics, notifications, trace, closing };
+}
+
+async function traceTo(endpoint: string | undefined, closing: Serving['closing']): Promise<Trace> {
+  if (endpoint === undefined) return untraced;
+  const { trace, close } = await openTracing(endpoint, version());
+  closing.push(close);
+  return trace;
 }
 
 const LAST_WORDS_MS = 5000;

@@ -16,4 +16,5 @@ export * from './kubernetes.ts';
 export * from './recent.ts';
 export * from './schema.ts';
 export * from './told.ts';
+export * from './trace.ts';
 export * from './verdict.ts';

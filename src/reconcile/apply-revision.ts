@@ -65,7 +65,12 @@ export async function applyRevision(
   ports: ReconcilePorts,
   options: ApplyOptions = {},
 ): Promise<Applied> {
-  return new Run(revision, purpose, ports, options).run();
+  const attributes = { environment: revision.environment, revision: revision.revision, purpose };
+  return ports.trace('apply', attributes, async (note) => {
+    const applied = await new Run(revision, purpose, ports, options).run();
+    note({ outcome: applied.outcome, written: applied.applied, deleted: applied.pruned });
+    return applied;
+  });
 }
 
 class Run {
@@ -106,8 +111,8 @@ class Run {
   }
 
   async run(): Promise<Applied> {
-    const { cluster, environment } = this.#ports;
-    const later = await this.#rehearse().catch((thrown) => this.#refuse(thrown));
+    const { cluster, environment, trace } = this.#ports;
+    const later = await trace('dry-run', { objects: this.#changed.length }, () => this.#rehearse()).catch((thrown) => this.#refuse(thrown));
     if ('outcome' in later) return later;
     this.#step('dry-run');
     let intent = await this.#recordIntent();
@@ -126,9 +131,9 @@ class Run {
         await this.#write(rest);
       }
       this.#step('written');
-      if (!(await this.#healthy())) return { outcome: 'superseded', applied: 0, pruned: 0 };
+      if (!(await trace('health', {}, () => this.#healthy()))) return { outcome: 'superseded', applied: 0, pruned: 0 };
       this.#step('healthy');
-      const leaving = await this.#removeAll();
+      const leaving = await trace('prune', { objects: this.#prune.length }, () => this.#removeAll());
       this.#step('pruned');
       return await this.#recordApplied(intent, leaving);
     } catch (thrown) {
@@ -217,7 +222,11 @@ class Run {
     );
   }
 
-  async #write(items: readonly Item[]): Promise<void> {
+  #write(items: readonly Item[]): Promise<void> {
+    return this.#ports.trace('write', { objects: items.length }, () => this.#writeInStages(items));
+  }
+
+  async #writeInStages(items: readonly Item[]): Promise<void> {
     const { cluster } = this.#ports;
     for (const stage of cluster.stages(items)) {
       await inParallel(stage, async (item) => {

@@ -1,5 +1,5 @@
 import type { EnvironmentState, LedgerView, Recorder } from '../gate/index.ts';
-import type { Comparison, Environment, ObjectRef, OwnedObject, RenderedObject, Told, Writing } from '../model/index.ts';
+import type { Comparison, Environment, ObjectRef, OwnedObject, RenderedObject, Told, Trace, Writing } from '../model/index.ts';
 
 /** What the API server made of an object: its digest as stored, and the digest its admission webhook admits. */
 type AppliedObject = { readonly live: string; readonly admitted: string | undefined };
@@ -62,4 +62,6 @@ export type ReconcilePorts = {
   /** How long a look took, in seconds. */
   readonly took?: (kind: 'look' | 'drift', seconds: number) => void;
   readonly onStep?: (step: Step, environment: string) => void;
+  /** Follows the steps of a look for traces. */
+  readonly trace: Trace;
 };

@@ -104,7 +104,7 @@ export class Reconciler {
       const looks = reason !== 'drift' || this.#failures > 0 || Date.now() >= nextLook;
       const begun = performance.now();
       try {
-        await (looks ? this.pass() : this.defend());
+        await this.#ports.trace(looks ? 'look' : 'drift', { environment: this.name }, () => (looks ? this.pass() : this.defend()));
         this.#ports.took?.(looks ? 'look' : 'drift', (performance.now() - begun) / 1000);
         if (looks) this.#failures = 0;
       } catch (thrown) {
@@ -258,7 +258,8 @@ export class Reconciler {
 
   // What another environment on the same branch fetched a moment ago will do, unless somebody says that there is news.
   #look(): ReturnType<ReconcilePorts['look']> {
-    return this.#ports.look(Math.max(this.#pokedAt, Date.now() - durationMs(this.#spec.source.interval) / 2));
+    const since = Math.max(this.#pokedAt, Date.now() - durationMs(this.#spec.source.interval) / 2);
+    return this.#ports.trace('fetch', { environment: this.name }, () => this.#ports.look(since));
   }
 
   #state(): EnvironmentState {
@@ -418,7 +419,11 @@ export class Reconciler {
     const key = [from, tip, approvals, this.#gate.trust.digest, this.#gate.clock().toISOString().slice(0, 10)].join(' ');
     if (this.#judged?.key !== key) {
       const turn = this.#ports.turn ?? ((task) => task());
-      const { verdict, recorded, allowed } = await turn(() => assess(this.#gate, from, tip));
+      const { verdict, recorded, allowed } = await this.#ports.trace('judge', { environment: this.name, revision: tip }, async (note) => {
+        const assessed = await turn(() => assess(this.#gate, from, tip));
+        note({ outcome: assessed.verdict.outcome, commits: assessed.verdict.commits.length, objects: assessed.verdict.objects });
+        return assessed;
+      });
       this.#judged = { key, allowed };
       this.#tell(verdict, recorded?.index);
     }

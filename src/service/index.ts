@@ -8,3 +8,4 @@ export { type Control, type ControlAnswer, listenForCommands, sendCommand } from
 export { Metrics } from './metrics.ts';
 export { createServiceApp, type ServiceParts } from './probes.ts';
 export type { Receiver } from './receivers.ts';
+export { openTracing } from './tracing.ts';

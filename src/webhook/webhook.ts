@@ -1,6 +1,6 @@
 import express, { type ErrorRequestHandler, type Express } from 'express';
 import { type AdmissionDecision, type AdmissionRequest, type AdmissionScope, admit } from '../gate/index.ts';
-import { type KubernetesObject, messageOf } from '../model/index.ts';
+import { type KubernetesObject, messageOf, type Trace, untraced } from '../model/index.ts';
 
 /** The scope that governs a namespace, or undefined where none does. */
 export type AdmissionScopes = (namespace: string) => AdmissionScope | undefined;
@@ -31,7 +31,13 @@ type Review = {
 };
 
 /** The HTTP application: `POST /validate` and `GET /healthz`. `ready` tells whether rules and ledger are loaded. */
-export function createWebhook(scopes: AdmissionScopes, ready: () => boolean, log: Log, decided: Decided = () => {}): Express {
+export function createWebhook(
+  scopes: AdmissionScopes,
+  ready: () => boolean,
+  log: Log,
+  decided: Decided = () => {},
+  trace: Trace = untraced,
+): Express {
   const app = express();
   app.disable('x-powered-by');
   app.get('/healthz', (_request, response) => {
@@ -48,7 +54,12 @@ export function createWebhook(scopes: AdmissionScopes, ready: () => boolean, log
       response.status(400).type('text').send('this is not an AdmissionReview of admission.k8s.io/v1\n');
       return;
     }
-    const decision = await decide(asked, scopes, log, decided);
+    const attributes = { operation: asked.operation, kind: asked.ref.kind, namespace: asked.ref.namespace };
+    const decision = await trace('admit', attributes, async (note) => {
+      const made = await decide(asked, scopes, log, decided);
+      note({ allowed: made.allowed });
+      return made;
+    });
     log.debug({ user: asked.user, operation: asked.operation, object: asked.ref, allowed: decision.allowed }, 'admission');
     response.json(answer(uid, decision));
   });

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { createHmac } from 'node:crypto';
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:http';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
@@ -481,4 +482,60 @@ test('an encrypted Secret is refused where the environment has no keys', async (
     violations.map((v) => v.code),
     ['cannot-be-decrypted'],
   );
+});
+
+test('traces follow a change from the look to the last write, and name nobody; a collector that is away is in nobody’s way', async () => {
+  type Span = { name: string; spanId: string; parentSpanId?: string; attributes: { key: string; value: { stringValue?: string } }[] };
+  const spans: Span[] = [];
+  let all = '';
+  const collector = createServer((request, response) => {
+    const parts: Buffer[] = [];
+    request.on('data', (part: Buffer) => parts.push(part));
+    request.on('end', () => {
+      const text = Buffer.concat(parts).toString();
+      all += text;
+      type Sent = { resourceSpans: { scopeSpans: { spans: Span[] }[] }[] };
+      for (const { scopeSpans } of (JSON.parse(text) as Sent).resourceSpans) spans.push(...scopeSpans.flatMap((s) => s.spans));
+      response.setHeader('content-type', 'application/json').end('{}');
+    });
+  });
+  const [port = 0, nobody = 0] = await freePorts(2);
+  await new Promise<void>((done) => collector.listen(port, '127.0.0.1', done));
+  const { service } = await stage.running('traced', {}, { arguments: ['--traces', `http://127.0.0.1:${port}/v1/traces`] });
+  assert.equal(await service.stop(), 0);
+  await new Promise((done) => collector.close(done));
+  const find = (name: string, test: (span: Span) => boolean = () => true) =>
+    spans.find((s) => s.name === name && test(s)) ?? assert.fail(`no span ${name}`);
+  const above = (span: Span) => spans.find((s) => s.spanId === span.parentSpanId)?.name;
+  for (const [name, parent] of [
+    ['fetch', 'look'],
+    ['judge', 'look'],
+    ['apply', 'look'],
+    ['dry-run', 'apply'],
+    ['write', 'apply'],
+    ['prune', 'apply'],
+  ] as const)
+    assert.equal(above(find(name)), parent, name);
+  const attribute = (span: Span, key: string) => span.attributes.find((a) => a.key === `countersign.${key}`)?.value.stringValue;
+  assert.equal(attribute(find('judge'), 'outcome'), 'allowed');
+  assert.equal(attribute(find('apply'), 'outcome'), 'applied');
+  assert.equal(
+    attribute(
+      find('admit', (s) => attribute(s, 'kind') === 'ConfigMap'),
+      'operation',
+    ),
+    'CREATE',
+  );
+  assert.ok(!/dana|lee|example\.test/.test(all), 'nobody is named');
+  const alone = await stage.running('untraced', {}, { arguments: ['--traces', `http://127.0.0.1:${nobody}/v1/traces`] });
+  assert.equal(await alone.service.stop(), 0);
+  const wrong = await countersign([
+    'serve',
+    ...(await stage.arguments(alone.configuration)),
+    '--data',
+    stage.data('wrong'),
+    '--traces',
+    'collector',
+  ]);
+  assert.match(wrong.stderr, /`collector` is no address of a collector/);
 });
