@@ -25,7 +25,8 @@ const ROOMS: Record<string, { rooms: string[]; packages: string[] }> = {
   render: { rooms: ['model', 'yaml'], packages: [] },
   sops: { rooms: ['model'], packages: ['age-encryption', 'openpgp'] },
   rego: { rooms: ['model', 'yaml'], packages: ['re2js', 'semver', 'ajv', 'graphql', 'js-yaml', '@peculiar/x509', 'reflect-metadata'] },
-  bundle: { rooms: ['model', 'yaml', 'rego'], packages: ['nanotar', 'ajv'] },
+  registry: { rooms: ['model'], packages: [] },
+  bundle: { rooms: ['model', 'yaml', 'rego', 'registry'], packages: ['nanotar', 'ajv'] },
   policy: { rooms: ['model', 'rego', 'bundle'], packages: [] },
   ledger: { rooms: ['model'], packages: ['pg', 'pg-copy-streams', '@sigstore/core'] },
   cluster: { rooms: ['model'], packages: ['@kubernetes/client-node', '@marcbachmann/cel-js'] },
@@ -36,7 +37,7 @@ const ROOMS: Record<string, { rooms: string[]; packages: string[] }> = {
   reconcile: { rooms: ['model', 'gate'], packages: ['croner'] },
   webhook: { rooms: ['model', 'gate'], packages: ['express', '@peculiar/x509', 'reflect-metadata'] },
   notify: { rooms: ['model'], packages: ['nodemailer'] },
-  fence: { rooms: ['model', 'yaml'], packages: [] },
+  fence: { rooms: ['model', 'yaml'], packages: ['nanotar'] },
   service: {
     rooms: ['model', 'reconcile'],
     packages: [
@@ -70,6 +71,7 @@ const ROOMS: Record<string, { rooms: string[]; packages: string[] }> = {
       'fence',
       'notify',
       'sops',
+      'registry',
     ],
     packages: ['commander', 'pino', 'diff'],
   },

@@ -261,7 +261,10 @@ async function rulesIn(file: string, staged: string, entries: readonly Entry[]):
 
 // The archive again, with our manifest and without times, so that the same sources give the same bytes.
 function repack(archive: Uint8Array, manifest: BundleManifest): Uint8Array {
-  const kept = parseTar(gunzipSync(archive)).map((f) => ({ name: f.name.replace(/^\.?\//, ''), data: f.data ?? new Uint8Array() }));
+  const kept = parseTar(new Uint8Array(gunzipSync(archive))).map((f) => ({
+    name: f.name.replace(/^\.?\//, ''),
+    data: f.data ?? new Uint8Array(),
+  }));
   const files = [
     ...kept.filter((f) => ['policy.wasm', 'data.json'].includes(f.name)),
     { name: 'countersign.json', data: Buffer.from(`${JSON.stringify(manifest, null, 1)}\n`) },

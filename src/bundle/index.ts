@@ -8,7 +8,7 @@ import type { BuildOptions, Built } from './build-bundle.ts';
 export type { BuildOptions, Built } from './build-bundle.ts';
 export { type Example, readExamples } from './examples.ts';
 export type { BundleManifest, Constraint, Entry, Expansion, Match, PolicyBundle, RuleInfo, Selector, Template } from './policy-bundle.ts';
-export { type PullOptions, pullBundle } from './pull-bundle.ts';
+export { pullBundle } from './pull-bundle.ts';
 export { readBundle } from './read-bundle.ts';
 
 /** Compiles rules to a bundle; what that needs is loaded only here. Throws `policy-unusable` with every problem. */

@@ -20,7 +20,8 @@ export async function readBundle(archive: Uint8Array, name: string): Promise<Pol
   if (archive.length > MAX_ARCHIVE) throw unusable(`it is larger than ${MAX_ARCHIVE / 1024 / 1024} MiB`);
   let files: Map<string, Uint8Array>;
   try {
-    const tar = gunzipSync(archive, { maxOutputLength: MAX_UNPACKED });
+    // A copy: the reader takes the whole memory below a Buffer, which may be shared.
+    const tar = new Uint8Array(gunzipSync(archive, { maxOutputLength: MAX_UNPACKED }));
     files = new Map(parseTar(tar).map((file) => [file.name.replace(/^\.?\//, ''), file.data ?? new Uint8Array()]));
   } catch (cause) {
     throw unusable('it is not a gzipped tar archive', cause);

@@ -1,10 +1,11 @@
-import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { ProcessSettings } from '../config/index.ts';
-import { type Made, openFence, type Recipe, type RepositoryTree } from '../fence/index.ts';
+import { type ChartPin, hostOf, type Made, openFence, type Recipe, type RepositoryTree } from '../fence/index.ts';
 import type { Maker, SourceRepository } from '../gate/index.ts';
-import { CountersignError, type Environment } from '../model/index.ts';
+import { CountersignError, type Environment, messageOf, Recent } from '../model/index.ts';
+import { downloadFile, pullImage, type Refuse } from '../registry/index.ts';
 import { provide } from '../tools/index.ts';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
@@ -23,9 +24,12 @@ export function openMaker(settings: ProcessSettings, keep?: string): Maker {
       say: (line) => process.stderr.write(`${line}\n`),
     });
   const fence = openFence(programs, keep === undefined ? undefined : storeIn(keep));
+  const charts = chartStore(keep);
   return async (environment, repository, tree) => {
     const recipe = recipeOf(environment);
-    return fence(recipe, environment.spec.source.path, await repositoryTree(repository, tree));
+    return fence(recipe, environment.spec.source.path, await repositoryTree(repository, tree), (pin) =>
+      charts(pin.digest, () => pullChart(pin, environment)),
+    );
   };
 }
 
@@ -41,6 +45,52 @@ function recipeOf({ metadata, spec }: Environment): Recipe {
     namespace: render.namespace ?? (target.namespaces[0] as string),
     kubeVersion: render.kubeVersion,
     apiVersions: render.apiVersions,
+    registries: render.registries.map((r) => r.host),
+  };
+}
+
+// A chart's archive from a registry or a web server, as the file in the repository pins it.
+async function pullChart(pin: ChartPin, { spec }: Environment): Promise<Uint8Array> {
+  const refuse: Refuse = (why, more = {}) =>
+    new CountersignError('render-failed', `the chart \`${pin.url}\` cannot be had: ${why}`, {
+      cause: more.cause,
+      hint: more.hint ?? 'compare `digest` with what `helm pull` and `oras resolve` say',
+      ...(more.retry === true ? { recover: 'retry' as const } : {}),
+    });
+  const { credentialsFile, caFile } = (spec.render.with === 'helm' && spec.render.registries.find((r) => r.host === hostOf(pin))) || {};
+  const read = (file: string | undefined): string | undefined => {
+    try {
+      return file === undefined ? undefined : readFileSync(file, 'utf8').trim();
+    } catch (cause) {
+      throw refuse(`\`${file}\` cannot be read: ${messageOf(cause)}`, { cause, retry: true, hint: 'correct `spec.render.registries`' });
+    }
+  };
+  const options = { credentials: read(credentialsFile), ca: read(caFile) };
+  if (!pin.url.startsWith('oci://')) {
+    if (pin.url.startsWith('http:') && !/^http:\/\/(localhost|127\.0\.0\.1|\[::1\])[:/]/.test(pin.url))
+      throw refuse('plain HTTP is spoken with this machine alone');
+    return downloadFile(pin.url, pin.digest, options, refuse);
+  }
+  const { layers, layer } = await pullImage(`${pin.url.slice('oci://'.length)}@${pin.digest}`, options, refuse);
+  const chart = layers.find((l) => l.mediaType === 'application/vnd.cncf.helm.chart.content.v1.tar+gzip');
+  if (chart === undefined) throw refuse('its manifest has no layer with a chart');
+  return layer(chart);
+}
+
+// What was brought once is not asked for again: a registry that is away keeps nobody from restoring.
+function chartStore(keep: string | undefined): (digest: string, pull: () => Promise<Uint8Array>) => Promise<Uint8Array> {
+  const known = new Recent<Uint8Array>(20);
+  return async (digest, pull) => {
+    const file = keep === undefined ? undefined : join(keep, 'charts', `${digest.slice('sha256:'.length)}.tgz`);
+    const before = known.get(digest) ?? (file !== undefined && existsSync(file) ? readFileSync(file) : undefined);
+    const archive = before ?? (await pull());
+    known.set(digest, archive);
+    if (before === undefined && file !== undefined) {
+      mkdirSync(join(file, '..'), { recursive: true });
+      writeFileSync(`${file}.${process.pid}.new`, archive, { mode: 0o600 });
+      renameSync(`${file}.${process.pid}.new`, file);
+    }
+    return archive;
   };
 }
 

@@ -477,7 +477,7 @@ function checkNamespaces(environment: Environment, file: string, yaml: YamlDocum
 }
 
 function withAbsolutePaths(environment: Environment, here: string): Environment {
-  const { source, target, policies, decryption } = environment.spec;
+  const { source, target, policies, decryption, render } = environment.spec;
   return {
     ...environment,
     spec: {
@@ -491,6 +491,7 @@ function withAbsolutePaths(environment: Environment, here: string): Environment 
           : { receiver: { ...source.receiver, secretFile: resolve(here, source.receiver.secretFile) } }),
       },
       target: target.kubeconfig === undefined ? target : { ...target, kubeconfig: resolve(here, target.kubeconfig) },
+      render: render.with === 'helm' ? { ...render, registries: render.registries.map((r) => absoluteRegistry(r, here)) } : render,
       ...(decryption === undefined ? {} : { decryption: absoluteFiles(decryption, here) }),
       policies: { ...policies, bundles: policies.bundles.map((b) => absoluteBundle(b, here)) },
     },
@@ -525,6 +526,12 @@ function absoluteBundle(source: BundleSource, here: string): BundleSource {
     ...source,
     ...Object.fromEntries(files.flatMap((key) => (source[key] === undefined ? [] : [[key, resolve(here, source[key])]]))),
   };
+}
+
+type Registry = Extract<Environment['spec']['render'], { with: 'helm' }>['registries'][number];
+
+function absoluteRegistry({ host, ...files }: Registry, here: string): Registry {
+  return { host, ...absoluteFiles(files, here) };
 }
 
 // Every key of an object of file names.

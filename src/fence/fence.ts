@@ -1,7 +1,8 @@
 import { posix } from 'node:path';
-import { digestOf, Recent, type SourceLine, sha256, type Violation } from '../model/index.ts';
+import { CountersignError, digestOf, Recent, type SourceLine, sha256, type Violation } from '../model/index.ts';
 import { parseYaml } from '../yaml/index.ts';
 import { kustomizationFiles, type Tree } from './kustomize.ts';
+import { hostOf, type PullChart, readPin, unpackChart } from './pinned-chart.ts';
 import { type FencedFile, runFenced } from './run-fenced.ts';
 
 /** One document that a program wrote, and the file of the repository that it comes from. */
@@ -10,12 +11,16 @@ export type MadeDocument = { readonly value: unknown; readonly source: SourceLin
 /** What came of it. `content` is a digest over every file that took part and what the program was told. */
 export type Made = { readonly documents: readonly MadeDocument[]; readonly violations: readonly Violation[]; readonly content: string };
 
-/** What is to be made: a kustomization, or a chart of the repository with values of the repository. */
+/**
+ * What is to be made: a kustomization, or a chart with values of the repository. `chart` is a directory, or a file that pins a chart of
+ * one of the `registries` (hosts).
+ */
 export type Recipe =
   | { readonly with: 'kustomize' }
   | {
       readonly with: 'helm';
       readonly chart: string;
+      readonly registries?: readonly string[];
       readonly values: readonly string[];
       readonly release: string;
       readonly namespace: string;
@@ -35,29 +40,33 @@ export type Programs = (name: 'kustomize' | 'helm') => Promise<string>;
 export type MadeStore = { readonly get: (content: string) => Made | undefined; readonly put: (content: string, made: Made) => void };
 
 /** Runs a recipe on a directory of a revision; the same files give the same again without running anything. */
-export type Fence = (recipe: Recipe, directory: string, tree: RepositoryTree) => Promise<Made>;
+export type Fence = (recipe: Recipe, directory: string, tree: RepositoryTree, pull?: PullChart) => Promise<Made>;
 
 const REMEMBERED = 50;
 const ORIGIN = 'config.kubernetes.io/origin';
 const TOP = '.countersign-kustomize';
+const PINNED = '.countersign-chart';
 
 export function openFence(programs: Programs, store?: MadeStore): Fence {
   const known = new Recent<Made>(REMEMBERED);
-  return async (recipe, directory, tree) => {
-    const { files, violations } =
-      recipe.with === 'kustomize' ? await kustomizationFiles(directory, tree) : await chartFiles(recipe, directory, tree);
+  return async (recipe, directory, tree, pull = noCharts) => {
+    const chart = recipe.with === 'helm' ? await chartFiles(recipe, directory, tree, pull) : undefined;
+    const { files, violations } = chart ?? (await kustomizationFiles(directory, tree));
     if (violations.length > 0) return { documents: [], violations, content: digestOf(violations) };
     const sorted = [...files].sort(([a], [b]) => (a < b ? -1 : 1));
-    const content = digestOf([recipe, directory, sorted.map(([path, bytes]) => [path, sha256(bytes)])]);
-    const found = known.get(content) ?? store?.get(content);
-    if (found !== undefined) {
-      known.set(content, found);
-      return found;
+    const { registries: _, ...told } = recipe as HelmRecipe; // where bytes may come from is nothing that is made of them
+    const content = digestOf([told, directory, sorted.map(([path, bytes]) => [path, sha256(bytes)])]);
+    const before = known.get(content) ?? store?.get(content);
+    if (before !== undefined) {
+      known.set(content, before);
+      return before;
     }
     const program = await programs(recipe.with);
     const fenced = sorted.map(([path, bytes]): FencedFile => ({ path, content: bytes }));
     const make = () =>
-      recipe.with === 'kustomize' ? kustomize(program, directory, fenced, content) : helm(program, recipe, directory, fenced, content);
+      chart !== undefined && recipe.with === 'helm'
+        ? helm(program, recipe, { directory, ...chart.chart }, fenced, content)
+        : kustomize(program, directory, fenced, content);
     const made = await make();
     if (made.violations.length > 0) return made;
     // A chart may ask for the time, or for chance; what was approved must be what runs.
@@ -108,13 +117,24 @@ function withoutOrigin(value: unknown): { readonly file: string | undefined; rea
   };
 }
 
-async function chartFiles(recipe: Extract<Recipe, { with: 'helm' }>, directory: string, tree: RepositoryTree) {
+type HelmRecipe = Extract<Recipe, { with: 'helm' }>;
+
+/** Where a chart lies among the files, and what its directory is called to people. */
+type ChartPlace = { readonly at: string; readonly shown: string };
+
+const noCharts: PullChart = async (pin) => {
+  throw new CountersignError('render-failed', `nothing brings the chart \`${pin.url}\``);
+};
+
+async function chartFiles(recipe: HelmRecipe, directory: string, tree: RepositoryTree, pull: PullChart) {
   const files = new Map<string, Uint8Array>();
   const violations: Violation[] = [];
   const refuse = (file: string, code: string, message: string, hint?: string) =>
     void violations.push({ code, message, source: { file, line: 1 }, ...(hint === undefined ? {} : { hint }) });
   const chart = posix.normalize(posix.join(directory, recipe.chart));
+  let place: ChartPlace = { at: chart, shown: chart };
   if (chart.startsWith('..')) refuse(directory, 'helm-outside', `the chart \`${recipe.chart}\` leads out of the repository`);
+  else if (/\.ya?ml$/.test(chart)) place = (await pinned(chart, recipe, tree, pull, files, refuse)) ?? place;
   else {
     for (const { path, mode } of await tree.files(chart)) {
       if (!mode.startsWith('100')) {
@@ -129,7 +149,7 @@ async function chartFiles(recipe: Extract<Recipe, { with: 'helm' }>, directory: 
         chart,
         'helm-missing',
         `there is no chart in \`${chart}\``,
-        'charts are kept in the repository; `helm pull --untar` brings one',
+        'charts are kept in the repository (`helm pull --untar` brings one), or pinned by digest in a file that `chart` names',
       );
     else
       for (const name of unvendored(definition, chart, files))
@@ -146,7 +166,37 @@ async function chartFiles(recipe: Extract<Recipe, { with: 'helm' }>, directory: 
     if (bytes === undefined) refuse(path, 'helm-missing', `there are no values \`${values}\` in the repository`);
     else files.set(path, bytes);
   }
-  return { files, violations };
+  return { files, violations, chart: place };
+}
+
+// A chart that lies elsewhere is a part of the change by its digest, which stands in the repository.
+async function pinned(
+  path: string,
+  { registries = [] }: HelmRecipe,
+  tree: RepositoryTree,
+  pull: PullChart,
+  files: Map<string, Uint8Array>,
+  refuse: (file: string, code: string, message: string, hint?: string) => void,
+): Promise<ChartPlace | undefined> {
+  const bytes = await tree.file(path);
+  if (bytes === undefined) return void refuse(path, 'helm-missing', `there is no file \`${path}\` that pins a chart`);
+  const pin = readPin(Buffer.from(bytes).toString('utf8'));
+  if (typeof pin === 'string') return void refuse(path, 'helm-pin', `\`${path}\` pins no chart: ${pin}`);
+  const host = hostOf(pin);
+  if (!registries.includes(host))
+    return void refuse(path, 'helm-pin', `charts are not taken from \`${host}\``, 'add it to `spec.render.registries` of the environment');
+  files.set(path, bytes);
+  const archive = unpackChart(await pull(pin), pin);
+  const at = posix.join(PINNED, archive.name);
+  for (const [name, content] of archive.files) files.set(posix.join(at, name), content);
+  for (const name of unvendored(archive.files.get('Chart.yaml') as Uint8Array, at, files))
+    refuse(
+      path,
+      'helm-dependency',
+      `the dependency \`${name}\` is not in the chart \`${pin.url}\``,
+      'package it after `helm dependency build`',
+    );
+  return { at, shown: `${archive.name}@${pin.digest.slice(0, 19)}` };
 }
 
 function unvendored(definition: Uint8Array, chart: string, files: ReadonlyMap<string, Uint8Array>): string[] {
@@ -159,12 +209,11 @@ function unvendored(definition: Uint8Array, chart: string, files: ReadonlyMap<st
 
 async function helm(
   program: string,
-  recipe: Extract<Recipe, { with: 'helm' }>,
-  directory: string,
+  recipe: HelmRecipe,
+  { directory, at: chart, shown }: ChartPlace & { readonly directory: string },
   files: readonly FencedFile[],
   content: string,
 ): Promise<Made> {
-  const chart = posix.normalize(posix.join(directory, recipe.chart));
   const { ok, output, error } = await runFenced(
     program,
     [
@@ -181,7 +230,7 @@ async function helm(
     ],
     files,
   );
-  if (!ok) return failed('helm', chart, error, content);
+  if (!ok) return failed('helm', shown, error, content);
   const name = posix.basename(chart);
   // Helm says above each document which template made it: `# Source: NAME/templates/x.yaml`.
   const documents = output.split(/^---$/m).flatMap((part): MadeDocument[] => {
@@ -189,7 +238,7 @@ async function helm(
     const below = template.includes('/') ? template.slice(template.indexOf('/') + 1) : template;
     return parseYaml(part)
       .filter(({ value }) => value !== null && value !== undefined)
-      .map(({ value }) => ({ value, source: { file: template === '' ? chart : posix.join(chart, below || name), line: 1 } }));
+      .map(({ value }) => ({ value, source: { file: template === '' ? shown : posix.join(shown, below || name), line: 1 } }));
   });
   const hooks = documents.filter(({ value }) => hookOf(value) !== undefined);
   return {

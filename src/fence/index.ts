@@ -5,3 +5,4 @@
  */
 
 export { type Made, openFence, type Recipe, type RepositoryTree } from './fence.ts';
+export { type ChartPin, hostOf, type PullChart } from './pinned-chart.ts';

@@ -152,13 +152,17 @@ export async function recall(gate: RenderParts, ledger: LedgerView, verdictIndex
 
 /** What of its repository an environment is made of, and how. */
 export function renderedBy({ spec }: Environment): Rendered {
-  return { path: spec.source.path, render: spec.render };
+  if (spec.render.with !== 'helm') return { path: spec.source.path, render: spec.render };
+  const { registries: _, ...render } = spec.render; // whence bytes may come, and with which credentials, is nothing that is made of them
+  return { path: spec.source.path, render };
 }
 
 function renderingAs(environment: Environment, rendered: Rendered | undefined): Environment {
   if (rendered === undefined) return environment;
   const { spec } = environment;
-  return { ...environment, spec: { ...spec, source: { ...spec.source, path: rendered.path }, render: rendered.render } };
+  const registries = spec.render.with === 'helm' ? spec.render.registries : [];
+  const render = rendered.render.with === 'helm' ? { ...rendered.render, registries } : rendered.render;
+  return { ...environment, spec: { ...spec, source: { ...spec.source, path: rendered.path }, render } };
 }
 
 /** What the rules in force at a commit say of its objects; signatures and approvals are not asked. */

@@ -361,7 +361,26 @@ export const environmentSchema = z.strictObject({
         z.strictObject({ with: z.literal('kustomize').describe('What `kustomize build` makes of the directory.'), substitute }),
         z.strictObject({
           with: z.literal('helm').describe('What `helm template` makes of a chart of the repository.'),
-          chart: z.string().min(1).default('.').describe('The chart’s directory, relative to `spec.source.path`.'),
+          chart: z
+            .string()
+            .min(1)
+            .default('.')
+            .describe(
+              'The chart’s directory, relative to `spec.source.path`; or a `.yaml` file there that pins a chart of a registry: `url`, `digest`.',
+            ),
+          registries: z
+            .array(
+              z.strictObject({
+                host: z
+                  .string()
+                  .regex(/^[a-zA-Z0-9.[\]:-]+$/, 'a host, with its port where it has one')
+                  .describe('`registry.example.com`.'),
+                credentialsFile: z.string().min(1).optional().describe('A file with `user:password`.'),
+                caFile: z.string().min(1).optional().describe('Certificates (PEM) of its authority.'),
+              }),
+            )
+            .default([])
+            .describe('Where charts that are pinned may be taken from.'),
           values: z.array(z.string().min(1)).default([]).describe('Files with values, relative to `spec.source.path`; later ones win.'),
           release: name.optional().describe('The release’s name; default: the environment’s.'),
           namespace: name.optional().describe('For objects that name none; default: the first governed namespace.'),

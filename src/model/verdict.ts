@@ -72,7 +72,9 @@ export type Consulted = {
 };
 
 /** Which directory of a repository is rendered, and how. */
-export type Rendered = { readonly path: string; readonly render: Environment['spec']['render'] };
+export type Rendered = { readonly path: string; readonly render: WithoutRegistries<Environment['spec']['render']> };
+
+type WithoutRegistries<T> = T extends { readonly registries: unknown } ? Omit<T, 'registries'> : T;
 
 /** The decision on a change: outcome, every reason, and what was consulted. */
 export type Verdict = {

@@ -1,8 +1,5 @@
 import assert from 'node:assert/strict';
-import { createHash } from 'node:crypto';
 import { copyFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { createServer, type Server } from 'node:http';
-import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { before, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
@@ -12,6 +9,7 @@ import type { Verdict } from '../../src/model/index.ts';
 import { environmentDocument, trustDocument, writeConfiguration } from '../kit/documents.ts';
 import { Fleet, type Person, sshPerson } from '../kit/fleet.ts';
 import { deployment, namespace } from '../kit/manifests.ts';
+import { startRegistry } from '../kit/registry.ts';
 import { bundleOf, filesIn } from '../kit/rules.ts';
 import { scratch } from '../kit/scratch.ts';
 import { countersign } from '../kit/service.ts';
@@ -335,43 +333,6 @@ test('a bundle from another repository is read at its pinned commit', async () =
   back();
 });
 
-// A registry with the layout of OCI distribution 1.1, tokens included.
-async function registry(
-  archive: Uint8Array,
-  change: (body: Buffer, path: string) => Buffer = (b) => b,
-): Promise<{ reference: string; asked: string[]; server: Server }> {
-  const sha = (b: Uint8Array) => `sha256:${createHash('sha256').update(b).digest('hex')}`;
-  const layer = sha(archive);
-  const manifest = Buffer.from(
-    JSON.stringify({
-      schemaVersion: 2,
-      mediaType: 'application/vnd.oci.image.manifest.v1+json',
-      config: { digest: sha(Buffer.from('{}')), size: 2, mediaType: 'application/vnd.oci.empty.v1+json' },
-      layers: [{ mediaType: 'application/vnd.oci.image.layer.v1.tar+gzip', digest: layer, size: archive.length }],
-    }),
-  );
-  const asked: string[] = [];
-  const server = createServer((request, response) => {
-    const path = request.url ?? '';
-    asked.push(`${path} ${request.headers.authorization ?? '-'}`);
-    if (path.startsWith('/token'))
-      return response.end(
-        JSON.stringify({ token: request.headers.authorization === `Basic ${Buffer.from('u:p').toString('base64')}` ? 'good' : 'bad' }),
-      );
-    if (request.headers.authorization !== 'Bearer good')
-      return response
-        .writeHead(401, {
-          'www-authenticate': `Bearer realm="http://127.0.0.1:${(server.address() as AddressInfo).port}/token",service="r",scope="repository:team/rules:pull"`,
-        })
-        .end();
-    if (path === `/v2/team/rules/manifests/${sha(manifest)}`) return response.end(change(manifest, 'manifest'));
-    if (path === `/v2/team/rules/blobs/${layer}`) return response.end(change(Buffer.from(archive), 'blob'));
-    return response.writeHead(404).end();
-  });
-  await new Promise<void>((done) => server.listen(0, '127.0.0.1', done));
-  return { reference: `127.0.0.1:${(server.address() as AddressInfo).port}/team/rules@${sha(manifest)}`, asked, server };
-}
-
 test('a bundle is pulled from a registry by digest, with a token, and every byte is hashed again', async (t) => {
   const { archive } = await buildBundle({
     opa: await tool('opa'),
@@ -383,7 +344,7 @@ test('a bundle is pulled from a registry by digest, with a token, and every byte
   });
   const credentialsFile = join(directory, 'credentials');
   writeFileSync(credentialsFile, 'u:p\n');
-  const { reference, asked, server } = await registry(archive);
+  const { reference, asked, server } = await startRegistry('team/rules', archive);
   t.after(() => server.close());
   fleet.commit(dana, 'change', { [`${PATH}/web.yaml`]: deployment('shop', 'web') });
   assert.deepEqual(rules(await verdict(configure({ bundles: [{ oci: reference, credentialsFile }] }))), ['pulled']);
@@ -406,7 +367,9 @@ test('a bundle is pulled from a registry by digest, with a token, and every byte
   assert.equal(denied.code, 2);
   assert.match(denied.stderr, /wants other credentials/);
   for (const part of ['manifest', 'blob']) {
-    const bad = await registry(archive, (body, path) => (path === part ? Buffer.concat([body, Buffer.from(' ')]) : body));
+    const bad = await startRegistry('team/rules', archive, undefined, (body, path) =>
+      path === part ? Buffer.concat([body, Buffer.from(' ')]) : body,
+    );
     t.after(() => bad.server.close());
     const result = await countersign([
       'check',

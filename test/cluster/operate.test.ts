@@ -1,14 +1,17 @@
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { createHmac } from 'node:crypto';
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { tool } from '../../scripts/tools.ts';
 import type { Verdict } from '../../src/model/index.ts';
 import { approveAs } from '../kit/approve.ts';
 import { freePorts } from '../kit/control-plane.ts';
 import { configMap, deployment, namespace } from '../kit/manifests.ts';
+import { startRegistry } from '../kit/registry.ts';
 import { scratch } from '../kit/scratch.ts';
 import { type CliResult, countersign, type Service } from '../kit/service.ts';
 import { deploymentStatus } from '../kit/status.ts';
@@ -538,4 +541,51 @@ test('traces follow a change from the look to the last write, and name nobody; a
     'collector',
   ]);
   assert.match(wrong.stderr, /`collector` is no address of a collector/);
+});
+
+test('a chart of a registry is a part of the change by the digest that stands in the repository, and is brought once', async () => {
+  const name = 'pinned';
+  const chart = join(directory, 'web');
+  mkdirSync(join(chart, 'templates'), { recursive: true });
+  writeFileSync(join(chart, 'Chart.yaml'), 'apiVersion: v2\nname: web\nversion: 1.0.0\n');
+  writeFileSync(join(chart, 'templates', 'ns.yaml'), 'apiVersion: v1\nkind: Namespace\nmetadata: {name: {{ .Release.Namespace }}}\n');
+  writeFileSync(
+    join(chart, 'templates', 'cm.yaml'),
+    'apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings, namespace: {{ .Release.Namespace }}}\ndata: {colour: {{ .Values.colour }}}\n',
+  );
+  execFileSync(await tool('helm'), ['package', chart, '--destination', directory]);
+  const archive = readFileSync(join(directory, 'web-1.0.0.tgz'));
+  const registry = await startRegistry('charts/web', archive, 'application/vnd.cncf.helm.chart.content.v1.tar+gzip');
+  const host = registry.reference.slice(0, registry.reference.indexOf('/'));
+  const credentialsFile = join(directory, 'registry');
+  writeFileSync(credentialsFile, 'u:p\n');
+  const fleet = stage.fleet(name);
+  const render = { with: 'helm', chart: 'web.yaml', values: ['values.yaml'], namespace: name, registries: [{ host, credentialsFile }] };
+  const configuration = stage.configuration(name, [{ url: fleet.url, namespaces: [name], spec: { render } }]);
+  const oci = JSON.stringify({ url: `oci://${host}/charts/web`, digest: registry.digest });
+  const first = await stage.change(fleet, 'first', { [`${PATH}/web.yaml`]: oci, [`${PATH}/values.yaml`]: 'colour: blue\n' });
+  const check = await countersign(['check', '--repo', fleet.work, '--config', configuration, '--base', '0'.repeat(40), '--output', 'json']);
+  assert.equal(check.code, 0, check.stdout + check.stderr);
+  let service = await stage.serve(configuration, name);
+  await service.entry('apply.result', 'production', (e) => e.revision === first && e.outcome === 'applied');
+  assert.equal((await stage.dataOf(name, 'settings'))?.['colour'], 'blue');
+  await service.stop();
+  // The registry is gone: what was brought is here, also after a restart; drift is put right, and new values are applied.
+  await new Promise((done) => registry.server.close(done));
+  service = await stage.serve(configuration, name);
+  await (await stage.as('controller')).request('DELETE', `/api/v1/namespaces/${name}/configmaps/settings`);
+  await stage.waitFor(async () => (await stage.dataOf(name, 'settings')) !== undefined, 'what was deleted to come back');
+  const second = await stage.change(fleet, 'second', { [`${PATH}/values.yaml`]: 'colour: red\n' });
+  await service.entry('apply.result', 'production', (e) => e.revision === second && e.outcome === 'applied');
+  const away = await stage.change(fleet, 'other bytes', {
+    [`${PATH}/web.yaml`]: oci.replace(/sha256:./, (m) => (m.endsWith('0') ? 'sha256:1' : 'sha256:0')),
+  });
+  await service.says('cannot be had');
+  assert.deepEqual(
+    service.entries('change.judged', 'production').filter((r) => r.entry.to === away),
+    [],
+    'not a verdict: it could not be told',
+  );
+  const text = JSON.stringify(service.entries('change.judged', 'production').map((r) => service.evidence(r.entry.evidence)));
+  assert.ok(!text.includes(credentialsFile) && text.includes('web.yaml'));
 });

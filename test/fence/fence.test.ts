@@ -1,8 +1,14 @@
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
+import { dirname, join } from 'node:path';
 import { before, test } from 'node:test';
+import { gzipSync } from 'node:zlib';
+import { createTar } from 'nanotar';
 import { tool } from '../../scripts/tools.ts';
 import { type Made, openFence, type Recipe, type RepositoryTree } from '../../src/fence/index.ts';
+import { scratch } from '../kit/scratch.ts';
 
 let programs: (name: 'kustomize' | 'helm') => Promise<string>;
 before(async () => {
@@ -218,4 +224,97 @@ test('the same files are made once, and are the same again from the store after 
   assert.deepEqual(await fence({ with: 'kustomize' }, 'clusters/prod', tree), one);
   assert.deepEqual(await openFence(counted, store)({ with: 'kustomize' }, 'clusters/prod', tree), one);
   assert.equal(runs, 1);
+});
+
+const PIN = { url: 'oci://registry.example.test/charts/web', digest: `sha256:${'0'.repeat(64)}` };
+const pinFile = (pin: object = PIN) => ({ 'web.yaml': JSON.stringify(pin), 'prod.yaml': 'colour: red\n' });
+
+function pinnedMade(
+  archive: Uint8Array,
+  files: Readonly<Record<string, string>> = pinFile(),
+  registries = ['registry.example.test'],
+): Promise<Made> {
+  const recipe: Recipe = {
+    with: 'helm',
+    chart: 'web.yaml',
+    values: ['prod.yaml'],
+    release: 'shop',
+    namespace: 'shop',
+    kubeVersion: '1.34',
+    apiVersions: [],
+  };
+  return openFence(programs)({ ...recipe, registries }, '.', treeOf(files), async () => archive);
+}
+
+/** Packaged by the real helm, as its users do. */
+async function packaged(files: Readonly<Record<string, string>>): Promise<Uint8Array> {
+  const directory = scratch();
+  for (const [path, text] of Object.entries(files)) {
+    mkdirSync(dirname(join(directory, path)), { recursive: true });
+    writeFileSync(join(directory, path), text);
+  }
+  execFileSync(await programs('helm'), ['package', 'charts/web', '--destination', 'out'], { cwd: directory });
+  return readFileSync(join(directory, 'out', 'web-1.0.0.tgz'));
+}
+
+test('a chart that a file of the repository pins by digest is made like one that is in it', async () => {
+  const { documents, violations } = await pinnedMade(await packaged(CHART));
+  assert.deepEqual(violations, []);
+  assert.deepEqual(
+    documents.map(({ value, source }) => [(value as { kind: string }).kind, source.file]),
+    [
+      ['CustomResourceDefinition', 'web@sha256:000000000000/crds/w.yaml'],
+      ['ConfigMap', 'web@sha256:000000000000/templates/cm.yaml'],
+    ],
+  );
+  assert.deepEqual(dataOf({ documents, violations, content: '' }), { colour: 'red', text: 'a\n---\nb\n' });
+});
+
+test('a pin that says too little or too much, another host, and archives that are no plain chart are refused', async () => {
+  const archive = await packaged(CHART);
+  for (const [pin, expected] of [
+    [{ url: PIN.url }, /`digest` is needed/],
+    [{ ...PIN, digest: 'sha256:abc' }, /`digest` is needed/],
+    [{ ...PIN, url: 'charts/web' }, /`url` is needed/],
+    [{ ...PIN, url: 'https://user:password@registry.example.test/web.tgz' }, /`url` is needed/],
+    [{ ...PIN, version: '1.0.0' }, /`version` is not a key here/],
+    [{ ...PIN, url: 'oci://169.254.169.254/charts/web' }, /charts are not taken from `169\.254\.169\.254`/],
+    [{ ...PIN, url: 'oci://registry.example.test:444/charts/web' }, /charts are not taken from `registry\.example\.test:444`/],
+  ] as const) {
+    const made = await pinnedMade(archive, pinFile(pin));
+    assert.deepEqual(codes(made), ['helm-pin']);
+    assert.match(made.violations[0]?.message ?? '', expected);
+  }
+  const missing = await pinnedMade(archive, { 'prod.yaml': '' });
+  assert.deepEqual(codes(missing), ['helm-missing']);
+  const OUTSIDE = /is no plain file|more than one directory/;
+  const data = (text: string) => new TextEncoder().encode(text);
+  const chart = { name: 'web/Chart.yaml', data: data('apiVersion: v2\nname: web\nversion: 1.0.0\n') };
+  for (const [entries, expected] of [
+    [[chart, { name: 'web/../../etc/passwd', data: data('x') }], OUTSIDE],
+    [[chart, { name: '/etc/passwd', data: data('x') }], OUTSIDE],
+    [[chart, { name: 'other/x.yaml', data: data('x') }], /more than one directory/],
+    [[{ name: 'web/values.yaml', data: data('') }], /has no `Chart\.yaml`/],
+  ] as const)
+    await assert.rejects(pinnedMade(gzipSync(createTar(entries as never))), expected);
+  const linked = scratch();
+  mkdirSync(join(linked, 'web'));
+  writeFileSync(join(linked, 'web', 'Chart.yaml'), chart.data);
+  symlinkSync('/etc/passwd', join(linked, 'web', 'values.yaml'));
+  await assert.rejects(pinnedMade(execFileSync('tar', ['-cz', 'web'], { cwd: linked })), /`web\/values\.yaml` in it is no plain file/);
+  await assert.rejects(pinnedMade(data('no archive')), /not a gzipped tar archive/);
+  await assert.rejects(pinnedMade(gzipSync(Buffer.alloc(65 * 1024 * 1024))), /at most 64 MiB/);
+  const unvendored = {
+    ...CHART,
+    'charts/web/Chart.yaml': `${CHART['charts/web/Chart.yaml']}dependencies: [{name: redis, version: 1.0.0, repository: https://x.example.test}]\n`,
+  };
+  const { 'charts/web/Chart.yaml': definition, ...rest } = unvendored;
+  const archived = gzipSync(
+    createTar(
+      [...Object.entries(rest), ['charts/web/Chart.yaml', definition] as const]
+        .map(([name, text]) => ({ name: name.replace('charts/', ''), data: data(text) }))
+        .filter((f) => f.name.startsWith('web/')),
+    ),
+  );
+  assert.deepEqual(codes(await pinnedMade(archived)), ['helm-dependency']);
 });
