@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { hostname } from 'node:os';
+import { setFlagsFromString } from 'node:v8';
 import pino, { type Logger } from 'pino';
 import { Lease } from '../cluster/index.ts';
 import type { ProcessSettings } from '../config/index.ts';
@@ -49,6 +50,9 @@ export async function serve(options: ServeOptions, settings: ProcessSettings, io
     { level: settings.logLevel, base: null, timestamp: pino.stdTimeFunctions.isoTime, formatters: { level: (level) => ({ level }) } },
     { write: io.err },
   );
+  // Left alone, the engine lets the heap grow to several times what lives in it before it looks through it again: with 200
+  // environments 270 MiB for 95. Looking sooner costs nothing that can be measured, since it is done beside.
+  setFlagsFromString('--heap-growing-percent=30');
   const documents = await ServedDocuments.open(options, settings, log);
   try {
     for (;;) {
