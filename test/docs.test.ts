@@ -39,6 +39,12 @@ test('every test the threat model names is there', () => {
   for (const [, file] of read('docs/threat-model.md').matchAll(/`(test\/[^`]+)`/g)) assert.ok(existsSync(join(ROOT, file ?? '')), file);
 });
 
+test('every test that docs/regressions.md names is there, by its file and its name', () => {
+  const rows = [...read('docs/regressions.md').matchAll(/^\|.*`(test\/[^`]+)`: (.+?) +\|$/gm)];
+  assert.ok(rows.length > 45);
+  for (const [, file = '', name = ''] of rows) assert.ok(read(file).includes(name), `${file}: ${name}`);
+});
+
 test('the scripts and commands the README names are there', async () => {
   const scripts = (JSON.parse(read('package.json')) as { scripts: Record<string, string> }).scripts;
   for (const [, script] of read('README.md').matchAll(/npm run ([a-z:]+)/g)) assert.ok(scripts[script ?? ''] !== undefined, script);

@@ -40,6 +40,8 @@ export class Reconciler {
   #judged: { key: string; allowed: AllowedRevision | undefined } | undefined;
   #rendered: { readonly verdict: number; readonly otherwise: boolean } | undefined;
   #stopped = false;
+  #fetching = false;
+  #stirred = false;
   #failures = 0;
   #watched = '';
   // One thing at a time: a look, drift, or what somebody asks for.
@@ -87,7 +89,8 @@ export class Reconciler {
 
   /** Something of ours in the cluster is not as it was. */
   stir(): void {
-    this.#wake.notify('drift');
+    if (this.#fetching) this.#defendSoon();
+    else this.#wake.notify('drift');
   }
 
   stop(): void {
@@ -128,16 +131,18 @@ export class Reconciler {
   }
 
   /** Looks once: finishes what was interrupted, judges a new tip, applies what is allowed, puts drift right. */
-  pass(): Promise<void> {
-    return this.#alone(() => this.#pass());
-  }
-
-  async #pass(): Promise<void> {
+  async pass(): Promise<void> {
     let trouble: unknown;
+    this.#fetching = true;
     const looked = await this.#look().catch((thrown: unknown) => {
       trouble = thrown; // the last good state is defended all the same
       return undefined;
     });
+    this.#fetching = false;
+    return this.#alone(() => this.#pass(looked, trouble));
+  }
+
+  async #pass(looked: Awaited<ReturnType<ReconcilePorts['look']>> | undefined, trouble: unknown): Promise<void> {
     this.#ports.onStep?.('fetched', this.name);
     if (looked !== undefined) {
       this.#standing.looked(looked.tip);
@@ -172,6 +177,16 @@ export class Reconciler {
     return this.#alone(async () => {
       if (this.#suspension() === undefined) await this.#drift.putRight();
     });
+  }
+
+  // A Git server that does not answer keeps nothing from being defended.
+  #defendSoon(): void {
+    if (this.#stirred) return;
+    this.#stirred = true;
+    setTimeout(() => {
+      this.#stirred = false;
+      this.defend().catch((thrown) => this.#ports.log.warn({ environment: this.name }, messageOf(thrown)));
+    }, GATHER_MS);
   }
 
   #alone<T>(task: () => Promise<T>): Promise<T> {

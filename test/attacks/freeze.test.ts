@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { rememberedState } from '../../src/gate/index.ts';
+import { untraced } from '../../src/model/index.ts';
 import { type ReconcilePorts, Reconciler } from '../../src/reconcile/index.ts';
 import { trustDocument } from '../kit/documents.ts';
 import { Fleet, sshPerson } from '../kit/fleet.ts';
@@ -32,6 +33,7 @@ test('a branch that has not moved for too long is told once, on the ledger too',
     log,
     clock: () => now,
     look: async () => ({ tip, approvals: '' }),
+    trace: untraced,
   };
   const look = async () => new Reconciler(gate, ports as unknown as ReconcilePorts).pass();
   await look();

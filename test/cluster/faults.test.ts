@@ -1,17 +1,23 @@
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:http';
+import type { AddressInfo, Socket } from 'node:net';
 import { join } from 'node:path';
 import { after, afterEach, describe, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
 import { tool } from '../../scripts/tools.ts';
 import { buildBundle } from '../../src/bundle/index.ts';
+import { ObjectEvents } from '../../src/cluster/object-events.ts';
 import { LedgerReader, parseVerifiers, verifyLedger } from '../../src/ledger/index.ts';
 import type { Plan } from '../../src/model/index.ts';
 import { type Asked, type Fault, startApiProxy } from '../kit/api-proxy.ts';
+import { approveAs } from '../kit/approve.ts';
 import type { Fleet } from '../kit/fleet.ts';
-import { configMap, deployment } from '../kit/manifests.ts';
+import { configMap, deployment, namespace } from '../kit/manifests.ts';
 import { filesIn } from '../kit/rules.ts';
 import { scratch } from '../kit/scratch.ts';
-import type { Service } from '../kit/service.ts';
+import { countersign, type Service } from '../kit/service.ts';
 import type { Running } from '../kit/stage.ts';
 import { openStage } from '../kit/test-stage.ts';
 
@@ -252,4 +258,123 @@ test('a branch that is pushed to in the middle of a run: the run ends with what 
   assert.ok(one.index < two.index);
   const frozen = service.evidence<Plan>((await service.entry('apply.intent', 'production', (e) => e.revision === commit)).entry.evidence);
   assert.ok(frozen.objects.every((o) => o.revision === commit));
+});
+
+test('etcd that dies in the middle of a change and comes back: the change is carried through, and nothing is written that was not intended', async () => {
+  const name = 'etcd';
+  const { fleet, service } = await running(name);
+  const crashed = Promise.withResolvers<void>();
+  let writes = 0;
+  proxy.fault = (asked) => {
+    if (isWrite(asked) && ++writes === 2) crashed.resolve(stage.controlPlane.crashEtcd());
+    return 'pass';
+  };
+  const commit = await change(fleet, name, 1);
+  await crashed.promise;
+  await isAt(service, name, commit, 1);
+  // The watches found their place again, or read all anew.
+  await (await stage.as('controller')).request('DELETE', `/api/v1/namespaces/${name}/configmaps/settings`);
+  await stage.waitFor(async () => (await stage.dataOf(name, 'settings'))?.['colour'] === 'green-1', 'what was deleted to come back');
+  await service.stop();
+  checkLedger(name);
+});
+
+test('a Git server that answers with garbage, with half of an answer, or never: nothing changes, it is said, and it goes on by itself', async () => {
+  const name = 'garbage';
+  let how: 'well' | 'garbage' | 'half' | 'never' = 'well';
+  const open = new Set<Socket>();
+  const between = createServer(async (request, response) => {
+    const parts: Buffer[] = [];
+    for await (const part of request as AsyncIterable<Buffer>) parts.push(part);
+    const headers = Object.fromEntries(
+      Object.entries(request.headers).filter(([key]) => /^(content-type|accept|git-protocol)$/.test(key)),
+    ) as Record<string, string>;
+    const body = request.method === 'POST' ? { body: Buffer.concat(parts) } : {};
+    const answer = await fetch(`${stage.git.url}${request.url}`, { method: request.method ?? 'GET', headers, ...body });
+    const bytes = Buffer.from(await answer.arrayBuffer());
+    response.writeHead(answer.status, { 'content-type': answer.headers.get('content-type') ?? '' });
+    if (how === 'never') return;
+    if (how === 'half') return void response.write(bytes.subarray(0, bytes.length / 2), () => response.destroy());
+    response.end(how === 'well' ? bytes : Buffer.alloc(bytes.length, 'garbage'));
+  });
+  between.on('connection', (socket) => void open.add(socket));
+  await new Promise<void>((done) => between.listen(0, '127.0.0.1', done));
+  try {
+    const fleet = stage.fleet(name);
+    const url = `http://127.0.0.1:${(between.address() as AddressInfo).port}/${name}.git`;
+    fleet.url = url; // what approvals are bound to; people push to the server itself
+    const configuration = stage.configuration(name, [{ url, namespaces: [name], mode: 'off', interval: '10m' }]);
+    const files = { [`${PATH}/ns.yaml`]: namespace(name), [`${PATH}/cm.yaml`]: configMap(name, 'settings', { colour: 'blue' }) };
+    const first = await stage.change(fleet, 'first', files);
+    const service = await stage.serve(configuration, name);
+    await service.entry('apply.result', 'production', (e) => e.revision === first && e.outcome === 'applied');
+    for (const next of ['garbage', 'half', 'never'] as const) {
+      const commit = await stage.change(fleet, next, { [`${PATH}/cm.yaml`]: configMap(name, 'settings', { colour: next }) });
+      how = next;
+      // It looks every ten minutes, and when it is told to.
+      const asked = countersign(['reconcile', 'production', '--reason', next, '--data', service.data]);
+      await new Promise((resolve) => setTimeout(resolve, 1000));
+      await (await stage.as('controller')).request('DELETE', `/api/v1/namespaces/${name}/configmaps/settings`);
+      await stage.waitFor(
+        async () => (await stage.dataOf(name, 'settings')) !== undefined,
+        `what was deleted to come back while it is ${next}`,
+      );
+      assert.deepEqual(
+        service.entries('change.judged', 'production').filter((r) => r.entry.to === commit),
+        [],
+        next,
+      );
+      how = 'well';
+      for (const socket of open) socket.destroy();
+      await service.entry('apply.result', 'production', (e) => e.revision === commit && e.outcome === 'applied', 60_000);
+      await asked;
+    }
+    assert.deepEqual(
+      service.entries('apply.result', 'production').filter((r) => r.entry.outcome === 'failed'),
+      [],
+    );
+    await service.stop();
+    checkLedger(name);
+  } finally {
+    between.close();
+    for (const socket of open) socket.destroy();
+  }
+});
+
+test('a flood of what happened makes a few Events, and not a full etcd (Argo CD 10529, 16284)', async () => {
+  const events = new ObjectEvents(stage.admin, { warn: () => {} });
+  const objects = Array.from({ length: 100 }, (_, i) => ({
+    apiVersion: 'v1',
+    kind: 'ConfigMap',
+    namespace: 'default',
+    name: `flood-${i}`,
+  }));
+  for (let i = 0; i < 50; i++)
+    events.tell({ environment: 'e', event: 'drift', message: 'x', revision: '0'.repeat(40), at: new Date().toISOString(), objects });
+  const count = async () => {
+    const { body } = await stage.get('/apis/events.k8s.io/v1/namespaces/default/events');
+    return (body['items'] as { regarding: { name: string } }[]).filter((e) => e.regarding.name.startsWith('flood-')).length;
+  };
+  await stage.waitFor(async () => (await count()) >= 60, 'the first Events');
+  await new Promise((resolve) => setTimeout(resolve, 500));
+  assert.equal(await count(), 60, 'no more than sixty a minute');
+});
+
+test('a repository of 100,000 files is looked at, and only what the environment has of it is read', async () => {
+  const name = 'huge';
+  const { fleet, service } = await running(name);
+  const blob = fleet.git(undefined, 'hash-object', '-w', fileURLToPath(import.meta.url));
+  const index = Array.from({ length: 100_000 }, (_, i) => `100644 ${blob}\tother/${i % 300}/${i}.yaml\n`).join('');
+  execFileSync('git', ['update-index', '--index-info'], { cwd: fleet.work, input: index });
+  // The files are in the commit and not on the disk: only what is changed here is added.
+  writeFileSync(join(fleet.work, PATH, 'cm.yaml'), configMap(name, 'settings', { colour: 'huge' }));
+  fleet.git(stage.dana, 'add', `${PATH}/cm.yaml`);
+  const before = fleet.head();
+  fleet.git(stage.dana, 'commit', '--quiet', '-S', '-m', 'huge');
+  await approveAs(stage.lee, fleet, before, fleet.head());
+  fleet.push();
+  await service.entry('apply.result', 'production', (e) => e.revision === fleet.head() && e.outcome === 'applied', 60_000);
+  assert.equal((await stage.dataOf(name, 'settings'))?.['colour'], 'huge');
+  const resident = Number(/VmHWM:\s+(\d+)/.exec(readFileSync(`/proc/${service.pid}/status`, 'utf8'))?.[1]) / 1024;
+  assert.ok(resident < 700, `${Math.round(resident)} MiB`);
 });

@@ -12,6 +12,8 @@ export type ControlPlane = {
   readonly directory: string;
   /** A kubeconfig for one of the people: `admin`, `countersign`, `dev`, `oncall`, `controller`, `nobody`. */
   readonly kubeconfig: (user: string) => string;
+  /** Ends etcd as a crash would, and starts it again on what it wrote. */
+  readonly crashEtcd: () => Promise<void>;
   readonly stop: () => Promise<void>;
 };
 
@@ -36,7 +38,7 @@ export async function startControlPlane(programs: { etcd: string; apiserver: str
     generateKeyPairSync('rsa', { modulusLength: 2048 }).privateKey.export({ type: 'pkcs8', format: 'pem' }),
   );
   writeFileSync(join(directory, 'tokens.csv'), PEOPLE.map(([user, group]) => `${user}-token,${user},${user},"${group}"`).join('\n'));
-  const etcd = start(directory, 'etcd', programs.etcd, [
+  const etcdArguments = [
     '--data-dir',
     join(directory, 'etcd'),
     '--unsafe-no-fsync',
@@ -50,7 +52,8 @@ export async function startControlPlane(programs: { etcd: string; apiserver: str
     `http://127.0.0.1:${peer}`,
     '--initial-cluster',
     `default=http://127.0.0.1:${peer}`,
-  ]);
+  ];
+  let etcd = start(directory, 'etcd', programs.etcd, etcdArguments);
   const apiserver = start(directory, 'kube-apiserver', programs.apiserver, [
     '--etcd-servers',
     `http://127.0.0.1:${client}`,
@@ -83,6 +86,10 @@ export async function startControlPlane(programs: { etcd: string; apiserver: str
   ]);
   const url = `https://127.0.0.1:${secure}`;
   const kubeconfig = (user: string) => writeKubeconfig(directory, url, user);
+  const crashEtcd = async () => {
+    await end(etcd, 'SIGKILL');
+    etcd = start(directory, 'etcd', programs.etcd, etcdArguments);
+  };
   const stop = async () => {
     await end(apiserver);
     await end(etcd);
@@ -95,7 +102,7 @@ export async function startControlPlane(programs: { etcd: string; apiserver: str
     await stop();
     throw thrown;
   }
-  return { url, directory, kubeconfig, stop };
+  return { url, directory, kubeconfig, crashEtcd, stop };
 }
 
 function auditFlags(directory: string, { url, token, log }: AuditSink): string[] {
@@ -148,10 +155,10 @@ function start(directory: string, name: string, program: string, args: string[])
   return child;
 }
 
-async function end(child: ChildProcess): Promise<void> {
+async function end(child: ChildProcess, signal: NodeJS.Signals = 'SIGTERM'): Promise<void> {
   if (child.exitCode !== null || child.signalCode !== null) return;
   const gone = new Promise((resolve) => child.once('exit', resolve));
-  child.kill('SIGTERM');
+  child.kill(signal);
   const timer = setTimeout(() => child.kill('SIGKILL'), 5000);
   await gone;
   clearTimeout(timer);
