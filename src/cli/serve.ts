@@ -5,7 +5,7 @@ import { setFlagsFromString } from 'node:v8';
 import pino, { type Logger } from 'pino';
 import { Lease } from '../cluster/index.ts';
 import type { ProcessSettings } from '../config/index.ts';
-import { CountersignError } from '../model/index.ts';
+import { CountersignError, messageOf } from '../model/index.ts';
 import type { Reconciler, Step } from '../reconcile/index.ts';
 import { EXIT, type Io } from './io.ts';
 import { openWebhook } from './serve-admission.ts';
@@ -54,12 +54,23 @@ export async function serve(options: ServeOptions, settings: ProcessSettings, io
   // environments 270 MiB for 95. Looking sooner costs nothing that can be measured, since it is done beside.
   setFlagsFromString('--heap-growing-percent=30');
   const documents = await ServedDocuments.open(options, settings, log);
+  let before: Documents | undefined;
   try {
     for (;;) {
       const { current } = documents;
       const ending = AbortSignal.any([io.signal, current.changed]);
-      if (current.configuration.environments.length > 0) await serveWith(current, ending, options, settings, log, hooks, io);
-      else if (documents.follows) await firstDocuments(ending, log);
+      const serveAs = (served: Documents) => serveWith(served, ending, options, settings, log, hooks, io);
+      if (current.configuration.environments.length > 0) {
+        let served = current;
+        await serveAs(current).catch((thrown: unknown) => {
+          // A document may be valid and yet lead nowhere (a kubeconfig that is not there): the others must not pay for it.
+          if (before === undefined || ending.aborted || (thrown instanceof CountersignError && thrown.recover === 'halt')) throw thrown;
+          log.error({}, `goes on with the configuration before, because the new one cannot be run: ${messageOf(thrown)}`);
+          served = before;
+          return serveAs(served);
+        });
+        before = served;
+      } else if (documents.follows) await firstDocuments(ending, log);
       else
         throw new CountersignError('config-invalid', 'there is no Environment in the configuration', {
           hint: '`countersign init` writes a first one',

@@ -157,7 +157,7 @@ test('what the schema forbids the API server refuses; what else is wrong stands 
 });
 
 test('a document names only what is in its own namespace, and files only of its own directory', async () => {
-  const { environment, trust, first } = await home('own');
+  const { fleet, environment, trust, first } = await home('own');
   run('', 'create', 'namespace', 'gate-other');
   const elsewhere = within('gate-other', { ...trust, metadata: { name: 'team' } });
   const files = join(directory, 'files');
@@ -188,6 +188,11 @@ test('a document names only what is in its own namespace, and files only of its 
   assert.equal(service.entries('apply.result', 'own')[0]?.entry.revision, first);
   const kept = readFileSync(join(service.data, 'documents.json'), 'utf8');
   assert.ok(kept.includes('"passwordFile":"token"') && !kept.includes('a token'));
+  // Valid, and yet it leads nowhere: what ran before goes on.
+  apply({ ...environment, spec: { ...spec, target: { ...spec.target, kubeconfig: 'nowhere' } } });
+  await service.says('goes on with the configuration before, because the new one cannot be run');
+  const second = await stage.change(fleet, 'second', { 'clusters/production/cm.yaml': configMap('own', 'settings', { colour: 'red' }) });
+  await service.entry('apply.result', 'own', (e) => e.revision === second && e.outcome === 'applied');
   apply({ ...environment, spec: { ...spec, target: { ...spec.target, serviceAccount: 'gate-other/deployer' } } });
   await invalid(/expected a ServiceAccount of the namespace `gate-own` itself, found `gate-other\/deployer`/);
 });
