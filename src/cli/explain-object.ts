@@ -1,10 +1,10 @@
 import { rememberedState } from '../gate/index.ts';
-import type { LedgerReader } from '../ledger/index.ts';
+import { type LedgerReader, receipt } from '../ledger/index.ts';
 import { CountersignError, type EntryOf, type OwnedObject, type Recorded, refText, resourceOf, type Verdict } from '../model/index.ts';
 import { EXIT, type Io, plain } from './io.ts';
 import { environmentsOf, readLedger, viewOf } from './read-ledger.ts';
 
-export type ExplainOptions = { data: string; namespace?: string; environment?: string; output: 'text' | 'json' };
+export type ExplainOptions = { data: string; namespace?: string; environment?: string; proof?: boolean; output: 'text' | 'json' };
 
 /** Where one live object comes from, as the ledger has it. */
 type Explanation = {
@@ -23,6 +23,8 @@ type Explanation = {
   readonly intent: number;
   readonly result: number;
   readonly applied: string;
+  /** That the verdict is in the ledger, as C2SP tlog-proof; empty where no checkpoint covers it yet. */
+  readonly proof: string;
 };
 
 /** `countersign explain KIND/NAME`: from the ledger alone; a service need not run. */
@@ -50,7 +52,7 @@ export function explainObject(what: string, options: ExplainOptions, io: Io): nu
       });
     const explanation = explained(reader, first.environment, first.object);
     if (options.output === 'json') io.out(`${JSON.stringify(explanation, null, 2)}\n`);
-    else print(explanation, io);
+    else print(explanation, options, io);
     return EXIT.yes;
   } finally {
     reader.close();
@@ -96,7 +98,15 @@ function explained(reader: LedgerReader, environment: string, object: OwnedObjec
     intent: intent?.index ?? -1,
     result: result?.index ?? -1,
     applied: result?.entry.time ?? '',
+    proof: proofOf(reader, object.entry),
   };
+}
+
+function proofOf(reader: LedgerReader, index: number): string {
+  const checkpoint = reader.latestCheckpoint();
+  if (checkpoint === undefined) return '';
+  const [, size] = checkpoint.split('\n');
+  return Number(size) > index ? receipt(reader, index, checkpoint) : '';
 }
 
 function first<T extends 'apply.intent' | 'apply.result'>(
@@ -108,7 +118,7 @@ function first<T extends 'apply.intent' | 'apply.result'>(
   return reader.all(type, environment).find((r) => test(r.entry));
 }
 
-function print(e: Explanation, io: Io): void {
+function print(e: Explanation, options: ExplainOptions, io: Io): void {
   const line = (what: string, text: string) => io.out(`${what.padEnd(12)}${plain(text)}\n`);
   line('object', refText(e.object));
   line('environment', e.environment);
@@ -121,5 +131,10 @@ function print(e: Explanation, io: Io): void {
   line('rules', `${e.rules.outcome}, ${e.rules.warnings} warnings, ${e.rules.waived} waived (bundle ${e.rules.bundle.slice(0, 12)})`);
   line('applied', e.applied === '' ? 'not yet' : e.applied);
   line('ledger', `verdict ${e.verdict}, intent ${e.intent}, result ${e.result}`);
-  line('proof', `countersign ledger prove ${e.verdict}`);
+  const covered =
+    e.proof === ''
+      ? 'no checkpoint covers the verdict yet'
+      : `${options.proof === true ? 'below' : '`--proof` prints it'}; \`countersign ledger prove ${e.verdict}\` makes files of it`;
+  line('proof', covered);
+  if (options.proof === true) io.out(e.proof);
 }

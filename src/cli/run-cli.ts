@@ -552,11 +552,12 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
     program,
     'explain',
     'where a live object comes from: file, commit, signer, approvals, rules, ledger entries and their proof',
-    '\nExamples:\n  countersign explain deployment/web -n shop\n  countersign explain configmap/settings --output json',
+    '\nExamples:\n  countersign explain deployment/web -n shop\n  countersign explain deployment/web -n shop --proof\n  countersign explain configmap/settings --output json',
   )
     .argument('<kind/name>', 'the object')
     .option('-n, --namespace <name>', 'its namespace, where there are several of that name')
     .addOption(environment())
+    .option('--proof', 'print the proof that the verdict is in the ledger as well', false)
     .option('--data <path>', 'the service’s data directory, or a ledger file', DATA)
     .addOption(output('text', 'json'))
     .action(async (what: string, options: ExplainOptions) => done((await import('./explain-object.ts')).explainObject(what, options, io)));

@@ -138,7 +138,18 @@ const SCHEMAS = {
     revision: text,
     objects: z.array(objectRef),
     /** Of the first few: JSON pointers of the fields that differ (none where the object is missing), and which field manager wrote last. */
-    details: z.array(object({ object: objectRef, fields: z.array(text), manager: text, at: text })).optional(),
+    details: z
+      .array(
+        object({
+          object: objectRef,
+          fields: z.array(text),
+          manager: text,
+          at: text,
+          /** The entry by which admission let somebody change it: who it was, and why, stands there. */
+          admission: z.int().optional(),
+        }),
+      )
+      .optional(),
   }),
   /** These keep coming back different: they are put right more and more seldom, until somebody finds out who it is. */
   'drift.contested': object({ environment, revision: text, objects: z.array(objectRef), managers: z.array(text) }),

@@ -593,8 +593,19 @@ export const notifierSchema = z.strictObject({
             })
             .describe('The status `countersign/ENVIRONMENT` on the commit.'),
         }),
+        z.strictObject({
+          deployment: z
+            .strictObject({
+              forge: z.enum(['github', 'gitlab']),
+              apiUrl: z.url().describe('For example `https://api.github.com` or `https://gitlab.example.com/api/v4`.'),
+              repository: z.string().regex(/^[\w.-]+(\/[\w.-]+)+$/, '`owner/name`'),
+              branch: z.string().min(1).default('main').describe('The branch that GitLab shows with it.'),
+              tokenFile: z.string().min(1),
+            })
+            .describe('A deployment of the commit to the environment, with what became of it. Gitea knows none.'),
+        }),
       ],
-      { error: 'one of `slack`, `teams`, `webhook`, `alertmanager`, `email` and `commitStatus`' },
+      { error: 'one of `slack`, `teams`, `webhook`, `alertmanager`, `email`, `commitStatus` and `deployment`' },
     ),
   }),
 });

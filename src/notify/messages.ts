@@ -26,7 +26,7 @@ export function sentence(happened: Told, template = '{environment}: {event} {sho
 
 /** The request for a target over HTTP; undefined where the target has no word for the event. */
 export function request(
-  to: Exclude<To, { email: unknown }>,
+  to: Exclude<To, { email: unknown } | { deployment: unknown }>,
   happened: Told,
   template: string | undefined,
   secret: Secrets,
@@ -64,7 +64,8 @@ function alert(url: string, happened: Told, text: string): Outgoing | undefined 
 
 type CommitStatus = Extract<To, { commitStatus: unknown }>['commitStatus'];
 
-const STATES: Readonly<Record<string, 'pending' | 'success' | 'failure'>> = {
+/** What an event means for a commit; others mean nothing. */
+export const STATES: Readonly<Record<string, 'pending' | 'success' | 'failure'>> = {
   applying: 'pending',
   blocked: 'pending',
   applied: 'success',

@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { setTimeout as wait } from 'node:timers/promises';
 import { createTransport } from 'nodemailer';
 import { CountersignError, durationMs, globMatches, messageOf, type Notifier, Recent, type Told } from '../model/index.ts';
+import { type Call, tellDeployment } from './deployments.ts';
 import { type Outgoing, plainText, request, sentence } from './messages.ts';
 
 type Log = { info(fields: object, message: string): void; warn(fields: object, message: string): void };
@@ -11,6 +12,7 @@ const TIMEOUT_MS = 10_000;
 const ATTEMPTS = 5;
 const FIRST_PAUSE_MS = 500;
 const REMEMBERED = 5000;
+const MAX_ANSWER = 1024 * 1024;
 
 /** Everybody who is to hear of things. `tell` returns at once; what is to be said is said one after the other. */
 export class Notifications {
@@ -96,16 +98,31 @@ class Channel {
   async #send(happened: Told): Promise<void> {
     const { to, template } = this.#notifier.spec;
     if ('email' in to) return sendMail(to.email, happened, template);
+    if ('deployment' in to) return tellDeployment(to.deployment, happened, readSecret, calling(this.#stopped.signal));
     const outgoing = request(to, happened, template, readSecret);
-    if (outgoing !== undefined) await post(outgoing, this.#stopped.signal);
+    if (outgoing !== undefined) await (await post(outgoing, this.#stopped.signal)).body?.cancel();
   }
 }
 
-async function post({ url, headers, body }: Outgoing, stopped: AbortSignal): Promise<void> {
+function calling(stopped: AbortSignal): Call {
+  return async (method, url, headers, body) => {
+    const json = { ...headers, 'content-type': 'application/json', 'user-agent': 'countersign' };
+    const outgoing = { url, headers: json, ...(body === undefined ? {} : { body: JSON.stringify(body) }) };
+    const text = (await (await post(outgoing, stopped, method)).text()).slice(0, MAX_ANSWER);
+    return text === '' ? undefined : (JSON.parse(text) as unknown);
+  };
+}
+
+async function post(
+  { url, headers, body }: Partial<Outgoing> & Omit<Outgoing, 'body'>,
+  stopped: AbortSignal,
+  method = 'POST',
+): Promise<Response> {
   const signal = AbortSignal.any([AbortSignal.timeout(TIMEOUT_MS), stopped]);
   // The address of a chat's webhook is itself a secret: only its host is ever told.
   const { host } = new URL(url);
-  const response = await fetch(url, { method: 'POST', headers, body, redirect: 'error', signal }).catch((cause) => {
+  const sent = body === undefined ? {} : { body };
+  const response = await fetch(url, { method, headers, ...sent, redirect: 'error', signal }).catch((cause) => {
     throw new CountersignError(
       'forge-unreachable',
       `${host} does not answer: ${messageOf((cause as Error).cause ?? cause).replaceAll(url, host)}`,
@@ -114,8 +131,8 @@ async function post({ url, headers, body }: Outgoing, stopped: AbortSignal): Pro
       },
     );
   });
+  if (response.ok) return response;
   await response.body?.cancel();
-  if (response.ok) return;
   const again = response.status === 429 || response.status >= 500;
   throw new CountersignError('forge-refused', `${host} answers ${response.status}`, { recover: again ? 'retry' : 'wait' });
 }

@@ -14,7 +14,8 @@ import type { LastGood } from './last-good.ts';
 import type { ReconcilePorts } from './ports.ts';
 import type { Standing } from './standing.ts';
 
-type BreakGlassUses = { readonly held: ReadonlySet<string>; readonly over: ReadonlySet<string> };
+/** Objects that stand as break-glass left them, and those whose time is over, with the ledger's entry of it. */
+type BreakGlassUses = { readonly held: ReadonlySet<string>; readonly over: ReadonlyMap<string, number> };
 type Drifted = { readonly owned: OwnedObject; readonly found: Comparison };
 
 const DETAILED = 20;
@@ -76,7 +77,7 @@ export class Drift {
     }
     const refs = drifted.map((d) => d.owned.ref);
     const now = this.#ports.clock().getTime();
-    if (!this.#isKnownDrift(refs)) await this.#recordDrift(state, drifted);
+    if (!this.#isKnownDrift(refs)) await this.#recordDrift(state, drifted, glass);
     if (this.#spec.mode === 'report') {
       this.#reported = named(refs);
       this.#standing.report('drifted', `not as in Git: ${this.#reported}`);
@@ -137,12 +138,19 @@ export class Drift {
     this.#standing.tell('contested', `${named(objects)}, by ${managers.join(', ') || 'somebody'}`, state.revision, objects);
   }
 
-  async #recordDrift(state: EnvironmentState, drifted: readonly Drifted[]): Promise<void> {
+  async #recordDrift(state: EnvironmentState, drifted: readonly Drifted[], { over }: BreakGlassUses): Promise<void> {
     const details = drifted.slice(0, DETAILED).map(({ owned, found }) => {
       const writer = writerOf(found);
       const fields = found.kind === 'different' ? found.fields : [];
       // Keys of a Secret are no secret; what is below them is not told by name either.
-      return { object: owned.ref, fields: fields.map((f) => f.slice(0, 200)), manager: writer?.manager ?? '', at: writer?.time ?? '' };
+      const admission = over.get(refKey(owned.ref));
+      return {
+        object: owned.ref,
+        fields: fields.map((f) => f.slice(0, 200)),
+        manager: writer?.manager ?? '',
+        at: writer?.time ?? '',
+        ...(admission === undefined ? {} : { admission }),
+      };
     });
     const objects = drifted.map((d) => d.owned.ref);
     await this.#ports.ledger.record(
@@ -212,7 +220,7 @@ export class Drift {
     for (const found of over.size === 0 ? [] : this.#ports.ledger.all('drift.found', this.#name).filter((r) => r.index < settled)) {
       for (const key of found.entry.objects.map(refKey)) if ((over.get(key) ?? found.index) < found.index) over.delete(key);
     }
-    return { held, over: new Set([...over.keys()].filter((key) => !held.has(key))) };
+    return { held, over: new Map([...over].filter(([key]) => !held.has(key))) };
   }
 }
 

@@ -124,9 +124,24 @@ test('explain: where a live object comes from, from the ledger alone', async () 
     new RegExp(`^commit\\s+${first.slice(0, 12)} first$`, 'm'),
     /^signed by\s+dana$/m,
     /^approved by\s+lee \(class A\)/m,
-    /^proof\s+countersign ledger prove \d+$/m,
+    /^proof\s+`--proof` prints it; `countersign ledger prove \d+` makes files of it$/m,
   ])
     assert.match(text.stdout, line);
+  const shown = await operate(service, 'explain', 'configmap/settings', '--proof');
+  const receipt = shown.stdout.slice(shown.stdout.indexOf('c2sp.org/tlog-proof@v1'));
+  const verdict = /^ledger\s+verdict (\d+)/m.exec(shown.stdout)?.[1] ?? '';
+  const out = join(directory, 'proof');
+  assert.equal((await operate(service, 'ledger', 'prove', verdict, '--out', out)).code, 0);
+  writeFileSync(join(out, `${verdict}.tlog-proof`), receipt);
+  const checked = await countersign([
+    'ledger',
+    'prove',
+    '--check',
+    join(out, `${verdict}.tlog-proof`),
+    '--key',
+    join(service.data, 'ledger.pub'),
+  ]);
+  assert.equal(checked.code, 0, checked.stdout + checked.stderr);
   const none = await operate(service, 'explain', 'configmap/nobody');
   assert.equal(none.code, 1);
   assert.match(none.stdout, /no environment owns configmap\/nobody/);

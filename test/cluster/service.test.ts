@@ -211,6 +211,7 @@ test('break-glass is let through for its group, stands for its time, then Git ta
   assert.equal(service.entries('drift.found', 'production').length, 1, 'once');
   const drift = await service.entry('drift.found', 'production', () => true);
   assert.ok(drift.entry.time >= used.entry.until);
+  assert.equal(drift.entry.details?.[0]?.admission, used.index, 'who it was and why is on the ledger');
 });
 
 test('a change the API server refuses in the dry run writes nothing, and is recorded once', async () => {

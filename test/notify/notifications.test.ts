@@ -12,9 +12,10 @@ import { until } from '../kit/service.ts';
 
 const directory = scratch();
 const COMMIT = 'a'.repeat(40);
-type Heard = { path: string; headers: Record<string, string | string[] | undefined>; body: string };
+type Heard = { method: string; path: string; headers: Record<string, string | string[] | undefined>; body: string };
 let heard: Heard[] = [];
 let answers: number[] = [];
+let bodies: Readonly<Record<string, unknown>> = {};
 let server: Server;
 let url = '';
 before(async () => {
@@ -22,9 +23,10 @@ before(async () => {
     let body = '';
     request.on('data', (d) => (body += d));
     request.on('end', () => {
-      heard.push({ path: request.url ?? '', headers: request.headers, body });
+      heard.push({ method: request.method ?? '', path: request.url ?? '', headers: request.headers, body });
       response.statusCode = answers.shift() ?? 200;
-      response.end();
+      const answer = bodies[`${request.method} ${(request.url ?? '').split('?')[0]}`];
+      response.end(answer === undefined ? undefined : JSON.stringify(answer));
     });
   });
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
@@ -35,6 +37,7 @@ before(async () => {
 beforeEach(() => {
   heard = [];
   answers = [];
+  bodies = {};
 });
 after(() => new Promise((resolve) => server.close(resolve)));
 
@@ -190,4 +193,37 @@ test('mail goes out by SMTP, with no line of its head made by a message', async 
   assert.match(said, /^Subject: \[countersign\] production: failed a{12}$/m);
   assert.match(said, /RCPT TO:<oncall@example\.test>/);
   assert.doesNotMatch(said, /^Bcc:/m);
+});
+
+test('a deployment on GitHub and GitLab is made once for a commit, and then told what became of it', async () => {
+  const tokenFile = join(directory, 'token');
+  const of = (forge: string) =>
+    notifier(
+      { deployment: { forge, apiUrl: `${url}/${forge}`, repository: 'team/fleet', tokenFile } },
+      { events: ['applying', 'applied', 'failed', 'drift'] },
+    );
+  const said = () => heard.map((h) => [h.method, h.path.split('?')[0], h.body === '' ? {} : (JSON.parse(h.body) as object)]);
+  const github = '/github/repos/team/fleet/deployments';
+  bodies = { [`GET ${github}`]: [], [`POST ${github}`]: { id: 7 } };
+  await told([of('github')], [happened({ event: 'applying', message: 'applying' }), happened({ event: 'drift' })], 3);
+  assert.deepEqual(said(), [
+    ['GET', github, {}],
+    ['POST', github, { ref: COMMIT, environment: 'production', auto_merge: false, required_contexts: [], description: 'countersign' }],
+    ['POST', `${github}/7/statuses`, { state: 'in_progress', environment: 'production', description: 'applying' }],
+  ]);
+  assert.equal(heard[0]?.headers['authorization'], 'Bearer a-token');
+  heard = [];
+  bodies = { [`GET ${github}`]: [{ id: 7 }] };
+  await told([of('github')], [happened({ event: 'applied', message: 'done' })], 2);
+  assert.deepEqual(said().at(-1), ['POST', `${github}/7/statuses`, { state: 'success', environment: 'production', description: 'done' }]);
+  heard = [];
+  const gitlab = '/gitlab/projects/team%2Ffleet/deployments';
+  bodies = { [`GET ${gitlab}`]: [{ id: 3, sha: 'b'.repeat(40) }] };
+  await told([of('gitlab')], [happened({ event: 'applying' })], 2);
+  assert.deepEqual(said().at(-1), ['POST', gitlab, { environment: 'production', sha: COMMIT, ref: 'main', tag: false, status: 'running' }]);
+  heard = [];
+  bodies = { [`GET ${gitlab}`]: [{ id: 4, sha: COMMIT }] };
+  await told([of('gitlab')], [happened()], 2);
+  assert.deepEqual(said().at(-1), ['PUT', `${gitlab}/4`, { status: 'failed' }]);
+  assert.throws(() => of('gitea'));
 });
