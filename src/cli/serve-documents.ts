@@ -154,9 +154,9 @@ export class ServedDocuments {
       const text = JSON.stringify([document.generation, status, conditions]);
       const told = this.#told.get(key);
       const isOld = told === undefined || told.text !== text;
-      if (!isOld && (told.times === JSON.stringify(times) || Date.now() - told.at < AT_LEAST_MS)) continue;
+      if (!isOld && (told.times === JSON.stringify(times) || performance.now() - told.at < AT_LEAST_MS)) continue;
       if (await (this.#objects as ConfigurationObjects).writeStatus(document, { ...status, ...times }, conditions))
-        this.#told.set(key, { text, times: JSON.stringify(times), at: Date.now() });
+        this.#told.set(key, { text, times: JSON.stringify(times), at: performance.now() });
     }
   }
 }

@@ -123,7 +123,7 @@ function sharing<T>(): (key: string, since: number, task: () => Promise<T>) => P
     const last = newest.get(key);
     if (last !== undefined && last.begun >= since) return last.done;
     // One after the other: two fetches at a time would wait for each other's locks.
-    const begun = Date.now();
+    const begun = performance.now();
     const done = (last?.done ?? Promise.resolve()).then(task, task);
     const mine = { begun, done };
     newest.set(key, mine);

@@ -183,7 +183,7 @@ export class ApiServer {
   }
 
   async #connection(): Promise<{ options: RequestOptions; agent: Agent | HttpAgent; streams: Agent | HttpAgent }> {
-    if (this.#credentials !== undefined && Date.now() - this.#credentials.at < CREDENTIALS_MS) return this.#credentials;
+    if (this.#credentials !== undefined && performance.now() - this.#credentials.at < CREDENTIALS_MS) return this.#credentials;
     const options: RequestOptions = {};
     await this.#config.applyToHTTPSOptions(options);
     const { ca, cert, key, pfx, passphrase, servername, rejectUnauthorized } = options;
@@ -198,7 +198,7 @@ export class ApiServer {
     const agent = same ? keep.agent : pool({ keepAlive: true, maxSockets: CONNECTIONS, scheduling: 'fifo' });
     // Watches hold a connection each; they must not take those that requests need.
     const streams = same ? keep.streams : pool({});
-    this.#credentials = { options, agent, streams, at: Date.now() };
+    this.#credentials = { options, agent, streams, at: performance.now() };
     return this.#credentials;
   }
 }

@@ -182,13 +182,13 @@ export class Cluster {
   /** Waits until the API server serves a CustomResourceDefinition's kind. */
   async established(ref: ObjectRef): Promise<void> {
     const path = await this.#path(ref);
-    for (const end = Date.now() + ESTABLISH_MS; ; ) {
+    for (const end = performance.now() + ESTABLISH_MS; ; ) {
       const { body } = await this.#ask('GET', path);
       const definition = body as unknown as Definition;
       const established = definition.status?.conditions?.some((c) => c.type === 'Established' && c.status === 'True') === true;
       // The API server says so a moment before it serves the kind; an object that came in between would find nothing.
       if (established && (await this.#serves(definition))) return;
-      if (Date.now() > end)
+      if (performance.now() > end)
         throw new CountersignError('cluster-refused', `${refText(ref)} was not established within ${ESTABLISH_MS / 1000} s`);
       await wait(100);
     }

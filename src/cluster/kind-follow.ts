@@ -93,13 +93,13 @@ export class KindFollow {
 
   async #goOn(first: string): Promise<void> {
     let version: string | undefined = first;
-    let listedAt = Date.now();
+    let listedAt = performance.now();
     let failures = 0;
     while (!this.#signal.aborted) {
       try {
-        if (version === undefined || Date.now() - listedAt > this.#times.fullReadMs * (1 + Math.random() / 10)) {
+        if (version === undefined || performance.now() - listedAt > this.#times.fullReadMs * (1 + Math.random() / 10)) {
           version = await this.#list();
-          listedAt = Date.now();
+          listedAt = performance.now();
         }
         this.connected = true;
         version = await this.#follow(version);

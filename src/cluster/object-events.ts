@@ -18,12 +18,12 @@ export class ObjectEvents {
   }
 
   tell({ event, message, revision, objects = [] }: Told): void {
-    const now = Date.now();
+    const now = performance.now();
     this.#sent = this.#sent.filter((t) => t > now - 60_000);
     for (const ref of objects.slice(0, AT_ONCE)) {
       if (this.#refused || this.#sent.length >= A_MINUTE) return;
       this.#sent.push(now);
-      void this.#send(ref, event, `${message} (revision ${revision.slice(0, 12)})`, new Date(now).toISOString());
+      void this.#send(ref, event, `${message} (revision ${revision.slice(0, 12)})`, new Date().toISOString());
     }
   }
 

@@ -53,7 +53,7 @@ class Channel {
     if (!environments.some((glob) => globMatches(glob, happened.environment))) return;
     // By what it says, never by how long it took (notification-controller 509).
     const key = JSON.stringify([happened.environment, happened.event, happened.revision, happened.message]);
-    const now = Date.now();
+    const now = performance.now();
     const last = this.#told.get(key);
     if (last !== undefined && now - last < durationMs(repeatAfter)) return;
     this.#told.set(key, now);

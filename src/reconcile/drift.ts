@@ -76,7 +76,7 @@ export class Drift {
       return;
     }
     const refs = drifted.map((d) => d.owned.ref);
-    const now = this.#ports.clock().getTime();
+    const now = performance.now();
     if (!this.#isKnownDrift(refs)) await this.#recordDrift(state, drifted, glass);
     if (this.#spec.mode === 'report') {
       this.#reported = named(refs);
@@ -94,7 +94,7 @@ export class Drift {
   /** Milliseconds until something that is held back in a contest may be put right. */
   msUntilNext(): number {
     if (this.#reported === '') return Number.POSITIVE_INFINITY;
-    const now = this.#ports.clock().getTime();
+    const now = performance.now();
     const next = this.#guard.nextAt([...this.#ports.state().owned.keys()], now);
     return next === undefined ? Number.POSITIVE_INFINITY : next - now;
   }

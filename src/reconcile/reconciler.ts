@@ -25,6 +25,7 @@ import { type Reason, Wake } from './wake.ts';
 
 const MAX_BACKOFF_MS = 60_000;
 const GATHER_MS = 20; // a moment in which further events of the same mishap come in
+const AHEAD_MS = 20_000;
 const TROUBLE = 5; // looks in a row that came to nothing: no passing trouble any more
 
 /** One environment's loop. `pass` looks once; `run` looks until it is stopped, and puts drift right as it is told of it. */
@@ -37,7 +38,7 @@ export class Reconciler {
   readonly #lastGood: LastGood;
   readonly #drift: Drift;
   readonly #wake = new Wake();
-  #judged: { key: string; allowed: AllowedRevision | undefined } | undefined;
+  #judged: { key: string; allowed: AllowedRevision | undefined; until: number } | undefined;
   #rendered: { readonly verdict: number; readonly otherwise: boolean } | undefined;
   #stopped = false;
   #fetching = false;
@@ -78,7 +79,7 @@ export class Reconciler {
 
   /** Looks again now instead of at the end of the interval. */
   poke(): void {
-    this.#pokedAt = Date.now();
+    this.#pokedAt = performance.now();
     this.#wake.notify('look');
   }
 
@@ -102,9 +103,9 @@ export class Reconciler {
   async run(): Promise<void> {
     const interval = durationMs(this.#spec.source.interval);
     let reason: Reason = 'look';
-    let nextLook = 0;
+    let nextLook = 0; // by the process's own time, which no change of the clock moves
     while (!this.#stopped) {
-      const looks = reason !== 'drift' || this.#failures > 0 || Date.now() >= nextLook;
+      const looks = reason !== 'drift' || this.#failures > 0 || performance.now() >= nextLook;
       const begun = performance.now();
       try {
         await this.#ports.trace(looks ? 'look' : 'drift', { environment: this.name }, () => (looks ? this.pass() : this.defend()));
@@ -121,10 +122,11 @@ export class Reconciler {
       const backoff = Math.min(MAX_BACKOFF_MS, Math.min(interval, 1000) * 2 ** Math.min(this.#failures - 1, 10));
       // Up to a tenth more, so that many environments on one repository do not all look at the same moment.
       const jitter = 1 + Math.random() / 10;
-      if (this.#failures > 0) nextLook = Date.now() + backoff * jitter;
-      else if (looks) nextLook = Date.now() + interval * jitter;
-      const pause = Math.max(0, Math.min(nextLook - Date.now(), this.#drift.msUntilNext()));
-      this.#standing.looksAt(nextLook);
+      if (this.#failures > 0) nextLook = performance.now() + backoff * jitter;
+      else if (looks) nextLook = performance.now() + interval * jitter;
+      const untilLook = nextLook - performance.now();
+      const pause = Math.max(0, Math.min(untilLook, this.#drift.msUntilNext()));
+      this.#standing.looksAt(Date.now() + untilLook);
       reason = this.#stopped ? 'look' : await this.#wake.pause(pause);
       if (reason === 'drift') await new Promise((resolve) => setTimeout(resolve, GATHER_MS));
     }
@@ -273,7 +275,7 @@ export class Reconciler {
 
   // What another environment on the same branch fetched a moment ago will do, unless somebody says that there is news.
   #look(): ReturnType<ReconcilePorts['look']> {
-    const since = Math.max(this.#pokedAt, Date.now() - durationMs(this.#spec.source.interval) / 2);
+    const since = Math.max(this.#pokedAt, performance.now() - durationMs(this.#spec.source.interval) / 2);
     return this.#ports.trace('fetch', { environment: this.name }, () => this.#ports.look(since));
   }
 
@@ -382,12 +384,12 @@ export class Reconciler {
     let done = false;
     const interval = durationMs(this.#spec.source.interval);
     const looking = (async () => {
-      for (let at = Date.now() + interval; !done && !newer; ) {
+      for (let at = performance.now() + interval; !done && !newer; ) {
         await new Promise((resolve) => setTimeout(resolve, 100));
         if (this.#stopped || this.#interrupt) newer = true;
         const asked = !done && this.#wake.takeLook();
-        if (done || (Date.now() < at && !asked)) continue;
-        at = Date.now() + interval;
+        if (done || (performance.now() < at && !asked)) continue;
+        at = performance.now() + interval;
         newer = await this.#hasNewer(revision.revision).catch(() => false);
       }
     })();
@@ -432,14 +434,18 @@ export class Reconciler {
   async #judge(state: EnvironmentState, tip: string, approvals: string): Promise<AllowedRevision | undefined> {
     const from = state.revision === NO_REVISION ? (this.#spec.source.baseline ?? NO_REVISION) : state.revision;
     const key = [from, tip, approvals, this.#gate.trust.digest, this.#gate.clock().toISOString().slice(0, 10)].join(' ');
-    if (this.#judged?.key !== key) {
+    if (this.#judged?.key !== key || performance.now() > this.#judged.until) {
       const turn = this.#ports.turn ?? ((task) => task());
       const { verdict, recorded, allowed } = await this.#ports.trace('judge', { environment: this.name, revision: tip }, async (note) => {
         const assessed = await turn(() => assess(this.#gate, from, tip));
         note({ outcome: assessed.verdict.outcome, commits: assessed.verdict.commits.length, objects: assessed.verdict.objects });
         return assessed;
       });
-      this.#judged = { key, allowed };
+      // What is dated ahead of this clock is not wrong for ever: either the one clock or the other will be put right.
+      const isAhead =
+        verdict.violations.some((v) => v.code.endsWith('-from-the-future')) ||
+        verdict.warnings.some((v) => v.code.endsWith('-from-the-future'));
+      this.#judged = { key, allowed, until: allowed === undefined && isAhead ? performance.now() + AHEAD_MS : Number.POSITIVE_INFINITY };
       this.#tell(verdict, recorded?.index);
     }
     return this.#judged.allowed;

@@ -378,3 +378,39 @@ test('a repository of 100,000 files is looked at, and only what the environment 
   const resident = Number(/VmHWM:\s+(\d+)/.exec(readFileSync(`/proc/${service.pid}/status`, 'utf8'))?.[1]) / 1024;
   assert.ok(resident < 700, `${Math.round(resident)} MiB`);
 });
+
+test('a clock that jumps a day ahead, and then behind: drift and changes go on, what seems dated ahead is looked at again, the ledger holds', async () => {
+  const name = 'clock';
+  const fleet = stage.fleet(name);
+  const configuration = stage.configuration(name, [{ url: fleet.url, namespaces: [name], mode: 'off' }]);
+  const first = await stage.change(fleet, 'first', {
+    [`${PATH}/ns.yaml`]: namespace(name),
+    [`${PATH}/cm.yaml`]: configMap(name, 'settings', { colour: 'blue' }),
+  });
+  const clock = join(directory, 'clock.offset');
+  const jump = (ms: number) => writeFileSync(clock, String(ms));
+  jump(0);
+  const shifted = `--import ${new URL('../kit/shifted-clock.mjs', import.meta.url)}`;
+  const service = stage.start(await stage.arguments(configuration), name, [], { CLOCK_FILE: clock, NODE_OPTIONS: shifted });
+  const controller = await stage.as('controller');
+  const applied = (commit: string, ms?: number) =>
+    service.entry('apply.result', 'production', (e) => e.revision === commit && e.outcome === 'applied', ms);
+  const defended = async () => {
+    await controller.request('DELETE', `/api/v1/namespaces/${name}/configmaps/settings`);
+    await stage.waitFor(async () => (await stage.dataOf(name, 'settings')) !== undefined, 'what was deleted to come back');
+  };
+  const paint = (colour: string) => stage.change(fleet, colour, { [`${PATH}/cm.yaml`]: configMap(name, 'settings', { colour }) });
+  await applied(first);
+  jump(86_400_000);
+  await defended();
+  await applied(await paint('green'));
+  jump(-7_200_000);
+  await defended();
+  const ahead = await paint('red');
+  await service.entry('change.judged', 'production', (e) => e.to === ahead && e.outcome === 'denied');
+  jump(0);
+  await applied(ahead, 60_000);
+  assert.equal((await stage.dataOf(name, 'settings'))?.['colour'], 'red');
+  await service.stop();
+  checkLedger(name);
+});

@@ -45,8 +45,8 @@ export class Service {
     this.ended = new Promise((resolve) => this.#child.on('close', (code, signal) => resolve(signal === null ? (code ?? 1) : 137)));
   }
 
-  static start(args: readonly string[], data: string): Service {
-    return new Service(`${ROOT}bin/countersign.mjs`, ['serve', ...args], data);
+  static start(args: readonly string[], data: string, env: NodeJS.ProcessEnv = {}): Service {
+    return new Service(`${ROOT}bin/countersign.mjs`, ['serve', ...args], data, env);
   }
 
   get pid(): number {

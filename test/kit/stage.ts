@@ -80,8 +80,8 @@ export class Stage {
   }
 
   /** A service of which nothing is waited for. */
-  start(args: readonly string[], name: string, more: readonly string[] = []): Service {
-    const service = Service.start([...args, ...more], this.data(name));
+  start(args: readonly string[], name: string, more: readonly string[] = [], env: NodeJS.ProcessEnv = {}): Service {
+    const service = Service.start([...args, ...more], this.data(name), env);
     this.#services.push(service);
     return service;
   }
