@@ -34,4 +34,4 @@ VOLUME /var/lib/countersign
 EXPOSE 9443 8080
 # What is read is what runs: the TypeScript sources, as they are.
 ENTRYPOINT ["countersign"]
-CMD ["serve", "--config", "/etc/countersign", "--data", "/var/lib/countersign", "--webhook", "0.0.0.0:9443", "--webhook-url", "https://countersign.countersign.svc:9443/validate", "--http", "0.0.0.0:8080"]
+CMD ["serve", "--config", "/etc/countersign", "--data", "/var/lib/countersign", "--webhook", "0.0.0.0:9443", "--webhook-service", "countersign/countersign", "--http", "0.0.0.0:8080"]

@@ -6,8 +6,8 @@ import { EXIT, type Io, plain } from './io.ts';
 import { openConfiguration } from './open.ts';
 import type { ServeOptions } from './serve.ts';
 import { recordStart } from './serve-ledger.ts';
-import { openLoops } from './serve-loops.ts';
-import { openServing } from './serving.ts';
+import { openGates, openLoops } from './serve-loops.ts';
+import { openClusters, openServing } from './serving.ts';
 
 export type ApplyOptions = Omit<ServeOptions, 'listen' | 'http' | 'heartbeat' | 'anchor' | 'anchorEvery'> & {
   environment?: string;
@@ -25,7 +25,16 @@ export async function apply(options: ApplyOptions, settings: ProcessSettings, io
     { level, base: null, timestamp: pino.stdTimeFunctions.isoTime, formatters: { level: (l) => ({ level: l }) } },
     { write: io.err },
   );
-  const all: ServeOptions = { ...options, listen: 'off', http: 'off', heartbeat: '1h', anchorEvery: '1h' };
+  const all: ServeOptions = {
+    ...options,
+    listen: 'off',
+    webhookName: 'countersign',
+    protect: false,
+    rescan: 'off',
+    http: 'off',
+    heartbeat: '1h',
+    anchorEvery: '1h',
+  };
   const whole = openConfiguration(options);
   const environments = whole.environments.filter((e) => options.environment === undefined || e.metadata.name === options.environment);
   if (environments.length === 0) throw new CountersignError('usage', `there is no environment \`${options.environment ?? ''}\``);
@@ -34,7 +43,7 @@ export async function apply(options: ApplyOptions, settings: ProcessSettings, io
   const { ledger, closing } = serving;
   try {
     await recordStart(serving);
-    const loops = await openLoops(serving, {});
+    const loops = openLoops(serving, await openGates(serving), openClusters(serving.links, ledger, log), {});
     const done: ReconcilerStatus[] = [];
     // In the order in which they depend on each other, so that one pass is enough.
     for (const loop of inOrder(loops, (l) => environments.find((e) => e.metadata.name === l.name)?.spec.dependsOn ?? [])) {

@@ -1,16 +1,13 @@
-import { createReadStream } from 'node:fs';
-import { createInterface } from 'node:readline';
 import { AuditAccount, type LedgerView, type Recorder, type Unmatched } from '../gate/index.ts';
 import { evidenceRef, ledgerName, openLedger } from '../ledger/index.ts';
-import { CountersignError, messageOf } from '../model/index.ts';
+import { CountersignError } from '../model/index.ts';
+import { auditEvents } from './audit-log.ts';
 import { EXIT, type Io, paint, plain } from './io.ts';
 import { openConfiguration } from './open.ts';
 import { readLedger, recorderOf, viewOf } from './read-ledger.ts';
 import { count } from './show-verdict.ts';
 
 export type LedgerAuditOptions = { config: string[]; data: string; applier: string; record: boolean; output: 'text' | 'jsonl' };
-
-const BATCH = 1000;
 
 /** `countersign ledger audit FILE…`: the API server's audit log against the ledger: every write to a governed namespace is accounted for, or named. */
 export async function ledgerAudit(files: readonly string[], options: LedgerAuditOptions, io: Io): Promise<number> {
@@ -23,7 +20,7 @@ export async function ledgerAudit(files: readonly string[], options: LedgerAudit
     );
     let events = 0;
     let unmatched = 0;
-    for await (const batch of batches(files)) {
+    for await (const batch of auditEvents(files)) {
       events += batch.length;
       for (const one of await taken(account, batch)) {
         unmatched++;
@@ -60,32 +57,6 @@ async function openToRecord(data: string): Promise<Opened> {
     ledger: recorderOf(ledger),
     close: () => ledger.close(),
   };
-}
-
-async function* batches(files: readonly string[]): AsyncGenerator<unknown[]> {
-  let batch: unknown[] = [];
-  for (const file of files) {
-    let line = 0;
-    try {
-      for await (const text of createInterface({ input: createReadStream(file), crlfDelay: Number.POSITIVE_INFINITY })) {
-        line++;
-        if (text.trim() !== '') batch.push(JSON.parse(text));
-        if (batch.length < BATCH) continue;
-        yield batch;
-        batch = [];
-      }
-    } catch (cause) {
-      throw new CountersignError(
-        'usage',
-        `\`${file}\` cannot be read as an audit log${line === 0 ? '' : ` (line ${line})`}: ${messageOf(cause)}`,
-        {
-          cause,
-          hint: 'it has one event of audit.k8s.io/v1 a line, as --audit-log-format=json writes it',
-        },
-      );
-    }
-  }
-  if (batch.length > 0) yield batch;
 }
 
 async function taken(account: AuditAccount, batch: readonly unknown[]): Promise<readonly Unmatched[]> {

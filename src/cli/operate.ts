@@ -1,4 +1,5 @@
 import { hostname, userInfo } from 'node:os';
+import { type BreakGlassStanding, breakGlassStanding } from '../gate/index.ts';
 import { ledgerName, openLedger } from '../ledger/index.ts';
 import { CountersignError, isNoRevision } from '../model/index.ts';
 import type { ReconcilerStatus } from '../reconcile/index.ts';
@@ -59,14 +60,17 @@ export async function rollback(environment: string, options: RollbackOptions, io
 export async function status(options: StatusOptions, io: Io): Promise<number> {
   const asked = options.environment === undefined ? {} : { environment: options.environment };
   const answer = await sendCommand(controlSocket(options.data), 'status', asked);
-  const all = answer === undefined ? fromLedger(options) : (answer.result as ReconcilerStatus[]);
+  const all = answer === undefined ? fromLedger(options) : (answer.result as Shown[]);
   if (all.length === 0) throw new CountersignError('usage', `there is no environment \`${options.environment ?? ''}\``);
   if (answer === undefined) io.err('no service runs on this data directory: this is what its ledger says\n');
   show(all, options.output, io);
   return answer !== undefined && all.every((s) => s.state === 'applied' && unhealthy(s) === 0) ? EXIT.yes : EXIT.no;
 }
 
-function show(all: readonly ReconcilerStatus[], output: 'text' | 'json', io: Io): void {
+/** A status, and what of break-glass is open or waits for its review. */
+type Shown = ReconcilerStatus & { readonly breakGlass?: BreakGlassStanding };
+
+function show(all: readonly Shown[], output: 'text' | 'json', io: Io): void {
   if (output === 'json') {
     io.out(`${JSON.stringify(all, null, 2)}\n`);
     return;
@@ -83,6 +87,11 @@ function show(all: readonly ReconcilerStatus[], output: 'text' | 'json', io: Io)
     );
     if (s.state !== 'applied') io.out(`  ${plain(s.message)}\n`);
     for (const trouble of s.health.trouble) io.out(`  ${plain(trouble)}\n`);
+    for (const { namespaces, until, reason, user } of s.breakGlass?.open ?? [])
+      io.out(paint(io, 'red', `  break-glass is open in ${namespaces.join(', ')} until ${until}, by ${plain(user)}: ${plain(reason)}\n`));
+    const left = s.breakGlass?.unsettled.length ?? 0;
+    if (left > 0)
+      io.out(paint(io, 'yellow', `  ${left} ${left === 1 ? 'use' : 'uses'} of break-glass to settle: countersign break-glass list\n`));
   }
 }
 
@@ -101,7 +110,7 @@ function ago(time: string): string {
 }
 
 // Where each environment was left, for when no service can be asked.
-function fromLedger(options: StatusOptions): ReconcilerStatus[] {
+function fromLedger(options: StatusOptions): Shown[] {
   const reader = readLedger(options.data);
   try {
     return environmentsOf(reader)
@@ -119,6 +128,7 @@ function fromLedger(options: StatusOptions): ReconcilerStatus[] {
           looked: result?.entry.time ?? '',
           next: '',
           health: { current: 0, progressing: 0, failed: 0, missing: 0, trouble: [] },
+          breakGlass: breakGlassStanding(viewOf(reader), environment, new Date().toISOString()),
         };
       });
   } finally {
@@ -139,8 +149,8 @@ function running(answer: ControlAnswer | undefined, data: string): ControlAnswer
   return answer;
 }
 
-// Who is at this machine; that is all that can be known here, and it is recorded as that.
-function localUser(): string {
+/** Who is at this machine; that is all that can be known here, and it is recorded as that. */
+export function localUser(): string {
   return `${userInfo().username}@${hostname()}`;
 }
 

@@ -28,5 +28,6 @@ export function recorderOf(ledger: Ledger): LedgerView & Recorder {
     record: (body, evidence) => ledger.record(body, evidence),
     asEvidence: evidenceRef,
     subject: (text) => ledger.subject(text),
+    recorded: () => ledger.size,
   };
 }

@@ -1,8 +1,11 @@
 import { Command, CommanderError, Option } from 'commander';
 import { readProcessSettings } from '../config/index.ts';
+import type { AdmissionPreviewOptions } from './admission-preview.ts';
+import type { AdmissionScanOptions } from './admission-scan.ts';
 import type { ApplyOptions } from './apply.ts';
 import type { ApprovalsImportOptions, ApprovalsListOptions, ApprovalsVerifyOptions } from './approvals.ts';
 import type { ApproveOptions } from './approve.ts';
+import type { BreakGlassCloseOptions, BreakGlassListOptions, BreakGlassOpenOptions, BreakGlassSettleOptions } from './break-glass.ts';
 import type { CheckOptions } from './check.ts';
 import type { DiffOptions } from './diff.ts';
 import type { ExplainOptions } from './explain-object.ts';
@@ -14,6 +17,7 @@ import type { LedgerAuditOptions } from './ledger-audit.ts';
 import type { ForgetOptions, NewEpochOptions, RotateKeyOptions } from './ledger-keys.ts';
 import type { LedgerExportOptions, LedgerImportOptions, LedgerProveOptions } from './ledger-prove.ts';
 import type { LedgerShowOptions } from './ledger-show.ts';
+import type { ManifestsOptions } from './manifests.ts';
 import type { OperateOptions, ReconcileOptions, RollbackOptions, StatusOptions } from './operate.ts';
 import type { PolicyBuildOptions, PolicyListOptions, PolicySignOptions, PolicyWaiveOptions } from './policy.ts';
 import type { PolicyReplayOptions } from './policy-replay.ts';
@@ -336,6 +340,15 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
     .option('--context <name>', 'the kubeconfig’s context')
     .option('--webhook <address>', 'HOST:PORT the admission webhook listens on, or `off`', '127.0.0.1:9443')
     .option('--webhook-url <url>', 'where the API server reaches it (default: https://HOST:PORT/validate)')
+    .option('--webhook-service <service>', 'or the Service by which it does: NAMESPACE/NAME, or NAMESPACE/NAME:PORT')
+    .option(
+      '--webhook-tls <source>',
+      'its certificate: a directory with tls.crt, tls.key and ca.crt, or secret:NAMESPACE/NAME that replicas share (default: made in --data)',
+    )
+    .option('--webhook-client-ca <file>', 'take requests only from clients with a certificate of this authority')
+    .option('--webhook-name <name>', 'of its configuration; two services in one cluster need two', 'countersign')
+    .option('--rescan <duration>', 'how often everything in the governed namespaces is judged, or off', '10m')
+    .option('--no-protect', 'do not keep others from the gate’s own objects by a ValidatingAdmissionPolicy')
     .option('--lease <namespace>', 'replicas share the environments: each is run by the one that holds its Lease in this namespace')
     .option('--selector <labels>', 'run only environments with these labels (`shard=a`); admission is for all of them')
     .option('--http <address>', 'probes, metrics and calls of forges (plain HTTP, for behind an ingress): HOST:PORT, or off', 'off')
@@ -365,6 +378,20 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
     'print the CustomResourceDefinitions of Environment, TrustPolicy and Notifier',
     '\nExamples:\n  countersign crds | kubectl apply -f -',
   ).action(async () => done(await (await import('./crds.ts')).crds(io)));
+
+  add(
+    program,
+    'manifests',
+    'print what the service needs to run in a cluster: account, workload, Service, disruption budget',
+    '\nExamples:\n  countersign manifests --image registry.example.com/countersign:0.1.0 | kubectl apply -f -\n  countersign manifests --image registry.example.com/countersign:0.1.0 --replicas 3 --ledger-secret ledger-url --key-secret ledger-key | kubectl apply -f -',
+  )
+    .requiredOption('--image <image>', 'the container image, with a tag or digest')
+    .option('--namespace <name>', 'where it runs', 'countersign')
+    .option('--replicas <number>', 'how many, with --ledger-secret', '2')
+    .option('--ledger-secret <name>', 'the Secret whose key `url` is the PostgreSQL that replicas share')
+    .option('--key-secret <name>', 'the Secret whose key `ledger.key` is the ledger’s key that they share')
+    .option('--storage <size>', 'of the volume of a single replica', '10Gi')
+    .action(async (options: ManifestsOptions) => done((await import('./manifests.ts')).manifests(options, io)));
 
   const ledger = add(program, 'ledger', 'read and check the ledger', '');
   add(
@@ -591,6 +618,82 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
   )
     .requiredOption('--to <revision>', 'a revision that the environment was at')
     .action(async (named: string, options: RollbackOptions) => done(await (await import('./operate.ts')).rollback(named, options, io)));
+
+  const admission = add(program, 'admission', 'look at admission before it is enforced', '');
+  add(
+    admission,
+    'preview',
+    'what `enforce` would refuse, by what was recorded in `audit` or `warn`, or by the API server’s audit log',
+    '\nExamples:\n  countersign admission preview --data /var/lib/countersign --since 7d\n  countersign admission preview --audit-log audit.log --config countersign --applier system:serviceaccount:countersign:countersign',
+  )
+    .option('--data <path>', 'the service’s data directory, or a ledger file', DATA)
+    .addOption(environment())
+    .option('--since <duration>', 'how far back on the ledger', '7d')
+    .option('--audit-log <file...>', 'take the API server’s audit log instead, for environments whose admission is still `off`')
+    .addOption(config())
+    .option('--applier <user>', 'who applies from Git, with --audit-log', 'countersign')
+    .addOption(output('text', 'json'))
+    .action(async (options: AdmissionPreviewOptions) => done(await (await import('./admission-preview.ts')).admissionPreview(options, io)));
+
+  add(
+    admission,
+    'scan',
+    'what the newest look at the governed namespaces found: what no commit has, and what the rules deny',
+    '\nExample:\n  countersign admission scan --data /var/lib/countersign',
+  )
+    .option('--data <path>', 'the service’s data directory, or a ledger file', DATA)
+    .addOption(environment())
+    .addOption(output('text', 'json'))
+    .action(async (options: AdmissionScanOptions) => done((await import('./admission-scan.ts')).admissionScan(options, io)));
+
+  const glass = add(program, 'break-glass', 'act outside the gate in an emergency: open, close, list, settle', '');
+  const reached = (command: Command) =>
+    command
+      .option('-n, --namespace <name...>', 'the namespaces (default: those of the environment)')
+      .addOption(config())
+      .addOption(environment())
+      .option('--kubeconfig <file>', 'who you are in the cluster (default: KUBECONFIG)')
+      .option('--context <name>', 'the kubeconfig’s context')
+      .addOption(output('text', 'json'));
+  reached(
+    add(
+      glass,
+      'open',
+      'let members of the break-glass groups write and connect in namespaces, for a time',
+      '\nExamples:\n  countersign break-glass open -n shop --reason "checkout is down" --ticket INC-4711 --for 30m\n  countersign break-glass open --environment production --reason "restore the database" --ticket INC-12 --for 1h',
+    ),
+  )
+    .requiredOption('--reason <text>', 'why; it goes on the ledger and into every report')
+    .requiredOption('--ticket <id>', 'where it is being worked on')
+    .option('--for <duration>', 'for how long; no longer than the environment allows', '30m')
+    .action(async (options: BreakGlassOpenOptions) => done(await (await import('./break-glass.ts')).breakGlassOpen(options, settings, io)));
+  reached(add(glass, 'close', 'give it back before its time', '\nExample:\n  countersign break-glass close -n shop')).action(
+    async (options: BreakGlassCloseOptions) => done(await (await import('./break-glass.ts')).breakGlassClose(options, settings, io)),
+  );
+  add(
+    glass,
+    'list',
+    'what is open, and which uses wait for their review',
+    '\nExample:\n  countersign break-glass list --data /var/lib/countersign',
+  )
+    .option('--data <path>', 'the service’s data directory, or a ledger file', DATA)
+    .addOption(environment())
+    .addOption(output('text', 'json'))
+    .action(async (options: BreakGlassListOptions) => done((await import('./break-glass.ts')).breakGlassList(options, io)));
+  addOperating(
+    add(
+      glass,
+      'settle',
+      'end the review of uses: by the commit that made Git agree, or because all is undone',
+      '\nExamples:\n  countersign break-glass settle production --commit 91bc0de --reason "reviewed with the team, CHG-88"\n  countersign break-glass settle production --use 412 413 --reverted --reason "INC-4711 review"',
+    ),
+  )
+    .option('--use <entry...>', 'only these, by their entries (default: all that are left)')
+    .option('--commit <id>', 'the commit that brought Git in line; it must have been applied since')
+    .option('--reverted', 'what was done is undone: everything is as Git has it', false)
+    .action(async (named: string, options: BreakGlassSettleOptions) =>
+      done(await (await import('./break-glass.ts')).breakGlassSettle(named, options, io)),
+    );
 
   add(
     program,

@@ -1,87 +1,178 @@
-import { createServer } from 'node:https';
-import { join } from 'node:path';
-import { registerWebhook } from '../cluster/index.ts';
-import type { Configuration } from '../config/index.ts';
-import { type AdmissionScope, AuditAccount, rememberedState } from '../gate/index.ts';
-import { CountersignError, messageOf } from '../model/index.ts';
-import { type AdmissionScopes, addAuditEndpoint, type Certificates, createWebhook, makeCertificates } from '../webhook/index.ts';
-import { closeServer, listen, listenAddress } from './listen.ts';
-import { readSecret } from './read-secret.ts';
-import { type ClusterLink, linkOf, type Serving } from './serving.ts';
+import { type Cluster, type Tampering, type WebhookPlan, WebhookRegistration } from '../cluster/index.ts';
+import {
+  AdmissionRecords,
+  type AdmissionScope,
+  AdmissionScopes,
+  AuditAccount,
+  BreakGlass,
+  RulesInForce,
+  rememberedState,
+} from '../gate/index.ts';
+import { CountersignError, messageOf, parseDuration } from '../model/index.ts';
+import type { AdmissionFront } from './admission-front.ts';
+import { keepRescanning } from './rescan.ts';
+import { type OpenGate, teller } from './serve-loops.ts';
+import { type ClusterLink, ledgerId, linkOf, type Serving } from './serving.ts';
 
-/** The admission webhook, and the API server's audit events beside it. */
-export async function openWebhook(serving: Serving): Promise<void> {
-  const { configuration, links, options, log, closing, metrics, trace } = serving;
-  if (options.listen === 'off') {
-    if (options.auditTokenFile !== undefined)
-      throw new CountersignError('usage', 'audit events are taken where the webhook listens, and that is off', {
-        hint: 'use --webhook HOST:PORT',
-      });
-    return log.warn({}, 'the admission webhook is off: only Countersign’s own writes are judged');
-  }
-  const { host, port } = listenAddress(options.listen);
-  const url = options.webhookUrl ?? `https://${host}:${port}/validate`;
-  const certificates = await makeCertificates(join(options.data, 'tls'), new URL(url).hostname.replace(/^\[|\]$/g, ''), new Date());
-  const app = createWebhook(
-    scopesOf(serving),
-    () => true,
-    log,
-    (environment, operation, decision) => metrics.decided(environment, operation, decision),
-    trace,
+const LOAD_MS = 30_000;
+
+/** Puts these environments behind the webhook: what decides, what is put into the API server's path, and its audit events. */
+export async function openAdmission(
+  serving: Serving,
+  front: AdmissionFront | undefined,
+  gates: readonly OpenGate[],
+  clusters: ReadonlyMap<ClusterLink, Cluster>,
+): Promise<void> {
+  if (front === undefined) return;
+  const { log, closing, metrics, trace, links } = serving;
+  const scopes = gates.map((open) => scopeOf(serving, open, clusters.get(linkOf(links, open.environment.metadata.name)) as Cluster));
+  await loadRules(scopes, log);
+  front.metrics = metrics;
+  front.trace = trace;
+  front.scopes.set(new AdmissionScopes(scopes));
+  closing.push(async () => {
+    front.scopes.set(undefined);
+    for (const scope of scopes) await scope.records.close();
+  });
+  if (serving.options.auditTokenFile !== undefined) takeAuditEvents(front, serving);
+  await registerAll(serving, front);
+  rescanAll(serving, scopes);
+  log.info('url' in front.place ? { url: front.place.url } : front.place, 'the admission webhook is in place');
+}
+
+type Scope = AdmissionScope & { readonly loaded: RulesInForce };
+
+function scopeOf({ recorder, log, metrics, notifications }: Serving, { environment, gate }: OpenGate, cluster: Cluster): Scope {
+  const name = environment.metadata.name;
+  const clock = () => new Date();
+  const state = rememberedState(recorder, name);
+  const loaded = new RulesInForce(gate, state);
+  return {
+    environment,
+    state,
+    applier: cluster.user,
+    records: new AdmissionRecords(name, recorder, clock, log),
+    breakGlass: new BreakGlass(environment, recorder, clock, teller(metrics, notifications, cluster)),
+    facts: cluster,
+    rules: loaded,
+    loaded,
+  };
+}
+
+// Before the first request. What cannot be loaded now is tried again when one comes, and refused where that is asked for.
+async function loadRules(scopes: readonly Scope[], log: Serving['log']): Promise<void> {
+  await Promise.all(
+    scopes
+      .filter(({ environment: { spec } }) => spec.admission.mode !== 'off' && (spec.admission.policy.mode ?? spec.admission.mode) !== 'off')
+      .map(async ({ environment, loaded }) => {
+        let timer: NodeJS.Timeout | undefined;
+        const late = new Promise<never>((_, fail) => {
+          timer = setTimeout(() => fail(new Error('it took too long')), LOAD_MS);
+        });
+        await Promise.race([loaded.warm(), late]).catch((thrown) =>
+          log.warn({ environment: environment.metadata.name }, `its rules cannot be asked at admission yet: ${messageOf(thrown)}`),
+        );
+        clearTimeout(timer);
+      }),
   );
-  if (options.auditTokenFile !== undefined) takeAuditEvents(app, options.auditTokenFile, serving);
-  const server = createServer({ cert: certificates.cert, key: certificates.key, minVersion: 'TLSv1.3' }, app);
-  await listen(server, host, port);
-  closing.push(() => closeServer(server));
-  await registerAll(configuration, links, url, certificates);
-  log.info({ url }, 'the admission webhook is in place');
+}
+
+// What is there already, and what got there in other ways, is judged like what is asked for.
+function rescanAll({ links, recorder, log, options, closing }: Serving, scopes: readonly Scope[]): void {
+  if (options.rescan === 'off') return;
+  const every = parseDuration(options.rescan);
+  if (every === undefined || every < 1000)
+    throw new CountersignError('usage', `\`${options.rescan}\` is no time for --rescan`, {
+      hint: 'a second or more, for example 10m; or off',
+    });
+  const parts = scopes
+    .filter((s) => s.environment.spec.admission.mode !== 'off')
+    .map(({ environment, state, loaded }) => ({
+      environment,
+      state,
+      rules: loaded,
+      server: linkOf(links, environment.metadata.name).server,
+      ledger: recorder,
+      log,
+      clock: () => new Date(),
+    }));
+  closing.push(keepRescanning(parts, every));
 }
 
 const COVERED_EVERY_MS = 60_000;
 
 // The API server's own audit log, as a second witness of what was written: what the ledger does not account for goes on it.
-function takeAuditEvents(
-  app: Parameters<typeof addAuditEndpoint>[0],
-  tokenFile: string,
-  { configuration, links, recorder, log, closing }: Serving,
-): void {
+function takeAuditEvents(front: AdmissionFront, { configuration, links, recorder, log, closing, options }: Serving): void {
   const scopes = configuration.environments.map((environment) => ({
     environment,
     applier: linkOf(links, environment.metadata.name).user,
   }));
-  const account = new AuditAccount(scopes, recorder);
-  const take = async (events: readonly unknown[]) => {
+  const account = new AuditAccount(scopes, recorder, options.webhookName);
+  front.takeEvents = async (events) => {
     for (const { environment, write } of await account.take(events))
       log.warn({ environment, write }, 'the API server’s audit log shows a write that nothing on the ledger accounts for');
   };
-  addAuditEndpoint(
-    app,
-    readSecret(tokenFile, 'token', 'the API server is given the same in its audit webhook’s kubeconfig'),
-    take,
-    (message) => log.warn({}, message),
-  );
   const settle = () =>
     account.settle().catch((thrown) => log.error({}, `what the audit log covers could not be recorded: ${messageOf(thrown)}`));
   const timer = setInterval(() => void settle(), COVERED_EVERY_MS);
   closing.push(async () => {
+    front.takeEvents = undefined;
     clearInterval(timer);
     await settle();
   });
 }
 
-async function registerAll(
-  configuration: Configuration,
-  links: ReadonlyMap<string, ClusterLink>,
-  url: string,
-  certificates: Certificates,
-): Promise<void> {
-  for (const link of new Set(links.values())) {
-    const governed = configuration.environments.filter((e) => e.spec.admission.mode !== 'off' && links.get(e.metadata.name) === link);
-    const namespaces = governed.flatMap((e) => e.spec.target.namespaces);
-    if (namespaces.length === 0) continue;
-    refuseUnreachable(url, link.server.url);
-    await registerWebhook(link.server, { url, caBundle: certificates.ca }, namespaces);
+async function registerAll(serving: Serving, front: AdmissionFront): Promise<void> {
+  const { links, log, recorder, closing } = serving;
+  const registrations: { registration: WebhookRegistration; plan: () => WebhookPlan }[] = [];
+  // Accounts of one cluster share its configuration.
+  for (const [url, here] of byCluster(links)) {
+    const plan = () => planOf(serving, front, here);
+    if (plan().environments.length === 0) continue;
+    if ('url' in front.place) refuseUnreachable(front.place.url, url);
+    const tampered = ({ object, change, manager }: Tampering) =>
+      void recorder
+        .record({ type: 'protection.changed', object, change, manager }, [])
+        .catch((thrown) => log.error({}, `that could not be recorded: ${messageOf(thrown)}`));
+    const registration = new WebhookRegistration((here[0] as ClusterLink).server, plan(), log, tampered);
+    await registration.put();
+    await registration.follow();
+    registrations.push({ registration, plan });
+    closing.push(() => registration.close());
   }
+  front.renewed = async () => {
+    for (const { registration, plan } of registrations) await registration.put(plan());
+  };
+  closing.push(() => {
+    front.renewed = () => Promise.resolve();
+  });
+}
+
+function byCluster(links: Serving['links']): ReadonlyMap<string, readonly ClusterLink[]> {
+  const found = new Map<string, ClusterLink[]>();
+  for (const link of new Set(links.values())) found.set(link.server.url, [...(found.get(link.server.url) ?? []), link]);
+  return found;
+}
+
+function planOf(
+  { configuration, links, options, settings, ledger }: Serving,
+  front: AdmissionFront,
+  here: readonly ClusterLink[],
+): WebhookPlan {
+  const environments = configuration.environments.filter(
+    (e) => e.spec.admission.mode !== 'off' && here.includes(linkOf(links, e.metadata.name)),
+  );
+  const own = [...new Set([...(options.configNamespace ?? []), ...(settings.podNamespace === undefined ? [] : [settings.podNamespace])])];
+  return {
+    name: options.webhookName,
+    place: front.place,
+    ca: front.ca,
+    environments,
+    ours: here.map((l) => l.user),
+    own: own.filter((n) => !environments.some((e) => e.spec.target.namespaces.includes(n))),
+    ledger: ledgerId(ledger),
+    isProtected: options.protect && environments.some((e) => e.spec.admission.mode === 'enforce'),
+  };
 }
 
 // Registered all the same, it would close the governed namespaces: the API server would call itself and hear nothing.
@@ -89,22 +180,6 @@ function refuseUnreachable(webhook: string, apiServer: string): void {
   const isLoopback = (url: string) => /^(localhost|127\.\d+\.\d+\.\d+|\[::1\])$/.test(new URL(url).hostname);
   if (!isLoopback(webhook) || isLoopback(apiServer)) return;
   throw new CountersignError('usage', `the API server at \`${apiServer}\` cannot reach a webhook at \`${webhook}\``, {
-    hint: 'use --webhook with an address of this machine that the cluster reaches, or --webhook-url; --webhook off runs without admission',
+    hint: 'use --webhook with an address of this machine that the cluster reaches, --webhook-service or --webhook-url; --webhook off runs without admission',
   });
-}
-
-function scopesOf({ configuration, links, recorder }: Serving): AdmissionScopes {
-  const scopes = new Map<string, AdmissionScope>();
-  for (const environment of configuration.environments) {
-    const { user } = linkOf(links, environment.metadata.name);
-    const scope: AdmissionScope = {
-      environment,
-      state: rememberedState(recorder, environment.metadata.name),
-      applier: user,
-      recorder,
-      clock: () => new Date(),
-    };
-    for (const namespace of environment.spec.target.namespaces) scopes.set(namespace, scope);
-  }
-  return (namespace) => scopes.get(namespace);
 }

@@ -2,15 +2,17 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
+import { breakGlassStanding, settleUses } from '../gate/index.ts';
 import { CountersignError } from '../model/index.ts';
 import type { Reconciler } from '../reconcile/index.ts';
 import { type Control, type ControlAnswer, createServiceApp, listenForCommands, type Receiver } from '../service/index.ts';
+import type { AdmissionFront } from './admission-front.ts';
 import { closeServer, listen, listenAddress } from './listen.ts';
 import { readSecret } from './read-secret.ts';
 import type { Serving } from './serving.ts';
 
 /** Probes, metrics and receivers, where `--http` says so. */
-export async function openHttp(loops: readonly Reconciler[], serving: Serving): Promise<void> {
+export async function openHttp(loops: readonly Reconciler[], serving: Serving, front: AdmissionFront | undefined): Promise<void> {
   const { configuration, options, log, metrics, closing } = serving;
   const receivers = configuration.environments.flatMap(({ metadata: { name }, spec: { source } }): Receiver[] => {
     if (source.receiver === undefined) return [];
@@ -28,6 +30,7 @@ export async function openHttp(loops: readonly Reconciler[], serving: Serving): 
   }
   const { host, port } = listenAddress(options.http, '--http');
   const notReady = () =>
+    (front !== undefined && !front.scopes.ready ? 'the admission webhook has no rules yet' : undefined) ??
     loops.find((l) => l.status.looked === '' && l.status.state !== 'suspended' && l.status.state !== 'standby')?.status.message;
   const server = createServer({ requestTimeout: 15_000, headersTimeout: 10_000 }, createServiceApp({ notReady, metrics, receivers, log }));
   await listen(server, host, port, '--http');
@@ -66,7 +69,12 @@ export async function openControl(loops: readonly Reconciler[], { options, closi
   const control: Control = async (command, asked) => {
     const named = asked['environment'];
     if (command === 'status')
-      return { ok: true, result: loops.filter((l) => named === undefined || l.name === named).map((l) => l.status) };
+      return {
+        ok: true,
+        result: loops
+          .filter((l) => named === undefined || l.name === named)
+          .map((l) => ({ ...l.status, breakGlass: breakGlassStanding(recorder, l.name, new Date().toISOString()) })),
+      };
     const loop = loops.find((l) => l.name === named);
     if (loop === undefined) throw new CountersignError('usage', `this service runs no environment \`${String(named)}\``);
     if (command !== 'suspend' && command !== 'resume' && loop.status.state === 'standby')
@@ -87,6 +95,13 @@ export async function openControl(loops: readonly Reconciler[], { options, closi
       case 'restore':
         await recorder.record({ type: 'reconcile.requested', ...base }, []);
         return restored(loop);
+      case 'settle': {
+        const commit = typeof asked['commit'] === 'string' ? asked['commit'] : undefined;
+        const uses = Array.isArray(asked['uses']) ? asked['uses'].map(Number) : [];
+        const body = await settleUses(recorder, { ...base, uses, commit }, (ref) => loop.isAsGit(ref));
+        await recorder.record(body, []);
+        return { ok: true, result: body };
+      }
       case 'rollback':
         return rolledBack(loop, String(asked['to'] ?? ''), { user, reason });
       default:

@@ -76,12 +76,12 @@ function interval(text: string, option: string): number {
 }
 
 /** Says that the service is alive; where no such entry stands, it was away, and a report can tell for how long. */
-export function beat(loops: readonly Reconciler[], { ledger, options, log, closing }: Serving): void {
+export function beat(loops: readonly Reconciler[], { recorder, options, log, closing }: Serving): void {
   const every = interval(options.heartbeat, '--heartbeat');
   const timer = setInterval(() => {
     const environments = loops.map(({ status: { environment, revision, state } }) => ({ name: environment, revision, state }));
-    ledger
-      .record({ type: 'heartbeat', everySeconds: Math.round(every / 1000), environments })
+    recorder
+      .record({ type: 'heartbeat', everySeconds: Math.round(every / 1000), environments }, [])
       .catch((thrown) => log.error({}, `the heartbeat could not be recorded: ${messageOf(thrown)}`));
   }, every);
   closing.push(() => clearInterval(timer));

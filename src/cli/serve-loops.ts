@@ -2,7 +2,7 @@ import { join, resolve } from 'node:path';
 import { type Cluster, healthExpressions, stages } from '../cluster/index.ts';
 import { type Gate, type KnownFile, rememberedState } from '../gate/index.ts';
 import { APPROVALS_REF, openRepository, type Repository, redactUrl, sourceRef, sourceRepository } from '../git/index.ts';
-import { CountersignError, type Environment, Recent, sha256 } from '../model/index.ts';
+import { CountersignError, type Environment, Recent, sha256, type Told } from '../model/index.ts';
 import { type ReconcilePorts, Reconciler } from '../reconcile/index.ts';
 import { KnownHistory } from '../trust/index.ts';
 import { decrypting } from './decrypting.ts';
@@ -10,23 +10,25 @@ import { openMaker } from './make-objects.ts';
 import { gitProgram, openGate } from './open.ts';
 import { SharedRules } from './open-rules.ts';
 import type { ServeHooks } from './serve.ts';
-import { linkOf, openClusters, type Serving } from './serving.ts';
+import { type ClusterLink, linkOf, type Serving } from './serving.ts';
 import { sourceAccess } from './source-access.ts';
 
-/** A loop for each environment, with its gate, its repository and its view of the cluster. */
-export async function openLoops(
-  { configuration, links, ledger, recorder, options, settings, log, metrics, notifications, trace, closing }: Serving,
-  hooks: ServeHooks,
-): Promise<Reconciler[]> {
-  const clusters = openClusters(links, ledger, log);
+/** An environment with its gate and the repository that it looks at. */
+export type OpenGate = {
+  readonly environment: Environment;
+  readonly gate: Gate & { readonly recorder: NonNullable<Gate['recorder']> };
+  readonly repository: Repository;
+  /** Where the repository is kept; environments on one branch share it. */
+  readonly directory: string;
+};
+
+/** The gates of all environments, with those that are run elsewhere: admission is for each of them. */
+export async function openGates({ configuration, recorder, options, settings, closing }: Serving): Promise<readonly OpenGate[]> {
   const shared = new SharedRules();
   const make = openMaker(settings, join(resolve(options.data), 'rendered'));
   const repositories = new Map<string, Repository>();
-  const turn = atMost(JUDGED_AT_ONCE);
-  const once = sharing<{ readonly tip: string; readonly approvals: string }>();
-  const loops = new Map<string, Reconciler>();
-  const opened = await Promise.all(
-    selected(configuration.environments, options.selector).map(async (environment) => {
+  return Promise.all(
+    configuration.environments.map(async (environment) => {
       const { url, branch } = environment.spec.source;
       const directory = join(resolve(options.data), 'git', sha256(`${url} ${branch}`).slice(0, 16));
       const repository = repositories.get(directory) ?? openRepository(directory, gitProgram(settings));
@@ -38,51 +40,72 @@ export async function openLoops(
         make,
       });
       closing.push(opened.close);
-      const gate: Gate = {
+      const gate: OpenGate['gate'] = {
         ...opened.gate,
         recorder,
         known: new KnownHistory(),
         rendered: new Recent<KnownFile>(1000),
         findings: new Recent(1000),
       };
-      const access = sourceAccess(environment.spec.source.credentials);
-      const cluster = clusters.get(linkOf(links, environment.metadata.name)) as Cluster;
-      const port = Object.assign(cluster, { stages });
-      const ports: ReconcilePorts = {
-        environment,
-        cluster: environment.spec.decryption === undefined ? port : decrypting(port, environment),
-        ledger: recorder,
-        state: rememberedState(recorder, environment.metadata.name),
-        log,
-        clock: () => new Date(),
-        look: (since) =>
-          once(directory, since, async () => {
-            await repository.fetch(url, branch, await access());
-            const tip = await repository.resolve(sourceRef(branch));
-            if (tip === undefined)
-              throw new CountersignError('git-ref-missing', `\`${redactUrl(url)}\` has no branch \`${branch}\``, { recover: 'retry' });
-            return { tip, approvals: (await repository.resolve(APPROVALS_REF)) ?? '' };
-          }),
-        turn,
-        trace,
-        tell: (told) => {
-          metrics.happened(told.environment, told.event);
-          notifications.tell(told);
-          cluster.events.tell(told);
-        },
-        took: (kind, seconds) => metrics.took(environment.metadata.name, kind, seconds),
-        ...(hooks.onStep === undefined ? {} : { onStep: hooks.onStep }),
-      };
-      const loop = new Reconciler(gate, ports, (name) => loops.get(name)?.status);
-      cluster.listen(environment.metadata.name, () => loop.stir(), healthExpressions(environment.spec.health.expressions));
-      loops.set(environment.metadata.name, loop);
-      return loop;
+      return { environment, gate, repository, directory };
     }),
   );
+}
+
+/** A loop for each environment that this service is to run, with its view of the cluster. */
+export function openLoops(
+  { configuration, links, recorder, options, log, metrics, notifications, trace, closing }: Serving,
+  gates: readonly OpenGate[],
+  clusters: ReadonlyMap<ClusterLink, Cluster>,
+  hooks: ServeHooks,
+): Reconciler[] {
+  const turn = atMost(JUDGED_AT_ONCE);
+  const once = sharing<{ readonly tip: string; readonly approvals: string }>();
+  const loops = new Map<string, Reconciler>();
+  const wanted = new Set(selected(configuration.environments, options.selector));
+  for (const { environment, gate, repository, directory } of gates.filter((g) => wanted.has(g.environment))) {
+    const { url, branch } = environment.spec.source;
+    const access = sourceAccess(environment.spec.source.credentials);
+    const cluster = clusters.get(linkOf(links, environment.metadata.name)) as Cluster;
+    const port = Object.assign(cluster, { stages });
+    const ports: ReconcilePorts = {
+      environment,
+      cluster: environment.spec.decryption === undefined ? port : decrypting(port, environment),
+      ledger: recorder,
+      state: rememberedState(recorder, environment.metadata.name),
+      log,
+      clock: () => new Date(),
+      look: (since) =>
+        once(directory, since, async () => {
+          await repository.fetch(url, branch, await access());
+          const tip = await repository.resolve(sourceRef(branch));
+          if (tip === undefined)
+            throw new CountersignError('git-ref-missing', `\`${redactUrl(url)}\` has no branch \`${branch}\``, { recover: 'retry' });
+          return { tip, approvals: (await repository.resolve(APPROVALS_REF)) ?? '' };
+        }),
+      turn,
+      trace,
+      tell: teller(metrics, notifications, cluster),
+      took: (kind, seconds) => metrics.took(environment.metadata.name, kind, seconds),
+      ...(hooks.onStep === undefined ? {} : { onStep: hooks.onStep }),
+    };
+    const loop = new Reconciler(gate, ports, (name) => loops.get(name)?.status);
+    cluster.listen(environment.metadata.name, () => loop.stir(), healthExpressions(environment.spec.health.expressions));
+    loops.set(environment.metadata.name, loop);
+  }
   closing.push(() => {
     for (const cluster of clusters.values()) cluster.view.close();
   });
-  return opened;
+  return [...loops.values()];
+}
+
+/** Tells of what happened: metrics, whoever is notified, and Events on the objects. */
+export function teller(metrics: Serving['metrics'], notifications: Serving['notifications'], cluster: Cluster): (told: Told) => void {
+  return (told) => {
+    metrics.happened(told.environment, told.event);
+    notifications.tell(told);
+    cluster.events.tell(told);
+  };
 }
 
 // The environments whose labels are all that is asked for.

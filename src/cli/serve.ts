@@ -5,15 +5,17 @@ import { setFlagsFromString } from 'node:v8';
 import pino, { type Logger } from 'pino';
 import { Lease } from '../cluster/index.ts';
 import type { ProcessSettings } from '../config/index.ts';
+import { AdmissionScopes } from '../gate/index.ts';
 import { CountersignError, messageOf } from '../model/index.ts';
 import type { Reconciler, Step } from '../reconcile/index.ts';
+import { AdmissionFront } from './admission-front.ts';
 import { EXIT, type Io } from './io.ts';
-import { openWebhook } from './serve-admission.ts';
+import { openAdmission } from './serve-admission.ts';
 import { type Documents, ServedDocuments } from './serve-documents.ts';
 import { openControl, openHttp } from './serve-http.ts';
 import { beat, keepAnchors, recordStart } from './serve-ledger.ts';
-import { openLoops } from './serve-loops.ts';
-import { type ClusterLink, openServing, type Serving } from './serving.ts';
+import { openGates, openLoops } from './serve-loops.ts';
+import { type ClusterLink, openClusters, openServing, type Serving } from './serving.ts';
 import { runWhileHeld } from './tenure.ts';
 
 export type ServeOptions = {
@@ -26,6 +28,12 @@ export type ServeOptions = {
   context?: string;
   listen: string;
   webhookUrl?: string;
+  webhookService?: string;
+  webhookTls?: string;
+  webhookClientCa?: string;
+  webhookName: string;
+  protect: boolean;
+  rescan: string;
   http: string;
   origin?: string;
   ledger?: string;
@@ -55,11 +63,14 @@ export async function serve(options: ServeOptions, settings: ProcessSettings, io
   setFlagsFromString('--heap-growing-percent=30');
   const documents = await ServedDocuments.open(options, settings, log);
   let before: Documents | undefined;
+  let front: AdmissionFront | undefined;
   try {
+    front = await AdmissionFront.open(options, settings, log);
+    const process: Process = { options, settings, log, hooks, io, front };
     for (;;) {
       const { current } = documents;
       const ending = AbortSignal.any([io.signal, current.changed]);
-      const serveAs = (served: Documents) => serveWith(served, ending, options, settings, log, hooks, io);
+      const serveAs = (served: Documents) => serveWith(served, ending, process);
       if (current.configuration.environments.length > 0) {
         let served = current;
         await serveAs(current).catch((thrown: unknown) => {
@@ -70,8 +81,10 @@ export async function serve(options: ServeOptions, settings: ProcessSettings, io
           return serveAs(served);
         });
         before = served;
-      } else if (documents.follows) await firstDocuments(ending, log);
-      else
+      } else if (documents.follows) {
+        front?.scopes.set(new AdmissionScopes([])); // nothing is governed: what is still sent here is nobody's to refuse
+        await firstDocuments(ending, log);
+      } else
         throw new CountersignError('config-invalid', 'there is no Environment in the configuration', {
           hint: '`countersign init` writes a first one',
         });
@@ -79,38 +92,45 @@ export async function serve(options: ServeOptions, settings: ProcessSettings, io
       log.info({}, 'the configuration is another: beginning anew with it');
     }
   } finally {
+    await front?.close();
     await documents.close();
   }
 }
+
+/** What stays while configurations come and go. */
+type Process = {
+  readonly options: ServeOptions;
+  readonly settings: ProcessSettings;
+  readonly log: Logger;
+  readonly hooks: ServeHooks;
+  readonly io: Io;
+  readonly front: AdmissionFront | undefined;
+};
 
 async function firstDocuments(ending: AbortSignal, log: Logger): Promise<void> {
   log.info({}, 'there is no valid Environment yet');
   if (!ending.aborted) await once(ending, 'abort');
 }
 
-async function serveWith(
-  { configuration, tellOf }: Documents,
-  ending: AbortSignal,
-  options: ServeOptions,
-  settings: ProcessSettings,
-  log: Logger,
-  hooks: ServeHooks,
-  io: Io,
-): Promise<void> {
+async function serveWith({ configuration, tellOf }: Documents, ending: AbortSignal, process: Process): Promise<void> {
+  const { options, settings, log, hooks, io, front } = process;
   const loops: Reconciler[] = [];
   const serving = await openServing(options, settings, configuration, log, () => loops);
-  const { ledger, closing } = serving;
+  const { ledger, closing, links } = serving;
   try {
     await keepAnchors(serving);
     await recordStart(serving);
-    loops.push(...(await openLoops(serving, hooks)));
-    await openWebhook(serving);
-    await openHttp(loops, serving);
+    const clusters = openClusters(links, ledger, log);
+    const gates = await openGates(serving);
+    loops.push(...openLoops(serving, gates, clusters, hooks));
+    await openAdmission(serving, front, gates, clusters);
+    await openHttp(loops, serving, front);
     await openControl(loops, serving);
     log.info({ environments: loops.map((l) => l.name), ledger: ledger.verifier.name, entries: ledger.size }, 'countersign is running');
     beat(loops, serving);
     tellOf(loops);
     await runUntilStopped(loops, ending, leasesOf(loops, serving), log);
+    if (io.signal.aborted) await front?.close(); // what was asked is answered while everything that answers it is still there
     const reason = io.signal.aborted ? 'told to stop' : ending.aborted ? 'its configuration is another' : 'its loops ended';
     await ledger.record({ type: 'service.stopped', reason });
   } finally {

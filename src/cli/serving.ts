@@ -1,9 +1,9 @@
-import { resolve } from 'node:path';
+import { join, resolve } from 'node:path';
 import type { Logger } from 'pino';
 import { type ApiServer, Cluster, type ClusterAddress, connect } from '../cluster/index.ts';
 import type { Configuration, ProcessSettings } from '../config/index.ts';
-import type { LedgerView, Recorder } from '../gate/index.ts';
-import { type Ledger, ledgerName, openLedger } from '../ledger/index.ts';
+import type { LedgerView, SureRecorder } from '../gate/index.ts';
+import { type Ledger, ledgerName, openLedger, WriteAhead } from '../ledger/index.ts';
 import { CountersignError, digestOf, type Trace, untraced } from '../model/index.ts';
 import { Notifications } from '../notify/index.ts';
 import type { Reconciler } from '../reconcile/index.ts';
@@ -24,7 +24,7 @@ export type Serving = {
   readonly log: Logger;
   readonly links: ReadonlyMap<string, ClusterLink>;
   readonly ledger: Ledger;
-  readonly recorder: LedgerView & Recorder;
+  readonly recorder: LedgerView & SureRecorder;
   readonly metrics: Metrics;
   /** Hears what happened in environments, for people. */
   readonly notifications: Notifications;
@@ -53,14 +53,24 @@ export async function openServing(
     key: ledgerKey(options),
   });
   const notifications = new Notifications(configuration.notifiers, log);
-  const closing: Serving['closing'] = [() => ledger.close(), () => notifications.close(LAST_WORDS_MS)];
+  const ahead = new WriteAhead(join(resolve(options.data), 'write-ahead.jsonl'), recorderOf(ledger), {
+    warn: (message) => log.warn({}, message),
+    clock: () => new Date(),
+  });
+  const closing: Serving['closing'] = [() => ledger.close(), () => ahead.close(), () => notifications.close(LAST_WORDS_MS)];
   const trace = await traceTo(options.traces, closing);
   const metrics = new Metrics(() => ({
     environments: running().map((l) => l.status),
     entries: ledger.size,
     connected: running().every((l) => l.connected),
   }));
-  return { configuration, options, settings, log, links, ledger, recorder: recorderOf(ledger), metrics, notifications, trace, closing };
+  const recorder: Serving['recorder'] = {
+    ...recorderOf(ledger),
+    record: (body, evidence) => ahead.record(body, evidence),
+    recordSurely: (body, evidence) => ahead.recordSurely(body, evidence),
+    subject: (text) => ahead.subject(text),
+  };
+  return { configuration, options, settings, log, links, ledger, recorder, metrics, notifications, trace, closing };
 }
 
 async function traceTo(endpoint: string | undefined, closing: Serving['closing']): Promise<Trace> {
@@ -116,7 +126,7 @@ async function originOf({ server, user }: ClusterLink): Promise<string> {
 }
 
 /** The digest of the first entry: the same through every change of key or epoch, and another for any other ledger. */
-function ledgerId(ledger: Ledger): string {
+export function ledgerId(ledger: Ledger): string {
   return digestOf(ledger.read.entry(0)?.entry ?? {}).slice(0, 16);
 }
 

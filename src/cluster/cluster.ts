@@ -14,6 +14,7 @@ import {
   type ObjectRef,
   type OwnedObject,
   objectDigest,
+  Recent,
   type RenderedObject,
   refText,
   type Writing,
@@ -23,7 +24,7 @@ import { differences, lastWriter, type ManagedFields, mergeFields, withValuesOf 
 import type { HealthRule } from './health.ts';
 import { type LiveListener, type LiveObject, LiveView } from './live-view.ts';
 import { ObjectEvents } from './object-events.ts';
-import { foreignOwner } from './owners.ts';
+import { foreignOwner, type OwnerReference } from './owners.ts';
 import { isPassing, refusal } from './refusal.ts';
 
 /** What the API server made of an object: its digest as stored, and the digest its admission webhook admits. */
@@ -35,6 +36,7 @@ const ESTABLISH_MS = 20_000;
 const ATTEMPTS = 4;
 const PAUSE_MS = 100;
 const MAX_PAUSE_MS = 2000;
+const LABELS_MS = 10_000;
 
 type Kind = { readonly plural: string; readonly namespaced: boolean };
 
@@ -57,6 +59,8 @@ export class Cluster {
   /** The ledger's name, which every object is stamped with. */
   readonly #ledger: string;
   readonly #kinds = new Map<string, Promise<Map<string, Kind>>>();
+  readonly #owners = new Recent<{ readonly owner: OwnerReference | undefined }>(10_000);
+  readonly #labels = new Recent<{ readonly at: number; readonly labels: Promise<Readonly<Record<string, string>> | undefined> }>(1000);
 
   constructor(server: ApiServer, user: string, ledger: string, log: { warn(fields: object, message: string): void }) {
     this.#server = server;
@@ -253,6 +257,42 @@ export class Cluster {
     };
     const answer = await this.#ask('DELETE', path, body);
     if (answer.status !== 404 && answer.status !== 202 && answer.status !== 409) succeed(answer, 'delete', ref);
+  }
+
+  /** Whether the object that bears this name has that uid, and then its own controller; remembered, as neither ever changes. */
+  async owner(ref: ObjectRef, uid: string): Promise<{ readonly owner: OwnerReference | undefined } | undefined> {
+    const known = this.#owners.get(uid);
+    if (known !== undefined) return known;
+    // Which of both its kind is, is not known from a reference.
+    const kind = await this.#kind(ref.apiVersion, ref.kind);
+    if (kind === undefined) return undefined;
+    const answer = await this.#ask(
+      'GET',
+      await this.#path(kind.namespaced ? ref : { ...ref, namespace: '' }),
+      undefined,
+      undefined,
+      METADATA_ONLY,
+    );
+    if (answer.status === 404) return undefined;
+    succeed(answer, 'read', ref);
+    const { metadata } = answer.body as unknown as KubernetesObject;
+    if (metadata['uid'] !== uid) return undefined;
+    const references = (metadata['ownerReferences'] ?? []) as readonly (OwnerReference & { readonly controller?: boolean })[];
+    const found = { owner: references.find((r) => r.controller === true) };
+    this.#owners.set(uid, found);
+    return found;
+  }
+
+  /** Labels of a namespace, as they were within the last ten seconds; undefined where there is none. */
+  async labelsOf(namespace: string): Promise<Readonly<Record<string, string>> | undefined> {
+    const known = this.#labels.get(namespace);
+    if (known !== undefined && performance.now() - known.at < LABELS_MS) return known.labels;
+    const labels = this.#server
+      .request('GET', `/api/v1/namespaces/${encodeURIComponent(namespace)}`, undefined, undefined, METADATA_ONLY)
+      .then(({ status, body }) => (status === 200 ? ((body as unknown as KubernetesObject).metadata.labels ?? {}) : undefined));
+    this.#labels.set(namespace, { at: performance.now(), labels });
+    labels.catch(() => this.#labels.delete(namespace));
+    return labels;
   }
 
   /** Whether the API server has no such object any more. */

@@ -3,7 +3,7 @@ import type { ApiServer } from './api-server.ts';
 
 const AT_ONCE = 10; // objects of one happening that get an Event; a flood of them fills etcd (Argo CD 10529)
 const A_MINUTE = 60;
-const WARNINGS = new Set(['drift', 'contested', 'failed', 'refused']);
+const WARNINGS = new Set(['drift', 'contested', 'failed', 'refused', 'break-glass']);
 
 /** Kubernetes Events on objects: what `kubectl describe` shows to whoever wonders. A few a minute; never the record. */
 export class ObjectEvents {

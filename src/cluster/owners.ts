@@ -1,13 +1,14 @@
 import type { KubernetesObject } from '../model/index.ts';
 
-type OwnerReference = { readonly kind?: string; readonly name?: string; readonly controller?: boolean };
+/** A reference to an object's owner, as Kubernetes writes it. */
+export type OwnerReference = { readonly apiVersion: string; readonly kind: string; readonly name: string; readonly uid: string };
 
 /**
  * Another tool or object that says an object is its own, in words, or undefined. `ours` is what Git asks for: marks that
  * stand in it are only text there.
  */
 export function foreignOwner(live: KubernetesObject, ours: KubernetesObject): string | undefined {
-  const references = (live.metadata['ownerReferences'] ?? []) as readonly OwnerReference[];
+  const references = (live.metadata['ownerReferences'] ?? []) as readonly (OwnerReference & { readonly controller?: boolean })[];
   const controller = references.find((r) => r.controller === true);
   if (controller !== undefined && ours.metadata['ownerReferences'] === undefined) return `the ${controller.kind} \`${controller.name}\``;
   for (const [where, key, tool] of MARKS) {

@@ -6,6 +6,8 @@ export type ProcessSettings = {
   readonly kubeconfig: string | undefined;
   readonly noColor: boolean;
   readonly logLevel: string;
+  /** The namespace of the pod we are in; undefined outside of a cluster. */
+  readonly podNamespace: string | undefined;
   /** The base commit of a pull request, as the CI at hand names it. */
   readonly ciBase: string | undefined;
   /** In a hook of a push: where what it brings lies until the hook has decided. */
@@ -20,6 +22,7 @@ export function readProcessSettings(env: NodeJS.ProcessEnv = process.env): Proce
     kubeconfig: env.KUBECONFIG,
     noColor: (env.NO_COLOR ?? '') !== '',
     logLevel: env.COUNTERSIGN_LOG_LEVEL ?? 'info',
+    podNamespace: env.POD_NAMESPACE || undefined,
     ciBase: env.CI_MERGE_REQUEST_DIFF_BASE_SHA ?? originBranch(env),
     gitQuarantine:
       env.GIT_QUARANTINE_PATH && env.GIT_OBJECT_DIRECTORY

@@ -1,5 +1,13 @@
-import { type EntryOf, type Environment, type ObjectRef, type Plan, type Recorded, resourceOf } from '../model/index.ts';
-import { isListed } from './admit.ts';
+import {
+  type AdmittedRequest,
+  type EntryOf,
+  type Environment,
+  type ObjectRef,
+  type Plan,
+  type Recorded,
+  resourceOf,
+} from '../model/index.ts';
+import { isListed } from './admission-request.ts';
 import type { LedgerView } from './ports.ts';
 
 /** One write as the API server's audit log shows it (audit.k8s.io/v1 Event), with what matters here. */
@@ -56,16 +64,55 @@ export function readAuditEvent(event: unknown): AuditedWrite | undefined {
   };
 }
 
+/** Somebody's attempt on the gate's own objects, which its ValidatingAdmissionPolicy refused. */
+export type Attempt = {
+  readonly auditId: string;
+  readonly user: string;
+  readonly verb: string;
+  readonly resource: string;
+  readonly name: string;
+  readonly at: string;
+};
+
+const REFUSED_BY = 'validation.policy.admission.k8s.io/validation_failure';
+
+/** Reads one event as such an attempt; undefined where it is none. */
+export function readAttempt(event: unknown, policy: string): Attempt | undefined {
+  const { annotations, auditID, verb, stage, user, impersonatedUser, objectRef, requestReceivedTimestamp } = event as {
+    [field: string]: unknown;
+    annotations?: Record<string, unknown>;
+    objectRef?: Record<string, unknown>;
+  };
+  const failures = annotations?.[REFUSED_BY];
+  if (stage !== 'ResponseComplete' || typeof failures !== 'string') return undefined;
+  if (![policy, `${policy}-namespace`].some((name) => failures.includes(`"policy":"${name}"`))) return undefined;
+  const text = (value: unknown) => (typeof value === 'string' ? value : '');
+  const [group, resource] = [text(objectRef?.['apiGroup']), text(objectRef?.['resource'])];
+  const name = [text(objectRef?.['namespace']), text(objectRef?.['name'])].filter((part) => part !== '').join('/');
+  return {
+    auditId: auditID as string,
+    user: text(((impersonatedUser ?? user ?? {}) as { username?: unknown }).username),
+    verb: text(verb),
+    resource: group === '' ? resource : `${resource}.${group}`,
+    name,
+    at: text(requestReceivedTimestamp),
+  };
+}
+
 /** What on the ledger, or in the configuration, accounts for a write to an environment's namespace. */
 export function accountFor(write: AuditedWrite, environment: Environment, applier: string, ledger: LedgerView): Account {
   const name = environment.metadata.name;
   if (isListed(write, environment.spec.admission.controllers)) return 'controllers';
   if (write.user === applier && isIntended(write, name, ledger)) return 'intents';
-  const near = (r: Recorded) => Math.abs(Date.parse(r.entry.time) - write.received) <= SLACK_MS;
-  const about = (r: Recorded<EntryOf<'breakglass.used' | 'admission.denied' | 'admission.warned' | 'admission.allowed'>>) =>
-    near(r) && r.entry.user === write.user && isObject(write, r.entry.object);
+  const isNear = (at: string) => Math.abs(Date.parse(at) - write.received) <= SLACK_MS;
+  const about = ({ entry }: Recorded<EntryOf<'breakglass.used' | 'admission.denied' | 'admission.warned'>>) =>
+    isNear(entry.at ?? entry.time) && entry.user === write.user && isObject(write, entry.object);
   if (since(ledger, ['breakglass.used'], name, write.received).some(about)) return 'breakglass';
-  if (since(ledger, ['admission.denied', 'admission.warned', 'admission.allowed'], name, write.received).some(about)) return 'recorded';
+  if (since(ledger, ['admission.denied', 'admission.warned'], name, write.received).some(about)) return 'recorded';
+  for (const { entry } of since(ledger, ['admission.allowed'], name, write.received)) {
+    const requests = ledger.evidence(entry.evidence) as readonly AdmittedRequest[];
+    if (requests.some((r) => isNear(r.at) && r.user === write.user && isObject(write, r.object))) return 'recorded';
+  }
   return 'unmatched';
 }
 

@@ -1,41 +1,23 @@
 import {
   ADMITS,
-  ANNOTATION,
   admissionDigest,
-  durationMs,
   type Environment,
   FIELD_MANAGER,
+  type IgnoreRule,
   type KubernetesObject,
   messageOf,
-  type ObjectRef,
-  parseDuration,
+  type OwnedObject,
   refKey,
   refText,
+  type Violation,
 } from '../model/index.ts';
+import type { AdmissionRecords } from './admission-records.ts';
+import { type AdmissionDecision, type AdmissionRequest, isListed, namespaceOf } from './admission-request.ts';
+import { belongs } from './belongs.ts';
+import type { BreakGlass } from './break-glass.ts';
 import { admissible, type EnvironmentState } from './environment-state.ts';
-import type { Recorder } from './ports.ts';
-
-/** What an AdmissionReview asks, in our words. */
-export type AdmissionRequest = {
-  readonly operation: string;
-  readonly user: string;
-  readonly groups: readonly string[];
-  readonly ref: ObjectRef;
-  readonly subresource: string;
-  readonly object: KubernetesObject | undefined;
-  readonly oldObject: KubernetesObject | undefined;
-  readonly dryRun: boolean;
-  /** The field manager that the request names; empty where it names none. */
-  readonly fieldManager: string;
-};
-
-/** The answer. `message` says what to do about a "no"; `warnings` are shown to whoever asked; `notes` go to the API server's audit log. */
-export type AdmissionDecision = {
-  readonly allowed: boolean;
-  readonly message: string;
-  readonly warnings: readonly string[];
-  readonly notes: Readonly<Record<string, string>>;
-};
+import type { ClusterFacts } from './ports.ts';
+import type { RulesInForce, Ruling } from './rules-in-force.ts';
 
 /** What `admit` looks at for one environment. */
 export type AdmissionScope = {
@@ -43,114 +25,219 @@ export type AdmissionScope = {
   readonly state: () => EnvironmentState;
   /** Who we are in the cluster. */
   readonly applier: string;
-  readonly recorder: Recorder;
-  readonly clock: () => Date;
+  readonly records: AdmissionRecords;
+  readonly breakGlass: BreakGlass;
+  readonly facts: ClusterFacts;
+  /** The rules, where they are asked at admission. */
+  readonly rules: Pick<RulesInForce, 'ask'> | undefined;
 };
 
+const CONNECTIONS: ReadonlySet<string> = new Set(['exec', 'attach', 'portforward', 'proxy']);
+
 /**
- * Decides a write to a governed namespace. Allowed are: exactly what a recorded intent asks for, the cluster's own
- * machinery, and break-glass, which is recorded before it is let through. Everything else is refused and recorded.
+ * Decides a request about what an environment governs (docs/admission.md has the table). Let through are: exactly what a recorded
+ * intent asks for, the cluster's own machinery, operators of what Git has, what Git leaves to others, and break-glass. Everything
+ * else is refused. What is let through is on record first. Throws where that cannot be; in `audit` and `warn` nothing is refused.
  */
 export async function admit(request: AdmissionRequest, scope: AdmissionScope): Promise<AdmissionDecision> {
-  const { environment } = scope;
-  const { mode, controllers } = environment.spec.admission;
+  const { mode } = scope.environment.spec.admission;
   if (mode === 'off') return yes();
-  if (isListed(request, controllers)) return yes({ 'allowed-as': 'controller' });
-  const digest = request.object === undefined ? undefined : admissionDigest(request.object, request.operation);
+  if (mode === 'enforce') return decide(request, scope);
+  try {
+    return await decide(request, scope);
+  } catch (thrown) {
+    return yes({ undecided: messageOf(thrown) });
+  }
+}
+
+async function decide(request: AdmissionRequest, scope: AdmissionScope): Promise<AdmissionDecision> {
+  const { environment, records } = scope;
+  if (isListed(request, environment.spec.admission.controllers)) {
+    // It carries out what was admitted, and passes while we are away: that its record fails must not stop pods from coming back.
+    const unrecorded = await records.allowed(request, 'machinery').then(
+      () => ({}),
+      (thrown) => ({ unrecorded: messageOf(thrown) }),
+    );
+    return told(yes({ 'allowed-as': 'machinery', ...unrecorded }), await ruling(request, scope).catch(() => undefined));
+  }
+  const digest =
+    request.object === undefined || request.subresource !== '' ? undefined : admissionDigest(request.object, request.operation);
   // A dry run writes nothing. `countersign diff` is anybody's; without our field manager's name, people are told what would be refused.
   if (request.dryRun && (request.user === scope.applier || request.fieldManager === FIELD_MANAGER))
     return yes({}, digest === undefined ? [] : [`${ADMITS}${digest}`]);
-  // Taking over the fields of an object changes who owns them, not what they say.
-  if (
-    request.user === scope.applier &&
-    digest !== undefined &&
-    request.oldObject !== undefined &&
-    digest === admissionDigest(request.oldObject, request.operation)
-  )
-    return yes({ 'allowed-as': 'no change' });
+  // Giving a grant back leaves the Namespace as Git has it: that must not pass as nothing but that.
+  const grant = await scope.breakGlass.decideGrant(request);
+  if (grant !== undefined) return grant;
+  const intended = byIntent(request, scope, digest);
+  if (intended !== undefined) return intended;
+  if (changesNothing(request, scope, digest)) return yes({ 'allowed-as': 'no change' });
+  const allowed = await asOther(request, scope);
+  if (allowed !== undefined) return allowed;
+  const glass = await scope.breakGlass.decide(request);
+  if (glass !== undefined) return told(glass, await ruling(request, scope));
+  return refuse(request, scope, refusal(request, scope));
+}
+
+// Taking over the fields of an object changes who owns them, not what they say.
+function changesNothing(
+  { user, oldObject, operation }: AdmissionRequest,
+  { applier }: AdmissionScope,
+  digest: string | undefined,
+): boolean {
+  return user === applier && digest !== undefined && oldObject !== undefined && digest === admissionDigest(oldObject, operation);
+}
+
+// The intent is on the ledger, so nothing waits for the record that it was met.
+function byIntent(request: AdmissionRequest, scope: AdmissionScope, digest: string | undefined): AdmissionDecision | undefined {
   const state = scope.state();
   const { digests, removable } = admissible(state);
   const key = refKey(request.ref);
-  if (request.operation === 'DELETE' && removable.has(key)) return yes({ 'allowed-as': 'intent' });
-  if (digest !== undefined && request.subresource === '' && digests.get(key)?.includes(digest) === true)
-    return yes({ 'allowed-as': 'intent' });
-  const glass = breakGlass(request, scope);
-  if (glass !== undefined) return useBreakGlass(request, scope, glass);
-  const reason = refusal(request, environment, state);
-  if (!request.dryRun) await recordDenial(request, scope, reason);
-  if (mode === 'audit') return yes({ 'would-deny': reason }, [`countersign (audit): ${reason}`]);
-  return { allowed: false, message: reason, warnings: [], notes: { denied: reason } };
+  const isRemoval = request.operation === 'DELETE' && request.subresource === '' && removable.has(key);
+  if (!isRemoval && (digest === undefined || digests.get(key)?.includes(digest) !== true)) return undefined;
+  scope.records.intended(request, digest);
+  return yes({ 'allowed-as': 'intent', ...provenanceOf(ownedBy(request, state), state) });
 }
 
-type Glass = { readonly reason: string; readonly until: string };
-
-// The reason must be new: one left on the object from last time is nobody's reason today.
-function breakGlass(request: AdmissionRequest, { environment, clock }: AdmissionScope): Glass | undefined {
-  const { groups, holdFor } = environment.spec.admission.breakGlass;
-  if (!groups.some((g) => request.groups.includes(g))) return undefined;
-  const now = annotations(request.object ?? request.oldObject);
-  const reason = now[ANNOTATION.breakGlass]?.trim() ?? '';
-  const stale = request.operation === 'UPDATE' && annotations(request.oldObject)[ANNOTATION.breakGlass]?.trim() === reason;
-  if (reason === '' || stale) return undefined;
-  const asked = parseDuration(now[ANNOTATION.breakGlassFor] ?? '') ?? Number.POSITIVE_INFINITY;
-  return { reason: reason.slice(0, 500), until: new Date(clock().getTime() + Math.min(asked, durationMs(holdFor))).toISOString() };
+/** What neither Git nor the machinery does, and is let through all the same. */
+async function asOther(request: AdmissionRequest, scope: AdmissionScope): Promise<AdmissionDecision | undefined> {
+  const { admission, drift } = scope.environment.spec;
+  const { owned } = scope.state();
+  // Evicting a pod that a controller made removes nothing that Git has, and respects disruption budgets: nodes must be drained.
+  if (request.subresource === 'eviction' && !owned.has(refKey(request.ref))) return onRecord(request, scope, 'eviction');
+  if (CONNECTIONS.has(request.subresource) && admission.connect === 'record') return onRecord(request, scope, 'connect');
+  if (isLeftToOthers(request, drift.ignore)) return onRecord(request, scope, 'left to others');
+  if (request.operation === 'CONNECT' || !isListed(request, admission.operators)) return undefined;
+  if (!(await belongs(request, owned, scope.facts))) return undefined;
+  const ruled = await ruling(request, scope);
+  const denied = ruled === undefined || ruled.violations.length === 0 ? undefined : await deniedByRules(request, scope, ruled);
+  return denied ?? told(await onRecord(request, scope, 'operator'), ruled);
 }
 
-async function useBreakGlass(
-  request: AdmissionRequest,
-  { environment, recorder }: AdmissionScope,
-  glass: Glass,
-): Promise<AdmissionDecision> {
-  if (!request.dryRun) {
-    await recorder.record(
-      {
-        type: 'breakglass.used',
-        environment: environment.metadata.name,
-        user: recorder.subject(request.user),
-        operation: request.operation,
-        object: request.ref,
-        reason: glass.reason,
-        until: glass.until,
-      },
-      [],
-    );
+async function onRecord(request: AdmissionRequest, { records }: AdmissionScope, as: string): Promise<AdmissionDecision> {
+  await records.allowed(request, as);
+  return yes({ 'allowed-as': as });
+}
+
+/** A request in a namespace that nobody governs and in which an environment's rules are to hold for everybody. */
+export async function admitByRules(request: AdmissionRequest, scope: AdmissionScope): Promise<AdmissionDecision> {
+  const mode = rulesMode(scope.environment);
+  if (mode === 'off' || request.operation === 'DELETE' || request.subresource !== '') return yes();
+  try {
+    const ruled = await ruling(request, scope);
+    if (ruled === undefined || ruled.violations.length === 0) return told(yes(), ruled);
+    return await deniedByRules(request, scope, ruled);
+  } catch (thrown) {
+    if (mode === 'enforce') throw thrown;
+    return yes({ undecided: messageOf(thrown) });
   }
-  return yes({ 'allowed-as': 'break-glass' }, [
-    `countersign: break-glass is recorded and will be in every report; Git takes over again at ${glass.until}`,
-  ]);
 }
 
-async function recordDenial(request: AdmissionRequest, { environment, recorder }: AdmissionScope, reason: string): Promise<void> {
-  const mode = environment.spec.admission.mode === 'audit' ? 'audit' : 'enforce';
-  const entry = {
-    type: 'admission.denied',
-    environment: environment.metadata.name,
-    user: recorder.subject(request.user),
-    operation: request.operation,
-    object: request.ref,
-    mode,
-    reason,
-  } as const;
-  // A denial stands whether or not it could be written down; only what is let through must be on record first.
-  await recorder.record(entry, []).catch((thrown) => (mode === 'audit' ? Promise.reject(thrown) : messageOf(thrown)));
+/** What becomes of a request that the rules deny where they alone decide. */
+export function rulesMode({ spec }: Environment): 'enforce' | 'warn' | 'audit' | 'off' {
+  return spec.admission.policy.mode ?? spec.admission.mode;
 }
 
-function refusal(request: AdmissionRequest, environment: Environment, state: EnvironmentState): string {
-  const { source, admission } = environment.spec;
-  const owned = state.owned.get(refKey(request.ref));
-  const where = owned === undefined ? `add it under \`${source.path}\`` : `change \`${owned.file}\` (line ${owned.line})`;
-  const inGroup = admission.breakGlass.groups.some((g) => request.groups.includes(g));
-  const glass = inGroup ? `; in an emergency, set the annotation \`${ANNOTATION.breakGlass}\` to your reason` : '';
-  return `${refText(request.ref)} is governed by the environment \`${environment.metadata.name}\`, and no recorded verdict allows this ${request.operation}: ${where} on branch \`${source.branch}\` and have it approved${glass}`;
+async function ruling(request: AdmissionRequest, { environment, rules, facts }: AdmissionScope): Promise<Ruling | undefined> {
+  if (rules === undefined || rulesMode(environment) === 'off') return undefined;
+  if (request.subresource !== '' || (request.operation !== 'CREATE' && request.operation !== 'UPDATE')) return undefined;
+  return rules.ask(request, await facts.labelsOf(namespaceOf(request)).catch(() => undefined));
 }
 
-/** Whether somebody is among identities, written as `user:NAME` or `group:NAME`. */
-export function isListed({ user, groups }: Pick<AdmissionRequest, 'user' | 'groups'>, identities: readonly string[]): boolean {
-  return identities.some((id) => (id.startsWith('user:') ? id.slice(5) === user : id.startsWith('group:') && groups.includes(id.slice(6))));
+async function deniedByRules(request: AdmissionRequest, scope: AdmissionScope, ruled: Ruling): Promise<AdmissionDecision> {
+  const said = ruled.violations
+    .slice(0, MAX_SHOWN)
+    .map(({ rule, code, message, hint }) => `${rule ?? code}: ${message}${hint === undefined ? '' : ` (${hint})`}`);
+  const more = ruled.violations.length - said.length;
+  const reason = `the rules of the environment \`${scope.environment.metadata.name}\` deny it: ${said.join('; ')}${more > 0 ? `; and ${more} more` : ''}`;
+  const decision = await refuse(request, scope, reason, rulesMode(scope.environment));
+  return { ...decision, notes: { ...decision.notes, rules: ruled.bundle } };
 }
 
-function annotations(object: KubernetesObject | undefined): Readonly<Record<string, string>> {
-  return object?.metadata?.annotations ?? {};
+const MAX_SHOWN = 10; // a message of the API server is one line in a terminal
+
+// What the rules say beside a yes: to whoever asked, and to the API server's audit log.
+function told(decision: AdmissionDecision, ruled: Ruling | undefined): AdmissionDecision {
+  if (ruled === undefined) return decision;
+  const { violations, warnings, waived, bundle } = ruled;
+  const say = (v: Violation) => `countersign: ${v.rule ?? v.code}: ${v.message}`;
+  return {
+    ...decision,
+    warnings: [...decision.warnings, ...[...violations, ...warnings].slice(0, MAX_SHOWN).map(say)],
+    notes: {
+      ...decision.notes,
+      rules: bundle,
+      ...(violations.length === 0 ? {} : { violations: violations.map((v) => v.rule ?? v.code).join(' ') }),
+      ...(waived.length === 0 ? {} : { waived: waived.map((v) => v.waived?.waiver ?? '').join(' ') }),
+    },
+  };
+}
+
+async function refuse(
+  request: AdmissionRequest,
+  { environment, records }: AdmissionScope,
+  reason: string,
+  mode: 'enforce' | 'warn' | 'audit' | 'off' = environment.spec.admission.mode,
+): Promise<AdmissionDecision> {
+  if (mode === 'warn') {
+    await records.refused(request, 'admission.warned', 'audit', reason);
+    return yes({ 'would-deny': reason }, [`countersign (not enforced yet): ${reason}`]);
+  }
+  await records.refused(request, 'admission.denied', mode === 'enforce' ? 'enforce' : 'audit', reason);
+  return mode === 'enforce' ? { allowed: false, message: reason, warnings: [], notes: { denied: reason } } : yes({ 'would-deny': reason });
+}
+
+function refusal(request: AdmissionRequest, scope: AdmissionScope): string {
+  const { environment, breakGlass } = scope;
+  const { source, render } = environment.spec;
+  const owned = ownedBy(request, scope.state());
+  const what = `${refText(request.ref)} is governed by the environment \`${environment.metadata.name}\``;
+  const repository = source.url.replace(/:\/\/[^@/]*@/, '://');
+  const glass = !breakGlass.mayUse(request)
+    ? ''
+    : '; in an emergency, open break-glass first: `countersign break-glass open`, or the annotation `countersign.dev/break-glass` with your reason';
+  if (request.operation === 'CONNECT')
+    return `${what}: \`${request.subresource}\` into what runs there is closed, because what it does is in no commit${glass}`;
+  const asked = request.subresource === '' ? request.operation : `${request.operation} of \`${request.subresource}\``;
+  const made = render.with === 'plain' ? '' : ` (rendered with ${render.with})`;
+  const where = owned === undefined ? `add it under \`${source.path}\`${made}` : `change \`${owned.file}\` (line ${owned.line})`;
+  return `${what}, and no recorded verdict allows this ${asked}: ${where} on branch \`${source.branch}\` of ${repository} and have it approved${glass}`;
+}
+
+function ownedBy(request: AdmissionRequest, state: EnvironmentState): OwnedObject | undefined {
+  const key = refKey(request.ref);
+  return admissible(state).planned.get(key) ?? state.owned.get(key);
+}
+
+function provenanceOf(owned: OwnedObject | undefined, state: EnvironmentState): Readonly<Record<string, string>> {
+  const entry = state.open?.failed === false ? state.open.intent.index : state.settled;
+  return { entry: String(entry), ...(owned === undefined ? {} : { commit: owned.revision, verdict: String(owned.entry) }) };
+}
+
+/** Whether a request changes nothing but fields that `spec.drift.ignore` leaves to others. */
+function isLeftToOthers({ ref, subresource, operation, object, oldObject }: AdmissionRequest, rules: readonly IgnoreRule[]): boolean {
+  if (operation !== 'UPDATE') return false;
+  const pointers = rules.filter((r) => r.kind === ref.kind && (r.name === undefined || r.name === ref.name)).flatMap((r) => r.fields);
+  if (pointers.length === 0) return false;
+  if (subresource === 'scale') return pointers.includes('/spec/replicas');
+  if (subresource !== '' || object === undefined || oldObject === undefined) return false;
+  return admissionDigest(without(object, pointers), 'UPDATE') === admissionDigest(without(oldObject, pointers), 'UPDATE');
+}
+
+function without(object: KubernetesObject, pointers: readonly string[]): KubernetesObject {
+  const copy = structuredClone(object) as KubernetesObject;
+  for (const pointer of pointers) {
+    const path = pointer
+      .slice(1)
+      .split('/')
+      .map((part) => part.replaceAll('~1', '/').replaceAll('~0', '~'));
+    const last = path.pop() as string;
+    const parent = path.reduce<unknown>(
+      (at, key) => (typeof at === 'object' && at !== null ? (at as Record<string, unknown>)[key] : undefined),
+      copy,
+    );
+    if (typeof parent === 'object' && parent !== null && Object.hasOwn(parent, last)) delete (parent as Record<string, unknown>)[last];
+  }
+  return copy;
 }
 
 function yes(notes: Readonly<Record<string, string>> = {}, warnings: readonly string[] = []): AdmissionDecision {

@@ -1,5 +1,5 @@
 import type { Environment } from '../model/index.ts';
-import { type Account, type AuditedWrite, accountFor, readAuditEvent } from './account-for.ts';
+import { type Account, type AuditedWrite, accountFor, readAttempt, readAuditEvent } from './account-for.ts';
 import type { LedgerView, Recorder } from './ports.ts';
 
 /** One environment whose namespaces are watched in the audit log. */
@@ -21,15 +21,19 @@ export class AuditAccount {
   readonly #ledger: LedgerView & Recorder;
   readonly #counts = new Map<string, Counts>();
   readonly #seen = new Set<string>();
+  readonly #policy: string;
 
-  constructor(scopes: readonly AuditScope[], ledger: LedgerView & Recorder) {
+  /** `policy` is the name of the ValidatingAdmissionPolicy that protects the gate's own objects. */
+  constructor(scopes: readonly AuditScope[], ledger: LedgerView & Recorder, policy = 'countersign') {
     this.#scopes = scopes;
     this.#ledger = ledger;
+    this.#policy = policy;
   }
 
   /** Takes events in. Writes that nothing accounts for are durable on the ledger when this resolves. A TypeError for what is no event; nothing is taken then. */
   async take(events: readonly unknown[]): Promise<Unmatched[]> {
     const writes = events.flatMap((event) => readAuditEvent(event) ?? []);
+    const attempts = events.flatMap((event) => readAttempt(event, this.#policy) ?? []).filter((a) => !this.#seen.has(a.auditId));
     const unmatched: Unmatched[] = [];
     const fresh = writes.filter((write) => !this.#seen.has(write.auditId));
     const accounts = fresh.flatMap((write) => {
@@ -38,7 +42,11 @@ export class AuditAccount {
     });
     for (const { write, scope, account } of accounts)
       if (account === 'unmatched') unmatched.push({ environment: scope.environment.metadata.name, write });
-    await Promise.all(unmatched.map((u) => this.#record(u)));
+    await Promise.all([
+      ...unmatched.map((u) => this.#record(u)),
+      ...attempts.map((a) => this.#ledger.record({ type: 'protection.refused', ...a, user: this.#ledger.subject(a.user) }, [])),
+    ]);
+    for (const { auditId } of attempts) this.#remember(auditId);
     for (const { write, scope, account } of accounts) {
       this.#remember(write.auditId);
       this.#count(scope.environment.metadata.name, write, account);

@@ -54,10 +54,18 @@ function environmentState(ledger: LedgerView, environment: string, known?: Envir
   return { ...base, owned, open: { intent: later, plan, failed } };
 }
 
+const FRESH_MS = 5; // what another replica recorded takes longer than that to be copied here
+
 /** The state as of the newest intent or result: folded once, however often it is asked for. */
 export function rememberedState(ledger: LedgerView, environment: string): () => EnvironmentState {
   let known: { readonly index: number; readonly state: EnvironmentState } | undefined;
+  let asked = { recorded: -1, at: 0 };
   return () => {
+    // Admission asks for every request; the ledger is looked at when something was recorded here, or a moment has passed.
+    const recorded = ledger.recorded?.() ?? Number.NaN;
+    const now = performance.now();
+    if (known !== undefined && asked.recorded === recorded && now - asked.at < FRESH_MS) return known.state;
+    asked = { recorded, at: now };
     const index = ledger.latest(['apply.intent', 'apply.result'], environment)?.index ?? -1;
     if (known?.index !== index) known = { index, state: environmentState(ledger, environment, known?.state) };
     return known.state;
@@ -123,7 +131,12 @@ function inventoryAt(ledger: LedgerView, result: Result, known?: EnvironmentStat
 }
 
 /** What requests may make of the objects just now: the digests that are allowed, and what may be removed. */
-export type Admissible = { readonly digests: ReadonlyMap<string, readonly string[]>; readonly removable: ReadonlySet<string> };
+export type Admissible = {
+  readonly digests: ReadonlyMap<string, readonly string[]>;
+  readonly removable: ReadonlySet<string>;
+  /** What an open intent writes, by its key. */
+  readonly planned: ReadonlyMap<string, OwnedObject>;
+};
 
 const known = new WeakMap<EnvironmentState, Admissible>();
 
@@ -141,7 +154,8 @@ function computeAdmissible(state: EnvironmentState): Admissible {
     if (admitted !== undefined) digests.set(refKey(ref), [...(digests.get(refKey(ref)) ?? []), admitted]);
   }
   const removed: readonly ObjectRef[] = state.open?.failed === false ? [...state.open.plan.prune, ...(state.open.plan.replace ?? [])] : [];
-  return { digests, removable: new Set(removed.map(refKey)) };
+  const planned = new Map((state.open?.plan.objects ?? []).map((o) => [refKey(o.ref), o]));
+  return { digests, removable: new Set(removed.map(refKey)), planned };
 }
 
 function lastApplied(ledger: LedgerView, environment: string): Recorded<EntryOf<'apply.result'>> | undefined {

@@ -4,7 +4,10 @@
  * Refuses on any doubt; reaches Git, ledger and clock only through the small interfaces in `ports.ts`.
  */
 export type { AuditedWrite } from './account-for.ts';
-export { type AdmissionDecision, type AdmissionRequest, type AdmissionScope, admit } from './admit.ts';
+export { AdmissionRecords } from './admission-records.ts';
+export type { AdmissionDecision, AdmissionRequest } from './admission-request.ts';
+export { AdmissionScopes, type Door } from './admission-scopes.ts';
+export { type AdmissionScope, admit } from './admit.ts';
 export {
   type Assessment,
   allowNothing,
@@ -18,6 +21,22 @@ export {
   ruledAt,
 } from './assess.ts';
 export { AuditAccount, type AuditScope, type Unmatched } from './audit-account.ts';
+export { BreakGlass } from './break-glass.ts';
 export { type EnvironmentState, recordOf, rememberedState } from './environment-state.ts';
 export { momentsOf } from './first-seen.ts';
-export type { LedgerView, Maker, OpenPolicy, OpenRules, OpenWaiver, Recorder, SourceRepository } from './ports.ts';
+export type {
+  ClusterFacts,
+  LedgerView,
+  Maker,
+  OpenPolicy,
+  OpenRules,
+  OpenWaiver,
+  OwnerReference,
+  Recorder,
+  SourceRepository,
+  SureRecorder,
+} from './ports.ts';
+export { type Previewed, previewFromAudit, previewFromLedger } from './preview-admission.ts';
+export { asSubject, belonging, ofScan, type Scan, type Scanned, scanned } from './rescan.ts';
+export { RulesInForce } from './rules-in-force.ts';
+export { type BreakGlassStanding, breakGlassStanding, settleUses } from './settle-break-glass.ts';

@@ -4,6 +4,7 @@ import type {
   EntryType,
   Environment,
   EvidenceRef,
+  ObjectRef,
   PathChange,
   Recorded,
   SourceLine,
@@ -53,12 +54,34 @@ export interface Recorder {
   subject(text: string): string;
 }
 
+/** A recorder that has a place beside the ledger, for what must not wait until the ledger is back. */
+export interface SureRecorder extends Recorder {
+  /**
+   * Durable when it resolves: on the ledger, or (undefined) beside it, from where it goes onto the ledger before anything else is
+   * recorded. Throws where neither can be written.
+   */
+  recordSurely(body: EntryBody, evidence: readonly Evidence[]): Promise<Recorded | undefined>;
+}
+
+/** The controller reference of an object, where it has one. */
+export type OwnerReference = { readonly apiVersion: string; readonly kind: string; readonly name: string; readonly uid: string };
+
+/** What admission asks of the cluster. */
+export interface ClusterFacts {
+  /** Whether the object that bears this name has that uid, and its own controller then. Throws when that cannot be told. */
+  owner(ref: ObjectRef, uid: string): Promise<{ readonly owner: OwnerReference | undefined } | undefined>;
+  /** Labels of a namespace; undefined where they cannot be told. */
+  labelsOf(namespace: string): Promise<Readonly<Record<string, string>> | undefined>;
+}
+
 /** What the gate reads of the ledger. */
 export interface LedgerView {
   latest<T extends EntryType>(types: readonly T[], environment: string, before?: number): Recorded<EntryOf<T>> | undefined;
   all<T extends EntryType>(type: T, environment: string): Recorded<EntryOf<T>>[];
   entry(index: number): Recorded | undefined;
   evidence(ref: EvidenceRef): unknown;
+  /** How many entries were recorded by this process; undefined where that is not counted. */
+  recorded?(): number;
 }
 
 /** Reads a TrustPolicy that stands in the repository. Throws with every problem when it cannot be used. */

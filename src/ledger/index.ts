@@ -27,3 +27,4 @@ export { postgresSchema } from './postgres-schema.ts';
 export { checkExtension, checkReceipt, extension, receipt } from './proof.ts';
 export { eraseSharedSubject, eraseSubject } from './subjects.ts';
 export { type LedgerFinding, verifyLedger } from './verify-ledger.ts';
+export { WriteAhead } from './write-ahead.ts';

@@ -1,5 +1,5 @@
-import { digestOf } from './digest.ts';
-import type { KubernetesObject } from './kubernetes.ts';
+import { canonicalJson, sha256 } from './digest.ts';
+import type { KubernetesObject, ObjectRef } from './kubernetes.ts';
 
 /** Fields of `metadata` that the API server sets on every write, or controllers do: never part of what a commit asks for. */
 export const SERVER_FIELDS: ReadonlySet<string> = new Set([
@@ -16,8 +16,11 @@ export const SERVER_FIELDS: ReadonlySet<string> = new Set([
  * without `status`: two objects with the same digest ask for the same.
  */
 export function objectDigest(object: KubernetesObject): string {
-  const { status: _, metadata, ...rest } = object;
-  return digestOf({ ...rest, metadata: Object.fromEntries(Object.entries(metadata).filter(([key]) => !SERVER_FIELDS.has(key))) });
+  return sha256(canonicalText(object));
+}
+
+function canonicalText({ status: _, metadata, ...rest }: KubernetesObject): string {
+  return canonicalJson({ ...rest, metadata: Object.fromEntries(Object.entries(metadata).filter(([key]) => !SERVER_FIELDS.has(key))) });
 }
 
 /**
@@ -27,17 +30,11 @@ export function objectDigest(object: KubernetesObject): string {
  */
 export function admissionDigest(object: KubernetesObject, operation: string): string {
   const { uid } = object.metadata;
-  const plain = replaceTexts(object, (text) =>
-    typeof uid === 'string' && text === uid ? '(uid)' : /^kube-api-access-[a-z0-9]{5}$/.test(text) ? '(token volume)' : text,
-  );
-  return objectDigest(operation === 'CREATE' && object.apiVersion === 'v1' && object.kind === 'Service' ? withoutAddresses(plain) : plain);
-}
-
-function replaceTexts<T>(value: T, replace: (text: string) => string): T {
-  if (typeof value === 'string') return replace(value) as T;
-  if (Array.isArray(value)) return value.map((item) => replaceTexts(item, replace)) as T;
-  if (typeof value !== 'object' || value === null) return value;
-  return Object.fromEntries(Object.entries(value).map(([key, v]) => [key, replaceTexts(v, replace)])) as T;
+  const asked = operation === 'CREATE' && object.apiVersion === 'v1' && object.kind === 'Service' ? withoutAddresses(object) : object;
+  const text = canonicalText(asked);
+  // Whole texts, by their quotes; neither a uid nor the name of such a volume has a character that JSON escapes.
+  const plain = typeof uid === 'string' && /^[\w-]+$/.test(uid) ? text.replaceAll(`"${uid}"`, '"(uid)"') : text;
+  return sha256(plain.includes('"kube-api-access-') ? plain.replaceAll(/"kube-api-access-[a-z0-9]{5}"/g, '"(token volume)"') : plain);
 }
 
 // A headless Service says `None` itself, and that stays.
@@ -58,3 +55,20 @@ function withoutAddresses(service: KubernetesObject): KubernetesObject {
 
 /** How the webhook tells the applier, by a warning on its dry run, the digest it will admit: the API server carries it, so every replica agrees. */
 export const ADMITS = 'countersign-admits:';
+
+/** One request that was let through, as the evidence of `admission.allowed` has it. Never the object itself. */
+export type AdmittedRequest = {
+  readonly uid: string;
+  /** ISO 8601. */
+  readonly at: string;
+  /** A commitment to the user's name. */
+  readonly user: string;
+  readonly groups: readonly string[];
+  readonly operation: string;
+  readonly object: ObjectRef;
+  readonly subresource: string;
+  /** What let it through: `intent`, `machinery`, `operator`, `left to others`, `connect`, `rules`. */
+  readonly as: string;
+  /** `admissionDigest` of the object, where the request has one. */
+  readonly digest?: string;
+};

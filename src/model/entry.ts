@@ -14,6 +14,19 @@ const objectRef = object({ apiVersion: text, kind: text, namespace: text, name: 
 /** Evidence too large for an entry, kept by its digest: canonical JSON whose SHA-256 is `sha256`. */
 const evidence = object({ sha256: z.string().regex(/^[0-9a-f]{64}$/), size: count });
 const environment = text;
+/** What else is known of a request: a repeated one is recorded once and counted. */
+const aboutRequest = {
+  groups: z.array(text).optional(),
+  subresource: text.optional(),
+  /** `admissionDigest` of the object as it would have been. */
+  digest: text.optional(),
+  /** How many more times the same was asked and answered since the entry before. */
+  repeated: count.optional(),
+  /** The AdmissionReview’s. */
+  uid: text.optional(),
+  /** When it was decided, where the ledger could not be written at that moment. */
+  at: text.optional(),
+};
 
 /** Every type of entry and its fields. `v` of an entry is the version of its type's schema; all are at 1. */
 const SCHEMAS = {
@@ -155,8 +168,17 @@ const SCHEMAS = {
   'drift.contested': object({ environment, revision: text, objects: z.array(objectRef), managers: z.array(text) }),
   /** What `drift.found` named is as the revision has it again. `result` is the index of the `apply.result`. */
   'drift.corrected': object({ environment, revision: text, result: index, objects: z.array(objectRef) }),
-  'admission.allowed': object({ environment, user: text, operation: text, object: objectRef, as: text }),
-  'admission.warned': object({ environment, user: text, operation: text, object: objectRef, reason: text }),
+  /** Requests that were let through, several at a time: how many, from when to when. */
+  'admission.allowed': object({
+    environment,
+    from: text,
+    to: text,
+    count,
+    /** The `AdmittedRequest`s. */
+    evidence,
+  }),
+  /** A request that `enforce` would refuse, let through with a warning. */
+  'admission.warned': object({ environment, user: text, operation: text, object: objectRef, reason: text, ...aboutRequest }),
   'admission.denied': object({
     environment,
     user: text,
@@ -164,8 +186,27 @@ const SCHEMAS = {
     object: objectRef,
     mode: z.enum(['enforce', 'audit']),
     reason: text,
+    ...aboutRequest,
   }),
-  'breakglass.opened': object({ environment, user: text, reason: text, ticket: text, until: text }),
+  /** Members of the break-glass groups may write in these namespaces until then. */
+  'breakglass.opened': object({
+    environment,
+    user: text,
+    reason: text,
+    ticket: text,
+    until: text,
+    namespaces: z.array(text).optional(),
+    uid: text.optional(),
+    at: text.optional(),
+  }),
+  /** A grant was given back before its time. */
+  'breakglass.closed': object({
+    environment,
+    user: text,
+    namespaces: z.array(text),
+    uid: text.optional(),
+    at: text.optional(),
+  }),
   'breakglass.used': object({
     environment,
     user: text,
@@ -174,6 +215,7 @@ const SCHEMAS = {
     reason: text,
     /** Until when the object is left as it was made; ISO 8601. */
     until: text,
+    ...aboutRequest,
   }),
   'breakglass.settled': object({ environment, uses: z.array(index), user: text, reason: text, commit: text.optional() }),
   /** Someone asks for an earlier revision; `tip` is not applied again, a newer commit is. */
@@ -184,6 +226,23 @@ const SCHEMAS = {
   'window.overridden': object({ environment, revision: text, window: text, principal: text, reason: text }),
   'environment.suspended': object({ environment, user: text, reason: text }),
   'environment.resumed': object({ environment, user: text, reason: text }),
+  /** Everything in an environment's namespaces was judged by the rules in force; recorded when the result is another, and once a day. */
+  'cluster.scanned': object({
+    environment,
+    revision: text,
+    /** Digest of the bundles. */
+    bundle: text,
+    objects: count,
+    unmanaged: count,
+    violations: count,
+    waived: count,
+    /** The `Scan`: what no commit has, and what the rules deny. */
+    evidence,
+  }),
+  /** Somebody changed or removed what keeps the gate in the API server’s path, and it was put back. */
+  'protection.changed': object({ object: objectRef, change: z.enum(['changed', 'removed']), manager: text }),
+  /** The API server refused an attempt on the gate’s own configuration; by its audit log. */
+  'protection.refused': object({ auditId: text, user: text, verb: text, resource: text, name: text, at: text }),
   'report.issued': object({ report: text, from: text, to: text, manifest: text, checkpoint: count }),
   /** A checkpoint was kept outside of the store. */
   'checkpoint.anchored': object({ anchor: text, size: count, root: text }),

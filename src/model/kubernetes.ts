@@ -71,6 +71,7 @@ export const ANNOTATION = {
   entry: 'countersign.dev/ledger-entry',
   breakGlass: 'countersign.dev/break-glass',
   breakGlassFor: 'countersign.dev/break-glass-for',
+  breakGlassTicket: 'countersign.dev/break-glass-ticket',
 } as const;
 
 /** Whether a label or annotation is one of ours. */

@@ -292,6 +292,43 @@ const substitute = z
   .optional()
   .describe('Texts for `${NAME}` in values; with it, a name that is not declared is an error, and `$${` stands for `${`.');
 
+const identity = z.string().regex(/^(user|group):.+$/, '`user:NAME` or `group:NAME`');
+
+// The controllers of kube-controller-manager that write into namespaces, under the names it gives them with
+// --use-service-account-credentials (kubernetes/kubernetes, cmd/kube-controller-manager/names).
+const CONTROLLERS = [
+  'attachdetach-controller',
+  'certificate-controller',
+  'clusterrole-aggregation-controller',
+  'cronjob-controller',
+  'daemon-set-controller',
+  'deployment-controller',
+  'disruption-controller',
+  'endpoint-controller',
+  'endpointslice-controller',
+  'endpointslicemirroring-controller',
+  'ephemeral-volume-controller',
+  'expand-controller',
+  'generic-garbage-collector',
+  'horizontal-pod-autoscaler',
+  'job-controller',
+  'namespace-controller',
+  'node-controller',
+  'persistent-volume-binder',
+  'pod-garbage-collector',
+  'pv-protection-controller',
+  'pvc-protection-controller',
+  'replicaset-controller',
+  'replication-controller',
+  'resource-claim-controller',
+  'resourcequota-controller',
+  'root-ca-cert-publisher',
+  'service-account-controller',
+  'service-controller',
+  'statefulset-controller',
+  'ttl-after-finished-controller',
+];
+
 export const environmentSchema = z.strictObject({
   apiVersion: z.literal(API_VERSION),
   kind: z.literal('Environment'),
@@ -498,16 +535,45 @@ export const environmentSchema = z.strictObject({
       .prefault({}),
     admission: z
       .strictObject({
-        mode: z.enum(['enforce', 'audit', 'off']).default('enforce'),
+        mode: z
+          .enum(['enforce', 'warn', 'audit', 'off'])
+          .default('enforce')
+          .describe('`enforce`: refuse. `warn`: let through and say so. `audit`: let through, only recorded. `off`: nothing is asked.'),
         controllers: z
-          .array(z.string().min(1))
+          .array(identity)
           .default([
             'group:system:nodes',
-            'group:system:serviceaccounts:kube-system',
+            'user:system:apiserver',
             'user:system:kube-controller-manager',
             'user:system:kube-scheduler',
+            ...CONTROLLERS.map((name) => `user:system:serviceaccount:kube-system:${name}`),
           ])
-          .describe('Identities of the cluster’s own machinery, `user:NAME` or `group:NAME`.'),
+          .describe('Identities of the cluster’s own machinery. Review what you add: they may write anything.'),
+        operators: z
+          .array(identity)
+          .default([])
+          .describe('Identities that may write only what belongs, by controller references, to an object that Git has.'),
+        connect: z
+          .enum(['refuse', 'record'])
+          .default('refuse')
+          .describe('`exec`, `attach`, `port-forward` and `proxy`: refuse them without break-glass, or let them through on record.'),
+        policy: z
+          .strictObject({
+            mode: z
+              .enum(['enforce', 'warn', 'audit', 'off'])
+              .optional()
+              .describe('What becomes of a request that the rules deny where they alone decide; default: as `mode`.'),
+            namespaces: z
+              .array(z.string().regex(/^[a-z0-9*-]{1,63}$/, 'a name of a namespace, `*` for any part of it'))
+              .default([])
+              .describe('Other namespaces in which everybody’s writes are held against this environment’s rules.'),
+            failurePolicy: z
+              .enum(['Ignore', 'Fail'])
+              .default('Ignore')
+              .describe('What the API server does there while the gate does not answer.'),
+          })
+          .prefault({})
+          .describe('The rules at admission: same bundles, waivers and verdicts as for a change.'),
         breakGlass: z
           .strictObject({
             groups: z.array(z.string().min(1)).default([]).describe('Kubernetes groups whose members may use break-glass.'),
@@ -538,6 +604,7 @@ export const HAPPENINGS = [
   'blocked',
   'suspended',
   'rolled-back',
+  'break-glass',
   'trouble',
 ] as const;
 
@@ -550,7 +617,19 @@ export const notifierSchema = z.strictObject({
     events: z
       .array(z.enum(HAPPENINGS))
       .min(1)
-      .default(['applied', 'failed', 'restored', 'denied', 'refused', 'contested', 'rewritten', 'stale', 'rolled-back', 'trouble'])
+      .default([
+        'applied',
+        'failed',
+        'restored',
+        'denied',
+        'refused',
+        'contested',
+        'rewritten',
+        'stale',
+        'rolled-back',
+        'break-glass',
+        'trouble',
+      ])
       .describe('What is told.'),
     template: z
       .string()

@@ -8,7 +8,7 @@ type To = Notifier['spec']['to'];
 /** Reads a secret at the time it is used, so that it can be renewed. */
 export type Secrets = (file: string) => string;
 
-const BAD = new Set(['failed', 'refused', 'denied', 'contested', 'drift', 'trouble', 'rewritten', 'stale']);
+const BAD = new Set(['failed', 'refused', 'denied', 'contested', 'drift', 'trouble', 'rewritten', 'stale', 'break-glass']);
 const SHOWN = 500;
 
 /** The sentence of a template: `{environment}`, `{event}`, `{revision}`, `{short}`, `{message}` and `{at}` stand for what happened. */

@@ -9,6 +9,8 @@ export type PolicyScope = {
   readonly parameters: Readonly<Record<string, unknown>>;
   readonly now: Date;
   readonly trace?: boolean;
+  /** Labels of namespaces that are known beside those among the objects. */
+  readonly namespaces?: RunScope['namespaces'];
 };
 
 /** The change as rules see it. */
@@ -79,8 +81,12 @@ export function digestOfBundles(bundles: readonly PolicyBundle[]): string {
 
 /** What is known of every rule of the bundles, by its name. */
 export function ruleInfos(bundles: readonly PolicyBundle[]): ReadonlyMap<string, RuleInfo> {
-  return new Map(bundles.flatMap((b) => b.manifest.rules).map((r) => [r.id, r]));
+  const known = infosOf.get(bundles) ?? new Map(bundles.flatMap((b) => b.manifest.rules).map((r) => [r.id, r]));
+  infosOf.set(bundles, known);
+  return known;
 }
+
+const infosOf = new WeakMap<readonly PolicyBundle[], ReadonlyMap<string, RuleInfo>>();
 
 /** Runs the object rules on every object; `requests` has what an admission request adds. Findings are sorted, so that the same input gives the same bytes. */
 export async function evaluateObjects(
@@ -99,7 +105,7 @@ export async function evaluateObjects(
   });
   const usable = request === undefined && scope.trace !== true && !readsTime(pool.bundles) ? memory : undefined;
   usable?.hold(objects.length * 3);
-  const about = digestOf([pool.bundles.map((b) => b.digest), run.environment, run.parameters, run.namespaces ?? []]);
+  const about = usable === undefined ? '' : digestOf([pool.bundles.map((b) => b.digest), run.environment, run.parameters, run.namespaces]);
   const keys = objects.map((o) => `${about} ${o.digest} ${o.source.file}`);
   const known = keys.map((key) => usable?.get(key));
   const asked = objects.filter((_, i) => known[i] === undefined);
@@ -170,7 +176,8 @@ export async function evaluateDocuments(
 }
 
 function runScope(scope: PolicyScope, objects: readonly RenderedObject[]): RunScope {
-  const namespaces = objects.filter((o) => o.ref.kind === 'Namespace').map((o) => [o.ref.name, o.object.metadata.labels ?? {}] as const);
+  const among = objects.filter((o) => o.ref.kind === 'Namespace').map((o) => [o.ref.name, o.object.metadata.labels ?? {}] as const);
+  const namespaces = [...(scope.namespaces ?? []), ...among];
   const { environment, parameters, now, trace } = scope;
   return {
     environment,

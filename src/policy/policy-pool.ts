@@ -30,7 +30,8 @@ type Task = {
 type Thread = {
   readonly worker: Worker;
   readonly pulse: Int32Array;
-  task: Task | undefined;
+  /** What it was given in one message; empty while it waits. */
+  tasks: readonly Task[];
   ready: boolean;
   seen: number;
   since: number;
@@ -49,6 +50,7 @@ export class PolicyPool {
   #clock: NodeJS.Timeout | undefined;
   #next = 0;
   #closed = false;
+  #isScheduled = false;
 
   constructor(bundles: readonly PolicyBundle[], options: PoolOptions = {}) {
     this.bundles = bundles;
@@ -82,7 +84,7 @@ export class PolicyPool {
   async close(): Promise<void> {
     this.#closed = true;
     clearInterval(this.#clock);
-    for (const task of [...this.#waiting.splice(0), ...[...this.#threads].flatMap((t) => t.task ?? [])]) task.failed(closed());
+    for (const task of [...this.#waiting.splice(0), ...[...this.#threads].flatMap((t) => t.tasks)]) task.failed(closed());
     await Promise.all([...this.#threads].map((t) => t.worker.terminate()));
   }
 
@@ -90,23 +92,44 @@ export class PolicyPool {
     return new Promise((done, failed) => {
       if (this.#closed) return failed(closed());
       this.#waiting.push({ subjects, scope, done, failed });
-      this.#dispatch();
+      this.#soon();
+    });
+  }
+
+  // What comes within one turn of the event loop is shared out together.
+  #soon(): void {
+    if (this.#isScheduled) return;
+    this.#isScheduled = true;
+    setImmediate(() => {
+      this.#isScheduled = false;
+      if (!this.#closed) this.#dispatch();
     });
   }
 
   #dispatch(): void {
-    for (const thread of this.#threads) {
-      if (!thread.ready || thread.task !== undefined) continue;
-      const task = this.#waiting.shift();
-      if (task === undefined) return;
-      thread.task = task;
+    const free = [...this.#threads].filter((t) => t.ready && t.tasks.length === 0);
+    for (const [i, thread] of free.entries()) {
+      const tasks = this.#take(free.length - i);
+      if (tasks.length === 0) return;
+      thread.tasks = tasks;
       thread.worker.ref();
       thread.seen = Atomics.load(thread.pulse, 1);
       thread.since = performance.now();
-      thread.worker.postMessage({ id: this.#next++, scope: task.scope, subjects: task.subjects } satisfies Batch);
+      const parts = tasks.map(({ scope, subjects }) => ({ scope, subjects }));
+      thread.worker.postMessage({ id: this.#next++, parts } satisfies Batch);
     }
     if (this.#waiting.length > 0 && this.#threads.size < this.#options.threads) this.#start();
     this.#clock ??= setInterval(() => this.#watch(), Math.max(5, Math.min(50, this.#options.deadline / 4))).unref();
+  }
+
+  // One free thread's share of what waits: small tasks, such as requests of admission, go together in one message.
+  #take(free: number): readonly Task[] {
+    const share = Math.ceil(this.#waiting.length / free);
+    let subjects = 0;
+    let count = 0;
+    while (count < share && (count === 0 || subjects + (this.#waiting[count] as Task).subjects.length <= BATCH))
+      subjects += (this.#waiting[count++] as Task).subjects.length;
+    return this.#waiting.splice(0, count);
   }
 
   #start(): void {
@@ -119,7 +142,7 @@ export class PolicyPool {
     const thread: Thread = {
       worker,
       pulse: new Int32Array(pulse),
-      task: undefined,
+      tasks: [],
       ready: false,
       seen: 0,
       since: performance.now(),
@@ -143,13 +166,17 @@ export class PolicyPool {
     if (this.#closed) return; // letting go of a thread that is being ended would end the process before it
     if (message === 'ready') {
       thread.ready = true;
-      if (thread.task === undefined) thread.worker.unref();
+      if (thread.tasks.length === 0) thread.worker.unref();
     } else {
-      const { task } = thread;
-      thread.task = undefined;
+      const { tasks } = thread;
+      thread.tasks = [];
       thread.memory = message.memory;
       thread.worker.unref();
-      task?.done(message.judged);
+      let at = 0;
+      for (const { subjects, done } of tasks) {
+        done(message.judged.slice(at, at + subjects.length));
+        at += subjects.length;
+      }
     }
     this.#dispatch();
   }
@@ -157,14 +184,20 @@ export class PolicyPool {
   // A thread that did not come to be cannot be replaced: the same would happen again.
   #lost(thread: Thread, finding: Finding, thrown: unknown): void {
     if (!this.#threads.delete(thread)) return;
-    const { task } = thread;
+    const { tasks } = thread;
     if (!thread.ready) {
       for (const waiting of this.#waiting.splice(0))
         waiting.failed(thrown ?? new CountersignError('policy-unusable', 'the rules could not be loaded in time'));
       return;
     }
     if (this.#closed) return;
-    if (task !== undefined) this.#goOn(task, Atomics.load(thread.pulse, 0), finding);
+    let at = Atomics.load(thread.pulse, 0);
+    for (const task of tasks) {
+      // What shared the message with the one that ended it is asked again elsewhere.
+      if (at < 0 || at >= task.subjects.length) this.#enqueue(task.subjects, task.scope).then(task.done, task.failed);
+      else this.#goOn(task, at, finding);
+      at -= task.subjects.length;
+    }
     this.#dispatch();
   }
 
@@ -182,7 +215,7 @@ export class PolicyPool {
     const now = performance.now();
     for (const thread of this.#threads) {
       if (!thread.ready && now - thread.since > START_DEADLINE) void thread.worker.terminate();
-      if (thread.task === undefined) continue;
+      if (thread.tasks.length === 0) continue;
       const beat = Atomics.load(thread.pulse, 1);
       if (beat !== thread.seen) {
         thread.seen = beat;
@@ -200,7 +233,7 @@ export class PolicyPool {
         void thread.worker.terminate();
       }
     }
-    if ([...this.#threads].every((t) => t.task === undefined) && this.#waiting.length === 0) {
+    if ([...this.#threads].every((t) => t.tasks.length === 0) && this.#waiting.length === 0) {
       clearInterval(this.#clock);
       this.#clock = undefined;
     }

@@ -4,19 +4,24 @@ import { type Judged, LoadedRules, type RunScope, type Subject } from './judge-s
 
 // One thread of the pool: it says in shared memory which subject it is at and since when, so that the pool can end it.
 export type ThreadData = { readonly bundles: readonly PolicyBundle[]; readonly inventory: unknown; readonly pulse: SharedArrayBuffer };
-export type Batch = { readonly id: number; readonly scope: RunScope; readonly subjects: readonly Subject[] };
+export type Batch = {
+  readonly id: number;
+  readonly parts: readonly { readonly scope: RunScope; readonly subjects: readonly Subject[] }[];
+};
 export type Answer = { readonly id: number; readonly judged: readonly Judged[]; readonly memory: number };
 
 const { bundles, inventory, pulse } = workerData as ThreadData;
 const beat = new Int32Array(pulse);
 const rules = await LoadedRules.open(bundles, inventory);
-parentPort?.on('message', ({ id, scope, subjects }: Batch) => {
+parentPort?.on('message', ({ id, parts }: Batch) => {
   const judged: Judged[] = [];
-  subjects.forEach((subject, i) => {
-    Atomics.store(beat, 0, i);
-    Atomics.add(beat, 1, 1);
-    judged.push(rules.judge(subject, scope));
-  });
+  for (const { scope, subjects } of parts) {
+    for (const subject of subjects) {
+      Atomics.store(beat, 0, judged.length);
+      Atomics.add(beat, 1, 1);
+      judged.push(rules.judge(subject, scope));
+    }
+  }
   parentPort?.postMessage({ id, judged, memory: rules.memory } satisfies Answer);
 });
 parentPort?.postMessage('ready');

@@ -10,6 +10,7 @@ import {
   isNoRevision,
   messageOf,
   NO_REVISION,
+  type ObjectRef,
   type Recorded,
   refKey,
   type Verdict,
@@ -209,6 +210,13 @@ export class Reconciler {
   /** Applies an earlier revision that this environment was at, after the same checks as ever, and stays there until a new commit comes. */
   rollBack(to: string, by: { readonly user: string; readonly reason: string }): Promise<Applied> {
     return this.#atOnce(() => this.#rollBack(to, by));
+  }
+
+  /** Whether an object is as the applied revision has it: the same content, or not there where it has none. */
+  async isAsGit(ref: ObjectRef): Promise<boolean> {
+    const { cluster, state } = this.#ports;
+    const owned = state().owned.get(refKey(ref));
+    return owned === undefined ? cluster.isGone(ref) : cluster.live(ref)?.digest === owned.live;
   }
 
   /** Writes every object of the last good revision again, as into a cluster that lost them; the ledger says that it is a restore. */

@@ -204,7 +204,18 @@ function exceptionsOf(period: readonly Indexed[], all: readonly Indexed[]): Exce
             type: 'break-glass',
             actor: entry.user,
             subject: `${entry.operation} ${refText(entry.object)}`,
-            detail: `${entry.reason} (until ${entry.until})`,
+            detail: `${entry.reason} (until ${entry.until}); ${settlementOf(index, entry.environment, all)}`,
+          },
+        ];
+      case 'breakglass.opened':
+        return [
+          {
+            ...base,
+            environment: entry.environment,
+            type: 'break-glass opened',
+            actor: entry.user,
+            subject: (entry.namespaces ?? []).join(', '),
+            detail: `${entry.reason}${entry.ticket === '' ? '' : ` (${entry.ticket})`}, until ${entry.until}`,
           },
         ];
       case 'drift.found':
@@ -268,6 +279,28 @@ function exceptionsOf(period: readonly Indexed[], all: readonly Indexed[]): Exce
                 detail: entry.reason,
               },
             ];
+      case 'admission.warned':
+        return [
+          {
+            ...base,
+            environment: entry.environment,
+            type: 'let through in warn mode',
+            actor: entry.user,
+            subject: `${entry.operation} ${refText(entry.object)}`,
+            detail: entry.reason,
+          },
+        ];
+      case 'protection.changed':
+        return [
+          {
+            ...base,
+            environment: '',
+            type: 'gate tampered with',
+            actor: entry.manager,
+            subject: refText(entry.object),
+            detail: `${entry.change}, and put back`,
+          },
+        ];
       case 'audit.unmatched':
         return [
           {
@@ -296,6 +329,13 @@ function exceptionsOf(period: readonly Indexed[], all: readonly Indexed[]): Exce
         return [];
     }
   });
+}
+
+function settlementOf(index: number, environment: string, all: readonly Indexed[]): string {
+  const settled = all.filter(isA('breakglass.settled')).find((r) => r.entry.environment === environment && r.entry.uses.includes(index));
+  if (settled === undefined) return 'not settled yet';
+  const { commit, user, time } = settled.entry;
+  return `settled at ${time} by ${user}${commit === undefined ? ': undone' : `: in Git by ${commit.slice(0, 12)}`}`;
 }
 
 function driftEnd(index: number, environment: string, all: readonly Indexed[]): string {

@@ -10,6 +10,7 @@ export class Metrics {
   readonly #events: Counter<'environment' | 'event'>;
   readonly #duration: Histogram<'environment' | 'kind'>;
   readonly #admission: Counter<'environment' | 'operation' | 'decision'>;
+  readonly #decision: Histogram;
 
   constructor(measure: () => Measured) {
     const registers = [this.#registry];
@@ -33,6 +34,12 @@ export class Metrics {
       labelNames: ['environment', 'operation', 'decision'],
       registers,
     });
+    this.#decision = new Histogram({
+      name: 'countersign_admission_duration_seconds',
+      help: 'How long the webhook took to decide a request.',
+      buckets: [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5],
+      registers,
+    });
     this.#gauges(measure, registers);
   }
 
@@ -49,8 +56,9 @@ export class Metrics {
     this.#duration.observe({ environment, kind }, seconds);
   }
 
-  decided(environment: string, operation: string, decision: 'allowed' | 'denied' | 'undecided'): void {
+  decided(environment: string, operation: string, decision: 'allowed' | 'denied' | 'undecided', seconds: number): void {
     this.#admission.inc({ environment, operation, decision });
+    this.#decision.observe(seconds);
   }
 
   // Asked for at each scrape, so that they are never older than that.

@@ -29,7 +29,7 @@ const ALGORITHM = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' } as con
 export async function makeCertificates(directory: string, host: string, now: Date): Promise<Certificates> {
   const kept = readCertificates(directory, host, now);
   if (kept !== undefined) return kept;
-  const made = await generate(host, now);
+  const made = await generateCertificates(host, now);
   mkdirSync(directory, { recursive: true });
   writeFileSync(join(directory, 'tls.key'), made.key, { mode: 0o600 });
   writeFileSync(join(directory, 'tls.crt'), made.cert);
@@ -41,17 +41,23 @@ function readCertificates(directory: string, host: string, now: Date): Certifica
   const files = ['tls.crt', 'tls.key', 'ca.crt'].map((name) => join(directory, name));
   if (!files.every((file) => existsSync(file))) return undefined;
   const [cert, key, ca] = files.map((file) => readFileSync(file, 'utf8')) as [string, string, string];
-  const parsed = new X509Certificate(cert);
-  const names =
-    parsed
-      .getExtension(SubjectAlternativeNameExtension)
-      ?.names.toJSON()
-      .map((n) => n.value) ?? [];
-  const fresh = parsed.notAfter.getTime() - now.getTime() > RENEW_BEFORE_DAYS * DAY_MS;
-  return fresh && names.includes(host) ? { cert, key, ca } : undefined;
+  const read = { cert, key, ca };
+  return isUsable(read, host, now) ? read : undefined;
 }
 
-async function generate(host: string, now: Date): Promise<Certificates> {
+/** Whether a certificate is for a host and has more than 30 days to go. */
+export function isUsable({ cert }: Certificates, host: string, now: Date): boolean {
+  try {
+    const parsed = new X509Certificate(cert);
+    const names = parsed.getExtension(SubjectAlternativeNameExtension)?.names.toJSON() ?? [];
+    return parsed.notAfter.getTime() - now.getTime() > RENEW_BEFORE_DAYS * DAY_MS && names.some((n) => n.value === host);
+  } catch {
+    return false;
+  }
+}
+
+/** A new certificate for a host, with an authority of its own whose key is thrown away. */
+export async function generateCertificates(host: string, now: Date): Promise<Certificates> {
   const caKeys = await webcrypto.subtle.generateKey(ALGORITHM, true, ['sign', 'verify']);
   const keys = await webcrypto.subtle.generateKey(ALGORITHM, true, ['sign', 'verify']);
   const period = { notBefore: new Date(now.getTime() - DAY_MS), notAfter: new Date(now.getTime() + LIFETIME_DAYS * DAY_MS) };

@@ -1,7 +1,9 @@
 /**
- * Takes AdmissionReviews over TLS, gives AdmissionReviews back. Translates only; `gate.admit` decides.
- * Refuses bodies that are too large or no review; any failure to decide is a "no" with its reason.
+ * Takes AdmissionReviews over TLS, gives AdmissionReviews back. Translates only; the gate decides.
+ * Refuses bodies that are too large or no review, and what it cannot decide in time; any failure to decide is a "no" with its reason.
  */
 export { addAuditEndpoint } from './audit.ts';
-export { type Certificates, makeCertificates } from './certificates.ts';
-export { type AdmissionScopes, createWebhook } from './webhook.ts';
+export { type Certificates, generateCertificates, isUsable, makeCertificates } from './certificates.ts';
+export { type CertificateSource, fromFiles, selfMade } from './serving-certificate.ts';
+export { CurrentScopes, createWebhook } from './webhook.ts';
+export { WebhookServer } from './webhook-server.ts';

@@ -1,67 +1,105 @@
 import express, { type ErrorRequestHandler, type Express } from 'express';
-import { type AdmissionDecision, type AdmissionRequest, type AdmissionScope, admit } from '../gate/index.ts';
-import { type KubernetesObject, messageOf, type Trace, untraced } from '../model/index.ts';
-
-/** The scope that governs a namespace, or undefined where none does. */
-export type AdmissionScopes = (namespace: string) => AdmissionScope | undefined;
+import type { AdmissionDecision, AdmissionRequest, AdmissionScopes, Door } from '../gate/index.ts';
+import { messageOf, type Trace, untraced } from '../model/index.ts';
+import { readReview } from './read-review.ts';
 
 /** Hears each decision, for whoever counts them. */
-type Decided = (environment: string, operation: string, decision: 'allowed' | 'denied' | 'undecided') => void;
+type Decided = (environment: string, operation: string, decision: 'allowed' | 'denied' | 'undecided', seconds: number) => void;
 
 type Log = { error(fields: object, message: string): void; debug(fields: object, message: string): void };
 
-const MAX_BODY = '8mb'; // object and old object, each at most the 3 MiB the API server takes
+const MAX_BODY = 8 * 1024 * 1024; // object and old object, each at most the 3 MiB the API server takes
+const MAX_BODIES = 128 * 1024 * 1024; // bodies in memory at a time; whoever is on the network may send them
+const DEADLINE_MS = 4000; // a second below what the API server waits
+const AT_ONCE = 400; // requests that are being decided; what a core decides in a tenth of a second, so that no queue grows
+const RETRY_SECONDS = 1;
 
-type Review = {
-  readonly apiVersion?: unknown;
-  readonly kind?: unknown;
-  readonly request?: {
-    readonly uid?: unknown;
-    readonly operation?: unknown;
-    readonly dryRun?: unknown;
-    readonly namespace?: unknown;
-    readonly name?: unknown;
-    readonly subResource?: unknown;
-    readonly options?: { readonly fieldManager?: unknown } | null;
-    readonly kind?: { readonly group?: unknown; readonly version?: unknown; readonly kind?: unknown };
-    readonly userInfo?: { readonly username?: unknown; readonly groups?: unknown };
-    readonly object?: unknown;
-    readonly oldObject?: unknown;
-  };
+export type WebhookOptions = {
+  readonly log: Log;
+  readonly decided?: Decided;
+  readonly trace?: Trace;
+  /** Milliseconds after which what is not decided is refused. */
+  readonly deadline?: number;
+  readonly atOnce?: number;
 };
 
-/** The HTTP application: `POST /validate` and `GET /healthz`. `ready` tells whether rules and ledger are loaded. */
-export function createWebhook(
-  scopes: AdmissionScopes,
-  ready: () => boolean,
-  log: Log,
-  decided: Decided = () => {},
-  trace: Trace = untraced,
-): Express {
+/**
+ * The scopes that decide, which are others after the configuration changed. Requests that come while there are none wait.
+ */
+export class CurrentScopes {
+  #current: AdmissionScopes | undefined;
+  #before: AdmissionScopes | undefined;
+  #waiting: ((scopes: AdmissionScopes) => void)[] = [];
+
+  get ready(): boolean {
+    return this.#current !== undefined;
+  }
+
+  set(scopes: AdmissionScopes | undefined): void {
+    this.#current = scopes;
+    if (scopes === undefined) return;
+    this.#before = scopes;
+    for (const go of this.#waiting.splice(0)) go(scopes);
+  }
+
+  /** What a request was for by the newest scopes that there were. */
+  before(request: AdmissionRequest): Door | undefined {
+    return this.#before?.find(request);
+  }
+
+  get(): AdmissionScopes | Promise<AdmissionScopes> {
+    return this.#current ?? new Promise((go) => this.#waiting.push(go));
+  }
+}
+
+/** The HTTP application: `POST /validate`. */
+export function createWebhook(scopes: CurrentScopes, options: WebhookOptions): Express {
+  const { log, decided = () => {}, trace = untraced, deadline = DEADLINE_MS, atOnce = AT_ONCE } = options;
   const app = express();
   app.disable('x-powered-by');
-  app.get('/healthz', (_request, response) => {
-    response
-      .status(ready() ? 200 : 503)
-      .type('text')
-      .send(ready() ? 'ok\n' : 'not ready\n');
+  app.disable('etag');
+  let deciding = 0;
+  let bytes = 0;
+  app.use((incoming, response, next) => {
+    // Without its length, it is taken for as long as it may be.
+    const size = Math.min(MAX_BODY, Number(incoming.headers['content-length'] ?? MAX_BODY) || 0);
+    if (bytes + size > MAX_BODIES) {
+      response.status(503).set('connection', 'close').type('text').send('too much at once: try again in a moment\n');
+      return;
+    }
+    bytes += size;
+    response.once('close', () => {
+      bytes -= size;
+    });
+    next();
   });
-  app.post('/validate', express.json({ limit: MAX_BODY, type: () => true }), async (request, response) => {
-    const review = request.body as Review;
-    const uid = typeof review?.request?.uid === 'string' ? review.request.uid : undefined;
-    const asked = uid === undefined ? undefined : readRequest(review);
-    if (uid === undefined || asked === undefined) {
+  app.post('/validate', express.json({ limit: MAX_BODY, type: () => true }), async (incoming, response) => {
+    const begun = performance.now();
+    const review = readReview(incoming.body);
+    if (review === undefined) {
       response.status(400).type('text').send('this is not an AdmissionReview of admission.k8s.io/v1\n');
       return;
     }
-    const attributes = { operation: asked.operation, kind: asked.ref.kind, namespace: asked.ref.namespace };
-    const decision = await trace('admit', attributes, async (note) => {
-      const made = await decide(asked, scopes, log, decided);
-      note({ allowed: made.allowed });
-      return made;
-    });
-    log.debug({ user: asked.user, operation: asked.operation, object: asked.ref, allowed: decision.allowed }, 'admission');
-    response.json(answer(uid, decision));
+    const { uid, request } = review;
+    if (request === undefined) {
+      response.json(answer(uid, no('countersign cannot read this request: it names no operation, kind or user that there is')));
+      return;
+    }
+    deciding++;
+    try {
+      const attributes = { operation: request.operation, kind: request.ref.kind, namespace: request.ref.namespace };
+      const decision = await trace('admit', attributes, async (note) => {
+        const made = await decide(request, scopes, deciding > atOnce, deadline);
+        note({ allowed: made.decision.allowed });
+        decided(made.environment, request.operation, made.kind, (performance.now() - begun) / 1000);
+        if (made.kind === 'undecided') log.error({ object: request.ref, subresource: request.subresource }, `admission: ${made.why}`);
+        return made.decision;
+      });
+      log.debug({ user: request.user, operation: request.operation, object: request.ref, allowed: decision.allowed }, 'admission');
+      response.json(answer(uid, decision));
+    } finally {
+      deciding--;
+    }
   });
   const onError: ErrorRequestHandler = (error, _request, response, _next) => {
     const status = (error as { status?: number }).status ?? 500;
@@ -74,63 +112,80 @@ export function createWebhook(
   return app;
 }
 
-// Not having heard "yes" is "no": whatever goes wrong while deciding, the write is refused with the reason.
-async function decide(asked: AdmissionRequest, scopes: AdmissionScopes, log: Log, decided: Decided): Promise<AdmissionDecision> {
-  let environment: string | undefined;
+type Made = {
+  readonly environment: string;
+  readonly kind: 'allowed' | 'denied' | 'undecided';
+  readonly decision: AdmissionDecision;
+  readonly why?: string;
+};
+
+// Not having heard "yes" is "no": whatever goes wrong while deciding, the write is refused with the reason. Where an
+// environment is only being watched, it is let through.
+async function decide(request: AdmissionRequest, current: CurrentScopes, tooMany: boolean, deadline: number): Promise<Made> {
+  const begun = performance.now();
+  let door: Door | undefined;
   try {
-    const scope = scopes(asked.ref.kind === 'Namespace' ? asked.ref.name : asked.ref.namespace);
-    if (scope === undefined) return { allowed: true, message: '', warnings: [], notes: {} };
-    environment = scope.environment.metadata.name;
-    const decision = await admit(asked, scope);
-    decided(environment, asked.operation, decision.allowed ? 'allowed' : 'denied');
-    return decision;
+    door = current.before(request);
+    // A flood must not pile up while it waits for somebody to decide.
+    if (tooMany && !current.ready) return undecided(door, 'too many requests at once: try again in a moment');
+    const scopes = await within(deadline, current.get());
+    door = scopes.find(request);
+    if (door === undefined) return { environment: '', kind: 'allowed', decision: { allowed: true, message: '', warnings: [], notes: {} } };
+    if (tooMany) return undecided(door, 'too many requests at once: try again in a moment');
+    const decision = await within(deadline - (performance.now() - begun), door.decide(request));
+    return { environment: door.environment, kind: decision.allowed ? 'allowed' : 'denied', decision };
   } catch (thrown) {
-    decided(environment ?? '', asked.operation, 'undecided');
-    log.error({ user: asked.user, object: asked.ref }, `admission could not be decided: ${messageOf(thrown)}`);
-    return { allowed: false, message: `countersign could not decide: ${messageOf(thrown)}`, warnings: [], notes: {} };
+    return undecided(door, messageOf(thrown));
   }
 }
 
-function readRequest({ apiVersion, kind, request }: Review): AdmissionRequest | undefined {
-  const { group, version, kind: objectKind } = request?.kind ?? {};
-  const user = request?.userInfo?.username;
-  if (apiVersion !== 'admission.k8s.io/v1' || kind !== 'AdmissionReview' || typeof request?.operation !== 'string') return undefined;
-  if (typeof group !== 'string' || typeof version !== 'string' || typeof objectKind !== 'string' || typeof user !== 'string')
-    return undefined;
-  const object = asObject(request.object);
-  const oldObject = asObject(request.oldObject);
-  const groups = Array.isArray(request.userInfo?.groups) ? request.userInfo.groups.filter((g) => typeof g === 'string') : [];
-  const namespace = objectKind === 'Namespace' || typeof request.namespace !== 'string' ? '' : request.namespace;
-  const name =
-    typeof request.name === 'string' && request.name !== '' ? request.name : (object?.metadata?.name ?? oldObject?.metadata?.name ?? '');
-  return {
-    operation: request.operation,
-    user,
-    groups,
-    ref: { apiVersion: group === '' ? version : `${group}/${version}`, kind: objectKind, namespace, name },
-    subresource: typeof request.subResource === 'string' ? request.subResource : '',
-    object,
-    oldObject,
-    dryRun: request.dryRun === true,
-    fieldManager: typeof request.options?.fieldManager === 'string' ? request.options.fieldManager : '',
-  };
+function undecided(door: Door | undefined, why: string): Made {
+  const decision: AdmissionDecision =
+    door?.enforces === false
+      ? { allowed: true, message: '', warnings: [], notes: { undecided: why } }
+      : { ...no(`countersign could not decide: ${why}`), retry: true };
+  return { environment: door?.environment ?? '', kind: 'undecided', decision, why };
 }
 
-function asObject(value: unknown): KubernetesObject | undefined {
-  const metadata = (value as { metadata?: unknown } | null | undefined)?.metadata;
-  return typeof metadata === 'object' && metadata !== null ? (value as KubernetesObject) : undefined;
+async function within<T>(ms: number, what: T | Promise<T>): Promise<T> {
+  if (!(what instanceof Promise)) return what;
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, fail) => {
+    timer = setTimeout(() => fail(new Error('it took too long')), ms);
+  });
+  try {
+    return await Promise.race([what, late]);
+  } finally {
+    clearTimeout(timer);
+  }
 }
 
-function answer(uid: string, decision: AdmissionDecision): object {
+function no(message: string): AdmissionDecision {
+  return { allowed: false, message, warnings: [], notes: {} };
+}
+
+function answer(uid: string, { allowed, message, warnings, notes, retry }: AdmissionDecision): object {
+  // 429 with a time: clients of the API server try again by themselves.
+  const status =
+    retry === true
+      ? { code: 429, reason: 'TooManyRequests', message, details: { retryAfterSeconds: RETRY_SECONDS } }
+      : { code: 403, reason: 'Forbidden', message };
   return {
     apiVersion: 'admission.k8s.io/v1',
     kind: 'AdmissionReview',
     response: {
       uid,
-      allowed: decision.allowed,
-      ...(decision.allowed ? {} : { status: { code: 403, reason: 'Forbidden', message: decision.message } }),
-      ...(decision.warnings.length === 0 ? {} : { warnings: decision.warnings }),
-      ...(Object.keys(decision.notes).length === 0 ? {} : { auditAnnotations: decision.notes }),
+      allowed,
+      ...(allowed ? {} : { status }),
+      ...(warnings.length === 0 ? {} : { warnings: warnings.map(asHeader) }),
+      ...(Object.keys(notes).length === 0 ? {} : { auditAnnotations: notes }),
     },
   };
+}
+
+const MAX_WARNING = 1024; // the API server cuts at 4,096 over all of them
+
+// Warnings travel in an HTTP header: line breaks and controls have no place there.
+function asHeader(warning: string): string {
+  return warning.replaceAll(/[\u0000-\u001f\u007f]+/g, ' ').slice(0, MAX_WARNING);
 }

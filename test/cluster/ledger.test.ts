@@ -82,6 +82,36 @@ test('every write that the API server’s audit log shows is accounted for, and 
   assert.ok(service.entries('audit.covered', 'production').length >= 2 && size > 0);
 });
 
+test('an attempt on the gate’s own objects, which the API server refused by itself, is on the ledger', async () => {
+  const enforcing = stage.configuration('attempt', [{ url: fleet.url, namespaces: ['shop'], mode: 'enforce', spec: TAKING }]);
+  const service = await stage.serve(enforcing, 'attempt', ['--webhook', listen, '--audit-token-file', tokenFile]);
+  const webhook = '/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/countersign';
+  await stage.waitFor(async () => (await stage.admin.request('DELETE', webhook)).status === 403, 'the refusal');
+  const attempt = await service.entry('protection.refused', '', () => true);
+  const { user, verb, resource, name } = attempt.entry;
+  assert.deepEqual(
+    [user, verb, resource, name],
+    ['admin', 'delete', 'validatingwebhookconfigurations.admissionregistration.k8s.io', 'countersign'],
+  );
+  // What the webhook says of a write stands in the API server's own log.
+  await service.entry('apply.result', 'production', (e) => e.outcome === 'applied');
+  const dev = await stage.as('dev');
+  await dev.request('POST', '/api/v1/namespaces/shop/configmaps', { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: 'noted' } });
+  await stage.waitFor(
+    async () => /"gate\.countersign\.dev\/denied":"ConfigMap shop\/noted/.test(readFileSync(auditLog, 'utf8')),
+    'the note',
+  );
+  const oncall = await stage.as('oncall');
+  const { items } = (await stage.get('/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings')).body as {
+    items: { metadata: { name: string } }[];
+  };
+  await service.stop();
+  // The tests after this one are about the audit log alone.
+  for (const { metadata } of items)
+    await oncall.request('DELETE', `/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings/${metadata.name}`);
+  assert.equal((await oncall.request('DELETE', webhook)).status, 200);
+});
+
 test('the audit endpoint hears only who has its token, and takes only events', async () => {
   const service = await serve('endpoint');
   const post = (path: string, body: string, headers: Record<string, string> = {}) =>
@@ -158,7 +188,7 @@ test('checkpoints are kept in a ConfigMap and a file, starts and ends are on rec
   assert.equal((await stage.dataOf('shop', 'settings'))?.['k'], '1', 'and changes nothing');
 });
 
-test('while the store is down nothing is changed and break-glass is refused; once it is back it goes on', {
+test('while the store is down nothing is applied, break-glass is recorded beside it; once it is back all of that is on the ledger, once', {
   skip: noPostgres,
 }, async () => {
   const postgres = await Postgres.start();
@@ -174,11 +204,18 @@ test('while the store is down nothing is changed and break-glass is refused; onc
     await stage.change(fleet, 'unrecorded', { [`${PATH}/cm.yaml`]: configMap('shop', 'settings', { k: 'down' }) });
     const oncall = await stage.as('oncall');
     const emergency = { metadata: { annotations: { 'countersign.dev/break-glass': 'INC-1' } }, data: { k: 'glass' } };
-    const refused = await oncall.request('PATCH', '/api/v1/namespaces/shop/configmaps/settings', emergency, 'application/merge-patch+json');
-    assert.ok(refused.status >= 400, `break-glass while nothing can be recorded: ${refused.status}`);
     await service.says('the ledger’s database cannot be reached');
-    assert.equal((await stage.dataOf('shop', 'settings'))?.['k'], before, 'nothing is changed unrecorded');
+    assert.equal((await stage.dataOf('shop', 'settings'))?.['k'], before, 'nothing is applied unrecorded');
+    const path = '/api/v1/namespaces/shop/configmaps/settings';
+    const through = await oncall.request('PATCH', path, emergency, 'application/merge-patch+json');
+    assert.equal(through.status, 200, JSON.stringify(through.body));
+    const beside = join(service.data, 'write-ahead.jsonl');
+    assert.match(readFileSync(beside, 'utf8'), /"breakglass.used"/);
+    assert.equal(service.entries('breakglass.used', 'production').length, 0);
     await postgres.up();
+    await service.entry('breakglass.used', 'production', (e) => e.reason === 'INC-1' && e.at !== undefined && e.user === 'oncall');
+    assert.equal(service.entries('breakglass.used', 'production').length, 1);
+    await stage.waitFor(async () => readFileSync(beside, 'utf8') === '', 'the end of what is beside');
     await stage.waitFor(async () => (await stage.dataOf('shop', 'settings'))?.['k'] === 'down', 'the change');
     assert.equal(await service.stop(), 0);
     oncall.close();

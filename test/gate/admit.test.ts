@@ -1,13 +1,27 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { type AdmissionRequest, type AdmissionScope, admit, type EnvironmentState } from '../../src/gate/index.ts';
+import {
+  AdmissionRecords,
+  type AdmissionRequest,
+  type AdmissionScope,
+  AdmissionScopes,
+  admit,
+  BreakGlass,
+  type EnvironmentState,
+  type LedgerView,
+  type OwnerReference,
+  type SureRecorder,
+} from '../../src/gate/index.ts';
 import {
   ADMITS,
   admissionDigest,
+  canonicalJson,
   type EntryBody,
   environmentSchema,
   type KubernetesObject,
   type ObjectRef,
+  sha256,
+  type Told,
 } from '../../src/model/index.ts';
 import { environmentDocument } from '../kit/documents.ts';
 
@@ -38,36 +52,84 @@ const STATE: EnvironmentState = {
   open: undefined,
 };
 
-function scope(
-  options: { mode?: 'enforce' | 'audit' | 'off'; state?: EnvironmentState; broken?: boolean; holdFor?: string } = {},
-): AdmissionScope & { entries: EntryBody[] } {
+type Options = {
+  mode?: 'enforce' | 'warn' | 'audit' | 'off';
+  state?: EnvironmentState;
+  broken?: boolean;
+  holdFor?: string;
+  spec?: Record<string, unknown>;
+  admission?: Record<string, unknown>;
+  rules?: AdmissionScope['rules'];
+  owners?: Record<string, { uid: string; owner?: OwnerReference }>;
+};
+
+type TestScope = AdmissionScope & { entries: EntryBody[]; evidence: Map<string, unknown>; told: Told[]; at: (ms: number) => void };
+
+function scope(options: Options = {}): TestScope {
   const entries: EntryBody[] = [];
+  const evidence = new Map<string, unknown>();
+  const told: Told[] = [];
+  let now = Date.parse('2026-01-01T00:00:00Z');
+  const clock = () => new Date(now);
+  const document = environmentDocument({
+    url: 'https://bot:token@git.example.com/fleet',
+    namespaces: ['shop'],
+    mode: 'enforce',
+    ...(options.holdFor === undefined ? {} : { holdFor: options.holdFor }),
+    ...(options.spec === undefined ? {} : { spec: options.spec }),
+  }) as { spec: { admission: object } };
+  Object.assign(document.spec.admission, { mode: options.mode ?? 'enforce' }, options.admission);
+  const environment = environmentSchema.parse(document);
+  const record = async (body: EntryBody) => {
+    if (options.broken) throw new Error('the disk is full');
+    entries.push(body);
+    return { index: entries.length - 1, entry: { v: 1, time: '', ...body } as never };
+  };
+  const of = (types: readonly string[], before = entries.length) => {
+    for (let i = before - 1; i >= 0; i--)
+      if (types.includes(entries[i]?.type ?? '')) return { index: i, entry: { v: 1, time: '', ...entries[i] } as never };
+    return undefined;
+  };
+  const ledger: LedgerView & SureRecorder = {
+    record,
+    recordSurely: record,
+    asEvidence: (value) => {
+      const bytes = canonicalJson(value);
+      const ref = { sha256: sha256(bytes), size: bytes.length };
+      evidence.set(ref.sha256, value);
+      return { ref, bytes };
+    },
+    subject: (text) => text,
+    latest: (types, _, before) => of(types, before),
+    all: (type) => entries.flatMap((e, index) => (e.type === type ? [{ index, entry: { v: 1, time: '', ...e } as never }] : [])),
+    entry: (index) => of([entries[index]?.type ?? ''], index + 1),
+    evidence: (ref) => evidence.get(ref.sha256),
+  };
   return {
-    environment: environmentSchema.parse(
-      environmentDocument({
-        url: '/fleet',
-        namespaces: ['shop'],
-        mode: options.mode ?? 'enforce',
-        ...(options.holdFor === undefined ? {} : { holdFor: options.holdFor }),
-      }),
-    ),
+    environment,
     state: () => options.state ?? STATE,
     applier: 'countersign',
-    clock: () => new Date('2026-01-01T00:00:00Z'),
-    recorder: {
-      record: async (body) => {
-        if (options.broken) throw new Error('the disk is full');
-        entries.push(body);
-        return { index: entries.length, entry: { v: 1, time: '', ...body } as never };
+    records: new AdmissionRecords('production', ledger, clock),
+    breakGlass: new BreakGlass(environment, ledger, clock, (t) => told.push(t)),
+    facts: {
+      owner: async (ref, uid) => {
+        const found = options.owners?.[`${ref.kind}/${ref.name}`];
+        return found?.uid === uid ? { owner: found.owner } : undefined;
       },
-      asEvidence: () => ({ ref: { sha256: '', size: 0 }, bytes: '' }),
-      subject: (text) => text,
+      labelsOf: async () => ({}),
     },
+    rules: options.rules,
     entries,
+    evidence,
+    told,
+    at: (ms) => {
+      now += ms;
+    },
   };
 }
 
 const request = (changes: Partial<AdmissionRequest> = {}): AdmissionRequest => ({
+  uid: 'u-1',
   operation: 'UPDATE',
   user: 'dev',
   groups: ['developers'],
@@ -125,10 +187,12 @@ test('a subresource is not the object', async () => {
 });
 
 test('the cluster’s own machinery passes', async () => {
+  assert.equal((await admit(request({ user: 'system:serviceaccount:kube-system:replicaset-controller' }), scope())).allowed, true);
   assert.equal(
     (await admit(request({ user: 'system:serviceaccount:kube-system:x', groups: ['system:serviceaccounts:kube-system'] }), scope()))
       .allowed,
-    true,
+    false,
+    'an account of kube-system that is not on the list',
   );
   assert.equal((await admit(request({ user: 'group:system:nodes' }), scope())).allowed, false, 'a user named like a group is none');
 });
@@ -189,11 +253,277 @@ test('break-glass needs the group and a new reason, and is recorded with its end
   );
 });
 
-test('audit lets through, warns and records', async () => {
-  const s = scope({ mode: 'audit' });
-  const decision = await admit(request(), s);
-  assert.deepEqual([decision.allowed, s.entries.length], [true, 1]);
-  assert.match(decision.warnings[0] ?? '', /audit/);
+test('audit lets through and records; warn says so as well', async () => {
+  const audit = scope({ mode: 'audit' });
+  const silent = await admit(request(), audit);
+  assert.deepEqual([silent.allowed, silent.warnings, audit.entries.map((e) => e.type)], [true, [], ['admission.denied']]);
+  assert.match(silent.notes['would-deny'] ?? '', /no recorded verdict/);
+  const warn = scope({ mode: 'warn' });
+  const loud = await admit(request(), warn);
+  assert.deepEqual([loud.allowed, warn.entries.map((e) => e.type)], [true, ['admission.warned']]);
+  assert.match(loud.warnings[0] ?? '', /not enforced yet.*no recorded verdict/);
+});
+
+test('audit and warn refuse nothing, also when nothing can be recorded or decided', async () => {
+  const broken = () => {
+    throw new Error('unreadable');
+  };
+  for (const mode of ['audit', 'warn'] as const) {
+    assert.equal((await admit(request(), scope({ mode, broken: true }))).allowed, true);
+    const decision = await admit(request(), { ...scope({ mode }), state: broken });
+    assert.deepEqual([decision.allowed, decision.notes['undecided']], [true, 'unreadable']);
+  }
+  await assert.rejects(admit(request(), { ...scope(), state: broken }), /unreadable/);
+});
+
+test('a refusal names repository, branch and file, without credentials, and the way out only to whom it is open', async () => {
+  const { message } = await admit(request(), scope());
+  assert.match(message, /settings\.yaml` \(line 3\) on branch `main` of https:\/\/git\.example\.com\/fleet/);
+  assert.doesNotMatch(message, /token|break-glass/);
+  assert.match((await admit(request({ groups: ['oncall'] }), scope())).message, /break-glass open/);
+});
+
+test('the same refusal again is counted, and the count recorded', async () => {
+  const s = scope();
+  for (let i = 0; i < 5; i++) await admit(request({ uid: `u-${i}` }), s);
+  await admit(request({ user: 'other' }), s);
+  assert.equal(s.entries.length, 2, 'one for each of both');
+  await s.records.close();
+  const last = s.entries.at(-1);
+  assert.equal(last?.type === 'admission.denied' ? last.repeated : undefined, 4);
+});
+
+test('a refusal is recorded with who and what, and never with the object', async () => {
+  const s = scope();
+  const secret = { ...object({ password: 'hunter2' }), kind: 'Secret' };
+  await admit(request({ ref: { ...REF, kind: 'Secret' }, object: secret, oldObject: undefined, operation: 'CREATE' }), s);
+  const [entry] = s.entries;
+  assert.ok(entry?.type === 'admission.denied');
+  assert.deepEqual([entry.user, entry.groups, entry.uid], ['dev', ['developers'], 'u-1']);
+  assert.equal(entry.digest, admissionDigest(secret, 'CREATE'));
+  assert.doesNotMatch(JSON.stringify([...s.entries, ...s.evidence.values()]), /hunter2/);
+});
+
+test('what is let through is on record before it is answered, many in one entry', async () => {
+  const s = scope();
+  const machinery = (uid: string) => request({ uid, user: 'system:kube-scheduler', object: undefined, operation: 'DELETE' });
+  await Promise.all(['1', '2', '3'].map((uid) => admit(machinery(uid), s)));
+  const [entry] = s.entries;
+  assert.ok(entry?.type === 'admission.allowed');
+  assert.equal(entry.count, 3);
+  const rows = s.evidence.get(entry.evidence.sha256) as { uid: string; as: string; user: string }[];
+  assert.deepEqual(
+    rows.map((r) => [r.uid, r.as, r.user]),
+    ['1', '2', '3'].map((uid) => [uid, 'machinery', 'system:kube-scheduler']),
+  );
+});
+
+test('what an intent lets through bears its commit, verdict and entry for the API server’s audit log', async () => {
+  const { notes } = await admit(request({ object: GOOD }), scope());
+  assert.deepEqual(notes, { 'allowed-as': 'intent', commit: 'r', verdict: '1', entry: '1' });
+});
+
+test('that an intent was met is recorded too, without anybody waiting for it', async () => {
+  const s = scope();
+  await Promise.all(['1', '2'].map((uid) => admit(request({ uid, object: GOOD }), s)));
+  assert.equal(s.entries.length, 0);
+  await s.records.close();
+  const [entry] = s.entries;
+  assert.ok(entry?.type === 'admission.allowed');
+  const rows = s.evidence.get(entry.evidence.sha256) as { as: string; digest: string }[];
+  assert.deepEqual(
+    rows.map((r) => [r.as, r.digest]),
+    [1, 2].map(() => ['intent', admissionDigest(GOOD, 'UPDATE')]),
+  );
+});
+
+test('machinery goes on when nothing can be recorded, connections do not', async () => {
+  const decision = await admit(request({ user: 'system:kube-scheduler' }), scope({ broken: true }));
+  assert.deepEqual([decision.allowed, decision.notes['unrecorded']], [true, 'the disk is full']);
+  const exec = request({
+    operation: 'CONNECT',
+    subresource: 'exec',
+    ref: { ...REF, kind: 'Pod' },
+    object: undefined,
+    oldObject: undefined,
+  });
+  await assert.rejects(admit(exec, scope({ broken: true, admission: { connect: 'record' } })), /disk is full/);
+});
+
+test('connections are closed, or open on record where the environment says so', async () => {
+  for (const subresource of ['exec', 'attach', 'portforward', 'proxy']) {
+    const connect = request({ operation: 'CONNECT', subresource, ref: { ...REF, kind: 'Pod' }, object: undefined, oldObject: undefined });
+    const refused = await admit(connect, scope());
+    assert.equal(refused.allowed, false);
+    assert.match(refused.message, new RegExp(`\`${subresource}\` into what runs there is closed`));
+    const s = scope({ admission: { connect: 'record' } });
+    assert.equal((await admit(connect, s)).allowed, true);
+    assert.deepEqual(
+      s.entries.map((e) => e.type),
+      ['admission.allowed'],
+    );
+  }
+});
+
+test('a pod that a controller made may be evicted, one that Git has may not', async () => {
+  const pod = { ...REF, kind: 'Pod', name: 'web-1' };
+  const evict = request({ operation: 'CREATE', subresource: 'eviction', ref: pod, object: undefined, oldObject: undefined });
+  assert.equal((await admit(evict, scope())).allowed, true);
+  const state = { ...STATE, owned: new Map([['/Pod/shop/web-1', { ...owned, ref: pod }]]) };
+  assert.equal((await admit(evict, scope({ state }))).allowed, false);
+});
+
+test('fields that Git leaves to others may be set by others, and nothing beside them', async () => {
+  const ref = { ...REF, apiVersion: 'apps/v1', kind: 'Deployment', name: 'web' };
+  const web = (replicas: number, image: string): KubernetesObject => ({
+    apiVersion: 'apps/v1',
+    kind: 'Deployment',
+    metadata: { name: 'web', namespace: 'shop' },
+    spec: { replicas, image },
+  });
+  const spec = { drift: { ignore: [{ kind: 'Deployment', fields: ['/spec/replicas'] }] } };
+  const change = (replicas: number, image: string) => request({ ref, object: web(replicas, image), oldObject: web(2, 'a') });
+  assert.equal((await admit(change(9, 'a'), scope({ spec }))).allowed, true);
+  assert.equal((await admit(change(9, 'b'), scope({ spec }))).allowed, false);
+  assert.equal((await admit(change(9, 'a'), scope())).allowed, false);
+  const scale = request({ ref, subresource: 'scale', object: web(9, ''), oldObject: web(2, '') });
+  assert.equal((await admit(scale, scope({ spec }))).allowed, true);
+  assert.equal((await admit(scale, scope())).allowed, false);
+});
+
+test('an operator may write what belongs to an object of Git, by references that are so', async () => {
+  const reference = (kind: string, name: string, uid: string) => ({ apiVersion: 'v1', kind, name, uid, controller: true });
+  const made = (ownerReferences: object[]): KubernetesObject => ({
+    apiVersion: 'v1',
+    kind: 'ConfigMap',
+    metadata: { name: 'made', namespace: 'shop', ownerReferences },
+  });
+  const ref = { ...REF, name: 'made' };
+  const owners = {
+    'ConfigMap/settings': { uid: 'git' },
+    'Secret/between': { uid: 'between', owner: reference('ConfigMap', 'settings', 'git') },
+    'Secret/free': { uid: 'free' },
+  };
+  const ask = (object: KubernetesObject, changes: Partial<AdmissionRequest> = {}, admission: object = { operators: ['user:operator'] }) =>
+    admit(
+      request({ user: 'operator', operation: 'CREATE', ref, object, oldObject: undefined, ...changes }),
+      scope({ owners, admission: { ...admission } }),
+    );
+  assert.equal((await ask(made([reference('ConfigMap', 'settings', 'git')]))).allowed, true);
+  assert.equal((await ask(made([reference('Secret', 'between', 'between')]))).allowed, true, 'over another one');
+  assert.equal((await ask(made([reference('ConfigMap', 'settings', 'forged')]))).allowed, false, 'another object of that name');
+  assert.equal((await ask(made([reference('Secret', 'free', 'free')]))).allowed, false, 'owned by what Git does not have');
+  assert.equal((await ask(made([]))).allowed, false, 'owned by nothing');
+  assert.equal((await ask(made([{ ...reference('ConfigMap', 'settings', 'git'), controller: false }]))).allowed, false, 'no controller');
+  assert.equal((await ask(made([reference('ConfigMap', 'settings', 'git')]), { user: 'dev' })).allowed, false, 'somebody else');
+  const adopted = { operation: 'UPDATE', oldObject: made([]) };
+  assert.equal((await ask(made([reference('ConfigMap', 'settings', 'git')]), adopted)).allowed, false, 'taken over by writing a reference');
+});
+
+const ns: ObjectRef = { apiVersion: 'v1', kind: 'Namespace', namespace: '', name: 'shop' };
+const shop = (annotations: Record<string, string>, labels: Record<string, string> = {}): KubernetesObject => ({
+  apiVersion: 'v1',
+  kind: 'Namespace',
+  metadata: { name: 'shop', annotations, labels },
+});
+
+test('a grant on the namespace opens it for the group until its time, and nothing else', async () => {
+  const s = scope();
+  const by = { user: 'ola', groups: ['oncall'] };
+  const grant = {
+    'countersign.dev/break-glass': 'INC-1',
+    'countersign.dev/break-glass-for': '30m',
+    'countersign.dev/break-glass-ticket': 'T-1',
+  };
+  const open = (who: object, object: KubernetesObject) => admit(request({ ...who, ref: ns, object, oldObject: shop({}) }), s);
+  assert.equal((await open({ user: 'dev', groups: ['developers'] }, shop(grant))).allowed, false);
+  const opened = await open(by, shop(grant));
+  assert.match(opened.warnings[0] ?? '', /open in `shop` until 2026-01-01T00:30/);
+  const [, entry] = s.entries;
+  assert.ok(entry?.type === 'breakglass.opened');
+  assert.deepEqual([entry.user, entry.ticket, entry.namespaces, entry.until], ['ola', 'T-1', ['shop'], '2026-01-01T00:30:00.000Z']);
+  const exec = { operation: 'CONNECT', subresource: 'exec', ref: { ...REF, kind: 'Pod' }, object: undefined, oldObject: undefined };
+  assert.equal((await admit(request({ ...by, user: 'another' }), s)).allowed, true, 'everybody of the group');
+  assert.equal(
+    (await admit(request({ ...by, operation: 'DELETE', object: undefined }), s)).allowed,
+    true,
+    'removals without an annotation',
+  );
+  assert.equal((await admit(request({ ...by, ...exec }), s)).allowed, true);
+  assert.equal((await admit(request(), s)).allowed, false, 'nobody else');
+  assert.equal((await admit(request({ ...by, ref: { ...REF, namespace: 'other' } }), s)).allowed, false, 'nowhere else');
+  assert.equal(s.entries.filter((e) => e.type === 'breakglass.used').length, 3);
+  assert.equal(s.told.length, 4);
+  s.at(31 * 60_000);
+  assert.equal((await admit(request({ ...by, uid: 'late', reason: 'x' } as never), s)).allowed, false, 'not after its time');
+});
+
+test('a grant ends when its annotation is taken away; other changes of the namespace are uses', async () => {
+  const s = scope();
+  const grant = { 'countersign.dev/break-glass': 'INC-1' };
+  const by = { user: 'ola', groups: ['oncall'], ref: ns };
+  await admit(request({ ...by, object: shop(grant), oldObject: shop({}) }), s);
+  assert.equal((await admit(request({ ...by, object: shop({}), oldObject: shop(grant) }), s)).allowed, true);
+  assert.deepEqual(
+    s.entries.map((e) => e.type),
+    ['breakglass.opened', 'breakglass.closed'],
+  );
+  assert.equal((await admit(request({ user: 'ola', groups: ['oncall'] }), s)).allowed, false);
+  const more = await admit(
+    request({ ...by, object: shop({ 'countersign.dev/break-glass': 'INC-2' }, { team: 'x' }), oldObject: shop({}) }),
+    s,
+  );
+  assert.equal(more.allowed, true);
+  assert.equal(s.entries.at(-1)?.type, 'breakglass.used', 'a change with its reason is no grant');
+});
+
+test('rules are told beside a yes to machinery and break-glass, and refuse operators', async () => {
+  const violation = { code: 'policy', rule: 'privileged', message: 'runs privileged' };
+  const rules = { ask: async () => ({ violations: [violation], warnings: [], waived: [], bundle: 'b1' }) };
+  const machinery = await admit(request({ user: 'system:kube-scheduler' }), scope({ rules }));
+  assert.deepEqual([machinery.allowed, machinery.notes['violations'], machinery.notes['rules']], [true, 'privileged', 'b1']);
+  const glass = request({ groups: ['oncall'], object: object({}, { 'countersign.dev/break-glass': 'INC-1' }) });
+  assert.match((await admit(glass, scope({ rules }))).warnings.join(), /privileged: runs privileged/);
+  const broken = { ask: () => Promise.reject(new Error('not loaded')) };
+  assert.equal((await admit(request({ user: 'system:kube-scheduler' }), scope({ rules: broken }))).allowed, true);
+});
+
+test('rules decide alone in namespaces that an environment names, by their own mode', async () => {
+  const ruled = (violations: object[]) => ({ ask: async () => ({ violations, warnings: [], waived: [], bundle: 'b1' }) }) as never;
+  const violation = { code: 'policy', rule: 'privileged', message: 'runs privileged' };
+  const there = request({ ref: { ...REF, namespace: 'team-a' }, operation: 'CREATE', oldObject: undefined });
+  const ask = async (options: Options) => {
+    const s = scope({ ...options, admission: { policy: { namespaces: ['team-*'], ...(options.admission as object) } } });
+    return { s, decision: await (new AdmissionScopes([s]).find(there) ?? assert.fail()).decide(there) };
+  };
+  const denied = await ask({ rules: ruled([violation]) });
+  assert.equal(denied.decision.allowed, false);
+  assert.match(denied.decision.message, /deny it: privileged: runs privileged/);
+  assert.deepEqual(
+    denied.s.entries.map((e) => e.type),
+    ['admission.denied'],
+  );
+  assert.equal((await ask({ rules: ruled([]) })).decision.allowed, true);
+  const warned = await ask({ rules: ruled([violation]), admission: { mode: 'warn' } });
+  assert.deepEqual([warned.decision.allowed, warned.decision.warnings.length], [true, 1]);
+  await assert.rejects(ask({ rules: { ask: () => Promise.reject(new Error('not loaded')) } }), /not loaded/);
+  assert.equal(new AdmissionScopes([scope()]).find(there), undefined, 'nobody names it');
+});
+
+test('a cluster-scoped kind that is governed is decided by the environment that has the object, or by the first', async () => {
+  const role = { apiVersion: 'rbac.authorization.k8s.io/v1', kind: 'ClusterRole', namespace: '', name: 'edit-all' };
+  const named = (name: string, state?: EnvironmentState): AdmissionScope => {
+    const s = scope({
+      spec: { target: { namespaces: [name], clusterScoped: ['ClusterRole'] } },
+      ...(state === undefined ? {} : { state }),
+    });
+    return { ...s, environment: { ...s.environment, metadata: { name } } };
+  };
+  const having = { ...STATE, owned: new Map([['rbac.authorization.k8s.io/ClusterRole//edit-all', { ...owned, ref: role }]]) };
+  const ask = request({ ref: role });
+  assert.equal(new AdmissionScopes([named('one'), named('two', having)]).find(ask)?.environment, 'two');
+  assert.equal(new AdmissionScopes([named('one'), named('two')]).find(ask)?.environment, 'one');
+  assert.equal(new AdmissionScopes([scope()]).find(ask), undefined);
 });
 
 test('what the API server makes up for each request is not part of what is admitted', () => {

@@ -22,9 +22,10 @@ const PEOPLE = [
   ['countersign', 'countersign:service'],
   ['dev', 'developers'],
   ['oncall', 'oncall'],
-  ['controller', 'system:serviceaccounts:kube-system'],
+  ['controller', 'system:serviceaccounts:kube-system', 'system:serviceaccount:kube-system:deployment-controller'],
+  ['operator', 'operators'],
   ['nobody', 'nobodies'],
-] as const;
+] as const satisfies readonly (readonly [string, string, string?])[];
 
 /** Where the API server sends its audit events, and the file it writes them into as well. */
 export type AuditSink = { readonly url: string; readonly token: string; readonly log: string };
@@ -37,7 +38,10 @@ export async function startControlPlane(programs: { etcd: string; apiserver: str
     join(directory, 'sa.key'),
     generateKeyPairSync('rsa', { modulusLength: 2048 }).privateKey.export({ type: 'pkcs8', format: 'pem' }),
   );
-  writeFileSync(join(directory, 'tokens.csv'), PEOPLE.map(([user, group]) => `${user}-token,${user},${user},"${group}"`).join('\n'));
+  writeFileSync(
+    join(directory, 'tokens.csv'),
+    PEOPLE.map(([user, group, name = user]) => `${user}-token,${name},${user},"${group}"`).join('\n'),
+  );
   const etcdArguments = [
     '--data-dir',
     join(directory, 'etcd'),
@@ -193,6 +197,7 @@ function rights(): object[] {
   return [
     bind('test-countersign', 'cluster-admin', 'countersign:service'),
     bind('test-developers', 'cluster-admin', 'developers'),
+    bind('test-operators', 'cluster-admin', 'operators'),
     bind('test-oncall', 'cluster-admin', 'oncall'),
     bind('test-controllers', 'cluster-admin', 'system:serviceaccounts:kube-system'),
   ];

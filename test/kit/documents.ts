@@ -9,7 +9,8 @@ export type EnvironmentOptions = {
   readonly namespaces: readonly string[];
   readonly path?: string;
   readonly interval?: string;
-  readonly mode?: 'enforce' | 'audit' | 'off';
+  readonly mode?: 'enforce' | 'warn' | 'audit' | 'off';
+  readonly admission?: object;
   readonly parameters?: object;
   readonly clusterScoped?: readonly string[];
   readonly holdFor?: string;
@@ -31,7 +32,7 @@ export function environmentDocument(o: EnvironmentOptions): object {
       target: { namespaces: o.namespaces, ...(o.clusterScoped === undefined ? {} : { clusterScoped: o.clusterScoped }) },
       trust: o.trust ?? 'team',
       policies: { parameters: o.parameters ?? {}, ...o.policies },
-      admission: { mode: o.mode ?? 'enforce', breakGlass: { groups: ['oncall'], holdFor: o.holdFor ?? '1h' } },
+      admission: { mode: o.mode ?? 'enforce', breakGlass: { groups: ['oncall'], holdFor: o.holdFor ?? '1h' }, ...o.admission },
       health: { wait: false },
       ...o.spec,
     },

@@ -22,7 +22,7 @@ import {
   signCheckpoint,
   verifierText,
 } from '../../src/ledger/index.ts';
-import { CountersignError, trustPolicySchema } from '../../src/model/index.ts';
+import { admissionDigest, CountersignError, trustPolicySchema } from '../../src/model/index.ts';
 import { Undefined } from '../../src/rego/builtin.ts';
 import { loadBuiltins } from '../../src/rego/builtins.ts';
 import { fromJson, type Value } from '../../src/rego/index.ts';
@@ -41,6 +41,7 @@ import { readSshRevocations } from '../../src/trust/ssh-revocations.ts';
 import { SshFormatError } from '../../src/trust/ssh-wire.ts';
 import { parseSshSignature } from '../../src/trust/sshsig.ts';
 import { makeCertificates } from '../../src/webhook/index.ts';
+import { readReview } from '../../src/webhook/read-review.ts';
 import { ambiguities, parseYaml, YamlError } from '../../src/yaml/index.ts';
 import { trustDocument } from './documents.ts';
 import { endGpg, openPgpPerson, run, sshPerson } from './fleet.ts';
@@ -139,10 +140,40 @@ export async function fuzzTargets(directory: string): Promise<FuzzTarget[]> {
       read: (b) => readTrustPolicy(text(b), 'trust.yaml'),
       refuses: (t) => t instanceof CountersignError,
     },
+    {
+      name: 'AdmissionReview',
+      seeds: [ADMISSION_REVIEW],
+      read: (b) => {
+        const { request } = readReview(JSON.parse(text(b))) ?? {};
+        return request?.object === undefined ? request : admissionDigest(request.object, request.operation);
+      },
+      refuses: (t) => t instanceof SyntaxError || t instanceof RangeError,
+    },
     ...ledgerTargets(),
     ...(await policyTargets(at)),
   ];
 }
+
+const ADMISSION_REVIEW = Buffer.from(
+  JSON.stringify({
+    apiVersion: 'admission.k8s.io/v1',
+    kind: 'AdmissionReview',
+    request: {
+      uid: 'u',
+      operation: 'UPDATE',
+      namespace: 'shop',
+      name: 'web',
+      subResource: 'scale',
+      dryRun: false,
+      kind: { group: 'autoscaling', version: 'v1', kind: 'Scale' },
+      resource: { group: 'apps', version: 'v1', resource: 'deployments' },
+      userInfo: { username: 'dev', groups: ['developers'] },
+      options: { fieldManager: 'kubectl' },
+      object: { apiVersion: 'autoscaling/v1', kind: 'Scale', metadata: { name: 'web', uid: 'a-b' }, spec: { replicas: 3 } },
+      oldObject: { metadata: { name: 'web' } },
+    },
+  }),
+);
 
 /** Every parser of the yaml, rego and bundle rooms. */
 /** Notes, keys, receipts and events that come to the ledger from elsewhere. */

@@ -292,6 +292,32 @@ test('the PDF reads back as what the model says, hostile names made harmless', {
     assert.ok(text.includes(expected), expected);
 });
 
+test('an open break-glass is an exception, a use says whether and how it was settled, a warning and a touched gate stand too', () => {
+  const at = { v: 1, time: '2026-01-01T00:00:00.000Z' } as const;
+  const object = { apiVersion: 'v1', kind: 'Pod', namespace: 'shop', name: 'a' };
+  const [environment, user, until] = ['production', 'ola', '2026-01-01T01:00:00Z'];
+  const use = { ...at, type: 'breakglass.used', environment, user, operation: 'UPDATE', object, reason: 'INC-1', until };
+  const entries = [
+    { ...at, type: 'breakglass.opened', environment, user, reason: 'INC-1', ticket: 'T-1', until, namespaces: ['shop'] },
+    use,
+    use,
+    { ...at, type: 'breakglass.settled', environment, uses: [1], user: 'lee', reason: 'reviewed', commit: 'a'.repeat(40) },
+    { ...at, type: 'admission.warned', environment, user, operation: 'CREATE', object, reason: 'no verdict' },
+    { ...at, type: 'protection.changed', object, change: 'removed', manager: '' },
+  ].map(canonicalJson);
+  const period = { from: '2025-01-01', to: '2027-01-01', first: 0, evidence: new Map(), subjects: [], checkpoint: 'c', origin: 'o' };
+  assert.deepEqual(
+    buildReport({ ...period, entries }).exceptions.map((e) => [e.type, e.detail]),
+    [
+      ['break-glass opened', `INC-1 (T-1), until ${until}`],
+      ['break-glass', `INC-1 (until ${until}); settled at 2026-01-01T00:00:00.000Z by lee: in Git by aaaaaaaaaaaa`],
+      ['break-glass', `INC-1 (until ${until}); not settled yet`],
+      ['let through in warn mode', 'no verdict'],
+      ['gate tampered with', 'removed, and put back'],
+    ],
+  );
+});
+
 test('a report of thousands of changes stays whole', async () => {
   const entries = Array.from({ length: 2000 }, (_, i) =>
     canonicalJson({

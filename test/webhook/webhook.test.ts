@@ -1,14 +1,19 @@
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { X509Certificate } from 'node:crypto';
 import { readFileSync, statSync } from 'node:fs';
 import { createServer, request } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { createWebhook, makeCertificates } from '../../src/webhook/index.ts';
+import { connect } from 'node:tls';
+import type { AdmissionRequest, AdmissionScopes } from '../../src/gate/index.ts';
+import { CurrentScopes, createWebhook, fromFiles, makeCertificates, WebhookServer } from '../../src/webhook/index.ts';
 import { scratch } from '../kit/scratch.ts';
+import { until } from '../kit/service.ts';
 
 const directory = scratch();
+const scopes = new CurrentScopes();
 const log = { error: () => {}, debug: () => {} };
 let url = '';
 let ca = '';
@@ -20,11 +25,15 @@ before(async () => {
   const broken = () => {
     throw new Error('the ledger is gone');
   };
-  const app = createWebhook(
-    (namespace) => (namespace === 'shop' ? (new Proxy({}, { get: broken }) as never) : undefined),
-    () => true,
-    log,
-  );
+  const decide = async (request: AdmissionRequest) => {
+    if (request.ref.name === 'slow') await new Promise((done) => setTimeout(done, 2000));
+    return broken();
+  };
+  scopes.set({
+    find: ({ ref }: AdmissionRequest) =>
+      ref.namespace === 'other' ? undefined : { environment: ref.namespace, enforces: ref.namespace === 'shop', decide },
+  } as AdmissionScopes);
+  const app = createWebhook(scopes, { log, deadline: 500, atOnce: 20 });
   const server = createServer({ ...certificates, minVersion: 'TLSv1.3' }, app).listen(0, '127.0.0.1');
   await new Promise((resolve) => server.once('listening', resolve));
   url = `https://127.0.0.1:${(server.address() as AddressInfo).port}`;
@@ -77,7 +86,10 @@ for (const [what, body, status] of [
   ['no JSON', '{', 400],
   ['no review', '{}', 400],
   ['a review of another version', review('shop').replace('k8s.io/v1', 'k8s.io/v1beta1'), 400],
-  ['a review without a user', review('shop').replace('username', 'nobody'), 400],
+  ['a review without a uid', review('shop').replace('"uid"', '"id"'), 400],
+  ['a list', '[]', 400],
+  ['null', 'null', 400],
+  ['JSON that is nested 200,000 deep', `${'['.repeat(200_000)}${']'.repeat(200_000)}`, 400],
   ['an empty body', '', 400],
   ['a body of 9 MiB', JSON.stringify({ x: 'x'.repeat(9 * 1024 * 1024) }), 413],
 ] as const) {
@@ -87,6 +99,130 @@ for (const [what, body, status] of [
     assert.doesNotMatch(answer.text, /"allowed":true/);
   });
 }
+
+for (const [what, from, to] of [
+  ['without a user', 'username', 'nobody'],
+  ['of an operation that there is not', 'UPDATE', 'PATCH'],
+  ['without a kind', '"kind":{"group":"","version":"v1","kind":"ConfigMap"}', '"kind":7'],
+] as const) {
+  test(`a review ${what} is refused in the protocol’s own form`, async () => {
+    const { status, text } = await post(review('shop').replace(from, to));
+    const { uid, allowed } = (JSON.parse(text) as { response: { uid: string; allowed: boolean } }).response;
+    assert.deepEqual([status, uid, allowed], [200, 'u-1', false]);
+  });
+}
+
+test('what takes too long, or comes in a flood, is refused for now, with when to ask again; where nothing is enforced it passes', async () => {
+  const slow = (namespace: string) => review(namespace).replace('"name":"a"', '"name":"slow"');
+  type Response = { allowed: boolean; status?: { code: number; message: string; details: { retryAfterSeconds: number } } };
+  const ask = async (body: string) => (JSON.parse((await post(body)).text) as { response: Response }).response;
+  const late = await ask(slow('shop'));
+  assert.deepEqual([late.allowed, late.status?.code, late.status?.details.retryAfterSeconds], [false, 429, 1]);
+  assert.equal((await ask(slow('watched'))).allowed, true);
+  const flood = await Promise.all(Array.from({ length: 60 }, () => ask(slow('shop'))));
+  assert.ok(flood.every((r) => !r.allowed && r.status?.code === 429));
+  assert.ok(flood.some((r) => /too many requests/.test(r.status?.message ?? '')));
+  assert.equal((await ask(review('other'))).allowed, true, 'and it goes on');
+});
+
+test('more than fits into memory at once is told to come again, and what follows is answered', async () => {
+  // Announced, and not sent yet: what may come counts.
+  const held = Array.from({ length: 17 }, () => {
+    const sent = request(`${url}/validate`, { method: 'POST', ca, agent: false, headers: { 'content-length': 8 * 1024 * 1024 } });
+    const answered = new Promise<number>((done) => {
+      sent.on('response', (response) => done(response.statusCode ?? 0));
+      sent.on('error', () => done(0));
+    });
+    sent.flushHeaders();
+    return { sent, answered };
+  });
+  assert.equal(await Promise.race(held.map((h) => h.answered)), 503, 'the seventeenth time eight is more than 128');
+  for (const { sent } of held) sent.destroy();
+  await Promise.all(held.map((h) => h.answered));
+  await until(
+    async () => (await post(review('other'))).status === 200,
+    5000,
+    () => 'it goes on',
+  );
+});
+
+test('an object of three megabytes is decided like any other', async () => {
+  const large = review('shop').replace('"object":{', `"object":{"data":{"x":"${'x'.repeat(3 * 1024 * 1024)}"},`);
+  const { status, text } = await post(large);
+  assert.deepEqual([status, (JSON.parse(text) as { response: { uid: string; allowed: boolean } }).response.uid], [200, 'u-1']);
+});
+
+test('where an authority is named, a client with its certificate is answered and another is not', async () => {
+  const at = scratch();
+  await makeCertificates(at, '127.0.0.1', new Date());
+  const args = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-subj', '/CN=kube-apiserver', '-days', '2'];
+  execFileSync('openssl', ['req', '-x509', ...args, '-keyout', join(at, 'client.key'), '-out', join(at, 'client.crt')], {
+    stdio: 'ignore',
+  });
+  const read = (name: string) => readFileSync(join(at, name), 'utf8');
+  const quiet = { info: () => {}, ...log };
+  const webhook = await WebhookServer.open(createWebhook(scopes, { log }), fromFiles(at, '127.0.0.1'), {
+    log: quiet,
+    renewed: async () => {},
+    clientCa: () => read('client.crt'),
+  });
+  await new Promise<void>((done) => webhook.server.listen(0, '127.0.0.1', done));
+  const { port } = webhook.server.address() as AddressInfo;
+  const ask = (identity: object) =>
+    new Promise<number>((done) => {
+      const sent = request(
+        { host: '127.0.0.1', port, path: '/validate', method: 'POST', ca: read('ca.crt'), agent: false, ...identity },
+        (response) => {
+          response.resume();
+          done(response.statusCode ?? 0);
+        },
+      );
+      sent.on('error', () => done(0));
+      sent.end(review('other'));
+    });
+  assert.deepEqual([await ask({ cert: read('client.crt'), key: read('client.key') }), await ask({})], [200, 0]);
+  webhook.close();
+  webhook.server.close();
+  webhook.server.closeAllConnections();
+});
+
+test('a client that sends nothing, or too slowly, is let go of', { timeout: 60_000 }, async () => {
+  const other = scratch();
+  await makeCertificates(other, '127.0.0.1', new Date());
+  const quiet = { info: () => {}, ...log };
+  const { server, close: stop } = await WebhookServer.open(createWebhook(scopes, { log }), fromFiles(other, '127.0.0.1'), {
+    log: quiet,
+    renewed: async () => {},
+  }).then((w) => ({ server: w.server, close: () => w.close() }));
+  await new Promise<void>((done) => server.listen(0, '127.0.0.1', done));
+  const { port } = server.address() as AddressInfo;
+  const ended = new Promise<number>((done, fail) => {
+    const at = performance.now();
+    const socket = connect({ port, host: '127.0.0.1', rejectUnauthorized: false }, () =>
+      socket.write('POST /validate HTTP/1.1\r\nhost: x\r\n'),
+    );
+    socket.on('close', () => done(performance.now() - at));
+    socket.on('error', fail);
+    socket.resume();
+  });
+  assert.ok((await ended) < 20_000);
+  stop();
+  server.close();
+  server.closeAllConnections();
+});
+
+test('requests that come while nothing decides wait for who will', async () => {
+  const others = await (scopes.get() as AdmissionScopes);
+  scopes.set(undefined);
+  const waiting = post(review('other'));
+  await new Promise((done) => setTimeout(done, 200));
+  scopes.set(others);
+  assert.equal((JSON.parse((await waiting).text) as { response: { allowed: boolean } }).response.allowed, true);
+  scopes.set(undefined);
+  const late = JSON.parse((await post(review('other'))).text) as { response: { allowed: boolean } };
+  assert.equal(late.response.allowed, false, 'for a while');
+  scopes.set(others);
+});
 
 test('the certificate is kept, made anew for another host or near its end, and its key is private', async () => {
   const cert = readFileSync(join(directory, 'tls.crt'), 'utf8');

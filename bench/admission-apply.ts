@@ -1,0 +1,57 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { configMap, deployment, namespace, service as serviceManifest } from '../test/kit/manifests.ts';
+import { Stage } from '../test/kit/stage.ts';
+import { median } from './kit/figures.ts';
+
+// What the gate costs those who apply: the same first apply of many objects with the webhook in the API server's path and without
+// it, turn by turn in one run. Taken from the ledger: from the intent to the result.
+const OBJECTS = Number(process.argv.find((a) => /^\d+$/.test(a)) ?? 2000);
+const ROUNDS = 3;
+const directory = mkdtempSync(join(tmpdir(), 'countersign-bench-'));
+const stage = await Stage.open(directory);
+try {
+  const took: Record<'on' | 'off', number[]> = { on: [], off: [] };
+  for (let round = 0; round < ROUNDS; round++) {
+    for (const gate of round % 2 === 0 ? (['off', 'on'] as const) : (['on', 'off'] as const)) {
+      const seconds = await applyAll(`${gate}-${round}`, gate);
+      took[gate].push(seconds);
+      process.stderr.write(`round ${round + 1} of ${ROUNDS}, gate ${gate}: ${seconds.toFixed(1)} s\n`);
+    }
+  }
+  const [on, off] = [median(took.on), median(took.off)];
+  process.stdout.write(
+    `${OBJECTS} objects, first apply, median of ${ROUNDS} rounds: ${on.toFixed(1)} s with the gate, ${off.toFixed(1)} s without: ${(on / off).toFixed(2)} (bar 1.30)\n`,
+  );
+  process.stdout.write(`  by round: ${took.on.map((s, i) => (s / (took.off[i] as number)).toFixed(2)).join(', ')}\n`);
+} finally {
+  await stage.close();
+  rmSync(directory, { recursive: true, force: true });
+}
+
+async function applyAll(ns: string, gate: 'on' | 'off'): Promise<number> {
+  const fleet = stage.fleet(ns);
+  const mode = gate === 'on' ? 'enforce' : 'off';
+  const configuration = stage.configuration(ns, [{ url: fleet.url, namespaces: [ns], mode }]);
+  const files: Record<string, string> = { 'clusters/production/ns.yaml': namespace(ns) };
+  for (let i = 1; i < OBJECTS; i++) {
+    const name = `app-${String(i).padStart(4, '0')}`;
+    files[`clusters/production/${name}.yaml`] =
+      i % 5 < 2 ? deployment(ns, name) : i % 5 < 3 ? serviceManifest(ns, name) : configMap(ns, name, { text: 'x'.repeat(600) });
+  }
+  await stage.change(fleet, 'all', files);
+  const service = await stage.serve(configuration, ns, gate === 'on' ? ['--rescan', 'off'] : ['--webhook', 'off']);
+  const result = await service.entry('apply.result', 'production', (e) => e.outcome === 'applied', 300_000);
+  const [intent] = service.entries('apply.intent', 'production');
+  const seconds = (Date.parse(result.entry.time) - Date.parse(intent?.entry.time ?? '')) / 1000;
+  await stage.stopServices();
+  const oncall = await stage.as('oncall');
+  await oncall.request('DELETE', '/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/countersign');
+  // Left where it is, everything would be slower for whoever comes next.
+  for (const path of [`/apis/apps/v1/namespaces/${ns}/deployments`, `/api/v1/namespaces/${ns}/configmaps`])
+    await oncall.request('DELETE', path);
+  const { items } = (await stage.get(`/api/v1/namespaces/${ns}/services`)).body as { items: { metadata: { name: string } }[] };
+  for (const { metadata } of items) await oncall.request('DELETE', `/api/v1/namespaces/${ns}/services/${metadata.name}`);
+  return seconds;
+}

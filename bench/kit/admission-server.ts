@@ -1,0 +1,68 @@
+import { readFileSync } from 'node:fs';
+import { createServer } from 'node:https';
+import { join } from 'node:path';
+import express from 'express';
+import { readBundle } from '../../src/bundle/index.ts';
+import { recorderOf } from '../../src/cli/read-ledger.ts';
+import { AdmissionRecords, AdmissionScopes, BreakGlass, type Gate, RulesInForce, rememberedState } from '../../src/gate/index.ts';
+import { openLedger, WriteAhead } from '../../src/ledger/index.ts';
+import { environmentSchema } from '../../src/model/index.ts';
+import { PolicyPool } from '../../src/policy/index.ts';
+import { CurrentScopes, createWebhook, fromFiles, WebhookServer } from '../../src/webhook/index.ts';
+import { environmentDocument } from '../../test/kit/documents.ts';
+
+// One server of the benchmark in a process of its own: `bare` only parses and answers, `ours` decides by the rules of a bundle.
+const [kind, port, tls, bundleFile, data] = process.argv.slice(2) as [string, string, string, string, string];
+if (kind === 'bare') {
+  const app = express();
+  app.disable('x-powered-by');
+  app.post('/validate', express.json({ limit: '8mb', type: () => true }), (request, response) => {
+    const { uid } = (request.body as { request: { uid: string } }).request;
+    response.json({ apiVersion: 'admission.k8s.io/v1', kind: 'AdmissionReview', response: { uid, allowed: true } });
+  });
+  const read = (name: string) => readFileSync(join(tls, name), 'utf8');
+  createServer({ cert: read('tls.crt'), key: read('tls.key'), minVersion: 'TLSv1.3' }, app).listen(Number(port), '127.0.0.1', ready);
+} else {
+  const bundle = await readBundle(readFileSync(bundleFile), 'ten rules');
+  const pool = new PolicyPool([bundle]);
+  const ledger = await openLedger(data, 'bench');
+  const clock = () => new Date();
+  const ahead = new WriteAhead(join(data, 'write-ahead.jsonl'), recorderOf(ledger), { warn: console.error, clock });
+  const recorder = {
+    ...recorderOf(ledger),
+    record: ahead.record.bind(ahead),
+    recordSurely: ahead.recordSurely.bind(ahead),
+    subject: ahead.subject.bind(ahead),
+  };
+  const environment = environmentSchema.parse(
+    environmentDocument({ url: 'https://git.example.com/fleet', namespaces: ['shop'], admission: { policy: { namespaces: ['team-*'] } } }),
+  );
+  const gate = { environment, rules: async () => pool, trust: {}, clock } as unknown as Gate;
+  const state = rememberedState(recorder, environment.metadata.name);
+  const rules = new RulesInForce(gate, state);
+  await rules.warm();
+  const scopes = new CurrentScopes();
+  scopes.set(
+    new AdmissionScopes([
+      {
+        environment,
+        state,
+        applier: 'countersign',
+        records: new AdmissionRecords(environment.metadata.name, recorder, clock),
+        breakGlass: new BreakGlass(environment, recorder, clock),
+        facts: { owner: async () => undefined, labelsOf: async () => ({ team: 'a' }) },
+        rules,
+      },
+    ]),
+  );
+  const log = { error: console.error, info: () => {}, debug: () => {} };
+  const app = createWebhook(scopes, { log });
+  const { server } = await WebhookServer.open(app, fromFiles(tls, '127.0.0.1'), { log, renewed: async () => {} });
+  server.listen(Number(port), '127.0.0.1', ready);
+}
+
+function ready(): void {
+  process.stdout.write('ready\n');
+}
+
+process.on('SIGTERM', () => process.exit(0));

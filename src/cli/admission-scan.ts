@@ -1,0 +1,44 @@
+import type { Scan } from '../gate/index.ts';
+import { CountersignError, refText } from '../model/index.ts';
+import { EXIT, type Io, paint, plain } from './io.ts';
+import { environmentsOf, readLedger, viewOf } from './read-ledger.ts';
+
+export type AdmissionScanOptions = { data: string; environment?: string; output: 'text' | 'json' };
+
+/** `countersign admission scan`: the newest result on the ledger. 0 all is as Git and the rules have it, 1 something is not, 2 nothing was looked at. */
+export function admissionScan(options: AdmissionScanOptions, io: Io): number {
+  const reader = readLedger(options.data);
+  try {
+    const view = viewOf(reader);
+    const all = environmentsOf(reader)
+      .filter((e) => options.environment === undefined || e === options.environment)
+      .flatMap((environment) => {
+        const found = view.latest(['cluster.scanned'], environment);
+        if (found === undefined) return [];
+        const { time, revision, objects, waived } = found.entry;
+        return [{ environment, entry: found.index, at: time, revision, objects, waived, ...(view.evidence(found.entry.evidence) as Scan) }];
+      });
+    if (all.length === 0)
+      throw new CountersignError('usage', 'no result stands on this ledger', {
+        hint: 'a service with admission looks every --rescan (10m)',
+      });
+    if (options.output === 'json') io.out(`${JSON.stringify(all, null, 2)}\n`);
+    else for (const one of all) show(one, io);
+    return all.every((e) => e.unmanaged.length === 0 && e.violations.every((v) => v.waived !== undefined)) ? EXIT.yes : EXIT.no;
+  } finally {
+    reader.close();
+  }
+}
+
+type Shown = Scan & { readonly environment: string; readonly at: string; readonly objects: number; readonly waived: number };
+
+function show({ environment, at, objects, unmanaged, violations, waived, unread }: Shown, io: Io): void {
+  const standing = violations.filter((v) => v.waived === undefined);
+  io.out(
+    `${environment}: ${objects} objects at ${at.slice(0, 19)}Z, ${unmanaged.length} in no commit, ${standing.length} denied by rules, ${waived} waived\n`,
+  );
+  for (const { object, manager, since } of unmanaged)
+    io.out(`  ${paint(io, 'yellow', 'in no commit')} ${plain(refText(object))}\n      by ${plain(manager || 'somebody')} since ${since}\n`);
+  for (const { rule, message } of standing) io.out(`  ${paint(io, 'red', 'denied')}       ${plain(rule)}: ${plain(message)}\n`);
+  if (unread.length > 0) io.out(`  ${paint(io, 'yellow', 'not read')}     ${unread.join(', ')}\n`);
+}

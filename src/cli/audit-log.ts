@@ -1,0 +1,32 @@
+import { createReadStream } from 'node:fs';
+import { createInterface } from 'node:readline';
+import { CountersignError, messageOf } from '../model/index.ts';
+
+const BATCH = 1000;
+
+/** Events of audit logs, as --audit-log-format=json writes them, a thousand at a time. Throws `usage` with the line that is none. */
+export async function* auditEvents(files: readonly string[]): AsyncGenerator<unknown[]> {
+  let batch: unknown[] = [];
+  for (const file of files) {
+    let line = 0;
+    try {
+      for await (const text of createInterface({ input: createReadStream(file), crlfDelay: Number.POSITIVE_INFINITY })) {
+        line++;
+        if (text.trim() !== '') batch.push(JSON.parse(text));
+        if (batch.length < BATCH) continue;
+        yield batch;
+        batch = [];
+      }
+    } catch (cause) {
+      throw new CountersignError(
+        'usage',
+        `\`${file}\` cannot be read as an audit log${line === 0 ? '' : ` (line ${line})`}: ${messageOf(cause)}`,
+        {
+          cause,
+          hint: 'it has one event of audit.k8s.io/v1 a line, as --audit-log-format=json writes it',
+        },
+      );
+    }
+  }
+  if (batch.length > 0) yield batch;
+}

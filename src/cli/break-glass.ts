@@ -1,0 +1,152 @@
+import { type ApiServer, connect } from '../cluster/index.ts';
+import type { ProcessSettings } from '../config/index.ts';
+import { type BreakGlassStanding, breakGlassStanding } from '../gate/index.ts';
+import { ANNOTATION, CountersignError, parseDuration, refText } from '../model/index.ts';
+import { sendCommand } from '../service/index.ts';
+import { EXIT, type Io, paint, plain } from './io.ts';
+import { chooseEnvironment, openConfiguration } from './open.ts';
+import { localUser } from './operate.ts';
+import { environmentsOf, readLedger, viewOf } from './read-ledger.ts';
+import { controlSocket } from './serve-http.ts';
+
+type Where = { namespace?: string[]; environment?: string; config: string[]; kubeconfig?: string; context?: string };
+export type BreakGlassOpenOptions = Where & { reason: string; ticket: string; for: string; output: 'text' | 'json' };
+export type BreakGlassCloseOptions = Where & { output: 'text' | 'json' };
+export type BreakGlassListOptions = { data: string; environment?: string; output: 'text' | 'json' };
+export type BreakGlassSettleOptions = {
+  data: string;
+  use?: string[];
+  commit?: string;
+  reverted: boolean;
+  reason: string;
+  output: 'text' | 'json';
+};
+
+/**
+ * `countersign break-glass open`: a grant, by an annotation on the Namespaces that the API server checks who sets. Needs neither Git, forge
+ * nor ledger. 0 it is open, 1 the gate or the cluster says no, 2 it could not be told.
+ */
+export async function breakGlassOpen(options: BreakGlassOpenOptions, settings: ProcessSettings, io: Io): Promise<number> {
+  const { reason, ticket } = options;
+  if (reason.trim() === '' || ticket.trim() === '')
+    throw new CountersignError('usage', 'a reason and a ticket are needed', {
+      hint: 'say why with --reason, and where it is worked on with --ticket',
+    });
+  if (parseDuration(options.for) === undefined)
+    throw new CountersignError('usage', `\`${options.for}\` is no time for --for`, { hint: 'for example 30m or 2h' });
+  const annotations = { [ANNOTATION.breakGlass]: reason, [ANNOTATION.breakGlassFor]: options.for, [ANNOTATION.breakGlassTicket]: ticket };
+  return annotate(options, settings, io, annotations, 'break-glass is open');
+}
+
+/** `countersign break-glass close`: gives a grant back before its time. */
+export function breakGlassClose(options: BreakGlassCloseOptions, settings: ProcessSettings, io: Io): Promise<number> {
+  return annotate(options, settings, io, NONE, 'break-glass is closed');
+}
+
+const NONE = { [ANNOTATION.breakGlass]: null, [ANNOTATION.breakGlassFor]: null, [ANNOTATION.breakGlassTicket]: null };
+
+async function annotate(
+  options: Where & { output: 'text' | 'json' },
+  settings: ProcessSettings,
+  io: Io,
+  annotations: Readonly<Record<string, string | null>>,
+  expected: string,
+): Promise<number> {
+  const namespaces = options.namespace ?? chooseEnvironment(openConfiguration(options), options.environment).spec.target.namespaces;
+  const { server } = await connect({ kubeconfig: options.kubeconfig ?? settings.kubeconfig, context: options.context });
+  try {
+    const results = [];
+    for (const namespace of namespaces) results.push(await annotateOne(server, namespace, annotations, expected));
+    if (options.output === 'json') io.out(`${JSON.stringify(results, null, 2)}\n`);
+    else
+      for (const { namespace, ok, message } of results)
+        io.out(`${ok ? paint(io, 'green', namespace) : paint(io, 'red', namespace)}: ${plain(message)}\n`);
+    return results.every((r) => r.ok) ? EXIT.yes : EXIT.no;
+  } finally {
+    server.close();
+  }
+}
+
+async function annotateOne(
+  server: ApiServer,
+  namespace: string,
+  annotations: Readonly<Record<string, string | null>>,
+  expected: string,
+): Promise<{ readonly namespace: string; readonly ok: boolean; readonly message: string }> {
+  const path = `/api/v1/namespaces/${encodeURIComponent(namespace)}`;
+  const patch = (values: object) => server.request('PATCH', path, { metadata: { annotations: values } }, 'application/merge-patch+json');
+  let answer = await patch(annotations);
+  // The same reason as last time is nobody's reason today: what is left of that is taken away first.
+  const isAgain = answer.warnings.length === 0 && annotations[ANNOTATION.breakGlass] !== null;
+  if (answer.status === 403 || isAgain) {
+    const there = (await server.request('GET', path)).body as { metadata?: { annotations?: Record<string, string> } };
+    if (there.metadata?.annotations?.[ANNOTATION.breakGlass] === annotations[ANNOTATION.breakGlass]) {
+      await patch(NONE);
+      answer = await patch(annotations);
+    }
+  }
+  const said = answer.warnings.find((w) => w.includes(expected));
+  if (answer.status === 200 && said !== undefined) return { namespace, ok: true, message: said.replace('countersign: ', '') };
+  if (answer.status === 200)
+    return {
+      namespace,
+      ok: false,
+      message: 'nobody answered for the gate: is the namespace governed, and the webhook in place? Nothing was opened',
+    };
+  return { namespace, ok: false, message: String(answer.body['message'] ?? `the API server answered ${answer.status}`) };
+}
+
+/** `countersign break-glass list`: what is open, and what waits for its review; 1 while there is any. */
+export function breakGlassList(options: BreakGlassListOptions, io: Io): number {
+  const reader = readLedger(options.data);
+  try {
+    const now = new Date().toISOString();
+    const all = environmentsOf(reader)
+      .filter((e) => options.environment === undefined || e === options.environment)
+      .map((environment) => ({ environment, ...breakGlassStanding(viewOf(reader), environment, now) }));
+    if (options.output === 'json') io.out(`${JSON.stringify(all, null, 2)}\n`);
+    else for (const one of all) io.out(textOf(one.environment, one, io));
+    return all.every((e) => e.open.length === 0 && e.unsettled.length === 0) ? EXIT.yes : EXIT.no;
+  } finally {
+    reader.close();
+  }
+}
+
+function textOf(environment: string, { open, unsettled }: BreakGlassStanding, io: Io): string {
+  const lines = [
+    ...open.map(
+      (g) =>
+        `  ${paint(io, 'red', 'open')} in ${g.namespaces.join(', ')} until ${g.until}, by ${plain(g.user)}: ${plain(g.reason)}${g.ticket === '' ? '' : ` (${plain(g.ticket)})`}`,
+    ),
+    ...unsettled.map(
+      (u) =>
+        `  ${u.entry}  ${u.at.slice(0, 19)}Z  ${u.operation} ${refText(u.object)}${u.subresource === '' ? '' : `/${u.subresource}`}\n      by ${plain(u.user)}: ${plain(u.reason)}`,
+    ),
+  ];
+  if (lines.length === 0) return `${environment}: nothing is open, and nothing left to settle\n`;
+  return `${environment}: ${open.length} open, ${unsettled.length} to settle\n${lines.join('\n')}\n`;
+}
+
+/** `countersign break-glass settle`: ends the review of uses, by the commit that made Git agree or because all is undone. */
+export async function breakGlassSettle(environment: string, options: BreakGlassSettleOptions, io: Io): Promise<number> {
+  if ((options.commit === undefined) === !options.reverted)
+    throw new CountersignError('usage', 'say how Git and the cluster agree again', { hint: '--commit COMMIT, or --reverted' });
+  if (options.commit !== undefined && !/^[0-9a-f]{7,64}$/.test(options.commit))
+    throw new CountersignError('usage', `\`${options.commit}\` is no commit`, { hint: 'at least seven hex digits' });
+  const uses = (options.use ?? []).map(Number);
+  if (uses.some((i) => !Number.isSafeInteger(i) || i < 0))
+    throw new CountersignError('usage', 'uses are indices of entries', { hint: '`countersign break-glass list` shows them' });
+  const asked = { environment, user: localUser(), reason: options.reason, uses, commit: options.commit };
+  const answer = await sendCommand(controlSocket(options.data), 'settle', asked);
+  if (answer === undefined)
+    throw new CountersignError('usage', `no service runs on the data directory \`${options.data}\``, {
+      hint: 'name it with --data; in a cluster: kubectl exec into the pod',
+    });
+  const settled = answer.result as { uses: readonly number[]; commit?: string };
+  if (options.output === 'json') io.out(`${JSON.stringify(settled, null, 2)}\n`);
+  else
+    io.out(
+      `settled: ${settled.uses.length} uses of break-glass in \`${environment}\`${settled.commit === undefined ? ', all undone' : `, by ${settled.commit.slice(0, 12)}`}\n`,
+    );
+  return EXIT.yes;
+}

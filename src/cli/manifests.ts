@@ -1,0 +1,203 @@
+import { CountersignError } from '../model/index.ts';
+import { EXIT, type Io } from './io.ts';
+
+export type ManifestsOptions = {
+  namespace: string;
+  image: string;
+  replicas: string;
+  ledgerSecret?: string;
+  keySecret?: string;
+  storage: string;
+};
+
+const LABELS = { 'app.kubernetes.io/name': 'countersign', 'app.kubernetes.io/managed-by': 'countersign' };
+const SELECTOR = { 'app.kubernetes.io/name': 'countersign' };
+const WEBHOOK = 9443;
+const HTTP = 8080;
+
+/**
+ * `countersign manifests`: everything the service needs in a cluster, as one List. With a PostgreSQL (`--ledger-secret`) several replicas that
+ * are kept apart and never all away; without, one with a volume.
+ */
+export function manifests(options: ManifestsOptions, io: Io): number {
+  const replicas = Number(options.replicas);
+  const { ledgerSecret, keySecret } = options;
+  if (!Number.isSafeInteger(replicas) || replicas < 1 || replicas > 20)
+    throw new CountersignError('usage', `\`${options.replicas}\` is no number of replicas`, { hint: 'from 1 to 20' });
+  if ((ledgerSecret === undefined) !== (keySecret === undefined))
+    throw new CountersignError('usage', 'replicas share a PostgreSQL and a key', {
+      hint: '--ledger-secret with the URL (key `url`) and --key-secret with the key (key `ledger.key`)',
+    });
+  if (!/^[^\s@]+(:[^\s@]+|@sha256:[0-9a-f]{64})$/.test(options.image) || options.image.endsWith(':latest'))
+    throw new CountersignError('usage', `\`${options.image}\` names no version of an image`, { hint: 'with a tag, or better a digest' });
+  const items = [...accounts(options), ...(ledgerSecret === undefined ? single(options) : several(options, replicas)), service(options)];
+  io.out(`${JSON.stringify({ apiVersion: 'v1', kind: 'List', items }, null, 2)}\n`);
+  return EXIT.yes;
+}
+
+function accounts({ namespace }: ManifestsOptions): object[] {
+  const rbac = 'rbac.authorization.k8s.io/v1';
+  const all = ['get', 'list', 'watch', 'create', 'update', 'patch', 'delete'];
+  return [
+    {
+      apiVersion: 'v1',
+      kind: 'Namespace',
+      metadata: { name: namespace, labels: { ...LABELS, 'pod-security.kubernetes.io/enforce': 'restricted' } },
+    },
+    { apiVersion: 'v1', kind: 'ServiceAccount', metadata: { name: 'countersign', namespace, labels: LABELS } },
+    // What it applies is yours to say: narrow the first rule to the kinds that stand in Git.
+    {
+      apiVersion: rbac,
+      kind: 'ClusterRole',
+      metadata: { name: 'countersign', labels: LABELS },
+      rules: [
+        { apiGroups: ['*'], resources: ['*'], verbs: all },
+        { apiGroups: [''], resources: ['serviceaccounts'], verbs: ['impersonate'] },
+      ],
+    },
+    {
+      apiVersion: rbac,
+      kind: 'ClusterRoleBinding',
+      metadata: { name: 'countersign', labels: LABELS },
+      roleRef: { apiGroup: 'rbac.authorization.k8s.io', kind: 'ClusterRole', name: 'countersign' },
+      subjects: [{ kind: 'ServiceAccount', name: 'countersign', namespace }],
+    },
+    {
+      apiVersion: 'scheduling.k8s.io/v1',
+      kind: 'PriorityClass',
+      metadata: { name: 'countersign', labels: LABELS },
+      value: 1_000_000_000, // below the cluster's own, above everything that it lets in
+      description: 'The gate comes back before what waits for it.',
+    },
+  ];
+}
+
+function service({ namespace }: ManifestsOptions): object {
+  return {
+    apiVersion: 'v1',
+    kind: 'Service',
+    metadata: { name: 'countersign', namespace, labels: LABELS },
+    spec: {
+      selector: SELECTOR,
+      ports: [
+        { name: 'webhook', port: 443, targetPort: 'webhook' },
+        { name: 'http', port: 80, targetPort: 'http' },
+      ],
+    },
+  };
+}
+
+function single(options: ManifestsOptions): object[] {
+  const { namespace, storage } = options;
+  return [
+    {
+      apiVersion: 'apps/v1',
+      kind: 'StatefulSet',
+      metadata: { name: 'countersign', namespace, labels: LABELS },
+      spec: {
+        replicas: 1,
+        serviceName: 'countersign',
+        selector: { matchLabels: SELECTOR },
+        template: template(options, []),
+        volumeClaimTemplates: [
+          { metadata: { name: 'data' }, spec: { accessModes: ['ReadWriteOnce'], resources: { requests: { storage } } } },
+        ],
+      },
+    },
+  ];
+}
+
+function several(options: ManifestsOptions, replicas: number): object[] {
+  const { namespace, ledgerSecret, keySecret } = options;
+  const spread = (topologyKey: string, whenUnsatisfiable: string) => ({
+    maxSkew: 1,
+    topologyKey,
+    whenUnsatisfiable,
+    labelSelector: { matchLabels: SELECTOR },
+  });
+  const pod = template(options, ['--ledger', '$(LEDGER_URL)', '--ledger-key', '/etc/countersign/key/ledger.key', '--lease', namespace]);
+  const [container] = pod.spec.containers;
+  const spec = {
+    ...pod.spec,
+    topologySpreadConstraints: [spread('kubernetes.io/hostname', 'DoNotSchedule'), spread('topology.kubernetes.io/zone', 'ScheduleAnyway')],
+    containers: [
+      {
+        ...container,
+        env: [...(container?.env ?? []), { name: 'LEDGER_URL', valueFrom: { secretKeyRef: { name: ledgerSecret, key: 'url' } } }],
+        volumeMounts: [...(container?.volumeMounts ?? []), { name: 'key', mountPath: '/etc/countersign/key', readOnly: true }],
+      },
+    ],
+    volumes: [...pod.spec.volumes, { name: 'data', emptyDir: {} }, { name: 'key', secret: { secretName: keySecret, defaultMode: 0o440 } }],
+  };
+  return [
+    {
+      apiVersion: 'apps/v1',
+      kind: 'Deployment',
+      metadata: { name: 'countersign', namespace, labels: LABELS },
+      spec: {
+        replicas,
+        selector: { matchLabels: SELECTOR },
+        strategy: { type: 'RollingUpdate', rollingUpdate: { maxUnavailable: 0, maxSurge: 1 } },
+        template: { ...pod, spec },
+      },
+    },
+    {
+      apiVersion: 'policy/v1',
+      kind: 'PodDisruptionBudget',
+      metadata: { name: 'countersign', namespace, labels: LABELS },
+      spec: { minAvailable: 1, selector: { matchLabels: SELECTOR }, unhealthyPodEvictionPolicy: 'AlwaysAllow' },
+    },
+  ];
+}
+
+function template({ namespace, image }: ManifestsOptions, more: readonly string[]) {
+  const args = [
+    ...['serve', '--data', '/var/lib/countersign', '--config-namespace', namespace, '--config-files', '/etc/countersign/files'],
+    ...['--webhook', `0.0.0.0:${WEBHOOK}`, '--webhook-service', `${namespace}/countersign`],
+    ...['--webhook-tls', `secret:${namespace}/countersign-webhook`, '--http', `0.0.0.0:${HTTP}`, ...more],
+  ];
+  const probe = (path: string) => ({ httpGet: { path, port: 'http' }, periodSeconds: 5 });
+  return {
+    metadata: { labels: LABELS },
+    spec: {
+      serviceAccountName: 'countersign',
+      priorityClassName: 'countersign',
+      terminationGracePeriodSeconds: 60,
+      securityContext: {
+        runAsNonRoot: true,
+        runAsUser: 1000,
+        runAsGroup: 1000,
+        fsGroup: 1000,
+        seccompProfile: { type: 'RuntimeDefault' },
+      },
+      containers: [
+        {
+          name: 'countersign',
+          image,
+          args,
+          env: [{ name: 'POD_NAMESPACE', valueFrom: { fieldRef: { fieldPath: 'metadata.namespace' } } }],
+          ports: [
+            { name: 'webhook', containerPort: WEBHOOK },
+            { name: 'http', containerPort: HTTP },
+          ],
+          startupProbe: { ...probe('/healthz'), failureThreshold: 60 },
+          readinessProbe: probe('/readyz'),
+          livenessProbe: { ...probe('/healthz'), periodSeconds: 10, failureThreshold: 6 },
+          // The API server may go on asking for a moment after the pod was told to stop.
+          lifecycle: { preStop: { sleep: { seconds: 5 } } },
+          resources: { requests: { cpu: '250m', memory: '512Mi' }, limits: { memory: '1Gi' } },
+          securityContext: { allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: { drop: ['ALL'] } },
+          volumeMounts: [
+            { name: 'data', mountPath: '/var/lib/countersign' },
+            { name: 'tmp', mountPath: '/tmp' },
+            { name: 'files', mountPath: `/etc/countersign/files/${namespace}`, readOnly: true },
+          ],
+        },
+      ],
+      volumes: [
+        { name: 'tmp', emptyDir: {} },
+        { name: 'files', secret: { secretName: 'countersign-files', optional: true } },
+      ] as object[],
+    },
+  };
+}

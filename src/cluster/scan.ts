@@ -1,0 +1,82 @@
+import type { KubernetesObject } from '../model/index.ts';
+import type { ApiServer } from './api-server.ts';
+import type { Resource } from './kind-follow.ts';
+
+type Discovery = {
+  readonly items?: readonly {
+    readonly metadata?: { readonly name?: string };
+    readonly versions: readonly {
+      readonly version: string;
+      readonly resources?: readonly {
+        readonly resource: string;
+        readonly scope: string;
+        readonly verbs: readonly string[];
+        readonly responseKind: { readonly kind: string };
+      }[];
+    }[];
+  }[];
+};
+
+const ALL_AT_ONCE = 'application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList';
+const PAGE = 500;
+// What only says how other objects are, or is written all the time: nothing of it is anybody's wish.
+const LEFT_OUT: ReadonlySet<string> = new Set([
+  'Event',
+  'Lease',
+  'Endpoints',
+  'EndpointSlice',
+  'PodMetrics',
+  'ControllerRevision',
+  'Report',
+  'PolicyReport',
+]);
+
+/** Every namespaced kind that can be listed, each in the version that the API server prefers. */
+async function namespacedKinds(server: ApiServer): Promise<readonly Resource[]> {
+  const found = new Map<string, Resource>();
+  for (const path of ['/api', '/apis']) {
+    const { status, body } = await server.request('GET', path, undefined, undefined, ALL_AT_ONCE);
+    if (status !== 200) throw new Error(`the API server answers ${status} when asked for its kinds`);
+    for (const group of (body as Discovery).items ?? []) {
+      const name = group.metadata?.name ?? '';
+      for (const { version, resources = [] } of group.versions)
+        for (const { resource, scope, verbs, responseKind } of resources) {
+          const key = `${name}/${resource}`;
+          if (scope !== 'Namespaced' || !verbs.includes('list') || LEFT_OUT.has(responseKind.kind) || found.has(key)) continue;
+          const apiVersion = name === '' ? version : `${name}/${version}`;
+          found.set(key, { apiVersion, kind: responseKind.kind, plural: resource, namespaced: true });
+        }
+    }
+  }
+  return [...found.values()];
+}
+
+/**
+ * Everything that is in namespaces, kind by kind, from the API server's own cache. Kinds that may not be listed, or whose server is away,
+ * are named in what it returns. Throws where the kinds cannot be told.
+ */
+export async function* objectsIn(
+  server: ApiServer,
+  namespaces: readonly string[],
+): AsyncGenerator<readonly KubernetesObject[], readonly string[]> {
+  const unread: string[] = [];
+  for (const { apiVersion, kind, plural } of await namespacedKinds(server)) {
+    const base = apiVersion.includes('/') ? `/apis/${apiVersion}` : `/api/${apiVersion}`;
+    for (const namespace of namespaces) {
+      let next = '';
+      do {
+        const page = next === '' ? 'resourceVersion=0' : `continue=${encodeURIComponent(next)}`;
+        const path = `${base}/namespaces/${encodeURIComponent(namespace)}/${plural}?limit=${PAGE}&${page}`;
+        const { status, body } = await server.request('GET', path);
+        if (status !== 200) {
+          if (status !== 404 && !unread.includes(kind)) unread.push(kind);
+          break;
+        }
+        const { items = [], metadata } = body as { items?: KubernetesObject[]; metadata?: { continue?: string } };
+        if (items.length > 0) yield items.map((item) => ({ ...item, apiVersion, kind }));
+        next = metadata?.continue ?? '';
+      } while (next !== '');
+    }
+  }
+  return unread;
+}

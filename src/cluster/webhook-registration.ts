@@ -1,0 +1,195 @@
+import {
+  ANNOTATION,
+  CountersignError,
+  FIELD_MANAGER,
+  type KubernetesObject,
+  messageOf,
+  type ObjectRef,
+  objectDigest,
+} from '../model/index.ts';
+import type { ApiServer } from './api-server.ts';
+import { lastWriter } from './fields.ts';
+import { KindFollow, TIMES } from './kind-follow.ts';
+import { MANAGED, protectingPolicies, type WebhookPlan, webhookConfiguration } from './webhook-objects.ts';
+
+/** Somebody changed or removed what keeps the gate in the API server's path; by the time of telling it is back. */
+export type Tampering = { readonly object: ObjectRef; readonly change: 'changed' | 'removed'; readonly manager: string };
+
+type Log = { warn(fields: object, message: string): void; error(fields: object, message: string): void };
+
+const API = '/apis/admissionregistration.k8s.io/v1';
+const PLURALS: Readonly<Record<string, string>> = {
+  ValidatingWebhookConfiguration: 'validatingwebhookconfigurations',
+  ValidatingAdmissionPolicy: 'validatingadmissionpolicies',
+  ValidatingAdmissionPolicyBinding: 'validatingadmissionpolicybindings',
+};
+const AGAIN_MS = 60_000; // replicas of two versions during an update each want their own: not more often than this
+
+/** The webhook's configuration in one cluster and the policies that protect it: put there, watched, and put back. */
+export class WebhookRegistration {
+  readonly #server: ApiServer;
+  readonly #log: Log;
+  readonly #tampered: (what: Tampering) => void;
+  readonly #stopped = new AbortController();
+  #plan: WebhookPlan;
+  readonly #put = new Map<string, { digest: string; restored: number }>();
+  #turn: Promise<unknown> = Promise.resolve();
+
+  constructor(server: ApiServer, plan: WebhookPlan, log: Log, tampered: (what: Tampering) => void) {
+    this.#server = server;
+    this.#plan = plan;
+    this.#log = log;
+    this.#tampered = tampered;
+  }
+
+  /** Puts everything there. Throws `cluster-forbidden`; where only the policies cannot be put, that is told. */
+  async put(plan: WebhookPlan = this.#plan): Promise<void> {
+    this.#plan = plan;
+    await this.#queue(async () => {
+      await this.#apply(webhookConfiguration(plan, await this.#authority()));
+      for (const object of protectingPolicies(plan))
+        await this.#apply(object).catch((thrown) =>
+          this.#log.warn({}, `the gate’s own objects are not protected while it is away: ${messageOf(thrown)}`),
+        );
+      if (!plan.isProtected) await this.#unprotect();
+    });
+  }
+
+  /** Watches what was put there, until it is closed. */
+  async follow(): Promise<void> {
+    for (const [kind, plural] of Object.entries(PLURALS)) {
+      const names = new Set<string>();
+      const sink = {
+        put: (object: KubernetesObject) => {
+          names.add(object.metadata.name);
+          this.#look(kind, object);
+        },
+        drop: (place: string) => {
+          const name = place.slice(1);
+          names.delete(name);
+          this.#gone(kind, name);
+        },
+        places: () => [...names].map((name) => `/${name}`),
+        listed: () => {},
+      };
+      const labelSelector = Object.entries(MANAGED)
+        .map((pair) => pair.join('='))
+        .join(',');
+      const follow = new KindFollow(
+        this.#server,
+        { apiVersion: 'admissionregistration.k8s.io/v1', kind, plural, namespaced: false },
+        { namespace: '', labelSelector },
+        TIMES,
+        this.#stopped.signal,
+        this.#log,
+        sink,
+      );
+      await follow.begin().catch((thrown) => this.#log.warn({ kind }, `is not watched: ${messageOf(thrown)}`));
+    }
+  }
+
+  close(): void {
+    this.#stopped.abort();
+  }
+
+  #look(kind: string, object: KubernetesObject): void {
+    const put = this.#put.get(`${kind}/${object.metadata.name}`);
+    if (put === undefined || put.digest === objectDigest(object)) return;
+    const manager = lastWriter(object, FIELD_MANAGER)?.manager ?? FIELD_MANAGER;
+    const restore = () => this.#restore(kind, object.metadata.name, 'changed', manager);
+    // Whoever calls himself so may be a replica of another version: each would put back what the other wrote, without end.
+    const since = performance.now() - put.restored;
+    if (manager !== FIELD_MANAGER || since > AGAIN_MS) restore();
+    else setTimeout(() => !this.#stopped.signal.aborted && restore(), AGAIN_MS - since).unref();
+  }
+
+  #gone(kind: string, name: string): void {
+    if (this.#put.has(`${kind}/${name}`)) this.#restore(kind, name, 'removed', '');
+  }
+
+  #restore(kind: string, name: string, change: Tampering['change'], manager: string): void {
+    const key = `${kind}/${name}`;
+    void this.#queue(async () => {
+      if (this.#stopped.signal.aborted || !this.#put.has(key)) return;
+      const before = await this.#digestNow(kind, name);
+      if (before !== undefined && before === this.#put.get(key)?.digest) return; // what the watch told of is over
+      const wanted =
+        kind === 'ValidatingWebhookConfiguration'
+          ? [webhookConfiguration(this.#plan, await this.#authority())]
+          : protectingPolicies(this.#plan);
+      const object = wanted.find((o) => (o as KubernetesObject).kind === kind && (o as KubernetesObject).metadata.name === name);
+      if (object === undefined) return;
+      await this.#apply(object, performance.now());
+      if (this.#put.get(key)?.digest === before) return; // another authority in it, which another replica serves by
+      const ref = { apiVersion: 'admissionregistration.k8s.io/v1', kind, namespace: '', name };
+      this.#log.warn(
+        { object: ref, change, ...(manager === '' ? {} : { by: manager }) },
+        'somebody touched what keeps the gate in place; it is put back',
+      );
+      this.#tampered({ object: ref, change, manager });
+    }).catch((thrown) =>
+      this.#log.error({ kind, name, change }, `what keeps the gate in place could not be put back: ${messageOf(thrown)}`),
+    );
+  }
+
+  async #digestNow(kind: string, name: string): Promise<string | undefined> {
+    const { status, body } = await this.#server.request('GET', `${API}/${PLURALS[kind]}/${name}`);
+    return status === 200 ? objectDigest(body as unknown as KubernetesObject) : undefined;
+  }
+
+  // Replaced as a whole: applied by fields, a condition or selector that somebody added beside ours would stay, and let things past.
+  async #apply(object: object, restored = Number.NEGATIVE_INFINITY): Promise<void> {
+    const { kind, metadata } = object as KubernetesObject;
+    const path = `${API}/${PLURALS[kind]}`;
+    for (let attempt = 1; ; attempt++) {
+      const there = await this.#server.request('GET', `${path}/${metadata.name}`);
+      const { resourceVersion } = (there.body['metadata'] ?? {}) as { resourceVersion?: string };
+      const { status, body } =
+        there.status === 404
+          ? await this.#server.request('POST', `${path}?fieldManager=${FIELD_MANAGER}`, object)
+          : await this.#server.request('PUT', `${path}/${metadata.name}?fieldManager=${FIELD_MANAGER}`, {
+              ...object,
+              metadata: { ...metadata, resourceVersion },
+            });
+      if (status === 409 && attempt < ATTEMPTS) continue;
+      if (status >= 300)
+        throw new CountersignError(
+          'cluster-forbidden',
+          `cannot register the admission webhook (${kind}): ${String(body['message'] ?? status)}`,
+          {
+            hint: `grant \`get\`, \`list\`, \`watch\`, \`create\` and \`update\` on ${PLURALS[kind]}, or start with --webhook off`,
+          },
+        );
+      this.#put.set(`${kind}/${metadata.name}`, { digest: objectDigest(body as unknown as KubernetesObject), restored });
+      return;
+    }
+  }
+
+  // Nobody's protection, where it is not asked for any more.
+  async #unprotect(): Promise<void> {
+    for (const name of [this.#plan.name, `${this.#plan.name}-namespace`])
+      for (const kind of ['ValidatingAdmissionPolicyBinding', 'ValidatingAdmissionPolicy']) {
+        const path = `${API}/${PLURALS[kind]}/${name}`;
+        const { status, body } = await this.#server.request('GET', path);
+        if (status === 200 && (body as unknown as KubernetesObject).metadata.annotations?.[ANNOTATION.ledger] === this.#plan.ledger)
+          await this.#server.request('DELETE', path);
+      }
+  }
+
+  async #authority(): Promise<string> {
+    const { status, body } = await this.#server.request('GET', `${API}/validatingwebhookconfigurations/${this.#plan.name}`);
+    if (status !== 200) return '';
+    const bundles = ((body as { webhooks?: { clientConfig?: { caBundle?: string } }[] }).webhooks ?? []).map(
+      (w) => w.clientConfig?.caBundle ?? '',
+    );
+    return [...new Set(bundles)].map((b) => Buffer.from(b, 'base64').toString('utf8')).join('\n');
+  }
+
+  #queue(task: () => Promise<void>): Promise<void> {
+    const done = this.#turn.then(task, task);
+    this.#turn = done.catch(() => {});
+    return done;
+  }
+}
+
+const ATTEMPTS = 5;

@@ -1,0 +1,190 @@
+import { type AdmittedRequest, admissionDigest, type EntryBody, refKey } from '../model/index.ts';
+import type { AdmissionRequest } from './admission-request.ts';
+import type { SureRecorder } from './ports.ts';
+
+type Refusal = {
+  readonly type: 'admission.denied' | 'admission.warned';
+  readonly request: AdmissionRequest;
+  readonly mode: 'enforce' | 'audit';
+  readonly reason: string;
+  readonly since: number;
+  repeated: number;
+};
+
+const SAME_MS = 60_000; // a loop that is refused asks every few seconds: one entry a minute tells as much
+const MAX_OPEN = 5000; // refusals that are being counted; beyond that the oldest is recorded
+const MAX_ROWS = 500; // requests in one record: their evidence stays readable
+const LATER_MS = 1000; // what an intent already tells of can wait for company
+const PATIENCE_MS = 1000; // a refusal stands without its record; nobody waits longer for it
+
+/**
+ * What one environment's admission puts on the ledger. What is let through is durable before it is answered, several
+ * requests in one entry; a refusal that is repeated is counted.
+ */
+export class AdmissionRecords {
+  readonly #environment: string;
+  readonly #recorder: SureRecorder;
+  readonly #clock: () => Date;
+  readonly #log: { error(fields: object, message: string): void };
+  #met: AdmittedRequest[] = [];
+  #meeting: NodeJS.Timeout | undefined;
+  #rows: { readonly row: AdmittedRequest; readonly done: () => void; readonly failed: (why: unknown) => void }[] = [];
+  #writing = false;
+  #written: Promise<void> = Promise.resolve();
+  readonly #refusals = new Map<string, Refusal>();
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(
+    environment: string,
+    recorder: SureRecorder,
+    clock: () => Date,
+    log: { error(fields: object, message: string): void } = { error: () => {} },
+  ) {
+    this.#environment = environment;
+    this.#recorder = recorder;
+    this.#clock = clock;
+    this.#log = log;
+  }
+
+  /** Resolves once it is durable. Throws where it can be recorded nowhere. A dry run is no mutation and is not recorded. */
+  allowed(request: AdmissionRequest, as: string): Promise<void> {
+    if (request.dryRun) return Promise.resolve();
+    const { object, operation, subresource } = request;
+    const row = this.#row(request, as, object === undefined || subresource !== '' ? undefined : admissionDigest(object, operation));
+    return new Promise((done, failed) => {
+      this.#rows.push({ row, done, failed });
+      if (!this.#writing) {
+        this.#writing = true;
+        setImmediate(() => this.#begin());
+      }
+    });
+  }
+
+  /** That an intent was met: the intent is on record, so nobody waits for this. */
+  intended(request: AdmissionRequest, digest: string | undefined): void {
+    if (request.dryRun) return;
+    this.#met.push(this.#row(request, 'intent', digest));
+    if (this.#met.length >= MAX_ROWS) this.#writeMet();
+    else this.#meeting ??= setTimeout(() => this.#writeMet(), LATER_MS);
+  }
+
+  #writeMet(): void {
+    clearTimeout(this.#meeting);
+    this.#meeting = undefined;
+    for (const row of this.#met.splice(0)) this.#rows.push({ row, done: () => {}, failed: () => {} });
+    if (this.#writing || this.#rows.length === 0) return;
+    this.#writing = true;
+    this.#begin();
+  }
+
+  #row({ uid, user, groups, operation, ref, subresource }: AdmissionRequest, as: string, digest: string | undefined): AdmittedRequest {
+    return {
+      uid,
+      at: this.#clock().toISOString(),
+      user: this.#recorder.subject(user),
+      groups,
+      operation,
+      object: ref,
+      subresource,
+      as,
+      ...(digest === undefined ? {} : { digest }),
+    };
+  }
+
+  #begin(): void {
+    this.#written = this.#write();
+  }
+
+  // Whatever comes while one record is being written shares the next.
+  async #write(): Promise<void> {
+    while (this.#rows.length > 0) {
+      const rows = this.#rows.splice(0, MAX_ROWS);
+      const evidence = this.#recorder.asEvidence(rows.map((r) => r.row));
+      const [from = '', to = ''] = [rows[0]?.row.at, rows.at(-1)?.row.at];
+      const body = {
+        type: 'admission.allowed',
+        environment: this.#environment,
+        from,
+        to,
+        count: rows.length,
+        evidence: evidence.ref,
+      } as const;
+      await this.#recorder.recordSurely(body, [evidence]).then(
+        () => {
+          for (const { done } of rows) done();
+        },
+        (why) => {
+          for (const { failed } of rows) failed(why);
+        },
+      );
+    }
+    this.#writing = false;
+  }
+
+  /** Records a refusal, or counts it where the same was recorded within a minute. Never throws, and waits a second at most. */
+  async refused(request: AdmissionRequest, type: Refusal['type'], mode: Refusal['mode'], reason: string): Promise<void> {
+    if (request.dryRun) return;
+    const digest =
+      request.object === undefined || request.subresource !== '' ? {} : { digest: admissionDigest(request.object, request.operation) };
+    const key = JSON.stringify([type, request.user, request.operation, refKey(request.ref), request.subresource, reason, digest]);
+    const open = this.#refusals.get(key);
+    if (open !== undefined) {
+      open.repeated++;
+      return;
+    }
+    const refusal: Refusal = { type, request: withoutObjects(request), mode, reason, since: performance.now(), repeated: 0 };
+    this.#refusals.set(key, refusal);
+    this.#timer ??= setInterval(() => void this.#settle(false), SAME_MS / 4).unref();
+    if (this.#refusals.size > MAX_OPEN) await this.#close(this.#refusals.entries().next().value as [string, Refusal]);
+    const recorded = this.#recorder.recordSurely(this.#entry(refusal, { ...digest, uid: request.uid }), []);
+    recorded.catch((thrown) => this.#log.error({ object: request.ref }, `a refusal could not be recorded: ${String(thrown)}`));
+    let timer: NodeJS.Timeout | undefined;
+    const patience = new Promise((done) => {
+      timer = setTimeout(done, PATIENCE_MS);
+    });
+    await Promise.race([recorded.catch(() => {}), patience]);
+    clearTimeout(timer);
+  }
+
+  /** Records what was only counted so far. */
+  async close(): Promise<void> {
+    clearInterval(this.#timer);
+    this.#writeMet();
+    await this.#written;
+    await this.#settle(true);
+  }
+
+  async #settle(all: boolean): Promise<void> {
+    const now = performance.now();
+    const over = [...this.#refusals].filter(([, r]) => all || now - r.since > SAME_MS);
+    for (const one of over) await this.#close(one);
+  }
+
+  async #close([key, refusal]: [string, Refusal]): Promise<void> {
+    this.#refusals.delete(key);
+    if (refusal.repeated === 0) return;
+    await this.#recorder
+      .recordSurely(this.#entry(refusal, { repeated: refusal.repeated }), [])
+      .catch((thrown) => this.#log.error({ object: refusal.request.ref }, `repeated refusals could not be recorded: ${String(thrown)}`));
+  }
+
+  #entry({ type, request, mode, reason }: Refusal, more: { digest?: string; uid?: string; repeated?: number }): EntryBody {
+    const { user, groups, operation, ref, subresource } = request;
+    const base = {
+      environment: this.#environment,
+      user: this.#recorder.subject(user),
+      operation,
+      object: ref,
+      reason: reason.slice(0, 2000),
+      groups: [...groups].slice(0, 50),
+      ...(subresource === '' ? {} : { subresource }),
+      ...more,
+    };
+    return type === 'admission.warned' ? { type, ...base } : { type, mode, ...base };
+  }
+}
+
+// What is counted for a minute must not hold objects of megabytes meanwhile.
+function withoutObjects(request: AdmissionRequest): AdmissionRequest {
+  return { ...request, object: undefined, oldObject: undefined };
+}

@@ -1,0 +1,61 @@
+import { LABEL, refKey, wildcardMatches } from '../model/index.ts';
+import { type AdmissionDecision, type AdmissionRequest, namespaceOf } from './admission-request.ts';
+import { type AdmissionScope, admit, admitByRules, rulesMode } from './admit.ts';
+import { admissible } from './environment-state.ts';
+
+/** What a request is decided by: an environment that governs it, or one whose rules hold there. */
+export type Door = {
+  readonly environment: string;
+  /** Whether what cannot be decided is refused. */
+  readonly enforces: boolean;
+  readonly decide: (request: AdmissionRequest) => Promise<AdmissionDecision>;
+};
+
+/** All environments of a service, and which of them a request is for. */
+export class AdmissionScopes {
+  readonly #byNamespace = new Map<string, AdmissionScope>();
+  readonly #byKind = new Map<string, AdmissionScope[]>();
+  readonly #byRules: { readonly scope: AdmissionScope; readonly matches: (namespace: string) => boolean }[] = [];
+
+  constructor(scopes: readonly AdmissionScope[]) {
+    for (const scope of scopes) {
+      const { target, admission } = scope.environment.spec;
+      for (const namespace of target.namespaces) this.#byNamespace.set(namespace, scope);
+      for (const kind of target.clusterScoped.filter((k) => k !== 'Namespace'))
+        this.#byKind.set(kind, [...(this.#byKind.get(kind) ?? []), scope]);
+      for (const glob of admission.policy.namespaces)
+        this.#byRules.push({ scope, matches: (namespace) => wildcardMatches(glob, namespace) });
+    }
+  }
+
+  /** Undefined where nobody governs it. A namespace that is governed is never only a matter of rules. */
+  find(request: AdmissionRequest): Door | undefined {
+    const namespace = namespaceOf(request);
+    const governing = namespace === '' ? this.#clusterScoped(request) : this.#byNamespace.get(namespace);
+    if (governing !== undefined) {
+      const { metadata, spec } = governing.environment;
+      return { environment: metadata.name, enforces: spec.admission.mode === 'enforce', decide: (r) => admit(r, governing) };
+    }
+    const ruling = namespace === '' ? undefined : this.#byRules.find((r) => r.matches(namespace))?.scope;
+    if (ruling === undefined) return undefined;
+    const { environment } = ruling;
+    return {
+      environment: environment.metadata.name,
+      enforces: rulesMode(environment) === 'enforce',
+      decide: (r) => admitByRules(r, ruling),
+    };
+  }
+
+  // Whose object it is: the environment that has it, that its label names, or the first that governs its kind.
+  #clusterScoped({ ref, object, oldObject }: AdmissionRequest): AdmissionScope | undefined {
+    const scopes = this.#byKind.get(ref.kind) ?? [];
+    const key = refKey(ref);
+    const label = (oldObject ?? object)?.metadata?.labels?.[LABEL];
+    return (
+      scopes.find((s) => s.state().owned.has(key)) ??
+      scopes.find((s) => admissible(s.state()).planned.has(key)) ??
+      scopes.find((s) => s.environment.metadata.name === label) ??
+      scopes[0]
+    );
+  }
+}

@@ -1,0 +1,46 @@
+import { type KubernetesObject, type ObjectRef, refKey } from '../model/index.ts';
+import type { AdmissionRequest } from './admission-request.ts';
+import type { ClusterFacts, OwnerReference } from './ports.ts';
+
+const MAX_STEPS = 5; // CronJob, Job, Pod is the longest that Kubernetes itself makes; operators add one or two
+
+/** The controller reference of an object, or undefined. */
+export function controllerOf(object: KubernetesObject | undefined): OwnerReference | undefined {
+  const references = object?.metadata?.['ownerReferences'];
+  return (Array.isArray(references) ? (references as (OwnerReference & { controller?: boolean })[]) : []).find(
+    (r) => r.controller === true,
+  );
+}
+
+/**
+ * Whether what a request is about belongs to an object that Git has, before and after it: each controller reference on the way is
+ * looked up, and its uid must be that of the object that bears the name now. Throws when the cluster cannot be asked.
+ */
+export async function belongs(
+  { object, oldObject, ref }: Pick<AdmissionRequest, 'object' | 'oldObject' | 'ref'>,
+  owned: ReadonlyMap<string, unknown>,
+  facts: ClusterFacts,
+): Promise<boolean> {
+  const all = [object, oldObject].filter((o) => o !== undefined);
+  for (const one of all) if (!(await leadsToGit(controllerOf(one), ref.namespace, owned, facts))) return false;
+  return all.length > 0;
+}
+
+async function leadsToGit(
+  first: OwnerReference | undefined,
+  namespace: string,
+  owned: ReadonlyMap<string, unknown>,
+  facts: ClusterFacts,
+): Promise<boolean> {
+  let reference = first;
+  for (let step = 0; reference !== undefined && step < MAX_STEPS; step++) {
+    // An owner is in the namespace of what it owns, or in none.
+    const { apiVersion, kind, name, uid } = reference;
+    const inside: ObjectRef = { apiVersion, kind, namespace, name };
+    const found = await facts.owner(inside, uid);
+    if (found === undefined) return false;
+    if (owned.has(refKey(inside)) || owned.has(refKey({ ...inside, namespace: '' }))) return true;
+    reference = found.owner;
+  }
+  return false;
+}

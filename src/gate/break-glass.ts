@@ -1,0 +1,226 @@
+import {
+  ANNOTATION,
+  durationMs,
+  type EntryOf,
+  type Environment,
+  parseDuration,
+  type Recorded,
+  refText,
+  type Told,
+} from '../model/index.ts';
+import { type AdmissionDecision, type AdmissionRequest, annotationsOf, namespaceOf } from './admission-request.ts';
+import type { LedgerView, SureRecorder } from './ports.ts';
+
+/** Leave for members of the groups to act in namespaces of an environment, until a time. */
+type Grant = {
+  readonly user: string;
+  readonly reason: string;
+  readonly ticket: string;
+  readonly namespaces: readonly string[];
+  /** ISO 8601. */
+  readonly until: string;
+};
+
+const KEYS: ReadonlySet<string> = new Set([ANNOTATION.breakGlass, ANNOTATION.breakGlassFor, ANNOTATION.breakGlassTicket]);
+const MAX_TEXT = 500;
+
+/** Break-glass in one environment: grants that are open, and the uses of them. Every use is on record before it is let through. */
+export class BreakGlass {
+  readonly #environment: Environment;
+  readonly #ledger: LedgerView & SureRecorder;
+  readonly #clock: () => Date;
+  readonly #tell: (told: Told) => void;
+  #known: { readonly index: number; readonly grants: readonly Grant[] } = { index: -2, grants: [] };
+  // Grants and their ends that the ledger has not got yet; they are in the file beside it.
+  #beside: { readonly grant: Grant; readonly opened: boolean }[] = [];
+
+  constructor(environment: Environment, ledger: LedgerView & SureRecorder, clock: () => Date, tell: (told: Told) => void = () => {}) {
+    this.#environment = environment;
+    this.#ledger = ledger;
+    this.#clock = clock;
+    this.#tell = tell;
+  }
+
+  /** Whether somebody is in one of the groups. */
+  mayUse({ groups }: Pick<AdmissionRequest, 'groups'>): boolean {
+    return this.#environment.spec.admission.breakGlass.groups.some((g) => groups.includes(g));
+  }
+
+  /** The decision on what opens or closes a grant, and is nothing else; undefined for anything that is not that, or not allowed. */
+  async decideGrant(request: AdmissionRequest): Promise<AdmissionDecision | undefined> {
+    if (!this.mayUse(request) || !isOnlyGrant(request)) return undefined;
+    const asked = this.#asked(request);
+    if (asked !== undefined) return this.#open(request, asked);
+    return ends(request) ? this.#close(request) : undefined;
+  }
+
+  /** The decision on a request that break-glass lets through, or undefined. Throws where that can be recorded nowhere. */
+  async decide(request: AdmissionRequest): Promise<AdmissionDecision | undefined> {
+    if (!this.mayUse(request) || isOnlyGrant(request)) return undefined;
+    const use = this.#asked(request) ?? this.#openFor(namespaceOf(request));
+    return use === undefined ? undefined : this.#use(request, use);
+  }
+
+  #openFor(namespace: string): Grant | undefined {
+    const now = this.#clock().toISOString();
+    return namespace === '' ? undefined : this.#grants().find((g) => g.until > now && g.namespaces.includes(namespace));
+  }
+
+  #grants(): readonly Grant[] {
+    const name = this.#environment.metadata.name;
+    const index = this.#ledger.latest(['breakglass.opened', 'breakglass.closed'], name)?.index ?? -1;
+    if (index !== this.#known.index) this.#known = { index, grants: grantsOf(this.#ledger, name) };
+    let grants = [...this.#known.grants];
+    for (const { grant, opened } of this.#beside) grants = opened ? [...grants, grant] : without(grants, grant.namespaces);
+    return grants;
+  }
+
+  // The reason must be new: one left on the object from last time is nobody's reason today.
+  #asked(request: AdmissionRequest): Grant | undefined {
+    const { object, oldObject, operation, user } = request;
+    if (request.subresource !== '') return undefined;
+    const now = annotationsOf(object ?? oldObject);
+    const reason = now[ANNOTATION.breakGlass]?.trim() ?? '';
+    const before = annotationsOf(oldObject);
+    const isStale =
+      operation === 'UPDATE' &&
+      before[ANNOTATION.breakGlass]?.trim() === reason &&
+      before[ANNOTATION.breakGlassFor] === now[ANNOTATION.breakGlassFor];
+    if (reason === '' || isStale) return undefined;
+    const { holdFor } = this.#environment.spec.admission.breakGlass;
+    const asked = parseDuration(now[ANNOTATION.breakGlassFor] ?? '') ?? Number.POSITIVE_INFINITY;
+    return {
+      user,
+      reason: reason.slice(0, MAX_TEXT),
+      ticket: (now[ANNOTATION.breakGlassTicket] ?? '').trim().slice(0, MAX_TEXT),
+      namespaces: [namespaceOf(request)],
+      until: new Date(this.#clock().getTime() + Math.min(asked, durationMs(holdFor))).toISOString(),
+    };
+  }
+
+  async #open(request: AdmissionRequest, grant: Grant): Promise<AdmissionDecision> {
+    const name = this.#environment.metadata.name;
+    if (!request.dryRun) {
+      const { reason, ticket, until } = grant;
+      const recorded = await this.#ledger.recordSurely(
+        {
+          type: 'breakglass.opened',
+          environment: name,
+          user: this.#ledger.subject(request.user),
+          reason,
+          ticket,
+          until,
+          namespaces: [...grant.namespaces],
+          uid: request.uid,
+        },
+        [],
+      );
+      if (recorded === undefined) this.#remember(grant, true);
+      this.#say(request, `break-glass is open in ${grant.namespaces.join(', ')} until ${until}: ${reason}`);
+    }
+    return letThrough(
+      `countersign: break-glass is open in \`${grant.namespaces.join('`, `')}\` until ${grant.until}; each use is recorded and will be in every report`,
+    );
+  }
+
+  async #close(request: AdmissionRequest): Promise<AdmissionDecision> {
+    const namespaces = [namespaceOf(request)];
+    if (!request.dryRun) {
+      const body = {
+        type: 'breakglass.closed',
+        environment: this.#environment.metadata.name,
+        user: this.#ledger.subject(request.user),
+        namespaces,
+        uid: request.uid,
+      } as const;
+      if ((await this.#ledger.recordSurely(body, [])) === undefined)
+        this.#remember({ user: request.user, reason: '', ticket: '', namespaces, until: '' }, false);
+      this.#say(request, `break-glass is closed in ${namespaces.join(', ')}`);
+    }
+    return letThrough(`countersign: break-glass is closed in \`${namespaces.join('`, `')}\``);
+  }
+
+  async #use(request: AdmissionRequest, { reason, until }: Grant): Promise<AdmissionDecision> {
+    if (!request.dryRun) {
+      await this.#ledger.recordSurely(
+        {
+          type: 'breakglass.used',
+          environment: this.#environment.metadata.name,
+          user: this.#ledger.subject(request.user),
+          operation: request.operation,
+          object: request.ref,
+          reason,
+          until,
+          groups: [...request.groups].slice(0, 50),
+          uid: request.uid,
+          ...(request.subresource === '' ? {} : { subresource: request.subresource }),
+        },
+        [],
+      );
+      this.#say(
+        request,
+        `break-glass: ${request.operation} ${refText(request.ref)}${request.subresource === '' ? '' : `/${request.subresource}`}: ${reason}`,
+      );
+    }
+    return letThrough(`countersign: break-glass is recorded and will be in every report; Git takes over again at ${until}`);
+  }
+
+  #remember(grant: Grant, opened: boolean): void {
+    const now = this.#clock().toISOString();
+    this.#beside = [...this.#beside.filter((b) => !b.opened || b.grant.until > now), { grant, opened }].slice(-100);
+  }
+
+  #say(request: AdmissionRequest, message: string): void {
+    const revision = this.#ledger.latest(['apply.result'], this.#environment.metadata.name)?.entry.revision ?? '';
+    this.#tell({
+      environment: this.#environment.metadata.name,
+      event: 'break-glass',
+      revision,
+      message: `${message} (by ${request.user})`,
+      at: this.#clock().toISOString(),
+      objects: [request.ref],
+    });
+  }
+}
+
+/** Grants of an environment that the ledger has and that nobody gave back; those whose time is over among them. */
+function grantsOf(ledger: LedgerView, environment: string): readonly Grant[] {
+  const opened: readonly Recorded<EntryOf<'breakglass.opened' | 'breakglass.closed'>>[] = [
+    ...ledger.all('breakglass.opened', environment),
+    ...ledger.all('breakglass.closed', environment),
+  ].sort((a, b) => a.index - b.index);
+  let grants: Grant[] = [];
+  for (const { entry } of opened) {
+    if (entry.type === 'breakglass.closed') grants = without(grants, entry.namespaces);
+    else grants.push({ ...entry, namespaces: entry.namespaces ?? [] });
+  }
+  return grants;
+}
+
+function without(grants: readonly Grant[], namespaces: readonly string[]): Grant[] {
+  return grants.filter((g) => !g.namespaces.some((n) => namespaces.includes(n)));
+}
+
+// A Namespace in which nothing but our annotations is different: that opens or closes, and changes nothing.
+function isOnlyGrant({ ref, operation, object, oldObject, subresource }: AdmissionRequest): boolean {
+  if (ref.kind !== 'Namespace' || operation !== 'UPDATE' || subresource !== '' || object === undefined || oldObject === undefined)
+    return false;
+  const plain = (o: NonNullable<typeof object>) => {
+    const { annotations = {}, managedFields: _, resourceVersion: __, generation: ___, ...metadata } = o.metadata;
+    return JSON.stringify([
+      { ...o, metadata },
+      Object.entries(annotations)
+        .filter(([key]) => !KEYS.has(key))
+        .sort(),
+    ]);
+  };
+  return plain(object) === plain(oldObject);
+}
+
+function ends({ object, oldObject }: AdmissionRequest): boolean {
+  return annotationsOf(oldObject)[ANNOTATION.breakGlass] !== undefined && annotationsOf(object)[ANNOTATION.breakGlass] === undefined;
+}
+
+function letThrough(warning: string): AdmissionDecision {
+  return { allowed: true, message: '', warnings: [warning], notes: { 'allowed-as': 'break-glass' } };
+}

@@ -1,0 +1,105 @@
+import type { AdmittedRequest, EntryOf, Environment, ObjectRef, Recorded } from '../model/index.ts';
+import { type AuditedWrite, readAuditEvent } from './account-for.ts';
+import { isListed } from './admission-request.ts';
+import type { LedgerView } from './ports.ts';
+
+/** What would become of requests of one user once admission is enforced, several alike together. */
+export type Previewed = {
+  readonly outcome: 'refused' | 'break-glass' | 'operator' | 'let through';
+  readonly user: string;
+  readonly operation: string;
+  /** `Kind` or the resource, with its subresource. */
+  readonly what: string;
+  readonly namespace: string;
+  /** How often; one of the objects, by its name. */
+  readonly count: number;
+  readonly example: string;
+  /** Why, as the gate would say it; empty where that is not known. */
+  readonly reason: string;
+};
+
+type Seen = Omit<Previewed, 'count'> & { readonly count?: number };
+
+/** From what `audit` and `warn` recorded since a moment (ISO 8601): refusals to be, and what was let through by name. */
+export function previewFromLedger(ledger: LedgerView, environment: string, since: string): readonly Previewed[] {
+  const seen: Seen[] = [];
+  const isSince = ({ entry }: Recorded<EntryOf<'admission.denied' | 'admission.warned' | 'admission.allowed' | 'breakglass.used'>>) =>
+    entry.time >= since;
+  const ofRef = (ref: ObjectRef, subresource = '') => ({
+    what: `${ref.kind}${subresource === '' ? '' : `/${subresource}`}`,
+    namespace: ref.namespace,
+    example: ref.name,
+  });
+  for (const { entry } of [...ledger.all('admission.denied', environment), ...ledger.all('admission.warned', environment)].filter(
+    isSince,
+  )) {
+    if (entry.type === 'admission.denied' && entry.mode === 'enforce') continue;
+    const { user, operation, object, subresource, reason, repeated } = entry;
+    seen.push({ outcome: 'refused', user, operation, ...ofRef(object, subresource), reason, count: repeated ?? 1 });
+  }
+  for (const { entry } of ledger.all('breakglass.used', environment).filter(isSince))
+    seen.push({
+      outcome: 'break-glass',
+      user: entry.user,
+      operation: entry.operation,
+      ...ofRef(entry.object, entry.subresource),
+      reason: entry.reason,
+    });
+  for (const { entry } of ledger.all('admission.allowed', environment).filter(isSince)) {
+    for (const r of ledger.evidence(entry.evidence) as readonly AdmittedRequest[])
+      if (r.as !== 'intent')
+        seen.push({ outcome: 'let through', user: r.user, operation: r.operation, ...ofRef(r.object, r.subresource), reason: r.as });
+  }
+  return together(seen);
+}
+
+const OPERATION: Readonly<Record<string, string>> = {
+  create: 'CREATE',
+  update: 'UPDATE',
+  patch: 'UPDATE',
+  delete: 'DELETE',
+  deletecollection: 'DELETE',
+};
+// What the API server does not ask the gate about (docs/admission.md).
+const NOT_ASKED: ReadonlySet<string> = new Set(['status', 'binding', 'token', 'finalize', 'approval', 'log']);
+const BESIDE: ReadonlySet<string> = new Set(['leases', 'events']);
+
+/**
+ * From the API server's audit log (audit.k8s.io/v1 events): what would become of the writes to an environment's namespaces. What an intent
+ * asks for is not known there: `applier` is who applies. A TypeError for what is no event.
+ */
+export function previewFromAudit(events: readonly unknown[], environment: Environment, applier: string): readonly Previewed[] {
+  const { admission, target } = environment.spec;
+  const writes = events.flatMap((event) => readAuditEvent(event) ?? []).filter((w) => target.namespaces.includes(w.namespace));
+  return together(
+    writes.flatMap((write): Seen[] => {
+      if (NOT_ASKED.has(write.subresource) || BESIDE.has(write.resource) || write.user === applier) return [];
+      const [outcome, reason] = becomes(write, admission);
+      const { user, namespace, name: example } = write;
+      const what = `${write.resource}${write.subresource === '' ? '' : `/${write.subresource}`}`;
+      return [{ outcome, user, operation: OPERATION[write.verb] ?? write.verb, what, namespace, example, reason }];
+    }),
+  );
+}
+
+function becomes(write: AuditedWrite, admission: Environment['spec']['admission']): [Previewed['outcome'], string] {
+  if (isListed(write, admission.controllers)) return ['let through', 'machinery'];
+  if (write.subresource === 'eviction') return ['let through', 'eviction'];
+  if (isListed(write, admission.operators)) return ['operator', 'if it belongs to an object of Git'];
+  if (admission.breakGlass.groups.some((g) => write.groups.includes(g))) return ['break-glass', 'only while it is open'];
+  return ['refused', ''];
+}
+
+const ORDER: readonly Previewed['outcome'][] = ['refused', 'operator', 'break-glass', 'let through'];
+
+function together(all: readonly Seen[]): readonly Previewed[] {
+  const found = new Map<string, Previewed>();
+  for (const { count = 1, ...one } of all) {
+    const key = JSON.stringify([one.outcome, one.user, one.operation, one.what, one.namespace]);
+    const before = found.get(key);
+    found.set(key, { ...(before ?? one), count: (before?.count ?? 0) + count });
+  }
+  return [...found.values()].sort(
+    (a, b) => ORDER.indexOf(a.outcome) - ORDER.indexOf(b.outcome) || b.count - a.count || (a.user < b.user ? -1 : 1),
+  );
+}

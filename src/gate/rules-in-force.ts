@@ -1,0 +1,171 @@
+import {
+  CountersignError,
+  type Environment,
+  isNoRevision,
+  type KubernetesObject,
+  messageOf,
+  Recent,
+  type RenderedObject,
+  refKey,
+  type Violation,
+} from '../model/index.ts';
+import { applyWaivers, digestOfBundles, evaluateObjects, type PolicyPool, type RuleMemory, type Waiver } from '../policy/index.ts';
+import type { AdmissionRequest } from './admission-request.ts';
+import type { Gate } from './assess.ts';
+import type { EnvironmentState } from './environment-state.ts';
+import { trustInForce } from './trust-in-force.ts';
+import { readWaivers } from './waivers-in-force.ts';
+
+/** What the rules say of one request. */
+export type Ruling = {
+  readonly violations: readonly Violation[];
+  readonly warnings: readonly Violation[];
+  readonly waived: readonly Violation[];
+  /** Digest of the bundles. */
+  readonly bundle: string;
+};
+
+type Loaded = { readonly pool: PolicyPool; readonly waivers: readonly Waiver[]; readonly bundle: string };
+
+const WAIVERS_MS = 60_000; // how long waivers stand as they were read: keys that verified them may end
+
+/**
+ * The rules and waivers of the revision that an environment is at, for requests: the bundles, parameters and TrustPolicy that
+ * judged it. They are loaded when it is at another revision, not when a request comes.
+ */
+export class RulesInForce {
+  readonly #gate: Omit<Gate, 'make'>;
+  readonly #state: () => EnvironmentState;
+  // Objects that did not change since the last look are not asked about again.
+  readonly #memory: RuleMemory = new Recent(5000);
+  #loaded: { readonly revision: string; readonly at: number; readonly rules: Promise<Loaded> } | undefined;
+
+  constructor(gate: Omit<Gate, 'make'>, state: () => EnvironmentState) {
+    this.#gate = gate;
+    this.#state = state;
+  }
+
+  get environment(): Environment {
+    return this.#gate.environment;
+  }
+
+  /** Has them loaded, and starts their threads. Throws what keeps them from being loaded. */
+  async warm(): Promise<void> {
+    (await this.#rules()).pool.warm();
+  }
+
+  /**
+   * What the rules say of the object of a request. `namespace` has the labels of its namespace, where they are known. What keeps
+   * the rules from being asked is a violation, as everywhere. Throws when they cannot be loaded.
+   */
+  async ask(request: AdmissionRequest, namespace: Readonly<Record<string, string>> | undefined): Promise<Ruling> {
+    const object = request.object ?? request.oldObject;
+    if (object === undefined) return { violations: [], warnings: [], waived: [], bundle: '' };
+    for (let attempt = 1; ; attempt++) {
+      const rules = await this.#rules();
+      try {
+        return await this.#askThese(rules, request, object, namespace);
+      } catch (thrown) {
+        // Their threads were ended because newer rules took their place.
+        if (attempt === 2 || !(thrown instanceof CountersignError) || thrown.recover !== 'retry') throw thrown;
+        this.#loaded = undefined;
+      }
+    }
+  }
+
+  /** What the rules say of objects as they are in the cluster, without a request. Throws when they cannot be loaded. */
+  async judge(objects: readonly RenderedObject[]): Promise<Ruling> {
+    const { pool, waivers, bundle } = await this.#rules();
+    const { metadata, spec } = this.#gate.environment;
+    const now = this.#gate.clock();
+    const scope = { environment: metadata.name, parameters: spec.policies.parameters, now };
+    const found = await evaluateObjects(pool, objects, scope, undefined, this.#memory);
+    const { standing, waived } = applyWaivers(found.violations, waivers, metadata.name, now.getTime());
+    return { violations: standing, warnings: found.warnings, waived, bundle };
+  }
+
+  async #askThese(
+    { pool, waivers, bundle }: Loaded,
+    request: AdmissionRequest,
+    object: KubernetesObject,
+    namespace: Readonly<Record<string, string>> | undefined,
+  ): Promise<Ruling> {
+    const { metadata, spec } = this.#gate.environment;
+    const now = this.#gate.clock();
+    const owned = this.#state().owned.get(refKey(request.ref));
+    const at = { file: owned?.file ?? '', line: owned?.line ?? 1 };
+    const rendered: RenderedObject = {
+      object,
+      ref: request.ref,
+      source: at,
+      lineOf: () => at.line,
+      positionOf: () => ({ line: at.line, column: 1 }),
+      digest: '',
+    };
+    const { operation, user, groups, oldObject, dryRun } = request;
+    const namespaceObject = { apiVersion: 'v1', kind: 'Namespace', metadata: { name: request.ref.namespace, labels: namespace ?? {} } };
+    const found = await evaluateObjects(
+      pool,
+      [rendered],
+      {
+        environment: metadata.name,
+        parameters: spec.policies.parameters,
+        now,
+        ...(namespace === undefined ? {} : { namespaces: [[request.ref.namespace, namespace]] }),
+      },
+      {
+        operation,
+        userInfo: { username: user, groups },
+        ...(oldObject === undefined ? {} : { oldObject }),
+        dryRun,
+        ...(namespace === undefined ? {} : { namespaceObject }),
+      },
+    );
+    const { standing, waived } = applyWaivers(found.violations, waivers, metadata.name, now.getTime());
+    return { violations: standing, warnings: found.warnings, waived, bundle };
+  }
+
+  #rules(): Promise<Loaded> {
+    const { revision } = this.#state();
+    const known = this.#loaded;
+    if (known?.revision === revision && performance.now() - known.at < WAIVERS_MS) return known.rules;
+    const rules = this.#load(revision);
+    const loaded = { revision, at: performance.now(), rules };
+    this.#loaded = loaded;
+    rules.catch(() => {
+      if (this.#loaded === loaded) this.#loaded = undefined; // the next request tries for itself
+    });
+    // Waivers that are read again do not keep requests waiting: those before stand until then.
+    if (known?.revision === revision) {
+      const before = known.rules;
+      this.#loaded = { ...loaded, rules: before };
+      void rules
+        .then(() => {
+          this.#loaded = loaded;
+        })
+        .catch(() => {});
+      return before;
+    }
+    return rules;
+  }
+
+  async #load(revision: string): Promise<Loaded> {
+    const { environment, repository, trust, recorder: ledger } = this.#gate;
+    try {
+      if (isNoRevision(revision)) {
+        const pool = await this.#gate.rules('', trust);
+        return { pool, waivers: [], bundle: digestOfBundles(pool.bundles) };
+      }
+      const tree = await repository.tree(revision);
+      const { store } = await trustInForce({ environment, repository, trust, openPolicy: this.#gate.openPolicy, ledger }, revision, true);
+      const pool = await this.#gate.rules(tree, store);
+      const { waivers } = await readWaivers(this.#gate, tree, store, this.#gate.clock().getTime());
+      return { pool, waivers, bundle: digestOfBundles(pool.bundles) };
+    } catch (cause) {
+      throw new CountersignError('policy-unusable', `the rules of \`${environment.metadata.name}\` cannot be loaded: ${messageOf(cause)}`, {
+        cause,
+        recover: 'retry',
+      });
+    }
+  }
+}

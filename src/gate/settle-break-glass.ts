@@ -1,0 +1,133 @@
+import {
+  CountersignError,
+  type EntryBody,
+  type EntryOf,
+  type ObjectRef,
+  type Recorded,
+  refKey,
+  refText,
+  type Verdict,
+} from '../model/index.ts';
+import type { LedgerView } from './ports.ts';
+
+type Use = Recorded<EntryOf<'breakglass.used'>>;
+
+/** Where break-glass stands in an environment: grants that are open, and uses that nobody has settled. */
+export type BreakGlassStanding = {
+  readonly open: readonly {
+    readonly entry: number;
+    readonly namespaces: readonly string[];
+    readonly user: string;
+    readonly reason: string;
+    readonly ticket: string;
+    readonly until: string;
+  }[];
+  readonly unsettled: readonly {
+    readonly entry: number;
+    readonly at: string;
+    readonly user: string;
+    readonly operation: string;
+    readonly object: ObjectRef;
+    readonly subresource: string;
+    readonly reason: string;
+    readonly until: string;
+  }[];
+};
+
+/** Reads it from the ledger. `now` is ISO 8601. */
+export function breakGlassStanding(ledger: Pick<LedgerView, 'all'>, environment: string, now: string): BreakGlassStanding {
+  const closed = ledger.all('breakglass.closed', environment);
+  const open = ledger
+    .all('breakglass.opened', environment)
+    .filter(
+      ({ index, entry }) =>
+        entry.until > now && !closed.some((c) => c.index > index && c.entry.namespaces.some((n) => entry.namespaces?.includes(n))),
+    )
+    .map(({ index, entry: { namespaces = [], user, reason, ticket, until } }) => ({
+      entry: index,
+      namespaces,
+      user,
+      reason,
+      ticket,
+      until,
+    }));
+  const unsettled = usesLeft(ledger, environment).map(({ index, entry }) => {
+    const { user, operation, object, subresource = '', reason, until } = entry;
+    return { entry: index, at: entry.at ?? entry.time, user, operation, object, subresource, reason, until };
+  });
+  return { open, unsettled };
+}
+
+function usesLeft(ledger: Pick<LedgerView, 'all'>, environment: string): readonly Use[] {
+  const settled = new Set(ledger.all('breakglass.settled', environment).flatMap((r) => r.entry.uses));
+  return ledger.all('breakglass.used', environment).filter((r) => !settled.has(r.index));
+}
+
+/** What somebody who reviewed uses of break-glass says: which commit made Git agree, or that what was done is undone. */
+export type Review = {
+  readonly environment: string;
+  /** A commitment to who reviewed it. */
+  readonly user: string;
+  readonly reason: string;
+  /** Indices of `breakglass.used` entries; all that are left where there are none. */
+  readonly uses: readonly number[];
+  /** At least seven hex digits; without it, everything must be as Git has it. */
+  readonly commit: string | undefined;
+};
+
+/**
+ * The entry that settles uses of break-glass. Throws `usage` where a use is none, the commit was not applied after it, or something is
+ * not as Git has it: `isAsGit` tells that of an object.
+ */
+export async function settleUses(
+  ledger: LedgerView,
+  review: Review,
+  isAsGit: (ref: ObjectRef) => Promise<boolean>,
+): Promise<Extract<EntryBody, { type: 'breakglass.settled' }>> {
+  const { environment, user, reason } = review;
+  const left = usesLeft(ledger, environment);
+  const unknown = review.uses.find((i) => !left.some((u) => u.index === i));
+  if (unknown !== undefined)
+    throw new CountersignError('usage', `entry ${unknown} is no use of break-glass in \`${environment}\` that is left to settle`, {
+      hint: '`countersign break-glass list` shows those that are',
+    });
+  const uses = review.uses.length === 0 ? left : left.filter((u) => review.uses.includes(u.index));
+  if (uses.length === 0) throw new CountersignError('usage', `there is no use of break-glass in \`${environment}\` left to settle`);
+  const base = { type: 'breakglass.settled', environment, uses: uses.map((u) => u.index), user, reason } as const;
+  if (review.commit !== undefined) return { ...base, commit: appliedAfter(ledger, environment, review.commit, uses) };
+  const seen = new Set<string>();
+  for (const { entry } of uses) {
+    if (isConnection(entry) || seen.has(refKey(entry.object))) continue; // what was done inside left nothing that could be compared
+    seen.add(refKey(entry.object));
+    if (!(await isAsGit(entry.object)))
+      throw new CountersignError('usage', `${refText(entry.object)} is not as Git has it`, {
+        hint: 'let Git take over first (at the end of its time, or remove what was made), or name the commit that made Git agree with --commit',
+      });
+  }
+  return base;
+}
+
+function isConnection({ operation, subresource }: EntryOf<'breakglass.used'>): boolean {
+  return operation === 'CONNECT' || subresource === 'eviction';
+}
+
+// The commit itself was applied after the last use, or was part of a change that was.
+function appliedAfter(ledger: LedgerView, environment: string, commit: string, uses: readonly Use[]): string {
+  const last = Math.max(...uses.map((u) => u.index));
+  for (
+    let at = ledger.latest(['apply.result'], environment);
+    at !== undefined && at.index > last;
+    at = ledger.latest(['apply.result'], environment, at.index)
+  ) {
+    if (at.entry.outcome !== 'applied') continue;
+    if (at.entry.revision.startsWith(commit)) return at.entry.revision;
+    const intent = ledger.entry(at.entry.intent)?.entry;
+    const judged = intent?.type === 'apply.intent' ? ledger.entry(intent.verdict)?.entry : undefined;
+    if (judged?.type !== 'change.judged') continue;
+    const part = (ledger.evidence(judged.evidence) as Verdict).commits.find((c) => c.commit.startsWith(commit));
+    if (part !== undefined) return part.commit;
+  }
+  throw new CountersignError('usage', `no change with the commit \`${commit}\` was applied to \`${environment}\` after entry ${last}`, {
+    hint: 'bring what was done into Git and let it be applied; or undo it, and settle with --reverted',
+  });
+}

@@ -1,0 +1,329 @@
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { DatabaseSync } from 'node:sqlite';
+import { test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import type { Answer, ApiServer } from '../../src/cluster/index.ts';
+import type { AdmittedRequest } from '../../src/model/index.ts';
+import { configMap, deployment, namespace, service as serviceManifest } from '../kit/manifests.ts';
+import { scratch } from '../kit/scratch.ts';
+import type { Service } from '../kit/service.ts';
+import { openStage } from '../kit/test-stage.ts';
+
+const page = readFileSync(fileURLToPath(new URL('../../docs/admission.md', import.meta.url)), 'utf8');
+const stage = await openStage(scratch());
+
+type Table = {
+  readonly columns: readonly string[];
+  readonly rows: readonly { readonly name: string; readonly cells: readonly string[] }[];
+};
+
+function tableUnder(heading: string): Table {
+  const part = page.slice(page.indexOf(`## ${heading}`)).split('\n## ')[0] ?? '';
+  const [head, , ...rows] = part
+    .split('\n')
+    .filter((line) => line.startsWith('|'))
+    .map((line) =>
+      line
+        .slice(1, -1)
+        .split('|')
+        .map((cell) => cell.trim()),
+    );
+  assert.ok(head !== undefined && rows.length > 0, heading);
+  return { columns: head.slice(1), rows: rows.map(([name = '', ...cells]) => ({ name, cells })) };
+}
+
+const MERGE = 'application/merge-patch+json';
+const metadata = (name: string, more: object = {}) => ({ name, ...more });
+
+/** How many requests the ledger tells of, whatever became of them. */
+function recorded(service: Service, environment: string): { total: number; uids: Set<string> } {
+  const uids = new Set<string>();
+  for (const { entry } of service.entries('admission.allowed', environment))
+    for (const r of service.evidence<AdmittedRequest[]>(entry.evidence)) if (r.as !== 'intent') uids.add(r.uid);
+  for (const type of ['admission.denied', 'admission.warned', 'breakglass.used', 'breakglass.opened'] as const)
+    for (const { entry } of service.entries(type, environment)) uids.add(entry.uid ?? '');
+  return { total: uids.size, uids };
+}
+
+function isRefused({ status, body }: Answer): boolean {
+  return status === 403 && /countersign\.dev" denied/.test(String(body['message']));
+}
+
+test('who may do what in a governed namespace: every cell of the table', async () => {
+  const ns = 'matrix';
+  const { service } = await stage.running(
+    ns,
+    { drift: { mode: 'report', ignore: [{ kind: 'Deployment', name: 'loose', fields: ['/spec/replicas'] }] } },
+    {
+      environment: {
+        clusterScoped: ['Namespace', 'PriorityClass'],
+        admission: { operators: ['user:operator'] },
+      },
+      files: {
+        'clusters/production/web.yaml': deployment(ns, 'web'),
+        'clusters/production/loose.yaml': deployment(ns, 'loose'),
+        'clusters/production/svc.yaml': serviceManifest(ns, 'web'),
+        ...Object.fromEntries(
+          [...Array(12).keys()].map((i) => [`clusters/production/spare-${i}.yaml`, configMap(ns, `spare-${i}`, { a: '1' })]),
+        ),
+      },
+    },
+  );
+  const table = tableUnder('Who may do what in a governed namespace');
+  let now = '';
+  const people: Record<string, ApiServer> = {
+    machinery: await stage.as('controller'),
+    operator: await stage.as('operator'),
+    developer: await stage.as('dev'),
+    'on call': await stage.as('oncall'),
+    'on call, open': await stage.as('oncall'),
+    us: await stage.as('countersign'),
+  };
+  const machinery = people['machinery'] as ApiServer;
+  const core = `/api/v1/namespaces/${ns}`;
+  const apps = `/apis/apps/v1/namespaces/${ns}`;
+  await machinery.request('POST', `${core}/serviceaccounts`, { apiVersion: 'v1', kind: 'ServiceAccount', metadata: metadata('runner') });
+  const settings = (await stage.get(`${core}/configmaps/settings`)).body['metadata'] as { uid: string };
+  const owner = { apiVersion: 'v1', kind: 'ConfigMap', name: 'settings', uid: settings.uid, controller: true };
+  let serial = 0;
+  let spare = 0;
+  const fresh = () => `m-${serial++}`;
+  const pod = (name: string) => ({
+    apiVersion: 'v1',
+    kind: 'Pod',
+    metadata: metadata(name, { ownerReferences: [{ ...owner, apiVersion: 'apps/v1', kind: 'ReplicaSet', name: 'gone', uid: 'x' }] }),
+    spec: { containers: [{ name: 'c', image: 'registry.example.com/c:1', resources: { requests: { cpu: '1m' } } }] },
+  });
+  const cm = (more: object = {}) => ({ apiVersion: 'v1', kind: 'ConfigMap', metadata: metadata(fresh(), more), data: { a: '1' } });
+  const newPod = async () => {
+    const name = fresh();
+    const made = await machinery.request('POST', `${core}/pods`, pod(name));
+    assert.equal(made.status, 201, JSON.stringify(made.body));
+    return `${core}/pods/${name}`;
+  };
+  const connect = (what: string) => async (who: ApiServer) => who.request('POST', `${await newPod()}/${what}`);
+  const scale = (name: string) => (who: ApiServer) =>
+    who.request('PATCH', `${apps}/deployments/${name}/scale`, { spec: { replicas: 10 + serial++ } }, MERGE);
+  const requests: Record<string, (who: ApiServer) => Promise<Answer>> = {
+    'CREATE of an object': (who) => who.request('POST', `${core}/configmaps`, cm()),
+    "CREATE of an object that belongs to one of Git's": (who) =>
+      who.request('POST', `${core}/configmaps`, cm({ ownerReferences: [owner] })),
+    'UPDATE of an object of Git': (who) => who.request('PATCH', `${core}/configmaps/settings`, { data: { colour: fresh() } }, MERGE),
+    'DELETE of an object of Git': (who) => who.request('DELETE', `${core}/configmaps/spare-${spare++}`),
+    'UPDATE of `scale`': scale('web'),
+    'UPDATE of `scale`, left to others by `spec.drift.ignore`': scale('loose'),
+    'UPDATE of `status`': (who) => who.request('PATCH', `${apps}/deployments/web/status`, { status: { replicas: serial++ } }, MERGE),
+    'DELETE of a pod that a controller made': async (who) => who.request('DELETE', await newPod()),
+    'CREATE of `eviction` of a pod that a controller made': async (who) => {
+      const path = await newPod();
+      return who.request('POST', `${path}/eviction`, {
+        apiVersion: 'policy/v1',
+        kind: 'Eviction',
+        metadata: { name: path.split('/').at(-1), namespace: ns },
+      });
+    },
+    'CREATE of `binding`': async (who) =>
+      who.request('POST', `${await newPod()}/binding`, {
+        apiVersion: 'v1',
+        kind: 'Binding',
+        metadata: { name: 'x' },
+        target: { kind: 'Node', name: 'n' },
+      }),
+    'UPDATE of `ephemeralcontainers`': async (who) =>
+      who.request(
+        'PATCH',
+        `${await newPod()}/ephemeralcontainers`,
+        {
+          spec: {
+            ephemeralContainers: [
+              { name: 'debug', image: 'registry.example.com/d:1', terminationMessagePolicy: 'File', imagePullPolicy: 'IfNotPresent' },
+            ],
+          },
+        },
+        'application/strategic-merge-patch+json',
+      ),
+    'UPDATE of `resize`': async (who) =>
+      who.request(
+        'PATCH',
+        `${await newPod()}/resize`,
+        { spec: { containers: [{ name: 'c', resources: { requests: { cpu: '2m' } } }] } },
+        'application/strategic-merge-patch+json',
+      ),
+    'CONNECT of `exec`': connect('exec?command=ls&stdout=1'),
+    'CONNECT of `attach`': connect('attach?stdout=1'),
+    'CONNECT of `portforward`': connect('portforward?ports=80'),
+    "CONNECT of a pod's `proxy`": connect('proxy/'),
+    "CONNECT of a Service's `proxy`": (who) => who.request('POST', `${core}/services/web/proxy/`),
+    'CREATE of `token` of a ServiceAccount': (who) =>
+      who.request('POST', `${core}/serviceaccounts/runner/token`, {
+        apiVersion: 'authentication.k8s.io/v1',
+        kind: 'TokenRequest',
+        spec: { audiences: ['a'] },
+      }),
+    'CREATE of a Lease': (who) =>
+      who.request('POST', `/apis/coordination.k8s.io/v1/namespaces/${ns}/leases`, {
+        apiVersion: 'coordination.k8s.io/v1',
+        kind: 'Lease',
+        metadata: metadata(fresh()),
+        spec: {},
+      }),
+    'CREATE of an Event': (who) =>
+      who.request('POST', `${core}/events`, {
+        apiVersion: 'v1',
+        kind: 'Event',
+        metadata: metadata(fresh()),
+        involvedObject: { kind: 'Pod', namespace: ns, name: 'x' },
+      }),
+    // Where the kind is not there it cannot be refused either; admission.test.ts writes one.
+    'CREATE of a Report (openreports.io)': (who) =>
+      who.request('POST', `/apis/openreports.io/v1alpha1/namespaces/${ns}/reports`, {
+        apiVersion: 'openreports.io/v1alpha1',
+        kind: 'Report',
+        metadata: metadata(fresh()),
+      }),
+    'CREATE of Endpoints': (who) =>
+      who.request('POST', `${core}/endpoints`, { apiVersion: 'v1', kind: 'Endpoints', metadata: metadata(fresh()) }),
+    'UPDATE of the Namespace': (who) =>
+      who.request('PATCH', `/api/v1/namespaces/${ns}`, { metadata: { labels: { touched: fresh() } } }, MERGE),
+    // Where it is let through, as a dry run: the namespace is still needed. That is answered as the real thing, and not recorded.
+    'DELETE of the Namespace': (who) => {
+      const cells = table.rows.find((r) => r.name === 'DELETE of the Namespace')?.cells ?? [];
+      const isLetThrough = table.columns.some((column, i) => people[column] === who && cells[i] === 'yes' && column === now);
+      return who.request('DELETE', `/api/v1/namespaces/${ns}${isLetThrough ? '?dryRun=All' : ''}`);
+    },
+    'CREATE of a cluster-scoped kind that is governed': (who) =>
+      who.request('POST', '/apis/scheduling.k8s.io/v1/priorityclasses', {
+        apiVersion: 'scheduling.k8s.io/v1',
+        kind: 'PriorityClass',
+        metadata: metadata(fresh()),
+        value: 1,
+      }),
+    'CREATE of a cluster-scoped kind that is not': (who) =>
+      who.request('POST', '/apis/rbac.authorization.k8s.io/v1/clusterroles', {
+        apiVersion: 'rbac.authorization.k8s.io/v1',
+        kind: 'ClusterRole',
+        metadata: metadata(fresh()),
+        rules: [],
+      }),
+    'CREATE in a namespace that nobody governs': (who) => who.request('POST', '/api/v1/namespaces/default/configmaps', cm()),
+  };
+  assert.deepEqual(table.columns, Object.keys(people));
+  assert.deepEqual(
+    table.rows.map((r) => r.name),
+    Object.keys(requests),
+  );
+  const wrong: string[] = [];
+  for (const [i, column] of table.columns.entries()) {
+    const who = people[column] as ApiServer;
+    now = column;
+    if (column === 'on call, open') {
+      const annotations = { 'countersign.dev/break-glass': 'INC-1', 'countersign.dev/break-glass-for': '20m' };
+      assert.equal((await who.request('PATCH', `/api/v1/namespaces/${ns}`, { metadata: { annotations } }, MERGE)).status, 200);
+    }
+    for (const { name, cells } of table.rows) {
+      const before = recorded(service, 'production').total;
+      const answer = await (requests[name] ?? assert.fail(name))(who);
+      if (answer.status === 500) assert.doesNotMatch(String(answer.body['message']), /failed calling webhook/);
+      // Pods that the machinery makes for a row are records too.
+      const pods = /pod|binding|ephemeral|resize|exec|attach|portforward/.test(name) ? 1 : 0;
+      const more = recorded(service, 'production').total - before - pods;
+      const told = isRefused(answer)
+        ? 'no'
+        : more > 0 || (name.startsWith('DELETE of the Namespace') && answer.status === 200)
+          ? 'yes'
+          : 'not asked';
+      if (told !== cells[i])
+        wrong.push(
+          `${column}: ${name}: ${told}, and the page says ${cells[i]} (${answer.status} ${String(answer.body['message']).slice(0, 200)})`,
+        );
+    }
+  }
+  assert.deepEqual(wrong, []);
+});
+
+test('modes, and the ledger: every cell of the table', async () => {
+  const modes = ['enforce', 'warn', 'audit', 'off'] as const;
+  const fleet = stage.fleet('modes');
+  const configuration = stage.configuration(
+    'modes',
+    modes.map((mode) => ({
+      name: mode,
+      url: fleet.url,
+      path: `clusters/${mode}`,
+      namespaces: [`mode-${mode}`],
+      mode,
+      interval: '10m',
+      spec: { drift: { mode: 'report' } },
+    })),
+  );
+  const first = await stage.change(
+    fleet,
+    'all',
+    Object.fromEntries(
+      modes.map((m) => [`clusters/${m}/all.yaml`, `${namespace(`mode-${m}`)}---\n${configMap(`mode-${m}`, 'settings', { a: '1' })}`]),
+    ),
+  );
+  const service = await stage.serve(configuration, 'modes', ['--heartbeat', '1h']);
+  for (const m of modes) await service.entry('apply.result', m, (r) => r.revision === first && r.outcome === 'applied');
+  const [dev, oncall, controller] = [await stage.as('dev'), await stage.as('oncall'), await stage.as('controller')];
+  let serial = 0;
+  const write = async (who: ApiServer, mode: string, annotations: object = {}) => {
+    const name = `x-${serial++}`;
+    const body = { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name, annotations } };
+    const answer = await who.request('POST', `/api/v1/namespaces/mode-${mode}/configmaps`, body);
+    return { name, ...answer };
+  };
+  const glass = (mode: string) => write(oncall, mode, { 'countersign.dev/break-glass': `INC-${serial}` });
+  const columns: Record<string, (mode: string) => ReturnType<typeof write>> = {
+    'developer writes': (mode) => write(dev, mode),
+    'developer writes, ledger away': (mode) => write(dev, mode),
+    'break-glass': glass,
+    'break-glass, ledger away': glass,
+    'machinery, ledger away': (mode) => write(controller, mode),
+  };
+  const table = tableUnder('Modes, and the ledger');
+  assert.deepEqual(table.columns, Object.keys(columns));
+  const wrong: string[] = [];
+  const beside: { mode: string; name: string; column: string }[] = [];
+  const ask = async (mode: string, column: string, expected: string) => {
+    const answer = await (columns[column] ?? assert.fail())(mode);
+    const warned = answer.warnings.some((w) => /not enforced yet/.test(w));
+    const isBeside =
+      readFileSync(`${service.data}/write-ahead.jsonl`, { encoding: 'utf8', flag: 'a+' }).includes(`"${answer.name}"`) ||
+      (column.startsWith('machinery') && readFileSync(`${service.data}/write-ahead.jsonl`, 'utf8').includes(answer.name));
+    const told = isRefused(answer) ? 'no' : warned ? 'yes, with a warning' : isBeside ? 'yes, beside the ledger' : 'yes';
+    const matches =
+      expected === 'yes, silently' ? answer.status === 201 && !warned : expected === 'not asked' ? told === 'yes' : told === expected;
+    if (!matches)
+      wrong.push(
+        `${mode}: ${column}: ${told}, and the page says ${expected} (${answer.status} ${String(answer.body['message']).slice(0, 200)})`,
+      );
+    if (expected.includes('beside')) beside.push({ mode, name: answer.name, column });
+  };
+  const cell = (mode: string, column: string) =>
+    table.rows.find((r) => r.name === `\`${mode}\``)?.cells[table.columns.indexOf(column)] ?? assert.fail(mode);
+  for (const mode of modes)
+    for (const column of table.columns.filter((c) => !c.includes('away'))) await ask(mode, column, cell(mode, column));
+  // Somebody else holds the write lock: nothing can be committed.
+  const lock = new DatabaseSync(`${service.data}/ledger.db`);
+  lock.exec('BEGIN IMMEDIATE');
+  try {
+    for (const mode of modes)
+      for (const column of table.columns.filter((c) => c.includes('away'))) await ask(mode, column, cell(mode, column));
+  } finally {
+    lock.exec('ROLLBACK');
+    lock.close();
+  }
+  assert.deepEqual(wrong, []);
+  await service.says('records that were kept beside it are on it now', 30_000);
+  for (const { mode, name, column } of beside) {
+    if (column.startsWith('machinery')) {
+      const rows = service.entries('admission.allowed', mode).flatMap(({ entry }) => service.evidence<AdmittedRequest[]>(entry.evidence));
+      assert.equal(rows.filter((r) => r.object.name === name).length, 1, `${mode} ${name}`);
+    } else {
+      const uses = service.entries('breakglass.used', mode).filter(({ entry }) => entry.object.name === name);
+      assert.equal(uses.length, 1, `${mode} ${name}: ${uses.length}`);
+    }
+  }
+});

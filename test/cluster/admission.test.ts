@@ -1,0 +1,453 @@
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { tool } from '../../scripts/tools.ts';
+import type { ApiServer } from '../../src/cluster/index.ts';
+import { ANNOTATION } from '../../src/model/index.ts';
+import { configMap, deployment } from '../kit/manifests.ts';
+import { scratch } from '../kit/scratch.ts';
+import { countersign } from '../kit/service.ts';
+import { openStage } from '../kit/test-stage.ts';
+
+const directory = scratch();
+const stage = await openStage(directory);
+const MERGE = 'application/merge-patch+json';
+const REGISTRATION = '/apis/admissionregistration.k8s.io/v1';
+const WEBHOOK = `${REGISTRATION}/validatingwebhookconfigurations/countersign`;
+const POLICY = `${REGISTRATION}/validatingadmissionpolicies/countersign`;
+
+test('break-glass from the command line: opened, used, listed, settled by the commit that makes Git agree', async () => {
+  const { fleet, service, first } = await stage.running('cli-glass', {}, { environment: { holdFor: '2h' } });
+  const glass = (args: readonly string[], user = 'oncall') =>
+    countersign(['break-glass', ...args, '--kubeconfig', stage.controlPlane.kubeconfig(user)]);
+  const open = ['open', '-n', 'cli-glass', '--reason', 'checkout is down', '--ticket', 'INC-1', '--for', '20m'];
+  const refused = await glass(open, 'dev');
+  assert.deepEqual([refused.code, /denied the request/.test(refused.stdout)], [1, true], refused.stdout + refused.stderr);
+  const ungoverned = await glass(['open', '-n', 'default', '--reason', 'x', '--ticket', 'y']);
+  assert.deepEqual([ungoverned.code, /nobody answered/.test(ungoverned.stdout)], [1, true]);
+  const opened = await glass(open);
+  assert.deepEqual([opened.code, opened.stderr], [0, '']);
+  assert.match(opened.stdout, /cli-glass: break-glass is open in `cli-glass` until /);
+  const grant = service.entries('breakglass.opened', 'production')[0]?.entry;
+  assert.deepEqual([grant?.user, grant?.reason, grant?.ticket, grant?.namespaces], ['oncall', 'checkout is down', 'INC-1', ['cli-glass']]);
+  const oncall = await stage.as('oncall');
+  const settings = '/api/v1/namespaces/cli-glass/configmaps/settings';
+  assert.equal((await oncall.request('PATCH', settings, { data: { colour: 'red' } }, MERGE)).status, 200, 'no annotation on the object');
+  const status = await countersign(['status', '--data', service.data]);
+  assert.match(status.stdout, /break-glass is open in cli-glass until .*, by oncall: checkout is down/);
+  assert.match(status.stdout, /1 use of break-glass to settle/);
+  assert.equal((await glass(['close', '-n', 'cli-glass'])).code, 0);
+  assert.equal((await oncall.request('PATCH', settings, { data: { colour: 'green' } }, MERGE)).status, 403);
+  assert.equal((await glass(open)).code, 0, 'the same reason once more, after it was given back');
+  assert.equal((await glass(['close', '-n', 'cli-glass'])).code, 0);
+  const list = await countersign(['break-glass', 'list', '--data', service.data]);
+  assert.equal(list.code, 1);
+  assert.match(list.stdout, /0 open, 1 to settle\n {2}\d+ .* UPDATE ConfigMap cli-glass\/settings\n {6}by oncall: checkout is down/);
+  const settle = (...how: string[]) =>
+    countersign(['break-glass', 'settle', 'production', ...how, '--reason', 'reviewed', '--data', service.data]);
+  const early = await settle('--commit', first);
+  assert.deepEqual([early.code, /no change with the commit .* was applied/.test(early.stderr)], [2, true]);
+  const undone = await settle('--reverted');
+  assert.deepEqual([undone.code, /is not as Git has it/.test(undone.stderr)], [2, true]);
+  const fixed = await stage.change(fleet, 'red it is', {
+    'clusters/production/cm.yaml': configMap('cli-glass', 'settings', { colour: 'red' }),
+  });
+  await service.entry('apply.result', 'production', (e) => e.revision === fixed && e.outcome === 'applied');
+  const settled = await settle('--commit', fixed.slice(0, 10));
+  assert.equal(settled.code, 0, settled.stderr);
+  assert.equal(service.entries('breakglass.settled', 'production')[0]?.entry.commit, fixed);
+  assert.equal((await settle('--commit', fixed)).code, 2, 'nothing is left');
+  assert.equal((await countersign(['break-glass', 'list', '--data', service.data])).code, 0);
+});
+
+test('what is undone is settled as that, once it is', async () => {
+  const { service } = await stage.running('undone', {}, { environment: { holdFor: '2h' } });
+  const oncall = await stage.as('oncall');
+  const cm = { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: 'extra', annotations: { [ANNOTATION.breakGlass]: 'INC-2' } } };
+  assert.equal((await oncall.request('POST', '/api/v1/namespaces/undone/configmaps', cm)).status, 201);
+  const settle = () => countersign(['break-glass', 'settle', 'production', '--reverted', '--reason', 'reviewed', '--data', service.data]);
+  assert.match((await settle()).stderr, /ConfigMap undone\/extra is not as Git has it/);
+  const grant = { [ANNOTATION.breakGlass]: 'INC-2 cleaning up', [ANNOTATION.breakGlassFor]: '5m' };
+  await oncall.request('PATCH', '/api/v1/namespaces/undone', { metadata: { annotations: grant } }, MERGE);
+  assert.equal((await oncall.request('DELETE', '/api/v1/namespaces/undone/configmaps/extra')).status, 200);
+  const done = await settle();
+  assert.equal(done.code, 0, done.stderr);
+  assert.equal(service.entries('breakglass.settled', 'production')[0]?.entry.uses.length, 2);
+});
+
+test('the gate’s own objects: others are kept from them also while it is away; what they do reach is put back and recorded', async () => {
+  const { service } = await stage.running('own');
+  const [admin, oncall] = [stage.admin, await stage.as('oncall')];
+  const touches: [string, string, unknown][] = [
+    ['DELETE', WEBHOOK, undefined],
+    ['PATCH', WEBHOOK, { webhooks: [] }],
+  ];
+  await stage.waitFor(async () => (await admin.request('DELETE', `${WEBHOOK}?dryRun=All`)).status === 403, 'the protection'); // takes effect within a second
+  const refuse = async () => {
+    for (const [method, path, body] of touches) {
+      const answer = await admin.request(method, path, body, MERGE);
+      assert.deepEqual(
+        [answer.status, /this keeps the gate in place/.test(String(answer.body['message']))],
+        [403, true],
+        JSON.stringify(answer.body),
+      );
+    }
+  };
+  await refuse();
+  // Kubernetes lets nobody protect a policy itself: that is found and put back.
+  assert.equal((await admin.request('DELETE', POLICY)).status, 200);
+  await service.says('somebody touched what keeps the gate in place; it is put back');
+  await stage.waitFor(async () => (await admin.request('GET', POLICY)).status === 200, 'the return of the policy');
+  // So is what the members of the group change: a condition that would let everything past.
+  const [first, ...others] = ((await admin.request('GET', WEBHOOK)).body['webhooks'] ?? []) as { matchConditions: object[] }[];
+  const webhooks = [{ ...first, matchConditions: [...(first?.matchConditions ?? []), { name: 'nobody', expression: 'false' }] }, ...others];
+  assert.equal((await oncall.request('PATCH', WEBHOOK, { webhooks }, MERGE)).status, 200);
+  await stage
+    .waitFor(async () => !JSON.stringify((await admin.request('GET', WEBHOOK)).body).includes('"nobody"'), 'the return of the webhook')
+    .catch(async (thrown) =>
+      assert.fail(`${thrown}\n${service.log.slice(-3000)}\n${JSON.stringify((await admin.request('GET', WEBHOOK)).body['metadata'])}`),
+    );
+  await stage.waitFor(async () => service.entries('protection.changed', '').length >= 2, 'the records');
+  assert.deepEqual(
+    service
+      .entries('protection.changed', '')
+      .map(({ entry }) => [entry.object.kind, entry.change])
+      .slice(0, 2),
+    [
+      ['ValidatingAdmissionPolicy', 'removed'],
+      ['ValidatingWebhookConfiguration', 'changed'],
+    ],
+  );
+  await stage.waitFor(async () => (await admin.request('DELETE', `${WEBHOOK}?dryRun=All`)).status === 403, 'the protection');
+  await service.stop();
+  await refuse();
+  assert.equal((await oncall.request('DELETE', WEBHOOK)).status, 200, 'nobody is locked out');
+});
+
+test('other namespaces that an environment names are held against its rules', async () => {
+  const { service } = await stage.running(
+    'ruled',
+    {},
+    { environment: { admission: { policy: { namespaces: ['team-*'], mode: 'enforce' } } } },
+  );
+  const dev = await stage.as('dev');
+  for (const name of ['team-a', 'free'])
+    await stage.admin.request('POST', '/api/v1/namespaces', { apiVersion: 'v1', kind: 'Namespace', metadata: { name } });
+  const pod = (privileged: boolean) => ({
+    apiVersion: 'v1',
+    kind: 'Pod',
+    metadata: { generateName: 'p-' },
+    spec: { containers: [{ name: 'c', image: 'registry.example.com/c:1', securityContext: { privileged } }] },
+  });
+  const post = (ns: string, privileged: boolean) => dev.request('POST', `/api/v1/namespaces/${ns}/pods`, pod(privileged));
+  const denied = await post('team-a', true);
+  assert.equal(denied.status, 403);
+  assert.match(String(denied.body['message']), /policy\.countersign\.dev.*the rules of the environment `production` deny it:.*privileged/);
+  assert.equal((await post('free', true)).status, 201);
+  await service.entry('admission.denied', 'production', (e) => e.object.namespace === 'team-a');
+  const plain = { apiVersion: 'v1', kind: 'ConfigMap', metadata: { generateName: 'c-' } };
+  assert.equal((await dev.request('POST', '/api/v1/namespaces/team-a/configmaps', plain)).status, 201);
+});
+
+test('a new certificate is taken without a dropped request', async () => {
+  const { makeCertificates } = await import('../../src/webhook/index.ts');
+  const tls = join(directory, 'tls-files');
+  await makeCertificates(tls, '127.0.0.1', new Date());
+  const { service } = await stage.running('steady', {}, { arguments: ['--webhook-tls', tls] });
+  const dev = await stage.as('dev');
+  let asked = 0;
+  const wrong: string[] = [];
+  let going = true;
+  const load = Array.from({ length: 4 }, async (_, worker) => {
+    while (going) {
+      const body = { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: `w-${worker}-${asked++}` } };
+      const { status, body: said } = await dev.request('POST', '/api/v1/namespaces/steady/configmaps', body);
+      if (status !== 403 || !String(said['message']).includes('no recorded verdict'))
+        wrong.push(`${status} ${String(said['message']).slice(0, 200)}`);
+    }
+  });
+  const before = readFileSync(join(tls, 'tls.crt'), 'utf8');
+  const other = join(directory, 'tls-other');
+  await makeCertificates(other, '127.0.0.1', new Date());
+  for (const name of ['tls.key', 'tls.crt', 'ca.crt']) writeFileSync(join(tls, name), readFileSync(join(other, name)));
+  assert.notEqual(readFileSync(join(tls, 'tls.crt'), 'utf8'), before);
+  await service.says('the webhook’s certificate is a newer one', 45_000);
+  await new Promise((done) => setTimeout(done, 1000));
+  going = false;
+  await Promise.all(load);
+  assert.deepEqual(wrong.slice(0, 5), []);
+  assert.ok(asked > 100, String(asked));
+});
+
+test('an operator in the cluster may write what belongs to an object that Git has', async () => {
+  const { service } = await stage.running(
+    'operated',
+    {},
+    {
+      files: { 'clusters/production/web.yaml': deployment('operated', 'web') },
+      environment: { admission: { operators: ['user:operator'] } },
+    },
+  );
+  const operator: ApiServer = await stage.as('operator');
+  const { uid } = (await stage.get('/apis/apps/v1/namespaces/operated/deployments/web')).body['metadata'] as { uid: string };
+  const make = (reference: object) =>
+    operator.request('POST', '/apis/apps/v1/namespaces/operated/replicasets', {
+      apiVersion: 'apps/v1',
+      kind: 'ReplicaSet',
+      metadata: {
+        generateName: 'web-',
+        ownerReferences: [{ apiVersion: 'apps/v1', kind: 'Deployment', name: 'web', controller: true, ...reference }],
+      },
+      spec: {
+        selector: { matchLabels: { a: 'b' } },
+        template: {
+          metadata: { labels: { a: 'b' } },
+          spec: { containers: [{ name: 'c', image: 'registry.example.com/c:1', resources: { limits: { memory: '64Mi', cpu: '1' } } }] },
+        },
+      },
+    });
+  const made = await make({ uid });
+  assert.equal(made.status, 201, JSON.stringify(made.body));
+  assert.equal((await make({ uid: '00000000-0000-0000-0000-000000000000' })).status, 403);
+  const allowed = await service.entry('admission.allowed', 'production', (e) => e.count > 0);
+  assert.ok(allowed.entry.evidence.size > 0);
+});
+
+test('before it is enforced, a preview says from recorded traffic what would be refused, and what would not', async () => {
+  const { service } = await stage.running('preview', {}, { environment: { mode: 'audit' } });
+  const [dev, controller] = [await stage.as('dev'), await stage.as('controller')];
+  const make = (who: ApiServer, name: string) =>
+    who.request('POST', '/api/v1/namespaces/preview/configmaps', { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name } });
+  for (const name of ['a', 'b', 'c']) assert.equal((await make(dev, name)).status, 201);
+  assert.equal((await make(controller, 'd')).status, 201);
+  const preview = await countersign(['admission', 'preview', '--data', service.data]);
+  assert.equal(preview.code, 1, preview.stderr);
+  assert.match(preview.stdout, /production: 3 requests would be refused/);
+  assert.match(preview.stdout, /refused +3 x CREATE ConfigMap by dev\n +such as preview\/[abc]: .*no recorded verdict/);
+  assert.match(preview.stdout, /let through +1 x CREATE ConfigMap by system:serviceaccount:kube-system:deployment-controller/);
+  assert.equal((await countersign(['admission', 'preview', '--data', service.data, '--environment', 'none'])).code, 2);
+  const event = (user: string, verb: string, more: object = {}) =>
+    JSON.stringify({
+      auditID: `${user}-${verb}-${JSON.stringify(more)}`,
+      stage: 'ResponseComplete',
+      verb,
+      user: { username: user, groups: user === 'ola' ? ['oncall'] : [] },
+      objectRef: { resource: 'configmaps', namespace: 'preview', name: 'x', apiVersion: 'v1', ...more },
+      responseStatus: { code: 200 },
+      requestReceivedTimestamp: '2026-01-01T00:00:00Z',
+      stageTimestamp: '2026-01-01T00:00:00Z',
+    });
+  const log = join(directory, 'preview-audit.log');
+  const config = stage.configuration('preview-off', [{ url: 'https://git.example.com/fleet', namespaces: ['preview'], mode: 'off' }]);
+  const lines = [
+    event('dev', 'patch'),
+    event('ola', 'delete'),
+    event('system:kube-scheduler', 'create'),
+    event('kubelet', 'patch', { resource: 'pods', subresource: 'status' }),
+  ];
+  writeFileSync(log, lines.join('\n'));
+  const audit = await countersign(['admission', 'preview', '--audit-log', log, '--config', config, '--output', 'json']);
+  assert.equal(audit.code, 1, audit.stderr);
+  const [of] = JSON.parse(audit.stdout) as { requests: { outcome: string; user: string; operation: string }[] }[];
+  assert.deepEqual(
+    of?.requests.map((r) => [r.outcome, r.user, r.operation]),
+    [
+      ['refused', 'dev', 'UPDATE'],
+      ['break-glass', 'ola', 'DELETE'],
+      ['let through', 'system:kube-scheduler', 'CREATE'],
+    ],
+  );
+  writeFileSync(log, 'no json');
+  assert.equal((await countersign(['admission', 'preview', '--audit-log', log, '--config', config])).code, 2);
+});
+
+test('the manifests are taken by the API server as they are, also where pods are restricted', async () => {
+  const kubectl = await tool('kubectl');
+  const kubeconfig = stage.controlPlane.kubeconfig('oncall'); // whom a gate that is there already lets change its own objects
+  const apply = (input: string) =>
+    execFileSync(kubectl, ['--kubeconfig', kubeconfig, 'apply', '--server-side', '-f', '-'], {
+      input,
+      encoding: 'utf8',
+      stdio: ['pipe', 'pipe', 'pipe'],
+    });
+  const image = ['--image', 'registry.example.com/countersign:0.1.0'];
+  for (const more of [
+    ['--namespace', 'gate-one'],
+    ['--namespace', 'gate-many', '--replicas', '3', '--ledger-secret', 'url', '--key-secret', 'key'],
+  ]) {
+    const { code, stdout, stderr } = await countersign(['manifests', ...image, ...more]);
+    assert.equal(code, 0, stderr);
+    assert.match(apply(stdout), /serviceaccount\/countersign serverside-applied/);
+    // Its pods are as restricted as its namespace asks for: the API server would warn otherwise.
+    const { items } = JSON.parse(stdout) as { items: { kind: string; spec: { template: { metadata: object; spec: object } } }[] };
+    const { template } = items.find((i) => ['Deployment', 'StatefulSet'].includes(i.kind))?.spec ?? assert.fail();
+    const spec = {
+      ...template.spec,
+      volumes: undefined,
+      priorityClassName: undefined,
+      containers: (template.spec as { containers: object[] }).containers.map((c) => ({ ...c, volumeMounts: [] })),
+    };
+    const pod = { apiVersion: 'v1', kind: 'Pod', metadata: { name: 'p' }, spec };
+    const made = await stage.admin.request('POST', `/api/v1/namespaces/${more[1]}/pods?dryRun=All`, pod);
+    assert.equal(made.status, 201, JSON.stringify(made.body));
+  }
+  assert.deepEqual(
+    ((await stage.get('/apis/policy/v1/namespaces/gate-many/poddisruptionbudgets/countersign')).body['spec'] as { minAvailable: number })
+      .minAvailable,
+    1,
+  );
+  assert.equal((await countersign(['manifests', '--image', 'registry.example.com/countersign:latest'])).code, 2);
+  assert.equal((await countersign(['manifests', ...image, '--ledger-secret', 'url'])).code, 2);
+  assert.equal((await countersign(['manifests', ...image, '--replicas', '0'])).code, 2);
+});
+
+test('only whoever has a certificate of the authority is answered; replicas share a certificate by a Secret', async () => {
+  const kubeSystem = 'kube-public';
+  const { service } = await stage.running('tls-secret', {}, { arguments: ['--webhook-tls', `secret:${kubeSystem}/gate-tls`] });
+  const secret = (await stage.get(`/api/v1/namespaces/${kubeSystem}/secrets/gate-tls`)).body as {
+    type: string;
+    data: Record<string, string>;
+  };
+  assert.deepEqual([secret.type, Object.keys(secret.data).sort()], ['kubernetes.io/tls', ['ca.crt', 'tls.crt', 'tls.key']]);
+  const dev = await stage.as('dev');
+  const post = () =>
+    dev.request('POST', '/api/v1/namespaces/tls-secret/configmaps', {
+      apiVersion: 'v1',
+      kind: 'ConfigMap',
+      metadata: { generateName: 'x-' },
+    });
+  assert.match(String((await post()).body['message']), /no recorded verdict/);
+  await service.stop();
+  const ca = join(directory, 'client-ca.pem');
+  const { makeCertificates } = await import('../../src/webhook/index.ts');
+  writeFileSync(ca, (await makeCertificates(join(directory, 'client-ca'), 'client', new Date())).ca);
+  const fleet = stage.fleet('tls-client');
+  const closed = stage.configuration('tls-client', [{ url: fleet.url, namespaces: ['tls-client'] }]);
+  await stage.admin.request('POST', '/api/v1/namespaces', { apiVersion: 'v1', kind: 'Namespace', metadata: { name: 'tls-client' } });
+  await stage.serve(closed, 'tls-client', ['--webhook-client-ca', ca]);
+  const refused = await dev.request('POST', '/api/v1/namespaces/tls-client/configmaps', {
+    apiVersion: 'v1',
+    kind: 'ConfigMap',
+    metadata: { name: 'x' },
+  });
+  assert.match(String(refused.body['message']), /failed calling webhook.*certificate/, 'the API server of this test has none');
+});
+
+// The part of github.com/openreports/reports-api v0.2.1 that a Report of ours meets.
+const REPORTS = {
+  apiVersion: 'apiextensions.k8s.io/v1',
+  kind: 'CustomResourceDefinition',
+  metadata: { name: 'reports.openreports.io', annotations: { 'api-approved.kubernetes.io': 'https://github.com/openreports/reports-api' } },
+  spec: {
+    group: 'openreports.io',
+    scope: 'Namespaced',
+    names: { kind: 'Report', plural: 'reports', singular: 'report', listKind: 'ReportList' },
+    versions: [
+      {
+        name: 'v1alpha1',
+        served: true,
+        storage: true,
+        schema: {
+          openAPIV3Schema: {
+            type: 'object',
+            properties: {
+              source: { type: 'string' },
+              summary: { type: 'object', additionalProperties: { type: 'integer' } },
+              results: {
+                type: 'array',
+                items: {
+                  type: 'object',
+                  required: ['policy'],
+                  properties: {
+                    policy: { type: 'string' },
+                    rule: { type: 'string' },
+                    message: { type: 'string' },
+                    scored: { type: 'boolean' },
+                    severity: { type: 'string', enum: ['critical', 'high', 'low', 'medium', 'info'] },
+                    result: { type: 'string', enum: ['pass', 'fail', 'warn', 'error', 'skip'] },
+                    timestamp: {
+                      type: 'object',
+                      required: ['nanos', 'seconds'],
+                      properties: { nanos: { type: 'integer' }, seconds: { type: 'integer' } },
+                    },
+                    resources: {
+                      type: 'array',
+                      items: {
+                        type: 'object',
+                        properties: Object.fromEntries(['apiVersion', 'kind', 'name', 'namespace'].map((k) => [k, { type: 'string' }])),
+                      },
+                    },
+                  },
+                },
+              },
+            },
+          },
+        },
+      },
+    ],
+  },
+};
+
+test('what is in a governed namespace already is judged, and what no commit has is listed', async () => {
+  assert.equal((await stage.admin.request('POST', '/apis/apiextensions.k8s.io/v1/customresourcedefinitions', REPORTS)).status, 201);
+  const ns = 'rescan';
+  await stage.admin.request('POST', '/api/v1/namespaces', { apiVersion: 'v1', kind: 'Namespace', metadata: { name: ns } });
+  const pod = (name: string, privileged: boolean, more: object = {}) => ({
+    apiVersion: 'v1',
+    kind: 'Pod',
+    metadata: { name, ...more },
+    spec: { containers: [{ name: 'c', image: 'registry.example.com/c:1', securityContext: { privileged } }] },
+  });
+  await stage.admin.request('POST', `/api/v1/namespaces/${ns}/pods`, pod('left-behind', true));
+  const { service } = await stage.running(
+    ns,
+    {},
+    { arguments: ['--rescan', '2s'], files: { 'clusters/production/web.yaml': deployment(ns, 'web') } },
+  );
+  const { uid } = (await stage.get(`/apis/apps/v1/namespaces/${ns}/deployments/web`)).body['metadata'] as { uid: string };
+  const controller = await stage.as('controller');
+  const owner = { apiVersion: 'apps/v1', kind: 'Deployment', name: 'web', uid, controller: true };
+  assert.equal(
+    (await controller.request('POST', `/api/v1/namespaces/${ns}/pods`, pod('web-1', false, { ownerReferences: [owner] }))).status,
+    201,
+  );
+  const scan = async () => {
+    const { code, stdout, stderr } = await countersign(['admission', 'scan', '--data', service.data, '--output', 'json']);
+    const [found] =
+      code === 2
+        ? []
+        : (JSON.parse(stdout) as {
+            unmanaged: { object: { name: string } }[];
+            violations: { object: { name: string }; rule: string }[];
+            objects: number;
+          }[]);
+    return { code, stderr, found };
+  };
+  await stage.waitFor(async () => (await scan()).found?.objects === 4, 'the look at all four');
+  const { code, found } = await scan();
+  assert.equal(code, 1);
+  assert.deepEqual(
+    found?.unmanaged.map((u) => u.object.name),
+    ['left-behind'],
+    'not the pod of a Deployment of Git, nor what Kubernetes makes',
+  );
+  assert.ok(found?.violations.some((v) => v.object.name === 'left-behind' && v.rule === 'privileged'));
+  const text = await countersign(['admission', 'scan', '--data', service.data]);
+  assert.match(text.stdout, /in no commit Pod rescan\/left-behind/);
+  const reportPath = `/apis/openreports.io/v1alpha1/namespaces/${ns}/reports/countersign-production`;
+  await stage
+    .waitFor(async () => JSON.stringify((await stage.get(reportPath)).body).includes('left-behind'), 'the Report')
+    .catch((thrown) => assert.fail(`${thrown}\n${service.log.slice(-2000)}`));
+  const report = (await stage.get(`/apis/openreports.io/v1alpha1/namespaces/${ns}/reports/countersign-production`)).body as {
+    summary: Record<string, number>;
+    results: { rule: string; result: string; resources: { name: string }[] }[];
+  };
+  assert.ok(report.results.some((r) => r.rule === 'privileged' && r.result === 'fail' && r.resources[0]?.name === 'left-behind'));
+  assert.ok(report.results.some((r) => r.rule === 'unmanaged' && r.result === 'warn'));
+  assert.ok((report.summary['fail'] ?? 0) >= 1 && (report.summary['pass'] ?? 0) >= 1);
+  const before = service.entries('cluster.scanned', 'production').length;
+  await new Promise((done) => setTimeout(done, 5000));
+  assert.equal(service.entries('cluster.scanned', 'production').length, before, 'the same result is not recorded again');
+});
