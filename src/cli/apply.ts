@@ -4,12 +4,11 @@ import { CountersignError } from '../model/index.ts';
 import type { ReconcilerStatus } from '../reconcile/index.ts';
 import { EXIT, type Io, plain } from './io.ts';
 import { openConfiguration } from './open.ts';
-import type { ServeOptions } from './serve.ts';
 import { recordStart } from './serve-ledger.ts';
 import { openGates, openLoops } from './serve-loops.ts';
-import { openClusters, openServing } from './serving.ts';
+import { openClusters, openServing, type PassOptions } from './serving.ts';
 
-export type ApplyOptions = Omit<ServeOptions, 'listen' | 'http' | 'heartbeat' | 'anchor' | 'anchorEvery'> & {
+export type ApplyOptions = PassOptions & {
   environment?: string;
   verbose: boolean;
   output: 'text' | 'json';
@@ -25,21 +24,11 @@ export async function apply(options: ApplyOptions, settings: ProcessSettings, io
     { level, base: null, timestamp: pino.stdTimeFunctions.isoTime, formatters: { level: (l) => ({ level: l }) } },
     { write: io.err },
   );
-  const all: ServeOptions = {
-    ...options,
-    listen: 'off',
-    webhookName: 'countersign',
-    protect: false,
-    rescan: 'off',
-    http: 'off',
-    heartbeat: '1h',
-    anchorEvery: '1h',
-  };
   const whole = openConfiguration(options);
   const environments = whole.environments.filter((e) => options.environment === undefined || e.metadata.name === options.environment);
   if (environments.length === 0) throw new CountersignError('usage', `there is no environment \`${options.environment ?? ''}\``);
   const configuration = { ...whole, environments };
-  const serving = await openServing(all, settings, configuration, log, () => []);
+  const serving = await openServing(options, settings, configuration, log, () => []);
   const { ledger, closing } = serving;
   try {
     await recordStart(serving);

@@ -1,14 +1,10 @@
 import type { Logger } from 'pino';
 import type { LedgerKey } from '../ledger/index.ts';
 import { CountersignError } from '../model/index.ts';
-import type { ServeOptions } from './serve.ts';
+import type { PassOptions } from './serving.ts';
 
 /** The key that signs checkpoints, as the options name it; undefined for the one in the data directory. */
-export function ledgerKey({
-  ledgerKey: files,
-  ledgerKeyCommand: command,
-  ledgerKeyPublic: publicKey,
-}: ServeOptions): LedgerKey | undefined {
+export function ledgerKey({ ledgerKey: files, ledgerKeyCommand: command, ledgerKeyPublic: publicKey }: PassOptions): LedgerKey | undefined {
   if (command === undefined) return files === undefined ? undefined : { files };
   if (publicKey === undefined || files !== undefined)
     throw new CountersignError('usage', '--ledger-key-command goes with --ledger-key-public, and not with --ledger-key', {

@@ -8,9 +8,10 @@ import {
   RulesInForce,
   rememberedState,
 } from '../gate/index.ts';
-import { CountersignError, messageOf, parseDuration } from '../model/index.ts';
+import { CountersignError, messageOf, parseDuration, rulesMode, tooLate, within } from '../model/index.ts';
 import type { AdmissionFront } from './admission-front.ts';
 import { keepRescanning } from './rescan.ts';
+import type { ServeOptions } from './serve.ts';
 import { type OpenGate, teller } from './serve-loops.ts';
 import { type ClusterLink, ledgerId, linkOf, type Serving } from './serving.ts';
 
@@ -18,7 +19,7 @@ const LOAD_MS = 30_000;
 
 /** Puts these environments behind the webhook: what decides, what is put into the API server's path, and its audit events. */
 export async function openAdmission(
-  serving: Serving,
+  serving: Serving<ServeOptions>,
   front: AdmissionFront | undefined,
   gates: readonly OpenGate[],
   clusters: ReadonlyMap<ClusterLink, Cluster>,
@@ -63,22 +64,17 @@ function scopeOf({ recorder, log, metrics, notifications }: Serving, { environme
 async function loadRules(scopes: readonly Scope[], log: Serving['log']): Promise<void> {
   await Promise.all(
     scopes
-      .filter(({ environment: { spec } }) => spec.admission.mode !== 'off' && (spec.admission.policy.mode ?? spec.admission.mode) !== 'off')
+      .filter(({ environment }) => environment.spec.admission.mode !== 'off' && rulesMode(environment) !== 'off')
       .map(async ({ environment, loaded }) => {
-        let timer: NodeJS.Timeout | undefined;
-        const late = new Promise<never>((_, fail) => {
-          timer = setTimeout(() => fail(new Error('it took too long')), LOAD_MS);
-        });
-        await Promise.race([loaded.warm(), late]).catch((thrown) =>
+        await within(LOAD_MS, loaded.warm(), tooLate).catch((thrown) =>
           log.warn({ environment: environment.metadata.name }, `its rules cannot be asked at admission yet: ${messageOf(thrown)}`),
         );
-        clearTimeout(timer);
       }),
   );
 }
 
 // What is there already, and what got there in other ways, is judged like what is asked for.
-function rescanAll({ links, recorder, log, options, closing }: Serving, scopes: readonly Scope[]): void {
+function rescanAll({ links, recorder, log, options, closing }: Serving<ServeOptions>, scopes: readonly Scope[]): void {
   if (options.rescan === 'off') return;
   const every = parseDuration(options.rescan);
   if (every === undefined || every < 1000)
@@ -102,7 +98,7 @@ function rescanAll({ links, recorder, log, options, closing }: Serving, scopes: 
 const COVERED_EVERY_MS = 60_000;
 
 // The API server's own audit log, as a second witness of what was written: what the ledger does not account for goes on it.
-function takeAuditEvents(front: AdmissionFront, { configuration, links, recorder, log, closing, options }: Serving): void {
+function takeAuditEvents(front: AdmissionFront, { configuration, links, recorder, log, closing, options }: Serving<ServeOptions>): void {
   const scopes = configuration.environments.map((environment) => ({
     environment,
     applier: linkOf(links, environment.metadata.name).user,
@@ -122,7 +118,7 @@ function takeAuditEvents(front: AdmissionFront, { configuration, links, recorder
   });
 }
 
-async function registerAll(serving: Serving, front: AdmissionFront): Promise<void> {
+async function registerAll(serving: Serving<ServeOptions>, front: AdmissionFront): Promise<void> {
   const { links, log, recorder, closing } = serving;
   const registrations: { registration: WebhookRegistration; plan: () => WebhookPlan }[] = [];
   // Accounts of one cluster share its configuration.
@@ -155,7 +151,7 @@ function byCluster(links: Serving['links']): ReadonlyMap<string, readonly Cluste
 }
 
 function planOf(
-  { configuration, links, options, settings, ledger }: Serving,
+  { configuration, links, options, settings, ledger }: Serving<ServeOptions>,
   front: AdmissionFront,
   here: readonly ClusterLink[],
 ): WebhookPlan {

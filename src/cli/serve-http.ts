@@ -9,10 +9,15 @@ import { type Control, type ControlAnswer, createServiceApp, listenForCommands, 
 import type { AdmissionFront } from './admission-front.ts';
 import { closeServer, listen, listenAddress } from './listen.ts';
 import { readSecret } from './read-secret.ts';
+import type { ServeOptions } from './serve.ts';
 import type { Serving } from './serving.ts';
 
 /** Probes, metrics and receivers, where `--http` says so. */
-export async function openHttp(loops: readonly Reconciler[], serving: Serving, front: AdmissionFront | undefined): Promise<void> {
+export async function openHttp(
+  loops: readonly Reconciler[],
+  serving: Serving<ServeOptions>,
+  front: AdmissionFront | undefined,
+): Promise<void> {
   const { configuration, options, log, metrics, closing } = serving;
   const receivers = configuration.environments.flatMap(({ metadata: { name }, spec: { source } }): Receiver[] => {
     if (source.receiver === undefined) return [];

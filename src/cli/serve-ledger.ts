@@ -7,12 +7,13 @@ import type { Reconciler } from '../reconcile/index.ts';
 import { type AnchorParts, openAnchor } from './anchors.ts';
 import { ledgerKey } from './ledger-options.ts';
 import { gitProgram } from './open.ts';
+import type { ServeOptions } from './serve.ts';
 import type { ClusterLink, Serving } from './serving.ts';
 import { sourceAccess } from './source-access.ts';
 import { version } from './version.ts';
 
 /** What was kept elsewhere is looked at before anything is signed; from then on the newest checkpoint goes there. */
-export async function keepAnchors({ configuration, links, ledger, options, settings, log, closing }: Serving): Promise<void> {
+export async function keepAnchors({ configuration, links, ledger, options, settings, log, closing }: Serving<ServeOptions>): Promise<void> {
   const every = interval(options.anchorEvery, '--anchor-every');
   const data = resolve(options.data);
   const parts: AnchorParts = {
@@ -76,7 +77,7 @@ function interval(text: string, option: string): number {
 }
 
 /** Says that the service is alive; where no such entry stands, it was away, and a report can tell for how long. */
-export function beat(loops: readonly Reconciler[], { recorder, options, log, closing }: Serving): void {
+export function beat(loops: readonly Reconciler[], { recorder, options, log, closing }: Serving<ServeOptions>): void {
   const every = interval(options.heartbeat, '--heartbeat');
   const timer = setInterval(() => {
     const environments = loops.map(({ status: { environment, revision, state } }) => ({ name: environment, revision, state }));

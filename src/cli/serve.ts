@@ -15,17 +15,13 @@ import { type Documents, ServedDocuments } from './serve-documents.ts';
 import { openControl, openHttp } from './serve-http.ts';
 import { beat, keepAnchors, recordStart } from './serve-ledger.ts';
 import { openGates, openLoops } from './serve-loops.ts';
-import { type ClusterLink, openClusters, openServing, type Serving } from './serving.ts';
+import { type ClusterLink, openClusters, openServing, type PassOptions, type Serving } from './serving.ts';
 import { runWhileHeld } from './tenure.ts';
 
-export type ServeOptions = {
-  config: string[];
+export type ServeOptions = PassOptions & {
   configNamespace?: string[];
   configFiles?: string;
   allowCrossNamespace?: boolean;
-  data: string;
-  kubeconfig?: string;
-  context?: string;
   listen: string;
   webhookUrl?: string;
   webhookService?: string;
@@ -35,18 +31,11 @@ export type ServeOptions = {
   protect: boolean;
   rescan: string;
   http: string;
-  origin?: string;
-  ledger?: string;
-  ledgerKey?: string[];
-  ledgerKeyCommand?: string;
-  ledgerKeyPublic?: string;
   anchor?: string[];
   anchorEvery: string;
   auditTokenFile?: string;
   heartbeat: string;
   lease?: string;
-  selector?: string;
-  traces?: string;
 };
 
 /** What the outside may hear of a running service: each step of each change (tests stop the process there). */
@@ -141,7 +130,7 @@ async function serveWith({ configuration, tellOf }: Documents, ending: AbortSign
 const LEASE_MS = 15_000;
 
 // One Lease for each environment, in the cluster that the first environment is in: replicas share the work as they come.
-function leasesOf(loops: readonly Reconciler[], { options, links }: Serving): ReadonlyMap<string, Lease> {
+function leasesOf(loops: readonly Reconciler[], { options, links }: Serving<ServeOptions>): ReadonlyMap<string, Lease> {
   if (options.lease === undefined) return new Map();
   const { server } = [...links.values()][0] as ClusterLink;
   const identity = `${hostname()}-${randomBytes(4).toString('hex')}`;

@@ -10,16 +10,30 @@ import type { Reconciler } from '../reconcile/index.ts';
 import { Metrics, openTracing } from '../service/index.ts';
 import { ledgerKey, sayProgress } from './ledger-options.ts';
 import { recorderOf } from './read-ledger.ts';
-import type { ServeOptions } from './serve.ts';
 import { version } from './version.ts';
 
 /** An account in a cluster, and its objects of ours. Environments with the same account share one. */
 export type ClusterLink = { readonly server: ApiServer; readonly user: string };
 
+/** What a service and a single pass are both told. */
+export type PassOptions = {
+  config: string[];
+  data: string;
+  kubeconfig?: string;
+  context?: string;
+  origin?: string;
+  ledger?: string;
+  ledgerKey?: string[];
+  ledgerKeyCommand?: string;
+  ledgerKeyPublic?: string;
+  selector?: string;
+  traces?: string;
+};
+
 /** What the parts of a running service are handed; each adds to `closing` what ends it. */
-export type Serving = {
+export type Serving<O extends PassOptions = PassOptions> = {
   readonly configuration: Configuration;
-  readonly options: ServeOptions;
+  readonly options: O;
   readonly settings: ProcessSettings;
   readonly log: Logger;
   readonly links: ReadonlyMap<string, ClusterLink>;
@@ -37,13 +51,13 @@ export type Serving = {
  * Connects to the clusters, opens the ledger and what hears of things. `running` is asked when metrics are. What is opened is
  * closed by whoever calls the functions in `closing`, last first.
  */
-export async function openServing(
-  options: ServeOptions,
+export async function openServing<O extends PassOptions>(
+  options: O,
   settings: ProcessSettings,
   configuration: Configuration,
   log: Logger,
   running: () => readonly Reconciler[],
-): Promise<Serving> {
+): Promise<Serving<O>> {
   const links = await connectAll(configuration, options, settings);
   const origin = options.origin ?? ledgerName(options.data) ?? (await originOf([...links.values()][0] as ClusterLink));
   const ledger = await openLedger(resolve(options.data), origin, {
@@ -90,7 +104,7 @@ export function linkOf(links: ReadonlyMap<string, ClusterLink>, environment: str
 // One connection per cluster and account, found by the environment's name.
 async function connectAll(
   configuration: Configuration,
-  options: ServeOptions,
+  options: PassOptions,
   settings: ProcessSettings,
 ): Promise<ReadonlyMap<string, ClusterLink>> {
   const byAddress = new Map<string, ClusterLink>();

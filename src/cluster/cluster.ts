@@ -4,6 +4,7 @@ import {
   ANNOTATION,
   type Comparison,
   CountersignError,
+  controllerOf,
   FIELD_MANAGER,
   type IgnoreRule,
   inParallel,
@@ -13,6 +14,7 @@ import {
   type Metadata,
   type ObjectRef,
   type OwnedObject,
+  type OwnerReference,
   objectDigest,
   Recent,
   type RenderedObject,
@@ -24,7 +26,7 @@ import { differences, lastWriter, type ManagedFields, mergeFields, withValuesOf 
 import type { HealthRule } from './health.ts';
 import { type LiveListener, type LiveObject, LiveView } from './live-view.ts';
 import { ObjectEvents } from './object-events.ts';
-import { foreignOwner, type OwnerReference } from './owners.ts';
+import { foreignOwner } from './owners.ts';
 import { isPassing, refusal } from './refusal.ts';
 
 /** What the API server made of an object: its digest as stored, and the digest its admission webhook admits. */
@@ -275,10 +277,9 @@ export class Cluster {
     );
     if (answer.status === 404) return undefined;
     succeed(answer, 'read', ref);
-    const { metadata } = answer.body as unknown as KubernetesObject;
-    if (metadata['uid'] !== uid) return undefined;
-    const references = (metadata['ownerReferences'] ?? []) as readonly (OwnerReference & { readonly controller?: boolean })[];
-    const found = { owner: references.find((r) => r.controller === true) };
+    const object = answer.body as unknown as KubernetesObject;
+    if (object.metadata['uid'] !== uid) return undefined;
+    const found = { owner: controllerOf(object) };
     this.#owners.set(uid, found);
     return found;
   }

@@ -1,5 +1,6 @@
 import { CountersignError, FIELD_MANAGER, type ObjectRef } from '../model/index.ts';
 import type { ApiServer } from './api-server.ts';
+import { MANAGED } from './webhook-objects.ts';
 
 /** One line of a Report (openreports.io/v1alpha1, github.com/openreports/reports-api). */
 export type ReportResult = {
@@ -32,7 +33,7 @@ export async function putReport(
   const body = {
     apiVersion: 'openreports.io/v1alpha1',
     kind: 'Report',
-    metadata: { name, namespace, labels: { 'app.kubernetes.io/managed-by': 'countersign' } },
+    metadata: { name, namespace, labels: MANAGED },
     source: 'countersign',
     summary,
     results: told.map(({ rule, result, message, severity, object }) => ({

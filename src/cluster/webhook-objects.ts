@@ -1,5 +1,5 @@
 import { X509Certificate } from 'node:crypto';
-import { type Environment, LABEL } from '../model/index.ts';
+import { ANNOTATION, type Environment, rulesMode } from '../model/index.ts';
 
 /** Where the API server finds the webhook. */
 export type WebhookPlace =
@@ -54,9 +54,7 @@ export function webhookConfiguration(plan: WebhookPlan, kept: string): object {
   const strict = { ...common, failurePolicy: 'Fail', timeoutSeconds: TIMEOUT_S };
   const governed = [...new Set(environments.flatMap((e) => e.spec.target.namespaces))].sort();
   const kinds = [...new Set(environments.flatMap((e) => e.spec.target.clusterScoped))].filter((k) => k !== 'Namespace').sort();
-  const globs = environments
-    .filter((e) => (e.spec.admission.policy.mode ?? e.spec.admission.mode) !== 'off')
-    .flatMap((e) => e.spec.admission.policy.namespaces);
+  const globs = environments.filter((e) => rulesMode(e) !== 'off').flatMap((e) => e.spec.admission.policy.namespaces);
   const within = (operator: 'In' | 'NotIn', values: readonly string[]) => ({
     namespaceSelector: { matchExpressions: [{ key: 'kubernetes.io/metadata.name', operator, values }] },
   });
@@ -75,7 +73,7 @@ export function webhookConfiguration(plan: WebhookPlan, kept: string): object {
           resources: ['*', ...SUBRESOURCES],
           scope: 'Namespaced',
         },
-        { operations: WRITES, apiGroups: [''], apiVersions: ['*'], resources: ['namespaces'], scope: 'Cluster' },
+        NAMESPACES,
       ],
       matchConditions: [...BESIDE, { name: 'not-machinery', expression: `!(${isMachinery})` }],
     },
@@ -85,15 +83,8 @@ export function webhookConfiguration(plan: WebhookPlan, kept: string): object {
       failurePolicy: 'Ignore', // it carries out what was admitted, and must go on while the gate is away
       timeoutSeconds: 2,
       ...within('In', governed),
-      rules: [
-        { operations: WRITES, apiGroups: ['*'], apiVersions: ['*'], resources: ['*', '*/scale'], scope: 'Namespaced' },
-        { operations: WRITES, apiGroups: [''], apiVersions: ['*'], resources: ['namespaces'], scope: 'Cluster' },
-      ],
-      matchConditions: [
-        ...BESIDE,
-        { name: 'not-endpoints', expression: '!(request.resource.resource in ["endpoints", "endpointslices"])' },
-        { name: 'machinery', expression: isMachinery },
-      ],
+      rules: [{ operations: WRITES, apiGroups: ['*'], apiVersions: ['*'], resources: ['*', '*/scale'], scope: 'Namespaced' }, NAMESPACES],
+      matchConditions: [...BESIDE, NOT_ENDPOINTS, { name: 'machinery', expression: isMachinery }],
     },
     ...(kinds.length === 0
       ? []
@@ -124,7 +115,7 @@ export function webhookConfiguration(plan: WebhookPlan, kept: string): object {
             rules: [{ operations: ['CREATE', 'UPDATE'], apiGroups: ['*'], apiVersions: ['*'], resources: ['*'], scope: 'Namespaced' }],
             matchConditions: [
               ...BESIDE,
-              { name: 'not-endpoints', expression: '!(request.resource.resource in ["endpoints", "endpointslices"])' },
+              NOT_ENDPOINTS,
               { name: 'namespaces', expression: `${cel([...new Set(globs)].sort().map(regexOf))}.exists(r, request.namespace.matches(r))` },
             ],
           },
@@ -133,6 +124,8 @@ export function webhookConfiguration(plan: WebhookPlan, kept: string): object {
   return { apiVersion: ADMISSION, kind: 'ValidatingWebhookConfiguration', metadata: metadataOf(plan, plan.name), webhooks };
 }
 
+const NAMESPACES = { operations: WRITES, apiGroups: [''], apiVersions: ['*'], resources: ['namespaces'], scope: 'Cluster' };
+const NOT_ENDPOINTS = { name: 'not-endpoints', expression: '!(request.resource.resource in ["endpoints", "endpointslices"])' };
 const BESIDE = [
   { name: 'not-leases', expression: '!(request.resource.group == "coordination.k8s.io" && request.resource.resource == "leases")' },
   { name: 'not-events', expression: 'request.resource.resource != "events"' },
@@ -219,7 +212,7 @@ function policy(plan: WebhookPlan, name: string, passing: string, message: strin
 }
 
 function metadataOf({ ledger }: WebhookPlan, name: string): object {
-  return { name, labels: MANAGED, annotations: { [`${LABEL.split('/')[0]}/ledger`]: ledger } };
+  return { name, labels: MANAGED, annotations: { [ANNOTATION.ledger]: ledger } };
 }
 
 // What every environment calls machinery: what only some do is told apart by the gate itself.

@@ -1,5 +1,5 @@
-import { type AdmittedRequest, admissionDigest, type EntryBody, refKey } from '../model/index.ts';
-import type { AdmissionRequest } from './admission-request.ts';
+import { type AdmittedRequest, type EntryBody, refKey, within } from '../model/index.ts';
+import { type AdmissionRequest, requestDigest } from './admission-request.ts';
 import type { SureRecorder } from './ports.ts';
 
 type Refusal = {
@@ -49,8 +49,7 @@ export class AdmissionRecords {
   /** Resolves once it is durable. Throws where it can be recorded nowhere. A dry run is no mutation and is not recorded. */
   allowed(request: AdmissionRequest, as: string): Promise<void> {
     if (request.dryRun) return Promise.resolve();
-    const { object, operation, subresource } = request;
-    const row = this.#row(request, as, object === undefined || subresource !== '' ? undefined : admissionDigest(object, operation));
+    const row = this.#row(request, as);
     return new Promise((done, failed) => {
       this.#rows.push({ row, done, failed });
       if (!this.#writing) {
@@ -61,9 +60,9 @@ export class AdmissionRecords {
   }
 
   /** That an intent was met: the intent is on record, so nobody waits for this. */
-  intended(request: AdmissionRequest, digest: string | undefined): void {
+  intended(request: AdmissionRequest): void {
     if (request.dryRun) return;
-    this.#met.push(this.#row(request, 'intent', digest));
+    this.#met.push(this.#row(request, 'intent'));
     if (this.#met.length >= MAX_ROWS) this.#writeMet();
     else this.#meeting ??= setTimeout(() => this.#writeMet(), LATER_MS);
   }
@@ -77,7 +76,9 @@ export class AdmissionRecords {
     this.#begin();
   }
 
-  #row({ uid, user, groups, operation, ref, subresource }: AdmissionRequest, as: string, digest: string | undefined): AdmittedRequest {
+  #row(request: AdmissionRequest, as: string): AdmittedRequest {
+    const { uid, user, groups, operation, ref, subresource } = request;
+    const digest = requestDigest(request);
     return {
       uid,
       at: this.#clock().toISOString(),
@@ -124,9 +125,8 @@ export class AdmissionRecords {
   /** Records a refusal, or counts it where the same was recorded within a minute. Never throws, and waits a second at most. */
   async refused(request: AdmissionRequest, type: Refusal['type'], mode: Refusal['mode'], reason: string): Promise<void> {
     if (request.dryRun) return;
-    const digest =
-      request.object === undefined || request.subresource !== '' ? {} : { digest: admissionDigest(request.object, request.operation) };
-    const key = JSON.stringify([type, request.user, request.operation, refKey(request.ref), request.subresource, reason, digest]);
+    const digest = requestDigest(request);
+    const key = JSON.stringify([type, request.user, request.operation, refKey(request.ref), request.subresource, reason, digest ?? '']);
     const open = this.#refusals.get(key);
     if (open !== undefined) {
       open.repeated++;
@@ -136,14 +136,16 @@ export class AdmissionRecords {
     this.#refusals.set(key, refusal);
     this.#timer ??= setInterval(() => void this.#settle(false), SAME_MS / 4).unref();
     if (this.#refusals.size > MAX_OPEN) await this.#close(this.#refusals.entries().next().value as [string, Refusal]);
-    const recorded = this.#recorder.recordSurely(this.#entry(refusal, { ...digest, uid: request.uid }), []);
+    const recorded = this.#recorder.recordSurely(
+      this.#entry(refusal, { ...(digest === undefined ? {} : { digest }), uid: request.uid }),
+      [],
+    );
     recorded.catch((thrown) => this.#log.error({ object: request.ref }, `a refusal could not be recorded: ${String(thrown)}`));
-    let timer: NodeJS.Timeout | undefined;
-    const patience = new Promise((done) => {
-      timer = setTimeout(done, PATIENCE_MS);
-    });
-    await Promise.race([recorded.catch(() => {}), patience]);
-    clearTimeout(timer);
+    await within(
+      PATIENCE_MS,
+      recorded.catch(() => {}),
+      () => {},
+    );
   }
 
   /** Records what was only counted so far. */

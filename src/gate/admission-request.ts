@@ -1,4 +1,4 @@
-import type { KubernetesObject, ObjectRef } from '../model/index.ts';
+import { admissionDigest, type KubernetesObject, type ObjectRef } from '../model/index.ts';
 
 /** What an AdmissionReview asks, in our words. */
 export type AdmissionRequest = {
@@ -34,6 +34,17 @@ export function isListed({ user, groups }: Pick<AdmissionRequest, 'user' | 'grou
 /** The namespace a request is in; a Namespace is in itself. */
 export function namespaceOf({ ref }: Pick<AdmissionRequest, 'ref'>): string {
   return ref.kind === 'Namespace' && ref.apiVersion === 'v1' ? ref.name : ref.namespace;
+}
+
+const digests = new WeakMap<AdmissionRequest, string>();
+
+/** `admissionDigest` of what a request writes; undefined where it writes no object, or part of one. */
+export function requestDigest(request: AdmissionRequest): string | undefined {
+  const { object, operation, subresource } = request;
+  if (object === undefined || subresource !== '') return undefined;
+  const known = digests.get(request) ?? admissionDigest(object, operation);
+  digests.set(request, known);
+  return known;
 }
 
 /** The annotations of an object, or none. */

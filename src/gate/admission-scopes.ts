@@ -1,6 +1,6 @@
-import { LABEL, refKey, wildcardMatches } from '../model/index.ts';
+import { LABEL, refKey, rulesMode, wildcardMatches } from '../model/index.ts';
 import { type AdmissionDecision, type AdmissionRequest, namespaceOf } from './admission-request.ts';
-import { type AdmissionScope, admit, admitByRules, rulesMode } from './admit.ts';
+import { type AdmissionScope, admit, admitByRules } from './admit.ts';
 import { admissible } from './environment-state.ts';
 
 /** What a request is decided by: an environment that governs it, or one whose rules hold there. */

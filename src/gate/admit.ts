@@ -1,5 +1,6 @@
 import {
   ADMITS,
+  type AdmissionMode,
   admissionDigest,
   type Environment,
   FIELD_MANAGER,
@@ -9,10 +10,11 @@ import {
   type OwnedObject,
   refKey,
   refText,
+  rulesMode,
   type Violation,
 } from '../model/index.ts';
 import type { AdmissionRecords } from './admission-records.ts';
-import { type AdmissionDecision, type AdmissionRequest, isListed, namespaceOf } from './admission-request.ts';
+import { type AdmissionDecision, type AdmissionRequest, isListed, namespaceOf, requestDigest } from './admission-request.ts';
 import { belongs } from './belongs.ts';
 import type { BreakGlass } from './break-glass.ts';
 import { admissible, type EnvironmentState } from './environment-state.ts';
@@ -60,17 +62,16 @@ async function decide(request: AdmissionRequest, scope: AdmissionScope): Promise
     );
     return told(yes({ 'allowed-as': 'machinery', ...unrecorded }), await ruling(request, scope).catch(() => undefined));
   }
-  const digest =
-    request.object === undefined || request.subresource !== '' ? undefined : admissionDigest(request.object, request.operation);
+  const digest = requestDigest(request);
   // A dry run writes nothing. `countersign diff` is anybody's; without our field manager's name, people are told what would be refused.
   if (request.dryRun && (request.user === scope.applier || request.fieldManager === FIELD_MANAGER))
     return yes({}, digest === undefined ? [] : [`${ADMITS}${digest}`]);
   // Giving a grant back leaves the Namespace as Git has it: that must not pass as nothing but that.
   const grant = await scope.breakGlass.decideGrant(request);
   if (grant !== undefined) return grant;
-  const intended = byIntent(request, scope, digest);
+  const intended = byIntent(request, scope);
   if (intended !== undefined) return intended;
-  if (changesNothing(request, scope, digest)) return yes({ 'allowed-as': 'no change' });
+  if (changesNothing(request, scope)) return yes({ 'allowed-as': 'no change' });
   const allowed = await asOther(request, scope);
   if (allowed !== undefined) return allowed;
   const glass = await scope.breakGlass.decide(request);
@@ -79,22 +80,21 @@ async function decide(request: AdmissionRequest, scope: AdmissionScope): Promise
 }
 
 // Taking over the fields of an object changes who owns them, not what they say.
-function changesNothing(
-  { user, oldObject, operation }: AdmissionRequest,
-  { applier }: AdmissionScope,
-  digest: string | undefined,
-): boolean {
+function changesNothing(request: AdmissionRequest, { applier }: AdmissionScope): boolean {
+  const { user, oldObject, operation } = request;
+  const digest = requestDigest(request);
   return user === applier && digest !== undefined && oldObject !== undefined && digest === admissionDigest(oldObject, operation);
 }
 
 // The intent is on the ledger, so nothing waits for the record that it was met.
-function byIntent(request: AdmissionRequest, scope: AdmissionScope, digest: string | undefined): AdmissionDecision | undefined {
+function byIntent(request: AdmissionRequest, scope: AdmissionScope): AdmissionDecision | undefined {
+  const digest = requestDigest(request);
   const state = scope.state();
   const { digests, removable } = admissible(state);
   const key = refKey(request.ref);
   const isRemoval = request.operation === 'DELETE' && request.subresource === '' && removable.has(key);
   if (!isRemoval && (digest === undefined || digests.get(key)?.includes(digest) !== true)) return undefined;
-  scope.records.intended(request, digest);
+  scope.records.intended(request);
   return yes({ 'allowed-as': 'intent', ...provenanceOf(ownedBy(request, state), state) });
 }
 
@@ -130,11 +130,6 @@ export async function admitByRules(request: AdmissionRequest, scope: AdmissionSc
     if (mode === 'enforce') throw thrown;
     return yes({ undecided: messageOf(thrown) });
   }
-}
-
-/** What becomes of a request that the rules deny where they alone decide. */
-export function rulesMode({ spec }: Environment): 'enforce' | 'warn' | 'audit' | 'off' {
-  return spec.admission.policy.mode ?? spec.admission.mode;
 }
 
 async function ruling(request: AdmissionRequest, { environment, rules, facts }: AdmissionScope): Promise<Ruling | undefined> {
@@ -176,7 +171,7 @@ async function refuse(
   request: AdmissionRequest,
   { environment, records }: AdmissionScope,
   reason: string,
-  mode: 'enforce' | 'warn' | 'audit' | 'off' = environment.spec.admission.mode,
+  mode: AdmissionMode = environment.spec.admission.mode,
 ): Promise<AdmissionDecision> {
   if (mode === 'warn') {
     await records.refused(request, 'admission.warned', 'audit', reason);

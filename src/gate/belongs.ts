@@ -1,16 +1,8 @@
-import { type KubernetesObject, type ObjectRef, refKey } from '../model/index.ts';
+import { controllerOf, type ObjectRef, type OwnerReference, refKey } from '../model/index.ts';
 import type { AdmissionRequest } from './admission-request.ts';
-import type { ClusterFacts, OwnerReference } from './ports.ts';
+import type { ClusterFacts } from './ports.ts';
 
 const MAX_STEPS = 5; // CronJob, Job, Pod is the longest that Kubernetes itself makes; operators add one or two
-
-/** The controller reference of an object, or undefined. */
-export function controllerOf(object: KubernetesObject | undefined): OwnerReference | undefined {
-  const references = object?.metadata?.['ownerReferences'];
-  return (Array.isArray(references) ? (references as (OwnerReference & { controller?: boolean })[]) : []).find(
-    (r) => r.controller === true,
-  );
-}
 
 /**
  * Whether what a request is about belongs to an object that Git has, before and after it: each controller reference on the way is

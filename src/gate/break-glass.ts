@@ -12,7 +12,7 @@ import { type AdmissionDecision, type AdmissionRequest, annotationsOf, namespace
 import type { LedgerView, SureRecorder } from './ports.ts';
 
 /** Leave for members of the groups to act in namespaces of an environment, until a time. */
-type Grant = {
+export type Grant = {
   readonly user: string;
   readonly reason: string;
   readonly ticket: string;
@@ -70,7 +70,7 @@ export class BreakGlass {
     const name = this.#environment.metadata.name;
     const index = this.#ledger.latest(['breakglass.opened', 'breakglass.closed'], name)?.index ?? -1;
     if (index !== this.#known.index) this.#known = { index, grants: grantsOf(this.#ledger, name) };
-    let grants = [...this.#known.grants];
+    let grants: readonly Grant[] = this.#known.grants;
     for (const { grant, opened } of this.#beside) grants = opened ? [...grants, grant] : without(grants, grant.namespaces);
     return grants;
   }
@@ -184,20 +184,23 @@ export class BreakGlass {
 }
 
 /** Grants of an environment that the ledger has and that nobody gave back; those whose time is over among them. */
-function grantsOf(ledger: LedgerView, environment: string): readonly Grant[] {
-  const opened: readonly Recorded<EntryOf<'breakglass.opened' | 'breakglass.closed'>>[] = [
+export function grantsOf(ledger: Pick<LedgerView, 'all'>, environment: string): readonly (Grant & { readonly entry: number })[] {
+  const told: readonly Recorded<EntryOf<'breakglass.opened' | 'breakglass.closed'>>[] = [
     ...ledger.all('breakglass.opened', environment),
     ...ledger.all('breakglass.closed', environment),
   ].sort((a, b) => a.index - b.index);
-  let grants: Grant[] = [];
-  for (const { entry } of opened) {
+  let grants: (Grant & { readonly entry: number })[] = [];
+  for (const { index, entry } of told) {
     if (entry.type === 'breakglass.closed') grants = without(grants, entry.namespaces);
-    else grants.push({ ...entry, namespaces: entry.namespaces ?? [] });
+    else {
+      const { namespaces = [], user, reason, ticket, until } = entry;
+      grants.push({ entry: index, namespaces, user, reason, ticket, until });
+    }
   }
   return grants;
 }
 
-function without(grants: readonly Grant[], namespaces: readonly string[]): Grant[] {
+function without<G extends Grant>(grants: readonly G[], namespaces: readonly string[]): G[] {
   return grants.filter((g) => !g.namespaces.some((n) => namespaces.includes(n)));
 }
 

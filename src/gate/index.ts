@@ -31,7 +31,6 @@ export type {
   OpenPolicy,
   OpenRules,
   OpenWaiver,
-  OwnerReference,
   Recorder,
   SourceRepository,
   SureRecorder,

@@ -5,6 +5,7 @@ import type {
   Environment,
   EvidenceRef,
   ObjectRef,
+  OwnerReference,
   PathChange,
   Recorded,
   SourceLine,
@@ -62,9 +63,6 @@ export interface SureRecorder extends Recorder {
    */
   recordSurely(body: EntryBody, evidence: readonly Evidence[]): Promise<Recorded | undefined>;
 }
-
-/** The controller reference of an object, where it has one. */
-export type OwnerReference = { readonly apiVersion: string; readonly kind: string; readonly name: string; readonly uid: string };
 
 /** What admission asks of the cluster. */
 export interface ClusterFacts {

@@ -1,5 +1,4 @@
-import { type KubernetesObject, type ObjectRef, type RenderedObject, refKey, type Violation } from '../model/index.ts';
-import { controllerOf } from './belongs.ts';
+import { controllerOf, type KubernetesObject, type ObjectRef, type RenderedObject, refKey, type Violation } from '../model/index.ts';
 import type { EnvironmentState } from './environment-state.ts';
 
 /** Whose an object in a governed namespace is: Git's, its by controller references, the cluster's own, or nobody's that Git knows. */
@@ -65,17 +64,13 @@ function isClusters({ apiVersion, kind, name }: ObjectRef): boolean {
 /** An object as the rules are asked about it: without what the API server keeps beside it. */
 export function asSubject(object: KubernetesObject, state: EnvironmentState, digest: string): RenderedObject {
   const { managedFields: _, ...metadata } = object.metadata;
-  const { ref } = scanned(object);
-  const owned = state.owned.get(refKey(ref));
-  const { file, line } = { file: owned?.file ?? '', line: owned?.line ?? 1 };
-  return {
-    object: { ...object, metadata: metadata as KubernetesObject['metadata'] },
-    ref,
-    source: { file, line },
-    lineOf: () => line,
-    positionOf: () => ({ line, column: 1 }),
-    digest,
-  };
+  return atItsLine({ ...object, metadata: metadata as KubernetesObject['metadata'] }, scanned(object).ref, state, digest);
+}
+
+/** An object that is not rendered from a file, as the rules take it: with the line of the object that Git has, where there is one. */
+export function atItsLine(object: KubernetesObject, ref: ObjectRef, state: EnvironmentState, digest: string): RenderedObject {
+  const { file = '', line = 1 } = state.owned.get(refKey(ref)) ?? {};
+  return { object, ref, source: { file, line }, lineOf: () => line, positionOf: () => ({ line, column: 1 }), digest };
 }
 
 /** A violation as a scan keeps it. */

@@ -6,13 +6,22 @@ import {
   messageOf,
   Recent,
   type RenderedObject,
-  refKey,
   type Violation,
 } from '../model/index.ts';
-import { applyWaivers, digestOfBundles, evaluateObjects, type PolicyPool, type RuleMemory, type Waiver } from '../policy/index.ts';
+import {
+  applyWaivers,
+  digestOfBundles,
+  evaluateObjects,
+  type PolicyPool,
+  type PolicyScope,
+  type RequestFields,
+  type RuleMemory,
+  type Waiver,
+} from '../policy/index.ts';
 import type { AdmissionRequest } from './admission-request.ts';
 import type { Gate } from './assess.ts';
 import type { EnvironmentState } from './environment-state.ts';
+import { atItsLine } from './rescan.ts';
 import { trustInForce } from './trust-in-force.ts';
 import { readWaivers } from './waivers-in-force.ts';
 
@@ -75,52 +84,43 @@ export class RulesInForce {
 
   /** What the rules say of objects as they are in the cluster, without a request. Throws when they cannot be loaded. */
   async judge(objects: readonly RenderedObject[]): Promise<Ruling> {
-    const { pool, waivers, bundle } = await this.#rules();
-    const { metadata, spec } = this.#gate.environment;
-    const now = this.#gate.clock();
-    const scope = { environment: metadata.name, parameters: spec.policies.parameters, now };
-    const found = await evaluateObjects(pool, objects, scope, undefined, this.#memory);
-    const { standing, waived } = applyWaivers(found.violations, waivers, metadata.name, now.getTime());
-    return { violations: standing, warnings: found.warnings, waived, bundle };
+    return this.#evaluate(await this.#rules(), objects, {}, undefined, this.#memory);
   }
 
-  async #askThese(
-    { pool, waivers, bundle }: Loaded,
+  #askThese(
+    rules: Loaded,
     request: AdmissionRequest,
     object: KubernetesObject,
     namespace: Readonly<Record<string, string>> | undefined,
   ): Promise<Ruling> {
-    const { metadata, spec } = this.#gate.environment;
-    const now = this.#gate.clock();
-    const owned = this.#state().owned.get(refKey(request.ref));
-    const at = { file: owned?.file ?? '', line: owned?.line ?? 1 };
-    const rendered: RenderedObject = {
-      object,
-      ref: request.ref,
-      source: at,
-      lineOf: () => at.line,
-      positionOf: () => ({ line: at.line, column: 1 }),
-      digest: '',
-    };
-    const { operation, user, groups, oldObject, dryRun } = request;
-    const namespaceObject = { apiVersion: 'v1', kind: 'Namespace', metadata: { name: request.ref.namespace, labels: namespace ?? {} } };
-    const found = await evaluateObjects(
-      pool,
-      [rendered],
-      {
-        environment: metadata.name,
-        parameters: spec.policies.parameters,
-        now,
-        ...(namespace === undefined ? {} : { namespaces: [[request.ref.namespace, namespace]] }),
-      },
+    const { operation, user, groups, oldObject, dryRun, ref } = request;
+    return this.#evaluate(
+      rules,
+      [atItsLine(object, ref, this.#state(), '')],
+      namespace === undefined ? {} : { namespaces: [[ref.namespace, namespace]] },
       {
         operation,
         userInfo: { username: user, groups },
         ...(oldObject === undefined ? {} : { oldObject }),
         dryRun,
-        ...(namespace === undefined ? {} : { namespaceObject }),
+        ...(namespace === undefined
+          ? {}
+          : { namespaceObject: { apiVersion: 'v1', kind: 'Namespace', metadata: { name: ref.namespace, labels: namespace } } }),
       },
     );
+  }
+
+  async #evaluate(
+    { pool, waivers, bundle }: Loaded,
+    objects: readonly RenderedObject[],
+    known: Pick<PolicyScope, 'namespaces'>,
+    asked: RequestFields | undefined,
+    memory?: RuleMemory,
+  ): Promise<Ruling> {
+    const { metadata, spec } = this.#gate.environment;
+    const now = this.#gate.clock();
+    const scope = { environment: metadata.name, parameters: spec.policies.parameters, now, ...known };
+    const found = await evaluateObjects(pool, objects, scope, asked, memory);
     const { standing, waived } = applyWaivers(found.violations, waivers, metadata.name, now.getTime());
     return { violations: standing, warnings: found.warnings, waived, bundle };
   }

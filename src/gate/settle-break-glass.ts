@@ -8,20 +8,14 @@ import {
   refText,
   type Verdict,
 } from '../model/index.ts';
+import { type Grant, grantsOf } from './break-glass.ts';
 import type { LedgerView } from './ports.ts';
 
 type Use = Recorded<EntryOf<'breakglass.used'>>;
 
 /** Where break-glass stands in an environment: grants that are open, and uses that nobody has settled. */
 export type BreakGlassStanding = {
-  readonly open: readonly {
-    readonly entry: number;
-    readonly namespaces: readonly string[];
-    readonly user: string;
-    readonly reason: string;
-    readonly ticket: string;
-    readonly until: string;
-  }[];
+  readonly open: readonly (Grant & { readonly entry: number })[];
   readonly unsettled: readonly {
     readonly entry: number;
     readonly at: string;
@@ -36,21 +30,7 @@ export type BreakGlassStanding = {
 
 /** Reads it from the ledger. `now` is ISO 8601. */
 export function breakGlassStanding(ledger: Pick<LedgerView, 'all'>, environment: string, now: string): BreakGlassStanding {
-  const closed = ledger.all('breakglass.closed', environment);
-  const open = ledger
-    .all('breakglass.opened', environment)
-    .filter(
-      ({ index, entry }) =>
-        entry.until > now && !closed.some((c) => c.index > index && c.entry.namespaces.some((n) => entry.namespaces?.includes(n))),
-    )
-    .map(({ index, entry: { namespaces = [], user, reason, ticket, until } }) => ({
-      entry: index,
-      namespaces,
-      user,
-      reason,
-      ticket,
-      until,
-    }));
+  const open = grantsOf(ledger, environment).filter((g) => g.until > now);
   const unsettled = usesLeft(ledger, environment).map(({ index, entry }) => {
     const { user, operation, object, subresource = '', reason, until } = entry;
     return { entry: index, at: entry.at ?? entry.time, user, operation, object, subresource, reason, until };

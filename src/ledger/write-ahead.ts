@@ -8,6 +8,7 @@ import {
   messageOf,
   Recent,
   type Recorded,
+  within,
 } from '../model/index.ts';
 import { type Evidence, evidenceRef } from './evidence.ts';
 
@@ -100,19 +101,13 @@ export class WriteAhead {
     }
     const original = this.#recorder.record(body, evidence);
     original.catch(() => {});
-    let timer: NodeJS.Timeout | undefined;
-    const patience = new Promise<undefined>((done) => {
-      timer = setTimeout(() => done(undefined), this.#options.patience ?? PATIENCE_MS);
-    });
     try {
-      const recorded = await Promise.race([original, patience]);
+      const recorded = await within(this.#options.patience ?? PATIENCE_MS, original, () => undefined);
       if (recorded !== undefined) return recorded;
       this.#append({ body, evidence, original });
     } catch (thrown) {
       if (thrown instanceof CountersignError && thrown.recover !== 'retry') throw thrown; // the ledger is there, and says no
       this.#append({ body, evidence, original: undefined });
-    } finally {
-      clearTimeout(timer);
     }
     return undefined;
   }

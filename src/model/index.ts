@@ -18,3 +18,4 @@ export * from './schema.ts';
 export * from './told.ts';
 export * from './trace.ts';
 export * from './verdict.ts';
+export * from './within.ts';

@@ -57,6 +57,17 @@ export function refText(ref: ObjectRef): string {
   return ref.namespace === '' ? `${ref.kind} ${ref.name}` : `${ref.kind} ${ref.namespace}/${ref.name}`;
 }
 
+/** A reference to an object's owner, as Kubernetes writes it. */
+export type OwnerReference = { readonly apiVersion: string; readonly kind: string; readonly name: string; readonly uid: string };
+
+/** The controller reference of an object, or undefined. */
+export function controllerOf(object: KubernetesObject | undefined): OwnerReference | undefined {
+  const references = object?.metadata?.['ownerReferences'];
+  return (Array.isArray(references) ? (references as (OwnerReference & { controller?: boolean })[]) : []).find(
+    (r) => r.controller === true,
+  );
+}
+
 /** The label on every object that Countersign applies; its value is the environment's name. */
 export const LABEL = 'countersign.dev/environment';
 

@@ -292,6 +292,7 @@ const substitute = z
   .optional()
   .describe('Texts for `${NAME}` in values; with it, a name that is not declared is an error, and `$${` stands for `${`.');
 
+const MODES = ['enforce', 'warn', 'audit', 'off'] as const;
 const identity = z.string().regex(/^(user|group):.+$/, '`user:NAME` or `group:NAME`');
 
 // The controllers of kube-controller-manager that write into namespaces, under the names it gives them with
@@ -536,7 +537,7 @@ export const environmentSchema = z.strictObject({
     admission: z
       .strictObject({
         mode: z
-          .enum(['enforce', 'warn', 'audit', 'off'])
+          .enum(MODES)
           .default('enforce')
           .describe('`enforce`: refuse. `warn`: let through and say so. `audit`: let through, only recorded. `off`: nothing is asked.'),
         controllers: z
@@ -560,7 +561,7 @@ export const environmentSchema = z.strictObject({
         policy: z
           .strictObject({
             mode: z
-              .enum(['enforce', 'warn', 'audit', 'off'])
+              .enum(MODES)
               .optional()
               .describe('What becomes of a request that the rules deny where they alone decide; default: as `mode`.'),
             namespaces: z
@@ -692,6 +693,7 @@ export const notifierSchema = z.strictObject({
 /** How to get into a Git remote, as the Environment says it. */
 export type SourceCredentials = NonNullable<Environment['spec']['source']['credentials']>;
 export type Environment = z.infer<typeof environmentSchema>;
+export type AdmissionMode = (typeof MODES)[number];
 export type Window = Environment['spec']['windows'][number];
 export type IgnoreRule = Environment['spec']['drift']['ignore'][number];
 export type HealthExpression = Environment['spec']['health']['expressions'][number];
@@ -700,6 +702,11 @@ export type WaiverDocument = z.infer<typeof waiverSchema>;
 export type BundleSource = Environment['spec']['policies']['bundles'][number];
 export type Notifier = z.infer<typeof notifierSchema>;
 export type Document = Environment | TrustPolicy | Notifier;
+
+/** What becomes of a request that an environment's rules deny where they alone decide. */
+export function rulesMode({ spec }: Environment): AdmissionMode {
+  return spec.admission.policy.mode ?? spec.admission.mode;
+}
 
 /** Milliseconds of a schema duration such as `30s`. */
 export function durationMs(text: string): number {

@@ -1,6 +1,6 @@
 import express, { type ErrorRequestHandler, type Express } from 'express';
 import type { AdmissionDecision, AdmissionRequest, AdmissionScopes, Door } from '../gate/index.ts';
-import { messageOf, type Trace, untraced } from '../model/index.ts';
+import { messageOf, type Trace, tooLate, untraced, within } from '../model/index.ts';
 import { readReview } from './read-review.ts';
 
 /** Hears each decision, for whoever counts them. */
@@ -128,11 +128,12 @@ async function decide(request: AdmissionRequest, current: CurrentScopes, tooMany
     door = current.before(request);
     // A flood must not pile up while it waits for somebody to decide.
     if (tooMany && !current.ready) return undecided(door, 'too many requests at once: try again in a moment');
-    const scopes = await within(deadline, current.get());
+    const found = current.get();
+    const scopes = found instanceof Promise ? await within(deadline, found, tooLate) : found;
     door = scopes.find(request);
     if (door === undefined) return { environment: '', kind: 'allowed', decision: { allowed: true, message: '', warnings: [], notes: {} } };
     if (tooMany) return undecided(door, 'too many requests at once: try again in a moment');
-    const decision = await within(deadline - (performance.now() - begun), door.decide(request));
+    const decision = await within(deadline - (performance.now() - begun), door.decide(request), tooLate);
     return { environment: door.environment, kind: decision.allowed ? 'allowed' : 'denied', decision };
   } catch (thrown) {
     return undecided(door, messageOf(thrown));
@@ -145,19 +146,6 @@ function undecided(door: Door | undefined, why: string): Made {
       ? { allowed: true, message: '', warnings: [], notes: { undecided: why } }
       : { ...no(`countersign could not decide: ${why}`), retry: true };
   return { environment: door?.environment ?? '', kind: 'undecided', decision, why };
-}
-
-async function within<T>(ms: number, what: T | Promise<T>): Promise<T> {
-  if (!(what instanceof Promise)) return what;
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<never>((_, fail) => {
-    timer = setTimeout(() => fail(new Error('it took too long')), ms);
-  });
-  try {
-    return await Promise.race([what, late]);
-  } finally {
-    clearTimeout(timer);
-  }
 }
 
 function no(message: string): AdmissionDecision {

@@ -9,7 +9,6 @@ import {
   BreakGlass,
   type EnvironmentState,
   type LedgerView,
-  type OwnerReference,
   type SureRecorder,
 } from '../../src/gate/index.ts';
 import {
@@ -20,6 +19,7 @@ import {
   environmentSchema,
   type KubernetesObject,
   type ObjectRef,
+  type OwnerReference,
   sha256,
   type Told,
 } from '../../src/model/index.ts';
