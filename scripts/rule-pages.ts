@@ -47,6 +47,8 @@ function rulePage(rule: RuleInfo): string {
     const parameters = read('parameters.yaml');
     const suffix = parameters === undefined ? '' : ' with these parameters';
     if (parameters !== undefined) lines.push('', `## Parameters${variantOf(variant)}`, '', '```yaml', parameters.trim(), '```');
+    const images = read('images.yaml');
+    if (images !== undefined) lines.push('', `## Images${variantOf(variant)}`, '', '```yaml', images.trim(), '```');
     for (const [title, name] of [
       [`Breaks it${suffix}`, 'fail.yaml'],
       [`Meets it${suffix}`, 'pass.yaml'],

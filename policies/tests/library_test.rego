@@ -5,7 +5,7 @@ import data.countersign.change
 import data.countersign.object as objects
 import rego.v1
 
-asked(example, subject) := {"object": subject, "environment": "production", "file": "a.yaml", "parameters": example.parameters} if subject.kind
+asked(example, subject) := {"object": subject, "environment": "production", "file": "a.yaml", "parameters": example.parameters, "images": example.images} if subject.kind
 
 asked(example, subject) := {"change": subject, "environment": "production", "parameters": example.parameters} if not subject.kind
 

@@ -1,6 +1,6 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { CountersignError, messageOf } from '../model/index.ts';
+import { CountersignError, type ImageEvidence, messageOf } from '../model/index.ts';
 import { parseYaml } from '../yaml/index.ts';
 
 /** The examples of one rule: what it must find, and what it must let pass. */
@@ -9,11 +9,13 @@ export type Example = {
   readonly name: string;
   readonly rule: string;
   readonly parameters: Readonly<Record<string, unknown>>;
+  /** What is known of images, as `input.images` has it. */
+  readonly images: Readonly<Record<string, readonly ImageEvidence[]>>;
   readonly fail: readonly unknown[];
   readonly pass: readonly unknown[];
 };
 
-/** Reads `examples/RULE/{fail,pass,parameters}.yaml` under a root; none where there is no such directory. Throws `policy-unusable`. */
+/** Reads `examples/RULE/{fail,pass,parameters,images}.yaml` under a root; none where there is no such directory. Throws `policy-unusable`. */
 export function readExamples(root: string): Example[] {
   const directory = join(root, 'examples');
   if (!existsSync(directory)) return [];
@@ -35,6 +37,7 @@ export function readExamples(root: string): Example[] {
         name,
         rule: name.split('@')[0] as string,
         parameters: (read('parameters.yaml')[0] ?? {}) as Record<string, unknown>,
+        images: (read('images.yaml')[0] ?? {}) as Example['images'],
         fail: read('fail.yaml'),
         pass: read('pass.yaml'),
       };

@@ -186,7 +186,8 @@ async function oneExample(
   kind: 'fail' | 'pass',
   subject: unknown,
 ): Promise<Pick<Result, 'passed' | 'why'>> {
-  const scope = { environment: 'example', parameters: example.parameters, now: new Date() };
+  const images = { digest: '', of: new Map(Object.entries(example.images)) };
+  const scope = { environment: 'example', parameters: example.parameters, now: new Date(), images };
   const isChange = typeof subject === 'object' && subject !== null && !('kind' in subject);
   const found = isChange
     ? await evaluateChange(pool, subject as Parameters<typeof evaluateChange>[1], scope)

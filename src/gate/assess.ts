@@ -27,6 +27,7 @@ import {
   evaluateObjects,
   type Found,
   type PolicyPool,
+  type PolicyScope,
   type RuleMemory,
 } from '../policy/index.ts';
 import { encryptionProblems, gather, type RenderedFile, type Rendering, renderFile, renderMade, substitute } from '../render/index.ts';
@@ -40,6 +41,7 @@ import {
   verifyChange,
 } from '../trust/index.ts';
 import { momentsOf, recordSeen } from './first-seen.ts';
+import { readImages } from './images-in-force.ts';
 import type { LedgerView, Maker, OpenPolicy, OpenRules, OpenWaiver, Recorder, SourceRepository } from './ports.ts';
 import { recordVerdict } from './record-verdict.ts';
 import { trustInForce } from './trust-in-force.ts';
@@ -237,7 +239,8 @@ async function judge(gate: Gate, from: string, to: string, tree: string): Promis
   const trusted = await assessTrust(gate, from, to, tree);
   const [rendering, rules] = await Promise.all([renderTree(gate, tree), gate.rules(tree, trusted.store)]);
   const now = gate.clock();
-  const scope = { environment: environment.metadata.name, parameters: environment.spec.policies.parameters, now };
+  const { images, refused: unusable } = await readImages(gate, tree, trusted.store);
+  const scope = { environment: environment.metadata.name, parameters: environment.spec.policies.parameters, now, images };
   const { commits, approvals, rollback, change } = trusted;
   const onObjects = await evaluateObjects(rules, rendering.objects, scope, undefined, gate.findings);
   const onChange =
@@ -260,7 +263,15 @@ async function judge(gate: Gate, from: string, to: string, tree: string): Promis
       ...encryptionProblems(rendering.objects, environment.spec.decryption !== undefined),
       ...ruled.standing,
     ],
-    warnings: [...trusted.warnings, ...rendering.warnings, ...refused, ...ruled.warnings, ...onObjects.warnings, ...onChange.warnings],
+    warnings: [
+      ...trusted.warnings,
+      ...rendering.warnings,
+      ...refused,
+      ...unusable,
+      ...ruled.warnings,
+      ...onObjects.warnings,
+      ...onChange.warnings,
+    ],
     waived: ruled.waived,
     bundleDigest: digestOfBundles(rules.bundles),
     at: now.toISOString(),
@@ -289,7 +300,7 @@ async function ruleChange(
   rules: PolicyPool,
   { change, commits, store, from, to }: Verified,
   after: readonly RenderedObject[],
-  scope: { environment: string; parameters: Record<string, unknown>; now: Date },
+  scope: PolicyScope,
 ): Promise<Found> {
   if (!rules.bundles.some((b) => b.manifest.entries.some((e) => e.convention === 'change'))) return NOTHING_FOUND;
   const before = isNoRevision(from) ? [] : (await renderTree(gate, await gate.repository.tree(from))).objects;

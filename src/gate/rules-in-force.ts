@@ -1,6 +1,7 @@
 import {
   CountersignError,
   type Environment,
+  type ImageData,
   isNoRevision,
   type KubernetesObject,
   messageOf,
@@ -21,6 +22,7 @@ import {
 import type { AdmissionRequest } from './admission-request.ts';
 import type { Gate } from './assess.ts';
 import type { EnvironmentState } from './environment-state.ts';
+import { readImages } from './images-in-force.ts';
 import { atItsLine } from './rescan.ts';
 import { trustInForce } from './trust-in-force.ts';
 import { readWaivers } from './waivers-in-force.ts';
@@ -34,8 +36,14 @@ export type Ruling = {
   readonly bundle: string;
 };
 
-type Loaded = { readonly pool: PolicyPool; readonly waivers: readonly Waiver[]; readonly bundle: string };
+type Loaded = {
+  readonly pool: PolicyPool;
+  readonly waivers: readonly Waiver[];
+  readonly images: ImageData;
+  readonly bundle: string;
+};
 
+const NO_IMAGES: ImageData = { digest: '', of: new Map() };
 const WAIVERS_MS = 60_000; // how long waivers stand as they were read: keys that verified them may end
 
 /**
@@ -111,7 +119,7 @@ export class RulesInForce {
   }
 
   async #evaluate(
-    { pool, waivers, bundle }: Loaded,
+    { pool, waivers, images, bundle }: Loaded,
     objects: readonly RenderedObject[],
     known: Pick<PolicyScope, 'namespaces'>,
     asked: RequestFields | undefined,
@@ -119,7 +127,7 @@ export class RulesInForce {
   ): Promise<Ruling> {
     const { metadata, spec } = this.#gate.environment;
     const now = this.#gate.clock();
-    const scope = { environment: metadata.name, parameters: spec.policies.parameters, now, ...known };
+    const scope = { environment: metadata.name, parameters: spec.policies.parameters, now, images, ...known };
     const found = await evaluateObjects(pool, objects, scope, asked, memory);
     const { standing, waived } = applyWaivers(found.violations, waivers, metadata.name, now.getTime());
     return { violations: standing, warnings: found.warnings, waived, bundle };
@@ -154,13 +162,14 @@ export class RulesInForce {
     try {
       if (isNoRevision(revision)) {
         const pool = await this.#gate.rules('', trust);
-        return { pool, waivers: [], bundle: digestOfBundles(pool.bundles) };
+        return { pool, waivers: [], images: NO_IMAGES, bundle: digestOfBundles(pool.bundles) };
       }
       const tree = await repository.tree(revision);
       const { store } = await trustInForce({ environment, repository, trust, openPolicy: this.#gate.openPolicy, ledger }, revision, true);
       const pool = await this.#gate.rules(tree, store);
       const { waivers } = await readWaivers(this.#gate, tree, store, this.#gate.clock().getTime());
-      return { pool, waivers, bundle: digestOfBundles(pool.bundles) };
+      const { images } = await readImages(this.#gate, tree, store);
+      return { pool, waivers, images, bundle: digestOfBundles(pool.bundles) };
     } catch (cause) {
       throw new CountersignError('policy-unusable', `the rules of \`${environment.metadata.name}\` cannot be loaded: ${messageOf(cause)}`, {
         cause,

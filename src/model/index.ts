@@ -10,6 +10,7 @@ export * from './digest.ts';
 export * from './entry.ts';
 export * from './error.ts';
 export * from './glob.ts';
+export * from './image-evidence.ts';
 export * from './in-parallel.ts';
 export * from './inventory.ts';
 export * from './kubernetes.ts';

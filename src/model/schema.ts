@@ -202,6 +202,29 @@ export const trustPolicySchema = z.strictObject({
         maximum: duration.default('90d').describe('How long a waiver may run from the day it is signed.'),
       })
       .prefault({}),
+    images: z
+      .strictObject({
+        signers: z
+          .array(
+            z
+              .strictObject({
+                name: name.describe('How rules call it.'),
+                identity: z
+                  .strictObject({
+                    issuer: z.string().min(1).describe('Who vouched for it, for example `https://token.actions.githubusercontent.com`.'),
+                    subject: z.string().min(1).describe('The address or URI in the certificate; `*` for any part of it.'),
+                  })
+                  .optional()
+                  .describe('In a certificate under `spec.sigstore`.'),
+                key: z.string().min(1).max(16_384).optional().describe('A public key in PEM.'),
+                log: z.boolean().default(true).describe('A signature by a key needs an entry in a transparency log of `spec.sigstore`.'),
+              })
+              .refine((s) => (s.identity === undefined) !== (s.key === undefined), { error: 'exactly one of `identity` and `key`' }),
+          )
+          .min(1)
+          .describe('Whose statements about container images rules may read as `input.images`.'),
+      })
+      .optional(),
     blocked: z
       .array(
         z.strictObject({
@@ -531,6 +554,11 @@ export const environmentSchema = z.strictObject({
           .describe('Where the rules come from; every bundle is asked.'),
         parameters: z.record(z.string(), z.unknown()).default({}).describe('What the rules read as `input.parameters`.'),
         waivers: z.string().min(1).default('countersign/waivers').describe('The directory of the repository with signed waivers.'),
+        images: z
+          .string()
+          .min(1)
+          .default('countersign/images')
+          .describe('The directory of the repository with Sigstore bundles about images; who may sign them, the TrustPolicy says.'),
         deadline: duration.default('2s').describe('How long the rules may take for one object; what takes longer is denied.'),
       })
       .prefault({}),

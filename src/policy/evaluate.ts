@@ -1,5 +1,14 @@
 import type { PolicyBundle, RuleInfo } from '../bundle/index.ts';
-import { digestOf, type Recent, type RenderedObject, refKey, refText, type VerifiedChange, type Violation } from '../model/index.ts';
+import {
+  digestOf,
+  type ImageData,
+  type Recent,
+  type RenderedObject,
+  refKey,
+  refText,
+  type VerifiedChange,
+  type Violation,
+} from '../model/index.ts';
 import type { Finding, Judged, RequestFields, RunScope, Subject } from './judge-subject.ts';
 import type { PolicyPool } from './policy-pool.ts';
 
@@ -11,6 +20,8 @@ export type PolicyScope = {
   readonly trace?: boolean;
   /** Labels of namespaces that are known beside those among the objects. */
   readonly namespaces?: RunScope['namespaces'];
+  /** What is known of images; each subject is given that of the digests that stand in it. */
+  readonly images?: ImageData;
 };
 
 /** The change as rules see it. */
@@ -99,13 +110,16 @@ export async function evaluateObjects(
   const run = runScope(scope, objects);
   const subject = (o: RenderedObject): Subject => ({
     kind: 'object',
-    json: JSON.stringify(o.object),
+    ...withImages(JSON.stringify(o.object), scope.images),
     file: o.source.file,
     ...(request === undefined ? {} : { request }),
   });
   const usable = request === undefined && scope.trace !== true && !readsTime(pool.bundles) ? memory : undefined;
   usable?.hold(objects.length * 3);
-  const about = usable === undefined ? '' : digestOf([pool.bundles.map((b) => b.digest), run.environment, run.parameters, run.namespaces]);
+  const about =
+    usable === undefined
+      ? ''
+      : digestOf([pool.bundles.map((b) => b.digest), run.environment, run.parameters, run.namespaces, scope.images?.digest ?? '']);
   const keys = objects.map((o) => `${about} ${o.digest} ${o.source.file}`);
   const known = keys.map((key) => usable?.get(key));
   const asked = objects.filter((_, i) => known[i] === undefined);
@@ -138,7 +152,7 @@ export async function evaluateObjects(
 
 /** Runs the change rules once. */
 export async function evaluateChange(pool: PolicyPool, change: ChangeInput, scope: PolicyScope): Promise<Found> {
-  const [judged] = await pool.judge([{ kind: 'change', json: JSON.stringify(change) }], runScope(scope, []));
+  const [judged] = await pool.judge([{ kind: 'change', ...withImages(JSON.stringify(change), scope.images) }], runScope(scope, []));
   const infos = ruleInfos(pool.bundles);
   return gathered(
     sorted(judged?.findings ?? []).map((f) => ({ finding: f, violation: { ...plain(f, infos), message: f.message, commit: change.to } })),
@@ -173,6 +187,17 @@ export async function evaluateDocuments(
     }),
     judged.flatMap((j) => j.trace),
   );
+}
+
+// A digest in an object is an image's, or nobody has said anything of it.
+function withImages(json: string, images: ImageData | undefined): { readonly json: string; readonly images?: string } {
+  if (images === undefined || images.of.size === 0) return { json };
+  const named = [...new Set([...json.matchAll(/@(sha256:[0-9a-f]{64})/g)].map(([, digest]) => digest as string))];
+  const known = named.flatMap((digest) => {
+    const evidence = images.of.get(digest);
+    return evidence === undefined ? [] : [[digest, evidence] as const];
+  });
+  return known.length === 0 ? { json } : { json, images: JSON.stringify(Object.fromEntries(known)) };
 }
 
 function runScope(scope: PolicyScope, objects: readonly RenderedObject[]): RunScope {

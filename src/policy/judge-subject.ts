@@ -15,10 +15,10 @@ export type Finding = {
   readonly severity?: string;
 };
 
-/** What rules are asked about. Objects are JSON text, so that they cross threads and reach Wasm without being copied apart. */
+/** What rules are asked about. Objects, and what is known of the images in them, are JSON text, so that they cross threads and reach Wasm without being copied apart. */
 export type Subject =
-  | { readonly kind: 'object'; readonly json: string; readonly file: string; readonly request?: RequestFields }
-  | { readonly kind: 'change'; readonly json: string }
+  | { readonly kind: 'object'; readonly json: string; readonly file: string; readonly request?: RequestFields; readonly images?: string }
+  | { readonly kind: 'change'; readonly json: string; readonly images?: string }
   /** Conftest's `--combine`: a list of `{path, contents}`. */
   | { readonly kind: 'combined'; readonly json: string }
   /** A document that is no Kubernetes object; only Conftest rules are asked. */
@@ -131,7 +131,9 @@ function ask(bundle: PolicyBundle, module: RegoModule, subject: Subject, scope: 
   );
   if (wanted.length === 0 && (templates.length === 0 || subject.kind !== 'object')) return [];
   const evaluate = module.withInput(subject.json, context);
-  const around = (extra: object) => JSON.stringify({ environment: scope.environment, parameters: scope.parameters, ...extra });
+  const images = 'images' in subject && subject.images !== undefined ? subject.images : '{}';
+  const around = (extra: object) =>
+    `${JSON.stringify({ environment: scope.environment, parameters: scope.parameters, ...extra }).slice(0, -1)},"images":${images}}`;
   const own =
     subject.kind === 'change'
       ? { object: around({}), path: ['change'] }

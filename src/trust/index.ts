@@ -17,6 +17,7 @@ export { describeKeys, type KeyDescription } from './describe-keys.ts';
 export { signedBytes, verifyDetached } from './detached.ts';
 export { type Examined, examineCommits, examineHistory, type HistoryItem, type HistorySource, KnownHistory } from './examine-history.ts';
 export { FORGE_REVIEW, type ForgeReview } from './forge-review.ts';
+export type { ImageVerifier } from './image-evidence.ts';
 export { importKeys } from './import-keys.ts';
 export { judgeCommit } from './judge-commit.ts';
 export { type LintFinding, lintPolicy } from './lint-policy.ts';

@@ -1,6 +1,7 @@
 import type { SignaturePacket } from 'openpgp';
 import { CountersignError, digestOf, messageOf, type Signer, type TrustPolicy } from '../model/index.ts';
 import { matchesPatternList, parseAllowedSigners } from './allowed-signers.ts';
+import type { ImageVerifier } from './image-evidence.ts';
 import { type OpenPgpKey, readOpenPgpKeys } from './openpgp-key.ts';
 import type { SigstoreVerifier } from './sigstore.ts';
 import { parseSshKey, type SshKey } from './ssh-key.ts';
@@ -47,6 +48,8 @@ export type TrustStore = {
   readonly sshRevocations: SshRevocations;
   /** There only where the policy takes gitsign's signatures; loaded then. */
   readonly sigstore: SigstoreVerifier | undefined;
+  /** There only where the policy names signers of images; loaded then. */
+  readonly images: ImageVerifier | undefined;
   readonly kindOf: (principal: string) => Signer['kind'];
   /** The principals meant by names of principals and groups. */
   readonly members: (names: readonly string[]) => ReadonlySet<string>;
@@ -82,6 +85,7 @@ export async function openTrustStore(policy: TrustPolicy): Promise<TrustStore> {
     terms: (fingerprint) => keys.terms.get(fingerprint) ?? [],
     sshRevocations: keys.readRevocations(policy.spec.sshRevocations),
     sigstore: await keys.openSigstore(),
+    images: await keys.openImages(),
     kindOf: (principal) => kinds.get(principal) ?? 'platform',
     members: (names) => new Set(names.flatMap((n) => groups.get(n) ?? [n])),
     byEmail,
@@ -193,6 +197,20 @@ class KeyRing {
       return (await import('./sigstore.ts')).openSigstore(sigstore.trustedRoot ?? '', sigstore);
     } catch (thrown) {
       throw this.#unusable('the Sigstore trusted root', thrown, 'it is the file `trusted_root.json` that the Sigstore instance publishes');
+    }
+  }
+
+  async openImages(): Promise<ImageVerifier | undefined> {
+    const { images, sigstore } = this.#policy.spec;
+    if (images === undefined) return undefined;
+    try {
+      return (await import('./image-evidence.ts')).openImageVerifier(images.signers, sigstore);
+    } catch (thrown) {
+      throw this.#unusable(
+        'the signers of images',
+        thrown,
+        'give public keys in PEM, as `cosign public-key` prints them; identities and logs need `spec.sigstore`',
+      );
     }
   }
 

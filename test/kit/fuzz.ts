@@ -1,11 +1,9 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { generateKeyPairSync } from 'node:crypto';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { performance } from 'node:perf_hooks';
-import { initializeCA } from '@sigstore/mock';
 import { tool } from '../../scripts/tools.ts';
 import { buildBundle, readBundle } from '../../src/bundle/index.ts';
 import { readTrustPolicy, readWaiver } from '../../src/config/index.ts';
@@ -30,6 +28,7 @@ import { sprintf } from '../../src/rego/sprintf.ts';
 import { parse, print } from '../../src/rego/value.ts';
 import { parseAllowedSigners } from '../../src/trust/allowed-signers.ts';
 import { examineSignature } from '../../src/trust/examine-signature.ts';
+import { openImageVerifier } from '../../src/trust/image-evidence.ts';
 import { importKeys, openTrustStore, readApproval, type TrustStore } from '../../src/trust/index.ts';
 import { readOpenPgpKeys } from '../../src/trust/openpgp-key.ts';
 import { readOpenPgpSignature } from '../../src/trust/openpgp-signature.ts';
@@ -45,6 +44,7 @@ import { readReview } from '../../src/webhook/read-review.ts';
 import { ambiguities, parseYaml, YamlError } from '../../src/yaml/index.ts';
 import { trustDocument } from './documents.ts';
 import { endGpg, openPgpPerson, run, sshPerson } from './fleet.ts';
+import { imageBundle, mockSigstore } from './sigstore.ts';
 
 /** A parser of somebody else's bytes: seeds to begin with, and how it may end. Any other end is a defect. */
 export type FuzzTarget = {
@@ -93,7 +93,10 @@ export async function fuzzTargets(directory: string): Promise<FuzzTarget[]> {
   const signers = Buffer.from(
     `# x\ndana@example.test,*@b namespaces="git",valid-after="20260101Z" ${dana.publicKey}\nx cert-authority ${ca.publicKey}\n`,
   );
-  const withSigstore: TrustStore = { ...store, sigstore: openSigstore(await sigstoreRoot(), { certificateLogs: 0 }) };
+  const mock = await mockSigstore(new Date());
+  const withSigstore: TrustStore = { ...store, sigstore: openSigstore(mock.root, { certificateLogs: 0 }) };
+  const byCi = { issuer: 'https://issuer.example.test', subject: 'https://example.test/ci' };
+  const verifyImage = openImageVerifier([{ name: 'ci', identity: byCi, log: true }], { trustedRoot: mock.root, certificateLogs: 1 });
   const never = () => false;
   const isSshError = (thrown: unknown) => thrown instanceof SshFormatError;
   const isPlainError = (thrown: unknown) => thrown instanceof Error && !(thrown instanceof TypeError || thrown instanceof RangeError);
@@ -125,6 +128,12 @@ export async function fuzzTargets(directory: string): Promise<FuzzTarget[]> {
       seeds: [await cmsSignature()],
       read: (b) => examineSignature(withSigstore, Buffer.from('message'), text(b)),
       refuses: never,
+    },
+    {
+      name: 'image bundle',
+      seeds: [Buffer.from(await imageBundle(mock, { digest: 'a'.repeat(64), identity: byCi }))],
+      read: (b) => verifyImage(text(b)),
+      refuses: (t) => t instanceof Error,
     },
     { name: 'protobuf', seeds: [Buffer.from('0a030a01611003', 'hex')], read: readProtobuf, refuses: (t) => t instanceof RangeError },
     { name: 'approval', seeds: [envelope], read: (b) => readApproval(text(b), store, Date.now()), refuses: never },
@@ -276,19 +285,6 @@ async function policyTargets(at: (name: string, content: string) => string): Pro
     { name: 'policy bundle', seeds: [Buffer.from(archive)], read: (b) => readBundle(b, 'fuzz'), refuses: isError },
     { name: 'waiver', seeds: [Buffer.from(waiver)], read: (b) => readWaiver(text(b), 'w.yaml'), refuses: isError },
   ];
-}
-
-// A trusted root that holds, so that the reader of signatures is reached.
-async function sigstoreRoot(): Promise<string> {
-  const keys = generateKeyPairSync('ec', { namedCurve: 'P-256' });
-  const { rootCertificate } = await initializeCA(keys);
-  const root = Buffer.from(rootCertificate.buffer, rootCertificate.byteOffset, rootCertificate.byteLength).toString('base64');
-  const spki = keys.publicKey.export({ format: 'der', type: 'spki' }).toString('base64');
-  const publicKey = { rawBytes: spki, keyDetails: 'PKIX_ECDSA_P256_SHA_256', validFor: { start: '2020-01-01T00:00:00Z' } };
-  return JSON.stringify({
-    tlogs: [{ baseUrl: 'https://rekor.example.test', hashAlgorithm: 'SHA2_256', publicKey, logId: { keyId: 'AAAA' } }],
-    certificateAuthorities: [{ certChain: { certificates: [{ rawBytes: root }] }, validFor: { start: '2020-01-01T00:00:00Z' } }],
-  });
 }
 
 // CMS as openssl makes it: a certificate, signed attributes, and no log entry.

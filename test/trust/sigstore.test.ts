@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { createHash, generateKeyPairSync, sign, X509Certificate } from 'node:crypto';
+import { createHash, sign, X509Certificate } from 'node:crypto';
 import { after, test } from 'node:test';
 import {
   Attribute,
@@ -21,7 +21,6 @@ import {
 } from '@peculiar/asn1-cms';
 import { AsnConvert, OctetString } from '@peculiar/asn1-schema';
 import { Certificate } from '@peculiar/asn1-x509';
-import { initializeCA, initializeCTLog, initializeTLog } from '@sigstore/mock';
 import { NativeRepository } from '../../src/git/index.ts';
 import { type CommitVerdict, canonicalJson, trustPolicySchema } from '../../src/model/index.ts';
 import { openTrustStore } from '../../src/trust/index.ts';
@@ -29,6 +28,7 @@ import { trustDocument } from '../kit/documents.ts';
 import { Fleet, run, sshPerson } from '../kit/fleet.ts';
 import { payloadOf, signedCommit } from '../kit/objects.ts';
 import { scratch } from '../kit/scratch.ts';
+import { keyPair, mockSigstore, spki } from '../kit/sigstore.ts';
 import { verdictUnder } from '../kit/verdict.ts';
 
 // A Sigstore of our own: Sigstore's mock authority, certificate log and transparency log, which really sign; and signatures
@@ -44,38 +44,8 @@ const NOW = Math.floor(Date.now() / 1000);
 const clock = new Date((NOW + 5) * 1000); // the mock's root begins when it is made, and the log must not be earlier
 const ISSUER = 'https://accounts.example.test';
 const SUBJECT = 'https://example.test/dana';
-const pair = () => generateKeyPairSync('ec', { namedCurve: 'P-256' });
-const ctlogKeys = pair();
-const ctlog = await initializeCTLog(ctlogKeys, clock);
-const ca = await initializeCA(pair(), ctlog, clock);
-const tlogKeys = pair();
-const tlog = await initializeTLog('https://rekor.example.test', tlogKeys, clock);
-const stranger = {
-  ca: await initializeCA(pair(), await initializeCTLog(pair(), clock), clock),
-  tlog: await initializeTLog('https://rekor.example.test', pair(), clock),
-};
-
-const base64 = (view: ArrayBufferView) => Buffer.from(view.buffer, view.byteOffset, view.byteLength).toString('base64');
-const logOf = (key: Buffer, id: Buffer) => ({
-  baseUrl: 'https://rekor.example.test',
-  hashAlgorithm: 'SHA2_256',
-  publicKey: { rawBytes: key.toString('base64'), keyDetails: 'PKIX_ECDSA_P256_SHA_256', validFor: { start: '2020-01-01T00:00:00Z' } },
-  logId: { keyId: id.toString('base64') },
-});
-const spki = (keys: typeof tlogKeys) => keys.publicKey.export({ format: 'der', type: 'spki' });
-const ROOT = JSON.stringify({
-  mediaType: 'application/vnd.dev.sigstore.trustedroot+json;version=0.1',
-  tlogs: [logOf(spki(tlogKeys), sha256(spki(tlogKeys)))],
-  certificateAuthorities: [
-    {
-      subject: { commonName: 'sigstore', organization: 'sigstore.mock' },
-      uri: 'https://fulcio.example.test',
-      certChain: { certificates: [{ rawBytes: base64(ca.rootCertificate) }] },
-      validFor: { start: '2020-01-01T00:00:00Z' },
-    },
-  ],
-  ctlogs: [logOf(spki(ctlogKeys), Buffer.from(ctlog.logID.buffer, ctlog.logID.byteOffset, ctlog.logID.byteLength))],
-});
+const { ca, tlog, root: ROOT } = await mockSigstore(clock);
+const stranger = await mockSigstore(clock);
 
 type Options = {
   content?: Buffer;
@@ -94,7 +64,7 @@ type Options = {
 
 /** A CMS signature with its log entry, as gitsign writes it into a commit. */
 async function gitsign(payload: Buffer, options: Options = {}): Promise<string> {
-  const keys = pair();
+  const keys = keyPair();
   const issued = await (options.ca ?? ca).issueCertificate({
     publicKey: spki(keys) as unknown as ArrayBufferView<ArrayBuffer>,
     subjectAltName: options.subject ?? SUBJECT,
@@ -170,8 +140,8 @@ async function verdictOn(
     keys: [],
     identities: [{ issuer: ISSUER, subject: SUBJECT, ...spec.identity }],
   };
-  const sigstore = 'sigstore' in spec ? spec.sigstore : { trustedRoot: ROOT };
-  if (sigstore !== undefined) document.spec.sigstore = sigstore;
+  const trusted = 'sigstore' in spec ? spec.sigstore : { trustedRoot: ROOT };
+  if (trusted !== undefined) document.spec.sigstore = trusted;
   const store = await openTrustStore(trustPolicySchema.parse(document));
   return verdictUnder(
     store,

@@ -1,0 +1,123 @@
+import { createPublicKey, type KeyObject } from 'node:crypto';
+import { type Bundle, bundleFromJSON, isBundleWithDsseEnvelope } from '@sigstore/bundle';
+import { TrustedRoot } from '@sigstore/protobuf-specs';
+import { toSignedEntity, toTrustMaterial, Verifier } from '@sigstore/verify';
+import { type ImageEvidence, type TrustPolicy, wildcardMatches } from '../model/index.ts';
+
+/**
+ * Verifies one Sigstore bundle (its JSON) and gives the digests (`sha256:…`) of the images that its statement is about, with what it says.
+ * Nothing is fetched. Throws an Error that says what does not hold.
+ */
+export type ImageVerifier = (bundle: string) => { readonly digests: readonly string[]; readonly evidence: ImageEvidence };
+
+type Signers = NonNullable<TrustPolicy['spec']['images']>['signers'];
+type Signer = Signers[number];
+
+/** in-toto statement, versions 0.1 and 1 (github.com/in-toto/attestation, spec/v1/statement.md). */
+type Statement = {
+  readonly _type?: unknown;
+  readonly subject?: readonly { readonly name?: unknown; readonly digest?: { readonly sha256?: unknown } }[];
+  readonly predicateType?: unknown;
+  readonly predicate?: unknown;
+};
+
+const STATEMENT = /^https:\/\/in-toto\.io\/Statement\/v(0\.1|1)$/;
+const MAX_SUBJECTS = 1000;
+
+/** A verifier for the signers of a TrustPolicy. Throws an Error when a key or the trusted root cannot be read. */
+export function openImageVerifier(signers: Signers, sigstore: TrustPolicy['spec']['sigstore']): ImageVerifier {
+  const needing = signers.find((s) => s.identity !== undefined || s.log);
+  if (sigstore === undefined && needing !== undefined)
+    throw new Error(`\`${needing.name}\` needs certificate authorities or a log: add \`spec.sigstore\`, or \`log: false\` to a key`);
+  const root = TrustedRoot.fromJSON(sigstore === undefined ? {} : JSON.parse(sigstore.trustedRoot ?? ''));
+  const certified = new Verifier(toTrustMaterial(root), {
+    tlogThreshold: 1,
+    timestampThreshold: 1,
+    ctlogThreshold: sigstore?.certificateLogs ?? 1,
+  });
+  const keyed = signers.flatMap((signer) => {
+    if (signer.key === undefined) return [];
+    const key = readKey(signer.key);
+    const material = { ...toTrustMaterial(root), publicKey: () => ({ publicKey: key, validFor: () => true }) };
+    const threshold = signer.log ? 1 : 0;
+    return [{ signer, verifier: new Verifier(material, { tlogThreshold: threshold, timestampThreshold: threshold, ctlogThreshold: 0 }) }];
+  });
+  return (text) => {
+    const bundle = bundleFromJSON(JSON.parse(text));
+    const statement = readStatement(bundle);
+    const { content, tlogEntries } = bundle.verificationMaterial;
+    const signer =
+      content.$case === 'publicKey' ? byKey(bundle, keyed) : byIdentity(certified.verify(toSignedEntity(bundle)).identity, signers);
+    const logged = signer.key !== undefined && !signer.log ? 0 : Number(tlogEntries[0]?.integratedTime ?? 0);
+    const { subject, predicateType, predicate } = statement;
+    return {
+      digests: subject.map((s) => `sha256:${s.digest.sha256}`),
+      evidence: {
+        signer: signer.name,
+        name: subject[0]?.name ?? '',
+        predicateType,
+        predicate: predicate ?? null,
+        ...(logged === 0 ? {} : { loggedAt: new Date(logged * 1000).toISOString() }),
+      },
+    };
+  };
+}
+
+function readKey(pem: string): KeyObject {
+  const key = createPublicKey(pem);
+  const { asymmetricKeyType: type, asymmetricKeyDetails: details } = key;
+  if (type === 'ec' && details?.namedCurve === 'secp256k1') throw new Error('keys of that curve are not taken');
+  if (type !== 'ec' && type !== 'ed25519' && !(type === 'rsa' && (details?.modulusLength ?? 0) >= 2048))
+    throw new Error(`keys of type ${type} are not taken, or not of this size`);
+  return key;
+}
+
+// The hint in a bundle is anybody's text: each key is tried.
+function byKey(bundle: Bundle, keyed: readonly { readonly signer: Signer; readonly verifier: Verifier }[]): Signer {
+  for (const { signer, verifier } of keyed) {
+    // Without a log, what the bundle says of one is no part of what is believed.
+    const asked = signer.log ? bundle : { ...bundle, verificationMaterial: { ...bundle.verificationMaterial, tlogEntries: [] } };
+    try {
+      verifier.verify(toSignedEntity(asked as Bundle));
+      return signer;
+    } catch {
+      // another key may have made it
+    }
+  }
+  throw new Error('no key of the TrustPolicy made it, or its entry in a transparency log is missing or wrong');
+}
+
+function byIdentity(identity: ReturnType<Verifier['verify']>['identity'], signers: readonly Signer[]): Signer {
+  const issuer = identity?.extensions?.issuer;
+  const subject = identity?.subjectAlternativeName;
+  if (issuer === undefined || subject === undefined) throw new Error('its certificate names nobody');
+  const found = signers.find((s) => s.identity?.issuer === issuer && wildcardMatches(s.identity.subject, subject));
+  if (found === undefined)
+    throw new Error(`\`${subject.slice(0, 200)}\` (${issuer.slice(0, 200)}) is no signer of images in the TrustPolicy`);
+  return found;
+}
+
+type Read = {
+  readonly subject: readonly { readonly name: string; readonly digest: { readonly sha256: string } }[];
+  readonly predicateType: string;
+  readonly predicate: unknown;
+};
+
+function readStatement(bundle: Bundle): Read {
+  if (!isBundleWithDsseEnvelope(bundle)) throw new Error('it signs a digest alone: a statement (in-toto, by DSSE) is needed');
+  const { payload, payloadType, signatures } = bundle.content.dsseEnvelope;
+  if (payloadType !== 'application/vnd.in-toto+json') throw new Error(`it signs \`${payloadType.slice(0, 100)}\` and no in-toto statement`);
+  if (signatures.length !== 1) throw new Error('it does not have exactly one signature');
+  const { _type, subject, predicateType, predicate } = JSON.parse(payload.toString('utf8')) as Statement;
+  if (typeof _type !== 'string' || !STATEMENT.test(_type)) throw new Error('it is no in-toto statement of version 0.1 or 1');
+  if (typeof predicateType !== 'string' || predicateType === '') throw new Error('its statement has no predicate type');
+  if (!Array.isArray(subject) || subject.length === 0 || subject.length > MAX_SUBJECTS) throw new Error('its statement is about nothing');
+  const subjects = subject.flatMap(({ name, digest }: NonNullable<Statement['subject']>[number]) => {
+    const value = digest?.sha256;
+    return typeof value === 'string' && /^[0-9a-f]{64}$/.test(value)
+      ? [{ name: typeof name === 'string' ? name : '', digest: { sha256: value } }]
+      : [];
+  });
+  if (subjects.length === 0) throw new Error('its statement names no image by a SHA-256');
+  return { subject: subjects, predicateType, predicate };
+}
