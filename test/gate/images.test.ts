@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { generateKeyPairSync } from 'node:crypto';
+import { readFileSync } from 'node:fs';
 import { before, test } from 'node:test';
 import { RulesInForce } from '../../src/gate/index.ts';
 import { trustPolicySchema, type Verdict } from '../../src/model/index.ts';
@@ -139,6 +140,15 @@ test('a key that needs no log counts without one, and what its bundle says of a 
     [],
   );
   assert.deepEqual(codes(await judged({ 'a.sigstore.json': await imageBundle(stranger, { digest: DIGEST, key: release }) }, asked)), []);
+});
+
+test('a bundle that cosign made counts', async () => {
+  const read = (name: string) => readFileSync(new URL(`fixtures/${name}`, import.meta.url), 'utf8');
+  const image = 'registry.example.com/web@sha256:fa1cb20075dfa1ebfaa7ea09129bbb794494ff0a90dc357b729074f6dcf59d35';
+  const parameters = { imageSigners: ['release'], imageSources: ['https://github.com/example/shop'] };
+  const asked = { image, parameters, trust: trust([{ name: 'release', key: read('cosign.pub'), log: false }]) };
+  const verdict = await judged({ 'web.sigstore.json': read('attested.sigstore.json') }, asked);
+  assert.deepEqual([codes(verdict), unusable(verdict)], [[], []]);
 });
 
 test('provenance is asked for its source', async () => {
