@@ -12,13 +12,20 @@ import {
   type Verifier,
   verifyLedger,
 } from '../ledger/index.ts';
-import { CountersignError, type Entry } from '../model/index.ts';
-import { type ReportSubject, type ReportVerifier, verifyReport, writeReport } from '../report/index.ts';
+import { CountersignError } from '../model/index.ts';
+import { type ReportVerifier, verifyReport, writeReport } from '../report/index.ts';
 import { EXIT, type Io, paint } from './io.ts';
 import { readVerifiers } from './ledger.ts';
+import { type DefinitionOptions, defined, periodOf, readInput } from './report-input.ts';
 import { count } from './show-verdict.ts';
 
-export type ReportOptions = { data: string; from?: string; to?: string; out: string; output: 'text' | 'json' };
+export type ReportOptions = DefinitionOptions & {
+  data: string;
+  from?: string;
+  to?: string;
+  out: string;
+  output: 'text' | 'json';
+};
 export type VerifyOptions = { key?: string; output: 'text' | 'json' };
 
 /** `countersign report`: the evidence of a period, as a signed set of files around a PDF. */
@@ -35,28 +42,19 @@ export async function report(options: ReportOptions, io: Io): Promise<number> {
         `no report is made from a ledger that is not consistent: ${sound.finding.message}`,
         { hint: 'run `countersign ledger verify`' },
       );
-    const from = instant(options.from, '1970-01-01T00:00:00.000Z');
-    const to = instant(options.to, new Date(Date.now() + 1).toISOString());
-    if (from >= to)
-      throw new CountersignError('usage', `the period from ${from} to ${to} is empty`, { hint: '--to must be later than --from' });
+    const { from, to } = periodOf(options);
     if (!existsSync(key))
       throw new CountersignError('key-missing', `there is no ledger key at \`${key}\``, {
         hint: 'make reports where the service keeps its key',
       });
     const signer = readSigner(verifier.name, readFileSync(key, 'utf8'));
-    const { first, before, entries, evidence } = collect(reader, from);
-    const subjects = subjectsOf(reader, entries, evidence);
-    const checkpoint = reader.latestCheckpoint() ?? '';
-    const { model, files } = await writeReport(
-      { from, to, first, entries, evidence, subjects, checkpoint, origin: verifier.name },
-      before,
-      (text) => signNote(text, signer),
-    );
+    const { input, before } = readInput(reader, { from, to, origin: verifier.name, definition: defined(options, verifier.name) });
     mkdirSync(options.out, { recursive: true });
-    for (const [name, bytes] of files) {
+    const write = (name: string, bytes: Uint8Array) => {
       writeFileSync(join(options.out, `${name}.new`), bytes);
       renameSync(join(options.out, `${name}.new`), join(options.out, name));
-    }
+    };
+    const model = await writeReport(input, before, (text) => signNote(text, signer), write);
     const { summary } = model;
     if (options.output === 'json') io.out(`${JSON.stringify({ id: model.id, directory: resolve(options.out), summary }, null, 2)}\n`);
     else
@@ -102,48 +100,4 @@ export function verify(file: string, options: VerifyOptions, io: Io): number {
     );
   }
   return result.ok ? EXIT.yes : EXIT.no;
-}
-
-// The entries from the first one of the period on, what they need to be proven, and the evidence they name.
-function collect(
-  reader: LedgerReader,
-  from: string,
-): { first: number; before: readonly Buffer[]; entries: string[]; evidence: Map<string, string> } {
-  const range = new CompactRange();
-  let before: readonly Buffer[] = [];
-  let first = -1;
-  const entries: string[] = [];
-  const evidence = new Map<string, string>();
-  for (const stored of reader.stored()) {
-    const entry = JSON.parse(stored.body) as Entry;
-    if (first < 0 && entry.time >= from) {
-      first = stored.index;
-      before = range.copy().nodes;
-    }
-    if (first < 0) {
-      range.append(stored.leaf);
-      continue;
-    }
-    entries.push(stored.body);
-    if (entry.type !== 'change.judged') continue;
-    evidence.set(entry.evidence.sha256, reader.evidenceBytes(entry.evidence.sha256) ?? '');
-  }
-  return { first: first < 0 ? range.size : first, before: first < 0 ? range.nodes : before, entries, evidence };
-}
-
-// Of the names that are kept, those that this period speaks of.
-function subjectsOf(reader: LedgerReader, entries: readonly string[], evidence: ReadonlyMap<string, string>): ReportSubject[] {
-  const named = new Set([...entries, ...evidence.values()].flatMap((json) => json.match(/subject:[0-9a-f]{64}/g) ?? []));
-  return [...reader.subjects()]
-    .filter(({ commitment }) => named.has(commitment))
-    .map(({ commitment, salt, text }) => ({ commitment, salt: Buffer.from(salt).toString('hex'), text }));
-}
-
-/** A day or time as it was typed, in ISO 8601. Throws `usage`. */
-export function instant(text: string | undefined, otherwise: string): string {
-  if (text === undefined) return otherwise;
-  const time = Date.parse(/^\d{4}-\d{2}-\d{2}$/.test(text) ? `${text}T00:00:00Z` : text);
-  if (Number.isNaN(time))
-    throw new CountersignError('usage', `\`${text}\` is not a time`, { hint: 'for example 2026-01-31 or 2026-01-31T12:00:00Z' });
-  return new Date(time).toISOString();
 }

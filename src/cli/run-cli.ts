@@ -8,6 +8,7 @@ import type { ApproveOptions } from './approve.ts';
 import type { BreakGlassCloseOptions, BreakGlassListOptions, BreakGlassOpenOptions, BreakGlassSettleOptions } from './break-glass.ts';
 import type { CheckOptions } from './check.ts';
 import type { DiffOptions } from './diff.ts';
+import type { ExceptionExplainOptions, ExceptionListOptions, ExceptionSettleOptions } from './exceptions.ts';
 import type { ExplainOptions } from './explain-object.ts';
 import { FORMS } from './findings.ts';
 import type { InitOptions } from './init.ts';
@@ -695,15 +696,66 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
       done(await (await import('./break-glass.ts')).breakGlassSettle(named, options, io)),
     );
 
+  const exception = add(program, 'exception', 'what a reader of a report should ask about: list, explain, settle', '');
+  const ofLedger = (command: Command) =>
+    command
+      .option('--data <dir>', 'the service’s data directory', DATA)
+      .option('--from <time>', 'start of the period, UTC (default: the beginning)')
+      .option('--to <time>', 'end of the period, not included (default: now)')
+      .addOption(output('text', 'json'));
+  ofLedger(
+    add(
+      exception,
+      'list',
+      'those that are open, as a report would have them now',
+      '\nExamples:\n  countersign exception list --data /var/lib/countersign\n  countersign exception list --from 2026-10-01 --all --type out-of-band-change',
+    ),
+  )
+    .option('--all', 'those that are dealt with too', false)
+    .option('--type <type>', 'only these')
+    .addOption(environment())
+    .action(async (options: ExceptionListOptions) => done((await import('./exceptions.ts')).exceptionList(options, io)));
+  ofLedger(add(exception, 'explain', 'everything that is known of one', '\nExample:\n  countersign exception explain E412'))
+    .argument('<id>', 'as the list has it')
+    .action(async (id: string, options: ExceptionExplainOptions) =>
+      done((await import('./exceptions.ts')).exceptionExplain(id, options, io)),
+    );
+  ofLedger(
+    add(
+      exception,
+      'settle',
+      'put on the ledger what became of one; every report says who did',
+      '\nExamples:\n  countersign exception settle E412 --as remediated --reason "scaled back, and the alert was added" --ticket INC-4711\n  countersign exception settle E98 --as accepted --reason "planned maintenance" --link https://wiki.example.com/maintenance',
+    ),
+  )
+    .argument('<id>', 'as the list has it')
+    .addOption(
+      new Option('--as <disposition>', 'what became of it').choices(['accepted', 'remediated', 'false-positive']).makeOptionMandatory(),
+    )
+    .requiredOption('--reason <text>', 'why; it goes on the ledger with who says it')
+    .option('--ticket <id>', 'where it was worked on')
+    .option('--link <url>', 'where evidence of it is')
+    .action(async (id: string, options: ExceptionSettleOptions) =>
+      done(await (await import('./exceptions.ts')).exceptionSettle(id, options, io)),
+    );
+
   add(
     program,
     'report',
     'make the evidence report of a period',
-    '\nExample:\n  countersign report --data /var/lib/countersign --from 2026-10-01 --to 2026-11-01 --out october',
+    '\nExamples:\n  countersign report --data /var/lib/countersign --from 2026-10-01 --to 2026-11-01 --out october\n  countersign report --from 2026-07-01 --to 2026-10-01 --framework soc2 --framework iso27001 --entity "Example Ltd" --out q3\n  countersign report --from 2026-07-01 --to 2026-10-01 --seed "said by the auditor" --sample 25 --out q3-sample',
   )
     .option('--data <dir>', 'the service’s data directory', DATA)
     .option('--from <time>', 'start of the period, UTC (default: the beginning)')
     .option('--to <time>', 'end of the period, not included (default: now)')
+    .option('--environment <name...>', 'only these; the others are named as left out')
+    .option('--entity <name>', 'whose report it is (default: the ledger’s name)')
+    .option('--classification <text>', 'stands on every page', 'confidential')
+    .option('--framework <name...>', 'soc2, iso27001, nist-800-53, pci-dss, nis2, dora, or a file of your own (default: soc2)')
+    .option('--seed <text>', 'draw the auditor’s sample by a seed that the auditor chose after the checkpoint was known')
+    .option('--sample <number>', 'how many of each stratum are drawn', '25')
+    .option('--failure-hours <number>', 'a rollback or emergency within them makes a deployment a failed one', '24')
+    .option('--review-hours <number>', 'within which a use of break-glass is to be reviewed', '72')
     .option('--out <dir>', 'where the files go', 'countersign-report')
     .addOption(output('text', 'json'))
     .action(async (options: ReportOptions) => done(await (await import('./report.ts')).report(options, io)));

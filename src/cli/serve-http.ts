@@ -80,6 +80,7 @@ export async function openControl(loops: readonly Reconciler[], { options, closi
           .filter((l) => named === undefined || l.name === named)
           .map((l) => ({ ...l.status, breakGlass: breakGlassStanding(recorder, l.name, new Date().toISOString()) })),
       };
+    if (command === 'settle-exception') return settleException(asked, recorder, log);
     const loop = loops.find((l) => l.name === named);
     if (loop === undefined) throw new CountersignError('usage', `this service runs no environment \`${String(named)}\``);
     if (command !== 'suspend' && command !== 'resume' && loop.status.state === 'standby')
@@ -116,6 +117,32 @@ export async function openControl(loops: readonly Reconciler[], { options, closi
   const socket = makeSocket(options.data, closing);
   closing.push(await listenForCommands(socket, control));
 }
+
+// Exceptions may be of all environments (an outage), and of such that this replica does not run.
+async function settleException(asked: Asked, recorder: Serving['recorder'], log: Serving['log']): Promise<ControlAnswer> {
+  const text = (key: string) => (typeof asked[key] === 'string' ? asked[key] : '');
+  const [user, exception, disposition] = [text('user'), text('exception'), text('disposition')];
+  if (user === '' || text('reason') === '') throw new CountersignError('usage', 'a reason is needed', { hint: 'say why with --reason' });
+  if (disposition !== 'accepted' && disposition !== 'remediated' && disposition !== 'false-positive')
+    throw new CountersignError('usage', `\`${disposition}\` is no disposition`);
+  if (recorder.entry(Number.parseInt(exception.slice(1), 10)) === undefined)
+    throw new CountersignError('usage', `there is no exception \`${exception}\``);
+  const body = {
+    type: 'exception.settled',
+    environment: text('environment'),
+    exception,
+    disposition,
+    user: recorder.subject(user),
+    reason: text('reason'),
+    ...(text('ticket') === '' ? {} : { ticket: text('ticket') }),
+    ...(text('link') === '' ? {} : { link: text('link') }),
+  } as const;
+  await recorder.record(body, []);
+  log.warn({ exception, disposition, user }, 'an exception is settled');
+  return { ok: true, result: body };
+}
+
+type Asked = Parameters<Control>[1];
 
 const LOOK_MS = 60_000;
 

@@ -243,6 +243,18 @@ const SCHEMAS = {
   'protection.changed': object({ object: objectRef, change: z.enum(['changed', 'removed']), manager: text }),
   /** The API server refused an attempt on the gate’s own configuration; by its audit log. */
   'protection.refused': object({ auditId: text, user: text, verb: text, resource: text, name: text, at: text }),
+  /** Somebody says what became of an exception of a report; the newest one counts. */
+  'exception.settled': object({
+    environment,
+    /** Its id in the register: `E` and the index of its entry, with a number where an entry has several. */
+    exception: z.string().regex(/^E\d+(\.\d+)?$/),
+    disposition: z.enum(['accepted', 'remediated', 'false-positive']),
+    user: text,
+    reason: text,
+    ticket: text.optional(),
+    /** Where evidence of it is. */
+    link: text.optional(),
+  }),
   'report.issued': object({ report: text, from: text, to: text, manifest: text, checkpoint: count }),
   /** A checkpoint was kept outside of the store. */
   'checkpoint.anchored': object({ anchor: text, size: count, root: text }),

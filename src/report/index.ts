@@ -2,7 +2,8 @@
  * Takes the entries of a period with their evidence, gives a report model, its PDF and a signed manifest; checks such a
  * set offline. Everything printed is a pure function of the entries; refuses a set whose parts do not prove each other.
  */
-export { buildReport, type ReportInput, type ReportModel, type ReportSubject } from './build-report.ts';
+export { buildReport, type ReportInput, type ReportSubject } from './build-report.ts';
+export type { ExceptionRecord, Framework, ReportDefinition, ReportModel } from './model.ts';
 export { renderPdf } from './render-pdf.ts';
 export { type ReportCheck, type ReportVerifier, verifyReport } from './verify-report.ts';
-export { type ReportFiles, type ReportSigner, writeReport } from './write-report.ts';
+export { type ReportSigner, writeReport } from './write-report.ts';

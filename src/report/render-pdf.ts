@@ -1,27 +1,29 @@
-import { readFileSync } from 'node:fs';
-import { fileURLToPath } from 'node:url';
 import PDFDocument from 'pdfkit';
-import type { ChangeRow, ExceptionRow, ReportModel } from './build-report.ts';
+import { canonicalJson, sha256 } from '../model/index.ts';
+import { controlsChart, exceptionsChart } from './charts.ts';
+import { ATTRIBUTES, type ChangeRecord, type ReportModel } from './model.ts';
+import { Page } from './page.ts';
+import { csvOf, populationTable } from './tables.ts';
 
-const INK = '#1a1f2b';
-const MUTED = '#5b6472';
-const RULE = '#c9ced6';
-const ACCENT = '#0b4f6c';
-const BAND = '#f2f4f7';
 const MARGIN = 48;
 const FOOT = 40;
-const ROW_GAP = 5;
-const MAX_CELL = 600; // characters; the whole value is in report.json
+const MAX_ROWS = 500; // of a table whose rows all stand in CSV and JSON
+const MAX_RECORDS = 60; // changes that are told in full
 
-type Column<Row> = { readonly title: string; readonly width: number; readonly mono?: boolean; readonly text: (row: Row) => string };
-
-/** The report as a PDF, the same bytes for the same model. Fonts are embedded; what a font lacks is shown as its code point. */
-export function renderPdf(model: ReportModel): Promise<Buffer> {
+/**
+ * The report as a PDF (PDF/A-3a and PDF/UA-1, report.json and population.csv inside), the same bytes for the same model. Fonts are
+ * embedded; what a font lacks is shown as its code point.
+ */
+export function renderPdf(model: ReportModel, files: EmbeddedFiles = embeddedFiles(model)): Promise<Buffer> {
+  const date = new Date(model.asOf);
   const doc = new PDFDocument({
     size: 'A4',
     layout: 'landscape',
     margins: { top: MARGIN, bottom: MARGIN + FOOT, left: MARGIN, right: MARGIN },
     bufferPages: true,
+    pdfVersion: '1.7',
+    subset: 'PDF/A-3a',
+    tagged: true,
     lang: 'en',
     displayTitle: true,
     info: {
@@ -29,8 +31,8 @@ export function renderPdf(model: ReportModel): Promise<Buffer> {
       Author: model.ledger.origin,
       Creator: 'Countersign',
       Producer: 'Countersign',
-      CreationDate: new Date(model.asOf),
-      ModDate: new Date(model.asOf),
+      CreationDate: date,
+      ModDate: date,
     },
   });
   const chunks: Buffer[] = [];
@@ -39,103 +41,272 @@ export function renderPdf(model: ReportModel): Promise<Buffer> {
     doc.on('end', () => resolve(Buffer.concat(chunks)));
     doc.on('error', reject);
   });
+  (doc as unknown as { appendXML(xml: string): void }).appendXML(UNIVERSAL);
   const page = new Page(doc);
   cover(page, model);
-  changes(page, model);
+  page.contents('Contents');
+  scope(page, model);
+  controls(page, model);
+  population(page, model);
   exceptions(page, model);
-  people(page, model);
-  rules(page, model);
-  proof(page, model);
-  page.foot(`${model.title} · ${model.id}`);
+  emergencies(page, model);
+  access(page, model);
+  policies(page, model);
+  metrics(page, model);
+  sample(page, model);
+  changes(page, model);
+  records(page, model);
+  appendix(page, model, sha256(files.json));
+  signOff(page);
+  for (const [name, bytes, type, description] of [
+    ['report.json', files.json, 'application/json', 'The report as data'],
+    ['population.csv', files.population, 'text/csv', 'Every change of the period'],
+  ] as const)
+    doc.file(bytes as Buffer, { name, type, description, relationship: 'Data', creationDate: date, modifiedDate: date } as never);
+  page.finish(`${model.title} · ${model.id} · ${model.status} · ${model.classification}`);
   doc.end();
   return done;
 }
 
+/** What lies inside of the PDF, as it lies beside it. */
+export type EmbeddedFiles = { readonly json: Uint8Array; readonly population: Uint8Array };
+
+/** The two files that a PDF carries, made from the model. */
+export function embeddedFiles(model: ReportModel): EmbeddedFiles {
+  return { json: Buffer.from(`${canonicalJson(model)}\n`), population: Buffer.from(csvOf(populationTable(model))) };
+}
+
+// PDF/UA-1 beside PDF/A-3a: the identifier, and the schema that PDF/A wants to be told of it (ISO 14289-1, section 5).
+const UNIVERSAL = `
+        <rdf:Description xmlns:pdfuaid="http://www.aiim.org/pdfua/ns/id/" rdf:about=""><pdfuaid:part>1</pdfuaid:part></rdf:Description>
+        <rdf:Description xmlns:pdfaExtension="http://www.aiim.org/pdfa/ns/extension/" xmlns:pdfaSchema="http://www.aiim.org/pdfa/ns/schema#" xmlns:pdfaProperty="http://www.aiim.org/pdfa/ns/property#" rdf:about="">
+          <pdfaExtension:schemas><rdf:Bag><rdf:li rdf:parseType="Resource">
+            <pdfaSchema:namespaceURI>http://www.aiim.org/pdfua/ns/id/</pdfaSchema:namespaceURI>
+            <pdfaSchema:prefix>pdfuaid</pdfaSchema:prefix>
+            <pdfaSchema:schema>PDF/UA identification</pdfaSchema:schema>
+            <pdfaSchema:property><rdf:Seq><rdf:li rdf:parseType="Resource">
+              <pdfaProperty:category>internal</pdfaProperty:category>
+              <pdfaProperty:description>PDF/UA version</pdfaProperty:description>
+              <pdfaProperty:name>part</pdfaProperty:name>
+              <pdfaProperty:valueType>Integer</pdfaProperty:valueType>
+            </rdf:li></rdf:Seq></pdfaSchema:property>
+          </rdf:li></rdf:Bag></pdfaExtension:schemas>
+        </rdf:Description>`;
+
 function cover(page: Page, model: ReportModel): void {
-  const { summary } = model;
+  const { summary, ledger } = model;
   page.title(model.title);
-  page.lead(`${day(model.period.from)} to ${day(model.period.to)} (UTC, end not included)`);
+  page.lead(`${model.entity}: ${day(model.period.from)} to ${day(model.period.to)} (UTC, end not included)`);
   page.pairs([
     ['Report', model.id],
-    ['Ledger', `${model.ledger.origin}, entries ${model.ledger.first} to ${model.ledger.first + model.ledger.entries - 1}`],
+    ['Status', model.status === 'final' ? 'final: the period is over' : 'draft: the period is not over by the newest entry'],
+    ['Classification', model.classification],
+    ['Ledger', `${ledger.origin}, entries ${ledger.first} to ${ledger.first + ledger.entries - 1}`],
     ['As of', model.asOf],
-    ['Environments', model.environments.join(', ') || 'none'],
+    ['Frameworks', model.frameworks.map((f) => f.name).join('; ') || 'none chosen'],
   ]);
-  page.heading('Summary');
   page.figures([
     ['changes judged', summary.changes],
     ['applied', summary.applied],
     ['denied', summary.denied],
-    ['failed', summary.failed],
-    ['requests refused', summary.admissionsDenied],
     ['exceptions', summary.exceptions],
+    ['of them open', summary.open],
+    ['requests refused', summary.admissionsDenied],
   ]);
   page.note(
-    'Every change to the governed namespaces in the period is listed, not a sample. A denied change or a refused request is the control at work; an exception is something a reader should ask about.',
+    'Every change to the governed namespaces in the period is tested, not a sample. A denied change or a refused request is the control at work; an exception is something a reader should ask about. What could not be told is said to be so, and counts for nothing.',
   );
   page.note('This report is evidence for an auditor to test. It draws no conclusion about the design or the operation of controls.');
 }
 
-function changes(page: Page, model: ReportModel): void {
-  page.heading('Changes', true);
-  const columns: Column<ChangeRow>[] = [
-    { title: 'Entry', width: 32, text: (c) => String(c.entry) },
-    { title: 'Judged (UTC)', width: 98, text: (c) => clock(c.time) },
-    { title: 'Environment', width: 66, text: (c) => c.environment },
-    { title: 'Revision', width: 76, mono: true, text: (c) => c.to.slice(0, 12) },
-    { title: 'Subject', width: 128, text: (c) => c.subject },
-    { title: 'Authors', width: 112, text: (c) => c.authors.join(', ') },
-    { title: 'Signed by', width: 60, text: (c) => c.signers.join(', ') || 'nobody' },
-    { title: 'Approved by', width: 64, text: (c) => c.approvers.join(', ') || 'nobody' },
-    { title: 'Outcome', width: 110, text: (c) => (c.outcome === 'applied' ? `applied\n${clock(c.appliedAt)}` : c.outcome) },
-  ];
-  page.table(columns, model.changes, 'No change was judged in the period.');
-  const denied = model.changes.filter((c) => c.reasons.length > 0);
-  page.heading('Why changes were denied');
-  page.table<ChangeRow>(
+function scope(page: Page, model: ReportModel): void {
+  page.heading('Scope', true);
+  page.table(
     [
-      { title: 'Entry', width: 36, text: (c) => String(c.entry) },
-      { title: 'Revision', width: 82, mono: true, text: (c) => c.to.slice(0, 12) },
-      { title: 'Reasons', width: 628, text: (c) => c.reasons.join('\n') },
+      { title: 'Environment', width: 200, text: (e) => e.name },
+      { title: 'Branches', width: 300, text: (e) => e.refs.join('\n') || 'none moved in the period' },
+      { title: 'Revision at the end', width: 240, mono: true, text: (e) => e.revision || 'not known' },
     ],
-    denied,
-    `None of ${model.changes.length} changes was denied.`,
+    model.scope.environments,
+    'No environment is on the ledger in the period.',
+  );
+  page.subheading('Not in scope');
+  page.note(
+    model.scope.excluded.length === 0
+      ? 'No environment of this ledger is left out. What is in namespaces that no environment governs is not part of it.'
+      : `Left out of this report, by its definition: ${model.scope.excluded.join(', ')}.`,
+  );
+  page.subheading('Who can get past the gate');
+  page.note(
+    model.scope.bypass.length === 0
+      ? 'Nobody used break-glass in the period. Members of the break-glass groups may open it, and whoever may change the API server’s configuration can remove the gate; what is then changed is found as drift.'
+      : `Break-glass was used by ${model.scope.bypass.join(', ')}. Whoever may change the API server’s configuration can remove the gate; what is then changed is found as drift.`,
+  );
+}
+
+function controls(page: Page, model: ReportModel): void {
+  page.heading('Summary of controls', true);
+  page.chart(controlsChart(model.controls, page.width));
+  page.table(
+    [
+      { title: 'Control', width: 44, text: (c) => c.id },
+      { title: 'What', width: 170, text: (c) => c.title },
+      {
+        title: 'Requirements',
+        width: 180,
+        text: (c) =>
+          c.requirements
+            .filter((r) => r.ids.length > 0)
+            .map((r) => `${r.framework}: ${r.ids.join(', ')}`)
+            .join('\n') || 'none chosen',
+      },
+      { title: 'Population', width: 62, text: (c) => String(c.population) },
+      { title: 'Tested', width: 52, text: (c) => String(c.tested) },
+      { title: 'Passed', width: 52, text: (c) => String(c.passed) },
+      { title: 'Exceptions', width: 64, text: (c) => String(c.exceptions) },
+      { title: 'Dealt with', width: 58, text: (c) => String(c.dispositioned) },
+      { title: 'Not determinable', width: 64, text: (c) => String(c.undetermined) },
+    ],
+    model.controls,
+    'No control is known.',
+  );
+  if (model.gaps.length === 0) return;
+  page.subheading('What this does not cover');
+  page.table(
+    [
+      { title: 'Framework', width: 90, text: (g) => g.framework },
+      { title: 'Requirement', width: 80, text: (g) => g.id },
+      { title: 'About', width: 260, text: (g) => g.title },
+      { title: 'Gap', width: 310, text: (g) => g.gap },
+    ],
+    model.gaps,
+    '',
+  );
+}
+
+function population(page: Page, model: ReportModel): void {
+  page.heading('Is the population whole?', true);
+  page.note('Each check counts one thing from two sources. A check whose source is not there is not determinable: it is never a pass.');
+  page.table(
+    [
+      { title: 'Check', width: 150, text: (r) => `${r.id}  ${r.check}` },
+      { title: 'One source', width: 120, text: (r) => `${r.left.count}  ${r.left.source}` },
+      { title: 'The other', width: 130, text: (r) => `${r.right.count}  ${r.right.source}` },
+      { title: 'Difference', width: 60, text: (r) => String(r.left.count - r.right.count) },
+      { title: 'Explained by', width: 150, text: (r) => r.explained },
+      { title: 'Unexplained', width: 62, text: (r) => String(r.unexplained) },
+      { title: 'Status', width: 70, text: (r) => r.status },
+    ],
+    model.reconciliation,
+    '',
   );
 }
 
 function exceptions(page: Page, model: ReportModel): void {
-  const columns: Column<ExceptionRow>[] = [
-    { title: 'Entry', width: 36, text: (e) => String(e.entry) },
-    { title: 'Time (UTC)', width: 98, text: (e) => clock(e.time) },
-    { title: 'Environment', width: 72, text: (e) => e.environment },
-    { title: 'Type', width: 96, text: (e) => e.type },
-    { title: 'Actor', width: 90, text: (e) => e.actor },
-    { title: 'Subject', width: 150, text: (e) => e.subject },
-    { title: 'Detail', width: 204, text: (e) => e.detail },
-  ];
-  page.heading('Exceptions', true);
-  page.table(columns, model.exceptions, `None found in ${model.summary.changes} changes and ${model.ledger.entries} ledger entries.`);
-  page.heading('Requests refused by the admission gate');
-  page.table(columns, model.refused, 'No request was refused in the period.');
-}
-
-function people(page: Page, model: ReportModel): void {
-  page.heading('Signers and approvers', true);
+  page.heading('Register of exceptions', true);
+  const chart = exceptionsChart(model, page.width);
+  if (chart !== undefined) page.chart(chart);
+  cut(page, model.exceptions.length, 'exceptions.csv');
   page.table(
     [
-      { title: 'Principal', width: 110, text: (p) => p.principal },
-      { title: 'Kind', width: 70, text: (p) => p.kind },
-      { title: 'Commits signed', width: 90, text: (p) => String(p.signed) },
-      { title: 'Approvals', width: 70, text: (p) => String(p.approved) },
-      { title: 'Keys', width: 406, mono: true, text: (p) => p.keys.join('\n') },
+      { title: 'Id', width: 44, text: (e) => e.id },
+      { title: 'Detected (UTC)', width: 74, text: (e) => clock(e.time) },
+      { title: 'Type', width: 88, text: (e) => `${e.type}\n${e.severity}` },
+      { title: 'Environment', width: 66, text: (e) => e.environment || 'all' },
+      { title: 'Change, object', width: 108, text: (e) => [e.change, e.object].filter((t) => t !== '').join('\n') },
+      { title: 'Actor', width: 86, text: (e) => e.actor || 'not known' },
+      { title: 'Cause', width: 130, text: (e) => e.cause },
+      { title: 'Exposed', width: 50, text: (e) => (e.exposed === undefined ? 'cannot tell' : span(e.exposed)) },
+      {
+        title: 'Disposition',
+        width: 100,
+        text: (e) =>
+          [e.disposition, e.by && `by ${e.by}`, e.at && clock(e.at), e.reason, e.ticket, e.days > 0 && `${e.days} days`]
+            .filter((t) => t !== '' && t !== false)
+            .join('\n'),
+      },
     ],
-    model.people,
-    'Nobody signed or approved anything in the period.',
+    model.exceptions.slice(0, MAX_ROWS),
+    `None found in ${model.summary.changes} changes and ${model.ledger.entries} ledger entries.`,
   );
 }
 
-function rules(page: Page, model: ReportModel): void {
-  page.heading('Rules that spoke');
+function emergencies(page: Page, model: ReportModel): void {
+  page.heading('Emergency changes');
+  page.table(
+    [
+      { title: 'Entry', width: 44, text: (e) => String(e.entry) },
+      { title: 'Opened (UTC)', width: 78, text: (e) => clock(e.opened) },
+      { title: 'Closed', width: 78, text: (e) => (e.closed === '' ? 'open' : clock(e.closed)) },
+      { title: 'Environment', width: 70, text: (e) => e.environment },
+      { title: 'By', width: 90, text: (e) => e.requester },
+      { title: 'Reason, ticket', width: 130, text: (e) => [e.reason, e.ticket].filter((t) => t !== '').join('\n') },
+      { title: 'What was done', width: 140, text: (e) => e.uses.map((u) => `${clock(u.at)} ${u.what}`).join('\n') || 'nothing' },
+      {
+        title: 'Review',
+        width: 110,
+        text: (e) => [e.result, e.reviewer && `by ${e.reviewer}`, `due ${clock(e.reviewDue)}`].filter((t) => t !== '').join('\n'),
+      },
+    ],
+    model.emergencies,
+    'Break-glass was not opened or used in the period.',
+  );
+}
+
+function access(page: Page, model: ReportModel): void {
+  page.heading('Who may sign and approve', true);
+  page.note(
+    'Taken from the verdicts of the period and from TrustPolicies that stand on the ledger. A policy that is kept outside of the repository is seen by its use only.',
+  );
+  page.table(
+    [
+      { title: 'Principal', width: 100, text: (p) => p.principal },
+      { title: 'Kind', width: 56, text: (p) => p.kind },
+      { title: 'Roles', width: 110, text: (p) => p.roles.join(', ') },
+      { title: 'Signed', width: 46, text: (p) => String(p.signed) },
+      { title: 'Approved', width: 54, text: (p) => String(p.approved) },
+      {
+        title: 'First and last use',
+        width: 100,
+        text: (p) => (p.firstUse === '' ? 'not used' : `${clock(p.firstUse)}\n${clock(p.lastUse)}`),
+      },
+      { title: 'Keys', width: 276, mono: true, text: (p) => p.keys.map((k) => k.key).join('\n') },
+    ],
+    model.access,
+    'Nobody signed or approved anything in the period.',
+  );
+  page.subheading('Changes in the period');
+  page.table(
+    [
+      { title: 'Entry', width: 50, text: (c) => String(c.entry) },
+      { title: 'Time (UTC)', width: 110, text: (c) => clock(c.time) },
+      { title: 'Environment', width: 90, text: (c) => c.environment },
+      { title: 'Change', width: 70, text: (c) => c.change },
+      { title: 'Joined', width: 140, text: (c) => c.joined.join(', ') },
+      { title: 'Left', width: 140, text: (c) => c.left.join(', ') },
+      { title: 'Otherwise', width: 142, text: (c) => c.otherwise.join(', ') },
+    ],
+    model.accessChanges,
+    'No change of a TrustPolicy was recorded in the period.',
+  );
+}
+
+function policies(page: Page, model: ReportModel): void {
+  page.heading('Rules');
+  page.table(
+    [
+      { title: 'Environment', width: 110, text: (p) => p.environment },
+      { title: 'Set (digest)', width: 230, mono: true, text: (p) => p.bundle.slice(0, 32) },
+      { title: 'From (UTC)', width: 110, text: (p) => clock(p.from) },
+      { title: 'To', width: 110, text: (p) => (p.to === '' ? 'in force' : clock(p.to)) },
+      { title: 'Verdicts', width: 60, text: (p) => String(p.verdicts) },
+      { title: 'Denied', width: 60, text: (p) => String(p.denied) },
+      { title: 'Waived', width: 60, text: (p) => String(p.waived) },
+    ],
+    model.policies,
+    'No rules judged in the period.',
+  );
+  page.subheading('Rules that spoke');
   page.table(
     [
       { title: 'Rule', width: 300, text: (r) => (r.title === '' ? r.rule : `${r.rule}\n${r.title}`) },
@@ -150,195 +321,178 @@ function rules(page: Page, model: ReportModel): void {
   );
 }
 
-function proof(page: Page, model: ReportModel): void {
+function metrics(page: Page, model: ReportModel): void {
+  page.heading('Delivery');
+  page.note('Operational, and no test of a control. With fewer than five there are too few to say anything.');
+  const few = (n: number, text: string) => (n < 5 ? `${text}\n(n = ${n}: too few)` : `${text}\n(n = ${n})`);
+  page.table(
+    [
+      { title: 'Environment', width: 110, text: (m) => m.environment },
+      { title: 'Deployments', width: 90, text: (m) => `${m.deployments}\n${m.perWeek} a week` },
+      {
+        title: 'Lead time: median, 90 %',
+        width: 140,
+        text: (m) => few(m.leadTime.n, `${span(m.leadTime.median)}, ${span(m.leadTime.p90)}`),
+      },
+      { title: 'Change fail rate', width: 120, text: (m) => few(m.deployments, `${percent(m.failRate)}, ${m.failed} failed`) },
+      {
+        title: 'Recovery: median',
+        width: 140,
+        text: (m) => few(m.recoveryTime.n, `${span(m.recoveryTime.median)}, ${m.recoveryTime.open} open`),
+      },
+      { title: 'Rework rate', width: 140, text: (m) => few(m.deployments, percent(m.reworkRate)) },
+    ],
+    model.metrics,
+    'No environment had a change in the period.',
+  );
+}
+
+const LETTERS = Object.keys(ATTRIBUTES) as (keyof typeof ATTRIBUTES)[];
+const MARK = { pass: 'pass', fail: 'FAIL', 'n.a.': 'n.a.', 'cannot tell': '?' } as const;
+
+function sample(page: Page, model: ReportModel): void {
+  page.heading('The auditor’s sample', true);
+  if (model.sample === null) {
+    page.note(
+      'No sample was drawn. The auditor chooses a seed after this report’s checkpoint is known: `countersign report … --seed TEXT --sample 25` draws, the same for everybody.',
+    );
+    return;
+  }
+  page.note(
+    `Seed \`${model.sample.seed}\`, the ${model.sample.size} lowest ranks of each stratum. rank = HMAC-SHA256 (key: checkpoint root, from, to, stratum and seed, joined by |; message: change id), in hex.`,
+  );
+  const byId = new Map(model.changes.map((c) => [c.id, c]));
+  const rows = model.sample.items.flatMap((item) => {
+    const change = byId.get(item.change);
+    return change === undefined ? [] : [{ item, change }];
+  });
+  page.table(
+    [
+      { title: 'Change', width: 50, text: (r) => r.change.id },
+      { title: 'Stratum', width: 62, text: (r) => r.item.stratum },
+      { title: 'Applied (UTC)', width: 76, text: (r) => clock(r.change.appliedAt) },
+      { title: 'Environment', width: 76, text: (r) => r.change.environment },
+      { title: 'Title', width: 160, text: (r) => r.change.subject },
+      ...LETTERS.map((letter) => ({ title: letter, width: 31, text: (r: (typeof rows)[number]) => MARK[r.change.attributes[letter]] })),
+    ],
+    rows,
+    'No change was applied in the period.',
+  );
+  legend(page);
+}
+
+function legend(page: Page): void {
+  page.note(`${LETTERS.map((letter) => `${letter}: ${ATTRIBUTES[letter]}`).join('. ')}. ?: cannot be told, and is no pass.`);
+}
+
+function changes(page: Page, model: ReportModel): void {
+  page.heading('Changes', true);
+  cut(page, model.changes.length, 'population.csv');
+  page.table<ChangeRecord>(
+    [
+      { title: 'Change', width: 48, text: (c) => c.id },
+      { title: 'Judged (UTC)', width: 76, text: (c) => clock(c.time) },
+      { title: 'Environment', width: 66, text: (c) => c.environment },
+      { title: 'Revision', width: 72, mono: true, text: (c) => c.to.slice(0, 12) },
+      { title: 'Title', width: 132, text: (c) => c.subject },
+      { title: 'Authors', width: 108, text: (c) => [...new Set(c.commits.map((k) => k.author))].join(', ') },
+      {
+        title: 'Signed by',
+        width: 60,
+        text: (c) => [...new Set(c.commits.map((k) => k.signer))].filter((s) => s !== '').join(', ') || 'nobody',
+      },
+      { title: 'Approved by', width: 64, text: (c) => c.approvals.map((a) => a.principal).join(', ') || 'nobody' },
+      { title: 'Outcome', width: 76, text: (c) => (c.outcome === 'applied' ? `applied\n${clock(c.appliedAt)}` : c.outcome) },
+      { title: 'Exceptions', width: 44, text: (c) => c.exceptions.join('\n') },
+    ],
+    model.changes.slice(0, MAX_ROWS),
+    'No change was judged in the period.',
+  );
+  page.subheading('Why changes were denied');
+  const denied = model.changes.filter((c) => c.reasons.length > 0);
+  page.table<ChangeRecord>(
+    [
+      { title: 'Change', width: 50, text: (c) => c.id },
+      { title: 'Revision', width: 82, mono: true, text: (c) => c.to.slice(0, 12) },
+      { title: 'Reasons', width: 610, text: (c) => c.reasons.join('\n') },
+    ],
+    denied.slice(0, MAX_ROWS),
+    `None of ${model.changes.length} changes was denied.`,
+  );
+}
+
+function records(page: Page, model: ReportModel): void {
+  const drawn = new Set((model.sample?.items ?? []).map((i) => i.change));
+  const wanted = model.changes.filter((c) => drawn.has(c.id) || c.exceptions.length > 0);
+  page.heading('Records of changes', true);
+  page.note('Those of the sample, and those with an exception.');
+  if (wanted.length > MAX_RECORDS) page.note(`${MAX_RECORDS} of ${wanted.length} are told here; all stand in report.json.`);
+  if (wanted.length === 0) page.note('There are none.');
+  for (const c of wanted.slice(0, MAX_RECORDS)) {
+    page.subheading(`${c.id}  ${c.subject.slice(0, 120)}`);
+    page.pairs([
+      ['Revision', `${c.to}, tree ${c.tree}, from ${c.from || 'nothing'}`],
+      ['Environment', `${c.environment}, ${c.ref}; ${c.type}, ${c.outcome}`],
+      ['Tickets', c.tickets.join(', ') || 'none named'],
+      [
+        'Commits',
+        c.commits
+          .map(
+            (k) =>
+              `${k.id.slice(0, 12)} by ${k.author}, ${k.status}${k.signer === '' ? '' : ` (${k.signer}, ${k.scheme} ${k.key})`}, said ${clock(k.committedAt)}, first seen ${clock(k.seen)}`,
+          )
+          .join('\n'),
+      ],
+      [
+        'Approvals',
+        c.approvals.map((a) => `${a.principal}, class ${a.class}, ${a.match}, ${clock(a.issuedAt)}: ${a.reason}`).join('\n') || 'none',
+      ],
+      ['Rules', `set ${c.policy.bundle.slice(0, 16)}: ${c.policy.denied} denied, ${c.policy.warned} warned, ${c.policy.waived} waived`],
+      [
+        'Deployment',
+        c.appliedAt === ''
+          ? c.error || 'none'
+          : `${clock(c.applyStartedAt)} to ${clock(c.appliedAt)}, ${c.written} written, ${c.removed} removed${c.healthy ? ', healthy' : ''}; entries ${c.applyEntries.join(', ')}`,
+      ],
+      ['Tests', LETTERS.map((letter) => `${letter} ${MARK[c.attributes[letter]]}`).join(' · ')],
+      ['Exceptions', c.exceptions.join(', ') || 'none'],
+      ['Ledger', `entry ${c.entry}, leaf ${c.leaf}`],
+    ]);
+  }
+}
+
+function appendix(page: Page, model: ReportModel, digest: string): void {
   page.heading('How to verify this report', true);
   page.note('1. `countersign verify report.pdf --key ledger.pub` checks everything below, offline, with the public key alone.');
-  page.note(
-    '2. By hand: `manifest.txt` is a signed note (C2SP signed-note, Ed25519) over the SHA-256 of report.pdf, report.json, entries.jsonl, evidence.jsonl and range.json.',
-  );
+  page.note('2. By hand: `manifest.txt` is a signed note (C2SP signed-note, Ed25519) over the SHA-256 of every file of the report.');
   page.note(
     '3. SHA-256 over a zero byte followed by a line of entries.jsonl is a leaf; with the hashes in range.json the leaves give the root of the checkpoint (RFC 6962).',
   );
   page.note('4. Each number in report.json is counted from entries.jsonl and evidence.jsonl by the rules in docs/report-format.md.');
-  page.heading('Checkpoint');
+  page.note(`5. Of report.json, which lies in this file too, the SHA-256 is ${digest}.`);
+  page.subheading('Attributes that are tested');
+  legend(page);
+  page.subheading('Limits');
+  page.note(
+    'Times are those of the ledger’s clock unless a claim is named. A ticket is recognised by its number. That environments are apart is not told from the ledger. What happened while the gate was away is known from drift, and from the API server’s audit log where that was given to the gate.',
+  );
+  page.subheading('Checkpoint');
   page.mono(model.ledger.checkpoint);
 }
 
-// Lays text out from top to bottom, over pages; the only place that knows coordinates.
-class Page {
-  readonly #doc: PDFKit.PDFDocument;
-  readonly #known = new Map<string, (code: number) => boolean>();
-
-  constructor(doc: PDFKit.PDFDocument) {
-    this.#doc = doc;
-    for (const [name, file] of [
-      ['sans', 'IBMPlexSans_400Regular.ttf'],
-      ['bold', 'IBMPlexSans_600SemiBold.ttf'],
-      ['mono', 'DejaVuSansMono.ttf'],
-    ] as const) {
-      doc.registerFont(
-        name,
-        readFileSync(fileURLToPath(new URL(`../../reports/fonts/${file}`, import.meta.url))) as unknown as ArrayBuffer,
-      );
-    }
-  }
-
-  title(text: string): void {
-    this.#write(text, 'bold', 26, ACCENT, 4);
-  }
-
-  lead(text: string): void {
-    this.#write(text, 'sans', 13, MUTED, 14);
-  }
-
-  heading(text: string, newPage = false): void {
-    if (newPage) this.#doc.addPage();
-    else if (this.#doc.y > this.#bottom() - 90) this.#doc.addPage();
-    else this.#doc.y += 14;
-    this.#doc.outline.addItem(text);
-    this.#write(text, 'bold', 15, ACCENT, 6);
-  }
-
-  note(text: string): void {
-    this.#write(text, 'sans', 10, INK, 5);
-  }
-
-  mono(text: string): void {
-    this.#write(text, 'mono', 9, INK, 5);
-  }
-
-  pairs(rows: readonly (readonly [string, string])[]): void {
-    for (const [name, value] of rows) {
-      const top = this.#doc.y;
-      this.#cell(name, 'sans', 10, MUTED, MARGIN, top, 100);
-      this.#doc.y = top + this.#cell(value, 'sans', 10, INK, MARGIN + 100, top, 640) + 3;
-    }
-  }
-
-  figures(items: readonly (readonly [string, number])[]): void {
-    const width = (this.#doc.page.width - 2 * MARGIN) / items.length;
-    const top = this.#doc.y + 4;
-    items.forEach(([name, value], i) => {
-      const left = MARGIN + i * width;
-      this.#doc.rect(left, top, width - 8, 62).fill(BAND);
-      this.#cell(String(value), 'bold', 24, INK, left + 10, top + 8, width - 28);
-      this.#cell(name, 'sans', 9, MUTED, left + 10, top + 41, width - 28);
-    });
-    this.#doc.y = top + 74;
-  }
-
-  table<Row>(columns: readonly Column<Row>[], rows: readonly Row[], empty: string): void {
-    if (rows.length === 0) {
-      this.note(empty);
-      return;
-    }
-    this.#tableHead(columns);
-    rows.forEach((row, i) => {
-      const cells = columns.map((c) => this.#clean(short(c.text(row)), c.mono === true ? 'mono' : 'sans'));
-      const height = Math.max(...cells.map((text, j) => this.#height(text, columns[j] as Column<Row>)));
-      if (this.#doc.y + height > this.#bottom()) {
-        this.#doc.addPage();
-        this.#tableHead(columns);
-      }
-      const top = this.#doc.y;
-      if (i % 2 === 1) this.#doc.rect(MARGIN - 4, top - 2, this.#doc.page.width - 2 * MARGIN + 8, height + 4).fill(BAND);
-      let left = MARGIN;
-      columns.forEach((column, j) => {
-        this.#cell(
-          cells[j] ?? '',
-          column.mono === true ? 'mono' : 'sans',
-          column.mono === true ? 7.5 : 8.5,
-          INK,
-          left,
-          top,
-          column.width - 6,
-        );
-        left += column.width;
-      });
-      this.#doc.y = top + height + ROW_GAP;
-    });
-  }
-
-  foot(text: string): void {
-    const { count } = this.#doc.bufferedPageRange();
-    for (let i = 0; i < count; i++) {
-      this.#doc.switchToPage(i);
-      const { height, width } = this.#doc.page;
-      this.#doc.page.margins.bottom = 0; // text below the margin would begin a new page
-      this.#doc.font('sans').fontSize(8).fillColor(MUTED);
-      this.#doc.text(text, MARGIN, height - FOOT, { lineBreak: false });
-      this.#doc.text(`page ${i + 1} of ${count}`, width - MARGIN - 100, height - FOOT, { width: 100, align: 'right', lineBreak: false });
-    }
-  }
-
-  #tableHead<Row>(columns: readonly Column<Row>[]): void {
-    const top = this.#doc.y;
-    let left = MARGIN;
-    for (const column of columns) {
-      this.#cell(column.title, 'bold', 8.5, ACCENT, left, top, column.width - 6);
-      left += column.width;
-    }
-    this.#doc.y = top + 15;
-    this.#doc
-      .moveTo(MARGIN, this.#doc.y - 2)
-      .lineTo(this.#doc.page.width - MARGIN, this.#doc.y - 2)
-      .lineWidth(0.7)
-      .stroke(RULE);
-    this.#doc.y += 3;
-  }
-
-  #height<Row>(text: string, column: Column<Row>): number {
-    this.#doc.font(column.mono === true ? 'mono' : 'sans').fontSize(column.mono === true ? 7.5 : 8.5);
-    return Math.min(this.#doc.heightOfString(text, { width: column.width - 6 }), 300);
-  }
-
-  #cell(text: string, font: string, size: number, colour: string, left: number, top: number, width: number): number {
-    const clean = this.#clean(text, font);
-    this.#doc.font(font).fontSize(size).fillColor(colour);
-    const height = this.#doc.heightOfString(clean, { width });
-    this.#doc.text(clean, left, top, { width, height: 300, ellipsis: true });
-    return height;
-  }
-
-  #write(text: string, font: string, size: number, colour: string, gap: number): void {
-    this.#doc
-      .font(font)
-      .fontSize(size)
-      .fillColor(colour)
-      .text(this.#clean(text, font), MARGIN, this.#doc.y, { width: this.#doc.page.width - 2 * MARGIN });
-    this.#doc.y += gap;
-  }
-
-  #bottom(): number {
-    return this.#doc.page.height - MARGIN - FOOT;
-  }
-
-  // Names and subjects come from commits: what the font lacks, controls and direction marks must not break the page or turn it round.
-  #clean(text: string, font: string): string {
-    const known = this.#knows(font);
-    return [...text.normalize('NFC')]
-      .map((char) => {
-        const code = char.codePointAt(0) ?? 0;
-        return char === '\n' || (known(code) && !/[\p{Cc}\p{Cf}]/u.test(char))
-          ? char
-          : `<U+${code.toString(16).toUpperCase().padStart(4, '0')}>`;
-      })
-      .join('');
-  }
-
-  #knows(font: string): (code: number) => boolean {
-    const cached = this.#known.get(font);
-    if (cached !== undefined) return cached;
-    this.#doc.font(font);
-    const face = (this.#doc as unknown as { _font: { font: { hasGlyphForCodePoint(code: number): boolean } } })._font.font;
-    const known = (code: number) => face.hasGlyphForCodePoint(code);
-    this.#known.set(font, known);
-    return known;
-  }
+function signOff(page: Page): void {
+  page.heading('Sign-off by management');
+  page.note('Optional. Who reviewed this report, and what follows from it.');
+  page.pairs([
+    ['Name', '______________________________'],
+    ['Role', '______________________________'],
+    ['Date', '______________________________'],
+    ['Remarks', '______________________________________________________________'],
+  ]);
 }
 
-function short(text: string): string {
-  return text.length > MAX_CELL ? `${text.slice(0, MAX_CELL)}…` : text;
+function cut(page: Page, all: number, file: string): void {
+  if (all > MAX_ROWS) page.note(`${MAX_ROWS} of ${all} are shown; all stand in ${file}.`);
 }
 
 function day(time: string): string {
@@ -347,4 +501,16 @@ function day(time: string): string {
 
 function clock(time: string): string {
   return time.slice(0, 19).replace('T', ' ');
+}
+
+function percent(share: number | undefined): string {
+  return share === undefined ? 'none' : `${(share * 100).toFixed(1)} %`;
+}
+
+function span(value: number | undefined): string {
+  if (value === undefined) return 'none';
+  if (value < 120) return `${value} s`;
+  if (value < 7200) return `${Math.round(value / 60)} min`;
+  if (value < 172_800) return `${(value / 3600).toFixed(1)} h`;
+  return `${(value / 86_400).toFixed(1)} d`;
 }

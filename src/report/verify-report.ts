@@ -1,5 +1,7 @@
 import { canonicalJson, sha256 } from '../model/index.ts';
 import { buildReport, type ReportSubject } from './build-report.ts';
+import type { ReportDefinition } from './model.ts';
+import { csvOf, tablesOf } from './tables.ts';
 import { MANIFEST_TITLE } from './write-report.ts';
 
 /** What verification needs of the ledger: handed in, so that a report proves itself with the public key alone. */
@@ -26,7 +28,17 @@ export function verifyReport(readFile: (name: string) => Uint8Array | undefined,
   const manifest = verifier.openNote(text('manifest.txt'));
   if (!step(manifest !== undefined, 'manifest.txt is signed by this key')) return { ok: false, steps };
   const named = [...(manifest ?? '').matchAll(/^([0-9a-f]{64}) {2}(\S+)$/gm)].map((m) => ({ digest: m[1], name: m[2] ?? '' }));
-  const wanted = ['report.pdf', 'report.json', 'entries.jsonl', 'evidence.jsonl', 'subjects.jsonl', 'range.json'];
+  const wanted = [
+    'report.pdf',
+    'report.json',
+    'population.csv',
+    'exceptions.csv',
+    'access.csv',
+    'entries.jsonl',
+    'evidence.jsonl',
+    'subjects.jsonl',
+    'range.json',
+  ];
   if (
     !step(
       manifest?.startsWith(`${MANIFEST_TITLE}\n`) === true && wanted.every((w) => named.some((n) => n.name === w)),
@@ -51,6 +63,7 @@ export function verifyReport(readFile: (name: string) => Uint8Array | undefined,
     before: string[];
     checkpoint: string;
     origin: string;
+    definition: ReportDefinition;
   };
   const checkpoint = verifier.openCheckpoint(range.checkpoint);
   if (!step(checkpoint !== undefined, 'the checkpoint is signed by this key')) return { ok: false, steps };
@@ -81,8 +94,11 @@ export function verifyReport(readFile: (name: string) => Uint8Array | undefined,
       subjects,
       checkpoint: range.checkpoint,
       origin: range.origin,
+      definition: range.definition,
     });
     step(`${canonicalJson(model)}\n` === text('report.json'), 'report.json is what the entries say');
+    for (const table of tablesOf(model))
+      step(csvOf(table) === text(`${table.name}.csv`), `${table.name}.csv has the ${table.rows.length} rows of report.json`);
   } catch (thrown) {
     step(false, `the entries do not make a report: ${thrown instanceof Error ? thrown.message : String(thrown)}`);
   }

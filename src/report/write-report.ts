@@ -1,39 +1,54 @@
 import { canonicalJson, sha256 } from '../model/index.ts';
-import { buildReport, type ReportInput, type ReportModel } from './build-report.ts';
-import { renderPdf } from './render-pdf.ts';
+import { buildReport, type ReportInput } from './build-report.ts';
+import type { ReportModel } from './model.ts';
+import { assessmentResults, planOfAction } from './oscal.ts';
+import { embeddedFiles, renderPdf } from './render-pdf.ts';
+import { csvOf, type Table, tablesOf } from './tables.ts';
+import { xlsxOf } from './xlsx.ts';
 
 /** Signs a text as a note (C2SP signed-note), with the key of the ledger. */
 export type ReportSigner = (text: string) => string;
 
-/** The files of a report by name. `manifest.txt` is signed and names the SHA-256 of every other. */
-export type ReportFiles = ReadonlyMap<string, Uint8Array>;
+export const MANIFEST_TITLE = 'countersign.dev/report/v2';
 
-export const MANIFEST_TITLE = 'countersign.dev/report/v1';
-
-/** Makes the whole set. `rangeBefore` are the subtree roots over the entries before `input.first`. */
+/**
+ * Makes the whole set and hands each file to `write` as soon as it is made; `manifest.txt` comes last, is signed, and names the SHA-256 of
+ * every other. `rangeBefore` are the subtree roots over the entries before `input.first`.
+ */
 export async function writeReport(
   input: ReportInput,
   rangeBefore: readonly Uint8Array[],
   sign: ReportSigner,
-): Promise<{ model: ReportModel; files: ReportFiles }> {
-  const model = buildReport(input);
-  const range = {
-    from: input.from,
-    to: input.to,
-    first: input.first,
-    before: rangeBefore.map((n) => Buffer.from(n).toString('base64')),
-    checkpoint: input.checkpoint,
-    origin: input.origin,
+  write: (name: string, bytes: Uint8Array) => void,
+): Promise<ReportModel> {
+  const digests = new Map<string, string>();
+  const emit = (name: string, bytes: Uint8Array) => {
+    digests.set(name, sha256(bytes));
+    write(name, bytes);
   };
-  const files = new Map<string, Uint8Array>([
-    ['report.pdf', await renderPdf(model)],
-    ['report.json', Buffer.from(`${canonicalJson(model)}\n`)],
-    ['entries.jsonl', Buffer.from(input.entries.map((e) => `${e}\n`).join(''))],
-    ['evidence.jsonl', Buffer.from([...input.evidence.values()].map((e) => `${e}\n`).join(''))],
-    ['subjects.jsonl', Buffer.from(input.subjects.map((one) => `${canonicalJson(one)}\n`).join(''))],
-    ['range.json', Buffer.from(`${canonicalJson(range)}\n`)],
-  ]);
-  const lines = [...files].map(([name, bytes]) => `${sha256(bytes)}  ${name}\n`);
-  files.set('manifest.txt', Buffer.from(sign(`${MANIFEST_TITLE}\n${lines.join('')}`)));
-  return { model, files };
+  const model = buildReport(input);
+  emit('entries.jsonl', Buffer.from(input.entries.map((e) => `${e}\n`).join('')));
+  emit('evidence.jsonl', Buffer.from([...input.evidence.values()].map((e) => `${e}\n`).join('')));
+  emit('subjects.jsonl', Buffer.from(input.subjects.map((one) => `${canonicalJson(one)}\n`).join('')));
+  const { from, to, first, checkpoint, origin, definition } = input;
+  const before = rangeBefore.map((n) => Buffer.from(n).toString('base64'));
+  emit('range.json', Buffer.from(`${canonicalJson({ from, to, first, before, checkpoint, origin, definition })}\n`));
+  const [population, ...others] = tablesOf(model) as [Table, ...Table[]];
+  emit('population.xlsx', xlsxOf([population, ...others]));
+  for (const table of others) emit(`${table.name}.csv`, Buffer.from(csvOf(table)));
+  const inside = embeddedFiles(model);
+  emit('report.json', inside.json);
+  emit('population.csv', inside.population);
+  emit('report.pdf', await renderPdf(model, inside));
+  const plan = planOfAction(model, digests);
+  const results = assessmentResults(model, digests);
+  emit('oscal-ar.json', pretty(results));
+  if (plan !== undefined) emit('oscal-poam.json', pretty(plan));
+  const lines = [...digests].sort(([a], [b]) => (a < b ? -1 : 1)).map(([name, digest]) => `${digest}  ${name}\n`);
+  write('manifest.txt', Buffer.from(sign(`${MANIFEST_TITLE}\n${lines.join('')}`)));
+  return model;
+}
+
+function pretty(document: object): Uint8Array {
+  return Buffer.from(`${JSON.stringify(document, null, 2)}\n`);
 }

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { before, test } from 'node:test';
 import { createKey, evidenceRef, openLedger, readSigner, verifierText } from '../../src/ledger/index.ts';
 import { canonicalJson, type Verdict } from '../../src/model/index.ts';
-import { buildReport, type ReportModel, renderPdf } from '../../src/report/index.ts';
+import { buildReport, type ReportDefinition, type ReportModel, renderPdf } from '../../src/report/index.ts';
 import { findOnPath } from '../../src/tools/index.ts';
 import { scratch } from '../kit/scratch.ts';
 import { countersign } from '../kit/service.ts';
@@ -13,6 +13,15 @@ import { countersign } from '../kit/service.ts';
 const directory = scratch();
 const data = join(directory, 'data');
 const out = join(directory, 'out');
+const definition: ReportDefinition = {
+  entity: 'Example',
+  classification: 'internal',
+  frameworks: [],
+  environments: [],
+  sample: undefined,
+  failureHours: 24,
+  reviewHours: 72,
+};
 const HOSTILE = `Řehoř 山田 \u202Eevil\u0007 <x> ${'long '.repeat(400)}`;
 
 function verdict(to: string, outcome: 'allowed' | 'denied', author = 'Dana <dana@example.test>'): Verdict {
@@ -159,10 +168,10 @@ const model = () => JSON.parse(readFileSync(join(out, 'report.json'), 'utf8')) a
 const verify = (at: string, key = join(data, 'ledger.pub')) => countersign(['verify', join(at, 'report.pdf'), '--key', key]);
 
 test('a change is counted once, by its last verdict; exceptions and refusals have their registers', () => {
-  const { summary, changes, exceptions, refused, people, rules } = model();
-  assert.deepEqual(summary, { changes: 2, applied: 1, denied: 1, failed: 0, exceptions: 2, admissionsDenied: 1 });
+  const { summary, changes, exceptions, refused, access, rules } = model();
+  assert.deepEqual(summary, { changes: 2, applied: 1, denied: 1, failed: 0, exceptions: 2, open: 2, admissionsDenied: 1 });
   assert.deepEqual(
-    changes.map((c) => [c.outcome, c.judged, c.signers, c.approvers]),
+    changes.map((c) => [c.outcome, c.judged, c.commits.map((k) => k.signer), c.approvals.map((a) => a.principal)]),
     [
       ['applied', 2, ['dana'], ['lee']],
       ['denied', 1, ['dana'], []],
@@ -170,14 +179,14 @@ test('a change is counted once, by its last verdict; exceptions and refusals hav
   );
   assert.deepEqual(
     exceptions.map((e) => e.type),
-    ['break-glass', 'out-of-band change'],
+    ['late-emergency-review', 'out-of-band-change'],
   );
   assert.deepEqual(
     refused.map((r) => r.actor),
     ['dev'],
   );
   assert.deepEqual(
-    people.map((p) => p.principal),
+    access.filter((p) => p.kind === 'person').map((p) => p.principal),
     ['dana', 'lee'],
   );
   assert.deepEqual(rules, [
@@ -186,7 +195,7 @@ test('a change is counted once, by its last verdict; exceptions and refusals hav
       title: 'Containers are not privileged',
       severity: 'critical',
       controls: ['CC6.1', 'CC6.8'],
-      denied: 2,
+      denied: 1,
       warned: 0,
       waived: 1,
     },
@@ -280,7 +289,7 @@ test('the PDF reads back as what the model says, hostile names made harmless', {
   const text = execFileSync('pdftotext', ['-layout', join(out, 'report.pdf'), '-'], { encoding: 'utf8' });
   for (const expected of [
     'Change management evidence report',
-    'break-glass',
+    'late-emergency-review',
     'INC-1',
     'Řehoř',
     '<U+5C71>',
@@ -305,17 +314,27 @@ test('an open break-glass is an exception, a use says whether and how it was set
     { ...at, type: 'admission.warned', environment, user, operation: 'CREATE', object, reason: 'no verdict' },
     { ...at, type: 'protection.changed', object, change: 'removed', manager: '' },
   ].map(canonicalJson);
-  const period = { from: '2025-01-01', to: '2027-01-01', first: 0, evidence: new Map(), subjects: [], checkpoint: 'c', origin: 'o' };
+  const period = {
+    from: '2025-01-01',
+    to: '2027-01-01',
+    first: 0,
+    evidence: new Map(),
+    subjects: [],
+    checkpoint: 'c',
+    origin: 'o',
+    definition,
+  };
   assert.deepEqual(
-    buildReport({ ...period, entries }).exceptions.map((e) => [e.type, e.detail]),
+    buildReport({ ...period, entries }).exceptions.map((e) => [e.type, e.disposition]),
     [
-      ['break-glass opened', `INC-1 (T-1), until ${until}`],
-      ['break-glass', `INC-1 (until ${until}); settled at 2026-01-01T00:00:00.000Z by lee: in Git by aaaaaaaaaaaa`],
-      ['break-glass', `INC-1 (until ${until}); not settled yet`],
-      ['let through in warn mode', 'no verdict'],
-      ['gate tampered with', 'removed, and put back'],
+      ['break-glass', 'open'],
+      ['not-enforced', 'open'],
+      ['gate-tampered', 'remediated'],
     ],
   );
+  const settled = { ...at, type: 'breakglass.settled', environment, uses: [2], user: 'lee', reason: 'reviewed' };
+  const { exceptions, emergencies } = buildReport({ ...period, entries: [...entries, canonicalJson(settled)] });
+  assert.deepEqual([exceptions[0]?.disposition, exceptions[0]?.by, emergencies[0]?.uses.length], ['remediated', 'lee', 2]);
 });
 
 test('a report of thousands of changes stays whole', async () => {
@@ -341,6 +360,7 @@ test('a report of thousands of changes stays whole', async () => {
     subjects: [],
     checkpoint: 'c',
     origin: 'o',
+    definition,
   });
   assert.equal(big.exceptions.length, 2000);
   assert.ok((await renderPdf(big)).length > 100_000);

@@ -1,0 +1,139 @@
+import { join } from 'node:path';
+import { LEDGER_FILES, ledgerName, openLedger } from '../ledger/index.ts';
+import { CountersignError, type Entry } from '../model/index.ts';
+import { buildReport, type ExceptionRecord, type ReportModel } from '../report/index.ts';
+import { sendCommand } from '../service/index.ts';
+import { EXIT, type Io, paint, plain } from './io.ts';
+import { readVerifiers } from './ledger.ts';
+import { localUser } from './operate.ts';
+import { readLedger } from './read-ledger.ts';
+import { type DefinitionOptions, defined, periodOf, readInput } from './report-input.ts';
+import { controlSocket } from './serve-http.ts';
+import { count } from './show-verdict.ts';
+
+type Where = { data: string; from?: string; to?: string; output: 'text' | 'json' };
+export type ExceptionListOptions = Where & { environment?: string; type?: string; all: boolean };
+export type ExceptionExplainOptions = Where;
+export type ExceptionSettleOptions = Where & {
+  as: 'accepted' | 'remediated' | 'false-positive';
+  reason: string;
+  ticket?: string;
+  link?: string;
+};
+
+/** `countersign exception list`: the register as a report would have it now. 0 nothing is open, 1 something is. */
+export function exceptionList(options: ExceptionListOptions, io: Io): number {
+  const { exceptions, asOf } = register(options).model;
+  const wanted = exceptions.filter(
+    (e) =>
+      (options.all || e.disposition === 'open') &&
+      (options.environment === undefined || e.environment === options.environment) &&
+      (options.type === undefined || e.type === options.type),
+  );
+  if (options.output === 'json') io.out(`${JSON.stringify(wanted, null, 2)}\n`);
+  else {
+    for (const e of wanted) io.out(line(e, io));
+    const open = wanted.filter((e) => e.disposition === 'open').length;
+    io.out(`${count(open, 'exception')} open${options.all ? ` of ${wanted.length}` : ''}, by the ledger as of ${asOf.slice(0, 19)}Z\n`);
+    if (open > 0) io.out('`countersign exception explain ID` tells what is known of one, `settle ID` what became of it\n');
+  }
+  return wanted.some((e) => e.disposition === 'open') ? EXIT.no : EXIT.yes;
+}
+
+/** `countersign exception explain ID`: everything that is known of one, and the entry behind it. */
+export function exceptionExplain(id: string, options: ExceptionExplainOptions, io: Io): number {
+  const { model, entryAt } = register(options);
+  const found = named(model, id);
+  const change = model.changes.find((c) => c.id === found.change);
+  const entry = entryAt(found.entry);
+  if (options.output === 'json') {
+    io.out(`${JSON.stringify({ ...found, change: change ?? null, ledger: entry }, null, 2)}\n`);
+    return EXIT.yes;
+  }
+  const rows: readonly (readonly [string, string])[] = [
+    ['detected', found.time],
+    ['severity', found.severity],
+    ['environment', found.environment || 'all'],
+    ['object', found.object],
+    ['actor', found.actor || 'not known'],
+    ['cause', found.cause],
+    ['exposed', found.exposed === undefined ? 'cannot be told' : `${found.exposed} s`],
+    ['change', change === undefined ? 'none' : `${change.id}, ${change.to.slice(0, 12)}: ${change.subject}`],
+    [
+      'disposition',
+      [found.disposition, found.by && `by ${found.by}`, found.at, found.reason, found.ticket].filter((t) => t !== '').join(', '),
+    ],
+    ['entry', `${found.entry}, ${entry?.type ?? 'not there'}: \`countersign ledger show ${found.entry}\``],
+  ];
+  io.out(`${found.id}  ${found.type}\n`);
+  for (const [name, value] of rows) io.out(`  ${name.padEnd(12)} ${plain(value)}\n`);
+  return EXIT.yes;
+}
+
+/** `countersign exception settle ID`: puts on the ledger what became of it, and who says so. */
+export async function exceptionSettle(id: string, options: ExceptionSettleOptions, io: Io): Promise<number> {
+  if (options.reason.trim() === '') throw new CountersignError('usage', 'a reason is needed', { hint: 'say why with --reason' });
+  const found = named(register(options).model, id);
+  if (found.disposition === 'prevented')
+    throw new CountersignError('usage', `${id} was prevented: nothing reached the cluster, and there is nothing to settle`);
+  if ((found.type === 'break-glass' || found.type === 'late-emergency-review') && found.disposition === 'open')
+    throw new CountersignError('usage', `${id} is break-glass, which ends by its review`, {
+      hint: `\`countersign break-glass settle ${found.environment} --commit COMMIT\` or \`--reverted\``,
+    });
+  const { as: disposition, reason, ticket, link } = options;
+  const asked = {
+    environment: found.environment,
+    exception: id,
+    disposition,
+    reason,
+    ...(ticket === undefined ? {} : { ticket }),
+    ...(link === undefined ? {} : { link }),
+  };
+  const answer = await sendCommand(controlSocket(options.data), 'settle-exception', { ...asked, user: localUser() });
+  if (answer === undefined) {
+    // With the service stopped nobody else holds the ledger.
+    const ledger = await openLedger(options.data, ledgerName(options.data) ?? '');
+    try {
+      await ledger.record({ type: 'exception.settled', ...asked, user: ledger.subject(localUser()) });
+    } finally {
+      await ledger.close();
+    }
+  }
+  if (options.output === 'json') io.out(`${JSON.stringify(asked, null, 2)}\n`);
+  else io.out(`${id} (${found.type}) is ${disposition}: ${plain(reason)}\n`);
+  return EXIT.yes;
+}
+
+const PLAIN: DefinitionOptions = { classification: '', framework: [], sample: '1', failureHours: '24', reviewHours: '72' };
+
+function register(options: Where): { readonly model: ReportModel; readonly entryAt: (index: number) => Entry | undefined } {
+  const reader = readLedger(options.data);
+  try {
+    const origin = readVerifiers(join(options.data, LEDGER_FILES.verifier))[0]?.name ?? '';
+    const { input } = readInput(reader, { ...periodOf(options), origin, definition: defined(PLAIN, origin) });
+    const body = (index: number) => input.entries[index - input.first];
+    return {
+      model: buildReport(input),
+      entryAt: (index) => {
+        const text = body(index);
+        return text === undefined ? undefined : (JSON.parse(text) as Entry);
+      },
+    };
+  } finally {
+    reader.close();
+  }
+}
+
+function named(model: ReportModel, id: string): ExceptionRecord {
+  const found = model.exceptions.find((e) => e.id === id);
+  if (found !== undefined) return found;
+  throw new CountersignError('usage', `there is no exception \`${plain(id)}\``, {
+    hint: '`countersign exception list --all` shows those that there are',
+  });
+}
+
+function line(e: ExceptionRecord, io: Io): string {
+  const colour = e.disposition === 'open' ? (e.severity === 'critical' || e.severity === 'high' ? 'red' : 'yellow') : 'green';
+  const where = [e.environment, e.object].filter((t) => t !== '').join(' ');
+  return `${e.id.padEnd(8)} ${e.time.slice(0, 19)}Z  ${paint(io, colour, e.disposition)}  ${e.type} (${e.severity})\n         ${plain(where)}${e.actor === '' ? '' : `, by ${plain(e.actor)}`}\n         ${plain(e.cause)}\n`;
+}

@@ -1,0 +1,104 @@
+import type { TrustPolicy } from '../model/index.ts';
+import type { Judged } from './changes.ts';
+import type { AccessChange, AccessRecord, ChangeRecord } from './model.ts';
+import { type ReportSource, unique } from './source.ts';
+
+type Person = {
+  kind: string;
+  readonly roles: Set<string>;
+  readonly keys: Map<string, { from: string; to: string }>;
+  readonly signed: Set<string>;
+  readonly approved: Set<string>;
+  readonly used: string[];
+};
+
+/** Who signed, approved and could, as far as verdicts and recorded TrustPolicies tell. */
+export function accessOf(source: ReportSource, verdicts: readonly Judged[]): AccessRecord[] {
+  const people = new Map<string, Person>();
+  const person = (name: string, kind: string): Person => {
+    const known = people.get(name) ?? { kind, roles: new Set(), keys: new Map(), signed: new Set(), approved: new Set(), used: [] };
+    people.set(name, known);
+    return known;
+  };
+  for (const { entry } of source.of('trust.changed')) {
+    const { spec } = source.evidence<TrustPolicy>(entry.evidence.sha256);
+    for (const principal of spec.principals) {
+      const p = person(principal.name, principal.kind);
+      for (const group of spec.groups) if (group.members.includes(principal.name)) p.roles.add(group.name);
+    }
+  }
+  const use = (p: Person, key: string, at: string) => {
+    const known = p.keys.get(key);
+    p.keys.set(key, {
+      from: known === undefined || at < known.from ? at : known.from,
+      to: known === undefined || at > known.to ? at : known.to,
+    });
+    p.used.push(at);
+  };
+  for (const { entry, verdict } of verdicts) {
+    for (const { commit, signer } of verdict.commits) {
+      if (signer === undefined) continue;
+      const p = person(signer.principal, signer.kind);
+      p.roles.add('signer');
+      p.signed.add(commit);
+      use(p, signer.key, entry.time);
+    }
+    for (const approval of verdict.approvals) {
+      const p = person(approval.principal, 'person');
+      p.roles.add('approver');
+      p.approved.add(approval.envelope);
+      use(p, approval.key, entry.time);
+    }
+  }
+  for (const { entry } of source.within('breakglass.used')) person(entry.user, 'account').roles.add('break-glass');
+  for (const { entry } of source.within('breakglass.opened')) person(entry.user, 'account').roles.add('break-glass');
+  return [...people]
+    .sort(([a], [b]) => (a < b ? -1 : 1))
+    .map(([principal, p]) => ({
+      principal,
+      kind: p.kind,
+      roles: [...p.roles].sort(),
+      keys: [...p.keys].sort(([a], [b]) => (a < b ? -1 : 1)).map(([key, { from, to }]) => ({ key, from, to })),
+      signed: p.signed.size,
+      approved: p.approved.size,
+      firstUse: p.used.reduce((min, t) => (min === '' || t < min ? t : min), ''),
+      lastUse: p.used.reduce((max, t) => (t > max ? t : max), ''),
+    }));
+}
+
+/** What each recorded change of the TrustPolicy did to who may sign and approve. */
+export function accessChangesOf(source: ReportSource, changes: readonly ChangeRecord[]): AccessChange[] {
+  const before = new Map<string, TrustPolicy>();
+  const byEntry = new Map(changes.map((c) => [c.entry, c.id]));
+  return source.of('trust.changed').flatMap(({ index, entry }): AccessChange[] => {
+    const now = source.evidence<TrustPolicy>(entry.evidence.sha256);
+    const was = before.get(entry.environment);
+    before.set(entry.environment, now);
+    if (!source.isWithin(entry.time)) return [];
+    const names = (policy: TrustPolicy | undefined) => (policy?.spec.principals ?? []).map((p) => p.name);
+    const spelled = (policy: TrustPolicy | undefined, name: string) =>
+      JSON.stringify([
+        policy?.spec.principals.find((p) => p.name === name),
+        policy?.spec.groups.filter((g) => g.members.includes(name)).map((g) => g.name),
+      ]);
+    const stayed = names(now).filter((name) => names(was).includes(name));
+    return [
+      {
+        entry: index,
+        time: entry.time,
+        environment: entry.environment,
+        change: byEntry.get(entry.verdict) ?? '',
+        joined: was === undefined ? [] : names(now).filter((name) => !names(was).includes(name)),
+        left: names(was).filter((name) => !names(now).includes(name)),
+        otherwise: unique([
+          ...stayed.filter((name) => spelled(was, name) !== spelled(now, name)),
+          ...(was === undefined
+            ? ['first recorded version']
+            : JSON.stringify(was.spec.rules) === JSON.stringify(now.spec.rules)
+              ? []
+              : ['rules of approval']),
+        ]),
+      },
+    ];
+  });
+}

@@ -1,0 +1,161 @@
+import { createHash } from 'node:crypto';
+import { type EntryOf, NO_REVISION, type Verdict } from '../model/index.ts';
+import type { Attribute, ChangeRecord, ChangeType, TestResult } from './model.ts';
+import { grouped, type Indexed, type ReportSource, unique } from './source.ts';
+
+/** A verdict of the period, and its entry. */
+export type Judged = { readonly index: number; readonly entry: EntryOf<'change.judged'>; readonly verdict: Verdict };
+
+/** Every verdict of the period, in order. */
+export function verdictsOf(source: ReportSource): readonly Judged[] {
+  return source.within('change.judged').map((judged) => ({ ...judged, verdict: source.evidence<Verdict>(judged.entry.evidence.sha256) }));
+}
+
+/** A change is one transition of one environment: judged again when an approval arrives, it is still the same change. */
+export function changesOf(source: ReportSource, verdicts: readonly Judged[], bodies: readonly string[]): ChangeRecord[] {
+  const last = [...new Map(verdicts.map((v) => [sameChange(v.entry), v])).values()].sort((a, b) => a.index - b.index);
+  const times = grouped(verdicts, (v) => sameChange(v.entry));
+  const intents = grouped(
+    source.of('apply.intent').filter(({ entry }) => entry.purpose === 'apply' || entry.purpose === 'rollback'),
+    ({ entry }) => entry.verdict,
+  );
+  const results = grouped(source.of('apply.result'), ({ entry }) => entry.intent);
+  const refused = grouped(source.of('apply.refused'), ({ entry }) => entry.verdict);
+  const refs = new Map(source.of('commits.seen').map(({ entry }) => [entry.environment, entry.ref]));
+  const emergencies = new Map(
+    source.of('breakglass.settled').flatMap((s) => (s.entry.commit === undefined ? [] : [[s.entry.commit, s] as const])),
+  );
+  return last.map(({ index, entry, verdict }) => {
+    const mine = intents.get(index) ?? [];
+    const ends = mine.flatMap((i) => results.get(i.index) ?? []);
+    const settled = verdict.commits.map((c) => emergencies.get(c.commit)).find((s) => s !== undefined);
+    const tip = verdict.commits.at(-1);
+    const applied = ends.find((r) => r.entry.outcome === 'applied');
+    const wrong = ends.find((r) => r.entry.outcome === 'failed')?.entry.error ?? refused.get(index)?.[0]?.entry.error ?? '';
+    const outcome =
+      entry.outcome === 'denied'
+        ? 'denied'
+        : applied !== undefined
+          ? 'applied'
+          : ends.length > 0 || refused.has(index)
+            ? 'failed'
+            : 'allowed';
+    const tickets = unique([tip?.subject ?? '', ...verdict.approvals.map((a) => a.reason)].flatMap(ticketsIn));
+    const type: ChangeType =
+      settled !== undefined
+        ? 'emergency'
+        : verdict.rollback === true
+          ? 'rollback'
+          : verdict.trustAfter !== undefined
+            ? 'access'
+            : 'standard';
+    return {
+      id: `C${index}`,
+      entry: index,
+      leaf: createHash('sha256')
+        .update(Buffer.from([0]))
+        .update(bodies[index - source.first] ?? '')
+        .digest('hex'),
+      time: entry.time,
+      judged: (times.get(sameChange(entry)) ?? []).length,
+      environment: entry.environment,
+      ref: refs.get(entry.environment) ?? '',
+      from: entry.from === NO_REVISION ? '' : entry.from,
+      to: entry.to,
+      tree: entry.tree,
+      type,
+      subject: tip?.subject ?? '',
+      tickets,
+      outcome,
+      commits: verdict.commits.map((c) => ({
+        id: c.commit,
+        subject: c.subject,
+        author: c.author,
+        committer: c.committer,
+        committedAt: new Date(c.committedAt * 1000).toISOString(),
+        seen: c.seen,
+        status: c.code,
+        scheme: c.format ?? '',
+        key: c.key ?? '',
+        signer: c.signer?.principal ?? '',
+      })),
+      approvals: verdict.approvals.map((a) => ({
+        principal: a.principal,
+        key: a.key,
+        class: a.class,
+        match: a.match,
+        issuedAt: a.issuedAt,
+        reason: a.reason,
+        envelope: a.envelope,
+      })),
+      policy: {
+        bundle: verdict.consulted.bundleDigest,
+        denied: verdict.violations.length,
+        warned: verdict.warnings.length,
+        waived: (verdict.waived ?? []).length,
+      },
+      reasons: unique(
+        verdict.violations.map(
+          (v) => `${v.rule ?? v.code}: ${v.message}${v.source === undefined ? '' : ` (${v.source.file}:${v.source.line})`}`,
+        ),
+      ),
+      objects: verdict.objects,
+      written: ends.reduce((sum, r) => sum + r.entry.applied, 0),
+      removed: ends.reduce((sum, r) => sum + r.entry.pruned, 0),
+      applyStartedAt: mine[0]?.entry.time ?? '',
+      appliedAt: applied?.entry.time ?? '',
+      applyEntries: [...mine, ...ends].map((e) => e.index).sort((a, b) => a - b),
+      healthy: applied?.entry.healthy === true,
+      error: wrong,
+      exceptions: [],
+      attributes: attributesOf(verdict, tickets, { applied, first: mine[0], settled }),
+    };
+  });
+}
+
+function attributesOf(
+  verdict: Verdict,
+  tickets: readonly string[],
+  {
+    applied,
+    first,
+    settled,
+  }: {
+    readonly applied: Indexed<EntryOf<'apply.result'>> | undefined;
+    readonly first: Indexed<EntryOf<'apply.intent'>> | undefined;
+    readonly settled: Indexed<EntryOf<'breakglass.settled'>> | undefined;
+  },
+): Record<Attribute, TestResult> {
+  const is = (holds: boolean): TestResult => (holds ? 'pass' : 'fail');
+  const makers = new Set(verdict.commits.flatMap((c) => (c.signer === undefined ? [] : [c.signer.principal])));
+  const others = verdict.approvals.filter((a) => !makers.has(a.principal));
+  const deployed = applied !== undefined;
+  const of = (result: TestResult) => (deployed ? result : 'n.a.');
+  return {
+    A: tickets.length > 0 ? 'pass' : 'cannot tell',
+    B: is(verdict.commits.length > 0 && verdict.commits.every((c) => c.outcome === 'verified')),
+    C: of(is(others.length > 0)),
+    D: of(is(others.length > 0)),
+    E: of(
+      others.length === 0
+        ? 'fail'
+        : others.some((a) => a.issuedAt === '')
+          ? 'cannot tell'
+          : is(others.every((a) => a.issuedAt <= (first?.entry.time ?? ''))),
+    ),
+    F: of(is(verdict.violations.length === 0 && (verdict.waived ?? []).length === 0)),
+    G: of(is(first !== undefined)),
+    H: of(is(deployed)),
+    I: 'cannot tell',
+    J: settled === undefined ? 'n.a.' : is(settled.entry.reason.trim() !== ''),
+  };
+}
+
+// As trackers and forges write them: `CHG-12`, `#12`, `!12`.
+function ticketsIn(text: string): string[] {
+  return text.match(/\b[A-Z][A-Z0-9]{1,9}-\d{1,9}\b|(?<![\w&])[#!]\d{1,9}\b/g) ?? [];
+}
+
+function sameChange(entry: EntryOf<'change.judged'>): string {
+  return `${entry.environment} ${entry.from} ${entry.to}`;
+}

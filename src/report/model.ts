@@ -1,0 +1,298 @@
+import type { ObjectRef } from '../model/index.ts';
+
+/** What a report is asked for: everything beside the ledger that its bytes depend on. */
+export type ReportDefinition = {
+  /** Whose report it is, as it stands on the cover. */
+  readonly entity: string;
+  readonly classification: string;
+  /** Names of frameworks in `frameworks`. */
+  readonly frameworks: readonly Framework[];
+  /** Only these environments; all where there are none. */
+  readonly environments: readonly string[];
+  /** What the auditor drew, once the checkpoint was published. */
+  readonly sample: { readonly seed: string; readonly size: number } | undefined;
+  /** Hours after a deployment in which a rollback or an emergency counts against it. */
+  readonly failureHours: number;
+  /** Hours in which a use of break-glass is to be reviewed. */
+  readonly reviewHours: number;
+};
+
+/** A framework's requirements by our controls; ids are the framework's, titles our own words. */
+export type Framework = {
+  readonly id: string;
+  readonly name: string;
+  readonly requirements: Readonly<Record<string, readonly { readonly id: string; readonly title: string; readonly gap?: string }[]>>;
+};
+
+/** Result of one test of one change. `cannot tell` never counts as a pass. */
+export type TestResult = 'pass' | 'fail' | 'n.a.' | 'cannot tell';
+
+/** The attributes that are tested for each change (docs/report-format.md). */
+export const ATTRIBUTES = {
+  A: 'it names a ticket or request',
+  B: 'every commit is signed by a known principal',
+  C: 'somebody else than its makers approved it',
+  D: 'the approver was entitled to',
+  E: 'the approval came before the deployment, for this very content',
+  F: 'the rules passed before the deployment',
+  G: 'the gate deployed it, and no person',
+  H: 'what was deployed is what was approved',
+  I: 'environments are separated',
+  J: 'an emergency has its reason and was reviewed in time',
+} as const;
+export type Attribute = keyof typeof ATTRIBUTES;
+
+export type ChangeType = 'standard' | 'emergency' | 'access' | 'rollback';
+
+export type ChangeRecord = {
+  readonly id: string;
+  /** The entry of the last verdict on it, and its leaf in the log (SHA-256 in hex). */
+  readonly entry: number;
+  readonly leaf: string;
+  readonly time: string;
+  /** How often it was judged: once more whenever an approval came or a rule changed. */
+  readonly judged: number;
+  readonly environment: string;
+  readonly ref: string;
+  readonly from: string;
+  readonly to: string;
+  readonly tree: string;
+  readonly type: ChangeType;
+  readonly subject: string;
+  readonly tickets: readonly string[];
+  readonly outcome: 'applied' | 'allowed' | 'failed' | 'denied';
+  readonly commits: readonly {
+    readonly id: string;
+    readonly subject: string;
+    readonly author: string;
+    readonly committer: string;
+    readonly committedAt: string;
+    readonly seen: string;
+    readonly status: string;
+    readonly scheme: string;
+    readonly key: string;
+    readonly signer: string;
+  }[];
+  readonly approvals: readonly {
+    readonly principal: string;
+    readonly key: string;
+    readonly class: string;
+    readonly match: string;
+    readonly issuedAt: string;
+    readonly reason: string;
+    readonly envelope: string;
+  }[];
+  readonly policy: { readonly bundle: string; readonly denied: number; readonly warned: number; readonly waived: number };
+  readonly reasons: readonly string[];
+  readonly objects: number;
+  readonly written: number;
+  readonly removed: number;
+  readonly applyStartedAt: string;
+  readonly appliedAt: string;
+  readonly applyEntries: readonly number[];
+  readonly healthy: boolean;
+  readonly error: string;
+  readonly exceptions: readonly string[];
+  readonly attributes: Readonly<Record<Attribute, TestResult>>;
+};
+
+/** Kinds of exceptions: the sixteen that auditors ask about, then what else a reader should ask about. */
+export const EXCEPTION_TYPES = [
+  'unsigned',
+  'bad-signature',
+  'unknown-signer',
+  'self-approval',
+  'too-few-approvals',
+  'approver-not-entitled',
+  'approval-after-apply',
+  'tree-changed-after-approval',
+  'policy-overridden',
+  'break-glass',
+  'out-of-band-change',
+  'force-push',
+  'gate-outage',
+  'late-emergency-review',
+  'clock-skew',
+  'ledger-fault',
+  'apply-failed',
+  'apply-interrupted',
+  'not-enforced',
+  'gate-tampered',
+] as const;
+export type ExceptionType = (typeof EXCEPTION_TYPES)[number];
+
+/** What became of an exception. `prevented` is the gate's own: nothing reached the cluster. */
+export type Disposition = 'open' | 'prevented' | 'remediated' | 'accepted' | 'false-positive';
+
+export type ExceptionRecord = {
+  readonly id: string;
+  readonly entry: number;
+  readonly time: string;
+  readonly environment: string;
+  readonly type: ExceptionType;
+  readonly severity: 'critical' | 'high' | 'medium' | 'low';
+  readonly change: string;
+  readonly object: string;
+  readonly actor: string;
+  readonly cause: string;
+  /** Seconds for which it was so; undefined where that cannot be told. */
+  readonly exposed: number | undefined;
+  readonly disposition: Disposition;
+  readonly by: string;
+  readonly at: string;
+  readonly reason: string;
+  readonly ticket: string;
+  /** Days to its disposition, or until the report's own time where it is open. */
+  readonly days: number;
+};
+
+export type Reconciliation = {
+  readonly id: 'R1' | 'R2' | 'R3' | 'R4' | 'R5' | 'R6' | 'R7';
+  readonly check: string;
+  readonly left: { readonly source: string; readonly count: number };
+  readonly right: { readonly source: string; readonly count: number };
+  readonly explained: string;
+  readonly unexplained: number;
+  readonly status: 'ties' | 'does not tie' | 'not determinable';
+};
+
+export type ControlResult = {
+  readonly id: string;
+  readonly title: string;
+  readonly requirements: readonly { readonly framework: string; readonly ids: readonly string[] }[];
+  readonly population: number;
+  readonly tested: number;
+  readonly passed: number;
+  readonly exceptions: number;
+  readonly dispositioned: number;
+  readonly undetermined: number;
+};
+
+export type EmergencyRecord = {
+  readonly entry: number;
+  readonly environment: string;
+  readonly requester: string;
+  readonly reason: string;
+  readonly ticket: string;
+  readonly opened: string;
+  readonly closed: string;
+  readonly uses: readonly { readonly entry: number; readonly at: string; readonly user: string; readonly what: string }[];
+  readonly reviewDue: string;
+  readonly reviewedAt: string;
+  readonly reviewer: string;
+  readonly result: string;
+};
+
+export type AccessRecord = {
+  readonly principal: string;
+  readonly kind: string;
+  readonly roles: readonly string[];
+  readonly keys: readonly { readonly key: string; readonly from: string; readonly to: string }[];
+  readonly signed: number;
+  readonly approved: number;
+  readonly firstUse: string;
+  readonly lastUse: string;
+};
+
+export type AccessChange = {
+  readonly entry: number;
+  readonly time: string;
+  readonly environment: string;
+  readonly change: string;
+  readonly joined: readonly string[];
+  readonly left: readonly string[];
+  readonly otherwise: readonly string[];
+};
+
+export type PolicyRecord = {
+  readonly environment: string;
+  readonly bundle: string;
+  readonly from: string;
+  readonly to: string;
+  readonly verdicts: number;
+  readonly denied: number;
+  readonly waived: number;
+};
+
+export type RuleRecord = {
+  readonly rule: string;
+  readonly title: string;
+  readonly severity: string;
+  readonly controls: readonly string[];
+  readonly denied: number;
+  readonly warned: number;
+  readonly waived: number;
+};
+
+/** Delivery metrics of one environment (dora.dev); durations in seconds, undefined where nothing was measured. */
+export type DeliveryMetrics = {
+  readonly environment: string;
+  readonly deployments: number;
+  readonly perWeek: number;
+  readonly leadTime: { readonly n: number; readonly median: number | undefined; readonly p90: number | undefined };
+  readonly failed: number;
+  readonly failRate: number | undefined;
+  readonly recoveryTime: { readonly n: number; readonly median: number | undefined; readonly open: number };
+  readonly reworkRate: number | undefined;
+};
+
+export type SampleItem = { readonly stratum: string; readonly rank: string; readonly change: string };
+
+/** The canonical document; every other form is made from it alone. */
+export type ReportModel = {
+  readonly v: 2;
+  readonly title: string;
+  readonly id: string;
+  readonly entity: string;
+  readonly classification: string;
+  readonly status: 'draft' | 'final';
+  readonly period: { readonly from: string; readonly to: string };
+  /** Time of the newest entry. */
+  readonly asOf: string;
+  readonly ledger: {
+    readonly origin: string;
+    readonly first: number;
+    readonly entries: number;
+    readonly checkpoint: string;
+    readonly anchors: number;
+  };
+  readonly scope: {
+    readonly environments: readonly { readonly name: string; readonly refs: readonly string[]; readonly revision: string }[];
+    readonly excluded: readonly string[];
+    /** Who used break-glass, or could be told to be able to. */
+    readonly bypass: readonly string[];
+  };
+  readonly frameworks: readonly { readonly id: string; readonly name: string }[];
+  readonly summary: {
+    readonly changes: number;
+    readonly applied: number;
+    readonly denied: number;
+    readonly failed: number;
+    readonly exceptions: number;
+    readonly open: number;
+    readonly admissionsDenied: number;
+  };
+  readonly controls: readonly ControlResult[];
+  readonly gaps: readonly { readonly framework: string; readonly id: string; readonly title: string; readonly gap: string }[];
+  readonly reconciliation: readonly Reconciliation[];
+  readonly exceptions: readonly ExceptionRecord[];
+  readonly emergencies: readonly EmergencyRecord[];
+  readonly access: readonly AccessRecord[];
+  readonly accessChanges: readonly AccessChange[];
+  readonly policies: readonly PolicyRecord[];
+  readonly rules: readonly RuleRecord[];
+  readonly metrics: readonly DeliveryMetrics[];
+  readonly sample: { readonly seed: string; readonly size: number; readonly items: readonly SampleItem[] } | null;
+  readonly changes: readonly ChangeRecord[];
+  readonly refused: readonly {
+    readonly entry: number;
+    readonly time: string;
+    readonly environment: string;
+    readonly actor: string;
+    readonly what: string;
+    readonly reason: string;
+  }[];
+};
+
+/** An object as the report says it. */
+export type Named = Pick<ObjectRef, 'kind' | 'namespace' | 'name'>;

@@ -1,0 +1,512 @@
+import { type EntryOf, refText, type Violation } from '../model/index.ts';
+import type { Judged } from './changes.ts';
+import {
+  type ChangeRecord,
+  type Disposition,
+  type EmergencyRecord,
+  EXCEPTION_TYPES,
+  type ExceptionRecord,
+  type ExceptionType,
+} from './model.ts';
+import { grouped, type Indexed, type ReportSource, seconds, unique } from './source.ts';
+
+const SEVERITY: Readonly<Record<ExceptionType, ExceptionRecord['severity']>> = {
+  unsigned: 'medium',
+  'bad-signature': 'high',
+  'unknown-signer': 'high',
+  'self-approval': 'medium',
+  'too-few-approvals': 'high',
+  'approver-not-entitled': 'medium',
+  'approval-after-apply': 'high',
+  'tree-changed-after-approval': 'medium',
+  'policy-overridden': 'medium',
+  'break-glass': 'high',
+  'out-of-band-change': 'critical',
+  'force-push': 'high',
+  'gate-outage': 'high',
+  'late-emergency-review': 'high',
+  'clock-skew': 'medium',
+  'ledger-fault': 'critical',
+  'apply-failed': 'low',
+  'apply-interrupted': 'low',
+  'not-enforced': 'medium',
+  'gate-tampered': 'critical',
+};
+
+// What a refusal of a commit or an approval is, for whoever asks what was tried. Rules that deny are the control at work.
+const OF_CODE: Readonly<Record<string, ExceptionType>> = {
+  unsigned: 'unsigned',
+  'unknown-key': 'unknown-signer',
+  'signer-not-allowed': 'unknown-signer',
+  'path-not-covered': 'unknown-signer',
+  'self-approval': 'self-approval',
+  'approver-no-person': 'approver-not-entitled',
+  'approval-by-platform': 'approver-not-entitled',
+  'approval-elsewhere': 'approver-not-entitled',
+  'importer-not-allowed': 'approver-not-entitled',
+  'approval-stale': 'tree-changed-after-approval',
+  ...Object.fromEntries(
+    [
+      'bad-signature',
+      'signature-format-unknown',
+      'signature-expired',
+      'signature-from-the-future',
+      'commit-from-the-future',
+      'key-expired',
+      'key-revoked',
+      'key-compromised',
+      'key-not-valid',
+      'key-not-yet-valid',
+      'certificate-expired',
+      'algorithm-too-weak',
+      'touch-required',
+      'pin-required',
+      'backdated',
+      'times-apart',
+      'blocked',
+      'mergetag-bad',
+      'tag-renamed',
+      'malformed',
+      'evil-merge',
+      'merge-adds',
+    ].map((code) => [code, 'bad-signature' as const]),
+  ),
+};
+
+const OUTAGE = 2; // heartbeats that did not come, after which the gate counts as away
+const SKEW_MS = 1000;
+
+type Draft = Omit<ExceptionRecord, 'id' | 'severity' | 'days' | 'by' | 'at' | 'reason' | 'ticket' | 'disposition'> &
+  Partial<Pick<ExceptionRecord, 'by' | 'at' | 'reason' | 'ticket' | 'disposition'>>;
+
+/** Every exception of the period, one row for each thing that happened, with what became of it by the newest entry. */
+export function registerOf(
+  source: ReportSource,
+  changes: readonly ChangeRecord[],
+  verdicts: readonly Judged[],
+  emergencies: readonly EmergencyRecord[],
+  asOf: string,
+): ExceptionRecord[] {
+  const drafts: Draft[] = [
+    ...refusedChanges(changes, verdicts),
+    ...unapproved(changes),
+    ...lateApprovals(source, changes),
+    ...waived(source, changes),
+    ...breakGlass(emergencies),
+    ...drift(source),
+    ...simple(source),
+    ...outages(source),
+    ...skews(source),
+  ];
+  const settled = new Map(source.of('exception.settled').map((s) => [s.entry.exception, s]));
+  const numbers = new Map<number, number>();
+  return drafts
+    .sort((a, b) => a.entry - b.entry || EXCEPTION_TYPES.indexOf(a.type) - EXCEPTION_TYPES.indexOf(b.type))
+    .map((draft): ExceptionRecord => {
+      const n = numbers.get(draft.entry) ?? 0;
+      numbers.set(draft.entry, n + 1);
+      const id = n === 0 ? `E${draft.entry}` : `E${draft.entry}.${n + 1}`;
+      const by = settled.get(id)?.entry;
+      const disposition: Disposition = by?.disposition ?? draft.disposition ?? 'open';
+      const at = by?.time ?? draft.at ?? '';
+      return {
+        ...draft,
+        id,
+        severity: SEVERITY[draft.type],
+        disposition,
+        by: by?.user ?? draft.by ?? '',
+        at,
+        reason: by?.reason ?? draft.reason ?? '',
+        ticket: by?.ticket ?? draft.ticket ?? '',
+        days: disposition === 'prevented' ? 0 : Math.max(0, Math.floor(seconds(draft.time, at === '' ? asOf : at) / 86_400)),
+      };
+    });
+}
+
+function refusedChanges(changes: readonly ChangeRecord[], verdicts: readonly Judged[]): Draft[] {
+  const byIndex = new Map(verdicts.map((v) => [v.index, v.verdict]));
+  return changes
+    .filter((c) => c.outcome === 'denied')
+    .flatMap((change) => {
+      const verdict = byIndex.get(change.entry);
+      const said: readonly Violation[] = [...(verdict?.violations ?? []), ...(verdict?.warnings ?? [])];
+      const found = new Map<ExceptionType, Violation>();
+      for (const v of said) {
+        const type = OF_CODE[v.code];
+        if (type !== undefined && !found.has(type)) found.set(type, v);
+      }
+      return [...found].map(
+        ([type, v]): Draft => ({
+          entry: change.entry,
+          time: change.time,
+          environment: change.environment,
+          type,
+          change: change.id,
+          object: change.to.slice(0, 12),
+          actor: change.commits.find((c) => c.id === v.commit)?.author ?? change.commits.at(-1)?.author ?? '',
+          cause: v.message,
+          exposed: 0,
+          disposition: 'prevented',
+          at: change.time,
+        }),
+      );
+    });
+}
+
+// Where nobody asks for an approval, none is missing for the gate; for a reader it is.
+function unapproved(changes: readonly ChangeRecord[]): Draft[] {
+  return changes
+    .filter((c) => c.outcome === 'applied' && c.attributes.C === 'fail')
+    .map((c) => ({
+      entry: c.entry,
+      time: c.appliedAt,
+      environment: c.environment,
+      type: 'too-few-approvals',
+      change: c.id,
+      object: c.to.slice(0, 12),
+      actor: c.commits.at(-1)?.author ?? '',
+      cause: 'applied without an approval of somebody else than its makers: the TrustPolicy asked for none',
+      exposed: undefined,
+    }));
+}
+
+function lateApprovals(source: ReportSource, changes: readonly ChangeRecord[]): Draft[] {
+  const applied = new Map<string, ChangeRecord>();
+  for (const change of changes)
+    if (change.outcome === 'applied') for (const { id } of change.commits) applied.set(`${change.environment} ${id}`, change);
+  return source.within('approval.recorded').flatMap(({ index, entry }): Draft[] => {
+    const change = applied.get(`${entry.environment} ${entry.commit}`);
+    if (change === undefined || entry.time <= change.appliedAt || change.approvals.some((a) => a.envelope === entry.envelope)) return [];
+    return [
+      {
+        entry: index,
+        time: entry.time,
+        environment: entry.environment,
+        type: 'approval-after-apply',
+        change: change.id,
+        object: entry.commit.slice(0, 12),
+        actor: entry.principal,
+        cause: `approved after it was applied at ${change.appliedAt}`,
+        exposed: seconds(change.appliedAt, entry.time),
+      },
+    ];
+  });
+}
+
+function waived(source: ReportSource, changes: readonly ChangeRecord[]): Draft[] {
+  const byEntry = new Map(changes.map((c) => [c.entry, c]));
+  const once = new Map<string, Draft>();
+  for (const { index, entry } of source.within('waiver.used')) {
+    const change = byEntry.get(entry.verdict);
+    const key = `${entry.environment} ${entry.rule} ${entry.waiver}`;
+    if (once.has(key)) continue;
+    once.set(key, {
+      entry: index,
+      time: entry.time,
+      environment: entry.environment,
+      type: 'policy-overridden',
+      change: change?.id ?? '',
+      object: entry.waiver,
+      actor: entry.approver,
+      cause: `the rule ${entry.rule} is waived until ${entry.until}`,
+      exposed: undefined,
+      disposition: 'accepted',
+      by: entry.approver,
+      at: entry.time,
+      reason: `signed waiver \`${entry.waiver}\``,
+    });
+  }
+  return [...once.values()];
+}
+
+function breakGlass(emergencies: readonly EmergencyRecord[]): Draft[] {
+  return emergencies.map((e): Draft => {
+    const draft: Draft = {
+      entry: e.entry,
+      time: e.opened,
+      environment: e.environment,
+      type: 'break-glass',
+      change: '',
+      object: unique(e.uses.map((u) => u.what)).join(', '),
+      actor: e.requester,
+      cause: e.reason,
+      exposed: e.closed === '' ? undefined : Math.max(0, seconds(e.opened, e.closed)),
+      ticket: e.ticket,
+      ...(e.reviewedAt === '' ? {} : { disposition: 'remediated' as const, by: e.reviewer, at: e.reviewedAt, reason: e.result }),
+    };
+    return e.result.startsWith('late')
+      ? { ...draft, type: 'late-emergency-review', cause: `${e.reason}; the review was due at ${e.reviewDue}` }
+      : draft;
+  });
+}
+
+// What break-glass let somebody do is that row, not another; what the audit log shows of the same object is told beside it.
+function drift(source: ReportSource): Draft[] {
+  const corrections = source.of('drift.corrected');
+  // A new revision writes what is different in Git: that alone puts nothing right that somebody else changed.
+  const results = source.of('apply.result').filter(({ entry }) => {
+    const intent = source.at(entry.intent);
+    return entry.outcome === 'applied' && intent?.type === 'apply.intent' && (intent.purpose === 'correct' || intent.purpose === 'restore');
+  });
+  const unmatched = [...source.within('audit.unmatched')];
+  const found = source.within('drift.found').flatMap(({ index, entry }): Draft[] => {
+    const explained = (entry.details ?? []).filter((d) => d.admission !== undefined && source.at(d.admission)?.type === 'breakglass.used');
+    const left = entry.objects.filter((o) => !explained.some((d) => refText(d.object) === refText(o)));
+    if (left.length === 0) return [];
+    const seen = unmatched.filter(({ entry: u }) =>
+      left.some((o) => o.namespace === u.object.namespace && o.name === u.object.name && Math.abs(seconds(u.at, entry.time)) < 3600),
+    );
+    for (const one of seen) unmatched.splice(unmatched.indexOf(one), 1);
+    const end =
+      corrections.find(
+        (c) =>
+          c.index > index &&
+          c.entry.environment === entry.environment &&
+          left.every((o) => c.entry.objects.some((x) => refText(x) === refText(o))),
+      ) ?? results.find((r) => r.index > index && r.entry.environment === entry.environment);
+    const managers = unique((entry.details ?? []).map((d) => d.manager));
+    return [
+      {
+        entry: index,
+        time: entry.time,
+        environment: entry.environment,
+        type: 'out-of-band-change',
+        change: '',
+        object: left.map(refText).join(', '),
+        actor: unique(seen.map((s) => s.entry.user)).join(', ') || managers.join(', '),
+        cause: `not as revision ${entry.revision.slice(0, 12)} has it${seen.length === 0 ? '' : `; audit log, entries ${seen.map((s) => s.index).join(', ')}`}`,
+        exposed: end === undefined ? undefined : seconds(entry.time, end.entry.time),
+        ...(end === undefined
+          ? {}
+          : { disposition: 'remediated' as const, by: 'countersign', at: end.entry.time, reason: `put right, entry ${end.index}` }),
+      },
+    ];
+  });
+  return [
+    ...found,
+    ...unmatched.map(
+      ({ index, entry }): Draft => ({
+        entry: index,
+        time: entry.time,
+        environment: entry.environment,
+        type: 'out-of-band-change',
+        change: '',
+        object: `${entry.resource} ${entry.object.namespace}/${entry.object.name}`,
+        actor: entry.user,
+        cause: `${entry.verb} at ${entry.at} by the API server’s audit log, and no entry accounts for it`,
+        exposed: undefined,
+      }),
+    ),
+  ];
+}
+
+// Entries that are a row of their own.
+function simple(source: ReportSource): Draft[] {
+  const row = (
+    { index, entry }: Indexed,
+    type: ExceptionType,
+    object: string,
+    actor: string,
+    cause: string,
+    more: Partial<Draft> = {},
+  ): Draft => ({
+    entry: index,
+    time: entry.time,
+    environment: (entry as { environment?: string }).environment ?? '',
+    type,
+    change: '',
+    object,
+    actor,
+    cause,
+    exposed: undefined,
+    ...more,
+  });
+  const undone = { disposition: 'remediated' as const, by: 'countersign' };
+  return [
+    ...source
+      .within('ref.rewound')
+      .map((r) =>
+        row(
+          r,
+          'force-push',
+          r.entry.ref,
+          '',
+          `from ${r.entry.before.slice(0, 12)} to ${r.entry.after.slice(0, 12)}, which does not descend from it`,
+        ),
+      ),
+    ...source.within('apply.refused').map((r) =>
+      row(r, 'apply-failed', r.entry.revision.slice(0, 12), '', r.entry.error, {
+        ...undone,
+        at: r.entry.time,
+        reason: 'nothing was written',
+      }),
+    ),
+    ...source
+      .within('apply.result')
+      .filter((r) => r.entry.outcome === 'failed')
+      .map((r) =>
+        row(r, 'apply-failed', `back to ${r.entry.revision.slice(0, 12)}`, '', r.entry.error ?? '', {
+          ...undone,
+          at: r.entry.time,
+          reason: 'what could not be finished was undone',
+        }),
+      ),
+    ...source
+      .within('apply.intent')
+      .filter((r) => r.entry.takesOver !== undefined)
+      .map((r) =>
+        row(r, 'apply-interrupted', r.entry.revision.slice(0, 12), '', `entry ${r.entry.takesOver} had no result`, {
+          ...undone,
+          at: r.entry.time,
+          reason: `taken over (${r.entry.purpose})`,
+        }),
+      ),
+    ...[...source.within('admission.denied').filter((r) => r.entry.mode !== 'enforce'), ...source.within('admission.warned')]
+      .filter(({ entry }) => entry.repeated === undefined)
+      .map((r) => row(r, 'not-enforced', `${r.entry.operation} ${refText(r.entry.object)}`, r.entry.user, r.entry.reason)),
+    ...source.within('protection.changed').map((r) =>
+      row(r, 'gate-tampered', refText(r.entry.object), r.entry.manager, r.entry.change, {
+        ...undone,
+        at: r.entry.time,
+        reason: 'put back',
+      }),
+    ),
+    ...source
+      .within('epoch.opened')
+      .map((r: Indexed<EntryOf<'epoch.opened'>>) =>
+        row(r, 'ledger-fault', r.entry.origin, '', `the store was put back: ${r.entry.reason}`),
+      ),
+  ];
+}
+
+/** Times within the period when the gate was away, by its heartbeats. */
+export function outagesOf(
+  source: ReportSource,
+): readonly { readonly index: number; readonly from: string; readonly to: string; readonly planned: boolean }[] {
+  const away: { index: number; from: string; to: string; planned: boolean }[] = [];
+  let last: { time: string; every: number } | undefined;
+  let stopped = false;
+  for (const { index, entry } of source.all) {
+    if (!source.isWithin(entry.time)) continue;
+    // Any entry shows that the service was there; only heartbeats say how often to expect one.
+    if (last !== undefined && last.every > 0 && seconds(last.time, entry.time) > OUTAGE * last.every)
+      away.push({ index, from: last.time, to: entry.time, planned: stopped });
+    stopped = entry.type === 'service.stopped' || (stopped && entry.type !== 'service.started' && entry.type !== 'heartbeat');
+    last = { time: entry.time, every: entry.type === 'heartbeat' ? entry.everySeconds : (last?.every ?? 0) };
+  }
+  return away;
+}
+
+function outages(source: ReportSource): Draft[] {
+  return outagesOf(source).map(({ index, from, to, planned }) => ({
+    entry: index,
+    time: to,
+    environment: '',
+    type: 'gate-outage',
+    change: '',
+    object: 'gate',
+    actor: '',
+    cause: `no sign of the service from ${from} to ${to}${planned ? ', after it was told to stop' : ''}`,
+    exposed: seconds(from, to),
+  }));
+}
+
+function skews(source: ReportSource): Draft[] {
+  return source.all.flatMap(({ index, entry }, i): Draft[] => {
+    const before = source.all[i - 1]?.entry;
+    if (before === undefined || !source.isWithin(entry.time) || Date.parse(before.time) - Date.parse(entry.time) <= SKEW_MS) return [];
+    return [
+      {
+        entry: index,
+        time: entry.time,
+        environment: '',
+        type: 'clock-skew',
+        change: '',
+        object: 'ledger',
+        actor: '',
+        cause: `the entry before says ${before.time}`,
+        exposed: -seconds(before.time, entry.time),
+      },
+    ];
+  });
+}
+
+/** Every opening of break-glass, and every use that had its own reason, with what was done and its review. */
+export function emergenciesOf(source: ReportSource, reviewHours: number, asOf: string): EmergencyRecord[] {
+  const settled = new Map(source.of('breakglass.settled').flatMap((s) => s.entry.uses.map((use) => [use, s.entry] as const)));
+  const closed = source.of('breakglass.closed');
+  const uses = [...source.of('breakglass.used')];
+  const grants = source.within('breakglass.opened').map((opened) => {
+    const { environment, namespaces = [], until } = opened.entry;
+    const end = closed.find(
+      (c) => c.index > opened.index && c.entry.environment === environment && c.entry.namespaces.some((n) => namespaces.includes(n)),
+    );
+    const ends = end === undefined || end.entry.time > until ? until : end.entry.time;
+    const mine = uses.filter(
+      ({ index, entry }) =>
+        index > opened.index &&
+        entry.environment === environment &&
+        (entry.at ?? entry.time) <= ends &&
+        namespaces.includes(namespaceOf(entry)),
+    );
+    for (const one of mine) uses.splice(uses.indexOf(one), 1);
+    return { index: opened.index, entry: opened.entry, ends, mine };
+  });
+  const alone = uses
+    .filter(({ entry }) => source.isWithin(entry.time))
+    .map((use) => ({ index: use.index, entry: { ...use.entry, ticket: '' }, ends: use.entry.until, mine: [use] }));
+  return [...grants, ...alone]
+    .sort((a, b) => a.index - b.index)
+    .map(({ index, entry, ends, mine }) => {
+      const reviews = mine.map((u) => settled.get(u.index));
+      const review = reviews.at(-1);
+      const whole = mine.length > 0 && reviews.every((r) => r !== undefined);
+      const opened = entry.at ?? entry.time;
+      const reviewDue = hoursAfter(ends, reviewHours);
+      const over = ends < asOf;
+      const late = mine.length > 0 && reviewDue !== '' && (whole ? (review?.time ?? '') > reviewDue : asOf > reviewDue);
+      const unused = mine.length === 0 && over;
+      const result = unused
+        ? 'not used'
+        : whole
+          ? `${late ? 'late: ' : ''}${review?.commit === undefined ? 'undone' : `in Git by ${review.commit.slice(0, 12)}`}`
+          : late
+            ? 'late'
+            : over
+              ? 'not reviewed yet'
+              : 'open';
+      return {
+        entry: index,
+        environment: entry.environment,
+        requester: entry.user,
+        reason: entry.reason,
+        ticket: entry.ticket,
+        opened,
+        closed: over ? ends : '',
+        uses: mine.map((u) => ({
+          entry: u.index,
+          at: u.entry.at ?? u.entry.time,
+          user: u.entry.user,
+          what: `${u.entry.operation} ${refText(u.entry.object)}${u.entry.subresource === undefined ? '' : `/${u.entry.subresource}`}`,
+        })),
+        reviewDue,
+        reviewedAt: unused ? ends : whole ? (review?.time ?? '') : '',
+        reviewer: whole ? (review?.user ?? '') : '',
+        result,
+      };
+    });
+}
+
+function hoursAfter(time: string, hours: number): string {
+  const at = Date.parse(time) + hours * 3_600_000;
+  return Number.isNaN(at) ? '' : new Date(at).toISOString();
+}
+
+function namespaceOf({ object }: EntryOf<'breakglass.used'>): string {
+  return object.kind === 'Namespace' && object.apiVersion === 'v1' ? object.name : object.namespace;
+}
+
+/** Rows by change, for the records of changes. */
+export function exceptionsByChange(rows: readonly ExceptionRecord[]): ReadonlyMap<string, readonly string[]> {
+  return new Map([...grouped(rows, (r) => r.change)].map(([change, all]) => [change, all.map((r) => r.id)]));
+}
