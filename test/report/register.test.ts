@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { before, test } from 'node:test';
@@ -306,4 +306,23 @@ test('an exception is settled by name, with who says so, and stays in every repo
   }
   assert.equal((await on('settle', drift, '--as', 'accepted', '--reason', ' ')).code, 2);
   assert.equal((await on('settle', drift, '--as', 'forgotten', '--reason', 'x')).code, 2);
+});
+
+test('a checker that was written from the documentation alone agrees, and finds what is altered', async () => {
+  const at = join(directory, 'checked');
+  assert.equal((await report(at, '--seed', 's', '--sample', '7')).code, 0);
+  const script = fileURLToPath(new URL('check_report.py', import.meta.url));
+  const check = () => spawnSync('python3', [script, at, join(data, 'ledger.pub')], { encoding: 'utf8' });
+  const fine = check();
+  assert.equal(fine.status, 0, fine.stderr);
+  assert.match(fine.stdout, /44 changes: as they should be/);
+  for (const name of ['population.csv', 'exceptions.csv', 'entries.jsonl', 'report.json', 'manifest.txt']) {
+    const whole = readFileSync(join(at, name));
+    const altered = Buffer.from(whole);
+    const place = Math.floor(altered.length / 2);
+    altered[place] = (altered[place] ?? 0) ^ 1;
+    writeFileSync(join(at, name), altered);
+    assert.notEqual(check().status, 0, name);
+    writeFileSync(join(at, name), whole);
+  }
 });
