@@ -110,7 +110,7 @@ function register(options: Where): { readonly model: ReportModel; readonly entry
   const reader = readLedger(options.data);
   try {
     const origin = readVerifiers(join(options.data, LEDGER_FILES.verifier))[0]?.name ?? '';
-    const { input } = readInput(reader, { ...periodOf(options), origin, definition: defined(PLAIN, origin) });
+    const { input } = readInput(reader, { ...periodOf(options), origin, definition: { ...defined(PLAIN), entity: origin } });
     const body = (index: number) => input.entries[index - input.first];
     return {
       model: buildReport(input),

@@ -41,7 +41,7 @@ const EVIDENT: ReadonlySet<Entry['type']> = new Set(['change.judged', 'trust.cha
 const FRAMEWORKS = fileURLToPath(new URL('../../reports/frameworks/', import.meta.url));
 
 /** What is asked for, with everything that has a default. Throws `usage`. */
-export function defined(options: DefinitionOptions, origin: string): ReportDefinition {
+export function defined(options: DefinitionOptions): Omit<ReportDefinition, 'entity'> & { readonly entity: string | undefined } {
   const whole = (text: string, flag: string) => {
     const value = Number(text);
     if (!Number.isSafeInteger(value) || value < 1 || value > 100_000)
@@ -49,7 +49,7 @@ export function defined(options: DefinitionOptions, origin: string): ReportDefin
     return value;
   };
   return {
-    entity: options.entity ?? origin,
+    entity: options.entity,
     classification: options.classification,
     frameworks: (options.framework ?? ['soc2']).map(frameworkNamed),
     environments: options.environment ?? [],

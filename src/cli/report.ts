@@ -1,22 +1,14 @@
-import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
-import {
-  CompactRange,
-  LEDGER_FILES,
-  LedgerReader,
-  leafHash,
-  openCheckpoint,
-  openSigned,
-  readSigner,
-  signNote,
-  type Verifier,
-  verifyLedger,
-} from '../ledger/index.ts';
+import { CompactRange, leafHash, openCheckpoint, openSigned } from '../ledger/index.ts';
 import { CountersignError } from '../model/index.ts';
-import { type ReportVerifier, verifyReport, writeReport } from '../report/index.ts';
+import { type ReportVerifier, verifyReport } from '../report/index.ts';
+import { sendCommand } from '../service/index.ts';
 import { EXIT, type Io, paint } from './io.ts';
 import { readVerifiers } from './ledger.ts';
-import { type DefinitionOptions, defined, periodOf, readInput } from './report-input.ts';
+import { makeReport } from './make-report.ts';
+import { type DefinitionOptions, defined, periodOf } from './report-input.ts';
+import { controlSocket } from './serve-http.ts';
 import { count } from './show-verdict.ts';
 
 export type ReportOptions = DefinitionOptions & {
@@ -30,41 +22,19 @@ export type VerifyOptions = { key?: string; output: 'text' | 'json' };
 
 /** `countersign report`: the evidence of a period, as a signed set of files around a PDF. */
 export async function report(options: ReportOptions, io: Io): Promise<number> {
-  const key = join(options.data, LEDGER_FILES.key);
-  const reader = new LedgerReader(join(options.data, LEDGER_FILES.store)).freeze();
-  try {
-    const keys = readVerifiers(join(options.data, LEDGER_FILES.verifier));
-    const verifier = keys[0] as Verifier;
-    const sound = verifyLedger(reader, keys);
-    if (sound.finding !== undefined)
-      throw new CountersignError(
-        'ledger-inconsistent',
-        `no report is made from a ledger that is not consistent: ${sound.finding.message}`,
-        { hint: 'run `countersign ledger verify`' },
-      );
-    const { from, to } = periodOf(options);
-    if (!existsSync(key))
-      throw new CountersignError('key-missing', `there is no ledger key at \`${key}\``, {
-        hint: 'make reports where the service keeps its key',
-      });
-    const signer = readSigner(verifier.name, readFileSync(key, 'utf8'));
-    const { input, before } = readInput(reader, { from, to, origin: verifier.name, definition: defined(options, verifier.name) });
-    mkdirSync(options.out, { recursive: true });
-    const write = (name: string, bytes: Uint8Array) => {
-      writeFileSync(join(options.out, `${name}.new`), bytes);
-      renameSync(join(options.out, `${name}.new`), join(options.out, name));
-    };
-    const model = await writeReport(input, before, (text) => signNote(text, signer), write);
-    const { summary } = model;
-    if (options.output === 'json') io.out(`${JSON.stringify({ id: model.id, directory: resolve(options.out), summary }, null, 2)}\n`);
-    else
-      io.out(
-        `report ${model.id}: ${count(summary.changes, 'change')}, ${summary.applied} applied, ${summary.denied} denied, ${count(summary.exceptions, 'exception')}\n${join(options.out, 'report.pdf')}\n`,
-      );
-    return EXIT.yes;
-  } finally {
-    reader.close();
-  }
+  const { data, out } = options;
+  const [period, definition] = [periodOf(options), defined(options)];
+  const { id, summary, manifest, checkpoint } = await makeReport({ data, out, ...period, definition });
+  const { sample } = definition;
+  const issued = { report: id, ...period, manifest, checkpoint, ...(sample === undefined ? {} : { sample }) };
+  const recorded = await sendCommand(controlSocket(data), 'report-issued', issued);
+  if (options.output === 'json') io.out(`${JSON.stringify({ id, directory: resolve(out), summary }, null, 2)}\n`);
+  else
+    io.out(
+      `report ${id}: ${count(summary.changes, 'change')}, ${summary.applied} applied, ${summary.denied} denied, ${count(summary.exceptions, 'exception')}, ${summary.open} open\n${join(out, 'report.pdf')}\n`,
+    );
+  if (recorded === undefined) io.err('that it was made is not on the ledger: no service runs on this data directory\n');
+  return EXIT.yes;
 }
 
 /** `countersign verify FILE`: whether a report is what the ledger says, offline. */

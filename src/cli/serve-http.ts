@@ -80,6 +80,7 @@ export async function openControl(loops: readonly Reconciler[], { options, closi
           .filter((l) => named === undefined || l.name === named)
           .map((l) => ({ ...l.status, breakGlass: breakGlassStanding(recorder, l.name, new Date().toISOString()) })),
       };
+    if (command === 'report-issued') return reportIssued(asked, recorder, log);
     if (command === 'settle-exception') return settleException(asked, recorder, log);
     const loop = loops.find((l) => l.name === named);
     if (loop === undefined) throw new CountersignError('usage', `this service runs no environment \`${String(named)}\``);
@@ -139,6 +140,29 @@ async function settleException(asked: Asked, recorder: Serving['recorder'], log:
   } as const;
   await recorder.record(body, []);
   log.warn({ exception, disposition, user }, 'an exception is settled');
+  return { ok: true, result: body };
+}
+
+async function reportIssued(asked: Asked, recorder: Serving['recorder'], log: Serving['log']): Promise<ControlAnswer> {
+  const text = (key: string) => (typeof asked[key] === 'string' ? asked[key] : '');
+  const [from, to, report] = [text('from'), text('to'), text('report')];
+  const before = recorder.all('report.issued', '').findLast(({ entry }) => entry.from === from && entry.to === to);
+  const { seed, size } = (typeof asked['sample'] === 'object' && asked['sample'] !== null ? asked['sample'] : {}) as Record<
+    string,
+    unknown
+  >;
+  const body = {
+    type: 'report.issued',
+    report,
+    from,
+    to,
+    manifest: text('manifest'),
+    checkpoint: Number(asked['checkpoint']),
+    ...(typeof seed === 'string' ? { sample: { seed, size: Number(size) } } : {}),
+    ...(before === undefined ? {} : { supersedes: before.index }),
+  } as const;
+  await recorder.record(body, []);
+  log.info({ report, from, to }, 'a report was made');
   return { ok: true, result: body };
 }
 

@@ -255,7 +255,18 @@ const SCHEMAS = {
     /** Where evidence of it is. */
     link: text.optional(),
   }),
-  'report.issued': object({ report: text, from: text, to: text, manifest: text, checkpoint: count }),
+  /** A report of a period was made: its id, the SHA-256 of its manifest, and the size of its checkpoint. */
+  'report.issued': object({
+    report: text,
+    from: text,
+    to: text,
+    manifest: text,
+    checkpoint: count,
+    /** The auditor's draw, so that nobody draws again unnoticed. */
+    sample: object({ seed: text, size: count }).optional(),
+    /** The newest report of the same period before it. */
+    supersedes: index.optional(),
+  }),
   /** A checkpoint was kept outside of the store. */
   'checkpoint.anchored': object({ anchor: text, size: count, root: text }),
   /**

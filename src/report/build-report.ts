@@ -109,6 +109,16 @@ export function buildReport(input: ReportInput): ReportModel {
     rules: rulesOf(verdicts.filter((v) => judgedLast.has(v.index))),
     metrics: metricsOf(changes, { from, to }, definition.failureHours),
     sample: sample === undefined ? null : { ...sample, items: drawSample(changes, { root, from, to }, sample.seed, sample.size) },
+    earlier: source
+      .of('report.issued')
+      .filter(({ entry }) => entry.from === from && entry.to === to)
+      .map(({ index, entry }) => ({
+        entry: index,
+        time: entry.time,
+        report: entry.report,
+        seed: entry.sample?.seed ?? '',
+        size: entry.sample?.size ?? 0,
+      })),
     changes,
     refused,
   };

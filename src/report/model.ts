@@ -283,6 +283,14 @@ export type ReportModel = {
   readonly rules: readonly RuleRecord[];
   readonly metrics: readonly DeliveryMetrics[];
   readonly sample: { readonly seed: string; readonly size: number; readonly items: readonly SampleItem[] } | null;
+  /** Reports of this very period that were made before, and what was drawn in them. */
+  readonly earlier: readonly {
+    readonly entry: number;
+    readonly time: string;
+    readonly report: string;
+    readonly seed: string;
+    readonly size: number;
+  }[];
   readonly changes: readonly ChangeRecord[];
   readonly refused: readonly {
     readonly entry: number;

@@ -352,6 +352,7 @@ const MARK = { pass: 'pass', fail: 'FAIL', 'n.a.': 'n.a.', 'cannot tell': '?' } 
 
 function sample(page: Page, model: ReportModel): void {
   page.heading('The auditor’s sample', true);
+  earlier(page, model);
   if (model.sample === null) {
     page.note(
       'No sample was drawn. The auditor chooses a seed after this report’s checkpoint is known: `countersign report … --seed TEXT --sample 25` draws, the same for everybody.',
@@ -379,6 +380,21 @@ function sample(page: Page, model: ReportModel): void {
     'No change was applied in the period.',
   );
   legend(page);
+}
+
+function earlier(page: Page, model: ReportModel): void {
+  if (model.earlier.length === 0) return;
+  page.note('Reports of this period that were made before, by the ledger:');
+  page.table(
+    [
+      { title: 'Entry', width: 60, text: (e) => String(e.entry) },
+      { title: 'Time (UTC)', width: 120, text: (e) => clock(e.time) },
+      { title: 'Report', width: 160, text: (e) => e.report },
+      { title: 'Drawn', width: 400, text: (e) => (e.size === 0 ? 'nothing' : `${e.size} of each stratum, seed ${e.seed}`) },
+    ],
+    model.earlier,
+    '',
+  );
 }
 
 function legend(page: Page): void {

@@ -11,13 +11,15 @@ export type ReportSigner = (text: string) => string;
 
 export const MANIFEST_TITLE = 'countersign.dev/report/v2';
 
+/** What a report is made from, and the subtree roots over the entries before its first. */
+export type ReportMaterial = { readonly input: ReportInput; readonly before: readonly Uint8Array[] };
+
 /**
  * Makes the whole set and hands each file to `write` as soon as it is made; `manifest.txt` comes last, is signed, and names the SHA-256 of
- * every other. `rangeBefore` are the subtree roots over the entries before `input.first`.
+ * every other. `read` gives what it is made from, once.
  */
 export async function writeReport(
-  input: ReportInput,
-  rangeBefore: readonly Uint8Array[],
+  read: () => ReportMaterial,
   sign: ReportSigner,
   write: (name: string, bytes: Uint8Array) => void,
 ): Promise<ReportModel> {
@@ -26,13 +28,7 @@ export async function writeReport(
     digests.set(name, sha256(bytes));
     write(name, bytes);
   };
-  const model = buildReport(input);
-  emit('entries.jsonl', Buffer.from(input.entries.map((e) => `${e}\n`).join('')));
-  emit('evidence.jsonl', Buffer.from([...input.evidence.values()].map((e) => `${e}\n`).join('')));
-  emit('subjects.jsonl', Buffer.from(input.subjects.map((one) => `${canonicalJson(one)}\n`).join('')));
-  const { from, to, first, checkpoint, origin, definition } = input;
-  const before = rangeBefore.map((n) => Buffer.from(n).toString('base64'));
-  emit('range.json', Buffer.from(`${canonicalJson({ from, to, first, before, checkpoint, origin, definition })}\n`));
+  const model = modelAndProof(read(), emit);
   const [population, ...others] = tablesOf(model) as [Table, ...Table[]];
   emit('population.xlsx', xlsxOf([population, ...others]));
   for (const table of others) emit(`${table.name}.csv`, Buffer.from(csvOf(table)));
@@ -47,6 +43,21 @@ export async function writeReport(
   const lines = [...digests].sort(([a], [b]) => (a < b ? -1 : 1)).map(([name, digest]) => `${digest}  ${name}\n`);
   write('manifest.txt', Buffer.from(sign(`${MANIFEST_TITLE}\n${lines.join('')}`)));
   return model;
+}
+
+// In a function of its own, so that nothing of the ledger is held any more when the other forms are made.
+function modelAndProof({ input, before: nodes }: ReportMaterial, emit: (name: string, bytes: Uint8Array) => void): ReportModel {
+  const { from, to, first, checkpoint, origin, definition, entries, evidence, subjects } = input;
+  const before = nodes.map((n) => Buffer.from(n).toString('base64'));
+  emit('entries.jsonl', linesOf(entries));
+  emit('evidence.jsonl', linesOf([...evidence.values()]));
+  emit('subjects.jsonl', linesOf(subjects.map((one) => canonicalJson(one))));
+  emit('range.json', linesOf([canonicalJson({ from, to, first, before, checkpoint, origin, definition })]));
+  return buildReport(input);
+}
+
+function linesOf(lines: readonly string[]): Uint8Array {
+  return Buffer.from(lines.map((line) => `${line}\n`).join(''));
 }
 
 function pretty(document: object): Uint8Array {

@@ -1,0 +1,88 @@
+import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { extname, join } from 'node:path';
+import { Worker } from 'node:worker_threads';
+import { LEDGER_FILES, LedgerReader, readSigner, signNote, type Verifier, verifyLedger } from '../ledger/index.ts';
+import { CountersignError, type ErrorCode, sha256 } from '../model/index.ts';
+import { type ReportDefinition, type ReportModel, writeReport } from '../report/index.ts';
+import { readVerifiers } from './ledger.ts';
+import { readInput } from './report-input.ts';
+
+/** What to make, of which ledger, and where to put it. */
+export type ReportTask = {
+  readonly data: string;
+  readonly from: string;
+  readonly to: string;
+  readonly definition: Omit<ReportDefinition, 'entity'> & { readonly entity: string | undefined };
+  readonly out: string;
+};
+export type ReportMade = Pick<ReportModel, 'id' | 'summary' | 'status'> & {
+  /** SHA-256 of the manifest, and the size of the checkpoint. */
+  readonly manifest: string;
+  readonly checkpoint: number;
+};
+/** What the thread says in the end. */
+export type ReportAnswer =
+  | { readonly made: ReportMade }
+  | { readonly code: ErrorCode; readonly message: string; readonly hint: string | undefined };
+
+const YOUNG_MB = 16; // what is made anew all the time; left alone, it grows to several times that
+const LIMIT_MS = 30 * 60_000;
+
+/** Makes a report in a thread of its own: it takes seconds of a core, and whoever answers requests meanwhile must not notice. */
+export async function makeReport(task: ReportTask): Promise<ReportMade> {
+  const worker = new Worker(new URL(`./report-thread${extname(import.meta.url)}`, import.meta.url), {
+    workerData: task,
+    resourceLimits: { maxYoungGenerationSizeMb: YOUNG_MB },
+  });
+  const limit = setTimeout(() => void worker.terminate(), LIMIT_MS);
+  try {
+    const answer = await new Promise<ReportAnswer>((done, failed) => {
+      worker.once('message', done);
+      worker.once('error', failed);
+      worker.once('exit', () => failed(new Error('the thread that makes the report ended early')));
+    });
+    if ('made' in answer) return answer.made;
+    throw new CountersignError(answer.code, answer.message, answer.hint === undefined ? {} : { hint: answer.hint });
+  } finally {
+    clearTimeout(limit);
+    await worker.terminate();
+  }
+}
+
+/** Makes it here and now. Throws `ledger-inconsistent`, `key-missing`, and what keeps files from being written. */
+export async function makeReportHere({ data, from, to, definition, out }: ReportTask): Promise<ReportMade> {
+  const key = join(data, LEDGER_FILES.key);
+  const reader = new LedgerReader(join(data, LEDGER_FILES.store)).freeze();
+  try {
+    const keys = readVerifiers(join(data, LEDGER_FILES.verifier));
+    const { name } = keys[0] as Verifier;
+    const sound = verifyLedger(reader, keys);
+    if (sound.finding !== undefined)
+      throw new CountersignError(
+        'ledger-inconsistent',
+        `no report is made from a ledger that is not consistent: ${sound.finding.message}`,
+        { hint: 'run `countersign ledger verify`' },
+      );
+    if (!existsSync(key))
+      throw new CountersignError('key-missing', `there is no ledger key at \`${key}\``, {
+        hint: 'make reports where the service keeps its key',
+      });
+    const signer = readSigner(name, readFileSync(key, 'utf8'));
+    const entity = definition.entity ?? name;
+    mkdirSync(out, { recursive: true });
+    let manifest = '';
+    const write = (file: string, bytes: Uint8Array) => {
+      if (file === 'manifest.txt') manifest = sha256(bytes);
+      writeFileSync(join(out, `${file}.new`), bytes);
+      renameSync(join(out, `${file}.new`), join(out, file));
+    };
+    const { id, summary, status, ledger } = await writeReport(
+      () => readInput(reader, { from, to, origin: name, definition: { ...definition, entity } }),
+      (text) => signNote(text, signer),
+      write,
+    );
+    return { id, summary, status, manifest, checkpoint: ledger.first + ledger.entries };
+  } finally {
+    reader.close();
+  }
+}

@@ -1,0 +1,69 @@
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, afterEach, before, test } from 'node:test';
+import type { ReportModel } from '../../src/report/index.ts';
+import { configMap, namespace } from '../kit/manifests.ts';
+import { scratch } from '../kit/scratch.ts';
+import { countersign } from '../kit/service.ts';
+import { Stage } from '../kit/stage.ts';
+
+const directory = scratch();
+let stage: Stage;
+before(async () => {
+  stage = await Stage.open(directory);
+});
+afterEach(() => stage.stopServices());
+after(() => stage.close());
+
+test('a running service keeps on the ledger which reports were made, what was drawn, and what became of an exception', async () => {
+  const fleet = stage.fleet('shop');
+  const configuration = stage.configuration('shop', [{ url: fleet.url, namespaces: ['shop'], mode: 'enforce' }]);
+  await stage.change(fleet, 'first (CHG-1)', {
+    'clusters/production/ns.yaml': namespace('shop'),
+    'clusters/production/cm.yaml': configMap('shop', 'settings', { k: '0' }),
+  });
+  const service = await stage.serve(configuration, 'shop', ['--heartbeat', '1s', '--rescan', 'off']);
+  await service.entry('apply.result', 'production', (e) => e.outcome === 'applied');
+  // Somebody goes past the gate: the webhook is taken away, and comes back.
+  const oncall = await stage.as('oncall');
+  await oncall.request('DELETE', '/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/countersign');
+  const tampered = await service.entry('protection.changed', '', () => true);
+
+  const period = ['--from', '2026-01-01', '--to', '2100-01-01'];
+  const report = (name: string, ...more: string[]) =>
+    countersign(['report', '--data', service.data, '--out', join(directory, name), ...period, ...more]);
+  const first = await report('one');
+  assert.equal(first.code, 0, first.stderr);
+  assert.equal(first.stderr, '');
+  const { entry: issued, index } = await service.entry('report.issued', '', () => true);
+  assert.match(issued.manifest, /^[0-9a-f]{64}$/);
+  assert.equal((await report('two', '--seed', 'said by the auditor', '--sample', '3')).code, 0);
+  const again = await service.entry('report.issued', '', (e) => e.sample !== undefined);
+  assert.deepEqual([again.entry.sample, again.entry.supersedes], [{ seed: 'said by the auditor', size: 3 }, index]);
+
+  const settled = await countersign([
+    ...['exception', 'settle', `E${tampered.index}`, '--data', service.data],
+    ...['--as', 'accepted', '--reason', 'the cluster was being upgraded', '--ticket', 'CHG-2'],
+  ]);
+  assert.equal(settled.code, 0, settled.stderr);
+  await service.entry('exception.settled', '', (e) => e.exception === `E${tampered.index}`);
+  assert.equal((await report('three')).code, 0);
+  const model = JSON.parse(readFileSync(join(directory, 'three', 'report.json'), 'utf8')) as ReportModel;
+  assert.deepEqual(
+    model.earlier.map((e) => [e.seed, e.size]),
+    [
+      ['', 0],
+      ['said by the auditor', 3],
+    ],
+  );
+  const row = model.exceptions.find((e) => e.id === `E${tampered.index}`);
+  assert.deepEqual([row?.type, row?.disposition, row?.ticket], ['gate-tampered', 'accepted', 'CHG-2']);
+  const [change] = model.changes;
+  assert.deepEqual([change?.outcome, change?.tickets, change?.attributes.A, change?.attributes.C], ['applied', ['CHG-1'], 'pass', 'pass']);
+  // The webhook recorded what it let through, and the heartbeats tell where the environment is.
+  const status = Object.fromEntries(model.reconciliation.map((r) => [r.id, r.status]));
+  assert.deepEqual([status['R1'], status['R2'], status['R5'], status['R7']], ['ties', 'ties', 'ties', 'ties']);
+  const verified = await countersign(['verify', join(directory, 'three', 'report.pdf'), '--key', join(service.data, 'ledger.pub')]);
+  assert.equal(verified.code, 0, verified.stdout);
+});
