@@ -116,8 +116,8 @@ async function load(url: string, script: string, connections: number): Promise<{
   };
   return {
     rate: Number(/Requests\/sec:\s+([\d.]+)/.exec(stdout)?.[1]),
-    p50: ms(/50%\s+(\S+)/.exec(stdout)?.[1]),
-    p99: ms(/99%\s+(\S+)/.exec(stdout)?.[1]),
+    p50: ms(/^\s+50%\s+(\S+)/m.exec(stdout)?.[1]),
+    p99: ms(/^\s+99%\s+(\S+)/m.exec(stdout)?.[1]),
   };
 }
 

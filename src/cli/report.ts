@@ -1,4 +1,5 @@
 import { existsSync, readFileSync } from 'node:fs';
+import { constants, setPriority } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { CompactRange, leafHash, openCheckpoint, openSigned } from '../ledger/index.ts';
 import { CountersignError } from '../model/index.ts';
@@ -23,6 +24,7 @@ export type VerifyOptions = { key?: string; output: 'text' | 'json' };
 /** `countersign report`: the evidence of a period, as a signed set of files around a PDF. */
 export async function report(options: ReportOptions, io: Io): Promise<number> {
   const { data, out } = options;
+  setPriority(constants.priority.PRIORITY_BELOW_NORMAL); // whoever decides requests on this machine goes first
   const [period, definition] = [periodOf(options), defined(options)];
   const { id, summary, manifest, checkpoint } = await makeReport({ data, out, ...period, definition });
   const { sample } = definition;

@@ -1,0 +1,148 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { Agent, request } from 'node:https';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as wait } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { openLedger } from '../src/ledger/index.ts';
+import { makeCertificates } from '../src/webhook/index.ts';
+import { freePorts } from '../test/kit/control-plane.ts';
+import { configMap, namespace } from '../test/kit/manifests.ts';
+import { commitId, recordChange } from '../test/kit/report-ledger.ts';
+import { Stage } from '../test/kit/stage.ts';
+
+// How long answers take at a steady rate, alone, and while the same service applies a change of many objects and a report of many changes is
+// made beside it. A bare server that only parses and answers is asked now and then as well: what it waits is the machine's.
+const RATE = Number(process.argv.find((a) => a.startsWith('rate='))?.slice(5) ?? 1000);
+const OBJECTS = Number(process.argv.find((a) => a.startsWith('objects='))?.slice(8) ?? 2000);
+const CHANGES = Number(process.argv.find((a) => a.startsWith('changes='))?.slice(8) ?? 20_000);
+const ALONE_MS = 15_000;
+const PROBES = 50; // a second
+const directory = mkdtempSync(join(tmpdir(), 'countersign-bench-'));
+const stage = await Stage.open(directory);
+let bare: ChildProcess | undefined;
+try {
+  const data = join(directory, 'report-data');
+  const ledger = await openLedger(data, 'countersign.dev/bench');
+  let n = 0;
+  const worker = async () => {
+    for (let mine = n++; mine < CHANGES; mine = n++) await recordChange(ledger, commitId(mine), { from: commitId(mine - 1) });
+  };
+  await Promise.all(Array.from({ length: 256 }, worker));
+  await ledger.close();
+
+  const tls = join(directory, 'tls');
+  await makeCertificates(tls, '127.0.0.1', new Date());
+  const [port, barePort] = (await freePorts(2)) as [number, number];
+  bare = spawn(process.execPath, [fileURLToPath(new URL('kit/admission-server.ts', import.meta.url)), 'bare', String(barePort), tls], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  await once(bare.stdout as NonNullable<ChildProcess['stdout']>, 'data');
+
+  const fleet = stage.fleet('beside');
+  const admission = { policy: { namespaces: ['team-*'], mode: 'enforce' } };
+  const configuration = stage.configuration('beside', [{ url: fleet.url, namespaces: ['beside'], interval: '10s', admission }]);
+  const files = (text: string) => ({
+    'clusters/production/ns.yaml': namespace('beside'),
+    ...Object.fromEntries(
+      Array.from({ length: OBJECTS - 1 }, (_, i) => [`clusters/production/c${i}.yaml`, configMap('beside', `c${i}`, { text })]),
+    ),
+  });
+  await stage.change(fleet, 'first', files('1'));
+  const service = await stage.serve(configuration, 'beside', ['--webhook', `127.0.0.1:${port}`, '--webhook-tls', tls, '--rescan', 'off']);
+  await service.entry('apply.result', 'production', (e) => e.outcome === 'applied', 300_000);
+
+  const agent = new Agent({ keepAlive: true, maxSockets: 16, rejectUnauthorized: false });
+  const ask = (to: number, i: number) =>
+    new Promise<number>((done, failed) => {
+      const at = performance.now();
+      const sent = request(
+        `https://127.0.0.1:${to}/validate`,
+        { method: 'POST', agent, headers: { 'content-type': 'application/json' } },
+        (response) => {
+          let text = '';
+          response.on('data', (d) => (text += d));
+          response.on('end', () =>
+            text.includes('"allowed":true') ? done(performance.now() - at) : failed(new Error(text.slice(0, 200))),
+          );
+        },
+      );
+      sent.on('error', failed);
+      sent.end(review(i));
+    });
+  const during = async (busy: Promise<unknown>) => {
+    let over = false;
+    void busy.finally(() => {
+      over = true;
+    });
+    const times = { ours: [] as number[], bare: [] as number[] };
+    const at = async (kind: 'ours' | 'bare', to: number, rate: number) => {
+      const begun = performance.now();
+      const pending = new Set<Promise<void>>();
+      for (let i = 0; !over; i++) {
+        const early = begun + (i * 1000) / rate - performance.now();
+        if (early > 1) await wait(early);
+        const one: Promise<void> = ask(to, i)
+          .then((took) => void times[kind].push(took))
+          .finally(() => pending.delete(one));
+        pending.add(one);
+      }
+      await Promise.all(pending);
+    };
+    await Promise.all([at('ours', port, RATE), at('bare', barePort, PROBES), busy]);
+    return times;
+  };
+  const show = (what: string, times: Awaited<ReturnType<typeof during>>) => {
+    const of = (all: number[], share: number) => (all.sort((a, b) => a - b)[Math.floor(all.length * share)] ?? 0).toFixed(1);
+    process.stdout.write(
+      `${what}: p50 ${of(times.ours, 0.5)} ms, p99 ${of(times.ours, 0.99)} ms of ${times.ours.length}; a bare server p50 ${of(times.bare, 0.5)}, p99 ${of(times.bare, 0.99)} ms\n`,
+    );
+  };
+  show(`${RATE}/s alone`, await during(wait(ALONE_MS)));
+  const out = join(directory, 'out');
+  const report = async () => {
+    const child = spawn(
+      process.execPath,
+      [fileURLToPath(new URL('../bin/countersign.mjs', import.meta.url)), 'report', '--data', data, '--out', out],
+      {
+        stdio: 'ignore',
+      },
+    );
+    await once(child, 'close');
+  };
+  await stage.change(fleet, 'all of them', files('2'));
+  const applied = service.entry('apply.result', 'production', (e) => e.outcome === 'applied' && e.applied > OBJECTS / 2, 300_000);
+  show(
+    `${RATE}/s beside a report of ${CHANGES} changes and a change of ${OBJECTS} objects (bar 10)`,
+    await during(Promise.all([report(), applied])),
+  );
+} finally {
+  bare?.kill();
+  await stage.close();
+  rmSync(directory, { recursive: true, force: true });
+}
+
+function review(i: number): string {
+  const object = {
+    apiVersion: 'v1',
+    kind: 'ConfigMap',
+    metadata: { name: `c${i % 1000}`, namespace: 'team-a' },
+    data: { text: 'x'.repeat(3000) },
+  };
+  return JSON.stringify({
+    apiVersion: 'admission.k8s.io/v1',
+    kind: 'AdmissionReview',
+    request: {
+      uid: `uid-${i}`,
+      kind: { group: '', version: 'v1', kind: 'ConfigMap' },
+      resource: { group: '', version: 'v1', resource: 'configmaps' },
+      namespace: 'team-a',
+      name: object.metadata.name,
+      operation: 'CREATE',
+      userInfo: { username: 'somebody', groups: ['system:authenticated'] },
+      object,
+    },
+  });
+}
