@@ -61,8 +61,8 @@ export function accessOf(source: ReportSource, verdicts: readonly Judged[]): Acc
       keys: [...p.keys].sort(([a], [b]) => (a < b ? -1 : 1)).map(([key, { from, to }]) => ({ key, from, to })),
       signed: p.signed.size,
       approved: p.approved.size,
-      firstUse: p.used.reduce((min, t) => (min === '' || t < min ? t : min), ''),
-      lastUse: p.used.reduce((max, t) => (t > max ? t : max), ''),
+      firstUse: p.used[0] ?? '',
+      lastUse: p.used.at(-1) ?? '', // verdicts come in the order of their times
     }));
 }
 

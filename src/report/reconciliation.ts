@@ -64,15 +64,18 @@ function tips(source: ReportSource, changes: readonly ChangeRecord[], verdicts: 
     else if (asked.has(key) || newest.get(entry.environment) === index) of.pending++;
     else of.unexplained++;
   }
+  // Judged before the period and deployed in it: such a change stands in the report of the period before, and must not go unnoticed here.
+  const known = new Set(verdicts.map((v) => v.index));
+  const carriedOver = source.within('apply.intent').filter((i) => i.entry.purpose === 'apply' && !known.has(i.entry.verdict)).length;
   const count = (outcome: ChangeRecord['outcome']) => changes.filter((c) => c.outcome === outcome).length;
   return {
     id: 'R2',
     check: 'what reached a branch was judged',
     left: { source: 'new tips of branches', count: moves.length },
     right: { source: 'tips that were judged, or are part of what was', count: of.direct + of.superseded },
-    explained: `${of.superseded} judged as part of a later tip, ${of.pending} not judged within the period; of all changes ${count('applied')} applied, ${count('denied')} denied, ${count('failed')} failed, ${count('allowed')} not applied yet`,
-    unexplained: of.unexplained,
-    status: moves.length === 0 && changes.length > 0 ? 'not determinable' : tied(of.unexplained),
+    explained: `${of.superseded} judged as part of a later tip, ${of.pending} not judged within the period; of all changes ${count('applied')} applied, ${count('denied')} denied, ${count('failed')} failed, ${count('allowed')} not applied yet${carriedOver === 0 ? '' : `; ${carriedOver} deployments of changes that were judged before the period: see the report before`}`,
+    unexplained: of.unexplained + carriedOver,
+    status: moves.length === 0 && changes.length > 0 && carriedOver === 0 ? 'not determinable' : tied(of.unexplained + carriedOver),
   };
 }
 

@@ -365,3 +365,14 @@ test('a report of thousands of changes stays whole', async () => {
   assert.equal(big.exceptions.length, 2000);
   assert.ok((await renderPdf(big)).length > 100_000);
 });
+
+test('what was judged before the period and deployed in it does not go unnoticed', () => {
+  const revision = 'a'.repeat(40);
+  const intent = { v: 1, type: 'apply.intent', environment: 'production', revision, previous: '', verdict: 3, purpose: 'apply' };
+  const entry = canonicalJson({ ...intent, time: '2026-01-02T00:00:00.000Z', evidence: { sha256: '0'.repeat(64), size: 1 } });
+  const input = { from: '2026-01-01', to: '2027-01-01', first: 9, evidence: new Map(), subjects: [], checkpoint: 'c', origin: 'o' };
+  const found = (entries: string[]) => buildReport({ ...input, definition, entries }).reconciliation.find((r) => r.id === 'R2');
+  assert.deepEqual([found([entry])?.status, found([entry])?.unexplained], ['does not tie', 1]);
+  assert.match(found([entry])?.explained ?? '', /1 deployments of changes that were judged before the period/);
+  assert.equal(found([])?.status, 'ties');
+});
