@@ -61,7 +61,9 @@ export function exceptionExplain(id: string, options: ExceptionExplainOptions, i
     ['change', change === undefined ? 'none' : `${change.id}, ${change.to.slice(0, 12)}: ${change.subject}`],
     [
       'disposition',
-      [found.disposition, found.by && `by ${found.by}`, found.at, found.reason, found.ticket].filter((t) => t !== '').join(', '),
+      [found.disposition, found.by && `by ${found.by}`, found.at, found.reason, found.ticket, found.link]
+        .filter((t) => t !== '')
+        .join(', '),
     ],
     ['entry', `${found.entry}, ${entry?.type ?? 'not there'}: \`countersign ledger show ${found.entry}\``],
   ];

@@ -142,6 +142,8 @@ export type ExceptionRecord = {
   readonly at: string;
   readonly reason: string;
   readonly ticket: string;
+  /** Where evidence of its disposition is. */
+  readonly link: string;
   /** Days to its disposition, or until the report's own time where it is open. */
   readonly days: number;
 };

@@ -76,7 +76,7 @@ const OF_CODE: Readonly<Record<string, ExceptionType>> = {
 const OUTAGE = 2; // heartbeats that did not come, after which the gate counts as away
 const SKEW_MS = 1000;
 
-type Draft = Omit<ExceptionRecord, 'id' | 'severity' | 'days' | 'by' | 'at' | 'reason' | 'ticket' | 'disposition'> &
+type Draft = Omit<ExceptionRecord, 'id' | 'severity' | 'days' | 'by' | 'at' | 'reason' | 'ticket' | 'link' | 'disposition'> &
   Partial<Pick<ExceptionRecord, 'by' | 'at' | 'reason' | 'ticket' | 'disposition'>>;
 
 /** Every exception of the period, one row for each thing that happened, with what became of it by the newest entry. */
@@ -118,6 +118,7 @@ export function registerOf(
         at,
         reason: by?.reason ?? draft.reason ?? '',
         ticket: by?.ticket ?? draft.ticket ?? '',
+        link: by?.link ?? '',
         days: disposition === 'prevented' ? 0 : Math.max(0, Math.floor(seconds(draft.time, at === '' ? asOf : at) / 86_400)),
       };
     });

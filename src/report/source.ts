@@ -22,7 +22,8 @@ export class ReportSource {
     this.all = input.entries.map((body, i) => ({ index: input.first + i, entry: JSON.parse(this.#named(body)) as Entry }));
     for (const one of this.all) {
       const { environment } = one.entry as { environment?: string };
-      if (environment !== undefined && environments.length > 0 && !environments.includes(environment)) continue;
+      // What is of no environment is of all of them.
+      if (environment !== undefined && environment !== '' && environments.length > 0 && !environments.includes(environment)) continue;
       const same = this.#byType.get(one.entry.type);
       if (same === undefined) this.#byType.set(one.entry.type, [one]);
       else same.push(one);

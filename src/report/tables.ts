@@ -85,6 +85,7 @@ function exceptionsTable(model: ReportModel): Table {
     ['reason', (e) => e.reason],
     ['days', (e) => e.days],
     ['ticket', (e) => e.ticket],
+    ['link', (e) => e.link],
     ['ledger_index', (e) => e.entry],
   ];
   return table('exceptions', columns, model.exceptions);

@@ -292,7 +292,10 @@ test('an exception is settled by name, with who says so, and stays in every repo
   const at = join(directory, 'settled');
   assert.equal((await report(at)).code, 0);
   const row = modelOf(at).exceptions.find((e) => e.id === drift);
-  assert.deepEqual([row?.disposition, row?.reason, row?.ticket], ['remediated', 'scaled back', 'INC-9']);
+  assert.deepEqual(
+    [row?.disposition, row?.reason, row?.ticket, row?.link],
+    ['remediated', 'scaled back', 'INC-9', 'https://wiki.example.com/9'],
+  );
   assert.match(row?.by ?? '', /@/);
   assert.equal((await countersign(['verify', join(at, 'report.pdf'), '--key', join(data, 'ledger.pub')])).code, 0);
   for (const [which, message] of [
