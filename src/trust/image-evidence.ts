@@ -25,7 +25,7 @@ const STATEMENT = /^https:\/\/in-toto\.io\/Statement\/v(0\.1|1)$/;
 const MAX_SUBJECTS = 1000;
 
 /** A verifier for the signers of a TrustPolicy. Throws an Error when a key or the trusted root cannot be read. */
-export function openImageVerifier(signers: Signers, sigstore: TrustPolicy['spec']['sigstore']): ImageVerifier {
+export function openImageVerifier(signers: Signers, sigstore: TrustPolicy['spec']['sigstore'], minimumRsaBits: number): ImageVerifier {
   const needing = signers.find((s) => s.identity !== undefined || s.log);
   if (sigstore === undefined && needing !== undefined)
     throw new Error(`\`${needing.name}\` needs certificate authorities or a log: add \`spec.sigstore\`, or \`log: false\` to a key`);
@@ -37,7 +37,7 @@ export function openImageVerifier(signers: Signers, sigstore: TrustPolicy['spec'
   });
   const keyed = signers.flatMap((signer) => {
     if (signer.key === undefined) return [];
-    const key = readKey(signer.key);
+    const key = readKey(signer.key, minimumRsaBits);
     const material = { ...toTrustMaterial(root), publicKey: () => ({ publicKey: key, validFor: () => true }) };
     const threshold = signer.log ? 1 : 0;
     return [{ signer, verifier: new Verifier(material, { tlogThreshold: threshold, timestampThreshold: threshold, ctlogThreshold: 0 }) }];
@@ -63,11 +63,11 @@ export function openImageVerifier(signers: Signers, sigstore: TrustPolicy['spec'
   };
 }
 
-function readKey(pem: string): KeyObject {
+function readKey(pem: string, minimumRsaBits: number): KeyObject {
   const key = createPublicKey(pem);
   const { asymmetricKeyType: type, asymmetricKeyDetails: details } = key;
   if (type === 'ec' && details?.namedCurve === 'secp256k1') throw new Error('keys of that curve are not taken');
-  if (type !== 'ec' && type !== 'ed25519' && !(type === 'rsa' && (details?.modulusLength ?? 0) >= 2048))
+  if (type !== 'ec' && type !== 'ed25519' && !(type === 'rsa' && (details?.modulusLength ?? 0) >= minimumRsaBits))
     throw new Error(`keys of type ${type} are not taken, or not of this size`);
   return key;
 }

@@ -201,10 +201,10 @@ class KeyRing {
   }
 
   async openImages(): Promise<ImageVerifier | undefined> {
-    const { images, sigstore } = this.#policy.spec;
+    const { images, sigstore, algorithms } = this.#policy.spec;
     if (images === undefined) return undefined;
     try {
-      return (await import('./image-evidence.ts')).openImageVerifier(images.signers, sigstore);
+      return (await import('./image-evidence.ts')).openImageVerifier(images.signers, sigstore, algorithms.minimumRsaBits);
     } catch (thrown) {
       throw this.#unusable(
         'the signers of images',

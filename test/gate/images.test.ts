@@ -30,7 +30,7 @@ const SIGNERS = [
   { name: 'release', key: pem(release) },
 ];
 
-const WEAK = generateKeyPairSync('rsa', { modulusLength: 1024 }).publicKey.export({ format: 'pem', type: 'spki' });
+const WEAK = generateKeyPairSync('rsa', { modulusLength: 2048 }).publicKey.export({ format: 'pem', type: 'spki' });
 
 let fleet: Fleet;
 before(() => {

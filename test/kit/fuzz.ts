@@ -96,7 +96,7 @@ export async function fuzzTargets(directory: string): Promise<FuzzTarget[]> {
   const mock = await mockSigstore(new Date());
   const withSigstore: TrustStore = { ...store, sigstore: openSigstore(mock.root, { certificateLogs: 0 }) };
   const byCi = { issuer: 'https://issuer.example.test', subject: 'https://example.test/ci' };
-  const verifyImage = openImageVerifier([{ name: 'ci', identity: byCi, log: true }], { trustedRoot: mock.root, certificateLogs: 1 });
+  const verifyImage = openImageVerifier([{ name: 'ci', identity: byCi, log: true }], { trustedRoot: mock.root, certificateLogs: 1 }, 3072);
   const never = () => false;
   const isSshError = (thrown: unknown) => thrown instanceof SshFormatError;
   const isPlainError = (thrown: unknown) => thrown instanceof Error && !(thrown instanceof TypeError || thrown instanceof RangeError);
