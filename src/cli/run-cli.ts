@@ -725,7 +725,7 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
       exception,
       'settle',
       'put on the ledger what became of one; every report says who did',
-      '\nExamples:\n  countersign exception settle E412 --as remediated --reason "scaled back, and the alert was added" --ticket INC-4711\n  countersign exception settle E98 --as accepted --reason "planned maintenance" --link https://wiki.example.com/maintenance',
+      '\nExamples:\n  countersign exception settle E412 --as remediated --reason "scaled back again" --ticket INC-4711\n  countersign exception settle E98 --as accepted --reason "planned" --link https://wiki.example.com/9',
     ),
   )
     .argument('<id>', 'as the list has it')
@@ -743,7 +743,7 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
     program,
     'report',
     'make the evidence report of a period',
-    '\nExamples:\n  countersign report --data /var/lib/countersign --from 2026-10-01 --to 2026-11-01 --out october\n  countersign report --from 2026-07-01 --to 2026-10-01 --framework soc2 --framework iso27001 --entity "Example Ltd" --out q3\n  countersign report --from 2026-07-01 --to 2026-10-01 --seed "said by the auditor" --sample 25 --out q3-sample',
+    '\nExamples:\n  countersign report --data /var/lib/countersign --from 2026-10-01 --to 2026-11-01 --out october\n  countersign report --from 2026-07-01 --to 2026-10-01 --framework soc2 iso27001 --entity Example --out q3\n  countersign report --from 2026-07-01 --to 2026-10-01 --seed "of the auditor" --sample 25 --out sample',
   )
     .option('--data <dir>', 'the service’s data directory', DATA)
     .option('--from <time>', 'start of the period, UTC (default: the beginning)')
