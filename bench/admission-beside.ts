@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
-import { Agent, request } from 'node:https';
+import { Agent } from 'node:https';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
@@ -12,6 +12,7 @@ import { freePorts } from '../test/kit/control-plane.ts';
 import { configMap, namespace } from '../test/kit/manifests.ts';
 import { commitId, recordChange } from '../test/kit/report-ledger.ts';
 import { Stage } from '../test/kit/stage.ts';
+import { askAdmission } from './kit/ask-admission.ts';
 
 // How long answers take at a steady rate, alone, and while the same service applies a change of many objects and a report of many changes is
 // made beside it. A bare server that only parses and answers is asked now and then as well: what it waits is the machine's.
@@ -55,23 +56,12 @@ try {
   await service.entry('apply.result', 'production', (e) => e.outcome === 'applied', 300_000);
 
   const agent = new Agent({ keepAlive: true, maxSockets: 16, rejectUnauthorized: false });
-  const ask = (to: number, i: number) =>
-    new Promise<number>((done, failed) => {
-      const at = performance.now();
-      const sent = request(
-        `https://127.0.0.1:${to}/validate`,
-        { method: 'POST', agent, headers: { 'content-type': 'application/json' } },
-        (response) => {
-          let text = '';
-          response.on('data', (d) => (text += d));
-          response.on('end', () =>
-            text.includes('"allowed":true') ? done(performance.now() - at) : failed(new Error(text.slice(0, 200))),
-          );
-        },
-      );
-      sent.on('error', failed);
-      sent.end(review(i));
-    });
+  const ask = async (to: number, i: number): Promise<number> => {
+    const at = performance.now();
+    const { response } = await askAdmission(agent, to, review(i));
+    if (!response.allowed) throw new Error(JSON.stringify(response).slice(0, 200));
+    return performance.now() - at;
+  };
   const during = async (busy: Promise<unknown>) => {
     let over = false;
     void busy.finally(() => {

@@ -1,5 +1,5 @@
 import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { Agent, request } from 'node:https';
+import { Agent } from 'node:https';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { performance } from 'node:perf_hooks';
@@ -10,6 +10,7 @@ import { freePorts } from '../test/kit/control-plane.ts';
 import { configMap, namespace } from '../test/kit/manifests.ts';
 import { Postgres } from '../test/kit/postgres.ts';
 import { Stage } from '../test/kit/stage.ts';
+import { askAdmission } from './kit/ask-admission.ts';
 import { median } from './kit/figures.ts';
 
 // 200 requests a second for half an hour, while certificates are renewed, rules are loaded anew and the ledger's database is
@@ -101,7 +102,7 @@ try {
   async function ask(i: number, { namespace: ns, privileged, allowed }: (typeof kinds)[number]): Promise<void> {
     const at = performance.now();
     try {
-      const { response } = await post(`https://127.0.0.1:${port}/validate`, review(i, ns, privileged));
+      const { response } = await askAdmission(agent, port, review(i, ns, privileged));
       times.push(performance.now() - at);
       if (response.allowed === allowed) answers.right++;
       else if (response.status?.code === 429) answers.retry++;
@@ -109,24 +110,6 @@ try {
     } catch (thrown) {
       answers.missing.push(`${((performance.now() - begun) / 1000).toFixed(1)} s: ${String(thrown)}`);
     }
-  }
-
-  function post(url: string, body: string): Promise<{ response: { allowed: boolean; status?: { code: number } } }> {
-    return new Promise((resolve, reject) => {
-      const sent = request(url, { method: 'POST', agent, headers: { 'content-type': 'application/json' } }, (response) => {
-        let text = '';
-        response.on('data', (d) => (text += d));
-        response.on('end', () => {
-          try {
-            resolve(JSON.parse(text));
-          } catch {
-            reject(new Error(`${response.statusCode}: ${text.slice(0, 200)}`));
-          }
-        });
-      });
-      sent.on('error', reject);
-      sent.end(body);
-    });
   }
 } finally {
   await stage.close();

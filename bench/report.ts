@@ -1,4 +1,4 @@
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -45,7 +45,6 @@ try {
 }
 
 async function run(args: readonly string[]): Promise<{ stderr: string }> {
-  const { spawn } = await import('node:child_process');
   const child = spawn(process.execPath, ['--import', TELL, COUNTERSIGN, ...args], { stdio: ['ignore', 'ignore', 'pipe'] });
   const chunks: Buffer[] = [];
   child.stderr.on('data', (c: Buffer) => chunks.push(c));

@@ -1,11 +1,11 @@
 import { join } from 'node:path';
-import { LEDGER_FILES, ledgerName, openLedger } from '../ledger/index.ts';
+import { LEDGER_FILES } from '../ledger/index.ts';
 import { CountersignError, type Entry } from '../model/index.ts';
 import { buildReport, type ExceptionRecord, type ReportModel } from '../report/index.ts';
 import { sendCommand } from '../service/index.ts';
 import { EXIT, type Io, paint, plain } from './io.ts';
 import { readVerifiers } from './ledger.ts';
-import { localUser } from './operate.ts';
+import { localUser, recordWithoutService } from './operate.ts';
 import { readLedger } from './read-ledger.ts';
 import { type DefinitionOptions, defined, periodOf, readInput } from './report-input.ts';
 import { controlSocket } from './serve-http.ts';
@@ -92,15 +92,7 @@ export async function exceptionSettle(id: string, options: ExceptionSettleOption
     ...(link === undefined ? {} : { link }),
   };
   const answer = await sendCommand(controlSocket(options.data), 'settle-exception', { ...asked, user: localUser() });
-  if (answer === undefined) {
-    // With the service stopped nobody else holds the ledger.
-    const ledger = await openLedger(options.data, ledgerName(options.data) ?? '');
-    try {
-      await ledger.record({ type: 'exception.settled', ...asked, user: ledger.subject(localUser()) });
-    } finally {
-      await ledger.close();
-    }
-  }
+  if (answer === undefined) await recordWithoutService(options.data, (user) => ({ type: 'exception.settled', ...asked, user }));
   if (options.output === 'json') io.out(`${JSON.stringify(asked, null, 2)}\n`);
   else io.out(`${id} (${found.type}) is ${disposition}: ${plain(reason)}\n`);
   return EXIT.yes;

@@ -1,7 +1,7 @@
 import { hostname, userInfo } from 'node:os';
 import { type BreakGlassStanding, breakGlassStanding } from '../gate/index.ts';
 import { ledgerName, openLedger } from '../ledger/index.ts';
-import { CountersignError, isNoRevision } from '../model/index.ts';
+import { CountersignError, type EntryBody, isNoRevision } from '../model/index.ts';
 import type { ReconcilerStatus } from '../reconcile/index.ts';
 import { type ControlAnswer, sendCommand } from '../service/index.ts';
 import { EXIT, type Io, paint, plain } from './io.ts';
@@ -154,21 +154,21 @@ export function localUser(): string {
   return `${userInfo().username}@${hostname()}`;
 }
 
-// With the service stopped nobody else holds the ledger.
 async function recordAlone(command: 'suspend' | 'resume', environment: string, options: OperateOptions): Promise<void> {
   const reader = readLedger(options.data);
   const known = environmentsOf(reader);
   reader.close();
   if (!known.includes(environment))
     throw new CountersignError('usage', `there is no environment \`${environment}\``, { hint: `one of ${known.join(', ')}` });
-  const ledger = await openLedger(options.data, ledgerName(options.data) ?? '');
+  const type = command === 'suspend' ? 'environment.suspended' : 'environment.resumed';
+  await recordWithoutService(options.data, (user) => ({ type, environment, user, reason: options.reason }));
+}
+
+/** Records what whoever is at this machine says. With the service stopped nobody else holds the ledger. */
+export async function recordWithoutService(data: string, body: (user: string) => EntryBody): Promise<void> {
+  const ledger = await openLedger(data, ledgerName(data) ?? '');
   try {
-    await ledger.record({
-      type: command === 'suspend' ? 'environment.suspended' : 'environment.resumed',
-      environment,
-      user: ledger.subject(localUser()),
-      reason: options.reason,
-    });
+    await ledger.record(body(ledger.subject(localUser())));
   } finally {
     await ledger.close();
   }

@@ -121,7 +121,7 @@ export async function openControl(loops: readonly Reconciler[], { options, closi
 
 // Exceptions may be of all environments (an outage), and of such that this replica does not run.
 async function settleException(asked: Asked, recorder: Serving['recorder'], log: Serving['log']): Promise<ControlAnswer> {
-  const text = (key: string) => (typeof asked[key] === 'string' ? asked[key] : '');
+  const text = textsOf(asked);
   const [user, exception, disposition] = [text('user'), text('exception'), text('disposition')];
   if (user === '' || text('reason') === '') throw new CountersignError('usage', 'a reason is needed', { hint: 'say why with --reason' });
   if (disposition !== 'accepted' && disposition !== 'remediated' && disposition !== 'false-positive')
@@ -144,7 +144,7 @@ async function settleException(asked: Asked, recorder: Serving['recorder'], log:
 }
 
 async function reportIssued(asked: Asked, recorder: Serving['recorder'], log: Serving['log']): Promise<ControlAnswer> {
-  const text = (key: string) => (typeof asked[key] === 'string' ? asked[key] : '');
+  const text = textsOf(asked);
   const [from, to, report] = [text('from'), text('to'), text('report')];
   const before = recorder.all('report.issued', '').findLast(({ entry }) => entry.from === from && entry.to === to);
   const { seed, size } = (typeof asked['sample'] === 'object' && asked['sample'] !== null ? asked['sample'] : {}) as Record<
@@ -167,6 +167,10 @@ async function reportIssued(asked: Asked, recorder: Serving['recorder'], log: Se
 }
 
 type Asked = Parameters<Control>[1];
+
+function textsOf(asked: Asked): (key: string) => string {
+  return (key) => (typeof asked[key] === 'string' ? asked[key] : '');
+}
 
 const LOOK_MS = 60_000;
 

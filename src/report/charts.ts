@@ -1,113 +1,77 @@
 import { type ControlResult, EXCEPTION_TYPES, type ReportModel } from './model.ts';
 
-/** A drawing of rectangles, lines and words, in points from its upper left corner; PDF and SVG draw the same. `alt` says it in words. */
+/** A drawing of rectangles and words, in points from its upper left corner; whatever draws it draws the same. `alt` says it in words. */
 export type Scene = { readonly width: number; readonly height: number; readonly alt: string; readonly shapes: readonly Shape[] };
+type Paint = { readonly fill: string; readonly stroke: string };
 type Shape =
-  | {
-      readonly kind: 'rect';
-      readonly x: number;
-      readonly y: number;
-      readonly width: number;
-      readonly height: number;
-      readonly fill: string;
-      readonly stroke?: string;
-    }
-  | { readonly kind: 'line'; readonly x1: number; readonly y1: number; readonly x2: number; readonly y2: number; readonly stroke: string }
-  | {
-      readonly kind: 'text';
-      readonly x: number;
-      readonly y: number;
-      readonly size: number;
-      readonly fill: string;
-      readonly text: string;
-      readonly anchor: 'start' | 'middle' | 'end';
-    };
+  | ({ readonly kind: 'rect'; readonly x: number; readonly y: number; readonly width: number; readonly height: number } & Paint)
+  | { readonly kind: 'text'; readonly x: number; readonly y: number; readonly size: number; readonly fill: string; readonly text: string };
 
 // Told apart in grey too: dark, middle with an edge, white with an edge.
-const DARK = '#0b4f6c';
-const MIDDLE = '#c2622d';
-const EDGE = '#1a1f2b';
-const LIGHT = '#ffffff';
 const INK = '#1a1f2b';
+const DARK: Paint = { fill: '#0b4f6c', stroke: '#0b4f6c' };
+const MIDDLE: Paint = { fill: '#c2622d', stroke: INK };
+const LIGHT: Paint = { fill: '#ffffff', stroke: INK };
 const ROW = 18;
 const LABEL = 250;
 const BAR = 11;
+const HEAD = 22;
+const LEAST = 1; // points: what is there at all is seen
 
 /** How many of each control's tests passed, did not, or could not be told. */
 export function controlsChart(controls: readonly ControlResult[], width: number): Scene {
-  const most = Math.max(1, ...controls.map((c) => c.tested));
-  const scale = (n: number) => (n / most) * (width - LABEL - 140);
-  const shapes = controls.flatMap((c, i): Shape[] => {
-    const y = 22 + i * ROW;
-    const failed = c.tested - c.passed - c.undetermined;
-    let x = LABEL;
-    const bars = (
-      [
-        [c.passed, DARK, DARK],
-        [failed, MIDDLE, EDGE],
-        [c.undetermined, LIGHT, EDGE],
-      ] as const
-    ).flatMap(([n, fill, stroke]): Shape[] => {
-      if (n <= 0) return [];
-      const bar: Shape = { kind: 'rect', x, y, width: Math.max(1, scale(n)), height: BAR, fill, stroke };
-      x += Math.max(1, scale(n));
-      return [bar];
-    });
-    return [
-      { kind: 'text', x: 0, y: y - 1, size: 8.5, fill: INK, text: `${c.id}  ${fitted(c.title)}`, anchor: 'start' },
-      ...bars,
-      { kind: 'text', x: x + 6, y: y - 1, size: 8.5, fill: INK, text: `${c.passed} / ${failed} / ${c.undetermined}`, anchor: 'start' },
-    ];
+  const parts = [
+    ['passed', DARK],
+    ['not passed', MIDDLE],
+    ['not determinable', LIGHT],
+  ] as const;
+  const rows = controls.map((c) => {
+    const counts = [c.passed, c.tested - c.passed - c.undetermined, c.undetermined];
+    return { label: `${c.id}  ${fitted(c.title)}`, counts, told: counts.join(' / ') };
   });
-  const legend = (
-    [
-      ['passed', DARK, DARK],
-      ['not passed', MIDDLE, EDGE],
-      ['not determinable', LIGHT, EDGE],
-    ] as const
-  ).flatMap(([name, fill, stroke], i): Shape[] => [
-    { kind: 'rect', x: LABEL + i * 100, y: 3, width: 9, height: 9, fill, stroke },
-    { kind: 'text', x: LABEL + i * 100 + 14, y: 1, size: 8.5, fill: INK, text: name, anchor: 'start' },
-  ]);
   const alt = controls.map((c) => `${c.id}: ${c.passed} of ${c.tested} passed, ${c.undetermined} not determinable`).join('; ');
-  return { width, height: 22 + controls.length * ROW, alt, shapes: [...legend, ...shapes] };
+  return bars(rows, parts, width, alt);
 }
 
 /** Exceptions by type, those that are open apart; undefined where there are none. */
 export function exceptionsChart({ exceptions }: Pick<ReportModel, 'exceptions'>, width: number): Scene | undefined {
-  const counts = EXCEPTION_TYPES.flatMap((type) => {
-    const all = exceptions.filter((e) => e.type === type);
-    return all.length === 0 ? [] : [{ type, all: all.length, open: all.filter((e) => e.disposition === 'open').length }];
+  const rows = EXCEPTION_TYPES.flatMap((label) => {
+    const all = exceptions.filter((e) => e.type === label);
+    const open = all.filter((e) => e.disposition === 'open').length;
+    return all.length === 0 ? [] : [{ label, counts: [open, all.length - open], told: `${open} open of ${all.length}` }];
   });
-  if (counts.length === 0) return undefined;
-  const most = Math.max(...counts.map((c) => c.all));
-  const scale = (n: number) => (n / most) * (width - LABEL - 140);
-  const shapes = counts.flatMap(({ type, all, open }, i): Shape[] => {
-    const y = 22 + i * ROW;
-    const bars: Shape[] = [];
-    if (open > 0) bars.push({ kind: 'rect', x: LABEL, y, width: scale(open), height: BAR, fill: MIDDLE, stroke: EDGE });
-    if (all > open) bars.push({ kind: 'rect', x: LABEL + scale(open), y, width: scale(all - open), height: BAR, fill: DARK, stroke: DARK });
-    return [
-      { kind: 'text', x: 0, y: y - 1, size: 8.5, fill: INK, text: type, anchor: 'start' },
-      ...bars,
-      { kind: 'text', x: LABEL + scale(all) + 6, y: y - 1, size: 8.5, fill: INK, text: `${open} open of ${all}`, anchor: 'start' },
-    ];
-  });
-  const legend = (
-    [
-      ['open', MIDDLE, EDGE],
-      ['dealt with, or prevented', DARK, DARK],
-    ] as const
-  ).flatMap(([name, fill, stroke], i): Shape[] => [
-    { kind: 'rect', x: LABEL + i * 100, y: 3, width: 9, height: 9, fill, stroke },
-    { kind: 'text', x: LABEL + i * 100 + 14, y: 1, size: 8.5, fill: INK, text: name, anchor: 'start' },
+  if (rows.length === 0) return undefined;
+  const parts = [
+    ['open', MIDDLE],
+    ['dealt with, or prevented', DARK],
+  ] as const;
+  return bars(rows, parts, width, rows.map((r) => `${r.label}: ${r.told}`).join('; '));
+}
+
+type Row = { readonly label: string; readonly counts: readonly number[]; readonly told: string };
+
+// One bar a row, its parts side by side, with a legend above and the numbers behind it.
+function bars(rows: readonly Row[], parts: readonly (readonly [string, Paint])[], width: number, alt: string): Scene {
+  const most = Math.max(1, ...rows.map((r) => r.counts.reduce((sum, n) => sum + n, 0)));
+  const scale = (n: number) => Math.max(LEAST, (n / most) * (width - LABEL - 140));
+  const word = (x: number, y: number, text: string): Shape => ({ kind: 'text', x, y, size: 8.5, fill: INK, text });
+  const legend = parts.flatMap(([name, paint], i): Shape[] => [
+    { kind: 'rect', x: LABEL + i * 100, y: 3, width: 9, height: 9, ...paint },
+    word(LABEL + i * 100 + 14, 1, name),
   ]);
-  return {
-    width,
-    height: 22 + counts.length * ROW,
-    alt: counts.map((c) => `${c.type}: ${c.open} open of ${c.all}`).join('; '),
-    shapes: [...legend, ...shapes],
-  };
+  const drawn = rows.flatMap(({ label, counts, told }, i): Shape[] => {
+    const y = HEAD + i * ROW;
+    const shapes: Shape[] = [word(0, y - 1, label)];
+    let x = LABEL;
+    parts.forEach(([, paint], part) => {
+      const n = counts[part] ?? 0;
+      if (n <= 0) return;
+      shapes.push({ kind: 'rect', x, y, width: scale(n), height: BAR, ...paint });
+      x += scale(n);
+    });
+    return [...shapes, word(x + 6, y - 1, told)];
+  });
+  return { width, height: HEAD + rows.length * ROW, alt, shapes: [...legend, ...drawn] };
 }
 
 function fitted(text: string): string {

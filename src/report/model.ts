@@ -1,5 +1,3 @@
-import type { ObjectRef } from '../model/index.ts';
-
 /** What a report is asked for: everything beside the ledger that its bytes depend on. */
 export type ReportDefinition = {
   /** Whose report it is, as it stands on the cover. */
@@ -303,6 +301,3 @@ export type ReportModel = {
     readonly reason: string;
   }[];
 };
-
-/** An object as the report says it. */
-export type Named = Pick<ObjectRef, 'kind' | 'namespace' | 'name'>;

@@ -7,8 +7,8 @@ const MUTED = '#4a5362';
 const RULE = '#c9ced6';
 const ACCENT = '#0b4f6c';
 const BAND = '#f2f4f7';
-const MARGIN = 48;
-const FOOT = 40;
+export const MARGIN = 48;
+export const FOOT = 40;
 const ROW_GAP = 5;
 const MAX_CELL = 400; // characters; the whole value is in report.json
 const MAX_HEIGHT = 300;
@@ -132,22 +132,14 @@ export class Page {
     const figure = this.#doc.struct('Figure', { alt: this.#clean(scene.alt, 'sans'), bbox } as object, [
       () => {
         for (const shape of scene.shapes) {
-          if (shape.kind === 'rect') {
-            this.#doc.rect(left + shape.x, top + shape.y, shape.width, shape.height);
-            if (shape.stroke === undefined) this.#doc.fill(shape.fill);
-            else this.#doc.lineWidth(0.7).fillAndStroke(shape.fill, shape.stroke);
-          } else if (shape.kind === 'line')
+          if (shape.kind === 'rect')
             this.#doc
-              .moveTo(left + shape.x1, top + shape.y1)
-              .lineTo(left + shape.x2, top + shape.y2)
+              .rect(left + shape.x, top + shape.y, shape.width, shape.height)
               .lineWidth(0.7)
-              .stroke(shape.stroke);
+              .fillAndStroke(shape.fill, shape.stroke);
           else {
-            const clean = this.#clean(shape.text, 'sans');
             this.#doc.font('sans').fontSize(shape.size).fillColor(shape.fill);
-            const shift =
-              shape.anchor === 'end' ? this.#doc.widthOfString(clean) : shape.anchor === 'middle' ? this.#doc.widthOfString(clean) / 2 : 0;
-            this.#doc.text(clean, left + shape.x - shift, top + shape.y, { lineBreak: false });
+            this.#doc.text(this.#clean(shape.text, 'sans'), left + shape.x, top + shape.y, { lineBreak: false });
           }
         }
       },

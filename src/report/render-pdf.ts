@@ -2,11 +2,9 @@ import PDFDocument from 'pdfkit';
 import { canonicalJson, sha256 } from '../model/index.ts';
 import { controlsChart, exceptionsChart } from './charts.ts';
 import { ATTRIBUTES, type ChangeRecord, type ReportModel } from './model.ts';
-import { Page } from './page.ts';
-import { csvOf, populationTable } from './tables.ts';
+import { FOOT, MARGIN, Page } from './page.ts';
+import { csvOf, populationTable, type Table } from './tables.ts';
 
-const MARGIN = 48;
-const FOOT = 40;
 const MAX_ROWS = 500; // of a table whose rows all stand in CSV and JSON
 const MAX_RECORDS = 60; // changes that are told in full
 
@@ -72,8 +70,8 @@ export function renderPdf(model: ReportModel, files: EmbeddedFiles = embeddedFil
 export type EmbeddedFiles = { readonly json: Uint8Array; readonly population: Uint8Array };
 
 /** The two files that a PDF carries, made from the model. */
-export function embeddedFiles(model: ReportModel): EmbeddedFiles {
-  return { json: Buffer.from(`${canonicalJson(model)}\n`), population: Buffer.from(csvOf(populationTable(model))) };
+export function embeddedFiles(model: ReportModel, population: Table = populationTable(model)): EmbeddedFiles {
+  return { json: Buffer.from(`${canonicalJson(model)}\n`), population: Buffer.from(csvOf(population)) };
 }
 
 // PDF/UA-1 beside PDF/A-3a: the identifier, and the schema that PDF/A wants to be told of it (ISO 14289-1, section 5).

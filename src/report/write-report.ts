@@ -32,7 +32,7 @@ export async function writeReport(
   const [population, ...others] = tablesOf(model) as [Table, ...Table[]];
   emit('population.xlsx', xlsxOf([population, ...others]));
   for (const table of others) emit(`${table.name}.csv`, Buffer.from(csvOf(table)));
-  const inside = embeddedFiles(model);
+  const inside = embeddedFiles(model, population);
   emit('report.json', inside.json);
   emit('population.csv', inside.population);
   emit('report.pdf', await renderPdf(model, inside));

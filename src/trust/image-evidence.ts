@@ -3,6 +3,7 @@ import { type Bundle, bundleFromJSON, isBundleWithDsseEnvelope } from '@sigstore
 import { TrustedRoot } from '@sigstore/protobuf-specs';
 import { toSignedEntity, toTrustMaterial, Verifier } from '@sigstore/verify';
 import { type ImageEvidence, type TrustPolicy, wildcardMatches } from '../model/index.ts';
+import { namedBy } from './sigstore.ts';
 
 /**
  * Verifies one Sigstore bundle (its JSON) and gives the digests (`sha256:…`) of the images that its statement is about, with what it says.
@@ -47,7 +48,7 @@ export function openImageVerifier(signers: Signers, sigstore: TrustPolicy['spec'
     const statement = readStatement(bundle);
     const { content, tlogEntries } = bundle.verificationMaterial;
     const signer =
-      content.$case === 'publicKey' ? byKey(bundle, keyed) : byIdentity(certified.verify(toSignedEntity(bundle)).identity, signers);
+      content.$case === 'publicKey' ? byKey(bundle, keyed) : byIdentity(namedBy(certified.verify(toSignedEntity(bundle))), signers);
     const logged = signer.key !== undefined && !signer.log ? 0 : Number(tlogEntries[0]?.integratedTime ?? 0);
     const { subject, predicateType, predicate } = statement;
     return {
@@ -87,10 +88,7 @@ function byKey(bundle: Bundle, keyed: readonly { readonly signer: Signer; readon
   throw new Error('no key of the TrustPolicy made it, or its entry in a transparency log is missing or wrong');
 }
 
-function byIdentity(identity: ReturnType<Verifier['verify']>['identity'], signers: readonly Signer[]): Signer {
-  const issuer = identity?.extensions?.issuer;
-  const subject = identity?.subjectAlternativeName;
-  if (issuer === undefined || subject === undefined) throw new Error('its certificate names nobody');
+function byIdentity({ issuer, subject }: ReturnType<typeof namedBy>, signers: readonly Signer[]): Signer {
   const found = signers.find((s) => s.identity?.issuer === issuer && wildcardMatches(s.identity.subject, subject));
   if (found === undefined)
     throw new Error(`\`${subject.slice(0, 200)}\` (${issuer.slice(0, 200)}) is no signer of images in the TrustPolicy`);

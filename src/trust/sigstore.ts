@@ -47,16 +47,19 @@ function verify(verifier: Verifier, content: Buffer, der: Buffer): SigstoreSigne
   const bundle = toMessageSignatureBundle({ digest: sha256(artifact), signature, certificate, certificateChain: false });
   const entry = readLogEntry(signer, artifact, signature, certificate);
   bundle.verificationMaterial.tlogEntries = [entry];
-  const { identity } = verifier.verify(toSignedEntity(bundle, artifact));
-  const issuer = identity?.extensions?.issuer;
-  const subject = identity?.subjectAlternativeName;
-  if (issuer === undefined || subject === undefined) throw new Error('its certificate names nobody');
   return {
-    issuer,
-    subject,
+    ...namedBy(verifier.verify(toSignedEntity(bundle, artifact))),
     loggedAt: Number(entry.integratedTime) * 1000,
     fingerprint: new X509Certificate(certificate).fingerprint256.replaceAll(':', ''),
   };
+}
+
+/** Whom the certificate of a verified signature names. Throws an Error where that is nobody. */
+export function namedBy({ identity }: ReturnType<Verifier['verify']>): { readonly issuer: string; readonly subject: string } {
+  const issuer = identity?.extensions?.issuer;
+  const subject = identity?.subjectAlternativeName;
+  if (issuer === undefined || subject === undefined) throw new Error('its certificate names nobody');
+  return { issuer, subject };
 }
 
 // RFC 5652 section 5.4: what is signed is the DER of the attributes as a SET. Made from the attributes that were looked at, so
