@@ -81,10 +81,26 @@ async function bareRound(prefix: string, count: number, atOnce: number): Promise
   const begun = performance.now();
   const namespaces = objects.filter((o) => o.kind === 'Namespace');
   const rest = objects.filter((o) => o.kind !== 'Namespace');
-  await inParallel(namespaces, (o) => send(o, true), atOnce);
-  await inParallel(namespaces, (o) => send(o, false), atOnce);
-  await inParallel(rest, (o) => send(o, true), atOnce);
-  await inParallel(rest, (o) => send(o, false), atOnce);
+  await inParallel(
+    namespaces,
+    (o) => send(o, true),
+    () => atOnce,
+  );
+  await inParallel(
+    namespaces,
+    (o) => send(o, false),
+    () => atOnce,
+  );
+  await inParallel(
+    rest,
+    (o) => send(o, true),
+    () => atOnce,
+  );
+  await inParallel(
+    rest,
+    (o) => send(o, false),
+    () => atOnce,
+  );
   const seconds = (performance.now() - begun) / 1000;
   await empty(namespaces.map((o) => o.metadata.name));
   client.close();

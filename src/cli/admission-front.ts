@@ -10,6 +10,7 @@ import {
   type CertificateSource,
   CurrentScopes,
   createWebhook,
+  Demand,
   fromFiles,
   selfMade,
   WebhookServer,
@@ -26,6 +27,8 @@ import { sharedCertificate } from './shared-certificate.ts';
 export class AdmissionFront {
   readonly place: WebhookPlace;
   readonly scopes = new CurrentScopes();
+  /** How often others ask just now. */
+  readonly demand = new Demand();
   /** Takes the API server's audit events; set by whoever has a ledger for them. */
   takeEvents: ((events: readonly unknown[]) => Promise<void>) | undefined;
   metrics: Metrics | undefined;
@@ -54,6 +57,7 @@ export class AdmissionFront {
     const front = new AdmissionFront(place);
     const app = createWebhook(front.scopes, {
       log,
+      heard: (user) => front.demand.heard(user),
       decided: (...told) => front.metrics?.decided(...told),
       trace: (name, attributes, step) => (front.trace === undefined ? step(() => {}) : front.trace(name, attributes, step)),
     });

@@ -30,6 +30,7 @@ export async function openAdmission(
   await loadRules(scopes, log);
   front.metrics = metrics;
   front.trace = trace;
+  front.demand.ours = new Set([...links.values()].map((l) => l.user));
   front.scopes.set(new AdmissionScopes(scopes));
   closing.push(async () => {
     front.scopes.set(undefined);

@@ -58,6 +58,7 @@ export function openLoops(
   gates: readonly OpenGate[],
   clusters: ReadonlyMap<ClusterLink, Cluster>,
   hooks: ServeHooks,
+  atOnce?: () => number,
 ): Reconciler[] {
   const turn = atMost(JUDGED_AT_ONCE);
   const once = sharing<{ readonly tip: string; readonly approvals: string }>();
@@ -84,6 +85,7 @@ export function openLoops(
           return { tip, approvals: (await repository.resolve(APPROVALS_REF)) ?? '' };
         }),
       turn,
+      atOnce,
       trace,
       tell: teller(metrics, notifications, cluster),
       took: (kind, seconds) => metrics.took(environment.metadata.name, kind, seconds),

@@ -111,7 +111,7 @@ async function serveWith({ configuration, tellOf }: Documents, ending: AbortSign
     await recordStart(serving);
     const clusters = openClusters(links, ledger, log);
     const gates = await openGates(serving);
-    loops.push(...openLoops(serving, gates, clusters, hooks));
+    loops.push(...openLoops(serving, gates, clusters, hooks, atOnceBeside(front)));
     await openAdmission(serving, front, gates, clusters);
     await openHttp(loops, serving, front);
     await openControl(loops, serving);
@@ -125,6 +125,13 @@ async function serveWith({ configuration, tellOf }: Documents, ending: AbortSign
   } finally {
     for (const close of closing.reverse()) await close();
   }
+}
+
+const AT_ONCE = { alone: 16, beside: 2 }; // requests to the API server
+
+// The gate's own writes can wait; whoever asks the webhook cannot, and both share this process and the API server.
+function atOnceBeside(front: AdmissionFront | undefined): () => number {
+  return () => (front?.demand.isBusy === true ? AT_ONCE.beside : AT_ONCE.alone);
 }
 
 const LEASE_MS = 15_000;

@@ -1,10 +1,31 @@
-/** Runs a task for each item, `atOnce` side by side. After a failure no more are started; the first is thrown once all that were have ended. */
-export async function inParallel<T>(items: readonly T[], task: (item: T) => Promise<void>, atOnce = 16): Promise<void> {
+const AT_ONCE = 16;
+
+/**
+ * Runs a task for each item, at most `atOnce()` side by side, which is asked before each. After a failure no more are started; the first is
+ * thrown once all that were have ended.
+ */
+export async function inParallel<T>(
+  items: readonly T[],
+  task: (item: T) => Promise<void>,
+  atOnce: () => number = () => AT_ONCE,
+): Promise<void> {
   let next = 0;
+  let running = 0;
   const failures: unknown[] = [];
-  const worker = async () => {
-    while (next < items.length && failures.length === 0) await task(items[next++] as T).catch((thrown) => failures.push(thrown));
-  };
-  await Promise.all(Array.from({ length: Math.min(atOnce, items.length) }, worker));
+  await new Promise<void>((ended) => {
+    const go = () => {
+      while (next < items.length && failures.length === 0 && running < Math.max(1, atOnce())) {
+        running++;
+        task(items[next++] as T)
+          .catch((thrown) => failures.push(thrown))
+          .finally(() => {
+            running--;
+            go();
+          });
+      }
+      if (running === 0) ended();
+    };
+    go();
+  });
   if (failures.length > 0) throw failures[0];
 }

@@ -173,7 +173,7 @@ class Run {
       if (this.#items.length === 0 && this.#state.owned.size > 0) this.#irreversible = [...this.#irreversible, { action: 'empty' }];
       refuseUnmeant(this.#irreversible, this.#revision, this.#changed, this.#state.owned.size);
     }
-    await inParallel(this.#prune, (ref) => cluster.remove(ref, this.#revision.environment, { dryRun: true }));
+    await this.#inParallel(this.#prune, (ref) => cluster.remove(ref, this.#revision.environment, { dryRun: true }));
     return { deferred };
   }
 
@@ -192,7 +192,7 @@ class Run {
   async #deferred(): Promise<ReadonlySet<string>> {
     const places = new Map(this.#changed.map((i) => [`${i.ref.apiVersion}/${i.ref.kind}/${i.ref.namespace}`, i]));
     const missing = new Set<string>();
-    await inParallel([...places], async ([place, item]) => {
+    await this.#inParallel([...places], async ([place, item]) => {
       if (broughtBy(this.#changed, item) && !(await this.#ports.cluster.isReadyFor(item.ref))) missing.add(place);
     });
     const isMissing = ({ ref }: Item) => missing.has(`${ref.apiVersion}/${ref.kind}/${ref.namespace}`);
@@ -200,7 +200,7 @@ class Run {
   }
 
   async #dryRunEach(items: readonly Item[]): Promise<void> {
-    await inParallel(items, async (item) => {
+    await this.#inParallel(items, async (item) => {
       const writing = this.#writing(item);
       const made = await this.#ports.cluster.dryRun(item.rendered, item.owned, writing).catch(async (thrown) => {
         if (!this.#mayReplace(item, thrown)) throw thrown;
@@ -229,7 +229,7 @@ class Run {
   async #writeInStages(items: readonly Item[]): Promise<void> {
     const { cluster } = this.#ports;
     for (const stage of cluster.stages(items)) {
-      await inParallel(stage, async (item) => {
+      await this.#inParallel(stage, async (item) => {
         if (item.replace) await this.#makeWay(item.ref);
         const { live } = await cluster.apply(item.rendered, item.owned, this.#writing(item));
         item.owned = { ...item.owned, live };
@@ -268,7 +268,7 @@ class Run {
     const leaving: ObjectRef[] = [];
     for (const stage of this.#ports.cluster.stages(this.#prune.map((ref) => ({ ref }))).reverse()) {
       const refs = stage.map((s) => s.ref);
-      await inParallel(refs, (ref) => this.#ports.cluster.remove(ref, this.#revision.environment));
+      await this.#inParallel(refs, (ref) => this.#ports.cluster.remove(ref, this.#revision.environment));
       const gone = await this.#goneWithin(refs, GONE_MS);
       leaving.push(...refs.filter((ref) => !gone.has(refKey(ref))));
     }
@@ -278,7 +278,7 @@ class Run {
   async #goneWithin(refs: readonly ObjectRef[], ms: number): Promise<ReadonlySet<string>> {
     const gone = new Set<string>();
     for (const end = performance.now() + ms; ; ) {
-      await inParallel(
+      await this.#inParallel(
         refs.filter((ref) => !gone.has(refKey(ref))),
         async (ref) => {
           // One that lost our label was left where it is, and is nothing of ours any more.
@@ -378,6 +378,10 @@ class Run {
     );
     this.#ports.log.error({ environment, revision, error }, 'applying failed');
     return { outcome: 'failed', applied: 0, pruned: 0, error };
+  }
+
+  #inParallel<T>(items: readonly T[], task: (item: T) => Promise<void>): Promise<void> {
+    return inParallel(items, task, this.#ports.atOnce);
   }
 
   #step(name: Step): void {

@@ -57,6 +57,8 @@ export type ReconcilePorts = {
   readonly look: (since: number) => Promise<{ readonly tip: string; readonly approvals: string }>;
   /** Waits for its turn where many environments have something to judge at the same time. */
   readonly turn?: <T>(task: () => Promise<T>) => Promise<T>;
+  /** How many requests the cluster is sent side by side just now; fewer while others wait for the gate. */
+  readonly atOnce?: (() => number) | undefined;
   /** Hears what happened, for metrics, notifications and Events; never the record. */
   readonly tell?: (told: Told) => void;
   /** How long a look took, in seconds. */

@@ -4,6 +4,7 @@
  */
 export { addAuditEndpoint } from './audit.ts';
 export { type Certificates, generateCertificates, isUsable, makeCertificates } from './certificates.ts';
+export { Demand } from './demand.ts';
 export { type CertificateSource, fromFiles, selfMade } from './serving-certificate.ts';
 export { CurrentScopes, createWebhook } from './webhook.ts';
 export { WebhookServer } from './webhook-server.ts';

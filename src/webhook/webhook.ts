@@ -17,6 +17,8 @@ const RETRY_SECONDS = 1;
 export type WebhookOptions = {
   readonly log: Log;
   readonly decided?: Decided;
+  /** Hears who asks, before it is decided. */
+  readonly heard?: (user: string) => void;
   readonly trace?: Trace;
   /** Milliseconds after which what is not decided is refused. */
   readonly deadline?: number;
@@ -54,7 +56,7 @@ export class CurrentScopes {
 
 /** The HTTP application: `POST /validate`. */
 export function createWebhook(scopes: CurrentScopes, options: WebhookOptions): Express {
-  const { log, decided = () => {}, trace = untraced, deadline = DEADLINE_MS, atOnce = AT_ONCE } = options;
+  const { log, decided = () => {}, heard = () => {}, trace = untraced, deadline = DEADLINE_MS, atOnce = AT_ONCE } = options;
   const app = express();
   app.disable('x-powered-by');
   app.disable('etag');
@@ -85,6 +87,7 @@ export function createWebhook(scopes: CurrentScopes, options: WebhookOptions): E
       response.json(answer(uid, no('countersign cannot read this request: it names no operation, kind or user that there is')));
       return;
     }
+    heard(request.user);
     deciding++;
     try {
       const attributes = { operation: request.operation, kind: request.ref.kind, namespace: request.ref.namespace };

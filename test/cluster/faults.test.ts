@@ -414,3 +414,48 @@ test('a clock that jumps a day ahead, and then behind: drift and changes go on, 
   await service.stop();
   checkLedger(name);
 });
+
+test('while others keep the webhook busy, a change is written with fewer requests at a time', async () => {
+  const name = 'yielding';
+  const settings = (n: number) =>
+    Object.fromEntries(Array.from({ length: 120 }, (_, i) => [`${PATH}/c${i}.yaml`, configMap(name, `c${i}`, { n: String(n) })]));
+  let most = 0;
+  proxy.fault = (asked) => {
+    const isOurs = (a: Asked) => (a.dryRun || isWrite(a)) && a.path.includes(`/namespaces/${name}/configmaps/`);
+    if (isOurs(asked)) most = Math.max(most, proxy.seen.filter((a) => a.ended !== true && isOurs(a)).length);
+    return 'pass';
+  };
+  const { fleet, service } = await stage.running(
+    name,
+    {},
+    {
+      environment: { admission: { policy: { namespaces: ['team-*'], mode: 'enforce' } } },
+      kubeconfig: proxy.kubeconfig,
+      files: settings(1),
+    },
+  );
+  assert.ok(most > 4, String(most));
+  await stage.admin.request('POST', '/api/v1/namespaces', {
+    apiVersion: 'v1',
+    kind: 'Namespace',
+    metadata: { name: 'team-busy' },
+  });
+  const dev = await stage.as('dev');
+  let going = true;
+  let asked = 0;
+  const load = Array.from({ length: 4 }, async () => {
+    for (; going; asked++)
+      await dev.request('POST', '/api/v1/namespaces/team-busy/configmaps?dryRun=All', {
+        apiVersion: 'v1',
+        kind: 'ConfigMap',
+        metadata: { name: 'c' },
+      });
+  });
+  await stage.waitFor(async () => asked > 100, 'a hundred requests');
+  most = 0;
+  const second = await stage.change(fleet, 'second', settings(2));
+  await service.entry('apply.result', 'production', (e) => e.revision === second && e.outcome === 'applied', 60_000);
+  going = false;
+  await Promise.all(load);
+  assert.ok(most > 0 && most <= 3, String(most)); // one more while the answer of another is on its way
+});

@@ -12,7 +12,7 @@ export type Fault =
   | { readonly drop: 'before' | 'after' }
   | { readonly delayMs: number };
 
-export type Asked = { readonly method: string; readonly path: string; readonly dryRun: boolean; readonly watch: boolean };
+export type Asked = { readonly method: string; readonly path: string; readonly dryRun: boolean; readonly watch: boolean; ended?: true };
 
 /** A proxy between service and API server on which requests fail as a test says, and which counts what passes. */
 export type ApiProxy = {
@@ -38,6 +38,9 @@ export async function startApiProxy(controlPlane: ControlPlane, user: string): P
       const dryRun = path.includes('dryRun=All') || body.includes('"dryRun":["All"]');
       const asked: Asked = { method: incoming.method ?? '', path, dryRun, watch: path.includes('watch=1') };
       seen.push(asked);
+      response.once('close', () => {
+        asked.ended = true;
+      });
       void answer(asked, proxy.fault(asked), incoming, body, response);
     });
   });

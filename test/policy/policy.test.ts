@@ -5,8 +5,9 @@ import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { tool } from '../../scripts/tools.ts';
 import { readBundle, readExamples } from '../../src/bundle/index.ts';
-import { PolicyPool } from '../../src/policy/index.ts';
+import { evaluateObjects, PolicyPool } from '../../src/policy/index.ts';
 import { RegoModule, toJson } from '../../src/rego/index.ts';
+import { render } from '../../src/render/index.ts';
 import { shippedBundle, shippedRules } from '../kit/judge.ts';
 import { deployment } from '../kit/manifests.ts';
 import { ask, bundleOf, filesIn, rulesOf, said } from '../kit/rules.ts';
@@ -162,6 +163,33 @@ test('others who wait for the thread that was ended get their answers from the n
     found.map((f) => f.violations.map((v) => v.code)),
     [['policy-timeout'], ['policy'], ['policy-timeout'], ['policy']],
   );
+});
+
+test('what somebody waits for goes before what was asked earlier, and a flood of it does not keep that from being answered', async () => {
+  const pool = await rulesOf(
+    own('deny contains "seen" if { input.object.kind == "Pod"; count([1 | some a in numbers.range(1, 3000)]) == 3000 }'),
+  );
+  const { objects } = render([{ path: 'clusters/production/web.yaml', mode: '100644', content: Buffer.from(POD) }]);
+  const scope = { environment: 'production', parameters: {}, now: new Date('2026-06-01T12:00:00Z') };
+  const pressing = () =>
+    evaluateObjects(pool, objects, scope, { operation: 'CREATE', userInfo: { username: 'dev', groups: [] }, dryRun: false });
+  await pressing(); // its thread has started
+  let answered = 0;
+  const many = Array.from({ length: 10 }, async (_, k) => {
+    const pods = Array.from({ length: 60 }, (_, i) => POD.replace('name: a', `name: p${k}-${i}`));
+    await ask(pool, pods.join('---\n'));
+    answered++;
+  });
+  await pressing();
+  assert.ok(answered < 5, `${answered} of 10 were answered before`);
+  await Promise.all(many);
+  let flooding = true;
+  const flood = Array.from({ length: 200 }, async () => {
+    while (flooding) await pressing();
+  });
+  assert.equal((await ask(pool, POD)).violations.length, 1);
+  flooding = false;
+  await Promise.all(flood);
 });
 
 test('rules that are closed while they are asked say so to everybody who waits', async () => {

@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { connect } from 'node:tls';
 import type { AdmissionRequest, AdmissionScopes } from '../../src/gate/index.ts';
-import { CurrentScopes, createWebhook, fromFiles, makeCertificates, WebhookServer } from '../../src/webhook/index.ts';
+import { CurrentScopes, createWebhook, Demand, fromFiles, makeCertificates, WebhookServer } from '../../src/webhook/index.ts';
 import { scratch } from '../kit/scratch.ts';
 import { until } from '../kit/service.ts';
 
@@ -233,4 +233,19 @@ test('the certificate is kept, made anew for another host or near its end, and i
   const other = await makeCertificates(directory, 'gate.countersign.svc', new Date());
   assert.match(new X509Certificate(other.cert).subjectAltName ?? '', /DNS:gate\.countersign\.svc/);
   assert.ok(new X509Certificate(other.cert).checkIssued(new X509Certificate(other.ca)));
+});
+
+test('others count as many once twenty of them asked within a second; what is our own does not count', () => {
+  let now = 0;
+  const demand = new Demand(() => now);
+  demand.ours = new Set(['system:serviceaccount:countersign:countersign']);
+  assert.equal(demand.isBusy, false);
+  for (let i = 0; i < 100; i++) demand.heard('system:serviceaccount:countersign:countersign');
+  for (let i = 0; i < 19; i++) demand.heard('dev');
+  assert.equal(demand.isBusy, false);
+  now = 900;
+  demand.heard('dev');
+  assert.equal(demand.isBusy, true);
+  now = 1001;
+  assert.equal(demand.isBusy, false);
 });
