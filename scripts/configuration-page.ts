@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { environmentSchema, notifierSchema, trustPolicySchema, waiverSchema } from '../src/model/index.ts';
+import { environmentSchema, notifierSchema, reportScheduleSchema, trustPolicySchema, waiverSchema } from '../src/model/index.ts';
 
 type Node = {
   type?: string;
@@ -27,6 +27,7 @@ export function configurationPage(): string {
     ['Environment', environmentSchema],
     ['TrustPolicy', trustPolicySchema],
     ['Notifier', notifierSchema],
+    ['ReportSchedule', reportScheduleSchema],
     ['Waiver', waiverSchema],
   ] as const) {
     page.push(`## ${kind}`, '', '| key | what | needed or default |', '|---|---|---|');

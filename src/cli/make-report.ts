@@ -1,7 +1,7 @@
-import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { mkdirSync, renameSync, writeFileSync } from 'node:fs';
 import { extname, join } from 'node:path';
 import { Worker } from 'node:worker_threads';
-import { LEDGER_FILES, LedgerReader, readSigner, signNote, type Verifier, verifyLedger } from '../ledger/index.ts';
+import { LEDGER_FILES, type LedgerKey, LedgerReader, openSigner, signNote, type Verifier, verifyLedger } from '../ledger/index.ts';
 import { CountersignError, type ErrorCode, sha256 } from '../model/index.ts';
 import { type ReportDefinition, type ReportModel, writeReport } from '../report/index.ts';
 import { readVerifiers } from './ledger.ts';
@@ -14,6 +14,8 @@ export type ReportTask = {
   readonly to: string;
   readonly definition: Omit<ReportDefinition, 'entity'> & { readonly entity: string | undefined };
   readonly out: string;
+  /** The ledger's key, where it is not the one in the data directory. */
+  readonly key?: LedgerKey | undefined;
 };
 export type ReportMade = Pick<ReportModel, 'id' | 'summary' | 'status'> & {
   /** SHA-256 of the manifest, and the size of the checkpoint. */
@@ -50,8 +52,7 @@ export async function makeReport(task: ReportTask): Promise<ReportMade> {
 }
 
 /** Makes it here and now. Throws `ledger-inconsistent`, `key-missing`, and what keeps files from being written. */
-export async function makeReportHere({ data, from, to, definition, out }: ReportTask): Promise<ReportMade> {
-  const key = join(data, LEDGER_FILES.key);
+export async function makeReportHere({ data, from, to, definition, out, key }: ReportTask): Promise<ReportMade> {
   const reader = new LedgerReader(join(data, LEDGER_FILES.store)).freeze();
   try {
     const keys = readVerifiers(join(data, LEDGER_FILES.verifier));
@@ -63,11 +64,7 @@ export async function makeReportHere({ data, from, to, definition, out }: Report
         `no report is made from a ledger that is not consistent: ${sound.finding.message}`,
         { hint: 'run `countersign ledger verify`' },
       );
-    if (!existsSync(key))
-      throw new CountersignError('key-missing', `there is no ledger key at \`${key}\``, {
-        hint: 'make reports where the service keeps its key',
-      });
-    const signer = readSigner(name, readFileSync(key, 'utf8'));
+    const signer = openSigner(data, name, key);
     const entity = definition.entity ?? name;
     mkdirSync(out, { recursive: true });
     let manifest = '';

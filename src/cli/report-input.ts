@@ -1,10 +1,7 @@
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { readFramework } from '../config/index.ts';
+import { frameworkNamed } from '../config/index.ts';
 import { CompactRange, type LedgerReader } from '../ledger/index.ts';
 import { CountersignError, type Entry } from '../model/index.ts';
-import type { Framework, ReportDefinition, ReportInput, ReportSubject } from '../report/index.ts';
+import type { ReportDefinition, ReportInput, ReportSubject } from '../report/index.ts';
 
 export type DefinitionOptions = {
   environment?: string[];
@@ -38,7 +35,6 @@ export function periodOf(options: { readonly from?: string; readonly to?: string
 
 // What a report is made from beside the entries themselves.
 const EVIDENT: ReadonlySet<Entry['type']> = new Set(['change.judged', 'trust.changed', 'admission.allowed']);
-const FRAMEWORKS = fileURLToPath(new URL('../../reports/frameworks/', import.meta.url));
 
 /** What is asked for, with everything that has a default. Throws `usage`. */
 export function defined(options: DefinitionOptions): Omit<ReportDefinition, 'entity'> & { readonly entity: string | undefined } {
@@ -57,15 +53,6 @@ export function defined(options: DefinitionOptions): Omit<ReportDefinition, 'ent
     failureHours: whole(options.failureHours, '--failure-hours'),
     reviewHours: whole(options.reviewHours, '--review-hours'),
   };
-}
-
-// One that comes along, by its name, or anybody's own in a file.
-function frameworkNamed(name: string): Framework {
-  const shipped = readdirSync(FRAMEWORKS).map((f) => f.replace(/\.json$/, ''));
-  const file = shipped.includes(name) ? join(FRAMEWORKS, `${name}.json`) : name;
-  const hint = `one of ${shipped.join(', ')}, or a file like those in \`reports/frameworks\``;
-  if (!existsSync(file)) throw new CountersignError('usage', `there is no framework \`${name}\``, { hint });
-  return readFramework(readFileSync(file, 'utf8'), file) as Framework;
 }
 
 // The entries from the first one of the period on, what they need to be proven, and the evidence they name.

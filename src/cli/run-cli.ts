@@ -26,6 +26,7 @@ import type { PolicyTestOptions } from './policy-test.ts';
 import type { PreReceiveOptions } from './pre-receive.ts';
 import type { ProvenanceOptions } from './provenance.ts';
 import type { ReportOptions, VerifyOptions } from './report.ts';
+import type { ReportListOptions, ReportRunOptions } from './report-schedules.ts';
 import type { ServeHooks, ServeOptions } from './serve.ts';
 import type { TrustImportOptions, TrustLintOptions, TrustListOptions } from './trust.ts';
 import { version } from './version.ts';
@@ -376,7 +377,7 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
   add(
     program,
     'crds',
-    'print the CustomResourceDefinitions of Environment, TrustPolicy and Notifier',
+    'print the CustomResourceDefinitions of Environment, TrustPolicy, Notifier and ReportSchedule',
     '\nExamples:\n  countersign crds | kubectl apply -f -',
   ).action(async () => done(await (await import('./crds.ts')).crds(io)));
 
@@ -739,7 +740,7 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
       done(await (await import('./exceptions.ts')).exceptionSettle(id, options, io)),
     );
 
-  add(
+  const report = add(
     program,
     'report',
     'make the evidence report of a period',
@@ -759,6 +760,36 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
     .option('--out <dir>', 'where the files go', 'countersign-report')
     .addOption(output('text', 'json'))
     .action(async (options: ReportOptions) => done(await (await import('./report.ts')).report(options, io)));
+
+  add(
+    report,
+    'run',
+    'make and deliver what is due of a ReportSchedule, or its newest period once more',
+    '\nExamples:\n  countersign report run monthly --data /var/lib/countersign\n  countersign report run monthly --again\n\nThe running service does it; where none runs, it is done here, for example by a CronJob.\nExit codes: 0 made and delivered, or nothing due; 1 not delivered everywhere yet; 2 it could not be made.',
+  )
+    .argument('<schedule>', 'its name')
+    .addOption(config())
+    .option('--data <dir>', 'the service’s data directory', DATA)
+    .option('--again', 'a new version of the newest period; it names the one it supersedes, and what changed', false)
+    .option('--ledger <url>', 'the PostgreSQL that replicas share')
+    .option('--ledger-key <file...>', 'the ledger’s key (default: in --data)')
+    .option('--ledger-key-command <command>', 'a program that signs')
+    .option('--ledger-key-public <file>', 'the public key of that program')
+    .addOption(output('text', 'json'))
+    .action(async (name: string, _: unknown, command: Command) =>
+      done(await (await import('./report-schedules.ts')).reportRun(name, command.optsWithGlobals<ReportRunOptions>(), io)),
+    );
+  add(
+    report,
+    'list',
+    'the reports that the ledger has, and where they are',
+    '\nExample:\n  countersign report list --data /var/lib/countersign',
+  )
+    .option('--data <dir>', 'the service’s data directory', DATA)
+    .addOption(output('text', 'json'))
+    .action(async (_: unknown, command: Command) =>
+      done((await import('./report-schedules.ts')).reportList(command.optsWithGlobals<ReportListOptions>(), io)),
+    );
 
   add(program, 'verify', 'check a report offline', '\nExample:\n  countersign verify october/report.pdf --key ledger.pub')
     .argument('<file>', 'the report; its other files lie beside it')

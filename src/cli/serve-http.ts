@@ -5,11 +5,13 @@ import { join, resolve } from 'node:path';
 import { breakGlassStanding, settleUses } from '../gate/index.ts';
 import { CountersignError } from '../model/index.ts';
 import type { Reconciler } from '../reconcile/index.ts';
+import type { ScheduledReports } from '../schedule/index.ts';
 import { type Control, type ControlAnswer, createServiceApp, listenForCommands, type Receiver } from '../service/index.ts';
 import type { AdmissionFront } from './admission-front.ts';
 import { closeServer, listen, listenAddress } from './listen.ts';
 import { readSecret } from './read-secret.ts';
 import type { ServeOptions } from './serve.ts';
+import { runScheduled } from './serve-reports.ts';
 import type { Serving } from './serving.ts';
 
 /** Probes, metrics and receivers, where `--http` says so. */
@@ -70,7 +72,11 @@ function makeSocket(data: string, closing: Serving['closing']): string {
 }
 
 /** Takes the commands of `status`, `explain`, `suspend`, `resume`, `reconcile` and `rollback`. */
-export async function openControl(loops: readonly Reconciler[], { options, closing, recorder, log }: Serving): Promise<void> {
+export async function openControl(
+  loops: readonly Reconciler[],
+  { options, closing, recorder, log }: Serving,
+  reports: ScheduledReports | undefined,
+): Promise<void> {
   const control: Control = async (command, asked) => {
     const named = asked['environment'];
     if (command === 'status')
@@ -80,6 +86,7 @@ export async function openControl(loops: readonly Reconciler[], { options, closi
           .filter((l) => named === undefined || l.name === named)
           .map((l) => ({ ...l.status, breakGlass: breakGlassStanding(recorder, l.name, new Date().toISOString()) })),
       };
+    if (command === 'report-run') return runScheduled(reports, asked);
     if (command === 'report-issued') return reportIssued(asked, recorder, log);
     if (command === 'settle-exception') return settleException(asked, recorder, log);
     const loop = loops.find((l) => l.name === named);

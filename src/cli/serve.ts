@@ -8,15 +8,18 @@ import type { ProcessSettings } from '../config/index.ts';
 import { AdmissionScopes } from '../gate/index.ts';
 import { CountersignError, messageOf } from '../model/index.ts';
 import type { Reconciler, Step } from '../reconcile/index.ts';
+import type { ScheduledReports } from '../schedule/index.ts';
 import { AdmissionFront } from './admission-front.ts';
 import { EXIT, type Io } from './io.ts';
+import { ledgerKey } from './ledger-options.ts';
 import { openAdmission } from './serve-admission.ts';
 import { type Documents, ServedDocuments } from './serve-documents.ts';
 import { openControl, openHttp } from './serve-http.ts';
 import { beat, keepAnchors, recordStart } from './serve-ledger.ts';
 import { openGates, openLoops } from './serve-loops.ts';
+import { openScheduledReports } from './serve-reports.ts';
 import { type ClusterLink, openClusters, openServing, type PassOptions, type Serving } from './serving.ts';
-import { runWhileHeld } from './tenure.ts';
+import { runWhileHeld, type Tenant } from './tenure.ts';
 
 export type ServeOptions = PassOptions & {
   configNamespace?: string[];
@@ -114,11 +117,13 @@ async function serveWith({ configuration, tellOf }: Documents, ending: AbortSign
     loops.push(...openLoops(serving, gates, clusters, hooks, atOnceBeside(front)));
     await openAdmission(serving, front, gates, clusters);
     await openHttp(loops, serving, front);
-    await openControl(loops, serving);
+    const reports = reportsOf(serving);
+    await openControl(loops, serving, reports);
     log.info({ environments: loops.map((l) => l.name), ledger: ledger.verifier.name, entries: ledger.size }, 'countersign is running');
     beat(loops, serving);
     tellOf(loops);
-    await runUntilStopped(loops, ending, leasesOf(loops, serving), log);
+    const tenants = [...loops, ...(reports === undefined ? [] : [reports])];
+    await runUntilStopped(tenants, ending, leasesOf(tenants, serving), log);
     if (io.signal.aborted) await front?.close(); // what was asked is answered while everything that answers it is still there
     const reason = io.signal.aborted ? 'told to stop' : ending.aborted ? 'its configuration is another' : 'its loops ended';
     await ledger.record({ type: 'service.stopped', reason });
@@ -134,10 +139,16 @@ function atOnceBeside(front: AdmissionFront | undefined): () => number {
   return () => (front?.demand.isBusy === true ? AT_ONCE.beside : AT_ONCE.alone);
 }
 
+function reportsOf({ configuration, options, recorder, log }: Serving<ServeOptions>): ScheduledReports | undefined {
+  const schedules = configuration.reportSchedules;
+  if (schedules.length === 0) return undefined;
+  return openScheduledReports({ data: options.data, key: ledgerKey(options), schedules, ledger: recorder, log });
+}
+
 const LEASE_MS = 15_000;
 
 // One Lease for each environment, in the cluster that the first environment is in: replicas share the work as they come.
-function leasesOf(loops: readonly Reconciler[], { options, links }: Serving<ServeOptions>): ReadonlyMap<string, Lease> {
+function leasesOf(loops: readonly Tenant[], { options, links }: Serving<ServeOptions>): ReadonlyMap<string, Lease> {
   if (options.lease === undefined) return new Map();
   const { server } = [...links.values()][0] as ClusterLink;
   const identity = `${hostname()}-${randomBytes(4).toString('hex')}`;
@@ -145,7 +156,7 @@ function leasesOf(loops: readonly Reconciler[], { options, links }: Serving<Serv
 }
 
 async function runUntilStopped(
-  loops: readonly Reconciler[],
+  loops: readonly Tenant[],
   signal: AbortSignal,
   leases: ReadonlyMap<string, Lease>,
   log: Logger,

@@ -1,15 +1,22 @@
 import { setTimeout as wait } from 'node:timers/promises';
 import type { Lease } from '../cluster/index.ts';
 import { CountersignError, messageOf } from '../model/index.ts';
-import type { Reconciler } from '../reconcile/index.ts';
 
 type Log = { info(fields: object, message: string): void; warn(fields: object, message: string): void };
+
+/** What one of several replicas runs: an environment's loop, or the reports. */
+export type Tenant = {
+  readonly name: string;
+  run(): Promise<void>;
+  stop(): void;
+  standBy(message: string): void;
+};
 
 /**
  * Runs a loop only while this replica holds its Lease; stands by otherwise. Told to stop, it lets the loop end what it is at
  * and hands the Lease over. A Lease that cannot be renewed in time ends the process: somebody else may hold it by now.
  */
-export async function runWhileHeld(loop: Reconciler, lease: Lease, signal: AbortSignal, log: Log): Promise<void> {
+export async function runWhileHeld(loop: Tenant, lease: Lease, signal: AbortSignal, log: Log): Promise<void> {
   const pause = () => wait((lease.durationMs / 3) * (0.8 + Math.random() / 5), undefined, { signal }).catch(() => {});
   while (!signal.aborted) {
     const held = await lease.take().catch((thrown) => {
@@ -17,7 +24,7 @@ export async function runWhileHeld(loop: Reconciler, lease: Lease, signal: Abort
       return false;
     });
     if (held) {
-      log.info({ environment: loop.name }, 'this replica has the environment now');
+      log.info({ environment: loop.name }, 'this replica has it now');
       await runHeld(loop, lease, signal);
       return;
     }
@@ -26,7 +33,7 @@ export async function runWhileHeld(loop: Reconciler, lease: Lease, signal: Abort
   }
 }
 
-async function runHeld(loop: Reconciler, lease: Lease, signal: AbortSignal): Promise<void> {
+async function runHeld(loop: Tenant, lease: Lease, signal: AbortSignal): Promise<void> {
   const ended = new AbortController();
   const running = loop.run().finally(() => ended.abort());
   const renewing = (async () => {

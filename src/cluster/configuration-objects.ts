@@ -3,7 +3,12 @@ import type { ApiServer } from './api-server.ts';
 import { KindFollow, type ObjectMeta, TIMES } from './kind-follow.ts';
 
 const API_VERSION = 'countersign.dev/v1alpha1';
-const KINDS = { Environment: 'environments', TrustPolicy: 'trustpolicies', Notifier: 'notifiers' } as const;
+const KINDS = {
+  Environment: 'environments',
+  TrustPolicy: 'trustpolicies',
+  Notifier: 'notifiers',
+  ReportSchedule: 'reportschedules',
+} as const;
 
 /** A document of ours that stands in a cluster as an object. */
 export type ClusterDocument = {

@@ -187,7 +187,7 @@ export function protectingPolicies(plan: WebhookPlan): readonly object[] {
   return [...cluster, ...inside];
 }
 
-const DEFINITIONS = ['environments', 'trustpolicies', 'notifiers'].map((plural) => `${plural}.countersign.dev`);
+const DEFINITIONS = ['environments', 'trustpolicies', 'notifiers', 'reportschedules'].map((plural) => `${plural}.countersign.dev`);
 
 function policy(plan: WebhookPlan, name: string, passing: string, message: string, matchConstraints: object): object[] {
   return [

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { environmentSchema, notifierSchema, trustPolicySchema } from '../model/index.ts';
+import { environmentSchema, notifierSchema, reportScheduleSchema, trustPolicySchema } from '../model/index.ts';
 
 type Schema = Readonly<Record<string, unknown>>;
 
@@ -7,6 +7,7 @@ const KINDS = [
   { kind: 'Environment', plural: 'environments', short: 'env', schema: environmentSchema },
   { kind: 'TrustPolicy', plural: 'trustpolicies', short: 'trust', schema: trustPolicySchema },
   { kind: 'Notifier', plural: 'notifiers', short: undefined, schema: notifierSchema },
+  { kind: 'ReportSchedule', plural: 'reportschedules', short: undefined, schema: reportScheduleSchema },
 ] as const;
 
 const text = { type: 'string' };

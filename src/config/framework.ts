@@ -1,10 +1,13 @@
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { z } from 'zod';
 import { CountersignError, messageOf } from '../model/index.ts';
 
 const requirement = z.strictObject({
   id: z.string().min(1).max(40),
   title: z.string().min(1).max(300),
-  gap: z.string().min(1).max(500).optional(),
+  gap: z.string().min(1).max(500).exactOptional(),
 });
 
 const frameworkSchema = z.strictObject({
@@ -13,8 +16,23 @@ const frameworkSchema = z.strictObject({
   requirements: z.record(z.string().regex(/^CS-\d\d$/), z.array(requirement)),
 });
 
-/** Reads a framework's requirements by our controls, as `reports/frameworks` has them. Throws `config-invalid`. */
-export function readFramework(text: string, file: string): z.infer<typeof frameworkSchema> {
+type Framework = z.infer<typeof frameworkSchema>;
+
+const DIRECTORY = fileURLToPath(new URL('../../reports/frameworks/', import.meta.url));
+
+/** Names of the frameworks that come along. */
+export const SHIPPED_FRAMEWORKS: readonly string[] = readdirSync(DIRECTORY).map((file) => file.replace(/\.json$/, ''));
+
+/** One that comes along, by its name, or anybody's own in a file. Throws `usage` where there is none, and `config-invalid`. */
+export function frameworkNamed(name: string): Framework {
+  const file = SHIPPED_FRAMEWORKS.includes(name) ? join(DIRECTORY, `${name}.json`) : name;
+  const hint = `one of ${SHIPPED_FRAMEWORKS.join(', ')}, or a file like those in \`reports/frameworks\``;
+  if (!existsSync(file)) throw new CountersignError('usage', `there is no framework \`${name}\``, { hint });
+  return readFramework(readFileSync(file, 'utf8'), file);
+}
+
+// A framework's requirements by our controls, as `reports/frameworks` has them.
+function readFramework(text: string, file: string): Framework {
   try {
     return frameworkSchema.parse(JSON.parse(text));
   } catch (cause) {

@@ -3,7 +3,7 @@
  * Refuses a document with any problem, and tells all problems at once: file, line, path, what was found and expected.
  */
 export { customResourceDefinitions } from './crd.ts';
-export { readFramework } from './framework.ts';
+export { frameworkNamed } from './framework.ts';
 export {
   type Configuration,
   type ConfigurationObject,

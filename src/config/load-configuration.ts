@@ -4,6 +4,7 @@ import type { z } from 'zod';
 import {
   type BundleSource,
   CountersignError,
+  type Document,
   digestOf,
   type Environment,
   environmentSchema,
@@ -11,18 +12,22 @@ import {
   messageOf,
   type Notifier,
   notifierSchema,
+  type ReportSchedule,
+  reportScheduleSchema,
   type TrustPolicy,
   trustPolicySchema,
   type WaiverDocument,
   waiverSchema,
 } from '../model/index.ts';
 import { parseYaml, type YamlDocument, YamlError } from '../yaml/index.ts';
+import { SHIPPED_FRAMEWORKS } from './framework.ts';
 
 /** Everything that was configured, checked and cross-referenced. File references in it are absolute paths. */
 export type Configuration = {
   readonly environments: readonly Environment[];
   readonly trustPolicies: readonly TrustPolicy[];
   readonly notifiers: readonly Notifier[];
+  readonly reportSchedules: readonly ReportSchedule[];
   /** SHA-256 over all documents; it is written on the ledger when a service starts. */
   readonly digest: string;
 };
@@ -57,7 +62,12 @@ export type ObjectOptions = {
 };
 
 const MAX_FILE = 4 * 1024 * 1024; // a keyring of hundreds of people fits; a mistaken binary does not
-const SCHEMAS = { Environment: environmentSchema, TrustPolicy: trustPolicySchema, Notifier: notifierSchema } as const;
+const SCHEMAS = {
+  Environment: environmentSchema,
+  TrustPolicy: trustPolicySchema,
+  Notifier: notifierSchema,
+  ReportSchedule: reportScheduleSchema,
+} as const;
 
 /**
  * Reads every `.yaml` and `.yml` file under the paths (files or directories).
@@ -106,6 +116,7 @@ function assemble(found: readonly Found[], options: ObjectOptions): { configurat
   const environments: Scoped<Environment>[] = [];
   const trustPolicies: Scoped<TrustPolicy>[] = [];
   const notifiers: Scoped<Notifier>[] = [];
+  const schedules: Scoped<ReportSchedule>[] = [];
   const places = new Map<string, string>();
   for (const one of found) {
     const { file, document, scope } = one;
@@ -119,9 +130,10 @@ function assemble(found: readonly Found[], options: ObjectOptions): { configurat
       problems.push({ file, line: document.line, path: 'metadata.name', text: `${id} is already declared at ${earlier}` });
     else places.set(id, document.line === 0 ? file : `${file}:${document.line}`);
     if (parsed.kind === 'Notifier') notifiers.push({ ...one, parsed: withAbsoluteFiles(parsed, one.here) });
+    else if (parsed.kind === 'ReportSchedule') schedules.push({ ...one, parsed: withAbsolutePlaces(parsed, one.here) });
     else if (parsed.kind === 'Environment') environments.push({ ...one, parsed: withAbsolutePaths(parsed, one.here) });
     else trustPolicies.push({ ...one, parsed: withKeyFiles(parsed, one, problems) });
-    if (parsed.kind !== 'Notifier') crossCheck(parsed, file, document, problems);
+    if (parsed.kind !== 'Notifier' && parsed.kind !== 'ReportSchedule') crossCheck(parsed, file, document, problems);
   }
   const reach = (from: string) => (to: Scoped<unknown>) => options.crossNamespace || to.scope === from;
   const owners = new Map<string, string>();
@@ -131,6 +143,9 @@ function assemble(found: readonly Found[], options: ObjectOptions): { configurat
     wrong.push(...accountProblems(parsed, scope, options), ...namespaceProblems(parsed, owners));
     for (const { path, text } of wrong) problems.push({ file, line: document.line, path, text });
   }
+  for (const one of schedules)
+    for (const { path, text } of scheduleProblems(one, environments.filter(reach(one.scope))))
+      problems.push({ file: one.file, line: one.document.lineOf(path), path: pathText(path), text });
   const made = {
     environments: environments.map((e) => ({
       ...e.parsed,
@@ -138,6 +153,7 @@ function assemble(found: readonly Found[], options: ObjectOptions): { configurat
     })),
     trustPolicies: trustPolicies.map(named),
     notifiers: notifiers.map((n) => scopedNotifier(n, environments.filter(reach(n.scope)))),
+    reportSchedules: schedules.map(named),
   };
   return { configuration: { ...made, digest: digestOf(made) }, problems };
 }
@@ -176,6 +192,36 @@ function trustProblems(
   const elsewhere = all.find((t) => t.parsed.metadata.name === trust);
   const where = elsewhere === undefined || elsewhere.scope === scope ? '' : `, which is in another namespace (\`${elsewhere.scope}\`)`;
   return [{ path: 'spec.trust', text: `expected the name of a TrustPolicy, found \`${trust}\`${where}` }];
+}
+
+// What a schedule names that must be there. In a namespace, reports are about what is beside them: others' changes are not theirs to read.
+function scheduleProblems(
+  { parsed: { spec }, scope }: Scoped<ReportSchedule>,
+  beside: readonly Scoped<Environment>[],
+): { path: (string | number)[]; text: string }[] {
+  const known = new Set(beside.map((e) => e.parsed.metadata.name));
+  const places = spec.deliver.map((d) => d.name);
+  return [
+    ...spec.environments.flatMap((name, i) =>
+      known.has(name) ? [] : [{ path: ['spec', 'environments', i], text: `expected the name of an Environment, found \`${name}\`` }],
+    ),
+    ...(scope !== '' && spec.environments.length === 0
+      ? [{ path: ['spec', 'environments'], text: `expected the names of Environments of the namespace \`${scope}\`, found none` }]
+      : []),
+    ...spec.frameworks.flatMap((f, i) =>
+      typeof f !== 'string' || SHIPPED_FRAMEWORKS.includes(f)
+        ? []
+        : [
+            {
+              path: ['spec', 'frameworks', i],
+              text: `expected one of ${SHIPPED_FRAMEWORKS.map(quoted).join(', ')}, or a \`file\`, found \`${f}\``,
+            },
+          ],
+    ),
+    ...places.flatMap((name, i) =>
+      places.indexOf(name) === i ? [] : [{ path: ['spec', 'deliver', i, 'name'], text: `\`${name}\` is declared twice` }],
+    ),
+  ];
 }
 
 function accountProblems({ spec }: Environment, scope: string, options: ObjectOptions): { path: string; text: string }[] {
@@ -239,6 +285,7 @@ function namesOnlyItsFiles({ file, document, here }: Found, { files }: ObjectOpt
       if (isFile && files === undefined) wrong(at, 'expected nothing: the service was started without --config-files');
       else if (isFile && !/^[A-Za-z0-9_][A-Za-z0-9._-]*$/.test(inner))
         wrong(at, `expected the name of a file in \`${here}\`, found ${shown(inner)}`);
+      else if (key === 'directory') wrong(at, 'expected another place: objects in a cluster name no directories of the service');
       else if (key === 'url' && typeof inner === 'string' && !isRemote(inner)) wrong(at, `expected an address, found ${shown(inner)}`);
       look(inner, at);
     }
@@ -335,9 +382,9 @@ function parseDocuments(text: string, file: string, problems: Problem[]): YamlDo
   }
 }
 
-function checkDocument(file: string, document: YamlDocument, problems: Problem[]): Environment | TrustPolicy | Notifier | undefined {
+function checkDocument(file: string, document: YamlDocument, problems: Problem[]): Document | undefined {
   const kind = (document.value as { kind?: unknown } | null)?.kind;
-  const schema = SCHEMAS[kind as keyof typeof SCHEMAS] as z.ZodType<Environment | TrustPolicy | Notifier> | undefined;
+  const schema = SCHEMAS[kind as keyof typeof SCHEMAS] as z.ZodType<Document> | undefined;
   if (schema === undefined || !Object.hasOwn(SCHEMAS, String(kind))) {
     problems.push({
       file,
@@ -361,6 +408,13 @@ function problemsOf(issue: z.core.$ZodIssue, file: string, document: YamlDocumen
   const path = issue.path as (string | number)[];
   const problem = (at: (string | number)[], text: string): Problem => ({ file, line: document.lineOf(at), path: pathText(at), text });
   if (issue.code === 'unrecognized_keys') return issue.keys.map((key) => problem([...path, key], `\`${key}\` is not a key here`));
+  if (issue.code === 'invalid_union') {
+    // Of several forms, the one that has all keys that are there: what is wrong in it is what is meant.
+    const meant = issue.errors.filter((all) => !all.some((i) => i.code === 'unrecognized_keys' && i.path.length === 0));
+    const [form] = meant;
+    const isSure = meant.length === 1 && form !== undefined && !form.some((i) => i.path.length === 0);
+    if (isSure) return form.flatMap((inner) => problemsOf({ ...inner, path: [...path, ...inner.path] }, file, document));
+  }
   const found = shown(valueAt(document.value, path));
   if (issue.code === 'invalid_type') return [problem(path, `expected ${article(issue.expected)}, found ${found}`)];
   if (issue.code === 'invalid_value') return [problem(path, `expected ${issue.values.map(quoted).join(' or ')}, found ${found}`)];
@@ -504,6 +558,19 @@ function withAbsoluteFiles(notifier: Notifier, here: string): Notifier {
     Object.entries(options as Record<string, string>).map(([key, value]) => [key, key.endsWith('File') ? resolve(here, value) : value]),
   );
   return { ...notifier, spec: { ...notifier.spec, to: { [target]: made } as Notifier['spec']['to'] } };
+}
+
+function withAbsolutePlaces(schedule: ReportSchedule, here: string): ReportSchedule {
+  const frameworks = schedule.spec.frameworks.map((f) => (typeof f === 'string' ? f : { file: resolve(here, f.file) }));
+  const deliver = schedule.spec.deliver.map(({ name, ...place }) => {
+    const [[kind, options] = ['', {}]] = Object.entries(place as Record<string, Record<string, unknown>>);
+    const isPlace = (key: string) => key.endsWith('File') || key === 'path';
+    const made = Object.fromEntries(
+      Object.entries(options).map(([key, value]) => [key, isPlace(key) ? resolve(here, String(value)) : value]),
+    );
+    return { name, [kind]: made } as ReportSchedule['spec']['deliver'][number];
+  });
+  return { ...schedule, spec: { ...schedule.spec, frameworks, deliver } };
 }
 
 // An address on the network, and no path of this machine.

@@ -266,7 +266,22 @@ const SCHEMAS = {
     sample: object({ seed: text, size: count }).optional(),
     /** The newest report of the same period before it. */
     supersedes: index.optional(),
+    /** The ReportSchedule that it was made for, its version, and the names of the places it goes to. */
+    schedule: text.optional(),
+    version: count.optional(),
+    deliver: z.array(text).optional(),
   }),
+  /** What became of bringing a report to a place that its schedule names. `failed` is tried further, and may be followed by `delivered`. */
+  'report.delivered': object({
+    issued: index,
+    to: text,
+    kind: z.enum(['directory', 's3', 'email', 'webhook']),
+    outcome: z.enum(['delivered', 'failed']),
+    attempts: count,
+    error: text.optional(),
+  }),
+  /** A report of a period that was due could not be made. Once for each reason. */
+  'report.failed': object({ schedule: text, from: text, to: text, error: text }),
   /** A checkpoint was kept outside of the store. */
   'checkpoint.anchored': object({ anchor: text, size: count, root: text }),
   /**

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { isCron } from './cron.ts';
 
 /** The one schema of Countersign's documents: types, validation and, from them, reference docs all come from here. */
 const API_VERSION = 'countersign.dev/v1alpha1';
@@ -12,6 +13,8 @@ const duration = z
   .string()
   .regex(/^\d+(ms|s|m|h|d)$/, 'a duration such as `30s`, `5m` or `1h`')
   .describe('A duration such as `30s`, `5m` or `1h`.');
+
+const cron = z.string().min(9).max(100).refine(isCron, 'a schedule of five fields as in cron that comes at some time');
 
 const time = z.iso.datetime({ offset: true, error: 'a time such as `2026-01-31T00:00:00Z`' });
 
@@ -527,7 +530,7 @@ export const environmentSchema = z.strictObject({
           kind: z
             .enum(['freeze', 'maintenance'])
             .describe('`freeze`: no change while it is open. `maintenance`: changes only while one is open.'),
-          schedule: z.string().min(9).max(100).describe('When it opens: five fields as in cron.'),
+          schedule: cron.describe('When it opens: five fields as in cron.'),
           duration: duration.describe('For how long it stays open.'),
           timeZone: z.string().min(1).default('UTC').describe('An IANA time zone, for example `Europe/Berlin`.'),
         }),
@@ -617,6 +620,18 @@ export const environmentSchema = z.strictObject({
 
 const fileWithAddress = z.strictObject({ urlFile: z.string().min(1).describe('A file with the address, which is itself a secret.') });
 
+const signedWebhook = {
+  url: z.url(),
+  secretFile: z.string().min(1).describe('Signs `TIME.BODY` with HMAC-SHA-256, in `X-Countersign-Signature`.'),
+};
+const email = {
+  smtp: z.string().regex(/^smtps?:\/\//, '`smtp://host:port` or `smtps://…`'),
+  username: z.string().min(1).optional(),
+  passwordFile: z.string().min(1).optional(),
+  from: z.email(),
+  to: z.array(z.email()).min(1),
+};
+
 /** What notifiers can hear of. */
 export const HAPPENINGS = [
   'applying',
@@ -672,22 +687,11 @@ export const notifierSchema = z.strictObject({
         z.strictObject({ slack: fileWithAddress.describe('An incoming webhook of Slack.') }),
         z.strictObject({ teams: fileWithAddress.describe('A workflow of Microsoft Teams that takes a card.') }),
         z.strictObject({
-          webhook: z
-            .strictObject({
-              url: z.url(),
-              secretFile: z.string().min(1).describe('Signs `TIME.BODY` with HMAC-SHA-256, in `X-Countersign-Signature`.'),
-            })
-            .describe('JSON to any address.'),
+          webhook: z.strictObject(signedWebhook).describe('JSON to any address.'),
         }),
         z.strictObject({ alertmanager: z.strictObject({ url: z.url() }).describe('Alerts that end when all is well again.') }),
         z.strictObject({
-          email: z.strictObject({
-            smtp: z.string().regex(/^smtps?:\/\//, '`smtp://host:port` or `smtps://…`'),
-            username: z.string().min(1).optional(),
-            passwordFile: z.string().min(1).optional(),
-            from: z.email(),
-            to: z.array(z.email()).min(1),
-          }),
+          email: z.strictObject(email),
         }),
         z.strictObject({
           commitStatus: z
@@ -718,6 +722,78 @@ export const notifierSchema = z.strictObject({
   }),
 });
 
+const delivery = { name: name.describe('What the ledger calls this place: addresses do not go there.') };
+
+export const reportScheduleSchema = z.strictObject({
+  apiVersion: z.literal(API_VERSION),
+  kind: z.literal('ReportSchedule'),
+  metadata,
+  spec: z.strictObject({
+    schedule: cron.describe(
+      'When reports are made, in UTC: five fields as in cron. A period is reported at the first of these times after its end and `grace`.',
+    ),
+    period: z
+      .enum(['day', 'week', 'month', 'quarter', 'year'])
+      .default('month')
+      .describe('What each report is about; in UTC, weeks begin on Monday.'),
+    grace: duration.default('24h').describe('How long late events of a period are waited for.'),
+    since: time.optional().describe('The first report is of the period with this time; without it, of the newest whole period there is.'),
+    environments: z.array(name).default([]).describe('Environments that the reports are about; all of them where none is named.'),
+    frameworks: z
+      .array(z.union([name, z.strictObject({ file: z.string().min(1) })]))
+      .min(1)
+      .default(['soc2'])
+      .describe('Names of frameworks that come along, or files with others.'),
+    entity: z.string().min(1).max(200).optional().describe('Whose report it is; the ledger’s name where nothing is said.'),
+    classification: z.string().min(1).max(100).default('confidential').describe('Stands on every page.'),
+    failureHours: z.int().min(1).max(100_000).default(24).describe('A change that is undone within so many hours counts as failed.'),
+    reviewHours: z.int().min(1).max(100_000).default(72).describe('Within how many hours break-glass is to be reviewed.'),
+    deliver: z
+      .array(
+        z.union(
+          [
+            z.strictObject({
+              ...delivery,
+              directory: z
+                .strictObject({ path: z.string().min(1) })
+                .describe('A directory of this machine. Not in documents that are objects in a cluster.'),
+            }),
+            z.strictObject({
+              ...delivery,
+              s3: z
+                .strictObject({
+                  endpoint: z.url().describe('For example `https://s3.eu-central-1.amazonaws.com`.'),
+                  region: z.string().min(1).default('us-east-1'),
+                  bucket: z.string().regex(/^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$/, 'the name of a bucket'),
+                  prefix: z
+                    .string()
+                    .regex(/^([\w.-]+\/)*$/, 'nothing, or names that each end with `/`')
+                    .default(''),
+                  accessKeyFile: z.string().min(1).describe('A file with the id of the access key.'),
+                  secretKeyFile: z.string().min(1).describe('A file with its secret.'),
+                })
+                .describe('An object store that speaks S3.'),
+            }),
+            z.strictObject({
+              ...delivery,
+              email: z
+                .strictObject({ ...email, attach: z.boolean().default(true).describe('Whether the PDF goes along.') })
+                .describe('A mail with the summary.'),
+            }),
+            z.strictObject({
+              ...delivery,
+              webhook: z.strictObject(signedWebhook).describe('JSON with the summary and the digests of the files.'),
+            }),
+          ],
+          { error: '`name` and one of `directory`, `s3`, `email` and `webhook`' },
+        ),
+      )
+      .max(20)
+      .default([])
+      .describe('Where reports go beside the service’s own data directory.'),
+  }),
+});
+
 /** How to get into a Git remote, as the Environment says it. */
 export type SourceCredentials = NonNullable<Environment['spec']['source']['credentials']>;
 export type Environment = z.infer<typeof environmentSchema>;
@@ -729,7 +805,9 @@ export type TrustPolicy = z.infer<typeof trustPolicySchema>;
 export type WaiverDocument = z.infer<typeof waiverSchema>;
 export type BundleSource = Environment['spec']['policies']['bundles'][number];
 export type Notifier = z.infer<typeof notifierSchema>;
-export type Document = Environment | TrustPolicy | Notifier;
+export type ReportSchedule = z.infer<typeof reportScheduleSchema>;
+export type ReportDelivery = ReportSchedule['spec']['deliver'][number];
+export type Document = Environment | TrustPolicy | Notifier | ReportSchedule;
 
 /** What becomes of a request that an environment's rules deny where they alone decide. */
 export function rulesMode({ spec }: Environment): AdmissionMode {

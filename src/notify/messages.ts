@@ -1,5 +1,5 @@
-import { createHmac } from 'node:crypto';
 import type { Notifier, Told } from '../model/index.ts';
+import { signatureHeaders } from './secret.ts';
 
 /** One HTTP request that tells it. */
 export type Outgoing = { readonly url: string; readonly headers: Readonly<Record<string, string>>; readonly body: string };
@@ -41,9 +41,8 @@ export function request(
   }
   if ('webhook' in to) {
     const body = JSON.stringify({ ...happened, text });
-    const time = String(Math.floor(Date.parse(happened.at) / 1000));
-    const signature = createHmac('sha256', secret(to.webhook.secretFile)).update(`${time}.${body}`).digest('hex');
-    return { url: to.webhook.url, headers: { ...json, 'x-countersign-time': time, 'x-countersign-signature': signature }, body };
+    const signed = signatureHeaders(body, new Date(happened.at), secret(to.webhook.secretFile));
+    return { url: to.webhook.url, headers: { ...json, ...signed }, body };
   }
   if ('alertmanager' in to) return alert(to.alertmanager.url, happened, text);
   return commitStatus(to.commitStatus, happened, secret);

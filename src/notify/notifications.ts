@@ -1,9 +1,9 @@
-import { readFileSync } from 'node:fs';
 import { setTimeout as wait } from 'node:timers/promises';
-import { createTransport } from 'nodemailer';
 import { CountersignError, durationMs, globMatches, messageOf, type Notifier, Recent, type Told } from '../model/index.ts';
 import { type Call, tellDeployment } from './deployments.ts';
+import { sendMail } from './mail.ts';
 import { type Outgoing, plainText, request, sentence } from './messages.ts';
+import { readSecret } from './secret.ts';
 
 type Log = { info(fields: object, message: string): void; warn(fields: object, message: string): void };
 
@@ -97,7 +97,7 @@ class Channel {
 
   async #send(happened: Told): Promise<void> {
     const { to, template } = this.#notifier.spec;
-    if ('email' in to) return sendMail(to.email, happened, template);
+    if ('email' in to) return sendMail(to.email, mailOf(happened, template));
     if ('deployment' in to) return tellDeployment(to.deployment, happened, readSecret, calling(this.#stopped.signal));
     const outgoing = request(to, happened, template, readSecret);
     if (outgoing !== undefined) await (await post(outgoing, this.#stopped.signal)).body?.cancel();
@@ -137,25 +137,7 @@ async function post(
   throw new CountersignError('forge-refused', `${host} answers ${response.status}`, { recover: again ? 'retry' : 'wait' });
 }
 
-type Email = Extract<Notifier['spec']['to'], { email: unknown }>['email'];
-
-async function sendMail({ smtp, from, to, username, passwordFile }: Email, happened: Told, template: string | undefined): Promise<void> {
-  const auth = username === undefined || passwordFile === undefined ? {} : { auth: { user: username, pass: readSecret(passwordFile) } };
-  const transport = createTransport({ url: smtp, connectionTimeout: TIMEOUT_MS, socketTimeout: TIMEOUT_MS, ...auth });
-  const text = sentence(happened, template);
+function mailOf(happened: Told, template: string | undefined): Parameters<typeof sendMail>[1] {
   const subject = `[countersign] ${happened.environment}: ${happened.event} ${happened.revision.slice(0, 12)}`;
-  await transport
-    .sendMail({ from, to: [...to], subject: plainText(subject), text: `${text}\n\n${happened.revision}\n${happened.at}\n` })
-    .catch((cause) => {
-      throw new CountersignError('forge-unreachable', `the mail server does not take it: ${messageOf(cause)}`, { recover: 'retry' });
-    })
-    .finally(() => transport.close());
-}
-
-function readSecret(file: string): string {
-  try {
-    return readFileSync(file, 'utf8').trim();
-  } catch (cause) {
-    throw new CountersignError('key-missing', `the file \`${file}\` cannot be read: ${messageOf(cause)}`, { cause });
-  }
+  return { subject: plainText(subject), text: `${sentence(happened, template)}\n\n${happened.revision}\n${happened.at}\n` };
 }

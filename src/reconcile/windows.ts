@@ -1,5 +1,4 @@
-import { Cron } from 'croner';
-import { CountersignError, durationMs, messageOf, type Window } from '../model/index.ts';
+import { CountersignError, cronOf, durationMs, messageOf, type Window } from '../model/index.ts';
 
 /** A window that keeps a change from being applied: its name, and when it will no longer. */
 export type Closed = { readonly window: string; readonly until: string };
@@ -18,7 +17,7 @@ export function closedBy(windows: readonly Window[], now: Date): Closed | undefi
   const maintenance = windows.filter((w) => w.kind === 'maintenance');
   if (maintenance.length === 0 || maintenance.some((w) => openUntil(w, now) !== undefined)) return undefined;
   const next = maintenance
-    .map((w) => ({ window: w.name, at: schedule(w).nextRun(now) }))
+    .map((w) => ({ window: w.name, at: schedule(w).next(now) }))
     .filter((n): n is { window: string; at: Date } => n.at !== null)
     .sort((a, b) => a.at.getTime() - b.at.getTime())[0];
   return next === undefined ? undefined : { window: next.window, until: next.at.toISOString() };
@@ -31,17 +30,14 @@ function openUntil(window: Window, now: Date): Date | undefined {
   // The newest opening that is not after this moment: openings are looked through from one length ago.
   const cron = schedule(window);
   let end: Date | undefined;
-  for (let at = cron.nextRun(new Date(now.getTime() - length)); at !== null && at.getTime() <= now.getTime(); at = cron.nextRun(at))
+  for (let at = cron.next(new Date(now.getTime() - length)); at !== null && at.getTime() <= now.getTime(); at = cron.next(at))
     end = new Date(at.getTime() + length);
   return end !== undefined && end.getTime() > now.getTime() ? end : undefined;
 }
 
-function schedule({ name, schedule: pattern, timeZone }: Window): Cron {
+function schedule({ name, schedule: pattern, timeZone }: Window): ReturnType<typeof cronOf> {
   try {
-    if (pattern.trim().split(/\s+/).length !== 5) throw new Error('it has not five fields');
-    const cron = new Cron(pattern, { timezone: timeZone, paused: true });
-    if (cron.nextRun() === null) throw new Error('it never comes');
-    return cron;
+    return cronOf(pattern, timeZone);
   } catch (cause) {
     throw new CountersignError('config-invalid', `the window \`${name}\` has a schedule that cannot be read: ${messageOf(cause)}`, {
       cause,

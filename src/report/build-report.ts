@@ -2,6 +2,7 @@ import { digestOf } from '../model/index.ts';
 import { accessChangesOf, accessOf } from './access.ts';
 import { changesOf, verdictsOf } from './changes.ts';
 import { controlsOf } from './controls.ts';
+import { differencesOf } from './differences.ts';
 import { metricsOf } from './metrics.ts';
 import type { ReportDefinition, ReportModel } from './model.ts';
 import { policiesOf, rulesOf } from './policies.ts';
@@ -31,6 +32,16 @@ export type ReportSubject = { readonly commitment: string; readonly salt: string
 
 /** Makes the model. Same input, same bytes. Throws a TypeError for evidence that is missing. */
 export function buildReport(input: ReportInput): ReportModel {
+  const model = modelOf(input);
+  const { supersedes, ...definition } = input.definition;
+  if (supersedes === undefined) return model;
+  // The one before is made again from what there was then, so that whoever verifies this one verifies what is said of the other.
+  const entries = input.entries.slice(0, Math.max(0, supersedes.entries - input.first));
+  const differences = differencesOf(modelOf({ ...input, entries, definition }), model);
+  return { ...model, supersedes: { entry: supersedes.entry, report: supersedes.report, differences } };
+}
+
+function modelOf(input: ReportInput): ReportModel {
   const { definition, from, to, origin, checkpoint } = input;
   const source = new ReportSource(input);
   const asOf = source.all.at(-1)?.entry.time ?? from;
@@ -119,6 +130,7 @@ export function buildReport(input: ReportInput): ReportModel {
         seed: entry.sample?.seed ?? '',
         size: entry.sample?.size ?? 0,
       })),
+    supersedes: null,
     changes,
     refused,
   };

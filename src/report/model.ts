@@ -13,6 +13,8 @@ export type ReportDefinition = {
   readonly failureHours: number;
   /** Hours in which a use of break-glass is to be reviewed. */
   readonly reviewHours: number;
+  /** The report that this one takes the place of: its entry, its id, and how many entries the ledger had then. */
+  readonly supersedes?: { readonly entry: number; readonly report: string; readonly entries: number } | undefined;
 };
 
 /** A framework's requirements by our controls; ids are the framework's, titles our own words. */
@@ -236,6 +238,15 @@ export type DeliveryMetrics = {
   readonly reworkRate: number | undefined;
 };
 
+type Difference = { readonly id: string; readonly before: string; readonly after: string };
+
+/** What is otherwise than in the report before; of what is in one of them only, the other text is empty. */
+export type Differences = {
+  readonly counts: readonly { readonly name: string; readonly before: number; readonly after: number }[];
+  readonly changes: readonly Difference[];
+  readonly exceptions: readonly Difference[];
+};
+
 export type SampleItem = { readonly stratum: string; readonly rank: string; readonly change: string };
 
 /** The canonical document; every other form is made from it alone. */
@@ -291,6 +302,8 @@ export type ReportModel = {
     readonly seed: string;
     readonly size: number;
   }[];
+  /** The report that this one takes the place of, and what is otherwise. */
+  readonly supersedes: { readonly entry: number; readonly report: string; readonly differences: Differences } | null;
   readonly changes: readonly ChangeRecord[];
   readonly refused: readonly {
     readonly entry: number;

@@ -43,6 +43,7 @@ export function renderPdf(model: ReportModel, files: EmbeddedFiles = embeddedFil
   const page = new Page(doc);
   cover(page, model);
   page.contents('Contents');
+  superseded(page, model);
   scope(page, model);
   controls(page, model);
   population(page, model);
@@ -347,6 +348,39 @@ function metrics(page: Page, model: ReportModel): void {
 
 const LETTERS = Object.keys(ATTRIBUTES) as (keyof typeof ATTRIBUTES)[];
 const MARK = { pass: 'pass', fail: 'FAIL', 'n.a.': 'n.a.', 'cannot tell': '?' } as const;
+
+const COUNT_NAMES: Readonly<Record<string, string>> = {
+  changes: 'changes',
+  applied: 'changes applied',
+  denied: 'changes denied',
+  failed: 'changes failed',
+  exceptions: 'exceptions',
+  open: 'exceptions open',
+  admissionsDenied: 'requests refused at admission',
+};
+
+function superseded(page: Page, { supersedes }: ReportModel): void {
+  if (supersedes === null) return;
+  const { entry, report, differences } = supersedes;
+  const { counts, changes, exceptions } = differences;
+  page.heading('What this report supersedes', true);
+  page.note(`It takes the place of report ${report} of the same period (entry ${entry}). What is otherwise in this one:`);
+  const rows = [
+    ...counts.map((c) => ({ what: COUNT_NAMES[c.name] ?? c.name, before: String(c.before), after: String(c.after) })),
+    ...changes.map((c) => ({ what: `change ${c.id}`, before: c.before || 'not in it', after: c.after || 'not in it' })),
+    ...exceptions.map((e) => ({ what: `exception ${e.id}`, before: e.before || 'not in it', after: e.after || 'not in it' })),
+  ];
+  cut(page, rows.length, 'report.json');
+  page.table(
+    [
+      { title: 'What', width: 300, text: (r) => r.what },
+      { title: 'Before', width: 200, text: (r) => r.before },
+      { title: 'Now', width: 240, text: (r) => r.after },
+    ],
+    rows.slice(0, MAX_ROWS),
+    'Nothing but when it was made.',
+  );
+}
 
 function sample(page: Page, model: ReportModel): void {
   page.heading('The auditor’s sample', true);

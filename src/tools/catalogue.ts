@@ -18,6 +18,7 @@ export type ToolName =
   | 'opa-rate'
   | 'tessera-fsck'
   | 'ledger-sumdb'
+  | 'versitygw'
   | 'kustomize'
   | 'helm';
 
@@ -79,6 +80,11 @@ export const TOOLS: Readonly<Record<ToolName, Tool>> = {
     version: '1.0.4',
     go: { module: 'tools/ledger', package: 'github.com/transparency-dev/tessera/cmd/fsck', ldflags: '-s -w' },
     byHand: 'go install github.com/transparency-dev/tessera/cmd/fsck@v1.0.4; only the tests need it',
+  },
+  versitygw: {
+    version: '1.8.0',
+    go: { module: 'tools/object-store', package: 'github.com/versity/versitygw/cmd/versitygw', ldflags: '-s -w' },
+    byHand: 'go install github.com/versity/versitygw/cmd/versitygw@v1.8.0; only the tests need it',
   },
   kustomize: {
     version: '5.7.1',

@@ -26,6 +26,7 @@ before(async () => {
     'crd/environments.countersign.dev',
     'crd/trustpolicies.countersign.dev',
     'crd/notifiers.countersign.dev',
+    'crd/reportschedules.countersign.dev',
   );
 });
 
@@ -257,7 +258,15 @@ test('a document names only what is in its own namespace, and files only of its 
 });
 
 test('without its kinds in the cluster the service says how to install them', async () => {
-  run('', 'delete', 'crd', 'notifiers.countersign.dev', 'environments.countersign.dev', 'trustpolicies.countersign.dev');
+  run(
+    '',
+    'delete',
+    'crd',
+    'reportschedules.countersign.dev',
+    'notifiers.countersign.dev',
+    'environments.countersign.dev',
+    'trustpolicies.countersign.dev',
+  );
   await until(
     async () => (await stage.get('/apis/countersign.dev/v1alpha1')).status === 404,
     20_000,

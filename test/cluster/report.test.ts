@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, afterEach, before, test } from 'node:test';
 import type { ReportModel } from '../../src/report/index.ts';
@@ -66,4 +66,53 @@ test('a running service keeps on the ledger which reports were made, what was dr
   assert.deepEqual([status['R1'], status['R2'], status['R5'], status['R7']], ['ties', 'ties', 'ties', 'ties']);
   const verified = await countersign(['verify', join(directory, 'three', 'report.pdf'), '--key', join(service.data, 'ledger.pub')]);
   assert.equal(verified.code, 0, verified.stdout);
+});
+
+test('a service makes and delivers the reports of a schedule when they are due, once, and again when somebody asks', async () => {
+  const place = join(directory, 'delivered');
+  const document = {
+    apiVersion: 'countersign.dev/v1alpha1',
+    kind: 'ReportSchedule',
+    metadata: { name: 'daily' },
+    spec: { schedule: '* * * * *', period: 'day', grace: '0s', deliver: [{ name: 'archive', directory: { path: place } }] },
+  };
+  const { configuration, service: first } = await stage.running('regular', {}, { arguments: ['--rescan', 'off'] });
+  writeFileSync(join(configuration, 'reports.yaml'), JSON.stringify(document));
+  await first.stop();
+  const clock = join(directory, 'clock.offset');
+  writeFileSync(clock, '86400000');
+  const shifted = `--import ${new URL('../kit/shifted-clock.mjs', import.meta.url)}`;
+  const start = async () => stage.start(await stage.arguments(configuration), 'regular', [], { CLOCK_FILE: clock, NODE_OPTIONS: shifted });
+  let service = await start();
+  const issued = await service.entry('report.issued', '', (e) => e.schedule === 'daily', 30_000);
+  const done = await service.entry('report.delivered', '', (e) => e.issued === issued.index, 30_000);
+  assert.deepEqual([done.entry.to, done.entry.kind, done.entry.outcome, done.entry.attempts], ['archive', 'directory', 'delivered', 1]);
+  const day = issued.entry.from.slice(0, 10);
+  assert.deepEqual(readdirSync(place), [`daily-${day}-v1`]);
+  const model = JSON.parse(readFileSync(join(place, `daily-${day}-v1`, 'report.json'), 'utf8')) as ReportModel;
+  assert.deepEqual([model.status, model.summary.applied, model.period.to], ['final', 1, issued.entry.to]);
+  await service.stop();
+  service = await start();
+  await service.says('countersign is running');
+  const run = (...more: string[]) => countersign(['report', 'run', 'daily', '--data', service.data, '--config', configuration, ...more]);
+  assert.match((await run()).stdout, /nothing of `daily` is due/);
+  const again = await run('--again', '--output', 'json');
+  assert.equal(again.code, 0, again.stderr);
+  assert.deepEqual(
+    (JSON.parse(again.stdout) as { version: number; period: string }[]).map((r) => [r.period, r.version]),
+    [[day, 2]],
+  );
+  const unknown = await countersign(['report', 'run', 'weekly', '--data', service.data]);
+  assert.deepEqual(
+    [unknown.code, /there is no ReportSchedule `weekly`\nfix: one of daily/.test(unknown.stderr)],
+    [2, true],
+    unknown.stderr,
+  );
+  await service.stop();
+  assert.equal((await run('--again')).code, 0, 'without a service it is done here');
+  assert.deepEqual(readdirSync(place).sort(), [`daily-${day}-v1`, `daily-${day}-v2`, `daily-${day}-v3`]);
+  const list = await countersign(['report', 'list', '--data', service.data]);
+  assert.match(list.stdout, /daily, version 1\n +archive: delivered\n(.*\n)+.*daily, version 3\n +archive: delivered\n3 reports\n/);
+  const pdf = join(place, `daily-${day}-v3`, 'report.pdf');
+  assert.equal((await countersign(['verify', pdf, '--key', join(service.data, 'ledger.pub')])).code, 0);
 });

@@ -81,7 +81,7 @@ for (const [what, files, expected] of [
   [
     'a kind that is not ours',
     { 'e.yaml': ENVIRONMENT.replace('Environment', 'Enviroment') },
-    /kind: expected one of `Environment`, `TrustPolicy`, `Notifier`, found `Enviroment`/,
+    /kind: expected one of `Environment`, `TrustPolicy`, `Notifier`, `ReportSchedule`, found `Enviroment`/,
   ],
   [
     'a namespace of the cluster itself',
@@ -206,4 +206,63 @@ test('two environments over one namespace are refused, and a document in a file 
   const inside = (text: string) => text.replace('metadata: {', 'metadata: {namespace: gate, ');
   assert.equal(load({ 'e.yaml': inside(ENVIRONMENT), 't.yaml': inside(TRUST) }).environments[0]?.spec.trust, 'gate/team');
   assert.match(problems({ 'e.yaml': inside(ENVIRONMENT), 't.yaml': TRUST }).join(), /found `team`, which is in another namespace/);
+});
+
+test('a ReportSchedule names what is there; as an object in a cluster it names no directory, and says what it is about', () => {
+  const head = 'apiVersion: countersign.dev/v1alpha1\nkind: ReportSchedule\nmetadata: {name: monthly}\n';
+  const files = (spec: string) => {
+    const at = join(directory, `schedule-${n++}`);
+    mkdirSync(at);
+    writeFileSync(join(at, 'all.yaml'), `${ENVIRONMENT}---\n${TRUST}---\n${head}spec:\n${spec}`);
+    return at;
+  };
+  const right = files(
+    '  schedule: "0 6 1 * *"\n  environments: [production]\n  frameworks: [soc2, {file: own.json}]\n  deliver:\n  - {name: archive, directory: {path: out}}\n  - {name: s3, s3: {endpoint: "https://s3.example.test", bucket: evidence, accessKeyFile: id, secretKeyFile: key}}\n',
+  );
+  const [schedule] = loadConfiguration([right]).reportSchedules;
+  assert.deepEqual(schedule?.spec.frameworks, ['soc2', { file: join(right, 'own.json') }]);
+  assert.deepEqual(schedule?.spec.deliver[0], { name: 'archive', directory: { path: join(right, 'out') } });
+  assert.deepEqual(
+    [schedule?.spec.period, schedule?.spec.grace, schedule?.spec.deliver[1]],
+    [
+      'month',
+      '24h',
+      {
+        name: 's3',
+        s3: {
+          endpoint: 'https://s3.example.test',
+          region: 'us-east-1',
+          bucket: 'evidence',
+          prefix: '',
+          accessKeyFile: join(right, 'id'),
+          secretKeyFile: join(right, 'key'),
+        },
+      },
+    ],
+  );
+  for (const [spec, message] of [
+    ['schedule: "0 0 31 2 *"', /spec\.schedule: expected a schedule of five fields as in cron that comes at some time/],
+    ['{schedule: "0 6 1 * *", environments: [staging]}', /spec\.environments\[0\]: expected the name of an Environment, found `staging`/],
+    ['{schedule: "0 6 1 * *", frameworks: [sox]}', /spec\.frameworks\[0\]: expected one of .*`soc2`.*, or a `file`, found `sox`/],
+    [
+      '{schedule: "0 6 1 * *", deliver: [{name: a, directory: {path: one}}, {name: a, directory: {path: two}}]}',
+      /spec\.deliver\[1\]\.name: `a` is declared twice/,
+    ],
+    [
+      '{schedule: "0 6 1 * *", deliver: [{name: a, s3: {endpoint: "https://s3.example.test", accessKeyFile: id, secretKeyFile: key}}]}',
+      /spec\.deliver\[0\]\.s3\.bucket: expected text, found nothing/,
+    ],
+    ['{schedule: "0 6 1 * *", deliver: [{name: a, ftp: {}}]}', /spec\.deliver\[0\]: expected `name` and one of/],
+  ] as const)
+    assert.throws(() => loadConfiguration([files(`  ${spec}\n`.replace(/^ {2}(\{.*)\n$/, '  $1\n'))]), { code: 'config-invalid', message });
+  const object = (spec: object): ConfigurationObject => {
+    const document = parseYaml(head)[0]?.value as object;
+    return { kind: 'ReportSchedule', namespace: 'a', name: 'monthly', object: { ...document, metadata: { name: 'monthly' }, spec } };
+  };
+  const refused = (spec: object) => [
+    ...loadWithObjects([], [object({ schedule: '0 6 1 * *', ...spec })], { files: '/files', crossNamespace: false }).invalid.values(),
+  ];
+  assert.match(refused({ deliver: [{ name: 'x', directory: { path: '/root' } }] }).join(), /objects in a cluster name no directories/);
+  assert.match(refused({}).join(), /expected the names of Environments of the namespace `a`, found none/);
+  assert.match(refused({ frameworks: [{ file: '/etc/passwd' }] }).join(), /expected the name of a file in `\/files\/a`/);
 });

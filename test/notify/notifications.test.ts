@@ -2,11 +2,11 @@ import assert from 'node:assert/strict';
 import { createHmac } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
 import { createServer, type Server } from 'node:http';
-import { createServer as createTcpServer } from 'node:net';
 import { join } from 'node:path';
 import { after, before, beforeEach, test } from 'node:test';
 import { type Notifier, notifierSchema, type Told } from '../../src/model/index.ts';
 import { Notifications } from '../../src/notify/index.ts';
+import { MailServer } from '../kit/mail-server.ts';
 import { scratch } from '../kit/scratch.ts';
 import { until } from '../kit/service.ts';
 
@@ -157,42 +157,21 @@ test('what is busy is tried again; what says no is not; neither tells the addres
 });
 
 test('mail goes out by SMTP, with no line of its head made by a message', async () => {
-  let said = '';
-  const smtp = createTcpServer((socket) => {
-    let data = false;
-    socket.unref();
-    socket.write('220 test\r\n');
-    socket.on('data', (chunk) => {
-      said += chunk.toString();
-      if (data) {
-        if (said.endsWith('\r\n.\r\n')) {
-          data = false;
-          socket.write('250 ok\r\n');
-        }
-        return;
-      }
-      const command = chunk.toString().slice(0, 4).toUpperCase();
-      if (command === 'DATA') data = true;
-      socket.write(
-        command === 'EHLO' ? '250 test\r\n' : command === 'DATA' ? '354 go on\r\n' : command === 'QUIT' ? '221 bye\r\n' : '250 ok\r\n',
-      );
-    });
-  });
-  await new Promise<void>((resolve) => smtp.listen(0, '127.0.0.1', resolve));
-  const { port } = smtp.address() as { port: number };
-  const email = { smtp: `smtp://127.0.0.1:${port}`, from: 'gate@example.test', to: ['oncall@example.test'] };
+  const server = await MailServer.start();
+  after(() => server.stop());
+  const email = { smtp: server.url, from: 'gate@example.test', to: ['oncall@example.test'] };
   const notifications = new Notifications([notifier({ email })], { info: () => {}, warn: (_, m) => assert.fail(m) });
   notifications.tell(happened({ message: 'x\r\nBcc: everybody@example.test' }));
   await until(
-    () => said.endsWith('\r\n.\r\n'),
+    () => server.mails.length > 0,
     10_000,
-    () => said,
+    () => 'no mail came',
   );
   await notifications.close(1000);
-  smtp.close();
-  assert.match(said, /^Subject: \[countersign\] production: failed a{12}$/m);
-  assert.match(said, /RCPT TO:<oncall@example\.test>/);
-  assert.doesNotMatch(said, /^Bcc:/m);
+  const [mail] = server.mails;
+  assert.match(mail?.text ?? '', /^Subject: \[countersign\] production: failed a{12}$/m);
+  assert.deepEqual(mail?.to, ['oncall@example.test']);
+  assert.doesNotMatch(mail?.text ?? '', /^Bcc:/m);
 });
 
 test('a deployment on GitHub and GitLab is made once for a commit, and then told what became of it', async () => {

@@ -1,0 +1,140 @@
+import { resolve } from 'node:path';
+import { loadConfiguration } from '../config/index.ts';
+import { ledgerName, openLedger } from '../ledger/index.ts';
+import { CountersignError, type EntryOf, type Recorded } from '../model/index.ts';
+import { periodFrom } from '../schedule/index.ts';
+import { sendCommand } from '../service/index.ts';
+import { EXIT, type Io, paint, plain } from './io.ts';
+import { ledgerKey } from './ledger-options.ts';
+import { readLedger, recorderOf } from './read-ledger.ts';
+import { controlSocket } from './serve-http.ts';
+import { openScheduledReports } from './serve-reports.ts';
+import type { PassOptions } from './serving.ts';
+import { count } from './show-verdict.ts';
+
+export type ReportRunOptions = Pick<PassOptions, 'config' | 'data' | 'ledger' | 'ledgerKey' | 'ledgerKeyCommand' | 'ledgerKeyPublic'> & {
+  again: boolean;
+  output: 'text' | 'json';
+};
+export type ReportListOptions = { data: string; output: 'text' | 'json' };
+
+type Issued = Recorded<EntryOf<'report.issued'>>;
+
+/** `countersign report run NAME`: what is due of a ReportSchedule, by the running service or, where none runs, here. */
+export async function reportRun(name: string, options: ReportRunOptions, io: Io): Promise<number> {
+  const { data, again } = options;
+  const answer = await sendCommand(controlSocket(data), 'report-run', { schedule: name, again });
+  const made = answer === undefined ? await runHere(name, options, io) : (answer.result as readonly Issued[]);
+  const issued = made.map(({ index, entry }) => ({
+    entry: index,
+    report: entry.report,
+    period: periodFrom(entry.from, entry.to).label,
+    version: entry.version ?? 1,
+    directory: resolve(data, 'reports', name, periodFrom(entry.from, entry.to).label, `v${entry.version ?? 1}`),
+  }));
+  if (options.output === 'json') io.out(`${JSON.stringify(issued, null, 2)}\n`);
+  else if (issued.length === 0) io.out(`nothing of \`${plain(name)}\` is due\n`);
+  else for (const one of issued) io.out(`report ${one.report}: ${one.period}, version ${one.version}\n${one.directory}/report.pdf\n`);
+  const missing = listed(data).filter((r) => r.schedule === name && r.places.some((p) => p.state !== 'delivered'));
+  for (const one of missing)
+    for (const place of one.places.filter((p) => p.state !== 'delivered'))
+      io.err(`${paint(io, 'yellow', 'warning:')} ${one.period}, version ${one.version} is not at \`${plain(place.name)}\` yet\n`);
+  return missing.length === 0 ? EXIT.yes : EXIT.no;
+}
+
+async function runHere(name: string, options: ReportRunOptions, io: Io): Promise<readonly Issued[]> {
+  const origin = ledgerName(options.data);
+  if (origin === undefined)
+    throw new CountersignError('usage', `there is no ledger in \`${options.data}\``, {
+      hint: 'use --data with the service’s data directory',
+    });
+  const schedules = loadConfiguration(options.config).reportSchedules;
+  const key = ledgerKey(options);
+  const ledger = await openLedger(resolve(options.data), origin, { key, postgres: options.ledger });
+  try {
+    const error = (_: object, message: string) => void io.err(`${paint(io, 'red', 'error:')} ${plain(message)}\n`);
+    const reports = openScheduledReports({
+      data: options.data,
+      key,
+      schedules,
+      ledger: recorderOf(ledger),
+      log: { info: () => {}, error },
+    });
+    return await reports.runNow(name, options.again);
+  } finally {
+    await ledger.close();
+  }
+}
+
+type Listed = {
+  readonly entry: number;
+  readonly time: string;
+  readonly schedule: string;
+  readonly period: string;
+  readonly version: number;
+  readonly report: string;
+  readonly places: readonly {
+    readonly name: string;
+    readonly state: 'delivered' | 'failed' | 'waiting' | 'superseded';
+    readonly error?: string;
+  }[];
+};
+
+/** `countersign report list`: the reports that the ledger has, where they are, and which could not be made. */
+export function reportList(options: ReportListOptions, io: Io): number {
+  const [reports, failed] = [listed(options.data), failedOf(options.data)];
+  if (options.output === 'json') {
+    io.out(`${JSON.stringify({ reports, failed }, null, 2)}\n`);
+    return EXIT.yes;
+  }
+  for (const one of reports) {
+    const by = one.schedule === '' ? 'by hand' : `${one.schedule}, version ${one.version}`;
+    io.out(`${String(one.entry).padStart(8)}  ${one.time.slice(0, 19).replace('T', ' ')}  ${one.period.padEnd(10)}  ${plain(by)}\n`);
+    for (const { name, state, error } of one.places) {
+      const colour = state === 'delivered' ? 'green' : state === 'failed' ? 'red' : 'yellow';
+      io.out(`          ${plain(name)}: ${paint(io, colour, state)}${error === undefined ? '' : `, ${plain(error)}`}\n`);
+    }
+  }
+  for (const { schedule, period, error } of failed)
+    io.out(`${paint(io, 'red', 'not made')}: ${plain(schedule)}, ${period}: ${plain(error)}\n`);
+  io.out(`${count(reports.length, 'report')}\n`);
+  return EXIT.yes;
+}
+
+// Those that were due and are still not there.
+function failedOf(data: string): readonly { readonly schedule: string; readonly period: string; readonly error: string }[] {
+  const reader = readLedger(data);
+  try {
+    const made = new Set(reader.all('report.issued', '').map(({ entry: e }) => `${e.schedule} ${e.from} ${e.to}`));
+    const newest = new Map(reader.all('report.failed', '').map(({ entry: e }) => [`${e.schedule} ${e.from} ${e.to}`, e]));
+    return [...newest]
+      .filter(([key]) => !made.has(key))
+      .map(([, { schedule, from, to, error }]) => ({ schedule, period: periodFrom(from, to).label, error }));
+  } finally {
+    reader.close();
+  }
+}
+
+function listed(data: string): readonly Listed[] {
+  const reader = readLedger(data);
+  try {
+    const issued = reader.all('report.issued', '');
+    const superseded = new Set(issued.filter(({ entry }) => entry.schedule !== undefined).map(({ entry }) => entry.supersedes));
+    const told = reader.all('report.delivered', '');
+    return issued.map(({ index, entry }) => ({
+      entry: index,
+      time: entry.time,
+      schedule: entry.schedule ?? '',
+      period: periodFrom(entry.from, entry.to).label,
+      version: entry.version ?? 1,
+      report: entry.report,
+      places: (entry.deliver ?? []).map((name) => {
+        const last = told.findLast(({ entry: e }) => e.issued === index && e.to === name)?.entry;
+        const state = last?.outcome ?? (superseded.has(index) ? 'superseded' : 'waiting');
+        return { name, state, ...(last?.error === undefined ? {} : { error: last.error }) };
+      }),
+    }));
+  } finally {
+    reader.close();
+  }
+}

@@ -1,0 +1,19 @@
+import { createHmac } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { CountersignError, messageOf } from '../model/index.ts';
+
+/** A secret as a file has it now, so that it can be renewed. Throws `key-missing`. */
+export function readSecret(file: string): string {
+  try {
+    return readFileSync(file, 'utf8').trim();
+  } catch (cause) {
+    throw new CountersignError('key-missing', `the file \`${file}\` cannot be read: ${messageOf(cause)}`, { cause });
+  }
+}
+
+/** What shows a receiver that a body is ours and fresh: the time in seconds since 1970, and HMAC-SHA-256 over `TIME.BODY`, in hex. */
+export function signatureHeaders(body: string, at: Date, secret: string): Readonly<Record<string, string>> {
+  const time = String(Math.floor(at.getTime() / 1000));
+  const signature = createHmac('sha256', secret).update(`${time}.${body}`).digest('hex');
+  return { 'x-countersign-time': time, 'x-countersign-signature': signature };
+}

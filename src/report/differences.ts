@@ -1,0 +1,31 @@
+import type { Differences, ReportModel } from './model.ts';
+
+const COUNTED = ['changes', 'applied', 'denied', 'failed', 'exceptions', 'open', 'admissionsDenied'] as const;
+
+/** What a report says otherwise than the one that it supersedes: numbers, changes by what became of them, exceptions by disposition. */
+export function differencesOf(before: ReportModel, after: ReportModel): Differences {
+  return {
+    counts: COUNTED.filter((name) => before.summary[name] !== after.summary[name]).map((name) => ({
+      name,
+      before: before.summary[name],
+      after: after.summary[name],
+    })),
+    changes: differing(
+      before.changes.map((c) => [c.id, c.outcome]),
+      after.changes.map((c) => [c.id, c.outcome]),
+    ),
+    exceptions: differing(
+      before.exceptions.map((e) => [e.id, e.disposition]),
+      after.exceptions.map((e) => [e.id, e.disposition]),
+    ),
+  };
+}
+
+// What is in one of them only, or is something else in the other; an empty text stands for what is not there.
+function differing(before: readonly (readonly [string, string])[], after: readonly (readonly [string, string])[]): Differences['changes'] {
+  const [was, is] = [new Map(before), new Map(after)];
+  return [...new Set([...was.keys(), ...is.keys()])]
+    .map((id) => ({ id, before: was.get(id) ?? '', after: is.get(id) ?? '' }))
+    .filter((d) => d.before !== d.after)
+    .sort((a, b) => (a.id < b.id ? -1 : 1));
+}

@@ -1,0 +1,192 @@
+import { createHash } from 'node:crypto';
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync } from 'node:fs';
+import { basename, join } from 'node:path';
+import { AwsClient } from 'aws4fetch';
+import { CountersignError, messageOf, type ReportDelivery, sha256 } from '../model/index.ts';
+import { readSecret, sendMail, signatureHeaders } from '../notify/index.ts';
+import type { Period } from './periods.ts';
+
+/** A report that is to be brought somewhere: what it is, and the directory with its files. */
+export type Issue = {
+  readonly schedule: string;
+  readonly period: Period;
+  readonly version: number;
+  readonly report: string;
+  /** SHA-256 of `manifest.txt`. */
+  readonly manifest: string;
+  readonly directory: string;
+};
+
+type Kind = 'directory' | 's3' | 'email' | 'webhook';
+type Place<K extends Kind> = Extract<ReportDelivery, Readonly<Record<K, unknown>>>[K];
+
+const LAST = 'manifest.txt'; // where it is, everything is
+const MAX_ATTACHED = 15 * 1024 * 1024; // what most mail servers take, in base64
+const SHOWN = 300;
+
+/** What kind of place it is. */
+export function kindOf(place: ReportDelivery): Kind {
+  return (['directory', 's3', 'email', 'webhook'] as const).find((kind) => kind in place) as Kind;
+}
+
+/**
+ * Brings a report to one place. Done twice, it is there once. Throws what keeps it from being there; nothing that is secret stands in it.
+ */
+export async function deliver(place: ReportDelivery, issue: Issue, signal: AbortSignal): Promise<void> {
+  if ('directory' in place) toDirectory(place.directory, issue);
+  else if ('s3' in place) await toObjectStore(place.s3, issue, signal);
+  else if ('email' in place) await toMail(place.email, issue);
+  else await toWebhook(place.webhook, issue, signal);
+}
+
+/** What it is called where several lie beside each other: `monthly-2026-10-v1`. */
+function nameOf({ schedule, period, version }: Issue): string {
+  return `${schedule}-${period.label}-v${version}`;
+}
+
+function toDirectory({ path }: Place<'directory'>, issue: Issue): void {
+  const to = join(path, nameOf(issue));
+  const complete = join(to, LAST);
+  if (existsSync(complete) && sha256(readFileSync(complete)) === issue.manifest) return;
+  mkdirSync(path, { recursive: true });
+  rmSync(`${to}.new`, { recursive: true, force: true });
+  try {
+    cpSync(issue.directory, `${to}.new`, { recursive: true });
+    rmSync(to, { recursive: true, force: true });
+    renameSync(`${to}.new`, to);
+  } finally {
+    rmSync(`${to}.new`, { recursive: true, force: true });
+  }
+}
+
+// Each file with its SHA-256, which the store compares; the manifest last (Amazon S3 API, PutObject; Signature Version 4).
+async function toObjectStore(store: Place<'s3'>, issue: Issue, signal: AbortSignal): Promise<void> {
+  const { endpoint, region, bucket, prefix, accessKeyFile, secretKeyFile } = store;
+  const credentials = { accessKeyId: readSecret(accessKeyFile), secretAccessKey: readSecret(secretKeyFile) };
+  const client = new AwsClient({ ...credentials, service: 's3', region, retries: 0 });
+  const { host } = new URL(endpoint);
+  for (const file of filesOf(issue)) {
+    const body = readFileSync(join(issue.directory, file));
+    const digest = createHash('sha256').update(body).digest();
+    const url = `${endpoint.replace(/\/$/, '')}/${bucket}/${prefix}${nameOf(issue)}/${file}`;
+    const headers = {
+      'content-type': typeOf(file),
+      'x-amz-content-sha256': digest.toString('hex'),
+      'x-amz-checksum-sha256': digest.toString('base64'),
+    };
+    const response = await client.fetch(url, { method: 'PUT', headers, body, redirect: 'error', signal }).catch((cause) => {
+      throw unreachable(host, cause);
+    });
+    if (response.ok) await response.body?.cancel();
+    else throw refused(host, response.status, /<Code>([^<]*)<\/Code>/.exec(await shortText(response))?.[1]);
+  }
+}
+
+async function toMail({ attach, ...email }: Place<'email'>, issue: Issue): Promise<void> {
+  const pdf = join(issue.directory, 'report.pdf');
+  const size = statSync(pdf).size;
+  const isAttached = attach && size <= MAX_ATTACHED;
+  const left = attach && !isAttached ? [`The PDF has ${Math.ceil(size / 1024 / 1024)} MiB and is not attached.`, ''] : [];
+  const name = nameOf(issue);
+  const attachments = [
+    { filename: `${name}.pdf`, path: pdf },
+    { filename: LAST, path: join(issue.directory, LAST) },
+  ];
+  await sendMail(email, {
+    subject: `[countersign] Change management evidence report ${name}`,
+    text: [...summaryLines(issue), '', ...left, ...howToCheck(issue), ''].join('\n'),
+    attachments: isAttached ? attachments : [],
+  });
+}
+
+function summaryLines(issue: Issue): string[] {
+  const { summary, entity, status } = modelOf(issue);
+  const { period, version, report } = issue;
+  return [
+    `${entity}: ${period.from.slice(0, 10)} to ${period.to.slice(0, 10)} (UTC, end not included)`,
+    `Report ${report}, version ${version}, ${status}`,
+    '',
+    `Changes judged      ${summary['changes']}`,
+    `  applied           ${summary['applied']}`,
+    `  denied            ${summary['denied']}`,
+    `Exceptions          ${summary['exceptions']}`,
+    `  of them open      ${summary['open']}`,
+    `Requests refused    ${summary['admissionsDenied']}`,
+  ];
+}
+
+function howToCheck({ manifest }: Issue): string[] {
+  return [
+    `SHA-256 of manifest.txt, which names every file and is signed by the ledger's key:`,
+    manifest,
+    '',
+    'With all files in one directory, `countersign verify report.pdf --key ledger.pub` checks them offline.',
+  ];
+}
+
+// Signed as notifications are.
+async function toWebhook({ url, secretFile }: Place<'webhook'>, issue: Issue, signal: AbortSignal): Promise<void> {
+  const { schedule, period, version, report, manifest, directory } = issue;
+  const files = filesOf(issue).map((name) => {
+    const bytes = readFileSync(join(directory, name));
+    return { name, sha256: sha256(bytes), bytes: bytes.length };
+  });
+  const { summary, status } = modelOf(issue);
+  const { from, to, label } = period;
+  const body = JSON.stringify({
+    event: 'report',
+    schedule,
+    period: { label, from, to },
+    version,
+    report,
+    status,
+    manifest,
+    summary,
+    files,
+  });
+  const { host } = new URL(url);
+  const signed = signatureHeaders(body, new Date(), readSecret(secretFile));
+  const headers = { 'content-type': 'application/json', 'user-agent': 'countersign', ...signed };
+  const response = await fetch(url, { method: 'POST', headers, body, redirect: 'error', signal }).catch((cause) => {
+    throw unreachable(host, cause);
+  });
+  await response.body?.cancel();
+  if (!response.ok) throw refused(host, response.status, undefined);
+}
+
+type Summary = { readonly entity: string; readonly status: string; readonly summary: Readonly<Record<string, number>> };
+
+function modelOf({ directory }: Issue): Summary {
+  return JSON.parse(readFileSync(join(directory, 'report.json'), 'utf8')) as Summary;
+}
+
+function filesOf({ directory }: Issue): readonly string[] {
+  const all = readdirSync(directory).sort();
+  return [...all.filter((f) => f !== LAST), LAST];
+}
+
+const TYPES: Readonly<Record<string, string>> = {
+  pdf: 'application/pdf',
+  json: 'application/json',
+  jsonl: 'application/jsonl',
+  csv: 'text/csv; charset=utf-8',
+  xlsx: 'application/vnd.openxmlformats-officedocument.spreadsheetml.sheet',
+  txt: 'text/plain; charset=utf-8',
+};
+
+function typeOf(file: string): string {
+  return TYPES[basename(file).split('.').at(-1) ?? ''] ?? 'application/octet-stream';
+}
+
+function unreachable(host: string, cause: unknown): CountersignError {
+  const why = messageOf((cause as Error).cause ?? cause);
+  return new CountersignError('forge-unreachable', `${host} does not answer: ${why}`, { recover: 'retry' });
+}
+
+function refused(host: string, status: number, code: string | undefined): CountersignError {
+  return new CountersignError('forge-refused', `${host} answers ${status}${code === undefined ? '' : ` (${code})`}`, { recover: 'retry' });
+}
+
+async function shortText(response: Response): Promise<string> {
+  return (await response.text()).slice(0, 64 * SHOWN);
+}
