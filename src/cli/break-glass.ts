@@ -2,12 +2,11 @@ import { type ApiServer, connect } from '../cluster/index.ts';
 import type { ProcessSettings } from '../config/index.ts';
 import { type BreakGlassStanding, breakGlassStanding } from '../gate/index.ts';
 import { ANNOTATION, CountersignError, parseDuration, refText } from '../model/index.ts';
-import { sendCommand } from '../service/index.ts';
+import { askService } from './control-socket.ts';
 import { EXIT, type Io, paint, plain } from './io.ts';
 import { chooseEnvironment, openConfiguration } from './open.ts';
 import { localUser } from './operate.ts';
 import { environmentsOf, readLedger, viewOf } from './read-ledger.ts';
-import { controlSocket } from './serve-http.ts';
 
 type Where = { namespace?: string[]; environment?: string; config: string[]; kubeconfig?: string; context?: string };
 export type BreakGlassOpenOptions = Where & { reason: string; ticket: string; for: string; output: 'text' | 'json' };
@@ -137,7 +136,7 @@ export async function breakGlassSettle(environment: string, options: BreakGlassS
   if (uses.some((i) => !Number.isSafeInteger(i) || i < 0))
     throw new CountersignError('usage', 'uses are indices of entries', { hint: '`countersign break-glass list` shows them' });
   const asked = { environment, user: localUser(), reason: options.reason, uses, commit: options.commit };
-  const answer = await sendCommand(controlSocket(options.data), 'settle', asked);
+  const answer = await askService(options.data, 'settle', asked);
   if (answer === undefined)
     throw new CountersignError('usage', `no service runs on the data directory \`${options.data}\``, {
       hint: 'name it with --data; in a cluster: kubectl exec into the pod',

@@ -2,13 +2,13 @@ import { join } from 'node:path';
 import { LEDGER_FILES } from '../ledger/index.ts';
 import { CountersignError, type Entry } from '../model/index.ts';
 import { buildReport, type ExceptionRecord, type ReportModel } from '../report/index.ts';
-import { sendCommand } from '../service/index.ts';
+import { askService } from './control-socket.ts';
 import { EXIT, type Io, paint, plain } from './io.ts';
 import { readVerifiers } from './ledger.ts';
 import { localUser, recordWithoutService } from './operate.ts';
 import { readLedger } from './read-ledger.ts';
-import { type DefinitionOptions, defined, periodOf, readInput } from './report-input.ts';
-import { controlSocket } from './serve-http.ts';
+import { type DefinitionOptions, defined, periodOf } from './report-definition.ts';
+import { readInput } from './report-input.ts';
 import { count } from './show-verdict.ts';
 
 type Where = { data: string; from?: string; to?: string; output: 'text' | 'json' };
@@ -91,7 +91,7 @@ export async function exceptionSettle(id: string, options: ExceptionSettleOption
     ...(ticket === undefined ? {} : { ticket }),
     ...(link === undefined ? {} : { link }),
   };
-  const answer = await sendCommand(controlSocket(options.data), 'settle-exception', { ...asked, user: localUser() });
+  const answer = await askService(options.data, 'settle-exception', { ...asked, user: localUser() });
   if (answer === undefined) await recordWithoutService(options.data, (user) => ({ type: 'exception.settled', ...asked, user }));
   if (options.output === 'json') io.out(`${JSON.stringify(asked, null, 2)}\n`);
   else io.out(`${id} (${found.type}) is ${disposition}: ${plain(reason)}\n`);

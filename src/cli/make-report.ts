@@ -1,11 +1,8 @@
-import { mkdirSync, renameSync, writeFileSync } from 'node:fs';
-import { extname, join } from 'node:path';
+import { extname } from 'node:path';
 import { Worker } from 'node:worker_threads';
-import { LEDGER_FILES, type LedgerKey, LedgerReader, openSigner, signNote, type Verifier, verifyLedger } from '../ledger/index.ts';
-import { CountersignError, type ErrorCode, sha256 } from '../model/index.ts';
-import { type ReportDefinition, type ReportModel, writeReport } from '../report/index.ts';
-import { readVerifiers } from './ledger.ts';
-import { readInput } from './report-input.ts';
+import type { LedgerKey } from '../ledger/index.ts';
+import { CountersignError, type ErrorCode } from '../model/index.ts';
+import type { ReportDefinition, ReportModel } from '../report/index.ts';
 
 /** What to make, of which ledger, and where to put it. */
 export type ReportTask = {
@@ -48,38 +45,5 @@ export async function makeReport(task: ReportTask): Promise<ReportMade> {
   } finally {
     clearTimeout(limit);
     await worker.terminate();
-  }
-}
-
-/** Makes it here and now. Throws `ledger-inconsistent`, `key-missing`, and what keeps files from being written. */
-export async function makeReportHere({ data, from, to, definition, out, key }: ReportTask): Promise<ReportMade> {
-  const reader = new LedgerReader(join(data, LEDGER_FILES.store)).freeze();
-  try {
-    const keys = readVerifiers(join(data, LEDGER_FILES.verifier));
-    const { name } = keys[0] as Verifier;
-    const sound = verifyLedger(reader, keys);
-    if (sound.finding !== undefined)
-      throw new CountersignError(
-        'ledger-inconsistent',
-        `no report is made from a ledger that is not consistent: ${sound.finding.message}`,
-        { hint: 'run `countersign ledger verify`' },
-      );
-    const signer = openSigner(data, name, key);
-    const entity = definition.entity ?? name;
-    mkdirSync(out, { recursive: true });
-    let manifest = '';
-    const write = (file: string, bytes: Uint8Array) => {
-      if (file === 'manifest.txt') manifest = sha256(bytes);
-      writeFileSync(join(out, `${file}.new`), bytes);
-      renameSync(join(out, `${file}.new`), join(out, file));
-    };
-    const { id, summary, status, ledger } = await writeReport(
-      () => readInput(reader, { from, to, origin: name, definition: { ...definition, entity } }),
-      (text) => signNote(text, signer),
-      write,
-    );
-    return { id, summary, status, manifest, checkpoint: ledger.first + ledger.entries };
-  } finally {
-    reader.close();
   }
 }

@@ -3,10 +3,10 @@ import { type BreakGlassStanding, breakGlassStanding } from '../gate/index.ts';
 import { ledgerName, openLedger } from '../ledger/index.ts';
 import { CountersignError, type EntryBody, isNoRevision } from '../model/index.ts';
 import type { ReconcilerStatus } from '../reconcile/index.ts';
-import { type ControlAnswer, sendCommand } from '../service/index.ts';
+import type { ControlAnswer } from '../service/index.ts';
+import { askService } from './control-socket.ts';
 import { EXIT, type Io, paint, plain } from './io.ts';
 import { environmentsOf, readLedger, viewOf } from './read-ledger.ts';
-import { controlSocket } from './serve-http.ts';
 
 export type OperateOptions = { data: string; reason: string; output: 'text' | 'json' };
 export type RollbackOptions = OperateOptions & { to: string };
@@ -59,7 +59,7 @@ export async function rollback(environment: string, options: RollbackOptions, io
 /** `countersign status`: every environment at a glance; 1 where one is not as Git has it. */
 export async function status(options: StatusOptions, io: Io): Promise<number> {
   const asked = options.environment === undefined ? {} : { environment: options.environment };
-  const answer = await sendCommand(controlSocket(options.data), 'status', asked);
+  const answer = await askService(options.data, 'status', asked);
   const all = answer === undefined ? fromLedger(options) : (answer.result as Shown[]);
   if (all.length === 0) throw new CountersignError('usage', `there is no environment \`${options.environment ?? ''}\``);
   if (answer === undefined) io.err('no service runs on this data directory: this is what its ledger says\n');
@@ -138,7 +138,7 @@ function fromLedger(options: StatusOptions): Shown[] {
 
 async function ask(command: string, environment: string, options: OperateOptions, more: object = {}): Promise<ControlAnswer | undefined> {
   if (options.reason.trim() === '') throw new CountersignError('usage', 'a reason is needed', { hint: 'say why with --reason' });
-  return sendCommand(controlSocket(options.data), command, { environment, reason: options.reason, user: localUser(), ...more });
+  return askService(options.data, command, { environment, reason: options.reason, user: localUser(), ...more });
 }
 
 function running(answer: ControlAnswer | undefined, data: string): ControlAnswer {

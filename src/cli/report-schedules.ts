@@ -3,11 +3,10 @@ import { loadConfiguration } from '../config/index.ts';
 import { ledgerName, openLedger } from '../ledger/index.ts';
 import { CountersignError, type EntryOf, type Recorded } from '../model/index.ts';
 import { periodFrom } from '../schedule/index.ts';
-import { sendCommand } from '../service/index.ts';
+import { askService } from './control-socket.ts';
 import { EXIT, type Io, paint, plain } from './io.ts';
 import { ledgerKey } from './ledger-options.ts';
 import { readLedger, recorderOf } from './read-ledger.ts';
-import { controlSocket } from './serve-http.ts';
 import { openScheduledReports } from './serve-reports.ts';
 import type { PassOptions } from './serving.ts';
 import { count } from './show-verdict.ts';
@@ -23,7 +22,7 @@ type Issued = Recorded<EntryOf<'report.issued'>>;
 /** `countersign report run NAME`: what is due of a ReportSchedule, by the running service or, where none runs, here. */
 export async function reportRun(name: string, options: ReportRunOptions, io: Io): Promise<number> {
   const { data, again } = options;
-  const answer = await sendCommand(controlSocket(data), 'report-run', { schedule: name, again });
+  const answer = await askService(data, 'report-run', { schedule: name, again });
   const made = answer === undefined ? await runHere(name, options, io) : (answer.result as readonly Issued[]);
   const issued = made.map(({ index, entry }) => ({
     entry: index,

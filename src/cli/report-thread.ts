@@ -1,6 +1,12 @@
+import { mkdirSync, renameSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { parentPort, workerData } from 'node:worker_threads';
-import { CountersignError, messageOf } from '../model/index.ts';
-import { makeReportHere, type ReportAnswer, type ReportTask } from './make-report.ts';
+import { LEDGER_FILES, LedgerReader, openSigner, signNote, type Verifier, verifyLedger } from '../ledger/index.ts';
+import { CountersignError, messageOf, sha256 } from '../model/index.ts';
+import { writeReport } from '../report/index.ts';
+import { readVerifiers } from './ledger.ts';
+import type { ReportAnswer, ReportMade, ReportTask } from './make-report.ts';
+import { readInput } from './report-input.ts';
 
 // The thread that makes one report and ends.
 const answer = await makeReportHere(workerData as ReportTask).then(
@@ -11,3 +17,36 @@ const answer = await makeReportHere(workerData as ReportTask).then(
   },
 );
 parentPort?.postMessage(answer);
+
+// Makes it here and now. Throws `ledger-inconsistent`, `key-missing`, and what keeps files from being written.
+async function makeReportHere({ data, from, to, definition, out, key }: ReportTask): Promise<ReportMade> {
+  const reader = new LedgerReader(join(data, LEDGER_FILES.store)).freeze();
+  try {
+    const keys = readVerifiers(join(data, LEDGER_FILES.verifier));
+    const { name } = keys[0] as Verifier;
+    const sound = verifyLedger(reader, keys);
+    if (sound.finding !== undefined)
+      throw new CountersignError(
+        'ledger-inconsistent',
+        `no report is made from a ledger that is not consistent: ${sound.finding.message}`,
+        { hint: 'run `countersign ledger verify`' },
+      );
+    const signer = openSigner(data, name, key);
+    const entity = definition.entity ?? name;
+    mkdirSync(out, { recursive: true });
+    let manifest = '';
+    const write = (file: string, bytes: Uint8Array) => {
+      if (file === 'manifest.txt') manifest = sha256(bytes);
+      writeFileSync(join(out, `${file}.new`), bytes);
+      renameSync(join(out, `${file}.new`), join(out, file));
+    };
+    const { id, summary, status, ledger } = await writeReport(
+      () => readInput(reader, { from, to, origin: name, definition: { ...definition, entity } }),
+      (text) => signNote(text, signer),
+      write,
+    );
+    return { id, summary, status, manifest, checkpoint: ledger.first + ledger.entries };
+  } finally {
+    reader.close();
+  }
+}

@@ -25,10 +25,11 @@ import type { PolicyReplayOptions } from './policy-replay.ts';
 import type { PolicyTestOptions } from './policy-test.ts';
 import type { PreReceiveOptions } from './pre-receive.ts';
 import type { ProvenanceOptions } from './provenance.ts';
-import type { ReportOptions, VerifyOptions } from './report.ts';
+import type { ReportOptions } from './report.ts';
 import type { ReportListOptions, ReportRunOptions } from './report-schedules.ts';
 import type { ServeHooks, ServeOptions } from './serve.ts';
 import type { TrustImportOptions, TrustLintOptions, TrustListOptions } from './trust.ts';
+import type { VerifyOptions } from './verify.ts';
 import { version } from './version.ts';
 
 const DATA = 'countersign-data';
@@ -795,7 +796,7 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
     .argument('<file>', 'the report; its other files lie beside it')
     .option('--key <file>', 'the ledger’s public key')
     .addOption(output('text', 'json'))
-    .action(async (file: string, options: VerifyOptions) => done((await import('./report.ts')).verify(file, options, io)));
+    .action(async (file: string, options: VerifyOptions) => done((await import('./verify.ts')).verify(file, options, io)));
 
   add(
     program,

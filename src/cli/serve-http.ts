@@ -1,13 +1,11 @@
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
-import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
 import { breakGlassStanding, settleUses } from '../gate/index.ts';
 import { CountersignError } from '../model/index.ts';
 import type { Reconciler } from '../reconcile/index.ts';
 import type { ScheduledReports } from '../schedule/index.ts';
 import { type Control, type ControlAnswer, createServiceApp, listenForCommands, type Receiver } from '../service/index.ts';
 import type { AdmissionFront } from './admission-front.ts';
+import { makeSocket } from './control-socket.ts';
 import { closeServer, listen, listenAddress } from './listen.ts';
 import { readSecret } from './read-secret.ts';
 import type { ServeOptions } from './serve.ts';
@@ -46,29 +44,6 @@ export async function openHttp(
     { http: options.http, receivers: receivers.map((r) => `/receive/${r.environment}`) },
     'probes, metrics and receivers are in place',
   );
-}
-
-const LONGEST_SOCKET = 100; // bytes; the kernel takes 107
-const ELSEWHERE = 'control.path';
-
-/** Where the service that runs on a data directory takes commands. */
-export function controlSocket(data: string): string {
-  try {
-    return readFileSync(join(resolve(data), ELSEWHERE), 'utf8').trim();
-  } catch {
-    return join(resolve(data), 'control.sock');
-  }
-}
-
-// In the data directory; where its name is too long for the kernel, in a directory that only we may enter, and the data directory says where.
-function makeSocket(data: string, closing: Serving['closing']): string {
-  rmSync(join(resolve(data), ELSEWHERE), { force: true });
-  const inside = join(resolve(data), 'control.sock');
-  if (Buffer.byteLength(inside) <= LONGEST_SOCKET) return inside;
-  const directory = mkdtempSync(join(tmpdir(), 'countersign-'));
-  closing.push(() => rmSync(directory, { recursive: true, force: true }));
-  writeFileSync(join(resolve(data), ELSEWHERE), join(directory, 'control.sock'), { mode: 0o600 });
-  return join(directory, 'control.sock');
 }
 
 /** Takes the commands of `status`, `explain`, `suspend`, `resume`, `reconcile` and `rollback`. */

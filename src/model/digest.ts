@@ -18,6 +18,42 @@ export function canonicalJson(value: unknown): string {
   return text;
 }
 
+const PIECE = 256 * 1024;
+
+/**
+ * The bytes of `canonicalJson` of a large object, made field by field and, where a field is a list, item by item: never twice in memory.
+ * `end` follows them. Throws as it does.
+ */
+export function canonicalBytes(object: Readonly<Record<string, unknown>>, end = ''): Uint8Array {
+  const chunks: Buffer[] = [];
+  let text = '';
+  const say = (piece: string) => {
+    text += piece;
+    if (text.length < PIECE) return;
+    chunks.push(Buffer.from(text));
+    text = '';
+  };
+  let before = '{';
+  for (const key of Object.keys(object).sort()) {
+    const field = object[key];
+    if (field === undefined) continue;
+    say(`${before}${canonicalJson(key)}:`);
+    before = ',';
+    if (!Array.isArray(field)) {
+      say(canonicalJson(field));
+      continue;
+    }
+    say('[');
+    field.forEach((item, i) => {
+      say(i === 0 ? canonicalJson(item) : `,${canonicalJson(item)}`);
+    });
+    say(']');
+  }
+  say(before === '{' ? '{}' : '}');
+  chunks.push(Buffer.from(text + end));
+  return Buffer.concat(chunks);
+}
+
 /** SHA-256 over the canonical JSON of a value. */
 export function digestOf(value: unknown): string {
   return sha256(canonicalJson(value));

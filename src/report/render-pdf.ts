@@ -1,5 +1,5 @@
 import PDFDocument from 'pdfkit';
-import { canonicalJson, sha256 } from '../model/index.ts';
+import { canonicalBytes, sha256 } from '../model/index.ts';
 import { controlsChart, exceptionsChart } from './charts.ts';
 import { ATTRIBUTES, type ChangeRecord, type ReportModel } from './model.ts';
 import { FOOT, MARGIN, Page } from './page.ts';
@@ -72,7 +72,7 @@ export type EmbeddedFiles = { readonly json: Uint8Array; readonly population: Ui
 
 /** The two files that a PDF carries, made from the model. */
 export function embeddedFiles(model: ReportModel, population: Table = populationTable(model)): EmbeddedFiles {
-  return { json: Buffer.from(`${canonicalJson(model)}\n`), population: Buffer.from(csvOf(population)) };
+  return { json: canonicalBytes(model, '\n'), population: Buffer.from(csvOf(population)) };
 }
 
 // PDF/UA-1 beside PDF/A-3a: the identifier, and the schema that PDF/A wants to be told of it (ISO 14289-1, section 5).

@@ -42,7 +42,8 @@ export function xlsxOf(tables: readonly Table[]): Uint8Array {
 const ROWS = 500; // in one piece, so that a large sheet is never in memory whole
 
 function* sheet({ columns, rows }: Table): Generator<string> {
-  const row = (cells: readonly Cell[], r: number) => `<row r="${r}">${cells.map((c, i) => cell(c, `${letters(i)}${r}`)).join('')}</row>`;
+  const names = columns.map((_, i) => letters(i));
+  const row = (cells: readonly Cell[], r: number) => `<row r="${r}">${cells.map((c, i) => cell(c, `${names[i]}${r}`)).join('')}</row>`;
   yield `${XML}<worksheet xmlns="${MAIN}"><sheetViews><sheetView workbookViewId="0"><pane ySplit="1" topLeftCell="A2" activePane="bottomLeft" state="frozen"/></sheetView></sheetViews><sheetData>${row(columns, 1)}`;
   for (let at = 0; at < rows.length; at += ROWS)
     yield rows
@@ -52,16 +53,22 @@ function* sheet({ columns, rows }: Table): Generator<string> {
   yield '</sheetData></worksheet>';
 }
 
+const SPACED = /^\s|\s$|\s\s|[\n\t]/; // what a reader may else take for nothing
+
 function cell(value: Cell, at: string): string {
   if (typeof value === 'number') return `<c r="${at}"><v>${value}</v></c>`;
   if (value === '') return '';
-  return `<c r="${at}" t="inlineStr"><is><t xml:space="preserve">${escaped(safeText(value).slice(0, MAX_CELL))}</t></is></c>`;
+  const text = escaped(safeText(value).slice(0, MAX_CELL));
+  return `<c r="${at}" t="inlineStr"><is><t${SPACED.test(text) ? ' xml:space="preserve"' : ''}>${text}</t></is></c>`;
 }
+
+const PLAIN = /^[\w ./:+-]*$/; // most of them
 
 function letters(column: number): string {
   return column < 26 ? String.fromCharCode(65 + column) : `${letters(Math.floor(column / 26) - 1)}${letters(column % 26)}`;
 }
 
 function escaped(text: string): string {
+  if (PLAIN.test(text)) return text;
   return text.toWellFormed().replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;').replaceAll('"', '&quot;');
 }

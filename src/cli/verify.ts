@@ -1,0 +1,44 @@
+import { existsSync, readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { CompactRange, leafHash, openCheckpoint, openSigned } from '../ledger/index.ts';
+import { CountersignError } from '../model/index.ts';
+import { type ReportVerifier, verifyReport } from '../report/index.ts';
+import { EXIT, type Io, paint } from './io.ts';
+import { readVerifiers } from './ledger.ts';
+
+export type VerifyOptions = { key?: string; output: 'text' | 'json' };
+
+/** `countersign verify FILE`: whether a report is what the ledger says, offline. */
+export function verify(file: string, options: VerifyOptions, io: Io): number {
+  if (!existsSync(file)) throw new CountersignError('usage', `there is no file \`${file}\``);
+  const directory = dirname(file);
+  if (!existsSync(join(directory, 'manifest.txt')))
+    throw new CountersignError('report-unverifiable', `\`manifest.txt\` does not lie beside \`${file}\``, {
+      hint: 'keep the files of a report together; the PDF alone proves nothing',
+    });
+  if (options.key === undefined)
+    throw new CountersignError('usage', 'a report is verified with a key you have from elsewhere', {
+      hint: 'use --key with the ledger’s public key (`ledger.pub`)',
+    });
+  const keys = readVerifiers(options.key);
+  const verifier: ReportVerifier = {
+    openNote: (note) => openSigned(note, keys)?.text,
+    openCheckpoint: (note) => openCheckpoint(note, keys),
+    extend: (first, before, entries) => {
+      const range = new CompactRange(first, before);
+      for (const entry of entries) range.append(leafHash(Buffer.from(entry)));
+      return { size: range.size, root: range.root() };
+    },
+  };
+  const result = verifyReport((name) => (existsSync(join(directory, name)) ? readFileSync(join(directory, name)) : undefined), verifier);
+  if (options.output === 'json') io.out(`${JSON.stringify(result, null, 2)}\n`);
+  else {
+    for (const step of result.steps) io.out(`  ${step.ok ? paint(io, 'green', '✓') : paint(io, 'red', '✗')} ${step.text}\n`);
+    io.out(
+      result.ok
+        ? `${paint(io, 'green', 'verified')}: the report is what the ledger of ${keys[0]?.name} says\n`
+        : `${paint(io, 'red', 'not verified')}\n`,
+    );
+  }
+  return result.ok ? EXIT.yes : EXIT.no;
+}
