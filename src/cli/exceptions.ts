@@ -14,6 +14,7 @@ import { count } from './show-verdict.ts';
 type Where = { data: string; from?: string; to?: string; output: 'text' | 'json' };
 export type ExceptionListOptions = Where & { environment?: string; type?: string; all: boolean };
 export type ExceptionExplainOptions = Where;
+export type ExceptionAssignOptions = Pick<Where, 'data' | 'output'> & { to: string; reason: string };
 export type ExceptionSettleOptions = Where & {
   as: 'accepted' | 'remediated' | 'false-positive';
   reason: string;
@@ -59,6 +60,7 @@ export function exceptionExplain(id: string, options: ExceptionExplainOptions, i
     ['cause', found.cause],
     ['exposed', found.exposed === undefined ? 'cannot be told' : `${found.exposed} s`],
     ['change', change === undefined ? 'none' : `${change.id}, ${change.to.slice(0, 12)}: ${change.subject}`],
+    ['owner', found.owner || 'nobody yet'],
     [
       'disposition',
       [found.disposition, found.by && `by ${found.by}`, found.at, found.reason, found.ticket, found.link]
@@ -69,6 +71,22 @@ export function exceptionExplain(id: string, options: ExceptionExplainOptions, i
   ];
   io.out(`${found.id}  ${found.type}\n`);
   for (const [name, value] of rows) io.out(`  ${name.padEnd(12)} ${plain(value)}\n`);
+  return EXIT.yes;
+}
+
+/** `countersign exception assign ID`: puts on the ledger who is to see to it. */
+export async function exceptionAssign(id: string, options: ExceptionAssignOptions, io: Io): Promise<number> {
+  const { reason, to: owner, data } = options;
+  if (reason.trim() === '' || owner.trim() === '') throw new CountersignError('usage', 'an owner and a reason are needed');
+  const found = named(register({ data, output: options.output }).model, id);
+  if (found.disposition === 'prevented')
+    throw new CountersignError('usage', `${id} was prevented: nothing reached the cluster, and there is nothing to see to`);
+  const asked = { environment: found.environment, exception: id, reason };
+  const answer = await askService(data, 'assign-exception', { ...asked, owner, user: localUser() });
+  if (answer === undefined)
+    await recordWithoutService(data, (user, subject) => ({ type: 'exception.assigned', ...asked, owner: subject(owner), user }));
+  if (options.output === 'json') io.out(`${JSON.stringify({ ...asked, owner }, null, 2)}\n`);
+  else io.out(`${id} (${found.type}) is for ${plain(owner)} to see to: ${plain(reason)}\n`);
   return EXIT.yes;
 }
 
@@ -129,5 +147,5 @@ function named(model: ReportModel, id: string): ExceptionRecord {
 function line(e: ExceptionRecord, io: Io): string {
   const colour = e.disposition === 'open' ? (e.severity === 'critical' || e.severity === 'high' ? 'red' : 'yellow') : 'green';
   const where = [e.environment, e.object].filter((t) => t !== '').join(' ');
-  return `${e.id.padEnd(8)} ${e.time.slice(0, 19)}Z  ${paint(io, colour, e.disposition)}  ${e.type} (${e.severity})\n         ${plain(where)}${e.actor === '' ? '' : `, by ${plain(e.actor)}`}\n         ${plain(e.cause)}\n`;
+  return `${e.id.padEnd(8)} ${e.time.slice(0, 19)}Z  ${paint(io, colour, e.disposition)}  ${e.type} (${e.severity})\n         ${plain(where)}${e.actor === '' ? '' : `, by ${plain(e.actor)}`}${e.owner === '' ? '' : `; owner ${plain(e.owner)}`}\n         ${plain(e.cause)}\n`;
 }

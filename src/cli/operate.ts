@@ -165,10 +165,13 @@ async function recordAlone(command: 'suspend' | 'resume', environment: string, o
 }
 
 /** Records what whoever is at this machine says. With the service stopped nobody else holds the ledger. */
-export async function recordWithoutService(data: string, body: (user: string) => EntryBody): Promise<void> {
+export async function recordWithoutService(
+  data: string,
+  body: (user: string, subject: (text: string) => string) => EntryBody,
+): Promise<void> {
   const ledger = await openLedger(data, ledgerName(data) ?? '');
   try {
-    await ledger.record(body(ledger.subject(localUser())));
+    await ledger.record(body(ledger.subject(localUser()), (text) => ledger.subject(text)));
   } finally {
     await ledger.close();
   }

@@ -8,7 +8,7 @@ import type { ApproveOptions } from './approve.ts';
 import type { BreakGlassCloseOptions, BreakGlassListOptions, BreakGlassOpenOptions, BreakGlassSettleOptions } from './break-glass.ts';
 import type { CheckOptions } from './check.ts';
 import type { DiffOptions } from './diff.ts';
-import type { ExceptionExplainOptions, ExceptionListOptions, ExceptionSettleOptions } from './exceptions.ts';
+import type { ExceptionAssignOptions, ExceptionExplainOptions, ExceptionListOptions, ExceptionSettleOptions } from './exceptions.ts';
 import type { ExplainOptions } from './explain-object.ts';
 import { FORMS } from './findings.ts';
 import type { InitOptions } from './init.ts';
@@ -698,7 +698,7 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
       done(await (await import('./break-glass.ts')).breakGlassSettle(named, options, io)),
     );
 
-  const exception = add(program, 'exception', 'what a reader of a report should ask about: list, explain, settle', '');
+  const exception = add(program, 'exception', 'what a reader of a report should ask about: list, explain, assign, settle', '');
   const ofLedger = (command: Command) =>
     command
       .option('--data <dir>', 'the service’s data directory', DATA)
@@ -721,6 +721,20 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
     .argument('<id>', 'as the list has it')
     .action(async (id: string, options: ExceptionExplainOptions) =>
       done((await import('./exceptions.ts')).exceptionExplain(id, options, io)),
+    );
+  add(
+    exception,
+    'assign',
+    'put on the ledger who is to see to one; every report says so',
+    '\nExample:\n  countersign exception assign E412 --to "Robin Platform" --reason "on call that night"',
+  )
+    .argument('<id>', 'as the list has it')
+    .requiredOption('--to <name>', 'who')
+    .requiredOption('--reason <text>', 'why; it goes on the ledger with who says it')
+    .option('--data <dir>', 'the service’s data directory', DATA)
+    .addOption(output('text', 'json'))
+    .action(async (id: string, options: ExceptionAssignOptions) =>
+      done(await (await import('./exceptions.ts')).exceptionAssign(id, options, io)),
     );
   ofLedger(
     add(

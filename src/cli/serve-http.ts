@@ -63,6 +63,7 @@ export async function openControl(
       };
     if (command === 'report-run') return runScheduled(reports, asked);
     if (command === 'report-issued') return reportIssued(asked, recorder, log);
+    if (command === 'assign-exception') return assignException(asked, recorder, log);
     if (command === 'settle-exception') return settleException(asked, recorder, log);
     const loop = loops.find((l) => l.name === named);
     if (loop === undefined) throw new CountersignError('usage', `this service runs no environment \`${String(named)}\``);
@@ -102,26 +103,37 @@ export async function openControl(
 }
 
 // Exceptions may be of all environments (an outage), and of such that this replica does not run.
-async function settleException(asked: Asked, recorder: Serving['recorder'], log: Serving['log']): Promise<ControlAnswer> {
-  const text = textsOf(asked);
-  const [user, exception, disposition] = [text('user'), text('exception'), text('disposition')];
-  if (user === '' || text('reason') === '') throw new CountersignError('usage', 'a reason is needed', { hint: 'say why with --reason' });
-  if (disposition !== 'accepted' && disposition !== 'remediated' && disposition !== 'false-positive')
-    throw new CountersignError('usage', `\`${disposition}\` is no disposition`);
+function aboutException(text: (key: string) => string, recorder: Serving['recorder']) {
+  const [user, exception, reason] = [text('user'), text('exception'), text('reason')];
+  if (user === '' || reason === '') throw new CountersignError('usage', 'a reason is needed', { hint: 'say why with --reason' });
   if (recorder.entry(Number.parseInt(exception.slice(1), 10)) === undefined)
     throw new CountersignError('usage', `there is no exception \`${exception}\``);
+  return { environment: text('environment'), exception, user: recorder.subject(user), reason };
+}
+
+async function assignException(asked: Asked, recorder: Serving['recorder'], log: Serving['log']): Promise<ControlAnswer> {
+  const text = textsOf(asked);
+  if (text('owner') === '') throw new CountersignError('usage', 'an owner is needed', { hint: 'say who with --to' });
+  const body = { type: 'exception.assigned', ...aboutException(text, recorder), owner: recorder.subject(text('owner')) } as const;
+  await recorder.record(body, []);
+  log.info({ exception: body.exception, user: text('user') }, 'an exception has an owner');
+  return { ok: true, result: body };
+}
+
+async function settleException(asked: Asked, recorder: Serving['recorder'], log: Serving['log']): Promise<ControlAnswer> {
+  const text = textsOf(asked);
+  const disposition = text('disposition');
+  if (disposition !== 'accepted' && disposition !== 'remediated' && disposition !== 'false-positive')
+    throw new CountersignError('usage', `\`${disposition}\` is no disposition`);
   const body = {
     type: 'exception.settled',
-    environment: text('environment'),
-    exception,
+    ...aboutException(text, recorder),
     disposition,
-    user: recorder.subject(user),
-    reason: text('reason'),
     ...(text('ticket') === '' ? {} : { ticket: text('ticket') }),
     ...(text('link') === '' ? {} : { link: text('link') }),
   } as const;
   await recorder.record(body, []);
-  log.warn({ exception, disposition, user }, 'an exception is settled');
+  log.warn({ exception: body.exception, disposition, user: text('user') }, 'an exception is settled');
   return { ok: true, result: body };
 }
 

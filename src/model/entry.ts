@@ -255,6 +255,14 @@ const SCHEMAS = {
     /** Where evidence of it is. */
     link: text.optional(),
   }),
+  /** Somebody is to see to an exception; the newest one counts. */
+  'exception.assigned': object({
+    environment,
+    exception: z.string().regex(/^E\d+(\.\d+)?$/),
+    owner: text,
+    user: text,
+    reason: text,
+  }),
   /** A report of a period was made: its id, the SHA-256 of its manifest, and the size of its checkpoint. */
   'report.issued': object({
     report: text,

@@ -137,6 +137,8 @@ export type ExceptionRecord = {
   readonly cause: string;
   /** Seconds for which it was so; undefined where that cannot be told. */
   readonly exposed: number | undefined;
+  /** Who is to see to it; empty where that was not said. */
+  readonly owner: string;
   readonly disposition: Disposition;
   readonly by: string;
   readonly at: string;

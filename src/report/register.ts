@@ -76,7 +76,7 @@ const OF_CODE: Readonly<Record<string, ExceptionType>> = {
 const OUTAGE = 2; // heartbeats that did not come, after which the gate counts as away
 const SKEW_MS = 1000;
 
-type Draft = Omit<ExceptionRecord, 'id' | 'severity' | 'days' | 'by' | 'at' | 'reason' | 'ticket' | 'link' | 'disposition'> &
+type Draft = Omit<ExceptionRecord, 'id' | 'severity' | 'days' | 'by' | 'at' | 'reason' | 'ticket' | 'link' | 'owner' | 'disposition'> &
   Partial<Pick<ExceptionRecord, 'by' | 'at' | 'reason' | 'ticket' | 'disposition'>>;
 
 /** Every exception of the period, one row for each thing that happened, with what became of it by the newest entry. */
@@ -99,6 +99,7 @@ export function registerOf(
     ...skews(source),
   ];
   const settled = new Map(source.of('exception.settled').map((s) => [s.entry.exception, s]));
+  const owners = new Map(source.of('exception.assigned').map((s) => [s.entry.exception, s.entry.owner]));
   const numbers = new Map<number, number>();
   return drafts
     .sort((a, b) => a.entry - b.entry || EXCEPTION_TYPES.indexOf(a.type) - EXCEPTION_TYPES.indexOf(b.type))
@@ -113,6 +114,7 @@ export function registerOf(
         ...draft,
         id,
         severity: SEVERITY[draft.type],
+        owner: owners.get(id) ?? '',
         disposition,
         by: by?.user ?? draft.by ?? '',
         at,

@@ -220,7 +220,16 @@ function exceptions(page: Page, model: ReportModel): void {
         title: 'Disposition',
         width: 100,
         text: (e) =>
-          [e.disposition, e.by && `by ${e.by}`, e.at && clock(e.at), e.reason, e.ticket, e.link, e.days > 0 && `${e.days} days`]
+          [
+            e.disposition,
+            e.owner && `owner ${e.owner}`,
+            e.by && `by ${e.by}`,
+            e.at && clock(e.at),
+            e.reason,
+            e.ticket,
+            e.link,
+            e.days > 0 && `${e.days} days`,
+          ]
             .filter((t) => t !== '' && t !== false)
             .join('\n'),
       },

@@ -79,6 +79,7 @@ function exceptionsTable(model: ReportModel): Table {
     ['actor', (e) => e.actor],
     ['cause', (e) => e.cause],
     ['exposed_seconds', (e) => e.exposed ?? 'cannot tell'],
+    ['owner', (e) => e.owner],
     ['disposition', (e) => e.disposition],
     ['by', (e) => e.by],
     ['at', (e) => e.at],

@@ -38,6 +38,7 @@ export function verifyReport(readFile: (name: string) => Uint8Array | undefined,
     'evidence.jsonl',
     'subjects.jsonl',
     'range.json',
+    'checkpoint',
   ];
   if (
     !step(
@@ -65,8 +66,9 @@ export function verifyReport(readFile: (name: string) => Uint8Array | undefined,
     origin: string;
     definition: ReportDefinition;
   };
-  const checkpoint = verifier.openCheckpoint(range.checkpoint);
-  if (!step(checkpoint !== undefined, 'the checkpoint is signed by this key')) return { ok: false, steps };
+  const checkpoint = verifier.openCheckpoint(text('checkpoint'));
+  if (!step(checkpoint !== undefined && text('checkpoint') === range.checkpoint, 'the checkpoint is signed by this key'))
+    return { ok: false, steps };
   const entries = lines(text('entries.jsonl'));
   const tree = verifier.extend(
     range.first,

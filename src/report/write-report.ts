@@ -52,6 +52,7 @@ function modelAndProof({ input, before: nodes }: ReportMaterial, emit: (name: st
   emit('entries.jsonl', linesOf(entries));
   emit('evidence.jsonl', linesOf([...evidence.values()]));
   emit('subjects.jsonl', linesOf(subjects.map((one) => canonicalJson(one))));
+  emit('checkpoint', Buffer.from(checkpoint));
   emit('range.json', linesOf([canonicalJson({ from, to, first, before, checkpoint, origin, definition })]));
   return buildReport(input);
 }

@@ -42,6 +42,11 @@ test('a running service keeps on the ledger which reports were made, what was dr
   const again = await service.entry('report.issued', '', (e) => e.sample !== undefined);
   assert.deepEqual([again.entry.sample, again.entry.supersedes], [{ seed: 'said by the auditor', size: 3 }, index]);
 
+  const assigned = await countersign([
+    ...['exception', 'assign', `E${tampered.index}`, '--data', service.data],
+    ...['--to', 'Robin Example', '--reason', 'owns the cluster'],
+  ]);
+  assert.equal(assigned.code, 0, assigned.stderr);
   const settled = await countersign([
     ...['exception', 'settle', `E${tampered.index}`, '--data', service.data],
     ...['--as', 'accepted', '--reason', 'the cluster was being upgraded', '--ticket', 'CHG-2'],
@@ -58,7 +63,7 @@ test('a running service keeps on the ledger which reports were made, what was dr
     ],
   );
   const row = model.exceptions.find((e) => e.id === `E${tampered.index}`);
-  assert.deepEqual([row?.type, row?.disposition, row?.ticket], ['gate-tampered', 'accepted', 'CHG-2']);
+  assert.deepEqual([row?.type, row?.owner, row?.disposition, row?.ticket], ['gate-tampered', 'Robin Example', 'accepted', 'CHG-2']);
   const [change] = model.changes;
   assert.deepEqual([change?.outcome, change?.tickets, change?.attributes.A, change?.attributes.C], ['applied', ['CHG-1'], 'pass', 'pass']);
   // The webhook recorded what it let through, and the heartbeats tell where the environment is.

@@ -275,6 +275,11 @@ test('an exception is settled by name, with who says so, and stays in every repo
   const explained = await on('explain', drift);
   assert.equal(explained.code, 0, explained.stderr);
   assert.match(explained.stdout, /drift\.found/);
+  assert.match(explained.stdout, /owner +nobody yet/);
+  for (const owner of ['Sam Example', 'Robin Example'])
+    assert.equal((await on('assign', drift, '--to', owner, '--reason', 'on call that night')).code, 0);
+  assert.match((await on('list')).stdout, /; owner Robin Example\n/);
+  assert.match((await on('assign', id('waived'), '--to', 'Robin Example', '--reason', 'x')).stderr, /there is no exception/);
   const done = await on(
     'settle',
     drift,
@@ -293,10 +298,13 @@ test('an exception is settled by name, with who says so, and stays in every repo
   assert.equal((await report(at)).code, 0);
   const row = modelOf(at).exceptions.find((e) => e.id === drift);
   assert.deepEqual(
-    [row?.disposition, row?.reason, row?.ticket, row?.link],
-    ['remediated', 'scaled back', 'INC-9', 'https://wiki.example.com/9'],
+    [row?.owner, row?.disposition, row?.reason, row?.ticket, row?.link],
+    ['Robin Example', 'remediated', 'scaled back', 'INC-9', 'https://wiki.example.com/9'],
   );
   assert.match(row?.by ?? '', /@/);
+  assert.match(readFileSync(join(at, 'exceptions.csv'), 'utf8'), /,Robin Example,remediated,/);
+  assert.doesNotMatch(readFileSync(join(at, 'entries.jsonl'), 'utf8'), /Robin Example/); // a commitment, as every name
+  assert.match((await on('assign', id('unsigned'), '--to', 'Sam Example', '--reason', 'late')).stderr, /was prevented/);
   assert.equal((await countersign(['verify', join(at, 'report.pdf'), '--key', join(data, 'ledger.pub')])).code, 0);
   for (const [which, message] of [
     [id('unsigned'), /was prevented/],
