@@ -28,12 +28,15 @@ const YOUNG_MB = 16; // what is made anew all the time; left alone, it grows to 
 const LIMIT_MS = 30 * 60_000;
 
 /** Makes a report in a thread of its own: it takes seconds of a core, and whoever answers requests meanwhile must not notice. */
-export async function makeReport(task: ReportTask): Promise<ReportMade> {
+export async function makeReport(task: ReportTask, signal?: AbortSignal): Promise<ReportMade> {
   const worker = new Worker(new URL(`./report-thread${extname(import.meta.url)}`, import.meta.url), {
     workerData: task,
     resourceLimits: { maxYoungGenerationSizeMb: YOUNG_MB },
   });
-  const limit = setTimeout(() => void worker.terminate(), LIMIT_MS);
+  const end = () => void worker.terminate();
+  const limit = setTimeout(end, LIMIT_MS);
+  signal?.addEventListener('abort', end, { once: true });
+  if (signal?.aborted === true) end();
   try {
     const answer = await new Promise<ReportAnswer>((done, failed) => {
       worker.once('message', done);
@@ -44,6 +47,7 @@ export async function makeReport(task: ReportTask): Promise<ReportMade> {
     throw new CountersignError(answer.code, answer.message, answer.hint === undefined ? {} : { hint: answer.hint });
   } finally {
     clearTimeout(limit);
+    signal?.removeEventListener('abort', end);
     await worker.terminate();
   }
 }

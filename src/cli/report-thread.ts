@@ -1,4 +1,5 @@
 import { mkdirSync, renameSync, writeFileSync } from 'node:fs';
+import { constants, setPriority } from 'node:os';
 import { join } from 'node:path';
 import { parentPort, workerData } from 'node:worker_threads';
 import { LEDGER_FILES, LedgerReader, openSigner, signNote, type Verifier, verifyLedger } from '../ledger/index.ts';
@@ -8,7 +9,9 @@ import { readVerifiers } from './ledger.ts';
 import type { ReportAnswer, ReportMade, ReportTask } from './make-report.ts';
 import { readInput } from './report-input.ts';
 
-// The thread that makes one report and ends.
+// The thread that makes one report and ends. Whoever decides requests, here or on this machine, goes first; on Linux this is of the
+// thread alone (setpriority(2)).
+if (process.platform === 'linux') setPriority(constants.priority.PRIORITY_BELOW_NORMAL);
 const answer = await makeReportHere(workerData as ReportTask).then(
   (made): ReportAnswer => ({ made }),
   (thrown: unknown): ReportAnswer => {

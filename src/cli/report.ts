@@ -1,4 +1,3 @@
-import { constants, setPriority } from 'node:os';
 import { join, resolve } from 'node:path';
 import { askService } from './control-socket.ts';
 import { EXIT, type Io } from './io.ts';
@@ -17,7 +16,6 @@ export type ReportOptions = DefinitionOptions & {
 /** `countersign report`: the evidence of a period, as a signed set of files around a PDF. */
 export async function report(options: ReportOptions, io: Io): Promise<number> {
   const { data, out } = options;
-  setPriority(constants.priority.PRIORITY_BELOW_NORMAL); // whoever decides requests on this machine goes first
   const [period, definition] = [periodOf(options), defined(options)];
   const { id, summary, manifest, checkpoint } = await makeReport({ data, out, ...period, definition });
   const { sample } = definition;

@@ -18,7 +18,7 @@ export function openScheduledReports(
     directory: resolve(data, 'reports'),
     clock: () => new Date(),
     deliver,
-    make: ({ spec }, { from, to }, out, supersedes) => {
+    make: ({ spec }, { from, to }, out, supersedes, signal) => {
       const { entity, classification, environments, failureHours, reviewHours } = spec;
       const before =
         supersedes === undefined
@@ -26,7 +26,7 @@ export function openScheduledReports(
           : { supersedes: { entry: supersedes.index, report: supersedes.entry.report, entries: supersedes.entry.checkpoint } };
       const frameworks = spec.frameworks.map((f) => frameworkNamed(typeof f === 'string' ? f : f.file));
       const definition = { entity, classification, environments, failureHours, reviewHours, frameworks, sample: undefined, ...before };
-      return makeReport({ data: resolve(data), from, to, out, key, definition });
+      return makeReport({ data: resolve(data), from, to, out, key, definition }, signal);
     },
   });
 }

@@ -50,9 +50,11 @@ export class ConfigurationObjects {
    * `cluster-unreachable` or `cluster-forbidden`, and `config-invalid` where the kinds are not installed.
    */
   async begin(changed: () => void): Promise<void> {
-    const { status } = await this.#server.request('GET', `/apis/${API_VERSION}`);
-    if (status === 404)
-      throw new CountersignError('config-invalid', 'this cluster does not know our kinds', {
+    const { status, body } = await this.#server.request('GET', `/apis/${API_VERSION}`);
+    const served = new Set((body as { resources?: readonly { readonly name: string }[] }).resources?.map((r) => r.name));
+    const missing = Object.entries(KINDS).filter(([, plural]) => !served.has(plural));
+    if (status === 404 || (status === 200 && missing.length > 0))
+      throw new CountersignError('config-invalid', `this cluster does not know our kinds (${missing.map(([kind]) => kind).join(', ')})`, {
         hint: 'install them first: `countersign crds | kubectl apply -f -`',
       });
     let ready = false;

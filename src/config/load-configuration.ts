@@ -144,7 +144,7 @@ function assemble(found: readonly Found[], options: ObjectOptions): { configurat
     for (const { path, text } of wrong) problems.push({ file, line: document.line, path, text });
   }
   for (const one of schedules)
-    for (const { path, text } of scheduleProblems(one, environments.filter(reach(one.scope))))
+    for (const { path, text } of scheduleProblems(one, environments, reach(one.scope)))
       problems.push({ file: one.file, line: one.document.lineOf(path), path: pathText(path), text });
   const made = {
     environments: environments.map((e) => ({
@@ -194,20 +194,23 @@ function trustProblems(
   return [{ path: 'spec.trust', text: `expected the name of a TrustPolicy, found \`${trust}\`${where}` }];
 }
 
-// What a schedule names that must be there. In a namespace, reports are about what is beside them: others' changes are not theirs to read.
+// What a schedule names that must be there; and a report holds the ledger's entries whole, which are of all environments.
 function scheduleProblems(
-  { parsed: { spec }, scope }: Scoped<ReportSchedule>,
-  beside: readonly Scoped<Environment>[],
+  { parsed: { spec } }: Scoped<ReportSchedule>,
+  environments: readonly Scoped<Environment>[],
+  isInReach: (one: Scoped<unknown>) => boolean,
 ): { path: (string | number)[]; text: string }[] {
-  const known = new Set(beside.map((e) => e.parsed.metadata.name));
+  const names = (all: readonly Scoped<Environment>[]) => all.map((e) => e.parsed.metadata.name);
+  const known = new Set(names(environments.filter(isInReach)));
+  const foreign = names(environments.filter((e) => !isInReach(e)));
   const places = spec.deliver.map((d) => d.name);
   return [
+    ...(foreign.length === 0
+      ? []
+      : [{ path: [], text: `a report has entries of every environment, and ${foreign.map(quoted).join(', ')} is in another namespace` }]),
     ...spec.environments.flatMap((name, i) =>
       known.has(name) ? [] : [{ path: ['spec', 'environments', i], text: `expected the name of an Environment, found \`${name}\`` }],
     ),
-    ...(scope !== '' && spec.environments.length === 0
-      ? [{ path: ['spec', 'environments'], text: `expected the names of Environments of the namespace \`${scope}\`, found none` }]
-      : []),
     ...spec.frameworks.flatMap((f, i) =>
       typeof f !== 'string' || SHIPPED_FRAMEWORKS.includes(f)
         ? []

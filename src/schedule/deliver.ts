@@ -39,9 +39,9 @@ export async function deliver(place: ReportDelivery, issue: Issue, signal: Abort
   else await toWebhook(place.webhook, issue, signal);
 }
 
-/** What it is called where several lie beside each other: `monthly-2026-10-v1`. */
+/** What it is called where several lie beside each other: `monthly-2026-10-v1`, or `team.monthly-…` of a namespace. */
 function nameOf({ schedule, period, version }: Issue): string {
-  return `${schedule}-${period.label}-v${version}`;
+  return `${schedule.replaceAll('/', '.')}-${period.label}-v${version}`;
 }
 
 function toDirectory({ path }: Place<'directory'>, issue: Issue): void {

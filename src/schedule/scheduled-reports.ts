@@ -35,7 +35,13 @@ export type ScheduledReportsPorts = {
   /** Where reports are kept: `SCHEDULE/PERIOD/vN`. */
   readonly directory: string;
   /** Makes a report in a directory that is not there yet. */
-  readonly make: (schedule: ReportSchedule, period: Period, out: string, supersedes: Issued | undefined) => Promise<Made>;
+  readonly make: (
+    schedule: ReportSchedule,
+    period: Period,
+    out: string,
+    supersedes: Issued | undefined,
+    signal: AbortSignal,
+  ) => Promise<Made>;
   readonly deliver: (place: ReportDelivery, issue: Issue, signal: AbortSignal) => Promise<void>;
   readonly clock: () => Date;
   readonly log: { info(fields: object, message: string): void; error(fields: object, message: string): void };
@@ -57,7 +63,7 @@ export class ScheduledReports {
   readonly name = 'reports.schedules';
   readonly #ports: ScheduledReportsPorts;
   readonly #stopped = new AbortController();
-  readonly #attempts = new Map<string, { readonly count: number; readonly next: number }>();
+  readonly #attempts = new Map<string, { readonly count: number; readonly at: number; readonly next: number }>();
   #turn: Promise<unknown> = Promise.resolve();
 
   constructor(ports: ScheduledReportsPorts) {
@@ -72,7 +78,7 @@ export class ScheduledReports {
     }
   }
 
-  /** What is at work ends first; what is being delivered is given up, and delivered after the next start. */
+  /** What is being made or delivered is given up, and is made or delivered after the next start. */
   stop(): void {
     this.#stopped.abort();
   }
@@ -158,7 +164,7 @@ export class ScheduledReports {
     try {
       rmSync(begun, { recursive: true, force: true });
       mkdirSync(dirname(out), { recursive: true });
-      const { id, manifest, checkpoint } = await make(schedule, period, begun, supersedes);
+      const { id, manifest, checkpoint } = await make(schedule, period, begun, supersedes, this.#stopped.signal);
       // What lies there without an entry was left by an end in between.
       rmSync(out, { recursive: true, force: true });
       renameSync(begun, out);
@@ -181,7 +187,7 @@ export class ScheduledReports {
       return issued as Issued;
     } catch (thrown) {
       rmSync(begun, { recursive: true, force: true });
-      await this.#recordFailure(name, period, messageOf(thrown));
+      if (!this.#stopped.signal.aborted) await this.#recordFailure(name, period, messageOf(thrown));
       throw thrown;
     }
   }
@@ -255,15 +261,18 @@ export class ScheduledReports {
     this.#ports.log.info({ schedule: name, report: issued.entry.report, to: place.name }, 'a report was delivered');
   }
 
-  // Whether what failed before may be tried once more.
+  // Whether what failed before may be tried once more. A clock that was set back must not keep it waiting.
   #isTime(key: string): boolean {
-    return this.#ports.clock().getTime() >= (this.#attempts.get(key)?.next ?? 0);
+    const { at, next } = this.#attempts.get(key) ?? { at: 0, next: 0 };
+    const now = this.#ports.clock().getTime();
+    return now >= next || now < at;
   }
 
   #failed(key: string): void {
     const count = (this.#attempts.get(key)?.count ?? 0) + 1;
     const pause = PAUSES[Math.min(count, PAUSES.length) - 1] as number;
-    this.#attempts.set(key, { count, next: this.#ports.clock().getTime() + pause });
+    const at = this.#ports.clock().getTime();
+    this.#attempts.set(key, { count, at, next: at + pause });
   }
 
   #log(schedule: ReportSchedule, message: string): void {

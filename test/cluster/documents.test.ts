@@ -258,28 +258,30 @@ test('a document names only what is in its own namespace, and files only of its 
 });
 
 test('without its kinds in the cluster the service says how to install them', async () => {
-  run(
-    '',
-    'delete',
-    'crd',
-    'reportschedules.countersign.dev',
-    'notifiers.countersign.dev',
-    'environments.countersign.dev',
-    'trustpolicies.countersign.dev',
-  );
+  const served = async () => {
+    const { body } = await stage.get('/apis/countersign.dev/v1alpha1');
+    return ((body['resources'] ?? []) as { name: string }[]).filter((r) => !r.name.includes('/')).length;
+  };
+  const start = async (name: string) =>
+    countersign(['serve', ...(await stage.arguments(nothing)), '--config-namespace', 'default', '--data', stage.data(name)]);
+  const others = ['notifiers', 'environments', 'trustpolicies'].map((kind) => `${kind}.countersign.dev`);
+  run('', 'delete', 'crd', 'reportschedules.countersign.dev');
   await until(
-    async () => (await stage.get('/apis/countersign.dev/v1alpha1')).status === 404,
+    async () => (await served()) === 3,
+    20_000,
+    () => 'the kind is still there',
+  );
+  assert.match((await start('older')).stderr, /does not know our kinds \(ReportSchedule\)\n.*countersign crds \| kubectl apply -f -/s);
+  run('', 'delete', 'crd', ...others);
+  await until(
+    async () => (await served()) === 0,
     20_000,
     () => 'the kinds are still there',
   );
-  const { code, stderr } = await countersign([
-    'serve',
-    ...(await stage.arguments(nothing)),
-    '--config-namespace',
-    'default',
-    '--data',
-    stage.data('none'),
-  ]);
+  const { code, stderr } = await start('none');
   assert.equal(code, 2);
-  assert.match(stderr, /does not know our kinds\n.*countersign crds \| kubectl apply -f -/s);
+  assert.match(
+    stderr,
+    /does not know our kinds \(Environment, TrustPolicy, Notifier, ReportSchedule\)\n.*countersign crds \| kubectl apply -f -/s,
+  );
 });

@@ -263,6 +263,20 @@ test('a ReportSchedule names what is there; as an object in a cluster it names n
     ...loadWithObjects([], [object({ schedule: '0 6 1 * *', ...spec })], { files: '/files', crossNamespace: false }).invalid.values(),
   ];
   assert.match(refused({ deliver: [{ name: 'x', directory: { path: '/root' } }] }).join(), /objects in a cluster name no directories/);
-  assert.match(refused({}).join(), /expected the names of Environments of the namespace `a`, found none/);
+  const elsewhere = parseYaml(ENVIRONMENT.replace('fleet.git', 'https://git.example.test/fleet.git'))[0]?.value as { metadata: object };
+  const trust = parseYaml(TRUST)[0]?.value as { metadata: object };
+  const other = (kind: string, name: string, value: { metadata: object }): ConfigurationObject => ({
+    kind,
+    namespace: 'b',
+    name,
+    object: { ...value, metadata: { ...value.metadata, namespace: 'b' } },
+  });
+  const both = [other('TrustPolicy', 'team', trust), other('Environment', 'production', elsewhere), object({ schedule: '0 6 1 * *' })];
+  const apart = loadWithObjects([], both, { files: undefined, crossNamespace: false });
+  assert.deepEqual(
+    [...apart.invalid],
+    [['ReportSchedule a/monthly', ['a report has entries of every environment, and `production` is in another namespace']]],
+  );
+  assert.equal(loadWithObjects([], both, { files: undefined, crossNamespace: true }).invalid.size, 0);
   assert.match(refused({ frameworks: [{ file: '/etc/passwd' }] }).join(), /expected the name of a file in `\/files\/a`/);
 });

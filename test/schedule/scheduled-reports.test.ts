@@ -136,13 +136,13 @@ test('ended between any two steps, nothing is lost, nothing is twice, and nothin
   const crash = (step: string) => Object.assign(new CountersignError('ledger-unusable', `ended at ${step}`, { recover: 'retry' }));
   const failing = (step: 'making' | 'made' | 'recorded' | 'delivered') =>
     reportsOf(opened, [monthly], ({ ledger, make, deliver }) => ({
-      make: async (schedule, period, out, supersedes) => {
+      make: async (schedule, period, out, ...more) => {
         if (step === 'making') {
           mkdirSync(out, { recursive: true });
           writeFileSync(join(out, 'report.json'), '{'); // the disk is full
           throw crash(step);
         }
-        return make(schedule, period, out, supersedes);
+        return make(schedule, period, out, ...more);
       },
       ledger: {
         ...ledger,
@@ -267,5 +267,40 @@ test('a ledger that is not consistent gives no report, and says so once', async 
   assert.deepEqual(labels(opened), ['2026-07']);
   assert.deepEqual(readdirSync(join(opened.out, 'monthly', '2026-07')), []);
   assert.equal(entriesOf(opened, 'report.failed').length, 1);
+  await opened.ledger.close();
+});
+
+test('told to stop, it gives up what it makes without a word on the ledger, and the next start makes it', async () => {
+  const opened = await ledgerOf('2026-07-10T12:00:00Z');
+  now = new Date('2026-08-03T00:00:00Z');
+  const { reports } = reportsOf(opened, [schedule({})], ({ make }) => ({
+    make: (...asked) => {
+      setTimeout(() => reports.stop(), 50);
+      return make(...asked);
+    },
+  }));
+  await reports.run();
+  assert.deepEqual([entriesOf(opened, 'report.issued').length, entriesOf(opened, 'report.failed').length], [0, 0]);
+  assert.deepEqual(readdirSync(join(opened.out, 'monthly', '2026-07')), []);
+  await reportsOf(opened, [schedule({})]).reports.look();
+  assert.equal(entriesOf(opened, 'report.issued').length, 1);
+  await opened.ledger.close();
+});
+
+test('a clock that is set back does not keep a delivery waiting', async () => {
+  const opened = await ledgerOf('2026-07-10T12:00:00Z');
+  now = new Date('2026-08-03T00:00:00Z');
+  let tries = 0;
+  const monthly = schedule({ deliver: [{ name: 'audit', webhook: { url: 'https://audit.example.test', secretFile: '/secret' } }] });
+  const { reports } = reportsOf(opened, [monthly], () => ({
+    deliver: async () => {
+      tries++;
+      throw new Error('away');
+    },
+  }));
+  await reports.look();
+  now = new Date('2026-08-02T23:00:00Z');
+  await reports.look();
+  assert.equal(tries, 2);
   await opened.ledger.close();
 });
