@@ -4,7 +4,7 @@ import { CountersignError } from '../model/index.ts';
 import type { ReconcilerStatus } from '../reconcile/index.ts';
 import { EXIT, type Io, plain } from './io.ts';
 import { openConfiguration } from './open.ts';
-import { recordStart } from './serve-ledger.ts';
+import { keepStated, recordStart } from './serve-ledger.ts';
 import { openGates, openLoops } from './serve-loops.ts';
 import { openClusters, openServing, type PassOptions } from './serving.ts';
 
@@ -32,6 +32,7 @@ export async function apply(options: ApplyOptions, settings: ProcessSettings, io
   const { ledger, closing } = serving;
   try {
     await recordStart(serving);
+    await keepStated(serving);
     const loops = openLoops(serving, await openGates(serving), openClusters(serving.links, ledger, log), {});
     const done: ReconcilerStatus[] = [];
     // In the order in which they depend on each other, so that one pass is enough.

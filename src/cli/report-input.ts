@@ -13,7 +13,7 @@ export function readInput(
 }
 
 // What a report is made from beside the entries themselves.
-const EVIDENT: ReadonlySet<Entry['type']> = new Set(['change.judged', 'trust.changed', 'admission.allowed']);
+const EVIDENT: ReadonlySet<Entry['type']> = new Set(['change.judged', 'trust.changed', 'admission.allowed', 'config.stated']);
 
 // The entries from the first one of the period on, what they need to be proven, and the evidence they name.
 function collect(

@@ -1,8 +1,9 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
+import { redactUrl } from '../git/index.ts';
 import { AnchorKeeper, LEDGER_FILES } from '../ledger/index.ts';
-import { CountersignError, messageOf, parseDuration } from '../model/index.ts';
+import { CountersignError, messageOf, parseDuration, type StatedConfiguration, stated, statedChanges } from '../model/index.ts';
 import type { Reconciler } from '../reconcile/index.ts';
 import { type AnchorParts, openAnchor } from './anchors.ts';
 import { ledgerKey } from './ledger-options.ts';
@@ -69,6 +70,28 @@ export async function recordStart({ configuration, ledger, log }: Serving): Prom
   if (before !== undefined && before !== configuration.digest)
     await ledger.record({ type: 'config.changed', before, after: configuration.digest });
 }
+
+const STATED_EVERY_MS = 24 * 3_600_000;
+
+/** Puts on the ledger who governs what, and what of that is otherwise than before; now and once a day, so that every report has it. */
+export async function keepStated({ configuration, recorder, log, closing }: Serving): Promise<void> {
+  const environments = configuration.environments.map((e) => stated(e, redactUrl));
+  const state = async () => {
+    const before = recorder.latest(['config.stated'], '')?.entry;
+    const was = before === undefined ? [] : (recorder.evidence(before.evidence) as StatedConfiguration).environments;
+    const changes = statedChanges(was, environments);
+    // Another replica, or the process before, may just have said the same.
+    if (before !== undefined && changes.length === 0 && Date.now() - Date.parse(before.time) < STATED_EVERY_MS - LOOK_MS) return;
+    const evidence = recorder.asEvidence({ environments, changes } satisfies StatedConfiguration);
+    await recorder.record({ type: 'config.stated', configuration: configuration.digest, evidence: evidence.ref }, [evidence]);
+  };
+  await state();
+  const again = () => void state().catch((thrown) => log.error({}, `the configuration could not be stated: ${messageOf(thrown)}`));
+  const timer = setInterval(again, LOOK_MS);
+  closing.push(() => clearInterval(timer));
+}
+
+const LOOK_MS = 3_600_000;
 
 function interval(text: string, option: string): number {
   const ms = parseDuration(text);

@@ -15,7 +15,7 @@ import { ledgerKey } from './ledger-options.ts';
 import { openAdmission } from './serve-admission.ts';
 import { type Documents, ServedDocuments } from './serve-documents.ts';
 import { openControl, openHttp } from './serve-http.ts';
-import { beat, keepAnchors, recordStart } from './serve-ledger.ts';
+import { beat, keepAnchors, keepStated, recordStart } from './serve-ledger.ts';
 import { openGates, openLoops } from './serve-loops.ts';
 import { openScheduledReports } from './serve-reports.ts';
 import { type ClusterLink, openClusters, openServing, type PassOptions, type Serving } from './serving.ts';
@@ -112,6 +112,7 @@ async function serveWith({ configuration, tellOf }: Documents, ending: AbortSign
   try {
     await keepAnchors(serving);
     await recordStart(serving);
+    await keepStated(serving);
     const clusters = openClusters(links, ledger, log);
     const gates = await openGates(serving);
     loops.push(...openLoops(serving, gates, clusters, hooks, atOnceBeside(front)));

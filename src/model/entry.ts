@@ -58,6 +58,8 @@ const SCHEMAS = {
     environments: z.array(object({ name: text, revision: text, state: text })),
   }),
   'config.changed': object({ before: text, after: text }),
+  /** Who governs what by the configuration that runs, and what is otherwise than at the statement before; at starts and once a day. */
+  'config.stated': object({ configuration: text, evidence }),
   /** The rules in force are others than at the last verdict. Digests of bundles. */
   'policy.changed': object({ environment, before: text, after: text }),
   /** The TrustPolicy in the repository that is in force once `revision` is applied. */

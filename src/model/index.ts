@@ -17,6 +17,7 @@ export * from './inventory.ts';
 export * from './kubernetes.ts';
 export * from './recent.ts';
 export * from './schema.ts';
+export * from './stated.ts';
 export * from './told.ts';
 export * from './trace.ts';
 export * from './verdict.ts';

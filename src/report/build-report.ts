@@ -9,7 +9,8 @@ import { policiesOf, rulesOf } from './policies.ts';
 import { reconciliationOf } from './reconciliation.ts';
 import { emergenciesOf, exceptionsByChange, registerOf } from './register.ts';
 import { drawSample } from './sample.ts';
-import { ReportSource, unique } from './source.ts';
+import { scopeOf } from './scope.ts';
+import { ReportSource } from './source.ts';
 
 /** Everything a report is made from. `entries` are the canonical bodies of ledger entries `first`, `first + 1`, … */
 export type ReportInput = {
@@ -67,12 +68,6 @@ function modelOf(input: ReportInput): ReportModel {
   const count = (outcome: string) => changes.filter((c) => c.outcome === outcome).length;
   const { sample, frameworks } = definition;
   const root = checkpoint.split('\n')[2] ?? '';
-  const names = unique(changes.map((c) => c.environment)).sort();
-  const beat = source.within('heartbeat').at(-1)?.entry.environments ?? [];
-  const scoped = unique([...names, ...beat.map((e) => e.name)])
-    .filter((name) => definition.environments.length === 0 || definition.environments.includes(name))
-    .sort();
-  const whole = unique(source.all.flatMap(({ entry }) => ('environment' in entry && entry.environment !== '' ? [entry.environment] : [])));
   return {
     v: 2,
     title: 'Change management evidence report',
@@ -83,18 +78,7 @@ function modelOf(input: ReportInput): ReportModel {
     period: { from, to },
     asOf,
     ledger: { origin, first: input.first, entries: input.entries.length, checkpoint, anchors: source.of('checkpoint.anchored').length },
-    scope: {
-      environments: scoped.map((name) => ({
-        name,
-        refs: unique(changes.flatMap((c) => (c.environment === name && c.ref !== '' ? [c.ref] : []))),
-        revision:
-          beat.find((e) => e.name === name)?.revision ??
-          changes.filter((c) => c.environment === name && c.outcome === 'applied').at(-1)?.to ??
-          '',
-      })),
-      excluded: definition.environments.length === 0 ? [] : whole.filter((name) => !definition.environments.includes(name)).sort(),
-      bypass: unique(emergencies.flatMap((e) => [e.requester, ...e.uses.map((u) => u.user)])).sort(),
-    },
+    scope: scopeOf(source, changes, emergencies, definition),
     frameworks: frameworks.map(({ id, name }) => ({ id, name })),
     summary: {
       changes: changes.length,

@@ -1,3 +1,5 @@
+import type { StatedChange } from '../model/index.ts';
+
 /** What a report is asked for: everything beside the ledger that its bytes depend on. */
 export type ReportDefinition = {
   /** Whose report it is, as it stands on the cover. */
@@ -270,10 +272,22 @@ export type ReportModel = {
     readonly anchors: number;
   };
   readonly scope: {
-    readonly environments: readonly { readonly name: string; readonly refs: readonly string[]; readonly revision: string }[];
+    readonly environments: readonly {
+      readonly name: string;
+      readonly refs: readonly string[];
+      readonly revision: string;
+      /** Repository, branch and path, by the newest statement of the configuration in the period; empty where there is none. */
+      readonly source: string;
+      readonly namespaces: readonly string[];
+      readonly admission: string;
+      /** Groups whose members may use break-glass. */
+      readonly breakGlass: readonly string[];
+    }[];
     readonly excluded: readonly string[];
     /** Who used break-glass, or could be told to be able to. */
     readonly bypass: readonly string[];
+    /** What was changed of the configuration: by each statement in the period, against the one before it. */
+    readonly changed: readonly ({ readonly entry: number; readonly time: string } & StatedChange)[];
   };
   readonly frameworks: readonly { readonly id: string; readonly name: string }[];
   readonly summary: {

@@ -122,9 +122,12 @@ function scope(page: Page, model: ReportModel): void {
   page.heading('Scope', true);
   page.table(
     [
-      { title: 'Environment', width: 200, text: (e) => e.name },
-      { title: 'Branches', width: 300, text: (e) => e.refs.join('\n') || 'none moved in the period' },
-      { title: 'Revision at the end', width: 240, mono: true, text: (e) => e.revision || 'not known' },
+      { title: 'Environment', width: 90, text: (e) => e.name },
+      { title: 'Repository, branch, path', width: 200, text: (e) => e.source.replaceAll(' ', '\n') || 'not stated in the period' },
+      { title: 'Namespaces', width: 120, text: (e) => e.namespaces.join('\n') },
+      { title: 'Admission', width: 60, text: (e) => e.admission },
+      { title: 'Branches that moved', width: 110, text: (e) => e.refs.join('\n') || 'none' },
+      { title: 'Revision at the end', width: 160, mono: true, text: (e) => e.revision.slice(0, 20) || 'not known' },
     ],
     model.scope.environments,
     'No environment is on the ledger in the period.',
@@ -135,7 +138,23 @@ function scope(page: Page, model: ReportModel): void {
       ? 'No environment of this ledger is left out. What is in namespaces that no environment governs is not part of it.'
       : `Left out of this report, by its definition: ${model.scope.excluded.join(', ')}.`,
   );
+  page.subheading('Changes to the configuration');
+  page.table(
+    [
+      { title: 'Entry', width: 60, text: (c) => String(c.entry) },
+      { title: 'Time (UTC)', width: 110, text: (c) => clock(c.time) },
+      { title: 'Environment', width: 110, text: (c) => c.environment },
+      { title: 'What', width: 100, text: (c) => c.what },
+      { title: 'Before', width: 180, text: (c) => c.before || 'nothing' },
+      { title: 'After', width: 180, text: (c) => c.after || 'nothing' },
+    ],
+    model.scope.changed.slice(0, MAX_ROWS),
+    'None by the statements of the period.',
+  );
   page.subheading('Who can get past the gate');
+  const groups = model.scope.environments.filter((e) => e.breakGlass.length > 0);
+  if (groups.length > 0)
+    page.note(`Break-glass may be used by members of ${groups.map((e) => `${e.breakGlass.join(', ')} (${e.name})`).join('; ')}.`);
   page.note(
     model.scope.bypass.length === 0
       ? 'Nobody used break-glass in the period. Members of the break-glass groups may open it, and whoever may change the API server’s configuration can remove the gate; what is then changed is found as drift.'

@@ -71,6 +71,29 @@ test('a running service keeps on the ledger which reports were made, what was dr
   assert.deepEqual([status['R1'], status['R2'], status['R5'], status['R7']], ['ties', 'ties', 'ties', 'ties']);
   const verified = await countersign(['verify', join(directory, 'three', 'report.pdf'), '--key', join(service.data, 'ledger.pub')]);
   assert.equal(verified.code, 0, verified.stdout);
+
+  // Who governs what, and that it was changed, is in it too.
+  const [scope] = model.scope.environments;
+  assert.deepEqual([scope?.namespaces, scope?.admission, scope?.source], [['shop'], 'enforce', `${fleet.url} main clusters/production`]);
+  assert.deepEqual(
+    model.scope.changed.map((c) => [c.environment, c.before]).filter(([, before]) => before !== ''),
+    [],
+    'the first statement tells of everything as new',
+  );
+  await service.stop();
+  const admission = { breakGlass: { groups: ['oncall', 'leads'] } };
+  const other = stage.configuration('shop', [{ url: fleet.url, namespaces: ['shop'], mode: 'audit', admission }]);
+  await stage.serve(other, 'shop', ['--rescan', 'off']);
+  assert.equal((await report('four')).code, 0);
+  const { scope: after } = JSON.parse(readFileSync(join(directory, 'four', 'report.json'), 'utf8')) as ReportModel;
+  assert.deepEqual(
+    after.changed.filter((c) => c.before !== '').map((c) => [c.environment, c.what, c.before, c.after]),
+    [
+      ['production', 'admission', 'enforce', 'audit'],
+      ['production', 'breakGlass', 'oncall', 'oncall, leads'],
+    ],
+  );
+  assert.deepEqual([after.environments[0]?.admission, after.environments[0]?.breakGlass], ['audit', ['oncall', 'leads']]);
 });
 
 test('a service makes and delivers the reports of a schedule when they are due, once, and again when somebody asks', async () => {

@@ -1,0 +1,57 @@
+import type { Environment } from './schema.ts';
+
+/** What an environment's document says about who governs what, for records. No address has a password in it. */
+export type StatedEnvironment = {
+  readonly name: string;
+  readonly repository: string;
+  readonly branch: string;
+  readonly path: string;
+  readonly namespaces: readonly string[];
+  readonly clusterScoped: readonly string[];
+  readonly trust: string;
+  readonly admission: string;
+  readonly drift: string;
+  readonly breakGlass: readonly string[];
+  readonly controllers: readonly string[];
+  readonly operators: readonly string[];
+};
+/** A field of an environment that is otherwise than it was; empty where it, or the environment, was not there. */
+export type StatedChange = { readonly environment: string; readonly what: string; readonly before: string; readonly after: string };
+/** The evidence of `config.stated`. */
+export type StatedConfiguration = { readonly environments: readonly StatedEnvironment[]; readonly changes: readonly StatedChange[] };
+
+/** States an environment; `shown` leaves out what is secret in an address. */
+export function stated({ metadata, spec }: Environment, shown: (url: string) => string): StatedEnvironment {
+  const { source, target, admission, drift, trust } = spec;
+  return {
+    name: metadata.name,
+    repository: shown(source.url),
+    branch: source.branch,
+    path: source.path,
+    namespaces: target.namespaces,
+    clusterScoped: target.clusterScoped,
+    trust,
+    admission: admission.mode,
+    drift: drift.mode,
+    breakGlass: admission.breakGlass.groups,
+    controllers: admission.controllers,
+    operators: admission.operators,
+  };
+}
+
+/** What is otherwise, field by field, in the order of names. */
+export function statedChanges(before: readonly StatedEnvironment[], after: readonly StatedEnvironment[]): readonly StatedChange[] {
+  const [was, is] = [new Map(before.map((e) => [e.name, e])), new Map(after.map((e) => [e.name, e]))];
+  return [...new Set([...was.keys(), ...is.keys()])].sort().flatMap((environment) => {
+    const [old, now] = [fieldsOf(was.get(environment)), fieldsOf(is.get(environment))];
+    return [...new Set([...old.keys(), ...now.keys()])]
+      .map((what) => ({ environment, what, before: old.get(what) ?? '', after: now.get(what) ?? '' }))
+      .filter((c) => c.before !== c.after);
+  });
+}
+
+function fieldsOf(environment: StatedEnvironment | undefined): ReadonlyMap<string, string> {
+  if (environment === undefined) return new Map();
+  const { name: _, ...fields } = environment;
+  return new Map(Object.entries(fields).map(([key, value]) => [key, typeof value === 'string' ? value : value.join(', ')]));
+}
