@@ -55,6 +55,7 @@ async function runHere(name: string, options: ReportRunOptions, io: Io): Promise
     const reports = openScheduledReports({
       data: options.data,
       key,
+      server: undefined,
       schedules,
       ledger: recorderOf(ledger),
       log: { info: () => {}, error },

@@ -1,23 +1,29 @@
 import { resolve } from 'node:path';
+import { type ApiServer, putReport, type ReportResult } from '../cluster/index.ts';
 import { frameworkNamed } from '../config/index.ts';
 import type { LedgerKey } from '../ledger/index.ts';
 import { CountersignError } from '../model/index.ts';
-import { deliver, ScheduledReports, type ScheduledReportsPorts } from '../schedule/index.ts';
+import { deliver, type ReportSummary, ScheduledReports, type ScheduledReportsPorts } from '../schedule/index.ts';
 import type { ControlAnswer } from '../service/index.ts';
 import { makeReport } from './make-report.ts';
 
-type Parts = Pick<ScheduledReportsPorts, 'schedules' | 'ledger' | 'log'> & { readonly data: string; readonly key: LedgerKey | undefined };
+type Parts = Pick<ScheduledReportsPorts, 'schedules' | 'ledger' | 'log'> & {
+  readonly data: string;
+  readonly key: LedgerKey | undefined;
+  /** The cluster that summaries go to; none without a service. */
+  readonly server: ApiServer | undefined;
+};
 
 /** The reports that schedules ask for, made from the ledger of a data directory and kept below it. */
 export function openScheduledReports(
-  { data, key, ...ports }: Parts,
+  { data, key, server, ...ports }: Parts,
   open: (ports: ScheduledReportsPorts) => ScheduledReports = (made) => new ScheduledReports(made),
 ): ScheduledReports {
   return open({
     ...ports,
     directory: resolve(data, 'reports'),
     clock: () => new Date(),
-    deliver,
+    deliver: (place, issue, signal) => deliver(place, issue, signal, (...summary) => putSummary(server, ...summary)),
     make: ({ spec }, { from, to }, out, supersedes, signal) => {
       const { entity, classification, environments, failureHours, reviewHours } = spec;
       const before =
@@ -29,6 +35,33 @@ export function openScheduledReports(
       return makeReport({ data: resolve(data), from, to, out, key, definition }, signal);
     },
   });
+}
+
+// Each control and each check of the population is a line; those that passed are only counted.
+async function putSummary(server: ApiServer | undefined, namespace: string, name: string, report: ReportSummary): Promise<void> {
+  if (server === undefined)
+    throw new CountersignError('cluster-unreachable', 'only a running service puts summaries into a cluster', { recover: 'retry' });
+  const controls = report.controls.map((c): ReportResult => {
+    const isWell = c.passed === c.tested && c.exceptions === c.dispositioned;
+    const counts = `${c.tested} tested, ${c.passed} passed, ${c.undetermined} not determinable; ${c.exceptions - c.dispositioned} exceptions open`;
+    return {
+      rule: c.id,
+      result: isWell ? 'pass' : c.passed + c.undetermined === c.tested ? 'warn' : 'fail',
+      message: `${c.title}: ${counts}`,
+    };
+  });
+  const checks = report.reconciliation.map((r): ReportResult => {
+    const result = r.status === 'ties' ? 'pass' : r.status === 'not determinable' ? 'warn' : 'fail';
+    return { rule: r.id, result, message: `${r.check}: ${r.status}, ${r.unexplained} unexplained` };
+  });
+  if (!(await putReport(server, namespace, `evidence-${name}`, [...controls, ...checks], new Date())))
+    throw new CountersignError(
+      'cluster-refused',
+      `there is no namespace \`${namespace}\`, or the cluster does not know Reports of openreports.io`,
+      {
+        recover: 'retry',
+      },
+    );
 }
 
 /** What the control socket is asked by `report run`. */

@@ -140,10 +140,11 @@ function atOnceBeside(front: AdmissionFront | undefined): () => number {
   return () => (front?.demand.isBusy === true ? AT_ONCE.beside : AT_ONCE.alone);
 }
 
-function reportsOf({ configuration, options, recorder, log }: Serving<ServeOptions>): ScheduledReports | undefined {
+function reportsOf({ configuration, options, recorder, log, links }: Serving<ServeOptions>): ScheduledReports | undefined {
   const schedules = configuration.reportSchedules;
   if (schedules.length === 0) return undefined;
-  return openScheduledReports({ data: options.data, key: ledgerKey(options), schedules, ledger: recorder, log });
+  const [{ server } = { server: undefined }] = links.values();
+  return openScheduledReports({ data: options.data, key: ledgerKey(options), schedules, ledger: recorder, log, server });
 }
 
 const LEASE_MS = 15_000;

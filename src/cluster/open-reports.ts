@@ -8,7 +8,8 @@ export type ReportResult = {
   readonly result: 'pass' | 'fail' | 'warn' | 'error' | 'skip';
   readonly message: string;
   readonly severity?: string | undefined;
-  readonly object: ObjectRef;
+  /** What it is about; nothing for what is of no object. */
+  readonly object?: ObjectRef;
 };
 
 const MAX_RESULTS = 500; // an object is at most 1.5 MiB in etcd; what is left out is counted in the summary
@@ -16,12 +17,12 @@ const MAX_MESSAGE = 1000;
 const SEVERITIES: ReadonlySet<string> = new Set(['critical', 'high', 'medium', 'low', 'info']);
 
 /**
- * Puts results of one environment into a namespace as a Report. False where the cluster has no such kind. Throws `cluster-forbidden`.
+ * Puts results into a namespace as the Report `countersign-NAME`, for example of one environment. False where the cluster has no such kind. Throws `cluster-forbidden`.
  */
 export async function putReport(
   server: ApiServer,
   namespace: string,
-  environment: string,
+  about: string,
   results: readonly ReportResult[],
   at: Date,
 ): Promise<boolean> {
@@ -29,7 +30,7 @@ export async function putReport(
   for (const { result } of results) summary[result]++;
   const timestamp = { seconds: Math.floor(at.getTime() / 1000), nanos: 0 };
   const told = results.filter((r) => r.result !== 'pass').slice(0, MAX_RESULTS);
-  const name = `countersign-${environment}`.slice(0, 63);
+  const name = `countersign-${about}`.slice(0, 63);
   const body = {
     apiVersion: 'openreports.io/v1alpha1',
     kind: 'Report',
@@ -43,7 +44,7 @@ export async function putReport(
       message: message.slice(0, MAX_MESSAGE),
       scored: true,
       ...(severity !== undefined && SEVERITIES.has(severity) ? { severity } : {}),
-      resources: [object],
+      ...(object === undefined ? {} : { resources: [object] }),
       timestamp,
     })),
   };

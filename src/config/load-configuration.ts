@@ -135,7 +135,7 @@ function assemble(found: readonly Found[], options: ObjectOptions): { configurat
     else trustPolicies.push({ ...one, parsed: withKeyFiles(parsed, one, problems) });
     if (parsed.kind !== 'Notifier' && parsed.kind !== 'ReportSchedule') crossCheck(parsed, file, document, problems);
   }
-  const reach = (from: string) => (to: Scoped<unknown>) => options.crossNamespace || to.scope === from;
+  const reach = (from: string) => (to: { readonly scope: string }) => options.crossNamespace || to.scope === from;
   const owners = new Map<string, string>();
   for (const { parsed, scope, file, document } of environments) {
     const peers = environments.filter(reach(scope)).map((e) => e.parsed);
@@ -196,9 +196,9 @@ function trustProblems(
 
 // What a schedule names that must be there; and a report holds the ledger's entries whole, which are of all environments.
 function scheduleProblems(
-  { parsed: { spec } }: Scoped<ReportSchedule>,
+  { parsed: { spec }, scope }: Scoped<ReportSchedule>,
   environments: readonly Scoped<Environment>[],
-  isInReach: (one: Scoped<unknown>) => boolean,
+  isInReach: (one: { readonly scope: string }) => boolean,
 ): { path: (string | number)[]; text: string }[] {
   const names = (all: readonly Scoped<Environment>[]) => all.map((e) => e.parsed.metadata.name);
   const known = new Set(names(environments.filter(isInReach)));
@@ -220,6 +220,11 @@ function scheduleProblems(
               text: `expected one of ${SHIPPED_FRAMEWORKS.map(quoted).join(', ')}, or a \`file\`, found \`${f}\``,
             },
           ],
+    ),
+    ...spec.deliver.flatMap((d, i) =>
+      !('cluster' in d) || scope === '' || isInReach({ scope: d.cluster.namespace })
+        ? []
+        : [{ path: ['spec', 'deliver', i, 'cluster', 'namespace'], text: `\`${d.cluster.namespace}\` is another namespace than its own` }],
     ),
     ...places.flatMap((name, i) =>
       places.indexOf(name) === i ? [] : [{ path: ['spec', 'deliver', i, 'name'], text: `\`${name}\` is declared twice` }],

@@ -285,7 +285,7 @@ const SCHEMAS = {
   'report.delivered': object({
     issued: index,
     to: text,
-    kind: z.enum(['directory', 's3', 'email', 'webhook']),
+    kind: z.enum(['directory', 's3', 'email', 'webhook', 'cluster']),
     outcome: z.enum(['delivered', 'failed']),
     attempts: count,
     error: text.optional(),

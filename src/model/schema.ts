@@ -784,8 +784,16 @@ export const reportScheduleSchema = z.strictObject({
               ...delivery,
               webhook: z.strictObject(signedWebhook).describe('JSON with the summary and the digests of the files.'),
             }),
+            z.strictObject({
+              ...delivery,
+              cluster: z
+                .strictObject({ namespace: name.describe('Where the Report is.') })
+                .describe(
+                  'A summary as a `Report` of openreports.io in the first environment’s cluster: controls, and whether the population is whole.',
+                ),
+            }),
           ],
-          { error: '`name` and one of `directory`, `s3`, `email` and `webhook`' },
+          { error: '`name` and one of `directory`, `s3`, `email`, `webhook` and `cluster`' },
         ),
       )
       .max(20)

@@ -17,7 +17,31 @@ export type Issue = {
   readonly directory: string;
 };
 
-type Kind = 'directory' | 's3' | 'email' | 'webhook';
+/** What a cluster is told of a report: its numbers, and what came of each control and each check of the population. */
+export type ReportSummary = {
+  readonly entity: string;
+  readonly status: string;
+  readonly summary: Readonly<Record<string, number>>;
+  readonly controls: readonly {
+    readonly id: string;
+    readonly title: string;
+    readonly tested: number;
+    readonly passed: number;
+    readonly undetermined: number;
+    readonly exceptions: number;
+    readonly dispositioned: number;
+  }[];
+  readonly reconciliation: readonly {
+    readonly id: string;
+    readonly check: string;
+    readonly status: string;
+    readonly unexplained: number;
+  }[];
+};
+/** Puts a summary into a namespace under a name. */
+export type ToCluster = (namespace: string, name: string, summary: ReportSummary) => Promise<void>;
+
+type Kind = 'directory' | 's3' | 'email' | 'webhook' | 'cluster';
 type Place<K extends Kind> = Extract<ReportDelivery, Readonly<Record<K, unknown>>>[K];
 
 const LAST = 'manifest.txt'; // where it is, everything is
@@ -26,17 +50,19 @@ const SHOWN = 300;
 
 /** What kind of place it is. */
 export function kindOf(place: ReportDelivery): Kind {
-  return (['directory', 's3', 'email', 'webhook'] as const).find((kind) => kind in place) as Kind;
+  return (['directory', 's3', 'email', 'webhook', 'cluster'] as const).find((kind) => kind in place) as Kind;
 }
 
 /**
- * Brings a report to one place. Done twice, it is there once. Throws what keeps it from being there; nothing that is secret stands in it.
+ * Brings a report to one place; `toCluster` is how its summary gets into one. Done twice, it is there once. Throws what keeps it from being
+ * there; nothing that is secret stands in it.
  */
-export async function deliver(place: ReportDelivery, issue: Issue, signal: AbortSignal): Promise<void> {
+export async function deliver(place: ReportDelivery, issue: Issue, signal: AbortSignal, toCluster: ToCluster): Promise<void> {
   if ('directory' in place) toDirectory(place.directory, issue);
   else if ('s3' in place) await toObjectStore(place.s3, issue, signal);
   else if ('email' in place) await toMail(place.email, issue);
-  else await toWebhook(place.webhook, issue, signal);
+  else if ('webhook' in place) await toWebhook(place.webhook, issue, signal);
+  else await toCluster(place.cluster.namespace, issue.schedule.replaceAll('/', '.'), readSummary(issue));
 }
 
 /** What it is called where several lie beside each other: `monthly-2026-10-v1`, or `team.monthly-…` of a namespace. */
@@ -100,7 +126,7 @@ async function toMail({ attach, ...email }: Place<'email'>, issue: Issue): Promi
 }
 
 function summaryLines(issue: Issue): string[] {
-  const { summary, entity, status } = modelOf(issue);
+  const { summary, entity, status } = readSummary(issue);
   const { period, version, report } = issue;
   return [
     `${entity}: ${period.from.slice(0, 10)} to ${period.to.slice(0, 10)} (UTC, end not included)`,
@@ -131,7 +157,7 @@ async function toWebhook({ url, secretFile }: Place<'webhook'>, issue: Issue, si
     const bytes = readFileSync(join(directory, name));
     return { name, sha256: sha256(bytes), bytes: bytes.length };
   });
-  const { summary, status } = modelOf(issue);
+  const { summary, status } = readSummary(issue);
   const { from, to, label } = period;
   const body = JSON.stringify({
     event: 'report',
@@ -154,10 +180,8 @@ async function toWebhook({ url, secretFile }: Place<'webhook'>, issue: Issue, si
   if (!response.ok) throw refused(host, response.status, undefined);
 }
 
-type Summary = { readonly entity: string; readonly status: string; readonly summary: Readonly<Record<string, number>> };
-
-function modelOf({ directory }: Issue): Summary {
-  return JSON.parse(readFileSync(join(directory, 'report.json'), 'utf8')) as Summary;
+function readSummary({ directory }: Issue): ReportSummary {
+  return JSON.parse(readFileSync(join(directory, 'report.json'), 'utf8')) as ReportSummary;
 }
 
 function filesOf({ directory }: Issue): readonly string[] {

@@ -7,6 +7,7 @@ import { tool } from '../../scripts/tools.ts';
 import type { ApiServer } from '../../src/cluster/index.ts';
 import { ANNOTATION } from '../../src/model/index.ts';
 import { configMap, deployment } from '../kit/manifests.ts';
+import { installReports } from '../kit/open-reports.ts';
 import { scratch } from '../kit/scratch.ts';
 import { countersign } from '../kit/service.ts';
 import { openStage } from '../kit/test-stage.ts';
@@ -335,63 +336,8 @@ test('only whoever has a certificate of the authority is answered; replicas shar
   assert.match(String(refused.body['message']), /failed calling webhook.*certificate/, 'the API server of this test has none');
 });
 
-// The part of github.com/openreports/reports-api v0.2.1 that a Report of ours meets.
-const REPORTS = {
-  apiVersion: 'apiextensions.k8s.io/v1',
-  kind: 'CustomResourceDefinition',
-  metadata: { name: 'reports.openreports.io', annotations: { 'api-approved.kubernetes.io': 'https://github.com/openreports/reports-api' } },
-  spec: {
-    group: 'openreports.io',
-    scope: 'Namespaced',
-    names: { kind: 'Report', plural: 'reports', singular: 'report', listKind: 'ReportList' },
-    versions: [
-      {
-        name: 'v1alpha1',
-        served: true,
-        storage: true,
-        schema: {
-          openAPIV3Schema: {
-            type: 'object',
-            properties: {
-              source: { type: 'string' },
-              summary: { type: 'object', additionalProperties: { type: 'integer' } },
-              results: {
-                type: 'array',
-                items: {
-                  type: 'object',
-                  required: ['policy'],
-                  properties: {
-                    policy: { type: 'string' },
-                    rule: { type: 'string' },
-                    message: { type: 'string' },
-                    scored: { type: 'boolean' },
-                    severity: { type: 'string', enum: ['critical', 'high', 'low', 'medium', 'info'] },
-                    result: { type: 'string', enum: ['pass', 'fail', 'warn', 'error', 'skip'] },
-                    timestamp: {
-                      type: 'object',
-                      required: ['nanos', 'seconds'],
-                      properties: { nanos: { type: 'integer' }, seconds: { type: 'integer' } },
-                    },
-                    resources: {
-                      type: 'array',
-                      items: {
-                        type: 'object',
-                        properties: Object.fromEntries(['apiVersion', 'kind', 'name', 'namespace'].map((k) => [k, { type: 'string' }])),
-                      },
-                    },
-                  },
-                },
-              },
-            },
-          },
-        },
-      },
-    ],
-  },
-};
-
 test('what is in a governed namespace already is judged, and what no commit has is listed', async () => {
-  assert.equal((await stage.admin.request('POST', '/apis/apiextensions.k8s.io/v1/customresourcedefinitions', REPORTS)).status, 201);
+  await installReports(stage);
   const ns = 'rescan';
   await stage.admin.request('POST', '/api/v1/namespaces', { apiVersion: 'v1', kind: 'Namespace', metadata: { name: ns } });
   const pod = (name: string, privileged: boolean, more: object = {}) => ({

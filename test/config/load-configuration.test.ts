@@ -278,5 +278,7 @@ test('a ReportSchedule names what is there; as an object in a cluster it names n
     [['ReportSchedule a/monthly', ['a report has entries of every environment, and `production` is in another namespace']]],
   );
   assert.equal(loadWithObjects([], both, { files: undefined, crossNamespace: true }).invalid.size, 0);
+  assert.match(refused({ deliver: [{ name: 'x', cluster: { namespace: 'b' } }] }).join(), /`b` is another namespace than its own/);
+  assert.equal(refused({ deliver: [{ name: 'x', cluster: { namespace: 'a' } }] }).length, 0);
   assert.match(refused({ frameworks: [{ file: '/etc/passwd' }] }).join(), /expected the name of a file in `\/files\/a`/);
 });

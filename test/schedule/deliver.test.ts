@@ -6,7 +6,7 @@ import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { sha256 } from '../../src/model/index.ts';
-import { deliver, type Issue, periodWith } from '../../src/schedule/index.ts';
+import { deliver as deliverTo, type Issue, periodWith, type ReportSummary } from '../../src/schedule/index.ts';
 import { MailServer } from '../kit/mail-server.ts';
 import { ObjectStore } from '../kit/object-store.ts';
 import { scratch } from '../kit/scratch.ts';
@@ -20,6 +20,9 @@ const secret = (name: string, text: string) => {
 const summary = { changes: 12, applied: 9, denied: 3, failed: 0, exceptions: 2, open: 1, admissionsDenied: 4 };
 let issue: Issue;
 let store: ObjectStore;
+const clusters: [string, string, ReportSummary][] = [];
+const deliver = (place: Parameters<typeof deliverTo>[0], issue: Issue, signal: AbortSignal) =>
+  deliverTo(place, issue, signal, async (...told) => void clusters.push(told));
 const signal = () => AbortSignal.timeout(20_000);
 
 before(async () => {
@@ -165,6 +168,14 @@ test('a webhook hears what it is and the digest of every file, signed; and no se
       return true;
     });
   }
+});
+
+test('a cluster is told the numbers, under the name of the schedule', async () => {
+  await deliver({ name: 'board', cluster: { namespace: 'gate' } }, { ...issue, schedule: 'team/monthly' }, signal());
+  assert.deepEqual(
+    clusters.map(([namespace, name, told]) => [namespace, name, told.summary]),
+    [['gate', 'team.monthly', summary]],
+  );
 });
 
 // The first text part, with what quoted-printable hides.

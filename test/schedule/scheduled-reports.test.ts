@@ -46,7 +46,7 @@ function reportsOf(
   const log = { info: () => {}, error: (_: object, message: string) => void said.push(message) };
   let ports: ScheduledReportsPorts | undefined;
   // As the service opens it, with another clock and whatever a test breaks.
-  const reports = openScheduledReports({ data, key: undefined, schedules, ledger: recorderOf(ledger), log }, (made) => {
+  const reports = openScheduledReports({ data, key: undefined, server: undefined, schedules, ledger: recorderOf(ledger), log }, (made) => {
     ports = { ...made, clock: () => now };
     return new ScheduledReports({ ...ports, ...changed(ports) });
   });
