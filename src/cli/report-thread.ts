@@ -2,9 +2,9 @@ import { mkdirSync, renameSync, writeFileSync } from 'node:fs';
 import { constants, setPriority } from 'node:os';
 import { join } from 'node:path';
 import { parentPort, workerData } from 'node:worker_threads';
-import { LEDGER_FILES, LedgerReader, openSigner, signNote, type Verifier, verifyLedger } from '../ledger/index.ts';
+import { LEDGER_FILES, LedgerReader, openSigner, programSource, signNote, type Verifier, verifyLedger } from '../ledger/index.ts';
 import { CountersignError, messageOf, sha256 } from '../model/index.ts';
-import { writeReport } from '../report/index.ts';
+import { CHECKER, writeReport } from '../report/index.ts';
 import { readVerifiers } from './ledger.ts';
 import type { ReportAnswer, ReportMade, ReportTask } from './make-report.ts';
 import { readInput } from './report-input.ts';
@@ -47,6 +47,7 @@ async function makeReportHere({ data, from, to, definition, out, key }: ReportTa
       () => readInput(reader, { from, to, origin: name, definition: { ...definition, entity } }),
       (text) => signNote(text, signer),
       write,
+      programSource(CHECKER),
     );
     return { id, summary, status, manifest, checkpoint: ledger.first + ledger.entries };
   } finally {

@@ -10,9 +10,7 @@ import {
   rmSync,
   writeFileSync,
 } from 'node:fs';
-import { stripTypeScriptTypes } from 'node:module';
 import { dirname, extname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { CountersignError, canonicalJson, sha256 } from '../model/index.ts';
 import { parseCheckpoint } from './checkpoint.ts';
 import type { LedgerReader } from './ledger-reader.ts';
@@ -20,6 +18,7 @@ import { leafHash } from './merkle.ts';
 import { type Verifier, verifierText } from './note.ts';
 import { checkExport } from './offline-check.ts';
 import { LEDGER_FILES } from './open-sequencer.ts';
+import { programSource } from './program-source.ts';
 import { receipt } from './proof.ts';
 import { SqliteStore } from './sqlite-store.ts';
 import { type Batch, isOpened, type PreparedEntry, type StoredEntry, type Subject } from './store.ts';
@@ -66,7 +65,7 @@ export function exportLedger(
     files.write(`receipts/${index}.json`, entry.body);
     files.write(`receipts/${index}.tlog-proof`, receipt(reader, index, newest.note));
   }
-  files.write(CHECKER, checkerSource());
+  files.write(CHECKER, programSource(new URL(`./offline-check${extname(import.meta.url)}`, import.meta.url)));
   files.write('README.txt', readme(newest.size));
   files.writeManifest();
   return { entries: newest.size };
@@ -145,24 +144,6 @@ class Files {
 function refuseFilled(directory: string): void {
   if (existsSync(directory) && readdirSync(directory).length > 0)
     throw new CountersignError('usage', `\`${directory}\` is not empty`, { hint: 'name a directory that does not exist yet' });
-}
-
-/** The offline checker as a program of one file: the module beside this one, without its types. */
-function checkerSource(): string {
-  const file = fileURLToPath(new URL(`./offline-check${extname(import.meta.url)}`, import.meta.url));
-  const source = readFileSync(file, 'utf8');
-  return file.endsWith('.ts') ? withoutTypes(source) : source;
-}
-
-// Node says of every use that this function is experimental; whoever exports a ledger has no use for that.
-function withoutTypes(source: string): string {
-  const { emitWarning } = process;
-  process.emitWarning = () => {};
-  try {
-    return stripTypeScriptTypes(source);
-  } finally {
-    process.emitWarning = emitWarning;
-  }
 }
 
 function readme(size: number): string {

@@ -24,6 +24,7 @@ export {
 export { LEDGER_FILES, type LedgerKey, ledgerName, openSigner } from './open-sequencer.ts';
 export { fileAnchor, timestampAnchor, witnessAnchor } from './outside-anchors.ts';
 export { postgresSchema } from './postgres-schema.ts';
+export { programSource } from './program-source.ts';
 export { checkExtension, checkReceipt, extension, receipt } from './proof.ts';
 export { eraseSharedSubject, eraseSubject } from './subjects.ts';
 export { type LedgerFinding, verifyLedger } from './verify-ledger.ts';

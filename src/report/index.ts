@@ -6,4 +6,4 @@ export { buildReport, type ReportInput, type ReportSubject } from './build-repor
 export type { ExceptionRecord, Framework, ReportDefinition, ReportModel } from './model.ts';
 export { renderPdf } from './render-pdf.ts';
 export { type ReportCheck, type ReportVerifier, verifyReport } from './verify-report.ts';
-export { type ReportSigner, writeReport } from './write-report.ts';
+export { CHECKER, type ReportSigner, writeReport } from './write-report.ts';

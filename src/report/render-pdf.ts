@@ -539,7 +539,9 @@ function records(page: Page, model: ReportModel): void {
 
 function appendix(page: Page, model: ReportModel, digest: string): void {
   page.heading('How to verify this report', true);
-  page.note('1. `countersign verify report.pdf --key ledger.pub` checks everything below, offline, with the public key alone.');
+  page.note(
+    '1. `countersign verify report.pdf --key ledger.pub` checks everything below, offline, with the public key alone. `node verify.mjs --key ledger.pub` needs nothing but Node, and checks all but the figures.',
+  );
   page.note('2. By hand: `manifest.txt` is a signed note (C2SP signed-note, Ed25519) over the SHA-256 of every file of the report.');
   page.note(
     '3. SHA-256 over a zero byte followed by a line of entries.jsonl is a leaf; with the hashes in range.json the leaves give the root of the checkpoint (RFC 6962).',

@@ -1,3 +1,4 @@
+import { extname } from 'node:path';
 import { canonicalJson, sha256 } from '../model/index.ts';
 import { buildReport, type ReportInput } from './build-report.ts';
 import type { ReportModel } from './model.ts';
@@ -9,6 +10,9 @@ import { xlsxOf } from './xlsx.ts';
 /** Signs a text as a note (C2SP signed-note), with the key of the ledger. */
 export type ReportSigner = (text: string) => string;
 
+/** The module that is that program. */
+export const CHECKER = new URL(`./offline-check${extname(import.meta.url)}`, import.meta.url);
+
 export const MANIFEST_TITLE = 'countersign.dev/report/v2';
 
 /** What a report is made from, and the subtree roots over the entries before its first. */
@@ -16,12 +20,13 @@ export type ReportMaterial = { readonly input: ReportInput; readonly before: rea
 
 /**
  * Makes the whole set and hands each file to `write` as soon as it is made; `manifest.txt` comes last, is signed, and names the SHA-256 of
- * every other. `read` gives what it is made from, once.
+ * every other. `read` gives what it is made from, once; `checker` is the program of one file that goes along.
  */
 export async function writeReport(
   read: () => ReportMaterial,
   sign: ReportSigner,
   write: (name: string, bytes: Uint8Array) => void,
+  checker: string,
 ): Promise<ReportModel> {
   const digests = new Map<string, string>();
   const emit = (name: string, bytes: Uint8Array) => {
@@ -40,6 +45,7 @@ export async function writeReport(
   const results = assessmentResults(model, digests);
   emit('oscal-ar.json', pretty(results));
   if (plan !== undefined) emit('oscal-poam.json', pretty(plan));
+  emit('verify.mjs', Buffer.from(checker));
   const lines = [...digests].sort(([a], [b]) => (a < b ? -1 : 1)).map(([name, digest]) => `${digest}  ${name}\n`);
   write('manifest.txt', Buffer.from(sign(`${MANIFEST_TITLE}\n${lines.join('')}`)));
   return model;

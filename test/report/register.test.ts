@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { before, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { Ajv } from 'ajv';
-import { openLedger } from '../../src/ledger/index.ts';
-import { NO_REVISION, type Violation } from '../../src/model/index.ts';
+import { createKey, ledgerName, openLedger, readSigner, signNote, verifierText } from '../../src/ledger/index.ts';
+import { NO_REVISION, sha256, type Violation } from '../../src/model/index.ts';
 import type { ReportModel } from '../../src/report/index.ts';
 import { findOnPath } from '../../src/tools/index.ts';
 import { commitId, recordChange } from '../kit/report-ledger.ts';
@@ -336,4 +336,60 @@ test('a checker that was written from the documentation alone agrees, and finds 
     assert.notEqual(check().status, 0, name);
     writeFileSync(join(at, name), whole);
   }
+});
+
+test('the checker that goes along agrees, and finds what is altered, also where whoever altered it has the key', async () => {
+  const at = join(directory, 'handed-out');
+  assert.equal((await report(at, '--seed', 's', '--sample', '7')).code, 0);
+  const key = join(data, 'ledger.pub');
+  const check = (...more: string[]) => spawnSync(process.execPath, [join(at, 'verify.mjs'), ...more], { encoding: 'utf8', cwd: '/' });
+  const fine = check('--key', key);
+  assert.equal(fine.status, 0, fine.stdout);
+  assert.match(fine.stdout, /44 changes are in the log, each at its entry/);
+  assert.match(fine.stdout, /the sample is what the seed draws: \d+ changes/);
+  assert.match(fine.stdout, /not checked here: /);
+  assert.match(check().stdout, /^WRONG name the ledger’s public key/);
+  const stranger = join(directory, 'stranger.pub');
+  writeFileSync(stranger, verifierText(readSigner('countersign.dev/test', createKey())));
+  assert.match(check('--key', stranger).stdout, /^WRONG manifest\.txt is not signed by this key/);
+
+  // A period that begins after the ledger did: the tree is continued from the hashes before it.
+  const { time } = JSON.parse(readFileSync(join(at, 'entries.jsonl'), 'utf8').split('\n')[70] ?? '') as { time: string };
+  const later = join(directory, 'later');
+  assert.equal((await countersign(['report', '--data', data, '--out', later, '--from', time, '--to', '2100-01-01'])).code, 0);
+  const partly = spawnSync(process.execPath, [join(later, 'verify.mjs'), '--key', key], { encoding: 'utf8' });
+  assert.match(partly.stdout, /entries, from [1-9]\d* on, give the signed root/);
+  assert.equal(partly.status, 0, partly.stdout);
+
+  const names = readdirSync(at).filter((name) => name !== 'manifest.txt');
+  const signer = readSigner(ledgerName(data) ?? '', readFileSync(join(data, 'ledger.key'), 'utf8'));
+  const resign = () => {
+    const lines = names.sort().map((name) => `${sha256(readFileSync(join(at, name)))}  ${name}\n`);
+    writeFileSync(join(at, 'manifest.txt'), signNote(`countersign.dev/report/v2\n${lines.join('')}`, signer));
+  };
+  const line = (text: string, n: number) => text.split('\n')[n] ?? '';
+  for (const [name, alter, expected] of [
+    ['entries.jsonl', (t) => t.replace(`${line(t, 3)}\n`, ''), /the entries do not end where the checkpoint does/],
+    ['entries.jsonl', (t) => t.replace(line(t, 3), line(t, 4)), /the entries do not give the root/],
+    ['evidence.jsonl', (t) => t.replace(`${line(t, 0)}\n`, ''), /the evidence of a verdict is missing/],
+    ['subjects.jsonl', (t) => t.replace('Dana', 'Dora'), /a name is not the one behind subject:/],
+    ['population.csv', (t) => t.replace(/\r\n.*\r\n$/, '\r\n'), /changes are not counted alike/],
+    ['population.csv', (t) => t.replace(/(\r\n(?:[^,]*,){2})[0-9a-f]{64}/, `$1${'0'.repeat(64)}`), /has another leaf/],
+    ['exceptions.csv', (t) => t.replace(/,open,/, ',accepted,'), /open exceptions are not counted alike/],
+    ['report.json', (t) => t.replace(/"seed":"s","size":7/, '"seed":"t","size":7'), /the sample is not what the seed draws/],
+    ['checkpoint', (t) => `${t}\n`, /checkpoint is not the one of range\.json/],
+  ] as [string, (text: string) => string, RegExp][]) {
+    const whole = readFileSync(join(at, name), 'utf8');
+    const altered = alter(whole);
+    assert.notEqual(altered, whole, name);
+    writeFileSync(join(at, name), altered);
+    assert.match(check('--key', key).stdout, new RegExp(`WRONG ${name} is not the file that was signed`));
+    resign();
+    const found = check('--key', key);
+    assert.equal(found.status, 1, name);
+    assert.match(found.stdout, expected);
+    writeFileSync(join(at, name), whole);
+    resign();
+  }
+  assert.equal(check('--key', key).status, 0);
 });
