@@ -24,7 +24,7 @@ export async function runWhileHeld(loop: Tenant, lease: Lease, signal: AbortSign
       return false;
     });
     if (held) {
-      log.info({ environment: loop.name }, 'this replica has it now');
+      log.info({ lease: loop.name }, `this replica has \`${loop.name}\` now`);
       await runHeld(loop, lease, signal);
       return;
     }

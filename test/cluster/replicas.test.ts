@@ -62,7 +62,7 @@ test('one replica runs an environment, the other stands by; stopped, the first h
   await a.entry('apply.result', 'production', (e) => e.revision === green && e.outcome === 'applied');
   const stopped = performance.now();
   assert.equal(await a.stop(), 0);
-  await b.says('this replica has the environment now');
+  await b.says('this replica has `production` now');
   assert.ok(performance.now() - stopped < 12_000, 'before the Lease ran out by itself');
   const red = await stage.change(fleet, 'red', colour('handover', 'red'));
   await b.entry('apply.result', 'production', (e) => e.revision === red && e.outcome === 'applied');
