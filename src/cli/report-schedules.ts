@@ -1,6 +1,6 @@
 import { resolve } from 'node:path';
 import { loadConfiguration } from '../config/index.ts';
-import { ledgerName, openLedger } from '../ledger/index.ts';
+import { type LedgerReader, ledgerName, openLedger } from '../ledger/index.ts';
 import { CountersignError, type EntryOf, type Recorded } from '../model/index.ts';
 import { periodFrom } from '../schedule/index.ts';
 import { askService } from './control-socket.ts';
@@ -34,7 +34,7 @@ export async function reportRun(name: string, options: ReportRunOptions, io: Io)
   if (options.output === 'json') io.out(`${JSON.stringify(issued, null, 2)}\n`);
   else if (issued.length === 0) io.out(`nothing of \`${plain(name)}\` is due\n`);
   else for (const one of issued) io.out(`report ${one.report}: ${one.period}, version ${one.version}\n${one.directory}/report.pdf\n`);
-  const missing = listed(data).filter((r) => r.schedule === name && r.places.some((p) => p.state !== 'delivered'));
+  const missing = onLedger(data, listed).filter((r) => r.schedule === name && r.places.some((p) => p.state !== 'delivered'));
   for (const one of missing)
     for (const place of one.places.filter((p) => p.state !== 'delivered'))
       io.err(`${paint(io, 'yellow', 'warning:')} ${one.period}, version ${one.version} is not at \`${plain(place.name)}\` yet\n`);
@@ -82,7 +82,7 @@ type Listed = {
 
 /** `countersign report list`: the reports that the ledger has, where they are, and which could not be made. */
 export function reportList(options: ReportListOptions, io: Io): number {
-  const [reports, failed] = [listed(options.data), failedOf(options.data)];
+  const [reports, failed] = onLedger(options.data, (reader) => [listed(reader), failedOf(reader)] as const);
   if (options.output === 'json') {
     io.out(`${JSON.stringify({ reports, failed }, null, 2)}\n`);
     return EXIT.yes;
@@ -101,40 +101,39 @@ export function reportList(options: ReportListOptions, io: Io): number {
   return EXIT.yes;
 }
 
-// Those that were due and are still not there.
-function failedOf(data: string): readonly { readonly schedule: string; readonly period: string; readonly error: string }[] {
+function onLedger<T>(data: string, look: (reader: LedgerReader) => T): T {
   const reader = readLedger(data);
   try {
-    const made = new Set(reader.all('report.issued', '').map(({ entry: e }) => `${e.schedule} ${e.from} ${e.to}`));
-    const newest = new Map(reader.all('report.failed', '').map(({ entry: e }) => [`${e.schedule} ${e.from} ${e.to}`, e]));
-    return [...newest]
-      .filter(([key]) => !made.has(key))
-      .map(([, { schedule, from, to, error }]) => ({ schedule, period: periodFrom(from, to).label, error }));
+    return look(reader);
   } finally {
     reader.close();
   }
 }
 
-function listed(data: string): readonly Listed[] {
-  const reader = readLedger(data);
-  try {
-    const issued = reader.all('report.issued', '');
-    const superseded = new Set(issued.filter(({ entry }) => entry.schedule !== undefined).map(({ entry }) => entry.supersedes));
-    const told = reader.all('report.delivered', '');
-    return issued.map(({ index, entry }) => ({
-      entry: index,
-      time: entry.time,
-      schedule: entry.schedule ?? '',
-      period: periodFrom(entry.from, entry.to).label,
-      version: entry.version ?? 1,
-      report: entry.report,
-      places: (entry.deliver ?? []).map((name) => {
-        const last = told.findLast(({ entry: e }) => e.issued === index && e.to === name)?.entry;
-        const state = last?.outcome ?? (superseded.has(index) ? 'superseded' : 'waiting');
-        return { name, state, ...(last?.error === undefined ? {} : { error: last.error }) };
-      }),
-    }));
-  } finally {
-    reader.close();
-  }
+// Those that were due and are still not there.
+function failedOf(reader: LedgerReader): readonly { readonly schedule: string; readonly period: string; readonly error: string }[] {
+  const made = new Set(reader.all('report.issued', '').map(({ entry: e }) => `${e.schedule} ${e.from} ${e.to}`));
+  const newest = new Map(reader.all('report.failed', '').map(({ entry: e }) => [`${e.schedule} ${e.from} ${e.to}`, e]));
+  return [...newest]
+    .filter(([key]) => !made.has(key))
+    .map(([, { schedule, from, to, error }]) => ({ schedule, period: periodFrom(from, to).label, error }));
+}
+
+function listed(reader: LedgerReader): readonly Listed[] {
+  const issued = reader.all('report.issued', '');
+  const superseded = new Set(issued.filter(({ entry }) => entry.schedule !== undefined).map(({ entry }) => entry.supersedes));
+  const told = reader.all('report.delivered', '');
+  return issued.map(({ index, entry }) => ({
+    entry: index,
+    time: entry.time,
+    schedule: entry.schedule ?? '',
+    period: periodFrom(entry.from, entry.to).label,
+    version: entry.version ?? 1,
+    report: entry.report,
+    places: (entry.deliver ?? []).map((name) => {
+      const last = told.findLast(({ entry: e }) => e.issued === index && e.to === name)?.entry;
+      const state = last?.outcome ?? (superseded.has(index) ? 'superseded' : 'waiting');
+      return { name, state, ...(last?.error === undefined ? {} : { error: last.error }) };
+    }),
+  }));
 }

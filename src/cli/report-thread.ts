@@ -1,25 +1,19 @@
 import { mkdirSync, renameSync, writeFileSync } from 'node:fs';
 import { constants, setPriority } from 'node:os';
 import { join } from 'node:path';
-import { parentPort, workerData } from 'node:worker_threads';
+import { workerData } from 'node:worker_threads';
 import { LEDGER_FILES, LedgerReader, openSigner, programSource, signNote, type Verifier, verifyLedger } from '../ledger/index.ts';
-import { CountersignError, messageOf, sha256 } from '../model/index.ts';
+import { CountersignError, sha256 } from '../model/index.ts';
 import { CHECKER, writeReport } from '../report/index.ts';
+import { answerWith } from './in-thread.ts';
 import { readVerifiers } from './ledger.ts';
-import type { ReportAnswer, ReportMade, ReportTask } from './make-report.ts';
+import type { ReportMade, ReportTask } from './make-report.ts';
 import { readInput } from './report-input.ts';
 
 // The thread that makes one report and ends. Whoever decides requests, here or on this machine, goes first; on Linux this is of the
 // thread alone (setpriority(2)).
 if (process.platform === 'linux') setPriority(constants.priority.PRIORITY_BELOW_NORMAL);
-const answer = await makeReportHere(workerData as ReportTask).then(
-  (made): ReportAnswer => ({ made }),
-  (thrown: unknown): ReportAnswer => {
-    if (!(thrown instanceof CountersignError)) throw thrown;
-    return { code: thrown.code, message: messageOf(thrown), hint: thrown.hint };
-  },
-);
-parentPort?.postMessage(answer);
+await answerWith(() => makeReportHere(workerData as ReportTask));
 
 // Makes it here and now. Throws `ledger-inconsistent`, `key-missing`, and what keeps files from being written.
 async function makeReportHere({ data, from, to, definition, out, key }: ReportTask): Promise<ReportMade> {

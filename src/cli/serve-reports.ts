@@ -3,9 +3,13 @@ import { type ApiServer, putReport, type ReportResult } from '../cluster/index.t
 import { frameworkNamed } from '../config/index.ts';
 import type { LedgerKey } from '../ledger/index.ts';
 import { CountersignError } from '../model/index.ts';
-import { deliver, type ReportSummary, ScheduledReports, type ScheduledReportsPorts } from '../schedule/index.ts';
+import { type ReportSummary, ScheduledReports, type ScheduledReportsPorts } from '../schedule/index.ts';
 import type { ControlAnswer } from '../service/index.ts';
+import type { DeliveryTask, ForCluster } from './deliver-thread.ts';
+import { inThread } from './in-thread.ts';
 import { makeReport } from './make-report.ts';
+
+const DELIVERY_MS = 15 * 60_000; // the schedule gives up earlier
 
 type Parts = Pick<ScheduledReportsPorts, 'schedules' | 'ledger' | 'log'> & {
   readonly data: string;
@@ -23,7 +27,10 @@ export function openScheduledReports(
     ...ports,
     directory: resolve(data, 'reports'),
     clock: () => new Date(),
-    deliver: (place, issue, signal) => deliver(place, issue, signal, (...summary) => putSummary(server, ...summary)),
+    deliver: async (place, issue, signal) => {
+      const left = await inThread<ForCluster | undefined>('deliver-thread', { place, issue } satisfies DeliveryTask, DELIVERY_MS, signal);
+      if (left !== undefined) await putSummary(server, ...left);
+    },
     make: ({ spec }, { from, to }, out, supersedes, signal) => {
       const { entity, classification, environments, failureHours, reviewHours } = spec;
       const before =

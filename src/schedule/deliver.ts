@@ -181,7 +181,9 @@ async function toWebhook({ url, secretFile }: Place<'webhook'>, issue: Issue, si
 }
 
 function readSummary({ directory }: Issue): ReportSummary {
-  return JSON.parse(readFileSync(join(directory, 'report.json'), 'utf8')) as ReportSummary;
+  const model = JSON.parse(readFileSync(join(directory, 'report.json'), 'utf8')) as ReportSummary;
+  const { entity, status, summary, controls, reconciliation } = model;
+  return { entity, status, summary, controls, reconciliation };
 }
 
 function filesOf({ directory }: Issue): readonly string[] {

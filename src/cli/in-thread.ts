@@ -1,0 +1,45 @@
+import { extname } from 'node:path';
+import { parentPort, Worker } from 'node:worker_threads';
+import { CountersignError, type ErrorCode, messageOf } from '../model/index.ts';
+
+/** What a thread says in the end. */
+type Answer<T> = { readonly done: T } | { readonly code: ErrorCode; readonly message: string; readonly hint: string | undefined };
+
+const YOUNG_MB = 16; // what is made anew all the time; left alone, it grows to several times that
+
+/** Runs a module of this directory in a thread, which whoever answers requests meanwhile must not notice. Throws what it throws. */
+export async function inThread<T>(module: string, workerData: unknown, limitMs: number, signal?: AbortSignal): Promise<T> {
+  const worker = new Worker(new URL(`./${module}${extname(import.meta.url)}`, import.meta.url), {
+    workerData,
+    resourceLimits: { maxYoungGenerationSizeMb: YOUNG_MB },
+  });
+  const end = () => void worker.terminate();
+  const limit = setTimeout(end, limitMs);
+  signal?.addEventListener('abort', end, { once: true });
+  if (signal?.aborted === true) end();
+  try {
+    const answer = await new Promise<Answer<T>>((done, failed) => {
+      worker.once('message', done);
+      worker.once('error', failed);
+      worker.once('exit', () => failed(new Error(`the thread of ${module} ended early`)));
+    });
+    if ('done' in answer) return answer.done;
+    throw new CountersignError(answer.code, answer.message, answer.hint === undefined ? {} : { hint: answer.hint });
+  } finally {
+    clearTimeout(limit);
+    signal?.removeEventListener('abort', end);
+    await worker.terminate();
+  }
+}
+
+/** In such a thread: says what came of a task. */
+export async function answerWith<T>(task: () => Promise<T>): Promise<void> {
+  const answer = await task().then(
+    (done): Answer<T> => ({ done }),
+    (thrown: unknown): Answer<T> => {
+      if (!(thrown instanceof CountersignError)) throw thrown;
+      return { code: thrown.code, message: messageOf(thrown), hint: thrown.hint };
+    },
+  );
+  parentPort?.postMessage(answer);
+}
