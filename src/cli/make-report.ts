@@ -1,3 +1,4 @@
+import type { GitProgram } from '../git/index.ts';
 import type { LedgerKey } from '../ledger/index.ts';
 import type { ReportDefinition, ReportModel } from '../report/index.ts';
 import { inThread } from './in-thread.ts';
@@ -11,6 +12,9 @@ export type ReportTask = {
   readonly out: string;
   /** The ledger's key, where it is not the one in the data directory. */
   readonly key?: LedgerKey | undefined;
+  readonly git: GitProgram | undefined;
+  /** Git directories that signed objects may be had from, beside those that the service fetched. */
+  readonly repositories?: readonly string[];
 };
 export type ReportMade = Pick<ReportModel, 'id' | 'summary' | 'status'> & {
   /** SHA-256 of the manifest, and the size of the checkpoint. */

@@ -1,11 +1,12 @@
 import { resolve } from 'node:path';
-import { loadConfiguration } from '../config/index.ts';
+import { loadConfiguration, type ProcessSettings } from '../config/index.ts';
 import { type LedgerReader, ledgerName, openLedger } from '../ledger/index.ts';
 import { CountersignError, type EntryOf, type Recorded } from '../model/index.ts';
 import { periodFrom } from '../schedule/index.ts';
 import { askService } from './control-socket.ts';
 import { EXIT, type Io, paint, plain } from './io.ts';
 import { ledgerKey } from './ledger-options.ts';
+import { gitProgram } from './open.ts';
 import { readLedger, recorderOf } from './read-ledger.ts';
 import { openScheduledReports } from './serve-reports.ts';
 import type { PassOptions } from './serving.ts';
@@ -20,10 +21,10 @@ export type ReportListOptions = { data: string; output: 'text' | 'json' };
 type Issued = Recorded<EntryOf<'report.issued'>>;
 
 /** `countersign report run NAME`: what is due of a ReportSchedule, by the running service or, where none runs, here. */
-export async function reportRun(name: string, options: ReportRunOptions, io: Io): Promise<number> {
+export async function reportRun(name: string, options: ReportRunOptions, settings: ProcessSettings, io: Io): Promise<number> {
   const { data, again } = options;
   const answer = await askService(data, 'report-run', { schedule: name, again });
-  const made = answer === undefined ? await runHere(name, options, io) : (answer.result as readonly Issued[]);
+  const made = answer === undefined ? await runHere(name, options, settings, io) : (answer.result as readonly Issued[]);
   const issued = made.map(({ index, entry }) => ({
     entry: index,
     report: entry.report,
@@ -41,7 +42,7 @@ export async function reportRun(name: string, options: ReportRunOptions, io: Io)
   return missing.length === 0 ? EXIT.yes : EXIT.no;
 }
 
-async function runHere(name: string, options: ReportRunOptions, io: Io): Promise<readonly Issued[]> {
+async function runHere(name: string, options: ReportRunOptions, settings: ProcessSettings, io: Io): Promise<readonly Issued[]> {
   const origin = ledgerName(options.data);
   if (origin === undefined)
     throw new CountersignError('usage', `there is no ledger in \`${options.data}\``, {
@@ -55,6 +56,7 @@ async function runHere(name: string, options: ReportRunOptions, io: Io): Promise
     const reports = openScheduledReports({
       data: options.data,
       key,
+      git: gitProgram(settings),
       server: undefined,
       schedules,
       ledger: recorderOf(ledger),

@@ -9,6 +9,7 @@ import { answerWith } from './in-thread.ts';
 import { readVerifiers } from './ledger.ts';
 import type { ReportMade, ReportTask } from './make-report.ts';
 import { readInput } from './report-input.ts';
+import { fetchedRepositories, signedObjects } from './signed-objects.ts';
 
 // The thread that makes one report and ends. Whoever decides requests, here or on this machine, goes first; on Linux this is of the
 // thread alone (setpriority(2)).
@@ -16,7 +17,7 @@ if (process.platform === 'linux') setPriority(constants.priority.PRIORITY_BELOW_
 await answerWith(() => makeReportHere(workerData as ReportTask));
 
 // Makes it here and now. Throws `ledger-inconsistent`, `key-missing`, and what keeps files from being written.
-async function makeReportHere({ data, from, to, definition, out, key }: ReportTask): Promise<ReportMade> {
+async function makeReportHere({ data, from, to, definition, out, key, git, repositories = [] }: ReportTask): Promise<ReportMade> {
   const reader = new LedgerReader(join(data, LEDGER_FILES.store)).freeze();
   try {
     const keys = readVerifiers(join(data, LEDGER_FILES.verifier));
@@ -39,6 +40,7 @@ async function makeReportHere({ data, from, to, definition, out, key }: ReportTa
     };
     const { id, summary, status, ledger } = await writeReport(
       () => readInput(reader, { from, to, origin: name, definition: { ...definition, entity } }),
+      (changes) => signedObjects(reader, changes, [...repositories, ...fetchedRepositories(data)], git),
       (text) => signNote(text, signer),
       write,
       programSource(CHECKER),

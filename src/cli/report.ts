@@ -1,7 +1,10 @@
 import { join, resolve } from 'node:path';
+import type { ProcessSettings } from '../config/index.ts';
+import { UserRepository } from '../git/index.ts';
 import { askService } from './control-socket.ts';
 import { EXIT, type Io } from './io.ts';
 import { makeReport } from './make-report.ts';
+import { gitProgram } from './open.ts';
 import { type DefinitionOptions, defined, periodOf } from './report-definition.ts';
 import { count } from './show-verdict.ts';
 
@@ -10,14 +13,17 @@ export type ReportOptions = DefinitionOptions & {
   from?: string;
   to?: string;
   out: string;
+  repo?: string[];
   output: 'text' | 'json';
 };
 
 /** `countersign report`: the evidence of a period, as a signed set of files around a PDF. */
-export async function report(options: ReportOptions, io: Io): Promise<number> {
+export async function report(options: ReportOptions, settings: ProcessSettings, io: Io): Promise<number> {
   const { data, out } = options;
   const [period, definition] = [periodOf(options), defined(options)];
-  const { id, summary, manifest, checkpoint } = await makeReport({ data, out, ...period, definition });
+  const git = gitProgram(settings);
+  const repositories = await Promise.all((options.repo ?? []).map((directory) => new UserRepository(directory, git?.file).gitDirectory()));
+  const { id, summary, manifest, checkpoint } = await makeReport({ data, out, ...period, definition, git, repositories });
   const { sample } = definition;
   const issued = { report: id, ...period, manifest, checkpoint, ...(sample === undefined ? {} : { sample }) };
   const recorded = await askService(data, 'report-issued', issued);

@@ -772,9 +772,10 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
     .option('--sample <number>', 'how many of each stratum are drawn', '25')
     .option('--failure-hours <number>', 'a rollback or emergency within them makes a deployment a failed one', '24')
     .option('--review-hours <number>', 'within which a use of break-glass is to be reviewed', '72')
+    .option('--repo <dir...>', 'checkouts that signed commits and approvals may be had from, where the service has them no more')
     .option('--out <dir>', 'where the files go', 'countersign-report')
     .addOption(output('text', 'json'))
-    .action(async (options: ReportOptions) => done(await (await import('./report.ts')).report(options, io)));
+    .action(async (options: ReportOptions) => done(await (await import('./report.ts')).report(options, settings, io)));
 
   add(
     report,
@@ -792,7 +793,7 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
     .option('--ledger-key-public <file>', 'the public key of that program')
     .addOption(output('text', 'json'))
     .action(async (name: string, _: unknown, command: Command) =>
-      done(await (await import('./report-schedules.ts')).reportRun(name, command.optsWithGlobals<ReportRunOptions>(), io)),
+      done(await (await import('./report-schedules.ts')).reportRun(name, command.optsWithGlobals<ReportRunOptions>(), settings, io)),
     );
   add(
     report,
@@ -806,11 +807,16 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
       done((await import('./report-schedules.ts')).reportList(command.optsWithGlobals<ReportListOptions>(), io)),
     );
 
-  add(program, 'verify', 'check a report offline', '\nExample:\n  countersign verify october/report.pdf --key ledger.pub')
-    .argument('<file>', 'the report; its other files lie beside it')
+  add(
+    program,
+    'verify',
+    'check a report offline',
+    '\nExamples:\n  countersign verify october/report.pdf --key ledger.pub\n  countersign verify october --key ledger.pub',
+  )
+    .argument('<file>', 'the report, whose other files lie beside it, or their directory')
     .option('--key <file>', 'the ledger’s public key')
     .addOption(output('text', 'json'))
-    .action(async (file: string, options: VerifyOptions) => done((await import('./verify.ts')).verify(file, options, io)));
+    .action(async (file: string, options: VerifyOptions) => done(await (await import('./verify.ts')).verify(file, options, io)));
 
   add(
     program,

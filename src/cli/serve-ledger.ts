@@ -1,13 +1,14 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
+import { withoutAddresses } from '../gate/index.ts';
 import { redactUrl } from '../git/index.ts';
 import { AnchorKeeper, LEDGER_FILES } from '../ledger/index.ts';
 import { CountersignError, messageOf, parseDuration, type StatedConfiguration, stated, statedChanges } from '../model/index.ts';
 import type { Reconciler } from '../reconcile/index.ts';
 import { type AnchorParts, openAnchor } from './anchors.ts';
 import { ledgerKey } from './ledger-options.ts';
-import { gitProgram } from './open.ts';
+import { gitProgram, trustOf } from './open.ts';
 import type { ServeOptions } from './serve.ts';
 import type { ClusterLink, Serving } from './serving.ts';
 import { sourceAccess } from './source-access.ts';
@@ -75,14 +76,19 @@ const STATED_EVERY_MS = 24 * 3_600_000;
 
 /** Puts on the ledger who governs what, and what of that is otherwise than before; now and once a day, so that every report has it. */
 export async function keepStated({ configuration, recorder, log, closing }: Serving): Promise<void> {
-  const environments = configuration.environments.map((e) => stated(e, redactUrl));
+  const environments = configuration.environments.map((e) => stated(e, trustOf(configuration, e), redactUrl));
+  const named = new Set(configuration.environments.map((e) => e.spec.trust));
+  const policies = configuration.trustPolicies
+    .filter((t) => named.has(t.metadata.name))
+    .sort((a, b) => (a.metadata.name < b.metadata.name ? -1 : 1));
   const state = async () => {
     const before = recorder.latest(['config.stated'], '')?.entry;
     const was = before === undefined ? [] : (recorder.evidence(before.evidence) as StatedConfiguration).environments;
     const changes = statedChanges(was, environments);
     // Another replica, or the process before, may just have said the same.
     if (before !== undefined && changes.length === 0 && Date.now() - Date.parse(before.time) < STATED_EVERY_MS - LOOK_MS) return;
-    const evidence = recorder.asEvidence({ environments, changes } satisfies StatedConfiguration);
+    const trustPolicies = policies.map((policy) => withoutAddresses(policy, recorder));
+    const evidence = recorder.asEvidence({ environments, changes, trustPolicies } satisfies StatedConfiguration);
     await recorder.record({ type: 'config.stated', configuration: configuration.digest, evidence: evidence.ref }, [evidence]);
   };
   await state();

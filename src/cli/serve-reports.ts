@@ -1,6 +1,7 @@
 import { resolve } from 'node:path';
 import { type ApiServer, putReport, type ReportResult } from '../cluster/index.ts';
 import { frameworkNamed } from '../config/index.ts';
+import type { GitProgram } from '../git/index.ts';
 import type { LedgerKey } from '../ledger/index.ts';
 import { CountersignError } from '../model/index.ts';
 import { type ReportSummary, ScheduledReports, type ScheduledReportsPorts } from '../schedule/index.ts';
@@ -14,13 +15,14 @@ const DELIVERY_MS = 15 * 60_000; // the schedule gives up earlier
 type Parts = Pick<ScheduledReportsPorts, 'schedules' | 'ledger' | 'log'> & {
   readonly data: string;
   readonly key: LedgerKey | undefined;
+  readonly git: GitProgram | undefined;
   /** The cluster that summaries go to; none without a service. */
   readonly server: ApiServer | undefined;
 };
 
 /** The reports that schedules ask for, made from the ledger of a data directory and kept below it. */
 export function openScheduledReports(
-  { data, key, server, ...ports }: Parts,
+  { data, key, git, server, ...ports }: Parts,
   open: (ports: ScheduledReportsPorts) => ScheduledReports = (made) => new ScheduledReports(made),
 ): ScheduledReports {
   return open({
@@ -39,7 +41,7 @@ export function openScheduledReports(
           : { supersedes: { entry: supersedes.index, report: supersedes.entry.report, entries: supersedes.entry.checkpoint } };
       const frameworks = spec.frameworks.map((f) => frameworkNamed(typeof f === 'string' ? f : f.file));
       const definition = { entity, classification, environments, failureHours, reviewHours, frameworks, sample: undefined, ...before };
-      return makeReport({ data: resolve(data), from, to, out, key, definition }, signal);
+      return makeReport({ data: resolve(data), from, to, out, key, git, definition }, signal);
     },
   });
 }

@@ -12,6 +12,7 @@ import type { ScheduledReports } from '../schedule/index.ts';
 import { AdmissionFront } from './admission-front.ts';
 import { EXIT, type Io } from './io.ts';
 import { ledgerKey } from './ledger-options.ts';
+import { gitProgram } from './open.ts';
 import { openAdmission } from './serve-admission.ts';
 import { type Documents, ServedDocuments } from './serve-documents.ts';
 import { openControl, openHttp } from './serve-http.ts';
@@ -140,11 +141,19 @@ function atOnceBeside(front: AdmissionFront | undefined): () => number {
   return () => (front?.demand.isBusy === true ? AT_ONCE.beside : AT_ONCE.alone);
 }
 
-function reportsOf({ configuration, options, recorder, log, links }: Serving<ServeOptions>): ScheduledReports | undefined {
+function reportsOf({ configuration, options, settings, recorder, log, links }: Serving<ServeOptions>): ScheduledReports | undefined {
   const schedules = configuration.reportSchedules;
   if (schedules.length === 0) return undefined;
   const [{ server } = { server: undefined }] = links.values();
-  return openScheduledReports({ data: options.data, key: ledgerKey(options), schedules, ledger: recorder, log, server });
+  return openScheduledReports({
+    data: options.data,
+    key: ledgerKey(options),
+    git: gitProgram(settings),
+    schedules,
+    ledger: recorder,
+    log,
+    server,
+  });
 }
 
 const LEASE_MS = 15_000;

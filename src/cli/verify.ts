@@ -1,17 +1,20 @@
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { CompactRange, leafHash, openCheckpoint, openSigned } from '../ledger/index.ts';
 import { CountersignError } from '../model/index.ts';
 import { type ReportVerifier, verifyReport } from '../report/index.ts';
-import { EXIT, type Io, paint } from './io.ts';
+import { EXIT, type Io, paint, plain } from './io.ts';
 import { readVerifiers } from './ledger.ts';
+import { recheckSigned } from './signed-objects.ts';
+
+const MAX_UNCHECKED = 20;
 
 export type VerifyOptions = { key?: string; output: 'text' | 'json' };
 
-/** `countersign verify FILE`: whether a report is what the ledger says, offline. */
-export function verify(file: string, options: VerifyOptions, io: Io): number {
-  if (!existsSync(file)) throw new CountersignError('usage', `there is no file \`${file}\``);
-  const directory = dirname(file);
+/** `countersign verify FILE|DIR`: whether a report is what the ledger says, offline. */
+export async function verify(file: string, options: VerifyOptions, io: Io): Promise<number> {
+  if (!existsSync(file)) throw new CountersignError('usage', `there is no file or directory \`${file}\``);
+  const directory = statSync(file).isDirectory() ? file : dirname(file);
   if (!existsSync(join(directory, 'manifest.txt')))
     throw new CountersignError('report-unverifiable', `\`manifest.txt\` does not lie beside \`${file}\``, {
       hint: 'keep the files of a report together; the PDF alone proves nothing',
@@ -29,11 +32,17 @@ export function verify(file: string, options: VerifyOptions, io: Io): number {
       for (const entry of entries) range.append(leafHash(Buffer.from(entry)));
       return { size: range.size, root: range.root() };
     },
+    recheck: recheckSigned,
   };
-  const result = verifyReport((name) => (existsSync(join(directory, name)) ? readFileSync(join(directory, name)) : undefined), verifier);
+  const result = await verifyReport(
+    (name) => (existsSync(join(directory, name)) ? readFileSync(join(directory, name)) : undefined),
+    verifier,
+  );
   if (options.output === 'json') io.out(`${JSON.stringify(result, null, 2)}\n`);
   else {
     for (const step of result.steps) io.out(`  ${step.ok ? paint(io, 'green', '✓') : paint(io, 'red', '✗')} ${step.text}\n`);
+    for (const text of result.unchecked.slice(0, MAX_UNCHECKED)) io.out(`  ${paint(io, 'yellow', '?')} not checked: ${plain(text)}\n`);
+    if (result.unchecked.length > MAX_UNCHECKED) io.out(`  … and ${result.unchecked.length - MAX_UNCHECKED} more; --output json has all\n`);
     io.out(
       result.ok
         ? `${paint(io, 'green', 'verified')}: the report is what the ledger of ${keys[0]?.name} says\n`

@@ -36,6 +36,8 @@ export type {
   SureRecorder,
 } from './ports.ts';
 export { type Previewed, previewFromAudit, previewFromLedger } from './preview-admission.ts';
+export { type Recheck, recheckVerdict, type SignedMaterial } from './recheck.ts';
 export { asSubject, belonging, ofScan, type Scan, type Scanned, scanned } from './rescan.ts';
 export { RulesInForce } from './rules-in-force.ts';
 export { type BreakGlassStanding, breakGlassStanding, settleUses } from './settle-break-glass.ts';
+export { withoutAddresses } from './without-names.ts';

@@ -1,4 +1,5 @@
-import type { Environment } from './schema.ts';
+import { digestOf } from './digest.ts';
+import type { Environment, TrustPolicy } from './schema.ts';
 
 /** What an environment's document says about who governs what, for records. No address has a password in it. */
 export type StatedEnvironment = {
@@ -9,6 +10,8 @@ export type StatedEnvironment = {
   readonly namespaces: readonly string[];
   readonly clusterScoped: readonly string[];
   readonly trust: string;
+  /** SHA-256 of that TrustPolicy, keys included. */
+  readonly trustDigest: string;
   readonly admission: string;
   readonly drift: string;
   readonly breakGlass: readonly string[];
@@ -17,11 +20,16 @@ export type StatedEnvironment = {
 };
 /** A field of an environment that is otherwise than it was; empty where it, or the environment, was not there. */
 export type StatedChange = { readonly environment: string; readonly what: string; readonly before: string; readonly after: string };
-/** The evidence of `config.stated`. */
-export type StatedConfiguration = { readonly environments: readonly StatedEnvironment[]; readonly changes: readonly StatedChange[] };
+/** The evidence of `config.stated`; no `trustPolicies` in what was recorded by versions that did not state them. */
+export type StatedConfiguration = {
+  readonly environments: readonly StatedEnvironment[];
+  readonly changes: readonly StatedChange[];
+  /** The TrustPolicies that environments name, whole, in the order of their names. */
+  readonly trustPolicies?: readonly TrustPolicy[];
+};
 
-/** States an environment; `shown` leaves out what is secret in an address. */
-export function stated({ metadata, spec }: Environment, shown: (url: string) => string): StatedEnvironment {
+/** States an environment with the TrustPolicy it names; `shown` leaves out what is secret in an address. */
+export function stated({ metadata, spec }: Environment, policy: TrustPolicy, shown: (url: string) => string): StatedEnvironment {
   const { source, target, admission, drift, trust } = spec;
   return {
     name: metadata.name,
@@ -31,6 +39,7 @@ export function stated({ metadata, spec }: Environment, shown: (url: string) => 
     namespaces: target.namespaces,
     clusterScoped: target.clusterScoped,
     trust,
+    trustDigest: digestOf(policy),
     admission: admission.mode,
     drift: drift.mode,
     breakGlass: admission.breakGlass.groups,

@@ -53,6 +53,8 @@ export type CommitVerdict = {
   readonly basis: Moment['basis'];
   /** SHA-256 of what is signed. */
   readonly payload: string;
+  /** Which commit of the line of first parents brought it in, from 1 on; only where there are several. */
+  readonly step?: number;
   /** Paths at which a merge holds what neither parent has and an automatic merge does not make. */
   readonly mergeAdds?: readonly string[];
   /** Signed tags that a merge carries. */

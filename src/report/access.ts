@@ -1,4 +1,4 @@
-import type { TrustPolicy } from '../model/index.ts';
+import type { StatedConfiguration, TrustPolicy } from '../model/index.ts';
 import type { Judged } from './changes.ts';
 import type { AccessChange, AccessRecord, ChangeRecord } from './model.ts';
 import { type ReportSource, unique } from './source.ts';
@@ -12,16 +12,47 @@ type Person = {
   readonly used: string[];
 };
 
+/** A TrustPolicy as it was put on the ledger: by a change of the repository that keeps it, or stated with the configuration. */
+type Recorded = {
+  readonly index: number;
+  readonly time: string;
+  readonly environment: string;
+  /** The entry of the verdict that let it come; undefined for the configuration's. */
+  readonly verdict: number | undefined;
+  readonly policy: TrustPolicy;
+};
+
+// Those of the configuration once for each version, and apart from those in repositories: with `trustPath` an environment has both.
+function recordedPolicies(source: ReportSource, isIn: (environment: string) => boolean): readonly Recorded[] {
+  const digests = new Map<string, string>();
+  const configured = source.of('config.stated').flatMap(({ index, entry: { time, evidence } }) => {
+    const { environments, trustPolicies = [] } = source.evidence<StatedConfiguration>(evidence.sha256);
+    return environments.flatMap(({ name: environment, trust, trustDigest }): Recorded[] => {
+      const policy = trustPolicies.find((p) => p.metadata.name === trust);
+      if (policy === undefined || !isIn(environment) || digests.get(environment) === trustDigest) return [];
+      digests.set(environment, trustDigest);
+      return [{ index, time, environment, verdict: undefined, policy }];
+    });
+  });
+  const kept = source.of('trust.changed').map(
+    ({ index, entry: { time, environment, verdict, evidence } }): Recorded => ({
+      ...{ index, time, environment, verdict },
+      policy: source.evidence<TrustPolicy>(evidence.sha256),
+    }),
+  );
+  return [...configured, ...kept].sort((a, b) => a.index - b.index);
+}
+
 /** Who signed, approved and could, as far as verdicts and recorded TrustPolicies tell. */
-export function accessOf(source: ReportSource, verdicts: readonly Judged[]): AccessRecord[] {
+export function accessOf(source: ReportSource, verdicts: readonly Judged[], isIn: (environment: string) => boolean): AccessRecord[] {
   const people = new Map<string, Person>();
   const person = (name: string, kind: string): Person => {
     const known = people.get(name) ?? { kind, roles: new Set(), keys: new Map(), signed: new Set(), approved: new Set(), used: [] };
     people.set(name, known);
     return known;
   };
-  for (const { entry } of source.of('trust.changed')) {
-    const { spec } = source.evidence<TrustPolicy>(entry.evidence.sha256);
+  for (const { policy } of recordedPolicies(source, isIn)) {
+    const { spec } = policy;
     for (const principal of spec.principals) {
       const p = person(principal.name, principal.kind);
       for (const group of spec.groups) if (group.members.includes(principal.name)) p.roles.add(group.name);
@@ -67,14 +98,19 @@ export function accessOf(source: ReportSource, verdicts: readonly Judged[]): Acc
 }
 
 /** What each recorded change of the TrustPolicy did to who may sign and approve. */
-export function accessChangesOf(source: ReportSource, changes: readonly ChangeRecord[]): AccessChange[] {
+export function accessChangesOf(
+  source: ReportSource,
+  changes: readonly ChangeRecord[],
+  isIn: (environment: string) => boolean,
+): AccessChange[] {
   const before = new Map<string, TrustPolicy>();
   const byEntry = new Map(changes.map((c) => [c.entry, c.id]));
-  return source.of('trust.changed').flatMap(({ index, entry }): AccessChange[] => {
-    const now = source.evidence<TrustPolicy>(entry.evidence.sha256);
-    const was = before.get(entry.environment);
-    before.set(entry.environment, now);
-    if (!source.isWithin(entry.time)) return [];
+  return recordedPolicies(source, isIn).flatMap(({ index, time, environment, verdict, policy: now }): AccessChange[] => {
+    const line = `${verdict === undefined ? 'configuration' : 'repository'} ${environment}`;
+    const was = before.get(line);
+    before.set(line, now);
+    // The configuration is stated anew each day: the first statement of a period is no change.
+    if (!source.isWithin(time) || (was === undefined && verdict === undefined)) return [];
     const names = (policy: TrustPolicy | undefined) => (policy?.spec.principals ?? []).map((p) => p.name);
     const spelled = (policy: TrustPolicy | undefined, name: string) =>
       JSON.stringify([
@@ -85,9 +121,9 @@ export function accessChangesOf(source: ReportSource, changes: readonly ChangeRe
     return [
       {
         entry: index,
-        time: entry.time,
-        environment: entry.environment,
-        change: byEntry.get(entry.verdict) ?? '',
+        time,
+        environment,
+        change: verdict === undefined ? '' : (byEntry.get(verdict) ?? ''),
         joined: was === undefined ? [] : names(now).filter((name) => !names(was).includes(name)),
         left: names(was).filter((name) => !names(now).includes(name)),
         otherwise: unique([

@@ -45,6 +45,7 @@ export function buildReport(input: ReportInput): ReportModel {
 function modelOf(input: ReportInput): ReportModel {
   const { definition, from, to, origin, checkpoint } = input;
   const source = new ReportSource(input);
+  const isIn = (name: string) => definition.environments.length === 0 || definition.environments.includes(name);
   const asOf = source.all.at(-1)?.entry.time ?? from;
   const verdicts = verdictsOf(source);
   const plain = changesOf(source, verdicts, input.entries);
@@ -78,7 +79,7 @@ function modelOf(input: ReportInput): ReportModel {
     period: { from, to },
     asOf,
     ledger: { origin, first: input.first, entries: input.entries.length, checkpoint, anchors: source.of('checkpoint.anchored').length },
-    scope: scopeOf(source, changes, emergencies, definition),
+    scope: scopeOf(source, changes, emergencies, definition, isIn),
     frameworks: frameworks.map(({ id, name }) => ({ id, name })),
     summary: {
       changes: changes.length,
@@ -98,8 +99,8 @@ function modelOf(input: ReportInput): ReportModel {
     reconciliation,
     exceptions,
     emergencies,
-    access: accessOf(source, verdicts),
-    accessChanges: accessChangesOf(source, changes),
+    access: accessOf(source, verdicts, isIn),
+    accessChanges: accessChangesOf(source, changes, isIn),
     policies: policiesOf(verdicts),
     rules: rulesOf(verdicts.filter((v) => judgedLast.has(v.index))),
     metrics: metricsOf(changes, { from, to }, definition.failureHours),

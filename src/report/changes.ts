@@ -127,17 +127,18 @@ function attributesOf(
   },
 ): Record<Attribute, TestResult> {
   const is = (holds: boolean): TestResult => (holds ? 'pass' : 'fail');
-  const makers = new Set(verdict.commits.flatMap((c) => (c.signer === undefined ? [] : [c.signer.principal])));
-  const others = verdict.approvals.filter((a) => !makers.has(a.principal));
+  const others = verdict.approvals.filter((a) => coveredBy(a, verdict).every((c) => c.signer?.principal !== a.principal));
+  const covered = new Set(others.flatMap((a) => coveredBy(a, verdict)));
+  const isApproved = others.length > 0 && verdict.commits.every((c) => covered.has(c));
   const deployed = applied !== undefined;
   const of = (result: TestResult) => (deployed ? result : 'n.a.');
   return {
     A: tickets.length > 0 ? 'pass' : 'cannot tell',
     B: is(verdict.commits.length > 0 && verdict.commits.every((c) => c.outcome === 'verified')),
-    C: of(is(others.length > 0)),
-    D: of(is(others.length > 0)),
+    C: of(is(isApproved)),
+    D: of(is(isApproved)),
     E: of(
-      others.length === 0
+      !isApproved
         ? 'fail'
         : others.some((a) => a.issuedAt === '')
           ? 'cannot tell'
@@ -149,6 +150,15 @@ function attributesOf(
     I: 'cannot tell',
     J: settled === undefined ? 'n.a.' : is(settled.entry.reason.trim() !== ''),
   };
+}
+
+// Of a change of several steps, somebody may have made one and approved another: an approval is for the steps that it leads through.
+function coveredBy({ from, commit }: Verdict['approvals'][number], verdict: Verdict): Verdict['commits'] {
+  const stepOf = (id: string) => verdict.commits.find((c) => c.commit === id)?.step;
+  const last = stepOf(commit);
+  if (last === undefined) return verdict.commits; // one step, or recorded before steps were
+  const first = from === verdict.from ? 0 : stepOf(from);
+  return first === undefined ? verdict.commits : verdict.commits.filter(({ step }) => step === undefined || (step > first && step <= last));
 }
 
 // As trackers and forges write them: `CHG-12`, `#12`, `!12`.

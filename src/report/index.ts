@@ -5,5 +5,5 @@
 export { buildReport, type ReportInput, type ReportSubject } from './build-report.ts';
 export type { ExceptionRecord, Framework, ReportDefinition, ReportModel } from './model.ts';
 export { renderPdf } from './render-pdf.ts';
-export { type ReportCheck, type ReportVerifier, verifyReport } from './verify-report.ts';
-export { CHECKER, type ReportSigner, writeReport } from './write-report.ts';
+export { type Rechecked, type RecordedVerdict, type ReportCheck, type ReportVerifier, verifyReport } from './verify-report.ts';
+export { CHECKER, type ReportSigner, type SignedChange, writeReport } from './write-report.ts';

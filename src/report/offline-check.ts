@@ -77,11 +77,24 @@ function checkReport(directory: string, keyText: string, say: (line: string) => 
     demand(judged.type === 'change.judged' && judged.to === row['commit'], `${row['change_id']} is another change`);
   }
   say(`${population.length} changes are in the log, each at its entry; ${exceptions.length} exceptions; counts agree in every form`);
+  const signed = linesOf('signed.jsonl');
+  demand(signed.every(isItsOwn), 'a line of signed.jsonl is not what its hash says');
+  say(`${signed.length} commits, approvals and TrustPolicies are those that verdicts name by their hashes`);
   if (model.sample !== null) {
     checkSample(model, population, root);
     say(`the sample is what the seed draws: ${model.sample.items.length} changes`);
   }
-  say('not checked here: that every figure follows from the entries, which `countersign verify` does, and the signatures of commits');
+  say('not checked here, but by `countersign verify`: that every figure follows from the entries, and signatures of commits and approvals');
+}
+
+// A commit under Git's own name for it (gitformat-signature keeps it whole), an envelope by its bytes, a policy by RFC 8785.
+function isItsOwn(line: string): boolean {
+  const { commit, object, envelope, text, trustPolicy, policy } = JSON.parse(line) as Record<string, string | undefined>;
+  if (envelope !== undefined) return sha256(text ?? '').toString('hex') === envelope;
+  if (trustPolicy !== undefined) return sha256(JSON.stringify(policy)).toString('hex') === trustPolicy;
+  const bytes = Buffer.from(object ?? '', 'base64');
+  const name = createHash(commit?.length === 64 ? 'sha256' : 'sha1').update(`commit ${bytes.length}\0`);
+  return name.update(bytes).digest('hex') === commit;
 }
 
 function checkCounts({ summary, changes }: Model, population: readonly Row[], exceptions: readonly Row[]): void {

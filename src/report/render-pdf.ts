@@ -1,6 +1,7 @@
 import PDFDocument from 'pdfkit';
 import { canonicalBytes, sha256 } from '../model/index.ts';
 import { controlsChart, exceptionsChart } from './charts.ts';
+import { recordedChanges } from './evident.ts';
 import { ATTRIBUTES, type ChangeRecord, type ReportModel } from './model.ts';
 import { FOOT, MARGIN, Page } from './page.ts';
 import { csvOf, populationTable, type Table } from './tables.ts';
@@ -498,8 +499,7 @@ function changes(page: Page, model: ReportModel): void {
 }
 
 function records(page: Page, model: ReportModel): void {
-  const drawn = new Set((model.sample?.items ?? []).map((i) => i.change));
-  const wanted = model.changes.filter((c) => drawn.has(c.id) || c.exceptions.length > 0);
+  const wanted = recordedChanges(model);
   page.heading('Records of changes', true);
   page.note('Those of the sample, and those with an exception.');
   if (wanted.length > MAX_RECORDS) page.note(`${MAX_RECORDS} of ${wanted.length} are told here; all stand in report.json.`);

@@ -8,8 +8,8 @@ export function scopeOf(
   changes: readonly ChangeRecord[],
   emergencies: readonly EmergencyRecord[],
   definition: ReportDefinition,
+  isIn: (environment: string) => boolean,
 ): ReportModel['scope'] {
-  const isIn = (name: string) => definition.environments.length === 0 || definition.environments.includes(name);
   const beat = source.within('heartbeat').at(-1)?.entry.environments ?? [];
   const statements = source
     .within('config.stated')

@@ -1,6 +1,7 @@
-import { canonicalJson, sha256 } from '../model/index.ts';
+import { canonicalJson, type EntryOf, sha256, type Verdict } from '../model/index.ts';
 import { buildReport, type ReportSubject } from './build-report.ts';
-import type { ReportDefinition } from './model.ts';
+import { evidentChanges } from './evident.ts';
+import type { ReportDefinition, ReportModel } from './model.ts';
 import { csvOf, tablesOf } from './tables.ts';
 import { MANIFEST_TITLE } from './write-report.ts';
 
@@ -12,13 +13,30 @@ export type ReportVerifier = {
   readonly openCheckpoint: (note: string) => { size: number; root: Buffer } | undefined;
   /** The size and root after appending entries to a range. */
   readonly extend: (first: number, before: readonly Buffer[], entries: readonly string[]) => { size: number; root: Buffer };
+  /** Looks again at what verdicts rest on, by the lines of `signed.jsonl`. Throws where a line is not what its hash says. */
+  readonly recheck: (lines: readonly string[], verdicts: readonly RecordedVerdict[]) => Promise<Rechecked>;
+};
+
+/** A verdict, and when it came onto the ledger. */
+export type RecordedVerdict = { readonly verdict: Verdict; readonly time: string };
+/** How many signatures hold, what is false, and what could not be looked at. */
+export type Rechecked = {
+  readonly commits: number;
+  readonly approvals: number;
+  readonly wrong: readonly string[];
+  readonly unchecked: readonly string[];
 };
 
 /** Each check with its outcome, in the order they were made; after the first failure the rest is not tried. */
-export type ReportCheck = { readonly ok: boolean; readonly steps: readonly { readonly ok: boolean; readonly text: string }[] };
+export type ReportCheck = {
+  readonly ok: boolean;
+  readonly steps: readonly { readonly ok: boolean; readonly text: string }[];
+  /** What could not be checked from these files. */
+  readonly unchecked: readonly string[];
+};
 
 /** Checks a set of report files. `readFile` gives the bytes of a file beside the PDF, or undefined. */
-export function verifyReport(readFile: (name: string) => Uint8Array | undefined, verifier: ReportVerifier): ReportCheck {
+export async function verifyReport(readFile: (name: string) => Uint8Array | undefined, verifier: ReportVerifier): Promise<ReportCheck> {
   const steps: { ok: boolean; text: string }[] = [];
   const step = (ok: boolean, text: string) => {
     steps.push({ ok, text });
@@ -26,7 +44,7 @@ export function verifyReport(readFile: (name: string) => Uint8Array | undefined,
   };
   const text = (name: string) => Buffer.from(readFile(name) ?? new Uint8Array()).toString('utf8');
   const manifest = verifier.openNote(text('manifest.txt'));
-  if (!step(manifest !== undefined, 'manifest.txt is signed by this key')) return { ok: false, steps };
+  if (!step(manifest !== undefined, 'manifest.txt is signed by this key')) return { ok: false, steps, unchecked: [] };
   const named = [...(manifest ?? '').matchAll(/^([0-9a-f]{64}) {2}(\S+)$/gm)].map((m) => ({ digest: m[1], name: m[2] ?? '' }));
   const wanted = [
     'report.pdf',
@@ -37,6 +55,7 @@ export function verifyReport(readFile: (name: string) => Uint8Array | undefined,
     'entries.jsonl',
     'evidence.jsonl',
     'subjects.jsonl',
+    'signed.jsonl',
     'range.json',
     'checkpoint',
   ];
@@ -46,7 +65,7 @@ export function verifyReport(readFile: (name: string) => Uint8Array | undefined,
       'it names every file of a report',
     )
   )
-    return { ok: false, steps };
+    return { ok: false, steps, unchecked: [] };
   for (const { digest, name } of named) {
     const bytes = readFile(name);
     if (
@@ -55,7 +74,7 @@ export function verifyReport(readFile: (name: string) => Uint8Array | undefined,
         bytes === undefined ? `${name} is missing` : `${name} is the file that was signed`,
       )
     )
-      return { ok: false, steps };
+      return { ok: false, steps, unchecked: [] };
   }
   const range = JSON.parse(text('range.json')) as {
     from: string;
@@ -68,7 +87,7 @@ export function verifyReport(readFile: (name: string) => Uint8Array | undefined,
   };
   const checkpoint = verifier.openCheckpoint(text('checkpoint'));
   if (!step(checkpoint !== undefined && text('checkpoint') === range.checkpoint, 'the checkpoint is signed by this key'))
-    return { ok: false, steps };
+    return { ok: false, steps, unchecked: [] };
   const entries = lines(text('entries.jsonl'));
   const tree = verifier.extend(
     range.first,
@@ -81,11 +100,12 @@ export function verifyReport(readFile: (name: string) => Uint8Array | undefined,
       `${entries.length} entries give the root of the checkpoint at ${checkpoint?.size ?? 0}`,
     )
   )
-    return { ok: false, steps };
+    return { ok: false, steps, unchecked: [] };
   const evidence = new Map(lines(text('evidence.jsonl')).map((line) => [sha256(line), line]));
   const subjects = lines(text('subjects.jsonl')).map((line) => JSON.parse(line) as ReportSubject);
   if (!step(subjects.every(isItsOwn), `${subjects.length} names are those that entries and evidence commit to`))
-    return { ok: false, steps };
+    return { ok: false, steps, unchecked: [] };
+  let unchecked: readonly string[] = [];
   try {
     const model = buildReport({
       from: range.from,
@@ -101,10 +121,28 @@ export function verifyReport(readFile: (name: string) => Uint8Array | undefined,
     step(`${canonicalJson(model)}\n` === text('report.json'), 'report.json is what the entries say');
     for (const table of tablesOf(model))
       step(csvOf(table) === text(`${table.name}.csv`), `${table.name}.csv has the ${table.rows.length} rows of report.json`);
+    const verdicts = verdictsOf(model, entries, evidence);
+    const again = await verifier.recheck(lines(text('signed.jsonl')), verdicts);
+    for (const wrong of again.wrong) step(false, wrong);
+    if (verdicts.length === 0)
+      unchecked = ['no change was drawn as a sample or has an exception, so no signatures of commits and approvals go along'];
+    else {
+      const sampled = model.sample === null ? 'with an exception' : 'of the sample or with an exception';
+      const what = `${again.commits} commits and ${again.approvals} approvals of ${verdicts.length} changes ${sampled}`;
+      step(again.wrong.length === 0, `signatures of ${what} were made anew from the bytes`);
+      unchecked = again.unchecked;
+    }
   } catch (thrown) {
-    step(false, `the entries do not make a report: ${thrown instanceof Error ? thrown.message : String(thrown)}`);
+    step(false, `it cannot be made anew: ${thrown instanceof Error ? thrown.message : String(thrown)}`);
   }
-  return { ok: steps.every((s) => s.ok), steps };
+  return { ok: steps.every((s) => s.ok), steps, unchecked };
+}
+
+function verdictsOf(model: ReportModel, entries: readonly string[], evidence: ReadonlyMap<string, string>): RecordedVerdict[] {
+  return evidentChanges(model).map(({ entry: index }) => {
+    const { evidence: ref, time } = JSON.parse(entries[index - model.ledger.first] ?? '') as EntryOf<'change.judged'>;
+    return { verdict: JSON.parse(evidence.get(ref.sha256) ?? '') as Verdict, time };
+  });
 }
 
 function isItsOwn({ commitment, salt, text }: ReportSubject): boolean {

@@ -1,7 +1,8 @@
 import { extname } from 'node:path';
 import { canonicalJson, sha256 } from '../model/index.ts';
 import { buildReport, type ReportInput } from './build-report.ts';
-import type { ReportModel } from './model.ts';
+import { evidentChanges } from './evident.ts';
+import type { ChangeRecord, ReportModel } from './model.ts';
 import { assessmentResults, planOfAction } from './oscal.ts';
 import { embeddedFiles, renderPdf } from './render-pdf.ts';
 import { csvOf, type Table, tablesOf } from './tables.ts';
@@ -9,6 +10,9 @@ import { xlsxOf } from './xlsx.ts';
 
 /** Signs a text as a note (C2SP signed-note), with the key of the ledger. */
 export type ReportSigner = (text: string) => string;
+
+/** A change whose signed objects go along. */
+export type SignedChange = Pick<ChangeRecord, 'entry' | 'ref'>;
 
 /** The module that is that program. */
 export const CHECKER = new URL(`./offline-check${extname(import.meta.url)}`, import.meta.url);
@@ -20,10 +24,12 @@ export type ReportMaterial = { readonly input: ReportInput; readonly before: rea
 
 /**
  * Makes the whole set and hands each file to `write` as soon as it is made; `manifest.txt` comes last, is signed, and names the SHA-256 of
- * every other. `read` gives what it is made from, once; `checker` is the program of one file that goes along.
+ * every other. `read` gives what it is made from, once; `signed` the lines of what the verdicts on some changes rest on;
+ * `checker` is the program of one file that goes along.
  */
 export async function writeReport(
   read: () => ReportMaterial,
+  signed: (changes: readonly SignedChange[]) => Promise<readonly string[]>,
   sign: ReportSigner,
   write: (name: string, bytes: Uint8Array) => void,
   checker: string,
@@ -45,6 +51,7 @@ export async function writeReport(
   const results = assessmentResults(model, digests);
   emit('oscal-ar.json', pretty(results));
   if (plan !== undefined) emit('oscal-poam.json', pretty(plan));
+  emit('signed.jsonl', linesOf(await signed(evidentChanges(model))));
   emit('verify.mjs', Buffer.from(checker));
   const lines = [...digests].sort(([a], [b]) => (a < b ? -1 : 1)).map(([name, digest]) => `${digest}  ${name}\n`);
   write('manifest.txt', Buffer.from(sign(`${MANIFEST_TITLE}\n${lines.join('')}`)));

@@ -70,7 +70,10 @@ export async function verifyChange(change: Change, store: TrustStore, sources: C
   if (sources.startedAt !== undefined) times.set(change.from, sources.startedAt);
   for (const [position, members] of line.members.entries()) {
     const inForce = line.stores[position - 1] ?? store;
-    for (const facts of members) commits.push(await verifyOne(facts, change, inForce, sources, times, line.ids[position] === facts.id));
+    for (const facts of members) {
+      const verdict = await verifyOne(facts, change, inForce, sources, times, line.ids[position] === facts.id);
+      commits.push(line.ids.length > 2 ? { ...verdict, step: position } : verdict);
+    }
     acceptMerged(line.ids[position] ?? '', members, commits, inForce);
   }
   const refused = commits.filter((v) => v.outcome === 'refused');

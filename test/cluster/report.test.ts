@@ -73,6 +73,12 @@ test('a running service keeps on the ledger which reports were made, what was dr
   const verified = await countersign(['verify', join(directory, 'three', 'report.pdf'), '--key', join(service.data, 'ledger.pub')]);
   assert.equal(verified.code, 0, verified.stdout);
 
+  // What the sampled change rests on goes along, from what the service fetched and the TrustPolicy of its configuration.
+  const sampled = await countersign(['verify', join(directory, 'two'), '--key', join(service.data, 'ledger.pub')]);
+  assert.equal(sampled.code, 0, sampled.stdout);
+  assert.match(sampled.stdout, /✓ signatures of 1 commits and 1 approvals of 1 changes of the sample/);
+  assert.doesNotMatch(sampled.stdout, /not checked/);
+
   // Who governs what, and that it was changed, is in it too.
   const [scope] = model.scope.environments;
   assert.deepEqual([scope?.namespaces, scope?.admission, scope?.source], [['shop'], 'enforce', `${fleet.url} main clusters/production`]);

@@ -46,10 +46,13 @@ function reportsOf(
   const log = { info: () => {}, error: (_: object, message: string) => void said.push(message) };
   let ports: ScheduledReportsPorts | undefined;
   // As the service opens it, with another clock and whatever a test breaks.
-  const reports = openScheduledReports({ data, key: undefined, server: undefined, schedules, ledger: recorderOf(ledger), log }, (made) => {
-    ports = { ...made, clock: () => now };
-    return new ScheduledReports({ ...ports, ...changed(ports) });
-  });
+  const reports = openScheduledReports(
+    { data, key: undefined, git: undefined, server: undefined, schedules, ledger: recorderOf(ledger), log },
+    (made) => {
+      ports = { ...made, clock: () => now };
+      return new ScheduledReports({ ...ports, ...changed(ports) });
+    },
+  );
   return { reports, said };
 }
 

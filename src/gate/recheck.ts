@@ -1,0 +1,143 @@
+import { type Approval, type Commit, type CommitVerdict, NO_REVISION, type Verdict } from '../model/index.ts';
+import { examineCommits, type HistoryItem, judgeCommit, readApproval, type TrustStore } from '../trust/index.ts';
+
+/** What was signed, as it is there beside a verdict. Whoever implements this has hashed every byte of it again. */
+export type SignedMaterial = {
+  /** A commit by its id; undefined where it is not there. */
+  readonly commit: (id: string) => HistoryItem | undefined;
+  /** An approval's envelope by its SHA-256. */
+  readonly envelope: (sha256: string) => string | undefined;
+  /** A TrustPolicy by its digest. */
+  readonly policy: (digest: string) => Promise<TrustStore | undefined>;
+};
+
+/** How many signatures hold, what is false, and what could not be looked at. */
+export type Recheck = {
+  readonly commits: number;
+  readonly approvals: number;
+  readonly wrong: readonly string[];
+  readonly unchecked: readonly string[];
+};
+
+/**
+ * Looks again at everything signed that an allowed verdict rests on, from the bytes: that the commits lead from its start to its
+ * tip and to its tree, whose signature each bears under the TrustPolicy that judged it, and that each approval is by whom the
+ * verdict says, for this very content, and by nobody who signed any of it. `at`: when it was judged, milliseconds since 1970.
+ *
+ * Which paths a rule covers, how many approvals it asks for, and an approval of an equivalent change need the files of the
+ * repository and are not looked at.
+ */
+export async function recheckVerdict(verdict: Verdict, at: number, material: SignedMaterial): Promise<Recheck> {
+  const wrong: string[] = [];
+  const unchecked: string[] = [];
+  const tip = verdict.to.slice(0, 12);
+  const stores = await Promise.all(
+    [verdict.consulted.trustDigest, ...(verdict.trustAfter === undefined ? [] : [verdict.trustAfter])].map(material.policy),
+  );
+  const [store, ...later] = stores;
+  if (store === undefined) return { commits: 0, approvals: 0, wrong, unchecked: [`${tip}: the TrustPolicy that judged it is not here`] };
+  const known = later.filter((s) => s !== undefined);
+  let commits = 0;
+  for (const said of verdict.commits) {
+    const item = material.commit(said.commit);
+    if (item === undefined) {
+      unchecked.push(`${tip}: the commit ${said.commit.slice(0, 12)} is not here`);
+      continue;
+    }
+    const refusals = await Promise.all([store, ...known].map((s) => refuseCommit(said, item, s)));
+    if (refusals.includes(undefined)) commits += 1;
+    // Where the TrustPolicy changed more than once along the way, the versions between are not named by the verdict.
+    else if (known.length > 0) unchecked.push(`${tip}: ${refusals[0]}, under the TrustPolicies before and after the change`);
+    else wrong.push(`${tip}: ${refusals[0]}`);
+  }
+  wrong.push(...refuseLine(verdict, material).map((text) => `${tip}: ${text}`));
+  let approvals = 0;
+  for (const said of verdict.approvals) {
+    const text = material.envelope(said.envelope);
+    const name = `the approval ${said.envelope.slice(0, 12)} by \`${said.principal}\``;
+    if (text === undefined) {
+      unchecked.push(`${tip}: ${name} is not here`);
+      continue;
+    }
+    const refusals = await Promise.all([store, ...known].map((s) => refuseApproval(said, text, s, at)));
+    const isOfMaker = said.match === 'exact' && makersBetween(verdict, said, material).has(said.principal);
+    if (!refusals.includes(undefined)) wrong.push(`${tip}: ${name} ${refusals[0]}`);
+    else if (isOfMaker) wrong.push(`${tip}: ${name} is by somebody who signed a commit of what it approves`);
+    else approvals += 1;
+    if (said.match === 'equivalent')
+      unchecked.push(`${tip}: whether ${name}, given for ${said.commit.slice(0, 12)}, is for the same change`);
+  }
+  return { commits, approvals, wrong, unchecked };
+}
+
+// What the verdict says of a commit against what its bytes say; paths are not asked, and whoever wrote it had no later clock.
+async function refuseCommit(said: CommitVerdict, item: HistoryItem, store: TrustStore): Promise<string | undefined> {
+  const name = `the commit ${said.commit.slice(0, 12)}`;
+  const [examined] = await examineCommits({ ids: NOWHERE, read: async () => [item] }, [said.commit], store);
+  if (examined?.kind !== 'facts') return `${name} cannot be taken apart`;
+  const { facts } = examined;
+  if (facts.payload !== said.payload) return `what is signed in ${name} is something else`;
+  // Under `history: merged` a person's merge answers for it.
+  if (said.code === 'merged' && facts.signature.kind === 'none') return undefined;
+  const judged = await judgeCommit(facts, store, {
+    environment: '',
+    branch: '',
+    paths: undefined,
+    moment: { at: Date.parse(said.seen), basis: said.basis },
+    notBefore: undefined,
+  });
+  if (judged.outcome === 'refused') return `${name} is not signed as was said: ${judged.reason}`;
+  if (judged.signer?.principal === said.signer?.principal && judged.key === said.key) return undefined;
+  return `${name} is signed by \`${judged.signer?.principal}\`, and \`${said.signer?.principal ?? 'nobody'}\` was said to have`;
+}
+
+async function* NOWHERE(): AsyncGenerator<readonly string[]> {}
+
+async function refuseApproval(said: Approval, text: string, store: TrustStore, at: number): Promise<string | undefined> {
+  const read = await readApproval(text, store, at);
+  if (read.kind === 'refused') return `does not hold: ${read.reason}`;
+  if (read.decision !== 'approve' || read.approval.principal !== said.principal || read.approval.key !== said.key)
+    return 'is another’s, or no approval';
+  const { fromID, headID, targetID } = read.binding;
+  return fromID === said.from && headID === said.commit && targetID === said.tree ? undefined : 'is for another commit or tree';
+}
+
+// Whoever signed a commit that an approval leads to, from where it starts: an approval may be for a part of the change.
+function makersBetween(verdict: Verdict, { from, commit: head }: Approval, { commit }: SignedMaterial): ReadonlySet<string> {
+  const said = new Map(verdict.commits.map((c) => [c.commit, c]));
+  const reach = (start: string): ReadonlySet<string> => {
+    const reached = new Set<string>();
+    const stack = [start];
+    for (let id = stack.pop(); id !== undefined; id = stack.pop()) {
+      const item = said.has(id) && !reached.has(id) ? commit(id) : undefined;
+      if (item === undefined) continue;
+      reached.add(id);
+      if (item.kind === 'commit') stack.push(...item.commit.parents);
+    }
+    return reached;
+  };
+  const before = reach(from);
+  return new Set([...reach(head)].filter((id) => !before.has(id)).flatMap((id) => said.get(id)?.signer?.principal ?? []));
+}
+
+// First parents lead from the tip to the start, through commits of the verdict alone, and the tip has the tree that was judged.
+function refuseLine(verdict: Verdict, { commit }: SignedMaterial): string[] {
+  const ids = new Set(verdict.commits.map((c) => c.commit));
+  const facts = (id: string): Commit | undefined => {
+    const item = commit(id);
+    return item?.kind === 'commit' ? item.commit : undefined;
+  };
+  const tip = facts(verdict.to);
+  if (tip !== undefined && tip.tree !== verdict.tree) return [`its tree is ${tip.tree.slice(0, 12)}, and another was judged`];
+  if (verdict.rollback === true || ids.size === 0) return [];
+  let at: string | undefined = verdict.to;
+  for (let steps = 0; at !== undefined && ids.has(at) && steps <= ids.size; steps += 1) {
+    const found = facts(at);
+    if (found === undefined) return [];
+    at = found.parents[0];
+  }
+  // The branch may have been merged into another, and then the start is reached by a later parent.
+  const reached = at ?? NO_REVISION;
+  const outside = new Set(verdict.commits.flatMap((c) => facts(c.commit)?.parents ?? []).filter((p) => !ids.has(p)));
+  return reached === verdict.from || outside.has(verdict.from) ? [] : [`its commits do not lead to ${verdict.from.slice(0, 12)}`];
+}

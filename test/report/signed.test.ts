@@ -1,0 +1,253 @@
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { before, test } from 'node:test';
+import { recheckSigned } from '../../src/cli/signed-objects.ts';
+import { assess, type Gate, withoutAddresses } from '../../src/gate/index.ts';
+import { evidenceRef, type Ledger, openSigner, signNote } from '../../src/ledger/index.ts';
+import { type CommitVerdict, NO_REVISION, sha256, stated, type TrustPolicy, type Verdict } from '../../src/model/index.ts';
+import type { ReportModel } from '../../src/report/index.ts';
+import { approveAs } from '../kit/approve.ts';
+import { Fleet, openPgpPerson, sshPerson } from '../kit/fleet.ts';
+import { gateOf } from '../kit/judge.ts';
+import { configMap, namespace } from '../kit/manifests.ts';
+import { recorderAt } from '../kit/recorder.ts';
+import { scratch } from '../kit/scratch.ts';
+import { countersign } from '../kit/service.ts';
+
+const directory = scratch();
+const data = join(directory, 'data');
+const dana = sshPerson(directory, 'dana');
+const lee = sshPerson(directory, 'lee');
+const kim = openPgpPerson(directory, 'kim');
+const people = [dana, lee, kim];
+const fleet = new Fleet(directory, 'fleet');
+let verdicts: Verdict[] = [];
+let lines: string[] = [];
+
+const settings = (k: string) => ({ 'clusters/production/cm.yaml': configMap('shop', 'settings', { k }) });
+
+/** Judges what is on the branch, and records that it was applied. */
+async function run(gate: Gate, ledger: Ledger, from: string, to: string): Promise<Verdict> {
+  const { verdict, recorded } = await assess(gate, from, to);
+  assert.deepEqual(verdict.violations, []);
+  const nothing = evidenceRef({});
+  const environment = 'production';
+  const intent = await ledger.record(
+    {
+      type: 'apply.intent',
+      environment,
+      revision: to,
+      previous: from,
+      verdict: recorded?.index ?? -1,
+      purpose: 'apply',
+      evidence: nothing.ref,
+    },
+    [nothing],
+  );
+  await ledger.record(
+    {
+      ...{ type: 'apply.result', environment, intent: intent.index, revision: to, outcome: 'applied', applied: 1, pruned: 0 },
+      evidence: nothing.ref,
+    },
+    [nothing],
+  );
+  return verdict;
+}
+
+const report = (out: string, ...more: string[]) =>
+  countersign(['report', '--data', data, '--out', join(directory, out), '--to', '2100-01-01', '--seed', 'of the auditor', ...more]);
+const verify = (out: string, ...more: string[]) =>
+  countersign(['verify', join(directory, out, 'report.pdf'), '--key', join(data, 'ledger.pub'), ...more]);
+const again = (lie: (verdict: Verdict) => Verdict, kept = lines) =>
+  recheckSigned(
+    kept,
+    verdicts.map((v) => ({ verdict: lie(v), time: v.consulted.at ?? '' })),
+  );
+
+before(async () => {
+  fleet.remote(fleet.bare);
+  const { ledger, recorder } = await recorderAt(data);
+  const gate: Gate = { ...(await gateOf(fleet, people)), recorder };
+  const { environment, trust } = gate;
+  const state = evidenceRef({
+    environments: [stated(environment, trust.policy, (url) => url)],
+    changes: [],
+    trustPolicies: [withoutAddresses(trust.policy, recorder)],
+  });
+  await ledger.record({ type: 'config.stated', configuration: 'c', evidence: state.ref }, [state]);
+  const first = fleet.commit(dana, 'first', { 'clusters/production/ns.yaml': namespace('shop'), ...settings('0') });
+  await approveAs(lee, fleet, NO_REVISION, first);
+  fleet.push();
+  verdicts = [await run(gate, ledger, NO_REVISION, first)];
+  // Two steps: who made the second approved the first.
+  const second = fleet.commit(kim, 'second', settings('1'));
+  await approveAs(dana, fleet, first, second);
+  const third = fleet.commit(dana, 'third', settings('2'));
+  await approveAs(kim, fleet, second, third);
+  fleet.push();
+  verdicts.push(await run(gate, ledger, first, third));
+  await ledger.close();
+  const made = await report('whole', '--repo', fleet.work);
+  assert.equal(made.code, 0, made.stderr);
+  lines = readFileSync(join(directory, 'whole', 'signed.jsonl'), 'utf8')
+    .trimEnd()
+    .split('\n');
+});
+
+test('signatures of sampled changes are verified from the bytes in the report, SSH and OpenPGP, with nothing but the report', async () => {
+  const verified = await verify('whole');
+  assert.equal(verified.code, 0, verified.stdout);
+  assert.match(verified.stdout, /✓ signatures of 3 commits and 3 approvals of 2 changes of the sample/);
+  assert.doesNotMatch(verified.stdout, /not checked/);
+  const { steps, unchecked } = JSON.parse((await verify('whole', '--output', 'json')).stdout) as { steps: unknown[]; unchecked: string[] };
+  assert.ok(steps.length > 15);
+  assert.deepEqual(unchecked, []);
+  const model = JSON.parse(readFileSync(join(directory, 'whole', 'report.json'), 'utf8')) as ReportModel;
+  assert.deepEqual(
+    model.changes.map((c) => [c.attributes.B, c.attributes.C, c.attributes.D, c.attributes.E]),
+    [1, 2].map(() => ['pass', 'pass', 'pass', 'pass']),
+    'who made one step may approve another',
+  );
+  assert.deepEqual(model.exceptions, []);
+});
+
+test('what is not in any repository any more is named as not checked, and nothing else changes', async () => {
+  assert.equal((await report('alone')).code, 0);
+  const modelOf = (name: string) => readFileSync(join(directory, name, 'report.json'), 'utf8');
+  assert.ok(modelOf('alone') === modelOf('whole'), 'the same ledger, the same model');
+  const verified = await verify('alone');
+  assert.equal(verified.code, 0, verified.stdout);
+  assert.match(verified.stdout, /✓ signatures of 0 commits and 0 approvals of 2 changes/);
+  assert.equal(verified.stdout.match(/\? not checked: .* is not here/g)?.length, 6);
+  const { unchecked } = await again(
+    (v) => v,
+    lines.filter((line) => !line.includes('"trustPolicy"')),
+  );
+  assert.equal(unchecked.length, 2);
+  assert.match(unchecked[0] ?? '', /the TrustPolicy that judged it is not here/);
+});
+
+const commits = (change: (c: CommitVerdict) => CommitVerdict) => (v: Verdict) => ({ ...v, commits: v.commits.map(change) });
+const approvals = (change: (a: Verdict['approvals'][number]) => Verdict['approvals'][number]) => (v: Verdict) => ({
+  ...v,
+  approvals: v.approvals.map(change),
+});
+const signer = (principal: string) => ({ principal, kind: 'person', key: 'k' }) as const;
+const LIES: readonly (readonly [string, (v: Verdict) => Verdict, RegExp])[] = [
+  ['another signer', commits((c) => ({ ...c, signer: signer('lee') })), /is signed by `\w+`, and `lee` was said to have/],
+  ['another key', commits((c) => ({ ...c, key: 'SHA256:other' })), /is signed by/],
+  ['other bytes', commits((c) => ({ ...c, payload: sha256('other') })), /what is signed in the commit \w+ is something else/],
+  ['another tree', (v) => ({ ...v, tree: 'a'.repeat(40) }), /its tree is \w+, and another was judged/],
+  ['another start', (v) => ({ ...v, from: 'b'.repeat(40) }), /its commits do not lead to bbbbbbbbbbbb/],
+  [
+    'a commit left out',
+    (v) => (v.commits.length < 2 ? v : { ...v, commits: v.commits.slice(1) }),
+    /its commits do not lead to|is for another commit/,
+  ],
+  ['a commit seen before its key counted', commits((c) => ({ ...c, seen: '2001-01-01T00:00:00.000Z' })), /is not signed as was said/],
+  ['another approver', approvals((a) => ({ ...a, principal: 'kim' })), /is another’s, or no approval/],
+  ['an approval of another tree', approvals((a) => ({ ...a, tree: 'c'.repeat(40) })), /is for another commit or tree/],
+  ['an approval from another start', approvals((a) => ({ ...a, from: 'd'.repeat(40) })), /is for another commit or tree/],
+  [
+    'a maker who approves',
+    (v) => ({ ...v, commits: v.commits.map((c) => ({ ...c, signer: v.approvals[0] ?? signer('') }) as CommitVerdict) }),
+    /is by somebody who signed a commit of what it approves/,
+  ],
+];
+for (const [name, lie, says] of LIES)
+  test(`a verdict that lies is found: ${name}`, async () => {
+    const { wrong } = await again(lie);
+    assert.ok(
+      wrong.some((text) => says.test(text)),
+      wrong.join('\n'),
+    );
+  });
+
+test('a verdict that does not lie is found right, also where the maker of one step approved another', async () => {
+  assert.deepEqual(await again((v) => v), { commits: 3, approvals: 3, wrong: [], unchecked: [] });
+});
+
+test('a line that is not what its hash says is refused, by both checkers, whoever signed the manifest', async () => {
+  const whole = join(directory, 'whole');
+  const sound = readFileSync(join(whole, 'signed.jsonl'), 'utf8');
+  const manifest = readFileSync(join(whole, 'manifest.txt'), 'utf8');
+  const alone = () => spawnSync(process.execPath, [join(whole, 'verify.mjs'), '--key', join(data, 'ledger.pub')], { encoding: 'utf8' });
+  assert.equal(alone().status, 0, alone().stdout);
+  const name = readFileSync(join(data, 'ledger.pub'), 'utf8').split('+')[0] ?? '';
+  for (const kind of ['commit', 'envelope', 'trustPolicy']) {
+    const altered = sound
+      .split('\n')
+      .map((line) => {
+        if (!line.includes(`"${kind}"`)) return line;
+        const value = JSON.parse(line) as Record<string, unknown>;
+        if (kind === 'commit') value['object'] = Buffer.from(`${Buffer.from(String(value['object']), 'base64')} `).toString('base64');
+        else if (kind === 'envelope') value['text'] = `${value['text']} `;
+        else (value['policy'] as { metadata: { name: string } }).metadata.name = 'other';
+        return JSON.stringify(value);
+      })
+      .join('\n');
+    const text = manifest.slice(0, manifest.lastIndexOf('\n\n') + 1).replace(sha256(sound), sha256(altered));
+    writeFileSync(join(whole, 'signed.jsonl'), altered);
+    writeFileSync(join(whole, 'manifest.txt'), signNote(text, openSigner(data, name, undefined)));
+    const verified = await verify('whole');
+    assert.equal(verified.code, 1, verified.stdout);
+    assert.match(verified.stdout, /✗ it cannot be made anew: .*(not what its hash says|does not hash to its id)/);
+    assert.match(alone().stdout, /WRONG a line of signed.jsonl is not what its hash says/);
+  }
+  writeFileSync(join(whole, 'signed.jsonl'), sound);
+  writeFileSync(join(whole, 'manifest.txt'), manifest);
+});
+
+test('who may sign and approve by the configuration is in the report, and so is every change of that; the first statement is none', async () => {
+  const { ledger, recorder } = await recorderAt(data);
+  const { environment, trust } = await gateOf(fleet, people);
+  const policy: TrustPolicy = {
+    ...trust.policy,
+    spec: {
+      ...trust.policy.spec,
+      principals: trust.policy.spec.principals.filter((p) => p.name !== 'lee'),
+      groups: trust.policy.spec.groups.map((g) => ({ ...g, members: g.members.filter((m) => m !== 'lee') })),
+    },
+  };
+  const state = evidenceRef({
+    environments: [stated(environment, policy, (url) => url)],
+    changes: [],
+    trustPolicies: [withoutAddresses(policy, recorder)],
+  });
+  for (let day = 0; day < 2; day++) await ledger.record({ type: 'config.stated', configuration: 'd', evidence: state.ref }, [state]);
+  await ledger.close();
+  assert.equal((await report('later', '--repo', fleet.work)).code, 0);
+  const model = JSON.parse(readFileSync(join(directory, 'later', 'report.json'), 'utf8')) as ReportModel;
+  assert.deepEqual(
+    model.accessChanges.map((c) => [c.environment, c.change, c.joined, c.left, c.otherwise]),
+    [['production', '', [], ['lee'], ['rules of approval'].slice(1)]],
+  );
+  assert.deepEqual(
+    model.access.map((a) => [a.principal, a.roles]),
+    [
+      ['dana', ['approver', 'developers', 'signer']],
+      ['kim', ['approver', 'developers', 'signer']],
+      ['lee', ['approver', 'developers']],
+    ],
+  );
+});
+
+test('a name that the ledger was made to forget does not come back by way of a commit', async () => {
+  for (const text of ['kim <kim@example.test>', 'kim@example.test'])
+    assert.equal((await countersign(['ledger', 'forget', text, '--data', data])).code, 0);
+  assert.equal((await report('forgotten', '--repo', fleet.work)).code, 0);
+  const signed = readFileSync(join(directory, 'forgotten', 'signed.jsonl'), 'utf8');
+  assert.equal(signed.match(/"commit"/g)?.length, 2);
+  for (const line of signed.trimEnd().split('\n')) {
+    const { object = '', text = '' } = JSON.parse(line) as { object?: string; text?: string };
+    assert.doesNotMatch(`${Buffer.from(object, 'base64')}${text}${line}`, /kim@example\.test/);
+  }
+  // The TrustPolicy has lost an address, so that nobody can tell any more that it is the one the verdict names.
+  const verified = await verify('forgotten');
+  assert.equal(verified.code, 0, verified.stdout);
+  assert.match(verified.stdout, /\? not checked: \w+: the TrustPolicy that judged it is not here/);
+  const whole = await countersign(['verify', join(directory, 'forgotten'), '--key', join(data, 'ledger.pub')]);
+  assert.equal(whole.code, 0, 'a directory is verified as well');
+});
