@@ -27,6 +27,7 @@ import type { PreReceiveOptions } from './pre-receive.ts';
 import type { ProvenanceOptions } from './provenance.ts';
 import type { ReportOptions } from './report.ts';
 import type { ReportListOptions, ReportRunOptions } from './report-schedules.ts';
+import type { ReportSignOffOptions } from './report-sign-off.ts';
 import type { ServeHooks, ServeOptions } from './serve.ts';
 import type { TrustImportOptions, TrustLintOptions, TrustListOptions } from './trust.ts';
 import type { VerifyOptions } from './verify.ts';
@@ -805,6 +806,22 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
     .addOption(output('text', 'json'))
     .action(async (_: unknown, command: Command) =>
       done((await import('./report-schedules.ts')).reportList(command.optsWithGlobals<ReportListOptions>(), io)),
+    );
+
+  add(
+    report,
+    'sign-off',
+    'put on the ledger that somebody answers for a report, and what they say of it',
+    '\nExample:\n  countersign report sign-off 2615937355838472 --name "Robin Example" --role "Head of Platform" --remarks "no findings"',
+  )
+    .argument('<report>', 'its id, as `report list` and its cover have it')
+    .option('--data <dir>', 'the service’s data directory', DATA)
+    .requiredOption('--name <text>', 'who answers for it')
+    .requiredOption('--role <text>', 'as what')
+    .option('--remarks <text>', 'what they say of it', '')
+    .addOption(output('text', 'json'))
+    .action(async (id: string, _: unknown, command: Command) =>
+      done(await (await import('./report-sign-off.ts')).reportSignOff(id, command.optsWithGlobals<ReportSignOffOptions>(), io)),
     );
 
   add(

@@ -8,6 +8,7 @@ import type { AdmissionFront } from './admission-front.ts';
 import { makeSocket } from './control-socket.ts';
 import { closeServer, listen, listenAddress } from './listen.ts';
 import { readSecret } from './read-secret.ts';
+import { signOffOf } from './report-sign-off.ts';
 import type { ServeOptions } from './serve.ts';
 import { runScheduled } from './serve-reports.ts';
 import type { Serving } from './serving.ts';
@@ -63,6 +64,7 @@ export async function openControl(
       };
     if (command === 'report-run') return runScheduled(reports, asked);
     if (command === 'report-issued') return reportIssued(asked, recorder, log);
+    if (command === 'report-sign-off') return reportReviewed(asked, recorder, log);
     if (command === 'assign-exception') return assignException(asked, recorder, log);
     if (command === 'settle-exception') return settleException(asked, recorder, log);
     const loop = loops.find((l) => l.name === named);
@@ -158,6 +160,17 @@ async function reportIssued(asked: Asked, recorder: Serving['recorder'], log: Se
   await recorder.record(body, []);
   log.info({ report, from, to }, 'a report was made');
   return { ok: true, result: body };
+}
+
+async function reportReviewed(asked: Asked, recorder: Serving['recorder'], log: Serving['log']): Promise<ControlAnswer> {
+  const text = textsOf(asked);
+  const given = signOffOf({ report: text('report'), name: text('name'), role: text('role'), remarks: text('remarks') });
+  if (!recorder.all('report.issued', '').some(({ entry }) => entry.report === given.report))
+    throw new CountersignError('usage', `there is no report \`${given.report}\` on the ledger`);
+  const [name, user] = [recorder.subject(given.name), recorder.subject(text('user'))];
+  await recorder.record({ type: 'report.reviewed', ...given, name, user }, []);
+  log.info({ report: given.report, user: text('user') }, 'a report is signed off');
+  return { ok: true, result: given };
 }
 
 type Asked = Parameters<Control>[1];

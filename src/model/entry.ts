@@ -281,6 +281,8 @@ const SCHEMAS = {
     version: count.optional(),
     deliver: z.array(text).optional(),
   }),
+  /** Somebody answers for a report: who, as what, and what they say of it. */
+  'report.reviewed': object({ report: text, name: text, role: text, remarks: text, user: text }),
   /** What became of bringing a report to a place that its schedule names. `failed` is tried further, and may be followed by `delivered`. */
   'report.delivered': object({
     issued: index,

@@ -54,6 +54,7 @@ function modelOf(input: ReportInput): ReportModel {
   const byChange = exceptionsByChange(exceptions);
   const changes = plain.map((c) => ({ ...c, exceptions: byChange.get(c.id) ?? [] }));
   const reconciliation = reconciliationOf(source, changes, verdicts, exceptions);
+  const issued = source.of('report.issued').filter(({ entry }) => entry.from === from && entry.to === to);
   const judgedLast = new Set(changes.map((c) => c.entry));
   const refused = source
     .within('admission.denied')
@@ -105,16 +106,17 @@ function modelOf(input: ReportInput): ReportModel {
     rules: rulesOf(verdicts.filter((v) => judgedLast.has(v.index))),
     metrics: metricsOf(changes, { from, to }, definition.failureHours),
     sample: sample === undefined ? null : { ...sample, items: drawSample(changes, { root, from, to }, sample.seed, sample.size) },
-    earlier: source
-      .of('report.issued')
-      .filter(({ entry }) => entry.from === from && entry.to === to)
-      .map(({ index, entry }) => ({
-        entry: index,
-        time: entry.time,
-        report: entry.report,
-        seed: entry.sample?.seed ?? '',
-        size: entry.sample?.size ?? 0,
-      })),
+    earlier: issued.map(({ index, entry }) => ({
+      entry: index,
+      time: entry.time,
+      report: entry.report,
+      seed: entry.sample?.seed ?? '',
+      size: entry.sample?.size ?? 0,
+    })),
+    reviews: source
+      .of('report.reviewed')
+      .filter(({ entry }) => issued.some((i) => i.entry.report === entry.report))
+      .map(({ index, entry: { time, report, name, role, remarks, user } }) => ({ entry: index, time, report, name, role, remarks, user })),
     supersedes: null,
     changes,
     refused,

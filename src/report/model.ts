@@ -318,6 +318,17 @@ export type ReportModel = {
     readonly seed: string;
     readonly size: number;
   }[];
+  /** Who signed off which of them, and what they said of it. */
+  readonly reviews: readonly {
+    readonly entry: number;
+    readonly time: string;
+    readonly report: string;
+    readonly name: string;
+    readonly role: string;
+    readonly remarks: string;
+    /** Whose account put it on the ledger. */
+    readonly user: string;
+  }[];
   /** The report that this one takes the place of, and what is otherwise. */
   readonly supersedes: { readonly entry: number; readonly report: string; readonly differences: Differences } | null;
   readonly changes: readonly ChangeRecord[];

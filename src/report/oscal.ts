@@ -57,6 +57,21 @@ export function assessmentResults(model: ReportModel, files: ReadonlyMap<string,
             'control-selections': [{ 'include-controls': model.controls.map((c) => ({ 'control-id': controlId(c) })) }],
             'control-objective-selections': [{ 'include-objectives': model.controls.map((c) => ({ 'objective-id': objective(c.id) })) }],
           },
+          ...(model.reviews.length === 0
+            ? {}
+            : {
+                attestations: model.reviews.map((r) => ({
+                  parts: [
+                    {
+                      uuid: id(`attestation ${r.entry}`),
+                      name: 'sign-off',
+                      title: text(`${r.name}, ${r.role}`),
+                      props: [prop('ledger-index', String(r.entry)), prop('report', r.report)],
+                      prose: text(r.remarks),
+                    },
+                  ],
+                })),
+              }),
           observations: [
             ...model.controls.map((c) => ({
               uuid: id(`observation ${c.id}`),

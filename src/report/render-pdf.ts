@@ -57,7 +57,7 @@ export function renderPdf(model: ReportModel, files: EmbeddedFiles = embeddedFil
   changes(page, model);
   records(page, model);
   appendix(page, model, sha256(files.json));
-  signOff(page);
+  signOff(page, model);
   for (const [name, bytes, type, description] of [
     ['report.json', files.json, 'application/json', 'The report as data'],
     ['population.csv', files.population, 'text/csv', 'Every change of the period'],
@@ -558,9 +558,27 @@ function appendix(page: Page, model: ReportModel, digest: string): void {
   page.mono(model.ledger.checkpoint);
 }
 
-function signOff(page: Page): void {
+function signOff(page: Page, model: ReportModel): void {
   page.heading('Sign-off by management');
-  page.note('Optional. Who reviewed this report, and what follows from it.');
+  if (model.reviews.length > 0) {
+    page.note('By the ledger, of reports of this period:');
+    page.table(
+      [
+        { title: 'Entry', width: 50, text: (r) => String(r.entry) },
+        { title: 'Time (UTC)', width: 110, text: (r) => clock(r.time) },
+        { title: 'Report', width: 120, text: (r) => r.report },
+        { title: 'Name', width: 120, text: (r) => r.name },
+        { title: 'Role', width: 120, text: (r) => r.role },
+        { title: 'Remarks', width: 222, text: (r) => r.remarks },
+      ],
+      model.reviews,
+      '',
+    );
+    return;
+  }
+  page.note(
+    'Optional. Who reviewed this report, and what follows from it: `countersign report sign-off REPORT --name NAME --role ROLE` puts it on the ledger, and the next report of this period has it.',
+  );
   page.pairs([
     ['Name', '______________________________'],
     ['Role', '______________________________'],

@@ -63,6 +63,23 @@ test('a running service keeps on the ledger which reports were made, what was dr
       ['said by the auditor', 3],
     ],
   );
+  const id = model.earlier.at(-1)?.report ?? '';
+  const signOff = (report_: string, name = 'Robin Example') =>
+    countersign([
+      ...['report', 'sign-off', report_, '--data', service.data, '--name', name],
+      ...['--role', 'Head of Platform', '--remarks', 'no findings'],
+    ]);
+  assert.match((await signOff('0000')).stderr, /there is no report `0000` on the ledger\n.*report list/);
+  assert.match((await signOff(id, ' ')).stderr, /a name and a role are needed/);
+  assert.equal((await signOff(id)).code, 0);
+  assert.equal((await report('signed')).code, 0);
+  const { reviews } = JSON.parse(readFileSync(join(directory, 'signed', 'report.json'), 'utf8')) as ReportModel;
+  assert.deepEqual(
+    reviews.map((r) => [r.report, r.name, r.role, r.remarks]),
+    [[id, 'Robin Example', 'Head of Platform', 'no findings']],
+  );
+  const oscal = JSON.parse(readFileSync(join(directory, 'signed', 'oscal-ar.json'), 'utf8'));
+  assert.equal(oscal['assessment-results'].results[0].attestations[0].parts[0].title, 'Robin Example, Head of Platform');
   const row = model.exceptions.find((e) => e.id === `E${tampered.index}`);
   assert.deepEqual([row?.type, row?.owner, row?.disposition, row?.ticket], ['gate-tampered', 'Robin Example', 'accepted', 'CHG-2']);
   const [change] = model.changes;
