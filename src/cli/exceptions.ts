@@ -24,7 +24,7 @@ export type ExceptionSettleOptions = Where & {
 
 /** `countersign exception list`: the register as a report would have it now. 0 nothing is open, 1 something is. */
 export function exceptionList(options: ExceptionListOptions, io: Io): number {
-  const { exceptions, asOf } = register(options).model;
+  const { exceptions, asOf } = register(options);
   const wanted = exceptions.filter(
     (e) =>
       (options.all || e.disposition === 'open') &&
@@ -43,10 +43,10 @@ export function exceptionList(options: ExceptionListOptions, io: Io): number {
 
 /** `countersign exception explain ID`: everything that is known of one, and the entry behind it. */
 export function exceptionExplain(id: string, options: ExceptionExplainOptions, io: Io): number {
-  const { model, entryAt } = register(options);
+  const model = register(options);
   const found = named(model, id);
-  const change = model.changes.find((c) => c.id === found.change);
-  const entry = entryAt(found.entry);
+  const change = model.changes.of([found.change])[0];
+  const entry = entryAt(options.data, found.entry);
   if (options.output === 'json') {
     io.out(`${JSON.stringify({ ...found, change: change ?? null, ledger: entry }, null, 2)}\n`);
     return EXIT.yes;
@@ -78,7 +78,7 @@ export function exceptionExplain(id: string, options: ExceptionExplainOptions, i
 export async function exceptionAssign(id: string, options: ExceptionAssignOptions, io: Io): Promise<number> {
   const { reason, to: owner, data } = options;
   if (reason.trim() === '' || owner.trim() === '') throw new CountersignError('usage', 'an owner and a reason are needed');
-  const found = named(register({ data, output: options.output }).model, id);
+  const found = named(register({ data, output: options.output }), id);
   if (found.disposition === 'prevented')
     throw new CountersignError('usage', `${id} was prevented: nothing reached the cluster, and there is nothing to see to`);
   const asked = { environment: found.environment, exception: id, reason };
@@ -93,7 +93,7 @@ export async function exceptionAssign(id: string, options: ExceptionAssignOption
 /** `countersign exception settle ID`: puts on the ledger what became of it, and who says so. */
 export async function exceptionSettle(id: string, options: ExceptionSettleOptions, io: Io): Promise<number> {
   if (options.reason.trim() === '') throw new CountersignError('usage', 'a reason is needed', { hint: 'say why with --reason' });
-  const found = named(register(options).model, id);
+  const found = named(register(options), id);
   if (found.disposition === 'prevented')
     throw new CountersignError('usage', `${id} was prevented: nothing reached the cluster, and there is nothing to settle`);
   if ((found.type === 'break-glass' || found.type === 'late-emergency-review') && found.disposition === 'open')
@@ -118,19 +118,20 @@ export async function exceptionSettle(id: string, options: ExceptionSettleOption
 
 const PLAIN: DefinitionOptions = { classification: '', framework: [], sample: '1', failureHours: '24', reviewHours: '72' };
 
-function register(options: Where): { readonly model: ReportModel; readonly entryAt: (index: number) => Entry | undefined } {
+function register(options: Where): ReportModel {
   const reader = readLedger(options.data);
   try {
     const origin = readVerifiers(join(options.data, LEDGER_FILES.verifier))[0]?.name ?? '';
-    const { input } = readInput(reader, { ...periodOf(options), origin, definition: { ...defined(PLAIN), entity: origin } });
-    const body = (index: number) => input.entries[index - input.first];
-    return {
-      model: buildReport(input),
-      entryAt: (index) => {
-        const text = body(index);
-        return text === undefined ? undefined : (JSON.parse(text) as Entry);
-      },
-    };
+    return buildReport(readInput(reader, { ...periodOf(options), origin, definition: { ...defined(PLAIN), entity: origin } }));
+  } finally {
+    reader.close();
+  }
+}
+
+function entryAt(data: string, index: number): Entry | undefined {
+  const reader = readLedger(data);
+  try {
+    return reader.entry(index)?.entry;
   } finally {
     reader.close();
   }

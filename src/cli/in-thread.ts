@@ -5,16 +5,19 @@ import { CountersignError, type ErrorCode, messageOf } from '../model/index.ts';
 /** What a thread says in the end. */
 type Answer<T> = { readonly done: T } | { readonly code: ErrorCode; readonly message: string; readonly hint: string | undefined };
 
-const YOUNG_MB = 16; // what is made anew all the time; left alone, it grows to several times that
+const YOUNG_MB = 32; // what is made anew all the time; left alone, it grows to several times that
+
+/** When to give up, and how much the thread may keep. */
+export type ThreadLimits = { readonly ms: number; readonly heapMb?: number | undefined };
 
 /** Runs a module of this directory in a thread, which whoever answers requests meanwhile must not notice. Throws what it throws. */
-export async function inThread<T>(module: string, workerData: unknown, limitMs: number, signal?: AbortSignal): Promise<T> {
+export async function inThread<T>(module: string, workerData: unknown, { ms, heapMb }: ThreadLimits, signal?: AbortSignal): Promise<T> {
   const worker = new Worker(new URL(`./${module}${extname(import.meta.url)}`, import.meta.url), {
     workerData,
-    resourceLimits: { maxYoungGenerationSizeMb: YOUNG_MB },
+    resourceLimits: { maxYoungGenerationSizeMb: YOUNG_MB, ...(heapMb === undefined ? {} : { maxOldGenerationSizeMb: heapMb }) },
   });
   const end = () => void worker.terminate();
-  const limit = setTimeout(end, limitMs);
+  const limit = setTimeout(end, ms);
   signal?.addEventListener('abort', end, { once: true });
   if (signal?.aborted === true) end();
   try {

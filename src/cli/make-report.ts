@@ -1,5 +1,7 @@
+import { existsSync, statSync } from 'node:fs';
+import { join } from 'node:path';
 import type { GitProgram } from '../git/index.ts';
-import type { LedgerKey } from '../ledger/index.ts';
+import { LEDGER_FILES, type LedgerKey } from '../ledger/index.ts';
 import type { ReportDefinition, ReportModel } from '../report/index.ts';
 import { inThread } from './in-thread.ts';
 
@@ -22,8 +24,18 @@ export type ReportMade = Pick<ReportModel, 'id' | 'summary' | 'status'> & {
   readonly checkpoint: number;
 };
 const LIMIT_MS = 30 * 60_000;
+const MIB = 1024 * 1024;
+const LARGE_MB = 256; // of a ledger; what a smaller one needs is little in any case
+const HEAP = { base: 400, share: 0.6 }; // MiB, and of the ledger's size; half of it was ever needed
 
 /** Makes a report in a thread of its own: it takes seconds of a core, and whoever answers requests meanwhile must not notice. */
 export function makeReport(task: ReportTask, signal?: AbortSignal): Promise<ReportMade> {
-  return inThread('report-thread', task, LIMIT_MS, signal);
+  return inThread('report-thread', task, { ms: LIMIT_MS, heapMb: heapFor(task.data) }, signal);
+}
+
+// V8 lets a heap grow to several times of what lives in it before it clears up, unless it is told how much there may be.
+function heapFor(data: string): number | undefined {
+  const file = join(data, LEDGER_FILES.store);
+  const size = existsSync(file) ? statSync(file).size / MIB : 0;
+  return size < LARGE_MB ? undefined : Math.round(HEAP.base + HEAP.share * size);
 }

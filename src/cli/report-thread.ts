@@ -1,14 +1,14 @@
-import { mkdirSync, renameSync, writeFileSync } from 'node:fs';
 import { constants, setPriority } from 'node:os';
 import { join } from 'node:path';
 import { workerData } from 'node:worker_threads';
 import { LEDGER_FILES, LedgerReader, openSigner, programSource, signNote, type Verifier, verifyLedger } from '../ledger/index.ts';
-import { CountersignError, sha256 } from '../model/index.ts';
-import { CHECKER, writeReport } from '../report/index.ts';
+import { CountersignError, messageOf } from '../model/index.ts';
+import { CHECKER, fileShelf, writeReport } from '../report/index.ts';
 import { answerWith } from './in-thread.ts';
 import { readVerifiers } from './ledger.ts';
 import type { ReportMade, ReportTask } from './make-report.ts';
-import { readInput } from './report-input.ts';
+import { ReportFiles } from './report-files.ts';
+import { readMaterial } from './report-input.ts';
 import { fetchedRepositories, signedObjects } from './signed-objects.ts';
 
 // The thread that makes one report and ends. Whoever decides requests, here or on this machine, goes first; on Linux this is of the
@@ -31,21 +31,28 @@ async function makeReportHere({ data, from, to, definition, out, key, git, repos
       );
     const signer = openSigner(data, name, key);
     const entity = definition.entity ?? name;
-    mkdirSync(out, { recursive: true });
-    let manifest = '';
-    const write = (file: string, bytes: Uint8Array) => {
-      if (file === 'manifest.txt') manifest = sha256(bytes);
-      writeFileSync(join(out, `${file}.new`), bytes);
-      renameSync(join(out, `${file}.new`), join(out, file));
-    };
-    const { id, summary, status, ledger } = await writeReport(
-      () => readInput(reader, { from, to, origin: name, definition: { ...definition, entity } }),
-      (changes) => signedObjects(reader, changes, [...repositories, ...fetchedRepositories(data)], git),
-      (text) => signNote(text, signer),
-      write,
-      programSource(CHECKER),
-    );
-    return { id, summary, status, manifest, checkpoint: ledger.first + ledger.entries };
+    const files = new ReportFiles(out);
+    try {
+      const shelf = fileShelf(join(out, 'changes.new'));
+      const { id, summary, status, ledger } = await writeReport(
+        readMaterial(reader, { from, to, origin: name, definition: { ...definition, entity } }),
+        (changes) => signedObjects(reader, changes, [...repositories, ...fetchedRepositories(data)], git),
+        (text) => signNote(text, signer),
+        (file) => files.create(file),
+        programSource(CHECKER),
+        shelf,
+      ).finally(shelf.close);
+      const manifest = files.finish();
+      return { id, summary, status, manifest, checkpoint: ledger.first + ledger.entries };
+    } catch (cause) {
+      files.giveUp();
+      if (cause instanceof Error && 'syscall' in cause)
+        throw new CountersignError('usage', `the report cannot be written to \`${out}\`: ${messageOf(cause)}`, {
+          cause,
+          hint: 'make room there, or name another directory; nothing that was there is changed',
+        });
+      throw cause;
+    }
   } finally {
     reader.close();
   }

@@ -30,7 +30,12 @@ export function openScheduledReports(
     directory: resolve(data, 'reports'),
     clock: () => new Date(),
     deliver: async (place, issue, signal) => {
-      const left = await inThread<ForCluster | undefined>('deliver-thread', { place, issue } satisfies DeliveryTask, DELIVERY_MS, signal);
+      const left = await inThread<ForCluster | undefined>(
+        'deliver-thread',
+        { place, issue } satisfies DeliveryTask,
+        { ms: DELIVERY_MS },
+        signal,
+      );
       if (left !== undefined) await putSummary(server, ...left);
     },
     make: ({ spec }, { from, to }, out, supersedes, signal) => {

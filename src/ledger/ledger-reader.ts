@@ -28,6 +28,7 @@ export type EntryFilter = {
 };
 
 const PAGE = 500;
+const CACHE_KIB = 16 * 1024; // evidence lies in the order of its hashes, and is asked for in another
 const BUSY_MS = 5000; // a service that opens or closes the ledger just now has it to itself for a moment
 
 // As it stands in canonical JSON.
@@ -42,6 +43,7 @@ export class LedgerReader {
   readonly #db: DatabaseSync;
   readonly #file: string;
   readonly #statements = new Map<string, StatementSync>();
+  readonly #evidence: StatementSync;
   #nodes: { readonly size: number; readonly read: ReadNode } | undefined;
 
   constructor(file: string) {
@@ -51,6 +53,8 @@ export class LedgerReader {
       });
     this.#file = file;
     this.#db = this.#try(() => new DatabaseSync(file, { readOnly: true, timeout: BUSY_MS }));
+    this.#evidence = this.#try(() => this.#sql('SELECT bytes FROM evidence WHERE sha256 = ?'));
+    this.#evidence.setReturnArrays(true);
   }
 
   get size(): number {
@@ -142,8 +146,8 @@ export class LedgerReader {
   }
 
   evidenceBytes(digest: string): string | undefined {
-    const row = this.#try(() => this.#sql('SELECT bytes FROM evidence WHERE sha256 = ?').get(digest));
-    return row === undefined ? undefined : String(row['bytes']);
+    const row = this.#try(() => this.#evidence.get(digest)) as unknown as [string] | undefined;
+    return row?.[0];
   }
 
   /** Every signed checkpoint, smallest first. */
@@ -194,7 +198,7 @@ export class LedgerReader {
   /** From here on everything is read as it is now, whatever a service appends meanwhile. For readers that are closed soon. */
   freeze(): this {
     this.#try(() => {
-      this.#db.exec('BEGIN');
+      this.#db.exec(`PRAGMA cache_size = -${CACHE_KIB}; BEGIN`);
       this.#db.prepare('SELECT count(*) FROM checkpoint').get();
     });
     return this;

@@ -1,9 +1,9 @@
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 import canonicalize from 'canonicalize';
 
 /** SHA-256 of the bytes as 64 lower-case hex digits. */
 export function sha256(bytes: Uint8Array | string): string {
-  return createHash('sha256').update(bytes).digest('hex');
+  return hash('sha256', bytes, 'hex');
 }
 
 /**
@@ -21,37 +21,49 @@ export function canonicalJson(value: unknown): string {
 const PIECE = 256 * 1024;
 
 /**
- * The bytes of `canonicalJson` of a large object, made field by field and, where a field is a list, item by item: never twice in memory.
- * `end` follows them. Throws as it does.
+ * `canonicalJson` of a large object in pieces: field by field and, where a field is a list, item by item. A field of `lists` is one whose
+ * items come as canonical JSON already. `end` follows. Throws as it does.
  */
-export function canonicalBytes(object: Readonly<Record<string, unknown>>, end = ''): Uint8Array {
-  const chunks: Buffer[] = [];
-  let text = '';
-  const say = (piece: string) => {
-    text += piece;
-    if (text.length < PIECE) return;
-    chunks.push(Buffer.from(text));
-    text = '';
-  };
+export function* canonicalPieces(
+  object: Readonly<Record<string, unknown>>,
+  lists: ReadonlyMap<string, Iterable<string>> = new Map(),
+  end = '',
+): Generator<string> {
   let before = '{';
-  for (const key of Object.keys(object).sort()) {
-    const field = object[key];
-    if (field === undefined) continue;
-    say(`${before}${canonicalJson(key)}:`);
+  for (const key of [...new Set([...Object.keys(object), ...lists.keys()])].sort()) {
+    const field = lists.has(key) ? undefined : object[key];
+    if (field === undefined && !lists.has(key)) continue;
+    yield `${before}${canonicalJson(key)}:`;
     before = ',';
-    if (!Array.isArray(field)) {
-      say(canonicalJson(field));
+    const items = lists.get(key) ?? (Array.isArray(field) ? spelled(field) : undefined);
+    if (items === undefined) {
+      yield canonicalJson(field);
       continue;
     }
-    say('[');
-    field.forEach((item, i) => {
-      say(i === 0 ? canonicalJson(item) : `,${canonicalJson(item)}`);
-    });
-    say(']');
+    let separator = '[';
+    for (const item of items) {
+      yield separator + item;
+      separator = ',';
+    }
+    yield separator === '[' ? '[]' : ']';
   }
-  say(before === '{' ? '{}' : '}');
-  chunks.push(Buffer.from(text + end));
-  return Buffer.concat(chunks);
+  yield `${before === '{' ? '{' : ''}}${end}`;
+}
+
+function* spelled(items: readonly unknown[]): Generator<string> {
+  for (const item of items) yield canonicalJson(item);
+}
+
+/** Bytes of many short texts, in pieces that are worth a write. */
+export function* bytesOf(texts: Iterable<string>): Generator<Buffer> {
+  let pending = '';
+  for (const text of texts) {
+    pending += text;
+    if (pending.length < PIECE) continue;
+    yield Buffer.from(pending);
+    pending = '';
+  }
+  if (pending !== '') yield Buffer.from(pending);
 }
 
 /** SHA-256 over the canonical JSON of a value. */

@@ -1,6 +1,6 @@
 import type { StatedConfiguration, TrustPolicy } from '../model/index.ts';
-import type { Judged } from './changes.ts';
-import type { AccessChange, AccessRecord, ChangeRecord } from './model.ts';
+import type { ChangeFacts, ReadVerdict } from './changes.ts';
+import type { AccessChange, AccessRecord } from './model.ts';
 import { type ReportSource, unique } from './source.ts';
 
 type Person = {
@@ -9,7 +9,7 @@ type Person = {
   readonly keys: Map<string, { from: string; to: string }>;
   readonly signed: Set<string>;
   readonly approved: Set<string>;
-  readonly used: string[];
+  used: { readonly first: string; readonly last: string };
 };
 
 /** A TrustPolicy as it was put on the ledger: by a change of the repository that keeps it, or stated with the configuration. */
@@ -43,11 +43,16 @@ function recordedPolicies(source: ReportSource, isIn: (environment: string) => b
   return [...configured, ...kept].sort((a, b) => a.index - b.index);
 }
 
-/** Who signed, approved and could, as far as verdicts and recorded TrustPolicies tell. */
-export function accessOf(source: ReportSource, verdicts: readonly Judged[], isIn: (environment: string) => boolean): AccessRecord[] {
+const NEVER = { first: '', last: '' };
+
+/** Who signed, approved and could, as far as verdicts and recorded TrustPolicies tell. Verdicts are shown to it in order. */
+export function accessBook(
+  source: ReportSource,
+  isIn: (environment: string) => boolean,
+): { readonly see: (read: ReadVerdict) => void; readonly records: () => AccessRecord[] } {
   const people = new Map<string, Person>();
   const person = (name: string, kind: string): Person => {
-    const known = people.get(name) ?? { kind, roles: new Set(), keys: new Map(), signed: new Set(), approved: new Set(), used: [] };
+    const known = people.get(name) ?? { kind, roles: new Set(), keys: new Map(), signed: new Set(), approved: new Set(), used: NEVER };
     people.set(name, known);
     return known;
   };
@@ -64,9 +69,9 @@ export function accessOf(source: ReportSource, verdicts: readonly Judged[], isIn
       from: known === undefined || at < known.from ? at : known.from,
       to: known === undefined || at > known.to ? at : known.to,
     });
-    p.used.push(at);
+    p.used = { first: p.used.first || at, last: at }; // verdicts come in the order of their times
   };
-  for (const { entry, verdict } of verdicts) {
+  const see = ({ judged: { entry }, verdict }: ReadVerdict) => {
     for (const { commit, signer } of verdict.commits) {
       if (signer === undefined) continue;
       const p = person(signer.principal, signer.kind);
@@ -80,27 +85,29 @@ export function accessOf(source: ReportSource, verdicts: readonly Judged[], isIn
       p.approved.add(approval.envelope);
       use(p, approval.key, entry.time);
     }
-  }
+  };
   for (const { entry } of source.within('breakglass.used')) person(entry.user, 'account').roles.add('break-glass');
   for (const { entry } of source.within('breakglass.opened')) person(entry.user, 'account').roles.add('break-glass');
-  return [...people]
-    .sort(([a], [b]) => (a < b ? -1 : 1))
-    .map(([principal, p]) => ({
-      principal,
-      kind: p.kind,
-      roles: [...p.roles].sort(),
-      keys: [...p.keys].sort(([a], [b]) => (a < b ? -1 : 1)).map(([key, { from, to }]) => ({ key, from, to })),
-      signed: p.signed.size,
-      approved: p.approved.size,
-      firstUse: p.used[0] ?? '',
-      lastUse: p.used.at(-1) ?? '', // verdicts come in the order of their times
-    }));
+  const records = () =>
+    [...people]
+      .sort(([a], [b]) => (a < b ? -1 : 1))
+      .map(([principal, p]) => ({
+        principal,
+        kind: p.kind,
+        roles: [...p.roles].sort(),
+        keys: [...p.keys].sort(([a], [b]) => (a < b ? -1 : 1)).map(([key, { from, to }]) => ({ key, from, to })),
+        signed: p.signed.size,
+        approved: p.approved.size,
+        firstUse: p.used.first,
+        lastUse: p.used.last,
+      }));
+  return { see, records };
 }
 
 /** What each recorded change of the TrustPolicy did to who may sign and approve. */
 export function accessChangesOf(
   source: ReportSource,
-  changes: readonly ChangeRecord[],
+  changes: readonly ChangeFacts[],
   isIn: (environment: string) => boolean,
 ): AccessChange[] {
   const before = new Map<string, TrustPolicy>();

@@ -1,26 +1,31 @@
-import { digestOf } from '../model/index.ts';
-import { accessChangesOf, accessOf } from './access.ts';
-import { changesOf, verdictsOf } from './changes.ts';
+import { canonicalJson, digestOf } from '../model/index.ts';
+import { accessBook, accessChangesOf } from './access.ts';
+import { type ChangeFacts, factsOf, verdictsOf } from './changes.ts';
 import { controlsOf } from './controls.ts';
 import { differencesOf } from './differences.ts';
 import { metricsOf } from './metrics.ts';
 import type { ReportDefinition, ReportModel } from './model.ts';
-import { policiesOf, rulesOf } from './policies.ts';
-import { reconciliationOf } from './reconciliation.ts';
-import { emergenciesOf, exceptionsByChange, registerOf } from './register.ts';
+import { policyBook, ruleBook } from './policies.ts';
+import { reconciliationOf, tipBook } from './reconciliation.ts';
+import { changeBook, emergenciesOf, exceptionsByChange, registerOf } from './register.ts';
+import { ChangeRows } from './rows.ts';
 import { drawSample } from './sample.ts';
 import { scopeOf } from './scope.ts';
+import { memoryShelf, type Shelf } from './shelf.ts';
 import { ReportSource } from './source.ts';
 
-/** Everything a report is made from. `entries` are the canonical bodies of ledger entries `first`, `first + 1`, … */
+/**
+ * Everything a report is made from. `entries` are the canonical bodies of ledger entries `first`, `first + 1`, …; they are gone through
+ * several times, and never needed all at once.
+ */
 export type ReportInput = {
   /** Start and end of the period, ISO 8601; the end is not part of it. */
   readonly from: string;
   readonly to: string;
   readonly first: number;
-  readonly entries: readonly string[];
+  readonly entries: Iterable<string>;
   /** Canonical evidence by its SHA-256. */
-  readonly evidence: ReadonlyMap<string, string>;
+  readonly evidence: { readonly get: (sha256: string) => string | undefined };
   /** The names and addresses behind commitments in entries and evidence, as far as they were not erased. */
   readonly subjects: readonly ReportSubject[];
   readonly checkpoint: string;
@@ -31,31 +36,55 @@ export type ReportInput = {
 /** A text, and what shows that a commitment was made to it: `subject:` and SHA-256(salt ‖ text). `salt` is in hex. */
 export type ReportSubject = { readonly commitment: string; readonly salt: string; readonly text: string };
 
-/** Makes the model. Same input, same bytes. Throws a TypeError for evidence that is missing. */
-export function buildReport(input: ReportInput): ReportModel {
-  const model = modelOf(input);
+/**
+ * Makes the model. Same input, same bytes. `shelf` keeps the records of changes, of which there may be many. Throws a TypeError for
+ * evidence that is missing.
+ */
+export function buildReport(input: ReportInput, shelf: Shelf = memoryShelf()): ReportModel {
+  const model = modelOf(input, shelf);
   const { supersedes, ...definition } = input.definition;
   if (supersedes === undefined) return model;
   // The one before is made again from what there was then, so that whoever verifies this one verifies what is said of the other.
-  const entries = input.entries.slice(0, Math.max(0, supersedes.entries - input.first));
-  const differences = differencesOf(modelOf({ ...input, entries, definition }), model);
+  const entries = { [Symbol.iterator]: () => firstOf(input.entries, supersedes.entries - input.first) };
+  const differences = differencesOf(modelOf({ ...input, entries, definition }, memoryShelf()), model);
   return { ...model, supersedes: { entry: supersedes.entry, report: supersedes.report, differences } };
 }
 
-function modelOf(input: ReportInput): ReportModel {
+function* firstOf(entries: Iterable<string>, count: number): Generator<string> {
+  let left = count;
+  for (const entry of entries) {
+    if (left-- <= 0) return;
+    yield entry;
+  }
+}
+
+function modelOf(input: ReportInput, shelf: Shelf): ReportModel {
   const { definition, from, to, origin, checkpoint } = input;
   const source = new ReportSource(input);
   const isIn = (name: string) => definition.environments.length === 0 || definition.environments.includes(name);
   const asOf = source.all.at(-1)?.entry.time ?? from;
-  const verdicts = verdictsOf(source);
-  const plain = changesOf(source, verdicts, input.entries);
+  const [access, policies, rules] = [accessBook(source, isIn), policyBook(), ruleBook()];
+  const [ofChanges, moved] = [changeBook(source), tipBook(source)];
+  const changes: ChangeFacts[] = [];
+  const refusedChanges: string[] = [];
+  const alike = new Map<string, ChangeFacts['attributes']>();
+  for (const read of verdictsOf(source)) {
+    const { verdict, change } = read;
+    access.see(read);
+    policies.see(read);
+    moved.see(read);
+    if (change === undefined) continue;
+    rules.see(verdict);
+    if (change.reasons.length > 0) refusedChanges.push(change.id);
+    ofChanges.see(change, verdict);
+    changes.push(factsOf(change, alike));
+    shelf.add(canonicalJson(change));
+  }
   const emergencies = emergenciesOf(source, definition.reviewHours, asOf);
-  const exceptions = registerOf(source, plain, verdicts, emergencies, asOf);
-  const byChange = exceptionsByChange(exceptions);
-  const changes = plain.map((c) => ({ ...c, exceptions: byChange.get(c.id) ?? [] }));
-  const reconciliation = reconciliationOf(source, changes, verdicts, exceptions);
+  const exceptions = registerOf(source, changes, ofChanges.drafts(), emergencies, asOf);
+  const ids = changes.map((c) => c.id);
+  const reconciliation = reconciliationOf(source, changes, moved.carried, exceptions);
   const issued = source.of('report.issued').filter(({ entry }) => entry.from === from && entry.to === to);
-  const judgedLast = new Set(changes.map((c) => c.entry));
   const refused = source
     .within('admission.denied')
     .filter(({ entry }) => entry.mode === 'enforce' && entry.repeated === undefined)
@@ -79,7 +108,7 @@ function modelOf(input: ReportInput): ReportModel {
     status: asOf >= to ? 'final' : 'draft',
     period: { from, to },
     asOf,
-    ledger: { origin, first: input.first, entries: input.entries.length, checkpoint, anchors: source.of('checkpoint.anchored').length },
+    ledger: { origin, first: input.first, entries: source.all.length, checkpoint, anchors: source.of('checkpoint.anchored').length },
     scope: scopeOf(source, changes, emergencies, definition, isIn),
     frameworks: frameworks.map(({ id, name }) => ({ id, name })),
     summary: {
@@ -100,10 +129,10 @@ function modelOf(input: ReportInput): ReportModel {
     reconciliation,
     exceptions,
     emergencies,
-    access: accessOf(source, verdicts, isIn),
+    access: access.records(),
     accessChanges: accessChangesOf(source, changes, isIn),
-    policies: policiesOf(verdicts),
-    rules: rulesOf(verdicts.filter((v) => judgedLast.has(v.index))),
+    policies: policies.records(),
+    rules: rules.records(),
     metrics: metricsOf(changes, { from, to }, definition.failureHours),
     sample: sample === undefined ? null : { ...sample, items: drawSample(changes, { root, from, to }, sample.seed, sample.size) },
     earlier: issued.map(({ index, entry }) => ({
@@ -118,7 +147,7 @@ function modelOf(input: ReportInput): ReportModel {
       .filter(({ entry }) => issued.some((i) => i.entry.report === entry.report))
       .map(({ index, entry: { time, report, name, role, remarks, user } }) => ({ entry: index, time, report, name, role, remarks, user })),
     supersedes: null,
-    changes,
+    changes: new ChangeRows(shelf, ids, refusedChanges, exceptionsByChange(exceptions)),
     refused,
   };
 }

@@ -1,20 +1,49 @@
-import { createHash } from 'node:crypto';
 import { type EntryOf, NO_REVISION, type Verdict } from '../model/index.ts';
 import type { Attribute, ChangeRecord, ChangeType, TestResult } from './model.ts';
-import { grouped, type Indexed, type ReportSource, unique } from './source.ts';
+import { grouped, type Indexed, type Judged, type ReportSource, unique } from './source.ts';
 
-/** A verdict of the period, and its entry. */
-export type Judged = { readonly index: number; readonly entry: EntryOf<'change.judged'>; readonly verdict: Verdict };
+/** What numbers are made of; of each change, so few of it as can be. */
+export type ChangeFacts = Pick<
+  ChangeRecord,
+  'id' | 'entry' | 'environment' | 'ref' | 'to' | 'type' | 'outcome' | 'written' | 'removed' | 'applyStartedAt' | 'appliedAt' | 'attributes'
+> & {
+  /** Seconds since 1970, as committers claim. */
+  readonly committedAt: readonly number[];
+};
 
-/** Every verdict of the period, in order. */
-export function verdictsOf(source: ReportSource): readonly Judged[] {
-  return source.within('change.judged').map((judged) => ({ ...judged, verdict: source.evidence<Verdict>(judged.entry.evidence.sha256) }));
+/** A verdict that was read, with the record of its change where it is the last one on it. */
+export type ReadVerdict = { readonly judged: Judged; readonly verdict: Verdict; readonly change: ChangeRecord | undefined };
+
+/**
+ * Every verdict of the period in order, one at a time. A change is one transition of one environment: judged again when an approval
+ * arrives, it is still the same change.
+ */
+export function* verdictsOf(source: ReportSource): Generator<ReadVerdict> {
+  const last = new Map<string, { index: number; times: number }>();
+  for (const { index, entry } of source.judged) {
+    const known = last.get(sameChange(entry));
+    if (known === undefined) last.set(sameChange(entry), { index, times: 1 });
+    else Object.assign(known, { index, times: known.times + 1 });
+  }
+  const recordOf = recorder(source);
+  for (const judged of source.judged) {
+    const verdict = source.evidence<Verdict>(judged.entry.evidence.sha256);
+    const { index, times = 0 } = last.get(sameChange(judged.entry)) ?? {};
+    yield { judged, verdict, change: index === judged.index ? recordOf(judged, verdict, times) : undefined };
+  }
 }
 
-/** A change is one transition of one environment: judged again when an approval arrives, it is still the same change. */
-export function changesOf(source: ReportSource, verdicts: readonly Judged[], bodies: readonly string[]): ChangeRecord[] {
-  const last = [...new Map(verdicts.map((v) => [sameChange(v.entry), v])).values()].sort((a, b) => a.index - b.index);
-  const times = grouped(verdicts, (v) => sameChange(v.entry));
+/** What is kept of a change beside its record. */
+export function factsOf(change: ChangeRecord, alike: Map<string, ChangeFacts['attributes']>): ChangeFacts {
+  const { id, entry, environment, ref, to, type, outcome, written, removed, applyStartedAt, appliedAt, commits } = change;
+  const spelled = Object.values(change.attributes).join();
+  const attributes = alike.get(spelled) ?? change.attributes;
+  alike.set(spelled, attributes);
+  const committedAt = commits.map((c) => Date.parse(c.committedAt) / 1000);
+  return { id, entry, environment, ref, to, type, outcome, written, removed, applyStartedAt, appliedAt, attributes, committedAt };
+}
+
+function recorder(source: ReportSource): (judged: Judged, verdict: Verdict, times: number) => ChangeRecord {
   const intents = grouped(
     source.of('apply.intent').filter(({ entry }) => entry.purpose === 'apply' || entry.purpose === 'rollback'),
     ({ entry }) => entry.verdict,
@@ -25,7 +54,7 @@ export function changesOf(source: ReportSource, verdicts: readonly Judged[], bod
   const emergencies = new Map(
     source.of('breakglass.settled').flatMap((s) => (s.entry.commit === undefined ? [] : [[s.entry.commit, s] as const])),
   );
-  return last.map(({ index, entry, verdict }) => {
+  return ({ index, entry, leaf }, verdict, judged) => {
     const mine = intents.get(index) ?? [];
     const ends = mine.flatMap((i) => results.get(i.index) ?? []);
     const settled = verdict.commits.map((c) => emergencies.get(c.commit)).find((s) => s !== undefined);
@@ -52,12 +81,9 @@ export function changesOf(source: ReportSource, verdicts: readonly Judged[], bod
     return {
       id: `C${index}`,
       entry: index,
-      leaf: createHash('sha256')
-        .update(Buffer.from([0]))
-        .update(bodies[index - source.first] ?? '')
-        .digest('hex'),
+      leaf,
       time: entry.time,
-      judged: (times.get(sameChange(entry)) ?? []).length,
+      judged,
       environment: entry.environment,
       ref: refs.get(entry.environment) ?? '',
       from: entry.from === NO_REVISION ? '' : entry.from,
@@ -110,7 +136,7 @@ export function changesOf(source: ReportSource, verdicts: readonly Judged[], bod
       exceptions: [],
       attributes: attributesOf(verdict, tickets, { applied, first: mine[0], settled }),
     };
-  });
+  };
 }
 
 function attributesOf(

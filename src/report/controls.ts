@@ -1,4 +1,5 @@
-import type { Attribute, ChangeRecord, ControlResult, ExceptionRecord, ExceptionType, Framework, Reconciliation } from './model.ts';
+import type { ChangeFacts } from './changes.ts';
+import type { Attribute, ControlResult, ExceptionRecord, ExceptionType, Framework, Reconciliation } from './model.ts';
 
 type Control = {
   readonly id: string;
@@ -60,7 +61,7 @@ const CONTROLS: readonly Control[] = [
 
 /** How each control did. Of changes, those that were applied are tested, all of them; checks of the population count one each. */
 export function controlsOf(
-  changes: readonly ChangeRecord[],
+  changes: readonly ChangeFacts[],
   register: readonly ExceptionRecord[],
   checks: readonly Reconciliation[],
   frameworks: readonly Framework[],

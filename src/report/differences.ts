@@ -10,15 +10,16 @@ export function differencesOf(before: ReportModel, after: ReportModel): Differen
       before: before.summary[name],
       after: after.summary[name],
     })),
-    changes: differing(
-      before.changes.map((c) => [c.id, c.outcome]),
-      after.changes.map((c) => [c.id, c.outcome]),
-    ),
+    changes: differing([...outcomes(before)], [...outcomes(after)]),
     exceptions: differing(
       before.exceptions.map((e) => [e.id, e.disposition]),
       after.exceptions.map((e) => [e.id, e.disposition]),
     ),
   };
+}
+
+function* outcomes({ changes }: ReportModel): Generator<readonly [string, string]> {
+  for (const { id, outcome } of changes) yield [id, outcome];
 }
 
 // What is in one of them only, or is something else in the other; an empty text stands for what is not there.

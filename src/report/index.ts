@@ -3,7 +3,8 @@
  * set offline. Everything printed is a pure function of the entries; refuses a set whose parts do not prove each other.
  */
 export { buildReport, type ReportInput, type ReportSubject } from './build-report.ts';
-export type { ExceptionRecord, Framework, ReportDefinition, ReportModel } from './model.ts';
+export type { ExceptionRecord, Framework, ReportDefinition, ReportDocument, ReportModel } from './model.ts';
 export { renderPdf } from './render-pdf.ts';
+export { fileShelf } from './shelf.ts';
 export { type Rechecked, type RecordedVerdict, type ReportCheck, type ReportVerifier, verifyReport } from './verify-report.ts';
-export { CHECKER, type ReportSigner, type SignedChange, writeReport } from './write-report.ts';
+export { CHECKER, type ReportFile, type ReportMaterial, type ReportSigner, type SignedChange, writeReport } from './write-report.ts';

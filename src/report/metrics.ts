@@ -1,4 +1,5 @@
-import type { ChangeRecord, DeliveryMetrics } from './model.ts';
+import type { ChangeFacts } from './changes.ts';
+import type { DeliveryMetrics } from './model.ts';
 import { grouped, seconds } from './source.ts';
 
 const WEEK_S = 7 * 86_400;
@@ -8,7 +9,7 @@ const WEEK_S = 7 * 86_400;
  * where it was undone, or where a rollback or an emergency followed within `failureHours`.
  */
 export function metricsOf(
-  changes: readonly ChangeRecord[],
+  changes: readonly ChangeFacts[],
   period: { readonly from: string; readonly to: string },
   failureHours: number,
 ): DeliveryMetrics[] {
@@ -18,7 +19,9 @@ export function metricsOf(
       const runs = all
         .filter((c) => (c.outcome === 'applied' && c.written + c.removed > 0) || (c.outcome === 'failed' && c.applyStartedAt !== ''))
         .sort((a, b) => (startOf(a) < startOf(b) ? -1 : 1));
-      const lead = runs.filter((c) => c.outcome === 'applied').flatMap((c) => c.commits.map((k) => seconds(k.committedAt, c.appliedAt)));
+      const lead = runs
+        .filter((c) => c.outcome === 'applied')
+        .flatMap((c) => c.committedAt.map((at) => Math.round(Date.parse(c.appliedAt) / 1000 - at)));
       const failed: { readonly at: string; readonly until: string | undefined }[] = [];
       runs.forEach((run, i) => {
         const next = runs[i + 1];
@@ -45,7 +48,7 @@ export function metricsOf(
     });
 }
 
-function startOf(change: ChangeRecord): string {
+function startOf(change: ChangeFacts): string {
   return change.outcome === 'applied' ? change.appliedAt : change.applyStartedAt;
 }
 

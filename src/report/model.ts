@@ -1,4 +1,5 @@
 import type { StatedChange } from '../model/index.ts';
+import type { ChangeRows } from './rows.ts';
 
 /** What a report is asked for: everything beside the ledger that its bytes depend on. */
 export type ReportDefinition = {
@@ -331,7 +332,7 @@ export type ReportModel = {
   }[];
   /** The report that this one takes the place of, and what is otherwise. */
   readonly supersedes: { readonly entry: number; readonly report: string; readonly differences: Differences } | null;
-  readonly changes: readonly ChangeRecord[];
+  readonly changes: ChangeRows;
   readonly refused: readonly {
     readonly entry: number;
     readonly time: string;
@@ -341,3 +342,6 @@ export type ReportModel = {
     readonly reason: string;
   }[];
 };
+
+/** The same, as `report.json` has it. */
+export type ReportDocument = Omit<ReportModel, 'changes'> & { readonly changes: readonly ChangeRecord[] };

@@ -1,31 +1,34 @@
-import type { Violation } from '../model/index.ts';
-import type { Judged } from './changes.ts';
+import type { Verdict, Violation } from '../model/index.ts';
+import type { ReadVerdict } from './changes.ts';
 import type { PolicyRecord, RuleRecord } from './model.ts';
-import { grouped } from './source.ts';
 
-/** The sets of rules that judged, one row for each stretch of verdicts with the same. */
-export function policiesOf(verdicts: readonly Judged[]): PolicyRecord[] {
-  const rows: PolicyRecord[] = [];
-  for (const [environment, all] of grouped(verdicts, (v) => v.entry.environment)) {
-    let open: { -readonly [K in keyof PolicyRecord]: PolicyRecord[K] } | undefined;
-    for (const { entry, verdict } of all) {
+type Open<T> = { -readonly [K in keyof T]: T[K] };
+
+/** The sets of rules that judged, one row for each stretch of verdicts with the same. Verdicts are shown to it in order. */
+export function policyBook(): { readonly see: (read: ReadVerdict) => void; readonly records: () => PolicyRecord[] } {
+  const rows = new Map<string, Open<PolicyRecord>[]>();
+  return {
+    see: ({ judged: { entry }, verdict }) => {
+      const mine = rows.get(entry.environment) ?? [];
+      rows.set(entry.environment, mine);
       const bundle = verdict.consulted.bundleDigest;
+      let open = mine.at(-1);
       if (open === undefined || open.bundle !== bundle) {
         if (open !== undefined) open.to = entry.time;
-        open = { environment, bundle, from: entry.time, to: '', verdicts: 0, denied: 0, waived: 0 };
-        rows.push(open);
+        open = { environment: entry.environment, bundle, from: entry.time, to: '', verdicts: 0, denied: 0, waived: 0 };
+        mine.push(open);
       }
       open.verdicts++;
       if (entry.outcome === 'denied') open.denied++;
       open.waived += (verdict.waived ?? []).length;
-    }
-  }
-  return rows;
+    },
+    records: () => [...rows.values()].flat(),
+  };
 }
 
-/** How often each rule spoke in the last verdict on each change. */
-export function rulesOf(last: readonly Judged[]): RuleRecord[] {
-  const rows = new Map<string, { -readonly [K in keyof Omit<RuleRecord, 'rule'>]: RuleRecord[K] }>();
+/** How often each rule spoke, in the verdicts that are shown to it: the last one on each change. */
+export function ruleBook(): { readonly see: (verdict: Verdict) => void; readonly records: () => RuleRecord[] } {
+  const rows = new Map<string, Open<Omit<RuleRecord, 'rule'>>>();
   const count = (v: Violation, field: 'denied' | 'warned' | 'waived') => {
     const rule = v.rule ?? v.code;
     const row = rows.get(rule) ?? {
@@ -42,10 +45,12 @@ export function rulesOf(last: readonly Judged[]): RuleRecord[] {
     row[field]++;
     rows.set(rule, row);
   };
-  for (const { verdict } of last) {
-    for (const v of verdict.violations) count(v, 'denied');
-    for (const v of verdict.warnings) count(v, 'warned');
-    for (const v of verdict.waived ?? []) count(v, 'waived');
-  }
-  return [...rows].sort(([a], [b]) => (a < b ? -1 : 1)).map(([rule, row]) => ({ rule, ...row }));
+  return {
+    see: (verdict) => {
+      for (const v of verdict.violations) count(v, 'denied');
+      for (const v of verdict.warnings) count(v, 'warned');
+      for (const v of verdict.waived ?? []) count(v, 'waived');
+    },
+    records: () => [...rows].sort(([a], [b]) => (a < b ? -1 : 1)).map(([rule, row]) => ({ rule, ...row })),
+  };
 }

@@ -1,19 +1,19 @@
 import type { AdmittedRequest } from '../model/index.ts';
-import type { Judged } from './changes.ts';
-import type { ChangeRecord, ExceptionRecord, Reconciliation } from './model.ts';
+import type { ChangeFacts, ReadVerdict } from './changes.ts';
+import type { ExceptionRecord, Reconciliation } from './model.ts';
 import { outagesOf } from './register.ts';
 import { grouped, type ReportSource, seconds } from './source.ts';
 
-/** The seven checks that the population is whole. What the ledger has no source for is not determinable, and never ties. */
+/** The seven checks that the population is whole; `carried`: from `tipBook`. What the ledger has no source for is not determinable, and never ties. */
 export function reconciliationOf(
   source: ReportSource,
-  changes: readonly ChangeRecord[],
-  verdicts: readonly Judged[],
+  changes: readonly ChangeFacts[],
+  carried: ReadonlySet<string>,
   register: readonly ExceptionRecord[],
 ): Reconciliation[] {
   return [
     refChain(source, changes),
-    tips(source, changes, verdicts),
+    tips(source, changes, carried),
     applies(source),
     byOthers(source),
     ledger(source),
@@ -27,7 +27,7 @@ function tied(unexplained: number): Reconciliation['status'] {
 }
 
 // Each move of a branch begins where the one before ended.
-function refChain(source: ReportSource, changes: readonly ChangeRecord[]): Reconciliation {
+function refChain(source: ReportSource, changes: readonly ChangeFacts[]): Reconciliation {
   const moves = [...source.within('ref.advanced'), ...source.within('ref.rewound')].sort((a, b) => a.index - b.index);
   let links = 0;
   let broken = 0;
@@ -49,10 +49,26 @@ function refChain(source: ReportSource, changes: readonly ChangeRecord[]): Recon
   };
 }
 
-function tips(source: ReportSource, changes: readonly ChangeRecord[], verdicts: readonly Judged[]): Reconciliation {
+/** Of branches' new tips that were not judged themselves, those that were part of what was. Verdicts are shown to it in order. */
+export function tipBook(source: ReportSource): { readonly see: (read: ReadVerdict) => void; readonly carried: ReadonlySet<string> } {
+  const judged = new Set(source.judged.map((v) => `${v.entry.environment} ${v.entry.to}`));
+  const asked = new Set(
+    [...source.within('ref.advanced'), ...source.within('ref.rewound')]
+      .map(({ entry }) => `${entry.environment} ${entry.after}`)
+      .filter((key) => !judged.has(key)),
+  );
+  const carried = new Set<string>();
+  const see = ({ judged: { entry }, verdict }: ReadVerdict) => {
+    if (asked.size === 0) return;
+    for (const { commit } of verdict.commits)
+      if (asked.has(`${entry.environment} ${commit}`)) carried.add(`${entry.environment} ${commit}`);
+  };
+  return { see, carried };
+}
+
+function tips(source: ReportSource, changes: readonly ChangeFacts[], carried: ReadonlySet<string>): Reconciliation {
   const moves = [...source.within('ref.advanced'), ...source.within('ref.rewound')];
-  const judged = new Set(verdicts.map((v) => `${v.entry.environment} ${v.entry.to}`));
-  const carried = new Set(verdicts.flatMap((v) => v.verdict.commits.map((c) => `${v.entry.environment} ${c.commit}`)));
+  const judged = new Set(source.judged.map((v) => `${v.entry.environment} ${v.entry.to}`));
   const asked = new Set(source.of('change.judged').map((v) => `${v.entry.environment} ${v.entry.to}`));
   const rolled = new Set(source.within('apply.intent').map((i) => `${i.entry.environment} ${i.entry.revision}`));
   const of = { direct: 0, superseded: 0, pending: 0, unexplained: 0 };
@@ -65,9 +81,9 @@ function tips(source: ReportSource, changes: readonly ChangeRecord[], verdicts: 
     else of.unexplained++;
   }
   // Judged before the period and deployed in it: such a change stands in the report of the period before, and must not go unnoticed here.
-  const known = new Set(verdicts.map((v) => v.index));
+  const known = new Set(source.judged.map((v) => v.index));
   const carriedOver = source.within('apply.intent').filter((i) => i.entry.purpose === 'apply' && !known.has(i.entry.verdict)).length;
-  const count = (outcome: ChangeRecord['outcome']) => changes.filter((c) => c.outcome === outcome).length;
+  const count = (outcome: ChangeFacts['outcome']) => changes.filter((c) => c.outcome === outcome).length;
   return {
     id: 'R2',
     check: 'what reached a branch was judged',

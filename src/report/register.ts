@@ -1,5 +1,5 @@
-import { type EntryOf, refText, type Violation } from '../model/index.ts';
-import type { Judged } from './changes.ts';
+import { type EntryOf, refText, type Verdict, type Violation } from '../model/index.ts';
+import type { ChangeFacts } from './changes.ts';
 import {
   type ChangeRecord,
   type Disposition,
@@ -76,21 +76,23 @@ const OF_CODE: Readonly<Record<string, ExceptionType>> = {
 const OUTAGE = 2; // heartbeats that did not come, after which the gate counts as away
 const SKEW_MS = 1000;
 
-type Draft = Omit<ExceptionRecord, 'id' | 'severity' | 'days' | 'by' | 'at' | 'reason' | 'ticket' | 'link' | 'owner' | 'disposition'> &
+/** A row before it is known how many there are of its entry, and what became of it. */
+export type Draft = Omit<
+  ExceptionRecord,
+  'id' | 'severity' | 'days' | 'by' | 'at' | 'reason' | 'ticket' | 'link' | 'owner' | 'disposition'
+> &
   Partial<Pick<ExceptionRecord, 'by' | 'at' | 'reason' | 'ticket' | 'disposition'>>;
 
-/** Every exception of the period, one row for each thing that happened, with what became of it by the newest entry. */
+/** Every exception of the period, one row for each thing that happened, with what became of it by the newest entry; `ofChanges`: from `changeBook`. */
 export function registerOf(
   source: ReportSource,
-  changes: readonly ChangeRecord[],
-  verdicts: readonly Judged[],
+  changes: readonly ChangeFacts[],
+  ofChanges: readonly Draft[],
   emergencies: readonly EmergencyRecord[],
   asOf: string,
 ): ExceptionRecord[] {
   const drafts: Draft[] = [
-    ...refusedChanges(changes, verdicts),
-    ...unapproved(changes),
-    ...lateApprovals(source, changes),
+    ...ofChanges,
     ...waived(source, changes),
     ...breakGlass(emergencies),
     ...drift(source),
@@ -126,81 +128,91 @@ export function registerOf(
     });
 }
 
-function refusedChanges(changes: readonly ChangeRecord[], verdicts: readonly Judged[]): Draft[] {
-  const byIndex = new Map(verdicts.map((v) => [v.index, v.verdict]));
-  return changes
-    .filter((c) => c.outcome === 'denied')
-    .flatMap((change) => {
-      const verdict = byIndex.get(change.entry);
-      const said: readonly Violation[] = [...(verdict?.violations ?? []), ...(verdict?.warnings ?? [])];
-      const found = new Map<ExceptionType, Violation>();
-      for (const v of said) {
-        const type = OF_CODE[v.code];
-        if (type !== undefined && !found.has(type)) found.set(type, v);
-      }
-      return [...found].map(
-        ([type, v]): Draft => ({
-          entry: change.entry,
-          time: change.time,
-          environment: change.environment,
-          type,
-          change: change.id,
-          object: change.to.slice(0, 12),
-          actor: change.commits.find((c) => c.id === v.commit)?.author ?? change.commits.at(-1)?.author ?? '',
-          cause: v.message,
-          exposed: 0,
-          disposition: 'prevented',
-          at: change.time,
-        }),
-      );
-    });
+/** What changes themselves are exceptions for. Each is shown to it once, in order, with the last verdict on it. */
+export function changeBook(source: ReportSource): {
+  readonly see: (change: ChangeRecord, verdict: Verdict) => void;
+  readonly drafts: () => Draft[];
+} {
+  const drafts: Draft[] = [];
+  const late = lateApprovals(source);
+  return {
+    see: (change, verdict) => {
+      if (change.outcome === 'denied') drafts.push(...refusals(change, verdict));
+      if (change.outcome !== 'applied') return;
+      if (change.attributes.C === 'fail') drafts.push(unapproved(change));
+      late.see(change);
+    },
+    drafts: () => [...drafts, ...late.drafts()],
+  };
+}
+
+function refusals(change: ChangeRecord, verdict: Verdict): Draft[] {
+  const found = new Map<ExceptionType, Violation>();
+  for (const v of [...verdict.violations, ...verdict.warnings]) {
+    const type = OF_CODE[v.code];
+    if (type !== undefined && !found.has(type)) found.set(type, v);
+  }
+  return [...found].map(([type, v]) => ({
+    entry: change.entry,
+    time: change.time,
+    environment: change.environment,
+    type,
+    change: change.id,
+    object: change.to.slice(0, 12),
+    actor: change.commits.find((c) => c.id === v.commit)?.author ?? change.commits.at(-1)?.author ?? '',
+    cause: v.message,
+    exposed: 0,
+    disposition: 'prevented',
+    at: change.time,
+  }));
 }
 
 // Where nobody asks for an approval, none is missing for the gate; for a reader it is.
-function unapproved(changes: readonly ChangeRecord[]): Draft[] {
-  return changes
-    .filter((c) => c.outcome === 'applied' && c.attributes.C === 'fail')
-    .map((c) => ({
-      entry: c.entry,
-      time: c.appliedAt,
-      environment: c.environment,
-      type: 'too-few-approvals',
-      change: c.id,
-      object: c.to.slice(0, 12),
-      actor: c.commits.at(-1)?.author ?? '',
-      cause: 'applied without an approval of somebody else than its makers: the TrustPolicy asked for none',
-      exposed: undefined,
-    }));
+function unapproved(c: ChangeRecord): Draft {
+  return {
+    entry: c.entry,
+    time: c.appliedAt,
+    environment: c.environment,
+    type: 'too-few-approvals',
+    change: c.id,
+    object: c.to.slice(0, 12),
+    actor: c.commits.at(-1)?.author ?? '',
+    cause: 'applied without an approval of somebody else than its makers: the TrustPolicy asked for none',
+    exposed: undefined,
+  };
 }
 
-function lateApprovals(source: ReportSource, changes: readonly ChangeRecord[]): Draft[] {
-  const applied = new Map<string, ChangeRecord>();
-  for (const change of changes)
-    if (change.outcome === 'applied') for (const { id } of change.commits) applied.set(`${change.environment} ${id}`, change);
-  return source.within('approval.recorded').flatMap(({ index, entry }): Draft[] => {
-    const change = applied.get(`${entry.environment} ${entry.commit}`);
-    if (change === undefined || entry.time <= change.appliedAt || change.approvals.some((a) => a.envelope === entry.envelope)) return [];
-    return [
-      {
-        entry: index,
-        time: entry.time,
-        environment: entry.environment,
-        type: 'approval-after-apply',
-        change: change.id,
-        object: entry.commit.slice(0, 12),
-        actor: entry.principal,
-        cause: `approved after it was applied at ${change.appliedAt}`,
-        exposed: seconds(change.appliedAt, entry.time),
-      },
-    ];
-  });
+// Of a commit that was applied several times, the newest counts.
+function lateApprovals(source: ReportSource): { readonly see: (change: ChangeRecord) => void; readonly drafts: () => Draft[] } {
+  const recorded = grouped(source.within('approval.recorded'), ({ entry }) => `${entry.environment} ${entry.commit}`);
+  const found = new Map<number, Draft | undefined>();
+  const draft = ({ index, entry }: Indexed<EntryOf<'approval.recorded'>>, change: ChangeRecord): Draft | undefined => {
+    if (entry.time <= change.appliedAt || change.approvals.some((a) => a.envelope === entry.envelope)) return undefined;
+    return {
+      entry: index,
+      time: entry.time,
+      environment: entry.environment,
+      type: 'approval-after-apply',
+      change: change.id,
+      object: entry.commit.slice(0, 12),
+      actor: entry.principal,
+      cause: `approved after it was applied at ${change.appliedAt}`,
+      exposed: seconds(change.appliedAt, entry.time),
+    };
+  };
+  return {
+    see: (change) => {
+      for (const { id } of change.commits)
+        for (const approval of recorded.get(`${change.environment} ${id}`) ?? []) found.set(approval.index, draft(approval, change));
+    },
+    drafts: () => [...found].sort(([a], [b]) => a - b).flatMap(([, one]) => one ?? []),
+  };
 }
 
-function waived(source: ReportSource, changes: readonly ChangeRecord[]): Draft[] {
-  const byEntry = new Map(changes.map((c) => [c.entry, c]));
+function waived(source: ReportSource, changes: readonly ChangeFacts[]): Draft[] {
+  const entries = new Set(changes.map((c) => c.entry));
   const once = new Map<string, Draft>();
   for (const { index, entry } of source.within('waiver.used')) {
-    const change = byEntry.get(entry.verdict);
     const key = `${entry.environment} ${entry.rule} ${entry.waiver}`;
     if (once.has(key)) continue;
     once.set(key, {
@@ -208,7 +220,7 @@ function waived(source: ReportSource, changes: readonly ChangeRecord[]): Draft[]
       time: entry.time,
       environment: entry.environment,
       type: 'policy-overridden',
-      change: change?.id ?? '',
+      change: entries.has(entry.verdict) ? `C${entry.verdict}` : '',
       object: entry.waiver,
       actor: entry.approver,
       cause: `the rule ${entry.rule} is waived until ${entry.until}`,
@@ -511,5 +523,12 @@ function namespaceOf({ object }: EntryOf<'breakglass.used'>): string {
 
 /** Rows by change, for the records of changes. */
 export function exceptionsByChange(rows: readonly ExceptionRecord[]): ReadonlyMap<string, readonly string[]> {
-  return new Map([...grouped(rows, (r) => r.change)].map(([change, all]) => [change, all.map((r) => r.id)]));
+  return new Map(
+    [
+      ...grouped(
+        rows.filter((r) => r.change !== ''),
+        (r) => r.change,
+      ),
+    ].map(([change, all]) => [change, all.map((r) => r.id)]),
+  );
 }

@@ -1,10 +1,11 @@
 import PDFDocument from 'pdfkit';
-import { canonicalBytes, sha256 } from '../model/index.ts';
+import { bytesOf, canonicalPieces } from '../model/index.ts';
 import { controlsChart, exceptionsChart } from './charts.ts';
+import { attach, type Document, type Embedded, Embedding } from './embed.ts';
 import { recordedChanges } from './evident.ts';
 import { ATTRIBUTES, type ChangeRecord, type ReportModel } from './model.ts';
 import { FOOT, MARGIN, Page } from './page.ts';
-import { csvOf, populationTable, type Table } from './tables.ts';
+import { csvOf, populationTable, sampled } from './tables.ts';
 
 const MAX_ROWS = 500; // of a table whose rows all stand in CSV and JSON
 const MAX_RECORDS = 60; // changes that are told in full
@@ -13,7 +14,8 @@ const MAX_RECORDS = 60; // changes that are told in full
  * The report as a PDF (PDF/A-3a and PDF/UA-1, report.json and population.csv inside), the same bytes for the same model. Fonts are
  * embedded; what a font lacks is shown as its code point.
  */
-export function renderPdf(model: ReportModel, files: EmbeddedFiles = embeddedFiles(model)): Promise<Buffer> {
+export async function renderPdf(model: ReportModel, write: (bytes: Uint8Array) => void, given?: EmbeddedFiles): Promise<void> {
+  const files = given ?? (await embeddedFiles(model));
   const date = new Date(model.asOf);
   const doc = new PDFDocument({
     size: 'A4',
@@ -34,10 +36,9 @@ export function renderPdf(model: ReportModel, files: EmbeddedFiles = embeddedFil
       ModDate: date,
     },
   });
-  const chunks: Buffer[] = [];
-  const done = new Promise<Buffer>((resolve, reject) => {
-    doc.on('data', (chunk: Buffer) => chunks.push(chunk));
-    doc.on('end', () => resolve(Buffer.concat(chunks)));
+  const done = new Promise<void>((resolve, reject) => {
+    doc.on('data', write);
+    doc.on('end', () => resolve());
     doc.on('error', reject);
   });
   (doc as unknown as { appendXML(xml: string): void }).appendXML(UNIVERSAL);
@@ -56,24 +57,37 @@ export function renderPdf(model: ReportModel, files: EmbeddedFiles = embeddedFil
   sample(page, model);
   changes(page, model);
   records(page, model);
-  appendix(page, model, sha256(files.json));
+  appendix(page, model, files.json.sha256);
   signOff(page, model);
-  for (const [name, bytes, type, description] of [
+  for (const [name, file, type, description] of [
     ['report.json', files.json, 'application/json', 'The report as data'],
     ['population.csv', files.population, 'text/csv', 'Every change of the period'],
   ] as const)
-    doc.file(bytes as Buffer, { name, type, description, relationship: 'Data', creationDate: date, modifiedDate: date } as never);
+    attach(doc as unknown as Document, file, { name, type, description, date });
   page.finish(`${model.title} · ${model.id} · ${model.status} · ${model.classification}`);
   doc.end();
   return done;
 }
 
 /** What lies inside of the PDF, as it lies beside it. */
-export type EmbeddedFiles = { readonly json: Uint8Array; readonly population: Uint8Array };
+export type EmbeddedFiles = { readonly json: Embedded; readonly population: Embedded };
 
-/** The two files that a PDF carries, made from the model. */
-export function embeddedFiles(model: ReportModel, population: Table = populationTable(model)): EmbeddedFiles {
-  return { json: canonicalBytes(model, '\n'), population: Buffer.from(csvOf(population)) };
+async function embeddedFiles(model: ReportModel): Promise<EmbeddedFiles> {
+  const [json, population] = [new Embedding(), new Embedding()];
+  for (const bytes of bytesOf(jsonOf(model))) {
+    json.write(bytes);
+    await json.settle();
+  }
+  for (const bytes of bytesOf(csvOf(populationTable(model)))) {
+    population.write(bytes);
+    await population.settle();
+  }
+  return { json: await json.end(), population: await population.end() };
+}
+
+/** `report.json`, in pieces: canonical JSON and an end of line. */
+export function jsonOf({ changes, ...others }: ReportModel): Generator<string> {
+  return canonicalPieces(others, new Map([['changes', changes.lines()]]), '\n');
 }
 
 // PDF/UA-1 beside PDF/A-3a: the identifier, and the schema that PDF/A wants to be told of it (ISO 14289-1, section 5).
@@ -423,11 +437,7 @@ function sample(page: Page, model: ReportModel): void {
   page.note(
     `Seed \`${model.sample.seed}\`, the ${model.sample.size} lowest ranks of each stratum. rank = HMAC-SHA256 (key: checkpoint root, from, to, stratum and seed, joined by |; message: change id), in hex.`,
   );
-  const byId = new Map(model.changes.map((c) => [c.id, c]));
-  const rows = model.sample.items.flatMap((item) => {
-    const change = byId.get(item.change);
-    return change === undefined ? [] : [{ item, change }];
-  });
+  const rows = sampled(model);
   page.table(
     [
       { title: 'Change', width: 50, text: (r) => r.change.id },
@@ -482,18 +492,18 @@ function changes(page: Page, model: ReportModel): void {
       { title: 'Outcome', width: 76, text: (c) => (c.outcome === 'applied' ? `applied\n${clock(c.appliedAt)}` : c.outcome) },
       { title: 'Exceptions', width: 58, text: (c) => c.exceptions.join('\n') },
     ],
-    model.changes.slice(0, MAX_ROWS),
+    model.changes.select((_, i) => i < MAX_ROWS),
     'No change was judged in the period.',
   );
   page.subheading('Why changes were denied');
-  const denied = model.changes.filter((c) => c.reasons.length > 0);
+  const { refused } = model.changes;
   page.table<ChangeRecord>(
     [
       { title: 'Change', width: 50, text: (c) => c.id },
       { title: 'Revision', width: 82, mono: true, text: (c) => c.to.slice(0, 12) },
       { title: 'Reasons', width: 610, text: (c) => c.reasons.join('\n') },
     ],
-    denied.slice(0, MAX_ROWS),
+    model.changes.of(refused.slice(0, MAX_ROWS)),
     `None of ${model.changes.length} changes was denied.`,
   );
 }
@@ -504,7 +514,7 @@ function records(page: Page, model: ReportModel): void {
   page.note('Those of the sample, and those with an exception.');
   if (wanted.length > MAX_RECORDS) page.note(`${MAX_RECORDS} of ${wanted.length} are told here; all stand in report.json.`);
   if (wanted.length === 0) page.note('There are none.');
-  for (const c of wanted.slice(0, MAX_RECORDS)) {
+  for (const c of model.changes.of(wanted.slice(0, MAX_RECORDS))) {
     page.subheading(`${c.id}  ${c.subject.slice(0, 120)}`);
     page.pairs([
       ['Revision', `${c.to}, tree ${c.tree}, from ${c.from || 'nothing'}`],
@@ -540,7 +550,7 @@ function records(page: Page, model: ReportModel): void {
 function appendix(page: Page, model: ReportModel, digest: string): void {
   page.heading('How to verify this report', true);
   page.note(
-    '1. `countersign verify report.pdf --key ledger.pub` checks everything below, offline, with the public key alone. `node verify.mjs --key ledger.pub` needs nothing but Node, and checks all but the figures.',
+    '1. `countersign verify report.pdf --key ledger.pub` checks everything below, and what sampled commits and approvals are signed with (signed.jsonl), offline, with the public key alone. `node verify.mjs --key ledger.pub` needs nothing but Node, and checks hashes, the log, counts and the sample.',
   );
   page.note('2. By hand: `manifest.txt` is a signed note (C2SP signed-note, Ed25519) over the SHA-256 of every file of the report.');
   page.note(
@@ -559,7 +569,7 @@ function appendix(page: Page, model: ReportModel, digest: string): void {
 }
 
 function signOff(page: Page, model: ReportModel): void {
-  page.heading('Sign-off by management');
+  page.heading('Sign-off by management', true);
   if (model.reviews.length > 0) {
     page.note('By the ledger, of reports of this period:');
     page.table(

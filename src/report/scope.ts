@@ -1,11 +1,12 @@
 import type { StatedConfiguration } from '../model/index.ts';
-import type { ChangeRecord, EmergencyRecord, ReportDefinition, ReportModel } from './model.ts';
+import type { ChangeFacts } from './changes.ts';
+import type { EmergencyRecord, ReportDefinition, ReportModel } from './model.ts';
 import { type ReportSource, unique } from './source.ts';
 
 /** What a report is about, what it leaves out, who can get past the gate, and what was changed of its configuration. */
 export function scopeOf(
   source: ReportSource,
-  changes: readonly ChangeRecord[],
+  changes: readonly ChangeFacts[],
   emergencies: readonly EmergencyRecord[],
   definition: ReportDefinition,
   isIn: (environment: string) => boolean,

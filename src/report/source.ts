@@ -1,7 +1,9 @@
-import type { Entry, EntryOf, EntryType } from '../model/index.ts';
+import { type Entry, type EntryOf, type EntryType, sha256 } from '../model/index.ts';
 import type { ReportInput } from './build-report.ts';
 
 export type Indexed<E extends Entry = Entry> = { readonly index: number; readonly entry: E };
+/** A verdict's entry, and its leaf in the log (SHA-256 in hex). */
+export type Judged = Indexed<EntryOf<'change.judged'>> & { readonly leaf: string };
 
 /** The entries of a report with the names behind commitments, read once and found by type and index. */
 export class ReportSource {
@@ -11,7 +13,8 @@ export class ReportSource {
   readonly to: string;
   readonly #byType = new Map<EntryType, Indexed[]>();
   readonly #names: ReadonlyMap<string, string>;
-  readonly #evidence: ReadonlyMap<string, string>;
+  readonly #evidence: ReportInput['evidence'];
+  readonly #judged: Judged[] = [];
 
   constructor(input: ReportInput) {
     const { environments } = input.definition;
@@ -19,14 +22,22 @@ export class ReportSource {
     this.#evidence = input.evidence;
     this.first = input.first;
     [this.from, this.to] = [input.from, input.to];
-    this.all = input.entries.map((body, i) => ({ index: input.first + i, entry: JSON.parse(this.#named(body)) as Entry }));
-    for (const one of this.all) {
+    const all: Indexed[] = [];
+    this.all = all;
+    const known = new Map<string, string>();
+    for (const body of input.entries) {
+      const entry = slim(JSON.parse(this.#named(body)) as Entry, known);
+      const index = input.first + all.length;
+      const judged = entry.type === 'change.judged' && this.isWithin(entry.time) ? { index, entry, leaf: leafOf(body) } : undefined;
+      const one: Indexed = judged ?? { index, entry };
+      all.push(one);
       const { environment } = one.entry as { environment?: string };
       // What is of no environment is of all of them.
       if (environment !== undefined && environment !== '' && environments.length > 0 && !environments.includes(environment)) continue;
       const same = this.#byType.get(one.entry.type);
       if (same === undefined) this.#byType.set(one.entry.type, [one]);
       else same.push(one);
+      if (judged !== undefined) this.#judged.push(judged);
     }
   }
 
@@ -38,6 +49,11 @@ export class ReportSource {
   /** Those within the period. */
   within<T extends EntryType>(type: T): readonly Indexed<EntryOf<T>>[] {
     return this.of(type).filter(({ entry }) => this.isWithin(entry.time));
+  }
+
+  /** Every verdict of the period, in order. */
+  get judged(): readonly Judged[] {
+    return this.#judged;
   }
 
   isWithin(time: string): boolean {
@@ -63,6 +79,28 @@ export class ReportSource {
       return JSON.stringify(text ?? `(erased ${commitment.slice(8, 16)})`).slice(1, -1);
     });
   }
+}
+
+const REPEATED = ['type', 'environment', 'outcome', 'purpose', 'ref'] as const;
+
+// There are hundreds of thousands of them: what many have in common is kept once, and what no report asks for not at all.
+function slim(entry: Entry, known: Map<string, string>): Entry {
+  const fields = entry as unknown as Record<string, unknown>;
+  for (const name of REPEATED) {
+    const text = fields[name];
+    if (typeof text !== 'string') continue;
+    const same = known.get(text);
+    if (same === undefined) known.set(text, text);
+    else fields[name] = same;
+  }
+  if (entry.type === 'apply.intent' || entry.type === 'apply.result') fields['evidence'] = undefined;
+  if (entry.type === 'apply.intent') fields['previous'] = undefined;
+  if (entry.type === 'apply.result' && entry.outcome === 'applied') fields['revision'] = undefined;
+  return entry;
+}
+
+function leafOf(body: string): string {
+  return sha256(`\0${body}`); // RFC 6962, section 2.1
 }
 
 /** Lists by a key, in the order in which they came. */

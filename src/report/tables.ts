@@ -1,15 +1,25 @@
-import type { ChangeRecord, ExceptionRecord, ReportModel } from './model.ts';
+import type { ChangeRecord, ExceptionRecord, ReportModel, SampleItem } from './model.ts';
 
-/** A cell as CSV and XLSX have it. */
+/** A cell as CSV and XLSX have it: what a spreadsheet would take for a formula begins with an apostrophe, control characters are left out. */
 export type Cell = string | number;
 
+/** Rows that can be gone through as often as one likes, and need not be in memory all at once. */
+export type TableRows = Iterable<readonly Cell[]> & { readonly length: number };
+
 /** One table of a report: the same columns and rows in every form. */
-export type Table = { readonly name: string; readonly columns: readonly string[]; readonly rows: readonly (readonly Cell[])[] };
+export type Table = { readonly name: string; readonly columns: readonly string[]; readonly rows: TableRows };
 
 type Column<Row> = readonly [string, (row: Row) => Cell];
 
-function table<Row>(name: string, columns: readonly Column<Row>[], rows: readonly Row[]): Table {
-  return { name, columns: columns.map(([title]) => title), rows: rows.map((row) => columns.map(([, cell]) => cell(row))) };
+function table<Row>(name: string, columns: readonly Column<Row>[], rows: Iterable<Row> & { readonly length: number }): Table {
+  const cells = function* () {
+    for (const row of rows)
+      yield columns.map(([, cell]) => {
+        const value = cell(row);
+        return typeof value === 'number' ? value : safeText(value);
+      });
+  };
+  return { name, columns: columns.map(([title]) => title), rows: { length: rows.length, [Symbol.iterator]: cells } };
 }
 
 const LIST = '; ';
@@ -114,11 +124,7 @@ function accessTable(model: ReportModel): Table {
 
 /** The auditor's sample, with columns left empty for them. */
 function sampleTable(model: ReportModel): Table {
-  const byId = new Map(model.changes.map((c) => [c.id, c]));
-  const rows = (model.sample?.items ?? []).flatMap((item) => {
-    const change = byId.get(item.change);
-    return change === undefined ? [] : [{ item, change }];
-  });
+  const rows = sampled(model);
   const letters = ['A', 'B', 'C', 'D', 'E', 'F', 'G', 'H', 'I', 'J'] as const;
   return table(
     'sample',
@@ -138,6 +144,16 @@ function sampleTable(model: ReportModel): Table {
   );
 }
 
+/** What was drawn, with the record of each. */
+export function sampled({ sample, changes }: ReportModel): readonly { readonly item: SampleItem; readonly change: ChangeRecord }[] {
+  const items = sample?.items ?? [];
+  const byId = new Map(changes.of(items.map((i) => i.change)).map((c) => [c.id, c]));
+  return items.flatMap((item) => {
+    const change = byId.get(item.change);
+    return change === undefined ? [] : [{ item, change }];
+  });
+}
+
 /** Every table that a report has. */
 export function tablesOf(model: ReportModel): Table[] {
   return [populationTable(model), exceptionsTable(model), accessTable(model), ...(model.sample === null ? [] : [sampleTable(model)])];
@@ -151,19 +167,24 @@ function distinct(items: readonly string[]): string {
   return [...new Set(items.filter((i) => i !== ''))].join(LIST);
 }
 
-/** RFC 4180, UTF-8. What a spreadsheet would take for a formula begins with an apostrophe; control characters are left out. */
-export function csvOf({ columns, rows }: Table): string {
-  return [columns, ...rows].map((row) => `${row.map(csvCell).join(',')}\r\n`).join('');
+/** RFC 4180, UTF-8, line by line. */
+export function* csvOf({ columns, rows }: Table): Generator<string> {
+  yield csvLine(columns);
+  for (const row of rows) yield csvLine(row);
+}
+
+/** One line of it. */
+export function csvLine(row: readonly Cell[]): string {
+  return `${row.map(csvCell).join(',')}\r\n`;
 }
 
 function csvCell(value: Cell): string {
   if (typeof value === 'number') return String(value);
-  const text = safeText(value);
-  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  return /[",\r\n]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value;
 }
 
-/** Text from outside, as a spreadsheet may have it. */
-export function safeText(value: string): string {
+// Text from outside, as a spreadsheet may have it.
+function safeText(value: string): string {
   const plain = value.replace(/[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f\ufffe\uffff]/g, '').toWellFormed();
   return /^[=+\-@\t\r]/.test(plain) ? `'${plain}` : plain;
 }

@@ -1,7 +1,8 @@
-import { canonicalJson, type EntryOf, sha256, type Verdict } from '../model/index.ts';
+import { type EntryOf, sha256, type Verdict } from '../model/index.ts';
 import { buildReport, type ReportSubject } from './build-report.ts';
 import { evidentChanges } from './evident.ts';
 import type { ReportDefinition, ReportModel } from './model.ts';
+import { jsonOf } from './render-pdf.ts';
 import { csvOf, tablesOf } from './tables.ts';
 import { MANIFEST_TITLE } from './write-report.ts';
 
@@ -118,9 +119,9 @@ export async function verifyReport(readFile: (name: string) => Uint8Array | unde
       origin: range.origin,
       definition: range.definition,
     });
-    step(`${canonicalJson(model)}\n` === text('report.json'), 'report.json is what the entries say');
+    step([...jsonOf(model)].join('') === text('report.json'), 'report.json is what the entries say');
     for (const table of tablesOf(model))
-      step(csvOf(table) === text(`${table.name}.csv`), `${table.name}.csv has the ${table.rows.length} rows of report.json`);
+      step([...csvOf(table)].join('') === text(`${table.name}.csv`), `${table.name}.csv has the ${table.rows.length} rows of report.json`);
     const verdicts = verdictsOf(model, entries, evidence);
     const again = await verifier.recheck(lines(text('signed.jsonl')), verdicts);
     for (const wrong of again.wrong) step(false, wrong);

@@ -1,12 +1,15 @@
+import { createHash } from 'node:crypto';
 import { extname } from 'node:path';
-import { canonicalJson, sha256 } from '../model/index.ts';
-import { buildReport, type ReportInput } from './build-report.ts';
+import { bytesOf, canonicalJson } from '../model/index.ts';
+import { buildReport, type ReportInput, type ReportSubject } from './build-report.ts';
+import { Embedding } from './embed.ts';
 import { evidentChanges } from './evident.ts';
 import type { ChangeRecord, ReportModel } from './model.ts';
 import { assessmentResults, planOfAction } from './oscal.ts';
-import { embeddedFiles, renderPdf } from './render-pdf.ts';
-import { csvOf, type Table, tablesOf } from './tables.ts';
-import { xlsxOf } from './xlsx.ts';
+import { jsonOf, renderPdf } from './render-pdf.ts';
+import type { Shelf } from './shelf.ts';
+import { csvLine, csvOf, type Table, type TableRows, tablesOf } from './tables.ts';
+import { writeXlsx } from './xlsx.ts';
 
 /** Signs a text as a note (C2SP signed-note), with the key of the ledger. */
 export type ReportSigner = (text: string) => string;
@@ -19,61 +22,137 @@ export const CHECKER = new URL(`./offline-check${extname(import.meta.url)}`, imp
 
 export const MANIFEST_TITLE = 'countersign.dev/report/v2';
 
-/** What a report is made from, and the subtree roots over the entries before its first. */
-export type ReportMaterial = { readonly input: ReportInput; readonly before: readonly Uint8Array[] };
+/** What a report is made from, and what goes along to prove it. */
+export type ReportMaterial = {
+  readonly input: Omit<ReportInput, 'subjects'>;
+  /** Subtree roots over the entries before its first. */
+  readonly before: readonly Uint8Array[];
+  /** SHA-256 of the evidence that entries name, each once. */
+  readonly evidence: readonly string[];
+  /** The texts that are kept of those behind commitments. */
+  readonly subjects: (commitments: ReadonlySet<string>) => readonly ReportSubject[];
+};
+
+/** A file of a report while it is written; it has its name from its end on. */
+export type ReportFile = { readonly write: (bytes: Uint8Array) => void; readonly end: () => void };
 
 /**
- * Makes the whole set and hands each file to `write` as soon as it is made; `manifest.txt` comes last, is signed, and names the SHA-256 of
- * every other. `read` gives what it is made from, once; `signed` the lines of what the verdicts on some changes rest on;
- * `checker` is the program of one file that goes along.
+ * Makes the whole set, each file piece by piece through `create`; `manifest.txt` comes last, is signed, and names the SHA-256 of every
+ * other. `signed` gives the lines of what the verdicts on some changes rest on; `checker` is the program of one file that goes along;
+ * `shelf` keeps records of changes meanwhile.
  */
 export async function writeReport(
-  read: () => ReportMaterial,
+  { input: known, before, evidence, subjects: subjectsOf }: ReportMaterial,
   signed: (changes: readonly SignedChange[]) => Promise<readonly string[]>,
   sign: ReportSigner,
-  write: (name: string, bytes: Uint8Array) => void,
+  create: (name: string) => ReportFile,
   checker: string,
+  shelf: Shelf,
 ): Promise<ReportModel> {
   const digests = new Map<string, string>();
-  const emit = (name: string, bytes: Uint8Array) => {
-    digests.set(name, sha256(bytes));
-    write(name, bytes);
+  const open = (name: string): ReportFile => {
+    const hash = createHash('sha256');
+    const file = create(name);
+    const write = (bytes: Uint8Array) => {
+      hash.update(bytes);
+      file.write(bytes);
+    };
+    const end = () => {
+      digests.set(name, hash.digest('hex'));
+      file.end();
+    };
+    return { write, end };
   };
-  const model = modelAndProof(read(), emit);
-  const [population, ...others] = tablesOf(model) as [Table, ...Table[]];
-  emit('population.xlsx', xlsxOf([population, ...others]));
-  for (const table of others) emit(`${table.name}.csv`, Buffer.from(csvOf(table)));
-  const inside = embeddedFiles(model, population);
-  emit('report.json', inside.json);
-  emit('population.csv', inside.population);
-  emit('report.pdf', await renderPdf(model, inside));
+  const emit = (name: string, texts: Iterable<string>) => {
+    const file = open(name);
+    for (const bytes of bytesOf(texts)) file.write(bytes);
+    file.end();
+  };
+  const { from, to, first, checkpoint, origin, definition } = known;
+  const named = new Set<string>();
+  emit('entries.jsonl', linesOf(known.entries, named));
+  emit('evidence.jsonl', linesOf(evidenceOf(known, evidence), named));
+  const subjects = subjectsOf(named);
+  emit('subjects.jsonl', linesOf(subjects.map((one) => canonicalJson(one))));
+  emit('checkpoint', [checkpoint]);
+  const nodes = before.map((n) => Buffer.from(n).toString('base64'));
+  emit('range.json', linesOf([canonicalJson({ from, to, first, before: nodes, checkpoint, origin, definition })]));
+  const model = buildReport({ ...known, subjects }, shelf);
+
+  const tables = tablesOf(model) as [Table, ...Table[]];
+  const [population, ...others] = tables;
+  const [csv, csvInside] = [open('population.csv'), new Embedding()];
+  const both = bothInto(csv, csvInside);
+  const book = open('population.xlsx');
+  await writeXlsx([{ ...population, rows: seen(population, both) }, ...others], book.write, () => csvInside.settle());
+  book.end();
+  both.flush();
+  csv.end();
+  for (const table of others) emit(`${table.name}.csv`, csvOf(table));
+  const [json, jsonInside] = [open('report.json'), new Embedding()];
+  for (const bytes of bytesOf(jsonOf(model))) {
+    json.write(bytes);
+    jsonInside.write(bytes);
+    await jsonInside.settle();
+  }
+  json.end();
+  const pdf = open('report.pdf');
+  await renderPdf(model, pdf.write, { json: await jsonInside.end(), population: await csvInside.end() });
+  pdf.end();
   const plan = planOfAction(model, digests);
   const results = assessmentResults(model, digests);
   emit('oscal-ar.json', pretty(results));
   if (plan !== undefined) emit('oscal-poam.json', pretty(plan));
   emit('signed.jsonl', linesOf(await signed(evidentChanges(model))));
-  emit('verify.mjs', Buffer.from(checker));
+  emit('verify.mjs', [checker]);
   const lines = [...digests].sort(([a], [b]) => (a < b ? -1 : 1)).map(([name, digest]) => `${digest}  ${name}\n`);
-  write('manifest.txt', Buffer.from(sign(`${MANIFEST_TITLE}\n${lines.join('')}`)));
+  const manifest = create('manifest.txt');
+  manifest.write(Buffer.from(sign(`${MANIFEST_TITLE}\n${lines.join('')}`)));
+  manifest.end();
   return model;
 }
 
-// In a function of its own, so that nothing of the ledger is held any more when the other forms are made.
-function modelAndProof({ input, before: nodes }: ReportMaterial, emit: (name: string, bytes: Uint8Array) => void): ReportModel {
-  const { from, to, first, checkpoint, origin, definition, entries, evidence, subjects } = input;
-  const before = nodes.map((n) => Buffer.from(n).toString('base64'));
-  emit('entries.jsonl', linesOf(entries));
-  emit('evidence.jsonl', linesOf([...evidence.values()]));
-  emit('subjects.jsonl', linesOf(subjects.map((one) => canonicalJson(one))));
-  emit('checkpoint', Buffer.from(checkpoint));
-  emit('range.json', linesOf([canonicalJson({ from, to, first, before, checkpoint, origin, definition })]));
-  return buildReport(input);
+// The population is gone through once for both forms of it.
+function seen({ columns, rows }: Table, into: { readonly line: (line: string) => void }): TableRows {
+  const each = function* () {
+    into.line(csvLine(columns));
+    for (const row of rows) {
+      into.line(csvLine(row));
+      yield row;
+    }
+  };
+  return { length: rows.length, [Symbol.iterator]: each };
 }
 
-function linesOf(lines: readonly string[]): Uint8Array {
-  return Buffer.from(lines.map((line) => `${line}\n`).join(''));
+const PIECE = 64 * 1024;
+
+function bothInto(...places: readonly { write(bytes: Uint8Array): void }[]): { line: (line: string) => void; flush: () => void } {
+  let pending = '';
+  const flush = () => {
+    const bytes = Buffer.from(pending);
+    pending = '';
+    for (const place of places) place.write(bytes);
+  };
+  const line = (text: string) => {
+    pending += text;
+    if (pending.length >= PIECE) flush();
+  };
+  return { line, flush };
 }
 
-function pretty(document: object): Uint8Array {
-  return Buffer.from(`${JSON.stringify(document, null, 2)}\n`);
+function* evidenceOf({ evidence }: Pick<ReportInput, 'evidence'>, digests: readonly string[]): Generator<string> {
+  for (const digest of digests) yield evidence.get(digest) ?? '';
+}
+
+// With the commitments that stand in them, where somebody wants these.
+function* linesOf(lines: Iterable<string>, named?: Set<string>): Generator<string> {
+  for (const line of lines) {
+    yield `${line}\n`;
+    if (named === undefined || !line.includes('subject:')) continue;
+    for (const commitment of line.match(/subject:[0-9a-f]{64}/g) ?? []) named.add(commitment);
+  }
+}
+
+function* pretty(document: object): Generator<string> {
+  yield `${JSON.stringify(document, null, 2)}\n`;
 }

@@ -1,6 +1,9 @@
-import { Zip, ZipDeflate } from 'fflate';
-import { type Cell, safeText, type Table } from './tables.ts';
+import { crc32 } from 'node:zlib';
+import { Zip, type ZipInputFile } from 'fflate';
+import { Compressor } from './compressor.ts';
+import type { Cell, Table } from './tables.ts';
 
+const DEFLATED = 8; // APPNOTE.TXT, section 4.4.5
 const MAX_CELL = 32_767; // characters that Excel takes
 const LEVEL = 3; // of nine: half of the time for a tenth more
 const XML = '<?xml version="1.0" encoding="UTF-8" standalone="yes"?>\n';
@@ -9,21 +12,31 @@ const OFFICE = 'http://schemas.openxmlformats.org/officeDocument/2006/relationsh
 const PACKAGE = 'http://schemas.openxmlformats.org/package/2006';
 const AT = new Date(1980, 0, 1); // as the clock on the wall, which is what a zip has: the same rows give the same bytes everywhere
 
-/** Tables as sheets of a workbook (ECMA-376, Office Open XML), header row frozen. The same tables give the same bytes. */
-export function xlsxOf(tables: readonly Table[]): Uint8Array {
+/**
+ * Writes tables as sheets of a workbook (ECMA-376, Office Open XML), header row frozen. The same tables give the same bytes. Every few
+ * hundred rows it waits for `settle`.
+ */
+export async function writeXlsx(tables: readonly Table[], write: (bytes: Uint8Array) => void, settle: () => Promise<void>): Promise<void> {
   const each = (make: (table: Table, n: number) => string) => tables.map((t, i) => make(t, i + 1)).join('');
   const sheetType = 'application/vnd.openxmlformats-officedocument.spreadsheetml';
-  const chunks: Uint8Array[] = [];
   const zip = new Zip((error, chunk) => {
     if (error !== null) throw error;
-    chunks.push(chunk);
+    write(chunk);
   });
-  const add = (name: string, parts: Iterable<string>) => {
-    const file = new ZipDeflate(name, { level: LEVEL });
-    file.mtime = AT;
+  const add = async (name: string, parts: Iterable<string>) => {
+    const file: ZipInputFile = { filename: name, compression: DEFLATED, mtime: AT, size: 0, crc: 0 };
     zip.add(file);
-    for (const part of parts) file.push(Buffer.from(part));
-    file.push(new Uint8Array(), true);
+    const compressor = new Compressor('raw', LEVEL, (bytes) => file.ondata?.(null, bytes, false));
+    for (const part of parts) {
+      const bytes = Buffer.from(part);
+      file.size += bytes.length;
+      file.crc = crc32(bytes, file.crc);
+      compressor.write(bytes);
+      await compressor.settle();
+      await settle();
+    }
+    await compressor.end();
+    file.ondata?.(null, new Uint8Array(), true);
   };
   const fixed = {
     '[Content_Types].xml': `<Types xmlns="${PACKAGE}/content-types"><Default Extension="rels" ContentType="application/vnd.openxmlformats-package.relationships+xml"/><Default Extension="xml" ContentType="application/xml"/><Override PartName="/xl/workbook.xml" ContentType="${sheetType}.sheet.main+xml"/>${each((_, n) => `<Override PartName="/xl/worksheets/sheet${n}.xml" ContentType="${sheetType}.worksheet+xml"/>`)}</Types>`,
@@ -31,12 +44,9 @@ export function xlsxOf(tables: readonly Table[]): Uint8Array {
     'xl/workbook.xml': `<workbook xmlns="${MAIN}" xmlns:r="${OFFICE}"><sheets>${each((t, n) => `<sheet name="${escaped(t.name)}" sheetId="${n}" r:id="rId${n}"/>`)}</sheets></workbook>`,
     'xl/_rels/workbook.xml.rels': `<Relationships xmlns="${PACKAGE}/relationships">${each((_, n) => `<Relationship Id="rId${n}" Type="${OFFICE}/worksheet" Target="worksheets/sheet${n}.xml"/>`)}</Relationships>`,
   };
-  for (const [name, xml] of Object.entries(fixed)) add(name, [XML, xml]);
-  tables.forEach((table, i) => {
-    add(`xl/worksheets/sheet${i + 1}.xml`, sheet(table));
-  });
+  for (const [name, xml] of Object.entries(fixed)) await add(name, [XML, xml]);
+  for (const [i, table] of tables.entries()) await add(`xl/worksheets/sheet${i + 1}.xml`, sheet(table));
   zip.end();
-  return Buffer.concat(chunks);
 }
 
 const ROWS = 500; // in one piece, so that a large sheet is never in memory whole
@@ -45,11 +55,15 @@ function* sheet({ columns, rows }: Table): Generator<string> {
   const names = columns.map((_, i) => letters(i));
   const row = (cells: readonly Cell[], r: number) => `<row r="${r}">${cells.map((c, i) => cell(c, `${names[i]}${r}`)).join('')}</row>`;
   yield `${XML}<worksheet xmlns="${MAIN}"><sheetViews><sheetView workbookViewId="0"><pane ySplit="1" topLeftCell="A2" activePane="bottomLeft" state="frozen"/></sheetView></sheetViews><sheetData>${row(columns, 1)}`;
-  for (let at = 0; at < rows.length; at += ROWS)
-    yield rows
-      .slice(at, at + ROWS)
-      .map((cells, i) => row(cells, at + i + 2))
-      .join('');
+  let piece = '';
+  let r = 1;
+  for (const cells of rows) {
+    piece += row(cells, ++r);
+    if (r % ROWS !== 0) continue;
+    yield piece;
+    piece = '';
+  }
+  yield piece;
   yield '</sheetData></worksheet>';
 }
 
@@ -58,7 +72,7 @@ const SPACED = /^\s|\s$|\s\s|[\n\t]/; // what a reader may else take for nothing
 function cell(value: Cell, at: string): string {
   if (typeof value === 'number') return `<c r="${at}"><v>${value}</v></c>`;
   if (value === '') return '';
-  const text = escaped(safeText(value).slice(0, MAX_CELL));
+  const text = escaped(value.slice(0, MAX_CELL));
   return `<c r="${at}" t="inlineStr"><is><t${SPACED.test(text) ? ' xml:space="preserve"' : ''}>${text}</t></is></c>`;
 }
 

@@ -7,7 +7,7 @@ import { recheckSigned } from '../../src/cli/signed-objects.ts';
 import { assess, type Gate, withoutAddresses } from '../../src/gate/index.ts';
 import { evidenceRef, type Ledger, openSigner, signNote } from '../../src/ledger/index.ts';
 import { type CommitVerdict, NO_REVISION, sha256, stated, type TrustPolicy, type Verdict } from '../../src/model/index.ts';
-import type { ReportModel } from '../../src/report/index.ts';
+import type { ReportDocument } from '../../src/report/index.ts';
 import { approveAs } from '../kit/approve.ts';
 import { Fleet, openPgpPerson, sshPerson } from '../kit/fleet.ts';
 import { gateOf } from '../kit/judge.ts';
@@ -104,7 +104,7 @@ test('signatures of sampled changes are verified from the bytes in the report, S
   const { steps, unchecked } = JSON.parse((await verify('whole', '--output', 'json')).stdout) as { steps: unknown[]; unchecked: string[] };
   assert.ok(steps.length > 15);
   assert.deepEqual(unchecked, []);
-  const model = JSON.parse(readFileSync(join(directory, 'whole', 'report.json'), 'utf8')) as ReportModel;
+  const model = JSON.parse(readFileSync(join(directory, 'whole', 'report.json'), 'utf8')) as ReportDocument;
   assert.deepEqual(
     model.changes.map((c) => [c.attributes.B, c.attributes.C, c.attributes.D, c.attributes.E]),
     [1, 2].map(() => ['pass', 'pass', 'pass', 'pass']),
@@ -219,7 +219,7 @@ test('who may sign and approve by the configuration is in the report, and so is 
   for (let day = 0; day < 2; day++) await ledger.record({ type: 'config.stated', configuration: 'd', evidence: state.ref }, [state]);
   await ledger.close();
   assert.equal((await report('later', '--repo', fleet.work)).code, 0);
-  const model = JSON.parse(readFileSync(join(directory, 'later', 'report.json'), 'utf8')) as ReportModel;
+  const model = JSON.parse(readFileSync(join(directory, 'later', 'report.json'), 'utf8')) as ReportDocument;
   assert.deepEqual(
     model.accessChanges.map((c) => [c.environment, c.change, c.joined, c.left, c.otherwise]),
     [['production', '', [], ['lee'], ['rules of approval'].slice(1)]],

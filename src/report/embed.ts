@@ -1,0 +1,73 @@
+import { createHash } from 'node:crypto';
+import { Compressor } from './compressor.ts';
+
+/** A file that lies in a PDF, compressed, in pieces; `size` is that of what it was, `md5` and `sha256` are in hex. */
+export type Embedded = { readonly deflated: Buffer[]; readonly size: number; readonly md5: string; readonly sha256: string };
+
+const LEVEL = 6;
+
+/** Compresses what is written to it, piece by piece, so that only the outcome is in memory. */
+export class Embedding {
+  readonly #chunks: Buffer[] = [];
+  readonly #compressor = new Compressor('zlib', LEVEL, (chunk) => void this.#chunks.push(chunk));
+  readonly #md5 = createHash('md5');
+  readonly #sha256 = createHash('sha256');
+  #size = 0;
+
+  write(bytes: Uint8Array): void {
+    this.#size += bytes.length;
+    this.#md5.update(bytes);
+    this.#sha256.update(bytes);
+    this.#compressor.write(bytes);
+  }
+
+  /** Resolves when it has room for more. */
+  settle(): Promise<void> {
+    return this.#compressor.settle();
+  }
+
+  async end(): Promise<Embedded> {
+    await this.#compressor.end();
+    const [md5, sha256] = [this.#md5.digest('hex'), this.#sha256.digest('hex')];
+    return { deflated: this.#chunks, size: this.#size, md5, sha256 };
+  }
+}
+
+type Ref = { write(bytes: Uint8Array): void; end(): void };
+/** What of a PDF document is used here. */
+export type Document = {
+  ref(data: object): Ref;
+  addNamedEmbeddedFile(name: string, spec: Ref): void;
+  readonly _root: { readonly data: Record<string, unknown> };
+};
+
+/** Moves such a file into a PDF (ISO 32000-1, section 7.11.4; ISO 19005-3, section 6.8), compressed as it is: it is not here any more. */
+export function attach(
+  doc: Document,
+  file: Embedded,
+  about: { readonly name: string; readonly type: string; readonly description: string; readonly date: Date },
+): void {
+  // biome-ignore-start lint/style/useConsistentBuiltinInstantiation: a String object is what pdfkit writes as text, a string as a name
+  const text = (value: string) => new String(value);
+  // biome-ignore-end lint/style/useConsistentBuiltinInstantiation: as above
+  const body = doc.ref({
+    Type: 'EmbeddedFile',
+    Subtype: about.type.replace('/', '#2F'),
+    Filter: 'FlateDecode',
+    Params: { CreationDate: about.date, ModDate: about.date, CheckSum: text(file.md5), Size: file.size },
+  });
+  for (const piece of file.deflated.splice(0)) body.write(piece);
+  body.end();
+  const spec = doc.ref({
+    Type: 'Filespec',
+    AFRelationship: 'Data',
+    F: text(about.name),
+    UF: text(about.name),
+    EF: { F: body },
+    Desc: text(about.description),
+  });
+  spec.end();
+  doc.addNamedEmbeddedFile(about.name, spec);
+  const { data } = doc._root;
+  data['AF'] = [...((data['AF'] as readonly Ref[] | undefined) ?? []), spec];
+}
