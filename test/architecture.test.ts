@@ -30,7 +30,7 @@ const ROOMS: Record<string, { rooms: string[]; packages: string[] }> = {
   policy: { rooms: ['model', 'rego', 'bundle'], packages: [] },
   ledger: { rooms: ['model'], packages: ['pg', 'pg-copy-streams', '@sigstore/core'] },
   cluster: { rooms: ['model'], packages: ['@kubernetes/client-node', '@marcbachmann/cel-js'] },
-  report: { rooms: ['model'], packages: ['fflate', 'pdfkit'] },
+  report: { rooms: ['model'], packages: ['d3-scale', 'fflate', 'pdfkit'] },
   forge: { rooms: ['model'], packages: ['zod'] },
   tools: { rooms: ['model'], packages: ['nanotar'] },
   gate: { rooms: ['model', 'trust', 'render', 'policy'], packages: [] },

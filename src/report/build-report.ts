@@ -3,6 +3,7 @@ import { accessBook, accessChangesOf } from './access.ts';
 import { type ChangeFacts, factsOf, verdictsOf } from './changes.ts';
 import { controlsOf } from './controls.ts';
 import { differencesOf } from './differences.ts';
+import { flowBook } from './flow.ts';
 import { metricsOf } from './metrics.ts';
 import type { ReportDefinition, ReportModel } from './model.ts';
 import { policyBook, ruleBook } from './policies.ts';
@@ -64,7 +65,7 @@ function modelOf(input: ReportInput, shelf: Shelf): ReportModel {
   const isIn = (name: string) => definition.environments.length === 0 || definition.environments.includes(name);
   const asOf = source.all.at(-1)?.entry.time ?? from;
   const [access, policies, rules] = [accessBook(source, isIn), policyBook(), ruleBook()];
-  const [ofChanges, moved] = [changeBook(source), tipBook(source)];
+  const [ofChanges, moved, flow] = [changeBook(source), tipBook(source), flowBook()];
   const changes: ChangeFacts[] = [];
   const refusedChanges: string[] = [];
   const alike = new Map<string, ChangeFacts['attributes']>();
@@ -77,6 +78,7 @@ function modelOf(input: ReportInput, shelf: Shelf): ReportModel {
     rules.see(verdict);
     if (change.reasons.length > 0) refusedChanges.push(change.id);
     ofChanges.see(change, verdict);
+    flow.see(change);
     changes.push(factsOf(change, alike));
     shelf.add(canonicalJson(change));
   }
@@ -134,6 +136,7 @@ function modelOf(input: ReportInput, shelf: Shelf): ReportModel {
     policies: policies.records(),
     rules: rules.records(),
     metrics: metricsOf(changes, { from, to }, definition.failureHours),
+    flow: flow.flow({ from, to }, asOf),
     sample: sample === undefined ? null : { ...sample, items: drawSample(changes, { root, from, to }, sample.seed, sample.size) },
     earlier: issued.map(({ index, entry }) => ({
       entry: index,

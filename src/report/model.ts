@@ -310,6 +310,11 @@ export type ReportModel = {
   readonly policies: readonly PolicyRecord[];
   readonly rules: readonly RuleRecord[];
   readonly metrics: readonly DeliveryMetrics[];
+  /** Changes over the period, by the time of the last verdict on each; `from` is the first day of a row. */
+  readonly flow: {
+    readonly unit: 'day' | 'week' | 'month';
+    readonly rows: readonly ({ readonly from: string } & Readonly<Record<ChangeRecord['outcome'], number>>)[];
+  };
   readonly sample: { readonly seed: string; readonly size: number; readonly items: readonly SampleItem[] } | null;
   /** Reports of this very period that were made before, and what was drawn in them. */
   readonly earlier: readonly {

@@ -70,8 +70,9 @@ export class Page {
     this.#write('H2', text, 'bold', 15, ACCENT, 6);
   }
 
-  subheading(text: string): void {
-    this.#room(60);
+  /** `room`: points that it and what follows must have on one page. */
+  subheading(text: string, room = 60): void {
+    this.#room(room);
     this.#doc.y += 6;
     this.#write('H3', text, 'bold', 11, INK, 4);
   }

@@ -1,6 +1,6 @@
 import PDFDocument from 'pdfkit';
 import { bytesOf, canonicalPieces } from '../model/index.ts';
-import { controlsChart, exceptionsChart } from './charts.ts';
+import { agesChart, agesOf, controlsChart, exceptionsChart, flowChart, leadTimeChart, presenceChart, type Scene } from './charts.ts';
 import { attach, type Document, type Embedded, Embedding } from './embed.ts';
 import { recordedChanges } from './evident.ts';
 import { ATTRIBUTES, type ChangeRecord, type ReportModel } from './model.ts';
@@ -233,12 +233,15 @@ function population(page: Page, model: ReportModel): void {
     model.reconciliation,
     '',
   );
+  const presence = presenceChart(model, page.width);
+  if (presence === undefined) return;
+  page.subheading('When the gate was there', 110);
+  page.chart(presence);
 }
 
 function exceptions(page: Page, model: ReportModel): void {
   page.heading('Register of exceptions', true);
-  const chart = exceptionsChart(model, page.width);
-  if (chart !== undefined) page.chart(chart);
+  drawn(page, exceptionsChart(model, page.width));
   cut(page, model.exceptions.length, 'exceptions.csv');
   page.table(
     [
@@ -271,6 +274,19 @@ function exceptions(page: Page, model: ReportModel): void {
     model.exceptions.slice(0, MAX_ROWS),
     `None found in ${model.summary.changes} changes and ${model.ledger.entries} ledger entries.`,
   );
+  const ages = agesChart(model, page.width);
+  if (ages === undefined) return;
+  page.subheading('How long open ones are open', 150);
+  page.chart(ages);
+  page.table(
+    [
+      { title: 'Age', width: 160, text: (a) => a.age },
+      { title: 'Critical or high', width: 120, text: (a) => String(a.grave) },
+      { title: 'Medium or low', width: 120, text: (a) => String(a.other) },
+    ],
+    agesOf(model),
+    '',
+  );
 }
 
 function emergencies(page: Page, model: ReportModel): void {
@@ -298,7 +314,7 @@ function emergencies(page: Page, model: ReportModel): void {
 function access(page: Page, model: ReportModel): void {
   page.heading('Who may sign and approve', true);
   page.note(
-    'Taken from the verdicts of the period and from TrustPolicies that stand on the ledger. A policy that is kept outside of the repository is seen by its use only.',
+    'Taken from the verdicts of the period and from TrustPolicies that stand on the ledger, of repositories and of the configuration.',
   );
   page.table(
     [
@@ -333,6 +349,10 @@ function access(page: Page, model: ReportModel): void {
   );
 }
 
+function drawn(page: Page, scene: Scene | undefined): void {
+  if (scene !== undefined) page.chart(scene);
+}
+
 function policies(page: Page, model: ReportModel): void {
   page.heading('Rules');
   page.table(
@@ -364,7 +384,8 @@ function policies(page: Page, model: ReportModel): void {
 }
 
 function metrics(page: Page, model: ReportModel): void {
-  page.heading('Delivery');
+  page.heading('Delivery', true);
+  drawn(page, leadTimeChart(model, page.width));
   page.note('Operational, and no test of a control. With fewer than five there are too few to say anything.');
   const few = (n: number, text: string) => (n < 5 ? `${text}\n(n = ${n}: too few)` : `${text}\n(n = ${n})`);
   page.table(
@@ -474,6 +495,22 @@ function legend(page: Page): void {
 
 function changes(page: Page, model: ReportModel): void {
   page.heading('Changes', true);
+  drawn(page, flowChart(model, page.width));
+  const { unit, rows } = model.flow;
+  const busy = rows.filter((r) => r.applied + r.allowed + r.failed + r.denied > 0);
+  if (busy.length > 0)
+    page.table(
+      [
+        { title: `${unit[0]?.toUpperCase()}${unit.slice(1)} from (UTC)`, width: 120, text: (r) => r.from },
+        { title: 'Applied', width: 80, text: (r) => String(r.applied) },
+        { title: 'Not applied yet', width: 90, text: (r) => String(r.allowed) },
+        { title: 'Failed', width: 80, text: (r) => String(r.failed) },
+        { title: 'Denied', width: 80, text: (r) => String(r.denied) },
+      ],
+      busy,
+      '',
+    );
+  page.subheading('One by one');
   cut(page, model.changes.length, 'population.csv');
   page.table<ChangeRecord>(
     [
