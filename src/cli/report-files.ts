@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { closeSync, mkdirSync, openSync, readdirSync, renameSync, rmSync, writeSync } from 'node:fs';
+import { closeSync, mkdirSync, openSync, renameSync, rmSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ReportFile } from '../report/index.ts';
 
@@ -38,8 +38,11 @@ export class ReportFiles {
   }
 
   giveUp(): void {
-    for (const name of [...this.#open.keys()]) this.#close(name);
-    for (const name of readdirSync(this.#out)) if (name.endsWith('.new')) rmSync(join(this.#out, name), { force: true });
+    for (const name of [...this.#open.keys()]) {
+      this.#close(name);
+      this.#done.push(name);
+    }
+    for (const name of this.#done) rmSync(this.#place(name), { force: true });
   }
 
   #close(name: string): void {

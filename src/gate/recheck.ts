@@ -1,4 +1,4 @@
-import { type Approval, type Commit, type CommitVerdict, NO_REVISION, type Verdict } from '../model/index.ts';
+import { type Approval, type Commit, type CommitVerdict, isNoRevision, type Verdict } from '../model/index.ts';
 import { examineCommits, type HistoryItem, judgeCommit, readApproval, type TrustStore } from '../trust/index.ts';
 
 /** What was signed, as it is there beside a verdict. Whoever implements this has hashed every byte of it again. */
@@ -50,7 +50,9 @@ export async function recheckVerdict(verdict: Verdict, at: number, material: Sig
     else if (known.length > 0) unchecked.push(`${tip}: ${refusals[0]}, under the TrustPolicies before and after the change`);
     else wrong.push(`${tip}: ${refusals[0]}`);
   }
-  wrong.push(...refuseLine(verdict, material).map((text) => `${tip}: ${text}`));
+  const line = followLine(verdict, material);
+  wrong.push(...line.wrong.map((text) => `${tip}: ${text}`));
+  unchecked.push(...line.unchecked.map((text) => `${tip}: ${text}`));
   let approvals = 0;
   for (const said of verdict.approvals) {
     const text = material.envelope(said.envelope);
@@ -120,24 +122,26 @@ function makersBetween(verdict: Verdict, { from, commit: head }: Approval, { com
   return new Set([...reach(head)].filter((id) => !before.has(id)).flatMap((id) => said.get(id)?.signer?.principal ?? []));
 }
 
-// First parents lead from the tip to the start, through commits of the verdict alone, and the tip has the tree that was judged.
-function refuseLine(verdict: Verdict, { commit }: SignedMaterial): string[] {
+// Parents lead from the tip to the start through commits of the verdict alone, and the tip has the tree that was judged. What else a
+// merge builds on may well be older than the start; that is in the history, which is not here.
+function followLine(verdict: Verdict, { commit }: SignedMaterial): Pick<Recheck, 'wrong' | 'unchecked'> {
   const ids = new Set(verdict.commits.map((c) => c.commit));
   const facts = (id: string): Commit | undefined => {
     const item = commit(id);
     return item?.kind === 'commit' ? item.commit : undefined;
   };
+  const refused = (text: string) => ({ wrong: [text], unchecked: [] });
   const tip = facts(verdict.to);
-  if (tip !== undefined && tip.tree !== verdict.tree) return [`its tree is ${tip.tree.slice(0, 12)}, and another was judged`];
-  if (verdict.rollback === true || ids.size === 0) return [];
-  let at: string | undefined = verdict.to;
-  for (let steps = 0; at !== undefined && ids.has(at) && steps <= ids.size; steps += 1) {
-    const found = facts(at);
-    if (found === undefined) return [];
-    at = found.parents[0];
-  }
-  // The branch may have been merged into another, and then the start is reached by a later parent.
-  const reached = at ?? NO_REVISION;
-  const outside = new Set(verdict.commits.flatMap((c) => facts(c.commit)?.parents ?? []).filter((p) => !ids.has(p)));
-  return reached === verdict.from || outside.has(verdict.from) ? [] : [`its commits do not lead to ${verdict.from.slice(0, 12)}`];
+  if (tip !== undefined && tip.tree !== verdict.tree) return refused(`its tree is ${tip.tree.slice(0, 12)}, and another was judged`);
+  const known = [...ids].map(facts);
+  if (verdict.rollback === true || ids.size === 0 || known.includes(undefined)) return { wrong: [], unchecked: [] };
+  if (!ids.has(verdict.to)) return refused('its commits do not lead to it');
+  const outside = new Set(known.flatMap((c) => c?.parents ?? []).filter((p) => !ids.has(p)));
+  const start = isNoRevision(verdict.from) ? outside.size === 0 : outside.delete(verdict.from);
+  if (!start) return refused(`its commits do not lead to ${verdict.from.slice(0, 12)}`);
+  const others = [...outside].map((id) => id.slice(0, 12));
+  if (others.length === 0) return { wrong: [], unchecked: [] };
+  if (known.every((c) => (c?.parents.length ?? 0) < 2)) return refused(`it leaves out ${others[0]}, which a commit of it builds on`);
+  const shown = `${others.slice(0, 3).join(', ')}${others.length > 3 ? ` and ${others.length - 3} more` : ''}`;
+  return { wrong: [], unchecked: [`whether what it merges (${shown}) is older than its start`] };
 }

@@ -25,6 +25,7 @@ const people = [dana, lee, kim];
 const fleet = new Fleet(directory, 'fleet');
 let verdicts: Verdict[] = [];
 let lines: string[] = [];
+let side = '';
 
 const settings = (k: string) => ({ 'clusters/production/cm.yaml': configMap('shop', 'settings', { k }) });
 
@@ -84,10 +85,21 @@ before(async () => {
   // Two steps: who made the second approved the first.
   const second = fleet.commit(kim, 'second', settings('1'));
   await approveAs(dana, fleet, first, second);
+  fleet.commit(dana, 'between', settings('1.5'));
   const third = fleet.commit(dana, 'third', settings('2'));
   await approveAs(kim, fleet, second, third);
   fleet.push();
   verdicts.push(await run(gate, ledger, first, third));
+  // A merge, whose other side is part of the change.
+  fleet.git(undefined, 'switch', '--quiet', '-c', 'side');
+  side = fleet.commit(kim, 'side', { 'clusters/production/other.yaml': configMap('shop', 'other', { k: '1' }) });
+  fleet.git(undefined, 'switch', '--quiet', 'main');
+  fleet.commit(dana, 'main', settings('3'));
+  fleet.git(dana, 'merge', '--quiet', '--no-ff', '--no-commit', 'side');
+  const merge = fleet.commit(dana, 'merge', {});
+  await approveAs(lee, fleet, third, merge);
+  fleet.push();
+  verdicts.push(await run(gate, ledger, third, merge));
   await ledger.close();
   const made = await report('whole', '--repo', fleet.work);
   assert.equal(made.code, 0, made.stderr);
@@ -99,7 +111,7 @@ before(async () => {
 test('signatures of sampled changes are verified from the bytes in the report, SSH and OpenPGP, with nothing but the report', async () => {
   const verified = await verify('whole');
   assert.equal(verified.code, 0, verified.stdout);
-  assert.match(verified.stdout, /✓ signatures of 3 commits and 3 approvals of 2 changes of the sample/);
+  assert.match(verified.stdout, /✓ signatures of 7 commits and 4 approvals of 3 changes of the sample/);
   assert.doesNotMatch(verified.stdout, /not checked/);
   const { steps, unchecked } = JSON.parse((await verify('whole', '--output', 'json')).stdout) as { steps: unknown[]; unchecked: string[] };
   assert.ok(steps.length > 15);
@@ -107,7 +119,7 @@ test('signatures of sampled changes are verified from the bytes in the report, S
   const model = JSON.parse(readFileSync(join(directory, 'whole', 'report.json'), 'utf8')) as ReportDocument;
   assert.deepEqual(
     model.changes.map((c) => [c.attributes.B, c.attributes.C, c.attributes.D, c.attributes.E]),
-    [1, 2].map(() => ['pass', 'pass', 'pass', 'pass']),
+    [1, 2, 3].map(() => ['pass', 'pass', 'pass', 'pass']),
     'who made one step may approve another',
   );
   assert.deepEqual(model.exceptions, []);
@@ -119,13 +131,13 @@ test('what is not in any repository any more is named as not checked, and nothin
   assert.ok(modelOf('alone') === modelOf('whole'), 'the same ledger, the same model');
   const verified = await verify('alone');
   assert.equal(verified.code, 0, verified.stdout);
-  assert.match(verified.stdout, /✓ signatures of 0 commits and 0 approvals of 2 changes/);
-  assert.equal(verified.stdout.match(/\? not checked: .* is not here/g)?.length, 6);
+  assert.match(verified.stdout, /✓ signatures of 0 commits and 0 approvals of 3 changes/);
+  assert.equal(verified.stdout.match(/\? not checked: .* is not here/g)?.length, 11);
   const { unchecked } = await again(
     (v) => v,
     lines.filter((line) => !line.includes('"trustPolicy"')),
   );
-  assert.equal(unchecked.length, 2);
+  assert.equal(unchecked.length, 3);
   assert.match(unchecked[0] ?? '', /the TrustPolicy that judged it is not here/);
 });
 
@@ -145,6 +157,11 @@ const LIES: readonly (readonly [string, (v: Verdict) => Verdict, RegExp])[] = [
     'a commit left out',
     (v) => (v.commits.length < 2 ? v : { ...v, commits: v.commits.slice(1) }),
     /its commits do not lead to|is for another commit/,
+  ],
+  [
+    'a commit between others left out',
+    (v) => ({ ...v, commits: v.commits.filter((c) => c.subject !== 'between') }),
+    /it leaves out \w{12}, which a commit of it builds on/,
   ],
   ['a commit seen before its key counted', commits((c) => ({ ...c, seen: '2001-01-01T00:00:00.000Z' })), /is not signed as was said/],
   ['another approver', approvals((a) => ({ ...a, principal: 'kim' })), /is another’s, or no approval/],
@@ -166,7 +183,19 @@ for (const [name, lie, says] of LIES)
   });
 
 test('a verdict that does not lie is found right, also where the maker of one step approved another', async () => {
-  assert.deepEqual(await again((v) => v), { commits: 3, approvals: 3, wrong: [], unchecked: [] });
+  assert.deepEqual(await again((v) => v), { commits: 7, approvals: 4, wrong: [], unchecked: [] });
+});
+
+test('of a merge whose other side is not in the verdict, it is said that this was not looked at; from nothing, nothing may be left out', async () => {
+  const without = (v: Verdict) => ({ ...v, commits: v.commits.filter((c) => c.commit !== side) });
+  const { wrong, unchecked } = await again(without);
+  assert.deepEqual(wrong, []);
+  assert.deepEqual(
+    unchecked.map((text) => text.slice(14)),
+    [`whether what it merges (${side.slice(0, 12)}) is older than its start`],
+  );
+  const fromNothing = await again((v) => ({ ...v, from: NO_REVISION }));
+  assert.equal(fromNothing.wrong.filter((text) => text.includes('do not lead to 000000000000')).length, 2);
 });
 
 test('a line that is not what its hash says is refused, by both checkers, whoever signed the manifest', async () => {
@@ -239,7 +268,7 @@ test('a name that the ledger was made to forget does not come back by way of a c
     assert.equal((await countersign(['ledger', 'forget', text, '--data', data])).code, 0);
   assert.equal((await report('forgotten', '--repo', fleet.work)).code, 0);
   const signed = readFileSync(join(directory, 'forgotten', 'signed.jsonl'), 'utf8');
-  assert.equal(signed.match(/"commit"/g)?.length, 2);
+  assert.equal(signed.match(/"commit"/g)?.length, 5);
   for (const line of signed.trimEnd().split('\n')) {
     const { object = '', text = '' } = JSON.parse(line) as { object?: string; text?: string };
     assert.doesNotMatch(`${Buffer.from(object, 'base64')}${text}${line}`, /kim@example\.test/);
