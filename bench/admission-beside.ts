@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { Agent } from 'node:https';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -15,9 +15,10 @@ import { Stage } from '../test/kit/stage.ts';
 import { askAdmission } from './kit/ask-admission.ts';
 
 // How long answers take at a steady rate, alone, and while the same service applies a change of many objects and a report of many changes is
-// made beside it. A bare server that only parses and answers is asked now and then as well: what it waits is the machine's.
+// made beside it: by a process of its own or, with `report=service`, by the very service that answers. A bare server that only parses and answers is asked now and then as well: what it waits is the machine's.
 const RATE = Number(process.argv.find((a) => a.startsWith('rate='))?.slice(5) ?? 1000);
 const OBJECTS = Number(process.argv.find((a) => a.startsWith('objects='))?.slice(8) ?? 2000);
+const BY_SERVICE = process.argv.includes('report=service');
 const CHANGES = Number(process.argv.find((a) => a.startsWith('changes='))?.slice(8) ?? 20_000);
 const ALONE_MS = 15_000;
 const PROBES = 50; // a second
@@ -25,11 +26,14 @@ const directory = mkdtempSync(join(tmpdir(), 'countersign-bench-'));
 const stage = await Stage.open(directory);
 let bare: ChildProcess | undefined;
 try {
-  const data = join(directory, 'report-data');
-  const ledger = await openLedger(data, 'countersign.dev/bench');
+  const data = BY_SERVICE ? stage.data('beside') : join(directory, 'report-data');
+  const begun = Date.now() - 32 * 86_400_000; // the changes are of the month before, which a schedule is asked for
+  const clock = BY_SERVICE ? () => new Date(begun) : () => new Date();
+  const ledger = await openLedger(data, 'countersign.dev/bench', { clock });
   let n = 0;
   const worker = async () => {
-    for (let mine = n++; mine < CHANGES; mine = n++) await recordChange(ledger, commitId(mine), { from: commitId(mine - 1) });
+    for (let mine = n++; mine < CHANGES; mine = n++)
+      await recordChange(ledger, commitId(mine), { environment: 'earlier', from: commitId(mine - 1) });
   };
   await Promise.all(Array.from({ length: 256 }, worker));
   await ledger.close();
@@ -45,6 +49,16 @@ try {
   const fleet = stage.fleet('beside');
   const admission = { policy: { namespaces: ['team-*'], mode: 'enforce' } };
   const configuration = stage.configuration('beside', [{ url: fleet.url, namespaces: ['beside'], interval: '10s', admission }]);
+  if (BY_SERVICE)
+    writeFileSync(
+      join(configuration, 'reports.yaml'),
+      JSON.stringify({
+        apiVersion: 'countersign.dev/v1alpha1',
+        kind: 'ReportSchedule',
+        metadata: { name: 'monthly' },
+        spec: { schedule: '0 0 1 * *', period: 'month', grace: '0s' },
+      }),
+    );
   const files = (text: string) => ({
     'clusters/production/ns.yaml': namespace('beside'),
     ...Object.fromEntries(
@@ -54,6 +68,8 @@ try {
   await stage.change(fleet, 'first', files('1'));
   const service = await stage.serve(configuration, 'beside', ['--webhook', `127.0.0.1:${port}`, '--webhook-tls', tls, '--rescan', 'off']);
   await service.entry('apply.result', 'production', (e) => e.outcome === 'applied', 300_000);
+
+  if (BY_SERVICE) await service.entry('report.issued', '', () => true, 300_000);
 
   const agent = new Agent({ keepAlive: true, maxSockets: 16, rejectUnauthorized: false });
   const ask = async (to: number, i: number): Promise<number> => {
@@ -93,19 +109,17 @@ try {
   show(`${RATE}/s alone`, await during(wait(ALONE_MS)));
   const out = join(directory, 'out');
   const report = async () => {
-    const child = spawn(
-      process.execPath,
-      [fileURLToPath(new URL('../bin/countersign.mjs', import.meta.url)), 'report', '--data', data, '--out', out],
-      {
-        stdio: 'ignore',
-      },
-    );
-    await once(child, 'close');
+    const args = BY_SERVICE ? ['report', 'run', 'monthly', '--again', '--data', data] : ['report', '--data', data, '--out', out];
+    const child = spawn(process.execPath, [fileURLToPath(new URL('../bin/countersign.mjs', import.meta.url)), ...args], {
+      stdio: ['ignore', 'ignore', 'inherit'],
+    });
+    const [code] = (await once(child, 'close')) as [number];
+    if (code !== 0) throw new Error('no report was made');
   };
   await stage.change(fleet, 'all of them', files('2'));
   const applied = service.entry('apply.result', 'production', (e) => e.outcome === 'applied' && e.applied > OBJECTS / 2, 300_000);
   show(
-    `${RATE}/s beside a report of ${CHANGES} changes and a change of ${OBJECTS} objects (bar 10)`,
+    `${RATE}/s beside a report of ${CHANGES} changes${BY_SERVICE ? ', made anew by the service,' : ''} and a change of ${OBJECTS} objects (bar 10)`,
     await during(Promise.all([report(), applied])),
   );
 } finally {
