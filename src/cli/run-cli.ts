@@ -828,10 +828,11 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
     program,
     'verify',
     'check a report offline',
-    '\nExamples:\n  countersign verify october/report.pdf --key ledger.pub\n  countersign verify october --key ledger.pub',
+    '\nExamples:\n  countersign verify october/report.pdf --key ledger.pub\n  countersign verify october --key ledger.pub --seen september/checkpoint',
   )
     .argument('<file>', 'the report, whose other files lie beside it, or their directory')
     .option('--key <file>', 'the ledger’s public key')
+    .option('--seen <file...>', 'checkpoints that you kept from before: whether the log only grew since')
     .addOption(output('text', 'json'))
     .action(async (file: string, options: VerifyOptions) => done(await (await import('./verify.ts')).verify(file, options, io)));
 

@@ -9,7 +9,7 @@ import { recheckSigned } from './signed-objects.ts';
 
 const MAX_UNCHECKED = 20;
 
-export type VerifyOptions = { key?: string; output: 'text' | 'json' };
+export type VerifyOptions = { key?: string; seen?: string[]; output: 'text' | 'json' };
 
 /** `countersign verify FILE|DIR`: whether a report is what the ledger says, offline. */
 export async function verify(file: string, options: VerifyOptions, io: Io): Promise<number> {
@@ -34,9 +34,14 @@ export async function verify(file: string, options: VerifyOptions, io: Io): Prom
     },
     recheck: recheckSigned,
   };
+  const seen = (options.seen ?? []).map((name) => {
+    if (!existsSync(name)) throw new CountersignError('usage', `there is no file \`${name}\``);
+    return readFileSync(name, 'utf8');
+  });
   const result = await verifyReport(
     (name) => (existsSync(join(directory, name)) ? readFileSync(join(directory, name)) : undefined),
     verifier,
+    seen,
   );
   if (options.output === 'json') io.out(`${JSON.stringify(result, null, 2)}\n`);
   else {

@@ -36,8 +36,12 @@ export type ReportCheck = {
   readonly unchecked: readonly string[];
 };
 
-/** Checks a set of report files. `readFile` gives the bytes of a file beside the PDF, or undefined. */
-export async function verifyReport(readFile: (name: string) => Uint8Array | undefined, verifier: ReportVerifier): Promise<ReportCheck> {
+/** Checks a set of report files. `readFile` gives the bytes of a file beside the PDF, or undefined; `seen` are checkpoints that somebody kept. */
+export async function verifyReport(
+  readFile: (name: string) => Uint8Array | undefined,
+  verifier: ReportVerifier,
+  seen: readonly string[] = [],
+): Promise<ReportCheck> {
   const steps: { ok: boolean; text: string }[] = [];
   const step = (ok: boolean, text: string) => {
     steps.push({ ok, text });
@@ -90,11 +94,8 @@ export async function verifyReport(readFile: (name: string) => Uint8Array | unde
   if (!step(checkpoint !== undefined && text('checkpoint') === range.checkpoint, 'the checkpoint is signed by this key'))
     return { ok: false, steps, unchecked: [] };
   const entries = lines(text('entries.jsonl'));
-  const tree = verifier.extend(
-    range.first,
-    range.before.map((b) => Buffer.from(b, 'base64')),
-    entries,
-  );
+  const before = range.before.map((b) => Buffer.from(b, 'base64'));
+  const tree = verifier.extend(range.first, before, entries);
   if (
     !step(
       checkpoint !== undefined && tree.size === checkpoint.size && tree.root.equals(checkpoint.root),
@@ -102,11 +103,23 @@ export async function verifyReport(readFile: (name: string) => Uint8Array | unde
     )
   )
     return { ok: false, steps, unchecked: [] };
+  let unchecked: readonly string[] = [];
+  for (const note of seen) {
+    const kept = verifier.openCheckpoint(note);
+    if (!step(kept !== undefined, 'the checkpoint that was seen before is signed by this key')) return { ok: false, steps, unchecked: [] };
+    const { size = 0, root } = kept ?? {};
+    if (size < range.first) {
+      unchecked = [...unchecked, `whether the log only grew since the checkpoint at ${size}: the report’s entries begin at ${range.first}`];
+      continue;
+    }
+    const then = size > tree.size ? undefined : verifier.extend(range.first, before, entries.slice(0, size - range.first));
+    if (!step(then !== undefined && root !== undefined && then.root.equals(root), `the log only grew since the checkpoint at ${size}`))
+      return { ok: false, steps, unchecked: [] };
+  }
   const evidence = new Map(lines(text('evidence.jsonl')).map((line) => [sha256(line), line]));
   const subjects = lines(text('subjects.jsonl')).map((line) => JSON.parse(line) as ReportSubject);
   if (!step(subjects.every(isItsOwn), `${subjects.length} names are those that entries and evidence commit to`))
     return { ok: false, steps, unchecked: [] };
-  let unchecked: readonly string[] = [];
   try {
     const model = buildReport({
       from: range.from,
@@ -126,12 +139,12 @@ export async function verifyReport(readFile: (name: string) => Uint8Array | unde
     const again = await verifier.recheck(lines(text('signed.jsonl')), verdicts);
     for (const wrong of again.wrong) step(false, wrong);
     if (verdicts.length === 0)
-      unchecked = ['no change was drawn as a sample or has an exception, so no signatures of commits and approvals go along'];
+      unchecked = [...unchecked, 'no change was drawn as a sample or has an exception, so no signatures of commits and approvals go along'];
     else {
       const sampled = model.sample === null ? 'with an exception' : 'of the sample or with an exception';
       const what = `${again.commits} commits and ${again.approvals} approvals of ${verdicts.length} changes ${sampled}`;
       step(again.wrong.length === 0, `signatures of ${what} were made anew from the bytes`);
-      unchecked = again.unchecked;
+      unchecked = [...unchecked, ...again.unchecked];
     }
   } catch (thrown) {
     step(false, `it cannot be made anew: ${thrown instanceof Error ? thrown.message : String(thrown)}`);

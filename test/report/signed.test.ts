@@ -280,3 +280,36 @@ test('a name that the ledger was made to forget does not come back by way of a c
   const whole = await countersign(['verify', join(directory, 'forgotten'), '--key', join(data, 'ledger.pub')]);
   assert.equal(whole.code, 0, 'a directory is verified as well');
 });
+
+test('a report is held against checkpoints that somebody kept: the log only grew, or it did not', async () => {
+  const kept = (name: string) => readFileSync(join(directory, name, 'checkpoint'), 'utf8');
+  const put = (text: string) => {
+    const file = join(directory, 'kept');
+    writeFileSync(file, text);
+    return file;
+  };
+  // Of before the last entries, and the very one.
+  for (const name of ['whole', 'forgotten']) {
+    const grown = await verify('forgotten', '--seen', put(kept(name)));
+    assert.equal(grown.code, 0, grown.stdout);
+    assert.match(grown.stdout, /✓ the log only grew since the checkpoint at \d+/);
+  }
+  const [origin = '', size = '', root = ''] = kept('whole').split('\n');
+  const signer = openSigner(data, origin, undefined);
+  const other = Buffer.from(root, 'base64').reverse().toString('base64');
+  const forked = await verify('forgotten', '--seen', put(signNote(`${origin}\n${size}\n${other}\n`, signer)));
+  assert.equal(forked.code, 1);
+  assert.match(forked.stdout, new RegExp(`✗ the log only grew since the checkpoint at ${size}`));
+  const ahead = await verify('forgotten', '--seen', put(signNote(`${origin}\n100000\n${root}\n`, signer)));
+  assert.match(ahead.stdout, /✗ the log only grew since the checkpoint at 100000/);
+  const unsigned = await verify('forgotten', '--seen', put(kept('whole').replace(root, other)));
+  assert.match(unsigned.stdout, /✗ the checkpoint that was seen before is signed by this key/);
+  const gone = await verify('forgotten', '--seen', join(directory, 'nowhere'));
+  assert.equal(gone.code, 2);
+  assert.match(gone.stderr, /there is no file/);
+  // From before the period of the report: said not to be checked.
+  assert.equal((await report('recent', '--from', '2099-01-01')).code, 0);
+  const before = await verify('recent', '--seen', put(kept('whole')));
+  assert.equal(before.code, 0, before.stdout);
+  assert.match(before.stdout, /\? not checked: whether the log only grew since the checkpoint at \d+: the report’s entries begin at \d+/);
+});
