@@ -139,11 +139,14 @@ export async function verifyReport(
     const again = await verifier.recheck(lines(text('signed.jsonl')), verdicts);
     for (const wrong of again.wrong) step(false, wrong);
     if (verdicts.length === 0)
-      unchecked = [...unchecked, 'no change was drawn as a sample or has an exception, so no signatures of commits and approvals go along'];
+      unchecked = [
+        ...unchecked,
+        'signatures of commits and approvals: no change that was allowed was drawn as a sample (`report --seed`) or has an exception, so none go along',
+      ];
     else {
       const sampled = model.sample === null ? 'with an exception' : 'of the sample or with an exception';
       const what = `${again.commits} commits and ${again.approvals} approvals of ${verdicts.length} changes ${sampled}`;
-      step(again.wrong.length === 0, `signatures of ${what} were made anew from the bytes`);
+      step(again.wrong.length === 0, `signatures of ${what} hold, by the bytes that go along`);
       unchecked = [...unchecked, ...again.unchecked];
     }
   } catch (thrown) {
