@@ -22,6 +22,8 @@ export type ReportMade = Pick<ReportModel, 'id' | 'summary' | 'status'> & {
   /** SHA-256 of the manifest, and the size of the checkpoint. */
   readonly manifest: string;
   readonly checkpoint: number;
+  /** As `ledger.begins` of the model. */
+  readonly begins: string;
 };
 const LIMIT_MS = 30 * 60_000;
 const MIB = 1024 * 1024;

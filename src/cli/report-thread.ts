@@ -43,7 +43,7 @@ async function makeReportHere({ data, from, to, definition, out, key, git, repos
         shelf,
       ).finally(shelf.close);
       const manifest = files.finish();
-      return { id, summary, status, manifest, checkpoint: ledger.first + ledger.entries };
+      return { id, summary, status, begins: ledger.begins, manifest, checkpoint: ledger.first + ledger.entries };
     } catch (cause) {
       files.giveUp();
       if (cause instanceof Error && 'syscall' in cause)

@@ -23,15 +23,20 @@ export async function report(options: ReportOptions, settings: ProcessSettings, 
   const [period, definition] = [periodOf(options), defined(options)];
   const git = gitProgram(settings);
   const repositories = await Promise.all((options.repo ?? []).map((directory) => new UserRepository(directory, git?.file).gitDirectory()));
-  const { id, summary, manifest, checkpoint } = await makeReport({ data, out, ...period, definition, git, repositories });
+  const made = await makeReport({ data, out, ...period, definition, git, repositories });
+  const { id, summary, manifest, checkpoint } = made;
   const { sample } = definition;
   const issued = { report: id, ...period, manifest, checkpoint, ...(sample === undefined ? {} : { sample }) };
   const recorded = await askService(data, 'report-issued', issued);
   if (options.output === 'json') io.out(`${JSON.stringify({ id, directory: resolve(out), summary }, null, 2)}\n`);
-  else
+  else {
     io.out(
-      `report ${id}: ${count(summary.changes, 'change')}, ${summary.applied} applied, ${summary.denied} denied, ${count(summary.exceptions, 'exception')}, ${summary.open} open\n${join(out, 'report.pdf')}\n`,
+      `report ${id}: ${count(summary.changes, 'change')}, ${summary.applied} applied, ${summary.denied} denied, ${count(summary.exceptions, 'exception')}, ${summary.open} open\n`,
     );
+    if (made.status === 'draft') io.out('a draft: by the newest entry, the period is not over\n');
+    if (made.begins > period.from) io.out(`the ledger begins at ${made.begins}: what was before cannot be told\n`);
+    io.out(`${join(out, 'report.pdf')}\n`);
+  }
   if (recorded === undefined) io.err('that it was made is not on the ledger: no service runs on this data directory\n');
   return EXIT.yes;
 }

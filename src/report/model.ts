@@ -197,6 +197,9 @@ export type AccessRecord = {
   readonly keys: readonly { readonly key: string; readonly from: string; readonly to: string }[];
   readonly signed: number;
   readonly approved: number;
+  /** When a recorded TrustPolicy of the period first named them, and the first one that did no more; empty where none did. */
+  readonly listedFrom: string;
+  readonly listedUntil: string;
   readonly firstUse: string;
   readonly lastUse: string;
 };
@@ -267,6 +270,8 @@ export type ReportModel = {
   readonly asOf: string;
   readonly ledger: {
     readonly origin: string;
+    /** Time of its very first entry, where the report has that. */
+    readonly begins: string;
     readonly first: number;
     readonly entries: number;
     readonly checkpoint: string;
@@ -310,6 +315,8 @@ export type ReportModel = {
   readonly policies: readonly PolicyRecord[];
   readonly rules: readonly RuleRecord[];
   readonly metrics: readonly DeliveryMetrics[];
+  /** Hours in which a deployment can turn out to have failed, and in which a use of break-glass is to be reviewed. */
+  readonly within: { readonly failureHours: number; readonly reviewHours: number };
   /** Changes over the period, by the time of the last verdict on each; `from` is the first day of a row. */
   readonly flow: {
     readonly unit: 'day' | 'week' | 'month';

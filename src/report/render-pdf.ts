@@ -115,6 +115,9 @@ function cover(page: Page, model: ReportModel): void {
     ['Report', model.id],
     ['Status', model.status === 'final' ? 'final: the period is over' : 'draft: the period is not over by the newest entry'],
     ['Classification', model.classification],
+    ...(ledger.begins > model.period.from
+      ? [['Begins', `the ledger has nothing from before ${ledger.begins}: what was before cannot be told`] as const]
+      : []),
     ['Ledger', `${ledger.origin}, entries ${ledger.first} to ${ledger.first + ledger.entries - 1}`],
     ['As of', model.asOf],
     ['Frameworks', model.frameworks.map((f) => f.name).join('; ') || 'none chosen'],
@@ -314,7 +317,7 @@ function emergencies(page: Page, model: ReportModel): void {
 function access(page: Page, model: ReportModel): void {
   page.heading('Who may sign and approve', true);
   page.note(
-    'Taken from the verdicts of the period and from TrustPolicies that stand on the ledger, of repositories and of the configuration.',
+    'Taken from the verdicts of the period and from TrustPolicies that stand on the ledger, of repositories and of the configuration. The first one of a period tells since when somebody is on record there, which may be longer.',
   );
   page.table(
     [
@@ -328,7 +331,15 @@ function access(page: Page, model: ReportModel): void {
         width: 100,
         text: (p) => (p.firstUse === '' ? 'not used' : `${clock(p.firstUse)}\n${clock(p.lastUse)}`),
       },
-      { title: 'Keys', width: 276, mono: true, text: (p) => p.keys.map((k) => k.key).join('\n') },
+      {
+        title: 'In a TrustPolicy',
+        width: 96,
+        text: (p) =>
+          p.listedFrom === ''
+            ? 'not on record'
+            : `from ${clock(p.listedFrom)}\n${p.listedUntil === '' ? 'still' : `to ${clock(p.listedUntil)}`}`,
+      },
+      { title: 'Keys', width: 180, mono: true, text: (p) => p.keys.map((k) => k.key).join('\n') },
     ],
     model.access,
     'Nobody signed or approved anything in the period.',
@@ -347,6 +358,28 @@ function access(page: Page, model: ReportModel): void {
     model.accessChanges,
     'No change of a TrustPolicy was recorded in the period.',
   );
+}
+
+// As `metricsOf` counts (docs/report-format.md, Delivery metrics).
+function formulas({ within }: ReportModel): string[] {
+  return [
+    'Deployment: an applied change that wrote or removed an object, or one that failed after it began. Frequency: deployments / weeks of the period.',
+    'Lead time: applied at, less the time a commit claims, for each commit; median and the value that nine of ten do not exceed (nearest rank).',
+    `Change fail rate: deployments that were undone, or followed by a rollback or an emergency within ${within.failureHours} h, / deployments.`,
+    'Recovery: from a failure to the next applied change of the environment. Rework rate: deployments that are emergencies / deployments.',
+  ];
+}
+
+// For whoever has these pages alone.
+function definitions({ within }: ReportModel): string[] {
+  return [
+    'Change: one transition of one environment from one revision to another; judged again, it is the same change, and its last verdict counts.',
+    'Applied: an intent that names this verdict has an applied result. Failed: only failed results, or the cluster refused it. Denied: the last verdict says no.',
+    'Type: emergency (a review of break-glass names one of its commits), rollback, access (the TrustPolicy changed), or standard.',
+    'Control: population and tested are the applied changes its attributes are for, and one for each of its checks; passed, where no attribute fails or cannot be told, and the check ties.',
+    'Exception: one row for each thing that happened, by its entry. Prevented: nothing reached the cluster. Open: nobody said what became of it, and nothing put it right.',
+    `A review of break-glass is late ${within.reviewHours} h after its end.`,
+  ];
 }
 
 function drawn(page: Page, scene: Scene | undefined): void {
@@ -387,6 +420,7 @@ function metrics(page: Page, model: ReportModel): void {
   page.heading('Delivery', true);
   drawn(page, leadTimeChart(model, page.width));
   page.note('Operational, and no test of a control. With fewer than five there are too few to say anything.');
+  for (const formula of formulas(model)) page.note(formula);
   const few = (n: number, text: string) => (n < 5 ? `${text}\n(n = ${n}: too few)` : `${text}\n(n = ${n})`);
   page.table(
     [
@@ -597,6 +631,8 @@ function appendix(page: Page, model: ReportModel, digest: string): void {
   page.note(`5. Of report.json, which lies in this file too, the SHA-256 is ${digest}.`);
   page.subheading('Attributes that are tested');
   legend(page);
+  page.subheading('How numbers are made');
+  for (const text of definitions(model)) page.note(text);
   page.subheading('Limits');
   page.note(
     'Times are those of the ledger’s clock unless a claim is named. A ticket is recognised by its number. That environments are apart is not told from the ledger. What happened while the gate was away is known from drift, and from the API server’s audit log where that was given to the gate.',

@@ -113,6 +113,8 @@ function accessTable(model: ReportModel): Table {
       ['kind', (r) => r.person.kind],
       ['roles', (r) => r.person.roles.join(LIST)],
       ['key', (r) => r.key.key],
+      ['listed_from', (r) => r.person.listedFrom],
+      ['listed_until', (r) => r.person.listedUntil],
       ['first_used', (r) => r.key.from],
       ['last_used', (r) => r.key.to],
       ['commits_signed', (r) => r.person.signed],

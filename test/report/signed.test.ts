@@ -261,6 +261,19 @@ test('who may sign and approve by the configuration is in the report, and so is 
       ['lee', ['approver', 'developers']],
     ],
   );
+  const [begun, ended] = [model.ledger.begins, model.accessChanges[0]?.time ?? ''];
+  assert.ok(ended > begun);
+  assert.deepEqual(
+    model.access.map((a) => [a.principal, a.listedFrom >= begun && a.listedFrom < ended, a.listedUntil]),
+    [
+      ['dana', true, ''],
+      ['kim', true, ''],
+      ['lee', true, ended],
+    ],
+  );
+  const pages = spawnSync('pdftotext', ['-layout', join(directory, 'later', 'report.pdf'), '-'], { encoding: 'utf8' }).stdout;
+  assert.match(pages, /Change fail rate: deployments that were undone, or followed by a rollback or an emergency within 24 h/);
+  assert.match(pages, /the ledger has nothing from before/);
 });
 
 test('a name that the ledger was made to forget does not come back by way of a commit', async () => {
@@ -312,4 +325,22 @@ test('a report is held against checkpoints that somebody kept: the log only grew
   const before = await verify('recent', '--seen', put(kept('whole')));
   assert.equal(before.code, 0, before.stdout);
   assert.match(before.stdout, /\? not checked: whether the log only grew since the checkpoint at \d+: the report’s entries begin at \d+/);
+});
+
+test('a report says that the ledger begins later than its period, and that it is a draft while its period goes on', async () => {
+  const early = await countersign([
+    'report',
+    '--data',
+    data,
+    '--out',
+    join(directory, 'early'),
+    '--from',
+    '2001-01-01',
+    '--to',
+    '2002-01-01',
+  ]);
+  assert.equal(early.code, 0, early.stderr);
+  assert.match(early.stdout, /^the ledger begins at 2\d{3}-.*: what was before cannot be told$/m);
+  assert.doesNotMatch(early.stdout, /a draft/);
+  assert.match((await report('open')).stdout, /a draft: by the newest entry, the period is not over/);
 });
