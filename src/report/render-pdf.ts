@@ -637,7 +637,7 @@ function appendix(page: Page, model: ReportModel, digest: string): void {
   page.note(
     'Times are those of the ledger’s clock unless a claim is named. A ticket is recognised by its number. That environments are apart is not told from the ledger. What happened while the gate was away is known from drift, and from the API server’s audit log where that was given to the gate.',
   );
-  page.subheading('Checkpoint');
+  page.subheading('Checkpoint', 110);
   page.mono(model.ledger.checkpoint);
 }
 
