@@ -14,7 +14,7 @@ type Person = {
 };
 
 /** A TrustPolicy as it was put on the ledger: by a change of the repository that keeps it, or stated with the configuration. */
-type Recorded = {
+export type RecordedPolicy = {
   readonly index: number;
   readonly time: string;
   readonly environment: string;
@@ -23,12 +23,12 @@ type Recorded = {
   readonly policy: TrustPolicy;
 };
 
-// Those of the configuration once for each version, and apart from those in repositories: with `trustPath` an environment has both.
-function recordedPolicies(source: ReportSource, isIn: (environment: string) => boolean): readonly Recorded[] {
+/** Those of the configuration once for each version, and apart from those in repositories: with `trustPath` an environment has both. */
+export function recordedPolicies(source: ReportSource, isIn: (environment: string) => boolean): readonly RecordedPolicy[] {
   const digests = new Map<string, string>();
   const configured = source.of('config.stated').flatMap(({ index, entry: { time, evidence } }) => {
     const { environments, trustPolicies = [] } = source.evidence<StatedConfiguration>(evidence.sha256);
-    return environments.flatMap(({ name: environment, trust, trustDigest }): Recorded[] => {
+    return environments.flatMap(({ name: environment, trust, trustDigest }): RecordedPolicy[] => {
       const policy = trustPolicies.find((p) => p.metadata.name === trust);
       if (policy === undefined || !isIn(environment) || digests.get(environment) === trustDigest) return [];
       digests.set(environment, trustDigest);
@@ -36,7 +36,7 @@ function recordedPolicies(source: ReportSource, isIn: (environment: string) => b
     });
   });
   const kept = source.of('trust.changed').map(
-    ({ index, entry: { time, environment, verdict, evidence } }): Recorded => ({
+    ({ index, entry: { time, environment, verdict, evidence } }): RecordedPolicy => ({
       ...{ index, time, environment, verdict },
       policy: source.evidence<TrustPolicy>(evidence.sha256),
     }),
@@ -48,14 +48,14 @@ const NEVER = { first: '', last: '' };
 const UNLISTED = { from: '', until: '' };
 
 // One version after the other: of an environment's repository, or of its configuration.
-function lineOf({ environment, verdict }: Recorded): string {
+function lineOf({ environment, verdict }: RecordedPolicy): string {
   return `${verdict === undefined ? 'configuration' : 'repository'} ${environment}`;
 }
 
 /** Who signed, approved and could, as far as verdicts and recorded TrustPolicies tell. Verdicts are shown to it in order. */
 export function accessBook(
   source: ReportSource,
-  isIn: (environment: string) => boolean,
+  policies: readonly RecordedPolicy[],
 ): { readonly see: (read: ReadVerdict) => void; readonly records: () => AccessRecord[] } {
   const people = new Map<string, Person>();
   const person = (name: string, kind: string): Person => {
@@ -72,7 +72,7 @@ export function accessBook(
     return known;
   };
   const newest = new Map<string, readonly string[]>();
-  for (const recorded of recordedPolicies(source, isIn)) {
+  for (const recorded of policies) {
     const { spec } = recorded.policy;
     const names = spec.principals.map((p) => p.name);
     const gone = (newest.get(lineOf(recorded)) ?? []).filter((name) => !names.includes(name));
@@ -135,11 +135,11 @@ export function accessBook(
 export function accessChangesOf(
   source: ReportSource,
   changes: readonly ChangeFacts[],
-  isIn: (environment: string) => boolean,
+  policies: readonly RecordedPolicy[],
 ): AccessChange[] {
   const before = new Map<string, TrustPolicy>();
   const byEntry = new Map(changes.map((c) => [c.entry, c.id]));
-  return recordedPolicies(source, isIn).flatMap((recorded): AccessChange[] => {
+  return policies.flatMap((recorded): AccessChange[] => {
     const { index, time, environment, verdict, policy: now } = recorded;
     const line = lineOf(recorded);
     const was = before.get(line);

@@ -1,5 +1,5 @@
 import { canonicalJson, digestOf } from '../model/index.ts';
-import { accessBook, accessChangesOf } from './access.ts';
+import { accessBook, accessChangesOf, recordedPolicies } from './access.ts';
 import { type ChangeFacts, factsOf, verdictsOf } from './changes.ts';
 import { controlsOf } from './controls.ts';
 import { differencesOf } from './differences.ts';
@@ -64,7 +64,8 @@ function modelOf(input: ReportInput, shelf: Shelf): ReportModel {
   const source = new ReportSource(input);
   const isIn = (name: string) => definition.environments.length === 0 || definition.environments.includes(name);
   const asOf = source.all.at(-1)?.entry.time ?? from;
-  const [access, policies, rules] = [accessBook(source, isIn), policyBook(), ruleBook()];
+  const listed = recordedPolicies(source, isIn);
+  const [access, policies, rules] = [accessBook(source, listed), policyBook(), ruleBook()];
   const [ofChanges, moved, flow] = [changeBook(source), tipBook(source), flowBook()];
   const changes: ChangeFacts[] = [];
   const refusedChanges: string[] = [];
@@ -139,7 +140,7 @@ function modelOf(input: ReportInput, shelf: Shelf): ReportModel {
     exceptions,
     emergencies,
     access: access.records(),
-    accessChanges: accessChangesOf(source, changes, isIn),
+    accessChanges: accessChangesOf(source, changes, listed),
     policies: policies.records(),
     rules: rules.records(),
     metrics: metricsOf(changes, { from, to }, definition.failureHours),
