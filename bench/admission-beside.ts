@@ -1,9 +1,9 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { Agent } from 'node:https';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
 import { setTimeout as wait } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { openLedger } from '../src/ledger/index.ts';
@@ -12,7 +12,6 @@ import { freePorts } from '../test/kit/control-plane.ts';
 import { configMap, namespace } from '../test/kit/manifests.ts';
 import { commitId, recordChange } from '../test/kit/report-ledger.ts';
 import { Stage } from '../test/kit/stage.ts';
-import { askAdmission } from './kit/ask-admission.ts';
 
 // How long answers take at a steady rate, alone, and while the same service applies a change of many objects and a report of many changes is
 // made beside it: by a process of its own or, with `report=service`, by the very service that answers. A bare server that only parses and answers is asked now and then as well: what it waits is the machine's.
@@ -59,10 +58,10 @@ try {
         spec: { schedule: '0 0 1 * *', period: 'month', grace: '0s' },
       }),
     );
-  const files = (text: string) => ({
+  const files = (content: string) => ({
     'clusters/production/ns.yaml': namespace('beside'),
     ...Object.fromEntries(
-      Array.from({ length: OBJECTS - 1 }, (_, i) => [`clusters/production/c${i}.yaml`, configMap('beside', `c${i}`, { text })]),
+      Array.from({ length: OBJECTS - 1 }, (_, i) => [`clusters/production/c${i}.yaml`, configMap('beside', `c${i}`, { text: content })]),
     ),
   });
   await stage.change(fleet, 'first', files('1'));
@@ -71,34 +70,15 @@ try {
 
   if (BY_SERVICE) await service.entry('report.issued', '', () => true, 300_000);
 
-  const agent = new Agent({ keepAlive: true, maxSockets: 16, rejectUnauthorized: false });
-  const ask = async (to: number, i: number): Promise<number> => {
-    const at = performance.now();
-    const { response } = await askAdmission(agent, to, review(i));
-    if (!response.allowed) throw new Error(JSON.stringify(response).slice(0, 200));
-    return performance.now() - at;
-  };
-  const during = async (busy: Promise<unknown>) => {
-    let over = false;
-    void busy.finally(() => {
-      over = true;
-    });
-    const times = { ours: [] as number[], bare: [] as number[] };
-    const at = async (kind: 'ours' | 'bare', to: number, rate: number) => {
-      const begun = performance.now();
-      const pending = new Set<Promise<void>>();
-      for (let i = 0; !over; i++) {
-        const early = begun + (i * 1000) / rate - performance.now();
-        if (early > 1) await wait(early);
-        const one: Promise<void> = ask(to, i)
-          .then((took) => void times[kind].push(took))
-          .finally(() => pending.delete(one));
-        pending.add(one);
-      }
-      await Promise.all(pending);
-    };
-    await Promise.all([at('ours', port, RATE), at('bare', barePort, PROBES), busy]);
-    return times;
+  const during = async (work: () => Promise<unknown>) => {
+    const asker = fileURLToPath(new URL('kit/ask-steadily.ts', import.meta.url));
+    const child = spawn(process.execPath, [asker, `${port}:${RATE}`, `${barePort}:${PROBES}`], { stdio: ['pipe', 'pipe', 'inherit'] });
+    await once(child.stdout, 'data');
+    const answers = text(child.stdout);
+    await work();
+    child.stdin.end();
+    const [ours, bare] = JSON.parse(await answers) as [number[], number[]];
+    return { ours, bare };
   };
   const show = (what: string, times: Awaited<ReturnType<typeof during>>) => {
     const of = (all: number[], share: number) => (all.sort((a, b) => a - b)[Math.floor(all.length * share)] ?? 0).toFixed(1);
@@ -106,7 +86,7 @@ try {
       `${what}: p50 ${of(times.ours, 0.5)} ms, p99 ${of(times.ours, 0.99)} ms of ${times.ours.length}; a bare server p50 ${of(times.bare, 0.5)}, p99 ${of(times.bare, 0.99)} ms\n`,
     );
   };
-  show(`${RATE}/s alone`, await during(wait(ALONE_MS)));
+  show(`${RATE}/s alone`, await during(() => wait(ALONE_MS)));
   const out = join(directory, 'out');
   const report = async () => {
     const args = BY_SERVICE ? ['report', 'run', 'monthly', '--again', '--data', data] : ['report', '--data', data, '--out', out];
@@ -116,37 +96,17 @@ try {
     const [code] = (await once(child, 'close')) as [number];
     if (code !== 0) throw new Error('no report was made');
   };
-  await stage.change(fleet, 'all of them', files('2'));
-  const applied = service.entry('apply.result', 'production', (e) => e.outcome === 'applied' && e.applied > OBJECTS / 2, 300_000);
+  await stage.prepare(fleet, 'all of them', files('2'));
+  const change = async () => {
+    fleet.push();
+    await service.entry('apply.result', 'production', (e) => e.outcome === 'applied' && e.applied > OBJECTS / 2, 300_000);
+  };
   show(
     `${RATE}/s beside a report of ${CHANGES} changes${BY_SERVICE ? ', made anew by the service,' : ''} and a change of ${OBJECTS} objects (bar 10)`,
-    await during(Promise.all([report(), applied])),
+    await during(() => Promise.all([report(), change()])),
   );
 } finally {
   bare?.kill();
   await stage.close();
   rmSync(directory, { recursive: true, force: true });
-}
-
-function review(i: number): string {
-  const object = {
-    apiVersion: 'v1',
-    kind: 'ConfigMap',
-    metadata: { name: `c${i % 1000}`, namespace: 'team-a' },
-    data: { text: 'x'.repeat(3000) },
-  };
-  return JSON.stringify({
-    apiVersion: 'admission.k8s.io/v1',
-    kind: 'AdmissionReview',
-    request: {
-      uid: `uid-${i}`,
-      kind: { group: '', version: 'v1', kind: 'ConfigMap' },
-      resource: { group: '', version: 'v1', resource: 'configmaps' },
-      namespace: 'team-a',
-      name: object.metadata.name,
-      operation: 'CREATE',
-      userInfo: { username: 'somebody', groups: ['system:authenticated'] },
-      object,
-    },
-  });
 }

@@ -1,7 +1,7 @@
 import { join, resolve } from 'node:path';
 import { type Cluster, healthExpressions, stages } from '../cluster/index.ts';
 import { type Gate, type KnownFile, rememberedState } from '../gate/index.ts';
-import { APPROVALS_REF, openRepository, type Repository, redactUrl, sourceRef, sourceRepository } from '../git/index.ts';
+import { APPROVALS_REF, openRepository, type Repository, RunBeside, redactUrl, sourceRef, sourceRepository } from '../git/index.ts';
 import { CountersignError, type Environment, Recent, sha256, type Told } from '../model/index.ts';
 import { type ReconcilePorts, Reconciler } from '../reconcile/index.ts';
 import { KnownHistory } from '../trust/index.ts';
@@ -27,15 +27,19 @@ export async function openGates({ configuration, recorder, options, settings, cl
   const shared = new SharedRules();
   const make = openMaker(settings, join(resolve(options.data), 'rendered'));
   const repositories = new Map<string, Repository>();
+  const program = gitProgram(settings);
+  const beside = new RunBeside();
+  closing.push(() => beside.close());
   return Promise.all(
     configuration.environments.map(async (environment) => {
       const { url, branch } = environment.spec.source;
       const directory = join(resolve(options.data), 'git', sha256(`${url} ${branch}`).slice(0, 16));
-      const repository = repositories.get(directory) ?? openRepository(directory, gitProgram(settings));
+      const repository =
+        repositories.get(directory) ?? openRepository(directory, program === undefined ? undefined : { ...program, run: beside.run });
       if (!repositories.has(directory)) closing.push(() => repository.close());
       repositories.set(directory, repository);
       const opened = await openGate(configuration, environment, sourceRepository(repository), () => new Date(), {
-        git: gitProgram(settings),
+        git: program,
         shared,
         make,
       });

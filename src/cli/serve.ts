@@ -6,7 +6,7 @@ import pino, { type Logger } from 'pino';
 import { Lease } from '../cluster/index.ts';
 import type { ProcessSettings } from '../config/index.ts';
 import { AdmissionScopes } from '../gate/index.ts';
-import { CountersignError, messageOf } from '../model/index.ts';
+import { CountersignError, messageOf, standBackWhile } from '../model/index.ts';
 import type { Reconciler, Step } from '../reconcile/index.ts';
 import type { ScheduledReports } from '../schedule/index.ts';
 import { AdmissionFront } from './admission-front.ts';
@@ -116,7 +116,11 @@ async function serveWith({ configuration, tellOf }: Documents, ending: AbortSign
     await keepStated(serving);
     const clusters = openClusters(links, ledger, log);
     const gates = await openGates(serving);
-    loops.push(...openLoops(serving, gates, clusters, hooks, atOnceBeside(front)));
+    // The gate's own work can wait; whoever asks the webhook cannot, and both share this process and the API server.
+    const isAsked = () => front?.demand.isBusy === true;
+    standBackWhile(isAsked);
+    closing.push(() => standBackWhile(() => false));
+    loops.push(...openLoops(serving, gates, clusters, hooks, () => (isAsked() ? AT_ONCE.beside : AT_ONCE.alone)));
     await openAdmission(serving, front, gates, clusters);
     await openHttp(loops, serving, front);
     const reports = reportsOf(serving);
@@ -134,12 +138,7 @@ async function serveWith({ configuration, tellOf }: Documents, ending: AbortSign
   }
 }
 
-const AT_ONCE = { alone: 16, beside: 2 }; // requests to the API server
-
-// The gate's own writes can wait; whoever asks the webhook cannot, and both share this process and the API server.
-function atOnceBeside(front: AdmissionFront | undefined): () => number {
-  return () => (front?.demand.isBusy === true ? AT_ONCE.beside : AT_ONCE.alone);
-}
+const AT_ONCE = { alone: 16, beside: 1 }; // requests to the API server
 
 function reportsOf({ configuration, options, settings, recorder, log, links }: Serving<ServeOptions>): ScheduledReports | undefined {
   const schedules = configuration.reportSchedules;

@@ -1,11 +1,14 @@
 import {
   type AllowedRevision,
+  breathe,
   type Change,
   type CommitVerdict,
   CountersignError,
   digestOf,
   type Environment,
+  inParallel,
   isNoRevision,
+  mapInTurns,
   NO_REVISION,
   type Recent,
   type Recorded,
@@ -84,6 +87,7 @@ export type Assessment = {
   readonly objects: readonly RenderedObject[];
 };
 
+const FILES_AT_ONCE = 64; // asked of git ahead, so that it is never waited for
 const MAX_CODES = 500; // a verdict lists this many violations; the count goes on
 
 /** Judges the change `from` → `to` of the environment's branch as a whole, and records the verdict. */
@@ -250,19 +254,15 @@ async function judge(gate: Gate, from: string, to: string, tree: string): Promis
   const { waivers, refused } = await readWaivers(gate, tree, trusted.store, now.getTime());
   const allows = [...new Set((change?.commits ?? []).flatMap((c) => c.allows))];
   const unrendered = rendering.violations.filter((v) => v.code !== 'nothing-rendered' || !allows.includes('empty'));
+  const outside = await mapInTurns(rendering.objects, (o) => outOfScope(environment, o));
+  const encrypted = await mapInTurns(rendering.objects, (o) => encryptionProblems(o, environment.spec.decryption !== undefined));
   const ruled = applyWaivers([...onObjects.violations, ...onChange.violations], waivers, scope.environment, now.getTime());
   return {
     ...nothing,
     commits,
     approvals,
     allows,
-    violations: [
-      ...trusted.violations,
-      ...unrendered,
-      ...outOfScope(environment, rendering.objects),
-      ...encryptionProblems(rendering.objects, environment.spec.decryption !== undefined),
-      ...ruled.standing,
-    ],
+    violations: [...trusted.violations, ...unrendered, ...outside.flat(), ...encrypted.flat(), ...ruled.standing],
     warnings: [
       ...trusted.warnings,
       ...rendering.warnings,
@@ -307,7 +307,7 @@ async function ruleChange(
   const signers = new Map(commits.map((v) => [v.commit, v.signer?.principal ?? '']));
   const paths = (await gate.repository.diff(from, to)).map((p) => p.path);
   const groupsOf = (principal: string) => store.policy.spec.groups.filter((g) => g.members.includes(principal)).map((g) => g.name);
-  return evaluateChange(rules, changeInput(change, signers, groupsOf, paths, changedObjects(before, after), scope.now), scope);
+  return evaluateChange(rules, changeInput(change, signers, groupsOf, paths, await changedObjects(before, after), scope.now), scope);
 }
 
 /** What signatures and approvals say of a change, before anything of it is rendered. */
@@ -486,44 +486,45 @@ async function renderFiles(
   rendered?.hold(entries.length * 3); // the revision that is judged, the one before, and room for a third
   const read = async ({ path, mode, blob }: TreeEntry): Promise<KnownFile> => {
     const bytes = mode === '160000' ? new Uint8Array() : await repository.blob(blob);
+    await breathe();
     return { sha256: sha256(bytes), rendered: renderFile({ path, mode, content: bytes }) };
   };
-  const files = await Promise.all(
-    entries.map(async (entry) => {
+  const files: (TreeEntry & KnownFile)[] = [];
+  await inParallel(
+    [...entries.entries()],
+    async ([i, entry]) => {
+      await breathe();
       const key = `${entry.mode} ${entry.blob} ${entry.path}`;
       const found = rendered?.get(key) ?? (await read(entry));
       rendered?.set(key, found);
-      return { ...entry, ...found };
-    }),
+      files[i] = { ...entry, ...found };
+    },
+    () => FILES_AT_ONCE,
   );
-  return { ...gather(files.map((f) => f.rendered)), content: digestOf(files.map((f) => [f.path, f.mode, f.sha256])) };
+  const gathered = gather(files.map((f) => f.rendered));
+  await breathe();
+  return { ...gathered, content: digestOf(files.map((f) => [f.path, f.mode, f.sha256])) };
 }
 
 // An environment owns its namespaces and the cluster-scoped kinds it names; nothing else in a commit reaches the cluster.
-function outOfScope(environment: Environment, objects: readonly RenderedObject[]): Violation[] {
+function outOfScope(environment: Environment, { ref, source, lineOf }: RenderedObject): Violation[] {
   const { namespaces, clusterScoped } = environment.spec.target;
-  return objects.flatMap((o): Violation[] => {
-    const at = { object: o.ref, source: { file: o.source.file, line: o.lineOf(['metadata', 'namespace']) } };
-    if (o.ref.namespace === '' && !clusterScoped.includes(o.ref.kind))
-      return [
-        {
-          ...at,
-          code: 'kind-not-governed',
-          message: `${refText(o.ref)} has no namespace, and this environment may own only ${clusterScoped.join(', ')} across the cluster`,
-          hint: 'add `metadata.namespace`, or the kind to `spec.target.clusterScoped`',
-        },
-      ];
-    const namespace = o.ref.kind === 'Namespace' && o.ref.apiVersion === 'v1' ? o.ref.name : o.ref.namespace;
-    if (namespace === '' || namespaces.includes(namespace)) return [];
-    return [
-      {
-        ...at,
-        code: 'namespace-not-governed',
-        message: `${refText(o.ref)} is outside of this environment’s namespaces ${namespaces.map((n) => `\`${n}\``).join(', ')}`,
-        hint: 'move it, or add the namespace to `spec.target.namespaces`',
-      },
-    ];
-  });
+  const refuse = (code: string, message: string, hint: string): Violation[] => [
+    { object: ref, source: { file: source.file, line: lineOf(['metadata', 'namespace']) }, code, message, hint },
+  ];
+  if (ref.namespace === '' && !clusterScoped.includes(ref.kind))
+    return refuse(
+      'kind-not-governed',
+      `${refText(ref)} has no namespace, and this environment may own only ${clusterScoped.join(', ')} across the cluster`,
+      'add `metadata.namespace`, or the kind to `spec.target.clusterScoped`',
+    );
+  const namespace = ref.kind === 'Namespace' && ref.apiVersion === 'v1' ? ref.name : ref.namespace;
+  if (namespace === '' || namespaces.includes(namespace)) return [];
+  return refuse(
+    'namespace-not-governed',
+    `${refText(ref)} is outside of this environment’s namespaces ${namespaces.map((n) => `\`${n}\``).join(', ')}`,
+    'move it, or add the namespace to `spec.target.namespaces`',
+  );
 }
 
 function allow(

@@ -1,4 +1,4 @@
-import { type Commit, CountersignError, isNoRevision, type PathChange, type Tag, type TreeEntry } from '../model/index.ts';
+import { breathe, type Commit, CountersignError, isNoRevision, type PathChange, type Tag, type TreeEntry } from '../model/index.ts';
 import { expectType } from './object.ts';
 import { parseCommit } from './parse-commit.ts';
 import { parseTag } from './parse-tag.ts';
@@ -80,6 +80,7 @@ export async function diffTrees(repository: Pick<Repository, 'read'>, from: stri
 
 async function collect(repository: Pick<Repository, 'read'>, tree: string, prefix: string, files: TreeEntry[]): Promise<void> {
   for (const line of await linesOf(repository, tree)) {
+    await breathe();
     if (line.mode === '40000') await collect(repository, line.id, `${prefix}${line.name}/`, files);
     else files.push({ path: prefix + line.name, mode: line.mode, blob: line.id });
     if (files.length > MAX_FILES)
@@ -104,6 +105,7 @@ async function diff(
     const a = old.get(name);
     const b = now.get(name);
     if (a?.id === b?.id && a?.mode === b?.mode) continue;
+    await breathe();
     await diff(repository, treeOf(a), treeOf(b), `${prefix}${name}/`, changes);
     const [x, y] = [fileOf(a), fileOf(b)];
     if (x !== undefined || y !== undefined) changes.push({ path: prefix + name, before: x, after: y });

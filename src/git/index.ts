@@ -14,6 +14,7 @@ export { type ParsedCommit, parseCommit } from './parse-commit.ts';
 export { parseTag } from './parse-tag.ts';
 export { parseTree } from './parse-tree.ts';
 export { APPROVALS_REF, type Repository, redactUrl, sourceRef } from './repository.ts';
+export { RunBeside } from './run-beside.ts';
 export type { GitProgram } from './run-git.ts';
 export { signWithGitKey } from './sign-with-git-key.ts';
 export { sourceRepository } from './source-repository.ts';

@@ -156,15 +156,14 @@ export class NativeRepository implements Repository {
   async #create(): Promise<void> {
     if (existsSync(`${this.#directory}/HEAD`)) return;
     mkdirSync(this.#directory, { recursive: true });
-    const result = await runGit(this.#git.file, ['init', '--quiet', '--bare', '--template=', this.#directory], {
-      env: { ...ENVIRONMENT, PATH: this.#git.path },
-    });
+    const result = await this.#run(['init', '--quiet', '--bare', '--template=', this.#directory], { ...ENVIRONMENT, PATH: this.#git.path });
     if (result.code !== 0)
       throw new CountersignError('git-unreachable', `cannot create a repository at \`${this.#directory}\`: ${complaint(result.stderr)}`);
   }
 
   #run(args: readonly string[], env = this.#env()): ReturnType<typeof runGit> {
-    return runGit(this.#git.file, [...SAFE, ...args], { env });
+    const { file, run = runGit } = this.#git;
+    return run(file, [...SAFE, ...args], { env });
   }
 
   #env(): NodeJS.ProcessEnv {

@@ -7,17 +7,23 @@ export type GitProgram = {
   readonly path: string;
   /** Where objects lie that a push brings, while a hook decides whether they stay (git-receive-pack(1), quarantine). */
   readonly quarantine?: { readonly directory: string; readonly alternates: string } | undefined;
+  /** What starts it, where that is not `runGit` itself. */
+  readonly run?: RunGit;
 };
 
 export type GitResult = { readonly code: number; readonly stdout: Buffer; readonly stderr: string };
 
+export type RunGitOptions = {
+  readonly cwd?: string;
+  readonly env?: NodeJS.ProcessEnv;
+  readonly input?: Uint8Array | string;
+  readonly timeoutMs?: number;
+};
+export type RunGit = (program: string, args: readonly string[], options?: RunGitOptions) => Promise<GitResult>;
+
 /** Runs the `git` program once with no shell. `input` goes to its standard input. Gives up after `timeoutMs` (default two minutes). */
-export function runGit(
-  program: string,
-  args: readonly string[],
-  options: { cwd?: string; env?: NodeJS.ProcessEnv; input?: Uint8Array | string; timeoutMs?: number } = {},
-): Promise<GitResult> {
-  return new Promise((resolve, reject) => {
+export const runGit: RunGit = (program, args, options = {}) =>
+  new Promise((resolve, reject) => {
     const child = spawn(program, args, {
       cwd: options.cwd,
       env: options.env,
@@ -37,7 +43,6 @@ export function runGit(
     child.stdin.on('error', () => {}); // git may close its input early; its exit code tells
     child.stdin.end(options.input ?? '');
   });
-}
 
 /** The last line of git's complaint that says what happened, without addresses that hold credentials. */
 export function complaint(stderr: string): string {

@@ -20,5 +20,6 @@ export * from './schema.ts';
 export * from './stated.ts';
 export * from './told.ts';
 export * from './trace.ts';
+export * from './turns.ts';
 export * from './verdict.ts';
 export * from './within.ts';

@@ -2,6 +2,7 @@ import type { PolicyBundle, RuleInfo } from '../bundle/index.ts';
 import {
   digestOf,
   type ImageData,
+  mapInTurns,
   type Recent,
   type RenderedObject,
   refKey,
@@ -108,6 +109,9 @@ export async function evaluateObjects(
   memory?: RuleMemory,
 ): Promise<Found> {
   const run = runScope(scope, objects);
+  // Whoever waits for a request to be decided does not stand back for others.
+  const each = <T, R>(items: readonly T[], of: (item: T, i: number) => R) =>
+    request === undefined ? mapInTurns(items, of) : items.map(of);
   const subject = (o: RenderedObject): Subject => ({
     kind: 'object',
     ...withImages(JSON.stringify(o.object), scope.images),
@@ -123,7 +127,7 @@ export async function evaluateObjects(
   const keys = objects.map((o) => `${about} ${o.digest} ${o.source.file}`);
   const known = keys.map((key) => usable?.get(key));
   const asked = objects.filter((_, i) => known[i] === undefined);
-  const answers = (await pool.judge(asked.map(subject), run, request !== undefined))[Symbol.iterator]();
+  const answers = (await pool.judge(await each(asked, subject), run, request !== undefined))[Symbol.iterator]();
   const judged = known.map((findings, i): Judged => {
     if (findings !== undefined) return { findings, trace: [] };
     const answer = answers.next().value as Judged;
@@ -132,27 +136,31 @@ export async function evaluateObjects(
     return answer;
   });
   const infos = ruleInfos(pool.bundles);
+  const told = await each(judged, ({ findings }, i) => {
+    const o = objects[i] as RenderedObject;
+    const hide = hidingValues(o);
+    return sorted(findings).map((f) => ({
+      finding: f,
+      violation: {
+        ...plain(f.hint === undefined ? f : { ...f, hint: hide(f.hint) }, infos),
+        message: `${refText(o.ref)}: ${hide(f.message)}`,
+        object: o.ref,
+        source: { file: o.source.file, ...o.positionOf(f.path) },
+      },
+    }));
+  });
   return gathered(
-    judged.flatMap(({ findings }, i) => {
-      const o = objects[i] as RenderedObject;
-      const hide = hidingValues(o);
-      return sorted(findings).map((f) => ({
-        finding: f,
-        violation: {
-          ...plain(f.hint === undefined ? f : { ...f, hint: hide(f.hint) }, infos),
-          message: `${refText(o.ref)}: ${hide(f.message)}`,
-          object: o.ref,
-          source: { file: o.source.file, ...o.positionOf(f.path) },
-        },
-      }));
-    }),
+    told.flat(),
     judged.flatMap((j) => j.trace),
   );
 }
 
 /** Runs the change rules once. */
 export async function evaluateChange(pool: PolicyPool, change: ChangeInput, scope: PolicyScope): Promise<Found> {
-  const [judged] = await pool.judge([{ kind: 'change', ...withImages(JSON.stringify(change), scope.images) }], runScope(scope, []));
+  const { objects, ...about } = change;
+  const spelled = await mapInTurns(objects, (o) => JSON.stringify(o));
+  const json = `${JSON.stringify(about).slice(0, -1)},"objects":[${spelled.join(',')}]}`;
+  const [judged] = await pool.judge([{ kind: 'change', ...withImages(json, scope.images) }], runScope(scope, []));
   const infos = ruleInfos(pool.bundles);
   return gathered(
     sorted(judged?.findings ?? []).map((f) => ({ finding: f, violation: { ...plain(f, infos), message: f.message, commit: change.to } })),
@@ -239,10 +247,10 @@ function gathered(all: readonly { readonly finding: Finding; readonly violation:
 }
 
 /** The objects of a change: each that is new, different or gone. */
-export function changedObjects(before: readonly RenderedObject[], after: readonly RenderedObject[]): ChangeInput['objects'] {
+export async function changedObjects(before: readonly RenderedObject[], after: readonly RenderedObject[]): Promise<ChangeInput['objects']> {
   const was = new Map(before.map((o) => [refKey(o.ref), o]));
   const is = new Map(after.map((o) => [refKey(o.ref), o]));
-  const found = [...new Set([...was.keys(), ...is.keys()])].sort().flatMap((key): ChangeInput['objects'][number][] => {
+  const found = await mapInTurns([...new Set([...was.keys(), ...is.keys()])].sort(), (key): ChangeInput['objects'] => {
     const [old, now] = [was.get(key), is.get(key)];
     if (old !== undefined && now !== undefined && old.digest === now.digest) return [];
     const one = (now ?? old) as RenderedObject;
@@ -256,7 +264,7 @@ export function changedObjects(before: readonly RenderedObject[], after: readonl
       },
     ];
   });
-  return found;
+  return found.flat();
 }
 
 // A rule may say what it read; what it read of a Secret goes into no verdict.

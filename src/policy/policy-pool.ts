@@ -18,7 +18,7 @@ export type PoolOptions = {
 const DEADLINE = 2000; // a second below the three that an admission request has
 const START_DEADLINE = 30_000;
 const BATCH = 64; // subjects a message: few enough to share out, enough that messages cost nothing
-const PORTION = 8; // subjects that stay together; a message while somebody waits has no more
+const PORTION = 4; // subjects that stay together; a message while somebody waits has no more
 const PRESSING_MS = 1000; // how long after a pressing question the next one is expected
 const PATIENCE_MS = 100; // how long what is not pressing stands back; a flood must not keep changes from being judged
 const HEAP_MIB = 512; // what a builtin may take in JavaScript; Wasm has its own limit
@@ -137,9 +137,13 @@ export class PolicyPool {
   // One free thread's share of what waits: small tasks, such as requests of admission, go together in one message.
   #take(free: number): readonly Task[] {
     const now = performance.now();
-    const isTheirTurn = this.#pressing.length === 0 || (this.#waiting.length > 0 && now - this.#unpressedAt > PATIENCE_MS);
+    const isPressed = now - this.#pressedAt < PRESSING_MS;
+    const inBulk = [...this.#threads].filter((t) => t.tasks[0]?.isPressing === false).length;
+    // While somebody presses, the next one finds a thread that is at nothing else.
+    const isKept = isPressed && this.#threads.size > 1 && inBulk >= this.#threads.size - 1;
+    const isTheirTurn = !isKept && this.#waiting.length > 0 && (this.#pressing.length === 0 || now - this.#unpressedAt > PATIENCE_MS);
     const queue = isTheirTurn ? this.#waiting : this.#pressing;
-    const most = isTheirTurn && now - this.#pressedAt < PRESSING_MS ? PORTION : BATCH;
+    const most = isTheirTurn && isPressed ? PORTION : BATCH;
     if (isTheirTurn) this.#unpressedAt = now;
     const share = Math.ceil(queue.length / free);
     let subjects = 0;

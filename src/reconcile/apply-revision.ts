@@ -2,11 +2,13 @@ import { setTimeout as wait } from 'node:timers/promises';
 import { type EnvironmentState, recordOf } from '../gate/index.ts';
 import {
   type AllowedRevision,
+  breathe,
   CountersignError,
   durationMs,
   type EntryOf,
   type Irreversible,
   inParallel,
+  mapInTurns,
   messageOf,
   type ObjectRef,
   type OwnedObject,
@@ -30,6 +32,12 @@ type Item = {
   replace: boolean;
 };
 type Intent = Recorded<EntryOf<'apply.intent'>>;
+type RunDeed = {
+  readonly state: EnvironmentState;
+  readonly items: readonly Item[];
+  readonly changed: readonly Item[];
+  readonly prune: readonly ObjectRef[];
+};
 
 /**
  * How it ended. `failed` means something was written and the cluster then refused, or it did not become healthy; the last
@@ -67,7 +75,8 @@ export async function applyRevision(
 ): Promise<Applied> {
   const attributes = { environment: revision.environment, revision: revision.revision, purpose };
   return ports.trace('apply', attributes, async (note) => {
-    const applied = await new Run(revision, purpose, ports, options).run();
+    const run = await Run.of(revision, purpose, ports, options);
+    const applied = await run.run();
     note({ outcome: applied.outcome, written: applied.applied, deleted: applied.pruned });
     return applied;
   });
@@ -85,29 +94,38 @@ class Run {
   #irreversible: readonly Irreversible[] = [];
   #first = true;
 
-  constructor(revision: AllowedRevision, purpose: Purpose, ports: ReconcilePorts, options: ApplyOptions) {
+  private constructor(revision: AllowedRevision, purpose: Purpose, ports: ReconcilePorts, options: ApplyOptions, deed: RunDeed) {
     this.#revision = revision;
     this.#purpose = purpose;
     this.#ports = ports;
     this.#options = options;
-    this.#state = ports.state();
-    const { owned, inventory, open } = this.#state;
-    const settled = new Map(inventory.objects.map((o) => [refKey(o.ref), o]));
-    this.#items = revision.objects.map((rendered): Item => {
+    this.#state = deed.state;
+    this.#items = deed.items;
+    this.#changed = deed.changed;
+    this.#prune = deed.prune;
+  }
+
+  /** Finds out what there is to be done. */
+  static async of(revision: AllowedRevision, purpose: Purpose, ports: ReconcilePorts, options: ApplyOptions): Promise<Run> {
+    const state = ports.state();
+    const { owned, inventory, open } = state;
+    const settled = new Map(await mapInTurns(inventory.objects, (o) => [refKey(o.ref), o] as const));
+    const items = await mapInTurns(revision.objects, (rendered): Item => {
       const isNew = !owned.has(refKey(rendered.ref));
       return { ref: rendered.ref, rendered, isNew, owned: own(rendered, revision, settled), replace: false };
     });
     // What an interrupted or failed run may have written is not known to be as it was.
     const touched = open === undefined ? [] : [...open.plan.objects.map((o) => o.ref), ...open.plan.prune];
-    const doubtful = new Set(touched.map(refKey));
+    const doubtful = new Set(await mapInTurns(touched, refKey));
     const isDoubtful = (key: string) => open !== undefined && (doubtful.has(key) || !settled.has(key));
-    this.#changed = this.#items.filter(({ ref, rendered }) => {
+    const differs = await mapInTurns(items, ({ ref, rendered }) => {
       const key = refKey(ref);
       return settled.get(key)?.rendered !== rendered.digest || options.force?.has(key) === true || isDoubtful(key);
     });
-    const kept = new Set(this.#items.map((i) => refKey(i.ref)));
+    const kept = new Set(await mapInTurns(items, (i) => refKey(i.ref)));
     const gone = [...[...owned.values()].map((o) => o.ref), ...inventory.leaving].filter((ref) => !kept.has(refKey(ref)));
-    this.#prune = [...new Map(gone.map((ref) => [refKey(ref), ref])).values()].filter((ref) => this.#mayRemove(ref));
+    const prune = [...new Map(gone.map((ref) => [refKey(ref), ref])).values()].filter((ref) => mayRemove(ref, revision));
+    return new Run(revision, purpose, ports, options, { state, items, changed: items.filter((_, i) => differs[i]), prune });
   }
 
   async run(): Promise<Applied> {
@@ -142,12 +160,6 @@ class Run {
     }
   }
 
-  // A namespace goes only when the commit says so: with it would go what others have in it. The gate's own and the system's never do.
-  #mayRemove(ref: ObjectRef): boolean {
-    if (ref.kind !== 'Namespace' || ref.apiVersion !== 'v1') return true;
-    return !PROTECTED.has(ref.name) && this.#revision.allows.includes(`delete ${refText(ref)}`);
-  }
-
   #writing(item: Item): Writing {
     const { apply, drift } = this.#ports.environment.spec;
     const mine = !item.isNew && (drift.mode === 'revert' || this.#purpose !== 'apply');
@@ -163,6 +175,7 @@ class Run {
   async #rehearse(): Promise<{ deferred: ReadonlySet<string> }> {
     const { cluster, environment } = this.#ports;
     await cluster.watch([...this.#changed.map((i) => i.ref), ...this.#prune], environment.spec.target.namespaces);
+    await breathe();
     this.#refuseOtherOwners(this.#changed);
     const deferred = await this.#deferred();
     await this.#dryRunEach(this.#changed.filter((i) => !deferred.has(refKey(i.ref))));
@@ -190,6 +203,7 @@ class Run {
 
   // Objects in namespaces or of kinds that this very change brings cannot be dry-run yet: they are, as a whole, once those exist.
   async #deferred(): Promise<ReadonlySet<string>> {
+    await breathe();
     const places = new Map(this.#changed.map((i) => [`${i.ref.apiVersion}/${i.ref.kind}/${i.ref.namespace}`, i]));
     const missing = new Set<string>();
     await this.#inParallel([...places], async ([place, item]) => {
@@ -390,6 +404,12 @@ class Run {
 }
 
 const PROTECTED = new Set(['kube-system', 'kube-public', 'kube-node-lease', 'default', 'countersign']);
+
+// A namespace goes only when the commit says so: with it would go what others have in it. The gate's own and the system's never do.
+function mayRemove(ref: ObjectRef, { allows }: AllowedRevision): boolean {
+  if (ref.kind !== 'Namespace' || ref.apiVersion !== 'v1') return true;
+  return !PROTECTED.has(ref.name) && allows.includes(`delete ${refText(ref)}`);
+}
 
 // An object whose content did not change keeps the stamp of the revision that gave it that content: it need not be written.
 function own(rendered: RenderedObject, revision: AllowedRevision, settled: ReadonlyMap<string, OwnedObject>): OwnedObject {

@@ -43,6 +43,7 @@ export async function irreversible({ written, prune, owned }: Deed, cluster: Clu
 
 /** Throws `change-irreversible` for the first that neither a signed commit (`Countersign-Allow`) nor the manifest says is meant. */
 export function refuseUnmeant(found: readonly Irreversible[], { allows }: AllowedRevision, written: Deed['written'], total: number): void {
+  if (found.length === 0) return;
   const said = new Set(allows);
   const byManifest = new Map(written.map((w) => [refKey(w.ref), leaves(w.rendered)]));
   const open = found.filter(({ action, object }) => {

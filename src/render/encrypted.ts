@@ -4,47 +4,44 @@ const ENCRYPTED = /^ENC\[AES256_GCM,/;
 const FIELDS = ['data', 'stringData'];
 
 /**
- * What stands against objects that SOPS encrypted. They are judged as they stand in Git and opened only for the API server, so
- * they must be Secrets, whose values are hidden everywhere, and nothing outside of their values may be encrypted.
+ * What stands against an object that SOPS encrypted. It is judged as it stands in Git and opened only for the API server, so it
+ * must be a Secret, whose values are hidden everywhere, and nothing outside of its values may be encrypted.
  * @param canDecrypt whether the environment has keys (`spec.decryption`)
  */
-export function encryptionProblems(objects: readonly RenderedObject[], canDecrypt: boolean): Violation[] {
-  return objects.flatMap((rendered) => {
-    const { object, ref, source, lineOf } = rendered;
-    const { sops, ...rest } = object as Record<string, unknown>;
-    const encrypted = encryptedPaths(rest, []);
-    if (sops === undefined && encrypted.length === 0) return [];
-    const refuse = (why: string, hint: string, path: ValuePath = ['sops']): Violation[] => [
-      {
-        code: 'cannot-be-decrypted',
-        message: `${refText(ref)} ${why}`,
-        object: ref,
-        source: { file: source.file, line: lineOf(path) },
-        hint,
-      },
-    ];
-    const outside = encrypted.find(([field]) => !FIELDS.includes(String(field)));
-    if (sops === undefined)
-      return refuse(
-        'holds values that SOPS encrypted, but not the keys they are encrypted for',
-        'keep the key `sops` of the file',
-        encrypted[0],
-      );
-    if (outside !== undefined || ref.kind !== 'Secret')
-      return refuse(
-        'is encrypted where only `data` and `stringData` of a Secret may be',
-        "encrypt with `--encrypted-regex '^(data|stringData)$'`, and keep what is secret in Secrets",
-        outside,
-      );
-    if (!canDecrypt) return refuse('is encrypted by SOPS, and this environment has no keys', 'name them in `spec.decryption`');
-    const { age, pgp, shamir_threshold: threshold } = sops as Readonly<Record<string, unknown>>;
-    if (typeof sops !== 'object' || (!isFilled(age) && !isFilled(pgp)) || threshold !== undefined)
-      return refuse(
-        'is encrypted neither for an age key nor for an OpenPGP key',
-        'add one as a recipient; keys of clouds and split keys are not asked for',
-      );
-    return [];
-  });
+export function encryptionProblems({ object, ref, source, lineOf }: RenderedObject, canDecrypt: boolean): Violation[] {
+  const { sops, ...rest } = object as Record<string, unknown>;
+  const encrypted = encryptedPaths(rest, []);
+  if (sops === undefined && encrypted.length === 0) return [];
+  const refuse = (why: string, hint: string, path: ValuePath = ['sops']): Violation[] => [
+    {
+      code: 'cannot-be-decrypted',
+      message: `${refText(ref)} ${why}`,
+      object: ref,
+      source: { file: source.file, line: lineOf(path) },
+      hint,
+    },
+  ];
+  const outside = encrypted.find(([field]) => !FIELDS.includes(String(field)));
+  if (sops === undefined)
+    return refuse(
+      'holds values that SOPS encrypted, but not the keys they are encrypted for',
+      'keep the key `sops` of the file',
+      encrypted[0],
+    );
+  if (outside !== undefined || ref.kind !== 'Secret')
+    return refuse(
+      'is encrypted where only `data` and `stringData` of a Secret may be',
+      "encrypt with `--encrypted-regex '^(data|stringData)$'`, and keep what is secret in Secrets",
+      outside,
+    );
+  if (!canDecrypt) return refuse('is encrypted by SOPS, and this environment has no keys', 'name them in `spec.decryption`');
+  const { age, pgp, shamir_threshold: threshold } = sops as Readonly<Record<string, unknown>>;
+  if (typeof sops !== 'object' || (!isFilled(age) && !isFilled(pgp)) || threshold !== undefined)
+    return refuse(
+      'is encrypted neither for an age key nor for an OpenPGP key',
+      'add one as a recipient; keys of clouds and split keys are not asked for',
+    );
+  return [];
 }
 
 function isFilled(list: unknown): boolean {

@@ -10,6 +10,7 @@ import {
   openRepository,
   parseTree,
   type Repository,
+  RunBeside,
   readBlob,
   readCommit,
   redactUrl,
@@ -48,9 +49,13 @@ after(() => server.stop());
 
 const ids = async (repository: Repository, from: string, to: string) => (await Array.fromAsync(repository.listCommits(from, to))).flat();
 
-// One contract, two implementations.
+const beside = new RunBeside();
+after(() => beside.close());
+
+// One contract, two implementations, one of which has two ways to start programs.
 for (const [name, open] of [
   ['the git program', (d: string): Repository => new NativeRepository(d, git)],
+  ['git programs started beside', (d: string): Repository => new NativeRepository(d, { ...git, run: beside.run })],
   ['isomorphic-git', (d: string): Repository => new IsomorphicRepository(d)],
 ] as const) {
   describe(`a repository read through ${name}`, () => {
@@ -236,4 +241,16 @@ describe('somebody else’s Git does not get a say', () => {
     run('git', ['update-ref', 'refs/heads/main', commit], { cwd: bad.bare });
     await assert.rejects(fresh('fsck').fetch(`${server.url}/bad.git`, 'main'), { code: 'git-unreachable' });
   });
+});
+
+test('a program that is not there, and a thread that is closed meanwhile, are told to everybody who waits', async () => {
+  const runs = new RunBeside();
+  await assert.rejects(runs.run(join(directory, 'no-such-git'), []), { code: 'tool-missing', message: /cannot run/ });
+  const sleeping = [runs.run('sleep', ['20']), runs.run('sleep', ['20'])];
+  const told = Promise.all(sleeping.map((s) => assert.rejects(s, { code: 'tool-missing', recover: 'retry' })));
+  await runs.close();
+  await told;
+  const again = await runs.run('printf', ['%s', 'again']);
+  assert.equal(again.stdout.toString('utf8'), 'again');
+  await runs.close();
 });

@@ -127,10 +127,16 @@ export class Stage {
 
   /** Commits, pushes and has it approved. Gives the commit. */
   async change(fleet: Fleet, message: string, files: Readonly<Record<string, string | undefined>>): Promise<string> {
+    const commit = await this.prepare(fleet, message, files);
+    fleet.push();
+    return commit;
+  }
+
+  /** The same, all but pushed. */
+  async prepare(fleet: Fleet, message: string, files: Readonly<Record<string, string | undefined>>): Promise<string> {
     const before = fleet.git(undefined, 'rev-list', '--all', '--max-count=1') === '' ? NO_REVISION : fleet.head();
     const commit = fleet.commit(this.dana, message, files);
     await approveAs(this.lee, fleet, before, commit);
-    fleet.push();
     return commit;
   }
 

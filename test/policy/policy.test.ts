@@ -192,6 +192,32 @@ test('what somebody waits for goes before what was asked earlier, and a flood of
   await Promise.all(flood);
 });
 
+test('while somebody presses, one thread is left free for the next who does', async () => {
+  const slow =
+    'deny contains "slow" if { input.object.metadata.name == "slow"; count([1 | some a in numbers.range(1, 500); some b in numbers.range(1, 500); a + b == -1]) == 0 }';
+  const pool = await rulesOf(own(slow), { threads: 2, deadline: 60_000 });
+  const scope = { environment: 'production', parameters: {}, now: new Date('2026-06-01T12:00:00Z') };
+  const { objects } = render([{ path: 'clusters/production/web.yaml', mode: '100644', content: Buffer.from(POD) }]);
+  const pressing = () =>
+    evaluateObjects(pool, objects, scope, { operation: 'CREATE', userInfo: { username: 'dev', groups: [] }, dryRun: false });
+  let answered = 0;
+  const bulk = () =>
+    Promise.all(
+      [1, 2].map(async () => {
+        await ask(pool, POD.replace('name: a', 'name: slow'));
+        answered++;
+      }),
+    );
+  await bulk(); // both threads have started
+  await pressing();
+  const second = bulk();
+  await new Promise((go) => setTimeout(go, 20));
+  await pressing();
+  assert.equal(answered, 2);
+  await second;
+  assert.equal(answered, 4);
+});
+
 test('rules that are closed while they are asked say so to everybody who waits', async () => {
   const pool = await rulesOf(own('deny contains "seen" if input.object.kind == "Pod"'));
   const asked = [ask(pool, POD), ask(pool, POD), ask(pool, POD)];

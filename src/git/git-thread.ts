@@ -1,0 +1,13 @@
+import { parentPort } from 'node:worker_threads';
+import { messageOf } from '../model/index.ts';
+import type { GitAnswer, GitTask } from './run-beside.ts';
+import { runGit } from './run-git.ts';
+
+// Runs one program for each message, side by side.
+parentPort?.on('message', ({ id, program, args, options }: GitTask) => {
+  const tell = (answer: GitAnswer) => parentPort?.postMessage(answer);
+  runGit(program, args, options).then(
+    (result) => tell({ id, result }),
+    (thrown) => tell({ id, failed: messageOf(thrown) }),
+  );
+});

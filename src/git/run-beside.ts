@@ -1,0 +1,52 @@
+import { extname } from 'node:path';
+import { Worker } from 'node:worker_threads';
+import { CountersignError } from '../model/index.ts';
+import type { GitResult, RunGit, RunGitOptions } from './run-git.ts';
+
+export type GitTask = { readonly id: number; readonly program: string; readonly args: readonly string[]; readonly options: RunGitOptions };
+export type GitAnswer = { readonly id: number; readonly result: GitResult } | { readonly id: number; readonly failed: string };
+
+type Waiting = { readonly done: (result: GitResult) => void; readonly failed: (why: unknown) => void };
+
+/**
+ * Starts programs from a thread of its own. Starting one takes a thread ten milliseconds and more where cores are busy, until the
+ * program has begun; whoever answers requests cannot spare them.
+ */
+export class RunBeside {
+  readonly #waiting = new Map<number, Waiting>();
+  #worker: Worker | undefined;
+  #next = 0;
+
+  /** As `runGit`; throws what it throws, and `tool-missing` (to be tried again) when the thread was closed meanwhile. */
+  readonly run: RunGit = (program, args, options = {}) =>
+    new Promise((done, failed) => {
+      const id = this.#next++;
+      this.#waiting.set(id, { done, failed });
+      this.#worker ??= this.#start();
+      this.#worker.ref();
+      this.#worker.postMessage({ id, program, args, options } satisfies GitTask);
+    });
+
+  async close(): Promise<void> {
+    await this.#worker?.terminate();
+  }
+
+  #start(): Worker {
+    const worker = new Worker(new URL(`./git-thread${extname(import.meta.url)}`, import.meta.url));
+    worker.on('message', (answer: GitAnswer) => {
+      const waiting = this.#waiting.get(answer.id);
+      this.#waiting.delete(answer.id);
+      if (this.#waiting.size === 0) worker.unref();
+      if ('failed' in answer) waiting?.failed(new CountersignError('tool-missing', answer.failed, { hint: 'install git' }));
+      else waiting?.done({ ...answer.result, stdout: Buffer.from(answer.result.stdout) });
+    });
+    worker.on('error', () => {}); // its end tells
+    worker.on('exit', () => {
+      if (this.#worker === worker) this.#worker = undefined;
+      for (const { failed } of this.#waiting.values())
+        failed(new CountersignError('tool-missing', 'the thread that runs git ended', { recover: 'retry' }));
+      this.#waiting.clear();
+    });
+    return worker;
+  }
+}
