@@ -42,6 +42,7 @@ const ROOMS: Record<string, { rooms: string[]; packages: string[] }> = {
   service: {
     rooms: ['model', 'reconcile'],
     packages: [
+      'escape-html',
       'express',
       'prom-client',
       '@opentelemetry/api',

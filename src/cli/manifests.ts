@@ -14,6 +14,7 @@ const LABELS = { 'app.kubernetes.io/name': 'countersign', 'app.kubernetes.io/man
 const SELECTOR = { 'app.kubernetes.io/name': 'countersign' };
 const WEBHOOK = 9443;
 const HTTP = 8080;
+const DASHBOARD = 8090; // in the pod only: `kubectl port-forward` reaches it, and asks who that is
 
 /**
  * `countersign manifests`: everything the service needs in a cluster, as one List. With a PostgreSQL (`--ledger-secret`) several replicas that
@@ -154,7 +155,8 @@ function template({ namespace, image }: ManifestsOptions, more: readonly string[
   const args = [
     ...['serve', '--data', '/var/lib/countersign', '--config-namespace', namespace, '--config-files', '/etc/countersign/files'],
     ...['--webhook', `0.0.0.0:${WEBHOOK}`, '--webhook-service', `${namespace}/countersign`],
-    ...['--webhook-tls', `secret:${namespace}/countersign-webhook`, '--http', `0.0.0.0:${HTTP}`, ...more],
+    ...['--webhook-tls', `secret:${namespace}/countersign-webhook`, '--http', `0.0.0.0:${HTTP}`],
+    ...['--dashboard', `127.0.0.1:${DASHBOARD}`, ...more],
   ];
   const probe = (path: string) => ({ httpGet: { path, port: 'http' }, periodSeconds: 5 });
   return {

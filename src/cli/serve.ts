@@ -14,6 +14,7 @@ import { EXIT, type Io } from './io.ts';
 import { ledgerKey } from './ledger-options.ts';
 import { gitProgram } from './open.ts';
 import { openAdmission } from './serve-admission.ts';
+import { openDashboard } from './serve-dashboard.ts';
 import { type Documents, ServedDocuments } from './serve-documents.ts';
 import { openControl, openHttp } from './serve-http.ts';
 import { beat, keepAnchors, keepStated, recordStart } from './serve-ledger.ts';
@@ -35,6 +36,7 @@ export type ServeOptions = PassOptions & {
   protect: boolean;
   rescan: string;
   http: string;
+  dashboard: string;
   anchor?: string[];
   anchorEvery: string;
   auditTokenFile?: string;
@@ -123,6 +125,7 @@ async function serveWith({ configuration, tellOf }: Documents, ending: AbortSign
     loops.push(...openLoops(serving, gates, clusters, hooks, () => (isAsked() ? AT_ONCE.beside : AT_ONCE.alone)));
     await openAdmission(serving, front, gates, clusters);
     await openHttp(loops, serving, front);
+    await openDashboard(loops, serving);
     const reports = reportsOf(serving);
     await openControl(loops, serving, reports);
     log.info({ environments: loops.map((l) => l.name), ledger: ledger.verifier.name, entries: ledger.size }, 'countersign is running');

@@ -6,6 +6,7 @@ import { test } from 'node:test';
 import { tool } from '../../scripts/tools.ts';
 import type { ApiServer } from '../../src/cluster/index.ts';
 import { ANNOTATION } from '../../src/model/index.ts';
+import { freePorts } from '../kit/control-plane.ts';
 import { configMap, deployment } from '../kit/manifests.ts';
 import { installReports } from '../kit/open-reports.ts';
 import { scratch } from '../kit/scratch.ts';
@@ -61,6 +62,38 @@ test('break-glass from the command line: opened, used, listed, settled by the co
   assert.equal(service.entries('breakglass.settled', 'production')[0]?.entry.commit, fixed);
   assert.equal((await settle('--commit', fixed)).code, 2, 'nothing is left');
   assert.equal((await countersign(['break-glass', 'list', '--data', service.data])).code, 0);
+});
+
+test('the dashboard shows who holds break-glass, what is to be settled, verdicts and refusals', async () => {
+  const [port] = (await freePorts(1)) as [number];
+  const { service, first } = await stage.running('seen', {}, { arguments: ['--dashboard', `127.0.0.1:${port}`] });
+  const page = async () => {
+    await new Promise((go) => setTimeout(go, 2100)); // it keeps a page for two seconds
+    return (await fetch(`http://127.0.0.1:${port}/`)).text();
+  };
+  const quiet = await page();
+  assert.doesNotMatch(quiet, /role="alert"/);
+  assert.match(quiet, new RegExp(`<code title="${first}">`));
+  assert.match(quiet, />allowed</);
+  const settings = '/api/v1/namespaces/seen/configmaps/settings';
+  const patch = { metadata: { labels: { seen: 'yes' } } };
+  assert.equal((await (await stage.as('dev')).request('PATCH', settings, patch, MERGE)).status, 403);
+  const opened = await countersign([
+    ...['break-glass', 'open', '-n', 'seen', '--reason', 'it <b>burns</b>', '--ticket', 'INC-9', '--for', '20m'],
+    ...['--kubeconfig', stage.controlPlane.kubeconfig('oncall')],
+  ]);
+  assert.equal(opened.code, 0, opened.stderr);
+  assert.equal((await (await stage.as('oncall')).request('PATCH', settings, patch, MERGE)).status, 200);
+  await service.entry('breakglass.used', 'production', () => true);
+  const loud = await page();
+  assert.match(
+    loud,
+    /<body>\n<p class="open" role="alert">.*in seen \(production\) until .*, by oncall: it &lt;b&gt;burns&lt;\/b&gt; \(INC-9\)</,
+  );
+  assert.match(loud, /1 use of break-glass in production to settle/);
+  assert.match(loud, />dev<.*>UPDATE ConfigMap seen\/settings</);
+  assert.equal((await fetch(`http://localhost:${port}/`, { method: 'POST' })).status, 404);
+  await stage.stopServices();
 });
 
 test('what is undone is settled as that, once it is', async () => {
