@@ -3,6 +3,7 @@ import { join, resolve } from 'node:path';
 import type { Logger } from 'pino';
 import { connect, type WebhookPlace } from '../cluster/index.ts';
 import type { ProcessSettings } from '../config/index.ts';
+import type { Grant } from '../gate/index.ts';
 import { CountersignError, messageOf, type Trace } from '../model/index.ts';
 import type { Metrics } from '../service/index.ts';
 import {
@@ -31,6 +32,8 @@ export class AdmissionFront {
   readonly demand = new Demand();
   /** Takes the API server's audit events; set by whoever has a ledger for them. */
   takeEvents: ((events: readonly unknown[]) => Promise<void>) | undefined;
+  /** Break-glass that is open in an environment; set by whoever decides on requests. */
+  grants: ((environment: string) => readonly Grant[]) | undefined;
   metrics: Metrics | undefined;
   trace: Trace | undefined;
   /** Hears of another authority before a certificate of it is served. */

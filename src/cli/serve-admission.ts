@@ -32,8 +32,10 @@ export async function openAdmission(
   front.trace = trace;
   front.demand.ours = new Set([...links.values()].map((l) => l.user));
   front.scopes.set(new AdmissionScopes(scopes));
+  front.grants = (name) => scopes.find((s) => s.environment.metadata.name === name)?.breakGlass.open() ?? [];
   closing.push(async () => {
     front.scopes.set(undefined);
+    front.grants = undefined;
     for (const scope of scopes) await scope.records.close();
   });
   if (serving.options.auditTokenFile !== undefined) takeAuditEvents(front, serving);

@@ -3,6 +3,7 @@ import { breakGlassStanding, type LedgerView } from '../gate/index.ts';
 import { type EntryOf, type EntryType, type Recorded, refText } from '../model/index.ts';
 import type { Reconciler } from '../reconcile/index.ts';
 import { createDashboard, type DashboardView } from '../service/index.ts';
+import type { AdmissionFront } from './admission-front.ts';
 import { plain } from './io.ts';
 import { closeServer, listen, listenAddress } from './listen.ts';
 import type { ServeOptions } from './serve.ts';
@@ -12,12 +13,16 @@ const NEWEST = 20; // of verdicts and of refusals
 const LOOPBACK = ['localhost', '127.0.0.1', '[::1]'];
 
 /** The page to look at, where `--dashboard` says so. Throws `usage` or `port-in-use`. */
-export async function openDashboard(loops: readonly Reconciler[], serving: Serving<ServeOptions>): Promise<void> {
+export async function openDashboard(
+  loops: readonly Reconciler[],
+  serving: Serving<ServeOptions>,
+  front: AdmissionFront | undefined,
+): Promise<void> {
   const { options, log, closing } = serving;
   if (options.dashboard === 'off') return;
   const { host, port } = listenAddress(options.dashboard, '--dashboard');
   const isHere = LOOPBACK.includes(host);
-  const app = createDashboard({ view: () => dashboardView(loops, serving), hosts: isHere ? LOOPBACK : undefined });
+  const app = createDashboard({ view: () => dashboardView(loops, serving, front), hosts: isHere ? LOOPBACK : undefined });
   const server = createServer({ requestTimeout: 15_000, headersTimeout: 10_000 }, app);
   await listen(server, host.replace(/^\[(.*)\]$/, '$1'), port, '--dashboard');
   closing.push(() => closeServer(server));
@@ -29,7 +34,7 @@ export async function openDashboard(loops: readonly Reconciler[], serving: Servi
   log.info({ dashboard: `http://${options.dashboard}/` }, 'the dashboard is in place');
 }
 
-function dashboardView(loops: readonly Reconciler[], { recorder, ledger }: Serving): DashboardView {
+function dashboardView(loops: readonly Reconciler[], { recorder, ledger }: Serving, front: AdmissionFront | undefined): DashboardView {
   const at = new Date().toISOString();
   const names = loops.map((l) => l.name);
   return {
@@ -48,7 +53,8 @@ function dashboardView(loops: readonly Reconciler[], { recorder, ledger }: Servi
         healthy: current,
         objects: current + progressing + failed + missing,
         trouble: trouble.map(plain),
-        grants: open.map((g) => ({
+        // What was opened while the ledger was away is known to whoever let it through.
+        grants: (front?.grants?.(name) ?? open).map((g) => ({
           namespaces: g.namespaces.map(plain),
           until: g.until,
           user: plain(g.user),
@@ -72,6 +78,7 @@ function dashboardView(loops: readonly Reconciler[], { recorder, ledger }: Servi
       environment: entry.environment,
       user: plain(entry.user),
       request: plain(`${entry.operation} ${refText(entry.object)}`),
+      letThrough: entry.type === 'admission.warned' || entry.mode === 'audit',
       reason: plain(entry.reason),
     })),
   };

@@ -125,7 +125,7 @@ async function serveWith({ configuration, tellOf }: Documents, ending: AbortSign
     loops.push(...openLoops(serving, gates, clusters, hooks, () => (isAsked() ? AT_ONCE.beside : AT_ONCE.alone)));
     await openAdmission(serving, front, gates, clusters);
     await openHttp(loops, serving, front);
-    await openDashboard(loops, serving);
+    await openDashboard(loops, serving, front);
     const reports = reportsOf(serving);
     await openControl(loops, serving, reports);
     log.info({ environments: loops.map((l) => l.name), ledger: ledger.verifier.name, entries: ledger.size }, 'countersign is running');

@@ -61,9 +61,16 @@ export class BreakGlass {
     return use === undefined ? undefined : this.#use(request, use);
   }
 
-  #openFor(namespace: string): Grant | undefined {
+  /** Grants that stand now, with those that the ledger has not got yet. */
+  open(): readonly Grant[] {
     const now = this.#clock().toISOString();
-    return namespace === '' ? undefined : this.#grants().find((g) => g.until > now && g.namespaces.includes(namespace));
+    const standing = this.#grants().filter((g) => g.until > now);
+    // One that was kept beside the ledger is on it some time later.
+    return [...new Map(standing.map((g) => [JSON.stringify([g.namespaces, g.until, g.user]), g])).values()];
+  }
+
+  #openFor(namespace: string): Grant | undefined {
+    return namespace === '' ? undefined : this.open().find((g) => g.namespaces.includes(namespace));
   }
 
   #grants(): readonly Grant[] {

@@ -21,7 +21,7 @@ export {
   ruledAt,
 } from './assess.ts';
 export { AuditAccount, type AuditScope, type Unmatched } from './audit-account.ts';
-export { BreakGlass } from './break-glass.ts';
+export { BreakGlass, type Grant } from './break-glass.ts';
 export { type EnvironmentState, recordOf, rememberedState } from './environment-state.ts';
 export { momentsOf } from './first-seen.ts';
 export type {

@@ -44,6 +44,8 @@ export type DashboardView = {
     readonly environment: string;
     readonly user: string;
     readonly request: string;
+    /** Where `enforce` is not asked for, it is told and let through. */
+    readonly letThrough: boolean;
     readonly reason: string;
   }[];
 };
@@ -134,7 +136,7 @@ ${table(
   ]),
   'Nothing was judged yet.',
 )}</section>
-<section><h2>Newest refusals</h2>
+<section><h2>Newest refusals, and what <code>enforce</code> would refuse</h2>
 ${table(
   ['Entry', 'Time (UTC)', 'Environment', 'Who', 'What', 'Why'],
   refused.map((r) => [
@@ -142,7 +144,7 @@ ${table(
     moment(r.time),
     escapeHtml(r.environment),
     escapeHtml(r.user),
-    escapeHtml(r.request),
+    `${escapeHtml(r.request)}${r.letThrough ? ', let through' : ''}`,
     escapeHtml(r.reason),
   ]),
   'No request was refused yet.',

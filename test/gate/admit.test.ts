@@ -61,6 +61,8 @@ type Options = {
   admission?: Record<string, unknown>;
   rules?: AdmissionScope['rules'];
   owners?: Record<string, { uid: string; owner?: OwnerReference }>;
+  /** Surely recorded, but not known to be on the ledger yet. */
+  beside?: boolean;
 };
 
 type TestScope = AdmissionScope & { entries: EntryBody[]; evidence: Map<string, unknown>; told: Told[]; at: (ms: number) => void };
@@ -92,7 +94,10 @@ function scope(options: Options = {}): TestScope {
   };
   const ledger: LedgerView & SureRecorder = {
     record,
-    recordSurely: record,
+    recordSurely: async (body) => {
+      const recorded = await record(body);
+      return options.beside ? undefined : recorded;
+    },
     asEvidence: (value) => {
       const bytes = canonicalJson(value);
       const ref = { sha256: sha256(bytes), size: bytes.length };
@@ -456,6 +461,18 @@ test('a grant on the namespace opens it for the group until its time, and nothin
   assert.equal(s.told.length, 4);
   s.at(31 * 60_000);
   assert.equal((await admit(request({ ...by, uid: 'late', reason: 'x' } as never), s)).allowed, false, 'not after its time');
+});
+
+test('grants that were recorded beside the ledger are open, and once they are on it they are not two', async () => {
+  const s = scope({ beside: true });
+  const by = { user: 'ola', groups: ['oncall'], ref: ns };
+  await admit(request({ ...by, object: shop({ 'countersign.dev/break-glass': 'INC-1' }), oldObject: shop({}) }), s);
+  const told = () => s.breakGlass.open().map((g) => [g.user, g.reason]);
+  assert.deepEqual(told(), [['ola', 'INC-1']]);
+  s.entries.length = 0;
+  assert.deepEqual(told(), [['ola', 'INC-1']], 'the ledger has not got it');
+  s.at(25 * 60 * 60_000);
+  assert.deepEqual(told(), []);
 });
 
 test('a grant ends when its annotation is taken away; other changes of the namespace are uses', async () => {

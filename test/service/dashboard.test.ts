@@ -55,12 +55,35 @@ test('nothing that somebody else wrote becomes part of the page', () => {
         at: HOSTILE,
         ledger: { name: HOSTILE, entries: 1 },
         changes: [{ entry: 1, time: HOSTILE, environment: HOSTILE, outcome: HOSTILE, revision: HOSTILE, violations: 1 }],
-        refused: [{ entry: 1, time: HOSTILE, environment: HOSTILE, user: HOSTILE, request: HOSTILE, reason: HOSTILE }],
+        refused: [{ entry: 1, time: HOSTILE, environment: HOSTILE, user: HOSTILE, request: HOSTILE, letThrough: true, reason: HOSTILE }],
       },
     ),
   );
   assert.doesNotMatch(page, /<script|"'&[^aqlg#]/);
   assert.ok(page.split('&lt;script').length > 20, 'all of it is there to read');
+});
+
+test('what was only told is not shown as refused', () => {
+  const one = {
+    entry: 1,
+    time: '2026-06-01T12:00:00.000Z',
+    environment: 'production',
+    user: 'dev',
+    request: 'DELETE Pod shop/a',
+    reason: 'x',
+  };
+  const page = dashboardPage(
+    view(
+      {},
+      {
+        refused: [
+          { ...one, letThrough: true },
+          { ...one, letThrough: false },
+        ],
+      },
+    ),
+  );
+  assert.deepEqual(page.match(/DELETE Pod shop\/a[^<]*/g), ['DELETE Pod shop/a, let through', 'DELETE Pod shop/a']);
 });
 
 let port = 0;
