@@ -194,7 +194,7 @@ test('what somebody waits for goes before what was asked earlier, and a flood of
 
 test('while somebody presses, one thread is left free for the next who does', async () => {
   const slow =
-    'deny contains "slow" if { input.object.metadata.name == "slow"; count([1 | some a in numbers.range(1, 500); some b in numbers.range(1, 500); a + b == -1]) == 0 }';
+    'deny contains "slow" if { input.object.metadata.name == "slow"; count([1 | some a in numbers.range(1, 1000); some b in numbers.range(1, 1000); a + b == -1]) == 0 }';
   const pool = await rulesOf(own(slow), { threads: 2, deadline: 60_000 });
   const scope = { environment: 'production', parameters: {}, now: new Date('2026-06-01T12:00:00Z') };
   const { objects } = render([{ path: 'clusters/production/web.yaml', mode: '100644', content: Buffer.from(POD) }]);
@@ -208,10 +208,11 @@ test('while somebody presses, one thread is left free for the next who does', as
         answered++;
       }),
     );
-  await bulk(); // both threads have started
+  pool.warm();
+  await bulk(); // it takes longer than the start of both threads
   await pressing();
   const second = bulk();
-  await new Promise((go) => setTimeout(go, 20));
+  await pressing(); // and its thread is free again, while one of the slow ones still waits
   await pressing();
   assert.equal(answered, 2);
   await second;
