@@ -39,7 +39,15 @@ try {
   const data = join(directory, 'data');
   mkdirSync(data);
   await start(process.execPath, [join(ROOT, 'bench/kit/admission-server.ts'), 'bare', String(bare), tls]);
-  await start(process.execPath, [join(ROOT, 'bench/kit/admission-server.ts'), 'ours', String(ours), tls, bundle, data]);
+  await start(process.execPath, [
+    join(ROOT, 'bench/kit/admission-server.ts'),
+    'ours',
+    String(ours),
+    tls,
+    bundle,
+    data,
+    process.argv.find((a) => a.startsWith('threads='))?.slice(8) ?? '2',
+  ]);
   servers.push(
     spawn(
       opa,

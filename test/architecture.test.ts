@@ -76,7 +76,7 @@ const ROOMS: Record<string, { rooms: string[]; packages: string[] }> = {
       'sops',
       'registry',
     ],
-    packages: ['commander', 'pino', 'diff'],
+    packages: ['commander', 'pino', 'diff', 'birpc'],
   },
 };
 const SRC = fileURLToPath(new URL('../src', import.meta.url));

@@ -2,17 +2,19 @@ import { readFileSync } from 'node:fs';
 import { createServer } from 'node:https';
 import { join } from 'node:path';
 import express from 'express';
+import pino from 'pino';
 import { readBundle } from '../../src/bundle/index.ts';
+import { AdmissionFront } from '../../src/cli/admission-front.ts';
 import { recorderOf } from '../../src/cli/read-ledger.ts';
-import { AdmissionRecords, AdmissionScopes, BreakGlass, type Gate, RulesInForce, rememberedState } from '../../src/gate/index.ts';
+import { readProcessSettings } from '../../src/config/index.ts';
+import { AdmissionRecords, BreakGlass } from '../../src/gate/index.ts';
 import { openLedger, WriteAhead } from '../../src/ledger/index.ts';
 import { environmentSchema } from '../../src/model/index.ts';
 import { PolicyPool } from '../../src/policy/index.ts';
-import { CurrentScopes, createWebhook, fromFiles, WebhookServer } from '../../src/webhook/index.ts';
 import { environmentDocument } from '../../test/kit/documents.ts';
 
 // One server of the benchmark in a process of its own: `bare` only parses and answers, `ours` decides by the rules of a bundle.
-const [kind, port, tls, bundleFile, data] = process.argv.slice(2) as [string, string, string, string, string];
+const [kind, port, tls, bundleFile, data, threads = '2'] = process.argv.slice(2) as [string, string, string, string, string, string?];
 if (kind === 'bare') {
   const app = express();
   app.disable('x-powered-by');
@@ -37,28 +39,20 @@ if (kind === 'bare') {
   const environment = environmentSchema.parse(
     environmentDocument({ url: 'https://git.example.com/fleet', namespaces: ['shop'], admission: { policy: { namespaces: ['team-*'] } } }),
   );
-  const gate = { environment, rules: async () => pool, trust: {}, clock } as unknown as Gate;
-  const state = rememberedState(recorder, environment.metadata.name);
-  const rules = new RulesInForce(gate, state);
-  await rules.warm();
-  const scopes = new CurrentScopes();
-  scopes.set(
-    new AdmissionScopes([
-      {
-        environment,
-        state,
-        applier: 'countersign',
-        records: new AdmissionRecords(environment.metadata.name, recorder, clock),
-        breakGlass: new BreakGlass(environment, recorder, clock),
-        facts: { owner: async () => undefined, labelsOf: async () => ({ team: 'a' }) },
-        rules,
-      },
-    ]),
-  );
-  const log = { error: console.error, info: () => {}, debug: () => {} };
-  const app = createWebhook(scopes, { log });
-  const { server } = await WebhookServer.open(app, fromFiles(tls, '127.0.0.1'), { log, renewed: async () => {} });
-  server.listen(Number(port), '127.0.0.1', ready);
+  const load = async () => ({ pool, waivers: [], images: { digest: '', of: new Map() }, bundle: bundle.digest });
+  const log = pino({ level: 'warn' });
+  const options = { listen: `127.0.0.1:${port}`, webhookTls: tls, webhookThreads: threads, data };
+  const front = (await AdmissionFront.open(options, readProcessSettings({}), log)) as AdmissionFront;
+  const scope = {
+    environment,
+    applier: 'countersign',
+    records: new AdmissionRecords(environment.metadata.name, recorder, clock),
+    breakGlass: new BreakGlass(environment, recorder, clock),
+    facts: { owner: async () => undefined, labelsOf: async () => ({ team: 'a' }) },
+    loadRules: load,
+  };
+  await front.decideBy([scope], ledger);
+  ready();
 }
 
 function ready(): void {

@@ -14,8 +14,8 @@ export function listenAddress(text: string, option = '--webhook'): { host: strin
   return { host: match[1] ?? '', port: Number(match[2]) };
 }
 
-/** Resolves once the server listens. Throws `port-in-use`, or `usage` for an address that is not here. */
-export function listen(server: Server, host: string, port: number, option = '--webhook'): Promise<void> {
+/** Resolves once the server listens; with `shares`, others may at the same address. Throws `port-in-use`, or `usage` for an address that is not here. */
+export function listen(server: Server, host: string, port: number, option = '--webhook', shares = false): Promise<void> {
   return new Promise((done, reject) => {
     server.once('error', (cause: NodeJS.ErrnoException) => {
       const taken = cause.code === 'EADDRINUSE';
@@ -27,7 +27,7 @@ export function listen(server: Server, host: string, port: number, option = '--w
         ),
       );
     });
-    server.listen(port, host, () => done());
+    server.listen({ port, host, ...(shares ? { reusePort: true } : {}) }, () => done());
   });
 }
 

@@ -8,6 +8,7 @@ import { openRepository, sourceRepository } from '../git/index.ts';
 import { type BundleSource, CountersignError, durationMs, type Environment, messageOf, sha256 } from '../model/index.ts';
 import { PolicyPool } from '../policy/index.ts';
 import { type TrustStore, verifyDetached } from '../trust/index.ts';
+import { SharedPools } from './shared-pools.ts';
 
 // The compiled rules that come with Countersign.
 const SHIPPED_BUNDLE = fileURLToPath(new URL('../../policies/dist/bundle.tar.gz', import.meta.url));
@@ -28,7 +29,7 @@ export type RulesOptions = {
 export class SharedRules {
   readonly #loaded = new Map<string, Promise<Loaded>>();
   readonly #read = new Map<string, Promise<PolicyBundle>>();
-  readonly #pools = new Map<string, { readonly pool: PolicyPool; readonly users: Set<object> }>();
+  readonly pools = new SharedPools();
 
   /** Where a bundle lies that is the same for every revision. */
   load(key: string, load: () => Promise<Loaded>): Promise<Loaded> {
@@ -43,21 +44,6 @@ export class SharedRules {
     known.catch(() => this.#read.delete(key));
     for (const old of keep(this.#read, key, known, KEPT_BUNDLES)) this.#read.delete(old);
     return known;
-  }
-
-  take(key: string, user: object, open: () => PolicyPool): PolicyPool {
-    const known = this.#pools.get(key) ?? { pool: open(), users: new Set() };
-    this.#pools.set(key, known);
-    known.users.add(user);
-    return known.pool;
-  }
-
-  async give(key: string, user: object): Promise<void> {
-    const known = this.#pools.get(key);
-    known?.users.delete(user);
-    if (known === undefined || known.users.size > 0) return;
-    this.#pools.delete(key);
-    await known.pool.close();
   }
 }
 
@@ -90,18 +76,22 @@ export function openRules(
     const opened: PolicyBundle[] = [];
     for (const source of bundles) opened.push(await open(source, tree, store));
     const key = `${deadline} ${opened.map((b) => b.digest).join(' ')}`;
-    const pool = shared.take(
+    const pool = shared.pools.take(
       key,
       user,
-      () => new PolicyPool(opened, { deadline: durationMs(deadline), ...(threads === undefined ? {} : { threads }) }),
+      () =>
+        new PolicyPool(opened, {
+          deadline: durationMs(deadline),
+          ...(threads === undefined ? {} : { threads }),
+        }),
     );
     for (const old of keep(used, key, pool, KEPT)) {
       used.delete(old);
-      void shared.give(old, user);
+      void shared.pools.give(old, user);
     }
     return pool;
   };
-  return { rules, close: async () => void (await Promise.all([...used.keys()].map((key) => shared.give(key, user)))) };
+  return { rules, close: async () => void (await Promise.all([...used.keys()].map((key) => shared.pools.give(key, user)))) };
 }
 
 // Rules that stand in the repository change with its revisions; a verdict and its comparison with the base use two.

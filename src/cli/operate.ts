@@ -1,9 +1,9 @@
 import { hostname, userInfo } from 'node:os';
-import { type BreakGlassStanding, breakGlassStanding } from '../gate/index.ts';
 import { ledgerName, openLedger } from '../ledger/index.ts';
 import { CountersignError, type EntryBody, isNoRevision } from '../model/index.ts';
 import type { ReconcilerStatus } from '../reconcile/index.ts';
 import type { ControlAnswer } from '../service/index.ts';
+import { type BreakGlassNow, breakGlassNow } from './break-glass-now.ts';
 import { askService } from './control-socket.ts';
 import { EXIT, type Io, paint, plain } from './io.ts';
 import { environmentsOf, readLedger, viewOf } from './read-ledger.ts';
@@ -68,7 +68,7 @@ export async function status(options: StatusOptions, io: Io): Promise<number> {
 }
 
 /** A status, and what of break-glass is open or waits for its review. */
-type Shown = ReconcilerStatus & { readonly breakGlass?: BreakGlassStanding };
+type Shown = ReconcilerStatus & { readonly breakGlass?: BreakGlassNow };
 
 function show(all: readonly Shown[], output: 'text' | 'json', io: Io): void {
   if (output === 'json') {
@@ -128,7 +128,7 @@ function fromLedger(options: StatusOptions): Shown[] {
           looked: result?.entry.time ?? '',
           next: '',
           health: { current: 0, progressing: 0, failed: 0, missing: 0, trouble: [] },
-          breakGlass: breakGlassStanding(viewOf(reader), environment, new Date().toISOString()),
+          breakGlass: breakGlassNow(viewOf(reader), undefined, environment, new Date().toISOString()),
         };
       });
   } finally {

@@ -1,8 +1,7 @@
-import { constants, setPriority } from 'node:os';
 import { join } from 'node:path';
 import { workerData } from 'node:worker_threads';
 import { LEDGER_FILES, LedgerReader, openSigner, programSource, signNote, type Verifier, verifyLedger } from '../ledger/index.ts';
-import { CountersignError, messageOf } from '../model/index.ts';
+import { CountersignError, giveWay, messageOf } from '../model/index.ts';
 import { CHECKER, fileShelf, writeReport } from '../report/index.ts';
 import { answerWith } from './in-thread.ts';
 import { readVerifiers } from './ledger.ts';
@@ -11,9 +10,8 @@ import { ReportFiles } from './report-files.ts';
 import { readMaterial } from './report-input.ts';
 import { fetchedRepositories, signedObjects } from './signed-objects.ts';
 
-// The thread that makes one report and ends. Whoever decides requests, here or on this machine, goes first; on Linux this is of the
-// thread alone (setpriority(2)).
-if (process.platform === 'linux') setPriority(constants.priority.PRIORITY_BELOW_NORMAL);
+// The thread that makes one report and ends. Whoever decides requests, here or on this machine, goes first.
+giveWay();
 await answerWith(() => makeReportHere(workerData as ReportTask));
 
 // Makes it here and now. Throws `ledger-inconsistent`, `key-missing`, and what keeps files from being written.

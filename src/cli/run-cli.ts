@@ -350,6 +350,7 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
       'its certificate: a directory with tls.crt, tls.key and ca.crt, or secret:NAMESPACE/NAME that replicas share (default: made in --data)',
     )
     .option('--webhook-client-ca <file>', 'take requests only from clients with a certificate of this authority')
+    .option('--webhook-threads <n>', 'threads that answer; each has threads of its own for rules', '2')
     .option('--webhook-name <name>', 'of its configuration; two services in one cluster need two', 'countersign')
     .option('--rescan <duration>', 'how often everything in the governed namespaces is judged, or off', '10m')
     .option('--no-protect', 'do not keep others from the gate’s own objects by a ValidatingAdmissionPolicy')

@@ -1,21 +1,19 @@
 import { type Cluster, type Tampering, type WebhookPlan, WebhookRegistration } from '../cluster/index.ts';
 import {
   AdmissionRecords,
-  type AdmissionScope,
-  AdmissionScopes,
   AuditAccount,
   BreakGlass,
+  type EnvironmentState,
   RulesInForce,
   rememberedState,
+  rulesOf,
 } from '../gate/index.ts';
-import { CountersignError, messageOf, parseDuration, rulesMode, tooLate, within } from '../model/index.ts';
-import type { AdmissionFront } from './admission-front.ts';
+import { CountersignError, messageOf, parseDuration } from '../model/index.ts';
+import type { AdmissionFront, ServedScope } from './admission-front.ts';
 import { keepRescanning } from './rescan.ts';
 import type { ServeOptions } from './serve.ts';
 import { type OpenGate, teller } from './serve-loops.ts';
 import { type ClusterLink, ledgerId, linkOf, type Serving } from './serving.ts';
-
-const LOAD_MS = 30_000;
 
 /** Puts these environments behind the webhook: what decides, what is put into the API server's path, and its audit events. */
 export async function openAdmission(
@@ -25,16 +23,14 @@ export async function openAdmission(
   clusters: ReadonlyMap<ClusterLink, Cluster>,
 ): Promise<void> {
   if (front === undefined) return;
-  const { log, closing, metrics, trace, links } = serving;
+  const { log, closing, metrics, links, ledger } = serving;
   const scopes = gates.map((open) => scopeOf(serving, open, clusters.get(linkOf(links, open.environment.metadata.name)) as Cluster));
-  await loadRules(scopes, log);
   front.metrics = metrics;
-  front.trace = trace;
   front.demand.ours = new Set([...links.values()].map((l) => l.user));
-  front.scopes.set(new AdmissionScopes(scopes));
+  await front.decideBy(scopes, ledger);
   front.grants = (name) => scopes.find((s) => s.environment.metadata.name === name)?.breakGlass.open() ?? [];
   closing.push(async () => {
-    front.scopes.set(undefined);
+    await front.decideBy(undefined);
     front.grants = undefined;
     for (const scope of scopes) await scope.records.close();
   });
@@ -44,36 +40,20 @@ export async function openAdmission(
   log.info('url' in front.place ? { url: front.place.url } : front.place, 'the admission webhook is in place');
 }
 
-type Scope = AdmissionScope & { readonly loaded: RulesInForce };
+type Scope = ServedScope & { readonly state: () => EnvironmentState };
 
 function scopeOf({ recorder, log, metrics, notifications }: Serving, { environment, gate }: OpenGate, cluster: Cluster): Scope {
   const name = environment.metadata.name;
   const clock = () => new Date();
-  const state = rememberedState(recorder, name);
-  const loaded = new RulesInForce(gate, state);
   return {
     environment,
-    state,
+    state: rememberedState(recorder, name),
     applier: cluster.user,
     records: new AdmissionRecords(name, recorder, clock, log),
     breakGlass: new BreakGlass(environment, recorder, clock, teller(metrics, notifications, cluster)),
     facts: cluster,
-    rules: loaded,
-    loaded,
+    loadRules: rulesOf(gate),
   };
-}
-
-// Before the first request. What cannot be loaded now is tried again when one comes, and refused where that is asked for.
-async function loadRules(scopes: readonly Scope[], log: Serving['log']): Promise<void> {
-  await Promise.all(
-    scopes
-      .filter(({ environment }) => environment.spec.admission.mode !== 'off' && rulesMode(environment) !== 'off')
-      .map(async ({ environment, loaded }) => {
-        await within(LOAD_MS, loaded.warm(), tooLate).catch((thrown) =>
-          log.warn({ environment: environment.metadata.name }, `its rules cannot be asked at admission yet: ${messageOf(thrown)}`),
-        );
-      }),
-  );
 }
 
 // What is there already, and what got there in other ways, is judged like what is asked for.
@@ -86,10 +66,10 @@ function rescanAll({ links, recorder, log, options, closing }: Serving<ServeOpti
     });
   const parts = scopes
     .filter((s) => s.environment.spec.admission.mode !== 'off')
-    .map(({ environment, state, loaded }) => ({
+    .map(({ environment, state, loadRules }) => ({
       environment,
       state,
-      rules: loaded,
+      rules: new RulesInForce(environment, state, loadRules, () => new Date()),
       server: linkOf(links, environment.metadata.name).server,
       ledger: recorder,
       log,

@@ -1,9 +1,10 @@
 import { createServer } from 'node:http';
-import { breakGlassStanding, type LedgerView } from '../gate/index.ts';
+import type { LedgerView } from '../gate/index.ts';
 import { type EntryOf, type EntryType, type Recorded, refText } from '../model/index.ts';
 import type { Reconciler } from '../reconcile/index.ts';
 import { createDashboard, type DashboardView } from '../service/index.ts';
 import type { AdmissionFront } from './admission-front.ts';
+import { breakGlassNow } from './break-glass-now.ts';
 import { plain } from './io.ts';
 import { closeServer, listen, listenAddress } from './listen.ts';
 import type { ServeOptions } from './serve.ts';
@@ -41,7 +42,7 @@ function dashboardView(loops: readonly Reconciler[], { recorder, ledger }: Servi
     at,
     ledger: { name: plain(ledger.verifier.name), entries: ledger.size },
     environments: loops.map(({ name, status }) => {
-      const { open, unsettled } = breakGlassStanding(recorder, name, at);
+      const { open, unsettled } = breakGlassNow(recorder, front, name, at);
       const { current, progressing, failed, missing, trouble } = status.health;
       return {
         name,
@@ -53,8 +54,7 @@ function dashboardView(loops: readonly Reconciler[], { recorder, ledger }: Servi
         healthy: current,
         objects: current + progressing + failed + missing,
         trouble: trouble.map(plain),
-        // What was opened while the ledger was away is known to whoever let it through.
-        grants: (front?.grants?.(name) ?? open).map((g) => ({
+        grants: open.map((g) => ({
           namespaces: g.namespaces.map(plain),
           until: g.until,
           user: plain(g.user),

@@ -1,10 +1,11 @@
 import { createServer } from 'node:http';
-import { breakGlassStanding, settleUses } from '../gate/index.ts';
+import { settleUses } from '../gate/index.ts';
 import { CountersignError } from '../model/index.ts';
 import type { Reconciler } from '../reconcile/index.ts';
 import type { ScheduledReports } from '../schedule/index.ts';
 import { type Control, type ControlAnswer, createServiceApp, listenForCommands, type Receiver } from '../service/index.ts';
 import type { AdmissionFront } from './admission-front.ts';
+import { breakGlassNow } from './break-glass-now.ts';
 import { makeSocket } from './control-socket.ts';
 import { closeServer, listen, listenAddress } from './listen.ts';
 import { readSecret } from './read-secret.ts';
@@ -36,7 +37,7 @@ export async function openHttp(
   }
   const { host, port } = listenAddress(options.http, '--http');
   const notReady = () =>
-    (front !== undefined && !front.scopes.ready ? 'the admission webhook has no rules yet' : undefined) ??
+    (front !== undefined && !front.ready ? 'the admission webhook has no rules yet' : undefined) ??
     loops.find((l) => l.status.looked === '' && l.status.state !== 'suspended' && l.status.state !== 'standby')?.status.message;
   const server = createServer({ requestTimeout: 15_000, headersTimeout: 10_000 }, createServiceApp({ notReady, metrics, receivers, log }));
   await listen(server, host, port, '--http');
@@ -52,6 +53,7 @@ export async function openControl(
   loops: readonly Reconciler[],
   { options, closing, recorder, log }: Serving,
   reports: ScheduledReports | undefined,
+  front: AdmissionFront | undefined,
 ): Promise<void> {
   const control: Control = async (command, asked) => {
     const named = asked['environment'];
@@ -60,7 +62,7 @@ export async function openControl(
         ok: true,
         result: loops
           .filter((l) => named === undefined || l.name === named)
-          .map((l) => ({ ...l.status, breakGlass: breakGlassStanding(recorder, l.name, new Date().toISOString()) })),
+          .map((l) => ({ ...l.status, breakGlass: breakGlassNow(recorder, front, l.name, new Date().toISOString()) })),
       };
     if (command === 'report-run') return runScheduled(reports, asked);
     if (command === 'report-issued') return reportIssued(asked, recorder, log);

@@ -5,7 +5,6 @@ import { setFlagsFromString } from 'node:v8';
 import pino, { type Logger } from 'pino';
 import { Lease } from '../cluster/index.ts';
 import type { ProcessSettings } from '../config/index.ts';
-import { AdmissionScopes } from '../gate/index.ts';
 import { CountersignError, messageOf, standBackWhile } from '../model/index.ts';
 import type { Reconciler, Step } from '../reconcile/index.ts';
 import type { ScheduledReports } from '../schedule/index.ts';
@@ -33,6 +32,7 @@ export type ServeOptions = PassOptions & {
   webhookTls?: string;
   webhookClientCa?: string;
   webhookName: string;
+  webhookThreads: string;
   protect: boolean;
   rescan: string;
   http: string;
@@ -77,7 +77,7 @@ export async function serve(options: ServeOptions, settings: ProcessSettings, io
         });
         before = served;
       } else if (documents.follows) {
-        front?.scopes.set(new AdmissionScopes([])); // nothing is governed: what is still sent here is nobody's to refuse
+        await front?.decideBy([]); // nothing is governed: what is still sent here is nobody's to refuse
         await firstDocuments(ending, log);
       } else
         throw new CountersignError('config-invalid', 'there is no Environment in the configuration', {
@@ -127,7 +127,7 @@ async function serveWith({ configuration, tellOf }: Documents, ending: AbortSign
     await openHttp(loops, serving, front);
     await openDashboard(loops, serving, front);
     const reports = reportsOf(serving);
-    await openControl(loops, serving, reports);
+    await openControl(loops, serving, reports, front);
     log.info({ environments: loops.map((l) => l.name), ledger: ledger.verifier.name, entries: ledger.size }, 'countersign is running');
     beat(loops, serving);
     tellOf(loops);

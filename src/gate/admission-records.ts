@@ -1,10 +1,10 @@
 import { type AdmittedRequest, type EntryBody, refKey, within } from '../model/index.ts';
-import { type AdmissionRequest, requestDigest } from './admission-request.ts';
+import type { RequestOnRecord } from './admission-request.ts';
 import type { SureRecorder } from './ports.ts';
 
 type Refusal = {
   readonly type: 'admission.denied' | 'admission.warned';
-  readonly request: AdmissionRequest;
+  readonly request: RequestOnRecord;
   readonly mode: 'enforce' | 'audit';
   readonly reason: string;
   readonly since: number;
@@ -47,7 +47,7 @@ export class AdmissionRecords {
   }
 
   /** Resolves once it is durable. Throws where it can be recorded nowhere. A dry run is no mutation and is not recorded. */
-  allowed(request: AdmissionRequest, as: string): Promise<void> {
+  allowed(request: RequestOnRecord, as: string): Promise<void> {
     if (request.dryRun) return Promise.resolve();
     const row = this.#row(request, as);
     return new Promise((done, failed) => {
@@ -60,7 +60,7 @@ export class AdmissionRecords {
   }
 
   /** That an intent was met: the intent is on record, so nobody waits for this. */
-  intended(request: AdmissionRequest): void {
+  intended(request: RequestOnRecord): void {
     if (request.dryRun) return;
     this.#met.push(this.#row(request, 'intent'));
     if (this.#met.length >= MAX_ROWS) this.#writeMet();
@@ -76,9 +76,8 @@ export class AdmissionRecords {
     this.#begin();
   }
 
-  #row(request: AdmissionRequest, as: string): AdmittedRequest {
-    const { uid, user, groups, operation, ref, subresource } = request;
-    const digest = requestDigest(request);
+  #row(request: RequestOnRecord, as: string): AdmittedRequest {
+    const { uid, user, groups, operation, ref, subresource, digest } = request;
     return {
       uid,
       at: this.#clock().toISOString(),
@@ -123,16 +122,16 @@ export class AdmissionRecords {
   }
 
   /** Records a refusal, or counts it where the same was recorded within a minute. Never throws, and waits a second at most. */
-  async refused(request: AdmissionRequest, type: Refusal['type'], mode: Refusal['mode'], reason: string): Promise<void> {
+  async refused(request: RequestOnRecord, type: Refusal['type'], mode: Refusal['mode'], reason: string): Promise<void> {
     if (request.dryRun) return;
-    const digest = requestDigest(request);
+    const { digest } = request;
     const key = JSON.stringify([type, request.user, request.operation, refKey(request.ref), request.subresource, reason, digest ?? '']);
     const open = this.#refusals.get(key);
     if (open !== undefined) {
       open.repeated++;
       return;
     }
-    const refusal: Refusal = { type, request: withoutObjects(request), mode, reason, since: performance.now(), repeated: 0 };
+    const refusal: Refusal = { type, request, mode, reason, since: performance.now(), repeated: 0 };
     this.#refusals.set(key, refusal);
     this.#timer ??= setInterval(() => void this.#settle(false), SAME_MS / 4).unref();
     if (this.#refusals.size > MAX_OPEN) await this.#close(this.#refusals.entries().next().value as [string, Refusal]);
@@ -184,9 +183,4 @@ export class AdmissionRecords {
     };
     return type === 'admission.warned' ? { type, ...base } : { type, mode, ...base };
   }
-}
-
-// What is counted for a minute must not hold objects of megabytes meanwhile.
-function withoutObjects(request: AdmissionRequest): AdmissionRequest {
-  return { ...request, object: undefined, oldObject: undefined };
 }

@@ -47,6 +47,17 @@ export function requestDigest(request: AdmissionRequest): string | undefined {
   return known;
 }
 
+/** What the ledger is told of a request: no object, but the digest of what it writes. */
+export type RequestOnRecord = Pick<AdmissionRequest, 'uid' | 'operation' | 'user' | 'groups' | 'ref' | 'subresource' | 'dryRun'> & {
+  readonly digest: string | undefined;
+};
+
+/** A request as it goes on record. */
+export function forRecord(request: AdmissionRequest): RequestOnRecord {
+  const { uid, operation, user, groups, ref, subresource, dryRun } = request;
+  return { uid, operation, user, groups, ref, subresource, dryRun, digest: requestDigest(request) };
+}
+
 /** The annotations of an object, or none. */
 export function annotationsOf(object: KubernetesObject | undefined): Readonly<Record<string, string>> {
   return object?.metadata?.annotations ?? {};

@@ -14,7 +14,7 @@ import {
   type Violation,
 } from '../model/index.ts';
 import type { AdmissionRecords } from './admission-records.ts';
-import { type AdmissionDecision, type AdmissionRequest, isListed, namespaceOf, requestDigest } from './admission-request.ts';
+import { type AdmissionDecision, type AdmissionRequest, forRecord, isListed, namespaceOf, requestDigest } from './admission-request.ts';
 import { belongs } from './belongs.ts';
 import type { BreakGlass } from './break-glass.ts';
 import { admissible, type EnvironmentState } from './environment-state.ts';
@@ -27,8 +27,8 @@ export type AdmissionScope = {
   readonly state: () => EnvironmentState;
   /** Who we are in the cluster. */
   readonly applier: string;
-  readonly records: AdmissionRecords;
-  readonly breakGlass: BreakGlass;
+  readonly records: Pick<AdmissionRecords, 'allowed' | 'intended' | 'refused'>;
+  readonly breakGlass: Pick<BreakGlass, 'mayUse' | 'decideGrant' | 'decide'>;
   readonly facts: ClusterFacts;
   /** The rules, where they are asked at admission. */
   readonly rules: Pick<RulesInForce, 'ask'> | undefined;
@@ -56,7 +56,7 @@ async function decide(request: AdmissionRequest, scope: AdmissionScope): Promise
   const { environment, records } = scope;
   if (isListed(request, environment.spec.admission.controllers)) {
     // It carries out what was admitted, and passes while we are away: that its record fails must not stop pods from coming back.
-    const unrecorded = await records.allowed(request, 'machinery').then(
+    const unrecorded = await records.allowed(forRecord(request), 'machinery').then(
       () => ({}),
       (thrown) => ({ unrecorded: messageOf(thrown) }),
     );
@@ -94,7 +94,7 @@ function byIntent(request: AdmissionRequest, scope: AdmissionScope): AdmissionDe
   const key = refKey(request.ref);
   const isRemoval = request.operation === 'DELETE' && request.subresource === '' && removable.has(key);
   if (!isRemoval && (digest === undefined || digests.get(key)?.includes(digest) !== true)) return undefined;
-  scope.records.intended(request);
+  scope.records.intended(forRecord(request));
   return yes({ 'allowed-as': 'intent', ...provenanceOf(ownedBy(request, state), state) });
 }
 
@@ -114,7 +114,7 @@ async function asOther(request: AdmissionRequest, scope: AdmissionScope): Promis
 }
 
 async function onRecord(request: AdmissionRequest, { records }: AdmissionScope, as: string): Promise<AdmissionDecision> {
-  await records.allowed(request, as);
+  await records.allowed(forRecord(request), as);
   return yes({ 'allowed-as': as });
 }
 
@@ -174,10 +174,10 @@ async function refuse(
   mode: AdmissionMode = environment.spec.admission.mode,
 ): Promise<AdmissionDecision> {
   if (mode === 'warn') {
-    await records.refused(request, 'admission.warned', 'audit', reason);
+    await records.refused(forRecord(request), 'admission.warned', 'audit', reason);
     return yes({ 'would-deny': reason }, [`countersign (not enforced yet): ${reason}`]);
   }
-  await records.refused(request, 'admission.denied', mode === 'enforce' ? 'enforce' : 'audit', reason);
+  await records.refused(forRecord(request), 'admission.denied', mode === 'enforce' ? 'enforce' : 'audit', reason);
   return mode === 'enforce' ? { allowed: false, message: reason, warnings: [], notes: { denied: reason } } : yes({ 'would-deny': reason });
 }
 

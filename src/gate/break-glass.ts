@@ -43,7 +43,7 @@ export class BreakGlass {
 
   /** Whether somebody is in one of the groups. */
   mayUse({ groups }: Pick<AdmissionRequest, 'groups'>): boolean {
-    return this.#environment.spec.admission.breakGlass.groups.some((g) => groups.includes(g));
+    return mayUseBreakGlass(this.#environment, { groups });
   }
 
   /** The decision on what opens or closes a grant, and is nothing else; undefined for anything that is not that, or not allowed. */
@@ -188,6 +188,11 @@ export class BreakGlass {
       objects: [request.ref],
     });
   }
+}
+
+/** Whether somebody is in one of the groups that may use break-glass in an environment. */
+export function mayUseBreakGlass({ spec }: Environment, { groups }: Pick<AdmissionRequest, 'groups'>): boolean {
+  return spec.admission.breakGlass.groups.some((g) => groups.includes(g));
 }
 
 /** Grants of an environment that the ledger has and that nobody gave back; those whose time is over among them. */

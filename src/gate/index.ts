@@ -5,7 +5,7 @@
  */
 export type { AuditedWrite } from './account-for.ts';
 export { AdmissionRecords } from './admission-records.ts';
-export type { AdmissionDecision, AdmissionRequest } from './admission-request.ts';
+export type { AdmissionDecision, AdmissionRequest, RequestOnRecord } from './admission-request.ts';
 export { AdmissionScopes, type Door } from './admission-scopes.ts';
 export { type AdmissionScope, admit } from './admit.ts';
 export {
@@ -21,7 +21,7 @@ export {
   ruledAt,
 } from './assess.ts';
 export { AuditAccount, type AuditScope, type Unmatched } from './audit-account.ts';
-export { BreakGlass, type Grant } from './break-glass.ts';
+export { BreakGlass, type Grant, mayUseBreakGlass } from './break-glass.ts';
 export { type EnvironmentState, recordOf, rememberedState } from './environment-state.ts';
 export { momentsOf } from './first-seen.ts';
 export type {
@@ -38,6 +38,6 @@ export type {
 export { type Previewed, previewFromAudit, previewFromLedger } from './preview-admission.ts';
 export { type Recheck, recheckVerdict, type SignedMaterial } from './recheck.ts';
 export { asSubject, belonging, ofScan, type Scan, type Scanned, scanned } from './rescan.ts';
-export { RulesInForce } from './rules-in-force.ts';
+export { type LoadRules, type RulesAt, RulesInForce, rulesOf } from './rules-in-force.ts';
 export { type BreakGlassStanding, breakGlassStanding, settleUses } from './settle-break-glass.ts';
 export { withoutAddresses } from './without-names.ts';

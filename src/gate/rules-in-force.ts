@@ -36,12 +36,16 @@ export type Ruling = {
   readonly bundle: string;
 };
 
-type Loaded = {
+/** What judges requests at one revision. */
+export type RulesAt = {
   readonly pool: PolicyPool;
   readonly waivers: readonly Waiver[];
   readonly images: ImageData;
   readonly bundle: string;
 };
+
+/** Gives what judges requests at a revision. */
+export type LoadRules = (revision: string) => Promise<RulesAt>;
 
 const NO_IMAGES: ImageData = { digest: '', of: new Map() };
 const WAIVERS_MS = 60_000; // how long waivers stand as they were read: keys that verified them may end
@@ -51,19 +55,19 @@ const WAIVERS_MS = 60_000; // how long waivers stand as they were read: keys tha
  * judged it. They are loaded when it is at another revision, not when a request comes.
  */
 export class RulesInForce {
-  readonly #gate: Omit<Gate, 'make'>;
+  readonly environment: Environment;
+  readonly #load: LoadRules;
+  readonly #clock: () => Date;
   readonly #state: () => EnvironmentState;
   // Objects that did not change since the last look are not asked about again.
   readonly #memory: RuleMemory = new Recent(5000);
-  #loaded: { readonly revision: string; readonly at: number; readonly rules: Promise<Loaded> } | undefined;
+  #loaded: { readonly revision: string; readonly at: number; readonly rules: Promise<RulesAt> } | undefined;
 
-  constructor(gate: Omit<Gate, 'make'>, state: () => EnvironmentState) {
-    this.#gate = gate;
+  constructor(environment: Environment, state: () => EnvironmentState, load: LoadRules, clock: () => Date) {
+    this.environment = environment;
     this.#state = state;
-  }
-
-  get environment(): Environment {
-    return this.#gate.environment;
+    this.#load = load;
+    this.#clock = clock;
   }
 
   /** Has them loaded, and starts their threads. Throws what keeps them from being loaded. */
@@ -96,7 +100,7 @@ export class RulesInForce {
   }
 
   #askThese(
-    rules: Loaded,
+    rules: RulesAt,
     request: AdmissionRequest,
     object: KubernetesObject,
     namespace: Readonly<Record<string, string>> | undefined,
@@ -119,21 +123,21 @@ export class RulesInForce {
   }
 
   async #evaluate(
-    { pool, waivers, images, bundle }: Loaded,
+    { pool, waivers, images, bundle }: RulesAt,
     objects: readonly RenderedObject[],
     known: Pick<PolicyScope, 'namespaces'>,
     asked: RequestFields | undefined,
     memory?: RuleMemory,
   ): Promise<Ruling> {
-    const { metadata, spec } = this.#gate.environment;
-    const now = this.#gate.clock();
+    const { metadata, spec } = this.environment;
+    const now = this.#clock();
     const scope = { environment: metadata.name, parameters: spec.policies.parameters, now, images, ...known };
     const found = await evaluateObjects(pool, objects, scope, asked, memory);
     const { standing, waived } = applyWaivers(found.violations, waivers, metadata.name, now.getTime());
     return { violations: standing, warnings: found.warnings, waived, bundle };
   }
 
-  #rules(): Promise<Loaded> {
+  #rules(): Promise<RulesAt> {
     const { revision } = this.#state();
     const known = this.#loaded;
     if (known?.revision === revision && performance.now() - known.at < WAIVERS_MS) return known.rules;
@@ -156,19 +160,22 @@ export class RulesInForce {
     }
     return rules;
   }
+}
 
-  async #load(revision: string): Promise<Loaded> {
-    const { environment, repository, trust, recorder: ledger } = this.#gate;
+/** Reads the rules, waivers and images of a revision from what the gate judges changes by. Throws `policy-unusable`, to be tried again. */
+export function rulesOf(gate: Omit<Gate, 'make'>): LoadRules {
+  const { environment, repository, trust, openPolicy, recorder: ledger, clock } = gate;
+  return async (revision) => {
     try {
       if (isNoRevision(revision)) {
-        const pool = await this.#gate.rules('', trust);
+        const pool = await gate.rules('', trust);
         return { pool, waivers: [], images: NO_IMAGES, bundle: digestOfBundles(pool.bundles) };
       }
       const tree = await repository.tree(revision);
-      const { store } = await trustInForce({ environment, repository, trust, openPolicy: this.#gate.openPolicy, ledger }, revision, true);
-      const pool = await this.#gate.rules(tree, store);
-      const { waivers } = await readWaivers(this.#gate, tree, store, this.#gate.clock().getTime());
-      const { images } = await readImages(this.#gate, tree, store);
+      const { store } = await trustInForce({ environment, repository, trust, openPolicy, ledger }, revision, true);
+      const pool = await gate.rules(tree, store);
+      const { waivers } = await readWaivers(gate, tree, store, clock().getTime());
+      const { images } = await readImages(gate, tree, store);
       return { pool, waivers, images, bundle: digestOfBundles(pool.bundles) };
     } catch (cause) {
       throw new CountersignError('policy-unusable', `the rules of \`${environment.metadata.name}\` cannot be loaded: ${messageOf(cause)}`, {
@@ -176,5 +183,5 @@ export class RulesInForce {
         recover: 'retry',
       });
     }
-  }
+  };
 }

@@ -38,6 +38,8 @@ export type LedgerOptions = {
  * numbers, signs and commits them, and whatever waits meanwhile shares the next commit.
  */
 export class Ledger {
+  /** What readers open. */
+  readonly file: string;
   readonly read: LedgerReader;
   readonly verifier: Verifier;
   /** What was there when it was opened. */
@@ -48,25 +50,32 @@ export class Ledger {
   readonly #subjects = new Map<string, string>();
   #newSubjects: Subject[] = [];
   #time: string;
-  #size: number;
+  // Shared, so that other threads know when there is something new to read.
+  readonly #size = new BigInt64Array(new SharedArrayBuffer(8));
   #waiting: Waiting[] = [];
   #isScheduled = false;
   #broken: CountersignError | undefined;
 
   constructor(directory: string, writer: Writer, clock: () => Date) {
-    this.read = new LedgerReader(join(directory, LEDGER_FILES.store));
+    this.file = join(directory, LEDGER_FILES.store);
+    this.read = new LedgerReader(this.file);
     this.#writer = writer;
     this.#clock = clock;
     this.verifier = parseVerifier(writer.opened.verifier);
     this.found = writer.opened.found;
-    this.#size = writer.opened.size;
+    Atomics.store(this.#size, 0, BigInt(writer.opened.size));
     this.#time = writer.opened.found.lastTime;
     writer.onEnd = (error) => this.#break(error);
   }
 
   /** How many entries are durable. */
   get size(): number {
-    return this.#size;
+    return Number(Atomics.load(this.#size, 0));
+  }
+
+  /** `size` as other threads may read it: one BigInt64. It grows before whoever recorded hears of it. */
+  get sizeCell(): SharedArrayBuffer {
+    return this.#size.buffer;
   }
 
   /**
@@ -146,7 +155,7 @@ export class Ledger {
   }
 
   #acknowledge(batch: readonly Waiting[], { first, size, bodies }: Sequenced): void {
-    this.#size = size;
+    Atomics.store(this.#size, 0, BigInt(size));
     this.#flush();
     for (const [i, { entry, resolve }] of batch.entries()) {
       const body = bodies?.[i]; // recorded with another time than it was given

@@ -1,3 +1,5 @@
+import { constants, setPriority } from 'node:os';
+
 const SLICE_MS = 1; // of the event loop, at a time
 const PAUSE_MS = 3; // for whoever waits for an answer
 const HOPS = 4; // microtasks until whoever was let go has done its part
@@ -52,4 +54,12 @@ async function slice(): Promise<void> {
 
 function isLong(): boolean {
   return performance.now() - begun > SLICE_MS;
+}
+
+/**
+ * Has everything else on the machine go before this thread, and before what it starts from here on; for work that can wait. On Linux,
+ * priorities are of threads (setpriority(2)); elsewhere they would be of the whole process, and nothing changes.
+ */
+export function giveWay(): void {
+  if (process.platform === 'linux') setPriority(constants.priority.PRIORITY_BELOW_NORMAL);
 }

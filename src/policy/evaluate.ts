@@ -127,7 +127,7 @@ export async function evaluateObjects(
   const keys = objects.map((o) => `${about} ${o.digest} ${o.source.file}`);
   const known = keys.map((key) => usable?.get(key));
   const asked = objects.filter((_, i) => known[i] === undefined);
-  const answers = (await pool.judge(await each(asked, subject), run, request !== undefined))[Symbol.iterator]();
+  const answers = (await pool.judge(await each(asked, subject), run))[Symbol.iterator]();
   const judged = known.map((findings, i): Judged => {
     if (findings !== undefined) return { findings, trace: [] };
     const answer = answers.next().value as Judged;

@@ -18,5 +18,6 @@ export {
   ruleInfos,
 } from './evaluate.ts';
 export type { RequestFields } from './judge-subject.ts';
+export type { NearWatch } from './near-rules.ts';
 export { PolicyPool, type PoolOptions } from './policy-pool.ts';
 export { applyWaivers, type Waived, type Waiver } from './waivers.ts';

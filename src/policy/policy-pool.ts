@@ -4,6 +4,7 @@ import { Worker } from 'node:worker_threads';
 import type { PolicyBundle } from '../bundle/index.ts';
 import { CountersignError, messageOf } from '../model/index.ts';
 import { broken, type Finding, type Judged, type RunScope, type Subject } from './judge-subject.ts';
+import { NearRules, type NearWatch } from './near-rules.ts';
 import type { Answer, Batch, ThreadData } from './policy-thread.ts';
 
 export type PoolOptions = {
@@ -11,6 +12,8 @@ export type PoolOptions = {
   readonly threads?: number;
   /** Milliseconds that the rules may take for one subject. */
   readonly deadline?: number;
+  /** With it, rules that proved to be quick are asked on the calling thread, which may be ended there. */
+  readonly near?: () => NearWatch | undefined;
   /** Becomes `data.inventory`. */
   readonly inventory?: unknown;
 };
@@ -18,16 +21,13 @@ export type PoolOptions = {
 const DEADLINE = 2000; // a second below the three that an admission request has
 const START_DEADLINE = 30_000;
 const BATCH = 64; // subjects a message: few enough to share out, enough that messages cost nothing
-const PORTION = 4; // subjects that stay together; a message while somebody waits has no more
-const PRESSING_MS = 1000; // how long after a pressing question the next one is expected
-const PATIENCE_MS = 100; // how long what is not pressing stands back; a flood must not keep changes from being judged
+const PORTION = 4; // subjects that stay together
 const HEAP_MIB = 512; // what a builtin may take in JavaScript; Wasm has its own limit
 const YOUNG_MIB = 8; // answers are short-lived: more would only be held, not used
 
 type Task = {
   readonly subjects: readonly Subject[];
   readonly scope: RunScope;
-  readonly isPressing: boolean;
   readonly done: (judged: readonly Judged[]) => void;
   readonly failed: (why: unknown) => void;
 };
@@ -48,12 +48,10 @@ type Thread = {
  */
 export class PolicyPool {
   readonly bundles: readonly PolicyBundle[];
-  readonly #options: Required<Omit<PoolOptions, 'inventory'>> & { readonly inventory: unknown };
+  readonly #options: Required<Omit<PoolOptions, 'inventory' | 'near'>> & { readonly inventory: unknown };
   readonly #threads = new Set<Thread>();
   readonly #waiting: Task[] = [];
-  readonly #pressing: Task[] = [];
-  #pressedAt = Number.NEGATIVE_INFINITY;
-  #unpressedAt = Number.NEGATIVE_INFINITY;
+  readonly #near: NearRules | undefined;
   #clock: NodeJS.Timeout | undefined;
   #next = 0;
   #closed = false;
@@ -66,6 +64,7 @@ export class PolicyPool {
       deadline: options.deadline ?? DEADLINE,
       inventory: options.inventory,
     };
+    this.#near = options.near && new NearRules(bundles, options.inventory, options.near);
   }
 
   /** Starts the threads before they are needed. */
@@ -79,14 +78,16 @@ export class PolicyPool {
   }
 
   /**
-   * Judges subjects; the answers are in their order. What is pressing goes before all that is not, and waits for no more than the few
-   * subjects that the threads are at. Throws `policy-unusable` when the rules cannot be loaded.
+   * Judges subjects; the answers are in their order. Throws `policy-unusable` when the rules cannot be loaded.
    */
-  async judge(subjects: readonly Subject[], scope: RunScope, isPressing = false): Promise<readonly Judged[]> {
+  async judge(subjects: readonly Subject[], scope: RunScope): Promise<readonly Judged[]> {
     if (this.#closed) throw closed();
+    const [first] = subjects;
+    const near = subjects.length === 1 ? this.#near?.ask(first as Subject, scope) : undefined;
+    if (near !== undefined) return [near];
     const size = Math.max(1, Math.min(PORTION, Math.ceil(subjects.length / this.#options.threads)));
     const portions = Array.from({ length: Math.ceil(subjects.length / size) }, (_, i) => subjects.slice(i * size, (i + 1) * size));
-    const judged = await Promise.all(portions.map((portion) => this.#enqueue(portion, scope, isPressing)));
+    const judged = await Promise.all(portions.map((portion) => this.#enqueue(portion, scope)));
     return judged.flat();
   }
 
@@ -94,16 +95,14 @@ export class PolicyPool {
   async close(): Promise<void> {
     this.#closed = true;
     clearInterval(this.#clock);
-    for (const task of [...this.#pressing.splice(0), ...this.#waiting.splice(0), ...[...this.#threads].flatMap((t) => t.tasks)])
-      task.failed(closed());
+    for (const task of [...this.#waiting.splice(0), ...[...this.#threads].flatMap((t) => t.tasks)]) task.failed(closed());
     await Promise.all([...this.#threads].map((t) => t.worker.terminate()));
   }
 
-  #enqueue(subjects: readonly Subject[], scope: RunScope, isPressing: boolean): Promise<readonly Judged[]> {
+  #enqueue(subjects: readonly Subject[], scope: RunScope): Promise<readonly Judged[]> {
     return new Promise((done, failed) => {
       if (this.#closed) return failed(closed());
-      if (isPressing) this.#pressedAt = performance.now();
-      (isPressing ? this.#pressing : this.#waiting).push({ subjects, scope, isPressing, done, failed });
+      this.#waiting.push({ subjects, scope, done, failed });
       this.#soon();
     });
   }
@@ -122,7 +121,7 @@ export class PolicyPool {
     const free = [...this.#threads].filter((t) => t.ready && t.tasks.length === 0);
     for (const [i, thread] of free.entries()) {
       const tasks = this.#take(free.length - i);
-      if (tasks.length === 0) return;
+      if (tasks.length === 0) break;
       thread.tasks = tasks;
       thread.worker.ref();
       thread.seen = Atomics.load(thread.pulse, 1);
@@ -130,25 +129,17 @@ export class PolicyPool {
       const parts = tasks.map(({ scope, subjects }) => ({ scope, subjects }));
       thread.worker.postMessage({ id: this.#next++, parts } satisfies Batch);
     }
-    if (this.#pressing.length + this.#waiting.length > 0 && this.#threads.size < this.#options.threads) this.#start();
+    if (this.#waiting.length > 0 && this.#threads.size < this.#options.threads) this.#start();
     this.#clock ??= setInterval(() => this.#watch(), Math.max(5, Math.min(50, this.#options.deadline / 4))).unref();
   }
 
   // One free thread's share of what waits: small tasks, such as requests of admission, go together in one message.
   #take(free: number): readonly Task[] {
-    const now = performance.now();
-    const isPressed = now - this.#pressedAt < PRESSING_MS;
-    const inBulk = [...this.#threads].filter((t) => t.tasks[0]?.isPressing === false).length;
-    // While somebody presses, the next one finds a thread that is at nothing else.
-    const isKept = isPressed && this.#threads.size > 1 && inBulk >= this.#threads.size - 1;
-    const isTheirTurn = !isKept && this.#waiting.length > 0 && (this.#pressing.length === 0 || now - this.#unpressedAt > PATIENCE_MS);
-    const queue = isTheirTurn ? this.#waiting : this.#pressing;
-    const most = isTheirTurn && isPressed ? PORTION : BATCH;
-    if (isTheirTurn) this.#unpressedAt = now;
+    const queue = this.#waiting;
     const share = Math.ceil(queue.length / free);
     let subjects = 0;
     let count = 0;
-    while (count < share && (count === 0 || subjects + (queue[count] as Task).subjects.length <= most))
+    while (count < share && (count === 0 || subjects + (queue[count] as Task).subjects.length <= BATCH))
       subjects += (queue[count++] as Task).subjects.length;
     return queue.splice(0, count);
   }
@@ -192,6 +183,7 @@ export class PolicyPool {
       const { tasks } = thread;
       thread.tasks = [];
       thread.memory = message.memory;
+      this.#near?.heard(message.judged.length, message.cpuMs);
       thread.worker.unref();
       let at = 0;
       for (const { subjects, done } of tasks) {
@@ -207,7 +199,7 @@ export class PolicyPool {
     if (!this.#threads.delete(thread)) return;
     const { tasks } = thread;
     if (!thread.ready) {
-      for (const waiting of [...this.#pressing.splice(0), ...this.#waiting.splice(0)])
+      for (const waiting of this.#waiting.splice(0))
         waiting.failed(thrown ?? new CountersignError('policy-unusable', 'the rules could not be loaded in time'));
       return;
     }
@@ -215,7 +207,7 @@ export class PolicyPool {
     let at = Atomics.load(thread.pulse, 0);
     for (const task of tasks) {
       // What shared the message with the one that ended it is asked again elsewhere.
-      if (at < 0 || at >= task.subjects.length) this.#enqueue(task.subjects, task.scope, task.isPressing).then(task.done, task.failed);
+      if (at < 0 || at >= task.subjects.length) this.#enqueue(task.subjects, task.scope).then(task.done, task.failed);
       else this.#goOn(task, at, finding);
       at -= task.subjects.length;
     }
@@ -225,8 +217,7 @@ export class PolicyPool {
   // What the thread was at is denied; what came before it in the batch was lost with the thread and is asked again, as is the rest.
   #goOn(task: Task, at: number, finding: Finding): void {
     const [before, after] = [task.subjects.slice(0, at), task.subjects.slice(at + 1)];
-    const part = (subjects: readonly Subject[]) =>
-      subjects.length === 0 ? Promise.resolve([]) : this.#enqueue(subjects, task.scope, task.isPressing);
+    const part = (subjects: readonly Subject[]) => (subjects.length === 0 ? Promise.resolve([]) : this.#enqueue(subjects, task.scope));
     void Promise.all([part(before), part(after)]).then(
       ([a, b]) => task.done([...a, { findings: [finding], trace: [] }, ...b]),
       task.failed,
@@ -255,7 +246,7 @@ export class PolicyPool {
         void thread.worker.terminate();
       }
     }
-    if ([...this.#threads].every((t) => t.tasks.length === 0) && this.#pressing.length + this.#waiting.length === 0) {
+    if ([...this.#threads].every((t) => t.tasks.length === 0) && this.#waiting.length === 0) {
       clearInterval(this.#clock);
       this.#clock = undefined;
     }

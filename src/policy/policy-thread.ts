@@ -8,13 +8,14 @@ export type Batch = {
   readonly id: number;
   readonly parts: readonly { readonly scope: RunScope; readonly subjects: readonly Subject[] }[];
 };
-export type Answer = { readonly id: number; readonly judged: readonly Judged[]; readonly memory: number };
+export type Answer = { readonly id: number; readonly judged: readonly Judged[]; readonly memory: number; readonly cpuMs: number };
 
 const { bundles, inventory, pulse } = workerData as ThreadData;
 const beat = new Int32Array(pulse);
 const rules = await LoadedRules.open(bundles, inventory);
 parentPort?.on('message', ({ id, parts }: Batch) => {
   const judged: Judged[] = [];
+  const before = process.threadCpuUsage();
   for (const { scope, subjects } of parts) {
     for (const subject of subjects) {
       Atomics.store(beat, 0, judged.length);
@@ -22,6 +23,7 @@ parentPort?.on('message', ({ id, parts }: Batch) => {
       judged.push(rules.judge(subject, scope));
     }
   }
-  parentPort?.postMessage({ id, judged, memory: rules.memory } satisfies Answer);
+  const { user, system } = process.threadCpuUsage(before);
+  parentPort?.postMessage({ id, judged, memory: rules.memory, cpuMs: (user + system) / 1000 } satisfies Answer);
 });
 parentPort?.postMessage('ready');

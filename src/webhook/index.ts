@@ -3,8 +3,9 @@
  * Refuses bodies that are too large or no review, and what it cannot decide in time; any failure to decide is a "no" with its reason.
  */
 export { addAuditEndpoint } from './audit.ts';
+export { CertificateKeeper, type Identity } from './certificate-keeper.ts';
 export { type Certificates, generateCertificates, isUsable, makeCertificates } from './certificates.ts';
 export { Demand } from './demand.ts';
 export { type CertificateSource, fromFiles, selfMade } from './serving-certificate.ts';
-export { CurrentScopes, createWebhook } from './webhook.ts';
-export { WebhookServer } from './webhook-server.ts';
+export { CurrentScopes, createWebhook, type Doors } from './webhook.ts';
+export { showIdentity, webhookServer } from './webhook-server.ts';

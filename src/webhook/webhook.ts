@@ -25,19 +25,22 @@ export type WebhookOptions = {
   readonly atOnce?: number;
 };
 
+/** Finds what a request is decided by. */
+export type Doors = Pick<AdmissionScopes, 'find'>;
+
 /**
  * The scopes that decide, which are others after the configuration changed. Requests that come while there are none wait.
  */
 export class CurrentScopes {
-  #current: AdmissionScopes | undefined;
-  #before: AdmissionScopes | undefined;
-  #waiting: ((scopes: AdmissionScopes) => void)[] = [];
+  #current: Doors | undefined;
+  #before: Doors | undefined;
+  #waiting: ((scopes: Doors) => void)[] = [];
 
   get ready(): boolean {
     return this.#current !== undefined;
   }
 
-  set(scopes: AdmissionScopes | undefined): void {
+  set(scopes: Doors | undefined): void {
     this.#current = scopes;
     if (scopes === undefined) return;
     this.#before = scopes;
@@ -49,7 +52,7 @@ export class CurrentScopes {
     return this.#before?.find(request);
   }
 
-  get(): AdmissionScopes | Promise<AdmissionScopes> {
+  get(): Doors | Promise<Doors> {
     return this.#current ?? new Promise((go) => this.#waiting.push(go));
   }
 }

@@ -65,7 +65,12 @@ type Options = {
   beside?: boolean;
 };
 
-type TestScope = AdmissionScope & { entries: EntryBody[]; evidence: Map<string, unknown>; told: Told[]; at: (ms: number) => void };
+type TestScope = AdmissionScope & { records: AdmissionRecords; breakGlass: BreakGlass } & {
+  entries: EntryBody[];
+  evidence: Map<string, unknown>;
+  told: Told[];
+  at: (ms: number) => void;
+};
 
 function scope(options: Options = {}): TestScope {
   const entries: EntryBody[] = [];

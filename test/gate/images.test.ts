@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { generateKeyPairSync } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { before, test } from 'node:test';
-import { RulesInForce } from '../../src/gate/index.ts';
+import { RulesInForce, rulesOf } from '../../src/gate/index.ts';
 import { trustPolicySchema, type Verdict } from '../../src/model/index.ts';
 import { openTrustStore } from '../../src/trust/index.ts';
 import { trustDocument } from '../kit/documents.ts';
@@ -180,7 +180,8 @@ test('without signers in the policy nothing is read, and keys that cannot be use
 test('at admission the same is asked, by the bundles of the revision that is applied', async () => {
   const signed = await judged({ 'web.sigstore.json': await bundle() });
   const gate = await gateOf(fleet, [dana], { trust: trust(), environment: { parameters: { imageSigners: ['ci'] } } });
-  const rules = new RulesInForce(gate, () => ({ revision: signed.to, owned: new Map() }) as never);
+  const at = () => ({ revision: signed.to, owned: new Map() }) as never;
+  const rules = new RulesInForce(gate.environment, at, rulesOf(gate), gate.clock);
   const ask = async (image: string) => {
     const object = {
       apiVersion: 'v1',

@@ -8,7 +8,15 @@ import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { connect } from 'node:tls';
 import type { AdmissionRequest, AdmissionScopes } from '../../src/gate/index.ts';
-import { CurrentScopes, createWebhook, Demand, fromFiles, makeCertificates, WebhookServer } from '../../src/webhook/index.ts';
+import {
+  CertificateKeeper,
+  type Certificates,
+  CurrentScopes,
+  createWebhook,
+  Demand,
+  makeCertificates,
+  webhookServer,
+} from '../../src/webhook/index.ts';
 import { scratch } from '../kit/scratch.ts';
 import { until } from '../kit/service.ts';
 
@@ -160,14 +168,10 @@ test('where an authority is named, a client with its certificate is answered and
     stdio: 'ignore',
   });
   const read = (name: string) => readFileSync(join(at, name), 'utf8');
-  const quiet = { info: () => {}, ...log };
-  const webhook = await WebhookServer.open(createWebhook(scopes, { log }), fromFiles(at, '127.0.0.1'), {
-    log: quiet,
-    renewed: async () => {},
-    clientCa: () => read('client.crt'),
-  });
-  await new Promise<void>((done) => webhook.server.listen(0, '127.0.0.1', done));
-  const { port } = webhook.server.address() as AddressInfo;
+  const identity = { cert: read('tls.crt'), key: read('tls.key'), clientCa: read('client.crt') };
+  const server = webhookServer(createWebhook(scopes, { log }), identity);
+  await new Promise<void>((done) => server.listen(0, '127.0.0.1', done));
+  const { port } = server.address() as AddressInfo;
   const ask = (identity: object) =>
     new Promise<number>((done) => {
       const sent = request(
@@ -181,19 +185,14 @@ test('where an authority is named, a client with its certificate is answered and
       sent.end(review('other'));
     });
   assert.deepEqual([await ask({ cert: read('client.crt'), key: read('client.key') }), await ask({})], [200, 0]);
-  webhook.close();
-  webhook.server.close();
-  webhook.server.closeAllConnections();
+  server.close();
+  server.closeAllConnections();
 });
 
 test('a client that sends nothing, or too slowly, is let go of', { timeout: 60_000 }, async () => {
   const other = scratch();
-  await makeCertificates(other, '127.0.0.1', new Date());
-  const quiet = { info: () => {}, ...log };
-  const { server, close: stop } = await WebhookServer.open(createWebhook(scopes, { log }), fromFiles(other, '127.0.0.1'), {
-    log: quiet,
-    renewed: async () => {},
-  }).then((w) => ({ server: w.server, close: () => w.close() }));
+  const { cert, key } = await makeCertificates(other, '127.0.0.1', new Date());
+  const server = webhookServer(createWebhook(scopes, { log }), { cert, key, clientCa: undefined });
   await new Promise<void>((done) => server.listen(0, '127.0.0.1', done));
   const { port } = server.address() as AddressInfo;
   const ended = new Promise<number>((done, fail) => {
@@ -206,7 +205,6 @@ test('a client that sends nothing, or too slowly, is let go of', { timeout: 60_0
     socket.resume();
   });
   assert.ok((await ended) < 20_000);
-  stop();
   server.close();
   server.closeAllConnections();
 });
@@ -248,4 +246,35 @@ test('others count as many once twenty of them asked within a second; what is ou
   assert.equal(demand.isBusy, true);
   now = 1001;
   assert.equal(demand.isBusy, false);
+});
+
+test('a newer certificate is told of before it is served; one that cannot be read or served leaves the one before', async () => {
+  const of = (name: string, ca = 'ca'): Certificates => ({ cert: `cert ${name}`, key: `key ${name}`, ca });
+  const steps: string[] = [];
+  let newest: () => Certificates = () => of('1');
+  let isServed = true;
+  const keeper = await CertificateKeeper.open(async () => newest(), {
+    log: { info: () => {}, error: (_, message) => void steps.push(message.slice(0, 60)) },
+    renewed: async ({ ca }) => void steps.push(`renewed ${ca}`),
+    serve: async ({ cert }) => {
+      if (!isServed) throw new Error('a key of another certificate');
+      steps.push(`serve ${cert}`);
+    },
+  });
+  await keeper.look();
+  assert.deepEqual(steps.splice(0), []);
+  newest = () => of('2');
+  await keeper.look();
+  assert.deepEqual([steps.splice(0), keeper.identity.cert], [['serve cert 2'], 'cert 2']);
+  newest = () => of('3', 'other');
+  await keeper.look();
+  assert.deepEqual([steps.splice(0), keeper.ca], [['renewed other', 'serve cert 3'], 'other']);
+  for (const broken of [() => assert.fail('no file'), () => of('4', 'other')]) {
+    newest = broken;
+    isServed = false;
+    await keeper.look();
+    assert.equal(steps.splice(0).length, 1);
+    assert.equal(keeper.identity.cert, 'cert 3');
+  }
+  keeper.close();
 });

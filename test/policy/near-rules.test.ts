@@ -1,0 +1,71 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { setTimeout as wait } from 'node:timers/promises';
+import { ask, rulesOf, said } from '../kit/rules.ts';
+
+const pod = (name: string, more = '') => `apiVersion: v1\nkind: Pod\nmetadata: {name: ${name}, namespace: shop}\nspec: {${more}}\n`;
+const RULES = {
+  'rule.rego': `package countersign.object
+deny contains "bad" if input.object.metadata.name == "bad"
+deny contains "slow" if { startswith(input.object.metadata.name, "slow"); count([1 | some a in numbers.range(1, 400); some b in numbers.range(1, 400); a + b == -1]) == 0 }
+`,
+};
+
+async function proven() {
+  let isWatched = true;
+  const watch = { begun: 0, ended: 0, begin: () => void watch.begun++, end: () => void watch.ended++ };
+  const pool = await rulesOf(RULES, { near: () => (isWatched ? watch : undefined) });
+  const askMany = async (name: string, count = 60) => {
+    for (let i = 0; i < count; i++) await ask(pool, pod(name));
+  };
+  const isNear = async (yaml: string) => {
+    const before = watch.begun;
+    await ask(pool, yaml);
+    return watch.begun > before;
+  };
+  return { pool, watch, askMany, isNear, endWatch: () => (isWatched = false) };
+}
+
+test('rules that proved to be quick are asked on the thread that asks, and say the same there', async () => {
+  const { pool, watch, askMany, isNear } = await proven();
+  const aside = [said(await ask(pool, pod('bad'))), said(await ask(pool, pod('good')))];
+  await askMany('good', 40);
+  await wait(200);
+  assert.equal(watch.begun, 0, 'a few answers prove nothing');
+  await askMany('good', 30);
+  await wait(500);
+  assert.equal(await isNear(pod('good')), true);
+  assert.deepEqual([said(await ask(pool, pod('bad'))), said(await ask(pool, pod('good')))], aside);
+  assert.equal(watch.begun, watch.ended);
+});
+
+test('large objects, several at a time, and what nobody watches go elsewhere', async () => {
+  const { pool, watch, askMany, isNear, endWatch } = await proven();
+  await askMany('good');
+  await wait(500);
+  assert.equal(await isNear(pod('good')), true);
+  assert.equal(await isNear(pod('good', `nodeName: ${'x'.repeat(70_000)}`)), false);
+  const before = watch.begun;
+  assert.equal((await ask(pool, [pod('bad'), pod('good')].join('---\n'))).violations.length, 1);
+  assert.equal(watch.begun, before);
+  endWatch();
+  assert.equal(await isNear(pod('good')), false);
+  assert.deepEqual(said(await ask(pool, pod('bad'))), ['unnamed: Pod shop/bad: bad']);
+});
+
+test('rules that are slow never run there; such as turn out to be slow have to prove themselves again', async () => {
+  const slow = await proven();
+  for (let i = 0; i < 3; i++) {
+    await slow.askMany('good', 40);
+    await ask(slow.pool, pod('slow'));
+  }
+  await wait(500);
+  assert.equal(slow.watch.begun, 0);
+  const turned = await proven();
+  await turned.askMany('good');
+  await wait(500);
+  assert.equal(await turned.isNear(pod('slow')), true);
+  assert.equal(await turned.isNear(pod('good')), false);
+  await turned.askMany('good');
+  assert.equal(await turned.isNear(pod('good')), true);
+});
