@@ -50,12 +50,13 @@ type Thread = {
   /** Odd while rules run on it. */
   readonly pulse: Int32Array;
   seen: number;
-  since: number;
+  /** How often it was found there without having moved. */
+  stood: number;
 };
 
 const AGAIN_MS = 500; // a thread that ended is started again after that
 const WATCH_MS = 100;
-const RUNAWAY_MS = 1000; // rules that are at one small object for so long do not come back
+const RUNAWAY_LOOKS = 10; // rules that are at one small object for so long do not come back; looks, as a machine may be paused
 const HEAP_MIB = 2048; // of one thread; what it may be sent at once takes a third of it
 
 /**
@@ -104,7 +105,7 @@ export class AdmissionFront {
     }
     const { host, port } = listenAddress(options.listen);
     const place = placeOf(options, host, port);
-    const threads = threadsOf(options.webhookThreads);
+    const threads = threadsOf(options.webhookThreads, log);
     const auditToken =
       options.auditTokenFile === undefined
         ? undefined
@@ -206,7 +207,7 @@ export class AdmissionFront {
       on: (hear) => void worker.on('message', hear),
       timeout: -1,
     });
-    const thread: Thread = { worker, calls, pulse: new Int32Array(pulse), seen: 0, since: 0 };
+    const thread: Thread = { worker, calls, pulse: new Int32Array(pulse), seen: 0, stood: 0 };
     this.#watch ??= setInterval(() => this.#look(), WATCH_MS).unref();
     this.#threads.add(thread);
     worker.on('error', (thrown) => this.#log.error({}, `a thread of the webhook failed: ${messageOf(thrown)}`));
@@ -236,21 +237,18 @@ export class AdmissionFront {
 
   // A rule that does not end has the whole thread. What was being answered there is lost, and refused by the API server.
   #look(): void {
-    const now = performance.now();
     for (const thread of this.#threads) {
       const beat = Atomics.load(thread.pulse, 0);
-      if (beat !== thread.seen || !isInRules(thread)) [thread.seen, thread.since] = [beat, now];
-      else if (now - thread.since > RUNAWAY_MS) void thread.worker.terminate();
+      thread.stood = beat === thread.seen && isInRules(thread) ? thread.stood + 1 : 0;
+      thread.seen = beat;
+      if (thread.stood === RUNAWAY_LOOKS) void thread.worker.terminate();
     }
   }
 
   #askAside(): void {
     if (!this.#isNear || this.#closed) return;
     this.#isNear = false;
-    this.#log.error(
-      {},
-      `a rule took longer than ${RUNAWAY_MS} ms, or all memory, on a thread of the webhook: from now on rules have threads of their own`,
-    );
+    this.#log.error({}, 'a rule took a second, or all memory, on a thread of the webhook: from now on rules have threads of their own');
     for (const { calls } of this.#threads) void calls.askAside.asEvent();
   }
 
@@ -287,11 +285,17 @@ function isInRules({ pulse }: Thread): boolean {
   return Atomics.load(pulse, 0) % 2 === 1;
 }
 
+const SHARING: readonly string[] = ['linux', 'freebsd', 'sunos', 'aix']; // as `reusePort` of server.listen has it
 const MAX_THREADS = 4; // of rules: the cores that they are worth
 
-function threadsOf(text: string): number {
+// Where the kernel lets no two sockets have one address, one thread answers.
+function threadsOf(text: string, log: Logger): number {
   const threads = Number(text);
-  if (Number.isInteger(threads) && threads >= 1 && threads <= 64) return threads;
+  if (Number.isInteger(threads) && threads >= 1 && threads <= 64) {
+    if (threads === 1 || SHARING.includes(process.platform)) return threads;
+    log.info({}, 'one thread answers the webhook: several cannot share its address on this platform');
+    return 1;
+  }
   throw new CountersignError('usage', `\`${text}\` is no number of threads`, { hint: 'for example --webhook-threads 2' });
 }
 

@@ -35,20 +35,17 @@ const deciding = new Set<Promise<unknown>>();
 const beat = pulse && new Int32Array(pulse);
 let near: NearWatch | undefined = beat && { begin: () => void Atomics.add(beat, 0, 1), end: () => void Atomics.add(beat, 0, 1) };
 let forget: () => Promise<void> = () => Promise.resolve();
+let turn: Promise<void> = Promise.resolve();
 
 const threadCalls: ThreadCalls = {
   listen: () => listen(server, host, port, '--webhook', shares),
-  decideBy: async (by) => {
-    const before = forget;
-    forget = () => Promise.resolve();
-    if (by === undefined) scopes.set(undefined);
-    else {
-      const opened = await openScopes(by);
-      forget = opened.close;
-      scopes.set(opened.doors);
-    }
-    await within(LAST_MS, Promise.allSettled([...deciding]), () => {});
-    await before();
+  // One after the other: what is asked for last is what holds.
+  decideBy: (by) => {
+    turn = turn.then(
+      () => decideBy(by),
+      () => decideBy(by),
+    );
+    return turn;
   },
   askAside: () => {
     near = undefined;
@@ -84,6 +81,20 @@ const service = createBirpc<ServiceCalls, ThreadCalls>(threadCalls, {
   on: (hear) => void parentPort?.on('message', hear),
   timeout: -1, // whoever asks has a deadline of its own
 });
+
+async function decideBy(by: DecideBy | undefined): Promise<void> {
+  const before = forget;
+  if (by === undefined) {
+    forget = () => Promise.resolve();
+    scopes.set(undefined);
+  } else {
+    const opened = await openScopes(by);
+    forget = opened.close;
+    scopes.set(opened.doors);
+  }
+  await within(LAST_MS, Promise.allSettled([...deciding]), () => {});
+  await before();
+}
 
 async function openScopes({ scopes: served, ledger }: DecideBy): Promise<{ readonly doors: Doors; readonly close: () => Promise<void> }> {
   const reader = ledger === undefined ? undefined : new LedgerReader(ledger.file);

@@ -17,14 +17,17 @@ export class NearRules {
   readonly #bundles: readonly PolicyBundle[];
   readonly #inventory: unknown;
   readonly #watch: () => NearWatch | undefined;
+  readonly #deadline: number;
   #rules: LoadedRules | undefined;
   #isOpening = false;
   #quick = 0;
 
-  constructor(bundles: readonly PolicyBundle[], inventory: unknown, watch: () => NearWatch | undefined) {
+  /** `deadline` in milliseconds: what took longer here is no answer. */
+  constructor(bundles: readonly PolicyBundle[], inventory: unknown, deadline: number, watch: () => NearWatch | undefined) {
     this.#bundles = bundles;
     this.#inventory = inventory;
     this.#watch = watch;
+    this.#deadline = deadline;
   }
 
   /** Hears of answers from elsewhere: how many, and what they took of a core together. */
@@ -54,7 +57,8 @@ export class NearRules {
     const begun = performance.now();
     watch.begin();
     try {
-      return this.#rules.judge(subject, scope);
+      const judged = this.#rules.judge(subject, scope);
+      return performance.now() - begun > this.#deadline ? undefined : judged;
     } finally {
       watch.end();
       if (performance.now() - begun > LONG_MS) this.#quick = 0;

@@ -64,7 +64,7 @@ export class PolicyPool {
       deadline: options.deadline ?? DEADLINE,
       inventory: options.inventory,
     };
-    this.#near = options.near && new NearRules(bundles, options.inventory, options.near);
+    this.#near = options.near && new NearRules(bundles, options.inventory, this.#options.deadline, options.near);
   }
 
   /** Starts the threads before they are needed. */

@@ -164,6 +164,27 @@ test('while there is nothing to decide by, requests wait; what comes then decide
   assert.match((await waiting).status?.message ?? '', /bad/);
 });
 
+test('what is asked for last holds, also where what was asked before takes longer', async () => {
+  const { front, port } = await opened('1');
+  const slowly = scope();
+  const loadRules: ServedScope['loadRules'] = async (revision) => {
+    await new Promise((done) => setTimeout(done, 400));
+    return slowly.loadRules(revision);
+  };
+  const first = front.decideBy([{ ...slowly, loadRules }], ledger);
+  await front.decideBy(undefined);
+  await first;
+  let isAnswered = false;
+  const waiting = ask(port, review('good')).then(({ allowed }) => {
+    isAnswered = allowed;
+  });
+  await new Promise((done) => setTimeout(done, 300));
+  assert.equal(isAnswered, false);
+  await front.decideBy([scope()], ledger);
+  await waiting;
+  assert.equal(isAnswered, true);
+});
+
 test('a rule that does not end costs its thread once; then rules have threads of their own, and it is denied', {
   timeout: 60_000,
 }, async () => {
