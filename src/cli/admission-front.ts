@@ -84,6 +84,8 @@ export class AdmissionFront {
   #ready = false;
   // Whether rules may run on the threads themselves; not again once one had to be ended for that.
   #isNear = true;
+  #wanted = 1;
+  #isStarted = false;
   #watch: NodeJS.Timeout | undefined;
   #closed = false;
 
@@ -143,8 +145,9 @@ export class AdmissionFront {
       serve: async (identity) => void (await Promise.all([...this.#threads].map(({ calls }) => calls.show(identity)))),
     });
     this.#ca = this.#keeper.ca;
+    this.#wanted = threads;
     await refuseInUse(this.#data);
-    await Promise.all(Array.from({ length: threads }, () => this.#start()));
+    if (this.#data.auditToken !== undefined) await this.#startAll();
   }
 
   /** What the API server is to trust the webhook by. */
@@ -154,7 +157,7 @@ export class AdmissionFront {
 
   /** Whether requests are decided just now. */
   get ready(): boolean {
-    return this.#ready && this.#threads.size > 0;
+    return this.#ready && (this.#threads.size > 0 || !this.#isStarted);
   }
 
   /**
@@ -170,13 +173,14 @@ export class AdmissionFront {
     if (scopes !== undefined) this.#scopes = new Map(scopes.map((s) => [s.environment.metadata.name, s]));
     else this.#ready = false;
     const by = this.#by;
-    await Promise.all(
-      [...this.#threads].map((thread) =>
-        thread.calls.decideBy(by).catch((thrown) => {
-          if (this.#threads.has(thread)) throw thrown; // one that ended is told when it is started again
-        }),
-      ),
+    const told = [...this.#threads].map((thread) =>
+      thread.calls.decideBy(by).catch((thrown) => {
+        if (this.#threads.has(thread)) throw thrown; // one that ended is told when it is started again
+      }),
     );
+    // Where admission is off everywhere, the API server is not told to ask, and nobody needs to answer.
+    const isAsked = scopes?.some((s) => s.environment.spec.admission.mode !== 'off') === true;
+    await Promise.all([...told, ...(isAsked ? [this.#startAll()] : [])]);
     if (scopes !== undefined) this.#ready = true;
   }
 
@@ -193,6 +197,12 @@ export class AdmissionFront {
         await worker.terminate();
       }),
     );
+  }
+
+  async #startAll(): Promise<void> {
+    if (this.#isStarted) return;
+    await Promise.all(Array.from({ length: this.#wanted }, () => this.#start()));
+    this.#isStarted = true;
   }
 
   async #start(): Promise<void> {

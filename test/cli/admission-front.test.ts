@@ -113,6 +113,20 @@ test('threads share an address, which no other service can take beside them', as
     await assert.rejects(AdmissionFront.open({ ...options, webhookThreads: threads }, readProcessSettings({}), log), { code: 'usage' });
 });
 
+test('where admission is off everywhere, nothing listens and nothing is missing', async () => {
+  const { front, port } = await opened('2');
+  const { environment, ...rest } = scope();
+  const { spec } = environment;
+  await front.decideBy(
+    [{ ...rest, environment: { ...environment, spec: { ...spec, admission: { ...spec.admission, mode: 'off' } } } }],
+    ledger,
+  );
+  assert.equal(front.ready, true);
+  await assert.rejects(ask(port, review('good')), /ECONNREFUSED/);
+  await front.decideBy([scope()], ledger);
+  assert.equal((await ask(port, review('good'))).allowed, true);
+});
+
 test('what is refused in a governed namespace is on the ledger, by way of the service', async () => {
   const { front, port } = await opened('2');
   await front.decideBy([scope()], ledger);
