@@ -29,12 +29,6 @@ export type DecideBy = {
   readonly ledger: { readonly file: string; readonly size: SharedArrayBuffer } | undefined;
 };
 
-/** The rules at a revision, as they cross to a thread. */
-export type LentRules = Omit<RulesAt, 'pool'> & {
-  /** Left out where the thread has them. */
-  readonly bundles: readonly PolicyBundle[] | undefined;
-};
-
 /** What was decided: environment, operation, answer and seconds. */
 export type Decided = readonly [string, string, 'allowed' | 'denied' | 'undecided', number];
 
@@ -53,8 +47,9 @@ export type ServiceCalls = {
   decideByGrant(environment: string, request: AdmissionRequest): Promise<AdmissionDecision | undefined>;
   owner(environment: string, ...asked: Parameters<ClusterFacts['owner']>): ReturnType<ClusterFacts['owner']>;
   labelsOf(environment: string, namespace: string): ReturnType<ClusterFacts['labelsOf']>;
-  /** `has` is the digest of the bundles that the thread has. */
-  rules(environment: string, revision: string, has: string): Promise<LentRules>;
+  rules(environment: string, revision: string): Promise<Omit<RulesAt, 'pool'>>;
+  /** The bundles of these rules, which are large: asked for where the thread has none of that digest. */
+  bundles(environment: string, revision: string): Promise<readonly PolicyBundle[]>;
   takeEvents(events: readonly unknown[]): Promise<void>;
   /** Who asked, and what was decided, since the last time. */
   told(heard: readonly string[], decided: readonly Decided[]): void;

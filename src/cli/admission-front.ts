@@ -276,10 +276,11 @@ export class AdmissionFront {
       decideByGrant: (environment, request) => scope(environment).breakGlass.decide(request),
       owner: (environment, ...asked) => scope(environment).facts.owner(...asked),
       labelsOf: (environment, namespace) => scope(environment).facts.labelsOf(namespace),
-      rules: async (environment, revision, has) => {
-        const { pool, ...rules } = await scope(environment).loadRules(revision);
-        return { ...rules, bundles: rules.bundle === has ? undefined : pool.bundles };
+      rules: async (environment, revision) => {
+        const { pool: _, ...rules } = await scope(environment).loadRules(revision);
+        return rules;
       },
+      bundles: async (environment, revision) => (await scope(environment).loadRules(revision)).pool.bundles,
       takeEvents: (events) =>
         this.takeEvents === undefined ? Promise.reject(new Error('the service is starting')) : this.takeEvents(events),
       told: (heard, decided) => {

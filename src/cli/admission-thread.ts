@@ -1,6 +1,6 @@
-import type { MessagePort } from 'node:worker_threads';
-import { parentPort, workerData } from 'node:worker_threads';
+import { type MessagePort, parentPort, workerData } from 'node:worker_threads';
 import { createBirpc } from 'birpc';
+import type { PolicyBundle } from '../bundle/index.ts';
 import {
   type AdmissionScope,
   AdmissionScopes,
@@ -31,6 +31,7 @@ const LAST_MS = 4000; // as long as a decision may take
 const { host, port, shares, identity, auditToken, traces, isDebug, pulse, ruleThreads } = workerData as AdmissionThreadData;
 const scopes = new CurrentScopes();
 const pools = new SharedPools();
+const coming = new Map<string, Promise<readonly PolicyBundle[]>>(); // by their digest; what is here is with its threads
 const deciding = new Set<Promise<unknown>>();
 const beat = pulse && new Int32Array(pulse);
 let near: NearWatch | undefined = beat && { begin: () => void Atomics.add(beat, 0, 1), end: () => void Atomics.add(beat, 0, 1) };
@@ -163,18 +164,25 @@ function openScope(environment: Environment, applier: string, ledger: LedgerView
 
 function lentRules(environment: string, deadline: number): { load: LoadRules; close: () => Promise<void> } {
   const user = {};
-  let held: { readonly key: string; readonly bundle: string; readonly pool: PolicyPool } | undefined;
+  let held: string | undefined;
   const letGo = async (key: string | undefined) => (key === undefined ? undefined : pools.give(key, user));
   const load: LoadRules = async (revision) => {
-    const before = held;
-    const { bundles = before?.pool.bundles ?? [], ...rules } = await service.rules(environment, revision, before?.bundle ?? '');
+    const rules = await service.rules(environment, revision);
     const key = `${deadline} ${rules.bundle}`;
+    const bundles = pools.get(key)?.bundles ?? (await bundlesOf(rules.bundle, environment, revision));
     const pool = pools.take(key, user, () => new PolicyPool(bundles, { deadline, threads: ruleThreads, near: () => near }));
-    if (held?.key !== key) void letGo(held?.key);
-    held = { key, bundle: rules.bundle, pool };
+    if (held !== key) void letGo(held);
+    held = key;
     return { ...rules, pool };
   };
-  return { load, close: () => letGo(held?.key) };
+  return { load, close: () => letGo(held) };
+}
+
+// Environments that have the same rules wait for one copy of them.
+function bundlesOf(digest: string, environment: string, revision: string): Promise<readonly PolicyBundle[]> {
+  const known = coming.get(digest) ?? service.bundles(environment, revision).finally(() => coming.delete(digest));
+  coming.set(digest, known);
+  return known;
 }
 
 function factsOf(environment: string): ClusterFacts {

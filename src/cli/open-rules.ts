@@ -79,11 +79,7 @@ export function openRules(
     const pool = shared.pools.take(
       key,
       user,
-      () =>
-        new PolicyPool(opened, {
-          deadline: durationMs(deadline),
-          ...(threads === undefined ? {} : { threads }),
-        }),
+      () => new PolicyPool(opened, { deadline: durationMs(deadline), ...(threads === undefined ? {} : { threads }) }),
     );
     for (const old of keep(used, key, pool, KEPT)) {
       used.delete(old);

@@ -4,6 +4,10 @@ import type { PolicyPool } from '../policy/index.ts';
 export class SharedPools {
   readonly #pools = new Map<string, { readonly pool: PolicyPool; readonly users: Set<object> }>();
 
+  get(key: string): PolicyPool | undefined {
+    return this.#pools.get(key)?.pool;
+  }
+
   take(key: string, user: object, open: () => PolicyPool): PolicyPool {
     const known = this.#pools.get(key) ?? { pool: open(), users: new Set() };
     this.#pools.set(key, known);
