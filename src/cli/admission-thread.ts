@@ -26,6 +26,7 @@ import { version } from './version.ts';
 const LOAD_MS = 30_000;
 const TELL_MS = 10; // what is counted is told together
 const LABELS_MS = 1000;
+const KEPT_RULES = 2; // those in force, and those of the revision that is being applied
 const LAST_MS = 4000; // as long as a decision may take
 
 const { host, port, shares, identity, auditToken, traces, isDebug, pulse, ruleThreads } = workerData as AdmissionThreadData;
@@ -164,18 +165,22 @@ function openScope(environment: Environment, applier: string, ledger: LedgerView
 
 function lentRules(environment: string, deadline: number): { load: LoadRules; close: () => Promise<void> } {
   const user = {};
-  let held: string | undefined;
-  const letGo = async (key: string | undefined) => (key === undefined ? undefined : pools.give(key, user));
+  const held = new Set<string>();
+  const letGo = async (keys: readonly string[]) => {
+    for (const key of keys) held.delete(key);
+    await Promise.all(keys.map((key) => pools.give(key, user)));
+  };
   const load: LoadRules = async (revision) => {
     const rules = await service.rules(environment, revision);
     const key = `${deadline} ${rules.bundle}`;
     const bundles = pools.get(key)?.bundles ?? (await bundlesOf(rules.bundle, environment, revision));
     const pool = pools.take(key, user, () => new PolicyPool(bundles, { deadline, threads: ruleThreads, near: () => near }));
-    if (held !== key) void letGo(held);
-    held = key;
+    held.delete(key);
+    held.add(key);
+    void letGo([...held].slice(0, -KEPT_RULES));
     return { ...rules, pool };
   };
-  return { load, close: () => letGo(held) };
+  return { load, close: () => letGo([...held]) };
 }
 
 // Environments that have the same rules wait for one copy of them.

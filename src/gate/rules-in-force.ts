@@ -50,9 +50,11 @@ export type LoadRules = (revision: string) => Promise<RulesAt>;
 const NO_IMAGES: ImageData = { digest: '', of: new Map() };
 const WAIVERS_MS = 60_000; // how long waivers stand as they were read: keys that verified them may end
 
+type Loaded = { readonly revision: string; readonly at: number; readonly rules: Promise<RulesAt>; failed: boolean };
+
 /**
  * The rules and waivers of the revision that an environment is at, for requests: the bundles, parameters and TrustPolicy that
- * judged it. They are loaded when it is at another revision, not when a request comes.
+ * judged it. Those of a revision that is being applied are loaded meanwhile: when it is in force, no request waits for them.
  */
 export class RulesInForce {
   readonly environment: Environment;
@@ -61,7 +63,8 @@ export class RulesInForce {
   readonly #state: () => EnvironmentState;
   // Objects that did not change since the last look are not asked about again.
   readonly #memory: RuleMemory = new Recent(5000);
-  #loaded: { readonly revision: string; readonly at: number; readonly rules: Promise<RulesAt> } | undefined;
+  #loaded: Loaded | undefined;
+  #next: Loaded | undefined;
 
   constructor(environment: Environment, state: () => EnvironmentState, load: LoadRules, clock: () => Date) {
     this.environment = environment;
@@ -138,28 +141,48 @@ export class RulesInForce {
   }
 
   #rules(): Promise<RulesAt> {
-    const { revision } = this.#state();
+    const { revision, open } = this.#state();
+    if (this.#loaded?.revision !== revision && this.#next?.revision === revision && !this.#next.failed) this.#loaded = this.#next;
+    this.#prepare(revision, open?.intent.entry.revision);
     const known = this.#loaded;
-    if (known?.revision === revision && performance.now() - known.at < WAIVERS_MS) return known.rules;
-    const rules = this.#load(revision);
-    const loaded = { revision, at: performance.now(), rules };
-    this.#loaded = loaded;
-    rules.catch(() => {
-      if (this.#loaded === loaded) this.#loaded = undefined; // the next request tries for itself
-    });
-    // Waivers that are read again do not keep requests waiting: those before stand until then.
-    if (known?.revision === revision) {
-      const before = known.rules;
-      this.#loaded = { ...loaded, rules: before };
-      void rules
-        .then(() => {
-          this.#loaded = loaded;
-        })
-        .catch(() => {});
-      return before;
+    const isKnown = known?.revision === revision && !known.failed;
+    if (isKnown && isFresh(known)) return known.rules;
+    const loaded = this.#begin(revision);
+    if (!isKnown) {
+      this.#loaded = loaded;
+      return loaded.rules;
     }
-    return rules;
+    // Waivers that are read again do not keep requests waiting: those before stand until then.
+    const standing = { ...loaded, rules: known.rules };
+    this.#loaded = standing;
+    loaded.rules
+      .then(() => {
+        if (this.#loaded === standing) this.#loaded = loaded;
+      })
+      .catch(() => {});
+    return known.rules;
   }
+
+  // What cannot be loaded now is tried again when it is in force, or after a while.
+  #prepare(present: string, coming: string | undefined): void {
+    if (coming === undefined || coming === present) this.#next = undefined;
+    else if (this.#next?.revision !== coming || !isFresh(this.#next)) {
+      this.#next = this.#begin(coming);
+      this.#next.rules.then(({ pool }) => pool.warm()).catch(() => {});
+    }
+  }
+
+  #begin(revision: string): Loaded {
+    const loaded: Loaded = { revision, at: performance.now(), rules: this.#load(revision), failed: false };
+    loaded.rules.catch(() => {
+      loaded.failed = true; // the next request tries for itself
+    });
+    return loaded;
+  }
+}
+
+function isFresh({ at }: Loaded): boolean {
+  return performance.now() - at < WAIVERS_MS;
 }
 
 /** Reads the rules, waivers and images of a revision from what the gate judges changes by. Throws `policy-unusable`, to be tried again. */
