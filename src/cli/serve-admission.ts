@@ -21,6 +21,7 @@ export async function openAdmission(
   front: AdmissionFront | undefined,
   gates: readonly OpenGate[],
   clusters: ReadonlyMap<ClusterLink, Cluster>,
+  isHere: (environment: string) => boolean,
 ): Promise<void> {
   if (front === undefined) return;
   const { log, closing, metrics, links, ledger } = serving;
@@ -36,7 +37,7 @@ export async function openAdmission(
   });
   if (serving.options.auditTokenFile !== undefined) takeAuditEvents(front, serving);
   await registerAll(serving, front);
-  rescanAll(serving, scopes);
+  rescanAll(serving, scopes, isHere);
   log.info('url' in front.place ? { url: front.place.url } : front.place, 'the admission webhook is in place');
 }
 
@@ -57,7 +58,11 @@ function scopeOf({ recorder, log, metrics, notifications }: Serving, { environme
 }
 
 // What is there already, and what got there in other ways, is judged like what is asked for.
-function rescanAll({ links, recorder, log, options, closing }: Serving<ServeOptions>, scopes: readonly Scope[]): void {
+function rescanAll(
+  { links, recorder, log, options, closing }: Serving<ServeOptions>,
+  scopes: readonly Scope[],
+  isHere: (environment: string) => boolean,
+): void {
   if (options.rescan === 'off') return;
   const every = parseDuration(options.rescan);
   if (every === undefined || every < 1000)
@@ -74,6 +79,7 @@ function rescanAll({ links, recorder, log, options, closing }: Serving<ServeOpti
       ledger: recorder,
       log,
       clock: () => new Date(),
+      isHere: () => isHere(environment.metadata.name),
     }));
   closing.push(keepRescanning(parts, every));
 }

@@ -123,7 +123,8 @@ async function serveWith({ configuration, tellOf }: Documents, ending: AbortSign
     standBackWhile(isAsked);
     closing.push(() => standBackWhile(() => false));
     loops.push(...openLoops(serving, gates, clusters, hooks, () => (isAsked() ? AT_ONCE.beside : AT_ONCE.alone)));
-    await openAdmission(serving, front, gates, clusters);
+    const isHere = (environment: string) => loops.some((l) => l.name === environment && l.status.state !== 'standby');
+    await openAdmission(serving, front, gates, clusters, isHere);
     await openHttp(loops, serving, front);
     await openDashboard(loops, serving, front);
     const reports = reportsOf(serving);

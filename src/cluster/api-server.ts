@@ -109,11 +109,17 @@ export class ApiServer {
    * Follows an answer that goes on (a watch): each line of it is handed over as it comes. Resolves with the status when
    * the server ends it; throws `cluster-unreachable` when it breaks off or nothing is heard for `quietMs`.
    */
-  async follow(path: string, onLine: (line: string) => void, signal: AbortSignal, quietMs: number): Promise<number> {
+  async follow(
+    path: string,
+    onLine: (line: string) => void,
+    signal: AbortSignal,
+    quietMs: number,
+    accept = 'application/json',
+  ): Promise<number> {
     const quiet = new AbortController();
     let timer = setTimeout(() => quiet.abort(), quietMs);
     try {
-      const response = await this.#send('GET', path, {}, undefined, AbortSignal.any([signal, quiet.signal]), 'streams');
+      const response = await this.#send('GET', path, { accept }, undefined, AbortSignal.any([signal, quiet.signal]), 'streams');
       const status = response.statusCode ?? 0;
       let rest = '';
       const text = new TextDecoder();

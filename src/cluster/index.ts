@@ -11,6 +11,7 @@ export type { Health, HealthRule } from './health.ts';
 export { healthExpressions } from './health-expressions.ts';
 export { Lease } from './lease.ts';
 export type { LiveObject } from './live-view.ts';
+export { NamespaceWatch } from './namespace-watch.ts';
 export { putReport, type ReportResult } from './open-reports.ts';
 export { stages } from './order.ts';
 export { objectsIn } from './scan.ts';

@@ -26,6 +26,9 @@ export const TIMES: WatchTimes = { fullReadMs: 600_000, watchSeconds: 240 };
 
 type Event = { readonly type: string; readonly object: KubernetesObject & { readonly code?: number } };
 
+// A list of nothing may be null.
+type ListBody = { items?: KubernetesObject[] | null; metadata?: { resourceVersion?: string; continue?: string } };
+
 /** Where objects go. A place is `namespace/name`. */
 type Sink = {
   readonly put: (object: KubernetesObject) => void;
@@ -35,10 +38,20 @@ type Sink = {
   readonly listed: () => void;
 };
 
-type Of = { readonly namespace: string; readonly labelSelector: string };
+type Of = {
+  readonly namespace: string;
+  readonly labelSelector: string;
+  /** Objects come without spec, status and data. */
+  readonly metadataOnly?: boolean;
+};
 
-const PAGE = 1000; // objects a list answers at once: more would hold up everything else while it is parsed
+const PAGE = 500; // objects a list answers at once: more would hold up everything else while it is parsed
 const QUIET_MS = 120_000; // bookmarks come every minute or so; a connection that is silent for longer is dead
+// What cannot leave the content out sends all of it.
+const METADATA = {
+  list: 'application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json',
+  watch: 'application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json',
+};
 const FIRST_PAUSE_MS = 200;
 const FIRST_ATTEMPTS = 5;
 const MAX_PAUSE_MS = 30_000;
@@ -128,13 +141,13 @@ export class KindFollow {
     let version = '';
     do {
       const query = `${this.#selector}limit=${PAGE}${next === '' ? '' : `&continue=${encodeURIComponent(next)}`}`;
-      const { status, body } = await this.#server.request('GET', `${this.#path}?${query}`);
+      const { status, body } = await this.#server.request('GET', `${this.#path}?${query}`, undefined, undefined, this.#accept('list'));
       this.#sink.listed();
       if (status === 410 && next !== '') throw new Gone();
       if (status === 404) break; // the kind is served no more: nothing of it is there
       if (status >= 300) throw refused(status, this.#resource.kind);
-      const { items = [], metadata } = body as { items?: KubernetesObject[]; metadata?: { resourceVersion?: string; continue?: string } };
-      for (const item of items) {
+      const { items, metadata } = body as ListBody;
+      for (const item of items ?? []) {
         found.add(`${item.metadata.namespace ?? ''}/${item.metadata.name}`);
         this.#sink.put(item);
       }
@@ -165,10 +178,15 @@ export class KindFollow {
       },
       this.#signal,
       QUIET_MS,
+      this.#accept('watch'),
     );
     if (gone || status === 410) throw new Gone();
     if (status !== 200) throw refused(status, this.#resource.kind);
     return version;
+  }
+
+  #accept(what: keyof typeof METADATA): string {
+    return this.#of.metadataOnly === true ? METADATA[what] : 'application/json';
   }
 
   get #selector(): string {
@@ -183,11 +201,73 @@ export class KindFollow {
   }
 }
 
+/** A kind that is followed in the whole cluster or, where the account may not, in the namespaces that somebody needs. */
+export class FollowedKind {
+  /** Whether all that is asked for was listed once. */
+  read = false;
+  readonly #namespaced: boolean;
+  readonly #open: (namespace: string) => KindFollow;
+  readonly #loops = new Map<string, Promise<void>>();
+  readonly #follows = new Map<string, KindFollow>();
+  #whole: boolean | undefined;
+
+  /** `open` follows it in one namespace or (`''`) in all. */
+  constructor({ namespaced }: Resource, open: (namespace: string) => KindFollow) {
+    this.#namespaced = namespaced;
+    this.#open = open;
+  }
+
+  /** Whether it is being told of changes just now. */
+  get connected(): boolean {
+    return [...this.#follows.values()].every((f) => f.connected);
+  }
+
+  /** How many connections it holds. */
+  get connections(): number {
+    return this.#follows.size;
+  }
+
+  /** Resolves when all that is asked for was listed once. Throws where it cannot be. */
+  async need(namespaces: readonly string[]): Promise<void> {
+    if (this.#whole !== false) {
+      try {
+        await this.#begun('');
+        this.#whole = true;
+        this.read = true;
+        return;
+      } catch (thrown) {
+        if (!isForbidden(thrown) || !this.#namespaced) throw thrown;
+        this.#whole = false;
+      }
+    }
+    await Promise.all(namespaces.map((ns) => this.#begun(ns)));
+    this.read = true;
+  }
+
+  #begun(namespace: string): Promise<void> {
+    const first = this.#loops.get(namespace) ?? this.#begin(namespace);
+    this.#loops.set(namespace, first);
+    return first;
+  }
+
+  async #begin(namespace: string): Promise<void> {
+    const follow = this.#open(namespace);
+    this.#follows.set(namespace, follow);
+    try {
+      await follow.begin();
+    } catch (thrown) {
+      this.#follows.delete(namespace);
+      this.#loops.delete(namespace);
+      throw thrown;
+    }
+  }
+}
+
 /** The version that was asked for is forgotten (410): everything is read again. */
 class Gone extends Error {}
 
 /** Whether the API server does not let us. */
-export function isForbidden(thrown: unknown): boolean {
+function isForbidden(thrown: unknown): boolean {
   return thrown instanceof CountersignError && thrown.code === 'cluster-forbidden';
 }
 

@@ -1,7 +1,7 @@
 import { ANNOTATION, type KubernetesObject, LABEL, type ObjectRef, objectDigest } from '../model/index.ts';
 import type { ApiServer } from './api-server.ts';
 import { type Health, type HealthRule, healthOf } from './health.ts';
-import { isForbidden, KindFollow, type ObjectMeta, type Resource, TIMES, type WatchTimes } from './kind-follow.ts';
+import { FollowedKind, KindFollow, type ObjectMeta, type Resource, TIMES, type WatchTimes } from './kind-follow.ts';
 
 /** What is kept of an object that bears our label: never its content. */
 export type LiveObject = {
@@ -98,71 +98,36 @@ type Hooks = {
 // One kind: a loop for the whole cluster, or one for each namespace.
 class KindWatch {
   readonly objects = new Map<string, LiveObject>();
-  /** Whether all that is asked for was listed once. */
-  read = false;
   readonly #resource: Resource;
-  readonly #server: ApiServer;
-  readonly #log: Log;
-  readonly #times: WatchTimes;
-  readonly #signal: AbortSignal;
   readonly #hooks: Hooks;
-  readonly #loops = new Map<string, Promise<void>>();
-  readonly #follows = new Map<string, KindFollow>();
-  #whole: boolean | undefined;
+  readonly #followed: FollowedKind;
 
   constructor(resource: Resource, server: ApiServer, log: Log, times: WatchTimes, signal: AbortSignal, hooks: Hooks) {
-    this.#times = times;
     this.#resource = resource;
-    this.#server = server;
-    this.#log = log;
-    this.#signal = signal;
     this.#hooks = hooks;
+    this.#followed = new FollowedKind(
+      resource,
+      (namespace) =>
+        new KindFollow(server, resource, { namespace, labelSelector: LABEL }, times, signal, log, {
+          put: (object) => this.put(object, true),
+          drop: (place) => this.#drop(place, true),
+          places: () => [...this.objects.keys()].filter((place) => namespace === '' || place.startsWith(`${namespace}/`)),
+          listed: hooks.listed,
+        }),
+    );
+  }
+
+  /** Whether all that is asked for was listed once. */
+  get read(): boolean {
+    return this.#followed.read;
   }
 
   get connected(): boolean {
-    return [...this.#follows.values()].every((f) => f.connected);
+    return this.#followed.connected;
   }
 
-  async need(namespaces: readonly string[]): Promise<void> {
-    if (this.#whole !== false) {
-      const first = this.#loops.get('') ?? this.#begin('');
-      this.#loops.set('', first);
-      try {
-        await first;
-        this.#whole = true;
-        this.read = true;
-        return;
-      } catch (thrown) {
-        this.#loops.delete('');
-        if (!isForbidden(thrown) || !this.#resource.namespaced) throw thrown;
-        this.#whole = false;
-      }
-    }
-    await Promise.all(
-      namespaces.map((ns) => {
-        const first = this.#loops.get(ns) ?? this.#begin(ns);
-        this.#loops.set(ns, first);
-        return first.catch((thrown) => {
-          this.#loops.delete(ns);
-          throw thrown;
-        });
-      }),
-    );
-    this.read = true;
-  }
-
-  async #begin(namespace: string): Promise<void> {
-    const follow = new KindFollow(this.#server, this.#resource, { namespace, labelSelector: LABEL }, this.#times, this.#signal, this.#log, {
-      put: (object) => this.put(object, true),
-      drop: (place) => this.#drop(place, true),
-      places: () => [...this.objects.keys()].filter((place) => namespace === '' || place.startsWith(`${namespace}/`)),
-      listed: this.#hooks.listed,
-    });
-    this.#follows.set(namespace, follow);
-    await follow.begin().catch((thrown) => {
-      this.#follows.delete(namespace);
-      throw thrown;
-    });
+  need(namespaces: readonly string[]): Promise<void> {
+    return this.#followed.need(namespaces);
   }
 
   put(object: KubernetesObject, announce: boolean, digest?: string): void {

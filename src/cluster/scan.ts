@@ -32,7 +32,7 @@ const LEFT_OUT: ReadonlySet<string> = new Set([
 ]);
 
 /** Every namespaced kind that can be listed, each in the version that the API server prefers. */
-async function namespacedKinds(server: ApiServer): Promise<readonly Resource[]> {
+export async function namespacedKinds(server: ApiServer): Promise<readonly Resource[]> {
   const found = new Map<string, Resource>();
   for (const path of ['/api', '/apis']) {
     const { status, body } = await server.request('GET', path, undefined, undefined, ALL_AT_ONCE);
@@ -72,8 +72,8 @@ export async function* objectsIn(
           if (status !== 404 && !unread.includes(kind)) unread.push(kind);
           break;
         }
-        const { items = [], metadata } = body as { items?: KubernetesObject[]; metadata?: { continue?: string } };
-        if (items.length > 0) yield items.map((item) => ({ ...item, apiVersion, kind }));
+        const { items, metadata } = body as { items?: KubernetesObject[] | null; metadata?: { continue?: string } };
+        if ((items ?? []).length > 0) yield (items ?? []).map((item) => ({ ...item, apiVersion, kind }));
         next = metadata?.continue ?? '';
       } while (next !== '');
     }

@@ -383,7 +383,7 @@ test('what is in a governed namespace already is judged, and what no commit has 
   const { service } = await stage.running(
     ns,
     {},
-    { arguments: ['--rescan', '2s'], files: { 'clusters/production/web.yaml': deployment(ns, 'web') } },
+    { arguments: ['--rescan', '1h'], files: { 'clusters/production/web.yaml': deployment(ns, 'web') } },
   );
   const { uid } = (await stage.get(`/apis/apps/v1/namespaces/${ns}/deployments/web`)).body['metadata'] as { uid: string };
   const controller = await stage.as('controller');
@@ -392,6 +392,7 @@ test('what is in a governed namespace already is judged, and what no commit has 
     (await controller.request('POST', `/api/v1/namespaces/${ns}/pods`, pod('web-1', false, { ownerReferences: [owner] }))).status,
     201,
   );
+  assert.equal((await controller.request('POST', `/api/v1/namespaces/${ns}/pods`, pod('stray', false))).status, 201);
   const scan = async () => {
     const { code, stdout, stderr } = await countersign(['admission', 'scan', '--data', service.data, '--output', 'json']);
     const [found] =
@@ -404,12 +405,12 @@ test('what is in a governed namespace already is judged, and what no commit has 
           }[]);
     return { code, stderr, found };
   };
-  await stage.waitFor(async () => (await scan()).found?.objects === 4, 'the look at all four');
+  await stage.waitFor(async () => (await scan()).found?.unmanaged.length === 2, 'what no commit has, told by a watch');
   const { code, found } = await scan();
   assert.equal(code, 1);
   assert.deepEqual(
     found?.unmanaged.map((u) => u.object.name),
-    ['left-behind'],
+    ['left-behind', 'stray'],
     'not the pod of a Deployment of Git, nor what Kubernetes makes',
   );
   assert.ok(found?.violations.some((v) => v.object.name === 'left-behind' && v.rule === 'privileged'));

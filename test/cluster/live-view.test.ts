@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { connect } from '../../src/cluster/index.ts';
+import { KindFollow } from '../../src/cluster/kind-follow.ts';
 import { LiveView } from '../../src/cluster/live-view.ts';
+import type { KubernetesObject } from '../../src/model/index.ts';
 import { startApiProxy } from '../kit/api-proxy.ts';
 import { scratch } from '../kit/scratch.ts';
 import { openStage } from '../kit/test-stage.ts';
@@ -32,4 +34,31 @@ test('what a watch that says nothing kept to itself is found by reading all agai
     server.close();
     await proxy.stop();
   }
+});
+
+test('where only the metadata of objects is followed, what they hold never comes', async () => {
+  const ended = new AbortController();
+  const seen = new Map<string, KubernetesObject>();
+  const sink = {
+    put: (object: KubernetesObject) => void seen.set(object.metadata.name, object),
+    drop: (place: string) => void seen.delete(place.slice('default/'.length)),
+    places: () => [...seen.keys()].map((name) => `default/${name}`),
+    listed: () => {},
+  };
+  const secrets = { apiVersion: 'v1', kind: 'Secret', plural: 'secrets', namespaced: true };
+  const of = { namespace: 'default', labelSelector: '', metadataOnly: true };
+  const secret = (name: string) => ({ metadata: { name, labels: { a: 'b' } }, stringData: { password: 'correct horse' } });
+  const path = '/api/v1/namespaces/default/secrets';
+  await stage.admin.request('POST', path, secret('listed'));
+  const times = { fullReadMs: 60_000, watchSeconds: 60 };
+  await new KindFollow(stage.admin, secrets, of, times, ended.signal, { warn: () => {} }, sink).begin();
+  await stage.admin.request('POST', path, secret('watched'));
+  await stage.waitFor(async () => seen.size === 2, 'both');
+  for (const object of seen.values()) {
+    assert.equal(object['data'], undefined);
+    assert.deepEqual(object.metadata['labels'], { a: 'b' });
+  }
+  await stage.admin.request('DELETE', `${path}/watched`);
+  await stage.waitFor(async () => seen.size === 1, 'its end');
+  ended.abort();
 });

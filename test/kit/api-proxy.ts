@@ -20,6 +20,8 @@ export type ApiProxy = {
   /** Every request so far, watches included. */
   readonly seen: Asked[];
   fault: (asked: Asked) => Fault;
+  /** Breaks off the answers to what was asked. */
+  readonly cut: (which: (asked: Asked) => boolean) => void;
   readonly stop: () => Promise<void>;
 };
 
@@ -28,6 +30,7 @@ export async function startApiProxy(controlPlane: ControlPlane, user: string): P
   const ca = readFileSync(join(controlPlane.directory, 'certs', 'apiserver.crt'));
   const target = new URL(controlPlane.url);
   const seen: Asked[] = [];
+  const answering = new Map<Asked, ServerResponse>();
   const proxy = { seen, fault: (): Fault => 'pass' } as { seen: Asked[]; fault: (asked: Asked) => Fault };
   const server = createServer((incoming, response) => {
     const path = incoming.url ?? '';
@@ -38,7 +41,9 @@ export async function startApiProxy(controlPlane: ControlPlane, user: string): P
       const dryRun = path.includes('dryRun=All') || body.includes('"dryRun":["All"]');
       const asked: Asked = { method: incoming.method ?? '', path, dryRun, watch: path.includes('watch=1') };
       seen.push(asked);
+      answering.set(asked, response);
       response.once('close', () => {
+        answering.delete(asked);
         asked.ended = true;
       });
       void answer(asked, proxy.fault(asked), incoming, body, response);
@@ -89,6 +94,9 @@ export async function startApiProxy(controlPlane: ControlPlane, user: string): P
   writeFileSync(kubeconfig, JSON.stringify(config));
   return Object.assign(proxy, {
     kubeconfig,
+    cut: (which: (asked: Asked) => boolean) => {
+      for (const [asked, response] of answering) if (which(asked)) response.destroy();
+    },
     stop: () =>
       new Promise<void>((resolve) => {
         server.close(() => resolve());

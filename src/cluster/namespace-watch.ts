@@ -1,0 +1,135 @@
+import { CountersignError, type KubernetesObject, messageOf, type ObjectRef, sha256 } from '../model/index.ts';
+import type { ApiServer } from './api-server.ts';
+import { FollowedKind, KindFollow, type ObjectMeta, type Resource, TIMES, type WatchTimes } from './kind-follow.ts';
+import { namespacedKinds } from './scan.ts';
+
+type Kind = {
+  readonly resource: Resource;
+  readonly followed: FollowedKind;
+  readonly stopped: AbortController;
+  /** What was last heard of each object, by its place. */
+  readonly marks: Map<string, string>;
+};
+
+type Hooks = {
+  readonly changed: (ref: ObjectRef) => void;
+  /** Whether one more connection may be opened. */
+  readonly mayOpen: () => boolean;
+  readonly warn: (message: string) => void;
+};
+
+const AT_ONCE = 8;
+
+/**
+ * Tells which objects in some namespaces are others than before, whatever their kind, by watches on their metadata. What only has
+ * another status is the same.
+ */
+export class NamespaceWatch {
+  readonly #server: ApiServer;
+  readonly #namespaces: ReadonlySet<string>;
+  readonly #hooks: Hooks;
+  readonly #times: WatchTimes;
+  readonly #kinds = new Map<string, Kind>();
+  #warned = '';
+
+  constructor(server: ApiServer, namespaces: readonly string[], hooks: Hooks, times: WatchTimes = TIMES) {
+    this.#server = server;
+    this.#namespaces = new Set(namespaces);
+    this.#hooks = hooks;
+    this.#times = times;
+  }
+
+  /** How many connections it holds. */
+  get connections(): number {
+    return [...this.#kinds.values()].reduce((sum, k) => sum + k.followed.connections, 0);
+  }
+
+  /**
+   * Watches every kind that is served just now, and none that no longer is. Resolves when what comes from here on is told; kinds that
+   * cannot be watched are tried again at the next call. Throws where the kinds cannot be told.
+   */
+  async follow(): Promise<void> {
+    const served = new Map((await namespacedKinds(this.#server)).map((r) => [`${r.apiVersion} ${r.kind}`, r]));
+    for (const [key, kind] of this.#kinds)
+      if (!served.has(key)) {
+        kind.stopped.abort();
+        this.#kinds.delete(key);
+      }
+    const fresh = [...served].filter(([key]) => this.#kinds.get(key)?.followed.read !== true);
+    for (let i = 0; i < fresh.length; i += AT_ONCE)
+      await Promise.all(
+        fresh.slice(i, i + AT_ONCE).map(async ([key, resource]) => {
+          if (!this.#hooks.mayOpen()) return this.#warn('so many watches are open already');
+          const kind = this.#kinds.get(key) ?? this.#kind(resource);
+          this.#kinds.set(key, kind);
+          await kind.followed.need([...this.#namespaces]).catch((thrown) => this.#warn(messageOf(thrown)));
+        }),
+      );
+  }
+
+  /** An object as it is now; undefined where there is none. Throws `cluster-unreachable`. */
+  async read({ apiVersion, kind, namespace, name }: ObjectRef): Promise<KubernetesObject | undefined> {
+    const plural = this.#kinds.get(`${apiVersion} ${kind}`)?.resource.plural;
+    if (plural === undefined) return undefined; // the kind is served no more
+    const base = apiVersion.includes('/') ? `/apis/${apiVersion}` : `/api/${apiVersion}`;
+    const path = `${base}/namespaces/${encodeURIComponent(namespace)}/${plural}/${encodeURIComponent(name)}`;
+    const { status, body } = await this.#server.request('GET', path);
+    if (status === 404) return undefined;
+    if (status !== 200)
+      throw new CountersignError('cluster-unreachable', `the API server answers ${status} when asked for ${kind} ${namespace}/${name}`, {
+        recover: 'retry',
+      });
+    return { ...(body as KubernetesObject), apiVersion, kind };
+  }
+
+  close(): void {
+    for (const { stopped } of this.#kinds.values()) stopped.abort();
+  }
+
+  #kind(resource: Resource): Kind {
+    const marks = new Map<string, string>();
+    const stopped = new AbortController();
+    const { apiVersion, kind } = resource;
+    const tell = (place: string) => {
+      if (!followed.read) return; // what was there before is read by whoever listens
+      const slash = place.indexOf('/');
+      this.#hooks.changed({ apiVersion, kind, namespace: place.slice(0, slash), name: place.slice(slash + 1) });
+    };
+    const followed = new FollowedKind(resource, (namespace) => {
+      const sink = {
+        put: (object: KubernetesObject) => {
+          const { namespace = '', name } = object.metadata;
+          if (!this.#namespaces.has(namespace)) return;
+          const place = `${namespace}/${name}`;
+          const mark = markOf(object.metadata as ObjectMeta);
+          if (marks.get(place) === mark) return;
+          marks.set(place, mark);
+          tell(place);
+        },
+        drop: (place: string) => {
+          if (marks.delete(place)) tell(place);
+        },
+        places: () => [...marks.keys()].filter((place) => namespace === '' || place.startsWith(`${namespace}/`)),
+        listed: () => {},
+      };
+      const log = { warn: (_: object, message: string) => this.#warn(message) };
+      const of = { namespace, labelSelector: '', metadataOnly: true };
+      return new KindFollow(this.#server, resource, of, this.#times, stopped.signal, log, sink);
+    });
+    return { resource, followed, stopped, marks };
+  }
+
+  // Once, not for each kind and at each try: they mostly fail together.
+  #warn(message: string): void {
+    if (this.#warned !== '') return;
+    this.#warned = message;
+    this.#hooks.warn(`changes in the governed namespaces are found later, when all is read again: ${message}`);
+  }
+}
+
+// Where the API server counts generations, a status does not count up; otherwise every write is another object.
+function markOf(metadata: ObjectMeta & { readonly ownerReferences?: unknown }): string {
+  const { uid = '', generation = 0, resourceVersion = '', labels, annotations, ownerReferences } = metadata;
+  if (generation === 0) return `${uid} ${resourceVersion}`;
+  return sha256(JSON.stringify([uid, generation, labels, annotations, ownerReferences])).slice(0, 22);
+}

@@ -1,0 +1,310 @@
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { setTimeout as wait } from 'node:timers/promises';
+import { recorderOf } from '../../src/cli/read-ledger.ts';
+import { keepRescanning } from '../../src/cli/rescan.ts';
+import { connect } from '../../src/cluster/index.ts';
+import { NamespaceWatch } from '../../src/cluster/namespace-watch.ts';
+import { type LoadRules, RulesInForce, type Scan } from '../../src/gate/index.ts';
+import { openLedger } from '../../src/ledger/index.ts';
+import { environmentSchema, type ObjectRef, refText } from '../../src/model/index.ts';
+import { type ApiProxy, startApiProxy } from '../kit/api-proxy.ts';
+import { environmentDocument } from '../kit/documents.ts';
+import { rulesOf } from '../kit/rules.ts';
+import { scratch } from '../kit/scratch.ts';
+import { openStage } from '../kit/test-stage.ts';
+
+const stage = await openStage(scratch());
+const HOUR = 3_600_000;
+const TIMES = { lookMs: 100, spacedMs: 100 };
+const CONFIG_MAPS = (ns: string) => `/api/v1/namespaces/${ns}/configmaps`;
+const pool = await rulesOf({
+  'rule.rego': 'package countersign.object\ndeny contains "bad" if input.object.metadata.labels.bad == "yes"\n',
+});
+
+const configMap = (name: string, labels: Record<string, string> = {}) => ({
+  ...{ apiVersion: 'v1', kind: 'ConfigMap' },
+  metadata: { name, labels },
+});
+
+async function namespaceOf(name: string): Promise<string> {
+  await stage.admin.request('POST', '/api/v1/namespaces', { apiVersion: 'v1', kind: 'Namespace', metadata: { name } });
+  return name;
+}
+
+/** Looks at a namespace through a proxy, all of it once an hour. */
+async function looking(ns: string, more: { times?: typeof TIMES; owned?: Map<string, object>; open?: object } = {}) {
+  const { times = TIMES, owned = new Map(), open } = more;
+  const proxy = await startApiProxy(stage.controlPlane, 'admin');
+  const { server } = await connect({ kubeconfig: proxy.kubeconfig, context: undefined });
+  const ledger = await openLedger(join(scratch(), 'ledger'), 'test');
+  const recorder = recorderOf(ledger);
+  const environment = environmentSchema.parse(environmentDocument({ url: '/nowhere', namespaces: [ns] }));
+  const at = { revision: 'a'.repeat(40), owned, open, isHere: true };
+  const load: LoadRules = async () => ({ pool, waivers: [], images: { digest: '', of: new Map() }, bundle: 'b' });
+  const said: string[] = [];
+  const log = { info: () => {}, warn: (_: object, message: string) => void said.push(message) };
+  const parts = {
+    ...{ environment, server, ledger: recorder, log },
+    state: () => at as never,
+    rules: new RulesInForce(
+      environment,
+      () => at as never,
+      load,
+      () => new Date(),
+    ),
+    clock: () => new Date(),
+    isHere: () => at.isHere,
+  };
+  const stop = keepRescanning([parts], HOUR, times);
+  const results = () => {
+    const last = recorder.latest(['cluster.scanned'], 'production');
+    return last === undefined ? undefined : (recorder.evidence(last.entry.evidence) as Scan);
+  };
+  const unmanaged = () => results()?.unmanaged.map((u) => refText(u.object));
+  const bad = () => results()?.violations.map((v) => refText(v.object));
+  const count = () => ledger.size;
+  await stage.waitFor(async () => results() !== undefined, 'the first result');
+  const lists = () => proxy.seen.filter((s) => s.path.includes('limit=500&resourceVersion=0')).length;
+  const close = async () => {
+    await stop();
+    server.close();
+    await proxy.stop();
+    await ledger.close();
+  };
+  return { proxy, at, said, unmanaged, bad, count, lists, close };
+}
+
+test('what somebody made, changed or removed in a governed namespace is judged within seconds, and alone', async () => {
+  const ns = await namespaceOf('rescan-watch');
+  const { unmanaged, bad, lists, proxy, count, close } = await looking(ns);
+  try {
+    assert.deepEqual([unmanaged(), bad()], [[], []]);
+    const whole = lists();
+    await stage.admin.request('POST', CONFIG_MAPS(ns), configMap('mine', { bad: 'yes' }));
+    await stage.waitFor(async () => bad()?.[0] === `ConfigMap ${ns}/mine`, 'the violation');
+    assert.deepEqual(unmanaged(), [`ConfigMap ${ns}/mine`]);
+    const patch = { metadata: { labels: { bad: 'no' } } };
+    await stage.admin.request('PATCH', `${CONFIG_MAPS(ns)}/mine`, patch, 'application/merge-patch+json');
+    await stage.waitFor(async () => bad()?.length === 0, 'no violation');
+    await stage.admin.request('DELETE', `${CONFIG_MAPS(ns)}/mine`);
+    await stage.waitFor(async () => unmanaged()?.length === 0, 'nothing that no commit has');
+    assert.equal(lists(), whole, 'nothing else was read again');
+    const recorded = count();
+    await stage.admin.request('POST', CONFIG_MAPS(await namespaceOf('rescan-elsewhere')), configMap('theirs', { bad: 'yes' }));
+    await wait(700);
+    assert.deepEqual([count(), proxy.seen.filter((s) => s.path.endsWith('/theirs'))], [recorded, []], 'other namespaces are nobody’s here');
+  } finally {
+    await close();
+  }
+});
+
+test('another status is no other object', async () => {
+  const ns = await namespaceOf('rescan-status');
+  const at = `/apis/apps/v1/namespaces/${ns}/deployments`;
+  const { proxy, close } = await looking(ns);
+  const reads = () => proxy.seen.filter((s) => s.method === 'GET' && s.path === `${at}/web`).length;
+  try {
+    const labels = { app: 'web' };
+    const template = { metadata: { labels }, spec: { containers: [{ name: 'c', image: 'registry.example.com/c:1' }] } };
+    const web = {
+      ...{ apiVersion: 'apps/v1', kind: 'Deployment', metadata: { name: 'web' } },
+      spec: { selector: { matchLabels: labels }, template },
+    };
+    assert.equal((await stage.admin.request('POST', at, web)).status, 201);
+    await stage.waitFor(async () => reads() === 1, 'the new one');
+    const status = { status: { replicas: 1, observedGeneration: 1 } };
+    assert.equal((await stage.admin.request('PATCH', `${at}/web/status`, status, 'application/merge-patch+json')).status, 200);
+    await wait(700);
+    assert.equal(reads(), 1);
+    await stage.admin.request('PATCH', `${at}/web`, { spec: { paused: true } }, 'application/merge-patch+json');
+    await stage.waitFor(async () => reads() === 2, 'the other one');
+  } finally {
+    await close();
+  }
+});
+
+test('what could not be read when it changed is found by reading all again', async () => {
+  const ns = await namespaceOf('rescan-missed');
+  const { proxy, unmanaged, said, close } = await looking(ns);
+  try {
+    proxy.fault = (asked) => (asked.path.endsWith('/mine') ? { status: 500 } : 'pass');
+    await stage.admin.request('POST', CONFIG_MAPS(ns), configMap('mine'));
+    await stage.waitFor(async () => said.some((s) => s.includes('could not be judged')), 'the warning');
+    await stage.waitFor(async () => unmanaged()?.length === 1, 'the whole look');
+  } finally {
+    await close();
+  }
+});
+
+test('watches that broke off go on, with what came meanwhile', async () => {
+  const ns = await namespaceOf('rescan-broken');
+  const { proxy, unmanaged, close } = await looking(ns);
+  try {
+    const isOfMaps = (path: string) => path.startsWith('/api/v1/configmaps');
+    proxy.fault = (asked) => (isOfMaps(asked.path) ? { drop: 'before' } : 'pass');
+    proxy.cut((asked) => asked.watch && isOfMaps(asked.path));
+    await stage.admin.request('POST', CONFIG_MAPS(ns), configMap('meanwhile'));
+    await wait(500);
+    assert.deepEqual(unmanaged(), []);
+    proxy.fault = () => 'pass';
+    await stage.waitFor(async () => unmanaged()?.length === 1, 'what came meanwhile');
+  } finally {
+    await close();
+  }
+});
+
+test('what is being applied just now waits until it has been; what flaps is recorded now and then', async () => {
+  const ns = await namespaceOf('rescan-open');
+  const { at, unmanaged, lists, count, close } = await looking(ns, {
+    times: { lookMs: 100, spacedMs: 60_000 },
+    owned: new Map([[`/ConfigMap/${ns}/planned`, { file: 'x.yaml', line: 1 }]]),
+    open: { failed: false, intent: { entry: { revision: 'b'.repeat(40) } } },
+  });
+  const whole = lists();
+  const recorded = count();
+  try {
+    await stage.admin.request('POST', CONFIG_MAPS(ns), configMap('planned', { bad: 'yes' }));
+    await wait(600);
+    assert.equal(count(), recorded);
+    await stage.admin.request('POST', CONFIG_MAPS(ns), configMap('one'));
+    await stage.waitFor(async () => unmanaged()?.length === 1, 'the first of them, at once');
+    await stage.admin.request('POST', CONFIG_MAPS(ns), configMap('two'));
+    await wait(600);
+    assert.equal(unmanaged()?.length, 1, 'the second has to wait');
+    Object.assign(at, { revision: 'b'.repeat(40), open: undefined });
+    await stage.waitFor(async () => unmanaged()?.length === 2, 'all of it, at the new revision');
+    assert.ok(lists() > whole);
+  } finally {
+    await close();
+  }
+});
+
+test('what was told while all was read from an older cache is read once more', async () => {
+  const ns = await namespaceOf('rescan-cache');
+  const { at, proxy, unmanaged, lists, close } = await looking(ns);
+  try {
+    const whole = lists();
+    const isListed = (path: string) => path.startsWith(`${CONFIG_MAPS(ns)}?limit=500&resourceVersion=0`);
+    proxy.fault = (asked) => (isListed(asked.path) ? { status: 200, body: { items: null, metadata: {} } } : 'pass');
+    at.revision = 'b'.repeat(40);
+    await stage.admin.request('POST', CONFIG_MAPS(ns), configMap('fresh'));
+    await stage.waitFor(async () => lists() > whole && unmanaged()?.length === 1, 'the fresh one');
+  } finally {
+    await close();
+  }
+});
+
+test('what another replica runs is looked at there', async () => {
+  const ns = await namespaceOf('rescan-standby');
+  const { at, unmanaged, close } = await looking(ns);
+  try {
+    at.isHere = false;
+    await wait(300);
+    await stage.admin.request('POST', CONFIG_MAPS(ns), configMap('mine'));
+    await wait(700);
+    assert.deepEqual(unmanaged(), []);
+    at.isHere = true;
+    await stage.waitFor(async () => unmanaged()?.length === 1, 'the look after it came here');
+  } finally {
+    await close();
+  }
+});
+
+/** A watch on some namespaces, and what it tells. */
+async function watching(user: string, namespaces: readonly string[], use: (w: Watching) => Promise<void>, most = 1000): Promise<void> {
+  const proxy = await startApiProxy(stage.controlPlane, user);
+  const { server } = await connect({ kubeconfig: proxy.kubeconfig, context: undefined });
+  const told: string[] = [];
+  const said: string[] = [];
+  const watch: NamespaceWatch = new NamespaceWatch(server, namespaces, {
+    changed: (ref: ObjectRef) => told.push(refText(ref)),
+    mayOpen: () => watch.connections < most,
+    warn: (message) => void said.push(message),
+  });
+  try {
+    await use({ watch, proxy, told, said });
+  } finally {
+    watch.close();
+    server.close();
+    await proxy.stop();
+  }
+}
+type Watching = { readonly watch: NamespaceWatch; readonly proxy: ApiProxy; readonly told: string[]; readonly said: string[] };
+const open = (proxy: ApiProxy, part: string) => proxy.seen.filter((s) => s.watch && s.path.includes(part) && s.ended !== true).length;
+
+test('kinds that come are watched from the next look on, kinds that go are left', async () => {
+  const ns = await namespaceOf('rescan-kinds');
+  const definitions = '/apis/apiextensions.k8s.io/v1/customresourcedefinitions';
+  const widgets = {
+    ...{ apiVersion: 'apiextensions.k8s.io/v1', kind: 'CustomResourceDefinition', metadata: { name: 'widgets.example.com' } },
+    spec: {
+      ...{ group: 'example.com', scope: 'Namespaced', names: { plural: 'widgets', kind: 'Widget' } },
+      versions: [
+        {
+          ...{ name: 'v1', served: true, storage: true },
+          schema: { openAPIV3Schema: { type: 'object', 'x-kubernetes-preserve-unknown-fields': true } },
+        },
+      ],
+    },
+  };
+  await watching('admin', [ns], async ({ watch, proxy, told }) => {
+    await watch.follow();
+    await stage.waitFor(async () => open(proxy, '/configmaps?') === 1, 'one watch for all namespaces');
+    await stage.admin.request('POST', definitions, widgets);
+    const path = `/apis/example.com/v1/namespaces/${ns}/widgets`;
+    await stage.waitFor(async () => (await stage.admin.request('GET', path)).status === 200, 'the kind');
+    await stage.waitFor(async () => {
+      await watch.follow();
+      return open(proxy, '/widgets?') === 1;
+    }, 'its watch');
+    await stage.admin.request('POST', path, { apiVersion: 'example.com/v1', kind: 'Widget', metadata: { name: 'w' } });
+    await stage.waitFor(async () => told.includes(`Widget ${ns}/w`), 'what it tells');
+    const ref = { apiVersion: 'example.com/v1', kind: 'Widget', namespace: ns, name: 'w' };
+    assert.equal((await watch.read(ref))?.metadata.name, 'w');
+    await stage.admin.request('DELETE', `${definitions}/widgets.example.com`);
+    await stage.waitFor(async () => {
+      await watch.follow();
+      return open(proxy, '/widgets?') === 0;
+    }, 'its end');
+    assert.equal(await watch.read(ref), undefined);
+    assert.equal(open(proxy, '/configmaps?'), 1, 'the others go on');
+  });
+});
+
+test('where the account may not watch all of the cluster, it watches the namespaces; what it may not see at all is said once', async () => {
+  const ns = await namespaceOf('rescan-narrow');
+  const rbac = `/apis/rbac.authorization.k8s.io/v1/namespaces/${ns}`;
+  const verbs = ['get', 'list', 'watch'];
+  await stage.admin.request('POST', `${rbac}/roles`, {
+    metadata: { name: 'r' },
+    rules: [{ apiGroups: [''], resources: ['configmaps'], verbs }],
+  });
+  await stage.admin.request('POST', `${rbac}/rolebindings`, {
+    metadata: { name: 'r' },
+    roleRef: { apiGroup: 'rbac.authorization.k8s.io', kind: 'Role', name: 'r' },
+    subjects: [{ kind: 'User', apiGroup: 'rbac.authorization.k8s.io', name: 'nobody' }],
+  });
+  await watching('nobody', [ns], async ({ watch, proxy, told, said }) => {
+    await watch.follow();
+    await watch.follow();
+    await stage.admin.request('POST', CONFIG_MAPS(ns), configMap('mine'));
+    await stage.waitFor(async () => told.includes(`ConfigMap ${ns}/mine`), 'what it tells');
+    assert.equal(open(proxy, `/namespaces/${ns}/configmaps?`), 1);
+    assert.equal(said.length, 1, said.join('\n'));
+    assert.match(said[0] ?? '', /found later.*may not list and watch/);
+  });
+});
+
+test('more connections than there may be are not opened, and it is said', async () => {
+  const ns = await namespaceOf('rescan-many');
+  const few = async ({ watch, said }: Watching) => {
+    await watch.follow();
+    await watch.follow();
+    assert.equal(watch.connections, 5);
+    assert.equal(said.length, 1, said.join('\n'));
+    assert.match(said[0] ?? '', /found later.*so many watches are open/);
+  };
+  await watching('admin', [ns], few, 5);
+});
