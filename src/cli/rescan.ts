@@ -34,6 +34,7 @@ const SINGLY = 300; // objects that are read one by one in a turn; more wait for
 const TIMES = { lookMs: 2000, spacedMs: 60_000 };
 
 type Found = Scan['violations'][number];
+type Watch = { readonly read: NamespaceWatch['read']; readonly follow: () => Promise<void> };
 
 /**
  * Everything that is in an environment's namespaces, judged by the rules that judge changes, and whose it is. What is different from
@@ -41,7 +42,7 @@ type Found = Scan['violations'][number];
  */
 class Rescan {
   readonly parts: RescanParts;
-  readonly #watch: Pick<NamespaceWatch, 'read'>;
+  readonly #watch: Watch;
   #seen = new Map<string, Scanned>();
   #found = new Map<string, Found[]>();
   #bundles = new Set<string>();
@@ -55,7 +56,7 @@ class Rescan {
   #isOther = false;
   #isMissed = false;
 
-  constructor(parts: RescanParts, watch: Pick<NamespaceWatch, 'read'>, times: typeof TIMES) {
+  constructor(parts: RescanParts, watch: Watch, times: typeof TIMES) {
     this.parts = parts;
     this.#watch = watch;
     this.#times = times;
@@ -84,6 +85,7 @@ class Rescan {
     const now = state();
     this.#whole = { revision: now.revision, at: performance.now() };
     this.#isMissed = true; // until it is over
+    await this.#watch.follow(); // first, so that what comes while all is read is told
     // What was told just now may be newer than the API server's cache, which is what is read; what was applied is looked after anyhow.
     for (const [key, { at }] of this.#changed) if (now.owned.has(key) || performance.now() - at > CACHE_MS) this.#changed.delete(key);
     const before = [this.#seen, this.#found, this.#bundles] as const;
@@ -105,29 +107,37 @@ class Rescan {
     this.#isMissed = false;
   }
 
-  /** Reads and judges what was told to be another. What is being applied waits: all is read when it has been. Throws as `all` does. */
+  /**
+   * Reads and judges what was told to be another. What is being applied waits until it has been, and everything until all was read
+   * since something was missed. Throws as `all` does.
+   */
   async some(everyMs: number): Promise<void> {
+    if (this.#isMissed) return;
+    try {
+      await this.#some(everyMs);
+    } catch (thrown) {
+      this.#isMissed = true;
+      throw thrown;
+    }
+  }
+
+  async #some(everyMs: number): Promise<void> {
     const now = this.parts.state();
     const isWritten = (key: string) => now.open !== undefined && !now.open.failed && now.owned.has(key);
     const taken = [...this.#changed].filter(([key]) => !isWritten(key)).slice(0, SINGLY);
     for (const [key] of taken) this.#changed.delete(key);
     const read: KubernetesObject[] = [];
-    try {
-      for (let i = 0; i < taken.length; i += READ_AT_ONCE)
-        await Promise.all(
-          taken.slice(i, i + READ_AT_ONCE).map(async ([key, { ref }]) => {
-            const object = await this.#watch.read(ref);
-            if (object === undefined) {
-              this.#seen.delete(key);
-              this.#found.delete(key);
-            } else read.push(object);
-          }),
-        );
-      if (read.length > 0) await this.#judge(read, now);
-    } catch (thrown) {
-      this.#isMissed = true;
-      throw thrown;
-    }
+    for (let i = 0; i < taken.length; i += READ_AT_ONCE)
+      await Promise.all(
+        taken.slice(i, i + READ_AT_ONCE).map(async ([key, { ref }]) => {
+          const object = await this.#watch.read(ref);
+          if (object === undefined) {
+            this.#seen.delete(key);
+            this.#found.delete(key);
+          } else read.push(object);
+        }),
+      );
+    if (read.length > 0) await this.#judge(read, now);
     if (taken.length > 0) this.#isOther = true;
     // What flaps would otherwise fill the ledger.
     if (!this.#isOther || performance.now() - this.#recorded < Math.min(everyMs, this.#spacedMs)) return;
@@ -237,23 +247,27 @@ export function keepRescanning(parts: readonly RescanParts[], everyMs: number, t
     const namespaces = here.flatMap((p) => p.environment.spec.target.namespaces);
     const warn = (message: string) => (here[0] as RescanParts).log.warn({}, message);
     const watch = new NamespaceWatch(server, namespaces, { changed, mayOpen, warn });
-    rescans.push(...here.map((p) => new Rescan(p, watch, times)));
-    return { watch, rescans };
+    let following: Promise<void> | undefined; // once in a look, for all that are read in it
+    const follow = () => {
+      following ??= watch.follow();
+      return following;
+    };
+    const begin = () => {
+      following = undefined;
+    };
+    rescans.push(...here.map((p) => new Rescan(p, { read: (ref) => watch.read(ref), follow }, times)));
+    return { watch, begin, rescans };
   });
   const look = async () => {
-    for (const { watch, rescans } of watched) {
-      // Watches first: what comes while all is read is told.
-      let isFollowing = false;
+    for (const { begin, rescans } of watched) {
+      begin();
       for (const one of rescans) {
         if (stopped.signal.aborted) return;
         const { log, environment, isHere } = one.parts;
         try {
           if (!isHere()) one.forget();
-          else if (one.isDue(everyMs)) {
-            if (!isFollowing) await watch.follow();
-            isFollowing = true;
-            await one.all();
-          } else await one.some(everyMs);
+          else if (one.isDue(everyMs)) await one.all();
+          else await one.some(everyMs);
         } catch (thrown) {
           if (!stopped.signal.aborted)
             log.warn({ environment: environment.metadata.name }, `its namespaces could not be judged: ${messageOf(thrown)}`);

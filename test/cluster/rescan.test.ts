@@ -34,7 +34,10 @@ async function namespaceOf(name: string): Promise<string> {
 }
 
 /** Looks at a namespace through a proxy, all of it once an hour. */
-async function looking(ns: string, more: { times?: typeof TIMES; owned?: Map<string, object>; open?: object } = {}) {
+async function looking(
+  ns: string,
+  more: { times?: typeof TIMES; owned?: Map<string, object>; open?: object; fault?: ApiProxy['fault'] } = {},
+) {
   const { times = TIMES, owned = new Map(), open } = more;
   const proxy = await startApiProxy(stage.controlPlane, 'admin');
   const { server } = await connect({ kubeconfig: proxy.kubeconfig, context: undefined });
@@ -65,7 +68,8 @@ async function looking(ns: string, more: { times?: typeof TIMES; owned?: Map<str
   const unmanaged = () => results()?.unmanaged.map((u) => refText(u.object));
   const bad = () => results()?.violations.map((v) => refText(v.object));
   const count = () => ledger.size;
-  await stage.waitFor(async () => results() !== undefined, 'the first result');
+  if (more.fault === undefined) await stage.waitFor(async () => results() !== undefined, 'the first result');
+  else proxy.fault = more.fault;
   const lists = () => proxy.seen.filter((s) => s.path.includes('limit=500&resourceVersion=0')).length;
   const close = async () => {
     await stop();
@@ -133,6 +137,28 @@ test('what could not be read when it changed is found by reading all again', asy
     await stage.admin.request('POST', CONFIG_MAPS(ns), configMap('mine'));
     await stage.waitFor(async () => said.some((s) => s.includes('could not be judged')), 'the warning');
     await stage.waitFor(async () => unmanaged()?.length === 1, 'the whole look');
+  } finally {
+    await close();
+  }
+});
+
+test('nothing is said of a namespace that could not be read whole, and it is not tried all the time', async () => {
+  const ns = await namespaceOf('rescan-first');
+  const isListed = (path: string) => path.startsWith(`/api/v1/namespaces/${ns}/secrets?`);
+  let tries = 0;
+  const fault: ApiProxy['fault'] = (asked) => {
+    if (!isListed(asked.path)) return 'pass';
+    tries++;
+    return { drop: 'before' };
+  };
+  const { proxy, unmanaged, said, close } = await looking(ns, { times: { lookMs: 100, spacedMs: 2000 }, fault });
+  try {
+    await stage.waitFor(async () => said.length > 0, 'the warning');
+    await stage.admin.request('POST', CONFIG_MAPS(ns), configMap('mine'));
+    await wait(1000);
+    assert.deepEqual([unmanaged(), tries, said.length], [undefined, 1, 1]);
+    proxy.fault = () => 'pass';
+    await stage.waitFor(async () => unmanaged()?.length === 1, 'the result');
   } finally {
     await close();
   }
