@@ -124,18 +124,35 @@ async function compile(
       hint: 'name the rules as Conftest does (`deny contains msg if …` in `package main`), or use `package countersign.object`',
     });
   const out = join(directory, 'bundle.tar.gz');
-  const target = [...entries, ...points].sort((a, b) => (a.entrypoint < b.entrypoint ? -1 : 1)).flatMap((e) => ['-e', e.entrypoint]);
-  await opa(
-    options.opa,
-    ['build', '-b', '.', '-t', 'wasm', '--wasm-include-print', '--capabilities', CAPABILITIES, ...target, '-o', out],
-    staged,
-  );
+  const target = [...entries, ...points].map((e) => e.entrypoint).sort();
+  const make = (entrypoints: readonly string[]) =>
+    opa(
+      options.opa,
+      [
+        ...['build', '-b', '.', '-t', 'wasm', '--wasm-include-print', '--capabilities', CAPABILITIES],
+        ...entrypoints.flatMap((e) => ['-e', e]),
+        ...['-o', out],
+      ],
+      staged,
+    );
+  const together = togetherOf(entries);
+  if (together !== undefined) stage(TOGETHER_FILE, together, 1);
+  // Rules that look at all packages there are would be among what they look at: such are asked one by one.
+  const isTogether =
+    together !== undefined &&
+    (await make([...target, TOGETHER]).then(
+      () => true,
+      () => false,
+    ));
+  if (together !== undefined && !isTogether) rmSync(join(staged, TOGETHER_FILE));
+  if (!isTogether) await make(target);
   const version = /Version: (\S+)/.exec((await run(options.opa, ['version'])).stdout)?.[1] ?? '';
   const rules = rego.length === 0 ? [] : await rulesIn(options.opa, staged, entries);
   const manifest: BundleManifest = {
     v: 1,
     opa: version,
     entries,
+    ...(isTogether ? { together: TOGETHER } : {}),
     rules,
     templates: points,
     constraints: rest.constraints,
@@ -214,6 +231,21 @@ function entriesIn(text: string): Entry[] {
   const name = /^[ \t]*package[ \t]+([\w.]+)/m.exec(code)?.[1];
   if (name === undefined) return [];
   return [...code.matchAll(HEAD)].map((m) => entryOf(`${name.replaceAll('.', '/')}/${m[1]}`)).filter((e) => e !== undefined);
+}
+
+const TOGETHER = 'countersign/together/conftest';
+const TOGETHER_FILE = join('countersign.together', 'conftest.rego');
+
+// A module that asks all of Conftest's entries; undefined where there are not several.
+function togetherOf(entries: readonly Entry[]): string | undefined {
+  const asked = entries.filter((e) => e.convention === 'conftest').map((e) => e.entrypoint);
+  if (asked.length < 2) return undefined;
+  const rule = (e: string) =>
+    `conftest[${JSON.stringify(e)}] := data${e
+      .split('/')
+      .map((part) => `[${JSON.stringify(part)}]`)
+      .join('')}`;
+  return `package countersign.together\n\n${asked.sort().map(rule).join('\n')}\n`;
 }
 
 type Annotated = {

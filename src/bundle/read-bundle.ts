@@ -36,8 +36,9 @@ export async function readBundle(archive: Uint8Array, name: string): Promise<Pol
   });
   const written = files.get('countersign.json');
   const manifest = written === undefined ? inferred([...module.entrypoints.keys()]) : readManifest(written, unusable);
-  const missing = [...manifest.entries, ...manifest.templates].find((e) => !module.entrypoints.has(e.entrypoint));
-  if (missing !== undefined) throw unusable(`its manifest names the entrypoint \`${missing.entrypoint}\`, which the module has not`);
+  const named = [...manifest.entries, ...manifest.templates].map((e) => e.entrypoint);
+  const missing = [...named, ...(manifest.together === undefined ? [] : [manifest.together])].find((e) => !module.entrypoints.has(e));
+  if (missing !== undefined) throw unusable(`its manifest names the entrypoint \`${missing}\`, which the module has not`);
   const denies = manifest.entries.some((e) => e.action === 'deny') || manifest.templates.length > 0;
   if (!denies) throw unusable('it has no rule that denies: no `deny` or `violation` entrypoint, and no template');
   return policyBundle(name, wasm, data, manifest);

@@ -129,6 +129,7 @@ function ask(bundle: PolicyBundle, module: RegoModule, subject: Subject, scope: 
       (subject.kind === 'change' ? e.convention === 'change' : e.convention !== 'change') &&
       (subject.kind === 'object' || subject.kind === 'change' || e.convention === 'conftest'),
   );
+  const conftest = wanted.filter((e) => e.convention === 'conftest');
   if (wanted.length === 0 && (templates.length === 0 || subject.kind !== 'object')) return [];
   const evaluate = module.withInput(subject.json, context);
   const images = 'images' in subject && subject.images !== undefined ? subject.images : '{}';
@@ -148,12 +149,20 @@ function ask(bundle: PolicyBundle, module: RegoModule, subject: Subject, scope: 
       wanted.filter((e) => e.convention !== 'conftest'),
       (e) => evaluate(e.entrypoint, own),
     ),
-    ...askConftest(
-      wanted.filter((e) => e.convention === 'conftest'),
-      evaluate,
-    ),
+    ...askConftest(conftest, conftest.length > 1 ? (together(bundle, context, evaluate) ?? evaluate) : evaluate),
     ...(subject.kind === 'object' && templates.length > 0 ? askConstraints(bundle, subject, scope, evaluate, module, context) : []),
   ];
+}
+
+// Everything at once where that goes well: what fails, or is to be traced, is asked one by one, so that each speaks for itself.
+function together({ manifest }: PolicyBundle, { print }: BuiltinContext, evaluate: Ask): Ask | undefined {
+  if (manifest.together === undefined || print !== undefined) return undefined;
+  try {
+    const all = evaluate(manifest.together);
+    return all instanceof RegoObject ? (entrypoint) => all.get(entrypoint) : undefined;
+  } catch {
+    return undefined;
+  }
 }
 
 function askEach(entries: readonly Entry[], evaluate: (entry: Entry) => Value | undefined): Finding[] {

@@ -7,7 +7,8 @@ const pod = (name: string, more = '') => `apiVersion: v1\nkind: Pod\nmetadata: {
 const RULES = {
   'rule.rego': `package countersign.object
 deny contains "bad" if input.object.metadata.name == "bad"
-deny contains "slow" if { startswith(input.object.metadata.name, "slow"); count([1 | some a in numbers.range(1, 500); some b in numbers.range(1, 500); a + b == -1]) == 0 }
+deny contains "slower" if { input.object.metadata.name == "slower"; count([1 | some a in numbers.range(1, 1500); some b in numbers.range(1, 1500); a + b == -1]) == 0 }
+deny contains "slow" if { startswith(input.object.metadata.name, "slow"); input.object.metadata.name != "slower"; count([1 | some a in numbers.range(1, 500); some b in numbers.range(1, 500); a + b == -1]) == 0 }
 `,
 };
 
@@ -23,7 +24,16 @@ async function proven(deadline = 20_000) {
     await ask(pool, yaml);
     return watch.begun > before;
   };
-  return { pool, watch, askMany, isNear, endWatch: () => (isWatched = false) };
+  // On a busy machine even quick rules take longer now and then, and have to prove themselves once more.
+  const untilNear = async () => {
+    for (let i = 0; i < 20; i++) {
+      await askMany('good');
+      await wait(300);
+      if (await isNear(pod('good'))) return;
+    }
+    assert.fail('the rules never came near');
+  };
+  return { pool, watch, askMany, isNear, untilNear, endWatch: () => (isWatched = false) };
 }
 
 test('rules that proved to be quick are asked on the thread that asks, and say the same there', async () => {
@@ -40,10 +50,8 @@ test('rules that proved to be quick are asked on the thread that asks, and say t
 });
 
 test('large objects, several at a time, and what nobody watches go elsewhere', async () => {
-  const { pool, watch, askMany, isNear, endWatch } = await proven();
-  await askMany('good');
-  await wait(500);
-  assert.equal(await isNear(pod('good')), true);
+  const { pool, watch, isNear, untilNear, endWatch } = await proven();
+  await untilNear();
   assert.equal(await isNear(pod('good', `nodeName: ${'x'.repeat(70_000)}`)), false);
   const before = watch.begun;
   assert.equal((await ask(pool, [pod('bad'), pod('good')].join('---\n'))).violations.length, 1);
@@ -71,11 +79,10 @@ test('rules that are slow never run there; such as turn out to be slow have to p
 });
 
 test('what took longer there than rules may is asked elsewhere, which denies it', async () => {
-  const { pool, watch, askMany } = await proven(100);
-  await askMany('good');
-  await wait(500);
+  const { pool, watch, untilNear } = await proven(100);
+  await untilNear();
   const before = watch.begun;
-  const found = await ask(pool, pod('slow'));
+  const found = await ask(pool, pod('slower'));
   assert.equal(watch.begun, before + 1);
   assert.deepEqual(
     found.violations.map((v) => v.code),
