@@ -34,7 +34,6 @@ const SINGLY = 300; // objects that are read one by one in a turn; more wait for
 const TIMES = { lookMs: 2000, spacedMs: 60_000 };
 
 type Found = Scan['violations'][number];
-type Watch = { readonly read: NamespaceWatch['read']; readonly follow: () => Promise<void> };
 
 /**
  * Everything that is in an environment's namespaces, judged by the rules that judge changes, and whose it is. What is different from
@@ -42,7 +41,7 @@ type Watch = { readonly read: NamespaceWatch['read']; readonly follow: () => Pro
  */
 class Rescan {
   readonly parts: RescanParts;
-  readonly #watch: Watch;
+  readonly #watch: Pick<NamespaceWatch, 'read'>;
   #seen = new Map<string, Scanned>();
   #found = new Map<string, Found[]>();
   #bundles = new Set<string>();
@@ -56,7 +55,7 @@ class Rescan {
   #isOther = false;
   #isMissed = false;
 
-  constructor(parts: RescanParts, watch: Watch, times: typeof TIMES) {
+  constructor(parts: RescanParts, watch: Pick<NamespaceWatch, 'read'>, times: typeof TIMES) {
     this.parts = parts;
     this.#watch = watch;
     this.#times = times;
@@ -79,29 +78,23 @@ class Rescan {
     this.#changed.clear();
   }
 
-  /** Reads and judges everything. Throws as cluster, rules and ledger do. */
-  async all(): Promise<void> {
+  /** Reads and judges everything; `follow` begins the watches. Throws as cluster, rules and ledger do. */
+  async all(follow: () => Promise<void>): Promise<void> {
     const { environment, server, state } = this.parts;
     const now = state();
     this.#whole = { revision: now.revision, at: performance.now() };
     this.#isMissed = true; // until it is over
-    await this.#watch.follow(); // first, so that what comes while all is read is told
+    await follow(); // first, so that what comes while all is read is told
     // What was told just now may be newer than the API server's cache, which is what is read; what was applied is looked after anyhow.
     for (const [key, { at }] of this.#changed) if (now.owned.has(key) || performance.now() - at > CACHE_MS) this.#changed.delete(key);
-    const before = [this.#seen, this.#found, this.#bundles] as const;
     [this.#seen, this.#found, this.#bundles] = [new Map(), new Map(), new Set()];
-    try {
-      const pages = objectsIn(server, environment.spec.target.namespaces);
-      for (let page = await pages.next(); ; page = await pages.next()) {
-        if (page.done === true) {
-          this.#unread = [...page.value].sort();
-          break;
-        }
-        await this.#judge(page.value, now);
+    const pages = objectsIn(server, environment.spec.target.namespaces);
+    for (let page = await pages.next(); ; page = await pages.next()) {
+      if (page.done === true) {
+        this.#unread = [...page.value].sort();
+        break;
       }
-    } catch (thrown) {
-      [this.#seen, this.#found, this.#bundles] = before;
-      throw thrown;
+      await this.#judge(page.value, now);
     }
     await this.#record(now);
     this.#isMissed = false;
@@ -247,26 +240,22 @@ export function keepRescanning(parts: readonly RescanParts[], everyMs: number, t
     const namespaces = here.flatMap((p) => p.environment.spec.target.namespaces);
     const warn = (message: string) => (here[0] as RescanParts).log.warn({}, message);
     const watch = new NamespaceWatch(server, namespaces, { changed, mayOpen, warn });
-    let following: Promise<void> | undefined; // once in a look, for all that are read in it
-    const follow = () => {
-      following ??= watch.follow();
-      return following;
-    };
-    const begin = () => {
-      following = undefined;
-    };
-    rescans.push(...here.map((p) => new Rescan(p, { read: (ref) => watch.read(ref), follow }, times)));
-    return { watch, begin, rescans };
+    rescans.push(...here.map((p) => new Rescan(p, watch, times)));
+    return { watch, rescans };
   });
   const look = async () => {
-    for (const { begin, rescans } of watched) {
-      begin();
+    for (const { watch, rescans } of watched) {
+      let following: Promise<void> | undefined; // once for all that are read now
+      const follow = () => {
+        following ??= watch.follow();
+        return following;
+      };
       for (const one of rescans) {
         if (stopped.signal.aborted) return;
         const { log, environment, isHere } = one.parts;
         try {
           if (!isHere()) one.forget();
-          else if (one.isDue(everyMs)) await one.all();
+          else if (one.isDue(everyMs)) await one.all(follow);
           else await one.some(everyMs);
         } catch (thrown) {
           if (!stopped.signal.aborted)

@@ -22,6 +22,18 @@ export type Answer = {
   readonly retryAfter: number | undefined;
 };
 
+/** `Accept` for answers without spec, status and data: they need not be written, nor read. What cannot leave them out sends all of it. */
+export const METADATA_ONLY = {
+  object: 'application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json',
+  list: 'application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json',
+} as const;
+
+/** Where a version of an API is served: in one namespace or (`''`) in all. */
+export function apiPath(apiVersion: string, namespace: string): string {
+  const base = apiVersion.includes('/') ? `/apis/${apiVersion}` : `/api/${apiVersion}`;
+  return namespace === '' ? base : `${base}/namespaces/${encodeURIComponent(namespace)}`;
+}
+
 const CONNECTIONS = 16; // beyond this the API server only answers later, not more (measured)
 const TIMEOUT_MS = 30_000;
 const MAX_BODY = 256 * 1024 * 1024; // a list of 10,000 large objects

@@ -21,7 +21,7 @@ import {
   refText,
   type Writing,
 } from '../model/index.ts';
-import type { Answer, ApiServer } from './api-server.ts';
+import { type Answer, type ApiServer, apiPath, METADATA_ONLY } from './api-server.ts';
 import { differences, lastWriter, type ManagedFields, mergeFields, withValuesOf } from './fields.ts';
 import type { HealthRule } from './health.ts';
 import { type LiveListener, type LiveObject, LiveView } from './live-view.ts';
@@ -120,7 +120,7 @@ export class Cluster {
    * `cluster-immutable`, `cluster-refused`, `-forbidden` or `-unreachable`, each with the object's name.
    */
   async dryRun(rendered: RenderedObject, owned: OwnedObject, writing: Writing): Promise<{ readonly admitted: string | undefined }> {
-    const { object, admitted } = await this.#apply(rendered, owned, writing, true, undefined, METADATA_ONLY);
+    const { object, admitted } = await this.#apply(rendered, owned, writing, true, undefined, METADATA_ONLY.object);
     const owner = writing.force ? undefined : foreignOwner(object, rendered.object);
     if (owner !== undefined)
       throw new CountersignError('cluster-conflict', `${refText(rendered.ref)} belongs to ${owner}`, {
@@ -273,7 +273,7 @@ export class Cluster {
       await this.#path(kind.namespaced ? ref : { ...ref, namespace: '' }),
       undefined,
       undefined,
-      METADATA_ONLY,
+      METADATA_ONLY.object,
     );
     if (answer.status === 404) return undefined;
     succeed(answer, 'read', ref);
@@ -289,7 +289,7 @@ export class Cluster {
     const known = this.#labels.get(namespace);
     if (known !== undefined && performance.now() - known.at < LABELS_MS) return known.labels;
     const labels = this.#server
-      .request('GET', `/api/v1/namespaces/${encodeURIComponent(namespace)}`, undefined, undefined, METADATA_ONLY)
+      .request('GET', `/api/v1/namespaces/${encodeURIComponent(namespace)}`, undefined, undefined, METADATA_ONLY.object)
       .then(({ status, body }) => (status === 200 ? ((body as unknown as KubernetesObject).metadata.labels ?? {}) : undefined));
     this.#labels.set(namespace, { at: performance.now(), labels });
     labels.catch(() => this.#labels.delete(namespace));
@@ -385,7 +385,7 @@ export class Cluster {
         'cluster-refused',
         `${refText(ref)}: the kind \`${ref.kind}\` is ${kind.namespaced ? 'namespaced, and `metadata.namespace` is needed' : 'cluster-scoped, and `metadata.namespace` must go'}`,
       );
-    return `${prefixOf(ref)}/${kind.plural}/${encodeURIComponent(ref.name)}`;
+    return `${apiPath(ref.apiVersion, ref.namespace)}/${kind.plural}/${encodeURIComponent(ref.name)}`;
   }
 
   // Asked once per group version, however many ask at the same time; a kind that is not there is asked for again.
@@ -403,7 +403,7 @@ export class Cluster {
   }
 
   async #discover(apiVersion: string): Promise<Map<string, Kind>> {
-    const answer = await this.#ask('GET', apiVersion.includes('/') ? `/apis/${apiVersion}` : `/api/${apiVersion}`);
+    const answer = await this.#ask('GET', apiPath(apiVersion, ''));
     if (answer.status === 404) return new Map();
     if (answer.status >= 300) throw refusal(answer, 'discover', `the kinds of \`${apiVersion}\``, false);
     const resources = (answer.body as { resources?: { name: string; kind: string; namespaced: boolean }[] }).resources ?? [];
@@ -412,8 +412,6 @@ export class Cluster {
 }
 
 const APPLY = 'application/apply-patch+yaml';
-// Of an answer that only says yes or no, the API server need not write the object, and we need not read it.
-const METADATA_ONLY = 'application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json';
 
 // With the stamps that are there, whoever applied it: they are nothing that a person compares.
 function stampedAs(field: 'labels' | 'annotations', now: Metadata['labels'], live: Metadata['labels']): Partial<Metadata> {
@@ -426,11 +424,6 @@ function stampedAs(field: 'labels' | 'annotations', now: Metadata['labels'], liv
 
 function ignored(ref: ObjectRef, rules: readonly IgnoreRule[]): string[] {
   return rules.filter((r) => r.kind === ref.kind && (r.name === undefined || r.name === ref.name)).flatMap((r) => r.fields);
-}
-
-function prefixOf(ref: ObjectRef): string {
-  const base = ref.apiVersion.includes('/') ? `/apis/${ref.apiVersion}` : `/api/${ref.apiVersion}`;
-  return ref.namespace === '' ? base : `${base}/namespaces/${encodeURIComponent(ref.namespace)}`;
 }
 
 function succeed(answer: Answer, verb: string, ref: ObjectRef): void {

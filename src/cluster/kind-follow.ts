@@ -1,6 +1,6 @@
 import { setTimeout as wait } from 'node:timers/promises';
 import { CountersignError, type KubernetesObject, messageOf } from '../model/index.ts';
-import type { ApiServer } from './api-server.ts';
+import { type ApiServer, apiPath, METADATA_ONLY } from './api-server.ts';
 
 /** A kind as the API serves it. */
 export type Resource = { readonly apiVersion: string; readonly kind: string; readonly plural: string; readonly namespaced: boolean };
@@ -47,11 +47,6 @@ type Of = {
 
 const PAGE = 500; // objects a list answers at once: more would hold up everything else while it is parsed
 const QUIET_MS = 120_000; // bookmarks come every minute or so; a connection that is silent for longer is dead
-// What cannot leave the content out sends all of it.
-const METADATA = {
-  list: 'application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json',
-  watch: 'application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json',
-};
 const FIRST_PAUSE_MS = 200;
 const FIRST_ATTEMPTS = 5;
 const MAX_PAUSE_MS = 30_000;
@@ -178,15 +173,15 @@ export class KindFollow {
       },
       this.#signal,
       QUIET_MS,
-      this.#accept('watch'),
+      this.#accept('object'),
     );
     if (gone || status === 410) throw new Gone();
     if (status !== 200) throw refused(status, this.#resource.kind);
     return version;
   }
 
-  #accept(what: keyof typeof METADATA): string {
-    return this.#of.metadataOnly === true ? METADATA[what] : 'application/json';
+  #accept(what: keyof typeof METADATA_ONLY): string {
+    return this.#of.metadataOnly === true ? METADATA_ONLY[what] : 'application/json';
   }
 
   get #selector(): string {
@@ -194,10 +189,7 @@ export class KindFollow {
   }
 
   get #path(): string {
-    const { apiVersion, plural } = this.#resource;
-    const { namespace } = this.#of;
-    const base = apiVersion.includes('/') ? `/apis/${apiVersion}` : `/api/${apiVersion}`;
-    return namespace === '' ? `${base}/${plural}` : `${base}/namespaces/${encodeURIComponent(namespace)}/${plural}`;
+    return `${apiPath(this.#resource.apiVersion, this.#of.namespace)}/${this.#resource.plural}`;
   }
 }
 

@@ -1,5 +1,5 @@
 import { CountersignError, type KubernetesObject, messageOf, type ObjectRef, sha256 } from '../model/index.ts';
-import type { ApiServer } from './api-server.ts';
+import { type ApiServer, apiPath } from './api-server.ts';
 import { FollowedKind, KindFollow, type ObjectMeta, type Resource, TIMES, type WatchTimes } from './kind-follow.ts';
 import { namespacedKinds } from './scan.ts';
 
@@ -30,7 +30,7 @@ export class NamespaceWatch {
   readonly #hooks: Hooks;
   readonly #times: WatchTimes;
   readonly #kinds = new Map<string, Kind>();
-  #warned = '';
+  #warned = false;
 
   constructor(server: ApiServer, namespaces: readonly string[], hooks: Hooks, times: WatchTimes = TIMES) {
     this.#server = server;
@@ -71,9 +71,7 @@ export class NamespaceWatch {
   async read({ apiVersion, kind, namespace, name }: ObjectRef): Promise<KubernetesObject | undefined> {
     const plural = this.#kinds.get(`${apiVersion} ${kind}`)?.resource.plural;
     if (plural === undefined) return undefined; // the kind is served no more
-    const base = apiVersion.includes('/') ? `/apis/${apiVersion}` : `/api/${apiVersion}`;
-    const path = `${base}/namespaces/${encodeURIComponent(namespace)}/${plural}/${encodeURIComponent(name)}`;
-    const { status, body } = await this.#server.request('GET', path);
+    const { status, body } = await this.#server.request('GET', `${apiPath(apiVersion, namespace)}/${plural}/${encodeURIComponent(name)}`);
     if (status === 404) return undefined;
     if (status !== 200)
       throw new CountersignError('cluster-unreachable', `the API server answers ${status} when asked for ${kind} ${namespace}/${name}`, {
@@ -121,8 +119,8 @@ export class NamespaceWatch {
 
   // Once, not for each kind and at each try: they mostly fail together.
   #warn(message: string): void {
-    if (this.#warned !== '') return;
-    this.#warned = message;
+    if (this.#warned) return;
+    this.#warned = true;
     this.#hooks.warn(`changes in the governed namespaces are found later, when all is read again: ${message}`);
   }
 }

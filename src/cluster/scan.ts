@@ -1,5 +1,5 @@
 import type { KubernetesObject } from '../model/index.ts';
-import type { ApiServer } from './api-server.ts';
+import { type ApiServer, apiPath } from './api-server.ts';
 import type { Resource } from './kind-follow.ts';
 
 type Discovery = {
@@ -61,12 +61,11 @@ export async function* objectsIn(
 ): AsyncGenerator<readonly KubernetesObject[], readonly string[]> {
   const unread: string[] = [];
   for (const { apiVersion, kind, plural } of await namespacedKinds(server)) {
-    const base = apiVersion.includes('/') ? `/apis/${apiVersion}` : `/api/${apiVersion}`;
     for (const namespace of namespaces) {
       let next = '';
       do {
         const page = next === '' ? 'resourceVersion=0' : `continue=${encodeURIComponent(next)}`;
-        const path = `${base}/namespaces/${encodeURIComponent(namespace)}/${plural}?limit=${PAGE}&${page}`;
+        const path = `${apiPath(apiVersion, namespace)}/${plural}?limit=${PAGE}&${page}`;
         const { status, body } = await server.request('GET', path);
         if (status !== 200) {
           if (status !== 404 && !unread.includes(kind)) unread.push(kind);
