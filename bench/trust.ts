@@ -171,6 +171,7 @@ async function looks(bare: string, ids: readonly string[], store: TrustStore): P
     trust: store,
     rules: shippedRules,
     make: () => Promise.reject(new Error('nothing is made here')),
+    untrusted: 'refused',
     openWaiver: readWaiver,
     recorder: undefined,
     clock: () => new Date(),

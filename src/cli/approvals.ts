@@ -86,7 +86,7 @@ export async function approvalsVerify(name: string, options: ApprovalsVerifyOpti
     const trust = await openTrustStore(trustOf(configuration, environment));
     const source = sourceRepository(repository);
     const result = await assessTrust(
-      { environment, repository: source, trust, recorder: undefined, clock: () => new Date(), openPolicy },
+      { environment, repository: source, trust, recorder: undefined, clock: () => new Date(), openPolicy, untrusted: 'rendered' },
       from,
       commit,
       tree,

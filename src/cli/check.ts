@@ -47,6 +47,7 @@ export async function check(options: CheckOptions, settings: ProcessSettings, io
     const { gate, close } = await openGate(configuration, environment, sourceRepository(repository), () => new Date(), {
       git: gitProgram(settings),
       make: openMaker(settings),
+      untrusted: 'rendered',
     });
     try {
       const { verdict } = await assess(gate, from, head);

@@ -48,6 +48,7 @@ export async function diff(options: DiffOptions, settings: ProcessSettings, io: 
     const { gate, close } = await openGate(configuration, environment, sourceRepository(checkout.repository), () => new Date(), {
       git: gitProgram(settings),
       make: openMaker(settings),
+      untrusted: 'rendered',
     });
     try {
       const { objects, violations } = await renderedAt(gate, commit);

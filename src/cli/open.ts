@@ -1,5 +1,5 @@
 import { type Configuration, loadConfiguration, type ProcessSettings, readTrustPolicy, readWaiver } from '../config/index.ts';
-import type { Gate, Maker, OpenPolicy, SourceRepository } from '../gate/index.ts';
+import type { Gate, OpenPolicy, SourceRepository } from '../gate/index.ts';
 import { NativeRepository, UserRepository } from '../git/index.ts';
 import { CountersignError, type Environment, type TrustPolicy } from '../model/index.ts';
 import { findOnPath } from '../tools/index.ts';
@@ -35,7 +35,7 @@ export async function openGate(
   environment: Environment,
   repository: SourceRepository,
   clock: () => Date,
-  { make, ...options }: RulesOptions & { readonly make: Maker },
+  { make, untrusted, ...options }: RulesOptions & Pick<Gate, 'make' | 'untrusted'>,
 ): Promise<{ readonly gate: Gate; readonly close: () => Promise<void> }> {
   const { rules, close } = openRules(environment, repository, options);
   const gate: Gate = {
@@ -48,6 +48,7 @@ export async function openGate(
     openPolicy,
     openWaiver: readWaiver,
     make,
+    untrusted,
   };
   return { gate, close };
 }

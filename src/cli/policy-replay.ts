@@ -35,6 +35,7 @@ export async function policyReplay(entry: string, options: PolicyReplayOptions, 
     const { gate, close } = await openGate(configuration, environment, sourceRepository(repository), () => new Date(at), {
       git,
       make: openMaker(settings),
+      untrusted: then.consulted.bundleDigest === '' ? 'refused' : 'rendered',
     });
     try {
       const { verdict } = await assess({ ...gate, past: before(reader, index) }, then.from, then.to);

@@ -42,6 +42,7 @@ export async function preReceive(
     const { gate, close } = await openGate(configuration, environment, sourceRepository(repository), () => new Date(), {
       git: gitProgram(settings),
       make: openMaker(settings),
+      untrusted: 'refused',
     });
     try {
       const from = /^0+$/.test(update.from) ? (environment.spec.source.baseline ?? NO_REVISION) : update.from;

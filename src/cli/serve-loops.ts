@@ -42,6 +42,7 @@ export async function openGates({ configuration, recorder, options, settings, cl
         git: program,
         shared,
         make,
+        untrusted: 'refused',
       });
       closing.push(opened.close);
       const gate: OpenGate['gate'] = {

@@ -68,6 +68,11 @@ export type Gate = {
   readonly openWaiver: OpenWaiver;
   /** What makes objects where the environment does not have them as plain files. */
   readonly make: Maker;
+  /**
+   * `refused`: once signatures or approvals fall short, nothing of the change is rendered and no rule is asked, as a service must that
+   * anyone can push to. `rendered`: every reason is shown at once, for the person who runs the check.
+   */
+  readonly untrusted: 'refused' | 'rendered';
   /** What was examined at earlier looks. */
   readonly known?: KnownHistory;
   /** Files that were rendered at earlier looks, by mode, blob and path. */
@@ -88,6 +93,7 @@ export type Assessment = {
 };
 
 const FILES_AT_ONCE = 64; // asked of git ahead, so that it is never waited for
+const MAX_COMMITS = 100_000; // of one change; each is kept with some hundred bytes, and named on the ledger
 const MAX_CODES = 500; // a verdict lists this many violations; the count goes on
 
 /** Judges the change `from` → `to` of the environment's branch as a whole, and records the verdict. */
@@ -241,6 +247,10 @@ async function judge(gate: Gate, from: string, to: string, tree: string): Promis
     return { ...nothing, violations: [malformedViolation(why)] };
   }
   const trusted = await assessTrust(gate, from, to, tree);
+  if (trusted.change === undefined && gate.untrusted === 'refused') {
+    const { commits, approvals, violations, warnings, store } = trusted;
+    return { ...nothing, commits, approvals, violations, warnings: [...warnings, NOT_RENDERED], trustDigest: store.digest };
+  }
   const [rendering, rules] = await Promise.all([renderTree(gate, tree), gate.rules(tree, trusted.store)]);
   const now = gate.clock();
   const { images, refused: unusable } = await readImages(gate, tree, trusted.store);
@@ -283,6 +293,12 @@ async function judge(gate: Gate, from: string, to: string, tree: string): Promis
       : { rollback, trustAfter: trusted.storeAfter.digest === trusted.store.digest ? undefined : trusted.storeAfter }),
   };
 }
+
+const NOT_RENDERED: Violation = {
+  code: 'not-rendered',
+  message: 'nothing of the change was rendered and no rule was asked: signatures and approvals come first',
+  hint: '`countersign check` in a checkout shows what the rules say of it',
+};
 
 const NOTHING_FOUND: Found = { violations: [], warnings: [], exempt: [], trace: [] };
 
@@ -337,7 +353,18 @@ export async function assessTrust(
   const descends = !started || (await repository.isAncestor(from, to));
   const source: HistorySource = { ids: repository.commitIds, read: repository.commits };
   const ref = `refs/heads/${environment.spec.source.branch}`;
-  const { facts, malformed } = await examineAll(gate, source, from, to, store);
+  const { facts, malformed, isTooLong } = await examineAll(gate, source, from, to, store);
+  if (isTooLong)
+    return {
+      change: undefined,
+      commits: [],
+      approvals: [],
+      violations: [tooLong(from, to)],
+      warnings: [],
+      rollback: false,
+      store,
+      storeAfter: store,
+    };
   if (recorder !== undefined)
     await see(
       gate,
@@ -359,6 +386,7 @@ export async function assessTrust(
     examine: async (ids, other) => (await examineCommits(source, ids, other)).flatMap((e) => (e.kind === 'facts' ? e.facts : [])),
     trustLine: line,
     startedAt: await repository.time(from),
+    onlyTrusted: gate.untrusted === 'refused',
     now,
   });
   const refused = result.kind === 'refused' ? result.violations : [];
@@ -401,11 +429,24 @@ async function examineAll(
   const last = known?.last(store, from);
   const goesOn = last !== undefined && (await repository.isAncestor(last.to, to));
   const examined = goesOn ? [...last.examined] : [];
-  for await (const one of examineHistory(source, { from: goesOn ? last.to : from, to }, store)) examined.push(one);
+  for await (const one of examineHistory(source, { from: goesOn ? last.to : from, to }, store)) {
+    examined.push(one);
+    if (examined.length > MAX_COMMITS) return { facts: [], malformed: [], isTooLong: true };
+  }
   known?.keep(store, { from, to }, examined);
   return {
     facts: examined.flatMap((e) => (e.kind === 'facts' ? e.facts : [])),
     malformed: examined.flatMap((e) => (e.kind === 'malformed' ? e : [])),
+    isTooLong: false,
+  };
+}
+
+function tooLong(from: string, to: string): Violation {
+  return {
+    code: 'change-too-long',
+    message: `more than ${MAX_COMMITS} commits lie between ${from.slice(0, 12)} and ${to.slice(0, 12)}, the most that one change may bring`,
+    commit: to,
+    hint: 'for a repository with a long history, set `spec.source.baseline` to the commit from which on the gate judges',
   };
 }
 

@@ -1,5 +1,5 @@
 import { breathe, type Commit, CountersignError, isNoRevision, type PathChange, type Tag, type TreeEntry } from '../model/index.ts';
-import { expectType } from './object.ts';
+import { expectType, MAX_BYTES, ObjectTooLarge } from './object.ts';
 import { parseCommit } from './parse-commit.ts';
 import { parseTag } from './parse-tag.ts';
 import { parseTree, type TreeLine } from './parse-tree.ts';
@@ -11,15 +11,23 @@ export type ReadCommit =
   | { readonly kind: 'malformed'; readonly id: string; readonly code: string; readonly reason: string };
 
 const MAX_FILES = 100_000; // the largest fleet repositories we know of have a tenth of this
+const MAX_LINES = 4 * MAX_FILES; // of trees that are read together: directories in directories can multiply without a single file
 
 /** Reads commits side by side. One that cannot be taken apart without doubt is told, not thrown: it is somebody's commit. */
 export function readCommits(repository: Pick<Repository, 'read'>, ids: readonly string[]): Promise<ReadCommit[]> {
   return Promise.all(
     ids.map(async (id) => {
-      const parsed = parseCommit(id, expectType(id, await repository.read(id), 'commit'));
+      const object = await repository.read(id).catch(tooLarge);
+      if (object === undefined || (object.type === 'commit' && object.bytes.length > MAX_BYTES.commit))
+        return { kind: 'malformed', id, code: 'commit-too-large', reason: `it is larger than ${MAX_BYTES.commit} bytes` };
+      const parsed = parseCommit(id, expectType(id, object, 'commit'));
       return parsed.kind === 'commit' ? withTags(parsed.commit) : parsed;
     }),
   );
+}
+
+function tooLarge(thrown: unknown): undefined {
+  if (!(thrown instanceof ObjectTooLarge)) throw thrown;
 }
 
 // gitformat-signature: a merge of a signed tag carries the whole tag, and the tag names the commit that was merged.
@@ -61,7 +69,7 @@ export async function listTree(repository: Pick<Repository, 'read'>, tree: strin
     at = line.id;
   }
   const files: TreeEntry[] = [];
-  await collect(repository, at, parts.length === 0 ? '' : `${parts.join('/')}/`, files);
+  await collect(repository, at, parts.length === 0 ? '' : `${parts.join('/')}/`, files, { lines: MAX_LINES });
   return files.sort((a, b) => (a.path < b.path ? -1 : 1));
 }
 
@@ -74,20 +82,39 @@ export async function readBlob(repository: Pick<Repository, 'read'>, id: string)
 export async function diffTrees(repository: Pick<Repository, 'read'>, from: string, to: string): Promise<PathChange[]> {
   const changes: PathChange[] = [];
   const before = isNoRevision(from) ? undefined : (await readCommit(repository, from)).tree;
-  await diff(repository, before, (await readCommit(repository, to)).tree, '', changes);
+  await diff(repository, before, (await readCommit(repository, to)).tree, '', changes, { lines: MAX_LINES });
   return changes.sort((a, b) => (a.path < b.path ? -1 : 1));
 }
 
-async function collect(repository: Pick<Repository, 'read'>, tree: string, prefix: string, files: TreeEntry[]): Promise<void> {
-  for (const line of await linesOf(repository, tree)) {
+/** How much more of trees is read. */
+type Budget = { lines: number };
+
+async function collect(
+  repository: Pick<Repository, 'read'>,
+  tree: string,
+  prefix: string,
+  files: TreeEntry[],
+  budget: Budget,
+): Promise<void> {
+  for (const line of await linesWithin(budget, repository, tree)) {
     await breathe();
-    if (line.mode === '40000') await collect(repository, line.id, `${prefix}${line.name}/`, files);
+    if (line.mode === '40000') await collect(repository, line.id, `${prefix}${line.name}/`, files, budget);
     else files.push({ path: prefix + line.name, mode: line.mode, blob: line.id });
     if (files.length > MAX_FILES)
       throw new CountersignError('git-object-corrupt', `the tree has more than ${MAX_FILES} files`, {
         hint: 'point `spec.source.path` at a smaller directory',
       });
   }
+}
+
+// A few small trees that hold each other many times over unfold into more directories than any machine can walk.
+async function linesWithin(budget: Budget, repository: Pick<Repository, 'read'>, tree: string): Promise<TreeLine[]> {
+  const lines = await linesOf(repository, tree);
+  budget.lines -= lines.length + 1;
+  if (budget.lines >= 0) return lines;
+  throw new CountersignError('git-object-corrupt', `more than ${MAX_LINES} files and directories would have to be read`, {
+    hint: 'split the change, or point `spec.source.path` at a smaller directory',
+  });
 }
 
 // Subtrees with the same id are equal and are not read: the cost is that of what changed.
@@ -97,16 +124,17 @@ async function diff(
   after: string | undefined,
   prefix: string,
   changes: PathChange[],
+  budget: Budget,
 ): Promise<void> {
   if (before === after) return;
-  const old = new Map((before === undefined ? [] : await linesOf(repository, before)).map((l) => [l.name, l]));
-  const now = new Map((after === undefined ? [] : await linesOf(repository, after)).map((l) => [l.name, l]));
+  const old = new Map((before === undefined ? [] : await linesWithin(budget, repository, before)).map((l) => [l.name, l]));
+  const now = new Map((after === undefined ? [] : await linesWithin(budget, repository, after)).map((l) => [l.name, l]));
   for (const name of new Set([...old.keys(), ...now.keys()])) {
     const a = old.get(name);
     const b = now.get(name);
     if (a?.id === b?.id && a?.mode === b?.mode) continue;
     await breathe();
-    await diff(repository, treeOf(a), treeOf(b), `${prefix}${name}/`, changes);
+    await diff(repository, treeOf(a), treeOf(b), `${prefix}${name}/`, changes, budget);
     const [x, y] = [fileOf(a), fileOf(b)];
     if (x !== undefined || y !== undefined) changes.push({ path: prefix + name, before: x, after: y });
   }

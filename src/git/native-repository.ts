@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { CountersignError, isObjectId, NO_REVISION, Recent } from '../model/index.ts';
 import { accessEnvironment, type GitAccess } from './access.ts';
-import { type GitObject, type ObjectType, verifyObjectId } from './object.ts';
+import { type GitObject, MAX_BYTES, ObjectTooLarge, type ObjectType, verifyObjectId } from './object.ts';
 import { APPROVALS_REF, type Repository, redactUrl, refuseShallow, sourceRef } from './repository.ts';
 import { complaint, type GitProgram, runGit } from './run-git.ts';
 
@@ -33,12 +33,13 @@ const SAFE = [
   'gc.auto=0',
   '-c',
   'advice.graftFileDeprecated=false',
+  '-c',
+  'core.bigFileThreshold=16m', // larger blobs are written through, not held, while a pack is unpacked
 ];
 const FEW = 256; // commits of a range that is remembered
 const REMEMBERED = 1000;
-const BATCH = 512; // commits examined together
+const BATCH = 128; // commits examined together, which are in memory with all their bytes
 const WALK_TIMEOUT_MS = 30 * 60_000;
-const MAX_OBJECT = 64 * 1024 * 1024; // a manifest or key is far smaller; a disk image in the repository must not fill memory
 
 /** A repository read through the `git` program: one long-lived `cat-file --batch`, one short process for everything else. */
 export class NativeRepository implements Repository {
@@ -249,6 +250,7 @@ class ObjectReader {
   #chunks: Buffer[] = [];
   #held = 0;
   #need = 1;
+  #skip = 0;
 
   constructor(child: ChildProcessWithoutNullStreams) {
     this.#child = child;
@@ -274,7 +276,9 @@ class ObjectReader {
     this.#child.kill();
   }
 
-  #take(chunk: Buffer): void {
+  #take(bytes: Buffer): void {
+    const chunk = bytes.subarray(Math.min(this.#skip, bytes.length));
+    this.#skip -= bytes.length - chunk.length;
     this.#chunks.push(chunk);
     this.#held += chunk.length;
     if (this.#held < this.#need) return;
@@ -306,12 +310,14 @@ class ObjectReader {
       );
       return end + 1;
     }
-    if (size > MAX_OBJECT) {
-      this.#fail(new CountersignError('git-object-corrupt', `the object \`${next.id}\` is larger than ${MAX_OBJECT} bytes`));
-      this.close();
-      return 0;
-    }
     const whole = end + 1 + size + 1;
+    if (size > (MAX_BYTES[type as ObjectType] ?? 0)) {
+      this.#wanted.shift();
+      next.reject(new ObjectTooLarge(next.id, type as ObjectType));
+      const here = Math.min(whole, buffer.length);
+      this.#skip = whole - here; // what is still to come of it is let go as it comes
+      return here;
+    }
     if (buffer.length < whole) {
       this.#need = whole;
       return 0;

@@ -7,6 +7,8 @@ export type MalformedCode =
   | 'headers-out-of-order'
   /** A header that Git strips from what a signature covers, because its name begins like a signature's. */
   | 'header-like-signature'
+  /** Larger than any commit or tag that is read. */
+  | 'commit-too-large'
   /** Anything else that Git would not have written. */
   | 'malformed';
 
@@ -17,6 +19,7 @@ export type ParsedCommit =
 
 type Header = { readonly name: string; readonly start: number; readonly valueAt: number; readonly end: number };
 
+const MAX_AUTHOR = 2048; // a name, an address and a time; kept for every commit of a history
 const SINGLE = new Set(['tree', 'author', 'committer', 'encoding', 'gpgsig', 'gpgsig-sha256', 'change-id']);
 
 /**
@@ -126,6 +129,7 @@ export function objectId(text: string, length: number): string {
 
 /** `name <address> seconds zone`, as Git writes it. */
 export function parseAuthor(text: string, which: string): Author {
+  if (text.length > MAX_AUTHOR) throw new Malformed(`the ${which} line is longer than ${MAX_AUTHOR} characters`);
   const open = text.lastIndexOf('<');
   const close = text.lastIndexOf('>');
   const when = text.slice(close + 1);

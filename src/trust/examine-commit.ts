@@ -4,6 +4,7 @@ import type { TrustStore } from './trust-store.ts';
 
 const MAX_SUBJECT = 500; // characters kept of a first line; a verdict holds one for each commit
 const MAX_ALLOWS = 100;
+const MAX_ADDRESS = 320; // RFC 3696, erratum 1690; no principal has a longer one
 
 /** A commit with the tags it carries taken apart. Whoever reads commits makes these, so that trust needs no reader. */
 export type ReadCommit = { readonly commit: Commit; readonly mergeTags: readonly Tag[] };
@@ -23,13 +24,20 @@ export async function examineCommit(
     parents: commit.parents,
     author: commit.author,
     committer: commit.committer,
-    subject: subjectOf(commit).slice(0, MAX_SUBJECT),
+    subject: copyOf(subjectOf(commit).slice(0, MAX_SUBJECT)),
     allows: [...commit.message.matchAll(/^countersign-allow:[ \t]*(\S.*)$/gim)]
       .slice(0, MAX_ALLOWS)
-      .map((m) => (m[1] ?? '').trim().replaceAll(/\s+/g, ' ')),
-    coAuthors: [...commit.message.matchAll(/^co-authored-by:.*<([^>\n]*)>/gim)].map((m) => (m[1] ?? '').trim().toLowerCase()),
+      .map((m) => copyOf((m[1] ?? '').trim().replaceAll(/\s+/g, ' '))),
+    coAuthors: [...new Set([...commit.message.matchAll(/^co-authored-by:.*<([^>\n]*)>/gim)].map((m) => (m[1] ?? '').trim().toLowerCase()))]
+      .filter((address) => address.length <= MAX_ADDRESS)
+      .map(copyOf),
     payload: sha256(commit.payload),
     signature: await examine(commit.payload, commit.signature),
     mergeTags: tags,
   };
+}
+
+// A part of a text keeps all of it in memory (V8's sliced strings), and facts are kept for many commits.
+function copyOf(text: string): string {
+  return Buffer.from(text).toString('utf8');
 }

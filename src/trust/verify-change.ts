@@ -41,6 +41,8 @@ export type ChangeSources = {
   readonly trustLine?: TrustLine | undefined;
   /** Committer time of the start of the change, seconds since 1970. */
   readonly startedAt?: number | undefined;
+  /** End at the first commit without a trusted signature, instead of finding every reason. */
+  readonly onlyTrusted?: boolean;
   readonly now: number;
 };
 
@@ -61,30 +63,24 @@ type Line = {
 
 const MAX_TOLD = 100; // refused commits that are told one by one; the count of all of them is in the verdict
 
-/** Verifies every commit of the change, then that each step of it was approved by enough people who did not make it. */
+/**
+ * Verifies every commit of the change, then that each step of it was approved by enough people who did not make it. With
+ * `onlyTrusted`, work ends at the first step that brings a commit without a trusted signature: neither that step's
+ * TrustPolicy nor its approvals are read.
+ */
 export async function verifyChange(change: Change, store: TrustStore, sources: ChangeSources): Promise<ChangeVerification> {
   const violations: Violation[] = [];
-  const line = await followTrust(layOut(change), store, sources, violations);
-  const commits: CommitVerdict[] = [];
-  const times = new Map(change.commits.map((c) => [c.id, c.committer.time]));
-  if (sources.startedAt !== undefined) times.set(change.from, sources.startedAt);
-  for (const [position, members] of line.members.entries()) {
-    const inForce = line.stores[position - 1] ?? store;
-    for (const facts of members) {
-      const verdict = await verifyOne(facts, change, inForce, sources, times, line.ids[position] === facts.id);
-      commits.push(line.ids.length > 2 ? { ...verdict, step: position } : verdict);
-    }
-    acceptMerged(line.ids[position] ?? '', members, commits, inForce);
-  }
+  const { line, commits, isTrusted } = await followLine(layOut(change), change, store, sources, violations);
   const refused = commits.filter((v) => v.outcome === 'refused');
   violations.push(...refused.slice(0, MAX_TOLD).map(toViolation));
+  const warnings = commits.flatMap(mergeWarning);
+  if (sources.onlyTrusted === true && !isTrusted) return { kind: 'refused', violations, commits, warnings, approvals: [] };
   const envelopes = await sources.approvals(wantedTrees(line, store));
   const statements = new Map<TrustStore, Statements>();
   for (const inForce of new Set(line.stores)) statements.set(inForce, await readStatements(change, inForce, envelopes, sources.now));
   const verdicts = new Map(commits.map((v) => [v.commit, v]));
   const approved = await judgeApprovals(stepsOf(change, line, verdicts, statements, sources), sources);
   violations.push(...approved.violations);
-  const warnings = commits.flatMap(mergeWarning);
   if (violations.length > 0) {
     const here = new Set([...line.ids, ...line.trees]);
     const heard = (statements.get(store)?.heard ?? []).filter(
@@ -129,45 +125,86 @@ function layOut(change: Change): Line {
   return { ids: [change.from, ...steps.map((s) => s.id)], trees: ['', ...steps.map((s) => s.tree)], members, stores: [] };
 }
 
+type Followed = {
+  readonly line: Line;
+  readonly commits: readonly CommitVerdict[];
+  /** Every commit that was looked at has a trusted signature. */
+  readonly isTrusted: boolean;
+};
+
 // The policy of a position judges what comes after it; where it changed, later commits are examined again under the new keys.
-async function followTrust(line: Line, store: TrustStore, sources: ChangeSources, violations: Violation[]): Promise<Line> {
+// A position's policy is read once its commits are verified.
+async function followLine(
+  line: Line,
+  change: Change,
+  store: TrustStore,
+  sources: ChangeSources,
+  violations: Violation[],
+): Promise<Followed> {
   const stores = [store];
-  const members: (readonly CommitFacts[])[] = [line.members[0] ?? []];
-  let begun = sources.trustLine?.begun === true;
-  for (const [position, id] of line.ids.entries()) {
-    if (position === 0) continue;
-    const inForce = stores[position - 1] as TrustStore;
-    const brought = line.members[position] ?? [];
-    const again =
-      inForce.digest === store.digest
-        ? brought
-        : await sources.examine(
-            brought.map((c) => c.id),
-            inForce,
-          );
-    members.push(again);
-    let unusable = false;
-    const next = await sources.trustLine?.at(id).catch((thrown: Error) => {
-      unusable = true;
-      violations.push({
+  const members: (readonly CommitFacts[])[] = [];
+  const commits: CommitVerdict[] = [];
+  const times = new Map(change.commits.map((c) => [c.id, c.committer.time]));
+  if (sources.startedAt !== undefined) times.set(change.from, sources.startedAt);
+  let hasPolicy = sources.trustLine?.begun === true;
+  let isTrusted = true;
+  for (const [position, brought] of line.members.entries()) {
+    const id = line.ids[position] ?? '';
+    const inForce = stores[position - 1] ?? store;
+    const ids = brought.map((c) => c.id);
+    const examined = inForce.digest === store.digest ? brought : await sources.examine(ids, inForce);
+    members.push(examined);
+    const first = commits.length;
+    for (const facts of examined) {
+      const verdict = await verifyOne(facts, change, inForce, sources, times, id === facts.id);
+      commits.push(line.ids.length > 2 ? { ...verdict, step: position } : verdict);
+    }
+    acceptMerged(id, examined, commits, inForce);
+    isTrusted &&= commits.slice(first).every((v) => v.outcome === 'verified');
+    if (!isTrusted && sources.onlyTrusted === true) break;
+    if (position === 0 || sources.trustLine === undefined) {
+      if (position > 0) stores.push(inForce);
+      continue;
+    }
+    const brings = await policyAt(id, sources.trustLine);
+    if (brings.kind === 'unusable') violations.push(brings.violation);
+    if (brings.kind === 'none' && hasPolicy) violations.push(removedAt(id, sources.trustLine));
+    hasPolicy ||= brings.kind === 'policy';
+    stores.push(brings.kind === 'policy' && brings.store.digest !== inForce.digest ? brings.store : inForce);
+  }
+  return { line: { ...line, members, stores }, commits, isTrusted };
+}
+
+type Brought =
+  | { readonly kind: 'policy'; readonly store: TrustStore }
+  | { readonly kind: 'none' }
+  | { readonly kind: 'unusable'; readonly violation: Violation };
+
+// The version of the TrustPolicy that a commit of the line has.
+async function policyAt(id: string, { path, at }: TrustLine): Promise<Brought> {
+  try {
+    const store = await at(id);
+    return store === undefined ? { kind: 'none' } : { kind: 'policy', store };
+  } catch (thrown) {
+    return {
+      kind: 'unusable',
+      violation: {
         code: 'trust-unusable',
-        message: `the TrustPolicy at \`${sources.trustLine?.path ?? ''}\` of ${id.slice(0, 12)} cannot be used: ${thrown.message}`,
+        message: `the TrustPolicy at \`${path}\` of ${id.slice(0, 12)} cannot be used: ${(thrown as Error).message}`,
         commit: id,
         hint: 'check it with `countersign trust lint`',
-      });
-      return undefined;
-    });
-    if (next === undefined && begun && !unusable)
-      violations.push({
-        code: 'trust-removed',
-        message: `${id.slice(0, 12)} removes the TrustPolicy at \`${sources.trustLine?.path ?? ''}\`, which is in force`,
-        commit: id,
-        hint: 'put it back; to keep it elsewhere, change `spec.trustPath` of the Environment',
-      });
-    begun ||= next !== undefined;
-    stores.push(next === undefined || next.digest === inForce.digest ? inForce : next);
+      },
+    };
   }
-  return { ...line, members, stores };
+}
+
+function removedAt(id: string, { path }: TrustLine): Violation {
+  return {
+    code: 'trust-removed',
+    message: `${id.slice(0, 12)} removes the TrustPolicy at \`${path}\`, which is in force`,
+    commit: id,
+    hint: 'put it back; to keep it elsewhere, change `spec.trustPath` of the Environment',
+  };
 }
 
 async function verifyOne(

@@ -48,6 +48,7 @@ export async function gateOf(fleet: Fleet, people: readonly Person[], options: J
     openPolicy: async (text, file) => openTrustStore(readTrustPolicy(text, file)),
     openWaiver: readWaiver,
     make: () => Promise.reject(new Error('nothing is made here')),
+    untrusted: 'rendered',
   };
 }
 
