@@ -8,6 +8,7 @@ import { readTrustPolicy, readWaiver } from '../src/config/index.ts';
 import { assess, type Gate } from '../src/gate/index.ts';
 import { NativeRepository, sourceRepository } from '../src/git/index.ts';
 import { environmentSchema, NO_REVISION } from '../src/model/index.ts';
+import { renderFile } from '../src/render/index.ts';
 import { examineSignature } from '../src/trust/examine-signature.ts';
 import { examineHistory, KnownHistory, openTrustStore, type TrustStore } from '../src/trust/index.ts';
 import { SignatureThreads } from '../src/trust/signature-threads.ts';
@@ -171,6 +172,7 @@ async function looks(bare: string, ids: readonly string[], store: TrustStore): P
     trust: store,
     rules: shippedRules,
     make: () => Promise.reject(new Error('nothing is made here')),
+    read: async (files, _, substitute) => files.map((file) => renderFile(file, substitute)),
     untrusted: 'refused',
     openWaiver: readWaiver,
     recorder: undefined,

@@ -38,7 +38,7 @@ const ROOMS: Record<string, { rooms: string[]; packages: string[] }> = {
   webhook: { rooms: ['model', 'gate'], packages: ['express', '@peculiar/x509', 'reflect-metadata'] },
   notify: { rooms: ['model'], packages: ['nodemailer'] },
   schedule: { rooms: ['model', 'notify'], packages: ['aws4fetch'] },
-  fence: { rooms: ['model', 'yaml'], packages: ['nanotar'] },
+  fence: { rooms: ['model', 'yaml', 'render'], packages: ['nanotar'] },
   service: {
     rooms: ['model', 'reconcile'],
     packages: [

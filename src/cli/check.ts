@@ -5,7 +5,7 @@ import { CountersignError, isNoRevision, NO_REVISION, refText, type Verdict, typ
 import { ruleInfos } from '../policy/index.ts';
 import { type Finding, type Findings, type Form, fingerprint, printFindings, showFindingsText } from './findings.ts';
 import { EXIT, type Io, paint } from './io.ts';
-import { openMaker } from './make-objects.ts';
+import { openRendering } from './make-objects.ts';
 import { chooseEnvironment, gitProgram, openCheckout, openConfiguration, openGate } from './open.ts';
 import { reportsOf, writeReports } from './reports-of.ts';
 import { showVerdictEnd, showVerdictHead } from './show-verdict.ts';
@@ -44,9 +44,10 @@ export async function check(options: CheckOptions, settings: ProcessSettings, io
     if (options.fetch && (await user.config(`remote.${options.remote}.url`)) !== undefined) await user.fetchApprovals(options.remote);
     const head = await user.commit(options.head);
     const from = await findBase(user, repository, options, environment.spec.source, head, settings);
+    const rendering = openRendering(settings);
     const { gate, close } = await openGate(configuration, environment, sourceRepository(repository), () => new Date(), {
       git: gitProgram(settings),
-      make: openMaker(settings),
+      ...rendering,
       untrusted: 'rendered',
     });
     try {
@@ -64,6 +65,7 @@ export async function check(options: CheckOptions, settings: ProcessSettings, io
       return verdict.outcome === 'allowed' && !warned ? EXIT.yes : EXIT.no;
     } finally {
       await close();
+      rendering.close();
     }
   } finally {
     repository.close();

@@ -7,7 +7,7 @@ import { CountersignError, inParallel, isStamp, type KubernetesObject, messageOf
 import { printYaml } from '../yaml/index.ts';
 import { opener } from './decrypting.ts';
 import { EXIT, type Io, paint, plain } from './io.ts';
-import { openMaker } from './make-objects.ts';
+import { openRendering } from './make-objects.ts';
 import { chooseEnvironment, gitProgram, openCheckout, openConfiguration, openGate } from './open.ts';
 
 export type DiffOptions = {
@@ -45,9 +45,10 @@ export async function diff(options: DiffOptions, settings: ProcessSettings, io: 
   const cluster = new Cluster(server, user, '', { warn: () => {} });
   try {
     const commit = await checkout.user.commit(options.revision);
+    const rendering = openRendering(settings);
     const { gate, close } = await openGate(configuration, environment, sourceRepository(checkout.repository), () => new Date(), {
       git: gitProgram(settings),
-      make: openMaker(settings),
+      ...rendering,
       untrusted: 'rendered',
     });
     try {
@@ -77,6 +78,7 @@ export async function diff(options: DiffOptions, settings: ProcessSettings, io: 
       return found.length === 0 ? EXIT.yes : EXIT.no;
     } finally {
       await close();
+      rendering.close();
     }
   } finally {
     checkout.repository.close();

@@ -1,20 +1,27 @@
 import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { totalmem } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { ProcessSettings } from '../config/index.ts';
-import { type ChartPin, hostOf, type Made, openFence, type Recipe, type RepositoryTree } from '../fence/index.ts';
-import type { Maker, SourceRepository } from '../gate/index.ts';
+import { type ChartPin, hostOf, type Made, openFence, ReadingProcess, type Recipe, type RepositoryTree } from '../fence/index.ts';
+import { limitsOf, type Maker, type ReadManifests, type SourceRepository } from '../gate/index.ts';
 import { CountersignError, type Environment, messageOf, Recent } from '../model/index.ts';
 import { downloadFile, pullImage, type Refuse } from '../registry/index.ts';
 import { provide } from '../tools/index.ts';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 
+/** What renders for gates, until it is closed. */
+export type RenderingParts = { readonly make: Maker; readonly read: ReadManifests; readonly close: () => void };
+
+const SHARE = 0.4; // of a container's memory; the service has the rest
+
 /**
- * Has `kustomize` and `helm` make objects: from PATH, or built from the pinned modules where Go is. With `keep`, a directory,
- * what was made stays there, so that a restart with a newer program still has what was approved.
+ * Reads manifests in a process of their own, and has `kustomize` and `helm` make objects: from PATH, or built from the pinned modules
+ * where Go is. With `keep`, a directory, what was made stays there, so that a restart with a newer program still has what was
+ * approved. Where the process runs in a container with a memory limit, rendering takes no more than a part of it.
  */
-export function openMaker(settings: ProcessSettings, keep?: string): Maker {
+export function openRendering(settings: ProcessSettings, keep?: string): RenderingParts {
   const programs = (name: 'kustomize' | 'helm') =>
     provide(name, {
       path: settings.path,
@@ -23,14 +30,27 @@ export function openMaker(settings: ProcessSettings, keep?: string): Maker {
       root: ROOT,
       say: (line) => process.stderr.write(`${line}\n`),
     });
-  const fence = openFence(programs, keep === undefined ? undefined : storeIn(keep));
+  const reading = new ReadingProcess();
+  const fence = openFence(programs, (texts, limits) => reading.texts(texts, limits), keep === undefined ? undefined : storeIn(keep));
   const charts = chartStore(keep);
-  return async (environment, repository, tree) => {
-    const recipe = recipeOf(environment);
-    return fence(recipe, environment.spec.source.path, await repositoryTree(repository, tree), (pin) =>
-      charts(pin.digest, () => pullChart(pin, environment)),
-    );
+  const within = <T extends { readonly memory: number }>(limits: T): T => ({ ...limits, memory: Math.min(limits.memory, available()) });
+  return {
+    make: async (environment, repository, tree) => {
+      const recipe = recipeOf(environment);
+      const files = await repositoryTree(repository, tree);
+      return fence(recipe, environment.spec.source.path, files, within(limitsOf(environment)), (pin) =>
+        charts(pin.digest, () => pullChart(pin, environment)),
+      );
+    },
+    read: (files, limits, substitute) => reading.files(files, within(limits), substitute),
+    close: () => reading.close(),
   };
+}
+
+// Without a limit, the system gives no number, or one beyond all memory.
+function available(): number {
+  const limit = process.constrainedMemory();
+  return limit > 0 && limit < totalmem() ? limit * SHARE : Number.POSITIVE_INFINITY;
 }
 
 function recipeOf({ metadata, spec }: Environment): Recipe {

@@ -35,7 +35,7 @@ export async function openGate(
   environment: Environment,
   repository: SourceRepository,
   clock: () => Date,
-  { make, untrusted, ...options }: RulesOptions & Pick<Gate, 'make' | 'untrusted'>,
+  { make, read, untrusted, ...options }: RulesOptions & Pick<Gate, 'make' | 'read' | 'untrusted'>,
 ): Promise<{ readonly gate: Gate; readonly close: () => Promise<void> }> {
   const { rules, close } = openRules(environment, repository, options);
   const gate: Gate = {
@@ -48,6 +48,7 @@ export async function openGate(
     openPolicy,
     openWaiver: readWaiver,
     make,
+    read,
     untrusted,
   };
   return { gate, close };

@@ -5,7 +5,7 @@ import { openRepository, sourceRepository } from '../git/index.ts';
 import { LedgerReader, ledgerFile } from '../ledger/index.ts';
 import { CountersignError, sha256, type Verdict, type Violation } from '../model/index.ts';
 import { EXIT, type Io, paint, plain } from './io.ts';
-import { openMaker } from './make-objects.ts';
+import { openRendering } from './make-objects.ts';
 import { chooseEnvironment, gitProgram, openConfiguration, openGate } from './open.ts';
 
 export type PolicyReplayOptions = { config: string[]; data: string; output: 'text' | 'json' };
@@ -32,9 +32,10 @@ export async function policyReplay(entry: string, options: PolicyReplayOptions, 
     const { url, branch } = environment.spec.source;
     const git = gitProgram(settings);
     const repository = openRepository(join(resolve(options.data), 'git', sha256(`${url} ${branch}`).slice(0, 16)), git);
+    const rendering = openRendering(settings);
     const { gate, close } = await openGate(configuration, environment, sourceRepository(repository), () => new Date(at), {
       git,
-      make: openMaker(settings),
+      ...rendering,
       untrusted: then.consulted.bundleDigest === '' ? 'refused' : 'rendered',
     });
     try {
@@ -42,6 +43,7 @@ export async function policyReplay(entry: string, options: PolicyReplayOptions, 
       return tell({ index, at, then, differences: compare(then, verdict) }, options, io);
     } finally {
       await close();
+      rendering.close();
       await repository.close();
     }
   } finally {

@@ -3,7 +3,7 @@ import { assess } from '../gate/index.ts';
 import { sourceRepository } from '../git/index.ts';
 import { CountersignError, type Environment, isObjectId, NO_REVISION } from '../model/index.ts';
 import { EXIT, type Io, paint, plain } from './io.ts';
-import { openMaker } from './make-objects.ts';
+import { openRendering } from './make-objects.ts';
 import { gitProgram, openCheckout, openConfiguration, openGate } from './open.ts';
 import { showFindings, showVerdictEnd, showVerdictHead } from './show-verdict.ts';
 
@@ -39,10 +39,11 @@ export async function preReceive(
       return false;
     }
     const { repository } = await openCheckout(options.repo, settings, settings.gitQuarantine);
+    const rendering = openRendering(settings);
     const { gate, close } = await openGate(configuration, environment, sourceRepository(repository), () => new Date(), {
       git: gitProgram(settings),
-      make: openMaker(settings),
-      untrusted: 'refused',
+      ...rendering,
+      untrusted: 'rendered',
     });
     try {
       const from = /^0+$/.test(update.from) ? (environment.spec.source.baseline ?? NO_REVISION) : update.from;
@@ -52,6 +53,7 @@ export async function preReceive(
       return verdict.outcome === 'allowed';
     } finally {
       await close();
+      rendering.close();
       repository.close();
     }
   }

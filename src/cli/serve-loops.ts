@@ -6,7 +6,7 @@ import { CountersignError, type Environment, Recent, sha256, type Told } from '.
 import { type ReconcilePorts, Reconciler } from '../reconcile/index.ts';
 import { KnownHistory } from '../trust/index.ts';
 import { decrypting } from './decrypting.ts';
-import { openMaker } from './make-objects.ts';
+import { openRendering } from './make-objects.ts';
 import { gitProgram, openGate } from './open.ts';
 import { SharedRules } from './open-rules.ts';
 import type { ServeHooks } from './serve.ts';
@@ -25,7 +25,8 @@ export type OpenGate = {
 /** The gates of all environments, with those that are run elsewhere: admission is for each of them. */
 export async function openGates({ configuration, recorder, options, settings, closing }: Serving): Promise<readonly OpenGate[]> {
   const shared = new SharedRules();
-  const make = openMaker(settings, join(resolve(options.data), 'rendered'));
+  const rendering = openRendering(settings, join(resolve(options.data), 'rendered'));
+  closing.push(rendering.close);
   const repositories = new Map<string, Repository>();
   const program = gitProgram(settings);
   const beside = new RunBeside();
@@ -41,7 +42,7 @@ export async function openGates({ configuration, recorder, options, settings, cl
       const opened = await openGate(configuration, environment, sourceRepository(repository), () => new Date(), {
         git: program,
         shared,
-        make,
+        ...rendering,
         untrusted: 'refused',
       });
       closing.push(opened.close);

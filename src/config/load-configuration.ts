@@ -4,8 +4,10 @@ import type { z } from 'zod';
 import {
   type BundleSource,
   CountersignError,
+  DEFAULT_LIMITS,
   type Document,
   digestOf,
+  durationMs,
   type Environment,
   environmentSchema,
   globMatches,
@@ -14,6 +16,7 @@ import {
   notifierSchema,
   type ReportSchedule,
   reportScheduleSchema,
+  sizeInBytes,
   type TrustPolicy,
   trustPolicySchema,
   type WaiverDocument,
@@ -266,7 +269,7 @@ function foundObject(object: ConfigurationObject, { files }: ObjectOptions): Fou
   const nowhere = { line: 1, column: 1 };
   return {
     file: keyOfObject(object),
-    document: { value, line: 0, lineOf: () => 0, positionOf: () => nowhere },
+    document: { index: 0, value, line: 0, lineOf: () => 0, positionOf: () => nowhere },
     scope: object.namespace,
     here: files === undefined ? '' : join(resolve(files), object.namespace),
     object,
@@ -299,7 +302,29 @@ function namesOnlyItsFiles({ file, document, here }: Found, { files }: ObjectOpt
     }
   };
   look(document.value, '');
+  for (const text of raisedLimits(document.value)) wrong('spec.render.limits', text);
   return problems.length === before;
+}
+
+// What is rendered is kept in the service's own memory, which tenants share.
+function raisedLimits(value: unknown): string[] {
+  const { spec } = value as { spec?: { render?: { limits?: unknown } } };
+  const parsed = environmentSchema.shape.spec.shape.render.safeParse(spec?.render);
+  if (!parsed.success) return []; // told by the schema
+  const { limits } = parsed.data;
+  const amounts = (l: typeof limits) => ({
+    objects: l.objects,
+    values: l.values,
+    size: sizeInBytes(l.size),
+    memory: sizeInBytes(l.memory),
+    time: durationMs(l.time),
+  });
+  const most = amounts(DEFAULT_LIMITS);
+  return Object.entries(amounts(limits)).flatMap(([name, amount]) =>
+    amount > most[name as keyof typeof most]
+      ? [`expected at most ${DEFAULT_LIMITS[name as keyof typeof most]} for \`${name}\`: only a file of the service raises it`]
+      : [],
+  );
 }
 
 /**

@@ -1,9 +1,11 @@
 import { posix } from 'node:path';
 import { CountersignError, digestOf, Recent, type SourceLine, sha256, type Violation } from '../model/index.ts';
+import { type ProcessLimits, tooLarge } from '../render/index.ts';
 import { parseYaml } from '../yaml/index.ts';
 import { kustomizationFiles, type Tree } from './kustomize.ts';
 import { hostOf, type PullChart, readPin, unpackChart } from './pinned-chart.ts';
-import { type FencedFile, runFenced } from './run-fenced.ts';
+import type { ParsedTexts } from './reading-process.ts';
+import { type FencedFile, type Ran, runFenced } from './run-fenced.ts';
 
 /** One document that a program wrote, and the file of the repository that it comes from. */
 export type MadeDocument = { readonly value: unknown; readonly source: SourceLine };
@@ -39,19 +41,29 @@ export type Programs = (name: 'kustomize' | 'helm') => Promise<string>;
 /** Where what was made is kept by its `content`: the same files give the same objects, also after the program was renewed. */
 export type MadeStore = { readonly get: (content: string) => Made | undefined; readonly put: (content: string, made: Made) => void };
 
-/** Runs a recipe on a directory of a revision; the same files give the same again without running anything. */
-export type Fence = (recipe: Recipe, directory: string, tree: RepositoryTree, pull?: PullChart) => Promise<Made>;
+/** Parses what a program wrote, within memory and time. */
+export type ParseTexts = (texts: readonly string[], limits: ProcessLimits) => Promise<ParsedTexts>;
+
+/** Runs a recipe on a directory of a revision, within limits; the same files give the same again without running anything. */
+export type Fence = (recipe: Recipe, directory: string, tree: RepositoryTree, limits: ProcessLimits, pull?: PullChart) => Promise<Made>;
 
 const REMEMBERED = 50;
 const ORIGIN = 'config.kubernetes.io/origin';
 const TOP = '.countersign-kustomize';
 const PINNED = '.countersign-chart';
 
-export function openFence(programs: Programs, store?: MadeStore): Fence {
+/** A fence whose programs come from `programs`, and whose output `parse` reads. */
+export function openFence(programs: Programs, parse: ParseTexts, store?: MadeStore): Fence {
   const known = new Recent<Made>(REMEMBERED);
-  return async (recipe, directory, tree, pull = noCharts) => {
+  return async (recipe, directory, whole, limits, pull = noCharts) => {
+    const tree = upTo(limits.size, whole);
     const chart = recipe.with === 'helm' ? await chartFiles(recipe, directory, tree, pull) : undefined;
     const { files, violations } = chart ?? (await kustomizationFiles(directory, tree));
+    const bytes = [...files.values()].reduce((sum, file) => sum + file.length, 0); // with those of a chart that lies elsewhere
+    if (tree.isExceeded() || bytes > limits.size) {
+      const violation = tooLarge(`\`${directory}\` builds on`, `more than ${limits.size} bytes`, 'size', directory);
+      return { documents: [], violations: [violation], content: digestOf(violation) };
+    }
     if (violations.length > 0) return { documents: [], violations, content: digestOf(violations) };
     const sorted = [...files].sort(([a], [b]) => (a < b ? -1 : 1));
     const { registries: _, ...told } = recipe as HelmRecipe; // where bytes may come from is nothing that is made of them
@@ -63,42 +75,75 @@ export function openFence(programs: Programs, store?: MadeStore): Fence {
     }
     const program = await programs(recipe.with);
     const fenced = sorted.map(([path, bytes]): FencedFile => ({ path, content: bytes }));
-    const make = () =>
-      chart !== undefined && recipe.with === 'helm'
-        ? helm(program, recipe, { directory, ...chart.chart }, fenced, content)
-        : kustomize(program, directory, fenced, content);
+    const deadline = performance.now() + limits.ms;
+    const make = () => {
+      const run: Run = { program, parse, content, limits: { ...limits, ms: Math.max(1, deadline - performance.now()) } };
+      return chart !== undefined && recipe.with === 'helm'
+        ? helm(run, recipe, { directory, ...chart.chart }, fenced)
+        : kustomize(run, directory, fenced);
+    };
     const made = await make();
     if (made.violations.length > 0) return made;
     // A chart may ask for the time, or for chance; what was approved must be what runs.
-    if (recipe.with === 'helm' && digestOf((await make()).documents) !== digestOf(made.documents))
-      return {
-        documents: [],
-        content,
-        violations: [
-          {
-            code: 'helm-not-reproducible',
-            message: `the chart \`${recipe.chart}\` makes something else each time`,
-            source: { file: posix.join(directory, recipe.chart), line: 1 },
-            hint: 'give what it makes up (`randAlphaNum`, `genCA`, `now`, …) as values',
-          },
-        ],
-      };
+    if (recipe.with === 'helm') {
+      const again = await make();
+      if (again.violations.length > 0) return again;
+      if (digestOf(again.documents) !== digestOf(made.documents)) return notReproducible(recipe, directory, content);
+    }
     store?.put(content, made);
     known.set(content, made);
     return made;
   };
 }
 
+/** One run of a program: what parses its output, the digest of what goes in, and its limits. */
+type Run = { readonly program: string; readonly parse: ParseTexts; readonly content: string; readonly limits: ProcessLimits };
+
+type CountedTree = RepositoryTree & { readonly isExceeded: () => boolean };
+
+// Files are counted as they are read, so that a repository of many cannot fill memory before their sum is known.
+function upTo(limit: number, tree: RepositoryTree): CountedTree {
+  let bytes = 0;
+  return {
+    ...tree,
+    file: async (path) => {
+      if (bytes > limit) return undefined;
+      const file = await tree.file(path);
+      bytes += file?.length ?? 0;
+      return file;
+    },
+    isExceeded: () => bytes > limit,
+  };
+}
+
+function notReproducible(recipe: HelmRecipe, directory: string, content: string): Made {
+  return {
+    documents: [],
+    content,
+    violations: [
+      {
+        code: 'helm-not-reproducible',
+        message: `the chart \`${recipe.chart}\` makes something else each time`,
+        source: { file: posix.join(directory, recipe.chart), line: 1 },
+        hint: 'give what it makes up (`randAlphaNum`, `genCA`, `now`, …) as values',
+      },
+    ],
+  };
+}
+
 // A kustomization of ours above the environment's own asks for the origin of every object; nothing else is changed.
-async function kustomize(program: string, directory: string, files: readonly FencedFile[], content: string): Promise<Made> {
+async function kustomize({ program, parse, content, limits }: Run, directory: string, files: readonly FencedFile[]): Promise<Made> {
   const above = `resources: [${JSON.stringify(posix.join('..', directory))}]\nbuildMetadata: [originAnnotations]\n`;
-  const { ok, output, error } = await runFenced(
+  const ran = await runFenced(
     program,
     ['build', TOP, '--load-restrictor', 'LoadRestrictionsRootOnly'],
     [...files, { path: `${TOP}/kustomization.yaml`, content: Buffer.from(above) }],
+    limits,
   );
-  if (!ok) return failed('kustomize', directory, error, content);
-  const documents = parseYaml(output).map(({ value }): MadeDocument => {
+  if (!ran.ok) return failed('kustomize', directory, ran, content);
+  const parsed = await parse([ran.output], limits);
+  if (parsed.kind !== 'values') return unread('kustomize', directory, parsed, content);
+  const documents = parsed.values.flat().map((value): MadeDocument => {
     const { file, object } = withoutOrigin(value);
     return { value: object, source: { file: file ?? posix.join(directory, 'kustomization.yaml'), line: 1 } };
   });
@@ -208,13 +253,12 @@ function unvendored(definition: Uint8Array, chart: string, files: ReadonlyMap<st
 }
 
 async function helm(
-  program: string,
+  { program, parse, content, limits }: Run,
   recipe: HelmRecipe,
   { directory, at: chart, shown }: ChartPlace & { readonly directory: string },
   files: readonly FencedFile[],
-  content: string,
 ): Promise<Made> {
-  const { ok, output, error } = await runFenced(
+  const ran = await runFenced(
     program,
     [
       'template',
@@ -229,16 +273,19 @@ async function helm(
       ...recipe.values.flatMap((v) => ['--values', posix.normalize(posix.join(directory, v))]),
     ],
     files,
+    limits,
   );
-  if (!ok) return failed('helm', shown, error, content);
+  if (!ran.ok) return failed('helm', shown, ran, content);
   const name = posix.basename(chart);
   // Helm says above each document which template made it: `# Source: NAME/templates/x.yaml`.
-  const documents = output.split(/^---$/m).flatMap((part): MadeDocument[] => {
-    const template = /^# Source: (.+)$/m.exec(part)?.[1] ?? '';
+  const parts = ran.output.split(/^---$/m);
+  const parsed = await parse(parts, limits);
+  if (parsed.kind !== 'values') return unread('helm', shown, parsed, content);
+  const documents = parsed.values.flatMap((values, i): MadeDocument[] => {
+    const template = /^# Source: (.+)$/m.exec(parts[i] ?? '')?.[1] ?? '';
     const below = template.includes('/') ? template.slice(template.indexOf('/') + 1) : template;
-    return parseYaml(part)
-      .filter(({ value }) => value !== null && value !== undefined)
-      .map(({ value }) => ({ value, source: { file: template === '' ? shown : posix.join(shown, below || name), line: 1 } }));
+    const source = { file: template === '' ? shown : posix.join(shown, below || name), line: 1 };
+    return values.filter((value) => value !== null && value !== undefined).map((value) => ({ value, source }));
   });
   const hooks = documents.filter(({ value }) => hookOf(value) !== undefined);
   return {
@@ -259,7 +306,15 @@ function hookOf(value: unknown): string | undefined {
   return (value as { metadata?: { annotations?: Record<string, string> } } | null)?.metadata?.annotations?.['helm.sh/hook'];
 }
 
-function failed(program: string, where: string, error: string, content: string): Made {
+// What a program wrote cannot be read: it is no YAML, or more than may be.
+function unread(program: string, where: string, parsed: Exclude<ParsedTexts, { kind: 'values' }>, content: string): Made {
+  if (parsed.kind === 'unreadable') return failed(program, where, { error: `it wrote what is not YAML: ${parsed.reason}` }, content);
+  return { documents: [], violations: [tooLarge(`what ${program} makes of \`${where}\``, parsed.text, parsed.limit, where)], content };
+}
+
+function failed(program: string, where: string, { error, exceeded }: Pick<Ran, 'error' | 'exceeded'>, content: string): Made {
+  if (exceeded !== undefined)
+    return { documents: [], violations: [tooLarge(`${program} cannot build \`${where}\`:`, error, exceeded, where)], content };
   const said =
     error
       .split('\n')

@@ -2,22 +2,30 @@ import { spawn, spawnSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
+import { watchMemory } from './memory.ts';
 
-/** How a program ended. `error` is what it wrote there, or what was done to it. */
-export type Ran = { readonly ok: boolean; readonly output: string; readonly error: string };
+/** How a program ended. `error` is what it wrote there, or what was done to it; `exceeded` the limit for which it was ended. */
+export type Ran = {
+  readonly ok: boolean;
+  readonly output: string;
+  readonly error: string;
+  readonly exceeded?: 'memory' | 'time' | 'size' | undefined;
+};
+
+/** What a program may take: bytes of memory, milliseconds, and bytes of output. */
+export type RunLimits = { readonly memory: number; readonly ms: number; readonly size: number };
 
 export type FencedFile = { readonly path: string; readonly content: Uint8Array };
 
-const TIME_MS = 30_000;
-const MAX_OUTPUT = 64 * 1024 * 1024; // 20,000 objects
-const MEMORY = '1GiB';
+const SHOWN = 4000; // characters kept of what a program complains
 const NOWHERE = 'http://127.0.0.1:9'; // the discard port: nobody answers
 
 /**
  * Runs a program in a directory with nothing but these files. It has no settings, no home, no PATH and no proxy that leads
- * anywhere; where the kernel allows it, no network at all.
+ * anywhere; where the kernel allows it, no network at all. Memory has a hard limit, twice: the kernel refuses more
+ * (setrlimit(2), RLIMIT_DATA), and the program and what it started are watched and ended.
  */
-export async function runFenced(program: string, args: readonly string[], files: readonly FencedFile[]): Promise<Ran> {
+export async function runFenced(program: string, args: readonly string[], files: readonly FencedFile[], limits: RunLimits): Promise<Ran> {
   const directory = mkdtempSync(join(tmpdir(), 'countersign-fence-'));
   try {
     const root = join(directory, 'files');
@@ -43,15 +51,21 @@ export async function runFenced(program: string, args: readonly string[], files:
       HTTPS_PROXY: NOWHERE,
       ALL_PROXY: NOWHERE,
       NO_PROXY: '',
-      GOMEMLIMIT: MEMORY,
+      GOMEMLIMIT: String(Math.floor(limits.memory * 0.9)), // collects earlier, instead of being ended
+      GOMAXPROCS: '2',
       LANG: 'C.UTF-8',
     };
-    const [file, ...before] = withoutNetwork();
-    const command = file === undefined ? [program, ...args] : [file, ...before, program, ...args];
-    return await run(command, root, env);
+    return await run([...withLimits(limits), ...withoutNetwork(), program, ...args], root, env, limits);
   } finally {
     rmSync(directory, { recursive: true, force: true });
   }
+}
+
+// The shell sets the limits and becomes the program. Some systems know one of them only: what cannot be set is watched all the same.
+function withLimits({ memory, size }: RunLimits): readonly string[] {
+  const kib = (bytes: number) => Math.ceil(bytes / 1024);
+  const script = `ulimit -c 0; ulimit -d ${kib(memory)}; ulimit -f ${2 * kib(size)}; exec "$@"`;
+  return process.platform === 'win32' ? [] : ['/bin/sh', '-c', script.replaceAll(';', ' 2>/dev/null;'), 'sh'];
 }
 
 let unshare: readonly string[] | undefined;
@@ -69,15 +83,22 @@ function withoutNetwork(): readonly string[] {
   return unshare;
 }
 
-function run([program, ...args]: readonly string[], cwd: string, env: NodeJS.ProcessEnv): Promise<Ran> {
+function run(
+  [program, ...args]: readonly string[],
+  cwd: string,
+  env: NodeJS.ProcessEnv,
+  { memory, ms, size: most }: RunLimits,
+): Promise<Ran> {
   return new Promise((resolve) => {
     const child = spawn(program as string, args, { cwd, env, stdio: ['ignore', 'pipe', 'pipe'], detached: true });
     const out: Buffer[] = [];
     let size = 0;
     let error = '';
+    let begin = '';
     let ended: string | undefined;
-    const end = (why: string) => {
-      ended ??= why;
+    let exceeded: Ran['exceeded'];
+    const end = (why: string, limit: Ran['exceeded']) => {
+      if (ended === undefined) [ended, exceeded] = [why, limit];
       // The whole group: what it may have started goes with it.
       if (child.pid !== undefined)
         try {
@@ -86,21 +107,29 @@ function run([program, ...args]: readonly string[], cwd: string, env: NodeJS.Pro
           child.kill('SIGKILL');
         }
     };
-    const timer = setTimeout(() => end(`it took longer than ${TIME_MS / 1000} s`), TIME_MS);
+    const timer = setTimeout(() => end(`it takes longer than ${Math.round(ms / 100) / 10} s`, 'time'), ms);
+    const outOfMemory = `it takes more than ${Math.round(memory / 1024 / 1024)} MiB of memory`;
+    const watch = watchMemory(child.pid, memory, () => end(outOfMemory, 'memory'));
     child.stdout.on('data', (chunk: Buffer) => {
       size += chunk.length;
-      if (size > MAX_OUTPUT) end(`it wrote more than ${MAX_OUTPUT} bytes`);
+      if (size > most) end(`it writes more than ${most} bytes`, 'size');
       else out.push(chunk);
     });
     child.stderr.on('data', (chunk: Buffer) => {
-      error = (error + chunk.toString('utf8')).slice(-4000);
+      begin = (begin + chunk.toString('utf8')).slice(0, SHOWN);
+      error = (error + chunk.toString('utf8')).slice(-SHOWN);
     });
     child.on('error', (cause) => {
       ended ??= `it cannot be run: ${cause.message}`;
     });
-    child.on('close', (code) => {
+    child.on('close', (code, signal) => {
       clearTimeout(timer);
-      resolve({ ok: code === 0 && ended === undefined, output: Buffer.concat(out).toString('utf8'), error: ended ?? error.trim() });
+      watch.stop();
+      // Go says so, before many lines about where, when the kernel refuses it memory; the system may end it too.
+      if (ended === undefined && code !== 0 && (signal === 'SIGKILL' || /cannot allocate memory|out of memory/i.test(begin)))
+        [ended, exceeded] = [outOfMemory, 'memory'];
+      const ok = code === 0 && ended === undefined;
+      resolve({ ok, output: Buffer.concat(out).toString('utf8'), error: ended ?? error.trim(), exceeded });
     });
   });
 }

@@ -5,8 +5,8 @@ import {
   type CommitVerdict,
   CountersignError,
   digestOf,
+  durationMs,
   type Environment,
-  inParallel,
   isNoRevision,
   mapInTurns,
   NO_REVISION,
@@ -16,6 +16,7 @@ import {
   type RenderedObject,
   refText,
   sha256,
+  sizeInBytes,
   type TreeEntry,
   type Verdict,
   type VerifiedChange,
@@ -33,7 +34,21 @@ import {
   type PolicyScope,
   type RuleMemory,
 } from '../policy/index.ts';
-import { encryptionProblems, gather, type RenderedFile, type Rendering, renderFile, renderMade, substitute } from '../render/index.ts';
+import {
+  encryptionProblems,
+  exceeded,
+  gather,
+  isManifest,
+  NO_SIZE,
+  type ProcessLimits,
+  type RenderedFile,
+  type Rendering,
+  type RenderSize,
+  renderMade,
+  type SourceFile,
+  sumOf,
+  tooLarge,
+} from '../render/index.ts';
 import {
   examineCommits,
   examineHistory,
@@ -45,7 +60,7 @@ import {
 } from '../trust/index.ts';
 import { momentsOf, recordSeen } from './first-seen.ts';
 import { readImages } from './images-in-force.ts';
-import type { LedgerView, Maker, OpenPolicy, OpenRules, OpenWaiver, Recorder, SourceRepository } from './ports.ts';
+import type { LedgerView, Maker, OpenPolicy, OpenRules, OpenWaiver, ReadManifests, Recorder, SourceRepository } from './ports.ts';
 import { recordVerdict } from './record-verdict.ts';
 import { trustInForce } from './trust-in-force.ts';
 import { readWaivers } from './waivers-in-force.ts';
@@ -68,6 +83,8 @@ export type Gate = {
   readonly openWaiver: OpenWaiver;
   /** What makes objects where the environment does not have them as plain files. */
   readonly make: Maker;
+  /** Reads manifests, where doing so can end without ending this process. */
+  readonly read: ReadManifests;
   /**
    * `refused`: once signatures or approvals fall short, nothing of the change is rendered and no rule is asked, as a service must that
    * anyone can push to. `rendered`: every reason is shown at once, for the person who runs the check.
@@ -92,7 +109,9 @@ export type Assessment = {
   readonly objects: readonly RenderedObject[];
 };
 
-const FILES_AT_ONCE = 64; // asked of git ahead, so that it is never waited for
+const FILES_AT_ONCE = 8; // asked of git ahead; each may be as large as any object that is read
+const FILES_TOGETHER = 64; // parsed together, up to so many bytes
+const BYTES_TOGETHER = 2 * 1024 * 1024;
 const MAX_COMMITS = 100_000; // of one change; each is kept with some hundred bytes, and named on the ledger
 const MAX_CODES = 500; // a verdict lists this many violations; the count goes on
 
@@ -146,10 +165,18 @@ export async function recall(gate: RenderParts, ledger: LedgerView, verdictIndex
   }
   const judged = ledger.evidence(recorded.entry.evidence) as Verdict;
   // As it was made then, whatever the environment says by now.
-  const { objects, content } = await renderTree(
+  const { objects, content, violations } = await renderTree(
     { ...gate, environment: renderingAs(gate.environment, judged.consulted.rendered) },
     recorded.entry.tree,
   );
+  // It was allowed without any; what does not render now must not be taken for a revision with fewer objects.
+  const wrong = violations.find((v) => v.code !== 'nothing-rendered');
+  if (wrong !== undefined)
+    throw new CountersignError(
+      'render-failed',
+      `${recorded.entry.to.slice(0, 12)}, which entry ${verdictIndex} allowed, does not render any more: ${wrong.message}`,
+      wrong.hint === undefined ? {} : { hint: wrong.hint },
+    );
   // Git names files by SHA-1, for which two files with one name can be made; what was judged is known by SHA-256.
   if (judged.content !== undefined && judged.content !== content)
     throw new CountersignError(
@@ -164,16 +191,18 @@ export async function recall(gate: RenderParts, ledger: LedgerView, verdictIndex
 
 /** What of its repository an environment is made of, and how. */
 export function renderedBy({ spec }: Environment): Rendered {
-  if (spec.render.with !== 'helm') return { path: spec.source.path, render: spec.render };
-  const { registries: _, ...render } = spec.render; // whence bytes may come, and with which credentials, is nothing that is made of them
-  return { path: spec.source.path, render };
+  const { limits: _, ...render } = spec.render;
+  if (render.with !== 'helm') return { path: spec.source.path, render };
+  const { registries: __, ...chart } = render;
+  return { path: spec.source.path, render: chart };
 }
 
 function renderingAs(environment: Environment, rendered: Rendered | undefined): Environment {
   if (rendered === undefined) return environment;
   const { spec } = environment;
   const registries = spec.render.with === 'helm' ? spec.render.registries : [];
-  const render = rendered.render.with === 'helm' ? { ...rendered.render, registries } : rendered.render;
+  const { limits } = spec.render;
+  const render = rendered.render.with === 'helm' ? { ...rendered.render, registries, limits } : { ...rendered.render, limits };
   return { ...environment, spec: { ...spec, source: { ...spec.source, path: rendered.path }, render } };
 }
 
@@ -340,13 +369,11 @@ export type TrustAssessment = {
   readonly storeAfter: TrustStore;
 };
 
+/** What of a gate takes part before anything is rendered. */
+type TrustParts = Omit<Gate, 'rules' | 'openWaiver' | 'make' | 'read'>;
+
 /** Judges every commit and approval of `from..to`; what is met for the first time goes on the ledger before that. */
-export async function assessTrust(
-  gate: Omit<Gate, 'rules' | 'openWaiver' | 'make'>,
-  from: string,
-  to: string,
-  tree: string,
-): Promise<TrustAssessment> {
+export async function assessTrust(gate: TrustParts, from: string, to: string, tree: string): Promise<TrustAssessment> {
   const { environment, repository, recorder } = gate;
   const started = !isNoRevision(from);
   const { store, line } = await trustInForce({ ...gate, ledger: ledgerOf(gate) }, from, started);
@@ -405,7 +432,7 @@ export async function assessTrust(
 
 // The seal, where history begins with one, and every commit by its id: on the ledger before anything is judged.
 async function see(
-  gate: Omit<Gate, 'rules' | 'openWaiver' | 'make'>,
+  gate: TrustParts,
   recorder: Recorder & LedgerView,
   ref: string,
   { from, to }: { from: string; to: string },
@@ -419,13 +446,7 @@ async function see(
 }
 
 // The history of the last look is taken over where this one only goes on from it.
-async function examineAll(
-  { repository, known }: Omit<Gate, 'rules' | 'openWaiver' | 'make'>,
-  source: HistorySource,
-  from: string,
-  to: string,
-  store: TrustStore,
-) {
+async function examineAll({ repository, known }: TrustParts, source: HistorySource, from: string, to: string, store: TrustStore) {
   const last = known?.last(store, from);
   const goesOn = last !== undefined && (await repository.isAncestor(last.to, to));
   const examined = goesOn ? [...last.examined] : [];
@@ -489,13 +510,13 @@ async function recordTrust(recorder: Recorder, verdict: Verdict, after: TrustSto
   );
 }
 
-type RenderParts = Pick<Gate, 'environment' | 'repository' | 'rendered' | 'make'>;
+type RenderParts = Pick<Gate, 'environment' | 'repository' | 'rendered' | 'make' | 'read'>;
 
 async function renderTree(gate: RenderParts, tree: string): Promise<Rendering & { readonly content: string }> {
   const { source, render } = gate.environment.spec;
-  const { content, ...plain } = render.with === 'plain' ? await renderFiles(gate, tree) : await renderMadeBy(gate, tree);
-  const rendering = render.substitute === undefined ? plain : substitute(plain, render.substitute);
-  if (rendering.objects.length > 0 || rendering.violations.length > 0) return { ...rendering, content };
+  const rendering = render.with === 'plain' ? await renderFiles(gate, tree) : await renderMadeBy(gate, tree);
+  const { content } = rendering;
+  if (rendering.objects.length > 0 || rendering.violations.length > 0) return rendering;
   return {
     content,
     objects: [],
@@ -510,41 +531,108 @@ async function renderTree(gate: RenderParts, tree: string): Promise<Rendering & 
   };
 }
 
-async function renderMadeBy(
-  { environment, repository, make }: RenderParts,
-  tree: string,
-): Promise<Rendering & { readonly content: string }> {
+type WithContent = Rendering & { readonly content: string };
+
+async function renderMadeBy({ environment, repository, make }: RenderParts, tree: string): Promise<WithContent> {
   const { documents, violations, content } = await make(environment, repository, tree);
-  const made = gather([renderMade(documents)]);
-  return { ...made, violations: [...violations, ...made.violations], content: digestOf([content, made.objects.map((o) => o.digest)]) };
+  const made = renderMade(documents, environment.spec.render.substitute);
+  const tooMuch = overLimit(environment, made.size);
+  if (tooMuch !== undefined) return { objects: [], warnings: [], violations: [...violations, tooMuch], content };
+  const gathered = gather([made]);
+  const digest = digestOf([content, gathered.objects.map((o) => o.digest)]);
+  return { ...gathered, violations: [...violations, ...gathered.violations], content: digest };
 }
 
-async function renderFiles(
-  { environment, repository, rendered }: RenderParts,
-  tree: string,
-): Promise<Rendering & { readonly content: string }> {
-  const entries = await repository.files(tree, environment.spec.source.path);
+async function renderFiles(parts: RenderParts, tree: string): Promise<WithContent> {
+  const { environment, repository, rendered } = parts;
+  const { spec } = environment;
+  const entries = await repository.files(tree, spec.source.path);
   rendered?.hold(entries.length * 3); // the revision that is judged, the one before, and room for a third
-  const read = async ({ path, mode, blob }: TreeEntry): Promise<KnownFile> => {
-    const bytes = mode === '160000' ? new Uint8Array() : await repository.blob(blob);
-    await breathe();
-    return { sha256: sha256(bytes), rendered: renderFile({ path, mode, content: bytes }) };
-  };
+  const substitutes = digestOf(spec.render.substitute ?? {});
+  const keyOf = ({ mode, blob, path }: TreeEntry) => `${mode} ${blob} ${path} ${substitutes}`;
   const files: (TreeEntry & KnownFile)[] = [];
-  await inParallel(
-    [...entries.entries()],
-    async ([i, entry]) => {
-      await breathe();
-      const key = `${entry.mode} ${entry.blob} ${entry.path}`;
-      const found = rendered?.get(key) ?? (await read(entry));
-      rendered?.set(key, found);
-      files[i] = { ...entry, ...found };
-    },
-    () => FILES_AT_ONCE,
-  );
+  const limits = limitsOf(environment);
+  const deadline = performance.now() + limits.ms;
+  let size = NO_SIZE;
+  for (let batch = await nextBatch(parts, entries, keyOf); batch.length > 0; ) {
+    // The next files are read from Git while these are parsed.
+    const [done, next] = await Promise.all([
+      knownFiles(parts, batch, { ...limits, ms: Math.max(1, deadline - performance.now()) }),
+      nextBatch(parts, entries.slice(files.length + batch.length), keyOf),
+    ]);
+    for (const [i, file] of done.entries()) {
+      const { entry } = batch[i] as Pending;
+      // What could not be read for want of memory or time may be read the next time.
+      if (!file.rendered.violations.some((v) => v.code === 'render-too-large')) rendered?.set(keyOf(entry), file);
+      files.push({ ...entry, ...file });
+    }
+    size = sumOf([size, ...done.map((f) => f.rendered.size)]);
+    const tooMuch = overLimit(environment, size) ?? done.flatMap((f) => f.rendered.violations).find((v) => v.code === 'render-too-large');
+    if (tooMuch !== undefined) return { objects: [], warnings: [], violations: [tooMuch], content: '' };
+    batch = next;
+    await breathe();
+  }
   const gathered = gather(files.map((f) => f.rendered));
   await breathe();
   return { ...gathered, content: digestOf(files.map((f) => [f.path, f.mode, f.sha256])) };
+}
+
+/** A file of the tree, known from an earlier look or with its bytes. */
+type Pending = { readonly entry: TreeEntry } & (
+  | { readonly known: KnownFile }
+  | { readonly known: undefined; readonly content: Uint8Array }
+);
+
+// As many as are parsed together: few enough that neither their bytes nor what they hold fill memory or keep others waiting.
+async function nextBatch(
+  { repository, rendered }: RenderParts,
+  entries: readonly TreeEntry[],
+  keyOf: (entry: TreeEntry) => string,
+): Promise<Pending[]> {
+  const batch: Pending[] = [];
+  let bytes = 0;
+  while (batch.length < Math.min(entries.length, FILES_TOGETHER) && bytes < BYTES_TOGETHER) {
+    const few = entries.slice(batch.length, batch.length + FILES_AT_ONCE);
+    const pending = await Promise.all(
+      few.map(async (entry): Promise<Pending> => {
+        await breathe();
+        const known = rendered?.get(keyOf(entry));
+        if (known !== undefined) return { entry, known };
+        return { entry, known, content: entry.mode === '160000' ? new Uint8Array() : await repository.blob(entry.blob) };
+      }),
+    );
+    for (const one of pending) bytes += one.known === undefined ? one.content.length : 0;
+    batch.push(...pending);
+  }
+  return batch;
+}
+
+// Files that are no manifests take part with their digest alone.
+async function knownFiles({ environment, read }: RenderParts, batch: readonly Pending[], limits: ProcessLimits): Promise<KnownFile[]> {
+  const { substitute } = environment.spec.render;
+  const manifests = batch.flatMap((p): SourceFile[] =>
+    p.known === undefined && isManifest(p.entry) ? [{ path: p.entry.path, mode: p.entry.mode, content: p.content }] : [],
+  );
+  const rendered = manifests.length === 0 ? [] : [...(await read(manifests, limits, substitute))];
+  return mapInTurns(batch, (pending) => {
+    if (pending.known !== undefined) return pending.known;
+    const { entry, content } = pending;
+    return { sha256: sha256(content), rendered: isManifest(entry) ? (rendered.shift() as RenderedFile) : NO_MANIFEST };
+  });
+}
+
+const NO_MANIFEST: RenderedFile = { objects: [], violations: [], warnings: [], size: NO_SIZE };
+
+function overLimit(environment: Environment, size: RenderSize): Violation | undefined {
+  const over = exceeded(size, limitsOf(environment));
+  const { path } = environment.spec.source;
+  return over === undefined ? undefined : tooLarge(`\`${path}\` renders to`, over.text, over.limit, path);
+}
+
+/** The limits of an environment's rendering, in bytes and milliseconds. */
+export function limitsOf({ spec }: Pick<Environment, 'spec'>): ProcessLimits {
+  const { objects, values, size, memory, time } = spec.render.limits;
+  return { objects, values, size: sizeInBytes(size), memory: sizeInBytes(memory), ms: durationMs(time) };
 }
 
 // An environment owns its namespaces and the cluster-scoped kinds it names; nothing else in a commit reaches the cluster.

@@ -14,6 +14,7 @@ import type {
   WaiverDocument,
 } from '../model/index.ts';
 import type { PolicyPool } from '../policy/index.ts';
+import type { Declared, ProcessLimits, RenderedFile, SourceFile } from '../render/index.ts';
 import type { HistoryItem, StoredEnvelope, TrustStore } from '../trust/index.ts';
 
 /** What the gate reads of a repository. Every object was hashed again by whoever implements this. */
@@ -40,6 +41,12 @@ export type MadeObjects = {
   readonly violations: readonly Violation[];
   readonly content: string;
 };
+
+/**
+ * Reads manifests, one result for each in the same order, within the memory and time of the limits. A file that takes more is a
+ * violation (`render-too-large`) of that file.
+ */
+export type ReadManifests = (files: readonly SourceFile[], limits: ProcessLimits, substitute: Declared) => Promise<readonly RenderedFile[]>;
 
 /** Has `kustomize` or `helm` make objects of a directory of a tree. Throws `tool-missing`. */
 export type Maker = (environment: Environment, repository: SourceRepository, tree: string) => Promise<MadeObjects>;

@@ -41,6 +41,8 @@ export type RenderedObject = {
   readonly positionOf: (path: ValuePath) => Position;
   /** SHA-256 of the object's canonical JSON. */
   readonly digest: string;
+  /** Of an object that SOPS encrypted: every document of its file, in order, over which SOPS made its MAC. */
+  readonly sealedWith?: readonly unknown[];
 };
 
 /**

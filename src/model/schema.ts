@@ -318,6 +318,30 @@ const substitute = z
   .optional()
   .describe('Texts for `${NAME}` in values; with it, a name that is not declared is an error, and `$${` stands for `${`.');
 
+const mebibytes = z
+  .string()
+  .regex(/^[1-9]\d{0,4}Mi$/, 'mebibytes such as `64Mi`')
+  .describe('Mebibytes such as `64Mi`.');
+
+const limits = z
+  .strictObject({
+    objects: z.int().min(1).max(100_000).default(20_000).describe('Objects.'),
+    values: z
+      .int()
+      .min(1)
+      .max(5_000_000)
+      .default(1_000_000)
+      .describe('Numbers, texts, truth values, lists and mappings in them, once aliases are followed.'),
+    size: mebibytes.default('32Mi').describe('Bytes of the files, or characters of the objects, whichever is more.'),
+    memory: mebibytes.default('384Mi').describe('Memory of the process that renders; it is ended beyond it.'),
+    time: duration.default('120s').describe('Time for rendering; it is ended after it.'),
+  })
+  .prefault({})
+  .describe('The most that may be rendered, all files together. What comes to more is denied.');
+
+/** What `spec.render.limits` is where an environment says nothing. */
+export const DEFAULT_LIMITS = limits.parse(undefined);
+
 const MODES = ['enforce', 'warn', 'audit', 'off'] as const;
 const identity = z.string().regex(/^(user|group):.+$/, '`user:NAME` or `group:NAME`');
 
@@ -421,8 +445,8 @@ export const environmentSchema = z.strictObject({
       .describe('Where the objects run.'),
     render: z
       .discriminatedUnion('with', [
-        z.strictObject({ with: z.literal('plain').describe('The YAML and JSON files as they are.'), substitute }),
-        z.strictObject({ with: z.literal('kustomize').describe('What `kustomize build` makes of the directory.'), substitute }),
+        z.strictObject({ with: z.literal('plain').describe('The YAML and JSON files as they are.'), substitute, limits }),
+        z.strictObject({ with: z.literal('kustomize').describe('What `kustomize build` makes of the directory.'), substitute, limits }),
         z.strictObject({
           with: z.literal('helm').describe('What `helm template` makes of a chart of the repository.'),
           chart: z
@@ -455,6 +479,7 @@ export const environmentSchema = z.strictObject({
             .describe('What the chart is told of the cluster; a verdict must not depend on where it is reached.'),
           apiVersions: z.array(z.string().min(1)).default([]).describe('More versions and kinds that the chart may ask for.'),
           substitute,
+          limits,
         }),
       ])
       .prefault({ with: 'plain' })
@@ -820,6 +845,11 @@ export type Document = Environment | TrustPolicy | Notifier | ReportSchedule;
 /** What becomes of a request that an environment's rules deny where they alone decide. */
 export function rulesMode({ spec }: Environment): AdmissionMode {
   return spec.admission.policy.mode ?? spec.admission.mode;
+}
+
+/** Bytes of a size in the schema such as `64Mi`. */
+export function sizeInBytes(size: string): number {
+  return Number.parseInt(size, 10) * 1024 * 1024;
 }
 
 /** Milliseconds of a schema duration such as `30s`. */

@@ -74,9 +74,10 @@ export type Consulted = {
 };
 
 /** Which directory of a repository is rendered, and how. */
-export type Rendered = { readonly path: string; readonly render: WithoutRegistries<Environment['spec']['render']> };
+export type Rendered = { readonly path: string; readonly render: HowRendered<Environment['spec']['render']> };
 
-type WithoutRegistries<T> = T extends { readonly registries: unknown } ? Omit<T, 'registries'> : T;
+// Where bytes may come from, with which credentials, and how much there may be of them changes nothing that is made of them.
+type HowRendered<T> = T extends unknown ? Omit<T, 'registries' | 'limits'> : never;
 
 /** The decision on a change: outcome, every reason, and what was consulted. */
 export type Verdict = {

@@ -1,6 +1,7 @@
 import { type RenderedObject, refText, type ValuePath, type Violation } from '../model/index.ts';
 
-const ENCRYPTED = /^ENC\[AES256_GCM,/;
+/** A value that SOPS encrypted. */
+export const ENCRYPTED = /^ENC\[AES256_GCM,/;
 const FIELDS = ['data', 'stringData'];
 
 /**

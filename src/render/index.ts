@@ -1,7 +1,21 @@
 /**
  * Takes the files of one directory of a commit, gives the Kubernetes objects they hold, each with file and line.
- * Refuses text that is not YAML, documents that are not objects, one object written twice, links and submodules.
+ * Substitutes declared texts first, so that all of it is about what the cluster is given. Refuses text that is not YAML, documents
+ * that are not objects, one object written twice, links and submodules, and more of anything than its limits.
  */
 export { encryptionProblems } from './encrypted.ts';
-export { gather, type RenderedFile, type Rendering, render, renderFile, renderMade, type SourceFile } from './render.ts';
-export { substitute } from './substitute.ts';
+export { exceeded, NO_SIZE, type ProcessLimits, type RenderLimits, type RenderSize, sumOf, tooLarge } from './limits.ts';
+export {
+  type Declared,
+  gather,
+  isManifest,
+  type ReadFile,
+  type RenderedFile,
+  type Rendering,
+  readFiles,
+  render,
+  renderFile,
+  renderMade,
+  type SourceFile,
+  withPlaces,
+} from './render.ts';

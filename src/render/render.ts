@@ -4,6 +4,7 @@ import {
   type KubernetesObject,
   messageOf,
   type ObjectRef,
+  type Position,
   type RenderedObject,
   refKey,
   refText,
@@ -12,7 +13,10 @@ import {
   type ValuePath,
   type Violation,
 } from '../model/index.ts';
-import { ambiguities, parseYaml, type YamlDocument, YamlError } from '../yaml/index.ts';
+import { ambiguities, parseYaml, type YamlDocument, YamlError, type YamlPlaces, yamlPlaces } from '../yaml/index.ts';
+import { ENCRYPTED } from './encrypted.ts';
+import { exceeded, FILE_LIMITS, measure, NO_SIZE, type RenderLimits, type RenderSize, sumOf, tooLarge } from './limits.ts';
+import { substitute } from './substitute.ts';
 
 /** One file of the tree; `mode` as Git writes it. */
 export type SourceFile = { readonly path: string; readonly mode: string; readonly content: Uint8Array };
@@ -24,27 +28,50 @@ export type Rendering = {
   readonly warnings: readonly Violation[];
 };
 
+/** An object as one process can hand it to another: a `RenderedObject` without the functions that find places in its file. */
+export type ReadObject = Omit<RenderedObject, 'lineOf' | 'positionOf'> & {
+  /** The document's position in its file, and the object's place in the document (an item of a List). */
+  readonly document: number;
+  readonly at: ValuePath;
+};
+
+/** What one file holds, as one process can hand it to another. */
+export type ReadFile = {
+  readonly objects: readonly ReadObject[];
+  readonly violations: readonly Violation[];
+  readonly warnings: readonly Violation[];
+  readonly size: RenderSize;
+};
+
+/** What one file holds; the same bytes under the same path, with the same texts to substitute, always give the same. */
+export type RenderedFile = Rendering & { readonly size: RenderSize };
+
+/** Texts to put in the place of `${NAME}`; undefined where nothing is substituted. */
+export type Declared = Readonly<Record<string, string>> | undefined;
+
 const MAX_FILE = 8 * 1024 * 1024; // the API server takes 3 MiB a request; a file may hold several objects
 const LFS = /^version https:\/\/(git-lfs\.github\.com|hawser\.github\.com)\/spec\//;
 const MANIFEST = /\.(ya?ml|json)$/;
-
-/** What one file holds; the same bytes under the same path always give the same. */
-export type RenderedFile = {
-  readonly objects: readonly RenderedObject[];
-  readonly violations: readonly Violation[];
-  readonly warnings: readonly Violation[];
-};
-
-const NOTHING: RenderedFile = { objects: [], violations: [], warnings: [] };
+const NOTHING: ReadFile = { objects: [], violations: [], warnings: [], size: NO_SIZE };
 
 /** Reads plain manifests; files of other names are no manifests and are left alone. */
-export function render(files: readonly SourceFile[]): Rendering {
-  return gather(files.map(renderFile));
+export function render(files: readonly SourceFile[], declared?: Declared): Rendering {
+  return gather(files.map((file) => renderFile(file, declared)));
 }
 
 /** Reads one file. */
-export function renderFile(file: SourceFile): RenderedFile {
-  const refuse = (code: string, message: string, hint?: string): RenderedFile => ({
+export function renderFile(file: SourceFile, declared?: Declared): RenderedFile {
+  return withPlaces(file, readFile(file, declared));
+}
+
+/** Whether a file is a manifest by its name and mode, and has to be read. */
+export function isManifest({ path, mode }: Pick<SourceFile, 'path' | 'mode'>): boolean {
+  return MANIFEST.test(path) || !mode.startsWith('100');
+}
+
+/** Reads one file, in a form that another process can be handed. */
+function readFile(file: SourceFile, declared?: Declared): ReadFile {
+  const refuse = (code: string, message: string, hint?: string): ReadFile => ({
     ...NOTHING,
     violations: [{ code, message, source: { file: file.path, line: 1 }, ...(hint === undefined ? {} : { hint }) }],
   });
@@ -57,29 +84,59 @@ export function renderFile(file: SourceFile): RenderedFile {
       `\`${file.path}\` is a pointer of Git LFS, whose content is not in the repository and was not signed`,
       'commit the manifest itself: `git lfs untrack`, then add it again',
     );
-  const found = readFile(file);
+  if (file.content.length > MAX_FILE) return unreadable(file.path, `it is larger than ${MAX_FILE} bytes`);
+  try {
+    const text = new TextDecoder('utf-8', { fatal: true }).decode(file.content);
+    return readDocuments(file.path, parseYaml(text), declared, text.length, doubts(file.path, text));
+  } catch (thrown) {
+    return unreadable(file.path, messageOf(thrown), thrown instanceof YamlError ? thrown.line : 1);
+  }
+}
+
+/** Reads several files. Once they exceed the limits together, what more they hold is left out: the sum of their sizes tells. */
+export function readFiles(files: readonly SourceFile[], limits: RenderLimits, declared: Declared): readonly ReadFile[] {
+  let size = NO_SIZE;
+  return files.map((file) => {
+    if (exceeded(size, limits) !== undefined) return NOTHING;
+    const read = readFile(file, declared);
+    size = sumOf([size, read.size]);
+    return exceeded(size, limits) === undefined ? read : { ...NOTHING, size: read.size };
+  });
+}
+
+/** Adds to what was read of a file the functions that find places in it. */
+export function withPlaces({ content }: Pick<SourceFile, 'content'>, { objects, ...rest }: ReadFile): RenderedFile {
+  let found: YamlPlaces | undefined; // asked for few files, and the text is made when it is
+  const places = () => {
+    found ??= yamlPlaces(Buffer.from(content).toString('utf8'));
+    return found;
+  };
   return {
-    objects: found.filter((f): f is RenderedObject => !('code' in f)),
-    violations: found.filter((f): f is Violation => 'code' in f),
-    warnings: doubts(file),
+    ...rest,
+    objects: objects.map(({ document, at, ...object }) => ({
+      ...object,
+      lineOf: (path) => places().within(document, [...at, ...path]).line,
+      positionOf: (path) => (at.length + path.length === 0 ? places().start(document) : places().within(document, [...at, ...path])),
+    })),
   };
 }
 
 /** What a program made of the repository's files: each document with the file it comes from. */
-export function renderMade(documents: readonly { readonly value: unknown; readonly source: SourceLine }[]): RenderedFile {
-  const found = documents.flatMap(({ value, source }) => {
+export function renderMade(
+  documents: readonly { readonly value: unknown; readonly source: SourceLine }[],
+  declared?: Declared,
+): RenderedFile {
+  const files = documents.map(({ value, source }) => {
     const position = { line: source.line, column: 1 };
-    return readDocument(
-      source.file,
-      { value, line: source.line, lineOf: () => source.line, positionOf: () => position } as YamlDocument,
-      value,
-      [],
-    );
+    const document = { index: 0, value, line: source.line, lineOf: () => source.line, positionOf: () => position };
+    const { objects, ...read } = readDocuments(source.file, [document], declared, 0, []);
+    return { ...read, objects: objects.map((o): RenderedObject => ({ ...o, lineOf: () => source.line, positionOf: () => position })) };
   });
   return {
-    objects: found.filter((f): f is RenderedObject => !('code' in f)),
-    violations: found.filter((f): f is Violation => 'code' in f),
+    objects: files.flatMap((f) => f.objects),
+    violations: files.flatMap((f) => f.violations),
     warnings: [],
+    size: sumOf(files.map((f) => f.size)),
   };
 }
 
@@ -109,32 +166,73 @@ export function gather(files: readonly RenderedFile[]): Rendering {
 }
 
 /** Scalars that two readers could take differently; what is meant here is what the API server means. */
-function doubts(file: Pick<SourceFile, 'path' | 'content'>): Violation[] {
-  if (!/\.ya?ml$/.test(file.path) || file.content.length > MAX_FILE) return [];
-  return ambiguities(Buffer.from(file.content).toString('utf8')).map(({ line, column, message, hint }) => ({
+function doubts(path: string, text: string): Violation[] {
+  if (!/\.ya?ml$/.test(path)) return [];
+  return ambiguities(text).map(({ line, column, message, hint }) => ({
     code: 'yaml-ambiguous',
     message,
     hint,
-    source: { file: file.path, line, column },
+    source: { file: path, line, column },
   }));
 }
 
-function readFile(file: SourceFile): (RenderedObject | Violation)[] {
-  const unreadable = (message: string, line: number): Violation => ({
-    code: 'manifest-unreadable',
-    message: `\`${file.path}\` cannot be read: ${message}`,
-    source: { file: file.path, line },
-  });
-  if (file.content.length > MAX_FILE) return [unreadable(`it is larger than ${MAX_FILE} bytes`, 1)];
-  try {
-    const text = new TextDecoder('utf-8', { fatal: true }).decode(file.content);
-    return parseYaml(text).flatMap((document) => readDocument(file.path, document, document.value, []));
-  } catch (thrown) {
-    return [unreadable(messageOf(thrown), thrown instanceof YamlError ? thrown.line : 1)];
-  }
+function unreadable(file: string, message: string, line = 1): ReadFile {
+  const violation = { code: 'manifest-unreadable', message: `\`${file}\` cannot be read: ${message}`, source: { file, line } };
+  return { ...NOTHING, violations: [violation] };
 }
 
-function readDocument(file: string, document: YamlDocument, value: unknown, at: ValuePath): (RenderedObject | Violation)[] {
+type Document = Pick<YamlDocument, 'index' | 'value' | 'lineOf' | 'positionOf'>;
+
+// Substitution comes first, so that everything else is about the text that the cluster is given.
+function readDocuments(
+  file: string,
+  documents: readonly Document[],
+  declared: Declared,
+  bytes: number,
+  warnings: readonly Violation[],
+): ReadFile {
+  const found: (ReadObject | Violation)[] = [];
+  let size: RenderSize = { ...NO_SIZE, size: bytes };
+  const texts = documents.map((document) => {
+    const { value, missing } = declared === undefined ? { value: document.value, missing: [] } : substitute(document.value, declared);
+    for (const { name, path } of missing) found.push(undeclared(name, file, document.positionOf(path)));
+    return value;
+  });
+  let characters = 0;
+  for (const [i, document] of documents.entries()) {
+    const left = { values: FILE_LIMITS.values - size.values, size: FILE_LIMITS.size - characters };
+    const measured = measure(texts[i], left);
+    characters += measured.size;
+    size = { objects: 0, values: size.values + measured.values, size: Math.max(bytes, characters) };
+    const over = exceeded(size, FILE_LIMITS);
+    if (over !== undefined) return { ...NOTHING, violations: [tooLarge(`\`${file}\` holds`, over.text, over.limit, file)], size };
+    found.push(...readDocument(file, document, texts[i], [], texts));
+  }
+  const objects = found.filter((f): f is ReadObject => !('code' in f));
+  return {
+    objects,
+    violations: found.filter((f): f is Violation => 'code' in f),
+    warnings,
+    size: { ...size, objects: objects.length },
+  };
+}
+
+function undeclared(name: string, file: string, at: Position): Violation {
+  return {
+    code: 'variable-undeclared',
+    message: `\`\${${name}}\` is not declared in \`spec.render.substitute\``,
+    source: { file, ...at },
+    hint: `declare it, or write \`$\${${name}}\` for the text itself`,
+  };
+}
+
+function readDocument(
+  file: string,
+  document: Document,
+  value: unknown,
+  at: ValuePath,
+  whole: readonly unknown[],
+): (ReadObject | Violation)[] {
   const source = { file, line: document.lineOf(at) };
   const refuse = (message: string, line = source.line): Violation[] => [
     { code: 'not-an-object', message: `\`${file}\`: ${message}`, source: { file, line } },
@@ -142,7 +240,8 @@ function readDocument(file: string, document: YamlDocument, value: unknown, at: 
   if (typeof value !== 'object' || value === null || Array.isArray(value)) return refuse('the document is not a Kubernetes object');
   const { apiVersion, kind, metadata, items } = value as Record<string, unknown>;
   if (typeof apiVersion !== 'string' || typeof kind !== 'string') return refuse('`apiVersion` and `kind` are needed');
-  if (kind === 'List' && Array.isArray(items)) return items.flatMap((item, i) => readDocument(file, document, item, [...at, 'items', i]));
+  if (kind === 'List' && Array.isArray(items))
+    return items.flatMap((item, i) => readDocument(file, document, item, [...at, 'items', i], whole));
   if (apiVersion.startsWith('kustomize.config.k8s.io/'))
     return refuse('Kustomize files are not rendered; the directory must hold plain manifests');
   const { name, namespace } = (typeof metadata === 'object' && metadata !== null ? metadata : {}) as Record<string, unknown>;
@@ -155,17 +254,35 @@ function readDocument(file: string, document: YamlDocument, value: unknown, at: 
       document.lineOf([...at, 'metadata', 'annotations']),
     );
   const ref: ObjectRef = { apiVersion, kind, namespace: namespace ?? '', name };
+  if ([apiVersion, kind, ref.namespace, name].some((text) => ENCRYPTED.test(text)))
+    return [
+      {
+        code: 'cannot-be-decrypted',
+        message: `\`${file}\`: the document is encrypted where only \`data\` and \`stringData\` of a Secret may be`,
+        source,
+        hint: "encrypt with `--encrypted-regex '^(data|stringData)$'`, and keep what is secret in Secrets",
+      },
+    ];
+  const wrong = identityProblem(ref);
+  if (wrong !== undefined) return refuse(wrong.message, document.lineOf([...at, ...wrong.path]));
   const object = value as KubernetesObject;
-  return [
-    {
-      object,
-      ref,
-      source,
-      lineOf: (path) => document.lineOf([...at, ...path]),
-      positionOf: (path) => document.positionOf([...at, ...path]),
-      digest: digestOf(object),
-    },
-  ];
+  const encrypted = Object.hasOwn(object, 'sops') ? { sealedWith: whole } : {};
+  return [{ object, ref, source, digest: digestOf(object), document: document.index, at, ...encrypted }];
+}
+
+// Kinds and names become parts of addresses of the API server and keys of what is owned. The grammars are Kubernetes' own
+// (apimachinery, IsDNS1123Subdomain, IsDNS1035Label, ValidatePathSegmentName); one text must not be two identities.
+const API_VERSION = /^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?\/)?[a-z]([a-z0-9-]{0,61}[a-z0-9])?$/;
+const KIND = /^[A-Za-z]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$/;
+const NAMESPACE = /^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)?$/;
+const NAME = /^(?!\.{1,2}$)[!-$&-.0-~]{1,253}$/; // printable ASCII without `/` and `%`
+
+function identityProblem({ apiVersion, kind, namespace, name }: ObjectRef): { message: string; path: ValuePath } | undefined {
+  if (!API_VERSION.test(apiVersion)) return { message: '`apiVersion` is not `VERSION` or `GROUP/VERSION`', path: ['apiVersion'] };
+  if (!KIND.test(kind)) return { message: '`kind` is not a kind of the Kubernetes API', path: ['kind'] };
+  if (!NAMESPACE.test(namespace)) return { message: '`metadata.namespace` is not a name of a namespace', path: ['metadata', 'namespace'] };
+  if (!NAME.test(name)) return { message: '`metadata.name` is not a name of the Kubernetes API', path: ['metadata', 'name'] };
+  return undefined;
 }
 
 // A stamp, our label or a break-glass annotation from the repository would claim what only the gate and the ledger can say.

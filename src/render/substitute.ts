@@ -1,56 +1,52 @@
-import { digestOf, type KubernetesObject, type RenderedObject, type ValuePath, type Violation } from '../model/index.ts';
-import type { Rendering } from './render.ts';
+import type { ValuePath } from '../model/index.ts';
 
 const REFERENCE = /\$(\$?)\{([A-Za-z_][A-Za-z0-9_]*)\}/g;
 
+/** A document with texts in the place of its references, and references to names that are not declared. */
+export type Substituted = { readonly value: unknown; readonly missing: readonly { readonly name: string; readonly path: ValuePath }[] };
+
 /**
- * Puts declared texts in the place of `${NAME}` in the values of objects. A name that is not declared is a violation
- * (kustomize-controller 1671). Keys, and the schemas of CustomResourceDefinitions (1694), are left as they are.
+ * Puts declared texts in the place of `${NAME}` in the values of a document, before anything else is read of it: its kind, names and
+ * namespace are those of the final text. Keys, and CustomResourceDefinitions (kustomize-controller 1694), are left as they are.
  */
-export function substitute(rendering: Rendering, declared: Readonly<Record<string, string>>): Rendering {
-  const violations: Violation[] = [];
-  const objects = rendering.objects.map((rendered): RenderedObject => {
-    if (rendered.ref.kind === 'CustomResourceDefinition') return rendered;
-    const missing: { name: string; path: ValuePath }[] = [];
-    const object = replaced(rendered.object, declared, [], missing) as KubernetesObject;
-    for (const { name, path } of missing)
-      violations.push({
-        code: 'variable-undeclared',
-        message: `\`\${${name}}\` is not declared in \`spec.render.substitute\``,
-        object: rendered.ref,
-        source: { file: rendered.source.file, ...rendered.positionOf(path) },
-        hint: `declare it, or write \`$\${${name}}\` for the text itself`,
-      });
-    if (object === rendered.object) return rendered;
-    const { name, namespace = '' } = object.metadata;
-    return { ...rendered, object, ref: { ...rendered.ref, name, namespace }, digest: digestOf(object) };
-  });
-  return { ...rendering, objects, violations: [...rendering.violations, ...violations] };
+export function substitute(document: unknown, declared: Readonly<Record<string, string>>): Substituted {
+  const missing: { name: string; path: ValuePath }[] = [];
+  return { value: replaced(document, declared, [], missing), missing };
 }
 
-function replaced(
-  value: unknown,
-  declared: Readonly<Record<string, string>>,
-  path: ValuePath,
-  missing: { name: string; path: ValuePath }[],
-): unknown {
-  if (typeof value === 'string')
-    return value.replaceAll(REFERENCE, (whole, escaped: string, name: string) => {
-      if (escaped !== '') return whole.slice(1);
-      if (Object.hasOwn(declared, name)) return declared[name] as string;
-      missing.push({ name, path });
-      return whole;
-    });
+type Missing = { name: string; path: ValuePath }[];
+
+function replaced(value: unknown, declared: Readonly<Record<string, string>>, path: ValuePath, missing: Missing): unknown {
+  if (typeof value === 'string') return replacedText(value, declared, path, missing);
   if (Array.isArray(value)) {
-    const made = value.map((item, i) => replaced(item, declared, [...path, i], missing));
-    return made.some((item, i) => item !== value[i]) ? made : value;
+    const items = value.map((item, i) => replaced(item, declared, [...path, i], missing));
+    return items.some((item, i) => item !== value[i]) ? items : value;
   }
   if (typeof value !== 'object' || value === null) return value;
-  let different = false;
-  const made = Object.entries(value).map(([key, old]) => {
-    const now = replaced(old, declared, [...path, key], missing);
-    different ||= now !== old;
+  const isDefinition = isDefinitionAt(value, declared, path);
+  let isDifferent = false;
+  const entries = Object.entries(value).map(([key, old]) => {
+    const now = isDefinition && key !== 'kind' ? old : replaced(old, declared, [...path, key], missing);
+    isDifferent ||= now !== old;
     return [key, now] as const;
   });
-  return different ? Object.fromEntries(made) : value;
+  return isDifferent ? Object.fromEntries(entries) : value;
+}
+
+function replacedText(text: string, declared: Readonly<Record<string, string>>, path: ValuePath, missing: Missing): string {
+  return text.replaceAll(REFERENCE, (whole, escaped: string, name: string) => {
+    if (escaped !== '') return whole.slice(1);
+    if (Object.hasOwn(declared, name)) return declared[name] as string;
+    missing.push({ name, path });
+    return whole;
+  });
+}
+
+// A whole document, or an item of a List, whose kind in the final text is a definition; its schema may hold `${…}` of its own.
+function isDefinitionAt(value: object, declared: Readonly<Record<string, string>>, path: ValuePath): boolean {
+  const isObject =
+    path.length === 0 || (path.at(-2) === 'items' && path.length % 2 === 0 && path.every((p, i) => i % 2 === 1 || p === 'items'));
+  if (!isObject || !Object.hasOwn(value, 'kind')) return false;
+  const { kind } = value as { kind: unknown };
+  return typeof kind === 'string' && replacedText(kind, declared, [], []) === 'CustomResourceDefinition';
 }

@@ -2,8 +2,12 @@ import { constructFromEvents, dump, EVENT_ID, type Event, getScalarValue, parseE
 import type { Position, ValuePath } from '../model/index.ts';
 import { API_SERVER_SCHEMA, MergeConflict, plainValue, REGO_SCHEMA, serverFloat, serverInteger } from './api-server-schema.ts';
 
-/** One document: its value, the line it starts on, and the place of any value in it (or of its nearest written parent). */
+/**
+ * One document: its position among all documents of the text, its value, the line it starts on, and the place of any value in it
+ * (or of its nearest written parent).
+ */
 export type YamlDocument = {
+  readonly index: number;
   readonly value: unknown;
   readonly line: number;
   readonly lineOf: (path: ValuePath) => number;
@@ -40,23 +44,19 @@ export function parseYaml(text: string, options: { readonly words?: boolean } = 
     const shared = events.some((e) => e.type === EVENT_ID.ALIAS);
     const starts = documentStarts(events);
     const lines = lineStarts(text);
-    // Where values stand is asked for few of them, so it is worked out when it is first asked, and from the text again.
-    let located: Place[] | undefined;
-    const place = (i: number): Place => {
-      located ??= locate(parseEvents(text, { maxDepth: MAX_DEPTH }), text, lines);
-      return located[i] ?? { line: 1, column: 1, children: new Map() };
-    };
-    return values.flatMap((value, i) => {
+    const at = yamlPlaces(text);
+    const budget = { left: MAX_EXPANDED }; // of all documents together
+    return values.flatMap((value, index) => {
       if (value === null || value === undefined) return [];
-      const budget = { left: MAX_EXPANDED };
-      const refuse = (message: string, path: ValuePath) => new YamlError(message, find(place(i), path).line);
+      const refuse = (message: string, path: ValuePath) => new YamlError(message, at.within(index, path).line);
       if (!shared) check(plainValue(value), [], refuse);
       return [
         {
+          index,
           value: shared ? unshared(plainValue(value), budget, [], refuse) : plainValue(value),
-          line: lineAt(lines, starts[i] ?? 0),
-          lineOf: (path) => find(place(i), path).line,
-          positionOf: (path) => (path.length === 0 ? positionAt(lines, starts[i] ?? 0) : find(place(i), path)),
+          line: lineAt(lines, starts[index] ?? 0),
+          lineOf: (path) => at.within(index, path).line,
+          positionOf: (path) => (path.length === 0 ? positionAt(lines, starts[index] ?? 0) : at.within(index, path)),
         },
       ];
     });
@@ -69,6 +69,34 @@ export function parseYaml(text: string, options: { readonly words?: boolean } = 
     if (thrown instanceof YAMLException) throw new YamlError(reasonOf(thrown), (thrown.mark?.line ?? 0) + 1);
     throw thrown;
   }
+}
+
+/** Finds places in a text that `parseYaml` took. `index` is a document's position among all documents of the text. */
+export type YamlPlaces = {
+  /** The place of a value, or of its nearest written parent. */
+  readonly within: (index: number, path: ValuePath) => Position;
+  /** The place where the document's own value begins. */
+  readonly start: (index: number) => Position;
+};
+
+/** Finds places in a text again, without holding more than the text: they are asked for few values, and worked out then. */
+export function yamlPlaces(text: string): YamlPlaces {
+  let located = new WeakRef<readonly Place[]>([]);
+  const places = (): readonly Place[] => {
+    const known = located.deref();
+    if (known !== undefined && known.length > 0) return known;
+    const found = locate(parseEvents(text, { maxDepth: MAX_DEPTH }), text, lineStarts(text));
+    located = new WeakRef(found);
+    return found;
+  };
+  const place = (index: number): Place => places()[index] ?? { line: 1, column: 1, children: new Map() };
+  return {
+    within: (index, path) => find(place(index), path),
+    start: (index) => {
+      const starts = documentStarts(parseEvents(text, { maxDepth: MAX_DEPTH }));
+      return positionAt(lineStarts(text), starts[index] ?? 0);
+    },
+  };
 }
 
 /**

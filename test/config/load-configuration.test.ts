@@ -282,3 +282,27 @@ test('a ReportSchedule names what is there; as an object in a cluster it names n
   assert.equal(refused({ deliver: [{ name: 'x', cluster: { namespace: 'a' } }] }).length, 0);
   assert.match(refused({ frameworks: [{ file: '/etc/passwd' }] }).join(), /expected the name of a file in `\/files\/a`/);
 });
+
+test('an object in the cluster lowers limits of rendering and never raises them; a file of the service does', () => {
+  const documentOf = (text: string, more = {}): ConfigurationObject => {
+    const document = parseYaml(text)[0]?.value as { kind: string; metadata: { name: string }; spec: object };
+    const { kind, metadata, spec, ...rest } = document;
+    return {
+      kind,
+      namespace: 'a',
+      name: metadata.name,
+      object: { ...rest, kind, metadata: { ...metadata, namespace: 'a' }, spec: { ...spec, ...more } },
+    };
+  };
+  const remote = ENVIRONMENT.replace('fleet.git', 'https://git.example.test/fleet.git');
+  const problems = (limits: object) =>
+    [
+      ...loadWithObjects([], [documentOf(TRUST), documentOf(remote, { render: { with: 'plain', limits } })], {
+        files: undefined,
+        crossNamespace: false,
+      }).invalid.values(),
+    ].flat();
+  assert.deepEqual(problems({ objects: 10, memory: '64Mi', size: '1Mi', values: 10, time: '5s' }), []);
+  for (const [name, more] of Object.entries({ objects: 20_001, values: 1_000_001, size: '33Mi', memory: '385Mi', time: '121s' }))
+    assert.match(problems({ [name]: more }).join(), new RegExp(`expected at most .* for \`${name}\``));
+});

@@ -3,13 +3,16 @@ import { execFileSync } from 'node:child_process';
 import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { dirname, join } from 'node:path';
-import { before, test } from 'node:test';
+import { after, before, test } from 'node:test';
 import { gzipSync } from 'node:zlib';
 import { createTar } from 'nanotar';
 import { tool } from '../../scripts/tools.ts';
-import { type Made, openFence, type Recipe, type RepositoryTree } from '../../src/fence/index.ts';
+import { type Made, ReadingProcess, type Recipe, type RepositoryTree } from '../../src/fence/index.ts';
+import { fenceOf, LIMITS } from '../kit/rendering.ts';
 import { scratch } from '../kit/scratch.ts';
 
+const reading = new ReadingProcess();
+after(() => reading.close());
 let programs: (name: 'kustomize' | 'helm') => Promise<string>;
 before(async () => {
   const found = { kustomize: await tool('kustomize'), helm: await tool('helm') };
@@ -30,7 +33,7 @@ function treeOf(files: Readonly<Record<string, string>>): RepositoryTree {
 }
 
 const make = (recipe: Recipe, directory: string, files: Readonly<Record<string, string>>): Promise<Made> =>
-  openFence(programs)(recipe, directory, treeOf(files));
+  fenceOf(programs, reading)(recipe, directory, treeOf(files), LIMITS);
 const kustomize = (directory: string, files: Readonly<Record<string, string>>) => make({ with: 'kustomize' }, directory, files);
 const codes = ({ violations }: Made) => violations.map((v) => v.code);
 
@@ -89,10 +92,11 @@ for (const [what, kustomization, code] of [
   ['a file that is not there', 'resources: [missing.yaml]', 'kustomize-missing'],
 ] as const)
   test(`refused before anything runs: ${what}`, async () => {
-    const made = await openFence(() => Promise.reject(new Error('it was run')))(
+    const made = await fenceOf(() => Promise.reject(new Error('it was run')), reading)(
       { with: 'kustomize' },
       'clusters/prod',
       treeOf({ 'clusters/prod/kustomization.yaml': `${kustomization}\n` }),
+      LIMITS,
     );
     assert.deepEqual(codes(made), [code]);
     assert.equal(made.violations[0]?.source?.file, 'clusters/prod/kustomization.yaml');
@@ -202,7 +206,7 @@ test('nothing is asked of the network while programs run', async () => {
     await kustomize('k', files);
     const { runFenced } = await import('../../src/fence/run-fenced.ts');
     const bytes = Buffer.from(`resources: ["http://127.0.0.1:${port}/x.yaml"]\n`);
-    const ran = await runFenced(await programs('kustomize'), ['build', 'k'], [{ path: 'k/kustomization.yaml', content: bytes }]);
+    const ran = await runFenced(await programs('kustomize'), ['build', 'k'], [{ path: 'k/kustomization.yaml', content: bytes }], LIMITS);
     assert.equal(ran.ok, false);
     assert.equal(asked, 0);
   } finally {
@@ -219,10 +223,10 @@ test('the same files are made once, and are the same again from the store after 
   const kept = new Map<string, Made>();
   const store = { get: (c: string) => kept.get(c), put: (c: string, m: Made) => void kept.set(c, m) };
   const tree = treeOf(OVERLAY);
-  const fence = openFence(counted, store);
-  const one = await fence({ with: 'kustomize' }, 'clusters/prod', tree);
-  assert.deepEqual(await fence({ with: 'kustomize' }, 'clusters/prod', tree), one);
-  assert.deepEqual(await openFence(counted, store)({ with: 'kustomize' }, 'clusters/prod', tree), one);
+  const fence = fenceOf(counted, reading, store);
+  const one = await fence({ with: 'kustomize' }, 'clusters/prod', tree, LIMITS);
+  assert.deepEqual(await fence({ with: 'kustomize' }, 'clusters/prod', tree, LIMITS), one);
+  assert.deepEqual(await fenceOf(counted, reading, store)({ with: 'kustomize' }, 'clusters/prod', tree, LIMITS), one);
   assert.equal(runs, 1);
 });
 
@@ -243,7 +247,7 @@ function pinnedMade(
     kubeVersion: '1.34',
     apiVersions: [],
   };
-  return openFence(programs)({ ...recipe, registries }, '.', treeOf(files), async () => archive);
+  return fenceOf(programs, reading)({ ...recipe, registries }, '.', treeOf(files), LIMITS, async () => archive);
 }
 
 /** Packaged by the real helm, as its users do. */
@@ -317,4 +321,57 @@ test('a pin that says too little or too much, another host, and archives that ar
     ),
   );
   assert.deepEqual(codes(await pinnedMade(archived)), ['helm-dependency']);
+});
+
+const DEFINITION = 'apiVersion: v2\nname: c\nversion: 1.0.0\n';
+const PLAIN_CHART: Recipe = {
+  with: 'helm',
+  chart: 'chart',
+  values: [],
+  release: 'shop',
+  namespace: 'shop',
+  kubeVersion: '1.34',
+  apiVersions: [],
+};
+const within = (limits: object, files: Readonly<Record<string, string>>) =>
+  fenceOf(programs, reading)(PLAIN_CHART, 'k', treeOf({ 'k/chart/Chart.yaml': DEFINITION, ...files }), { ...LIMITS, ...limits });
+const withTemplate = (template: string) => ({ 'k/chart/templates/a.yaml': template });
+const CONFIG = 'apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {a: ';
+
+test('a chart that takes more memory than it may is ended, and the refusal names the limit', async () => {
+  const made = await within({}, withTemplate(`${CONFIG}{{ range until 2000000000 }}{{ end }}"x"}\n`));
+  assert.deepEqual(codes(made), ['render-too-large']);
+  assert.match(made.violations[0]?.message ?? '', /helm cannot build `k\/chart`: it takes more than 384 MiB of memory/);
+  assert.match(made.violations[0]?.hint ?? '', /spec\.render\.limits\.memory/);
+});
+
+test('a chart that takes longer than it may is ended', async () => {
+  const loop = `{{ range until 3000 }}{{ range until 30000 }}{{ end }}{{ end }}`;
+  const made = await within({ ms: 700 }, withTemplate(`${CONFIG}${loop}"x"}\n`));
+  assert.deepEqual(codes(made), ['render-too-large']);
+  assert.match(made.violations[0]?.hint ?? '', /spec\.render\.limits\.time/);
+});
+
+test('a chart that writes more than it may is ended', async () => {
+  const made = await within({ size: 100_000 }, withTemplate(`${CONFIG}"{{ repeat 200000 "x" }}"}\n`));
+  assert.deepEqual([codes(made), made.documents], [['render-too-large'], []]);
+});
+
+test('files that come to more than they may, together, are not read to the end', async () => {
+  const few = Object.fromEntries(Array.from({ length: 40 }, (_, i) => [`k/chart/files/${i}`, 'x'.repeat(10_000)]));
+  let read = 0;
+  const tree = treeOf({ 'k/chart/Chart.yaml': DEFINITION, ...few });
+  const file = async (path: string) => {
+    read++;
+    return tree.file(path);
+  };
+  const made = await fenceOf(() => Promise.reject(new Error('it was run')), reading)(
+    PLAIN_CHART,
+    'k',
+    { ...tree, file },
+    { ...LIMITS, size: 100_000 },
+  );
+  assert.deepEqual(codes(made), ['render-too-large']);
+  assert.match(made.violations[0]?.message ?? '', /`k` builds on more than 100000 bytes/);
+  assert.ok(read < 20, `${read} files were read`);
 });

@@ -7,6 +7,7 @@ import { assess, type Gate } from '../../src/gate/index.ts';
 import { NativeRepository, sourceRepository } from '../../src/git/index.ts';
 import { environmentSchema, NO_REVISION, trustPolicySchema, type Verdict } from '../../src/model/index.ts';
 import { PolicyPool } from '../../src/policy/index.ts';
+import { renderFile } from '../../src/render/index.ts';
 import { openTrustStore } from '../../src/trust/index.ts';
 import { type EnvironmentOptions, environmentDocument, trustDocument } from './documents.ts';
 import type { Fleet, Person } from './fleet.ts';
@@ -48,6 +49,7 @@ export async function gateOf(fleet: Fleet, people: readonly Person[], options: J
     openPolicy: async (text, file) => openTrustStore(readTrustPolicy(text, file)),
     openWaiver: readWaiver,
     make: () => Promise.reject(new Error('nothing is made here')),
+    read: async (files, _, substitute) => files.map((file) => renderFile(file, substitute)),
     untrusted: 'rendered',
   };
 }

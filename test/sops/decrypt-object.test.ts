@@ -88,7 +88,9 @@ test('what cannot be opened, or should not be encrypted, is said when it is judg
   assert.deepEqual(of(age, false), ['Secret shop/database is encrypted by SOPS, and this environment has no keys']);
   const place = /is encrypted where only `data` and `stringData` of a Secret may be/;
   assert.match(of(age.replace('kind: Secret', 'kind: ConfigMap')).join(), place);
-  assert.match(of(text('all.yaml')).join(), place);
+  const whole = render([{ path: 'all.yaml', mode: '100644', content: Buffer.from(text('all.yaml')) }]);
+  assert.deepEqual([whole.objects.length, whole.violations.map((v) => v.code)], [0, ['cannot-be-decrypted']]);
+  assert.match(whole.violations[0]?.message ?? '', place);
   assert.match(of(age.slice(0, age.indexOf('sops:'))).join(), /holds values that SOPS encrypted, but not the keys/);
   const cloud = `${age.slice(0, age.indexOf('sops:'))}sops: {kms: [{arn: x, enc: y}]}\n`;
   assert.match(of(cloud).join(), /is encrypted neither for an age key nor for an OpenPGP key/);

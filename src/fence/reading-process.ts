@@ -1,0 +1,191 @@
+import { type ChildProcess, fork } from 'node:child_process';
+import { writeFileSync } from 'node:fs';
+import { constants, setPriority } from 'node:os';
+import { extname } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { CountersignError } from '../model/index.ts';
+import { type Declared, NO_SIZE, type ProcessLimits, type RenderedFile, type SourceFile, withPlaces } from '../render/index.ts';
+import { type MemoryWatch, watchMemory } from './memory.ts';
+import type { Answer, Question } from './reading-child.ts';
+
+/** Values of the documents of each text; or why there are none: not YAML, or more than the limits allow. */
+export type ParsedTexts =
+  | { readonly kind: 'values'; readonly values: readonly (readonly unknown[])[] }
+  | { readonly kind: 'unreadable'; readonly reason: string }
+  | ({ readonly kind: 'exceeded' } & Exceeded);
+
+/** The limit that was exceeded, as `spec.render.limits` names it, and what the process did, for people. */
+export type Exceeded = { readonly limit: 'memory' | 'time'; readonly text: string };
+
+const IDLE_MS = 15_000;
+const HEAP_SHARE = 0.8; // of the memory; the rest is for what the heap does not count
+const CODE = 48 * 1024 * 1024; // what such a process takes before it reads anything
+const MODULE = fileURLToPath(new URL(`./reading-child${extname(import.meta.url)}`, import.meta.url));
+
+/**
+ * Reads manifests and YAML texts in a process of its own, which can end without ending this one: it has a hard limit of memory and of
+ * time, no environment, no right to write files or to start programs, and goes last where processors or memory are short. It is
+ * started when it is needed and ended when it is idle.
+ */
+export class ReadingProcess {
+  #running: { readonly child: ChildProcess; readonly limits: ProcessLimits } | undefined;
+  #turn: Promise<unknown> = Promise.resolve();
+  #idle: NodeJS.Timeout | undefined;
+  #asked = 0;
+  #closed = false;
+
+  /** Reads manifests, one result for each; those that exceed the limits are violations (`render-too-large`). */
+  async files(files: readonly SourceFile[], limits: ProcessLimits, declared: Declared): Promise<readonly RenderedFile[]> {
+    const answer = await this.#ask({ files, limits, declared }, limits);
+    if ('limit' in answer) return files.length === 1 ? files.map((f) => refused(f, answer)) : this.#oneByOne(files, limits, declared);
+    if (!('files' in answer) || answer.files.length !== files.length) throw unexpected();
+    return answer.files.map((read, i) => withPlaces(files[i] as SourceFile, read));
+  }
+
+  /** Parses texts as YAML. */
+  async texts(texts: readonly string[], limits: ProcessLimits): Promise<ParsedTexts> {
+    const answer = await this.#ask({ texts }, limits);
+    if ('limit' in answer) return { kind: 'exceeded', ...answer };
+    if ('unreadable' in answer) return { kind: 'unreadable', reason: answer.unreadable };
+    if (!('values' in answer) || answer.values.length !== texts.length) throw unexpected();
+    return { kind: 'values', values: answer.values };
+  }
+
+  /** Ends the process. */
+  close(): void {
+    this.#closed = true;
+    this.#end();
+  }
+
+  // Which of several files it was is found by reading each alone. After the first, the others are not read, and none passes.
+  async #oneByOne(files: readonly SourceFile[], limits: ProcessLimits, declared: Declared): Promise<readonly RenderedFile[]> {
+    const deadline = performance.now() + limits.ms;
+    const all: RenderedFile[] = [];
+    for (const file of files) {
+      const left = { ...limits, ms: Math.max(1, deadline - performance.now()) };
+      const [read] = (await this.files([file], left, declared)) as [RenderedFile];
+      all.push(read);
+      if (read.violations.some((v) => v.code === 'render-too-large')) return files.map(() => read);
+    }
+    return all;
+  }
+
+  #ask(question: Asked, limits: ProcessLimits): Promise<Answer | Exceeded> {
+    const turn = this.#turn.then(() => this.#askNow(question, limits));
+    this.#turn = turn.catch(() => {});
+    return turn;
+  }
+
+  async #askNow(question: Asked, limits: ProcessLimits): Promise<Answer | Exceeded> {
+    if (this.#closed) throw new CountersignError('render-failed', 'rendering was ended', { recover: 'retry' });
+    clearTimeout(this.#idle);
+    const child = this.#started(limits);
+    child.ref();
+    child.channel?.ref();
+    try {
+      return await answerOf(child, { id: ++this.#asked, ...question }, limits);
+    } finally {
+      child.unref();
+      child.channel?.unref();
+      if (child.exitCode !== null || child.signalCode !== null || child.killed) this.#running = undefined;
+      this.#idle = setTimeout(() => this.#end(), IDLE_MS).unref();
+    }
+  }
+
+  #started(limits: ProcessLimits): ChildProcess {
+    const { memory } = limits;
+    if (this.#running !== undefined && this.#running.limits.memory === memory && this.#running.child.connected) return this.#running.child;
+    this.#end();
+    const heap = Math.max(32, Math.floor(((memory - CODE) * HEAP_SHARE) / 1024 / 1024));
+    const child = fork(MODULE, [], {
+      execArgv: ['--permission', '--allow-fs-read=*', '--no-warnings', `--max-old-space-size=${heap}`, '--max-semi-space-size=8'],
+      env: {},
+      serialization: 'advanced',
+      stdio: ['ignore', 'ignore', 'ignore', 'ipc'],
+    });
+    child.on('error', () => {}); // told where an answer is waited for
+    goesLast(child);
+    this.#running = { child, limits };
+    return child;
+  }
+
+  #end(): void {
+    clearTimeout(this.#idle);
+    this.#running?.child.kill('SIGKILL');
+    this.#running = undefined;
+  }
+}
+
+type Asked = Omit<Extract<Question, { files: unknown }>, 'id'> | Omit<Extract<Question, { texts: unknown }>, 'id'>;
+
+function answerOf(child: ChildProcess, question: Question, { memory, ms }: ProcessLimits): Promise<Answer | Exceeded> {
+  return new Promise((done, fail) => {
+    let why: Exceeded | undefined;
+    const exceed = (exceeded: Exceeded) => {
+      why ??= exceeded;
+      child.kill('SIGKILL');
+    };
+    const timer = setTimeout(() => exceed({ limit: 'time', text: `takes longer than ${ms / 1000} s` }), ms);
+    const watch: MemoryWatch = watchMemory(child.pid, memory, () => exceed(outOfMemory(memory)));
+    const settle = (act: () => void) => {
+      clearTimeout(timer);
+      watch.stop();
+      child.off('message', onMessage).off('exit', onExit).off('error', onError);
+      act();
+    };
+    const onMessage = (answer: Answer) => {
+      if (answer.id === question.id) settle(() => done(answer));
+    };
+    // Node itself ends a process whose heap is full, and the system one that takes the last of the memory.
+    const onExit = (code: number | null, signal: NodeJS.Signals | null) =>
+      settle(() => {
+        if (why !== undefined) done(why);
+        else if (signal === 'SIGABRT' || signal === 'SIGKILL' || signal === 'SIGTRAP' || code === 134) done(outOfMemory(memory));
+        else
+          fail(new CountersignError('render-failed', `the process that reads manifests ended (${signal ?? code})`, { recover: 'retry' }));
+      });
+    const onError = (cause: Error) =>
+      settle(() => fail(new CountersignError('render-failed', `manifests cannot be read: ${cause.message}`, { cause, recover: 'retry' })));
+    child.on('message', onMessage).on('exit', onExit).on('error', onError);
+    child.send(question, (cause) => {
+      if (cause !== null && child.exitCode === null && child.signalCode === null && why === undefined) onError(cause);
+    });
+  });
+}
+
+function outOfMemory(memory: number): Exceeded {
+  return { limit: 'memory', text: `takes more than ${Math.round(memory / 1024 / 1024)} MiB of memory` };
+}
+
+function refused({ path }: SourceFile, { limit, text }: Exceeded): RenderedFile {
+  return {
+    objects: [],
+    warnings: [],
+    size: NO_SIZE,
+    violations: [
+      {
+        code: 'render-too-large',
+        message: `reading \`${path}\` ${text}, the limit of this environment`,
+        source: { file: path, line: 1 },
+        hint: `split it into several files, or raise \`spec.render.limits.${limit}\``,
+      },
+    ],
+  };
+}
+
+function unexpected(): CountersignError {
+  return new CountersignError('render-failed', 'the process that reads manifests gave another answer than it was asked for', {
+    recover: 'retry',
+  });
+}
+
+// Requests are answered first, and where memory runs out it is this process that the system ends (proc(5), oom_score_adj).
+function goesLast({ pid }: ChildProcess): void {
+  if (pid === undefined) return;
+  try {
+    setPriority(pid, constants.priority.PRIORITY_BELOW_NORMAL);
+    if (process.platform === 'linux') writeFileSync(`/proc/${pid}/oom_score_adj`, '1000');
+  } catch {
+    // it has ended already, or the system does not let us: it only goes last less
+  }
+}
