@@ -1,20 +1,38 @@
 import { readFileSync } from 'node:fs';
-import { CountersignError, type Environment, messageOf, type RenderedObject } from '../model/index.ts';
+import type { SealedSecrets } from '../gate/index.ts';
+import { CountersignError, type Environment, messageOf, type RenderedObject, refText, USER_ANNOTATION } from '../model/index.ts';
 import type { ClusterPort } from '../reconcile/index.ts';
-import { type DecryptionKeys, decryptObject } from '../sops/index.ts';
+import { type DecryptionKeys, openSealed } from '../sops/index.ts';
 
-/** Opens what SOPS encrypted, with the keys of an environment as their files are just now; anything else is given back as it is. */
-export function opener({ spec }: Environment): (rendered: RenderedObject) => Promise<RenderedObject> {
+/**
+ * Opens what SOPS encrypted, with the keys of an environment as their files are just now; anything else is given back as it is. With
+ * `secrets`, a data key opens only for the objects it was encrypted for.
+ */
+export function opener({ metadata, spec }: Environment, secrets?: SealedSecrets): (rendered: RenderedObject) => Promise<RenderedObject> {
   return async (rendered) => {
     if (!('sops' in rendered.object)) return rendered;
     const keys: DecryptionKeys = { age: read(spec.decryption?.ageKeyFile), openpgp: read(spec.decryption?.openpgpKeyFile) };
-    return { ...rendered, object: await decryptObject(rendered.object, keys) };
+    const { object, seal } = await openSealed(rendered, keys);
+    if (seal !== undefined)
+      await secrets?.bind({
+        environment: metadata.name,
+        key: seal.key,
+        object: refText(rendered.ref),
+        together: seal.together,
+        mayMove: seal.coversName || allows(rendered, 'move-secret'),
+      });
+    return { ...rendered, object };
   };
 }
 
+function allows({ object }: RenderedObject, action: string): boolean {
+  const said = object.metadata.annotations?.[USER_ANNOTATION.allow] ?? '';
+  return said.split(',').some((part) => part.trim() === action);
+}
+
 /** A cluster that is given encrypted objects opened; what is judged and recorded stays as it is in Git. */
-export function decrypting(cluster: ClusterPort, environment: Environment): ClusterPort {
-  const open = opener(environment);
+export function decrypting(cluster: ClusterPort, environment: Environment, secrets: SealedSecrets): ClusterPort {
+  const open = opener(environment, secrets);
   return {
     watch: (...args) => cluster.watch(...args),
     live: (ref) => cluster.live(ref),

@@ -1,6 +1,6 @@
 import { join, resolve } from 'node:path';
 import { type Cluster, healthExpressions, stages } from '../cluster/index.ts';
-import { type Gate, type KnownFile, rememberedState } from '../gate/index.ts';
+import { type Gate, type KnownFile, rememberedState, SealedSecrets } from '../gate/index.ts';
 import { APPROVALS_REF, openRepository, type Repository, RunBeside, redactUrl, sourceRef, sourceRepository } from '../git/index.ts';
 import { CountersignError, type Environment, Recent, sha256, type Told } from '../model/index.ts';
 import { type ReconcilePorts, Reconciler } from '../reconcile/index.ts';
@@ -69,6 +69,7 @@ export function openLoops(
   const turn = atMost(JUDGED_AT_ONCE);
   const once = sharing<{ readonly tip: string; readonly approvals: string }>();
   const loops = new Map<string, Reconciler>();
+  const secrets = new SealedSecrets(recorder);
   const wanted = new Set(selected(configuration.environments, options.selector));
   for (const { environment, gate, repository, directory } of gates.filter((g) => wanted.has(g.environment))) {
     const { url, branch } = environment.spec.source;
@@ -77,7 +78,7 @@ export function openLoops(
     const port = Object.assign(cluster, { stages });
     const ports: ReconcilePorts = {
       environment,
-      cluster: environment.spec.decryption === undefined ? port : decrypting(port, environment),
+      cluster: environment.spec.decryption === undefined ? port : decrypting(port, environment, secrets),
       ledger: recorder,
       state: rememberedState(recorder, environment.metadata.name),
       log,

@@ -1,14 +1,11 @@
 import { posix } from 'node:path';
-import { CountersignError, digestOf, Recent, type SourceLine, sha256, type Violation } from '../model/index.ts';
-import { type ProcessLimits, tooLarge } from '../render/index.ts';
+import { CountersignError, digestOf, orderedValue, Recent, sha256, type Violation } from '../model/index.ts';
+import { type MadeDocument, type ProcessLimits, tooLarge } from '../render/index.ts';
 import { parseYaml } from '../yaml/index.ts';
 import { kustomizationFiles, type Tree } from './kustomize.ts';
 import { hostOf, type PullChart, readPin, unpackChart } from './pinned-chart.ts';
 import type { ParsedTexts } from './reading-process.ts';
 import { type FencedFile, type Ran, runFenced } from './run-fenced.ts';
-
-/** One document that a program wrote, and the file of the repository that it comes from. */
-export type MadeDocument = { readonly value: unknown; readonly source: SourceLine };
 
 /** What came of it. `content` is a digest over every file that took part and what the program was told. */
 export type Made = { readonly documents: readonly MadeDocument[]; readonly violations: readonly Violation[]; readonly content: string };
@@ -69,7 +66,7 @@ export function openFence(programs: Programs, parse: ParseTexts, store?: MadeSto
     const { registries: _, ...told } = recipe as HelmRecipe; // where bytes may come from is nothing that is made of them
     const content = digestOf([told, directory, sorted.map(([path, bytes]) => [path, sha256(bytes)])]);
     const before = known.get(content) ?? store?.get(content);
-    if (before !== undefined) {
+    if (before?.documents.every((d) => !isSealed(d.value) || d.sealedWith !== undefined) === true) {
       known.set(content, before);
       return before;
     }
@@ -147,7 +144,30 @@ async function kustomize({ program, parse, content, limits }: Run, directory: st
     const { file, object } = withoutOrigin(value);
     return { value: object, source: { file: file ?? posix.join(directory, 'kustomization.yaml'), line: 1 } };
   });
-  return { documents, violations: [], content };
+  return { documents: await sealed(documents, files, parse, limits), violations: [], content };
+}
+
+function isSealed(value: unknown): boolean {
+  return typeof value === 'object' && value !== null && Object.hasOwn(value, 'sops');
+}
+
+// SOPS' MAC is over a file as it stands in Git: Kustomize sorts keys, and adds what it is told to add.
+async function sealed(
+  documents: readonly MadeDocument[],
+  files: readonly FencedFile[],
+  parse: ParseTexts,
+  limits: ProcessLimits,
+): Promise<readonly MadeDocument[]> {
+  const names = new Set(documents.filter((d) => isSealed(d.value)).map((d) => d.source.file));
+  const sources = files.filter((f) => names.has(f.path));
+  if (sources.length === 0) return documents;
+  const parsed = await parse(
+    sources.map((f) => Buffer.from(f.content).toString('utf8')),
+    limits,
+  );
+  if (parsed.kind !== 'values') return documents; // the program could read them, so the object stands for itself, and is refused
+  const byFile = new Map(sources.map((f, i) => [f.path, (parsed.values[i] ?? []).map((value) => orderedValue(value))]));
+  return documents.map((d) => (isSealed(d.value) ? { ...d, sealedWith: byFile.get(d.source.file) ?? [orderedValue(d.value)] } : d));
 }
 
 function withoutOrigin(value: unknown): { readonly file: string | undefined; readonly object: unknown } {
@@ -285,7 +305,9 @@ async function helm(
     const template = /^# Source: (.+)$/m.exec(parts[i] ?? '')?.[1] ?? '';
     const below = template.includes('/') ? template.slice(template.indexOf('/') + 1) : template;
     const source = { file: template === '' ? shown : posix.join(shown, below || name), line: 1 };
-    return values.filter((value) => value !== null && value !== undefined).map((value) => ({ value, source }));
+    return values
+      .filter((value) => value !== null && value !== undefined)
+      .map((value) => ({ value, source, ...(isSealed(value) ? { sealedWith: [orderedValue(value)] } : {}) }));
   });
   const hooks = documents.filter(({ value }) => hookOf(value) !== undefined);
   return {

@@ -41,5 +41,6 @@ export { type Previewed, previewFromAudit, previewFromLedger } from './preview-a
 export { type Recheck, recheckVerdict, type SignedMaterial } from './recheck.ts';
 export { asSubject, belonging, ofScan, type Scan, type Scanned, scanned } from './rescan.ts';
 export { type LoadRules, type RulesAt, RulesInForce, rulesOf } from './rules-in-force.ts';
+export { SealedSecrets } from './sealed-secrets.ts';
 export { type BreakGlassStanding, breakGlassStanding, settleUses } from './settle-break-glass.ts';
 export { withoutAddresses } from './without-names.ts';

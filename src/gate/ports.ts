@@ -8,13 +8,12 @@ import type {
   OwnerReference,
   PathChange,
   Recorded,
-  SourceLine,
   TreeEntry,
   Violation,
   WaiverDocument,
 } from '../model/index.ts';
 import type { PolicyPool } from '../policy/index.ts';
-import type { Declared, ProcessLimits, RenderedFile, SourceFile } from '../render/index.ts';
+import type { Declared, MadeDocument, ProcessLimits, RenderedFile, SourceFile } from '../render/index.ts';
 import type { HistoryItem, StoredEnvelope, TrustStore } from '../trust/index.ts';
 
 /** What the gate reads of a repository. Every object was hashed again by whoever implements this. */
@@ -37,7 +36,7 @@ export interface SourceRepository {
 
 /** What a program made of a directory of a tree. `content` is a digest over every file that took part. */
 export type MadeObjects = {
-  readonly documents: readonly { readonly value: unknown; readonly source: SourceLine }[];
+  readonly documents: readonly MadeDocument[];
   readonly violations: readonly Violation[];
   readonly content: string;
 };

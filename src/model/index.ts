@@ -15,6 +15,7 @@ export * from './image-evidence.ts';
 export * from './in-parallel.ts';
 export * from './inventory.ts';
 export * from './kubernetes.ts';
+export * from './ordered-value.ts';
 export * from './recent.ts';
 export * from './schema.ts';
 export * from './stated.ts';

@@ -1,3 +1,5 @@
+import type { OrderedValue } from './ordered-value.ts';
+
 /** Names one object in a cluster. `namespace` is empty for cluster-scoped kinds. */
 export type ObjectRef = {
   readonly apiVersion: string;
@@ -42,7 +44,7 @@ export type RenderedObject = {
   /** SHA-256 of the object's canonical JSON. */
   readonly digest: string;
   /** Of an object that SOPS encrypted: every document of its file, in order, over which SOPS made its MAC. */
-  readonly sealedWith?: readonly unknown[];
+  readonly sealedWith?: readonly OrderedValue[];
 };
 
 /**
@@ -94,7 +96,7 @@ export function isStamp(key: string): boolean {
 
 /** Annotations that manifests in the repository may bear. */
 export const USER_ANNOTATION = {
-  /** What is meant although it cannot be undone: `replace`, `run`, or both with a comma. */
+  /** What is meant although it cannot be undone: `replace`, `run`; or that an encrypted Secret was renamed: `move-secret`. Several with commas. */
   allow: 'countersign.dev/allow',
 } as const;
 

@@ -9,6 +9,7 @@ export {
   type Declared,
   gather,
   isManifest,
+  type MadeDocument,
   type ReadFile,
   type RenderedFile,
   type Rendering,

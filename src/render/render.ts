@@ -4,6 +4,8 @@ import {
   type KubernetesObject,
   messageOf,
   type ObjectRef,
+  type OrderedValue,
+  orderedValue,
   type Position,
   type RenderedObject,
   refKey,
@@ -121,14 +123,19 @@ export function withPlaces({ content }: Pick<SourceFile, 'content'>, { objects, 
   };
 }
 
-/** What a program made of the repository's files: each document with the file it comes from. */
-export function renderMade(
-  documents: readonly { readonly value: unknown; readonly source: SourceLine }[],
-  declared?: Declared,
-): RenderedFile {
-  const files = documents.map(({ value, source }) => {
+/** One document that a program made, and the file of the repository that it comes from. */
+export type MadeDocument = {
+  readonly value: unknown;
+  readonly source: SourceLine;
+  /** Of one that SOPS encrypted: every document of that file. */
+  readonly sealedWith?: readonly OrderedValue[] | undefined;
+};
+
+/** What a program made of the repository's files. */
+export function renderMade(documents: readonly MadeDocument[], declared?: Declared): RenderedFile {
+  const files = documents.map(({ value, source, sealedWith }) => {
     const position = { line: source.line, column: 1 };
-    const document = { index: 0, value, line: source.line, lineOf: () => source.line, positionOf: () => position };
+    const document: Document = { index: 0, value, lineOf: () => source.line, positionOf: () => position, sealedWith };
     const { objects, ...read } = readDocuments(source.file, [document], declared, 0, []);
     return { ...read, objects: objects.map((o): RenderedObject => ({ ...o, lineOf: () => source.line, positionOf: () => position })) };
   });
@@ -181,7 +188,7 @@ function unreadable(file: string, message: string, line = 1): ReadFile {
   return { ...NOTHING, violations: [violation] };
 }
 
-type Document = Pick<YamlDocument, 'index' | 'value' | 'lineOf' | 'positionOf'>;
+type Document = Pick<YamlDocument, 'index' | 'value' | 'lineOf' | 'positionOf'> & Pick<MadeDocument, 'sealedWith'>;
 
 // Substitution comes first, so that everything else is about the text that the cluster is given.
 function readDocuments(
@@ -198,6 +205,12 @@ function readDocuments(
     for (const { name, path } of missing) found.push(undeclared(name, file, document.positionOf(path)));
     return value;
   });
+  // Only files that SOPS encrypted are spelled out a second time; as they stand, not as substitution left them.
+  let known: readonly OrderedValue[] | undefined;
+  const sealed = (): readonly OrderedValue[] => {
+    known ??= documents.flatMap((d) => d.sealedWith ?? [orderedValue(d.value, d.positionOf)]);
+    return known;
+  };
   let characters = 0;
   for (const [i, document] of documents.entries()) {
     const left = { values: FILE_LIMITS.values - size.values, size: FILE_LIMITS.size - characters };
@@ -206,7 +219,7 @@ function readDocuments(
     size = { objects: 0, values: size.values + measured.values, size: Math.max(bytes, characters) };
     const over = exceeded(size, FILE_LIMITS);
     if (over !== undefined) return { ...NOTHING, violations: [tooLarge(`\`${file}\` holds`, over.text, over.limit, file)], size };
-    found.push(...readDocument(file, document, texts[i], [], texts));
+    found.push(...readDocument(file, document, texts[i], [], sealed));
   }
   const objects = found.filter((f): f is ReadObject => !('code' in f));
   return {
@@ -231,7 +244,7 @@ function readDocument(
   document: Document,
   value: unknown,
   at: ValuePath,
-  whole: readonly unknown[],
+  sealed: () => readonly OrderedValue[],
 ): (ReadObject | Violation)[] {
   const source = { file, line: document.lineOf(at) };
   const refuse = (message: string, line = source.line): Violation[] => [
@@ -241,7 +254,7 @@ function readDocument(
   const { apiVersion, kind, metadata, items } = value as Record<string, unknown>;
   if (typeof apiVersion !== 'string' || typeof kind !== 'string') return refuse('`apiVersion` and `kind` are needed');
   if (kind === 'List' && Array.isArray(items))
-    return items.flatMap((item, i) => readDocument(file, document, item, [...at, 'items', i], whole));
+    return items.flatMap((item, i) => readDocument(file, document, item, [...at, 'items', i], sealed));
   if (apiVersion.startsWith('kustomize.config.k8s.io/'))
     return refuse('Kustomize files are not rendered; the directory must hold plain manifests');
   const { name, namespace } = (typeof metadata === 'object' && metadata !== null ? metadata : {}) as Record<string, unknown>;
@@ -266,7 +279,7 @@ function readDocument(
   const wrong = identityProblem(ref);
   if (wrong !== undefined) return refuse(wrong.message, document.lineOf([...at, ...wrong.path]));
   const object = value as KubernetesObject;
-  const encrypted = Object.hasOwn(object, 'sops') ? { sealedWith: whole } : {};
+  const encrypted = Object.hasOwn(object, 'sops') ? { sealedWith: sealed() } : {};
   return [{ object, ref, source, digest: digestOf(object), document: document.index, at, ...encrypted }];
 }
 

@@ -1,27 +1,52 @@
-import { createDecipheriv } from 'node:crypto';
+import { createDecipheriv, createHash, createHmac } from 'node:crypto';
 import { armor, Decrypter } from 'age-encryption';
 import { decrypt, readMessage, readPrivateKeys } from 'openpgp';
-import { CountersignError, type KubernetesObject, refText } from '../model/index.ts';
+import { CountersignError, canonicalJson, type KubernetesObject, type OrderedValue, orderedValue, refText } from '../model/index.ts';
 
 /** Private keys as their files hold them: age identities, one a line, and armored OpenPGP keys without passphrase. */
 export type DecryptionKeys = { readonly age: string | undefined; readonly openpgp: string | undefined };
 
+/** An encrypted object with every document of its file, in order. */
+export type SealedObject = { readonly object: KubernetesObject; readonly sealedWith?: readonly OrderedValue[] };
+
+/** The object opened; undefined `seal` where it was not encrypted. */
+export type OpenedObject = { readonly object: KubernetesObject; readonly seal: Seal | undefined };
+
+/** What is known of an encrypted object once it is open. */
+export type Seal = {
+  /** Tells data keys apart without saying anything of them: HMAC-SHA-256 under the key, in hex. */
+  readonly key: string;
+  /** Whether SOPS' MAC covers the object's name and namespace: then whoever wrote them held the data key. */
+  readonly coversName: boolean;
+  /** `Secret NAMESPACE/NAME` of everything that its file has under those names. */
+  readonly together: readonly string[];
+};
+
 type Sops = {
   readonly age?: readonly { readonly recipient?: string; readonly enc?: string }[] | null;
   readonly pgp?: readonly { readonly fp?: string; readonly enc?: string }[] | null;
+  readonly mac?: unknown;
+  readonly lastmodified?: unknown;
+  readonly mac_only_encrypted?: unknown;
 };
 
 const VALUE = /^ENC\[AES256_GCM,data:([A-Za-z0-9+/=]*),iv:([A-Za-z0-9+/=]+),tag:([A-Za-z0-9+/=]+),type:(str|int|float|bool|bytes)\]$/;
+const FINGERPRINT = 'countersign.dev/sops-data-key/v1';
+// What SOPS hashes first where its MAC is over encrypted values alone: SHA-256 of `sops` (MACOnlyEncryptedInitialization).
+const ONLY_ENCRYPTED = createHash('sha256').update('sops').digest();
 
 /**
- * The object that SOPS encrypted (its file format, version 3), without the key `sops`. Each value is authenticated together with
- * the keys that lead to it; that no value was taken away or added is for the signature of the commit to say, which
- * covers the file as it stands, and not for SOPS' own MAC, which a tool that adds a label breaks.
- * Throws `decryption-failed` (wait) where no key fits or a value was altered; its message holds no values.
+ * The object that SOPS encrypted (its file format, version 3), without the key `sops`. Each value is authenticated together with the
+ * keys that lead to it, and all of them by SOPS' MAC over the documents of the file in Git: no value was added, taken away, moved or
+ * put in clear. Where a program made the object of that file, `data` and `stringData` must still be the file's; its name may differ,
+ * and labels. With `mac_only_encrypted` the MAC leaves out what is in clear; then every value of `data` and `stringData` must be
+ * encrypted.
+ *
+ * Throws `decryption-failed` (wait) where no key fits or anything was altered; its message holds no values.
  */
-export async function decryptObject(object: KubernetesObject, keys: DecryptionKeys): Promise<KubernetesObject> {
+export async function openSealed({ object, sealedWith }: SealedObject, keys: DecryptionKeys): Promise<OpenedObject> {
   const { sops, ...rest } = object as KubernetesObject & { readonly sops?: Sops };
-  if (sops === undefined) return object;
+  if (sops === undefined) return { object, seal: undefined };
   const key = await dataKey(sops, keys).catch(() => undefined);
   if (key === undefined || key.length !== 32)
     throw failed(
@@ -29,14 +54,103 @@ export async function decryptObject(object: KubernetesObject, keys: DecryptionKe
       'none of the environment’s keys opens it',
       `it is encrypted for ${recipients(sops)}; \`sops updatekeys\` adds a key`,
     );
+  const onlyEncrypted = sops.mac_only_encrypted === true;
   try {
-    return opened(rest, [], key) as KubernetesObject;
+    const documents = (sealedWith ?? [orderedValue(object)]).map(withoutSops);
+    if (onlyEncrypted) refuseClearValues(rest);
+    verifyMac(documents, sops, key, onlyEncrypted);
+    const twin = documents.find((document) => hasSameValues(document, rest));
+    if (twin === undefined) throw new Altered('its values are not those of the file it comes from', EDIT);
+    const seal = {
+      key: createHmac('sha256', key).update(FINGERPRINT).digest('hex'),
+      coversName: !onlyEncrypted && hasSameName(twin, object),
+      together: documents.flatMap(secretText),
+    };
+    return { object: opened(rest, [], key) as KubernetesObject, seal };
   } catch (thrown) {
-    throw failed(object, thrown instanceof Altered ? thrown.message : 'it cannot be read', 'encrypt it anew with `sops`');
+    if (thrown instanceof Altered) throw failed(object, thrown.message, thrown.hint);
+    throw failed(object, 'it cannot be read', ENCRYPT_AGAIN);
   }
 }
 
-class Altered extends Error {}
+const ENCRYPT_AGAIN = 'encrypt it again with `sops`';
+const EDIT = 'change it with `sops edit`, which writes its MAC again';
+
+class Altered extends Error {
+  readonly hint: string;
+  constructor(message: string, hint = ENCRYPT_AGAIN) {
+    super(message);
+    this.hint = hint;
+  }
+}
+
+function withoutSops(document: OrderedValue): OrderedValue {
+  return isMapping(document) ? { mapping: document.mapping.filter(([name]) => name !== 'sops') } : document;
+}
+
+function isMapping(value: OrderedValue): value is Extract<OrderedValue, { mapping: unknown }> {
+  return typeof value === 'object' && value !== null && 'mapping' in value;
+}
+
+function hasSameValues(document: OrderedValue, object: Readonly<Record<string, unknown>>): boolean {
+  const { data, stringData, kind } = plainOf(document) as Record<string, unknown>;
+  const spelledOut = (values: object) => canonicalJson(values);
+  return (
+    kind === object['kind'] &&
+    spelledOut({ data: data ?? {}, stringData: stringData ?? {} }) ===
+      spelledOut({ data: object['data'] ?? {}, stringData: object['stringData'] ?? {} })
+  );
+}
+
+function hasSameName(document: OrderedValue, { metadata }: KubernetesObject): boolean {
+  const named = (plainOf(document) as { metadata?: { name?: unknown; namespace?: unknown } }).metadata;
+  return named?.name === metadata.name && (named.namespace ?? '') === (metadata.namespace ?? '');
+}
+
+function secretText(document: OrderedValue): string[] {
+  const { kind, metadata } = plainOf(document) as { kind?: unknown; metadata?: { name?: unknown; namespace?: unknown } };
+  const { name, namespace = '' } = metadata ?? {};
+  if (kind !== 'Secret' || typeof name !== 'string' || typeof namespace !== 'string') return [];
+  return [refText({ apiVersion: 'v1', kind, namespace, name })];
+}
+
+function plainOf(value: OrderedValue): unknown {
+  if (isMapping(value)) return Object.fromEntries(value.mapping.map(([name, inner]) => [name, plainOf(inner)]));
+  return Array.isArray(value) ? value.map(plainOf) : value;
+}
+
+function refuseClearValues(object: Readonly<Record<string, unknown>>): void {
+  for (const field of ['data', 'stringData'])
+    for (const [name, value] of Object.entries((object[field] ?? {}) as object))
+      if (value !== '' && value !== null && !(typeof value === 'string' && VALUE.test(value)))
+        throw new Altered(`\`${field}.${name}\` is in clear, and \`mac_only_encrypted\` leaves it unprotected`);
+}
+
+/**
+ * SOPS' message authentication code: SHA-512 over the values in the order of the file, in hex, encrypted under the data key and bound
+ * to the time of the last change (getsops/sops v3, `Tree.Decrypt` and `ToBytes`).
+ */
+function verifyMac(documents: readonly OrderedValue[], { mac, lastmodified }: Sops, key: Uint8Array, onlyEncrypted: boolean): void {
+  const said = typeof mac === 'string' && typeof lastmodified === 'string' ? decipher(mac, key, lastmodified) : undefined;
+  if (said === undefined) throw new Altered('its MAC is missing, or was altered');
+  const hash = createHash('sha512');
+  if (onlyEncrypted) hash.update(ONLY_ENCRYPTED);
+  const add = (value: OrderedValue, path: readonly string[]): void => {
+    if (isMapping(value)) for (const [name, inner] of value.mapping) add(inner, [...path, name]);
+    else if (Array.isArray(value)) for (const item of value) add(item, path);
+    else if (typeof value === 'string' && value.startsWith('ENC[')) hash.update(openedText(value, path, key).bytes);
+    else if (!onlyEncrypted && value !== null) hash.update(spelled(value));
+  };
+  for (const document of documents) add(document, []);
+  if (hash.digest('hex').toUpperCase() !== said.plain)
+    throw new Altered('a value was added, removed, moved or changed since SOPS wrote it', EDIT);
+}
+
+// A value in clear as SOPS spells it for its hash.
+function spelled(value: unknown): string {
+  if (typeof value === 'boolean') return value ? 'True' : 'False';
+  return String(value);
+}
 
 function failed(object: KubernetesObject, why: string, hint: string): CountersignError {
   const { apiVersion, kind, metadata } = object;
@@ -78,24 +192,44 @@ function identities(text = ''): string[] {
 
 // SOPS binds a value to the keys on the way to it; places in lists are not counted.
 function opened(value: unknown, path: readonly string[], key: Uint8Array): unknown {
-  if (typeof value === 'string') return value.startsWith('ENC[') ? openedText(value, path, key) : value;
+  if (typeof value === 'string') return value.startsWith('ENC[') ? openedText(value, path, key).value : value;
   if (typeof value !== 'object' || value === null) return value;
   if (Array.isArray(value)) return value.map((item) => opened(item, path, key));
   return Object.fromEntries(Object.entries(value).map(([name, inner]) => [name, opened(inner, [...path, name], key)]));
 }
 
-function openedText(text: string, path: readonly string[], key: Uint8Array): unknown {
+function openedText(text: string, path: readonly string[], key: Uint8Array): { readonly value: unknown; readonly bytes: Buffer } {
   const at = `\`${path.join('.')}\``;
+  if (!VALUE.test(text)) throw new Altered(`${at} is not as SOPS writes it`);
+  const found = decipher(text, key, `${path.join(':')}:`);
+  if (found === undefined) throw new Altered(`${at} was altered, or stood elsewhere when it was encrypted`);
+  const { type, plain, bytes } = found;
+  const value = typed(type, plain);
+  if (value === undefined) throw new Altered(`${at} is no ${type}, which it says it is`);
+  return { value, bytes };
+}
+
+// The type stands beside the value, where nothing authenticates it.
+function typed(type: string, plain: string): string | number | boolean | undefined {
+  if (type === 'int') return /^-?\d+$/.test(plain) && Number.isSafeInteger(Number(plain)) ? Number(plain) : undefined;
+  if (type === 'float') return /^-?\d+(\.\d+)?$/.test(plain) ? Number(plain) : undefined;
+  if (type === 'bool') return /^(true|false)$/i.test(plain) ? plain.toLowerCase() === 'true' : undefined;
+  return plain;
+}
+
+function decipher(
+  text: string,
+  key: Uint8Array,
+  boundTo: string,
+): { readonly type: string; readonly plain: string; readonly bytes: Buffer } | undefined {
   const [, data, iv, tag, type] = VALUE.exec(text) ?? [];
-  if (data === undefined || iv === undefined || tag === undefined) throw new Altered(`${at} is not as SOPS writes it`);
-  const decipher = createDecipheriv('aes-256-gcm', key, Buffer.from(iv, 'base64'), { authTagLength: 16 });
-  let plain: string;
+  if (data === undefined || iv === undefined || tag === undefined || type === undefined) return undefined;
   try {
-    decipher.setAAD(Buffer.from(`${path.join(':')}:`)).setAuthTag(Buffer.from(tag, 'base64'));
-    plain = Buffer.concat([decipher.update(Buffer.from(data, 'base64')), decipher.final()]).toString('utf8');
+    const aes = createDecipheriv('aes-256-gcm', key, Buffer.from(iv, 'base64'), { authTagLength: 16 });
+    aes.setAAD(Buffer.from(boundTo)).setAuthTag(Buffer.from(tag, 'base64'));
+    const bytes = Buffer.concat([aes.update(Buffer.from(data, 'base64')), aes.final()]);
+    return { type, plain: bytes.toString('utf8'), bytes };
   } catch {
-    throw new Altered(`${at} was altered, or stood elsewhere when it was encrypted`);
+    return undefined;
   }
-  if (type === 'int' || type === 'float') return Number(plain);
-  return type === 'bool' ? plain.toLowerCase() === 'true' : plain;
 }

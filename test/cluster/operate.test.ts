@@ -437,12 +437,12 @@ test('an environment acts as its own ServiceAccount, and has no other rights', a
 
 test('a Secret that SOPS encrypted is opened for the API server alone; neither ledger nor log nor disk has its values', async () => {
   const fixtures = fileURLToPath(new URL('../sops/fixtures/', import.meta.url));
-  const text = (name: string) => readFileSync(join(fixtures, name), 'utf8').replaceAll('namespace: shop', 'namespace: sealed');
+  const text = (name: string) => readFileSync(join(fixtures, name), 'utf8'); // SOPS' MAC covers the namespace, which is `shop`
   const keys = join(directory, 'age.key');
   writeFileSync(keys, text('age.key'));
-  const { fleet, service, configuration } = await stage.running('sealed', { decryption: { ageKeyFile: keys } });
+  const { fleet, service, configuration } = await stage.running('shop', { decryption: { ageKeyFile: keys } });
   const secret = async () => {
-    const { status, body } = await stage.get('/api/v1/namespaces/sealed/secrets/database');
+    const { status, body } = await stage.get('/api/v1/namespaces/shop/secrets/database');
     const values = Object.entries((body['data'] ?? {}) as Record<string, string>);
     return status === 200 ? Object.fromEntries(values.map(([k, v]) => [k, Buffer.from(v, 'base64').toString()])) : undefined;
   };
@@ -450,11 +450,11 @@ test('a Secret that SOPS encrypted is opened for the API server alone; neither l
   const commit = await change('a secret', text('age.yaml'));
   await service.entry('apply.result', 'production', (e) => e.revision === commit && e.outcome === 'applied');
   assert.deepEqual(await secret(), { password: 'correct horse battery staple', empty: '', umlaut: 'grün ✓', lines: 'one\ntwo\n' });
-  const { body } = await stage.get('/api/v1/namespaces/sealed/secrets/database');
+  const { body } = await stage.get('/api/v1/namespaces/shop/secrets/database');
   assert.equal(body['sops'], undefined);
   // Drift in it is put right, and not told by value.
   const controller = await stage.as('controller');
-  const path = '/api/v1/namespaces/sealed/secrets/database?fieldManager=vault';
+  const path = '/api/v1/namespaces/shop/secrets/database?fieldManager=vault';
   const patched = await controller.request('PATCH', path, { stringData: { password: 'stolen' } }, 'application/merge-patch+json');
   assert.equal(patched.status, 200, JSON.stringify(patched.body));
   await service.entry('drift.corrected', 'production', (e) => e.objects.some((o) => o.kind === 'Secret'));
@@ -472,7 +472,21 @@ test('a Secret that SOPS encrypted is opened for the API server alone; neither l
   // A value that was altered, and a key that is not ours: refused before anything is written.
   const altered = await change('altered', text('age.yaml').replace(/(password: ENC\[AES256_GCM,data:)./, '$1A'));
   const refused = await service.entry('apply.refused', 'production', (e) => e.revision === altered);
-  assert.match(refused.entry.error, /Secret sealed\/database cannot be decrypted: `stringData\.password` was altered/);
+  assert.match(refused.entry.error, /Secret shop\/database cannot be decrypted: `stringData\.password` was altered/);
+  // A copy under another name is refused as a whole, though its values are whole: the MAC covers the name.
+  const copied = await change('copied', text('age.yaml').replace('name: database', 'name: mine'));
+  const moved = await service.entry('apply.refused', 'production', (e) => e.revision === copied);
+  assert.match(moved.entry.error, /Secret shop\/mine cannot be decrypted: a value was added, removed, moved or changed/);
+  const bound = await service.entry('secret.bound', '', (e) => e.objects.includes('Secret shop/database'));
+  assert.match(bound.entry.key, /^[0-9a-f]{64}$/);
+  // So is a copy of one whose MAC leaves its name out: its key is known for another object.
+  const first = await change('only values', text('only.yaml'));
+  await service.entry('apply.result', 'production', (e) => e.revision === first && e.outcome === 'applied');
+  const second = await change('copied once more', text('only.yaml').replace('name: numbers', 'name: mine'));
+  const stolen = await service.entry('apply.refused', 'production', (e) => e.revision === second);
+  assert.match(stolen.entry.error, /Secret shop\/mine cannot be decrypted: its data key was encrypted for Secret shop\/numbers/);
+  const back = await change('back', text('age.yaml'));
+  await service.entry('apply.result', 'production', (e) => e.revision === back && e.outcome === 'applied');
   const foreign = await change('for another key', text('openpgp.yaml'));
   const unreadable = await service.entry('apply.refused', 'production', (e) => e.revision === foreign);
   assert.match(unreadable.entry.error, /none of the environment’s keys opens it/);

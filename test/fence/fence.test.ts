@@ -8,6 +8,8 @@ import { gzipSync } from 'node:zlib';
 import { createTar } from 'nanotar';
 import { tool } from '../../scripts/tools.ts';
 import { type Made, ReadingProcess, type Recipe, type RepositoryTree } from '../../src/fence/index.ts';
+import { renderMade } from '../../src/render/index.ts';
+import { openSealed } from '../../src/sops/index.ts';
 import { fenceOf, LIMITS } from '../kit/rendering.ts';
 import { scratch } from '../kit/scratch.ts';
 
@@ -374,4 +376,23 @@ test('files that come to more than they may, together, are not read to the end',
   assert.deepEqual(codes(made), ['render-too-large']);
   assert.match(made.violations[0]?.message ?? '', /`k` builds on more than 100000 bytes/);
   assert.ok(read < 20, `${read} files were read`);
+});
+
+test('a Secret that SOPS encrypted and Kustomize renamed opens, and one that it changed below `data` does not', async () => {
+  const fixture = (name: string) => readFileSync(new URL(`../sops/fixtures/${name}`, import.meta.url), 'utf8');
+  const keys = { age: fixture('age.key'), openpgp: undefined };
+  const opened = async (kustomization: string) => {
+    const made = await kustomize('k', { 'k/kustomization.yaml': `resources: [s.yaml]\n${kustomization}`, 'k/s.yaml': fixture('age.yaml') });
+    const [object] = renderMade(made.documents).objects;
+    assert.ok(object !== undefined, JSON.stringify(made.violations));
+    return openSealed(object, keys);
+  };
+  const { object, seal } = await opened('namePrefix: prod-\ncommonLabels: {app: shop}\n');
+  assert.deepEqual([object.metadata.name, object.metadata.labels], ['prod-database', { app: 'shop' }]);
+  assert.equal((object['stringData'] as Record<string, string>)['password'], 'correct horse battery staple');
+  assert.equal(seal?.coversName, false);
+  assert.equal((await opened('')).seal?.coversName, true);
+  const patch =
+    'patches: [{patch: "apiVersion: v1\\nkind: Secret\\nmetadata: {name: database, namespace: shop}\\nstringData: {added: clear}"}]\n';
+  await assert.rejects(opened(patch), { code: 'decryption-failed', message: /its values are not those of the file it comes from/ });
 });
