@@ -3,6 +3,7 @@ import type { LedgerView } from '../gate/index.ts';
 import { type EntryOf, type EntryType, type Recorded, refText } from '../model/index.ts';
 import type { Reconciler } from '../reconcile/index.ts';
 import { createDashboard, type DashboardView } from '../service/index.ts';
+import { guardConnections } from '../webhook/index.ts';
 import type { AdmissionFront } from './admission-front.ts';
 import { breakGlassNow } from './break-glass-now.ts';
 import { plain } from './io.ts';
@@ -25,6 +26,7 @@ export async function openDashboard(
   const isHere = LOOPBACK.includes(host);
   const app = createDashboard({ view: () => dashboardView(loops, serving, front), hosts: isHere ? LOOPBACK : undefined });
   const server = createServer({ requestTimeout: 15_000, headersTimeout: 10_000 }, app);
+  guardConnections(server);
   await listen(server, host.replace(/^\[(.*)\]$/, '$1'), port, '--dashboard');
   closing.push(() => closeServer(server));
   if (!isHere)

@@ -4,6 +4,7 @@ import { CountersignError } from '../model/index.ts';
 import type { Reconciler } from '../reconcile/index.ts';
 import type { ScheduledReports } from '../schedule/index.ts';
 import { type Control, type ControlAnswer, createServiceApp, listenForCommands, type Receiver } from '../service/index.ts';
+import { guardConnections } from '../webhook/index.ts';
 import type { AdmissionFront } from './admission-front.ts';
 import { breakGlassNow } from './break-glass-now.ts';
 import { makeSocket } from './control-socket.ts';
@@ -40,6 +41,7 @@ export async function openHttp(
     (front !== undefined && !front.ready ? 'the admission webhook has no rules yet' : undefined) ??
     loops.find((l) => l.status.looked === '' && l.status.state !== 'suspended' && l.status.state !== 'standby')?.status.message;
   const server = createServer({ requestTimeout: 15_000, headersTimeout: 10_000 }, createServiceApp({ notReady, metrics, receivers, log }));
+  guardConnections(server);
   await listen(server, host, port, '--http');
   closing.push(() => closeServer(server));
   log.info(

@@ -2,15 +2,17 @@ import { createServer, type Server } from 'node:https';
 import type { SecureContextOptions } from 'node:tls';
 import type { Express } from 'express';
 import type { Identity } from './certificate-keeper.ts';
+import { type ConnectionLimits, guardConnections } from './connections.ts';
 
-const MAX_CONNECTIONS = 2000; // the API server's are a few dozen
+const HANDSHAKE_MS = 5000; // Node's own limit is two minutes, for which a silent connection would hold its place
 
 /** An HTTPS server by TLS 1.3, which does not listen yet. */
-export function webhookServer(app: Express, identity: Identity): Server {
+export function webhookServer(app: Express, identity: Identity, limits?: ConnectionLimits): Server {
   const server = createServer(
     {
       ...contextOf(identity),
       ...(identity.clientCa === undefined ? {} : { requestCert: true, rejectUnauthorized: true }),
+      handshakeTimeout: HANDSHAKE_MS,
       headersTimeout: 5000,
       requestTimeout: 10_000, // what is sent more slowly is no API server
       connectionsCheckingInterval: 2000,
@@ -18,7 +20,7 @@ export function webhookServer(app: Express, identity: Identity): Server {
     },
     app,
   );
-  server.maxConnections = MAX_CONNECTIONS;
+  guardConnections(server, limits);
   return server;
 }
 

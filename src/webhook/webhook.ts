@@ -1,4 +1,5 @@
-import express, { type ErrorRequestHandler, type Express } from 'express';
+import type { IncomingMessage } from 'node:http';
+import express, { type ErrorRequestHandler, type Express, type RequestHandler } from 'express';
 import type { AdmissionDecision, AdmissionRequest, AdmissionScopes, Door } from '../gate/index.ts';
 import { messageOf, type Trace, tooLate, untraced, within } from '../model/index.ts';
 import { readReview } from './read-review.ts';
@@ -23,6 +24,8 @@ export type WebhookOptions = {
   /** Milliseconds after which what is not decided is refused. */
   readonly deadline?: number;
   readonly atOnce?: number;
+  /** Bytes of bodies in memory at a time. */
+  readonly bodies?: number;
 };
 
 /** Finds what a request is decided by. */
@@ -59,25 +62,20 @@ export class CurrentScopes {
 
 /** The HTTP application: `POST /validate`. */
 export function createWebhook(scopes: CurrentScopes, options: WebhookOptions): Express {
-  const { log, decided = () => {}, heard = () => {}, trace = untraced, deadline = DEADLINE_MS, atOnce = AT_ONCE } = options;
+  const {
+    log,
+    decided = () => {},
+    heard = () => {},
+    trace = untraced,
+    deadline = DEADLINE_MS,
+    atOnce = AT_ONCE,
+    bodies = MAX_BODIES,
+  } = options;
   const app = express();
   app.disable('x-powered-by');
   app.disable('etag');
   let deciding = 0;
-  let bytes = 0;
-  app.use((incoming, response, next) => {
-    // Without its length, it is taken for as long as it may be.
-    const size = Math.min(MAX_BODY, Number(incoming.headers['content-length'] ?? MAX_BODY) || 0);
-    if (bytes + size > MAX_BODIES) {
-      response.status(503).set('connection', 'close').type('text').send('too much at once: try again in a moment\n');
-      return;
-    }
-    bytes += size;
-    response.once('close', () => {
-      bytes -= size;
-    });
-    next();
-  });
+  app.use(limitBodies(bodies));
   app.post('/validate', express.json({ limit: MAX_BODY, type: () => true }), async (incoming, response) => {
     const begun = performance.now();
     const review = readReview(incoming.body);
@@ -116,6 +114,36 @@ export function createWebhook(scopes: CurrentScopes, options: WebhookOptions): E
   };
   app.use(onError);
   return app;
+}
+
+/**
+ * Ends, once bodies hold more than so many bytes together, those that have been coming for longest: an API server sends a review in a
+ * moment. What a request says of its length takes no room; only what has come does.
+ */
+function limitBodies(limit: number): RequestHandler {
+  const coming = new Map<IncomingMessage, number>(); // oldest first
+  let bytes = 0;
+  const gone = (incoming: IncomingMessage) => {
+    bytes -= coming.get(incoming) ?? 0;
+    coming.delete(incoming);
+  };
+  return (incoming, response, next) => {
+    coming.set(incoming, 0);
+    response.once('close', () => gone(incoming));
+    incoming.on('data', (chunk: Buffer) => {
+      const held = coming.get(incoming);
+      if (held === undefined) return;
+      coming.set(incoming, held + chunk.length);
+      bytes += chunk.length;
+      for (const oldest of bytes > limit ? [...coming.keys()] : []) {
+        if (bytes <= limit) break;
+        if (oldest.complete && oldest !== incoming) continue; // it is whole, and is being decided
+        gone(oldest);
+        oldest.socket.destroy();
+      }
+    });
+    next();
+  };
 }
 
 type Made = {

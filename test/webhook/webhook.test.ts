@@ -41,7 +41,7 @@ before(async () => {
     find: ({ ref }: AdmissionRequest) =>
       ref.namespace === 'other' ? undefined : { environment: ref.namespace, enforces: ref.namespace === 'shop', decide },
   } as AdmissionScopes);
-  const app = createWebhook(scopes, { log, deadline: 500, atOnce: 20 });
+  const app = createWebhook(scopes, { log, deadline: 500, atOnce: 20, bodies: 16 * 1024 * 1024 });
   const server = createServer({ ...certificates, minVersion: 'TLSv1.3' }, app).listen(0, '127.0.0.1');
   await new Promise((resolve) => server.once('listening', resolve));
   url = `https://127.0.0.1:${(server.address() as AddressInfo).port}`;
@@ -133,25 +133,41 @@ test('what takes too long, or comes in a flood, is refused for now, with when to
   assert.equal((await ask(review('other'))).allowed, true, 'and it goes on');
 });
 
-test('more than fits into memory at once is told to come again, and what follows is answered', async () => {
-  // Announced, and not sent yet: what may come counts.
-  const held = Array.from({ length: 17 }, () => {
-    const sent = request(`${url}/validate`, { method: 'POST', ca, agent: false, headers: { 'content-length': 8 * 1024 * 1024 } });
-    const answered = new Promise<number>((done) => {
-      sent.on('response', (response) => done(response.statusCode ?? 0));
-      sent.on('error', () => done(0));
-    });
-    sent.flushHeaders();
-    return { sent, answered };
+/** A request that announces eight megabytes and sends so many bytes of them; resolves once it has ended, however that is. */
+function unfinished(bytes: number): { readonly destroy: () => void; readonly ended: Promise<void> } {
+  const headers = { 'content-length': 8 * 1024 * 1024 };
+  const sent = request(`${url}/validate`, { method: 'POST', ca, agent: false, headers });
+  const ended = new Promise<void>((done) => {
+    sent.on('response', (response) => response.resume());
+    sent.on('close', () => done());
+    sent.on('error', () => done());
   });
-  assert.equal(await Promise.race(held.map((h) => h.answered)), 503, 'the seventeenth time eight is more than 128');
-  for (const { sent } of held) sent.destroy();
-  await Promise.all(held.map((h) => h.answered));
+  sent.write(Buffer.alloc(bytes, 0x20));
+  return { destroy: () => sent.destroy(), ended };
+}
+
+test('bodies that are announced and do not come take nobody’s place', async () => {
+  const held = Array.from({ length: 40 }, () => unfinished(1));
+  assert.equal((await post(review('other'))).status, 200);
+  for (const { destroy } of held) destroy();
+  await Promise.all(held.map((h) => h.ended));
+});
+
+test('bodies that come slowly and together fill what there is are ended, oldest first, and what follows is answered', async () => {
+  const held: ReturnType<typeof unfinished>[] = [];
+  for (let i = 0; i < 12; i++) held.push(unfinished(2 * 1024 * 1024)); // 24 MiB, where 16 are kept
+  let over = 0;
+  for (const { ended } of held) void ended.then(() => over++);
   await until(
-    async () => (await post(review('other'))).status === 200,
-    5000,
-    () => 'it goes on',
+    () => over >= 4,
+    30_000,
+    () => `${over} were ended`,
   );
+  assert.ok(over < 12, 'those that came last are still coming');
+  const large = review('shop').replace('"object":{', `"object":{"data":{"x":"${'x'.repeat(3 * 1024 * 1024)}"},`);
+  assert.equal((await post(large)).status, 200);
+  for (const { destroy } of held) destroy();
+  await Promise.all(held.map((h) => h.ended));
 });
 
 test('an object of three megabytes is decided like any other', async () => {
