@@ -63,6 +63,7 @@ import { readImages } from './images-in-force.ts';
 import type { LedgerView, Maker, OpenPolicy, OpenRules, OpenWaiver, ReadManifests, Recorder, SourceRepository } from './ports.ts';
 import { recordVerdict } from './record-verdict.ts';
 import { trustInForce } from './trust-in-force.ts';
+import { verifyAgain } from './verify-again.ts';
 import { readWaivers } from './waivers-in-force.ts';
 import { withoutAddresses } from './without-names.ts';
 
@@ -152,10 +153,15 @@ export async function assess(gate: Gate, from: string, to: string): Promise<Asse
 }
 
 /**
- * The `AllowedRevision` of a verdict that is already on the ledger: what was allowed then, rendered again from the same
- * tree. Throws `ledger-inconsistent` when the ledger does not hold that verdict.
+ * The `AllowedRevision` of a verdict that is already on the ledger: what was allowed then, rendered again from the same tree. Its
+ * commits and approvals are verified again first: an entry proves what was recorded, and not that it was so. Throws
+ * `ledger-inconsistent` when the ledger does not hold that verdict (halt), or commits and approvals do not bear it out (wait).
  */
-export async function recall(gate: RenderParts, ledger: LedgerView, verdictIndex: number): Promise<AllowedRevision> {
+export async function recall(
+  gate: RenderParts & Pick<Gate, 'trust' | 'openPolicy'>,
+  ledger: LedgerView,
+  verdictIndex: number,
+): Promise<AllowedRevision> {
   const recorded = ledger.entry(verdictIndex);
   const name = gate.environment.metadata.name;
   if (recorded?.entry.type !== 'change.judged' || recorded.entry.outcome !== 'allowed' || recorded.entry.environment !== name) {
@@ -163,7 +169,18 @@ export async function recall(gate: RenderParts, ledger: LedgerView, verdictIndex
       recover: 'halt',
     });
   }
-  const judged = ledger.evidence(recorded.entry.evidence) as Verdict;
+  const { entry } = recorded;
+  const judged = ledger.evidence(entry.evidence) as Verdict;
+  const isOfEntry = judged.outcome === 'allowed' && judged.environment === name && judged.to === entry.to && judged.tree === entry.tree;
+  const refusal = isOfEntry
+    ? await verifyAgain(gate, ledger, judged, Date.parse(judged.consulted.at ?? entry.time))
+    : 'its evidence is of another verdict';
+  if (refusal !== undefined)
+    throw new CountersignError(
+      'ledger-inconsistent',
+      `entry ${verdictIndex} allows ${entry.to.slice(0, 12)}, and what it rests on does not bear that out: ${refusal}`,
+      { hint: 'nothing is applied because of it; find out who wrote the entry: `countersign ledger verify`, and compare with Git' },
+    );
   // As it was made then, whatever the environment says by now.
   const { objects, content, violations } = await renderTree(
     { ...gate, environment: renderingAs(gate.environment, judged.consulted.rendered) },

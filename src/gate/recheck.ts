@@ -72,8 +72,8 @@ export async function recheckVerdict(verdict: Verdict, at: number, material: Sig
   return { commits, approvals, wrong, unchecked };
 }
 
-// What the verdict says of a commit against what its bytes say; paths are not asked, and whoever wrote it had no later clock.
-async function refuseCommit(said: CommitVerdict, item: HistoryItem, store: TrustStore): Promise<string | undefined> {
+/** Compares what the verdict says of a commit with what its bytes say, at the moment it was judged; paths are not asked. */
+export async function refuseCommit(said: CommitVerdict, item: HistoryItem, store: TrustStore): Promise<string | undefined> {
   const name = `the commit ${said.commit.slice(0, 12)}`;
   const [examined] = await examineCommits({ ids: NOWHERE, read: async () => [item] }, [said.commit], store);
   if (examined?.kind !== 'facts') return `${name} cannot be taken apart`;
@@ -95,7 +95,8 @@ async function refuseCommit(said: CommitVerdict, item: HistoryItem, store: Trust
 
 async function* NOWHERE(): AsyncGenerator<readonly string[]> {}
 
-async function refuseApproval(said: Approval, text: string, store: TrustStore, at: number): Promise<string | undefined> {
+/** Says why an envelope is not the approval that the verdict says it is; undefined where it is. */
+export async function refuseApproval(said: Approval, text: string, store: TrustStore, at: number): Promise<string | undefined> {
   const read = await readApproval(text, store, at);
   if (read.kind === 'refused') return `does not hold: ${read.reason}`;
   if (read.decision !== 'approve' || read.approval.principal !== said.principal || read.approval.key !== said.key)
@@ -104,8 +105,12 @@ async function refuseApproval(said: Approval, text: string, store: TrustStore, a
   return fromID === said.from && headID === said.commit && targetID === said.tree ? undefined : 'is for another commit or tree';
 }
 
-// Whoever signed a commit that an approval leads to, from where it starts: an approval may be for a part of the change.
-function makersBetween(verdict: Verdict, { from, commit: head }: Approval, { commit }: SignedMaterial): ReadonlySet<string> {
+/** Everyone who signed a commit that an approval leads to, from where it starts: an approval may be for a part of the change. */
+export function makersBetween(
+  verdict: Verdict,
+  { from, commit: head }: Approval,
+  { commit }: Pick<SignedMaterial, 'commit'>,
+): ReadonlySet<string> {
   const said = new Map(verdict.commits.map((c) => [c.commit, c]));
   const reach = (start: string): ReadonlySet<string> => {
     const reached = new Set<string>();
@@ -122,9 +127,11 @@ function makersBetween(verdict: Verdict, { from, commit: head }: Approval, { com
   return new Set([...reach(head)].filter((id) => !before.has(id)).flatMap((id) => said.get(id)?.signer?.principal ?? []));
 }
 
-// Parents lead from the tip to the start through commits of the verdict alone, and the tip has the tree that was judged. What else a
-// merge builds on may well be older than the start; that is in the history, which is not here.
-function followLine(verdict: Verdict, { commit }: SignedMaterial): Pick<Recheck, 'wrong' | 'unchecked'> {
+/**
+ * Follows parents from the tip to the start, through commits of the verdict alone; the tip must have the tree that was judged. What
+ * else a merge builds on may well be older than the start; that is in the history, which is not looked at.
+ */
+export function followLine(verdict: Verdict, { commit }: Pick<SignedMaterial, 'commit'>): Pick<Recheck, 'wrong' | 'unchecked'> {
   const ids = new Set(verdict.commits.map((c) => c.commit));
   const facts = (id: string): Commit | undefined => {
     const item = commit(id);

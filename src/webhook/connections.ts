@@ -7,7 +7,7 @@ import type { TLSSocket } from 'node:tls';
 export type ConnectionLimits = { readonly total: number; readonly silentPerSource: number };
 
 /** For servers that anyone in the cluster may reach: an API server has some dozens of connections, and as many as it has requests. */
-export const CONNECTION_LIMITS: ConnectionLimits = { total: 1000, silentPerSource: 100 };
+const CONNECTION_LIMITS: ConnectionLimits = { total: 1000, silentPerSource: 100 };
 
 /** How far a connection has come; the least comes first when one has to go. */
 type Stage = 'silent' | 'secured' | 'sending' | 'idle' | 'answering';

@@ -1,0 +1,146 @@
+import { breathe, isNoRevision, type StatedConfiguration, sha256, type TrustPolicy, type Verdict } from '../model/index.ts';
+import { type HistoryItem, openTrustStore, type TrustStore } from '../trust/index.ts';
+import type { Gate } from './assess.ts';
+import type { LedgerView } from './ports.ts';
+import { followLine, makersBetween, refuseApproval, refuseCommit } from './recheck.ts';
+
+type Parts = Pick<Gate, 'environment' | 'repository' | 'trust' | 'openPolicy'>;
+
+const TOGETHER = 128; // commits read at a time
+const MAX_STATEMENTS = 200; // of the configuration, looked through for TrustPolicies, newest first
+
+/**
+ * Looks again at what an allowed verdict on the ledger rests on, before anything is applied because of it: that its commits are those
+ * that lead from its start to its tip, that each bears the signature it says, and that its approvals are there and are by people who
+ * made none of it. Returns the first thing that does not hold, or undefined.
+ *
+ * The keys are those of the TrustPolicy that judged it. Where that one is not to be had (an address in it was erased), those of any
+ * TrustPolicy that was in force will do: whoever left must not take the last good revision along.
+ */
+export async function verifyAgain(parts: Parts, ledger: LedgerView, verdict: Verdict, at: number): Promise<string | undefined> {
+  const { repository } = parts;
+  const items = await commitsOf(verdict, repository);
+  const material = { commit: (id: string) => items.get(id) };
+  if ((await repository.tree(verdict.to)) !== verdict.tree) return 'its tree is another than the one that was judged';
+  // A rollback brings no commits: approvals alone allow it.
+  const line = verdict.rollback === true ? undefined : ((await otherCommits(parts, verdict)) ?? followLine(verdict, material).wrong[0]);
+  if (line !== undefined) return line;
+  const envelopes = await storedEnvelopes(parts, verdict);
+  // What is still to be borne out, with why it is not so far.
+  const open = new Map<string, { readonly check: (store: TrustStore) => Promise<string | undefined>; why: string }>();
+  for (const said of verdict.commits)
+    open.set(said.commit, {
+      check: (store) =>
+        refuseCommit(said, items.get(said.commit) ?? { kind: 'malformed', id: said.commit, code: 'malformed', reason: 'x' }, store),
+      why: `no TrustPolicy is there to verify the commit ${said.commit.slice(0, 12)} with`,
+    });
+  for (const said of verdict.approvals) {
+    const text = envelopes.get(said.envelope);
+    const name = `the approval ${said.envelope.slice(0, 12)} by \`${said.principal}\``;
+    if (text === undefined) return `${name} is not in the repository`;
+    if (said.match === 'exact' && makersBetween(verdict, said, material).has(said.principal))
+      return `${name} is by someone who signed a commit of what it approves`;
+    open.set(said.envelope, {
+      check: async (store) => {
+        const refusal = await refuseApproval(said, text, store, at);
+        return refusal === undefined ? undefined : `${name} ${refusal}`;
+      },
+      why: `no TrustPolicy is there to verify ${name} with`,
+    });
+  }
+  let least = Number.POSITIVE_INFINITY;
+  for await (const store of candidates(parts, ledger, verdict)) {
+    for (const [key, one] of open) {
+      await breathe();
+      const refusal = await one.check(store);
+      if (refusal === undefined) open.delete(key);
+      else one.why = refusal;
+    }
+    least = Math.min(least, leastApprovals(store, verdict));
+    if (open.size === 0) break;
+  }
+  const [wrong] = open.values();
+  if (wrong !== undefined) return wrong.why;
+  const approvers = new Set(verdict.approvals.map((a) => a.principal)).size;
+  if (approvers < least && (await repository.diff(verdict.from, verdict.to)).length > 0)
+    return `it has ${approvers} approvals, and the least that any rule asks for is ${least}`;
+  return undefined;
+}
+
+async function commitsOf({ commits }: Verdict, repository: Parts['repository']): Promise<ReadonlyMap<string, HistoryItem>> {
+  const items = new Map<string, HistoryItem>();
+  for (let i = 0; i < commits.length; i += TOGETHER) {
+    const ids = commits.slice(i, i + TOGETHER).map((c) => c.commit);
+    for (const [j, item] of (await repository.commits(ids)).entries()) items.set(ids[j] as string, item);
+    await breathe();
+  }
+  return items;
+}
+
+async function otherCommits({ repository }: Parts, { from, to, commits }: Verdict): Promise<string | undefined> {
+  const said = new Set(commits.map((c) => c.commit));
+  let count = 0;
+  for await (const ids of repository.commitIds(from, to))
+    for (const id of ids) {
+      count++;
+      if (!said.has(id)) return `the commit ${id.slice(0, 12)} leads to it, and was not judged`;
+    }
+  return count === said.size ? undefined : `${said.size} commits were judged, and ${count} lead to it`;
+}
+
+async function storedEnvelopes({ environment, repository }: Parts, verdict: Verdict): Promise<ReadonlyMap<string, string>> {
+  const trees = new Set(verdict.approvals.map((a) => a.tree));
+  if (trees.size === 0) return new Map();
+  const stored = await repository.approvals(`refs/heads/${environment.spec.source.branch}`, (tree) => trees.has(tree));
+  return new Map(stored.map(({ text }) => [sha256(text), text]));
+}
+
+// The one that judged it comes first; most often no other is opened.
+async function* candidates(parts: Parts, ledger: LedgerView, verdict: Verdict): AsyncGenerator<TrustStore> {
+  const { trustDigest } = verdict.consulted;
+  const later: TrustStore[] = [];
+  for await (const store of known(parts, ledger, verdict))
+    if (store.digest === trustDigest || store.digest === verdict.trustAfter) yield store;
+    else later.push(store);
+  yield* later;
+}
+
+async function* known(
+  { environment, repository, trust, openPolicy }: Parts,
+  ledger: LedgerView,
+  { from, to }: Verdict,
+): AsyncGenerator<TrustStore> {
+  yield trust;
+  const { trustPath } = environment.spec;
+  for (const commit of trustPath === undefined ? [] : [from, to].filter((c) => !isNoRevision(c))) {
+    const file = await repository.file(commit, trustPath as string).catch(() => undefined);
+    const store = file === undefined ? undefined : await openPolicy(file.text, trustPath as string).catch(() => undefined);
+    if (store !== undefined) yield store;
+  }
+  for (const policy of recordedPolicies(ledger, environment.metadata.name)) {
+    const store = await openTrustStore(policy).catch(() => undefined); // a key that is too weak by now is no key
+    if (store !== undefined) yield store;
+  }
+}
+
+function* recordedPolicies(ledger: LedgerView, environment: string): Generator<TrustPolicy> {
+  const seen = new Set<string>();
+  let changed = ledger.latest(['trust.changed'], environment);
+  for (let i = 0; i < MAX_STATEMENTS && changed !== undefined; i++) {
+    if (!seen.has(changed.entry.evidence.sha256)) yield ledger.evidence(changed.entry.evidence) as TrustPolicy;
+    seen.add(changed.entry.evidence.sha256);
+    changed = ledger.latest(['trust.changed'], environment, changed.index);
+  }
+  let stated = ledger.latest(['config.stated'], '');
+  for (let i = 0; i < MAX_STATEMENTS && stated !== undefined; i++) {
+    if (!seen.has(stated.entry.evidence.sha256)) yield* (ledger.evidence(stated.entry.evidence) as StatedConfiguration).trustPolicies ?? [];
+    seen.add(stated.entry.evidence.sha256);
+    stated = ledger.latest(['config.stated'], '', stated.index);
+  }
+}
+
+// Which rules speak for which path is not asked: no rule asks for less than the least. Going back takes one more than going forward.
+function leastApprovals({ policy }: TrustStore, { rollback }: Verdict): number {
+  const least = Math.min(...policy.spec.rules.map((rule) => rule.approvals.required));
+  return (Number.isFinite(least) ? least : 0) + (rollback === true ? 1 : 0);
+}

@@ -1,0 +1,122 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { assess, type Gate, type LedgerView, recall } from '../../src/gate/index.ts';
+import { NO_REVISION, trustPolicySchema, type Verdict } from '../../src/model/index.ts';
+import { openTrustStore } from '../../src/trust/index.ts';
+import { approveAs } from '../kit/approve.ts';
+import { trustDocument } from '../kit/documents.ts';
+import { Fleet, type Person, sshPerson } from '../kit/fleet.ts';
+import { gateOf } from '../kit/judge.ts';
+import { configMap } from '../kit/manifests.ts';
+import { scratch } from '../kit/scratch.ts';
+
+// A verdict on the ledger is applied again after a restart, a drift or a failure. It proves what was recorded, and not that it was so.
+const directory = scratch();
+const [dana, lee, mallory] = ['dana', 'lee', 'mallory'].map((name) => sshPerson(directory, name)) as [Person, Person, Person];
+const PATH = 'clusters/production';
+const fleet = new Fleet(directory);
+fleet.remote(fleet.bare);
+const first = fleet.commit(dana, 'first', { [`${PATH}/cm.yaml`]: configMap('shop', 'settings', { colour: 'blue' }) });
+await approveAs(lee, fleet, NO_REVISION, first);
+const second = fleet.commit(dana, 'second', { [`${PATH}/cm.yaml`]: configMap('shop', 'settings', { colour: 'green' }) });
+await approveAs(lee, fleet, first, second);
+const unsigned = fleet.commit(
+  mallory,
+  'unsigned',
+  { [`${PATH}/cm.yaml`]: configMap('shop', 'settings', { colour: 'EVIL' }) },
+  { sign: false },
+);
+fleet.push();
+const gate: Gate = await gateOf(fleet, [dana, lee], { trust: trustDocument([dana, lee]) });
+const good: Verdict = (await assess(gate, first, second)).verdict;
+assert.equal(good.outcome, 'allowed');
+const policy = (people: readonly Person[]) => trustPolicySchema.parse(trustDocument(people));
+
+/** A ledger whose entry 1 is this verdict, with the TrustPolicies that were stated on it. */
+function ledgerWith(verdict: Verdict, entry = {}, stated: readonly object[] = []): LedgerView {
+  const { environment, from, to, tree } = verdict;
+  const judged = {
+    type: 'change.judged',
+    outcome: 'allowed',
+    environment,
+    from,
+    to,
+    tree,
+    time: new Date().toISOString(),
+    evidence: 'verdict',
+  };
+  const statement = { index: 0, entry: { type: 'config.stated', evidence: { sha256: 'stated' } } };
+  return {
+    entry: () => ({ index: 1, entry: { ...judged, ...entry } }),
+    latest: ([type]: readonly string[], _: string, before = 9) => (type === 'config.stated' && before > 0 ? statement : undefined),
+    all: () => [],
+    evidence: (ref: unknown) => (ref === 'verdict' ? verdict : { trustPolicies: stated }),
+  } as unknown as LedgerView;
+}
+
+const refused = (verdict: Verdict, why: RegExp, entry = {}, of = gate) =>
+  assert.rejects(recall(of, ledgerWith(verdict, entry), 1), (thrown: { code?: string; recover?: string; message: string }) => {
+    assert.deepEqual([thrown.code, thrown.recover], ['ledger-inconsistent', 'wait']);
+    assert.match(thrown.message, why);
+    return true;
+  });
+const treeOf = (commit: string) => fleet.git(undefined, 'rev-parse', `${commit}^{tree}`);
+
+test('what was judged and approved is applied again', async () => {
+  const revision = await recall(gate, ledgerWith(good), 1);
+  assert.deepEqual([revision.revision, revision.objects.length], [second, 1]);
+});
+
+test('an unsigned commit is not applied because an entry allows it', async () => {
+  const forged = (more: Partial<Verdict>): Verdict => ({
+    ...good,
+    from: second,
+    to: unsigned,
+    tree: treeOf(unsigned),
+    content: undefined as unknown as string,
+    commits: [],
+    approvals: [],
+    ...more,
+  });
+  await refused(forged({}), /the commit .* leads to it, and was not judged/);
+  const said = { ...(good.commits[0] as Verdict['commits'][number]), commit: unsigned };
+  await refused(forged({ commits: [said] }), /what is signed in .* is something else/);
+  const item = (await gate.repository.commits([unsigned]))[0];
+  assert.ok(item?.kind === 'commit');
+  const { verdict } = await assess(gate, second, unsigned);
+  const payload = verdict.commits[0]?.payload ?? '';
+  await refused(forged({ commits: [{ ...said, payload }] }), /is not signed as was said: it is not signed/);
+  await refused(forged({ commits: [{ ...said, payload, code: 'merged' }], trustAfter: good.consulted.trustDigest }), /approvals/);
+  await refused(forged({ rollback: true }), /it has 0 approvals, and the least that any rule asks for is 2/);
+  await refused({ ...good, tree: treeOf(unsigned) }, /its tree is another than the one that was judged/);
+});
+
+test('an entry and its evidence are of one verdict', async () => {
+  await refused(good, /its evidence is of another verdict/, { to: unsigned });
+  await refused(good, /its evidence is of another verdict/, { tree: treeOf(unsigned) });
+  await refused({ ...good, outcome: 'denied' }, /its evidence is of another verdict/);
+});
+
+test('approvals are looked at again: they are there, by whom they say, for this change, and not by its maker', async () => {
+  const [approval] = good.approvals;
+  assert.ok(approval !== undefined);
+  await refused({ ...good, approvals: [] }, /it has 0 approvals, and the least that any rule asks for is 1/);
+  await refused(
+    { ...good, approvals: [{ ...approval, envelope: 'f'.repeat(64) }] },
+    /the approval ffffffffffff by `lee` is not in the repository/,
+  );
+  await refused({ ...good, approvals: [{ ...approval, principal: 'dana' }] }, /is by someone who signed a commit of what it approves/);
+  await refused({ ...good, approvals: [{ ...approval, from: NO_REVISION }] }, /is for another commit or tree/);
+});
+
+test('whoever left does not take the last good revision along: a TrustPolicy that was in force will do', async () => {
+  const now = { ...gate, trust: await openTrustStore(policy([lee, mallory])) };
+  await refused(good, /is not signed as was said/, {}, now);
+  const stated = [policy([mallory, lee]), policy([dana, lee])];
+  assert.equal((await recall(now, ledgerWith(good, {}, stated), 1)).revision, second);
+});
+
+test('a policy that never was in force does not do', async () => {
+  const strangers = { ...gate, trust: await openTrustStore(policy([mallory])) };
+  await refused(good, /is not signed as was said/, {}, strangers);
+});
