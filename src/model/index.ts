@@ -2,6 +2,7 @@
  * The words every room shares: types, tiny constructors and the one schema of our documents.
  * Takes nothing in and does no I/O; refuses only what has no canonical form.
  */
+export * from './address.ts';
 export * from './admitted.ts';
 export * from './allowed-revision.ts';
 export * from './change.ts';

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { type Parsed, parseMailbox, parseMailServer } from './address.ts';
 import { isCron } from './cron.ts';
 
 /** The one schema of Countersign's documents: types, validation and, from them, reference docs all come from here. */
@@ -15,6 +16,14 @@ const duration = z
   .describe('A duration such as `30s`, `5m` or `1h`.');
 
 const cron = z.string().min(9).max(100).refine(isCron, 'a schedule of five fields as in cron that comes at some time');
+
+/** A text that must have a shape which we parse ourselves: what is wrong with it stands in the problem. */
+function parsedBy(parse: (text: string) => Parsed<unknown>, shape: string) {
+  return z.string().superRefine((text, context) => {
+    const parsed = parse(text);
+    if (parsed.kind === 'refused') context.addIssue({ code: 'custom', message: `${shape}: ${parsed.why}` });
+  });
+}
 
 const time = z.iso.datetime({ offset: true, error: 'a time such as `2026-01-31T00:00:00Z`' });
 
@@ -649,13 +658,19 @@ const signedWebhook = {
   url: z.url(),
   secretFile: z.string().min(1).describe('Signs `TIME.BODY` with HMAC-SHA-256, in `X-Countersign-Signature`.'),
 };
+const mailboxText = parsedBy(parseMailbox, 'one plain mail address');
 const email = {
-  smtp: z.string().regex(/^smtps?:\/\//, '`smtp://host:port` or `smtps://…`'),
-  username: z.string().min(1).optional(),
+  smtp: parsedBy(parseMailServer, '`smtp://HOST:PORT` or `smtps://HOST:PORT`').describe(
+    'The mail server, as `smtp://HOST:PORT` or `smtps://HOST:PORT` and nothing more. Without a port: 587 or 465.',
+  ),
+  username: z.string().min(1).max(256).optional().describe('With it, the password goes out over TLS only (or to this machine).'),
   passwordFile: z.string().min(1).optional(),
-  from: z.email(),
-  to: z.array(z.email()).min(1),
+  from: mailboxText.describe('One plain address.'),
+  to: z.array(mailboxText).min(1).max(100).describe('Plain addresses.'),
 };
+const hasWholeLogin = (e: { readonly username?: string | undefined; readonly passwordFile?: string | undefined }) =>
+  (e.username === undefined) === (e.passwordFile === undefined);
+const WHOLE_LOGIN = { error: 'both `username` and `passwordFile`, or neither' };
 
 /** What notifiers can hear of. */
 export const HAPPENINGS = [
@@ -716,7 +731,7 @@ export const notifierSchema = z.strictObject({
         }),
         z.strictObject({ alertmanager: z.strictObject({ url: z.url() }).describe('Alerts that end when all is well again.') }),
         z.strictObject({
-          email: z.strictObject(email),
+          email: z.strictObject(email).refine(hasWholeLogin, WHOLE_LOGIN),
         }),
         z.strictObject({
           commitStatus: z
@@ -803,6 +818,7 @@ export const reportScheduleSchema = z.strictObject({
               ...delivery,
               email: z
                 .strictObject({ ...email, attach: z.boolean().default(true).describe('Whether the PDF goes along.') })
+                .refine(hasWholeLogin, WHOLE_LOGIN)
                 .describe('A mail with the summary.'),
             }),
             z.strictObject({

@@ -1,7 +1,7 @@
 import { setTimeout as wait } from 'node:timers/promises';
 import { CountersignError, durationMs, globMatches, messageOf, type Notifier, Recent, type Told } from '../model/index.ts';
 import { type Call, tellDeployment } from './deployments.ts';
-import { sendMail } from './mail.ts';
+import { type Mail, sendMail } from './mail.ts';
 import { type Outgoing, plainText, request, sentence } from './messages.ts';
 import { readSecret } from './secret.ts';
 
@@ -97,7 +97,7 @@ class Channel {
 
   async #send(happened: Told): Promise<void> {
     const { to, template } = this.#notifier.spec;
-    if ('email' in to) return sendMail(to.email, mailOf(happened, template));
+    if ('email' in to) return sendMail(to.email, mailOf(happened, template), this.#stopped.signal);
     if ('deployment' in to) return tellDeployment(to.deployment, happened, readSecret, calling(this.#stopped.signal));
     const outgoing = request(to, happened, template, readSecret);
     if (outgoing !== undefined) await (await post(outgoing, this.#stopped.signal)).body?.cancel();
@@ -137,7 +137,7 @@ async function post(
   throw new CountersignError('forge-refused', `${host} answers ${response.status}`, { recover: again ? 'retry' : 'wait' });
 }
 
-function mailOf(happened: Told, template: string | undefined): Parameters<typeof sendMail>[1] {
+function mailOf(happened: Told, template: string | undefined): Mail {
   const subject = `[countersign] ${happened.environment}: ${happened.event} ${happened.revision.slice(0, 12)}`;
   return { subject: plainText(subject), text: `${sentence(happened, template)}\n\n${happened.revision}\n${happened.at}\n` };
 }

@@ -60,7 +60,7 @@ export function kindOf(place: ReportDelivery): Kind {
 export async function deliver(place: ReportDelivery, issue: Issue, signal: AbortSignal, toCluster: ToCluster): Promise<void> {
   if ('directory' in place) toDirectory(place.directory, issue);
   else if ('s3' in place) await toObjectStore(place.s3, issue, signal);
-  else if ('email' in place) await toMail(place.email, issue);
+  else if ('email' in place) await toMail(place.email, issue, signal);
   else if ('webhook' in place) await toWebhook(place.webhook, issue, signal);
   else await toCluster(place.cluster.namespace, issue.schedule.replaceAll('/', '.'), readSummary(issue));
 }
@@ -108,21 +108,22 @@ async function toObjectStore(store: Place<'s3'>, issue: Issue, signal: AbortSign
   }
 }
 
-async function toMail({ attach, ...email }: Place<'email'>, issue: Issue): Promise<void> {
+async function toMail({ attach, ...email }: Place<'email'>, issue: Issue, signal: AbortSignal): Promise<void> {
   const pdf = join(issue.directory, 'report.pdf');
   const size = statSync(pdf).size;
   const isAttached = attach && size <= MAX_ATTACHED;
   const left = attach && !isAttached ? [`The PDF has ${Math.ceil(size / 1024 / 1024)} MiB and is not attached.`, ''] : [];
   const name = nameOf(issue);
-  const attachments = [
-    { filename: `${name}.pdf`, path: pdf },
-    { filename: LAST, path: join(issue.directory, LAST) },
+  const attachments = () => [
+    { filename: `${name}.pdf`, content: readFileSync(pdf) },
+    { filename: LAST, content: readFileSync(join(issue.directory, LAST)) },
   ];
-  await sendMail(email, {
+  const mail = {
     subject: `[countersign] Change management evidence report ${name}`,
     text: [...summaryLines(issue), '', ...left, ...howToCheck(issue), ''].join('\n'),
-    attachments: isAttached ? attachments : [],
-  });
+    attachments: isAttached ? attachments() : [],
+  };
+  await sendMail(email, mail, signal);
 }
 
 function summaryLines(issue: Issue): string[] {

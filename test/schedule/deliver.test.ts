@@ -112,10 +112,14 @@ test('a mail has the summary, the digest and the PDF, and goes without it where 
   assert.match(plain(server.mails[2]?.text ?? ''), /The PDF has 16 MiB and is not attached/);
   server.refuse = () => new Error('the mailbox is full');
   await assert.rejects(deliver({ name: 'people', email }, issue, signal()), {
-    message: /the mail server does not take it: .*the mailbox is full/,
+    code: 'forge-refused',
+    recover: 'retry',
+    message: `the mail server \`${new URL(server.url).host}\` answers 450 (EMESSAGE)`, // the number, and none of its words
   });
   await assert.rejects(deliver({ name: 'people', email: { ...email, passwordFile: secret('other', 'guessed') } }, issue, signal()), {
-    message: /the mail server does not take it: .*who is that/,
+    code: 'forge-refused',
+    recover: 'wait',
+    message: `the mail server \`${new URL(server.url).host}\` answers 535 (EAUTH)`,
   });
 });
 
