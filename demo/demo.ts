@@ -260,7 +260,7 @@ async function story(): Promise<void> {
     };
   });
 
-  const { server: admin } = await connect({ kubeconfig: controlPlane.kubeconfig('admin'), context: undefined });
+  const { server: admin } = await connect({ kubeconfig: controlPlane.kubeconfig('admin'), context: undefined, namedBy: 'operator' });
   undo.push(() => admin.close());
   const colourIn = (ns: string) => (live(`configmap/settings`, ns)?.['data'] as { colour?: string } | undefined)?.colour;
 

@@ -344,7 +344,11 @@ async function sourceOf(options: FrontOptions, settings: ProcessSettings, host: 
     throw new CountersignError('usage', `\`${webhookTls}\` names no Secret`, {
       hint: '--webhook-tls secret:NAMESPACE/NAME, or a directory',
     });
-  const { server } = await connect({ kubeconfig: options.kubeconfig ?? settings.kubeconfig, context: options.context });
+  const { server } = await connect({
+    kubeconfig: options.kubeconfig ?? settings.kubeconfig,
+    context: options.context,
+    namedBy: 'operator',
+  });
   return sharedCertificate(server, namespace, name, host);
 }
 

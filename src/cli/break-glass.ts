@@ -52,7 +52,11 @@ async function annotate(
   expected: string,
 ): Promise<number> {
   const namespaces = options.namespace ?? chooseEnvironment(openConfiguration(options), options.environment).spec.target.namespaces;
-  const { server } = await connect({ kubeconfig: options.kubeconfig ?? settings.kubeconfig, context: options.context });
+  const { server } = await connect({
+    kubeconfig: options.kubeconfig ?? settings.kubeconfig,
+    context: options.context,
+    namedBy: 'operator',
+  });
   try {
     const results = [];
     for (const namespace of namespaces) results.push(await annotateOne(server, namespace, annotations, expected));

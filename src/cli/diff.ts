@@ -40,6 +40,7 @@ export async function diff(options: DiffOptions, settings: ProcessSettings, io: 
     kubeconfig: target.kubeconfig ?? options.kubeconfig ?? settings.kubeconfig,
     context: target.context ?? options.context,
     serviceAccount: target.serviceAccount,
+    namedBy: target.kubeconfig === undefined ? 'operator' : 'document',
   });
   const checkout = await openCheckout(options.repo, settings);
   const cluster = new Cluster(server, user, '', { warn: () => {} });

@@ -49,7 +49,11 @@ export class ServedDocuments {
   static async open(options: ServeOptions, settings: ProcessSettings, log: Logger): Promise<ServedDocuments> {
     const namespaces = options.configNamespace ?? [];
     if (namespaces.length === 0) return new ServedDocuments(options, log, undefined);
-    const { server } = await connect({ kubeconfig: options.kubeconfig ?? settings.kubeconfig, context: options.context });
+    const { server } = await connect({
+      kubeconfig: options.kubeconfig ?? settings.kubeconfig,
+      context: options.context,
+      namedBy: 'operator',
+    });
     const objects = new ConfigurationObjects(server, namespaces, log);
     let self: ServedDocuments | undefined;
     try {

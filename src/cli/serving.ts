@@ -114,6 +114,7 @@ async function connectAll(
       kubeconfig: spec.target.kubeconfig ?? options.kubeconfig ?? settings.kubeconfig,
       context: spec.target.context ?? options.context,
       serviceAccount: spec.target.serviceAccount,
+      namedBy: spec.target.kubeconfig === undefined ? ('operator' as const) : ('document' as const),
     };
     const key = JSON.stringify(address);
     const link = byAddress.get(key) ?? (await openLink(address));

@@ -3,6 +3,7 @@ import { Agent as HttpAgent, request as httpRequest } from 'node:http';
 import { Agent, type RequestOptions, request } from 'node:https';
 import { KubeConfig } from '@kubernetes/client-node';
 import { CountersignError, messageOf } from '../model/index.ts';
+import { documentKubeconfig } from './kubeconfig.ts';
 
 /**
  * Which cluster: a kubeconfig file and context, or (without a file) the pod's own account; and the ServiceAccount to act as
@@ -12,6 +13,8 @@ export type ClusterAddress = {
   readonly kubeconfig: string | undefined;
   readonly context: string | undefined;
   readonly serviceAccount?: string | undefined;
+  /** `operator` where it came from a flag or the environment: only such a kubeconfig may start programs. */
+  readonly namedBy?: 'operator' | 'document' | undefined;
 };
 
 /** An answer of the API server. `body` is parsed JSON; `warnings` are the texts of its Warning headers; `retryAfter` is in seconds. */
@@ -59,7 +62,8 @@ export async function connect(address: ClusterAddress): Promise<{ server: ApiSer
   return { server, user };
 }
 
-function loadKubeConfig({ kubeconfig, context }: ClusterAddress): KubeConfig {
+function loadKubeConfig({ kubeconfig, context, namedBy }: ClusterAddress): KubeConfig {
+  if (kubeconfig !== undefined && namedBy !== 'operator') return documentKubeconfig(kubeconfig, context);
   const config = new KubeConfig();
   try {
     if (kubeconfig === undefined) config.loadFromCluster();

@@ -303,6 +303,10 @@ function namesOnlyItsFiles({ file, document, here }: Found, { files }: ObjectOpt
   };
   look(document.value, '');
   for (const text of raisedLimits(document.value)) wrong('spec.render.limits', text);
+  // The operator's kubeconfig may have contexts that were not made for whoever writes an object.
+  const { target } = ((document.value ?? {}) as { spec?: { target?: { kubeconfig?: unknown; context?: unknown } } }).spec ?? {};
+  if (target?.context !== undefined && target.kubeconfig === undefined)
+    wrong('spec.target.context', 'expected `kubeconfig` beside it: objects in a cluster choose no context of the service’s own kubeconfig');
   return problems.length === before;
 }
 

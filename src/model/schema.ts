@@ -441,7 +441,12 @@ export const environmentSchema = z.strictObject({
     }),
     target: z
       .strictObject({
-        kubeconfig: z.string().optional().describe('A kubeconfig file; default: `--kubeconfig`, `KUBECONFIG`, or the pod’s own account.'),
+        kubeconfig: z
+          .string()
+          .optional()
+          .describe(
+            'A kubeconfig file with static credentials, and their files beside it; default: `--kubeconfig`, `KUBECONFIG`, or the pod’s own account.',
+          ),
         context: z.string().optional().describe('The context in it; default: its current one.'),
         serviceAccount: z
           .string()

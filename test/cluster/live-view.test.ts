@@ -13,7 +13,7 @@ const stage = await openStage(scratch());
 
 test('what a watch that says nothing kept to itself is found by reading all again (Argo CD 8175)', async () => {
   const proxy = await startApiProxy(stage.controlPlane, 'admin');
-  const { server } = await connect({ kubeconfig: proxy.kubeconfig, context: undefined });
+  const { server } = await connect({ kubeconfig: proxy.kubeconfig, context: undefined, namedBy: 'operator' });
   const view = new LiveView(server, { warn: () => {} }, { fullReadMs: 1000, watchSeconds: 1 });
   try {
     const made = { metadata: { name: 'seen', labels: { 'countersign.dev/environment': 'e' } }, data: { k: '1' } };

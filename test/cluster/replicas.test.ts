@@ -96,7 +96,7 @@ test('a replica whose Lease cannot be renewed any more ends, so that no two run 
 });
 
 test('a Lease is one holder’s at a time, runs out by what is seen here and not by its clock, and is refused clearly', async () => {
-  const { server } = await connect({ kubeconfig: stage.controlPlane.kubeconfig('admin'), context: undefined });
+  const { server } = await connect({ kubeconfig: stage.controlPlane.kubeconfig('admin'), context: undefined, namedBy: 'operator' });
   const lease = (who: string, ms = 2000) => new Lease(server, 'default', 'test', who, ms);
   const [a, b] = [lease('a'), lease('b')];
   assert.deepEqual([await a.take(), await b.take(), await a.take()], [true, false, true]);
@@ -108,7 +108,7 @@ test('a Lease is one holder’s at a time, runs out by what is seen here and not
   assert.equal(Number(first) + Number(second), 1, 'of two at the same moment one has it');
   await (first ? c : d).release();
   assert.equal(await b.take(), true, 'given back, it is free at once');
-  const { server: other } = await connect({ kubeconfig: stage.controlPlane.kubeconfig('nobody'), context: undefined });
+  const { server: other } = await connect({ kubeconfig: stage.controlPlane.kubeconfig('nobody'), context: undefined, namedBy: 'operator' });
   await assert.rejects(
     new Lease(other, 'default', 'test', 'n', 2000).take(),
     /the Lease default\/test cannot be read: the API server answers 403/,

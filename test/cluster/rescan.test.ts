@@ -40,7 +40,7 @@ async function looking(
 ) {
   const { times = TIMES, owned = new Map(), open } = more;
   const proxy = await startApiProxy(stage.controlPlane, 'admin');
-  const { server } = await connect({ kubeconfig: proxy.kubeconfig, context: undefined });
+  const { server } = await connect({ kubeconfig: proxy.kubeconfig, context: undefined, namedBy: 'operator' });
   const ledger = await openLedger(join(scratch(), 'ledger'), 'test');
   const recorder = recorderOf(ledger);
   const environment = environmentSchema.parse(environmentDocument({ url: '/nowhere', namespaces: [ns] }));
@@ -241,7 +241,7 @@ test('what another replica runs is looked at there', async () => {
 /** A watch on some namespaces, and what it tells. */
 async function watching(user: string, namespaces: readonly string[], use: (w: Watching) => Promise<void>, most = 1000): Promise<void> {
   const proxy = await startApiProxy(stage.controlPlane, user);
-  const { server } = await connect({ kubeconfig: proxy.kubeconfig, context: undefined });
+  const { server } = await connect({ kubeconfig: proxy.kubeconfig, context: undefined, namedBy: 'operator' });
   const told: string[] = [];
   const said: string[] = [];
   const watch: NamespaceWatch = new NamespaceWatch(server, namespaces, {

@@ -306,3 +306,24 @@ test('an object in the cluster lowers limits of rendering and never raises them;
   for (const [name, more] of Object.entries({ objects: 20_001, values: 1_000_001, size: '33Mi', memory: '385Mi', time: '121s' }))
     assert.match(problems({ [name]: more }).join(), new RegExp(`expected at most .* for \`${name}\``));
 });
+
+test('an object in a cluster chooses no context of the operator’s kubeconfig', () => {
+  const remote = ENVIRONMENT.replace('fleet.git', 'https://git.example.test/fleet.git');
+  const document = (kind: string, name: string, text: string, target: object = {}): ConfigurationObject => {
+    const value = parseYaml(text)[0]?.value as { metadata: object; spec: { target?: object } };
+    const spec = kind === 'Environment' ? { ...value.spec, target: { ...value.spec.target, ...target } } : value.spec;
+    return { kind, namespace: 'b', name, object: { ...value, metadata: { ...value.metadata, namespace: 'b' }, spec } };
+  };
+  const refused = (target: object) =>
+    [
+      ...loadWithObjects([], [document('TrustPolicy', 'team', TRUST), document('Environment', 'production', remote, target)], {
+        files: '/files',
+        crossNamespace: false,
+      }).invalid.values(),
+    ].flat();
+  assert.deepEqual(refused({}), []);
+  assert.deepEqual(refused({ kubeconfig: 'config', context: 'own' }), []);
+  assert.deepEqual(refused({ context: 'admin' }), [
+    'spec.target.context: expected `kubeconfig` beside it: objects in a cluster choose no context of the service’s own kubeconfig',
+  ]);
+});

@@ -45,7 +45,7 @@ export class Stage {
   static async open(directory: string, audit?: AuditSink): Promise<Stage> {
     const controlPlane = await startControlPlane({ etcd: await tool('etcd'), apiserver: await tool('kube-apiserver') }, audit);
     const git = await startGitServer(directory);
-    const { server } = await connect({ kubeconfig: controlPlane.kubeconfig('admin'), context: undefined });
+    const { server } = await connect({ kubeconfig: controlPlane.kubeconfig('admin'), context: undefined, namedBy: 'operator' });
     return new Stage(directory, controlPlane, git, server);
   }
 
@@ -150,7 +150,7 @@ export class Stage {
   }
 
   async as(user: string): Promise<ApiServer> {
-    return (await connect({ kubeconfig: this.controlPlane.kubeconfig(user), context: undefined })).server;
+    return (await connect({ kubeconfig: this.controlPlane.kubeconfig(user), context: undefined, namedBy: 'operator' })).server;
   }
 
   waitFor(test: () => Promise<boolean>, what: string): Promise<void> {
