@@ -1,9 +1,9 @@
 import { readFileSync } from 'node:fs';
 import type { ProcessSettings } from '../config/index.ts';
-import { defaultApiUrl, type Forge, type ForgeRequest, fetchReviews } from '../forge/index.ts';
+import { defaultApiUrl, type Forge, type ForgeAddress, type ForgeRequest, fetchReviews } from '../forge/index.ts';
 import { assessTrust } from '../gate/index.ts';
 import { diffTrees, type NativeRepository, readCommit, signWithGitKey, sourceRepository, type UserRepository } from '../git/index.ts';
-import { CountersignError, NO_REVISION, sha256 } from '../model/index.ts';
+import { CountersignError, httpAddress, NO_REVISION, sha256 } from '../model/index.ts';
 import {
   approvalPath,
   changeDigest,
@@ -119,12 +119,7 @@ export async function approvalsImport(options: ApprovalsImportOptions, settings:
         hint: 'use --repository with the address in the environment’s `spec.source.url`',
       });
     const request = await fetchReviews({
-      forge: options.forge,
-      apiUrl: (options.apiUrl ?? defaultApiUrl(options.forge, repositoryUri(url).slice('git+'.length).split('/')[0] ?? '')).replace(
-        /\/+$/,
-        '',
-      ),
-      repository: options.project,
+      ...forgeOf(url, options),
       number: pullNumber(options.pull),
       token: options.tokenFile === undefined ? undefined : readToken(options.tokenFile),
     });
@@ -161,6 +156,21 @@ export async function approvalsImport(options: ApprovalsImportOptions, settings:
   } finally {
     repository.close();
   }
+}
+
+// Whose reviews these are is told by the addresses that were given, and not by what is answered there.
+function forgeOf(url: string, { forge, apiUrl, project }: ApprovalsImportOptions): Pick<ForgeAddress, 'forge' | 'api' | 'repository'> {
+  const [place = '', ...path] = repositoryUri(url).slice('git+'.length).split('/');
+  const host = /^https?:/i.test(url) ? place : place.replace(/:\d+$/, ''); // the port of SSH is not that of the API
+  const api = httpAddress(apiUrl ?? defaultApiUrl(forge, host));
+  const [, prefix = ''] = /^\/(.*\/)?api\/v\d+\/?$/.exec(api.path) ?? []; // a forge that does not live at the top of its host
+  const there = path.join('/').replace(new RegExp(`^${prefix.replaceAll(/[^\w/-]/g, '.')}`), '');
+  // The path of a local repository says nothing of a forge. Forges take letters of either case for one project.
+  if (place !== '' && there.toLowerCase() !== project.toLowerCase())
+    throw new CountersignError('usage', `the project \`${plain(project)}\` is not the repository \`${plain(there)}\``, {
+      hint: '--project and --repository must name one project: reviews of a fork say nothing of it',
+    });
+  return { forge, api, repository: project };
 }
 
 function reviewStatement(

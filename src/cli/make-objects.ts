@@ -77,7 +77,7 @@ async function pullChart(pin: ChartPin, { spec }: Environment): Promise<Uint8Arr
       hint: more.hint ?? 'compare `digest` with what `helm pull` and `oras resolve` say',
       ...(more.retry === true ? { recover: 'retry' as const } : {}),
     });
-  const { credentialsFile, caFile } = (spec.render.with === 'helm' && spec.render.registries.find((r) => r.host === hostOf(pin))) || {};
+  const registry = spec.render.with === 'helm' ? spec.render.registries.find((r) => r.host === hostOf(pin)) : undefined;
   const read = (file: string | undefined): string | undefined => {
     try {
       return file === undefined ? undefined : readFileSync(file, 'utf8').trim();
@@ -85,12 +85,8 @@ async function pullChart(pin: ChartPin, { spec }: Environment): Promise<Uint8Arr
       throw refuse(`\`${file}\` cannot be read: ${messageOf(cause)}`, { cause, retry: true, hint: 'correct `spec.render.registries`' });
     }
   };
-  const options = { credentials: read(credentialsFile), ca: read(caFile) };
-  if (!pin.url.startsWith('oci://')) {
-    if (pin.url.startsWith('http:') && !/^http:\/\/(localhost|127\.0\.0\.1|\[::1\])[:/]/.test(pin.url))
-      throw refuse('plain HTTP is spoken with this machine alone');
-    return downloadFile(pin.url, pin.digest, options, refuse);
-  }
+  const options = { credentials: read(registry?.credentialsFile), ca: read(registry?.caFile), leadsTo: registry?.leadsTo };
+  if (!pin.url.startsWith('oci://')) return downloadFile(pin.url, pin.digest, options, refuse);
   const { layers, layer } = await pullImage(`${pin.url.slice('oci://'.length)}@${pin.digest}`, options, refuse);
   const chart = layers.find((l) => l.mediaType === 'application/vnd.cncf.helm.chart.content.v1.tar+gzip');
   if (chart === undefined) throw refuse('its manifest has no layer with a chart');

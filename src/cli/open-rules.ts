@@ -130,7 +130,7 @@ async function loadFixed(source: Exclude<BundleSource, { path: string }>, option
         ? undefined
         : readOrExplain(source.credentialsFile, 'a file with `user:password`').toString('utf8').trim();
     const ca = source.caFile === undefined ? undefined : readOrExplain(source.caFile, 'a PEM file').toString('utf8');
-    return { name: source.oci, ...(await pullBundle(source.oci, { credentials, ca })) };
+    return { name: source.oci, ...(await pullBundle(source.oci, { credentials, ca, leadsTo: source.leadsTo })) };
   }
   return fromRepository(source.repository, options);
 }

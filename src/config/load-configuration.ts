@@ -634,8 +634,8 @@ function absoluteBundle(source: BundleSource, here: string): BundleSource {
 
 type Registry = Extract<Environment['spec']['render'], { with: 'helm' }>['registries'][number];
 
-function absoluteRegistry({ host, ...files }: Registry, here: string): Registry {
-  return { host, ...absoluteFiles(files, here) };
+function absoluteRegistry({ host, leadsTo, ...files }: Registry, here: string): Registry {
+  return { host, ...(leadsTo === undefined ? {} : { leadsTo }), ...absoluteFiles(files, here) };
 }
 
 // Every key of an object of file names.

@@ -1,7 +1,7 @@
 import { posix } from 'node:path';
 import { gunzipSync } from 'node:zlib';
 import { parseTar } from 'nanotar';
-import { CountersignError, messageOf } from '../model/index.ts';
+import { CountersignError, messageOf, parseChartAddress } from '../model/index.ts';
 import { parseYaml } from '../yaml/index.ts';
 
 /** What a repository says of a chart that lies elsewhere: where, and which bytes are meant. */
@@ -35,7 +35,7 @@ export function readPin(text: string): ChartPin | string {
   const { url, digest } = (value ?? {}) as Partial<Record<keyof ChartPin, unknown>>;
   const other = Object.keys((value ?? {}) as object).find((key) => !KEYS.has(key));
   if (other !== undefined) return `\`${other}\` is not a key here`;
-  if (typeof url !== 'string' || !/^(oci|https?):\/\/[^/@\s]+\/\S+$/.test(url))
+  if (typeof url !== 'string' || parseChartAddress(url).kind === 'refused')
     return '`url` is needed, as `oci://HOST/NAME` or `https://HOST/NAME-1.2.3.tgz`';
   if (typeof digest !== 'string' || !/^sha256:[0-9a-f]{64}$/.test(digest)) return '`digest` is needed, as `sha256:` and 64 digits';
   return { url, digest };

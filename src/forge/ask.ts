@@ -1,91 +1,87 @@
 import type { z } from 'zod';
-import { CountersignError, messageOf } from '../model/index.ts';
+import { addressText, below, CountersignError, type HttpAddress, hostText, parseHttpAddress } from '../model/index.ts';
+import { askServer, type Limits, type Reply } from '../outgoing/index.ts';
 
 /** One question to a forge's REST API. */
 export type Question = {
-  readonly url: string;
+  readonly to: HttpAddress;
   readonly method?: 'GET' | 'POST';
   readonly headers: Readonly<Record<string, string>>;
 };
 
-const TIMEOUT_MS = 30_000;
-const MAX_ANSWER = 8 * 1024 * 1024; // a page of 100 reviews with long texts is below 1 MiB
+const LIMITS: Limits = { bytes: 8 * 1024 * 1024, quietMs: 30_000, totalMs: 60_000 }; // a page of 100 reviews with long texts is below 1 MiB
 const MAX_PAGES = 50;
+const ALL_MS = 5 * 60_000;
 
 /**
- * Asks and checks the shape of the answer. Throws `forge-unreachable` (may be tried again) or `forge-refused`, with the
- * forge's own words; never with a token.
+ * Asks and checks the shape of the answer. A token goes to the server it was given for and nowhere else. Throws `forge-unreachable`
+ * (may be tried again) or `forge-refused`, with the forge's status and none of its words.
  */
-export async function ask<T>(question: Question, schema: z.ZodType<T>): Promise<{ readonly value: T; readonly next: string | undefined }> {
-  const { origin, pathname } = new URL(question.url);
-  const response = await fetch(question.url, {
-    method: question.method ?? 'GET',
-    headers: { 'user-agent': 'countersign', ...question.headers },
-    redirect: 'error', // a token goes to the server it was given for and nowhere else
-    signal: AbortSignal.timeout(TIMEOUT_MS),
-  }).catch((cause) => {
-    throw new CountersignError('forge-unreachable', `cannot reach \`${origin}\`: ${messageOf((cause as Error).cause ?? cause)}`, {
-      cause,
-      hint: 'check --api-url and the network',
-      recover: 'retry',
-    });
-  });
-  const text = await readText(response, origin);
-  if (!response.ok)
-    throw new CountersignError('forge-refused', `\`${origin}${pathname}\` answered ${response.status}: ${messageIn(text)}`, {
-      hint:
-        response.status === 401 || response.status === 403
-          ? 'does the token in --token-file read pull requests?'
-          : response.status === 404
-            ? 'check --repository and the number; a token that may not read looks the same'
-            : 'try again later',
-      recover: response.status >= 500 || response.status === 429 ? 'retry' : 'wait',
-    });
-  const parsed = schema.safeParse(parse(text));
-  if (!parsed.success)
-    throw new CountersignError(
-      'forge-refused',
-      `\`${origin}${pathname}\` answered with something else than documented: ${parsed.error.issues[0]?.path.join('.') ?? ''} ${parsed.error.issues[0]?.message ?? ''}`,
-      {
-        hint: 'is --forge right?',
-      },
-    );
-  return { value: parsed.data, next: nextPage(response.headers.get('link'), question.url) };
+export async function ask<T>(
+  { to, method = 'GET', headers }: Question,
+  schema: z.ZodType<T>,
+  limits: Limits = LIMITS,
+): Promise<{ readonly value: T; readonly next: HttpAddress | undefined }> {
+  const reply = await askServer(to, { method, headers }, limits);
+  if (reply.status < 200 || reply.status >= 300) throw refused(to, reply.status);
+  const parsed = schema.safeParse(parse(reply.body.toString('utf8')));
+  if (parsed.success) return { value: parsed.data, next: nextPage(reply, to) };
+  const where = parsed.error.issues[0]?.path.join('.') ?? '';
+  throw new CountersignError(
+    'forge-refused',
+    `\`${shown(to)}\` answers with something else than documented${where === '' ? '' : `: at \`${where}\``}`,
+    {
+      hint: 'is --forge right?',
+    },
+  );
 }
 
 /** Asks page after page (RFC 8288 `Link: …; rel="next"`), on the same server only. */
-export async function askAll<T>(question: Question, schema: z.ZodType<T[]>): Promise<T[]> {
+export async function askAll<T>(question: Question, schema: z.ZodType<T[]>, limits: Limits = LIMITS): Promise<T[]> {
   const all: T[] = [];
-  let url: string | undefined = question.url;
-  for (let page = 0; url !== undefined; page++) {
-    if (page === MAX_PAGES)
-      throw new CountersignError('forge-refused', `\`${new URL(question.url).origin}\` has more than ${MAX_PAGES} pages of reviews`);
-    const { value, next }: { value: T[]; next: string | undefined } = await ask({ ...question, url }, schema);
+  const end = performance.now() + ALL_MS;
+  let to: HttpAddress | undefined = question.to;
+  for (let page = 0; to !== undefined; page++) {
+    if (page === MAX_PAGES || performance.now() > end)
+      throw new CountersignError(
+        'forge-refused',
+        `${hostText(question.to)} has more than ${MAX_PAGES} pages of reviews, or is too slow for them`,
+      );
+    const { value, next }: { value: T[]; next: HttpAddress | undefined } = await ask({ ...question, to }, schema, limits);
     all.push(...value);
-    url = next;
+    to = next;
   }
   return all;
 }
 
-async function readText(response: Response, origin: string): Promise<string> {
-  const chunks: Uint8Array[] = [];
-  let size = 0;
-  for await (const chunk of response.body ?? []) {
-    size += chunk.length;
-    if (size > MAX_ANSWER) throw new CountersignError('forge-refused', `\`${origin}\` answered with more than ${MAX_ANSWER} bytes`);
-    chunks.push(chunk);
-  }
-  return Buffer.concat(chunks).toString('utf8');
+function refused(to: HttpAddress, status: number): CountersignError {
+  const hint =
+    status === 401 || status === 403
+      ? 'does the token in --token-file read pull requests?'
+      : status === 404
+        ? 'check --repository and the number; a token that may not read looks the same'
+        : 'try again later';
+  const recover = status >= 500 || status === 429 ? 'retry' : 'wait';
+  return new CountersignError('forge-refused', `\`${shown(to)}\` answers ${status}`, { hint, recover });
 }
 
-function nextPage(link: string | null, asked: string): string | undefined {
-  const next = /<([^>]+)>;\s*rel="next"/.exec(link ?? '')?.[1];
-  return next !== undefined && new URL(next).origin === new URL(asked).origin ? next : undefined;
+// The next page is on the same server, or a `Link` that says otherwise is an error: reviews that are not read must not be missed.
+function nextPage(reply: Reply, asked: HttpAddress): HttpAddress | undefined {
+  const { link } = reply.headers;
+  const next = /<([^>]*)>;\s*rel="?next"?/.exec(typeof link === 'string' ? link : '')?.[1];
+  if (next === undefined) return undefined;
+  const url = URL.parse(next, addressText(asked));
+  const parsed = url === null ? undefined : parseHttpAddress(url.href, { query: true });
+  if (parsed?.kind !== 'parsed' || parsed.value.scheme !== asked.scheme || hostText(parsed.value) !== hostText(asked))
+    throw new CountersignError('forge-refused', `${hostText(asked)} names a next page that is not on the same server`, {
+      hint: 'check --api-url: it must be the address that the forge itself uses',
+    });
+  return parsed.value;
 }
 
-function messageIn(text: string): string {
-  const message = (parse(text) as { message?: unknown } | undefined)?.message;
-  return typeof message === 'string' ? message.slice(0, 200) : 'no reason given';
+// Where it was asked, without the query.
+function shown(to: HttpAddress): string {
+  return addressText(below(to, ''));
 }
 
 function parse(text: string): unknown {

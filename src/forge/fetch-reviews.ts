@@ -1,14 +1,15 @@
 import { z } from 'zod';
-import { CountersignError, canonicalJson } from '../model/index.ts';
+import { below, CountersignError, canonicalJson, type HttpAddress, hostText, parseHttpAddress, projectParts } from '../model/index.ts';
+import type { Limits } from '../outgoing/index.ts';
 import { ask, askAll } from './ask.ts';
 
 /** The REST API a forge speaks. */
 export type Forge = 'github' | 'gitlab' | 'gitea';
 
-/** Where a pull or merge request is. `apiUrl` without a slash at its end. */
+/** Where a pull or merge request is. */
 export type ForgeAddress = {
   readonly forge: Forge;
-  readonly apiUrl: string;
+  readonly api: HttpAddress;
   /** `owner/name`, or a GitLab project path. */
   readonly repository: string;
   readonly number: number;
@@ -19,7 +20,7 @@ type Account = { readonly id: string; readonly login: string };
 
 /** A pull or merge request with each reviewer's last word. */
 export type ForgeRequest = {
-  /** The forge's host, under which the TrustPolicy knows accounts. */
+  /** The forge's host, under which the TrustPolicy knows accounts: the one that was asked, whatever it answers. */
   readonly forge: string;
   readonly url: string;
   readonly head: string;
@@ -44,22 +45,37 @@ export function defaultApiUrl(forge: Forge, host: string): string {
   return `https://${host}/api/${forge === 'gitlab' ? 'v4' : 'v1'}`;
 }
 
+/** The name of the forge whose API is at an address: its host, but for GitHub's own, which has the API beside it. */
+function forgeName(api: HttpAddress): string {
+  const host = hostText(api);
+  return /^api\.(github\.com|[a-z0-9-]+\.ghe\.com)$/.exec(host)?.[1] ?? host;
+}
+
 /** Reads a request and its reviews. Throws `forge-unreachable` and `forge-refused`. */
-export async function fetchReviews(address: ForgeAddress): Promise<ForgeRequest> {
+export async function fetchReviews(address: ForgeAddress, limits?: Limits): Promise<ForgeRequest> {
   switch (address.forge) {
     case 'github':
-      return pullRequest(address, 'github');
+      return pullRequest(address, 'github', limits);
     case 'gitea':
-      return pullRequest(address, 'gitea');
+      return pullRequest(address, 'gitea', limits);
     case 'gitlab':
-      return mergeRequest(address);
+      return mergeRequest(address, limits);
   }
+}
+
+// The page of the request, for people: on the forge's own host, and nothing that a browser would run.
+function pageOf(text: string, api: HttpAddress): string {
+  const parsed = parseHttpAddress(text);
+  if (parsed.kind === 'parsed' && hostText(parsed.value) === forgeName(api)) return text;
+  throw new CountersignError('forge-refused', `${hostText(api)} names a page of the request that is not on \`${forgeName(api)}\``, {
+    hint: 'check --api-url: it must be the address that the forge itself uses',
+  });
 }
 
 const id = z.int().nonnegative().transform(String);
 const user = z.object({ id, login: z.string() });
 const commitId = z.string().regex(/^([0-9a-f]{40}|[0-9a-f]{64})$/);
-const time = z.string().transform((text) => new Date(text).toISOString());
+const time = z.iso.datetime({ offset: true }).transform((text) => new Date(text).toISOString());
 
 // GitHub and Gitea/Forgejo share the shape; states have different names, and Gitea marks a dismissal beside the state.
 const pullSchema = z.object({
@@ -88,18 +104,24 @@ const STATES: Record<string, 'approved' | 'rejected' | 'dismissed'> = {
   DISMISSED: 'dismissed',
 };
 
-async function pullRequest({ forge, apiUrl, repository, number, token }: ForgeAddress, kind: 'github' | 'gitea'): Promise<ForgeRequest> {
-  const [owner, name] = repository.split('/').map(encodeURIComponent);
-  if (owner === undefined || name === undefined) throw new CountersignError('usage', `\`${repository}\` is not \`owner/name\``);
+async function pullRequest(address: ForgeAddress, kind: 'github' | 'gitea', limits: Limits | undefined): Promise<ForgeRequest> {
+  const { forge, api, repository, number, token } = address;
+  const [owner, name, more] = projectParts(repository);
+  if (more !== undefined) throw new CountersignError('usage', `\`${repository}\` is not \`owner/name\``);
   const headers = {
     accept: kind === 'github' ? 'application/vnd.github+json' : 'application/json',
     ...(kind === 'github' ? { 'x-github-api-version': '2022-11-28' } : {}),
     ...(token === undefined ? {} : { authorization: kind === 'github' ? `Bearer ${token}` : `token ${token}` }),
   };
-  const at = `${apiUrl}/repos/${owner}/${name}/pulls/${number}`;
-  const { value: pull } = await ask({ url: at, headers }, pullSchema);
-  const reviews = await askAll({ url: `${at}/reviews?${kind === 'github' ? 'per_page' : 'limit'}=100`, headers }, reviewsSchema);
-  // A reviewer's last word counts; a comment is none. Lists are oldest first.
+  const at = below(api, `/repos/${owner}/${name}/pulls/${number}`);
+  const { value: pull } = await ask({ to: at, headers }, pullSchema, limits);
+  const url = pageOf(pull.html_url, api);
+  const pages = below(at, '/reviews', `${kind === 'github' ? 'per_page' : 'limit'}=100`);
+  const listed = await askAll({ to: pages, headers }, reviewsSchema, limits);
+  // A reviewer's last word counts; a comment is none. By the times the forge gives, whatever order it lists them in.
+  const reviews = [...listed].sort((a, b) =>
+    (a.submitted_at ?? '') < (b.submitted_at ?? '') ? -1 : (a.submitted_at ?? '') > (b.submitted_at ?? '') ? 1 : 0,
+  );
   const last = new Map<string, ForgeRequest['reviews'][number]>();
   for (const review of reviews) {
     const state = review.dismissed === true ? 'dismissed' : STATES[review.state];
@@ -113,8 +135,8 @@ async function pullRequest({ forge, apiUrl, repository, number, token }: ForgeAd
     });
   }
   return {
-    forge: new URL(pull.html_url).host,
-    url: pull.html_url,
+    forge: forgeName(api),
+    url,
     head: pull.head.sha,
     base: pull.base.ref,
     openedBy: pull.user,
@@ -135,14 +157,16 @@ const mergeRequestSchema = z.object({
 const approvalsSchema = z.object({ approved_by: z.array(z.object({ user: gitlabUser, approved_at: time.nullish() })) });
 
 // GitLab names who approved a merge request, and not which commit they looked at.
-async function mergeRequest({ forge, apiUrl, repository, number, token }: ForgeAddress): Promise<ForgeRequest> {
+async function mergeRequest(address: ForgeAddress, limits: Limits | undefined): Promise<ForgeRequest> {
+  const { forge, api, repository, number, token } = address;
   const headers = { accept: 'application/json', ...(token === undefined ? {} : { 'private-token': token }) };
-  const at = `${apiUrl}/projects/${encodeURIComponent(repository)}/merge_requests/${number}`;
-  const { value: request } = await ask({ url: at, headers }, mergeRequestSchema);
-  const { value: approvals } = await ask({ url: `${at}/approvals`, headers }, approvalsSchema);
+  const at = below(api, `/projects/${projectParts(repository).join('%2F')}/merge_requests/${number}`);
+  const { value: request } = await ask({ to: at, headers }, mergeRequestSchema, limits);
+  const url = pageOf(request.web_url, api);
+  const { value: approvals } = await ask({ to: below(at, '/approvals'), headers }, approvalsSchema, limits);
   return {
-    forge: new URL(request.web_url).host,
-    url: request.web_url,
+    forge: forgeName(api),
+    url,
     head: request.sha,
     base: request.target_branch,
     openedBy: request.author,

@@ -1,6 +1,6 @@
 import { createPrivateKey, sign } from 'node:crypto';
 import { z } from 'zod';
-import { CountersignError } from '../model/index.ts';
+import { below, CountersignError, httpAddress } from '../model/index.ts';
 import { ask } from './ask.ts';
 
 const LIFE_SECONDS = 540; // GitHub takes ten minutes at most
@@ -17,7 +17,7 @@ export async function githubAppToken(
   const signed = `${part({ alg: 'RS256', typ: 'JWT' })}.${part({ iat: seconds - SLOW_CLOCK_SECONDS, exp: seconds + LIFE_SECONDS, iss: app.appId })}`;
   const { value } = await ask(
     {
-      url: `${app.apiUrl.replace(/\/+$/, '')}/app/installations/${app.installationId}/access_tokens`,
+      to: below(httpAddress(app.apiUrl), `/app/installations/${app.installationId}/access_tokens`),
       method: 'POST',
       headers: {
         accept: 'application/vnd.github+json',
@@ -25,7 +25,7 @@ export async function githubAppToken(
         authorization: `Bearer ${signed}.${signature(signed, privateKeyPem)}`,
       },
     },
-    z.object({ token: z.string().min(1), expires_at: z.string() }),
+    z.object({ token: z.string().regex(/^[\x20-\x7e]{1,4096}$/), expires_at: z.iso.datetime({ offset: true }) }),
   );
   return { token: value.token, expiresAt: Date.parse(value.expires_at) };
 }

@@ -1,35 +1,35 @@
-import { request as requestHttp } from 'node:http';
-import { request as requestHttps } from 'node:https';
+import { STATUS_CODES } from 'node:http';
 import type { GitHttpRequest, GitHttpResponse, HttpClient } from 'isomorphic-git';
+import { httpAddress } from '../model/index.ts';
+import { askServer, type Limits } from '../outgoing/index.ts';
 
-const TIMEOUT_MS = 120_000;
+const LIMITS: Limits = { bytes: 512 * 1024 * 1024, quietMs: 30_000, totalMs: 120_000 }; // the pack is in memory whole
 
-/** HTTP as isomorphic-git wants it, with an authority of one's own; the library's client takes none. */
-export function httpClient(ca: string | undefined): HttpClient {
-  return { request: (request) => send(request, ca) };
+/** HTTP as isomorphic-git wants it, with limits, no redirects and an authority of one's own; the library's client has none of these. */
+export function httpClient(ca: string | undefined, limits: Limits = LIMITS): HttpClient {
+  return { request: (request) => send(request, ca, limits) };
 }
 
-async function send({ url, method = 'GET', headers = {}, body }: GitHttpRequest, ca: string | undefined): Promise<GitHttpResponse> {
+async function send(
+  { url, method = 'GET', headers = {}, body }: GitHttpRequest,
+  ca: string | undefined,
+  limits: Limits,
+): Promise<GitHttpResponse> {
   const chunks: Uint8Array[] = [];
   for await (const chunk of body ?? []) chunks.push(chunk);
-  const payload = Buffer.concat(chunks);
-  return new Promise((resolve, reject) => {
-    const request = url.startsWith('https:') ? requestHttps : requestHttp;
-    const sent = request(
-      url,
-      { method, headers: { ...headers, 'content-length': payload.length }, timeout: TIMEOUT_MS, ...(ca === undefined ? {} : { ca }) },
-      (response) =>
-        resolve({
-          url,
-          method,
-          statusCode: response.statusCode ?? 0,
-          statusMessage: response.statusMessage ?? '',
-          headers: Object.fromEntries(Object.entries(response.headers).map(([k, v]) => [k, String(v)])),
-          body: response as unknown as AsyncIterableIterator<Uint8Array>,
-        }),
-    );
-    sent.on('timeout', () => sent.destroy(new Error('the server does not answer')));
-    sent.on('error', reject);
-    sent.end(payload);
-  });
+  const question = { method: method === 'POST' ? ('POST' as const) : ('GET' as const), headers, ca };
+  const sent = method === 'POST' ? { ...question, body: Buffer.concat(chunks) } : question;
+  const reply = await askServer(httpAddress(url, { query: true }), sent, limits);
+  return {
+    url,
+    method,
+    statusCode: reply.status,
+    statusMessage: STATUS_CODES[reply.status] ?? '', // never the server's own words
+    headers: Object.fromEntries(Object.entries(reply.headers).map(([k, v]) => [k, String(v)])),
+    body: once(reply.body),
+  };
+}
+
+async function* once(bytes: Uint8Array): AsyncIterableIterator<Uint8Array> {
+  yield bytes;
 }

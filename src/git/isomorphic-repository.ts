@@ -1,6 +1,7 @@
 import fs, { existsSync, mkdirSync } from 'node:fs';
 import git from 'isomorphic-git';
-import { CountersignError, messageOf, NO_REVISION } from '../model/index.ts';
+import { CountersignError, NO_REVISION } from '../model/index.ts';
+import { type Limits, remoteCode } from '../outgoing/index.ts';
 import type { GitAccess } from './access.ts';
 import { httpClient } from './http-client.ts';
 import { type GitObject, type ObjectType, verifyObjectId } from './object.ts';
@@ -16,14 +17,14 @@ export class IsomorphicRepository implements Repository {
     this.#gitdir = directory;
   }
 
-  async fetch(url: string, branch: string, access: GitAccess = {}): Promise<void> {
+  async fetch(url: string, branch: string, access: GitAccess = {}, limits?: Limits): Promise<void> {
     if (!/^https?:\/\//.test(url))
       throw new CountersignError(
         'git-unreachable',
         `without the \`git\` program only http and https can be fetched, not \`${redactUrl(url)}\``,
         { hint: 'install git' },
       );
-    const http = httpClient(access.ca);
+    const http = httpClient(access.ca, limits);
     const onAuth = () =>
       access.password === undefined ? { cancel: true } : { username: access.username ?? 'git', password: access.password };
     try {
@@ -60,9 +61,8 @@ export class IsomorphicRepository implements Repository {
       await fetchRef(APPROVALS_REF, APPROVALS_REF);
       this.#cache = {}; // unbounded in the library: one per fetch
     } catch (thrown) {
-      if (thrown instanceof CountersignError) throw thrown;
-      throw new CountersignError('git-unreachable', `cannot fetch from \`${redactUrl(url)}\`: ${messageOf(thrown)}`, {
-        cause: thrown,
+      if (thrown instanceof CountersignError && !thrown.code.startsWith('forge-')) throw thrown;
+      throw new CountersignError('git-unreachable', `cannot fetch from \`${redactUrl(url)}\`: ${reasonOf(thrown)}`, {
         hint: 'check `spec.source.url`, the network and the credentials',
         recover: 'retry',
       });
@@ -131,4 +131,12 @@ export class IsomorphicRepository implements Repository {
     }
     return order;
   }
+}
+
+// The library puts what a server wrote into its messages; its own names of errors and the status are enough.
+function reasonOf(thrown: unknown): string {
+  if (thrown instanceof CountersignError) return thrown.message;
+  const { code, data } = thrown as { code?: unknown; data?: { statusCode?: unknown } };
+  const name = remoteCode(code) ?? 'the answer is not of a Git server';
+  return typeof data?.statusCode === 'number' ? `${name}, status ${data.statusCode}` : name;
 }

@@ -45,14 +45,24 @@ export function parseHttpAddress(text: string, { query = false }: { readonly que
   return isReadAlike(value) ? { kind: 'parsed', value } : refused('programs read its host in different ways');
 }
 
+/** The address of a document as its schema took it. Throws `config-invalid`, for texts that came by another way. */
+export function httpAddress(text: string, options: { readonly query?: boolean } = {}): HttpAddress {
+  return parsedOrThrow(parseHttpAddress(text, options), 'the address cannot be used', 'write it as `https://HOST/PATH`');
+}
+
 /** The address in its one spelling: no port where it is the scheme's own. */
-function addressText({ scheme, host, port, path, query }: HttpAddress): string {
+export function addressText({ scheme, host, port, path, query }: HttpAddress): string {
   return `${scheme}://${hostText({ scheme, host, port })}${path}${query === '' ? '' : `?${query}`}`;
 }
 
 /** Host and port as people know them, for messages. */
-function hostText({ scheme, host, port }: Pick<HttpAddress, 'scheme' | 'host' | 'port'>): string {
+export function hostText({ scheme, host, port }: Pick<HttpAddress, 'scheme' | 'host' | 'port'>): string {
   return port === (scheme === 'https' ? 443 : 80) ? host : `${host}:${port}`;
+}
+
+/** What lies below an address: `path` begins with `/`, and every part of it that is not ours is percent-encoded by the caller. */
+export function below(address: HttpAddress, path: string, query = ''): HttpAddress {
+  return { ...address, path: path === '' ? address.path : `${address.path.replace(/\/$/, '')}${path}`, query };
 }
 
 /** Parses `smtp://HOST[:PORT]` and `smtps://HOST[:PORT]`: nothing else, for libraries read options out of everything behind it. */
@@ -85,6 +95,118 @@ export function parseMailbox(text: string): Parsed<string> {
 /** The mailbox of a document as its schema took it. Throws `config-invalid`. */
 export function mailbox(text: string): string {
   return parsedOrThrow(parseMailbox(text), 'the mail address cannot be used', 'write it as `people@example.com`');
+}
+
+/** Parses the path of a project at a forge: `OWNER/NAME`, or more parts where groups are nested. */
+export function parseProject(text: string): Parsed<readonly string[]> {
+  const parts = text.split('/');
+  if (text.length > 512 || parts.length < 2 || parts.some((part) => !/^[\w.][\w.-]{0,254}$/.test(part) || /^\.{1,2}$/.test(part)))
+    return refused('it is not `OWNER/NAME` of letters, digits, dots, dashes and underscores');
+  return { kind: 'parsed', value: parts };
+}
+
+/** The parts of a project's path. Throws `config-invalid`. */
+export function projectParts(text: string): readonly string[] {
+  return parsedOrThrow(parseProject(text), 'the project cannot be used', 'write it as `OWNER/NAME`');
+}
+
+/** Parses `HOST[:PORT]` as a name to compare others with. */
+export function parseHost(text: string): Parsed<string> {
+  const place = parsePlace(text, 443);
+  return place.kind === 'refused' ? place : { kind: 'parsed', value: text };
+}
+
+/** What `HOST/NAME@sha256:…` says: an image of a registry, by the digest of its manifest. */
+export type ImageReference = { readonly registry: string; readonly name: string; readonly digest: string };
+
+// OCI distribution 1.1: the name of a repository.
+const IMAGE_NAME = /^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:\/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*$/;
+const DIGEST = /^sha256:[0-9a-f]{64}$/;
+
+/** Parses `HOST[:PORT]/NAME@sha256:…`. */
+export function parseImageReference(text: string): Parsed<ImageReference> {
+  const [, registry = '', name = '', digest = ''] = /^([^/@]+)\/([^@]+)@(.+)$/s.exec(text) ?? [];
+  if (!DIGEST.test(digest)) return refused('it is not pinned by digest');
+  const host = parseHost(registry);
+  if (host.kind === 'refused') return host;
+  if (name.length > 255 || !IMAGE_NAME.test(name)) return refused('its name is not one of a repository');
+  return { kind: 'parsed', value: { registry, name, digest } };
+}
+
+/** Parses where a chart lies: `oci://HOST/NAME`, or an address of a file. */
+export function parseChartAddress(text: string): Parsed<{ readonly host: string }> {
+  if (text.startsWith('oci://')) {
+    const image = parseImageReference(`${text.slice('oci://'.length)}@sha256:${'0'.repeat(64)}`);
+    return image.kind === 'refused' ? image : { kind: 'parsed', value: { host: image.value.registry } };
+  }
+  const file = parseHttpAddress(text);
+  return file.kind === 'refused' ? file : { kind: 'parsed', value: { host: /^https?:\/\/([^/]+)/.exec(text)?.[1] ?? '' } };
+}
+
+/** A Git repository: over HTTP, over SSH, or a path of this machine. */
+export type GitSource =
+  | { readonly by: 'http'; readonly address: HttpAddress }
+  | { readonly by: 'ssh'; readonly user: string; readonly host: string; readonly port: number; readonly path: string }
+  | { readonly by: 'path'; readonly path: string };
+
+const SSH_USER = /^[A-Za-z_][\w.-]{0,63}$/;
+
+/** Parses `https://…`, `ssh://USER@HOST[:PORT]/PATH`, `USER@HOST:PATH`, `file:///PATH` or a path. */
+export function parseGitSource(text: string): Parsed<GitSource> {
+  if (/^https?:/i.test(text)) {
+    const parsed = parseHttpAddress(text);
+    return parsed.kind === 'refused' ? parsed : { kind: 'parsed', value: { by: 'http', address: parsed.value } };
+  }
+  const [, user = '', authority = '', path = ''] = /^ssh:\/\/([^@/]*)@([^/]*)(\/.*)$/s.exec(text) ?? [];
+  if (user !== '') return overSsh(user, authority, path);
+  const scp = /^([^@/:]+)@([^/:]+):([^:]*)$/s.exec(text);
+  if (scp !== null) return overSsh(scp[1] ?? '', scp[2] ?? '', `/${(scp[3] ?? '').replace(/^\//, '')}`);
+  const local = text.startsWith('file:///') ? text.slice('file://'.length) : text;
+  // Git takes `NAME::…` for a program to run, `-…` for an option and `HOST:…` for SSH.
+  if (local.includes(':')) return refused('it is neither an address over HTTPS or SSH (`ssh://USER@HOST/PATH`) nor a path');
+  const plain = parseFileName(local);
+  return plain.kind === 'refused' ? plain : { kind: 'parsed', value: { by: 'path', path: local } };
+}
+
+function overSsh(user: string, authority: string, path: string): Parsed<GitSource> {
+  if (!SSH_USER.test(user)) return refused('its user is not a plain name');
+  const place = parsePlace(authority, 22);
+  if (place.kind === 'refused') return place;
+  if (path.length > MAX_ADDRESS || !/^(?:\/~?[A-Za-z0-9._+@,=][A-Za-z0-9._+@,=-]*)+\/?$/.test(path) || /\/\.\.?(?:\/|$)/.test(path))
+    return refused('its path is not plain: letters, digits, dots, dashes and slashes, no `..`');
+  return { kind: 'parsed', value: { by: 'ssh', user, ...place.value, path } };
+}
+
+/** Parses the name of a file of this machine, as it stands in a document. */
+export function parseFileName(text: string): Parsed<string> {
+  if (text === '' || text.length > 4096) return refused('it is empty or longer than 4096 characters');
+  if (/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/u.test(text)) return refused('it holds control characters');
+  if (text.startsWith('-')) return refused('it begins with a dash, as options do: write `./` before it');
+  return { kind: 'parsed', value: text };
+}
+
+/** Parses the name of a file that SSH is told: it reads quotes, percent signs, dollars and backslashes in its own way. */
+export function parseSshFileName(text: string): Parsed<string> {
+  return /["%$\\]/.test(text) ? refused('it holds one of `"`, `%`, `$` and `\\`, which SSH reads in its own way') : parseFileName(text);
+}
+
+/** Parses a path inside of a repository; with `up`, it may begin with `../`. */
+export function parseRepositoryPath(text: string, up = false): Parsed<string> {
+  const plain = parseFileName(text);
+  if (plain.kind === 'refused') return plain;
+  if (text === '.') return plain;
+  if (/[\\:]/.test(text) || text.startsWith('/')) return refused('it is not a path inside of the repository, with `/` between its parts');
+  const parts = (up ? text.replace(/^(?:\.\.\/)+/, '') : text.replace(/^\.\//, '')).replace(/\/$/, '').split('/');
+  if (parts.some((part) => part === '' || part === '.' || part === '..' || part.startsWith('-')))
+    return refused('it has a part that is empty, `.`, `..`, or begins with a dash');
+  return plain;
+}
+
+/** Parses the name of a branch (git-check-ref-format(1)). */
+export function parseBranch(text: string): Parsed<string> {
+  const isPlain = text.length <= 255 && /^[^\p{Cc}\p{Cf}\p{Z} ~^:?*[\\]+$/u.test(text) && !/\.\.|@\{|\/\/|\/\.|\.lock(?:\/|$)/.test(text);
+  if (!isPlain || /^[-./@]/.test(text) || /[./]$/.test(text)) return refused('it is not the name of a branch');
+  return { kind: 'parsed', value: text };
 }
 
 /** Whether a host is this machine by its own name, so that nothing of what it is sent leaves it. */

@@ -11,6 +11,7 @@ export { cronOf } from './cron.ts';
 export * from './digest.ts';
 export * from './entry.ts';
 export * from './error.ts';
+export { type Becomes, interpreted } from './field.ts';
 export * from './glob.ts';
 export * from './image-evidence.ts';
 export * from './in-parallel.ts';

@@ -1,14 +1,15 @@
 import { z } from 'zod';
-import { type Parsed, parseMailbox, parseMailServer } from './address.ts';
 import { isCron } from './cron.ts';
+import { field, shapedBy } from './field.ts';
 
 /** The one schema of Countersign's documents: types, validation and, from them, reference docs all come from here. */
 const API_VERSION = 'countersign.dev/v1alpha1';
 
-const name = z
-  .string()
-  .regex(/^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/, 'a lower-case name of letters, digits and dashes, at most 63 long')
-  .describe('A name: lower-case letters, digits and dashes.');
+const name = shapedBy(
+  'file', // directories of reports and leases are called by it
+  /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/,
+  'a lower-case name of letters, digits and dashes, at most 63 long',
+).describe('A name: lower-case letters, digits and dashes.');
 
 const duration = z
   .string()
@@ -17,13 +18,11 @@ const duration = z
 
 const cron = z.string().min(9).max(100).refine(isCron, 'a schedule of five fields as in cron that comes at some time');
 
-/** A text that must have a shape which we parse ourselves: what is wrong with it stands in the problem. */
-function parsedBy(parse: (text: string) => Parsed<unknown>, shape: string) {
-  return z.string().superRefine((text, context) => {
-    const parsed = parse(text);
-    if (parsed.kind === 'refused') context.addIssue({ code: 'custom', message: `${shape}: ${parsed.why}` });
-  });
-}
+const commitId = shapedBy('argument', /^([0-9a-f]{40}|[0-9a-f]{64})$/, 'a full commit id');
+
+const login = shapedBy('argument', /^(?!-)[^\p{Cc}\p{Cf}\p{Zl}\p{Zp}:]{1,256}$/u, 'a name without colons and control characters');
+
+const timeZone = shapedBy('argument', /^[A-Za-z0-9][A-Za-z0-9_+/-]{0,63}$/, 'an IANA time zone').refine(isTimeZone, 'an IANA time zone');
 
 const time = z.iso.datetime({ offset: true, error: 'a time such as `2026-01-31T00:00:00Z`' });
 
@@ -43,7 +42,7 @@ const key = z
   .strictObject({
     ssh: z.string().min(1).max(16_384).optional().describe('An OpenSSH public key line, for example `ssh-ed25519 AAAA…`.'),
     openpgp: pem.optional().describe('An armored OpenPGP public key; several exports of one key over time are merged.'),
-    openpgpFile: z.string().min(1).optional().describe('A file with armored OpenPGP public keys, relative to this document.'),
+    openpgpFile: field.file.optional().describe('A file with armored OpenPGP public keys, relative to this document.'),
     validAfter: time.optional().describe('Signatures before this time do not count.'),
     validBefore: time.optional().describe('Signatures from this time on do not count.'),
     revoked: revoked.optional(),
@@ -85,7 +84,7 @@ export const trustPolicySchema = z.strictObject({
           forgeAccounts: z
             .array(
               z.strictObject({
-                forge: z.string().min(1).describe('The forge’s host, for example `github.com`.'),
+                forge: field.host.describe('The forge’s host, for example `github.com`.'),
                 id: z
                   .string()
                   .regex(/^\d+$/, 'the account’s number')
@@ -108,7 +107,7 @@ export const trustPolicySchema = z.strictObject({
             .default([])
             .describe('Identities in Sigstore certificates (gitsign) that are this principal’s; they count only with `sigstore`.'),
           imports: z
-            .array(z.string().min(1))
+            .array(field.host)
             .default([])
             .describe('Forges (hosts) whose reviews this bot may import and sign for; `countersign approvals import`.'),
           keys: z.array(key).default([]).describe('Keys that prove it is them; none where certificates or allowed signers do.'),
@@ -162,11 +161,11 @@ export const trustPolicySchema = z.strictObject({
       .string()
       .optional()
       .describe('Lines as in OpenSSH’s allowed_signers; each must lead to one principal by its addresses.'),
-    allowedSignersFile: z.string().min(1).optional().describe('The same in a file, relative to this document.'),
+    allowedSignersFile: field.file.optional().describe('The same in a file, relative to this document.'),
     sigstore: z
       .strictObject({
         trustedRoot: z.string().min(1).optional().describe('A Sigstore trusted root as JSON: certificate authorities and logs.'),
-        trustedRootFile: z.string().min(1).optional().describe('The same in a file, relative to this document.'),
+        trustedRootFile: field.file.optional().describe('The same in a file, relative to this document.'),
         certificateLogs: z.int().min(0).max(10).default(1).describe('How many certificate transparency logs must have seen a certificate.'),
       })
       .refine((s) => (s.trustedRoot === undefined) !== (s.trustedRootFile === undefined), {
@@ -178,7 +177,7 @@ export const trustPolicySchema = z.strictObject({
       .string()
       .optional()
       .describe('Revoked SSH keys: public key lines, or a key revocation list (`ssh-keygen -k`) in base64.'),
-    sshRevocationsFile: z.string().min(1).optional().describe('The same in a file (binary or lines), relative to this document.'),
+    sshRevocationsFile: field.file.optional().describe('The same in a file (binary or lines), relative to this document.'),
     algorithms: z
       .strictObject({
         minimumRsaBits: z.int().min(2048).max(16_384).default(3072).describe('RSA keys below this are refused.'),
@@ -254,11 +253,18 @@ const signedBy = z
   .min(1)
   .optional()
   .describe('Principals or groups of the TrustPolicy, one of whom must have signed the bundle (`countersign policy sign`).');
+const leadsTo = z
+  .array(field.host)
+  .max(20)
+  .optional()
+  .describe(
+    'Other hosts that it may lead to: where its files are stored, and its token service (for Docker Hub `auth.docker.io`, which then gets the credentials).',
+  );
 const bundleSource = z.union(
   [
     z.strictObject({ library: z.literal('shipped').describe('The rules that come with Countersign.') }),
     z.strictObject({
-      file: z.string().min(1).describe('A bundle (`.tar.gz`), relative to this document.'),
+      file: field.file.describe('A bundle (`.tar.gz`), relative to this document.'),
       sha256: z
         .string()
         .regex(/^[0-9a-f]{64}$/, 'the digest that `countersign policy build` prints')
@@ -267,24 +273,22 @@ const bundleSource = z.union(
       signedBy,
     }),
     z.strictObject({
-      oci: z
-        .string()
-        .regex(/^[a-z0-9.-]+(:\d+)?\/[a-z0-9._/-]+@sha256:[0-9a-f]{64}$/, '`registry/repository@sha256:…`')
-        .describe('A bundle in a registry, pinned by the digest of its manifest.'),
-      credentialsFile: z.string().min(1).optional().describe('A file with `user:password` for the registry, relative to this document.'),
-      caFile: z.string().min(1).optional().describe('Certificates (PEM) of the registry’s authority.'),
+      oci: field.image.describe('A bundle in a registry, pinned by the digest of its manifest.'),
+      credentialsFile: field.file.optional().describe('A file with `user:password` for the registry, relative to this document.'),
+      caFile: field.file.optional().describe('Certificates (PEM) of the registry’s authority.'),
+      leadsTo,
       signedBy,
     }),
     z.strictObject({
-      path: z.string().min(1).describe('A bundle in the repository itself, as it is in the revision that is judged.'),
+      path: field.path.describe('A bundle in the repository itself, as it is in the revision that is judged.'),
       signedBy,
     }),
     z.strictObject({
       repository: z.strictObject({
-        url: z.string().min(1).describe('Another Git repository.'),
-        commit: z.string().regex(/^([0-9a-f]{40}|[0-9a-f]{64})$/, 'a full commit id'),
-        branch: z.string().min(1).default('main').describe('A branch that has the commit.'),
-        path: z.string().min(1).describe('The bundle in it.'),
+        url: field.gitSource.describe('Another Git repository.'),
+        commit: commitId,
+        branch: field.branch.default('main').describe('A branch that has the commit.'),
+        path: field.path.describe('The bundle in it.'),
       }),
       signedBy,
     }),
@@ -398,29 +402,27 @@ export const environmentSchema = z.strictObject({
   }),
   spec: z.strictObject({
     source: z.strictObject({
-      url: z.string().min(1).describe('`https://…`, `http://…` or the path of a local repository.'),
-      branch: z.string().min(1).default('main').describe('The branch that is followed.'),
-      path: z.string().default('.').describe('The directory whose manifests this environment runs.'),
+      url: field.gitSource.describe('`https://…`, `http://…`, `ssh://USER@HOST/…`, `USER@HOST:…` or the path of a local repository.'),
+      branch: field.branch.default('main').describe('The branch that is followed.'),
+      path: field.path.default('.').describe('The directory whose manifests this environment runs.'),
       interval: duration.default('30s').describe('How often to look.'),
-      baseline: z
-        .string()
-        .regex(/^([0-9a-f]{40}|[0-9a-f]{64})$/, 'a full commit id')
+      baseline: commitId
         .optional()
         .describe('The seal: commits up to this one are taken as they are, and that is recorded; without it, the whole history is judged.'),
       staleAfter: duration.optional().describe('Say so when the branch has not moved for this long: a mirror may be holding commits back.'),
       credentials: z
         .strictObject({
-          username: z.string().min(1).optional().describe('For HTTP; forges take any name with a token.'),
-          passwordFile: z.string().min(1).optional().describe('A file with a password or token for HTTP, relative to this document.'),
-          sshKeyFile: z.string().min(1).optional().describe('A private key for SSH.'),
-          knownHostsFile: z.string().min(1).optional().describe('The host keys that are believed; needed for SSH.'),
-          caFile: z.string().min(1).optional().describe('Certificates (PEM) of the authority of an HTTPS server.'),
+          username: login.optional().describe('For HTTP; forges take any name with a token.'),
+          passwordFile: field.file.optional().describe('A file with a password or token for HTTP, relative to this document.'),
+          sshKeyFile: field.sshFile.optional().describe('A private key for SSH.'),
+          knownHostsFile: field.sshFile.optional().describe('The host keys that are believed; needed for SSH.'),
+          caFile: field.file.optional().describe('Certificates (PEM) of the authority of an HTTPS server.'),
           githubApp: z
             .strictObject({
-              appId: z.string().regex(/^\d+$/, 'a number'),
-              installationId: z.string().regex(/^\d+$/, 'a number'),
-              privateKeyFile: z.string().min(1),
-              apiUrl: z.url().default('https://api.github.com'),
+              appId: shapedBy('address', /^\d{1,20}$/, 'a number'),
+              installationId: shapedBy('address', /^\d{1,20}$/, 'a number'),
+              privateKeyFile: field.file,
+              apiUrl: field.address.default('https://api.github.com'),
             })
             .optional()
             .describe('Fetch as an installation of a GitHub App.'),
@@ -434,23 +436,22 @@ export const environmentSchema = z.strictObject({
           from: z
             .enum(['github', 'gitlab', 'gitea', 'bitbucket', 'generic'])
             .describe('Whose calls: how they prove themselves. `generic`: HMAC-SHA-256 of `TIME.BODY`, and a header with the time.'),
-          secretFile: z.string().min(1).describe('A file with the secret that was given to the forge, relative to this document.'),
+          secretFile: field.file.describe('A file with the secret that was given to the forge, relative to this document.'),
         })
         .optional()
         .describe('Look at once when the forge calls `/receive/ENVIRONMENT`; what the call says is not believed, it only makes us look.'),
     }),
     target: z
       .strictObject({
-        kubeconfig: z
-          .string()
+        kubeconfig: field.file
           .optional()
           .describe(
             'A kubeconfig file with static credentials, and their files beside it; default: `--kubeconfig`, `KUBECONFIG`, or the pod’s own account.',
           ),
-        context: z.string().optional().describe('The context in it; default: its current one.'),
-        serviceAccount: z
-          .string()
-          .regex(/^[a-z0-9-]+\/[a-z0-9.-]+$/, '`namespace/name`')
+        context: shapedBy('argument', /^(?!-)[^\p{Cc}\p{Cf}\p{Zl}\p{Zp}]{1,253}$/u, 'the name of a context')
+          .optional()
+          .describe('The context in it; default: its current one.'),
+        serviceAccount: shapedBy('argument', /^[a-z0-9][a-z0-9-]{0,62}\/[a-z0-9][a-z0-9.-]{0,252}$/, '`namespace/name`')
           .optional()
           .describe('The ServiceAccount to act as (`namespace/name`): its rights are all that this environment has.'),
         namespaces: z.array(name).min(1).describe('The governed namespaces; objects anywhere else are refused.'),
@@ -463,9 +464,7 @@ export const environmentSchema = z.strictObject({
         z.strictObject({ with: z.literal('kustomize').describe('What `kustomize build` makes of the directory.'), substitute, limits }),
         z.strictObject({
           with: z.literal('helm').describe('What `helm template` makes of a chart of the repository.'),
-          chart: z
-            .string()
-            .min(1)
+          chart: field.pathNear
             .default('.')
             .describe(
               'The chart’s directory, relative to `spec.source.path`; or a `.yaml` file there that pins a chart of a registry: `url`, `digest`.',
@@ -473,25 +472,30 @@ export const environmentSchema = z.strictObject({
           registries: z
             .array(
               z.strictObject({
-                host: z
-                  .string()
-                  .regex(/^[a-zA-Z0-9.[\]:-]+$/, 'a host, with its port where it has one')
-                  .describe('`registry.example.com`.'),
-                credentialsFile: z.string().min(1).optional().describe('A file with `user:password`.'),
-                caFile: z.string().min(1).optional().describe('Certificates (PEM) of its authority.'),
+                host: field.host.describe('`registry.example.com`, with its port where it has one.'),
+                leadsTo,
+                credentialsFile: field.file.optional().describe('A file with `user:password`.'),
+                caFile: field.file.optional().describe('Certificates (PEM) of its authority.'),
               }),
             )
             .default([])
             .describe('Where charts that are pinned may be taken from.'),
-          values: z.array(z.string().min(1)).default([]).describe('Files with values, relative to `spec.source.path`; later ones win.'),
+          values: z.array(field.pathNear).default([]).describe('Files with values, relative to `spec.source.path`; later ones win.'),
           release: name.optional().describe('The release’s name; default: the environment’s.'),
           namespace: name.optional().describe('For objects that name none; default: the first governed namespace.'),
-          kubeVersion: z
-            .string()
-            .regex(/^v?1\.\d+(\.\d+)?$/, 'a version such as `1.34`')
+          kubeVersion: shapedBy('argument', /^v?1\.\d{1,4}(\.\d{1,4})?$/, 'a version such as `1.34`')
             .default('1.34')
             .describe('What the chart is told of the cluster; a verdict must not depend on where it is reached.'),
-          apiVersions: z.array(z.string().min(1)).default([]).describe('More versions and kinds that the chart may ask for.'),
+          apiVersions: z
+            .array(
+              shapedBy(
+                'argument',
+                /^[A-Za-z0-9][A-Za-z0-9.-]{0,252}(\/[A-Za-z0-9][A-Za-z0-9.-]{0,252}){0,2}$/,
+                'an API version, or one with a kind',
+              ),
+            )
+            .default([])
+            .describe('More versions and kinds that the chart may ask for.'),
           substitute,
           limits,
         }),
@@ -500,8 +504,8 @@ export const environmentSchema = z.strictObject({
       .describe('How files become objects.'),
     decryption: z
       .strictObject({
-        ageKeyFile: z.string().min(1).optional().describe('A file with age identities (`AGE-SECRET-KEY-1…`), one a line.'),
-        openpgpKeyFile: z.string().min(1).optional().describe('A file with armored OpenPGP private keys without passphrase.'),
+        ageKeyFile: field.file.optional().describe('A file with age identities (`AGE-SECRET-KEY-1…`), one a line.'),
+        openpgpKeyFile: field.file.optional().describe('A file with armored OpenPGP private keys without passphrase.'),
       })
       .refine((d) => d.ageKeyFile !== undefined || d.openpgpKeyFile !== undefined, '`ageKeyFile` or `openpgpKeyFile`')
       .optional()
@@ -571,7 +575,7 @@ export const environmentSchema = z.strictObject({
             .describe('`freeze`: no change while it is open. `maintenance`: changes only while one is open.'),
           schedule: cron.describe('When it opens: five fields as in cron.'),
           duration: duration.describe('For how long it stays open.'),
-          timeZone: z.string().min(1).default('UTC').describe('An IANA time zone, for example `Europe/Berlin`.'),
+          timeZone: timeZone.default('UTC').describe('An IANA time zone, for example `Europe/Berlin`.'),
         }),
       )
       .max(50)
@@ -582,9 +586,7 @@ export const environmentSchema = z.strictObject({
       .default([])
       .describe('Principals or groups whose approval with `--override` lets one change through a closed window.'),
     trust: name.describe('The TrustPolicy that judges commits and approvals.'),
-    trustPath: z
-      .string()
-      .min(1)
+    trustPath: field.path
       .optional()
       .describe('A file in the repository with the TrustPolicy; `trust` then only begins it, and its `roots` approve each change.'),
     policies: z
@@ -595,10 +597,8 @@ export const environmentSchema = z.strictObject({
           .default([{ library: 'shipped' }])
           .describe('Where the rules come from; every bundle is asked.'),
         parameters: z.record(z.string(), z.unknown()).default({}).describe('What the rules read as `input.parameters`.'),
-        waivers: z.string().min(1).default('countersign/waivers').describe('The directory of the repository with signed waivers.'),
-        images: z
-          .string()
-          .min(1)
+        waivers: field.path.default('countersign/waivers').describe('The directory of the repository with signed waivers.'),
+        images: field.path
           .default('countersign/images')
           .describe('The directory of the repository with Sigstore bundles about images; who may sign them, the TrustPolicy says.'),
         deadline: duration.default('2s').describe('How long the rules may take for one object; what takes longer is denied.'),
@@ -657,21 +657,20 @@ export const environmentSchema = z.strictObject({
   }),
 });
 
-const fileWithAddress = z.strictObject({ urlFile: z.string().min(1).describe('A file with the address, which is itself a secret.') });
+const fileWithAddress = z.strictObject({ urlFile: field.file.describe('A file with the address, which is itself a secret.') });
 
 const signedWebhook = {
-  url: z.url(),
-  secretFile: z.string().min(1).describe('Signs `TIME.BODY` with HMAC-SHA-256, in `X-Countersign-Signature`.'),
+  url: field.addressWithQuery.describe('Where it goes. Only its host appears in messages.'),
+  secretFile: field.file.describe('Signs `TIME.BODY` with HMAC-SHA-256, in `X-Countersign-Signature`.'),
 };
-const mailboxText = parsedBy(parseMailbox, 'one plain mail address');
 const email = {
-  smtp: parsedBy(parseMailServer, '`smtp://HOST:PORT` or `smtps://HOST:PORT`').describe(
+  smtp: field.mailServer.describe(
     'The mail server, as `smtp://HOST:PORT` or `smtps://HOST:PORT` and nothing more. Without a port: 587 or 465.',
   ),
-  username: z.string().min(1).max(256).optional().describe('With it, the password goes out over TLS only (or to this machine).'),
-  passwordFile: z.string().min(1).optional(),
-  from: mailboxText.describe('One plain address.'),
-  to: z.array(mailboxText).min(1).max(100).describe('Plain addresses.'),
+  username: login.optional().describe('With it, the password goes out over TLS only (or to this machine).'),
+  passwordFile: field.file.optional(),
+  from: field.mailbox.describe('One plain address.'),
+  to: z.array(field.mailbox).min(1).max(100).describe('Plain addresses.'),
 };
 const hasWholeLogin = (e: { readonly username?: string | undefined; readonly passwordFile?: string | undefined }) =>
   (e.username === undefined) === (e.passwordFile === undefined);
@@ -734,7 +733,7 @@ export const notifierSchema = z.strictObject({
         z.strictObject({
           webhook: z.strictObject(signedWebhook).describe('JSON to any address.'),
         }),
-        z.strictObject({ alertmanager: z.strictObject({ url: z.url() }).describe('Alerts that end when all is well again.') }),
+        z.strictObject({ alertmanager: z.strictObject({ url: field.address }).describe('Alerts that end when all is well again.') }),
         z.strictObject({
           email: z.strictObject(email).refine(hasWholeLogin, WHOLE_LOGIN),
         }),
@@ -742,11 +741,11 @@ export const notifierSchema = z.strictObject({
           commitStatus: z
             .strictObject({
               forge: z.enum(['github', 'gitlab', 'gitea']),
-              apiUrl: z
-                .url()
-                .describe('For example `https://api.github.com`, `https://gitlab.example.com/api/v4`, `https://gitea.example.com/api/v1`.'),
-              repository: z.string().regex(/^[\w.-]+(\/[\w.-]+)+$/, '`owner/name`'),
-              tokenFile: z.string().min(1),
+              apiUrl: field.address.describe(
+                'For example `https://api.github.com`, `https://gitlab.example.com/api/v4`, `https://gitea.example.com/api/v1`.',
+              ),
+              repository: field.project,
+              tokenFile: field.file,
             })
             .describe('The status `countersign/ENVIRONMENT` on the commit.'),
         }),
@@ -754,10 +753,10 @@ export const notifierSchema = z.strictObject({
           deployment: z
             .strictObject({
               forge: z.enum(['github', 'gitlab']),
-              apiUrl: z.url().describe('For example `https://api.github.com` or `https://gitlab.example.com/api/v4`.'),
-              repository: z.string().regex(/^[\w.-]+(\/[\w.-]+)+$/, '`owner/name`'),
-              branch: z.string().min(1).default('main').describe('The branch that GitLab shows with it.'),
-              tokenFile: z.string().min(1),
+              apiUrl: field.address.describe('For example `https://api.github.com` or `https://gitlab.example.com/api/v4`.'),
+              repository: field.project,
+              branch: field.branch.default('main').describe('The branch that GitLab shows with it.'),
+              tokenFile: field.file,
             })
             .describe('A deployment of the commit to the environment, with what became of it. Gitea knows none.'),
         }),
@@ -785,7 +784,7 @@ export const reportScheduleSchema = z.strictObject({
     since: time.optional().describe('The first report is of the period with this time; without it, of the newest whole period there is.'),
     environments: z.array(name).default([]).describe('Environments that the reports are about; all of them where none is named.'),
     frameworks: z
-      .array(z.union([name, z.strictObject({ file: z.string().min(1) })]))
+      .array(z.union([name, z.strictObject({ file: field.file })]))
       .min(1)
       .default(['soc2'])
       .describe('Names of frameworks that come along, or files with others.'),
@@ -800,22 +799,25 @@ export const reportScheduleSchema = z.strictObject({
             z.strictObject({
               ...delivery,
               directory: z
-                .strictObject({ path: z.string().min(1) })
+                .strictObject({ path: field.file })
                 .describe('A directory of this machine. Not in documents that are objects in a cluster.'),
             }),
             z.strictObject({
               ...delivery,
               s3: z
                 .strictObject({
-                  endpoint: z.url().describe('For example `https://s3.eu-central-1.amazonaws.com`.'),
-                  region: z.string().min(1).default('us-east-1'),
-                  bucket: z.string().regex(/^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$/, 'the name of a bucket'),
-                  prefix: z
-                    .string()
-                    .regex(/^([\w.-]+\/)*$/, 'nothing, or names that each end with `/`')
-                    .default(''),
-                  accessKeyFile: z.string().min(1).describe('A file with the id of the access key.'),
-                  secretKeyFile: z.string().min(1).describe('A file with its secret.'),
+                  endpoint: field.address
+                    .refine(isBare, 'an address without a path')
+                    .describe('For example `https://s3.eu-central-1.amazonaws.com`.'),
+                  region: shapedBy('argument', /^[a-z0-9][a-z0-9-]{0,62}$/, 'a region such as `eu-central-1`').default('us-east-1'),
+                  bucket: shapedBy('address', /^(?!.*\.[.-])(?!.*-\.)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$/, 'the name of a bucket'),
+                  prefix: shapedBy(
+                    'address',
+                    /^(?!.{513})((?!\.{1,2}\/)[\w.][\w.-]*\/)*$/,
+                    'nothing, or names that each end with `/`',
+                  ).default(''),
+                  accessKeyFile: field.file.describe('A file with the id of the access key.'),
+                  secretKeyFile: field.file.describe('A file with its secret.'),
                 })
                 .describe('An object store that speaks S3.'),
             }),
@@ -884,4 +886,17 @@ export function durationMs(text: string): number {
 /** Milliseconds of a duration that came from outside, or undefined when it is none. */
 export function parseDuration(text: string): number | undefined {
   return /^\d{1,9}(ms|s|m|h|d)$/.test(text) ? durationMs(text) : undefined;
+}
+
+// Buckets are below it: what else stood there would be read as one.
+function isBare(endpoint: string): boolean {
+  return /^https?:\/\/[^/]+\/?$/.test(endpoint);
+}
+
+function isTimeZone(text: string): boolean {
+  try {
+    return new Intl.DateTimeFormat('en', { timeZone: text }) !== undefined;
+  } catch {
+    return false;
+  }
 }

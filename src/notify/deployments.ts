@@ -1,4 +1,4 @@
-import type { Notifier, Told } from '../model/index.ts';
+import { below, type HttpAddress, httpAddress, type Notifier, projectParts, type Told } from '../model/index.ts';
 import { plainText, type Secrets, STATES } from './messages.ts';
 
 type To = Extract<Notifier['spec']['to'], { deployment: unknown }>['deployment'];
@@ -6,7 +6,7 @@ type To = Extract<Notifier['spec']['to'], { deployment: unknown }>['deployment']
 /** One call of a forge's API, and what it answered. */
 export type Call = (
   method: 'GET' | 'POST' | 'PUT',
-  url: string,
+  to: HttpAddress,
   headers: Readonly<Record<string, string>>,
   body?: object,
 ) => Promise<unknown>;
@@ -19,38 +19,51 @@ export async function tellDeployment(to: To, happened: Told, secret: Secrets, ca
   const state = STATES[happened.event];
   if (state === undefined || !/^[0-9a-f]{40,64}$/.test(happened.revision) || /^0+$/.test(happened.revision)) return;
   const token = secret(to.tokenFile);
-  const base = to.apiUrl.replace(/\/$/, '');
+  const base = httpAddress(to.apiUrl);
   await (to.forge === 'gitlab' ? onGitLab(to, base, token, happened, state, call) : onGitHub(to, base, token, happened, state, call));
 }
 
 type State = 'pending' | 'success' | 'failure';
 
-async function onGitHub({ repository }: To, base: string, token: string, happened: Told, state: State, call: Call): Promise<void> {
+async function onGitHub({ repository }: To, base: HttpAddress, token: string, happened: Told, state: State, call: Call): Promise<void> {
   const { environment, revision, message } = happened;
   const headers = { accept: 'application/vnd.github+json', authorization: `Bearer ${token}` };
-  const at = `${base}/repos/${repository}/deployments`;
-  const known = idOf(await call('GET', `${at}?sha=${revision}&environment=${encodeURIComponent(environment)}&per_page=1`, headers));
+  const at = below(base, `/repos/${projectParts(repository).join('/')}/deployments`);
+  const known = idOf(
+    await call('GET', below(at, '', `sha=${revision}&environment=${encodeURIComponent(environment)}&per_page=1`), headers),
+  );
   // Whether it may be deployed was decided here; GitHub is not to merge or to ask for checks of its own.
   const asked = { ref: revision, environment, auto_merge: false, required_contexts: [], description: 'countersign' };
   const id = known ?? idOf([await call('POST', at, headers, asked)]);
   const description = plainText(message).slice(0, 140);
   if (id !== undefined)
-    await call('POST', `${at}/${id}/statuses`, headers, { state: state === 'pending' ? 'in_progress' : state, environment, description });
+    await call('POST', below(at, `/${id}/statuses`), headers, {
+      state: state === 'pending' ? 'in_progress' : state,
+      environment,
+      description,
+    });
 }
 
-async function onGitLab({ repository, branch }: To, base: string, token: string, happened: Told, state: State, call: Call): Promise<void> {
+async function onGitLab(
+  { repository, branch }: To,
+  base: HttpAddress,
+  token: string,
+  happened: Told,
+  state: State,
+  call: Call,
+): Promise<void> {
   const { environment, revision } = happened;
   const headers = { 'private-token': token };
-  const at = `${base}/projects/${encodeURIComponent(repository)}/deployments`;
+  const at = below(base, `/projects/${projectParts(repository).join('%2F')}/deployments`);
   const status = { pending: 'running', success: 'success', failure: 'failed' }[state];
   const query = `environment=${encodeURIComponent(environment)}&order_by=id&sort=desc&per_page=20`;
-  const listed = (await call('GET', `${at}?${query}`, headers)) as { sha?: unknown }[];
+  const listed = (await call('GET', below(at, '', query), headers)) as { sha?: unknown }[];
   const id = idOf(Array.isArray(listed) ? listed.filter((d) => d.sha === revision) : []);
   if (id === undefined) await call('POST', at, headers, { environment, sha: revision, ref: branch, tag: false, status });
-  else await call('PUT', `${at}/${id}`, headers, { status });
+  else await call('PUT', below(at, `/${id}`), headers, { status });
 }
 
 function idOf(list: unknown): number | undefined {
   const [first] = Array.isArray(list) ? (list as { id?: unknown }[]) : [];
-  return typeof first?.id === 'number' ? first.id : undefined;
+  return typeof first?.id === 'number' && Number.isSafeInteger(first.id) && first.id >= 0 ? first.id : undefined;
 }

@@ -1,8 +1,21 @@
-import type { Notifier, Told } from '../model/index.ts';
+import {
+  below,
+  CountersignError,
+  type HttpAddress,
+  httpAddress,
+  type Notifier,
+  parseHttpAddress,
+  projectParts,
+  type Told,
+} from '../model/index.ts';
 import { signatureHeaders } from './secret.ts';
 
 /** One HTTP request that tells it. */
-export type Outgoing = { readonly url: string; readonly headers: Readonly<Record<string, string>>; readonly body: string };
+export type Outgoing = {
+  readonly to: HttpAddress;
+  readonly headers: Readonly<Record<string, string>>;
+  readonly body: string | undefined;
+};
 
 type To = Notifier['spec']['to'];
 /** Reads a secret at the time it is used, so that it can be renewed. */
@@ -33,16 +46,16 @@ export function request(
 ): Outgoing | undefined {
   const text = sentence(happened, template);
   const json = { 'content-type': 'application/json' };
-  if ('slack' in to) return { url: secret(to.slack.urlFile), headers: json, body: JSON.stringify({ text: escapeSlack(text) }) };
+  if ('slack' in to) return { to: addressIn(to.slack.urlFile, secret), headers: json, body: JSON.stringify({ text: escapeSlack(text) }) };
   if ('teams' in to) {
     const content = { type: 'AdaptiveCard', version: '1.4', body: [{ type: 'TextBlock', text: escapeMarkdown(text), wrap: true }] };
     const attachments = [{ contentType: 'application/vnd.microsoft.card.adaptive', content }];
-    return { url: secret(to.teams.urlFile), headers: json, body: JSON.stringify({ type: 'message', attachments }) };
+    return { to: addressIn(to.teams.urlFile, secret), headers: json, body: JSON.stringify({ type: 'message', attachments }) };
   }
   if ('webhook' in to) {
     const body = JSON.stringify({ ...happened, text });
     const signed = signatureHeaders(body, new Date(happened.at), secret(to.webhook.secretFile));
-    return { url: to.webhook.url, headers: { ...json, ...signed }, body };
+    return { to: httpAddress(to.webhook.url, { query: true }), headers: { ...json, ...signed }, body };
   }
   if ('alertmanager' in to) return alert(to.alertmanager.url, happened, text);
   return commitStatus(to.commitStatus, happened, secret);
@@ -58,7 +71,14 @@ function alert(url: string, happened: Told, text: string): Outgoing | undefined 
     ...(ends ? { endsAt: happened.at } : { startsAt: happened.at }),
   });
   const body = JSON.stringify(ends ? [...BAD].map(one) : [one(happened.event)]);
-  return { url: `${url.replace(/\/$/, '')}/api/v2/alerts`, headers: { 'content-type': 'application/json' }, body };
+  return { to: below(httpAddress(url), '/api/v2/alerts'), headers: { 'content-type': 'application/json' }, body };
+}
+
+// Such an address is a secret: what is wrong with it is shown, and nothing of it.
+function addressIn(file: string, secret: Secrets): HttpAddress {
+  const parsed = parseHttpAddress(secret(file), { query: true });
+  if (parsed.kind === 'parsed') return parsed.value;
+  throw new CountersignError('config-invalid', `the file \`${file}\` does not hold an address: ${parsed.why}`);
 }
 
 type CommitStatus = Extract<To, { commitStatus: unknown }>['commitStatus'];
@@ -79,16 +99,16 @@ function commitStatus({ forge, apiUrl, repository, tokenFile }: CommitStatus, ha
   const context = `countersign/${happened.environment}`;
   const description = plainText(happened.message).slice(0, 140);
   const token = secret(tokenFile);
-  const base = apiUrl.replace(/\/$/, '');
-  const json = { 'content-type': 'application/json', 'user-agent': 'countersign' };
+  const base = httpAddress(apiUrl);
+  const json = { 'content-type': 'application/json' };
   if (forge === 'gitlab')
     return {
-      url: `${base}/projects/${encodeURIComponent(repository)}/statuses/${happened.revision}`,
+      to: below(base, `/projects/${projectParts(repository).join('%2F')}/statuses/${happened.revision}`),
       headers: { ...json, 'private-token': token },
       body: JSON.stringify({ state: state === 'failure' ? 'failed' : state, name: context, description }),
     };
   return {
-    url: `${base}/repos/${repository}/statuses/${happened.revision}`,
+    to: below(base, `/repos/${projectParts(repository).join('/')}/statuses/${happened.revision}`),
     headers: { ...json, authorization: `${forge === 'gitea' ? 'token' : 'Bearer'} ${token}` },
     body: JSON.stringify({ state, context, description }),
   };

@@ -1,5 +1,6 @@
 import { setTimeout as wait } from 'node:timers/promises';
-import { CountersignError, durationMs, globMatches, messageOf, type Notifier, Recent, type Told } from '../model/index.ts';
+import { CountersignError, durationMs, globMatches, hostText, messageOf, type Notifier, Recent, type Told } from '../model/index.ts';
+import { askServer, type Limits } from '../outgoing/index.ts';
 import { type Call, tellDeployment } from './deployments.ts';
 import { type Mail, sendMail } from './mail.ts';
 import { type Outgoing, plainText, request, sentence } from './messages.ts';
@@ -8,18 +9,17 @@ import { readSecret } from './secret.ts';
 type Log = { info(fields: object, message: string): void; warn(fields: object, message: string): void };
 
 const WAITING = 1000; // messages a notifier may be behind
-const TIMEOUT_MS = 10_000;
 const ATTEMPTS = 5;
 const FIRST_PAUSE_MS = 500;
 const REMEMBERED = 5000;
-const MAX_ANSWER = 1024 * 1024;
+const LIMITS: Limits = { bytes: 1024 * 1024, quietMs: 10_000, totalMs: 20_000 };
 
 /** Everybody who is to hear of things. `tell` returns at once; what is to be said is said one after the other. */
 export class Notifications {
   readonly #channels: readonly Channel[];
 
-  constructor(notifiers: readonly Notifier[], log: Log) {
-    this.#channels = notifiers.map((n) => new Channel(n, log));
+  constructor(notifiers: readonly Notifier[], log: Log, limits: Limits = LIMITS) {
+    this.#channels = notifiers.map((n) => new Channel(n, log, limits));
   }
 
   tell(happened: Told): void {
@@ -35,6 +35,7 @@ export class Notifications {
 
 class Channel {
   readonly #notifier: Notifier;
+  readonly #limits: Limits;
   readonly #log: Log;
   readonly #told = new Recent<number>(REMEMBERED);
   readonly #waiting: Told[] = [];
@@ -42,7 +43,8 @@ class Channel {
   idle: Promise<void> = Promise.resolve();
   #working = false;
 
-  constructor(notifier: Notifier, log: Log) {
+  constructor(notifier: Notifier, log: Log, limits: Limits) {
+    this.#limits = limits;
     this.#notifier = notifier;
     this.#log = log;
   }
@@ -98,43 +100,37 @@ class Channel {
   async #send(happened: Told): Promise<void> {
     const { to, template } = this.#notifier.spec;
     if ('email' in to) return sendMail(to.email, mailOf(happened, template), this.#stopped.signal);
-    if ('deployment' in to) return tellDeployment(to.deployment, happened, readSecret, calling(this.#stopped.signal));
+    const { signal } = this.#stopped;
+    if ('deployment' in to) return tellDeployment(to.deployment, happened, readSecret, calling(signal, this.#limits));
     const outgoing = request(to, happened, template, readSecret);
-    if (outgoing !== undefined) await (await post(outgoing, this.#stopped.signal)).body?.cancel();
+    if (outgoing !== undefined) await send(outgoing, signal, this.#limits);
   }
 }
 
-function calling(stopped: AbortSignal): Call {
-  return async (method, url, headers, body) => {
-    const json = { ...headers, 'content-type': 'application/json', 'user-agent': 'countersign' };
-    const outgoing = { url, headers: json, ...(body === undefined ? {} : { body: JSON.stringify(body) }) };
-    const text = (await (await post(outgoing, stopped, method)).text()).slice(0, MAX_ANSWER);
-    return text === '' ? undefined : (JSON.parse(text) as unknown);
+function calling(stopped: AbortSignal, limits: Limits): Call {
+  return async (method, to, headers, body) => {
+    const json = { ...headers, 'content-type': 'application/json' };
+    const answer = await send({ to, headers: json, body: body === undefined ? undefined : JSON.stringify(body) }, stopped, limits, method);
+    if (answer.length === 0) return undefined;
+    try {
+      return JSON.parse(answer.toString('utf8')) as unknown;
+    } catch {
+      throw new CountersignError('forge-refused', `${hostText(to)} answers with something that is not JSON`);
+    }
   };
 }
 
-async function post(
-  { url, headers, body }: Partial<Outgoing> & Omit<Outgoing, 'body'>,
-  stopped: AbortSignal,
-  method = 'POST',
-): Promise<Response> {
-  const signal = AbortSignal.any([AbortSignal.timeout(TIMEOUT_MS), stopped]);
-  // The address of a chat's webhook is itself a secret: only its host is ever told.
-  const { host } = new URL(url);
-  const sent = body === undefined ? {} : { body };
-  const response = await fetch(url, { method, headers, ...sent, redirect: 'error', signal }).catch((cause) => {
-    throw new CountersignError(
-      'forge-unreachable',
-      `${host} does not answer: ${messageOf((cause as Error).cause ?? cause).replaceAll(url, host)}`,
-      {
-        recover: 'retry',
-      },
-    );
-  });
-  if (response.ok) return response;
-  await response.body?.cancel();
-  const again = response.status === 429 || response.status >= 500;
-  throw new CountersignError('forge-refused', `${host} answers ${response.status}`, { recover: again ? 'retry' : 'wait' });
+// The address of a chat's webhook is itself a secret: only its host is ever shown.
+async function send(
+  { to, headers, body }: Outgoing,
+  signal: AbortSignal,
+  limits: Limits,
+  method: 'GET' | 'POST' | 'PUT' = 'POST',
+): Promise<Buffer> {
+  const { status, body: answer } = await askServer(to, { method, headers, signal, ...(body === undefined ? {} : { body }) }, limits);
+  if (status >= 200 && status < 300) return answer;
+  const again = status === 429 || status >= 500;
+  throw new CountersignError('forge-refused', `${hostText(to)} answers ${status}`, { recover: again ? 'retry' : 'wait' });
 }
 
 function mailOf(happened: Told, template: string | undefined): Mail {

@@ -1,13 +1,25 @@
 import { createHash } from 'node:crypto';
-import { request as httpRequest } from 'node:http';
-import { request as httpsRequest } from 'node:https';
-import { type CountersignError, messageOf } from '../model/index.ts';
+import {
+  below,
+  type CountersignError,
+  type HttpAddress,
+  hostText,
+  isLoopback,
+  messageOf,
+  parseHttpAddress,
+  parseImageReference,
+  parsePlace,
+} from '../model/index.ts';
+import { askServer, type Limits, type Reply } from '../outgoing/index.ts';
 
 export type PullOptions = {
   /** `user:password`. */
   readonly credentials?: string | undefined;
   /** Certificates (PEM) of the registry's authority. */
   readonly ca?: string | undefined;
+  /** Other hosts that it may lead to: where its files are stored, and its token service. */
+  readonly leadsTo?: readonly string[] | undefined;
+  readonly limits?: Omit<Limits, 'bytes'>;
 };
 
 /** Makes the error for what cannot be had: why, and whether it may pass by itself. */
@@ -18,46 +30,54 @@ export type Layer = { readonly mediaType?: string; readonly digest?: string; rea
 /** An image's layers, and how to have one. */
 export type Image = { readonly layers: readonly Layer[]; readonly layer: (one: Layer) => Promise<Buffer> };
 
-type Reply = { readonly status: number; readonly headers: Readonly<Record<string, string | string[] | undefined>>; readonly body: Buffer };
-
 const MANIFEST_TYPES = 'application/vnd.oci.image.manifest.v1+json';
 const MAX_MANIFEST = 4 * 1024 * 1024; // what registries themselves allow
 const MAX_LAYER = 64 * 1024 * 1024;
-const TIMEOUT_MS = 60_000;
+const MAX_TOKEN = 64 * 1024;
+const LIMITS = { quietMs: 60_000, totalMs: 5 * 60_000 };
 
 /**
  * An image of a registry by the digest of its manifest (OCI distribution 1.1), as `HOST/NAME@sha256:…`. Every byte is hashed again.
  * Throws what `refuse` makes.
  */
 export async function pullImage(reference: string, options: PullOptions, refuse: Refuse): Promise<Image> {
-  const match = /^([^/]+)\/(.+)@(sha256:[0-9a-f]{64})$/.exec(reference);
-  if (match === null) throw refuse('it is not pinned by digest');
-  const [, registry = '', name = '', digest = ''] = match;
-  const get = client(registry, name, options, refuse);
+  const parsed = parseImageReference(reference);
+  if (parsed.kind === 'refused') throw refuse(parsed.why);
+  const { registry, name, digest } = parsed.value;
+  const get = client(registryAt(registry, options, refuse), name, options, refuse);
   const manifest = await fetchDigest((limit) => get(`manifests/${digest}`, limit), digest, MAX_MANIFEST, refuse);
-  const { layers = [] } = JSON.parse(manifest.toString('utf8')) as { layers?: readonly Layer[] };
   return {
-    layers,
+    layers: layersIn(manifest, refuse),
     layer: (one) => fetchDigest((limit) => get(`blobs/${one.digest}`, limit), one.digest ?? '', MAX_LAYER, refuse),
   };
 }
 
+// What is asked for next is a digest, and never anything else that the manifest says.
+function layersIn(manifest: Buffer, refuse: Refuse): readonly Layer[] {
+  let value: unknown;
+  try {
+    value = JSON.parse(manifest.toString('utf8'));
+  } catch {
+    throw refuse('its manifest is not JSON');
+  }
+  const { layers = [] } = (value ?? {}) as { layers?: unknown };
+  if (!Array.isArray(layers)) throw refuse('its manifest has no layers');
+  return layers.map((one: { mediaType?: unknown; digest?: unknown } | null) => {
+    const { mediaType, digest } = one ?? {};
+    if (typeof digest !== 'string' || !/^sha256:[0-9a-f]{64}$/.test(digest))
+      throw refuse('its manifest has a layer without a SHA-256 digest');
+    return { digest, ...(typeof mediaType === 'string' ? { mediaType } : {}) };
+  });
+}
+
 /** A file of a web server by its SHA-256, as `sha256:…`. Throws what `refuse` makes. */
 export async function downloadFile(url: string, digest: string, options: PullOptions, refuse: Refuse): Promise<Buffer> {
-  const authorization = options.credentials === undefined ? undefined : `Basic ${Buffer.from(options.credentials).toString('base64')}`;
-  const ask = (at: string, header: string | undefined, limit: number) =>
-    ask1(at, header === undefined ? {} : { authorization: header }, limit, options).catch((cause: unknown) => {
-      throw refuse(messageOf(cause), { cause, retry: true, hint: 'is the server reachable from here?' });
-    });
-  const get = async (limit: number) => {
-    let at = url;
-    let reply = await ask(at, authorization, limit);
-    for (let i = 0; i < 3 && REDIRECTS.has(reply.status); i++) {
-      at = new URL(String(reply.headers['location'] ?? ''), at).href;
-      reply = await ask(at, undefined, limit);
-    }
-    return bodyOf(reply, refuse, 'the server');
-  };
+  const parsed = parseHttpAddress(url);
+  if (parsed.kind === 'refused') throw refuse(parsed.why);
+  if (parsed.value.scheme === 'http' && !isLoopback(parsed.value.host)) throw refuse('plain HTTP is spoken with this machine alone');
+  const ask = asking(options, refuse, 'the server');
+  const basic = basicOf(options);
+  const get = async (limit: number) => bodyOf(await ask(parsed.value, basic, limit), refuse, 'the server');
   return fetchDigest(get, digest, MAX_LAYER, refuse);
 }
 
@@ -68,8 +88,6 @@ async function fetchDigest(get: (limit: number) => Promise<Buffer>, digest: stri
   return bytes;
 }
 
-const REDIRECTS = new Set([301, 302, 303, 307, 308]);
-
 function bodyOf(reply: Reply, refuse: Refuse, who: string): Buffer {
   if (reply.status === 401 || reply.status === 403) throw refuse(`${who} wants other credentials`, { hint: 'set `credentialsFile`' });
   if (reply.status === 404) throw refuse(`${who} does not have it`);
@@ -77,73 +95,89 @@ function bodyOf(reply: Reply, refuse: Refuse, who: string): Buffer {
   return reply.body;
 }
 
-const LOCAL = /^(localhost|127\.0\.0\.1|\[::1\])(:\d+)?$/;
+// Plain HTTP is spoken with this machine alone.
+function registryAt(registry: string, { ca }: PullOptions, refuse: Refuse): HttpAddress {
+  const isHere = isLoopback(registry.replace(/:\d+$/, '')) && ca === undefined;
+  const place = parsePlace(registry, isHere ? 80 : 443);
+  if (place.kind === 'refused') throw refuse(place.why);
+  return { scheme: isHere ? 'http' : 'https', ...place.value, path: '/v2', query: '' };
+}
 
-// Plain HTTP is spoken with this machine alone. A token is asked for where the registry wants one, as Docker’s clients do.
-function client(registry: string, name: string, options: PullOptions, refuse: Refuse): (path: string, limit: number) => Promise<Buffer> {
-  const local = LOCAL.test(registry);
-  const base = `${local && options.ca === undefined ? 'http' : 'https'}://${registry}/v2/${name}/`;
+type Ask = (to: HttpAddress, authorization: string | undefined, limit: number, accept?: string) => Promise<Reply>;
+
+// Files often lie elsewhere: on hosts that were named, and no credentials go there.
+function asking({ ca, leadsTo = [], limits = LIMITS }: PullOptions, refuse: Refuse, who: string): Ask {
+  return (to, authorization, limit, accept) => {
+    const headers = { ...(accept === undefined ? {} : { accept }), ...(authorization === undefined ? {} : { authorization }) };
+    return askServer(to, { headers, ca, leadsTo }, { ...limits, bytes: limit }).catch((cause: CountersignError) => {
+      const isAway = cause.recover === 'retry';
+      const hint = isAway ? `is ${who} reachable from here?` : 'add the hosts that it may lead to as `leadsTo`';
+      throw refuse(messageOf(cause), { cause, retry: isAway, hint });
+    });
+  };
+}
+
+// A token is asked for where the registry wants one, as Docker’s clients do.
+function client(at: HttpAddress, name: string, options: PullOptions, refuse: Refuse): (path: string, limit: number) => Promise<Buffer> {
+  const ask = asking(options, refuse, 'the registry');
   let authorization: string | undefined;
   return async (path, limit) => {
-    const ask = (url: string, header: string | undefined) =>
-      ask1(url, { accept: MANIFEST_TYPES, ...(header === undefined ? {} : { authorization: header }) }, limit, options).catch(
-        (cause: unknown) => {
-          throw refuse(messageOf(cause), { cause, retry: true, hint: 'is the registry reachable from here?' });
-        },
-      );
-    let reply = await ask(base + path, authorization);
+    const to = below(at, `/${name}/${path}`);
+    let reply = await ask(to, authorization, limit, MANIFEST_TYPES);
     if (reply.status === 401) {
-      authorization = await authorize(String(reply.headers['www-authenticate'] ?? ''), name, options, ask);
-      reply = await ask(base + path, authorization);
+      authorization = await authorize(String(reply.headers['www-authenticate'] ?? ''), at, name, options, ask, refuse);
+      reply = await ask(to, authorization, limit, MANIFEST_TYPES);
     }
-    // Blobs often lie elsewhere; no credentials are taken there.
-    for (let i = 0; i < 3 && REDIRECTS.has(reply.status); i++)
-      reply = await ask(new URL(String(reply.headers['location'] ?? ''), base + path).href, undefined);
     return bodyOf(reply, refuse, 'the registry');
   };
 }
 
 async function authorize(
   challenge: string,
+  at: HttpAddress,
   name: string,
   options: PullOptions,
-  ask: (url: string, header: string | undefined) => Promise<Reply>,
+  ask: Ask,
+  refuse: Refuse,
 ): Promise<string | undefined> {
-  const basic = options.credentials === undefined ? undefined : `Basic ${Buffer.from(options.credentials).toString('base64')}`;
-  if (/^basic/i.test(challenge)) return basic;
-  const field = (key: string) => new RegExp(`${key}="([^"]*)"`).exec(challenge)?.[1];
+  const basic = basicOf(options);
+  const field = (key: string) => new RegExp(`\\b${key}="([^"]*)"`).exec(challenge)?.[1];
   const realm = field('realm');
-  if (realm === undefined) return basic;
-  const url = new URL(realm);
-  if (url.protocol !== 'https:' && !LOCAL.test(url.host)) return undefined; // credentials go nowhere in the clear
+  if (/^basic/i.test(challenge) || realm === undefined) return basic;
+  const to = tokenService(realm, at, options, refuse);
   const service = field('service');
-  if (service !== undefined) url.searchParams.set('service', service);
-  url.searchParams.set('scope', field('scope') ?? `repository:${name}:pull`);
-  const reply = await ask(url.href, basic);
-  const { token, access_token } = JSON.parse(reply.body.toString('utf8') || '{}') as { token?: string; access_token?: string };
-  return token === undefined && access_token === undefined ? basic : `Bearer ${token ?? access_token}`;
+  const scope = field('scope') ?? `repository:${name}:pull`;
+  const query = new URLSearchParams({ ...(service === undefined ? {} : { service }), scope }).toString();
+  const reply = await ask({ ...to, query: to.query === '' ? query : `${to.query}&${query}` }, basic, MAX_TOKEN);
+  const token = reply.status === 200 ? tokenIn(reply.body) : undefined;
+  return token === undefined ? basic : `Bearer ${token}`;
 }
 
-function ask1(url: string, headers: Record<string, string>, limit: number, options: PullOptions): Promise<Reply> {
-  const secure = url.startsWith('https:');
-  return new Promise((done, failed) => {
-    const request = (secure ? httpsRequest : httpRequest)(
-      url,
-      { headers, timeout: TIMEOUT_MS, ...(secure && options.ca !== undefined ? { ca: options.ca } : {}) },
-      (response) => {
-        const chunks: Buffer[] = [];
-        let size = 0;
-        response.on('data', (chunk: Buffer) => {
-          size += chunk.length;
-          if (size > limit) request.destroy(new Error(`the answer is larger than ${limit} bytes`));
-          else chunks.push(chunk);
-        });
-        response.on('error', failed);
-        response.on('end', () => done({ status: response.statusCode ?? 0, headers: response.headers, body: Buffer.concat(chunks) }));
-      },
-    );
-    request.on('timeout', () => request.destroy(new Error('no answer in time')));
-    request.on('error', failed);
-    request.end();
-  });
+// The registry says where its tokens are made. Credentials go there only where that is the registry itself, or was named.
+function tokenService(realm: string, at: HttpAddress, { leadsTo = [] }: PullOptions, refuse: Refuse): HttpAddress {
+  const url = URL.parse(realm);
+  const parsed = url === null ? undefined : parseHttpAddress(url.href, { query: true });
+  if (parsed?.kind !== 'parsed') throw refuse('the registry names a token service that is not an address');
+  const to = parsed.value;
+  if (to.scheme === 'http' && !(isLoopback(to.host) && at.scheme === 'http'))
+    throw refuse('the registry names a token service without TLS');
+  if (hostText(to) !== hostText(at) && !leadsTo.includes(hostText(to)))
+    throw refuse('the registry names a token service on a host that is not named', {
+      hint: 'add that host as `leadsTo` (for Docker Hub: `auth.docker.io`)',
+    });
+  return to;
+}
+
+function tokenIn(body: Buffer): string | undefined {
+  try {
+    const { token, access_token } = JSON.parse(body.toString('utf8')) as { token?: unknown; access_token?: unknown };
+    const one = token ?? access_token;
+    return typeof one === 'string' && /^[\x21-\x7e]+$/.test(one) ? one : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+function basicOf({ credentials }: PullOptions): string | undefined {
+  return credentials === undefined ? undefined : `Basic ${Buffer.from(credentials).toString('base64')}`;
 }

@@ -2,8 +2,9 @@ import { createHash } from 'node:crypto';
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { AwsClient } from 'aws4fetch';
-import { CountersignError, messageOf, type ReportDelivery, sha256 } from '../model/index.ts';
+import { addressText, below, CountersignError, hostText, httpAddress, type ReportDelivery, sha256 } from '../model/index.ts';
 import { readSecret, sendMail, signatureHeaders } from '../notify/index.ts';
+import { askServer, type Limits, remoteCode } from '../outgoing/index.ts';
 import type { Period } from './periods.ts';
 
 /** A report that is to be brought somewhere: what it is, and the directory with its files. */
@@ -46,7 +47,7 @@ type Place<K extends Kind> = Extract<ReportDelivery, Readonly<Record<K, unknown>
 
 const LAST = 'manifest.txt'; // where it is, everything is
 const MAX_ATTACHED = 15 * 1024 * 1024; // what most mail servers take, in base64
-const SHOWN = 300;
+const LIMITS: Limits = { bytes: 64 * 1024, quietMs: 30_000, totalMs: 10 * 60_000 }; // 100 MB upwards over a slow line
 
 /** What kind of place it is. */
 export function kindOf(place: ReportDelivery): Kind {
@@ -57,11 +58,17 @@ export function kindOf(place: ReportDelivery): Kind {
  * Brings a report to one place; `toCluster` is how its summary gets into one. Done twice, it is there once. Throws what keeps it from being
  * there; nothing that is secret stands in it.
  */
-export async function deliver(place: ReportDelivery, issue: Issue, signal: AbortSignal, toCluster: ToCluster): Promise<void> {
+export async function deliver(
+  place: ReportDelivery,
+  issue: Issue,
+  signal: AbortSignal,
+  toCluster: ToCluster,
+  limits: Limits = LIMITS,
+): Promise<void> {
   if ('directory' in place) toDirectory(place.directory, issue);
-  else if ('s3' in place) await toObjectStore(place.s3, issue, signal);
+  else if ('s3' in place) await toObjectStore(place.s3, issue, signal, limits);
   else if ('email' in place) await toMail(place.email, issue, signal);
-  else if ('webhook' in place) await toWebhook(place.webhook, issue, signal);
+  else if ('webhook' in place) await toWebhook(place.webhook, issue, signal, limits);
   else await toCluster(place.cluster.namespace, issue.schedule.replaceAll('/', '.'), readSummary(issue));
 }
 
@@ -86,26 +93,29 @@ function toDirectory({ path }: Place<'directory'>, issue: Issue): void {
 }
 
 // Each file with its SHA-256, which the store compares; the manifest last (Amazon S3 API, PutObject; Signature Version 4).
-async function toObjectStore(store: Place<'s3'>, issue: Issue, signal: AbortSignal): Promise<void> {
+async function toObjectStore(store: Place<'s3'>, issue: Issue, signal: AbortSignal, limits: Limits): Promise<void> {
   const { endpoint, region, bucket, prefix, accessKeyFile, secretKeyFile } = store;
   const credentials = { accessKeyId: readSecret(accessKeyFile), secretAccessKey: readSecret(secretKeyFile) };
   const client = new AwsClient({ ...credentials, service: 's3', region, retries: 0 });
-  const { host } = new URL(endpoint);
+  const at = httpAddress(endpoint);
   for (const file of filesOf(issue)) {
     const body = readFileSync(join(issue.directory, file));
     const digest = createHash('sha256').update(body).digest();
-    const url = `${endpoint.replace(/\/$/, '')}/${bucket}/${prefix}${nameOf(issue)}/${file}`;
+    const to = below(at, `/${bucket}/${prefix}${nameOf(issue)}/${encodeURIComponent(file)}`);
     const headers = {
       'content-type': typeOf(file),
       'x-amz-content-sha256': digest.toString('hex'),
       'x-amz-checksum-sha256': digest.toString('base64'),
     };
-    const response = await client.fetch(url, { method: 'PUT', headers, body, redirect: 'error', signal }).catch((cause) => {
-      throw unreachable(host, cause);
-    });
-    if (response.ok) await response.body?.cancel();
-    else throw refused(host, response.status, /<Code>([^<]*)<\/Code>/.exec(await shortText(response))?.[1]);
+    const signed = await client.sign(addressText(to), { method: 'PUT', headers, body });
+    const { status, body: answer } = await askServer(to, { method: 'PUT', headers: headersOf(signed), body, signal }, limits);
+    if (!isGood(status)) throw refused(hostText(at), status, remoteCode(/<Code>([^<]*)<\/Code>/.exec(answer.toString('utf8'))?.[1]));
   }
+}
+
+// Those that were signed, and none that the client of the library would add.
+function headersOf({ headers }: Request): Record<string, string> {
+  return Object.fromEntries([...headers].filter(([name]) => /^(authorization|content-type|x-amz-.*)$/.test(name)));
 }
 
 async function toMail({ attach, ...email }: Place<'email'>, issue: Issue, signal: AbortSignal): Promise<void> {
@@ -152,7 +162,7 @@ function howToCheck({ manifest }: Issue): string[] {
 }
 
 // Signed as notifications are.
-async function toWebhook({ url, secretFile }: Place<'webhook'>, issue: Issue, signal: AbortSignal): Promise<void> {
+async function toWebhook({ url, secretFile }: Place<'webhook'>, issue: Issue, signal: AbortSignal, limits: Limits): Promise<void> {
   const { schedule, period, version, report, manifest, directory } = issue;
   const files = filesOf(issue).map((name) => {
     const bytes = readFileSync(join(directory, name));
@@ -171,14 +181,14 @@ async function toWebhook({ url, secretFile }: Place<'webhook'>, issue: Issue, si
     summary,
     files,
   });
-  const { host } = new URL(url);
-  const signed = signatureHeaders(body, new Date(), readSecret(secretFile));
-  const headers = { 'content-type': 'application/json', 'user-agent': 'countersign', ...signed };
-  const response = await fetch(url, { method: 'POST', headers, body, redirect: 'error', signal }).catch((cause) => {
-    throw unreachable(host, cause);
-  });
-  await response.body?.cancel();
-  if (!response.ok) throw refused(host, response.status, undefined);
+  const place = httpAddress(url, { query: true });
+  const headers = { 'content-type': 'application/json', ...signatureHeaders(body, new Date(), readSecret(secretFile)) };
+  const reply = await askServer(place, { method: 'POST', headers, body, signal }, limits);
+  if (!isGood(reply.status)) throw refused(hostText(place), reply.status, undefined);
+}
+
+function isGood(status: number): boolean {
+  return status >= 200 && status < 300;
 }
 
 function readSummary({ directory }: Issue): ReportSummary {
@@ -205,15 +215,6 @@ function typeOf(file: string): string {
   return TYPES[basename(file).split('.').at(-1) ?? ''] ?? 'application/octet-stream';
 }
 
-function unreachable(host: string, cause: unknown): CountersignError {
-  const why = messageOf((cause as Error).cause ?? cause);
-  return new CountersignError('forge-unreachable', `${host} does not answer: ${why}`, { recover: 'retry' });
-}
-
 function refused(host: string, status: number, code: string | undefined): CountersignError {
   return new CountersignError('forge-refused', `${host} answers ${status}${code === undefined ? '' : ` (${code})`}`, { recover: 'retry' });
-}
-
-async function shortText(response: Response): Promise<string> {
-  return (await response.text()).slice(0, 64 * SHOWN);
 }

@@ -6,7 +6,7 @@ import { loadConfiguration } from '../../src/config/index.ts';
 import { openTrustStore } from '../../src/trust/index.ts';
 import { environmentDocument, trustDocument, writeConfiguration } from '../kit/documents.ts';
 import { endGpg, Fleet, openPgpPerson, type Person, run, sshPerson } from '../kit/fleet.ts';
-import { pullRequest, review, startForge } from '../kit/forge-server.ts';
+import { type ForgeAnswer, type ForgeServer, pullRequest, review, startForge } from '../kit/forge-server.ts';
 import { configMap, namespace } from '../kit/manifests.ts';
 import { recorderAt } from '../kit/recorder.ts';
 import { scratch } from '../kit/scratch.ts';
@@ -22,16 +22,20 @@ let fleet: Fleet;
 let configuration = '';
 let first = '';
 let feature = '';
+let forge: ForgeServer;
+let answers: Readonly<Record<string, ForgeAnswer>> = {};
 
-before(() => {
+before(async () => {
+  forge = await startForge(() => answers);
+  const { host } = new URL(forge.url);
   fleet = new Fleet(directory);
   fleet.remote(fleet.bare);
   const trust = trustDocument([dana, lee, kim, importer]) as {
     spec: { principals: { name: string; kind?: string; imports?: string[]; forgeAccounts?: object[] }[]; groups: { members: string[] }[] };
   };
   for (const [i, p] of trust.spec.principals.entries()) {
-    if (p.name === 'importer') Object.assign(p, { kind: 'bot', imports: ['git.example.test'], emails: [] });
-    else p.forgeAccounts = [{ forge: 'git.example.test', id: String(i + 1) }];
+    if (p.name === 'importer') Object.assign(p, { kind: 'bot', imports: [host], emails: [] });
+    else p.forgeAccounts = [{ forge: host, id: String(i + 1) }];
   }
   trust.spec.groups = trust.spec.groups.map((g) => ({ ...g, members: g.members.filter((m) => m !== 'importer') }));
   configuration = writeConfiguration(join(directory, 'config'), [environmentDocument({ url: fleet.url, namespaces: ['shop'] }), trust]);
@@ -125,10 +129,10 @@ describe('approvals', () => {
   test('import: a forge’s reviews, signed by the bot and labelled', async () => {
     fleet.git(undefined, 'switch', '--quiet', '-c', 'reviewed', 'main');
     const head = fleet.commit(dana, 'more', { [`${PATH}/cm.yaml`]: configMap('shop', 'settings', { colour: 'blue' }) });
-    const forge = await startForge({
-      '/repos/team/fleet/pulls/12': { body: pullRequest(head, { host: 'git.example.test' }) },
+    answers = {
+      '/repos/team/fleet/pulls/12': { body: pullRequest(head, { host: new URL(forge.url).host }) },
       '/repos/team/fleet/pulls/12/reviews?limit=100': { body: [review(1, 2, 'APPROVED', head), review(2, 3, 'APPROVED', first)] },
-    });
+    };
     fleet.become(importer);
     const token = join(directory, 'token');
     writeFileSync(token, 'a secret token\n');
@@ -159,6 +163,14 @@ describe('approvals', () => {
     const other = await at(...args, '--branch', 'staging');
     assert.equal(other.code, 2);
     assert.match(other.stderr, /the request goes to `main`, not to `staging`/);
+    for (const project of ['mallory/fleet', 'team/fleet/x', 'fleet']) {
+      const repository = 'https://git.example.test/team/fleet.git';
+      const fork = await at(...args.map((a) => (a === 'team/fleet' ? project : a)), '--repository', repository, '--no-push');
+      assert.equal(fork.code, 2);
+      assert.match(fork.stderr, new RegExp(`the project \`${project}\` is not the repository \`team/fleet\``));
+    }
+    const same = await at(...args, '--repository', 'ssh://git@git.example.test:2222/Team/Fleet', '--no-push');
+    assert.equal(same.code, 0, same.stderr);
     await forge.stop();
     fleet.git(undefined, 'switch', '--quiet', 'feature');
   });

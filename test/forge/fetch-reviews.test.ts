@@ -1,28 +1,30 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { defaultApiUrl, type Forge, fetchReviews } from '../../src/forge/index.ts';
-import type { CountersignError } from '../../src/model/index.ts';
+import { type CountersignError, httpAddress } from '../../src/model/index.ts';
 import { type ForgeAnswer, pullRequest, review, startForge } from '../kit/forge-server.ts';
 
 const HEAD = 'a'.repeat(40);
 const OLD = 'b'.repeat(40);
 const PULL = '/repos/team/fleet/pulls/12';
 
-async function reviewsFrom(forge: Forge, answers: Readonly<Record<string, ForgeAnswer>>, token?: string) {
+type Answers = Readonly<Record<string, ForgeAnswer>>;
+
+async function reviewsFrom(forge: Forge, answers: Answers | ((host: string) => Answers), token?: string) {
   const server = await startForge(answers);
   try {
-    const request = await fetchReviews({ forge, apiUrl: server.url, repository: 'team/fleet', number: 12, token });
-    return { request, asked: server.asked };
+    const request = await fetchReviews({ forge, api: httpAddress(server.url), repository: 'team/fleet', number: 12, token });
+    return { request, asked: server.asked, host: new URL(server.url).host };
   } finally {
     await server.stop();
   }
 }
 
 test('GitHub: each reviewer’s last word over all pages, comments left out', async () => {
-  const { request, asked } = await reviewsFrom(
+  const { request, asked, host } = await reviewsFrom(
     'github',
-    {
-      [PULL]: { body: pullRequest(HEAD) },
+    (host) => ({
+      [PULL]: { body: pullRequest(HEAD, { host }) },
       [`${PULL}/reviews?per_page=100`]: {
         body: [review(1, 2, 'CHANGES_REQUESTED', OLD), review(2, 3, 'APPROVED', HEAD), review(3, 2, 'APPROVED', HEAD)],
         next: '/page2',
@@ -36,7 +38,7 @@ test('GitHub: each reviewer’s last word over all pages, comments left out', as
           review(8, 6, 'APPROVED', HEAD, { user: null }),
         ],
       },
-    },
+    }),
     'a-token',
   );
   assert.deepEqual(
@@ -47,17 +49,17 @@ test('GitHub: each reviewer’s last word over all pages, comments left out', as
       ['5', 'rejected', OLD],
     ],
   );
-  assert.deepEqual([request.forge, request.head, request.base, request.openedBy], ['github.com', HEAD, 'main', { id: '1', login: 'dana' }]);
+  assert.deepEqual([request.forge, request.head, request.base, request.openedBy], [host, HEAD, 'main', { id: '1', login: 'dana' }]);
   assert.equal(asked[0]?.headers['authorization'], 'Bearer a-token');
   assert.equal(asked[0]?.headers['x-github-api-version'], '2022-11-28');
   assert.ok(!request.raw.includes('a-token'));
 });
 
 test('Gitea: its names for states, and a dismissal that stands beside the state', async () => {
-  const { request, asked } = await reviewsFrom(
+  const { request, asked, host } = await reviewsFrom(
     'gitea',
-    {
-      [PULL]: { body: pullRequest(HEAD, { host: 'git.example.test' }) },
+    (host) => ({
+      [PULL]: { body: pullRequest(HEAD, { host }) },
       [`${PULL}/reviews?limit=100`]: {
         body: [
           review(1, 2, 'REQUEST_CHANGES', HEAD, { stale: false, official: true, dismissed: false }),
@@ -66,7 +68,7 @@ test('Gitea: its names for states, and a dismissal that stands beside the state'
           review(4, 5, 'REQUEST_REVIEW', null),
         ],
       },
-    },
+    }),
     'a-token',
   );
   assert.deepEqual(
@@ -77,7 +79,7 @@ test('Gitea: its names for states, and a dismissal that stands beside the state'
       ['4', 'approved', OLD],
     ],
   );
-  assert.equal(request.forge, 'git.example.test');
+  assert.equal(request.forge, host);
   assert.equal(asked[0]?.headers['authorization'], 'token a-token');
 });
 
@@ -85,14 +87,14 @@ test('GitLab: who approved, and no commit that they looked at', async () => {
   const at = '/projects/team%2Ffleet/merge_requests/12';
   const { request, asked } = await reviewsFrom(
     'gitlab',
-    {
+    (host) => ({
       [at]: {
         body: {
           id: 5,
           iid: 12,
           sha: HEAD,
           target_branch: 'main',
-          web_url: 'https://gitlab.example.test/team/fleet/-/merge_requests/12',
+          web_url: `http://${host}/team/fleet/-/merge_requests/12`,
           author: { id: 1, username: 'dana', state: 'active' },
           merged_by: null,
         },
@@ -109,7 +111,7 @@ test('GitLab: who approved, and no commit that they looked at', async () => {
           ],
         },
       },
-    },
+    }),
     'a-token',
   );
   assert.deepEqual(
@@ -123,13 +125,8 @@ test('GitLab: who approved, and no commit that they looked at', async () => {
 });
 
 for (const [what, answers, code, message] of [
-  ['a request that is not there', {}, 'forge-refused', /404: Not Found/],
-  [
-    'a token that may not',
-    { [PULL]: { status: 403, body: { message: 'Resource not accessible' } } },
-    'forge-refused',
-    /403: Resource not accessible/,
-  ],
+  ['a request that is not there', {}, 'forge-refused', /answers 404$/],
+  ['a token that may not', { [PULL]: { status: 403, body: { message: 'Resource not accessible' } } }, 'forge-refused', /answers 403$/],
   ['an answer of another shape', { [PULL]: { body: { hello: 1 } } }, 'forge-refused', /something else than documented/],
   ['no JSON', { [PULL]: { body: '', raw: '<html>' } }, 'forge-refused', /something else than documented/],
   ['a head that is no commit', { [PULL]: { body: pullRequest('main') } }, 'forge-refused', /head\.sha/],
@@ -154,17 +151,66 @@ test('a redirect is not followed: the token is for one server', async (t) => {
 });
 
 test('pages go on, but not for ever and not to another server', async () => {
-  const endless = {
-    [PULL]: { body: pullRequest(HEAD) },
+  const endless = (host: string) => ({
+    [PULL]: { body: pullRequest(HEAD, { host }) },
     [`${PULL}/reviews?per_page=100`]: { body: [], next: `${PULL}/reviews?per_page=100` },
-  };
+  });
   await assert.rejects(reviewsFrom('github', endless), /more than 50 pages/);
+  for (const link of ['<http://127.0.0.1:9/x>; rel="next"', '<http://[>; rel="next"', '<javascript:1>; rel="next"', '<//a@b/>; rel=next']) {
+    const led = (host: string) => ({ [PULL]: { body: pullRequest(HEAD, { host }) }, [`${PULL}/reviews?per_page=100`]: { body: [], link } });
+    await assert.rejects(reviewsFrom('github', led), {
+      code: 'forge-refused',
+      message: /^127\.0\.0\.1:\d+ names a next page that is not on the same server$/,
+    });
+  }
+});
+
+test('the forge is the one that was asked, and a request’s page is there', async () => {
+  for (const html_url of [
+    'https://github.com/team/fleet/pull/12',
+    'javascript://github.com/%0aalert(1)',
+    'x',
+    'http://a@b/',
+    'file:///etc',
+  ]) {
+    const lying = (host: string) => ({
+      [PULL]: { body: { ...pullRequest(HEAD, { host }), html_url } },
+      [`${PULL}/reviews?per_page=100`]: { body: [review(1, 2, 'APPROVED', HEAD)] },
+    });
+    await assert.rejects(reviewsFrom('github', lying), {
+      code: 'forge-refused',
+      message: /^(127\.0\.0\.1:\d+) names a page of the request that is not on `\1`$/,
+    });
+  }
+});
+
+test('a reviewer’s last word is told by the times, whatever order the forge lists them in', async () => {
+  const { request } = await reviewsFrom('github', (host) => ({
+    [PULL]: { body: pullRequest(HEAD, { host }) },
+    [`${PULL}/reviews?per_page=100`]: {
+      body: [
+        review(7, 2, 'DISMISSED', HEAD, { submitted_at: '2026-11-29T11:00:00Z' }),
+        review(6, 2, 'APPROVED', HEAD, { submitted_at: '2026-11-29T09:00:00Z' }),
+      ],
+    },
+  }));
+  assert.deepEqual(
+    request.reviews.map((r) => r.state),
+    ['dismissed'],
+  );
+});
+
+test('a project is OWNER/NAME and leads nowhere else', async () => {
+  const api = httpAddress('http://127.0.0.1:9');
+  for (const repository of ['..', '../..', 'a/..', 'a/./b', 'a%2Fb/c', 'a/b?x', 'a', '', 'a/b c'])
+    for (const forge of ['github', 'gitlab'] as const)
+      await assert.rejects(fetchReviews({ forge, api, repository, number: 1, token: undefined }), { code: 'config-invalid' }, repository);
 });
 
 test('trouble of the forge may be tried again', async () => {
   await assert.rejects(reviewsFrom('github', { [PULL]: { status: 502, body: {} } }), (e: CountersignError) => e.recover === 'retry');
   await assert.rejects(
-    fetchReviews({ forge: 'github', apiUrl: 'http://127.0.0.1:9', repository: 'a/b', number: 1, token: undefined }),
+    fetchReviews({ forge: 'github', api: httpAddress('http://127.0.0.1:9'), repository: 'a/b', number: 1, token: undefined }),
     (e: CountersignError) => e.code === 'forge-unreachable' && e.recover === 'retry',
   );
 });

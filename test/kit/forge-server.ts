@@ -5,6 +5,7 @@ export type ForgeAnswer = {
   readonly status?: number;
   readonly body: unknown;
   readonly next?: string;
+  readonly link?: string;
   readonly raw?: string;
   readonly location?: string;
 };
@@ -14,15 +15,19 @@ export type ForgeServer = {
   readonly stop: () => Promise<void>;
 };
 
-/** A forge's REST API on loopback, with the answers it is given by path. */
-export async function startForge(answers: Readonly<Record<string, ForgeAnswer>>): Promise<ForgeServer> {
+/** A forge's REST API on loopback, with the answers it is given by path (for the host that it is). */
+export async function startForge(
+  answers: Readonly<Record<string, ForgeAnswer>> | ((host: string) => Readonly<Record<string, ForgeAnswer>>),
+): Promise<ForgeServer> {
   const asked: { path: string; headers: NodeJS.Dict<string | string[]> }[] = [];
   let url = '';
   const server = createServer((request, response) => {
     asked.push({ path: request.url ?? '', headers: request.headers });
-    const answer = answers[request.url ?? ''] ?? { status: 404, body: { message: 'Not Found' } };
+    const all = typeof answers === 'function' ? answers(new URL(url).host) : answers;
+    const answer = all[request.url ?? ''] ?? { status: 404, body: { message: 'Not Found' } };
     response.statusCode = answer.status ?? 200;
     if (answer.next !== undefined) response.setHeader('link', `<${url}${answer.next}>; rel="next", <${url}/last>; rel="last"`);
+    if (answer.link !== undefined) response.setHeader('link', answer.link);
     if (answer.location !== undefined) response.setHeader('location', answer.location);
     response.setHeader('content-type', 'application/json');
     response.end(answer.raw ?? JSON.stringify(answer.body));
@@ -46,7 +51,7 @@ export function pullRequest(head: string, options: { base?: string; host?: strin
     id: 1,
     number: 12,
     state: 'open',
-    html_url: `https://${options.host ?? 'github.com'}/team/fleet/pull/12`,
+    html_url: `http://${options.host ?? 'github.com'}/team/fleet/pull/12`,
     title: 'more replicas',
     user: { id: options.opener ?? 1, login: 'dana', type: 'User', site_admin: false },
     head: { label: 'team:feature', ref: 'feature', sha: head, repo: { id: 9 } },

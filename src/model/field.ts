@@ -1,0 +1,63 @@
+import { z } from 'zod';
+import {
+  type Parsed,
+  parseBranch,
+  parseFileName,
+  parseGitSource,
+  parseHost,
+  parseHttpAddress,
+  parseImageReference,
+  parseMailbox,
+  parseMailServer,
+  parseProject,
+  parseRepositoryPath,
+  parseSshFileName,
+} from './address.ts';
+
+/** For whom a text of a document is read: a network, a file system, or a program or library with a grammar of its own. */
+export type Becomes = 'address' | 'file' | 'argument';
+
+/**
+ * Fields of documents that something else interprets, each with the parser that decides what it may be. A text field that stands neither
+ * here nor in the list of plain texts fails `test/config/fields.test.ts`: none can be forgotten.
+ */
+export const interpreted = z.registry<{ readonly becomes: Becomes; readonly parse: (text: string) => Parsed<unknown> }>();
+
+/** A text that must parse; what is wrong with it stands in the problem. */
+function parsedBy(becomes: Becomes, parse: (text: string) => Parsed<unknown>, shape: string) {
+  return z
+    .string()
+    .superRefine((text, context) => {
+      const parsed = parse(text);
+      if (parsed.kind === 'refused') context.addIssue({ code: 'custom', message: `${shape}: ${parsed.why}` });
+    })
+    .register(interpreted, { becomes, parse });
+}
+
+/** A text with a closed grammar. */
+export function shapedBy(becomes: Becomes, pattern: RegExp, shape: string) {
+  const parse = (text: string): Parsed<string> =>
+    pattern.test(text) ? { kind: 'parsed', value: text } : { kind: 'refused', why: `it is not ${shape}` };
+  return z.string().regex(pattern, shape).register(interpreted, { becomes, parse });
+}
+
+const withQuery = (text: string) => parseHttpAddress(text, { query: true });
+const upwards = (text: string) => parseRepositoryPath(text, true);
+
+export const field = {
+  address: parsedBy('address', (text) => parseHttpAddress(text), '`https://HOST/PATH`'),
+  addressWithQuery: parsedBy('address', withQuery, '`https://HOST/PATH?QUERY`'),
+  host: parsedBy('address', parseHost, '`HOST` or `HOST:PORT`'),
+  gitSource: parsedBy('address', parseGitSource, '`https://…`, `ssh://…` or a path'),
+  image: parsedBy('address', parseImageReference, '`registry/repository@sha256:…`'),
+  mailServer: parsedBy('address', parseMailServer, '`smtp://HOST:PORT` or `smtps://HOST:PORT`'),
+  mailbox: parsedBy('address', parseMailbox, 'one plain mail address'),
+  project: parsedBy('address', parseProject, '`OWNER/NAME`'),
+  file: parsedBy('file', parseFileName, 'the name of a file'),
+  sshFile: parsedBy('file', parseSshFileName, 'the name of a file'),
+  /** Inside of a repository. */
+  path: parsedBy('file', (text) => parseRepositoryPath(text), 'a path in the repository'),
+  /** Inside of a repository, and perhaps above the environment's directory. */
+  pathNear: parsedBy('file', upwards, 'a path in the repository'),
+  branch: parsedBy('argument', parseBranch, 'the name of a branch'),
+} as const;
