@@ -38,10 +38,16 @@ export function apiPath(apiVersion: string, namespace: string): string {
 }
 
 const CONNECTIONS = 16; // beyond this the API server only answers later, not more (measured)
-const TIMEOUT_MS = 30_000;
-const MAX_BODY = 256 * 1024 * 1024; // a list of 10,000 large objects
-const MAX_LINE = 16 * 1024 * 1024; // one event has one object, and the API server takes 3 MiB
+const LIMITS: ApiLimits = {
+  quietMs: 30_000,
+  totalMs: 180_000, // a list of 10,000 large objects over a slow line
+  bytes: 256 * 1024 * 1024, // the same list
+  lineBytes: 16 * 1024 * 1024, // one event has one object, and the API server takes 3 MiB
+};
 const CREDENTIALS_MS = 60_000; // tokens in files and from exec plugins rotate; they are asked for again this often
+
+/** How long nothing may come, how long one answer may take, and how large it may be; and a line of a watch. */
+export type ApiLimits = { readonly quietMs: number; readonly totalMs: number; readonly bytes: number; readonly lineBytes: number };
 
 /** Connects to a cluster and asks who we are there. Throws `cluster-unreachable`, or `cluster-forbidden`. */
 export async function connect(address: ClusterAddress): Promise<{ server: ApiServer; user: string }> {
@@ -91,11 +97,13 @@ function loadKubeConfig({ kubeconfig, context, namedBy }: ClusterAddress): KubeC
 export class ApiServer {
   readonly url: string;
   readonly #config: KubeConfig;
+  readonly #limits: ApiLimits;
   readonly #impersonated: Readonly<Record<string, string>>;
   #credentials: { options: RequestOptions; agent: Agent | HttpAgent; streams: Agent | HttpAgent; at: number } | undefined;
 
-  constructor(config: KubeConfig, serviceAccount?: string) {
+  constructor(config: KubeConfig, serviceAccount?: string, limits: ApiLimits = LIMITS) {
     this.#config = config;
+    this.#limits = limits;
     this.url = config.getCurrentCluster()?.server ?? '';
     this.#impersonated =
       serviceAccount === undefined ? {} : { 'impersonate-user': `system:serviceaccount:${serviceAccount.replace('/', ':')}` };
@@ -115,7 +123,7 @@ export class ApiServer {
       ...(payload === undefined ? {} : { 'content-type': contentType, 'content-length': String(Buffer.byteLength(payload)) }),
     };
     try {
-      return await readAnswer(await this.#send(method, path, headers, payload, undefined, 'agent'));
+      return await readAnswer(await this.#send(method, path, headers, payload, undefined, 'agent'), this.#limits.bytes);
     } catch (cause) {
       throw this.#unreachable(cause);
     }
@@ -145,7 +153,8 @@ export class ApiServer {
         if (status !== 200) continue;
         const lines = (rest + text.decode(chunk, { stream: true })).split('\n');
         rest = lines.pop() ?? '';
-        if (rest.length > MAX_LINE) throw new Error(`a line of the answer is longer than ${MAX_LINE} characters`);
+        if (rest.length > this.#limits.lineBytes)
+          throw new Error(`a line of the answer is longer than ${this.#limits.lineBytes} characters`);
         for (const line of lines) onLine(line);
       }
       return status;
@@ -165,6 +174,7 @@ export class ApiServer {
     pool: 'agent' | 'streams',
   ): Promise<IncomingMessage> {
     const { options, [pool]: agent } = await this.#connection();
+    const { quietMs, totalMs } = this.#limits;
     const url = new URL(this.url.replace(/\/$/, '') + path);
     const headers = {
       ...(options.headers as Record<string, string>),
@@ -176,7 +186,7 @@ export class ApiServer {
     return new Promise((resolve, reject) => {
       const start = url.protocol === 'http:' ? httpRequest : request;
       // A signal for each of thousands of requests costs more than the socket's own clock.
-      const until = signal === undefined ? { timeout: TIMEOUT_MS } : { signal };
+      const until = signal === undefined ? { timeout: quietMs } : { signal };
       const sent = start(url, {
         method,
         headers,
@@ -184,15 +194,28 @@ export class ApiServer {
         ...until,
         ...(options.auth == null ? {} : { auth: options.auth }),
       });
-      sent.on('timeout', () => sent.destroy(new Error(`no answer within ${TIMEOUT_MS / 1000} s`)));
-      sent.on('response', resolve);
+      // An answer without a length would count as whole when its socket ends: the answer itself is ended, with the reason.
+      let answer: IncomingMessage | undefined;
+      const end = (why: string) => {
+        reject(new Error(why));
+        (answer ?? sent).destroy(new Error(why));
+      };
+      sent.on('timeout', () => end(`no answer within ${quietMs / 1000} s`));
+      // What comes drop by drop is never quiet. A watch has its own clock.
+      const whole = signal === undefined ? setTimeout(() => end(`no whole answer within ${totalMs / 1000} s`), totalMs) : undefined;
+      sent.on('close', () => clearTimeout(whole));
+      sent.on('response', (response) => {
+        answer = response;
+        if ((response.headers['content-encoding'] ?? 'identity') === 'identity') resolve(response);
+        else end('its answer is in an encoding that was not asked for');
+      });
       sent.on('error', reject);
       sent.end(payload);
     });
   }
 
   #unreachable(cause: unknown): CountersignError {
-    return new CountersignError('cluster-unreachable', `the API server at \`${this.url}\` does not answer: ${messageOf(cause)}`, {
+    return new CountersignError('cluster-unreachable', `the API server at \`${this.url}\` does not answer: ${reasonOf(cause)}`, {
       cause,
       recover: 'retry',
       hint: 'is it running, and is the kubeconfig’s address right?',
@@ -225,12 +248,12 @@ export class ApiServer {
   }
 }
 
-async function readAnswer(response: IncomingMessage): Promise<Answer> {
+async function readAnswer(response: IncomingMessage, most: number): Promise<Answer> {
   const chunks: Buffer[] = [];
   let size = 0;
   for await (const chunk of response as AsyncIterable<Buffer>) {
     size += chunk.length;
-    if (size > MAX_BODY) throw new Error(`the answer is larger than ${MAX_BODY} bytes`);
+    if (size > most) throw new Error(`the answer is larger than ${most} bytes`);
     chunks.push(chunk);
   }
   const text = Buffer.concat(chunks).toString('utf8');
@@ -238,18 +261,28 @@ async function readAnswer(response: IncomingMessage): Promise<Answer> {
     [...line.matchAll(/299 \S+ "((?:[^"\\]|\\.)*)"/g)].map((m) => (m[1] ?? '').replaceAll(/\\(.)/g, '$1')),
   );
   const retryAfter = Number(response.headers['retry-after']);
+  const body = text === '' ? {} : parse(text);
+  const isGood = response.statusCode !== undefined && response.statusCode >= 200 && response.statusCode < 300;
+  if (body === undefined && isGood) throw new Error('the answer is not JSON'); // an empty list would mean that nothing is there
   return {
     status: response.statusCode ?? 0,
-    body: parse(text),
+    body: body ?? {}, // what is not the API server's is not repeated
     warnings,
     retryAfter: Number.isFinite(retryAfter) && retryAfter > 0 ? retryAfter : undefined,
   };
 }
 
-function parse(text: string): Record<string, unknown> {
+function parse(text: string): Record<string, unknown> | undefined {
   try {
-    return JSON.parse(text) as Record<string, unknown>;
+    const value: unknown = JSON.parse(text);
+    return typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as Record<string, unknown>) : undefined;
   } catch {
-    return { message: text.slice(0, 200) };
+    return undefined;
   }
+}
+
+// A parser of HTTP quotes nothing, but a certificate's names are the server's words.
+function reasonOf(thrown: unknown): string {
+  const { code } = thrown as { code?: unknown };
+  return typeof code === 'string' && code.startsWith('ERR_TLS_CERT') ? 'its certificate is for another name' : messageOf(thrown);
 }

@@ -21,7 +21,6 @@ export function accessEnvironment(url: string, access: GitAccess): Record<string
     if (access.password !== undefined) {
       const basic = Buffer.from(`${access.username ?? 'git'}:${access.password}`).toString('base64');
       settings.push([`http.${origin}/.extraHeader`, `Authorization: Basic ${basic}`]);
-      settings.push(['http.followRedirects', 'false']); // git would go on with the same header wherever it was sent
     }
     if (access.caFile !== undefined) settings.push([`http.${origin}/.sslCAInfo`, access.caFile]);
   }
@@ -35,6 +34,9 @@ export function accessEnvironment(url: string, access: GitAccess): Record<string
 function sshCommand({ sshKeyFile, knownHostsFile }: GitAccess): string {
   const options = [
     'BatchMode=yes',
+    'ConnectTimeout=30',
+    'ServerAliveInterval=15',
+    'ServerAliveCountMax=2',
     'StrictHostKeyChecking=yes',
     'GlobalKnownHostsFile=/dev/null',
     `UserKnownHostsFile=${quoted(knownHostsFile ?? '/dev/null')}`,

@@ -11,20 +11,22 @@ import { APPROVALS_REF, type Repository, redactUrl, refuseShallow, sourceRef } f
 /** A repository read without the `git` program: HTTP(S) remotes and SHA-1 only, the whole pack in memory. */
 export class IsomorphicRepository implements Repository {
   readonly #gitdir: string;
+  readonly #limits: Limits | undefined;
   #cache: object = {};
 
-  constructor(directory: string) {
+  constructor(directory: string, limits?: Limits) {
     this.#gitdir = directory;
+    this.#limits = limits;
   }
 
-  async fetch(url: string, branch: string, access: GitAccess = {}, limits?: Limits): Promise<void> {
+  async fetch(url: string, branch: string, access: GitAccess = {}): Promise<void> {
     if (!/^https?:\/\//.test(url))
       throw new CountersignError(
         'git-unreachable',
         `without the \`git\` program only http and https can be fetched, not \`${redactUrl(url)}\``,
         { hint: 'install git' },
       );
-    const http = httpClient(access.ca, limits);
+    const http = httpClient(access.ca, this.#limits);
     const onAuth = () =>
       access.password === undefined ? { cancel: true } : { username: access.username ?? 'git', password: access.password };
     try {

@@ -7,7 +7,7 @@ import { CountersignError, isObjectId, NO_REVISION, Recent } from '../model/inde
 import { accessEnvironment, type GitAccess } from './access.ts';
 import { type GitObject, MAX_BYTES, ObjectTooLarge, type ObjectType, verifyObjectId } from './object.ts';
 import { APPROVALS_REF, type Repository, redactUrl, refuseShallow, sourceRef } from './repository.ts';
-import { complaint, type GitProgram, runGit } from './run-git.ts';
+import { complaint, type GitProgram, type RunGitOptions, remoteReason, runGit } from './run-git.ts';
 
 // Nobody's configuration, hooks, replacements or prompts may change what a history is.
 const ENVIRONMENT = {
@@ -30,12 +30,19 @@ const SAFE = [
   '-c',
   'protocol.version=2',
   '-c',
+  'http.followRedirects=false', // whoever named a server named no other
+  '-c',
+  'http.lowSpeedLimit=1000',
+  '-c',
+  'http.lowSpeedTime=30',
+  '-c',
   'gc.auto=0',
   '-c',
   'advice.graftFileDeprecated=false',
   '-c',
   'core.bigFileThreshold=16m', // larger blobs are written through, not held, while a pack is unpacked
 ];
+const FETCH_MS = 120_000;
 const FEW = 256; // commits of a range that is remembered
 const REMEMBERED = 1000;
 const BATCH = 128; // commits examined together, which are in memory with all their bytes
@@ -58,10 +65,9 @@ export class NativeRepository implements Repository {
   async fetch(url: string, branch: string, access: GitAccess = {}): Promise<void> {
     await this.#create();
     const refspecs = [`+refs/heads/${branch}:${sourceRef(branch)}`, `${APPROVALS_REF}*:${APPROVALS_REF}*`];
-    const result = await this.#run(['fetch', '--no-progress', '--no-tags', '--no-write-fetch-head', '--end-of-options', url, ...refspecs], {
-      ...this.#env(),
-      ...accessEnvironment(url, access),
-    });
+    const { fetchMs = FETCH_MS } = this.#git;
+    const args = ['fetch', '--no-progress', '--no-tags', '--no-write-fetch-head', '--end-of-options', url, ...refspecs];
+    const result = await this.#run(args, { ...this.#env(), ...accessEnvironment(url, access) }, { timeoutMs: fetchMs, withChildren: true });
     if (result.code !== 0) throw fetchFailed(url, branch, result.stderr);
     refuseShallow(this.#directory);
   }
@@ -162,9 +168,9 @@ export class NativeRepository implements Repository {
       throw new CountersignError('git-unreachable', `cannot create a repository at \`${this.#directory}\`: ${complaint(result.stderr)}`);
   }
 
-  #run(args: readonly string[], env = this.#env()): ReturnType<typeof runGit> {
+  #run(args: readonly string[], env = this.#env(), more: RunGitOptions = {}): ReturnType<typeof runGit> {
     const { file, run = runGit } = this.#git;
-    return run(file, [...SAFE, ...args], { env });
+    return run(file, [...SAFE, ...args], { ...more, env });
   }
 
   #env(): NodeJS.ProcessEnv {
@@ -218,7 +224,7 @@ async function* streamIds(child: ChildProcessWithoutNullStreams, to: string): As
 
 function fetchFailed(url: string, branch: string, stderr: string): CountersignError {
   const where = redactUrl(url);
-  if (/couldn't find remote ref/.test(stderr))
+  if (/^fatal: couldn't find remote ref/m.test(stderr))
     return new CountersignError('git-ref-missing', `\`${where}\` has no branch \`${branch}\``, {
       hint: 'push the branch, or correct `spec.source.branch`',
       recover: 'retry',
@@ -235,7 +241,7 @@ function fetchFailed(url: string, branch: string, stderr: string): CountersignEr
     return new CountersignError('git-unreachable', `\`${where}\` sends elsewhere, and credentials are for one server only`, {
       hint: 'put the address that it sends to into `spec.source.url`',
     });
-  return new CountersignError('git-unreachable', `cannot fetch from \`${where}\`: ${complaint(stderr)}`, {
+  return new CountersignError('git-unreachable', `cannot fetch from \`${where}\`: ${remoteReason(stderr) ?? 'git gave up'}`, {
     hint: 'check `spec.source.url`, the network and the credentials',
     recover: 'retry',
   });

@@ -9,6 +9,8 @@ export type GitProgram = {
   readonly quarantine?: { readonly directory: string; readonly alternates: string } | undefined;
   /** What starts it, where that is not `runGit` itself. */
   readonly run?: RunGit;
+  /** How long one fetch may take (default two minutes). */
+  readonly fetchMs?: number;
 };
 
 export type GitResult = { readonly code: number; readonly stdout: Buffer; readonly stderr: string };
@@ -18,31 +20,83 @@ export type RunGitOptions = {
   readonly env?: NodeJS.ProcessEnv;
   readonly input?: Uint8Array | string;
   readonly timeoutMs?: number;
+  /** Ends what git started, too: a helper that talks to a server goes on without it. Not where git may ask a person at a terminal. */
+  readonly withChildren?: boolean;
 };
 export type RunGit = (program: string, args: readonly string[], options?: RunGitOptions) => Promise<GitResult>;
+
+const TIMEOUT_MS = 120_000;
+const MAX_ERRORS = 1024 * 1024;
 
 /** Runs the `git` program once with no shell. `input` goes to its standard input. Gives up after `timeoutMs` (default two minutes). */
 export const runGit: RunGit = (program, args, options = {}) =>
   new Promise((resolve, reject) => {
-    const child = spawn(program, args, {
-      cwd: options.cwd,
-      env: options.env,
-      stdio: 'pipe',
-      timeout: options.timeoutMs ?? 120_000,
-      killSignal: 'SIGKILL',
-    });
+    const { cwd, env, withChildren = false, timeoutMs = TIMEOUT_MS } = options;
+    const child = spawn(program, args, { cwd, env, stdio: 'pipe', detached: withChildren });
     const out: Buffer[] = [];
     const err: Buffer[] = [];
+    let errors = 0;
+    let ended: string | undefined;
+    const end = (why: string) => {
+      ended ??= why;
+      if (!withChildren || child.pid === undefined) child.kill('SIGKILL');
+      else
+        try {
+          process.kill(-child.pid, 'SIGKILL');
+        } catch {
+          child.kill('SIGKILL');
+        }
+    };
+    const timer = setTimeout(() => end(`fatal: it was not done within ${timeoutMs / 1000} s`), timeoutMs);
     child.stdout.on('data', (d: Buffer) => out.push(d));
-    child.stderr.on('data', (d: Buffer) => err.push(d));
-    child.on('error', (cause) => reject(new CountersignError('tool-missing', `cannot run \`${program}\``, { cause, hint: 'install git' })));
-    child.on('close', (code, signal) => {
-      const stderr = Buffer.concat(err).toString('utf8').trim();
-      resolve({ code: code ?? 1, stdout: Buffer.concat(out), stderr: signal === null ? stderr : `git was stopped by ${signal} ${stderr}` });
+    child.stderr.on('data', (d: Buffer) => {
+      errors += d.length;
+      if (errors > MAX_ERRORS) end(`fatal: it complains with more than ${MAX_ERRORS} bytes`);
+      else err.push(d);
+    });
+    child.on('error', (cause) => {
+      clearTimeout(timer);
+      reject(new CountersignError('tool-missing', `cannot run \`${program}\``, { cause, hint: 'install git' }));
+    });
+    child.on('close', (code) => {
+      clearTimeout(timer);
+      const stderr = ended ?? Buffer.concat(err).toString('utf8').trim();
+      resolve({ code: ended === undefined ? (code ?? 1) : 1, stdout: Buffer.concat(out), stderr });
     });
     child.stdin.on('error', () => {}); // git may close its input early; its exit code tells
     child.stdin.end(options.input ?? '');
   });
+
+/**
+ * Why a remote did not answer, in our own words: git repeats what a server writes, and a server may write anything. Returns undefined for
+ * complaints that are not known.
+ */
+export function remoteReason(stderr: string): string | undefined {
+  const status = /The requested URL returned error: (\d{3})\b/.exec(stderr)?.[1];
+  if (status !== undefined) return `it answers ${status}`;
+  const transport = /^fatal: transport '([a-z0-9+.-]{1,32})' not allowed$/m.exec(stderr)?.[1]; // of the address itself, before anyone was asked
+  if (transport !== undefined) return `transport '${transport}' not allowed`;
+  return REASONS.find(([pattern]) => pattern.test(stderr))?.[1];
+}
+
+const REASONS: readonly (readonly [RegExp, string])[] = [
+  [/^fatal: it was not done within/m, 'it was not done in time'],
+  [/^fatal: it complains with more than/m, 'it writes too much'],
+  [/Could not resolve host/, 'its name is not known'],
+  [/Failed to connect|Connection refused|Couldn't connect/, 'nothing listens there'],
+  [/Authentication failed|could not read Username|could not read Password|terminal prompts disabled/, 'it wants other credentials'],
+  [/Permission denied/, 'it does not take the key'],
+  [/SSL certificate problem|certificate verify failed|server verification failed|SSL peer certificate/, 'its certificate is not trusted'],
+  [/Operation (?:too slow|timed out)|timed out|timeout/i, 'it is too slow'],
+  [/repository '[^']*' not found|not appear to be a git repository|does not exist/, 'there is no repository'],
+  [/not valid: is this a git repository|bad line length|protocol error|invalid server response|unable to parse/, 'it is not a Git server'],
+  [/unable to find remote helper/, 'it is not an address that can be fetched'],
+  [
+    /early EOF|unexpected disconnect|hung up|RPC failed|transfer closed|Empty reply|Recv failure|expected flush|unexpected flush/,
+    'it broke off',
+  ],
+  [/fsck|bad object|inflate|invalid (?:tree|commit|object)|index-pack failed|unpack/, 'its objects are not sound'],
+];
 
 /** The last line of git's complaint that says what happened, without addresses that hold credentials. */
 export function complaint(stderr: string): string {

@@ -10,15 +10,17 @@ type Log = { info(fields: object, message: string): void; warn(fields: object, m
 
 const WAITING = 1000; // messages a notifier may be behind
 const ATTEMPTS = 5;
-const FIRST_PAUSE_MS = 500;
 const REMEMBERED = 5000;
-const LIMITS: Limits = { bytes: 1024 * 1024, quietMs: 10_000, totalMs: 20_000 };
+const TIMES: Times = { bytes: 1024 * 1024, quietMs: 10_000, totalMs: 20_000, firstPauseMs: 500 };
+
+/** Limits of an answer, and how long is waited before the second attempt; each further pause is twice as long. */
+type Times = Limits & { readonly firstPauseMs: number };
 
 /** Everybody who is to hear of things. `tell` returns at once; what is to be said is said one after the other. */
 export class Notifications {
   readonly #channels: readonly Channel[];
 
-  constructor(notifiers: readonly Notifier[], log: Log, limits: Limits = LIMITS) {
+  constructor(notifiers: readonly Notifier[], log: Log, limits: Times = TIMES) {
     this.#channels = notifiers.map((n) => new Channel(n, log, limits));
   }
 
@@ -35,7 +37,7 @@ export class Notifications {
 
 class Channel {
   readonly #notifier: Notifier;
-  readonly #limits: Limits;
+  readonly #limits: Times;
   readonly #log: Log;
   readonly #told = new Recent<number>(REMEMBERED);
   readonly #waiting: Told[] = [];
@@ -43,7 +45,7 @@ class Channel {
   idle: Promise<void> = Promise.resolve();
   #working = false;
 
-  constructor(notifier: Notifier, log: Log, limits: Limits) {
+  constructor(notifier: Notifier, log: Log, limits: Times) {
     this.#limits = limits;
     this.#notifier = notifier;
     this.#log = log;
@@ -92,7 +94,7 @@ class Channel {
           );
           return;
         }
-        await wait(FIRST_PAUSE_MS * 2 ** (attempt - 1), undefined, { signal: this.#stopped.signal, ref: false }).catch(() => {});
+        await wait(this.#limits.firstPauseMs * 2 ** (attempt - 1), undefined, { signal: this.#stopped.signal, ref: false }).catch(() => {});
       }
     }
   }
