@@ -357,6 +357,7 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
     .option('--lease <namespace>', 'replicas share the environments: each is run by the one that holds its Lease in this namespace')
     .option('--selector <labels>', 'run only environments with these labels (`shard=a`); admission is for all of them')
     .option('--http <address>', 'probes, metrics and calls of forges (plain HTTP, for behind an ingress): HOST:PORT, or off', 'off')
+    .option('--http-name <host...>', 'names by which /metrics may be asked, beside localhost and IP addresses', [])
     .option('--dashboard <address>', 'a page to look at, which asks nobody who they are: HOST:PORT (127.0.0.1:8090), or off', 'off')
     .option('--traces <url>', 'send traces there, as OTLP over HTTP (`http://collector:4318/v1/traces`)')
     .option('--origin <name>', 'the ledger’s name when it is begun (default: by the cluster’s id)')

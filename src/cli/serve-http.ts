@@ -1,6 +1,6 @@
 import { createServer } from 'node:http';
 import { settleUses } from '../gate/index.ts';
-import { CountersignError } from '../model/index.ts';
+import { CountersignError, parseHost } from '../model/index.ts';
 import type { Reconciler } from '../reconcile/index.ts';
 import type { ScheduledReports } from '../schedule/index.ts';
 import { type Control, type ControlAnswer, createServiceApp, listenForCommands, type Receiver } from '../service/index.ts';
@@ -40,7 +40,11 @@ export async function openHttp(
   const notReady = () =>
     (front !== undefined && !front.ready ? 'the admission webhook has no rules yet' : undefined) ??
     loops.find((l) => l.status.looked === '' && l.status.state !== 'suspended' && l.status.state !== 'standby')?.status.message;
-  const server = createServer({ requestTimeout: 15_000, headersTimeout: 10_000 }, createServiceApp({ notReady, metrics, receivers, log }));
+  const names = options.httpName.map(hostName);
+  const server = createServer(
+    { requestTimeout: 15_000, headersTimeout: 10_000 },
+    createServiceApp({ notReady, metrics, receivers, names, log }),
+  );
   guardConnections(server);
   await listen(server, host, port, '--http');
   closing.push(() => closeServer(server));
@@ -48,6 +52,14 @@ export async function openHttp(
     { http: options.http, receivers: receivers.map((r) => `/receive/${r.environment}`) },
     'probes, metrics and receivers are in place',
   );
+}
+
+function hostName(text: string): string {
+  const parsed = parseHost(text.toLowerCase());
+  if (parsed.kind === 'parsed' && !text.includes(':')) return parsed.value;
+  throw new CountersignError('usage', `\`${text.slice(0, 100)}\` is not the name of a host`, {
+    hint: 'give --http-name names without a port',
+  });
 }
 
 /** Takes the commands of `status`, `explain`, `suspend`, `resume`, `reconcile` and `rollback`. */

@@ -36,6 +36,7 @@ export type ServeOptions = PassOptions & {
   protect: boolean;
   rescan: string;
   http: string;
+  httpName: string[];
   dashboard: string;
   anchor?: string[];
   anchorEvery: string;

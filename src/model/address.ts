@@ -214,6 +214,11 @@ export function isLoopback(host: string): boolean {
   return host === 'localhost' || host === '[::1]' || (IPV4.test(host) && host.startsWith('127.'));
 }
 
+/** Whether a host is a literal IP address: no name, so that no name server says where it leads. */
+export function isIpAddress(host: string): boolean {
+  return isHost(host) && (host.startsWith('[') || IPV4.test(host));
+}
+
 /** Parses `HOST` or `HOST:PORT`. */
 export function parsePlace(text: string, defaultPort: number): Parsed<{ readonly host: string; readonly port: number }> {
   const [, host = '', written] = /^(\[[^\]]*\]|[^:]*)(?::(.*))?$/s.exec(text) ?? [];

@@ -1,4 +1,5 @@
 import express, { type ErrorRequestHandler, type Express } from 'express';
+import { isIpAddress, parsePlace } from '../model/index.ts';
 import type { Metrics } from './metrics.ts';
 import { addReceivers, type Receiver } from './receivers.ts';
 
@@ -7,11 +8,13 @@ export type ServiceParts = {
   readonly notReady: () => string | undefined;
   readonly metrics: Metrics;
   readonly receivers: readonly Receiver[];
+  /** Names by which metrics may be asked, beside `localhost` and IP addresses. */
+  readonly names: readonly string[];
   readonly log: { info(fields: object, message: string): void; warn(fields: object, message: string): void };
 };
 
 /** Plain HTTP for whoever runs the service: `/healthz`, `/readyz`, `/metrics`, and `/receive/…` for forges, behind an ingress with TLS. */
-export function createServiceApp({ notReady, metrics, receivers, log }: ServiceParts): Express {
+export function createServiceApp({ notReady, metrics, receivers, names, log }: ServiceParts): Express {
   const app = express();
   app.disable('x-powered-by');
   app.get('/healthz', (_request, response) => {
@@ -24,14 +27,29 @@ export function createServiceApp({ notReady, metrics, receivers, log }: ServiceP
       .type('text')
       .send(`${why ?? 'ok'}\n`);
   });
-  app.get('/metrics', async (_request, response) => {
+  app.get('/metrics', async (request, response) => {
+    if (!isOurs(request.headers.host ?? '', names)) {
+      response.status(421).type('text').send('metrics are not asked by this name: use an IP address, or add it with --http-name\n');
+      return;
+    }
     const { type, body } = await metrics.text();
     response.set('content-type', type).send(body);
   });
   addReceivers(app, receivers, log);
-  const onError: ErrorRequestHandler = (_error, _request, response, _next) => {
-    response.status(500).type('text').send('it could not be answered\n');
+  const onError: ErrorRequestHandler = (error, _request, response, _next) => {
+    const isTheirs = (error as { status?: unknown }).status === 400; // a path that cannot be decoded
+    response
+      .status(isTheirs ? 400 : 500)
+      .type('text')
+      .send(isTheirs ? 'the request cannot be read\n' : 'it could not be answered\n');
   };
   app.use(onError);
   return app;
+}
+
+// Prometheus asks by the pod's address. A web page that had its own name lead here asks by that name, and its browser says so.
+function isOurs(host: string, names: readonly string[]): boolean {
+  const parsed = parsePlace(host.toLowerCase(), 80);
+  if (parsed.kind === 'refused') return false;
+  return parsed.value.host === 'localhost' || isIpAddress(parsed.value.host) || names.includes(parsed.value.host);
 }
