@@ -2,8 +2,14 @@ import { createHmac } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { CountersignError, messageOf } from '../model/index.ts';
 
-/** A secret as a file has it now, so that it can be renewed. Throws `key-missing`. */
+/** Reads a secret as a file has it now, so that it can be renewed. Throws `key-missing`, for an empty file too: an empty key signs nothing. */
 export function readSecret(file: string): string {
+  const text = read(file);
+  if (text === '') throw new CountersignError('key-missing', `the file \`${file}\` is empty`, { hint: 'a secret belongs into it' });
+  return text;
+}
+
+function read(file: string): string {
   try {
     return readFileSync(file, 'utf8').trim();
   } catch (cause) {

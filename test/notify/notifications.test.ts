@@ -154,6 +154,15 @@ test('what is busy is tried again; what says no is not; neither tells the addres
   const gone = notifier({ slack: { urlFile: join(directory, 'none') } });
   const [missing] = await told([gone], [happened()], heard.length + 1);
   assert.match(missing?.message ?? '', /cannot be read/);
+  writeFileSync(join(directory, 'empty'), '\n');
+  const unsigned = notifier({ webhook: { url, secretFile: join(directory, 'empty') } });
+  const before = heard.length;
+  const [empty] = await told([unsigned], [happened()], before + 1);
+  assert.match(empty?.message ?? '', /^could not be told: the file `.*empty` is empty$/);
+  assert.equal(heard.length, before);
+  writeFileSync(join(directory, 'not-an-address'), 'https://chat.example.test/very secret');
+  const [wrong] = await told([notifier({ teams: { urlFile: join(directory, 'not-an-address') } })], [happened()], before + 1);
+  assert.match(wrong?.message ?? '', /^could not be told: the file `.*not-an-address` does not hold an address: its path is not plain/);
 });
 
 test('mail goes out by SMTP, with no line of its head made by a message', async () => {
