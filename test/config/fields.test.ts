@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { RE2JS } from 're2js';
 import { z } from 'zod';
+import { customResourceDefinitions } from '../../src/config/index.ts';
 import {
   type Becomes,
   environmentSchema,
@@ -103,6 +105,21 @@ test('fields with such names cannot be plain', () => {
     [...PLAIN].filter((path) => suspicious.test(path)),
     [],
   );
+});
+
+test('patterns in the CustomResourceDefinitions are in the API server’s language of patterns', () => {
+  let patterns = 0;
+  const look = (value: unknown): void => {
+    if (typeof value !== 'object' || value === null) return;
+    for (const [key, inner] of Object.entries(value)) {
+      if (key === 'pattern' && typeof inner === 'string') {
+        patterns++;
+        assert.doesNotThrow(() => RE2JS.compile(inner), inner);
+      } else look(inner);
+    }
+  };
+  look(customResourceDefinitions());
+  assert.ok(patterns > 10);
 });
 
 // What libraries and programs have read more out of than was meant.
