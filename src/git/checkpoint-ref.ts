@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { mkdirSync } from 'node:fs';
 import { CountersignError } from '../model/index.ts';
 import { accessEnvironment, type GitAccess } from './access.ts';
-import { complaint, type GitProgram, type GitResult, runGit } from './run-git.ts';
+import { complaint, type GitProgram, type GitResult, remoteReason, runGit } from './run-git.ts';
 
 const REF = 'refs/countersign/checkpoints';
 const FILE = 'checkpoint';
@@ -62,27 +62,37 @@ export class CheckpointRef {
     const signature = this.#sign(Buffer.from(headers.join('\n') + message));
     const signed = `${headers.join('\n')}\ngpgsig ${signature.trimEnd().replaceAll('\n', '\n ')}${message}`;
     const commit = await this.#must(['hash-object', '-w', '-t', 'commit', '--stdin'], signed);
-    const pushed = await this.#run(['push', '--quiet', this.#url, `${commit}:${REF}`], undefined, true);
+    const pushed = await this.#run(['push', '--quiet', '--end-of-options', this.#url, `${commit}:${REF}`], undefined, true);
     if (pushed.code !== 0)
-      throw new CountersignError('push-refused', `the repository did not take the checkpoint: ${complaint(pushed.stderr)}`, {
-        recover: 'retry',
-        hint: `allow pushes to \`${REF}\``,
-      });
+      throw new CountersignError(
+        'push-refused',
+        `the repository did not take the checkpoint: ${remoteReason(pushed.stderr) ?? 'git gave up'}`,
+        {
+          recover: 'retry',
+          hint: `allow pushes to \`${REF}\``,
+        },
+      );
   }
 
   async #tip(): Promise<string | undefined> {
     mkdirSync(this.#directory, { recursive: true });
     await this.#must(['init', '--quiet', '--bare', '.']);
-    const listed = await this.#run(['ls-remote', this.#url, REF], undefined, true);
+    const listed = await this.#run(['ls-remote', '--end-of-options', this.#url, REF], undefined, true);
     if (listed.code !== 0)
-      throw new CountersignError('git-unreachable', `the repository for checkpoints does not answer: ${complaint(listed.stderr)}`, {
-        recover: 'retry',
-      });
+      throw new CountersignError(
+        'git-unreachable',
+        `the repository for checkpoints does not answer: ${remoteReason(listed.stderr) ?? 'git gave up'}`,
+        {
+          recover: 'retry',
+        },
+      );
     const tip = /^[0-9a-f]{40,64}/.exec(listed.stdout.toString('utf8'))?.[0];
     if (tip === undefined) return undefined;
-    const fetched = await this.#run(['fetch', '--quiet', '--no-tags', this.#url, `+${REF}:${REF}`], undefined, true);
+    const fetched = await this.#run(['fetch', '--quiet', '--no-tags', '--end-of-options', this.#url, `+${REF}:${REF}`], undefined, true);
     if (fetched.code !== 0)
-      throw new CountersignError('git-unreachable', `checkpoints cannot be fetched: ${complaint(fetched.stderr)}`, { recover: 'retry' });
+      throw new CountersignError('git-unreachable', `checkpoints cannot be fetched: ${remoteReason(fetched.stderr) ?? 'git gave up'}`, {
+        recover: 'retry',
+      });
     return tip;
   }
 
@@ -101,10 +111,18 @@ export class CheckpointRef {
       GIT_CONFIG_NOSYSTEM: '1',
       GIT_CONFIG_GLOBAL: '/dev/null',
       GIT_TERMINAL_PROMPT: '0',
+      GIT_ALLOW_PROTOCOL: 'http:https:ssh:file',
+      LC_ALL: 'C',
       HOME: '/nonexistent',
       ...access,
     };
-    return runGit(this.#git.file, args, { cwd: this.#directory, env, timeoutMs: 60_000, ...(input === undefined ? {} : { input }) });
+    return runGit(this.#git.file, args, {
+      cwd: this.#directory,
+      env,
+      timeoutMs: 60_000,
+      withChildren: isRemote,
+      ...(input === undefined ? {} : { input }),
+    });
   }
 }
 

@@ -30,8 +30,6 @@ const SAFE = [
   '-c',
   'protocol.version=2',
   '-c',
-  'http.followRedirects=false', // whoever named a server named no other
-  '-c',
   'http.lowSpeedLimit=1000',
   '-c',
   'http.lowSpeedTime=30',

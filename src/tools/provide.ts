@@ -25,6 +25,7 @@ export type ToolSettings = {
 };
 
 const CONNECT_MS = 10_000;
+const MAX_ARCHIVE = 512 * 1024 * 1024; // the largest pinned one has a tenth of that
 const DOWNLOAD_MS = 600_000;
 const BUILD_MS = 1_800_000;
 
@@ -88,8 +89,9 @@ async function fetchTo(url: string, file: string, sha512: string, say: (line: st
       let got = response.status === 206 ? have : 0;
       let told = 0;
       for await (const chunk of response.body) {
-        writeSync(out, chunk);
         got += chunk.length;
+        if (got > MAX_ARCHIVE) throw new Error(`the archive is larger than ${mib(MAX_ARCHIVE)}`);
+        writeSync(out, chunk);
         if (total > 0 && got / total >= told + 0.1) {
           told = Math.floor((got / total) * 10) / 10;
           say(`${mib(got)} of ${mib(total)}`);

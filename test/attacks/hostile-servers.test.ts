@@ -11,7 +11,7 @@ import { Notifications } from '../../src/notify/index.ts';
 import { downloadFile, pullImage, type Refuse } from '../../src/registry/index.ts';
 import { deliver, periodWith } from '../../src/schedule/index.ts';
 import { openTracing } from '../../src/service/index.ts';
-import { HostileServer, HTTP_MANNERS, WORDS } from '../kit/hostile-server.ts';
+import { HostileServer, HTTP_MANNERS, leadingTo, WORDS } from '../kit/hostile-server.ts';
 import { scratch } from '../kit/scratch.ts';
 
 const directory = scratch();
@@ -177,6 +177,18 @@ for (const [manner, act] of Object.entries(HTTP_MANNERS))
     for (let i = 0; i < 250 && server.open.size > 0; i++) await new Promise((done) => setTimeout(done, 20));
     assert.equal(server.open.size, 0, 'connections that nobody ended');
   });
+
+test('no client goes where a server sends it', async () => {
+  const [server, elsewhere] = [await HostileServer.start(), await HostileServer.start()];
+  after(() => [server, elsewhere].map((s) => s.stop()));
+  server.manner = leadingTo(elsewhere.url);
+  for (const { name, run } of CLIENTS) {
+    const before = server.connections;
+    await run(server.url).catch(() => {});
+    assert.ok(server.connections > before, `${name} asked nobody`);
+    assert.equal(elsewhere.connections, 0, `${name} went elsewhere`);
+  }
+});
 
 test('a collector of traces that misbehaves keeps nobody from stopping', async () => {
   for (const manner of ['accepts and says nothing', 'writes its body drop by drop', 'answers without end', 'leads elsewhere']) {

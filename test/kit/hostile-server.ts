@@ -112,10 +112,17 @@ export const HTTP_MANNERS: Readonly<Record<string, Manner>> = {
   },
 };
 
+/** Sends whoever asks to another address. */
+export function leadingTo(url: string): Manner {
+  const act = (socket: Socket) => void socket.end(head('302 Found', `location: ${url}/a`, 'content-length: 0'));
+  return { on: 'request', act };
+}
+
 /** A server on loopback with one manner at a time. `open` are the connections that nobody ended. */
 export class HostileServer {
   readonly url: string;
   readonly open = new Set<Socket>();
+  connections = 0;
   manner: Manner = { on: 'connection', act: (socket) => socket.destroy() };
   readonly #server: Server;
 
@@ -135,6 +142,7 @@ export class HostileServer {
 
   take(socket: Socket): void {
     const { on, act } = this.manner;
+    this.connections++;
     this.open.add(socket);
     socket.on('error', () => {});
     socket.on('close', () => this.open.delete(socket));
