@@ -164,7 +164,8 @@ function forgeOf(url: string, { forge, apiUrl, project }: ApprovalsImportOptions
   const host = /^https?:/i.test(url) ? place : place.replace(/:\d+$/, ''); // the port of SSH is not that of the API
   const api = httpAddress(apiUrl ?? defaultApiUrl(forge, host));
   const [, prefix = ''] = /^\/(.*\/)?api\/v\d+\/?$/.exec(api.path) ?? []; // a forge that does not live at the top of its host
-  const there = path.join('/').replace(new RegExp(`^${prefix.replaceAll(/[^\w/-]/g, '.')}`), '');
+  const whole = path.join('/');
+  const there = whole.startsWith(prefix) ? whole.slice(prefix.length) : whole;
   // The path of a local repository says nothing of a forge. Forges take letters of either case for one project.
   if (place !== '' && there.toLowerCase() !== project.toLowerCase())
     throw new CountersignError('usage', `the project \`${plain(project)}\` is not the repository \`${plain(there)}\``, {

@@ -719,7 +719,8 @@ function shown(value: unknown): string {
   if (value === undefined) return 'nothing';
   if (Array.isArray(value)) return `a list of ${value.length}`;
   if (typeof value === 'object' && value !== null) return 'a mapping';
-  const text = String(value);
+  // Who wrote a password into an address must not find it in a log.
+  const text = String(value).replaceAll(/\/\/[^/?#\s]*@/g, '//…@');
   return `\`${text.length > 60 ? `${text.slice(0, 60)}…` : text}\``;
 }
 

@@ -112,6 +112,21 @@ for (const [what, files, expected] of [
     /expected a readable key file, found `dana\.asc`/,
   ],
   [
+    'an address with a password, without the password',
+    { 't.yaml': TRUST, 'e.yaml': ENVIRONMENT.replace('fleet.git', '"https://dana:very-secret@git.example.test/a"') },
+    /^e\.yaml:\d+: spec\.source\.url: expected `https:\/\/…`, `ssh:\/\/…` or a path: it holds a user or a password, which belong into a file of their own, found `https:\/\/…@git\.example\.test\/a`$/,
+  ],
+  [
+    'a mail server with options',
+    {
+      't.yaml': TRUST,
+      'e.yaml': ENVIRONMENT,
+      'n.yaml':
+        'apiVersion: countersign.dev/v1alpha1\nkind: Notifier\nmetadata: {name: mail}\nspec:\n  to:\n    email:\n      smtp: "smtp://h/?sendmail=true"\n      from: a@example.test\n      to: [b@example.test]\n',
+    },
+    /^n\.yaml:7: spec\.to\.email\.smtp: expected `smtp:\/\/HOST:PORT` or `smtps:\/\/HOST:PORT`: it has more than a host and a port, found `smtp:\/\/h\/\?sendmail=true`$/,
+  ],
+  [
     'a missing section',
     { 't.yaml': TRUST, 'e.yaml': ENVIRONMENT.replace('  target: {namespaces: [shop]}\n', '') },
     /spec\.target: expected a mapping, found nothing/,
