@@ -79,7 +79,7 @@ function scope(options: Options = {}): TestScope {
   let now = Date.parse('2026-01-01T00:00:00Z');
   const clock = () => new Date(now);
   const document = environmentDocument({
-    url: 'https://bot:token@git.example.com/fleet',
+    url: 'https://git.example.com/fleet',
     namespaces: ['shop'],
     mode: 'enforce',
     ...(options.holdFor === undefined ? {} : { holdFor: options.holdFor }),
