@@ -331,10 +331,7 @@ const substitute = z
   .optional()
   .describe('Texts for `${NAME}` in values; with it, a name that is not declared is an error, and `$${` stands for `${`.');
 
-const mebibytes = z
-  .string()
-  .regex(/^[1-9]\d{0,4}Mi$/, 'mebibytes such as `64Mi`')
-  .describe('Mebibytes such as `64Mi`.');
+const mebibytes = () => shapedBy('argument', /^[1-9]\d{0,4}Mi$/, 'mebibytes such as `64Mi`').describe('Mebibytes such as `64Mi`.');
 
 const limits = z
   .strictObject({
@@ -345,8 +342,8 @@ const limits = z
       .max(5_000_000)
       .default(1_000_000)
       .describe('Numbers, texts, truth values, lists and mappings in them, once aliases are followed.'),
-    size: mebibytes.default('32Mi').describe('Bytes of the files, or characters of the objects, whichever is more.'),
-    memory: mebibytes.default('384Mi').describe('Memory of the process that renders; it is ended beyond it.'),
+    size: mebibytes().default('32Mi').describe('Bytes of the files, or characters of the objects, whichever is more.'),
+    memory: mebibytes().default('384Mi').describe('Memory of the process that renders; it is ended beyond it.'),
     time: duration.default('120s').describe('Time for rendering; it is ended after it.'),
   })
   .prefault({})
