@@ -4,7 +4,7 @@ import { type ApiServer, Cluster, type ClusterAddress, connect } from '../cluste
 import type { Configuration, ProcessSettings } from '../config/index.ts';
 import type { LedgerView, SureRecorder } from '../gate/index.ts';
 import { type Ledger, ledgerName, openLedger, WriteAhead } from '../ledger/index.ts';
-import { CountersignError, digestOf, type Trace, untraced } from '../model/index.ts';
+import { CountersignError, digestOf, durationMs, type Trace, untraced } from '../model/index.ts';
 import { Notifications } from '../notify/index.ts';
 import type { Reconciler } from '../reconcile/index.ts';
 import { Metrics, openTracing } from '../service/index.ts';
@@ -65,6 +65,9 @@ export async function openServing<O extends PassOptions>(
     progress: sayProgress(log),
     postgres: options.ledger,
     key: ledgerKey(options),
+    holdFor: Object.fromEntries(
+      configuration.environments.map(({ metadata, spec }) => [metadata.name, durationMs(spec.admission.breakGlass.holdFor)]),
+    ),
   });
   const notifications = new Notifications(configuration.notifiers, log);
   const ahead = new WriteAhead(join(resolve(options.data), 'write-ahead.jsonl'), recorderOf(ledger), {

@@ -37,7 +37,7 @@ function environmentState(ledger: LedgerView, environment: string, known?: Envir
   const { inventory, chain } = result === undefined ? { inventory: EMPTY, chain: 0 } : inventoryAt(ledger, result, known);
   const base = {
     revision: result?.entry.revision ?? NO_REVISION,
-    verdict: result === undefined ? -1 : verdictOf(ledger, result),
+    verdict: result === undefined ? -1 : (intentOf(ledger, result)?.verdict ?? -1),
     inventory,
     settled: result?.index ?? -1,
     chain,
@@ -160,15 +160,15 @@ function computeAdmissible(state: EnvironmentState): Admissible {
 
 function lastApplied(ledger: LedgerView, environment: string): Recorded<EntryOf<'apply.result'>> | undefined {
   let result = ledger.latest(['apply.result'], environment);
-  while (result !== undefined && result.entry.outcome !== 'applied') result = ledger.latest(['apply.result'], environment, result.index);
+  while (result !== undefined && !(result.entry.outcome === 'applied' && intentOf(ledger, result) !== undefined))
+    result = ledger.latest(['apply.result'], environment, result.index);
   return result;
 }
 
-function verdictOf(ledger: LedgerView, result: Recorded<EntryOf<'apply.result'>>): number {
-  const intent = ledger.entry(result.entry.intent);
-  if (intent?.entry.type !== 'apply.intent')
-    throw new CountersignError('ledger-inconsistent', `entry ${result.index} names no intent`, { recover: 'halt' });
-  return intent.entry.verdict;
+// A result without an intent is nobody's: older versions let one onto the ledger. `ledger verify` names it; nothing follows from it.
+function intentOf(ledger: LedgerView, { entry }: Recorded<EntryOf<'apply.result'>>): EntryOf<'apply.intent'> | undefined {
+  const intent = ledger.entry(entry.intent)?.entry;
+  return intent?.type === 'apply.intent' && intent.environment === entry.environment ? intent : undefined;
 }
 
 function* intentsSince(ledger: LedgerView, environment: string, index: number): Generator<Recorded<EntryOf<'apply.intent'>>> {

@@ -6,6 +6,7 @@ import type { Evidence } from './evidence.ts';
 import { LedgerReader } from './ledger-reader.ts';
 import { parseVerifier, type Verifier } from './note.ts';
 import { LEDGER_FILES, type LedgerPlace } from './open-sequencer.ts';
+import { type Known, referenceProblem, refers } from './references.ts';
 import { type Found, laterOf, prepare, type Sequenced } from './sequencer.ts';
 import { commitmentOf, type PreparedEntry, pack, type Subject } from './store.ts';
 import type { Fault, FromWriter, ToWriter, WriterData } from './writer-thread.ts';
@@ -31,7 +32,7 @@ export type LedgerOptions = {
   readonly warn?: ((message: string) => void) | undefined;
   /** Hears how many entries were read back while it is opened. */
   readonly progress?: ((done: number) => void) | undefined;
-} & Pick<LedgerPlace, 'key' | 'newEpoch' | 'postgres'>;
+} & Pick<LedgerPlace, 'key' | 'newEpoch' | 'postgres' | 'holdFor'>;
 
 /**
  * The append side of a ledger. One process holds it. Entries are checked, spelled and hashed here; a thread of its own
@@ -46,6 +47,7 @@ export class Ledger {
   readonly found: Found;
   readonly #writer: Writer;
   readonly #clock: () => Date;
+  readonly #holdFor: LedgerOptions['holdFor'];
   // Commitments that are not durable yet; the others are asked for, as they may be erased at any time.
   readonly #subjects = new Map<string, string>();
   #newSubjects: Subject[] = [];
@@ -56,7 +58,8 @@ export class Ledger {
   #isScheduled = false;
   #broken: CountersignError | undefined;
 
-  constructor(directory: string, writer: Writer, clock: () => Date) {
+  constructor(directory: string, writer: Writer, clock: () => Date, holdFor?: LedgerOptions['holdFor']) {
+    this.#holdFor = holdFor;
     this.file = join(directory, LEDGER_FILES.store);
     this.read = new LedgerReader(this.file);
     this.#writer = writer;
@@ -89,6 +92,8 @@ export class Ledger {
       const entry = { v: 1, time: this.#time, ...body } as Entry;
       const prepared = prepareOr(entry, reject);
       if (prepared === undefined) return;
+      const problem = this.#problemOf(entry, evidence);
+      if (problem !== undefined) return reject(unfit(entry.type, `is not recorded: ${problem}`));
       this.#waiting.push({ entry, prepared, evidence, resolve, reject });
       this.#schedule();
     });
@@ -122,6 +127,23 @@ export class Ledger {
     await this.#writer.idle();
     this.read.close(); // before the writer, which as the last one out puts everything into the one file
     await this.#writer.close();
+  }
+
+  // What is durable is held against what is durable: an entry that names another is written after that one was acknowledged.
+  #problemOf(entry: Entry, evidence: readonly Evidence[]): string | undefined {
+    if (!refers(entry)) return undefined;
+    const { read } = this;
+    const known: Known = {
+      // Other replicas record too.
+      get size() {
+        return read.size;
+      },
+      entry: (index) => read.entry(index)?.entry,
+      hasEvidence: (digest) => evidence.some((e) => e.ref.sha256 === digest) || read.evidenceBytes(digest) !== undefined,
+    };
+    // The ledger's time may be ahead of the clock, and goes on from there.
+    const now = Math.max(this.#clock().getTime(), Date.parse(this.#time));
+    return referenceProblem(entry, known, { now, holdFor: this.#holdFor });
   }
 
   #schedule(): void {
@@ -196,9 +218,10 @@ function unfit(type: string, why: string): CountersignError {
  */
 export async function openLedger(directory: string, origin: string, options: LedgerOptions = {}): Promise<Ledger> {
   const clock = options.clock ?? (() => new Date());
-  const { key, newEpoch, postgres } = options;
-  const writer = await Writer.start({ place: { directory, origin, key, newEpoch, postgres }, startedAt: clock().getTime() }, options);
-  return new Ledger(directory, writer, clock);
+  const { key, newEpoch, postgres, holdFor } = options;
+  const place = { directory, origin, key, newEpoch, postgres, holdFor };
+  const writer = await Writer.start({ place, startedAt: clock().getTime() }, options);
+  return new Ledger(directory, writer, clock, holdFor);
 }
 
 /** The thread that writes, seen from here. */

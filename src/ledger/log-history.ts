@@ -5,7 +5,7 @@ import { parseVerifier, type Verifier, verifierText } from './note.ts';
 type Epoch = { readonly origin: string; readonly first: number; readonly previous: string | undefined };
 
 // Entries that say under which names and keys a ledger goes on. Looked for in the bytes: most entries are none of them.
-const MARK = /"type":"(?:key|epoch|log)\./;
+const MARK = /"type":"(?:key|epoch|log|replica)\./;
 
 /**
  * Under which names and keys a ledger was signed, as its own entries say: names change with epochs, keys are rotated and
@@ -15,11 +15,12 @@ export class LogHistory {
   readonly #epochs: Epoch[] = [];
   readonly #retired = new Map<string, number>();
   readonly #rotations: EntryOf<'key.rotated'>[] = [];
+  readonly #enrolled = new Map<string, string>();
   #last = -1;
 
   /** Whether entries of a type have anything to say here. */
   static concerns(type: string): boolean {
-    return /^(?:key|epoch|log)\./.test(type);
+    return /^(?:key|epoch|log|replica)\./.test(type);
   }
 
   add(index: number, body: string): void {
@@ -30,6 +31,12 @@ export class LogHistory {
     if (entry.type === 'epoch.opened') this.#epochs.push({ origin: entry.origin, first: index, previous: entry.previous });
     if (entry.type === 'key.retired') this.#retired.set(entry.key, index);
     if (entry.type === 'key.rotated') this.#rotations.push(entry);
+    if (entry.type === 'replica.enrolled') this.#enrolled.set(entry.replica, entry.key);
+  }
+
+  /** The public key of a replica that may hand entries over, in base64. */
+  enrolled(replica: string): string | undefined {
+    return this.#enrolled.get(replica);
   }
 
   get epoch(): number {

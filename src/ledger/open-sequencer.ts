@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { CountersignError } from '../model/index.ts';
 import { createKey, parseVerifiers, programSigner, readSigner, type Signer, type Verifier, verifierText } from './note.ts';
+import { openReplicaKey } from './replica-key.ts';
 import { type Found, type NewEpoch, type Sequenced, Sequencer, type SequencerOptions, type Waiting } from './sequencer.ts';
 import { SharedSequencer } from './shared-sequencer.ts';
 import { SqliteStore } from './sqlite-store.ts';
@@ -30,6 +31,8 @@ export type LedgerPlace = {
   /** The address of a PostgreSQL database that several replicas share; without it the ledger is a file in the directory. */
   readonly postgres?: string | undefined;
   readonly newEpoch?: NewEpoch | undefined;
+  /** The longest time that break-glass may stand, in milliseconds; by environment. */
+  readonly holdFor?: { readonly [environment: string]: number } | undefined;
 };
 
 /** What records batches, one after the other. */
@@ -61,7 +64,7 @@ export async function openSequencer(
       ...(newEpoch === undefined ? {} : { newEpoch }),
       ...ports,
     };
-    const opened = place.postgres === undefined ? await openFile(file, options) : await openShared(place.postgres, file, options);
+    const opened = place.postgres === undefined ? await openFile(file, options) : await openShared(place.postgres, file, place, options);
     const close = async () => {
       await opened.close();
       lock.close();
@@ -88,8 +91,9 @@ async function openFile(file: string, options: Options): Promise<Opened> {
   }
 }
 
-async function openShared(url: string, copy: string, options: Options): Promise<Opened> {
-  const sequencer = await SharedSequencer.open({ ...options, url, copy, name: 'the ledger’s database' });
+async function openShared(url: string, copy: string, { directory, holdFor }: LedgerPlace, options: Options): Promise<Opened> {
+  const replica = openReplicaKey(directory);
+  const sequencer = await SharedSequencer.open({ ...options, url, copy, replica, holdFor, name: 'the ledger’s database' });
   return { sequencer, origin: sequencer.origin, close: () => sequencer.close() };
 }
 

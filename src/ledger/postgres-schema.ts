@@ -1,4 +1,7 @@
-/** The tables of a ledger in PostgreSQL, to be made once by whoever owns the database; the service's own role may only add. */
+/**
+ * The tables of a ledger in PostgreSQL, made by the owner of the database; the service's own role may only add. It may be run again on
+ * a database that an older version was set up by, and adds what is missing there.
+ */
 export function postgresSchema(role: string): string {
   return `-- The ledger of Countersign. Run by the owner of the database, who is not the role that the service uses.
 BEGIN;
@@ -9,20 +12,30 @@ CREATE TABLE IF NOT EXISTS tile (level int NOT NULL, n bigint NOT NULL, nodes by
 CREATE TABLE IF NOT EXISTS evidence (sha256 text PRIMARY KEY, bytes text NOT NULL);
 CREATE TABLE IF NOT EXISTS subject (commitment text PRIMARY KEY, salt bytea NOT NULL, text text NOT NULL);
 CREATE TABLE IF NOT EXISTS checkpoint (size bigint PRIMARY KEY, note text NOT NULL);
--- What replicas hand over to the one that sequences, and what became of it.
+-- What replicas hand over to the one that sequences, each row signed by its replica, and what became of it.
 CREATE TABLE IF NOT EXISTS outbox (id uuid PRIMARY KEY, at timestamptz NOT NULL DEFAULT clock_timestamp(), batch jsonb NOT NULL);
 CREATE TABLE IF NOT EXISTS taken (id uuid PRIMARY KEY, first bigint NOT NULL, at timestamptz NOT NULL DEFAULT now());
+-- The number that the replica which sequences draws when it begins: rows are signed for it, and count for nobody else.
+CREATE TABLE IF NOT EXISTS term (nonce text PRIMARY KEY, at timestamptz NOT NULL DEFAULT clock_timestamp());
+-- What is kept by its digest has that digest, whoever adds it. Rows from before are not looked at: readers hash them anyway.
+${check('evidence', "sha256 = encode(sha256(convert_to(bytes, 'UTF8')), 'hex')")}
+${check('subject', "commitment = 'subject:' || encode(sha256(salt || convert_to(text, 'UTF8')), 'hex')")}
 CREATE OR REPLACE FUNCTION append_only() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'the ledger is append-only'; END $$;
 ${['entry', 'tile', 'evidence'].map(trigger).join('\n')}
 GRANT USAGE ON SCHEMA countersign TO ${identifier(role)};
-GRANT SELECT, INSERT ON entry, tile, evidence, subject, checkpoint, outbox, taken TO ${identifier(role)};
-GRANT DELETE ON subject, checkpoint, outbox, taken TO ${identifier(role)};
+GRANT SELECT, INSERT ON entry, tile, evidence, subject, checkpoint, outbox, taken, term TO ${identifier(role)};
+GRANT DELETE ON subject, checkpoint, outbox, taken, term TO ${identifier(role)};
 COMMIT;
 `;
 }
 
 function trigger(table: string): string {
   return `CREATE OR REPLACE TRIGGER ${table}_is_kept BEFORE UPDATE OR DELETE OR TRUNCATE ON ${table} FOR EACH STATEMENT EXECUTE FUNCTION append_only();`;
+}
+
+function check(table: string, condition: string): string {
+  const name = `${table}_is_hashed`;
+  return `ALTER TABLE ${table} DROP CONSTRAINT IF EXISTS ${name}; ALTER TABLE ${table} ADD CONSTRAINT ${name} CHECK (${condition}) NOT VALID;`;
 }
 
 function identifier(name: string): string {

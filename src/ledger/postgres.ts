@@ -1,15 +1,33 @@
+import type { Socket } from 'node:net';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import pg from 'pg';
 import { from as copyFrom } from 'pg-copy-streams';
 import { CountersignError, messageOf } from '../model/index.ts';
-import { anotherWrote, type Batch, CommitUnknown, cannotWrite, type PreparedEntry, type StoredEntry, type Subject } from './store.ts';
+import { type Batch, CommitUnknown, cannotWrite, type PreparedEntry, type StoredEntry, type Subject } from './store.ts';
 
 const CONNECT_MS = 5_000;
 const STATEMENT_MS = 30_000;
+const ANSWER_MS = 45_000; // longer than STATEMENT_MS: a server that keeps to its own limits answers before that
+const MAX_ANSWER = 256 * 1024 * 1024; // bytes of one answer: a page of the largest entries, and their evidence, is far below
+const WATCH_MS = 100;
 const LOCK = 0x636f_756e; // "coun": the advisory lock of whoever sequences
-/** What one replica hands over to the one that sequences. */
-export type Handed = Pick<Batch, 'evidence' | 'subjects'> & { readonly entries: readonly Omit<PreparedEntry, 'leaf'>[] };
+const MAX_NOTE = 20_000; // bytes; a checkpoint with two keys has 600
+const MAX_NOTES = 1000; // rows above the last signed checkpoint that are looked through before somebody has to clean up
+const MAX_ROW = 32 * 1024 * 1024; // bytes of a handed row: inventories of 10,000 objects take 5
+const MAX_TAKEN = 64 * 1024 * 1024; // of all rows that are taken at once
+const MAX_ROWS = 200;
+
+/** A row of `outbox`: a batch with its replica's signature, or a statement of enrolment. Nothing of it is believed yet. */
+export type OutboxRow = { readonly id: string; readonly content: unknown };
+
+/** What became of a row: where its first entry stands, whether it still waits; and for which term rows are to be signed. */
+export type OutboxState = { readonly first: number | undefined; readonly waits: boolean; readonly term: string | undefined };
+
+/** Rows that were to be recorded are not in `outbox` any more: their replica took them back. */
+export class TakenBack extends Error {}
+
+type Note = { readonly size: number; readonly note: string };
 
 /** The tables of a ledger in PostgreSQL, over one connection. Whoever holds its advisory lock sequences; the lock goes with the connection. */
 export class PostgresTables {
@@ -39,14 +57,15 @@ export class PostgresTables {
     client.on('end', () => this.#lose(client));
     client.on('notification', this.#onNotice);
     try {
-      await client.connect();
+      await bounded(client, client.connect(), 2 * CONNECT_MS);
       this.#client = client;
       this.#isLost = false;
-      await client.query(
+      await this.#bounded(
+        client,
         "SET search_path = countersign; SET synchronous_commit = on; SET idle_in_transaction_session_timeout = '60s'; LISTEN countersign",
       );
     } catch (cause) {
-      await client.end().catch(() => {});
+      streamOf(client)?.destroy();
       throw new CountersignError('ledger-unusable', `the ledger’s database cannot be reached: ${messageOf(cause)}`, {
         cause,
         recover: 'retry',
@@ -86,29 +105,62 @@ export class PostgresTables {
     return this.#holdsLock && this.isConnected;
   }
 
-  async size(): Promise<number> {
-    return Number((await this.#query('SELECT coalesce(max(seq) + 1, 0) AS n FROM entry'))[0]?.['n']);
-  }
-
-  /** Entries from an index on, with the checkpoint over all that there are, as of one moment. */
+  /**
+   * Entries from an index on, up to the newest checkpoint that is signed, and that checkpoint, as of one moment. Rows beyond it, and
+   * checkpoints that `isSigned` does not know, are other people's and are passed over.
+   */
   async since(
     from: number,
     limit: number,
-  ): Promise<{ readonly entries: StoredEntry[]; readonly checkpoint: { size: number; note: string } | undefined }> {
+    isSigned: (stored: Note) => boolean,
+  ): Promise<{ readonly entries: StoredEntry[]; readonly checkpoint: Note | undefined }> {
     await this.#query('BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY');
     try {
-      const rows = await this.#query('SELECT seq, leaf, body, type, environment FROM entry WHERE seq >= $1 ORDER BY seq LIMIT $2', [
-        from,
-        limit,
-      ]);
-      const [last] = await this.#query('SELECT size, note FROM checkpoint ORDER BY size DESC LIMIT 1');
-      return {
-        entries: rows.map(asStored),
-        checkpoint: last === undefined ? undefined : { size: Number(last['size']), note: String(last['note']) },
-      };
+      const checkpoint = (await this.#newest(isSigned, 5)) ?? (await this.#newest(isSigned, MAX_NOTES));
+      if (checkpoint === undefined || checkpoint.size <= from) return { entries: [], checkpoint };
+      const rows = await this.#query(
+        'SELECT seq, leaf, body, type, environment FROM entry WHERE seq >= $1 AND seq < $2 ORDER BY seq LIMIT $3',
+        [from, checkpoint.size, limit],
+      );
+      return { entries: rows.map(asStored), checkpoint };
     } finally {
       await this.#query('COMMIT');
     }
+  }
+
+  async #newest(isSigned: (stored: Note) => boolean, limit: number): Promise<Note | undefined> {
+    const rows = await this.#query(
+      'SELECT size, note FROM checkpoint WHERE octet_length(note) <= $1 AND size BETWEEN 0 AND $2 ORDER BY size DESC LIMIT $3',
+      [MAX_NOTE, Number.MAX_SAFE_INTEGER, limit],
+    );
+    const found = rows.map((row) => ({ size: Number(row['size']), note: String(row['note']) })).find(isSigned);
+    if (found === undefined && rows.length === MAX_NOTES)
+      throw new CountersignError('ledger-unusable', `the newest ${MAX_NOTES} rows of \`checkpoint\` are not signed by this ledger’s key`, {
+        recover: 'retry',
+        hint: `somebody else writes there: find out who, then \`DELETE FROM countersign.checkpoint WHERE size >= ${rows.at(-1)?.['size']}\``,
+      });
+    return found;
+  }
+
+  /** The hash of the entry at an index, whoever put it there. */
+  async leafAt(index: number): Promise<Uint8Array | undefined> {
+    return (await this.#query('SELECT leaf FROM entry WHERE seq = $1', [index]))[0]?.['leaf'] as Buffer | undefined;
+  }
+
+  /** Whether there is any entry at all. */
+  async hasEntries(): Promise<boolean> {
+    return (await this.#query('SELECT 1 AS n FROM entry LIMIT 1')).length > 0;
+  }
+
+  /** Puts a signed checkpoint back that somebody deleted. */
+  async restore({ size, note }: Note): Promise<void> {
+    await this.#query('DELETE FROM checkpoint WHERE size = $1', [size]);
+    await this.#query('INSERT INTO checkpoint VALUES ($1, $2) ON CONFLICT DO NOTHING', [size, note]);
+  }
+
+  /** Removes rows above the newest signed checkpoint: only the one who asks this signs, and has not signed them. */
+  async dropCheckpointsAbove(size: number): Promise<number> {
+    return (await this.#query('DELETE FROM checkpoint WHERE size > $1 OR size < 0 RETURNING size', [size])).length;
   }
 
   async evidence(digests: readonly string[]): Promise<Batch['evidence']> {
@@ -132,12 +184,14 @@ export class PostgresTables {
     return (await this.#query('DELETE FROM subject WHERE text = $1 RETURNING commitment', [text])).length;
   }
 
-  /** Makes a batch durable under its ids, once: ids that are taken already are an error of the database. */
+  /** Makes a batch durable, and takes the rows that it came from out of `outbox`. Throws `TakenBack` where one of them is gone. */
   async commit(batch: Batch, ids: readonly { readonly id: string; readonly first: number }[]): Promise<void> {
     try {
       await this.#query('BEGIN');
-      const stored = await this.size();
-      if (stored !== batch.first) throw anotherWrote(stored, batch.first);
+      if (ids.length > 0) {
+        const taken = await this.#query('DELETE FROM outbox WHERE id = ANY($1::uuid[]) RETURNING id', [ids.map((i) => i.id)]);
+        if (taken.length !== ids.length) throw new TakenBack();
+      }
       await this.#insert(batch, ids);
     } catch (thrown) {
       if (!this.isConnected) throw new CommitUnknown(thrown);
@@ -151,52 +205,86 @@ export class PostgresTables {
     }
   }
 
-  /** Where the batch of an id begins, if it was taken. */
-  async takenAt(id: string): Promise<number | undefined> {
-    const [row] = await this.#query('SELECT first FROM taken WHERE id = $1', [id]);
-    return row === undefined ? undefined : Number(row['first']);
+  /** What became of a row, and the term of whoever sequences. */
+  async stateOf(id: string): Promise<OutboxState> {
+    const [row] = await this.#query(
+      `SELECT (SELECT first FROM taken WHERE id = $1) AS first, EXISTS (SELECT FROM outbox WHERE id = $1) AS waits,
+        (SELECT left(nonce, 100) FROM term ORDER BY at DESC LIMIT 1) AS term`,
+      [id],
+    );
+    const [first, term] = [row?.['first'], row?.['term']];
+    return {
+      first: first === null || first === undefined ? undefined : Number(first),
+      waits: row?.['waits'] === true,
+      term: typeof term === 'string' ? term : undefined,
+    };
   }
 
-  /** Hands a batch over to whoever sequences. */
-  async hand(id: string, batch: Handed): Promise<void> {
-    const subjects = batch.subjects.map((s) => ({ ...s, salt: Buffer.from(s.salt).toString('hex') }));
-    await this.#query('INSERT INTO outbox (id, batch) VALUES ($1, $2) ON CONFLICT DO NOTHING', [
-      id,
-      JSON.stringify({ ...batch, subjects }),
-    ]);
+  /** Hands something over to whoever sequences. */
+  async hand(id: string, content: object): Promise<void> {
+    await this.#query('INSERT INTO outbox (id, batch) VALUES ($1, $2) ON CONFLICT DO NOTHING', [id, JSON.stringify(content)]);
     await this.#query("SELECT pg_notify('countersign', 'handed')");
   }
 
-  /** Takes a batch back that nobody took. False when it is too late. */
+  /** Takes a row back. False when it is not there: it was taken, or somebody deleted it. */
   async takeBack(id: string): Promise<boolean> {
-    return (await this.#query('DELETE FROM outbox WHERE id = $1 RETURNING id', [id])).length === 1;
+    return (await this.drop([id])) === 1;
   }
 
-  /** What was handed over and is not taken yet, oldest first. */
-  async handed(): Promise<{ readonly id: string; readonly batch: Handed }[]> {
-    const rows = await this.#query(
-      'SELECT id, batch FROM outbox o WHERE NOT EXISTS (SELECT FROM taken t WHERE t.id = o.id) ORDER BY at, id LIMIT 500',
+  /** Deletes rows of `outbox`; gives how many there were. */
+  async drop(ids: readonly string[]): Promise<number> {
+    if (ids.length === 0) return 0;
+    return (await this.#query('DELETE FROM outbox WHERE id = ANY($1::uuid[]) RETURNING id', [ids])).length;
+  }
+
+  /** Removes what somebody else wrote about a row. */
+  async dropTaken(id: string): Promise<void> {
+    await this.#query('DELETE FROM taken WHERE id = $1', [id]);
+  }
+
+  /** What was handed over, oldest first: as much as may be held at once, and the ids of rows that are too large to be looked at. */
+  async handed(): Promise<{ readonly rows: readonly OutboxRow[]; readonly tooLarge: readonly string[] }> {
+    // `pg_column_size` reads nothing; only a row that is small as it is stored is measured as it would be sent.
+    const sizes = await this.#query(
+      `SELECT id, CASE WHEN pg_column_size(batch) > $1 THEN -1 ELSE octet_length(batch::text) END AS size
+        FROM (SELECT id, batch, at FROM outbox ORDER BY at, id LIMIT $2) o ORDER BY at, id`,
+      [MAX_ROW / 4, MAX_ROWS],
     );
-    return rows.map((row) => {
-      const batch = row['batch'] as Omit<Handed, 'subjects'> & { subjects: { commitment: string; salt: string; text: string }[] };
-      return {
-        id: String(row['id']),
-        batch: { ...batch, subjects: batch.subjects.map((s) => ({ ...s, salt: Buffer.from(s.salt, 'hex') })) },
-      };
-    });
+    const isTooLarge = (row: Record<string, unknown>) => Number(row['size']) < 0 || Number(row['size']) > MAX_ROW;
+    const tooLarge = sizes.filter(isTooLarge).map((row) => String(row['id']));
+    const ids: string[] = [];
+    let sum = 0;
+    for (const row of sizes.filter((r) => !isTooLarge(r))) {
+      sum += Number(row['size']);
+      if (sum > MAX_TAKEN) break;
+      ids.push(String(row['id']));
+    }
+    if (ids.length === 0) return { rows: [], tooLarge };
+    const rows = await this.#query('SELECT id, batch FROM outbox WHERE id = ANY($1::uuid[]) ORDER BY at, id', [ids]);
+    return { rows: rows.map((row) => ({ id: String(row['id']), content: row['batch'] })), tooLarge };
   }
 
-  /** Forgets ids that nobody asks for any more. */
+  /** Publishes the term that rows are to be signed for, in place of any other. */
+  async openTerm(nonce: string): Promise<void> {
+    const [row, ...others] = await this.#query('SELECT left(nonce, 100) AS nonce FROM term ORDER BY at DESC LIMIT 2');
+    if (others.length === 0 && row?.['nonce'] === nonce) return;
+    await this.#query('DELETE FROM term');
+    await this.#query('INSERT INTO term (nonce) VALUES ($1)', [nonce]);
+    await this.#query("SELECT pg_notify('countersign', 'term')");
+  }
+
+  /** Forgets what nobody asks for any more. */
   async sweep(): Promise<void> {
-    await this.#query("DELETE FROM outbox o USING taken t WHERE o.id = t.id; DELETE FROM taken WHERE at < now() - interval '1 hour'");
+    await this.#query("DELETE FROM taken WHERE at < now() - interval '1 hour'");
   }
 
   async close(): Promise<void> {
     const client = this.#client;
     this.#client = undefined;
     this.#holdsLock = false;
-    if (client !== undefined)
-      await Promise.race([client.end().catch(() => {}), new Promise((resolve) => setTimeout(resolve, 1000).unref())]);
+    if (client === undefined) return;
+    await Promise.race([client.end().catch(() => {}), new Promise((resolve) => setTimeout(resolve, 1000).unref())]);
+    streamOf(client)?.destroy();
   }
 
   async #insert(batch: Batch, ids: readonly { readonly id: string; readonly first: number }[]): Promise<void> {
@@ -210,13 +298,17 @@ export class PostgresTables {
     for (const { commitment, salt, text } of subjects)
       await this.#query('INSERT INTO subject VALUES ($1, $2, $3) ON CONFLICT DO NOTHING', [commitment, Buffer.from(salt), text]);
     for (const { level, n, nodes } of tiles) await this.#query('INSERT INTO tile VALUES ($1, $2, $3)', [level, n, Buffer.from(nodes)]);
-    if (checkpoint.replaces !== undefined) await this.#query('DELETE FROM checkpoint WHERE size = $1', [checkpoint.replaces]);
+    const replaced = [checkpoint.size, ...(checkpoint.replaces === undefined ? [] : [checkpoint.replaces])];
+    await this.#query('DELETE FROM checkpoint WHERE size = ANY($1::bigint[])', [replaced]);
     await this.#query('INSERT INTO checkpoint VALUES ($1, $2)', [checkpoint.size, checkpoint.note]);
-    if (ids.length === 0) return;
-    await this.#query('INSERT INTO taken (id, first) SELECT * FROM unnest($1::uuid[], $2::bigint[])', [
-      ids.map((i) => i.id),
-      ids.map((i) => i.first),
-    ]);
+    if (ids.length > 0) {
+      // What somebody else wrote under these ids is in nobody's way.
+      await this.#query('DELETE FROM taken WHERE id = ANY($1::uuid[])', [ids.map((i) => i.id)]);
+      await this.#query('INSERT INTO taken (id, first) SELECT * FROM unnest($1::uuid[], $2::bigint[])', [
+        ids.map((i) => i.id),
+        ids.map((i) => i.first),
+      ]);
+    }
     await this.#query("SELECT pg_notify('countersign', 'taken')");
   }
 
@@ -224,7 +316,8 @@ export class PostgresTables {
   async #copy(first: number, entries: readonly PreparedEntry[]): Promise<void> {
     const client = this.#connected();
     const stream = client.query(copyFrom('COPY entry FROM STDIN (FORMAT binary)'));
-    await pipeline(Readable.from([copyRows(first, entries)]), stream).catch((cause: unknown) => this.#failed(client, cause));
+    const copied = pipeline(Readable.from([copyRows(first, entries)]), stream);
+    await bounded(client, copied, ANSWER_MS).catch((cause: unknown) => this.#failed(client, cause));
   }
 
   async #checkRole(): Promise<void> {
@@ -232,6 +325,11 @@ export class PostgresTables {
     if (tables?.['there'] !== true)
       throw new CountersignError('ledger-unusable', 'the database has no tables for a ledger', {
         hint: 'have its owner run what `countersign ledger schema --role ROLE` prints',
+      });
+    const [term] = await this.#query("SELECT to_regclass('countersign.term') IS NOT NULL AS there");
+    if (term?.['there'] !== true)
+      throw new CountersignError('ledger-unusable', 'the database’s tables for the ledger are of an older version', {
+        hint: 'have its owner run once more what `countersign ledger schema --role ROLE` prints; nothing that is recorded changes',
       });
     const [may] = await this.#query(
       "SELECT bool_or(has_table_privilege(t, 'UPDATE') OR has_table_privilege(t, 'DELETE') OR has_table_privilege(t, 'TRUNCATE')) AS change FROM unnest(ARRAY['entry', 'tile', 'evidence']) t",
@@ -244,8 +342,12 @@ export class PostgresTables {
 
   async #query(sql: string, values?: readonly unknown[]): Promise<Record<string, unknown>[]> {
     const client = this.#connected();
-    const result = await client.query(sql, values as unknown[] | undefined).catch((cause: unknown) => this.#failed(client, cause));
+    const result = await this.#bounded(client, sql, values).catch((cause: unknown) => this.#failed(client, cause));
     return (Array.isArray(result) ? [] : result.rows) as Record<string, unknown>[];
+  }
+
+  #bounded(client: pg.Client, sql: string, values?: readonly unknown[]): Promise<pg.QueryResult> {
+    return bounded(client, client.query(sql, values as unknown[] | undefined), ANSWER_MS);
   }
 
   #connected(): pg.Client {
@@ -255,8 +357,9 @@ export class PostgresTables {
 
   #failed(client: pg.Client, cause: unknown): never {
     // Class 08 and 57P are the server's end; without a code it is the connection's (PostgreSQL, appendix A).
-    const { code } = cause as { code?: string };
+    const { code, table, detail } = cause as { code?: string; table?: string; detail?: string };
     if (code === undefined || !/^[0-9A-Z]{5}$/.test(code) || /^(?:08|57P)/.test(code)) this.#lose(client);
+    if (code === '23505' && (table === 'entry' || table === 'tile')) throw inTheWay(table, detail ?? '');
     throw cannotWrite(cause);
   }
 
@@ -266,6 +369,46 @@ export class PostgresTables {
     this.#holdsLock = false;
     this.#onNotice();
   }
+}
+
+/** A row that the ledger did not sign stands where its next one belongs. It is left to the database's owner: the service may delete nothing there. */
+function inTheWay(table: 'entry' | 'tile', detail: string): CountersignError {
+  const [value = '?'] = /(?<=\)=\()[\d, ]+(?=\))/.exec(detail) ?? [];
+  const rows = table === 'entry' ? `seq >= ${value}` : `(level, n) = (${value})`;
+  const at = `countersign.${table}`;
+  const trigger = `TRIGGER ${table}_is_kept`;
+  const remove = `ALTER TABLE ${at} DISABLE ${trigger}; DELETE FROM ${at} WHERE ${rows}; ALTER TABLE ${at} ENABLE ${trigger};`;
+  const known = table === 'entry' ? ` If no replica or anchor has a checkpoint over more than ${value} entries,` : '';
+  return new CountersignError(
+    'ledger-unusable',
+    `a row that this ledger did not sign stands in the table \`${table}\` at ${value}, where the next one belongs`,
+    {
+      recover: 'retry',
+      hint: `somebody else uses the service’s role: change its password.${known} the database’s owner runs \`${remove}\``,
+    },
+  );
+}
+
+function streamOf(client: pg.Client): Socket | undefined {
+  return (client as unknown as { connection?: { stream?: Socket } }).connection?.stream;
+}
+
+/** Waits for an answer, but neither for ever nor for one without end: then the connection is cut. */
+async function bounded<T>(client: pg.Client, answer: Promise<T>, deadline: number): Promise<T> {
+  const before = streamOf(client)?.bytesRead ?? 0;
+  const end = performance.now() + deadline;
+  let timer: NodeJS.Timeout | undefined;
+  const broken = new Promise<never>((_, reject) => {
+    timer = setInterval(() => {
+      const stream = streamOf(client);
+      const isEndless = (stream?.bytesRead ?? 0) - before > MAX_ANSWER;
+      if (!isEndless && performance.now() < end) return;
+      stream?.destroy();
+      reject(new Error(isEndless ? `the database answers with more than ${MAX_ANSWER} bytes` : 'the database does not answer'));
+    }, WATCH_MS);
+  });
+  answer.catch(() => {}); // it may fail after it was given up
+  return Promise.race([answer, broken]).finally(() => clearInterval(timer));
 }
 
 function asStored(row: Record<string, unknown>): StoredEntry {

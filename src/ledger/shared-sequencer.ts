@@ -1,11 +1,14 @@
-import { randomUUID } from 'node:crypto';
+import { randomBytes, randomUUID } from 'node:crypto';
 import { rmSync } from 'node:fs';
-import { CountersignError, canonicalJson, type Entry, type EntryBody, entryProblem, MAX_ENTRY } from '../model/index.ts';
+import { CountersignError, canonicalJson, type Entry, type EntryBody, sha256 } from '../model/index.ts';
 import { openCheckpoint, signCheckpoint } from './checkpoint.ts';
 import { LogHistory } from './log-history.ts';
 import { leafHash } from './merkle.ts';
-import type { Signer } from './note.ts';
-import { type Handed, PostgresTables } from './postgres.ts';
+import type { Signer, Verifier } from './note.ts';
+import { type Judged, judgeRow, signedRow, type Term, UNAUTHENTICATED } from './outbox.ts';
+import { type OutboxRow, PostgresTables, TakenBack } from './postgres.ts';
+import type { Bounds, Known } from './references.ts';
+import { enrolmentOf, type ReplicaKey } from './replica-key.ts';
 import {
   cannotTell,
   checkAnchor,
@@ -23,13 +26,17 @@ import {
   writeAnchor,
 } from './sequencer.ts';
 import { SqliteStore } from './sqlite-store.ts';
-import { type Batch, CommitUnknown, cannotWrite, type PreparedEntry } from './store.ts';
+import { type Batch, CommitUnknown, cannotWrite, isOpened, type PreparedEntry } from './store.ts';
 import { TreeWriter } from './tiles.ts';
 
 export type SharedOptions = Omit<SequencerOptions, 'store'> & {
   readonly url: string;
   /** The copy that this replica reads from. */
   readonly copy: string;
+  /** Signs what this replica hands over. */
+  readonly replica: ReplicaKey;
+  /** The longest time that break-glass may stand, in milliseconds; by environment. */
+  readonly holdFor?: Bounds['holdFor'];
 };
 
 const PAGE = 1000;
@@ -37,11 +44,15 @@ const TICK_MS = 500;
 const LOOK_MS = 50;
 const DEADLINE_MS = 20_000;
 const SWEEP_EVERY = 120; // ticks: once a minute
+const REFUSED_EVERY_MS = 60_000; // however many rows are refused, the ledger grows by one entry a minute
+const TAKING_MS = 5000; // a flood of rows is gone through for so long at a time; own entries are recorded in between
+const ATTEMPTS = 5;
 
 /**
  * A ledger in PostgreSQL that several replicas write to. One of them, the holder of the database's advisory lock, numbers,
  * signs and commits; the others hand their entries to it. Each keeps a copy that it hashes as it grows, so that nobody
- * who can change the database can change what a replica reads.
+ * who can change the database can change what a replica reads. What is handed over is signed by the replica and checked before
+ * it is recorded: the role that writes to the database does not have the ledger's signature.
  */
 export class SharedSequencer {
   readonly #options: SharedOptions;
@@ -59,6 +70,10 @@ export class SharedSequencer {
   #turn: Promise<unknown> = Promise.resolve();
   #timer: NodeJS.Timeout | undefined;
   #ticks = 0;
+  #term: Term | undefined;
+  #counter = 0;
+  #refused: { count: number; first: Extract<Judged, { kind: 'refused' }> } | undefined;
+  #refusedAt = Number.NEGATIVE_INFINITY;
   #wake: () => void = () => {};
   found: Found = { entries: 0, unanchored: 0, lastTime: '' };
 
@@ -99,9 +114,8 @@ export class SharedSequencer {
   append(waiting: Waiting): Promise<Sequenced> {
     return this.#inTurn(async () => {
       if (this.#broken !== undefined) throw this.#broken;
-      const id = randomUUID();
       if (!this.#tables.isConnected) await this.#tables.connect();
-      return (await this.#leads()) ? this.#sequence(id, waiting) : this.#handOver(id, waiting);
+      return (await this.#leads()) ? this.#sequence(waiting) : this.#handOver(randomUUID(), waiting);
     });
   }
 
@@ -181,6 +195,7 @@ export class SharedSequencer {
     }
     if (this.#hasBegun) return true;
     await this.#catchUp();
+    await this.#beginTerm();
     this.#hasBegun = true;
     const { newEpoch, ...options } = this.#options;
     const isOpened = this.#history.origin === options.signers[0].name;
@@ -190,8 +205,20 @@ export class SharedSequencer {
       this.#history,
       this.#latest?.note,
     );
-    for (const body of words) await this.#sequence(randomUUID(), { entries: [this.#stamped(body)], evidence: [], subjects: [] });
+    for (const body of words) await this.#sequence({ entries: [this.#stamped(body)], evidence: [], subjects: [] });
     return true;
+  }
+
+  // The number is made here and remembered here only. A row that was signed for another term, or was taken in this one, does not
+  // count again, whatever is deleted from the tables or put back into them.
+  async #beginTerm(): Promise<void> {
+    if (this.#tree.size === 0 && (await this.#tables.hasEntries()))
+      throw halt(
+        `${this.#options.name} holds entries, but no checkpoint over them that is signed by this ledger’s key`,
+        'give the key that signed it. If rows of `checkpoint` were deleted, start a replica that has its copy first: it puts the newest one back',
+      );
+    this.#term = { nonce: randomBytes(32).toString('hex'), since: this.#options.clock().getTime(), taken: new Map() };
+    await this.#tables.openTerm(this.#term.nonce);
   }
 
   #stamped(body: EntryBody): PreparedEntry {
@@ -202,20 +229,24 @@ export class SharedSequencer {
     if (this.#broken !== undefined) return;
     if (!this.#tables.isConnected) await this.#tables.connect();
     await this.#catchUp();
-    if (await this.#leads()) await this.#takeHanded();
+    if (await this.#leads()) {
+      await this.#tables.openTerm(this.#term?.nonce ?? '');
+      await this.#takeHanded();
+    }
     if (++this.#ticks % SWEEP_EVERY !== 0) return;
     await this.#tables.sweep();
+    if (this.#hasBegun) await this.#dropForeignCheckpoints();
     this.#copy.keepSubjects(await this.#tables.commitments());
   }
 
   // --- sequencing ---
 
-  async #sequence(id: string, waiting: Waiting): Promise<Sequenced> {
+  async #sequence(waiting: Waiting): Promise<Sequenced> {
     const { entries, bodies } = this.#inOrder(waiting.entries);
     const first = this.#tree.size;
-    const done = await this.#commit({ ...waiting, entries }, [{ id, first }]).catch(async (thrown: unknown) => {
+    const done = await this.#commit({ ...waiting, entries }, []).catch(async (thrown: unknown) => {
       if (!(thrown instanceof CommitUnknown)) throw thrown;
-      return this.#settled(id, thrown.cause);
+      return this.#settled(first, entries, thrown.cause);
     });
     return { ...done, ...(bodies === undefined ? {} : { bodies }) };
   }
@@ -249,15 +280,14 @@ export class SharedSequencer {
     return { first, size: tree.size, note };
   }
 
-  // After a commit whose end is not known: once connected again, the database says whether it took place.
-  async #settled(id: string, cause: unknown): Promise<Sequenced> {
+  // After a commit whose end is not known: once connected again, the signed tree says whether it took place.
+  async #settled(first: number, entries: readonly PreparedEntry[], cause: unknown): Promise<Sequenced> {
     this.#replaceable = undefined; // whether the last one is there is not known: it stays
     for (const end = Date.now() + DEADLINE_MS; ; ) {
       try {
         await this.#tables.connect();
-        const first = await this.#tables.takenAt(id);
         await this.#catchUp();
-        if (first === undefined) throw cannotWrite(cause);
+        if (!this.#stands(first, entries)) throw cannotWrite(cause);
         return { first, size: this.#tree.size, note: this.#latest?.note ?? '' };
       } catch (thrown) {
         if (!(thrown instanceof CountersignError) || thrown.recover !== 'retry' || this.#tables.isConnected || Date.now() > end)
@@ -267,15 +297,94 @@ export class SharedSequencer {
     }
   }
 
-  // What the others handed over goes on in one commit, in the order in which it came.
+  // Whether exactly these entries stand there.
+  #stands(first: number, entries: readonly PreparedEntry[]): boolean {
+    return entries.every(({ body }, i) => this.#copy.body(first + i) === body);
+  }
+
+  // --- what others hand over ---
+
+  /** Takes what was handed over, in the order in which it came, in one commit at a time; sets aside what cannot be recorded. */
   async #takeHanded(): Promise<void> {
-    const all = await this.#tables.handed();
-    const handed = all.filter(({ batch }) => isFit(batch));
-    for (const { id } of all.filter((h) => !handed.includes(h))) {
-      this.#options.warn('a replica handed over what is no entry; it is not recorded');
-      await this.#tables.takeBack(id);
+    for (const end = Date.now() + TAKING_MS; Date.now() < end; ) {
+      const { rows, tooLarge } = await this.#tables.handed();
+      const large = tooLarge.map(
+        (id): Judged => ({ kind: 'refused', id, replica: UNAUTHENTICATED, reason: 'it is too large', digest: sha256(id) }),
+      );
+      const done = await this.#takeRows(rows, large);
+      if (done === 0) break;
     }
-    if (handed.length === 0) return;
+    await this.#tellRefused();
+  }
+
+  async #takeRows(rows: readonly OutboxRow[], large: readonly Judged[]): Promise<number> {
+    const judged = [...large];
+    const term = this.#term as Term;
+    const taken = new Map(term.taken); // counters count once the rows are recorded, and in one page at once
+    for (const row of rows) {
+      const one = judgeRow(row, this.#judging({ ...term, taken }));
+      if (one.kind === 'batch') taken.set(one.who, one.counter);
+      if (one.kind === 'enrolment') await this.#enrol(one);
+      judged.push(one);
+    }
+    const refused = judged.filter((one) => one.kind === 'refused');
+    for (const one of refused) this.#setAside(one);
+    await this.#tables.drop(judged.filter((one) => one.kind === 'refused' || one.kind === 'enrolment').map((one) => one.id));
+    const batches = judged.filter((one) => one.kind === 'batch');
+    if (batches.length > 0) await this.#takeBatches(batches);
+    for (const { who, counter } of batches) term.taken.set(who, counter);
+    return judged.filter((one) => one.kind !== 'early').length;
+  }
+
+  #judging(term: Term) {
+    const keys: readonly Verifier[] = [...this.#signers, ...this.#options.verifiers, ...this.#history.named];
+    return {
+      origin: this.origin,
+      term,
+      keys: keys.filter((key) => !this.#history.isRetired(key)),
+      enrolled: (replica: string) => this.#history.enrolled(replica),
+      known: this.#known,
+      bounds: { now: Math.max(this.#options.clock().getTime(), Date.parse(this.#lastTime) || 0), holdFor: this.#options.holdFor },
+    };
+  }
+
+  get #known(): Known {
+    return {
+      size: this.#tree.size,
+      entry: (index) => {
+        const body = this.#copy.body(index);
+        return body === undefined ? undefined : (JSON.parse(body) as Entry);
+      },
+      hasEvidence: (digest) => this.#copy.hasEvidence(digest),
+    };
+  }
+
+  async #enrol({ replica, key, statement }: Extract<Judged, { kind: 'enrolment' }>): Promise<void> {
+    if (this.#history.enrolled(replica) === key) return;
+    const body: EntryBody = { type: 'replica.enrolled', replica, key, statement };
+    await this.#sequence({ entries: [this.#stamped(body)], evidence: [], subjects: [] });
+  }
+
+  #setAside(one: Extract<Judged, { kind: 'refused' }>): void {
+    if (this.#refused === undefined) {
+      this.#refused = { count: 0, first: one };
+      this.#options.warn(`what was handed over by ${one.replica} is not recorded: ${one.reason}`);
+    }
+    this.#refused.count++;
+  }
+
+  async #tellRefused(): Promise<void> {
+    const now = performance.now();
+    if (this.#refused === undefined || now - this.#refusedAt < REFUSED_EVERY_MS) return;
+    const { count, first } = this.#refused;
+    const { replica, reason, digest } = first;
+    const body: EntryBody = { type: 'record.refused', source: 'outbox', replica, reason, digest, count };
+    await this.#sequence({ entries: [this.#stamped(body)], evidence: [], subjects: [] });
+    this.#refusedAt = now;
+    this.#refused = undefined;
+  }
+
+  async #takeBatches(handed: readonly Extract<Judged, { kind: 'batch' }>[]): Promise<void> {
     const ids: { id: string; first: number }[] = [];
     const entries: PreparedEntry[] = [];
     for (const { id, batch } of handed) {
@@ -296,22 +405,44 @@ export class SharedSequencer {
       handed.flatMap((h) => h.batch.subjects),
       (s) => s.commitment,
     );
-    await this.#commit({ entries, evidence, subjects }, ids);
+    await this.#commit({ entries, evidence, subjects }, ids).catch(async (thrown: unknown) => {
+      if (!(thrown instanceof TakenBack)) throw thrown;
+      // One of them was taken back in between. Each alone: the others are not held up, and their counters are used already.
+      if (handed.length > 1) for (const one of handed) await this.#takeBatches([one]);
+    });
   }
 
   // --- handing over ---
 
+  /** Resolves once the entries stand on the signed ledger. What the tables say about them is a hint and no more. */
   async #handOver(id: string, waiting: Waiting): Promise<Sequenced> {
-    const handed: Handed = { ...waiting, entries: waiting.entries.map(({ body, type, environment }) => ({ body, type, environment })) };
+    const since = this.#tree.size;
+    let signedFor: string | undefined;
+    let attempts = 0;
     for (const end = Date.now() + DEADLINE_MS; ; ) {
       try {
         if (!this.#tables.isConnected) await this.#tables.connect();
-        const first = await this.#tables.takenAt(id);
-        if (first !== undefined) return await this.#taken(first, waiting.entries.length);
-        await this.#tables.hand(id, handed);
-        if (await this.#leads()) await this.#takeHanded();
-        else await this.#notice(LOOK_MS);
-        if (Date.now() > end && (await this.#tables.takeBack(id))) throw cannotTell(new Error('no replica sequences'));
+        const state = await this.#tables.stateOf(id);
+        if (state.first !== undefined) {
+          await this.#catchUp();
+          const taken = this.#foundAt(state.first, since, waiting);
+          if (taken !== undefined) return taken;
+          await this.#tables.dropTaken(id); // somebody else wrote that
+        }
+        const leads = await this.#leads();
+        const isOver = Date.now() > end;
+        if (leads || isOver || !state.waits || state.term !== signedFor) {
+          // Nothing of it is in `outbox` any more; so it is on the ledger by now, or will not be.
+          await this.#tables.takeBack(id);
+          await this.#catchUp();
+          const recorded = this.#find(since, waiting);
+          if (recorded !== undefined) return recorded;
+          if (leads) return await this.#sequence(waiting);
+          if (isOver) throw cannotTell(new Error('no replica sequences'));
+          if (signedFor === state.term && ++attempts > ATTEMPTS) throw notTaken();
+          signedFor = await this.#handSigned(id, waiting, state.term);
+        }
+        await this.#notice(LOOK_MS);
       } catch (thrown) {
         const isLost = thrown instanceof CommitUnknown || !this.#tables.isConnected;
         if (!isLost || Date.now() > end) throw thrown instanceof CommitUnknown ? cannotTell(thrown.cause) : thrown;
@@ -320,10 +451,41 @@ export class SharedSequencer {
     }
   }
 
-  async #taken(first: number, count: number): Promise<Sequenced> {
-    await this.#catchUp();
-    const stored = await this.#copy.entries(first, count);
-    return { first, size: this.#tree.size, note: this.#latest?.note ?? '', bodies: stored.map((s) => s.body) };
+  /** Signs for a term and hands over, once this replica is enrolled. Gives the term; undefined where it is too early. */
+  async #handSigned(id: string, waiting: Waiting, term: string | undefined): Promise<string | undefined> {
+    const { replica } = this.#options;
+    if (term === undefined) return undefined;
+    if (this.#history.enrolled(replica.id) === undefined) {
+      await this.#tables.hand(randomUUID(), { enrolment: enrolmentOf(replica, this.#signers[0]) });
+      for (const end = Date.now() + DEADLINE_MS / 4; this.#history.enrolled(replica.id) === undefined; ) {
+        if (Date.now() > end) return undefined;
+        await this.#notice(LOOK_MS);
+        await this.#catchUp();
+      }
+    }
+    const at = { origin: this.origin, term, counter: ++this.#counter };
+    await this.#tables.hand(id, signedRow(id, waiting, at, replica));
+    return term;
+  }
+
+  #foundAt(first: number, since: number, { entries }: Waiting): Sequenced | undefined {
+    if (first < since) return undefined;
+    const bodies: string[] = [];
+    for (const [i, { body }] of entries.entries()) {
+      const stored = this.#copy.body(first + i);
+      if (stored === undefined || !isSameLater(stored, body)) return undefined;
+      bodies.push(stored);
+    }
+    return { first, size: this.#tree.size, note: this.#latest?.note ?? '', bodies };
+  }
+
+  // Where nobody says where it stands: among the entries that came since it was handed over.
+  #find(since: number, waiting: Waiting): Sequenced | undefined {
+    for (let at = since; at < this.#tree.size; at++) {
+      const found = this.#foundAt(at, since, waiting);
+      if (found !== undefined) return found;
+    }
+    return undefined;
   }
 
   // --- the copy ---
@@ -332,13 +494,16 @@ export class SharedSequencer {
   async #catchUp(): Promise<void> {
     const { name } = this.#options;
     for (;;) {
-      const { entries, checkpoint } = await this.#tables.since(this.#tree.size, PAGE);
+      const { entries, checkpoint } = await this.#tables.since(this.#tree.size, PAGE, (stored) => this.#isSigned(stored));
       const size = checkpoint?.size ?? 0;
-      if (size < this.#tree.size && this.#options.newEpoch === undefined)
+      if (size < this.#tree.size && this.#options.newEpoch === undefined) {
+        if (await this.#putBack()) continue;
         throw halt(
           `${name} holds ${size} entries, but ${this.#tree.size} were signed: it was put back to an older state`,
           'if that was on purpose, `countersign ledger new-epoch` goes on from here and says what was lost; otherwise bring the newer state back',
         );
+      }
+      if (entries.length === 0 && size > this.#tree.size) throw halt(`entry ${this.#tree.size} is missing from ${name}`);
       if (entries.length === 0) return;
       const tree = this.#tree.copy();
       for (const { index, body, leaf, type } of entries) {
@@ -348,12 +513,11 @@ export class SharedSequencer {
         if (LogHistory.concerns(type)) this.#history.add(index, body);
       }
       const isWhole = checkpoint !== undefined && tree.size === checkpoint.size;
-      if (checkpoint === undefined || tree.size > checkpoint.size) throw halt(`entries of ${name} are under no signed checkpoint`);
       if (isWhole) this.#checkRoot(checkpoint.note, tree);
       const bodies = entries.map((e) => e.body);
-      const evidence = await this.#tables.evidence([...new Set(bodies.flatMap(evidenceIn))]);
+      const evidence = (await this.#tables.evidence([...new Set(bodies.flatMap(evidenceIn))])).filter((e) => sha256(e.bytes) === e.sha256);
       const commitments = [...bodies, ...evidence.map((e) => e.bytes)].flatMap((text) => text.match(/subject:[0-9a-f]{64}/g) ?? []);
-      const subjects = await this.#tables.subjects([...new Set(commitments)]);
+      const subjects = (await this.#tables.subjects([...new Set(commitments)])).filter(isOpened);
       await this.#adopt(
         { first: this.#tree.size, entries, evidence, subjects, tiles: tree.takeFull() },
         tree,
@@ -361,6 +525,29 @@ export class SharedSequencer {
       );
       if (isWhole) return;
     }
+  }
+
+  #isSigned({ size, note }: { readonly size: number; readonly note: string }): boolean {
+    if (note === this.#latest?.note) return size === this.#latest.size;
+    return (
+      openCheckpoint(note, [...this.#signers, ...this.#options.signers, ...this.#options.verifiers, ...this.#history.named])?.size === size
+    );
+  }
+
+  // The service's role may delete checkpoints, but no entries: where the last entry is there, only its checkpoint is gone.
+  async #putBack(): Promise<boolean> {
+    const { size } = this.#tree;
+    const body = this.#copy.body(size - 1);
+    const leaf = await this.#tables.leafAt(size - 1);
+    if (this.#latest?.size !== size || body === undefined || leaf === undefined || !leafHash(body).equals(leaf)) return false;
+    this.#options.warn(`the checkpoint over ${size} entries was deleted from ${this.#options.name}; it is put back`);
+    await this.#tables.restore(this.#latest);
+    return true;
+  }
+
+  async #dropForeignCheckpoints(): Promise<void> {
+    const count = await this.#tables.dropCheckpointsAbove(this.#tree.size);
+    if (count > 0) this.#options.warn(`${count} rows of \`checkpoint\` that this ledger did not sign were removed`);
   }
 
   #checkRoot(note: string, tree: TreeWriter): void {
@@ -400,20 +587,18 @@ export class SharedSequencer {
   }
 }
 
-// What another replica hands over is checked as if it came from here: a defect there must not hold everybody up.
-function isFit({ entries }: Handed): boolean {
-  return (
-    Array.isArray(entries) &&
-    entries.every(({ body, type, environment }) => {
-      try {
-        const { v, time, ...fields } = JSON.parse(body) as Record<string, unknown> & { type: string };
-        const isFiled = fields.type === type && ((fields as { environment?: string }).environment ?? '') === environment;
-        return v === 1 && typeof time === 'string' && isFiled && entryProblem(fields) === undefined && Buffer.byteLength(body) <= MAX_ENTRY;
-      } catch {
-        return false;
-      }
-    })
-  );
+// The time may have been moved on, so that time on the ledger does not go back; nothing else.
+function isSameLater(stored: string, given: string): boolean {
+  if (stored === given) return true;
+  const [a, b] = [JSON.parse(stored) as Entry, JSON.parse(given) as Entry];
+  return a.time >= b.time && canonicalJson({ ...a, time: '' }) === canonicalJson({ ...b, time: '' });
+}
+
+function notTaken(): CountersignError {
+  return new CountersignError('ledger-unusable', 'what was handed over disappears from `outbox` without being recorded', {
+    recover: 'retry',
+    hint: 'the replica that sequences says on the ledger why it refuses (`countersign ledger show --type record.refused`); or somebody else deletes there',
+  });
 }
 
 function evidenceIn(body: string): string[] {

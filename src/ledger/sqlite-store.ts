@@ -52,6 +52,16 @@ export class SqliteStore implements Store {
     return this.#statements.entries.all(from, limit).map(asStored);
   }
 
+  /** The bytes of one entry. */
+  body(index: number): string | undefined {
+    const row = this.#statements.entries.get(index, 1);
+    return row === undefined || Number(row['seq']) !== index ? undefined : String(row['body']);
+  }
+
+  hasEvidence(digest: string): boolean {
+    return this.#statements.hasEvidence.get(digest) !== undefined;
+  }
+
   async tile(level: number, n: number): Promise<Uint8Array | undefined> {
     return this.#statements.tile.get(level, n)?.['nodes'] as Uint8Array | undefined;
   }
@@ -203,6 +213,7 @@ const SQL = {
   latestCheckpoint: 'SELECT size, note FROM checkpoint ORDER BY size DESC LIMIT 1',
   addEntry: 'INSERT INTO entry VALUES (?, ?, ?, ?, ?)',
   addEntries: `INSERT INTO entry VALUES ${Array(ROWS).fill('(?, ?, ?, ?, ?)').join(', ')}`,
+  hasEvidence: 'SELECT 1 AS n FROM evidence WHERE sha256 = ?',
   addEvidence: 'INSERT OR IGNORE INTO evidence VALUES (?, ?)',
   addSubject: 'INSERT OR IGNORE INTO subject VALUES (?, ?, ?)',
   addCheckpoint: 'INSERT INTO checkpoint VALUES (?, ?)',

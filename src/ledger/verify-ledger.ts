@@ -1,10 +1,11 @@
-import { sha256 } from '../model/index.ts';
+import { type Entry, sha256 } from '../model/index.ts';
 import { scanCanonical } from './canonical-scan.ts';
 import { type Checkpoint, openCheckpoint } from './checkpoint.ts';
 import type { LedgerReader } from './ledger-reader.ts';
 import { LogHistory } from './log-history.ts';
 import { leafHash, nodeHash, perfectSubtrees, type ReadNode, rootOf } from './merkle.ts';
 import type { Verifier } from './note.ts';
+import { brokenReference, type Known } from './references.ts';
 import { isOpened, type StoredEntry } from './store.ts';
 import { TILE_WIDTH, TreeWriter } from './tiles.ts';
 
@@ -72,6 +73,7 @@ class Check {
   readonly #given: readonly string[];
   readonly #history = new LogHistory();
   #latest: Opened | undefined;
+  #broken = 0;
   #known: readonly Opened[] | undefined;
 
   constructor(reader: LedgerReader, keys: readonly Verifier[], given: readonly string[]) {
@@ -102,6 +104,7 @@ class Check {
       const finding = this.#checkEntry(stored, tree.size);
       if (finding !== undefined) return finding;
       if (LogHistory.concerns(stored.type)) this.#history.add(stored.index, stored.body);
+      this.#noteBroken(stored);
       tree.append(stored.leaf);
       this.checked++;
       if (tree.size % TILE_WIDTH === 0) {
@@ -117,6 +120,19 @@ class Check {
     }
     this.root = tree.root();
     return this.#judgeNames() ?? this.#beyond(tree.size) ?? this.#uncovered(tree.size, sound) ?? this.#checkSubjects();
+  }
+
+  // What was signed is what was signed. That it cannot be true is for whoever reads it to know.
+  #noteBroken({ index, type, body }: StoredEntry): void {
+    const known: Known = { size: index, entry: (at) => this.#entryBefore(at, index), hasEvidence: () => true };
+    const problem = brokenReference(type, body, known);
+    if (problem === undefined) return;
+    if (this.#broken++ < BROKEN_NAMED) this.notes.push(`entry ${index} (${type}) cannot be true: ${problem}; nothing follows from it`);
+    else if (this.#broken === BROKEN_NAMED + 1) this.notes.push('more entries are like that');
+  }
+
+  #entryBefore(at: number, index: number): Entry | undefined {
+    return at < index ? this.#reader.entry(at)?.entry : undefined;
   }
 
   /** Hashes what is asked for, and takes the rest from stored nodes: a wrong one gives another root than the signed one. */
@@ -268,6 +284,7 @@ class Check {
   }
 }
 
+const BROKEN_NAMED = 10;
 const FIELDS = ['type', 'environment', 'time', 'evidence'];
 
 function unquote(text: string | undefined): string {

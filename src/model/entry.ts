@@ -44,6 +44,26 @@ const SCHEMAS = {
   'key.rotated': object({ before: text, after: text }),
   /** From here on checkpoints without another key's signature do not count. */
   'key.retired': object({ key: text }),
+  /** A replica may hand entries over from here on: it holds the ledger's key, or may ask for its signatures, as its statement shows. */
+  'replica.enrolled': object({
+    /** What it is named by: of the SHA-256 of its key. */
+    replica: text,
+    /** Its Ed25519 public key, in base64. */
+    key: text,
+    /** The statement, a note signed by the ledger's key. */
+    statement: text,
+  }),
+  /** What came to be recorded and was not: it was not authenticated, or cannot be true. At most once a minute for each source. */
+  'record.refused': object({
+    source: z.enum(['outbox', 'write-ahead']),
+    /** The replica that it was handed over by, or `unauthenticated`. */
+    replica: text,
+    reason: text,
+    /** SHA-256 of the first of them, as it was found. */
+    digest: text,
+    /** How many there were since the entry before. */
+    count: z.int().positive(),
+  }),
   'service.started': object({
     version: text,
     environments: z.array(text),

@@ -1,0 +1,182 @@
+import { type Entry, type EntryOf, isNoRevision } from '../model/index.ts';
+
+/** What an entry is held against. Every question is answered in constant time. */
+export type Known = {
+  /** How many entries are durable. */
+  readonly size: number;
+  entry(index: number): Entry | undefined;
+  /** Whether evidence with this digest is on the ledger, or comes with the entry. */
+  hasEvidence(digest: string): boolean;
+};
+
+export type Bounds = {
+  readonly now: number;
+  /** The longest time that break-glass may stand, in milliseconds; by environment. Not given, it is not looked at. */
+  readonly holdFor?: { readonly [environment: string]: number } | undefined;
+};
+
+/** How far the clock of another replica may be ahead. */
+const CLOCK_TOLERANCE_MS = 5 * 60_000;
+// Where no environment of that name is configured here, another replica may still govern it.
+const LONGEST_HOLD_MS = 31 * 24 * 3_600_000;
+const HOLD_SLACK_MS = 1000; // `until` is computed a moment before the entry gets its time
+
+/**
+ * Returns what is wrong with an entry beyond its schema, or undefined: an index that names no entry, or one of another type or
+ * environment; evidence that is not there; a time that cannot be. `docs/ledger-format.md` lists what each type refers to.
+ */
+export function referenceProblem(entry: Entry, known: Known, bounds: Bounds): string | undefined {
+  return timeProblem(entry, bounds) ?? evidenceProblem(entry, known) ?? entryReferences(entry, known);
+}
+
+/** Returns what is wrong with the numbers in an entry, or undefined: what older versions recorded without a look is reported by it. */
+export function brokenReference(type: string, body: string, known: Known): string | undefined {
+  return REFERRING.has(type as Entry['type']) ? entryReferences(JSON.parse(body) as Entry, known) : undefined;
+}
+
+function timeProblem(entry: Entry, { now, holdFor }: Bounds): string | undefined {
+  const latest = now + CLOCK_TOLERANCE_MS;
+  if (isAfter(entry.time, latest)) return 'its time is in the future';
+  if ('at' in entry && entry.at !== undefined && isAfter(entry.at, latest)) return '`at` is in the future';
+  switch (entry.type) {
+    case 'breakglass.opened':
+    case 'breakglass.used': {
+      if (holdFor === undefined) return undefined;
+      const limit = Object.hasOwn(holdFor, entry.environment) ? (holdFor[entry.environment] as number) : LONGEST_HOLD_MS;
+      const stands = Date.parse(entry.until) - Date.parse(entry.at ?? entry.time);
+      return stands <= limit + HOLD_SLACK_MS ? undefined : `\`until\` is later than ${Math.round(limit / 1000)} s (holdFor) after it`;
+    }
+    case 'admission.allowed':
+    case 'audit.covered':
+      if (Date.parse(entry.to) > latest) return '`to` is in the future';
+      return entry.from <= entry.to ? undefined : '`from` is later than `to`';
+    default:
+      return undefined;
+  }
+}
+
+// A text that is no time is after everything.
+function isAfter(time: string, limit: number): boolean {
+  return !(Date.parse(time) <= limit);
+}
+
+function evidenceProblem(entry: Entry, known: Known): string | undefined {
+  if (!('evidence' in entry) || known.hasEvidence(entry.evidence.sha256)) return undefined;
+  return `its evidence ${entry.evidence.sha256.slice(0, 12)} is neither given nor on the ledger`;
+}
+
+function entryReferences(entry: Entry, known: Known): string | undefined {
+  switch (entry.type) {
+    case 'trust.changed':
+    case 'rollback.allowed':
+    case 'waiver.used':
+      return verdictProblem(entry, entry.type !== 'waiver.used', known);
+    case 'apply.intent':
+      return (
+        intentVerdict(entry, known) ??
+        optional(entry.continues, (i) => named('continues', i, 'apply.intent', entry, known)) ??
+        optional(entry.takesOver, (i) => named('takesOver', i, 'apply.intent', entry, known))
+      );
+    case 'apply.result':
+      return resultProblem(entry, known);
+    case 'drift.corrected':
+      return named('result', entry.result, 'apply.result', entry, known);
+    case 'drift.found':
+      return first(entry.details ?? [], ({ admission }) => optional(admission, (i) => within('admission', i, known)));
+    case 'breakglass.settled':
+      return first(entry.uses, (i) => named('uses', i, 'breakglass.used', entry, known));
+    case 'exception.settled':
+    case 'exception.assigned':
+      return within('exception', Number.parseInt(entry.exception.slice(1), 10), known);
+    case 'report.issued':
+      if (entry.checkpoint > known.size) return `\`checkpoint\` is over ${entry.checkpoint} entries, and there are ${known.size}`;
+      return optional(entry.supersedes, (i) => named('supersedes', i, 'report.issued', undefined, known));
+    case 'report.delivered':
+      return named('issued', entry.issued, 'report.issued', undefined, known);
+    case 'checkpoint.anchored':
+      return entry.size <= known.size ? undefined : `\`size\` is ${entry.size}, and there are ${known.size} entries`;
+    default:
+      return undefined;
+  }
+}
+
+type Judged = EntryOf<'trust.changed' | 'rollback.allowed' | 'waiver.used' | 'apply.intent'>;
+
+function verdictProblem(entry: Judged, mustAllow: boolean, known: Known): string | undefined {
+  const problem = named('verdict', entry.verdict, 'change.judged', entry, known);
+  if (problem !== undefined || !mustAllow) return problem;
+  const verdict = known.entry(entry.verdict) as EntryOf<'change.judged'>;
+  return verdict.outcome === 'allowed' ? undefined : `\`verdict\` names entry ${entry.verdict}, which denies`;
+}
+
+// Going back to nothing has no verdict of its own where nothing was applied before.
+function intentVerdict(entry: EntryOf<'apply.intent'>, known: Known): string | undefined {
+  if (entry.verdict === -1 && entry.purpose === 'restore' && isNoRevision(entry.revision)) return undefined;
+  const problem = verdictProblem(entry, true, known);
+  if (problem !== undefined || entry.purpose !== 'apply') return problem;
+  const verdict = known.entry(entry.verdict) as EntryOf<'change.judged'>;
+  return verdict.to === entry.revision ? undefined : `\`verdict\` names entry ${entry.verdict}, which is about another revision`;
+}
+
+function resultProblem(entry: EntryOf<'apply.result'>, known: Known): string | undefined {
+  const problem = named('intent', entry.intent, 'apply.intent', entry, known);
+  if (problem !== undefined || entry.outcome !== 'applied') return problem;
+  const intent = known.entry(entry.intent) as EntryOf<'apply.intent'>;
+  return intent.revision === entry.revision ? undefined : `\`intent\` names entry ${entry.intent}, which is about another revision`;
+}
+
+/** Holds a reference to an entry of one type, and of the same environment where there is one. */
+function named(
+  field: string,
+  index: number,
+  type: Entry['type'],
+  from: { readonly environment: string } | undefined,
+  known: Known,
+): string | undefined {
+  const target = known.entry(index);
+  if (target === undefined) return `\`${field}\` names entry ${index}, which is not there`;
+  if (target.type !== type) return `\`${field}\` names entry ${index}, which is of type ${target.type} and not ${type}`;
+  const isElsewhere = from !== undefined && (target as { environment?: string }).environment !== from.environment;
+  return isElsewhere ? `\`${field}\` names entry ${index}, which is of another environment` : undefined;
+}
+
+function within(field: string, index: number, { size }: Known): string | undefined {
+  return index >= 0 && index < size ? undefined : `\`${field}\` names entry ${index}, which is not there`;
+}
+
+function optional<T>(value: T | undefined, check: (value: T) => string | undefined): string | undefined {
+  return value === undefined ? undefined : check(value);
+}
+
+function first<T>(items: readonly T[], check: (item: T) => string | undefined): string | undefined {
+  for (const item of items) {
+    const problem = check(item);
+    if (problem !== undefined) return problem;
+  }
+  return undefined;
+}
+
+const REFERRING: ReadonlySet<Entry['type']> = new Set([
+  'trust.changed',
+  'rollback.allowed',
+  'waiver.used',
+  'apply.intent',
+  'apply.result',
+  'drift.corrected',
+  'drift.found',
+  'breakglass.opened',
+  'breakglass.used',
+  'breakglass.settled',
+  'exception.settled',
+  'exception.assigned',
+  'report.issued',
+  'report.delivered',
+  'checkpoint.anchored',
+  'admission.allowed',
+  'audit.covered',
+] satisfies Entry['type'][]);
+
+/** Whether an entry says anything that is held against others: most do not, and are recorded without a look. */
+export function refers(entry: Entry): boolean {
+  return REFERRING.has(entry.type) || 'evidence' in entry || 'at' in entry;
+}
