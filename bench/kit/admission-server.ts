@@ -8,7 +8,7 @@ import { AdmissionFront } from '../../src/cli/admission-front.ts';
 import { recorderOf } from '../../src/cli/read-ledger.ts';
 import { readProcessSettings } from '../../src/config/index.ts';
 import { AdmissionRecords, BreakGlass } from '../../src/gate/index.ts';
-import { openLedger, WriteAhead } from '../../src/ledger/index.ts';
+import { openLedger, openSeal, WriteAhead } from '../../src/ledger/index.ts';
 import { environmentSchema } from '../../src/model/index.ts';
 import { PolicyPool } from '../../src/policy/index.ts';
 import { environmentDocument } from '../../test/kit/documents.ts';
@@ -29,7 +29,11 @@ if (kind === 'bare') {
   const pool = new PolicyPool([bundle]);
   const ledger = await openLedger(data, 'bench');
   const clock = () => new Date();
-  const ahead = new WriteAhead(join(data, 'write-ahead.jsonl'), recorderOf(ledger), { warn: console.error, clock });
+  const ahead = new WriteAhead(join(data, 'write-ahead.jsonl'), recorderOf(ledger), {
+    seal: openSeal(data, 'bench', undefined, console.error),
+    warn: console.error,
+    clock,
+  });
   const recorder = {
     ...recorderOf(ledger),
     record: ahead.record.bind(ahead),

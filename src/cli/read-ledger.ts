@@ -22,7 +22,7 @@ export function viewOf(read: LedgerReader): LedgerView {
 }
 
 /** The ledger as the rooms ask for it: reading and recording behind one face. */
-export function recorderOf(ledger: Ledger): LedgerView & Recorder {
+export function recorderOf(ledger: Ledger): LedgerView & Recorder & { recorded(): number } {
   return {
     ...viewOf(ledger.read),
     record: (body, evidence) => ledger.record(body, evidence),

@@ -3,7 +3,7 @@ import type { Logger } from 'pino';
 import { type ApiServer, Cluster, type ClusterAddress, connect } from '../cluster/index.ts';
 import type { Configuration, ProcessSettings } from '../config/index.ts';
 import type { LedgerView, SureRecorder } from '../gate/index.ts';
-import { type Ledger, ledgerName, openLedger, WriteAhead } from '../ledger/index.ts';
+import { type Ledger, ledgerName, openLedger, openSeal, WriteAhead } from '../ledger/index.ts';
 import { CountersignError, digestOf, durationMs, type Trace, untraced } from '../model/index.ts';
 import { Notifications } from '../notify/index.ts';
 import type { Reconciler } from '../reconcile/index.ts';
@@ -70,8 +70,10 @@ export async function openServing<O extends PassOptions>(
     ),
   });
   const notifications = new Notifications(configuration.notifiers, log);
+  const warn = (message: string) => log.warn({}, message);
   const ahead = new WriteAhead(join(resolve(options.data), 'write-ahead.jsonl'), recorderOf(ledger), {
-    warn: (message) => log.warn({}, message),
+    warn,
+    seal: openSeal(resolve(options.data), ledger.verifier.name, ledgerKey(options), warn),
     clock: () => new Date(),
   });
   const closing: Serving['closing'] = [() => ledger.close(), () => ahead.close(), () => notifications.close(LAST_WORDS_MS)];

@@ -29,3 +29,4 @@ export { checkExtension, checkReceipt, extension, receipt } from './proof.ts';
 export { eraseSharedSubject, eraseSubject } from './subjects.ts';
 export { type LedgerFinding, verifyLedger } from './verify-ledger.ts';
 export { WriteAhead } from './write-ahead.ts';
+export { openSeal } from './write-ahead-seal.ts';

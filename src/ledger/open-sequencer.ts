@@ -131,7 +131,8 @@ function originOf({ origin, newEpoch }: LedgerPlace, verifiers: readonly Verifie
   return `${base}/epoch-${Number(number) + 1}`;
 }
 
-function openSigners(place: LedgerPlace, name: string, isNew: boolean): [Signer, ...Signer[]] {
+/** The keys that sign a ledger under a name, the current one first. Throws `key-missing` and `key-unusable`. */
+export function openSigners(place: LedgerPlace, name: string, isNew: boolean): [Signer, ...Signer[]] {
   const { directory, key } = place;
   if (key !== undefined && 'command' in key) {
     const [verifier] = parseVerifiers(readKey(key.publicKey));

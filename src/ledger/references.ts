@@ -16,7 +16,7 @@ export type Bounds = {
 };
 
 /** How far the clock of another replica may be ahead. */
-const CLOCK_TOLERANCE_MS = 5 * 60_000;
+export const CLOCK_TOLERANCE_MS = 5 * 60_000;
 // Where no environment of that name is configured here, another replica may still govern it.
 const LONGEST_HOLD_MS = 31 * 24 * 3_600_000;
 const HOLD_SLACK_MS = 1000; // `until` is computed a moment before the entry gets its time

@@ -8,16 +8,26 @@ import {
   messageOf,
   Recent,
   type Recorded,
+  sha256,
   within,
 } from '../model/index.ts';
 import { type Evidence, evidenceRef } from './evidence.ts';
+import { CLOCK_TOLERANCE_MS } from './references.ts';
+import { laterOf } from './sequencer.ts';
+import { type Seal, seal, unseal } from './write-ahead-seal.ts';
 
 /** The append side of a ledger as the rooms ask for it, and what of reading is needed to find an entry again. */
 type Recorder = {
   record(body: EntryBody, evidence: readonly Evidence[]): Promise<Recorded>;
   subject(text: string): string;
   latest<T extends EntryType>(types: readonly T[], environment: string, before?: number): Recorded | undefined;
+  entry(index: number): Recorded | undefined;
+  /** How many entries are durable. */
+  recorded(): number;
 };
+
+/** How far the file was gone through: a line’s number and its authentication. */
+type Mark = { readonly seq: number; readonly mac: string };
 
 type Line = {
   readonly body: EntryBody;
@@ -26,11 +36,16 @@ type Line = {
   readonly names: Readonly<Record<string, string>>;
   /** ISO 8601. */
   readonly at: string;
+  /** How many entries the ledger had when it was written. */
+  readonly after: number;
 };
+/** A line that is not taken, as it was found. */
+type Refused = { readonly text: string; readonly reason: string };
 /** `original`: the same, given to the ledger, of which nothing was heard in time. */
-type Beside = Line & { readonly original: Promise<Recorded> | undefined };
+type Beside = Line & { readonly seq: number; readonly mac: string; readonly original: Promise<Recorded> | undefined };
 
 type Options = {
+  readonly seal: Seal;
   readonly warn: (message: string) => void;
   readonly clock: () => Date;
   /** Milliseconds that the ledger is waited for. */
@@ -47,7 +62,9 @@ const LOOK_BACK = 20_000; // entries among which one that was merged before a cr
 
 /**
  * What must be durable now although the ledger is away goes into a file beside it, one JSON document a line, synced. It goes onto
- * the ledger before anything else is recorded, in the order in which it came, once.
+ * the ledger before anything else is recorded, in the order in which it came, once. Lines are numbered and authenticated, each with
+ * the one before it, and the ledger has the number of the newest that it took: what is altered, removed, moved, brought from
+ * elsewhere or put back is not recorded as a fact, but as `record.refused`.
  */
 export class WriteAhead {
   readonly #file: string;
@@ -56,7 +73,12 @@ export class WriteAhead {
   readonly #names = new Recent<string>(NAMES);
   readonly #subjects = new Recent<{ readonly commitment: string; readonly at: number }>(NAMES);
   #beside: Beside[] = [];
+  #refused: Refused[] = [];
   #bytes = 0;
+  // The newest line that the ledger has, and the newest that was gone through since.
+  #merged: Mark;
+  #passed: Mark;
+  #newest: Mark & { readonly at: string };
   #descriptor: number | undefined;
   #merging: Promise<void> | undefined;
   #timer: NodeJS.Timeout | undefined;
@@ -67,9 +89,12 @@ export class WriteAhead {
     this.#recorder = recorder;
     this.#options = options;
     const { lines, bytes } = readLines(file, options.warn);
-    this.#beside = lines.map((line) => ({ ...line, original: undefined }));
+    this.#merged = this.#markOnLedger();
+    this.#passed = this.#merged;
+    this.#newest = { ...this.#merged, at: '' };
     this.#bytes = bytes;
-    if (this.#beside.length > 0) this.#goOn();
+    this.#readBack(lines);
+    if (lines.length > 0) this.#goOn();
   }
 
   /** How many records are beside the ledger. */
@@ -89,7 +114,7 @@ export class WriteAhead {
 
   /** As the ledger's own, after what is beside it. */
   async record(body: EntryBody, evidence: readonly Evidence[]): Promise<Recorded> {
-    if (this.#beside.length > 0) await this.merge();
+    if (!this.#isMerged) await this.merge();
     return this.#recorder.record(body, evidence);
   }
 
@@ -122,14 +147,73 @@ export class WriteAhead {
 
   async close(): Promise<void> {
     clearInterval(this.#timer);
-    if (this.#beside.length > 0)
+    if (!this.#isMerged)
       await this.merge().catch((thrown) => this.#options.warn(`records stay beside the ledger until the next start: ${messageOf(thrown)}`));
     if (this.#descriptor !== undefined) closeSync(this.#descriptor);
     this.#descriptor = undefined;
   }
 
+  get #isMerged(): boolean {
+    return this.#beside.length === 0 && this.#refused.length === 0 && this.#passed.seq === this.#merged.seq;
+  }
+
+  // The ledger itself says which lines it took: whoever puts an older file back cannot put that back with it.
+  #markOnLedger(): Mark {
+    let found = this.#recorder.latest(['ahead.merged'], '');
+    while (found !== undefined) {
+      const { entry } = found;
+      if (entry.type === 'ahead.merged' && entry.replica === this.#options.seal.replica) return { seq: entry.last, mac: entry.mac };
+      found = this.#recorder.latest(['ahead.merged'], '', found.index);
+    }
+    return { seq: 0, mac: '' };
+  }
+
+  /** Sorts what an earlier process left into what is to be recorded and what is not. */
+  #readBack(texts: readonly string[]): void {
+    const read = texts.map((text) => ({ text, sealed: unseal<Line>(this.#options.seal, text) }));
+    const isLastBatch =
+      read.findLast(({ sealed }) => (sealed?.seq ?? Number.POSITIVE_INFINITY) <= this.#merged.seq)?.sealed?.mac === this.#merged.mac;
+    for (const { text, sealed } of read) {
+      const refuse = (reason: string) => this.#refused.push({ text, reason });
+      const { seq, mac } = this.#newest;
+      if (sealed === undefined)
+        refuse(
+          isOlderForm(text) ? 'it is of the older form, which has no authentication' : 'it is not authenticated by this service’s key',
+        );
+      else if (sealed.seq <= this.#merged.seq) {
+        // A process that was killed after the merge leaves the whole of what it merged.
+        if (!isLastBatch) refuse('the ledger has it already: an older file was put back');
+      } else if (sealed.seq <= seq) refuse('it comes twice, or out of order');
+      else if (sealed.seq === seq + 1 && sealed.prev !== mac) refuse('it does not follow on the one before it');
+      else {
+        if (sealed.seq > seq + 1) this.#refused.push({ text: '', reason: missing(seq + 1, sealed.seq - 1) });
+        const problem = this.#timeProblem(sealed.line, this.#newest.at);
+        if (problem === undefined) this.#beside.push({ ...sealed.line, seq: sealed.seq, mac: sealed.mac, original: undefined });
+        else refuse(problem);
+        this.#newest = { seq: sealed.seq, mac: sealed.mac, at: problem === undefined ? sealed.line.at : this.#newest.at };
+      }
+    }
+    if (this.#refused.length > 0)
+      this.#options.warn(`${this.#refused.length} records in \`${this.#file}\` are not taken: ${this.#refused[0]?.reason}`);
+  }
+
+  #timeProblem({ at, after }: Line, before: string): string | undefined {
+    const size = this.#recorder.recorded();
+    if (after > size) return `it was written when the ledger had ${after} entries, and it has ${size}`;
+    const last = Date.parse(this.#recorder.entry(size - 1)?.entry.time ?? '') || 0;
+    const now = this.#options.clock().getTime();
+    if (!(Date.parse(at) <= Math.max(now, last) + CLOCK_TOLERANCE_MS)) return 'its time is in the future';
+    if (at < before) return 'its time is before that of the one before it';
+    const seen = Date.parse(this.#recorder.entry(after - 1)?.entry.time ?? '') || 0;
+    // Where the ledger's own time is ahead of the clock, it says nothing.
+    return seen <= now && Date.parse(at) < seen - CLOCK_TOLERANCE_MS
+      ? 'its time is before what the ledger had when it was written'
+      : undefined;
+  }
+
   async #merge(): Promise<void> {
     const count = this.#beside.length;
+    await this.#tellRefused();
     for (let line = this.#beside[0]; line !== undefined; line = this.#beside[0]) {
       const heard =
         line.original === undefined
@@ -141,7 +225,10 @@ export class WriteAhead {
       if (!heard && !this.#isOnLedger(line))
         await this.#recorder.record(...this.#late(line)).catch((thrown) => this.#setAside(line, thrown));
       this.#beside.shift();
+      this.#passed = { seq: line.seq, mac: line.mac };
     }
+    await this.#tellRefused();
+    await this.#markMerged();
     clearInterval(this.#timer);
     this.#timer = undefined;
     if (this.#descriptor === undefined && !existsSync(this.#file)) return;
@@ -152,11 +239,39 @@ export class WriteAhead {
     this.#options.warn(`the ledger is back: ${count} records that were kept beside it are on it now`);
   }
 
-  // What the ledger will never take (a line of another version) must not keep everything else from it. It is kept, and told.
-  #setAside({ original: _, ...line }: Beside, thrown: unknown): void {
+  // From now on the file may be emptied, and is not taken once more.
+  async #markMerged(): Promise<void> {
+    const passed = this.#newest.seq > this.#passed.seq && this.#beside.length === 0 ? this.#newest : this.#passed;
+    if (passed.seq === this.#merged.seq) return;
+    const { replica } = this.#options.seal;
+    await this.#recorder.record({ type: 'ahead.merged', replica, first: this.#merged.seq + 1, last: passed.seq, mac: passed.mac }, []);
+    this.#merged = { seq: passed.seq, mac: passed.mac };
+    this.#passed = this.#merged;
+  }
+
+  // What is not taken is kept, and on the ledger by its digest: an entry for each reason, however many lines there are.
+  async #tellRefused(): Promise<void> {
+    for (const [reason, lines] of Map.groupBy(this.#refused, (r) => r.reason)) {
+      const texts = lines.map((l) => l.text).filter((text) => text !== '');
+      if (texts.length > 0) appendFileSync(`${this.#file}.refused`, texts.map((text) => `${text}\n`).join(''), { mode: 0o600 });
+      const digest = sha256(texts.join('\n'));
+      const { replica } = this.#options.seal;
+      this.#refused = this.#refused.filter((r) => r.reason !== reason || !lines.includes(r));
+      await this.#recorder
+        .record({ type: 'record.refused', source: 'write-ahead', replica, reason, digest, count: lines.length }, [])
+        .catch((thrown) => {
+          // The lines are kept already; what is left to do is to say so.
+          this.#refused.push(...lines.map((l) => ({ ...l, text: '' })));
+          throw thrown;
+        });
+    }
+  }
+
+  // What the ledger will never take (a line of another version) must not keep everything else from it. It is kept, and reported.
+  #setAside({ original: _, seq: __, mac: ___, ...line }: Beside, thrown: unknown): void {
     if (!(thrown instanceof CountersignError) || thrown.recover !== 'wait') throw thrown;
+    this.#refused.push({ text: JSON.stringify(line), reason: messageOf(thrown).slice(0, 300) });
     const aside = `${this.#file}.refused`;
-    appendFileSync(aside, `${JSON.stringify(line)}\n`, { mode: 0o600 });
     this.#options.warn(`a record that was kept beside the ledger does not fit it, and lies in \`${aside}\`: ${messageOf(thrown)}`);
   }
 
@@ -190,8 +305,10 @@ export class WriteAhead {
         return name === undefined ? [] : [[commitment, name]];
       }),
     );
-    const line: Line = { body, evidence, names, at: this.#options.clock().toISOString() };
-    const bytes = Buffer.from(`${JSON.stringify(line)}\n`);
+    const at = laterOf(this.#options.clock().toISOString(), this.#newest.at);
+    const line: Line = { body, evidence, names, at, after: this.#recorder.recorded() };
+    const sealed = seal(this.#options.seal, this.#newest.seq + 1, this.#newest.mac, JSON.parse(JSON.stringify(line)) as Line);
+    const bytes = Buffer.from(`${JSON.stringify(sealed)}\n`);
     if (this.#bytes + bytes.length > MAX_BYTES)
       throw new CountersignError('ledger-unusable', 'the ledger is away, and the file beside it is full', { recover: 'retry' });
     try {
@@ -207,7 +324,8 @@ export class WriteAhead {
     this.#bytes += bytes.length;
     if (this.#beside.length === 0)
       this.#options.warn('the ledger does not answer: what is let through is recorded beside it until it does');
-    this.#beside.push({ ...line, original });
+    this.#newest = { seq: sealed.seq, mac: sealed.mac, at };
+    this.#beside.push({ ...line, seq: sealed.seq, mac: sealed.mac, original });
     this.#goOn();
   }
 
@@ -221,6 +339,14 @@ export class WriteAhead {
   }
 }
 
+function missing(first: number, last: number): string {
+  return first === last ? `record ${first} is missing from the file` : `records ${first} to ${last} are missing from the file`;
+}
+
+function isOlderForm(text: string): boolean {
+  return text.startsWith('{"body":');
+}
+
 function isSame(entry: Entry, body: EntryBody): boolean {
   const uid = (body as { uid?: string }).uid;
   if (uid !== undefined) return (entry as { uid?: string }).uid === uid;
@@ -229,7 +355,7 @@ function isSame(entry: Entry, body: EntryBody): boolean {
 }
 
 // The last line of a process that was killed while it wrote is not whole; nothing was let through on its strength.
-function readLines(file: string, warn: (message: string) => void): { readonly lines: Line[]; readonly bytes: number } {
+function readLines(file: string, warn: (message: string) => void): { readonly lines: string[]; readonly bytes: number } {
   if (!existsSync(file)) return { lines: [], bytes: 0 };
   try {
     const text = readFileSync(file);
@@ -240,7 +366,7 @@ function readLines(file: string, warn: (message: string) => void): { readonly li
       .toString('utf8')
       .split('\n')
       .filter((line) => line !== '');
-    return { lines: lines.map((line) => JSON.parse(line) as Line), bytes };
+    return { lines, bytes };
   } catch (cause) {
     throw new CountersignError('ledger-unusable', `\`${file}\` cannot be read: ${messageOf(cause)}`, {
       cause,

@@ -64,6 +64,8 @@ const SCHEMAS = {
     /** How many there were since the entry before. */
     count: z.int().positive(),
   }),
+  /** Records that were kept beside the ledger are on it, or refused: those with these numbers. The next one follows on `mac`. */
+  'ahead.merged': object({ replica: text, first: index, last: index, mac: text }),
   'service.started': object({
     version: text,
     environments: z.array(text),

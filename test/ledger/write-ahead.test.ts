@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { appendFileSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, test } from 'node:test';
-import { evidenceRef, type Ledger, openLedger, WriteAhead } from '../../src/ledger/index.ts';
+import { evidenceRef, type Ledger, openLedger, openSeal, WriteAhead } from '../../src/ledger/index.ts';
 import { CountersignError, type EntryBody } from '../../src/model/index.ts';
 import { scratch } from '../kit/scratch.ts';
 
@@ -25,8 +25,8 @@ const use = (uid: string, user = 'ola'): EntryBody => ({
 });
 
 /** A ledger that can be away (`refuses`), or silent until it is let go. */
-async function setting(data = join(directory, `${serial++}`)) {
-  const ledger: Ledger = await openLedger(data, 'test');
+async function setting(data = join(directory, `${serial++}`), holdFor?: Record<string, number>) {
+  const ledger: Ledger = await openLedger(data, 'test', { holdFor });
   open.push(ledger);
   const state = { mode: 'up' as 'up' | 'refuses' | 'silent' | 'halted', go: () => {} };
   const said: string[] = [];
@@ -44,8 +44,15 @@ async function setting(data = join(directory, `${serial++}`)) {
       },
       subject: (text) => ledger.subject(text),
       latest: (types, environment, before) => ledger.read.latest(types, environment, before),
+      entry: (index) => ledger.read.entry(index),
+      recorded: () => ledger.size,
     },
-    { warn: (message) => said.push(message), clock: () => new Date(), patience: 100 },
+    {
+      seal: openSeal(data, 'test', undefined, (message) => said.push(message)),
+      warn: (message) => said.push(message),
+      clock: () => new Date(),
+      patience: 100,
+    },
   );
   open.push(ahead);
   const uses = () => ledger.read.all('breakglass.used', 'production').map(({ entry }) => entry);
@@ -172,8 +179,167 @@ test('where neither can be written, and where the ledger must not be gone on wit
   assert.equal(halted.ahead.waiting, 0);
   const full = new WriteAhead(
     join(directory, 'no', 'such', 'directory'),
-    { record: () => Promise.reject(new Error('away')), subject: (t) => t, latest: () => undefined },
-    { warn: () => {}, clock: () => new Date() },
+    {
+      record: () => Promise.reject(new Error('away')),
+      subject: (t) => t,
+      latest: () => undefined,
+      entry: () => undefined,
+      recorded: () => 0,
+    },
+    { seal: { replica: 'r', keys: [new Uint8Array(32)] }, warn: () => {}, clock: () => new Date() },
   );
   await assert.rejects(full.recordSurely(use('1'), []), /neither the ledger nor/);
+});
+
+const refusedOf = (ledger: Ledger) => ledger.read.all('record.refused', '').map(({ entry }) => entry);
+
+/** What a process that was killed while the ledger was away leaves: three uses, and a setting that begins with them altered. */
+async function left(alter: (lines: string[], file: string) => string | Promise<string>) {
+  const first = await setting();
+  first.state.mode = 'refuses';
+  for (const uid of ['1', '2', '3']) await first.ahead.recordSurely(use(uid), []);
+  const lines = readFileSync(first.file, 'utf8').trimEnd().split('\n');
+  for (const one of open.splice(0).reverse()) await one.close();
+  writeFileSync(first.file, await alter(lines, first.file));
+  const second = await setting(first.data);
+  await second.ahead.merge();
+  return { ...second, lines, taken: second.uses().map((e) => e.uid), refused: refusedOf(second.ledger) };
+}
+const text = (lines: readonly string[]) => lines.map((line) => `${line}\n`).join('');
+const change = (line: string | undefined, to: (sealed: { seq: number; line: { at: string; body: { uid: string } } }) => void) => {
+  const sealed = JSON.parse(line ?? '');
+  to(sealed);
+  return JSON.stringify(sealed);
+};
+
+test('the control: what is as it was left becomes facts, and the ledger has how far it took them', async () => {
+  const { taken, refused, ledger, file } = await left(text);
+  assert.deepEqual([taken, refused], [['1', '2', '3'], []]);
+  const merged = ledger.read.all('ahead.merged', '').map(({ entry }) => [entry.first, entry.last]);
+  assert.deepEqual(merged, [[1, 3]]);
+  assert.equal(readFileSync(file, 'utf8'), '');
+});
+
+test('a line that somebody put there is no fact, but on the ledger by its digest; nor is one of the form without authentication', async () => {
+  const forged = JSON.stringify({ body: use('forged'), evidence: [], names: {}, at: new Date().toISOString() });
+  const { taken, refused, file, ledger } = await left((lines) => text([forged, ...lines, '{"seq":4}', 'nonsense']));
+  assert.deepEqual(taken, ['1', '2', '3']);
+  assert.deepEqual(
+    refused.map((r) => [r.source, r.count]),
+    [
+      ['write-ahead', 1],
+      ['write-ahead', 2],
+    ],
+  );
+  assert.match(refused[0]?.reason ?? '', /of the older form, which has no authentication/);
+  assert.match(refused[1]?.reason ?? '', /not authenticated by this service’s key/);
+  assert.equal(readFileSync(`${file}.refused`, 'utf8').trimEnd().split('\n').length, 3);
+  assert.equal([...ledger.read.search({ holds: [{ text: 'forged', as: 'value' }] })].length, 0);
+});
+
+test('lines that are altered, removed from the middle, moved or doubled are noticed', async () => {
+  const altered = await left(([a, b, c]) => text([a ?? '', change(b, (s) => Object.assign(s.line.body, { uid: 'other' })), c ?? '']));
+  assert.deepEqual(altered.taken, ['1', '3']);
+  assert.deepEqual(altered.refused.map((r) => r.reason).sort(), [
+    'it is not authenticated by this service’s key',
+    'record 2 is missing from the file',
+  ]);
+  const removed = await left(([a, , c]) => text([a ?? '', c ?? '']));
+  assert.deepEqual([removed.taken, removed.refused.map((r) => r.reason)], [['1', '3'], ['record 2 is missing from the file']]);
+  const begun = await left(([, , c]) => text([c ?? '']));
+  assert.deepEqual([begun.taken, begun.refused.map((r) => r.reason)], [['3'], ['records 1 to 2 are missing from the file']]);
+  const moved = await left(([a, b, c]) => text([b ?? '', a ?? '', c ?? '']));
+  assert.deepEqual(moved.taken, ['2', '3']);
+  assert.ok(moved.refused.some((r) => r.reason === 'it comes twice, or out of order'));
+  const doubled = await left(([a, b, c]) => text([a ?? '', a ?? '', b ?? '', c ?? '']));
+  assert.deepEqual([doubled.taken, doubled.refused.map((r) => r.reason)], [['1', '2', '3'], ['it comes twice, or out of order']]);
+  for (const field of ['seq', 'prev', 'at'] as const) {
+    const changed = await left(([a, b, c]) =>
+      text([
+        a ?? '',
+        change(b, (s) => Object.assign(field === 'at' ? s.line : s, { [field]: field === 'at' ? '2026-01-01T00:00:00.000Z' : 4 })),
+        c ?? '',
+      ]),
+    );
+    assert.deepEqual(changed.taken, ['1', '3'], field);
+  }
+});
+
+test('a file that was merged before is not taken once more, nor one of another data directory', async () => {
+  let older = '';
+  const { data, file, lines } = await left((l) => {
+    older = text(l);
+    return older;
+  });
+  // Meanwhile more was beside the ledger and was merged.
+  for (const one of open.splice(0).reverse()) await one.close();
+  const between = await setting(data);
+  between.state.mode = 'refuses';
+  await between.ahead.recordSurely(use('4'), []);
+  between.state.mode = 'up';
+  await between.ahead.merge();
+  for (const one of open.splice(0).reverse()) await one.close();
+  writeFileSync(file, older);
+  const again = await setting(data);
+  await again.ahead.merge();
+  assert.deepEqual(
+    again.uses().map((e) => e.uid),
+    ['1', '2', '3', '4'],
+  );
+  assert.deepEqual(
+    refusedOf(again.ledger).map((r) => [r.reason, r.count]),
+    [['the ledger has it already: an older file was put back', 3]],
+  );
+  const elsewhere = await left(() => text(lines));
+  assert.deepEqual([elsewhere.taken, elsewhere.refused[0]?.count], [[], 3]);
+});
+
+test('values are looked at again: a time that cannot be, or a hold beyond what is configured, is no fact', async () => {
+  const data = join(directory, `${serial++}`);
+  const first = await setting(data);
+  const sealed = openSeal(data, 'test', undefined, () => {});
+  const { seal } = await import('../../src/ledger/write-ahead-seal.ts');
+  const line = (at: string, after: number, body: EntryBody) => ({ body, evidence: [], names: {}, at, after });
+  const now = new Date().toISOString();
+  const late = new Date(Date.now() + 3_600_000).toISOString();
+  const one = seal(sealed, 1, '', line(late, 1, use('late')));
+  const two = seal(sealed, 2, one.mac, line(now, 900, use('ahead')));
+  const three = seal(sealed, 3, two.mac, line('2020-01-01T00:00:00.000Z', 1, use('early')));
+  const four = seal(sealed, 4, three.mac, line(now, 1, use('good')));
+  const five = seal(sealed, 5, four.mac, line(new Date(Date.parse(now) - 1).toISOString(), 1, use('back')));
+  const six = seal(sealed, 6, five.mac, line(now, 1, { ...use('long'), until: '2126-12-25T00:00:00.000Z' } as EntryBody));
+  for (const it of open.splice(0).reverse()) await it.close();
+  writeFileSync(first.file, text([one, two, three, four, five, six].map((s) => JSON.stringify(s))));
+  const second = await setting(data, { production: 3_600_000 });
+  await second.ahead.merge();
+  assert.deepEqual(
+    second.uses().map((e) => e.uid),
+    ['good'],
+  );
+  const reasons = refusedOf(second.ledger)
+    .map((r) => r.reason)
+    .join('; ');
+  for (const reason of [
+    /its time is in the future/,
+    /the ledger had 900 entries/,
+    /before what the ledger had/,
+    /before that of the one before it/,
+    /holdFor/,
+  ])
+    assert.match(reasons, reason);
+  assert.match(readFileSync(`${first.file}.refused`, 'utf8'), /"long"/);
+});
+
+test('a program that signs keeps the key of the file too; one that signs differently each time is said to', async () => {
+  const data = join(directory, `${serial++}`);
+  await (await openLedger(data, 'test')).close();
+  const program = join(directory, 'signer.ts');
+  writeFileSync(
+    program,
+    "import { createPrivateKey, sign } from 'node:crypto'; import { readFileSync } from 'node:fs'; process.stdout.write(sign(null, readFileSync(0), createPrivateKey(readFileSync(process.argv[2], 'utf8'))));",
+  );
+  const key = { command: [process.execPath, program, join(data, 'ledger.key')], publicKey: join(data, 'ledger.pub') };
+  const warned: string[] = [];
+  const [a, b] = [openSeal(data, 'test', key, (m) => warned.push(m)), openSeal(data, 'test', undefined, (m) => warned.push(m))];
+  assert.deepEqual([a.replica, a.keys, warned], [b.replica, b.keys, []], 'the same key, the same secret');
 });
