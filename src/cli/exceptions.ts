@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { LEDGER_FILES } from '../ledger/index.ts';
+import { LEDGER_FILES, type LedgerReader } from '../ledger/index.ts';
 import { CountersignError, type Entry } from '../model/index.ts';
 import { buildReport, type ExceptionRecord, type ReportModel } from '../report/index.ts';
 import { askService } from './control-socket.ts';
@@ -126,6 +126,16 @@ function register(options: Where): ReportModel {
   } finally {
     reader.close();
   }
+}
+
+/** The exceptions that are open and name a text: as their actor, or in the entry behind them. */
+export function openExceptionsOf(text: string, reader: LedgerReader, data: string): readonly string[] {
+  const { exceptions } = register({ data, output: 'json' });
+  const isNamed = ({ actor, entry }: ExceptionRecord) => {
+    const behind = reader.search({ from: entry, to: entry + 1, holds: [{ text, as: 'value' }] });
+    return actor === text || behind.next().done === false;
+  };
+  return exceptions.filter((e) => e.disposition === 'open' && isNamed(e)).map((e) => e.id);
 }
 
 function entryAt(data: string, index: number): Entry | undefined {

@@ -1,20 +1,9 @@
 import { chmodSync, copyFileSync, existsSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import {
-  createKey,
-  eraseSharedSubject,
-  eraseSubject,
-  LEDGER_FILES,
-  ledgerFile,
-  ledgerName,
-  openLedger,
-  postgresSchema,
-  verifierText,
-} from '../ledger/index.ts';
+import { createKey, LEDGER_FILES, ledgerName, openLedger, postgresSchema, verifierText } from '../ledger/index.ts';
 import { CountersignError } from '../model/index.ts';
 import { EXIT, type Io } from './io.ts';
 import { readText } from './ledger.ts';
-import { count } from './show-verdict.ts';
 
 export type RotateKeyOptions = { data: string; dropOld: boolean; output: 'text' | 'json' };
 
@@ -90,18 +79,6 @@ export async function ledgerNewEpoch(options: NewEpochOptions, io: Io): Promise<
   if (options.output === 'json') io.out(`${JSON.stringify({ origin: name, entry: at }, null, 2)}\n`);
   else io.out(`entry ${at} opens ${name};\nit holds the last checkpoint of ${before}\n`);
   return EXIT.yes;
-}
-
-export type ForgetOptions = { data: string; ledger?: string; output: 'text' | 'json' };
-
-/** `countersign ledger forget TEXT`: erase a name or address from the table beside the entries. */
-export async function ledgerForget(text: string, options: ForgetOptions, io: Io): Promise<number> {
-  // Where replicas share a database it is erased there; their copies follow within a minute.
-  const erased =
-    options.ledger === undefined ? eraseSubject(ledgerFile(options.data), text) : await eraseSharedSubject(options.ledger, text);
-  if (options.output === 'json') io.out(`${JSON.stringify({ erased }, null, 2)}\n`);
-  else io.out(erased === 0 ? 'no such text is kept\n' : `erased; ${count(erased, 'commitment')} can no longer be opened\n`);
-  return erased === 0 ? EXIT.no : EXIT.yes;
 }
 
 function begunAt(data: string): string {

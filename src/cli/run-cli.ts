@@ -15,7 +15,8 @@ import type { InitOptions } from './init.ts';
 import { EXIT, fail, type Io } from './io.ts';
 import type { LedgerVerifyOptions } from './ledger.ts';
 import type { LedgerAuditOptions } from './ledger-audit.ts';
-import type { ForgetOptions, NewEpochOptions, RotateKeyOptions } from './ledger-keys.ts';
+import type { ForgetOptions } from './ledger-forget.ts';
+import type { NewEpochOptions, RotateKeyOptions } from './ledger-keys.ts';
 import type { LedgerExportOptions, LedgerImportOptions, LedgerProveOptions } from './ledger-prove.ts';
 import type { LedgerShowOptions } from './ledger-show.ts';
 import type { ManifestsOptions } from './manifests.ts';
@@ -529,13 +530,22 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
     ledger,
     'forget',
     'erase a name or address from the table beside the entries; every proof still holds',
-    '\nExample:\n  countersign ledger forget dana@example.com',
+    '\nThe reason and the time are recorded, the text is not. Where exceptions that name the person are open, somebody else signs first.\n\nExample:\n  countersign ledger forget dana@example.com --reason "left the company, HR-311"\n  countersign ledger forget dana@example.com --reason "HR-311" --sign approval.sig',
   )
     .argument('<text>', 'exactly as it was recorded')
-    .option('--data <path>', 'the service’s data directory, or a ledger file', DATA)
-    .option('--ledger <url>', 'the PostgreSQL that replicas share')
+    .requiredOption('--reason <text>', 'why; it is recorded, so it must not name the person')
+    .option('--data <dir>', 'the service’s data directory', DATA)
+    .option('--ledger <url>', 'the PostgreSQL that replicas share, where no service runs on --data')
+    .option('--ledger-key <file...>', 'the ledger’s key (default: in --data)')
+    .option('--approved-by <file>', 'what a second person signed with --sign')
+    .addOption(config())
+    .option('--sign <file>', 'as that second person: sign that it may be erased, and write the signature there')
+    .option('--repo <dir>', 'a checkout whose Git configuration names your key, for --sign', '.')
+    .option('--key <file>', 'the key to sign with (default: as Git signs)')
     .addOption(output('text', 'json'))
-    .action(async (text: string, options: ForgetOptions) => done(await (await import('./ledger-keys.ts')).ledgerForget(text, options, io)));
+    .action(async (text: string, options: ForgetOptions) =>
+      done(await (await import('./ledger-forget.ts')).ledgerForget(text, options, settings, io)),
+    );
 
   add(
     program,

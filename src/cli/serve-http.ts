@@ -8,6 +8,7 @@ import { guardConnections } from '../webhook/index.ts';
 import type { AdmissionFront } from './admission-front.ts';
 import { breakGlassNow } from './break-glass-now.ts';
 import { makeSocket } from './control-socket.ts';
+import { type Forgotten, forgetOn } from './ledger-forget.ts';
 import { closeServer, listen, listenAddress } from './listen.ts';
 import { readSecret } from './read-secret.ts';
 import { signOffOf } from './report-sign-off.ts';
@@ -65,7 +66,7 @@ function hostName(text: string): string {
 /** Takes the commands of `status`, `explain`, `suspend`, `resume`, `reconcile` and `rollback`. */
 export async function openControl(
   loops: readonly Reconciler[],
-  { options, closing, recorder, log }: Serving,
+  { options, closing, recorder, ledger, log }: Serving,
   reports: ScheduledReports | undefined,
   front: AdmissionFront | undefined,
 ): Promise<void> {
@@ -81,6 +82,7 @@ export async function openControl(
     if (command === 'report-run') return runScheduled(reports, asked);
     if (command === 'report-issued') return reportIssued(asked, recorder, log);
     if (command === 'report-sign-off') return reportReviewed(asked, recorder, log);
+    if (command === 'forget') return forget(asked, ledger, options, log);
     if (command === 'assign-exception') return assignException(asked, recorder, log);
     if (command === 'settle-exception') return settleException(asked, recorder, log);
     const loop = loops.find((l) => l.name === named);
@@ -153,6 +155,15 @@ async function settleException(asked: Asked, recorder: Serving['recorder'], log:
   await recorder.record(body, []);
   log.warn({ exception: body.exception, disposition, user: text('user') }, 'an exception is settled');
   return { ok: true, result: body };
+}
+
+// What is open about the person, and who approved it, was looked at by the command, which may erase it without asking here.
+async function forget(asked: Asked, ledger: Serving['ledger'], options: Serving['options'], log: Serving['log']): Promise<ControlAnswer> {
+  const { text, user, ...forgotten } = asked;
+  if (typeof text !== 'string' || text === '' || typeof user !== 'string') throw new CountersignError('usage', 'a text is needed');
+  const erased = await forgetOn(ledger, text, forgotten as Forgotten, user, options.ledger);
+  log.warn({ erased }, 'a personal text was erased, as the ledger says');
+  return { ok: true, result: { erased } };
 }
 
 async function reportIssued(asked: Asked, recorder: Serving['recorder'], log: Serving['log']): Promise<ControlAnswer> {

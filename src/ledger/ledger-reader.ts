@@ -189,6 +189,11 @@ export class LedgerReader {
     return this.#commitmentsTo(text)[0];
   }
 
+  /** All commitments to a text: one for each time that it was recorded after it had been erased. */
+  commitmentsTo(text: string): readonly string[] {
+    return this.#commitmentsTo(text);
+  }
+
   /** Every personal text that is not erased. */
   *subjects(): Generator<Subject> {
     for (const row of this.#try(() => this.#sql('SELECT commitment, salt, text FROM subject ORDER BY commitment').all()))

@@ -66,6 +66,20 @@ const SCHEMAS = {
   }),
   /** Records that were kept beside the ledger are on it, or refused: those with these numbers. The next one follows on `mac`. */
   'ahead.merged': object({ replica: text, first: index, last: index, mac: text }),
+  /** A personal text was erased from the table beside the entries. Neither it nor anything that it could be found by stands here. */
+  'subject.forgotten': object({
+    /** Who asked, as the operating system says: a claim. */
+    claimedBy: text,
+    reason: text,
+    /** How many commitments were to it, and the SHA-256 of all of them: their salts are gone with the text. */
+    commitments: count,
+    digest: text,
+    /** Exceptions that were open and name them; only with another person's approval. */
+    exceptions: z.array(text).optional(),
+    /** The principal who approved it, and their signature over the statement of `docs/ledger-format.md`. */
+    approvedBy: text.optional(),
+    approval: text.optional(),
+  }),
   'service.started': object({
     version: text,
     environments: z.array(text),

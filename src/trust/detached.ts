@@ -4,7 +4,7 @@ import { judgeSignature } from './judge-signature.ts';
 import type { TrustStore } from './trust-store.ts';
 
 /** What is signed apart from commits and approvals. Each is signed as a thing of its own kind, so that none passes for another. */
-export type Signed = 'bundle' | 'waiver';
+export type Signed = 'bundle' | 'waiver' | 'erasure';
 
 /** The bytes that are signed: DSSE's pre-authentication encoding of canonical JSON under a type of its own. */
 export function signedBytes(kind: Signed, statement: unknown): Uint8Array {

@@ -1,0 +1,161 @@
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { ProcessSettings } from '../config/index.ts';
+import { signWithGitKey } from '../git/index.ts';
+import { eraseSharedSubject, eraseSubject, LEDGER_FILES, type Ledger, ledgerFile, ledgerName, openLedger } from '../ledger/index.ts';
+import { CountersignError, type EntryBody, sha256, type TrustPolicy } from '../model/index.ts';
+import { openTrustStore, signedBytes, verifyDetached } from '../trust/index.ts';
+import { askService } from './control-socket.ts';
+import { openExceptionsOf } from './exceptions.ts';
+import { EXIT, type Io, plain } from './io.ts';
+import { readVerifiers } from './ledger.ts';
+import { openCheckout, openConfiguration } from './open.ts';
+import { localUser } from './operate.ts';
+import { readLedger } from './read-ledger.ts';
+import { count } from './show-verdict.ts';
+
+export type ForgetOptions = {
+  data: string;
+  reason: string;
+  ledger?: string;
+  ledgerKey?: string[];
+  approvedBy?: string;
+  config: string[];
+  sign?: string;
+  repo: string;
+  key?: string;
+  output: 'text' | 'json';
+};
+
+/** What a second person signs: which ledger, which commitments, why, and what is open about the person. */
+type Erasure = { readonly origin: string; readonly digest: string; readonly reason: string; readonly exceptions: readonly string[] };
+type Approved = { readonly approvedBy: string; readonly approval: string };
+/** What the entry says, apart from who asked. */
+export type Forgotten = Omit<Extract<EntryBody, { type: 'subject.forgotten' }>, 'type' | 'claimedBy'>;
+
+/**
+ * `countersign ledger forget TEXT`: erases a name or address from the table beside the entries, and records that it was done, why,
+ * and by whose word. Refuses where exceptions that name the person are open, unless somebody else signed for it.
+ */
+export async function ledgerForget(text: string, options: ForgetOptions, settings: ProcessSettings, io: Io): Promise<number> {
+  const reason = options.reason.trim();
+  if (reason === '') throw new CountersignError('usage', 'a reason is needed', { hint: 'say why with --reason' });
+  if (reason.toLowerCase().includes(text.toLowerCase()))
+    throw new CountersignError('usage', 'the reason has the text that is to be forgotten, and reasons stay', {
+      hint: 'name a ticket instead',
+    });
+  const { commitments, erasure } = erasureOf(text, reason, options.data);
+  if (commitments === 0) return told(0, options, io);
+  if (options.sign !== undefined) return sign(erasure, options.sign, options, settings, io);
+  const approved = await approvalOf(text, erasure, options);
+  const { digest, exceptions } = erasure;
+  const forgotten: Forgotten = { reason, commitments, digest, ...(exceptions.length === 0 ? {} : { exceptions }), ...approved };
+  const answer = await askService(options.data, 'forget', { ...forgotten, text, user: localUser() });
+  const erased = answer === undefined ? await forgetAlone(text, forgotten, options) : Number((answer.result as { erased: number }).erased);
+  return told(erased, options, io);
+}
+
+function told(erased: number, options: ForgetOptions, io: Io): number {
+  if (options.output === 'json') io.out(`${JSON.stringify({ erased }, null, 2)}\n`);
+  else io.out(erased === 0 ? 'no such text is kept\n' : `erased; ${count(erased, 'commitment')} can no longer be opened\n`);
+  return erased === 0 ? EXIT.no : EXIT.yes;
+}
+
+function erasureOf(text: string, reason: string, data: string): { readonly commitments: number; readonly erasure: Erasure } {
+  const reader = readLedger(data);
+  try {
+    const commitments = [...reader.commitmentsTo(text)].sort();
+    const origin = readVerifiers(join(data, LEDGER_FILES.verifier))[0]?.name ?? '';
+    const exceptions = commitments.length === 0 ? [] : openExceptionsOf(text, reader, data);
+    return { commitments: commitments.length, erasure: { origin, digest: sha256(commitments.join('\n')), reason, exceptions } };
+  } finally {
+    reader.close();
+  }
+}
+
+async function sign(erasure: Erasure, file: string, options: ForgetOptions, settings: ProcessSettings, io: Io): Promise<number> {
+  const { user, repository } = await openCheckout(options.repo, settings);
+  try {
+    const { armored } = await signWithGitKey(user, signedBytes('erasure', erasure), options.key);
+    writeFileSync(file, armored);
+    io.out(`approved; nothing is erased yet: give \`${file}\` with --approved-by, and the same reason\n`);
+    return EXIT.yes;
+  } finally {
+    repository.close();
+  }
+}
+
+async function approvalOf(text: string, erasure: Erasure, options: ForgetOptions): Promise<Approved | Record<string, never>> {
+  const { exceptions } = erasure;
+  if (options.approvedBy === undefined) {
+    if (exceptions.length === 0) return {};
+    const ids = exceptions.slice(0, 10).join(', ');
+    throw new CountersignError(
+      'usage',
+      `${count(exceptions.length, 'exception')} that name them ${exceptions.length === 1 ? 'is' : 'are'} open: ${ids}`,
+      {
+        hint: 'settle them first; or have somebody else of the TrustPolicy run this with `--sign FILE`, and give the file with --approved-by',
+      },
+    );
+  }
+  const approval = readApproval(options.approvedBy);
+  const refusals: string[] = [];
+  for (const policy of openConfiguration({ config: options.config }).trustPolicies) {
+    const signed = await verifyDetached('erasure', erasure, approval, await openTrustStore(policy), Date.now());
+    if (signed.kind === 'refused') refusals.push(signed.reason);
+    else if (isPerson(policy, signed.principal) && !isThem(policy, signed.principal, text))
+      return { approvedBy: signed.principal, approval };
+    else refusals.push(`\`${signed.principal}\` is not a second person`);
+  }
+  throw new CountersignError('usage', `the approval does not count: ${plain(refusals[0] ?? 'there is no TrustPolicy')}`, {
+    hint: 'somebody else of the TrustPolicy signs with `--sign FILE`, for the same text, reason and open exceptions',
+  });
+}
+
+function readApproval(file: string): string {
+  try {
+    return readFileSync(file, 'utf8');
+  } catch (cause) {
+    throw new CountersignError('usage', `the approval \`${file}\` cannot be read`, { cause });
+  }
+}
+
+function isPerson({ spec }: TrustPolicy, name: string): boolean {
+  return spec.principals.some((p) => p.name === name && p.kind === 'person');
+}
+
+// A name is theirs when it, or one of their addresses or accounts, stands in the text.
+function isThem({ spec }: TrustPolicy, name: string, text: string): boolean {
+  const them = spec.principals.find((p) => p.name === name);
+  const names = [
+    name,
+    ...(them?.emails ?? []),
+    ...(them?.forgeAccounts ?? []).flatMap(({ login }) => (login === undefined ? [] : [login])),
+  ];
+  return names.some((n) => text.toLowerCase().includes(n.toLowerCase()));
+}
+
+// On record first: a process that ends in between leaves an entry whose text is still there, and the command can be given again.
+async function forgetAlone(text: string, forgotten: Forgotten, options: ForgetOptions): Promise<number> {
+  const { data, ledger: postgres, ledgerKey } = options;
+  const key = ledgerKey === undefined ? undefined : { files: ledgerKey };
+  const ledger = await openLedger(data, ledgerName(data) ?? '', { postgres, key });
+  try {
+    return await forgetOn(ledger, text, forgotten, localUser(), postgres);
+  } finally {
+    await ledger.close();
+  }
+}
+
+/** Records an erasure, and then erases; gives how many commitments can no longer be opened. */
+export async function forgetOn(
+  ledger: Pick<Ledger, 'record' | 'subject' | 'file'>,
+  text: string,
+  forgotten: Forgotten,
+  user: string,
+  postgres: string | undefined,
+): Promise<number> {
+  await ledger.record({ type: 'subject.forgotten', claimedBy: ledger.subject(user), ...forgotten });
+  // Where replicas share a database it is erased there; their copies follow within a minute.
+  return postgres === undefined ? eraseSubject(ledgerFile(ledger.file), text) : eraseSharedSubject(postgres, text);
+}
