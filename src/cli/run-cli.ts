@@ -530,7 +530,7 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
     ledger,
     'forget',
     'erase a name or address from the table beside the entries; every proof still holds',
-    '\nThe reason and the time are recorded, the text is not. Where exceptions that name the person are open, somebody else signs first.\n\nExample:\n  countersign ledger forget dana@example.com --reason "left the company, HR-311"\n  countersign ledger forget dana@example.com --reason "HR-311" --sign approval.sig',
+    '\nThe reason and the time are recorded, the text is not. Where exceptions that name the person\nare open, somebody else signs first.\n\nExample:\n  countersign ledger forget dana@example.com --reason "left the company, HR-311"\n  countersign ledger forget dana@example.com --reason "HR-311" --sign approval.sig',
   )
     .argument('<text>', 'exactly as it was recorded')
     .requiredOption('--reason <text>', 'why; it is recorded, so it must not name the person')

@@ -34,7 +34,7 @@ export async function keepAnchors({ configuration, links, ledger, options, setti
     warn: (message) => log.warn({}, message),
     onConflict: (note) => {
       const file = join(data, 'newer-checkpoint');
-      writeFileSync(file, note);
+      writeFileSync(file, note, { mode: 0o600 });
       log.error({ file }, 'the checkpoint that the ledger does not extend');
     },
   });

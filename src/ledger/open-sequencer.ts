@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, type Stats, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { CountersignError } from '../model/index.ts';
@@ -48,7 +48,8 @@ export async function openSequencer(
   ports: Pick<SequencerOptions, 'clock' | 'openedAt' | 'warn' | 'progress'>,
 ): Promise<{ readonly sequencer: Appender; readonly verifier: string; readonly close: () => Promise<void> }> {
   const { directory, newEpoch } = place;
-  mkdirSync(directory, { recursive: true });
+  mkdirSync(directory, { recursive: true, mode: 0o700 });
+  keepPrivate(directory, ports.warn);
   const lock = takeLock(join(directory, FILES.lock));
   try {
     const file = join(directory, FILES.store);
@@ -65,6 +66,7 @@ export async function openSequencer(
       ...ports,
     };
     const opened = place.postgres === undefined ? await openFile(file, options) : await openShared(place.postgres, file, place, options);
+    keepPrivate(directory, () => {}); // what was just made
     const close = async () => {
       await opened.close();
       lock.close();
@@ -75,6 +77,23 @@ export async function openSequencer(
   } catch (thrown) {
     lock.close();
     throw thrown;
+  }
+}
+
+/**
+ * Leaves a data directory and the files in it to the account that runs the service, whatever its umask is: they have names of people.
+ * SQLite gives its other files the mode of the store. What belongs to another account is that one's to protect.
+ */
+function keepPrivate(directory: string, warn: (message: string) => void): void {
+  const isLoose = ({ uid, mode }: Stats) => uid === process.getuid?.() && (mode & 0o077) !== 0;
+  if (isLoose(statSync(directory))) {
+    chmodSync(directory, 0o700);
+    warn(`the data directory \`${directory}\` could be read by other accounts; only this one may enter it now (mode 0700)`);
+  }
+  for (const entry of readdirSync(directory, { withFileTypes: true })) {
+    const path = join(directory, entry.name);
+    const stats = entry.isFile() ? statSync(path, { throwIfNoEntry: false }) : undefined;
+    if (stats !== undefined && isLoose(stats)) chmodSync(path, stats.mode & 0o700);
   }
 }
 
@@ -164,5 +183,5 @@ function readKey(file: string): string {
 
 function keepVerifiers(directory: string, signers: readonly Verifier[], known: readonly Verifier[]): void {
   const lines = new Set([...signers, ...known].map(verifierText));
-  writeFileSync(join(directory, FILES.verifier), [...lines].map((line) => `${line}\n`).join(''));
+  writeFileSync(join(directory, FILES.verifier), [...lines].map((line) => `${line}\n`).join(''), { mode: 0o600 });
 }

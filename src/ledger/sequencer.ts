@@ -180,7 +180,7 @@ export class Sequencer {
 /** Keeps the newest checkpoint outside of the store: one that was put back to an older state no longer fits it. An old anchor still holds. */
 export function writeAnchor({ anchor, warn }: Pick<SequencerOptions, 'anchor' | 'warn'>, note: string): void {
   try {
-    writeFileSync(`${anchor}.new`, note);
+    writeFileSync(`${anchor}.new`, note, { mode: 0o600 });
     renameSync(`${anchor}.new`, anchor);
   } catch (thrown) {
     // What was committed is recorded all the same: to say otherwise would be the greater harm.

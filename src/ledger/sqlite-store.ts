@@ -1,3 +1,4 @@
+import { closeSync, openSync } from 'node:fs';
 import { DatabaseSync, type StatementSync } from 'node:sqlite';
 import { CountersignError, messageOf } from '../model/index.ts';
 import { anotherWrote, type Batch, CommitUnknown, cannotWrite, type PreparedEntry, type Store, type StoredEntry } from './store.ts';
@@ -165,6 +166,7 @@ export class SqliteStore implements Store {
 
 function openDatabase(file: string, kind: Kind): DatabaseSync {
   try {
+    closeSync(openSync(file, 'a', 0o600)); // its other files get the same mode
     const db = new DatabaseSync(file);
     db.exec('PRAGMA busy_timeout = 2000');
     db.exec(SCHEMA);
