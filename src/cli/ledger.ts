@@ -1,6 +1,15 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { LEDGER_FILES, LedgerReader, ledgerFile, parseVerifiers, type Verifier, verifyLedger } from '../ledger/index.ts';
+import {
+  type Comparison,
+  compareWith,
+  LEDGER_FILES,
+  LedgerReader,
+  ledgerFile,
+  parseVerifiers,
+  type Verifier,
+  verifyLedger,
+} from '../ledger/index.ts';
 import { CountersignError } from '../model/index.ts';
 import { EXIT, type Io, paint } from './io.ts';
 import { Progress } from './progress.ts';
@@ -10,6 +19,7 @@ export type LedgerVerifyOptions = {
   data: string;
   key?: string;
   checkpoint: string[];
+  against: string[];
   from?: string;
   to?: string;
   output: 'text' | 'json';
@@ -35,7 +45,12 @@ export function ledgerVerify(options: LedgerVerifyOptions, io: Io): number {
       throw new CountersignError('checkpoint-untrusted', result.finding.message, {
         hint: 'is it this ledger’s checkpoint, and --key this ledger’s key?',
       });
-    if (options.output === 'json') io.out(`${JSON.stringify({ ...result, finding: result.finding ?? null }, null, 2)}\n`);
+    const compared = options.against.map((place) => ({ place, ...compareWith(reader, keys, place.replace(/^file:/, '')) }));
+    const isForked = compared.some((c) => c.kind === 'fork' || c.kind === 'unknown');
+    if (options.output === 'json')
+      io.out(
+        `${JSON.stringify({ ...result, finding: result.finding ?? null, ...(compared.length === 0 ? {} : { compared }) }, null, 2)}\n`,
+      );
     else if (result.finding === undefined) {
       const checked =
         result.checked === result.size ? count(result.size, 'entry', 'entries') : `entries ${from} to ${Math.min(to, size) - 1} of ${size}`;
@@ -48,10 +63,30 @@ export function ledgerVerify(options: LedgerVerifyOptions, io: Io): number {
       if (result.finding.index !== undefined && from === 0)
         io.out(`${count(result.finding.index, 'entry', 'entries')} before it are as they were written\n`);
     }
-    return result.finding === undefined ? EXIT.yes : EXIT.no;
+    if (options.output !== 'json') for (const one of compared) io.out(comparisonLine(one, size, io));
+    return result.finding === undefined && !isForked ? EXIT.yes : EXIT.no;
   } finally {
     progress.end();
     reader.close();
+  }
+}
+
+function comparisonLine({ kind, size, at, instance, place }: Comparison & { readonly place: string }, mine: number, io: Io): string {
+  const by = instance === undefined ? '' : `, signed by instance ${instance.id} since ${instance.since}`;
+  const where = paint(io, 'dim', `  ${place}`);
+  switch (kind) {
+    case 'same':
+      return `the other copy is the same: ${count(size, 'entry', 'entries')}${where}\n`;
+    case 'goes-on':
+      return `the other copy goes on from this one: ${count(size, 'entry', 'entries')}, ${size - mine} more${where}\n`;
+    case 'behind':
+      return `this copy goes on from the other one: ${count(size, 'entry', 'entries')} there, ${mine - size} more here${where}\n`;
+    case 'unknown':
+      return `${paint(io, 'yellow', 'cannot be told')}: the checkpoint is over ${count(size, 'entry', 'entries')}, and ${mine} are here${by}; compare with that copy itself${where}\n`;
+    case 'fork': {
+      const parting = at === undefined ? `before entry ${size}` : `at entry ${at}`;
+      return `${paint(io, 'red', 'fork')}: the copies part ${parting}; this one has ${count(mine, 'entry', 'entries')}, the other ${size}${by}${where}\n`;
+    }
   }
 }
 

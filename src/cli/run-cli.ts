@@ -411,6 +411,7 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
     .option('--data <path>', 'the service’s data directory, or a ledger file', DATA)
     .option('--key <file>', 'the ledger’s public key (default: beside it)')
     .option('--checkpoint <file...>', 'checkpoints kept elsewhere, which the ledger must extend', [])
+    .option('--against <place...>', 'another copy (a directory, ledger file or checkpoint): where the two part', [])
     .option('--from <index>', 'only entries from this one on; the rest is taken from its tiles')
     .option('--to <index>', 'only entries before this one')
     .addOption(output('text', 'json'))

@@ -32,6 +32,7 @@ export async function keepAnchors({ configuration, links, ledger, options, setti
     anchors: (options.anchor ?? []).map((text) => openAnchor(text, parts)),
     clock: () => new Date(),
     warn: (message) => log.warn({}, message),
+    isShared: options.ledger !== undefined,
     onConflict: (note) => {
       const file = join(data, 'newer-checkpoint');
       writeFileSync(file, note, { mode: 0o600 });

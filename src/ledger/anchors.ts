@@ -51,7 +51,10 @@ export class AnchorKeeper {
   readonly #clock: () => Date;
   readonly #warn: (message: string) => void;
   readonly #onConflict: (note: string) => void;
+  readonly #isShared: boolean;
   readonly #reached = new Map<string, number>();
+  // What was there when this process began: its predecessor's.
+  readonly #before = new Map<string, string>();
   #anchored = 0;
   #running: Promise<void> = Promise.resolve();
 
@@ -61,6 +64,8 @@ export class AnchorKeeper {
     anchors: readonly Anchor[];
     clock: () => Date;
     warn: (message: string) => void;
+    /** Replicas share the ledger: its database decides which of them signs, and they take turns. */
+    isShared?: boolean;
     /** Is handed a checkpoint that the ledger does not extend, to be kept for whoever looks into it. */
     onConflict?: (note: string) => void;
   }) {
@@ -69,6 +74,7 @@ export class AnchorKeeper {
     this.#anchors = parts.anchors;
     this.#clock = parts.clock;
     this.#warn = parts.warn;
+    this.#isShared = parts.isShared ?? false;
     this.#onConflict = parts.onConflict ?? (() => {});
   }
 
@@ -121,9 +127,11 @@ export class AnchorKeeper {
       this.#missed(anchor, thrown);
       return false;
     }
+    if (!this.#before.has(anchor.name)) this.#before.set(anchor.name, there ?? '');
     if (there !== undefined) {
       try {
         checkAgainst(this.#ledger.read, this.#keys, there, anchor.name);
+        this.#checkInstance(there, anchor.name);
       } catch (thrown) {
         this.#onConflict(there);
         throw thrown;
@@ -131,6 +139,17 @@ export class AnchorKeeper {
     }
     this.#reached.set(anchor.name, this.#clock().getTime());
     return true;
+  }
+
+  // A checkpoint that came while this process signs, and is not its own, is by another process that signs too.
+  #checkInstance(there: string, place: string): void {
+    const mine = openCheckpoint(this.#ledger.read.latestCheckpoint() ?? '', this.#keys)?.instance;
+    const theirs = openCheckpoint(there, this.#keys)?.instance;
+    if (this.#isShared || mine === undefined || theirs === undefined || theirs.id === mine.id || this.#before.get(place) === there) return;
+    throw halt(
+      `another service signs this ledger: instance ${theirs.id} since ${theirs.since}, by the checkpoint kept in ${place}`,
+      'stop one of them: is its data directory a copy? `countersign ledger verify --against` says where they part',
+    );
   }
 
   #isHalt(thrown: unknown): boolean {

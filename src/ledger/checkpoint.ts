@@ -1,11 +1,33 @@
+import { randomBytes } from 'node:crypto';
 import { openSigned, type Signer, signNote, type Verifier } from './note.ts';
 
 /** The signed size and root of the tree (C2SP tlog-checkpoint). */
-export type Checkpoint = { readonly origin: string; readonly size: number; readonly root: Buffer };
+export type Checkpoint = {
+  readonly origin: string;
+  readonly size: number;
+  readonly root: Buffer;
+  /** The process that made it; undefined before version 0.1.0. */
+  readonly instance?: Instance;
+};
+
+/** One process that signs: random, and since when (ISO 8601). Two that sign one ledger know each other by it. */
+export type Instance = { readonly id: string; readonly since: string };
 
 /** The checkpoint as a signed note. All signers bear the log's name. */
 export function signCheckpoint(size: number, root: Buffer, ...signers: readonly [Signer, ...Signer[]]): string {
   return signNote(`${signers[0].name}\n${size}\n${root.toString('base64')}\n`, ...signers);
+}
+
+/** The same with an extension line that says which process made it. */
+export function signCheckpointAs(instance: Instance, size: number, root: Buffer, ...signers: readonly [Signer, ...Signer[]]): string {
+  const lines = [signers[0].name, size, root.toString('base64'), `${INSTANCE} ${instance.id} ${instance.since}`];
+  return signNote(lines.map((line) => `${line}\n`).join(''), ...signers);
+}
+
+const INSTANCE = 'countersign.dev/instance';
+
+export function newInstance(now: Date): Instance {
+  return { id: randomBytes(16).toString('hex'), since: now.toISOString() };
 }
 
 /**
@@ -28,5 +50,7 @@ export function parseCheckpoint(text: string): Checkpoint | undefined {
   const match = /^([^\n]+)\n(0|[1-9][0-9]{0,15})\n([A-Za-z0-9+/]{43}=)\n(?:[^\n]+\n)*$/.exec(text);
   const root = Buffer.from(match?.[3] ?? '', 'base64');
   if (match?.[1] === undefined || root.toString('base64') !== match[3] || !Number.isSafeInteger(Number(match[2]))) return undefined;
-  return { origin: match[1], size: Number(match[2]), root };
+  const [, id, since] = /\ncountersign\.dev\/instance ([0-9a-f]{32}) ([0-9T:.Z-]{24})\n/.exec(text) ?? [];
+  const instance = id === undefined || since === undefined ? {} : { instance: { id, since } };
+  return { origin: match[1], size: Number(match[2]), root, ...instance };
 }

@@ -4,6 +4,7 @@
  */
 export { type Anchor, AnchorKeeper } from './anchors.ts';
 export { type Checkpoint, openCheckpoint, signCheckpoint } from './checkpoint.ts';
+export { type Comparison, compareWith } from './compare.ts';
 export { evidenceRef } from './evidence.ts';
 export { type ExportOptions, exportLedger, importLedger } from './export-ledger.ts';
 export { Ledger, ledgerFile, openLedger } from './ledger.ts';

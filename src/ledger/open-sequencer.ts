@@ -2,6 +2,7 @@ import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, type Stats
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { CountersignError } from '../model/index.ts';
+import { newInstance } from './checkpoint.ts';
 import { createKey, parseVerifiers, programSigner, readSigner, type Signer, type Verifier, verifierText } from './note.ts';
 import { openReplicaKey } from './replica-key.ts';
 import { type Found, type NewEpoch, type Sequenced, Sequencer, type SequencerOptions, type Waiting } from './sequencer.ts';
@@ -112,7 +113,15 @@ async function openFile(file: string, options: Options): Promise<Opened> {
 
 async function openShared(url: string, copy: string, { directory, holdFor }: LedgerPlace, options: Options): Promise<Opened> {
   const replica = openReplicaKey(directory);
-  const sequencer = await SharedSequencer.open({ ...options, url, copy, replica, holdFor, name: 'the ledger’s database' });
+  const sequencer = await SharedSequencer.open({
+    ...options,
+    instance: newInstance(options.clock()),
+    url,
+    copy,
+    replica,
+    holdFor,
+    name: 'the ledger’s database',
+  });
   return { sequencer, origin: sequencer.origin, close: () => sequencer.close() };
 }
 

@@ -1,6 +1,6 @@
 import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { CountersignError, type Entry, type EntryBody, messageOf, spellEntry } from '../model/index.ts';
-import { type Checkpoint, openCheckpoint, signCheckpoint } from './checkpoint.ts';
+import { type Checkpoint, type Instance, newInstance, openCheckpoint, signCheckpointAs } from './checkpoint.ts';
 import { LogHistory } from './log-history.ts';
 import { leafHash } from './merkle.ts';
 import { type Signer, type Verifier, verifierText } from './note.ts';
@@ -38,6 +38,8 @@ export type SequencerOptions = {
   readonly clock: () => Date;
   /** The time of what is said first; the clock's where it is not given. */
   readonly openedAt?: Date;
+  /** The process that signs. */
+  readonly instance?: Instance;
   readonly warn: (message: string) => void;
   readonly progress?: (done: number) => void;
   /** Begin a new epoch under the signers' name. */
@@ -52,6 +54,7 @@ const SETTLE_MS = 20_000;
 /** Numbers entries, keeps the tree, signs and commits. The only place where a checkpoint is made; one for each ledger. */
 export class Sequencer {
   readonly #options: SequencerOptions;
+  readonly #instance: Instance;
   #tree: TreeWriter;
   #history: LogHistory;
   #latest: { size: number; note: string } | undefined;
@@ -63,6 +66,7 @@ export class Sequencer {
 
   private constructor(options: SequencerOptions, read: ReadBack) {
     this.#options = options;
+    this.#instance = options.instance ?? newInstance(options.clock());
     this.#tree = read.tree;
     this.#history = read.history;
     this.#latest = read.latest;
@@ -96,7 +100,7 @@ export class Sequencer {
     const first = this.#tree.size;
     const tree = this.#tree.copy();
     for (const { leaf } of waiting.entries) tree.append(leaf);
-    const note = signCheckpoint(tree.size, tree.root(), ...this.#options.signers);
+    const note = this.#signed(tree);
     const batch: Batch = {
       ...waiting,
       first,
@@ -114,6 +118,10 @@ export class Sequencer {
     }
     this.#adopt(batch, tree);
     return { first, size: tree.size, note };
+  }
+
+  #signed(tree: TreeWriter): string {
+    return signCheckpointAs(this.#instance, tree.size, tree.root(), ...this.#options.signers);
   }
 
   #adopt(batch: Batch, tree: TreeWriter): void {

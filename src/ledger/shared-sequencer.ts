@@ -1,7 +1,7 @@
 import { randomBytes, randomUUID } from 'node:crypto';
 import { rmSync } from 'node:fs';
 import { CountersignError, canonicalJson, type Entry, type EntryBody, sha256 } from '../model/index.ts';
-import { openCheckpoint, signCheckpoint } from './checkpoint.ts';
+import { type Instance, openCheckpoint, signCheckpointAs } from './checkpoint.ts';
 import { LogHistory } from './log-history.ts';
 import { leafHash } from './merkle.ts';
 import type { Signer, Verifier } from './note.ts';
@@ -33,6 +33,7 @@ export type SharedOptions = Omit<SequencerOptions, 'store'> & {
   readonly url: string;
   /** The copy that this replica reads from. */
   readonly copy: string;
+  readonly instance: Instance;
   /** Signs what this replica hands over. */
   readonly replica: ReplicaKey;
   /** The longest time that break-glass may stand, in milliseconds; by environment. */
@@ -267,7 +268,7 @@ export class SharedSequencer {
     const first = this.#tree.size;
     const tree = this.#tree.copy();
     for (const { leaf } of waiting.entries) tree.append(leaf);
-    const note = signCheckpoint(tree.size, tree.root(), ...this.#signers);
+    const note = this.#signed(tree);
     const replaces = this.#replaceable === undefined ? {} : { replaces: this.#replaceable };
     const batch: Batch = { ...waiting, first, tiles: tree.takeFull(), checkpoint: { size: tree.size, note, ...replaces } };
     await this.#tables.commit(batch, ids);
@@ -295,6 +296,10 @@ export class SharedSequencer {
         await this.#notice(4 * LOOK_MS);
       }
     }
+  }
+
+  #signed(tree: TreeWriter): string {
+    return signCheckpointAs(this.#options.instance, tree.size, tree.root(), ...this.#signers);
   }
 
   // Whether exactly these entries stand there.

@@ -1,0 +1,84 @@
+import { existsSync, readFileSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { CountersignError } from '../model/index.ts';
+import { type Instance, openCheckpoint } from './checkpoint.ts';
+import { LedgerReader } from './ledger-reader.ts';
+import { rootOf } from './merkle.ts';
+import type { Verifier } from './note.ts';
+
+/** How another copy of a ledger stands to this one. `size` is the other's, `at` the first entry that differs, as far as it can be told. */
+export type Comparison = {
+  readonly kind: 'same' | 'goes-on' | 'behind' | 'fork' | 'unknown';
+  readonly size: number;
+  readonly at?: number;
+  readonly instance?: Instance;
+};
+
+/**
+ * Compares a ledger with another copy of it: a data directory, a store, or a checkpoint that was kept elsewhere. Throws
+ * `checkpoint-untrusted` for one that is not signed by these keys.
+ */
+export function compareWith(reader: LedgerReader, keys: readonly Verifier[], place: string): Comparison {
+  const store = storeAt(place);
+  if (store === undefined) return compareNote(reader, keys, noteAt(place));
+  const other = new LedgerReader(store).freeze();
+  try {
+    return compareStores(reader, other, keys);
+  } finally {
+    other.close();
+  }
+}
+
+function storeAt(place: string): string | undefined {
+  if (!existsSync(place)) return undefined;
+  const store = statSync(place).isDirectory() ? join(place, 'ledger.db') : place;
+  return store.endsWith('.db') && existsSync(store) ? store : undefined;
+}
+
+function noteAt(place: string): string {
+  const file = existsSync(place) && statSync(place).isDirectory() ? join(place, 'checkpoint') : place;
+  try {
+    return readFileSync(file, 'utf8');
+  } catch (cause) {
+    throw new CountersignError('usage', `\`${place}\` is no copy to compare with`, {
+      cause,
+      hint: 'name a data directory, a ledger file, an export, or a file with a checkpoint; fetch what an anchor keeps into a file first',
+    });
+  }
+}
+
+function opened(note: string, keys: readonly Verifier[]) {
+  const checkpoint = openCheckpoint(note, keys);
+  if (checkpoint !== undefined) return checkpoint;
+  throw new CountersignError('checkpoint-untrusted', 'the checkpoint of the other copy is not signed by this ledger’s key', {
+    hint: 'is it this ledger’s, and --key this ledger’s key?',
+  });
+}
+
+function compareNote(reader: LedgerReader, keys: readonly Verifier[], note: string): Comparison {
+  const { size, root, instance } = opened(note, keys);
+  const by = instance === undefined ? {} : { instance };
+  if (size > reader.size) return { kind: 'unknown', size, ...by };
+  if (rootAt(reader, size).equals(root)) return { kind: size === reader.size ? 'same' : 'behind', size, ...by };
+  return { kind: 'fork', size, ...by };
+}
+
+function compareStores(mine: LedgerReader, other: LedgerReader, keys: readonly Verifier[]): Comparison {
+  const { size, root, instance } = opened(other.latestCheckpoint() ?? '', keys);
+  const by = instance === undefined ? {} : { instance };
+  if (!rootAt(other, size).equals(root)) throw new CountersignError('ledger-inconsistent', 'the other copy is not what was signed');
+  const common = Math.min(mine.size, size);
+  const isEqual = (at: number) => rootAt(mine, at).equals(rootAt(other, at));
+  if (isEqual(common)) return { kind: size === mine.size ? 'same' : size > mine.size ? 'goes-on' : 'behind', size, ...by };
+  let [equal, differs] = [0, common];
+  while (differs - equal > 1) {
+    const middle = Math.floor((equal + differs) / 2);
+    if (isEqual(middle)) equal = middle;
+    else differs = middle;
+  }
+  return { kind: 'fork', size, at: equal, ...by };
+}
+
+function rootAt(reader: LedgerReader, size: number): Buffer {
+  return rootOf(size, reader.nodes(reader.size));
+}
