@@ -1,6 +1,6 @@
 import pino from 'pino';
 import type { ProcessSettings } from '../config/index.ts';
-import { CountersignError } from '../model/index.ts';
+import { CountersignError, messageOf } from '../model/index.ts';
 import type { ReconcilerStatus } from '../reconcile/index.ts';
 import { EXIT, type Io, plain } from './io.ts';
 import { openConfiguration } from './open.ts';
@@ -30,6 +30,12 @@ export async function apply(options: ApplyOptions, settings: ProcessSettings, io
   const configuration = { ...whole, environments };
   const serving = await openServing(options, settings, configuration, log, () => []);
   const { ledger, closing } = serving;
+  const signing = serving.signing?.keep(ledger);
+  const kept = signing?.run().catch((thrown: unknown) => log.error({}, messageOf(thrown))); // the ledger takes nothing more then
+  closing.push(async () => {
+    signing?.stop();
+    await kept;
+  });
   try {
     await recordStart(serving);
     await keepStated(serving);

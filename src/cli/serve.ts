@@ -111,7 +111,7 @@ async function firstDocuments(ending: AbortSignal, log: Logger): Promise<void> {
 async function serveWith({ configuration, tellOf }: Documents, ending: AbortSignal, process: Process): Promise<void> {
   const { options, settings, log, hooks, io, front } = process;
   const loops: Reconciler[] = [];
-  const serving = await openServing(options, settings, configuration, log, () => loops);
+  const serving = await openServing(options, settings, configuration, log, () => loops, ending);
   const { ledger, closing, links } = serving;
   try {
     await keepAnchors(serving);
@@ -134,7 +134,8 @@ async function serveWith({ configuration, tellOf }: Documents, ending: AbortSign
     beat(loops, serving);
     tellOf(loops);
     const tenants = [...loops, ...(reports === undefined ? [] : [reports])];
-    await runUntilStopped(tenants, ending, leasesOf(tenants, serving), log);
+    const leases = leasesOf(tenants, serving);
+    await runUntilStopped(tenants, serving.signing?.keep(ledger), ending, leases, log);
     if (io.signal.aborted) await front?.close(); // what was asked is answered while everything that answers it is still there
     const reason = io.signal.aborted ? 'told to stop' : ending.aborted ? 'its configuration is another' : 'its loops ended';
     await ledger.record({ type: 'service.stopped', reason });
@@ -172,6 +173,7 @@ function leasesOf(loops: readonly Tenant[], { options, links }: Serving<ServeOpt
 
 async function runUntilStopped(
   loops: readonly Tenant[],
+  signing: Tenant | undefined,
   signal: AbortSignal,
   leases: ReadonlyMap<string, Lease>,
   log: Logger,
@@ -180,18 +182,22 @@ async function runUntilStopped(
   const stop = () => {
     ending.abort();
     for (const loop of loops) loop.stop();
+    signing?.stop();
   };
   signal.addEventListener('abort', stop, { once: true });
   if (signal.aborted) stop();
-  const ended = await Promise.allSettled(
+  const endAll = (thrown: unknown) => {
+    stop(); // one loop that cannot trust the ledger, or lost its Lease, ends all of them
+    throw thrown;
+  };
+  const kept = signing?.run().catch(endAll);
+  const work = Promise.allSettled(
     loops.map((loop) => {
       const lease = leases.get(loop.name);
-      return (lease === undefined ? loop.run() : runWhileHeld(loop, lease, ending.signal, log)).catch((thrown) => {
-        stop(); // one loop that cannot trust the ledger, or lost its Lease, ends all of them
-        throw thrown;
-      });
+      return (lease === undefined ? loop.run() : runWhileHeld(loop, lease, ending.signal, log)).catch(endAll);
     }),
-  );
+  ).finally(stop);
+  const ended = [...(await Promise.allSettled([kept])), ...(await work)];
   const failed = ended.find((e) => e.status === 'rejected');
   if (failed !== undefined) throw failed.reason;
 }

@@ -1,15 +1,17 @@
+import { mkdirSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import type { Logger } from 'pino';
 import { type ApiServer, Cluster, type ClusterAddress, connect } from '../cluster/index.ts';
 import type { Configuration, ProcessSettings } from '../config/index.ts';
 import type { LedgerView, SureRecorder } from '../gate/index.ts';
-import { type Ledger, ledgerName, openLedger, openSeal, WriteAhead } from '../ledger/index.ts';
+import { type Ledger, ledgerName, newInstance, openLedger, openSeal, WriteAhead } from '../ledger/index.ts';
 import { CountersignError, digestOf, durationMs, type Trace, untraced } from '../model/index.ts';
 import { Notifications } from '../notify/index.ts';
 import type { Reconciler } from '../reconcile/index.ts';
 import { Metrics, openTracing } from '../service/index.ts';
 import { ledgerKey, sayProgress } from './ledger-options.ts';
 import { recorderOf } from './read-ledger.ts';
+import { SigningLease, type SigningParts } from './signing-lease.ts';
 import { version } from './version.ts';
 
 /** An account in a cluster, and its objects of ours. Environments with the same account share one. */
@@ -45,6 +47,8 @@ export type Serving<O extends PassOptions = PassOptions> = {
   /** Follows steps for whoever looks at traces; nobody, unless `--traces` says so. */
   readonly trace: Trace;
   readonly closing: (() => void | Promise<void>)[];
+  /** That no other service signs the ledger; undefined where replicas share it. */
+  readonly signing: SigningLease | undefined;
 };
 
 /**
@@ -57,10 +61,29 @@ export async function openServing<O extends PassOptions>(
   configuration: Configuration,
   log: Logger,
   running: () => readonly Reconciler[],
+  signal: AbortSignal = new AbortController().signal,
 ): Promise<Serving<O>> {
   const links = await connectAll(configuration, options, settings);
   const origin = options.origin ?? ledgerName(options.data) ?? (await originOf([...links.values()][0] as ClusterLink));
-  const ledger = await openLedger(resolve(options.data), origin, {
+  const instance = newInstance(new Date());
+  const data = resolve(options.data);
+  mkdirSync(data, { recursive: true, mode: 0o700 });
+  // Replicas that share a database are told apart there.
+  const signing =
+    options.ledger === undefined
+      ? new SigningLease({
+          ...signingPlace(configuration, links, options, settings),
+          data,
+          origin,
+          key: ledgerKey(options),
+          instance,
+          log,
+          signal,
+        })
+      : undefined;
+  await signing?.take();
+  const ledger = await openLedger(data, origin, {
+    instance,
     warn: (message) => log.warn({}, message),
     progress: sayProgress(log),
     postgres: options.ledger,
@@ -69,6 +92,7 @@ export async function openServing<O extends PassOptions>(
       configuration.environments.map(({ metadata, spec }) => [metadata.name, durationMs(spec.admission.breakGlass.holdFor)]),
     ),
   });
+  await signing?.take(ledger.verifier.publicKey);
   const notifications = new Notifications(configuration.notifiers, log);
   const warn = (message: string) => log.warn({}, message);
   const ahead = new WriteAhead(join(resolve(options.data), 'write-ahead.jsonl'), recorderOf(ledger), {
@@ -76,7 +100,12 @@ export async function openServing<O extends PassOptions>(
     seal: openSeal(resolve(options.data), ledger.verifier.name, ledgerKey(options), warn),
     clock: () => new Date(),
   });
-  const closing: Serving['closing'] = [() => ledger.close(), () => ahead.close(), () => notifications.close(LAST_WORDS_MS)];
+  const closing: Serving['closing'] = [
+    () => signing?.release(),
+    () => ledger.close(),
+    () => ahead.close(),
+    () => notifications.close(LAST_WORDS_MS),
+  ];
   const trace = await traceTo(options.traces, closing);
   const metrics = new Metrics(() => ({
     environments: running().map((l) => l.status),
@@ -89,7 +118,18 @@ export async function openServing<O extends PassOptions>(
     recordSurely: (body, evidence) => ahead.recordSurely(body, evidence),
     subject: (text) => ahead.subject(text),
   };
-  return { configuration, options, settings, log, links, ledger, recorder, metrics, notifications, trace, closing };
+  return { configuration, options, settings, log, links, ledger, recorder, metrics, notifications, trace, closing, signing };
+}
+
+// In the cluster of the first environment, by the service's own account where one is used.
+function signingPlace(
+  { environments }: Configuration,
+  links: ReadonlyMap<string, ClusterLink>,
+  { lease }: PassOptions & { readonly lease?: string },
+  { podNamespace }: ProcessSettings,
+): Pick<SigningParts, 'server' | 'namespace'> {
+  const own = environments.find((e) => e.spec.target.serviceAccount === undefined) ?? environments[0];
+  return { server: linkOf(links, own?.metadata.name ?? '').server, namespace: lease ?? podNamespace ?? 'default' };
 }
 
 async function traceTo(endpoint: string | undefined, closing: Serving['closing']): Promise<Trace> {

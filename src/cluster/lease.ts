@@ -24,6 +24,8 @@ export class Lease {
   readonly durationMs: number;
   #seen: { readonly version: string; readonly at: number } | undefined;
   #holder = '';
+  #since = '';
+  #renewals = 0;
 
   constructor(server: ApiServer, namespace: string, name: string, identity: string, durationMs: number) {
     this.#server = server;
@@ -40,17 +42,47 @@ export class Lease {
     return this.#holder;
   }
 
-  /** Takes it, or renews it where it is ours already. False when another has it. Throws when the API server does not answer, or does not let us. */
-  async take(): Promise<boolean> {
+  /** Since when, as the holder says. */
+  get since(): string {
+    return this.#since;
+  }
+
+  /** How often another was seen to renew it: it is alive. */
+  get renewals(): number {
+    return this.#renewals;
+  }
+
+  /** Renews it. False when another has it, or had it in between. */
+  async renew(): Promise<boolean> {
+    const found = await this.#server.request('GET', this.#path);
+    if (found.status === 404) return this.take();
+    this.#allowed(found, 'read');
+    const lease = found.body as unknown as LeaseObject;
+    this.#holder = lease.spec.holderIdentity ?? '';
+    this.#since = lease.spec.acquireTime ?? '';
+    if (this.#holder !== this.#identity) return false;
+    return this.#written(await this.#server.request('PUT', this.#path, this.#object(lease)));
+  }
+
+  /**
+   * Takes it, or renews it where it is ours already. False when another has it, unless that one `isGone`. Throws when the API server
+   * does not answer, or does not let us.
+   */
+  async take(isGone: (holder: string) => boolean = () => false): Promise<boolean> {
     const found = await this.#server.request('GET', this.#path);
     if (found.status === 404) return this.#written(await this.#server.request('POST', this.#collection, this.#object(undefined)));
     this.#allowed(found, 'read');
     const lease = found.body as unknown as LeaseObject;
     const { resourceVersion: version } = lease.metadata;
-    if (this.#seen?.version !== version) this.#seen = { version, at: performance.now() };
-    this.#holder = lease.spec.holderIdentity ?? '';
+    const holder = lease.spec.holderIdentity ?? '';
+    if (this.#seen?.version !== version) {
+      this.#renewals = this.#seen !== undefined && holder === this.#holder && holder !== '' ? this.#renewals + 1 : 0;
+      this.#seen = { version, at: performance.now() };
+    }
+    this.#holder = holder;
+    this.#since = lease.spec.acquireTime ?? '';
     const runOut = performance.now() - this.#seen.at > (lease.spec.leaseDurationSeconds ?? 0) * 1000;
-    if (this.#holder !== '' && this.#holder !== this.#identity && !runOut) return false;
+    if (this.#holder !== '' && this.#holder !== this.#identity && !runOut && !isGone(this.#holder)) return false;
     return this.#written(await this.#server.request('PUT', this.#path, this.#object(lease)));
   }
 

@@ -3,7 +3,7 @@
  * Refuses to go on when what is stored is not what was signed: a shorter, forked or altered log is never extended.
  */
 export { type Anchor, AnchorKeeper } from './anchors.ts';
-export { type Checkpoint, openCheckpoint, signCheckpoint } from './checkpoint.ts';
+export { type Checkpoint, type Instance as LedgerInstance, newInstance, openCheckpoint, signCheckpoint } from './checkpoint.ts';
 export { type Comparison, compareWith } from './compare.ts';
 export { evidenceRef } from './evidence.ts';
 export { type ExportOptions, exportLedger, importLedger } from './export-ledger.ts';

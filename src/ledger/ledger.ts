@@ -32,7 +32,7 @@ export type LedgerOptions = {
   readonly warn?: ((message: string) => void) | undefined;
   /** Hears how many entries were read back while it is opened. */
   readonly progress?: ((done: number) => void) | undefined;
-} & Pick<LedgerPlace, 'key' | 'newEpoch' | 'postgres' | 'holdFor'>;
+} & Pick<LedgerPlace, 'key' | 'newEpoch' | 'postgres' | 'holdFor' | 'instance'>;
 
 /**
  * The append side of a ledger. One process holds it. Entries are checked, spelled and hashed here; a thread of its own
@@ -57,6 +57,7 @@ export class Ledger {
   #waiting: Waiting[] = [];
   #isScheduled = false;
   #broken: CountersignError | undefined;
+  #held: CountersignError | undefined;
 
   constructor(directory: string, writer: Writer, clock: () => Date, holdFor?: LedgerOptions['holdFor']) {
     this.#holdFor = holdFor;
@@ -87,7 +88,8 @@ export class Ledger {
    */
   record(body: EntryBody, evidence: readonly Evidence[] = []): Promise<Recorded> {
     return new Promise((resolve, reject) => {
-      if (this.#broken !== undefined) return reject(this.#broken);
+      const refusal = this.#broken ?? this.#held;
+      if (refusal !== undefined) return reject(refusal);
       this.#time = laterOf(this.#clock().toISOString(), this.#time);
       const entry = { v: 1, time: this.#time, ...body } as Entry;
       const prepared = prepareOr(entry, reject);
@@ -116,6 +118,11 @@ export class Ledger {
   /** Signs nothing more, because of this: a checkpoint kept elsewhere says that this is not the ledger it was. */
   halt(error: CountersignError): void {
     this.#break(error);
+  }
+
+  /** Records nothing for now, because of this; undefined lets it go on. */
+  hold(error: CountersignError | undefined): void {
+    this.#held = error;
   }
 
   /** Waits until what was given is recorded or refused, and lets go of the ledger. */
@@ -218,8 +225,8 @@ function unfit(type: string, why: string): CountersignError {
  */
 export async function openLedger(directory: string, origin: string, options: LedgerOptions = {}): Promise<Ledger> {
   const clock = options.clock ?? (() => new Date());
-  const { key, newEpoch, postgres, holdFor } = options;
-  const place = { directory, origin, key, newEpoch, postgres, holdFor };
+  const { key, newEpoch, postgres, holdFor, instance } = options;
+  const place = { directory, origin, key, newEpoch, postgres, holdFor, instance };
   const writer = await Writer.start({ place, startedAt: clock().getTime() }, options);
   return new Ledger(directory, writer, clock, holdFor);
 }

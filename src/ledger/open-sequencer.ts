@@ -2,7 +2,7 @@ import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, type Stats
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { CountersignError } from '../model/index.ts';
-import { newInstance } from './checkpoint.ts';
+import { type Instance, newInstance } from './checkpoint.ts';
 import { createKey, parseVerifiers, programSigner, readSigner, type Signer, type Verifier, verifierText } from './note.ts';
 import { openReplicaKey } from './replica-key.ts';
 import { type Found, type NewEpoch, type Sequenced, Sequencer, type SequencerOptions, type Waiting } from './sequencer.ts';
@@ -32,6 +32,8 @@ export type LedgerPlace = {
   /** The address of a PostgreSQL database that several replicas share; without it the ledger is a file in the directory. */
   readonly postgres?: string | undefined;
   readonly newEpoch?: NewEpoch | undefined;
+  /** The process that signs; made where it is not given. */
+  readonly instance?: Instance | undefined;
   /** The longest time that break-glass may stand, in milliseconds; by environment. */
   readonly holdFor?: { readonly [environment: string]: number } | undefined;
 };
@@ -63,6 +65,7 @@ export async function openSequencer(
       signers,
       verifiers,
       anchor: join(directory, FILES.anchor),
+      instance: place.instance ?? newInstance(ports.clock()),
       ...(newEpoch === undefined ? {} : { newEpoch }),
       ...ports,
     };
@@ -99,7 +102,7 @@ function keepPrivate(directory: string, warn: (message: string) => void): void {
 }
 
 type Opened = { readonly sequencer: Appender; readonly origin?: string; readonly close: () => Promise<void> };
-type Options = Omit<SequencerOptions, 'store' | 'name'>;
+type Options = Omit<SequencerOptions, 'store' | 'name'> & { readonly instance: Instance };
 
 async function openFile(file: string, options: Options): Promise<Opened> {
   const store = new SqliteStore(file);
