@@ -1,27 +1,26 @@
-import { createServer } from 'node:http';
 import { settleUses } from '../gate/index.ts';
 import { CountersignError, parseHost } from '../model/index.ts';
 import type { Reconciler } from '../reconcile/index.ts';
 import type { ScheduledReports } from '../schedule/index.ts';
 import { type Control, type ControlAnswer, createServiceApp, listenForCommands, type Receiver } from '../service/index.ts';
-import { guardConnections } from '../webhook/index.ts';
 import type { AdmissionFront } from './admission-front.ts';
 import { breakGlassNow } from './break-glass-now.ts';
 import { makeSocket } from './control-socket.ts';
 import { type Forgotten, forgetOn } from './ledger-forget.ts';
-import { closeServer, listen, listenAddress } from './listen.ts';
+import type { ProbeServer } from './probe-server.ts';
 import { readSecret } from './read-secret.ts';
 import { signOffOf } from './report-sign-off.ts';
 import type { ServeOptions } from './serve.ts';
 import { runScheduled } from './serve-reports.ts';
 import type { Serving } from './serving.ts';
 
-/** Probes, metrics and receivers, where `--http` says so. */
-export async function openHttp(
+/** Has probes, metrics and receivers answered, where `--http` says so. */
+export function openHttp(
   loops: readonly Reconciler[],
   serving: Serving<ServeOptions>,
   front: AdmissionFront | undefined,
-): Promise<void> {
+  probes: ProbeServer | undefined,
+): void {
   const { configuration, options, log, metrics, closing } = serving;
   const receivers = configuration.environments.flatMap(({ metadata: { name }, spec: { source } }): Receiver[] => {
     if (source.receiver === undefined) return [];
@@ -30,25 +29,18 @@ export async function openHttp(
     secret(); // what cannot be read is told at the start
     return [{ environment: name, from, secret, poke: () => loops.find((l) => l.name === name)?.poke() }];
   });
-  if (options.http === 'off') {
+  if (probes === undefined) {
     if (receivers.length > 0)
       throw new CountersignError('usage', `\`${receivers[0]?.environment}\` has a receiver, and nothing listens for it`, {
         hint: 'use --http HOST:PORT',
       });
     return;
   }
-  const { host, port } = listenAddress(options.http, '--http');
   const notReady = () =>
     (front !== undefined && !front.ready ? 'the admission webhook has no rules yet' : undefined) ??
     loops.find((l) => l.status.looked === '' && l.status.state !== 'suspended' && l.status.state !== 'standby')?.status.message;
   const names = options.httpName.map(hostName);
-  const server = createServer(
-    { requestTimeout: 15_000, headersTimeout: 10_000 },
-    createServiceApp({ notReady, metrics, receivers, names, log }),
-  );
-  guardConnections(server);
-  await listen(server, host, port, '--http');
-  closing.push(() => closeServer(server));
+  closing.push(probes.show(createServiceApp({ notReady, metrics, receivers, names, log })));
   log.info(
     { http: options.http, receivers: receivers.map((r) => `/receive/${r.environment}`) },
     'probes, metrics and receivers are in place',

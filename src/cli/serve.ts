@@ -12,6 +12,7 @@ import { AdmissionFront } from './admission-front.ts';
 import { EXIT, type Io } from './io.ts';
 import { ledgerKey } from './ledger-options.ts';
 import { gitProgram } from './open.ts';
+import { ProbeServer } from './probe-server.ts';
 import { openAdmission } from './serve-admission.ts';
 import { openDashboard } from './serve-dashboard.ts';
 import { type Documents, ServedDocuments } from './serve-documents.ts';
@@ -21,6 +22,7 @@ import { openGates, openLoops } from './serve-loops.ts';
 import { openScheduledReports } from './serve-reports.ts';
 import { type ClusterLink, openClusters, openServing, type PassOptions, type Serving } from './serving.ts';
 import { runWhileHeld, type Tenant } from './tenure.ts';
+import { whileAway } from './while-away.ts';
 
 export type ServeOptions = PassOptions & {
   configNamespace?: string[];
@@ -57,25 +59,31 @@ export async function serve(options: ServeOptions, settings: ProcessSettings, io
   // Left alone, the engine lets the heap grow to several times what lives in it before it looks through it again: with 200
   // environments 270 MiB for 95. Looking sooner costs nothing that can be measured, since it is done beside.
   setFlagsFromString('--heap-growing-percent=30');
-  const documents = await ServedDocuments.open(options, settings, log);
+  const probes = await ProbeServer.open(options.http);
+  const away = { log, waitsFor: (why: string) => probes?.waitsFor(why) };
+  let documents: ServedDocuments | undefined;
   let before: Documents | undefined;
   let front: AdmissionFront | undefined;
   try {
-    front = await AdmissionFront.open(options, settings, log);
-    const process: Process = { options, settings, log, hooks, io, front };
+    documents = await whileAway(() => ServedDocuments.open(options, settings, log), { ...away, signal: io.signal });
+    front = await whileAway(() => AdmissionFront.open(options, settings, log), { ...away, signal: io.signal });
+    if (documents === undefined || io.signal.aborted) return EXIT.yes;
+    const process: Process = { options, settings, log, hooks, io, front, probes };
     for (;;) {
       const { current } = documents;
       const ending = AbortSignal.any([io.signal, current.changed]);
       const serveAs = (served: Documents) => serveWith(served, ending, process);
       if (current.configuration.environments.length > 0) {
         let served = current;
-        await serveAs(current).catch((thrown: unknown) => {
-          // A document may be valid and yet lead nowhere (a kubeconfig that is not there): the others must not pay for it.
-          if (before === undefined || ending.aborted || (thrown instanceof CountersignError && thrown.recover === 'halt')) throw thrown;
-          log.error({}, `goes on with the configuration before, because the new one cannot be run: ${messageOf(thrown)}`);
-          served = before;
-          return serveAs(served);
-        });
+        const serveSome = () =>
+          serveAs(current).catch((thrown: unknown) => {
+            // A document may be valid and yet lead nowhere (a kubeconfig that is not there): the others must not pay for it.
+            if (before === undefined || ending.aborted || (thrown instanceof CountersignError && thrown.recover === 'halt')) throw thrown;
+            log.error({}, `goes on with the configuration before, because the new one cannot be run: ${messageOf(thrown)}`);
+            served = before;
+            return serveAs(served);
+          });
+        await whileAway(serveSome, { ...away, signal: ending });
         before = served;
       } else if (documents.follows) {
         await front?.decideBy([]); // nothing is governed: what is still sent here is nobody's to refuse
@@ -89,7 +97,8 @@ export async function serve(options: ServeOptions, settings: ProcessSettings, io
     }
   } finally {
     await front?.close();
-    await documents.close();
+    await documents?.close();
+    await probes?.close();
   }
 }
 
@@ -101,6 +110,7 @@ type Process = {
   readonly hooks: ServeHooks;
   readonly io: Io;
   readonly front: AdmissionFront | undefined;
+  readonly probes: ProbeServer | undefined;
 };
 
 async function firstDocuments(ending: AbortSignal, log: Logger): Promise<void> {
@@ -109,7 +119,7 @@ async function firstDocuments(ending: AbortSignal, log: Logger): Promise<void> {
 }
 
 async function serveWith({ configuration, tellOf }: Documents, ending: AbortSignal, process: Process): Promise<void> {
-  const { options, settings, log, hooks, io, front } = process;
+  const { options, settings, log, hooks, io, front, probes } = process;
   const loops: Reconciler[] = [];
   const serving = await openServing(options, settings, configuration, log, () => loops, ending);
   const { ledger, closing, links } = serving;
@@ -126,7 +136,7 @@ async function serveWith({ configuration, tellOf }: Documents, ending: AbortSign
     loops.push(...openLoops(serving, gates, clusters, hooks, () => (isAsked() ? AT_ONCE.beside : AT_ONCE.alone)));
     const isHere = (environment: string) => loops.some((l) => l.name === environment && l.status.state !== 'standby');
     await openAdmission(serving, front, gates, clusters, isHere);
-    await openHttp(loops, serving, front);
+    openHttp(loops, serving, front, probes);
     await openDashboard(loops, serving, front);
     const reports = reportsOf(serving);
     await openControl(loops, serving, reports, front);

@@ -63,6 +63,23 @@ export async function openServing<O extends PassOptions>(
   running: () => readonly Reconciler[],
   signal: AbortSignal = new AbortController().signal,
 ): Promise<Serving<O>> {
+  const closing: Serving['closing'] = [];
+  try {
+    return await open({ options, settings, configuration, log, running, signal, closing });
+  } catch (thrown) {
+    // What was opened before it failed: a ledger that stays locked could not be opened at the next try.
+    for (const close of closing.reverse()) await close();
+    throw thrown;
+  }
+}
+
+type Opening<O extends PassOptions> = Pick<Serving<O>, 'options' | 'settings' | 'configuration' | 'log' | 'closing'> & {
+  readonly running: () => readonly Reconciler[];
+  readonly signal: AbortSignal;
+};
+
+async function open<O extends PassOptions>(opening: Opening<O>): Promise<Serving<O>> {
+  const { options, settings, configuration, log, running, signal, closing } = opening;
   const links = await connectAll(configuration, options, settings);
   const origin = options.origin ?? ledgerName(options.data) ?? (await originOf([...links.values()][0] as ClusterLink));
   const instance = newInstance(new Date());
@@ -81,6 +98,7 @@ export async function openServing<O extends PassOptions>(
           signal,
         })
       : undefined;
+  closing.push(() => signing?.release());
   await signing?.take();
   const ledger = await openLedger(data, origin, {
     instance,
@@ -92,6 +110,7 @@ export async function openServing<O extends PassOptions>(
       configuration.environments.map(({ metadata, spec }) => [metadata.name, durationMs(spec.admission.breakGlass.holdFor)]),
     ),
   });
+  closing.push(() => ledger.close());
   await signing?.take(ledger.verifier.publicKey);
   const notifications = new Notifications(configuration.notifiers, log);
   const warn = (message: string) => log.warn({}, message);
@@ -100,12 +119,10 @@ export async function openServing<O extends PassOptions>(
     seal: openSeal(resolve(options.data), ledger.verifier.name, ledgerKey(options), warn),
     clock: () => new Date(),
   });
-  const closing: Serving['closing'] = [
-    () => signing?.release(),
-    () => ledger.close(),
+  closing.push(
     () => ahead.close(),
     () => notifications.close(LAST_WORDS_MS),
-  ];
+  );
   const trace = await traceTo(options.traces, closing);
   const metrics = new Metrics(() => ({
     environments: running().map((l) => l.status),

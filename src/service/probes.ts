@@ -47,6 +47,19 @@ export function createServiceApp({ notReady, metrics, receivers, names, log }: S
   return app;
 }
 
+/** The same address before there is a service: alive, and not ready for the reason it waits for. */
+export function createStartingApp(why: () => string): Express {
+  const app = express();
+  app.disable('x-powered-by');
+  app.get('/healthz', (_request, response) => {
+    response.type('text').send('ok\n');
+  });
+  app.use((_request, response) => {
+    response.status(503).type('text').send(`${why()}\n`);
+  });
+  return app;
+}
+
 // Prometheus asks by the pod's address. A web page that had its own name lead here asks by that name, and its browser says so.
 function isOurs(host: string, names: readonly string[]): boolean {
   const parsed = parsePlace(host.toLowerCase(), 80);
