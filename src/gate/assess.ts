@@ -1,23 +1,15 @@
 import {
   type AllowedRevision,
-  breathe,
   type Change,
   type CommitVerdict,
   CountersignError,
-  digestOf,
-  durationMs,
   type Environment,
   isNoRevision,
   mapInTurns,
   NO_REVISION,
-  type Recent,
   type Recorded,
-  type Rendered,
   type RenderedObject,
   refText,
-  sha256,
-  sizeInBytes,
-  type TreeEntry,
   type Verdict,
   type VerifiedChange,
   type Violation,
@@ -32,75 +24,19 @@ import {
   type Found,
   type PolicyPool,
   type PolicyScope,
-  type RuleMemory,
 } from '../policy/index.ts';
-import {
-  encryptionProblems,
-  exceeded,
-  gather,
-  isManifest,
-  NO_SIZE,
-  type ProcessLimits,
-  type RenderedFile,
-  type Rendering,
-  type RenderSize,
-  renderMade,
-  type SourceFile,
-  sumOf,
-  tooLarge,
-} from '../render/index.ts';
-import {
-  examineCommits,
-  examineHistory,
-  type HistorySource,
-  type KnownHistory,
-  malformedVerdict,
-  type TrustStore,
-  verifyChange,
-} from '../trust/index.ts';
+import { encryptionProblems, type Rendering } from '../render/index.ts';
+import { examineCommits, examineHistory, type HistorySource, malformedVerdict, type TrustStore, verifyChange } from '../trust/index.ts';
 import { momentsOf, recordSeen } from './first-seen.ts';
+import type { Gate } from './gate.ts';
 import { readImages } from './images-in-force.ts';
-import type { LedgerView, Maker, OpenPolicy, OpenRules, OpenWaiver, ReadManifests, Recorder, SourceRepository } from './ports.ts';
+import type { LedgerView, Recorder } from './ports.ts';
 import { recordVerdict } from './record-verdict.ts';
+import { type RenderParts, renderedBy, renderingAs, renderTree } from './render-tree.ts';
 import { trustInForce } from './trust-in-force.ts';
 import { verifyAgain } from './verify-again.ts';
 import { readWaivers } from './waivers-in-force.ts';
 import { withoutAddresses } from './without-names.ts';
-
-/** What judges one environment. Without a recorder (the pre-merge check) nothing can be allowed to run. */
-export type Gate = {
-  readonly environment: Environment;
-  readonly repository: SourceRepository;
-  readonly trust: TrustStore;
-  /** The rules in force for a tree: those it holds itself are its own. */
-  readonly rules: OpenRules;
-  readonly recorder: (Recorder & LedgerView) | undefined;
-  /** Where nothing is recorded, a ledger that says when commits were first seen: a verdict reached again. */
-  readonly past?: LedgerView;
-  readonly clock: () => Date;
-  /** Reads a TrustPolicy that stands in the repository (`spec.trustPath`). */
-  readonly openPolicy: OpenPolicy;
-  /** Reads a waiver that stands in the repository. */
-  readonly openWaiver: OpenWaiver;
-  /** What makes objects where the environment does not have them as plain files. */
-  readonly make: Maker;
-  /** Reads manifests, where doing so can end without ending this process. */
-  readonly read: ReadManifests;
-  /**
-   * `refused`: once signatures or approvals fall short, nothing of the change is rendered and no rule is asked, as a service must that
-   * anyone can push to. `rendered`: every reason is shown at once, for the person who runs the check.
-   */
-  readonly untrusted: 'refused' | 'rendered';
-  /** What was examined at earlier looks. */
-  readonly known?: KnownHistory;
-  /** Files that were rendered at earlier looks, by mode, blob and path. */
-  readonly rendered?: Recent<KnownFile>;
-  /** What the rules found at earlier looks. */
-  readonly findings?: RuleMemory;
-};
-
-/** A file as it was read: the digest of its bytes, and what it renders to. */
-export type KnownFile = { readonly sha256: string; readonly rendered: RenderedFile };
 
 /** The verdict, where it stands on the ledger, and what may now be applied. */
 export type Assessment = {
@@ -110,9 +46,6 @@ export type Assessment = {
   readonly objects: readonly RenderedObject[];
 };
 
-const FILES_AT_ONCE = 8; // asked of git ahead; each may be as large as any object that is read
-const FILES_TOGETHER = 64; // parsed together, up to so many bytes
-const BYTES_TOGETHER = 2 * 1024 * 1024;
 const MAX_COMMITS = 100_000; // of one change; each is kept with some hundred bytes, and named on the ledger
 const MAX_CODES = 500; // a verdict lists this many violations; the count goes on
 
@@ -204,23 +137,6 @@ export async function recall(
       },
     );
   return allow(gate.environment, recorded.entry.to, verdictIndex, objects, judged.allows ?? []);
-}
-
-/** What of its repository an environment is made of, and how. */
-export function renderedBy({ spec }: Environment): Rendered {
-  const { limits: _, ...render } = spec.render;
-  if (render.with !== 'helm') return { path: spec.source.path, render };
-  const { registries: __, ...chart } = render;
-  return { path: spec.source.path, render: chart };
-}
-
-function renderingAs(environment: Environment, rendered: Rendered | undefined): Environment {
-  if (rendered === undefined) return environment;
-  const { spec } = environment;
-  const registries = spec.render.with === 'helm' ? spec.render.registries : [];
-  const { limits } = spec.render;
-  const render = rendered.render.with === 'helm' ? { ...rendered.render, registries, limits } : { ...rendered.render, limits };
-  return { ...environment, spec: { ...spec, source: { ...spec.source, path: rendered.path }, render } };
 }
 
 /** What the rules in force at a commit say of its objects; signatures and approvals are not asked. */
@@ -525,131 +441,6 @@ async function recordTrust(recorder: Recorder, verdict: Verdict, after: TrustSto
     },
     [evidence],
   );
-}
-
-type RenderParts = Pick<Gate, 'environment' | 'repository' | 'rendered' | 'make' | 'read'>;
-
-async function renderTree(gate: RenderParts, tree: string): Promise<Rendering & { readonly content: string }> {
-  const { source, render } = gate.environment.spec;
-  const rendering = render.with === 'plain' ? await renderFiles(gate, tree) : await renderMadeBy(gate, tree);
-  const { content } = rendering;
-  if (rendering.objects.length > 0 || rendering.violations.length > 0) return rendering;
-  return {
-    content,
-    objects: [],
-    warnings: rendering.warnings,
-    violations: [
-      {
-        code: 'nothing-rendered',
-        message: `\`${source.path}\` holds no manifests: this would remove everything`,
-        hint: 'correct `spec.source.path`; where it is meant, the commit says so: `Countersign-Allow: empty`',
-      },
-    ],
-  };
-}
-
-type WithContent = Rendering & { readonly content: string };
-
-async function renderMadeBy({ environment, repository, make }: RenderParts, tree: string): Promise<WithContent> {
-  const { documents, violations, content } = await make(environment, repository, tree);
-  const made = renderMade(documents, environment.spec.render.substitute);
-  const tooMuch = overLimit(environment, made.size);
-  if (tooMuch !== undefined) return { objects: [], warnings: [], violations: [...violations, tooMuch], content };
-  const gathered = gather([made]);
-  const digest = digestOf([content, gathered.objects.map((o) => o.digest)]);
-  return { ...gathered, violations: [...violations, ...gathered.violations], content: digest };
-}
-
-async function renderFiles(parts: RenderParts, tree: string): Promise<WithContent> {
-  const { environment, repository, rendered } = parts;
-  const { spec } = environment;
-  const entries = await repository.files(tree, spec.source.path);
-  rendered?.hold(entries.length * 3); // the revision that is judged, the one before, and room for a third
-  const substitutes = digestOf(spec.render.substitute ?? {});
-  const keyOf = ({ mode, blob, path }: TreeEntry) => `${mode} ${blob} ${path} ${substitutes}`;
-  const files: (TreeEntry & KnownFile)[] = [];
-  const limits = limitsOf(environment);
-  const deadline = performance.now() + limits.ms;
-  let size = NO_SIZE;
-  for (let batch = await nextBatch(parts, entries, keyOf); batch.length > 0; ) {
-    // The next files are read from Git while these are parsed.
-    const [done, next] = await Promise.all([
-      knownFiles(parts, batch, { ...limits, ms: Math.max(1, deadline - performance.now()) }),
-      nextBatch(parts, entries.slice(files.length + batch.length), keyOf),
-    ]);
-    for (const [i, file] of done.entries()) {
-      const { entry } = batch[i] as Pending;
-      // What could not be read for want of memory or time may be read the next time.
-      if (!file.rendered.violations.some((v) => v.code === 'render-too-large')) rendered?.set(keyOf(entry), file);
-      files.push({ ...entry, ...file });
-    }
-    size = sumOf([size, ...done.map((f) => f.rendered.size)]);
-    const tooMuch = overLimit(environment, size) ?? done.flatMap((f) => f.rendered.violations).find((v) => v.code === 'render-too-large');
-    if (tooMuch !== undefined) return { objects: [], warnings: [], violations: [tooMuch], content: '' };
-    batch = next;
-    await breathe();
-  }
-  const gathered = gather(files.map((f) => f.rendered));
-  await breathe();
-  return { ...gathered, content: digestOf(files.map((f) => [f.path, f.mode, f.sha256])) };
-}
-
-/** A file of the tree, known from an earlier look or with its bytes. */
-type Pending = { readonly entry: TreeEntry } & (
-  | { readonly known: KnownFile }
-  | { readonly known: undefined; readonly content: Uint8Array }
-);
-
-// As many as are parsed together: few enough that neither their bytes nor what they hold fill memory or keep others waiting.
-async function nextBatch(
-  { repository, rendered }: RenderParts,
-  entries: readonly TreeEntry[],
-  keyOf: (entry: TreeEntry) => string,
-): Promise<Pending[]> {
-  const batch: Pending[] = [];
-  let bytes = 0;
-  while (batch.length < Math.min(entries.length, FILES_TOGETHER) && bytes < BYTES_TOGETHER) {
-    const few = entries.slice(batch.length, batch.length + FILES_AT_ONCE);
-    const pending = await Promise.all(
-      few.map(async (entry): Promise<Pending> => {
-        await breathe();
-        const known = rendered?.get(keyOf(entry));
-        if (known !== undefined) return { entry, known };
-        return { entry, known, content: entry.mode === '160000' ? new Uint8Array() : await repository.blob(entry.blob) };
-      }),
-    );
-    for (const one of pending) bytes += one.known === undefined ? one.content.length : 0;
-    batch.push(...pending);
-  }
-  return batch;
-}
-
-// Files that are no manifests take part with their digest alone.
-async function knownFiles({ environment, read }: RenderParts, batch: readonly Pending[], limits: ProcessLimits): Promise<KnownFile[]> {
-  const { substitute } = environment.spec.render;
-  const manifests = batch.flatMap((p): SourceFile[] =>
-    p.known === undefined && isManifest(p.entry) ? [{ path: p.entry.path, mode: p.entry.mode, content: p.content }] : [],
-  );
-  const rendered = manifests.length === 0 ? [] : [...(await read(manifests, limits, substitute))];
-  return mapInTurns(batch, (pending) => {
-    if (pending.known !== undefined) return pending.known;
-    const { entry, content } = pending;
-    return { sha256: sha256(content), rendered: isManifest(entry) ? (rendered.shift() as RenderedFile) : NO_MANIFEST };
-  });
-}
-
-const NO_MANIFEST: RenderedFile = { objects: [], violations: [], warnings: [], size: NO_SIZE };
-
-function overLimit(environment: Environment, size: RenderSize): Violation | undefined {
-  const over = exceeded(size, limitsOf(environment));
-  const { path } = environment.spec.source;
-  return over === undefined ? undefined : tooLarge(`\`${path}\` renders to`, over.text, over.limit, path);
-}
-
-/** The limits of an environment's rendering, in bytes and milliseconds. */
-export function limitsOf({ spec }: Pick<Environment, 'spec'>): ProcessLimits {
-  const { objects, values, size, memory, time } = spec.render.limits;
-  return { objects, values, size: sizeInBytes(size), memory: sizeInBytes(memory), ms: durationMs(time) };
 }
 
 // An environment owns its namespaces and the cluster-scoped kinds it names; nothing else in a commit reaches the cluster.

@@ -13,18 +13,15 @@ export {
   allowNothing,
   assess,
   assessTrust,
-  type Gate,
-  type KnownFile,
-  limitsOf,
   recall,
   renderedAt,
-  renderedBy,
   ruledAt,
 } from './assess.ts';
 export { AuditAccount, type AuditScope, type Unmatched } from './audit-account.ts';
 export { BreakGlass, type Grant, mayUseBreakGlass } from './break-glass.ts';
 export { type EnvironmentState, recordOf, rememberedState } from './environment-state.ts';
 export { momentsOf } from './first-seen.ts';
+export type { Gate, KnownFile } from './gate.ts';
 export type {
   ClusterFacts,
   LedgerView,
@@ -39,6 +36,7 @@ export type {
 } from './ports.ts';
 export { type Previewed, previewFromAudit, previewFromLedger } from './preview-admission.ts';
 export { type Recheck, recheckVerdict, type SignedMaterial } from './recheck.ts';
+export { limitsOf, renderedBy } from './render-tree.ts';
 export { asSubject, belonging, ofScan, type Scan, type Scanned, scanned } from './rescan.ts';
 export { type LoadRules, type RulesAt, RulesInForce, rulesOf } from './rules-in-force.ts';
 export { SealedSecrets } from './sealed-secrets.ts';

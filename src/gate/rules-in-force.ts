@@ -20,8 +20,8 @@ import {
   type Waiver,
 } from '../policy/index.ts';
 import type { AdmissionRequest } from './admission-request.ts';
-import type { Gate } from './assess.ts';
 import type { EnvironmentState } from './environment-state.ts';
+import type { Gate } from './gate.ts';
 import { readImages } from './images-in-force.ts';
 import { atItsLine } from './rescan.ts';
 import { trustInForce } from './trust-in-force.ts';

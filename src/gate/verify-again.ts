@@ -1,6 +1,6 @@
 import { breathe, isNoRevision, type StatedConfiguration, sha256, type TrustPolicy, type Verdict } from '../model/index.ts';
 import { type HistoryItem, openTrustStore, type TrustStore } from '../trust/index.ts';
-import type { Gate } from './assess.ts';
+import type { Gate } from './gate.ts';
 import type { LedgerView } from './ports.ts';
 import { followLine, makersBetween, refuseApproval, refuseCommit } from './recheck.ts';
 

@@ -18,6 +18,7 @@ export * from './in-parallel.ts';
 export * from './inventory.ts';
 export * from './kubernetes.ts';
 export * from './ordered-value.ts';
+export * from './place.ts';
 export * from './recent.ts';
 export * from './schema.ts';
 export * from './stated.ts';

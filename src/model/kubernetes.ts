@@ -1,4 +1,5 @@
 import type { OrderedValue } from './ordered-value.ts';
+import type { Position, SourceLine, ValuePath } from './place.ts';
 
 /** Names one object in a cluster. `namespace` is empty for cluster-scoped kinds. */
 export type ObjectRef = {
@@ -23,15 +24,6 @@ export type KubernetesObject = {
   readonly metadata: Metadata;
   readonly [field: string]: unknown;
 };
-
-/** Where a value stands in the repository; lines and columns count from 1. */
-export type SourceLine = { readonly file: string; readonly line: number; readonly column?: number };
-
-/** A place in a text; both count from 1. */
-export type Position = { readonly line: number; readonly column: number };
-
-/** A path into an object: keys and list positions. */
-export type ValuePath = readonly (string | number)[];
 
 /** An object as the repository would have it in the cluster, with the place it comes from. */
 export type RenderedObject = {

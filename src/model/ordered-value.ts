@@ -1,4 +1,4 @@
-import type { Position, ValuePath } from './kubernetes.ts';
+import type { Position, ValuePath } from './place.ts';
 
 /** A value with the keys of its mappings in the order of the text; JavaScript puts keys that look like numbers first. */
 export type OrderedValue =

@@ -1,6 +1,7 @@
 import type { Approval, Signer } from './change.ts';
 import type { Moment, SignatureFormat } from './commit.ts';
-import type { ObjectRef, SourceLine } from './kubernetes.ts';
+import type { ObjectRef } from './kubernetes.ts';
+import type { SourceLine } from './place.ts';
 import type { Environment } from './schema.ts';
 
 /** One reason for "no". `code` is stable and documented; `message` is one line for people. */

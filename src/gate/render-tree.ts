@@ -1,0 +1,179 @@
+import {
+  breathe,
+  digestOf,
+  durationMs,
+  type Environment,
+  mapInTurns,
+  type Rendered,
+  sha256,
+  sizeInBytes,
+  type TreeEntry,
+  type Violation,
+} from '../model/index.ts';
+import {
+  exceeded,
+  gather,
+  isManifest,
+  NO_SIZE,
+  type ProcessLimits,
+  type RenderedFile,
+  type Rendering,
+  type RenderSize,
+  renderMade,
+  type SourceFile,
+  sumOf,
+  tooLarge,
+} from '../render/index.ts';
+import type { Gate, KnownFile } from './gate.ts';
+
+const FILES_AT_ONCE = 8; // asked of git ahead; each may be as large as any object that is read
+const FILES_TOGETHER = 64; // parsed together, up to so many bytes
+const BYTES_TOGETHER = 2 * 1024 * 1024;
+
+/** What of a gate takes part in rendering. */
+export type RenderParts = Pick<Gate, 'environment' | 'repository' | 'rendered' | 'make' | 'read'>;
+
+/**
+ * Renders the environment's directory of a tree. `content` is a digest over the files that took part. What comes to more than the
+ * environment's limits is a violation, and then there are no objects.
+ */
+export async function renderTree(gate: RenderParts, tree: string): Promise<WithContent> {
+  const { source, render } = gate.environment.spec;
+  const rendering = render.with === 'plain' ? await renderFiles(gate, tree) : await renderMadeBy(gate, tree);
+  const { content } = rendering;
+  if (rendering.objects.length > 0 || rendering.violations.length > 0) return rendering;
+  return {
+    content,
+    objects: [],
+    warnings: rendering.warnings,
+    violations: [
+      {
+        code: 'nothing-rendered',
+        message: `\`${source.path}\` holds no manifests: this would remove everything`,
+        hint: 'correct `spec.source.path`; where it is meant, the commit says so: `Countersign-Allow: empty`',
+      },
+    ],
+  };
+}
+
+type WithContent = Rendering & { readonly content: string };
+
+async function renderMadeBy({ environment, repository, make }: RenderParts, tree: string): Promise<WithContent> {
+  const { documents, violations, content } = await make(environment, repository, tree);
+  const made = renderMade(documents, environment.spec.render.substitute);
+  const tooMuch = overLimit(environment, made.size);
+  if (tooMuch !== undefined) return { objects: [], warnings: [], violations: [...violations, tooMuch], content };
+  const gathered = gather([made]);
+  const digest = digestOf([content, gathered.objects.map((o) => o.digest)]);
+  return { ...gathered, violations: [...violations, ...gathered.violations], content: digest };
+}
+
+async function renderFiles(parts: RenderParts, tree: string): Promise<WithContent> {
+  const { environment, repository, rendered } = parts;
+  const { spec } = environment;
+  const entries = await repository.files(tree, spec.source.path);
+  rendered?.hold(entries.length * 3); // the revision that is judged, the one before, and room for a third
+  const substitutes = digestOf(spec.render.substitute ?? {});
+  const keyOf = ({ mode, blob, path }: TreeEntry) => `${mode} ${blob} ${path} ${substitutes}`;
+  const files: (TreeEntry & KnownFile)[] = [];
+  const limits = limitsOf(environment);
+  const deadline = performance.now() + limits.ms;
+  let size = NO_SIZE;
+  for (let batch = await nextBatch(parts, entries, keyOf); batch.length > 0; ) {
+    // The next files are read from Git while these are parsed.
+    const [done, next] = await Promise.all([
+      knownFiles(parts, batch, { ...limits, ms: Math.max(1, deadline - performance.now()) }),
+      nextBatch(parts, entries.slice(files.length + batch.length), keyOf),
+    ]);
+    for (const [i, file] of done.entries()) {
+      const { entry } = batch[i] as Pending;
+      // What could not be read for want of memory or time may be read the next time.
+      if (!file.rendered.violations.some((v) => v.code === 'render-too-large')) rendered?.set(keyOf(entry), file);
+      files.push({ ...entry, ...file });
+    }
+    size = sumOf([size, ...done.map((f) => f.rendered.size)]);
+    const tooMuch = overLimit(environment, size) ?? done.flatMap((f) => f.rendered.violations).find((v) => v.code === 'render-too-large');
+    if (tooMuch !== undefined) return { objects: [], warnings: [], violations: [tooMuch], content: '' };
+    batch = next;
+    await breathe();
+  }
+  const gathered = gather(files.map((f) => f.rendered));
+  await breathe();
+  return { ...gathered, content: digestOf(files.map((f) => [f.path, f.mode, f.sha256])) };
+}
+
+/** A file of the tree, known from an earlier look or with its bytes. */
+type Pending = { readonly entry: TreeEntry } & (
+  | { readonly known: KnownFile }
+  | { readonly known: undefined; readonly content: Uint8Array }
+);
+
+// As many as are parsed together: few enough that neither their bytes nor what they hold fill memory or keep others waiting.
+async function nextBatch(
+  { repository, rendered }: RenderParts,
+  entries: readonly TreeEntry[],
+  keyOf: (entry: TreeEntry) => string,
+): Promise<Pending[]> {
+  const batch: Pending[] = [];
+  let bytes = 0;
+  while (batch.length < Math.min(entries.length, FILES_TOGETHER) && bytes < BYTES_TOGETHER) {
+    const few = entries.slice(batch.length, batch.length + FILES_AT_ONCE);
+    const pending = await Promise.all(
+      few.map(async (entry): Promise<Pending> => {
+        await breathe();
+        const known = rendered?.get(keyOf(entry));
+        if (known !== undefined) return { entry, known };
+        return { entry, known, content: entry.mode === '160000' ? new Uint8Array() : await repository.blob(entry.blob) };
+      }),
+    );
+    for (const one of pending) bytes += one.known === undefined ? one.content.length : 0;
+    batch.push(...pending);
+  }
+  return batch;
+}
+
+// Files that are no manifests take part with their digest alone.
+async function knownFiles({ environment, read }: RenderParts, batch: readonly Pending[], limits: ProcessLimits): Promise<KnownFile[]> {
+  const { substitute } = environment.spec.render;
+  const manifests = batch.flatMap((p): SourceFile[] =>
+    p.known === undefined && isManifest(p.entry) ? [{ path: p.entry.path, mode: p.entry.mode, content: p.content }] : [],
+  );
+  const rendered = manifests.length === 0 ? [] : [...(await read(manifests, limits, substitute))];
+  return mapInTurns(batch, (pending) => {
+    if (pending.known !== undefined) return pending.known;
+    const { entry, content } = pending;
+    return { sha256: sha256(content), rendered: isManifest(entry) ? (rendered.shift() as RenderedFile) : NO_MANIFEST };
+  });
+}
+
+const NO_MANIFEST: RenderedFile = { objects: [], violations: [], warnings: [], size: NO_SIZE };
+
+function overLimit(environment: Environment, size: RenderSize): Violation | undefined {
+  const over = exceeded(size, limitsOf(environment));
+  const { path } = environment.spec.source;
+  return over === undefined ? undefined : tooLarge(`\`${path}\` renders to`, over.text, over.limit, path);
+}
+
+/** The limits of an environment's rendering, in bytes and milliseconds. */
+export function limitsOf({ spec }: Pick<Environment, 'spec'>): ProcessLimits {
+  const { objects, values, size, memory, time } = spec.render.limits;
+  return { objects, values, size: sizeInBytes(size), memory: sizeInBytes(memory), ms: durationMs(time) };
+}
+
+/** What of its repository an environment is made of, and how. */
+export function renderedBy({ spec }: Environment): Rendered {
+  const { limits: _, ...render } = spec.render;
+  if (render.with !== 'helm') return { path: spec.source.path, render };
+  const { registries: __, ...chart } = render;
+  return { path: spec.source.path, render: chart };
+}
+
+/** An environment that renders as it did when a verdict was reached; its limits are today's. */
+export function renderingAs(environment: Environment, rendered: Rendered | undefined): Environment {
+  if (rendered === undefined) return environment;
+  const { spec } = environment;
+  const registries = spec.render.with === 'helm' ? spec.render.registries : [];
+  const { limits } = spec.render;
+  const render = rendered.render.with === 'helm' ? { ...rendered.render, registries, limits } : { ...rendered.render, limits };
+  return { ...environment, spec: { ...spec, source: { ...spec.source, path: rendered.path }, render } };
+}
