@@ -1,5 +1,4 @@
 import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
-import { totalmem } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { ProcessSettings } from '../config/index.ts';
@@ -8,13 +7,12 @@ import { limitsOf, type Maker, type ReadManifests, type SourceRepository } from 
 import { CountersignError, type Environment, messageOf, Recent } from '../model/index.ts';
 import { downloadFile, pullImage, type Refuse } from '../registry/index.ts';
 import { provide } from '../tools/index.ts';
+import { memoryShare } from './memory-share.ts';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 
 /** What renders for gates, until it is closed. */
 export type RenderingParts = { readonly make: Maker; readonly read: ReadManifests; readonly close: () => void };
-
-const SHARE = 0.4; // of a container's memory; the service has the rest
 
 /**
  * Reads manifests in a process of their own, and has `kustomize` and `helm` make objects: from PATH, or built from the pinned modules
@@ -33,7 +31,7 @@ export function openRendering(settings: ProcessSettings, keep?: string): Renderi
   const reading = new ReadingProcess();
   const fence = openFence(programs, (texts, limits) => reading.texts(texts, limits), keep === undefined ? undefined : storeIn(keep));
   const charts = chartStore(keep);
-  const within = <T extends { readonly memory: number }>(limits: T): T => ({ ...limits, memory: Math.min(limits.memory, available()) });
+  const within = <T extends { readonly memory: number }>(limits: T): T => ({ ...limits, memory: Math.min(limits.memory, memoryShare()) });
   return {
     make: async (environment, repository, tree) => {
       const recipe = recipeOf(environment);
@@ -45,12 +43,6 @@ export function openRendering(settings: ProcessSettings, keep?: string): Renderi
     read: (files, limits, substitute) => reading.files(files, within(limits), substitute),
     close: () => reading.close(),
   };
-}
-
-// Without a limit, the system gives no number, or one beyond all memory.
-function available(): number {
-  const limit = process.constrainedMemory();
-  return limit > 0 && limit < totalmem() ? limit * SHARE : Number.POSITIVE_INFINITY;
 }
 
 function recipeOf({ metadata, spec }: Environment): Recipe {

@@ -4,6 +4,7 @@ import { NativeRepository, UserRepository } from '../git/index.ts';
 import { CountersignError, type Environment, type TrustPolicy } from '../model/index.ts';
 import { findOnPath } from '../tools/index.ts';
 import { openTrustStore } from '../trust/index.ts';
+import { memoryShare } from './memory-share.ts';
 import { openRules, type RulesOptions } from './open-rules.ts';
 
 /** The one environment meant: the named one, or the only one there is. */
@@ -60,10 +61,12 @@ export function openConfiguration(options: { config: string[]; trust?: string | 
 }
 
 /** The `git` program, where there is one. */
-export function gitProgram(settings: ProcessSettings): { file: string; path: string } | undefined {
+export function gitProgram(settings: ProcessSettings): { file: string; path: string; memory: number } | undefined {
   const file = findOnPath('git', settings.path);
-  return file === undefined ? undefined : { file, path: settings.path };
+  return file === undefined ? undefined : { file, path: settings.path, memory: Math.min(memoryShare(), MAX_GIT_MEMORY) };
 }
+
+const MAX_GIT_MEMORY = 4 * 1024 * 1024 * 1024; // unpacking the largest histories that we know of takes two
 
 /** A person's checkout, with its objects read as the service reads them. */
 export async function openCheckout(

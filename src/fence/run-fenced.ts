@@ -2,6 +2,7 @@ import { spawn, spawnSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
+import { limitedCommand } from '../model/index.ts';
 import { watchMemory } from './memory.ts';
 
 /** How a program ended. `error` is what it wrote there, or what was done to it; `exceeded` the limit for which it was ended. */
@@ -55,17 +56,15 @@ export async function runFenced(program: string, args: readonly string[], files:
       GOMAXPROCS: '2',
       LANG: 'C.UTF-8',
     };
-    return await run([...withLimits(limits), ...withoutNetwork(), program, ...args], root, env, limits);
+    return await run(
+      [...limitedCommand({ memory: limits.memory, fileSize: 2 * limits.size }), ...withoutNetwork(), program, ...args],
+      root,
+      env,
+      limits,
+    );
   } finally {
     rmSync(directory, { recursive: true, force: true });
   }
-}
-
-// The shell sets the limits and becomes the program. Some systems know one of them only: what cannot be set is watched all the same.
-function withLimits({ memory, size }: RunLimits): readonly string[] {
-  const kib = (bytes: number) => Math.ceil(bytes / 1024);
-  const script = `ulimit -c 0; ulimit -d ${kib(memory)}; ulimit -f ${2 * kib(size)}; exec "$@"`;
-  return process.platform === 'win32' ? [] : ['/bin/sh', '-c', script.replaceAll(';', ' 2>/dev/null;'), 'sh'];
 }
 
 let unshare: readonly string[] | undefined;

@@ -7,7 +7,7 @@ import { CountersignError, isObjectId, NO_REVISION, Recent } from '../model/inde
 import { accessEnvironment, type GitAccess } from './access.ts';
 import { type GitObject, MAX_BYTES, ObjectTooLarge, type ObjectType, verifyObjectId } from './object.ts';
 import { APPROVALS_REF, type Repository, redactUrl, refuseShallow, sourceRef } from './repository.ts';
-import { complaint, type GitProgram, type RunGitOptions, remoteReason, runGit } from './run-git.ts';
+import { complaint, type GitProgram, type RunGitOptions, remoteReason, runGit, withinMemory } from './run-git.ts';
 
 // Nobody's configuration, hooks, replacements or prompts may change what a history is.
 const ENVIRONMENT = {
@@ -63,9 +63,13 @@ export class NativeRepository implements Repository {
   async fetch(url: string, branch: string, access: GitAccess = {}): Promise<void> {
     await this.#create();
     const refspecs = [`+refs/heads/${branch}:${sourceRef(branch)}`, `${APPROVALS_REF}*:${APPROVALS_REF}*`];
-    const { fetchMs = FETCH_MS } = this.#git;
+    const { fetchMs = FETCH_MS, memory } = this.#git;
     const args = ['fetch', '--no-progress', '--no-tags', '--no-write-fetch-head', '--end-of-options', url, ...refspecs];
-    const result = await this.#run(args, { ...this.#env(), ...accessEnvironment(url, access) }, { timeoutMs: fetchMs, withChildren: true });
+    const result = await this.#run(
+      args,
+      { ...this.#env(), ...accessEnvironment(url, access) },
+      { timeoutMs: fetchMs, withChildren: true, memory },
+    );
     if (result.code !== 0) throw fetchFailed(url, branch, result.stderr);
     refuseShallow(this.#directory);
   }
@@ -79,7 +83,7 @@ export class NativeRepository implements Repository {
   async read(id: string): Promise<GitObject> {
     // What still runs beside the part that failed must not start a program that nobody ends.
     if (this.#closed) throw new CountersignError('git-object-missing', 'the repository was closed while it was read', { recover: 'retry' });
-    this.#reader ??= new ObjectReader(spawn(this.#git.file, [...SAFE, 'cat-file', '--batch'], { env: this.#env(), stdio: 'pipe' }));
+    this.#reader ??= new ObjectReader(this.#spawn(['cat-file', '--batch']));
     const object = await this.#reader.read(id).catch((thrown) => {
       this.#reader?.close();
       this.#reader = undefined;
@@ -169,6 +173,12 @@ export class NativeRepository implements Repository {
   #run(args: readonly string[], env = this.#env(), more: RunGitOptions = {}): ReturnType<typeof runGit> {
     const { file, run = runGit } = this.#git;
     return run(file, [...SAFE, ...args], { ...more, env });
+  }
+
+  #spawn(args: readonly string[]): ChildProcessWithoutNullStreams {
+    const { file, memory } = this.#git;
+    const [program, ...words] = withinMemory(file, [...SAFE, ...args], memory);
+    return spawn(program, words, { env: this.#env(), stdio: 'pipe' });
   }
 
   #env(): NodeJS.ProcessEnv {

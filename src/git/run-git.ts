@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process';
-import { CountersignError } from '../model/index.ts';
+import { CountersignError, limitedCommand } from '../model/index.ts';
 
 /** The `git` program and the search path it may find its own helpers (ssh) on. */
 export type GitProgram = {
@@ -9,6 +9,8 @@ export type GitProgram = {
   readonly quarantine?: { readonly directory: string; readonly alternates: string } | undefined;
   /** What starts it, where that is not `runGit` itself. */
   readonly run?: RunGit;
+  /** Bytes of memory that a process which reads what others pushed may take; no limit where it is not given. */
+  readonly memory?: number;
   /** How long one fetch may take (default two minutes). */
   readonly fetchMs?: number;
 };
@@ -22,6 +24,8 @@ export type RunGitOptions = {
   readonly timeoutMs?: number;
   /** Ends what git started, too: a helper that talks to a server goes on without it. Not where git may ask a person at a terminal. */
   readonly withChildren?: boolean;
+  /** Bytes of memory, for each process. */
+  readonly memory?: number | undefined;
 };
 export type RunGit = (program: string, args: readonly string[], options?: RunGitOptions) => Promise<GitResult>;
 
@@ -32,7 +36,8 @@ const MAX_ERRORS = 1024 * 1024;
 export const runGit: RunGit = (program, args, options = {}) =>
   new Promise((resolve, reject) => {
     const { cwd, env, withChildren = false, timeoutMs = TIMEOUT_MS } = options;
-    const child = spawn(program, args, { cwd, env, stdio: 'pipe', detached: withChildren });
+    const [file, ...words] = withinMemory(program, args, options.memory);
+    const child = spawn(file, words, { cwd, env, stdio: 'pipe', detached: withChildren });
     const out: Buffer[] = [];
     const err: Buffer[] = [];
     let errors = 0;
@@ -67,6 +72,13 @@ export const runGit: RunGit = (program, args, options = {}) =>
     child.stdin.end(options.input ?? '');
   });
 
+/** A command whose memory the kernel limits, where a limit is given. */
+export function withinMemory(program: string, args: readonly string[], memory: number | undefined): [string, ...string[]] {
+  if (memory === undefined) return [program, ...args];
+  const [file = program, ...words] = [...limitedCommand({ memory }), program, ...args];
+  return [file, ...words];
+}
+
 /**
  * Why a remote did not answer, in our own words: git repeats what a server writes, and a server may write anything. Returns undefined for
  * complaints that are not known.
@@ -82,6 +94,7 @@ export function remoteReason(stderr: string): string | undefined {
 const REASONS: readonly (readonly [RegExp, string])[] = [
   [/^fatal: it was not done within/m, 'it was not done in time'],
   [/^fatal: it complains with more than/m, 'it writes too much'],
+  [/out of memory|Out of memory|mmap failed|unable to allocate|malloc failed/, 'what was pushed takes more memory than git may use here'],
   [/Could not resolve host/, 'its name is not known'],
   [/Failed to connect|Connection refused|Couldn't connect/, 'nothing listens there'],
   [/Authentication failed|could not read Username|could not read Password|terminal prompts disabled/, 'it wants other credentials'],

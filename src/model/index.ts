@@ -17,6 +17,7 @@ export * from './image-evidence.ts';
 export * from './in-parallel.ts';
 export * from './inventory.ts';
 export * from './kubernetes.ts';
+export * from './limited-command.ts';
 export * from './ordered-value.ts';
 export * from './place.ts';
 export * from './recent.ts';

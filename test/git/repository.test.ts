@@ -254,3 +254,27 @@ test('a program that is not there, and a thread that is closed meanwhile, are to
   assert.equal(again.stdout.toString('utf8'), 'again');
   await runs.close();
 });
+
+test('what was pushed cannot take more memory to unpack than git may use', { skip: process.platform !== 'linux' }, async () => {
+  const dana = sshPerson(directory, 'dana-of-memory');
+  const bomb = new Fleet(directory, 'bomb');
+  bomb.remote(`${server.url}/bomb.git`);
+  const good = bomb.commit(dana, 'good', { a: 'x' });
+  bomb.push();
+  const limited = new NativeRepository(join(directory, 'limited.git'), { ...git, memory: 128 * 1024 * 1024 });
+  try {
+    await limited.fetch(bomb.url, 'main');
+    const tree = bomb.git(undefined, 'rev-parse', 'HEAD^{tree}');
+    const person = 'mallory <mallory@example.test> 1700000000 +0000';
+    const head = `tree ${tree}\nparent ${good}\nauthor ${person}\ncommitter ${person}\n\n`;
+    const input = Buffer.concat([Buffer.from(head), Buffer.alloc(300 * 1024 * 1024, 0x78)]); // 300 KiB in a pack
+    const huge = run('git', ['hash-object', '-t', 'commit', '-w', '--stdin', '--literally'], { cwd: bomb.bare, input });
+    run('git', ['update-ref', 'refs/heads/main', huge], { cwd: bomb.bare });
+    await assert.rejects(limited.fetch(bomb.url, 'main'), { code: 'git-unreachable', recover: 'retry' });
+    assert.equal(await limited.resolve(sourceRef('main')), good);
+    run('git', ['update-ref', 'refs/heads/main', good], { cwd: bomb.bare });
+    await limited.fetch(bomb.url, 'main');
+  } finally {
+    limited.close();
+  }
+});
