@@ -53,7 +53,7 @@ const CONTROLS: readonly Control[] = [
     id: 'CS-08',
     title: 'Records are whole and cannot be altered unnoticed',
     attributes: [],
-    types: ['ledger-fault', 'clock-skew'],
+    types: ['ledger-fault', 'clock-skew', 'record-refused'],
     checks: ['R5'],
   },
   { id: 'CS-09', title: 'Changes are authorised by a request', attributes: ['A'], types: [], checks: [] },

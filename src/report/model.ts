@@ -121,6 +121,7 @@ export const EXCEPTION_TYPES = [
   'apply-interrupted',
   'not-enforced',
   'gate-tampered',
+  'record-refused',
 ] as const;
 export type ExceptionType = (typeof EXCEPTION_TYPES)[number];
 
@@ -276,6 +277,17 @@ export type ReportModel = {
     readonly entries: number;
     readonly checkpoint: string;
     readonly anchors: number;
+    /** Names and addresses that were erased in the period: how many commitments can no longer be opened, why, and who agreed. */
+    readonly erased: readonly {
+      readonly entry: number;
+      readonly time: string;
+      readonly claimedBy: string;
+      readonly reason: string;
+      readonly commitments: number;
+      /** Exceptions about the person that were open then. */
+      readonly exceptions: readonly string[];
+      readonly approvedBy: string;
+    }[];
   };
   readonly scope: {
     readonly environments: readonly {

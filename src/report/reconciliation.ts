@@ -151,16 +151,29 @@ function ledger(source: ReportSource): Reconciliation {
   const count = source.all.length;
   const last = source.all.at(-1)?.index ?? source.first - 1;
   const epochs = source.within('epoch.opened').length;
-  const anchors = source.of('checkpoint.anchored').length;
+  const explained = [
+    `${source.of('checkpoint.anchored').length} anchors outside of the store`,
+    ...(epochs === 0 ? [] : [`${epochs} times the store was put back`]),
+    ...countText(source.within('subject.forgotten').length, 'name erased on request', 'names erased on request'),
+    ...countText(
+      source.within('record.refused').reduce((sum, { entry }) => sum + entry.count, 0),
+      'record refused',
+      'records refused',
+    ),
+  ];
   return {
     id: 'R5',
     check: 'the ledger has no gap, and gives the root of its checkpoint',
     left: { source: 'last index less the first, and one', count: last - source.first + 1 },
     right: { source: 'entries that were read', count },
-    explained: `${anchors} anchors outside of the store${epochs === 0 ? '' : `; ${epochs} times the store was put back`}`,
+    explained: explained.join('; '),
     unexplained: last - source.first + 1 - count,
     status: epochs > 0 ? 'does not tie' : tied(last - source.first + 1 - count),
   };
+}
+
+function countText(n: number, one: string, many: string): string[] {
+  return n === 0 ? [] : [`${n} ${n === 1 ? one : many}`];
 }
 
 function outages(source: ReportSource, register: readonly ExceptionRecord[]): Reconciliation {

@@ -31,6 +31,7 @@ const SEVERITY: Readonly<Record<ExceptionType, ExceptionRecord['severity']>> = {
   'apply-interrupted': 'low',
   'not-enforced': 'medium',
   'gate-tampered': 'critical',
+  'record-refused': 'high',
 };
 
 // What a refusal of a commit or an approval is, for whoever asks what was tried. Rules that deny are the control at work.
@@ -390,6 +391,17 @@ function simple(source: ReportSource): Draft[] {
       .within('epoch.opened')
       .map((r: Indexed<EntryOf<'epoch.opened'>>) =>
         row(r, 'ledger-fault', r.entry.origin, '', `the store was put back: ${r.entry.reason}`),
+      ),
+    ...source
+      .within('record.refused')
+      .map((r) =>
+        row(
+          r,
+          'record-refused',
+          r.entry.source,
+          r.entry.replica,
+          `${r.entry.count} ${r.entry.count === 1 ? 'record was' : 'records were'} not taken onto the ledger: ${r.entry.reason}`,
+        ),
       ),
   ];
 }

@@ -236,6 +236,22 @@ function population(page: Page, model: ReportModel): void {
     model.reconciliation,
     '',
   );
+  if (model.ledger.erased.length > 0) {
+    page.subheading('Names that were erased');
+    page.table(
+      [
+        { title: 'Entry', width: 60, text: (e) => String(e.entry) },
+        { title: 'Time (UTC)', width: 110, text: (e) => clock(e.time) },
+        { title: 'Asked by (a claim)', width: 120, text: (e) => e.claimedBy },
+        { title: 'Reason', width: 180, text: (e) => e.reason },
+        { title: 'Commitments', width: 80, text: (e) => String(e.commitments) },
+        { title: 'Open exceptions', width: 100, text: (e) => e.exceptions.join(', ') || 'none' },
+        { title: 'Approved by', width: 92, text: (e) => e.approvedBy || 'nobody' },
+      ],
+      model.ledger.erased.slice(0, MAX_ROWS),
+      '',
+    );
+  }
   const presence = presenceChart(model, page.width);
   if (presence === undefined) return;
   page.subheading('When the gate was there', 110);
