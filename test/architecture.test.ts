@@ -29,7 +29,7 @@ const ROOMS: Record<string, { rooms: string[]; packages: string[] }> = {
   registry: { rooms: ['model', 'outgoing'], packages: [] },
   bundle: { rooms: ['model', 'yaml', 'rego', 'registry'], packages: ['nanotar', 'ajv'] },
   policy: { rooms: ['model', 'rego', 'bundle'], packages: [] },
-  ledger: { rooms: ['model'], packages: ['pg', 'pg-copy-streams', '@sigstore/core'] },
+  ledger: { rooms: ['model', 'outgoing'], packages: ['pg', 'pg-copy-streams', '@sigstore/core'] },
   cluster: { rooms: ['model', 'yaml'], packages: ['@kubernetes/client-node', '@marcbachmann/cel-js'] },
   report: { rooms: ['model'], packages: ['d3-scale', 'fflate', 'pdfkit'] },
   forge: { rooms: ['model', 'outgoing'], packages: ['zod'] },

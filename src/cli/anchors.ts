@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { type ApiServer, CheckpointMap } from '../cluster/index.ts';
 import { CheckpointRef, type GitAccess, type GitProgram, redactUrl, sshSignature } from '../git/index.ts';
 import { type Anchor, fileAnchor, type Ledger, type LedgerKey, openSigner, timestampAnchor, witnessAnchor } from '../ledger/index.ts';
-import { CountersignError, sha256 } from '../model/index.ts';
+import { CountersignError, type HttpAddress, parseHttpAddress, sha256 } from '../model/index.ts';
 
 /** What anchors are made from. */
 export type AnchorParts = {
@@ -33,7 +33,7 @@ export function openAnchor(text: string, parts: AnchorParts): Anchor {
     case 'witness':
       return witnessAnchor(webAddress(address), detail, directory, parts.ledger.read);
     case 'timestamp':
-      return timestampAnchor(webAddress(address), certificate(detail), directory);
+      return timestampAnchor(webAddress(address, true), certificate(detail), directory);
     default:
       throw new CountersignError('usage', `\`${redactUrl(text)}\` is not an anchor`, { hint: `one of ${FORMS}` });
   }
@@ -61,10 +61,10 @@ function gitRef(url: string, { data, ledger, key, git, access }: AnchorParts): A
   return { name: `git ${redactUrl(url)}`, read: () => ref.read(), write: (note) => ref.write(note) };
 }
 
-function webAddress(text: string): string {
-  if (!/^https?:\/\//.test(text) || !URL.canParse(text))
-    throw new CountersignError('usage', `\`${redactUrl(text)}\` is not an address`, { hint: `anchors are ${FORMS}` });
-  return text;
+function webAddress(text: string, query = false): HttpAddress {
+  const parsed = parseHttpAddress(text, { query });
+  if (parsed.kind === 'parsed') return parsed.value;
+  throw new CountersignError('usage', `the address of an anchor cannot be used: ${parsed.why}`, { hint: `anchors are ${FORMS}` });
 }
 
 function certificate(file: string): string {

@@ -2,7 +2,8 @@ import { createHash, X509Certificate } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { RFC3161Timestamp } from '@sigstore/core';
-import { CountersignError, messageOf } from '../model/index.ts';
+import { below, CountersignError, type HttpAddress, messageOf } from '../model/index.ts';
+import { askServer, type Limits, type Reply } from '../outgoing/index.ts';
 import type { Anchor } from './anchors.ts';
 import { parseCheckpoint } from './checkpoint.ts';
 import { cosignedAt, parseWitness } from './cosignature.ts';
@@ -11,8 +12,10 @@ import { consistencyProof } from './merkle.ts';
 import { splitNote } from './note.ts';
 import { halt } from './sequencer.ts';
 
-const TIMEOUT_MS = 15_000;
-const MAX_ANSWER = 100_000; // a token with its certificates is a few kB, a cosignature two hundred bytes
+// A token with its certificates is a few kB, a cosignature two hundred bytes.
+const LIMITS: Limits = { bytes: 100_000, quietMs: 10_000, totalMs: 15_000 };
+// Lines of signatures and nothing else (C2SP signed-note), as a witness answers.
+const SIGNATURES = /^(?:— [^\s+]+ [A-Za-z0-9+/]+={0,2}\n){1,20}$/;
 
 /** A file, on another disk or machine than the ledger. */
 export function fileAnchor(path: string): Anchor {
@@ -27,7 +30,13 @@ export function fileAnchor(path: string): Anchor {
  * A witness (C2SP tlog-witness): it co-signs a checkpoint only if that extends the last one it saw, and so cannot be shown
  * two histories. The note with its signature is kept in `directory`. One that saw more than the ledger holds halts it.
  */
-export function witnessAnchor(address: string, keyText: string, directory: string, reader: LedgerReader): Anchor {
+export function witnessAnchor(
+  address: HttpAddress,
+  keyText: string,
+  directory: string,
+  reader: LedgerReader,
+  limits: Limits = LIMITS,
+): Anchor {
   const witness = parseWitness(keyText);
   const file = join(directory, `witness-${witness.name.replaceAll(/[^\w.-]/g, '_')}`);
   const name = `witness ${witness.name}`;
@@ -39,24 +48,23 @@ export function witnessAnchor(address: string, keyText: string, directory: strin
       let old = existsSync(file) ? sizeOf(readFileSync(file, 'utf8')) : 0;
       for (let attempt = 1; ; attempt++) {
         const hashes = consistencyProof(old, size, reader.nodes(size)).map((h) => `${h.toString('base64')}\n`);
-        const { status, body } = await post(
-          `${address.replace(/\/$/, '')}/add-checkpoint`,
-          `old ${old}\n${hashes.join('')}\n${note}`,
-          'text/plain',
-        );
-        const answer = body.toString('utf8');
+        const body = `old ${old}\n${hashes.join('')}\n${note}`;
+        const reply = await post(name, below(address, '/add-checkpoint'), { body, type: 'text/plain' }, limits);
+        const { status } = reply;
+        const answer = reply.body.toString('utf8');
         if (status === 200) {
-          const cosigned = `${note}${answer.endsWith('\n') ? answer : `${answer}\n`}`;
-          if (cosignedAt(cosigned, witness) === undefined) throw trouble(`${name} answers without a good signature of its own`);
+          const lines = answer.endsWith('\n') ? answer : `${answer}\n`;
+          const cosigned = `${note}${lines}`;
+          if (!SIGNATURES.test(lines) || cosignedAt(cosigned, witness) === undefined)
+            throw trouble(`${name} answers without a good signature of its own`);
           return replace(file, cosigned);
         }
         // 409 names the size that it saw last; 422 means that the proof does not lead there.
-        const seen = status === 409 && /^\d+\s*$/.test(answer) ? Number(answer) : undefined;
+        const seen = status === 409 && /^\d{1,15}\s*$/.test(answer) ? Number(answer) : undefined;
         if (seen !== undefined && seen > size && seen > reader.size)
           throw halt(`${name} has seen ${seen} entries of this ledger, and it holds ${reader.size}: it was put back to an older state`);
         if (status === 422) throw halt(`${name} has seen another history of this ledger: it does not extend what was signed before`);
-        if (seen === undefined || seen > size || attempt === 3)
-          throw trouble(`${name} answers ${status}: ${answer.split('\n')[0]?.slice(0, 200)}`);
+        if (seen === undefined || seen > size || attempt === 3) throw trouble(`${name} does not co-sign: it answers ${status}`);
         old = seen;
       }
     },
@@ -64,22 +72,22 @@ export function witnessAnchor(address: string, keyText: string, directory: strin
 }
 
 /** A time-stamping authority (RFC 3161): it says when a checkpoint was there. Token and note are kept in `directory`. */
-export function timestampAnchor(address: string, certificate: string, directory: string): Anchor {
+export function timestampAnchor(address: HttpAddress, certificate: string, directory: string, limits: Limits = LIMITS): Anchor {
   const key = new X509Certificate(certificate).publicKey;
-  const { hostname } = new URL(address);
-  const file = join(directory, `timestamp-${hostname}`);
+  const file = join(directory, `timestamp-${address.host}`);
+  const name = `timestamp ${address.host}`;
   return {
-    name: `timestamp ${hostname}`,
+    name,
     read: async () => (existsSync(file) ? readFileSync(file, 'utf8') : undefined),
     write: async (note) => {
-      const { status, body } = await post(address, timestampQuery(note), 'application/timestamp-query');
-      if (status !== 200) throw trouble(`the time-stamping authority answers ${status}`);
+      const { status, body } = await post(name, address, { body: timestampQuery(note), type: 'application/timestamp-query' }, limits);
+      if (status !== 200) throw trouble(`the time-stamping authority of ${name} answers ${status}`);
       try {
         const token = RFC3161Timestamp.parse(Buffer.from(body));
         if (token.status !== 0n && token.status !== 1n) throw new Error('it refuses');
         token.verify(Buffer.from(note), key);
-      } catch (cause) {
-        throw trouble(`the time-stamping authority gives no good token: ${messageOf(cause)}`, cause);
+      } catch {
+        throw trouble(`the time-stamping authority of ${name} gives no good token`);
       }
       replace(`${file}.tsr`, body);
       replace(file, note);
@@ -98,25 +106,13 @@ function timestampQuery(text: string): Buffer {
   return der(0x30, der(0x02, Buffer.from([1])), imprint, der(0x01, Buffer.from([0xff])));
 }
 
-async function post(address: string, body: string | Buffer, type: string): Promise<{ status: number; body: Buffer }> {
+type Posted = { readonly body: string | Buffer; readonly type: string };
+
+async function post(name: string, address: HttpAddress, { body, type }: Posted, limits: Limits): Promise<Reply> {
   try {
-    const response = await fetch(address, {
-      method: 'POST',
-      headers: { 'content-type': type },
-      body: typeof body === 'string' ? body : new Uint8Array(body),
-      redirect: 'error',
-      signal: AbortSignal.timeout(TIMEOUT_MS),
-    });
-    const chunks: Uint8Array[] = [];
-    let size = 0;
-    for await (const chunk of response.body ?? []) {
-      size += chunk.length;
-      if (size > MAX_ANSWER) throw new Error('the answer is too long');
-      chunks.push(chunk);
-    }
-    return { status: response.status, body: Buffer.concat(chunks) };
+    return await askServer(address, { method: 'POST', headers: { 'content-type': type }, body }, limits);
   } catch (cause) {
-    throw trouble(`\`${new URL(address).host}\` does not answer: ${messageOf(cause)}`, cause);
+    throw trouble(`${name} cannot be asked: ${messageOf(cause)}`, cause);
   }
 }
 

@@ -3,14 +3,13 @@ import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import pg from 'pg';
 import { from as copyFrom } from 'pg-copy-streams';
-import { CountersignError, messageOf } from '../model/index.ts';
+import { CountersignError } from '../model/index.ts';
+import { type DatabaseAddress, databaseAddress, tlsOptions } from './postgres-address.ts';
+import { CutOff, sqlStateOf, whatFailed } from './postgres-errors.ts';
 import { type Batch, CommitUnknown, cannotWrite, type PreparedEntry, type StoredEntry, type Subject } from './store.ts';
 
-const CONNECT_MS = 5_000;
 const STATEMENT_MS = 30_000;
-const ANSWER_MS = 45_000; // longer than STATEMENT_MS: a server that keeps to its own limits answers before that
-const MAX_ANSWER = 256 * 1024 * 1024; // bytes of one answer: a page of the largest entries, and their evidence, is far below
-const WATCH_MS = 100;
+const OLD_BACKEND_MS = 5_000;
 const LOCK = 0x636f_756e; // "coun": the advisory lock of whoever sequences
 const MAX_NOTE = 20_000; // bytes; a checkpoint with two keys has 600
 const MAX_NOTES = 1000; // rows above the last signed checkpoint that are looked through before somebody has to clean up
@@ -27,53 +26,79 @@ export type OutboxState = { readonly first: number | undefined; readonly waits: 
 /** Rows that were to be recorded are not in `outbox` any more: their replica took them back. */
 export class TakenBack extends Error {}
 
+/** How long connecting and one answer may take, and how many bytes one answer may have. */
+export type PostgresLimits = { readonly connectMs: number; readonly answerMs: number; readonly bytes: number };
+
+const LIMITS: PostgresLimits = {
+  connectMs: 10_000, // with TLS, authentication and the first statement
+  answerMs: 45_000, // longer than STATEMENT_MS: a server that keeps to its own limits answers before that
+  bytes: 256 * 1024 * 1024, // a page of the largest entries, and their evidence, is far below
+};
+
 type Note = { readonly size: number; readonly note: string };
 
 /** The tables of a ledger in PostgreSQL, over one connection. Whoever holds its advisory lock sequences; the lock goes with the connection. */
 export class PostgresTables {
-  readonly #url: string;
+  readonly #address: DatabaseAddress;
+  readonly #limits: PostgresLimits;
   readonly #onNotice: () => void;
   #client: pg.Client | undefined;
   #isLost = false;
   #holdsLock = false;
+  readonly #answer = { received: 0 }; // bytes, since the last question
   #backend: { readonly pid: number; readonly since: string } | undefined;
 
-  constructor(url: string, onNotice: () => void) {
-    this.#url = url;
+  /** Throws `config-invalid` where the address is not one. */
+  constructor(address: string, onNotice: () => void, limits: PostgresLimits = LIMITS) {
+    this.#address = databaseAddress(address);
     this.#onNotice = onNotice;
+    this.#limits = limits;
   }
 
   /** Connects, or connects again. Throws `ledger-unusable` (retry) while the server is not there, and for a role that may do too much. */
   async connect(): Promise<void> {
     await this.close();
-    const client = new pg.Client({
-      connectionString: this.#url,
-      connectionTimeoutMillis: CONNECT_MS,
-      statement_timeout: STATEMENT_MS,
-      keepAlive: true,
-      application_name: 'countersign',
-    });
+    const client = this.#newClient();
     client.on('error', () => this.#lose(client));
     client.on('end', () => this.#lose(client));
     client.on('notification', this.#onNotice);
     try {
-      await bounded(client, client.connect(), 2 * CONNECT_MS);
+      await this.#within(
+        client,
+        client.connect().then(() => client.query(SESSION)),
+        this.#limits.connectMs,
+      );
       this.#client = client;
       this.#isLost = false;
-      await this.#bounded(
-        client,
-        "SET search_path = countersign; SET synchronous_commit = on; SET idle_in_transaction_session_timeout = '60s'; LISTEN countersign",
-      );
-    } catch (cause) {
+    } catch (thrown) {
       streamOf(client)?.destroy();
-      throw new CountersignError('ledger-unusable', `the ledger’s database cannot be reached: ${messageOf(cause)}`, {
-        cause,
+      throw new CountersignError('ledger-unusable', `the ledger’s database cannot be reached: ${whatFailed(thrown)}`, {
         recover: 'retry',
         hint: 'is PostgreSQL running, and are address, user and password right?',
       });
     }
     await this.#endOldBackend();
     await this.#checkRole();
+  }
+
+  // Field by field: what the library could read out of an address, it is not given.
+  #newClient(): pg.Client {
+    const { user, password, host, port, database, tls } = this.#address;
+    const ssl = tlsOptions(tls);
+    const client = new pg.Client({
+      user,
+      ...(password === undefined ? {} : { password }),
+      host: host.replace(/^\[(.*)\]$/, '$1'),
+      port,
+      database,
+      ...(ssl === undefined ? {} : { ssl }),
+      connectionTimeoutMillis: this.#limits.connectMs,
+      statement_timeout: STATEMENT_MS,
+      keepAlive: true,
+      application_name: 'countersign',
+    });
+    guard(client, this.#answer, this.#limits.bytes);
+    return client;
   }
 
   // A commit of the lost connection may still be going on behind it: only once that backend is gone is its end known.
@@ -84,7 +109,7 @@ export class PostgresTables {
     if (old !== undefined) {
       const there = 'FROM pg_stat_activity WHERE pid = $1 AND backend_start::text = $2 AND pid <> pg_backend_pid()';
       await this.#query(`SELECT pg_terminate_backend(pid) ${there}`, [old.pid, old.since]);
-      for (const end = Date.now() + CONNECT_MS; (await this.#query(`SELECT pid ${there}`, [old.pid, old.since])).length > 0; ) {
+      for (const end = Date.now() + OLD_BACKEND_MS; (await this.#query(`SELECT pid ${there}`, [old.pid, old.since])).length > 0; ) {
         if (Date.now() > end)
           throw new CountersignError('ledger-unusable', 'an earlier connection to the ledger’s database does not end', {
             recover: 'retry',
@@ -137,7 +162,7 @@ export class PostgresTables {
     if (found === undefined && rows.length === MAX_NOTES)
       throw new CountersignError('ledger-unusable', `the newest ${MAX_NOTES} rows of \`checkpoint\` are not signed by this ledger’s key`, {
         recover: 'retry',
-        hint: `somebody else writes there: find out who, then \`DELETE FROM countersign.checkpoint WHERE size >= ${rows.at(-1)?.['size']}\``,
+        hint: `somebody else writes there: find out who, then \`DELETE FROM countersign.checkpoint WHERE size >= ${Number(rows.at(-1)?.['size'])}\``,
       });
     return found;
   }
@@ -317,7 +342,7 @@ export class PostgresTables {
     const client = this.#connected();
     const stream = client.query(copyFrom('COPY entry FROM STDIN (FORMAT binary)'));
     const copied = pipeline(Readable.from([copyRows(first, entries)]), stream);
-    await bounded(client, copied, ANSWER_MS).catch((cause: unknown) => this.#failed(client, cause));
+    await this.#within(client, copied, this.#limits.answerMs).catch((cause: unknown) => this.#failed(client, cause));
   }
 
   async #checkRole(): Promise<void> {
@@ -347,7 +372,22 @@ export class PostgresTables {
   }
 
   #bounded(client: pg.Client, sql: string, values?: readonly unknown[]): Promise<pg.QueryResult> {
-    return bounded(client, client.query(sql, values as unknown[] | undefined), ANSWER_MS);
+    const { answerMs } = this.#limits;
+    // The library gives up a moment later by itself: whatever keeps us from cutting the connection.
+    const query = { text: sql, ...(values === undefined ? {} : { values: values as unknown[] }), query_timeout: answerMs + 1000 };
+    return this.#within(client, client.query(query), answerMs);
+  }
+
+  /** Waits for an answer, but not for ever: then the connection is cut. */
+  async #within<T>(client: pg.Client, answer: Promise<T>, deadline: number): Promise<T> {
+    this.#answer.received = 0;
+    const { promise: late, reject } = Promise.withResolvers<never>();
+    const timer = setTimeout(() => {
+      streamOf(client)?.destroy();
+      reject(new CutOff(`it does not answer within ${deadline / 1000} s`));
+    }, deadline);
+    answer.catch(() => {}); // it may fail after it was given up
+    return Promise.race([answer, late]).finally(() => clearTimeout(timer));
   }
 
   #connected(): pg.Client {
@@ -357,10 +397,11 @@ export class PostgresTables {
 
   #failed(client: pg.Client, cause: unknown): never {
     // Class 08 and 57P are the server's end; without a code it is the connection's (PostgreSQL, appendix A).
-    const { code, table, detail } = cause as { code?: string; table?: string; detail?: string };
-    if (code === undefined || !/^[0-9A-Z]{5}$/.test(code) || /^(?:08|57P)/.test(code)) this.#lose(client);
-    if (code === '23505' && (table === 'entry' || table === 'tile')) throw inTheWay(table, detail ?? '');
-    throw cannotWrite(cause);
+    const state = sqlStateOf(cause);
+    const { table, detail } = cause as { table?: unknown; detail?: unknown };
+    if (state === undefined || /^(?:08|57P)/.test(state)) this.#lose(client);
+    if (state === '23505' && (table === 'entry' || table === 'tile')) throw inTheWay(table, String(detail ?? ''));
+    throw cannotWrite(new CutOff(whatFailed(cause)));
   }
 
   #lose(client: pg.Client): void {
@@ -373,7 +414,7 @@ export class PostgresTables {
 
 /** A row that the ledger did not sign stands where its next one belongs. It is left to the database's owner: the service may delete nothing there. */
 function inTheWay(table: 'entry' | 'tile', detail: string): CountersignError {
-  const [value = '?'] = /(?<=\)=\()[\d, ]+(?=\))/.exec(detail) ?? [];
+  const [value = '?'] = /(?<=\)=\()[\d, ]{1,40}(?=\))/.exec(detail) ?? [];
   const rows = table === 'entry' ? `seq >= ${value}` : `(level, n) = (${value})`;
   const at = `countersign.${table}`;
   const trigger = `TRIGGER ${table}_is_kept`;
@@ -389,26 +430,38 @@ function inTheWay(table: 'entry' | 'tile', detail: string): CountersignError {
   );
 }
 
-function streamOf(client: pg.Client): Socket | undefined {
-  return (client as unknown as { connection?: { stream?: Socket } }).connection?.stream;
+type Connection = { readonly stream?: Socket; attachListeners?: (stream: Socket) => void };
+
+function connectionOf(client: pg.Client): Connection {
+  return (client as unknown as { connection?: Connection }).connection ?? {};
 }
 
-/** Waits for an answer, but neither for ever nor for one without end: then the connection is cut. */
-async function bounded<T>(client: pg.Client, answer: Promise<T>, deadline: number): Promise<T> {
-  const before = streamOf(client)?.bytesRead ?? 0;
-  const end = performance.now() + deadline;
-  let timer: NodeJS.Timeout | undefined;
-  const broken = new Promise<never>((_, reject) => {
-    timer = setInterval(() => {
-      const stream = streamOf(client);
-      const isEndless = (stream?.bytesRead ?? 0) - before > MAX_ANSWER;
-      if (!isEndless && performance.now() < end) return;
-      stream?.destroy();
-      reject(new Error(isEndless ? `the database answers with more than ${MAX_ANSWER} bytes` : 'the database does not answer'));
-    }, WATCH_MS);
-  });
-  answer.catch(() => {}); // it may fail after it was given up
-  return Promise.race([answer, broken]).finally(() => clearInterval(timer));
+function streamOf(client: pg.Client): Socket | undefined {
+  return connectionOf(client).stream;
+}
+
+const SESSION =
+  "SET search_path = countersign; SET synchronous_commit = on; SET idle_in_transaction_session_timeout = '60s'; LISTEN countersign";
+
+// The library parses what arrives in an event of the socket: what it throws there would end the process, and it keeps any length.
+function guard(client: pg.Client, answer: { received: number }, limit: number): void {
+  const connection = connectionOf(client);
+  const attach = connection.attachListeners?.bind(connection);
+  if (attach === undefined) throw new TypeError('the PostgreSQL client has another shape than this version knows');
+  connection.attachListeners = (stream) => {
+    attach(stream);
+    const parsers = stream.listeners('data') as ((bytes: Buffer) => void)[];
+    stream.removeAllListeners('data');
+    stream.on('data', (bytes: Buffer) => {
+      answer.received += bytes.length;
+      if (answer.received > limit) return void stream.destroy(new CutOff(`it answers with more than ${limit} bytes`));
+      try {
+        for (const parse of parsers) parse(bytes);
+      } catch {
+        stream.destroy(new CutOff('its answer is not one of PostgreSQL’s'));
+      }
+    });
+  };
 }
 
 function asStored(row: Record<string, unknown>): StoredEntry {

@@ -99,6 +99,7 @@ export function anotherWrote(stored: number, expected: number): CountersignError
 
 /** The store did not take a batch, and kept nothing of it. */
 export function cannotWrite(cause: unknown): CountersignError {
+  if (cause instanceof CountersignError && cause.code === 'ledger-unusable') return cause;
   return new CountersignError('ledger-unusable', `the ledger cannot be written: ${messageOf(cause)}`, {
     cause,
     recover: 'retry',

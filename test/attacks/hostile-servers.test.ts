@@ -1,16 +1,19 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { KubeConfig } from '@kubernetes/client-node';
 import { ApiServer } from '../../src/cluster/index.ts';
 import { fetchReviews } from '../../src/forge/index.ts';
 import { openRepository } from '../../src/git/index.ts';
+import { type Anchor, type Ledger, type LedgerReader, openLedger, timestampAnchor, witnessAnchor } from '../../src/ledger/index.ts';
 import { CountersignError, httpAddress, type Notifier, notifierSchema } from '../../src/model/index.ts';
 import { Notifications } from '../../src/notify/index.ts';
 import { downloadFile, pullImage, type Refuse } from '../../src/registry/index.ts';
 import { deliver, periodWith } from '../../src/schedule/index.ts';
 import { openTracing } from '../../src/service/index.ts';
+import { run } from '../kit/fleet.ts';
 import { HostileServer, HTTP_MANNERS, leadingTo, WORDS } from '../kit/hostile-server.ts';
 import { scratch } from '../kit/scratch.ts';
 
@@ -76,6 +79,26 @@ async function asked(url: string, ask: (server: ApiServer) => Promise<unknown>):
   }
 }
 
+// A witness and an authority that nobody has: whatever comes in their place is not theirs.
+const witnessKey = Buffer.concat([Buffer.from([4]), Buffer.alloc(32, 1)]);
+const witnessId = createHash('sha256').update('witness.test/w1\n').update(witnessKey).digest('hex').slice(0, 8);
+const WITNESS = `witness.test/w1+${witnessId}+${witnessKey.toString('base64')}`;
+const authority = selfSigned();
+let ledger: Ledger | undefined;
+
+function selfSigned(): string {
+  const [key, certificate] = [join(directory, 'tsa.key'), join(directory, 'tsa.pem')];
+  run('openssl', ['req', '-x509', '-newkey', 'ed25519', '-nodes', '-keyout', key, '-out', certificate, '-subj', '/CN=tsa']);
+  return readFileSync(certificate, 'utf8');
+}
+
+async function anchored(make: (reader: LedgerReader) => Anchor): Promise<void> {
+  ledger ??= await openLedger(join(directory, 'ledger'), 'countersign.dev/test');
+  await make(ledger.read).write(readFileSync(join(directory, 'ledger', 'checkpoint'), 'utf8'));
+}
+
+after(() => ledger?.close());
+
 const CLIENTS: readonly Client[] = [
   {
     name: 'a forge',
@@ -127,6 +150,16 @@ const CLIENTS: readonly Client[] = [
     name: 'a Git server, without the program',
     codes: /^git-unreachable$/,
     run: (url) => openRepository(join(directory, `git${n++}`), undefined, limits).fetch(`${url}/a.git`, 'main'),
+  },
+  {
+    name: 'a witness',
+    codes: /^ledger-unusable$/,
+    run: (url) => anchored((reader) => witnessAnchor(httpAddress(url), WITNESS, directory, reader, limits)),
+  },
+  {
+    name: 'a time-stamping authority',
+    codes: /^ledger-unusable$/,
+    run: (url) => anchored(() => timestampAnchor(httpAddress(url), authority, directory, limits)),
   },
   { name: 'an API server', codes: /^cluster-unreachable$/, run: (url) => asked(url, (server) => server.request('GET', '/api/v1/pods')) },
   {

@@ -16,6 +16,7 @@ import {
   verifierText,
   witnessAnchor,
 } from '../../src/ledger/index.ts';
+import { httpAddress } from '../../src/model/index.ts';
 import { run } from '../kit/fleet.ts';
 import { scratch } from '../kit/scratch.ts';
 import { startWitness } from '../kit/witness.ts';
@@ -91,7 +92,7 @@ test('a place that is not reached is told and asked again, and the others are ke
   const { ledger } = await filled();
   const told: string[] = [];
   const path = join(directory, 'reached');
-  const away = witnessAnchor('http://127.0.0.1:9', (await witnessKey()) ?? '', join(directory, 'away'), ledger.read);
+  const away = witnessAnchor(httpAddress('http://127.0.0.1:9'), (await witnessKey()) ?? '', join(directory, 'away'), ledger.read);
   const places = keeper(ledger, [away, fileAnchor(path)], told);
   await places.check();
   await places.keep();
@@ -111,22 +112,22 @@ test('a witness co-signs what extends what it saw, and halts a ledger that it kn
   const { at, ledger } = await filled(300);
   const witness = await startWitness(verifierText(ledger.verifier));
   const kept = join(at, 'anchors');
-  await keeper(ledger, [witnessAnchor(witness.url, witness.key, kept, ledger.read)]).keep();
+  await keeper(ledger, [witnessAnchor(httpAddress(witness.url), witness.key, kept, ledger.read)]).keep();
   assert.equal(witness.seen(), 301);
   for (let i = 0; i < 300; i++) await ledger.record(body(i));
-  await keeper(ledger, [witnessAnchor(witness.url, witness.key, join(at, 'lost'), ledger.read)]).keep();
+  await keeper(ledger, [witnessAnchor(httpAddress(witness.url), witness.key, join(at, 'lost'), ledger.read)]).keep();
   assert.equal(witness.seen(), 602, 'it says what it saw last where that is not known here any more');
   const note = readFileSync(join(at, 'lost', 'witness-witness.test_w1'), 'utf8');
   assert.ok(Math.abs((cosignedAt(note, parseWitness(witness.key)) ?? 0) - Date.now() / 1000) < 60);
   assert.equal(cosignedAt(note.replace('\n602\n', '\n603\n'), parseWitness(witness.key)), undefined);
   const old = await putBack(at, ledger, async () => {
     const newer = await openLedger(at, ORIGIN);
-    await keeper(newer, [witnessAnchor(witness.url, witness.key, join(at, 'lost'), newer.read)]).keep();
+    await keeper(newer, [witnessAnchor(httpAddress(witness.url), witness.key, join(at, 'lost'), newer.read)]).keep();
     await newer.close();
   });
   const told: string[] = [];
   await old.record(body(1));
-  await keeper(old, [witnessAnchor(witness.url, witness.key, join(directory, 'nothing'), old.read)], told).keep();
+  await keeper(old, [witnessAnchor(httpAddress(witness.url), witness.key, join(directory, 'nothing'), old.read)], told).keep();
   assert.match(told.join('\n'), /has seen \d+ entries of this ledger, and it holds/);
   await assert.rejects(old.record(body(2)), { code: 'ledger-inconsistent' });
   await old.close();
@@ -138,9 +139,9 @@ test('a witness that answers with another’s signature, or with anything else, 
   const [witness, other] = [await startWitness(verifierText(ledger.verifier)), await startWitness(verifierText(ledger.verifier))];
   const told: string[] = [];
   const kept = join(at, 'wrong');
-  await keeper(ledger, [witnessAnchor(witness.url, other.key, kept, ledger.read)], told).keep();
+  await keeper(ledger, [witnessAnchor(httpAddress(witness.url), other.key, kept, ledger.read)], told).keep();
   assert.match(told.join('\n'), /answers without a good signature of its own/);
-  await keeper(ledger, [witnessAnchor(`${witness.url}/elsewhere`, witness.key, kept, ledger.read)], told).keep();
+  await keeper(ledger, [witnessAnchor(httpAddress(`${witness.url}/elsewhere`), witness.key, kept, ledger.read)], told).keep();
   assert.match(told.join('\n'), /answers 404/);
   assert.equal(existsSync(kept), false, 'nothing is kept');
   assert.equal(ledger.read.latest(['checkpoint.anchored'], ''), undefined, 'nor recorded');
@@ -188,13 +189,13 @@ test('a time-stamping authority’s token is checked and kept, and openssl verif
   const { at, ledger } = await filled();
   const tsa = await startTsa();
   const kept = join(at, 'anchors');
-  await keeper(ledger, [timestampAnchor(tsa.url, tsa.certificate, kept)]).keep();
+  await keeper(ledger, [timestampAnchor(httpAddress(tsa.url), tsa.certificate, kept)]).keep();
   const note = join(kept, 'timestamp-127.0.0.1');
   run('openssl', ['ts', '-verify', '-in', `${note}.tsr`, '-data', note, '-CAfile', tsa.file]);
   assert.equal(ledger.read.latest(['checkpoint.anchored'], '')?.entry.anchor, 'timestamp 127.0.0.1');
   const told: string[] = [];
   const other = await startTsa();
-  await keeper(ledger, [timestampAnchor(tsa.url, other.certificate, join(at, 'other'))], told).keep();
+  await keeper(ledger, [timestampAnchor(httpAddress(tsa.url), other.certificate, join(at, 'other'))], told).keep();
   assert.match(told.join('\n'), /gives no good token/, 'one of another authority is not kept');
   await ledger.close();
   await tsa.stop();

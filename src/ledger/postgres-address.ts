@@ -1,0 +1,109 @@
+import { readFileSync } from 'node:fs';
+import { CountersignError, type Parsed, parseFileName, parsePlace } from '../model/index.ts';
+
+/** A PostgreSQL database, taken apart: what a client needs, and nothing that its library could read more out of. */
+export type DatabaseAddress = {
+  readonly user: string;
+  /** Undefined where it comes from `PGPASSWORD` or `.pgpass`. */
+  readonly password: string | undefined;
+  readonly host: string;
+  readonly port: number;
+  readonly database: string;
+  /** Undefined where the address does not say: then `PGSSLMODE` does, and without it there is no TLS. */
+  readonly tls: { readonly rootFile?: string; readonly certFile?: string; readonly keyFile?: string } | 'off' | undefined;
+};
+
+const MAX_ADDRESS = 2048;
+const OPTIONS = ['sslmode', 'sslrootcert', 'sslcert', 'sslkey'] as const;
+type Option = (typeof OPTIONS)[number];
+// Each verifies the certificate and the host name: an unverified certificate protects from nobody who can answer in the server's place.
+const VERIFYING = new Set(['require', 'verify-ca', 'verify-full']);
+
+/** Reads `--ledger`. Throws `config-invalid`, without repeating the address: it may have a password. */
+export function databaseAddress(text: string): DatabaseAddress {
+  const parsed = parseDatabaseAddress(text);
+  if (parsed.kind === 'parsed') return parsed.value;
+  throw new CountersignError('config-invalid', `the address of the ledger’s database cannot be used: ${parsed.why}`, {
+    hint: 'write it as `postgres://USER@HOST[:PORT]/DATABASE`, with `?sslmode=verify-full&sslrootcert=FILE` for TLS',
+  });
+}
+
+/** Parses `postgres://USER[:PASSWORD]@HOST[:PORT]/DATABASE[?OPTIONS]` and the same with `postgresql://`. */
+export function parseDatabaseAddress(text: string): Parsed<DatabaseAddress> {
+  if (text.length > MAX_ADDRESS) return refused(`it is longer than ${MAX_ADDRESS} characters`);
+  const parts = /^postgres(?:ql)?:\/\/([^@/?#:]*)(?::([^@/?#]*))?@([^@/?#]*)\/([^@/?#]*)(?:\?([^#]*))?$/.exec(text);
+  if (parts === null) return refused('it is not of the form `postgres://USER@HOST/DATABASE`');
+  const [user, password, database] = [decoded(parts[1] ?? ''), decoded(parts[2] ?? ''), decoded(parts[4] ?? '')];
+  if (user === undefined || password === undefined || database === undefined)
+    return refused('its user, password or database holds control characters, or a `%` that encodes nothing');
+  if (user === '' || database === '') return refused('it names no user or no database');
+  const place = parsePlace(parts[3] ?? '', 5432);
+  if (place.kind === 'refused') return place;
+  const tls = parseOptions(parts[5] ?? '');
+  if (tls.kind === 'refused') return tls;
+  return { kind: 'parsed', value: { user, password: password === '' ? undefined : password, ...place.value, database, tls: tls.value } };
+}
+
+function parseOptions(query: string): Parsed<DatabaseAddress['tls']> {
+  const given = new Map<Option, string>();
+  for (const part of query === '' ? [] : query.split('&')) {
+    const [name, value] = [OPTIONS.find((o) => part.startsWith(`${o}=`)), decoded(part.slice(part.indexOf('=') + 1))];
+    if (name === undefined || value === undefined) return refused(`it has an option that is not one of ${OPTIONS.join(', ')}`);
+    if (given.has(name)) return refused(`it has \`${name}\` twice`);
+    given.set(name, value);
+  }
+  const mode = given.get('sslmode');
+  if (mode === 'disable' && given.size === 1) return { kind: 'parsed', value: 'off' };
+  if (mode === undefined && given.size === 0) return { kind: 'parsed', value: undefined };
+  if (mode === undefined || !VERIFYING.has(mode))
+    return refused('its `sslmode` is not `disable`, or one of `require`, `verify-ca` and `verify-full`, which verify the certificate');
+  for (const [name, file] of given) if (parseFileName(file).kind === 'refused') return refused(`its \`${name}\` is not the name of a file`);
+  if (given.has('sslcert') !== given.has('sslkey')) return refused('`sslcert` and `sslkey` belong together');
+  return {
+    kind: 'parsed',
+    value: {
+      ...file('rootFile', given.get('sslrootcert')),
+      ...file('certFile', given.get('sslcert')),
+      ...file('keyFile', given.get('sslkey')),
+    },
+  };
+}
+
+function file<K extends string>(key: K, name: string | undefined): { readonly [k in K]?: string } {
+  return (name === undefined ? {} : { [key]: name }) as { readonly [k in K]?: string };
+}
+
+/** Reads the files of an address, as the library takes TLS options. Throws `key-missing` where one cannot be read. */
+export function tlsOptions(
+  tls: DatabaseAddress['tls'],
+): { readonly ca?: string; readonly cert?: string; readonly key?: string } | false | undefined {
+  if (tls === undefined) return undefined;
+  if (tls === 'off') return false;
+  const { rootFile, certFile, keyFile } = tls;
+  return {
+    ...(rootFile === undefined || rootFile === 'system' ? {} : { ca: textOf(rootFile) }),
+    ...(certFile === undefined ? {} : { cert: textOf(certFile) }),
+    ...(keyFile === undefined ? {} : { key: textOf(keyFile) }),
+  };
+}
+
+function textOf(path: string): string {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch (cause) {
+    throw new CountersignError('key-missing', `the file \`${path}\` for the ledger’s database cannot be read`, { cause });
+  }
+}
+
+function decoded(text: string): string | undefined {
+  try {
+    const plain = decodeURIComponent(text);
+    return /\p{Cc}/u.test(plain) ? undefined : plain;
+  } catch {
+    return undefined;
+  }
+}
+
+function refused(why: string): { readonly kind: 'refused'; readonly why: string } {
+  return { kind: 'refused', why };
+}
