@@ -7,7 +7,7 @@ import { createKey, evidenceRef, readSigner } from '../../src/ledger/index.ts';
 import { type Handed, type JudgeParts, judgeRow, signedRow } from '../../src/ledger/outbox.ts';
 import { enrolmentOf, type HandedClaim, openReplicaKey, signHanded } from '../../src/ledger/replica-key.ts';
 import { commitmentOf } from '../../src/ledger/store.ts';
-import { canonicalJson, MAX_ENTRY, sha256 } from '../../src/model/index.ts';
+import { CountersignError, canonicalJson, MAX_ENTRY, sha256 } from '../../src/model/index.ts';
 import { scratch } from '../kit/scratch.ts';
 
 // What the replica that signs makes of one row of `outbox`, without a database.
@@ -149,6 +149,11 @@ test('evidence that comes with an entry counts for it', () => {
   const entries = [{ body, type: seen.type, environment: seen.environment }];
   assert.equal(judge(signed(batchOf({ entries, evidence: [{ sha256: ref.sha256, bytes }] }))).kind, 'batch');
   assert.match(reasonOf(signed(batchOf({ entries }))), /neither given nor on the ledger/);
+  // A ledger that cannot be read says nothing about the row.
+  const hasEvidence = () => {
+    throw new CountersignError('ledger-unusable', 'away', { recover: 'retry' });
+  };
+  assert.throws(() => judge(signed(batchOf({ entries })), { known: { ...parts.known, hasEvidence } }), { code: 'ledger-unusable' });
 });
 
 test('only the ledger’s key enrols a replica, under this ledger’s name', () => {

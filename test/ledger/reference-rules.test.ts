@@ -51,6 +51,11 @@ for (const [name, entry] of Object.entries({
   'a clock that is four minutes ahead': { type: 'heartbeat', time: after(4 * 60_000) },
   'break-glass for an hour': use,
   'break-glass where no such environment is configured': { ...use, environment: 'other', until: after(30 * 86_400_000) },
+  'break-glass for a month in an environment named like a property': {
+    ...use,
+    environment: 'constructor',
+    until: after(30 * 86_400_000),
+  },
   'a span': span,
 }))
   test(`may be recorded: ${name}`, () => assert.equal(problem(entry), undefined));
@@ -101,3 +106,8 @@ for (const [name, entry, expected] of [
   ['an anchor over more than there is', { type: 'checkpoint.anchored', size: 8 }, /`size`/],
 ] as readonly (readonly [string, object, RegExp])[])
   test(`is not recorded: ${name}`, () => assert.match(problem(entry) ?? '', expected));
+
+test('where no hold is configured, none is asked for', () => {
+  const entry = { ...at, ...use, until: after(365 * 86_400_000) } as unknown as Entry;
+  assert.equal(referenceProblem(entry, known, { now: NOW }), undefined);
+});
