@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
-import { randomUUID } from 'node:crypto';
-import { mkdirSync } from 'node:fs';
+import { generateKeyPairSync, randomUUID } from 'node:crypto';
+import { mkdirSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { createKey, evidenceRef, readSigner } from '../../src/ledger/index.ts';
@@ -167,4 +167,17 @@ test('only the ledger’s key enrols a replica, under this ledger’s name', () 
   ])
     assert.match(reasonOf(row(statement)), /unauthenticated: its statement of enrolment is not signed/);
   assert.match(reasonOf(row(enrolmentOf(stranger, signer)), { origin: 'another' }), /not signed/);
+});
+
+test('a replica’s key is an Ed25519 key of its own file, which only this account reads', () => {
+  const at = join(directory, 'keys');
+  mkdirSync(at);
+  const { id } = openReplicaKey(at);
+  assert.equal(openReplicaKey(at).id, id, 'it stays');
+  assert.equal(statSync(join(at, 'replica.key')).mode & 0o777, 0o600);
+  const other = generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey.export({ type: 'pkcs8', format: 'pem' });
+  for (const content of [other, 'junk', '']) {
+    writeFileSync(join(at, 'replica.key'), content);
+    assert.throws(() => openReplicaKey(at), { code: 'key-unusable', message: /replica\.key/ });
+  }
 });
