@@ -50,6 +50,8 @@ test('an address that a library could read more out of is refused, and not repea
     [`${at}?options=-c%20search_path%3Dother`, /an option/],
     [`${at}?sslmode=disable&ssl=true`, /an option/],
     [`${at}?sslmode`, /an option/],
+    [`${at}?sslmode=require&sslrootcert=%00`, /an option/],
+    [`${at}?sslmode=require&sslrootcert=%`, /an option/],
     [`${at}?sslmode=require&sslmode=disable`, /twice/],
     [`${at}?sslmode=no-verify`, /sslmode/],
     [`${at}?sslmode=prefer`, /sslmode/],

@@ -10,9 +10,11 @@ import {
   isLoopback,
   type Parsed,
   parseChartAddress,
+  parseGitSource,
   parseHttpAddress,
   parseImageReference,
   parseProject,
+  parseRepositoryPath,
 } from '../../src/model/index.ts';
 
 const why = (parsed: Parsed<unknown>) => (parsed.kind === 'refused' ? parsed.why : 'taken');
@@ -237,4 +239,13 @@ test('images, charts and projects are plain', () => {
   for (const text of ['a/b', 'a/b/c', '.github/a']) assert.equal(why(parseProject(text)), 'taken', text);
   for (const text of ['a', 'a/..', '../a', 'a/.', 'a//b', '/a/b', 'a/b/', 'a/b?c', 'a%2Fb/c', '-a/b', 'a/b c', ''])
     assert.notEqual(why(parseProject(text)), 'taken', text);
+});
+
+test('names and paths have a longest length, and each is refused for its own reason', () => {
+  const digest = `sha256:${'a'.repeat(64)}`;
+  assert.match(why(parseImageReference(`registry.example.com/${'a'.repeat(256)}@${digest}`)), /its name/);
+  const label = 'a'.repeat(63);
+  assert.match(why(parseHttpAddress(`https://${label}.${label}.${label}.${label}/`)), /its host/);
+  assert.match(why(parseGitSource(`ssh://git@example.com/${'a'.repeat(2048)}`)), /its path/);
+  assert.match(why(parseRepositoryPath('/etc')), /inside of the repository/);
 });
