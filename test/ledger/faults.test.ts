@@ -16,18 +16,26 @@ const directory = scratch();
 let n = 0;
 const WRITER = fileURLToPath(new URL('../kit/ledger-writer.ts', import.meta.url));
 
-/** What a writer told before it was killed. The last line may be cut off. */
+/** What writers told before they were killed. A line may be cut off, and the next writer goes on behind it. */
 type Told = { readonly acknowledged: Map<number, number>; readonly notes: string[] };
 
 function toldIn(file: string): Told {
   const acknowledged = new Map<number, number>();
   const notes: string[] = [];
   for (const line of readFileSync(file, 'utf8').split('\n').slice(0, -1)) {
-    if (line.startsWith('note ')) notes.push(JSON.parse(line.slice(5)) as string);
+    if (line.startsWith('note ')) notes.push(...wholeNote(line.slice(5)));
     const [mine, index] = line.split(' ').map(Number);
     if (/^\d+ \d+$/.test(line)) acknowledged.set(mine as number, index as number);
   }
   return { acknowledged, notes };
+}
+
+function wholeNote(text: string): string[] {
+  try {
+    return [JSON.parse(text) as string];
+  } catch {
+    return [];
+  }
 }
 
 // Mostly while it writes, now and then while it is still opening the ledger.
