@@ -36,6 +36,8 @@ export type CheckOptions = {
 export async function check(options: CheckOptions, settings: ProcessSettings, io: Io): Promise<number> {
   if (options.explain !== undefined) return (await import('./explain.ts')).explain(options.explain, options.policy ?? [], settings, io);
   if (options.manifests !== undefined) return (await import('./check-files.ts')).checkFiles(options, settings, io);
+  const rendering = openRendering(settings);
+  rendering.warm(); // it starts while configuration and history are read
   const reports = reportsOf(options.report);
   const configuration = openConfiguration(options);
   const environment = chooseEnvironment(configuration, options.environment);
@@ -44,7 +46,6 @@ export async function check(options: CheckOptions, settings: ProcessSettings, io
     if (options.fetch && (await user.config(`remote.${options.remote}.url`)) !== undefined) await user.fetchApprovals(options.remote);
     const head = await user.commit(options.head);
     const from = await findBase(user, repository, options, environment.spec.source, head, settings);
-    const rendering = openRendering(settings);
     const { gate, close } = await openGate(configuration, environment, sourceRepository(repository), () => new Date(), {
       git: gitProgram(settings),
       ...rendering,

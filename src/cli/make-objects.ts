@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 import type { ProcessSettings } from '../config/index.ts';
 import { type ChartPin, hostOf, type Made, openFence, ReadingProcess, type Recipe, type RepositoryTree } from '../fence/index.ts';
 import { limitsOf, type Maker, type ReadManifests, type SourceRepository } from '../gate/index.ts';
-import { CountersignError, type Environment, messageOf, Recent } from '../model/index.ts';
+import { CountersignError, DEFAULT_LIMITS, type Environment, messageOf, Recent, sizeInBytes } from '../model/index.ts';
 import { downloadFile, pullImage, type Refuse } from '../registry/index.ts';
 import { provide } from '../tools/index.ts';
 import { memoryShare } from './memory-share.ts';
@@ -12,7 +12,13 @@ import { memoryShare } from './memory-share.ts';
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 
 /** What renders for gates, until it is closed. */
-export type RenderingParts = { readonly make: Maker; readonly read: ReadManifests; readonly close: () => void };
+export type RenderingParts = {
+  readonly make: Maker;
+  readonly read: ReadManifests;
+  /** Starts the process that reads, for a command that will need it in a moment. */
+  readonly warm: () => void;
+  readonly close: () => void;
+};
 
 /**
  * Reads manifests in a process of their own, and has `kustomize` and `helm` make objects: from PATH, or built from the pinned modules
@@ -41,6 +47,7 @@ export function openRendering(settings: ProcessSettings, keep?: string): Renderi
       );
     },
     read: (files, limits, substitute) => reading.files(files, within(limits), substitute),
+    warm: () => reading.warm(within({ memory: sizeInBytes(DEFAULT_LIMITS.memory) }).memory),
     close: () => reading.close(),
   };
 }

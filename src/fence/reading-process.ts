@@ -28,11 +28,18 @@ const MODULE = fileURLToPath(new URL(`./reading-child${extname(import.meta.url)}
  * started when it is needed and ended when it is idle.
  */
 export class ReadingProcess {
-  #running: { readonly child: ChildProcess; readonly limits: ProcessLimits } | undefined;
+  #running: { readonly child: ChildProcess; readonly memory: number } | undefined;
   #turn: Promise<unknown> = Promise.resolve();
   #idle: NodeJS.Timeout | undefined;
   #asked = 0;
   #closed = false;
+
+  /** Starts the process ahead of the first question, which it will be asked with so much memory (bytes). */
+  warm(memory: number): void {
+    const child = this.#started({ memory });
+    child.unref();
+    child.channel?.unref();
+  }
 
   /** Reads manifests, one result for each; those that exceed the limits are violations (`render-too-large`). */
   async files(files: readonly SourceFile[], limits: ProcessLimits, declared: Declared): Promise<readonly RenderedFile[]> {
@@ -92,9 +99,8 @@ export class ReadingProcess {
     }
   }
 
-  #started(limits: ProcessLimits): ChildProcess {
-    const { memory } = limits;
-    if (this.#running !== undefined && this.#running.limits.memory === memory && this.#running.child.connected) return this.#running.child;
+  #started({ memory }: Pick<ProcessLimits, 'memory'>): ChildProcess {
+    if (this.#running?.memory === memory && this.#running.child.connected) return this.#running.child;
     this.#end();
     const heap = Math.max(32, Math.floor(((memory - CODE) * HEAP_SHARE) / 1024 / 1024));
     const child = fork(MODULE, [], {
@@ -105,7 +111,7 @@ export class ReadingProcess {
     });
     child.on('error', () => {}); // told where an answer is waited for
     goesLast(child);
-    this.#running = { child, limits };
+    this.#running = { child, memory };
     return child;
   }
 
