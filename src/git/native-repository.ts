@@ -84,9 +84,9 @@ export class NativeRepository implements Repository {
     // What still runs beside the part that failed must not start a program that nobody ends.
     if (this.#closed) throw new CountersignError('git-object-missing', 'the repository was closed while it was read', { recover: 'retry' });
     this.#reader ??= new ObjectReader(this.#spawn(['cat-file', '--batch']));
-    const object = await this.#reader.read(id).catch((thrown) => {
-      this.#reader?.close();
-      this.#reader = undefined;
+    const reader = this.#reader;
+    const object = await reader.read(id).catch((thrown) => {
+      if (reader.isOver && this.#reader === reader) this.#reader = undefined;
       throw thrown;
     });
     verifyObjectId(id, object);
@@ -257,8 +257,10 @@ function fetchFailed(url: string, branch: string, stderr: string): CountersignEr
 
 type Wanted = { readonly id: string; readonly resolve: (object: GitObject) => void; readonly reject: (reason: Error) => void };
 
-// Speaks the protocol of `git cat-file --batch`: an id a line in, `id type size LF bytes LF` out, in order.
+// Speaks the protocol of `git cat-file --batch`: an id a line in, `id type size LF bytes LF` out, in order. Environments on one branch share
+// it: an object that is missing or too large fails its own read only, so that whoever pushes one delays no one else.
 class ObjectReader {
+  isOver = false;
   readonly #child: ChildProcessWithoutNullStreams;
   readonly #wanted: Wanted[] = [];
   #chunks: Buffer[] = [];
@@ -287,6 +289,7 @@ class ObjectReader {
   }
 
   close(): void {
+    this.isOver = true;
     this.#child.kill();
   }
 
@@ -316,6 +319,7 @@ class ObjectReader {
     const size = Number(length);
     if (type === 'missing' || id !== next.id || !Number.isInteger(size)) {
       this.#wanted.shift();
+      if (type !== 'missing' || id !== next.id) this.close(); // what follows could be taken for another object
       next.reject(
         new CountersignError('git-object-missing', `the object \`${next.id}\` is not in the repository`, {
           hint: 'fetch again; a partial clone cannot be judged',
@@ -342,6 +346,7 @@ class ObjectReader {
   }
 
   #fail(reason: Error): void {
+    this.isOver = true;
     for (const wanted of this.#wanted.splice(0)) wanted.reject(reason);
   }
 }

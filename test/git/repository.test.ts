@@ -161,6 +161,22 @@ for (const name of ['..', '.git', 'a/b', '']) {
   });
 }
 
+test('an object that is too large or missing fails its own read, and none that waits beside it', async () => {
+  const repository = new NativeRepository(fleet.bare, git);
+  after(() => repository.close());
+  const tree = run('git', ['rev-parse', `${first}^{tree}`], { cwd: fleet.bare });
+  const person = 'mallory <mallory@example.test> 1750000000 +0000';
+  const huge = run('git', ['hash-object', '-t', 'commit', '-w', '--stdin'], {
+    cwd: fleet.bare,
+    input: `tree ${tree}\nauthor ${person}\ncommitter ${person}\n\n${'x'.repeat(20 * 1024 * 1024)}\n`,
+  });
+  const reads = await Promise.allSettled([first, huge, side, 'f'.repeat(40), merge].map((id) => repository.read(id)));
+  assert.deepEqual(
+    reads.map((r) => (r.status === 'fulfilled' ? r.value.type : (r.reason as CountersignError).code)),
+    ['commit', 'git-object-corrupt', 'commit', 'git-object-missing', 'commit'],
+  );
+});
+
 test('no credentials in an address that is shown', () => {
   assert.equal(redactUrl('https://user:token@git.example.test/a.git?key=1'), 'https://git.example.test/a.git');
 });
