@@ -33,7 +33,9 @@ export const METADATA_ONLY = {
 
 /** Where a version of an API is served: in one namespace or (`''`) in all. */
 export function apiPath(apiVersion: string, namespace: string): string {
-  const base = apiVersion.includes('/') ? `/apis/${apiVersion}` : `/api/${apiVersion}`;
+  // An owner reference says its version in the words of whoever wrote the object.
+  const version = apiVersion.split('/').map(encodeURIComponent).join('/');
+  const base = apiVersion.includes('/') ? `/apis/${version}` : `/api/${version}`;
   return namespace === '' ? base : `${base}/namespaces/${encodeURIComponent(namespace)}`;
 }
 
@@ -173,9 +175,9 @@ export class ApiServer {
     signal: AbortSignal | undefined,
     pool: 'agent' | 'streams',
   ): Promise<IncomingMessage> {
+    const url = urlOf(this.url, path);
     const { options, [pool]: agent } = await this.#connection();
     const { quietMs, totalMs } = this.#limits;
-    const url = new URL(this.url.replace(/\/$/, '') + path);
     const headers = {
       ...(options.headers as Record<string, string>),
       ...this.#impersonated,
@@ -215,6 +217,7 @@ export class ApiServer {
   }
 
   #unreachable(cause: unknown): CountersignError {
+    if (cause instanceof CountersignError && cause.code === 'cluster-refused') return cause;
     return new CountersignError('cluster-unreachable', `the API server at \`${this.url}\` does not answer: ${reasonOf(cause)}`, {
       cause,
       recover: 'retry',
@@ -246,6 +249,17 @@ export class ApiServer {
     this.#credentials = { options, agent, streams, at: performance.now() };
     return this.#credentials;
   }
+}
+
+// Names in a path are encoded, but dots are not: a URL climbs by them, also where they are spelled `%2e`.
+function urlOf(server: string, path: string): URL {
+  const url = new URL(server.replace(/\/$/, '') + path);
+  const [asked = ''] = path.split('?', 1);
+  if (url.hash !== '' || !url.pathname.endsWith(asked))
+    throw new CountersignError('cluster-refused', `\`${asked.slice(0, 200)}\` is not a path of the API server`, {
+      hint: 'correct the name, namespace or `apiVersion` in it',
+    });
+  return url;
 }
 
 async function readAnswer(response: IncomingMessage, most: number): Promise<Answer> {

@@ -48,7 +48,7 @@ export async function putReport(
       timestamp,
     })),
   };
-  const path = `/apis/openreports.io/v1alpha1/namespaces/${encodeURIComponent(namespace)}/reports/${name}`;
+  const path = `/apis/openreports.io/v1alpha1/namespaces/${encodeURIComponent(namespace)}/reports/${encodeURIComponent(name)}`;
   const { status, body: said } = await server.request(
     'PATCH',
     `${path}?fieldManager=${FIELD_MANAGER}&force=true`,

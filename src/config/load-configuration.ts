@@ -260,6 +260,8 @@ function foundIn(file: string, problems: Problem[]): Found[] {
   });
 }
 
+const NAMESPACE = /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/; // of Kubernetes; it becomes the name of a directory
+
 // What the API server adds to an object is none of the document.
 function foundObject(object: ConfigurationObject, { files }: ObjectOptions): Found {
   const { apiVersion, kind, spec, metadata } = object.object as { apiVersion?: unknown; kind?: unknown; spec?: unknown; metadata?: object };
@@ -271,7 +273,7 @@ function foundObject(object: ConfigurationObject, { files }: ObjectOptions): Fou
     file: keyOfObject(object),
     document: { index: 0, value, line: 0, lineOf: () => 0, positionOf: () => nowhere },
     scope: object.namespace,
-    here: files === undefined ? '' : join(resolve(files), object.namespace),
+    here: files === undefined || !NAMESPACE.test(object.namespace) ? '' : join(resolve(files), object.namespace),
     object,
   };
 }
@@ -294,6 +296,7 @@ function namesOnlyItsFiles({ file, document, here }: Found, { files }: ObjectOpt
       const at = Array.isArray(value) ? `${path}[${key}]` : path === '' ? key : `${path}.${key}`;
       const isFile = /^(.*File|file|kubeconfig)$/.test(key) && typeof inner === 'string';
       if (isFile && files === undefined) wrong(at, 'expected nothing: the service was started without --config-files');
+      else if (isFile && here === '') wrong(at, 'expected nothing: its namespace has no name that a directory could have');
       else if (isFile && !/^[A-Za-z0-9_][A-Za-z0-9._-]*$/.test(inner))
         wrong(at, `expected the name of a file in \`${here}\`, found ${shown(inner)}`);
       else if (key === 'directory') wrong(at, 'expected another place: objects in a cluster name no directories of the service');

@@ -158,9 +158,12 @@ function failed(object: KubernetesObject, why: string, hint: string): Countersig
   return new CountersignError('decryption-failed', `${refText(ref)} cannot be decrypted: ${why}`, { hint });
 }
 
+// The file's own words, which nothing authenticates: only what has the shape of a recipient or a fingerprint is repeated.
 function recipients({ age, pgp }: Sops): string {
-  const names = [...(age ?? []).map((a) => a.recipient), ...(pgp ?? []).map((p) => p.fp)].filter((n) => n !== undefined);
-  return names.slice(0, 5).join(', ') || 'nobody';
+  const list = (value: unknown) => (Array.isArray(value) ? (value as readonly ({ recipient?: unknown; fp?: unknown } | null)[]) : []);
+  const names = [...list(age).map((a) => a?.recipient), ...list(pgp).map((p) => p?.fp)];
+  const shaped = names.filter((n) => typeof n === 'string' && /^[A-Za-z0-9]{1,120}$/.test(n));
+  return shaped.slice(0, 5).join(', ') || 'nobody';
 }
 
 // The key of the values, which is encrypted for each recipient: the first of ours that opens it.

@@ -159,6 +159,25 @@ test('environments name each other rightly, and none waits for itself', () => {
   assert.doesNotThrow(loaded(chain('a', 'dependsOn: [b]'), chain('b', 'promotion: {from: c}'), chain('c', 'dependsOn: []')));
 });
 
+test('a namespace that no directory could be named by has no files', () => {
+  const document = parseYaml(ENVIRONMENT.replace('fleet.git', 'https://git.example.test/fleet.git'))[0]?.value as { spec: object };
+  const spec = { ...document.spec, target: { namespaces: ['x'], kubeconfig: 'kubeconfig' } };
+  for (const namespace of ['..', 'a/../..', 'A', '', 'a\0b']) {
+    const object = {
+      kind: 'Environment' as const,
+      namespace,
+      name: 'one',
+      generation: 1,
+      object: { ...document, spec, metadata: { name: 'one', namespace } },
+    };
+    const problems = [...loadWithObjects([], [object], { files: '/files', crossNamespace: false }).invalid.values()].flat();
+    assert.ok(
+      problems.some((p) => p.startsWith('spec.target.kubeconfig: expected nothing')),
+      `${namespace}: ${problems.join(', ')}`,
+    );
+  }
+});
+
 test('documents in a namespace find each other there, and only with leave elsewhere', () => {
   const object = (namespace: string, text: string, more = {}): ConfigurationObject => {
     const document = parseYaml(text)[0]?.value as { kind: string; metadata: { name: string }; spec: object };

@@ -28,6 +28,15 @@ async function fails(object: KubernetesObject, keys: DecryptionKeys, expected: R
   });
 }
 
+test('recipients that are not as sops writes them are refused in the same words, and not repeated', async () => {
+  const sealed = secret('age.yaml');
+  for (const age of ['text', 5, [null], [{ recipient: 7 }], [{ recipient: 'two\nlines' }], { 0: 'a' }])
+    await assert.rejects(openSealed({ object: { ...sealed, sops: { ...sealed.sops, age } } as KubernetesObject }, OPENPGP), {
+      code: 'decryption-failed',
+      hint: /^it is encrypted for nobody;/,
+    });
+});
+
 test('what sops encrypted for an age key or an OpenPGP key is opened by either', async () => {
   for (const [file, keys] of [
     ['both.yaml', AGE],
