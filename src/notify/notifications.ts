@@ -25,7 +25,9 @@ export class Notifications {
   }
 
   tell(happened: Told): void {
-    for (const channel of this.#channels) channel.take(happened);
+    // By what it says, never by how long it took (notification-controller 509). One text for all channels: each remembers thousands.
+    const key = JSON.stringify([happened.environment, happened.event, happened.revision, happened.message]);
+    for (const channel of this.#channels) channel.take(happened, key);
   }
 
   /** Says what still waits, for as long as `ms`. */
@@ -51,12 +53,10 @@ class Channel {
     this.#log = log;
   }
 
-  take(happened: Told): void {
+  take(happened: Told, key: string): void {
     const { environments, events, repeatAfter } = this.#notifier.spec;
     if (!events.includes(happened.event)) return;
     if (!environments.some((glob) => globMatches(glob, happened.environment))) return;
-    // By what it says, never by how long it took (notification-controller 509).
-    const key = JSON.stringify([happened.environment, happened.event, happened.revision, happened.message]);
     const now = performance.now();
     const last = this.#told.get(key);
     if (last !== undefined && now - last < durationMs(repeatAfter)) return;
