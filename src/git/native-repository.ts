@@ -7,7 +7,7 @@ import { CountersignError, isObjectId, NO_REVISION, Recent } from '../model/inde
 import { accessEnvironment, type GitAccess } from './access.ts';
 import { type GitObject, MAX_BYTES, ObjectTooLarge, type ObjectType, verifyObjectId } from './object.ts';
 import { APPROVALS_REF, type Repository, redactUrl, refuseShallow, sourceRef } from './repository.ts';
-import { complaint, type GitProgram, type RunGitOptions, remoteReason, runGit, withinMemory } from './run-git.ts';
+import { complaint, type GitProgram, type RunGitOptions, remoteReason, runGit, UNSOUND, withinMemory } from './run-git.ts';
 
 // Nobody's configuration, hooks, replacements or prompts may change what a history is.
 const ENVIRONMENT = {
@@ -40,6 +40,7 @@ const SAFE = [
   '-c',
   'core.bigFileThreshold=16m', // larger blobs are written through, not held, while a pack is unpacked
 ];
+const UNSOUND_HINT = '`git fsck` in that repository names them; find out who pushed them, and take them off the branch';
 const FETCH_MS = 120_000;
 const FEW = 256; // commits of a range that is remembered
 const REMEMBERED = 1000;
@@ -249,8 +250,9 @@ function fetchFailed(url: string, branch: string, stderr: string): CountersignEr
     return new CountersignError('git-unreachable', `\`${where}\` sends elsewhere, and credentials are for one server only`, {
       hint: 'put the address that it sends to into `spec.source.url`',
     });
-  return new CountersignError('git-unreachable', `cannot fetch from \`${where}\`: ${remoteReason(stderr) ?? 'git gave up'}`, {
-    hint: 'check `spec.source.url`, the network and the credentials',
+  const reason = remoteReason(stderr) ?? 'git gave up';
+  return new CountersignError('git-unreachable', `cannot fetch from \`${where}\`: ${reason}`, {
+    hint: reason === UNSOUND ? UNSOUND_HINT : 'check `spec.source.url`, the network and the credentials',
     recover: 'retry',
   });
 }

@@ -91,6 +91,9 @@ export function remoteReason(stderr: string): string | undefined {
   return REASONS.find(([pattern]) => pattern.test(stderr))?.[1];
 }
 
+/** Why nothing is fetched from a server whose objects Git's own checks refuse: whoever may push can bring such objects. */
+export const UNSOUND = 'its objects are not sound';
+
 const REASONS: readonly (readonly [RegExp, string])[] = [
   [/^fatal: it was not done within/m, 'it was not done in time'],
   [/^fatal: it complains with more than/m, 'it writes too much'],
@@ -108,7 +111,7 @@ const REASONS: readonly (readonly [RegExp, string])[] = [
     /early EOF|unexpected disconnect|hung up|RPC failed|transfer closed|Empty reply|Recv failure|expected flush|unexpected flush/,
     'it broke off',
   ],
-  [/fsck|bad object|inflate|invalid (?:tree|commit|object)|index-pack failed|unpack/, 'its objects are not sound'],
+  [/fsck|bad object|inflate|invalid (?:tree|commit|object)|index-pack failed|unpack/, UNSOUND],
 ];
 
 /** The last line of git's complaint that says what happened, without addresses that hold credentials. */

@@ -177,6 +177,19 @@ test('an object that is too large or missing fails its own read, and none that w
   );
 });
 
+test('objects that Git refuses are not fetched, and the hint is about whoever pushed them', async () => {
+  const tree = run('git', ['rev-parse', `${first}^{tree}`], { cwd: fleet.bare });
+  const input = `tree ${tree}\nauthor a <a@b> 1 +0000\ncommitter a <a@b> 1 +0000\nx-a \0\n\nm\n`;
+  const id = run('git', ['hash-object', '-t', 'commit', '-w', '--stdin', '--literally'], { cwd: fleet.bare, input });
+  run('git', ['update-ref', 'refs/heads/unsound', id], { cwd: fleet.bare });
+  const repository = new NativeRepository(join(directory, 'unsound'), git);
+  await assert.rejects(repository.fetch(`${server.url}/fleet.git`, 'unsound'), {
+    code: 'git-unreachable',
+    message: /its objects are not sound$/,
+    hint: /who pushed them/,
+  });
+});
+
 test('no credentials in an address that is shown', () => {
   assert.equal(redactUrl('https://user:token@git.example.test/a.git?key=1'), 'https://git.example.test/a.git');
 });
