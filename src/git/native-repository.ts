@@ -87,6 +87,7 @@ export class NativeRepository implements Repository {
     this.#reader ??= new ObjectReader(this.#spawn(['cat-file', '--batch']));
     const reader = this.#reader;
     const object = await reader.read(id).catch((thrown) => {
+      if (thrown instanceof ObjectTooLarge) reader.retire();
       if (reader.isOver && this.#reader === reader) this.#reader = undefined;
       throw thrown;
     });
@@ -288,6 +289,12 @@ class ObjectReader {
       this.#wanted.push({ id, resolve, reject });
       this.#child.stdin.write(`${id}\n`);
     });
+  }
+
+  /** Answers what it was asked, and ends: git keeps the memory that an object took, which may be hundreds of megabytes. */
+  retire(): void {
+    this.isOver = true;
+    this.#child.stdin.end();
   }
 
   close(): void {

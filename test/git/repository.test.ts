@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import {
@@ -21,6 +21,7 @@ import { type CountersignError, NO_REVISION } from '../../src/model/index.ts';
 import { Fleet, run, sshPerson } from '../kit/fleet.ts';
 import { type GitServer, startGitServer } from '../kit/git-server.ts';
 import { scratch } from '../kit/scratch.ts';
+import { until } from '../kit/service.ts';
 
 const directory = scratch();
 const git = { file: 'git', path: process.env['PATH'] ?? '' };
@@ -175,6 +176,25 @@ test('an object that is too large or missing fails its own read, and none that w
     reads.map((r) => (r.status === 'fulfilled' ? r.value.type : (r.reason as CountersignError).code)),
     ['commit', 'git-object-corrupt', 'commit', 'git-object-missing', 'commit'],
   );
+  // Git keeps the memory that a large object took: the program that read it ends, and a new one is asked.
+  const programs = () =>
+    readdirSync('/proc').filter((pid) => {
+      try {
+        const [, ppid] = /^PPid:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8')) ?? [];
+        return Number(ppid) === process.pid && readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('cat-file\0--batch');
+      } catch {
+        return false;
+      }
+    });
+  const before = programs();
+  await assert.rejects(repository.read(huge), { code: 'git-object-corrupt' });
+  assert.equal((await repository.read(first)).type, 'commit');
+  if (process.platform === 'linux')
+    await until(
+      () => programs().length <= 1 && !programs().some((pid) => before.includes(pid)),
+      20_000,
+      () => `programs that still run: ${programs()}`,
+    );
 });
 
 test('objects that Git refuses are not fetched, and the hint is about whoever pushed them', async () => {
