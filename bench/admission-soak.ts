@@ -12,6 +12,7 @@ import { Postgres } from '../test/kit/postgres.ts';
 import { Stage } from '../test/kit/stage.ts';
 import { askAdmission } from './kit/ask-admission.ts';
 import { median } from './kit/figures.ts';
+import { podReview } from './kit/pod-review.ts';
 
 // 200 requests a second for half an hour, while certificates are renewed, rules are loaded anew and the ledger's database is
 // restarted: no wrong answer, none that is missing, and memory that stays. `minutes=3` is the short form.
@@ -102,7 +103,7 @@ try {
   async function ask(i: number, { namespace: ns, privileged, allowed }: (typeof kinds)[number]): Promise<void> {
     const at = performance.now();
     try {
-      const { response } = await askAdmission(agent, port, review(i, ns, privileged));
+      const { response } = await askAdmission(agent, port, podReview(i, ns, privileged));
       times.push(performance.now() - at);
       if (response.allowed === allowed) answers.right++;
       else if (response.status?.code === 429) answers.retry++;
@@ -115,38 +116,4 @@ try {
   await stage.close();
   await postgres.stop();
   rmSync(directory, { recursive: true, force: true });
-}
-
-function review(i: number, ns: string, privileged: boolean): string {
-  const spec = {
-    containers: [
-      {
-        name: 'c',
-        image: 'registry.example.com/c:1',
-        resources: { limits: { memory: '64Mi', cpu: '1' } },
-        securityContext: {
-          privileged,
-          runAsNonRoot: true,
-          allowPrivilegeEscalation: false,
-          capabilities: { drop: ['ALL'] },
-          readOnlyRootFilesystem: true,
-        },
-      },
-    ],
-  };
-  const metadata = { name: `p-${i % 100}`, namespace: ns, labels: { app: 'web' } };
-  return JSON.stringify({
-    apiVersion: 'admission.k8s.io/v1',
-    kind: 'AdmissionReview',
-    request: {
-      uid: `uid-${i}`,
-      operation: 'CREATE',
-      namespace: ns,
-      name: metadata.name,
-      kind: { group: '', version: 'v1', kind: 'Pod' },
-      resource: { group: '', version: 'v1', resource: 'pods' },
-      userInfo: { username: 'dev', groups: ['developers'] },
-      object: { apiVersion: 'v1', kind: 'Pod', metadata, spec },
-    },
-  });
 }
