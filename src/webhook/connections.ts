@@ -3,49 +3,51 @@ import type { Server as TlsServer } from 'node:https';
 import type { Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 
-/** How many connections a server holds, and how many one source may have that have asked nothing yet. */
-export type ConnectionLimits = { readonly total: number; readonly silentPerSource: number };
+/** How many connections a server holds, how many of them one source may have, and how long one answer may take (milliseconds). */
+export type ConnectionLimits = { readonly total: number; readonly perSource: number; readonly answerMs: number };
 
 /** For servers that anyone in the cluster may reach: an API server has some dozens of connections, and as many as it has requests. */
-const CONNECTION_LIMITS: ConnectionLimits = { total: 1000, silentPerSource: 100 };
+const CONNECTION_LIMITS: ConnectionLimits = { total: 1000, perSource: 500, answerMs: 15_000 };
 
-/** How far a connection has come; the least comes first when one has to go. */
+/** How far a connection has come. */
 type Stage = 'silent' | 'secured' | 'sending' | 'idle' | 'answering';
 
-const SHED: readonly Stage[] = ['silent', 'secured', 'sending', 'idle']; // one that is being answered is never ended
+const UNPROVEN: readonly Stage[] = ['silent', 'secured', 'sending']; // that were never answered, or ask again
+const ROOM = 0.25; // of the total, for those: a newcomer needs time for TLS and its request
+const LOOK_MS = 2000;
 
-type Connection = { readonly socket: Socket; readonly source: string; stage: Stage };
+type Connection = { readonly socket: Socket; readonly source: Source; stage: Stage; since: number; open: number };
+
+/** Where connections come from: those that may be ended, by stage, each in the order in which they came to it. */
+type Source = { readonly address: string; readonly stages: Readonly<Record<Stage, Set<Connection>>>; count: number };
 
 /**
- * Holds connections to a limit by ending the least useful one for each that comes: first those that have said nothing, oldest first;
- * then those that asked nothing since TLS was agreed on; those that are still sending a request; and those that were answered and
- * are idle. Whoever opens thousands of connections takes the place of his own, and never of a request that is being answered.
- * `maxConnections` of node:net would turn away the newcomer instead, which is the API server.
+ * Holds connections to a limit by ending another one for each that comes. While more than a quarter wait to be answered, one of those
+ * goes, otherwise one that was answered and is idle; of the source that has most of them, the oldest. So whoever opens many takes the
+ * place of his own, whatever they say, and the newcomer, which may be the API server, is never the one that goes. A request that is
+ * being answered is left alone for as long as an answer may take; one that is sent before the last was answered ends its connection,
+ * as does a client that does not read. `maxConnections` of node:net would turn the newcomer away instead.
  */
 export function guardConnections(server: PlainServer | TlsServer, limits: ConnectionLimits = CONNECTION_LIMITS): void {
   const connections = new Connections(limits);
+  server.timeout = limits.answerMs; // nothing read and nothing written: only `keepAliveTimeout` is longer, between requests
   server.on('connection', (socket: Socket) => connections.take(socket));
   // Over TLS, requests come on another socket than the one that was accepted.
   server.on('secureConnection', (secured: TLSSocket) => connections.secured(secured));
   server.prependListener('request', (request: IncomingMessage, response: ServerResponse) => {
-    connections.move(request.socket, 'sending');
-    request.once('end', () => connections.move(request.socket, 'answering'));
-    response.once('close', () => connections.move(request.socket, 'idle'));
+    connections.begin(request.socket);
+    request.once('end', () => connections.answering(request.socket));
+    response.once('close', () => connections.finish(request.socket));
   });
+  const timer = setInterval(() => connections.endLate(), Math.min(LOOK_MS, limits.answerMs)).unref();
+  server.once('close', () => clearInterval(timer));
 }
 
 class Connections {
   readonly #limits: ConnectionLimits;
-  readonly #stages: Readonly<Record<Stage, Set<Connection>>> = {
-    silent: new Set(),
-    secured: new Set(),
-    sending: new Set(),
-    idle: new Set(),
-    answering: new Set(),
-  };
+  readonly #sources = new Map<string, Source>();
   readonly #bySocket = new WeakMap<object, Connection>();
   readonly #byPeer = new Map<string, Connection>();
-  readonly #silent = new Map<string, Set<Connection>>();
   #count = 0;
 
   constructor(limits: ConnectionLimits) {
@@ -53,24 +55,23 @@ class Connections {
   }
 
   take(socket: Socket): void {
-    // `secureConnection` gives no way back to this socket; both have the same peer.
-    const connection: Connection = { socket, source: socket.remoteAddress ?? '', stage: 'silent' };
+    const address = socket.remoteAddress ?? '';
+    const source = this.#sources.get(address) ?? newSource(address);
+    this.#sources.set(address, source);
+    const connection: Connection = { socket, source, stage: 'silent', since: performance.now(), open: 0 };
     this.#bySocket.set(socket, connection);
-    this.#stages.silent.add(connection);
-    this.#count++;
-    const silent = this.#silent.get(connection.source) ?? new Set();
-    this.#silent.set(connection.source, silent.add(connection));
+    // `secureConnection` gives no way back to this socket; both have the same peer.
     const peer = peerOf(socket);
     this.#byPeer.set(peer, connection);
+    source.stages.silent.add(connection);
+    source.count++;
+    this.#count++;
     socket.once('close', () => {
-      this.#count--;
-      this.#stages[connection.stage].delete(connection);
-      this.#heard(connection);
       if (this.#byPeer.get(peer) === connection) this.#byPeer.delete(peer);
+      this.#forget(connection);
     });
-    const [oldest] = silent;
-    if (silent.size > this.#limits.silentPerSource && oldest !== undefined) end(oldest);
-    else if (this.#count > this.#limits.total) this.#shed();
+    if (source.count > this.#limits.perSource) this.#shed([source], this.#limits.perSource, connection);
+    else if (this.#count > this.#limits.total) this.#shed([...this.#sources.values()], this.#limits.total, connection);
   }
 
   secured(socket: TLSSocket): void {
@@ -80,33 +81,89 @@ class Connections {
     this.#move(connection, 'secured');
   }
 
-  move(socket: Socket, stage: Stage): void {
+  begin(socket: Socket): void {
     const connection = this.#bySocket.get(socket);
-    if (connection !== undefined && !connection.socket.destroyed) this.#move(connection, stage);
+    if (connection === undefined) return;
+    if (connection.open++ > 0)
+      end(connection); // no API server sends the next request before it has read the answer
+    else this.#move(connection, 'sending');
+  }
+
+  answering(socket: Socket): void {
+    const connection = this.#bySocket.get(socket);
+    if (connection !== undefined && connection.open > 0) this.#move(connection, 'answering'); // a body can end after its answer
+  }
+
+  finish(socket: Socket): void {
+    const connection = this.#bySocket.get(socket);
+    if (connection !== undefined && --connection.open === 0) this.#move(connection, 'idle');
+  }
+
+  /** Ends what has been answered for longer than any answer takes: its client does not read. */
+  endLate(): void {
+    const latest = performance.now() - this.#limits.answerMs;
+    for (const { stages } of this.#sources.values())
+      for (const connection of stages.answering) {
+        if (connection.since > latest) break;
+        end(connection);
+      }
   }
 
   // To the end of its stage: in each, the one that came to it first is the first to go.
   #move(connection: Connection, stage: Stage): void {
-    this.#stages[connection.stage].delete(connection);
+    const { stages } = connection.source;
+    if (!stages[connection.stage].delete(connection)) return; // it has ended
     connection.stage = stage;
-    this.#stages[stage].add(connection);
-    this.#heard(connection);
+    connection.since = performance.now();
+    stages[stage].add(connection);
   }
 
-  #heard(connection: Connection): void {
-    const silent = this.#silent.get(connection.source);
-    silent?.delete(connection);
-    if (silent?.size === 0) this.#silent.delete(connection.source);
+  #forget(connection: Connection): void {
+    const { source } = connection;
+    if (!source.stages[connection.stage].delete(connection)) return;
+    this.#count--;
+    if (--source.count === 0) this.#sources.delete(source.address);
   }
 
-  #shed(): void {
-    for (const stage of SHED)
-      for (const connection of this.#stages[stage]) {
-        if (connection.socket.destroyed) continue; // already ended, and its end is not told yet
-        end(connection);
-        return;
-      }
+  #shed(sources: readonly Source[], limit: number, newcomer: Connection): void {
+    const unproven = sources.reduce((sum, source) => sum + countOf(source, UNPROVEN), 0);
+    const first: readonly Stage[] = unproven > limit * ROOM ? UNPROVEN : ['idle'];
+    for (const stages of [first, UNPROVEN, ['idle'] as const]) {
+      const connection = oldestOfMost(sources, stages, newcomer);
+      if (connection === undefined) continue;
+      this.#forget(connection); // at once: its end is told later, and the next newcomer must not count it
+      end(connection);
+      return;
+    }
+    end(newcomer); // all others are being answered
   }
+}
+
+// Of sources that have as many, the one that came last: an API server was there before.
+function oldestOfMost(sources: readonly Source[], stages: readonly Stage[], newcomer: Connection): Connection | undefined {
+  const others = (source: Source) => countOf(source, stages) - (source === newcomer.source && stages.includes(newcomer.stage) ? 1 : 0);
+  let most: Source | undefined;
+  for (const source of sources) if (most === undefined || others(source) >= others(most)) most = source;
+  let oldest: Connection | undefined;
+  for (const stage of stages)
+    for (const connection of most?.stages[stage] ?? []) {
+      if (connection === newcomer) continue;
+      if (oldest === undefined || connection.since < oldest.since) oldest = connection;
+      break;
+    }
+  return oldest;
+}
+
+function countOf({ stages }: Source, of: readonly Stage[]): number {
+  return of.reduce((sum, stage) => sum + stages[stage].size, 0);
+}
+
+function newSource(address: string): Source {
+  return {
+    address,
+    count: 0,
+    stages: { silent: new Set(), secured: new Set(), sending: new Set(), idle: new Set(), answering: new Set() },
+  };
 }
 
 function end({ socket }: Connection): void {

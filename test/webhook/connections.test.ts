@@ -9,7 +9,7 @@ import { scratch } from '../kit/scratch.ts';
 import { until } from '../kit/service.ts';
 
 // Nobody who only opens connections takes the place of the API server.
-const LIMITS = { total: 60, silentPerSource: 20 };
+const LIMITS = { total: 60, perSource: 40, answerMs: 3000 };
 const opened: Socket[] = [];
 let server: Server;
 let port = 0;
@@ -74,19 +74,19 @@ function ask(agent: Agent | false = false, path = '/'): Promise<string> {
   });
 }
 
-test('connections that say nothing hold no more than their source may, and every request is answered', async () => {
+test('connections that say nothing are no more than their source may have, and every request is answered', async () => {
   for (let round = 0; round < 5; round++) {
     await Promise.all(Array.from({ length: 60 }, () => silent()));
     assert.equal(await ask(), 'ok');
   }
   await until(
-    async () => (await count()) <= LIMITS.silentPerSource,
+    async () => (await count()) <= LIMITS.perSource,
     30_000,
     () => 'those beyond it are ended',
   );
 });
 
-test('from many sources they hold no more than the total, and every request is answered', async () => {
+test('from many sources they are no more than the total, and every request is answered', async () => {
   for (let round = 0; round < 5; round++) {
     await Promise.all(Array.from({ length: 15 }, (_, i) => Promise.all(Array.from({ length: 15 }, () => silent(`127.0.1.${i + 1}`)))));
     assert.equal(await ask(), 'ok');
@@ -121,4 +121,43 @@ test('a handshake that is not begun ends after five seconds, not after two minut
   const begun = performance.now();
   await new Promise((done) => socket.once('close', done));
   assert.ok(performance.now() - begun < 30_000);
+});
+
+/** One that asked something cheap, was answered, and stays. */
+async function answered(localAddress: string): Promise<Socket> {
+  const socket = await secured(localAddress);
+  socket.write('POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\ncontent-type: application/json\r\n\r\n{}');
+  await new Promise((done) => {
+    socket.once('data', done);
+    socket.once('close', done);
+  });
+  return socket;
+}
+
+test('connections that were answered and stay do not keep a newcomer out, of one source or of many', async () => {
+  const held = await Promise.all(Array.from({ length: 80 }, (_, i) => answered(i % 2 === 0 ? '127.0.3.1' : `127.0.3.${i + 1}`)));
+  for (let i = 0; i < 5; i++) assert.equal(await ask(), 'ok');
+  // And beside a stream of newcomers that say nothing.
+  const flood = setInterval(() => void silent('127.0.3.1'), 2);
+  try {
+    for (let i = 0; i < 5; i++) assert.equal(await ask(), 'ok');
+  } finally {
+    clearInterval(flood);
+  }
+  for (const socket of held) socket.destroy();
+});
+
+test('a client that does not read its answer is ended, and its place is free', async () => {
+  const stuck = await secured('127.0.4.1');
+  stuck.write('POST /slow HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\ncontent-type: application/json\r\n\r\n{}');
+  await new Promise((done) => stuck.once('close', done));
+});
+
+test('a request that is sent before the last one was answered ends the connection', async () => {
+  const socket = await secured('127.0.5.1');
+  const one = 'POST /slow HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\ncontent-type: application/json\r\n\r\n{}';
+  const begun = performance.now();
+  socket.write(one + one);
+  await new Promise((done) => socket.once('close', done));
+  assert.ok(performance.now() - begun < LIMITS.answerMs, 'at once, not when the answer is late');
 });
