@@ -4,22 +4,28 @@ import { CountersignError, type Environment, messageOf, type RenderedObject, ref
 import type { ClusterPort } from '../reconcile/index.ts';
 import { type DecryptionKeys, openSealed } from '../sops/index.ts';
 
+type Opener = (rendered: RenderedObject, revision?: string) => Promise<RenderedObject>;
+
+/** What binds data keys to objects, and whether the environment already has an object as it is rendered. */
+export type Binding = { readonly secrets: SealedSecrets; readonly isApplied: (rendered: RenderedObject) => boolean };
+
 /**
  * Opens what SOPS encrypted, with the keys of an environment as their files are just now; anything else is given back as it is. With
- * `secrets`, a data key opens only for the objects it was encrypted for.
+ * `binding`, a data key opens only for the objects it was encrypted for.
  */
-export function opener({ metadata, spec }: Environment, secrets?: SealedSecrets): (rendered: RenderedObject) => Promise<RenderedObject> {
-  return async (rendered) => {
+export function opener({ metadata, spec }: Environment, binding?: Binding): Opener {
+  return async (rendered, revision = '') => {
     if (!('sops' in rendered.object)) return rendered;
     const keys: DecryptionKeys = { age: read(spec.decryption?.ageKeyFile), openpgp: read(spec.decryption?.openpgpKeyFile) };
     const { object, seal } = await openSealed(rendered, keys);
     if (seal !== undefined)
-      await secrets?.bind({
+      await binding?.secrets.bind({
         environment: metadata.name,
         key: seal.key,
         object: refText(rendered.ref),
-        together: seal.together,
-        mayMove: seal.coversName || allows(rendered, 'move-secret'),
+        file: rendered.source.file,
+        revision,
+        mayMove: allows(rendered, 'move-secret') || binding.isApplied(rendered),
       });
     return { ...rendered, object };
   };
@@ -31,8 +37,8 @@ function allows({ object }: RenderedObject, action: string): boolean {
 }
 
 /** A cluster that is given encrypted objects opened; what is judged and recorded stays as it is in Git. */
-export function decrypting(cluster: ClusterPort, environment: Environment, secrets: SealedSecrets): ClusterPort {
-  const open = opener(environment, secrets);
+export function decrypting(cluster: ClusterPort, environment: Environment, binding: Binding): ClusterPort {
+  const open = opener(environment, binding);
   return {
     watch: (...args) => cluster.watch(...args),
     live: (ref) => cluster.live(ref),
@@ -42,10 +48,10 @@ export function decrypting(cluster: ClusterPort, environment: Environment, secre
     },
     otherOwner: (...args) => cluster.otherOwner(...args),
     isReadyFor: (ref) => cluster.isReadyFor(ref),
-    dryRun: async (rendered, ...args) => cluster.dryRun(await open(rendered), ...args),
-    dryRunAnew: async (rendered, ...args) => cluster.dryRunAnew(await open(rendered), ...args),
-    apply: async (rendered, ...args) => cluster.apply(await open(rendered), ...args),
-    compare: async (rendered, ...args) => cluster.compare(await open(rendered), ...args),
+    dryRun: async (rendered, owned, writing) => cluster.dryRun(await open(rendered, owned.revision), owned, writing),
+    dryRunAnew: async (rendered, owned, writing) => cluster.dryRunAnew(await open(rendered, owned.revision), owned, writing),
+    apply: async (rendered, owned, writing) => cluster.apply(await open(rendered, owned.revision), owned, writing),
+    compare: async (rendered, owned, writing) => cluster.compare(await open(rendered, owned.revision), owned, writing),
     established: (ref) => cluster.established(ref),
     remove: (...args) => cluster.remove(...args),
     isGone: (ref) => cluster.isGone(ref),

@@ -2,7 +2,7 @@ import { join, resolve } from 'node:path';
 import { type Cluster, healthExpressions, stages } from '../cluster/index.ts';
 import { type Gate, type KnownFile, rememberedState, SealedSecrets } from '../gate/index.ts';
 import { APPROVALS_REF, openRepository, type Repository, RunBeside, redactUrl, sourceRef, sourceRepository } from '../git/index.ts';
-import { CountersignError, type Environment, Recent, sha256, type Told } from '../model/index.ts';
+import { CountersignError, type Environment, Recent, type RenderedObject, refKey, sha256, type Told } from '../model/index.ts';
 import { type ReconcilePorts, Reconciler } from '../reconcile/index.ts';
 import { KnownHistory } from '../trust/index.ts';
 import { decrypting } from './decrypting.ts';
@@ -76,11 +76,13 @@ export function openLoops(
     const access = sourceAccess(environment.spec.source.credentials);
     const cluster = clusters.get(linkOf(links, environment.metadata.name)) as Cluster;
     const port = Object.assign(cluster, { stages });
+    const state = rememberedState(recorder, environment.metadata.name);
+    const isApplied = ({ ref, digest }: RenderedObject) => state().owned.get(refKey(ref))?.rendered === digest;
     const ports: ReconcilePorts = {
       environment,
-      cluster: environment.spec.decryption === undefined ? port : decrypting(port, environment, secrets),
+      cluster: environment.spec.decryption === undefined ? port : decrypting(port, environment, { secrets, isApplied }),
       ledger: recorder,
-      state: rememberedState(recorder, environment.metadata.name),
+      state,
       log,
       clock: () => new Date(),
       look: (since) =>

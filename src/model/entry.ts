@@ -98,8 +98,8 @@ const SCHEMAS = {
   'config.stated': object({ configuration: text, evidence }),
   /** The rules in force are others than at the last verdict. Digests of bundles. */
   'policy.changed': object({ environment, before: text, after: text }),
-  /** From here on the data key of a SOPS file, told apart by its fingerprint, opens for these objects. `by`: the environment that met it. */
-  'secret.bound': object({ by: text, key: text, objects: z.array(text).max(150) }),
+  /** From here on the data key of a SOPS file, told apart by its fingerprint, opens for this object of the environment. */
+  'secret.bound': object({ environment, key: text, object: text, file: text, revision: text }),
   /** The TrustPolicy in the repository that is in force once `revision` is applied. */
   'trust.changed': object({
     environment,

@@ -12,15 +12,8 @@ export type SealedObject = { readonly object: KubernetesObject; readonly sealedW
 /** The object opened; undefined `seal` where it was not encrypted. */
 export type OpenedObject = { readonly object: KubernetesObject; readonly seal: Seal | undefined };
 
-/** What is known of an encrypted object once it is open. */
-export type Seal = {
-  /** Tells data keys apart without saying anything of them: HMAC-SHA-256 under the key, in hex. */
-  readonly key: string;
-  /** Whether SOPS' MAC covers the object's name and namespace: then whoever wrote them held the data key. */
-  readonly coversName: boolean;
-  /** `Secret NAMESPACE/NAME` of everything that its file has under those names. */
-  readonly together: readonly string[];
-};
+/** The fingerprint of a data key: it tells keys apart without saying anything of them (HMAC-SHA-256 under the key, in hex). */
+export type Seal = { readonly key: string };
 
 type Sops = {
   readonly age?: readonly { readonly recipient?: string; readonly enc?: string }[] | null;
@@ -59,13 +52,9 @@ export async function openSealed({ object, sealedWith }: SealedObject, keys: Dec
     const documents = (sealedWith ?? [orderedValue(object)]).map(withoutSops);
     if (onlyEncrypted) refuseClearValues(rest);
     verifyMac(documents, sops, key, onlyEncrypted);
-    const twin = documents.find((document) => hasSameValues(document, rest));
-    if (twin === undefined) throw new Altered('its values are not those of the file it comes from', EDIT);
-    const seal = {
-      key: createHmac('sha256', key).update(FINGERPRINT).digest('hex'),
-      coversName: !onlyEncrypted && hasSameName(twin, object),
-      together: documents.flatMap(secretText),
-    };
+    if (!documents.some((document) => hasSameValues(document, rest)))
+      throw new Altered('its values are not those of the file it comes from', EDIT);
+    const seal = { key: createHmac('sha256', key).update(FINGERPRINT).digest('hex') };
     return { object: opened(rest, [], key) as KubernetesObject, seal };
   } catch (thrown) {
     if (thrown instanceof Altered) throw failed(object, thrown.message, thrown.hint);
@@ -100,18 +89,6 @@ function hasSameValues(document: OrderedValue, object: Readonly<Record<string, u
     spelledOut({ data: data ?? {}, stringData: stringData ?? {} }) ===
       spelledOut({ data: object['data'] ?? {}, stringData: object['stringData'] ?? {} })
   );
-}
-
-function hasSameName(document: OrderedValue, { metadata }: KubernetesObject): boolean {
-  const named = (plainOf(document) as { metadata?: { name?: unknown; namespace?: unknown } }).metadata;
-  return named?.name === metadata.name && (named.namespace ?? '') === (metadata.namespace ?? '');
-}
-
-function secretText(document: OrderedValue): string[] {
-  const { kind, metadata } = plainOf(document) as { kind?: unknown; metadata?: { name?: unknown; namespace?: unknown } };
-  const { name, namespace = '' } = metadata ?? {};
-  if (kind !== 'Secret' || typeof name !== 'string' || typeof namespace !== 'string') return [];
-  return [refText({ apiVersion: 'v1', kind, namespace, name })];
 }
 
 function plainOf(value: OrderedValue): unknown {

@@ -477,7 +477,7 @@ test('a Secret that SOPS encrypted is opened for the API server alone; neither l
   const copied = await change('copied', text('age.yaml').replace('name: database', 'name: mine'));
   const moved = await service.entry('apply.refused', 'production', (e) => e.revision === copied);
   assert.match(moved.entry.error, /Secret shop\/mine cannot be decrypted: a value was added, removed, moved or changed/);
-  const bound = await service.entry('secret.bound', '', (e) => e.objects.includes('Secret shop/database'));
+  const bound = await service.entry('secret.bound', 'production', (e) => e.object === 'Secret shop/database');
   assert.match(bound.entry.key, /^[0-9a-f]{64}$/);
   // So is a copy of one whose MAC leaves its name out: its key is known for another object.
   const first = await change('only values', text('only.yaml'));

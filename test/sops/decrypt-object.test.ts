@@ -122,11 +122,9 @@ test('a MAC is verified over every document of the file, in its order, numbers a
   assert.ok(numbers !== undefined);
   const { object, seal } = await openSealed(numbers, AGE);
   assert.deepEqual(object['stringData'], { '80': 'another', '8080': 'a key that looks like a number', zeta: 'last letter first' });
-  assert.deepEqual([seal?.coversName, seal?.together], [true, ['Secret shop/numbers']]);
   const both = rendered(text('multi.yaml'));
   const seals = await Promise.all(both.map(async (o) => (await openSealed(o, AGE)).seal));
   assert.equal(seals[0]?.key, seals[1]?.key);
-  assert.deepEqual(seals[1]?.together, ['Secret shop/database', 'Secret shop/queue']);
   assert.notEqual(seal?.key, seals[0]?.key);
 });
 
@@ -161,7 +159,7 @@ test('under mac_only_encrypted what is in clear may change, but not below data a
     assert.ok(object !== undefined);
     return openSealed(object, AGE);
   };
-  assert.equal((await opened(only)).seal?.coversName, false);
+  await opened(only);
   const renamed = await opened(only.replace('name: numbers', 'name: mine').replace('generation: 3', 'generation: 9'));
   assert.equal(renamed.object.metadata.name, 'mine');
   await sealedFails(only.replace(/^( +)zeta: .*$/m, '$1zeta: clear'), /`stringData\.zeta` is in clear/);
@@ -180,8 +178,7 @@ test('an object that a program made must have the values of the file it comes fr
   assert.ok(object !== undefined);
   const { sealedWith } = object;
   const made: KubernetesObject = { ...object.object, metadata: { name: 'prod-database', namespace: 'shop', labels: { app: 'x' } } };
-  const { seal } = await openSealed({ object: made, ...(sealedWith === undefined ? {} : { sealedWith }) }, AGE);
-  assert.equal(seal?.coversName, false);
+  await openSealed({ object: made, ...(sealedWith === undefined ? {} : { sealedWith }) }, AGE);
   const less = { ...made, stringData: { umlaut: (made['stringData'] as Record<string, string>)['umlaut'] ?? '' } };
   await assert.rejects(openSealed({ object: less, ...(sealedWith === undefined ? {} : { sealedWith }) }, AGE), {
     message: /its values are not those of the file it comes from/,
