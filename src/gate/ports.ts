@@ -32,6 +32,8 @@ export interface SourceRepository {
   files(tree: string, directory: string): Promise<readonly TreeEntry[]>;
   blob(id: string): Promise<Uint8Array>;
   approvals(ref: string, wanted: (tree: string) => boolean): Promise<readonly StoredEnvelope[]>;
+  /** One stored envelope by the SHA-256 of its content, under this ref or another; nothing beside it is read. */
+  envelope(ref: string, named: { readonly from: string; readonly tree: string; readonly envelope: string }): Promise<string | undefined>;
 }
 
 /** What a program made of a directory of a tree. `content` is a digest over every file that took part. */

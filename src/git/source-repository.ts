@@ -30,6 +30,29 @@ export function sourceRepository(repository: Repository) {
         throw new CountersignError('config-invalid', `\`${path}\` is larger than ${MAX_FILE} bytes in ${commit.slice(0, 12)}`);
       return { id: line.id, text: Buffer.from(bytes).toString('utf8') };
     },
+    /**
+     * The text of one stored envelope by the SHA-256 of its content, which its file is named for; undefined where it is not there. Nothing
+     * beside it is read, whatever else was filed. It may be under another branch than `ref`: a branch can be renamed, and what
+     * the envelope is for stands in it, signed.
+     */
+    envelope: async (ref: string, { from, tree, envelope }: { from: string; tree: string; envelope: string }) => {
+      const tip = await repository.resolve(APPROVALS_REF);
+      if (tip === undefined) return undefined;
+      const name = `${from}-${tree}/${envelope}.json`;
+      const stored = async (place: string) => {
+        const line = await findPath(repository, tip, `${place}/${name}`);
+        if (line?.mode !== '100644') return undefined;
+        const bytes = await readBlob(repository, line.id);
+        return bytes.length > MAX_STATEMENT ? undefined : Buffer.from(bytes).toString('utf8');
+      };
+      const text = await stored(`v1/${ref}`);
+      if (text !== undefined) return text;
+      for (const place of await filedBranches(repository, tip)) {
+        const elsewhere = await stored(place);
+        if (elsewhere !== undefined) return elsewhere;
+      }
+      return undefined;
+    },
     /** Stored approvals of a ref that were filed for a tree the filter wants; the others stay unread. */
     approvals: async (ref: string, wanted: (tree: string) => boolean) => {
       const tip = await repository.resolve(APPROVALS_REF);
@@ -57,4 +80,21 @@ export function sourceRepository(repository: Repository) {
       return stored;
     },
   };
+}
+
+const FILED = /^[0-9a-f]{40,64}-[0-9a-f]{40,64}$/; // a directory of the statements on one change
+const MAX_BRANCHES = 1000;
+
+// Directories under which statements are filed: branches, which may have slashes in their names.
+async function filedBranches(repository: Repository, tip: string): Promise<readonly string[]> {
+  const places: string[] = [];
+  const top = await findPath(repository, tip, 'v1/refs/heads');
+  const waiting = top?.mode === '40000' ? [{ place: 'v1/refs/heads', id: top.id }] : [];
+  for (let next = waiting.shift(); next !== undefined && places.length < MAX_BRANCHES; next = waiting.shift()) {
+    const lines = parseTree(next.id, expectType(next.id, await repository.read(next.id), 'tree')).filter((l) => l.mode === '40000');
+    if (lines.some((l) => FILED.test(l.name))) places.push(next.place);
+    for (const { name, id } of lines)
+      if (!FILED.test(name) && waiting.length < MAX_BRANCHES) waiting.push({ place: `${next.place}/${name}`, id });
+  }
+  return places;
 }

@@ -5,7 +5,7 @@ import { NO_REVISION, trustPolicySchema, type Verdict } from '../../src/model/in
 import { openTrustStore } from '../../src/trust/index.ts';
 import { approveAs } from '../kit/approve.ts';
 import { trustDocument } from '../kit/documents.ts';
-import { Fleet, type Person, sshPerson } from '../kit/fleet.ts';
+import { Fleet, type Person, run, sshPerson } from '../kit/fleet.ts';
 import { gateOf } from '../kit/judge.ts';
 import { configMap } from '../kit/manifests.ts';
 import { scratch } from '../kit/scratch.ts';
@@ -106,7 +106,8 @@ test('approvals are looked at again: they are there, by whom they say, for this 
     /the approval ffffffffffff by `lee` is not in the repository/,
   );
   await refused({ ...good, approvals: [{ ...approval, principal: 'dana' }] }, /is by someone who signed a commit of what it approves/);
-  await refused({ ...good, approvals: [{ ...approval, from: NO_REVISION }] }, /is for another commit or tree/);
+  await refused({ ...good, approvals: [{ ...approval, from: NO_REVISION }] }, /is not in the repository/);
+  await refused({ ...good, approvals: [{ ...approval, commit: first }] }, /is for another commit or tree/);
 });
 
 test('whoever left does not take the last good revision along: a TrustPolicy that was in force will do', async () => {
@@ -119,4 +120,42 @@ test('whoever left does not take the last good revision along: a TrustPolicy tha
 test('a policy that never was in force does not do', async () => {
   const strangers = { ...gate, trust: await openTrustStore(policy([mallory])) };
   await refused(good, /is not signed as was said/, {}, strangers);
+});
+
+test('rules that ask for more by now do not take the last good revision away', async () => {
+  const asking = (required: number) => {
+    const document = policy([dana, lee, mallory]);
+    return {
+      ...document,
+      spec: { ...document.spec, rules: document.spec.rules.map((r) => ({ ...r, approvals: { ...r.approvals, required } })) },
+    };
+  };
+  const stricter = { ...gate, trust: await openTrustStore(asking(2)) };
+  await refused(good, /it has 1 approvals, and the least that any rule asks for is 2/, {}, stricter);
+  assert.equal((await recall(stricter, ledgerWith(good, {}, [asking(1)]), 1)).revision, second);
+});
+
+test('a branch that was renamed, and any number of files beside an approval, do not take it away either', async () => {
+  const { environment } = gate;
+  const source = { ...environment.spec.source, branch: 'releases/trunk' };
+  const renamed = { ...gate, environment: { ...environment, spec: { ...environment.spec, source } } };
+  assert.equal((await recall(renamed, ledgerWith(good), 1)).revision, second);
+  const approvals = 'refs/countersign/approvals';
+  const git = (input: string, ...args: string[]) => run('git', args, { cwd: fleet.bare, input });
+  const directories = ['v1', 'refs', 'heads', 'main', `${first}-${good.tree}`];
+  const blob = git('x', 'hash-object', '-w', '--stdin');
+  const at = (depth: number) => git('', 'ls-tree', `${approvals}:${directories.slice(0, depth).join('/')}`);
+  const junk = Array.from({ length: 10_001 }, (_, i) => `100644 blob ${blob}\tjunk${i}`).join('\n');
+  let tree = git(`${at(5)}\n${junk}\n`, 'mktree');
+  for (let depth = 4; depth >= 0; depth--) {
+    const name = directories[depth] ?? '';
+    const others = at(depth)
+      .split('\n')
+      .filter((line) => line !== '' && !line.endsWith(`\t${name}`));
+    tree = git(`${[...others, `040000 tree ${tree}\t${name}`].join('\n')}\n`, 'mktree');
+  }
+  const mine = ['-c', 'user.name=m', '-c', 'user.email=m@example.test'];
+  git('', 'update-ref', approvals, git('junk', ...mine, 'commit-tree', tree, '-p', approvals));
+  const again = await gateOf(fleet, [dana, lee], { trust: trustDocument([dana, lee]) });
+  assert.equal((await recall(again, ledgerWith(good), 1)).revision, second);
 });
