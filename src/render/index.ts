@@ -4,7 +4,8 @@
  * that are not objects, one object written twice, links and submodules, and more of anything than its limits.
  */
 export { encryptionProblems } from './encrypted.ts';
-export { exceeded, NO_SIZE, type ProcessLimits, type RenderLimits, type RenderSize, sumOf, tooLarge } from './limits.ts';
+export { KEPT_OF_ALL, Kept } from './kept.ts';
+export { exceeded, measure, NO_SIZE, type ProcessLimits, type RenderLimits, type RenderSize, sumOf, tooLarge } from './limits.ts';
 export {
   type Declared,
   gather,

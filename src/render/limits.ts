@@ -52,14 +52,21 @@ export function tooLarge(what: string, text: string, limit: string, file: string
   };
 }
 
-/** Counts values and characters of a document; stops, with what it has, beyond the limits. */
-export function measure(document: unknown, limits: Pick<RenderLimits, 'values' | 'size'>): Pick<RenderSize, 'values' | 'size'> {
+/**
+ * Counts values and characters of a document; stops, with what it has, beyond the limits.
+ * @param lengthOf characters that a text comes to; those that it has, unless something will stand in its place
+ */
+export function measure(
+  document: unknown,
+  limits: Pick<RenderLimits, 'values' | 'size'>,
+  lengthOf: (text: string) => number = (text) => text.length,
+): Pick<RenderSize, 'values' | 'size'> {
   let [values, size] = [0, 0];
   const stack: unknown[] = [document];
   while (stack.length > 0 && values <= limits.values && size <= limits.size) {
     const value = stack.pop();
     values++;
-    if (typeof value === 'string') size += value.length;
+    if (typeof value === 'string') size += lengthOf(value);
     else if (Array.isArray(value)) for (const item of value) stack.push(item);
     else if (typeof value === 'object' && value !== null)
       for (const [key, inner] of Object.entries(value)) {

@@ -17,8 +17,9 @@ import {
 } from '../model/index.ts';
 import { ambiguities, parseYaml, type YamlDocument, YamlError, type YamlPlaces, yamlPlaces } from '../yaml/index.ts';
 import { ENCRYPTED } from './encrypted.ts';
+import { KEPT_OF_ALL, KEPT_OF_FILE, Kept } from './kept.ts';
 import { exceeded, FILE_LIMITS, measure, NO_SIZE, type RenderLimits, type RenderSize, sumOf, tooLarge } from './limits.ts';
-import { substitute } from './substitute.ts';
+import { substitute, substitutedLength } from './substitute.ts';
 
 /** One file of the tree; `mode` as Git writes it. */
 export type SourceFile = { readonly path: string; readonly mode: string; readonly content: Uint8Array };
@@ -98,11 +99,19 @@ function readFile(file: SourceFile, declared?: Declared): ReadFile {
 /** Reads several files. Once they exceed the limits together, what more they hold is left out: the sum of their sizes tells. */
 export function readFiles(files: readonly SourceFile[], limits: RenderLimits, declared: Declared): readonly ReadFile[] {
   let size = NO_SIZE;
+  let [violations, warnings] = [0, 0];
   return files.map((file) => {
     if (exceeded(size, limits) !== undefined) return NOTHING;
     const read = readFile(file, declared);
     size = sumOf([size, read.size]);
-    return exceeded(size, limits) === undefined ? read : { ...NOTHING, size: read.size };
+    if (exceeded(size, limits) !== undefined) return { ...NOTHING, size: read.size };
+    violations += read.violations.length;
+    warnings += read.warnings.length;
+    return {
+      ...read,
+      violations: violations > KEPT_OF_ALL ? read.violations.slice(-1) : read.violations, // the last says how many there were
+      warnings: warnings > KEPT_OF_ALL ? read.warnings.slice(-1) : read.warnings,
+    };
   });
 }
 
@@ -131,56 +140,64 @@ export type MadeDocument = {
   readonly sealedWith?: readonly OrderedValue[] | undefined;
 };
 
-/** What a program made of the repository's files. */
-export function renderMade(documents: readonly MadeDocument[], declared?: Declared): RenderedFile {
-  const files = documents.map(({ value, source, sealedWith }) => {
+/**
+ * Reads the objects that a program made of the repository's files. Stops once they exceed the limits together: the size tells, and
+ * then there are no objects.
+ */
+export function renderMade(documents: readonly MadeDocument[], declared?: Declared, limits: RenderLimits = FILE_LIMITS): RenderedFile {
+  const objects: RenderedObject[] = [];
+  const violations = new Kept(KEPT_OF_ALL);
+  let size = NO_SIZE;
+  for (const { value, source, sealedWith } of documents) {
     const position = { line: source.line, column: 1 };
     const document: Document = { index: 0, value, lineOf: () => source.line, positionOf: () => position, sealedWith };
-    const { objects, ...read } = readDocuments(source.file, [document], declared, 0, []);
-    return { ...read, objects: objects.map((o): RenderedObject => ({ ...o, lineOf: () => source.line, positionOf: () => position })) };
-  });
-  return {
-    objects: files.flatMap((f) => f.objects),
-    violations: files.flatMap((f) => f.violations),
-    warnings: [],
-    size: sumOf(files.map((f) => f.size)),
-  };
+    const read = readDocuments(source.file, [document], declared, 0, []);
+    size = sumOf([size, read.size]);
+    violations.addAll(read.violations);
+    if (exceeded(size, limits) !== undefined) return { objects: [], violations: listOf(violations), warnings: [], size };
+    for (const o of read.objects) objects.push({ ...o, lineOf: () => source.line, positionOf: () => position });
+  }
+  return { objects, violations: listOf(violations), warnings: [], size };
 }
 
-/** Several files as one set of objects, in which each may stand once. */
+/** Several files as one set of objects, in which each may stand once; of very many violations and warnings, the first and their count. */
 export function gather(files: readonly RenderedFile[]): Rendering {
   const objects: RenderedObject[] = [];
-  const violations: Violation[] = [];
+  const violations = new Kept(KEPT_OF_ALL);
+  const warnings = new Kept(KEPT_OF_ALL);
   const places = new Map<string, string>();
   for (const file of files) {
-    violations.push(...file.violations);
+    violations.addAll(file.violations);
+    warnings.addAll(file.warnings);
     for (const found of file.objects) {
       const key = refKey(found.ref);
       const earlier = places.get(key);
       if (earlier !== undefined)
-        violations.push({
+        violations.add(() => ({
           code: 'object-twice',
           message: `${refText(found.ref)} is also in \`${earlier}\``,
           object: found.ref,
           source: found.source,
           hint: 'keep one of them',
-        });
+        }));
       places.set(key, `${found.source.file}:${found.source.line}`);
       objects.push(found);
     }
   }
-  return { objects, violations, warnings: files.flatMap((f) => f.warnings) };
+  return { objects, violations: listOf(violations), warnings: warnings.list('too-many-warnings', 'there are') };
+}
+
+function listOf(violations: Kept): readonly Violation[] {
+  return violations.list('too-many-violations', 'there are');
 }
 
 /** Scalars that two readers could take differently; what is meant here is what the API server means. */
-function doubts(path: string, text: string): Violation[] {
+function doubts(path: string, text: string): readonly Violation[] {
   if (!/\.ya?ml$/.test(path)) return [];
-  return ambiguities(text).map(({ line, column, message, hint }) => ({
-    code: 'yaml-ambiguous',
-    message,
-    hint,
-    source: { file: path, line, column },
-  }));
+  const warnings = new Kept(KEPT_OF_FILE);
+  for (const { line, column, message, hint } of ambiguities(text))
+    warnings.add(() => ({ code: 'yaml-ambiguous', message, hint, source: { file: path, line, column } }));
+  return warnings.list('too-many-warnings', `\`${path}\` has`);
 }
 
 function unreadable(file: string, message: string, line = 1): ReadFile {
@@ -190,7 +207,11 @@ function unreadable(file: string, message: string, line = 1): ReadFile {
 
 type Document = Pick<YamlDocument, 'index' | 'value' | 'lineOf' | 'positionOf'> & Pick<MadeDocument, 'sealedWith'>;
 
-// Substitution comes first, so that everything else is about the text that the cluster is given.
+/** What is found in a file as it is read. */
+type Found = { readonly objects: ReadObject[]; readonly violations: Kept };
+
+// Substitution comes first, so that everything else is about the text that the cluster is given. How large that text becomes is
+// measured before it is built: a few bytes may name a declared text many times.
 function readDocuments(
   file: string,
   documents: readonly Document[],
@@ -198,12 +219,22 @@ function readDocuments(
   bytes: number,
   warnings: readonly Violation[],
 ): ReadFile {
-  const found: (ReadObject | Violation)[] = [];
+  const found: Found = { objects: [], violations: new Kept(KEPT_OF_FILE) };
   let size: RenderSize = { ...NO_SIZE, size: bytes };
+  let characters = 0;
+  for (const document of documents) {
+    const left = { values: FILE_LIMITS.values - size.values, size: FILE_LIMITS.size - characters };
+    const measured = measure(document.value, left, (text) => substitutedLength(text, declared));
+    characters += measured.size;
+    size = { objects: 0, values: size.values + measured.values, size: Math.max(bytes, characters) };
+    const over = exceeded(size, FILE_LIMITS);
+    if (over !== undefined) return { ...NOTHING, violations: [tooLarge(`\`${file}\` holds`, over.text, over.limit, file)], size };
+  }
   const texts = documents.map((document) => {
-    const { value, missing } = declared === undefined ? { value: document.value, missing: [] } : substitute(document.value, declared);
-    for (const { name, path } of missing) found.push(undeclared(name, file, document.positionOf(path)));
-    return value;
+    if (declared === undefined) return document.value;
+    return substitute(document.value, declared, (name, path) =>
+      found.violations.add(() => undeclared(name, file, document.positionOf(path))),
+    );
   });
   // Only files that SOPS encrypted are spelled out a second time; as they stand, not as substitution left them.
   let known: readonly OrderedValue[] | undefined;
@@ -211,20 +242,11 @@ function readDocuments(
     known ??= documents.flatMap((d) => d.sealedWith ?? [orderedValue(d.value, d.positionOf)]);
     return known;
   };
-  let characters = 0;
-  for (const [i, document] of documents.entries()) {
-    const left = { values: FILE_LIMITS.values - size.values, size: FILE_LIMITS.size - characters };
-    const measured = measure(texts[i], left);
-    characters += measured.size;
-    size = { objects: 0, values: size.values + measured.values, size: Math.max(bytes, characters) };
-    const over = exceeded(size, FILE_LIMITS);
-    if (over !== undefined) return { ...NOTHING, violations: [tooLarge(`\`${file}\` holds`, over.text, over.limit, file)], size };
-    found.push(...readDocument(file, document, texts[i], [], sealed));
-  }
-  const objects = found.filter((f): f is ReadObject => !('code' in f));
+  for (const [i, document] of documents.entries()) readDocument(file, document, texts[i], [], sealed, found);
+  const { objects, violations } = found;
   return {
     objects,
-    violations: found.filter((f): f is Violation => 'code' in f),
+    violations: violations.list('too-many-violations', `\`${file}\` has`),
     warnings,
     size: { ...size, objects: objects.length },
   };
@@ -245,42 +267,43 @@ function readDocument(
   value: unknown,
   at: ValuePath,
   sealed: () => readonly OrderedValue[],
-): (ReadObject | Violation)[] {
-  const source = { file, line: document.lineOf(at) };
-  const refuse = (message: string, line = source.line): Violation[] => [
-    { code: 'not-an-object', message: `\`${file}\`: ${message}`, source: { file, line } },
-  ];
+  found: Found,
+): undefined {
+  const refuse = (message: string, path: ValuePath = []) =>
+    void found.violations.add(() => ({
+      code: 'not-an-object',
+      message: `\`${file}\`: ${message}`,
+      source: { file, line: document.lineOf([...at, ...path]) },
+    }));
   if (typeof value !== 'object' || value === null || Array.isArray(value)) return refuse('the document is not a Kubernetes object');
   const { apiVersion, kind, metadata, items } = value as Record<string, unknown>;
   if (typeof apiVersion !== 'string' || typeof kind !== 'string') return refuse('`apiVersion` and `kind` are needed');
-  if (kind === 'List' && Array.isArray(items))
-    return items.flatMap((item, i) => readDocument(file, document, item, [...at, 'items', i], sealed));
+  if (kind === 'List' && Array.isArray(items)) {
+    for (const [i, item] of items.entries()) readDocument(file, document, item, [...at, 'items', i], sealed, found);
+    return;
+  }
   if (apiVersion.startsWith('kustomize.config.k8s.io/'))
     return refuse('Kustomize files are not rendered; the directory must hold plain manifests');
   const { name, namespace } = (typeof metadata === 'object' && metadata !== null ? metadata : {}) as Record<string, unknown>;
-  if (typeof name !== 'string' || name === '') return refuse('`metadata.name` is needed', document.lineOf([...at, 'metadata']));
+  if (typeof name !== 'string' || name === '') return refuse('`metadata.name` is needed', ['metadata']);
   if (namespace !== undefined && typeof namespace !== 'string')
-    return refuse('`metadata.namespace` must be text', document.lineOf([...at, 'metadata', 'namespace']));
+    return refuse('`metadata.namespace` must be text', ['metadata', 'namespace']);
   if (forbiddenMark(metadata))
-    return refuse(
-      'labels and annotations under `countersign.dev/` are written by Countersign alone',
-      document.lineOf([...at, 'metadata', 'annotations']),
-    );
+    return refuse('labels and annotations under `countersign.dev/` are written by Countersign alone', ['metadata', 'annotations']);
   const ref: ObjectRef = { apiVersion, kind, namespace: namespace ?? '', name };
   if ([apiVersion, kind, ref.namespace, name].some((text) => ENCRYPTED.test(text)))
-    return [
-      {
-        code: 'cannot-be-decrypted',
-        message: `\`${file}\`: the document is encrypted where only \`data\` and \`stringData\` of a Secret may be`,
-        source,
-        hint: "encrypt with `--encrypted-regex '^(data|stringData)$'`, and keep what is secret in Secrets",
-      },
-    ];
+    return void found.violations.add(() => ({
+      code: 'cannot-be-decrypted',
+      message: `\`${file}\`: the document is encrypted where only \`data\` and \`stringData\` of a Secret may be`,
+      source: { file, line: document.lineOf(at) },
+      hint: "encrypt with `--encrypted-regex '^(data|stringData)$'`, and keep what is secret in Secrets",
+    }));
   const wrong = identityProblem(ref);
-  if (wrong !== undefined) return refuse(wrong.message, document.lineOf([...at, ...wrong.path]));
+  if (wrong !== undefined) return refuse(wrong.message, wrong.path);
   const object = value as KubernetesObject;
+  const source = { file, line: document.lineOf(at) };
   const encrypted = Object.hasOwn(object, 'sops') ? { sealedWith: sealed() } : {};
-  return [{ object, ref, source, digest: digestOf(object), document: document.index, at, ...encrypted }];
+  found.objects.push({ object, ref, source, digest: digestOf(object), document: document.index, at, ...encrypted });
 }
 
 // Kinds and names become parts of addresses of the API server and keys of what is owned. The grammars are Kubernetes' own

@@ -2,19 +2,27 @@ import type { ValuePath } from '../model/index.ts';
 
 const REFERENCE = /\$(\$?)\{([A-Za-z_][A-Za-z0-9_]*)\}/g;
 
-/** A document with texts in the place of its references, and references to names that are not declared. */
-export type Substituted = { readonly value: unknown; readonly missing: readonly { readonly name: string; readonly path: ValuePath }[] };
+/** Called for each reference to a name that is not declared. */
+type Missing = (name: string, path: ValuePath) => void;
 
 /**
  * Puts declared texts in the place of `${NAME}` in the values of a document, before anything else is read of it: its kind, names and
  * namespace are those of the final text. Keys, and CustomResourceDefinitions (kustomize-controller 1694), are left as they are.
  */
-export function substitute(document: unknown, declared: Readonly<Record<string, string>>): Substituted {
-  const missing: { name: string; path: ValuePath }[] = [];
-  return { value: replaced(document, declared, [], missing), missing };
+export function substitute(document: unknown, declared: Readonly<Record<string, string>>, missing: Missing): unknown {
+  return replaced(document, declared, [], missing);
 }
 
-type Missing = { name: string; path: ValuePath }[];
+/** Returns the length of a text after substitution, without building it. */
+export function substitutedLength(text: string, declared: Readonly<Record<string, string>> | undefined): number {
+  let { length } = text;
+  if (declared === undefined || !text.includes('${')) return length;
+  for (const { 0: whole, 1: escaped, 2: name = '' } of text.matchAll(REFERENCE)) {
+    if (escaped !== '') length--;
+    else if (Object.hasOwn(declared, name)) length += (declared[name] as string).length - whole.length;
+  }
+  return length;
+}
 
 function replaced(value: unknown, declared: Readonly<Record<string, string>>, path: ValuePath, missing: Missing): unknown {
   if (typeof value === 'string') return replacedText(value, declared, path, missing);
@@ -37,7 +45,7 @@ function replacedText(text: string, declared: Readonly<Record<string, string>>, 
   return text.replaceAll(REFERENCE, (whole, escaped: string, name: string) => {
     if (escaped !== '') return whole.slice(1);
     if (Object.hasOwn(declared, name)) return declared[name] as string;
-    missing.push({ name, path });
+    missing(name, path);
     return whole;
   });
 }
@@ -48,5 +56,5 @@ function isDefinitionAt(value: object, declared: Readonly<Record<string, string>
     path.length === 0 || (path.at(-2) === 'items' && path.length % 2 === 0 && path.every((p, i) => i % 2 === 1 || p === 'items'));
   if (!isObject || !Object.hasOwn(value, 'kind')) return false;
   const { kind } = value as { kind: unknown };
-  return typeof kind === 'string' && replacedText(kind, declared, [], []) === 'CustomResourceDefinition';
+  return typeof kind === 'string' && replacedText(kind, declared, [], () => {}) === 'CustomResourceDefinition';
 }

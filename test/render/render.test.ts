@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { render } from '../../src/render/index.ts';
+import { readFiles, render, renderMade } from '../../src/render/index.ts';
 import { configMap, deployment } from '../kit/manifests.ts';
+import { LIMITS } from '../kit/rendering.ts';
 
 const file = (path: string, text: string, mode = '100644') => ({ path, mode, content: Buffer.from(text) });
 const codes = (...files: ReturnType<typeof file>[]) => render(files).violations.map((v) => v.code);
@@ -106,4 +107,69 @@ test('a doubtful spelling in a Secret is told by its place alone', () => {
     warnings.map((w) => [w.code, w.message, w.source?.line]),
     [['yaml-ambiguous', 'this value is one thing to the API server, and another elsewhere', 5]],
   );
+});
+
+const numbers = (count: number) => `apiVersion: v1\nkind: List\nitems: [${'1,'.repeat(count - 1)}1]\n`;
+
+test('of very many violations in one file the first are kept, and the last says how many there were', () => {
+  const variables = `apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {x: "${'${A}'.repeat(130_000)}"}\n`;
+  const { violations } = render([file('a.yaml', variables)], { B: 'x' });
+  assert.deepEqual([violations.length, violations[99]?.code], [101, 'variable-undeclared']);
+  assert.equal(violations[100]?.message, '`a.yaml` has at least 130000 violations; the first 100 are shown');
+  const { violations: items } = render([file('l.yaml', numbers(130_000))]);
+  assert.deepEqual([items.length, items[100]?.code], [101, 'too-many-violations']);
+});
+
+test('of very many warnings in one file the first are kept, and an object beside them is still there', () => {
+  const { warnings, objects } = render([
+    file('a.yaml', `apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\nx: [${'yes,'.repeat(999)}yes]\n`),
+  ]);
+  assert.deepEqual([warnings.length, warnings[100]?.code, objects.length], [101, 'too-many-warnings', 1]);
+});
+
+test('a message stays short where the file gives it a very long name', () => {
+  const long = `apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {x: "\${${'A'.repeat(1_000_000)}}"}\n`;
+  assert.ok((render([file('a.yaml', long)], {}).violations[0]?.message.length ?? 0) < 3000);
+});
+
+test('of very many violations in many files the first are kept, and no file comes out without one', () => {
+  const files = Array.from({ length: 60 }, (_, i) => file(`${i}.yaml`, numbers(500)));
+  const read = readFiles(files, LIMITS, undefined);
+  assert.ok(read.every((f) => f.violations.length > 0));
+  assert.ok(read.reduce((sum, f) => sum + f.violations.length, 0) < 1100);
+  const { violations } = render(files);
+  assert.deepEqual([violations.length, violations[1000]?.message], [1001, 'there are at least 6060 violations; the first 1000 are shown']);
+});
+
+test('a text that substitution would make too large is refused before it is built', () => {
+  const text = `apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata:\n  x: &x "${'${A}'.repeat(1000)}"\n  y: [${'*x,'.repeat(900)}*x]\n`;
+  const before = process.memoryUsage().rss;
+  const { violations, objects } = render([file('a.yaml', text)], { A: 'x'.repeat(4096) });
+  assert.deepEqual([violations.map((v) => v.code), objects.length], [['render-too-large'], 0]);
+  assert.match(violations[0]?.hint ?? '', /spec\.render\.limits\.size/);
+  assert.ok(process.memoryUsage().rss - before < 300 * 1024 * 1024);
+});
+
+test('what a program made is read only up to the limits of all of it together', () => {
+  let read = 0;
+  const value = (i: number) => ({
+    apiVersion: 'v1',
+    kind: 'ConfigMap',
+    metadata: { name: `a${i}` },
+    get data() {
+      read++;
+      return { x: '${A}' };
+    },
+  });
+  const documents = Array.from({ length: 1000 }, (_, i) => ({ value: value(i), source: { file: 'k.yaml', line: 1 } }));
+  const { objects, size } = renderMade(documents, { A: 'x'.repeat(4096) }, { ...LIMITS, size: 20_000 });
+  assert.deepEqual([objects, size.size > 20_000], [[], true]);
+  assert.ok(read < 50, `${read}`);
+  const complaints = renderMade(
+    Array.from({ length: 30 }, () => ({
+      value: { apiVersion: 'v1', kind: 'List', items: Array(500).fill(1) },
+      source: { file: 'k.yaml', line: 1 },
+    })),
+  );
+  assert.equal(complaints.violations.length, 1001);
 });
