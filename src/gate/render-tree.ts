@@ -14,6 +14,8 @@ import {
   exceeded,
   gather,
   isManifest,
+  KEPT_OF_ALL,
+  Kept,
   NO_SIZE,
   type ProcessLimits,
   type RenderedFile,
@@ -60,12 +62,15 @@ type WithContent = Rendering & { readonly content: string };
 
 async function renderMadeBy({ environment, repository, make }: RenderParts, tree: string): Promise<WithContent> {
   const { documents, violations, content } = await make(environment, repository, tree);
-  const made = renderMade(documents, environment.spec.render.substitute);
+  const made = renderMade(documents, environment.spec.render.substitute, limitsOf(environment));
   const tooMuch = overLimit(environment, made.size);
   if (tooMuch !== undefined) return { objects: [], warnings: [], violations: [...violations, tooMuch], content };
   const gathered = gather([made]);
   const digest = digestOf([content, gathered.objects.map((o) => o.digest)]);
-  return { ...gathered, violations: [...violations, ...gathered.violations], content: digest };
+  const all = new Kept(KEPT_OF_ALL);
+  all.addAll(violations);
+  all.addAll(gathered.violations);
+  return { ...gathered, violations: all.list('too-many-violations', 'there are'), content: digest };
 }
 
 async function renderFiles(parts: RenderParts, tree: string): Promise<WithContent> {
@@ -78,6 +83,8 @@ async function renderFiles(parts: RenderParts, tree: string): Promise<WithConten
   const files: (TreeEntry & KnownFile)[] = [];
   const limits = limitsOf(environment);
   const deadline = performance.now() + limits.ms;
+  const violations = new Kept(KEPT_OF_ALL);
+  const warnings = new Kept(KEPT_OF_ALL);
   let size = NO_SIZE;
   for (let batch = await nextBatch(parts, entries, keyOf); batch.length > 0; ) {
     // The next files are read from Git while these are parsed.
@@ -85,21 +92,30 @@ async function renderFiles(parts: RenderParts, tree: string): Promise<WithConten
       knownFiles(parts, batch, { ...limits, ms: Math.max(1, deadline - performance.now()) }),
       nextBatch(parts, entries.slice(files.length + batch.length), keyOf),
     ]);
-    for (const [i, file] of done.entries()) {
-      const { entry } = batch[i] as Pending;
-      // What could not be read for want of memory or time may be read the next time.
-      if (!file.rendered.violations.some((v) => v.code === 'render-too-large')) rendered?.set(keyOf(entry), file);
-      files.push({ ...entry, ...file });
-    }
     size = sumOf([size, ...done.map((f) => f.rendered.size)]);
     const tooMuch = overLimit(environment, size) ?? done.flatMap((f) => f.rendered.violations).find((v) => v.code === 'render-too-large');
+    // Nothing of these files is remembered: some may not have been read, for want of memory or time or beyond a limit.
     if (tooMuch !== undefined) return { objects: [], warnings: [], violations: [tooMuch], content: '' };
+    for (const [i, file] of done.entries()) {
+      const { entry } = batch[i] as Pending;
+      violations.addAll(file.rendered.violations);
+      warnings.addAll(file.rendered.warnings);
+      // Files with very many complaints together are read again each time: remembering them would keep all of those.
+      if (!violations.isOver && !warnings.isOver) rendered?.set(keyOf(entry), file);
+      files.push({ ...entry, sha256: file.sha256, rendered: { ...file.rendered, violations: [], warnings: [] } });
+    }
     batch = next;
     await breathe();
   }
   const gathered = gather(files.map((f) => f.rendered));
   await breathe();
-  return { ...gathered, content: digestOf(files.map((f) => [f.path, f.mode, f.sha256])) };
+  violations.addAll(gathered.violations);
+  return {
+    objects: gathered.objects,
+    violations: violations.list('too-many-violations', `\`${spec.source.path}\` has`),
+    warnings: warnings.list('too-many-warnings', `\`${spec.source.path}\` has`),
+    content: digestOf(files.map((f) => [f.path, f.mode, f.sha256])),
+  };
 }
 
 /** A file of the tree, known from an earlier look or with its bytes. */
