@@ -1,10 +1,10 @@
 import { posix } from 'node:path';
-import { CountersignError, digestOf, orderedValue, Recent, sha256, type Violation } from '../model/index.ts';
-import { type MadeDocument, type ProcessLimits, tooLarge } from '../render/index.ts';
+import { CountersignError, digestOf, type OrderedValue, orderedValue, Recent, sha256, type Violation } from '../model/index.ts';
+import { KEPT_OF_ALL, Kept, type MadeDocument, type ProcessLimits, tooLarge } from '../render/index.ts';
 import { parseYaml } from '../yaml/index.ts';
 import { kustomizationFiles, type Tree } from './kustomize.ts';
 import { hostOf, type PullChart, readPin, unpackChart } from './pinned-chart.ts';
-import type { ParsedTexts } from './reading-process.ts';
+import type { ParsedTexts, TextsToParse } from './reading-process.ts';
 import { type FencedFile, type Ran, runFenced } from './run-fenced.ts';
 
 /** What came of it. `content` is a digest over every file that took part and what the program was told. */
@@ -39,7 +39,7 @@ export type Programs = (name: 'kustomize' | 'helm') => Promise<string>;
 export type MadeStore = { readonly get: (content: string) => Made | undefined; readonly put: (content: string, made: Made) => void };
 
 /** Parses what a program wrote, within memory and time. */
-export type ParseTexts = (texts: readonly string[], limits: ProcessLimits) => Promise<ParsedTexts>;
+export type ParseTexts = (texts: TextsToParse, limits: ProcessLimits) => Promise<ParsedTexts>;
 
 /** Runs a recipe on a directory of a revision, within limits; the same files give the same again without running anything. */
 export type Fence = (recipe: Recipe, directory: string, tree: RepositoryTree, limits: ProcessLimits, pull?: PullChart) => Promise<Made>;
@@ -144,29 +144,28 @@ async function kustomize({ program, parse, content, limits }: Run, directory: st
     const { file, object } = withoutOrigin(value);
     return { value: object, source: { file: file ?? posix.join(directory, 'kustomization.yaml'), line: 1 } };
   });
-  return { documents: await sealed(documents, files, parse, limits), violations: [], content };
+  const whole = await withSealed(documents, files, parse, limits);
+  return 'kind' in whole ? unread('kustomize', directory, whole, content) : { documents: whole, violations: [], content };
 }
 
 function isSealed(value: unknown): boolean {
   return typeof value === 'object' && value !== null && Object.hasOwn(value, 'sops');
 }
 
-// SOPS' MAC is over a file as it stands in Git: Kustomize sorts keys, and adds what it is told to add.
-async function sealed(
+// SOPS' MAC is over a file as it stands in Git, in the order of its text: Kustomize sorts keys, and adds what it is told to add.
+async function withSealed(
   documents: readonly MadeDocument[],
   files: readonly FencedFile[],
   parse: ParseTexts,
   limits: ProcessLimits,
-): Promise<readonly MadeDocument[]> {
+): Promise<readonly MadeDocument[] | Extract<ParsedTexts, { kind: 'exceeded' }>> {
   const names = new Set(documents.filter((d) => isSealed(d.value)).map((d) => d.source.file));
   const sources = files.filter((f) => names.has(f.path));
   if (sources.length === 0) return documents;
-  const parsed = await parse(
-    sources.map((f) => Buffer.from(f.content).toString('utf8')),
-    limits,
-  );
+  const parsed = await parse({ ordered: sources.map((f) => Buffer.from(f.content).toString('utf8')) }, limits);
+  if (parsed.kind === 'exceeded') return parsed;
   if (parsed.kind !== 'values') return documents; // the program could read them, so the object stands for itself, and is refused
-  const byFile = new Map(sources.map((f, i) => [f.path, (parsed.values[i] ?? []).map((value) => orderedValue(value))]));
+  const byFile = new Map(sources.map((f, i) => [f.path, parsed.values[i] as readonly OrderedValue[]]));
   return documents.map((d) => (isSealed(d.value) ? { ...d, sealedWith: byFile.get(d.source.file) ?? [orderedValue(d.value)] } : d));
 }
 
@@ -193,9 +192,9 @@ const noCharts: PullChart = async (pin) => {
 
 async function chartFiles(recipe: HelmRecipe, directory: string, tree: RepositoryTree, pull: PullChart) {
   const files = new Map<string, Uint8Array>();
-  const violations: Violation[] = [];
+  const violations = new Kept(KEPT_OF_ALL);
   const refuse = (file: string, code: string, message: string, hint?: string) =>
-    void violations.push({ code, message, source: { file, line: 1 }, ...(hint === undefined ? {} : { hint }) });
+    violations.add(() => ({ code, message, source: { file, line: 1 }, ...(hint === undefined ? {} : { hint }) }));
   const chart = posix.normalize(posix.join(directory, recipe.chart));
   let place: ChartPlace = { at: chart, shown: chart };
   if (chart.startsWith('..')) refuse(directory, 'helm-outside', `the chart \`${recipe.chart}\` leads out of the repository`);
@@ -231,7 +230,7 @@ async function chartFiles(recipe: HelmRecipe, directory: string, tree: Repositor
     if (bytes === undefined) refuse(path, 'helm-missing', `there are no values \`${values}\` in the repository`);
     else files.set(path, bytes);
   }
-  return { files, violations, chart: place };
+  return { files, violations: violations.list('too-many-violations', `\`${directory}\` has`), chart: place };
 }
 
 // A chart that lies elsewhere is a part of the change by its digest, which stands in the repository.
@@ -301,25 +300,31 @@ async function helm(
   const parts = ran.output.split(/^---$/m);
   const parsed = await parse(parts, limits);
   if (parsed.kind !== 'values') return unread('helm', shown, parsed, content);
+  const sealed = parts.map((part, i) => (parsed.values[i]?.some(isSealed) === true ? part : ''));
+  const ordered = sealed.every((part) => part === '') ? undefined : await parse({ ordered: sealed }, limits);
+  if (ordered !== undefined && ordered.kind !== 'values') return unread('helm', shown, ordered, content);
   const documents = parsed.values.flatMap((values, i): MadeDocument[] => {
     const template = /^# Source: (.+)$/m.exec(parts[i] ?? '')?.[1] ?? '';
     const below = template.includes('/') ? template.slice(template.indexOf('/') + 1) : template;
     const source = { file: template === '' ? shown : posix.join(shown, below || name), line: 1 };
-    return values
-      .filter((value) => value !== null && value !== undefined)
-      .map((value) => ({ value, source, ...(isSealed(value) ? { sealedWith: [orderedValue(value)] } : {}) }));
+    return values.map((value, j) => {
+      const sealedWith = isSealed(value) ? [(ordered?.values[i]?.[j] ?? orderedValue(value)) as OrderedValue] : undefined;
+      return { value, source, ...(sealedWith === undefined ? {} : { sealedWith }) };
+    });
   });
-  const hooks = documents.filter(({ value }) => hookOf(value) !== undefined);
-  return {
-    documents: documents.filter(({ value }) => !(hookOf(value) ?? '').includes('test')),
-    violations: hooks
-      .filter(({ value }) => !(hookOf(value) ?? '').includes('test'))
-      .map(({ value, source }) => ({
+  const violations = new Kept(KEPT_OF_ALL);
+  const isTest = (value: unknown) => (hookOf(value) ?? '').includes('test');
+  for (const { value, source } of documents)
+    if (hookOf(value) !== undefined && !isTest(value))
+      violations.add(() => ({
         code: 'helm-hook',
         message: `\`${source.file}\` is a hook (${hookOf(value)}), which only an installation by helm itself would run`,
         source,
         hint: 'make it an ordinary object; a Job that runs once is one with its version in its name',
-      })),
+      }));
+  return {
+    documents: documents.filter(({ value }) => !isTest(value)),
+    violations: violations.list('too-many-violations', `\`${shown}\` has`),
     content,
   };
 }

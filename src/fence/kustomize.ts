@@ -1,5 +1,6 @@
 import { posix } from 'node:path';
 import type { Violation } from '../model/index.ts';
+import { KEPT_OF_ALL, Kept } from '../render/index.ts';
 import { parseYaml } from '../yaml/index.ts';
 
 /** What is read of the repository: the bytes of a file, or undefined; and whether a path is a directory. */
@@ -35,9 +36,9 @@ export async function kustomizationFiles(
   tree: Tree,
 ): Promise<{ readonly files: ReadonlyMap<string, Uint8Array>; readonly violations: readonly Violation[] }> {
   const files = new Map<string, Uint8Array>();
-  const violations: Violation[] = [];
+  const violations = new Kept(KEPT_OF_ALL);
   const refuse = (file: string, line: number, code: string, message: string, hint?: string) =>
-    void violations.push({ code, message, source: { file, line }, ...(hint === undefined ? {} : { hint }) });
+    void violations.add(() => ({ code, message, source: { file, line }, ...(hint === undefined ? {} : { hint }) }));
   const visit = async (at: string, from: readonly string[]): Promise<void> => {
     if (from.includes(at)) return refuse(at, 1, 'kustomize-cycle', `\`${at}\` builds on itself: ${[...from, at].join(' → ')}`);
     if (files.size > MAX_FILES) return refuse(at, 1, 'kustomize-too-large', `it builds on more than ${MAX_FILES} files`);
@@ -82,7 +83,7 @@ export async function kustomizationFiles(
     }
   };
   await visit(directory.replace(/\/$/, ''), []);
-  return { files, violations };
+  return { files, violations: violations.list('too-many-violations', `\`${directory}\` has`) };
 }
 
 function references(value: Record<string, unknown>): { path: string; key: string }[] {

@@ -1,13 +1,13 @@
-import { messageOf } from '../model/index.ts';
-import { type Declared, type ReadFile, type RenderLimits, readFiles, type SourceFile } from '../render/index.ts';
-import { parseYaml } from '../yaml/index.ts';
+import { messageOf, orderedValue } from '../model/index.ts';
+import { type Declared, exceeded, measure, type ReadFile, type RenderLimits, readFiles, type SourceFile } from '../render/index.ts';
+import { parseYaml, type YamlDocument } from '../yaml/index.ts';
 
 /** What the process is asked. */
 export type Question = {
   readonly id: number;
 } & (
   | { readonly files: readonly SourceFile[]; readonly limits: RenderLimits; readonly declared: Declared }
-  | { readonly texts: readonly string[] }
+  | { readonly texts: readonly string[]; readonly limits: RenderLimits; readonly ordered: boolean }
 );
 
 /** What it answers. */
@@ -15,6 +15,7 @@ export type Answer = { readonly id: number } & (
   | { readonly files: readonly ReadFile[] }
   | { readonly values: readonly (readonly unknown[])[] }
   | { readonly unreadable: string }
+  | { readonly limit: keyof RenderLimits; readonly text: string }
 );
 
 // The whole of a process that may be ended at any time: it reads what it is sent, answers, and keeps nothing.
@@ -25,8 +26,31 @@ function answer(question: Question): Answer {
   const { id } = question;
   if ('files' in question) return { id, files: readFiles(question.files, question.limits, question.declared) };
   try {
-    return { id, values: question.texts.map((text) => parseYaml(text).map(({ value }) => value)) };
+    return { id, ...valuesOf(question.texts, question.limits, question.ordered) };
   } catch (thrown) {
-    return { id, unreadable: messageOf(thrown) };
+    return { id, unreadable: messageOf(thrown).slice(0, 2000) };
   }
+}
+
+// Aliases are followed when an answer is written: what is small here may be large there, and is measured before.
+function valuesOf(texts: readonly string[], limits: RenderLimits, ordered: boolean) {
+  const values: unknown[][] = [];
+  let [objects, counted, size] = [0, 0, 0];
+  for (const text of texts) {
+    const documents = parseYaml(text);
+    for (const { value } of documents) {
+      const measured = measure(value, { values: limits.values - counted, size: limits.size - size });
+      objects++;
+      counted += measured.values;
+      size += measured.size;
+      const over = exceeded({ objects, values: counted, size }, limits);
+      if (over !== undefined) return { limit: over.limit, text: `holds ${over.text}` };
+    }
+    values.push(documents.map((document) => (ordered ? inOrder(document) : document.value)));
+  }
+  return { values };
+}
+
+function inOrder({ value, positionOf }: YamlDocument): unknown {
+  return orderedValue(value, positionOf);
 }

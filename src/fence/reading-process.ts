@@ -4,9 +4,20 @@ import { constants, setPriority } from 'node:os';
 import { extname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { CountersignError } from '../model/index.ts';
-import { type Declared, NO_SIZE, type ProcessLimits, type RenderedFile, type SourceFile, withPlaces } from '../render/index.ts';
+import {
+  type Declared,
+  NO_SIZE,
+  type ProcessLimits,
+  type RenderedFile,
+  type RenderLimits,
+  type SourceFile,
+  withPlaces,
+} from '../render/index.ts';
 import { type MemoryWatch, watchMemory } from './memory.ts';
 import type { Answer, Question } from './reading-child.ts';
+
+/** Texts to parse; with `ordered`, their values are `OrderedValue`s, with the keys in the order of the text. */
+export type TextsToParse = readonly string[] | { readonly ordered: readonly string[] };
 
 /** Values of the documents of each text; or why there are none: not YAML, or more than the limits allow. */
 export type ParsedTexts =
@@ -15,7 +26,7 @@ export type ParsedTexts =
   | ({ readonly kind: 'exceeded' } & Exceeded);
 
 /** The limit that was exceeded, as `spec.render.limits` names it, and what the process did, for people. */
-export type Exceeded = { readonly limit: 'memory' | 'time'; readonly text: string };
+export type Exceeded = { readonly limit: 'memory' | 'time' | keyof RenderLimits; readonly text: string };
 
 const IDLE_MS = 15_000;
 const HEAP_SHARE = 0.8; // of the memory; the rest is for what the heap does not count
@@ -49,10 +60,12 @@ export class ReadingProcess {
     return answer.files.map((read, i) => withPlaces(files[i] as SourceFile, read));
   }
 
-  /** Parses texts as YAML. */
-  async texts(texts: readonly string[], limits: ProcessLimits): Promise<ParsedTexts> {
-    const answer = await this.#ask({ texts }, limits);
-    if ('limit' in answer) return { kind: 'exceeded', ...answer };
+  /** Parses texts as YAML. All that they hold, aliases followed, is within the limits, or is not handed over. */
+  async texts(asked: TextsToParse, limits: ProcessLimits): Promise<ParsedTexts> {
+    const ordered = 'ordered' in asked;
+    const texts = ordered ? asked.ordered : asked;
+    const answer = await this.#ask({ texts, limits, ordered }, limits);
+    if ('limit' in answer) return { kind: 'exceeded', limit: answer.limit, text: answer.text };
     if ('unreadable' in answer) return { kind: 'unreadable', reason: answer.unreadable };
     if (!('values' in answer) || answer.values.length !== texts.length) throw unexpected();
     return { kind: 'values', values: answer.values };
@@ -83,24 +96,35 @@ export class ReadingProcess {
     return turn;
   }
 
+  // A process that someone else ended says nothing about what it was reading: another one is asked, once.
   async #askNow(question: Asked, limits: ProcessLimits): Promise<Answer | Exceeded> {
+    const deadline = performance.now() + limits.ms;
+    const first = await this.#askOne(question, limits);
+    if (!('ended' in first)) return first;
+    const second = await this.#askOne(question, { ...limits, ms: Math.max(1, deadline - performance.now()) });
+    if (!('ended' in second)) return second;
+    throw new CountersignError('render-failed', `the process that reads manifests ended twice (${second.ended})`, { recover: 'retry' });
+  }
+
+  async #askOne(question: Asked, limits: ProcessLimits): Promise<Answer | Exceeded | Ended> {
     if (this.#closed) throw new CountersignError('render-failed', 'rendering was ended', { recover: 'retry' });
     clearTimeout(this.#idle);
     const child = this.#started(limits);
     child.ref();
     child.channel?.ref();
     try {
-      return await answerOf(child, { id: ++this.#asked, ...question }, limits);
+      const answer = await answerOf(child, { id: ++this.#asked, ...question }, limits);
+      if ('ended' in answer && this.#running?.child === child) this.#end();
+      return answer;
     } finally {
       child.unref();
       child.channel?.unref();
-      if (child.exitCode !== null || child.signalCode !== null || child.killed) this.#running = undefined;
       this.#idle = setTimeout(() => this.#end(), IDLE_MS).unref();
     }
   }
 
   #started({ memory }: Pick<ProcessLimits, 'memory'>): ChildProcess {
-    if (this.#running?.memory === memory && this.#running.child.connected) return this.#running.child;
+    if (this.#running?.memory === memory && isAlive(this.#running.child)) return this.#running.child;
     this.#end();
     const heap = Math.max(32, Math.floor(((memory - CODE) * HEAP_SHARE) / 1024 / 1024));
     const child = fork(MODULE, [], {
@@ -124,37 +148,44 @@ export class ReadingProcess {
 
 type Asked = Omit<Extract<Question, { files: unknown }>, 'id'> | Omit<Extract<Question, { texts: unknown }>, 'id'>;
 
-function answerOf(child: ChildProcess, question: Question, { memory, ms }: ProcessLimits): Promise<Answer | Exceeded> {
-  return new Promise((done, fail) => {
+/** The end of a process for a reason of its own or of someone else, in words; nothing that it was asked is the cause. */
+type Ended = { readonly ended: string };
+
+const LEFT_TO_EXIT_MS = 1000; // how a process ended is known a moment after it can no longer be written to
+
+function isAlive({ connected, exitCode, signalCode, killed }: ChildProcess): boolean {
+  return connected && exitCode === null && signalCode === null && !killed;
+}
+
+function answerOf(child: ChildProcess, question: Question, { memory, ms }: ProcessLimits): Promise<Answer | Exceeded | Ended> {
+  return new Promise((done) => {
     let why: Exceeded | undefined;
+    let unsent: NodeJS.Timeout | undefined;
     const exceed = (exceeded: Exceeded) => {
       why ??= exceeded;
       child.kill('SIGKILL');
     };
     const timer = setTimeout(() => exceed({ limit: 'time', text: `takes longer than ${ms / 1000} s` }), ms);
     const watch: MemoryWatch = watchMemory(child.pid, memory, () => exceed(outOfMemory(memory)));
-    const settle = (act: () => void) => {
+    const settle = (result: Answer | Exceeded | Ended) => {
       clearTimeout(timer);
+      clearTimeout(unsent);
       watch.stop();
       child.off('message', onMessage).off('exit', onExit).off('error', onError);
-      act();
+      done(result);
     };
     const onMessage = (answer: Answer) => {
-      if (answer.id === question.id) settle(() => done(answer));
+      if (answer.id === question.id) settle(answer);
     };
-    // Node itself ends a process whose heap is full, and the system one that takes the last of the memory.
-    const onExit = (code: number | null, signal: NodeJS.Signals | null) =>
-      settle(() => {
-        if (why !== undefined) done(why);
-        else if (signal === 'SIGABRT' || signal === 'SIGKILL' || signal === 'SIGTRAP' || code === 134) done(outOfMemory(memory));
-        else
-          fail(new CountersignError('render-failed', `the process that reads manifests ended (${signal ?? code})`, { recover: 'retry' }));
-      });
-    const onError = (cause: Error) =>
-      settle(() => fail(new CountersignError('render-failed', `manifests cannot be read: ${cause.message}`, { cause, recover: 'retry' })));
+    // V8 itself ends a process whose heap is full. SIGKILL without us is someone else's, or the system's where it lacks memory.
+    const onExit = (code: number | null, signal: NodeJS.Signals | null) => {
+      const isFull = signal === 'SIGABRT' || signal === 'SIGTRAP' || code === 134;
+      settle(why ?? (isFull ? outOfMemory(memory) : { ended: String(signal ?? code) }));
+    };
+    const onError = (cause: Error) => settle(why ?? { ended: cause.message });
     child.on('message', onMessage).on('exit', onExit).on('error', onError);
     child.send(question, (cause) => {
-      if (cause !== null && child.exitCode === null && child.signalCode === null && why === undefined) onError(cause);
+      if (cause !== null) unsent ??= setTimeout(() => onError(cause), LEFT_TO_EXIT_MS);
     });
   });
 }

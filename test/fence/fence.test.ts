@@ -394,3 +394,36 @@ test('a Secret that SOPS encrypted and Kustomize renamed opens, and one that it 
     'patches: [{patch: "apiVersion: v1\\nkind: Secret\\nmetadata: {name: database, namespace: shop}\\nstringData: {added: clear}"}]\n';
   await assert.rejects(opened(patch), { code: 'decryption-failed', message: /its values are not those of the file it comes from/ });
 });
+
+test('every Secret of a file that SOPS encrypted opens after Kustomize, also where keys look like numbers', async () => {
+  const fixture = (name: string) => readFileSync(new URL(`../sops/fixtures/${name}`, import.meta.url), 'utf8');
+  const made = await kustomize('k', { 'k/kustomization.yaml': 'resources: [s.yaml]\n', 'k/s.yaml': fixture('multi.yaml') });
+  const { objects } = renderMade(made.documents);
+  assert.deepEqual(objects.map((o) => o.ref.name).sort(), ['database', 'queue']);
+  for (const object of objects) {
+    const opened = await openSealed(object, { age: fixture('age.key'), openpgp: undefined });
+    assert.equal(JSON.stringify(opened.object).includes('ENC['), false);
+  }
+});
+
+test('what helm makes is handed over only up to the limits, with aliases followed', async () => {
+  const bomb = `apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\nx: &a "{{ repeat 524288 "x" }}"\nb: [${'*a,'.repeat(40)}*a]\n`;
+  const before = process.memoryUsage().rss;
+  const made = await within({ size: 4 * 1024 * 1024 }, withTemplate(bomb));
+  assert.deepEqual([codes(made), made.documents], [['render-too-large'], []], made.violations[0]?.message);
+  assert.match(made.violations[0]?.message ?? '', /what helm makes of `k\/chart` holds more than 4194304 bytes/);
+  assert.match(made.violations[0]?.hint ?? '', /spec\.render\.limits\.size/);
+  assert.ok(process.memoryUsage().rss - before < 100 * 1024 * 1024);
+});
+
+test('what kustomize makes is handed over only up to the limits, with aliases followed', async () => {
+  const bomb = `apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\nx: &a [${'1,'.repeat(500)}1]\nb: [${'*a,'.repeat(60)}*a]\n`;
+  const made = await fenceOf(programs, reading)(
+    { with: 'kustomize' },
+    'k',
+    treeOf({ 'k/kustomization.yaml': 'resources: [a.yaml]\n', 'k/a.yaml': bomb }),
+    { ...LIMITS, values: 20_000 },
+  );
+  assert.deepEqual([codes(made), made.documents], [['render-too-large'], []], made.violations[0]?.message);
+  assert.match(made.violations[0]?.hint ?? '', /spec\.render\.limits\.values/);
+});

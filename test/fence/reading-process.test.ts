@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { after, test } from 'node:test';
+import { setTimeout } from 'node:timers/promises';
 import { ReadingProcess } from '../../src/fence/index.ts';
 import type { SourceFile } from '../../src/render/index.ts';
 import { LIMITS } from '../kit/rendering.ts';
@@ -68,6 +69,97 @@ test('texts that are no YAML, or take too much, are told apart from those that h
   assert.deepEqual([large.kind, large.kind === 'exceeded' && large.limit], ['exceeded', 'memory']);
 });
 
+test('texts whose aliases hold more than they may are not handed over, and the limit is named', async () => {
+  const bomb = `a: &a "${'x'.repeat(MIB)}"\nb: [${'*a,'.repeat(800)}*a]\n`;
+  const before = process.memoryUsage().rss;
+  for (const [texts, limits, limit, text] of [
+    [[bomb], LIMITS, 'size', 'holds more than 33554432 bytes'],
+    [{ ordered: [bomb] }, LIMITS, 'size', 'holds more than 33554432 bytes'],
+    [['a: 1\n', `a: [${'1,'.repeat(99)}1]\n`], { ...LIMITS, values: 100 }, 'values', 'holds more than 100 values'],
+    [['a: 1\n', 'a: 1\n---\na: 1\n'], { ...LIMITS, objects: 2 }, 'objects', 'holds more than 2 objects'],
+  ] as const)
+    assert.deepEqual(await reading.texts(texts, limits), { kind: 'exceeded', limit, text });
+  assert.ok(process.memoryUsage().rss - before < 150 * MIB);
+});
+
+test('texts are given in the order they are written in where that is asked', async () => {
+  const { values } = (await reading.texts({ ordered: ['z: 1\n"80": 2\n"8": 3\n'] }, LIMITS)) as { values: unknown };
+  assert.deepEqual(values, [
+    [
+      {
+        mapping: [
+          ['z', 1],
+          ['80', 2],
+          ['8', 3],
+        ],
+      },
+    ],
+  ]);
+});
+
+test('nine files of very many wrong items are nine refusals, and take little memory here', async () => {
+  const path = `${'d/'.repeat(100)}a.yaml`;
+  const items = `apiVersion: v1\nkind: List\nitems: [${'1,'.repeat(99_999)}1]\n`;
+  const before = process.memoryUsage().rss;
+  for (let i = 0; i < 9; i++) {
+    const [read] = await reading.files([file(path, items)], LIMITS, undefined);
+    assert.equal(read?.violations.length, 101);
+    assert.match(read?.violations[100]?.message ?? '', /at least 100000 violations/);
+  }
+  assert.ok(process.memoryUsage().rss - before < 150 * MIB);
+});
+
+test('a process that someone else ended is replaced, idle or busy, and nothing is refused for it', {
+  skip: process.platform !== 'linux',
+}, async () => {
+  const own = new ReadingProcess();
+  const ask = () => own.files([file('a.yaml', configMap('a'))], LIMITS, undefined);
+  const kill = () => process.kill(Number(childOf(process.pid, 'reading-child')), 'SIGKILL');
+  try {
+    for (const pause of [undefined, 0, 1, 5, 50]) {
+      await ask();
+      kill();
+      if (pause !== undefined) await setTimeout(pause);
+      for (const [read] of await Promise.all([ask(), ask()]))
+        assert.deepEqual([read?.objects.length, read?.violations], [1, []], `after ${pause} ms`);
+    }
+    const busy = own.files([file('long.yaml', tiny(15_000))], LIMITS, undefined);
+    const next = ask();
+    await setTimeout(100);
+    kill();
+    assert.equal((await busy)[0]?.objects.length, 15_000);
+    assert.equal((await next)[0]?.objects.length, 1);
+  } finally {
+    own.close();
+  }
+});
+
+test('a process that is ended again and again is an error to try again, never a refusal', {
+  skip: process.platform !== 'linux',
+}, async () => {
+  const own = new ReadingProcess();
+  const killed = new Set<string>();
+  await own.files([file('a.yaml', configMap('a'))], LIMITS, undefined);
+  const others = new Set(childrenOf(process.pid, 'reading-child').slice(0, -1));
+  const killer = setInterval(() => {
+    for (const pid of childrenOf(process.pid, 'reading-child').filter((id) => !others.has(id) && !killed.has(id))) {
+      killed.add(pid);
+      process.kill(Number(pid), 'SIGKILL');
+    }
+  }, 20);
+  try {
+    await assert.rejects(own.files([file('long.yaml', tiny(15_000))], LIMITS, undefined), {
+      code: 'render-failed',
+      recover: 'retry',
+      message: /ended twice \(SIGKILL\)/,
+    });
+    assert.equal(killed.size, 2);
+  } finally {
+    clearInterval(killer);
+    own.close();
+  }
+});
+
 test('many questions at once are all answered', async () => {
   const read = await Promise.all(
     Array.from({ length: 20 }, (_, i) => reading.files([file('a.yaml', configMap(`n${i}`))], LIMITS, undefined)),
@@ -102,8 +194,13 @@ test('the process has no environment, goes last where memory is short, and may w
 
 /** The newest child of a process whose command line has a word in it. */
 function childOf(pid: number, word: string): string {
-  const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'latin1').trim().split(' ');
-  const found = children.filter((id) => readFileSync(`/proc/${id}/cmdline`, 'utf8').includes(word)).at(-1);
+  const found = childrenOf(pid, word).at(-1);
   assert.ok(found, `no child of ${pid} runs ${word}`);
   return found;
+}
+
+/** Children of a process whose command lines have a word in them, oldest first. */
+function childrenOf(pid: number, word: string): string[] {
+  const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'latin1').split(' ');
+  return children.filter((id) => id.trim() !== '' && readFileSync(`/proc/${id}/cmdline`, 'utf8').includes(word));
 }
