@@ -129,12 +129,13 @@ function register(options: Where): ReportModel {
 }
 
 /** The exceptions that are open and name a text: as their actor, or in the entry behind them. */
-export function openExceptionsOf(text: string, reader: LedgerReader, data: string): readonly string[] {
+export function openExceptionsOf(texts: readonly string[], reader: LedgerReader, data: string): readonly string[] {
   const { exceptions } = register({ data, output: 'json' });
-  const isNamed = ({ actor, entry }: ExceptionRecord) => {
-    const behind = reader.search({ from: entry, to: entry + 1, holds: [{ text, as: 'value' }] });
-    return actor === text || behind.next().done === false;
-  };
+  const isNamed = ({ actor, entry }: ExceptionRecord) =>
+    texts.some((text) => {
+      const behind = reader.search({ from: entry, to: entry + 1, holds: [{ text, as: 'value' }] });
+      return actor === text || behind.next().done === false;
+    });
   return exceptions.filter((e) => e.disposition === 'open' && isNamed(e)).map((e) => e.id);
 }
 

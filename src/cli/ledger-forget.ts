@@ -2,7 +2,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ProcessSettings } from '../config/index.ts';
 import { signWithGitKey } from '../git/index.ts';
-import { eraseSharedSubject, eraseSubject, LEDGER_FILES, type Ledger, ledgerFile, ledgerName, openLedger } from '../ledger/index.ts';
+import { eraseSharedSubjects, eraseSubjects, LEDGER_FILES, type Ledger, ledgerFile, ledgerName, openLedger } from '../ledger/index.ts';
 import { CountersignError, type EntryBody, sha256, type TrustPolicy } from '../model/index.ts';
 import { openTrustStore, signedBytes, verifyDetached } from '../trust/index.ts';
 import { askService } from './control-socket.ts';
@@ -34,40 +34,59 @@ type Approved = { readonly approvedBy: string; readonly approval: string };
 export type Forgotten = Omit<Extract<EntryBody, { type: 'subject.forgotten' }>, 'type' | 'claimedBy'>;
 
 /**
- * `countersign ledger forget TEXT`: erases a name or address from the table beside the entries, and records that it was done, why,
- * and by whose word. Refuses where exceptions that name the person are open, unless somebody else signed for it.
+ * `countersign ledger forget TEXT`: erases every text that holds a name or address from the table beside the entries, and records that it
+ * was done, why, and by whose word. Refuses where exceptions that name the person are open, unless somebody else signed for it.
  */
-export async function ledgerForget(text: string, options: ForgetOptions, settings: ProcessSettings, io: Io): Promise<number> {
+export async function ledgerForget(asked: string, options: ForgetOptions, settings: ProcessSettings, io: Io): Promise<number> {
   const reason = options.reason.trim();
   if (reason === '') throw new CountersignError('usage', 'a reason is needed', { hint: 'say why with --reason' });
-  if (reason.toLowerCase().includes(text.toLowerCase()))
+  const name = asked.trim();
+  if (name.length < SHORTEST)
+    throw new CountersignError('usage', `\`${plain(name)}\` is too short: it would erase more than one person`, {
+      hint: `give a name or address of at least ${SHORTEST} characters`,
+    });
+  const { texts, commitments, erasure } = erasureOf(name, reason, options.data);
+  if ([name, ...texts].some((text) => reason.toLowerCase().includes(text.toLowerCase())))
     throw new CountersignError('usage', 'the reason has the text that is to be forgotten, and reasons stay', {
       hint: 'name a ticket instead',
     });
-  const { commitments, erasure } = erasureOf(text, reason, options.data);
-  if (commitments === 0) return told(0, options, io);
+  if (commitments === 0) return told(name, { erased: 0, texts }, options, io);
+  if (options.output === 'text') io.out(`${count(texts.length, 'kept text')} with it:\n${texts.map((t) => `  ${plain(t)}\n`).join('')}`);
   if (options.sign !== undefined) return sign(erasure, options.sign, options, settings, io);
-  const approved = await approvalOf(text, erasure, options);
+  const approved = await approvalOf([name, ...texts], erasure, options);
   const { digest, exceptions } = erasure;
   const forgotten: Forgotten = { reason, commitments, digest, ...(exceptions.length === 0 ? {} : { exceptions }), ...approved };
-  const answer = await askService(options.data, 'forget', { ...forgotten, text, user: localUser() });
-  const erased = answer === undefined ? await forgetAlone(text, forgotten, options) : Number((answer.result as { erased: number }).erased);
-  return told(erased, options, io);
+  const answer = await askService(options.data, 'forget', { ...forgotten, texts, user: localUser() });
+  const erased = answer === undefined ? await forgetAlone(texts, forgotten, options) : Number((answer.result as { erased: number }).erased);
+  return told(name, { erased, texts }, options, io);
 }
 
-function told(erased: number, options: ForgetOptions, io: Io): number {
-  if (options.output === 'json') io.out(`${JSON.stringify({ erased }, null, 2)}\n`);
-  else io.out(erased === 0 ? 'no such text is kept\n' : `erased; ${count(erased, 'commitment')} can no longer be opened\n`);
+const SHORTEST = 3;
+
+type Done = { readonly erased: number; readonly texts: readonly string[] };
+
+function told(name: string, done: Done, options: ForgetOptions, io: Io): number {
+  const { erased } = done;
+  if (options.output === 'json') io.out(`${JSON.stringify(done, null, 2)}\n`);
+  else if (erased > 0) io.out(`erased; ${count(erased, 'commitment')} can no longer be opened\n`);
+  else
+    io.out(
+      `no kept text holds \`${plain(name)}\`: texts are kept as they were recorded (\`NAME\`, \`ADDRESS\` or \`NAME <ADDRESS>\`), and an address matches every text that holds it\n`,
+    );
   return erased === 0 ? EXIT.no : EXIT.yes;
 }
 
-function erasureOf(text: string, reason: string, data: string): { readonly commitments: number; readonly erasure: Erasure } {
+function erasureOf(
+  name: string,
+  reason: string,
+  data: string,
+): { readonly texts: readonly string[]; readonly commitments: number; readonly erasure: Erasure } {
   const reader = readLedger(data);
   try {
-    const commitments = [...reader.commitmentsTo(text)].sort();
+    const { texts, commitments } = reader.naming(name);
     const origin = readVerifiers(join(data, LEDGER_FILES.verifier))[0]?.name ?? '';
-    const exceptions = commitments.length === 0 ? [] : openExceptionsOf(text, reader, data);
-    return { commitments: commitments.length, erasure: { origin, digest: sha256(commitments.join('\n')), reason, exceptions } };
+    const exceptions = commitments.length === 0 ? [] : openExceptionsOf(texts, reader, data);
+    return { texts, commitments: commitments.length, erasure: { origin, digest: sha256(commitments.join('\n')), reason, exceptions } };
   } finally {
     reader.close();
   }
@@ -85,7 +104,7 @@ async function sign(erasure: Erasure, file: string, options: ForgetOptions, sett
   }
 }
 
-async function approvalOf(text: string, erasure: Erasure, options: ForgetOptions): Promise<Approved | Record<string, never>> {
+async function approvalOf(texts: readonly string[], erasure: Erasure, options: ForgetOptions): Promise<Approved | Record<string, never>> {
   const { exceptions } = erasure;
   if (options.approvedBy === undefined) {
     if (exceptions.length === 0) return {};
@@ -103,7 +122,7 @@ async function approvalOf(text: string, erasure: Erasure, options: ForgetOptions
   for (const policy of openConfiguration({ config: options.config }).trustPolicies) {
     const signed = await verifyDetached('erasure', erasure, approval, await openTrustStore(policy), Date.now());
     if (signed.kind === 'refused') refusals.push(signed.reason);
-    else if (isPerson(policy, signed.principal) && !isThem(policy, signed.principal, text))
+    else if (isPerson(policy, signed.principal) && !texts.some((text) => isThem(policy, signed.principal, text)))
       return { approvedBy: signed.principal, approval };
     else refusals.push(`\`${signed.principal}\` is not a second person`);
   }
@@ -136,12 +155,12 @@ function isThem({ spec }: TrustPolicy, name: string, text: string): boolean {
 }
 
 // On record first: a process that ends in between leaves an entry whose text is still there, and the command can be given again.
-async function forgetAlone(text: string, forgotten: Forgotten, options: ForgetOptions): Promise<number> {
+async function forgetAlone(texts: readonly string[], forgotten: Forgotten, options: ForgetOptions): Promise<number> {
   const { data, ledger: postgres, ledgerKey } = options;
   const key = ledgerKey === undefined ? undefined : { files: ledgerKey };
   const ledger = await openLedger(data, ledgerName(data) ?? '', { postgres, key });
   try {
-    return await forgetOn(ledger, text, forgotten, localUser(), postgres);
+    return await forgetOn(ledger, texts, forgotten, localUser(), postgres);
   } finally {
     await ledger.close();
   }
@@ -150,12 +169,12 @@ async function forgetAlone(text: string, forgotten: Forgotten, options: ForgetOp
 /** Records an erasure, and then erases; gives how many commitments can no longer be opened. */
 export async function forgetOn(
   ledger: Pick<Ledger, 'record' | 'subject' | 'file'>,
-  text: string,
+  texts: readonly string[],
   forgotten: Forgotten,
   user: string,
   postgres: string | undefined,
 ): Promise<number> {
   await ledger.record({ type: 'subject.forgotten', claimedBy: ledger.subject(user), ...forgotten });
   // Where replicas share a database it is erased there; their copies follow within a minute.
-  return postgres === undefined ? eraseSubject(ledgerFile(ledger.file), text) : eraseSharedSubject(postgres, text);
+  return postgres === undefined ? eraseSubjects(ledgerFile(ledger.file), texts) : eraseSharedSubjects(postgres, texts);
 }

@@ -533,7 +533,7 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
     'erase a name or address from the table beside the entries; every proof still holds',
     '\nThe reason and the time are recorded, the text is not. Where exceptions that name the person\nare open, somebody else signs first.\n\nExample:\n  countersign ledger forget dana@example.com --reason "left the company, HR-311"\n  countersign ledger forget dana@example.com --reason "HR-311" --sign approval.sig',
   )
-    .argument('<text>', 'exactly as it was recorded')
+    .argument('<text>', 'a name or address; every kept text that holds it whole is erased')
     .requiredOption('--reason <text>', 'why; it is recorded, so it must not name the person')
     .option('--data <dir>', 'the service’s data directory', DATA)
     .option('--ledger <url>', 'the PostgreSQL that replicas share, where no service runs on --data')

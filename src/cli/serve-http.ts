@@ -151,10 +151,11 @@ async function settleException(asked: Asked, recorder: Serving['recorder'], log:
 
 // What is open about the person, and who approved it, was looked at by the command, which may erase it without asking here.
 async function forget(asked: Asked, ledger: Serving['ledger'], options: Serving['options'], log: Serving['log']): Promise<ControlAnswer> {
-  const { text, user, ...forgotten } = asked;
-  if (typeof text !== 'string' || text === '' || typeof user !== 'string') throw new CountersignError('usage', 'a text is needed');
-  const erased = await forgetOn(ledger, text, forgotten as Forgotten, user, options.ledger);
-  log.warn({ erased }, 'a personal text was erased, as the ledger says');
+  const { texts, user, ...forgotten } = asked;
+  const isTexts = (value: unknown): value is string[] => Array.isArray(value) && value.every((v) => typeof v === 'string' && v !== '');
+  if (!isTexts(texts) || texts.length === 0 || typeof user !== 'string') throw new CountersignError('usage', 'texts are needed');
+  const erased = await forgetOn(ledger, texts, forgotten as Forgotten, user, options.ledger);
+  log.warn({ erased }, 'personal texts were erased, as the ledger says');
   return { ok: true, result: { erased } };
 }
 

@@ -27,7 +27,7 @@ export { fileAnchor, timestampAnchor, witnessAnchor } from './outside-anchors.ts
 export { postgresSchema } from './postgres-schema.ts';
 export { programSource } from './program-source.ts';
 export { checkExtension, checkReceipt, extension, receipt } from './proof.ts';
-export { eraseSharedSubject, eraseSubject } from './subjects.ts';
+export { eraseSharedSubjects, eraseSubjects } from './subjects.ts';
 export { type LedgerFinding, verifyLedger } from './verify-ledger.ts';
 export { WriteAhead } from './write-ahead.ts';
 export { openSeal } from './write-ahead-seal.ts';

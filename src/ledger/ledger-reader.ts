@@ -11,7 +11,7 @@ import {
   sha256,
 } from '../model/index.ts';
 import type { ReadNode } from './merkle.ts';
-import { isOpened, type StoredEntry, type Subject } from './store.ts';
+import { isNamedIn, isOpened, type StoredEntry, type Subject } from './store.ts';
 import { nodeReader } from './tiles.ts';
 
 /** Which entries are asked for; all that is given must hold. */
@@ -189,9 +189,10 @@ export class LedgerReader {
     return this.#commitmentsTo(text)[0];
   }
 
-  /** All commitments to a text: one for each time that it was recorded after it had been erased. */
-  commitmentsTo(text: string): readonly string[] {
-    return this.#commitmentsTo(text);
+  /** Every kept text that names somebody, with its commitments: one for each time that it was recorded after it had been erased. */
+  naming(name: string): { readonly texts: readonly string[]; readonly commitments: readonly string[] } {
+    const found = [...this.subjects()].filter(({ text }) => isNamedIn(text, name));
+    return { texts: [...new Set(found.map((s) => s.text))].sort(), commitments: found.map((s) => s.commitment).sort() };
   }
 
   /** Every personal text that is not erased. */

@@ -205,8 +205,8 @@ export class PostgresTables {
     return new Set((await this.#query('SELECT commitment FROM subject')).map((row) => String(row['commitment'])));
   }
 
-  async erase(text: string): Promise<number> {
-    return (await this.#query('DELETE FROM subject WHERE text = $1 RETURNING commitment', [text])).length;
+  async erase(texts: readonly string[]): Promise<number> {
+    return (await this.#query('DELETE FROM subject WHERE text = ANY($1) RETURNING commitment', [texts])).length;
   }
 
   /** Makes a batch durable, and takes the rows that it came from out of `outbox`. Throws `TakenBack` where one of them is gone. */

@@ -50,6 +50,17 @@ export function isOpened({ commitment, salt, text }: Subject): boolean {
   return commitmentOf(salt, text) === commitment;
 }
 
+// A name or address goes on over these; `.` and `’` only where more of it follows.
+const PART = String.raw`[\p{L}\p{M}\p{N}_@%+-]`;
+
+/** Whether a kept text is a name or address, or holds it whole: `dana@example.com` in `Dana <dana@example.com>`, but not in `jordana@example.com`. */
+export function isNamedIn(text: string, name: string): boolean {
+  const spelled = name.normalize('NFC').replaceAll(/[\\^$.*+?()[\]{}|/-]/g, String.raw`\$&`);
+  const before = String.raw`(?<!${PART}|${PART}[.'’])`;
+  const after = String.raw`(?!${PART}|[.'’]${PART})`;
+  return text === name || new RegExp(`${before}${spelled}${after}`, 'iu').test(text.normalize('NFC'));
+}
+
 /** Everything that becomes durable together, or not at all. `first` is the index of the first entry. */
 export type Batch = {
   readonly first: number;

@@ -3,15 +3,16 @@ import { CountersignError, messageOf } from '../model/index.ts';
 import { PostgresTables } from './postgres.ts';
 
 /**
- * Erases a personal text: entries and evidence keep a commitment that nobody can open any more, and every proof holds as
- * before. Gives how many commitments were to it. What is recorded about the same text afterwards gets a new one.
+ * Erases personal texts: entries and evidence keep commitments that nobody can open any more, and every proof holds as
+ * before. Gives how many commitments were to them. What is recorded about the same text afterwards gets a new one.
  */
-export function eraseSubject(file: string, text: string): number {
+export function eraseSubjects(file: string, texts: readonly string[]): number {
   try {
     const db = new DatabaseSync(file);
     try {
       db.exec('PRAGMA busy_timeout = 5000; PRAGMA secure_delete = ON');
-      const { changes } = db.prepare('DELETE FROM subject WHERE text = ?').run(text);
+      const erase = db.prepare('DELETE FROM subject WHERE text IN (SELECT value FROM json_each(?))');
+      const { changes } = erase.run(JSON.stringify(texts));
       db.exec('PRAGMA wal_checkpoint(TRUNCATE)'); // so that it is in no file any more
       return Number(changes);
     } finally {
@@ -23,11 +24,11 @@ export function eraseSubject(file: string, text: string): number {
 }
 
 /** The same in a PostgreSQL that replicas share; each of them erases it from its copy within a minute. */
-export async function eraseSharedSubject(url: string, text: string): Promise<number> {
+export async function eraseSharedSubjects(url: string, texts: readonly string[]): Promise<number> {
   const tables = new PostgresTables(url, () => {});
   try {
     await tables.connect();
-    return await tables.erase(text);
+    return await tables.erase(texts);
   } finally {
     await tables.close();
   }

@@ -106,6 +106,8 @@ for (const { where, skip, place } of [
       if (at.owner !== undefined)
         assert.deepEqual(await (postgres as Postgres).ask(at.owner, `SELECT 1 FROM countersign.subject WHERE text = '${NAME}'`), []);
       else assert.match(read(at).users[0] ?? '', /^subject:/);
+      await settle(ledger, [await useBreakGlass(ledger, 'Kim <kim@example.test>'), await useBreakGlass(ledger, 'kim@example.test')]);
+      assert.match((await forget(at, 'kim@example.test')).stdout, /2 kept texts with it:[\s\S]*erased; 2 commitments/);
       assert.ok((await ledger.record({ type: 'service.stopped', reason: 'x' })).index > 0);
       await stop();
     });

@@ -80,6 +80,51 @@ test('what is forgotten is on the ledger, without what it was', async () => {
   assert.equal(read(data).entries.length, 1, 'and nothing more is said');
 });
 
+test('an address matches every text that holds it, and no other; all of them go in one entry', async () => {
+  const data = join(directory, `data-${serial++}`);
+  const ledger = await openLedger(data, 'countersign.dev/test');
+  const [mine, others] = [
+    ['dana <dana@example.test>', 'dana@example.test', 'Dana Smith <DANA@example.test>', 'oidc:dana@example.test'],
+    ['jordana@example.test', 'dana@example.test.org', 'x.dana@example.test', 'dana', 'lee <lee@example.test>'],
+  ] as const;
+  for (const text of [...mine, ...others])
+    await ledger.record({ type: 'environment.suspended', environment: 'production', user: ledger.subject(text), reason: 'x' });
+  await ledger.close();
+  const kept = () => {
+    const reader = new LedgerReader(join(data, 'ledger.db'));
+    const texts = [...reader.subjects()].map((s) => s.text);
+    reader.close();
+    return texts;
+  };
+  const erase = (text: string, ...more: string[]) =>
+    countersign(['ledger', 'forget', text, '--reason', 'HR-1', '--data', data, '--config', configuration, ...more]);
+  const short = await erase(' da ');
+  assert.deepEqual([short.code, /`da` is too short/.test(short.stderr)], [2, true]);
+  assert.match((await erase('example.test')).stdout, /an address matches every text that holds it/);
+  const asked = await erase('dana@example.test');
+  assert.equal(asked.code, 0, asked.stderr);
+  assert.match(asked.stdout, /^4 kept texts with it:\n(?: {2}.+\n){4}erased; 4 commitments can no longer be opened\n$/);
+  for (const text of mine) assert.ok(asked.stdout.includes(`  ${text}\n`), text);
+  const left = kept();
+  for (const text of mine) assert.equal(left.includes(text), false, text);
+  for (const text of others) assert.ok(left.includes(text), text);
+  assert.deepEqual(
+    read(data).entries.map((e) => e.commitments),
+    [4],
+  );
+  const named = await erase('lee', '--output', 'json');
+  assert.deepEqual(JSON.parse(named.stdout), { erased: 1, texts: ['lee <lee@example.test>'] });
+});
+
+test('an exception under any of the matched texts holds the erasure up', async () => {
+  const data = await ledgerWith(false, `Dana <${dana.email}>`);
+  const { code, stderr } = await countersign([
+    ...['ledger', 'forget', dana.email, '--reason', 'HR-1', '--data', data, '--config', configuration],
+  ]);
+  assert.equal(code, 2);
+  assert.match(stderr, /1 exception that name them is open/);
+});
+
 test('without a reason, or with one that names the person, nothing is forgotten', async () => {
   const data = await ledgerWith(true);
   for (const reason of ['', '  ', `asked by ${NAME.toUpperCase()}`]) {

@@ -277,8 +277,7 @@ test('who may sign and approve by the configuration is in the report, and so is 
 });
 
 test('a name that the ledger was made to forget does not come back by way of a commit', async () => {
-  for (const text of ['kim <kim@example.test>', 'kim@example.test'])
-    assert.equal((await countersign(['ledger', 'forget', text, '--reason', 'HR-1', '--data', data])).code, 0);
+  assert.equal((await countersign(['ledger', 'forget', 'kim@example.test', '--reason', 'HR-1', '--data', data])).code, 0);
   assert.equal((await report('forgotten', '--repo', fleet.work)).code, 0);
   const signed = readFileSync(join(directory, 'forgotten', 'signed.jsonl'), 'utf8');
   assert.equal(signed.match(/"commit"/g)?.length, 5);
