@@ -56,8 +56,8 @@ const PART = String.raw`[\p{L}\p{M}\p{N}_@%+-]`;
 /** Whether a kept text is a name or address, or holds it whole: `dana@example.com` in `Dana <dana@example.com>`, but not in `jordana@example.com`. */
 export function isNamedIn(text: string, name: string): boolean {
   const spelled = name.normalize('NFC').replaceAll(/[\\^$.*+?()[\]{}|/-]/g, String.raw`\$&`);
-  const before = String.raw`(?<!${PART}|${PART}[.'’])`;
-  const after = String.raw`(?!${PART}|[.'’]${PART})`;
+  const before = `(?<!${PART}|${PART}[.'’])`;
+  const after = `(?!${PART}|[.'’]${PART})`;
   return text === name || new RegExp(`${before}${spelled}${after}`, 'iu').test(text.normalize('NFC'));
 }
 
