@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { gunzipSync, gzipSync } from 'node:zlib';
 import { createTar, parseTar } from 'nanotar';
-import { CountersignError, messageOf } from '../model/index.ts';
+import { CountersignError, count, messageOf } from '../model/index.ts';
 import { REFUSED } from '../rego/index.ts';
 import { parseYaml, YamlError } from '../yaml/index.ts';
 import {
@@ -390,7 +390,7 @@ function refuse(problems: readonly Problem[]): void {
   if (problems.length === 0) return;
   throw new CountersignError(
     'policy-unusable',
-    `the policies have ${problems.length} problem(s):\n${problems.map((p) => `  ${p.place}: ${p.text}`).join('\n')}`,
+    `the policies have ${count(problems.length, 'problem')}:\n${problems.map((p) => `  ${p.place}: ${p.text}`).join('\n')}`,
     {
       hint: 'correct the lines above; docs/policy.md tells what is read',
     },

@@ -3,7 +3,7 @@ import type { ProcessSettings } from '../config/index.ts';
 import { defaultApiUrl, type Forge, type ForgeAddress, type ForgeRequest, fetchReviews } from '../forge/index.ts';
 import { assessTrust } from '../gate/index.ts';
 import { diffTrees, type NativeRepository, readCommit, signWithGitKey, sourceRepository, type UserRepository } from '../git/index.ts';
-import { CountersignError, httpAddress, NO_REVISION, sha256 } from '../model/index.ts';
+import { CountersignError, count, httpAddress, NO_REVISION, sha256 } from '../model/index.ts';
 import {
   approvalPath,
   changeDigest,
@@ -19,7 +19,7 @@ import {
 import { baseOf } from './approve.ts';
 import { EXIT, type Io, paint, plain } from './io.ts';
 import { chooseEnvironment, openCheckout, openConfiguration, openPolicy, trustOf } from './open.ts';
-import { count, short, showFindings } from './show-verdict.ts';
+import { short, showFindings } from './show-verdict.ts';
 
 type Common = {
   repo: string;

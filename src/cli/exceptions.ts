@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import { LEDGER_FILES, type LedgerReader } from '../ledger/index.ts';
-import { CountersignError, type Entry } from '../model/index.ts';
+import { CountersignError, count, type Entry } from '../model/index.ts';
 import { buildReport, type ExceptionRecord, type ReportModel } from '../report/index.ts';
 import { askService } from './control-socket.ts';
 import { EXIT, type Io, paint, plain } from './io.ts';
@@ -9,7 +9,6 @@ import { localUser, recordWithoutService } from './operate.ts';
 import { readLedger } from './read-ledger.ts';
 import { type DefinitionOptions, defined, periodOf } from './report-definition.ts';
 import { readInput } from './report-input.ts';
-import { count } from './show-verdict.ts';
 
 type Where = { data: string; from?: string; to?: string; output: 'text' | 'json' };
 export type ExceptionListOptions = Where & { environment?: string; type?: string; all: boolean };

@@ -1,11 +1,10 @@
 import { AuditAccount, type LedgerView, type Recorder, type Unmatched } from '../gate/index.ts';
 import { evidenceRef, ledgerName, openLedger } from '../ledger/index.ts';
-import { CountersignError } from '../model/index.ts';
+import { CountersignError, count } from '../model/index.ts';
 import { auditEvents } from './audit-log.ts';
 import { EXIT, type Io, paint, plain } from './io.ts';
 import { openConfiguration } from './open.ts';
 import { readLedger, recorderOf, viewOf } from './read-ledger.ts';
-import { count } from './show-verdict.ts';
 
 export type LedgerAuditOptions = { config: string[]; data: string; applier: string; record: boolean; output: 'text' | 'jsonl' };
 

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import type { ProcessSettings } from '../config/index.ts';
 import { signWithGitKey } from '../git/index.ts';
 import { eraseSharedSubjects, eraseSubjects, LEDGER_FILES, type Ledger, ledgerFile, ledgerName, openLedger } from '../ledger/index.ts';
-import { CountersignError, type EntryBody, sha256, type TrustPolicy } from '../model/index.ts';
+import { CountersignError, count, type EntryBody, sha256, type TrustPolicy } from '../model/index.ts';
 import { openTrustStore, signedBytes, verifyDetached } from '../trust/index.ts';
 import { askService } from './control-socket.ts';
 import { openExceptionsOf } from './exceptions.ts';
@@ -12,7 +12,6 @@ import { readVerifiers } from './ledger.ts';
 import { openCheckout, openConfiguration } from './open.ts';
 import { localUser } from './operate.ts';
 import { readLedger } from './read-ledger.ts';
-import { count } from './show-verdict.ts';
 
 export type ForgetOptions = {
   data: string;

@@ -11,11 +11,10 @@ import {
   ledgerFile,
   receipt,
 } from '../ledger/index.ts';
-import { CountersignError } from '../model/index.ts';
+import { CountersignError, count } from '../model/index.ts';
 import { EXIT, type Io, paint } from './io.ts';
 import { ledgerDirectory, readIndex, readText, readVerifiers } from './ledger.ts';
 import { Progress } from './progress.ts';
-import { count } from './show-verdict.ts';
 
 export type LedgerProveOptions = {
   data: string;

@@ -10,10 +10,9 @@ import {
   type Verifier,
   verifyLedger,
 } from '../ledger/index.ts';
-import { CountersignError } from '../model/index.ts';
+import { CountersignError, count } from '../model/index.ts';
 import { EXIT, type Io, paint } from './io.ts';
 import { Progress } from './progress.ts';
-import { count } from './show-verdict.ts';
 
 export type LedgerVerifyOptions = {
   data: string;

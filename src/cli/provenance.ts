@@ -2,11 +2,19 @@ import type { ProcessSettings } from '../config/index.ts';
 import { momentsOf } from '../gate/index.ts';
 import { type NativeRepository, parseTag, sourceRepository, type UserRepository } from '../git/index.ts';
 import { LedgerReader, ledgerFile } from '../ledger/index.ts';
-import { type CommitFacts, type CommitVerdict, CountersignError, type Moment, NO_REVISION, type TrustPolicy } from '../model/index.ts';
+import {
+  type CommitFacts,
+  type CommitVerdict,
+  CountersignError,
+  count,
+  type Moment,
+  NO_REVISION,
+  type TrustPolicy,
+} from '../model/index.ts';
 import { examineHistory, judgeCommit, malformedVerdict, openTrustStore, type TrustStore, verifyTag } from '../trust/index.ts';
 import { EXIT, type Io } from './io.ts';
 import { chooseEnvironment, openCheckout, openConfiguration, trustOf } from './open.ts';
-import { commitRow, count } from './show-verdict.ts';
+import { commitRow } from './show-verdict.ts';
 
 export type ProvenanceOptions = {
   repo: string;

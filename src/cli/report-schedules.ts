@@ -1,7 +1,7 @@
 import { resolve } from 'node:path';
 import { loadConfiguration, type ProcessSettings } from '../config/index.ts';
 import { type LedgerReader, ledgerName, openLedger } from '../ledger/index.ts';
-import { CountersignError, type EntryOf, type Recorded } from '../model/index.ts';
+import { CountersignError, count, type EntryOf, type Recorded } from '../model/index.ts';
 import { periodFrom } from '../schedule/index.ts';
 import { askService } from './control-socket.ts';
 import { EXIT, type Io, paint, plain } from './io.ts';
@@ -10,7 +10,6 @@ import { gitProgram } from './open.ts';
 import { readLedger, recorderOf } from './read-ledger.ts';
 import { openScheduledReports } from './serve-reports.ts';
 import type { PassOptions } from './serving.ts';
-import { count } from './show-verdict.ts';
 
 export type ReportRunOptions = Pick<PassOptions, 'config' | 'data' | 'ledger' | 'ledgerKey' | 'ledgerKeyCommand' | 'ledgerKeyPublic'> & {
   again: boolean;

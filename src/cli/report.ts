@@ -1,12 +1,12 @@
 import { join, resolve } from 'node:path';
 import type { ProcessSettings } from '../config/index.ts';
 import { UserRepository } from '../git/index.ts';
+import { count } from '../model/index.ts';
 import { askService } from './control-socket.ts';
 import { EXIT, type Io } from './io.ts';
 import { makeReport } from './make-report.ts';
 import { gitProgram } from './open.ts';
 import { type DefinitionOptions, defined, periodOf } from './report-definition.ts';
-import { count } from './show-verdict.ts';
 
 export type ReportOptions = DefinitionOptions & {
   data: string;

@@ -1,4 +1,4 @@
-import type { CommitVerdict, Verdict, Violation } from '../model/index.ts';
+import { type CommitVerdict, count, type Verdict, type Violation } from '../model/index.ts';
 import { type Io, paint, plain } from './io.ts';
 
 /** The head of a verdict for people: which change, who signed, who approved. */
@@ -53,8 +53,4 @@ export function commitRow(v: CommitVerdict, io: Io): string {
 
 export function short(id: string): string {
   return /^0+$/.test(id) ? '(nothing)' : id.slice(0, 12);
-}
-
-export function count(n: number, word: string, words = `${word}s`): string {
-  return `${n} ${n === 1 ? word : words}`;
 }

@@ -1,9 +1,8 @@
 import { readFileSync } from 'node:fs';
-import { CountersignError, messageOf, type TrustPolicy } from '../model/index.ts';
+import { CountersignError, count, messageOf, type TrustPolicy } from '../model/index.ts';
 import { describeKeys, importKeys, type KeyDescription, type LintFinding, lintPolicy, openTrustStore } from '../trust/index.ts';
 import { EXIT, type Io, paint, plain } from './io.ts';
 import { openConfiguration } from './open.ts';
-import { count } from './show-verdict.ts';
 
 type Common = { config: string[]; trust?: string; output: 'text' | 'json' };
 export type TrustLintOptions = Common;

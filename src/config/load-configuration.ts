@@ -4,6 +4,7 @@ import type { z } from 'zod';
 import {
   type BundleSource,
   CountersignError,
+  count,
   DEFAULT_LIMITS,
   type Document,
   digestOf,
@@ -456,20 +457,19 @@ function problemsOf(issue: z.core.$ZodIssue, file: string, document: YamlDocumen
     if (isSure) return form.flatMap((inner) => problemsOf({ ...inner, path: [...path, ...inner.path] }, file, document));
   }
   const found = shown(valueAt(document.value, path));
-  if (issue.code === 'invalid_type') return [problem(path, `expected ${article(issue.expected)}, found ${found}`)];
+  if (issue.code === 'invalid_type') {
+    const form = issue.message.startsWith('Invalid input') ? article(issue.expected) : issue.message;
+    return [problem(path, `expected ${form}, found ${found}`)];
+  }
   if (issue.code === 'invalid_value') return [problem(path, `expected ${issue.values.map(quoted).join(' or ')}, found ${found}`)];
-  if (issue.code === 'too_small')
-    return [
-      problem(
-        path,
-        `expected at least ${issue.minimum} ${issue.origin === 'array' ? 'item(s)' : issue.origin === 'string' ? 'character(s)' : ''}, found ${found}`.replace(
-          ' ,',
-          ',',
-        ),
-      ),
-    ];
+  if (issue.code === 'too_small') return [problem(path, `expected at least ${leastOf(issue)}, found ${found}`)];
   if (issue.code === 'too_big') return [problem(path, `expected at most ${issue.maximum}, found ${found}`)];
   return [problem(path, `expected ${issue.message}, found ${found}`)];
+}
+
+function leastOf({ minimum, origin }: z.core.$ZodIssueTooSmall): string {
+  const word = { array: 'item', string: 'character' }[origin as string];
+  return word === undefined ? `${minimum}` : count(Number(minimum), word);
 }
 
 // Other environments that this one names: each must be there, and nobody may wait for themselves.
@@ -521,7 +521,10 @@ function crossCheck(document: Environment | TrustPolicy, file: string, yaml: Yam
   });
   const rootPeople = new Set(roots?.members.flatMap((who) => groups.find((g) => g.name === who)?.members ?? [who]));
   if (roots !== undefined && roots.threshold > rootPeople.size)
-    report(['spec', 'roots', 'threshold'], `${roots.threshold} approvals are required, but only ${rootPeople.size} principal(s) are roots`);
+    report(
+      ['spec', 'roots', 'threshold'],
+      `${roots.threshold} approvals are required, but only ${count(rootPeople.size, 'principal')} ${rootPeople.size === 1 ? 'is a root' : 'are roots'}`,
+    );
   const accounts = new Map<string, string>();
   const addresses = new Map<string, string>();
   principals.forEach((p, i) => {
@@ -549,7 +552,7 @@ function crossCheck(document: Environment | TrustPolicy, file: string, yaml: Yam
     if (rule.approvals.required > able.size)
       report(
         ['spec', 'rules', i, 'approvals', 'required'],
-        `${rule.approvals.required} approvals are required, but only ${able.size} principal(s) may give one`,
+        `${rule.approvals.required} approvals are required, but only ${count(able.size, 'principal')} may give one`,
       );
   });
 }
@@ -704,7 +707,7 @@ function revocationText(bytes: Buffer): string {
 function invalid(problems: readonly Problem[]): CountersignError {
   const sorted = [...problems].sort((a, b) => (a.file < b.file ? -1 : a.file > b.file ? 1 : a.line - b.line));
   const lines = sorted.map((p) => `  ${p.file}${p.line === 0 ? '' : `:${p.line}`}: ${p.path === '' ? '' : `${p.path}: `}${p.text}`);
-  return new CountersignError('config-invalid', `the configuration has ${problems.length} problem(s):\n${lines.join('\n')}`, {
+  return new CountersignError('config-invalid', `the configuration has ${count(problems.length, 'problem')}:\n${lines.join('\n')}`, {
     hint: 'docs/configuration.md lists every key',
   });
 }

@@ -112,6 +112,8 @@ export function projectParts(text: string): readonly string[] {
 
 /** Parses `HOST[:PORT]` as a name to compare others with. */
 export function parseHost(text: string): Parsed<string> {
+  const [scheme] = /^[a-z]{1,10}:\/\//i.exec(text) ?? [];
+  if (scheme !== undefined) return refused(`leave out \`${scheme}\``);
   const place = parsePlace(text, 443);
   return place.kind === 'refused' ? place : { kind: 'parsed', value: text };
 }

@@ -7,6 +7,7 @@ export * from './admitted.ts';
 export * from './allowed-revision.ts';
 export * from './change.ts';
 export * from './commit.ts';
+export * from './count.ts';
 export { cronOf } from './cron.ts';
 export * from './digest.ts';
 export * from './entry.ts';

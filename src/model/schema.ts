@@ -12,7 +12,7 @@ const name = shapedBy(
 ).describe('A name: lower-case letters, digits and dashes.');
 
 const duration = z
-  .string()
+  .string('a duration such as `120s`')
   .regex(/^\d+(ms|s|m|h|d)$/, 'a duration such as `30s`, `5m` or `1h`')
   .describe('A duration such as `30s`, `5m` or `1h`.');
 
@@ -331,7 +331,10 @@ const substitute = z
   .optional()
   .describe('Texts for `${NAME}` in values; with it, a name that is not declared is an error, and `$${` stands for `${`.');
 
-const mebibytes = () => shapedBy('argument', /^[1-9]\d{0,4}Mi$/, 'mebibytes such as `64Mi`').describe('Mebibytes such as `64Mi`.');
+const amount = () => shapedBy('argument', /^[1-9]\d{0,4}[MG]i$/, 'a size such as `64Mi` or `1Gi`');
+
+const LEAST_MEMORY = '128Mi'; // with less, the process that renders does not start
+const LEAST_MS = 1000;
 
 const limits = z
   .strictObject({
@@ -342,9 +345,15 @@ const limits = z
       .max(5_000_000)
       .default(1_000_000)
       .describe('Numbers, texts, truth values, lists and mappings in them, once aliases are followed.'),
-    size: mebibytes().default('32Mi').describe('Bytes of the files, or characters of the objects, whichever is more.'),
-    memory: mebibytes().default('384Mi').describe('Memory of the process that renders; it is ended beyond it.'),
-    time: duration.default('120s').describe('Time for rendering; it is ended after it.'),
+    size: amount().default('32Mi').describe('Bytes of the files, or characters of the objects, whichever is more.'),
+    memory: amount()
+      .refine((text) => !(sizeInBytes(text) < sizeInBytes(LEAST_MEMORY)), `at least \`${LEAST_MEMORY}\``)
+      .default('384Mi')
+      .describe('Memory of the process that renders; it is ended beyond it. At least `128Mi`.'),
+    time: duration
+      .refine((text) => (parseDuration(text) ?? LEAST_MS) >= LEAST_MS, 'at least `1s`')
+      .default('120s')
+      .describe('Time for rendering; it is ended after it. At least `1s`.'),
   })
   .prefault({})
   .describe('The most that may be rendered, all files together. What comes to more is denied.');
@@ -456,47 +465,51 @@ export const environmentSchema = z.strictObject({
       })
       .describe('Where the objects run.'),
     render: z
-      .discriminatedUnion('with', [
-        z.strictObject({ with: z.literal('plain').describe('The YAML and JSON files as they are.'), substitute, limits }),
-        z.strictObject({ with: z.literal('kustomize').describe('What `kustomize build` makes of the directory.'), substitute, limits }),
-        z.strictObject({
-          with: z.literal('helm').describe('What `helm template` makes of a chart of the repository.'),
-          chart: field.pathNear
-            .default('.')
-            .describe(
-              'The chart’s directory, relative to `spec.source.path`; or a `.yaml` file there that pins a chart of a registry: `url`, `digest`.',
-            ),
-          registries: z
-            .array(
-              z.strictObject({
-                host: field.host.describe('`registry.example.com`, with its port where it has one.'),
-                leadsTo,
-                credentialsFile: field.file.optional().describe('A file with `user:password`.'),
-                caFile: field.file.optional().describe('Certificates (PEM) of its authority.'),
-              }),
-            )
-            .default([])
-            .describe('Where charts that are pinned may be taken from.'),
-          values: z.array(field.pathNear).default([]).describe('Files with values, relative to `spec.source.path`; later ones win.'),
-          release: name.optional().describe('The release’s name; default: the environment’s.'),
-          namespace: name.optional().describe('For objects that name none; default: the first governed namespace.'),
-          kubeVersion: shapedBy('argument', /^v?1\.\d{1,4}(\.\d{1,4})?$/, 'a version such as `1.34`')
-            .default('1.34')
-            .describe('What the chart is told of the cluster; a verdict must not depend on where it is reached.'),
-          apiVersions: z
-            .array(
-              shapedBy(
-                'argument',
-                /^[A-Za-z0-9][A-Za-z0-9.-]{0,252}(\/[A-Za-z0-9][A-Za-z0-9.-]{0,252}){0,2}$/,
-                'an API version, or one with a kind',
+      .discriminatedUnion(
+        'with',
+        [
+          z.strictObject({ with: z.literal('plain').describe('The YAML and JSON files as they are.'), substitute, limits }),
+          z.strictObject({ with: z.literal('kustomize').describe('What `kustomize build` makes of the directory.'), substitute, limits }),
+          z.strictObject({
+            with: z.literal('helm').describe('What `helm template` makes of a chart of the repository.'),
+            chart: field.pathNear
+              .default('.')
+              .describe(
+                'The chart’s directory, relative to `spec.source.path`; or a `.yaml` file there that pins a chart of a registry: `url`, `digest`.',
               ),
-            )
-            .default([])
-            .describe('More versions and kinds that the chart may ask for.'),
-          substitute,
-          limits,
-        }),
-      ])
+            registries: z
+              .array(
+                z.strictObject({
+                  host: field.host.describe('`registry.example.com`, with its port where it has one.'),
+                  leadsTo,
+                  credentialsFile: field.file.optional().describe('A file with `user:password`.'),
+                  caFile: field.file.optional().describe('Certificates (PEM) of its authority.'),
+                }),
+              )
+              .default([])
+              .describe('Where charts that are pinned may be taken from.'),
+            values: z.array(field.pathNear).default([]).describe('Files with values, relative to `spec.source.path`; later ones win.'),
+            release: name.optional().describe('The release’s name; default: the environment’s.'),
+            namespace: name.optional().describe('For objects that name none; default: the first governed namespace.'),
+            kubeVersion: shapedBy('argument', /^v?1\.\d{1,4}(\.\d{1,4})?$/, 'a version such as `1.34`')
+              .default('1.34')
+              .describe('What the chart is told of the cluster; a verdict must not depend on where it is reached.'),
+            apiVersions: z
+              .array(
+                shapedBy(
+                  'argument',
+                  /^[A-Za-z0-9][A-Za-z0-9.-]{0,252}(\/[A-Za-z0-9][A-Za-z0-9.-]{0,252}){0,2}$/,
+                  'an API version, or one with a kind',
+                ),
+              )
+              .default([])
+              .describe('More versions and kinds that the chart may ask for.'),
+            substitute,
+            limits,
+          }),
+        ],
+        { error: '`plain`, `kustomize` or `helm`' },
+      )
       .prefault({ with: 'plain' })
       .describe('How files become objects.'),
     decryption: z
@@ -867,9 +880,9 @@ export function rulesMode({ spec }: Environment): AdmissionMode {
   return spec.admission.policy.mode ?? spec.admission.mode;
 }
 
-/** Bytes of a size in the schema such as `64Mi`. */
+/** Bytes of a size in the schema such as `64Mi` or `1Gi`. */
 export function sizeInBytes(size: string): number {
-  return Number.parseInt(size, 10) * 1024 * 1024;
+  return Number.parseInt(size, 10) * (size.endsWith('Gi') ? 1024 : 1) * 1024 * 1024;
 }
 
 /** Milliseconds of a schema duration such as `30s`. */

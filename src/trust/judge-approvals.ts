@@ -1,4 +1,4 @@
-import { type Approval, type Change, NO_REVISION, type PathChange, type TrustPolicy, type Violation } from '../model/index.ts';
+import { type Approval, type Change, count, NO_REVISION, type PathChange, type TrustPolicy, type Violation } from '../model/index.ts';
 import { changeDigest } from './approval.ts';
 import { type RuleScope, rulesFor, rulesForAnyPath } from './judge-commit.ts';
 import type { Statements } from './read-statements.ts';
@@ -225,7 +225,7 @@ function judgeRoots({ from, to, steps, store, others }: StepContext): readonly V
   return [
     {
       code: 'trust-not-approved',
-      message: `${what}, which needs ${roots.threshold} approval(s) by its roots ${roots.members.map((m) => `\`${m}\``).join(', ')}; it has ${people.size}`,
+      message: `${what}, which needs ${count(roots.threshold, 'approval')} by its roots ${roots.members.map((m) => `\`${m}\``).join(', ')}; it has ${people.size}`,
       commit: head,
       hint: `a root who did not make it runs \`countersign approve ${head.slice(0, 12)}\``,
     },
@@ -275,7 +275,7 @@ function shortOfApprovals(rule: Rule, required: number, people: ReadonlyMap<stri
   const baseOption = base === NO_REVISION ? '' : ` --base ${base.slice(0, 12)}`;
   return {
     code,
-    message: `rule \`${rule.name}\` needs ${required} approval(s) from ${names || 'nobody'} for ${head.slice(0, 12)}; it has ${has}${notes.length === 0 ? '' : ` (${notes.slice(0, 3).join('; ')})`}`,
+    message: `rule \`${rule.name}\` needs ${count(required, 'approval')} from ${names || 'nobody'} for ${head.slice(0, 12)}; it has ${has}${notes.length === 0 ? '' : ` (${notes.slice(0, 3).join('; ')})`}`,
     commit: head,
     hint: `someone who did not make it runs \`countersign approve ${head.slice(0, 12)}${baseOption}${steps.change.rollback ? ' --rollback' : ''}\``,
   };

@@ -1,4 +1,4 @@
-import type { TrustPolicy } from '../model/index.ts';
+import { count, type TrustPolicy } from '../model/index.ts';
 import type { KeyDescription } from './describe-keys.ts';
 
 /** Something in a policy that holds, but will surprise. */
@@ -27,7 +27,7 @@ export function lintPolicy({ spec }: TrustPolicy, keys: readonly KeyDescription[
       find(
         'error',
         'approvals-out-of-reach',
-        `rule \`${rule.name}\` needs ${required} approval(s), but only ${people.length} of those named are people`,
+        `rule \`${rule.name}\` needs ${count(required, 'approval')}, but only ${people.length} of those named are people`,
         'name more people, or lower `required`',
       );
     else if (required > 0 && signers.every((s) => people.filter((p) => p !== s).length < required))

@@ -3,7 +3,7 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { type ConfigurationObject, loadConfiguration, loadWithObjects } from '../../src/config/index.ts';
-import type { CountersignError } from '../../src/model/index.ts';
+import { type CountersignError, sizeInBytes } from '../../src/model/index.ts';
 import { parseYaml } from '../../src/yaml/index.ts';
 import { scratch } from '../kit/scratch.ts';
 
@@ -284,7 +284,7 @@ test('a ReportSchedule names what is there; as an object in a cluster it names n
     ],
     [
       '{schedule: "0 6 1 * *", deliver: [{name: a, s3: {endpoint: "https://s3.example.test", accessKeyFile: id, secretKeyFile: key}}]}',
-      /spec\.deliver\[0\]\.s3\.bucket: expected text, found nothing/,
+      /spec\.deliver\[0\]\.s3\.bucket: expected the name of a bucket, found nothing/,
     ],
     ['{schedule: "0 6 1 * *", deliver: [{name: a, ftp: {}}]}', /spec\.deliver\[0\]: expected `name` and one of/],
   ] as const)
@@ -336,9 +336,29 @@ test('an object in the cluster lowers limits of rendering and never raises them;
         crossNamespace: false,
       }).invalid.values(),
     ].flat();
-  assert.deepEqual(problems({ objects: 10, memory: '64Mi', size: '1Mi', values: 10, time: '5s' }), []);
+  assert.deepEqual(problems({ objects: 10, memory: '128Mi', size: '1Mi', values: 10, time: '5s' }), []);
   for (const [name, more] of Object.entries({ objects: 20_001, values: 1_000_001, size: '33Mi', memory: '385Mi', time: '121s' }))
     assert.match(problems({ [name]: more }).join(), new RegExp(`expected at most .* for \`${name}\``));
+});
+
+test('`spec.render` names its forms, and its limits have floors', () => {
+  const render = (text: string) =>
+    problems({ 't.yaml': TRUST, 'e.yaml': `${ENVIRONMENT}  render: ${text}\n` }).map((line) => line.replace(/^e\.yaml:\d+: /, ''));
+  for (const [text, expected] of [
+    ['{limits: {time: 5s}}', 'spec.render.with: expected `plain`, `kustomize` or `helm`, found nothing'],
+    ['{with: kustomise}', 'spec.render.with: expected `plain`, `kustomize` or `helm`, found `kustomise`'],
+    ['{with: plain, limits: {memory: 127Mi}}', 'spec.render.limits.memory: expected at least `128Mi`, found `127Mi`'],
+    ['{with: plain, limits: {memory: 200}}', 'spec.render.limits.memory: expected a size such as `64Mi` or `1Gi`, found `200`'],
+    ['{with: plain, limits: {time: 999ms}}', 'spec.render.limits.time: expected at least `1s`, found `999ms`'],
+    ['{with: plain, limits: {time: 120}}', 'spec.render.limits.time: expected a duration such as `120s`, found `120`'],
+    [
+      '{with: helm, registries: [{host: "https://ghcr.io"}]}',
+      'spec.render.registries[0].host: expected `HOST` or `HOST:PORT`: leave out `https://`, found `https://ghcr.io`',
+    ],
+  ] as const)
+    assert.deepEqual(render(text), [expected]);
+  assert.deepEqual(render('{with: plain, limits: {memory: 1Gi, time: 1s}}'), []);
+  assert.equal(sizeInBytes('2Gi'), sizeInBytes('2048Mi'));
 });
 
 test('an object in a cluster chooses no context of the operator’s kubeconfig', () => {
