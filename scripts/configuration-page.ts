@@ -10,6 +10,7 @@ type Node = {
   properties?: Record<string, Node>;
   required?: string[];
   anyOf?: readonly Node[];
+  oneOf?: readonly Node[];
   items?: Node;
   pattern?: string;
   additionalProperties?: unknown;
@@ -31,32 +32,41 @@ export function configurationPage(): string {
     ['Waiver', waiverSchema],
   ] as const) {
     page.push(`## ${kind}`, '', '| key | what | needed or default |', '|---|---|---|');
-    rows(z.toJSONSchema(schema, { io: 'input', unrepresentable: 'any' }) as Node, '', page);
-    page.push('');
+    const found: string[] = [];
+    rows(z.toJSONSchema(schema, { io: 'input', unrepresentable: 'any' }) as Node, '', found);
+    page.push(...new Set(found), ''); // forms of one key share some of theirs
   }
   return `${page.join('\n')}`;
 }
 
-function rows(node: Node, path: string, page: string[]): void {
+function rows(node: Node, path: string, page: string[], forms: readonly Node[] = [node]): void {
+  const form = Object.entries(node.properties ?? {}).find(([, child]) => child.const !== undefined);
   for (const [name, child] of Object.entries(node.properties ?? {})) {
+    const isEverywhere = forms.every((f) => f.properties?.[name] !== undefined);
     const here = path === '' ? name : `${path}.${name}`;
     const item = child.type === 'array' ? child.items : undefined;
     const leaf = child.properties === undefined && item?.properties === undefined;
     const shown = item === undefined ? here : `${here}[]`;
     if (leaf || child.description !== undefined || item?.description !== undefined) {
-      const needed =
-        node.required?.includes(name) === true && child.default === undefined
-          ? 'needed'
-          : child.default === undefined || (typeof child.default === 'object' && !Array.isArray(child.default))
-            ? ''
-            : `\`${JSON.stringify(child.default)}\``;
-      page.push(
-        `| \`${shown}\` | ${[typeOf(item ?? child), child.description ?? item?.description].filter(Boolean).join('. ').replaceAll('|', '\\|')} | ${needed.replaceAll('|', '\\|')} |`,
-      );
+      const only = isEverywhere || form === undefined || form[0] === name ? '' : `For \`${form[0]}: ${String(form[1].const)}\``;
+      const what = [only, typeOf(item ?? child), child.description ?? item?.description].filter(Boolean).join('. ');
+      page.push(`| \`${shown}\` | ${cell(what)} | ${cell(needed(node, name, isEverywhere))} |`);
     }
     const inner = item ?? child;
-    for (const choice of inner.anyOf ?? [inner]) rows(choice, shown, page);
+    const choices = inner.oneOf ?? inner.anyOf ?? [inner];
+    for (const choice of choices) rows(choice, shown, page, choices);
   }
+}
+
+function needed(node: Node, name: string, isEverywhere: boolean): string {
+  const given = node.properties?.[name]?.default;
+  if (given !== undefined) return typeof given === 'object' && !Array.isArray(given) ? '' : `\`${JSON.stringify(given)}\``;
+  if (node.required?.includes(name) !== true) return '';
+  return isEverywhere ? 'needed' : 'one of these';
+}
+
+function cell(text: string): string {
+  return text.replaceAll('|', '\\|');
 }
 
 function typeOf(node: Node): string {
