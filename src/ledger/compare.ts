@@ -1,10 +1,10 @@
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { CountersignError } from '../model/index.ts';
-import { type Instance, openCheckpoint } from './checkpoint.ts';
+import { type Instance, openCheckpoint, parseCheckpoint } from './checkpoint.ts';
 import { LedgerReader } from './ledger-reader.ts';
 import { rootOf } from './merkle.ts';
-import type { Verifier } from './note.ts';
+import { splitNote, type Verifier } from './note.ts';
 
 /** How another copy of a ledger stands to this one. `size` is the other's, `at` the first entry that differs, as far as it can be told. */
 export type Comparison = {
@@ -20,7 +20,7 @@ export type Comparison = {
  */
 export function compareWith(reader: LedgerReader, keys: readonly Verifier[], place: string): Comparison {
   const store = storeAt(place);
-  if (store === undefined) return compareNote(reader, keys, noteAt(place));
+  if (store === undefined) return compareNote(reader, keys, checkpointAt(place));
   const other = new LedgerReader(store).freeze();
   try {
     return compareStores(reader, other, keys);
@@ -35,6 +35,8 @@ function storeAt(place: string): string | undefined {
   return store.endsWith('.db') && existsSync(store) ? store : undefined;
 }
 
+const COPIES = 'name a data directory, a ledger file, an export, or a file with a checkpoint; fetch what an anchor keeps into a file first';
+
 function noteAt(place: string): string {
   const file = existsSync(place) && statSync(place).isDirectory() ? join(place, 'checkpoint') : place;
   try {
@@ -42,9 +44,15 @@ function noteAt(place: string): string {
   } catch (cause) {
     throw new CountersignError('usage', `\`${place}\` is no copy to compare with`, {
       cause,
-      hint: 'name a data directory, a ledger file, an export, or a file with a checkpoint; fetch what an anchor keeps into a file first',
+      hint: COPIES,
     });
   }
+}
+
+function checkpointAt(place: string): string {
+  const note = noteAt(place);
+  if (parseCheckpoint(splitNote(note)?.text ?? '') !== undefined) return note;
+  throw new CountersignError('usage', `\`${place}\` is no checkpoint, ledger or export`, { hint: COPIES });
 }
 
 function opened(note: string, keys: readonly Verifier[]) {
