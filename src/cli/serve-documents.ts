@@ -222,7 +222,7 @@ class ValidBefore {
     );
     if (JSON.stringify(versions) === JSON.stringify(this.#versions)) return;
     this.#versions = versions;
-    mkdirSync(join(this.#file, '..'), { recursive: true });
+    mkdirSync(join(this.#file, '..'), { recursive: true, mode: 0o700 });
     writeFileSync(`${this.#file}.new`, JSON.stringify(versions), { mode: 0o600 });
     renameSync(`${this.#file}.new`, this.#file);
   }

@@ -30,7 +30,7 @@ export async function makeCertificates(directory: string, host: string, now: Dat
   const kept = readCertificates(directory, host, now);
   if (kept !== undefined) return kept;
   const made = await generateCertificates(host, now);
-  mkdirSync(directory, { recursive: true });
+  mkdirSync(directory, { recursive: true, mode: 0o700 }); // perhaps the first in the data directory
   writeFileSync(join(directory, 'tls.key'), made.key, { mode: 0o600 });
   writeFileSync(join(directory, 'tls.crt'), made.cert);
   writeFileSync(join(directory, 'ca.crt'), made.ca);
