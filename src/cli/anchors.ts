@@ -1,8 +1,18 @@
+import { X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type ApiServer, CheckpointMap } from '../cluster/index.ts';
 import { CheckpointRef, type GitAccess, type GitProgram, redactUrl, sshSignature } from '../git/index.ts';
-import { type Anchor, fileAnchor, type Ledger, type LedgerKey, openSigner, timestampAnchor, witnessAnchor } from '../ledger/index.ts';
+import {
+  type Anchor,
+  fileAnchor,
+  type Ledger,
+  type LedgerKey,
+  openSigner,
+  parseWitness,
+  timestampAnchor,
+  witnessAnchor,
+} from '../ledger/index.ts';
 import { CountersignError, type HttpAddress, parseHttpAddress, sha256 } from '../model/index.ts';
 
 /** What anchors are made from. */
@@ -18,33 +28,39 @@ export type AnchorParts = {
 
 const FORMS = 'file:PATH, configmap:NAMESPACE/NAME, git:URL, witness:URL#KEY or timestamp:URL#CERTIFICATE-FILE';
 
-/** Reads `--anchor kind:place`. Throws `usage`. */
-export function openAnchor(text: string, parts: AnchorParts): Anchor {
+/** Reads `--anchor kind:place`, all that can be read of it without a ledger. Throws `usage` and `key-unusable`. */
+export function parseAnchor(text: string): (parts: AnchorParts) => Anchor {
   const [, kind, place = ''] = /^([a-z]+):(.+)$/.exec(text) ?? [];
   const [address = '', detail = ''] = [place.slice(0, place.indexOf('#') < 0 ? undefined : place.indexOf('#')), place.split('#')[1]];
-  const directory = join(parts.data, 'anchors');
   switch (kind) {
     case 'file':
-      return fileAnchor(place);
+      return () => fileAnchor(place);
     case 'configmap':
-      return configMap(place, parts.server);
+      return configMap(place);
     case 'git':
-      return gitRef(place, parts);
-    case 'witness':
-      return witnessAnchor(webAddress(address), detail, directory, parts.ledger.read);
-    case 'timestamp':
-      return timestampAnchor(webAddress(address, true), certificate(detail), directory);
+      return (parts) => gitRef(place, parts);
+    case 'witness': {
+      const web = webAddress(address);
+      parseWitness(detail); // it is read again with the ledger
+      return ({ data, ledger }) => witnessAnchor(web, detail, join(data, 'anchors'), ledger.read);
+    }
+    case 'timestamp': {
+      const [web, authority] = [webAddress(address, true), certificate(detail)];
+      return ({ data }) => timestampAnchor(web, authority, join(data, 'anchors'));
+    }
     default:
       throw new CountersignError('usage', `\`${redactUrl(text)}\` is not an anchor`, { hint: `one of ${FORMS}` });
   }
 }
 
-function configMap(place: string, server: ApiServer): Anchor {
+function configMap(place: string): (parts: AnchorParts) => Anchor {
   const [namespace, name, ...rest] = place.split('/');
   if (namespace === undefined || name === undefined || rest.length > 0)
     throw new CountersignError('usage', `\`${place}\` does not name a ConfigMap`, { hint: 'for example configmap:countersign/ledger' });
-  const map = new CheckpointMap(server, namespace, name);
-  return { name: `configmap ${place}`, read: () => map.read(), write: (note) => map.write(note) };
+  return ({ server }) => {
+    const map = new CheckpointMap(server, namespace, name);
+    return { name: `configmap ${place}`, read: () => map.read(), write: (note) => map.write(note) };
+  };
 }
 
 function gitRef(url: string, { data, ledger, key, git, access }: AnchorParts): Anchor {
@@ -69,7 +85,8 @@ function webAddress(text: string, query = false): HttpAddress {
 
 function certificate(file: string): string {
   try {
-    return readFileSync(file, 'utf8');
+    const text = readFileSync(file, 'utf8');
+    return new X509Certificate(text).toString();
   } catch (cause) {
     throw new CountersignError('usage', `the authority’s certificate \`${file}\` cannot be read`, {
       cause,

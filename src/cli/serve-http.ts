@@ -47,7 +47,8 @@ export function openHttp(
   );
 }
 
-function hostName(text: string): string {
+/** A name that `--http-name` gives. Throws `usage`. */
+export function hostName(text: string): string {
   const parsed = parseHost(text.toLowerCase());
   if (parsed.kind === 'parsed' && !text.includes(':')) return parsed.value;
   throw new CountersignError('usage', `\`${text.slice(0, 100)}\` is not the name of a host`, {

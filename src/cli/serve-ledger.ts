@@ -6,7 +6,7 @@ import { redactUrl } from '../git/index.ts';
 import { AnchorKeeper, LEDGER_FILES } from '../ledger/index.ts';
 import { CountersignError, messageOf, parseDuration, type StatedConfiguration, stated, statedChanges } from '../model/index.ts';
 import type { Reconciler } from '../reconcile/index.ts';
-import { type AnchorParts, openAnchor } from './anchors.ts';
+import { type AnchorParts, parseAnchor } from './anchors.ts';
 import { ledgerKey } from './ledger-options.ts';
 import { gitProgram, trustOf } from './open.ts';
 import type { ServeOptions } from './serve.ts';
@@ -29,7 +29,7 @@ export async function keepAnchors({ configuration, links, ledger, options, setti
   const keeper = new AnchorKeeper({
     ledger,
     keyText: readFileSync(join(data, LEDGER_FILES.verifier), 'utf8'),
-    anchors: (options.anchor ?? []).map((text) => openAnchor(text, parts)),
+    anchors: (options.anchor ?? []).map((text) => parseAnchor(text)(parts)),
     clock: () => new Date(),
     warn: (message) => log.warn({}, message),
     isShared: options.ledger !== undefined,
@@ -100,7 +100,8 @@ export async function keepStated({ configuration, recorder, log, closing }: Serv
 
 const LOOK_MS = 3_600_000;
 
-function interval(text: string, option: string): number {
+/** A time that an option gives. Throws `usage`. */
+export function interval(text: string, option: string): number {
   const ms = parseDuration(text);
   if (ms !== undefined && ms >= 1000) return ms;
   throw new CountersignError('usage', `\`${text}\` is no time for ${option}`, { hint: 'a second or more, for example 10m' });

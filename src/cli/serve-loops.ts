@@ -121,14 +121,20 @@ export function teller(metrics: Serving['metrics'], notifications: Serving['noti
 
 // The environments whose labels are all that is asked for.
 function selected(environments: readonly Environment[], selector: string | undefined): readonly Environment[] {
+  const pairs = parseSelector(selector);
+  const found = environments.filter(({ metadata }) => pairs.every(([key, value]) => metadata.labels?.[key] === value));
+  if (found.length === 0) throw new CountersignError('usage', `no environment has the labels \`${selector}\``);
+  return found;
+}
+
+/** The labels of `--selector`. Throws `usage`. */
+export function parseSelector(selector: string | undefined): readonly (readonly [string, string | undefined])[] {
   const wanted = (selector ?? '').split(',').filter((part) => part !== '');
   const pairs = wanted.map((part) => part.split('=') as [string, string | undefined]);
   const wrong = pairs.find(([key, value, ...more]) => key === '' || value === undefined || more.length > 0);
   if (wrong !== undefined)
     throw new CountersignError('usage', `\`${selector}\` selects nothing`, { hint: 'labels as `key=value`, several with commas' });
-  const found = environments.filter(({ metadata }) => pairs.every(([key, value]) => metadata.labels?.[key] === value));
-  if (found.length === 0) throw new CountersignError('usage', `no environment has the labels \`${selector}\``);
-  return found;
+  return pairs;
 }
 
 const JUDGED_AT_ONCE = 4; // the cores do no more, and each holds its objects meanwhile (Flux 685)

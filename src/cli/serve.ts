@@ -9,6 +9,7 @@ import { CountersignError, messageOf, standBackWhile } from '../model/index.ts';
 import type { Reconciler, Step } from '../reconcile/index.ts';
 import type { ScheduledReports } from '../schedule/index.ts';
 import { AdmissionFront } from './admission-front.ts';
+import { checkServeOptions } from './check-serve-options.ts';
 import { EXIT, type Io } from './io.ts';
 import { ledgerKey } from './ledger-options.ts';
 import { gitProgram } from './open.ts';
@@ -59,6 +60,7 @@ export async function serve(options: ServeOptions, settings: ProcessSettings, io
   // Left alone, the engine lets the heap grow to several times what lives in it before it looks through it again: with 200
   // environments 270 MiB for 95. Looking sooner costs nothing that can be measured, since it is done beside.
   setFlagsFromString('--heap-growing-percent=30');
+  checkServeOptions(options);
   const probes = await ProbeServer.open(options.http);
   const away = { log, waitsFor: (why: string) => probes?.waitsFor(why) };
   let documents: ServedDocuments | undefined;

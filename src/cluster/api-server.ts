@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import type { IncomingMessage } from 'node:http';
 import { Agent as HttpAgent, request as httpRequest } from 'node:http';
 import { Agent, type RequestOptions, request } from 'node:https';
@@ -74,7 +75,7 @@ function loadKubeConfig({ kubeconfig, context, namedBy }: ClusterAddress): KubeC
   if (kubeconfig !== undefined && namedBy !== 'operator') return documentKubeconfig(kubeconfig, context);
   const config = new KubeConfig();
   try {
-    if (kubeconfig === undefined) config.loadFromCluster();
+    if (kubeconfig === undefined) loadOwnAccount(config);
     else config.loadFromFile(kubeconfig);
     if (context !== undefined) config.setCurrentContext(context);
     if (config.getCurrentCluster() === null)
@@ -83,13 +84,23 @@ function loadKubeConfig({ kubeconfig, context, namedBy }: ClusterAddress): KubeC
   } catch (cause) {
     const what =
       kubeconfig === undefined
-        ? 'there is no kubeconfig, and this is not a pod with an account'
+        ? 'there is no kubeconfig: `KUBECONFIG` is not set and this is not a pod'
         : `the kubeconfig \`${kubeconfig}\` cannot be used: ${messageOf(cause)}`;
     throw new CountersignError('config-invalid', what, {
       cause,
-      hint: 'name one with --kubeconfig, `KUBECONFIG`, or `spec.target.kubeconfig`',
+      hint:
+        kubeconfig === undefined ? 'name one with --kubeconfig' : 'name one with --kubeconfig, `KUBECONFIG`, or `spec.target.kubeconfig`',
     });
   }
+}
+
+// The library takes what a pod has as it comes: outside of one, an address of nothing.
+function loadOwnAccount(config: KubeConfig): void {
+  config.loadFromCluster();
+  const { server = '' } = config.getCurrentCluster() ?? {};
+  const { tokenFile } = (config.getCurrentUser()?.authProvider?.config ?? {}) as { tokenFile?: string };
+  const isAddress = URL.canParse(server) && new URL(server).hostname !== 'undefined';
+  if (!isAddress || tokenFile === undefined || !existsSync(tokenFile)) throw new Error('this is not a pod with an account');
 }
 
 /**

@@ -19,7 +19,7 @@ export function readProcessSettings(env: NodeJS.ProcessEnv = process.env): Proce
   return {
     kubebuilderAssets: env.KUBEBUILDER_ASSETS,
     path: env.PATH ?? '',
-    kubeconfig: env.KUBECONFIG,
+    kubeconfig: env.KUBECONFIG || undefined,
     noColor: (env.NO_COLOR ?? '') !== '',
     logLevel: env.COUNTERSIGN_LOG_LEVEL ?? 'info',
     podNamespace: env.POD_NAMESPACE || undefined,

@@ -5,6 +5,7 @@
 export { type Anchor, AnchorKeeper } from './anchors.ts';
 export { type Checkpoint, type Instance as LedgerInstance, newInstance, openCheckpoint, signCheckpoint } from './checkpoint.ts';
 export { type Comparison, compareWith } from './compare.ts';
+export { parseWitness } from './cosignature.ts';
 export { evidenceRef } from './evidence.ts';
 export { type ExportOptions, exportLedger, importLedger } from './export-ledger.ts';
 export { Ledger, ledgerFile, openLedger } from './ledger.ts';
@@ -24,6 +25,7 @@ export {
 } from './note.ts';
 export { LEDGER_FILES, type LedgerKey, ledgerName, openSigner } from './open-sequencer.ts';
 export { fileAnchor, timestampAnchor, witnessAnchor } from './outside-anchors.ts';
+export { databaseAddress } from './postgres-address.ts';
 export { postgresSchema } from './postgres-schema.ts';
 export { programSource } from './program-source.ts';
 export { checkExtension, checkReceipt, extension, receipt } from './proof.ts';
