@@ -311,7 +311,7 @@ function readDocument(
 const API_VERSION = /^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?\/)?[a-z]([a-z0-9-]{0,61}[a-z0-9])?$/;
 const KIND = /^[A-Za-z]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$/;
 const NAMESPACE = /^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)?$/;
-const NAME = /^(?!\.{1,2}$)[!-$&-.0-~]{1,253}$/; // printable ASCII without `/` and `%`
+const NAME = /^(?!\.{1,2}$)[^/%\p{Cc}\p{Cf}\p{Zl}\p{Zp}]{1,253}$/u; // a segment of a path; RBAC has names with spaces and letters of any language
 
 function identityProblem({ apiVersion, kind, namespace, name }: ObjectRef): { message: string; path: ValuePath } | undefined {
   if (!API_VERSION.test(apiVersion)) return { message: '`apiVersion` is not `VERSION` or `GROUP/VERSION`', path: ['apiVersion'] };

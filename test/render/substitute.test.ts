@@ -72,3 +72,13 @@ test('a definition named by a variable is left as it is below its kind', () => {
   const { objects, violations } = from(text, { K: 'CustomResourceDefinition' });
   assert.deepEqual([objects[0]?.ref.kind, objects[0]?.object['spec'], violations], ['CustomResourceDefinition', { pattern: '${A}' }, []]);
 });
+
+test('names that Kubernetes takes are taken, and those that lead elsewhere in a path are not', () => {
+  const codes = (name: string) =>
+    from(`apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata: {name: ${JSON.stringify(name)}}\n`, {}).violations.map(
+      (v) => v.code,
+    );
+  for (const name of ['system:controller:x', 'my role', 'équipe', 'a.b-c_d@e', '...']) assert.deepEqual(codes(name), [], name);
+  for (const name of ['.', '..', 'a/b', 'a%2fb', 'a\u0000b', 'a\u202eb', 'x'.repeat(254)])
+    assert.deepEqual(codes(name), ['not-an-object'], name);
+});
