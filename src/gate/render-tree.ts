@@ -28,7 +28,7 @@ import {
 } from '../render/index.ts';
 import type { Gate, KnownFile } from './gate.ts';
 
-const FILES_AT_ONCE = 8; // asked of git ahead; each may be as large as any object that is read
+const FILES_AT_ONCE = 8; // asked of git ahead; each may be as large as the largest object read
 const FILES_TOGETHER = 64; // parsed together, up to so many bytes
 const BYTES_TOGETHER = 2 * 1024 * 1024;
 
