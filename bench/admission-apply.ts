@@ -69,7 +69,13 @@ async function putBare(port: number, ca: string, ns: string): Promise<void> {
         failurePolicy: 'Fail',
         namespaceSelector: { matchExpressions: [{ key: 'kubernetes.io/metadata.name', operator: 'In', values: [ns] }] },
         rules: [
-          { operations: ['CREATE', 'UPDATE', 'DELETE'], apiGroups: ['*'], apiVersions: ['*'], resources: ['*'], scope: 'Namespaced' },
+          {
+            operations: ['CREATE', 'UPDATE', 'DELETE'],
+            apiGroups: ['*'],
+            apiVersions: ['*'],
+            resources: ['*'],
+            scope: 'Namespaced',
+          },
         ],
       },
     ],
@@ -97,7 +103,9 @@ async function applyAll(ns: string, gate: Gate): Promise<number> {
   // Left where it is, everything would be slower for whoever comes next.
   for (const path of [`/apis/apps/v1/namespaces/${ns}/deployments`, `/api/v1/namespaces/${ns}/configmaps`])
     await oncall.request('DELETE', path);
-  const { items } = (await stage.get(`/api/v1/namespaces/${ns}/services`)).body as { items: { metadata: { name: string } }[] };
+  const { items } = (await stage.get(`/api/v1/namespaces/${ns}/services`)).body as {
+    items: { metadata: { name: string } }[];
+  };
   for (const { metadata } of items) await oncall.request('DELETE', `/api/v1/namespaces/${ns}/services/${metadata.name}`);
   return seconds;
 }

@@ -72,7 +72,9 @@ try {
 
   const during = async (work: () => Promise<unknown>) => {
     const asker = fileURLToPath(new URL('kit/ask-steadily.ts', import.meta.url));
-    const child = spawn(process.execPath, [asker, `${port}:${RATE}`, `${barePort}:${PROBES}`], { stdio: ['pipe', 'pipe', 'inherit'] });
+    const child = spawn(process.execPath, [asker, `${port}:${RATE}`, `${barePort}:${PROBES}`], {
+      stdio: ['pipe', 'pipe', 'inherit'],
+    });
     await once(child.stdout, 'data');
     const answers = text(child.stdout);
     await work();

@@ -110,7 +110,10 @@ try {
 }
 
 async function start(program: string, args: readonly string[]): Promise<void> {
-  const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'inherit'], env: { ...process.env, NODE_ENV: 'production' } });
+  const child = spawn(program, args, {
+    stdio: ['ignore', 'pipe', 'inherit'],
+    env: { ...process.env, NODE_ENV: 'production' },
+  });
   servers.push(child);
   await once(child.stdout as NodeJS.ReadableStream, 'data');
 }

@@ -17,7 +17,14 @@ try {
   const names = Array.from({ length: ENVIRONMENTS }, (_, i) => `e${String(i).padStart(3, '0')}`);
   const configuration = stage.configuration(
     'many',
-    names.map((name) => ({ name, url: fleet.url, path: `clusters/${name}`, namespaces: [name], interval: '2s', mode: 'off' as const })),
+    names.map((name) => ({
+      name,
+      url: fleet.url,
+      path: `clusters/${name}`,
+      namespaces: [name],
+      interval: '2s',
+      mode: 'off' as const,
+    })),
   );
   const files = Object.fromEntries(names.flatMap((name) => Object.entries(objects(name)).map(([f, t]) => [`clusters/${name}/${f}`, t])));
   const commit = await stage.change(fleet, 'all', files);
@@ -44,7 +51,9 @@ try {
     if (done >= LOOKS) break;
   }
   print(`${((Date.now() - since) / 1000).toFixed(0)} s for these; at most ${peak(running.pid)} MiB`);
-  const changed = await stage.change(fleet, 'one', { 'clusters/e007/c1.yaml': configMap('e007', 'c1', { k: 'changed' }) });
+  const changed = await stage.change(fleet, 'one', {
+    'clusters/e007/c1.yaml': configMap('e007', 'c1', { k: 'changed' }),
+  });
   const pushed = Date.now();
   const result = await running.entry('apply.result', 'e007', (e) => e.revision === changed && e.outcome === 'applied', 60_000);
   print(

@@ -39,7 +39,9 @@ const kit = (name: string) => fileURLToPath(new URL(`kit/${name}`, import.meta.u
 
 const directory = mkdtempSync(join(tmpdir(), 'countersign-bench-'));
 runsOn(otherCores());
-const hostile = spawn(process.execPath, [kit('hostile-servers.ts'), String(SERVERS)], { stdio: ['pipe', 'pipe', 'inherit'] });
+const hostile = spawn(process.execPath, [kit('hostile-servers.ts'), String(SERVERS)], {
+  stdio: ['pipe', 'pipe', 'inherit'],
+});
 const urls = JSON.parse(String((await once(hostile.stdout, 'data'))[0])) as string[];
 const stage = await Stage.open(directory);
 try {
@@ -151,8 +153,20 @@ function configure(fleet: Fleet, [git1 = '', git2 = '', git3 = '', place1 = '', 
   const admission = { policy: { namespaces: ['team-*'], mode: 'enforce' } };
   const configuration = stage.configuration('hostile', [
     { url: fleet.url, namespaces: ['hostile'], interval: '1s', admission },
-    { name: 'chart', url: fleet.url, namespaces: ['chart'], interval: '1s', path: 'charts/web', spec: { render: { with: 'helm' } } },
-    ...[git1, git2, git3].map((url, i) => ({ name: `away-${i}`, url: `${url}/fleet.git`, namespaces: [`away-${i}`], interval: '1s' })),
+    {
+      name: 'chart',
+      url: fleet.url,
+      namespaces: ['chart'],
+      interval: '1s',
+      path: 'charts/web',
+      spec: { render: { with: 'helm' } },
+    },
+    ...[git1, git2, git3].map((url, i) => ({
+      name: `away-${i}`,
+      url: `${url}/fleet.git`,
+      namespaces: [`away-${i}`],
+      interval: '1s',
+    })),
   ]);
   const document = (kind: string, name: string, spec: object) =>
     writeFileSync(
@@ -193,7 +207,9 @@ function fileWith(name: string, content: string): string {
 
 // A few changes of the month before, so that a report is due at once.
 async function recordEarlierMonth(data: string): Promise<void> {
-  const ledger = await openLedger(data, 'countersign.dev/bench', { clock: () => new Date(Date.now() - 32 * 86_400_000) });
+  const ledger = await openLedger(data, 'countersign.dev/bench', {
+    clock: () => new Date(Date.now() - 32 * 86_400_000),
+  });
   for (let i = 0; i < 5; i++) await recordChange(ledger, commitId(i), { environment: 'earlier', from: commitId(i - 1) });
   await ledger.close();
 }
@@ -240,7 +256,9 @@ async function pushAll(fleet: Fleet, service: Service, commits: readonly Hostile
   const counts = { denied: 0, unsound: 0, allowed: 0, unjudged: [] as string[] };
   for (const [i, { kind, id }] of commits.entries()) {
     const before = service.log.length;
-    await promisify(execFile)('git', ['push', '--quiet', '--force', 'origin', `${id}:refs/heads/main`], { cwd: fleet.work });
+    await promisify(execFile)('git', ['push', '--quiet', '--force', 'origin', `${id}:refs/heads/main`], {
+      cwd: fleet.work,
+    });
     const verdict = () => service.entries('change.judged', 'production').find((r) => r.entry.to === id)?.entry.outcome;
     const isUnsound = () =>
       service.log

@@ -24,7 +24,12 @@ const key = join(directory, 'key.pem');
 writeFileSync(key, createKey());
 let n = 0;
 
-type Checked = { readonly seconds: number; readonly checked: number; readonly finding?: string; readonly memory: readonly number[] };
+type Checked = {
+  readonly seconds: number;
+  readonly checked: number;
+  readonly finding?: string;
+  readonly memory: readonly number[];
+};
 type Row = {
   readonly index: number;
   readonly leaf: Uint8Array;

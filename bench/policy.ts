@@ -51,7 +51,11 @@ try {
 function subjectsOf(from: string): Extract<Subject, { kind: 'object' }>[] {
   return readdirSync(from)
     .sort()
-    .map((file) => ({ kind: 'object', json: JSON.stringify(parseYaml(readFileSync(join(from, file), 'utf8'))[0]?.value), file }));
+    .map((file) => ({
+      kind: 'object',
+      json: JSON.stringify(parseYaml(readFileSync(join(from, file), 'utf8'))[0]?.value),
+      file,
+    }));
 }
 
 // On one core. Ours begins with JSON text and ends with findings; OPA begins with a parsed value and ends with its result.
@@ -87,7 +91,10 @@ async function evaluations(
     }
     ours.push((count / (performance.now() - started)) * 1000);
     if (native === undefined) continue;
-    const said = JSON.parse(execFileSync(native, [rules, query, inputs, '3'], { encoding: 'utf8' })) as { rate: number; found: number };
+    const said = JSON.parse(execFileSync(native, [rules, query, inputs, '3'], { encoding: 'utf8' })) as {
+      rate: number;
+      found: number;
+    };
     theirs.push(said.rate);
     foundThere = said.found;
   }
@@ -166,7 +173,9 @@ function wholeProcess(size: string, count: number, rounds: number): void {
     ['rego', ORDINARY],
     ['templates', templates],
   ] as const)
-    execFileSync(process.execPath, [main, 'policy', 'build', root, '--bundle', join(bundle, `${name}.tar.gz`)], { stdio: 'ignore' });
+    execFileSync(process.execPath, [main, 'policy', 'build', root, '--bundle', join(bundle, `${name}.tar.gz`)], {
+      stdio: 'ignore',
+    });
   const [conftest, gator] = [findOnPath('conftest', path), findOnPath('gator', path)];
   const contestants: [string, string[] | undefined, (out: string) => number][] = [
     ['countersign, Rego', check(ORDINARY, 'json'), ourFindings],

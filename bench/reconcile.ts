@@ -117,7 +117,15 @@ async function countersignRound(round: number): Promise<number> {
       url: fleet.url,
       namespaces,
       mode: MODE,
-      spec: { source: { url: fleet.url, branch: 'main', path: PATH, interval: '10m', receiver: { from: 'generic', secretFile } } },
+      spec: {
+        source: {
+          url: fleet.url,
+          branch: 'main',
+          path: PATH,
+          interval: '10m',
+          receiver: { from: 'generic', secretFile },
+        },
+      },
     },
   ]);
   const seed = await stage.change(fleet, 'seed', { [`${PATH}/ns.yaml`]: files[`${namespaces[0]}/ns.yaml`] });

@@ -59,7 +59,9 @@ async function countersignRound(round: number, note: (what: string, ms: number) 
     note(what, performance.now() - pushed);
   };
   await push(`countersign: push to applied, ${OBJECTS} new objects`, objects(ns));
-  await push(`countersign: push to applied, 1 of ${OBJECTS} changed`, { 'app-0003.yaml': configMap(ns, 'app-0003', { key: 'changed' }) });
+  await push(`countersign: push to applied, 1 of ${OBJECTS} changed`, {
+    'app-0003.yaml': configMap(ns, 'app-0003', { key: 'changed' }),
+  });
   const rss = Number(/VmHWM:\s+(\d+)/.exec(execFileSync('cat', [`/proc/${running.pid}/status`], { encoding: 'utf8' }))?.[1] ?? 0);
   note('countersign: peak memory, MiB', rss / 1024);
   await stage.stopServices();

@@ -158,7 +158,10 @@ function provenance(bare: string, tip: string, trust: string): { seconds: number
       },
     );
     if (result.status !== 0) throw new Error(result.stderr.toString().slice(-500));
-    return { seconds: (performance.now() - started) / 1000, mib: Number(/VmHWM:\s+(\d+)/.exec(result.stderr.toString())?.[1] ?? 0) / 1024 };
+    return {
+      seconds: (performance.now() - started) / 1000,
+      mib: Number(/VmHWM:\s+(\d+)/.exec(result.stderr.toString())?.[1] ?? 0) / 1024,
+    };
   });
   return { seconds: median(runs.map((r) => r.seconds)), mib: median(runs.map((r) => r.mib)) };
 }
@@ -213,6 +216,9 @@ function allowedSigners(line: string): string[] {
 
 function keyring(armored: string): string[] {
   mkdirSync(join(directory, 'gnupg'), { mode: 0o700, recursive: true });
-  spawnSync('gpg', ['--batch', '--quiet', '--import'], { input: armored, env: { ...process.env, GNUPGHOME: join(directory, 'gnupg') } });
+  spawnSync('gpg', ['--batch', '--quiet', '--import'], {
+    input: armored,
+    env: { ...process.env, GNUPGHOME: join(directory, 'gnupg') },
+  });
   return ['gpg.format=openpgp'];
 }

@@ -158,11 +158,16 @@ async function story(): Promise<void> {
     await approve(lee, commit, 'dana wrote it, it says');
     const verdict = await denied(commit, 'unknown-key');
     takeBack();
-    return { tried: 'mallory signs with her own key and writes dana’s name into the commit', ...reason(verdict, 'unknown-key') };
+    return {
+      tried: 'mallory signs with her own key and writes dana’s name into the commit',
+      ...reason(verdict, 'unknown-key'),
+    };
   });
 
   await tell.scene('Self-approval is refused', async () => {
-    const commit = fleet.commit(dana, 'shop: green', { [`${PATH}/settings.yaml`]: configMap('shop', 'settings', { colour: 'green' }) });
+    const commit = fleet.commit(dana, 'shop: green', {
+      [`${PATH}/settings.yaml`]: configMap('shop', 'settings', { colour: 'green' }),
+    });
     fleet.push();
     await approve(dana, commit, 'I checked it twice');
     const verdict = await denied(commit, 'self-approval');
@@ -171,7 +176,9 @@ async function story(): Promise<void> {
   });
 
   await tell.scene('A privileged container is refused, with rule, file and line', async () => {
-    const commit = fleet.commit(dana, 'shop: debug web', { [`${PATH}/web.yaml`]: deployment('shop', 'web', { privileged: true }) });
+    const commit = fleet.commit(dana, 'shop: debug web', {
+      [`${PATH}/web.yaml`]: deployment('shop', 'web', { privileged: true }),
+    });
     const check = await countersign(['check', '--repo', fleet.work, '--config', config, '--base', good, '--output', 'json']);
     fleet.push();
     await approve(lee, commit, 'we need this for debugging');
@@ -199,7 +206,12 @@ async function story(): Promise<void> {
 
   await tell.scene('Break-glass is let through, and recorded', async () => {
     const patch = {
-      metadata: { annotations: { 'countersign.dev/break-glass': 'INC-4711: web is overloaded', 'countersign.dev/break-glass-for': '3s' } },
+      metadata: {
+        annotations: {
+          'countersign.dev/break-glass': 'INC-4711: web is overloaded',
+          'countersign.dev/break-glass-for': '3s',
+        },
+      },
       spec: { replicas: 6 },
     };
     const refused = kubectl('dev', ['patch', 'deployment', 'web', '-p', JSON.stringify(patch)]);
@@ -260,7 +272,11 @@ async function story(): Promise<void> {
     };
   });
 
-  const { server: admin } = await connect({ kubeconfig: controlPlane.kubeconfig('admin'), context: undefined, namedBy: 'operator' });
+  const { server: admin } = await connect({
+    kubeconfig: controlPlane.kubeconfig('admin'),
+    context: undefined,
+    namedBy: 'operator',
+  });
   undo.push(() => admin.close());
   const colourIn = (ns: string) => (live(`configmap/settings`, ns)?.['data'] as { colour?: string } | undefined)?.colour;
 
@@ -366,7 +382,9 @@ async function story(): Promise<void> {
     const altered = await countersign(['verify', join(directory, 'auditor', 'report.pdf'), '--key', join(data, 'ledger.pub')]);
     expect(altered.code === 1, 'an altered report was verified');
     cpSync(join(data, 'ledger.pub'), join(OUT, 'ledger.pub'));
-    const { summary } = JSON.parse(made.stdout) as { summary: { changes: number; applied: number; denied: number; exceptions: number } };
+    const { summary } = JSON.parse(made.stdout) as {
+      summary: { changes: number; applied: number; denied: number; exceptions: number };
+    };
     return {
       tried: 'the compliance manager makes the report; an auditor verifies it with the public key alone, then one character is changed',
       happened: `${summary.changes} changes, ${summary.applied} applied, ${summary.denied} denied, ${summary.exceptions} exceptions (break-glass and drift among them); verified as made, not verified once changed`,

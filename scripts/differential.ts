@@ -12,7 +12,10 @@ const nobody = {
   apiVersion: 'countersign.dev/v1alpha1',
   kind: 'TrustPolicy',
   metadata: { name: 'nobody' },
-  spec: { principals: [{ name: 'nobody', keys: [] }], rules: [{ name: 'none', signers: ['nobody'], approvals: { required: 0 } }] },
+  spec: {
+    principals: [{ name: 'nobody', keys: [] }],
+    rules: [{ name: 'none', signers: ['nobody'], approvals: { required: 0 } }],
+  },
 };
 const policy = trust === undefined ? trustPolicySchema.parse(nobody) : loadConfiguration([trust]).trustPolicies[0];
 if (policy === undefined) throw new Error(`no TrustPolicy in ${trust}`);

@@ -11,5 +11,11 @@ export function tool(name: ToolName, options: { pinned?: boolean } = {}): Promis
 
 function toolSettings(): ToolSettings {
   const { path, kubebuilderAssets } = readProcessSettings();
-  return { path, kubebuilderAssets, cache: `${ROOT}.tools`, root: ROOT, say: (line) => process.stderr.write(`${line}\n`) };
+  return {
+    path,
+    kubebuilderAssets,
+    cache: `${ROOT}.tools`,
+    root: ROOT,
+    say: (line) => process.stderr.write(`${line}\n`),
+  };
 }

@@ -24,16 +24,17 @@ const CALLS: Readonly<Record<string, RegExp>> = {
 
 // Files that use one of them, where no text from outside gets there.
 const NOTHING_FROM_OUTSIDE: Readonly<Record<string, string>> = {
-  'cli/control-socket.ts': 'reads a path that the service itself wrote into its data directory',
+  'open/control-socket.ts': 'reads a path that the service itself wrote into its data directory',
   'cli/ledger-keys.ts': 'names of ours in the data directory',
-  'cli/make-report.ts': 'asks for the size of files in the data directory',
-  'cli/report-files.ts': 'names come from report/write-report.ts, which has them as constants',
-  'cli/probe-server.ts': 'serves an application of service/, which has rows of its own',
-  'cli/serve-documents.ts': 'names of ours in the data directory',
-  'cli/serve-ledger.ts': 'names of ours in the data directory',
-  'cli/serving.ts': 'makes the data directory that the operator named',
-  'cli/signing-lease.ts': 'asks where the data directory lies',
-  'cli/version.ts': 'reads our own package.json',
+  'cli/ledger.ts': 'looks for the checkpoint in the data directory',
+  'publish/make-report.ts': 'asks for the size of files in the data directory',
+  'publish/report-files.ts': 'names come from report/write-report.ts, which has them as constants',
+  'serve/probe-server.ts': 'serves an application of service/, which has rows of its own',
+  'serve/documents.ts': 'names of ours in the data directory',
+  'serve/ledger.ts': 'names of ours in the data directory',
+  'serve/open-serving.ts': 'makes the data directory that the operator named',
+  'serve/signing-lease.ts': 'asks where the data directory lies',
+  'config/version.ts': 'reads our own package.json',
   'fence/memory.ts': 'reads what the kernel says of processes that we started',
   'ledger/open-sequencer.ts': 'names of ours in the data directory',
   'ledger/program-source.ts': 'reads our own checker',
@@ -48,7 +49,12 @@ const NOTHING_FROM_OUTSIDE: Readonly<Record<string, string>> = {
   'trust/signature-threads.ts': 'starts our own module',
 };
 
-type Row = { readonly file: string; readonly names: readonly string[]; readonly owners: readonly string[]; readonly shape: string };
+type Row = {
+  readonly file: string;
+  readonly names: readonly string[];
+  readonly owners: readonly string[];
+  readonly shape: string;
+};
 
 function rows(): Row[] {
   const begin = PAGE.indexOf('## Where text from outside is interpreted');

@@ -4,13 +4,13 @@ import { join } from 'node:path';
 import express from 'express';
 import pino from 'pino';
 import { readBundle } from '../../src/bundle/index.ts';
-import { AdmissionFront } from '../../src/cli/admission-front.ts';
-import { recorderOf } from '../../src/cli/read-ledger.ts';
 import { readProcessSettings } from '../../src/config/index.ts';
 import { AdmissionRecords, BreakGlass } from '../../src/gate/index.ts';
 import { openLedger, openSeal, WriteAhead } from '../../src/ledger/index.ts';
 import { environmentSchema } from '../../src/model/index.ts';
+import { recorderOf } from '../../src/open/read-ledger.ts';
 import { PolicyPool } from '../../src/policy/index.ts';
+import { AdmissionFront } from '../../src/serve/admission-front.ts';
 import { environmentDocument } from '../../test/kit/documents.ts';
 
 // One server of the benchmark in a process of its own: `bare` only parses and answers, `ours` decides by the rules of a bundle.
@@ -41,7 +41,11 @@ if (kind === 'bare') {
     subject: ahead.subject.bind(ahead),
   };
   const environment = environmentSchema.parse(
-    environmentDocument({ url: 'https://git.example.com/fleet', namespaces: ['shop'], admission: { policy: { namespaces: ['team-*'] } } }),
+    environmentDocument({
+      url: 'https://git.example.com/fleet',
+      namespaces: ['shop'],
+      admission: { policy: { namespaces: ['team-*'] } },
+    }),
   );
   const load = async () => ({ pool, waivers: [], images: { digest: '', of: new Map() }, bundle: bundle.digest });
   const log = pino({ level: 'warn' });

@@ -17,7 +17,10 @@ export async function startGatekeeper(
   tls: string,
   directory: string,
 ): Promise<{ readonly url: string; readonly stop: () => Promise<void> }> {
-  const controlPlane: ControlPlane = await startControlPlane({ etcd: await tool('etcd'), apiserver: await tool('kube-apiserver') });
+  const controlPlane: ControlPlane = await startControlPlane({
+    etcd: await tool('etcd'),
+    apiserver: await tool('kube-apiserver'),
+  });
   const kubectl = await tool('kubectl');
   const apply = (file: string) =>
     execFileSync(kubectl, ['--kubeconfig', controlPlane.kubeconfig('admin'), 'apply', '--server-side', '-f', file], {
@@ -56,7 +59,10 @@ export async function startGatekeeper(
         'ERROR',
       ],
     ],
-    { stdio: ['ignore', 'ignore', 'ignore'], env: { ...process.env, POD_NAME: 'bench', POD_NAMESPACE: 'gatekeeper-system' } },
+    {
+      stdio: ['ignore', 'ignore', 'ignore'],
+      env: { ...process.env, POD_NAME: 'bench', POD_NAMESPACE: 'gatekeeper-system' },
+    },
   );
   const stop = async () => {
     child.kill();

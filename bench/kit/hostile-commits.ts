@@ -48,7 +48,9 @@ function makersFor(fleet: Fleet, base: string): Readonly<Record<string, (i: numb
     'trees of trees': (i) => commitOf(treeBomb(git, i), i),
     'a chart that loops': (i) =>
       commitOf(
-        withFiles({ [`${CHART}/templates/loop.yaml`]: `{{- range $i, $e := until 1000000000 }}\n# {{ $i }} ${i}\n{{- end }}\n` }),
+        withFiles({
+          [`${CHART}/templates/loop.yaml`]: `{{- range $i, $e := until 1000000000 }}\n# {{ $i }} ${i}\n{{- end }}\n`,
+        }),
         i,
       ),
     'a long run of commits': (i) => longRun(git, base, i),

@@ -34,7 +34,13 @@ export async function openPgpSigner(): Promise<{ publicKey: string; sign: SignCo
   return {
     publicKey: made.publicKey,
     sign: async (payload) =>
-      ((await signOpenPgp({ message: await createMessage({ binary: payload }), signingKeys, detached: true })) as string)
+      (
+        (await signOpenPgp({
+          message: await createMessage({ binary: payload }),
+          signingKeys,
+          detached: true,
+        })) as string
+      )
         .replaceAll('\r\n', '\n')
         .trim(),
   };

@@ -3,7 +3,13 @@ import type { ApiServer } from '../../src/cluster/index.ts';
 import { askAdmission } from './ask-admission.ts';
 import { podReview } from './pod-review.ts';
 
-type Answers = { right: number; retry: number; readonly wrong: string[]; readonly none: string[]; readonly times: number[] };
+type Answers = {
+  right: number;
+  retry: number;
+  readonly wrong: string[];
+  readonly none: string[];
+  readonly times: number[];
+};
 
 const REVIEWS = [
   { namespace: 'hostile', privileged: false, allowed: false },

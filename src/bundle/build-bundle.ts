@@ -181,7 +181,10 @@ async function withVersions(opaFile: string, directory: string, files: readonly 
     writeFileSync(join(all, file.file), file.text);
   }
   if (files.length === 0) return [];
-  const fine = await run(opaFile, ['inspect', '--v1-compatible', all], { timeout: BUILD_MS, maxBuffer: 64 * 1024 * 1024 }).then(
+  const fine = await run(opaFile, ['inspect', '--v1-compatible', all], {
+    timeout: BUILD_MS,
+    maxBuffer: 64 * 1024 * 1024,
+  }).then(
     () => true,
     () => false,
   );

@@ -30,7 +30,9 @@ export function readExamples(root: string): Example[] {
         try {
           return parseYaml(readFileSync(path, 'utf8')).map((document) => document.value);
         } catch (cause) {
-          throw new CountersignError('policy-unusable', `the example \`${path}\` cannot be read: ${messageOf(cause)}`, { cause });
+          throw new CountersignError('policy-unusable', `the example \`${path}\` cannot be read: ${messageOf(cause)}`, {
+            cause,
+          });
         }
       };
       return {

@@ -112,14 +112,24 @@ export function readConstraint(
     });
     return undefined;
   }
-  return { kind, name, parameters, match: (at(value, 'spec', 'match') ?? {}) as Match, action: action as Constraint['action'], place };
+  return {
+    kind,
+    name,
+    parameters,
+    match: (at(value, 'spec', 'match') ?? {}) as Match,
+    action: action as Constraint['action'],
+    place,
+  };
 }
 
 // Undefined where a scoped constraint names other points only.
 function actionOf(spec: Record<string, unknown> | undefined): string | undefined {
   const action = String(spec?.['enforcementAction'] ?? 'deny');
   if (action !== 'scoped') return action;
-  const scoped = (spec?.['scopedEnforcementActions'] ?? []) as { action?: string; enforcementPoints?: { name?: string }[] }[];
+  const scoped = (spec?.['scopedEnforcementActions'] ?? []) as {
+    action?: string;
+    enforcementPoints?: { name?: string }[];
+  }[];
   const here = scoped.filter((s) => s.enforcementPoints?.some((p) => ENFORCEMENT_POINTS.includes(String(p.name))));
   return (['deny', 'warn', 'dryrun'] as const).find((a) => here.some((s) => s.action === a));
 }

@@ -7,7 +7,17 @@ import type { BuildOptions, Built } from './build-bundle.ts';
 
 export type { BuildOptions, Built } from './build-bundle.ts';
 export { type Example, readExamples } from './examples.ts';
-export type { BundleManifest, Constraint, Entry, Expansion, Match, PolicyBundle, RuleInfo, Selector, Template } from './policy-bundle.ts';
+export type {
+  BundleManifest,
+  Constraint,
+  Entry,
+  Expansion,
+  Match,
+  PolicyBundle,
+  RuleInfo,
+  Selector,
+  Template,
+} from './policy-bundle.ts';
 export { pullBundle } from './pull-bundle.ts';
 export { readBundle } from './read-bundle.ts';
 

@@ -1,9 +1,8 @@
 import { type Previewed, previewFromAudit, previewFromLedger } from '../gate/index.ts';
 import { CountersignError, parseDuration } from '../model/index.ts';
+import { environmentsOf, openConfiguration, readLedger, viewOf } from '../open/index.ts';
+import { EXIT, type Io, paint, plain } from '../terminal/index.ts';
 import { auditEvents } from './audit-log.ts';
-import { EXIT, type Io, paint, plain } from './io.ts';
-import { openConfiguration } from './open.ts';
-import { environmentsOf, readLedger, viewOf } from './read-ledger.ts';
 
 export type AdmissionPreviewOptions = {
   data: string;
@@ -50,7 +49,10 @@ async function fromAuditLog(options: AdmissionPreviewOptions, files: readonly st
   const events: unknown[] = [];
   for await (const batch of auditEvents(files)) events.push(...batch);
   try {
-    return wanted.map((e) => ({ environment: e.metadata.name, requests: previewFromAudit(events, e, options.applier) }));
+    return wanted.map((e) => ({
+      environment: e.metadata.name,
+      requests: previewFromAudit(events, e, options.applier),
+    }));
   } catch (cause) {
     if (!(cause instanceof TypeError)) throw cause;
     throw new CountersignError('usage', cause.message, { cause, hint: 'give the API server’s audit log, in JSON' });

@@ -1,7 +1,7 @@
 import type { Scan } from '../gate/index.ts';
 import { CountersignError, refText } from '../model/index.ts';
-import { EXIT, type Io, paint, plain } from './io.ts';
-import { environmentsOf, readLedger, viewOf } from './read-ledger.ts';
+import { environmentsOf, readLedger, viewOf } from '../open/index.ts';
+import { EXIT, type Io, paint, plain } from '../terminal/index.ts';
 
 export type AdmissionScanOptions = { data: string; environment?: string; output: 'text' | 'json' };
 
@@ -16,7 +16,17 @@ export function admissionScan(options: AdmissionScanOptions, io: Io): number {
         const found = view.latest(['cluster.scanned'], environment);
         if (found === undefined) return [];
         const { time, revision, objects, waived } = found.entry;
-        return [{ environment, entry: found.index, at: time, revision, objects, waived, ...(view.evidence(found.entry.evidence) as Scan) }];
+        return [
+          {
+            environment,
+            entry: found.index,
+            at: time,
+            revision,
+            objects,
+            waived,
+            ...(view.evidence(found.entry.evidence) as Scan),
+          },
+        ];
       });
     if (all.length === 0)
       throw new CountersignError('usage', 'no result stands on this ledger', {
@@ -30,7 +40,12 @@ export function admissionScan(options: AdmissionScanOptions, io: Io): number {
   }
 }
 
-type Shown = Scan & { readonly environment: string; readonly at: string; readonly objects: number; readonly waived: number };
+type Shown = Scan & {
+  readonly environment: string;
+  readonly at: string;
+  readonly objects: number;
+  readonly waived: number;
+};
 
 function show({ environment, at, objects, unmanaged, violations, waived, unread }: Shown, io: Io): void {
   const standing = violations.filter((v) => v.waived === undefined);

@@ -1,12 +1,10 @@
 import pino from 'pino';
 import type { ProcessSettings } from '../config/index.ts';
 import { CountersignError, messageOf } from '../model/index.ts';
+import { openConfiguration, type PassOptions } from '../open/index.ts';
 import type { ReconcilerStatus } from '../reconcile/index.ts';
-import { EXIT, type Io, plain } from './io.ts';
-import { openConfiguration } from './open.ts';
-import { keepStated, recordStart } from './serve-ledger.ts';
-import { openGates, openLoops } from './serve-loops.ts';
-import { openClusters, openServing, type PassOptions } from './serving.ts';
+import { keepStated, openClusters, openGates, openLoops, openServing, recordStart } from '../serve/index.ts';
+import { EXIT, type Io, plain } from '../terminal/index.ts';
 
 export type ApplyOptions = PassOptions & {
   environment?: string;

@@ -4,6 +4,8 @@ import { defaultApiUrl, type Forge, type ForgeAddress, type ForgeRequest, fetchR
 import { assessTrust } from '../gate/index.ts';
 import { diffTrees, type NativeRepository, readCommit, signWithGitKey, sourceRepository, type UserRepository } from '../git/index.ts';
 import { CountersignError, count, httpAddress, NO_REVISION, sha256 } from '../model/index.ts';
+import { chooseEnvironment, openCheckout, openConfiguration, openPolicy, trustOf } from '../open/index.ts';
+import { EXIT, type Io, paint, plain } from '../terminal/index.ts';
 import {
   approvalPath,
   changeDigest,
@@ -17,8 +19,6 @@ import {
   type TrustStore,
 } from '../trust/index.ts';
 import { baseOf } from './approve.ts';
-import { EXIT, type Io, paint, plain } from './io.ts';
-import { chooseEnvironment, openCheckout, openConfiguration, openPolicy, trustOf } from './open.ts';
 import { short, showFindings } from './show-verdict.ts';
 
 type Common = {
@@ -86,7 +86,15 @@ export async function approvalsVerify(name: string, options: ApprovalsVerifyOpti
     const trust = await openTrustStore(trustOf(configuration, environment));
     const source = sourceRepository(repository);
     const result = await assessTrust(
-      { environment, repository: source, trust, recorder: undefined, clock: () => new Date(), openPolicy, untrusted: 'rendered' },
+      {
+        environment,
+        repository: source,
+        trust,
+        recorder: undefined,
+        clock: () => new Date(),
+        openPolicy,
+        untrusted: 'rendered',
+      },
       from,
       commit,
       tree,

@@ -1,12 +1,12 @@
 import { createInterface } from 'node:readline/promises';
 import type { ProcessSettings } from '../config/index.ts';
+import { version } from '../config/index.ts';
 import { diffTrees, readCommit, redactUrl, signWithGitKey } from '../git/index.ts';
 import { CountersignError, durationMs, NO_REVISION, parseDuration, subjectOf } from '../model/index.ts';
+import { openCheckout } from '../open/index.ts';
+import { EXIT, type Io, paint, plain } from '../terminal/index.ts';
 import { approvalPath, approvalStatement, type Decision, encodeEnvelope, preAuthEncoding } from '../trust/index.ts';
-import { EXIT, type Io, paint, plain } from './io.ts';
-import { openCheckout } from './open.ts';
 import { short } from './show-verdict.ts';
-import { version } from './version.ts';
 
 export type ApproveOptions = {
   rollback?: boolean;
@@ -25,7 +25,11 @@ export type ApproveOptions = {
   output: 'text' | 'json';
 };
 
-const DONE: Record<Decision, string> = { approve: 'approved', reject: 'rejected', revoke: 'took back what was said on' };
+const DONE: Record<Decision, string> = {
+  approve: 'approved',
+  reject: 'rejected',
+  revoke: 'took back what was said on',
+};
 
 /**
  * `countersign approve COMMIT`, `approvals reject` and `approvals revoke`: shows the change, signs a statement bound to its
@@ -56,7 +60,9 @@ export async function approve(
       throw new CountersignError('usage', 'nothing was signed', { hint: 'answer `yes`, or use --yes' });
     const lifetime = options.expires === undefined ? undefined : parseDuration(options.expires);
     if (options.expires !== undefined && lifetime === undefined)
-      throw new CountersignError('usage', `\`${options.expires}\` is not a duration`, { hint: 'for example --expires 7d' });
+      throw new CountersignError('usage', `\`${options.expires}\` is not a duration`, {
+        hint: 'for example --expires 7d',
+      });
     const now = Date.now();
     const statement = approvalStatement({
       repository: url,
@@ -103,7 +109,9 @@ export async function baseOf(
   const tip = await user.commit(`${options.remote}/${options.branch}`).catch(() => undefined);
   if (options.rollback === true) {
     if (tip !== undefined && tip !== commit) return tip;
-    throw new CountersignError('usage', 'cannot tell what to go back from', { hint: 'name the commit that is applied now with --base' });
+    throw new CountersignError('usage', 'cannot tell what to go back from', {
+      hint: 'name the commit that is applied now with --base',
+    });
   }
   if (tip === undefined || (await repository.isAncestor(commit, tip))) return parent ?? NO_REVISION;
   if (await repository.isAncestor(tip, commit)) return tip;

@@ -10,7 +10,10 @@ export async function* auditEvents(files: readonly string[]): AsyncGenerator<unk
   for (const file of files) {
     let line = 0;
     try {
-      for await (const text of createInterface({ input: createReadStream(file), crlfDelay: Number.POSITIVE_INFINITY })) {
+      for await (const text of createInterface({
+        input: createReadStream(file),
+        crlfDelay: Number.POSITIVE_INFINITY,
+      })) {
         line++;
         if (text.trim() !== '') batch.push(JSON.parse(text));
         if (batch.length < BATCH) continue;

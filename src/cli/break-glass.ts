@@ -2,11 +2,9 @@ import { type ApiServer, connect } from '../cluster/index.ts';
 import type { ProcessSettings } from '../config/index.ts';
 import { type BreakGlassStanding, breakGlassStanding } from '../gate/index.ts';
 import { ANNOTATION, CountersignError, parseDuration, refText } from '../model/index.ts';
-import { askService } from './control-socket.ts';
-import { EXIT, type Io, paint, plain } from './io.ts';
-import { chooseEnvironment, openConfiguration } from './open.ts';
+import { askService, chooseEnvironment, environmentsOf, openConfiguration, readLedger, viewOf } from '../open/index.ts';
+import { EXIT, type Io, paint, plain } from '../terminal/index.ts';
 import { localUser } from './operate.ts';
-import { environmentsOf, readLedger, viewOf } from './read-ledger.ts';
 
 type Where = { namespace?: string[]; environment?: string; config: string[]; kubeconfig?: string; context?: string };
 export type BreakGlassOpenOptions = Where & { reason: string; ticket: string; for: string; output: 'text' | 'json' };
@@ -33,7 +31,11 @@ export async function breakGlassOpen(options: BreakGlassOpenOptions, settings: P
     });
   if (parseDuration(options.for) === undefined)
     throw new CountersignError('usage', `\`${options.for}\` is no time for --for`, { hint: 'for example 30m or 2h' });
-  const annotations = { [ANNOTATION.breakGlass]: reason, [ANNOTATION.breakGlassFor]: options.for, [ANNOTATION.breakGlassTicket]: ticket };
+  const annotations = {
+    [ANNOTATION.breakGlass]: reason,
+    [ANNOTATION.breakGlassFor]: options.for,
+    [ANNOTATION.breakGlassTicket]: ticket,
+  };
   return annotate(options, settings, io, annotations, 'break-glass is open');
 }
 
@@ -96,7 +98,11 @@ async function annotateOne(
       ok: false,
       message: 'nobody answered for the gate: is the namespace governed, and the webhook in place? Nothing was opened',
     };
-  return { namespace, ok: false, message: String(answer.body['message'] ?? `the API server answered ${answer.status}`) };
+  return {
+    namespace,
+    ok: false,
+    message: String(answer.body['message'] ?? `the API server answered ${answer.status}`),
+  };
 }
 
 /** `countersign break-glass list`: what is open, and what waits for its review; 1 while there is any. */
@@ -133,12 +139,16 @@ function textOf(environment: string, { open, unsettled }: BreakGlassStanding, io
 /** `countersign break-glass settle`: ends the review of uses, by the commit that made Git agree or because all is undone. */
 export async function breakGlassSettle(environment: string, options: BreakGlassSettleOptions, io: Io): Promise<number> {
   if ((options.commit === undefined) === !options.reverted)
-    throw new CountersignError('usage', 'say how Git and the cluster agree again', { hint: '--commit COMMIT, or --reverted' });
+    throw new CountersignError('usage', 'say how Git and the cluster agree again', {
+      hint: '--commit COMMIT, or --reverted',
+    });
   if (options.commit !== undefined && !/^[0-9a-f]{7,64}$/.test(options.commit))
     throw new CountersignError('usage', `\`${options.commit}\` is no commit`, { hint: 'at least seven hex digits' });
   const uses = (options.use ?? []).map(Number);
   if (uses.some((i) => !Number.isSafeInteger(i) || i < 0))
-    throw new CountersignError('usage', 'uses are indices of entries', { hint: '`countersign break-glass list` shows them' });
+    throw new CountersignError('usage', 'uses are indices of entries', {
+      hint: '`countersign break-glass list` shows them',
+    });
   const asked = { environment, user: localUser(), reason: options.reason, uses, commit: options.commit };
   const answer = await askService(options.data, 'settle', asked);
   if (answer === undefined)

@@ -3,14 +3,13 @@ import { join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { buildBundle, type PolicyBundle, readBundle } from '../bundle/index.ts';
 import type { ProcessSettings } from '../config/index.ts';
+import { type Finding, type Findings, printFindings, showFindingsText } from '../findings/index.ts';
 import { CountersignError, messageOf, type RenderedObject } from '../model/index.ts';
-import { evaluateDocuments, evaluateObjects, PolicyPool, type PolicyScope, ruleInfos } from '../policy/index.ts';
+import { evaluateDocuments, evaluateObjects, inventoryOf, PolicyPool, type PolicyScope, ruleInfos } from '../policy/index.ts';
+import { EXIT, type Io, Progress, paint } from '../terminal/index.ts';
 import { findOnPath, provide } from '../tools/index.ts';
 import { ambiguities, parseYaml, type YamlDocument, YamlError } from '../yaml/index.ts';
-import type { CheckOptions } from './check.ts';
-import { type Finding, type Findings, printFindings, showFindingsText } from './findings.ts';
-import { EXIT, type Io, paint } from './io.ts';
-import { Progress } from './progress.ts';
+import type { CheckOptions } from './check-options.ts';
 import { reportsOf, writeReports } from './reports-of.ts';
 
 const SHIPPED = fileURLToPath(new URL('../../policies/dist/bundle.tar.gz', import.meta.url));
@@ -142,7 +141,6 @@ class Run {
         ),
       );
     if (this.#held.length > 0) {
-      const { inventoryOf } = await import('./inventory.ts');
       const pool = new PolicyPool(this.#bundles, { inventory: inventoryOf(this.#held) });
       this.#ask(evaluateObjects(pool, this.#held, this.#scope).finally(() => pool.close()));
     }
@@ -207,7 +205,12 @@ class Run {
       return;
     }
     const { name, namespace } = (typeof metadata === 'object' && metadata !== null ? metadata : {}) as Record<string, unknown>;
-    const ref = { apiVersion, kind, namespace: typeof namespace === 'string' ? namespace : '', name: typeof name === 'string' ? name : '' };
+    const ref = {
+      apiVersion,
+      kind,
+      namespace: typeof namespace === 'string' ? namespace : '',
+      name: typeof name === 'string' ? name : '',
+    };
     objects.push({
       object: value as RenderedObject['object'],
       ref,

@@ -1,36 +1,14 @@
 import type { ProcessSettings } from '../config/index.ts';
+import { type Finding, type Findings, fingerprint, printFindings, showFindingsText } from '../findings/index.ts';
 import { assess, type Gate, ruledAt } from '../gate/index.ts';
 import { type NativeRepository, sourceRepository, type UserRepository } from '../git/index.ts';
 import { CountersignError, isNoRevision, NO_REVISION, refText, type Verdict, type Violation } from '../model/index.ts';
+import { chooseEnvironment, gitProgram, openCheckout, openConfiguration, openGate, openRendering } from '../open/index.ts';
 import { ruleInfos } from '../policy/index.ts';
-import { type Finding, type Findings, type Form, fingerprint, printFindings, showFindingsText } from './findings.ts';
-import { EXIT, type Io, paint } from './io.ts';
-import { openRendering } from './make-objects.ts';
-import { chooseEnvironment, gitProgram, openCheckout, openConfiguration, openGate } from './open.ts';
+import { EXIT, type Io, paint } from '../terminal/index.ts';
+import type { CheckOptions } from './check-options.ts';
 import { reportsOf, writeReports } from './reports-of.ts';
 import { showVerdictEnd, showVerdictHead } from './show-verdict.ts';
-
-export type CheckOptions = {
-  repo: string;
-  config: string[];
-  trust?: string;
-  environment?: string;
-  base?: string;
-  head: string;
-  remote: string;
-  fetch: boolean;
-  output: Form;
-  report?: string[];
-  all?: boolean;
-  failOnWarn?: boolean;
-  explain?: string;
-  trace?: boolean;
-  manifests?: string[];
-  policy?: string[];
-  data?: string[];
-  parameters?: string[];
-  combine?: boolean;
-};
 
 /** `countersign check`: the verdict the cluster would give, before the merge. Records nothing, so it can allow nothing. */
 export async function check(options: CheckOptions, settings: ProcessSettings, io: Io): Promise<number> {

@@ -1,6 +1,6 @@
 import { customResourceDefinitions } from '../config/index.ts';
+import { EXIT, type Io } from '../terminal/index.ts';
 import { printYaml } from '../yaml/index.ts';
-import { EXIT, type Io } from './io.ts';
 
 /** `countersign crds`: what a cluster needs to know of our kinds, for `kubectl apply`. */
 export async function crds(io: Io): Promise<number> {

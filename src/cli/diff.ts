@@ -4,11 +4,9 @@ import type { ProcessSettings } from '../config/index.ts';
 import { renderedAt } from '../gate/index.ts';
 import { sourceRepository } from '../git/index.ts';
 import { CountersignError, inParallel, isStamp, type KubernetesObject, messageOf, refText, SERVER_FIELDS } from '../model/index.ts';
+import { chooseEnvironment, gitProgram, openCheckout, openConfiguration, opener, openGate, openRendering } from '../open/index.ts';
+import { EXIT, type Io, paint, plain } from '../terminal/index.ts';
 import { printYaml } from '../yaml/index.ts';
-import { opener } from './decrypting.ts';
-import { EXIT, type Io, paint, plain } from './io.ts';
-import { openRendering } from './make-objects.ts';
-import { chooseEnvironment, gitProgram, openCheckout, openConfiguration, openGate } from './open.ts';
 
 export type DiffOptions = {
   repo: string;
@@ -92,7 +90,12 @@ function described(name: string, live: KubernetesObject | undefined, wanted: Kub
   if (live !== undefined && fields.length === 0) return undefined;
   const [before, after] = masked(live, wanted);
   const text = createTwoFilesPatch(`live ${name}`, `git ${name}`, before, after, undefined, undefined, { context: 3 });
-  return { object: name, action: live === undefined ? 'create' : 'update', fields, text: text.split('\n').slice(1).join('\n') };
+  return {
+    object: name,
+    action: live === undefined ? 'create' : 'update',
+    fields,
+    text: text.split('\n').slice(1).join('\n'),
+  };
 }
 
 // What people compare: without what the server or we write ourselves. Of a Secret, each value is a mark that tells same from different.

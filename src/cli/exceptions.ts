@@ -1,14 +1,12 @@
 import { join } from 'node:path';
 import { LEDGER_FILES, type LedgerReader } from '../ledger/index.ts';
 import { CountersignError, count, type Entry } from '../model/index.ts';
+import { askService, readLedger, readVerifiers } from '../open/index.ts';
+import { readInput } from '../publish/index.ts';
 import { buildReport, type ExceptionRecord, type ReportModel } from '../report/index.ts';
-import { askService } from './control-socket.ts';
-import { EXIT, type Io, paint, plain } from './io.ts';
-import { readVerifiers } from './ledger.ts';
+import { EXIT, type Io, paint, plain } from '../terminal/index.ts';
 import { localUser, recordWithoutService } from './operate.ts';
-import { readLedger } from './read-ledger.ts';
 import { type DefinitionOptions, defined, periodOf } from './report-definition.ts';
-import { readInput } from './report-input.ts';
 
 type Where = { data: string; from?: string; to?: string; output: 'text' | 'json' };
 export type ExceptionListOptions = Where & { environment?: string; type?: string; all: boolean };
@@ -83,7 +81,12 @@ export async function exceptionAssign(id: string, options: ExceptionAssignOption
   const asked = { environment: found.environment, exception: id, reason };
   const answer = await askService(data, 'assign-exception', { ...asked, owner, user: localUser() });
   if (answer === undefined)
-    await recordWithoutService(data, (user, subject) => ({ type: 'exception.assigned', ...asked, owner: subject(owner), user }));
+    await recordWithoutService(data, (user, subject) => ({
+      type: 'exception.assigned',
+      ...asked,
+      owner: subject(owner),
+      user,
+    }));
   if (options.output === 'json') io.out(`${JSON.stringify({ ...asked, owner }, null, 2)}\n`);
   else io.out(`${id} (${found.type}) is for ${plain(owner)} to see to: ${plain(reason)}\n`);
   return EXIT.yes;
@@ -115,7 +118,13 @@ export async function exceptionSettle(id: string, options: ExceptionSettleOption
   return EXIT.yes;
 }
 
-const PLAIN: DefinitionOptions = { classification: '', framework: [], sample: '1', failureHours: '24', reviewHours: '72' };
+const PLAIN: DefinitionOptions = {
+  classification: '',
+  framework: [],
+  sample: '1',
+  failureHours: '24',
+  reviewHours: '72',
+};
 
 function register(options: Where): ReportModel {
   const reader = readLedger(options.data);

@@ -1,10 +1,16 @@
 import { rememberedState } from '../gate/index.ts';
 import { type LedgerReader, receipt } from '../ledger/index.ts';
 import { CountersignError, type EntryOf, type OwnedObject, type Recorded, refText, resourceOf, type Verdict } from '../model/index.ts';
-import { EXIT, type Io, plain } from './io.ts';
-import { environmentsOf, readLedger, viewOf } from './read-ledger.ts';
+import { environmentsOf, readLedger, viewOf } from '../open/index.ts';
+import { EXIT, type Io, plain } from '../terminal/index.ts';
 
-export type ExplainOptions = { data: string; namespace?: string; environment?: string; proof?: boolean; output: 'text' | 'json' };
+export type ExplainOptions = {
+  data: string;
+  namespace?: string;
+  environment?: string;
+  proof?: boolean;
+  output: 'text' | 'json';
+};
 
 /** Where one live object comes from, as the ledger has it. */
 type Explanation = {
@@ -16,8 +22,18 @@ type Explanation = {
   readonly subject: string;
   readonly author: string;
   readonly signer: string;
-  readonly approvals: readonly { readonly principal: string; readonly class: string; readonly reason: string; readonly at: string }[];
-  readonly rules: { readonly outcome: string; readonly warnings: number; readonly waived: number; readonly bundle: string };
+  readonly approvals: readonly {
+    readonly principal: string;
+    readonly class: string;
+    readonly reason: string;
+    readonly at: string;
+  }[];
+  readonly rules: {
+    readonly outcome: string;
+    readonly warnings: number;
+    readonly waived: number;
+    readonly bundle: string;
+  };
   /** Ledger indexes: who allowed it, what was intended, how it ended. */
   readonly verdict: number;
   readonly intent: number;
@@ -87,7 +103,12 @@ function explained(reader: LedgerReader, environment: string, object: OwnedObjec
     subject: tip?.subject ?? '',
     author: tip?.author ?? '',
     signer: tip?.signer?.principal ?? '',
-    approvals: verdict.approvals.map((a) => ({ principal: a.principal, class: a.class, reason: a.reason, at: a.issuedAt })),
+    approvals: verdict.approvals.map((a) => ({
+      principal: a.principal,
+      class: a.class,
+      reason: a.reason,
+      at: a.issuedAt,
+    })),
     rules: {
       outcome: verdict.outcome,
       warnings: verdict.warnings.length,

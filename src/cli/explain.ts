@@ -1,8 +1,8 @@
 import type { ProcessSettings } from '../config/index.ts';
 import { CountersignError } from '../model/index.ts';
 import { ruleInfos } from '../policy/index.ts';
+import { EXIT, type Io, paint, plain } from '../terminal/index.ts';
 import { openPolicies } from './check-files.ts';
-import { EXIT, type Io, paint, plain } from './io.ts';
 
 /** `countersign check --explain RULE`: what a rule asks, why, and how to meet it. */
 export async function explain(rule: string, policies: readonly string[], settings: ProcessSettings, io: Io): Promise<number> {

@@ -2,13 +2,20 @@ import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { dirname, join } from 'node:path';
 import type { ProcessSettings } from '../config/index.ts';
+import { version } from '../config/index.ts';
 import { UserRepository } from '../git/index.ts';
 import { CountersignError } from '../model/index.ts';
+import { EXIT, type Io, paint } from '../terminal/index.ts';
 import { findOnPath } from '../tools/index.ts';
-import { EXIT, type Io, paint } from './io.ts';
-import { version } from './version.ts';
 
-export type InitOptions = { repo: string; environment: string; namespace: string[]; path: string; force: boolean; output: 'text' | 'json' };
+export type InitOptions = {
+  repo: string;
+  environment: string;
+  namespace: string[];
+  path: string;
+  force: boolean;
+  output: 'text' | 'json';
+};
 
 /** `countersign init`: first documents and a CI job for a fleet repository, with the key of whoever runs it. Overwrites nothing. */
 export async function init(options: InitOptions, settings: ProcessSettings, io: Io): Promise<number> {

@@ -1,12 +1,17 @@
 import { AuditAccount, type LedgerView, type Recorder, type Unmatched } from '../gate/index.ts';
 import { evidenceRef, ledgerName, openLedger } from '../ledger/index.ts';
 import { CountersignError, count } from '../model/index.ts';
+import { openConfiguration, readLedger, recorderOf, viewOf } from '../open/index.ts';
+import { EXIT, type Io, paint, plain } from '../terminal/index.ts';
 import { auditEvents } from './audit-log.ts';
-import { EXIT, type Io, paint, plain } from './io.ts';
-import { openConfiguration } from './open.ts';
-import { readLedger, recorderOf, viewOf } from './read-ledger.ts';
 
-export type LedgerAuditOptions = { config: string[]; data: string; applier: string; record: boolean; output: 'text' | 'jsonl' };
+export type LedgerAuditOptions = {
+  config: string[];
+  data: string;
+  applier: string;
+  record: boolean;
+  output: 'text' | 'jsonl';
+};
 
 /** `countersign ledger audit FILE…`: the API server's audit log against the ledger: every write to a governed namespace is accounted for, or named. */
 export async function ledgerAudit(files: readonly string[], options: LedgerAuditOptions, io: Io): Promise<number> {
@@ -45,7 +50,10 @@ type Opened = { readonly ledger: LedgerView & Recorder; readonly close: () => vo
 function openToRead(data: string): Opened {
   const reader = readLedger(data);
   const record: Recorder['record'] = async (body) => ({ index: -1, entry: { v: 1, time: '', ...body } });
-  return { ledger: { ...viewOf(reader), record, asEvidence: evidenceRef, subject: (text) => text }, close: () => reader.close() };
+  return {
+    ledger: { ...viewOf(reader), record, asEvidence: evidenceRef, subject: (text) => text },
+    close: () => reader.close(),
+  };
 }
 
 async function openToRecord(data: string): Promise<Opened> {

@@ -2,16 +2,13 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ProcessSettings } from '../config/index.ts';
 import { signWithGitKey } from '../git/index.ts';
-import { eraseSharedSubjects, eraseSubjects, LEDGER_FILES, type Ledger, ledgerFile, ledgerName, openLedger } from '../ledger/index.ts';
-import { CountersignError, count, type EntryBody, sha256, type TrustPolicy } from '../model/index.ts';
+import { type Forgotten, forgetOn, LEDGER_FILES, ledgerName, openLedger } from '../ledger/index.ts';
+import { CountersignError, count, sha256, type TrustPolicy } from '../model/index.ts';
+import { askService, openCheckout, openConfiguration, readLedger, readVerifiers } from '../open/index.ts';
+import { EXIT, type Io, plain } from '../terminal/index.ts';
 import { openTrustStore, signedBytes, verifyDetached } from '../trust/index.ts';
-import { askService } from './control-socket.ts';
 import { openExceptionsOf } from './exceptions.ts';
-import { EXIT, type Io, plain } from './io.ts';
-import { readVerifiers } from './ledger.ts';
-import { openCheckout, openConfiguration } from './open.ts';
 import { localUser } from './operate.ts';
-import { readLedger } from './read-ledger.ts';
 
 export type ForgetOptions = {
   data: string;
@@ -27,10 +24,13 @@ export type ForgetOptions = {
 };
 
 /** What a second person signs: which ledger, which commitments, why, and what is open about the person. */
-type Erasure = { readonly origin: string; readonly digest: string; readonly reason: string; readonly exceptions: readonly string[] };
+type Erasure = {
+  readonly origin: string;
+  readonly digest: string;
+  readonly reason: string;
+  readonly exceptions: readonly string[];
+};
 type Approved = { readonly approvedBy: string; readonly approval: string };
-/** What the entry says, apart from who asked. */
-export type Forgotten = Omit<Extract<EntryBody, { type: 'subject.forgotten' }>, 'type' | 'claimedBy'>;
 
 /**
  * `countersign ledger forget TEXT`: erases every text that holds a name or address from the table beside the entries, and records that it
@@ -54,7 +54,13 @@ export async function ledgerForget(asked: string, options: ForgetOptions, settin
   if (options.sign !== undefined) return sign(erasure, options.sign, options, settings, io);
   const approved = await approvalOf([name, ...texts], erasure, options);
   const { digest, exceptions } = erasure;
-  const forgotten: Forgotten = { reason, commitments, digest, ...(exceptions.length === 0 ? {} : { exceptions }), ...approved };
+  const forgotten: Forgotten = {
+    reason,
+    commitments,
+    digest,
+    ...(exceptions.length === 0 ? {} : { exceptions }),
+    ...approved,
+  };
   const answer = await askService(options.data, 'forget', { ...forgotten, texts, user: localUser() });
   const erased = answer === undefined ? await forgetAlone(texts, forgotten, options) : Number((answer.result as { erased: number }).erased);
   return told(name, { erased, texts }, options, io);
@@ -85,7 +91,11 @@ function erasureOf(
     const { texts, commitments } = reader.naming(name);
     const origin = readVerifiers(join(data, LEDGER_FILES.verifier))[0]?.name ?? '';
     const exceptions = commitments.length === 0 ? [] : openExceptionsOf(texts, reader, data);
-    return { texts, commitments: commitments.length, erasure: { origin, digest: sha256(commitments.join('\n')), reason, exceptions } };
+    return {
+      texts,
+      commitments: commitments.length,
+      erasure: { origin, digest: sha256(commitments.join('\n')), reason, exceptions },
+    };
   } finally {
     reader.close();
   }
@@ -163,17 +173,4 @@ async function forgetAlone(texts: readonly string[], forgotten: Forgotten, optio
   } finally {
     await ledger.close();
   }
-}
-
-/** Records an erasure, and then erases; gives how many commitments can no longer be opened. */
-export async function forgetOn(
-  ledger: Pick<Ledger, 'record' | 'subject' | 'file'>,
-  texts: readonly string[],
-  forgotten: Forgotten,
-  user: string,
-  postgres: string | undefined,
-): Promise<number> {
-  await ledger.record({ type: 'subject.forgotten', claimedBy: ledger.subject(user), ...forgotten });
-  // Where replicas share a database it is erased there; their copies follow within a minute.
-  return postgres === undefined ? eraseSubjects(ledgerFile(ledger.file), texts) : eraseSharedSubjects(postgres, texts);
 }

@@ -2,8 +2,8 @@ import { chmodSync, copyFileSync, existsSync, renameSync, rmSync, writeFileSync 
 import { join } from 'node:path';
 import { createKey, LEDGER_FILES, ledgerName, openLedger, postgresSchema, verifierText } from '../ledger/index.ts';
 import { CountersignError } from '../model/index.ts';
-import { EXIT, type Io } from './io.ts';
-import { readText } from './ledger.ts';
+import { readText } from '../open/index.ts';
+import { EXIT, type Io } from '../terminal/index.ts';
 
 export type RotateKeyOptions = { data: string; dropOld: boolean; output: 'text' | 'json' };
 
@@ -20,7 +20,9 @@ export async function ledgerRotateKey(options: RotateKeyOptions, io: Io): Promis
     rmSync(`${old}.dropped`);
   } else {
     if (existsSync(old))
-      throw new CountersignError('usage', 'an older key still signs beside the present one', { hint: 'drop that first, with --drop-old' });
+      throw new CountersignError('usage', 'an older key still signs beside the present one', {
+        hint: 'drop that first, with --drop-old',
+      });
     await (await openLedger(options.data, origin)).close(); // is it whole, and not held by another?
     // In this order there is a key at every moment, whenever this is interrupted.
     writeFileSync(`${key}.new`, createKey(), { mode: 0o600 });
@@ -69,7 +71,10 @@ export type NewEpochOptions = {
 export async function ledgerNewEpoch(options: NewEpochOptions, io: Io): Promise<number> {
   const before = begunAt(options.data);
   const ledger = await openLedger(options.data, before, {
-    newEpoch: { reason: options.reason, newest: options.checkpoint === undefined ? undefined : readText(options.checkpoint, 'checkpoint') },
+    newEpoch: {
+      reason: options.reason,
+      newest: options.checkpoint === undefined ? undefined : readText(options.checkpoint, 'checkpoint'),
+    },
     postgres: options.ledger,
     key: options.ledgerKey === undefined ? undefined : { files: options.ledgerKey },
   });

@@ -12,9 +12,9 @@ import {
   receipt,
 } from '../ledger/index.ts';
 import { CountersignError, count } from '../model/index.ts';
-import { EXIT, type Io, paint } from './io.ts';
-import { ledgerDirectory, readIndex, readText, readVerifiers } from './ledger.ts';
-import { Progress } from './progress.ts';
+import { readText, readVerifiers } from '../open/index.ts';
+import { EXIT, type Io, Progress, paint } from '../terminal/index.ts';
+import { ledgerDirectory, readIndex } from './ledger.ts';
 
 export type LedgerProveOptions = {
   data: string;
@@ -35,7 +35,9 @@ export function ledgerProve(index: string | undefined, options: LedgerProveOptio
     if (newest === undefined) throw new CountersignError('ledger-unusable', 'no checkpoint was signed over this ledger yet');
     if (options.since !== undefined) return proveExtension(options.since, newest, reader, options, io);
     if (index === undefined)
-      throw new CountersignError('usage', 'which entry is to be proven?', { hint: 'give its index, or --since with an older checkpoint' });
+      throw new CountersignError('usage', 'which entry is to be proven?', {
+        hint: 'give its index, or --since with an older checkpoint',
+      });
     const at = readIndex(index, 0);
     const [entry] = reader.stored(at, at + 1);
     if (entry === undefined) throw new CountersignError('usage', `there is no entry ${at}`, { hint: `the ledger has ${reader.size}` });
@@ -123,7 +125,9 @@ export type LedgerImportOptions = { data: string; key: string; output: 'text' | 
 /** `countersign ledger import DIR`: a data directory from an export, checked first. */
 export async function ledgerImport(from: string, options: LedgerImportOptions, io: Io): Promise<number> {
   if (!existsSync(join(from, 'manifest.json')))
-    throw new CountersignError('usage', `\`${from}\` is no export of a ledger`, { hint: 'it is made by `countersign ledger export DIR`' });
+    throw new CountersignError('usage', `\`${from}\` is no export of a ledger`, {
+      hint: 'it is made by `countersign ledger export DIR`',
+    });
   const { entries } = await importLedger(from, readVerifiers(options.key), options.data);
   if (options.output === 'json') io.out(`${JSON.stringify({ data: options.data, entries }, null, 2)}\n`);
   else io.out(`${count(entries, 'entry', 'entries')} in ${options.data}\nto go on with it, put its key there as \`${LEDGER_FILES.key}\`\n`);

@@ -1,6 +1,6 @@
 import { type EntryFilter, LedgerReader, ledgerFile } from '../ledger/index.ts';
 import { CountersignError, ENTRY_TYPES, type Entry, type ObjectRef, type Recorded, refText } from '../model/index.ts';
-import { EXIT, type Io, paint, plain } from './io.ts';
+import { EXIT, type Io, paint, plain } from '../terminal/index.ts';
 import { readIndex } from './ledger.ts';
 import { instant } from './report-definition.ts';
 

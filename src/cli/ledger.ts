@@ -1,18 +1,9 @@
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import {
-  type Comparison,
-  compareWith,
-  LEDGER_FILES,
-  LedgerReader,
-  ledgerFile,
-  parseVerifiers,
-  type Verifier,
-  verifyLedger,
-} from '../ledger/index.ts';
+import { type Comparison, compareWith, LEDGER_FILES, LedgerReader, ledgerFile, verifyLedger } from '../ledger/index.ts';
 import { CountersignError, count } from '../model/index.ts';
-import { EXIT, type Io, paint } from './io.ts';
-import { Progress } from './progress.ts';
+import { readText, readVerifiers } from '../open/index.ts';
+import { EXIT, type Io, Progress, paint } from '../terminal/index.ts';
 
 export type LedgerVerifyOptions = {
   data: string;
@@ -38,13 +29,21 @@ export function ledgerVerify(options: LedgerVerifyOptions, io: Io): number {
     const from = readIndex(options.from, 0);
     const to = readIndex(options.to, size);
     if (from >= to && size > 0) throw new CountersignError('usage', `there are no entries from ${from} to before ${to}`);
-    const result = verifyLedger(reader, keys, { trusted, from, to, onProgress: (done) => progress.at(done, to - from) });
+    const result = verifyLedger(reader, keys, {
+      trusted,
+      from,
+      to,
+      onProgress: (done) => progress.at(done, to - from),
+    });
     progress.end();
     if (result.finding?.untrusted === true)
       throw new CountersignError('checkpoint-untrusted', result.finding.message, {
         hint: 'is it this ledger’s checkpoint, and --key this ledger’s key?',
       });
-    const compared = options.against.map((place) => ({ place, ...compareWith(reader, keys, place.replace(/^file:/, '')) }));
+    const compared = options.against.map((place) => ({
+      place,
+      ...compareWith(reader, keys, place.replace(/^file:/, '')),
+    }));
     const isForked = compared.some((c) => c.kind === 'fork' || c.kind === 'unknown');
     if (options.output === 'json')
       io.out(
@@ -94,26 +93,10 @@ export function ledgerDirectory(data: string): string {
   return data.endsWith('.db') ? dirname(data) : data;
 }
 
-/** Reads a public key file: one key a line, the newest first. */
-export function readVerifiers(path: string): Verifier[] {
-  return parseVerifiers(readText(path, 'public key'));
-}
-
 /** The index of an entry as it was typed. */
 export function readIndex(text: string | undefined, otherwise: number): number {
   if (text === undefined) return otherwise;
   if (!/^\d{1,15}$/.test(text))
     throw new CountersignError('usage', `\`${text}\` is not the index of an entry`, { hint: 'entries count from 0' });
   return Number(text);
-}
-
-export function readText(path: string, what: string): string {
-  try {
-    return readFileSync(path, 'utf8');
-  } catch (cause) {
-    throw new CountersignError('key-missing', `there is no ${what} at \`${path}\``, {
-      cause,
-      hint: what === 'public key' ? 'name it with --key; it is `ledger.pub` in the service’s data directory' : 'name an existing file',
-    });
-  }
 }

@@ -1,5 +1,5 @@
 import { CountersignError } from '../model/index.ts';
-import { EXIT, type Io } from './io.ts';
+import { EXIT, type Io } from '../terminal/index.ts';
 
 export type ManifestsOptions = {
   namespace: string;
@@ -30,7 +30,9 @@ export function manifests(options: ManifestsOptions, io: Io): number {
       hint: '--ledger-secret with the URL (key `url`) and --key-secret with the key (key `ledger.key`)',
     });
   if (!/^[^\s@]+(:[^\s@]+|@sha256:[0-9a-f]{64})$/.test(options.image) || options.image.endsWith(':latest'))
-    throw new CountersignError('usage', `\`${options.image}\` names no version of an image`, { hint: 'with a tag, or better a digest' });
+    throw new CountersignError('usage', `\`${options.image}\` names no version of an image`, {
+      hint: 'with a tag, or better a digest',
+    });
   const items = [...accounts(options), ...(ledgerSecret === undefined ? single(options) : several(options, replicas)), service(options)];
   io.out(`${JSON.stringify({ apiVersion: 'v1', kind: 'List', items }, null, 2)}\n`);
   return EXIT.yes;
@@ -101,7 +103,10 @@ function single(options: ManifestsOptions): object[] {
         selector: { matchLabels: SELECTOR },
         template: template(options, []),
         volumeClaimTemplates: [
-          { metadata: { name: 'data' }, spec: { accessModes: ['ReadWriteOnce'], resources: { requests: { storage } } } },
+          {
+            metadata: { name: 'data' },
+            spec: { accessModes: ['ReadWriteOnce'], resources: { requests: { storage } } },
+          },
         ],
       },
     },
@@ -188,7 +193,11 @@ function template({ namespace, image }: ManifestsOptions, more: readonly string[
           // The API server may go on asking for a moment after the pod was told to stop.
           lifecycle: { preStop: { sleep: { seconds: 5 } } },
           resources: { requests: { cpu: '250m', memory: '512Mi' }, limits: { memory: '1Gi' } },
-          securityContext: { allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: { drop: ['ALL'] } },
+          securityContext: {
+            allowPrivilegeEscalation: false,
+            readOnlyRootFilesystem: true,
+            capabilities: { drop: ['ALL'] },
+          },
           volumeMounts: [
             { name: 'data', mountPath: '/var/lib/countersign' },
             { name: 'tmp', mountPath: '/tmp' },

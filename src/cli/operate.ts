@@ -1,12 +1,11 @@
 import { hostname, userInfo } from 'node:os';
+import { type BreakGlassNow, breakGlassNow } from '../gate/index.ts';
+import type { ControlAnswer } from '../http/index.ts';
 import { ledgerName, openLedger } from '../ledger/index.ts';
 import { CountersignError, type EntryBody, isNoRevision } from '../model/index.ts';
+import { askService, environmentsOf, readLedger, viewOf } from '../open/index.ts';
 import type { ReconcilerStatus } from '../reconcile/index.ts';
-import type { ControlAnswer } from '../service/index.ts';
-import { type BreakGlassNow, breakGlassNow } from './break-glass-now.ts';
-import { askService } from './control-socket.ts';
-import { EXIT, type Io, paint, plain } from './io.ts';
-import { environmentsOf, readLedger, viewOf } from './read-ledger.ts';
+import { EXIT, type Io, paint, plain } from '../terminal/index.ts';
 
 export type OperateOptions = { data: string; reason: string; output: 'text' | 'json' };
 export type RollbackOptions = OperateOptions & { to: string };
@@ -32,7 +31,12 @@ export async function suspendOrResume(
 export async function reconcile(environment: string, options: ReconcileOptions, io: Io): Promise<number> {
   const answer = running(await ask(options.fromScratch ? 'restore' : 'reconcile', environment, options), options.data);
   if (options.fromScratch) {
-    const { outcome, applied, seconds, error } = answer.result as { outcome: string; applied: number; seconds: number; error?: string };
+    const { outcome, applied, seconds, error } = answer.result as {
+      outcome: string;
+      applied: number;
+      seconds: number;
+      error?: string;
+    };
     if (options.output === 'json') io.out(`${JSON.stringify(answer.result, null, 2)}\n`);
     else if (answer.ok) io.out(`restored \`${environment}\`: ${applied} objects in ${seconds.toFixed(1)} s\n`);
     else io.out(`\`${environment}\` could not be restored: ${plain(error ?? outcome)}\n`);
@@ -159,7 +163,9 @@ async function recordAlone(command: 'suspend' | 'resume', environment: string, o
   const known = environmentsOf(reader);
   reader.close();
   if (!known.includes(environment))
-    throw new CountersignError('usage', `there is no environment \`${environment}\``, { hint: `one of ${known.join(', ')}` });
+    throw new CountersignError('usage', `there is no environment \`${environment}\``, {
+      hint: `one of ${known.join(', ')}`,
+    });
   const type = command === 'suspend' ? 'environment.suspended' : 'environment.resumed';
   await recordWithoutService(options.data, (user) => ({ type, environment, user, reason: options.reason }));
 }

@@ -4,9 +4,8 @@ import { assess, type LedgerView } from '../gate/index.ts';
 import { openRepository, sourceRepository } from '../git/index.ts';
 import { LedgerReader, ledgerFile } from '../ledger/index.ts';
 import { CountersignError, sha256, type Verdict, type Violation } from '../model/index.ts';
-import { EXIT, type Io, paint, plain } from './io.ts';
-import { openRendering } from './make-objects.ts';
-import { chooseEnvironment, gitProgram, openConfiguration, openGate } from './open.ts';
+import { chooseEnvironment, gitProgram, openConfiguration, openGate, openRendering } from '../open/index.ts';
+import { EXIT, type Io, paint, plain } from '../terminal/index.ts';
 
 export type PolicyReplayOptions = { config: string[]; data: string; output: 'text' | 'json' };
 

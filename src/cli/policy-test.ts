@@ -5,13 +5,18 @@ import { dirname, join, resolve } from 'node:path';
 import { buildBundle, type Example, type PolicyBundle, readBundle, readExamples } from '../bundle/index.ts';
 import type { ProcessSettings } from '../config/index.ts';
 import { CountersignError, type KubernetesObject, messageOf, type RenderedObject } from '../model/index.ts';
-import { evaluateChange, evaluateObjects, type Found, PolicyPool } from '../policy/index.ts';
+import { evaluateChange, evaluateObjects, type Found, inventoryOf, PolicyPool } from '../policy/index.ts';
+import { EXIT, type Io, paint, plain } from '../terminal/index.ts';
 import { parseYaml } from '../yaml/index.ts';
 import { opaProgram } from './check-files.ts';
-import { inventoryOf } from './inventory.ts';
-import { EXIT, type Io, paint, plain } from './io.ts';
 
-export type PolicyTestOptions = { data?: string[]; run?: string; coverage: boolean; watch: boolean; output: 'text' | 'json' };
+export type PolicyTestOptions = {
+  data?: string[];
+  run?: string;
+  coverage: boolean;
+  watch: boolean;
+  output: 'text' | 'json';
+};
 
 type Result = { readonly name: string; readonly passed: boolean; readonly why?: string };
 
@@ -128,7 +133,10 @@ async function regoTests(roots: readonly string[], options: PolicyTestOptions, s
 async function showCoverage(files: readonly string[], settings: ProcessSettings, io: Io): Promise<void> {
   const { stdout } = await run(await opaProgram(settings, io), ['test', '--coverage', '--format', 'json', ...files]);
   const report = json(stdout) as
-    | { coverage?: number; files?: Record<string, { not_covered?: { start: { row: number }; end: { row: number } }[] }> }
+    | {
+        coverage?: number;
+        files?: Record<string, { not_covered?: { start: { row: number }; end: { row: number } }[] }>;
+      }
     | undefined;
   io.err(`coverage ${report?.coverage?.toFixed(1) ?? '?'} %\n`);
   for (const [file, { not_covered }] of Object.entries(report?.files ?? {}))
@@ -161,13 +169,16 @@ async function bundleOf(roots: readonly string[], options: PolicyTestOptions, se
 }
 
 async function exampleTests(roots: readonly string[], options: PolicyTestOptions, settings: ProcessSettings, io: Io): Promise<Result[]> {
-  const all = roots
-    .flatMap(readExamples)
-    .flatMap((example) =>
-      (['fail', 'pass'] as const).flatMap((kind) =>
-        example[kind].map((subject, i) => ({ name: `examples/${example.name}/${kind}.yaml #${i + 1}`, example, kind, subject })),
-      ),
-    );
+  const all = roots.flatMap(readExamples).flatMap((example) =>
+    (['fail', 'pass'] as const).flatMap((kind) =>
+      example[kind].map((subject, i) => ({
+        name: `examples/${example.name}/${kind}.yaml #${i + 1}`,
+        example,
+        kind,
+        subject,
+      })),
+    ),
+  );
   const wanted = all.filter((e) => options.run === undefined || e.name.includes(options.run));
   if (wanted.length === 0) return [];
   const pool = new PolicyPool([await bundleOf(roots, options, settings, io)]);
@@ -220,7 +231,12 @@ function renderedOf(object: KubernetesObject): RenderedObject {
   };
 }
 
-type Suite = { readonly kind?: string; readonly apiVersion?: string; readonly skip?: boolean; readonly tests?: readonly SuiteTest[] };
+type Suite = {
+  readonly kind?: string;
+  readonly apiVersion?: string;
+  readonly skip?: boolean;
+  readonly tests?: readonly SuiteTest[];
+};
 type SuiteTest = {
   readonly name?: string;
   readonly skip?: boolean;
@@ -275,9 +291,11 @@ async function suiteTest(file: string, test: SuiteTest, options: PolicyTestOptio
       if (object === undefined) throw new Error(`there is no object in \`${one.object}\``);
       const inventory = (one.inventory ?? []).flatMap((path) => objectsIn(here(path)));
       const pool = new PolicyPool([bundle], { threads: 1, inventory: inventoryOf(inventory.map(renderedOf)) });
-      const found = await evaluateObjects(pool, [renderedOf(object)], { environment: '', parameters: {}, now: new Date() }).finally(() =>
-        pool.close(),
-      );
+      const found = await evaluateObjects(pool, [renderedOf(object)], {
+        environment: '',
+        parameters: {},
+        now: new Date(),
+      }).finally(() => pool.close());
       const why = (one.assertions ?? []).map((a) => unmet(a, found)).find((w) => w !== undefined);
       results.push({ name: named(one), passed: why === undefined, ...(why === undefined ? {} : { why }) });
     } catch (thrown) {
@@ -290,7 +308,9 @@ async function suiteTest(file: string, test: SuiteTest, options: PolicyTestOptio
 // What arrives as an AdmissionReview is judged by its object; what was there before stands in for what is deleted.
 function objectsIn(path: string): KubernetesObject[] {
   return parseYaml(readFileSync(path, 'utf8')).flatMap((document) => {
-    const value = document.value as KubernetesObject & { request?: { object?: KubernetesObject; oldObject?: KubernetesObject } };
+    const value = document.value as KubernetesObject & {
+      request?: { object?: KubernetesObject; oldObject?: KubernetesObject };
+    };
     if (value.kind !== 'AdmissionReview') return [value];
     const object = value.request?.object ?? value.request?.oldObject;
     return object === undefined ? [] : [object];

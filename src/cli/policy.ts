@@ -5,10 +5,10 @@ import { buildBundle, readBundle } from '../bundle/index.ts';
 import type { ProcessSettings } from '../config/index.ts';
 import { redactUrl, signWithGitKey } from '../git/index.ts';
 import { CountersignError, messageOf, type WaiverDocument, waiverSchema } from '../model/index.ts';
+import { chooseEnvironment, openCheckout, openConfiguration } from '../open/index.ts';
+import { EXIT, type Io, paint, plain } from '../terminal/index.ts';
 import { signedBytes, waiverStatement } from '../trust/index.ts';
 import { opaProgram, openPolicies } from './check-files.ts';
-import { EXIT, type Io, paint, plain } from './io.ts';
-import { chooseEnvironment, openCheckout, openConfiguration } from './open.ts';
 
 export type PolicyBuildOptions = { bundle: string; data?: string[]; v0: boolean; output: 'text' | 'json' };
 
@@ -19,7 +19,12 @@ export async function policyBuild(
   settings: ProcessSettings,
   io: Io,
 ): Promise<number> {
-  const built = await buildBundle({ opa: await opaProgram(settings, io), roots, data: options.data ?? [], v0: options.v0 });
+  const built = await buildBundle({
+    opa: await opaProgram(settings, io),
+    roots,
+    data: options.data ?? [],
+    v0: options.v0,
+  });
   try {
     mkdirSync(dirname(options.bundle), { recursive: true });
     writeFileSync(options.bundle, built.archive);
@@ -124,9 +129,12 @@ export async function policyWaive(rule: string, options: PolicyWaiveOptions, set
       .replace(/[^a-z0-9]+/g, '-')
       .replace(/^-|-$/g, '');
   const subject = Object.fromEntries(
-    Object.entries({ kind: options.kind, namespace: options.namespace, name: options.object, file: options.file }).filter(
-      ([, v]) => v !== undefined,
-    ),
+    Object.entries({
+      kind: options.kind,
+      namespace: options.namespace,
+      name: options.object,
+      file: options.file,
+    }).filter(([, v]) => v !== undefined),
   );
   const draft = {
     apiVersion: 'countersign.dev/v1alpha1',
@@ -163,7 +171,9 @@ export async function policyWaive(rule: string, options: PolicyWaiveOptions, set
     const path = join(environment.spec.policies.waivers, `${name}.yaml`);
     const file = join(options.repo, path);
     if (existsSync(file))
-      throw new CountersignError('usage', `\`${path}\` is already there`, { hint: 'remove it, or choose another --name' });
+      throw new CountersignError('usage', `\`${path}\` is already there`, {
+        hint: 'remove it, or choose another --name',
+      });
     mkdirSync(dirname(file), { recursive: true });
     writeFileSync(file, waiverText(parsed.data, armored));
     if (options.output === 'json') io.out(`${JSON.stringify({ file: path, name, rule, until: options.until })}\n`);

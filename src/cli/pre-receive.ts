@@ -2,9 +2,8 @@ import type { ProcessSettings } from '../config/index.ts';
 import { assess } from '../gate/index.ts';
 import { sourceRepository } from '../git/index.ts';
 import { CountersignError, type Environment, isObjectId, NO_REVISION } from '../model/index.ts';
-import { EXIT, type Io, paint, plain } from './io.ts';
-import { openRendering } from './make-objects.ts';
-import { gitProgram, openCheckout, openConfiguration, openGate } from './open.ts';
+import { gitProgram, openCheckout, openConfiguration, openGate, openRendering } from '../open/index.ts';
+import { EXIT, type Io, paint, plain } from '../terminal/index.ts';
 import { showFindings, showVerdictEnd, showVerdictHead } from './show-verdict.ts';
 
 export type PreReceiveOptions = { repo: string; config: string[]; trust?: string };

@@ -11,9 +11,9 @@ import {
   NO_REVISION,
   type TrustPolicy,
 } from '../model/index.ts';
+import { chooseEnvironment, openCheckout, openConfiguration, trustOf } from '../open/index.ts';
+import { EXIT, type Io } from '../terminal/index.ts';
 import { examineHistory, judgeCommit, malformedVerdict, openTrustStore, type TrustStore, verifyTag } from '../trust/index.ts';
-import { EXIT, type Io } from './io.ts';
-import { chooseEnvironment, openCheckout, openConfiguration, trustOf } from './open.ts';
 import { commitRow } from './show-verdict.ts';
 
 export type ProvenanceOptions = {
@@ -69,7 +69,13 @@ async function* verdictsOf(
     if (times.size >= MAX_TIMES) times.delete(times.keys().next().value as string);
     times.set(facts.id, facts.committer.time);
     const notBefore = parents.length === 0 ? undefined : Math.max(...parents);
-    yield judgeCommit(facts, store, { environment: '', branch: '', paths: undefined, moment: momentOf(facts), notBefore });
+    yield judgeCommit(facts, store, {
+      environment: '',
+      branch: '',
+      paths: undefined,
+      moment: momentOf(facts),
+      notBefore,
+    });
   }
 }
 
@@ -79,7 +85,11 @@ async function tagVerdict(name: string, user: UserRepository, repository: Native
   const moment: Moment = { at: Date.now(), basis: 'now' };
   if (object.type !== 'tag')
     return malformedVerdict(
-      { id, code: 'tag-lightweight', reason: `\`${name}\` is a lightweight tag: a name without a signature; make it with \`git tag -s\`` },
+      {
+        id,
+        code: 'tag-lightweight',
+        reason: `\`${name}\` is a lightweight tag: a name without a signature; make it with \`git tag -s\``,
+      },
       moment,
     );
   const parsed = parseTag(object.bytes, id.length as 40 | 64);
@@ -104,7 +114,9 @@ function momentsFor(options: ProvenanceOptions, environment: string): (facts: Pi
   const now = Date.now();
   if (options.data !== undefined) {
     if (environment === '')
-      throw new CountersignError('usage', 'a ledger holds several environments', { hint: 'name one with --environment' });
+      throw new CountersignError('usage', 'a ledger holds several environments', {
+        hint: 'name one with --environment',
+      });
     const reader = new LedgerReader(ledgerFile(options.data));
     const moments = momentsOf(reader, environment, now);
     reader.close();

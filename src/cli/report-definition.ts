@@ -14,11 +14,16 @@ export type DefinitionOptions = {
 };
 
 /** The period as it was typed. Throws `usage` where it is empty. */
-export function periodOf(options: { readonly from?: string; readonly to?: string }): { readonly from: string; readonly to: string } {
+export function periodOf(options: { readonly from?: string; readonly to?: string }): {
+  readonly from: string;
+  readonly to: string;
+} {
   const from = instant(options.from, '1970-01-01T00:00:00.000Z');
   const to = instant(options.to, new Date(Date.now() + 1).toISOString());
   if (from >= to)
-    throw new CountersignError('usage', `the period from ${from} to ${to} is empty`, { hint: '--to must be later than --from' });
+    throw new CountersignError('usage', `the period from ${from} to ${to} is empty`, {
+      hint: '--to must be later than --from',
+    });
   return { from, to };
 }
 
@@ -46,6 +51,8 @@ export function instant(text: string | undefined, otherwise: string): string {
   if (text === undefined) return otherwise;
   const time = Date.parse(/^\d{4}-\d{2}-\d{2}$/.test(text) ? `${text}T00:00:00Z` : text);
   if (Number.isNaN(time))
-    throw new CountersignError('usage', `\`${text}\` is not a time`, { hint: 'for example 2026-01-31 or 2026-01-31T12:00:00Z' });
+    throw new CountersignError('usage', `\`${text}\` is not a time`, {
+      hint: 'for example 2026-01-31 or 2026-01-31T12:00:00Z',
+    });
   return new Date(time).toISOString();
 }

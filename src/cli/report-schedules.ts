@@ -2,14 +2,11 @@ import { resolve } from 'node:path';
 import { loadConfiguration, type ProcessSettings } from '../config/index.ts';
 import { type LedgerReader, ledgerName, openLedger } from '../ledger/index.ts';
 import { CountersignError, count, type EntryOf, type Recorded } from '../model/index.ts';
+import type { PassOptions } from '../open/index.ts';
+import { askService, gitProgram, ledgerKey, readLedger, recorderOf } from '../open/index.ts';
 import { periodFrom } from '../schedule/index.ts';
-import { askService } from './control-socket.ts';
-import { EXIT, type Io, paint, plain } from './io.ts';
-import { ledgerKey } from './ledger-options.ts';
-import { gitProgram } from './open.ts';
-import { readLedger, recorderOf } from './read-ledger.ts';
-import { openScheduledReports } from './serve-reports.ts';
-import type { PassOptions } from './serving.ts';
+import { openScheduledReports } from '../serve/index.ts';
+import { EXIT, type Io, paint, plain } from '../terminal/index.ts';
 
 export type ReportRunOptions = Pick<PassOptions, 'config' | 'data' | 'ledger' | 'ledgerKey' | 'ledgerKeyCommand' | 'ledgerKeyPublic'> & {
   again: boolean;

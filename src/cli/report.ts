@@ -2,10 +2,9 @@ import { join, resolve } from 'node:path';
 import type { ProcessSettings } from '../config/index.ts';
 import { UserRepository } from '../git/index.ts';
 import { count } from '../model/index.ts';
-import { askService } from './control-socket.ts';
-import { EXIT, type Io } from './io.ts';
-import { makeReport } from './make-report.ts';
-import { gitProgram } from './open.ts';
+import { askService, gitProgram } from '../open/index.ts';
+import { makeReport } from '../publish/index.ts';
+import { EXIT, type Io } from '../terminal/index.ts';
 import { type DefinitionOptions, defined, periodOf } from './report-definition.ts';
 
 export type ReportOptions = DefinitionOptions & {

@@ -1,7 +1,7 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
+import { type Findings, FORMS, type Form, printFindings } from '../findings/index.ts';
 import { CountersignError, messageOf } from '../model/index.ts';
-import { type Findings, FORMS, type Form, printFindings } from './findings.ts';
 
 /** A file that findings are written into. */
 export type Report = { readonly form: Exclude<Form, 'text'>; readonly file: string };

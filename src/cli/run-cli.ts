@@ -1,18 +1,19 @@
 import { Command, CommanderError, Option } from 'commander';
-import { readProcessSettings } from '../config/index.ts';
+import { readProcessSettings, version } from '../config/index.ts';
+import { FORMS } from '../findings/index.ts';
+import type { ServeHooks, ServeOptions } from '../serve/index.ts';
+import { EXIT, fail, type Io } from '../terminal/index.ts';
 import type { AdmissionPreviewOptions } from './admission-preview.ts';
 import type { AdmissionScanOptions } from './admission-scan.ts';
 import type { ApplyOptions } from './apply.ts';
 import type { ApprovalsImportOptions, ApprovalsListOptions, ApprovalsVerifyOptions } from './approvals.ts';
 import type { ApproveOptions } from './approve.ts';
 import type { BreakGlassCloseOptions, BreakGlassListOptions, BreakGlassOpenOptions, BreakGlassSettleOptions } from './break-glass.ts';
-import type { CheckOptions } from './check.ts';
+import type { CheckOptions } from './check-options.ts';
 import type { DiffOptions } from './diff.ts';
 import type { ExceptionAssignOptions, ExceptionExplainOptions, ExceptionListOptions, ExceptionSettleOptions } from './exceptions.ts';
 import type { ExplainOptions } from './explain-object.ts';
-import { FORMS } from './findings.ts';
 import type { InitOptions } from './init.ts';
-import { EXIT, fail, type Io } from './io.ts';
 import type { LedgerVerifyOptions } from './ledger.ts';
 import type { LedgerAuditOptions } from './ledger-audit.ts';
 import type { ForgetOptions } from './ledger-forget.ts';
@@ -29,10 +30,8 @@ import type { ProvenanceOptions } from './provenance.ts';
 import type { ReportOptions } from './report.ts';
 import type { ReportListOptions, ReportRunOptions } from './report-schedules.ts';
 import type { ReportSignOffOptions } from './report-sign-off.ts';
-import type { ServeHooks, ServeOptions } from './serve.ts';
 import type { TrustImportOptions, TrustLintOptions, TrustListOptions } from './trust.ts';
 import type { VerifyOptions } from './verify.ts';
-import { version } from './version.ts';
 
 const DATA = 'countersign-data';
 const CONFIG = ['countersign'];
@@ -377,7 +376,7 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
       // Whoever keeps documents in the cluster need not have a directory of them as well.
       const isDefault = given.configNamespace !== undefined && command.getOptionValueSource('config') === 'default';
       const options = { ...given, listen: given.webhook, ...(isDefault ? { config: [] } : {}) };
-      done(await (await import('./serve.ts')).serve(options, settings, io, hooks));
+      done(await (await import('../serve/index.ts')).serve(options, settings, io, hooks));
     });
 
   add(

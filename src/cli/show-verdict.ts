@@ -1,5 +1,5 @@
 import { type CommitVerdict, count, type Verdict, type Violation } from '../model/index.ts';
-import { type Io, paint, plain } from './io.ts';
+import { type Io, paint, plain } from '../terminal/index.ts';
 
 /** The head of a verdict for people: which change, who signed, who approved. */
 export function showVerdictHead(verdict: Verdict, io: Io): string {

@@ -1,13 +1,18 @@
 import { readFileSync } from 'node:fs';
 import { CountersignError, count, messageOf, type TrustPolicy } from '../model/index.ts';
+import { openConfiguration } from '../open/index.ts';
+import { EXIT, type Io, paint, plain } from '../terminal/index.ts';
 import { describeKeys, importKeys, type KeyDescription, type LintFinding, lintPolicy, openTrustStore } from '../trust/index.ts';
-import { EXIT, type Io, paint, plain } from './io.ts';
-import { openConfiguration } from './open.ts';
 
 type Common = { config: string[]; trust?: string; output: 'text' | 'json' };
 export type TrustLintOptions = Common;
 export type TrustListOptions = Common;
-export type TrustImportOptions = { principal?: string; kind: 'person' | 'bot' | 'platform'; email: string[]; output: 'text' | 'json' };
+export type TrustImportOptions = {
+  principal?: string;
+  kind: 'person' | 'bot' | 'platform';
+  email: string[];
+  output: 'text' | 'json';
+};
 
 const MAX_FILE = 16 * 1024 * 1024; // the keyring of a large company
 
@@ -86,7 +91,9 @@ export async function trustImport(files: readonly string[], options: TrustImport
     for (const { emails, key } of imported.keys) {
       const name = options.principal ?? nameFrom(emails[0]);
       if (name === undefined)
-        throw new CountersignError('usage', `\`${file}\` does not say whose keys it holds`, { hint: 'use --principal NAME' });
+        throw new CountersignError('usage', `\`${file}\` does not say whose keys it holds`, {
+          hint: 'use --principal NAME',
+        });
       const person = people.get(name) ?? { emails: new Set(options.email.map((e) => e.toLowerCase())), keys: [] };
       for (const email of emails) person.emails.add(email);
       person.keys.push(key);
@@ -96,7 +103,12 @@ export async function trustImport(files: readonly string[], options: TrustImport
     io.err(`${file}: ${imported.format}, ${count(imported.keys.length + imported.authorities.length, 'key')}\n`);
     for (const line of imported.leftOut) io.err(`  ${paint(io, 'yellow', 'left out')} ${plain(line)}\n`);
   }
-  const principals = [...people].map(([name, { emails, keys }]) => ({ name, kind: options.kind, emails: [...emails], keys }));
+  const principals = [...people].map(([name, { emails, keys }]) => ({
+    name,
+    kind: options.kind,
+    emails: [...emails],
+    keys,
+  }));
   const certificateAuthorities = authorities.map((a, i) => ({ name: `authority-${i + 1}`, ...a }));
   if (options.output === 'json') io.out(`${JSON.stringify({ principals, certificateAuthorities }, null, 2)}\n`);
   else io.out(yamlOf({ principals, ...(certificateAuthorities.length === 0 ? {} : { certificateAuthorities }) }).trimStart());
@@ -104,7 +116,9 @@ export async function trustImport(files: readonly string[], options: TrustImport
 }
 
 function policiesOf(options: Common): readonly TrustPolicy[] {
-  const { trustPolicies } = openConfiguration({ config: options.trust === undefined ? options.config : [options.trust] });
+  const { trustPolicies } = openConfiguration({
+    config: options.trust === undefined ? options.config : [options.trust],
+  });
   if (trustPolicies.length === 0)
     throw new CountersignError('usage', 'there is no TrustPolicy', { hint: 'name a file that holds one with --trust' });
   return trustPolicies;

@@ -2,10 +2,10 @@ import { existsSync, readFileSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { CompactRange, leafHash, openCheckpoint, openSigned } from '../ledger/index.ts';
 import { CountersignError } from '../model/index.ts';
+import { readVerifiers } from '../open/index.ts';
+import { recheckSigned } from '../publish/index.ts';
 import { type ReportVerifier, verifyReport } from '../report/index.ts';
-import { EXIT, type Io, paint, plain } from './io.ts';
-import { readVerifiers } from './ledger.ts';
-import { recheckSigned } from './signed-objects.ts';
+import { EXIT, type Io, paint, plain } from '../terminal/index.ts';
 
 const MAX_UNCHECKED = 20;
 

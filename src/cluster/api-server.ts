@@ -50,7 +50,12 @@ const LIMITS: ApiLimits = {
 const CREDENTIALS_MS = 60_000; // tokens in files and from exec plugins rotate; they are asked for again this often
 
 /** How long nothing may come, how long one answer may take, and how large it may be; and a line of a watch. */
-export type ApiLimits = { readonly quietMs: number; readonly totalMs: number; readonly bytes: number; readonly lineBytes: number };
+export type ApiLimits = {
+  readonly quietMs: number;
+  readonly totalMs: number;
+  readonly bytes: number;
+  readonly lineBytes: number;
+};
 
 /** Connects to a cluster and asks who we are there. Throws `cluster-unreachable`, or `cluster-forbidden`. */
 export async function connect(address: ClusterAddress): Promise<{ server: ApiServer; user: string }> {
@@ -253,7 +258,9 @@ export class ApiServer {
     const same = keep !== undefined && JSON.stringify([keep.options.cert, keep.options.key]) === JSON.stringify([cert, key]);
     // There is one server: the name by which an agent finds its sockets need not be put together from all certificates each time.
     const pool = (more: object) =>
-      Object.assign(this.url.startsWith('http:') ? new HttpAgent(more) : new Agent({ ...more, ...tls }), { getName: () => this.url });
+      Object.assign(this.url.startsWith('http:') ? new HttpAgent(more) : new Agent({ ...more, ...tls }), {
+        getName: () => this.url,
+      });
     const agent = same ? keep.agent : pool({ keepAlive: true, maxSockets: CONNECTIONS, scheduling: 'fifo' });
     // Watches hold a connection each; they must not take those that requests need.
     const streams = same ? keep.streams : pool({});

@@ -24,7 +24,12 @@ export class CheckpointMap {
   }
 
   async write(note: string): Promise<void> {
-    const body = { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: this.#name, namespace: this.#namespace }, data: { [KEY]: note } };
+    const body = {
+      apiVersion: 'v1',
+      kind: 'ConfigMap',
+      metadata: { name: this.#name, namespace: this.#namespace },
+      data: { [KEY]: note },
+    };
     const query = '?fieldManager=countersign-ledger&force=true';
     this.#fine(await this.#server.request('PATCH', `${this.#path}${query}`, body, 'application/apply-patch+yaml'), 'written');
   }

@@ -62,7 +62,10 @@ export class Cluster {
   readonly #ledger: string;
   readonly #kinds = new Map<string, Promise<Map<string, Kind>>>();
   readonly #owners = new Recent<{ readonly owner: OwnerReference | undefined }>(10_000);
-  readonly #labels = new Recent<{ readonly at: number; readonly labels: Promise<Readonly<Record<string, string>> | undefined> }>(1000);
+  readonly #labels = new Recent<{
+    readonly at: number;
+    readonly labels: Promise<Readonly<Record<string, string>> | undefined>;
+  }>(1000);
 
   constructor(server: ApiServer, user: string, ledger: string, log: { warn(fields: object, message: string): void }) {
     this.#server = server;
@@ -215,7 +218,10 @@ export class Cluster {
     const path = await this.#path(ref);
     const { status, body } = await this.#ask('GET', path);
     if (status === 404) return;
-    const { resourceVersion, managedFields } = body['metadata'] as { resourceVersion: string; managedFields?: ManagedFields[] };
+    const { resourceVersion, managedFields } = body['metadata'] as {
+      resourceVersion: string;
+      managedFields?: ManagedFields[];
+    };
     const [whole, others] = [managedFields?.filter((m) => !m.subresource) ?? [], managedFields?.filter((m) => m.subresource) ?? []];
     const fieldsV1 = whole.reduce<ManagedFields['fieldsV1']>((union, m) => mergeFields(union, m.fieldsV1), {});
     const ours: ManagedFields = {
@@ -308,7 +314,9 @@ export class Cluster {
   async hasInstances(ref: ObjectRef): Promise<boolean> {
     const { status, body } = await this.#ask('GET', await this.#path(ref));
     if (status === 404) return false;
-    const { spec } = body as { spec: { group: string; names: { plural: string }; versions: { name: string; served: boolean }[] } };
+    const { spec } = body as {
+      spec: { group: string; names: { plural: string }; versions: { name: string; served: boolean }[] };
+    };
     const served = spec.versions.find((v) => v.served)?.name;
     if (served === undefined) return true;
     const found = await this.#ask('GET', `/apis/${spec.group}/${served}/${spec.names.plural}?limit=1`);

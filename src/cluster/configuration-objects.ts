@@ -114,7 +114,12 @@ export class ConfigurationObjects {
     const written = conditions.map((c) => {
       const was = before.find((b) => b.type === c.type);
       const since = was?.status === c.status ? (was.lastTransitionTime ?? now) : now;
-      return { ...c, message: c.message.slice(0, 1000), lastTransitionTime: since, observedGeneration: document.generation };
+      return {
+        ...c,
+        message: c.message.slice(0, 1000),
+        lastTransitionTime: since,
+        observedGeneration: document.generation,
+      };
     });
     const path = `/apis/${API_VERSION}/namespaces/${encodeURIComponent(namespace)}/${KINDS[kind]}/${encodeURIComponent(name)}/status`;
     const body = { status: { ...status, observedGeneration: document.generation, conditions: written } };

@@ -6,7 +6,12 @@ export type Health = { readonly state: 'current' | 'progressing' | 'failed'; rea
 /** A rule of the configuration for one kind; undefined where it does not say. */
 export type HealthRule = (object: KubernetesObject) => Health | undefined;
 
-type Condition = { readonly type?: string; readonly status?: string; readonly reason?: string; readonly message?: string };
+type Condition = {
+  readonly type?: string;
+  readonly status?: string;
+  readonly reason?: string;
+  readonly message?: string;
+};
 type Status = Readonly<Record<string, unknown>> & { readonly conditions?: readonly Condition[] };
 
 const CURRENT: Health = { state: 'current', message: '' };
@@ -129,7 +134,10 @@ function job(spec: Readonly<Record<string, unknown>>, status: Status): Health {
 
 function pod(_: unknown, status: Status, now: number): Health {
   const waiting = (
-    (status['containerStatuses'] ?? []) as { name?: string; state?: { waiting?: { reason?: string; message?: string } } }[]
+    (status['containerStatuses'] ?? []) as {
+      name?: string;
+      state?: { waiting?: { reason?: string; message?: string } };
+    }[]
   ).find((c) => HOPELESS.has(c.state?.waiting?.reason ?? ''));
   if (waiting !== undefined) return failed(`the container \`${waiting.name}\`: ${waiting.state?.waiting?.reason}`);
   if (status['phase'] === 'Succeeded') return CURRENT;

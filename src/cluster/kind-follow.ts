@@ -3,7 +3,12 @@ import { CountersignError, type KubernetesObject, messageOf } from '../model/ind
 import { type ApiServer, apiPath, METADATA_ONLY } from './api-server.ts';
 
 /** A kind as the API serves it. */
-export type Resource = { readonly apiVersion: string; readonly kind: string; readonly plural: string; readonly namespaced: boolean };
+export type Resource = {
+  readonly apiVersion: string;
+  readonly kind: string;
+  readonly plural: string;
+  readonly namespaced: boolean;
+};
 
 /** The part of an object's metadata that we read. */
 export type ObjectMeta = {

@@ -110,7 +110,10 @@ export class Lease {
     throw new CountersignError(
       passing ? 'cluster-unreachable' : 'cluster-forbidden',
       `the Lease ${this.#namespace}/${this.#name} cannot be ${what}: the API server answers ${answer.status}`,
-      { recover: passing ? 'retry' : 'wait', hint: 'may the service get, create and update leases there, and is the namespace there?' },
+      {
+        recover: passing ? 'retry' : 'wait',
+        hint: 'may the service get, create and update leases there, and is the namespace there?',
+      },
     );
   }
 
@@ -121,7 +124,11 @@ export class Lease {
     return {
       apiVersion: 'coordination.k8s.io/v1',
       kind: 'Lease',
-      metadata: { name: this.#name, namespace: this.#namespace, ...(resourceVersion === undefined ? {} : { resourceVersion }) },
+      metadata: {
+        name: this.#name,
+        namespace: this.#namespace,
+        ...(resourceVersion === undefined ? {} : { resourceVersion }),
+      },
       spec: {
         holderIdentity: this.#identity,
         leaseDurationSeconds: Math.ceil(this.durationMs / 1000),

@@ -39,7 +39,12 @@ export class ObjectEvents {
       action: 'Reconcile',
       reason: reasonOf(event),
       type: WARNINGS.has(event) ? 'Warning' : 'Normal',
-      regarding: { apiVersion: ref.apiVersion, kind: ref.kind, name: ref.name, ...(ref.namespace === '' ? {} : { namespace }) },
+      regarding: {
+        apiVersion: ref.apiVersion,
+        kind: ref.kind,
+        name: ref.name,
+        ...(ref.namespace === '' ? {} : { namespace }),
+      },
       note: note.slice(0, 1000),
     };
     const path = `/apis/events.k8s.io/v1/namespaces/${encodeURIComponent(namespace)}/events`;

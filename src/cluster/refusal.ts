@@ -27,7 +27,9 @@ export function refusal(answer: Answer, verb: string, what: string, secret: bool
     });
   }
   if (/does not support dry run/.test(said))
-    return new CountersignError('cluster-refused', message, { hint: 'its owner must declare `sideEffects: None` on that webhook' });
+    return new CountersignError('cluster-refused', message, {
+      hint: 'its owner must declare `sideEffects: None` on that webhook',
+    });
   // Our own webhook refuses what changed since the dry run: another dry run settles that.
   const passing = isPassing(answer) || said.includes('gate.countersign.dev');
   return new CountersignError(passing ? 'cluster-unreachable' : 'cluster-refused', message, {

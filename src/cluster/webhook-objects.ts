@@ -112,22 +112,50 @@ export function webhookConfiguration(plan: WebhookPlan, kept: string): object {
               : 'Ignore',
             timeoutSeconds: TIMEOUT_S,
             ...within('NotIn', [...new Set([...governed, ...SYSTEM, ...plan.own])].sort()),
-            rules: [{ operations: ['CREATE', 'UPDATE'], apiGroups: ['*'], apiVersions: ['*'], resources: ['*'], scope: 'Namespaced' }],
+            rules: [
+              {
+                operations: ['CREATE', 'UPDATE'],
+                apiGroups: ['*'],
+                apiVersions: ['*'],
+                resources: ['*'],
+                scope: 'Namespaced',
+              },
+            ],
             matchConditions: [
               ...BESIDE,
               NOT_ENDPOINTS,
-              { name: 'namespaces', expression: `${cel([...new Set(globs)].sort().map(regexOf))}.exists(r, request.namespace.matches(r))` },
+              {
+                name: 'namespaces',
+                expression: `${cel([...new Set(globs)].sort().map(regexOf))}.exists(r, request.namespace.matches(r))`,
+              },
             ],
           },
         ]),
   ];
-  return { apiVersion: ADMISSION, kind: 'ValidatingWebhookConfiguration', metadata: metadataOf(plan, plan.name), webhooks };
+  return {
+    apiVersion: ADMISSION,
+    kind: 'ValidatingWebhookConfiguration',
+    metadata: metadataOf(plan, plan.name),
+    webhooks,
+  };
 }
 
-const NAMESPACES = { operations: WRITES, apiGroups: [''], apiVersions: ['*'], resources: ['namespaces'], scope: 'Cluster' };
-const NOT_ENDPOINTS = { name: 'not-endpoints', expression: '!(request.resource.resource in ["endpoints", "endpointslices"])' };
+const NAMESPACES = {
+  operations: WRITES,
+  apiGroups: [''],
+  apiVersions: ['*'],
+  resources: ['namespaces'],
+  scope: 'Cluster',
+};
+const NOT_ENDPOINTS = {
+  name: 'not-endpoints',
+  expression: '!(request.resource.resource in ["endpoints", "endpointslices"])',
+};
 const BESIDE = [
-  { name: 'not-leases', expression: '!(request.resource.group == "coordination.k8s.io" && request.resource.resource == "leases")' },
+  {
+    name: 'not-leases',
+    expression: '!(request.resource.group == "coordination.k8s.io" && request.resource.resource == "leases")',
+  },
   { name: 'not-events', expression: 'request.resource.resource != "events"' },
   { name: 'not-reports', expression: '!(request.resource.group in ["openreports.io", "wgpolicyk8s.io"])' }, // what tools find, ours too
 ];
@@ -163,7 +191,9 @@ export function protectingPolicies(plan: WebhookPlan): readonly object[] {
     passing,
     `this is the gate’s own namespace; it can be changed only as a change that is ${way}`,
     {
-      namespaceSelector: { matchExpressions: [{ key: 'kubernetes.io/metadata.name', operator: 'In', values: plan.own }] },
+      namespaceSelector: {
+        matchExpressions: [{ key: 'kubernetes.io/metadata.name', operator: 'In', values: plan.own }],
+      },
       resourceRules: [
         {
           apiGroups: ['*'],

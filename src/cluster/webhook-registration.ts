@@ -13,7 +13,11 @@ import { KindFollow, TIMES } from './kind-follow.ts';
 import { MANAGED, protectingPolicies, type WebhookPlan, webhookConfiguration } from './webhook-objects.ts';
 
 /** Somebody changed or removed what keeps the gate in the API server's path; by the time of telling it is back. */
-export type Tampering = { readonly object: ObjectRef; readonly change: 'changed' | 'removed'; readonly manager: string };
+export type Tampering = {
+  readonly object: ObjectRef;
+  readonly change: 'changed' | 'removed';
+  readonly manager: string;
+};
 
 type Log = { warn(fields: object, message: string): void; error(fields: object, message: string): void };
 
@@ -160,7 +164,10 @@ export class WebhookRegistration {
             hint: `grant \`get\`, \`list\`, \`watch\`, \`create\` and \`update\` on ${PLURALS[kind]}, or start with --webhook off`,
           },
         );
-      this.#put.set(`${kind}/${metadata.name}`, { digest: objectDigest(body as unknown as KubernetesObject), restored });
+      this.#put.set(`${kind}/${metadata.name}`, {
+        digest: objectDigest(body as unknown as KubernetesObject),
+        restored,
+      });
       return;
     }
   }

@@ -69,7 +69,12 @@ const ENVIRONMENT_COLUMNS = [
  */
 export function customResourceDefinitions(): readonly Schema[] {
   return KINDS.map(({ kind, plural, short, schema }) => {
-    const made = z.toJSONSchema(schema, { io: 'input', target: 'openapi-3.0', unrepresentable: 'any', reused: 'inline' }) as Schema;
+    const made = z.toJSONSchema(schema, {
+      io: 'input',
+      target: 'openapi-3.0',
+      unrepresentable: 'any',
+      reused: 'inline',
+    }) as Schema;
     const { spec } = made['properties'] as { spec: Schema };
     return {
       apiVersion: 'apiextensions.k8s.io/v1',
@@ -99,7 +104,10 @@ export function customResourceDefinitions(): readonly Schema[] {
                 properties: {
                   apiVersion: text,
                   kind: text,
-                  metadata: { type: 'object', properties: { name: (made['properties'] as NameSchema).metadata.properties.name } },
+                  metadata: {
+                    type: 'object',
+                    properties: { name: (made['properties'] as NameSchema).metadata.properties.name },
+                  },
                   spec: structural(spec),
                   status: kind === 'Environment' ? ENVIRONMENT_STATUS : DOCUMENT_STATUS,
                 },

@@ -14,3 +14,4 @@ export {
   readWaiver,
 } from './load-configuration.ts';
 export { type ProcessSettings, readProcessSettings } from './process-settings.ts';
+export { version } from './version.ts';

@@ -131,7 +131,12 @@ function assemble(found: readonly Found[], options: ObjectOptions): { configurat
     const id = `${parsed.kind} \`${scope === '' || parsed.kind === 'Environment' ? '' : `${scope}/`}${parsed.metadata.name}\``;
     const earlier = places.get(id);
     if (earlier !== undefined)
-      problems.push({ file, line: document.line, path: 'metadata.name', text: `${id} is already declared at ${earlier}` });
+      problems.push({
+        file,
+        line: document.line,
+        path: 'metadata.name',
+        text: `${id} is already declared at ${earlier}`,
+      });
     else places.set(id, document.line === 0 ? file : `${file}:${document.line}`);
     if (parsed.kind === 'Notifier') notifiers.push({ ...one, parsed: withAbsoluteFiles(parsed, one.here) });
     else if (parsed.kind === 'ReportSchedule') schedules.push({ ...one, parsed: withAbsolutePlaces(parsed, one.here) });
@@ -153,7 +158,10 @@ function assemble(found: readonly Found[], options: ObjectOptions): { configurat
   const made = {
     environments: environments.map((e) => ({
       ...e.parsed,
-      spec: { ...e.parsed.spec, trust: trustNamed(e.parsed.spec.trust, e.scope, trustPolicies, options) ?? e.parsed.spec.trust },
+      spec: {
+        ...e.parsed.spec,
+        trust: trustNamed(e.parsed.spec.trust, e.scope, trustPolicies, options) ?? e.parsed.spec.trust,
+      },
     })),
     trustPolicies: trustPolicies.map(named),
     notifiers: notifiers.map((n) => scopedNotifier(n, environments.filter(reach(n.scope)))),
@@ -211,7 +219,12 @@ function scheduleProblems(
   return [
     ...(foreign.length === 0
       ? []
-      : [{ path: [], text: `a report has entries of every environment, and ${foreign.map(quoted).join(', ')} is in another namespace` }]),
+      : [
+          {
+            path: [],
+            text: `a report has entries of every environment, and ${foreign.map(quoted).join(', ')} is in another namespace`,
+          },
+        ]),
     ...spec.environments.flatMap((name, i) =>
       known.has(name) ? [] : [{ path: ['spec', 'environments', i], text: `expected the name of an Environment, found \`${name}\`` }],
     ),
@@ -228,7 +241,12 @@ function scheduleProblems(
     ...spec.deliver.flatMap((d, i) =>
       !('cluster' in d) || scope === '' || isInReach({ scope: d.cluster.namespace })
         ? []
-        : [{ path: ['spec', 'deliver', i, 'cluster', 'namespace'], text: `\`${d.cluster.namespace}\` is another namespace than its own` }],
+        : [
+            {
+              path: ['spec', 'deliver', i, 'cluster', 'namespace'],
+              text: `\`${d.cluster.namespace}\` is another namespace than its own`,
+            },
+          ],
     ),
     ...places.flatMap((name, i) =>
       places.indexOf(name) === i ? [] : [{ path: ['spec', 'deliver', i, 'name'], text: `\`${name}\` is declared twice` }],
@@ -240,7 +258,10 @@ function accountProblems({ spec }: Environment, scope: string, options: ObjectOp
   const account = spec.target.serviceAccount;
   if (account === undefined || scope === '' || options.crossNamespace || account.startsWith(`${scope}/`)) return [];
   return [
-    { path: 'spec.target.serviceAccount', text: `expected a ServiceAccount of the namespace \`${scope}\` itself, found \`${account}\`` },
+    {
+      path: 'spec.target.serviceAccount',
+      text: `expected a ServiceAccount of the namespace \`${scope}\` itself, found \`${account}\``,
+    },
   ];
 }
 
@@ -265,7 +286,12 @@ const NAMESPACE = /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/; // of Kubernetes; it b
 
 // What the API server adds to an object is none of the document.
 function foundObject(object: ConfigurationObject, { files }: ObjectOptions): Found {
-  const { apiVersion, kind, spec, metadata } = object.object as { apiVersion?: unknown; kind?: unknown; spec?: unknown; metadata?: object };
+  const { apiVersion, kind, spec, metadata } = object.object as {
+    apiVersion?: unknown;
+    kind?: unknown;
+    spec?: unknown;
+    metadata?: object;
+  };
   const { name, labels } = (metadata ?? {}) as { name?: unknown; labels?: unknown };
   const isLabelled = kind === 'Environment' && labels !== undefined;
   const value = { apiVersion, kind, metadata: { name, ...(isLabelled ? { labels } : {}) }, spec };
@@ -346,7 +372,12 @@ export function readTrustPolicy(text: string, file: string): TrustPolicy {
     const parsed = checkDocument(file, document, problems);
     if (parsed?.kind !== 'TrustPolicy') {
       if (parsed !== undefined)
-        problems.push({ file, line: document.line, path: 'kind', text: `expected \`TrustPolicy\`, found \`${parsed.kind}\`` });
+        problems.push({
+          file,
+          line: document.line,
+          path: 'kind',
+          text: `expected \`TrustPolicy\`, found \`${parsed.kind}\``,
+        });
       continue;
     }
     crossCheck(parsed, file, document, problems);
@@ -447,7 +478,12 @@ function checkAgainst<T>(schema: z.ZodType<T>, file: string, document: YamlDocum
 
 function problemsOf(issue: z.core.$ZodIssue, file: string, document: YamlDocument): Problem[] {
   const path = issue.path as (string | number)[];
-  const problem = (at: (string | number)[], text: string): Problem => ({ file, line: document.lineOf(at), path: pathText(at), text });
+  const problem = (at: (string | number)[], text: string): Problem => ({
+    file,
+    line: document.lineOf(at),
+    path: pathText(at),
+    text,
+  });
   if (issue.code === 'unrecognized_keys') return issue.keys.map((key) => problem([...path, key], `\`${key}\` is not a key here`));
   if (issue.code === 'invalid_union') {
     // Of several forms, the one that has all keys that are there: what is wrong in it is what is meant.
@@ -670,7 +706,12 @@ function withKeyFiles(policy: TrustPolicy, { file, document: yaml, here }: Found
       if (statSync(place).size > MAX_FILE) throw new Error('too large');
       return readFileSync(place);
     } catch {
-      problems.push({ file, line: yaml.lineOf(path), path: pathText(path), text: `expected a readable key file, found \`${name}\`` });
+      problems.push({
+        file,
+        line: yaml.lineOf(path),
+        path: pathText(path),
+        text: `expected a readable key file, found \`${name}\``,
+      });
       return undefined;
     }
   };
@@ -680,7 +721,10 @@ function withKeyFiles(policy: TrustPolicy, { file, document: yaml, here }: Found
     keys: principal.keys.map((key, j) => {
       if (key.openpgpFile === undefined) return key;
       const { openpgpFile, ...rest } = key;
-      return { ...rest, openpgp: read(openpgpFile, ['spec', 'principals', i, 'keys', j, 'openpgpFile'])?.toString('utf8') };
+      return {
+        ...rest,
+        openpgp: read(openpgpFile, ['spec', 'principals', i, 'keys', j, 'openpgpFile'])?.toString('utf8'),
+      };
     }),
   }));
   const signers = allowedSignersFile === undefined ? undefined : read(allowedSignersFile, ['spec', 'allowedSignersFile']);

@@ -8,7 +8,11 @@ import type { ParsedTexts, TextsToParse } from './reading-process.ts';
 import { type FencedFile, type Ran, runFenced } from './run-fenced.ts';
 
 /** What came of it. `content` is a digest over every file that took part and what the program was told. */
-export type Made = { readonly documents: readonly MadeDocument[]; readonly violations: readonly Violation[]; readonly content: string };
+export type Made = {
+  readonly documents: readonly MadeDocument[];
+  readonly violations: readonly Violation[];
+  readonly content: string;
+};
 
 /**
  * What is to be made: a kustomization, or a chart with values of the repository. `chart` is a directory, or a file that pins a chart of
@@ -36,7 +40,10 @@ export type RepositoryTree = Tree & {
 export type Programs = (name: 'kustomize' | 'helm') => Promise<string>;
 
 /** Where what was made is kept by its `content`: the same files give the same objects, also after the program was renewed. */
-export type MadeStore = { readonly get: (content: string) => Made | undefined; readonly put: (content: string, made: Made) => void };
+export type MadeStore = {
+  readonly get: (content: string) => Made | undefined;
+  readonly put: (content: string, made: Made) => void;
+};
 
 /** Parses what a program wrote, within memory and time. */
 export type ParseTexts = (texts: TextsToParse, limits: ProcessLimits) => Promise<ParsedTexts>;
@@ -74,7 +81,12 @@ export function openFence(programs: Programs, parse: ParseTexts, store?: MadeSto
     const fenced = sorted.map(([path, bytes]): FencedFile => ({ path, content: bytes }));
     const deadline = performance.now() + limits.ms;
     const make = () => {
-      const run: Run = { program, parse, content, limits: { ...limits, ms: Math.max(1, deadline - performance.now()) } };
+      const run: Run = {
+        program,
+        parse,
+        content,
+        limits: { ...limits, ms: Math.max(1, deadline - performance.now()) },
+      };
       return chart !== undefined && recipe.with === 'helm'
         ? helm(run, recipe, { directory, ...chart.chart }, fenced)
         : kustomize(run, directory, fenced);
@@ -94,7 +106,12 @@ export function openFence(programs: Programs, parse: ParseTexts, store?: MadeSto
 }
 
 /** One run of a program: what parses its output, the digest of what goes in, and its limits. */
-type Run = { readonly program: string; readonly parse: ParseTexts; readonly content: string; readonly limits: ProcessLimits };
+type Run = {
+  readonly program: string;
+  readonly parse: ParseTexts;
+  readonly content: string;
+  readonly limits: ProcessLimits;
+};
 
 type CountedTree = RepositoryTree & { readonly isExceeded: () => boolean };
 
@@ -170,7 +187,9 @@ async function withSealed(
 }
 
 function withoutOrigin(value: unknown): { readonly file: string | undefined; readonly object: unknown } {
-  const { metadata, ...rest } = (value ?? {}) as { metadata?: { annotations?: Record<string, string> } & Record<string, unknown> };
+  const { metadata, ...rest } = (value ?? {}) as {
+    metadata?: { annotations?: Record<string, string> } & Record<string, unknown>;
+  };
   const { [ORIGIN]: origin, ...annotations } = metadata?.annotations ?? {};
   if (metadata === undefined || origin === undefined) return { file: undefined, object: value };
   const { annotations: _, ...others } = metadata;
@@ -264,7 +283,9 @@ async function pinned(
 }
 
 function unvendored(definition: Uint8Array, chart: string, files: ReadonlyMap<string, Uint8Array>): string[] {
-  const { dependencies } = (parseYaml(Buffer.from(definition).toString('utf8'))[0]?.value ?? {}) as { dependencies?: { name?: string }[] };
+  const { dependencies } = (parseYaml(Buffer.from(definition).toString('utf8'))[0]?.value ?? {}) as {
+    dependencies?: { name?: string }[];
+  };
   const below = [...files.keys()].filter((f) => f.startsWith(`${chart}/charts/`)).map((f) => f.slice(`${chart}/charts/`.length));
   return (dependencies ?? [])
     .map((d) => d.name ?? '')
@@ -336,12 +357,20 @@ function hookOf(value: unknown): string | undefined {
 // What a program wrote cannot be read: it is no YAML, or more than may be.
 function unread(program: string, where: string, parsed: Exclude<ParsedTexts, { kind: 'values' }>, content: string): Made {
   if (parsed.kind === 'unreadable') return failed(program, where, { error: `it wrote what is not YAML: ${parsed.reason}` }, content);
-  return { documents: [], violations: [tooLarge(`what ${program} makes of \`${where}\``, parsed.text, parsed.limit, where)], content };
+  return {
+    documents: [],
+    violations: [tooLarge(`what ${program} makes of \`${where}\``, parsed.text, parsed.limit, where)],
+    content,
+  };
 }
 
 function failed(program: string, where: string, { error, exceeded }: Pick<Ran, 'error' | 'exceeded'>, content: string): Made {
   if (exceeded !== undefined)
-    return { documents: [], violations: [tooLarge(`${program} cannot build \`${where}\`:`, error, exceeded, where)], content };
+    return {
+      documents: [],
+      violations: [tooLarge(`${program} cannot build \`${where}\`:`, error, exceeded, where)],
+      content,
+    };
   const said =
     error
       .split('\n')

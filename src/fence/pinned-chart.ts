@@ -53,7 +53,11 @@ export function unpackChart(archive: Uint8Array, pin: ChartPin): ChartArchive {
       cause,
       hint: 'make it with `helm package`',
     });
-  let entries: readonly { readonly name: string; readonly type?: string | undefined; readonly data?: Uint8Array | undefined }[];
+  let entries: readonly {
+    readonly name: string;
+    readonly type?: string | undefined;
+    readonly data?: Uint8Array | undefined;
+  }[];
   try {
     // A copy: the reader takes the whole memory below a Buffer, which may be shared.
     entries = parseTar(new Uint8Array(gunzipSync(archive, { maxOutputLength: MAX_UNPACKED })));

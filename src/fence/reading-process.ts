@@ -103,7 +103,9 @@ export class ReadingProcess {
     if (!('ended' in first)) return first;
     const second = await this.#askOne(question, { ...limits, ms: Math.max(1, deadline - performance.now()) });
     if (!('ended' in second)) return second;
-    throw new CountersignError('render-failed', `the process that reads manifests ended twice (${second.ended})`, { recover: 'retry' });
+    throw new CountersignError('render-failed', `the process that reads manifests ended twice (${second.ended})`, {
+      recover: 'retry',
+    });
   }
 
   async #askOne(question: Asked, limits: ProcessLimits): Promise<Answer | Exceeded | Ended> {

@@ -34,7 +34,11 @@ export class AdmissionScopes {
     const governing = namespace === '' ? this.#clusterScoped(request) : this.#byNamespace.get(namespace);
     if (governing !== undefined) {
       const { metadata, spec } = governing.environment;
-      return { environment: metadata.name, enforces: spec.admission.mode === 'enforce', decide: (r) => admit(r, governing) };
+      return {
+        environment: metadata.name,
+        enforces: spec.admission.mode === 'enforce',
+        decide: (r) => admit(r, governing),
+      };
     }
     const ruling = namespace === '' ? undefined : this.#byRules.find((r) => r.matches(namespace))?.scope;
     if (ruling === undefined) return undefined;

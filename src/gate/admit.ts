@@ -205,7 +205,10 @@ function ownedBy(request: AdmissionRequest, state: EnvironmentState): OwnedObjec
 
 function provenanceOf(owned: OwnedObject | undefined, state: EnvironmentState): Readonly<Record<string, string>> {
   const entry = state.open?.failed === false ? state.open.intent.index : state.settled;
-  return { entry: String(entry), ...(owned === undefined ? {} : { commit: owned.revision, verdict: String(owned.entry) }) };
+  return {
+    entry: String(entry),
+    ...(owned === undefined ? {} : { commit: owned.revision, verdict: String(owned.entry) }),
+  };
 }
 
 /** Whether a request changes nothing but fields that `spec.drift.ignore` leaves to others. */

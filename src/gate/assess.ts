@@ -112,7 +112,9 @@ export async function recall(
     throw new CountersignError(
       'ledger-inconsistent',
       `entry ${verdictIndex} allows ${entry.to.slice(0, 12)}, and what it rests on does not bear that out: ${refusal}`,
-      { hint: 'nothing is applied because of it; find out who wrote the entry: `countersign ledger verify`, and compare with Git' },
+      {
+        hint: 'nothing is applied because of it; find out who wrote the entry: `countersign ledger verify`, and compare with Git',
+      },
     );
   // As it was made then, whatever the environment says by now.
   const { objects, content, violations } = await renderTree(
@@ -211,12 +213,24 @@ async function judge(gate: Gate, from: string, to: string, tree: string): Promis
   const trusted = await assessTrust(gate, from, to, tree);
   if (trusted.change === undefined && gate.untrusted === 'refused') {
     const { commits, approvals, violations, warnings, store } = trusted;
-    return { ...nothing, commits, approvals, violations, warnings: [...warnings, NOT_RENDERED], trustDigest: store.digest };
+    return {
+      ...nothing,
+      commits,
+      approvals,
+      violations,
+      warnings: [...warnings, NOT_RENDERED],
+      trustDigest: store.digest,
+    };
   }
   const [rendering, rules] = await Promise.all([renderTree(gate, tree), gate.rules(tree, trusted.store)]);
   const now = gate.clock();
   const { images, refused: unusable } = await readImages(gate, tree, trusted.store);
-  const scope = { environment: environment.metadata.name, parameters: environment.spec.policies.parameters, now, images };
+  const scope = {
+    environment: environment.metadata.name,
+    parameters: environment.spec.policies.parameters,
+    now,
+    images,
+  };
   const { commits, approvals, rollback, change } = trusted;
   const onObjects = await evaluateObjects(rules, rendering.objects, scope, undefined, gate.findings);
   const onChange =

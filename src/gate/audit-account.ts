@@ -58,7 +58,13 @@ export class AuditAccount {
   async settle(): Promise<void> {
     for (const [environment, { from, to, ...counts }] of [...this.#counts]) {
       await this.#ledger.record(
-        { type: 'audit.covered', environment, from: new Date(from).toISOString(), to: new Date(to).toISOString(), ...counts },
+        {
+          type: 'audit.covered',
+          environment,
+          from: new Date(from).toISOString(),
+          to: new Date(to).toISOString(),
+          ...counts,
+        },
         [],
       );
       this.#counts.delete(environment);

@@ -19,6 +19,7 @@ export {
 } from './assess.ts';
 export { AuditAccount, type AuditScope, type Unmatched } from './audit-account.ts';
 export { BreakGlass, type Grant, mayUseBreakGlass } from './break-glass.ts';
+export { type BreakGlassNow, breakGlassNow } from './break-glass-now.ts';
 export { type EnvironmentState, recordOf, rememberedState } from './environment-state.ts';
 export { momentsOf } from './first-seen.ts';
 export type { Gate, KnownFile } from './gate.ts';

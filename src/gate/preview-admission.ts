@@ -48,7 +48,13 @@ export function previewFromLedger(ledger: LedgerView, environment: string, since
   for (const { entry } of ledger.all('admission.allowed', environment).filter(isSince)) {
     for (const r of ledger.evidence(entry.evidence) as readonly AdmittedRequest[])
       if (r.as !== 'intent')
-        seen.push({ outcome: 'let through', user: r.user, operation: r.operation, ...ofRef(r.object, r.subresource), reason: r.as });
+        seen.push({
+          outcome: 'let through',
+          user: r.user,
+          operation: r.operation,
+          ...ofRef(r.object, r.subresource),
+          reason: r.as,
+        });
   }
   return together(seen);
 }

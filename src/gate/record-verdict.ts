@@ -12,7 +12,16 @@ export async function recordVerdict(ledger: Recorder & LedgerView, verdict: Verd
   const before = last === undefined ? undefined : (ledger.evidence(last.entry.evidence) as Verdict);
   const details = [...newCommits(verdict, before), ...newApprovals(verdict, before), ...newRules(verdict, before)];
   const evidence = ledger.asEvidence(withoutNames(verdict, ledger));
-  const judged: EntryBody = { type: 'change.judged', environment, from, to, tree, outcome, violations, evidence: evidence.ref };
+  const judged: EntryBody = {
+    type: 'change.judged',
+    environment,
+    from,
+    to,
+    tree,
+    outcome,
+    violations,
+    evidence: evidence.ref,
+  };
   // Given together, they share a commit: either all of it is on record, or nothing.
   const detailed = details.map((body) => ledger.record(body, []));
   const [recorded] = await Promise.all([ledger.record(judged, [evidence]), ...detailed]);

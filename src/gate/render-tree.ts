@@ -139,7 +139,11 @@ async function nextBatch(
         await breathe();
         const known = rendered?.get(keyOf(entry));
         if (known !== undefined) return { entry, known };
-        return { entry, known, content: entry.mode === '160000' ? new Uint8Array() : await repository.blob(entry.blob) };
+        return {
+          entry,
+          known,
+          content: entry.mode === '160000' ? new Uint8Array() : await repository.blob(entry.blob),
+        };
       }),
     );
     for (const one of pending) bytes += one.known === undefined ? one.content.length : 0;

@@ -120,7 +120,13 @@ export class RulesInForce {
         dryRun,
         ...(namespace === undefined
           ? {}
-          : { namespaceObject: { apiVersion: 'v1', kind: 'Namespace', metadata: { name: ref.namespace, labels: namespace } } }),
+          : {
+              namespaceObject: {
+                apiVersion: 'v1',
+                kind: 'Namespace',
+                metadata: { name: ref.namespace, labels: namespace },
+              },
+            }),
       },
     );
   }

@@ -6,7 +6,11 @@ import type { LedgerView, OpenPolicy, SourceRepository } from './ports.ts';
 export type TrustInForce = {
   readonly store: TrustStore;
   readonly line:
-    | { readonly path: string; readonly begun: boolean; readonly at: (commit: string) => Promise<TrustStore | undefined> }
+    | {
+        readonly path: string;
+        readonly begun: boolean;
+        readonly at: (commit: string) => Promise<TrustStore | undefined>;
+      }
     | undefined;
 };
 

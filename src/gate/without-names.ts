@@ -37,5 +37,8 @@ export function withoutAddresses<T extends { readonly spec: { readonly principal
   policy: T,
   { subject }: Pick<Recorder, 'subject'>,
 ): T {
-  return { ...policy, spec: { ...policy.spec, principals: policy.spec.principals.map((p) => ({ ...p, emails: p.emails.map(subject) })) } };
+  return {
+    ...policy,
+    spec: { ...policy.spec, principals: policy.spec.principals.map((p) => ({ ...p, emails: p.emails.map(subject) })) },
+  };
 }

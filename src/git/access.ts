@@ -29,7 +29,11 @@ export function accessEnvironment(url: string, access: GitAccess): Record<string
     [`GIT_CONFIG_KEY_${i}`, key],
     [`GIT_CONFIG_VALUE_${i}`, value],
   ]);
-  return { ...Object.fromEntries(entries), GIT_CONFIG_COUNT: String(settings.length), GIT_SSH_COMMAND: sshCommand(access) };
+  return {
+    ...Object.fromEntries(entries),
+    GIT_CONFIG_COUNT: String(settings.length),
+    GIT_SSH_COMMAND: sshCommand(access),
+  };
 }
 
 function sshCommand({ sshKeyFile, knownHostsFile }: GitAccess): string {

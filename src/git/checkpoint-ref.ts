@@ -99,7 +99,9 @@ export class CheckpointRef {
   async #must(args: readonly string[], input?: string, trim = true): Promise<string> {
     const result = await this.#run(args, input);
     if (result.code !== 0)
-      throw new CountersignError('git-unreachable', `git ${args[0] ?? ''} failed: ${complaint(result.stderr)}`, { recover: 'retry' });
+      throw new CountersignError('git-unreachable', `git ${args[0] ?? ''} failed: ${complaint(result.stderr)}`, {
+        recover: 'retry',
+      });
     const text = result.stdout.toString('utf8');
     return trim ? text.trim() : text;
   }

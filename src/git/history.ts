@@ -19,7 +19,12 @@ export function readCommits(repository: Pick<Repository, 'read'>, ids: readonly 
     ids.map(async (id) => {
       const object = await repository.read(id).catch(tooLarge);
       if (object === undefined || (object.type === 'commit' && object.bytes.length > MAX_BYTES.commit))
-        return { kind: 'malformed', id, code: 'commit-too-large', reason: `it is larger than ${MAX_BYTES.commit} bytes` };
+        return {
+          kind: 'malformed',
+          id,
+          code: 'commit-too-large',
+          reason: `it is larger than ${MAX_BYTES.commit} bytes`,
+        };
       const parsed = parseCommit(id, expectType(id, object, 'commit'));
       return parsed.kind === 'commit' ? withTags(parsed.commit) : parsed;
     }),

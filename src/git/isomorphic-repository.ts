@@ -78,7 +78,10 @@ export class IsomorphicRepository implements Repository {
 
   async read(id: string): Promise<GitObject> {
     const found = await git.readObject({ fs, gitdir: this.#gitdir, oid: id, format: 'content', cache: this.#cache }).catch((cause) => {
-      throw new CountersignError('git-object-missing', `the object \`${id}\` is not in the repository`, { cause, recover: 'retry' });
+      throw new CountersignError('git-object-missing', `the object \`${id}\` is not in the repository`, {
+        cause,
+        recover: 'retry',
+      });
     });
     const object: GitObject = { type: found.type as ObjectType, bytes: found.object as Uint8Array };
     verifyObjectId(id, object);

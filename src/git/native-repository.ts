@@ -83,7 +83,10 @@ export class NativeRepository implements Repository {
 
   async read(id: string): Promise<GitObject> {
     // What still runs beside the part that failed must not start a program that nobody ends.
-    if (this.#closed) throw new CountersignError('git-object-missing', 'the repository was closed while it was read', { recover: 'retry' });
+    if (this.#closed)
+      throw new CountersignError('git-object-missing', 'the repository was closed while it was read', {
+        recover: 'retry',
+      });
     this.#reader ??= new ObjectReader(this.#spawn(['cat-file', '--batch']));
     const reader = this.#reader;
     const object = await reader.read(id).catch((thrown) => {
@@ -136,7 +139,11 @@ export class NativeRepository implements Repository {
   async differsFromMerge(parents: readonly [string, string], tree: string): Promise<readonly string[] | undefined> {
     const scratch = await mkdtemp(join(tmpdir(), 'countersign-merge-'));
     try {
-      const env = { ...this.#env(), GIT_OBJECT_DIRECTORY: scratch, GIT_ALTERNATE_OBJECT_DIRECTORIES: join(this.#directory, 'objects') };
+      const env = {
+        ...this.#env(),
+        GIT_OBJECT_DIRECTORY: scratch,
+        GIT_ALTERNATE_OBJECT_DIRECTORIES: join(this.#directory, 'objects'),
+      };
       const merged = await this.#run(
         ['-c', 'core.bare=true', 'merge-tree', '--write-tree', '--no-messages', '--end-of-options', ...parents],
         env,
@@ -167,7 +174,10 @@ export class NativeRepository implements Repository {
   async #create(): Promise<void> {
     if (existsSync(`${this.#directory}/HEAD`)) return;
     mkdirSync(this.#directory, { recursive: true });
-    const result = await this.#run(['init', '--quiet', '--bare', '--template=', this.#directory], { ...ENVIRONMENT, PATH: this.#git.path });
+    const result = await this.#run(['init', '--quiet', '--bare', '--template=', this.#directory], {
+      ...ENVIRONMENT,
+      PATH: this.#git.path,
+    });
     if (result.code !== 0)
       throw new CountersignError('git-unreachable', `cannot create a repository at \`${this.#directory}\`: ${complaint(result.stderr)}`);
   }
@@ -258,7 +268,11 @@ function fetchFailed(url: string, branch: string, stderr: string): CountersignEr
   });
 }
 
-type Wanted = { readonly id: string; readonly resolve: (object: GitObject) => void; readonly reject: (reason: Error) => void };
+type Wanted = {
+  readonly id: string;
+  readonly resolve: (object: GitObject) => void;
+  readonly reject: (reason: Error) => void;
+};
 
 // Speaks the protocol of `git cat-file --batch`: an id a line in, `id type size LF bytes LF` out, in order. Environments on one branch share
 // it: an object that is missing or too large fails its own read only, so that whoever pushes one delays no one else.

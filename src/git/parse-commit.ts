@@ -135,5 +135,9 @@ export function parseAuthor(text: string, which: string): Author {
   const when = text.slice(close + 1);
   if (open < 0 || close < open || text.indexOf('<') !== open || !/^ \d{1,12} [+-]\d{4}$/.test(when))
     throw new Malformed(`the ${which} line is not \`name <address> time zone\``);
-  return { name: text.slice(0, open).trim(), email: text.slice(open + 1, close), time: Number(when.trim().split(' ')[0]) };
+  return {
+    name: text.slice(0, open).trim(),
+    email: text.slice(open + 1, close),
+    time: Number(when.trim().split(' ')[0]),
+  };
 }

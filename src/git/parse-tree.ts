@@ -31,5 +31,7 @@ export function parseTree(id: string, bytes: Uint8Array): TreeLine[] {
 }
 
 function corrupt(id: string, why: string): CountersignError {
-  return new CountersignError('git-object-corrupt', `the tree \`${id}\` is refused: ${why}`, { hint: 'run `git fsck` on the repository' });
+  return new CountersignError('git-object-corrupt', `the tree \`${id}\` is refused: ${why}`, {
+    hint: 'run `git fsck` on the repository',
+  });
 }

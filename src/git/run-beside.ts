@@ -3,7 +3,12 @@ import { Worker } from 'node:worker_threads';
 import { CountersignError } from '../model/index.ts';
 import type { GitResult, RunGit, RunGitOptions } from './run-git.ts';
 
-export type GitTask = { readonly id: number; readonly program: string; readonly args: readonly string[]; readonly options: RunGitOptions };
+export type GitTask = {
+  readonly id: number;
+  readonly program: string;
+  readonly args: readonly string[];
+  readonly options: RunGitOptions;
+};
 export type GitAnswer = { readonly id: number; readonly result: GitResult } | { readonly id: number; readonly failed: string };
 
 type Waiting = { readonly done: (result: GitResult) => void; readonly failed: (why: unknown) => void };

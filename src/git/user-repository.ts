@@ -31,7 +31,9 @@ export class UserRepository {
     const result = await this.#run(['rev-parse', '--verify', '--quiet', '--end-of-options', `${name}^{commit}`]);
     const id = result.stdout.toString('utf8').trim();
     if (result.code !== 0 || !isObjectId(id))
-      throw new CountersignError('git-ref-missing', `\`${name}\` is not a commit here`, { hint: 'fetch it first: `git fetch origin`' });
+      throw new CountersignError('git-ref-missing', `\`${name}\` is not a commit here`, {
+        hint: 'fetch it first: `git fetch origin`',
+      });
     return id;
   }
 
@@ -40,7 +42,9 @@ export class UserRepository {
     const result = await this.#run(['rev-parse', '--verify', '--quiet', '--end-of-options', `refs/tags/${name}`]);
     const id = result.stdout.toString('utf8').trim();
     if (result.code !== 0 || !isObjectId(id))
-      throw new CountersignError('git-ref-missing', `there is no tag \`${name}\` here`, { hint: 'fetch it first: `git fetch --tags`' });
+      throw new CountersignError('git-ref-missing', `there is no tag \`${name}\` here`, {
+        hint: 'fetch it first: `git fetch --tags`',
+      });
     return id;
   }
 

@@ -143,7 +143,9 @@ class Files {
 
 function refuseFilled(directory: string): void {
   if (existsSync(directory) && readdirSync(directory).length > 0)
-    throw new CountersignError('usage', `\`${directory}\` is not empty`, { hint: 'name a directory that does not exist yet' });
+    throw new CountersignError('usage', `\`${directory}\` is not empty`, {
+      hint: 'name a directory that does not exist yet',
+    });
 }
 
 function readme(size: number): string {
@@ -174,7 +176,9 @@ export async function importLedger(from: string, keys: readonly Verifier[], dire
   refuseFilled(directory);
   const { ok, lines } = checkExport(from, keys.map(verifierText).join('\n'));
   if (!ok)
-    throw new CountersignError('ledger-inconsistent', `the export is not whole: ${lines.at(-1)}`, { hint: 'is --key this ledger’s key?' });
+    throw new CountersignError('ledger-inconsistent', `the export is not whole: ${lines.at(-1)}`, {
+      hint: 'is --key this ledger’s key?',
+    });
   const making = `${directory}.importing`;
   rmSync(making, { recursive: true, force: true });
   mkdirSync(making, { recursive: true });

@@ -3,11 +3,18 @@
  * Refuses to go on when what is stored is not what was signed: a shorter, forked or altered log is never extended.
  */
 export { type Anchor, AnchorKeeper } from './anchors.ts';
-export { type Checkpoint, type Instance as LedgerInstance, newInstance, openCheckpoint, signCheckpoint } from './checkpoint.ts';
+export {
+  type Checkpoint,
+  type Instance as LedgerInstance,
+  newInstance,
+  openCheckpoint,
+  signCheckpoint,
+} from './checkpoint.ts';
 export { type Comparison, compareWith } from './compare.ts';
 export { parseWitness } from './cosignature.ts';
 export { evidenceRef } from './evidence.ts';
 export { type ExportOptions, exportLedger, importLedger } from './export-ledger.ts';
+export { type Forgotten, forgetOn } from './forget.ts';
 export { Ledger, ledgerFile, openLedger } from './ledger.ts';
 export { type EntryFilter, LedgerReader } from './ledger-reader.ts';
 export { CompactRange, leafHash } from './merkle.ts';
@@ -29,7 +36,6 @@ export { databaseAddress } from './postgres-address.ts';
 export { postgresSchema } from './postgres-schema.ts';
 export { programSource } from './program-source.ts';
 export { checkExtension, checkReceipt, extension, receipt } from './proof.ts';
-export { eraseSharedSubjects, eraseSubjects } from './subjects.ts';
 export { type LedgerFinding, verifyLedger } from './verify-ledger.ts';
 export { WriteAhead } from './write-ahead.ts';
 export { openSeal } from './write-ahead-seal.ts';

@@ -167,7 +167,11 @@ export class Ledger {
     const batch = this.#waiting.splice(0, MAX_BATCH);
     const subjects = this.#newSubjects;
     this.#newSubjects = [];
-    const message = { entries: pack(batch.map((w) => w.prepared)), evidence: batch.flatMap((w) => w.evidence.map(asRow)), subjects };
+    const message = {
+      entries: pack(batch.map((w) => w.prepared)),
+      evidence: batch.flatMap((w) => w.evidence.map(asRow)),
+      subjects,
+    };
     this.#writer.append(message).then(
       (done) => {
         for (const { text } of subjects) this.#subjects.delete(text);
@@ -252,7 +256,9 @@ class Writer {
   }
 
   static start(data: WriterData, options: Pick<LedgerOptions, 'warn' | 'progress'>): Promise<Writer> {
-    const worker = new Worker(new URL(`./writer-thread${extname(import.meta.url)}`, import.meta.url), { workerData: data });
+    const worker = new Worker(new URL(`./writer-thread${extname(import.meta.url)}`, import.meta.url), {
+      workerData: data,
+    });
     return new Promise((resolve, reject) => {
       worker.on('message', (message: FromWriter) => {
         if ('opened' in message) resolve(new Writer(worker, message.opened, options));

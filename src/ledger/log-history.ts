@@ -88,7 +88,9 @@ export class LogHistory {
       return { problem: `it bears the name \`${checkpoint.origin}\`, which this ledger never had` };
     const last = openCheckpoint(after.previous, keys);
     if (checkpoint.size <= (last?.size ?? after.first) && checkpoint.size > after.first) return { lost: true };
-    return { problem: `it bears the name \`${checkpoint.origin}\`, under which nothing was signed any more at that size` };
+    return {
+      problem: `it bears the name \`${checkpoint.origin}\`, under which nothing was signed any more at that size`,
+    };
   }
 
   /** The keys that the ledger's own entries name, for reading what was signed under them. */

@@ -54,7 +54,12 @@ export function programSigner(verifier: Verifier, command: readonly string[]): S
 
 function ask(program: string, args: readonly string[], text: Buffer): Buffer {
   try {
-    return execFileSync(program, args, { input: text, timeout: SIGNING_DEADLINE_MS, maxBuffer: 4096, stdio: ['pipe', 'pipe', 'ignore'] });
+    return execFileSync(program, args, {
+      input: text,
+      timeout: SIGNING_DEADLINE_MS,
+      maxBuffer: 4096,
+      stdio: ['pipe', 'pipe', 'ignore'],
+    });
   } catch (cause) {
     throw new CountersignError('signing-failed', `the ledger’s key could not be asked by \`${program}\`: ${messageOf(cause)}`, {
       cause,
@@ -125,7 +130,10 @@ export function openNote(note: string, verifier: Verifier): string | undefined {
   return openSigned(note, [verifier])?.text;
 }
 
-type NoteParts = { readonly text: string; readonly signatures: readonly { readonly name: string; readonly bytes: Buffer }[] };
+type NoteParts = {
+  readonly text: string;
+  readonly signatures: readonly { readonly name: string; readonly bytes: Buffer }[];
+};
 
 const MAX_NOTE = 1_000_000; // checkpoints are a few hundred bytes, with many witnesses some thousand
 const MAX_SIGNATURES = 100;

@@ -45,7 +45,10 @@ export function checkExport(directory: string, keyText: string): OfflineResult {
 }
 
 function checkManifest(directory: string): number {
-  const manifest = JSON.parse(readFileSync(join(directory, 'manifest.json'), 'utf8')) as { format: string; files: Record<string, string> };
+  const manifest = JSON.parse(readFileSync(join(directory, 'manifest.json'), 'utf8')) as {
+    format: string;
+    files: Record<string, string>;
+  };
   demand(manifest.format === 'countersign-ledger-export/1', 'manifest.json is not of the format countersign-ledger-export/1');
   const there = filesUnder(directory).filter((file) => file !== 'manifest.json');
   const canonical = `${JSON.stringify({

@@ -6,7 +6,9 @@ import { type HandedClaim, isSignedBy, openEnrolment, type ReplicaKey, signHande
 import { type Batch, isOpened, type PreparedEntry, type Subject } from './store.ts';
 
 /** What one replica hands over to the one that sequences. */
-export type Handed = Pick<Batch, 'evidence' | 'subjects'> & { readonly entries: readonly Omit<PreparedEntry, 'leaf'>[] };
+export type Handed = Pick<Batch, 'evidence' | 'subjects'> & {
+  readonly entries: readonly Omit<PreparedEntry, 'leaf'>[];
+};
 
 /** The term of the replica that sequences: rows count once, and only those that were signed for it. */
 export type Term = {
@@ -18,10 +20,28 @@ export type Term = {
 
 /** What a row turned out to be. */
 export type Judged =
-  | { readonly kind: 'batch'; readonly id: string; readonly batch: Handed; readonly who: string; readonly counter: number }
-  | { readonly kind: 'enrolment'; readonly id: string; readonly replica: string; readonly key: string; readonly statement: string }
+  | {
+      readonly kind: 'batch';
+      readonly id: string;
+      readonly batch: Handed;
+      readonly who: string;
+      readonly counter: number;
+    }
+  | {
+      readonly kind: 'enrolment';
+      readonly id: string;
+      readonly replica: string;
+      readonly key: string;
+      readonly statement: string;
+    }
   | { readonly kind: 'early'; readonly id: string }
-  | { readonly kind: 'refused'; readonly id: string; readonly replica: string; readonly reason: string; readonly digest: string };
+  | {
+      readonly kind: 'refused';
+      readonly id: string;
+      readonly replica: string;
+      readonly reason: string;
+      readonly digest: string;
+    };
 
 export const UNAUTHENTICATED = 'unauthenticated';
 // A row that was signed for the term before is taken back by its replica; until then it is nobody's fault.
@@ -43,9 +63,20 @@ export type JudgeParts = {
 export function signedRow(id: string, handed: Handed, at: Pick<HandedClaim, 'origin' | 'term' | 'counter'>, key: ReplicaKey): object {
   const subjects = handed.subjects.map((s) => ({ ...s, salt: Buffer.from(s.salt).toString('hex') }));
   const { entries, evidence } = handed;
-  const batch = canonicalJson({ entries: entries.map(({ body, type, environment }) => ({ body, type, environment })), evidence, subjects });
+  const batch = canonicalJson({
+    entries: entries.map(({ body, type, environment }) => ({ body, type, environment })),
+    evidence,
+    subjects,
+  });
   const claim = { ...at, run: key.run, id, replica: key.id, batch };
-  return { replica: key.id, run: key.run, counter: at.counter, term: at.term, batch, signature: signHanded(claim, key) };
+  return {
+    replica: key.id,
+    run: key.run,
+    counter: at.counter,
+    term: at.term,
+    batch,
+    signature: signHanded(claim, key),
+  };
 }
 
 /** Decides what a row is. Nothing in it is used before its signature is known to be that of an enrolled replica. */
@@ -61,7 +92,11 @@ export function judgeRow({ id, content }: OutboxRow, parts: JudgeParts): Judged 
   const { replica, run, term, counter, batch, signature } = row;
   if (![replica, run, term, batch, signature].every((v) => typeof v === 'string') || !Number.isSafeInteger(counter))
     return refused(UNAUTHENTICATED, 'it is not signed');
-  const claim = { origin: parts.origin, id, ...(row as Pick<HandedClaim, 'replica' | 'run' | 'term' | 'counter' | 'batch'>) };
+  const claim = {
+    origin: parts.origin,
+    id,
+    ...(row as Pick<HandedClaim, 'replica' | 'run' | 'term' | 'counter' | 'batch'>),
+  };
   const key = parts.enrolled(claim.replica);
   if (key === undefined) return refused(UNAUTHENTICATED, 'it is signed by no replica that is enrolled');
   if (!isSignedBy(key, claim, signature as string)) return refused(UNAUTHENTICATED, 'its signature is not that of the replica it names');

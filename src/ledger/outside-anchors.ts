@@ -117,7 +117,10 @@ async function post(name: string, address: HttpAddress, { body, type }: Posted, 
 }
 
 function trouble(message: string, cause?: unknown): CountersignError {
-  return new CountersignError('ledger-unusable', message, { recover: 'retry', ...(cause === undefined ? {} : { cause }) });
+  return new CountersignError('ledger-unusable', message, {
+    recover: 'retry',
+    ...(cause === undefined ? {} : { cause }),
+  });
 }
 
 function sizeOf(note: string): number {

@@ -41,7 +41,10 @@ export function parseDatabaseAddress(text: string): Parsed<DatabaseAddress> {
   if (place.kind === 'refused') return place;
   const tls = parseOptions(parts[5] ?? '');
   if (tls.kind === 'refused') return tls;
-  return { kind: 'parsed', value: { user, password: password === '' ? undefined : password, ...place.value, database, tls: tls.value } };
+  return {
+    kind: 'parsed',
+    value: { user, password: password === '' ? undefined : password, ...place.value, database, tls: tls.value },
+  };
 }
 
 function parseOptions(query: string): Parsed<DatabaseAddress['tls']> {
@@ -91,7 +94,9 @@ function textOf(path: string): string {
   try {
     return readFileSync(path, 'utf8');
   } catch (cause) {
-    throw new CountersignError('key-missing', `the file \`${path}\` for the ledger’s database cannot be read`, { cause });
+    throw new CountersignError('key-missing', `the file \`${path}\` for the ledger’s database cannot be read`, {
+      cause,
+    });
   }
 }
 

@@ -21,7 +21,11 @@ const MAX_ROWS = 200;
 export type OutboxRow = { readonly id: string; readonly content: unknown };
 
 /** What became of a row: where its first entry stands, whether it still waits; and for which term rows are to be signed. */
-export type OutboxState = { readonly first: number | undefined; readonly waits: boolean; readonly term: string | undefined };
+export type OutboxState = {
+  readonly first: number | undefined;
+  readonly waits: boolean;
+  readonly term: string | undefined;
+};
 
 /** Rows that were to be recorded are not in `outbox` any more: their replica took them back. */
 export class TakenBack extends Error {}
@@ -197,7 +201,11 @@ export class PostgresTables {
   async subjects(commitments: readonly string[]): Promise<Subject[]> {
     if (commitments.length === 0) return [];
     const rows = await this.#query('SELECT commitment, salt, text FROM subject WHERE commitment = ANY($1)', [commitments]);
-    return rows.map((row) => ({ commitment: String(row['commitment']), salt: row['salt'] as Buffer, text: String(row['text']) }));
+    return rows.map((row) => ({
+      commitment: String(row['commitment']),
+      salt: row['salt'] as Buffer,
+      text: String(row['text']),
+    }));
   }
 
   /** Every commitment that can still be opened. */
@@ -374,7 +382,11 @@ export class PostgresTables {
   #bounded(client: pg.Client, sql: string, values?: readonly unknown[]): Promise<pg.QueryResult> {
     const { answerMs } = this.#limits;
     // The library gives up a moment later by itself: whatever keeps us from cutting the connection.
-    const query = { text: sql, ...(values === undefined ? {} : { values: values as unknown[] }), query_timeout: answerMs + 1000 };
+    const query = {
+      text: sql,
+      ...(values === undefined ? {} : { values: values as unknown[] }),
+      query_timeout: answerMs + 1000,
+    };
     return this.#within(client, client.query(query), answerMs);
   }
 
@@ -392,7 +404,9 @@ export class PostgresTables {
 
   #connected(): pg.Client {
     if (this.#client !== undefined && !this.#isLost) return this.#client;
-    throw new CountersignError('ledger-unusable', 'the connection to the ledger’s database is lost', { recover: 'retry' });
+    throw new CountersignError('ledger-unusable', 'the connection to the ledger’s database is lost', {
+      recover: 'retry',
+    });
   }
 
   #failed(client: pg.Client, cause: unknown): never {

@@ -44,7 +44,11 @@ export function extension(
   newer: string,
 ): { readonly older: string; readonly newer: string; readonly hashes: readonly string[] } {
   const size = sizeOf(newer);
-  return { older, newer, hashes: consistencyProof(sizeOf(older), size, reader.nodes(size)).map((h) => h.toString('base64')) };
+  return {
+    older,
+    newer,
+    hashes: consistencyProof(sizeOf(older), size, reader.nodes(size)).map((h) => h.toString('base64')),
+  };
 }
 
 /** Whether the proof shows it, and both checkpoints are signed by the keys. */

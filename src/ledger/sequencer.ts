@@ -105,7 +105,11 @@ export class Sequencer {
       ...waiting,
       first,
       tiles: tree.takeFull(),
-      checkpoint: { size: tree.size, note, ...(this.#replaceable === undefined ? {} : { replaces: this.#replaceable }) },
+      checkpoint: {
+        size: tree.size,
+        note,
+        ...(this.#replaceable === undefined ? {} : { replaces: this.#replaceable }),
+      },
     };
     try {
       await this.#options.store.commit(batch);

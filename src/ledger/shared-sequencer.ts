@@ -253,7 +253,10 @@ export class SharedSequencer {
   }
 
   // Time on a ledger never goes back, whatever the clocks of replicas do.
-  #inOrder(entries: readonly PreparedEntry[]): { readonly entries: readonly PreparedEntry[]; readonly bodies?: readonly string[] } {
+  #inOrder(entries: readonly PreparedEntry[]): {
+    readonly entries: readonly PreparedEntry[];
+    readonly bodies?: readonly string[];
+  } {
     const first = entries[0];
     if (first === undefined || timeOf(first.body) >= this.#lastTime) return { entries };
     const moved = entries.map(({ body, type, environment }): PreparedEntry => {
@@ -270,7 +273,12 @@ export class SharedSequencer {
     for (const { leaf } of waiting.entries) tree.append(leaf);
     const note = this.#signed(tree);
     const replaces = this.#replaceable === undefined ? {} : { replaces: this.#replaceable };
-    const batch: Batch = { ...waiting, first, tiles: tree.takeFull(), checkpoint: { size: tree.size, note, ...replaces } };
+    const batch: Batch = {
+      ...waiting,
+      first,
+      tiles: tree.takeFull(),
+      checkpoint: { size: tree.size, note, ...replaces },
+    };
     await this.#tables.commit(batch, ids);
     const age = this.#options.clock().getTime() - this.#keptAt;
     const isKept = age < 0 || age >= KEPT_EVERY_MS;
@@ -314,7 +322,13 @@ export class SharedSequencer {
     for (const end = Date.now() + TAKING_MS; Date.now() < end; ) {
       const { rows, tooLarge } = await this.#tables.handed();
       const large = tooLarge.map(
-        (id): Judged => ({ kind: 'refused', id, replica: UNAUTHENTICATED, reason: 'it is too large', digest: sha256(id) }),
+        (id): Judged => ({
+          kind: 'refused',
+          id,
+          replica: UNAUTHENTICATED,
+          reason: 'it is too large',
+          digest: sha256(id),
+        }),
       );
       const done = await this.#takeRows(rows, large);
       if (done === 0) break;
@@ -349,7 +363,10 @@ export class SharedSequencer {
       keys: keys.filter((key) => !this.#history.isRetired(key)),
       enrolled: (replica: string) => this.#history.enrolled(replica),
       known: this.#known,
-      bounds: { now: Math.max(this.#options.clock().getTime(), Date.parse(this.#lastTime) || 0), holdFor: this.#options.holdFor },
+      bounds: {
+        now: Math.max(this.#options.clock().getTime(), Date.parse(this.#lastTime) || 0),
+        holdFor: this.#options.holdFor,
+      },
     };
   }
 
@@ -397,7 +414,10 @@ export class SharedSequencer {
       for (const { body, type, environment } of batch.entries) {
         const entry = JSON.parse(body) as Entry;
         const last = entries.at(-1);
-        const text = canonicalJson({ ...entry, time: laterOf(entry.time, last === undefined ? this.#lastTime : timeOf(last.body)) });
+        const text = canonicalJson({
+          ...entry,
+          time: laterOf(entry.time, last === undefined ? this.#lastTime : timeOf(last.body)),
+        });
         entries.push({ body: text, leaf: leafHash(text), type, environment });
       }
     }

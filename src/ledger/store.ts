@@ -1,7 +1,12 @@
 import { CountersignError, messageOf, sha256 } from '../model/index.ts';
 
 /** An entry on its way into a store: its canonical bytes, their hash as a leaf, and what it is filed under. */
-export type PreparedEntry = { readonly body: string; readonly leaf: Uint8Array; readonly type: string; readonly environment: string };
+export type PreparedEntry = {
+  readonly body: string;
+  readonly leaf: Uint8Array;
+  readonly type: string;
+  readonly environment: string;
+};
 
 /** Entries as they cross between threads: few large values cost less than many small ones. */
 export type PackedEntries = {

@@ -19,7 +19,9 @@ export function eraseSubjects(file: string, texts: readonly string[]): number {
       db.close();
     }
   } catch (cause) {
-    throw new CountersignError('ledger-unusable', `the ledger \`${file}\` cannot be written: ${messageOf(cause)}`, { cause });
+    throw new CountersignError('ledger-unusable', `the ledger \`${file}\` cannot be written: ${messageOf(cause)}`, {
+      cause,
+    });
   }
 }
 

@@ -39,7 +39,11 @@ export type VerifyOptions = {
   readonly onProgress?: (done: number) => void;
 };
 
-type Opened = Checkpoint & { readonly by: readonly Verifier[]; readonly kept: 'stored' | 'given'; readonly note: string };
+type Opened = Checkpoint & {
+  readonly by: readonly Verifier[];
+  readonly kept: 'stored' | 'given';
+  readonly note: string;
+};
 
 /**
  * Checks a ledger from its bytes: that entries are in order and canonical, hash to their leaves and tiles, bring the
@@ -242,7 +246,9 @@ class Check {
   #checkSubjects(): LedgerFinding | undefined {
     for (const subject of this.#reader.subjects())
       if (!isOpened(subject))
-        return { message: `the name behind ${subject.commitment.slice(0, 20)}… was altered; the entries are as they were written` };
+        return {
+          message: `the name behind ${subject.commitment.slice(0, 20)}… was altered; the entries are as they were written`,
+        };
     return undefined;
   }
 

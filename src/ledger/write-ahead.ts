@@ -190,7 +190,11 @@ export class WriteAhead {
         const problem = this.#timeProblem(sealed.line, this.#newest.at);
         if (problem === undefined) this.#beside.push({ ...sealed.line, seq: sealed.seq, mac: sealed.mac, original: undefined });
         else refuse(problem);
-        this.#newest = { seq: sealed.seq, mac: sealed.mac, at: problem === undefined ? sealed.line.at : this.#newest.at };
+        this.#newest = {
+          seq: sealed.seq,
+          mac: sealed.mac,
+          at: problem === undefined ? sealed.line.at : this.#newest.at,
+        };
       }
     }
     if (this.#refused.length > 0)
@@ -310,7 +314,9 @@ export class WriteAhead {
     const sealed = seal(this.#options.seal, this.#newest.seq + 1, this.#newest.mac, JSON.parse(JSON.stringify(line)) as Line);
     const bytes = Buffer.from(`${JSON.stringify(sealed)}\n`);
     if (this.#bytes + bytes.length > MAX_BYTES)
-      throw new CountersignError('ledger-unusable', 'the ledger is away, and the file beside it is full', { recover: 'retry' });
+      throw new CountersignError('ledger-unusable', 'the ledger is away, and the file beside it is full', {
+        recover: 'retry',
+      });
     try {
       const descriptor = this.#open();
       writeSync(descriptor, bytes, 0, bytes.length, this.#bytes);

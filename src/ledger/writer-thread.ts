@@ -13,7 +13,12 @@ type Packed = Omit<Waiting, 'entries'> & { readonly entries: PackedEntries };
 export type ToWriter = { readonly id: number; readonly waiting: Packed } | { readonly close: true };
 
 /** An error as it crosses between threads. */
-export type Fault = { readonly code: ErrorCode; readonly message: string; readonly hint: string | undefined; readonly recover: Recover };
+export type Fault = {
+  readonly code: ErrorCode;
+  readonly message: string;
+  readonly hint: string | undefined;
+  readonly recover: Recover;
+};
 
 /** From the thread. */
 export type FromWriter =

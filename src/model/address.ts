@@ -41,7 +41,12 @@ export function parseHttpAddress(text: string, { query = false }: { readonly que
   if (place.kind === 'refused') return place;
   if (!isPath(path)) return refused('its path is not plain: no spaces, `..`, `//`, backslashes or encoded slashes');
   if (!QUERY.test(asked ?? '')) return refused('its query holds characters that must be percent-encoded');
-  const value: HttpAddress = { scheme: scheme as 'http' | 'https', ...place.value, path: path === '' ? '/' : path, query: asked ?? '' };
+  const value: HttpAddress = {
+    scheme: scheme as 'http' | 'https',
+    ...place.value,
+    path: path === '' ? '/' : path,
+    query: asked ?? '',
+  };
   return isReadAlike(value) ? { kind: 'parsed', value } : refused('programs read its host in different ways');
 }
 

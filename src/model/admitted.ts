@@ -20,7 +20,10 @@ export function objectDigest(object: KubernetesObject): string {
 }
 
 function canonicalText({ status: _, metadata, ...rest }: KubernetesObject): string {
-  return canonicalJson({ ...rest, metadata: Object.fromEntries(Object.entries(metadata).filter(([key]) => !SERVER_FIELDS.has(key))) });
+  return canonicalJson({
+    ...rest,
+    metadata: Object.fromEntries(Object.entries(metadata).filter(([key]) => !SERVER_FIELDS.has(key))),
+  });
 }
 
 /**
@@ -49,7 +52,11 @@ function withoutAddresses(service: KubernetesObject): KubernetesObject {
   const kept = clusterIP === 'None' ? { clusterIP, clusterIPs } : {};
   return {
     ...service,
-    spec: { ...spec, ...kept, ...(ports === undefined ? {} : { ports: ports.map(({ nodePort: __, ...port }) => port) }) },
+    spec: {
+      ...spec,
+      ...kept,
+      ...(ports === undefined ? {} : { ports: ports.map(({ nodePort: __, ...port }) => port) }),
+    },
   };
 }
 

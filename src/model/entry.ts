@@ -218,7 +218,14 @@ const SCHEMAS = {
     evidence,
   }),
   /** A request that `enforce` would refuse, let through with a warning. */
-  'admission.warned': object({ environment, user: text, operation: text, object: objectRef, reason: text, ...aboutRequest }),
+  'admission.warned': object({
+    environment,
+    user: text,
+    operation: text,
+    object: objectRef,
+    reason: text,
+    ...aboutRequest,
+  }),
   'admission.denied': object({
     environment,
     user: text,
@@ -257,7 +264,13 @@ const SCHEMAS = {
     until: text,
     ...aboutRequest,
   }),
-  'breakglass.settled': object({ environment, uses: z.array(index), user: text, reason: text, commit: text.optional() }),
+  'breakglass.settled': object({
+    environment,
+    uses: z.array(index),
+    user: text,
+    reason: text,
+    commit: text.optional(),
+  }),
   /** Someone asks for an earlier revision; `tip` is not applied again, a newer commit is. */
   'rollback.requested': object({ environment, from: text, to: text, tip: text, user: text, reason: text }),
   'reconcile.requested': object({ environment, user: text, reason: text }),

@@ -21,7 +21,10 @@ export type Becomes = 'address' | 'file' | 'argument';
  * Fields of documents that something else interprets, each with the parser that decides what it may be. A text field that stands neither
  * here nor in the list of plain texts fails `test/config/fields.test.ts`: none can be forgotten.
  */
-export const interpreted = z.registry<{ readonly becomes: Becomes; readonly parse: (text: string) => Parsed<unknown> }>();
+export const interpreted = z.registry<{
+  readonly becomes: Becomes;
+  readonly parse: (text: string) => Parsed<unknown>;
+}>();
 
 /** A text that must parse; what is wrong with it stands in the problem. */
 function parsedBy(becomes: Becomes, parse: (text: string) => Parsed<unknown>, shape: string) {

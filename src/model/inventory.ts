@@ -31,7 +31,10 @@ export type InventoryRecord = {
 };
 
 /** Something that a change does and that going back to the last good revision does not undo. */
-export type Irreversible = { readonly action: 'delete' | 'replace' | 'run' | 'empty' | 'prune'; readonly object?: ObjectRef };
+export type Irreversible = {
+  readonly action: 'delete' | 'replace' | 'run' | 'empty' | 'prune';
+  readonly object?: ObjectRef;
+};
 
 /** What an intent is about to do: the objects it writes and those it removes. */
 export type Plan = {

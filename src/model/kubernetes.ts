@@ -54,7 +54,12 @@ export function refText(ref: ObjectRef): string {
 }
 
 /** A reference to an object's owner, as Kubernetes writes it. */
-export type OwnerReference = { readonly apiVersion: string; readonly kind: string; readonly name: string; readonly uid: string };
+export type OwnerReference = {
+  readonly apiVersion: string;
+  readonly kind: string;
+  readonly name: string;
+  readonly uid: string;
+};
 
 /** The controller reference of an object, or undefined. */
 export function controllerOf(object: KubernetesObject | undefined): OwnerReference | undefined {

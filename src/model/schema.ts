@@ -230,7 +230,9 @@ export const trustPolicySchema = z.strictObject({
                 key: z.string().min(1).max(16_384).optional().describe('A public key in PEM.'),
                 log: z.boolean().default(true).describe('A signature by a key needs an entry in a transparency log of `spec.sigstore`.'),
               })
-              .refine((s) => (s.identity === undefined) !== (s.key === undefined), { error: 'exactly one of `identity` and `key`' }),
+              .refine((s) => (s.identity === undefined) !== (s.key === undefined), {
+                error: 'exactly one of `identity` and `key`',
+              }),
           )
           .min(1)
           .describe('Whose statements about container images rules may read as `input.images`.'),
@@ -433,8 +435,12 @@ export const environmentSchema = z.strictObject({
             .optional()
             .describe('Fetch as an installation of a GitHub App.'),
         })
-        .refine((c) => c.sshKeyFile === undefined || c.knownHostsFile !== undefined, { error: '`knownHostsFile` beside `sshKeyFile`' })
-        .refine((c) => c.passwordFile === undefined || c.githubApp === undefined, { error: 'either `passwordFile` or `githubApp`' })
+        .refine((c) => c.sshKeyFile === undefined || c.knownHostsFile !== undefined, {
+          error: '`knownHostsFile` beside `sshKeyFile`',
+        })
+        .refine((c) => c.passwordFile === undefined || c.githubApp === undefined, {
+          error: 'either `passwordFile` or `githubApp`',
+        })
         .optional()
         .describe('How to get in; files are read at each fetch, so they can be renewed.'),
       receiver: z
@@ -468,8 +474,16 @@ export const environmentSchema = z.strictObject({
       .discriminatedUnion(
         'with',
         [
-          z.strictObject({ with: z.literal('plain').describe('The YAML and JSON files as they are.'), substitute, limits }),
-          z.strictObject({ with: z.literal('kustomize').describe('What `kustomize build` makes of the directory.'), substitute, limits }),
+          z.strictObject({
+            with: z.literal('plain').describe('The YAML and JSON files as they are.'),
+            substitute,
+            limits,
+          }),
+          z.strictObject({
+            with: z.literal('kustomize').describe('What `kustomize build` makes of the directory.'),
+            substitute,
+            limits,
+          }),
           z.strictObject({
             with: z.literal('helm').describe('What `helm template` makes of a chart of the repository.'),
             chart: field.pathNear
@@ -667,7 +681,9 @@ export const environmentSchema = z.strictObject({
   }),
 });
 
-const fileWithAddress = z.strictObject({ urlFile: field.file.describe('A file with the address, which is itself a secret.') });
+const fileWithAddress = z.strictObject({
+  urlFile: field.file.describe('A file with the address, which is itself a secret.'),
+});
 
 const signedWebhook = {
   url: field.addressWithQuery.describe('Where it goes. Only its host appears in messages.'),
@@ -743,7 +759,9 @@ export const notifierSchema = z.strictObject({
         z.strictObject({
           webhook: z.strictObject(signedWebhook).describe('JSON to any address.'),
         }),
-        z.strictObject({ alertmanager: z.strictObject({ url: field.address }).describe('Alerts that end when all is well again.') }),
+        z.strictObject({
+          alertmanager: z.strictObject({ url: field.address }).describe('Alerts that end when all is well again.'),
+        }),
         z.strictObject({
           email: z.strictObject(email).refine(hasWholeLogin, WHOLE_LOGIN),
         }),

@@ -19,7 +19,12 @@ export type StatedEnvironment = {
   readonly operators: readonly string[];
 };
 /** A field of an environment that is otherwise than it was; empty where it, or the environment, was not there. */
-export type StatedChange = { readonly environment: string; readonly what: string; readonly before: string; readonly after: string };
+export type StatedChange = {
+  readonly environment: string;
+  readonly what: string;
+  readonly before: string;
+  readonly after: string;
+};
 /** The evidence of `config.stated`; no `trustPolicies` in what was recorded by versions that did not state them. */
 export type StatedConfiguration = {
   readonly environments: readonly StatedEnvironment[];

@@ -48,7 +48,12 @@ export type CommitVerdict = {
   /** Seconds since 1970, as an OpenPGP signature claims. */
   readonly signedAt?: number;
   readonly hardware?: { readonly touched: boolean; readonly verified: boolean };
-  readonly certificate?: { readonly authority: string; readonly name: string; readonly keyId: string; readonly serial: string };
+  readonly certificate?: {
+    readonly authority: string;
+    readonly name: string;
+    readonly keyId: string;
+    readonly serial: string;
+  };
   /** When it was first seen, ISO 8601, and whose clock that was. */
   readonly seen: string;
   readonly basis: Moment['basis'];

@@ -137,7 +137,9 @@ function refusedBy(server: MailServerAddress, cause: unknown): CountersignError 
 }
 
 function unreachable({ host, port }: MailServerAddress, why: string): CountersignError {
-  return new CountersignError('forge-unreachable', `the mail server \`${host}:${port}\` does not take it: ${why}`, { recover: 'retry' });
+  return new CountersignError('forge-unreachable', `the mail server \`${host}:${port}\` does not take it: ${why}`, {
+    recover: 'retry',
+  });
 }
 
 function codeOf(thrown: unknown): string {

@@ -46,11 +46,24 @@ export function request(
 ): Outgoing | undefined {
   const text = sentence(happened, template);
   const json = { 'content-type': 'application/json' };
-  if ('slack' in to) return { to: addressIn(to.slack.urlFile, secret), headers: json, body: JSON.stringify({ text: escapeSlack(text) }) };
+  if ('slack' in to)
+    return {
+      to: addressIn(to.slack.urlFile, secret),
+      headers: json,
+      body: JSON.stringify({ text: escapeSlack(text) }),
+    };
   if ('teams' in to) {
-    const content = { type: 'AdaptiveCard', version: '1.4', body: [{ type: 'TextBlock', text: escapeMarkdown(text), wrap: true }] };
+    const content = {
+      type: 'AdaptiveCard',
+      version: '1.4',
+      body: [{ type: 'TextBlock', text: escapeMarkdown(text), wrap: true }],
+    };
     const attachments = [{ contentType: 'application/vnd.microsoft.card.adaptive', content }];
-    return { to: addressIn(to.teams.urlFile, secret), headers: json, body: JSON.stringify({ type: 'message', attachments }) };
+    return {
+      to: addressIn(to.teams.urlFile, secret),
+      headers: json,
+      body: JSON.stringify({ type: 'message', attachments }),
+    };
   }
   if ('webhook' in to) {
     const body = JSON.stringify({ ...happened, text });
@@ -66,7 +79,12 @@ function alert(url: string, happened: Told, text: string): Outgoing | undefined 
   const ends = ['applied', 'corrected', 'restored', 'rolled-back'].includes(happened.event);
   if (!ends && !BAD.has(happened.event)) return undefined;
   const one = (event: string) => ({
-    labels: { alertname: 'Countersign', environment: happened.environment, event, severity: event === 'drift' ? 'warning' : 'critical' },
+    labels: {
+      alertname: 'Countersign',
+      environment: happened.environment,
+      event,
+      severity: event === 'drift' ? 'warning' : 'critical',
+    },
     annotations: { summary: text },
     ...(ends ? { endsAt: happened.at } : { startsAt: happened.at }),
   });

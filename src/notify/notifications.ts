@@ -94,7 +94,10 @@ class Channel {
           );
           return;
         }
-        await wait(this.#limits.firstPauseMs * 2 ** (attempt - 1), undefined, { signal: this.#stopped.signal, ref: false }).catch(() => {});
+        await wait(this.#limits.firstPauseMs * 2 ** (attempt - 1), undefined, {
+          signal: this.#stopped.signal,
+          ref: false,
+        }).catch(() => {});
       }
     }
   }
@@ -132,10 +135,15 @@ async function send(
   const { status, body: answer } = await askServer(to, { method, headers, signal, ...(body === undefined ? {} : { body }) }, limits);
   if (status >= 200 && status < 300) return answer;
   const again = status === 429 || status >= 500;
-  throw new CountersignError('forge-refused', `${hostText(to)} answers ${status}`, { recover: again ? 'retry' : 'wait' });
+  throw new CountersignError('forge-refused', `${hostText(to)} answers ${status}`, {
+    recover: again ? 'retry' : 'wait',
+  });
 }
 
 function mailOf(happened: Told, template: string | undefined): Mail {
   const subject = `[countersign] ${happened.environment}: ${happened.event} ${happened.revision.slice(0, 12)}`;
-  return { subject: plainText(subject), text: `${sentence(happened, template)}\n\n${happened.revision}\n${happened.at}\n` };
+  return {
+    subject: plainText(subject),
+    text: `${sentence(happened, template)}\n\n${happened.revision}\n${happened.at}\n`,
+  };
 }

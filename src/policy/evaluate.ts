@@ -163,7 +163,10 @@ export async function evaluateChange(pool: PolicyPool, change: ChangeInput, scop
   const [judged] = await pool.judge([{ kind: 'change', ...withImages(json, scope.images) }], runScope(scope, []));
   const infos = ruleInfos(pool.bundles);
   return gathered(
-    sorted(judged?.findings ?? []).map((f) => ({ finding: f, violation: { ...plain(f, infos), message: f.message, commit: change.to } })),
+    sorted(judged?.findings ?? []).map((f) => ({
+      finding: f,
+      violation: { ...plain(f, infos), message: f.message, commit: change.to },
+    })),
     judged?.trace ?? [],
   );
 }
@@ -320,7 +323,12 @@ export function changeInput(
       signer: signers.get(c.id) ?? '',
     })),
     approvers: [...new Set(change.approvals.map((a) => a.principal))].sort(),
-    approvals: change.approvals.map((a) => ({ principal: a.principal, class: a.class, match: a.match, groups: groupsOf(a.principal) })),
+    approvals: change.approvals.map((a) => ({
+      principal: a.principal,
+      class: a.class,
+      match: a.match,
+      groups: groupsOf(a.principal),
+    })),
     rollback: change.rollback,
     paths,
     objects,

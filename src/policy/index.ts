@@ -17,6 +17,7 @@ export {
   type RuleMemory,
   ruleInfos,
 } from './evaluate.ts';
+export { inventoryOf } from './inventory.ts';
 export type { RequestFields } from './judge-subject.ts';
 export type { NearWatch } from './near-rules.ts';
 export { PolicyPool, type PoolOptions } from './policy-pool.ts';

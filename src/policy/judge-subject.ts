@@ -17,7 +17,13 @@ export type Finding = {
 
 /** What rules are asked about. Objects, and what is known of the images in them, are JSON text, so that they cross threads and reach Wasm without being copied apart. */
 export type Subject =
-  | { readonly kind: 'object'; readonly json: string; readonly file: string; readonly request?: RequestFields; readonly images?: string }
+  | {
+      readonly kind: 'object';
+      readonly json: string;
+      readonly file: string;
+      readonly request?: RequestFields;
+      readonly images?: string;
+    }
   | { readonly kind: 'change'; readonly json: string; readonly images?: string }
   /** Conftest's `--combine`: a list of `{path, contents}`. */
   | { readonly kind: 'combined'; readonly json: string }
@@ -77,7 +83,10 @@ export class LoadedRules {
   /** Asks every rule that is for the subject. A rule that cannot answer is a finding that denies; nothing is thrown. */
   judge(subject: Subject, scope: RunScope): Judged {
     const trace: string[] = [];
-    const context: BuiltinContext = { now: BigInt(scope.now), print: scope.trace === true ? (line) => trace.push(line) : undefined };
+    const context: BuiltinContext = {
+      now: BigInt(scope.now),
+      print: scope.trace === true ? (line) => trace.push(line) : undefined,
+    };
     const refused = tooLarge(subject.json);
     if (refused !== undefined) return { findings: [refused], trace };
     const findings = this.#loaded.flatMap(({ bundle, module }) => {
@@ -249,8 +258,18 @@ function askMatching(
 ): Finding[] {
   const { name, namespace } = object.metadata ?? {};
   const group = groupOf(object.apiVersion);
-  const kind = { group, version: group === '' ? object.apiVersion : object.apiVersion.slice(group.length + 1), kind: object.kind };
-  const review = { kind, name: name ?? '', ...(namespace === undefined ? {} : { namespace }), operation: '', ...request };
+  const kind = {
+    group,
+    version: group === '' ? object.apiVersion : object.apiVersion.slice(group.length + 1),
+    kind: object.kind,
+  };
+  const review = {
+    kind,
+    name: name ?? '',
+    ...(namespace === undefined ? {} : { namespace }),
+    operation: '',
+    ...request,
+  };
   return constraints
     .filter((c) => matches(c.match, matched))
     .flatMap((constraint) => {

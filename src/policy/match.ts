@@ -125,6 +125,12 @@ export function expanded(
         name: `${object.metadata.name}-${kind.toLowerCase()}`,
         ...(object.metadata.namespace === undefined ? {} : { namespace: object.metadata.namespace }),
       };
-      return [{ object: { ...(template as KubernetesObject), apiVersion: g === '' ? v : `${g}/${v}`, kind, metadata }, path, expansion }];
+      return [
+        {
+          object: { ...(template as KubernetesObject), apiVersion: g === '' ? v : `${g}/${v}`, kind, metadata },
+          path,
+          expansion,
+        },
+      ];
     });
 }

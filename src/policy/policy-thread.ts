@@ -3,12 +3,21 @@ import type { PolicyBundle } from '../bundle/index.ts';
 import { type Judged, LoadedRules, type RunScope, type Subject } from './judge-subject.ts';
 
 // One thread of the pool: it says in shared memory which subject it is at and since when, so that the pool can end it.
-export type ThreadData = { readonly bundles: readonly PolicyBundle[]; readonly inventory: unknown; readonly pulse: SharedArrayBuffer };
+export type ThreadData = {
+  readonly bundles: readonly PolicyBundle[];
+  readonly inventory: unknown;
+  readonly pulse: SharedArrayBuffer;
+};
 export type Batch = {
   readonly id: number;
   readonly parts: readonly { readonly scope: RunScope; readonly subjects: readonly Subject[] }[];
 };
-export type Answer = { readonly id: number; readonly judged: readonly Judged[]; readonly memory: number; readonly cpuMs: number };
+export type Answer = {
+  readonly id: number;
+  readonly judged: readonly Judged[];
+  readonly memory: number;
+  readonly cpuMs: number;
+};
 
 const { bundles, inventory, pulse } = workerData as ThreadData;
 const beat = new Int32Array(pulse);

@@ -41,7 +41,11 @@ export function applyWaivers(
   waivers: readonly Waiver[],
   environment: string,
   now: number,
-): { readonly standing: readonly Violation[]; readonly waived: readonly Violation[]; readonly warnings: readonly Violation[] } {
+): {
+  readonly standing: readonly Violation[];
+  readonly waived: readonly Violation[];
+  readonly warnings: readonly Violation[];
+} {
   const here = waivers.filter((w) => w.environments.some((g) => globMatches(g, environment)));
   const used = new Map<Waiver, number>();
   const standing: Violation[] = [];

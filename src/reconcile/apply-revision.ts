@@ -125,7 +125,12 @@ class Run {
     const kept = new Set(await mapInTurns(items, (i) => refKey(i.ref)));
     const gone = [...[...owned.values()].map((o) => o.ref), ...inventory.leaving].filter((ref) => !kept.has(refKey(ref)));
     const prune = [...new Map(gone.map((ref) => [refKey(ref), ref])).values()].filter((ref) => mayRemove(ref, revision));
-    return new Run(revision, purpose, ports, options, { state, items, changed: items.filter((_, i) => differs[i]), prune });
+    return new Run(revision, purpose, ports, options, {
+      state,
+      items,
+      changed: items.filter((_, i) => differs[i]),
+      prune,
+    });
   }
 
   async run(): Promise<Applied> {
@@ -366,7 +371,12 @@ class Run {
         'the dry run says no; nothing was written',
       );
     }
-    return { outcome: 'refused', applied: 0, pruned: 0, error: thrown.hint === undefined ? error : `${error} (${thrown.hint})` };
+    return {
+      outcome: 'refused',
+      applied: 0,
+      pruned: 0,
+      error: thrown.hint === undefined ? error : `${error} (${thrown.hint})`,
+    };
   }
 
   async #recordFailure(thrown: CountersignError, intent: Intent): Promise<Applied> {
@@ -416,7 +426,13 @@ function own(rendered: RenderedObject, revision: AllowedRevision, settled: Reado
   const before = settled.get(refKey(rendered.ref));
   const place = { file: rendered.source.file, line: rendered.source.line };
   if (before?.rendered === rendered.digest) return { ...before, ...place };
-  return { ref: rendered.ref, rendered: rendered.digest, revision: revision.revision, entry: revision.verdict, ...place };
+  return {
+    ref: rendered.ref,
+    rendered: rendered.digest,
+    revision: revision.revision,
+    entry: revision.verdict,
+    ...place,
+  };
 }
 
 function broughtBy(changed: readonly Item[], item: Item): boolean {

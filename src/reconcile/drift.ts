@@ -118,7 +118,13 @@ export class Drift {
     for (const ref of refs) this.#guard.corrected(refKey(ref), now);
     const result = this.#ports.ledger.latest(['apply.result'], this.#name)?.index ?? 0;
     await this.#ports.ledger.record(
-      { type: 'drift.corrected', environment: this.#name, revision: state.revision, result, objects: refs.slice(0, 100) },
+      {
+        type: 'drift.corrected',
+        environment: this.#name,
+        revision: state.revision,
+        result,
+        objects: refs.slice(0, 100),
+      },
       [],
     );
     this.#ports.log.info({ environment: this.#name, objects: named(refs) }, 'drift put right');
@@ -154,12 +160,23 @@ export class Drift {
     });
     const objects = drifted.map((d) => d.owned.ref);
     await this.#ports.ledger.record(
-      { type: 'drift.found', environment: this.#name, revision: state.revision, objects: objects.slice(0, 100), details },
+      {
+        type: 'drift.found',
+        environment: this.#name,
+        revision: state.revision,
+        objects: objects.slice(0, 100),
+        details,
+      },
       [],
     );
     const by = [...new Set(details.map((d) => d.manager))].filter((m) => m !== '');
     this.#ports.log.warn(
-      { environment: this.#name, objects: named(objects), fields: details[0]?.fields.slice(0, 5), ...(by.length === 0 ? {} : { by }) },
+      {
+        environment: this.#name,
+        objects: named(objects),
+        fields: details[0]?.fields.slice(0, 5),
+        ...(by.length === 0 ? {} : { by }),
+      },
       'drift found',
     );
     this.#standing.tell('drift', `${named(objects)}${by.length === 0 ? '' : `, by ${by.join(', ')}`}`, state.revision, objects);
@@ -202,7 +219,11 @@ export class Drift {
 
   async #compare(rendered: RenderedObject, owned: OwnedObject): Promise<Comparison> {
     try {
-      return await this.#ports.cluster.compare(rendered, owned, { environment: this.#name, force: true, ignore: this.#spec.ignore });
+      return await this.#ports.cluster.compare(rendered, owned, {
+        environment: this.#name,
+        force: true,
+        ignore: this.#spec.ignore,
+      });
     } catch (thrown) {
       if (!(thrown instanceof CountersignError) || thrown.recover !== 'wait') throw thrown;
       return { kind: 'different', fields: [] }; // what the API server will not even take back is not as Git has it

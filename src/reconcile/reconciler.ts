@@ -229,7 +229,9 @@ export class Reconciler {
         });
       await this.#watch();
       const good = await recall(this.#gate, this.#ports.ledger, state.verdict);
-      const applied = await applyRevision(good, 'restore', this.#ports, { force: new Set(good.objects.map((o) => refKey(o.ref))) });
+      const applied = await applyRevision(good, 'restore', this.#ports, {
+        force: new Set(good.objects.map((o) => refKey(o.ref))),
+      });
       this.#lastGood.is(good);
       if (applied.outcome === 'applied') {
         this.#standing.tell('restored', `${applied.applied} objects written again`);
@@ -261,7 +263,12 @@ export class Reconciler {
     const { verdict, recorded, allowed } = await assess(this.#gate, judged.from, judged.to);
     this.#tell(verdict, recorded?.index);
     if (allowed === undefined)
-      return { outcome: 'refused', applied: 0, pruned: 0, error: verdict.violations[0]?.message ?? 'it is not allowed any more' };
+      return {
+        outcome: 'refused',
+        applied: 0,
+        pruned: 0,
+        error: verdict.violations[0]?.message ?? 'it is not allowed any more',
+      };
     await this.#watch();
     const applied = await applyRevision(allowed, 'rollback', this.#ports);
     if (applied.outcome === 'applied') {
@@ -446,14 +453,22 @@ export class Reconciler {
       const turn = this.#ports.turn ?? ((task) => task());
       const { verdict, recorded, allowed } = await this.#ports.trace('judge', { environment: this.name, revision: tip }, async (note) => {
         const assessed = await turn(() => assess(this.#gate, from, tip));
-        note({ outcome: assessed.verdict.outcome, commits: assessed.verdict.commits.length, objects: assessed.verdict.objects });
+        note({
+          outcome: assessed.verdict.outcome,
+          commits: assessed.verdict.commits.length,
+          objects: assessed.verdict.objects,
+        });
         return assessed;
       });
       // What is dated ahead of this clock is not wrong for ever: either the one clock or the other will be put right.
       const isAhead =
         verdict.violations.some((v) => v.code.endsWith('-from-the-future')) ||
         verdict.warnings.some((v) => v.code.endsWith('-from-the-future'));
-      this.#judged = { key, allowed, until: allowed === undefined && isAhead ? performance.now() + AHEAD_MS : Number.POSITIVE_INFINITY };
+      this.#judged = {
+        key,
+        allowed,
+        until: allowed === undefined && isAhead ? performance.now() + AHEAD_MS : Number.POSITIVE_INFINITY,
+      };
       this.#tell(verdict, recorded?.index);
     }
     return this.#judged.allowed;

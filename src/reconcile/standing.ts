@@ -50,7 +50,16 @@ export class Standing {
     this.#ports = ports;
     const at = ports.clock().toISOString();
     const message = 'has not looked yet';
-    this.#status = { environment, revision: NO_REVISION, tip: '', state: 'starting', message, at, looked: '', next: at };
+    this.#status = {
+      environment,
+      revision: NO_REVISION,
+      tip: '',
+      state: 'starting',
+      message,
+      at,
+      looked: '',
+      next: at,
+    };
   }
 
   get status(): ReconcilerStatus {

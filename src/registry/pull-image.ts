@@ -108,7 +108,10 @@ type Ask = (to: HttpAddress, authorization: string | undefined, limit: number, a
 // Files often lie elsewhere: on hosts that were named, and no credentials go there.
 function asking({ ca, leadsTo = [], limits = LIMITS }: PullOptions, refuse: Refuse, who: string): Ask {
   return (to, authorization, limit, accept) => {
-    const headers = { ...(accept === undefined ? {} : { accept }), ...(authorization === undefined ? {} : { authorization }) };
+    const headers = {
+      ...(accept === undefined ? {} : { accept }),
+      ...(authorization === undefined ? {} : { authorization }),
+    };
     return askServer(to, { headers, ca, leadsTo }, { ...limits, bytes: limit }).catch((cause: CountersignError) => {
       const isAway = cause.recover === 'retry';
       const hint = isAway ? `is ${who} reachable from here?` : 'add the hosts that it may lead to as `leadsTo`';

@@ -233,7 +233,12 @@ const KINDS = [
 
 function valueShape(node: ValueNode): Shape {
   const kind = KINDS.indexOf(node.kind === Kind.STRING && node.block === true ? 'Block' : node.kind);
-  const shape = (Raw: string, Children: Shape[] = []): Shape => ({ Raw, Children, Kind: kind, ExpectedTypeHasDefault: false });
+  const shape = (Raw: string, Children: Shape[] = []): Shape => ({
+    Raw,
+    Children,
+    Kind: kind,
+    ExpectedTypeHasDefault: false,
+  });
   switch (node.kind) {
     case Kind.VARIABLE:
       return shape(node.name.value);
@@ -296,9 +301,16 @@ function schemaShape(document: DocumentNode): Shape {
 }
 
 type Named = { readonly name: { readonly value: string } };
-type Described = Named & { readonly description?: { readonly value: string }; readonly directives?: readonly ConstDirectiveNode[] };
+type Described = Named & {
+  readonly description?: { readonly value: string };
+  readonly directives?: readonly ConstDirectiveNode[];
+};
 type InputNode = Described & { readonly type: TypeNode; readonly defaultValue?: ValueNode };
-type FieldNode = Described & { readonly type: TypeNode; readonly arguments?: readonly InputNode[]; readonly defaultValue?: ValueNode };
+type FieldNode = Described & {
+  readonly type: TypeNode;
+  readonly arguments?: readonly InputNode[];
+  readonly defaultValue?: ValueNode;
+};
 
 function definition(node: Anything): Shape {
   const d = node as unknown as Described & {

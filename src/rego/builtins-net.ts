@@ -171,7 +171,17 @@ function splitUri(given: string): Uri {
   const [beforeFragment = '', ...fragments] = given.split('#');
   const fragment = fragments.length === 0 ? undefined : percentDecoded(fragments.join('#'), 'fragment');
   if (beforeFragment === '' && fragment === undefined && given === '')
-    return { scheme: '', opaque: '', user: undefined, host: '', port: '', path: '', rawPath: '', query: undefined, fragment };
+    return {
+      scheme: '',
+      opaque: '',
+      user: undefined,
+      host: '',
+      port: '',
+      path: '',
+      rawPath: '',
+      query: undefined,
+      fragment,
+    };
   const match = /^([a-zA-Z][a-zA-Z0-9+.-]*):/.exec(beforeFragment);
   if (match === null && /^:/.test(beforeFragment)) throw new Undefined('missing scheme');
   const scheme = (match?.[1] ?? '').toLowerCase();

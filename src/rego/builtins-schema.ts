@@ -85,10 +85,16 @@ function withoutMeta(schema: unknown): unknown {
   const bounds = {
     ...(exclusiveMinimum === true
       ? { exclusiveMinimum: minimum }
-      : { ...(minimum === undefined ? {} : { minimum }), ...(typeof exclusiveMinimum === 'number' ? { exclusiveMinimum } : {}) }),
+      : {
+          ...(minimum === undefined ? {} : { minimum }),
+          ...(typeof exclusiveMinimum === 'number' ? { exclusiveMinimum } : {}),
+        }),
     ...(exclusiveMaximum === true
       ? { exclusiveMaximum: maximum }
-      : { ...(maximum === undefined ? {} : { maximum }), ...(typeof exclusiveMaximum === 'number' ? { exclusiveMaximum } : {}) }),
+      : {
+          ...(maximum === undefined ? {} : { maximum }),
+          ...(typeof exclusiveMaximum === 'number' ? { exclusiveMaximum } : {}),
+        }),
   };
   return Object.fromEntries([
     ...Object.entries({ ...rest, ...bounds }).map(([k, v]) => [k, ['enum', 'const', 'default'].includes(k) ? v : withoutMeta(v)]),
@@ -120,7 +126,10 @@ function describe({ keyword, params, message }: ErrorObject, value: unknown): { 
     case 'required':
       return { type: 'required', desc: `${String(p['missingProperty'])} is required` };
     case 'additionalProperties':
-      return { type: 'additional_property_not_allowed', desc: `Additional property ${String(p['additionalProperty'])} is not allowed` };
+      return {
+        type: 'additional_property_not_allowed',
+        desc: `Additional property ${String(p['additionalProperty'])} is not allowed`,
+      };
     case 'enum':
       return {
         type: 'enum',

@@ -87,7 +87,14 @@ const NAMES: readonly (readonly [string, string, boolean])[] = [
   ['SerialNumber', '2.5.4.5', false],
   ['CommonName', 'CN', false],
 ];
-const OIDS: Record<string, string> = { C: '2.5.4.6', O: '2.5.4.10', OU: '2.5.4.11', L: '2.5.4.7', ST: '2.5.4.8', CN: '2.5.4.3' };
+const OIDS: Record<string, string> = {
+  C: '2.5.4.6',
+  O: '2.5.4.10',
+  OU: '2.5.4.11',
+  L: '2.5.4.7',
+  ST: '2.5.4.8',
+  CN: '2.5.4.3',
+};
 
 function nameFields(name: Name): Value {
   const fields = NAMES.map(([field, key, many]) => {

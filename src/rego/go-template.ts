@@ -15,7 +15,11 @@ type Node =
       readonly body: readonly Node[];
       readonly otherwise: readonly Node[];
     };
-type Pipe = { readonly names: readonly string[]; readonly assigns: boolean; readonly commands: readonly (readonly Operand[])[] };
+type Pipe = {
+  readonly names: readonly string[];
+  readonly assigns: boolean;
+  readonly commands: readonly (readonly Operand[])[];
+};
 type Operand =
   | { readonly kind: 'value'; readonly value: Value }
   | {
@@ -176,7 +180,13 @@ function operand(word: string): Operand {
   const fields = (text: string) => text.split('.').filter((f) => f !== '');
   if (word[0] === '(') {
     const close = word.lastIndexOf(')');
-    return { kind: 'path', root: 'pipe', name: '', pipe: parsePipe(word.slice(1, close)), fields: fields(word.slice(close + 1)) };
+    return {
+      kind: 'path',
+      root: 'pipe',
+      name: '',
+      pipe: parsePipe(word.slice(1, close)),
+      fields: fields(word.slice(close + 1)),
+    };
   }
   if (word[0] === '.') return { kind: 'path', root: 'dot', name: '', fields: fields(word) };
   if (word[0] === '$') {

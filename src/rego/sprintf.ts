@@ -33,7 +33,15 @@ export function sprintf(format: string, values: readonly Value[]): string {
     }
     out += format.slice(at, percent);
     at = percent + 1;
-    const flags: Flags = { plus: false, minus: false, sharp: false, space: false, zero: false, width: undefined, precision: undefined };
+    const flags: Flags = {
+      plus: false,
+      minus: false,
+      sharp: false,
+      space: false,
+      zero: false,
+      width: undefined,
+      precision: undefined,
+    };
     let badIndex = false;
     const index = () => {
       if (format[at] !== '[') return;

@@ -5,7 +5,16 @@
  */
 export { encryptionProblems } from './encrypted.ts';
 export { KEPT_OF_ALL, Kept } from './kept.ts';
-export { exceeded, measure, NO_SIZE, type ProcessLimits, type RenderLimits, type RenderSize, sumOf, tooLarge } from './limits.ts';
+export {
+  exceeded,
+  measure,
+  NO_SIZE,
+  type ProcessLimits,
+  type RenderLimits,
+  type RenderSize,
+  sumOf,
+  tooLarge,
+} from './limits.ts';
 export {
   type Declared,
   gather,

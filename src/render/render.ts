@@ -201,7 +201,11 @@ function doubts(path: string, text: string): readonly Violation[] {
 }
 
 function unreadable(file: string, message: string, line = 1): ReadFile {
-  const violation = { code: 'manifest-unreadable', message: `\`${file}\` cannot be read: ${message}`, source: { file, line } };
+  const violation = {
+    code: 'manifest-unreadable',
+    message: `\`${file}\` cannot be read: ${message}`,
+    source: { file, line },
+  };
   return { ...NOTHING, violations: [violation] };
 }
 

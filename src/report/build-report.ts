@@ -4,8 +4,9 @@ import { type ChangeFacts, factsOf, verdictsOf } from './changes.ts';
 import { controlsOf } from './controls.ts';
 import { differencesOf } from './differences.ts';
 import { flowBook } from './flow.ts';
+import type { ReportInput } from './input.ts';
 import { metricsOf } from './metrics.ts';
-import type { ReportDefinition, ReportModel } from './model.ts';
+import type { ReportModel } from './model.ts';
 import { policyBook, ruleBook } from './policies.ts';
 import { reconciliationOf, tipBook } from './reconciliation.ts';
 import { changeBook, emergenciesOf, exceptionsByChange, registerOf } from './register.ts';
@@ -14,28 +15,6 @@ import { drawSample } from './sample.ts';
 import { scopeOf } from './scope.ts';
 import { memoryShelf, type Shelf } from './shelf.ts';
 import { ReportSource } from './source.ts';
-
-/**
- * Everything a report is made from. `entries` are the canonical bodies of ledger entries `first`, `first + 1`, …; they are gone through
- * several times, and never needed all at once.
- */
-export type ReportInput = {
-  /** Start and end of the period, ISO 8601; the end is not part of it. */
-  readonly from: string;
-  readonly to: string;
-  readonly first: number;
-  readonly entries: Iterable<string>;
-  /** Canonical evidence by its SHA-256. */
-  readonly evidence: { readonly get: (sha256: string) => string | undefined };
-  /** The names and addresses behind commitments in entries and evidence, as far as they were not erased. */
-  readonly subjects: readonly ReportSubject[];
-  readonly checkpoint: string;
-  readonly origin: string;
-  readonly definition: ReportDefinition;
-};
-
-/** A text, and what shows that a commitment was made to it: `subject:` and SHA-256(salt ‖ text). `salt` is in hex. */
-export type ReportSubject = { readonly commitment: string; readonly salt: string; readonly text: string };
 
 /**
  * Makes the model. Same input, same bytes. `shelf` keeps the records of changes, of which there may be many. Throws a TypeError for
@@ -166,7 +145,15 @@ function modelOf(input: ReportInput, shelf: Shelf): ReportModel {
     reviews: source
       .of('report.reviewed')
       .filter(({ entry }) => issued.some((i) => i.entry.report === entry.report))
-      .map(({ index, entry: { time, report, name, role, remarks, user } }) => ({ entry: index, time, report, name, role, remarks, user })),
+      .map(({ index, entry: { time, report, name, role, remarks, user } }) => ({
+        entry: index,
+        time,
+        report,
+        name,
+        role,
+        remarks,
+        user,
+      })),
     supersedes: null,
     changes: new ChangeRows(shelf, ids, refusedChanges, exceptionsByChange(exceptions)),
     refused,

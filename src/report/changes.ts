@@ -12,7 +12,11 @@ export type ChangeFacts = Pick<
 };
 
 /** A verdict that was read, with the record of its change where it is the last one on it. */
-export type ReadVerdict = { readonly judged: Judged; readonly verdict: Verdict; readonly change: ChangeRecord | undefined };
+export type ReadVerdict = {
+  readonly judged: Judged;
+  readonly verdict: Verdict;
+  readonly change: ChangeRecord | undefined;
+};
 
 /**
  * Every verdict of the period in order, one at a time. A change is one transition of one environment: judged again when an approval
@@ -40,7 +44,21 @@ export function factsOf(change: ChangeRecord, alike: Map<string, ChangeFacts['at
   const attributes = alike.get(spelled) ?? change.attributes;
   alike.set(spelled, attributes);
   const committedAt = commits.map((c) => Date.parse(c.committedAt) / 1000);
-  return { id, entry, environment, ref, to, type, outcome, written, removed, applyStartedAt, appliedAt, attributes, committedAt };
+  return {
+    id,
+    entry,
+    environment,
+    ref,
+    to,
+    type,
+    outcome,
+    written,
+    removed,
+    applyStartedAt,
+    appliedAt,
+    attributes,
+    committedAt,
+  };
 }
 
 function recorder(source: ReportSource): (judged: Judged, verdict: Verdict, times: number) => ChangeRecord {

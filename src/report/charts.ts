@@ -2,11 +2,29 @@ import { scaleBand, scaleLinear, scaleLog, scaleUtc } from 'd3-scale';
 import { type ControlResult, EXCEPTION_TYPES, type ReportModel } from './model.ts';
 
 /** A drawing of rectangles and words, in points from its upper left corner; whatever draws it draws the same. `alt` says it in words. */
-export type Scene = { readonly width: number; readonly height: number; readonly alt: string; readonly shapes: readonly Shape[] };
+export type Scene = {
+  readonly width: number;
+  readonly height: number;
+  readonly alt: string;
+  readonly shapes: readonly Shape[];
+};
 type Paint = { readonly fill: string; readonly stroke: string };
 type Shape =
-  | ({ readonly kind: 'rect'; readonly x: number; readonly y: number; readonly width: number; readonly height: number } & Paint)
-  | { readonly kind: 'text'; readonly x: number; readonly y: number; readonly size: number; readonly fill: string; readonly text: string };
+  | ({
+      readonly kind: 'rect';
+      readonly x: number;
+      readonly y: number;
+      readonly width: number;
+      readonly height: number;
+    } & Paint)
+  | {
+      readonly kind: 'text';
+      readonly x: number;
+      readonly y: number;
+      readonly size: number;
+      readonly fill: string;
+      readonly text: string;
+    };
 
 // Told apart in grey too: dark, middle with an edge, white with an edge.
 const INK = '#1a1f2b';
@@ -128,16 +146,23 @@ export function flowChart({ flow }: Pick<ReportModel, 'flow'>, width: number): S
   const alt = rows.map(
     (r, i) => `${unit} from ${r.from}: ${sums[i]} changes, ${r.applied} applied, ${r.denied + r.failed} denied or failed`,
   );
-  return { width, height: head + height + foot, alt: alt.join('; '), shapes: [...legend(parts, AXIS), ...grid, ...drawn] };
+  return {
+    width,
+    height: head + height + foot,
+    alt: alt.join('; '),
+    shapes: [...legend(parts, AXIS), ...grid, ...drawn],
+  };
 }
 
 /** Ages of exceptions that are open, in days up to. */
 const AGES = [7, 30, 90, Number.POSITIVE_INFINITY] as const;
 
 /** How many exceptions are open for how long, the grave ones apart; one row for each of `AGES`. */
-export function agesOf({
-  exceptions,
-}: Pick<ReportModel, 'exceptions'>): readonly { readonly age: string; readonly grave: number; readonly other: number }[] {
+export function agesOf({ exceptions }: Pick<ReportModel, 'exceptions'>): readonly {
+  readonly age: string;
+  readonly grave: number;
+  readonly other: number;
+}[] {
   const open = exceptions.filter((e) => e.disposition === 'open');
   return AGES.map((most, i) => {
     const least = i === 0 ? 0 : (AGES[i - 1] ?? 0) + 1;
@@ -153,7 +178,11 @@ export function agesOf({
 
 /** The same as bars; undefined where nothing is open. */
 export function agesChart(model: Pick<ReportModel, 'exceptions'>, width: number): Scene | undefined {
-  const rows = agesOf(model).map(({ age, grave, other }) => ({ label: age, counts: [grave, other], told: `${grave + other} open` }));
+  const rows = agesOf(model).map(({ age, grave, other }) => ({
+    label: age,
+    counts: [grave, other],
+    told: `${grave + other} open`,
+  }));
   if (rows.every((r) => r.counts.every((n) => n === 0))) return undefined;
   const parts = [
     ['critical or high', MIDDLE],
@@ -184,7 +213,14 @@ export function presenceChart({ exceptions, reconciliation, period, asOf, flow }
     ),
     { kind: 'rect', x: AXIS, y: top, width: width - 2 * AXIS, height: bar, ...DARK },
     ...away.map(
-      (a): Shape => ({ kind: 'rect', x: x(a.from), y: top, width: Math.max(LEAST, x(a.to) - x(a.from)), height: bar, ...MIDDLE }),
+      (a): Shape => ({
+        kind: 'rect',
+        x: x(a.from),
+        y: top,
+        width: Math.max(LEAST, x(a.to) - x(a.from)),
+        height: bar,
+        ...MIDDLE,
+      }),
     ),
     ...ticks.map((t) =>
       word(

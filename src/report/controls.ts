@@ -47,8 +47,20 @@ const CONTROLS: readonly Control[] = [
     types: ['break-glass', 'late-emergency-review'],
     checks: [],
   },
-  { id: 'CS-06', title: 'The population of changes is whole', attributes: [], types: ['force-push'], checks: ['R1', 'R2'] },
-  { id: 'CS-07', title: 'The gate is there, and its absence is noticed', attributes: [], types: ['gate-outage'], checks: ['R6'] },
+  {
+    id: 'CS-06',
+    title: 'The population of changes is whole',
+    attributes: [],
+    types: ['force-push'],
+    checks: ['R1', 'R2'],
+  },
+  {
+    id: 'CS-07',
+    title: 'The gate is there, and its absence is noticed',
+    attributes: [],
+    types: ['gate-outage'],
+    checks: ['R6'],
+  },
   {
     id: 'CS-08',
     title: 'Records are whole and cannot be altered unnoticed',

@@ -2,7 +2,12 @@ import { createHash } from 'node:crypto';
 import { Compressor } from './compressor.ts';
 
 /** A file that lies in a PDF, compressed, in pieces; `size` is that of what it was, `md5` and `sha256` are in hex. */
-export type Embedded = { readonly deflated: Buffer[]; readonly size: number; readonly md5: string; readonly sha256: string };
+export type Embedded = {
+  readonly deflated: Buffer[];
+  readonly size: number;
+  readonly md5: string;
+  readonly sha256: string;
+};
 
 const LEVEL = 6;
 

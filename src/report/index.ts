@@ -2,9 +2,24 @@
  * Takes the entries of a period with their evidence, gives a report model, its PDF and a signed manifest; checks such a
  * set offline. Everything printed is a pure function of the entries; refuses a set whose parts do not prove each other.
  */
-export { buildReport, type ReportInput, type ReportSubject } from './build-report.ts';
+export { buildReport } from './build-report.ts';
+export type { ReportInput, ReportSubject } from './input.ts';
 export type { ExceptionRecord, Framework, ReportDefinition, ReportDocument, ReportModel } from './model.ts';
 export { renderPdf } from './render-pdf.ts';
 export { fileShelf } from './shelf.ts';
-export { type Rechecked, type RecordedVerdict, type ReportCheck, type ReportVerifier, verifyReport } from './verify-report.ts';
-export { CHECKER, type ReportFile, type ReportMaterial, type ReportSigner, type SignedChange, writeReport } from './write-report.ts';
+export { signOffOf } from './sign-off.ts';
+export {
+  type Rechecked,
+  type RecordedVerdict,
+  type ReportCheck,
+  type ReportVerifier,
+  verifyReport,
+} from './verify-report.ts';
+export {
+  CHECKER,
+  type ReportFile,
+  type ReportMaterial,
+  type ReportSigner,
+  type SignedChange,
+  writeReport,
+} from './write-report.ts';

@@ -1,5 +1,4 @@
 import type { StatedChange } from '../model/index.ts';
-import type { ChangeRows } from './rows.ts';
 
 /** What a report is asked for: everything beside the ledger that its bytes depend on. */
 export type ReportDefinition = {
@@ -85,7 +84,12 @@ export type ChangeRecord = {
     readonly reason: string;
     readonly envelope: string;
   }[];
-  readonly policy: { readonly bundle: string; readonly denied: number; readonly warned: number; readonly waived: number };
+  readonly policy: {
+    readonly bundle: string;
+    readonly denied: number;
+    readonly warned: number;
+    readonly waived: number;
+  };
   readonly reasons: readonly string[];
   readonly objects: number;
   readonly written: number;
@@ -184,7 +188,12 @@ export type EmergencyRecord = {
   readonly ticket: string;
   readonly opened: string;
   readonly closed: string;
-  readonly uses: readonly { readonly entry: number; readonly at: string; readonly user: string; readonly what: string }[];
+  readonly uses: readonly {
+    readonly entry: number;
+    readonly at: string;
+    readonly user: string;
+    readonly what: string;
+  }[];
   readonly reviewDue: string;
   readonly reviewedAt: string;
   readonly reviewer: string;
@@ -318,7 +327,12 @@ export type ReportModel = {
     readonly admissionsDenied: number;
   };
   readonly controls: readonly ControlResult[];
-  readonly gaps: readonly { readonly framework: string; readonly id: string; readonly title: string; readonly gap: string }[];
+  readonly gaps: readonly {
+    readonly framework: string;
+    readonly id: string;
+    readonly title: string;
+    readonly gap: string;
+  }[];
   readonly reconciliation: readonly Reconciliation[];
   readonly exceptions: readonly ExceptionRecord[];
   readonly emergencies: readonly EmergencyRecord[];
@@ -356,7 +370,7 @@ export type ReportModel = {
   }[];
   /** The report that this one takes the place of, and what is otherwise. */
   readonly supersedes: { readonly entry: number; readonly report: string; readonly differences: Differences } | null;
-  readonly changes: ChangeRows;
+  readonly changes: ChangeList;
   readonly refused: readonly {
     readonly entry: number;
     readonly time: string;
@@ -369,3 +383,19 @@ export type ReportModel = {
 
 /** The same, as `report.json` has it. */
 export type ReportDocument = Omit<ReportModel, 'changes'> & { readonly changes: readonly ChangeRecord[] };
+
+/** The changes of a report, in the order of the ledger. */
+export interface ChangeList extends Iterable<ChangeRecord> {
+  readonly length: number;
+  /** Ids, in the order of the ledger. */
+  readonly ids: readonly string[];
+  /** Ids of the changes that were refused for a reason. */
+  readonly refused: readonly string[];
+  /** Yields the canonical JSON of each change (RFC 8785). */
+  lines(): Generator<string>;
+  /** Returns the changes that `ids` names, in that order. */
+  of(ids: readonly string[]): ChangeRecord[];
+  hasExceptions(id: string): boolean;
+  /** Returns the changes that `isWanted` picks by id and position. Only they are read. */
+  select(isWanted: (id: string, i: number) => boolean): ChangeRecord[];
+}

@@ -80,7 +80,10 @@ export function assessmentResults(model: ReportModel, files: ReadonlyMap<string,
               methods,
               types: ['control-objective'],
               'relevant-evidence': [
-                { href: `#${id('file population.csv')}`, description: 'The whole population with the result of each test.' },
+                {
+                  href: `#${id('file population.csv')}`,
+                  description: 'The whole population with the result of each test.',
+                },
               ],
               collected: model.asOf,
             })),

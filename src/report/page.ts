@@ -13,7 +13,12 @@ const ROW_GAP = 5;
 const MAX_CELL = 400; // characters; the whole value is in report.json
 const MAX_HEIGHT = 300;
 
-export type Column<Row> = { readonly title: string; readonly width: number; readonly mono?: boolean; readonly text: (row: Row) => string };
+export type Column<Row> = {
+  readonly title: string;
+  readonly width: number;
+  readonly mono?: boolean;
+  readonly text: (row: Row) => string;
+};
 
 type Struct = PDFKit.PDFStructureElement;
 type Font = 'sans' | 'bold' | 'mono';
@@ -162,7 +167,11 @@ export class Page {
       this.#doc.markContent('Artifact', { type: 'Pagination' } as never);
       this.#doc.font('sans').fontSize(8).fillColor(MUTED);
       this.#doc.text(this.#clean(text, 'sans'), MARGIN, height - FOOT, { lineBreak: false });
-      this.#doc.text(`page ${i + 1} of ${count}`, width - MARGIN - 100, height - FOOT, { width: 100, align: 'right', lineBreak: false });
+      this.#doc.text(`page ${i + 1} of ${count}`, width - MARGIN - 100, height - FOOT, {
+        width: 100,
+        align: 'right',
+        lineBreak: false,
+      });
       this.#doc.endMarkedContent();
     }
     this.#root.end();
@@ -183,7 +192,10 @@ export class Page {
         this.#doc.text(`${this.#clean(title, 'sans')} `, MARGIN, y, { lineBreak: false });
         this.#doc.text(String(on), MARGIN + 300, y, { width: 40, align: 'right', lineBreak: false });
       });
-      this.#doc.goTo(MARGIN, y, 340, 14, name, { structParent: link, Contents: new String(`${title}, page ${on}`) } as never);
+      this.#doc.goTo(MARGIN, y, 340, 14, name, {
+        structParent: link,
+        Contents: new String(`${title}, page ${on}`),
+      } as never);
       link.end();
       item.end();
       y += 17;

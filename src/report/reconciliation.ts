@@ -50,7 +50,10 @@ function refChain(source: ReportSource, changes: readonly ChangeFacts[]): Reconc
 }
 
 /** Of branches' new tips that were not judged themselves, those that were part of what was. Verdicts are shown to it in order. */
-export function tipBook(source: ReportSource): { readonly see: (read: ReadVerdict) => void; readonly carried: ReadonlySet<string> } {
+export function tipBook(source: ReportSource): {
+  readonly see: (read: ReadVerdict) => void;
+  readonly carried: ReadonlySet<string>;
+} {
   const judged = new Set(source.judged.map((v) => `${v.entry.environment} ${v.entry.to}`));
   const asked = new Set(
     [...source.within('ref.advanced'), ...source.within('ref.rewound')]

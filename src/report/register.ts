@@ -184,7 +184,10 @@ function unapproved(c: ChangeRecord): Draft {
 }
 
 // Of a commit that was applied several times, the newest counts.
-function lateApprovals(source: ReportSource): { readonly see: (change: ChangeRecord) => void; readonly drafts: () => Draft[] } {
+function lateApprovals(source: ReportSource): {
+  readonly see: (change: ChangeRecord) => void;
+  readonly drafts: () => Draft[];
+} {
   const recorded = grouped(source.within('approval.recorded'), ({ entry }) => `${entry.environment} ${entry.commit}`);
   const found = new Map<number, Draft | undefined>();
   const draft = ({ index, entry }: Indexed<EntryOf<'approval.recorded'>>, change: ChangeRecord): Draft | undefined => {
@@ -294,7 +297,12 @@ function drift(source: ReportSource): Draft[] {
         exposed: end === undefined ? undefined : seconds(entry.time, end.entry.time),
         ...(end === undefined
           ? {}
-          : { disposition: 'remediated' as const, by: 'countersign', at: end.entry.time, reason: `put right, entry ${end.index}` }),
+          : {
+              disposition: 'remediated' as const,
+              by: 'countersign',
+              at: end.entry.time,
+              reason: `put right, entry ${end.index}`,
+            }),
       },
     ];
   });

@@ -141,7 +141,11 @@ function scope(page: Page, model: ReportModel): void {
   page.table(
     [
       { title: 'Environment', width: 90, text: (e) => e.name },
-      { title: 'Repository, branch, path', width: 200, text: (e) => e.source.replaceAll(' ', '\n') || 'not stated in the period' },
+      {
+        title: 'Repository, branch, path',
+        width: 200,
+        text: (e) => e.source.replaceAll(' ', '\n') || 'not stated in the period',
+      },
       { title: 'Namespaces', width: 120, text: (e) => e.namespaces.join('\n') },
       { title: 'Admission', width: 60, text: (e) => e.admission },
       { title: 'Branches that moved', width: 110, text: (e) => e.refs.join('\n') || 'none' },
@@ -318,7 +322,11 @@ function emergencies(page: Page, model: ReportModel): void {
       { title: 'Environment', width: 70, text: (e) => e.environment },
       { title: 'By', width: 90, text: (e) => e.requester },
       { title: 'Reason, ticket', width: 130, text: (e) => [e.reason, e.ticket].filter((t) => t !== '').join('\n') },
-      { title: 'What was done', width: 140, text: (e) => e.uses.map((u) => `${clock(u.at)} ${u.what}`).join('\n') || 'nothing' },
+      {
+        title: 'What was done',
+        width: 140,
+        text: (e) => e.uses.map((u) => `${clock(u.at)} ${u.what}`).join('\n') || 'nothing',
+      },
       {
         title: 'Review',
         width: 110,
@@ -447,7 +455,11 @@ function metrics(page: Page, model: ReportModel): void {
         width: 140,
         text: (m) => few(m.leadTime.n, `${span(m.leadTime.median)}, ${span(m.leadTime.p90)}`),
       },
-      { title: 'Change fail rate', width: 120, text: (m) => few(m.deployments, `${percent(m.failRate)}, ${m.failed} failed`) },
+      {
+        title: 'Change fail rate',
+        width: 120,
+        text: (m) => few(m.deployments, `${percent(m.failRate)}, ${m.failed} failed`),
+      },
       {
         title: 'Recovery: median',
         width: 140,
@@ -482,7 +494,11 @@ function superseded(page: Page, { supersedes }: ReportModel): void {
   const rows = [
     ...counts.map((c) => ({ what: COUNT_NAMES[c.name] ?? c.name, before: String(c.before), after: String(c.after) })),
     ...changes.map((c) => ({ what: `change ${c.id}`, before: c.before || 'not in it', after: c.after || 'not in it' })),
-    ...exceptions.map((e) => ({ what: `exception ${e.id}`, before: e.before || 'not in it', after: e.after || 'not in it' })),
+    ...exceptions.map((e) => ({
+      what: `exception ${e.id}`,
+      before: e.before || 'not in it',
+      after: e.after || 'not in it',
+    })),
   ];
   cut(page, rows.length, 'report.json');
   page.table(
@@ -516,7 +532,11 @@ function sample(page: Page, model: ReportModel): void {
       { title: 'Applied (UTC)', width: 76, text: (r) => clock(r.change.appliedAt) },
       { title: 'Environment', width: 76, text: (r) => r.change.environment },
       { title: 'Title', width: 160, text: (r) => r.change.subject },
-      ...LETTERS.map((letter) => ({ title: letter, width: 31, text: (r: (typeof rows)[number]) => MARK[r.change.attributes[letter]] })),
+      ...LETTERS.map((letter) => ({
+        title: letter,
+        width: 31,
+        text: (r: (typeof rows)[number]) => MARK[r.change.attributes[letter]],
+      })),
     ],
     rows,
     'No change was applied in the period.',
@@ -532,7 +552,11 @@ function earlier(page: Page, model: ReportModel): void {
       { title: 'Entry', width: 60, text: (e) => String(e.entry) },
       { title: 'Time (UTC)', width: 120, text: (e) => clock(e.time) },
       { title: 'Report', width: 160, text: (e) => e.report },
-      { title: 'Drawn', width: 400, text: (e) => (e.size === 0 ? 'nothing' : `${e.size} of each stratum, seed ${e.seed}`) },
+      {
+        title: 'Drawn',
+        width: 400,
+        text: (e) => (e.size === 0 ? 'nothing' : `${e.size} of each stratum, seed ${e.seed}`),
+      },
     ],
     model.earlier,
     '',
@@ -575,8 +599,16 @@ function changes(page: Page, model: ReportModel): void {
         width: 60,
         text: (c) => [...new Set(c.commits.map((k) => k.signer))].filter((s) => s !== '').join(', ') || 'nobody',
       },
-      { title: 'Approved by', width: 64, text: (c) => [...new Set(c.approvals.map((a) => a.principal))].join(', ') || 'nobody' },
-      { title: 'Outcome', width: 76, text: (c) => (c.outcome === 'applied' ? `applied\n${clock(c.appliedAt)}` : c.outcome) },
+      {
+        title: 'Approved by',
+        width: 64,
+        text: (c) => [...new Set(c.approvals.map((a) => a.principal))].join(', ') || 'nobody',
+      },
+      {
+        title: 'Outcome',
+        width: 76,
+        text: (c) => (c.outcome === 'applied' ? `applied\n${clock(c.appliedAt)}` : c.outcome),
+      },
       { title: 'Exceptions', width: 58, text: (c) => c.exceptions.join('\n') },
     ],
     model.changes.select((_, i) => i < MAX_ROWS),

@@ -1,9 +1,9 @@
 import { canonicalJson } from '../model/index.ts';
-import type { ChangeRecord } from './model.ts';
+import type { ChangeList, ChangeRecord } from './model.ts';
 import type { Shelf } from './shelf.ts';
 
 /** Records of changes in the order of the ledger, made from their lines each time they are gone through: at no time are all of them in memory. */
-export class ChangeRows implements Iterable<ChangeRecord> {
+export class ChangeRows implements ChangeList {
   readonly length: number;
   readonly #shelf: Shelf;
   /** Ids, in the order of the ledger. */

@@ -12,9 +12,11 @@ export function scopeOf(
   isIn: (environment: string) => boolean,
 ): ReportModel['scope'] {
   const beat = source.within('heartbeat').at(-1)?.entry.environments ?? [];
-  const statements = source
-    .within('config.stated')
-    .map(({ index, entry }) => ({ index, time: entry.time, ...source.evidence<StatedConfiguration>(entry.evidence.sha256) }));
+  const statements = source.within('config.stated').map(({ index, entry }) => ({
+    index,
+    time: entry.time,
+    ...source.evidence<StatedConfiguration>(entry.evidence.sha256),
+  }));
   // Replicas that run some of the environments state those: the newest statement of each counts.
   const stated = new Map(statements.flatMap((s) => s.environments.map((e) => [e.name, e] as const)));
   const names = unique([...changes.map((c) => c.environment), ...beat.map((e) => e.name), ...stated.keys()]).filter(isIn);

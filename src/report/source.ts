@@ -1,5 +1,5 @@
 import { type Entry, type EntryOf, type EntryType, sha256 } from '../model/index.ts';
-import type { ReportInput } from './build-report.ts';
+import type { ReportInput } from './input.ts';
 
 export type Indexed<E extends Entry = Entry> = { readonly index: number; readonly entry: E };
 /** A verdict's entry, and its leaf in the log (SHA-256 in hex). */

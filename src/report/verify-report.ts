@@ -1,6 +1,7 @@
 import { type EntryOf, sha256, type Verdict } from '../model/index.ts';
-import { buildReport, type ReportSubject } from './build-report.ts';
+import { buildReport } from './build-report.ts';
 import { evidentChanges } from './evident.ts';
+import type { ReportSubject } from './input.ts';
 import type { ReportDefinition, ReportModel } from './model.ts';
 import { jsonOf } from './render-pdf.ts';
 import { csvOf, tablesOf } from './tables.ts';
@@ -50,7 +51,10 @@ export async function verifyReport(
   const text = (name: string) => Buffer.from(readFile(name) ?? new Uint8Array()).toString('utf8');
   const manifest = verifier.openNote(text('manifest.txt'));
   if (!step(manifest !== undefined, 'manifest.txt is signed by this key')) return { ok: false, steps, unchecked: [] };
-  const named = [...(manifest ?? '').matchAll(/^([0-9a-f]{64}) {2}(\S+)$/gm)].map((m) => ({ digest: m[1], name: m[2] ?? '' }));
+  const named = [...(manifest ?? '').matchAll(/^([0-9a-f]{64}) {2}(\S+)$/gm)].map((m) => ({
+    digest: m[1],
+    name: m[2] ?? '',
+  }));
   const wanted = [
     'report.pdf',
     'report.json',

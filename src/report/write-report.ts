@@ -1,9 +1,10 @@
 import { createHash } from 'node:crypto';
 import { extname } from 'node:path';
 import { bytesOf, canonicalJson } from '../model/index.ts';
-import { buildReport, type ReportInput, type ReportSubject } from './build-report.ts';
+import { buildReport } from './build-report.ts';
 import { Embedding } from './embed.ts';
 import { evidentChanges } from './evident.ts';
+import type { ReportInput, ReportSubject } from './input.ts';
 import type { ChangeRecord, ReportModel } from './model.ts';
 import { assessmentResults, planOfAction } from './oscal.ts';
 import { jsonOf, renderPdf } from './render-pdf.ts';
@@ -126,7 +127,10 @@ function seen({ columns, rows }: Table, into: { readonly line: (line: string) =>
 
 const PIECE = 64 * 1024;
 
-function bothInto(...places: readonly { write(bytes: Uint8Array): void }[]): { line: (line: string) => void; flush: () => void } {
+function bothInto(...places: readonly { write(bytes: Uint8Array): void }[]): {
+  line: (line: string) => void;
+  flush: () => void;
+} {
   let pending = '';
   const flush = () => {
     const bytes = Buffer.from(pending);

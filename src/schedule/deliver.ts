@@ -216,5 +216,7 @@ function typeOf(file: string): string {
 }
 
 function refused(host: string, status: number, code: string | undefined): CountersignError {
-  return new CountersignError('forge-refused', `${host} answers ${status}${code === undefined ? '' : ` (${code})`}`, { recover: 'retry' });
+  return new CountersignError('forge-refused', `${host} answers ${status}${code === undefined ? '' : ` (${code})`}`, {
+    recover: 'retry',
+  });
 }

@@ -60,7 +60,13 @@ export function duePeriods({ spec }: ReportSchedule, reportedTo: string | undefi
 export function periodFrom(from: string, to: string): Period {
   const at = new Date(from);
   const kinds = ['day', 'week', 'month', 'quarter', 'year'] as const;
-  return kinds.map((kind) => periodWith(kind, at)).find((p) => p.from === from && p.to === to) ?? { label: `${from}_${to}`, from, to };
+  return (
+    kinds.map((kind) => periodWith(kind, at)).find((p) => p.from === from && p.to === to) ?? {
+      label: `${from}_${to}`,
+      from,
+      to,
+    }
+  );
 }
 
 function period(from: Date, to: Date, label: (from: Date) => string): Period {

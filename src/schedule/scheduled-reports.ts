@@ -247,7 +247,14 @@ export class ScheduledReports {
       const directory = join(this.#ports.directory, name, period.label, `v${version}`);
       if (!existsSync(join(directory, 'manifest.txt')))
         throw new CountersignError('report-unverifiable', `its files are not at \`${directory}\`, where they were made`);
-      const issue = { schedule: name, period, version, report: issued.entry.report, manifest: issued.entry.manifest, directory };
+      const issue = {
+        schedule: name,
+        period,
+        version,
+        report: issued.entry.report,
+        manifest: issued.entry.manifest,
+        directory,
+      };
       await this.#ports.deliver(place, issue, AbortSignal.any([this.#stopped.signal, AbortSignal.timeout(DELIVERY_MS)]));
     } catch (thrown) {
       if (this.#stopped.signal.aborted) return;

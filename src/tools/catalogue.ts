@@ -4,7 +4,11 @@ export type Tool = {
   /** Where the Go module that builds it lies in this repository, and the package in it. */
   readonly go: { readonly module: string; readonly package: string; readonly ldflags?: string };
   /** The publisher's archive by `platform-arch`, with its SHA-512 as the publisher lists it. */
-  readonly archive?: { readonly url: string; readonly member: string; readonly sha512: Readonly<Record<string, string>> };
+  readonly archive?: {
+    readonly url: string;
+    readonly member: string;
+    readonly sha512: Readonly<Record<string, string>>;
+  };
   /** What a person can do. */
   readonly byHand: string;
 };

@@ -9,7 +9,10 @@ import { namedBy } from './sigstore.ts';
  * Verifies one Sigstore bundle (its JSON) and gives the digests (`sha256:…`) of the images that its statement is about, with what it says.
  * Nothing is fetched. Throws an Error that says what does not hold.
  */
-export type ImageVerifier = (bundle: string) => { readonly digests: readonly string[]; readonly evidence: ImageEvidence };
+export type ImageVerifier = (bundle: string) => {
+  readonly digests: readonly string[];
+  readonly evidence: ImageEvidence;
+};
 
 type Signers = NonNullable<TrustPolicy['spec']['images']>['signers'];
 type Signer = Signers[number];
@@ -41,7 +44,16 @@ export function openImageVerifier(signers: Signers, sigstore: TrustPolicy['spec'
     const key = readKey(signer.key, minimumRsaBits);
     const material = { ...toTrustMaterial(root), publicKey: () => ({ publicKey: key, validFor: () => true }) };
     const threshold = signer.log ? 1 : 0;
-    return [{ signer, verifier: new Verifier(material, { tlogThreshold: threshold, timestampThreshold: threshold, ctlogThreshold: 0 }) }];
+    return [
+      {
+        signer,
+        verifier: new Verifier(material, {
+          tlogThreshold: threshold,
+          timestampThreshold: threshold,
+          ctlogThreshold: 0,
+        }),
+      },
+    ];
   });
   return (text) => {
     const bundle = bundleFromJSON(JSON.parse(text));

@@ -6,7 +6,12 @@ import { parseSshKey } from './ssh-key.ts';
 import { SshFormatError } from './ssh-wire.ts';
 
 /** A key as the TrustPolicy writes it. */
-export type ImportedKey = { readonly ssh?: string; readonly openpgp?: string; readonly validAfter?: string; readonly validBefore?: string };
+export type ImportedKey = {
+  readonly ssh?: string;
+  readonly openpgp?: string;
+  readonly validAfter?: string;
+  readonly validBefore?: string;
+};
 
 /** What a file of keys holds: keys with the addresses they came with, authorities, and what was left out and why. */
 export type ImportedKeys = {

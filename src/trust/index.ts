@@ -15,7 +15,14 @@ export {
 } from './approval.ts';
 export { describeKeys, type KeyDescription } from './describe-keys.ts';
 export { signedBytes, verifyDetached } from './detached.ts';
-export { type Examined, examineCommits, examineHistory, type HistoryItem, type HistorySource, KnownHistory } from './examine-history.ts';
+export {
+  type Examined,
+  examineCommits,
+  examineHistory,
+  type HistoryItem,
+  type HistorySource,
+  KnownHistory,
+} from './examine-history.ts';
 export { FORGE_REVIEW, type ForgeReview } from './forge-review.ts';
 export type { ImageVerifier } from './image-evidence.ts';
 export { importKeys } from './import-keys.ts';

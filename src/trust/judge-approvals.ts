@@ -149,7 +149,10 @@ async function fittingStatements(
 }
 
 /** What everyone says in the end: in the order of their statements, a later one takes back or overrules an earlier one. */
-function standingOf(fitting: readonly Fitting[]): { approvals: readonly Approval[]; rejections: readonly ReadStatement[] } {
+function standingOf(fitting: readonly Fitting[]): {
+  approvals: readonly Approval[];
+  rejections: readonly ReadStatement[];
+} {
   const people = new Map<string, { approvals: Approval[]; rejection: ReadStatement | undefined }>();
   for (const { statement, match } of fitting) {
     const person = people.get(statement.approval.principal) ?? { approvals: [], rejection: undefined };

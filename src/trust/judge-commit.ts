@@ -37,10 +37,18 @@ export async function judgeCommit(facts: CommitFacts, store: TrustStore, scope: 
   });
   const blocked = store.blocked.get(facts.payload);
   if (blocked !== undefined)
-    return refused({ code: 'blocked', reason: `the policy blocks it: ${blocked}`, hint: 'make the change again in a commit of its own' });
+    return refused({
+      code: 'blocked',
+      reason: `the policy blocks it: ${blocked}`,
+      hint: 'make the change again in a commit of its own',
+    });
   const { signature } = facts;
   if (signature.kind === 'none')
-    return refused({ code: 'unsigned', reason: 'it is not signed', hint: 'sign it: `git commit --amend --no-edit -S`, then push again' });
+    return refused({
+      code: 'unsigned',
+      reason: 'it is not signed',
+      hint: 'sign it: `git commit --amend --no-edit -S`, then push again',
+    });
   if (signature.kind === 'bad') {
     const { kind: _, ...rest } = signature;
     return { ...about, outcome: 'refused', ...rest };
@@ -106,7 +114,12 @@ function provenBy(fact: Extract<SignatureFact, { kind: 'good' }>, store: TrustSt
     ...(certificate === undefined
       ? {}
       : {
-          certificate: { authority: certificate.authority, name: certificate.name, keyId: certificate.keyId, serial: certificate.serial },
+          certificate: {
+            authority: certificate.authority,
+            name: certificate.name,
+            keyId: certificate.keyId,
+            serial: certificate.serial,
+          },
         }),
   };
 }
@@ -139,7 +152,11 @@ function judgeTimes(facts: CommitFacts, store: TrustStore, { moment, notBefore }
 async function judgeTags(facts: CommitFacts, store: TrustStore, moment: Moment): Promise<Refusal | undefined> {
   for (const { name, signature } of facts.mergeTags) {
     if (signature.kind === 'bad' && signature.code === 'bad-signature')
-      return { code: 'mergetag-bad', reason: `the tag \`${name}\` that it merges has a false signature`, hint: 'merge it again' };
+      return {
+        code: 'mergetag-bad',
+        reason: `the tag \`${name}\` that it merges has a false signature`,
+        hint: 'merge it again',
+      };
     const refusal = signature.kind === 'good' ? await judgeSignature(signature, store, moment, signature.signedAt ?? moment.at) : undefined;
     if (refusal?.code === 'key-compromised')
       return { ...refusal, code: 'mergetag-bad', reason: `the tag \`${name}\` that it merges: ${refusal.reason}` };
@@ -152,10 +169,18 @@ function pathNotSignable(principal: string, store: TrustStore, scope: RuleScope,
   for (const { path } of paths) {
     const rules = rulesFor(store.policy, scope, path);
     if (rules.length === 0)
-      return { code: 'path-not-covered', reason: `no rule covers \`${path}\` on \`${scope.branch}\` for \`${scope.environment}\``, hint };
+      return {
+        code: 'path-not-covered',
+        reason: `no rule covers \`${path}\` on \`${scope.branch}\` for \`${scope.environment}\``,
+        hint,
+      };
     const rule = rules.find((r) => !store.members(r.signers).has(principal));
     if (rule !== undefined)
-      return { code: 'signer-not-allowed', reason: `the rule \`${rule.name}\` does not let \`${principal}\` sign \`${path}\``, hint };
+      return {
+        code: 'signer-not-allowed',
+        reason: `the rule \`${rule.name}\` does not let \`${principal}\` sign \`${path}\``,
+        hint,
+      };
   }
   return undefined;
 }

@@ -130,7 +130,11 @@ async function judgeOpenPgp(fact: Good, store: TrustStore, at: number): Promise<
   if (owner === undefined) return undefined;
   const made = owner.key.getKeys().find((k) => (fact.subkey === undefined ? k === owner.key : k.getKeyID().toHex() === fact.subkey.id));
   if ((fact.signedAt ?? 0) < (made?.getCreationTime().getTime() ?? 0))
-    return { code: 'backdated', reason: 'its signature’s time lies before the key was made', hint: 'sign it again with a right clock' };
+    return {
+      code: 'backdated',
+      reason: 'its signature’s time lies before the key was made',
+      hint: 'sign it again with a right clock',
+    };
   const since = store
     .terms(fact.key)
     .map((t) => t.revoked?.compromisedSince)
@@ -156,7 +160,11 @@ function refusedByRevocation(revocation: KeyRevocation, at: number, since: strin
   if (!revocation.hard)
     return at < revocation.at
       ? undefined
-      : { code: 'key-revoked', reason: `the OpenPGP key was retired at ${when}`, hint: 'sign it again with a key that counts today' };
+      : {
+          code: 'key-revoked',
+          reason: `the OpenPGP key was retired at ${when}`,
+          hint: 'sign it again with a key that counts today',
+        };
   if (since !== undefined && at < Date.parse(since)) return undefined;
   return {
     code: 'key-compromised',

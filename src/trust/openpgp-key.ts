@@ -98,7 +98,10 @@ async function withoutRevocations(fingerprint: string, key: Key, minimumRsaBits:
   const revocations = await read(key.revocationSignatures, enums.signature.keyRevocation, { key: primary });
   const subkeyRevocations = new Map<string, readonly KeyRevocation[]>();
   for (const subkey of key.subkeys) {
-    const found = await read(subkey.revocationSignatures, enums.signature.subkeyRevocation, { key: primary, bind: subkey.keyPacket });
+    const found = await read(subkey.revocationSignatures, enums.signature.subkeyRevocation, {
+      key: primary,
+      bind: subkey.keyPacket,
+    });
     if (found.length > 0) subkeyRevocations.set(idOf(subkey), found);
     subkey.revocationSignatures = [];
   }

@@ -141,7 +141,10 @@ function readKeyObject(packet: KeyPacket): KeyObject | undefined {
   const point = legacy ? publicParams.Q?.subarray(1) : algorithm === enums.publicKey.ed25519 ? publicParams?.A : undefined;
   if (point?.length !== 32) return undefined;
   try {
-    return createPublicKey({ key: { kty: 'OKP', crv: 'Ed25519', x: Buffer.from(point).toString('base64url') }, format: 'jwk' });
+    return createPublicKey({
+      key: { kty: 'OKP', crv: 'Ed25519', x: Buffer.from(point).toString('base64url') },
+      format: 'jwk',
+    });
   } catch {
     return undefined;
   }

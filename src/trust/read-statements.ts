@@ -25,12 +25,18 @@ export async function readStatements(
     const read = await readApproval(text, store, now);
     const refusal =
       read.kind === 'refused'
-        ? { code: read.code, message: `an approval (${path.split('/').at(-1)?.slice(0, 12)}) does not count: ${read.reason}` }
+        ? {
+            code: read.code,
+            message: `an approval (${path.split('/').at(-1)?.slice(0, 12)}) does not count: ${read.reason}`,
+          }
         : elsewhere(read, change);
     if (refusal === undefined && read.kind === 'statement') heard.push({ ...read, path });
     else if (refusal !== undefined) discarded.push({ path, ...refusal });
   }
-  return { heard: heard.sort((a, b) => a.at - b.at || (a.approval.envelope < b.approval.envelope ? -1 : 1)), discarded };
+  return {
+    heard: heard.sort((a, b) => a.at - b.at || (a.approval.envelope < b.approval.envelope ? -1 : 1)),
+    discarded,
+  };
 }
 
 function elsewhere(
@@ -45,5 +51,8 @@ function elsewhere(
     (environments.length === 0 || environments.includes(change.environment));
   return here
     ? undefined
-    : { code: 'approval-elsewhere', message: `\`${read.approval.principal}\`’s approval is for another repository, branch or environment` };
+    : {
+        code: 'approval-elsewhere',
+        message: `\`${read.approval.principal}\`’s approval is for another repository, branch or environment`,
+      };
 }

@@ -11,7 +11,10 @@ export type SignatureBatch = {
 };
 export type SignatureAnswer = { readonly id: number; readonly facts: readonly SignatureFact[] };
 
-type Waiting = { readonly resolve: (facts: readonly SignatureFact[]) => void; readonly reject: (reason: unknown) => void };
+type Waiting = {
+  readonly resolve: (facts: readonly SignatureFact[]) => void;
+  readonly reject: (reason: unknown) => void;
+};
 
 const MAX_HEAP_MIB = 256; // a thread holds the keys and one batch; more than this is a defect, and ends the thread, not the service
 const YOUNG_MIB = 8; // facts are small and soon told; more would only be memory
@@ -49,7 +52,12 @@ export class SignatureThreads {
       bytes.set(payload, at);
       at += payload.length;
     }
-    const batch: SignatureBatch = { id, bytes, lengths: items.map((i) => i.payload.length), signatures: items.map((i) => i.signature) };
+    const batch: SignatureBatch = {
+      id,
+      bytes,
+      lengths: items.map((i) => i.payload.length),
+      signatures: items.map((i) => i.signature),
+    };
     return new Promise((resolve, reject) => {
       this.#waiting.set(id, { resolve, reject });
       this.#workers[id % this.#workers.length]?.postMessage(batch, [bytes.buffer]);
@@ -61,7 +69,10 @@ export class SignatureThreads {
   }
 
   #fail(cause: unknown): void {
-    this.#failed = new CountersignError('signatures-not-examined', 'a thread that examines signatures ended', { cause, recover: 'retry' });
+    this.#failed = new CountersignError('signatures-not-examined', 'a thread that examines signatures ended', {
+      cause,
+      recover: 'retry',
+    });
     for (const waiting of this.#waiting.values()) waiting.reject(this.#failed);
     this.#waiting.clear();
   }

@@ -8,7 +8,12 @@ import { canonicalJson } from '../model/index.ts';
 import { readProtobuf } from './protobuf.ts';
 
 /** Whose signature it is by the certificate, and when the log saw it (milliseconds since 1970). */
-export type SigstoreSigner = { readonly issuer: string; readonly subject: string; readonly loggedAt: number; readonly fingerprint: string };
+export type SigstoreSigner = {
+  readonly issuer: string;
+  readonly subject: string;
+  readonly loggedAt: number;
+  readonly fingerprint: string;
+};
 
 /** Verifies armored `SIGNED MESSAGE` signatures as gitsign makes them in its offline mode. Throws an Error that says what does not hold. */
 export type SigstoreVerifier = (bytes: Uint8Array, armored: string) => SigstoreSigner;
@@ -28,7 +33,11 @@ export function openSigstore(trustedRoot: string, options: { readonly certificat
   const material = toTrustMaterial(TrustedRoot.fromJSON(JSON.parse(trustedRoot)));
   if (material.certificateAuthorities.length === 0 || material.tlogs.length === 0)
     throw new Error('it names no certificate authority or no transparency log');
-  const verifier = new Verifier(material, { tlogThreshold: 1, timestampThreshold: 1, ctlogThreshold: options.certificateLogs });
+  const verifier = new Verifier(material, {
+    tlogThreshold: 1,
+    timestampThreshold: 1,
+    ctlogThreshold: options.certificateLogs,
+  });
   return (bytes, armored) => verify(verifier, Buffer.from(bytes), readArmor(armored));
 }
 
@@ -44,7 +53,12 @@ function verify(verifier: Verifier, content: Buffer, der: Buffer): SigstoreSigne
     throw new Error('it is over something else than data');
   const artifact = derSet(signer.signedAttrs.map((a) => Buffer.from(AsnConvert.serialize(a))));
   const signature = Buffer.from(signer.signature.buffer);
-  const bundle = toMessageSignatureBundle({ digest: sha256(artifact), signature, certificate, certificateChain: false });
+  const bundle = toMessageSignatureBundle({
+    digest: sha256(artifact),
+    signature,
+    certificate,
+    certificateChain: false,
+  });
   const entry = readLogEntry(signer, artifact, signature, certificate);
   bundle.verificationMaterial.tlogEntries = [entry];
   return {
@@ -55,7 +69,10 @@ function verify(verifier: Verifier, content: Buffer, der: Buffer): SigstoreSigne
 }
 
 /** Whom the certificate of a verified signature names. Throws an Error where that is nobody. */
-export function namedBy({ identity }: ReturnType<Verifier['verify']>): { readonly issuer: string; readonly subject: string } {
+export function namedBy({ identity }: ReturnType<Verifier['verify']>): {
+  readonly issuer: string;
+  readonly subject: string;
+} {
   const issuer = identity?.extensions?.issuer;
   const subject = identity?.subjectAlternativeName;
   if (issuer === undefined || subject === undefined) throw new Error('its certificate names nobody');
@@ -129,7 +146,10 @@ function readLogEntry(signer: SignerInfo, artifact: Buffer, signature: Buffer, c
     kind: 'hashedrekord',
     spec: {
       data: { hash: { algorithm: 'sha256', value: sha256(artifact).toString('hex') } },
-      signature: { content: signature.toString('base64'), publicKey: { content: Buffer.from(pem(certificate)).toString('base64') } },
+      signature: {
+        content: signature.toString('base64'),
+        publicKey: { content: Buffer.from(pem(certificate)).toString('base64') },
+      },
     },
   };
   return {

@@ -51,12 +51,22 @@ export type Refused = { readonly kind: 'refused'; readonly code: string; readonl
 
 type Bound = {
   readonly subject: z.infer<typeof subjectSchema>;
-  readonly predicate: Omit<Binding, 'uri' | 'changeDigest' | 'rollback'> & { readonly changeDigest: { readonly sha256: string } };
+  readonly predicate: Omit<Binding, 'uri' | 'changeDigest' | 'rollback'> & {
+    readonly changeDigest: { readonly sha256: string };
+  };
 };
 
 /** What a statement is bound to, if its subject is what its predicate names. */
 export function bindingOf({ subject: [subject], predicate }: Bound): Omit<Binding, 'rollback'> | undefined {
   if (subject?.digest.gitTree !== predicate.targetID || subject.digest.gitCommit !== predicate.headID) return undefined;
   const { targetRef, fromID, headID, targetID, environments } = predicate;
-  return { uri: subject.uri, targetRef, fromID, headID, targetID, environments, changeDigest: predicate.changeDigest.sha256 };
+  return {
+    uri: subject.uri,
+    targetRef,
+    fromID,
+    headID,
+    targetID,
+    environments,
+    changeDigest: predicate.changeDigest.sha256,
+  };
 }

@@ -22,7 +22,12 @@ export type KeyTerms = {
 };
 
 /** An authority whose SSH certificates count for the names its patterns match. */
-export type TrustedAuthority = { readonly name: string; readonly key: SshKey; readonly patterns: string; readonly terms: KeyTerms };
+export type TrustedAuthority = {
+  readonly name: string;
+  readonly key: SshKey;
+  readonly patterns: string;
+  readonly terms: KeyTerms;
+};
 
 /** The key that made an OpenPGP signature, by the id the signature claims. */
 export type OpenPgpCandidate = {

@@ -47,7 +47,10 @@ export type ChangeSources = {
 };
 
 /** The outcome: a change that may be judged further, or the reasons it may not; with the verdict on every commit either way. */
-export type ChangeVerification = { readonly commits: readonly CommitVerdict[]; readonly warnings: readonly Violation[] } & (
+export type ChangeVerification = {
+  readonly commits: readonly CommitVerdict[];
+  readonly warnings: readonly Violation[];
+} & (
   | { readonly kind: 'verified'; readonly change: VerifiedChange; readonly trustAfter: TrustStore }
   | { readonly kind: 'refused'; readonly violations: readonly Violation[]; readonly approvals: readonly Approval[] }
 );
@@ -86,7 +89,13 @@ export async function verifyChange(change: Change, store: TrustStore, sources: C
     const heard = (statements.get(store)?.heard ?? []).filter(
       (s) => s.decision === 'approve' && (here.has(s.binding.headID) || here.has(s.binding.targetID)),
     );
-    return { kind: 'refused', violations, commits, warnings, approvals: heard.map((s) => ({ ...s.approval, match: 'exact' })) };
+    return {
+      kind: 'refused',
+      violations,
+      commits,
+      warnings,
+      approvals: heard.map((s) => ({ ...s.approval, match: 'exact' })),
+    };
   }
   return {
     kind: 'verified',
@@ -122,7 +131,12 @@ function layOut(change: Change): Line {
   }
   const members: CommitFacts[][] = Array.from({ length: steps.length + 1 }, () => []);
   for (const facts of change.commits) members[position.get(facts.id) ?? steps.length]?.push(facts); // oldest first, as they came
-  return { ids: [change.from, ...steps.map((s) => s.id)], trees: ['', ...steps.map((s) => s.tree)], members, stores: [] };
+  return {
+    ids: [change.from, ...steps.map((s) => s.id)],
+    trees: ['', ...steps.map((s) => s.tree)],
+    members,
+    stores: [],
+  };
 }
 
 type Followed = {

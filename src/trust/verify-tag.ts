@@ -22,7 +22,13 @@ export async function verifyTag(id: string, tag: Tag, foundAs: string, store: Tr
     signature: await examineSignature(store, tag.payload, tag.signature),
     mergeTags: [],
   };
-  const verdict = await judgeCommit(facts, store, { environment: '', branch: '', paths: undefined, moment, notBefore: undefined });
+  const verdict = await judgeCommit(facts, store, {
+    environment: '',
+    branch: '',
+    paths: undefined,
+    moment,
+    notBefore: undefined,
+  });
   if (tag.name === foundAs || verdict.outcome === 'refused') return verdict;
   return {
     ...verdict,

@@ -18,7 +18,11 @@ export function addAuditEndpoint(app: Express, token: string, take: TakeEvents, 
     response.status(401).type('text').send('the audit endpoint needs its token\n');
   });
   app.post('/audit', express.json({ limit: MAX_BODY, type: () => true }), async (request, response) => {
-    const { kind, apiVersion, items } = (request.body ?? {}) as { kind?: unknown; apiVersion?: unknown; items?: unknown };
+    const { kind, apiVersion, items } = (request.body ?? {}) as {
+      kind?: unknown;
+      apiVersion?: unknown;
+      items?: unknown;
+    };
     if (kind !== 'EventList' || apiVersion !== 'audit.k8s.io/v1' || !Array.isArray(items)) {
       response.status(400).type('text').send('this is not an EventList of audit.k8s.io/v1\n');
       return;

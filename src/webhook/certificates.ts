@@ -60,7 +60,10 @@ export function isUsable({ cert }: Certificates, host: string, now: Date): boole
 export async function generateCertificates(host: string, now: Date): Promise<Certificates> {
   const caKeys = await webcrypto.subtle.generateKey(ALGORITHM, true, ['sign', 'verify']);
   const keys = await webcrypto.subtle.generateKey(ALGORITHM, true, ['sign', 'verify']);
-  const period = { notBefore: new Date(now.getTime() - DAY_MS), notAfter: new Date(now.getTime() + LIFETIME_DAYS * DAY_MS) };
+  const period = {
+    notBefore: new Date(now.getTime() - DAY_MS),
+    notAfter: new Date(now.getTime() + LIFETIME_DAYS * DAY_MS),
+  };
   const ca = await X509CertificateGenerator.createSelfSigned({
     ...period,
     serialNumber: serial(),

@@ -97,7 +97,12 @@ const mappingTag = defineMappingTag<Record<string, unknown>, Record<string, unkn
     if (name === undefined) return 'a key must be text, a whole number below 2^53, true or false; put it in quotes';
     if (merging) merged.set(map, (merged.get(map) ?? new Set()).add(name));
     if (name === '__proto__')
-      Object.defineProperty(map, name, { value: plainValue(value), enumerable: true, configurable: true, writable: true });
+      Object.defineProperty(map, name, {
+        value: plainValue(value),
+        enumerable: true,
+        configurable: true,
+        writable: true,
+      });
     else map[name] = plainValue(value);
     return '';
   },

@@ -135,11 +135,17 @@ const FALSE = /^(n|N|no|No|NO|off|Off|OFF)$/;
 function doubtOf(scalar: string): { here: string; elsewhere: string } | undefined {
   if (TRUE.test(scalar) || FALSE.test(scalar)) return { here: String(TRUE.test(scalar)), elsewhere: `the text "${scalar}"` };
   if (/^[+-]?[1-9]\d*(:[0-5]?\d)+$/.test(scalar))
-    return { here: `the text "${scalar}"`, elsewhere: 'a number to base 60, to a reader that follows YAML 1.1 to the letter' };
+    return {
+      here: `the text "${scalar}"`,
+      elsewhere: 'a number to base 60, to a reader that follows YAML 1.1 to the letter',
+    };
   const here = serverInteger(scalar) ?? serverFloat(scalar);
   const elsewhere = coreNumber(scalar);
   if (here === elsewhere || Object.is(Number(here), elsewhere) || here === undefined) return undefined;
-  return { here: `the number ${here}`, elsewhere: elsewhere === undefined ? `the text "${scalar}"` : `the number ${elsewhere}` };
+  return {
+    here: `the number ${here}`,
+    elsewhere: elsewhere === undefined ? `the text "${scalar}"` : `the number ${elsewhere}`,
+  };
 }
 
 // The core schema of YAML 1.2.2, section 10.3.2.

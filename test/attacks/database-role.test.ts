@@ -42,7 +42,12 @@ const refusedApply = (verdict: number): EntryBody => ({
 });
 
 async function replica(url: string, said: string[] = []): Promise<Ledger> {
-  const options = { postgres: url, key: { files: [key] }, warn: (m: string) => said.push(m), holdFor: { production: 3_600_000 } };
+  const options = {
+    postgres: url,
+    key: { files: [key] },
+    warn: (m: string) => said.push(m),
+    holdFor: { production: 3_600_000 },
+  };
   const ledger = await openLedger(join(directory, `replica-${serial++}`), ORIGIN, options);
   open.push(ledger);
   return ledger;
@@ -122,7 +127,14 @@ describe('whoever has the role of the service in PostgreSQL', { skip }, () => {
     const stranger = openReplicaKey(directory);
     const batch = batchOf(used(inAnHour()));
     await s.hand(batch);
-    await s.hand({ replica: 'r', run: 'x', counter: 1, term: await s.term(), batch: JSON.stringify(batch), signature: 'AAAA' });
+    await s.hand({
+      replica: 'r',
+      run: 'x',
+      counter: 1,
+      term: await s.term(),
+      batch: JSON.stringify(batch),
+      signature: 'AAAA',
+    });
     const id = randomUUID();
     await s.hand(signedRow(id, batch, { origin: ORIGIN, term: await s.term(), counter: 1 }, stranger), id);
     for (const junk of ['nonsense', null, [], { entries: 'none' }, { enrolment: 'none' }, { enrolment: 7 }]) await s.hand(junk);
@@ -237,7 +249,14 @@ describe('whoever has the role of the service in PostgreSQL', { skip }, () => {
       [{ type: 'breakglass.settled', environment: 'production', uses: [1], user: 'x', reason: 'y' }, /`uses` names entry 1/],
       [{ type: 'report.delivered', issued: 1, to: 'x', kind: 's3', outcome: 'delivered', attempts: 1 }, /`issued` names entry 1/],
       [
-        { type: 'exception.settled', environment: 'production', exception: 'E999', disposition: 'accepted', user: 'x', reason: 'y' },
+        {
+          type: 'exception.settled',
+          environment: 'production',
+          exception: 'E999',
+          disposition: 'accepted',
+          user: 'x',
+          reason: 'y',
+        },
         /names entry 999/,
       ],
       [{ type: 'checkpoint.anchored', anchor: 'x', size: 1000, root: 'x' }, /`size` is 1000/],
@@ -455,7 +474,11 @@ describe('whoever has the role of the service in PostgreSQL', { skip }, () => {
     const { url, owner } = await postgres.ledger();
     const { postgresSchema } = await import('../../src/ledger/index.ts');
     await postgres.ask(owner, 'DROP TABLE countersign.term');
-    await assert.rejects(replica(url), { code: 'ledger-unusable', message: /of an older version/, hint: /ledger schema/ });
+    await assert.rejects(replica(url), {
+      code: 'ledger-unusable',
+      message: /of an older version/,
+      hint: /ledger schema/,
+    });
     for (let i = 0; i < 2; i++) await postgres.ask(owner, postgresSchema('gate'));
     await (await replica(url)).record(refusedApply(1));
   });

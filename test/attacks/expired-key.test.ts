@@ -19,7 +19,9 @@ test('before its beginning', async () =>
   ]));
 test('in its time', async () => {
   assert.deepEqual(
-    await judged(first, { trust: trusting({ validBefore: '2100-01-01T00:00:00Z', validAfter: '2020-01-01T00:00:00Z' }) }),
+    await judged(first, {
+      trust: trusting({ validBefore: '2100-01-01T00:00:00Z', validAfter: '2020-01-01T00:00:00Z' }),
+    }),
     [],
   );
   assert.ok(fleet.head().length > 0);

@@ -123,11 +123,17 @@ const WHILE_CONNECTING: Readonly<Record<string, { readonly acts: readonly Act[];
   'says nothing after the startup': { acts: [send(WELCOME), silent], says: /does not answer within 1 s/ },
   'writes garbage': { acts: [send(Buffer.alloc(4096, `${WORDS}\0\xff`))], says: /./ },
   'asks for a password in a way that is none': { acts: [send(message('R', int32(99)))], says: /./ },
-  'asks for the password again and again': { acts: [send(message('R', int32(3)))], says: /does not answer within 1 s|broke off/ },
+  'asks for the password again and again': {
+    acts: [send(message('R', int32(3)))],
+    says: /does not answer within 1 s|broke off/,
+  },
   'answers the first statement without end': { acts: [send(WELCOME), endless], says: /more than 8388608 bytes/ },
   'answers with a message without end': { acts: [send(WELCOME), oneWithoutEnd], says: /more than 8388608 bytes/ },
   'answers with a torn row': { acts: [send(WELCOME), torn], says: /not one of PostgreSQL’s|does not answer/ },
-  'refuses with many words': { acts: [send(manyWords)], says: /does not accept this user with this password \(SQLSTATE 28P01\)/ },
+  'refuses with many words': {
+    acts: [send(manyWords)],
+    says: /does not accept this user with this password \(SQLSTATE 28P01\)/,
+  },
   'refuses with a code that is none': { acts: [send(noCode)], says: /reached: its answer is not one of PostgreSQL’s/ },
   'closes at once': { acts: [(socket) => void socket.destroy()], says: /broke off|ECONNRESET/ },
 };

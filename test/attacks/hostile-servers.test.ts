@@ -7,12 +7,12 @@ import { KubeConfig } from '@kubernetes/client-node';
 import { ApiServer } from '../../src/cluster/index.ts';
 import { fetchReviews } from '../../src/forge/index.ts';
 import { openRepository } from '../../src/git/index.ts';
+import { openTracing } from '../../src/http/index.ts';
 import { type Anchor, type Ledger, type LedgerReader, openLedger, timestampAnchor, witnessAnchor } from '../../src/ledger/index.ts';
 import { CountersignError, httpAddress, type Notifier, notifierSchema } from '../../src/model/index.ts';
 import { Notifications } from '../../src/notify/index.ts';
 import { downloadFile, pullImage, type Refuse } from '../../src/registry/index.ts';
 import { deliver, periodWith } from '../../src/schedule/index.ts';
-import { openTracing } from '../../src/service/index.ts';
 import { run } from '../kit/fleet.ts';
 import { HostileServer, HTTP_MANNERS, leadingTo, WORDS } from '../kit/hostile-server.ts';
 import { scratch } from '../kit/scratch.ts';
@@ -51,8 +51,14 @@ const delivered = (place: object) => deliver(place as never, issue, AbortSignal.
 async function told(to: object): Promise<void> {
   const document = { apiVersion: 'countersign.dev/v1alpha1', kind: 'Notifier', metadata: { name: 'n' }, spec: { to } };
   const said: string[] = [];
-  const log = { info: () => {}, warn: (fields: object, message: string) => void said.push(`${message} ${JSON.stringify(fields)}`) };
-  const notifications = new Notifications([notifierSchema.parse(document) as Notifier], log, { ...limits, firstPauseMs: 1 });
+  const log = {
+    info: () => {},
+    warn: (fields: object, message: string) => void said.push(`${message} ${JSON.stringify(fields)}`),
+  };
+  const notifications = new Notifications([notifierSchema.parse(document) as Notifier], log, {
+    ...limits,
+    firstPauseMs: 1,
+  });
   const at = new Date().toISOString();
   notifications.tell({ environment: 'e', event: 'failed', revision: 'a'.repeat(40), message: 'm', at });
   await notifications.close(25_000);
@@ -110,14 +116,25 @@ const CLIENTS: readonly Client[] = [
     codes: /^render-failed$/,
     run: (url) => pullImage(`${new URL(url).host}/a@${digest}`, { limits, credentials: 'u:p' }, refuse),
   },
-  { name: 'a web server', codes: /^render-failed$/, run: (url) => downloadFile(`${url}/a.tgz`, digest, { limits }, refuse) },
+  {
+    name: 'a web server',
+    codes: /^render-failed$/,
+    run: (url) => downloadFile(`${url}/a.tgz`, digest, { limits }, refuse),
+  },
   {
     name: 'an object store',
     codes: /^forge-(unreachable|refused)$/,
     run: (url) =>
       delivered({
         name: 'p',
-        s3: { endpoint: url, region: 'us-east-1', bucket: 'evidence', prefix: '', accessKeyFile: secret, secretKeyFile: secret },
+        s3: {
+          endpoint: url,
+          region: 'us-east-1',
+          bucket: 'evidence',
+          prefix: '',
+          accessKeyFile: secret,
+          secretKeyFile: secret,
+        },
       }),
   },
   {
@@ -126,7 +143,11 @@ const CLIENTS: readonly Client[] = [
     run: (url) => delivered({ name: 'p', webhook: { url: `${url}/in?token=our-token`, secretFile: secret } }),
   },
   { name: 'a webhook', codes: /^forge-refused$/, run: (url) => told({ webhook: { url, secretFile: secret } }) },
-  { name: 'a chat', codes: /^forge-refused$/, run: (url) => told({ slack: { urlFile: file(`chat${n++}`, `${url}/services/our-token`) } }) },
+  {
+    name: 'a chat',
+    codes: /^forge-refused$/,
+    run: (url) => told({ slack: { urlFile: file(`chat${n++}`, `${url}/services/our-token`) } }),
+  },
   {
     name: 'a commit status',
     codes: /^forge-refused$/,
@@ -141,10 +162,11 @@ const CLIENTS: readonly Client[] = [
     name: 'a Git server, by the git program',
     codes: /^git-(unreachable|ref-missing)$/,
     run: (url) =>
-      openRepository(join(directory, `git${n++}`), { file: 'git', path: process.env['PATH'] ?? '', fetchMs: 2000 }).fetch(
-        `${url}/a.git`,
-        'main',
-      ),
+      openRepository(join(directory, `git${n++}`), {
+        file: 'git',
+        path: process.env['PATH'] ?? '',
+        fetchMs: 2000,
+      }).fetch(`${url}/a.git`, 'main'),
   },
   {
     name: 'a Git server, without the program',
@@ -161,7 +183,11 @@ const CLIENTS: readonly Client[] = [
     codes: /^ledger-unusable$/,
     run: (url) => anchored(() => timestampAnchor(httpAddress(url), authority, directory, limits)),
   },
-  { name: 'an API server', codes: /^cluster-unreachable$/, run: (url) => asked(url, (server) => server.request('GET', '/api/v1/pods')) },
+  {
+    name: 'an API server',
+    codes: /^cluster-unreachable$/,
+    run: (url) => asked(url, (server) => server.request('GET', '/api/v1/pods')),
+  },
   {
     name: 'an API server, watched',
     codes: /^cluster-unreachable$/,

@@ -23,7 +23,9 @@ test('compromised', async () =>
 test('compromised later than the commit says it is', async () =>
   assert.deepEqual(
     await judged(old, {
-      trust: trusting({ revoked: { at: '2026-01-01T00:00:00Z', reason: 'compromised', compromisedSince: '2025-12-01T00:00:00Z' } }),
+      trust: trusting({
+        revoked: { at: '2026-01-01T00:00:00Z', reason: 'compromised', compromisedSince: '2025-12-01T00:00:00Z' },
+      }),
     }),
     ['key-compromised'],
   ));

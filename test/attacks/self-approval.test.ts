@@ -27,6 +27,8 @@ for (const kind of ['platform', 'bot'])
     assert.deepEqual(await approved(lee, {}, { trust: document }), ['approval-by-platform']);
   });
 test('by someone the rule does not name', async () => {
-  const trust = trustDocument(people, { rules: [{ name: 'r', signers: ['dana'], approvals: { required: 1, from: ['dana'] } }] });
+  const trust = trustDocument(people, {
+    rules: [{ name: 'r', signers: ['dana'], approvals: { required: 1, from: ['dana'] } }],
+  });
   assert.deepEqual(await approved(lee, {}, { trust }), ['approval-missing']);
 });

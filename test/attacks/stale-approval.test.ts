@@ -13,7 +13,9 @@ test('from another base', async () =>
   ]));
 test('with another change digest', async () =>
   assert.deepEqual(
-    await approved(lee, { statement: (s) => ({ ...s, predicate: { ...s.predicate, changeDigest: { sha256: '0'.repeat(64) } } }) }),
+    await approved(lee, {
+      statement: (s) => ({ ...s, predicate: { ...s.predicate, changeDigest: { sha256: '0'.repeat(64) } } }),
+    }),
     ['approval-stale'],
   ));
 test('dated ahead, to be the last word for ever', async () =>

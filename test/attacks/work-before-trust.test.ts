@@ -139,13 +139,19 @@ test('trees that hold each other many times over are not unfolded', async () => 
   fleet.push('--force', `${unsigned}:main`);
   assert.deepEqual(codes((await assess(gate, good, unsigned)).verdict), ['unsigned']);
   await assert.rejects(gate.repository.files(tree, '.'), { code: 'git-object-corrupt', message: /files/ });
-  await assert.rejects(gate.repository.diff(good, unsigned), { code: 'git-object-corrupt', message: /would have to be read/ });
+  await assert.rejects(gate.repository.diff(good, unsigned), {
+    code: 'git-object-corrupt',
+    message: /would have to be read/,
+  });
 });
 
 test('directories without a single file are counted too', async () => {
   const { gate } = await service();
   const empty = treeBomb('');
-  await assert.rejects(gate.repository.files(empty.tree, '.'), { code: 'git-object-corrupt', message: /would have to be read/ });
+  await assert.rejects(gate.repository.files(empty.tree, '.'), {
+    code: 'git-object-corrupt',
+    message: /would have to be read/,
+  });
 });
 
 test('a change of more commits than can be kept is refused before they are', async () => {
@@ -168,7 +174,14 @@ test('a change of more commits than can be kept is refused before they are', asy
 test('a revision that renders otherwise than when it was allowed is an error, not a revision with fewer objects', async () => {
   const { gate } = await service();
   const { verdict } = await assess(gate, NO_REVISION, good);
-  const entry = { type: 'change.judged', outcome: 'allowed', environment: 'production', from: NO_REVISION, to: good, tree: verdict.tree };
+  const entry = {
+    type: 'change.judged',
+    outcome: 'allowed',
+    environment: 'production',
+    from: NO_REVISION,
+    to: good,
+    tree: verdict.tree,
+  };
   const view = {
     entry: () => ({ index: 1, entry }),
     latest: () => undefined,

@@ -29,7 +29,13 @@ function check(cwd: string, args: readonly string[], input: string | Buffer = ''
 type Json = {
   outcome: string;
   objects: number;
-  findings: { level: string; code: string; rule?: string; message: string; source?: { file: string; line: number; column?: number } }[];
+  findings: {
+    level: string;
+    code: string;
+    rule?: string;
+    message: string;
+    source?: { file: string; line: number; column?: number };
+  }[];
 };
 const parsed = (result: CliResult): Json => {
   assert.notEqual(result.code, 2, result.stderr);
@@ -222,7 +228,10 @@ test('what is no Kubernetes object is not held against the API server’s reader
 });
 
 test('links to files are those files, and one that leads nowhere is named', async () => {
-  const cwd = filesIn({ 'real/web.txt': deployment('shop', 'web', { privileged: true }), 'm/ns.yaml': namespace('shop') });
+  const cwd = filesIn({
+    'real/web.txt': deployment('shop', 'web', { privileged: true }),
+    'm/ns.yaml': namespace('shop'),
+  });
   symlinkSync('../real/web.txt', join(cwd, 'm/web.yaml'));
   symlinkSync('nowhere', join(cwd, 'm/lost.yaml'));
   symlinkSync('../real', join(cwd, 'm/directory.yaml'));
@@ -241,7 +250,11 @@ test('who reads only the first line has had enough, without an error', async () 
   const cwd = filesIn(
     Object.fromEntries(Array.from({ length: 300 }, (_, i) => [`${i}.yaml`, deployment('shop', `web-${i}`, { privileged: true })])),
   );
-  const child = spawn(process.execPath, [BIN, 'check', '--manifests', '.'], { cwd, stdio: ['ignore', 'pipe', 'pipe'], timeout: 60_000 });
+  const child = spawn(process.execPath, [BIN, 'check', '--manifests', '.'], {
+    cwd,
+    stdio: ['ignore', 'pipe', 'pipe'],
+    timeout: 60_000,
+  });
   let stderr = '';
   child.stderr.on('data', (d) => (stderr += d));
   child.stdout.once('data', () => child.stdout.destroy());

@@ -26,7 +26,10 @@ before(async () => {
     environmentDocument({ url: fleet.url, namespaces: ['shop'] }),
     trustDocument([dana, lee]),
   ]);
-  first = fleet.commit(dana, 'first', { [`${PATH}/ns.yaml`]: namespace('shop'), [`${PATH}/web.yaml`]: deployment('shop', 'web') });
+  first = fleet.commit(dana, 'first', {
+    [`${PATH}/ns.yaml`]: namespace('shop'),
+    [`${PATH}/web.yaml`]: deployment('shop', 'web'),
+  });
   fleet.push();
 });
 

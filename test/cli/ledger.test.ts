@@ -18,11 +18,24 @@ before(async () => {
   };
   const evidence = evidenceRef([COMMIT]);
   await ledger.record(
-    { type: 'commits.seen', environment: 'production', ref: 'refs/heads/main', tip: COMMIT, count: 1, evidence: evidence.ref },
+    {
+      type: 'commits.seen',
+      environment: 'production',
+      ref: 'refs/heads/main',
+      tip: COMMIT,
+      count: 1,
+      evidence: evidence.ref,
+    },
     [evidence],
   );
   day();
-  await ledger.record({ type: 'apply.refused', environment: 'staging', revision: COMMIT, verdict: 1, error: 'no\u001b[31m colour' });
+  await ledger.record({
+    type: 'apply.refused',
+    environment: 'staging',
+    revision: COMMIT,
+    verdict: 1,
+    error: 'no\u001b[31m colour',
+  });
   day();
   await ledger.record({ type: 'drift.found', environment: 'production', revision: COMMIT, objects: [ref('web')] });
   const user = ledger.subject('dana@example.com');

@@ -407,7 +407,10 @@ test('policy test: Rego tests, a Gatekeeper suite and examples, and what fails i
   });
   const result = await countersign(['policy', 'test', root, '--output', 'json']);
   assert.equal(result.code, 1, result.stderr);
-  const { passed, results } = JSON.parse(result.stdout) as { passed: number; results: { name: string; passed: boolean }[] };
+  const { passed, results } = JSON.parse(result.stdout) as {
+    passed: number;
+    results: { name: string; passed: boolean }[];
+  };
   assert.equal(passed, 5);
   assert.deepEqual(
     results.filter((r) => !r.passed).map((r) => r.name.replace(/^.*\/gk/, 'gk')),

@@ -40,14 +40,21 @@ before(() => {
 function pack(): string {
   const copy = join(directory, 'copy');
   mkdirSync(copy);
-  for (const file of execFileSync('git', ['ls-files', '-co', '--exclude-standard', '-z'], { cwd: ROOT, encoding: 'utf8' }).split('\0')) {
+  for (const file of execFileSync('git', ['ls-files', '-co', '--exclude-standard', '-z'], {
+    cwd: ROOT,
+    encoding: 'utf8',
+  }).split('\0')) {
     if (file === '' || !existsSync(join(ROOT, file))) continue;
     mkdirSync(dirname(join(copy, file)), { recursive: true });
     cpSync(join(ROOT, file), join(copy, file));
   }
   cpSync(join(ROOT, 'policies/dist'), join(copy, 'policies/dist'), { recursive: true });
   for (const link of ['node_modules', '.tools']) symlinkSync(join(ROOT, link), join(copy, link));
-  execFileSync('npm', ['pack', '--silent'], { cwd: copy, env: { ...process.env, PATH: searchPath() }, stdio: ['ignore', 'pipe', 'pipe'] });
+  execFileSync('npm', ['pack', '--silent'], {
+    cwd: copy,
+    env: { ...process.env, PATH: searchPath() },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
   return join(copy, `countersign-${(JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as { version: string }).version}.tgz`);
 }
 
@@ -72,7 +79,14 @@ function job(lines: readonly string[], cwd: string, env: Readonly<Record<string,
     const result = spawnSync('bash', ['--noprofile', '--norc', '-eo', 'pipefail', '-c', line], {
       cwd,
       encoding: 'utf8',
-      env: { ...mine, PATH: searchPath(), npm_config_prefix: prefix, npm_config_prefer_offline: 'true', PACKAGE: tarball, ...env },
+      env: {
+        ...mine,
+        PATH: searchPath(),
+        npm_config_prefix: prefix,
+        npm_config_prefer_offline: 'true',
+        PACKAGE: tarball,
+        ...env,
+      },
     });
     out += result.stdout + result.stderr;
     if (result.status !== 0) return { code: result.status ?? 137, out };
@@ -130,7 +144,11 @@ function action(
     if (code !== 0) break;
     actionInstalled = true;
   }
-  return { code, out, summary: existsSync(runner.GITHUB_STEP_SUMMARY) ? readFileSync(runner.GITHUB_STEP_SUMMARY, 'utf8') : '' };
+  return {
+    code,
+    out,
+    summary: existsSync(runner.GITHUB_STEP_SUMMARY) ? readFileSync(runner.GITHUB_STEP_SUMMARY, 'utf8') : '',
+  };
 }
 
 describe('recipes, run line by line as they are written', () => {
@@ -181,7 +199,9 @@ describe('recipes, run line by line as they are written', () => {
         CI_MERGE_REQUEST_DIFF_BASE_SHA: heads.main,
       });
       assert.equal(result.code, code, result.out);
-      const quality = JSON.parse(readFileSync(join(cwd, 'gl-code-quality-report.json'), 'utf8')) as { check_name: string }[];
+      const quality = JSON.parse(readFileSync(join(cwd, 'gl-code-quality-report.json'), 'utf8')) as {
+        check_name: string;
+      }[];
       assert.deepEqual(
         quality.map((q) => q.check_name),
         code === 0 ? [] : ['privileged'],
@@ -242,7 +262,9 @@ test('the pre-receive hook takes no push to a governed branch that the gate woul
   const script = readFileSync(join(ROOT, 'ci/pre-receive'), 'utf8');
   const bin = join(directory, 'bin');
   mkdirSync(bin, { recursive: true });
-  writeFileSync(join(bin, 'countersign'), `#!/bin/sh\nexec "${process.execPath}" "${ROOT}bin/countersign.mjs" "$@"\n`, { mode: 0o755 });
+  writeFileSync(join(bin, 'countersign'), `#!/bin/sh\nexec "${process.execPath}" "${ROOT}bin/countersign.mjs" "$@"\n`, {
+    mode: 0o755,
+  });
   const install = (where: string) =>
     writeFileSync(
       hook,
@@ -278,7 +300,10 @@ test('the pre-receive hook takes no push to a governed branch that the gate woul
 
 test('pre-receive refuses what is no update', () => {
   const run = (input: string) =>
-    spawnSync(process.execPath, [join(ROOT, 'bin/countersign.mjs'), 'pre-receive', '--repo', fleet.bare], { input, encoding: 'utf8' });
+    spawnSync(process.execPath, [join(ROOT, 'bin/countersign.mjs'), 'pre-receive', '--repo', fleet.bare], {
+      input,
+      encoding: 'utf8',
+    });
   const result = run('not an update\n');
   assert.equal(result.status, 2);
   assert.match(result.stderr, /`not an update` is no update of a ref/);

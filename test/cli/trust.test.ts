@@ -31,7 +31,10 @@ before(async () => {
   fleet = new Fleet(directory);
   fleet.remote(fleet.bare);
   const trust = trustDocument([dana, lee, kim, importer]) as {
-    spec: { principals: { name: string; kind?: string; imports?: string[]; forgeAccounts?: object[] }[]; groups: { members: string[] }[] };
+    spec: {
+      principals: { name: string; kind?: string; imports?: string[]; forgeAccounts?: object[] }[];
+      groups: { members: string[] }[];
+    };
   };
   for (const [i, p] of trust.spec.principals.entries()) {
     if (p.name === 'importer') Object.assign(p, { kind: 'bot', imports: [host], emails: [] });
@@ -107,7 +110,9 @@ describe('approvals', () => {
       fleet.become({ ...robin, signingKey: `key::${robin.publicKey}` });
       const result = await countersign(['approve', 'feature', '--repo', fleet.work, '--yes', '--no-push'], { env });
       assert.equal(result.code, 0, result.stderr);
-      const gone = await countersign(['approve', 'feature', '--repo', fleet.work, '--yes', '--no-push'], { env: { SSH_AUTH_SOCK: '' } });
+      const gone = await countersign(['approve', 'feature', '--repo', fleet.work, '--yes', '--no-push'], {
+        env: { SSH_AUTH_SOCK: '' },
+      });
       assert.equal(gone.code, 2);
       assert.match(gone.stderr, /ssh-keygen could not sign[\s\S]*ssh-agent/);
     } finally {
@@ -131,7 +136,9 @@ describe('approvals', () => {
     const head = fleet.commit(dana, 'more', { [`${PATH}/cm.yaml`]: configMap('shop', 'settings', { colour: 'blue' }) });
     answers = {
       '/repos/team/fleet/pulls/12': { body: pullRequest(head, { host: new URL(forge.url).host }) },
-      '/repos/team/fleet/pulls/12/reviews?limit=100': { body: [review(1, 2, 'APPROVED', head), review(2, 3, 'APPROVED', first)] },
+      '/repos/team/fleet/pulls/12/reviews?limit=100': {
+        body: [review(1, 2, 'APPROVED', head), review(2, 3, 'APPROVED', first)],
+      },
     };
     fleet.become(importer);
     const token = join(directory, 'token');
@@ -158,7 +165,9 @@ describe('approvals', () => {
     const verdict = await configured('approvals', 'verify', 'reviewed');
     assert.equal(verdict.code, 1);
     assert.match(verdict.stdout, /approval-weak[\s\S]*`lee`’s review on the forge is of class B/);
-    const raw = run('git', ['ls-tree', '-r', '--name-only', 'refs/countersign/approvals', 'raw/'], { cwd: fleet.work }).split('\n');
+    const raw = run('git', ['ls-tree', '-r', '--name-only', 'refs/countersign/approvals', 'raw/'], {
+      cwd: fleet.work,
+    }).split('\n');
     assert.equal(raw.length, 1, 'the forge’s answer is kept beside the statements');
     const other = await at(...args, '--branch', 'staging');
     assert.equal(other.code, 2);
@@ -205,7 +214,14 @@ describe('provenance', () => {
     const { ledger, recorder } = await recorderAt(data, () => new Date(Date.now() - 7_200_000));
     const evidence = recorder.asEvidence([first]);
     await recorder.record(
-      { type: 'commits.seen', environment: 'production', ref: 'refs/heads/main', tip: first, count: 1, evidence: evidence.ref },
+      {
+        type: 'commits.seen',
+        environment: 'production',
+        ref: 'refs/heads/main',
+        tip: first,
+        count: 1,
+        evidence: evidence.ref,
+      },
       [evidence],
     );
     await ledger.close();
@@ -252,7 +268,10 @@ describe('trust', () => {
     assert.match(text.stdout, /✗ approvals-out-of-reach[\s\S]*fix: [\s\S]*1 TrustPolicy: 1 error, /);
     writeFileSync(
       file,
-      JSON.stringify({ ...document, spec: { ...document.spec, allowedSigners: 'nobody@example.test ssh-ed25519 AAAA' } }),
+      JSON.stringify({
+        ...document,
+        spec: { ...document.spec, allowedSigners: 'nobody@example.test ssh-ed25519 AAAA' },
+      }),
     );
     assert.match((await countersign(['trust', 'lint', '--trust', file])).stdout, /✗ key-unusable[\s\S]*line 1/);
     writeFileSync(file, 'kind: TrustPolicy\n');

@@ -83,7 +83,11 @@ test('who may do what in a governed namespace: every cell of the table', async (
   const machinery = people['machinery'] as ApiServer;
   const core = `/api/v1/namespaces/${ns}`;
   const apps = `/apis/apps/v1/namespaces/${ns}`;
-  await machinery.request('POST', `${core}/serviceaccounts`, { apiVersion: 'v1', kind: 'ServiceAccount', metadata: metadata('runner') });
+  await machinery.request('POST', `${core}/serviceaccounts`, {
+    apiVersion: 'v1',
+    kind: 'ServiceAccount',
+    metadata: metadata('runner'),
+  });
   const settings = (await stage.get(`${core}/configmaps/settings`)).body['metadata'] as { uid: string };
   const owner = { apiVersion: 'v1', kind: 'ConfigMap', name: 'settings', uid: settings.uid, controller: true };
   let serial = 0;
@@ -92,10 +96,17 @@ test('who may do what in a governed namespace: every cell of the table', async (
   const pod = (name: string) => ({
     apiVersion: 'v1',
     kind: 'Pod',
-    metadata: metadata(name, { ownerReferences: [{ ...owner, apiVersion: 'apps/v1', kind: 'ReplicaSet', name: 'gone', uid: 'x' }] }),
+    metadata: metadata(name, {
+      ownerReferences: [{ ...owner, apiVersion: 'apps/v1', kind: 'ReplicaSet', name: 'gone', uid: 'x' }],
+    }),
     spec: { containers: [{ name: 'c', image: 'registry.example.com/c:1', resources: { requests: { cpu: '1m' } } }] },
   });
-  const cm = (more: object = {}) => ({ apiVersion: 'v1', kind: 'ConfigMap', metadata: metadata(fresh(), more), data: { a: '1' } });
+  const cm = (more: object = {}) => ({
+    apiVersion: 'v1',
+    kind: 'ConfigMap',
+    metadata: metadata(fresh(), more),
+    data: { a: '1' },
+  });
   const newPod = async () => {
     const name = fresh();
     const made = await machinery.request('POST', `${core}/pods`, pod(name));
@@ -137,7 +148,12 @@ test('who may do what in a governed namespace: every cell of the table', async (
         {
           spec: {
             ephemeralContainers: [
-              { name: 'debug', image: 'registry.example.com/d:1', terminationMessagePolicy: 'File', imagePullPolicy: 'IfNotPresent' },
+              {
+                name: 'debug',
+                image: 'registry.example.com/d:1',
+                terminationMessagePolicy: 'File',
+                imagePullPolicy: 'IfNotPresent',
+              },
             ],
           },
         },

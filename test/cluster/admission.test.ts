@@ -99,7 +99,11 @@ test('the dashboard shows who holds break-glass, what is to be settled, verdicts
 test('what is undone is settled as that, once it is', async () => {
   const { service } = await stage.running('undone', {}, { environment: { holdFor: '2h' } });
   const oncall = await stage.as('oncall');
-  const cm = { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: 'extra', annotations: { [ANNOTATION.breakGlass]: 'INC-2' } } };
+  const cm = {
+    apiVersion: 'v1',
+    kind: 'ConfigMap',
+    metadata: { name: 'extra', annotations: { [ANNOTATION.breakGlass]: 'INC-2' } },
+  };
   assert.equal((await oncall.request('POST', '/api/v1/namespaces/undone/configmaps', cm)).status, 201);
   const settle = () => countersign(['break-glass', 'settle', 'production', '--reverted', '--reason', 'reviewed', '--data', service.data]);
   assert.match((await settle()).stderr, /ConfigMap undone\/extra is not as Git has it/);
@@ -135,7 +139,9 @@ test('the gate’s own objects: others are kept from them also while it is away;
   await service.says('somebody touched what keeps the gate in place; it is put back');
   await stage.waitFor(async () => (await admin.request('GET', POLICY)).status === 200, 'the return of the policy');
   // So is what the members of the group change: a condition that would let everything past.
-  const [first, ...others] = ((await admin.request('GET', WEBHOOK)).body['webhooks'] ?? []) as { matchConditions: object[] }[];
+  const [first, ...others] = ((await admin.request('GET', WEBHOOK)).body['webhooks'] ?? []) as {
+    matchConditions: object[];
+  }[];
   const webhooks = [{ ...first, matchConditions: [...(first?.matchConditions ?? []), { name: 'nobody', expression: 'false' }] }, ...others];
   assert.equal((await oncall.request('PATCH', WEBHOOK, { webhooks }, MERGE)).status, 200);
   await stage
@@ -168,7 +174,11 @@ test('other namespaces that an environment names are held against its rules', as
   );
   const dev = await stage.as('dev');
   for (const name of ['team-a', 'free'])
-    await stage.admin.request('POST', '/api/v1/namespaces', { apiVersion: 'v1', kind: 'Namespace', metadata: { name } });
+    await stage.admin.request('POST', '/api/v1/namespaces', {
+      apiVersion: 'v1',
+      kind: 'Namespace',
+      metadata: { name },
+    });
   const pod = (privileged: boolean) => ({
     apiVersion: 'v1',
     kind: 'Pod',
@@ -225,7 +235,9 @@ test('an operator in the cluster may write what belongs to an object that Git ha
     },
   );
   const operator: ApiServer = await stage.as('operator');
-  const { uid } = (await stage.get('/apis/apps/v1/namespaces/operated/deployments/web')).body['metadata'] as { uid: string };
+  const { uid } = (await stage.get('/apis/apps/v1/namespaces/operated/deployments/web')).body['metadata'] as {
+    uid: string;
+  };
   const make = (reference: object) =>
     operator.request('POST', '/apis/apps/v1/namespaces/operated/replicasets', {
       apiVersion: 'apps/v1',
@@ -238,7 +250,9 @@ test('an operator in the cluster may write what belongs to an object that Git ha
         selector: { matchLabels: { a: 'b' } },
         template: {
           metadata: { labels: { a: 'b' } },
-          spec: { containers: [{ name: 'c', image: 'registry.example.com/c:1', resources: { limits: { memory: '64Mi', cpu: '1' } } }] },
+          spec: {
+            containers: [{ name: 'c', image: 'registry.example.com/c:1', resources: { limits: { memory: '64Mi', cpu: '1' } } }],
+          },
         },
       },
     });
@@ -253,7 +267,11 @@ test('before it is enforced, a preview says from recorded traffic what would be 
   const { service } = await stage.running('preview', {}, { environment: { mode: 'audit' } });
   const [dev, controller] = [await stage.as('dev'), await stage.as('controller')];
   const make = (who: ApiServer, name: string) =>
-    who.request('POST', '/api/v1/namespaces/preview/configmaps', { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name } });
+    who.request('POST', '/api/v1/namespaces/preview/configmaps', {
+      apiVersion: 'v1',
+      kind: 'ConfigMap',
+      metadata: { name },
+    });
   for (const name of ['a', 'b', 'c']) assert.equal((await make(dev, name)).status, 201);
   assert.equal((await make(controller, 'd')).status, 201);
   const preview = await countersign(['admission', 'preview', '--data', service.data]);
@@ -315,7 +333,9 @@ test('the manifests are taken by the API server as they are, also where pods are
     assert.equal(code, 0, stderr);
     assert.match(apply(stdout), /serviceaccount\/countersign serverside-applied/);
     // Its pods are as restricted as its namespace asks for: the API server would warn otherwise.
-    const { items } = JSON.parse(stdout) as { items: { kind: string; spec: { template: { metadata: object; spec: object } } }[] };
+    const { items } = JSON.parse(stdout) as {
+      items: { kind: string; spec: { template: { metadata: object; spec: object } } }[];
+    };
     const { template } = items.find((i) => ['Deployment', 'StatefulSet'].includes(i.kind))?.spec ?? assert.fail();
     const spec = {
       ...template.spec,
@@ -328,8 +348,11 @@ test('the manifests are taken by the API server as they are, also where pods are
     assert.equal(made.status, 201, JSON.stringify(made.body));
   }
   assert.deepEqual(
-    ((await stage.get('/apis/policy/v1/namespaces/gate-many/poddisruptionbudgets/countersign')).body['spec'] as { minAvailable: number })
-      .minAvailable,
+    (
+      (await stage.get('/apis/policy/v1/namespaces/gate-many/poddisruptionbudgets/countersign')).body['spec'] as {
+        minAvailable: number;
+      }
+    ).minAvailable,
     1,
   );
   assert.equal((await countersign(['manifests', '--image', 'registry.example.com/countersign:latest'])).code, 2);
@@ -359,7 +382,11 @@ test('only whoever has a certificate of the authority is answered; replicas shar
   writeFileSync(ca, (await makeCertificates(join(directory, 'client-ca'), 'client', new Date())).ca);
   const fleet = stage.fleet('tls-client');
   const closed = stage.configuration('tls-client', [{ url: fleet.url, namespaces: ['tls-client'] }]);
-  await stage.admin.request('POST', '/api/v1/namespaces', { apiVersion: 'v1', kind: 'Namespace', metadata: { name: 'tls-client' } });
+  await stage.admin.request('POST', '/api/v1/namespaces', {
+    apiVersion: 'v1',
+    kind: 'Namespace',
+    metadata: { name: 'tls-client' },
+  });
   await stage.serve(closed, 'tls-client', ['--webhook-client-ca', ca]);
   const refused = await dev.request('POST', '/api/v1/namespaces/tls-client/configmaps', {
     apiVersion: 'v1',
@@ -372,7 +399,11 @@ test('only whoever has a certificate of the authority is answered; replicas shar
 test('what is in a governed namespace already is judged, and what no commit has is listed', async () => {
   await installReports(stage);
   const ns = 'rescan';
-  await stage.admin.request('POST', '/api/v1/namespaces', { apiVersion: 'v1', kind: 'Namespace', metadata: { name: ns } });
+  await stage.admin.request('POST', '/api/v1/namespaces', {
+    apiVersion: 'v1',
+    kind: 'Namespace',
+    metadata: { name: ns },
+  });
   const pod = (name: string, privileged: boolean, more: object = {}) => ({
     apiVersion: 'v1',
     kind: 'Pod',
@@ -385,7 +416,9 @@ test('what is in a governed namespace already is judged, and what no commit has 
     {},
     { arguments: ['--rescan', '1h'], files: { 'clusters/production/web.yaml': deployment(ns, 'web') } },
   );
-  const { uid } = (await stage.get(`/apis/apps/v1/namespaces/${ns}/deployments/web`)).body['metadata'] as { uid: string };
+  const { uid } = (await stage.get(`/apis/apps/v1/namespaces/${ns}/deployments/web`)).body['metadata'] as {
+    uid: string;
+  };
   const controller = await stage.as('controller');
   const owner = { apiVersion: 'apps/v1', kind: 'Deployment', name: 'web', uid, controller: true };
   assert.equal(

@@ -40,7 +40,10 @@ for (const path of [
   '/api/v1/namespaces/a\tb/secrets',
 ])
   test(`\`${JSON.stringify(path)}\` is not asked for`, async () => {
-    await assert.rejects(api.request('GET', path), { code: 'cluster-refused', message: /is not a path of the API server/ });
+    await assert.rejects(api.request('GET', path), {
+      code: 'cluster-refused',
+      message: /is not a path of the API server/,
+    });
     assert.deepEqual(asked, []);
   });
 

@@ -23,7 +23,9 @@ before(async () => {
   fleet = stage.fleet('fleet');
   // The shipped rules would not let a Secret into the repository at all; here one shall be lost half-way.
   const bundle = join(directory, 'rules.tar.gz');
-  const root = filesIn({ 'r.rego': 'package countersign.object\ndeny contains "never" if input.object.kind == "Never"' });
+  const root = filesIn({
+    'r.rego': 'package countersign.object\ndeny contains "never" if input.object.kind == "Never"',
+  });
   writeFileSync(bundle, (await buildBundle({ opa: await tool('opa'), roots: [root] })).archive);
   configuration = stage.configuration('crash', [{ url: fleet.url, namespaces: ['shop'], policies: { bundles: [{ file: bundle }] } }]);
   const first = await stage.change(fleet, 'first', {
@@ -96,7 +98,9 @@ async function refuseWritesOf(name: string): Promise<() => Promise<void>> {
     metadata: { name },
     spec: {
       failurePolicy: 'Fail',
-      matchConstraints: { resourceRules: [{ apiGroups: [''], apiVersions: ['v1'], operations: ['CREATE'], resources: ['configmaps'] }] },
+      matchConstraints: {
+        resourceRules: [{ apiGroups: [''], apiVersions: ['v1'], operations: ['CREATE'], resources: ['configmaps'] }],
+      },
       validations: [{ expression: `request.dryRun || object.metadata.name != "${name}"`, message: 'not today' }],
     },
   };

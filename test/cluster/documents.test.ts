@@ -44,7 +44,11 @@ type Written = {
 
 function run(input: string, ...args: string[]): string {
   const kubeconfig = stage.controlPlane.kubeconfig('oncall'); // who is let to change the gate’s own documents
-  return execFileSync(kubectl, ['--kubeconfig', kubeconfig, ...args], { input, encoding: 'utf8', stdio: ['pipe', 'pipe', 'pipe'] });
+  return execFileSync(kubectl, ['--kubeconfig', kubeconfig, ...args], {
+    input,
+    encoding: 'utf8',
+    stdio: ['pipe', 'pipe', 'pipe'],
+  });
 }
 
 const within = (ns: string, document: object): object => {
@@ -105,7 +109,9 @@ test('an Environment in the cluster is run; its status says what it is at, and a
   assert.match(run('', '-n', 'gate-crs', 'get', 'env'), /^NAME\s+READY\s+STATE\s+REVISION\s+AGE\ncrs\s+True\s+applied\s+[0-9a-f]{40}/);
   // Other objects and fields are of no concern, and writing a status is no change.
   assert.equal(service.entries('service.started', '').length, 1);
-  const second = await stage.change(fleet, 'second', { 'clusters/staging/cm.yaml': configMap('crs', 'other', { k: '1' }) });
+  const second = await stage.change(fleet, 'second', {
+    'clusters/staging/cm.yaml': configMap('crs', 'other', { k: '1' }),
+  });
   await service.entry('apply.result', 'crs', (e) => e.revision === second && e.outcome === 'applied');
   const { spec } = environment as { spec: { source: object } };
   apply({ ...environment, spec: { ...spec, source: { ...spec.source, path: 'clusters' } } });
@@ -115,7 +121,11 @@ test('an Environment in the cluster is run; its status says what it is at, and a
   assert.equal(service.entries('service.stopped', '').at(-1)?.entry.reason, 'its configuration is another');
   // A directory without manifests is refused as a commit would be, and what is applied is still defended as it was judged.
   apply({ ...environment, spec: { ...spec, source: { ...spec.source, path: 'nowhere' } } });
-  await says('gate-crs', 'environments', 'crs', { status: 'False', reason: 'Denied', message: /`nowhere` holds no manifests/ });
+  await says('gate-crs', 'environments', 'crs', {
+    status: 'False',
+    reason: 'Denied',
+    message: /`nowhere` holds no manifests/,
+  });
   await (await stage.as('controller')).request('DELETE', '/api/v1/namespaces/crs/configmaps/other');
   await stage.waitFor(async () => (await stage.dataOf('crs', 'other')) !== undefined, 'what was deleted to come back');
   run('', '-n', 'gate-crs', 'delete', 'environment', 'crs');
@@ -195,10 +205,15 @@ test('what the schema forbids the API server refuses; what else is wrong stands 
   let service = await stage.serve(nothing, 'wrong', ['--config-namespace', 'gate-wrong']);
   await service.entry('apply.result', 'wrong', (e) => e.revision === first && e.outcome === 'applied');
   const { spec: policy } = trust as { spec: { rules: object[] } };
-  apply({ ...trust, spec: { ...policy, rules: [{ name: 'everything', signers: ['nobody'], approvals: { required: 0 } }] } });
+  apply({
+    ...trust,
+    spec: { ...policy, rules: [{ name: 'everything', signers: ['nobody'], approvals: { required: 0 } }] },
+  });
   const inForce = { status: 'False', reason: 'Invalid', message: /found `nobody`; the version before stays in force$/ };
   await says('gate-wrong', 'trustpolicies', 'team', inForce);
-  const second = await stage.change(fleet, 'second', { 'clusters/production/cm.yaml': configMap('wrong', 'settings', { colour: 'red' }) });
+  const second = await stage.change(fleet, 'second', {
+    'clusters/production/cm.yaml': configMap('wrong', 'settings', { colour: 'red' }),
+  });
   await service.entry('apply.result', 'wrong', (e) => e.revision === second && e.outcome === 'applied');
   assert.equal(service.entries('service.started', '').length, 1, 'nothing was begun anew for it');
   await service.stop();
@@ -251,7 +266,9 @@ test('a document names only what is in its own namespace, and files only of its 
   // Valid, and yet it leads nowhere: what ran before goes on.
   apply({ ...environment, spec: { ...spec, target: { ...spec.target, kubeconfig: 'nowhere' } } });
   await service.says('goes on with the configuration before, because the new one cannot be run');
-  const second = await stage.change(fleet, 'second', { 'clusters/production/cm.yaml': configMap('own', 'settings', { colour: 'red' }) });
+  const second = await stage.change(fleet, 'second', {
+    'clusters/production/cm.yaml': configMap('own', 'settings', { colour: 'red' }),
+  });
   await service.entry('apply.result', 'own', (e) => e.revision === second && e.outcome === 'applied');
   apply({ ...environment, spec: { ...spec, target: { ...spec.target, serviceAccount: 'gate-other/deployer' } } });
   await invalid(/expected a ServiceAccount of the namespace `gate-own` itself, found `gate-other\/deployer`/);

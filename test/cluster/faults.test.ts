@@ -52,7 +52,9 @@ async function isAt(service: Service, name: string, commit: string, n: number): 
   assert.equal((await stage.dataOf(name, 'settings'))?.['colour'], `green-${n}`);
   assert.notEqual(await stage.dataOf(name, `old-${n}`), undefined);
   assert.equal(await stage.dataOf(name, `old-${n - 1}`), undefined);
-  const spec = (await stage.get(`/apis/apps/v1/namespaces/${name}/deployments/web`)).body['spec'] as { replicas: number };
+  const spec = (await stage.get(`/apis/apps/v1/namespaces/${name}/deployments/web`)).body['spec'] as {
+    replicas: number;
+  };
   assert.equal(spec.replicas, n);
   const intents = service.entries('apply.intent', 'production').filter((r) => r.entry.revision === commit);
   const planned = new Set(intents.flatMap((i) => service.evidence<Plan>(i.entry.evidence).objects.map((o) => o.ref.name)));
@@ -197,7 +199,9 @@ test('an answer about a Secret that repeats its value is not repeated (kustomize
   const name = 'secretive';
   // The shipped rules would not let a Secret into the repository at all.
   const bundle = join(directory, 'rules.tar.gz');
-  const root = filesIn({ 'r.rego': 'package countersign.object\ndeny contains "never" if input.object.kind == "Never"' });
+  const root = filesIn({
+    'r.rego': 'package countersign.object\ndeny contains "never" if input.object.kind == "Never"',
+  });
   writeFileSync(bundle, (await buildBundle({ opa: await tool('opa'), roots: [root] })).archive);
   const { fleet, service } = await running(name, { policies: { bundles: [{ file: bundle }] } });
   proxy.fault = (asked) =>
@@ -304,12 +308,17 @@ test('a Git server that answers with garbage, with half of an answer, or never: 
     const url = `http://127.0.0.1:${(between.address() as AddressInfo).port}/${name}.git`;
     fleet.url = url; // what approvals are bound to; people push to the server itself
     const configuration = stage.configuration(name, [{ url, namespaces: [name], mode: 'off', interval: '10m' }]);
-    const files = { [`${PATH}/ns.yaml`]: namespace(name), [`${PATH}/cm.yaml`]: configMap(name, 'settings', { colour: 'blue' }) };
+    const files = {
+      [`${PATH}/ns.yaml`]: namespace(name),
+      [`${PATH}/cm.yaml`]: configMap(name, 'settings', { colour: 'blue' }),
+    };
     const first = await stage.change(fleet, 'first', files);
     const service = await stage.serve(configuration, name);
     await service.entry('apply.result', 'production', (e) => e.revision === first && e.outcome === 'applied');
     for (const next of ['garbage', 'half', 'never'] as const) {
-      const commit = await stage.change(fleet, next, { [`${PATH}/cm.yaml`]: configMap(name, 'settings', { colour: next }) });
+      const commit = await stage.change(fleet, next, {
+        [`${PATH}/cm.yaml`]: configMap(name, 'settings', { colour: next }),
+      });
       how = next;
       // It looks every ten minutes, and when it is told to.
       const asked = countersign(['reconcile', 'production', '--reason', next, '--data', service.data]);
@@ -350,7 +359,14 @@ test('a flood of what happened makes a few Events, and not a full etcd (Argo CD 
     name: `flood-${i}`,
   }));
   for (let i = 0; i < 50; i++)
-    events.tell({ environment: 'e', event: 'drift', message: 'x', revision: '0'.repeat(40), at: new Date().toISOString(), objects });
+    events.tell({
+      environment: 'e',
+      event: 'drift',
+      message: 'x',
+      revision: '0'.repeat(40),
+      at: new Date().toISOString(),
+      objects,
+    });
   const count = async () => {
     const { body } = await stage.get('/apis/events.k8s.io/v1/namespaces/default/events');
     return (body['items'] as { regarding: { name: string } }[]).filter((e) => e.regarding.name.startsWith('flood-')).length;
@@ -391,7 +407,10 @@ test('a clock that jumps a day ahead, and then behind: drift and changes go on, 
   const jump = (ms: number) => writeFileSync(clock, String(ms));
   jump(0);
   const shifted = `--import ${new URL('../kit/shifted-clock.mjs', import.meta.url)}`;
-  const service = stage.start(await stage.arguments(configuration), name, [], { CLOCK_FILE: clock, NODE_OPTIONS: shifted });
+  const service = stage.start(await stage.arguments(configuration), name, [], {
+    CLOCK_FILE: clock,
+    NODE_OPTIONS: shifted,
+  });
   const controller = await stage.as('controller');
   const applied = (commit: string, ms?: number) =>
     service.entry('apply.result', 'production', (e) => e.revision === commit && e.outcome === 'applied', ms);

@@ -44,7 +44,10 @@ const CASES: [string, string, Parameters<typeof object>[1], 'current' | 'progres
   [
     'its deadline is over',
     'apps/v1 Deployment',
-    { spec: { replicas: 2 }, status: { conditions: [{ type: 'Progressing', status: 'False', reason: 'ProgressDeadlineExceeded' }] } },
+    {
+      spec: { replicas: 2 },
+      status: { conditions: [{ type: 'Progressing', status: 'False', reason: 'ProgressDeadlineExceeded' }] },
+    },
     'failed',
   ],
   [
@@ -69,13 +72,19 @@ const CASES: [string, string, Parameters<typeof object>[1], 'current' | 'progres
   [
     'a partition',
     'apps/v1 StatefulSet',
-    { spec: { replicas: 3, updateStrategy: { rollingUpdate: { partition: 2 } } }, status: replicas(3, { updatedReplicas: 1 }) },
+    {
+      spec: { replicas: 3, updateStrategy: { rollingUpdate: { partition: 2 } } },
+      status: replicas(3, { updatedReplicas: 1 }),
+    },
     'current',
   ],
   [
     'a partition that is not done',
     'apps/v1 StatefulSet',
-    { spec: { replicas: 3, updateStrategy: { rollingUpdate: { partition: 2 } } }, status: replicas(3, { updatedReplicas: 0 }) },
+    {
+      spec: { replicas: 3, updateStrategy: { rollingUpdate: { partition: 2 } } },
+      status: replicas(3, { updatedReplicas: 0 }),
+    },
     'progressing',
   ],
   [
@@ -128,7 +137,12 @@ const CASES: [string, string, Parameters<typeof object>[1], 'current' | 'progres
   [
     'crashes',
     'Pod',
-    { status: { phase: 'Running', containerStatuses: [{ name: 'c', state: { waiting: { reason: 'CrashLoopBackOff' } } }] } },
+    {
+      status: {
+        phase: 'Running',
+        containerStatuses: [{ name: 'c', state: { waiting: { reason: 'CrashLoopBackOff' } } }],
+      },
+    },
     'failed',
   ],
   [
@@ -137,7 +151,14 @@ const CASES: [string, string, Parameters<typeof object>[1], 'current' | 'progres
     {
       status: {
         phase: 'Pending',
-        conditions: [{ type: 'PodScheduled', status: 'False', reason: 'Unschedulable', lastTransitionTime: '2026-11-20T23:59:50Z' }],
+        conditions: [
+          {
+            type: 'PodScheduled',
+            status: 'False',
+            reason: 'Unschedulable',
+            lastTransitionTime: '2026-11-20T23:59:50Z',
+          },
+        ],
       },
     },
     'progressing',
@@ -148,7 +169,14 @@ const CASES: [string, string, Parameters<typeof object>[1], 'current' | 'progres
     {
       status: {
         phase: 'Pending',
-        conditions: [{ type: 'PodScheduled', status: 'False', reason: 'Unschedulable', lastTransitionTime: '2026-11-20T23:59:00Z' }],
+        conditions: [
+          {
+            type: 'PodScheduled',
+            status: 'False',
+            reason: 'Unschedulable',
+            lastTransitionTime: '2026-11-20T23:59:00Z',
+          },
+        ],
       },
     },
     'failed',

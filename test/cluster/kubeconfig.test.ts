@@ -79,12 +79,16 @@ test('the kubeconfig of a document holds static credentials and nothing that run
       return true;
     });
   }
-  await assert.rejects(connect({ kubeconfig: directory, context: undefined, namedBy: 'document' }), { message: /not a plain file/ });
+  await assert.rejects(connect({ kubeconfig: directory, context: undefined, namedBy: 'document' }), {
+    message: /not a plain file/,
+  });
   assert.ok(!existsSync(proof), 'no program was started');
 });
 
 test('an address that says nothing of who named it is taken for a document’s', async () => {
-  await assert.rejects(connect({ kubeconfig: kubeconfig({ user: { exec } }), context: undefined }), { message: /`exec` is not taken/ });
+  await assert.rejects(connect({ kubeconfig: kubeconfig({ user: { exec } }), context: undefined }), {
+    message: /`exec` is not taken/,
+  });
 });
 
 test('a program of the operator’s own kubeconfig runs', async () => {
@@ -103,13 +107,20 @@ test('tokens, token files and passwords in the kubeconfig of a document reach th
   });
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   after(() => server.close());
-  const cluster = { server: `https://127.0.0.1:${(server.address() as AddressInfo).port}`, 'insecure-skip-tls-verify': false };
+  const cluster = {
+    server: `https://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    'insecure-skip-tls-verify': false,
+  };
   await assert.rejects(connect({ kubeconfig: kubeconfig({ cluster, user: { token: 'a' } }), context: 'a', namedBy: 'document' }), {
     code: 'cluster-unreachable', // nobody vouches for its certificate
   });
   Object.assign(cluster, { 'certificate-authority': 'ca.crt' });
   for (const user of [{ token: 'a-token' }, { tokenFile: 'token' }, { username: 'a', password: 'b' }]) {
-    const { server: api, user: name } = await connect({ kubeconfig: kubeconfig({ cluster, user }), context: 'a', namedBy: 'document' });
+    const { server: api, user: name } = await connect({
+      kubeconfig: kubeconfig({ cluster, user }),
+      context: 'a',
+      namedBy: 'document',
+    });
     assert.equal(name, 'somebody');
     api.close();
   }

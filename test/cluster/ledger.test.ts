@@ -49,8 +49,14 @@ test('every write that the API server’s audit log shows is accounted for, and 
   // The webhook is off here: what an administrator writes passes, and only the audit log tells.
   const body = { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: 'smuggled' } };
   assert.equal((await stage.admin.request('POST', '/api/v1/namespaces/shop/configmaps', body)).status, 201);
-  await stage.admin.request('POST', '/api/v1/namespaces/shop/configmaps?dryRun=All', { ...body, metadata: { name: 'dry' } });
-  await stage.admin.request('POST', '/api/v1/namespaces/default/configmaps', { ...body, metadata: { name: 'elsewhere' } });
+  await stage.admin.request('POST', '/api/v1/namespaces/shop/configmaps?dryRun=All', {
+    ...body,
+    metadata: { name: 'dry' },
+  });
+  await stage.admin.request('POST', '/api/v1/namespaces/default/configmaps', {
+    ...body,
+    metadata: { name: 'elsewhere' },
+  });
   await stage.admin.request('POST', '/api/v1/namespaces/shop/configmaps', { nonsense: true });
   const found = await service.entry('audit.unmatched', 'production', () => true);
   assert.deepEqual(
@@ -96,7 +102,11 @@ test('an attempt on the gate’s own objects, which the API server refused by it
   // What the webhook says of a write stands in the API server's own log.
   await service.entry('apply.result', 'production', (e) => e.outcome === 'applied');
   const dev = await stage.as('dev');
-  await dev.request('POST', '/api/v1/namespaces/shop/configmaps', { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: 'noted' } });
+  await dev.request('POST', '/api/v1/namespaces/shop/configmaps', {
+    apiVersion: 'v1',
+    kind: 'ConfigMap',
+    metadata: { name: 'noted' },
+  });
   await stage.waitFor(
     async () => /"gate\.countersign\.dev\/denied":"ConfigMap shop\/noted/.test(readFileSync(auditLog, 'utf8')),
     'the note',
@@ -147,7 +157,9 @@ test('checkpoints are kept in a ConfigMap and a file, starts and ends are on rec
   const [port] = await freePorts(1);
   const changed = stage.configuration('changed', [{ url: fleet.url, namespaces: ['shop'], mode: 'off', interval: '600ms', spec: TAKING }]);
   const again = await stage.serve(changed, 'anchored', ['--webhook', `127.0.0.1:${port}`, '--heartbeat', '1s', ...anchors]);
-  const commit = await stage.change(fleet, 'second', { [`${PATH}/cm.yaml`]: configMap('shop', 'settings', { k: '1' }) });
+  const commit = await stage.change(fleet, 'second', {
+    [`${PATH}/cm.yaml`]: configMap('shop', 'settings', { k: '1' }),
+  });
   await again.entry('ref.advanced', 'production', (e) => e.after === commit);
   await again.entry('apply.result', 'production', (e) => e.revision === commit && e.outcome === 'applied');
   await stage.waitFor(

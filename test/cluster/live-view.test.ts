@@ -47,7 +47,10 @@ test('where only the metadata of objects is followed, what they hold never comes
   };
   const secrets = { apiVersion: 'v1', kind: 'Secret', plural: 'secrets', namespaced: true };
   const of = { namespace: 'default', labelSelector: '', metadataOnly: true };
-  const secret = (name: string) => ({ metadata: { name, labels: { a: 'b' } }, stringData: { password: 'correct horse' } });
+  const secret = (name: string) => ({
+    metadata: { name, labels: { a: 'b' } },
+    stringData: { password: 'correct horse' },
+  });
   const path = '/api/v1/namespaces/default/secrets';
   await stage.admin.request('POST', path, secret('listed'));
   const times = { fullReadMs: 60_000, watchSeconds: 60 };

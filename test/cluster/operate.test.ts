@@ -21,7 +21,9 @@ const PATH = 'clusters/production';
 const directory = scratch();
 const stage = await openStage(directory);
 
-const colour = (name: string, value: string) => ({ [`${PATH}/cm.yaml`]: configMap(name, 'settings', { colour: value }) });
+const colour = (name: string, value: string) => ({
+  [`${PATH}/cm.yaml`]: configMap(name, 'settings', { colour: value }),
+});
 const operate = (service: Service, ...args: string[]): Promise<CliResult> => countersign([...args, '--data', service.data]);
 
 test('status, suspend and resume: a suspended environment is left alone, also by drift, and whoever did it is on the ledger', async () => {
@@ -87,7 +89,10 @@ test('rollback: an earlier good revision after the same checks, held until a new
 
 test('a rollback does not wait for a rollout that hangs', async () => {
   const { fleet, service, first } = await stage.running('hangs', { health: { wait: true, timeout: '10m' } });
-  const stuck = await stage.change(fleet, 'stuck', { ...colour('hangs', 'green'), [`${PATH}/web.yaml`]: deployment('hangs', 'web') });
+  const stuck = await stage.change(fleet, 'stuck', {
+    ...colour('hangs', 'green'),
+    [`${PATH}/web.yaml`]: deployment('hangs', 'web'),
+  });
   await service.entry('apply.intent', 'production', (e) => e.revision === stuck);
   const back = await operate(service, 'rollback', 'production', '--to', first, '--reason', 'INC-8');
   assert.equal(back.code, 0, back.stdout + back.stderr);
@@ -338,7 +343,13 @@ test('an environment that depends on another waits until that is applied and hea
 
 test('a replica runs the environments of its label alone, and admission is for all of them', async () => {
   const fleet = stage.fleet('shards');
-  const shard = (name: string) => ({ name, url: fleet.url, path: name, namespaces: [`shard-${name}`], labels: { shard: name } });
+  const shard = (name: string) => ({
+    name,
+    url: fleet.url,
+    path: name,
+    namespaces: [`shard-${name}`],
+    labels: { shard: name },
+  });
   const configuration = stage.configuration('shards', [shard('a'), shard('b')]);
   const files = Object.fromEntries(['a', 'b'].map((n) => [`${n}/ns.yaml`, namespace(`shard-${n}`)]));
   await stage.change(fleet, 'both', files);
@@ -347,7 +358,9 @@ test('a replica runs the environments of its label alone, and admission is for a
   await service.entry('apply.result', 'a', (e) => e.outcome === 'applied');
   assert.deepEqual(service.entries('apply.intent', 'b'), []);
   assert.doesNotMatch((await operate(service, 'status')).stdout, /^b /m);
-  const refused = await stage.admin.request('POST', '/api/v1/namespaces/shard-b/configmaps', { metadata: { name: 'x' } });
+  const refused = await stage.admin.request('POST', '/api/v1/namespaces/shard-b/configmaps', {
+    metadata: { name: 'x' },
+  });
   assert.match(String(refused.body['message']), /governed by the environment `b`/);
   await service.stop();
   for (const [selector, message] of [
@@ -415,7 +428,12 @@ test('an environment acts as its own ServiceAccount, and has no other rights', a
     subjects: [{ kind: 'ServiceAccount', name: 'deployer', namespace: 'default' }],
   });
   const configuration = stage.configuration(name, [
-    { url: fleet.url, namespaces: [name], mode: 'off', spec: { target: { namespaces: [name], serviceAccount: 'default/deployer' } } },
+    {
+      url: fleet.url,
+      namespaces: [name],
+      mode: 'off',
+      spec: { target: { namespaces: [name], serviceAccount: 'default/deployer' } },
+    },
   ]);
   const first = await stage.change(fleet, 'first', colour(name, 'blue'));
   const service = await stage.serve(configuration, name);
@@ -449,7 +467,12 @@ test('a Secret that SOPS encrypted is opened for the API server alone; neither l
   const change = (message: string, content: string) => stage.change(fleet, message, { [`${PATH}/secret.yaml`]: content });
   const commit = await change('a secret', text('age.yaml'));
   await service.entry('apply.result', 'production', (e) => e.revision === commit && e.outcome === 'applied');
-  assert.deepEqual(await secret(), { password: 'correct horse battery staple', empty: '', umlaut: 'grün ✓', lines: 'one\ntwo\n' });
+  assert.deepEqual(await secret(), {
+    password: 'correct horse battery staple',
+    empty: '',
+    umlaut: 'grün ✓',
+    lines: 'one\ntwo\n',
+  });
   const { body } = await stage.get('/api/v1/namespaces/shop/secrets/database');
   assert.equal(body['sops'], undefined);
   // Drift in it is put right, and not told by value.
@@ -517,7 +540,12 @@ test('an encrypted Secret is refused where the environment has no keys', async (
 });
 
 test('traces follow a change from the look to the last write, and name nobody; a collector that is away is in nobody’s way', async () => {
-  type Span = { name: string; spanId: string; parentSpanId?: string; attributes: { key: string; value: { stringValue?: string } }[] };
+  type Span = {
+    name: string;
+    spanId: string;
+    parentSpanId?: string;
+    attributes: { key: string; value: { stringValue?: string } }[];
+  };
   const spans: Span[] = [];
   let all = '';
   const collector = createServer((request, response) => {
@@ -589,10 +617,19 @@ test('a chart of a registry is a part of the change by the digest that stands in
   const credentialsFile = join(directory, 'registry');
   writeFileSync(credentialsFile, 'u:p\n');
   const fleet = stage.fleet(name);
-  const render = { with: 'helm', chart: 'web.yaml', values: ['values.yaml'], namespace: name, registries: [{ host, credentialsFile }] };
+  const render = {
+    with: 'helm',
+    chart: 'web.yaml',
+    values: ['values.yaml'],
+    namespace: name,
+    registries: [{ host, credentialsFile }],
+  };
   const configuration = stage.configuration(name, [{ url: fleet.url, namespaces: [name], spec: { render } }]);
   const oci = JSON.stringify({ url: `oci://${host}/charts/web`, digest: registry.digest });
-  const first = await stage.change(fleet, 'first', { [`${PATH}/web.yaml`]: oci, [`${PATH}/values.yaml`]: 'colour: blue\n' });
+  const first = await stage.change(fleet, 'first', {
+    [`${PATH}/web.yaml`]: oci,
+    [`${PATH}/values.yaml`]: 'colour: blue\n',
+  });
   const check = await countersign(['check', '--repo', fleet.work, '--config', configuration, '--base', '0'.repeat(40), '--output', 'json']);
   assert.equal(check.code, 0, check.stdout + check.stderr);
   let service = await stage.serve(configuration, name);

@@ -226,14 +226,21 @@ test('somebody who keeps changing an object is fought a few times, then named, a
 test('a field that another manager has is refused with the manager’s name, and taken where the environment says so', async () => {
   const name = 'conflict';
   const { fleet, service, configuration } = await stage.running(name, {}, { environment: { mode: 'off' } });
-  const theirs = { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: 'theirs', namespace: name }, data: { colour: 'red' } };
+  const theirs = {
+    apiVersion: 'v1',
+    kind: 'ConfigMap',
+    metadata: { name: 'theirs', namespace: name },
+    data: { colour: 'red' },
+  };
   await stage.admin.request(
     'PATCH',
     `/api/v1/namespaces/${name}/configmaps/theirs?fieldManager=another-tool`,
     theirs,
     'application/apply-patch+yaml',
   );
-  const wanted = await stage.change(fleet, 'theirs', { [`${PATH}/theirs.yaml`]: configMap(name, 'theirs', { colour: 'blue' }) });
+  const wanted = await stage.change(fleet, 'theirs', {
+    [`${PATH}/theirs.yaml`]: configMap(name, 'theirs', { colour: 'blue' }),
+  });
   const refused = await service.entry('apply.refused', 'production', (e) => e.revision === wanted);
   assert.match(refused.entry.error, /ConfigMap conflict\/theirs: `another-tool` has `\.data\.colour`/);
   assert.equal((await stage.dataOf(name, 'theirs'))?.['colour'], 'red');
@@ -253,7 +260,10 @@ test('an object of Flux, Argo CD or Helm is refused with its owner’s name befo
     { annotations: { 'meta.helm.sh/release-name': 'shop' } },
   ];
   for (const [i, mark] of marks.entries())
-    await stage.admin.request('POST', `/api/v1/namespaces/${name}/configmaps`, { metadata: { name: `c${i}`, ...mark }, data: {} });
+    await stage.admin.request('POST', `/api/v1/namespaces/${name}/configmaps`, {
+      metadata: { name: `c${i}`, ...mark },
+      data: {},
+    });
   for (const [i, owner] of [/the Flux Kustomization \(`shop`\)/, /the Argo CD application/, /the Helm release/].entries()) {
     const wanted = await stage.change(fleet, `c${i}`, {
       [`${PATH}/c.yaml`]: configMap(name, `c${i}`, { k: '1' }),
@@ -309,7 +319,15 @@ test('two environments do not fight over one object across the cluster: the seco
   const clusterScoped = ['Namespace', 'PriorityClass'];
   const configuration = stage.configuration('shared', [
     { name: 'one', url: fleet.url, path: 'one', namespaces: ['shared-one'], mode: 'off', clusterScoped },
-    { name: 'two', url: fleet.url, path: 'two', namespaces: ['shared-two'], mode: 'off', clusterScoped, spec: { dependsOn: ['one'] } },
+    {
+      name: 'two',
+      url: fleet.url,
+      path: 'two',
+      namespaces: ['shared-two'],
+      mode: 'off',
+      clusterScoped,
+      spec: { dependsOn: ['one'] },
+    },
   ]);
   const commit = await stage.change(fleet, 'both', { 'one/class.yaml': priority, 'two/class.yaml': priority });
   const service = await stage.serve(configuration, 'shared');
@@ -329,7 +347,9 @@ test('what cannot be undone is named in advance, and done only when the commit s
   };
   const claim = async () => (await stage.get(`/api/v1/namespaces/${name}/persistentvolumeclaims/data`)).status;
   await refused('run', { [`${PATH}/job.yaml`]: job(name, 'migrate') }, /Job meant\/migrate would run, which cannot be undone/);
-  const allowed = await stage.change(fleet, 'run it\n\nCountersign-Allow: run Job meant/migrate', { [`${PATH}/x.txt`]: '1' });
+  const allowed = await stage.change(fleet, 'run it\n\nCountersign-Allow: run Job meant/migrate', {
+    [`${PATH}/x.txt`]: '1',
+  });
   const intent = await service.entry('apply.intent', 'production', (e) => e.revision === allowed);
   assert.deepEqual(
     service.evidence<Plan>(intent.entry.evidence).irreversible?.map((i) => `${i.action} ${i.object?.kind}`),
@@ -390,7 +410,9 @@ test('an object with a finalizer stays known until the API server says that it i
     { metadata: { finalizers: null } },
     'application/merge-patch+json',
   );
-  const three = await stage.change(fleet, 'more', { [`${PATH}/cm.yaml`]: configMap(name, 'settings', { colour: 'green' }) });
+  const three = await stage.change(fleet, 'more', {
+    [`${PATH}/cm.yaml`]: configMap(name, 'settings', { colour: 'green' }),
+  });
   const last = await service.entry('apply.result', 'production', (e) => e.revision === three && e.outcome === 'applied');
   assert.equal(service.evidence<{ leaving?: unknown }>(last.entry.evidence).leaving, undefined);
 });
@@ -406,7 +428,9 @@ test('an object that lost our label is nobody’s to delete for us, and a finish
   const { fleet, service } = await stage.running(name, { drift: { mode: 'report' } }, { files, environment: { mode: 'off' } });
   const unlabel = { metadata: { labels: { 'countersign.dev/environment': null } } };
   await stage.admin.request('PATCH', `/api/v1/namespaces/${name}/configmaps/other`, unlabel, 'application/merge-patch+json');
-  await stage.admin.request('DELETE', `/apis/batch/v1/namespaces/${name}/jobs/once`, { propagationPolicy: 'Background' });
+  await stage.admin.request('DELETE', `/apis/batch/v1/namespaces/${name}/jobs/once`, {
+    propagationPolicy: 'Background',
+  });
   const drift = await service.entry('drift.found', 'production', (e) => e.objects.some((o) => o.name === 'other'));
   assert.deepEqual(
     drift.entry.objects.map((o) => o.kind),
@@ -458,7 +482,10 @@ test('most of an environment is not deleted by accident, nor all of it', async (
   const meant = await stage.change(fleet, 'yes\n\nCountersign-Allow: prune', { [`${PATH}/x.txt`]: '1' });
   await service.entry('apply.result', 'production', (e) => e.revision === meant && e.outcome === 'applied');
   assert.equal(await stage.dataOf(name, 'c7'), undefined);
-  const empty = await stage.change(fleet, 'nothing', { [`${PATH}/ns.yaml`]: undefined, [`${PATH}/cm.yaml`]: undefined });
+  const empty = await stage.change(fleet, 'nothing', {
+    [`${PATH}/ns.yaml`]: undefined,
+    [`${PATH}/cm.yaml`]: undefined,
+  });
   await service.entry('change.judged', 'production', (e) => e.to === empty && e.outcome === 'denied');
   const really = await stage.change(fleet, 'nothing\n\nCountersign-Allow: empty', { [`${PATH}/x.txt`]: '2' });
   await service.entry('apply.result', 'production', (e) => e.revision === really && e.outcome === 'applied');
@@ -486,7 +513,9 @@ test('a change of many commits in small steps leaves small records, and the stat
   const files = Object.fromEntries(Array.from({ length: 100 }, (_, i) => [`${PATH}/c${i}.yaml`, configMap(name, `c${i}`, { k: '0' })]));
   const { fleet, service, configuration } = await stage.running(name, {}, { files });
   for (let i = 1; i <= 3; i++) {
-    const commit = await stage.change(fleet, `step ${i}`, { [`${PATH}/c${i}.yaml`]: configMap(name, `c${i}`, { k: String(i) }) });
+    const commit = await stage.change(fleet, `step ${i}`, {
+      [`${PATH}/c${i}.yaml`]: configMap(name, `c${i}`, { k: String(i) }),
+    });
     const result = await service.entry('apply.result', 'production', (e) => e.revision === commit && e.outcome === 'applied');
     assert.ok(result.entry.evidence.size < 2000, `${result.entry.evidence.size} bytes for one object of 102`);
   }

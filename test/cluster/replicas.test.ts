@@ -24,7 +24,9 @@ const statusOf = async (service: Service): Promise<{ state: string; message: str
   const { stdout } = await countersign(['status', '--data', service.data, '--output', 'json']);
   return (JSON.parse(stdout) as { state: string; message: string }[])[0] ?? { state: '', message: '' };
 };
-const colour = (name: string, value: string) => ({ [`${PATH}/cm.yaml`]: configMap(name, 'settings', { colour: value }) });
+const colour = (name: string, value: string) => ({
+  [`${PATH}/cm.yaml`]: configMap(name, 'settings', { colour: value }),
+});
 
 async function replicas(name: string): Promise<{ fleet: Fleet; start: (replica: string) => Promise<Service> }> {
   const { url } = await (postgres as Postgres).ledger();
@@ -51,7 +53,9 @@ async function pair(start: (replica: string) => Promise<Service>): Promise<reado
   return [a, b];
 }
 
-test('one replica runs an environment, the other stands by; stopped, the first hands over at once', { skip }, async () => {
+test('one replica runs an environment, the other stands by; stopped, the first hands over at once', {
+  skip,
+}, async () => {
   const { fleet, start } = await replicas('handover');
   const [a, b] = await pair(start);
   assert.match((await statusOf(b)).message, /has it$/);
@@ -70,7 +74,9 @@ test('one replica runs an environment, the other stands by; stopped, the first h
   assert.equal(new Set(results).size, results.length, 'no intent was carried out twice');
 });
 
-test('a replica that is killed is taken over from once its Lease has run out, with what it left open', { skip }, async () => {
+test('a replica that is killed is taken over from once its Lease has run out, with what it left open', {
+  skip,
+}, async () => {
   const { fleet, start } = await replicas('takeover');
   const [a, b] = await pair(start);
   process.kill(a.pid, 'SIGKILL');
@@ -96,7 +102,11 @@ test('a replica whose Lease cannot be renewed any more ends, so that no two run 
 });
 
 test('a Lease is one holder’s at a time, runs out by what is seen here and not by its clock, and is refused clearly', async () => {
-  const { server } = await connect({ kubeconfig: stage.controlPlane.kubeconfig('admin'), context: undefined, namedBy: 'operator' });
+  const { server } = await connect({
+    kubeconfig: stage.controlPlane.kubeconfig('admin'),
+    context: undefined,
+    namedBy: 'operator',
+  });
   const lease = (who: string, ms = 2000) => new Lease(server, 'default', 'test', who, ms);
   const [a, b] = [lease('a'), lease('b')];
   assert.deepEqual([await a.take(), await b.take(), await a.take()], [true, false, true]);
@@ -108,7 +118,11 @@ test('a Lease is one holder’s at a time, runs out by what is seen here and not
   assert.equal(Number(first) + Number(second), 1, 'of two at the same moment one has it');
   await (first ? c : d).release();
   assert.equal(await b.take(), true, 'given back, it is free at once');
-  const { server: other } = await connect({ kubeconfig: stage.controlPlane.kubeconfig('nobody'), context: undefined, namedBy: 'operator' });
+  const { server: other } = await connect({
+    kubeconfig: stage.controlPlane.kubeconfig('nobody'),
+    context: undefined,
+    namedBy: 'operator',
+  });
   await assert.rejects(
     new Lease(other, 'default', 'test', 'n', 2000).take(),
     /the Lease default\/test cannot be read: the API server answers 403/,

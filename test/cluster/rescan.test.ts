@@ -2,13 +2,13 @@ import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as wait } from 'node:timers/promises';
-import { recorderOf } from '../../src/cli/read-ledger.ts';
-import { keepRescanning } from '../../src/cli/rescan.ts';
 import { connect } from '../../src/cluster/index.ts';
 import { NamespaceWatch } from '../../src/cluster/namespace-watch.ts';
 import { type LoadRules, RulesInForce, type Scan } from '../../src/gate/index.ts';
 import { openLedger } from '../../src/ledger/index.ts';
 import { environmentSchema, type ObjectRef, refText } from '../../src/model/index.ts';
+import { recorderOf } from '../../src/open/read-ledger.ts';
+import { keepRescanning } from '../../src/serve/rescan.ts';
 import { type ApiProxy, startApiProxy } from '../kit/api-proxy.ts';
 import { environmentDocument } from '../kit/documents.ts';
 import { rulesOf } from '../kit/rules.ts';
@@ -257,14 +257,23 @@ async function watching(user: string, namespaces: readonly string[], use: (w: Wa
     await proxy.stop();
   }
 }
-type Watching = { readonly watch: NamespaceWatch; readonly proxy: ApiProxy; readonly told: string[]; readonly said: string[] };
+type Watching = {
+  readonly watch: NamespaceWatch;
+  readonly proxy: ApiProxy;
+  readonly told: string[];
+  readonly said: string[];
+};
 const open = (proxy: ApiProxy, part: string) => proxy.seen.filter((s) => s.watch && s.path.includes(part) && s.ended !== true).length;
 
 test('kinds that come are watched from the next look on, kinds that go are left', async () => {
   const ns = await namespaceOf('rescan-kinds');
   const definitions = '/apis/apiextensions.k8s.io/v1/customresourcedefinitions';
   const widgets = {
-    ...{ apiVersion: 'apiextensions.k8s.io/v1', kind: 'CustomResourceDefinition', metadata: { name: 'widgets.example.com' } },
+    ...{
+      apiVersion: 'apiextensions.k8s.io/v1',
+      kind: 'CustomResourceDefinition',
+      metadata: { name: 'widgets.example.com' },
+    },
     spec: {
       ...{ group: 'example.com', scope: 'Namespaced', names: { plural: 'widgets', kind: 'Widget' } },
       versions: [

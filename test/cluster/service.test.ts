@@ -42,7 +42,12 @@ test('several environments run at once, each with its own path, namespaces and v
   const fleet = stage.fleet('many');
   const configuration = stage.configuration(
     'many',
-    ['one', 'two', 'three'].map((name) => ({ name, url: fleet.url, path: `clusters/${name}`, namespaces: [`many-${name}`] })),
+    ['one', 'two', 'three'].map((name) => ({
+      name,
+      url: fleet.url,
+      path: `clusters/${name}`,
+      namespaces: [`many-${name}`],
+    })),
   );
   const first = await stage.change(
     fleet,
@@ -69,7 +74,13 @@ test('several environments run at once, each with its own path, namespaces and v
   };
   for (const environment of ['one', 'two']) assert.deepEqual((await replay(environment)).differences, []);
   const stricter = stage.configuration('many-stricter', [
-    { name: 'one', url: fleet.url, path: 'clusters/one', namespaces: ['many-one'], parameters: { requiredLabels: ['owner'] } },
+    {
+      name: 'one',
+      url: fleet.url,
+      path: 'clusters/one',
+      namespaces: ['many-one'],
+      parameters: { requiredLabels: ['owner'] },
+    },
   ]);
   const other = await replay('one', stricter);
   assert.equal(other.code, 1);
@@ -133,7 +144,12 @@ test('in a governed namespace the API server refuses what no verdict allows, and
     201,
     'other namespaces are not in the way',
   );
-  const lease = { apiVersion: 'coordination.k8s.io/v1', kind: 'Lease', metadata: { name: 'l', namespace: 'refuse' }, spec: {} };
+  const lease = {
+    apiVersion: 'coordination.k8s.io/v1',
+    kind: 'Lease',
+    metadata: { name: 'l', namespace: 'refuse' },
+    spec: {},
+  };
   assert.equal(
     (await dev.request('POST', '/apis/coordination.k8s.io/v1/namespaces/refuse/leases', lease)).status,
     201,
@@ -235,7 +251,11 @@ test('a manifest that moves to another version of its kind keeps its object', as
   const one = await stage.change(fleet, 'v1', { 'clusters/production/hpa.yaml': hpa('v1') });
   await service.entry('apply.result', 'production', (e) => e.revision === one && e.outcome === 'applied');
   const uid = async () =>
-    ((await stage.get('/apis/autoscaling/v2/namespaces/version/horizontalpodautoscalers/web')).body['metadata'] as { uid?: string }).uid;
+    (
+      (await stage.get('/apis/autoscaling/v2/namespaces/version/horizontalpodautoscalers/web')).body['metadata'] as {
+        uid?: string;
+      }
+    ).uid;
   const before = await uid();
   const two = await stage.change(fleet, 'v2', { 'clusters/production/hpa.yaml': hpa('v2') });
   const result = await service.entry('apply.result', 'production', (e) => e.revision === two && e.outcome === 'applied');
@@ -247,7 +267,9 @@ test('drift that cannot be put right is recorded once, not at every look', async
   const { service } = await running('stuck');
   const group = '/apis/admissionregistration.k8s.io/v1';
   const metadata = { name: 'stuck' };
-  const matchConstraints = { resourceRules: [{ apiGroups: [''], apiVersions: ['v1'], operations: ['CREATE'], resources: ['configmaps'] }] };
+  const matchConstraints = {
+    resourceRules: [{ apiGroups: [''], apiVersions: ['v1'], operations: ['CREATE'], resources: ['configmaps'] }],
+  };
   const validations = [{ expression: 'object.metadata.namespace != "stuck"', message: 'never' }];
   await stage.admin.request('POST', `${group}/validatingadmissionpolicies`, {
     apiVersion: 'admissionregistration.k8s.io/v1',
@@ -292,7 +314,9 @@ test('an object that did not change is not written, and keeps the stamp of its o
 
 test('a branch that goes back is refused, and applied once enough people say that it may; the ledger tells first sight and rollback', async () => {
   const { fleet, service, first } = await running('goes-back');
-  const second = await stage.change(fleet, 'red', { 'clusters/production/cm.yaml': configMap('goes-back', 'settings', { colour: 'red' }) });
+  const second = await stage.change(fleet, 'red', {
+    'clusters/production/cm.yaml': configMap('goes-back', 'settings', { colour: 'red' }),
+  });
   await service.entry('apply.result', 'production', (e) => e.revision === second && e.outcome === 'applied');
   const seen = service.entries('commits.seen', 'production').flatMap((r) => [r.entry.tip]);
   assert.deepEqual(seen, [first, second]);
@@ -314,7 +338,10 @@ test('a branch that goes back is refused, and applied once enough people say tha
 test('over HTTPS with a token; the TrustPolicy in the repository changes when its roots approve, and new people sign from then on', async () => {
   const fleet = stage.fleet('in-repository');
   const tls = await makeCertificates(join(directory, 'git-tls'), '127.0.0.1', new Date());
-  const server = await startGitServer(dirname(fleet.bare), 0, { tls: { cert: tls.cert, key: tls.key }, login: 'robot:a token' });
+  const server = await startGitServer(dirname(fleet.bare), 0, {
+    tls: { cert: tls.cert, key: tls.key },
+    login: 'robot:a token',
+  });
   try {
     const url = `${server.url}/${basename(fleet.bare)}`;
     const robin = sshPerson(directory, 'robin');
@@ -324,7 +351,9 @@ test('over HTTPS with a token; the TrustPolicy in the repository changes when it
     };
     const environment = environmentDocument({ url, namespaces: ['in-repository'] }) as { spec: { source: object } };
     Object.assign(environment.spec, { trustPath: 'countersign/trust.yaml' });
-    Object.assign(environment.spec.source, { credentials: { username: 'robot', passwordFile: 'token', caFile: 'ca.pem' } });
+    Object.assign(environment.spec.source, {
+      credentials: { username: 'robot', passwordFile: 'token', caFile: 'ca.pem' },
+    });
     const configuration = writeConfiguration(join(directory, 'config-in-repository'), [environment, policy([stage.dana, stage.lee])]);
     writeFileSync(join(configuration, 'token'), 'a token\n');
     writeFileSync(join(configuration, 'ca.pem'), tls.ca);
@@ -363,7 +392,9 @@ test('an unreachable repository changes nothing, is said, and the last good stat
   await (await stage.as('controller')).request('DELETE', '/api/v1/namespaces/gone/configmaps/settings');
   await stage.waitFor(async () => (await stage.dataOf('gone', 'settings'))?.['colour'] === 'blue', 'the defence');
   renameSync(`${fleet.bare}.away`, fleet.bare);
-  const next = await stage.change(fleet, 'back', { 'clusters/production/cm.yaml': configMap('gone', 'settings', { colour: 'green' }) });
+  const next = await stage.change(fleet, 'back', {
+    'clusters/production/cm.yaml': configMap('gone', 'settings', { colour: 'green' }),
+  });
   await service.entry('apply.result', 'production', (e) => e.revision === next);
 });
 

@@ -9,7 +9,11 @@ const stage = await openStage(scratch());
 
 test('a copied data directory beside the running service: the second one says who signs, and ends; the first one goes on', async () => {
   const { fleet, service, configuration } = await stage.running('shop');
-  cpSync(stage.data('shop'), stage.data('copy'), { recursive: true, force: true, filter: (path) => !/control|lock$/.test(path) });
+  cpSync(stage.data('shop'), stage.data('copy'), {
+    recursive: true,
+    force: true,
+    filter: (path) => !/control|lock$/.test(path),
+  });
   const second = stage.start(await stage.arguments(configuration), 'copy');
   assert.notEqual(await second.ended, 0);
   assert.match(second.log, /another service signs this ledger: instance [0-9a-f]{32} since/);

@@ -75,7 +75,11 @@ test('every spelling of a key has the name that kubectl gives it, or is refused'
 });
 
 test('thousands of scalars made by chance have the value that kubectl gives them', async () => {
-  const scalar = fc.string({ unit: fc.constantFrom(...'0123456789012345678901__..eE+-xobXOByYnNtTfF~'), minLength: 1, maxLength: 9 });
+  const scalar = fc.string({
+    unit: fc.constantFrom(...'0123456789012345678901__..eE+-xobXOByYnNtTfF~'),
+    minLength: 1,
+    maxLength: 9,
+  });
   const all = [...new Set(fc.sample(scalar, { numRuns: 6000, seed: 11 }))];
   const taken = all.filter((s) => ours(`${HEAD}data:\n- v: ${s}\n`) !== undefined);
   assert.ok(taken.length > 4000, `${taken.length}`);

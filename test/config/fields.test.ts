@@ -193,7 +193,10 @@ const GOOD = [
 ];
 const character = fc.constantFrom(...'abz09AZ-._~:/?#[]@!$&\'()*+,;=%\\ \t\r\n\0"<>^`{|}é\u202e\u2028', ...HOSTILE);
 const hostile = fc.oneof(
-  { weight: 3, arbitrary: fc.tuple(fc.constantFrom(...GOOD), fc.array(character, { maxLength: 3 }), fc.nat(60)).map(insert) },
+  {
+    weight: 3,
+    arbitrary: fc.tuple(fc.constantFrom(...GOOD), fc.array(character, { maxLength: 3 }), fc.nat(60)).map(insert),
+  },
   { weight: 1, arbitrary: fc.array(character, { maxLength: 12 }).map((c) => c.join('')) },
   { weight: 1, arbitrary: fc.string({ unit: 'binary', maxLength: 40 }) },
   { weight: 1, arbitrary: fc.webUrl({ withFragments: true, withQueryParameters: true }) },

@@ -160,7 +160,9 @@ test('environments name each other rightly, and none waits for itself', () => {
 });
 
 test('a namespace that no directory could be named by has no files', () => {
-  const document = parseYaml(ENVIRONMENT.replace('fleet.git', 'https://git.example.test/fleet.git'))[0]?.value as { spec: object };
+  const document = parseYaml(ENVIRONMENT.replace('fleet.git', 'https://git.example.test/fleet.git'))[0]?.value as {
+    spec: object;
+  };
   const spec = { ...document.spec, target: { namespaces: ['x'], kubeconfig: 'kubeconfig' } };
   for (const namespace of ['..', 'a/../..', 'A', '', 'a\0b']) {
     const object = {
@@ -218,7 +220,10 @@ test('documents in a namespace find each other there, and only with leave elsewh
   );
   assert.deepEqual(together.configuration.notifiers[0]?.spec.environments, ['one', 'two']);
   assert.deepEqual(apart.configuration.notifiers[0]?.spec.environments, ['one']);
-  const twice = loadWithObjects([], [...objects, environment('b', 'one', 'z')], { files: undefined, crossNamespace: true });
+  const twice = loadWithObjects([], [...objects, environment('b', 'one', 'z')], {
+    files: undefined,
+    crossNamespace: true,
+  });
   assert.deepEqual([...twice.invalid.keys()], ['Environment b/one'], 'one name, one environment: it is the older one’s');
   const local = { source: { url: '/srv/fleet.git' } };
   assert.match(
@@ -288,16 +293,29 @@ test('a ReportSchedule names what is there; as an object in a cluster it names n
     ],
     ['{schedule: "0 6 1 * *", deliver: [{name: a, ftp: {}}]}', /spec\.deliver\[0\]: expected `name` and one of/],
   ] as const)
-    assert.throws(() => loadConfiguration([files(`  ${spec}\n`.replace(/^ {2}(\{.*)\n$/, '  $1\n'))]), { code: 'config-invalid', message });
+    assert.throws(() => loadConfiguration([files(`  ${spec}\n`.replace(/^ {2}(\{.*)\n$/, '  $1\n'))]), {
+      code: 'config-invalid',
+      message,
+    });
   const object = (spec: object): ConfigurationObject => {
     const document = parseYaml(head)[0]?.value as object;
-    return { kind: 'ReportSchedule', namespace: 'a', name: 'monthly', object: { ...document, metadata: { name: 'monthly' }, spec } };
+    return {
+      kind: 'ReportSchedule',
+      namespace: 'a',
+      name: 'monthly',
+      object: { ...document, metadata: { name: 'monthly' }, spec },
+    };
   };
   const refused = (spec: object) => [
-    ...loadWithObjects([], [object({ schedule: '0 6 1 * *', ...spec })], { files: '/files', crossNamespace: false }).invalid.values(),
+    ...loadWithObjects([], [object({ schedule: '0 6 1 * *', ...spec })], {
+      files: '/files',
+      crossNamespace: false,
+    }).invalid.values(),
   ];
   assert.match(refused({ deliver: [{ name: 'x', directory: { path: '/root' } }] }).join(), /objects in a cluster name no directories/);
-  const elsewhere = parseYaml(ENVIRONMENT.replace('fleet.git', 'https://git.example.test/fleet.git'))[0]?.value as { metadata: object };
+  const elsewhere = parseYaml(ENVIRONMENT.replace('fleet.git', 'https://git.example.test/fleet.git'))[0]?.value as {
+    metadata: object;
+  };
   const trust = parseYaml(TRUST)[0]?.value as { metadata: object };
   const other = (kind: string, name: string, value: { metadata: object }): ConfigurationObject => ({
     kind,
@@ -337,7 +355,13 @@ test('an object in the cluster lowers limits of rendering and never raises them;
       }).invalid.values(),
     ].flat();
   assert.deepEqual(problems({ objects: 10, memory: '128Mi', size: '1Mi', values: 10, time: '5s' }), []);
-  for (const [name, more] of Object.entries({ objects: 20_001, values: 1_000_001, size: '33Mi', memory: '385Mi', time: '121s' }))
+  for (const [name, more] of Object.entries({
+    objects: 20_001,
+    values: 1_000_001,
+    size: '33Mi',
+    memory: '385Mi',
+    time: '121s',
+  }))
     assert.match(problems({ [name]: more }).join(), new RegExp(`expected at most .* for \`${name}\``));
 });
 

@@ -15,7 +15,10 @@ for (const [what, env, base] of [
 }
 
 test('the objects of a push are looked for elsewhere only inside of its hook', () => {
-  const env = { GIT_OBJECT_DIRECTORY: '/srv/git/a.git/objects/incoming', GIT_ALTERNATE_OBJECT_DIRECTORIES: '/srv/git/a.git/objects' };
+  const env = {
+    GIT_OBJECT_DIRECTORY: '/srv/git/a.git/objects/incoming',
+    GIT_ALTERNATE_OBJECT_DIRECTORIES: '/srv/git/a.git/objects',
+  };
   assert.equal(readProcessSettings(env).gitQuarantine, undefined);
   assert.deepEqual(readProcessSettings({ ...env, GIT_QUARANTINE_PATH: env.GIT_OBJECT_DIRECTORY }).gitQuarantine, {
     directory: env.GIT_OBJECT_DIRECTORY,

@@ -336,7 +336,10 @@ const PLAIN_CHART: Recipe = {
   apiVersions: [],
 };
 const within = (limits: object, files: Readonly<Record<string, string>>) =>
-  fenceOf(programs, reading)(PLAIN_CHART, 'k', treeOf({ 'k/chart/Chart.yaml': DEFINITION, ...files }), { ...LIMITS, ...limits });
+  fenceOf(programs, reading)(PLAIN_CHART, 'k', treeOf({ 'k/chart/Chart.yaml': DEFINITION, ...files }), {
+    ...LIMITS,
+    ...limits,
+  });
 const withTemplate = (template: string) => ({ 'k/chart/templates/a.yaml': template });
 const CONFIG = 'apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {a: ';
 
@@ -382,7 +385,10 @@ test('a Secret that SOPS encrypted and Kustomize renamed opens, and one that it 
   const fixture = (name: string) => readFileSync(new URL(`../sops/fixtures/${name}`, import.meta.url), 'utf8');
   const keys = { age: fixture('age.key'), openpgp: undefined };
   const opened = async (kustomization: string) => {
-    const made = await kustomize('k', { 'k/kustomization.yaml': `resources: [s.yaml]\n${kustomization}`, 'k/s.yaml': fixture('age.yaml') });
+    const made = await kustomize('k', {
+      'k/kustomization.yaml': `resources: [s.yaml]\n${kustomization}`,
+      'k/s.yaml': fixture('age.yaml'),
+    });
     const [object] = renderMade(made.documents).objects;
     assert.ok(object !== undefined, JSON.stringify(made.violations));
     return openSealed(object, keys);
@@ -392,12 +398,18 @@ test('a Secret that SOPS encrypted and Kustomize renamed opens, and one that it 
   assert.equal((object['stringData'] as Record<string, string>)['password'], 'correct horse battery staple');
   const patch =
     'patches: [{patch: "apiVersion: v1\\nkind: Secret\\nmetadata: {name: database, namespace: shop}\\nstringData: {added: clear}"}]\n';
-  await assert.rejects(opened(patch), { code: 'decryption-failed', message: /its values are not those of the file it comes from/ });
+  await assert.rejects(opened(patch), {
+    code: 'decryption-failed',
+    message: /its values are not those of the file it comes from/,
+  });
 });
 
 test('every Secret of a file that SOPS encrypted opens after Kustomize, also where keys look like numbers', async () => {
   const fixture = (name: string) => readFileSync(new URL(`../sops/fixtures/${name}`, import.meta.url), 'utf8');
-  const made = await kustomize('k', { 'k/kustomization.yaml': 'resources: [s.yaml]\n', 'k/s.yaml': fixture('multi.yaml') });
+  const made = await kustomize('k', {
+    'k/kustomization.yaml': 'resources: [s.yaml]\n',
+    'k/s.yaml': fixture('multi.yaml'),
+  });
   const { objects } = renderMade(made.documents);
   assert.deepEqual(objects.map((o) => o.ref.name).sort(), ['database', 'queue']);
   for (const object of objects) {

@@ -63,7 +63,10 @@ test('what several files hold beyond the limits together is not handed over', as
 });
 
 test('texts that are no YAML, or take too much, are told apart from those that have no documents', async () => {
-  assert.deepEqual(await reading.texts(['a: 1\n---\nb: 2\n', ''], LIMITS), { kind: 'values', values: [[{ a: 1 }, { b: 2 }], []] });
+  assert.deepEqual(await reading.texts(['a: 1\n---\nb: 2\n', ''], LIMITS), {
+    kind: 'values',
+    values: [[{ a: 1 }, { b: 2 }], []],
+  });
   assert.equal((await reading.texts(['a: ['], LIMITS)).kind, 'unreadable');
   const large = await reading.texts([tiny(100_000)], { ...LIMITS, memory: 128 * MIB });
   assert.deepEqual([large.kind, large.kind === 'exceeded' && large.limit], ['exceeded', 'memory']);
@@ -173,7 +176,10 @@ test('many questions at once are all answered', async () => {
 test('once closed nothing is read, and that is an error, not an empty file', async () => {
   const closed = new ReadingProcess();
   closed.close();
-  await assert.rejects(closed.files([file('a.yaml', configMap('a'))], LIMITS, undefined), { code: 'render-failed', recover: 'retry' });
+  await assert.rejects(closed.files([file('a.yaml', configMap('a'))], LIMITS, undefined), {
+    code: 'render-failed',
+    recover: 'retry',
+  });
 });
 
 test('the process has no environment, goes last where memory is short, and may write no file', {

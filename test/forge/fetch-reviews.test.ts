@@ -13,7 +13,13 @@ type Answers = Readonly<Record<string, ForgeAnswer>>;
 async function reviewsFrom(forge: Forge, answers: Answers | ((host: string) => Answers), token?: string) {
   const server = await startForge(answers);
   try {
-    const request = await fetchReviews({ forge, api: httpAddress(server.url), repository: 'team/fleet', number: 12, token });
+    const request = await fetchReviews({
+      forge,
+      api: httpAddress(server.url),
+      repository: 'team/fleet',
+      number: 12,
+      token,
+    });
     return { request, asked: server.asked, host: new URL(server.url).host };
   } finally {
     await server.stop();
@@ -157,7 +163,10 @@ test('pages go on, but not for ever and not to another server', async () => {
   });
   await assert.rejects(reviewsFrom('github', endless), /more than 50 pages/);
   for (const link of ['<http://127.0.0.1:9/x>; rel="next"', '<http://[>; rel="next"', '<javascript:1>; rel="next"', '<//a@b/>; rel=next']) {
-    const led = (host: string) => ({ [PULL]: { body: pullRequest(HEAD, { host }) }, [`${PULL}/reviews?per_page=100`]: { body: [], link } });
+    const led = (host: string) => ({
+      [PULL]: { body: pullRequest(HEAD, { host }) },
+      [`${PULL}/reviews?per_page=100`]: { body: [], link },
+    });
     await assert.rejects(reviewsFrom('github', led), {
       code: 'forge-refused',
       message: /^127\.0\.0\.1:\d+ names a next page that is not on the same server$/,
@@ -210,7 +219,13 @@ test('a project is OWNER/NAME and leads nowhere else', async () => {
 test('trouble of the forge may be tried again', async () => {
   await assert.rejects(reviewsFrom('github', { [PULL]: { status: 502, body: {} } }), (e: CountersignError) => e.recover === 'retry');
   await assert.rejects(
-    fetchReviews({ forge: 'github', api: httpAddress('http://127.0.0.1:9'), repository: 'a/b', number: 1, token: undefined }),
+    fetchReviews({
+      forge: 'github',
+      api: httpAddress('http://127.0.0.1:9'),
+      repository: 'a/b',
+      number: 1,
+      token: undefined,
+    }),
     (e: CountersignError) => e.code === 'forge-unreachable' && e.recover === 'retry',
   );
 });

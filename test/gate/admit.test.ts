@@ -362,7 +362,13 @@ test('machinery goes on when nothing can be recorded, connections do not', async
 
 test('connections are closed, or open on record where the environment says so', async () => {
   for (const subresource of ['exec', 'attach', 'portforward', 'proxy']) {
-    const connect = request({ operation: 'CONNECT', subresource, ref: { ...REF, kind: 'Pod' }, object: undefined, oldObject: undefined });
+    const connect = request({
+      operation: 'CONNECT',
+      subresource,
+      ref: { ...REF, kind: 'Pod' },
+      object: undefined,
+      oldObject: undefined,
+    });
     const refused = await admit(connect, scope());
     assert.equal(refused.allowed, false);
     assert.match(refused.message, new RegExp(`\`${subresource}\` into what runs there is closed`));
@@ -377,7 +383,13 @@ test('connections are closed, or open on record where the environment says so', 
 
 test('a pod that a controller made may be evicted, one that Git has may not', async () => {
   const pod = { ...REF, kind: 'Pod', name: 'web-1' };
-  const evict = request({ operation: 'CREATE', subresource: 'eviction', ref: pod, object: undefined, oldObject: undefined });
+  const evict = request({
+    operation: 'CREATE',
+    subresource: 'eviction',
+    ref: pod,
+    object: undefined,
+    oldObject: undefined,
+  });
   assert.equal((await admit(evict, scope())).allowed, true);
   const state = { ...STATE, owned: new Map([['/Pod/shop/web-1', { ...owned, ref: pod }]]) };
   assert.equal((await admit(evict, scope({ state }))).allowed, false);
@@ -402,7 +414,13 @@ test('fields that Git leaves to others may be set by others, and nothing beside 
 });
 
 test('an operator may write what belongs to an object of Git, by references that are so', async () => {
-  const reference = (kind: string, name: string, uid: string) => ({ apiVersion: 'v1', kind, name, uid, controller: true });
+  const reference = (kind: string, name: string, uid: string) => ({
+    apiVersion: 'v1',
+    kind,
+    name,
+    uid,
+    controller: true,
+  });
   const made = (ownerReferences: object[]): KubernetesObject => ({
     apiVersion: 'v1',
     kind: 'ConfigMap',
@@ -452,7 +470,13 @@ test('a grant on the namespace opens it for the group until its time, and nothin
   const [, entry] = s.entries;
   assert.ok(entry?.type === 'breakglass.opened');
   assert.deepEqual([entry.user, entry.ticket, entry.namespaces, entry.until], ['ola', 'T-1', ['shop'], '2026-01-01T00:30:00.000Z']);
-  const exec = { operation: 'CONNECT', subresource: 'exec', ref: { ...REF, kind: 'Pod' }, object: undefined, oldObject: undefined };
+  const exec = {
+    operation: 'CONNECT',
+    subresource: 'exec',
+    ref: { ...REF, kind: 'Pod' },
+    object: undefined,
+    oldObject: undefined,
+  };
   assert.equal((await admit(request({ ...by, user: 'another' }), s)).allowed, true, 'everybody of the group');
   assert.equal(
     (await admit(request({ ...by, operation: 'DELETE', object: undefined }), s)).allowed,
@@ -515,7 +539,10 @@ test('rules decide alone in namespaces that an environment names, by their own m
   const violation = { code: 'policy', rule: 'privileged', message: 'runs privileged' };
   const there = request({ ref: { ...REF, namespace: 'team-a' }, operation: 'CREATE', oldObject: undefined });
   const ask = async (options: Options) => {
-    const s = scope({ ...options, admission: { policy: { namespaces: ['team-*'], ...(options.admission as object) } } });
+    const s = scope({
+      ...options,
+      admission: { policy: { namespaces: ['team-*'], ...(options.admission as object) } },
+    });
     return { s, decision: await (new AdmissionScopes([s]).find(there) ?? assert.fail()).decide(there) };
   };
   const denied = await ask({ rules: ruled([violation]) });
@@ -541,7 +568,10 @@ test('a cluster-scoped kind that is governed is decided by the environment that 
     });
     return { ...s, environment: { ...s.environment, metadata: { name } } };
   };
-  const having = { ...STATE, owned: new Map([['rbac.authorization.k8s.io/ClusterRole//edit-all', { ...owned, ref: role }]]) };
+  const having = {
+    ...STATE,
+    owned: new Map([['rbac.authorization.k8s.io/ClusterRole//edit-all', { ...owned, ref: role }]]),
+  };
   const ask = request({ ref: role });
   assert.equal(new AdmissionScopes([named('one'), named('two', having)]).find(ask)?.environment, 'two');
   assert.equal(new AdmissionScopes([named('one'), named('two')]).find(ask)?.environment, 'one');

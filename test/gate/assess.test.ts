@@ -32,7 +32,10 @@ test('what an environment may not own is refused with file and line', async () =
     [`${PATH}/role.yaml`]: 'apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata:\n  name: all\n',
   });
   assert.deepEqual(codes(verdict), ['kind-not-governed', 'namespace-not-governed', 'rbac-approvers']);
-  assert.deepEqual(verdict.violations.find((v) => v.object?.namespace === 'kube-system')?.source, { file: `${PATH}/other.yaml`, line: 5 });
+  assert.deepEqual(verdict.violations.find((v) => v.object?.namespace === 'kube-system')?.source, {
+    file: `${PATH}/other.yaml`,
+    line: 5,
+  });
   assert.equal(verdict.violations.filter((v) => v.code === 'namespace-not-governed').length, 2);
 });
 

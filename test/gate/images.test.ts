@@ -42,7 +42,11 @@ function trust(signers: readonly object[] | 'nobody' = SIGNERS): object {
   const document = trustDocument([dana], { required: 0 }) as { spec: object };
   return {
     ...document,
-    spec: { ...document.spec, sigstore: { trustedRoot: sigstore.root }, ...(signers === 'nobody' ? {} : { images: { signers } }) },
+    spec: {
+      ...document.spec,
+      sigstore: { trustedRoot: sigstore.root },
+      ...(signers === 'nobody' ? {} : { images: { signers } }),
+    },
   };
 }
 
@@ -57,7 +61,11 @@ async function judged(bundles: Record<string, string>, asked: Asked = {}): Promi
   const files = Object.fromEntries(Object.entries(bundles).map(([name, text]) => [`countersign/images/${name}`, text]));
   const web = deployment('shop', 'web', { image: asked.image ?? IMAGE });
   fleet.git(undefined, 'rm', '-rfq', '--ignore-unmatch', 'countersign');
-  const commit = fleet.commit(dana, 'x', { 'clusters/production/web.yaml': web, ...files, [`note-${Math.random()}`]: '1' });
+  const commit = fleet.commit(dana, 'x', {
+    'clusters/production/web.yaml': web,
+    ...files,
+    [`note-${Math.random()}`]: '1',
+  });
   fleet.push();
   return judge(fleet, [dana], commit, {
     trust: asked.trust ?? trust(),
@@ -169,7 +177,9 @@ test('without signers in the policy nothing is read, and keys that cannot be use
   const verdict = await judged({ 'a.sigstore.json': 'nonsense' }, { trust: trust('nobody') });
   assert.deepEqual([codes(verdict), unusable(verdict)], [['signed-images'], []]);
   for (const key of ['nonsense', WEAK])
-    await assert.rejects(openTrustStore(trustPolicySchema.parse(trust([{ name: 'x', key }]))), { code: 'key-unusable' });
+    await assert.rejects(openTrustStore(trustPolicySchema.parse(trust([{ name: 'x', key }]))), {
+      code: 'key-unusable',
+    });
   const { spec, ...rest } = trust() as { spec: object };
   const { sigstore: _, ...without } = spec as { sigstore?: object };
   await assert.rejects(openTrustStore(trustPolicySchema.parse({ ...rest, spec: without })), /needs certificate authorities or a log/);

@@ -18,7 +18,9 @@ const fleet = new Fleet(directory);
 fleet.remote(fleet.bare);
 const first = fleet.commit(dana, 'first', { [`${PATH}/cm.yaml`]: configMap('shop', 'settings', { colour: 'blue' }) });
 await approveAs(lee, fleet, NO_REVISION, first);
-const second = fleet.commit(dana, 'second', { [`${PATH}/cm.yaml`]: configMap('shop', 'settings', { colour: 'green' }) });
+const second = fleet.commit(dana, 'second', {
+  [`${PATH}/cm.yaml`]: configMap('shop', 'settings', { colour: 'green' }),
+});
 await approveAs(lee, fleet, first, second);
 const unsigned = fleet.commit(
   mallory,
@@ -127,7 +129,10 @@ test('rules that ask for more by now do not take the last good revision away', a
     const document = policy([dana, lee, mallory]);
     return {
       ...document,
-      spec: { ...document.spec, rules: document.spec.rules.map((r) => ({ ...r, approvals: { ...r.approvals, required } })) },
+      spec: {
+        ...document.spec,
+        rules: document.spec.rules.map((r) => ({ ...r, approvals: { ...r.approvals, required } })),
+      },
     };
   };
   const stricter = { ...gate, trust: await openTrustStore(asking(2)) };

@@ -27,9 +27,19 @@ const verified = {
   key: 'SHA256:d',
   signer: { principal: 'dana', kind: 'person', key: 'SHA256:d' },
 } as const;
-const refused = { ...commit, commit: B, author: 'Mallory', committer: 'Mallory', outcome: 'refused', code: 'unsigned' } as const;
+const refused = {
+  ...commit,
+  commit: B,
+  author: 'Mallory',
+  committer: 'Mallory',
+  outcome: 'refused',
+  code: 'unsigned',
+} as const;
 const violation = { code: 'rule-violated', message: 'ask dana@example.test', rule: 'no-privileged' };
-const waived = { ...violation, waived: { waiver: 'old-driver', approver: 'lee', ticket: 'T-1', reason: 'r', until: '2027-01-01' } };
+const waived = {
+  ...violation,
+  waived: { waiver: 'old-driver', approver: 'lee', ticket: 'T-1', reason: 'r', until: '2027-01-01' },
+};
 const approval = {
   principal: 'lee',
   key: 'SHA256:l',

@@ -6,10 +6,22 @@ import { environmentDocument } from '../kit/documents.ts';
 import { rulesOf } from '../kit/rules.ts';
 
 const environment = environmentSchema.parse(environmentDocument({ url: '/nowhere', namespaces: ['shop'] }));
-const pool = await rulesOf({ 'rule.rego': 'package countersign.object\ndeny contains "bad" if input.object.metadata.name == "bad"\n' });
+const pool = await rulesOf({
+  'rule.rego': 'package countersign.object\ndeny contains "bad" if input.object.metadata.name == "bad"\n',
+});
 const ref = { apiVersion: 'v1', kind: 'Pod', namespace: 'shop', name: 'bad' };
 const request = {
-  ...{ uid: '1', operation: 'CREATE', user: 'u', groups: [], ref, subresource: '', oldObject: undefined, dryRun: false, fieldManager: '' },
+  ...{
+    uid: '1',
+    operation: 'CREATE',
+    user: 'u',
+    groups: [],
+    ref,
+    subresource: '',
+    oldObject: undefined,
+    dryRun: false,
+    fieldManager: '',
+  },
   object: { apiVersion: 'v1', kind: 'Pod', metadata: { name: 'bad', namespace: 'shop' } },
 } as const;
 

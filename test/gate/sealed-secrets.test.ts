@@ -67,5 +67,7 @@ test('a key that cannot be recorded is not used', async () => {
   const away = { ...recorder, record: () => Promise.reject(new Error('the ledger is away')) };
   const secrets = new SealedSecrets(away);
   for (let i = 0; i < 2; i++)
-    await assert.rejects(secrets.bind(sealed('Secret shop/x', { key: 'c'.repeat(64) })), { message: 'the ledger is away' });
+    await assert.rejects(secrets.bind(sealed('Secret shop/x', { key: 'c'.repeat(64) })), {
+      message: 'the ledger is away',
+    });
 });

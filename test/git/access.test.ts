@@ -7,9 +7,9 @@ import { createServer as createTcpServer } from 'node:net';
 import { userInfo } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { sourceAccess } from '../../src/cli/source-access.ts';
 import { IsomorphicRepository, NativeRepository, type Repository, sourceRef } from '../../src/git/index.ts';
 import type { CountersignError } from '../../src/model/index.ts';
+import { sourceAccess } from '../../src/open/source-access.ts';
 import { makeCertificates } from '../../src/webhook/index.ts';
 import { Fleet, run, sshPerson } from '../kit/fleet.ts';
 import { type GitServer, startGitServer } from '../kit/git-server.ts';
@@ -104,7 +104,9 @@ for (const [name, open] of [
           [
             'update-ref',
             'refs/countersign/approvals',
-            run('git', ['-c', 'user.name=x', '-c', 'user.email=x@example.test', 'commit-tree', '-m', 'x', tree], { cwd: other.bare }),
+            run('git', ['-c', 'user.name=x', '-c', 'user.email=x@example.test', 'commit-tree', '-m', 'x', tree], {
+              cwd: other.bare,
+            }),
           ],
           { cwd: other.bare },
         );
@@ -180,7 +182,9 @@ describe('over SSH, by the git program', () => {
     );
   });
   test('another key is refused', async () => {
-    await assert.rejects(fetchWith({ sshKeyFile: stranger.signingKey, knownHostsFile: knownHosts(host) }), { code: 'git-unreachable' });
+    await assert.rejects(fetchWith({ sshKeyFile: stranger.signingKey, knownHostsFile: knownHosts(host) }), {
+      code: 'git-unreachable',
+    });
   });
 });
 

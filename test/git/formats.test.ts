@@ -54,7 +54,10 @@ describe('a repository whose ids are SHA-256', () => {
   test('the signature for the other hash is no signature here', async () => {
     const raw = Buffer.from((await native.read(head)).bytes).toString('latin1');
     const altered = Buffer.from(raw.replace('gpgsig-sha256 ', 'gpgsig '), 'latin1');
-    const id = run('git', ['hash-object', '-t', 'commit', '-w', '--stdin', '--literally'], { cwd: work, input: altered });
+    const id = run('git', ['hash-object', '-t', 'commit', '-w', '--stdin', '--literally'], {
+      cwd: work,
+      input: altered,
+    });
     assert.equal((await verdictUnder(await store, native, id)).code, 'unsigned');
   });
 });

@@ -131,7 +131,9 @@ test('a local path is fetched through the git program, and refused without it', 
   await local.fetch(fleet.bare, 'main');
   assert.equal(await local.resolve(sourceRef('main')), merge);
   local.close();
-  await assert.rejects(openRepository(join(directory, 'local2'), undefined).fetch(fleet.bare, 'main'), { code: 'git-unreachable' });
+  await assert.rejects(openRepository(join(directory, 'local2'), undefined).fetch(fleet.bare, 'main'), {
+    code: 'git-unreachable',
+  });
 });
 
 test('a shallow repository is refused: its history is cut off', async () => {
@@ -143,7 +145,9 @@ test('a shallow repository is refused: its history is cut off', async () => {
 });
 
 test('bytes that do not hash to their id are refused', () => {
-  assert.throws(() => verifyObjectId('1'.repeat(40), { type: 'blob', bytes: Buffer.from('x') }), { code: 'git-object-corrupt' });
+  assert.throws(() => verifyObjectId('1'.repeat(40), { type: 'blob', bytes: Buffer.from('x') }), {
+    code: 'git-object-corrupt',
+  });
 });
 
 test('replacement objects change nothing', async () => {
@@ -304,7 +308,9 @@ test('a program that is not there, and a thread that is closed meanwhile, are to
   await runs.close();
 });
 
-test('what was pushed cannot take more memory to unpack than git may use', { skip: process.platform !== 'linux' }, async () => {
+test('what was pushed cannot take more memory to unpack than git may use', {
+  skip: process.platform !== 'linux',
+}, async () => {
   const dana = sshPerson(directory, 'dana-of-memory');
   const bomb = new Fleet(directory, 'bomb');
   bomb.remote(`${server.url}/bomb.git`);

@@ -12,7 +12,13 @@ export type Fault =
   | { readonly drop: 'before' | 'after' }
   | { readonly delayMs: number };
 
-export type Asked = { readonly method: string; readonly path: string; readonly dryRun: boolean; readonly watch: boolean; ended?: true };
+export type Asked = {
+  readonly method: string;
+  readonly path: string;
+  readonly dryRun: boolean;
+  readonly watch: boolean;
+  ended?: true;
+};
 
 /** A proxy between service and API server on which requests fail as a test says, and which counts what passes. */
 export type ApiProxy = {
@@ -63,7 +69,15 @@ export async function startApiProxy(controlPlane: ControlPlane, user: string): P
         ...(retryAfter === undefined ? {} : { 'retry-after': String(retryAfter) }),
       });
       response.end(
-        JSON.stringify(given ?? { kind: 'Status', status: 'Failure', code: status, reason: 'Injected', message: `injected ${status}` }),
+        JSON.stringify(
+          given ?? {
+            kind: 'Status',
+            status: 'Failure',
+            code: status,
+            reason: 'Injected',
+            message: `injected ${status}`,
+          },
+        ),
       );
     };
     try {
@@ -90,7 +104,10 @@ export async function startApiProxy(controlPlane: ControlPlane, user: string): P
   const { port } = server.address() as { port: number };
   const kubeconfig = join(controlPlane.directory, 'kube', `${user}-through-${port}.yaml`);
   const config = JSON.parse(readFileSync(controlPlane.kubeconfig(user), 'utf8')) as { clusters: { cluster: object }[] };
-  (config.clusters[0] as { cluster: object }).cluster = { server: `http://127.0.0.1:${port}`, 'insecure-skip-tls-verify': true };
+  (config.clusters[0] as { cluster: object }).cluster = {
+    server: `http://127.0.0.1:${port}`,
+    'insecure-skip-tls-verify': true,
+  };
   writeFileSync(kubeconfig, JSON.stringify(config));
   return Object.assign(proxy, {
     kubeconfig,

@@ -113,7 +113,12 @@ function auditFlags(directory: string, { url, token, log }: AuditSink): string[]
   const [policy, config] = [join(directory, 'audit-policy.yaml'), join(directory, 'audit-webhook.yaml')];
   writeFileSync(
     policy,
-    JSON.stringify({ apiVersion: 'audit.k8s.io/v1', kind: 'Policy', omitStages: ['RequestReceived'], rules: [{ level: 'Metadata' }] }),
+    JSON.stringify({
+      apiVersion: 'audit.k8s.io/v1',
+      kind: 'Policy',
+      omitStages: ['RequestReceived'],
+      rules: [{ level: 'Metadata' }],
+    }),
   );
   writeFileSync(
     config,

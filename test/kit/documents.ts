@@ -29,10 +29,17 @@ export function environmentDocument(o: EnvironmentOptions): object {
     metadata: { name: o.name ?? 'production', ...(o.labels === undefined ? {} : { labels: o.labels }) },
     spec: {
       source: { url: o.url, branch: 'main', path: o.path ?? 'clusters/production', interval: o.interval ?? '500ms' },
-      target: { namespaces: o.namespaces, ...(o.clusterScoped === undefined ? {} : { clusterScoped: o.clusterScoped }) },
+      target: {
+        namespaces: o.namespaces,
+        ...(o.clusterScoped === undefined ? {} : { clusterScoped: o.clusterScoped }),
+      },
       trust: o.trust ?? 'team',
       policies: { parameters: o.parameters ?? {}, ...o.policies },
-      admission: { mode: o.mode ?? 'enforce', breakGlass: { groups: ['oncall'], holdFor: o.holdFor ?? '1h' }, ...o.admission },
+      admission: {
+        mode: o.mode ?? 'enforce',
+        breakGlass: { groups: ['oncall'], holdFor: o.holdFor ?? '1h' },
+        ...o.admission,
+      },
       health: { wait: false },
       ...o.spec,
     },
@@ -58,7 +65,11 @@ export function trustDocument(
       groups: [{ name: 'developers', members: names }],
       ...(options.waivers === undefined ? {} : { waivers: options.waivers }),
       rules: options.rules ?? [
-        { name: 'everything', signers: ['developers'], approvals: { required: options.required ?? 1, from: ['developers'] } },
+        {
+          name: 'everything',
+          signers: ['developers'],
+          approvals: { required: options.required ?? 1, from: ['developers'] },
+        },
       ],
     },
   };

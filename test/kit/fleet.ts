@@ -43,7 +43,13 @@ export function sshPerson(directory: string, name: string, type: 'ed25519' | 'ec
     '-f',
     key,
   ]);
-  return { name, email: `${name}@example.test`, format: 'ssh', publicKey: readFileSync(`${key}.pub`, 'utf8').trim(), signingKey: key };
+  return {
+    name,
+    email: `${name}@example.test`,
+    format: 'ssh',
+    publicKey: readFileSync(`${key}.pub`, 'utf8').trim(),
+    signingKey: key,
+  };
 }
 
 /** A person with an OpenPGP key in a keyring of their own. Call `endGpg` with the home when done. */
@@ -57,7 +63,14 @@ export function openPgpPerson(directory: string, name: string): Person {
     { env },
   );
   const publicKey = run('gpg', ['--armor', '--export', `${name}@example.test`], { env });
-  return { name, email: `${name}@example.test`, format: 'openpgp', publicKey, signingKey: `${name}@example.test`, gnupgHome: home };
+  return {
+    name,
+    email: `${name}@example.test`,
+    format: 'openpgp',
+    publicKey,
+    signingKey: `${name}@example.test`,
+    gnupgHome: home,
+  };
 }
 
 export function endGpg(home: string): void {
@@ -94,7 +107,11 @@ export class Fleet {
     const date = `${this.#time} +0000`;
     return run('git', [...configOf(person), ...args], {
       cwd: this.work,
-      env: { GIT_AUTHOR_DATE: date, GIT_COMMITTER_DATE: date, ...(person?.gnupgHome === undefined ? {} : { GNUPGHOME: person.gnupgHome }) },
+      env: {
+        GIT_AUTHOR_DATE: date,
+        GIT_COMMITTER_DATE: date,
+        ...(person?.gnupgHome === undefined ? {} : { GNUPGHOME: person.gnupgHome }),
+      },
     });
   }
 

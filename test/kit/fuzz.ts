@@ -70,7 +70,9 @@ export async function fuzzTargets(directory: string): Promise<FuzzTarget[]> {
   const sshSignature = readFileSync(join(directory, 'fuzz-message.sig'));
   const gpgEnv = { GNUPGHOME: lee.gnupgHome ?? '' };
   const pgpSignature = Buffer.from(
-    run('gpg', ['--batch', '--armor', '--detach-sign', '--output', '-', join(directory, 'fuzz-message')], { env: gpgEnv }),
+    run('gpg', ['--batch', '--armor', '--detach-sign', '--output', '-', join(directory, 'fuzz-message')], {
+      env: gpgEnv,
+    }),
   );
   endGpg(lee.gnupgHome ?? '');
   at('fuzz-spec', `serial: 3\nserial: 5-9\nid: x\n`);
@@ -104,7 +106,12 @@ export async function fuzzTargets(directory: string): Promise<FuzzTarget[]> {
   return [
     { name: 'commit', seeds: [commit], read: (b) => parseCommit('a'.repeat(40), b), refuses: never },
     { name: 'tag', seeds: [tag], read: (b) => parseTag(b, 40), refuses: never },
-    { name: 'tree', seeds: [tree], read: (b) => parseTree('a'.repeat(40), b), refuses: (t) => t instanceof CountersignError },
+    {
+      name: 'tree',
+      seeds: [tree],
+      read: (b) => parseTree('a'.repeat(40), b),
+      refuses: (t) => t instanceof CountersignError,
+    },
     { name: 'SSH signature', seeds: [sshSignature], read: (b) => parseSshSignature(text(b)), refuses: isSshError },
     { name: 'SSH key', seeds: [Buffer.from(dana.publicKey)], read: (b) => parseSshKey(text(b)), refuses: isSshError },
     { name: 'SSH certificate', seeds: [certificate], read: readSshCertificate, refuses: isSshError },
@@ -116,7 +123,12 @@ export async function fuzzTargets(directory: string): Promise<FuzzTarget[]> {
     },
     { name: 'allowed signers', seeds: [signers], read: (b) => parseAllowedSigners(text(b)), refuses: isSshError },
     { name: 'OpenPGP signature', seeds: [pgpSignature], read: (b) => readOpenPgpSignature(text(b)), refuses: never },
-    { name: 'OpenPGP keys', seeds: [Buffer.from(lee.publicKey)], read: (b) => readOpenPgpKeys(text(b), 3072), refuses: isPlainError },
+    {
+      name: 'OpenPGP keys',
+      seeds: [Buffer.from(lee.publicKey)],
+      read: (b) => readOpenPgpKeys(text(b), 3072),
+      refuses: isPlainError,
+    },
     {
       name: 'any signature',
       seeds: [sshSignature, pgpSignature],
@@ -135,7 +147,12 @@ export async function fuzzTargets(directory: string): Promise<FuzzTarget[]> {
       read: (b) => verifyImage(text(b)),
       refuses: (t) => t instanceof Error,
     },
-    { name: 'protobuf', seeds: [Buffer.from('0a030a01611003', 'hex')], read: readProtobuf, refuses: (t) => t instanceof RangeError },
+    {
+      name: 'protobuf',
+      seeds: [Buffer.from('0a030a01611003', 'hex')],
+      read: readProtobuf,
+      refuses: (t) => t instanceof RangeError,
+    },
     { name: 'approval', seeds: [envelope], read: (b) => readApproval(text(b), store, Date.now()), refuses: never },
     {
       name: 'imported keys',
@@ -178,7 +195,12 @@ const ADMISSION_REVIEW = Buffer.from(
       resource: { group: 'apps', version: 'v1', resource: 'deployments' },
       userInfo: { username: 'dev', groups: ['developers'] },
       options: { fieldManager: 'kubectl' },
-      object: { apiVersion: 'autoscaling/v1', kind: 'Scale', metadata: { name: 'web', uid: 'a-b' }, spec: { replicas: 3 } },
+      object: {
+        apiVersion: 'autoscaling/v1',
+        kind: 'Scale',
+        metadata: { name: 'web', uid: 'a-b' },
+        spec: { replicas: 3 },
+      },
       oldObject: { metadata: { name: 'web' } },
     },
   }),
@@ -206,10 +228,30 @@ function ledgerTargets(): FuzzTarget[] {
   };
   const isOurs = (thrown: unknown) => thrown instanceof CountersignError;
   return [
-    { name: 'checkpoint', seeds: [Buffer.from(note)], read: (b) => openCheckpoint(b.toString('utf8'), key), refuses: never },
-    { name: 'verifier key', seeds: [Buffer.from(verifierText(signer))], read: (b) => parseVerifiers(b.toString('utf8')), refuses: isOurs },
-    { name: 'receipt', seeds: [Buffer.from(receipt)], read: (b) => checkReceipt(b.toString('utf8'), entry, key), refuses: never },
-    { name: 'canonical JSON', seeds: [entry], read: (b) => scanCanonical(b.toString('utf8'), ['type']), refuses: never },
+    {
+      name: 'checkpoint',
+      seeds: [Buffer.from(note)],
+      read: (b) => openCheckpoint(b.toString('utf8'), key),
+      refuses: never,
+    },
+    {
+      name: 'verifier key',
+      seeds: [Buffer.from(verifierText(signer))],
+      read: (b) => parseVerifiers(b.toString('utf8')),
+      refuses: isOurs,
+    },
+    {
+      name: 'receipt',
+      seeds: [Buffer.from(receipt)],
+      read: (b) => checkReceipt(b.toString('utf8'), entry, key),
+      refuses: never,
+    },
+    {
+      name: 'canonical JSON',
+      seeds: [entry],
+      read: (b) => scanCanonical(b.toString('utf8'), ['type']),
+      refuses: never,
+    },
     {
       name: 'audit event',
       seeds: [Buffer.from(JSON.stringify(event))],
@@ -330,7 +372,9 @@ export async function tryInput(target: FuzzTarget, bytes: Buffer, limitMs: numbe
     await target.read(bytes);
   } catch (thrown) {
     if (!target.refuses(thrown))
-      throw new Error(`${target.name}: ${String(thrown)} for ${bytes.subarray(0, 200).toString('base64')}`, { cause: thrown });
+      throw new Error(`${target.name}: ${String(thrown)} for ${bytes.subarray(0, 200).toString('base64')}`, {
+        cause: thrown,
+      });
     end = 'refused';
   }
   const took = performance.now() - started;

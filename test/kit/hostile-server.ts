@@ -47,7 +47,10 @@ export const HTTP_MANNERS: Readonly<Record<string, Manner>> = {
       drip(socket, 'x');
     },
   },
-  'says nothing after its headers': { on: 'request', act: (socket) => void socket.write(head('200 OK', JSON_TYPE, 'content-length: 100')) },
+  'says nothing after its headers': {
+    on: 'request',
+    act: (socket) => void socket.write(head('200 OK', JSON_TYPE, 'content-length: 100')),
+  },
   'writes its body drop by drop': {
     on: 'request',
     act: (socket) => {

@@ -31,7 +31,11 @@ export class MailServer {
           const no = self?.refuse();
           if (no !== undefined) return done(no);
           const from = envelope.mailFrom === false ? '' : envelope.mailFrom.address;
-          self?.mails.push({ from, to: envelope.rcptTo.map((r) => r.address), text: Buffer.concat(chunks).toString('utf8') });
+          self?.mails.push({
+            from,
+            to: envelope.rcptTo.map((r) => r.address),
+            text: Buffer.concat(chunks).toString('utf8'),
+          });
           done();
         });
       },

@@ -5,7 +5,10 @@ import type { Stage } from './stage.ts';
 const REPORTS = {
   apiVersion: 'apiextensions.k8s.io/v1',
   kind: 'CustomResourceDefinition',
-  metadata: { name: 'reports.openreports.io', annotations: { 'api-approved.kubernetes.io': 'https://github.com/openreports/reports-api' } },
+  metadata: {
+    name: 'reports.openreports.io',
+    annotations: { 'api-approved.kubernetes.io': 'https://github.com/openreports/reports-api' },
+  },
   spec: {
     group: 'openreports.io',
     scope: 'Namespaced',

@@ -51,7 +51,11 @@ export class Postgres {
   /** Starts the server, or starts it again. */
   async up(): Promise<void> {
     const args = ['-D', this.#data, '-p', String(this.#port), '-h', '127.0.0.1', '-k', this.#directory];
-    const child = spawn(join(this.#programs, 'postgres'), args, { ...this.#user, stdio: 'ignore', cwd: this.#directory });
+    const child = spawn(join(this.#programs, 'postgres'), args, {
+      ...this.#user,
+      stdio: 'ignore',
+      cwd: this.#directory,
+    });
     this.#pid = child.pid ?? 0;
     await until(
       () => this.#isUp(),

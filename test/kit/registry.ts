@@ -30,7 +30,9 @@ export async function startRegistry(
     if (path === '/charts/archive.tgz') return response.end(change(Buffer.from(archive), 'file'));
     if (path.startsWith('/token'))
       return response.end(
-        JSON.stringify({ token: request.headers.authorization === `Basic ${Buffer.from('u:p').toString('base64')}` ? 'good' : 'bad' }),
+        JSON.stringify({
+          token: request.headers.authorization === `Basic ${Buffer.from('u:p').toString('base64')}` ? 'good' : 'bad',
+        }),
       );
     if (request.headers.authorization !== 'Bearer good')
       return response

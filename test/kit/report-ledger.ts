@@ -92,7 +92,15 @@ export async function recordChange(ledger: Ledger, to: string, o: ChangeOptions 
   if (outcome === 'denied' || o.applied === false) return judged;
   const plan = evidenceRef({ objects: [], prune: [], to });
   const intent = await ledger.record(
-    { type: 'apply.intent', environment, revision: to, previous: from, verdict: judged.index, purpose: 'apply', evidence: plan.ref },
+    {
+      type: 'apply.intent',
+      environment,
+      revision: to,
+      previous: from,
+      verdict: judged.index,
+      purpose: 'apply',
+      evidence: plan.ref,
+    },
     [plan],
   );
   await ledger.record(

@@ -36,7 +36,11 @@ export async function rulesOf(files: Readonly<Record<string, string>>, options: 
 /** What rules say of manifests in one file. */
 export async function ask(pool: PolicyPool, yaml: string, parameters: Record<string, unknown> = {}): Promise<Found> {
   const { objects } = render([{ path: 'clusters/production/web.yaml', mode: '100644', content: Buffer.from(yaml) }]);
-  return evaluateObjects(pool, objects, { environment: 'production', parameters, now: new Date('2026-06-01T12:00:00Z') });
+  return evaluateObjects(pool, objects, {
+    environment: 'production',
+    parameters,
+    now: new Date('2026-06-01T12:00:00Z'),
+  });
 }
 
 /** Rules and messages of violations, for comparing. */

@@ -145,7 +145,11 @@ function logOf(key: Buffer, id: Buffer): object {
   return {
     baseUrl: 'https://rekor.example.test',
     hashAlgorithm: 'SHA2_256',
-    publicKey: { rawBytes: key.toString('base64'), keyDetails: 'PKIX_ECDSA_P256_SHA_256', validFor: { start: '2020-01-01T00:00:00Z' } },
+    publicKey: {
+      rawBytes: key.toString('base64'),
+      keyDetails: 'PKIX_ECDSA_P256_SHA_256',
+      validFor: { start: '2020-01-01T00:00:00Z' },
+    },
     logId: { keyId: id.toString('base64') },
   };
 }

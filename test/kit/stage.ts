@@ -13,7 +13,12 @@ import { configMap, namespace } from './manifests.ts';
 import { Service, until } from './service.ts';
 
 /** A service at work: its first revision, `first`, is applied. */
-export type Running = { readonly fleet: Fleet; readonly service: Service; readonly configuration: string; readonly first: string };
+export type Running = {
+  readonly fleet: Fleet;
+  readonly service: Service;
+  readonly configuration: string;
+  readonly first: string;
+};
 
 type RunningOptions = {
   /** Files beside the Namespace and the ConfigMap `settings`. */
@@ -45,7 +50,11 @@ export class Stage {
   static async open(directory: string, audit?: AuditSink): Promise<Stage> {
     const controlPlane = await startControlPlane({ etcd: await tool('etcd'), apiserver: await tool('kube-apiserver') }, audit);
     const git = await startGitServer(directory);
-    const { server } = await connect({ kubeconfig: controlPlane.kubeconfig('admin'), context: undefined, namedBy: 'operator' });
+    const { server } = await connect({
+      kubeconfig: controlPlane.kubeconfig('admin'),
+      context: undefined,
+      namedBy: 'operator',
+    });
     return new Stage(directory, controlPlane, git, server);
   }
 

@@ -37,7 +37,11 @@ export async function deploymentStatus(
             reason: 'ProgressDeadlineExceeded',
             message: 'ReplicaSet "web-1" has timed out progressing.',
           }
-        : { type: 'Progressing', status: 'True', reason: ready === 'all' ? 'NewReplicaSetAvailable' : 'ReplicaSetUpdated' },
+        : {
+            type: 'Progressing',
+            status: 'True',
+            reason: ready === 'all' ? 'NewReplicaSetAvailable' : 'ReplicaSetUpdated',
+          },
     ],
   };
   const answer = await server.request('PATCH', `${path}/status`, { status }, 'application/merge-patch+json');

@@ -13,9 +13,12 @@ export function whyNoVeraPdf(): string | undefined {
 }
 
 /** What veraPDF says of a PDF: for PDF/A-3a and PDF/UA-1 whether it conforms, how much was checked, and which rules it breaks. */
-export function veraPdf(
-  file: string,
-): readonly { readonly name: string; readonly conforms: boolean; readonly checks: number; readonly broken: string[] }[] {
+export function veraPdf(file: string): readonly {
+  readonly name: string;
+  readonly conforms: boolean;
+  readonly checks: number;
+  readonly broken: string[];
+}[] {
   if (!existsSync(LIBRARIES)) {
     const unfinished = `${LIBRARIES}.${process.pid}`;
     rmSync(unfinished, { recursive: true, force: true });
@@ -23,7 +26,10 @@ export function veraPdf(
     execFileSync('mvn', args, { stdio: ['ignore', 'ignore', 'inherit'], timeout: 300_000 });
     renameSync(unfinished, LIBRARIES);
   }
-  const said = execFileSync('java', ['-cp', `${LIBRARIES}/*`, `${HERE}Check.java`, file], { encoding: 'utf8', timeout: 300_000 });
+  const said = execFileSync('java', ['-cp', `${LIBRARIES}/*`, `${HERE}Check.java`, file], {
+    encoding: 'utf8',
+    timeout: 300_000,
+  });
   return said
     .split(/\n(?=\S)/)
     .filter((part) => part.trim() !== '')

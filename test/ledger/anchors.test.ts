@@ -34,7 +34,13 @@ async function filled(entries = 3): Promise<{ at: string; ledger: Ledger }> {
 }
 
 function keeper(ledger: Ledger, anchors: readonly Anchor[], told: string[] = []): AnchorKeeper {
-  return new AnchorKeeper({ ledger, keyText: verifierText(ledger.verifier), anchors, clock: () => new Date(), warn: (m) => told.push(m) });
+  return new AnchorKeeper({
+    ledger,
+    keyText: verifierText(ledger.verifier),
+    anchors,
+    clock: () => new Date(),
+    warn: (m) => told.push(m),
+  });
 }
 
 /** The ledger as it was before the last entries, opened anew: its own anchor went back with it. */
@@ -181,7 +187,10 @@ test('a signed commit in a repository: git itself verifies it, and a ledger behi
     await keeper(newer, [gitOf(newer, at)]).keep();
     await newer.close();
   });
-  await assert.rejects(keeper(old, [gitOf(old, at)]).check(), { code: 'ledger-inconsistent', message: /put back to an older state/ });
+  await assert.rejects(keeper(old, [gitOf(old, at)]).check(), {
+    code: 'ledger-inconsistent',
+    message: /put back to an older state/,
+  });
   await old.close();
 });
 

@@ -26,7 +26,14 @@ before(async () => {
   const record = async (i: number) => {
     const evidence = evidenceRef({ ids: [String(i), 'ü\u0001"\\'] });
     await ledger.record(
-      { type: 'commits.seen', environment: 'production', ref: 'refs/heads/main', tip: String(i), count: i, evidence: evidence.ref },
+      {
+        type: 'commits.seen',
+        environment: 'production',
+        ref: 'refs/heads/main',
+        tip: String(i),
+        count: i,
+        evidence: evidence.ref,
+      },
       [evidence],
     );
   };

@@ -81,7 +81,9 @@ test(`kill -9 at ${ROUNDS} random moments under load: nothing acknowledged is lo
     }
     const keys = parseVerifiers(readFileSync(join(at, 'ledger', 'ledger.pub'), 'utf8'));
     assert.equal(
-      verifyLedger(reader, keys, { trusted: [readFileSync(join(at, 'ledger', 'checkpoint'), 'utf8'), ...notes.slice(-20)] }).finding,
+      verifyLedger(reader, keys, {
+        trusted: [readFileSync(join(at, 'ledger', 'checkpoint'), 'utf8'), ...notes.slice(-20)],
+      }).finding,
       undefined,
     );
     reader.close();
@@ -133,7 +135,12 @@ async function sequencer() {
   } as const;
   const opened = await Sequencer.open({ ...options, signers: [signer] });
   const append = (i: number) => {
-    const entry = { v: 1, time: `2030-01-01T00:00:00.${String(i).padStart(3, '0')}Z`, type: 'service.stopped', reason: String(i) } as Entry;
+    const entry = {
+      v: 1,
+      time: `2030-01-01T00:00:00.${String(i).padStart(3, '0')}Z`,
+      type: 'service.stopped',
+      reason: String(i),
+    } as Entry;
     return opened.append({ entries: [prepare(entry)], evidence: [], subjects: [] });
   };
   const verify = () => {
@@ -171,8 +178,20 @@ test('a commit whose end is not known, after which others stand there, halts', a
   await append(1);
   const other = new SqliteStore(file);
   store.next = 'unknown-before';
-  const foreign = prepare({ v: 1, time: '2030-01-01T00:00:01.000Z', type: 'service.stopped', reason: 'foreign' } as Entry);
-  await other.commit({ first: 2, entries: [foreign], evidence: [], subjects: [], tiles: [], checkpoint: { size: 3, note: 'x' } });
+  const foreign = prepare({
+    v: 1,
+    time: '2030-01-01T00:00:01.000Z',
+    type: 'service.stopped',
+    reason: 'foreign',
+  } as Entry);
+  await other.commit({
+    first: 2,
+    entries: [foreign],
+    evidence: [],
+    subjects: [],
+    tiles: [],
+    checkpoint: { size: 3, note: 'x' },
+  });
   await assert.rejects(append(2), { code: 'ledger-inconsistent', recover: 'halt' });
   await other.close();
   await store.close();
@@ -212,11 +231,17 @@ test('a full disk is told, loses nothing, and is got over', async (t) => {
 test('two processes on one file: the second is refused, and without the lock it is noticed', async () => {
   const at = join(directory, String(n++));
   const first = await openLedger(at, 'countersign.dev/test');
-  await assert.rejects(openLedger(at, 'countersign.dev/test'), { code: 'ledger-unusable', message: /another process holds/ });
+  await assert.rejects(openLedger(at, 'countersign.dev/test'), {
+    code: 'ledger-unusable',
+    message: /another process holds/,
+  });
   rmSync(join(at, 'ledger.lock')); // somebody thought it was in the way
   const second = await openLedger(at, 'countersign.dev/test');
   await second.record({ type: 'service.stopped', reason: 'second' });
-  await assert.rejects(first.record({ type: 'service.stopped', reason: 'first' }), { code: 'ledger-inconsistent', recover: 'halt' });
+  await assert.rejects(first.record({ type: 'service.stopped', reason: 'first' }), {
+    code: 'ledger-inconsistent',
+    recover: 'halt',
+  });
   await assert.rejects(first.record({ type: 'service.stopped', reason: 'first' }), { code: 'ledger-inconsistent' });
   await first.close();
   await second.close();

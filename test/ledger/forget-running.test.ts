@@ -2,9 +2,9 @@ import assert from 'node:assert/strict';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { openControl } from '../../src/cli/serve-http.ts';
 import { createKey, type Ledger, LedgerReader, openLedger } from '../../src/ledger/index.ts';
 import { CountersignError } from '../../src/model/index.ts';
+import { openControl } from '../../src/serve/http.ts';
 import { trustDocument, writeConfiguration } from '../kit/documents.ts';
 import { type Person, run, sshPerson } from '../kit/fleet.ts';
 import { Postgres, postgresPrograms } from '../kit/postgres.ts';
@@ -47,7 +47,13 @@ async function useBreakGlass(ledger: Ledger, name: string): Promise<number> {
 }
 
 const settle = (ledger: Ledger, uses: number[]) =>
-  ledger.record({ type: 'breakglass.settled', environment: 'production', uses, user: ledger.subject('lee'), reason: 'fine' });
+  ledger.record({
+    type: 'breakglass.settled',
+    environment: 'production',
+    uses,
+    user: ledger.subject('lee'),
+    reason: 'fine',
+  });
 
 /** What a service has open while it runs, as far as its control socket needs it. */
 async function serving(place: Place) {
@@ -140,7 +146,9 @@ for (const { where, skip, place } of [
     });
   });
 
-test('without a service, what replicas share is erased there, and their copies follow', { skip: noPostgres }, async () => {
+test('without a service, what replicas share is erased there, and their copies follow', {
+  skip: noPostgres,
+}, async () => {
   const at = await shared();
   const ledger = await openAt(at);
   await settle(ledger, [await useBreakGlass(ledger, NAME)]);

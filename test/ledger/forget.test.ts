@@ -88,7 +88,12 @@ test('an address matches every text that holds it, and no other; all of them go 
     ['jordana@example.test', 'dana@example.test.org', 'x.dana@example.test', 'dana', 'lee <lee@example.test>'],
   ] as const;
   for (const text of [...mine, ...others])
-    await ledger.record({ type: 'environment.suspended', environment: 'production', user: ledger.subject(text), reason: 'x' });
+    await ledger.record({
+      type: 'environment.suspended',
+      environment: 'production',
+      user: ledger.subject(text),
+      reason: 'x',
+    });
   await ledger.close();
   const kept = () => {
     const reader = new LedgerReader(join(data, 'ledger.db'));

@@ -144,7 +144,11 @@ test('after its store was put back a ledger goes on only as a new epoch, which s
   await filled(at, 4);
   const lost = readFileSync(join(at, 'checkpoint'), 'utf8');
   writeFileSync(join(at, 'ledger.db'), old);
-  await assert.rejects(openLedger(at, ORIGIN), { code: 'ledger-inconsistent', message: /put back to an older state/, hint: /new-epoch/ });
+  await assert.rejects(openLedger(at, ORIGIN), {
+    code: 'ledger-inconsistent',
+    message: /put back to an older state/,
+    hint: /new-epoch/,
+  });
   const opened = await countersign(['ledger', 'new-epoch', '--data', at, '--reason', 'disk lost']);
   assert.equal(opened.code, 0, opened.stderr);
   await filled(at, 2);
@@ -180,7 +184,12 @@ test('names are kept beside the entries, are read in their place, and are gone o
   const ledger = await openLedger(at, ORIGIN);
   const user = ledger.subject('dana@example.com');
   assert.match(user, /^subject:[0-9a-f]{64}$/);
-  await ledger.record({ type: 'environment.suspended', environment: 'production', user, reason: `asked by ${user} "now"` });
+  await ledger.record({
+    type: 'environment.suspended',
+    environment: 'production',
+    user,
+    reason: `asked by ${user} "now"`,
+  });
   const shown = ledger.read.latest(['environment.suspended'], 'production')?.entry;
   assert.deepEqual([shown?.user, shown?.reason], ['dana@example.com', 'asked by dana@example.com "now"']);
   const found = await countersign(['ledger', 'show', '--data', at, '--principal', 'dana@example.com', '--output', 'jsonl']);
@@ -256,7 +265,14 @@ test('an entry that is signed and not canonical is found', async () => {
   mkdirSync(at);
   const store = new SqliteStore(join(at, 'ledger.db'));
   const signer = readSigner(ORIGIN, createKey());
-  const options = { store, name: 'it', verifiers: [], anchor: join(at, 'checkpoint'), clock: () => new Date(), warn: () => {} };
+  const options = {
+    store,
+    name: 'it',
+    verifiers: [],
+    anchor: join(at, 'checkpoint'),
+    clock: () => new Date(),
+    warn: () => {},
+  };
   const sequencer = await Sequencer.open({ ...options, signers: [signer] });
   const body = '{"reason":"x", "time":"2030-01-01T00:00:00.000Z","type":"service.stopped","v":1}';
   await sequencer.append({

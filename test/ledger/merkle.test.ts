@@ -240,7 +240,12 @@ test('the bytes of a large object, made piece by piece, are those of its canonic
     }),
     { numRuns: 500 },
   );
-  const large = { z: Array.from({ length: 20_000 }, (_, i) => ({ b: `ä${i}`, a: i })), a: 'ü'.repeat(400_000), e: [], n: null };
+  const large = {
+    z: Array.from({ length: 20_000 }, (_, i) => ({ b: `ä${i}`, a: i })),
+    a: 'ü'.repeat(400_000),
+    e: [],
+    n: null,
+  };
   assert.equal([...canonicalPieces(large)].join(''), canonicalJson(large));
   assert.throws(() => [...canonicalPieces({ a: [Number.NaN] })], /NaN is not allowed/);
 });

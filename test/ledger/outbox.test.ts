@@ -153,7 +153,9 @@ test('evidence that comes with an entry counts for it', () => {
   const hasEvidence = () => {
     throw new CountersignError('ledger-unusable', 'away', { recover: 'retry' });
   };
-  assert.throws(() => judge(signed(batchOf({ entries })), { known: { ...parts.known, hasEvidence } }), { code: 'ledger-unusable' });
+  assert.throws(() => judge(signed(batchOf({ entries })), { known: { ...parts.known, hasEvidence } }), {
+    code: 'ledger-unusable',
+  });
 });
 
 test('only the ledger’s key enrols a replica, under this ledger’s name', () => {

@@ -73,7 +73,10 @@ test('an address that a library could read more out of is refused, and not repea
     );
   }
   await assert.rejects(
-    openLedger(join(directory, 'data'), 'countersign.dev/test', { postgres: `${at}?host=elsewhere`, key: { files: [key] } }),
+    openLedger(join(directory, 'data'), 'countersign.dev/test', {
+      postgres: `${at}?host=elsewhere`,
+      key: { files: [key] },
+    }),
     {
       code: 'config-invalid',
     },
@@ -91,5 +94,8 @@ test('files of an address are read; one that is not there is named', () => {
   assert.deepEqual(tlsOptions({ rootFile: 'system' }), {});
   assert.equal(tlsOptions('off'), false);
   assert.equal(tlsOptions(undefined), undefined);
-  assert.throws(() => tlsOptions({ rootFile: join(directory, 'nothing') }), { code: 'key-missing', message: /nothing/ });
+  assert.throws(() => tlsOptions({ rootFile: join(directory, 'nothing') }), {
+    code: 'key-missing',
+    message: /nothing/,
+  });
 });

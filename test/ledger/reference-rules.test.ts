@@ -50,7 +50,11 @@ for (const [name, entry] of Object.entries({
   'an anchor': { type: 'checkpoint.anchored', size: 7 },
   'a clock that is four minutes ahead': { type: 'heartbeat', time: after(4 * 60_000) },
   'break-glass for an hour': use,
-  'break-glass where no such environment is configured': { ...use, environment: 'other', until: after(30 * 86_400_000) },
+  'break-glass where no such environment is configured': {
+    ...use,
+    environment: 'other',
+    until: after(30 * 86_400_000),
+  },
   'break-glass for a month in an environment named like a property': {
     ...use,
     environment: 'constructor',

@@ -34,7 +34,9 @@ const result = (intent: number): EntryBody => ({
 });
 
 test('an entry that refers to nothing is not recorded, also by the service itself, and the next one is', async () => {
-  const ledger = await openLedger(join(directory, 'own'), 'countersign.dev/test', { holdFor: { production: 3_600_000 } });
+  const ledger = await openLedger(join(directory, 'own'), 'countersign.dev/test', {
+    holdFor: { production: 3_600_000 },
+  });
   await assert.rejects(ledger.record(result(0), [evidence]), /`intent` names entry 0, which is of type log\.opened/);
   await assert.rejects(ledger.record(result(7), [evidence]), /`intent` names entry 7, which is not there/);
   await assert.rejects(ledger.record(result(0), []), /neither given nor on the ledger/);

@@ -218,7 +218,11 @@ describe('replicas on one PostgreSQL', { skip: KINDS[1]?.skip ?? false }, () => 
       'nor with its leaf made to fit',
     );
     await forge('DELETE FROM countersign.entry WHERE seq = 2; DELETE FROM countersign.checkpoint WHERE size > 2');
-    await assert.rejects(open(place), { code: 'ledger-inconsistent', message: /put back to an older state/, recover: 'halt' });
+    await assert.rejects(open(place), {
+      code: 'ledger-inconsistent',
+      message: /put back to an older state/,
+      recover: 'halt',
+    });
   });
 
   test('killed in the middle of commits, it loses nothing that was acknowledged, and the replicas go on', {

@@ -142,7 +142,14 @@ test('names are put back also where the ledger never got them; evidence goes wit
   const user = first.ahead.subject('ola@example.com');
   const evidence = evidenceRef([{ uid: '1', user }]);
   await first.ahead.recordSurely(use('named', user), []);
-  const body = { type: 'admission.allowed', environment: 'production', from: 'a', to: 'b', count: 1, evidence: evidence.ref } as const;
+  const body = {
+    type: 'admission.allowed',
+    environment: 'production',
+    from: 'a',
+    to: 'b',
+    count: 1,
+    evidence: evidence.ref,
+  } as const;
   await first.ahead.recordSurely(body, [evidence]);
   const left = readFileSync(first.file);
   for (const one of open.splice(0).reverse()) await one.close();

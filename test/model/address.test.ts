@@ -194,7 +194,10 @@ const CASES: Readonly<Record<'gitSource' | 'branch' | 'path' | 'pathNear' | 'fil
     refused: ['', '/', '/a', '..', '../a', 'a/../b', 'a//b', 'a/./b', '-a', 'a/-b', 'a\\b', 'C:a', 'a\nb', 'a\0', '\u202ea', './../a'],
   },
   pathNear: { taken: ['../a', '../../a/b', 'a', '.'], refused: ['..', '../', 'a/../b', '../-a', '../../', '/../a'] },
-  file: { taken: ['a', '/a/b', '../a', './-a', 'a b:c'], refused: ['', '-a', '--a', 'a\nb', 'a\0b', 'a\u202eb', 'a'.repeat(4097)] },
+  file: {
+    taken: ['a', '/a/b', '../a', './-a', 'a b:c'],
+    refused: ['', '-a', '--a', 'a\nb', 'a\0b', 'a\u202eb', 'a'.repeat(4097)],
+  },
   sshFile: { taken: ['/a/b', 'a b'], refused: ['%d/id', '$HOME/id', 'a"b', 'a\\b', '-a', 'a\nb'] },
   host: {
     taken: ['h', 'h.example:5000', '[::1]:1', '127.0.0.1'],

@@ -13,7 +13,10 @@ test('a mail server is a host and a port', () => {
     kind: 'parsed',
     value: { host: 'mail.example.com', port: 587, secure: false },
   });
-  assert.deepEqual(parseMailServer('smtps://[::1]:2465'), { kind: 'parsed', value: { host: '[::1]', port: 2465, secure: true } });
+  assert.deepEqual(parseMailServer('smtps://[::1]:2465'), {
+    kind: 'parsed',
+    value: { host: '[::1]', port: 2465, secure: true },
+  });
   for (const [text, why] of [
     ['mail.example.com', /does not begin with/],
     ['http://mail.example.com', /does not begin with/],

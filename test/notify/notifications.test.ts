@@ -42,7 +42,12 @@ beforeEach(() => {
 after(() => new Promise((resolve) => server.close(resolve)));
 
 const notifier = (to: unknown, spec: object = {}): Notifier =>
-  notifierSchema.parse({ apiVersion: 'countersign.dev/v1alpha1', kind: 'Notifier', metadata: { name: 'n' }, spec: { to, ...spec } });
+  notifierSchema.parse({
+    apiVersion: 'countersign.dev/v1alpha1',
+    kind: 'Notifier',
+    metadata: { name: 'n' },
+    spec: { to, ...spec },
+  });
 const happened = (changes: Partial<Told> = {}): Told => ({
   environment: 'production',
   event: 'failed',

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { inventoryOf } from '../../src/cli/inventory.ts';
 import { evaluateDocuments } from '../../src/policy/index.ts';
+import { inventoryOf } from '../../src/policy/inventory.ts';
 import { render } from '../../src/render/index.ts';
 import { ask, bundleOf, rulesOf, said } from '../kit/rules.ts';
 
@@ -285,12 +285,18 @@ for (const [what, files, message] of [
   ],
   [
     'a parameter that the schema does not know',
-    { 't.yaml': template('K8sRequiredLabels', LABELS, LIB), 'c.yaml': constraint('K8sRequiredLabels', 'x', 'parameters: {lables: [a]}') },
+    {
+      't.yaml': template('K8sRequiredLabels', LABELS, LIB),
+      'c.yaml': constraint('K8sRequiredLabels', 'x', 'parameters: {lables: [a]}'),
+    },
     /`parameters\.lables` is no parameter/,
   ],
   [
     'a parameter of another type',
-    { 't.yaml': template('K8sRequiredLabels', LABELS, LIB), 'c.yaml': constraint('K8sRequiredLabels', 'x', 'parameters: {labels: a}') },
+    {
+      't.yaml': template('K8sRequiredLabels', LABELS, LIB),
+      'c.yaml': constraint('K8sRequiredLabels', 'x', 'parameters: {labels: a}'),
+    },
     /`parameters\.labels` must be array/,
   ],
   [
@@ -300,7 +306,9 @@ for (const [what, files, message] of [
   ],
   [
     'a template that asks external data',
-    { 't.yaml': template('K8sOut', 'package out\nviolation[{"msg": "x"}] { external_data({"provider": "p", "keys": []}) }') },
+    {
+      't.yaml': template('K8sOut', 'package out\nviolation[{"msg": "x"}] { external_data({"provider": "p", "keys": []}) }'),
+    },
     /asks external data/,
   ],
   [

@@ -19,7 +19,9 @@ const own = (body: string) => ({ 'rule.rego': `package countersign.object\n${bod
 // The examples of the library as the data that its Rego tests read.
 function examplesFile(): string {
   const examples = readExamples(join(ROOT, 'policies'));
-  const root = filesIn({ 'examples.json': JSON.stringify({ examples: Object.fromEntries(examples.map((e) => [e.name, e])) }) });
+  const root = filesIn({
+    'examples.json': JSON.stringify({ examples: Object.fromEntries(examples.map((e) => [e.name, e])) }),
+  });
   return join(root, 'examples.json');
 }
 
@@ -67,9 +69,18 @@ test('Wasm and native opa give the same answer on the same input', async () => {
     metadata: { name: 'a' },
     spec: { hostNetwork: true, containers: [{ name: 'x', image: 'x' }] },
   };
-  const input = JSON.stringify({ object, environment: 'production', parameters: { requiredLabels: ['owner'] }, file: 'x' });
+  const input = JSON.stringify({
+    object,
+    environment: 'production',
+    parameters: { requiredLabels: ['owner'] },
+    file: 'x',
+  });
   const native = JSON.parse(
-    execFileSync(opa, ['eval', '-I', '-d', 'policies/rules', 'data.countersign.object.deny'], { cwd: ROOT, input, encoding: 'utf8' }),
+    execFileSync(opa, ['eval', '-I', '-d', 'policies/rules', 'data.countersign.object.deny'], {
+      cwd: ROOT,
+      input,
+      encoding: 'utf8',
+    }),
   ) as {
     result: [{ expressions: [{ value: object[] }] }];
   };
@@ -152,7 +163,9 @@ test('a rule that takes too long denies what it was asked about, and the others 
   );
 });
 
-test('a rule that takes too long is ended also where other threads have nothing to do', { timeout: 30_000 }, async () => {
+test('a rule that takes too long is ended also where other threads have nothing to do', {
+  timeout: 30_000,
+}, async () => {
   const pool = await rulesOf(
     own(
       'deny contains "slow" if { input.object.metadata.name == "slow"; xs := numbers.range(1, 3000); count([1 | some a in xs; some b in xs; some c in xs; a + b + c == -1]) == 1 }\ndeny contains "seen" if input.object.kind == "Pod"',
@@ -204,7 +217,9 @@ test('rules are closed at any moment of their start, and the process ends by its
       Atomics.wait(asleep, 0, 0, ms); // what the threads say meanwhile is heard only after the end was asked for
       await pool.close();
     }`;
-  execFileSync(process.execPath, ['--input-type=module', '-e', script], { cwd: fileURLToPath(new URL('../..', import.meta.url)) });
+  execFileSync(process.execPath, ['--input-type=module', '-e', script], {
+    cwd: fileURLToPath(new URL('../..', import.meta.url)),
+  });
 });
 
 test('a rule that takes memory without end denies, and the memory comes back', async () => {
@@ -224,7 +239,9 @@ test('a rule that aborts ten thousand times leaves the others their answers', as
   );
   const context = { now: 0n };
   for (let i = 0; i < 10_000; i++)
-    assert.throws(() => module.withInput('{"object":{"bad":true}}', context)('countersign/object/deny'), { code: 'policy-failed' });
+    assert.throws(() => module.withInput('{"object":{"bad":true}}', context)('countersign/object/deny'), {
+      code: 'policy-failed',
+    });
   assert.deepEqual(toJson(module.withInput('{"object":{}}', context)('countersign/object/deny') ?? null), []);
 });
 
@@ -275,7 +292,10 @@ for (const [what, bytes] of [
 }
 
 test('a bundle without rules that deny is refused', async () => {
-  await assert.rejects(bundleOf(own('warn contains "x" if input.object')), { code: 'policy-unusable', message: /no rule that denies/ });
+  await assert.rejects(bundleOf(own('warn contains "x" if input.object')), {
+    code: 'policy-unusable',
+    message: /no rule that denies/,
+  });
 });
 
 for (const name of [
@@ -319,5 +339,7 @@ test('a module of another ABI is refused', async () => {
 test('closed rules are not asked', async () => {
   const pool = new PolicyPool([await shippedBundle()]);
   await pool.close();
-  await assert.rejects(pool.judge([], { environment: '', parameters: {}, now: '0', namespaces: [] }), { code: 'policy-failed' });
+  await assert.rejects(pool.judge([], { environment: '', parameters: {}, now: '0', namespaces: [] }), {
+    code: 'policy-failed',
+  });
 });

@@ -28,12 +28,20 @@ const violation = (more: Partial<Violation> = {}): Violation => ({
 });
 const apply = (v: Violation, w: Waiver, environment = 'production', now = NOW) => applyWaivers([v], [w], environment, now);
 const waived = (...args: Parameters<typeof apply>) => apply(...args).waived.length === 1;
-const ref = (more: object) => ({ object: { apiVersion: 'apps/v1', kind: 'Deployment', namespace: 'shop', name: 'web', ...more } });
+const ref = (more: object) => ({
+  object: { apiVersion: 'apps/v1', kind: 'Deployment', namespace: 'shop', name: 'web', ...more },
+});
 
 test('a waiver covers its rule, subject and environment, and says who, why and until when', () => {
   const { standing, waived: all, warnings } = apply(violation(), waiver());
   assert.deepEqual([standing, warnings], [[], []]);
-  assert.deepEqual(all[0]?.waived, { waiver: 'w', approver: 'lee', ticket: 'OPS-1', reason: 'old driver', until: '2026-07-01' });
+  assert.deepEqual(all[0]?.waived, {
+    waiver: 'w',
+    approver: 'lee',
+    ticket: 'OPS-1',
+    reason: 'old driver',
+    until: '2026-07-01',
+  });
 });
 
 for (const [what, v, w, environment] of [

@@ -24,7 +24,10 @@ test('a freeze keeps changes back from its first to its last moment', () => {
 
 test('with maintenance windows, changes wait for the next one to open', () => {
   const windows = [window({ kind: 'maintenance', name: 'night' }), window({ kind: 'maintenance', name: 'noon', schedule: '0 12 * * *' })];
-  assert.deepEqual(closedBy(windows, at('2026-11-20T14:00:00Z')), { window: 'night', until: '2026-11-20T22:00:00.000Z' });
+  assert.deepEqual(closedBy(windows, at('2026-11-20T14:00:00Z')), {
+    window: 'night',
+    until: '2026-11-20T22:00:00.000Z',
+  });
   assert.equal(closedBy(windows, at('2026-11-20T13:59:00Z')), undefined);
   assert.equal(
     closedBy([...windows, window({ name: 'stop', schedule: '0 13 * * *' })], at('2026-11-20T13:30:00Z'))?.window,

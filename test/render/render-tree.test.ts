@@ -7,7 +7,11 @@ import { readFiles, withPlaces } from '../../src/render/index.ts';
 import { environmentDocument } from '../kit/documents.ts';
 
 const environment = environmentSchema.parse(
-  environmentDocument({ url: '/nowhere', namespaces: ['shop'], spec: { render: { with: 'plain', limits: { objects: 10 } } } }),
+  environmentDocument({
+    url: '/nowhere',
+    namespaces: ['shop'],
+    spec: { render: { with: 'plain', limits: { objects: 10 } } },
+  }),
 );
 const object = (name: string) => `apiVersion: v1\nkind: ConfigMap\nmetadata: {name: ${name}, namespace: shop}\n`;
 

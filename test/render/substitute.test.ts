@@ -38,7 +38,12 @@ test('the schema of a CustomResourceDefinition is left as it is (kustomize-contr
 test('a kind is the one of the final text, so that no rule is asked about another', () => {
   const text = 'apiVersion: rbac.authorization.k8s.io/v1\nkind: Role${E}Binding\nmetadata: {name: all, namespace: "${N}"}\n';
   const [object] = from(text, { E: '', N: 'shop' }).objects;
-  assert.deepEqual(object?.ref, { apiVersion: 'rbac.authorization.k8s.io/v1', kind: 'RoleBinding', namespace: 'shop', name: 'all' });
+  assert.deepEqual(object?.ref, {
+    apiVersion: 'rbac.authorization.k8s.io/v1',
+    kind: 'RoleBinding',
+    namespace: 'shop',
+    name: 'all',
+  });
   assert.equal(object?.object.kind, 'RoleBinding');
 });
 

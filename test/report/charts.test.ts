@@ -60,7 +60,10 @@ test('changes are counted by day, week or month of the period, the empty ones to
     ['2026-03-01T00:00:00.000Z', 'applied'],
   ]);
   assert.deepEqual([always.unit, always.rows.map((r) => r.from)], ['day', ['2026-03-01', '2026-03-02', '2026-03-03', '2026-03-04']]);
-  assert.deepEqual(flowOf({ from: '2026-01-01T00:00:00.000Z', to: '2026-02-01T00:00:00.000Z' }, '', []), { unit: 'day', rows: [] });
+  assert.deepEqual(flowOf({ from: '2026-01-01T00:00:00.000Z', to: '2026-02-01T00:00:00.000Z' }, '', []), {
+    unit: 'day',
+    rows: [],
+  });
 });
 
 test('bars are as high as their counts, on an axis that tells them', () => {
@@ -127,7 +130,10 @@ test('lead times lie where they belong, whatever they are', () => {
     [3600, 86_400],
     [0, 90 * 86_400],
     [-50, -20],
-  ].map(([median, p90], i) => ({ environment: `team-${i}`, leadTime: { n: 9, median, p90 } })) as unknown as ReportModel['metrics'];
+  ].map(([median, p90], i) => ({
+    environment: `team-${i}`,
+    leadTime: { n: 9, median, p90 },
+  })) as unknown as ReportModel['metrics'];
   inside(leadTimeChart({ metrics }, WIDTH));
   assert.equal(leadTimeChart({ metrics: [] }, WIDTH), undefined);
 });

@@ -17,11 +17,28 @@ const REPLICA = 'ab'.repeat(16);
 before(async () => {
   const ledger = await openLedger(data, 'countersign.dev/test');
   const refused = { type: 'record.refused', digest: 'd'.repeat(64) } as const;
-  await ledger.record({ ...refused, source: 'outbox', replica: 'unauthenticated', reason: 'it is not signed', count: 1 });
+  await ledger.record({
+    ...refused,
+    source: 'outbox',
+    replica: 'unauthenticated',
+    reason: 'it is not signed',
+    count: 1,
+  });
   await ledger.record({ ...refused, source: 'write-ahead', replica: REPLICA, reason: 'it comes twice', count: 3 });
-  const forgotten = { type: 'subject.forgotten', claimedBy: ledger.subject('lee@host'), digest: 'e'.repeat(64) } as const;
+  const forgotten = {
+    type: 'subject.forgotten',
+    claimedBy: ledger.subject('lee@host'),
+    digest: 'e'.repeat(64),
+  } as const;
   await ledger.record({ ...forgotten, reason: 'HR-311', commitments: 2 });
-  await ledger.record({ ...forgotten, reason: 'HR-312', commitments: 1, exceptions: ['E7'], approvedBy: 'dana', approval: 'x' });
+  await ledger.record({
+    ...forgotten,
+    reason: 'HR-312',
+    commitments: 1,
+    exceptions: ['E7'],
+    approvedBy: 'dana',
+    approval: 'x',
+  });
   await ledger.close();
 });
 

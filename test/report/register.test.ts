@@ -37,7 +37,11 @@ before(async () => {
     outcome: 'denied',
     violations: [refused('unsigned', commitId('unsigned'))],
   });
-  await recordChange(ledger, commitId('self'), { from: last, outcome: 'denied', violations: [refused('self-approval', commitId('self'))] });
+  await recordChange(ledger, commitId('self'), {
+    from: last,
+    outcome: 'denied',
+    violations: [refused('self-approval', commitId('self'))],
+  });
   await recordChange(ledger, commitId('revoked'), {
     from: last,
     outcome: 'denied',
@@ -79,16 +83,43 @@ before(async () => {
   await ledger.record({ type: 'ref.rewound', environment, ref, before: commitId(39), after: commitId(5) });
   const waived: Violation = { code: 'policy', rule: 'privileged', message: 'privileged' };
   const judged = await good(41, { waived: [waived], subject: '=cmd|calc 山田 \u202Eevil\u0007 CHG-1' });
-  const waiver = { verdict: judged.index, rule: 'privileged', waiver: 'old-driver', approver: 'lee', until: '2027-01-01' };
+  const waiver = {
+    verdict: judged.index,
+    rule: 'privileged',
+    waiver: 'old-driver',
+    approver: 'lee',
+    until: '2027-01-01',
+  };
   await ledger.record({ type: 'waiver.used', environment, ...waiver });
-  await ledger.record({ type: 'epoch.opened', origin: 'countersign.dev/test', epoch: 2, reason: 'restored', previous: '' });
+  await ledger.record({
+    type: 'epoch.opened',
+    origin: 'countersign.dev/test',
+    epoch: 2,
+    reason: 'restored',
+    previous: '',
+  });
   const period = { from: '2020-01-01T00:00:00.000Z', to: '2100-01-01T00:00:00.000Z' };
   await ledger.record({ type: 'report.issued', report: 'earlier', ...period, manifest: '', checkpoint: 1 });
   const [name, user] = [ledger.subject('Robin \u202E Example'), ledger.subject('robin')];
-  await ledger.record({ type: 'report.reviewed', report: 'earlier', name, role: 'Head of Platform', remarks: '', user });
-  await ledger.record({ type: 'heartbeat', everySeconds: 1, environments: [{ name: environment, revision: last, state: 'applied' }] });
+  await ledger.record({
+    type: 'report.reviewed',
+    report: 'earlier',
+    name,
+    role: 'Head of Platform',
+    remarks: '',
+    user,
+  });
+  await ledger.record({
+    type: 'heartbeat',
+    everySeconds: 1,
+    environments: [{ name: environment, revision: last, state: 'applied' }],
+  });
   await new Promise((done) => setTimeout(done, 2600));
-  await ledger.record({ type: 'heartbeat', everySeconds: 3600, environments: [{ name: environment, revision: last, state: 'applied' }] });
+  await ledger.record({
+    type: 'heartbeat',
+    everySeconds: 3600,
+    environments: [{ name: environment, revision: last, state: 'applied' }],
+  });
   await ledger.close();
   const made = await report(out);
   assert.equal(made.code, 0, made.stderr);
@@ -358,7 +389,9 @@ test('the checker that goes along agrees, and finds what is altered, also where 
   assert.match(check('--key', stranger).stdout, /^WRONG manifest\.txt is not signed by this key/);
 
   // A period that begins after the ledger did: the tree is continued from the hashes before it.
-  const { time } = JSON.parse(readFileSync(join(at, 'entries.jsonl'), 'utf8').split('\n')[70] ?? '') as { time: string };
+  const { time } = JSON.parse(readFileSync(join(at, 'entries.jsonl'), 'utf8').split('\n')[70] ?? '') as {
+    time: string;
+  };
   const later = join(directory, 'later');
   assert.equal((await countersign(['report', '--data', data, '--out', later, '--from', time, '--to', '2100-01-01'])).code, 0);
   const partly = spawnSync(process.execPath, [join(later, 'verify.mjs'), '--key', key], { encoding: 'utf8' });

@@ -51,7 +51,14 @@ function verdict(to: string, outcome: 'allowed' | 'denied', author = 'Dana <dana
     ...(outcome === 'denied'
       ? {}
       : {
-          waived: [{ code: 'policy', rule: 'privileged', message: 'the container is privileged', title: 'Containers are not privileged' }],
+          waived: [
+            {
+              code: 'policy',
+              rule: 'privileged',
+              message: 'the container is privileged',
+              title: 'Containers are not privileged',
+            },
+          ],
         }),
     objects: 3,
     consulted: { trustDigest: '', bundleDigest: '', time: 'ledger' },
@@ -169,7 +176,15 @@ const verify = (at: string, key = join(data, 'ledger.pub')) => countersign(['ver
 
 test('a change is counted once, by its last verdict; exceptions and refusals have their registers', () => {
   const { summary, changes, exceptions, refused, access, rules } = model();
-  assert.deepEqual(summary, { changes: 2, applied: 1, denied: 1, failed: 0, exceptions: 2, open: 2, admissionsDenied: 1 });
+  assert.deepEqual(summary, {
+    changes: 2,
+    applied: 1,
+    denied: 1,
+    failed: 0,
+    exceptions: 2,
+    open: 2,
+    admissionsDenied: 1,
+  });
   assert.deepEqual(
     changes.map((c) => [c.outcome, c.judged, c.commits.map((k) => k.signer), c.approvals.map((a) => a.principal)]),
     [
@@ -305,12 +320,38 @@ test('an open break-glass is an exception, a use says whether and how it was set
   const at = { v: 1, time: '2026-01-01T00:00:00.000Z' } as const;
   const object = { apiVersion: 'v1', kind: 'Pod', namespace: 'shop', name: 'a' };
   const [environment, user, until] = ['production', 'ola', '2026-01-01T01:00:00Z'];
-  const use = { ...at, type: 'breakglass.used', environment, user, operation: 'UPDATE', object, reason: 'INC-1', until };
+  const use = {
+    ...at,
+    type: 'breakglass.used',
+    environment,
+    user,
+    operation: 'UPDATE',
+    object,
+    reason: 'INC-1',
+    until,
+  };
   const entries = [
-    { ...at, type: 'breakglass.opened', environment, user, reason: 'INC-1', ticket: 'T-1', until, namespaces: ['shop'] },
+    {
+      ...at,
+      type: 'breakglass.opened',
+      environment,
+      user,
+      reason: 'INC-1',
+      ticket: 'T-1',
+      until,
+      namespaces: ['shop'],
+    },
     use,
     use,
-    { ...at, type: 'breakglass.settled', environment, uses: [1], user: 'lee', reason: 'reviewed', commit: 'a'.repeat(40) },
+    {
+      ...at,
+      type: 'breakglass.settled',
+      environment,
+      uses: [1],
+      user: 'lee',
+      reason: 'reviewed',
+      commit: 'a'.repeat(40),
+    },
     { ...at, type: 'admission.warned', environment, user, operation: 'CREATE', object, reason: 'no verdict' },
     { ...at, type: 'protection.changed', object, change: 'removed', manager: '' },
   ].map(canonicalJson);
@@ -372,9 +413,29 @@ test('a report of thousands of changes stays whole', async () => {
 
 test('what was judged before the period and deployed in it does not go unnoticed', () => {
   const revision = 'a'.repeat(40);
-  const intent = { v: 1, type: 'apply.intent', environment: 'production', revision, previous: '', verdict: 3, purpose: 'apply' };
-  const entry = canonicalJson({ ...intent, time: '2026-01-02T00:00:00.000Z', evidence: { sha256: '0'.repeat(64), size: 1 } });
-  const input = { from: '2026-01-01', to: '2027-01-01', first: 9, evidence: new Map(), subjects: [], checkpoint: 'c', origin: 'o' };
+  const intent = {
+    v: 1,
+    type: 'apply.intent',
+    environment: 'production',
+    revision,
+    previous: '',
+    verdict: 3,
+    purpose: 'apply',
+  };
+  const entry = canonicalJson({
+    ...intent,
+    time: '2026-01-02T00:00:00.000Z',
+    evidence: { sha256: '0'.repeat(64), size: 1 },
+  });
+  const input = {
+    from: '2026-01-01',
+    to: '2027-01-01',
+    first: 9,
+    evidence: new Map(),
+    subjects: [],
+    checkpoint: 'c',
+    origin: 'o',
+  };
   const found = (entries: string[]) => buildReport({ ...input, definition, entries }).reconciliation.find((r) => r.id === 'R2');
   assert.deepEqual([found([entry])?.status, found([entry])?.unexplained], ['does not tie', 1]);
   assert.match(found([entry])?.explained ?? '', /1 deployments of changes that were judged before the period/);

@@ -61,7 +61,10 @@ test('a disk that fills while a report is written leaves the one that was there,
   const report = (limit: string) => {
     const command = `trap '' XFSZ; ulimit -f ${limit}; exec "$0" "$@"`;
     const args = ['bin/countersign.mjs', 'report', '--data', data, '--out', out, '--to', '2100-01-01'];
-    return spawnSync('bash', ['-c', command, process.execPath, ...args], { encoding: 'utf8', cwd: new URL('../..', import.meta.url) });
+    return spawnSync('bash', ['-c', command, process.execPath, ...args], {
+      encoding: 'utf8',
+      cwd: new URL('../..', import.meta.url),
+    });
   };
   const contents = () => readdirSync(out).map((name) => [name, readFileSync(join(out, name)).toString('base64')]);
   const first = report('unlimited');

@@ -3,10 +3,10 @@ import { spawnSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { before, test } from 'node:test';
-import { recheckSigned } from '../../src/cli/signed-objects.ts';
 import { assess, type Gate, withoutAddresses } from '../../src/gate/index.ts';
 import { evidenceRef, type Ledger, openSigner, signNote } from '../../src/ledger/index.ts';
 import { type CommitVerdict, NO_REVISION, sha256, stated, type TrustPolicy, type Verdict } from '../../src/model/index.ts';
+import { recheckSigned } from '../../src/publish/signed-objects.ts';
 import type { ReportDocument } from '../../src/report/index.ts';
 import { approveAs } from '../kit/approve.ts';
 import { Fleet, openPgpPerson, sshPerson } from '../kit/fleet.ts';
@@ -49,7 +49,15 @@ async function run(gate: Gate, ledger: Ledger, from: string, to: string): Promis
   );
   await ledger.record(
     {
-      ...{ type: 'apply.result', environment, intent: intent.index, revision: to, outcome: 'applied', applied: 1, pruned: 0 },
+      ...{
+        type: 'apply.result',
+        environment,
+        intent: intent.index,
+        revision: to,
+        outcome: 'applied',
+        applied: 1,
+        pruned: 0,
+      },
       evidence: nothing.ref,
     },
     [nothing],
@@ -113,7 +121,10 @@ test('signatures of sampled changes are verified from the bytes in the report, S
   assert.equal(verified.code, 0, verified.stdout);
   assert.match(verified.stdout, /✓ signatures of 7 commits and 4 approvals of 3 changes of the sample/);
   assert.doesNotMatch(verified.stdout, /not checked/);
-  const { steps, unchecked } = JSON.parse((await verify('whole', '--output', 'json')).stdout) as { steps: unknown[]; unchecked: string[] };
+  const { steps, unchecked } = JSON.parse((await verify('whole', '--output', 'json')).stdout) as {
+    steps: unknown[];
+    unchecked: string[];
+  };
   assert.ok(steps.length > 15);
   assert.deepEqual(unchecked, []);
   const model = JSON.parse(readFileSync(join(directory, 'whole', 'report.json'), 'utf8')) as ReportDocument;
@@ -141,7 +152,10 @@ test('what is not in any repository any more is named as not checked, and nothin
   assert.match(unchecked[0] ?? '', /the TrustPolicy that judged it is not here/);
 });
 
-const commits = (change: (c: CommitVerdict) => CommitVerdict) => (v: Verdict) => ({ ...v, commits: v.commits.map(change) });
+const commits = (change: (c: CommitVerdict) => CommitVerdict) => (v: Verdict) => ({
+  ...v,
+  commits: v.commits.map(change),
+});
 const approvals = (change: (a: Verdict['approvals'][number]) => Verdict['approvals'][number]) => (v: Verdict) => ({
   ...v,
   approvals: v.approvals.map(change),
@@ -271,7 +285,9 @@ test('who may sign and approve by the configuration is in the report, and so is 
       ['lee', true, ended],
     ],
   );
-  const pages = spawnSync('pdftotext', ['-layout', join(directory, 'later', 'report.pdf'), '-'], { encoding: 'utf8' }).stdout;
+  const pages = spawnSync('pdftotext', ['-layout', join(directory, 'later', 'report.pdf'), '-'], {
+    encoding: 'utf8',
+  }).stdout;
   assert.match(pages, /Change fail rate: deployments that were undone, or followed by a rollback or an emergency within 24 h/);
   assert.match(pages, /the ledger has nothing from before/);
 });

@@ -22,11 +22,21 @@ before(async () => {
     const text = HOSTILE[n % HOSTILE.length] ?? '';
     const violation: Violation = { code: 'unsigned', message: `it is not signed: ${text}`, commit: commitId(n) };
     const denied = n % 5 === 0 ? ({ outcome: 'denied', violations: [violation] } as const) : {};
-    await recordChange(ledger, commitId(n), { from: commitId(n - 1), subject: text, author: ledger.subject(`${text} <a@b>`), ...denied });
+    await recordChange(ledger, commitId(n), {
+      from: commitId(n - 1),
+      subject: text,
+      author: ledger.subject(`${text} <a@b>`),
+      ...denied,
+    });
   }
   const period = { from: '2020-01-01T00:00:00.000Z', to: '2100-01-01T00:00:00.000Z' };
   await ledger.record({ type: 'report.issued', report: 'earlier', ...period, manifest: '', checkpoint: 1 });
-  const who = { name: ledger.subject(HOSTILE[0] ?? ''), role: HOSTILE[1] ?? '', remarks: HOSTILE[4] ?? '', user: ledger.subject('robin') };
+  const who = {
+    name: ledger.subject(HOSTILE[0] ?? ''),
+    role: HOSTILE[1] ?? '',
+    remarks: HOSTILE[4] ?? '',
+    user: ledger.subject('robin'),
+  };
   await ledger.record({ type: 'report.reviewed', report: 'earlier', ...who });
   await ledger.close();
   const asked = ['--from', '2020-01-01', '--to', '2100-01-01', '--seed', HOSTILE[0] ?? '', '--framework', 'soc2', 'iso27001'];

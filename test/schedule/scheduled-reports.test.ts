@@ -2,12 +2,12 @@ import assert from 'node:assert/strict';
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { recorderOf } from '../../src/cli/read-ledger.ts';
-import { openScheduledReports } from '../../src/cli/serve-reports.ts';
 import { type Ledger, openLedger } from '../../src/ledger/index.ts';
 import { CountersignError, type EntryOf, type EntryType, type ReportSchedule, reportScheduleSchema } from '../../src/model/index.ts';
+import { recorderOf } from '../../src/open/read-ledger.ts';
 import type { ReportModel } from '../../src/report/index.ts';
 import { ScheduledReports, type ScheduledReportsPorts } from '../../src/schedule/index.ts';
+import { openScheduledReports } from '../../src/serve/reports.ts';
 import { commitId, recordChange } from '../kit/report-ledger.ts';
 import { scratch } from '../kit/scratch.ts';
 import { countersign } from '../kit/service.ts';
@@ -91,7 +91,11 @@ test('made again, it is a new version, which names the one it supersedes and wha
   const opened = await ledgerOf('2026-07-10T12:00:00Z');
   const { reports } = reportsOf(opened, [schedule({})]);
   await assert.rejects(reports.runNow('monthly', true), { code: 'usage', message: /made no report yet/ });
-  await assert.rejects(reports.runNow('weekly', false), { code: 'usage', message: /no ReportSchedule `weekly`/, hint: /one of monthly/ });
+  await assert.rejects(reports.runNow('weekly', false), {
+    code: 'usage',
+    message: /no ReportSchedule `weekly`/,
+    hint: /one of monthly/,
+  });
   now = new Date('2026-08-03T00:00:00Z');
   const [first] = await reports.runNow('monthly', false);
   const before = JSON.parse(readFileSync(join(opened.out, 'monthly/2026-07/v1/report.json'), 'utf8')) as ReportModel;
@@ -192,7 +196,9 @@ test('a place that is away is tried again with longer and longer pauses; the led
   now = new Date('2026-08-03T00:00:00Z');
   let tries = 0;
   let isAway = true;
-  const monthly = schedule({ deliver: [{ name: 'audit', webhook: { url: 'https://audit.example.test', secretFile: '/secret' } }] });
+  const monthly = schedule({
+    deliver: [{ name: 'audit', webhook: { url: 'https://audit.example.test', secretFile: '/secret' } }],
+  });
   const { reports } = reportsOf(opened, [monthly], () => ({
     deliver: async () => {
       tries++;
@@ -232,7 +238,9 @@ test('after a week nobody tries any more; a superseded version is not delivered;
   const opened = await ledgerOf('2026-07-10T12:00:00Z');
   now = new Date('2026-08-03T00:00:00Z');
   const place = (name: string) => ({ name, directory: { path: join(directory, 'late', name) } });
-  const away = reportsOf(opened, [schedule({ deliver: [place('one')] })], () => ({ deliver: () => Promise.reject(new Error('away')) }));
+  const away = reportsOf(opened, [schedule({ deliver: [place('one')] })], () => ({
+    deliver: () => Promise.reject(new Error('away')),
+  }));
   await away.reports.look();
   await away.reports.runNow('monthly', true);
   const { reports } = reportsOf(opened, [schedule({ deliver: [place('one'), place('two')] })]);
@@ -294,7 +302,9 @@ test('a clock that is set back does not keep a delivery waiting', async () => {
   const opened = await ledgerOf('2026-07-10T12:00:00Z');
   now = new Date('2026-08-03T00:00:00Z');
   let tries = 0;
-  const monthly = schedule({ deliver: [{ name: 'audit', webhook: { url: 'https://audit.example.test', secretFile: '/secret' } }] });
+  const monthly = schedule({
+    deliver: [{ name: 'audit', webhook: { url: 'https://audit.example.test', secretFile: '/secret' } }],
+  });
   const { reports } = reportsOf(opened, [monthly], () => ({
     deliver: async () => {
       tries++;

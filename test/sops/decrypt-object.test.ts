@@ -121,7 +121,11 @@ test('a MAC is verified over every document of the file, in its order, numbers a
   const [numbers] = rendered(text('numbers.yaml'));
   assert.ok(numbers !== undefined);
   const { object, seal } = await openSealed(numbers, AGE);
-  assert.deepEqual(object['stringData'], { '80': 'another', '8080': 'a key that looks like a number', zeta: 'last letter first' });
+  assert.deepEqual(object['stringData'], {
+    '80': 'another',
+    '8080': 'a key that looks like a number',
+    zeta: 'last letter first',
+  });
   const both = rendered(text('multi.yaml'));
   const seals = await Promise.all(both.map(async (o) => (await openSealed(o, AGE)).seal));
   assert.equal(seals[0]?.key, seals[1]?.key);
@@ -177,7 +181,10 @@ test('an object that a program made must have the values of the file it comes fr
   const [object] = rendered(text('age.yaml'));
   assert.ok(object !== undefined);
   const { sealedWith } = object;
-  const made: KubernetesObject = { ...object.object, metadata: { name: 'prod-database', namespace: 'shop', labels: { app: 'x' } } };
+  const made: KubernetesObject = {
+    ...object.object,
+    metadata: { name: 'prod-database', namespace: 'shop', labels: { app: 'x' } },
+  };
   await openSealed({ object: made, ...(sealedWith === undefined ? {} : { sealedWith }) }, AGE);
   const less = { ...made, stringData: { umlaut: (made['stringData'] as Record<string, string>)['umlaut'] ?? '' } };
   await assert.rejects(openSealed({ object: less, ...(sealedWith === undefined ? {} : { sealedWith }) }, AGE), {

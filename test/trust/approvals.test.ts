@@ -120,7 +120,12 @@ test('a rule for a path asks for its own approvers and signers', async () => {
 test('a rule for an environment speaks there and nowhere else', async () => {
   const rules = [
     { name: 'everywhere', signers: ['developers'], approvals: { required: 0 } },
-    { name: 'in-production', environments: ['prod*'], signers: ['developers'], approvals: { required: 1, from: ['kim'] } },
+    {
+      name: 'in-production',
+      environments: ['prod*'],
+      signers: ['developers'],
+      approvals: { required: 1, from: ['kim'] },
+    },
   ];
   const trust = trustDocument(people, { rules });
   const commit = change();

@@ -26,7 +26,10 @@ let n = 0;
 beforeEach(() => {
   fleet = new Fleet(directory, `fleet-${++n}`);
   fleet.remote(fleet.bare);
-  first = fleet.commit(dana, 'first', { [`${PATH}/ns.yaml`]: namespace('shop'), [`${PATH}/cm.yaml`]: configMap('shop', 'cm', { a: '1' }) });
+  first = fleet.commit(dana, 'first', {
+    [`${PATH}/ns.yaml`]: namespace('shop'),
+    [`${PATH}/cm.yaml`]: configMap('shop', 'cm', { a: '1' }),
+  });
   commit = fleet.commit(dana, 'change', { [`${PATH}/cm.yaml`]: configMap('shop', 'cm', { a: '2' }) });
   fleet.push();
 });

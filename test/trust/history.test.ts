@@ -48,7 +48,17 @@ function withPlatform(options: { required?: number; history?: string; kind?: str
 }
 
 const file = (value: object) => ({
-  [`${PATH}/cm.yaml`]: configMap('shop', 'cm', { a: '1', b: '1', c: '1', d: '1', e: '1', f: '1', g: '1', h: '1', ...value }),
+  [`${PATH}/cm.yaml`]: configMap('shop', 'cm', {
+    a: '1',
+    b: '1',
+    c: '1',
+    d: '1',
+    e: '1',
+    f: '1',
+    g: '1',
+    h: '1',
+    ...value,
+  }),
 });
 
 /** Two sides of a merge that touch the same file at far ends, so that Git merges them by itself. */
@@ -115,7 +125,9 @@ test('what a person’s merge adds is theirs, and is pointed out', async () => {
 });
 
 test('a squash by a forge’s key needs one person more: whoever made it could be the one who approves', async () => {
-  const commit = fleet.commit(forgeKey, 'squashed', file({ a: '9' }), { author: { ...lee, email: 'lee@home.example.test' } });
+  const commit = fleet.commit(forgeKey, 'squashed', file({ a: '9' }), {
+    author: { ...lee, email: 'lee@home.example.test' },
+  });
   fleet.push();
   assert.deepEqual(codes(await verdictOn(commit, withPlatform())), ['approval-missing']);
   await approveAs(lee, fleet, first, commit);
@@ -131,7 +143,9 @@ test('a squash by a forge’s key needs one person more: whoever made it could b
 
 test('an imported request says who opened a squash: then nobody more is needed, and they are not heard', async () => {
   const importer: Person = { ...sshPerson(directory, `importer-${n}`), name: 'importer' };
-  const document = withPlatform({ required: 1 }) as { spec: { principals: { name: string; forgeAccounts?: object[] }[] } };
+  const document = withPlatform({ required: 1 }) as {
+    spec: { principals: { name: string; forgeAccounts?: object[] }[] };
+  };
   document.spec.principals.push({
     name: 'importer',
     kind: 'bot',
@@ -302,7 +316,9 @@ test('someone who is removed signs nothing behind that, in the same look', async
 test('a policy that was never approved is not believed, though it stands at the applied commit', async () => {
   const configured = policy([dana, lee, kim]);
   const { gate, close } = await gateWithTrustPath(configured, 'trust-planted');
-  const planted = fleet.commit(dana, 'planted before the gate looked there', { [TRUST]: text(policy([dana, lee, kim, robin])) });
+  const planted = fleet.commit(dana, 'planted before the gate looked there', {
+    [TRUST]: text(policy([dana, lee, kim, robin])),
+  });
   fleet.push();
   const byRobin = fleet.commit(robin, 'by robin', file({ a: '7' }));
   fleet.push();

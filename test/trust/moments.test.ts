@@ -129,7 +129,12 @@ test('the gate judges a commit at the time the ledger first named it, and says s
   const commit = commitWithFile(NOW - 21 * DAY, start);
   const trust = trustDocument([dana], { required: 1 }) as { spec: { principals: { keys: object[] }[] } };
   (trust.spec.principals[0] as { keys: object[] }).keys = [{ ssh: dana.publicKey, validBefore: iso(NOW - 10 * DAY) }];
-  const gate = { ...(await gateOf(fleet, [dana], { trust })), recorder, clock: () => now, repository: sourceRepository(repository) };
+  const gate = {
+    ...(await gateOf(fleet, [dana], { trust })),
+    recorder,
+    clock: () => now,
+    repository: sourceRepository(repository),
+  };
   const first = await assess(gate, start, commit);
   assert.deepEqual(codes(first.verdict), ['approval-missing'], 'the key counts; only the approval is missing');
   now = new Date(NOW * 1000); // the key has ended since
@@ -180,7 +185,10 @@ test('the seal is on the ledger before anything after it is judged', async () =>
 });
 
 function commitWithFile(time: number, parent = base): string {
-  const blob = run('git', ['hash-object', '-w', '--stdin'], { cwd: fleet.work, input: configMap('shop', 'cm', { n: String(++n) }) });
+  const blob = run('git', ['hash-object', '-w', '--stdin'], {
+    cwd: fleet.work,
+    input: configMap('shop', 'cm', { n: String(++n) }),
+  });
   const ns = run('git', ['rev-parse', `${base}:clusters/production/ns.yaml`], { cwd: fleet.work });
   const make = (entries: string) => run('git', ['mktree'], { cwd: fleet.work, input: entries });
   const production = make(`100644 blob ${blob}\tcm.yaml\n100644 blob ${ns}\tns.yaml\n`);

@@ -181,7 +181,11 @@ test('revoked in the key itself: retired ends it, compromised takes everything b
   for (const flag of [enums.reasonForRevocation.keyCompromised, enums.reasonForRevocation.noReason]) {
     const hard = await revoked(flag);
     assert.equal((await verdictOn(commit, [{ openpgp: hard }], seenBefore)).code, 'key-compromised');
-    const since = { at: revokedAt.toISOString(), reason: 'compromised', compromisedSince: new Date((NOW - 30 * DAY) * 1000).toISOString() };
+    const since = {
+      at: revokedAt.toISOString(),
+      reason: 'compromised',
+      compromisedSince: new Date((NOW - 30 * DAY) * 1000).toISOString(),
+    };
     assert.equal(
       (await verdictOn(commit, [{ openpgp: hard, revoked: since }], seenBefore)).outcome,
       'verified',
@@ -237,8 +241,11 @@ test('a signature over SHA-1, a short RSA key and DSA are refused', async () => 
   const short = person('short', NOW - DAY, { algorithm: 'rsa2048' });
   await assert.rejects(verdictOn(base, [{ openpgp: short.publicKey }]), /RSA key of 2048 bits is too weak; the policy asks for 3072/);
   assert.equal(
-    (await verdictOn(signedAt(short, NOW - 60), [{ openpgp: short.publicKey }], Date.now(), { algorithms: { minimumRsaBits: 2048 } }))
-      .outcome,
+    (
+      await verdictOn(signedAt(short, NOW - 60), [{ openpgp: short.publicKey }], Date.now(), {
+        algorithms: { minimumRsaBits: 2048 },
+      })
+    ).outcome,
     'verified',
   );
   const dsa = person('dsa', NOW - DAY, { algorithm: 'dsa2048' });
@@ -269,9 +276,17 @@ test('a text signature is not one over bytes', async () => {
 
 test('a signature that says it is over text is none over bytes, even where its cryptography would hold', async () => {
   const made = await openPgpKey({ date: new Date((NOW - DAY) * 1000) });
-  const commit = await commitWith(made.key, { date: new Date((NOW - 60) * 1000), committed: NOW - 60, type: enums.signature.text });
+  const commit = await commitWith(made.key, {
+    date: new Date((NOW - 60) * 1000),
+    committed: NOW - 60,
+    type: enums.signature.text,
+  });
   assert.equal((await verdictOn(commit, [{ openpgp: made.publicKey }])).code, 'bad-signature');
-  const control = await commitWith(made.key, { date: new Date((NOW - 60) * 1000), committed: NOW - 60, type: enums.signature.binary });
+  const control = await commitWith(made.key, {
+    date: new Date((NOW - 60) * 1000),
+    committed: NOW - 60,
+    type: enums.signature.binary,
+  });
   assert.equal((await verdictOn(control, [{ openpgp: made.publicKey }])).outcome, 'verified');
 });
 

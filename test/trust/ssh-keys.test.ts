@@ -126,7 +126,12 @@ test('touch and PIN are asked for where the policy wants them, which ssh-keygen 
   assert.equal((await verdictOn(touched, policyWith({ key: { ssh: key.line, requirePin: true } }))).code, 'pin-required');
   const seen = await verdictOn(verified, policyWith({ key: { ssh: key.line, requirePin: true } }));
   assert.deepEqual([seen.outcome, seen.hardware], ['verified', { touched: true, verified: true }]);
-  const everywhere = { minimumRsaBits: 3072, sshKeyTypes: ['ssh-ed25519' as const], requireTouch: true, requirePin: false };
+  const everywhere = {
+    minimumRsaBits: 3072,
+    sshKeyTypes: ['ssh-ed25519' as const],
+    requireTouch: true,
+    requirePin: false,
+  };
   assert.equal((await verdictOn(plain, policyWith({ algorithms: everywhere }))).code, 'touch-required');
   assert.match(
     (await verdictOn(plain, policyWith({ algorithms: { ...everywhere, requireTouch: false, requirePin: true } }))).reason,
@@ -168,7 +173,10 @@ test('a signature by a browser for a hardware key counts when it signed this cha
   writeFileSync(join(directory, 'wa.sig'), `${good}\n`);
   const args = ['-Y', 'verify', '-f', join(directory, 'signers'), '-I', 'dana@example.test', '-n', 'git', '-s', join(directory, 'wa.sig')];
   assert.match(run('ssh-keygen', args, { input: payload }), /Good "git" signature/);
-  assert.deepEqual(verifySshSignature(parseSshSignature(good), payload, 'git')?.flags, { touched: true, verified: false });
+  assert.deepEqual(verifySshSignature(parseSshSignature(good), payload, 'git')?.flags, {
+    touched: true,
+    verified: false,
+  });
   assert.throws(() => verifySshSignature(parseSshSignature(make(() => 'AAAA')), payload, 'git'), /signed something else/);
   const another = make((m) => Buffer.alloc(m.length, 1).toString('base64url'));
   assert.throws(() => verifySshSignature(parseSshSignature(another), payload, 'git'), /signed something else/);
@@ -209,7 +217,10 @@ function certify(
 }
 
 const trusted = (more: Spec = {}) =>
-  policyWith({ certificateAuthorities: [{ name: 'office', ssh: ca.publicKey, principals: '*@example.test' }], ...more });
+  policyWith({
+    certificateAuthorities: [{ name: 'office', ssh: ca.publicKey, principals: '*@example.test' }],
+    ...more,
+  });
 const certified = (person: Person) => commitBy((p) => signBytes(person, p));
 
 for (const type of ['ed25519', 'ecdsa'] as const) {
@@ -240,7 +251,10 @@ for (const [what, make, policy, code] of [
   [
     'of a type the policy does not take',
     () => certify('x', { type: 'ecdsa' }),
-    () => trusted({ algorithms: { minimumRsaBits: 3072, sshKeyTypes: ['ssh-ed25519'], requireTouch: false, requirePin: false } }),
+    () =>
+      trusted({
+        algorithms: { minimumRsaBits: 3072, sshKeyTypes: ['ssh-ed25519'], requireTouch: false, requirePin: false },
+      }),
     'algorithm-too-weak',
   ],
 ] as const) {
@@ -377,7 +391,10 @@ test('a line that leads to nobody, or to several, is refused: git would attribut
   const kim = sshPerson(directory, `kim-${++n}`);
   const document = trustDocument([dana, kim], { required: 0 }) as { spec: { principals: { keys: object[] }[] } };
   for (const principal of document.spec.principals) principal.keys = [];
-  const policy = trustPolicySchema.parse({ ...document, spec: { ...document.spec, allowedSigners: `* ${dana.publicKey}` } });
+  const policy = trustPolicySchema.parse({
+    ...document,
+    spec: { ...document.spec, allowedSigners: `* ${dana.publicKey}` },
+  });
   await assert.rejects(openTrustStore(policy), /leads to `dana` and `kim.*anybody/);
 });
 
@@ -428,7 +445,12 @@ test('an RSA key is as long as the policy asks, for people and for authorities',
     openTrustStore(policyWith({ certificateAuthorities: [authority] })),
     /2048 bits is too weak; the policy asks for 3072/,
   );
-  const algorithms = { minimumRsaBits: 2048, sshKeyTypes: ['ssh-rsa' as const], requireTouch: false, requirePin: false };
+  const algorithms = {
+    minimumRsaBits: 2048,
+    sshKeyTypes: ['ssh-rsa' as const],
+    requireTouch: false,
+    requirePin: false,
+  };
   const commit = commitBy((p) => signBytes(short, p));
   assert.equal((await verdictOn(commit, policyWith({ key: { ssh: short.publicKey }, algorithms }))).outcome, 'verified');
   await assert.rejects(openTrustStore(policyWith({ algorithms })), /no keys of type `ssh-ed25519`/);

@@ -85,7 +85,9 @@ test('a namespace nobody governs is let through', async () => {
 });
 
 test('whatever goes wrong while deciding is a no with its reason', async () => {
-  const { response } = JSON.parse((await post(review('shop'))).text) as { response: { allowed: boolean; status: { message: string } } };
+  const { response } = JSON.parse((await post(review('shop'))).text) as {
+    response: { allowed: boolean; status: { message: string } };
+  };
   assert.equal(response.allowed, false);
   assert.match(response.status.message, /could not decide: the ledger is gone/);
 });
@@ -122,7 +124,10 @@ for (const [what, from, to] of [
 
 test('what takes too long, or comes in a flood, is refused for now, with when to ask again; where nothing is enforced it passes', async () => {
   const slow = (namespace: string) => review(namespace).replace('"name":"a"', '"name":"slow"');
-  type Response = { allowed: boolean; status?: { code: number; message: string; details: { retryAfterSeconds: number } } };
+  type Response = {
+    allowed: boolean;
+    status?: { code: number; message: string; details: { retryAfterSeconds: number } };
+  };
   const ask = async (body: string) => (JSON.parse((await post(body)).text) as { response: Response }).response;
   const late = await ask(slow('shop'));
   assert.deepEqual([late.allowed, late.status?.code, late.status?.details.retryAfterSeconds], [false, 429, 1]);

@@ -27,7 +27,11 @@ test('each value knows its line, and what was not written has its parent’s', (
 });
 
 test('merges and aliases become plain copies', () => {
-  const parsed = value('base: &b {x: {k: 1}}\nc:\n  <<: *b\nd: *b\n') as { base: { x: object }; c: { x: object }; d: { x: object } };
+  const parsed = value('base: &b {x: {k: 1}}\nc:\n  <<: *b\nd: *b\n') as {
+    base: { x: object };
+    c: { x: object };
+    d: { x: object };
+  };
   assert.deepEqual(parsed.c, { x: { k: 1 } });
   assert.notEqual(parsed.d.x, parsed.base.x);
 });

@@ -1,0 +1,100 @@
+import { chmodSync, existsSync, rmSync } from 'node:fs';
+import { createServer, type IncomingMessage, request } from 'node:http';
+import { CountersignError, messageOf } from '../model/index.ts';
+
+/** What a command is answered: an exit code's worth of yes or no, and what to show. */
+export type ControlAnswer = { readonly ok: boolean; readonly result: unknown };
+
+/** Does what a command asks for. Throws a `CountersignError` when that cannot be. */
+export type Control = (command: string, options: Readonly<Record<string, unknown>>) => Promise<ControlAnswer>;
+
+const MAX_BODY = 64 * 1024;
+const MAX_ANSWER = 64 * 1024 * 1024;
+const ANSWER_MS = 900_000; // a rollback waits until its objects are healthy
+
+/**
+ * Takes commands on a socket in the data directory. Who may write there may do everything to this service anyhow: they have
+ * its ledger and its key. Gives what ends it.
+ */
+export async function listenForCommands(socket: string, control: Control): Promise<() => Promise<void>> {
+  if (existsSync(socket)) rmSync(socket); // left by a service that was killed: the ledger's own lock says that none is running
+  const server = createServer(async (incoming, response) => {
+    const say = (status: number, body: unknown) => {
+      response.writeHead(status, { 'content-type': 'application/json' });
+      response.end(JSON.stringify(body));
+    };
+    try {
+      const text = await readAll(incoming, MAX_BODY);
+      const options = text === '' ? {} : (JSON.parse(text) as Record<string, unknown>);
+      say(200, await control((incoming.url ?? '').slice(1), options));
+    } catch (thrown) {
+      const { code = 'usage', hint } = thrown instanceof CountersignError ? thrown : {};
+      say(500, { code, message: messageOf(thrown), hint });
+    }
+  });
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(socket, resolve);
+  });
+  chmodSync(socket, 0o600);
+  return () =>
+    new Promise((resolve) => {
+      server.close(() => resolve());
+      server.closeAllConnections();
+    });
+}
+
+/** Sends a command to the service that runs on a data directory; undefined when none does. */
+export function sendCommand(socket: string, command: string, options: object): Promise<ControlAnswer | undefined> {
+  const payload = JSON.stringify(options);
+  return new Promise((resolve, reject) => {
+    const sent = request(
+      {
+        socketPath: socket,
+        path: `/${command}`,
+        method: 'POST',
+        headers: { 'content-length': Buffer.byteLength(payload) },
+        timeout: ANSWER_MS,
+      },
+      (response) => {
+        readAll(response, MAX_ANSWER).then((text) => {
+          const body = JSON.parse(text) as ControlAnswer & {
+            code?: CountersignError['code'];
+            message?: string;
+            hint?: string;
+          };
+          if (response.statusCode === 200) return resolve(body);
+          reject(
+            new CountersignError(
+              body.code ?? 'usage',
+              body.message ?? 'the service could not do it',
+              body.hint === undefined ? {} : { hint: body.hint },
+            ),
+          );
+        }, reject);
+      },
+    );
+    sent.on('timeout', () => sent.destroy(new Error('the service does not answer')));
+    sent.on('error', (cause: NodeJS.ErrnoException) => {
+      if (cause.code === 'ENOENT' || cause.code === 'ECONNREFUSED') return resolve(undefined);
+      reject(
+        new CountersignError('usage', `the service at \`${socket}\` cannot be asked: ${messageOf(cause)}`, {
+          cause,
+          hint: 'run this as the user that the service runs as',
+        }),
+      );
+    });
+    sent.end(payload);
+  });
+}
+
+async function readAll(stream: IncomingMessage, limit: number): Promise<string> {
+  const chunks: Buffer[] = [];
+  let size = 0;
+  for await (const chunk of stream as AsyncIterable<Buffer>) {
+    size += chunk.length;
+    if (size > limit) throw new CountersignError('usage', `more than ${limit} bytes were sent`);
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks).toString('utf8');
+}

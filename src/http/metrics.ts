@@ -1,0 +1,124 @@
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
+import type { ReconcilerStatus } from '../reconcile/index.ts';
+
+/** What is measured when it is asked for. */
+export type Measured = {
+  readonly environments: readonly ReconcilerStatus[];
+  readonly entries: number;
+  readonly connected: boolean;
+};
+
+/** The service in Prometheus' text format. Names follow its conventions: base units, `_total` for what only grows. */
+export class Metrics {
+  readonly #registry = new Registry();
+  readonly #events: Counter<'environment' | 'event'>;
+  readonly #duration: Histogram<'environment' | 'kind'>;
+  readonly #admission: Counter<'environment' | 'operation' | 'decision'>;
+  readonly #decision: Histogram;
+
+  constructor(measure: () => Measured) {
+    const registers = [this.#registry];
+    collectDefaultMetrics({ register: this.#registry });
+    this.#events = new Counter({
+      name: 'countersign_events_total',
+      help: 'What happened in an environment: applied, failed, restored, denied, refused, drift, corrected, contested, …',
+      labelNames: ['environment', 'event'],
+      registers,
+    });
+    this.#duration = new Histogram({
+      name: 'countersign_reconcile_duration_seconds',
+      help: 'How long one look at an environment took; kind is look (with the repository) or drift.',
+      labelNames: ['environment', 'kind'],
+      buckets: [0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300],
+      registers,
+    });
+    this.#admission = new Counter({
+      name: 'countersign_admission_requests_total',
+      help: 'Requests that the admission webhook decided.',
+      labelNames: ['environment', 'operation', 'decision'],
+      registers,
+    });
+    this.#decision = new Histogram({
+      name: 'countersign_admission_duration_seconds',
+      help: 'How long the webhook took to decide a request.',
+      buckets: [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5],
+      registers,
+    });
+    this.#gauges(measure, registers);
+  }
+
+  /** Its Content-Type, and the text. */
+  async text(): Promise<{ readonly type: string; readonly body: string }> {
+    return { type: this.#registry.contentType, body: await this.#registry.metrics() };
+  }
+
+  happened(environment: string, event: string): void {
+    this.#events.inc({ environment, event });
+  }
+
+  took(environment: string, kind: 'look' | 'drift', seconds: number): void {
+    this.#duration.observe({ environment, kind }, seconds);
+  }
+
+  decided(environment: string, operation: string, decision: 'allowed' | 'denied' | 'undecided', seconds: number): void {
+    this.#admission.inc({ environment, operation, decision });
+    this.#decision.observe(seconds);
+  }
+
+  // Asked for at each scrape, so that they are never older than that.
+  #gauges(measure: () => Measured, registers: Registry[]): void {
+    const state = (set: (status: ReconcilerStatus) => void) => {
+      for (const status of measure().environments) set(status);
+    };
+    new Gauge({
+      name: 'countersign_environment_info',
+      help: 'Always 1; its labels say where an environment stands.',
+      labelNames: ['environment', 'revision', 'state'],
+      registers,
+      collect() {
+        this.reset();
+        state((s) => this.set({ environment: s.environment, revision: s.revision, state: s.state }, 1));
+      },
+    });
+    new Gauge({
+      name: 'countersign_environment_ready',
+      help: '1 where the newest commit is applied and every object is healthy.',
+      labelNames: ['environment'],
+      registers,
+      collect() {
+        state((s) => {
+          const healthy = s.health.progressing + s.health.failed + s.health.missing === 0;
+          this.set({ environment: s.environment }, s.state === 'applied' && healthy ? 1 : 0);
+        });
+      },
+    });
+    new Gauge({
+      name: 'countersign_objects',
+      help: 'Objects of an environment by health.',
+      labelNames: ['environment', 'health'],
+      registers,
+      collect() {
+        state((s) => {
+          for (const health of ['current', 'progressing', 'failed', 'missing'] as const)
+            this.set({ environment: s.environment, health }, s.health[health]);
+        });
+      },
+    });
+    new Gauge({
+      name: 'countersign_ledger_entries',
+      help: 'Entries on the ledger.',
+      registers,
+      collect() {
+        this.set(measure().entries);
+      },
+    });
+    new Gauge({
+      name: 'countersign_watches_connected',
+      help: '1 while every watch on a cluster is connected.',
+      registers,
+      collect() {
+        this.set(measure().connected ? 1 : 0);
+      },
+    });
+  }
+}

@@ -1,0 +1,27 @@
+/**
+ * Takes documents and settings; returns one opened thing (gate, rules, rendering, ledger view, key, access to a source) and
+ * the function that closes it. Decides nothing and prints nothing.
+ * Refuses what cannot be opened, with the file or flag to correct.
+ */
+
+export { askService, makeSocket } from './control-socket.ts';
+export { decrypting, opener } from './decrypting.ts';
+export { answerWith, inThread } from './in-thread.ts';
+export { ledgerKey } from './ledger-key.ts';
+export {
+  chooseEnvironment,
+  gitProgram,
+  openCheckout,
+  openConfiguration,
+  openGate,
+  openPolicy,
+  trustOf,
+} from './open-gate.ts';
+export { openRendering } from './open-rendering.ts';
+export { SharedRules } from './open-rules.ts';
+export type { PassOptions } from './pass-options.ts';
+export { environmentsOf, readLedger, recorderOf, viewOf } from './read-ledger.ts';
+export { readSecret } from './read-secret.ts';
+export { readText, readVerifiers } from './read-verifiers.ts';
+export { SharedPools } from './shared-pools.ts';
+export { sourceAccess } from './source-access.ts';

@@ -1,0 +1,157 @@
+import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import type { ProcessSettings } from '../config/index.ts';
+import { type ChartPin, hostOf, type Made, openFence, ReadingProcess, type Recipe, type RepositoryTree } from '../fence/index.ts';
+import { limitsOf, type Maker, type ReadManifests, type SourceRepository } from '../gate/index.ts';
+import { CountersignError, DEFAULT_LIMITS, type Environment, messageOf, Recent, sizeInBytes } from '../model/index.ts';
+import { downloadFile, pullImage, type Refuse } from '../registry/index.ts';
+import { provide } from '../tools/index.ts';
+import { memoryShare } from './memory-share.ts';
+
+const ROOT = fileURLToPath(new URL('../..', import.meta.url));
+
+/** What renders for gates, until it is closed. */
+export type RenderingParts = {
+  readonly make: Maker;
+  readonly read: ReadManifests;
+  /** Starts the process that reads, for a command that will need it in a moment. */
+  readonly warm: () => void;
+  readonly close: () => void;
+};
+
+/**
+ * Reads manifests in a process of their own, and has `kustomize` and `helm` make objects: from PATH, or built from the pinned modules
+ * where Go is. With `keep`, a directory, what was made stays there, so that a restart with a newer program still has what was
+ * approved. Where the process runs in a container with a memory limit, rendering takes no more than a part of it.
+ */
+export function openRendering(settings: ProcessSettings, keep?: string): RenderingParts {
+  const programs = (name: 'kustomize' | 'helm') =>
+    provide(name, {
+      path: settings.path,
+      kubebuilderAssets: undefined,
+      cache: join(ROOT, '.tools'),
+      root: ROOT,
+      say: (line) => process.stderr.write(`${line}\n`),
+    });
+  const reading = new ReadingProcess();
+  const fence = openFence(programs, (texts, limits) => reading.texts(texts, limits), keep === undefined ? undefined : storeIn(keep));
+  const charts = chartStore(keep);
+  const within = <T extends { readonly memory: number }>(limits: T): T => ({
+    ...limits,
+    memory: Math.min(limits.memory, memoryShare()),
+  });
+  return {
+    make: async (environment, repository, tree) => {
+      const recipe = recipeOf(environment);
+      const files = await repositoryTree(repository, tree);
+      return fence(recipe, environment.spec.source.path, files, within(limitsOf(environment)), (pin) =>
+        charts(pin.digest, () => pullChart(pin, environment)),
+      );
+    },
+    read: (files, limits, substitute) => reading.files(files, within(limits), substitute),
+    warm: () => reading.warm(within({ memory: sizeInBytes(DEFAULT_LIMITS.memory) }).memory),
+    close: () => reading.close(),
+  };
+}
+
+function recipeOf({ metadata, spec }: Environment): Recipe {
+  const { render, target } = spec;
+  if (render.with === 'kustomize') return { with: 'kustomize' };
+  if (render.with !== 'helm') throw new CountersignError('render-failed', `nothing makes objects \`${render.with}\``);
+  return {
+    with: 'helm',
+    chart: render.chart,
+    values: render.values,
+    release: render.release ?? metadata.name,
+    namespace: render.namespace ?? (target.namespaces[0] as string),
+    kubeVersion: render.kubeVersion,
+    apiVersions: render.apiVersions,
+    registries: render.registries.map((r) => r.host),
+  };
+}
+
+// A chart's archive from a registry or a web server, as the file in the repository pins it.
+async function pullChart(pin: ChartPin, { spec }: Environment): Promise<Uint8Array> {
+  const refuse: Refuse = (why, more = {}) =>
+    new CountersignError('render-failed', `the chart \`${pin.url}\` cannot be had: ${why}`, {
+      cause: more.cause,
+      hint: more.hint ?? 'compare `digest` with what `helm pull` and `oras resolve` say',
+      ...(more.retry === true ? { recover: 'retry' as const } : {}),
+    });
+  const registry = spec.render.with === 'helm' ? spec.render.registries.find((r) => r.host === hostOf(pin)) : undefined;
+  const read = (file: string | undefined): string | undefined => {
+    try {
+      return file === undefined ? undefined : readFileSync(file, 'utf8').trim();
+    } catch (cause) {
+      throw refuse(`\`${file}\` cannot be read: ${messageOf(cause)}`, {
+        cause,
+        retry: true,
+        hint: 'correct `spec.render.registries`',
+      });
+    }
+  };
+  const options = {
+    credentials: read(registry?.credentialsFile),
+    ca: read(registry?.caFile),
+    leadsTo: registry?.leadsTo,
+  };
+  if (!pin.url.startsWith('oci://')) return downloadFile(pin.url, pin.digest, options, refuse);
+  const { layers, layer } = await pullImage(`${pin.url.slice('oci://'.length)}@${pin.digest}`, options, refuse);
+  const chart = layers.find((l) => l.mediaType === 'application/vnd.cncf.helm.chart.content.v1.tar+gzip');
+  if (chart === undefined) throw refuse('its manifest has no layer with a chart');
+  return layer(chart);
+}
+
+// What was brought once is not asked for again: a registry that is away keeps nobody from restoring.
+function chartStore(keep: string | undefined): (digest: string, pull: () => Promise<Uint8Array>) => Promise<Uint8Array> {
+  const known = new Recent<Uint8Array>(20);
+  return async (digest, pull) => {
+    const file = keep === undefined ? undefined : join(keep, 'charts', `${digest.slice('sha256:'.length)}.tgz`);
+    const before = known.get(digest) ?? (file !== undefined && existsSync(file) ? readFileSync(file) : undefined);
+    const archive = before ?? (await pull());
+    known.set(digest, archive);
+    if (before === undefined && file !== undefined) {
+      mkdirSync(join(file, '..'), { recursive: true });
+      writeFileSync(`${file}.${process.pid}.new`, archive, { mode: 0o600 });
+      renameSync(`${file}.${process.pid}.new`, file);
+    }
+    return archive;
+  };
+}
+
+async function repositoryTree(repository: SourceRepository, tree: string): Promise<RepositoryTree> {
+  const entries = await repository.files(tree, '.');
+  const byPath = new Map(entries.map((e) => [e.path, e]));
+  const directories = new Set(entries.flatMap(({ path }) => path.split('/').map((_, i, parts) => parts.slice(0, i).join('/'))));
+  return {
+    file: async (path) => {
+      const entry = byPath.get(path);
+      return entry?.mode.startsWith('100') === true ? repository.blob(entry.blob) : undefined;
+    },
+    directory: async (path) => directories.has(path.replace(/\/$/, '')) || path === '.',
+    files: async (directory) => entries.filter((e) => directory === '.' || e.path.startsWith(`${directory}/`)),
+  };
+}
+
+function storeIn(directory: string): {
+  get: (content: string) => Made | undefined;
+  put: (content: string, made: Made) => void;
+} {
+  const file = (content: string) => join(directory, `${content}.json`);
+  return {
+    get: (content) => {
+      try {
+        return JSON.parse(readFileSync(file(content), 'utf8')) as Made;
+      } catch {
+        return undefined; // what cannot be read is made again; the verdict's own digest says whether it is the same
+      }
+    },
+    put: (content, made) => {
+      mkdirSync(directory, { recursive: true });
+      const fresh = `${file(content)}.${process.pid}.new`;
+      writeFileSync(fresh, JSON.stringify(made), { mode: 0o600 });
+      renameSync(fresh, file(content));
+    },
+  };
+}

@@ -1,0 +1,19 @@
+import { readFileSync } from 'node:fs';
+import { parseVerifiers, type Verifier } from '../ledger/index.ts';
+import { CountersignError } from '../model/index.ts';
+
+/** Reads a public key file: one key a line, the newest first. */
+export function readVerifiers(path: string): Verifier[] {
+  return parseVerifiers(readText(path, 'public key'));
+}
+
+export function readText(path: string, what: string): string {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch (cause) {
+    throw new CountersignError('key-missing', `there is no ${what} at \`${path}\``, {
+      cause,
+      hint: what === 'public key' ? 'name it with --key; it is `ledger.pub` in the service’s data directory' : 'name an existing file',
+    });
+  }
+}

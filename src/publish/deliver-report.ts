@@ -1,0 +1,16 @@
+import { extname } from 'node:path';
+import type { ReportDelivery } from '../model/index.ts';
+import { inThread } from '../open/index.ts';
+import type { Issue, ReportSummary } from '../schedule/index.ts';
+
+export type DeliveryTask = { readonly place: ReportDelivery; readonly issue: Issue };
+
+/** A summary that only a caller with a connection to the cluster can store. */
+export type ForCluster = readonly [namespace: string, name: string, summary: ReportSummary];
+
+const LIMIT_MS = 15 * 60_000; // the schedule gives up earlier
+
+/** Delivers one report to one place, in a thread of its own. Returns the summary for the cluster, if that is the place. */
+export function deliverReport(task: DeliveryTask, signal?: AbortSignal): Promise<ForCluster | undefined> {
+  return inThread(new URL(`./deliver-thread${extname(import.meta.url)}`, import.meta.url), task, { ms: LIMIT_MS }, signal);
+}

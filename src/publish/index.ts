@@ -1,0 +1,9 @@
+/**
+ * Takes a ledger and a period; returns the files of a report, made in a thread of its own. `report/` decides what they say.
+ * Refuses a ledger that does not verify.
+ */
+
+export { deliverReport } from './deliver-report.ts';
+export { makeReport } from './make-report.ts';
+export { readInput } from './report-input.ts';
+export { recheckSigned } from './signed-objects.ts';

@@ -1,0 +1,366 @@
+import { readFileSync } from 'node:fs';
+import { createServer } from 'node:http';
+import { availableParallelism } from 'node:os';
+import { extname, join, resolve } from 'node:path';
+import { Worker } from 'node:worker_threads';
+import { type BirpcReturn, createBirpc } from 'birpc';
+import type { Logger } from 'pino';
+import { connect, type WebhookPlace } from '../cluster/index.ts';
+import type { ProcessSettings } from '../config/index.ts';
+import type { AdmissionRecords, BreakGlass, ClusterFacts, Grant, LoadRules } from '../gate/index.ts';
+import type { Metrics } from '../http/index.ts';
+import type { Ledger } from '../ledger/index.ts';
+import { CountersignError, type Environment, messageOf } from '../model/index.ts';
+import { readSecret } from '../open/index.ts';
+import { CertificateKeeper, type CertificateSource, Demand, fromFiles, selfMade } from '../webhook/index.ts';
+import type { AdmissionThreadData, DecideBy, ServiceCalls, ThreadCalls } from './admission-calls.ts';
+import { listen, listenAddress } from './listen.ts';
+import type { ServeOptions } from './options.ts';
+import { sharedCertificate } from './shared-certificate.ts';
+
+/** What the front takes of what `countersign serve` was told. */
+export type FrontOptions = Pick<
+  ServeOptions,
+  | 'listen'
+  | 'data'
+  | 'auditTokenFile'
+  | 'traces'
+  | 'kubeconfig'
+  | 'context'
+  | 'webhookUrl'
+  | 'webhookService'
+  | 'webhookTls'
+  | 'webhookClientCa'
+  | 'webhookThreads'
+>;
+
+/** What decides in an environment, on this side of its threads. */
+export type ServedScope = {
+  readonly environment: Environment;
+  readonly applier: string;
+  readonly records: AdmissionRecords;
+  readonly breakGlass: BreakGlass;
+  readonly facts: ClusterFacts;
+  readonly loadRules: LoadRules;
+};
+
+type Thread = {
+  readonly worker: Worker;
+  readonly calls: BirpcReturn<ThreadCalls, ServiceCalls>;
+  /** Odd while rules run on it. */
+  readonly pulse: Int32Array;
+  seen: number;
+  /** How often it was found there without having moved. */
+  stood: number;
+};
+
+const AGAIN_MS = 500; // a thread that ended is started again after that
+const WATCH_MS = 100;
+const RUNAWAY_LOOKS = 10; // rules that are at one small object for so long do not come back; looks, as a machine may be paused
+const HEAP_MIB = 2048; // of one thread; what it may be sent at once takes a third of it
+
+/**
+ * What the API server talks to for as long as the process lives: the address, its certificate, and whichever environments are
+ * decided by just now. Requests are answered by threads that share the address; here is what they ask for.
+ */
+export class AdmissionFront {
+  readonly place: WebhookPlace;
+  /** How often others ask just now. */
+  readonly demand = new Demand();
+  /** Takes the API server's audit events; set by whoever has a ledger for them. */
+  takeEvents: ((events: readonly unknown[]) => Promise<void>) | undefined;
+  /** Break-glass that is open in an environment; set by whoever decides on requests. */
+  grants: ((environment: string) => readonly Grant[]) | undefined;
+  metrics: Metrics | undefined;
+  /** Hears of another authority before a certificate of it is served. */
+  renewed: () => Promise<void> = () => Promise.resolve();
+  readonly #data: Omit<AdmissionThreadData, 'identity' | 'pulse'>;
+  readonly #log: Logger;
+  readonly #threads = new Set<Thread>();
+  #keeper: CertificateKeeper | undefined;
+  #ca = '';
+  #by: DecideBy | undefined;
+  #scopes: ReadonlyMap<string, ServedScope> = new Map();
+  #ready = false;
+  // Whether rules may run on the threads themselves; not again once one had to be ended for that.
+  #isNear = true;
+  #wanted = 1;
+  #isStarted = false;
+  #watch: NodeJS.Timeout | undefined;
+  #closed = false;
+
+  private constructor(place: WebhookPlace, data: Omit<AdmissionThreadData, 'identity' | 'pulse'>, log: Logger) {
+    this.place = place;
+    this.#data = data;
+    this.#log = log;
+  }
+
+  /** Undefined where the webhook is off. Throws `usage`, `port-in-use`, or what keeps the certificate from being used. */
+  static async open(options: FrontOptions, settings: ProcessSettings, log: Logger): Promise<AdmissionFront | undefined> {
+    if (options.listen === 'off') {
+      if (options.auditTokenFile !== undefined)
+        throw new CountersignError('usage', 'audit events are taken where the webhook listens, and that is off', {
+          hint: 'use --webhook HOST:PORT',
+        });
+      log.warn({}, 'the admission webhook is off: only Countersign’s own writes are judged');
+      return undefined;
+    }
+    const { host, port } = listenAddress(options.listen);
+    const place = placeOf(options, host, port);
+    const threads = threadsOf(options.webhookThreads, log);
+    const auditToken =
+      options.auditTokenFile === undefined
+        ? undefined
+        : readSecret(options.auditTokenFile, 'token', 'the API server is given the same in its audit webhook’s kubeconfig');
+    const front = new AdmissionFront(
+      place,
+      {
+        host,
+        port,
+        shares: threads > 1,
+        auditToken,
+        traces: options.traces,
+        isDebug: log.isLevelEnabled('debug'),
+        ruleThreads: Math.max(1, Math.floor(Math.min(MAX_THREADS, availableParallelism()) / threads)),
+      },
+      log,
+    );
+    try {
+      await front.#open(await sourceOf(options, settings, hostOf(place)), options.webhookClientCa, threads);
+      return front;
+    } catch (thrown) {
+      await front.close();
+      throw thrown;
+    }
+  }
+
+  async #open(source: CertificateSource, clientCa: string | undefined, threads: number): Promise<void> {
+    this.#keeper = await CertificateKeeper.open(source, {
+      clientCa: clientCa === undefined ? undefined : () => readFile(clientCa),
+      log: this.#log,
+      renewed: ({ ca }) => {
+        this.#ca = ca;
+        return this.renewed();
+      },
+      serve: async (identity) => void (await Promise.all([...this.#threads].map(({ calls }) => calls.show(identity)))),
+    });
+    this.#ca = this.#keeper.ca;
+    this.#wanted = threads;
+    await refuseInUse(this.#data);
+    if (this.#data.auditToken !== undefined) await this.#startAll();
+  }
+
+  /** What the API server is to trust the webhook by. */
+  get ca(): string {
+    return this.#ca;
+  }
+
+  /** Whether requests are decided just now. */
+  get ready(): boolean {
+    return this.#ready && (this.#threads.size > 0 || !this.#isStarted);
+  }
+
+  /**
+   * Resolves when requests are decided by these scopes, as the ledger has their state, and nothing is by those before. Undefined:
+   * requests wait for the next.
+   */
+  async decideBy(scopes: readonly ServedScope[] | undefined, ledger?: Pick<Ledger, 'file' | 'sizeCell'>): Promise<void> {
+    this.#by = scopes && {
+      scopes: scopes.map(({ environment, applier }) => ({ environment, applier })),
+      ledger: ledger && { file: ledger.file, size: ledger.sizeCell },
+    };
+    // What is being decided by those before may still be asking for something of theirs.
+    if (scopes !== undefined) this.#scopes = new Map(scopes.map((s) => [s.environment.metadata.name, s]));
+    else this.#ready = false;
+    const by = this.#by;
+    const told = [...this.#threads].map((thread) =>
+      thread.calls.decideBy(by).catch((thrown) => {
+        if (this.#threads.has(thread)) throw thrown; // one that ended is told when it is started again
+      }),
+    );
+    // Where admission is off everywhere, the API server is not told to ask, and nobody needs to answer.
+    const isAsked = scopes?.some((s) => s.environment.spec.admission.mode !== 'off') === true;
+    await Promise.all([...told, ...(isAsked ? [this.#startAll()] : [])]);
+    if (scopes !== undefined) this.#ready = true;
+  }
+
+  /** Lets what is being answered end, and takes nothing more. */
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#keeper?.close();
+    clearInterval(this.#watch);
+    await Promise.all(
+      [...this.#threads].map(async ({ worker, calls }) => {
+        await calls.close().catch(() => {});
+        calls.$close();
+        await worker.terminate();
+      }),
+    );
+  }
+
+  async #startAll(): Promise<void> {
+    if (this.#isStarted) return;
+    await Promise.all(Array.from({ length: this.#wanted }, () => this.#start()));
+    this.#isStarted = true;
+  }
+
+  async #start(): Promise<void> {
+    const { identity } = this.#keeper as CertificateKeeper;
+    const pulse = new SharedArrayBuffer(4);
+    const worker = new Worker(new URL(`./admission-thread${extname(import.meta.url)}`, import.meta.url), {
+      workerData: { ...this.#data, identity, pulse: this.#isNear ? pulse : undefined } satisfies AdmissionThreadData,
+      resourceLimits: { maxOldGenerationSizeMb: HEAP_MIB },
+    });
+    const calls = createBirpc<ThreadCalls, ServiceCalls>(this.#serviceCalls(), {
+      post: (message) => worker.postMessage(message),
+      on: (hear) => void worker.on('message', hear),
+      timeout: -1,
+    });
+    const thread: Thread = { worker, calls, pulse: new Int32Array(pulse), seen: 0, stood: 0 };
+    this.#watch ??= setInterval(() => this.#look(), WATCH_MS).unref();
+    this.#threads.add(thread);
+    worker.on('error', (thrown) => this.#log.error({}, `a thread of the webhook failed: ${messageOf(thrown)}`));
+    worker.on('exit', () => this.#ended(thread));
+    try {
+      await calls.listen();
+      // Whatever came while it was being started.
+      await calls.show((this.#keeper as CertificateKeeper).identity);
+      if (this.#by !== undefined) await calls.decideBy(this.#by);
+    } catch (thrown) {
+      await worker.terminate();
+      throw thrown;
+    }
+  }
+
+  #ended(thread: Thread): void {
+    this.#threads.delete(thread);
+    if (isInRules(thread)) this.#askAside();
+    thread.calls.$close(new Error('a thread of the webhook ended'));
+    if (this.#closed) return;
+    const again = () => {
+      if (this.#closed) return;
+      this.#start().catch((thrown) => this.#log.error({}, `a thread of the webhook could not be started again: ${messageOf(thrown)}`));
+    };
+    setTimeout(again, AGAIN_MS).unref();
+  }
+
+  // A rule that does not end has the whole thread. What was being answered there is lost, and refused by the API server.
+  #look(): void {
+    for (const thread of this.#threads) {
+      const beat = Atomics.load(thread.pulse, 0);
+      thread.stood = beat === thread.seen && isInRules(thread) ? thread.stood + 1 : 0;
+      thread.seen = beat;
+      if (thread.stood === RUNAWAY_LOOKS) void thread.worker.terminate();
+    }
+  }
+
+  #askAside(): void {
+    if (!this.#isNear || this.#closed) return;
+    this.#isNear = false;
+    this.#log.error({}, 'a rule took a second, or all memory, on a thread of the webhook: from now on rules have threads of their own');
+    for (const { calls } of this.#threads) void calls.askAside.asEvent();
+  }
+
+  #serviceCalls(): ServiceCalls {
+    const scope = (environment: string): ServedScope => {
+      const found = this.#scopes.get(environment);
+      if (found === undefined) throw new Error('the service is starting');
+      return found;
+    };
+    return {
+      allowed: (environment, request, as) => scope(environment).records.allowed(request, as),
+      intended: (environment, request) => scope(environment).records.intended(request),
+      refused: (environment, ...refusal) => scope(environment).records.refused(...refusal),
+      decideGrant: (environment, request) => scope(environment).breakGlass.decideGrant(request),
+      decideByGrant: (environment, request) => scope(environment).breakGlass.decide(request),
+      owner: (environment, ...asked) => scope(environment).facts.owner(...asked),
+      labelsOf: (environment, namespace) => scope(environment).facts.labelsOf(namespace),
+      rules: async (environment, revision) => {
+        const { pool: _, ...rules } = await scope(environment).loadRules(revision);
+        return rules;
+      },
+      bundles: async (environment, revision) => (await scope(environment).loadRules(revision)).pool.bundles,
+      takeEvents: (events) =>
+        this.takeEvents === undefined ? Promise.reject(new Error('the service is starting')) : this.takeEvents(events),
+      told: (heard, decided) => {
+        for (const user of heard) this.demand.heard(user);
+        for (const one of decided) this.metrics?.decided(...one);
+      },
+      said: (level, fields, message) => this.#log[level](fields, message),
+    };
+  }
+}
+
+function isInRules({ pulse }: Thread): boolean {
+  return Atomics.load(pulse, 0) % 2 === 1;
+}
+
+const SHARING: readonly string[] = ['linux', 'freebsd', 'sunos', 'aix']; // as `reusePort` of server.listen has it
+const MAX_THREADS = 4; // of rules: the cores that they are worth
+
+// Where the kernel lets no two sockets have one address, one thread answers.
+function threadsOf(text: string, log: Logger): number {
+  const threads = Number(text);
+  if (Number.isInteger(threads) && threads >= 1 && threads <= 64) {
+    if (threads === 1 || SHARING.includes(process.platform)) return threads;
+    log.info({}, 'one thread answers the webhook: several cannot share its address on this platform');
+    return 1;
+  }
+  throw new CountersignError('usage', `\`${text}\` is no number of threads`, {
+    hint: 'for example --webhook-threads 2',
+  });
+}
+
+// Threads share the address, and so would another process with the same leave: nobody may be there yet.
+async function refuseInUse({ host, port }: Pick<AdmissionThreadData, 'host' | 'port'>): Promise<void> {
+  const probe = createServer();
+  await listen(probe, host, port);
+  await new Promise((done) => probe.close(done));
+}
+
+function placeOf({ webhookUrl, webhookService }: FrontOptions, host: string, port: number): WebhookPlace {
+  if (webhookService === undefined) return { url: webhookUrl ?? `https://${host}:${port}/validate` };
+  const match = /^([a-z0-9-]+)\/([a-z0-9-]+)(?::(\d{1,5}))?$/.exec(webhookService);
+  if (match === null || webhookUrl !== undefined)
+    throw new CountersignError(
+      'usage',
+      `\`${webhookService}\` names no Service for the webhook${webhookUrl === undefined ? '' : ', beside --webhook-url'}`,
+      {
+        hint: '--webhook-service NAMESPACE/NAME or NAMESPACE/NAME:PORT',
+      },
+    );
+  return { service: { namespace: match[1] ?? '', name: match[2] ?? '', port: Number(match[3] ?? 443) } };
+}
+
+function hostOf(place: WebhookPlace): string {
+  return 'url' in place ? new URL(place.url).hostname.replace(/^\[|\]$/g, '') : `${place.service.name}.${place.service.namespace}.svc`;
+}
+
+async function sourceOf(options: FrontOptions, settings: ProcessSettings, host: string): Promise<CertificateSource> {
+  const { webhookTls, data } = options;
+  if (webhookTls === undefined) return selfMade(join(resolve(data), 'tls'), host);
+  if (!webhookTls.startsWith('secret:')) return fromFiles(webhookTls, host);
+  const [namespace, name, ...more] = webhookTls.slice('secret:'.length).split('/');
+  if (namespace === undefined || name === undefined || name === '' || more.length > 0)
+    throw new CountersignError('usage', `\`${webhookTls}\` names no Secret`, {
+      hint: '--webhook-tls secret:NAMESPACE/NAME, or a directory',
+    });
+  const { server } = await connect({
+    kubeconfig: options.kubeconfig ?? settings.kubeconfig,
+    context: options.context,
+    namedBy: 'operator',
+  });
+  return sharedCertificate(server, namespace, name, host);
+}
+
+function readFile(file: string): string {
+  try {
+    return readFileSync(file, 'utf8');
+  } catch (cause) {
+    throw new CountersignError('config-invalid', `\`${file}\` cannot be read: ${messageOf(cause)}`, {
+      cause,
+      hint: 'certificates (PEM) of the authority that the API server’s client certificate comes from',
+    });
+  }
+}

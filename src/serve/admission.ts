@@ -1,0 +1,170 @@
+import { type Cluster, type Tampering, type WebhookPlan, WebhookRegistration } from '../cluster/index.ts';
+import {
+  AdmissionRecords,
+  AuditAccount,
+  BreakGlass,
+  type EnvironmentState,
+  RulesInForce,
+  rememberedState,
+  rulesOf,
+} from '../gate/index.ts';
+import { CountersignError, messageOf, parseDuration } from '../model/index.ts';
+import type { AdmissionFront, ServedScope } from './admission-front.ts';
+import { type OpenGate, teller } from './loops.ts';
+import { type ClusterLink, ledgerId, linkOf, type Serving } from './open-serving.ts';
+import type { ServeOptions } from './options.ts';
+import { keepRescanning } from './rescan.ts';
+
+/** Puts these environments behind the webhook: what decides, what is put into the API server's path, and its audit events. */
+export async function openAdmission(
+  serving: Serving<ServeOptions>,
+  front: AdmissionFront | undefined,
+  gates: readonly OpenGate[],
+  clusters: ReadonlyMap<ClusterLink, Cluster>,
+  isHere: (environment: string) => boolean,
+): Promise<void> {
+  if (front === undefined) return;
+  const { log, closing, metrics, links, ledger } = serving;
+  const scopes = gates.map((open) => scopeOf(serving, open, clusters.get(linkOf(links, open.environment.metadata.name)) as Cluster));
+  front.metrics = metrics;
+  front.demand.ours = new Set([...links.values()].map((l) => l.user));
+  await front.decideBy(scopes, ledger);
+  front.grants = (name) => scopes.find((s) => s.environment.metadata.name === name)?.breakGlass.open() ?? [];
+  closing.push(async () => {
+    await front.decideBy(undefined);
+    front.grants = undefined;
+    for (const scope of scopes) await scope.records.close();
+  });
+  if (serving.options.auditTokenFile !== undefined) takeAuditEvents(front, serving);
+  await registerAll(serving, front);
+  rescanAll(serving, scopes, isHere);
+  log.info('url' in front.place ? { url: front.place.url } : front.place, 'the admission webhook is in place');
+}
+
+type Scope = ServedScope & { readonly state: () => EnvironmentState };
+
+function scopeOf({ recorder, log, metrics, notifications }: Serving, { environment, gate }: OpenGate, cluster: Cluster): Scope {
+  const name = environment.metadata.name;
+  const clock = () => new Date();
+  return {
+    environment,
+    state: rememberedState(recorder, name),
+    applier: cluster.user,
+    records: new AdmissionRecords(name, recorder, clock, log),
+    breakGlass: new BreakGlass(environment, recorder, clock, teller(metrics, notifications, cluster)),
+    facts: cluster,
+    loadRules: rulesOf(gate),
+  };
+}
+
+// What is there already, and what got there in other ways, is judged like what is asked for.
+function rescanAll(
+  { links, recorder, log, options, closing }: Serving<ServeOptions>,
+  scopes: readonly Scope[],
+  isHere: (environment: string) => boolean,
+): void {
+  if (options.rescan === 'off') return;
+  const every = parseDuration(options.rescan);
+  if (every === undefined || every < 1000)
+    throw new CountersignError('usage', `\`${options.rescan}\` is no time for --rescan`, {
+      hint: 'a second or more, for example 10m; or off',
+    });
+  const parts = scopes
+    .filter((s) => s.environment.spec.admission.mode !== 'off')
+    .map(({ environment, state, loadRules }) => ({
+      environment,
+      state,
+      rules: new RulesInForce(environment, state, loadRules, () => new Date()),
+      server: linkOf(links, environment.metadata.name).server,
+      ledger: recorder,
+      log,
+      clock: () => new Date(),
+      isHere: () => isHere(environment.metadata.name),
+    }));
+  closing.push(keepRescanning(parts, every));
+}
+
+const COVERED_EVERY_MS = 60_000;
+
+// The API server's own audit log, as a second witness of what was written: what the ledger does not account for goes on it.
+function takeAuditEvents(front: AdmissionFront, { configuration, links, recorder, log, closing, options }: Serving<ServeOptions>): void {
+  const scopes = configuration.environments.map((environment) => ({
+    environment,
+    applier: linkOf(links, environment.metadata.name).user,
+  }));
+  const account = new AuditAccount(scopes, recorder, options.webhookName);
+  front.takeEvents = async (events) => {
+    for (const { environment, write } of await account.take(events))
+      log.warn({ environment, write }, 'the API server’s audit log shows a write that nothing on the ledger accounts for');
+  };
+  const settle = () =>
+    account.settle().catch((thrown) => log.error({}, `what the audit log covers could not be recorded: ${messageOf(thrown)}`));
+  const timer = setInterval(() => void settle(), COVERED_EVERY_MS);
+  closing.push(async () => {
+    front.takeEvents = undefined;
+    clearInterval(timer);
+    await settle();
+  });
+}
+
+async function registerAll(serving: Serving<ServeOptions>, front: AdmissionFront): Promise<void> {
+  const { links, log, recorder, closing } = serving;
+  const registrations: { registration: WebhookRegistration; plan: () => WebhookPlan }[] = [];
+  // Accounts of one cluster share its configuration.
+  for (const [url, here] of byCluster(links)) {
+    const plan = () => planOf(serving, front, here);
+    if (plan().environments.length === 0) continue;
+    if ('url' in front.place) refuseUnreachable(front.place.url, url);
+    const tampered = ({ object, change, manager }: Tampering) =>
+      void recorder
+        .record({ type: 'protection.changed', object, change, manager }, [])
+        .catch((thrown) => log.error({}, `that could not be recorded: ${messageOf(thrown)}`));
+    const registration = new WebhookRegistration((here[0] as ClusterLink).server, plan(), log, tampered);
+    await registration.put();
+    await registration.follow();
+    registrations.push({ registration, plan });
+    closing.push(() => registration.close());
+  }
+  front.renewed = async () => {
+    for (const { registration, plan } of registrations) await registration.put(plan());
+  };
+  closing.push(() => {
+    front.renewed = () => Promise.resolve();
+  });
+}
+
+function byCluster(links: Serving['links']): ReadonlyMap<string, readonly ClusterLink[]> {
+  const found = new Map<string, ClusterLink[]>();
+  for (const link of new Set(links.values())) found.set(link.server.url, [...(found.get(link.server.url) ?? []), link]);
+  return found;
+}
+
+function planOf(
+  { configuration, links, options, settings, ledger }: Serving<ServeOptions>,
+  front: AdmissionFront,
+  here: readonly ClusterLink[],
+): WebhookPlan {
+  const environments = configuration.environments.filter(
+    (e) => e.spec.admission.mode !== 'off' && here.includes(linkOf(links, e.metadata.name)),
+  );
+  const own = [...new Set([...(options.configNamespace ?? []), ...(settings.podNamespace === undefined ? [] : [settings.podNamespace])])];
+  return {
+    name: options.webhookName,
+    place: front.place,
+    ca: front.ca,
+    environments,
+    ours: here.map((l) => l.user),
+    own: own.filter((n) => !environments.some((e) => e.spec.target.namespaces.includes(n))),
+    ledger: ledgerId(ledger),
+    isProtected: options.protect && environments.some((e) => e.spec.admission.mode === 'enforce'),
+  };
+}
+
+// Registered all the same, it would close the governed namespaces: the API server would call itself and hear nothing.
+function refuseUnreachable(webhook: string, apiServer: string): void {
+  const isLoopback = (url: string) => /^(localhost|127\.\d+\.\d+\.\d+|\[::1\])$/.test(new URL(url).hostname);
+  if (!isLoopback(webhook) || isLoopback(apiServer)) return;
+  throw new CountersignError('usage', `the API server at \`${apiServer}\` cannot reach a webhook at \`${webhook}\``, {
+    hint: 'use --webhook with an address of this machine that the cluster reaches, --webhook-service or --webhook-url; --webhook off runs without admission',
+  });
+}

@@ -1,0 +1,175 @@
+import { join, resolve } from 'node:path';
+import { type Cluster, healthExpressions, stages } from '../cluster/index.ts';
+import { type Gate, type KnownFile, rememberedState, SealedSecrets } from '../gate/index.ts';
+import { APPROVALS_REF, openRepository, type Repository, RunBeside, redactUrl, sourceRef, sourceRepository } from '../git/index.ts';
+import { CountersignError, type Environment, Recent, type RenderedObject, refKey, sha256, type Told } from '../model/index.ts';
+import { decrypting, gitProgram, openGate, openRendering, SharedRules, sourceAccess } from '../open/index.ts';
+import { type ReconcilePorts, Reconciler } from '../reconcile/index.ts';
+import { KnownHistory } from '../trust/index.ts';
+import { type ClusterLink, linkOf, type Serving } from './open-serving.ts';
+import type { ServeHooks } from './options.ts';
+
+/** An environment with its gate and the repository that it looks at. */
+export type OpenGate = {
+  readonly environment: Environment;
+  readonly gate: Gate & { readonly recorder: NonNullable<Gate['recorder']> };
+  readonly repository: Repository;
+  /** Where the repository is kept; environments on one branch share it. */
+  readonly directory: string;
+};
+
+/** The gates of all environments, with those that are run elsewhere: admission is for each of them. */
+export async function openGates({ configuration, recorder, options, settings, closing }: Serving): Promise<readonly OpenGate[]> {
+  const shared = new SharedRules();
+  const rendering = openRendering(settings, join(resolve(options.data), 'rendered'));
+  closing.push(rendering.close);
+  const repositories = new Map<string, Repository>();
+  const program = gitProgram(settings);
+  const beside = new RunBeside();
+  closing.push(() => beside.close());
+  return Promise.all(
+    configuration.environments.map(async (environment) => {
+      const { url, branch } = environment.spec.source;
+      const directory = join(resolve(options.data), 'git', sha256(`${url} ${branch}`).slice(0, 16));
+      const repository =
+        repositories.get(directory) ?? openRepository(directory, program === undefined ? undefined : { ...program, run: beside.run });
+      if (!repositories.has(directory)) closing.push(() => repository.close());
+      repositories.set(directory, repository);
+      const opened = await openGate(configuration, environment, sourceRepository(repository), () => new Date(), {
+        git: program,
+        shared,
+        ...rendering,
+        untrusted: 'refused',
+      });
+      closing.push(opened.close);
+      const gate: OpenGate['gate'] = {
+        ...opened.gate,
+        recorder,
+        known: new KnownHistory(),
+        rendered: new Recent<KnownFile>(1000),
+        findings: new Recent(1000),
+      };
+      return { environment, gate, repository, directory };
+    }),
+  );
+}
+
+/** A loop for each environment that this service is to run, with its view of the cluster. */
+export function openLoops(
+  { configuration, links, recorder, options, log, metrics, notifications, trace, closing }: Serving,
+  gates: readonly OpenGate[],
+  clusters: ReadonlyMap<ClusterLink, Cluster>,
+  hooks: ServeHooks,
+  atOnce?: () => number,
+): Reconciler[] {
+  const turn = atMost(JUDGED_AT_ONCE);
+  const once = sharing<{ readonly tip: string; readonly approvals: string }>();
+  const loops = new Map<string, Reconciler>();
+  const secrets = new SealedSecrets(recorder);
+  const wanted = new Set(selected(configuration.environments, options.selector));
+  for (const { environment, gate, repository, directory } of gates.filter((g) => wanted.has(g.environment))) {
+    const { url, branch } = environment.spec.source;
+    const access = sourceAccess(environment.spec.source.credentials);
+    const cluster = clusters.get(linkOf(links, environment.metadata.name)) as Cluster;
+    const port = Object.assign(cluster, { stages });
+    const state = rememberedState(recorder, environment.metadata.name);
+    const isApplied = ({ ref, digest }: RenderedObject) => state().owned.get(refKey(ref))?.rendered === digest;
+    const ports: ReconcilePorts = {
+      environment,
+      cluster: environment.spec.decryption === undefined ? port : decrypting(port, environment, { secrets, isApplied }),
+      ledger: recorder,
+      state,
+      log,
+      clock: () => new Date(),
+      look: (since) =>
+        once(directory, since, async () => {
+          await repository.fetch(url, branch, await access());
+          const tip = await repository.resolve(sourceRef(branch));
+          if (tip === undefined)
+            throw new CountersignError('git-ref-missing', `\`${redactUrl(url)}\` has no branch \`${branch}\``, {
+              recover: 'retry',
+            });
+          return { tip, approvals: (await repository.resolve(APPROVALS_REF)) ?? '' };
+        }),
+      turn,
+      atOnce,
+      trace,
+      tell: teller(metrics, notifications, cluster),
+      took: (kind, seconds) => metrics.took(environment.metadata.name, kind, seconds),
+      ...(hooks.onStep === undefined ? {} : { onStep: hooks.onStep }),
+    };
+    const loop = new Reconciler(gate, ports, (name) => loops.get(name)?.status);
+    cluster.listen(environment.metadata.name, () => loop.stir(), healthExpressions(environment.spec.health.expressions));
+    loops.set(environment.metadata.name, loop);
+  }
+  closing.push(() => {
+    for (const cluster of clusters.values()) cluster.view.close();
+  });
+  return [...loops.values()];
+}
+
+/** Tells of what happened: metrics, whoever is notified, and Events on the objects. */
+export function teller(metrics: Serving['metrics'], notifications: Serving['notifications'], cluster: Cluster): (told: Told) => void {
+  return (told) => {
+    metrics.happened(told.environment, told.event);
+    notifications.tell(told);
+    cluster.events.tell(told);
+  };
+}
+
+// The environments whose labels are all that is asked for.
+function selected(environments: readonly Environment[], selector: string | undefined): readonly Environment[] {
+  const pairs = parseSelector(selector);
+  const found = environments.filter(({ metadata }) => pairs.every(([key, value]) => metadata.labels?.[key] === value));
+  if (found.length === 0) throw new CountersignError('usage', `no environment has the labels \`${selector}\``);
+  return found;
+}
+
+/** The labels of `--selector`. Throws `usage`. */
+export function parseSelector(selector: string | undefined): readonly (readonly [string, string | undefined])[] {
+  const wanted = (selector ?? '').split(',').filter((part) => part !== '');
+  const pairs = wanted.map((part) => part.split('=') as [string, string | undefined]);
+  const wrong = pairs.find(([key, value, ...more]) => key === '' || value === undefined || more.length > 0);
+  if (wrong !== undefined)
+    throw new CountersignError('usage', `\`${selector}\` selects nothing`, {
+      hint: 'labels as `key=value`, several with commas',
+    });
+  return pairs;
+}
+
+const JUDGED_AT_ONCE = 4; // the cores do no more, and each holds its objects meanwhile (Flux 685)
+
+// Tasks in the order they came, so many at a time.
+function atMost(count: number): <T>(task: () => Promise<T>) => Promise<T> {
+  const waiting: (() => void)[] = [];
+  let free = count;
+  return async (task) => {
+    if (free > 0) free--;
+    else await new Promise<void>((resolve) => waiting.push(resolve));
+    try {
+      return await task();
+    } finally {
+      const next = waiting.shift();
+      if (next === undefined) free++;
+      else next();
+    }
+  };
+}
+
+// Environments on one branch share what was fetched, where it is not older than they ask for.
+function sharing<T>(): (key: string, since: number, task: () => Promise<T>) => Promise<T> {
+  const newest = new Map<string, { readonly begun: number; readonly done: Promise<T> }>();
+  return (key, since, task) => {
+    const last = newest.get(key);
+    if (last !== undefined && last.begun >= since) return last.done;
+    // One after the other: two fetches at a time would wait for each other's locks.
+    const begun = performance.now();
+    const done = (last?.done ?? Promise.resolve()).then(task, task);
+    const mine = { begun, done };
+    newest.set(key, mine);
+    done.catch(() => {
+      if (newest.get(key) === mine) newest.delete(key); // the next one tries for itself
+    });
+    return done;
+  };
+}

@@ -1,0 +1,211 @@
+import { mkdirSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import type { Logger } from 'pino';
+import { type ApiServer, Cluster, type ClusterAddress, connect } from '../cluster/index.ts';
+import type { Configuration, ProcessSettings } from '../config/index.ts';
+import { version } from '../config/index.ts';
+import type { LedgerView, SureRecorder } from '../gate/index.ts';
+import { Metrics, openTracing } from '../http/index.ts';
+import { type Ledger, ledgerName, newInstance, openLedger, openSeal, WriteAhead } from '../ledger/index.ts';
+import { CountersignError, digestOf, durationMs, type Trace, untraced } from '../model/index.ts';
+import { Notifications } from '../notify/index.ts';
+import { ledgerKey, type PassOptions, recorderOf } from '../open/index.ts';
+import type { Reconciler } from '../reconcile/index.ts';
+import { sayProgress } from './say-progress.ts';
+import { SigningLease, type SigningParts } from './signing-lease.ts';
+
+/** An account in a cluster, and its objects of ours. Environments with the same account share one. */
+export type ClusterLink = { readonly server: ApiServer; readonly user: string };
+
+/** What the parts of a running service are handed; each adds to `closing` what ends it. */
+export type Serving<O extends PassOptions = PassOptions> = {
+  readonly configuration: Configuration;
+  readonly options: O;
+  readonly settings: ProcessSettings;
+  readonly log: Logger;
+  readonly links: ReadonlyMap<string, ClusterLink>;
+  readonly ledger: Ledger;
+  readonly recorder: LedgerView & SureRecorder;
+  readonly metrics: Metrics;
+  /** Hears what happened in environments, for people. */
+  readonly notifications: Notifications;
+  /** Follows steps for whoever looks at traces; nobody, unless `--traces` says so. */
+  readonly trace: Trace;
+  readonly closing: (() => void | Promise<void>)[];
+  /** That no other service signs the ledger; undefined where replicas share it. */
+  readonly signing: SigningLease | undefined;
+};
+
+/**
+ * Connects to the clusters, opens the ledger and what hears of things. `running` is asked when metrics are. What is opened is
+ * closed by whoever calls the functions in `closing`, last first.
+ */
+export async function openServing<O extends PassOptions>(
+  options: O,
+  settings: ProcessSettings,
+  configuration: Configuration,
+  log: Logger,
+  running: () => readonly Reconciler[],
+  signal: AbortSignal = new AbortController().signal,
+): Promise<Serving<O>> {
+  const closing: Serving['closing'] = [];
+  try {
+    return await open({ options, settings, configuration, log, running, signal, closing });
+  } catch (thrown) {
+    // What was opened before it failed: a ledger that stays locked could not be opened at the next try.
+    for (const close of closing.reverse()) await close();
+    throw thrown;
+  }
+}
+
+type Opening<O extends PassOptions> = Pick<Serving<O>, 'options' | 'settings' | 'configuration' | 'log' | 'closing'> & {
+  readonly running: () => readonly Reconciler[];
+  readonly signal: AbortSignal;
+};
+
+async function open<O extends PassOptions>(opening: Opening<O>): Promise<Serving<O>> {
+  const { options, settings, configuration, log, running, signal, closing } = opening;
+  const links = await connectAll(configuration, options, settings);
+  const origin = options.origin ?? ledgerName(options.data) ?? (await originOf([...links.values()][0] as ClusterLink));
+  const instance = newInstance(new Date());
+  const data = resolve(options.data);
+  mkdirSync(data, { recursive: true, mode: 0o700 });
+  // Replicas that share a database are told apart there.
+  const signing =
+    options.ledger === undefined
+      ? new SigningLease({
+          ...signingPlace(configuration, links, options, settings),
+          data,
+          origin,
+          key: ledgerKey(options),
+          instance,
+          log,
+          signal,
+        })
+      : undefined;
+  closing.push(() => signing?.release());
+  await signing?.take();
+  const ledger = await openLedger(data, origin, {
+    instance,
+    warn: (message) => log.warn({}, message),
+    progress: sayProgress(log),
+    postgres: options.ledger,
+    key: ledgerKey(options),
+    holdFor: Object.fromEntries(
+      configuration.environments.map(({ metadata, spec }) => [metadata.name, durationMs(spec.admission.breakGlass.holdFor)]),
+    ),
+  });
+  closing.push(() => ledger.close());
+  await signing?.take(ledger.verifier.publicKey);
+  const notifications = new Notifications(configuration.notifiers, log);
+  const warn = (message: string) => log.warn({}, message);
+  const ahead = new WriteAhead(join(resolve(options.data), 'write-ahead.jsonl'), recorderOf(ledger), {
+    warn,
+    seal: openSeal(resolve(options.data), ledger.verifier.name, ledgerKey(options), warn),
+    clock: () => new Date(),
+  });
+  closing.push(
+    () => ahead.close(),
+    () => notifications.close(LAST_WORDS_MS),
+  );
+  const trace = await traceTo(options.traces, closing);
+  const metrics = new Metrics(() => ({
+    environments: running().map((l) => l.status),
+    entries: ledger.size,
+    connected: running().every((l) => l.connected),
+  }));
+  const recorder: Serving['recorder'] = {
+    ...recorderOf(ledger),
+    record: (body, evidence) => ahead.record(body, evidence),
+    recordSurely: (body, evidence) => ahead.recordSurely(body, evidence),
+    subject: (text) => ahead.subject(text),
+  };
+  return {
+    configuration,
+    options,
+    settings,
+    log,
+    links,
+    ledger,
+    recorder,
+    metrics,
+    notifications,
+    trace,
+    closing,
+    signing,
+  };
+}
+
+// In the cluster of the first environment, by the service's own account where one is used.
+function signingPlace(
+  { environments }: Configuration,
+  links: ReadonlyMap<string, ClusterLink>,
+  { lease }: PassOptions & { readonly lease?: string },
+  { podNamespace }: ProcessSettings,
+): Pick<SigningParts, 'server' | 'namespace'> {
+  const own = environments.find((e) => e.spec.target.serviceAccount === undefined) ?? environments[0];
+  return { server: linkOf(links, own?.metadata.name ?? '').server, namespace: lease ?? podNamespace ?? 'default' };
+}
+
+async function traceTo(endpoint: string | undefined, closing: Serving['closing']): Promise<Trace> {
+  if (endpoint === undefined) return untraced;
+  const { trace, close } = await openTracing(endpoint, version());
+  closing.push(close);
+  return trace;
+}
+
+const LAST_WORDS_MS = 5000;
+
+/** The link of an environment. */
+export function linkOf(links: ReadonlyMap<string, ClusterLink>, environment: string): ClusterLink {
+  return links.get(environment) as ClusterLink;
+}
+
+// One connection per cluster and account, found by the environment's name.
+async function connectAll(
+  configuration: Configuration,
+  options: PassOptions,
+  settings: ProcessSettings,
+): Promise<ReadonlyMap<string, ClusterLink>> {
+  const byAddress = new Map<string, ClusterLink>();
+  const byEnvironment = new Map<string, ClusterLink>();
+  for (const { metadata, spec } of configuration.environments) {
+    const address = {
+      kubeconfig: spec.target.kubeconfig ?? options.kubeconfig ?? settings.kubeconfig,
+      context: spec.target.context ?? options.context,
+      serviceAccount: spec.target.serviceAccount,
+      namedBy: spec.target.kubeconfig === undefined ? ('operator' as const) : ('document' as const),
+    };
+    const key = JSON.stringify(address);
+    const link = byAddress.get(key) ?? (await openLink(address));
+    byAddress.set(key, link);
+    byEnvironment.set(metadata.name, link);
+  }
+  return byEnvironment;
+}
+
+async function openLink(address: ClusterAddress): Promise<ClusterLink> {
+  const { server, user } = await connect(address);
+  return { server, user };
+}
+
+// The kube-system namespace's id: stable for the cluster's life, and nobody has to think of a name.
+async function originOf({ server, user }: ClusterLink): Promise<string> {
+  const answer = await server.request('GET', '/api/v1/namespaces/kube-system');
+  const uid = (answer.body as { metadata?: { uid?: string } }).metadata?.uid;
+  if (uid === undefined)
+    throw new CountersignError('cluster-forbidden', `\`${user}\` may not read the namespace kube-system, whose id names the ledger`, {
+      hint: 'grant `get` on namespaces, or name the ledger with --origin',
+    });
+  return `countersign.dev/cluster/${uid}`;
+}
+
+/** The digest of the first entry: the same through every change of key or epoch, and another for any other ledger. */
+export function ledgerId(ledger: Ledger): string {
+  return digestOf(ledger.read.entry(0)?.entry ?? {}).slice(0, 16);
+}
+
+/** The clusters, one for each link. */
+export function openClusters(links: ReadonlyMap<string, ClusterLink>, ledger: Ledger, log: Logger): ReadonlyMap<ClusterLink, Cluster> {
+  return new Map([...new Set(links.values())].map((link) => [link, new Cluster(link.server, link.user, ledgerId(ledger), log)]));
+}

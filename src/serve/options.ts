@@ -1,0 +1,28 @@
+import type { PassOptions } from '../open/index.ts';
+import type { Step } from '../reconcile/index.ts';
+
+export type ServeOptions = PassOptions & {
+  configNamespace?: string[];
+  configFiles?: string;
+  allowCrossNamespace?: boolean;
+  listen: string;
+  webhookUrl?: string;
+  webhookService?: string;
+  webhookTls?: string;
+  webhookClientCa?: string;
+  webhookName: string;
+  webhookThreads: string;
+  protect: boolean;
+  rescan: string;
+  http: string;
+  httpName: string[];
+  dashboard: string;
+  anchor?: string[];
+  anchorEvery: string;
+  auditTokenFile?: string;
+  heartbeat: string;
+  lease?: string;
+};
+
+/** What the outside may hear of a running service: each step of each change (tests stop the process there). */
+export type ServeHooks = { readonly onStep?: (step: Step, environment: string) => void };

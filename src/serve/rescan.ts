@@ -1,0 +1,290 @@
+import { type ApiServer, NamespaceWatch, objectsIn, putReport, type ReportResult } from '../cluster/index.ts';
+import {
+  asSubject,
+  belonging,
+  type EnvironmentState,
+  type LedgerView,
+  ofScan,
+  type Recorder,
+  type RulesInForce,
+  type Scan,
+  type Scanned,
+  scanned,
+} from '../gate/index.ts';
+import { type Environment, type KubernetesObject, messageOf, type ObjectRef, objectDigest, refKey } from '../model/index.ts';
+
+export type RescanParts = {
+  readonly environment: Environment;
+  readonly server: ApiServer;
+  readonly state: () => EnvironmentState;
+  readonly rules: Pick<RulesInForce, 'judge'>;
+  readonly ledger: LedgerView & Recorder;
+  readonly log: { info(fields: object, message: string): void; warn(fields: object, message: string): void };
+  readonly clock: () => Date;
+  /** Whether the environment is run here: another replica, or another service, looks at those that are not. */
+  readonly isHere: () => boolean;
+};
+
+const AGAIN_MS = 24 * 3_600_000; // a result that stays the same is recorded once a day: that somebody looked is evidence too
+const READ_AT_ONCE = 8;
+const CACHE_MS = 5000; // how old the API server's cache may be
+const MAX_WATCHES = 400; // connections that stay open; what is beyond is read when all is read
+const SINGLY = 300; // objects that are read one by one in a turn; more wait for the next
+// How often it is looked what changed, and how long after a result the next is recorded; a large one later: a kilobyte a second.
+const TIMES = { lookMs: 2000, spacedMs: 60_000 };
+
+type Found = Scan['violations'][number];
+
+/**
+ * Everything that is in an environment's namespaces, judged by the rules that judge changes, and whose it is. What is different from
+ * the last result goes on the ledger, and into the cluster as Reports.
+ */
+class Rescan {
+  readonly parts: RescanParts;
+  readonly #watch: Pick<NamespaceWatch, 'read'>;
+  #seen = new Map<string, Scanned>();
+  #found = new Map<string, Found[]>();
+  #bundles = new Set<string>();
+  #unread: readonly string[] = [];
+  readonly #changed = new Map<string, { readonly ref: ObjectRef; readonly at: number }>();
+  // When all was read and by what revision, when the last result was recorded, and how long none is from then on.
+  #whole: { readonly revision: string; readonly at: number } | undefined;
+  #recorded = Number.NEGATIVE_INFINITY;
+  #spacedMs: number;
+  readonly #times: typeof TIMES;
+  #isOther = false;
+  #isMissed = false;
+
+  constructor(parts: RescanParts, watch: Pick<NamespaceWatch, 'read'>, times: typeof TIMES) {
+    this.parts = parts;
+    this.#watch = watch;
+    this.#times = times;
+    this.#spacedMs = times.spacedMs;
+  }
+
+  changed(ref: ObjectRef): void {
+    this.#changed.set(refKey(ref), { ref, at: performance.now() });
+  }
+
+  /** Whether everything has to be read: at the beginning, every so often, at another revision, and where something was missed. */
+  isDue(everyMs: number): boolean {
+    const { revision, at } = this.#whole ?? { revision: undefined, at: 0 };
+    const since = performance.now() - at;
+    return revision !== this.parts.state().revision || since >= everyMs || (this.#isMissed && since >= this.#times.spacedMs);
+  }
+
+  forget(): void {
+    this.#whole = undefined;
+    this.#changed.clear();
+  }
+
+  /** Reads and judges everything; `follow` begins the watches. Throws as cluster, rules and ledger do. */
+  async all(follow: () => Promise<void>): Promise<void> {
+    const { environment, server, state } = this.parts;
+    const now = state();
+    this.#whole = { revision: now.revision, at: performance.now() };
+    this.#isMissed = true; // until it is over
+    await follow(); // first, so that what comes while all is read is told
+    // What was told just now may be newer than the API server's cache, which is what is read; what was applied is looked after anyhow.
+    for (const [key, { at }] of this.#changed) if (now.owned.has(key) || performance.now() - at > CACHE_MS) this.#changed.delete(key);
+    [this.#seen, this.#found, this.#bundles] = [new Map(), new Map(), new Set()];
+    const pages = objectsIn(server, environment.spec.target.namespaces);
+    for (let page = await pages.next(); ; page = await pages.next()) {
+      if (page.done === true) {
+        this.#unread = [...page.value].sort();
+        break;
+      }
+      await this.#judge(page.value, now);
+    }
+    await this.#record(now);
+    this.#isMissed = false;
+  }
+
+  /**
+   * Reads and judges what was told to be another. What is being applied waits until it has been, and everything until all was read
+   * since something was missed. Throws as `all` does.
+   */
+  async some(everyMs: number): Promise<void> {
+    if (this.#isMissed) return;
+    try {
+      await this.#some(everyMs);
+    } catch (thrown) {
+      this.#isMissed = true;
+      throw thrown;
+    }
+  }
+
+  async #some(everyMs: number): Promise<void> {
+    const now = this.parts.state();
+    const isWritten = (key: string) => now.open !== undefined && !now.open.failed && now.owned.has(key);
+    const taken = [...this.#changed].filter(([key]) => !isWritten(key)).slice(0, SINGLY);
+    for (const [key] of taken) this.#changed.delete(key);
+    const read: KubernetesObject[] = [];
+    for (let i = 0; i < taken.length; i += READ_AT_ONCE)
+      await Promise.all(
+        taken.slice(i, i + READ_AT_ONCE).map(async ([key, { ref }]) => {
+          const object = await this.#watch.read(ref);
+          if (object === undefined) {
+            this.#seen.delete(key);
+            this.#found.delete(key);
+          } else read.push(object);
+        }),
+      );
+    if (read.length > 0) await this.#judge(read, now);
+    if (taken.length > 0) this.#isOther = true;
+    // What flaps would otherwise fill the ledger.
+    if (!this.#isOther || performance.now() - this.#recorded < Math.min(everyMs, this.#spacedMs)) return;
+    if (await this.#record(now)) this.#recorded = performance.now();
+  }
+
+  async #judge(objects: readonly KubernetesObject[], now: EnvironmentState): Promise<void> {
+    const ruled = await this.parts.rules.judge(objects.map((o) => asSubject(o, now, objectDigest(o))));
+    this.#bundles.add(ruled.bundle);
+    for (const object of objects) {
+      const one = scanned(object);
+      this.#seen.set(refKey(one.ref), one);
+      this.#found.delete(refKey(one.ref));
+    }
+    for (const violation of [...ruled.violations, ...ruled.waived].map(ofScan)) {
+      const key = refKey(violation.object);
+      const known = this.#found.get(key);
+      if (known === undefined) this.#found.set(key, [violation]);
+      else known.push(violation);
+    }
+  }
+
+  async #record(now: EnvironmentState): Promise<boolean> {
+    const { environment, server, ledger, log, clock } = this.parts;
+    const name = environment.metadata.name;
+    const all = [...this.#seen.values()];
+    const violations = [...this.#found.values()].flat();
+    const whose = belonging(all, now);
+    const unmanaged = all.filter((_, i) => whose[i] === 'unmanaged');
+    const byKey = (a: { object: ObjectRef }, b: { object: ObjectRef }) => (refKey(a.object) < refKey(b.object) ? -1 : 1);
+    const scan: Scan = {
+      unmanaged: unmanaged.map(({ ref, manager, since }) => ({ object: ref, manager, since })).sort(byKey),
+      violations: violations.sort((a, b) => byKey(a, b) || (a.rule < b.rule ? -1 : 1)),
+      unread: this.#unread,
+    };
+    const evidence = ledger.asEvidence(scan);
+    const last = ledger.latest(['cluster.scanned'], name)?.entry;
+    const isNew =
+      last?.evidence.sha256 !== evidence.ref.sha256 ||
+      last.revision !== now.revision ||
+      clock().getTime() - Date.parse(last.time) > AGAIN_MS;
+    if (isNew) {
+      const standing = violations.filter((v) => v.waived === undefined).length;
+      const counts = {
+        objects: all.length,
+        unmanaged: unmanaged.length,
+        violations: standing,
+        waived: violations.length - standing,
+      };
+      await ledger.record(
+        {
+          type: 'cluster.scanned',
+          environment: name,
+          revision: now.revision,
+          bundle: [...this.#bundles].join(' '),
+          ...counts,
+          evidence: evidence.ref,
+        },
+        [evidence],
+      );
+      this.#spacedMs = Math.max(this.#times.spacedMs, evidence.bytes.length);
+      log.info({ environment: name, ...counts }, 'everything in its namespaces was judged');
+      await publish(environment, server, all, scan, clock()).catch((thrown) => log.warn({ environment: name }, messageOf(thrown)));
+    }
+    this.#isOther = false;
+    return isNew;
+  }
+}
+
+async function publish({ metadata, spec }: Environment, server: ApiServer, all: readonly Scanned[], scan: Scan, at: Date): Promise<void> {
+  const bad = new Set(scan.violations.map((v) => refKey(v.object)));
+  for (const namespace of spec.target.namespaces) {
+    const here = ({ object }: { object: { namespace: string } }) => object.namespace === namespace;
+    const results: ReportResult[] = [
+      ...scan.violations.filter(here).map(
+        (v): ReportResult => ({
+          rule: v.rule,
+          result: v.waived === undefined ? 'fail' : 'skip',
+          message: v.waived === undefined ? v.message : `${v.message} (waived by ${v.waived})`,
+          severity: v.severity,
+          object: v.object,
+        }),
+      ),
+      ...scan.unmanaged.filter(here).map(
+        (u): ReportResult => ({
+          rule: 'unmanaged',
+          result: 'warn',
+          message: `no commit has it; written by ${u.manager || 'somebody'} at ${u.since}`,
+          object: u.object,
+        }),
+      ),
+      ...all
+        .filter((s) => s.ref.namespace === namespace && !bad.has(refKey(s.ref)))
+        .map((s): ReportResult => ({ rule: '', result: 'pass', message: '', object: s.ref })),
+    ];
+    if (!(await putReport(server, namespace, metadata.name, results, at))) return;
+  }
+}
+
+/**
+ * Reads all every so often and as soon as an environment is at another revision, and what changed between, as watches tell. Gives what
+ * ends it.
+ */
+export function keepRescanning(parts: readonly RescanParts[], everyMs: number, times = TIMES): () => Promise<void> {
+  const stopped = new AbortController();
+  const mayOpen = () => watched.reduce((sum, { watch }) => sum + watch.connections, 0) < MAX_WATCHES;
+  const watched = [...Map.groupBy(parts, (p) => p.server)].map(([server, here]) => {
+    const rescans: Rescan[] = [];
+    const changed = (ref: ObjectRef) => {
+      for (const one of rescans) if (one.parts.environment.spec.target.namespaces.includes(ref.namespace)) one.changed(ref);
+    };
+    const namespaces = here.flatMap((p) => p.environment.spec.target.namespaces);
+    const warn = (message: string) => (here[0] as RescanParts).log.warn({}, message);
+    const watch = new NamespaceWatch(server, namespaces, { changed, mayOpen, warn });
+    rescans.push(...here.map((p) => new Rescan(p, watch, times)));
+    return { watch, rescans };
+  });
+  const look = async () => {
+    for (const { watch, rescans } of watched) {
+      let following: Promise<void> | undefined; // once for all that are read now
+      const follow = () => {
+        following ??= watch.follow();
+        return following;
+      };
+      for (const one of rescans) {
+        if (stopped.signal.aborted) return;
+        const { log, environment, isHere } = one.parts;
+        try {
+          if (!isHere()) one.forget();
+          else if (one.isDue(everyMs)) await one.all(follow);
+          else await one.some(everyMs);
+        } catch (thrown) {
+          if (!stopped.signal.aborted)
+            log.warn({ environment: environment.metadata.name }, `its namespaces could not be judged: ${messageOf(thrown)}`);
+        }
+      }
+    }
+  };
+  let turn = Promise.resolve();
+  let isLooking = false;
+  const timer = setInterval(
+    () => {
+      if (isLooking) return;
+      isLooking = true;
+      turn = look().finally(() => {
+        isLooking = false;
+      });
+    },
+    Math.min(times.lookMs, everyMs),
+  ).unref();
+  return async () => {
+    stopped.abort();
+    clearInterval(timer);
+    for (const { watch } of watched) watch.close();
+    await turn;
+  };
+}

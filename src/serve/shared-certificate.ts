@@ -1,0 +1,54 @@
+import type { ApiServer } from '../cluster/index.ts';
+import { CountersignError } from '../model/index.ts';
+import { type CertificateSource, type Certificates, generateCertificates, isUsable } from '../webhook/index.ts';
+
+type Secret = {
+  readonly metadata?: { readonly resourceVersion?: string };
+  readonly data?: Readonly<Record<string, string>>;
+};
+
+const ATTEMPTS = 5;
+
+/**
+ * A certificate of our own making that replicas share by a Secret (type kubernetes.io/tls, with `ca.crt`): whoever comes first makes it,
+ * and makes it anew 30 days before its end. Throws `cluster-forbidden`.
+ */
+export function sharedCertificate(server: ApiServer, namespace: string, name: string, host: string): CertificateSource {
+  const path = `/api/v1/namespaces/${encodeURIComponent(namespace)}/secrets`;
+  const refuse = (status: number) =>
+    new CountersignError('cluster-forbidden', `the Secret ${namespace}/${name} for the webhook’s certificate cannot be kept (${status})`, {
+      hint: 'grant `get`, `create` and `update` on it, and have the namespace there',
+    });
+  return async (now) => {
+    for (let attempt = 1; ; attempt++) {
+      const there = await server.request('GET', `${path}/${encodeURIComponent(name)}`);
+      if (there.status !== 200 && there.status !== 404) throw refuse(there.status);
+      const kept = there.status === 200 ? readSecret(there.body as Secret) : undefined;
+      if (kept !== undefined && isUsable(kept, host, now)) return kept;
+      const made = await generateCertificates(host, now);
+      const { resourceVersion } = (there.body as Secret).metadata ?? {};
+      const body = {
+        apiVersion: 'v1',
+        kind: 'Secret',
+        type: 'kubernetes.io/tls',
+        metadata: { name, namespace, ...(there.status === 200 ? { resourceVersion } : {}) },
+        data: { 'tls.crt': encode(made.cert), 'tls.key': encode(made.key), 'ca.crt': encode(made.ca) },
+      };
+      const answer =
+        there.status === 200
+          ? await server.request('PUT', `${path}/${encodeURIComponent(name)}`, body)
+          : await server.request('POST', path, body);
+      if (answer.status < 300) return made;
+      if (answer.status !== 409 || attempt === ATTEMPTS) throw refuse(answer.status); // 409: another replica was faster
+    }
+  };
+}
+
+function readSecret({ data = {} }: Secret): Certificates {
+  const text = (key: string) => Buffer.from(data[key] ?? '', 'base64').toString('utf8');
+  return { cert: text('tls.crt'), key: text('tls.key'), ca: text('ca.crt') };
+}
+
+function encode(text: string): string {
+  return Buffer.from(text).toString('base64');
+}
