@@ -23,9 +23,13 @@ try {
   const tls = join(directory, 'tls');
   const { ca } = await makeCertificates(tls, '127.0.0.1', new Date());
   const [port] = (await freePorts(1)) as [number];
-  bare = spawn(process.execPath, [fileURLToPath(new URL('kit/admission-server.ts', import.meta.url)), 'bare', String(port), tls], {
-    stdio: ['ignore', 'pipe', 'inherit'],
-  });
+  bare = spawn(
+    process.execPath,
+    [fileURLToPath(new URL('kit/admission-server.ts', import.meta.url)), 'bare', String(port), tls],
+    {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    },
+  );
   await once(bare.stdout as NonNullable<ChildProcess['stdout']>, 'data');
   const took: Record<Gate, number[]> = { on: [], off: [], bare: [] };
   for (let round = 0; round < ROUNDS; round++) {
@@ -90,7 +94,11 @@ async function applyAll(ns: string, gate: Gate): Promise<number> {
   for (let i = 1; i < OBJECTS; i++) {
     const name = `app-${String(i).padStart(4, '0')}`;
     files[`clusters/production/${name}.yaml`] =
-      i % 5 < 2 ? deployment(ns, name) : i % 5 < 3 ? serviceManifest(ns, name) : configMap(ns, name, { text: 'x'.repeat(600) });
+      i % 5 < 2
+        ? deployment(ns, name)
+        : i % 5 < 3
+          ? serviceManifest(ns, name)
+          : configMap(ns, name, { text: 'x'.repeat(600) });
   }
   await stage.change(fleet, 'all', files);
   const service = await stage.serve(configuration, ns, gate === 'on' ? ['--rescan', 'off'] : ['--webhook', 'off']);
@@ -106,6 +114,7 @@ async function applyAll(ns: string, gate: Gate): Promise<number> {
   const { items } = (await stage.get(`/api/v1/namespaces/${ns}/services`)).body as {
     items: { metadata: { name: string } }[];
   };
-  for (const { metadata } of items) await oncall.request('DELETE', `/api/v1/namespaces/${ns}/services/${metadata.name}`);
+  for (const { metadata } of items)
+    await oncall.request('DELETE', `/api/v1/namespaces/${ns}/services/${metadata.name}`);
   return seconds;
 }

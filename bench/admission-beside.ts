@@ -40,14 +40,20 @@ try {
   const tls = join(directory, 'tls');
   await makeCertificates(tls, '127.0.0.1', new Date());
   const [port, barePort] = (await freePorts(2)) as [number, number];
-  bare = spawn(process.execPath, [fileURLToPath(new URL('kit/admission-server.ts', import.meta.url)), 'bare', String(barePort), tls], {
-    stdio: ['ignore', 'pipe', 'inherit'],
-  });
+  bare = spawn(
+    process.execPath,
+    [fileURLToPath(new URL('kit/admission-server.ts', import.meta.url)), 'bare', String(barePort), tls],
+    {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    },
+  );
   await once(bare.stdout as NonNullable<ChildProcess['stdout']>, 'data');
 
   const fleet = stage.fleet('beside');
   const admission = { policy: { namespaces: ['team-*'], mode: 'enforce' } };
-  const configuration = stage.configuration('beside', [{ url: fleet.url, namespaces: ['beside'], interval: '10s', admission }]);
+  const configuration = stage.configuration('beside', [
+    { url: fleet.url, namespaces: ['beside'], interval: '10s', admission },
+  ]);
   if (BY_SERVICE)
     writeFileSync(
       join(configuration, 'reports.yaml'),
@@ -61,11 +67,21 @@ try {
   const files = (content: string) => ({
     'clusters/production/ns.yaml': namespace('beside'),
     ...Object.fromEntries(
-      Array.from({ length: OBJECTS - 1 }, (_, i) => [`clusters/production/c${i}.yaml`, configMap('beside', `c${i}`, { text: content })]),
+      Array.from({ length: OBJECTS - 1 }, (_, i) => [
+        `clusters/production/c${i}.yaml`,
+        configMap('beside', `c${i}`, { text: content }),
+      ]),
     ),
   });
   await stage.change(fleet, 'first', files('1'));
-  const service = await stage.serve(configuration, 'beside', ['--webhook', `127.0.0.1:${port}`, '--webhook-tls', tls, '--rescan', 'off']);
+  const service = await stage.serve(configuration, 'beside', [
+    '--webhook',
+    `127.0.0.1:${port}`,
+    '--webhook-tls',
+    tls,
+    '--rescan',
+    'off',
+  ]);
   await service.entry('apply.result', 'production', (e) => e.outcome === 'applied', 300_000);
 
   if (BY_SERVICE) await service.entry('report.issued', '', () => true, 300_000);
@@ -83,7 +99,8 @@ try {
     return { ours, bare };
   };
   const show = (what: string, times: Awaited<ReturnType<typeof during>>) => {
-    const of = (all: number[], share: number) => (all.sort((a, b) => a - b)[Math.floor(all.length * share)] ?? 0).toFixed(1);
+    const of = (all: number[], share: number) =>
+      (all.sort((a, b) => a - b)[Math.floor(all.length * share)] ?? 0).toFixed(1);
     process.stdout.write(
       `${what}: p50 ${of(times.ours, 0.5)} ms, p99 ${of(times.ours, 0.99)} ms of ${times.ours.length}; a bare server p50 ${of(times.bare, 0.5)}, p99 ${of(times.bare, 0.99)} ms\n`,
     );
@@ -91,17 +108,28 @@ try {
   show(`${RATE}/s alone`, await during(() => wait(ALONE_MS)));
   const out = join(directory, 'out');
   const report = async () => {
-    const args = BY_SERVICE ? ['report', 'run', 'monthly', '--again', '--data', data] : ['report', '--data', data, '--out', out];
-    const child = spawn(process.execPath, [fileURLToPath(new URL('../bin/countersign.mjs', import.meta.url)), ...args], {
-      stdio: ['ignore', 'ignore', 'inherit'],
-    });
+    const args = BY_SERVICE
+      ? ['report', 'run', 'monthly', '--again', '--data', data]
+      : ['report', '--data', data, '--out', out];
+    const child = spawn(
+      process.execPath,
+      [fileURLToPath(new URL('../bin/countersign.mjs', import.meta.url)), ...args],
+      {
+        stdio: ['ignore', 'ignore', 'inherit'],
+      },
+    );
     const [code] = (await once(child, 'close')) as [number];
     if (code !== 0) throw new Error('no report was made');
   };
   await stage.prepare(fleet, 'all of them', files('2'));
   const change = async () => {
     fleet.push();
-    await service.entry('apply.result', 'production', (e) => e.outcome === 'applied' && e.applied > OBJECTS / 2, 300_000);
+    await service.entry(
+      'apply.result',
+      'production',
+      (e) => e.outcome === 'applied' && e.applied > OBJECTS / 2,
+      300_000,
+    );
   };
   show(
     `${RATE}/s beside a report of ${CHANGES} changes${BY_SERVICE ? ', made anew by the service,' : ''} and a change of ${OBJECTS} objects (bar 10)`,

@@ -25,7 +25,9 @@ const postgres = await Postgres.start();
 try {
   const fleet = stage.fleet('soak');
   const admission = { policy: { namespaces: ['team-*'], mode: 'enforce' } };
-  const configuration = stage.configuration('soak', [{ url: fleet.url, namespaces: ['soak'], interval: '1s', admission }]);
+  const configuration = stage.configuration('soak', [
+    { url: fleet.url, namespaces: ['soak'], interval: '1s', admission },
+  ]);
   const files = {
     'clusters/production/ns.yaml': namespace('soak'),
     'clusters/production/cm.yaml': configMap('soak', 'settings', { a: '0' }),
@@ -38,7 +40,14 @@ try {
   await makeCertificates(tls, '127.0.0.1', new Date());
   const [port] = (await freePorts(1)) as [number];
   const service = stage.start(
-    ['--config', configuration, '--kubeconfig', stage.controlPlane.kubeconfig('countersign'), '--webhook', `127.0.0.1:${port}`],
+    [
+      '--config',
+      configuration,
+      '--kubeconfig',
+      stage.controlPlane.kubeconfig('countersign'),
+      '--webhook',
+      `127.0.0.1:${port}`,
+    ],
     'soak',
     ['--webhook-tls', tls, '--ledger', ledger, '--ledger-key', key],
     { MALLOC_ARENA_MAX: '2', NODE_OPTIONS: '--max-semi-space-size=8' },

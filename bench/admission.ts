@@ -34,7 +34,10 @@ try {
   writeFileSync(bundle, (await buildBundle({ opa, roots: [rules] })).archive);
   const body = review();
   const script = join(directory, 'post.lua');
-  writeFileSync(script, `wrk.method = "POST"\nwrk.headers["Content-Type"] = "application/json"\nwrk.body = [==[${body}]==]\n`);
+  writeFileSync(
+    script,
+    `wrk.method = "POST"\nwrk.headers["Content-Type"] = "application/json"\nwrk.body = [==[${body}]==]\n`,
+  );
   const [bare, ours, peer] = (await freePorts(3)) as [number, number, number];
   const data = join(directory, 'data');
   mkdirSync(data);
@@ -75,7 +78,13 @@ try {
   const gatekeeper = findOnPath('gatekeeper', process.env['PATH'] ?? '');
   const manifest = process.env['GATEKEEPER_MANIFEST'];
   if (gatekeeper !== undefined && manifest !== undefined) {
-    const peer = await startGatekeeper(gatekeeper, manifest, readFileSync(join(rules, 'rules.rego'), 'utf8'), tls, directory);
+    const peer = await startGatekeeper(
+      gatekeeper,
+      manifest,
+      readFileSync(join(rules, 'rules.rego'), 'utf8'),
+      tls,
+      directory,
+    );
     closing.push(peer.stop);
     targets['Gatekeeper'] = peer.url;
   } else
@@ -101,7 +110,9 @@ try {
     );
   const rate = (name: string) => median(figures.get(name)?.rate ?? []);
   const ratio = (name: string) => (rate('countersign') / rate(name)).toFixed(name === 'bare express' ? 2 : 1);
-  process.stdout.write(`  countersign to bare express: ${ratio('bare express')} (bar 0.40); to OPA’s server: ${ratio('OPA server')}\n`);
+  process.stdout.write(
+    `  countersign to bare express: ${ratio('bare express')} (bar 0.40); to OPA’s server: ${ratio('OPA server')}\n`,
+  );
   if (figures.has('Gatekeeper')) process.stdout.write(`  countersign to Gatekeeper: ${ratio('Gatekeeper')} (bar 10)\n`);
 } finally {
   for (const server of servers) server.kill();
@@ -118,8 +129,20 @@ async function start(program: string, args: readonly string[]): Promise<void> {
   await once(child.stdout as NodeJS.ReadableStream, 'data');
 }
 
-async function load(url: string, script: string, connections: number): Promise<{ rate: number; p50: number; p99: number }> {
-  const { stdout } = await run(wrk as string, ['-t1', `-c${connections}`, `-d${SECONDS}s`, '--latency', '-s', script, url]);
+async function load(
+  url: string,
+  script: string,
+  connections: number,
+): Promise<{ rate: number; p50: number; p99: number }> {
+  const { stdout } = await run(wrk as string, [
+    '-t1',
+    `-c${connections}`,
+    `-d${SECONDS}s`,
+    '--latency',
+    '-s',
+    script,
+    url,
+  ]);
   if (/Non-2xx|Socket errors/.test(stdout)) throw new Error(stdout);
   const ms = (text: string | undefined) => {
     const match = /^([\d.]+)(us|ms|s)$/.exec(text ?? '') ?? [];
@@ -151,7 +174,8 @@ async function sameAnswer(name: string, url: string, body: string, ca: string): 
   for (let attempt = 0; ; attempt++) {
     try {
       const [good, bad] = [await ask(body), await ask(body.replace('"privileged":false', '"privileged":true'))];
-      if (!good || (bad && name !== 'bare express')) throw new Error(`${name} answers otherwise: ${good} ${bad} ${last}`);
+      if (!good || (bad && name !== 'bare express'))
+        throw new Error(`${name} answers otherwise: ${good} ${bad} ${last}`);
       return;
     } catch (thrown) {
       if (attempt === 50 || !/ECONNREFUSED/.test(String(thrown))) throw thrown;

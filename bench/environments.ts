@@ -26,13 +26,18 @@ try {
       mode: 'off' as const,
     })),
   );
-  const files = Object.fromEntries(names.flatMap((name) => Object.entries(objects(name)).map(([f, t]) => [`clusters/${name}/${f}`, t])));
+  const files = Object.fromEntries(
+    names.flatMap((name) => Object.entries(objects(name)).map(([f, t]) => [`clusters/${name}/${f}`, t])),
+  );
   const commit = await stage.change(fleet, 'all', files);
   const [port] = await freePorts(1);
   const begun = Date.now();
   const running = await stage.serve(configuration, 'many', ['--http', `127.0.0.1:${port}`]);
-  for (const name of names) await running.entry('apply.result', name, (e) => e.revision === commit && e.outcome === 'applied', 300_000);
-  print(`${ENVIRONMENTS} environments of 20 objects: all applied ${((Date.now() - begun) / 1000).toFixed(1)} s after the start`);
+  for (const name of names)
+    await running.entry('apply.result', name, (e) => e.revision === commit && e.outcome === 'applied', 300_000);
+  print(
+    `${ENVIRONMENTS} environments of 20 objects: all applied ${((Date.now() - begun) / 1000).toFixed(1)} s after the start`,
+  );
   print(`memory then: ${rss(running.pid)} MiB, at most ${peak(running.pid)} MiB (bar 512)`);
   const heap = await (await fetch(`http://127.0.0.1:${port}/metrics`)).text();
   for (const name of ['nodejs_heap_size_used_bytes', 'nodejs_heap_size_total_bytes', 'nodejs_external_memory_bytes'])
@@ -55,7 +60,12 @@ try {
     'clusters/e007/c1.yaml': configMap('e007', 'c1', { k: 'changed' }),
   });
   const pushed = Date.now();
-  const result = await running.entry('apply.result', 'e007', (e) => e.revision === changed && e.outcome === 'applied', 60_000);
+  const result = await running.entry(
+    'apply.result',
+    'e007',
+    (e) => e.revision === changed && e.outcome === 'applied',
+    60_000,
+  );
   print(
     `one object of one environment changed, looked for every 2 s: applied after ${((Date.parse(result.entry.time) - pushed) / 1000).toFixed(1)} s`,
   );
@@ -68,7 +78,11 @@ function objects(ns: string): Record<string, string> {
   const files: Record<string, string> = { 'ns.yaml': namespace(ns) };
   for (let i = 1; i < 20; i++)
     files[`c${i}.yaml`] =
-      i % 4 === 0 ? deployment(ns, `c${i}`) : i % 4 === 2 ? service(ns, `c${i}`) : configMap(ns, `c${i}`, { k: String(i) });
+      i % 4 === 0
+        ? deployment(ns, `c${i}`)
+        : i % 4 === 2
+          ? service(ns, `c${i}`)
+          : configMap(ns, `c${i}`, { k: String(i) });
   return files;
 }
 

@@ -71,9 +71,13 @@ try {
 
   admission.begin();
   const begun = performance.now();
-  const silent = spawn(process.execPath, [kit('silent-connections.ts'), ...[port, CONNECTIONS, WAVE, WAVE_EVERY_MS].map(String)], {
-    stdio: ['ignore', 'pipe', 'inherit'],
-  });
+  const silent = spawn(
+    process.execPath,
+    [kit('silent-connections.ts'), ...[port, CONNECTIONS, WAVE, WAVE_EVERY_MS].map(String)],
+    {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    },
+  );
   const [verdicts, connections] = await Promise.all([pushAll(fleet, service, commits), text(silent.stdout)]);
   const loadedSeconds = (performance.now() - begun) / 1000;
   const asked = await admission.end();
@@ -96,7 +100,10 @@ try {
     return `${(sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? Number.NaN).toFixed(0)} ms`;
   };
   const p99 = [...all].sort((a, b) => a - b)[Math.floor(all.length * 0.99)] ?? Number.POSITIVE_INFINITY;
-  const { opened, secured, endedByService } = JSON.parse(connections) as Record<'opened' | 'secured' | 'endedByService', number>;
+  const { opened, secured, endedByService } = JSON.parse(connections) as Record<
+    'opened' | 'secured' | 'endedByService',
+    number
+  >;
   const { denied, unsound, allowed, unjudged } = verdicts;
   const rows: [string, string, string][] = [
     ['under load', `${loadedSeconds.toFixed(0)} s, ${askedServers} of ${SERVERS} hostile servers asked`, ''],
@@ -105,7 +112,11 @@ try {
       `${PUSHES}: ${denied} denied, ${unsound} not taken over by git, ${allowed} allowed, ${unjudged.length} not judged within ${VERDICT_MS / 1000} s`,
       bar(allowed + unjudged.length === 0),
     ],
-    ['connections', `${CONNECTIONS}: ${opened} accepted, ${secured} agreed on TLS, ${endedByService} ended by the service`, ''],
+    [
+      'connections',
+      `${CONNECTIONS}: ${opened} accepted, ${secured} agreed on TLS, ${endedByService} ended by the service`,
+      '',
+    ],
   ];
   for (const [name, { right, retry, wrong, none, times }] of Object.entries(asked)) {
     const counts = `${right} right, ${retry} told to ask again, ${wrong.length} wrong, ${none.length} without an answer`;
@@ -124,13 +135,18 @@ try {
     ],
     ['its main thread', `${heaps.join(' before, ')} after`, ''],
     ['restarts', ended === undefined ? '0' : `ended with ${ended}`, bar(ended === undefined)],
-    ['a good change', `applied after ${before.toFixed(1)} s before, ${good.toFixed(1)} s at the end`, bar(Number.isFinite(good))],
+    [
+      'a good change',
+      `applied after ${before.toFixed(1)} s before, ${good.toFixed(1)} s at the end`,
+      bar(Number.isFinite(good)),
+    ],
   );
   for (const row of rows) process.stdout.write(`${row[0].padEnd(20)} ${row[1]}${row[2] === '' ? '' : `: ${row[2]}`}\n`);
   for (const { wrong, none } of Object.values(asked))
     for (const what of [...wrong, ...none].slice(0, 5)) process.stdout.write(`  ${what}\n`);
   for (const kind of unjudged) process.stdout.write(`  not judged: ${kind}\n`);
-  if (process.argv.includes('log')) writeFileSync('hostile.log', `${loadedLog}\n--- after\n${service.log.slice(loadedLog.length)}`);
+  if (process.argv.includes('log'))
+    writeFileSync('hostile.log', `${loadedLog}\n--- after\n${service.log.slice(loadedLog.length)}`);
 } finally {
   hostile.kill();
   await stage.close();
@@ -148,7 +164,10 @@ function firstFiles(): Record<string, string> {
 }
 
 // Three of the servers are Git servers of environments, two are where a report goes, and all others are told of what happens.
-function configure(fleet: Fleet, [git1 = '', git2 = '', git3 = '', place1 = '', place2 = '', ...told]: readonly string[]): string {
+function configure(
+  fleet: Fleet,
+  [git1 = '', git2 = '', git3 = '', place1 = '', place2 = '', ...told]: readonly string[],
+): string {
   const secret = fileWith('secret', 'a-secret-of-ours');
   const admission = { policy: { namespaces: ['team-*'], mode: 'enforce' } };
   const configuration = stage.configuration('hostile', [
@@ -210,7 +229,8 @@ async function recordEarlierMonth(data: string): Promise<void> {
   const ledger = await openLedger(data, 'countersign.dev/bench', {
     clock: () => new Date(Date.now() - 32 * 86_400_000),
   });
-  for (let i = 0; i < 5; i++) await recordChange(ledger, commitId(i), { environment: 'earlier', from: commitId(i - 1) });
+  for (let i = 0; i < 5; i++)
+    await recordChange(ledger, commitId(i), { environment: 'earlier', from: commitId(i - 1) });
   await ledger.close();
 }
 
@@ -218,7 +238,14 @@ async function recordEarlierMonth(data: string): Promise<void> {
 function startOnOneCore(configuration: string, port: number, http: number, tls: string): Service {
   runsOn('0', '-cp');
   const service = stage.start(
-    ['--config', configuration, '--kubeconfig', stage.controlPlane.kubeconfig('countersign'), '--webhook', `127.0.0.1:${port}`],
+    [
+      '--config',
+      configuration,
+      '--kubeconfig',
+      stage.controlPlane.kubeconfig('countersign'),
+      '--webhook',
+      `127.0.0.1:${port}`,
+    ],
     'hostile',
     ['--webhook-tls', tls, '--http', `127.0.0.1:${http}`],
     { MALLOC_ARENA_MAX: '2', NODE_OPTIONS: '--max-semi-space-size=8' },
@@ -238,7 +265,8 @@ function runsOn(cores: string, which: '-cp' | '-acp' = '-acp'): void {
 /** What the heap of the service's main thread holds and has taken, by its own metrics. */
 async function heapOf(http: number): Promise<string> {
   const metrics = await (await fetch(`http://127.0.0.1:${http}/metrics`)).text();
-  const of = (name: string) => (Number(new RegExp(`^${name} (\\S+)$`, 'm').exec(metrics)?.[1] ?? Number.NaN) / 1024 / 1024).toFixed(0);
+  const of = (name: string) =>
+    (Number(new RegExp(`^${name} (\\S+)$`, 'm').exec(metrics)?.[1] ?? Number.NaN) / 1024 / 1024).toFixed(0);
   return `${of('nodejs_heap_size_used_bytes')} of ${of('nodejs_heap_size_total_bytes')} MiB heap, ${of('nodejs_external_memory_bytes')} MiB beside it`;
 }
 

@@ -67,7 +67,8 @@ function rowsOf(data: string): Row[] {
   return rows;
 }
 
-const SETTINGS = 'PRAGMA page_size = 8192; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 4000;';
+const SETTINGS =
+  'PRAGMA page_size = 8192; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 4000;';
 
 function bareSqlite(rows: readonly Row[]): number {
   const file = join(directory, `bare-${n++}.db`);
@@ -79,7 +80,8 @@ function bareSqlite(rows: readonly Row[]): number {
   const started = performance.now();
   for (let at = 0; at < rows.length; at += BATCH) {
     db.exec('BEGIN IMMEDIATE');
-    for (const { index, leaf, body, type, environment } of rows.slice(at, at + BATCH)) insert.run(index, leaf, body, type, environment);
+    for (const { index, leaf, body, type, environment } of rows.slice(at, at + BATCH))
+      insert.run(index, leaf, body, type, environment);
     db.exec('COMMIT');
   }
   const rate = rows.length / ((performance.now() - started) / 1000);
@@ -111,7 +113,9 @@ async function barePostgres(url: string, rows: readonly Row[]): Promise<number> 
 
 function tell(what: string, ours: readonly number[], bare: readonly number[]): void {
   const ratio = median(ours.map((rate, i) => rate / (bare[i] as number)));
-  print(`${what}: ${round0(median(ours))}/s (${range(ours)}), bare ${round0(median(bare))}/s (${range(bare)}), ratio ${ratio.toFixed(2)}`);
+  print(
+    `${what}: ${round0(median(ours))}/s (${range(ours)}), bare ${round0(median(bare))}/s (${range(bare)}), ratio ${ratio.toFixed(2)}`,
+  );
 }
 
 async function sqliteAppends(): Promise<void> {
@@ -168,9 +172,12 @@ async function singles(): Promise<void> {
     bare.push(performance.now() - at);
     await new Promise((resolve) => setImmediate(resolve));
   }
-  const q = (values: number[], part: number) => values.sort((a, b) => a - b)[Math.floor(values.length * part)] as number;
+  const q = (values: number[], part: number) =>
+    values.sort((a, b) => a - b)[Math.floor(values.length * part)] as number;
   const show = (values: number[]) => `p50 ${q(values, 0.5).toFixed(2)} ms, p99 ${q(values, 0.99).toFixed(2)} ms`;
-  print(`one decision: ${show(ours)}; a bare commit: ${show(bare)}; added at p99 ${(q(ours, 0.99) - q(bare, 0.99)).toFixed(2)} ms`);
+  print(
+    `one decision: ${show(ours)}; a bare commit: ${show(bare)}; added at p99 ${(q(ours, 0.99) - q(bare, 0.99)).toFixed(2)} ms`,
+  );
   db.close();
   await ledger.close();
 }
@@ -184,7 +191,8 @@ async function large(): Promise<void> {
   let memory: readonly number[] = [];
   for (let round = 0; round < 3; round++) {
     const told = JSON.parse(execFileSync(process.execPath, [VERIFY, data], { encoding: 'utf8' })) as Checked;
-    if (told.finding !== undefined || told.checked !== LARGE + 1) throw new Error(told.finding ?? 'not everything was checked');
+    if (told.finding !== undefined || told.checked !== LARGE + 1)
+      throw new Error(told.finding ?? 'not everything was checked');
     seconds.push(told.seconds);
     memory = told.memory;
   }
@@ -193,7 +201,10 @@ async function large(): Promise<void> {
   );
   const reader = new LedgerReader(join(data, 'ledger.db'));
   const nodes = reader.nodes(reader.size);
-  const random = Array.from({ length: 20_000 }, (_, i) => createHash('sha256').update(String(i)).digest().readUInt32BE() % reader.size);
+  const random = Array.from(
+    { length: 20_000 },
+    (_, i) => createHash('sha256').update(String(i)).digest().readUInt32BE() % reader.size,
+  );
   for (const [what, indexes] of [
     ['anywhere', random],
     ['of one period', Array.from({ length: 20_000 }, (_, i) => (400_000 % LARGE) + (i % (LARGE / 2)))],

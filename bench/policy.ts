@@ -28,16 +28,26 @@ const scope = { environment: 'bench', parameters: {}, now: '1780315200000000000'
 const directory = mkdtempSync(join(tmpdir(), 'countersign-bench-'));
 const built = join(ROOT, 'dist-bench'); // JavaScript, as the package is published; `dist` would be taken by every other run here
 try {
-  execFileSync(process.execPath, [join(ROOT, 'node_modules/typescript/bin/tsc'), '-p', 'tsconfig.build.json', '--outDir', built], {
-    cwd: ROOT,
-  });
+  execFileSync(
+    process.execPath,
+    [join(ROOT, 'node_modules/typescript/bin/tsc'), '-p', 'tsconfig.build.json', '--outDir', built],
+    {
+      cwd: ROOT,
+    },
+  );
   const opa = await tool('opa');
   const shipped = await readBundle(readFileSync(join(ROOT, 'policies/dist/bundle.tar.gz')), 'shipped');
   const ordinary = await readBundle((await buildBundle({ opa, roots: [ORDINARY] })).archive, 'ordinary');
   writeManifests(join(directory, 'small'), SMALL);
   writeManifests(join(directory, 'large'), LARGE);
   const subjects = subjectsOf(join(directory, 'small')).slice(0, 500);
-  await evaluations('the shipped library', shipped, subjects, 'data.countersign.object.deny', join(ROOT, 'policies/rules'));
+  await evaluations(
+    'the shipped library',
+    shipped,
+    subjects,
+    'data.countersign.object.deny',
+    join(ROOT, 'policies/rules'),
+  );
   await evaluations('13 ordinary rules', ordinary, subjects, 'data.main', ORDINARY);
   await throughThread(shipped, subjects);
   await memory(shipped, subjects);
@@ -71,7 +81,9 @@ async function evaluations(
     inputs,
     subjects
       .map((s) =>
-        query === 'data.main' ? s.json : `{"environment":"bench","parameters":{},"file":${JSON.stringify(s.file)},"object":${s.json}}`,
+        query === 'data.main'
+          ? s.json
+          : `{"environment":"bench","parameters":{},"file":${JSON.stringify(s.file)},"object":${s.json}}`,
       )
       .join('\n'),
   );
@@ -98,7 +110,9 @@ async function evaluations(
     theirs.push(said.rate);
     foundThere = said.found;
   }
-  print(`${what}, one core: ${round0(median(ours))} evaluations/s (${range(ours)}), ${found} findings in ${subjects.length} objects`);
+  print(
+    `${what}, one core: ${round0(median(ours))} evaluations/s (${range(ours)}), ${found} findings in ${subjects.length} objects`,
+  );
   if (theirs.length > 0)
     print(
       `  native OPA: ${round0(median(theirs))}/s (${range(theirs)}), ${foundThere} findings; ratio ${(median(ours) / median(theirs)).toFixed(2)}`,
@@ -134,7 +148,9 @@ async function throughThread(bundle: PolicyBundle, subjects: readonly Subject[])
     const sorted = times.slice(2000).sort((a, b) => a - b);
     return (sorted[Math.floor(sorted.length * p)] ?? Number.NaN).toFixed(3);
   };
-  print(`one object through the thread, the shipped library, 10,000 times: median ${at(asked, 0.5)} ms, p99 ${at(asked, 0.99)} ms`);
+  print(
+    `one object through the thread, the shipped library, 10,000 times: median ${at(asked, 0.5)} ms, p99 ${at(asked, 0.99)} ms`,
+  );
   print(`  the same message to a thread that only answers: median ${at(echoed, 0.5)} ms, p99 ${at(echoed, 0.99)} ms`);
 }
 
@@ -184,13 +200,26 @@ function wholeProcess(size: string, count: number, rounds: number): void {
       'conftest',
       conftest === undefined
         ? undefined
-        : [conftest, 'test', manifests, '--policy', ORDINARY, '--all-namespaces', '--output', 'json', '--parser', 'yaml'],
+        : [
+            conftest,
+            'test',
+            manifests,
+            '--policy',
+            ORDINARY,
+            '--all-namespaces',
+            '--output',
+            'json',
+            '--parser',
+            'yaml',
+          ],
       (out) => (JSON.parse(out) as { failures?: unknown[] }[]).reduce((n, f) => n + (f.failures?.length ?? 0), 0),
     ],
     ['countersign, templates', check(templates, 'json'), ourFindings],
     [
       'gator',
-      gator === undefined || count > SMALL ? undefined : [gator, 'test', '-f', manifests, '-f', templates, '-o', 'json'],
+      gator === undefined || count > SMALL
+        ? undefined
+        : [gator, 'test', '-f', manifests, '-f', templates, '-o', 'json'],
       (out) =>
         (JSON.parse(out) as { violatingObject?: { metadata?: { namespace?: string } } }[]).filter(
           (r) => r.violatingObject?.metadata?.namespace !== undefined,
@@ -201,11 +230,14 @@ function wholeProcess(size: string, count: number, rounds: number): void {
   for (let round = 0; round < rounds; round++)
     for (const [name, command, findings] of contestants)
       if (command !== undefined) rows.set(name, [...(rows.get(name) ?? []), timed(command, findings)]);
-  print(`${round0(count)} manifests, ${number} rules, whole process, ${rounds} round(s), ${availableParallelism()} cores:`);
+  print(
+    `${round0(count)} manifests, ${number} rules, whole process, ${rounds} round(s), ${availableParallelism()} cores:`,
+  );
   const wall = (name: string) => median((rows.get(name) ?? []).map((r) => r.seconds));
   for (const [name, command] of contestants) {
     const runs = rows.get(name);
-    if (runs === undefined) print(`  ${name}: ${command === undefined ? 'skipped, it is not on the PATH or not asked for this many' : ''}`);
+    if (runs === undefined)
+      print(`  ${name}: ${command === undefined ? 'skipped, it is not on the PATH or not asked for this many' : ''}`);
     else
       print(
         `  ${name}: ${wall(name).toFixed(2)} s (${runs.map((r) => r.seconds.toFixed(2)).join(' ')}), cores used ${median(runs.map((r) => r.cpu / r.seconds)).toFixed(2)}, peak ${round0(median(runs.map((r) => r.mib)))} MiB, ${runs[0]?.findings} findings`,

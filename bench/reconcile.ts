@@ -75,7 +75,12 @@ async function bareRound(prefix: string, count: number, atOnce: number): Promise
     const base = kind === 'Deployment' ? '/apis/apps/v1' : '/api/v1';
     const place = kind === 'Namespace' ? '/namespaces' : `/namespaces/${metadata.namespace}/${kind.toLowerCase()}s`;
     const query = `fieldManager=bare&force=true${dryRun ? '&dryRun=All' : ''}`;
-    const answer = await client.request('PATCH', `${base}${place}/${metadata.name}?${query}`, object, 'application/apply-patch+yaml');
+    const answer = await client.request(
+      'PATCH',
+      `${base}${place}/${metadata.name}?${query}`,
+      object,
+      'application/apply-patch+yaml',
+    );
     if (answer.status >= 300) throw new Error(JSON.stringify(answer.body));
   };
   const begun = performance.now();
@@ -152,7 +157,10 @@ async function countersignRound(round: number): Promise<number> {
   await new Promise((resolve) => setTimeout(resolve, 1500));
   note('ten looks at nothing new, CPU of the service, s', cpuOf(service.pid) - cpuBefore);
   for (let i = 0; i < 5; i++) await drift(namespaces[0] ?? '');
-  note('peak memory, MiB', Number(/VmHWM:\s+(\d+)/.exec(readFileSync(`/proc/${service.pid}/status`, 'utf8'))?.[1] ?? 0) / 1024);
+  note(
+    'peak memory, MiB',
+    Number(/VmHWM:\s+(\d+)/.exec(readFileSync(`/proc/${service.pid}/status`, 'utf8'))?.[1] ?? 0) / 1024,
+  );
   await stage.stopServices();
   await empty(namespaces);
   return first;
@@ -179,9 +187,15 @@ async function push(
   const commit = await stage.change(fleet, message, files);
   const pushed = Date.now();
   await call(http, 'production');
-  const result = await service.entry('apply.result', 'production', (e) => e.revision === commit && e.outcome === 'applied', 300_000);
+  const result = await service.entry(
+    'apply.result',
+    'production',
+    (e) => e.revision === commit && e.outcome === 'applied',
+    300_000,
+  );
   if (process.argv.includes('phases')) {
-    const at = (r: { entry: { time: string } } | undefined) => (r === undefined ? 0 : Date.parse(r.entry.time) - pushed);
+    const at = (r: { entry: { time: string } } | undefined) =>
+      r === undefined ? 0 : Date.parse(r.entry.time) - pushed;
     const intents = service.entries('apply.intent', 'production').filter((r) => r.entry.revision === commit);
     const judged = service.entries('change.judged', 'production').find((r) => r.entry.to === commit);
     print(

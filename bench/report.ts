@@ -31,7 +31,18 @@ try {
   const out = join(directory, 'out');
   for (let round = 0; round < ROUNDS; round++) {
     const begun = performance.now();
-    const { stderr } = await run([countersign, 'report', '--data', data, '--out', out, '--seed', 'bench', '--to', '2100-01-01']);
+    const { stderr } = await run([
+      countersign,
+      'report',
+      '--data',
+      data,
+      '--out',
+      out,
+      '--seed',
+      'bench',
+      '--to',
+      '2100-01-01',
+    ]);
     const [cpu = 0, memory = 0] = JSON.parse(/usage (\[.*\])/.exec(stderr)?.[1] ?? '[]') as number[];
     took.push({ cpu, memory, wall: (performance.now() - begun) / 1000 });
   }
@@ -56,7 +67,8 @@ function build(at: string): string {
       cwd: ROOT,
     },
   );
-  for (const name of ['bin', 'reports', 'policies', 'package.json']) cpSync(join(ROOT, name), join(at, name), { recursive: true });
+  for (const name of ['bin', 'reports', 'policies', 'package.json'])
+    cpSync(join(ROOT, name), join(at, name), { recursive: true });
   symlinkSync(join(ROOT, 'node_modules'), join(at, 'node_modules'));
   return join(at, 'bin/countersign.mjs');
 }

@@ -34,7 +34,11 @@ function objects(ns: string): Record<string, string> {
   for (let i = 0; i < OBJECTS - 1; i++) {
     const name = `app-${String(i).padStart(4, '0')}`;
     files[`${name}.yaml`] =
-      i % 5 < 2 ? deployment(ns, name) : i % 5 < 3 ? service(ns, name) : configMap(ns, name, { key: `value ${i}`, text: 'x'.repeat(600) });
+      i % 5 < 2
+        ? deployment(ns, name)
+        : i % 5 < 3
+          ? service(ns, name)
+          : configMap(ns, name, { key: `value ${i}`, text: 'x'.repeat(600) });
   }
   return files;
 }
@@ -62,7 +66,9 @@ async function countersignRound(round: number, note: (what: string, ms: number) 
   await push(`countersign: push to applied, 1 of ${OBJECTS} changed`, {
     'app-0003.yaml': configMap(ns, 'app-0003', { key: 'changed' }),
   });
-  const rss = Number(/VmHWM:\s+(\d+)/.exec(execFileSync('cat', [`/proc/${running.pid}/status`], { encoding: 'utf8' }))?.[1] ?? 0);
+  const rss = Number(
+    /VmHWM:\s+(\d+)/.exec(execFileSync('cat', [`/proc/${running.pid}/status`], { encoding: 'utf8' }))?.[1] ?? 0,
+  );
   note('countersign: peak memory, MiB', rss / 1024);
   await stage.stopServices();
 }
@@ -87,10 +93,13 @@ function kubectlRound(round: number, note: (what: string, ms: number) => void): 
 }
 
 function print(rows: Record<string, number[]>): void {
-  const median = (what: string) => [...(rows[what] ?? [])].sort((a, b) => a - b)[Math.floor((rows[what]?.length ?? 0) / 2)] ?? Number.NaN;
+  const median = (what: string) =>
+    [...(rows[what] ?? [])].sort((a, b) => a - b)[Math.floor((rows[what]?.length ?? 0) / 2)] ?? Number.NaN;
   process.stdout.write(`\nmedian of ${ROUNDS} rounds, lowest and highest; one machine, one run\n`);
   for (const [what, values] of Object.entries(rows)) {
-    const unit = what.includes('MiB') ? (v: number) => `${v.toFixed(0)} MiB` : (v: number) => `${(v / 1000).toFixed(2)} s`;
+    const unit = what.includes('MiB')
+      ? (v: number) => `${v.toFixed(0)} MiB`
+      : (v: number) => `${(v / 1000).toFixed(2)} s`;
     process.stdout.write(
       `  ${what.padEnd(58)} ${unit(median(what)).padStart(9)}   ${unit(Math.min(...values))} to ${unit(Math.max(...values))}\n`,
     );

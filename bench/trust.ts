@@ -34,7 +34,13 @@ try {
   rmSync(directory, { recursive: true, force: true });
 }
 
-async function verifying(what: string, bar: number, sign: SignCommit, trust: string, config: readonly string[]): Promise<void> {
+async function verifying(
+  what: string,
+  bar: number,
+  sign: SignCommit,
+  trust: string,
+  config: readonly string[],
+): Promise<void> {
   const bare = join(directory, what.replaceAll(' ', '-'));
   const ids = await writeHistory(bare, OWN, sign, 20);
   const store = await openTrustStore(readTrustPolicy(trust, 'trust.yaml'));
@@ -60,7 +66,9 @@ async function verifying(what: string, bar: number, sign: SignCommit, trust: str
     peer.push((PEER / (performance.now() - before)) * 1000);
   }
   const ratio = median(own) / median(peer);
-  print(`${what}, one thread: ${round0(median(own))}/s (${range(own)}); git verify-commit: ${round0(median(peer))}/s (${range(peer)})`);
+  print(
+    `${what}, one thread: ${round0(median(own))}/s (${range(own)}); git verify-commit: ${round0(median(peer))}/s (${range(peer)})`,
+  );
   print(`  ratio ${ratio.toFixed(0)}, bar ${bar}: ${ratio >= bar ? 'reached' : 'MISSED'}`);
 }
 
@@ -85,7 +93,9 @@ async function wholeHistory(sign: SignCommit, trust: string): Promise<void> {
 // The cryptography alone, without reading and splitting, which one thread does for all.
 async function scaling(bare: string, ids: readonly string[], store: TrustStore): Promise<void> {
   const repository = new NativeRepository(bare, git);
-  const items = (await sourceRepository(repository).commits(ids.slice(0, 10_000))).flatMap((r) => (r.kind === 'commit' ? r.commit : []));
+  const items = (await sourceRepository(repository).commits(ids.slice(0, 10_000))).flatMap((r) =>
+    r.kind === 'commit' ? r.commit : [],
+  );
   repository.close();
   const rows = new Map<number, number[]>();
   for (let round = 0; round < 3; round++)
@@ -94,7 +104,8 @@ async function scaling(bare: string, ids: readonly string[], store: TrustStore):
       await Promise.all(Array.from({ length: count }, () => pool.examine(items.slice(0, 500)))); // started and warm
       const started = performance.now();
       const batches = Array.from({ length: 20 }, (_, i) => pool.examine(items.slice(i * 500, i * 500 + 500)));
-      for (const facts of await Promise.all(batches)) if (facts.some((f) => f.kind !== 'good')) throw new Error('not good');
+      for (const facts of await Promise.all(batches))
+        if (facts.some((f) => f.kind !== 'good')) throw new Error('not good');
       rows.set(count, [...(rows.get(count) ?? []), (items.length / (performance.now() - started)) * 1000]);
       await pool.close();
     }
@@ -191,7 +202,9 @@ async function looks(bare: string, ids: readonly string[], store: TrustStore): P
   };
   const first = await look(ids.at(-2) ?? '');
   const second = await look(ids.at(-1) ?? '');
-  print(`the gate's first look at ${ids.length - 1} commits: ${first.toFixed(2)} s; its second, one commit later: ${second.toFixed(2)} s`);
+  print(
+    `the gate's first look at ${ids.length - 1} commits: ${first.toFixed(2)} s; its second, one commit later: ${second.toFixed(2)} s`,
+  );
   repository.close();
 }
 

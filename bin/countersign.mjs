@@ -3,7 +3,9 @@
 var major = Number(process.versions.node.split('.')[0]);
 if (major < 24) {
   console.error(
-    'error: countersign needs Node.js 24 or newer, and this is ' + process.version + ' (fix: install it from https://nodejs.org)',
+    'error: countersign needs Node.js 24 or newer, and this is ' +
+      process.version +
+      ' (fix: install it from https://nodejs.org)',
   );
   process.exit(2);
 }

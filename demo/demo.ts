@@ -59,7 +59,10 @@ async function story(): Promise<void> {
   const [port] = await freePorts(1);
   const data = join(directory, 'data');
   const start = () =>
-    Service.start(['--config', config, '--kubeconfig', controlPlane.kubeconfig('countersign'), '--webhook', `127.0.0.1:${port}`], data);
+    Service.start(
+      ['--config', config, '--kubeconfig', controlPlane.kubeconfig('countersign'), '--webhook', `127.0.0.1:${port}`],
+      data,
+    );
   let serve = start();
   undo.push(() => serve.stop());
   await serve.says('countersign is running');
@@ -73,7 +76,12 @@ async function story(): Promise<void> {
     try {
       const stdout = execFileSync(
         kubectlProgram,
-        ['--kubeconfig', controlPlane.kubeconfig(user), ...(args.includes('--namespace') ? [] : ['--namespace', 'shop']), ...args],
+        [
+          '--kubeconfig',
+          controlPlane.kubeconfig(user),
+          ...(args.includes('--namespace') ? [] : ['--namespace', 'shop']),
+          ...args,
+        ],
         {
           env: { ...process.env, HOME: directory, ...env },
           stdio: 'pipe',
@@ -105,7 +113,10 @@ async function story(): Promise<void> {
       ENV,
       (e) => e.to === commit && e.outcome === 'denied' && hasCode(serve.evidence<Verdict>(e.evidence), code),
     );
-    expect(live('deployment/web')?.metadata.annotations?.['countersign.dev/revision'] !== commit, 'the refused commit reached the cluster');
+    expect(
+      live('deployment/web')?.metadata.annotations?.['countersign.dev/revision'] !== commit,
+      'the refused commit reached the cluster',
+    );
     return serve.evidence<Verdict>(judged.entry.evidence);
   };
   const takeBack = () => {
@@ -179,11 +190,24 @@ async function story(): Promise<void> {
     const commit = fleet.commit(dana, 'shop: debug web', {
       [`${PATH}/web.yaml`]: deployment('shop', 'web', { privileged: true }),
     });
-    const check = await countersign(['check', '--repo', fleet.work, '--config', config, '--base', good, '--output', 'json']);
+    const check = await countersign([
+      'check',
+      '--repo',
+      fleet.work,
+      '--config',
+      config,
+      '--base',
+      good,
+      '--output',
+      'json',
+    ]);
     fleet.push();
     await approve(lee, commit, 'we need this for debugging');
     const verdict = await denied(commit, 'privileged');
-    expect(check.code === 1 && hasCode(JSON.parse(check.stdout) as Verdict, 'privileged'), 'the pre-merge check gave another verdict');
+    expect(
+      check.code === 1 && hasCode(JSON.parse(check.stdout) as Verdict, 'privileged'),
+      'the pre-merge check gave another verdict',
+    );
     takeBack();
     return {
       tried: 'a signed and approved commit sets `privileged: true`',
@@ -220,7 +244,8 @@ async function story(): Promise<void> {
     expect(let_through.code === 0 && replicas() === 6, `break-glass was not let through: ${let_through.stderr}`);
     const used = await serve.entry('breakglass.used', ENV, (e) => e.user === 'oncall');
     return {
-      tried: 'at 03:00 the on-call engineer scales web to 6, with a reason, for three seconds; a developer tries the same',
+      tried:
+        'at 03:00 the on-call engineer scales web to 6, with a reason, for three seconds; a developer tries the same',
       happened: `let through for oncall (ledger entry ${used.index}, until ${used.entry.until.slice(11, 19)}); refused for dev`,
       why: 'oncall is in the environment’s break-glass group; the use will stand in every report',
     };
@@ -263,7 +288,10 @@ async function story(): Promise<void> {
     fleet.push();
     await approve(dana, revert, 'orange hurts');
     const result = await serve.entry('apply.result', ENV, (e) => e.revision === revert && e.outcome === 'applied');
-    expect((live('configmap/settings')?.['data'] as { colour?: string } | undefined)?.colour === 'blue', 'the revert was not applied');
+    expect(
+      (live('configmap/settings')?.['data'] as { colour?: string } | undefined)?.colour === 'blue',
+      'the revert was not applied',
+    );
     expect(live('configmap/extra') === undefined, 'what the bad change brought was not removed');
     return {
       tried: 'a change everyone regrets is applied; lee reverts it in Git, dana approves the revert',
@@ -278,7 +306,8 @@ async function story(): Promise<void> {
     namedBy: 'operator',
   });
   undo.push(() => admin.close());
-  const colourIn = (ns: string) => (live(`configmap/settings`, ns)?.['data'] as { colour?: string } | undefined)?.colour;
+  const colourIn = (ns: string) =>
+    (live(`configmap/settings`, ns)?.['data'] as { colour?: string } | undefined)?.colour;
 
   await tell.scene('A commit goes from staging (Kustomize) to production (Helm) when healthy', async () => {
     await serve.stop();
@@ -314,7 +343,10 @@ async function story(): Promise<void> {
       'apps/cart/staging/kustomization.yaml': 'resources: [../base, namespace.yaml]\nnamespace: cart-staging\n',
       'apps/cart/staging/namespace.yaml': namespace('cart-staging'),
       'apps/cart/chart/Chart.yaml': 'apiVersion: v2\nname: cart\nversion: 1.0.0\n',
-      'apps/cart/chart/templates/namespace.yaml': namespace('{{ .Release.Namespace }}').replace(/name: (.*)/, 'name: "$1"'),
+      'apps/cart/chart/templates/namespace.yaml': namespace('{{ .Release.Namespace }}').replace(
+        /name: (.*)/,
+        'name: "$1"',
+      ),
       'apps/cart/chart/templates/settings.yaml': configMap('cart', 'settings', { colour: '{{ .Values.colour }}' }),
       'apps/cart/production.yaml': 'colour: blue\n',
     });
@@ -333,7 +365,8 @@ async function story(): Promise<void> {
     const here = await serve.entry('apply.result', 'cart', (e) => e.revision === commit && e.outcome === 'applied');
     expect(colourIn('cart') === 'blue', 'production was not applied');
     return {
-      tried: 'two environments join: staging is built by kustomize, production by helm and takes only what staging had in health',
+      tried:
+        'two environments join: staging is built by kustomize, production by helm and takes only what staging had in health',
       happened: `staging was done when its Deployment was healthy (ledger entry ${there.index}), production after that (entry ${here.index})`,
       why: 'the programs saw only the files of the signed commit, without a network; health and order are part of the change',
     };
@@ -371,22 +404,43 @@ async function story(): Promise<void> {
 
   await tell.scene('A report is made and verified offline', async () => {
     rmSync(OUT, { recursive: true, force: true });
-    const made = await countersign(['report', '--data', data, '--out', OUT, '--seed', 'chosen by the auditor', '--output', 'json']);
+    const made = await countersign([
+      'report',
+      '--data',
+      data,
+      '--out',
+      OUT,
+      '--seed',
+      'chosen by the auditor',
+      '--output',
+      'json',
+    ]);
     expect(made.code === 0, `report ended with ${made.code}: ${made.stderr}`);
     mkdirSync(join(directory, 'auditor'));
     cpSync(OUT, join(directory, 'auditor'), { recursive: true });
-    const good = await countersign(['verify', join(directory, 'auditor', 'report.pdf'), '--key', join(data, 'ledger.pub')]);
+    const good = await countersign([
+      'verify',
+      join(directory, 'auditor', 'report.pdf'),
+      '--key',
+      join(data, 'ledger.pub'),
+    ]);
     expect(good.code === 0, `verify ended with ${good.code}: ${good.stdout}`);
     const entries = readFileSync(join(directory, 'auditor', 'entries.jsonl'), 'utf8');
     writeFileSync(join(directory, 'auditor', 'entries.jsonl'), entries.replace('INC-4711', 'INC-4712'));
-    const altered = await countersign(['verify', join(directory, 'auditor', 'report.pdf'), '--key', join(data, 'ledger.pub')]);
+    const altered = await countersign([
+      'verify',
+      join(directory, 'auditor', 'report.pdf'),
+      '--key',
+      join(data, 'ledger.pub'),
+    ]);
     expect(altered.code === 1, 'an altered report was verified');
     cpSync(join(data, 'ledger.pub'), join(OUT, 'ledger.pub'));
     const { summary } = JSON.parse(made.stdout) as {
       summary: { changes: number; applied: number; denied: number; exceptions: number };
     };
     return {
-      tried: 'the compliance manager makes the report; an auditor verifies it with the public key alone, then one character is changed',
+      tried:
+        'the compliance manager makes the report; an auditor verifies it with the public key alone, then one character is changed',
       happened: `${summary.changes} changes, ${summary.applied} applied, ${summary.denied} denied, ${summary.exceptions} exceptions (break-glass and drift among them); verified as made, not verified once changed`,
       why: `every number comes from entries under a signed checkpoint; see ${relative(process.cwd(), join(OUT, 'report.pdf'))}`,
     };

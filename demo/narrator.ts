@@ -44,7 +44,8 @@ export class Narrator {
       ['why', why],
       ['also', more],
     ] as const) {
-      if (text !== undefined) this.#out.write(`    ${this.#paint(2, label.padEnd(9))} ${wrap(text, ' '.repeat(14)).trimStart()}\n`);
+      if (text !== undefined)
+        this.#out.write(`    ${this.#paint(2, label.padEnd(9))} ${wrap(text, ' '.repeat(14)).trimStart()}\n`);
     }
     this.#out.write(`    ${this.#paint(32, 'as it should')}\n`);
   }
@@ -56,7 +57,9 @@ export class Narrator {
   }
 
   broken(thrown: unknown): void {
-    this.#out.write(`    ${this.#paint(31, 'NOT as it should')}: ${thrown instanceof Error ? thrown.message : String(thrown)}\n`);
+    this.#out.write(
+      `    ${this.#paint(31, 'NOT as it should')}: ${thrown instanceof Error ? thrown.message : String(thrown)}\n`,
+    );
   }
 
   #paint(code: number, text: string): string {

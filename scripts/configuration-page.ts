@@ -1,5 +1,11 @@
 import { z } from 'zod';
-import { environmentSchema, notifierSchema, reportScheduleSchema, trustPolicySchema, waiverSchema } from '../src/model/index.ts';
+import {
+  environmentSchema,
+  notifierSchema,
+  reportScheduleSchema,
+  trustPolicySchema,
+  waiverSchema,
+} from '../src/model/index.ts';
 
 type Node = {
   type?: string;
@@ -48,7 +54,8 @@ function rows(node: Node, path: string, page: string[], forms: readonly Node[] =
     const leaf = child.properties === undefined && item?.properties === undefined;
     const shown = item === undefined ? here : `${here}[]`;
     if (leaf || child.description !== undefined || item?.description !== undefined) {
-      const only = isEverywhere || form === undefined || form[0] === name ? '' : `For \`${form[0]}: ${String(form[1].const)}\``;
+      const only =
+        isEverywhere || form === undefined || form[0] === name ? '' : `For \`${form[0]}: ${String(form[1].const)}\``;
       const what = [only, typeOf(item ?? child), child.description ?? item?.description].filter(Boolean).join('. ');
       page.push(`| \`${shown}\` | ${cell(what)} | ${cell(needed(node, name, isEverywhere))} |`);
     }
@@ -60,7 +67,8 @@ function rows(node: Node, path: string, page: string[], forms: readonly Node[] =
 
 function needed(node: Node, name: string, isEverywhere: boolean): string {
   const given = node.properties?.[name]?.default;
-  if (given !== undefined) return typeof given === 'object' && !Array.isArray(given) ? '' : `\`${JSON.stringify(given)}\``;
+  if (given !== undefined)
+    return typeof given === 'object' && !Array.isArray(given) ? '' : `\`${JSON.stringify(given)}\``;
   if (node.required?.includes(name) !== true) return '';
   return isEverywhere ? 'needed' : 'one of these';
 }

@@ -28,7 +28,8 @@ const repository = new NativeRepository(directory, { file: 'git', path: process.
 const result = await differential(directory, repository, await openTrustStore(policy), ids);
 repository.close();
 process.stdout.write(`${result.commits} commits\n`);
-for (const [code, n] of Object.entries(result.malformed)) process.stdout.write(`  refused to take apart, ${code}: ${n}\n`);
+for (const [code, n] of Object.entries(result.malformed))
+  process.stdout.write(`  refused to take apart, ${code}: ${n}\n`);
 for (const [pair, n] of Object.entries(result.verdicts).sort()) process.stdout.write(`  ${pair}: ${n}\n`);
 process.stdout.write(`  fields read otherwise than git: ${result.fields.length}\n`);
 for (const field of result.fields.slice(0, 20)) process.stdout.write(`    ${field}\n`);

@@ -26,7 +26,9 @@ function listPage(rules: readonly RuleInfo[]): string {
     lines.push('', `## \`${file}\``, '', '| rule | severity | what it asks | controls |', '|---|---|---|---|');
     const inFile = rules.filter((r) => fileOf(r) === file);
     for (const r of inFile.sort((a, b) => SEVERITIES.indexOf(a.severity ?? '') - SEVERITIES.indexOf(b.severity ?? '')))
-      lines.push(`| [${r.id}](${r.id}.md) | ${r.severity ?? ''} | ${cell(r.title ?? '')} | ${(r.controls ?? []).join(', ')} |`);
+      lines.push(
+        `| [${r.id}](${r.id}.md) | ${r.severity ?? ''} | ${cell(r.title ?? '')} | ${(r.controls ?? []).join(', ')} |`,
+      );
   }
   return `${lines.join('\n')}\n`;
 }
@@ -46,7 +48,8 @@ function rulePage(rule: RuleInfo): string {
     };
     const parameters = read('parameters.yaml');
     const suffix = parameters === undefined ? '' : ' with these parameters';
-    if (parameters !== undefined) lines.push('', `## Parameters${variantOf(variant)}`, '', '```yaml', parameters.trim(), '```');
+    if (parameters !== undefined)
+      lines.push('', `## Parameters${variantOf(variant)}`, '', '```yaml', parameters.trim(), '```');
     const images = read('images.yaml');
     if (images !== undefined) lines.push('', `## Images${variantOf(variant)}`, '', '```yaml', images.trim(), '```');
     for (const [title, name] of [

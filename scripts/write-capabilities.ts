@@ -5,7 +5,9 @@ import { REFUSED } from '../src/rego/index.ts';
 import { tool } from './tools.ts';
 
 // What the pinned opa offers, less what is refused when rules are loaded: `opa build` then says so first.
-const all = JSON.parse(execFileSync(await tool('opa', { pinned: true }), ['capabilities', '--current'], { encoding: 'utf8' })) as {
+const all = JSON.parse(
+  execFileSync(await tool('opa', { pinned: true }), ['capabilities', '--current'], { encoding: 'utf8' }),
+) as {
   builtins: { name: string }[];
   allow_net?: string[];
 };

@@ -137,7 +137,9 @@ function imports(): Import[] {
   return Object.keys(ROOMS).flatMap((room) =>
     readdirSync(join(SRC, room)).flatMap((name) => {
       const text = readFileSync(join(SRC, room, name), 'utf8');
-      return [...text.matchAll(/^(?:import|export)\b[^;]*?\bfrom '([^']+)'|^import '([^']+)'|\bimport\('([^']+)'\)/gm)].map((m) => ({
+      return [
+        ...text.matchAll(/^(?:import|export)\b[^;]*?\bfrom '([^']+)'|^import '([^']+)'|\bimport\('([^']+)'\)/gm),
+      ].map((m) => ({
         file: `src/${room}/${name}`,
         room,
         target: m[1] ?? m[2] ?? m[3] ?? '',
@@ -182,7 +184,9 @@ test('a room imports only the rooms the table allows, and only their faces', () 
 });
 
 test('a package is imported only by the room it belongs to', () => {
-  for (const { file, room, target } of imports().filter((i) => !i.target.startsWith('.') && !i.target.startsWith('node:'))) {
+  for (const { file, room, target } of imports().filter(
+    (i) => !i.target.startsWith('.') && !i.target.startsWith('node:'),
+  )) {
     assert.ok(ROOMS[room]?.packages.includes(target), `${file} imports ${target}, which is not ${room}'s package`);
   }
 });

@@ -36,7 +36,8 @@ test('every link in the pages leads somewhere', () => {
 });
 
 test('every test the threat model names is there', () => {
-  for (const [, file] of read('docs/threat-model.md').matchAll(/`(test\/[^`]+)`/g)) assert.ok(existsSync(join(ROOT, file ?? '')), file);
+  for (const [, file] of read('docs/threat-model.md').matchAll(/`(test\/[^`]+)`/g))
+    assert.ok(existsSync(join(ROOT, file ?? '')), file);
 });
 
 test('every test that docs/regressions.md names is there, by its file and its name', () => {
@@ -47,8 +48,11 @@ test('every test that docs/regressions.md names is there, by its file and its na
 
 test('the scripts and commands the README names are there', async () => {
   const scripts = (JSON.parse(read('package.json')) as { scripts: Record<string, string> }).scripts;
-  for (const [, script] of read('README.md').matchAll(/npm run ([a-z:]+)/g)) assert.ok(scripts[script ?? ''] !== undefined, script);
-  const commands = new Set([...read('README.md').matchAll(/^ {4}(?:\$ )?countersign ([a-z]+(?: verify)?)/gm)].map((m) => m[1] ?? ''));
+  for (const [, script] of read('README.md').matchAll(/npm run ([a-z:]+)/g))
+    assert.ok(scripts[script ?? ''] !== undefined, script);
+  const commands = new Set(
+    [...read('README.md').matchAll(/^ {4}(?:\$ )?countersign ([a-z]+(?: verify)?)/gm)].map((m) => m[1] ?? ''),
+  );
   assert.ok(commands.size >= 8);
   for (const command of commands) assert.equal((await countersign([...command.split(' '), '--help'])).code, 0, command);
 });

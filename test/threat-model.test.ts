@@ -42,7 +42,8 @@ const NOTHING_FROM_OUTSIDE: Readonly<Record<string, string>> = {
   'ledger/sequencer.ts': 'names of ours in the data directory',
   'ledger/shared-sequencer.ts': 'names of ours in the data directory',
   'ledger/write-ahead.ts': 'a file of ours in the data directory, with lines that we wrote',
-  'model/address.ts': 'these are the parsers; the URL is made to compare what was parsed, and the pattern is a constant',
+  'model/address.ts':
+    'these are the parsers; the URL is made to compare what was parsed, and the pattern is a constant',
   'rego/go-time.ts': 'patterns are made of numbers of digits',
   'report/page.ts': 'reads our own fonts',
   'report/shelf.ts': 'a file that the caller has just made',
@@ -75,7 +76,9 @@ const code = (text: string) =>
     .filter((line) => !/^\s*(\/\/|\/?\*)/.test(line))
     .join('\n');
 const isDeclared = (name: string, text: string) =>
-  new RegExp(`\\b(?:function\\*?|const|class) ${name}\\b|^ {2}(?:async |static |readonly )*\\*?#?${name}\\(`, 'm').test(text);
+  new RegExp(`\\b(?:function\\*?|const|class) ${name}\\b|^ {2}(?:async |static |readonly )*\\*?#?${name}\\(`, 'm').test(
+    text,
+  );
 const sources = () =>
   new Map(
     readdirSync(SRC, { recursive: true, encoding: 'utf8' })
@@ -84,7 +87,9 @@ const sources = () =>
   );
 
 function interpretersIn(text: string): string[] {
-  const imported = [...text.matchAll(/^import (?!type\b)[^;]*? from '([^']+)'|^import '([^']+)'|\bimport\('([^']+)'\)/gm)]
+  const imported = [
+    ...text.matchAll(/^import (?!type\b)[^;]*? from '([^']+)'|^import '([^']+)'|\bimport\('([^']+)'\)/gm),
+  ]
     .map((m) => m[1] ?? m[2] ?? m[3] ?? '')
     .filter((module) => MODULES.test(module));
   const called = Object.entries(CALLS).filter(([, call]) => call.test(text));
@@ -99,8 +104,10 @@ test('each row names a file and a function that are there, and whose text it is'
   for (const { file, names, owners } of all) {
     assert.ok(existsSync(join(SRC, file)), `there is no src/${file}: correct its row in docs/threat-model.md`);
     const text = readFileSync(join(SRC, file), 'utf8');
-    for (const name of names) assert.ok(isDeclared(name, text), `src/${file} has no \`${name}\`: correct its row in docs/threat-model.md`);
-    for (const owner of owners) assert.ok(OWNERS.includes(owner), `src/${file}: whose is the text, if not one of ${OWNERS.join(', ')}?`);
+    for (const name of names)
+      assert.ok(isDeclared(name, text), `src/${file} has no \`${name}\`: correct its row in docs/threat-model.md`);
+    for (const owner of owners)
+      assert.ok(OWNERS.includes(owner), `src/${file}: whose is the text, if not one of ${OWNERS.join(', ')}?`);
   }
 });
 
@@ -108,7 +115,10 @@ test('every parser that a row names is there', () => {
   const whole = [...sources().values()].join('\n');
   for (const { file, names, shape } of rows())
     for (const [, parser = ''] of shape.matchAll(/`(\w+)\(\)`/g))
-      assert.ok(isDeclared(parser, whole), `the row of src/${file}: ${names} names \`${parser}()\`, which is not in src`);
+      assert.ok(
+        isDeclared(parser, whole),
+        `the row of src/${file}: ${names} names \`${parser}()\`, which is not in src`,
+      );
 });
 
 test('every row about text of a tenant, pusher, server or caller says what it is parsed into', () => {
@@ -133,7 +143,10 @@ test('every reason is still needed', () => {
   const described = new Set(rows().map((row) => row.file));
   const all = sources();
   for (const file of Object.keys(NOTHING_FROM_OUTSIDE)) {
-    assert.ok(interpretersIn(all.get(file) ?? '').length > 0, `src/${file} interprets nothing any more: remove its reason from this test`);
+    assert.ok(
+      interpretersIn(all.get(file) ?? '').length > 0,
+      `src/${file} interprets nothing any more: remove its reason from this test`,
+    );
     assert.ok(!described.has(file), `src/${file} has a row: remove its reason from this test`);
   }
 });

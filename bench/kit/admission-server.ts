@@ -14,7 +14,14 @@ import { AdmissionFront } from '../../src/serve/admission-front.ts';
 import { environmentDocument } from '../../test/kit/documents.ts';
 
 // One server of the benchmark in a process of its own: `bare` only parses and answers, `ours` decides by the rules of a bundle.
-const [kind, port, tls, bundleFile, data, threads = '2'] = process.argv.slice(2) as [string, string, string, string, string, string?];
+const [kind, port, tls, bundleFile, data, threads = '2'] = process.argv.slice(2) as [
+  string,
+  string,
+  string,
+  string,
+  string,
+  string?,
+];
 if (kind === 'bare') {
   const app = express();
   app.disable('x-powered-by');
@@ -23,7 +30,11 @@ if (kind === 'bare') {
     response.json({ apiVersion: 'admission.k8s.io/v1', kind: 'AdmissionReview', response: { uid, allowed: true } });
   });
   const read = (name: string) => readFileSync(join(tls, name), 'utf8');
-  createServer({ cert: read('tls.crt'), key: read('tls.key'), minVersion: 'TLSv1.3' }, app).listen(Number(port), '127.0.0.1', ready);
+  createServer({ cert: read('tls.crt'), key: read('tls.key'), minVersion: 'TLSv1.3' }, app).listen(
+    Number(port),
+    '127.0.0.1',
+    ready,
+  );
 } else {
   const bundle = await readBundle(readFileSync(bundleFile), 'ten rules');
   const pool = new PolicyPool([bundle]);

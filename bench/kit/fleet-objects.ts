@@ -1,7 +1,10 @@
 import { configMap, deployment, namespace, service } from '../../test/kit/manifests.ts';
 
 /** `count` objects as files by name, in namespaces of fifty: a Namespace, twenty Deployments, fourteen Services, fifteen ConfigMaps. */
-export function fleetObjects(prefix: string, count: number): { readonly files: Record<string, string>; readonly namespaces: string[] } {
+export function fleetObjects(
+  prefix: string,
+  count: number,
+): { readonly files: Record<string, string>; readonly namespaces: string[] } {
   const files: Record<string, string> = {};
   const namespaces: string[] = [];
   for (let i = 0; i < count; i++) {

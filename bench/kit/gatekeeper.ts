@@ -43,7 +43,15 @@ export async function startGatekeeper(
   const child: ChildProcess = spawn(
     program,
     [
-      ...['--kubeconfig', controlPlane.kubeconfig('admin'), '--port', String(port), '--cert-dir', certs, '--disable-cert-rotation'],
+      ...[
+        '--kubeconfig',
+        controlPlane.kubeconfig('admin'),
+        '--port',
+        String(port),
+        '--cert-dir',
+        certs,
+        '--disable-cert-rotation',
+      ],
       ...[
         '--operation',
         'webhook',

@@ -39,12 +39,15 @@ function makersFor(fleet: Fleet, base: string): Readonly<Record<string, (i: numb
   const raw = (text: string | Buffer) => git(['hash-object', '-t', 'commit', '-w', '--stdin', '--literally'], text);
   const ownTree = git(['rev-parse', `${base}^{tree}`]);
   const header = (more = '') => `tree ${ownTree}\nparent ${base}\nauthor ${LINE}\ncommitter ${LINE}\n${more}\n`;
-  const manifest = (i: number, content: string | Buffer) => commitOf(withFiles({ [`${MANIFESTS}/push-${i}.yaml`]: content }), i);
+  const manifest = (i: number, content: string | Buffer) =>
+    commitOf(withFiles({ [`${MANIFESTS}/push-${i}.yaml`]: content }), i);
   return {
-    'a megabyte of empty objects': (i) => manifest(i, `apiVersion: v1\nkind: List\nitems: [${'{},'.repeat(350_000)}{}]\n`),
+    'a megabyte of empty objects': (i) =>
+      manifest(i, `apiVersion: v1\nkind: List\nitems: [${'{},'.repeat(350_000)}{}]\n`),
     'aliases of aliases': (i) => manifest(i, aliases()),
     'nesting without end': (i) => manifest(i, '['.repeat(500_000)),
-    'a message of many megabytes': (i) => raw(`${header()}push ${i}\n\n${randomBytes(((i % 40) * MIB) / 2 + MIB).toString('hex')}`),
+    'a message of many megabytes': (i) =>
+      raw(`${header()}push ${i}\n\n${randomBytes(((i % 40) * MIB) / 2 + MIB).toString('hex')}`),
     'trees of trees': (i) => commitOf(treeBomb(git, i), i),
     'a chart that loops': (i) =>
       commitOf(
@@ -55,7 +58,8 @@ function makersFor(fleet: Fleet, base: string): Readonly<Record<string, (i: numb
       ),
     'a long run of commits': (i) => longRun(git, base, i),
     'bytes that are no text': (i) => manifest(i, randomBytes(MIB)),
-    'headers that are none': (i) => raw(`${header(`gpgsig ${randomBytes(MIB).toString('base64')}\nx-${i} \0\x01\n`)}push ${i}\n`),
+    'headers that are none': (i) =>
+      raw(`${header(`gpgsig ${randomBytes(MIB).toString('base64')}\nx-${i} \0\x01\n`)}push ${i}\n`),
     'thousands of files': (i) => commitOf(manyFiles(git, base, blob(`push: ${i}\n`)), i),
   };
 }
@@ -64,14 +68,16 @@ type Git = (args: readonly string[], input?: string) => string;
 
 function aliases(): string {
   const lines = ['a0: &a0 [x, x, x, x, x, x, x, x, x, x]'];
-  for (let i = 1; i < 12; i++) lines.push(`a${i}: &a${i} [${Array.from({ length: 10 }, () => `*a${i - 1}`).join(', ')}]`);
+  for (let i = 1; i < 12; i++)
+    lines.push(`a${i}: &a${i} [${Array.from({ length: 10 }, () => `*a${i - 1}`).join(', ')}]`);
   return `${lines.join('\n')}\n`;
 }
 
 // Ten trees of ten entries that are all the next tree: ten thousand million files.
 function treeBomb(git: Git, i: number): string {
   const leaf = git(['hash-object', '-w', '--stdin'], `push ${i}`);
-  const lines = (mode: string, type: string, id: string) => Array.from({ length: 10 }, (_, n) => `${mode} ${type} ${id}\t${n}\n`).join('');
+  const lines = (mode: string, type: string, id: string) =>
+    Array.from({ length: 10 }, (_, n) => `${mode} ${type} ${id}\t${n}\n`).join('');
   let tree = git(['mktree'], lines('100644', 'blob', leaf));
   for (let depth = 0; depth < 10; depth++) tree = git(['mktree'], lines('040000', 'tree', tree));
   return tree;
@@ -80,7 +86,8 @@ function treeBomb(git: Git, i: number): string {
 function longRun(git: Git, base: string, i: number): string {
   const commits = Array.from(
     { length: 1000 },
-    (_, n) => `commit refs/heads/run-${i}\ncommitter ${LINE}\ndata 6\nrun${n % 10}\n\n${n === 0 ? `from ${base}\n` : ''}\n`,
+    (_, n) =>
+      `commit refs/heads/run-${i}\ncommitter ${LINE}\ndata 6\nrun${n % 10}\n\n${n === 0 ? `from ${base}\n` : ''}\n`,
   );
   git(['fast-import', '--quiet', '--force'], commits.join(''));
   return git(['rev-parse', `refs/heads/run-${i}`]);

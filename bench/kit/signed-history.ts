@@ -50,8 +50,14 @@ export async function openPgpSigner(): Promise<{ publicKey: string; sign: SignCo
  * Writes a linear history of signed commits, each changing one of `files` files, as one pack into a bare repository.
  * Gives the ids, oldest first.
  */
-export async function writeHistory(bare: string, commits: number, signCommit: SignCommit, files = 200): Promise<string[]> {
-  const run = (...args: string[]) => spawnSync('git', args, { cwd: bare, env: { ...process.env, GIT_CONFIG_GLOBAL: '/dev/null' } });
+export async function writeHistory(
+  bare: string,
+  commits: number,
+  signCommit: SignCommit,
+  files = 200,
+): Promise<string[]> {
+  const run = (...args: string[]) =>
+    spawnSync('git', args, { cwd: bare, env: { ...process.env, GIT_CONFIG_GLOBAL: '/dev/null' } });
   spawnSync('git', ['init', '--quiet', '--bare', '--initial-branch=main', bare]);
   const pack = new Pack();
   const blobs = Array.from({ length: files }, (_, i) => pack.add('blob', Buffer.from(manifest(i, 0))));
@@ -112,7 +118,12 @@ class Pack {
     const id = createHash('sha1').update(`${type} ${content.length}\0`).update(content).digest('hex');
     if (this.#seen.has(id)) return id;
     this.#seen.add(id);
-    this.#objects.push(Buffer.concat([header({ commit: 1, tree: 2, blob: 3 }[type], content.length), deflateSync(content, { level: 1 })]));
+    this.#objects.push(
+      Buffer.concat([
+        header({ commit: 1, tree: 2, blob: 3 }[type], content.length),
+        deflateSync(content, { level: 1 }),
+      ]),
+    );
     return id;
   }
 

@@ -30,7 +30,10 @@ export class SteadyAdmission {
   constructor(port: number, oncall: ApiServer) {
     this.#port = port;
     this.#oncall = oncall;
-    this.#timers = [setInterval(() => this.#add(this.#ask(this.#n++)), 200), setInterval(() => this.#add(this.#write(this.#n++)), 500)];
+    this.#timers = [
+      setInterval(() => this.#add(this.#ask(this.#n++)), 200),
+      setInterval(() => this.#add(this.#write(this.#n++)), 500),
+    ];
   }
 
   begin(): void {

@@ -62,10 +62,13 @@ export async function buildBundle(options: BuildOptions): Promise<Built> {
   for (const one of found.filter((f) => isTemplate(f.value))) {
     const template = readTemplate(one, problems);
     if (template === undefined) continue;
-    if (templates.has(template.kind)) problems.push({ place: one.place, text: `the template \`${template.kind}\` is there twice` });
+    if (templates.has(template.kind))
+      problems.push({ place: one.place, text: `the template \`${template.kind}\` is there twice` });
     templates.set(template.kind, template);
   }
-  const constraints = found.filter((f) => isConstraint(f.value)).flatMap((f) => readConstraint(f, templates, problems) ?? []);
+  const constraints = found
+    .filter((f) => isConstraint(f.value))
+    .flatMap((f) => readConstraint(f, templates, problems) ?? []);
   const expansions = found.filter((f) => isExpansion(f.value)).flatMap((f) => readExpansion(f, problems) ?? []);
   const data = dataOf(files, options.data ?? [], problems);
   refuse(problems);
@@ -110,7 +113,10 @@ async function compile(
   for (const template of templates)
     for (const m of template.modules) stage(join('templates', m.file), m.text, template.version === 'v1' ? 1 : 0);
   writeFileSync(join(staged, 'data.json'), JSON.stringify(rest.data));
-  writeFileSync(join(staged, '.manifest'), JSON.stringify({ roots: [''], rego_version: 1, file_rego_versions: versions }));
+  writeFileSync(
+    join(staged, '.manifest'),
+    JSON.stringify({ roots: [''], rego_version: 1, file_rego_versions: versions }),
+  );
   const entries = rego
     .flatMap(({ text }) => entriesIn(text))
     .filter((e, i, all) => all.findIndex((o) => o.entrypoint === e.entrypoint) === i);
@@ -120,9 +126,13 @@ async function compile(
     inventory: t.inventory,
   }));
   if (entries.length + points.length === 0)
-    throw new CountersignError('policy-unusable', 'no rule follows a convention: there is no `deny`, `violation` or `warn`', {
-      hint: 'name the rules as Conftest does (`deny contains msg if …` in `package main`), or use `package countersign.object`',
-    });
+    throw new CountersignError(
+      'policy-unusable',
+      'no rule follows a convention: there is no `deny`, `violation` or `warn`',
+      {
+        hint: 'name the rules as Conftest does (`deny contains msg if …` in `package main`), or use `package countersign.object`',
+      },
+    );
   const out = join(directory, 'bundle.tar.gz');
   const target = [...entries, ...points].map((e) => e.entrypoint).sort();
   const make = (entrypoints: readonly string[]) =>
@@ -191,7 +201,11 @@ async function withVersions(opaFile: string, directory: string, files: readonly 
   if (fine) return [...files];
   const judged: RegoFile[] = [];
   for (const file of files)
-    judged.push((await parses(file, '--v1-compatible')) || !(await parses(file, '--v0-compatible')) ? file : { ...file, version: 0 });
+    judged.push(
+      (await parses(file, '--v1-compatible')) || !(await parses(file, '--v0-compatible'))
+        ? file
+        : { ...file, version: 0 },
+    );
   return judged;
 }
 
@@ -220,20 +234,27 @@ async function opa(file: string, args: readonly string[], cwd: string): Promise<
           Object.hasOwn(REFUSED, name) ? `the builtin \`${name}\` is refused: ${REFUSED[name]}` : said,
         ),
       );
-    throw new CountersignError('policy-unusable', `the rules do not compile:\n${lines.map((l) => `  ${l}`).join('\n')}`, {
-      cause,
-      hint: 'correct the lines above; docs/policy.md lists the builtins',
-    });
+    throw new CountersignError(
+      'policy-unusable',
+      `the rules do not compile:\n${lines.map((l) => `  ${l}`).join('\n')}`,
+      {
+        cause,
+        hint: 'correct the lines above; docs/policy.md lists the builtins',
+      },
+    );
   }
 }
 
-const HEAD = /^[ \t]*(?:default[ \t]+)?((?:deny|violation|warn|exception)(?:_[A-Za-z0-9_]+)?)(?=[ \t]*(?:contains\b|\[|:=|=|if\b|\{))/gm;
+const HEAD =
+  /^[ \t]*(?:default[ \t]+)?((?:deny|violation|warn|exception)(?:_[A-Za-z0-9_]+)?)(?=[ \t]*(?:contains\b|\[|:=|=|if\b|\{))/gm;
 
 function entriesIn(text: string): Entry[] {
   const code = text.replace(/^[ \t]*#.*$/gm, '');
   const name = /^[ \t]*package[ \t]+([\w.]+)/m.exec(code)?.[1];
   if (name === undefined) return [];
-  return [...code.matchAll(HEAD)].map((m) => entryOf(`${name.replaceAll('.', '/')}/${m[1]}`)).filter((e) => e !== undefined);
+  return [...code.matchAll(HEAD)]
+    .map((m) => entryOf(`${name.replaceAll('.', '/')}/${m[1]}`))
+    .filter((e) => e !== undefined);
 }
 
 const TOGETHER = 'countersign/together/conftest';
@@ -305,10 +326,15 @@ function repack(archive: Uint8Array, manifest: BundleManifest): Uint8Array {
     { name: 'countersign.json', data: Buffer.from(`${JSON.stringify(manifest, null, 1)}\n`) },
   ];
   const opaManifest = kept.find((f) => f.name === '.manifest');
-  const all = [...(opaManifest === undefined ? [] : [opaManifest]), ...files].sort((a, b) => (a.name < b.name ? -1 : 1));
-  return gzipSync(createTar(all.map((f) => ({ ...f, attrs: { mtime: 0, uid: 0, gid: 0, user: '', group: '', mode: '644' } }))), {
-    level: 9,
-  });
+  const all = [...(opaManifest === undefined ? [] : [opaManifest]), ...files].sort((a, b) =>
+    a.name < b.name ? -1 : 1,
+  );
+  return gzipSync(
+    createTar(all.map((f) => ({ ...f, attrs: { mtime: 0, uid: 0, gid: 0, user: '', group: '', mode: '644' } }))),
+    {
+      level: 9,
+    },
+  );
 }
 
 type SourceFile = { readonly path: string; readonly name: string; readonly text: () => string };
@@ -345,7 +371,9 @@ function manifestsIn(name: string, text: string, problems: Problem[]): Found[] {
   try {
     return parseYaml(text).flatMap((document) => {
       const value = document.value as Record<string, unknown>;
-      return typeof value === 'object' && value !== null && !Array.isArray(value) ? [{ value, place: `${name}:${document.line}` }] : [];
+      return typeof value === 'object' && value !== null && !Array.isArray(value)
+        ? [{ value, place: `${name}:${document.line}` }]
+        : [];
     });
   } catch (thrown) {
     problems.push({ place: `${name}:${thrown instanceof YamlError ? thrown.line : 1}`, text: messageOf(thrown) });
@@ -358,7 +386,8 @@ function dataOf(files: readonly SourceFile[], extra: readonly string[], problems
   const put = (path: readonly string[], name: string, text: string) => {
     try {
       const value = name.endsWith('.json') ? (JSON.parse(text) as unknown) : (parseYaml(text)[0]?.value ?? {});
-      if (typeof value !== 'object' || value === null || Array.isArray(value)) throw new Error('the data at the top must be a mapping');
+      if (typeof value !== 'object' || value === null || Array.isArray(value))
+        throw new Error('the data at the top must be a mapping');
       merge(data, path, value as Record<string, unknown>);
     } catch (thrown) {
       problems.push({ place: name, text: messageOf(thrown) });

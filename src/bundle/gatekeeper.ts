@@ -53,8 +53,10 @@ export function readTemplate({ value, place }: Found, problems: Problem[]): Temp
   const kind = at(value, 'spec', 'crd', 'spec', 'names', 'kind');
   const name = at(value, 'metadata', 'name');
   const [target] = (at(value, 'spec', 'targets') as Target[] | undefined) ?? [];
-  if (typeof kind !== 'string' || !/^[A-Za-z][A-Za-z0-9]*$/.test(kind)) return problem('`spec.crd.spec.names.kind` is needed') as undefined;
-  if (String(name) !== kind.toLowerCase()) problem(`the template of kind \`${kind}\` must be named \`${kind.toLowerCase()}\``);
+  if (typeof kind !== 'string' || !/^[A-Za-z][A-Za-z0-9]*$/.test(kind))
+    return problem('`spec.crd.spec.names.kind` is needed') as undefined;
+  if (String(name) !== kind.toLowerCase())
+    problem(`the template of kind \`${kind}\` must be named \`${kind.toLowerCase()}\``);
   const code = target?.code?.find((c) => c.engine === 'Rego')?.source;
   const rego = code?.rego ?? target?.rego;
   if (rego === undefined) return problem(`the template \`${kind}\` has no Rego; only Rego is run here`) as undefined;
@@ -71,7 +73,8 @@ export function readTemplate({ value, place }: Found, problems: Problem[]): Temp
     ...libs.map((text, i) => ({ file: `${kind}/lib${i}.rego`, text: rename(text, (was) => `${own}.${was}`) })),
   ];
   for (const lib of libs)
-    if (!/^\s*package\s+lib\b/m.test(lib)) problem(`a library of the template \`${kind}\` is not in a package under \`lib\``);
+    if (!/^\s*package\s+lib\b/m.test(lib))
+      problem(`a library of the template \`${kind}\` is not in a package under \`lib\``);
   return {
     kind,
     name: String(name),
@@ -164,7 +167,9 @@ function structural(schema: unknown): unknown {
     ]),
   );
   const closed =
-    made['properties'] !== undefined && made['additionalProperties'] === undefined && made['x-kubernetes-preserve-unknown-fields'] !== true;
+    made['properties'] !== undefined &&
+    made['additionalProperties'] === undefined &&
+    made['x-kubernetes-preserve-unknown-fields'] !== true;
   return {
     ...made,
     ...(closed ? { additionalProperties: false } : {}),

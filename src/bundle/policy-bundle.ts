@@ -108,7 +108,9 @@ export type PolicyBundle = {
 /** A bundle with its digest. */
 export function policyBundle(name: string, wasm: Uint8Array, data: string, manifest: BundleManifest): PolicyBundle {
   const separator = Buffer.from([0]);
-  const digest = sha256(Buffer.concat([wasm, separator, Buffer.from(data), separator, Buffer.from(canonicalJson(manifest))]));
+  const digest = sha256(
+    Buffer.concat([wasm, separator, Buffer.from(data), separator, Buffer.from(canonicalJson(manifest))]),
+  );
   return { name, digest, wasm, data, manifest };
 }
 

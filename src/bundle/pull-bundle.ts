@@ -20,7 +20,8 @@ export async function pullBundle(
     });
   const { layers, layer } = await pullImage(reference, options, refuse);
   const bundle =
-    layers.find((l) => /tar\+gzip|\.tar\.gz|rego\.v1\.tar/.test(l.mediaType ?? '')) ?? layers.find((l) => l.mediaType !== SIGNATURE_TYPE);
+    layers.find((l) => /tar\+gzip|\.tar\.gz|rego\.v1\.tar/.test(l.mediaType ?? '')) ??
+    layers.find((l) => l.mediaType !== SIGNATURE_TYPE);
   if (bundle?.digest === undefined) throw refuse('its manifest has no layer with a bundle');
   const archive = await layer(bundle);
   const signature = layers.find((l) => l.mediaType === SIGNATURE_TYPE);

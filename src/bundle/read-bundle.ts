@@ -37,8 +37,11 @@ export async function readBundle(archive: Uint8Array, name: string): Promise<Pol
   const written = files.get('countersign.json');
   const manifest = written === undefined ? inferred([...module.entrypoints.keys()]) : readManifest(written, unusable);
   const named = [...manifest.entries, ...manifest.templates].map((e) => e.entrypoint);
-  const missing = [...named, ...(manifest.together === undefined ? [] : [manifest.together])].find((e) => !module.entrypoints.has(e));
-  if (missing !== undefined) throw unusable(`its manifest names the entrypoint \`${missing}\`, which the module has not`);
+  const missing = [...named, ...(manifest.together === undefined ? [] : [manifest.together])].find(
+    (e) => !module.entrypoints.has(e),
+  );
+  if (missing !== undefined)
+    throw unusable(`its manifest names the entrypoint \`${missing}\`, which the module has not`);
   const denies = manifest.entries.some((e) => e.action === 'deny') || manifest.templates.length > 0;
   if (!denies) throw unusable('it has no rule that denies: no `deny` or `violation` entrypoint, and no template');
   return policyBundle(name, wasm, data, manifest);
@@ -49,12 +52,17 @@ function readManifest(bytes: Uint8Array, unusable: (why: string, cause?: unknown
     const manifest = JSON.parse(Buffer.from(bytes).toString('utf8')) as BundleManifest;
     if (
       manifest.v !== 1 ||
-      ![manifest.entries, manifest.rules, manifest.templates, manifest.constraints, manifest.expansions].every(Array.isArray)
+      ![manifest.entries, manifest.rules, manifest.templates, manifest.constraints, manifest.expansions].every(
+        Array.isArray,
+      )
     )
       throw new Error('another version');
     return manifest;
   } catch (cause) {
-    throw unusable(`its \`countersign.json\` cannot be read (${messageOf(cause)}): it was built by another version`, cause);
+    throw unusable(
+      `its \`countersign.json\` cannot be read (${messageOf(cause)}): it was built by another version`,
+      cause,
+    );
   }
 }
 

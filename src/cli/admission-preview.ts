@@ -30,7 +30,8 @@ export async function admissionPreview(options: AdmissionPreviewOptions, io: Io)
 
 function fromLedger({ data, environment, since }: AdmissionPreviewOptions): OfEnvironment[] {
   const ms = parseDuration(since);
-  if (ms === undefined) throw new CountersignError('usage', `\`${since}\` is no time for --since`, { hint: 'for example 24h or 7d' });
+  if (ms === undefined)
+    throw new CountersignError('usage', `\`${since}\` is no time for --since`, { hint: 'for example 24h or 7d' });
   const reader = readLedger(data);
   try {
     const from = new Date(Date.now() - ms).toISOString();

@@ -34,7 +34,9 @@ export function admissionScan(options: AdmissionScanOptions, io: Io): number {
       });
     if (options.output === 'json') io.out(`${JSON.stringify(all, null, 2)}\n`);
     else for (const one of all) show(one, io);
-    return all.every((e) => e.unmanaged.length === 0 && e.violations.every((v) => v.waived !== undefined)) ? EXIT.yes : EXIT.no;
+    return all.every((e) => e.unmanaged.length === 0 && e.violations.every((v) => v.waived !== undefined))
+      ? EXIT.yes
+      : EXIT.no;
   } finally {
     reader.close();
   }
@@ -53,7 +55,10 @@ function show({ environment, at, objects, unmanaged, violations, waived, unread 
     `${environment}: ${objects} objects at ${at.slice(0, 19)}Z, ${unmanaged.length} in no commit, ${standing.length} denied by rules, ${waived} waived\n`,
   );
   for (const { object, manager, since } of unmanaged)
-    io.out(`  ${paint(io, 'yellow', 'in no commit')} ${plain(refText(object))}\n      by ${plain(manager || 'somebody')} since ${since}\n`);
-  for (const { rule, message } of standing) io.out(`  ${paint(io, 'red', 'denied')}       ${plain(rule)}: ${plain(message)}\n`);
+    io.out(
+      `  ${paint(io, 'yellow', 'in no commit')} ${plain(refText(object))}\n      by ${plain(manager || 'somebody')} since ${since}\n`,
+    );
+  for (const { rule, message } of standing)
+    io.out(`  ${paint(io, 'red', 'denied')}       ${plain(rule)}: ${plain(message)}\n`);
   if (unread.length > 0) io.out(`  ${paint(io, 'yellow', 'not read')}     ${unread.join(', ')}\n`);
 }

@@ -23,8 +23,11 @@ export async function apply(options: ApplyOptions, settings: ProcessSettings, io
     { write: io.err },
   );
   const whole = openConfiguration(options);
-  const environments = whole.environments.filter((e) => options.environment === undefined || e.metadata.name === options.environment);
-  if (environments.length === 0) throw new CountersignError('usage', `there is no environment \`${options.environment ?? ''}\``);
+  const environments = whole.environments.filter(
+    (e) => options.environment === undefined || e.metadata.name === options.environment,
+  );
+  if (environments.length === 0)
+    throw new CountersignError('usage', `there is no environment \`${options.environment ?? ''}\``);
   const configuration = { ...whole, environments };
   const serving = await openServing(options, settings, configuration, log, () => []);
   const { ledger, closing } = serving;
@@ -40,7 +43,10 @@ export async function apply(options: ApplyOptions, settings: ProcessSettings, io
     const loops = openLoops(serving, await openGates(serving), openClusters(serving.links, ledger, log), {});
     const done: ReconcilerStatus[] = [];
     // In the order in which they depend on each other, so that one pass is enough.
-    for (const loop of inOrder(loops, (l) => environments.find((e) => e.metadata.name === l.name)?.spec.dependsOn ?? [])) {
+    for (const loop of inOrder(
+      loops,
+      (l) => environments.find((e) => e.metadata.name === l.name)?.spec.dependsOn ?? [],
+    )) {
       io.err(`${loop.name}: looking\n`);
       await loop.pass();
       done.push(loop.status);

@@ -2,7 +2,14 @@ import { readFileSync } from 'node:fs';
 import type { ProcessSettings } from '../config/index.ts';
 import { defaultApiUrl, type Forge, type ForgeAddress, type ForgeRequest, fetchReviews } from '../forge/index.ts';
 import { assessTrust } from '../gate/index.ts';
-import { diffTrees, type NativeRepository, readCommit, signWithGitKey, sourceRepository, type UserRepository } from '../git/index.ts';
+import {
+  diffTrees,
+  type NativeRepository,
+  readCommit,
+  signWithGitKey,
+  sourceRepository,
+  type UserRepository,
+} from '../git/index.ts';
 import { CountersignError, count, httpAddress, NO_REVISION, sha256 } from '../model/index.ts';
 import { chooseEnvironment, openCheckout, openConfiguration, openPolicy, trustOf } from '../open/index.ts';
 import { EXIT, type Io, paint, plain } from '../terminal/index.ts';
@@ -60,7 +67,10 @@ export async function approvalsList(options: ApprovalsListOptions, settings: Pro
     const rows = await readAll(repository, store, `refs/heads/${environment.spec.source.branch}`);
     if (options.output === 'json') io.out(`${JSON.stringify(rows, null, 2)}\n`);
     else if (options.output === 'jsonl') for (const row of rows) io.out(`${JSON.stringify(row)}\n`);
-    else io.out(`${rows.map((row) => listRow(row, io)).join('\n')}${rows.length === 0 ? '' : '\n\n'}${count(rows.length, 'statement')}\n`);
+    else
+      io.out(
+        `${rows.map((row) => listRow(row, io)).join('\n')}${rows.length === 0 ? '' : '\n\n'}${count(rows.length, 'statement')}\n`,
+      );
     return EXIT.yes;
   } finally {
     repository.close();
@@ -68,7 +78,12 @@ export async function approvalsList(options: ApprovalsListOptions, settings: Pro
 }
 
 /** `countersign approvals verify COMMIT`: whether signatures and approvals let the change through, without rendering or rules. */
-export async function approvalsVerify(name: string, options: ApprovalsVerifyOptions, settings: ProcessSettings, io: Io): Promise<number> {
+export async function approvalsVerify(
+  name: string,
+  options: ApprovalsVerifyOptions,
+  settings: ProcessSettings,
+  io: Io,
+): Promise<number> {
   const configuration = openConfiguration(options);
   const environment = chooseEnvironment(configuration, options.environment);
   const { user, repository } = await openCheckout(options.repo, settings);
@@ -101,7 +116,8 @@ export async function approvalsVerify(name: string, options: ApprovalsVerifyOpti
     );
     const { approvals, violations } = result;
     const good = violations.length === 0;
-    if (options.output === 'json') io.out(`${JSON.stringify({ from, commit, approved: good, approvals, violations }, null, 2)}\n`);
+    if (options.output === 'json')
+      io.out(`${JSON.stringify({ from, commit, approved: good, approvals, violations }, null, 2)}\n`);
     else {
       for (const a of approvals)
         io.out(
@@ -109,7 +125,9 @@ export async function approvalsVerify(name: string, options: ApprovalsVerifyOpti
         );
       const findings = showFindings(violations, result.warnings, io);
       if (findings !== '') io.out(`\n${findings}\n`);
-      io.out(`\n${good ? paint(io, 'green', 'approved') : paint(io, 'red', 'not approved')}  ${short(from)}..${short(commit)}\n`);
+      io.out(
+        `\n${good ? paint(io, 'green', 'approved') : paint(io, 'red', 'not approved')}  ${short(from)}..${short(commit)}\n`,
+      );
     }
     return good ? EXIT.yes : EXIT.no;
   } finally {
@@ -118,7 +136,11 @@ export async function approvalsVerify(name: string, options: ApprovalsVerifyOpti
 }
 
 /** `countersign approvals import`: brings a forge's reviews in as statements signed by this bot, each labelled as what it is. */
-export async function approvalsImport(options: ApprovalsImportOptions, settings: ProcessSettings, io: Io): Promise<number> {
+export async function approvalsImport(
+  options: ApprovalsImportOptions,
+  settings: ProcessSettings,
+  io: Io,
+): Promise<number> {
   const { user, repository } = await openCheckout(options.repo, settings);
   try {
     const url = options.repository ?? (await user.config(`remote.${options.remote}.url`));
@@ -167,7 +189,10 @@ export async function approvalsImport(options: ApprovalsImportOptions, settings:
 }
 
 // Whose reviews these are is told by the addresses that were given, and not by what is answered there.
-function forgeOf(url: string, { forge, apiUrl, project }: ApprovalsImportOptions): Pick<ForgeAddress, 'forge' | 'api' | 'repository'> {
+function forgeOf(
+  url: string,
+  { forge, apiUrl, project }: ApprovalsImportOptions,
+): Pick<ForgeAddress, 'forge' | 'api' | 'repository'> {
   const [place = '', ...path] = repositoryUri(url).slice('git+'.length).split('/');
   const host = /^https?:/i.test(url) ? place : place.replace(/:\d+$/, ''); // the port of SSH is not that of the API
   const api = httpAddress(apiUrl ?? defaultApiUrl(forge, host));
@@ -185,7 +210,10 @@ function forgeOf(url: string, { forge, apiUrl, project }: ApprovalsImportOptions
 function reviewStatement(
   request: ForgeRequest,
   review: ForgeRequest['reviews'][number],
-  bound: Pick<ForgeReview['predicate'], 'targetRef' | 'fromID' | 'headID' | 'targetID' | 'changeDigest' | 'environments'>,
+  bound: Pick<
+    ForgeReview['predicate'],
+    'targetRef' | 'fromID' | 'headID' | 'targetID' | 'changeDigest' | 'environments'
+  >,
   uri: string,
 ): ForgeReview {
   return {
@@ -212,7 +240,9 @@ function reviewStatement(
 
 function tellImported(request: ForgeRequest, head: string, options: ApprovalsImportOptions, io: Io): void {
   if (options.output === 'json') {
-    io.out(`${JSON.stringify({ request: request.url, head, reviews: request.reviews, pushed: options.push }, null, 2)}\n`);
+    io.out(
+      `${JSON.stringify({ request: request.url, head, reviews: request.reviews, pushed: options.push }, null, 2)}\n`,
+    );
     return;
   }
   for (const r of request.reviews) {
@@ -224,7 +254,9 @@ function tellImported(request: ForgeRequest, head: string, options: ApprovalsImp
           : `of ${short(r.commit)}, an older state (class C)`;
     io.out(`  ${r.state.padEnd(9)}  ${plain(r.reviewer.login)} (${r.reviewer.id})  ${paint(io, 'dim', same)}\n`);
   }
-  io.out(`${count(request.reviews.length, 'review')} of ${plain(request.url)} imported${options.push ? '' : '; not pushed'}\n`);
+  io.out(
+    `${count(request.reviews.length, 'review')} of ${plain(request.url)} imported${options.push ? '' : '; not pushed'}\n`,
+  );
 }
 
 type Row = {
@@ -274,11 +306,13 @@ function listRow(row: Row, io: Io): string {
 }
 
 async function bringApprovals(user: UserRepository, options: { fetch: boolean; remote: string }): Promise<void> {
-  if (options.fetch && (await user.config(`remote.${options.remote}.url`)) !== undefined) await user.fetchApprovals(options.remote);
+  if (options.fetch && (await user.config(`remote.${options.remote}.url`)) !== undefined)
+    await user.fetchApprovals(options.remote);
 }
 
 function pullNumber(text: string): number {
-  if (!/^[1-9]\d{0,8}$/.test(text)) throw new CountersignError('usage', `\`${text}\` is not the number of a pull or merge request`);
+  if (!/^[1-9]\d{0,8}$/.test(text))
+    throw new CountersignError('usage', `\`${text}\` is not the number of a pull or merge request`);
   return Number(text);
 }
 

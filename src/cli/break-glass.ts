@@ -23,7 +23,11 @@ export type BreakGlassSettleOptions = {
  * `countersign break-glass open`: a grant, by an annotation on the Namespaces that the API server checks who sets. Needs neither Git, forge
  * nor ledger. 0 it is open, 1 the gate or the cluster says no, 2 it could not be told.
  */
-export async function breakGlassOpen(options: BreakGlassOpenOptions, settings: ProcessSettings, io: Io): Promise<number> {
+export async function breakGlassOpen(
+  options: BreakGlassOpenOptions,
+  settings: ProcessSettings,
+  io: Io,
+): Promise<number> {
   const { reason, ticket } = options;
   if (reason.trim() === '' || ticket.trim() === '')
     throw new CountersignError('usage', 'a reason and a ticket are needed', {
@@ -53,7 +57,8 @@ async function annotate(
   annotations: Readonly<Record<string, string | null>>,
   expected: string,
 ): Promise<number> {
-  const namespaces = options.namespace ?? chooseEnvironment(openConfiguration(options), options.environment).spec.target.namespaces;
+  const namespaces =
+    options.namespace ?? chooseEnvironment(openConfiguration(options), options.environment).spec.target.namespaces;
   const { server } = await connect({
     kubeconfig: options.kubeconfig ?? settings.kubeconfig,
     context: options.context,
@@ -79,7 +84,8 @@ async function annotateOne(
   expected: string,
 ): Promise<{ readonly namespace: string; readonly ok: boolean; readonly message: string }> {
   const path = `/api/v1/namespaces/${encodeURIComponent(namespace)}`;
-  const patch = (values: object) => server.request('PATCH', path, { metadata: { annotations: values } }, 'application/merge-patch+json');
+  const patch = (values: object) =>
+    server.request('PATCH', path, { metadata: { annotations: values } }, 'application/merge-patch+json');
   let answer = await patch(annotations);
   // The same reason as last time is nobody's reason today: what is left of that is taken away first.
   const isAgain = answer.warnings.length === 0 && annotations[ANNOTATION.breakGlass] !== null;
@@ -91,7 +97,8 @@ async function annotateOne(
     }
   }
   const said = answer.warnings.find((w) => w.includes(expected));
-  if (answer.status === 200 && said !== undefined) return { namespace, ok: true, message: said.replace('countersign: ', '') };
+  if (answer.status === 200 && said !== undefined)
+    return { namespace, ok: true, message: said.replace('countersign: ', '') };
   if (answer.status === 200)
     return {
       namespace,

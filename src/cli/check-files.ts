@@ -5,7 +5,14 @@ import { buildBundle, type PolicyBundle, readBundle } from '../bundle/index.ts';
 import type { ProcessSettings } from '../config/index.ts';
 import { type Finding, type Findings, printFindings, showFindingsText } from '../findings/index.ts';
 import { CountersignError, messageOf, type RenderedObject } from '../model/index.ts';
-import { evaluateDocuments, evaluateObjects, inventoryOf, PolicyPool, type PolicyScope, ruleInfos } from '../policy/index.ts';
+import {
+  evaluateDocuments,
+  evaluateObjects,
+  inventoryOf,
+  PolicyPool,
+  type PolicyScope,
+  ruleInfos,
+} from '../policy/index.ts';
 import { EXIT, type Io, Progress, paint } from '../terminal/index.ts';
 import { findOnPath, provide } from '../tools/index.ts';
 import { ambiguities, parseYaml, type YamlDocument, YamlError } from '../yaml/index.ts';
@@ -35,14 +42,19 @@ export async function checkFiles(options: CheckOptions, settings: ProcessSetting
   try {
     const files = (options.manifests ?? []).flatMap((path) => (path === '-' ? ['-'] : manifestFiles(path)));
     if (files.length === 0)
-      throw new CountersignError('usage', `there are no manifests in ${(options.manifests ?? []).map((m) => `\`${m}\``).join(', ')}`, {
-        hint: 'files end in .yaml, .yml or .json; `-` reads what is piped in',
-      });
+      throw new CountersignError(
+        'usage',
+        `there are no manifests in ${(options.manifests ?? []).map((m) => `\`${m}\``).join(', ')}`,
+        {
+          hint: 'files end in .yaml, .yml or .json; `-` reads what is piped in',
+        },
+      );
     const wantsInventory = bundles.some((b) => b.manifest.templates.some((t) => t.inventory));
     const run = new Run(pool, scope, options.combine === true, bundles);
     for (let i = 0; i < files.length; i += CHUNK) {
       const texts: [string, string | CountersignError][] = [];
-      for (const file of files.slice(i, i + CHUNK)) texts.push([file, file === '-' ? await readInput() : readText(file)]);
+      for (const file of files.slice(i, i + CHUNK))
+        texts.push([file, file === '-' ? await readInput() : readText(file)]);
       run.take(texts, wantsInventory);
       progress.at(Math.min(i + CHUNK, files.length), files.length);
       await run.room();
@@ -65,13 +77,18 @@ export async function checkFiles(options: CheckOptions, settings: ProcessSetting
 function text(found: Findings, files: number, io: Io): string {
   const count = (level: Finding['level']) => found.findings.filter((f) => f.level === level).length;
   const plural = (n: number, word: string) => `${n} ${word}${n === 1 ? '' : 's'}`;
-  const tail = [count('warning') > 0 ? plural(count('warning'), 'warning') : '', count('note') > 0 ? `${count('note')} exempted` : '']
+  const tail = [
+    count('warning') > 0 ? plural(count('warning'), 'warning') : '',
+    count('note') > 0 ? `${count('note')} exempted` : '',
+  ]
     .filter((t) => t !== '')
     .map((t) => `, ${t}`)
     .join('');
   const body = showFindingsText(found, io, { all: true });
   const end =
-    found.outcome === 'allowed' ? paint(io, 'green', 'allowed') : `${paint(io, 'red', 'denied')}: ${plural(count('error'), 'violation')}`;
+    found.outcome === 'allowed'
+      ? paint(io, 'green', 'allowed')
+      : `${paint(io, 'red', 'denied')}: ${plural(count('error'), 'violation')}`;
   return `${body}${body === '' ? '' : '\n'}${plural(found.objects, 'object')} in ${plural(files, 'file')}  ${end}${tail}\n`;
 }
 
@@ -195,16 +212,23 @@ class Run {
   ): void {
     const lineOf = (path: readonly (string | number)[]) => document.lineOf([...at, ...path]);
     const positionOf = (path: readonly (string | number)[]) => document.positionOf([...at, ...path]);
-    const { apiVersion, kind, metadata, items } = (typeof value === 'object' && value !== null ? value : {}) as Record<string, unknown>;
+    const { apiVersion, kind, metadata, items } = (typeof value === 'object' && value !== null ? value : {}) as Record<
+      string,
+      unknown
+    >;
     if (typeof apiVersion !== 'string' || typeof kind !== 'string') {
       documents.push({ value, file, positionOf });
       return;
     }
     if (kind === 'List' && Array.isArray(items)) {
-      for (const [i, item] of items.entries()) this.#sort(file, document, item, [...at, 'items', i], objects, documents);
+      for (const [i, item] of items.entries())
+        this.#sort(file, document, item, [...at, 'items', i], objects, documents);
       return;
     }
-    const { name, namespace } = (typeof metadata === 'object' && metadata !== null ? metadata : {}) as Record<string, unknown>;
+    const { name, namespace } = (typeof metadata === 'object' && metadata !== null ? metadata : {}) as Record<
+      string,
+      unknown
+    >;
     const ref = {
       apiVersion,
       kind,
@@ -246,7 +270,11 @@ function manifestFiles(path: string): string[] {
   try {
     if (!statSync(path).isDirectory()) return [path];
     return readdirSync(path, { recursive: true, withFileTypes: true })
-      .filter((f) => MANIFEST.test(f.name) && (f.isFile() || (f.isSymbolicLink() && !leadsToDirectory(join(f.parentPath, f.name)))))
+      .filter(
+        (f) =>
+          MANIFEST.test(f.name) &&
+          (f.isFile() || (f.isSymbolicLink() && !leadsToDirectory(join(f.parentPath, f.name)))),
+      )
       .map((f) => join(f.parentPath, f.name))
       .filter(
         (f) =>
@@ -267,7 +295,8 @@ function leadsToDirectory(path: string): boolean {
 
 function readText(file: string): string | CountersignError {
   try {
-    if (statSync(file).size > MAX_FILE) return new CountersignError('usage', `it is larger than ${MAX_FILE / 1024 / 1024} MiB`);
+    if (statSync(file).size > MAX_FILE)
+      return new CountersignError('usage', `it is larger than ${MAX_FILE / 1024 / 1024} MiB`);
     return new TextDecoder('utf-8', { fatal: true }).decode(readFileSync(file));
   } catch (cause) {
     return new CountersignError('usage', messageOf(cause), { cause });
@@ -303,10 +332,14 @@ export async function openPolicies(
     try {
       bytes = readFileSync(file);
     } catch (cause) {
-      throw new CountersignError('policy-unusable', `the policy bundle \`${name}\` cannot be read: ${messageOf(cause)}`, {
-        cause,
-        hint: paths.length === 0 ? 'in a checkout of Countersign, run `npm run build:policies`' : 'correct --policy',
-      });
+      throw new CountersignError(
+        'policy-unusable',
+        `the policy bundle \`${name}\` cannot be read: ${messageOf(cause)}`,
+        {
+          cause,
+          hint: paths.length === 0 ? 'in a checkout of Countersign, run `npm run build:policies`' : 'correct --policy',
+        },
+      );
     }
     return readBundle(bytes, name);
   };

@@ -3,7 +3,14 @@ import { type Finding, type Findings, fingerprint, printFindings, showFindingsTe
 import { assess, type Gate, ruledAt } from '../gate/index.ts';
 import { type NativeRepository, sourceRepository, type UserRepository } from '../git/index.ts';
 import { CountersignError, isNoRevision, NO_REVISION, refText, type Verdict, type Violation } from '../model/index.ts';
-import { chooseEnvironment, gitProgram, openCheckout, openConfiguration, openGate, openRendering } from '../open/index.ts';
+import {
+  chooseEnvironment,
+  gitProgram,
+  openCheckout,
+  openConfiguration,
+  openGate,
+  openRendering,
+} from '../open/index.ts';
 import { ruleInfos } from '../policy/index.ts';
 import { EXIT, type Io, paint } from '../terminal/index.ts';
 import type { CheckOptions } from './check-options.ts';
@@ -12,7 +19,8 @@ import { showVerdictEnd, showVerdictHead } from './show-verdict.ts';
 
 /** `countersign check`: the verdict the cluster would give, before the merge. Records nothing, so it can allow nothing. */
 export async function check(options: CheckOptions, settings: ProcessSettings, io: Io): Promise<number> {
-  if (options.explain !== undefined) return (await import('./explain.ts')).explain(options.explain, options.policy ?? [], settings, io);
+  if (options.explain !== undefined)
+    return (await import('./explain.ts')).explain(options.explain, options.policy ?? [], settings, io);
   if (options.manifests !== undefined) return (await import('./check-files.ts')).checkFiles(options, settings, io);
   const rendering = openRendering(settings);
   rendering.warm(); // it starts while configuration and history are read
@@ -21,7 +29,8 @@ export async function check(options: CheckOptions, settings: ProcessSettings, io
   const environment = chooseEnvironment(configuration, options.environment);
   const { user, repository } = await openCheckout(options.repo, settings);
   try {
-    if (options.fetch && (await user.config(`remote.${options.remote}.url`)) !== undefined) await user.fetchApprovals(options.remote);
+    if (options.fetch && (await user.config(`remote.${options.remote}.url`)) !== undefined)
+      await user.fetchApprovals(options.remote);
     const head = await user.commit(options.head);
     const from = await findBase(user, repository, options, environment.spec.source, head, settings);
     const { gate, close } = await openGate(configuration, environment, sourceRepository(repository), () => new Date(), {
@@ -34,7 +43,8 @@ export async function check(options: CheckOptions, settings: ProcessSettings, io
       const found = await told(gate, verdict, from);
       writeReports(reports, found);
       if (options.trace === true) await showTrace(gate, head, io);
-      if (options.output === 'json') io.out(`${JSON.stringify({ ...verdict, findings: found.findings, fixed: found.fixed }, null, 2)}\n`);
+      if (options.output === 'json')
+        io.out(`${JSON.stringify({ ...verdict, findings: found.findings, fixed: found.fixed }, null, 2)}\n`);
       else if (options.output === 'text')
         io.out(
           `${showVerdictHead(verdict, io)}${spaced(showFindingsText(found, io, { all: options.all === true }))}${showVerdictEnd(verdict, io)}`,

@@ -3,8 +3,24 @@ import { Cluster, connect, differences } from '../cluster/index.ts';
 import type { ProcessSettings } from '../config/index.ts';
 import { renderedAt } from '../gate/index.ts';
 import { sourceRepository } from '../git/index.ts';
-import { CountersignError, inParallel, isStamp, type KubernetesObject, messageOf, refText, SERVER_FIELDS } from '../model/index.ts';
-import { chooseEnvironment, gitProgram, openCheckout, openConfiguration, opener, openGate, openRendering } from '../open/index.ts';
+import {
+  CountersignError,
+  inParallel,
+  isStamp,
+  type KubernetesObject,
+  messageOf,
+  refText,
+  SERVER_FIELDS,
+} from '../model/index.ts';
+import {
+  chooseEnvironment,
+  gitProgram,
+  openCheckout,
+  openConfiguration,
+  opener,
+  openGate,
+  openRendering,
+} from '../open/index.ts';
 import { EXIT, type Io, paint, plain } from '../terminal/index.ts';
 import { printYaml } from '../yaml/index.ts';
 
@@ -45,18 +61,25 @@ export async function diff(options: DiffOptions, settings: ProcessSettings, io: 
   try {
     const commit = await checkout.user.commit(options.revision);
     const rendering = openRendering(settings);
-    const { gate, close } = await openGate(configuration, environment, sourceRepository(checkout.repository), () => new Date(), {
-      git: gitProgram(settings),
-      ...rendering,
-      untrusted: 'rendered',
-    });
+    const { gate, close } = await openGate(
+      configuration,
+      environment,
+      sourceRepository(checkout.repository),
+      () => new Date(),
+      {
+        git: gitProgram(settings),
+        ...rendering,
+        untrusted: 'rendered',
+      },
+    );
     try {
       const { objects, violations } = await renderedAt(gate, commit);
       for (const v of violations) io.err(`${paint(io, 'yellow', 'warning:')} ${plain(v.message)}\n`);
       const open = opener(environment);
       const found: Difference[] = [];
       await inParallel(objects, async (rendered) => {
-        const preview = async () => cluster.preview(await open(rendered), environment.metadata.name, environment.spec.drift.ignore);
+        const preview = async () =>
+          cluster.preview(await open(rendered), environment.metadata.name, environment.spec.drift.ignore);
         const one = await preview().catch((thrown) => {
           if (
             !(thrown instanceof CountersignError) ||
@@ -108,7 +131,8 @@ function masked(live: KubernetesObject | undefined, wanted: KubernetesObject): [
       .filter(([, value]) => value !== undefined);
     const whole = { ...rest, metadata: Object.fromEntries(kept) } as Record<string, unknown>;
     if (object.kind === 'Secret')
-      for (const field of ['data', 'stringData']) if (whole[field] !== undefined) whole[field] = hidden(whole[field], other?.[field]);
+      for (const field of ['data', 'stringData'])
+        if (whole[field] !== undefined) whole[field] = hidden(whole[field], other?.[field]);
     return printYaml(whole);
   };
   return [live === undefined ? '' : clean(live, undefined), clean(wanted, live)];
@@ -141,5 +165,9 @@ function print(found: readonly Difference[], total: number, { output }: DiffOpti
         `${line.startsWith('+') ? paint(io, 'green', plain(line)) : line.startsWith('-') ? paint(io, 'red', plain(line)) : plain(line)}\n`,
       );
   }
-  io.out(found.length === 0 ? `nothing: all ${total} objects are as in Git\n` : `${found.length} of ${total} objects are different\n`);
+  io.out(
+    found.length === 0
+      ? `nothing: all ${total} objects are as in Git\n`
+      : `${found.length} of ${total} objects are different\n`,
+  );
 }

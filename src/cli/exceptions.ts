@@ -32,8 +32,11 @@ export function exceptionList(options: ExceptionListOptions, io: Io): number {
   else {
     for (const e of wanted) io.out(line(e, io));
     const open = wanted.filter((e) => e.disposition === 'open').length;
-    io.out(`${count(open, 'exception')} open${options.all ? ` of ${wanted.length}` : ''}, by the ledger as of ${asOf.slice(0, 19)}Z\n`);
-    if (open > 0) io.out('`countersign exception explain ID` tells what is known of one, `settle ID` what became of it\n');
+    io.out(
+      `${count(open, 'exception')} open${options.all ? ` of ${wanted.length}` : ''}, by the ledger as of ${asOf.slice(0, 19)}Z\n`,
+    );
+    if (open > 0)
+      io.out('`countersign exception explain ID` tells what is known of one, `settle ID` what became of it\n');
   }
   return wanted.some((e) => e.disposition === 'open') ? EXIT.no : EXIT.yes;
 }
@@ -74,10 +77,14 @@ export function exceptionExplain(id: string, options: ExceptionExplainOptions, i
 /** `countersign exception assign ID`: puts on the ledger who is to see to it. */
 export async function exceptionAssign(id: string, options: ExceptionAssignOptions, io: Io): Promise<number> {
   const { reason, to: owner, data } = options;
-  if (reason.trim() === '' || owner.trim() === '') throw new CountersignError('usage', 'an owner and a reason are needed');
+  if (reason.trim() === '' || owner.trim() === '')
+    throw new CountersignError('usage', 'an owner and a reason are needed');
   const found = named(register({ data, output: options.output }), id);
   if (found.disposition === 'prevented')
-    throw new CountersignError('usage', `${id} was prevented: nothing reached the cluster, and there is nothing to see to`);
+    throw new CountersignError(
+      'usage',
+      `${id} was prevented: nothing reached the cluster, and there is nothing to see to`,
+    );
   const asked = { environment: found.environment, exception: id, reason };
   const answer = await askService(data, 'assign-exception', { ...asked, owner, user: localUser() });
   if (answer === undefined)
@@ -94,10 +101,14 @@ export async function exceptionAssign(id: string, options: ExceptionAssignOption
 
 /** `countersign exception settle ID`: puts on the ledger what became of it, and who says so. */
 export async function exceptionSettle(id: string, options: ExceptionSettleOptions, io: Io): Promise<number> {
-  if (options.reason.trim() === '') throw new CountersignError('usage', 'a reason is needed', { hint: 'say why with --reason' });
+  if (options.reason.trim() === '')
+    throw new CountersignError('usage', 'a reason is needed', { hint: 'say why with --reason' });
   const found = named(register(options), id);
   if (found.disposition === 'prevented')
-    throw new CountersignError('usage', `${id} was prevented: nothing reached the cluster, and there is nothing to settle`);
+    throw new CountersignError(
+      'usage',
+      `${id} was prevented: nothing reached the cluster, and there is nothing to settle`,
+    );
   if ((found.type === 'break-glass' || found.type === 'late-emergency-review') && found.disposition === 'open')
     throw new CountersignError('usage', `${id} is break-glass, which ends by its review`, {
       hint: `\`countersign break-glass settle ${found.environment} --commit COMMIT\` or \`--reverted\``,
@@ -112,7 +123,8 @@ export async function exceptionSettle(id: string, options: ExceptionSettleOption
     ...(link === undefined ? {} : { link }),
   };
   const answer = await askService(options.data, 'settle-exception', { ...asked, user: localUser() });
-  if (answer === undefined) await recordWithoutService(options.data, (user) => ({ type: 'exception.settled', ...asked, user }));
+  if (answer === undefined)
+    await recordWithoutService(options.data, (user) => ({ type: 'exception.settled', ...asked, user }));
   if (options.output === 'json') io.out(`${JSON.stringify(asked, null, 2)}\n`);
   else io.out(`${id} (${found.type}) is ${disposition}: ${plain(reason)}\n`);
   return EXIT.yes;
@@ -130,7 +142,9 @@ function register(options: Where): ReportModel {
   const reader = readLedger(options.data);
   try {
     const origin = readVerifiers(join(options.data, LEDGER_FILES.verifier))[0]?.name ?? '';
-    return buildReport(readInput(reader, { ...periodOf(options), origin, definition: { ...defined(PLAIN), entity: origin } }));
+    return buildReport(
+      readInput(reader, { ...periodOf(options), origin, definition: { ...defined(PLAIN), entity: origin } }),
+    );
   } finally {
     reader.close();
   }
@@ -165,7 +179,8 @@ function named(model: ReportModel, id: string): ExceptionRecord {
 }
 
 function line(e: ExceptionRecord, io: Io): string {
-  const colour = e.disposition === 'open' ? (e.severity === 'critical' || e.severity === 'high' ? 'red' : 'yellow') : 'green';
+  const colour =
+    e.disposition === 'open' ? (e.severity === 'critical' || e.severity === 'high' ? 'red' : 'yellow') : 'green';
   const where = [e.environment, e.object].filter((t) => t !== '').join(' ');
   return `${e.id.padEnd(8)} ${e.time.slice(0, 19)}Z  ${paint(io, colour, e.disposition)}  ${e.type} (${e.severity})\n         ${plain(where)}${e.actor === '' ? '' : `, by ${plain(e.actor)}`}${e.owner === '' ? '' : `; owner ${plain(e.owner)}`}\n         ${plain(e.cause)}\n`;
 }

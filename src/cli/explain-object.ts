@@ -1,6 +1,14 @@
 import { rememberedState } from '../gate/index.ts';
 import { type LedgerReader, receipt } from '../ledger/index.ts';
-import { CountersignError, type EntryOf, type OwnedObject, type Recorded, refText, resourceOf, type Verdict } from '../model/index.ts';
+import {
+  CountersignError,
+  type EntryOf,
+  type OwnedObject,
+  type Recorded,
+  refText,
+  resourceOf,
+  type Verdict,
+} from '../model/index.ts';
 import { environmentsOf, readLedger, viewOf } from '../open/index.ts';
 import { EXIT, type Io, plain } from '../terminal/index.ts';
 
@@ -63,9 +71,13 @@ export function explainObject(what: string, options: ExplainOptions, io: Io): nu
       return EXIT.no;
     }
     if (found.length > 1)
-      throw new CountersignError('usage', `there are ${found.length}: ${found.map((f) => refText(f.object.ref)).join(', ')}`, {
-        hint: 'name the namespace with -n, or the environment with --environment',
-      });
+      throw new CountersignError(
+        'usage',
+        `there are ${found.length}: ${found.map((f) => refText(f.object.ref)).join(', ')}`,
+        {
+          hint: 'name the namespace with -n, or the environment with --environment',
+        },
+      );
     const explanation = explained(reader, first.environment, first.object);
     if (options.output === 'json') io.out(`${JSON.stringify(explanation, null, 2)}\n`);
     else print(explanation, options, io);
@@ -79,14 +91,19 @@ function owned(reader: LedgerReader, environment: string, kind: string, name: st
   const wanted = kind.toLowerCase();
   const isKind = (k: string) => wanted === k.toLowerCase() || wanted === resourceOf(k);
   return [...rememberedState(viewOf(reader), environment)().owned.values()]
-    .filter(({ ref }) => isKind(ref.kind) && ref.name === name && (namespace === undefined || ref.namespace === namespace))
+    .filter(
+      ({ ref }) => isKind(ref.kind) && ref.name === name && (namespace === undefined || ref.namespace === namespace),
+    )
     .map((object) => ({ environment, object }));
 }
 
 function explained(reader: LedgerReader, environment: string, object: OwnedObject): Explanation {
   const judged = reader.entry(object.entry);
   if (judged?.entry.type !== 'change.judged')
-    throw new CountersignError('ledger-inconsistent', `entry ${object.entry}, which is to allow ${refText(object.ref)}, is no verdict`);
+    throw new CountersignError(
+      'ledger-inconsistent',
+      `entry ${object.entry}, which is to allow ${refText(object.ref)}, is no verdict`,
+    );
   const verdict = reader.evidence(judged.entry.evidence) as Verdict;
   const tip = verdict.commits.find((c) => c.commit === object.revision);
   const intent = first(reader, 'apply.intent', environment, (e) => e.verdict === object.entry);
@@ -147,9 +164,13 @@ function print(e: Explanation, options: ExplainOptions, io: Io): void {
   line('commit', `${e.commit.slice(0, 12)} ${e.subject}`);
   line('author', e.author);
   line('signed by', e.signer);
-  for (const a of e.approvals) line('approved by', `${a.principal} (class ${a.class})${a.reason === '' ? '' : `: ${a.reason}`}`);
+  for (const a of e.approvals)
+    line('approved by', `${a.principal} (class ${a.class})${a.reason === '' ? '' : `: ${a.reason}`}`);
   if (e.approvals.length === 0) line('approved by', 'nobody: none was asked for');
-  line('rules', `${e.rules.outcome}, ${e.rules.warnings} warnings, ${e.rules.waived} waived (bundle ${e.rules.bundle.slice(0, 12)})`);
+  line(
+    'rules',
+    `${e.rules.outcome}, ${e.rules.warnings} warnings, ${e.rules.waived} waived (bundle ${e.rules.bundle.slice(0, 12)})`,
+  );
   line('applied', e.applied === '' ? 'not yet' : e.applied);
   line('ledger', `verdict ${e.verdict}, intent ${e.intent}, result ${e.result}`);
   const covered =

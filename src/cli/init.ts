@@ -68,7 +68,8 @@ function publicKey(signingKey: string): string | undefined {
 }
 
 function trust({ name, email, key }: FirstPrincipal): string {
-  const keyLine = key === undefined ? 'ssh: ssh-ed25519 AAAA… # replace with the public key you sign commits with' : `ssh: ${key}`;
+  const keyLine =
+    key === undefined ? 'ssh: ssh-ed25519 AAAA… # replace with the public key you sign commits with' : `ssh: ${key}`;
   return `# Who may sign commits, and who must approve them. Change this file only by an approved change.
 apiVersion: countersign.dev/v1alpha1
 kind: TrustPolicy

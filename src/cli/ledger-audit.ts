@@ -81,7 +81,9 @@ function tell({ environment, write }: Unmatched, { output }: LedgerAuditOptions,
     return;
   }
   const { received, user, verb, resource, subresource, namespace, name } = write;
-  const at = Number.isFinite(received) ? new Date(received).toISOString().slice(0, 19).replace('T', ' ') : 'at a time unknown';
+  const at = Number.isFinite(received)
+    ? new Date(received).toISOString().slice(0, 19).replace('T', ' ')
+    : 'at a time unknown';
   io.out(
     `${at}  ${paint(io, 'red', verb)} ${plain(`${resource}${subresource === '' ? '' : `/${subresource}`} ${namespace}/${name}`)}\n    by ${plain(user)} in ${environment}\n`,
   );

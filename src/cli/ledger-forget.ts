@@ -36,7 +36,12 @@ type Approved = { readonly approvedBy: string; readonly approval: string };
  * `countersign ledger forget TEXT`: erases every text that holds a name or address from the table beside the entries, and records that it
  * was done, why, and by whose word. Refuses where exceptions that name the person are open, unless somebody else signed for it.
  */
-export async function ledgerForget(asked: string, options: ForgetOptions, settings: ProcessSettings, io: Io): Promise<number> {
+export async function ledgerForget(
+  asked: string,
+  options: ForgetOptions,
+  settings: ProcessSettings,
+  io: Io,
+): Promise<number> {
   const reason = options.reason.trim();
   if (reason === '') throw new CountersignError('usage', 'a reason is needed', { hint: 'say why with --reason' });
   const name = asked.trim();
@@ -50,7 +55,8 @@ export async function ledgerForget(asked: string, options: ForgetOptions, settin
       hint: 'name a ticket instead',
     });
   if (commitments === 0) return told(name, { erased: 0, texts }, options, io);
-  if (options.output === 'text') io.out(`${count(texts.length, 'kept text')} with it:\n${texts.map((t) => `  ${plain(t)}\n`).join('')}`);
+  if (options.output === 'text')
+    io.out(`${count(texts.length, 'kept text')} with it:\n${texts.map((t) => `  ${plain(t)}\n`).join('')}`);
   if (options.sign !== undefined) return sign(erasure, options.sign, options, settings, io);
   const approved = await approvalOf([name, ...texts], erasure, options);
   const { digest, exceptions } = erasure;
@@ -62,7 +68,10 @@ export async function ledgerForget(asked: string, options: ForgetOptions, settin
     ...approved,
   };
   const answer = await askService(options.data, 'forget', { ...forgotten, texts, user: localUser() });
-  const erased = answer === undefined ? await forgetAlone(texts, forgotten, options) : Number((answer.result as { erased: number }).erased);
+  const erased =
+    answer === undefined
+      ? await forgetAlone(texts, forgotten, options)
+      : Number((answer.result as { erased: number }).erased);
   return told(name, { erased, texts }, options, io);
 }
 
@@ -101,7 +110,13 @@ function erasureOf(
   }
 }
 
-async function sign(erasure: Erasure, file: string, options: ForgetOptions, settings: ProcessSettings, io: Io): Promise<number> {
+async function sign(
+  erasure: Erasure,
+  file: string,
+  options: ForgetOptions,
+  settings: ProcessSettings,
+  io: Io,
+): Promise<number> {
   const { user, repository } = await openCheckout(options.repo, settings);
   try {
     const { armored } = await signWithGitKey(user, signedBytes('erasure', erasure), options.key);
@@ -113,7 +128,11 @@ async function sign(erasure: Erasure, file: string, options: ForgetOptions, sett
   }
 }
 
-async function approvalOf(texts: readonly string[], erasure: Erasure, options: ForgetOptions): Promise<Approved | Record<string, never>> {
+async function approvalOf(
+  texts: readonly string[],
+  erasure: Erasure,
+  options: ForgetOptions,
+): Promise<Approved | Record<string, never>> {
   const { exceptions } = erasure;
   if (options.approvedBy === undefined) {
     if (exceptions.length === 0) return {};
@@ -135,9 +154,13 @@ async function approvalOf(texts: readonly string[], erasure: Erasure, options: F
       return { approvedBy: signed.principal, approval };
     else refusals.push(`\`${signed.principal}\` is not a second person`);
   }
-  throw new CountersignError('usage', `the approval does not count: ${plain(refusals[0] ?? 'there is no TrustPolicy')}`, {
-    hint: 'somebody else of the TrustPolicy signs with `--sign FILE`, for the same text, reason and open exceptions',
-  });
+  throw new CountersignError(
+    'usage',
+    `the approval does not count: ${plain(refusals[0] ?? 'there is no TrustPolicy')}`,
+    {
+      hint: 'somebody else of the TrustPolicy signs with `--sign FILE`, for the same text, reason and open exceptions',
+    },
+  );
 }
 
 function readApproval(file: string): string {

@@ -32,7 +32,8 @@ export function ledgerProve(index: string | undefined, options: LedgerProveOptio
   const reader = new LedgerReader(ledgerFile(options.data)).freeze();
   try {
     const newest = reader.latestCheckpoint();
-    if (newest === undefined) throw new CountersignError('ledger-unusable', 'no checkpoint was signed over this ledger yet');
+    if (newest === undefined)
+      throw new CountersignError('ledger-unusable', 'no checkpoint was signed over this ledger yet');
     if (options.since !== undefined) return proveExtension(options.since, newest, reader, options, io);
     if (index === undefined)
       throw new CountersignError('usage', 'which entry is to be proven?', {
@@ -40,24 +41,37 @@ export function ledgerProve(index: string | undefined, options: LedgerProveOptio
       });
     const at = readIndex(index, 0);
     const [entry] = reader.stored(at, at + 1);
-    if (entry === undefined) throw new CountersignError('usage', `there is no entry ${at}`, { hint: `the ledger has ${reader.size}` });
+    if (entry === undefined)
+      throw new CountersignError('usage', `there is no entry ${at}`, { hint: `the ledger has ${reader.size}` });
     const proof = receipt(reader, at, newest);
     mkdirSync(options.out, { recursive: true });
     const files = { entry: join(options.out, `${at}.json`), receipt: join(options.out, `${at}.tlog-proof`) };
     writeFileSync(files.entry, entry.body);
     writeFileSync(files.receipt, proof);
     if (options.output === 'json') io.out(`${JSON.stringify({ index: at, ...files }, null, 2)}\n`);
-    else io.out(`${files.entry}\n${files.receipt}\ncheck it with \`countersign ledger prove --check ${files.receipt} --key ledger.pub\`\n`);
+    else
+      io.out(
+        `${files.entry}\n${files.receipt}\ncheck it with \`countersign ledger prove --check ${files.receipt} --key ledger.pub\`\n`,
+      );
     return EXIT.yes;
   } finally {
     reader.close();
   }
 }
 
-function proveExtension(path: string, newest: string, reader: LedgerReader, options: LedgerProveOptions, io: Io): number {
+function proveExtension(
+  path: string,
+  newest: string,
+  reader: LedgerReader,
+  options: LedgerProveOptions,
+  io: Io,
+): number {
   const older = readText(path, 'checkpoint');
   const keys = readVerifiers(options.key ?? join(ledgerDirectory(options.data), LEDGER_FILES.verifier));
-  const proof = attempt(() => extension(reader, older, newest), `\`${path}\` is no checkpoint that this ledger extends`);
+  const proof = attempt(
+    () => extension(reader, older, newest),
+    `\`${path}\` is no checkpoint that this ledger extends`,
+  );
   const holds = checkExtension(proof, keys);
   if (options.output === 'json') io.out(`${JSON.stringify({ ...proof, holds }, null, 2)}\n`);
   else
@@ -75,12 +89,19 @@ function check(file: string, options: LedgerProveOptions, io: Io): number {
       hint: 'use --key with the ledger’s public key (`ledger.pub`)',
     });
   const entry = options.entry ?? file.replace(/\.tlog-proof$/, '.json');
-  const proven = checkReceipt(readText(file, 'receipt'), Buffer.from(readText(entry, 'entry')), readVerifiers(options.key));
+  const proven = checkReceipt(
+    readText(file, 'receipt'),
+    Buffer.from(readText(entry, 'entry')),
+    readVerifiers(options.key),
+  );
   const ok = typeof proven !== 'string';
   if (options.output === 'json')
     io.out(`${JSON.stringify(ok ? { proven: true, ...proven } : { proven: false, reason: proven }, null, 2)}\n`);
   else if (typeof proven === 'string') io.out(`${paint(io, 'red', 'not proven')}: ${proven}\n`);
-  else io.out(`${paint(io, 'green', 'proven')}: it is entry ${proven.index} of the first ${proven.size} of ${proven.origin}\n`);
+  else
+    io.out(
+      `${paint(io, 'green', 'proven')}: it is entry ${proven.index} of the first ${proven.size} of ${proven.origin}\n`,
+    );
   return ok ? EXIT.yes : EXIT.no;
 }
 
@@ -130,6 +151,9 @@ export async function ledgerImport(from: string, options: LedgerImportOptions, i
     });
   const { entries } = await importLedger(from, readVerifiers(options.key), options.data);
   if (options.output === 'json') io.out(`${JSON.stringify({ data: options.data, entries }, null, 2)}\n`);
-  else io.out(`${count(entries, 'entry', 'entries')} in ${options.data}\nto go on with it, put its key there as \`${LEDGER_FILES.key}\`\n`);
+  else
+    io.out(
+      `${count(entries, 'entry', 'entries')} in ${options.data}\nto go on with it, put its key there as \`${LEDGER_FILES.key}\`\n`,
+    );
   return EXIT.yes;
 }

@@ -67,7 +67,9 @@ function filterOf(index: string | undefined, options: LedgerShowOptions): EntryF
   ] as const;
   const holds = asked.flatMap(({ text, as }) => (text === undefined ? [] : [{ text, as }]));
   return {
-    ...(options.type === undefined ? {} : { types: ENTRY_TYPES.filter((t) => options.type?.some((asked) => matches(t, asked))) }),
+    ...(options.type === undefined
+      ? {}
+      : { types: ENTRY_TYPES.filter((t) => options.type?.some((asked) => matches(t, asked))) }),
     ...(options.environment === undefined ? {} : { environment: options.environment }),
     ...(options.since === undefined ? {} : { since: instant(options.since, '') }),
     ...(options.until === undefined ? {} : { until: instant(options.until, '') }),
@@ -106,7 +108,8 @@ function print(recorded: Recorded, options: LedgerShowOptions, reader: LedgerRea
     `${String(index).padStart(6)}  ${entry.time.slice(0, 19).replace('T', ' ')}  ${paint(io, bad ? 'red' : 'bold', entry.type)}${plain(where)}\n`,
   );
   for (const line of summary(entry)) io.out(`        ${plain(line)}\n`);
-  if (options.evidence && 'evidence' in entry) io.out(`${indent(JSON.stringify(reader.evidence(entry.evidence), null, 2))}\n`);
+  if (options.evidence && 'evidence' in entry)
+    io.out(`${indent(JSON.stringify(reader.evidence(entry.evidence), null, 2))}\n`);
 }
 
 const SHOWN_ELSEWHERE = new Set(['v', 'type', 'time', 'environment', 'evidence']);
@@ -127,9 +130,12 @@ function summary(entry: Entry): string[] {
 }
 
 function short(value: unknown): string {
-  if (typeof value === 'string') return /^[0-9a-f]{40,}$/.test(value) ? value.slice(0, 12) : value.replaceAll('\n', ' ');
+  if (typeof value === 'string')
+    return /^[0-9a-f]{40,}$/.test(value) ? value.slice(0, 12) : value.replaceAll('\n', ' ');
   if (Array.isArray(value))
-    return value.length > 5 ? `${value.slice(0, 5).map(short).join(', ')} and ${value.length - 5} more` : value.map(short).join(', ');
+    return value.length > 5
+      ? `${value.slice(0, 5).map(short).join(', ')} and ${value.length - 5} more`
+      : value.map(short).join(', ');
   if (typeof value !== 'object' || value === null) return String(value);
   if ('kind' in value && 'name' in value && 'apiVersion' in value) return refText(value as ObjectRef);
   return Object.entries(value)

@@ -28,7 +28,8 @@ export function ledgerVerify(options: LedgerVerifyOptions, io: Io): number {
     const { size } = reader;
     const from = readIndex(options.from, 0);
     const to = readIndex(options.to, size);
-    if (from >= to && size > 0) throw new CountersignError('usage', `there are no entries from ${from} to before ${to}`);
+    if (from >= to && size > 0)
+      throw new CountersignError('usage', `there are no entries from ${from} to before ${to}`);
     const result = verifyLedger(reader, keys, {
       trusted,
       from,
@@ -51,7 +52,9 @@ export function ledgerVerify(options: LedgerVerifyOptions, io: Io): number {
       );
     else if (result.finding === undefined) {
       const checked =
-        result.checked === result.size ? count(result.size, 'entry', 'entries') : `entries ${from} to ${Math.min(to, size) - 1} of ${size}`;
+        result.checked === result.size
+          ? count(result.size, 'entry', 'entries')
+          : `entries ${from} to ${Math.min(to, size) - 1} of ${size}`;
       io.out(
         `${paint(io, 'green', 'consistent')}: ${checked}, ${count(result.checkpoints, 'checkpoint')} by ${keys[0]?.name}\nroot ${result.root}\n`,
       );
@@ -69,7 +72,11 @@ export function ledgerVerify(options: LedgerVerifyOptions, io: Io): number {
   }
 }
 
-function comparisonLine({ kind, size, at, instance, place }: Comparison & { readonly place: string }, mine: number, io: Io): string {
+function comparisonLine(
+  { kind, size, at, instance, place }: Comparison & { readonly place: string },
+  mine: number,
+  io: Io,
+): string {
   const by = instance === undefined ? '' : `, signed by instance ${instance.id} since ${instance.since}`;
   const where = paint(io, 'dim', `  ${place}`);
   switch (kind) {

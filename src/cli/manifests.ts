@@ -33,7 +33,11 @@ export function manifests(options: ManifestsOptions, io: Io): number {
     throw new CountersignError('usage', `\`${options.image}\` names no version of an image`, {
       hint: 'with a tag, or better a digest',
     });
-  const items = [...accounts(options), ...(ledgerSecret === undefined ? single(options) : several(options, replicas)), service(options)];
+  const items = [
+    ...accounts(options),
+    ...(ledgerSecret === undefined ? single(options) : several(options, replicas)),
+    service(options),
+  ];
   io.out(`${JSON.stringify({ apiVersion: 'v1', kind: 'List', items }, null, 2)}\n`);
   return EXIT.yes;
 }
@@ -121,19 +125,39 @@ function several(options: ManifestsOptions, replicas: number): object[] {
     whenUnsatisfiable,
     labelSelector: { matchLabels: SELECTOR },
   });
-  const pod = template(options, ['--ledger', '$(LEDGER_URL)', '--ledger-key', '/etc/countersign/key/ledger.key', '--lease', namespace]);
+  const pod = template(options, [
+    '--ledger',
+    '$(LEDGER_URL)',
+    '--ledger-key',
+    '/etc/countersign/key/ledger.key',
+    '--lease',
+    namespace,
+  ]);
   const [container] = pod.spec.containers;
   const spec = {
     ...pod.spec,
-    topologySpreadConstraints: [spread('kubernetes.io/hostname', 'DoNotSchedule'), spread('topology.kubernetes.io/zone', 'ScheduleAnyway')],
+    topologySpreadConstraints: [
+      spread('kubernetes.io/hostname', 'DoNotSchedule'),
+      spread('topology.kubernetes.io/zone', 'ScheduleAnyway'),
+    ],
     containers: [
       {
         ...container,
-        env: [...(container?.env ?? []), { name: 'LEDGER_URL', valueFrom: { secretKeyRef: { name: ledgerSecret, key: 'url' } } }],
-        volumeMounts: [...(container?.volumeMounts ?? []), { name: 'key', mountPath: '/etc/countersign/key', readOnly: true }],
+        env: [
+          ...(container?.env ?? []),
+          { name: 'LEDGER_URL', valueFrom: { secretKeyRef: { name: ledgerSecret, key: 'url' } } },
+        ],
+        volumeMounts: [
+          ...(container?.volumeMounts ?? []),
+          { name: 'key', mountPath: '/etc/countersign/key', readOnly: true },
+        ],
       },
     ],
-    volumes: [...pod.spec.volumes, { name: 'data', emptyDir: {} }, { name: 'key', secret: { secretName: keySecret, defaultMode: 0o440 } }],
+    volumes: [
+      ...pod.spec.volumes,
+      { name: 'data', emptyDir: {} },
+      { name: 'key', secret: { secretName: keySecret, defaultMode: 0o440 } },
+    ],
   };
   return [
     {
@@ -158,7 +182,15 @@ function several(options: ManifestsOptions, replicas: number): object[] {
 
 function template({ namespace, image }: ManifestsOptions, more: readonly string[]) {
   const args = [
-    ...['serve', '--data', '/var/lib/countersign', '--config-namespace', namespace, '--config-files', '/etc/countersign/files'],
+    ...[
+      'serve',
+      '--data',
+      '/var/lib/countersign',
+      '--config-namespace',
+      namespace,
+      '--config-files',
+      '/etc/countersign/files',
+    ],
     ...['--webhook', `0.0.0.0:${WEBHOOK}`, '--webhook-service', `${namespace}/countersign`],
     ...['--webhook-tls', `secret:${namespace}/countersign-webhook`, '--http', `0.0.0.0:${HTTP}`],
     ...['--dashboard', `127.0.0.1:${DASHBOARD}`, ...more],

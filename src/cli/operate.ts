@@ -22,7 +22,8 @@ export async function suspendOrResume(
   const answer = await ask(command, environment, options);
   if (answer === undefined) await recordAlone(command, environment, options);
   const done = command === 'suspend' ? 'suspended: nothing is applied and no drift put right' : 'resumed';
-  if (options.output === 'json') io.out(`${JSON.stringify({ environment, command, running: answer !== undefined }, null, 2)}\n`);
+  if (options.output === 'json')
+    io.out(`${JSON.stringify({ environment, command, running: answer !== undefined }, null, 2)}\n`);
   else io.out(`\`${environment}\` is ${done}${answer === undefined ? ' once the service runs again' : ''}\n`);
   return EXIT.yes;
 }
@@ -49,7 +50,8 @@ export async function rollback(environment: string, options: RollbackOptions, io
   const answer = running(await ask('rollback', environment, options, { to: options.to }), options.data);
   const result = answer.result as { outcome: string; error?: string; status: ReconcilerStatus };
   if (options.output === 'json') io.out(`${JSON.stringify(answer.result, null, 2)}\n`);
-  else if (!answer.ok) io.out(`\`${environment}\` stays where it is (${result.outcome}): ${plain(result.error ?? '')}\n`);
+  else if (!answer.ok)
+    io.out(`\`${environment}\` stays where it is (${result.outcome}): ${plain(result.error ?? '')}\n`);
   else {
     const { revision, tip } = result.status;
     io.out(`\`${environment}\` is at ${revision.slice(0, 12)}, and stays there until a new commit comes\n`);
@@ -84,7 +86,11 @@ function show(all: readonly Shown[], output: 'text' | 'json', io: Io): void {
   for (const s of all) {
     const { current, progressing, failed, missing } = s.health;
     const good = s.state === 'applied' && unhealthy(s) === 0;
-    const state = paint(io, good ? 'green' : s.state === 'applied' || s.state === 'applying' ? 'yellow' : 'red', s.state.padEnd(9));
+    const state = paint(
+      io,
+      good ? 'green' : s.state === 'applied' || s.state === 'applying' ? 'yellow' : 'red',
+      s.state.padEnd(9),
+    );
     const healthy = `${current}/${current + progressing + failed + missing}`;
     io.out(
       `${s.environment.padEnd(width)}  ${state}  ${(isNoRevision(s.revision) ? '-' : s.revision.slice(0, 12)).padEnd(12)}  ${healthy.padEnd(8)}  ${ago(s.looked)}\n`,
@@ -92,10 +98,22 @@ function show(all: readonly Shown[], output: 'text' | 'json', io: Io): void {
     if (s.state !== 'applied') io.out(`  ${plain(s.message)}\n`);
     for (const trouble of s.health.trouble) io.out(`  ${plain(trouble)}\n`);
     for (const { namespaces, until, reason, user } of s.breakGlass?.open ?? [])
-      io.out(paint(io, 'red', `  break-glass is open in ${namespaces.join(', ')} until ${until}, by ${plain(user)}: ${plain(reason)}\n`));
+      io.out(
+        paint(
+          io,
+          'red',
+          `  break-glass is open in ${namespaces.join(', ')} until ${until}, by ${plain(user)}: ${plain(reason)}\n`,
+        ),
+      );
     const left = s.breakGlass?.unsettled.length ?? 0;
     if (left > 0)
-      io.out(paint(io, 'yellow', `  ${left} ${left === 1 ? 'use' : 'uses'} of break-glass to settle: countersign break-glass list\n`));
+      io.out(
+        paint(
+          io,
+          'yellow',
+          `  ${left} ${left === 1 ? 'use' : 'uses'} of break-glass to settle: countersign break-glass list\n`,
+        ),
+      );
   }
 }
 
@@ -140,8 +158,14 @@ function fromLedger(options: StatusOptions): Shown[] {
   }
 }
 
-async function ask(command: string, environment: string, options: OperateOptions, more: object = {}): Promise<ControlAnswer | undefined> {
-  if (options.reason.trim() === '') throw new CountersignError('usage', 'a reason is needed', { hint: 'say why with --reason' });
+async function ask(
+  command: string,
+  environment: string,
+  options: OperateOptions,
+  more: object = {},
+): Promise<ControlAnswer | undefined> {
+  if (options.reason.trim() === '')
+    throw new CountersignError('usage', 'a reason is needed', { hint: 'say why with --reason' });
   return askService(options.data, command, { environment, reason: options.reason, user: localUser(), ...more });
 }
 

@@ -13,7 +13,12 @@ export type PolicyReplayOptions = { config: string[]; data: string; output: 'tex
  * `countersign policy replay`: judges a recorded change again, from the same commits and at the same moment, and compares
  * what the rules say now with what they said then. Exit 0 the same, 1 different, 2 it could not be judged again.
  */
-export async function policyReplay(entry: string, options: PolicyReplayOptions, settings: ProcessSettings, io: Io): Promise<number> {
+export async function policyReplay(
+  entry: string,
+  options: PolicyReplayOptions,
+  settings: ProcessSettings,
+  io: Io,
+): Promise<number> {
   const index = Number(entry);
   const reader = new LedgerReader(ledgerFile(options.data)).freeze();
   try {
@@ -32,11 +37,17 @@ export async function policyReplay(entry: string, options: PolicyReplayOptions, 
     const git = gitProgram(settings);
     const repository = openRepository(join(resolve(options.data), 'git', sha256(`${url} ${branch}`).slice(0, 16)), git);
     const rendering = openRendering(settings);
-    const { gate, close } = await openGate(configuration, environment, sourceRepository(repository), () => new Date(at), {
-      git,
-      ...rendering,
-      untrusted: then.consulted.bundleDigest === '' ? 'refused' : 'rendered',
-    });
+    const { gate, close } = await openGate(
+      configuration,
+      environment,
+      sourceRepository(repository),
+      () => new Date(at),
+      {
+        git,
+        ...rendering,
+        untrusted: then.consulted.bundleDigest === '' ? 'refused' : 'rendered',
+      },
+    );
     try {
       const { verdict } = await assess({ ...gate, past: before(reader, index) }, then.from, then.to);
       return tell({ index, at, then, differences: compare(then, verdict) }, options, io);
@@ -71,7 +82,10 @@ function tell(
     io.out(
       `${paint(io, 'green', 'the same')}: entry ${index}, ${then.outcome}, ${then.objects} objects, rules ${then.consulted.bundleDigest.slice(0, 12)}, as of ${at}\n`,
     );
-  else io.out(`${differences.map((d) => `  ${plain(d)}\n`).join('')}${paint(io, 'red', 'different')}: entry ${index} of ${at}\n`);
+  else
+    io.out(
+      `${differences.map((d) => `  ${plain(d)}\n`).join('')}${paint(io, 'red', 'different')}: entry ${index} of ${at}\n`,
+    );
   return same ? EXIT.yes : EXIT.no;
 }
 
@@ -106,5 +120,7 @@ function short(value: string | number): string {
 }
 
 function approvers(verdict: Verdict): string {
-  return verdict.approvals.length === 0 ? 'nobody' : [...new Set(verdict.approvals.map((a) => a.principal))].sort().join(', ');
+  return verdict.approvals.length === 0
+    ? 'nobody'
+    : [...new Set(verdict.approvals.map((a) => a.principal))].sort().join(', ');
 }

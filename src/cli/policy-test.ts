@@ -24,7 +24,12 @@ type Result = { readonly name: string; readonly passed: boolean; readonly why?: 
  * `countersign policy test`: Rego unit tests through opa, then Gatekeeper `Suite` files and example folders on the Wasm
  * build, as it will run. Exit 0 when all passed, 1 when one did not, 2 when they could not be run.
  */
-export async function policyTest(roots: readonly string[], options: PolicyTestOptions, settings: ProcessSettings, io: Io): Promise<number> {
+export async function policyTest(
+  roots: readonly string[],
+  options: PolicyTestOptions,
+  settings: ProcessSettings,
+  io: Io,
+): Promise<number> {
   const named = options.run === undefined ? '' : ` with \`${options.run}\` in their name`;
   const once = async () => {
     const results = [
@@ -38,10 +43,14 @@ export async function policyTest(roots: readonly string[], options: PolicyTestOp
       });
     const failed = results.filter((r) => !r.passed);
     if (options.output === 'json')
-      io.out(`${JSON.stringify({ passed: results.length - failed.length, failed: failed.length, results }, null, 2)}\n`);
+      io.out(
+        `${JSON.stringify({ passed: results.length - failed.length, failed: failed.length, results }, null, 2)}\n`,
+      );
     else {
       for (const r of failed) io.out(`  ${paint(io, 'red', '✗')} ${plain(r.name)}\n    ${plain(r.why ?? '')}\n`);
-      io.out(`${results.length - failed.length} passed, ${failed.length === 0 ? '0' : paint(io, 'red', String(failed.length))} failed\n`);
+      io.out(
+        `${results.length - failed.length} passed, ${failed.length === 0 ? '0' : paint(io, 'red', String(failed.length))} failed\n`,
+      );
     }
     return failed.length === 0 ? EXIT.yes : EXIT.no;
   };
@@ -82,7 +91,12 @@ function filesUnder(root: string): string[] {
     .sort();
 }
 
-async function regoTests(roots: readonly string[], options: PolicyTestOptions, settings: ProcessSettings, io: Io): Promise<Result[]> {
+async function regoTests(
+  roots: readonly string[],
+  options: PolicyTestOptions,
+  settings: ProcessSettings,
+  io: Io,
+): Promise<Result[]> {
   if (!roots.some((root) => filesUnder(root).some((f) => f.endsWith('_test.rego')))) return [];
   const directory = mkdtempSync(join(tmpdir(), 'countersign-test-'));
   try {
@@ -90,7 +104,9 @@ async function regoTests(roots: readonly string[], options: PolicyTestOptions, s
     const examples = roots.flatMap(readExamples);
     const data = join(directory, 'examples.json');
     writeFileSync(data, JSON.stringify({ examples: Object.fromEntries(examples.map((e) => [e.name, e])) }));
-    const files = roots.flatMap((root) => filesUnder(root).filter((f) => f.endsWith('.rego') || /(^|\/)data\.(json|ya?ml)$/.test(f)));
+    const files = roots.flatMap((root) =>
+      filesUnder(root).filter((f) => f.endsWith('.rego') || /(^|\/)data\.(json|ya?ml)$/.test(f)),
+    );
     const args = [
       'test',
       '--format',
@@ -159,16 +175,28 @@ function run(file: string, args: readonly string[]): Promise<{ stdout: string; s
     child.stdout.on('data', (d: Buffer) => out.push(d));
     child.stderr.on('data', (d: Buffer) => err.push(d));
     child.on('error', failed);
-    child.on('close', () => done({ stdout: Buffer.concat(out).toString('utf8'), stderr: Buffer.concat(err).toString('utf8') }));
+    child.on('close', () =>
+      done({ stdout: Buffer.concat(out).toString('utf8'), stderr: Buffer.concat(err).toString('utf8') }),
+    );
   });
 }
 
-async function bundleOf(roots: readonly string[], options: PolicyTestOptions, settings: ProcessSettings, io: Io): Promise<PolicyBundle> {
+async function bundleOf(
+  roots: readonly string[],
+  options: PolicyTestOptions,
+  settings: ProcessSettings,
+  io: Io,
+): Promise<PolicyBundle> {
   const built = await buildBundle({ opa: await opaProgram(settings, io), roots, data: options.data ?? [] });
   return readBundle(built.archive, roots.join(', '));
 }
 
-async function exampleTests(roots: readonly string[], options: PolicyTestOptions, settings: ProcessSettings, io: Io): Promise<Result[]> {
+async function exampleTests(
+  roots: readonly string[],
+  options: PolicyTestOptions,
+  settings: ProcessSettings,
+  io: Io,
+): Promise<Result[]> {
   const all = roots.flatMap(readExamples).flatMap((example) =>
     (['fail', 'pass'] as const).flatMap((kind) =>
       example[kind].map((subject, i) => ({
@@ -184,7 +212,8 @@ async function exampleTests(roots: readonly string[], options: PolicyTestOptions
   const pool = new PolicyPool([await bundleOf(roots, options, settings, io)]);
   try {
     const results: Result[] = [];
-    for (const { name, example, kind, subject } of wanted) results.push({ name, ...(await oneExample(pool, example, kind, subject)) });
+    for (const { name, example, kind, subject } of wanted)
+      results.push({ name, ...(await oneExample(pool, example, kind, subject)) });
     return results;
   } finally {
     await pool.close();
@@ -204,7 +233,8 @@ async function oneExample(
     ? await evaluateChange(pool, subject as Parameters<typeof evaluateChange>[1], scope)
     : await evaluateObjects(pool, [renderedOf(subject as KubernetesObject)], scope);
   const rules = rulesOf(found);
-  const passed = rules.includes(example.rule) === (kind === 'fail') && ![...found.violations].some((v) => v.code !== 'policy');
+  const passed =
+    rules.includes(example.rule) === (kind === 'fail') && ![...found.violations].some((v) => v.code !== 'policy');
   return {
     passed,
     ...(passed
@@ -254,19 +284,31 @@ type SuiteCase = {
 };
 
 // Gatekeeper's `gator verify` format (https://open-policy-agent.github.io/gatekeeper/website/docs/gator#the-gator-verify-subcommand).
-async function suites(roots: readonly string[], options: PolicyTestOptions, settings: ProcessSettings, io: Io): Promise<Result[]> {
+async function suites(
+  roots: readonly string[],
+  options: PolicyTestOptions,
+  settings: ProcessSettings,
+  io: Io,
+): Promise<Result[]> {
   const results: Result[] = [];
   for (const file of roots.flatMap(filesUnder).filter((f) => /\.ya?ml$/.test(f))) {
     const text = readFileSync(file, 'utf8');
     if (!/^kind:\s*Suite\s*$/m.test(text)) continue;
     const suite = parseYaml(text)[0]?.value as Suite;
     if (!String(suite.apiVersion).startsWith('test.gatekeeper.sh/') || suite.skip === true) continue;
-    for (const test of suite.tests ?? []) if (test.skip !== true) results.push(...(await suiteTest(file, test, options, settings, io)));
+    for (const test of suite.tests ?? [])
+      if (test.skip !== true) results.push(...(await suiteTest(file, test, options, settings, io)));
   }
   return results;
 }
 
-async function suiteTest(file: string, test: SuiteTest, options: PolicyTestOptions, settings: ProcessSettings, io: Io): Promise<Result[]> {
+async function suiteTest(
+  file: string,
+  test: SuiteTest,
+  options: PolicyTestOptions,
+  settings: ProcessSettings,
+  io: Io,
+): Promise<Result[]> {
   const here = (path: string) => resolve(dirname(file), path);
   const cases = (test.cases ?? []).filter(
     (c) => c.skip !== true && (options.run === undefined || `${test.name}/${c.name}`.includes(options.run)),
@@ -317,12 +359,17 @@ function objectsIn(path: string): KubernetesObject[] {
   });
 }
 
-function unmet(assertion: { readonly violations?: unknown; readonly message?: string }, found: Found): string | undefined {
+function unmet(
+  assertion: { readonly violations?: unknown; readonly message?: string },
+  found: Found,
+): string | undefined {
   const messages = [...found.violations, ...found.warnings].map((v) => v.message);
   const counted =
     assertion.message === undefined
       ? messages
-      : messages.filter((m) => m.includes(assertion.message as string) || new RegExp(assertion.message as string).test(m));
+      : messages.filter(
+          (m) => m.includes(assertion.message as string) || new RegExp(assertion.message as string).test(m),
+        );
   const wanted = assertion.violations ?? 'yes';
   const heard = `heard: ${messages.join('; ') || 'nothing'}`;
   if (wanted === 'yes' || wanted === true)

@@ -69,7 +69,8 @@ export async function policyList(options: PolicyListOptions, settings: ProcessSe
       );
     const known = new Set(manifest.rules.map((r) => r.id));
     for (const e of manifest.entries.filter(
-      (one) => one.convention === 'conftest' && !known.has(`${one.namespace}/${one.name}`) && !known.has(one.entrypoint),
+      (one) =>
+        one.convention === 'conftest' && !known.has(`${one.namespace}/${one.name}`) && !known.has(one.entrypoint),
     ))
       io.out(`  ${plain(`${e.namespace}/${e.name}`).padEnd(22)} ${e.action}\n`);
     for (const c of manifest.constraints) io.out(`  ${plain(`${c.kind}/${c.name}`).padEnd(22)} ${c.action}\n`);
@@ -86,7 +87,12 @@ export function policyCapabilities(io: Io): number {
 export type PolicySignOptions = { repo: string; key?: string; output: 'text' | 'json' };
 
 /** `countersign policy sign`: a signature beside a bundle, with the key commits are signed with. */
-export async function policySign(file: string, options: PolicySignOptions, settings: ProcessSettings, io: Io): Promise<number> {
+export async function policySign(
+  file: string,
+  options: PolicySignOptions,
+  settings: ProcessSettings,
+  io: Io,
+): Promise<number> {
   const bundle = await readBundle(readFileSync(file), file);
   const { user, repository } = await openCheckout(options.repo, settings);
   try {
@@ -120,7 +126,12 @@ export type PolicyWaiveOptions = {
 };
 
 /** `countersign policy waive`: a signed file that lets one rule be broken by one thing until a day. It counts once it is merged. */
-export async function policyWaive(rule: string, options: PolicyWaiveOptions, settings: ProcessSettings, io: Io): Promise<number> {
+export async function policyWaive(
+  rule: string,
+  options: PolicyWaiveOptions,
+  settings: ProcessSettings,
+  io: Io,
+): Promise<number> {
   const environment = chooseEnvironment(openConfiguration({ config: options.config }), options.environment);
   const name =
     options.name ??

@@ -26,7 +26,9 @@ export async function preReceive(
   const configuration = openConfiguration(options);
   let code: number = EXIT.yes;
   for (const update of updates)
-    for (const environment of configuration.environments.filter((e) => `refs/heads/${e.spec.source.branch}` === update.ref))
+    for (const environment of configuration.environments.filter(
+      (e) => `refs/heads/${e.spec.source.branch}` === update.ref,
+    ))
       if (!(await lets(update, environment))) code = EXIT.no;
   return code;
 

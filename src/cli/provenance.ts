@@ -13,7 +13,14 @@ import {
 } from '../model/index.ts';
 import { chooseEnvironment, openCheckout, openConfiguration, trustOf } from '../open/index.ts';
 import { EXIT, type Io } from '../terminal/index.ts';
-import { examineHistory, judgeCommit, malformedVerdict, openTrustStore, type TrustStore, verifyTag } from '../trust/index.ts';
+import {
+  examineHistory,
+  judgeCommit,
+  malformedVerdict,
+  openTrustStore,
+  type TrustStore,
+  verifyTag,
+} from '../trust/index.ts';
 import { commitRow } from './show-verdict.ts';
 
 export type ProvenanceOptions = {
@@ -30,7 +37,12 @@ export type ProvenanceOptions = {
 const MAX_TIMES = 100_000; // committer times remembered for the children that come later
 
 /** `countersign provenance`: one verdict per commit of a range, on signatures alone; each is written as soon as it is known. */
-export async function provenance(range: string, options: ProvenanceOptions, settings: ProcessSettings, io: Io): Promise<number> {
+export async function provenance(
+  range: string,
+  options: ProvenanceOptions,
+  settings: ProcessSettings,
+  io: Io,
+): Promise<number> {
   const { policy, environment } = choosePolicy(options);
   const { user, repository } = await openCheckout(options.repo, settings);
   const writer = writerFor(options.output, io);
@@ -79,7 +91,12 @@ async function* verdictsOf(
   }
 }
 
-async function tagVerdict(name: string, user: UserRepository, repository: NativeRepository, store: TrustStore): Promise<CommitVerdict> {
+async function tagVerdict(
+  name: string,
+  user: UserRepository,
+  repository: NativeRepository,
+  store: TrustStore,
+): Promise<CommitVerdict> {
   const id = await user.tag(name);
   const object = await repository.read(id);
   const moment: Moment = { at: Date.now(), basis: 'now' };
@@ -110,7 +127,10 @@ function choosePolicy(options: ProvenanceOptions): { policy: TrustPolicy; enviro
 }
 
 // The service's ledger knows when it first saw a commit. Without it, a signature is judged as if it were seen just now.
-function momentsFor(options: ProvenanceOptions, environment: string): (facts: Pick<CommitFacts, 'id' | 'committer'>) => Moment {
+function momentsFor(
+  options: ProvenanceOptions,
+  environment: string,
+): (facts: Pick<CommitFacts, 'id' | 'committer'>) => Moment {
   const now = Date.now();
   if (options.data !== undefined) {
     if (environment === '')
@@ -122,7 +142,9 @@ function momentsFor(options: ProvenanceOptions, environment: string): (facts: Pi
     reader.close();
     return moments;
   }
-  return options.time === 'now' ? () => ({ at: now, basis: 'now' }) : ({ committer }) => ({ at: committer.time * 1000, basis: 'claimed' });
+  return options.time === 'now'
+    ? () => ({ at: now, basis: 'now' })
+    : ({ committer }) => ({ at: committer.time * 1000, basis: 'claimed' });
 }
 
 function writerFor(output: ProvenanceOptions['output'], io: Io) {
@@ -140,7 +162,8 @@ function writerFor(output: ProvenanceOptions['output'], io: Io) {
       const refused = total - (codes.get('verified') ?? 0);
       const each = [...codes].filter(([code]) => code !== 'verified').map(([code, n]) => `${n} ${code}`);
       if (output === 'json') io.out(`${JSON.stringify(kept, null, 2)}\n`);
-      if (output === 'text') io.out(`\n${count(total, 'commit')}, ${refused} refused${each.length === 0 ? '' : ` (${each.join(', ')})`}\n`);
+      if (output === 'text')
+        io.out(`\n${count(total, 'commit')}, ${refused} refused${each.length === 0 ? '' : ` (${each.join(', ')})`}\n`);
       return refused === 0 ? EXIT.yes : EXIT.no;
     },
   };

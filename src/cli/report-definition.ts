@@ -28,7 +28,9 @@ export function periodOf(options: { readonly from?: string; readonly to?: string
 }
 
 /** What is asked for, with everything that has a default. Throws `usage`. */
-export function defined(options: DefinitionOptions): Omit<ReportDefinition, 'entity'> & { readonly entity: string | undefined } {
+export function defined(
+  options: DefinitionOptions,
+): Omit<ReportDefinition, 'entity'> & { readonly entity: string | undefined } {
   const whole = (text: string, flag: string) => {
     const value = Number(text);
     if (!Number.isSafeInteger(value) || value < 1 || value > 100_000)

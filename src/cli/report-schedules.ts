@@ -8,7 +8,10 @@ import { periodFrom } from '../schedule/index.ts';
 import { openScheduledReports } from '../serve/index.ts';
 import { EXIT, type Io, paint, plain } from '../terminal/index.ts';
 
-export type ReportRunOptions = Pick<PassOptions, 'config' | 'data' | 'ledger' | 'ledgerKey' | 'ledgerKeyCommand' | 'ledgerKeyPublic'> & {
+export type ReportRunOptions = Pick<
+  PassOptions,
+  'config' | 'data' | 'ledger' | 'ledgerKey' | 'ledgerKeyCommand' | 'ledgerKeyPublic'
+> & {
   again: boolean;
   output: 'text' | 'json';
 };
@@ -17,7 +20,12 @@ export type ReportListOptions = { data: string; output: 'text' | 'json' };
 type Issued = Recorded<EntryOf<'report.issued'>>;
 
 /** `countersign report run NAME`: what is due of a ReportSchedule, by the running service or, where none runs, here. */
-export async function reportRun(name: string, options: ReportRunOptions, settings: ProcessSettings, io: Io): Promise<number> {
+export async function reportRun(
+  name: string,
+  options: ReportRunOptions,
+  settings: ProcessSettings,
+  io: Io,
+): Promise<number> {
   const { data, again } = options;
   const answer = await askService(data, 'report-run', { schedule: name, again });
   const made = answer === undefined ? await runHere(name, options, settings, io) : (answer.result as readonly Issued[]);
@@ -30,15 +38,26 @@ export async function reportRun(name: string, options: ReportRunOptions, setting
   }));
   if (options.output === 'json') io.out(`${JSON.stringify(issued, null, 2)}\n`);
   else if (issued.length === 0) io.out(`nothing of \`${plain(name)}\` is due\n`);
-  else for (const one of issued) io.out(`report ${one.report}: ${one.period}, version ${one.version}\n${one.directory}/report.pdf\n`);
-  const missing = onLedger(data, listed).filter((r) => r.schedule === name && r.places.some((p) => p.state !== 'delivered'));
+  else
+    for (const one of issued)
+      io.out(`report ${one.report}: ${one.period}, version ${one.version}\n${one.directory}/report.pdf\n`);
+  const missing = onLedger(data, listed).filter(
+    (r) => r.schedule === name && r.places.some((p) => p.state !== 'delivered'),
+  );
   for (const one of missing)
     for (const place of one.places.filter((p) => p.state !== 'delivered'))
-      io.err(`${paint(io, 'yellow', 'warning:')} ${one.period}, version ${one.version} is not at \`${plain(place.name)}\` yet\n`);
+      io.err(
+        `${paint(io, 'yellow', 'warning:')} ${one.period}, version ${one.version} is not at \`${plain(place.name)}\` yet\n`,
+      );
   return missing.length === 0 ? EXIT.yes : EXIT.no;
 }
 
-async function runHere(name: string, options: ReportRunOptions, settings: ProcessSettings, io: Io): Promise<readonly Issued[]> {
+async function runHere(
+  name: string,
+  options: ReportRunOptions,
+  settings: ProcessSettings,
+  io: Io,
+): Promise<readonly Issued[]> {
   const origin = ledgerName(options.data);
   if (origin === undefined)
     throw new CountersignError('usage', `there is no ledger in \`${options.data}\``, {
@@ -87,10 +106,14 @@ export function reportList(options: ReportListOptions, io: Io): number {
   }
   for (const one of reports) {
     const by = one.schedule === '' ? 'by hand' : `${one.schedule}, version ${one.version}`;
-    io.out(`${String(one.entry).padStart(8)}  ${one.time.slice(0, 19).replace('T', ' ')}  ${one.period.padEnd(10)}  ${plain(by)}\n`);
+    io.out(
+      `${String(one.entry).padStart(8)}  ${one.time.slice(0, 19).replace('T', ' ')}  ${one.period.padEnd(10)}  ${plain(by)}\n`,
+    );
     for (const { name, state, error } of one.places) {
       const colour = state === 'delivered' ? 'green' : state === 'failed' ? 'red' : 'yellow';
-      io.out(`          ${plain(name)}: ${paint(io, colour, state)}${error === undefined ? '' : `, ${plain(error)}`}\n`);
+      io.out(
+        `          ${plain(name)}: ${paint(io, colour, state)}${error === undefined ? '' : `, ${plain(error)}`}\n`,
+      );
     }
   }
   for (const { schedule, period, error } of failed)
@@ -109,7 +132,9 @@ function onLedger<T>(data: string, look: (reader: LedgerReader) => T): T {
 }
 
 // Those that were due and are still not there.
-function failedOf(reader: LedgerReader): readonly { readonly schedule: string; readonly period: string; readonly error: string }[] {
+function failedOf(
+  reader: LedgerReader,
+): readonly { readonly schedule: string; readonly period: string; readonly error: string }[] {
   const made = new Set(reader.all('report.issued', '').map(({ entry: e }) => `${e.schedule} ${e.from} ${e.to}`));
   const newest = new Map(reader.all('report.failed', '').map(({ entry: e }) => [`${e.schedule} ${e.from} ${e.to}`, e]));
   return [...newest]
@@ -119,7 +144,9 @@ function failedOf(reader: LedgerReader): readonly { readonly schedule: string; r
 
 function listed(reader: LedgerReader): readonly Listed[] {
   const issued = reader.all('report.issued', '');
-  const superseded = new Set(issued.filter(({ entry }) => entry.schedule !== undefined).map(({ entry }) => entry.supersedes));
+  const superseded = new Set(
+    issued.filter(({ entry }) => entry.schedule !== undefined).map(({ entry }) => entry.supersedes),
+  );
   const told = reader.all('report.delivered', '');
   return issued.map(({ index, entry }) => ({
     entry: index,

@@ -21,7 +21,9 @@ export async function report(options: ReportOptions, settings: ProcessSettings, 
   const { data, out } = options;
   const [period, definition] = [periodOf(options), defined(options)];
   const git = gitProgram(settings);
-  const repositories = await Promise.all((options.repo ?? []).map((directory) => new UserRepository(directory, git?.file).gitDirectory()));
+  const repositories = await Promise.all(
+    (options.repo ?? []).map((directory) => new UserRepository(directory, git?.file).gitDirectory()),
+  );
   const made = await makeReport({ data, out, ...period, definition, git, repositories });
   const { id, summary, manifest, checkpoint } = made;
   const { sample } = definition;

@@ -8,10 +8,20 @@ import type { AdmissionScanOptions } from './admission-scan.ts';
 import type { ApplyOptions } from './apply.ts';
 import type { ApprovalsImportOptions, ApprovalsListOptions, ApprovalsVerifyOptions } from './approvals.ts';
 import type { ApproveOptions } from './approve.ts';
-import type { BreakGlassCloseOptions, BreakGlassListOptions, BreakGlassOpenOptions, BreakGlassSettleOptions } from './break-glass.ts';
+import type {
+  BreakGlassCloseOptions,
+  BreakGlassListOptions,
+  BreakGlassOpenOptions,
+  BreakGlassSettleOptions,
+} from './break-glass.ts';
 import type { CheckOptions } from './check-options.ts';
 import type { DiffOptions } from './diff.ts';
-import type { ExceptionAssignOptions, ExceptionExplainOptions, ExceptionListOptions, ExceptionSettleOptions } from './exceptions.ts';
+import type {
+  ExceptionAssignOptions,
+  ExceptionExplainOptions,
+  ExceptionListOptions,
+  ExceptionSettleOptions,
+} from './exceptions.ts';
 import type { ExplainOptions } from './explain-object.ts';
 import type { InitOptions } from './init.ts';
 import type { LedgerVerifyOptions } from './ledger.ts';
@@ -56,17 +66,21 @@ export async function runCli(args: readonly string[], io: Io, hooks: ServeHooks 
 function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command {
   const settings = readProcessSettings();
   const program = new Command('countersign')
-    .description('The change-control gate for GitOps: a cluster runs only what came from signed, approved and policy-checked commits.')
+    .description(
+      'The change-control gate for GitOps: a cluster runs only what came from signed, approved and policy-checked commits.',
+    )
     .version(version())
     .configureOutput({ writeOut: io.out, writeErr: io.err })
     .exitOverride()
     .showHelpAfterError('(use --help to see what there is)')
     .addHelpText('after', '\nExit codes: 0 the gate says yes, 1 it says no, 2 it could not be judged.');
   const repo = () => new Option('--repo <dir>', 'the checkout to work in').default('.');
-  const config = () => new Option('--config <path...>', 'files or directories with Environment and TrustPolicy documents').default(CONFIG);
+  const config = () =>
+    new Option('--config <path...>', 'files or directories with Environment and TrustPolicy documents').default(CONFIG);
   const trust = () => new Option('--trust <file>', 'a file with the TrustPolicy');
   const environment = () => new Option('--environment <name>', 'which environment, where there are several');
-  const output = (...kinds: string[]) => new Option('--output <form>', 'how to print the result').choices(kinds).default('text');
+  const output = (...kinds: string[]) =>
+    new Option('--output <form>', 'how to print the result').choices(kinds).default('text');
 
   add(
     program,
@@ -123,7 +137,10 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
     .addOption(trust())
     .addOption(environment())
     .addOption(
-      new Option('--time <whose>', 'judge keys as of `now`, or at the time each commit `claimed`, which its maker chose')
+      new Option(
+        '--time <whose>',
+        'judge keys as of `now`, or at the time each commit `claimed`, which its maker chose',
+      )
         .choices(['now', 'claimed'])
         .default('now'),
     )
@@ -163,7 +180,9 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
     ),
   )
     .addOption(output('text', 'json', 'jsonl'))
-    .action(async (options: ApprovalsListOptions) => done(await (await import('./approvals.ts')).approvalsList(options, settings, io)));
+    .action(async (options: ApprovalsListOptions) =>
+      done(await (await import('./approvals.ts')).approvalsList(options, settings, io)),
+    );
   kept(
     add(
       approvals,
@@ -183,10 +202,15 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
       'stand against a change: it is refused until you approve it or take that back',
       'countersign approvals reject origin/feature --reason "opens port 22"',
     ],
-    ['revoke', 'take back what you said on a change', 'countersign approvals revoke origin/feature --reason "wrong base"'],
+    [
+      'revoke',
+      'take back what you said on a change',
+      'countersign approvals revoke origin/feature --reason "wrong base"',
+    ],
   ] as const)
-    addSigning(add(approvals, decision, what, `\nExample:\n  ${example}`)).action(async (commit: string, options: ApproveOptions) =>
-      done(await (await import('./approve.ts')).approve(commit, options, settings, io, decision)),
+    addSigning(add(approvals, decision, what, `\nExample:\n  ${example}`)).action(
+      async (commit: string, options: ApproveOptions) =>
+        done(await (await import('./approve.ts')).approve(commit, options, settings, io, decision)),
     );
   add(
     approvals,
@@ -195,7 +219,9 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
     '\nExample:\n  countersign approvals import --forge github --project team/fleet --pull 12 --token-file /run/secrets/token',
   )
     .addOption(repo())
-    .addOption(new Option('--forge <kind>', 'which API it speaks').choices(['github', 'gitlab', 'gitea']).makeOptionMandatory())
+    .addOption(
+      new Option('--forge <kind>', 'which API it speaks').choices(['github', 'gitlab', 'gitea']).makeOptionMandatory(),
+    )
     .requiredOption('--project <path>', 'the project there, `owner/name`')
     .requiredOption('--pull <number>', 'the pull or merge request')
     .option('--api-url <url>', 'its API (default: that of the repository’s host)')
@@ -208,7 +234,9 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
     .option('--key <file>', 'an SSH key instead of the one git signs with')
     .option('--no-push', 'keep it in this checkout')
     .addOption(output('text', 'json'))
-    .action(async (options: ApprovalsImportOptions) => done(await (await import('./approvals.ts')).approvalsImport(options, settings, io)));
+    .action(async (options: ApprovalsImportOptions) =>
+      done(await (await import('./approvals.ts')).approvalsImport(options, settings, io)),
+    );
 
   const policy = add(program, 'policy', 'work on policies: build, test, list, sign, waive, replay', '');
   add(
@@ -240,11 +268,23 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
     .action(async (roots: string[], options: PolicyTestOptions) =>
       done(await (await import('./policy-test.ts')).policyTest(roots, options, settings, io)),
     );
-  add(policy, 'list', 'every rule, with severity, controls and title', '\nExample:\n  countersign policy list --policy dist/rules.tar.gz')
+  add(
+    policy,
+    'list',
+    'every rule, with severity, controls and title',
+    '\nExample:\n  countersign policy list --policy dist/rules.tar.gz',
+  )
     .option('--policy <path...>', 'bundles or directories (default: the shipped library)')
     .addOption(output('text', 'json'))
-    .action(async (options: PolicyListOptions) => done(await (await import('./policy.ts')).policyList(options, settings, io)));
-  add(policy, 'sign', 'sign a bundle with the key you sign commits with', '\nExample:\n  countersign policy sign dist/rules.tar.gz')
+    .action(async (options: PolicyListOptions) =>
+      done(await (await import('./policy.ts')).policyList(options, settings, io)),
+    );
+  add(
+    policy,
+    'sign',
+    'sign a bundle with the key you sign commits with',
+    '\nExample:\n  countersign policy sign dist/rules.tar.gz',
+  )
     .argument('<bundle>', 'the file')
     .addOption(repo())
     .option('--key <file>', 'another SSH key')
@@ -354,16 +394,36 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
     .option('--webhook-name <name>', 'of its configuration; two services in one cluster need two', 'countersign')
     .option('--rescan <duration>', 'how often everything in the governed namespaces is judged, or off', '10m')
     .option('--no-protect', 'do not keep others from the gate’s own objects by a ValidatingAdmissionPolicy')
-    .option('--lease <namespace>', 'replicas share the environments: each is run by the one that holds its Lease in this namespace')
+    .option(
+      '--lease <namespace>',
+      'replicas share the environments: each is run by the one that holds its Lease in this namespace',
+    )
     .option('--selector <labels>', 'run only environments with these labels (`shard=a`); admission is for all of them')
-    .option('--http <address>', 'probes, metrics and calls of forges (plain HTTP, for behind an ingress): HOST:PORT, or off', 'off')
+    .option(
+      '--http <address>',
+      'probes, metrics and calls of forges (plain HTTP, for behind an ingress): HOST:PORT, or off',
+      'off',
+    )
     .option('--http-name <host...>', 'names by which /metrics may be asked, beside localhost and IP addresses', [])
-    .option('--dashboard <address>', 'a page to look at, which asks nobody who they are: HOST:PORT (127.0.0.1:8090), or off', 'off')
+    .option(
+      '--dashboard <address>',
+      'a page to look at, which asks nobody who they are: HOST:PORT (127.0.0.1:8090), or off',
+      'off',
+    )
     .option('--traces <url>', 'send traces there, as OTLP over HTTP (`http://collector:4318/v1/traces`)')
     .option('--origin <name>', 'the ledger’s name when it is begun (default: by the cluster’s id)')
-    .option('--ledger <url>', 'a PostgreSQL that several replicas share, as postgres://USER@HOST/DATABASE (default: a file in --data)')
-    .option('--ledger-key <file...>', 'the ledger’s key in PEM, and after it an older one that still signs (default: in --data)')
-    .option('--ledger-key-command <command>', 'a program that signs: text on its standard input, signature on its output')
+    .option(
+      '--ledger <url>',
+      'a PostgreSQL that several replicas share, as postgres://USER@HOST/DATABASE (default: a file in --data)',
+    )
+    .option(
+      '--ledger-key <file...>',
+      'the ledger’s key in PEM, and after it an older one that still signs (default: in --data)',
+    )
+    .option(
+      '--ledger-key-command <command>',
+      'a program that signs: text on its standard input, signature on its output',
+    )
     .option('--ledger-key-public <file>', 'the public key of that program, as in `ledger.pub`')
     .option(
       '--anchor <place...>',
@@ -504,7 +564,9 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
     .option('--data <dir>', 'the service’s data directory', DATA)
     .option('--drop-old', 'the old key signs no more, and what it alone signs from here on does not count', false)
     .addOption(output('text', 'json'))
-    .action(async (options: RotateKeyOptions) => done(await (await import('./ledger-keys.ts')).ledgerRotateKey(options, io)));
+    .action(async (options: RotateKeyOptions) =>
+      done(await (await import('./ledger-keys.ts')).ledgerRotateKey(options, io)),
+    );
   add(
     ledger,
     'new-epoch',
@@ -517,7 +579,9 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
     .option('--ledger <url>', 'the PostgreSQL that replicas share')
     .option('--ledger-key <file...>', 'the ledger’s key (default: in --data)')
     .addOption(output('text', 'json'))
-    .action(async (options: NewEpochOptions) => done(await (await import('./ledger-keys.ts')).ledgerNewEpoch(options, io)));
+    .action(async (options: NewEpochOptions) =>
+      done(await (await import('./ledger-keys.ts')).ledgerNewEpoch(options, io)),
+    );
   add(
     ledger,
     'schema',
@@ -604,14 +668,21 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
     .option('--proof', 'print the proof that the verdict is in the ledger as well', false)
     .option('--data <path>', 'the service’s data directory, or a ledger file', DATA)
     .addOption(output('text', 'json'))
-    .action(async (what: string, options: ExplainOptions) => done((await import('./explain-object.ts')).explainObject(what, options, io)));
+    .action(async (what: string, options: ExplainOptions) =>
+      done((await import('./explain-object.ts')).explainObject(what, options, io)),
+    );
 
   for (const [name, description] of [
     ['suspend', 'apply nothing to an environment, and put no drift right, until it is resumed'],
     ['resume', 'end a suspension'],
   ] as const)
     addOperating(
-      add(program, name, description, `\nExample:\n  countersign ${name} production --reason "INC-7: moving the database"`),
+      add(
+        program,
+        name,
+        description,
+        `\nExample:\n  countersign ${name} production --reason "INC-7: moving the database"`,
+      ),
     ).action(async (named: string, options: OperateOptions) =>
       done(await (await import('./operate.ts')).suspendOrResume(name, named, options, io)),
     );
@@ -624,7 +695,9 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
     ),
   )
     .option('--from-scratch', 'write every object of the last good revision again', false)
-    .action(async (named: string, options: ReconcileOptions) => done(await (await import('./operate.ts')).reconcile(named, options, io)));
+    .action(async (named: string, options: ReconcileOptions) =>
+      done(await (await import('./operate.ts')).reconcile(named, options, io)),
+    );
   addOperating(
     add(
       program,
@@ -634,7 +707,9 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
     ),
   )
     .requiredOption('--to <revision>', 'a revision that the environment was at')
-    .action(async (named: string, options: RollbackOptions) => done(await (await import('./operate.ts')).rollback(named, options, io)));
+    .action(async (named: string, options: RollbackOptions) =>
+      done(await (await import('./operate.ts')).rollback(named, options, io)),
+    );
 
   const admission = add(program, 'admission', 'look at admission before it is enforced', '');
   add(
@@ -646,11 +721,16 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
     .option('--data <path>', 'the service’s data directory, or a ledger file', DATA)
     .addOption(environment())
     .option('--since <duration>', 'how far back on the ledger', '7d')
-    .option('--audit-log <file...>', 'take the API server’s audit log instead, for environments whose admission is still `off`')
+    .option(
+      '--audit-log <file...>',
+      'take the API server’s audit log instead, for environments whose admission is still `off`',
+    )
     .addOption(config())
     .option('--applier <user>', 'who applies from Git, with --audit-log', 'countersign')
     .addOption(output('text', 'json'))
-    .action(async (options: AdmissionPreviewOptions) => done(await (await import('./admission-preview.ts')).admissionPreview(options, io)));
+    .action(async (options: AdmissionPreviewOptions) =>
+      done(await (await import('./admission-preview.ts')).admissionPreview(options, io)),
+    );
 
   add(
     admission,
@@ -661,7 +741,9 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
     .option('--data <path>', 'the service’s data directory, or a ledger file', DATA)
     .addOption(environment())
     .addOption(output('text', 'json'))
-    .action(async (options: AdmissionScanOptions) => done((await import('./admission-scan.ts')).admissionScan(options, io)));
+    .action(async (options: AdmissionScanOptions) =>
+      done((await import('./admission-scan.ts')).admissionScan(options, io)),
+    );
 
   const glass = add(program, 'break-glass', 'act outside the gate in an emergency: open, close, list, settle', '');
   const reached = (command: Command) =>
@@ -683,9 +765,13 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
     .requiredOption('--reason <text>', 'why; it goes on the ledger and into every report')
     .requiredOption('--ticket <id>', 'where it is being worked on')
     .option('--for <duration>', 'for how long; no longer than the environment allows', '30m')
-    .action(async (options: BreakGlassOpenOptions) => done(await (await import('./break-glass.ts')).breakGlassOpen(options, settings, io)));
-  reached(add(glass, 'close', 'give it back before its time', '\nExample:\n  countersign break-glass close -n shop')).action(
-    async (options: BreakGlassCloseOptions) => done(await (await import('./break-glass.ts')).breakGlassClose(options, settings, io)),
+    .action(async (options: BreakGlassOpenOptions) =>
+      done(await (await import('./break-glass.ts')).breakGlassOpen(options, settings, io)),
+    );
+  reached(
+    add(glass, 'close', 'give it back before its time', '\nExample:\n  countersign break-glass close -n shop'),
+  ).action(async (options: BreakGlassCloseOptions) =>
+    done(await (await import('./break-glass.ts')).breakGlassClose(options, settings, io)),
   );
   add(
     glass,
@@ -696,7 +782,9 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
     .option('--data <path>', 'the service’s data directory, or a ledger file', DATA)
     .addOption(environment())
     .addOption(output('text', 'json'))
-    .action(async (options: BreakGlassListOptions) => done((await import('./break-glass.ts')).breakGlassList(options, io)));
+    .action(async (options: BreakGlassListOptions) =>
+      done((await import('./break-glass.ts')).breakGlassList(options, io)),
+    );
   addOperating(
     add(
       glass,
@@ -712,7 +800,12 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
       done(await (await import('./break-glass.ts')).breakGlassSettle(named, options, io)),
     );
 
-  const exception = add(program, 'exception', 'what a reader of a report should ask about: list, explain, assign, settle', '');
+  const exception = add(
+    program,
+    'exception',
+    'what a reader of a report should ask about: list, explain, assign, settle',
+    '',
+  );
   const ofLedger = (command: Command) =>
     command
       .option('--data <dir>', 'the service’s data directory', DATA)
@@ -730,8 +823,12 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
     .option('--all', 'those that are dealt with too', false)
     .option('--type <type>', 'only these')
     .addOption(environment())
-    .action(async (options: ExceptionListOptions) => done((await import('./exceptions.ts')).exceptionList(options, io)));
-  ofLedger(add(exception, 'explain', 'everything that is known of one', '\nExample:\n  countersign exception explain E412'))
+    .action(async (options: ExceptionListOptions) =>
+      done((await import('./exceptions.ts')).exceptionList(options, io)),
+    );
+  ofLedger(
+    add(exception, 'explain', 'everything that is known of one', '\nExample:\n  countersign exception explain E412'),
+  )
     .argument('<id>', 'as the list has it')
     .action(async (id: string, options: ExceptionExplainOptions) =>
       done((await import('./exceptions.ts')).exceptionExplain(id, options, io)),
@@ -760,7 +857,9 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
   )
     .argument('<id>', 'as the list has it')
     .addOption(
-      new Option('--as <disposition>', 'what became of it').choices(['accepted', 'remediated', 'false-positive']).makeOptionMandatory(),
+      new Option('--as <disposition>', 'what became of it')
+        .choices(['accepted', 'remediated', 'false-positive'])
+        .makeOptionMandatory(),
     )
     .requiredOption('--reason <text>', 'why; it goes on the ledger with who says it')
     .option('--ticket <id>', 'where it was worked on')
@@ -781,12 +880,21 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
     .option('--environment <name...>', 'only these; the others are named as left out')
     .option('--entity <name>', 'whose report it is (default: the ledger’s name)')
     .option('--classification <text>', 'stands on every page', 'confidential')
-    .option('--framework <name...>', 'soc2, iso27001, nist-800-53, pci-dss, nis2, dora, or a file of your own (default: soc2)')
-    .option('--seed <text>', 'draw the auditor’s sample by a seed that the auditor chose after the checkpoint was known')
+    .option(
+      '--framework <name...>',
+      'soc2, iso27001, nist-800-53, pci-dss, nis2, dora, or a file of your own (default: soc2)',
+    )
+    .option(
+      '--seed <text>',
+      'draw the auditor’s sample by a seed that the auditor chose after the checkpoint was known',
+    )
     .option('--sample <number>', 'how many of each stratum are drawn', '25')
     .option('--failure-hours <number>', 'a rollback or emergency within them makes a deployment a failed one', '24')
     .option('--review-hours <number>', 'within which a use of break-glass is to be reviewed', '72')
-    .option('--repo <dir...>', 'checkouts that signed commits and approvals may be had from, where the service has them no more')
+    .option(
+      '--repo <dir...>',
+      'checkouts that signed commits and approvals may be had from, where the service has them no more',
+    )
     .option('--out <dir>', 'where the files go', 'countersign-report')
     .addOption(output('text', 'json'))
     .action(async (options: ReportOptions) => done(await (await import('./report.ts')).report(options, settings, io)));
@@ -807,7 +915,14 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
     .option('--ledger-key-public <file>', 'the public key of that program')
     .addOption(output('text', 'json'))
     .action(async (name: string, _: unknown, command: Command) =>
-      done(await (await import('./report-schedules.ts')).reportRun(name, command.optsWithGlobals<ReportRunOptions>(), settings, io)),
+      done(
+        await (await import('./report-schedules.ts')).reportRun(
+          name,
+          command.optsWithGlobals<ReportRunOptions>(),
+          settings,
+          io,
+        ),
+      ),
     );
   add(
     report,
@@ -834,7 +949,13 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
     .option('--remarks <text>', 'what they say of it', '')
     .addOption(output('text', 'json'))
     .action(async (id: string, _: unknown, command: Command) =>
-      done(await (await import('./report-sign-off.ts')).reportSignOff(id, command.optsWithGlobals<ReportSignOffOptions>(), io)),
+      done(
+        await (await import('./report-sign-off.ts')).reportSignOff(
+          id,
+          command.optsWithGlobals<ReportSignOffOptions>(),
+          io,
+        ),
+      ),
     );
 
   add(
@@ -847,7 +968,9 @@ function build(io: Io, hooks: ServeHooks, done: (code: number) => void): Command
     .option('--key <file>', 'the ledger’s public key')
     .option('--seen <file...>', 'checkpoints that you kept from before: whether the log only grew since')
     .addOption(output('text', 'json'))
-    .action(async (file: string, options: VerifyOptions) => done(await (await import('./verify.ts')).verify(file, options, io)));
+    .action(async (file: string, options: VerifyOptions) =>
+      done(await (await import('./verify.ts')).verify(file, options, io)),
+    );
 
   add(
     program,
@@ -871,7 +994,10 @@ function addSigning(command: Command): Command {
     .argument('<commit>', 'the commit it is about')
     .option('--repo <dir>', 'the checkout to work in', '.')
     .option('--branch <name>', 'the branch it is for', 'main')
-    .option('--base <commit>', 'what it is compared with (default: the tip of the branch, or the first parent of a commit on it)')
+    .option(
+      '--base <commit>',
+      'what it is compared with (default: the tip of the branch, or the first parent of a commit on it)',
+    )
     .option('--remote <name>', 'where to push it', 'origin')
     .option('--repository <url>', 'the repository’s address (default: that of the remote)')
     .option('--environment <name...>', 'only for these environments (default: all)', [])

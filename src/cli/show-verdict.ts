@@ -32,7 +32,10 @@ export function showVerdictEnd(verdict: Verdict, io: Io): string {
 
 /** Violations and warnings, each with its place and what to do. */
 export function showFindings(violations: readonly Violation[], warnings: readonly Violation[], io: Io): string {
-  return [...violations.map((v) => finding(v, 'red', '✗', io)), ...warnings.map((v) => finding(v, 'yellow', '!', io))].join('\n');
+  return [
+    ...violations.map((v) => finding(v, 'red', '✗', io)),
+    ...warnings.map((v) => finding(v, 'yellow', '!', io)),
+  ].join('\n');
 }
 
 function finding(v: Violation, colour: 'red' | 'yellow', mark: string, io: Io): string {
@@ -47,7 +50,8 @@ export function commitRow(v: CommitVerdict, io: Io): string {
   const mark = v.outcome === 'verified' ? paint(io, 'green', 'verified') : paint(io, 'red', 'refused ');
   const who = v.outcome === 'verified' ? `${v.signer?.principal ?? ''} (${v.format ?? ''})` : v.code;
   const lines = [`${short(v.commit)}  ${mark}  ${who.padEnd(24)}  ${plain(v.subject.slice(0, 40))}`];
-  if (v.outcome === 'refused') lines.push(`              ${plain(v.reason)}${v.hint === undefined ? '' : `; ${v.hint}`}`);
+  if (v.outcome === 'refused')
+    lines.push(`              ${plain(v.reason)}${v.hint === undefined ? '' : `; ${v.hint}`}`);
   return lines.join('\n');
 }
 

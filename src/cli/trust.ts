@@ -2,7 +2,14 @@ import { readFileSync } from 'node:fs';
 import { CountersignError, count, messageOf, type TrustPolicy } from '../model/index.ts';
 import { openConfiguration } from '../open/index.ts';
 import { EXIT, type Io, paint, plain } from '../terminal/index.ts';
-import { describeKeys, importKeys, type KeyDescription, type LintFinding, lintPolicy, openTrustStore } from '../trust/index.ts';
+import {
+  describeKeys,
+  importKeys,
+  type KeyDescription,
+  type LintFinding,
+  lintPolicy,
+  openTrustStore,
+} from '../trust/index.ts';
 
 type Common = { config: string[]; trust?: string; output: 'text' | 'json' };
 export type TrustLintOptions = Common;
@@ -70,9 +77,11 @@ export async function trustList(options: TrustListOptions, io: Io): Promise<numb
     io.out(`${paint(io, 'bold', policy.metadata.name)}\n`);
     for (const p of policy.spec.principals) {
       io.out(`  ${p.name}  ${paint(io, 'dim', [p.kind, ...p.emails].join('  '))}\n`);
-      for (const k of keys.filter((key) => key.principal === p.name && key.role === 'key')) io.out(`    ${keyRow(k, io)}\n`);
+      for (const k of keys.filter((key) => key.principal === p.name && key.role === 'key'))
+        io.out(`    ${keyRow(k, io)}\n`);
     }
-    for (const k of keys.filter((key) => key.role !== 'key')) io.out(`  ${k.role} ${plain(k.principal)}\n    ${keyRow(k, io)}\n`);
+    for (const k of keys.filter((key) => key.role !== 'key'))
+      io.out(`  ${k.role} ${plain(k.principal)}\n    ${keyRow(k, io)}\n`);
     for (const g of policy.spec.groups) io.out(`  ${paint(io, 'dim', 'group')} ${g.name}: ${g.members.join(', ')}\n`);
   }
   return EXIT.yes;
@@ -111,7 +120,10 @@ export async function trustImport(files: readonly string[], options: TrustImport
   }));
   const certificateAuthorities = authorities.map((a, i) => ({ name: `authority-${i + 1}`, ...a }));
   if (options.output === 'json') io.out(`${JSON.stringify({ principals, certificateAuthorities }, null, 2)}\n`);
-  else io.out(yamlOf({ principals, ...(certificateAuthorities.length === 0 ? {} : { certificateAuthorities }) }).trimStart());
+  else
+    io.out(
+      yamlOf({ principals, ...(certificateAuthorities.length === 0 ? {} : { certificateAuthorities }) }).trimStart(),
+    );
   return EXIT.yes;
 }
 
@@ -130,7 +142,12 @@ function keyRow(k: KeyDescription, io: Io): string {
     k.validAfter === undefined ? '' : `from ${k.validAfter.slice(0, 10)}`,
     k.validBefore === undefined ? '' : `until ${k.validBefore.slice(0, 10)}`,
   ].filter((t) => t !== '');
-  return [k.type, k.fingerprint, ...window, ...(k.revoked === undefined ? [] : [paint(io, 'red', `revoked: ${k.revoked}`)])].join('  ');
+  return [
+    k.type,
+    k.fingerprint,
+    ...window,
+    ...(k.revoked === undefined ? [] : [paint(io, 'red', `revoked: ${k.revoked}`)]),
+  ].join('  ');
 }
 
 function readKeyFile(file: string): Buffer {
@@ -156,7 +173,9 @@ function nameFrom(email: string | undefined): string | undefined {
 // Lists and mappings of texts, as a person would write them; every text in double quotes (a JSON text is a YAML text) or as a block.
 function yamlOf(value: unknown, indent = ''): string {
   if (Array.isArray(value))
-    return value.length === 0 ? ' []\n' : `\n${value.map((v) => `${indent}- ${yamlOf(v, `${indent}  `).trimStart()}`).join('')}`;
+    return value.length === 0
+      ? ' []\n'
+      : `\n${value.map((v) => `${indent}- ${yamlOf(v, `${indent}  `).trimStart()}`).join('')}`;
   if (typeof value === 'object' && value !== null)
     return `\n${Object.entries(value)
       .map(([k, v]) => `${indent}${k}:${yamlOf(v, `${indent}  `)}`)

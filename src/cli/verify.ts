@@ -45,9 +45,12 @@ export async function verify(file: string, options: VerifyOptions, io: Io): Prom
   );
   if (options.output === 'json') io.out(`${JSON.stringify(result, null, 2)}\n`);
   else {
-    for (const step of result.steps) io.out(`  ${step.ok ? paint(io, 'green', '✓') : paint(io, 'red', '✗')} ${step.text}\n`);
-    for (const text of result.unchecked.slice(0, MAX_UNCHECKED)) io.out(`  ${paint(io, 'yellow', '?')} not checked: ${plain(text)}\n`);
-    if (result.unchecked.length > MAX_UNCHECKED) io.out(`  … and ${result.unchecked.length - MAX_UNCHECKED} more; --output json has all\n`);
+    for (const step of result.steps)
+      io.out(`  ${step.ok ? paint(io, 'green', '✓') : paint(io, 'red', '✗')} ${step.text}\n`);
+    for (const text of result.unchecked.slice(0, MAX_UNCHECKED))
+      io.out(`  ${paint(io, 'yellow', '?')} not checked: ${plain(text)}\n`);
+    if (result.unchecked.length > MAX_UNCHECKED)
+      io.out(`  … and ${result.unchecked.length - MAX_UNCHECKED} more; --output json has all\n`);
     io.out(
       result.ok
         ? `${paint(io, 'green', 'verified')}: the report is what the ledger of ${keys[0]?.name} says\n`

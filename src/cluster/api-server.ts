@@ -94,7 +94,9 @@ function loadKubeConfig({ kubeconfig, context, namedBy }: ClusterAddress): KubeC
     throw new CountersignError('config-invalid', what, {
       cause,
       hint:
-        kubeconfig === undefined ? 'name one with --kubeconfig' : 'name one with --kubeconfig, `KUBECONFIG`, or `spec.target.kubeconfig`',
+        kubeconfig === undefined
+          ? 'name one with --kubeconfig'
+          : 'name one with --kubeconfig, `KUBECONFIG`, or `spec.target.kubeconfig`',
     });
   }
 }
@@ -105,7 +107,8 @@ function loadOwnAccount(config: KubeConfig): void {
   const { server = '' } = config.getCurrentCluster() ?? {};
   const { tokenFile } = (config.getCurrentUser()?.authProvider?.config ?? {}) as { tokenFile?: string };
   const isAddress = URL.canParse(server) && new URL(server).hostname !== 'undefined';
-  if (!isAddress || tokenFile === undefined || !existsSync(tokenFile)) throw new Error('this is not a pod with an account');
+  if (!isAddress || tokenFile === undefined || !existsSync(tokenFile))
+    throw new Error('this is not a pod with an account');
 }
 
 /**
@@ -117,14 +120,18 @@ export class ApiServer {
   readonly #config: KubeConfig;
   readonly #limits: ApiLimits;
   readonly #impersonated: Readonly<Record<string, string>>;
-  #credentials: { options: RequestOptions; agent: Agent | HttpAgent; streams: Agent | HttpAgent; at: number } | undefined;
+  #credentials:
+    | { options: RequestOptions; agent: Agent | HttpAgent; streams: Agent | HttpAgent; at: number }
+    | undefined;
 
   constructor(config: KubeConfig, serviceAccount?: string, limits: ApiLimits = LIMITS) {
     this.#config = config;
     this.#limits = limits;
     this.url = config.getCurrentCluster()?.server ?? '';
     this.#impersonated =
-      serviceAccount === undefined ? {} : { 'impersonate-user': `system:serviceaccount:${serviceAccount.replace('/', ':')}` };
+      serviceAccount === undefined
+        ? {}
+        : { 'impersonate-user': `system:serviceaccount:${serviceAccount.replace('/', ':')}` };
   }
 
   /** Sends one request. Throws `cluster-unreachable` (retry) when there is no answer; any answer with a status is returned. */
@@ -138,7 +145,9 @@ export class ApiServer {
     const payload = body === undefined ? undefined : JSON.stringify(body);
     const headers = {
       accept,
-      ...(payload === undefined ? {} : { 'content-type': contentType, 'content-length': String(Buffer.byteLength(payload)) }),
+      ...(payload === undefined
+        ? {}
+        : { 'content-type': contentType, 'content-length': String(Buffer.byteLength(payload)) }),
     };
     try {
       return await readAnswer(await this.#send(method, path, headers, payload, undefined, 'agent'), this.#limits.bytes);
@@ -161,7 +170,14 @@ export class ApiServer {
     const quiet = new AbortController();
     let timer = setTimeout(() => quiet.abort(), quietMs);
     try {
-      const response = await this.#send('GET', path, { accept }, undefined, AbortSignal.any([signal, quiet.signal]), 'streams');
+      const response = await this.#send(
+        'GET',
+        path,
+        { accept },
+        undefined,
+        AbortSignal.any([signal, quiet.signal]),
+        'streams',
+      );
       const status = response.statusCode ?? 0;
       let rest = '';
       const text = new TextDecoder();
@@ -177,7 +193,9 @@ export class ApiServer {
       }
       return status;
     } catch (cause) {
-      throw this.#unreachable(quiet.signal.aborted ? new Error(`nothing was heard for ${Math.round(quietMs / 1000)} s`) : cause);
+      throw this.#unreachable(
+        quiet.signal.aborted ? new Error(`nothing was heard for ${Math.round(quietMs / 1000)} s`) : cause,
+      );
     } finally {
       clearTimeout(timer);
     }
@@ -220,7 +238,8 @@ export class ApiServer {
       };
       sent.on('timeout', () => end(`no answer within ${quietMs / 1000} s`));
       // What comes drop by drop is never quiet. A watch has its own clock.
-      const whole = signal === undefined ? setTimeout(() => end(`no whole answer within ${totalMs / 1000} s`), totalMs) : undefined;
+      const whole =
+        signal === undefined ? setTimeout(() => end(`no whole answer within ${totalMs / 1000} s`), totalMs) : undefined;
       sent.on('close', () => clearTimeout(whole));
       sent.on('response', (response) => {
         answer = response;
@@ -234,11 +253,15 @@ export class ApiServer {
 
   #unreachable(cause: unknown): CountersignError {
     if (cause instanceof CountersignError && cause.code === 'cluster-refused') return cause;
-    return new CountersignError('cluster-unreachable', `the API server at \`${this.url}\` does not answer: ${reasonOf(cause)}`, {
-      cause,
-      recover: 'retry',
-      hint: 'is it running, and is the kubeconfig’s address right?',
-    });
+    return new CountersignError(
+      'cluster-unreachable',
+      `the API server at \`${this.url}\` does not answer: ${reasonOf(cause)}`,
+      {
+        cause,
+        recover: 'retry',
+        hint: 'is it running, and is the kubeconfig’s address right?',
+      },
+    );
   }
 
   close(): void {
@@ -247,15 +270,19 @@ export class ApiServer {
   }
 
   async #connection(): Promise<{ options: RequestOptions; agent: Agent | HttpAgent; streams: Agent | HttpAgent }> {
-    if (this.#credentials !== undefined && performance.now() - this.#credentials.at < CREDENTIALS_MS) return this.#credentials;
+    if (this.#credentials !== undefined && performance.now() - this.#credentials.at < CREDENTIALS_MS)
+      return this.#credentials;
     const options: RequestOptions = {};
     await this.#config.applyToHTTPSOptions(options);
     const { ca, cert, key, pfx, passphrase, servername, rejectUnauthorized } = options;
     const tls = Object.fromEntries(
-      Object.entries({ ca, cert, key, pfx, passphrase, servername, rejectUnauthorized }).filter(([, value]) => value !== undefined),
+      Object.entries({ ca, cert, key, pfx, passphrase, servername, rejectUnauthorized }).filter(
+        ([, value]) => value !== undefined,
+      ),
     );
     const keep = this.#credentials;
-    const same = keep !== undefined && JSON.stringify([keep.options.cert, keep.options.key]) === JSON.stringify([cert, key]);
+    const same =
+      keep !== undefined && JSON.stringify([keep.options.cert, keep.options.key]) === JSON.stringify([cert, key]);
     // There is one server: the name by which an agent finds its sockets need not be put together from all certificates each time.
     const pool = (more: object) =>
       Object.assign(this.url.startsWith('http:') ? new HttpAgent(more) : new Agent({ ...more, ...tls }), {
@@ -307,7 +334,9 @@ async function readAnswer(response: IncomingMessage, most: number): Promise<Answ
 function parse(text: string): Record<string, unknown> | undefined {
   try {
     const value: unknown = JSON.parse(text);
-    return typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as Record<string, unknown>) : undefined;
+    return typeof value === 'object' && value !== null && !Array.isArray(value)
+      ? (value as Record<string, unknown>)
+      : undefined;
   } catch {
     return undefined;
   }
@@ -316,5 +345,7 @@ function parse(text: string): Record<string, unknown> | undefined {
 // A parser of HTTP quotes nothing, but a certificate's names are the server's words.
 function reasonOf(thrown: unknown): string {
   const { code } = thrown as { code?: unknown };
-  return typeof code === 'string' && code.startsWith('ERR_TLS_CERT') ? 'its certificate is for another name' : messageOf(thrown);
+  return typeof code === 'string' && code.startsWith('ERR_TLS_CERT')
+    ? 'its certificate is for another name'
+    : messageOf(thrown);
 }

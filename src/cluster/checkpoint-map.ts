@@ -31,7 +31,10 @@ export class CheckpointMap {
       data: { [KEY]: note },
     };
     const query = '?fieldManager=countersign-ledger&force=true';
-    this.#fine(await this.#server.request('PATCH', `${this.#path}${query}`, body, 'application/apply-patch+yaml'), 'written');
+    this.#fine(
+      await this.#server.request('PATCH', `${this.#path}${query}`, body, 'application/apply-patch+yaml'),
+      'written',
+    );
   }
 
   #fine(answer: Answer, what: string): unknown {

@@ -108,7 +108,9 @@ export class Cluster {
     const live = this.view.get(ref);
     if (live === undefined) return undefined;
     if (live.environment !== environment) return `the environment \`${live.environment}\``;
-    return live.ledger === this.#ledger || live.ledger === '' ? undefined : `another Countersign, with the ledger \`${live.ledger}\``;
+    return live.ledger === this.#ledger || live.ledger === ''
+      ? undefined
+      : `another Countersign, with the ledger \`${live.ledger}\``;
   }
 
   /** Whether the API server knows the object's kind and has its namespace: only then can it be dry-run. */
@@ -122,7 +124,11 @@ export class Cluster {
    * Server-side dry run: nothing is written. Throws `cluster-conflict` naming who else has the object or its fields,
    * `cluster-immutable`, `cluster-refused`, `-forbidden` or `-unreachable`, each with the object's name.
    */
-  async dryRun(rendered: RenderedObject, owned: OwnedObject, writing: Writing): Promise<{ readonly admitted: string | undefined }> {
+  async dryRun(
+    rendered: RenderedObject,
+    owned: OwnedObject,
+    writing: Writing,
+  ): Promise<{ readonly admitted: string | undefined }> {
     const { object, admitted } = await this.#apply(rendered, owned, writing, true, undefined, METADATA_ONLY.object);
     const owner = writing.force ? undefined : foreignOwner(object, rendered.object);
     if (owner !== undefined)
@@ -146,7 +152,12 @@ export class Cluster {
     const other = { ...rendered.object, metadata: { ...rendered.object.metadata, name } };
     const ref = { ...rendered.ref, name };
     const body = this.#stamped(other, owned, writing.environment);
-    const answer = await this.#ask('PATCH', `${await this.#path(ref)}?fieldManager=${FIELD_MANAGER}&dryRun=All`, body, APPLY);
+    const answer = await this.#ask(
+      'PATCH',
+      `${await this.#path(ref)}?fieldManager=${FIELD_MANAGER}&dryRun=All`,
+      body,
+      APPLY,
+    );
     succeed(answer, 'dry-run the replacement of', rendered.ref);
   }
 
@@ -194,11 +205,15 @@ export class Cluster {
     for (const end = performance.now() + ESTABLISH_MS; ; ) {
       const { body } = await this.#ask('GET', path);
       const definition = body as unknown as Definition;
-      const established = definition.status?.conditions?.some((c) => c.type === 'Established' && c.status === 'True') === true;
+      const established =
+        definition.status?.conditions?.some((c) => c.type === 'Established' && c.status === 'True') === true;
       // The API server says so a moment before it serves the kind; an object that came in between would find nothing.
       if (established && (await this.#serves(definition))) return;
       if (performance.now() > end)
-        throw new CountersignError('cluster-refused', `${refText(ref)} was not established within ${ESTABLISH_MS / 1000} s`);
+        throw new CountersignError(
+          'cluster-refused',
+          `${refText(ref)} was not established within ${ESTABLISH_MS / 1000} s`,
+        );
       await wait(100);
     }
   }
@@ -222,7 +237,10 @@ export class Cluster {
       resourceVersion: string;
       managedFields?: ManagedFields[];
     };
-    const [whole, others] = [managedFields?.filter((m) => !m.subresource) ?? [], managedFields?.filter((m) => m.subresource) ?? []];
+    const [whole, others] = [
+      managedFields?.filter((m) => !m.subresource) ?? [],
+      managedFields?.filter((m) => m.subresource) ?? [],
+    ];
     const fieldsV1 = whole.reduce<ManagedFields['fieldsV1']>((union, m) => mergeFields(union, m.fieldsV1), {});
     const ours: ManagedFields = {
       manager: FIELD_MANAGER,
@@ -237,7 +255,12 @@ export class Cluster {
       { op: 'replace', path: '/metadata/managedFields', value: [ours, ...others] },
     ];
     succeed(
-      await this.#server.request('PATCH', `${path}?fieldManager=${FIELD_MANAGER}`, patch, 'application/json-patch+json'),
+      await this.#server.request(
+        'PATCH',
+        `${path}?fieldManager=${FIELD_MANAGER}`,
+        patch,
+        'application/json-patch+json',
+      ),
       'take over',
       ref,
     );
@@ -247,7 +270,11 @@ export class Cluster {
    * Deletes an object of ours. One that is gone counts as deleted; one that no longer bears our label is not ours to
    * delete, and is left. `foreground` keeps the object until what it owns is gone.
    */
-  async remove(ref: ObjectRef, environment: string, how: { readonly dryRun?: boolean; readonly foreground?: boolean } = {}): Promise<void> {
+  async remove(
+    ref: ObjectRef,
+    environment: string,
+    how: { readonly dryRun?: boolean; readonly foreground?: boolean } = {},
+  ): Promise<void> {
     if ((await this.#kind(ref.apiVersion, ref.kind)) === undefined) return; // with its kind went all objects of it
     const path = await this.#path(ref);
     const there = await this.#ask('GET', path);
@@ -296,7 +323,9 @@ export class Cluster {
     if (known !== undefined && performance.now() - known.at < LABELS_MS) return known.labels;
     const labels = this.#server
       .request('GET', `/api/v1/namespaces/${encodeURIComponent(namespace)}`, undefined, undefined, METADATA_ONLY.object)
-      .then(({ status, body }) => (status === 200 ? ((body as unknown as KubernetesObject).metadata.labels ?? {}) : undefined));
+      .then(({ status, body }) =>
+        status === 200 ? ((body as unknown as KubernetesObject).metadata.labels ?? {}) : undefined,
+      );
     this.#labels.set(namespace, { at: performance.now(), labels });
     labels.catch(() => this.#labels.delete(namespace));
     return labels;
@@ -341,7 +370,13 @@ export class Cluster {
     const live = pointers.length === 0 ? undefined : (known ?? (await this.#find(path)));
     const wanted = live === undefined ? rendered.object : withValuesOf(rendered.object, live, pointers);
     const query = `fieldManager=${FIELD_MANAGER}${force ? '&force=true' : ''}${dryRun ? '&dryRun=All' : ''}`;
-    const answer = await this.#ask('PATCH', `${path}?${query}`, this.#stamped(wanted, owned, environment), APPLY, accept);
+    const answer = await this.#ask(
+      'PATCH',
+      `${path}?${query}`,
+      this.#stamped(wanted, owned, environment),
+      APPLY,
+      accept,
+    );
     succeed(answer, dryRun ? 'dry-run' : 'apply', rendered.ref);
     const admitted = answer.warnings
       .find((w) => w.startsWith(ADMITS))
@@ -385,9 +420,13 @@ export class Cluster {
   async #path(ref: ObjectRef): Promise<string> {
     const kind = await this.#kind(ref.apiVersion, ref.kind);
     if (kind === undefined)
-      throw new CountersignError('cluster-refused', `${refText(ref)}: the cluster has no kind \`${ref.kind}\` in \`${ref.apiVersion}\``, {
-        hint: 'add its CustomResourceDefinition to the repository, or correct `apiVersion`',
-      });
+      throw new CountersignError(
+        'cluster-refused',
+        `${refText(ref)}: the cluster has no kind \`${ref.kind}\` in \`${ref.apiVersion}\``,
+        {
+          hint: 'add its CustomResourceDefinition to the repository, or correct `apiVersion`',
+        },
+      );
     if (kind.namespaced !== (ref.namespace !== ''))
       throw new CountersignError(
         'cluster-refused',
@@ -414,15 +453,22 @@ export class Cluster {
     const answer = await this.#ask('GET', apiPath(apiVersion, ''));
     if (answer.status === 404) return new Map();
     if (answer.status >= 300) throw refusal(answer, 'discover', `the kinds of \`${apiVersion}\``, false);
-    const resources = (answer.body as { resources?: { name: string; kind: string; namespaced: boolean }[] }).resources ?? [];
-    return new Map(resources.filter((r) => !r.name.includes('/')).map((r) => [r.kind, { plural: r.name, namespaced: r.namespaced }]));
+    const resources =
+      (answer.body as { resources?: { name: string; kind: string; namespaced: boolean }[] }).resources ?? [];
+    return new Map(
+      resources.filter((r) => !r.name.includes('/')).map((r) => [r.kind, { plural: r.name, namespaced: r.namespaced }]),
+    );
   }
 }
 
 const APPLY = 'application/apply-patch+yaml';
 
 // With the stamps that are there, whoever applied it: they are nothing that a person compares.
-function stampedAs(field: 'labels' | 'annotations', now: Metadata['labels'], live: Metadata['labels']): Partial<Metadata> {
+function stampedAs(
+  field: 'labels' | 'annotations',
+  now: Metadata['labels'],
+  live: Metadata['labels'],
+): Partial<Metadata> {
   const kept = [
     ...Object.entries(now ?? {}).filter(([key]) => !isStamp(key)),
     ...Object.entries(live ?? {}).filter(([key]) => isStamp(key)),
@@ -431,7 +477,9 @@ function stampedAs(field: 'labels' | 'annotations', now: Metadata['labels'], liv
 }
 
 function ignored(ref: ObjectRef, rules: readonly IgnoreRule[]): string[] {
-  return rules.filter((r) => r.kind === ref.kind && (r.name === undefined || r.name === ref.name)).flatMap((r) => r.fields);
+  return rules
+    .filter((r) => r.kind === ref.kind && (r.name === undefined || r.name === ref.name))
+    .flatMap((r) => r.fields);
 }
 
 function succeed(answer: Answer, verb: string, ref: ObjectRef): void {

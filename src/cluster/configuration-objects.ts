@@ -51,41 +51,55 @@ export class ConfigurationObjects {
    */
   async begin(changed: () => void): Promise<void> {
     const { status, body } = await this.#server.request('GET', `/apis/${API_VERSION}`);
-    const served = new Set((body as { resources?: readonly { readonly name: string }[] }).resources?.map((r) => r.name));
+    const served = new Set(
+      (body as { resources?: readonly { readonly name: string }[] }).resources?.map((r) => r.name),
+    );
     const missing = Object.entries(KINDS).filter(([, plural]) => !served.has(plural));
     if (status === 404 || (status === 200 && missing.length > 0))
-      throw new CountersignError('config-invalid', `this cluster does not know our kinds (${missing.map(([kind]) => kind).join(', ')})`, {
-        hint: 'install them first: `countersign crds | kubectl apply -f -`',
-      });
+      throw new CountersignError(
+        'config-invalid',
+        `this cluster does not know our kinds (${missing.map(([kind]) => kind).join(', ')})`,
+        {
+          hint: 'install them first: `countersign crds | kubectl apply -f -`',
+        },
+      );
     let ready = false;
     for (const namespace of this.#namespaces)
       for (const [kind, plural] of Object.entries(KINDS) as [ClusterDocument['kind'], string][]) {
         const key = (place: string) => `${kind} ${place}`;
         const resource = { apiVersion: API_VERSION, kind, plural, namespaced: true };
-        await new KindFollow(this.#server, resource, { namespace, labelSelector: '' }, TIMES, this.#stopped.signal, this.#log, {
-          put: (object) => {
-            const { name, generation = 0 } = object.metadata as ObjectMeta;
-            const place = key(`${namespace}/${name}`);
-            const before = this.#documents.get(place);
-            const { managedFields: _, ...metadata } = object.metadata as ObjectMeta & { managedFields?: unknown };
-            this.#documents.set(place, {
-              kind,
-              namespace,
-              name,
-              generation,
-              object: { ...object, apiVersion: API_VERSION, kind, metadata },
-            });
-            if (ready && asked(before?.object) !== asked(object)) changed();
+        await new KindFollow(
+          this.#server,
+          resource,
+          { namespace, labelSelector: '' },
+          TIMES,
+          this.#stopped.signal,
+          this.#log,
+          {
+            put: (object) => {
+              const { name, generation = 0 } = object.metadata as ObjectMeta;
+              const place = key(`${namespace}/${name}`);
+              const before = this.#documents.get(place);
+              const { managedFields: _, ...metadata } = object.metadata as ObjectMeta & { managedFields?: unknown };
+              this.#documents.set(place, {
+                kind,
+                namespace,
+                name,
+                generation,
+                object: { ...object, apiVersion: API_VERSION, kind, metadata },
+              });
+              if (ready && asked(before?.object) !== asked(object)) changed();
+            },
+            drop: (place) => {
+              if (this.#documents.delete(key(place)) && ready) changed();
+            },
+            places: () =>
+              [...this.#documents.values()]
+                .filter((d) => d.kind === kind && d.namespace === namespace)
+                .map((d) => `${d.namespace}/${d.name}`),
+            listed: () => {},
           },
-          drop: (place) => {
-            if (this.#documents.delete(key(place)) && ready) changed();
-          },
-          places: () =>
-            [...this.#documents.values()]
-              .filter((d) => d.kind === kind && d.namespace === namespace)
-              .map((d) => `${d.namespace}/${d.name}`),
-          listed: () => {},
-        }).begin();
+        ).begin();
       }
     ready = true;
   }
@@ -109,7 +123,8 @@ export class ConfigurationObjects {
   ): Promise<boolean> {
     const { kind, namespace, name } = document;
     const before =
-      (document.object['status'] as { conditions?: (Condition & { lastTransitionTime?: string })[] } | undefined)?.conditions ?? [];
+      (document.object['status'] as { conditions?: (Condition & { lastTransitionTime?: string })[] } | undefined)
+        ?.conditions ?? [];
     const now = new Date().toISOString().replace(/\.\d+Z$/, 'Z');
     const written = conditions.map((c) => {
       const was = before.find((b) => b.type === c.type);
@@ -128,7 +143,8 @@ export class ConfigurationObjects {
       .catch((thrown: unknown) => messageOf(thrown));
     if (typeof answer !== 'string' && (answer.status < 300 || answer.status === 404)) return true;
     const why = typeof answer === 'string' ? answer : `the API server answers ${answer.status}`;
-    if (!this.#refused.has(why)) this.#log.warn({ kind, namespace, name }, `the status of documents cannot be written: ${why}`);
+    if (!this.#refused.has(why))
+      this.#log.warn({ kind, namespace, name }, `the status of documents cannot be written: ${why}`);
     this.#refused.add(why);
     return false;
   }

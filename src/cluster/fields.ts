@@ -25,7 +25,13 @@ export function differences(is: KubernetesObject, wanted: KubernetesObject): str
   const found: string[] = [];
   const walk = (a: unknown, b: unknown, at: string) => {
     if (found.length >= MAX_PATHS || a === b) return;
-    if (typeof a !== 'object' || typeof b !== 'object' || a === null || b === null || Array.isArray(a) !== Array.isArray(b)) {
+    if (
+      typeof a !== 'object' ||
+      typeof b !== 'object' ||
+      a === null ||
+      b === null ||
+      Array.isArray(a) !== Array.isArray(b)
+    ) {
       found.push(at);
       return;
     }
@@ -39,7 +45,10 @@ export function differences(is: KubernetesObject, wanted: KubernetesObject): str
 }
 
 /** Who wrote last, other than us: the newest entry of another manager, subresources aside. */
-export function lastWriter(object: KubernetesObject, us: string): { readonly manager: string; readonly time: string } | undefined {
+export function lastWriter(
+  object: KubernetesObject,
+  us: string,
+): { readonly manager: string; readonly time: string } | undefined {
   const all = (object.metadata['managedFields'] ?? []) as readonly ManagedFields[];
   const [newest] = all
     .filter((m) => m.manager !== us && m.subresource !== 'status')
@@ -48,7 +57,11 @@ export function lastWriter(object: KubernetesObject, us: string): { readonly man
 }
 
 /** The object with the values that `live` has at the pointers; what is not there is left out. */
-export function withValuesOf(object: KubernetesObject, live: KubernetesObject, pointers: readonly string[]): KubernetesObject {
+export function withValuesOf(
+  object: KubernetesObject,
+  live: KubernetesObject,
+  pointers: readonly string[],
+): KubernetesObject {
   return pointers.reduce((made, pointer) => replaced(made, live, pointer.slice(1).split('/').map(unescaped)), object);
 }
 
@@ -56,7 +69,9 @@ function replaced<T>(object: T, live: unknown, [key, ...rest]: readonly string[]
   if (key === undefined || typeof object !== 'object' || object === null) return object;
   const there = typeof live === 'object' && live !== null ? (live as Record<string, unknown>)[key] : undefined;
   if (Array.isArray(object))
-    return object.map((item, i) => (String(i) === key ? (rest.length === 0 ? there : replaced(item, there, rest)) : item)) as T;
+    return object.map((item, i) =>
+      String(i) === key ? (rest.length === 0 ? there : replaced(item, there, rest)) : item,
+    ) as T;
   const { [key]: old, ...others } = object as Record<string, unknown>;
   if (old === undefined) return object;
   const value = rest.length === 0 ? there : replaced(old, there, rest);

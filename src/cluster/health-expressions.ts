@@ -36,7 +36,11 @@ function compiled(cel: Environment, text: string): ParseResult {
     if (!valid) throw error ?? new Error('it does not fit together');
     return expression;
   } catch (cause) {
-    throw new CountersignError('config-invalid', `the health expression \`${text}\` cannot be read: ${messageOf(cause)}`, { cause });
+    throw new CountersignError(
+      'config-invalid',
+      `the health expression \`${text}\` cannot be read: ${messageOf(cause)}`,
+      { cause },
+    );
   }
 }
 

@@ -52,10 +52,17 @@ const KINDS: Readonly<Record<string, KindRule>> = {
   'batch/CronJob': () => CURRENT,
   '/Pod': pod,
   '/PersistentVolumeClaim': (_, { phase }) =>
-    phase === 'Bound' ? CURRENT : phase === 'Lost' ? failed('its volume is lost') : progressing('it is not bound to a volume'),
-  '/Namespace': (_, { phase }) => (phase === undefined || phase === 'Active' ? CURRENT : progressing('it is being deleted')),
+    phase === 'Bound'
+      ? CURRENT
+      : phase === 'Lost'
+        ? failed('its volume is lost')
+        : progressing('it is not bound to a volume'),
+  '/Namespace': (_, { phase }) =>
+    phase === undefined || phase === 'Active' ? CURRENT : progressing('it is being deleted'),
   '/Service': ({ type, clusterIP }) =>
-    type === 'LoadBalancer' && (clusterIP === undefined || clusterIP === '') ? progressing('it has no address') : CURRENT,
+    type === 'LoadBalancer' && (clusterIP === undefined || clusterIP === '')
+      ? progressing('it has no address')
+      : CURRENT,
   'apiextensions.k8s.io/CustomResourceDefinition': definition,
   'apiregistration.k8s.io/APIService': (_, status) => {
     const available = condition(status, 'Available');
@@ -67,13 +74,23 @@ function deployment(spec: Readonly<Record<string, unknown>>, status: Status): He
   const progress = condition(status, 'Progressing');
   if (progress?.reason === 'ProgressDeadlineExceeded') return failed(said(progress, 'its deadline is over'));
   const wanted = count(spec['replicas'], 1);
-  const [all, updated, ready, available] = counts(status, 'replicas', 'updatedReplicas', 'readyReplicas', 'availableReplicas');
+  const [all, updated, ready, available] = counts(
+    status,
+    'replicas',
+    'updatedReplicas',
+    'readyReplicas',
+    'availableReplicas',
+  );
   if (status['observedGeneration'] === undefined) return progressing('its controller has not seen it yet');
   if (updated < wanted) return progressing(`${updated} of ${wanted} replicas are of this version`);
   if (all > updated) return progressing(`${all - updated} replicas of the version before are still there`);
   if (ready < wanted) return progressing(`${ready} of ${wanted} replicas are ready`);
   if (available < wanted) return progressing(`${available} of ${wanted} replicas are available`);
-  if (spec['progressDeadlineSeconds'] !== undefined && progress !== undefined && progress.reason === 'ReplicaSetUpdated')
+  if (
+    spec['progressDeadlineSeconds'] !== undefined &&
+    progress !== undefined &&
+    progress.reason === 'ReplicaSetUpdated'
+  )
     return progressing(said(progress, 'it is rolling out'));
   const there = condition(status, 'Available');
   return there === undefined || there.status === 'True' ? CURRENT : progressing(said(there, 'it is not available'));
@@ -88,7 +105,9 @@ function statefulSet(spec: Readonly<Record<string, unknown>>, status: Status): H
   if (ready < wanted) return progressing(`${ready} of ${wanted} replicas are ready`);
   const partition = strategy?.rollingUpdate?.partition ?? 0;
   if (partition > 0)
-    return updated < wanted - partition ? progressing(`${updated} of ${wanted - partition} replicas are of this version`) : CURRENT;
+    return updated < wanted - partition
+      ? progressing(`${updated} of ${wanted - partition} replicas are of this version`)
+      : CURRENT;
   if (all > wanted) return progressing(`${all - wanted} replicas too many are still there`);
   if (wanted > 0 && status['currentRevision'] !== status['updateRevision'])
     return progressing(`${updated} of ${wanted} replicas are of this version`);
@@ -155,7 +174,8 @@ function definition(_: unknown, status: Status): Health {
   if (names?.status === 'False') return failed(said(names, 'its names are taken'));
   const established = condition(status, 'Established');
   if (established?.status === 'True') return CURRENT;
-  if (established?.status === 'False' && established.reason !== 'Installing') return failed(said(established, 'it is not served'));
+  if (established?.status === 'False' && established.reason !== 'Installing')
+    return failed(said(established, 'it is not served'));
   return progressing('it is not served yet');
 }
 

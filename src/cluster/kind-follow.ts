@@ -129,7 +129,9 @@ export class KindFollow {
             );
         }
         version = undefined; // what was missed meanwhile is found by reading all again
-        const pause = isForbidden(thrown) ? FORBIDDEN_PAUSE_MS : Math.min(MAX_PAUSE_MS, FIRST_PAUSE_MS * 2 ** Math.min(failures, 10));
+        const pause = isForbidden(thrown)
+          ? FORBIDDEN_PAUSE_MS
+          : Math.min(MAX_PAUSE_MS, FIRST_PAUSE_MS * 2 ** Math.min(failures, 10));
         await wait(pause * (0.5 + Math.random()), undefined, { ref: false, signal: this.#signal }).catch(() => {});
       }
     }
@@ -141,7 +143,13 @@ export class KindFollow {
     let version = '';
     do {
       const query = `${this.#selector}limit=${PAGE}${next === '' ? '' : `&continue=${encodeURIComponent(next)}`}`;
-      const { status, body } = await this.#server.request('GET', `${this.#path}?${query}`, undefined, undefined, this.#accept('list'));
+      const { status, body } = await this.#server.request(
+        'GET',
+        `${this.#path}?${query}`,
+        undefined,
+        undefined,
+        this.#accept('list'),
+      );
       this.#sink.listed();
       if (status === 410 && next !== '') throw new Gone();
       if (status === 404) break; // the kind is served no more: nothing of it is there
@@ -273,7 +281,11 @@ function refused(status: number, kind: string): CountersignError {
     return new CountersignError('cluster-forbidden', `may not list and watch the kind \`${kind}\` (${status})`, {
       hint: 'grant the service’s account `list` and `watch` on every kind it applies (docs/operations.md)',
     });
-  return new CountersignError('cluster-unreachable', `the API server answers ${status} when asked for the kind \`${kind}\``, {
-    recover: 'retry',
-  });
+  return new CountersignError(
+    'cluster-unreachable',
+    `the API server answers ${status} when asked for the kind \`${kind}\``,
+    {
+      recover: 'retry',
+    },
+  );
 }

@@ -5,7 +5,8 @@ import { CountersignError, messageOf, parseHttpAddress, parsePlace } from '../mo
 import { parseYaml } from '../yaml/index.ts';
 
 const MAX_FILE = 1024 * 1024;
-const HINT = 'use a token, a token file or a client certificate; programs run only for the kubeconfig of --kubeconfig or KUBECONFIG';
+const HINT =
+  'use a token, a token file or a client certificate; programs run only for the kubeconfig of --kubeconfig or KUBECONFIG';
 
 type Fields = Readonly<Record<string, unknown>>;
 
@@ -18,10 +19,14 @@ export function documentKubeconfig(file: string, context: string | undefined): K
   try {
     return read(file, context);
   } catch (cause) {
-    throw new CountersignError('config-invalid', `the kubeconfig \`${file}\` of a document cannot be used: ${messageOf(cause)}`, {
-      cause,
-      hint: HINT,
-    });
+    throw new CountersignError(
+      'config-invalid',
+      `the kubeconfig \`${file}\` of a document cannot be used: ${messageOf(cause)}`,
+      {
+        cause,
+        hint: HINT,
+      },
+    );
   }
 }
 
@@ -50,7 +55,8 @@ const CLUSTER = new Set([
 ]);
 
 function clusterOf(cluster: Fields, file: string) {
-  if (cluster['insecure-skip-tls-verify'] === true) throw new Error('`insecure-skip-tls-verify` is set: certificates are always verified');
+  if (cluster['insecure-skip-tls-verify'] === true)
+    throw new Error('`insecure-skip-tls-verify` is set: certificates are always verified');
   onlyKeys(cluster, CLUSTER, 'insecure-skip-tls-verify');
   const parsed = parseHttpAddress(text(cluster, 'server'));
   if (parsed.kind === 'refused') throw new Error(`\`server\` is not an address: ${parsed.why}`);
@@ -102,14 +108,18 @@ function userOf(user: Fields, file: string) {
 function onlyKeys(of: Fields, known: ReadonlySet<string>, alsoFalse?: string): void {
   const other = Object.keys(of).find((key) => !known.has(key) && !(key === alsoFalse && of[key] === false));
   if (other !== undefined)
-    throw new Error(`\`${/^[\w-]{1,60}$/.test(other) ? other : 'a key of it'}\` is not taken from a document's kubeconfig`);
+    throw new Error(
+      `\`${/^[\w-]{1,60}$/.test(other) ? other : 'a key of it'}\` is not taken from a document's kubeconfig`,
+    );
 }
 
 function named(whole: Fields, list: string, key: string, name: string): Fields {
   const all = whole[list];
   const matching = Array.isArray(all) ? all.filter((one) => (one as { name?: unknown } | null)?.name === name) : [];
   if (matching.length !== 1)
-    throw new Error(`its \`${list}\` hold \`${shown(name)}\` ${matching.length === 0 ? 'not at all' : 'more than once'}`);
+    throw new Error(
+      `its \`${list}\` hold \`${shown(name)}\` ${matching.length === 0 ? 'not at all' : 'more than once'}`,
+    );
   return fields((matching[0] as Fields)[key], `\`${key}\``);
 }
 

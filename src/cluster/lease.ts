@@ -70,7 +70,8 @@ export class Lease {
    */
   async take(isGone: (holder: string) => boolean = () => false): Promise<boolean> {
     const found = await this.#server.request('GET', this.#path);
-    if (found.status === 404) return this.#written(await this.#server.request('POST', this.#collection, this.#object(undefined)));
+    if (found.status === 404)
+      return this.#written(await this.#server.request('POST', this.#collection, this.#object(undefined)));
     this.#allowed(found, 'read');
     const lease = found.body as unknown as LeaseObject;
     const { resourceVersion: version } = lease.metadata;

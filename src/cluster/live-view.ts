@@ -111,7 +111,8 @@ class KindWatch {
         new KindFollow(server, resource, { namespace, labelSelector: LABEL }, times, signal, log, {
           put: (object) => this.put(object, true),
           drop: (place) => this.#drop(place, true),
-          places: () => [...this.objects.keys()].filter((place) => namespace === '' || place.startsWith(`${namespace}/`)),
+          places: () =>
+            [...this.objects.keys()].filter((place) => namespace === '' || place.startsWith(`${namespace}/`)),
           listed: hooks.listed,
         }),
     );
@@ -132,7 +133,16 @@ class KindWatch {
 
   put(object: KubernetesObject, announce: boolean, digest?: string): void {
     const meta = object.metadata as ObjectMeta;
-    const { namespace = '', name, labels, annotations, uid, generation, deletionTimestamp, resourceVersion = '' } = meta;
+    const {
+      namespace = '',
+      name,
+      labels,
+      annotations,
+      uid,
+      generation,
+      deletionTimestamp,
+      resourceVersion = '',
+    } = meta;
     const environment = labels?.[LABEL];
     const place = `${namespace}/${name}`;
     if (environment === undefined) {
@@ -156,7 +166,8 @@ class KindWatch {
     this.objects.set(place, before !== undefined && same(before, now) ? { ...before, version: resourceVersion } : now);
     if (announce && (before === undefined || !same(before, now))) {
       this.#hooks.changed(this.#ref(place), environment);
-      if (before !== undefined && before.environment !== environment) this.#hooks.changed(this.#ref(place), before.environment);
+      if (before !== undefined && before.environment !== environment)
+        this.#hooks.changed(this.#ref(place), before.environment);
     }
   }
 

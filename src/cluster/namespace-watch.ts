@@ -71,12 +71,19 @@ export class NamespaceWatch {
   async read({ apiVersion, kind, namespace, name }: ObjectRef): Promise<KubernetesObject | undefined> {
     const plural = this.#kinds.get(`${apiVersion} ${kind}`)?.resource.plural;
     if (plural === undefined) return undefined; // the kind is served no more
-    const { status, body } = await this.#server.request('GET', `${apiPath(apiVersion, namespace)}/${plural}/${encodeURIComponent(name)}`);
+    const { status, body } = await this.#server.request(
+      'GET',
+      `${apiPath(apiVersion, namespace)}/${plural}/${encodeURIComponent(name)}`,
+    );
     if (status === 404) return undefined;
     if (status !== 200)
-      throw new CountersignError('cluster-unreachable', `the API server answers ${status} when asked for ${kind} ${namespace}/${name}`, {
-        recover: 'retry',
-      });
+      throw new CountersignError(
+        'cluster-unreachable',
+        `the API server answers ${status} when asked for ${kind} ${namespace}/${name}`,
+        {
+          recover: 'retry',
+        },
+      );
     return { ...(body as KubernetesObject), apiVersion, kind };
   }
 

@@ -52,7 +52,10 @@ export class ObjectEvents {
     if (typeof answer === 'string' || answer.status < 400) return;
     this.#refused = answer.status === 403 || answer.status === 401;
     if (this.#refused)
-      this.#log.warn({ status: answer.status }, 'Events cannot be written on objects; grant `create` on events to have them');
+      this.#log.warn(
+        { status: answer.status },
+        'Events cannot be written on objects; grant `create` on events to have them',
+      );
   }
 }
 

@@ -6,7 +6,8 @@ import { controllerOf, type KubernetesObject } from '../model/index.ts';
  */
 export function foreignOwner(live: KubernetesObject, ours: KubernetesObject): string | undefined {
   const controller = controllerOf(live);
-  if (controller !== undefined && ours.metadata['ownerReferences'] === undefined) return `the ${controller.kind} \`${controller.name}\``;
+  if (controller !== undefined && ours.metadata['ownerReferences'] === undefined)
+    return `the ${controller.kind} \`${controller.name}\``;
   for (const [where, key, tool] of MARKS) {
     const value = live.metadata[where]?.[key];
     if (value !== undefined && ours.metadata[where]?.[key] === undefined) return `${tool} (\`${value.slice(0, 100)}\`)`;

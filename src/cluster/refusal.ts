@@ -22,9 +22,13 @@ export function refusal(answer: Answer, verb: string, what: string, secret: bool
     );
   if (isImmutable(answer)) {
     const fields = [...new Set(causes(answer).map((c) => `\`${c.field ?? ''}\``))].join(', ');
-    return new CountersignError('cluster-immutable', `${what} is immutable in ${fields}: it cannot be changed while it is there`, {
-      hint: 'give the object another name; or let it be deleted and made anew: the annotation `countersign.dev/allow: replace` on it',
-    });
+    return new CountersignError(
+      'cluster-immutable',
+      `${what} is immutable in ${fields}: it cannot be changed while it is there`,
+      {
+        hint: 'give the object another name; or let it be deleted and made anew: the annotation `countersign.dev/allow: replace` on it',
+      },
+    );
   }
   if (/does not support dry run/.test(said))
     return new CountersignError('cluster-refused', message, {
@@ -42,7 +46,8 @@ export function refusal(answer: Answer, verb: string, what: string, secret: bool
 export function isPassing(answer: Answer): boolean {
   const stale = answer.status === 409 && answer.body['reason'] === 'Conflict' && conflicts(answer).length === 0;
   // Our own webhook at a replica that has not heard of the intent yet.
-  const unheard = answer.status === 403 && String(answer.body['message'] ?? '').includes('"gate.countersign.dev" denied');
+  const unheard =
+    answer.status === 403 && String(answer.body['message'] ?? '').includes('"gate.countersign.dev" denied');
   return answer.status === 429 || answer.status >= 500 || stale || unheard;
 }
 

@@ -42,7 +42,8 @@ export async function namespacedKinds(server: ApiServer): Promise<readonly Resou
       for (const { version, resources = [] } of group.versions)
         for (const { resource, scope, verbs, responseKind } of resources) {
           const key = `${name}/${resource}`;
-          if (scope !== 'Namespaced' || !verbs.includes('list') || LEFT_OUT.has(responseKind.kind) || found.has(key)) continue;
+          if (scope !== 'Namespaced' || !verbs.includes('list') || LEFT_OUT.has(responseKind.kind) || found.has(key))
+            continue;
           const apiVersion = name === '' ? version : `${name}/${version}`;
           found.set(key, { apiVersion, kind: responseKind.kind, plural: resource, namespaced: true });
         }

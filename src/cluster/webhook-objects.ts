@@ -53,7 +53,9 @@ export function webhookConfiguration(plan: WebhookPlan, kept: string): object {
   const common = { admissionReviewVersions: ['v1'], clientConfig, sideEffects: 'None', matchPolicy: 'Equivalent' };
   const strict = { ...common, failurePolicy: 'Fail', timeoutSeconds: TIMEOUT_S };
   const governed = [...new Set(environments.flatMap((e) => e.spec.target.namespaces))].sort();
-  const kinds = [...new Set(environments.flatMap((e) => e.spec.target.clusterScoped))].filter((k) => k !== 'Namespace').sort();
+  const kinds = [...new Set(environments.flatMap((e) => e.spec.target.clusterScoped))]
+    .filter((k) => k !== 'Namespace')
+    .sort();
   const globs = environments.filter((e) => rulesMode(e) !== 'off').flatMap((e) => e.spec.admission.policy.namespaces);
   const within = (operator: 'In' | 'NotIn', values: readonly string[]) => ({
     namespaceSelector: { matchExpressions: [{ key: 'kubernetes.io/metadata.name', operator, values }] },
@@ -83,7 +85,10 @@ export function webhookConfiguration(plan: WebhookPlan, kept: string): object {
       failurePolicy: 'Ignore', // it carries out what was admitted, and must go on while the gate is away
       timeoutSeconds: 2,
       ...within('In', governed),
-      rules: [{ operations: WRITES, apiGroups: ['*'], apiVersions: ['*'], resources: ['*', '*/scale'], scope: 'Namespaced' }, NAMESPACES],
+      rules: [
+        { operations: WRITES, apiGroups: ['*'], apiVersions: ['*'], resources: ['*', '*/scale'], scope: 'Namespaced' },
+        NAMESPACES,
+      ],
       matchConditions: [...BESIDE, NOT_ENDPOINTS, { name: 'machinery', expression: isMachinery }],
     },
     ...(kinds.length === 0
@@ -167,7 +172,11 @@ const BESIDE = [
 export function protectingPolicies(plan: WebhookPlan): readonly object[] {
   if (!plan.isProtected) return [];
   const groups = [...new Set(plan.environments.flatMap((e) => e.spec.admission.breakGlass.groups))];
-  const passing = among([...machineryOf(plan.environments), ...plan.ours.map((u) => `user:${u}`), ...groups.map((g) => `group:${g}`)]);
+  const passing = among([
+    ...machineryOf(plan.environments),
+    ...plan.ours.map((u) => `user:${u}`),
+    ...groups.map((g) => `group:${g}`),
+  ]);
   const way = groups.length === 0 ? 'approved in Git' : `approved in Git, or by a member of ${groups.join(' or ')}`;
   const rule = (apiGroup: string, resources: readonly string[], names: readonly string[]) => ({
     apiGroups: [apiGroup],
@@ -176,14 +185,20 @@ export function protectingPolicies(plan: WebhookPlan): readonly object[] {
     resources,
     resourceNames: names,
   });
-  const cluster = policy(plan, plan.name, passing, `this keeps the gate in place; it can be changed only as a change that is ${way}`, {
-    resourceRules: [
-      rule('admissionregistration.k8s.io', ['validatingwebhookconfigurations'], [plan.name]),
-      rule('apiextensions.k8s.io', ['customresourcedefinitions'], DEFINITIONS),
-      rule('rbac.authorization.k8s.io', ['clusterroles', 'clusterrolebindings'], ['countersign']),
-      ...(plan.own.length === 0 ? [] : [rule('', ['namespaces'], plan.own)]),
-    ],
-  });
+  const cluster = policy(
+    plan,
+    plan.name,
+    passing,
+    `this keeps the gate in place; it can be changed only as a change that is ${way}`,
+    {
+      resourceRules: [
+        rule('admissionregistration.k8s.io', ['validatingwebhookconfigurations'], [plan.name]),
+        rule('apiextensions.k8s.io', ['customresourcedefinitions'], DEFINITIONS),
+        rule('rbac.authorization.k8s.io', ['clusterroles', 'clusterrolebindings'], ['countersign']),
+        ...(plan.own.length === 0 ? [] : [rule('', ['namespaces'], plan.own)]),
+      ],
+    },
+  );
   if (plan.own.length === 0) return cluster;
   const inside = policy(
     plan,
@@ -217,7 +232,9 @@ export function protectingPolicies(plan: WebhookPlan): readonly object[] {
   return [...cluster, ...inside];
 }
 
-const DEFINITIONS = ['environments', 'trustpolicies', 'notifiers', 'reportschedules'].map((plural) => `${plural}.countersign.dev`);
+const DEFINITIONS = ['environments', 'trustpolicies', 'notifiers', 'reportschedules'].map(
+  (plural) => `${plural}.countersign.dev`,
+);
 
 function policy(plan: WebhookPlan, name: string, passing: string, message: string, matchConstraints: object): object[] {
   return [
@@ -253,7 +270,8 @@ function machineryOf(environments: readonly Environment[]): readonly string[] {
 
 /** CEL: whether who asks is among identities. */
 function among(identities: readonly string[]): string {
-  const of = (kind: string) => identities.filter((id) => id.startsWith(`${kind}:`)).map((id) => id.slice(kind.length + 1));
+  const of = (kind: string) =>
+    identities.filter((id) => id.startsWith(`${kind}:`)).map((id) => id.slice(kind.length + 1));
   return `request.userInfo.username in ${cel(of('user'))} || request.userInfo.groups.exists(g, g in ${cel(of('group'))})`;
 }
 

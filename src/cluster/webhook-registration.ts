@@ -121,7 +121,9 @@ export class WebhookRegistration {
         kind === 'ValidatingWebhookConfiguration'
           ? [webhookConfiguration(this.#plan, await this.#authority())]
           : protectingPolicies(this.#plan);
-      const object = wanted.find((o) => (o as KubernetesObject).kind === kind && (o as KubernetesObject).metadata.name === name);
+      const object = wanted.find(
+        (o) => (o as KubernetesObject).kind === kind && (o as KubernetesObject).metadata.name === name,
+      );
       if (object === undefined) return;
       await this.#apply(object, performance.now());
       if (this.#put.get(key)?.digest === before) return; // another authority in it, which another replica serves by
@@ -132,7 +134,10 @@ export class WebhookRegistration {
       );
       this.#tampered({ object: ref, change, manager });
     }).catch((thrown) =>
-      this.#log.error({ kind, name, change }, `what keeps the gate in place could not be put back: ${messageOf(thrown)}`),
+      this.#log.error(
+        { kind, name, change },
+        `what keeps the gate in place could not be put back: ${messageOf(thrown)}`,
+      ),
     );
   }
 
@@ -178,13 +183,19 @@ export class WebhookRegistration {
       for (const kind of ['ValidatingAdmissionPolicyBinding', 'ValidatingAdmissionPolicy']) {
         const path = `${API}/${PLURALS[kind]}/${name}`;
         const { status, body } = await this.#server.request('GET', path);
-        if (status === 200 && (body as unknown as KubernetesObject).metadata.annotations?.[ANNOTATION.ledger] === this.#plan.ledger)
+        if (
+          status === 200 &&
+          (body as unknown as KubernetesObject).metadata.annotations?.[ANNOTATION.ledger] === this.#plan.ledger
+        )
           await this.#server.request('DELETE', path);
       }
   }
 
   async #authority(): Promise<string> {
-    const { status, body } = await this.#server.request('GET', `${API}/validatingwebhookconfigurations/${this.#plan.name}`);
+    const { status, body } = await this.#server.request(
+      'GET',
+      `${API}/validatingwebhookconfigurations/${this.#plan.name}`,
+    );
     if (status !== 200) return '';
     const bundles = ((body as { webhooks?: { clientConfig?: { caBundle?: string } }[] }).webhooks ?? []).map(
       (w) => w.clientConfig?.caBundle ?? '',

@@ -44,7 +44,9 @@ const ENVIRONMENT_STATUS = {
     objects: {
       type: 'object',
       description: 'How many objects are in which health.',
-      properties: Object.fromEntries(['current', 'progressing', 'failed', 'missing'].map((k) => [k, { type: 'integer' }])),
+      properties: Object.fromEntries(
+        ['current', 'progressing', 'failed', 'missing'].map((k) => [k, { type: 'integer' }]),
+      ),
     },
   },
 };
@@ -125,7 +127,17 @@ type NameSchema = { readonly metadata: { readonly properties: { readonly name: S
 // A structural schema says the type of everything once, outside of any choice, and never closes an object: the API server
 // drops or refuses what is not named in it. Defaults are left to us, so that a document stays as it was written.
 function structural(schema: Schema): Schema {
-  const { additionalProperties, default: _, oneOf, anyOf, properties, items, $schema: __, propertyNames: ___, ...rest } = schema;
+  const {
+    additionalProperties,
+    default: _,
+    oneOf,
+    anyOf,
+    properties,
+    items,
+    $schema: __,
+    propertyNames: ___,
+    ...rest
+  } = schema;
   const choices = (oneOf ?? anyOf) as readonly Schema[] | undefined;
   if (choices !== undefined) return { ...rest, ...joined(choices) };
   return {
@@ -133,7 +145,9 @@ function structural(schema: Schema): Schema {
     ...(rest['type'] === undefined ? { 'x-kubernetes-preserve-unknown-fields': true } : {}),
     ...(properties === undefined ? {} : { properties: structuralEach(properties as Readonly<Record<string, Schema>>) }),
     ...(items === undefined ? {} : { items: structural(items as Schema) }),
-    ...(typeof additionalProperties === 'object' ? { additionalProperties: structural(additionalProperties as Schema) } : {}),
+    ...(typeof additionalProperties === 'object'
+      ? { additionalProperties: structural(additionalProperties as Schema) }
+      : {}),
   };
 }
 
@@ -149,7 +163,8 @@ function joined(choices: readonly Schema[]): Schema {
     for (const [key, value] of Object.entries(choice['properties'] as Readonly<Record<string, Schema>>)) {
       const known = properties[key];
       const mine = structural(value);
-      properties[key] = known?.['enum'] !== undefined && mine['enum'] !== undefined ? bothEnums(known, mine) : (known ?? mine);
+      properties[key] =
+        known?.['enum'] !== undefined && mine['enum'] !== undefined ? bothEnums(known, mine) : (known ?? mine);
     }
   return { type: 'object', properties };
 }

@@ -36,7 +36,10 @@ function readFramework(text: string, file: string): Framework {
   try {
     return frameworkSchema.parse(JSON.parse(text));
   } catch (cause) {
-    const why = cause instanceof z.ZodError ? `${cause.issues[0]?.path.join('.')}: ${cause.issues[0]?.message}` : messageOf(cause);
+    const why =
+      cause instanceof z.ZodError
+        ? `${cause.issues[0]?.path.join('.')}: ${cause.issues[0]?.message}`
+        : messageOf(cause);
     throw new CountersignError('config-invalid', `the framework \`${file}\` cannot be read: ${why}`, {
       cause,
       hint: 'write it like those in `reports/frameworks`',

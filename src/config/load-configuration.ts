@@ -111,11 +111,18 @@ export function loadWithObjects(
 }
 
 /** What an object is told apart by. */
-export function keyOfObject({ kind, namespace, name }: Pick<ConfigurationObject, 'kind' | 'namespace' | 'name'>): string {
+export function keyOfObject({
+  kind,
+  namespace,
+  name,
+}: Pick<ConfigurationObject, 'kind' | 'namespace' | 'name'>): string {
   return `${kind} ${namespace}/${name}`;
 }
 
-function assemble(found: readonly Found[], options: ObjectOptions): { configuration: Configuration; problems: Problem[] } {
+function assemble(
+  found: readonly Found[],
+  options: ObjectOptions,
+): { configuration: Configuration; problems: Problem[] } {
   const problems: Problem[] = [];
   const environments: Scoped<Environment>[] = [];
   const trustPolicies: Scoped<TrustPolicy>[] = [];
@@ -174,7 +181,9 @@ type Scoped<T> = Found & { readonly parsed: T };
 
 // Two namespaces may each have a TrustPolicy or Notifier of one name.
 function named<T extends { readonly metadata: { readonly name: string } }>({ parsed, scope }: Scoped<T>): T {
-  return scope === '' ? parsed : { ...parsed, metadata: { ...parsed.metadata, name: `${scope}/${parsed.metadata.name}` } };
+  return scope === ''
+    ? parsed
+    : { ...parsed, metadata: { ...parsed.metadata, name: `${scope}/${parsed.metadata.name}` } };
 }
 
 // A Notifier hears of the environments beside it, whatever its globs would match elsewhere.
@@ -182,14 +191,22 @@ function scopedNotifier(notifier: Scoped<Notifier>, beside: readonly Scoped<Envi
   const made = named(notifier);
   if (notifier.scope === '') return made;
   const globs = made.spec.environments;
-  const environments = beside.map((e) => e.parsed.metadata.name).filter((name) => globs.some((glob) => globMatches(glob, name)));
+  const environments = beside
+    .map((e) => e.parsed.metadata.name)
+    .filter((name) => globs.some((glob) => globMatches(glob, name)));
   return { ...made, spec: { ...made.spec, environments } };
 }
 
 // The full name of the TrustPolicy that a name means in a namespace: one of the same, or where that is allowed of another.
-function trustNamed(name: string, scope: string, all: readonly Scoped<TrustPolicy>[], options: ObjectOptions): string | undefined {
+function trustNamed(
+  name: string,
+  scope: string,
+  all: readonly Scoped<TrustPolicy>[],
+  options: ObjectOptions,
+): string | undefined {
   const called = all.filter((t) => t.parsed.metadata.name === name);
-  const meant = called.find((t) => t.scope === scope) ?? (options.crossNamespace && called.length === 1 ? called[0] : undefined);
+  const meant =
+    called.find((t) => t.scope === scope) ?? (options.crossNamespace && called.length === 1 ? called[0] : undefined);
   return meant === undefined ? undefined : named(meant).metadata.name;
 }
 
@@ -202,7 +219,10 @@ function trustProblems(
   const { trust } = environment.spec;
   if (trustNamed(trust, scope, all, options) !== undefined) return [];
   const elsewhere = all.find((t) => t.parsed.metadata.name === trust);
-  const where = elsewhere === undefined || elsewhere.scope === scope ? '' : `, which is in another namespace (\`${elsewhere.scope}\`)`;
+  const where =
+    elsewhere === undefined || elsewhere.scope === scope
+      ? ''
+      : `, which is in another namespace (\`${elsewhere.scope}\`)`;
   return [{ path: 'spec.trust', text: `expected the name of a TrustPolicy, found \`${trust}\`${where}` }];
 }
 
@@ -226,7 +246,9 @@ function scheduleProblems(
           },
         ]),
     ...spec.environments.flatMap((name, i) =>
-      known.has(name) ? [] : [{ path: ['spec', 'environments', i], text: `expected the name of an Environment, found \`${name}\`` }],
+      known.has(name)
+        ? []
+        : [{ path: ['spec', 'environments', i], text: `expected the name of an Environment, found \`${name}\`` }],
     ),
     ...spec.frameworks.flatMap((f, i) =>
       typeof f !== 'string' || SHIPPED_FRAMEWORKS.includes(f)
@@ -249,12 +271,18 @@ function scheduleProblems(
           ],
     ),
     ...places.flatMap((name, i) =>
-      places.indexOf(name) === i ? [] : [{ path: ['spec', 'deliver', i, 'name'], text: `\`${name}\` is declared twice` }],
+      places.indexOf(name) === i
+        ? []
+        : [{ path: ['spec', 'deliver', i, 'name'], text: `\`${name}\` is declared twice` }],
     ),
   ];
 }
 
-function accountProblems({ spec }: Environment, scope: string, options: ObjectOptions): { path: string; text: string }[] {
+function accountProblems(
+  { spec }: Environment,
+  scope: string,
+  options: ObjectOptions,
+): { path: string; text: string }[] {
   const account = spec.target.serviceAccount;
   if (account === undefined || scope === '' || options.crossNamespace || account.startsWith(`${scope}/`)) return [];
   return [
@@ -265,7 +293,10 @@ function accountProblems({ spec }: Environment, scope: string, options: ObjectOp
   ];
 }
 
-function namespaceProblems({ metadata, spec }: Environment, owners: Map<string, string>): { path: string; text: string }[] {
+function namespaceProblems(
+  { metadata, spec }: Environment,
+  owners: Map<string, string>,
+): { path: string; text: string }[] {
   return spec.target.namespaces.flatMap((namespace, i) => {
     const key = `${spec.target.kubeconfig ?? ''} ${spec.target.context ?? ''} ${namespace}`;
     const owner = owners.get(key) ?? metadata.name;
@@ -318,25 +349,38 @@ function namesOnlyItsFiles({ file, document, here }: Found, { files }: ObjectOpt
   const before = problems.length;
   const wrong = (path: string, text: string) => problems.push({ file, line: 0, path, text });
   const look = (value: unknown, path: string): void => {
-    if (typeof value !== 'object' || value === null || path === 'spec.policies.parameters' || path === 'spec.render.substitute') return;
+    if (
+      typeof value !== 'object' ||
+      value === null ||
+      path === 'spec.policies.parameters' ||
+      path === 'spec.render.substitute'
+    )
+      return;
     for (const [key, inner] of Object.entries(value)) {
       const at = Array.isArray(value) ? `${path}[${key}]` : path === '' ? key : `${path}.${key}`;
       const isFile = /^(.*File|file|kubeconfig)$/.test(key) && typeof inner === 'string';
       if (isFile && files === undefined) wrong(at, 'expected nothing: the service was started without --config-files');
-      else if (isFile && here === '') wrong(at, 'expected nothing: its namespace has no name that a directory could have');
+      else if (isFile && here === '')
+        wrong(at, 'expected nothing: its namespace has no name that a directory could have');
       else if (isFile && !/^[A-Za-z0-9_][A-Za-z0-9._-]*$/.test(inner))
         wrong(at, `expected the name of a file in \`${here}\`, found ${shown(inner)}`);
-      else if (key === 'directory') wrong(at, 'expected another place: objects in a cluster name no directories of the service');
-      else if (key === 'url' && typeof inner === 'string' && !isRemote(inner)) wrong(at, `expected an address, found ${shown(inner)}`);
+      else if (key === 'directory')
+        wrong(at, 'expected another place: objects in a cluster name no directories of the service');
+      else if (key === 'url' && typeof inner === 'string' && !isRemote(inner))
+        wrong(at, `expected an address, found ${shown(inner)}`);
       look(inner, at);
     }
   };
   look(document.value, '');
   for (const text of raisedLimits(document.value)) wrong('spec.render.limits', text);
   // The operator's kubeconfig may have contexts that were not made for whoever writes an object.
-  const { target } = ((document.value ?? {}) as { spec?: { target?: { kubeconfig?: unknown; context?: unknown } } }).spec ?? {};
+  const { target } =
+    ((document.value ?? {}) as { spec?: { target?: { kubeconfig?: unknown; context?: unknown } } }).spec ?? {};
   if (target?.context !== undefined && target.kubeconfig === undefined)
-    wrong('spec.target.context', 'expected `kubeconfig` beside it: objects in a cluster choose no context of the service’s own kubeconfig');
+    wrong(
+      'spec.target.context',
+      'expected `kubeconfig` beside it: objects in a cluster choose no context of the service’s own kubeconfig',
+    );
   return problems.length === before;
 }
 
@@ -356,7 +400,9 @@ function raisedLimits(value: unknown): string[] {
   const most = amounts(DEFAULT_LIMITS);
   return Object.entries(amounts(limits)).flatMap(([name, amount]) =>
     amount > most[name as keyof typeof most]
-      ? [`expected at most ${DEFAULT_LIMITS[name as keyof typeof most]} for \`${name}\`: only a file of the service raises it`]
+      ? [
+          `expected at most ${DEFAULT_LIMITS[name as keyof typeof most]} for \`${name}\`: only a file of the service raises it`,
+        ]
       : [],
   );
 }
@@ -411,7 +457,9 @@ export function readWaiver(text: string, file: string): { readonly document: Wai
 function fileReferences({ spec }: TrustPolicy): (string | number)[][] {
   return [
     ...spec.principals.flatMap((p, i) =>
-      p.keys.flatMap((k, j) => (k.openpgpFile === undefined ? [] : [['spec', 'principals', i, 'keys', j, 'openpgpFile']])),
+      p.keys.flatMap((k, j) =>
+        k.openpgpFile === undefined ? [] : [['spec', 'principals', i, 'keys', j, 'openpgpFile']],
+      ),
     ),
     ...(spec.allowedSignersFile === undefined ? [] : [['spec', 'allowedSignersFile']]),
     ...(spec.sshRevocationsFile === undefined ? [] : [['spec', 'sshRevocationsFile']]),
@@ -469,7 +517,12 @@ function checkDocument(file: string, document: YamlDocument, problems: Problem[]
   return checkAgainst(schema, file, document, problems);
 }
 
-function checkAgainst<T>(schema: z.ZodType<T>, file: string, document: YamlDocument, problems: Problem[]): T | undefined {
+function checkAgainst<T>(
+  schema: z.ZodType<T>,
+  file: string,
+  document: YamlDocument,
+  problems: Problem[],
+): T | undefined {
   const result = schema.safeParse(document.value);
   if (result.success) return result.data;
   for (const issue of result.error.issues) problems.push(...problemsOf(issue, file, document));
@@ -484,20 +537,23 @@ function problemsOf(issue: z.core.$ZodIssue, file: string, document: YamlDocumen
     path: pathText(at),
     text,
   });
-  if (issue.code === 'unrecognized_keys') return issue.keys.map((key) => problem([...path, key], `\`${key}\` is not a key here`));
+  if (issue.code === 'unrecognized_keys')
+    return issue.keys.map((key) => problem([...path, key], `\`${key}\` is not a key here`));
   if (issue.code === 'invalid_union') {
     // Of several forms, the one that has all keys that are there: what is wrong in it is what is meant.
     const meant = issue.errors.filter((all) => !all.some((i) => i.code === 'unrecognized_keys' && i.path.length === 0));
     const [form] = meant;
     const isSure = meant.length === 1 && form !== undefined && !form.some((i) => i.path.length === 0);
-    if (isSure) return form.flatMap((inner) => problemsOf({ ...inner, path: [...path, ...inner.path] }, file, document));
+    if (isSure)
+      return form.flatMap((inner) => problemsOf({ ...inner, path: [...path, ...inner.path] }, file, document));
   }
   const found = shown(valueAt(document.value, path));
   if (issue.code === 'invalid_type') {
     const form = issue.message.startsWith('Invalid input') ? article(issue.expected) : issue.message;
     return [problem(path, `expected ${form}, found ${found}`)];
   }
-  if (issue.code === 'invalid_value') return [problem(path, `expected ${issue.values.map(quoted).join(' or ')}, found ${found}`)];
+  if (issue.code === 'invalid_value')
+    return [problem(path, `expected ${issue.values.map(quoted).join(' or ')}, found ${found}`)];
   if (issue.code === 'too_small') return [problem(path, `expected at least ${leastOf(issue)}, found ${found}`)];
   if (issue.code === 'too_big') return [problem(path, `expected at most ${issue.maximum}, found ${found}`)];
   return [problem(path, `expected ${issue.message}, found ${found}`)];
@@ -511,7 +567,10 @@ function leastOf({ minimum, origin }: z.core.$ZodIssueTooSmall): string {
 // Other environments that this one names: each must be there, and nobody may wait for themselves.
 function referenceProblems(environment: Environment, all: readonly Environment[]): { path: string; text: string }[] {
   const { metadata, spec } = environment;
-  const before = (e: Environment) => [...e.spec.dependsOn, ...(e.spec.promotion === undefined ? [] : [e.spec.promotion.from])];
+  const before = (e: Environment) => [
+    ...e.spec.dependsOn,
+    ...(e.spec.promotion === undefined ? [] : [e.spec.promotion.from]),
+  ];
   const byName = new Map(all.map((e) => [e.metadata.name, e]));
   const missing = before(environment)
     .filter((n) => !byName.has(n))
@@ -523,7 +582,10 @@ function referenceProblems(environment: Environment, all: readonly Environment[]
   for (const next = [...before(environment)]; next.length > 0; ) {
     const name = next.pop() as string;
     if (name === metadata.name)
-      return [...missing, { path: 'spec', text: `\`${name}\` waits for itself, through \`dependsOn\` or \`promotion\`` }];
+      return [
+        ...missing,
+        { path: 'spec', text: `\`${name}\` waits for itself, through \`dependsOn\` or \`promotion\`` },
+      ];
     if (reached.has(name)) continue;
     reached.add(name);
     const other = byName.get(name);
@@ -541,14 +603,16 @@ function crossCheck(document: Environment | TrustPolicy, file: string, yaml: Yam
   const { principals, groups, rules } = document.spec;
   const people = principals.map((p) => p.name);
   const known = new Set([...people, ...groups.map((g) => g.name)]);
-  const report = (path: (string | number)[], text: string) => problems.push({ file, line: yaml.lineOf(path), path: pathText(path), text });
+  const report = (path: (string | number)[], text: string) =>
+    problems.push({ file, line: yaml.lineOf(path), path: pathText(path), text });
   principals.forEach((p, i) => {
     if (people.indexOf(p.name) !== i) report(['spec', 'principals', i, 'name'], `\`${p.name}\` is declared twice`);
   });
   groups.forEach((group, i) => {
     if (people.includes(group.name)) report(['spec', 'groups', i, 'name'], `\`${group.name}\` is also a principal`);
     group.members.forEach((member, j) => {
-      if (!people.includes(member)) report(['spec', 'groups', i, 'members', j], `expected the name of a principal, found \`${member}\``);
+      if (!people.includes(member))
+        report(['spec', 'groups', i, 'members', j], `expected the name of a principal, found \`${member}\``);
     });
   });
   const roots = document.spec.roots;
@@ -566,12 +630,14 @@ function crossCheck(document: Environment | TrustPolicy, file: string, yaml: Yam
   principals.forEach((p, i) => {
     p.forgeAccounts.forEach(({ forge, id }, j) => {
       const owner = accounts.get(`${forge}/${id}`);
-      if (owner !== undefined) report(['spec', 'principals', i, 'forgeAccounts', j], `this account is \`${owner}\`’s already`);
+      if (owner !== undefined)
+        report(['spec', 'principals', i, 'forgeAccounts', j], `this account is \`${owner}\`’s already`);
       accounts.set(`${forge}/${id}`, p.name);
     });
     p.emails.forEach((email, j) => {
       const owner = addresses.get(email.toLowerCase());
-      if (owner !== undefined && owner !== p.name) report(['spec', 'principals', i, 'emails', j], `this address is \`${owner}\`’s already`);
+      if (owner !== undefined && owner !== p.name)
+        report(['spec', 'principals', i, 'emails', j], `this address is \`${owner}\`’s already`);
       addresses.set(email.toLowerCase(), p.name);
     });
     if (p.kind === 'person' && p.imports.length > 0)
@@ -579,10 +645,12 @@ function crossCheck(document: Environment | TrustPolicy, file: string, yaml: Yam
   });
   rules.forEach((rule, i) => {
     rule.signers.forEach((who, j) => {
-      if (!known.has(who)) report(['spec', 'rules', i, 'signers', j], `expected a principal or group, found \`${who}\``);
+      if (!known.has(who))
+        report(['spec', 'rules', i, 'signers', j], `expected a principal or group, found \`${who}\``);
     });
     rule.approvals.from.forEach((who, j) => {
-      if (!known.has(who)) report(['spec', 'rules', i, 'approvals', 'from', j], `expected a principal or group, found \`${who}\``);
+      if (!known.has(who))
+        report(['spec', 'rules', i, 'approvals', 'from', j], `expected a principal or group, found \`${who}\``);
     });
     const able = new Set(rule.approvals.from.flatMap((who) => groups.find((g) => g.name === who)?.members ?? [who]));
     if (rule.approvals.required > able.size)
@@ -624,7 +692,10 @@ function withAbsolutePaths(environment: Environment, here: string): Environment 
           : { receiver: { ...source.receiver, secretFile: resolve(here, source.receiver.secretFile) } }),
       },
       target: target.kubeconfig === undefined ? target : { ...target, kubeconfig: resolve(here, target.kubeconfig) },
-      render: render.with === 'helm' ? { ...render, registries: render.registries.map((r) => absoluteRegistry(r, here)) } : render,
+      render:
+        render.with === 'helm'
+          ? { ...render, registries: render.registries.map((r) => absoluteRegistry(r, here)) }
+          : render,
       ...(decryption === undefined ? {} : { decryption: absoluteFiles(decryption, here) }),
       policies: { ...policies, bundles: policies.bundles.map((b) => absoluteBundle(b, here)) },
     },
@@ -634,7 +705,10 @@ function withAbsolutePaths(environment: Environment, here: string): Environment 
 function withAbsoluteFiles(notifier: Notifier, here: string): Notifier {
   const [[target, options] = ['', {}]] = Object.entries(notifier.spec.to);
   const made = Object.fromEntries(
-    Object.entries(options as Record<string, string>).map(([key, value]) => [key, key.endsWith('File') ? resolve(here, value) : value]),
+    Object.entries(options as Record<string, string>).map(([key, value]) => [
+      key,
+      key.endsWith('File') ? resolve(here, value) : value,
+    ]),
   );
   return { ...notifier, spec: { ...notifier.spec, to: { [target]: made } as Notifier['spec']['to'] } };
 }
@@ -670,7 +744,9 @@ function absoluteBundle(source: BundleSource, here: string): BundleSource {
   const files = ['credentialsFile', 'caFile'] as const;
   return {
     ...source,
-    ...Object.fromEntries(files.flatMap((key) => (source[key] === undefined ? [] : [[key, resolve(here, source[key])]]))),
+    ...Object.fromEntries(
+      files.flatMap((key) => (source[key] === undefined ? [] : [[key, resolve(here, source[key])]])),
+    ),
   };
 }
 
@@ -692,8 +768,12 @@ function absoluteCredentials(credentials: Credentials, here: string): Credential
   const { githubApp } = credentials;
   return {
     ...credentials,
-    ...Object.fromEntries(files.flatMap((key) => (credentials[key] === undefined ? [] : [[key, resolve(here, credentials[key])]]))),
-    ...(githubApp === undefined ? {} : { githubApp: { ...githubApp, privateKeyFile: resolve(here, githubApp.privateKeyFile) } }),
+    ...Object.fromEntries(
+      files.flatMap((key) => (credentials[key] === undefined ? [] : [[key, resolve(here, credentials[key])]])),
+    ),
+    ...(githubApp === undefined
+      ? {}
+      : { githubApp: { ...githubApp, privateKeyFile: resolve(here, githubApp.privateKeyFile) } }),
   };
 }
 
@@ -727,16 +807,21 @@ function withKeyFiles(policy: TrustPolicy, { file, document: yaml, here }: Found
       };
     }),
   }));
-  const signers = allowedSignersFile === undefined ? undefined : read(allowedSignersFile, ['spec', 'allowedSignersFile']);
-  const revocations = sshRevocationsFile === undefined ? undefined : read(sshRevocationsFile, ['spec', 'sshRevocationsFile']);
+  const signers =
+    allowedSignersFile === undefined ? undefined : read(allowedSignersFile, ['spec', 'allowedSignersFile']);
+  const revocations =
+    sshRevocationsFile === undefined ? undefined : read(sshRevocationsFile, ['spec', 'sshRevocationsFile']);
   const { trustedRootFile, ...sigstore } = spec.sigstore ?? {};
-  const root = trustedRootFile === undefined ? undefined : read(trustedRootFile, ['spec', 'sigstore', 'trustedRootFile']);
+  const root =
+    trustedRootFile === undefined ? undefined : read(trustedRootFile, ['spec', 'sigstore', 'trustedRootFile']);
   return {
     ...policy,
     spec: {
       ...spec,
       principals,
-      ...(root === undefined ? {} : { sigstore: { certificateLogs: 1, ...sigstore, trustedRoot: root.toString('utf8') } }),
+      ...(root === undefined
+        ? {}
+        : { sigstore: { certificateLogs: 1, ...sigstore, trustedRoot: root.toString('utf8') } }),
       ...(signers === undefined ? {} : { allowedSigners: `${spec.allowedSigners ?? ''}\n${signers.toString('utf8')}` }),
       ...(revocations === undefined ? {} : { sshRevocations: revocationText(revocations) }),
     },
@@ -750,10 +835,16 @@ function revocationText(bytes: Buffer): string {
 
 function invalid(problems: readonly Problem[]): CountersignError {
   const sorted = [...problems].sort((a, b) => (a.file < b.file ? -1 : a.file > b.file ? 1 : a.line - b.line));
-  const lines = sorted.map((p) => `  ${p.file}${p.line === 0 ? '' : `:${p.line}`}: ${p.path === '' ? '' : `${p.path}: `}${p.text}`);
-  return new CountersignError('config-invalid', `the configuration has ${count(problems.length, 'problem')}:\n${lines.join('\n')}`, {
-    hint: 'docs/configuration.md lists every key',
-  });
+  const lines = sorted.map(
+    (p) => `  ${p.file}${p.line === 0 ? '' : `:${p.line}`}: ${p.path === '' ? '' : `${p.path}: `}${p.text}`,
+  );
+  return new CountersignError(
+    'config-invalid',
+    `the configuration has ${count(problems.length, 'problem')}:\n${lines.join('\n')}`,
+    {
+      hint: 'docs/configuration.md lists every key',
+    },
+  );
 }
 
 function valueAt(value: unknown, path: readonly (string | number)[]): unknown {
@@ -761,7 +852,10 @@ function valueAt(value: unknown, path: readonly (string | number)[]): unknown {
 }
 
 function pathText(path: readonly (string | number)[]): string {
-  return path.reduce<string>((text, part) => (typeof part === 'number' ? `${text}[${part}]` : text === '' ? part : `${text}.${part}`), '');
+  return path.reduce<string>(
+    (text, part) => (typeof part === 'number' ? `${text}[${part}]` : text === '' ? part : `${text}.${part}`),
+    '',
+  );
 }
 
 // Long values are cut: a key pasted into the wrong place should not fill the screen.

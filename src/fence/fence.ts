@@ -1,5 +1,13 @@
 import { posix } from 'node:path';
-import { CountersignError, digestOf, type OrderedValue, orderedValue, Recent, sha256, type Violation } from '../model/index.ts';
+import {
+  CountersignError,
+  digestOf,
+  type OrderedValue,
+  orderedValue,
+  Recent,
+  sha256,
+  type Violation,
+} from '../model/index.ts';
 import { KEPT_OF_ALL, Kept, type MadeDocument, type ProcessLimits, tooLarge } from '../render/index.ts';
 import { parseYaml } from '../yaml/index.ts';
 import { kustomizationFiles, type Tree } from './kustomize.ts';
@@ -49,7 +57,13 @@ export type MadeStore = {
 export type ParseTexts = (texts: TextsToParse, limits: ProcessLimits) => Promise<ParsedTexts>;
 
 /** Runs a recipe on a directory of a revision, within limits; the same files give the same again without running anything. */
-export type Fence = (recipe: Recipe, directory: string, tree: RepositoryTree, limits: ProcessLimits, pull?: PullChart) => Promise<Made>;
+export type Fence = (
+  recipe: Recipe,
+  directory: string,
+  tree: RepositoryTree,
+  limits: ProcessLimits,
+  pull?: PullChart,
+) => Promise<Made>;
 
 const REMEMBERED = 50;
 const ORIGIN = 'config.kubernetes.io/origin';
@@ -146,7 +160,11 @@ function notReproducible(recipe: HelmRecipe, directory: string, content: string)
 }
 
 // A kustomization of ours above the environment's own asks for the origin of every object; nothing else is changed.
-async function kustomize({ program, parse, content, limits }: Run, directory: string, files: readonly FencedFile[]): Promise<Made> {
+async function kustomize(
+  { program, parse, content, limits }: Run,
+  directory: string,
+  files: readonly FencedFile[],
+): Promise<Made> {
   const above = `resources: [${JSON.stringify(posix.join('..', directory))}]\nbuildMetadata: [originAnnotations]\n`;
   const ran = await runFenced(
     program,
@@ -162,7 +180,9 @@ async function kustomize({ program, parse, content, limits }: Run, directory: st
     return { value: object, source: { file: file ?? posix.join(directory, 'kustomization.yaml'), line: 1 } };
   });
   const whole = await withSealed(documents, files, parse, limits);
-  return 'kind' in whole ? unread('kustomize', directory, whole, content) : { documents: whole, violations: [], content };
+  return 'kind' in whole
+    ? unread('kustomize', directory, whole, content)
+    : { documents: whole, violations: [], content };
 }
 
 function isSealed(value: unknown): boolean {
@@ -183,7 +203,9 @@ async function withSealed(
   if (parsed.kind === 'exceeded') return parsed;
   if (parsed.kind !== 'values') return documents; // the program could read them, so the object stands for itself, and is refused
   const byFile = new Map(sources.map((f, i) => [f.path, parsed.values[i] as readonly OrderedValue[]]));
-  return documents.map((d) => (isSealed(d.value) ? { ...d, sealedWith: byFile.get(d.source.file) ?? [orderedValue(d.value)] } : d));
+  return documents.map((d) =>
+    isSealed(d.value) ? { ...d, sealedWith: byFile.get(d.source.file) ?? [orderedValue(d.value)] } : d,
+  );
 }
 
 function withoutOrigin(value: unknown): { readonly file: string | undefined; readonly object: unknown } {
@@ -216,12 +238,17 @@ async function chartFiles(recipe: HelmRecipe, directory: string, tree: Repositor
     violations.add(() => ({ code, message, source: { file, line: 1 }, ...(hint === undefined ? {} : { hint }) }));
   const chart = posix.normalize(posix.join(directory, recipe.chart));
   let place: ChartPlace = { at: chart, shown: chart };
-  if (chart.startsWith('..')) refuse(directory, 'helm-outside', `the chart \`${recipe.chart}\` leads out of the repository`);
+  if (chart.startsWith('..'))
+    refuse(directory, 'helm-outside', `the chart \`${recipe.chart}\` leads out of the repository`);
   else if (/\.ya?ml$/.test(chart)) place = (await pinned(chart, recipe, tree, pull, files, refuse)) ?? place;
   else {
     for (const { path, mode } of await tree.files(chart)) {
       if (!mode.startsWith('100')) {
-        refuse(path, 'not-a-file', `\`${path}\` is a ${mode === '120000' ? 'link' : 'submodule'}, which is not followed`);
+        refuse(
+          path,
+          'not-a-file',
+          `\`${path}\` is a ${mode === '120000' ? 'link' : 'submodule'}, which is not followed`,
+        );
         continue;
       }
       files.set(path, (await tree.file(path)) ?? new Uint8Array());
@@ -267,7 +294,12 @@ async function pinned(
   if (typeof pin === 'string') return void refuse(path, 'helm-pin', `\`${path}\` pins no chart: ${pin}`);
   const host = hostOf(pin);
   if (!registries.includes(host))
-    return void refuse(path, 'helm-pin', `charts are not taken from \`${host}\``, 'add it to `spec.render.registries` of the environment');
+    return void refuse(
+      path,
+      'helm-pin',
+      `charts are not taken from \`${host}\``,
+      'add it to `spec.render.registries` of the environment',
+    );
   files.set(path, bytes);
   const archive = unpackChart(await pull(pin), pin);
   const at = posix.join(PINNED, archive.name);
@@ -286,7 +318,9 @@ function unvendored(definition: Uint8Array, chart: string, files: ReadonlyMap<st
   const { dependencies } = (parseYaml(Buffer.from(definition).toString('utf8'))[0]?.value ?? {}) as {
     dependencies?: { name?: string }[];
   };
-  const below = [...files.keys()].filter((f) => f.startsWith(`${chart}/charts/`)).map((f) => f.slice(`${chart}/charts/`.length));
+  const below = [...files.keys()]
+    .filter((f) => f.startsWith(`${chart}/charts/`))
+    .map((f) => f.slice(`${chart}/charts/`.length));
   return (dependencies ?? [])
     .map((d) => d.name ?? '')
     .filter((name) => !below.some((f) => f.startsWith(`${name}/`) || (f.startsWith(`${name}-`) && f.endsWith('.tgz'))));
@@ -329,7 +363,9 @@ async function helm(
     const below = template.includes('/') ? template.slice(template.indexOf('/') + 1) : template;
     const source = { file: template === '' ? shown : posix.join(shown, below || name), line: 1 };
     return values.map((value, j) => {
-      const sealedWith = isSealed(value) ? [(ordered?.values[i]?.[j] ?? orderedValue(value)) as OrderedValue] : undefined;
+      const sealedWith = isSealed(value)
+        ? [(ordered?.values[i]?.[j] ?? orderedValue(value)) as OrderedValue]
+        : undefined;
       return { value, source, ...(sealedWith === undefined ? {} : { sealedWith }) };
     });
   });
@@ -351,12 +387,20 @@ async function helm(
 }
 
 function hookOf(value: unknown): string | undefined {
-  return (value as { metadata?: { annotations?: Record<string, string> } } | null)?.metadata?.annotations?.['helm.sh/hook'];
+  return (value as { metadata?: { annotations?: Record<string, string> } } | null)?.metadata?.annotations?.[
+    'helm.sh/hook'
+  ];
 }
 
 // What a program wrote cannot be read: it is no YAML, or more than may be.
-function unread(program: string, where: string, parsed: Exclude<ParsedTexts, { kind: 'values' }>, content: string): Made {
-  if (parsed.kind === 'unreadable') return failed(program, where, { error: `it wrote what is not YAML: ${parsed.reason}` }, content);
+function unread(
+  program: string,
+  where: string,
+  parsed: Exclude<ParsedTexts, { kind: 'values' }>,
+  content: string,
+): Made {
+  if (parsed.kind === 'unreadable')
+    return failed(program, where, { error: `it wrote what is not YAML: ${parsed.reason}` }, content);
   return {
     documents: [],
     violations: [tooLarge(`what ${program} makes of \`${where}\``, parsed.text, parsed.limit, where)],
@@ -364,7 +408,12 @@ function unread(program: string, where: string, parsed: Exclude<ParsedTexts, { k
   };
 }
 
-function failed(program: string, where: string, { error, exceeded }: Pick<Ran, 'error' | 'exceeded'>, content: string): Made {
+function failed(
+  program: string,
+  where: string,
+  { error, exceeded }: Pick<Ran, 'error' | 'exceeded'>,
+  content: string,
+): Made {
   if (exceeded !== undefined)
     return {
       documents: [],

@@ -40,10 +40,14 @@ export async function kustomizationFiles(
   const refuse = (file: string, line: number, code: string, message: string, hint?: string) =>
     void violations.add(() => ({ code, message, source: { file, line }, ...(hint === undefined ? {} : { hint }) }));
   const visit = async (at: string, from: readonly string[]): Promise<void> => {
-    if (from.includes(at)) return refuse(at, 1, 'kustomize-cycle', `\`${at}\` builds on itself: ${[...from, at].join(' → ')}`);
-    if (files.size > MAX_FILES) return refuse(at, 1, 'kustomize-too-large', `it builds on more than ${MAX_FILES} files`);
+    if (from.includes(at))
+      return refuse(at, 1, 'kustomize-cycle', `\`${at}\` builds on itself: ${[...from, at].join(' → ')}`);
+    if (files.size > MAX_FILES)
+      return refuse(at, 1, 'kustomize-too-large', `it builds on more than ${MAX_FILES} files`);
     const found = (
-      await Promise.all(NAMES.map(async (name) => ({ path: posix.join(at, name), bytes: await tree.file(posix.join(at, name)) })))
+      await Promise.all(
+        NAMES.map(async (name) => ({ path: posix.join(at, name), bytes: await tree.file(posix.join(at, name)) })),
+      )
     ).filter((f) => f.bytes !== undefined);
     const [one] = found;
     if (one?.bytes === undefined) return refuse(at, 1, 'kustomize-missing', `there is no kustomization in \`${at}\``);
@@ -61,7 +65,11 @@ export async function kustomizationFiles(
           'keep the chart in the repository, in an environment of its own that renders with helm',
         );
     for (const { path, key } of references(value)) {
-      if (REMOTE.test(path) && (await tree.file(posix.join(at, path))) === undefined && !(await tree.directory(posix.join(at, path)))) {
+      if (
+        REMOTE.test(path) &&
+        (await tree.file(posix.join(at, path))) === undefined &&
+        !(await tree.directory(posix.join(at, path)))
+      ) {
         refuse(
           one.path,
           line(key),
@@ -90,7 +98,8 @@ function references(value: Record<string, unknown>): { path: string; key: string
   const found: { path: string; key: string }[] = [];
   const add = (key: string, path: unknown) => {
     // Patches, generators and transformers may also stand in the list itself, as YAML over several lines.
-    if (typeof path === 'string' && path !== '' && !path.includes('\n') && !/^\s*[{[]/.test(path)) found.push({ path, key });
+    if (typeof path === 'string' && path !== '' && !path.includes('\n') && !/^\s*[{[]/.test(path))
+      found.push({ path, key });
   };
   for (const key of LISTS) for (const path of list(value[key])) add(key, path);
   for (const key of ['patches', 'patchesJson6902', 'replacements'])

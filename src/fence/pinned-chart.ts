@@ -37,7 +37,8 @@ export function readPin(text: string): ChartPin | string {
   if (other !== undefined) return `\`${other}\` is not a key here`;
   if (typeof url !== 'string' || parseChartAddress(url).kind === 'refused')
     return '`url` is needed, as `oci://HOST/NAME` or `https://HOST/NAME-1.2.3.tgz`';
-  if (typeof digest !== 'string' || !/^sha256:[0-9a-f]{64}$/.test(digest)) return '`digest` is needed, as `sha256:` and 64 digits';
+  if (typeof digest !== 'string' || !/^sha256:[0-9a-f]{64}$/.test(digest))
+    return '`digest` is needed, as `sha256:` and 64 digits';
   return { url, digest };
 }
 
@@ -71,7 +72,8 @@ export function unpackChart(archive: Uint8Array, pin: ChartPin): ChartArchive {
     if (entry.type === 'directory') continue;
     const path = entry.name.replace(/^\.\//, '');
     const [top = '', ...below] = path.split('/');
-    const isPlain = path === posix.normalize(path) && !path.startsWith('/') && !path.startsWith('..') && below.length > 0;
+    const isPlain =
+      path === posix.normalize(path) && !path.startsWith('/') && !path.startsWith('..') && below.length > 0;
     if (!isPlain || (entry.type !== 'file' && entry.type !== undefined))
       throw refuse(`\`${entry.name.slice(0, 100)}\` in it is no plain file`);
     name ??= top;

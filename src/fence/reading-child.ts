@@ -1,5 +1,13 @@
 import { messageOf, orderedValue } from '../model/index.ts';
-import { type Declared, exceeded, measure, type ReadFile, type RenderLimits, readFiles, type SourceFile } from '../render/index.ts';
+import {
+  type Declared,
+  exceeded,
+  measure,
+  type ReadFile,
+  type RenderLimits,
+  readFiles,
+  type SourceFile,
+} from '../render/index.ts';
 import { parseYaml, type YamlDocument } from '../yaml/index.ts';
 
 /** What the process is asked. */

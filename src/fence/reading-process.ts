@@ -53,9 +53,14 @@ export class ReadingProcess {
   }
 
   /** Reads manifests, one result for each; those that exceed the limits are violations (`render-too-large`). */
-  async files(files: readonly SourceFile[], limits: ProcessLimits, declared: Declared): Promise<readonly RenderedFile[]> {
+  async files(
+    files: readonly SourceFile[],
+    limits: ProcessLimits,
+    declared: Declared,
+  ): Promise<readonly RenderedFile[]> {
     const answer = await this.#ask({ files, limits, declared }, limits);
-    if ('limit' in answer) return files.length === 1 ? files.map((f) => refused(f, answer)) : this.#oneByOne(files, limits, declared);
+    if ('limit' in answer)
+      return files.length === 1 ? files.map((f) => refused(f, answer)) : this.#oneByOne(files, limits, declared);
     if (!('files' in answer) || answer.files.length !== files.length) throw unexpected();
     return answer.files.map((read, i) => withPlaces(files[i] as SourceFile, read));
   }
@@ -78,7 +83,11 @@ export class ReadingProcess {
   }
 
   // Which of several files it was is found by reading each alone. After the first, the others are not read, and none passes.
-  async #oneByOne(files: readonly SourceFile[], limits: ProcessLimits, declared: Declared): Promise<readonly RenderedFile[]> {
+  async #oneByOne(
+    files: readonly SourceFile[],
+    limits: ProcessLimits,
+    declared: Declared,
+  ): Promise<readonly RenderedFile[]> {
     const deadline = performance.now() + limits.ms;
     const all: RenderedFile[] = [];
     for (const file of files) {
@@ -130,7 +139,13 @@ export class ReadingProcess {
     this.#end();
     const heap = Math.max(32, Math.floor(((memory - CODE) * HEAP_SHARE) / 1024 / 1024));
     const child = fork(MODULE, [], {
-      execArgv: ['--permission', '--allow-fs-read=*', '--no-warnings', `--max-old-space-size=${heap}`, '--max-semi-space-size=8'],
+      execArgv: [
+        '--permission',
+        '--allow-fs-read=*',
+        '--no-warnings',
+        `--max-old-space-size=${heap}`,
+        '--max-semi-space-size=8',
+      ],
       env: {},
       serialization: 'advanced',
       stdio: ['ignore', 'ignore', 'ignore', 'ipc'],
@@ -159,7 +174,11 @@ function isAlive({ connected, exitCode, signalCode, killed }: ChildProcess): boo
   return connected && exitCode === null && signalCode === null && !killed;
 }
 
-function answerOf(child: ChildProcess, question: Question, { memory, ms }: ProcessLimits): Promise<Answer | Exceeded | Ended> {
+function answerOf(
+  child: ChildProcess,
+  question: Question,
+  { memory, ms }: ProcessLimits,
+): Promise<Answer | Exceeded | Ended> {
   return new Promise((done) => {
     let why: Exceeded | undefined;
     let unsent: NodeJS.Timeout | undefined;
@@ -213,9 +232,13 @@ function refused({ path }: SourceFile, { limit, text }: Exceeded): RenderedFile 
 }
 
 function unexpected(): CountersignError {
-  return new CountersignError('render-failed', 'the process that reads manifests gave another answer than it was asked for', {
-    recover: 'retry',
-  });
+  return new CountersignError(
+    'render-failed',
+    'the process that reads manifests gave another answer than it was asked for',
+    {
+      recover: 'retry',
+    },
+  );
 }
 
 // Requests are answered first, and where memory runs out it is this process that the system ends (proc(5), oom_score_adj).

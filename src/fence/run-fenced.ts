@@ -26,7 +26,12 @@ const NOWHERE = 'http://127.0.0.1:9'; // the discard port: nobody answers
  * anywhere; where the kernel allows it, no network at all. Memory has a hard limit, twice: the kernel refuses more
  * (setrlimit(2), RLIMIT_DATA), and the program and what it started are watched and ended.
  */
-export async function runFenced(program: string, args: readonly string[], files: readonly FencedFile[], limits: RunLimits): Promise<Ran> {
+export async function runFenced(
+  program: string,
+  args: readonly string[],
+  files: readonly FencedFile[],
+  limits: RunLimits,
+): Promise<Ran> {
   const directory = mkdtempSync(join(tmpdir(), 'countersign-fence-'));
   try {
     const root = join(directory, 'files');
@@ -125,7 +130,11 @@ function run(
       clearTimeout(timer);
       watch.stop();
       // Go says so, before many lines about where, when the kernel refuses it memory; the system may end it too.
-      if (ended === undefined && code !== 0 && (signal === 'SIGKILL' || /cannot allocate memory|out of memory/i.test(begin)))
+      if (
+        ended === undefined &&
+        code !== 0 &&
+        (signal === 'SIGKILL' || /cannot allocate memory|out of memory/i.test(begin))
+      )
         [ended, exceeded] = [outOfMemory, 'memory'];
       const ok = code === 0 && ended === undefined;
       resolve({ ok, output: Buffer.concat(out).toString('utf8'), error: ended ?? error.trim(), exceeded });

@@ -19,6 +19,7 @@ export function junit(found: Findings): string {
           : `<system-out>${xml(`warning: ${f.message} (${place(f)})`)}</system-out>`;
     return `    <testcase classname="${xml(f.source?.file ?? 'change')}" name="${xml(name)}">${body}</testcase>\n`;
   });
-  const passed = found.findings.length === 0 ? `    <testcase classname="countersign" name="${found.objects} objects"/>\n` : '';
+  const passed =
+    found.findings.length === 0 ? `    <testcase classname="countersign" name="${found.objects} objects"/>\n` : '';
   return `<?xml version="1.0" encoding="UTF-8"?>\n<testsuites>\n  <testsuite name="countersign" tests="${Math.max(1, found.findings.length)}" failures="${failures.length}" errors="0" skipped="${found.findings.filter((f) => f.level === 'note').length}">\n${cases.join('')}${passed}  </testsuite>\n</testsuites>\n`;
 }

@@ -31,5 +31,7 @@ export function fingerprint(f: Violation): string {
 }
 
 export function place(f: Violation): string {
-  return f.source === undefined ? '' : `${f.source.file}:${f.source.line}${f.source.column === undefined ? '' : `:${f.source.column}`}`;
+  return f.source === undefined
+    ? ''
+    : `${f.source.file}:${f.source.line}${f.source.column === undefined ? '' : `:${f.source.column}`}`;
 }

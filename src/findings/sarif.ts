@@ -48,7 +48,9 @@ export function sarif(found: Findings): object {
                   ...(f.source?.column === undefined ? {} : { startColumn: f.source.column }),
                 },
               },
-              ...(f.object === undefined ? {} : { logicalLocations: [{ fullyQualifiedName: refText(f.object), kind: 'resource' }] }),
+              ...(f.object === undefined
+                ? {}
+                : { logicalLocations: [{ fullyQualifiedName: refText(f.object), kind: 'resource' }] }),
             },
           ],
           partialFingerprints: { 'countersign/v1': fingerprint(f) },

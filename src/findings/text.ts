@@ -4,21 +4,30 @@ import { type Finding, type Findings, place, ruleOf } from './model.ts';
 /** Findings for people: the place first, then what and how to fix it, errors before warnings before what is waived. */
 export function showFindingsText(found: Findings, io: Io, options: { readonly all: boolean }): string {
   const order = { error: 0, warning: 1, note: 2 };
-  const shown = options.all ? found.findings : found.findings.filter((f) => f.state !== 'existing' || f.level === 'error');
+  const shown = options.all
+    ? found.findings
+    : found.findings.filter((f) => f.state !== 'existing' || f.level === 'error');
   const lines = [...shown].sort((a, b) => order[a.level] - order[b.level]).map((f) => oneFinding(f, io));
   const hidden = found.findings.length - shown.length;
-  const more = hidden > 0 ? [paint(io, 'dim', `  ${hidden} more that were there before are not shown; --all shows them`)] : [];
+  const more =
+    hidden > 0 ? [paint(io, 'dim', `  ${hidden} more that were there before are not shown; --all shows them`)] : [];
   const fixed = found.fixed.map((f) => `  ${paint(io, 'green', '✓ fixed')} ${plain(`${ruleOf(f)}  ${f.message}`)}`);
   return [...lines, ...more, ...fixed].map((l) => `${l}\n`).join('');
 }
 
 function oneFinding(f: Finding, io: Io): string {
   const [mark, colour] =
-    f.level === 'error' ? (['✗', 'red'] as const) : f.level === 'warning' ? (['!', 'yellow'] as const) : (['-', 'dim'] as const);
+    f.level === 'error'
+      ? (['✗', 'red'] as const)
+      : f.level === 'warning'
+        ? (['!', 'yellow'] as const)
+        : (['-', 'dim'] as const);
   const tags = [f.severity, ...(f.controls ?? []), f.state === 'existing' ? 'was there before' : undefined]
     .filter((t) => t !== undefined)
     .join(', ');
-  const lines = [`  ${paint(io, colour, `${mark} ${plain(ruleOf(f))}`)}${tags === '' ? '' : `  ${paint(io, 'dim', plain(tags))}`}`];
+  const lines = [
+    `  ${paint(io, colour, `${mark} ${plain(ruleOf(f))}`)}${tags === '' ? '' : `  ${paint(io, 'dim', plain(tags))}`}`,
+  ];
   if (f.source !== undefined) lines.push(`    ${plain(place(f))}`);
   lines.push(`    ${plain(f.message)}`);
   if (f.waived !== undefined)

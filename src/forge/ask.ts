@@ -47,7 +47,11 @@ export async function askAll<T>(question: Question, schema: z.ZodType<T[]>, limi
         'forge-refused',
         `${hostText(question.to)} has more than ${MAX_PAGES} pages of reviews, or is too slow for them`,
       );
-    const { value, next }: { value: T[]; next: HttpAddress | undefined } = await ask({ ...question, to }, schema, limits);
+    const { value, next }: { value: T[]; next: HttpAddress | undefined } = await ask(
+      { ...question, to },
+      schema,
+      limits,
+    );
     all.push(...value);
     to = next;
   }

@@ -1,5 +1,13 @@
 import { z } from 'zod';
-import { below, CountersignError, canonicalJson, type HttpAddress, hostText, parseHttpAddress, projectParts } from '../model/index.ts';
+import {
+  below,
+  CountersignError,
+  canonicalJson,
+  type HttpAddress,
+  hostText,
+  parseHttpAddress,
+  projectParts,
+} from '../model/index.ts';
 import type { Limits } from '../outgoing/index.ts';
 import { ask, askAll } from './ask.ts';
 
@@ -67,9 +75,13 @@ export async function fetchReviews(address: ForgeAddress, limits?: Limits): Prom
 function pageOf(text: string, api: HttpAddress): string {
   const parsed = parseHttpAddress(text);
   if (parsed.kind === 'parsed' && hostText(parsed.value) === forgeName(api)) return text;
-  throw new CountersignError('forge-refused', `${hostText(api)} names a page of the request that is not on \`${forgeName(api)}\``, {
-    hint: 'check --api-url: it must be the address that the forge itself uses',
-  });
+  throw new CountersignError(
+    'forge-refused',
+    `${hostText(api)} names a page of the request that is not on \`${forgeName(api)}\``,
+    {
+      hint: 'check --api-url: it must be the address that the forge itself uses',
+    },
+  );
 }
 
 const id = z.int().nonnegative().transform(String);
@@ -104,7 +116,11 @@ const STATES: Record<string, 'approved' | 'rejected' | 'dismissed'> = {
   DISMISSED: 'dismissed',
 };
 
-async function pullRequest(address: ForgeAddress, kind: 'github' | 'gitea', limits: Limits | undefined): Promise<ForgeRequest> {
+async function pullRequest(
+  address: ForgeAddress,
+  kind: 'github' | 'gitea',
+  limits: Limits | undefined,
+): Promise<ForgeRequest> {
   const { forge, api, repository, number, token } = address;
   const [owner, name, more] = projectParts(repository);
   if (more !== undefined) throw new CountersignError('usage', `\`${repository}\` is not \`owner/name\``);
@@ -146,7 +162,9 @@ async function pullRequest(address: ForgeAddress, kind: 'github' | 'gitea', limi
   };
 }
 
-const gitlabUser = z.object({ id, username: z.string() }).transform(({ id: number, username }) => ({ id: number, login: username }));
+const gitlabUser = z
+  .object({ id, username: z.string() })
+  .transform(({ id: number, username }) => ({ id: number, login: username }));
 const mergeRequestSchema = z.object({
   web_url: z.string(),
   sha: commitId,

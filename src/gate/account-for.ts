@@ -41,10 +41,21 @@ export function readAuditEvent(event: unknown): AuditedWrite | undefined {
   const e = event as Partial<Record<string, unknown>> | null;
   if (typeof e !== 'object' || e === null || typeof e['auditID'] !== 'string' || typeof e['verb'] !== 'string')
     throw new TypeError('this is not an event of audit.k8s.io/v1');
-  const { auditID, stage, verb, requestURI, user, impersonatedUser, objectRef, responseStatus, requestReceivedTimestamp, stageTimestamp } =
-    e;
+  const {
+    auditID,
+    stage,
+    verb,
+    requestURI,
+    user,
+    impersonatedUser,
+    objectRef,
+    responseStatus,
+    requestReceivedTimestamp,
+    stageTimestamp,
+  } = e;
   const code = (responseStatus as { code?: unknown } | undefined)?.code;
-  if (stage !== 'ResponseComplete' || !WRITES.has(verb as string) || typeof code !== 'number' || code >= 300) return undefined;
+  if (stage !== 'ResponseComplete' || !WRITES.has(verb as string) || typeof code !== 'number' || code >= 300)
+    return undefined;
   if (/[?&]dryRun=All(?:&|$)/.test(String(requestURI))) return undefined;
   const who = (impersonatedUser ?? user ?? {}) as { username?: unknown; groups?: unknown };
   const at = (objectRef ?? {}) as Record<string, unknown>;
@@ -100,7 +111,12 @@ export function readAttempt(event: unknown, policy: string): Attempt | undefined
 }
 
 /** What on the ledger, or in the configuration, accounts for a write to an environment's namespace. */
-export function accountFor(write: AuditedWrite, environment: Environment, applier: string, ledger: LedgerView): Account {
+export function accountFor(
+  write: AuditedWrite,
+  environment: Environment,
+  applier: string,
+  ledger: LedgerView,
+): Account {
   const name = environment.metadata.name;
   if (isListed(write, environment.spec.admission.controllers)) return 'controllers';
   if (write.user === applier && isIntended(write, name, ledger)) return 'intents';
@@ -149,5 +165,10 @@ function since<T extends 'breakglass.used' | 'admission.denied' | 'admission.war
 function isObject(write: AuditedWrite, ref: ObjectRef): boolean {
   const group = ref.apiVersion.includes('/') ? (ref.apiVersion.split('/')[0] ?? '') : '';
   const namespace = ref.kind === 'Namespace' ? ref.name : ref.namespace;
-  return write.group === group && write.resource === resourceOf(ref.kind) && write.name === ref.name && write.namespace === namespace;
+  return (
+    write.group === group &&
+    write.resource === resourceOf(ref.kind) &&
+    write.name === ref.name &&
+    write.namespace === namespace
+  );
 }

@@ -125,7 +125,15 @@ export class AdmissionRecords {
   async refused(request: RequestOnRecord, type: Refusal['type'], mode: Refusal['mode'], reason: string): Promise<void> {
     if (request.dryRun) return;
     const { digest } = request;
-    const key = JSON.stringify([type, request.user, request.operation, refKey(request.ref), request.subresource, reason, digest ?? '']);
+    const key = JSON.stringify([
+      type,
+      request.user,
+      request.operation,
+      refKey(request.ref),
+      request.subresource,
+      reason,
+      digest ?? '',
+    ]);
     const open = this.#refusals.get(key);
     if (open !== undefined) {
       open.repeated++;
@@ -139,7 +147,9 @@ export class AdmissionRecords {
       this.#entry(refusal, { ...(digest === undefined ? {} : { digest }), uid: request.uid }),
       [],
     );
-    recorded.catch((thrown) => this.#log.error({ object: request.ref }, `a refusal could not be recorded: ${String(thrown)}`));
+    recorded.catch((thrown) =>
+      this.#log.error({ object: request.ref }, `a refusal could not be recorded: ${String(thrown)}`),
+    );
     await within(
       PATIENCE_MS,
       recorded.catch(() => {}),
@@ -166,10 +176,15 @@ export class AdmissionRecords {
     if (refusal.repeated === 0) return;
     await this.#recorder
       .recordSurely(this.#entry(refusal, { repeated: refusal.repeated }), [])
-      .catch((thrown) => this.#log.error({ object: refusal.request.ref }, `repeated refusals could not be recorded: ${String(thrown)}`));
+      .catch((thrown) =>
+        this.#log.error({ object: refusal.request.ref }, `repeated refusals could not be recorded: ${String(thrown)}`),
+      );
   }
 
-  #entry({ type, request, mode, reason }: Refusal, more: { digest?: string; uid?: string; repeated?: number }): EntryBody {
+  #entry(
+    { type, request, mode, reason }: Refusal,
+    more: { digest?: string; uid?: string; repeated?: number },
+  ): EntryBody {
     const { user, groups, operation, ref, subresource } = request;
     const base = {
       environment: this.#environment,

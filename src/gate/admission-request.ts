@@ -27,8 +27,13 @@ export type AdmissionDecision = {
 };
 
 /** Whether somebody is among identities, written as `user:NAME` or `group:NAME`. */
-export function isListed({ user, groups }: Pick<AdmissionRequest, 'user' | 'groups'>, identities: readonly string[]): boolean {
-  return identities.some((id) => (id.startsWith('user:') ? id.slice(5) === user : id.startsWith('group:') && groups.includes(id.slice(6))));
+export function isListed(
+  { user, groups }: Pick<AdmissionRequest, 'user' | 'groups'>,
+  identities: readonly string[],
+): boolean {
+  return identities.some((id) =>
+    id.startsWith('user:') ? id.slice(5) === user : id.startsWith('group:') && groups.includes(id.slice(6)),
+  );
 }
 
 /** The namespace a request is in; a Namespace is in itself. */
@@ -48,7 +53,10 @@ export function requestDigest(request: AdmissionRequest): string | undefined {
 }
 
 /** What the ledger is told of a request: no object, but the digest of what it writes. */
-export type RequestOnRecord = Pick<AdmissionRequest, 'uid' | 'operation' | 'user' | 'groups' | 'ref' | 'subresource' | 'dryRun'> & {
+export type RequestOnRecord = Pick<
+  AdmissionRequest,
+  'uid' | 'operation' | 'user' | 'groups' | 'ref' | 'subresource' | 'dryRun'
+> & {
   readonly digest: string | undefined;
 };
 

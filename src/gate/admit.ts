@@ -14,7 +14,14 @@ import {
   type Violation,
 } from '../model/index.ts';
 import type { AdmissionRecords } from './admission-records.ts';
-import { type AdmissionDecision, type AdmissionRequest, forRecord, isListed, namespaceOf, requestDigest } from './admission-request.ts';
+import {
+  type AdmissionDecision,
+  type AdmissionRequest,
+  forRecord,
+  isListed,
+  namespaceOf,
+  requestDigest,
+} from './admission-request.ts';
 import { belongs } from './belongs.ts';
 import type { BreakGlass } from './break-glass.ts';
 import { admissible, type EnvironmentState } from './environment-state.ts';
@@ -83,7 +90,12 @@ async function decide(request: AdmissionRequest, scope: AdmissionScope): Promise
 function changesNothing(request: AdmissionRequest, { applier }: AdmissionScope): boolean {
   const { user, oldObject, operation } = request;
   const digest = requestDigest(request);
-  return user === applier && digest !== undefined && oldObject !== undefined && digest === admissionDigest(oldObject, operation);
+  return (
+    user === applier &&
+    digest !== undefined &&
+    oldObject !== undefined &&
+    digest === admissionDigest(oldObject, operation)
+  );
 }
 
 // The intent is on the ledger, so nothing waits for the record that it was met.
@@ -103,17 +115,24 @@ async function asOther(request: AdmissionRequest, scope: AdmissionScope): Promis
   const { admission, drift } = scope.environment.spec;
   const { owned } = scope.state();
   // Evicting a pod that a controller made removes nothing that Git has, and respects disruption budgets: nodes must be drained.
-  if (request.subresource === 'eviction' && !owned.has(refKey(request.ref))) return onRecord(request, scope, 'eviction');
-  if (CONNECTIONS.has(request.subresource) && admission.connect === 'record') return onRecord(request, scope, 'connect');
+  if (request.subresource === 'eviction' && !owned.has(refKey(request.ref)))
+    return onRecord(request, scope, 'eviction');
+  if (CONNECTIONS.has(request.subresource) && admission.connect === 'record')
+    return onRecord(request, scope, 'connect');
   if (isLeftToOthers(request, drift.ignore)) return onRecord(request, scope, 'left to others');
   if (request.operation === 'CONNECT' || !isListed(request, admission.operators)) return undefined;
   if (!(await belongs(request, owned, scope.facts))) return undefined;
   const ruled = await ruling(request, scope);
-  const denied = ruled === undefined || ruled.violations.length === 0 ? undefined : await deniedByRules(request, scope, ruled);
+  const denied =
+    ruled === undefined || ruled.violations.length === 0 ? undefined : await deniedByRules(request, scope, ruled);
   return denied ?? told(await onRecord(request, scope, 'operator'), ruled);
 }
 
-async function onRecord(request: AdmissionRequest, { records }: AdmissionScope, as: string): Promise<AdmissionDecision> {
+async function onRecord(
+  request: AdmissionRequest,
+  { records }: AdmissionScope,
+  as: string,
+): Promise<AdmissionDecision> {
   await records.allowed(forRecord(request), as);
   return yes({ 'allowed-as': as });
 }
@@ -132,13 +151,21 @@ export async function admitByRules(request: AdmissionRequest, scope: AdmissionSc
   }
 }
 
-async function ruling(request: AdmissionRequest, { environment, rules, facts }: AdmissionScope): Promise<Ruling | undefined> {
+async function ruling(
+  request: AdmissionRequest,
+  { environment, rules, facts }: AdmissionScope,
+): Promise<Ruling | undefined> {
   if (rules === undefined || rulesMode(environment) === 'off') return undefined;
-  if (request.subresource !== '' || (request.operation !== 'CREATE' && request.operation !== 'UPDATE')) return undefined;
+  if (request.subresource !== '' || (request.operation !== 'CREATE' && request.operation !== 'UPDATE'))
+    return undefined;
   return rules.ask(request, await facts.labelsOf(namespaceOf(request)).catch(() => undefined));
 }
 
-async function deniedByRules(request: AdmissionRequest, scope: AdmissionScope, ruled: Ruling): Promise<AdmissionDecision> {
+async function deniedByRules(
+  request: AdmissionRequest,
+  scope: AdmissionScope,
+  ruled: Ruling,
+): Promise<AdmissionDecision> {
   const said = ruled.violations
     .slice(0, MAX_SHOWN)
     .map(({ rule, code, message, hint }) => `${rule ?? code}: ${message}${hint === undefined ? '' : ` (${hint})`}`);
@@ -178,7 +205,9 @@ async function refuse(
     return yes({ 'would-deny': reason }, [`countersign (not enforced yet): ${reason}`]);
   }
   await records.refused(forRecord(request), 'admission.denied', mode === 'enforce' ? 'enforce' : 'audit', reason);
-  return mode === 'enforce' ? { allowed: false, message: reason, warnings: [], notes: { denied: reason } } : yes({ 'would-deny': reason });
+  return mode === 'enforce'
+    ? { allowed: false, message: reason, warnings: [], notes: { denied: reason } }
+    : yes({ 'would-deny': reason });
 }
 
 function refusal(request: AdmissionRequest, scope: AdmissionScope): string {
@@ -194,7 +223,8 @@ function refusal(request: AdmissionRequest, scope: AdmissionScope): string {
     return `${what}: \`${request.subresource}\` into what runs there is closed, because what it does is in no commit${glass}`;
   const asked = request.subresource === '' ? request.operation : `${request.operation} of \`${request.subresource}\``;
   const made = render.with === 'plain' ? '' : ` (rendered with ${render.with})`;
-  const where = owned === undefined ? `add it under \`${source.path}\`${made}` : `change \`${owned.file}\` (line ${owned.line})`;
+  const where =
+    owned === undefined ? `add it under \`${source.path}\`${made}` : `change \`${owned.file}\` (line ${owned.line})`;
   return `${what}, and no recorded verdict allows this ${asked}: ${where} on branch \`${source.branch}\` of ${repository} and have it approved${glass}`;
 }
 
@@ -212,13 +242,20 @@ function provenanceOf(owned: OwnedObject | undefined, state: EnvironmentState): 
 }
 
 /** Whether a request changes nothing but fields that `spec.drift.ignore` leaves to others. */
-function isLeftToOthers({ ref, subresource, operation, object, oldObject }: AdmissionRequest, rules: readonly IgnoreRule[]): boolean {
+function isLeftToOthers(
+  { ref, subresource, operation, object, oldObject }: AdmissionRequest,
+  rules: readonly IgnoreRule[],
+): boolean {
   if (operation !== 'UPDATE') return false;
-  const pointers = rules.filter((r) => r.kind === ref.kind && (r.name === undefined || r.name === ref.name)).flatMap((r) => r.fields);
+  const pointers = rules
+    .filter((r) => r.kind === ref.kind && (r.name === undefined || r.name === ref.name))
+    .flatMap((r) => r.fields);
   if (pointers.length === 0) return false;
   if (subresource === 'scale') return pointers.includes('/spec/replicas');
   if (subresource !== '' || object === undefined || oldObject === undefined) return false;
-  return admissionDigest(without(object, pointers), 'UPDATE') === admissionDigest(without(oldObject, pointers), 'UPDATE');
+  return (
+    admissionDigest(without(object, pointers), 'UPDATE') === admissionDigest(without(oldObject, pointers), 'UPDATE')
+  );
 }
 
 function without(object: KubernetesObject, pointers: readonly string[]): KubernetesObject {
@@ -233,7 +270,8 @@ function without(object: KubernetesObject, pointers: readonly string[]): Kuberne
       (at, key) => (typeof at === 'object' && at !== null ? (at as Record<string, unknown>)[key] : undefined),
       copy,
     );
-    if (typeof parent === 'object' && parent !== null && Object.hasOwn(parent, last)) delete (parent as Record<string, unknown>)[last];
+    if (typeof parent === 'object' && parent !== null && Object.hasOwn(parent, last))
+      delete (parent as Record<string, unknown>)[last];
   }
   return copy;
 }

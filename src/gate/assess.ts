@@ -26,7 +26,14 @@ import {
   type PolicyScope,
 } from '../policy/index.ts';
 import { encryptionProblems, type Rendering } from '../render/index.ts';
-import { examineCommits, examineHistory, type HistorySource, malformedVerdict, type TrustStore, verifyChange } from '../trust/index.ts';
+import {
+  examineCommits,
+  examineHistory,
+  type HistorySource,
+  malformedVerdict,
+  type TrustStore,
+  verifyChange,
+} from '../trust/index.ts';
 import { momentsOf, recordSeen } from './first-seen.ts';
 import type { Gate } from './gate.ts';
 import { readImages } from './images-in-force.ts';
@@ -81,7 +88,10 @@ export async function assess(gate: Gate, from: string, to: string): Promise<Asse
   const recorded = await recordVerdict(gate.recorder, verdict, judged.violations.length);
   if (verdict.outcome === 'allowed' && judged.trustAfter !== undefined)
     await recordTrust(gate.recorder, verdict, judged.trustAfter, recorded.index);
-  const allowed = verdict.outcome === 'allowed' ? allow(gate.environment, to, recorded.index, judged.objects, judged.allows) : undefined;
+  const allowed =
+    verdict.outcome === 'allowed'
+      ? allow(gate.environment, to, recorded.index, judged.objects, judged.allows)
+      : undefined;
   return { verdict, recorded, allowed, objects: judged.objects };
 }
 
@@ -97,14 +107,23 @@ export async function recall(
 ): Promise<AllowedRevision> {
   const recorded = ledger.entry(verdictIndex);
   const name = gate.environment.metadata.name;
-  if (recorded?.entry.type !== 'change.judged' || recorded.entry.outcome !== 'allowed' || recorded.entry.environment !== name) {
-    throw new CountersignError('ledger-inconsistent', `entry ${verdictIndex} does not allow a revision of \`${name}\``, {
-      recover: 'halt',
-    });
+  if (
+    recorded?.entry.type !== 'change.judged' ||
+    recorded.entry.outcome !== 'allowed' ||
+    recorded.entry.environment !== name
+  ) {
+    throw new CountersignError(
+      'ledger-inconsistent',
+      `entry ${verdictIndex} does not allow a revision of \`${name}\``,
+      {
+        recover: 'halt',
+      },
+    );
   }
   const { entry } = recorded;
   const judged = ledger.evidence(entry.evidence) as Verdict;
-  const isOfEntry = judged.outcome === 'allowed' && judged.environment === name && judged.to === entry.to && judged.tree === entry.tree;
+  const isOfEntry =
+    judged.outcome === 'allowed' && judged.environment === name && judged.to === entry.to && judged.tree === entry.tree;
   const refusal = isOfEntry
     ? await verifyAgain(gate, ledger, judged, Date.parse(judged.consulted.at ?? entry.time))
     : 'its evidence is of another verdict';
@@ -142,7 +161,11 @@ export async function recall(
 }
 
 /** What the rules in force at a commit say of its objects; signatures and approvals are not asked. */
-export async function ruledAt(gate: Gate, commit: string, trace = false): Promise<Found & { readonly objects: readonly RenderedObject[] }> {
+export async function ruledAt(
+  gate: Gate,
+  commit: string,
+  trace = false,
+): Promise<Found & { readonly objects: readonly RenderedObject[] }> {
   const tree = await gate.repository.tree(commit);
   const { objects } = await renderTree(gate, tree);
   const { metadata, spec } = gate.environment;
@@ -207,7 +230,8 @@ async function judge(gate: Gate, from: string, to: string, tree: string): Promis
   };
   if (tree === '') {
     const [tip] = await repository.commits([to]);
-    const why = tip?.kind === 'malformed' ? tip : { id: to, code: 'malformed', reason: 'it cannot be taken apart without doubt' };
+    const why =
+      tip?.kind === 'malformed' ? tip : { id: to, code: 'malformed', reason: 'it cannot be taken apart without doubt' };
     return { ...nothing, violations: [malformedViolation(why)] };
   }
   const trusted = await assessTrust(gate, from, to, tree);
@@ -241,8 +265,15 @@ async function judge(gate: Gate, from: string, to: string, tree: string): Promis
   const allows = [...new Set((change?.commits ?? []).flatMap((c) => c.allows))];
   const unrendered = rendering.violations.filter((v) => v.code !== 'nothing-rendered' || !allows.includes('empty'));
   const outside = await mapInTurns(rendering.objects, (o) => outOfScope(environment, o));
-  const encrypted = await mapInTurns(rendering.objects, (o) => encryptionProblems(o, environment.spec.decryption !== undefined));
-  const ruled = applyWaivers([...onObjects.violations, ...onChange.violations], waivers, scope.environment, now.getTime());
+  const encrypted = await mapInTurns(rendering.objects, (o) =>
+    encryptionProblems(o, environment.spec.decryption !== undefined),
+  );
+  const ruled = applyWaivers(
+    [...onObjects.violations, ...onChange.violations],
+    waivers,
+    scope.environment,
+    now.getTime(),
+  );
   return {
     ...nothing,
     commits,
@@ -298,8 +329,13 @@ async function ruleChange(
   const before = isNoRevision(from) ? [] : (await renderTree(gate, await gate.repository.tree(from))).objects;
   const signers = new Map(commits.map((v) => [v.commit, v.signer?.principal ?? '']));
   const paths = (await gate.repository.diff(from, to)).map((p) => p.path);
-  const groupsOf = (principal: string) => store.policy.spec.groups.filter((g) => g.members.includes(principal)).map((g) => g.name);
-  return evaluateChange(rules, changeInput(change, signers, groupsOf, paths, await changedObjects(before, after), scope.now), scope);
+  const groupsOf = (principal: string) =>
+    store.policy.spec.groups.filter((g) => g.members.includes(principal)).map((g) => g.name);
+  return evaluateChange(
+    rules,
+    changeInput(change, signers, groupsOf, paths, await changedObjects(before, after), scope.now),
+    scope,
+  );
 }
 
 /** What signatures and approvals say of a change, before anything of it is rendered. */
@@ -357,14 +393,18 @@ export async function assessTrust(gate: TrustParts, from: string, to: string, tr
     isAncestor: repository.isAncestor,
     approvals: (wanted) => repository.approvals(ref, wanted),
     moment,
-    examine: async (ids, other) => (await examineCommits(source, ids, other)).flatMap((e) => (e.kind === 'facts' ? e.facts : [])),
+    examine: async (ids, other) =>
+      (await examineCommits(source, ids, other)).flatMap((e) => (e.kind === 'facts' ? e.facts : [])),
     trustLine: line,
     startedAt: await repository.time(from),
     onlyTrusted: gate.untrusted === 'refused',
     now,
   });
   const refused = result.kind === 'refused' ? result.violations : [];
-  const violations = [...malformed.map(malformedViolation), ...(descends ? refused : refusedRollback(from, to, refused))];
+  const violations = [
+    ...malformed.map(malformedViolation),
+    ...(descends ? refused : refusedRollback(from, to, refused)),
+  ];
   return {
     change: result.kind === 'verified' && malformed.length === 0 ? result.change : undefined,
     commits: [...result.commits, ...malformed.map((m) => malformedVerdict(m, moment(m)))],
@@ -388,12 +428,21 @@ async function see(
   const environment = gate.environment.metadata.name;
   const { baseline } = gate.environment.spec.source;
   if (baseline === from && recorder.latest(['history.sealed'], environment)?.entry.commit !== from)
-    await recorder.record({ type: 'history.sealed', environment, ref, commit: from, tree: await gate.repository.tree(from) }, []);
+    await recorder.record(
+      { type: 'history.sealed', environment, ref, commit: from, tree: await gate.repository.tree(from) },
+      [],
+    );
   await recordSeen(recorder, { environment, ref, tip: to }, ids);
 }
 
 // The history of the last look is taken over where this one only goes on from it.
-async function examineAll({ repository, known }: TrustParts, source: HistorySource, from: string, to: string, store: TrustStore) {
+async function examineAll(
+  { repository, known }: TrustParts,
+  source: HistorySource,
+  from: string,
+  to: string,
+  store: TrustStore,
+) {
   const last = known?.last(store, from);
   const goesOn = last !== undefined && (await repository.isAncestor(last.to, to));
   const examined = goesOn ? [...last.examined] : [];

@@ -33,18 +33,24 @@ export class AuditAccount {
   /** Takes events in. Writes that nothing accounts for are durable on the ledger when this resolves. A TypeError for what is no event; nothing is taken then. */
   async take(events: readonly unknown[]): Promise<Unmatched[]> {
     const writes = events.flatMap((event) => readAuditEvent(event) ?? []);
-    const attempts = events.flatMap((event) => readAttempt(event, this.#policy) ?? []).filter((a) => !this.#seen.has(a.auditId));
+    const attempts = events
+      .flatMap((event) => readAttempt(event, this.#policy) ?? [])
+      .filter((a) => !this.#seen.has(a.auditId));
     const unmatched: Unmatched[] = [];
     const fresh = writes.filter((write) => !this.#seen.has(write.auditId));
     const accounts = fresh.flatMap((write) => {
       const scope = this.#scopes.find((s) => s.environment.spec.target.namespaces.includes(write.namespace));
-      return scope === undefined ? [] : [{ write, scope, account: accountFor(write, scope.environment, scope.applier, this.#ledger) }];
+      return scope === undefined
+        ? []
+        : [{ write, scope, account: accountFor(write, scope.environment, scope.applier, this.#ledger) }];
     });
     for (const { write, scope, account } of accounts)
       if (account === 'unmatched') unmatched.push({ environment: scope.environment.metadata.name, write });
     await Promise.all([
       ...unmatched.map((u) => this.#record(u)),
-      ...attempts.map((a) => this.#ledger.record({ type: 'protection.refused', ...a, user: this.#ledger.subject(a.user) }, [])),
+      ...attempts.map((a) =>
+        this.#ledger.record({ type: 'protection.refused', ...a, user: this.#ledger.subject(a.user) }, []),
+      ),
     ]);
     for (const { auditId } of attempts) this.#remember(auditId);
     for (const { write, scope, account } of accounts) {

@@ -21,7 +21,11 @@ export type Grant = {
   readonly until: string;
 };
 
-const KEYS: ReadonlySet<string> = new Set([ANNOTATION.breakGlass, ANNOTATION.breakGlassFor, ANNOTATION.breakGlassTicket]);
+const KEYS: ReadonlySet<string> = new Set([
+  ANNOTATION.breakGlass,
+  ANNOTATION.breakGlassFor,
+  ANNOTATION.breakGlassTicket,
+]);
 const MAX_TEXT = 500;
 
 /** Break-glass in one environment: grants that are open, and the uses of them. Every use is on record before it is let through. */
@@ -34,7 +38,12 @@ export class BreakGlass {
   // Grants and their ends that the ledger has not got yet; they are in the file beside it.
   #beside: { readonly grant: Grant; readonly opened: boolean }[] = [];
 
-  constructor(environment: Environment, ledger: LedgerView & SureRecorder, clock: () => Date, tell: (told: Told) => void = () => {}) {
+  constructor(
+    environment: Environment,
+    ledger: LedgerView & SureRecorder,
+    clock: () => Date,
+    tell: (told: Told) => void = () => {},
+  ) {
     this.#environment = environment;
     this.#ledger = ledger;
     this.#clock = clock;
@@ -78,7 +87,8 @@ export class BreakGlass {
     const index = this.#ledger.latest(['breakglass.opened', 'breakglass.closed'], name)?.index ?? -1;
     if (index !== this.#known.index) this.#known = { index, grants: grantsOf(this.#ledger, name) };
     let grants: readonly Grant[] = this.#known.grants;
-    for (const { grant, opened } of this.#beside) grants = opened ? [...grants, grant] : without(grants, grant.namespaces);
+    for (const { grant, opened } of this.#beside)
+      grants = opened ? [...grants, grant] : without(grants, grant.namespaces);
     return grants;
   }
 
@@ -169,7 +179,9 @@ export class BreakGlass {
         `break-glass: ${request.operation} ${refText(request.ref)}${request.subresource === '' ? '' : `/${request.subresource}`}: ${reason}`,
       );
     }
-    return letThrough(`countersign: break-glass is recorded and will be in every report; Git takes over again at ${until}`);
+    return letThrough(
+      `countersign: break-glass is recorded and will be in every report; Git takes over again at ${until}`,
+    );
   }
 
   #remember(grant: Grant, opened: boolean): void {
@@ -196,7 +208,10 @@ export function mayUseBreakGlass({ spec }: Environment, { groups }: Pick<Admissi
 }
 
 /** Grants of an environment that the ledger has and that nobody gave back; those whose time is over among them. */
-export function grantsOf(ledger: Pick<LedgerView, 'all'>, environment: string): readonly (Grant & { readonly entry: number })[] {
+export function grantsOf(
+  ledger: Pick<LedgerView, 'all'>,
+  environment: string,
+): readonly (Grant & { readonly entry: number })[] {
   const told: readonly Recorded<EntryOf<'breakglass.opened' | 'breakglass.closed'>>[] = [
     ...ledger.all('breakglass.opened', environment),
     ...ledger.all('breakglass.closed', environment),
@@ -218,7 +233,13 @@ function without<G extends Grant>(grants: readonly G[], namespaces: readonly str
 
 // A Namespace in which nothing but our annotations is different: that opens or closes, and changes nothing.
 function isOnlyGrant({ ref, operation, object, oldObject, subresource }: AdmissionRequest): boolean {
-  if (ref.kind !== 'Namespace' || operation !== 'UPDATE' || subresource !== '' || object === undefined || oldObject === undefined)
+  if (
+    ref.kind !== 'Namespace' ||
+    operation !== 'UPDATE' ||
+    subresource !== '' ||
+    object === undefined ||
+    oldObject === undefined
+  )
     return false;
   const plain = (o: NonNullable<typeof object>) => {
     const { annotations = {}, managedFields: _, resourceVersion: __, generation: ___, ...metadata } = o.metadata;
@@ -233,7 +254,10 @@ function isOnlyGrant({ ref, operation, object, oldObject, subresource }: Admissi
 }
 
 function ends({ object, oldObject }: AdmissionRequest): boolean {
-  return annotationsOf(oldObject)[ANNOTATION.breakGlass] !== undefined && annotationsOf(object)[ANNOTATION.breakGlass] === undefined;
+  return (
+    annotationsOf(oldObject)[ANNOTATION.breakGlass] !== undefined &&
+    annotationsOf(object)[ANNOTATION.breakGlass] === undefined
+  );
 }
 
 function letThrough(warning: string): AdmissionDecision {

@@ -26,7 +26,9 @@ export type EnvironmentState = {
   /** Everything that may be in the cluster by our hand: that, and whatever later intents may have written. */
   readonly owned: ReadonlyMap<string, OwnedObject>;
   /** An intent that has no result, or whose result is a failure that was not yet put right. */
-  readonly open: { readonly intent: Recorded<EntryOf<'apply.intent'>>; readonly plan: Plan; readonly failed: boolean } | undefined;
+  readonly open:
+    | { readonly intent: Recorded<EntryOf<'apply.intent'>>; readonly plan: Plan; readonly failed: boolean }
+    | undefined;
 };
 
 const EMPTY: Inventory = { objects: [], leaving: [] };
@@ -34,7 +36,8 @@ const EMPTY: Inventory = { objects: [], leaving: [] };
 /** Folds the intents and results of an environment into its present state. `known` is an earlier state, from which inventories are taken over. */
 function environmentState(ledger: LedgerView, environment: string, known?: EnvironmentState): EnvironmentState {
   const result = lastApplied(ledger, environment);
-  const { inventory, chain } = result === undefined ? { inventory: EMPTY, chain: 0 } : inventoryAt(ledger, result, known);
+  const { inventory, chain } =
+    result === undefined ? { inventory: EMPTY, chain: 0 } : inventoryAt(ledger, result, known);
   const base = {
     revision: result?.entry.revision ?? NO_REVISION,
     verdict: result === undefined ? -1 : (intentOf(ledger, result)?.verdict ?? -1),
@@ -103,7 +106,11 @@ function sameObject(a: OwnedObject | undefined, b: OwnedObject): boolean {
 
 type Result = Recorded<EntryOf<'apply.result'>>;
 
-function inventoryAt(ledger: LedgerView, result: Result, known?: EnvironmentState): { inventory: Inventory; chain: number } {
+function inventoryAt(
+  ledger: LedgerView,
+  result: Result,
+  known?: EnvironmentState,
+): { inventory: Inventory; chain: number } {
   if (known?.settled === result.index) return { inventory: known.inventory, chain: known.chain };
   const records: InventoryRecord[] = [];
   let start: EnvironmentState | undefined;
@@ -113,9 +120,13 @@ function inventoryAt(ledger: LedgerView, result: Result, known?: EnvironmentStat
     if (record.base === undefined) break;
     const base = ledger.entry(record.base);
     if (base?.entry.type !== 'apply.result' || base.index >= at.index)
-      throw new CountersignError('ledger-inconsistent', `entry ${at.index} builds on entry ${record.base}, which is no result before it`, {
-        recover: 'halt',
-      });
+      throw new CountersignError(
+        'ledger-inconsistent',
+        `entry ${at.index} builds on entry ${record.base}, which is no result before it`,
+        {
+          recover: 'halt',
+        },
+      );
     at = base as Result;
     if (known !== undefined && known.settled === at.index) start = known;
   }
@@ -153,7 +164,8 @@ function computeAdmissible(state: EnvironmentState): Admissible {
   for (const { ref, admitted } of objects) {
     if (admitted !== undefined) digests.set(refKey(ref), [...(digests.get(refKey(ref)) ?? []), admitted]);
   }
-  const removed: readonly ObjectRef[] = state.open?.failed === false ? [...state.open.plan.prune, ...(state.open.plan.replace ?? [])] : [];
+  const removed: readonly ObjectRef[] =
+    state.open?.failed === false ? [...state.open.plan.prune, ...(state.open.plan.replace ?? [])] : [];
   const planned = new Map((state.open?.plan.objects ?? []).map((o) => [refKey(o.ref), o]));
   return { digests, removable: new Set(removed.map(refKey)), planned };
 }
@@ -166,12 +178,19 @@ function lastApplied(ledger: LedgerView, environment: string): Recorded<EntryOf<
 }
 
 // A result without an intent is nobody's: older versions let one onto the ledger. `ledger verify` names it; nothing follows from it.
-function intentOf(ledger: LedgerView, { entry }: Recorded<EntryOf<'apply.result'>>): EntryOf<'apply.intent'> | undefined {
+function intentOf(
+  ledger: LedgerView,
+  { entry }: Recorded<EntryOf<'apply.result'>>,
+): EntryOf<'apply.intent'> | undefined {
   const intent = ledger.entry(entry.intent)?.entry;
   return intent?.type === 'apply.intent' && intent.environment === entry.environment ? intent : undefined;
 }
 
-function* intentsSince(ledger: LedgerView, environment: string, index: number): Generator<Recorded<EntryOf<'apply.intent'>>> {
+function* intentsSince(
+  ledger: LedgerView,
+  environment: string,
+  index: number,
+): Generator<Recorded<EntryOf<'apply.intent'>>> {
   let intent = ledger.latest(['apply.intent'], environment);
   while (intent !== undefined && intent.index > index) {
     yield intent;

@@ -45,7 +45,8 @@ function seenIn(ledger: Pick<LedgerView, 'latest' | 'evidence'>, environment: st
   }
   for (const recorded of since.reverse()) {
     const at = Date.parse(recorded.entry.time);
-    for (const id of ledger.evidence(recorded.entry.evidence) as readonly string[]) if (!seen.times.has(id)) seen.times.set(id, at);
+    for (const id of ledger.evidence(recorded.entry.evidence) as readonly string[])
+      if (!seen.times.has(id)) seen.times.set(id, at);
     seen.upTo = recorded.index;
   }
   return seen.times;

@@ -2,7 +2,16 @@ import type { Environment, Recent } from '../model/index.ts';
 import type { RuleMemory } from '../policy/index.ts';
 import type { RenderedFile } from '../render/index.ts';
 import type { KnownHistory, TrustStore } from '../trust/index.ts';
-import type { LedgerView, Maker, OpenPolicy, OpenRules, OpenWaiver, ReadManifests, Recorder, SourceRepository } from './ports.ts';
+import type {
+  LedgerView,
+  Maker,
+  OpenPolicy,
+  OpenRules,
+  OpenWaiver,
+  ReadManifests,
+  Recorder,
+  SourceRepository,
+} from './ports.ts';
 
 /** What judges one environment. Without a recorder (the pre-merge check) nothing can be allowed to run. */
 export type Gate = {

@@ -1,4 +1,11 @@
-import { digestOf, type Environment, type ImageData, type ImageEvidence, messageOf, type Violation } from '../model/index.ts';
+import {
+  digestOf,
+  type Environment,
+  type ImageData,
+  type ImageEvidence,
+  messageOf,
+  type Violation,
+} from '../model/index.ts';
 import type { ImageVerifier, TrustStore } from '../trust/index.ts';
 import type { SourceRepository } from './ports.ts';
 
@@ -44,13 +51,21 @@ type Read = ReturnType<ImageVerifier> | { readonly reason: string };
 // A file that is there at the next look too is not verified again.
 const read = new WeakMap<TrustStore, Map<string, readonly Read[]>>();
 
-async function readFile(repository: Parts['repository'], blob: string, store: TrustStore, verify: ImageVerifier): Promise<readonly Read[]> {
+async function readFile(
+  repository: Parts['repository'],
+  blob: string,
+  store: TrustStore,
+  verify: ImageVerifier,
+): Promise<readonly Read[]> {
   const known = read.get(store) ?? new Map<string, readonly Read[]>();
   read.set(store, known);
   const before = known.get(blob);
   if (before !== undefined) return before;
   const bytes = await repository.blob(blob);
-  const made = bytes.length > MAX_FILE ? [{ reason: `it is larger than ${MAX_FILE / 1024 / 1024} MiB` }] : readBundles(bytes, verify);
+  const made =
+    bytes.length > MAX_FILE
+      ? [{ reason: `it is larger than ${MAX_FILE / 1024 / 1024} MiB` }]
+      : readBundles(bytes, verify);
   if (known.size >= MAX_FILES) known.clear();
   known.set(blob, made);
   return made;
@@ -61,7 +76,8 @@ function readBundles(bytes: Uint8Array, verify: ImageVerifier): readonly Read[] 
   const text = Buffer.from(bytes).toString('utf8').trim();
   const lines = text.split('\n');
   const isEachWhole =
-    lines.length > 1 && lines.every((line) => line.trim() === '' || (line.startsWith('{') && line.trimEnd().endsWith('}')));
+    lines.length > 1 &&
+    lines.every((line) => line.trim() === '' || (line.startsWith('{') && line.trimEnd().endsWith('}')));
   return (isEachWhole ? lines.filter((line) => line.trim() !== '') : [text]).map((one): Read => {
     try {
       return verify(one);

@@ -23,7 +23,11 @@ export interface SourceRepository {
   commitIds(from: string, to: string): AsyncIterable<readonly string[]>;
   commits(ids: readonly string[]): Promise<readonly HistoryItem[]>;
   /** Paths at which a merge holds what an automatic merge of its parents does not give. */
-  mergeAdds(merge: { readonly id: string; readonly tree: string; readonly parents: readonly string[] }): Promise<readonly string[]>;
+  mergeAdds(merge: {
+    readonly id: string;
+    readonly tree: string;
+    readonly parents: readonly string[];
+  }): Promise<readonly string[]>;
   /** A commit's committer time in seconds since 1970; undefined before the first. */
   time(commit: string): Promise<number | undefined>;
   file(commit: string, path: string): Promise<{ readonly id: string; readonly text: string } | undefined>;
@@ -33,7 +37,10 @@ export interface SourceRepository {
   blob(id: string): Promise<Uint8Array>;
   approvals(ref: string, wanted: (tree: string) => boolean): Promise<readonly StoredEnvelope[]>;
   /** One stored envelope by the SHA-256 of its content, under this ref or another; nothing beside it is read. */
-  envelope(ref: string, named: { readonly from: string; readonly tree: string; readonly envelope: string }): Promise<string | undefined>;
+  envelope(
+    ref: string,
+    named: { readonly from: string; readonly tree: string; readonly envelope: string },
+  ): Promise<string | undefined>;
 }
 
 /** What a program made of a directory of a tree. `content` is a digest over every file that took part. */
@@ -47,7 +54,11 @@ export type MadeObjects = {
  * Reads manifests, one result for each in the same order, within the memory and time of the limits. A file that takes more is a
  * violation (`render-too-large`) of that file.
  */
-export type ReadManifests = (files: readonly SourceFile[], limits: ProcessLimits, substitute: Declared) => Promise<readonly RenderedFile[]>;
+export type ReadManifests = (
+  files: readonly SourceFile[],
+  limits: ProcessLimits,
+  substitute: Declared,
+) => Promise<readonly RenderedFile[]>;
 
 /** Has `kustomize` or `helm` make objects of a directory of a tree. Throws `tool-missing`. */
 export type Maker = (environment: Environment, repository: SourceRepository, tree: string) => Promise<MadeObjects>;
@@ -82,7 +93,11 @@ export interface ClusterFacts {
 
 /** What the gate reads of the ledger. */
 export interface LedgerView {
-  latest<T extends EntryType>(types: readonly T[], environment: string, before?: number): Recorded<EntryOf<T>> | undefined;
+  latest<T extends EntryType>(
+    types: readonly T[],
+    environment: string,
+    before?: number,
+  ): Recorded<EntryOf<T>> | undefined;
   all<T extends EntryType>(type: T, environment: string): Recorded<EntryOf<T>>[];
   entry(index: number): Recorded | undefined;
   evidence(ref: EvidenceRef): unknown;

@@ -23,16 +23,19 @@ type Seen = Omit<Previewed, 'count'> & { readonly count?: number };
 /** From what `audit` and `warn` recorded since a moment (ISO 8601): refusals to be, and what was let through by name. */
 export function previewFromLedger(ledger: LedgerView, environment: string, since: string): readonly Previewed[] {
   const seen: Seen[] = [];
-  const isSince = ({ entry }: Recorded<EntryOf<'admission.denied' | 'admission.warned' | 'admission.allowed' | 'breakglass.used'>>) =>
+  const isSince = ({
+    entry,
+  }: Recorded<EntryOf<'admission.denied' | 'admission.warned' | 'admission.allowed' | 'breakglass.used'>>) =>
     entry.time >= since;
   const ofRef = (ref: ObjectRef, subresource = '') => ({
     what: `${ref.kind}${subresource === '' ? '' : `/${subresource}`}`,
     namespace: ref.namespace,
     example: ref.name,
   });
-  for (const { entry } of [...ledger.all('admission.denied', environment), ...ledger.all('admission.warned', environment)].filter(
-    isSince,
-  )) {
+  for (const { entry } of [
+    ...ledger.all('admission.denied', environment),
+    ...ledger.all('admission.warned', environment),
+  ].filter(isSince)) {
     if (entry.type === 'admission.denied' && entry.mode === 'enforce') continue;
     const { user, operation, object, subresource, reason, repeated } = entry;
     seen.push({ outcome: 'refused', user, operation, ...ofRef(object, subresource), reason, count: repeated ?? 1 });
@@ -74,9 +77,15 @@ const BESIDE: ReadonlySet<string> = new Set(['leases', 'events']);
  * From the API server's audit log (audit.k8s.io/v1 events): what would become of the writes to an environment's namespaces. What an intent
  * asks for is not known there: `applier` is who applies. A TypeError for what is no event.
  */
-export function previewFromAudit(events: readonly unknown[], environment: Environment, applier: string): readonly Previewed[] {
+export function previewFromAudit(
+  events: readonly unknown[],
+  environment: Environment,
+  applier: string,
+): readonly Previewed[] {
   const { admission, target } = environment.spec;
-  const writes = events.flatMap((event) => readAuditEvent(event) ?? []).filter((w) => target.namespaces.includes(w.namespace));
+  const writes = events
+    .flatMap((event) => readAuditEvent(event) ?? [])
+    .filter((w) => target.namespaces.includes(w.namespace));
   return together(
     writes.flatMap((write): Seen[] => {
       if (NOT_ASKED.has(write.subresource) || BESIDE.has(write.resource) || write.user === applier) return [];
@@ -92,7 +101,8 @@ function becomes(write: AuditedWrite, admission: Environment['spec']['admission'
   if (isListed(write, admission.controllers)) return ['let through', 'machinery'];
   if (write.subresource === 'eviction') return ['let through', 'eviction'];
   if (isListed(write, admission.operators)) return ['operator', 'if it belongs to an object of Git'];
-  if (admission.breakGlass.groups.some((g) => write.groups.includes(g))) return ['break-glass', 'only while it is open'];
+  if (admission.breakGlass.groups.some((g) => write.groups.includes(g)))
+    return ['break-glass', 'only while it is open'];
   return ['refused', ''];
 }
 

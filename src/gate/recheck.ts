@@ -32,10 +32,13 @@ export async function recheckVerdict(verdict: Verdict, at: number, material: Sig
   const unchecked: string[] = [];
   const tip = verdict.to.slice(0, 12);
   const stores = await Promise.all(
-    [verdict.consulted.trustDigest, ...(verdict.trustAfter === undefined ? [] : [verdict.trustAfter])].map(material.policy),
+    [verdict.consulted.trustDigest, ...(verdict.trustAfter === undefined ? [] : [verdict.trustAfter])].map(
+      material.policy,
+    ),
   );
   const [store, ...later] = stores;
-  if (store === undefined) return { commits: 0, approvals: 0, wrong, unchecked: [`${tip}: the TrustPolicy that judged it is not here`] };
+  if (store === undefined)
+    return { commits: 0, approvals: 0, wrong, unchecked: [`${tip}: the TrustPolicy that judged it is not here`] };
   const known = later.filter((s) => s !== undefined);
   let commits = 0;
   for (const said of verdict.commits) {
@@ -47,7 +50,8 @@ export async function recheckVerdict(verdict: Verdict, at: number, material: Sig
     const refusals = await Promise.all([store, ...known].map((s) => refuseCommit(said, item, s)));
     if (refusals.includes(undefined)) commits += 1;
     // Where the TrustPolicy changed more than once along the way, the versions between are not named by the verdict.
-    else if (known.length > 0) unchecked.push(`${tip}: ${refusals[0]}, under the TrustPolicies before and after the change`);
+    else if (known.length > 0)
+      unchecked.push(`${tip}: ${refusals[0]}, under the TrustPolicies before and after the change`);
     else wrong.push(`${tip}: ${refusals[0]}`);
   }
   const line = followLine(verdict, material);
@@ -73,7 +77,11 @@ export async function recheckVerdict(verdict: Verdict, at: number, material: Sig
 }
 
 /** Compares what the verdict says of a commit with what its bytes say, at the moment it was judged; paths are not asked. */
-export async function refuseCommit(said: CommitVerdict, item: HistoryItem, store: TrustStore): Promise<string | undefined> {
+export async function refuseCommit(
+  said: CommitVerdict,
+  item: HistoryItem,
+  store: TrustStore,
+): Promise<string | undefined> {
   const name = `the commit ${said.commit.slice(0, 12)}`;
   const [examined] = await examineCommits({ ids: NOWHERE, read: async () => [item] }, [said.commit], store);
   if (examined?.kind !== 'facts') return `${name} cannot be taken apart`;
@@ -96,13 +104,20 @@ export async function refuseCommit(said: CommitVerdict, item: HistoryItem, store
 async function* NOWHERE(): AsyncGenerator<readonly string[]> {}
 
 /** Says why an envelope is not the approval that the verdict says it is; undefined where it is. */
-export async function refuseApproval(said: Approval, text: string, store: TrustStore, at: number): Promise<string | undefined> {
+export async function refuseApproval(
+  said: Approval,
+  text: string,
+  store: TrustStore,
+  at: number,
+): Promise<string | undefined> {
   const read = await readApproval(text, store, at);
   if (read.kind === 'refused') return `does not hold: ${read.reason}`;
   if (read.decision !== 'approve' || read.approval.principal !== said.principal || read.approval.key !== said.key)
     return 'is another’s, or no approval';
   const { fromID, headID, targetID } = read.binding;
-  return fromID === said.from && headID === said.commit && targetID === said.tree ? undefined : 'is for another commit or tree';
+  return fromID === said.from && headID === said.commit && targetID === said.tree
+    ? undefined
+    : 'is for another commit or tree';
 }
 
 /** Everyone who signed a commit that an approval leads to, from where it starts: an approval may be for a part of the change. */
@@ -124,14 +139,19 @@ export function makersBetween(
     return reached;
   };
   const before = reach(from);
-  return new Set([...reach(head)].filter((id) => !before.has(id)).flatMap((id) => said.get(id)?.signer?.principal ?? []));
+  return new Set(
+    [...reach(head)].filter((id) => !before.has(id)).flatMap((id) => said.get(id)?.signer?.principal ?? []),
+  );
 }
 
 /**
  * Follows parents from the tip to the start, through commits of the verdict alone; the tip must have the tree that was judged. What
  * else a merge builds on may well be older than the start; that is in the history, which is not looked at.
  */
-export function followLine(verdict: Verdict, { commit }: Pick<SignedMaterial, 'commit'>): Pick<Recheck, 'wrong' | 'unchecked'> {
+export function followLine(
+  verdict: Verdict,
+  { commit }: Pick<SignedMaterial, 'commit'>,
+): Pick<Recheck, 'wrong' | 'unchecked'> {
   const ids = new Set(verdict.commits.map((c) => c.commit));
   const facts = (id: string): Commit | undefined => {
     const item = commit(id);
@@ -139,7 +159,8 @@ export function followLine(verdict: Verdict, { commit }: Pick<SignedMaterial, 'c
   };
   const refused = (text: string) => ({ wrong: [text], unchecked: [] });
   const tip = facts(verdict.to);
-  if (tip !== undefined && tip.tree !== verdict.tree) return refused(`its tree is ${tip.tree.slice(0, 12)}, and another was judged`);
+  if (tip !== undefined && tip.tree !== verdict.tree)
+    return refused(`its tree is ${tip.tree.slice(0, 12)}, and another was judged`);
   const known = [...ids].map(facts);
   if (verdict.rollback === true || ids.size === 0 || known.includes(undefined)) return { wrong: [], unchecked: [] };
   if (!ids.has(verdict.to)) return refused('its commits do not lead to it');
@@ -148,7 +169,8 @@ export function followLine(verdict: Verdict, { commit }: Pick<SignedMaterial, 'c
   if (!start) return refused(`its commits do not lead to ${verdict.from.slice(0, 12)}`);
   const others = [...outside].map((id) => id.slice(0, 12));
   if (others.length === 0) return { wrong: [], unchecked: [] };
-  if (known.every((c) => (c?.parents.length ?? 0) < 2)) return refused(`it leaves out ${others[0]}, which a commit of it builds on`);
+  if (known.every((c) => (c?.parents.length ?? 0) < 2))
+    return refused(`it leaves out ${others[0]}, which a commit of it builds on`);
   const shown = `${others.slice(0, 3).join(', ')}${others.length > 3 ? ` and ${others.length - 3} more` : ''}`;
   return { wrong: [], unchecked: [`whether what it merges (${shown}) is older than its start`] };
 }

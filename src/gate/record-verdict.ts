@@ -6,7 +6,11 @@ import { withoutNames } from './without-names.ts';
  * Puts a verdict on the ledger, and with it what is new in it since the verdict before: commits verified or refused,
  * approvals, other rules, waivers that were used. Gives the entry of the verdict itself.
  */
-export async function recordVerdict(ledger: Recorder & LedgerView, verdict: Verdict, violations: number): Promise<Recorded> {
+export async function recordVerdict(
+  ledger: Recorder & LedgerView,
+  verdict: Verdict,
+  violations: number,
+): Promise<Recorded> {
   const { environment, from, to, tree, outcome } = verdict;
   const last = ledger.latest(['change.judged'], environment);
   const before = last === undefined ? undefined : (ledger.evidence(last.entry.evidence) as Verdict);
@@ -76,11 +80,15 @@ function newRules({ environment, consulted }: Verdict, before: Verdict | undefin
 
 function newWaivers({ environment, waived = [] }: Verdict, before: Verdict | undefined, verdict: number): EntryBody[] {
   const key = (rule: string | undefined, waiver: string) => `${rule} ${waiver}`;
-  const known = new Set((before?.waived ?? []).flatMap((v) => (v.waived === undefined ? [] : [key(v.rule, v.waived.waiver)])));
+  const known = new Set(
+    (before?.waived ?? []).flatMap((v) => (v.waived === undefined ? [] : [key(v.rule, v.waived.waiver)])),
+  );
   return waived.flatMap(({ rule = '', waived: by }): EntryBody[] => {
     if (by === undefined || known.has(key(rule, by.waiver))) return [];
     known.add(key(rule, by.waiver));
-    return [{ type: 'waiver.used', environment, verdict, rule, waiver: by.waiver, approver: by.approver, until: by.until }];
+    return [
+      { type: 'waiver.used', environment, verdict, rule, waiver: by.waiver, approver: by.approver, until: by.until },
+    ];
   });
 }
 

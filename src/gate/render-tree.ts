@@ -93,7 +93,9 @@ async function renderFiles(parts: RenderParts, tree: string): Promise<WithConten
       nextBatch(parts, entries.slice(files.length + batch.length), keyOf),
     ]);
     size = sumOf([size, ...done.map((f) => f.rendered.size)]);
-    const tooMuch = overLimit(environment, size) ?? done.flatMap((f) => f.rendered.violations).find((v) => v.code === 'render-too-large');
+    const tooMuch =
+      overLimit(environment, size) ??
+      done.flatMap((f) => f.rendered.violations).find((v) => v.code === 'render-too-large');
     // Nothing of these files is remembered: some may not have been read, for want of memory or time or beyond a limit.
     if (tooMuch !== undefined) return { objects: [], warnings: [], violations: [tooMuch], content: '' };
     for (const [i, file] of done.entries()) {
@@ -153,10 +155,16 @@ async function nextBatch(
 }
 
 // Files that are no manifests take part with their digest alone.
-async function knownFiles({ environment, read }: RenderParts, batch: readonly Pending[], limits: ProcessLimits): Promise<KnownFile[]> {
+async function knownFiles(
+  { environment, read }: RenderParts,
+  batch: readonly Pending[],
+  limits: ProcessLimits,
+): Promise<KnownFile[]> {
   const { substitute } = environment.spec.render;
   const manifests = batch.flatMap((p): SourceFile[] =>
-    p.known === undefined && isManifest(p.entry) ? [{ path: p.entry.path, mode: p.entry.mode, content: p.content }] : [],
+    p.known === undefined && isManifest(p.entry)
+      ? [{ path: p.entry.path, mode: p.entry.mode, content: p.content }]
+      : [],
   );
   const rendered = manifests.length === 0 ? [] : [...(await read(manifests, limits, substitute))];
   return mapInTurns(batch, (pending) => {
@@ -194,6 +202,7 @@ export function renderingAs(environment: Environment, rendered: Rendered | undef
   const { spec } = environment;
   const registries = spec.render.with === 'helm' ? spec.render.registries : [];
   const { limits } = spec.render;
-  const render = rendered.render.with === 'helm' ? { ...rendered.render, registries, limits } : { ...rendered.render, limits };
+  const render =
+    rendered.render.with === 'helm' ? { ...rendered.render, registries, limits } : { ...rendered.render, limits };
   return { ...environment, spec: { ...spec, source: { ...spec.source, path: rendered.path }, render } };
 }

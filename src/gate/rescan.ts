@@ -1,4 +1,11 @@
-import { controllerOf, type KubernetesObject, type ObjectRef, type RenderedObject, refKey, type Violation } from '../model/index.ts';
+import {
+  controllerOf,
+  type KubernetesObject,
+  type ObjectRef,
+  type RenderedObject,
+  refKey,
+  type Violation,
+} from '../model/index.ts';
 import type { EnvironmentState } from './environment-state.ts';
 
 /** Whose an object in a governed namespace is: Git's, its by controller references, the cluster's own, or nobody's that Git knows. */
@@ -45,7 +52,11 @@ export function belonging(all: readonly Scanned[], state: EnvironmentState): rea
   const byUid = new Map(all.map((s) => [s.uid, s]));
   const isGits = (s: Scanned) => state.owned.has(refKey(s.ref));
   const leads = (s: Scanned): boolean => {
-    for (let at = s.owner === undefined ? undefined : byUid.get(s.owner), step = 0; at !== undefined && step < 10; step++) {
+    for (
+      let at = s.owner === undefined ? undefined : byUid.get(s.owner), step = 0;
+      at !== undefined && step < 10;
+      step++
+    ) {
       if (isGits(at)) return true;
       at = at.owner === undefined ? undefined : byUid.get(at.owner);
     }
@@ -57,18 +68,29 @@ export function belonging(all: readonly Scanned[], state: EnvironmentState): rea
 // What Kubernetes puts into every namespace by itself.
 function isClusters({ apiVersion, kind, name }: ObjectRef): boolean {
   return (
-    apiVersion === 'v1' && ((kind === 'ConfigMap' && name === 'kube-root-ca.crt') || (kind === 'ServiceAccount' && name === 'default'))
+    apiVersion === 'v1' &&
+    ((kind === 'ConfigMap' && name === 'kube-root-ca.crt') || (kind === 'ServiceAccount' && name === 'default'))
   );
 }
 
 /** An object as the rules are asked about it: without what the API server keeps beside it. */
 export function asSubject(object: KubernetesObject, state: EnvironmentState, digest: string): RenderedObject {
   const { managedFields: _, ...metadata } = object.metadata;
-  return atItsLine({ ...object, metadata: metadata as KubernetesObject['metadata'] }, scanned(object).ref, state, digest);
+  return atItsLine(
+    { ...object, metadata: metadata as KubernetesObject['metadata'] },
+    scanned(object).ref,
+    state,
+    digest,
+  );
 }
 
 /** An object that is not rendered from a file, as the rules take it: with the line of the object that Git has, where there is one. */
-export function atItsLine(object: KubernetesObject, ref: ObjectRef, state: EnvironmentState, digest: string): RenderedObject {
+export function atItsLine(
+  object: KubernetesObject,
+  ref: ObjectRef,
+  state: EnvironmentState,
+  digest: string,
+): RenderedObject {
   const { file = '', line = 1 } = state.owned.get(refKey(ref)) ?? {};
   return { object, ref, source: { file, line }, lineOf: () => line, positionOf: () => ({ line, column: 1 }), digest };
 }

@@ -148,7 +148,8 @@ export class RulesInForce {
 
   #rules(): Promise<RulesAt> {
     const { revision, open } = this.#state();
-    if (this.#loaded?.revision !== revision && this.#next?.revision === revision && !this.#next.failed) this.#loaded = this.#next;
+    if (this.#loaded?.revision !== revision && this.#next?.revision === revision && !this.#next.failed)
+      this.#loaded = this.#next;
     this.#prepare(revision, open?.intent.entry.revision);
     const known = this.#loaded;
     const isKnown = known?.revision === revision && !known.failed;
@@ -207,10 +208,14 @@ export function rulesOf(gate: Omit<Gate, 'make'>): LoadRules {
       const { images } = await readImages(gate, tree, store);
       return { pool, waivers, images, bundle: digestOfBundles(pool.bundles) };
     } catch (cause) {
-      throw new CountersignError('policy-unusable', `the rules of \`${environment.metadata.name}\` cannot be loaded: ${messageOf(cause)}`, {
-        cause,
-        recover: 'retry',
-      });
+      throw new CountersignError(
+        'policy-unusable',
+        `the rules of \`${environment.metadata.name}\` cannot be loaded: ${messageOf(cause)}`,
+        {
+          cause,
+          recover: 'retry',
+        },
+      );
     }
   };
 }

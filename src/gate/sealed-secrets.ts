@@ -62,7 +62,11 @@ export class SealedSecrets {
     const upTo = this.#upTo.get(environment) ?? -1;
     let entry = this.#ledger.latest(['secret.bound'], environment);
     this.#upTo.set(environment, Math.max(upTo, entry?.index ?? -1));
-    for (; entry !== undefined && entry.index > upTo; entry = this.#ledger.latest(['secret.bound'], environment, entry.index)) {
+    for (
+      ;
+      entry !== undefined && entry.index > upTo;
+      entry = this.#ledger.latest(['secret.bound'], environment, entry.index)
+    ) {
       const { key, object, file, revision } = entry.entry;
       const known = bound.get(key) ?? { objects: new Set(), places: new Set() };
       known.objects.add(object);

@@ -29,7 +29,11 @@ export type BreakGlassStanding = {
 };
 
 /** Reads it from the ledger. `now` is ISO 8601. */
-export function breakGlassStanding(ledger: Pick<LedgerView, 'all'>, environment: string, now: string): BreakGlassStanding {
+export function breakGlassStanding(
+  ledger: Pick<LedgerView, 'all'>,
+  environment: string,
+  now: string,
+): BreakGlassStanding {
   const open = grantsOf(ledger, environment).filter((g) => g.until > now);
   const unsettled = usesLeft(ledger, environment).map(({ index, entry }) => {
     const { user, operation, object, subresource = '', reason, until } = entry;
@@ -68,11 +72,16 @@ export async function settleUses(
   const left = usesLeft(ledger, environment);
   const unknown = review.uses.find((i) => !left.some((u) => u.index === i));
   if (unknown !== undefined)
-    throw new CountersignError('usage', `entry ${unknown} is no use of break-glass in \`${environment}\` that is left to settle`, {
-      hint: '`countersign break-glass list` shows those that are',
-    });
+    throw new CountersignError(
+      'usage',
+      `entry ${unknown} is no use of break-glass in \`${environment}\` that is left to settle`,
+      {
+        hint: '`countersign break-glass list` shows those that are',
+      },
+    );
   const uses = review.uses.length === 0 ? left : left.filter((u) => review.uses.includes(u.index));
-  if (uses.length === 0) throw new CountersignError('usage', `there is no use of break-glass in \`${environment}\` left to settle`);
+  if (uses.length === 0)
+    throw new CountersignError('usage', `there is no use of break-glass in \`${environment}\` left to settle`);
   const base = { type: 'breakglass.settled', environment, uses: uses.map((u) => u.index), user, reason } as const;
   if (review.commit !== undefined) return { ...base, commit: appliedAfter(ledger, environment, review.commit, uses) };
   const seen = new Set<string>();
@@ -107,7 +116,11 @@ function appliedAfter(ledger: LedgerView, environment: string, commit: string, u
     const part = (ledger.evidence(judged.evidence) as Verdict).commits.find((c) => c.commit.startsWith(commit));
     if (part !== undefined) return part.commit;
   }
-  throw new CountersignError('usage', `no change with the commit \`${commit}\` was applied to \`${environment}\` after entry ${last}`, {
-    hint: 'bring what was done into Git and let it be applied; or undo it, and settle with --reverted',
-  });
+  throw new CountersignError(
+    'usage',
+    `no change with the commit \`${commit}\` was applied to \`${environment}\` after entry ${last}`,
+    {
+      hint: 'bring what was done into Git and let it be applied; or undo it, and settle with --reverted',
+    },
+  );
 }

@@ -48,7 +48,12 @@ export async function trustInForce(
   return { store: present, line: { path, begun: true, at } };
 }
 
-function isRecorded(ledger: LedgerView | undefined, environment: string, store: TrustStore, configured: TrustStore): boolean {
+function isRecorded(
+  ledger: LedgerView | undefined,
+  environment: string,
+  store: TrustStore,
+  configured: TrustStore,
+): boolean {
   return (
     ledger === undefined ||
     store.digest === configured.digest ||

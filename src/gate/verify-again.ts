@@ -1,4 +1,11 @@
-import { breathe, isNoRevision, type StatedConfiguration, sha256, type TrustPolicy, type Verdict } from '../model/index.ts';
+import {
+  breathe,
+  isNoRevision,
+  type StatedConfiguration,
+  sha256,
+  type TrustPolicy,
+  type Verdict,
+} from '../model/index.ts';
 import { type HistoryItem, openTrustStore, type TrustStore } from '../trust/index.ts';
 import type { Gate } from './gate.ts';
 import type { LedgerView } from './ports.ts';
@@ -17,13 +24,21 @@ const MAX_STATEMENTS = 200; // of the configuration, looked through for TrustPol
  * The keys are those of the TrustPolicy that judged it. Where that one is not to be had (an address in it was erased), those of any
  * TrustPolicy that was in force will do: whoever left must not take the last good revision along.
  */
-export async function verifyAgain(parts: Parts, ledger: LedgerView, verdict: Verdict, at: number): Promise<string | undefined> {
+export async function verifyAgain(
+  parts: Parts,
+  ledger: LedgerView,
+  verdict: Verdict,
+  at: number,
+): Promise<string | undefined> {
   const { repository } = parts;
   const items = await commitsOf(verdict, repository);
   const material = { commit: (id: string) => items.get(id) };
   if ((await repository.tree(verdict.to)) !== verdict.tree) return 'its tree is another than the one that was judged';
   // A rollback brings no commits: approvals alone allow it.
-  const line = verdict.rollback === true ? undefined : ((await otherCommits(parts, verdict)) ?? followLine(verdict, material).wrong[0]);
+  const line =
+    verdict.rollback === true
+      ? undefined
+      : ((await otherCommits(parts, verdict)) ?? followLine(verdict, material).wrong[0]);
   if (line !== undefined) return line;
   const envelopes = await storedEnvelopes(parts, verdict);
   // What is still to be borne out, with why it is not so far.
@@ -31,7 +46,11 @@ export async function verifyAgain(parts: Parts, ledger: LedgerView, verdict: Ver
   for (const said of verdict.commits)
     open.set(said.commit, {
       check: (store) =>
-        refuseCommit(said, items.get(said.commit) ?? { kind: 'malformed', id: said.commit, code: 'malformed', reason: 'x' }, store),
+        refuseCommit(
+          said,
+          items.get(said.commit) ?? { kind: 'malformed', id: said.commit, code: 'malformed', reason: 'x' },
+          store,
+        ),
       why: `no TrustPolicy is there to verify the commit ${said.commit.slice(0, 12)} with`,
     });
   for (const said of verdict.approvals) {
@@ -68,7 +87,10 @@ export async function verifyAgain(parts: Parts, ledger: LedgerView, verdict: Ver
   return undefined;
 }
 
-async function commitsOf({ commits }: Verdict, repository: Parts['repository']): Promise<ReadonlyMap<string, HistoryItem>> {
+async function commitsOf(
+  { commits }: Verdict,
+  repository: Parts['repository'],
+): Promise<ReadonlyMap<string, HistoryItem>> {
   const items = new Map<string, HistoryItem>();
   for (let i = 0; i < commits.length; i += TOGETHER) {
     const ids = commits.slice(i, i + TOGETHER).map((c) => c.commit);
@@ -90,7 +112,10 @@ async function otherCommits({ repository }: Parts, { from, to, commits }: Verdic
 }
 
 // Each by its name: what else is filed beside them, by whoever may, is not read.
-async function storedEnvelopes({ environment, repository }: Parts, verdict: Verdict): Promise<ReadonlyMap<string, string>> {
+async function storedEnvelopes(
+  { environment, repository }: Parts,
+  verdict: Verdict,
+): Promise<ReadonlyMap<string, string>> {
   const ref = `refs/heads/${environment.spec.source.branch}`;
   const found = new Map<string, string>();
   for (const { from, tree, envelope } of verdict.approvals) {
@@ -119,7 +144,8 @@ async function* known(
   const { trustPath } = environment.spec;
   for (const commit of trustPath === undefined ? [] : [from, to].filter((c) => !isNoRevision(c))) {
     const file = await repository.file(commit, trustPath as string).catch(() => undefined);
-    const store = file === undefined ? undefined : await openPolicy(file.text, trustPath as string).catch(() => undefined);
+    const store =
+      file === undefined ? undefined : await openPolicy(file.text, trustPath as string).catch(() => undefined);
     if (store !== undefined) yield store;
   }
   for (const policy of recordedPolicies(ledger, environment.metadata.name)) {
@@ -138,7 +164,8 @@ function* recordedPolicies(ledger: LedgerView, environment: string): Generator<T
   }
   let stated = ledger.latest(['config.stated'], '');
   for (let i = 0; i < MAX_STATEMENTS && stated !== undefined; i++) {
-    if (!seen.has(stated.entry.evidence.sha256)) yield* (ledger.evidence(stated.entry.evidence) as StatedConfiguration).trustPolicies ?? [];
+    if (!seen.has(stated.entry.evidence.sha256))
+      yield* (ledger.evidence(stated.entry.evidence) as StatedConfiguration).trustPolicies ?? [];
     seen.add(stated.entry.evidence.sha256);
     stated = ledger.latest(['config.stated'], '', stated.index);
   }

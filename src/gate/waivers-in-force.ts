@@ -18,7 +18,9 @@ export async function readWaivers(
   now: number,
 ): Promise<{ readonly waivers: readonly Waiver[]; readonly refused: readonly Violation[] }> {
   const { source, policies } = gate.environment.spec;
-  const files = (await gate.repository.files(tree, policies.waivers)).filter((f) => f.mode.startsWith('100') && /\.ya?ml$/.test(f.path));
+  const files = (await gate.repository.files(tree, policies.waivers)).filter(
+    (f) => f.mode.startsWith('100') && /\.ya?ml$/.test(f.path),
+  );
   const waivers: Waiver[] = [];
   const refused: Violation[] = [];
   const refuse = (path: string, code: string, reason: string, line = 1) => {
@@ -29,7 +31,8 @@ export async function readWaivers(
       source: { file: path, line },
     });
   };
-  for (const { path } of files.slice(MAX_WAIVERS)) refuse(path, 'waiver-unusable', `there are more than ${MAX_WAIVERS}`);
+  for (const { path } of files.slice(MAX_WAIVERS))
+    refuse(path, 'waiver-unusable', `there are more than ${MAX_WAIVERS}`);
   for (const { path, blob } of files.slice(0, MAX_WAIVERS)) {
     const bytes = await gate.repository.blob(blob);
     if (bytes.length > MAX_WAIVER) {
@@ -57,7 +60,9 @@ export async function readWaivers(
       refuse(
         path,
         'waiver-unusable',
-        thrown instanceof Error ? thrown.message.split('\n').slice(1).join('; ').trim() || messageOf(thrown) : messageOf(thrown),
+        thrown instanceof Error
+          ? thrown.message.split('\n').slice(1).join('; ').trim() || messageOf(thrown)
+          : messageOf(thrown),
       );
     }
   }

@@ -33,10 +33,9 @@ export function withoutNames(verdict: Verdict, { subject }: Pick<Recorder, 'subj
 const ADDRESS = /[\p{L}\p{N}._%+-]+@[\p{L}\p{N}-]+(?:\.[\p{L}\p{N}-]+)+/gu;
 
 /** The same with the addresses of a TrustPolicy's principals. */
-export function withoutAddresses<T extends { readonly spec: { readonly principals: readonly { readonly emails: readonly string[] }[] } }>(
-  policy: T,
-  { subject }: Pick<Recorder, 'subject'>,
-): T {
+export function withoutAddresses<
+  T extends { readonly spec: { readonly principals: readonly { readonly emails: readonly string[] }[] } },
+>(policy: T, { subject }: Pick<Recorder, 'subject'>): T {
   return {
     ...policy,
     spec: { ...policy.spec, principals: policy.spec.principals.map((p) => ({ ...p, emails: p.emails.map(subject) })) },

@@ -46,7 +46,8 @@ function sshCommand({ sshKeyFile, knownHostsFile }: GitAccess): string {
     'GlobalKnownHostsFile=/dev/null',
     `UserKnownHostsFile=${quoted(knownHostsFile ?? '/dev/null')}`,
   ];
-  if (sshKeyFile !== undefined) options.push('IdentitiesOnly=yes', 'IdentityAgent=none', `IdentityFile=${quoted(sshKeyFile)}`);
+  if (sshKeyFile !== undefined)
+    options.push('IdentitiesOnly=yes', 'IdentityAgent=none', `IdentityFile=${quoted(sshKeyFile)}`);
   return ['ssh', '-F', '/dev/null', ...options.flatMap((o) => ['-o', shell(o)])].join(' ');
 }
 

@@ -62,7 +62,11 @@ export class CheckpointRef {
     const signature = this.#sign(Buffer.from(headers.join('\n') + message));
     const signed = `${headers.join('\n')}\ngpgsig ${signature.trimEnd().replaceAll('\n', '\n ')}${message}`;
     const commit = await this.#must(['hash-object', '-w', '-t', 'commit', '--stdin'], signed);
-    const pushed = await this.#run(['push', '--quiet', '--end-of-options', this.#url, `${commit}:${REF}`], undefined, true);
+    const pushed = await this.#run(
+      ['push', '--quiet', '--end-of-options', this.#url, `${commit}:${REF}`],
+      undefined,
+      true,
+    );
     if (pushed.code !== 0)
       throw new CountersignError(
         'push-refused',
@@ -88,11 +92,19 @@ export class CheckpointRef {
       );
     const tip = /^[0-9a-f]{40,64}/.exec(listed.stdout.toString('utf8'))?.[0];
     if (tip === undefined) return undefined;
-    const fetched = await this.#run(['fetch', '--quiet', '--no-tags', '--end-of-options', this.#url, `+${REF}:${REF}`], undefined, true);
+    const fetched = await this.#run(
+      ['fetch', '--quiet', '--no-tags', '--end-of-options', this.#url, `+${REF}:${REF}`],
+      undefined,
+      true,
+    );
     if (fetched.code !== 0)
-      throw new CountersignError('git-unreachable', `checkpoints cannot be fetched: ${remoteReason(fetched.stderr) ?? 'git gave up'}`, {
-        recover: 'retry',
-      });
+      throw new CountersignError(
+        'git-unreachable',
+        `checkpoints cannot be fetched: ${remoteReason(fetched.stderr) ?? 'git gave up'}`,
+        {
+          recover: 'retry',
+        },
+      );
     return tip;
   }
 
@@ -141,6 +153,8 @@ export function sshSignature(payload: Buffer, publicKey: Buffer, sign: (bytes: B
   const version = Buffer.from([0, 0, 0, 1]);
   const key = Buffer.concat([field('ssh-ed25519'), field(publicKey)]);
   const signature = Buffer.concat([field('ssh-ed25519'), field(sign(signed))]);
-  const blob = Buffer.concat([Buffer.from('SSHSIG'), version, field(key), ...rest, field(signature)]).toString('base64');
+  const blob = Buffer.concat([Buffer.from('SSHSIG'), version, field(key), ...rest, field(signature)]).toString(
+    'base64',
+  );
   return `-----BEGIN SSH SIGNATURE-----\n${(blob.match(/.{1,70}/g) ?? []).join('\n')}\n-----END SSH SIGNATURE-----\n`;
 }

@@ -1,4 +1,12 @@
-import { breathe, type Commit, CountersignError, isNoRevision, type PathChange, type Tag, type TreeEntry } from '../model/index.ts';
+import {
+  breathe,
+  type Commit,
+  CountersignError,
+  isNoRevision,
+  type PathChange,
+  type Tag,
+  type TreeEntry,
+} from '../model/index.ts';
 import { expectType, MAX_BYTES, ObjectTooLarge } from './object.ts';
 import { parseCommit } from './parse-commit.ts';
 import { parseTag } from './parse-tag.ts';
@@ -59,14 +67,20 @@ function withTags(commit: Commit): ReadCommit {
 /** One commit; throws `git-object-corrupt` when its bytes cannot be taken apart. */
 export async function readCommit(repository: Pick<Repository, 'read'>, id: string): Promise<Commit> {
   const parsed = parseCommit(id, expectType(id, await repository.read(id), 'commit'));
-  if (parsed.kind === 'malformed') throw new CountersignError('git-object-corrupt', `the commit \`${id}\` is refused: ${parsed.reason}`);
+  if (parsed.kind === 'malformed')
+    throw new CountersignError('git-object-corrupt', `the commit \`${id}\` is refused: ${parsed.reason}`);
   return parsed.commit;
 }
 
 /** Every file under `directory` (`.`: all) of a tree, sorted by path; empty when the directory does not exist. */
-export async function listTree(repository: Pick<Repository, 'read'>, tree: string, directory = '.'): Promise<TreeEntry[]> {
+export async function listTree(
+  repository: Pick<Repository, 'read'>,
+  tree: string,
+  directory = '.',
+): Promise<TreeEntry[]> {
   const parts = directory.split('/').filter((part) => part !== '' && part !== '.');
-  if (parts.includes('..')) throw new CountersignError('config-invalid', `the path \`${directory}\` leaves the repository`);
+  if (parts.includes('..'))
+    throw new CountersignError('config-invalid', `the path \`${directory}\` leaves the repository`);
   let at = tree;
   for (const part of parts) {
     const line = (await linesOf(repository, at)).find((l) => l.name === part && l.mode === '40000');
@@ -117,9 +131,13 @@ async function linesWithin(budget: Budget, repository: Pick<Repository, 'read'>,
   const lines = await linesOf(repository, tree);
   budget.lines -= lines.length + 1;
   if (budget.lines >= 0) return lines;
-  throw new CountersignError('git-object-corrupt', `more than ${MAX_LINES} files and directories would have to be read`, {
-    hint: 'split the change, or point `spec.source.path` at a smaller directory',
-  });
+  throw new CountersignError(
+    'git-object-corrupt',
+    `more than ${MAX_LINES} files and directories would have to be read`,
+    {
+      hint: 'split the change, or point `spec.source.path` at a smaller directory',
+    },
+  );
 }
 
 // Subtrees with the same id are equal and are not read: the cost is that of what changed.
@@ -132,8 +150,12 @@ async function diff(
   budget: Budget,
 ): Promise<void> {
   if (before === after) return;
-  const old = new Map((before === undefined ? [] : await linesWithin(budget, repository, before)).map((l) => [l.name, l]));
-  const now = new Map((after === undefined ? [] : await linesWithin(budget, repository, after)).map((l) => [l.name, l]));
+  const old = new Map(
+    (before === undefined ? [] : await linesWithin(budget, repository, before)).map((l) => [l.name, l]),
+  );
+  const now = new Map(
+    (after === undefined ? [] : await linesWithin(budget, repository, after)).map((l) => [l.name, l]),
+  );
   for (const name of new Set([...old.keys(), ...now.keys()])) {
     const a = old.get(name);
     const b = now.get(name);
@@ -158,7 +180,11 @@ async function linesOf(repository: Pick<Repository, 'read'>, tree: string): Prom
 }
 
 /** One file or directory of a commit, or undefined where the path leads nowhere. */
-export async function findPath(repository: Pick<Repository, 'read'>, commit: string, path: string): Promise<TreeLine | undefined> {
+export async function findPath(
+  repository: Pick<Repository, 'read'>,
+  commit: string,
+  path: string,
+): Promise<TreeLine | undefined> {
   let found: TreeLine | undefined;
   let tree: string | undefined = (await readCommit(repository, commit)).tree;
   for (const name of path.split('/').filter((part) => part !== '' && part !== '.')) {
@@ -176,7 +202,8 @@ export async function mergeAdds(
   repository: Repository,
   merge: { tree: string; parents: readonly string[]; id: string },
 ): Promise<readonly string[]> {
-  const differing = async (parent: string) => new Set((await diffTrees(repository, parent, merge.id)).map((p) => p.path));
+  const differing = async (parent: string) =>
+    new Set((await diffTrees(repository, parent, merge.id)).map((p) => p.path));
   const [first, second, ...others] = merge.parents as [string, string, ...string[]];
   if (others.length === 0) {
     const different = await repository.differsFromMerge([first, second], merge.tree);

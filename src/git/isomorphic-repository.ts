@@ -28,7 +28,9 @@ export class IsomorphicRepository implements Repository {
       );
     const http = httpClient(access.ca, this.#limits);
     const onAuth = () =>
-      access.password === undefined ? { cancel: true } : { username: access.username ?? 'git', password: access.password };
+      access.password === undefined
+        ? { cancel: true }
+        : { username: access.username ?? 'git', password: access.password };
     try {
       if (!existsSync(`${this.#gitdir}/HEAD`)) {
         mkdirSync(this.#gitdir, { recursive: true });
@@ -77,12 +79,14 @@ export class IsomorphicRepository implements Repository {
   }
 
   async read(id: string): Promise<GitObject> {
-    const found = await git.readObject({ fs, gitdir: this.#gitdir, oid: id, format: 'content', cache: this.#cache }).catch((cause) => {
-      throw new CountersignError('git-object-missing', `the object \`${id}\` is not in the repository`, {
-        cause,
-        recover: 'retry',
+    const found = await git
+      .readObject({ fs, gitdir: this.#gitdir, oid: id, format: 'content', cache: this.#cache })
+      .catch((cause) => {
+        throw new CountersignError('git-object-missing', `the object \`${id}\` is not in the repository`, {
+          cause,
+          recover: 'retry',
+        });
       });
-    });
     const object: GitObject = { type: found.type as ObjectType, bytes: found.object as Uint8Array };
     verifyObjectId(id, object);
     return object;
@@ -111,9 +115,13 @@ export class IsomorphicRepository implements Repository {
   async #advance(remote: string, local: string, oid: string, url: string): Promise<void> {
     const before = remote === APPROVALS_REF ? await this.resolve(local) : undefined;
     if (before !== undefined && !(await this.isAncestor(before, oid)))
-      throw new CountersignError('git-rewound', `the approvals at \`${redactUrl(url)}\` were rewritten: some that were there are gone`, {
-        hint: `forbid force-pushes to \`${APPROVALS_REF}\`, and push the old approvals back`,
-      });
+      throw new CountersignError(
+        'git-rewound',
+        `the approvals at \`${redactUrl(url)}\` were rewritten: some that were there are gone`,
+        {
+          hint: `forbid force-pushes to \`${APPROVALS_REF}\`, and push the old approvals back`,
+        },
+      );
     await git.writeRef({ fs, gitdir: this.#gitdir, ref: local, value: oid, force: true });
   }
 

@@ -7,7 +7,15 @@ import { CountersignError, isObjectId, NO_REVISION, Recent } from '../model/inde
 import { accessEnvironment, type GitAccess } from './access.ts';
 import { type GitObject, MAX_BYTES, ObjectTooLarge, type ObjectType, verifyObjectId } from './object.ts';
 import { APPROVALS_REF, type Repository, redactUrl, refuseShallow, sourceRef } from './repository.ts';
-import { complaint, type GitProgram, type RunGitOptions, remoteReason, runGit, UNSOUND, withinMemory } from './run-git.ts';
+import {
+  complaint,
+  type GitProgram,
+  type RunGitOptions,
+  remoteReason,
+  runGit,
+  UNSOUND,
+  withinMemory,
+} from './run-git.ts';
 
 // Nobody's configuration, hooks, replacements or prompts may change what a history is.
 const ENVIRONMENT = {
@@ -126,10 +134,12 @@ export class NativeRepository implements Repository {
     const key = `${ancestor} ${descendant}`;
     const known = isObjectId(ancestor) && isObjectId(descendant) ? this.#ancestors.get(key) : undefined;
     if (known !== undefined) return known;
-    const asked = this.#run(['merge-base', '--is-ancestor', '--end-of-options', ancestor, descendant]).then((result) => {
-      if (result.code > 1) this.#ancestors.delete(key); // a commit that is not there yet may come
-      return result.code === 0;
-    });
+    const asked = this.#run(['merge-base', '--is-ancestor', '--end-of-options', ancestor, descendant]).then(
+      (result) => {
+        if (result.code > 1) this.#ancestors.delete(key); // a commit that is not there yet may come
+        return result.code === 0;
+      },
+    );
     this.#ancestors.set(key, asked);
     return asked;
   }
@@ -155,7 +165,10 @@ export class NativeRepository implements Repository {
       const made = merged.stdout.toString('utf8').split('\n', 1)[0] ?? '';
       if (merged.code === 1) return undefined;
       if (made === tree) return [];
-      const different = await this.#run(['diff-tree', '-r', '-z', '--name-only', '--no-renames', '--end-of-options', made, tree], env);
+      const different = await this.#run(
+        ['diff-tree', '-r', '-z', '--name-only', '--no-renames', '--end-of-options', made, tree],
+        env,
+      );
       return different.stdout
         .toString('utf8')
         .split('\0')
@@ -179,7 +192,10 @@ export class NativeRepository implements Repository {
       PATH: this.#git.path,
     });
     if (result.code !== 0)
-      throw new CountersignError('git-unreachable', `cannot create a repository at \`${this.#directory}\`: ${complaint(result.stderr)}`);
+      throw new CountersignError(
+        'git-unreachable',
+        `cannot create a repository at \`${this.#directory}\`: ${complaint(result.stderr)}`,
+      );
   }
 
   #run(args: readonly string[], env = this.#env(), more: RunGitOptions = {}): ReturnType<typeof runGit> {
@@ -250,17 +266,29 @@ function fetchFailed(url: string, branch: string, stderr: string): CountersignEr
       recover: 'retry',
     });
   if (new RegExp(`\\[rejected\\].*${APPROVALS_REF}`).test(stderr))
-    return new CountersignError('git-rewound', `the approvals at \`${where}\` were rewritten: some that were there are gone`, {
-      hint: `forbid force-pushes to \`${APPROVALS_REF}\`, and push the old approvals back`,
-    });
+    return new CountersignError(
+      'git-rewound',
+      `the approvals at \`${where}\` were rewritten: some that were there are gone`,
+      {
+        hint: `forbid force-pushes to \`${APPROVALS_REF}\`, and push the old approvals back`,
+      },
+    );
   if (/Host key verification failed|No \S+ host key is known/.test(stderr))
-    return new CountersignError('git-unreachable', `the host key of \`${where}\` is not the one in \`knownHostsFile\``, {
-      hint: 'compare it with what the forge publishes before you add it',
-    });
+    return new CountersignError(
+      'git-unreachable',
+      `the host key of \`${where}\` is not the one in \`knownHostsFile\``,
+      {
+        hint: 'compare it with what the forge publishes before you add it',
+      },
+    );
   if (/unable to update url base from redirection|redirect/i.test(stderr))
-    return new CountersignError('git-unreachable', `\`${where}\` sends elsewhere, and credentials are for one server only`, {
-      hint: 'put the address that it sends to into `spec.source.url`',
-    });
+    return new CountersignError(
+      'git-unreachable',
+      `\`${where}\` sends elsewhere, and credentials are for one server only`,
+      {
+        hint: 'put the address that it sends to into `spec.source.url`',
+      },
+    );
   const reason = remoteReason(stderr) ?? 'git gave up';
   return new CountersignError('git-unreachable', `cannot fetch from \`${where}\`: ${reason}`, {
     hint: reason === UNSOUND ? UNSOUND_HINT : 'check `spec.source.url`, the network and the credentials',
@@ -290,15 +318,20 @@ class ObjectReader {
     child.stdout.on('data', (chunk: Buffer) => this.#take(chunk));
     child.stdin.on('error', () => {});
     child.stderr.resume();
-    child.on('error', (cause) => this.#fail(new CountersignError('tool-missing', 'cannot run `git`', { cause, hint: 'install git' })));
+    child.on('error', (cause) =>
+      this.#fail(new CountersignError('tool-missing', 'cannot run `git`', { cause, hint: 'install git' })),
+    );
     child.on('close', () =>
-      this.#fail(new CountersignError('git-object-missing', 'git ended while an object was read', { recover: 'retry' })),
+      this.#fail(
+        new CountersignError('git-object-missing', 'git ended while an object was read', { recover: 'retry' }),
+      ),
     );
     child.unref();
   }
 
   read(id: string): Promise<GitObject> {
-    if (!isObjectId(id)) return Promise.reject(new CountersignError('git-object-missing', `\`${id}\` is not an object id`));
+    if (!isObjectId(id))
+      return Promise.reject(new CountersignError('git-object-missing', `\`${id}\` is not an object id`));
     return new Promise((resolve, reject) => {
       this.#wanted.push({ id, resolve, reject });
       this.#child.stdin.write(`${id}\n`);

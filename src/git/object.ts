@@ -37,6 +37,7 @@ export function verifyObjectId(id: string, object: GitObject): void {
 
 /** The object's bytes, if it is of the wanted type. */
 export function expectType(id: string, object: GitObject, type: ObjectType): Uint8Array {
-  if (object.type !== type) throw new CountersignError('git-object-corrupt', `\`${id}\` is a ${object.type}, not a ${type}`);
+  if (object.type !== type)
+    throw new CountersignError('git-object-corrupt', `\`${id}\` is a ${object.type}, not a ${type}`);
   return object.bytes;
 }

@@ -50,7 +50,8 @@ function split(id: string, bytes: Buffer): Commit {
   const { headers, bodyAt } = readHeaders(bytes);
   const seen = new Set<string>();
   for (const { name } of headers) {
-    if (SINGLE.has(name) && seen.has(name)) throw new Malformed(`the header \`${name}\` stands twice`, 'header-repeated');
+    if (SINGLE.has(name) && seen.has(name))
+      throw new Malformed(`the header \`${name}\` stands twice`, 'header-repeated');
     seen.add(name);
     if (name.startsWith('gpgsig') && name !== 'gpgsig' && name !== 'gpgsig-sha256')
       throw new Malformed('a header only looks like a signature', 'header-like-signature');
@@ -60,7 +61,10 @@ function split(id: string, bytes: Buffer): Commit {
   const [tree, author, committer] = [headers[0], headers[1 + parents], headers[2 + parents]];
   const late = headers.slice(1 + parents).some((h) => h.name === 'parent');
   if (tree?.name !== 'tree' || author?.name !== 'author' || committer?.name !== 'committer' || late)
-    throw new Malformed('the headers `tree`, `parent`, `author`, `committer` are not in their places', 'headers-out-of-order');
+    throw new Malformed(
+      'the headers `tree`, `parent`, `author`, `committer` are not in their places',
+      'headers-out-of-order',
+    );
   const signature = headers.find((h) => h.name === (id.length === 64 ? 'gpgsig-sha256' : 'gpgsig'));
   return {
     id,
@@ -71,7 +75,9 @@ function split(id: string, bytes: Buffer): Commit {
     message: bytes.toString('utf8', bodyAt),
     payload: withoutSignatures(bytes, headers),
     signature: signature === undefined ? undefined : headerValue(bytes, signature),
-    mergeTags: headers.filter((h) => h.name === 'mergetag').map((h) => Buffer.from(`${headerValue(bytes, h, 'latin1')}\n`, 'latin1')),
+    mergeTags: headers
+      .filter((h) => h.name === 'mergetag')
+      .map((h) => Buffer.from(`${headerValue(bytes, h, 'latin1')}\n`, 'latin1')),
   };
 }
 
@@ -123,7 +129,8 @@ function withoutSignatures(bytes: Buffer, headers: readonly Header[]): Uint8Arra
 
 /** A whole object id in lower-case hex, of the repository's length. */
 export function objectId(text: string, length: number): string {
-  if (text.length !== length || !/^[0-9a-f]+$/.test(text)) throw new Malformed('a tree or parent id is not a full object id');
+  if (text.length !== length || !/^[0-9a-f]+$/.test(text))
+    throw new Malformed('a tree or parent id is not a full object id');
   return text;
 }
 

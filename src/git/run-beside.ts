@@ -9,7 +9,9 @@ export type GitTask = {
   readonly args: readonly string[];
   readonly options: RunGitOptions;
 };
-export type GitAnswer = { readonly id: number; readonly result: GitResult } | { readonly id: number; readonly failed: string };
+export type GitAnswer =
+  | { readonly id: number; readonly result: GitResult }
+  | { readonly id: number; readonly failed: string };
 
 type Waiting = { readonly done: (result: GitResult) => void; readonly failed: (why: unknown) => void };
 
@@ -42,7 +44,8 @@ export class RunBeside {
       const waiting = this.#waiting.get(answer.id);
       this.#waiting.delete(answer.id);
       if (this.#waiting.size === 0) worker.unref();
-      if ('failed' in answer) waiting?.failed(new CountersignError('tool-missing', answer.failed, { hint: 'install git' }));
+      if ('failed' in answer)
+        waiting?.failed(new CountersignError('tool-missing', answer.failed, { hint: 'install git' }));
       else waiting?.done({ ...answer.result, stdout: Buffer.from(answer.result.stdout) });
     });
     worker.on('error', () => {}); // its end tells

@@ -73,7 +73,11 @@ export const runGit: RunGit = (program, args, options = {}) =>
   });
 
 /** A command whose memory the kernel limits, where a limit is given. */
-export function withinMemory(program: string, args: readonly string[], memory: number | undefined): [string, ...string[]] {
+export function withinMemory(
+  program: string,
+  args: readonly string[],
+  memory: number | undefined,
+): [string, ...string[]] {
   if (memory === undefined) return [program, ...args];
   const [file = program, ...words] = [...limitedCommand({ memory }), program, ...args];
   return [file, ...words];
@@ -97,15 +101,27 @@ export const UNSOUND = 'its objects are not sound';
 const REASONS: readonly (readonly [RegExp, string])[] = [
   [/^fatal: it was not done within/m, 'it was not done in time'],
   [/^fatal: it complains with more than/m, 'it writes too much'],
-  [/out of memory|Out of memory|mmap failed|unable to allocate|malloc failed/, 'what was pushed takes more memory than git may use here'],
+  [
+    /out of memory|Out of memory|mmap failed|unable to allocate|malloc failed/,
+    'what was pushed takes more memory than git may use here',
+  ],
   [/Could not resolve host/, 'its name is not known'],
   [/Failed to connect|Connection refused|Couldn't connect/, 'nothing listens there'],
-  [/Authentication failed|could not read Username|could not read Password|terminal prompts disabled/, 'it wants other credentials'],
+  [
+    /Authentication failed|could not read Username|could not read Password|terminal prompts disabled/,
+    'it wants other credentials',
+  ],
   [/Permission denied/, 'it does not take the key'],
-  [/SSL certificate problem|certificate verify failed|server verification failed|SSL peer certificate/, 'its certificate is not trusted'],
+  [
+    /SSL certificate problem|certificate verify failed|server verification failed|SSL peer certificate/,
+    'its certificate is not trusted',
+  ],
   [/Operation (?:too slow|timed out)|timed out|timeout/i, 'it is too slow'],
   [/repository '[^']*' not found|not appear to be a git repository|does not exist/, 'there is no repository'],
-  [/not valid: is this a git repository|bad line length|protocol error|invalid server response|unable to parse/, 'it is not a Git server'],
+  [
+    /not valid: is this a git repository|bad line length|protocol error|invalid server response|unable to parse/,
+    'it is not a Git server',
+  ],
   [/unable to find remote helper/, 'it is not an address that can be fetched'],
   [
     /early EOF|unexpected disconnect|hung up|RPC failed|transfer closed|Empty reply|Recv failure|expected flush|unexpected flush/,

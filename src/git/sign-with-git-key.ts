@@ -13,12 +13,20 @@ export type MadeSignature = { readonly armored: string; readonly keyId: string }
  * `ssh-keygen -Y sign` or `gpg`, so that agents and hardware keys work. `keyFile` overrides the SSH key.
  * Throws `signing-failed` with the program's own complaint.
  */
-export async function signWithGitKey(repository: UserRepository, bytes: Uint8Array, keyFile?: string): Promise<MadeSignature> {
+export async function signWithGitKey(
+  repository: UserRepository,
+  bytes: Uint8Array,
+  keyFile?: string,
+): Promise<MadeSignature> {
   const format = keyFile === undefined ? ((await repository.config('gpg.format')) ?? 'openpgp') : 'ssh';
   const key = keyFile ?? (await repository.config('user.signingkey'));
   if (format === 'ssh') return signSsh(bytes, key, (await repository.config('gpg.ssh.program')) ?? 'ssh-keygen');
   if (format === 'openpgp')
-    return signOpenPgp(bytes, key ?? (await repository.config('user.email')), (await repository.config('gpg.program')) ?? 'gpg');
+    return signOpenPgp(
+      bytes,
+      key ?? (await repository.config('user.email')),
+      (await repository.config('gpg.program')) ?? 'gpg',
+    );
   throw new CountersignError('signing-failed', `git is set to sign with \`${format}\`, which approvals do not use`, {
     hint: 'set `gpg.format` to `ssh` or `openpgp`, or use --key',
   });
@@ -40,9 +48,13 @@ async function signSsh(bytes: Uint8Array, key: string | undefined, program: stri
     }
     const result = await runGit(program, ['-Y', 'sign', '-n', 'git', '-f', file, data]);
     if (result.code !== 0)
-      throw new CountersignError('signing-failed', `ssh-keygen could not sign with \`${file}\`: ${lastLine(result.stderr)}`, {
-        hint: 'is the key loaded in ssh-agent, and readable?',
-      });
+      throw new CountersignError(
+        'signing-failed',
+        `ssh-keygen could not sign with \`${file}\`: ${lastLine(result.stderr)}`,
+        {
+          hint: 'is the key loaded in ssh-agent, and readable?',
+        },
+      );
     return { armored: await readFile(`${data}.sig`, 'utf8'), keyId: file };
   } finally {
     await rm(directory, { recursive: true, force: true });

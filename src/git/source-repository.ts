@@ -17,17 +17,22 @@ export function sourceRepository(repository: Repository) {
     diff: (from: string, to: string) => diffTrees(repository, from, to),
     mergeAdds: (merge: { id: string; tree: string; parents: readonly string[] }) => mergeAdds(repository, merge),
     tree: async (commit: string) => (await readCommit(repository, commit)).tree,
-    time: async (commit: string) => (isNoRevision(commit) ? undefined : (await readCommit(repository, commit)).committer.time),
+    time: async (commit: string) =>
+      isNoRevision(commit) ? undefined : (await readCommit(repository, commit)).committer.time,
     files: (tree: string, directory: string) => listTree(repository, tree, directory),
     blob: (id: string) => readBlob(repository, id),
     /** A file's id and content at a commit, or undefined where it is not there. */
     file: async (commit: string, path: string) => {
       const line = await findPath(repository, commit, path);
       if (line === undefined) return undefined;
-      if (!/^100/.test(line.mode)) throw new CountersignError('config-invalid', `\`${path}\` is no file in ${commit.slice(0, 12)}`);
+      if (!/^100/.test(line.mode))
+        throw new CountersignError('config-invalid', `\`${path}\` is no file in ${commit.slice(0, 12)}`);
       const bytes = await readBlob(repository, line.id);
       if (bytes.length > MAX_FILE)
-        throw new CountersignError('config-invalid', `\`${path}\` is larger than ${MAX_FILE} bytes in ${commit.slice(0, 12)}`);
+        throw new CountersignError(
+          'config-invalid',
+          `\`${path}\` is larger than ${MAX_FILE} bytes in ${commit.slice(0, 12)}`,
+        );
       return { id: line.id, text: Buffer.from(bytes).toString('utf8') };
     },
     /**
@@ -61,7 +66,9 @@ export function sourceRepository(repository: Repository) {
       const changes = parseTree(place.id, expectType(place.id, await repository.read(place.id), 'tree'));
       const filed = changes.filter((c) => c.mode === '40000' && wanted(c.name.split('-')[1] ?? ''));
       const listed = await Promise.all(
-        filed.map(async (c) => (await listTree(repository, c.id)).map((f) => ({ ...f, path: `v1/${ref}/${c.name}/${f.path}` }))),
+        filed.map(async (c) =>
+          (await listTree(repository, c.id)).map((f) => ({ ...f, path: `v1/${ref}/${c.name}/${f.path}` })),
+        ),
       );
       const files = listed.flat().filter((f) => f.mode === '100644'); // a link or a submodule there is nobody's statement
       if (files.length > MAX_STATEMENTS)
@@ -91,7 +98,9 @@ async function filedBranches(repository: Repository, tip: string): Promise<reado
   const top = await findPath(repository, tip, 'v1/refs/heads');
   const waiting = top?.mode === '40000' ? [{ place: 'v1/refs/heads', id: top.id }] : [];
   for (let next = waiting.shift(); next !== undefined && places.length < MAX_BRANCHES; next = waiting.shift()) {
-    const lines = parseTree(next.id, expectType(next.id, await repository.read(next.id), 'tree')).filter((l) => l.mode === '40000');
+    const lines = parseTree(next.id, expectType(next.id, await repository.read(next.id), 'tree')).filter(
+      (l) => l.mode === '40000',
+    );
     if (lines.some((l) => FILED.test(l.name))) places.push(next.place);
     for (const { name, id } of lines)
       if (!FILED.test(name) && waiting.length < MAX_BRANCHES) waiting.push({ place: `${next.place}/${name}`, id });

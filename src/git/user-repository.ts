@@ -60,12 +60,23 @@ export class UserRepository {
 
   /** Brings the approvals of a remote; none is fine. Throws `git-unreachable`: yesterday's approvals are not today's. */
   async fetchApprovals(remote: string): Promise<void> {
-    const result = await this.#run(['fetch', '--quiet', '--no-tags', '--end-of-options', remote, `+${APPROVALS_REF}*:${APPROVALS_REF}*`]);
+    const result = await this.#run([
+      'fetch',
+      '--quiet',
+      '--no-tags',
+      '--end-of-options',
+      remote,
+      `+${APPROVALS_REF}*:${APPROVALS_REF}*`,
+    ]);
     if (result.code !== 0) {
-      throw new CountersignError('git-unreachable', `cannot fetch approvals from \`${remote}\`: ${complaint(result.stderr)}`, {
-        hint: 'check the remote and the network; `countersign check --no-fetch` uses the approvals that are here',
-        recover: 'retry',
-      });
+      throw new CountersignError(
+        'git-unreachable',
+        `cannot fetch approvals from \`${remote}\`: ${complaint(result.stderr)}`,
+        {
+          hint: 'check the remote and the network; `countersign check --no-fetch` uses the approvals that are here',
+          recover: 'retry',
+        },
+      );
     }
   }
 
@@ -73,26 +84,43 @@ export class UserRepository {
    * Adds files to the approvals and pushes them. Files are named for their content, so when another approver was
    * faster the same files are added on top of theirs. Throws `push-refused`; locally nothing stays behind then.
    */
-  async publishApprovals(files: readonly { readonly path: string; readonly content: string }[], remote: string | undefined): Promise<void> {
+  async publishApprovals(
+    files: readonly { readonly path: string; readonly content: string }[],
+    remote: string | undefined,
+  ): Promise<void> {
     for (let attempt = 1; ; attempt++) {
       if (remote !== undefined) await this.fetchApprovals(remote);
-      const parent = (await this.#run(['rev-parse', '--verify', '--quiet', APPROVALS_REF])).stdout.toString('utf8').trim();
+      const parent = (await this.#run(['rev-parse', '--verify', '--quiet', APPROVALS_REF])).stdout
+        .toString('utf8')
+        .trim();
       const commit = await this.#commitFiles(parent, files);
       const result =
-        remote === undefined ? { code: 0, stderr: '' } : await this.#run(['push', '--quiet', remote, `${commit}:${APPROVALS_REF}`]);
+        remote === undefined
+          ? { code: 0, stderr: '' }
+          : await this.#run(['push', '--quiet', remote, `${commit}:${APPROVALS_REF}`]);
       if (result.code === 0) {
         await this.#must(['update-ref', APPROVALS_REF, commit]);
         return;
       }
-      if (attempt === ATTEMPTS || !/rejected|fetch first|non-fast-forward|failed to update ref|cannot lock ref/.test(result.stderr)) {
-        throw new CountersignError('push-refused', `\`${remote}\` did not take the approval: ${complaint(result.stderr)}`, {
-          hint: `allow pushes to \`${APPROVALS_REF}\`, or use --no-push and push it another way`,
-        });
+      if (
+        attempt === ATTEMPTS ||
+        !/rejected|fetch first|non-fast-forward|failed to update ref|cannot lock ref/.test(result.stderr)
+      ) {
+        throw new CountersignError(
+          'push-refused',
+          `\`${remote}\` did not take the approval: ${complaint(result.stderr)}`,
+          {
+            hint: `allow pushes to \`${APPROVALS_REF}\`, or use --no-push and push it another way`,
+          },
+        );
       }
     }
   }
 
-  async #commitFiles(parent: string, files: readonly { readonly path: string; readonly content: string }[]): Promise<string> {
+  async #commitFiles(
+    parent: string,
+    files: readonly { readonly path: string; readonly content: string }[],
+  ): Promise<string> {
     let tree: string | undefined = parent === '' ? undefined : parent;
     for (const { path, content } of files)
       tree = await this.#treeWith(tree, path.split('/'), await this.#must(['hash-object', '-w', '--stdin'], content));
@@ -122,13 +150,19 @@ export class UserRepository {
     const lines = listed.split('\0').filter((line) => line !== '' && line.slice(line.indexOf('\t') + 1) !== name);
     const present = listed.split('\0').find((line) => line.slice(line.indexOf('\t') + 1) === name);
     const [mode, type, id] =
-      rest.length === 0 ? ['100644', 'blob', blob] : ['040000', 'tree', await this.#treeWith(present?.split(/[ \t]/)[2], rest, blob)];
-    return this.#must(['mktree', '-z'], [...lines, `${mode} ${type} ${id}\t${name}`].map((line) => `${line}\0`).join(''));
+      rest.length === 0
+        ? ['100644', 'blob', blob]
+        : ['040000', 'tree', await this.#treeWith(present?.split(/[ \t]/)[2], rest, blob)];
+    return this.#must(
+      ['mktree', '-z'],
+      [...lines, `${mode} ${type} ${id}\t${name}`].map((line) => `${line}\0`).join(''),
+    );
   }
 
   async #must(args: readonly string[], input?: string): Promise<string> {
     const result = await this.#run(args, input);
-    if (result.code !== 0) throw new CountersignError('git-unreachable', `git ${args[0] ?? ''} failed: ${complaint(result.stderr)}`);
+    if (result.code !== 0)
+      throw new CountersignError('git-unreachable', `git ${args[0] ?? ''} failed: ${complaint(result.stderr)}`);
     return result.stdout.toString('utf8').trim();
   }
 

@@ -69,14 +69,18 @@ export function createDashboard({ view, hosts }: DashboardParts): Express {
   let kept: { readonly at: number; readonly page: string } | undefined;
   app.use((request, response, next) => {
     response.set({
-      'content-security-policy': "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+      'content-security-policy':
+        "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
       'x-content-type-options': 'nosniff',
       'referrer-policy': 'no-referrer',
       'cache-control': 'no-store',
     });
     const host = (request.headers.host ?? '').replace(/:\d+$/, '').toLowerCase();
     if (hosts === undefined || hosts.includes(host)) return next();
-    response.status(421).type('text').send('the dashboard is not asked by this name: use the address that it listens on\n');
+    response
+      .status(421)
+      .type('text')
+      .send('the dashboard is not asked by this name: use the address that it listens on\n');
   });
   app.get('/style.css', (_request, response) => {
     response.type('css').send(STYLE);
@@ -180,7 +184,9 @@ ${rows.map((row) => `<tr>${cells(row)}</tr>`).join('\n')}
 }
 
 function revision(id: string): string {
-  return id === '' || isNoRevision(id) ? 'none' : `<code title="${escapeHtml(id)}">${escapeHtml(id.slice(0, 12))}</code>`;
+  return id === '' || isNoRevision(id)
+    ? 'none'
+    : `<code title="${escapeHtml(id)}">${escapeHtml(id.slice(0, 12))}</code>`;
 }
 
 function moment(time: string): string {

@@ -29,7 +29,10 @@ export function createServiceApp({ notReady, metrics, receivers, names, log }: S
   });
   app.get('/metrics', async (request, response) => {
     if (!isOurs(request.headers.host ?? '', names)) {
-      response.status(421).type('text').send('metrics are not asked by this name: use an IP address, or add it with --http-name\n');
+      response
+        .status(421)
+        .type('text')
+        .send('metrics are not asked by this name: use an IP address, or add it with --http-name\n');
       return;
     }
     const { type, body } = await metrics.text();

@@ -35,7 +35,10 @@ export function addReceivers(app: Express, receivers: readonly Receiver[], log: 
     }
     const refused = await prove(request, receiver, heard);
     if (refused !== undefined) {
-      log.warn({ environment: receiver.environment, from: receiver.from, why: refused.why }, 'a call of a forge was refused');
+      log.warn(
+        { environment: receiver.environment, from: receiver.from, why: refused.why },
+        'a call of a forge was refused',
+      );
       response.status(refused.status).set('connection', 'close').type('text').send(`${refused.why}\n`);
       return;
     }

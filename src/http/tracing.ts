@@ -1,7 +1,14 @@
 import { Agent as HttpAgent } from 'node:http';
 import { Agent as HttpsAgent } from 'node:https';
 import { hostname } from 'node:os';
-import { addressText, CountersignError, messageOf, parseHttpAddress, type Trace, type TraceAttributes } from '../model/index.ts';
+import {
+  addressText,
+  CountersignError,
+  messageOf,
+  parseHttpAddress,
+  type Trace,
+  type TraceAttributes,
+} from '../model/index.ts';
 
 type Tracing = { readonly trace: Trace; readonly close: () => Promise<void> };
 

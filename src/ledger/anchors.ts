@@ -26,7 +26,8 @@ const STALE_MS = 24 * 3_600_000;
 function checkAgainst(reader: LedgerReader, keys: readonly Verifier[], note: string, place: string): void {
   const history = new LogHistory();
   for (const type of ['log.opened', 'epoch.opened', 'key.rotated', 'key.retired'] as const)
-    for (const { index } of reader.all(type, '')) for (const { body } of reader.stored(index, index + 1)) history.add(index, body);
+    for (const { index } of reader.all(type, ''))
+      for (const { body } of reader.stored(index, index + 1)) history.add(index, body);
   const known = [...keys, ...history.named];
   const checkpoint = openCheckpoint(note, known);
   if (checkpoint === undefined) throw halt(`the checkpoint kept in ${place} is not signed by this ledger’s key`);
@@ -40,7 +41,9 @@ function checkAgainst(reader: LedgerReader, keys: readonly Verifier[], note: str
     );
   if (problem !== undefined) throw halt(`the checkpoint kept in ${place} does not fit: ${problem}`);
   if (!rootOf(checkpoint.size, reader.nodes(size)).equals(checkpoint.root))
-    throw halt(`the ledger does not extend the checkpoint of ${checkpoint.size} entries that is kept in ${place}: it is another ledger`);
+    throw halt(
+      `the ledger does not extend the checkpoint of ${checkpoint.size} entries that is kept in ${place}: it is another ledger`,
+    );
 }
 
 /** Keeps checkpoints in several places, looks first whether what is there still fits, and says when a place has not been reached for long. */
@@ -145,7 +148,14 @@ export class AnchorKeeper {
   #checkInstance(there: string, place: string): void {
     const mine = openCheckpoint(this.#ledger.read.latestCheckpoint() ?? '', this.#keys)?.instance;
     const theirs = openCheckpoint(there, this.#keys)?.instance;
-    if (this.#isShared || mine === undefined || theirs === undefined || theirs.id === mine.id || this.#before.get(place) === there) return;
+    if (
+      this.#isShared ||
+      mine === undefined ||
+      theirs === undefined ||
+      theirs.id === mine.id ||
+      this.#before.get(place) === there
+    )
+      return;
     throw halt(
       `another service signs this ledger: instance ${theirs.id} since ${theirs.since}, by the checkpoint kept in ${place}`,
       'stop one of them: is its data directory a copy? `countersign ledger verify --against` says where they part',

@@ -19,7 +19,12 @@ export function signCheckpoint(size: number, root: Buffer, ...signers: readonly 
 }
 
 /** The same with an extension line that says which process made it. */
-export function signCheckpointAs(instance: Instance, size: number, root: Buffer, ...signers: readonly [Signer, ...Signer[]]): string {
+export function signCheckpointAs(
+  instance: Instance,
+  size: number,
+  root: Buffer,
+  ...signers: readonly [Signer, ...Signer[]]
+): string {
   const lines = [signers[0].name, size, root.toString('base64'), `${INSTANCE} ${instance.id} ${instance.since}`];
   return signNote(lines.map((line) => `${line}\n`).join(''), ...signers);
 }
@@ -49,7 +54,8 @@ export function openCheckpoint(
 export function parseCheckpoint(text: string): Checkpoint | undefined {
   const match = /^([^\n]+)\n(0|[1-9][0-9]{0,15})\n([A-Za-z0-9+/]{43}=)\n(?:[^\n]+\n)*$/.exec(text);
   const root = Buffer.from(match?.[3] ?? '', 'base64');
-  if (match?.[1] === undefined || root.toString('base64') !== match[3] || !Number.isSafeInteger(Number(match[2]))) return undefined;
+  if (match?.[1] === undefined || root.toString('base64') !== match[3] || !Number.isSafeInteger(Number(match[2])))
+    return undefined;
   const [, id, since] = /\ncountersign\.dev\/instance ([0-9a-f]{32}) ([0-9T:.Z-]{24})\n/.exec(text) ?? [];
   const instance = id === undefined || since === undefined ? {} : { instance: { id, since } };
   return { origin: match[1], size: Number(match[2]), root, ...instance };

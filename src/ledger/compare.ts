@@ -35,7 +35,8 @@ function storeAt(place: string): string | undefined {
   return store.endsWith('.db') && existsSync(store) ? store : undefined;
 }
 
-const COPIES = 'name a data directory, a ledger file, an export, or a file with a checkpoint; fetch what an anchor keeps into a file first';
+const COPIES =
+  'name a data directory, a ledger file, an export, or a file with a checkpoint; fetch what an anchor keeps into a file first';
 
 function noteAt(place: string): string {
   const file = existsSync(place) && statSync(place).isDirectory() ? join(place, 'checkpoint') : place;
@@ -58,9 +59,13 @@ function checkpointAt(place: string): string {
 function opened(note: string, keys: readonly Verifier[]) {
   const checkpoint = openCheckpoint(note, keys);
   if (checkpoint !== undefined) return checkpoint;
-  throw new CountersignError('checkpoint-untrusted', 'the checkpoint of the other copy is not signed by this ledger’s key', {
-    hint: 'is it this ledger’s, and --key this ledger’s key?',
-  });
+  throw new CountersignError(
+    'checkpoint-untrusted',
+    'the checkpoint of the other copy is not signed by this ledger’s key',
+    {
+      hint: 'is it this ledger’s, and --key this ledger’s key?',
+    },
+  );
 }
 
 function compareNote(reader: LedgerReader, keys: readonly Verifier[], note: string): Comparison {
@@ -74,10 +79,12 @@ function compareNote(reader: LedgerReader, keys: readonly Verifier[], note: stri
 function compareStores(mine: LedgerReader, other: LedgerReader, keys: readonly Verifier[]): Comparison {
   const { size, root, instance } = opened(other.latestCheckpoint() ?? '', keys);
   const by = instance === undefined ? {} : { instance };
-  if (!rootAt(other, size).equals(root)) throw new CountersignError('ledger-inconsistent', 'the other copy is not what was signed');
+  if (!rootAt(other, size).equals(root))
+    throw new CountersignError('ledger-inconsistent', 'the other copy is not what was signed');
   const common = Math.min(mine.size, size);
   const isEqual = (at: number) => rootAt(mine, at).equals(rootAt(other, at));
-  if (isEqual(common)) return { kind: size === mine.size ? 'same' : size > mine.size ? 'goes-on' : 'behind', size, ...by };
+  if (isEqual(common))
+    return { kind: size === mine.size ? 'same' : size > mine.size ? 'goes-on' : 'behind', size, ...by };
   let [equal, differs] = [0, common];
   while (differs - equal > 1) {
     const middle = Math.floor((equal + differs) / 2);

@@ -49,7 +49,8 @@ export function exportLedger(
   refuseFilled(directory);
   const notes = reader.checkpoints();
   const newest = notes.at(-1);
-  if (newest === undefined) throw new CountersignError('ledger-unusable', 'no checkpoint was signed over this ledger yet');
+  if (newest === undefined)
+    throw new CountersignError('ledger-unusable', 'no checkpoint was signed over this ledger yet');
   const files = new Files(directory);
   files.write('checkpoint', newest.note);
   files.write(LEDGER_FILES.verifier, keys.map((key) => `${verifierText(key)}\n`).join(''));
@@ -77,7 +78,10 @@ function writeEntries(reader: LedgerReader, size: number, files: Files, options:
   const flush = () => {
     const first = bundle[0];
     if (first === undefined) return;
-    files.write(tilePath('entries', Math.floor(first.index / TILE_WIDTH), bundle.length), Buffer.concat(bundle.flatMap(framed)));
+    files.write(
+      tilePath('entries', Math.floor(first.index / TILE_WIDTH), bundle.length),
+      Buffer.concat(bundle.flatMap(framed)),
+    );
     options.onProgress?.(first.index + bundle.length);
     bundle = [];
   };
@@ -172,7 +176,11 @@ Other programs read it too: "fsck" of Tessera, and golang.org/x/mod/sumdb.
  * Makes a data directory from an export, on another machine: everything is checked first. Its key is no part of an export;
  * until it is put beside it, the ledger can be read but not continued. Throws `usage`, and `ledger-inconsistent` with what is wrong.
  */
-export async function importLedger(from: string, keys: readonly Verifier[], directory: string): Promise<{ readonly entries: number }> {
+export async function importLedger(
+  from: string,
+  keys: readonly Verifier[],
+  directory: string,
+): Promise<{ readonly entries: number }> {
   refuseFilled(directory);
   const { ok, lines } = checkExport(from, keys.map(verifierText).join('\n'));
   if (!ok)
@@ -206,7 +214,10 @@ async function fill(from: string, directory: string): Promise<number> {
     const evidence = entries.flatMap(({ body }) => readEvidence(from, body));
     const end = at + entries.length;
     const covering = notes.filter((n) => n.size > at && n.size <= end);
-    await store.add({ first: at, entries, evidence, subjects: at === 0 ? subjects : [], tiles: tree.takeFull() }, covering);
+    await store.add(
+      { first: at, entries, evidence, subjects: at === 0 ? subjects : [], tiles: tree.takeFull() },
+      covering,
+    );
     at = end;
   }
   await store.close();
@@ -256,7 +267,10 @@ function readSubjects(from: string): Subject[] {
     const { commitment, salt, text } = JSON.parse(line) as { commitment: string; salt: string; text: string };
     const subject = { commitment, salt: Buffer.from(salt, 'hex'), text };
     if (!isOpened(subject))
-      throw new CountersignError('ledger-inconsistent', `a name in \`${file}\` is not the one its commitment was made to`);
+      throw new CountersignError(
+        'ledger-inconsistent',
+        `a name in \`${file}\` is not the one its commitment was made to`,
+      );
     return subject;
   });
 }

@@ -64,7 +64,9 @@ export class LedgerReader {
   /** Every stored entry from an index on to before another, oldest first, a page at a time. */
   *stored(from = 0, to = Number.MAX_SAFE_INTEGER): Generator<StoredEntry> {
     const page = this.#try(() =>
-      this.#sql('SELECT seq, leaf, body, type, environment FROM entry WHERE seq >= ? AND seq < ? ORDER BY seq LIMIT 500'),
+      this.#sql(
+        'SELECT seq, leaf, body, type, environment FROM entry WHERE seq >= ? AND seq < ? ORDER BY seq LIMIT 500',
+      ),
     );
     page.setReturnArrays(true); // half the time of rows with names
     for (let at = from; at < to; ) {
@@ -88,7 +90,9 @@ export class LedgerReader {
     const values = [...types, ...(environment === undefined ? [] : [environment]), ...named.flat()];
     const sql = `SELECT seq, body FROM entry WHERE ${wanted.join(' AND ')} ORDER BY seq LIMIT ${PAGE}`;
     const end =
-      until === undefined ? (filter.to ?? Number.MAX_SAFE_INTEGER) : Math.min(this.firstAt(until), filter.to ?? Number.MAX_SAFE_INTEGER);
+      until === undefined
+        ? (filter.to ?? Number.MAX_SAFE_INTEGER)
+        : Math.min(this.firstAt(until), filter.to ?? Number.MAX_SAFE_INTEGER);
     for (let at = Math.max(filter.from ?? 0, since === undefined ? 0 : this.firstAt(since)); ; ) {
       const rows = this.#try(() => this.#sql(sql).all(at, end, ...values));
       for (const row of rows) yield this.#recorded(row);
@@ -123,7 +127,9 @@ export class LedgerReader {
   /** Every entry of one type in one environment, oldest first. */
   all<T extends EntryType>(type: T, environment: string): Recorded<EntryOf<T>>[] {
     const sql = 'SELECT seq, body FROM entry WHERE type = ? AND environment = ? ORDER BY seq';
-    return this.#try(() => this.#sql(sql).all(type, environment)).map((row) => this.#recorded(row) as Recorded<EntryOf<T>>);
+    return this.#try(() => this.#sql(sql).all(type, environment)).map(
+      (row) => this.#recorded(row) as Recorded<EntryOf<T>>,
+    );
   }
 
   /** The entry at an index, or undefined. */
@@ -197,7 +203,9 @@ export class LedgerReader {
 
   /** Every personal text that is not erased. */
   *subjects(): Generator<Subject> {
-    for (const row of this.#try(() => this.#sql('SELECT commitment, salt, text FROM subject ORDER BY commitment').all()))
+    for (const row of this.#try(() =>
+      this.#sql('SELECT commitment, salt, text FROM subject ORDER BY commitment').all(),
+    ))
       yield asSubject(row);
   }
 
@@ -215,9 +223,9 @@ export class LedgerReader {
   }
 
   #commitmentsTo(text: string): string[] {
-    return this.#try(() => this.#sql('SELECT commitment FROM subject WHERE text = ? ORDER BY commitment').all(text)).map((row) =>
-      String(row['commitment']),
-    );
+    return this.#try(() =>
+      this.#sql('SELECT commitment FROM subject WHERE text = ? ORDER BY commitment').all(text),
+    ).map((row) => String(row['commitment']));
   }
 
   #recorded(row: Record<string, unknown>): Recorded {
@@ -228,7 +236,9 @@ export class LedgerReader {
   #named(json: string): string {
     if (!json.includes('subject:')) return json;
     return json.replace(/subject:[0-9a-f]{64}/g, (commitment) => {
-      const row = this.#try(() => this.#sql('SELECT commitment, salt, text FROM subject WHERE commitment = ?').get(commitment));
+      const row = this.#try(() =>
+        this.#sql('SELECT commitment, salt, text FROM subject WHERE commitment = ?').get(commitment),
+      );
       const subject = row === undefined ? undefined : asSubject(row);
       return subject === undefined || !isOpened(subject) ? commitment : JSON.stringify(subject.text).slice(1, -1);
     });
@@ -244,11 +254,15 @@ export class LedgerReader {
     try {
       return read();
     } catch (cause) {
-      throw new CountersignError('ledger-unusable', `the ledger \`${this.#file}\` cannot be read: ${messageOf(cause)}`, {
-        cause,
-        recover: 'halt',
-        hint: 'restore the file from a backup; do not edit it',
-      });
+      throw new CountersignError(
+        'ledger-unusable',
+        `the ledger \`${this.#file}\` cannot be read: ${messageOf(cause)}`,
+        {
+          cause,
+          recover: 'halt',
+          hint: 'restore the file from a backup; do not edit it',
+        },
+      );
     }
   }
 }

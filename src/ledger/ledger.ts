@@ -146,7 +146,8 @@ export class Ledger {
         return read.size;
       },
       entry: (index) => read.entry(index)?.entry,
-      hasEvidence: (digest) => evidence.some((e) => e.ref.sha256 === digest) || read.evidenceBytes(digest) !== undefined,
+      hasEvidence: (digest) =>
+        evidence.some((e) => e.ref.sha256 === digest) || read.evidenceBytes(digest) !== undefined,
     };
     // The ledger's time may be ahead of the clock, and goes on from there.
     const now = Math.max(this.#clock().getTime(), Date.parse(this.#time));
@@ -240,7 +241,10 @@ class Writer {
   readonly opened: { readonly verifier: string; readonly size: number; readonly found: Found };
   onEnd: (error: CountersignError) => void = () => {};
   readonly #worker: Worker;
-  readonly #pending = new Map<number, { resolve: (done: Sequenced) => void; reject: (error: CountersignError) => void }>();
+  readonly #pending = new Map<
+    number,
+    { resolve: (done: Sequenced) => void; reject: (error: CountersignError) => void }
+  >();
   #next = 0;
   #closed: (() => void) | undefined;
   #quiet: (() => void)[] = [];

@@ -28,7 +28,8 @@ export class LogHistory {
     this.#last = index;
     const entry = JSON.parse(body) as Entry;
     if (entry.type === 'log.opened') this.#epochs.push({ origin: entry.origin, first: index, previous: undefined });
-    if (entry.type === 'epoch.opened') this.#epochs.push({ origin: entry.origin, first: index, previous: entry.previous });
+    if (entry.type === 'epoch.opened')
+      this.#epochs.push({ origin: entry.origin, first: index, previous: entry.previous });
     if (entry.type === 'key.retired') this.#retired.set(entry.key, index);
     if (entry.type === 'key.rotated') this.#rotations.push(entry);
     if (entry.type === 'replica.enrolled') this.#enrolled.set(entry.replica, entry.key);
@@ -75,10 +76,15 @@ export class LogHistory {
    * What is wrong with a checkpoint as far as names and keys go; undefined when nothing is. `lost` is set when it speaks of
    * entries that the ledger says were lost.
    */
-  judge(checkpoint: Checkpoint & { readonly by: readonly Verifier[] }, keys: readonly Verifier[]): { problem?: string; lost?: true } {
+  judge(
+    checkpoint: Checkpoint & { readonly by: readonly Verifier[] },
+    keys: readonly Verifier[],
+  ): { problem?: string; lost?: true } {
     const next = this.#epochs.findIndex((e) => e.first >= checkpoint.size && e.first > 0);
     const epoch = this.#epochs[next < 0 ? this.#epochs.length - 1 : next - 1];
-    const valid = checkpoint.by.filter((key) => !((this.#retired.get(verifierText(key)) ?? Number.POSITIVE_INFINITY) < checkpoint.size));
+    const valid = checkpoint.by.filter(
+      (key) => !((this.#retired.get(verifierText(key)) ?? Number.POSITIVE_INFINITY) < checkpoint.size),
+    );
     if (valid.length === 0) return { problem: 'it is signed only by a key that was retired before it' };
     if (epoch === undefined || checkpoint.origin === epoch.origin) return {};
     // An older name: its tree ended where the epoch after it begins, or in entries that were lost then.

@@ -36,7 +36,8 @@ export class CompactRange {
   #nodes: Buffer[] = [];
 
   constructor(size = 0, nodes: readonly Uint8Array[] = []) {
-    if (nodes.length !== bitsOf(size)) throw new RangeError(`a range of ${size} leaves has ${bitsOf(size)} nodes, not ${nodes.length}`);
+    if (nodes.length !== bitsOf(size))
+      throw new RangeError(`a range of ${size} leaves has ${bitsOf(size)} nodes, not ${nodes.length}`);
     this.#size = size;
     this.#nodes = nodes.map((n) => Buffer.from(n));
   }
@@ -51,7 +52,8 @@ export class CompactRange {
 
   append(leaf: Uint8Array): void {
     let node = Buffer.from(leaf);
-    for (let n = this.#size; n % 2 === 1; n = Math.floor(n / 2)) node = nodeHash(this.#nodes.pop() as Buffer, node) as Buffer<ArrayBuffer>;
+    for (let n = this.#size; n % 2 === 1; n = Math.floor(n / 2))
+      node = nodeHash(this.#nodes.pop() as Buffer, node) as Buffer<ArrayBuffer>;
     this.#nodes.push(node);
     this.#size++;
   }
@@ -127,7 +129,12 @@ function rangeRoot(from: number, to: number, read: ReadNode): Buffer {
 }
 
 /** The root that an inclusion proof leads to, or undefined for a proof of another length (RFC 9162 section 2.1.3.2). */
-export function rootFromInclusion(leaf: Uint8Array, index: number, size: number, proof: readonly Uint8Array[]): Buffer | undefined {
+export function rootFromInclusion(
+  leaf: Uint8Array,
+  index: number,
+  size: number,
+  proof: readonly Uint8Array[],
+): Buffer | undefined {
   if (!Number.isSafeInteger(index) || index < 0 || index >= size) return undefined;
   let [node, last, at] = [Buffer.from(leaf) as Buffer, size - 1, index];
   for (const hash of proof) {
@@ -171,7 +178,9 @@ export function isConsistent(
 // Largest subtree first; the smaller ones are joined from the right.
 function fold(nodes: readonly Buffer[]): Buffer {
   const last = nodes.at(-1);
-  return last === undefined ? EMPTY_ROOT : nodes.slice(0, -1).reduceRight<Buffer>((right, left) => nodeHash(left, right), last);
+  return last === undefined
+    ? EMPTY_ROOT
+    : nodes.slice(0, -1).reduceRight<Buffer>((right, left) => nodeHash(left, right), last);
 }
 
 function isPowerOfTwo(n: number): boolean {

@@ -1,5 +1,13 @@
 import { execFileSync } from 'node:child_process';
-import { createHash, createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject, sign, verify } from 'node:crypto';
+import {
+  createHash,
+  createPrivateKey,
+  createPublicKey,
+  generateKeyPairSync,
+  type KeyObject,
+  sign,
+  verify,
+} from 'node:crypto';
 import { CountersignError, messageOf } from '../model/index.ts';
 
 /** The public half of a key under a name, as other tools take it: `name+hash+base64` (C2SP signed-note). */
@@ -61,11 +69,15 @@ function ask(program: string, args: readonly string[], text: Buffer): Buffer {
       stdio: ['pipe', 'pipe', 'ignore'],
     });
   } catch (cause) {
-    throw new CountersignError('signing-failed', `the ledger’s key could not be asked by \`${program}\`: ${messageOf(cause)}`, {
-      cause,
-      recover: 'retry',
-      hint: 'does the program run here, and does it answer within ten seconds?',
-    });
+    throw new CountersignError(
+      'signing-failed',
+      `the ledger’s key could not be asked by \`${program}\`: ${messageOf(cause)}`,
+      {
+        cause,
+        recover: 'retry',
+        hint: 'does the program run here, and does it answer within ten seconds?',
+      },
+    );
   }
 }
 
@@ -86,7 +98,8 @@ export function parseVerifier(text: string): Verifier {
   const match = /^([^+\s]+)\+([0-9a-f]{8})\+([A-Za-z0-9+/=]+)$/.exec(text.trim());
   const key = Buffer.from(match?.[3] ?? '', 'base64');
   const verifier = { name: match?.[1] ?? '', publicKey: key.subarray(1) };
-  if (match === null || key[0] !== ED25519 || key.length !== 33 || keyId(verifier).toString('hex') !== match[2]) throw noVerifier();
+  if (match === null || key[0] !== ED25519 || key.length !== 33 || keyId(verifier).toString('hex') !== match[2])
+    throw noVerifier();
   return verifier;
 }
 
@@ -118,7 +131,8 @@ export function openSigned(
     for (const { name, bytes } of parts.signatures) {
       if (name !== verifier.name || !bytes.subarray(0, 4).equals(id)) continue;
       // A bad signature under a key we know is a forgery or damage, whatever stands beside it.
-      if (bytes.length !== 68 || !verify(null, Buffer.from(parts.text), keyObject(verifier), bytes.subarray(4))) return undefined;
+      if (bytes.length !== 68 || !verify(null, Buffer.from(parts.text), keyObject(verifier), bytes.subarray(4)))
+        return undefined;
       by.push(verifier);
     }
   }
@@ -149,9 +163,13 @@ export function splitNote(note: string): NoteParts | undefined {
     const match = /^— (\S+) ([A-Za-z0-9+/=]+)$/.exec(line);
     const bytes = Buffer.from(match?.[2] ?? '', 'base64');
     // One signature has one spelling: text that decodes to the same bytes is not the text we wrote.
-    return match?.[1] === undefined || bytes.length < 5 || bytes.toString('base64') !== match[2] ? undefined : { name: match[1], bytes };
+    return match?.[1] === undefined || bytes.length < 5 || bytes.toString('base64') !== match[2]
+      ? undefined
+      : { name: match[1], bytes };
   });
-  return signatures.includes(undefined) ? undefined : { text: note.slice(0, at + 1), signatures: signatures as NoteParts['signatures'] };
+  return signatures.includes(undefined)
+    ? undefined
+    : { text: note.slice(0, at + 1), signatures: signatures as NoteParts['signatures'] };
 }
 
 const keys = new WeakMap<Verifier, KeyObject>();

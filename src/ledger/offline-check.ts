@@ -49,7 +49,10 @@ function checkManifest(directory: string): number {
     format: string;
     files: Record<string, string>;
   };
-  demand(manifest.format === 'countersign-ledger-export/1', 'manifest.json is not of the format countersign-ledger-export/1');
+  demand(
+    manifest.format === 'countersign-ledger-export/1',
+    'manifest.json is not of the format countersign-ledger-export/1',
+  );
   const there = filesUnder(directory).filter((file) => file !== 'manifest.json');
   const canonical = `${JSON.stringify({
     files: Object.fromEntries(
@@ -59,11 +62,17 @@ function checkManifest(directory: string): number {
     ),
     format: manifest.format,
   })}\n`;
-  demand(readFileSync(join(directory, 'manifest.json'), 'utf8') === canonical, 'manifest.json is not spelled as it was written');
+  demand(
+    readFileSync(join(directory, 'manifest.json'), 'utf8') === canonical,
+    'manifest.json is not spelled as it was written',
+  );
   for (const file of there) demand(Object.hasOwn(manifest.files, file), `${file} is not named in manifest.json`);
   for (const [file, digest] of Object.entries(manifest.files)) {
     demand(there.includes(file), `${file} is missing`);
-    demand(sha256(readFileSync(join(directory, file))).toString('hex') === digest, `${file} is not the file that was exported`);
+    demand(
+      sha256(readFileSync(join(directory, file))).toString('hex') === digest,
+      `${file} is not the file that was exported`,
+    );
   }
   return there.length;
 }
@@ -122,7 +131,9 @@ function rootOfFirst(leaves: readonly Buffer[], size: number): Buffer {
   // Pairs from the left; one that is left over is carried up: the same tree as the definition's, which splits at powers of two.
   while (nodes.length > 1)
     nodes = Array.from({ length: Math.ceil(nodes.length / 2) }, (_, i) =>
-      nodes[2 * i + 1] === undefined ? (nodes[2 * i] as Buffer) : nodeOf(nodes[2 * i] as Buffer, nodes[2 * i + 1] as Buffer),
+      nodes[2 * i + 1] === undefined
+        ? (nodes[2 * i] as Buffer)
+        : nodeOf(nodes[2 * i] as Buffer, nodes[2 * i + 1] as Buffer),
     );
   return nodes[0] as Buffer;
 }
@@ -133,7 +144,8 @@ function tilesOf(count: number): { n: number; width: number }[] {
 
 function tilePath(level: string | number, n: number, width: number): string {
   const parts = [String(n % 1000).padStart(3, '0')];
-  for (let rest = Math.floor(n / 1000); rest > 0; rest = Math.floor(rest / 1000)) parts.unshift(`x${String(rest % 1000).padStart(3, '0')}`);
+  for (let rest = Math.floor(n / 1000); rest > 0; rest = Math.floor(rest / 1000))
+    parts.unshift(`x${String(rest % 1000).padStart(3, '0')}`);
   return `tile/${level}/${parts.join('/')}${width === 256 ? '' : `.p/${width}`}`;
 }
 
@@ -204,7 +216,10 @@ function readKey(text: string): Key {
   demand(match !== null && bytes.length === 33 && bytes[0] === 1, 'the key is not of the form name+id+key');
   const name = match[1] as string;
   const id = sha256(`${name}\n`, bytes).subarray(0, 4);
-  demand(id.toString('hex') === match[2] && bytes.toString('base64') === match[3], 'the key does not have the id that it bears');
+  demand(
+    id.toString('hex') === match[2] && bytes.toString('base64') === match[3],
+    'the key does not have the id that it bears',
+  );
   return { name, id, type: 1, publicKey: bytes.subarray(1) };
 }
 
@@ -257,7 +272,9 @@ function checkEarlier(
     );
     checked++;
   }
-  lines.push(`${checked} earlier checkpoints are of this tree${others === 0 ? '' : `; ${others} are by keys that were not given`}`);
+  lines.push(
+    `${checked} earlier checkpoints are of this tree${others === 0 ? '' : `; ${others} are by keys that were not given`}`,
+  );
 }
 
 // --- receipts: C2SP tlog-proof ---
@@ -268,13 +285,18 @@ function checkReceipts(directory: string, keys: readonly Key[], lines: string[])
   const names = readdirSync(folder).filter((file) => file.endsWith('.tlog-proof'));
   for (const name of names) {
     const entry = readFileSync(join(folder, name.replace(/\.tlog-proof$/, '.json')));
-    demand(isProven(readFileSync(join(folder, name), 'utf8'), entry, keys), `receipts/${name} does not prove its entry`);
+    demand(
+      isProven(readFileSync(join(folder, name), 'utf8'), entry, keys),
+      `receipts/${name} does not prove its entry`,
+    );
   }
   lines.push(`${names.length} receipts prove their entries`);
 }
 
 function isProven(receipt: string, entry: Buffer, keys: readonly Key[]): boolean {
-  const match = /^c2sp\.org\/tlog-proof@v1\nindex (0|[1-9][0-9]{0,15})\n((?:[A-Za-z0-9+/]{43}=\n)*)\n([\s\S]*)$/.exec(receipt);
+  const match = /^c2sp\.org\/tlog-proof@v1\nindex (0|[1-9][0-9]{0,15})\n((?:[A-Za-z0-9+/]{43}=\n)*)\n([\s\S]*)$/.exec(
+    receipt,
+  );
   const checkpoint = readCheckpoint(match?.[3] ?? '', keys);
   if (match === null || checkpoint === undefined) return false;
   let [node, at, last] = [leafOf(entry), Number(match[1]), checkpoint.size - 1];
@@ -308,13 +330,19 @@ function checkSubjects(directory: string, lines: string[]): void {
 
 // --- started by hand: node verify.mjs [DIR] [--key FILE] ---
 
-if (process.argv[1] !== undefined && import.meta.url.endsWith('/verify.mjs') && process.argv[1].endsWith('verify.mjs')) {
+if (
+  process.argv[1] !== undefined &&
+  import.meta.url.endsWith('/verify.mjs') &&
+  process.argv[1].endsWith('verify.mjs')
+) {
   const args = process.argv.slice(2);
   const at = args.indexOf('--key');
   const keyFile = at < 0 ? undefined : args[at + 1];
   const directory = args.find((arg, i) => !arg.startsWith('--') && i !== at + 1) ?? join(process.argv[1], '..');
   if (keyFile === undefined)
-    console.log('note: no --key was given; the key in the export itself is used, which proves only that the export is whole');
+    console.log(
+      'note: no --key was given; the key in the export itself is used, which proves only that the export is whole',
+    );
   const { ok, lines } = checkExport(directory, readFileSync(keyFile ?? join(directory, 'ledger.pub'), 'utf8'));
   for (const [i, line] of lines.entries()) console.log(`${ok || i < lines.length - 1 ? 'ok   ' : 'WRONG'} ${line}`);
   process.exitCode = ok ? 0 : 1;

@@ -1,11 +1,35 @@
-import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, type Stats, statSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  type Stats,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { CountersignError } from '../model/index.ts';
 import { type Instance, newInstance } from './checkpoint.ts';
-import { createKey, parseVerifiers, programSigner, readSigner, type Signer, type Verifier, verifierText } from './note.ts';
+import {
+  createKey,
+  parseVerifiers,
+  programSigner,
+  readSigner,
+  type Signer,
+  type Verifier,
+  verifierText,
+} from './note.ts';
 import { openReplicaKey } from './replica-key.ts';
-import { type Found, type NewEpoch, type Sequenced, Sequencer, type SequencerOptions, type Waiting } from './sequencer.ts';
+import {
+  type Found,
+  type NewEpoch,
+  type Sequenced,
+  Sequencer,
+  type SequencerOptions,
+  type Waiting,
+} from './sequencer.ts';
 import { SharedSequencer } from './shared-sequencer.ts';
 import { SqliteStore } from './sqlite-store.ts';
 
@@ -21,7 +45,9 @@ export const LEDGER_FILES = {
 const FILES = LEDGER_FILES;
 
 /** Where the key is: files in PEM, the current one first and those that still sign beside it; or a program that is asked. */
-export type LedgerKey = { readonly files: readonly string[] } | { readonly command: readonly string[]; readonly publicKey: string };
+export type LedgerKey =
+  | { readonly files: readonly string[] }
+  | { readonly command: readonly string[]; readonly publicKey: string };
 
 /** Where a ledger lies and how it is signed; crosses to the thread that writes. */
 export type LedgerPlace = {
@@ -69,7 +95,10 @@ export async function openSequencer(
       ...(newEpoch === undefined ? {} : { newEpoch }),
       ...ports,
     };
-    const opened = place.postgres === undefined ? await openFile(file, options) : await openShared(place.postgres, file, place, options);
+    const opened =
+      place.postgres === undefined
+        ? await openFile(file, options)
+        : await openShared(place.postgres, file, place, options);
     keepPrivate(directory, () => {}); // what was just made
     const close = async () => {
       await opened.close();
@@ -92,7 +121,9 @@ function keepPrivate(directory: string, warn: (message: string) => void): void {
   const isLoose = ({ uid, mode }: Stats) => uid === process.getuid?.() && (mode & 0o077) !== 0;
   if (isLoose(statSync(directory))) {
     chmodSync(directory, 0o700);
-    warn(`the data directory \`${directory}\` could be read by other accounts; only this one may enter it now (mode 0700)`);
+    warn(
+      `the data directory \`${directory}\` could be read by other accounts; only this one may enter it now (mode 0700)`,
+    );
   }
   for (const entry of readdirSync(directory, { withFileTypes: true })) {
     const path = join(directory, entry.name);
@@ -114,7 +145,12 @@ async function openFile(file: string, options: Options): Promise<Opened> {
   }
 }
 
-async function openShared(url: string, copy: string, { directory, holdFor }: LedgerPlace, options: Options): Promise<Opened> {
+async function openShared(
+  url: string,
+  copy: string,
+  { directory, holdFor }: LedgerPlace,
+  options: Options,
+): Promise<Opened> {
   const replica = openReplicaKey(directory);
   const sequencer = await SharedSequencer.open({
     ...options,

@@ -60,7 +60,12 @@ export type JudgeParts = {
 };
 
 /** The content of a row: the batch as bytes, and the replica's signature over it, its place and its term. */
-export function signedRow(id: string, handed: Handed, at: Pick<HandedClaim, 'origin' | 'term' | 'counter'>, key: ReplicaKey): object {
+export function signedRow(
+  id: string,
+  handed: Handed,
+  at: Pick<HandedClaim, 'origin' | 'term' | 'counter'>,
+  key: ReplicaKey,
+): object {
   const subjects = handed.subjects.map((s) => ({ ...s, salt: Buffer.from(s.salt).toString('hex') }));
   const { entries, evidence } = handed;
   const batch = canonicalJson({
@@ -86,7 +91,8 @@ export function judgeRow({ id, content }: OutboxRow, parts: JudgeParts): Judged 
   const row = (content ?? {}) as Record<string, unknown>;
   if (typeof row['enrolment'] === 'string') {
     const enrolment = openEnrolment(row['enrolment'], parts.origin, parts.keys);
-    if (enrolment === undefined) return refused(UNAUTHENTICATED, 'its statement of enrolment is not signed by this ledger’s key');
+    if (enrolment === undefined)
+      return refused(UNAUTHENTICATED, 'its statement of enrolment is not signed by this ledger’s key');
     return { kind: 'enrolment', id, ...enrolment, statement: row['enrolment'] };
   }
   const { replica, run, term, counter, batch, signature } = row;
@@ -99,15 +105,22 @@ export function judgeRow({ id, content }: OutboxRow, parts: JudgeParts): Judged 
   };
   const key = parts.enrolled(claim.replica);
   if (key === undefined) return refused(UNAUTHENTICATED, 'it is signed by no replica that is enrolled');
-  if (!isSignedBy(key, claim, signature as string)) return refused(UNAUTHENTICATED, 'its signature is not that of the replica it names');
+  if (!isSignedBy(key, claim, signature as string))
+    return refused(UNAUTHENTICATED, 'its signature is not that of the replica it names');
   return judgeSigned(claim, parts, refused);
 }
 
-function judgeSigned(claim: HandedClaim, parts: JudgeParts, refused: (replica: string, reason: string) => Judged): Judged {
+function judgeSigned(
+  claim: HandedClaim,
+  parts: JudgeParts,
+  refused: (replica: string, reason: string) => Judged,
+): Judged {
   const { id, replica } = claim;
   const { term, bounds } = parts;
   if (claim.term !== term.nonce)
-    return bounds.now - term.since < EARLIER_TERM_MS ? { kind: 'early', id } : refused(replica, 'it was signed for an earlier term');
+    return bounds.now - term.since < EARLIER_TERM_MS
+      ? { kind: 'early', id }
+      : refused(replica, 'it was signed for an earlier term');
   const who = `${replica} ${claim.run}`;
   if (claim.counter <= (term.taken.get(who) ?? 0)) return refused(replica, 'it was handed over before');
   const read = readHanded(claim.batch);
@@ -122,7 +135,8 @@ function readHanded(text: string): Handed | undefined {
     const { entries, evidence, subjects } = JSON.parse(text) as Record<string, unknown>;
     const isText = (value: unknown, ...fields: readonly string[]) =>
       fields.every((f) => typeof (value as Record<string, unknown>)?.[f] === 'string');
-    if (!Array.isArray(entries) || !Array.isArray(evidence) || !Array.isArray(subjects) || entries.length === 0) return undefined;
+    if (!Array.isArray(entries) || !Array.isArray(evidence) || !Array.isArray(subjects) || entries.length === 0)
+      return undefined;
     if (!entries.every((e) => isText(e, 'body', 'type', 'environment'))) return undefined;
     if (!evidence.every((e) => isText(e, 'sha256', 'bytes'))) return undefined;
     if (!subjects.every((s) => isText(s, 'commitment', 'salt', 'text'))) return undefined;
@@ -156,7 +170,11 @@ function isEvidence({ sha256: digest, bytes }: { readonly sha256: string; readon
   }
 }
 
-function handedProblem({ body, type, environment }: Handed['entries'][number], known: Known, bounds: Bounds): string | undefined {
+function handedProblem(
+  { body, type, environment }: Handed['entries'][number],
+  known: Known,
+  bounds: Bounds,
+): string | undefined {
   if (Buffer.byteLength(body) > MAX_ENTRY) return `it is larger than ${MAX_ENTRY} bytes`;
   if (OWN_WORDS.test(type)) return 'only the service that signs the ledger records this type';
   try {

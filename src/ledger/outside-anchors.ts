@@ -62,9 +62,13 @@ export function witnessAnchor(
         // 409 names the size that it saw last; 422 means that the proof does not lead there.
         const seen = status === 409 && /^\d{1,15}\s*$/.test(answer) ? Number(answer) : undefined;
         if (seen !== undefined && seen > size && seen > reader.size)
-          throw halt(`${name} has seen ${seen} entries of this ledger, and it holds ${reader.size}: it was put back to an older state`);
-        if (status === 422) throw halt(`${name} has seen another history of this ledger: it does not extend what was signed before`);
-        if (seen === undefined || seen > size || attempt === 3) throw trouble(`${name} does not co-sign: it answers ${status}`);
+          throw halt(
+            `${name} has seen ${seen} entries of this ledger, and it holds ${reader.size}: it was put back to an older state`,
+          );
+        if (status === 422)
+          throw halt(`${name} has seen another history of this ledger: it does not extend what was signed before`);
+        if (seen === undefined || seen > size || attempt === 3)
+          throw trouble(`${name} does not co-sign: it answers ${status}`);
         old = seen;
       }
     },
@@ -72,7 +76,12 @@ export function witnessAnchor(
 }
 
 /** A time-stamping authority (RFC 3161): it says when a checkpoint was there. Token and note are kept in `directory`. */
-export function timestampAnchor(address: HttpAddress, certificate: string, directory: string, limits: Limits = LIMITS): Anchor {
+export function timestampAnchor(
+  address: HttpAddress,
+  certificate: string,
+  directory: string,
+  limits: Limits = LIMITS,
+): Anchor {
   const key = new X509Certificate(certificate).publicKey;
   const file = join(directory, `timestamp-${address.host}`);
   const name = `timestamp ${address.host}`;
@@ -80,7 +89,12 @@ export function timestampAnchor(address: HttpAddress, certificate: string, direc
     name,
     read: async () => (existsSync(file) ? readFileSync(file, 'utf8') : undefined),
     write: async (note) => {
-      const { status, body } = await post(name, address, { body: timestampQuery(note), type: 'application/timestamp-query' }, limits);
+      const { status, body } = await post(
+        name,
+        address,
+        { body: timestampQuery(note), type: 'application/timestamp-query' },
+        limits,
+      );
       if (status !== 200) throw trouble(`the time-stamping authority of ${name} answers ${status}`);
       try {
         const token = RFC3161Timestamp.parse(Buffer.from(body));

@@ -10,7 +10,10 @@ export type DatabaseAddress = {
   readonly port: number;
   readonly database: string;
   /** Undefined where the address does not say: then `PGSSLMODE` does, and without it there is no TLS. */
-  readonly tls: { readonly rootFile?: string; readonly certFile?: string; readonly keyFile?: string } | 'off' | undefined;
+  readonly tls:
+    | { readonly rootFile?: string; readonly certFile?: string; readonly keyFile?: string }
+    | 'off'
+    | undefined;
 };
 
 const MAX_ADDRESS = 2048;
@@ -51,7 +54,8 @@ function parseOptions(query: string): Parsed<DatabaseAddress['tls']> {
   const given = new Map<Option, string>();
   for (const part of query === '' ? [] : query.split('&')) {
     const [name, value] = [OPTIONS.find((o) => part.startsWith(`${o}=`)), decoded(part.slice(part.indexOf('=') + 1))];
-    if (name === undefined || value === undefined) return refused(`it has an option that is not one of ${OPTIONS.join(', ')}`);
+    if (name === undefined || value === undefined)
+      return refused(`it has an option that is not one of ${OPTIONS.join(', ')}`);
     if (given.has(name)) return refused(`it has \`${name}\` twice`);
     given.set(name, value);
   }
@@ -59,8 +63,11 @@ function parseOptions(query: string): Parsed<DatabaseAddress['tls']> {
   if (mode === 'disable' && given.size === 1) return { kind: 'parsed', value: 'off' };
   if (mode === undefined && given.size === 0) return { kind: 'parsed', value: undefined };
   if (mode === undefined || !VERIFYING.has(mode))
-    return refused('its `sslmode` is not `disable`, or one of `require`, `verify-ca` and `verify-full`, which verify the certificate');
-  for (const [name, file] of given) if (parseFileName(file).kind === 'refused') return refused(`its \`${name}\` is not the name of a file`);
+    return refused(
+      'its `sslmode` is not `disable`, or one of `require`, `verify-ca` and `verify-full`, which verify the certificate',
+    );
+  for (const [name, file] of given)
+    if (parseFileName(file).kind === 'refused') return refused(`its \`${name}\` is not the name of a file`);
   if (given.has('sslcert') !== given.has('sslkey')) return refused('`sslcert` and `sslkey` belong together');
   return {
     kind: 'parsed',

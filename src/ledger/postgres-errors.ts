@@ -27,7 +27,9 @@ const SENTENCES: readonly (readonly [string, string])[] = [
 /** The SQLSTATE that a server answered with; undefined where it did not answer, or with something else. */
 export function sqlStateOf(thrown: unknown): string | undefined {
   const { code } = thrown as { code?: unknown };
-  return thrown instanceof pg.DatabaseError && typeof code === 'string' && /^[0-9A-Z]{5}$/.test(code) ? code : undefined;
+  return thrown instanceof pg.DatabaseError && typeof code === 'string' && /^[0-9A-Z]{5}$/.test(code)
+    ? code
+    : undefined;
 }
 
 /** Says in our own words what went wrong: what a server writes goes into no log, entry or message. */

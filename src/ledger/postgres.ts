@@ -113,7 +113,10 @@ export class PostgresTables {
     if (old !== undefined) {
       const there = 'FROM pg_stat_activity WHERE pid = $1 AND backend_start::text = $2 AND pid <> pg_backend_pid()';
       await this.#query(`SELECT pg_terminate_backend(pid) ${there}`, [old.pid, old.since]);
-      for (const end = Date.now() + OLD_BACKEND_MS; (await this.#query(`SELECT pid ${there}`, [old.pid, old.since])).length > 0; ) {
+      for (
+        const end = Date.now() + OLD_BACKEND_MS;
+        (await this.#query(`SELECT pid ${there}`, [old.pid, old.since])).length > 0;
+      ) {
         if (Date.now() > end)
           throw new CountersignError('ledger-unusable', 'an earlier connection to the ledger’s database does not end', {
             recover: 'retry',
@@ -130,7 +133,8 @@ export class PostgresTables {
 
   /** Whether this connection is the one that sequences; it tries to be. */
   async lead(): Promise<boolean> {
-    if (!this.#holdsLock) this.#holdsLock = (await this.#query('SELECT pg_try_advisory_lock($1) AS held', [LOCK]))[0]?.['held'] === true;
+    if (!this.#holdsLock)
+      this.#holdsLock = (await this.#query('SELECT pg_try_advisory_lock($1) AS held', [LOCK]))[0]?.['held'] === true;
     return this.#holdsLock && this.isConnected;
   }
 
@@ -164,10 +168,14 @@ export class PostgresTables {
     );
     const found = rows.map((row) => ({ size: Number(row['size']), note: String(row['note']) })).find(isSigned);
     if (found === undefined && rows.length === MAX_NOTES)
-      throw new CountersignError('ledger-unusable', `the newest ${MAX_NOTES} rows of \`checkpoint\` are not signed by this ledger’s key`, {
-        recover: 'retry',
-        hint: `somebody else writes there: find out who, then \`DELETE FROM countersign.checkpoint WHERE size >= ${Number(rows.at(-1)?.['size'])}\``,
-      });
+      throw new CountersignError(
+        'ledger-unusable',
+        `the newest ${MAX_NOTES} rows of \`checkpoint\` are not signed by this ledger’s key`,
+        {
+          recover: 'retry',
+          hint: `somebody else writes there: find out who, then \`DELETE FROM countersign.checkpoint WHERE size >= ${Number(rows.at(-1)?.['size'])}\``,
+        },
+      );
     return found;
   }
 
@@ -200,7 +208,9 @@ export class PostgresTables {
 
   async subjects(commitments: readonly string[]): Promise<Subject[]> {
     if (commitments.length === 0) return [];
-    const rows = await this.#query('SELECT commitment, salt, text FROM subject WHERE commitment = ANY($1)', [commitments]);
+    const rows = await this.#query('SELECT commitment, salt, text FROM subject WHERE commitment = ANY($1)', [
+      commitments,
+    ]);
     return rows.map((row) => ({
       commitment: String(row['commitment']),
       salt: row['salt'] as Buffer,
@@ -222,7 +232,9 @@ export class PostgresTables {
     try {
       await this.#query('BEGIN');
       if (ids.length > 0) {
-        const taken = await this.#query('DELETE FROM outbox WHERE id = ANY($1::uuid[]) RETURNING id', [ids.map((i) => i.id)]);
+        const taken = await this.#query('DELETE FROM outbox WHERE id = ANY($1::uuid[]) RETURNING id', [
+          ids.map((i) => i.id),
+        ]);
         if (taken.length !== ids.length) throw new TakenBack();
       }
       await this.#insert(batch, ids);
@@ -255,7 +267,10 @@ export class PostgresTables {
 
   /** Hands something over to whoever sequences. */
   async hand(id: string, content: object): Promise<void> {
-    await this.#query('INSERT INTO outbox (id, batch) VALUES ($1, $2) ON CONFLICT DO NOTHING', [id, JSON.stringify(content)]);
+    await this.#query('INSERT INTO outbox (id, batch) VALUES ($1, $2) ON CONFLICT DO NOTHING', [
+      id,
+      JSON.stringify(content),
+    ]);
     await this.#query("SELECT pg_notify('countersign', 'handed')");
   }
 
@@ -329,8 +344,13 @@ export class PostgresTables {
         evidence.map((e) => e.bytes),
       ]);
     for (const { commitment, salt, text } of subjects)
-      await this.#query('INSERT INTO subject VALUES ($1, $2, $3) ON CONFLICT DO NOTHING', [commitment, Buffer.from(salt), text]);
-    for (const { level, n, nodes } of tiles) await this.#query('INSERT INTO tile VALUES ($1, $2, $3)', [level, n, Buffer.from(nodes)]);
+      await this.#query('INSERT INTO subject VALUES ($1, $2, $3) ON CONFLICT DO NOTHING', [
+        commitment,
+        Buffer.from(salt),
+        text,
+      ]);
+    for (const { level, n, nodes } of tiles)
+      await this.#query('INSERT INTO tile VALUES ($1, $2, $3)', [level, n, Buffer.from(nodes)]);
     const replaced = [checkpoint.size, ...(checkpoint.replaces === undefined ? [] : [checkpoint.replaces])];
     await this.#query('DELETE FROM checkpoint WHERE size = ANY($1::bigint[])', [replaced]);
     await this.#query('INSERT INTO checkpoint VALUES ($1, $2)', [checkpoint.size, checkpoint.note]);

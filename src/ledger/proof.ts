@@ -23,7 +23,9 @@ export type Proven = { readonly index: number; readonly origin: string; readonly
 /** Checks a receipt against the entry's bytes. The answer is a reason where it proves nothing. */
 export function checkReceipt(text: string, entry: Uint8Array, keys: readonly Verifier[]): Proven | string {
   const match =
-    /^c2sp\.org\/tlog-proof@v1\n(?:extra [A-Za-z0-9+/=]*\n)?index (0|[1-9][0-9]{0,15})\n((?:[A-Za-z0-9+/]{43}=\n)*)\n([\s\S]*)$/.exec(text);
+    /^c2sp\.org\/tlog-proof@v1\n(?:extra [A-Za-z0-9+/=]*\n)?index (0|[1-9][0-9]{0,15})\n((?:[A-Za-z0-9+/]{43}=\n)*)\n([\s\S]*)$/.exec(
+      text,
+    );
   if (match === null) return 'it is not a receipt of the form c2sp.org/tlog-proof@v1';
   const lines = (match[2] ?? '').split('\n').slice(0, -1);
   const hashes = lines.map((line) => Buffer.from(line, 'base64'));

@@ -42,9 +42,13 @@ function timeProblem(entry: Entry, { now, holdFor }: Bounds): string | undefined
     case 'breakglass.opened':
     case 'breakglass.used': {
       if (holdFor === undefined) return undefined;
-      const limit = Object.hasOwn(holdFor, entry.environment) ? (holdFor[entry.environment] as number) : LONGEST_HOLD_MS;
+      const limit = Object.hasOwn(holdFor, entry.environment)
+        ? (holdFor[entry.environment] as number)
+        : LONGEST_HOLD_MS;
       const stands = Date.parse(entry.until) - Date.parse(entry.at ?? entry.time);
-      return stands <= limit + HOLD_SLACK_MS ? undefined : `\`until\` is later than ${Math.round(limit / 1000)} s (holdFor) after it`;
+      return stands <= limit + HOLD_SLACK_MS
+        ? undefined
+        : `\`until\` is later than ${Math.round(limit / 1000)} s (holdFor) after it`;
     }
     case 'admission.allowed':
     case 'audit.covered':
@@ -89,7 +93,8 @@ function entryReferences(entry: Entry, known: Known): string | undefined {
     case 'exception.assigned':
       return within('exception', Number.parseInt(entry.exception.slice(1), 10), known);
     case 'report.issued':
-      if (entry.checkpoint > known.size) return `\`checkpoint\` is over ${entry.checkpoint} entries, and there are ${known.size}`;
+      if (entry.checkpoint > known.size)
+        return `\`checkpoint\` is over ${entry.checkpoint} entries, and there are ${known.size}`;
       return optional(entry.supersedes, (i) => named('supersedes', i, 'report.issued', undefined, known));
     case 'report.delivered':
       return named('issued', entry.issued, 'report.issued', undefined, known);
@@ -115,14 +120,18 @@ function intentVerdict(entry: EntryOf<'apply.intent'>, known: Known): string | u
   const problem = verdictProblem(entry, true, known);
   if (problem !== undefined || entry.purpose !== 'apply') return problem;
   const verdict = known.entry(entry.verdict) as EntryOf<'change.judged'>;
-  return verdict.to === entry.revision ? undefined : `\`verdict\` names entry ${entry.verdict}, which is about another revision`;
+  return verdict.to === entry.revision
+    ? undefined
+    : `\`verdict\` names entry ${entry.verdict}, which is about another revision`;
 }
 
 function resultProblem(entry: EntryOf<'apply.result'>, known: Known): string | undefined {
   const problem = named('intent', entry.intent, 'apply.intent', entry, known);
   if (problem !== undefined || entry.outcome !== 'applied') return problem;
   const intent = known.entry(entry.intent) as EntryOf<'apply.intent'>;
-  return intent.revision === entry.revision ? undefined : `\`intent\` names entry ${entry.intent}, which is about another revision`;
+  return intent.revision === entry.revision
+    ? undefined
+    : `\`intent\` names entry ${entry.intent}, which is about another revision`;
 }
 
 /** Holds a reference to an entry of one type, and of the same environment where there is one. */

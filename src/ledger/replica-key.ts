@@ -43,10 +43,14 @@ export function openReplicaKey(directory: string): ReplicaKey {
       sign: (text) => sign(null, Buffer.from(text), key),
     };
   } catch (cause) {
-    throw new CountersignError('key-unusable', `the replica’s key \`${file}\` cannot be read as an Ed25519 private key in PEM`, {
-      cause,
-      hint: 'delete the file: the service makes another one and enrols it',
-    });
+    throw new CountersignError(
+      'key-unusable',
+      `the replica’s key \`${file}\` cannot be read as an Ed25519 private key in PEM`,
+      {
+        cause,
+        hint: 'delete the file: the service makes another one and enrols it',
+      },
+    );
   }
 }
 
@@ -78,7 +82,9 @@ export function openEnrolment(
   keys: readonly Verifier[],
 ): { readonly replica: string; readonly key: string } | undefined {
   const opened = openSigned(note, keys);
-  const match = /^countersign\.dev\/replica-enrolment\/v1\n([^\n]+)\n([0-9a-f]{32})\n([A-Za-z0-9+/]{43}=)\n$/.exec(opened?.text ?? '');
+  const match = /^countersign\.dev\/replica-enrolment\/v1\n([^\n]+)\n([0-9a-f]{32})\n([A-Za-z0-9+/]{43}=)\n$/.exec(
+    opened?.text ?? '',
+  );
   const [, named, replica = '', key = ''] = match ?? [];
   const publicKey = Buffer.from(key, 'base64');
   const isFit = named === origin && publicKey.toString('base64') === key && replicaId(publicKey) === replica;
@@ -94,7 +100,9 @@ export function isSignedBy(key: string, claim: HandedClaim, signature: string): 
   const bytes = Buffer.from(signature, 'base64');
   const verifier = { name: claim.replica, publicKey: Buffer.from(key, 'base64') };
   return (
-    bytes.length === 64 && bytes.toString('base64') === signature && verify(null, Buffer.from(textOf(claim)), keyObject(verifier), bytes)
+    bytes.length === 64 &&
+    bytes.toString('base64') === signature &&
+    verify(null, Buffer.from(textOf(claim)), keyObject(verifier), bytes)
   );
 }
 

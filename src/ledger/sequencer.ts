@@ -134,7 +134,8 @@ export class Sequencer {
     this.#replaceable = undefined;
     if (this.#isDue()) this.#keptAt = this.#options.clock().getTime();
     else this.#replaceable = batch.checkpoint.size;
-    for (const [i, { body, type }] of batch.entries.entries()) if (LogHistory.concerns(type)) this.#history.add(batch.first + i, body);
+    for (const [i, { body, type }] of batch.entries.entries())
+      if (LogHistory.concerns(type)) this.#history.add(batch.first + i, body);
     this.#writeAnchor();
   }
 
@@ -173,7 +174,8 @@ export class Sequencer {
   }
 
   async #begin(): Promise<void> {
-    for (const body of firstWords(this.#options, this.#tree.size, this.#history, this.#latest?.note)) await this.#say(body);
+    for (const body of firstWords(this.#options, this.#tree.size, this.#history, this.#latest?.note))
+      await this.#say(body);
     if (this.#latest !== undefined) this.#writeAnchor();
   }
 
@@ -205,7 +207,13 @@ export function writeAnchor({ anchor, warn }: Pick<SequencerOptions, 'anchor' | 
  * both), and that a key which is gone is retired. Throws `key-missing` for a key that does not continue it.
  */
 export function firstWords(
-  { signers, verifiers, newEpoch, anchor, name }: Pick<SequencerOptions, 'signers' | 'verifiers' | 'newEpoch' | 'anchor' | 'name'>,
+  {
+    signers,
+    verifiers,
+    newEpoch,
+    anchor,
+    name,
+  }: Pick<SequencerOptions, 'signers' | 'verifiers' | 'newEpoch' | 'anchor' | 'name'>,
   size: number,
   history: LogHistory,
   latest: string | undefined,
@@ -264,7 +272,8 @@ export async function readBack(options: SequencerOptions): Promise<ReadBack> {
   const keys = [...signers, ...verifiers];
   const latest = await store.latestCheckpoint();
   const last = latest === undefined ? undefined : openCheckpoint(latest.note, keys);
-  if (latest !== undefined && last === undefined) throw halt(`the last checkpoint of ${name} is not signed by this ledger’s key`);
+  if (latest !== undefined && last === undefined)
+    throw halt(`the last checkpoint of ${name} is not signed by this ledger’s key`);
   const anchor = readAnchor(options, keys);
   const tree = new TreeWriter();
   const history = new LogHistory();
@@ -285,7 +294,8 @@ export async function readBack(options: SequencerOptions): Promise<ReadBack> {
   await keepTiles(store, tree.takeFull(), name);
   if (last !== undefined && last.size !== tree.size)
     throw halt(`${name} holds ${tree.size} entries, but its last checkpoint was signed over ${last.size}`);
-  if (last === undefined && tree.size > 0) throw halt(`${name} holds ${tree.size} entries, and no checkpoint was signed over them`);
+  if (last === undefined && tree.size > 0)
+    throw halt(`${name} holds ${tree.size} entries, and no checkpoint was signed over them`);
   if (anchor !== undefined && options.newEpoch === undefined) checkAnchor(anchor, tree.size, history, keys, name);
   const lastTime = body === '' ? '' : String((JSON.parse(body) as { time?: unknown }).time);
   return { tree, history, latest, anchored: Math.min(anchor?.size ?? 0, tree.size), lastTime };
@@ -301,7 +311,8 @@ async function* allEntries(store: Store): AsyncGenerator<StoredEntry> {
 
 function checkEntry(stored: StoredEntry, expected: number, name: string): void {
   if (stored.index !== expected) throw halt(`entry ${expected} is missing from ${name}`);
-  if (!leafHash(stored.body).equals(stored.leaf)) throw halt(`entry ${stored.index} (${stored.type}) of ${name} was altered`);
+  if (!leafHash(stored.body).equals(stored.leaf))
+    throw halt(`entry ${stored.index} (${stored.type}) of ${name} was altered`);
 }
 
 // Tiles can be made again from the leaves; those of a ledger older than tiles are. One that differs was altered.
@@ -335,7 +346,13 @@ function isLost(checkpoint: Opened, history: LogHistory, keys: readonly Verifier
 }
 
 /** Holds a checkpoint that was kept elsewhere against the names and the size of a ledger. Throws `ledger-inconsistent`. */
-export function checkAnchor(anchor: Opened, size: number, history: LogHistory, keys: readonly Verifier[], name: string): void {
+export function checkAnchor(
+  anchor: Opened,
+  size: number,
+  history: LogHistory,
+  keys: readonly Verifier[],
+  name: string,
+): void {
   const { problem, lost } = history.judge(anchor, keys);
   if (lost === true) return;
   if (anchor.size > size)

@@ -182,7 +182,8 @@ export class SharedSequencer {
     for (const end = Date.now() + DEADLINE_MS; ; ) {
       // A new epoch is this replica's to open; otherwise it is enough that somebody has begun.
       if ((await this.#leads()) || (this.#tree.size > 0 && this.#options.newEpoch === undefined)) return;
-      if (Date.now() > end) throw cannotTell(new Error('another replica holds it; stop the replicas, or wait until one has begun'));
+      if (Date.now() > end)
+        throw cannotTell(new Error('another replica holds it; stop the replicas, or wait until one has begun'));
       await this.#notice(LOOK_MS);
       await this.#catchUp();
     }
@@ -284,7 +285,8 @@ export class SharedSequencer {
     const isKept = age < 0 || age >= KEPT_EVERY_MS;
     this.#replaceable = isKept ? undefined : tree.size;
     if (isKept) this.#keptAt = this.#options.clock().getTime();
-    for (const [i, { body, type }] of batch.entries.entries()) if (LogHistory.concerns(type)) this.#history.add(first + i, body);
+    for (const [i, { body, type }] of batch.entries.entries())
+      if (LogHistory.concerns(type)) this.#history.add(first + i, body);
     await this.#adopt(batch, tree, note);
     return { first, size: tree.size, note };
   }
@@ -299,7 +301,12 @@ export class SharedSequencer {
         if (!this.#stands(first, entries)) throw cannotWrite(cause);
         return { first, size: this.#tree.size, note: this.#latest?.note ?? '' };
       } catch (thrown) {
-        if (!(thrown instanceof CountersignError) || thrown.recover !== 'retry' || this.#tables.isConnected || Date.now() > end)
+        if (
+          !(thrown instanceof CountersignError) ||
+          thrown.recover !== 'retry' ||
+          this.#tables.isConnected ||
+          Date.now() > end
+        )
           throw thrown;
         await this.#notice(4 * LOOK_MS);
       }
@@ -348,7 +355,9 @@ export class SharedSequencer {
     }
     const refused = judged.filter((one) => one.kind === 'refused');
     for (const one of refused) this.#setAside(one);
-    await this.#tables.drop(judged.filter((one) => one.kind === 'refused' || one.kind === 'enrolment').map((one) => one.id));
+    await this.#tables.drop(
+      judged.filter((one) => one.kind === 'refused' || one.kind === 'enrolment').map((one) => one.id),
+    );
     const batches = judged.filter((one) => one.kind === 'batch');
     if (batches.length > 0) await this.#takeBatches(batches);
     for (const { who, counter } of batches) term.taken.set(who, counter);
@@ -421,7 +430,9 @@ export class SharedSequencer {
         entries.push({ body: text, leaf: leafHash(text), type, environment });
       }
     }
-    const once = <T>(items: readonly T[], key: (item: T) => string) => [...new Map(items.map((item) => [key(item), item])).values()];
+    const once = <T>(items: readonly T[], key: (item: T) => string) => [
+      ...new Map(items.map((item) => [key(item), item])).values(),
+    ];
     const evidence = once(
       handed.flatMap((h) => h.batch.evidence),
       (e) => e.sha256,
@@ -519,7 +530,9 @@ export class SharedSequencer {
   async #catchUp(): Promise<void> {
     const { name } = this.#options;
     for (;;) {
-      const { entries, checkpoint } = await this.#tables.since(this.#tree.size, PAGE, (stored) => this.#isSigned(stored));
+      const { entries, checkpoint } = await this.#tables.since(this.#tree.size, PAGE, (stored) =>
+        this.#isSigned(stored),
+      );
       const size = checkpoint?.size ?? 0;
       if (size < this.#tree.size && this.#options.newEpoch === undefined) {
         if (await this.#putBack()) continue;
@@ -528,7 +541,8 @@ export class SharedSequencer {
           'if that was on purpose, `countersign ledger new-epoch` goes on from here and says what was lost; otherwise bring the newer state back',
         );
       }
-      if (entries.length === 0 && size > this.#tree.size) throw halt(`entry ${this.#tree.size} is missing from ${name}`);
+      if (entries.length === 0 && size > this.#tree.size)
+        throw halt(`entry ${this.#tree.size} is missing from ${name}`);
       if (entries.length === 0) return;
       const tree = this.#tree.copy();
       for (const { index, body, leaf, type } of entries) {
@@ -540,8 +554,12 @@ export class SharedSequencer {
       const isWhole = checkpoint !== undefined && tree.size === checkpoint.size;
       if (isWhole) this.#checkRoot(checkpoint.note, tree);
       const bodies = entries.map((e) => e.body);
-      const evidence = (await this.#tables.evidence([...new Set(bodies.flatMap(evidenceIn))])).filter((e) => sha256(e.bytes) === e.sha256);
-      const commitments = [...bodies, ...evidence.map((e) => e.bytes)].flatMap((text) => text.match(/subject:[0-9a-f]{64}/g) ?? []);
+      const evidence = (await this.#tables.evidence([...new Set(bodies.flatMap(evidenceIn))])).filter(
+        (e) => sha256(e.bytes) === e.sha256,
+      );
+      const commitments = [...bodies, ...evidence.map((e) => e.bytes)].flatMap(
+        (text) => text.match(/subject:[0-9a-f]{64}/g) ?? [],
+      );
       const subjects = (await this.#tables.subjects([...new Set(commitments)])).filter(isOpened);
       await this.#adopt(
         { first: this.#tree.size, entries, evidence, subjects, tiles: tree.takeFull() },
@@ -555,7 +573,12 @@ export class SharedSequencer {
   #isSigned({ size, note }: { readonly size: number; readonly note: string }): boolean {
     if (note === this.#latest?.note) return size === this.#latest.size;
     return (
-      openCheckpoint(note, [...this.#signers, ...this.#options.signers, ...this.#options.verifiers, ...this.#history.named])?.size === size
+      openCheckpoint(note, [
+        ...this.#signers,
+        ...this.#options.signers,
+        ...this.#options.verifiers,
+        ...this.#history.named,
+      ])?.size === size
     );
   }
 
@@ -564,7 +587,8 @@ export class SharedSequencer {
     const { size } = this.#tree;
     const body = this.#copy.body(size - 1);
     const leaf = await this.#tables.leafAt(size - 1);
-    if (this.#latest?.size !== size || body === undefined || leaf === undefined || !leafHash(body).equals(leaf)) return false;
+    if (this.#latest?.size !== size || body === undefined || leaf === undefined || !leafHash(body).equals(leaf))
+      return false;
     this.#options.warn(`the checkpoint over ${size} entries was deleted from ${this.#options.name}; it is put back`);
     await this.#tables.restore(this.#latest);
     return true;
@@ -620,10 +644,14 @@ function isSameLater(stored: string, given: string): boolean {
 }
 
 function notTaken(): CountersignError {
-  return new CountersignError('ledger-unusable', 'what was handed over disappears from `outbox` without being recorded', {
-    recover: 'retry',
-    hint: 'the replica that sequences says on the ledger why it refuses (`countersign ledger show --type record.refused`); or somebody else deletes there',
-  });
+  return new CountersignError(
+    'ledger-unusable',
+    'what was handed over disappears from `outbox` without being recorded',
+    {
+      recover: 'retry',
+      hint: 'the replica that sequences says on the ledger why it refuses (`countersign ledger show --type record.refused`); or somebody else deletes there',
+    },
+  );
 }
 
 function evidenceIn(body: string): string[] {

@@ -1,7 +1,15 @@
 import { closeSync, openSync } from 'node:fs';
 import { DatabaseSync, type StatementSync } from 'node:sqlite';
 import { CountersignError, messageOf } from '../model/index.ts';
-import { anotherWrote, type Batch, CommitUnknown, cannotWrite, type PreparedEntry, type Store, type StoredEntry } from './store.ts';
+import {
+  anotherWrote,
+  type Batch,
+  CommitUnknown,
+  cannotWrite,
+  type PreparedEntry,
+  type Store,
+  type StoredEntry,
+} from './store.ts';
 
 const SCHEMA = `
   PRAGMA page_size = 8192;
@@ -193,9 +201,13 @@ function markAs(db: DatabaseSync, file: string, mark: number): void {
   if (present !== 0) {
     db.close();
     throw mark === LEDGER
-      ? new CountersignError('ledger-unusable', `\`${file}\` is a replica’s copy of a ledger in PostgreSQL, and is not written to`, {
-          hint: 'give the database with --ledger',
-        })
+      ? new CountersignError(
+          'ledger-unusable',
+          `\`${file}\` is a replica’s copy of a ledger in PostgreSQL, and is not written to`,
+          {
+            hint: 'give the database with --ledger',
+          },
+        )
       : new CountersignError('ledger-unusable', `\`${file}\` is a ledger of its own, not a copy of one in PostgreSQL`, {
           hint: 'give the service another --data',
         });

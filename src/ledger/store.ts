@@ -107,10 +107,14 @@ export class CommitUnknown extends Error {
 
 /** Another process wrote: nobody signs on top of that. */
 export function anotherWrote(stored: number, expected: number): CountersignError {
-  return new CountersignError('ledger-inconsistent', `the ledger holds ${stored} entries, but ${expected} were written here`, {
-    recover: 'halt',
-    hint: 'another process wrote to it; find out which before starting again',
-  });
+  return new CountersignError(
+    'ledger-inconsistent',
+    `the ledger holds ${stored} entries, but ${expected} were written here`,
+    {
+      recover: 'halt',
+      hint: 'another process wrote to it; find out which before starting again',
+    },
+  );
 }
 
 /** The store did not take a batch, and kept nothing of it. */

@@ -127,19 +127,24 @@ function rootOfTile(nodes: Uint8Array | undefined): Uint8Array {
 }
 
 function pairs(nodes: readonly Uint8Array[]): Uint8Array[] {
-  return Array.from({ length: nodes.length >> 1 }, (_, i) => nodeHash(nodes[2 * i] as Uint8Array, nodes[2 * i + 1] as Uint8Array));
+  return Array.from({ length: nodes.length >> 1 }, (_, i) =>
+    nodeHash(nodes[2 * i] as Uint8Array, nodes[2 * i + 1] as Uint8Array),
+  );
 }
 
 /** The hashes of a tile as tlog-tiles has it: those of `width` nodes at the bottom of a tile. */
 export function tileHashes(read: ReadNode, level: number, n: number, width: number): Buffer {
   return Buffer.concat(
-    Array.from({ length: width }, (_, i) => Buffer.from(read({ height: level * TILE_HEIGHT, index: n * TILE_WIDTH + i }))),
+    Array.from({ length: width }, (_, i) =>
+      Buffer.from(read({ height: level * TILE_HEIGHT, index: n * TILE_WIDTH + i })),
+    ),
   );
 }
 
 /** The path of a tile under `tile/`: levels and `entries`, three digits a part, and the width of one that is not full. */
 export function tilePath(level: number | 'entries', n: number, width = TILE_WIDTH): string {
   const parts = [String(n % 1000).padStart(3, '0')];
-  for (let rest = Math.floor(n / 1000); rest > 0; rest = Math.floor(rest / 1000)) parts.unshift(`x${String(rest % 1000).padStart(3, '0')}`);
+  for (let rest = Math.floor(n / 1000); rest > 0; rest = Math.floor(rest / 1000))
+    parts.unshift(`x${String(rest % 1000).padStart(3, '0')}`);
   return `tile/${level}/${parts.join('/')}${width === TILE_WIDTH ? '' : `.p/${width}`}`;
 }

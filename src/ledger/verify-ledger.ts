@@ -50,11 +50,16 @@ type Opened = Checkpoint & {
  * evidence they name, that time does not go back, and that every signed checkpoint fits. The newest checkpoint must be
  * signed by one of the keys given; older ones may be by keys that the ledger itself names.
  */
-export function verifyLedger(reader: LedgerReader, keys: readonly Verifier[], options: VerifyOptions = {}): LedgerCheck {
+export function verifyLedger(
+  reader: LedgerReader,
+  keys: readonly Verifier[],
+  options: VerifyOptions = {},
+): LedgerCheck {
   const { trusted = [], from = 0, to = reader.size } = options;
   const check = new Check(reader, keys, trusted);
   const isWhole = from === 0 && to >= reader.size;
-  const finding = check.readLatest() ?? (isWhole ? check.whole(options.onProgress) : check.range(from, to, options.onProgress));
+  const finding =
+    check.readLatest() ?? (isWhole ? check.whole(options.onProgress) : check.range(from, to, options.onProgress));
   return {
     size: reader.size,
     checked: check.checked,
@@ -93,7 +98,8 @@ class Check {
 
   readLatest(): LedgerFinding | undefined {
     const last = this.#stored.at(-1);
-    if (last === undefined) return this.#reader.size === 0 ? undefined : { index: 0, message: 'no checkpoint was signed over any entry' };
+    if (last === undefined)
+      return this.#reader.size === 0 ? undefined : { index: 0, message: 'no checkpoint was signed over any entry' };
     const opened = openCheckpoint(last.note, this.#keys);
     if (opened === undefined) return { message: 'the newest stored checkpoint is not signed by this key' };
     this.#latest = { ...opened, kept: 'stored', note: last.note };
@@ -131,7 +137,8 @@ class Check {
     const known: Known = { size: index, entry: (at) => this.#entryBefore(at, index), hasEvidence: () => true };
     const problem = brokenReference(type, body, known);
     if (problem === undefined) return;
-    if (this.#broken++ < BROKEN_NAMED) this.notes.push(`entry ${index} (${type}) cannot be true: ${problem}; nothing follows from it`);
+    if (this.#broken++ < BROKEN_NAMED)
+      this.notes.push(`entry ${index} (${type}) cannot be true: ${problem}; nothing follows from it`);
     else if (this.#broken === BROKEN_NAMED + 1) this.notes.push('more entries are like that');
   }
 
@@ -149,9 +156,13 @@ class Check {
     const hashed: ReadNode = ({ height, index }) => {
       if ((index + 1) * 2 ** height <= from || index * 2 ** height >= end) return nodes({ height, index });
       if (height > 0)
-        return nodeHash(hashed({ height: height - 1, index: 2 * index }), hashed({ height: height - 1, index: 2 * index + 1 }));
+        return nodeHash(
+          hashed({ height: height - 1, index: 2 * index }),
+          hashed({ height: height - 1, index: 2 * index + 1 }),
+        );
       const stored = entries.next().value as StoredEntry | undefined;
-      finding ??= stored === undefined ? { index, message: `entry ${index} is missing` } : this.#checkEntry(stored, index);
+      finding ??=
+        stored === undefined ? { index, message: `entry ${index} is missing` } : this.#checkEntry(stored, index);
       if (++this.checked % 8192 === 0) onProgress(this.checked);
       return stored?.leaf ?? Buffer.alloc(32);
     };
@@ -206,7 +217,8 @@ class Check {
         this.notes.push(
           `the ${kept} checkpoint of ${opened.size} entries by ${opened.origin} speaks of entries that were lost, as the ledger itself says`,
         );
-      else if (problem !== undefined) return { message: `the ${kept} checkpoint of ${opened.size} entries does not fit: ${problem}` };
+      else if (problem !== undefined)
+        return { message: `the ${kept} checkpoint of ${opened.size} entries does not fit: ${problem}` };
       else if (opened.size <= this.#reader.size && !this.#rootAt(opened.size).equals(opened.root))
         return { message: `the root differs from the ${kept} checkpoint of ${opened.size} entries` };
     }
@@ -240,7 +252,9 @@ class Check {
   }
 
   #uncovered(size: number, sound: number): LedgerFinding | undefined {
-    return sound === size ? undefined : { index: sound, message: `entries ${sound} to ${size - 1} are under no signed checkpoint` };
+    return sound === size
+      ? undefined
+      : { index: sound, message: `entries ${sound} to ${size - 1} are under no signed checkpoint` };
   }
 
   #checkSubjects(): LedgerFinding | undefined {
@@ -270,17 +284,21 @@ class Check {
   #checkEntry(stored: StoredEntry, expected: number): LedgerFinding | undefined {
     const { index, body } = stored;
     if (index !== expected) return { index: expected, message: `entry ${expected} is missing` };
-    if (!leafHash(body).equals(stored.leaf)) return { index, message: `entry ${index} was altered: it does not hash to its leaf` };
+    if (!leafHash(body).equals(stored.leaf))
+      return { index, message: `entry ${index} was altered: it does not hash to its leaf` };
     const fields = scanCanonical(body, FIELDS);
     if (fields === undefined) return { index, message: `entry ${index} is not canonical JSON` };
     const text = (name: string) => fields.get(name)?.slice(1, -1) ?? '';
     if (text('type') !== stored.type || unquote(fields.get('environment')) !== stored.environment)
       return { index, message: `entry ${index} is filed under a type or environment that is not its own` };
     const time = text('time');
-    if (time < this.until) return { index: index - 1, message: `entries ${index - 1} and ${index} are not in the order of their times` };
+    if (time < this.until)
+      return { index: index - 1, message: `entries ${index - 1} and ${index} are not in the order of their times` };
     this.until = time;
     const evidence = fields.get('evidence');
-    return evidence === undefined ? undefined : this.#checkEvidence(index, (JSON.parse(evidence) as { sha256?: unknown }).sha256);
+    return evidence === undefined
+      ? undefined
+      : this.#checkEvidence(index, (JSON.parse(evidence) as { sha256?: unknown }).sha256);
   }
 
   #checkEvidence(index: number, digest: unknown): LedgerFinding | undefined {

@@ -18,7 +18,12 @@ const PURPOSE = 'countersign.dev/write-ahead-key/v1';
  * the signature, which nobody sees, is the secret. So a key that only a program can use serves as well as a file. A program whose
  * signatures differ each time cannot: then the replica's own key signs, and whoever reads the data directory can forge lines.
  */
-export function openSeal(directory: string, name: string, key: LedgerKey | undefined, warn: (message: string) => void): Seal {
+export function openSeal(
+  directory: string,
+  name: string,
+  key: LedgerKey | undefined,
+  warn: (message: string) => void,
+): Seal {
   const replica = openReplicaKey(directory);
   const text = `${PURPOSE}\n${replica.id}\n`;
   const signatures = openSigners({ directory, origin: name, key }, name, false).map((signer) => {
@@ -44,7 +49,8 @@ export function unseal<T extends object>({ replica, keys }: Seal, text: string):
   try {
     const sealed = JSON.parse(text) as Sealed<T>;
     const { seq, prev, mac, line } = sealed;
-    if (!Number.isSafeInteger(seq) || typeof prev !== 'string' || typeof mac !== 'string' || typeof line !== 'object') return undefined;
+    if (!Number.isSafeInteger(seq) || typeof prev !== 'string' || typeof mac !== 'string' || typeof line !== 'object')
+      return undefined;
     const given = Buffer.from(mac, 'hex');
     const isOurs = keys.some((key) => {
       const expected = Buffer.from(macOf(key, replica, seq, prev, line), 'hex');

@@ -1,4 +1,13 @@
-import { appendFileSync, closeSync, existsSync, fsyncSync, ftruncateSync, openSync, readFileSync, writeSync } from 'node:fs';
+import {
+  appendFileSync,
+  closeSync,
+  existsSync,
+  fsyncSync,
+  ftruncateSync,
+  openSync,
+  readFileSync,
+  writeSync,
+} from 'node:fs';
 import {
   CountersignError,
   canonicalJson,
@@ -148,7 +157,9 @@ export class WriteAhead {
   async close(): Promise<void> {
     clearInterval(this.#timer);
     if (!this.#isMerged)
-      await this.merge().catch((thrown) => this.#options.warn(`records stay beside the ledger until the next start: ${messageOf(thrown)}`));
+      await this.merge().catch((thrown) =>
+        this.#options.warn(`records stay beside the ledger until the next start: ${messageOf(thrown)}`),
+      );
     if (this.#descriptor !== undefined) closeSync(this.#descriptor);
     this.#descriptor = undefined;
   }
@@ -162,7 +173,8 @@ export class WriteAhead {
     let found = this.#recorder.latest(['ahead.merged'], '');
     while (found !== undefined) {
       const { entry } = found;
-      if (entry.type === 'ahead.merged' && entry.replica === this.#options.seal.replica) return { seq: entry.last, mac: entry.mac };
+      if (entry.type === 'ahead.merged' && entry.replica === this.#options.seal.replica)
+        return { seq: entry.last, mac: entry.mac };
       found = this.#recorder.latest(['ahead.merged'], '', found.index);
     }
     return { seq: 0, mac: '' };
@@ -172,13 +184,16 @@ export class WriteAhead {
   #readBack(texts: readonly string[]): void {
     const read = texts.map((text) => ({ text, sealed: unseal<Line>(this.#options.seal, text) }));
     const isLastBatch =
-      read.findLast(({ sealed }) => (sealed?.seq ?? Number.POSITIVE_INFINITY) <= this.#merged.seq)?.sealed?.mac === this.#merged.mac;
+      read.findLast(({ sealed }) => (sealed?.seq ?? Number.POSITIVE_INFINITY) <= this.#merged.seq)?.sealed?.mac ===
+      this.#merged.mac;
     for (const { text, sealed } of read) {
       const refuse = (reason: string) => this.#refused.push({ text, reason });
       const { seq, mac } = this.#newest;
       if (sealed === undefined)
         refuse(
-          isOlderForm(text) ? 'it is of the older form, which has no authentication' : 'it is not authenticated by this service’s key',
+          isOlderForm(text)
+            ? 'it is of the older form, which has no authentication'
+            : 'it is not authenticated by this service’s key',
         );
       else if (sealed.seq <= this.#merged.seq) {
         // A process that was killed after the merge leaves the whole of what it merged.
@@ -188,7 +203,8 @@ export class WriteAhead {
       else {
         if (sealed.seq > seq + 1) this.#refused.push({ text: '', reason: missing(seq + 1, sealed.seq - 1) });
         const problem = this.#timeProblem(sealed.line, this.#newest.at);
-        if (problem === undefined) this.#beside.push({ ...sealed.line, seq: sealed.seq, mac: sealed.mac, original: undefined });
+        if (problem === undefined)
+          this.#beside.push({ ...sealed.line, seq: sealed.seq, mac: sealed.mac, original: undefined });
         else refuse(problem);
         this.#newest = {
           seq: sealed.seq,
@@ -198,7 +214,9 @@ export class WriteAhead {
       }
     }
     if (this.#refused.length > 0)
-      this.#options.warn(`${this.#refused.length} records in \`${this.#file}\` are not taken: ${this.#refused[0]?.reason}`);
+      this.#options.warn(
+        `${this.#refused.length} records in \`${this.#file}\` are not taken: ${this.#refused[0]?.reason}`,
+      );
   }
 
   #timeProblem({ at, after }: Line, before: string): string | undefined {
@@ -248,7 +266,10 @@ export class WriteAhead {
     const passed = this.#newest.seq > this.#passed.seq && this.#beside.length === 0 ? this.#newest : this.#passed;
     if (passed.seq === this.#merged.seq) return;
     const { replica } = this.#options.seal;
-    await this.#recorder.record({ type: 'ahead.merged', replica, first: this.#merged.seq + 1, last: passed.seq, mac: passed.mac }, []);
+    await this.#recorder.record(
+      { type: 'ahead.merged', replica, first: this.#merged.seq + 1, last: passed.seq, mac: passed.mac },
+      [],
+    );
     this.#merged = { seq: passed.seq, mac: passed.mac };
     this.#passed = this.#merged;
   }
@@ -257,7 +278,8 @@ export class WriteAhead {
   async #tellRefused(): Promise<void> {
     for (const [reason, lines] of Map.groupBy(this.#refused, (r) => r.reason)) {
       const texts = lines.map((l) => l.text).filter((text) => text !== '');
-      if (texts.length > 0) appendFileSync(`${this.#file}.refused`, texts.map((text) => `${text}\n`).join(''), { mode: 0o600 });
+      if (texts.length > 0)
+        appendFileSync(`${this.#file}.refused`, texts.map((text) => `${text}\n`).join(''), { mode: 0o600 });
       const digest = sha256(texts.join('\n'));
       const { replica } = this.#options.seal;
       this.#refused = this.#refused.filter((r) => r.reason !== reason || !lines.includes(r));
@@ -276,13 +298,18 @@ export class WriteAhead {
     if (!(thrown instanceof CountersignError) || thrown.recover !== 'wait') throw thrown;
     this.#refused.push({ text: JSON.stringify(line), reason: messageOf(thrown).slice(0, 300) });
     const aside = `${this.#file}.refused`;
-    this.#options.warn(`a record that was kept beside the ledger does not fit it, and lies in \`${aside}\`: ${messageOf(thrown)}`);
+    this.#options.warn(
+      `a record that was kept beside the ledger does not fit it, and lies in \`${aside}\`: ${messageOf(thrown)}`,
+    );
   }
 
   // With the moment at which it was, and commitments that the ledger can open.
   #late({ body, evidence, names, at }: Line): [EntryBody, readonly Evidence[]] {
     const named = (text: string) =>
-      Object.entries(names).reduce((t, [commitment, name]) => t.replaceAll(commitment, this.#recorder.subject(name)), text);
+      Object.entries(names).reduce(
+        (t, [commitment, name]) => t.replaceAll(commitment, this.#recorder.subject(name)),
+        text,
+      );
     if (body.type === 'admission.allowed') {
       const [again] = evidence.map(({ bytes }) => evidenceRef(JSON.parse(named(bytes))));
       return again === undefined ? [body, evidence] : [{ ...body, evidence: again.ref }, [again]];
@@ -294,7 +321,11 @@ export class WriteAhead {
   #isOnLedger({ body, at }: Line): boolean {
     const environment = (body as { environment?: string }).environment ?? '';
     let found = this.#recorder.latest([body.type], environment);
-    for (let looked = 0; found !== undefined && looked < LOOK_BACK && Date.parse(found.entry.time) >= Date.parse(at) - SLACK_MS; looked++) {
+    for (
+      let looked = 0;
+      found !== undefined && looked < LOOK_BACK && Date.parse(found.entry.time) >= Date.parse(at) - SLACK_MS;
+      looked++
+    ) {
       if (isSame(found.entry, body)) return true;
       found = this.#recorder.latest([body.type], environment, found.index);
     }
@@ -304,14 +335,21 @@ export class WriteAhead {
   #append({ body, evidence, original }: Pick<Beside, 'body' | 'evidence' | 'original'>): void {
     const spelled = canonicalJson(body);
     const names = Object.fromEntries(
-      [...[spelled, ...evidence.map((e) => e.bytes)].join(' ').matchAll(/subject:[0-9a-f]{64}/g)].flatMap(([commitment]) => {
-        const name = this.#names.get(commitment);
-        return name === undefined ? [] : [[commitment, name]];
-      }),
+      [...[spelled, ...evidence.map((e) => e.bytes)].join(' ').matchAll(/subject:[0-9a-f]{64}/g)].flatMap(
+        ([commitment]) => {
+          const name = this.#names.get(commitment);
+          return name === undefined ? [] : [[commitment, name]];
+        },
+      ),
     );
     const at = laterOf(this.#options.clock().toISOString(), this.#newest.at);
     const line: Line = { body, evidence, names, at, after: this.#recorder.recorded() };
-    const sealed = seal(this.#options.seal, this.#newest.seq + 1, this.#newest.mac, JSON.parse(JSON.stringify(line)) as Line);
+    const sealed = seal(
+      this.#options.seal,
+      this.#newest.seq + 1,
+      this.#newest.mac,
+      JSON.parse(JSON.stringify(line)) as Line,
+    );
     const bytes = Buffer.from(`${JSON.stringify(sealed)}\n`);
     if (this.#bytes + bytes.length > MAX_BYTES)
       throw new CountersignError('ledger-unusable', 'the ledger is away, and the file beside it is full', {
@@ -322,10 +360,14 @@ export class WriteAhead {
       writeSync(descriptor, bytes, 0, bytes.length, this.#bytes);
       fsyncSync(descriptor);
     } catch (cause) {
-      throw new CountersignError('ledger-unusable', `neither the ledger nor \`${this.#file}\` can be written: ${messageOf(cause)}`, {
-        cause,
-        recover: 'retry',
-      });
+      throw new CountersignError(
+        'ledger-unusable',
+        `neither the ledger nor \`${this.#file}\` can be written: ${messageOf(cause)}`,
+        {
+          cause,
+          recover: 'retry',
+        },
+      );
     }
     this.#bytes += bytes.length;
     if (this.#beside.length === 0)
@@ -346,7 +388,9 @@ export class WriteAhead {
 }
 
 function missing(first: number, last: number): string {
-  return first === last ? `record ${first} is missing from the file` : `records ${first} to ${last} are missing from the file`;
+  return first === last
+    ? `record ${first} is missing from the file`
+    : `records ${first} to ${last} are missing from the file`;
 }
 
 function isOlderForm(text: string): boolean {
@@ -361,7 +405,10 @@ function isSame(entry: Entry, body: EntryBody): boolean {
 }
 
 // The last line of a process that was killed while it wrote is not whole; nothing was let through on its strength.
-function readLines(file: string, warn: (message: string) => void): { readonly lines: string[]; readonly bytes: number } {
+function readLines(
+  file: string,
+  warn: (message: string) => void,
+): { readonly lines: string[]; readonly bytes: number } {
   if (!existsSync(file)) return { lines: [], bytes: 0 };
   try {
     const text = readFileSync(file);

@@ -54,7 +54,11 @@ async function run({ place, startedAt }: WriterData, say: (message: FromWriter) 
   });
 }
 
-async function answer(sequencer: Appender, { id, waiting }: { id: number; waiting: Packed }, say: (m: FromWriter) => void): Promise<void> {
+async function answer(
+  sequencer: Appender,
+  { id, waiting }: { id: number; waiting: Packed },
+  say: (m: FromWriter) => void,
+): Promise<void> {
   try {
     say({ id, done: await sequencer.append({ ...waiting, entries: unpack(waiting.entries) }) });
   } catch (thrown) {

@@ -16,7 +16,9 @@ export type HttpAddress = {
 export type MailServerAddress = { readonly host: string; readonly port: number; readonly secure: boolean };
 
 /** What a text was parsed into, or why it was refused. */
-export type Parsed<T> = { readonly kind: 'parsed'; readonly value: T } | { readonly kind: 'refused'; readonly why: string };
+export type Parsed<T> =
+  | { readonly kind: 'parsed'; readonly value: T }
+  | { readonly kind: 'refused'; readonly why: string };
 
 const MAX_ADDRESS = 2048;
 const LABEL = '[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?';
@@ -29,7 +31,10 @@ const QUERY = /^(?:[A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{2})*$/;
 const HIDDEN = /%(?:[01][0-9A-Fa-f]|7[Ff]|2[EeFf5]|5[Cc])/;
 
 /** Parses `http://HOST[:PORT][/PATH]` and the same with `https`, with `?QUERY` where `query` allows it. */
-export function parseHttpAddress(text: string, { query = false }: { readonly query?: boolean } = {}): Parsed<HttpAddress> {
+export function parseHttpAddress(
+  text: string,
+  { query = false }: { readonly query?: boolean } = {},
+): Parsed<HttpAddress> {
   if (text.length > MAX_ADDRESS) return refused(`it is longer than ${MAX_ADDRESS} characters`);
   const begin = /^(https?):\/\/([^/?#]*)([^?#]*)(?:\?([^#]*))?(#.*)?$/s.exec(text);
   if (begin === null) return refused('it does not begin with `https://` or `http://`');
@@ -52,7 +57,11 @@ export function parseHttpAddress(text: string, { query = false }: { readonly que
 
 /** The address of a document as its schema took it. Throws `config-invalid`, for texts that came by another way. */
 export function httpAddress(text: string, options: { readonly query?: boolean } = {}): HttpAddress {
-  return parsedOrThrow(parseHttpAddress(text, options), 'the address cannot be used', 'write it as `https://HOST/PATH`');
+  return parsedOrThrow(
+    parseHttpAddress(text, options),
+    'the address cannot be used',
+    'write it as `https://HOST/PATH`',
+  );
 }
 
 /** The address in its one spelling: no port where it is the scheme's own. */
@@ -93,7 +102,8 @@ export function parseMailbox(text: string): Parsed<string> {
   const [, local = '', host = ''] = /^([A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64})@([^@]+)$/.exec(text) ?? [];
   if (local === '' || local.startsWith('.') || local.endsWith('.') || local.includes('..'))
     return refused('it is not one plain address, such as `people@example.com`');
-  if (!NAME.test(host.toLowerCase()) || host.length > 253) return refused('its part after `@` is not the name of a host');
+  if (!NAME.test(host.toLowerCase()) || host.length > 253)
+    return refused('its part after `@` is not the name of a host');
   return { kind: 'parsed', value: text };
 }
 
@@ -105,7 +115,11 @@ export function mailbox(text: string): string {
 /** Parses the path of a project at a forge: `OWNER/NAME`, or more parts where groups are nested. */
 export function parseProject(text: string): Parsed<readonly string[]> {
   const parts = text.split('/');
-  if (text.length > 512 || parts.length < 2 || parts.some((part) => !/^[\w.][\w.-]{0,254}$/.test(part) || /^\.{1,2}$/.test(part)))
+  if (
+    text.length > 512 ||
+    parts.length < 2 ||
+    parts.some((part) => !/^[\w.][\w.-]{0,254}$/.test(part) || /^\.{1,2}$/.test(part))
+  )
     return refused('it is not `OWNER/NAME` of letters, digits, dots, dashes and underscores');
   return { kind: 'parsed', value: parts };
 }
@@ -147,7 +161,9 @@ export function parseChartAddress(text: string): Parsed<{ readonly host: string 
     return image.kind === 'refused' ? image : { kind: 'parsed', value: { host: image.value.registry } };
   }
   const file = parseHttpAddress(text);
-  return file.kind === 'refused' ? file : { kind: 'parsed', value: { host: /^https?:\/\/([^/]+)/.exec(text)?.[1] ?? '' } };
+  return file.kind === 'refused'
+    ? file
+    : { kind: 'parsed', value: { host: /^https?:\/\/([^/]+)/.exec(text)?.[1] ?? '' } };
 }
 
 /** A Git repository: over HTTP, over SSH, or a path of this machine. */
@@ -170,7 +186,8 @@ export function parseGitSource(text: string): Parsed<GitSource> {
   if (scp !== null) return overSsh(scp[1] ?? '', scp[2] ?? '', `/${(scp[3] ?? '').replace(/^\//, '')}`);
   const local = text.startsWith('file:///') ? text.slice('file://'.length) : text;
   // Git takes `NAME::…` for a program to run, `-…` for an option and `HOST:…` for SSH.
-  if (local.includes(':')) return refused('it is neither an address over HTTPS or SSH (`ssh://USER@HOST/PATH`) nor a path');
+  if (local.includes(':'))
+    return refused('it is neither an address over HTTPS or SSH (`ssh://USER@HOST/PATH`) nor a path');
   const plain = parseFileName(local);
   return plain.kind === 'refused' ? plain : { kind: 'parsed', value: { by: 'path', path: local } };
 }
@@ -179,7 +196,11 @@ function overSsh(user: string, authority: string, path: string): Parsed<GitSourc
   if (!SSH_USER.test(user)) return refused('its user is not a plain name');
   const place = parsePlace(authority, 22);
   if (place.kind === 'refused') return place;
-  if (path.length > MAX_ADDRESS || !/^(?:\/~?[A-Za-z0-9._+@,=][A-Za-z0-9._+@,=-]*)+\/?$/.test(path) || /\/\.\.?(?:\/|$)/.test(path))
+  if (
+    path.length > MAX_ADDRESS ||
+    !/^(?:\/~?[A-Za-z0-9._+@,=][A-Za-z0-9._+@,=-]*)+\/?$/.test(path) ||
+    /\/\.\.?(?:\/|$)/.test(path)
+  )
     return refused('its path is not plain: letters, digits, dots, dashes and slashes, no `..`');
   return { kind: 'parsed', value: { by: 'ssh', user, ...place.value, path } };
 }
@@ -194,7 +215,9 @@ export function parseFileName(text: string): Parsed<string> {
 
 /** Parses the name of a file that SSH is told: it reads quotes, percent signs, dollars and backslashes in its own way. */
 export function parseSshFileName(text: string): Parsed<string> {
-  return /["%$\\]/.test(text) ? refused('it holds one of `"`, `%`, `$` and `\\`, which SSH reads in its own way') : parseFileName(text);
+  return /["%$\\]/.test(text)
+    ? refused('it holds one of `"`, `%`, `$` and `\\`, which SSH reads in its own way')
+    : parseFileName(text);
 }
 
 /** Parses a path inside of a repository; with `up`, it may begin with `../`. */
@@ -202,7 +225,8 @@ export function parseRepositoryPath(text: string, up = false): Parsed<string> {
   const plain = parseFileName(text);
   if (plain.kind === 'refused') return plain;
   if (text === '.') return plain;
-  if (/[\\:]/.test(text) || text.startsWith('/')) return refused('it is not a path inside of the repository, with `/` between its parts');
+  if (/[\\:]/.test(text) || text.startsWith('/'))
+    return refused('it is not a path inside of the repository, with `/` between its parts');
   const parts = (up ? text.replace(/^(?:\.\.\/)+/, '') : text.replace(/^\.\//, '')).replace(/\/$/, '').split('/');
   if (parts.some((part) => part === '' || part === '.' || part === '..' || part.startsWith('-')))
     return refused('it has a part that is empty, `.`, `..`, or begins with a dash');
@@ -211,7 +235,10 @@ export function parseRepositoryPath(text: string, up = false): Parsed<string> {
 
 /** Parses the name of a branch (git-check-ref-format(1)). */
 export function parseBranch(text: string): Parsed<string> {
-  const isPlain = text.length <= 255 && /^[^\p{Cc}\p{Cf}\p{Z} ~^:?*[\\]+$/u.test(text) && !/\.\.|@\{|\/\/|\/\.|\.lock(?:\/|$)/.test(text);
+  const isPlain =
+    text.length <= 255 &&
+    /^[^\p{Cc}\p{Cf}\p{Z} ~^:?*[\\]+$/u.test(text) &&
+    !/\.\.|@\{|\/\/|\/\.|\.lock(?:\/|$)/.test(text);
   if (!isPlain || /^[-./@]/.test(text) || /[./]$/.test(text)) return refused('it is not the name of a branch');
   return { kind: 'parsed', value: text };
 }
@@ -227,9 +254,13 @@ export function isIpAddress(host: string): boolean {
 }
 
 /** Parses `HOST` or `HOST:PORT`. */
-export function parsePlace(text: string, defaultPort: number): Parsed<{ readonly host: string; readonly port: number }> {
+export function parsePlace(
+  text: string,
+  defaultPort: number,
+): Parsed<{ readonly host: string; readonly port: number }> {
   const [, host = '', written] = /^(\[[^\]]*\]|[^:]*)(?::(.*))?$/s.exec(text) ?? [];
-  if (!isHost(host)) return refused('its host is not a DNS name in lower case, an IPv4 address or an IPv6 address in brackets');
+  if (!isHost(host))
+    return refused('its host is not a DNS name in lower case, an IPv4 address or an IPv6 address in brackets');
   if (written === undefined) return { kind: 'parsed', value: { host, port: defaultPort } };
   const port = Number(written);
   if (!/^[1-9]\d{0,4}$/.test(written) || port > 65_535) return refused('its port is not a number from 1 to 65535');

@@ -33,11 +33,18 @@ function canonicalText({ status: _, metadata, ...rest }: KubernetesObject): stri
  */
 export function admissionDigest(object: KubernetesObject, operation: string): string {
   const { uid } = object.metadata;
-  const asked = operation === 'CREATE' && object.apiVersion === 'v1' && object.kind === 'Service' ? withoutAddresses(object) : object;
+  const asked =
+    operation === 'CREATE' && object.apiVersion === 'v1' && object.kind === 'Service'
+      ? withoutAddresses(object)
+      : object;
   const text = canonicalText(asked);
   // Whole texts, by their quotes; neither a uid nor the name of such a volume has a character that JSON escapes.
   const plain = typeof uid === 'string' && /^[\w-]+$/.test(uid) ? text.replaceAll(`"${uid}"`, '"(uid)"') : text;
-  return sha256(plain.includes('"kube-api-access-') ? plain.replaceAll(/"kube-api-access-[a-z0-9]{5}"/g, '"(token volume)"') : plain);
+  return sha256(
+    plain.includes('"kube-api-access-')
+      ? plain.replaceAll(/"kube-api-access-[a-z0-9]{5}"/g, '"(token volume)"')
+      : plain,
+  );
 }
 
 // A headless Service says `None` itself, and that stays.

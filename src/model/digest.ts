@@ -84,7 +84,11 @@ function inOrder(value: unknown, depth: number): unknown {
       return value;
     case 'object':
       if (value === null) return value;
-      return depth > MAX_DEPTH ? undefined : Array.isArray(value) ? listInOrder(value, depth) : objectInOrder(value, depth);
+      return depth > MAX_DEPTH
+        ? undefined
+        : Array.isArray(value)
+          ? listInOrder(value, depth)
+          : objectInOrder(value, depth);
     default:
       return undefined;
   }
@@ -109,7 +113,8 @@ function objectInOrder(object: object, depth: number): unknown {
     if (field === undefined) continue;
     // Keys that look like numbers are listed first by JavaScript, in an order of their own; `__proto__` would be no field at all.
     const first = key.charCodeAt(0);
-    if ((first >= 48 && first <= 57) || key === '__proto__' || key === 'toJSON' || !key.isWellFormed()) return undefined;
+    if ((first >= 48 && first <= 57) || key === '__proto__' || key === 'toJSON' || !key.isWellFormed())
+      return undefined;
     const plain = inOrder(field, depth + 1);
     if (plain === undefined) return undefined;
     ordered[key] = plain;

@@ -396,7 +396,10 @@ export type Recorded<E extends Entry = Entry> = { readonly index: number; readon
 export const ENTRY_TYPES = Object.keys(SCHEMAS) as EntryType[];
 
 const WHOLE = new Map(
-  Object.entries(SCHEMAS).map(([type, { shape }]) => [type, object({ ...shape, time: text, type: z.literal(type), v: z.literal(1) })]),
+  Object.entries(SCHEMAS).map(([type, { shape }]) => [
+    type,
+    object({ ...shape, time: text, type: z.literal(type), v: z.literal(1) }),
+  ]),
 );
 
 /**
@@ -414,7 +417,13 @@ export function spellEntry(entry: Entry): string {
 }
 
 /** What is wrong with an entry as its type's schema has it, or undefined. A type that is not known is wrong too. */
-export function entryProblem({ type, ...fields }: { readonly type: string; readonly [field: string]: unknown }): string | undefined {
+export function entryProblem({
+  type,
+  ...fields
+}: {
+  readonly type: string;
+  readonly [field: string]: unknown;
+}): string | undefined {
   const schema = Object.hasOwn(SCHEMAS, type) ? SCHEMAS[type as EntryType] : undefined;
   if (schema === undefined) return `there is no type \`${type}\``;
   const { error } = schema.safeParse(fields);

@@ -43,7 +43,9 @@ export function shapedBy(becomes: Becomes, pattern: RegExp, shape: string) {
     pattern.test(text) ? { kind: 'parsed', value: text } : { kind: 'refused', why: `it is not ${shape}` };
   const text = z.string(shape);
   // A pattern goes into the CustomResourceDefinitions, and the API server's language of patterns cannot look ahead (RE2).
-  const checked = pattern.source.includes('(?!') ? text.refine((t) => pattern.test(t), shape) : text.regex(pattern, shape);
+  const checked = pattern.source.includes('(?!')
+    ? text.refine((t) => pattern.test(t), shape)
+    : text.regex(pattern, shape);
   return checked.register(interpreted, { becomes, parse });
 }
 

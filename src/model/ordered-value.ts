@@ -10,19 +10,28 @@ export type OrderedValue =
   | { readonly mapping: readonly (readonly [string, OrderedValue])[] };
 
 /** A JSON value with its keys in the order of their places, or as they come where places are not known. */
-export function orderedValue(value: unknown, positionOf?: (path: ValuePath) => Position, path: ValuePath = []): OrderedValue {
+export function orderedValue(
+  value: unknown,
+  positionOf?: (path: ValuePath) => Position,
+  path: ValuePath = [],
+): OrderedValue {
   if (Array.isArray(value)) return value.map((item, i) => orderedValue(item, positionOf, [...path, i]));
   if (typeof value !== 'object') return value as string | number | boolean;
   if (value === null) return null;
   const names = Object.keys(value);
-  const sorted = positionOf !== undefined && names.some((name) => /^\d+$/.test(name)) ? byPlace(names, positionOf, path) : names;
+  const sorted =
+    positionOf !== undefined && names.some((name) => /^\d+$/.test(name)) ? byPlace(names, positionOf, path) : names;
   const entries = sorted.map(
     (name) => [name, orderedValue((value as Record<string, unknown>)[name], positionOf, [...path, name])] as const,
   );
   return { mapping: entries };
 }
 
-function byPlace(names: readonly string[], positionOf: (path: ValuePath) => Position, path: ValuePath): readonly string[] {
+function byPlace(
+  names: readonly string[],
+  positionOf: (path: ValuePath) => Position,
+  path: ValuePath,
+): readonly string[] {
   const placed = names.map((name) => ({ name, at: positionOf([...path, name]) }));
   return placed.sort((a, b) => a.at.line - b.at.line || a.at.column - b.at.column).map(({ name }) => name);
 }

@@ -20,9 +20,16 @@ const cron = z.string().min(9).max(100).refine(isCron, 'a schedule of five field
 
 const commitId = shapedBy('argument', /^([0-9a-f]{40}|[0-9a-f]{64})$/, 'a full commit id');
 
-const login = shapedBy('argument', /^(?!-)[^\p{Cc}\p{Cf}\p{Zl}\p{Zp}:]{1,256}$/u, 'a name without colons and control characters');
+const login = shapedBy(
+  'argument',
+  /^(?!-)[^\p{Cc}\p{Cf}\p{Zl}\p{Zp}:]{1,256}$/u,
+  'a name without colons and control characters',
+);
 
-const timeZone = shapedBy('argument', /^[A-Za-z0-9][A-Za-z0-9_+/-]{0,63}$/, 'an IANA time zone').refine(isTimeZone, 'an IANA time zone');
+const timeZone = shapedBy('argument', /^[A-Za-z0-9][A-Za-z0-9_+/-]{0,63}$/, 'an IANA time zone').refine(
+  isTimeZone,
+  'an IANA time zone',
+);
 
 const time = z.iso.datetime({ offset: true, error: 'a time such as `2026-01-31T00:00:00Z`' });
 
@@ -31,8 +38,12 @@ const revoked = z
     at: time.describe('When it was revoked.'),
     reason: z
       .enum(['compromised', 'superseded', 'retired'])
-      .describe('`superseded` and `retired` end the key at `at`; `compromised` takes back everything, also what is older.'),
-    compromisedSince: time.optional().describe('Commits that the ledger saw before this time still count under a compromised key.'),
+      .describe(
+        '`superseded` and `retired` end the key at `at`; `compromised` takes back everything, also what is older.',
+      ),
+    compromisedSince: time
+      .optional()
+      .describe('Commits that the ledger saw before this time still count under a compromised key.'),
   })
   .describe('The key was revoked.');
 
@@ -40,14 +51,22 @@ const pem = z.string().min(1).max(1_000_000);
 
 const key = z
   .strictObject({
-    ssh: z.string().min(1).max(16_384).optional().describe('An OpenSSH public key line, for example `ssh-ed25519 AAAA…`.'),
+    ssh: z
+      .string()
+      .min(1)
+      .max(16_384)
+      .optional()
+      .describe('An OpenSSH public key line, for example `ssh-ed25519 AAAA…`.'),
     openpgp: pem.optional().describe('An armored OpenPGP public key; several exports of one key over time are merged.'),
     openpgpFile: field.file.optional().describe('A file with armored OpenPGP public keys, relative to this document.'),
     validAfter: time.optional().describe('Signatures before this time do not count.'),
     validBefore: time.optional().describe('Signatures from this time on do not count.'),
     revoked: revoked.optional(),
     requireTouch: z.boolean().optional().describe('A hardware key must have been touched for each signature.'),
-    requirePin: z.boolean().optional().describe('A hardware key must have asked for its PIN or fingerprint for each signature.'),
+    requirePin: z
+      .boolean()
+      .optional()
+      .describe('A hardware key must have asked for its PIN or fingerprint for each signature.'),
   })
   .refine((k) => [k.ssh, k.openpgp, k.openpgpFile].filter((v) => v !== undefined).length === 1, {
     error: 'exactly one of `ssh`, `openpgp` and `openpgpFile`',
@@ -105,12 +124,17 @@ export const trustPolicySchema = z.strictObject({
               }),
             )
             .default([])
-            .describe('Identities in Sigstore certificates (gitsign) that are this principal’s; they count only with `sigstore`.'),
+            .describe(
+              'Identities in Sigstore certificates (gitsign) that are this principal’s; they count only with `sigstore`.',
+            ),
           imports: z
             .array(field.host)
             .default([])
             .describe('Forges (hosts) whose reviews this bot may import and sign for; `countersign approvals import`.'),
-          keys: z.array(key).default([]).describe('Keys that prove it is them; none where certificates or allowed signers do.'),
+          keys: z
+            .array(key)
+            .default([])
+            .describe('Keys that prove it is them; none where certificates or allowed signers do.'),
         }),
       )
       .min(1),
@@ -120,7 +144,10 @@ export const trustPolicySchema = z.strictObject({
         z.strictObject({
           name,
           environments: z.array(z.string().min(1)).default(['**']).describe('Globs over names of environments.'),
-          refs: z.array(z.string().min(1)).default(['**']).describe('Globs over branch names; `*` stays inside a segment, `**` does not.'),
+          refs: z
+            .array(z.string().min(1))
+            .default(['**'])
+            .describe('Globs over branch names; `*` stays inside a segment, `**` does not.'),
           paths: z.array(z.string().min(1)).default(['**']).describe('Globs over the paths a change touches.'),
           signers: z.array(name).min(1).describe('Principals or groups that may sign commits.'),
           approvals: z
@@ -149,7 +176,9 @@ export const trustPolicySchema = z.strictObject({
           principals: z
             .string()
             .min(1)
-            .describe('Which names in certificates it may vouch for: patterns with `*`, `?` and `!`, for example `*@example.com`.'),
+            .describe(
+              'Which names in certificates it may vouch for: patterns with `*`, `?` and `!`, for example `*@example.com`.',
+            ),
           validAfter: time.optional(),
           validBefore: time.optional(),
           revoked: revoked.optional(),
@@ -164,20 +193,33 @@ export const trustPolicySchema = z.strictObject({
     allowedSignersFile: field.file.optional().describe('The same in a file, relative to this document.'),
     sigstore: z
       .strictObject({
-        trustedRoot: z.string().min(1).optional().describe('A Sigstore trusted root as JSON: certificate authorities and logs.'),
+        trustedRoot: z
+          .string()
+          .min(1)
+          .optional()
+          .describe('A Sigstore trusted root as JSON: certificate authorities and logs.'),
         trustedRootFile: field.file.optional().describe('The same in a file, relative to this document.'),
-        certificateLogs: z.int().min(0).max(10).default(1).describe('How many certificate transparency logs must have seen a certificate.'),
+        certificateLogs: z
+          .int()
+          .min(0)
+          .max(10)
+          .default(1)
+          .describe('How many certificate transparency logs must have seen a certificate.'),
       })
       .refine((s) => (s.trustedRoot === undefined) !== (s.trustedRootFile === undefined), {
         error: 'exactly one of `trustedRoot` and `trustedRootFile`',
       })
       .optional()
-      .describe('Take commits signed by gitsign in its offline mode; without this they are refused, and no code for them is loaded.'),
+      .describe(
+        'Take commits signed by gitsign in its offline mode; without this they are refused, and no code for them is loaded.',
+      ),
     sshRevocations: z
       .string()
       .optional()
       .describe('Revoked SSH keys: public key lines, or a key revocation list (`ssh-keygen -k`) in base64.'),
-    sshRevocationsFile: field.file.optional().describe('The same in a file (binary or lines), relative to this document.'),
+    sshRevocationsFile: field.file
+      .optional()
+      .describe('The same in a file (binary or lines), relative to this document.'),
     algorithms: z
       .strictObject({
         minimumRsaBits: z.int().min(2048).max(16_384).default(3072).describe('RSA keys below this are refused.'),
@@ -187,14 +229,19 @@ export const trustPolicySchema = z.strictObject({
           .default([...SSH_KEY_TYPES])
           .describe('SSH key types that count.'),
         requireTouch: z.boolean().default(false).describe('Only signatures that a hardware key was touched for count.'),
-        requirePin: z.boolean().default(false).describe('Only signatures that a hardware key asked its PIN or fingerprint for count.'),
+        requirePin: z
+          .boolean()
+          .default(false)
+          .describe('Only signatures that a hardware key asked its PIN or fingerprint for count.'),
       })
       .prefault({}),
     times: z
       .strictObject({
         skew: duration.default('5m').describe('How far honest clocks may differ.'),
         spread: duration.default('24h').describe('How far an OpenPGP signature’s own time may lie from the commit’s.'),
-        maximumAge: duration.optional().describe('How old a commit may say it is when it is first seen; default: any age.'),
+        maximumAge: duration
+          .optional()
+          .describe('How old a commit may say it is when it is first seen; default: any age.'),
       })
       .prefault({}),
     history: z
@@ -206,10 +253,15 @@ export const trustPolicySchema = z.strictObject({
     roots: z
       .strictObject({ members: z.array(name).min(1), threshold: z.int().min(1).max(20).default(1) })
       .optional()
-      .describe('Who must approve a change of this policy where it is kept in the repository (`spec.trustPath` of the Environment).'),
+      .describe(
+        'Who must approve a change of this policy where it is kept in the repository (`spec.trustPath` of the Environment).',
+      ),
     waivers: z
       .strictObject({
-        from: z.array(name).default([]).describe('Principals or groups whose signature waives a rule; without any, nobody’s does.'),
+        from: z
+          .array(name)
+          .default([])
+          .describe('Principals or groups whose signature waives a rule; without any, nobody’s does.'),
         maximum: duration.default('90d').describe('How long a waiver may run from the day it is signed.'),
       })
       .prefault({}),
@@ -222,13 +274,22 @@ export const trustPolicySchema = z.strictObject({
                 name: name.describe('How rules call it.'),
                 identity: z
                   .strictObject({
-                    issuer: z.string().min(1).describe('Who vouched for it, for example `https://token.actions.githubusercontent.com`.'),
-                    subject: z.string().min(1).describe('The address or URI in the certificate; `*` for any part of it.'),
+                    issuer: z
+                      .string()
+                      .min(1)
+                      .describe('Who vouched for it, for example `https://token.actions.githubusercontent.com`.'),
+                    subject: z
+                      .string()
+                      .min(1)
+                      .describe('The address or URI in the certificate; `*` for any part of it.'),
                   })
                   .optional()
                   .describe('In a certificate under `spec.sigstore`.'),
                 key: z.string().min(1).max(16_384).optional().describe('A public key in PEM.'),
-                log: z.boolean().default(true).describe('A signature by a key needs an entry in a transparency log of `spec.sigstore`.'),
+                log: z
+                  .boolean()
+                  .default(true)
+                  .describe('A signature by a key needs an entry in a transparency log of `spec.sigstore`.'),
               })
               .refine((s) => (s.identity === undefined) !== (s.key === undefined), {
                 error: 'exactly one of `identity` and `key`',
@@ -246,7 +307,9 @@ export const trustPolicySchema = z.strictObject({
         }),
       )
       .default([])
-      .describe('Commits that never count, by the digest of what is signed: a commit’s id changes with the spelling of its signature.'),
+      .describe(
+        'Commits that never count, by the digest of what is signed: a commit’s id changes with the spelling of its signature.',
+      ),
   }),
 });
 
@@ -254,7 +317,9 @@ const signedBy = z
   .array(name)
   .min(1)
   .optional()
-  .describe('Principals or groups of the TrustPolicy, one of whom must have signed the bundle (`countersign policy sign`).');
+  .describe(
+    'Principals or groups of the TrustPolicy, one of whom must have signed the bundle (`countersign policy sign`).',
+  );
 const leadsTo = z
   .array(field.host)
   .max(20)
@@ -276,7 +341,9 @@ const bundleSource = z.union(
     }),
     z.strictObject({
       oci: field.image.describe('A bundle in a registry, pinned by the digest of its manifest.'),
-      credentialsFile: field.file.optional().describe('A file with `user:password` for the registry, relative to this document.'),
+      credentialsFile: field.file
+        .optional()
+        .describe('A file with `user:password` for the registry, relative to this document.'),
       caFile: field.file.optional().describe('Certificates (PEM) of the registry’s authority.'),
       leadsTo,
       signedBy,
@@ -325,13 +392,22 @@ export const waiverSchema = z.strictObject({
     issuedAt: time,
     until: z.iso.date().describe('The first day on which it no longer counts, in UTC.'),
   }),
-  signature: z.string().max(65_536).optional().describe('Made by `countersign policy waive`, over everything above and the repository.'),
+  signature: z
+    .string()
+    .max(65_536)
+    .optional()
+    .describe('Made by `countersign policy waive`, over everything above and the repository.'),
 });
 
 const substitute = z
-  .record(z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/, 'a name of letters, digits and underscores'), z.string().max(4096))
+  .record(
+    z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/, 'a name of letters, digits and underscores'),
+    z.string().max(4096),
+  )
   .optional()
-  .describe('Texts for `${NAME}` in values; with it, a name that is not declared is an error, and `$${` stands for `${`.');
+  .describe(
+    'Texts for `${NAME}` in values; with it, a name that is not declared is an error, and `$${` stands for `${`.',
+  );
 
 const amount = () => shapedBy('argument', /^[1-9]\d{0,4}[MG]i$/, 'a size such as `64Mi` or `1Gi`');
 
@@ -406,22 +482,33 @@ export const environmentSchema = z.strictObject({
   kind: z.literal('Environment'),
   metadata: z.strictObject({
     name,
-    labels: z.record(z.string().min(1).max(317), z.string().max(63)).optional().describe('For `serve --selector`: which replicas run it.'),
+    labels: z
+      .record(z.string().min(1).max(317), z.string().max(63))
+      .optional()
+      .describe('For `serve --selector`: which replicas run it.'),
   }),
   spec: z.strictObject({
     source: z.strictObject({
-      url: field.gitSource.describe('`https://…`, `http://…`, `ssh://USER@HOST/…`, `USER@HOST:…` or the path of a local repository.'),
+      url: field.gitSource.describe(
+        '`https://…`, `http://…`, `ssh://USER@HOST/…`, `USER@HOST:…` or the path of a local repository.',
+      ),
       branch: field.branch.default('main').describe('The branch that is followed.'),
       path: field.path.default('.').describe('The directory whose manifests this environment runs.'),
       interval: duration.default('30s').describe('How often to look.'),
       baseline: commitId
         .optional()
-        .describe('The seal: commits up to this one are taken as they are, and that is recorded; without it, the whole history is judged.'),
-      staleAfter: duration.optional().describe('Say so when the branch has not moved for this long: a mirror may be holding commits back.'),
+        .describe(
+          'The seal: commits up to this one are taken as they are, and that is recorded; without it, the whole history is judged.',
+        ),
+      staleAfter: duration
+        .optional()
+        .describe('Say so when the branch has not moved for this long: a mirror may be holding commits back.'),
       credentials: z
         .strictObject({
           username: login.optional().describe('For HTTP; forges take any name with a token.'),
-          passwordFile: field.file.optional().describe('A file with a password or token for HTTP, relative to this document.'),
+          passwordFile: field.file
+            .optional()
+            .describe('A file with a password or token for HTTP, relative to this document.'),
           sshKeyFile: field.sshFile.optional().describe('A private key for SSH.'),
           knownHostsFile: field.sshFile.optional().describe('The host keys that are believed; needed for SSH.'),
           caFile: field.file.optional().describe('Certificates (PEM) of the authority of an HTTPS server.'),
@@ -447,11 +534,17 @@ export const environmentSchema = z.strictObject({
         .strictObject({
           from: z
             .enum(['github', 'gitlab', 'gitea', 'bitbucket', 'generic'])
-            .describe('Whose calls: how they prove themselves. `generic`: HMAC-SHA-256 of `TIME.BODY`, and a header with the time.'),
-          secretFile: field.file.describe('A file with the secret that was given to the forge, relative to this document.'),
+            .describe(
+              'Whose calls: how they prove themselves. `generic`: HMAC-SHA-256 of `TIME.BODY`, and a header with the time.',
+            ),
+          secretFile: field.file.describe(
+            'A file with the secret that was given to the forge, relative to this document.',
+          ),
         })
         .optional()
-        .describe('Look at once when the forge calls `/receive/ENVIRONMENT`; what the call says is not believed, it only makes us look.'),
+        .describe(
+          'Look at once when the forge calls `/receive/ENVIRONMENT`; what the call says is not believed, it only makes us look.',
+        ),
     }),
     target: z
       .strictObject({
@@ -467,7 +560,10 @@ export const environmentSchema = z.strictObject({
           .optional()
           .describe('The ServiceAccount to act as (`namespace/name`): its rights are all that this environment has.'),
         namespaces: z.array(name).min(1).describe('The governed namespaces; objects anywhere else are refused.'),
-        clusterScoped: z.array(z.string().min(1)).default(['Namespace']).describe('Cluster-scoped kinds this environment may own.'),
+        clusterScoped: z
+          .array(z.string().min(1))
+          .default(['Namespace'])
+          .describe('Cluster-scoped kinds this environment may own.'),
       })
       .describe('Where the objects run.'),
     render: z
@@ -502,7 +598,10 @@ export const environmentSchema = z.strictObject({
               )
               .default([])
               .describe('Where charts that are pinned may be taken from.'),
-            values: z.array(field.pathNear).default([]).describe('Files with values, relative to `spec.source.path`; later ones win.'),
+            values: z
+              .array(field.pathNear)
+              .default([])
+              .describe('Files with values, relative to `spec.source.path`; later ones win.'),
             release: name.optional().describe('The release’s name; default: the environment’s.'),
             namespace: name.optional().describe('For objects that name none; default: the first governed namespace.'),
             kubeVersion: shapedBy('argument', /^v?1\.\d{1,4}(\.\d{1,4})?$/, 'a version such as `1.34`')
@@ -534,7 +633,10 @@ export const environmentSchema = z.strictObject({
       .refine((d) => d.ageKeyFile !== undefined || d.openpgpKeyFile !== undefined, '`ageKeyFile` or `openpgpKeyFile`')
       .optional()
       .describe('Keys for Secrets that SOPS encrypted; files are read when they are needed, so they can be renewed.'),
-    dependsOn: z.array(name).default([]).describe('Environments that must be applied and healthy before this one changes.'),
+    dependsOn: z
+      .array(name)
+      .default([])
+      .describe('Environments that must be applied and healthy before this one changes.'),
     promotion: z
       .strictObject({
         from: name.describe('The environment that must have had the commit first.'),
@@ -554,15 +656,25 @@ export const environmentSchema = z.strictObject({
       .prefault({}),
     health: z
       .strictObject({
-        wait: z.boolean().default(true).describe('Whether a change counts as applied only once its objects are healthy.'),
-        timeout: duration.default('5m').describe('How long they may take; after that the last good revision is restored.'),
+        wait: z
+          .boolean()
+          .default(true)
+          .describe('Whether a change counts as applied only once its objects are healthy.'),
+        timeout: duration
+          .default('5m')
+          .describe('How long they may take; after that the last good revision is restored.'),
         expressions: z
           .array(
             z.strictObject({
               apiVersion: z.string().min(1),
               kind: z.string().min(1),
               current: z.string().min(1).max(4096).describe('CEL over `object`: healthy when true.'),
-              failed: z.string().min(1).max(4096).optional().describe('CEL over `object`: will not become healthy any more when true.'),
+              failed: z
+                .string()
+                .min(1)
+                .max(4096)
+                .optional()
+                .describe('CEL over `object`: will not become healthy any more when true.'),
             }),
           )
           .max(100)
@@ -582,7 +694,9 @@ export const environmentSchema = z.strictObject({
               fields: z
                 .array(z.string().regex(/^(\/[^/]+)+$/, 'a JSON pointer such as `/spec/replicas`'))
                 .min(1)
-                .describe('JSON pointers (RFC 6901) of fields that others may set, for example `/spec/replicas` under an autoscaler.'),
+                .describe(
+                  'JSON pointers (RFC 6901) of fields that others may set, for example `/spec/replicas` under an autoscaler.',
+                ),
             }),
           )
           .max(200)
@@ -612,7 +726,9 @@ export const environmentSchema = z.strictObject({
     trust: name.describe('The TrustPolicy that judges commits and approvals.'),
     trustPath: field.path
       .optional()
-      .describe('A file in the repository with the TrustPolicy; `trust` then only begins it, and its `roots` approve each change.'),
+      .describe(
+        'A file in the repository with the TrustPolicy; `trust` then only begins it, and its `roots` approve each change.',
+      ),
     policies: z
       .strictObject({
         bundles: z
@@ -620,12 +736,21 @@ export const environmentSchema = z.strictObject({
           .min(1)
           .default([{ library: 'shipped' }])
           .describe('Where the rules come from; every bundle is asked.'),
-        parameters: z.record(z.string(), z.unknown()).default({}).describe('What the rules read as `input.parameters`.'),
-        waivers: field.path.default('countersign/waivers').describe('The directory of the repository with signed waivers.'),
+        parameters: z
+          .record(z.string(), z.unknown())
+          .default({})
+          .describe('What the rules read as `input.parameters`.'),
+        waivers: field.path
+          .default('countersign/waivers')
+          .describe('The directory of the repository with signed waivers.'),
         images: field.path
           .default('countersign/images')
-          .describe('The directory of the repository with Sigstore bundles about images; who may sign them, the TrustPolicy says.'),
-        deadline: duration.default('2s').describe('How long the rules may take for one object; what takes longer is denied.'),
+          .describe(
+            'The directory of the repository with Sigstore bundles about images; who may sign them, the TrustPolicy says.',
+          ),
+        deadline: duration
+          .default('2s')
+          .describe('How long the rules may take for one object; what takes longer is denied.'),
       })
       .prefault({}),
     admission: z
@@ -633,7 +758,9 @@ export const environmentSchema = z.strictObject({
         mode: z
           .enum(MODES)
           .default('enforce')
-          .describe('`enforce`: refuse. `warn`: let through and say so. `audit`: let through, only recorded. `off`: nothing is asked.'),
+          .describe(
+            '`enforce`: refuse. `warn`: let through and say so. `audit`: let through, only recorded. `off`: nothing is asked.',
+          ),
         controllers: z
           .array(identity)
           .default([
@@ -647,11 +774,15 @@ export const environmentSchema = z.strictObject({
         operators: z
           .array(identity)
           .default([])
-          .describe('Identities that may write only what belongs, by controller references, to an object that Git has.'),
+          .describe(
+            'Identities that may write only what belongs, by controller references, to an object that Git has.',
+          ),
         connect: z
           .enum(['refuse', 'record'])
           .default('refuse')
-          .describe('`exec`, `attach`, `port-forward` and `proxy`: refuse them without break-glass, or let them through on record.'),
+          .describe(
+            '`exec`, `attach`, `port-forward` and `proxy`: refuse them without break-glass, or let them through on record.',
+          ),
         policy: z
           .strictObject({
             mode: z
@@ -671,7 +802,10 @@ export const environmentSchema = z.strictObject({
           .describe('The rules at admission: same bundles, waivers and verdicts as for a change.'),
         breakGlass: z
           .strictObject({
-            groups: z.array(z.string().min(1)).default([]).describe('Kubernetes groups whose members may use break-glass.'),
+            groups: z
+              .array(z.string().min(1))
+              .default([])
+              .describe('Kubernetes groups whose members may use break-glass.'),
             holdFor: duration.default('1h').describe('The longest time it stands.'),
           })
           .prefault({})
@@ -750,7 +884,9 @@ export const notifierSchema = z.strictObject({
       .min(1)
       .max(2000)
       .optional()
-      .describe('The sentence: `{environment}`, `{event}`, `{revision}`, `{short}`, `{message}` and `{at}` stand for what happened.'),
+      .describe(
+        'The sentence: `{environment}`, `{event}`, `{revision}`, `{short}`, `{message}` and `{at}` stand for what happened.',
+      ),
     repeatAfter: duration.default('1h').describe('The same thing is told again only after this time.'),
     to: z.union(
       [
@@ -781,7 +917,9 @@ export const notifierSchema = z.strictObject({
           deployment: z
             .strictObject({
               forge: z.enum(['github', 'gitlab']),
-              apiUrl: field.address.describe('For example `https://api.github.com` or `https://gitlab.example.com/api/v4`.'),
+              apiUrl: field.address.describe(
+                'For example `https://api.github.com` or `https://gitlab.example.com/api/v4`.',
+              ),
               repository: field.project,
               branch: field.branch.default('main').describe('The branch that GitLab shows with it.'),
               tokenFile: field.file,
@@ -809,17 +947,37 @@ export const reportScheduleSchema = z.strictObject({
       .default('month')
       .describe('What each report is about; in UTC, weeks begin on Monday.'),
     grace: duration.default('24h').describe('How long late events of a period are waited for.'),
-    since: time.optional().describe('The first report is of the period with this time; without it, of the newest whole period there is.'),
-    environments: z.array(name).default([]).describe('Environments that the reports are about; all of them where none is named.'),
+    since: time
+      .optional()
+      .describe('The first report is of the period with this time; without it, of the newest whole period there is.'),
+    environments: z
+      .array(name)
+      .default([])
+      .describe('Environments that the reports are about; all of them where none is named.'),
     frameworks: z
       .array(z.union([name, z.strictObject({ file: field.file })]))
       .min(1)
       .default(['soc2'])
       .describe('Names of frameworks that come along, or files with others.'),
-    entity: z.string().min(1).max(200).optional().describe('Whose report it is; the ledger’s name where nothing is said.'),
+    entity: z
+      .string()
+      .min(1)
+      .max(200)
+      .optional()
+      .describe('Whose report it is; the ledger’s name where nothing is said.'),
     classification: z.string().min(1).max(100).default('confidential').describe('Stands on every page.'),
-    failureHours: z.int().min(1).max(100_000).default(24).describe('A change that is undone within so many hours counts as failed.'),
-    reviewHours: z.int().min(1).max(100_000).default(72).describe('Within how many hours break-glass is to be reviewed.'),
+    failureHours: z
+      .int()
+      .min(1)
+      .max(100_000)
+      .default(24)
+      .describe('A change that is undone within so many hours counts as failed.'),
+    reviewHours: z
+      .int()
+      .min(1)
+      .max(100_000)
+      .default(72)
+      .describe('Within how many hours break-glass is to be reviewed.'),
     deliver: z
       .array(
         z.union(
@@ -837,8 +995,14 @@ export const reportScheduleSchema = z.strictObject({
                   endpoint: field.address
                     .refine(isBare, 'an address without a path')
                     .describe('For example `https://s3.eu-central-1.amazonaws.com`.'),
-                  region: shapedBy('argument', /^[a-z0-9][a-z0-9-]{0,62}$/, 'a region such as `eu-central-1`').default('us-east-1'),
-                  bucket: shapedBy('address', /^(?!.*\.[.-])(?!.*-\.)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$/, 'the name of a bucket'),
+                  region: shapedBy('argument', /^[a-z0-9][a-z0-9-]{0,62}$/, 'a region such as `eu-central-1`').default(
+                    'us-east-1',
+                  ),
+                  bucket: shapedBy(
+                    'address',
+                    /^(?!.*\.[.-])(?!.*-\.)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$/,
+                    'the name of a bucket',
+                  ),
                   prefix: shapedBy(
                     'address',
                     /^(?!.{513})((?!\.{1,2}\/)[\w.][\w.-]*\/)*$/,

@@ -34,7 +34,11 @@ export type StatedConfiguration = {
 };
 
 /** States an environment with the TrustPolicy it names; `shown` leaves out what is secret in an address. */
-export function stated({ metadata, spec }: Environment, policy: TrustPolicy, shown: (url: string) => string): StatedEnvironment {
+export function stated(
+  { metadata, spec }: Environment,
+  policy: TrustPolicy,
+  shown: (url: string) => string,
+): StatedEnvironment {
   const { source, target, admission, drift, trust } = spec;
   return {
     name: metadata.name,
@@ -54,7 +58,10 @@ export function stated({ metadata, spec }: Environment, policy: TrustPolicy, sho
 }
 
 /** What is otherwise, field by field, in the order of names. */
-export function statedChanges(before: readonly StatedEnvironment[], after: readonly StatedEnvironment[]): readonly StatedChange[] {
+export function statedChanges(
+  before: readonly StatedEnvironment[],
+  after: readonly StatedEnvironment[],
+): readonly StatedChange[] {
   const [was, is] = [new Map(before.map((e) => [e.name, e])), new Map(after.map((e) => [e.name, e]))];
   return [...new Set([...was.keys(), ...is.keys()])].sort().flatMap((environment) => {
     const [old, now] = [fieldsOf(was.get(environment)), fieldsOf(is.get(environment))];
@@ -67,5 +74,7 @@ export function statedChanges(before: readonly StatedEnvironment[], after: reado
 function fieldsOf(environment: StatedEnvironment | undefined): ReadonlyMap<string, string> {
   if (environment === undefined) return new Map();
   const { name: _, ...fields } = environment;
-  return new Map(Object.entries(fields).map(([key, value]) => [key, typeof value === 'string' ? value : value.join(', ')]));
+  return new Map(
+    Object.entries(fields).map(([key, value]) => [key, typeof value === 'string' ? value : value.join(', ')]),
+  );
 }

@@ -20,17 +20,30 @@ export async function tellDeployment(to: To, happened: Told, secret: Secrets, ca
   if (state === undefined || !/^[0-9a-f]{40,64}$/.test(happened.revision) || /^0+$/.test(happened.revision)) return;
   const token = secret(to.tokenFile);
   const base = httpAddress(to.apiUrl);
-  await (to.forge === 'gitlab' ? onGitLab(to, base, token, happened, state, call) : onGitHub(to, base, token, happened, state, call));
+  await (to.forge === 'gitlab'
+    ? onGitLab(to, base, token, happened, state, call)
+    : onGitHub(to, base, token, happened, state, call));
 }
 
 type State = 'pending' | 'success' | 'failure';
 
-async function onGitHub({ repository }: To, base: HttpAddress, token: string, happened: Told, state: State, call: Call): Promise<void> {
+async function onGitHub(
+  { repository }: To,
+  base: HttpAddress,
+  token: string,
+  happened: Told,
+  state: State,
+  call: Call,
+): Promise<void> {
   const { environment, revision, message } = happened;
   const headers = { accept: 'application/vnd.github+json', authorization: `Bearer ${token}` };
   const at = below(base, `/repos/${projectParts(repository).join('/')}/deployments`);
   const known = idOf(
-    await call('GET', below(at, '', `sha=${revision}&environment=${encodeURIComponent(environment)}&per_page=1`), headers),
+    await call(
+      'GET',
+      below(at, '', `sha=${revision}&environment=${encodeURIComponent(environment)}&per_page=1`),
+      headers,
+    ),
   );
   // Whether it may be deployed was decided here; GitHub is not to merge or to ask for checks of its own.
   const asked = { ref: revision, environment, auto_merge: false, required_contexts: [], description: 'countersign' };
@@ -59,7 +72,8 @@ async function onGitLab(
   const query = `environment=${encodeURIComponent(environment)}&order_by=id&sort=desc&per_page=20`;
   const listed = (await call('GET', below(at, '', query), headers)) as { sha?: unknown }[];
   const id = idOf(Array.isArray(listed) ? listed.filter((d) => d.sha === revision) : []);
-  if (id === undefined) await call('POST', at, headers, { environment, sha: revision, ref: branch, tag: false, status });
+  if (id === undefined)
+    await call('POST', at, headers, { environment, sha: revision, ref: branch, tag: false, status });
   else await call('PUT', below(at, `/${id}`), headers, { status });
 }
 

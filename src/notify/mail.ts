@@ -1,6 +1,13 @@
 import { connect, type Socket } from 'node:net';
 import { createTransport, type SendMailOptions } from 'nodemailer';
-import { CountersignError, isLoopback, type MailServerAddress, mailbox, mailServer, type Notifier } from '../model/index.ts';
+import {
+  CountersignError,
+  isLoopback,
+  type MailServerAddress,
+  mailbox,
+  mailServer,
+  type Notifier,
+} from '../model/index.ts';
 import { readSecret } from './secret.ts';
 
 /** The mail server, and from whom to whom. */
@@ -35,7 +42,10 @@ export async function sendMail(
 ): Promise<void> {
   const server = mailServer(smtp);
   const envelope = { from: mailbox(from), to: to.map(mailbox) };
-  const login = username === undefined || passwordFile === undefined ? undefined : { user: username, pass: readSecret(passwordFile) };
+  const login =
+    username === undefined || passwordFile === undefined
+      ? undefined
+      : { user: username, pass: readSecret(passwordFile) };
   const line = await open(server, limits, signal);
   const transport = createTransport({
     ...optionsFor(server, limits),
@@ -85,7 +95,11 @@ function optionsFor({ host, port, secure }: MailServerAddress, { stepMs }: MailL
 type Line = { readonly socket: Socket; readonly ended: Promise<never>; readonly close: () => void };
 
 // The socket is ours, so that it ends when we say so: the library waits for a server as long as that says anything.
-async function open(server: MailServerAddress, { stepMs, totalMs, maxBytes }: MailLimits, signal: AbortSignal | undefined): Promise<Line> {
+async function open(
+  server: MailServerAddress,
+  { stepMs, totalMs, maxBytes }: MailLimits,
+  signal: AbortSignal | undefined,
+): Promise<Line> {
   const socket = connect({ host: server.host.replace(/^\[(.*)\]$/, '$1'), port: server.port });
   const { promise: ended, reject } = Promise.withResolvers<never>();
   ended.catch(() => {});
@@ -125,12 +139,16 @@ async function open(server: MailServerAddress, { stepMs, totalMs, maxBytes }: Ma
 // A number and a word that we know: what the server wrote goes into no log, entry or message.
 function refusedBy(server: MailServerAddress, cause: unknown): CountersignError {
   const { responseCode } = cause as { responseCode?: unknown };
-  if (typeof responseCode !== 'number' || responseCode < 400 || responseCode > 599) return unreachable(server, codeOf(cause));
+  if (typeof responseCode !== 'number' || responseCode < 400 || responseCode > 599)
+    return unreachable(server, codeOf(cause));
   return new CountersignError(
     'forge-refused',
     `the mail server \`${server.host}:${server.port}\` answers ${responseCode} (${codeOf(cause)})`,
     {
-      hint: responseCode === 535 ? 'check `username` and the file of `passwordFile`' : 'the log of the mail server says why',
+      hint:
+        responseCode === 535
+          ? 'check `username` and the file of `passwordFile`'
+          : 'the log of the mail server says why',
       recover: responseCode < 500 ? 'retry' : 'wait',
     },
   );

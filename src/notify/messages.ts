@@ -21,7 +21,17 @@ type To = Notifier['spec']['to'];
 /** Reads a secret at the time it is used, so that it can be renewed. */
 export type Secrets = (file: string) => string;
 
-const BAD = new Set(['failed', 'refused', 'denied', 'contested', 'drift', 'trouble', 'rewritten', 'stale', 'break-glass']);
+const BAD = new Set([
+  'failed',
+  'refused',
+  'denied',
+  'contested',
+  'drift',
+  'trouble',
+  'rewritten',
+  'stale',
+  'break-glass',
+]);
 const SHOWN = 500;
 
 /** The sentence of a template: `{environment}`, `{event}`, `{revision}`, `{short}`, `{message}` and `{at}` stand for what happened. */
@@ -34,7 +44,9 @@ export function sentence(happened: Told, template = '{environment}: {event} {sho
     message: plainText(happened.message),
     at: happened.at,
   };
-  return template.replaceAll(/\{(\w+)\}/g, (whole, name: string) => (Object.hasOwn(values, name) ? (values[name] as string) : whole));
+  return template.replaceAll(/\{(\w+)\}/g, (whole, name: string) =>
+    Object.hasOwn(values, name) ? (values[name] as string) : whole,
+  );
 }
 
 /** The request for a target over HTTP; undefined where the target has no word for the event. */
@@ -111,9 +123,14 @@ export const STATES: Readonly<Record<string, 'pending' | 'success' | 'failure'>>
   failed: 'failure',
 };
 
-function commitStatus({ forge, apiUrl, repository, tokenFile }: CommitStatus, happened: Told, secret: Secrets): Outgoing | undefined {
+function commitStatus(
+  { forge, apiUrl, repository, tokenFile }: CommitStatus,
+  happened: Told,
+  secret: Secrets,
+): Outgoing | undefined {
   const state = STATES[happened.event];
-  if (state === undefined || !/^[0-9a-f]{40,64}$/.test(happened.revision) || /^0+$/.test(happened.revision)) return undefined;
+  if (state === undefined || !/^[0-9a-f]{40,64}$/.test(happened.revision) || /^0+$/.test(happened.revision))
+    return undefined;
   const context = `countersign/${happened.environment}`;
   const description = plainText(happened.message).slice(0, 140);
   const token = secret(tokenFile);

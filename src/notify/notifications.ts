@@ -1,5 +1,14 @@
 import { setTimeout as wait } from 'node:timers/promises';
-import { CountersignError, durationMs, globMatches, hostText, messageOf, type Notifier, Recent, type Told } from '../model/index.ts';
+import {
+  CountersignError,
+  durationMs,
+  globMatches,
+  hostText,
+  messageOf,
+  type Notifier,
+  Recent,
+  type Told,
+} from '../model/index.ts';
 import { askServer, type Limits } from '../outgoing/index.ts';
 import { type Call, tellDeployment } from './deployments.ts';
 import { type Mail, sendMail } from './mail.ts';
@@ -62,7 +71,10 @@ class Channel {
     if (last !== undefined && now - last < durationMs(repeatAfter)) return;
     this.#told.set(key, now);
     if (this.#waiting.length >= WAITING) {
-      this.#log.warn({ notifier: this.#notifier.metadata.name, event: happened.event }, 'too much waits to be told; this is not');
+      this.#log.warn(
+        { notifier: this.#notifier.metadata.name, event: happened.event },
+        'too much waits to be told; this is not',
+      );
       return;
     }
     this.#waiting.push(happened);
@@ -115,7 +127,12 @@ class Channel {
 function calling(stopped: AbortSignal, limits: Limits): Call {
   return async (method, to, headers, body) => {
     const json = { ...headers, 'content-type': 'application/json' };
-    const answer = await send({ to, headers: json, body: body === undefined ? undefined : JSON.stringify(body) }, stopped, limits, method);
+    const answer = await send(
+      { to, headers: json, body: body === undefined ? undefined : JSON.stringify(body) },
+      stopped,
+      limits,
+      method,
+    );
     if (answer.length === 0) return undefined;
     try {
       return JSON.parse(answer.toString('utf8')) as unknown;
@@ -132,7 +149,11 @@ async function send(
   limits: Limits,
   method: 'GET' | 'POST' | 'PUT' = 'POST',
 ): Promise<Buffer> {
-  const { status, body: answer } = await askServer(to, { method, headers, signal, ...(body === undefined ? {} : { body }) }, limits);
+  const { status, body: answer } = await askServer(
+    to,
+    { method, headers, signal, ...(body === undefined ? {} : { body }) },
+    limits,
+  );
   if (status >= 200 && status < 300) return answer;
   const again = status === 429 || status >= 500;
   throw new CountersignError('forge-refused', `${hostText(to)} answers ${status}`, {

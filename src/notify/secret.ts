@@ -5,7 +5,8 @@ import { CountersignError, messageOf } from '../model/index.ts';
 /** Reads a secret as a file has it now, so that it can be renewed. Throws `key-missing`, for an empty file too: an empty key signs nothing. */
 export function readSecret(file: string): string {
   const text = read(file);
-  if (text === '') throw new CountersignError('key-missing', `the file \`${file}\` is empty`, { hint: 'a secret belongs into it' });
+  if (text === '')
+    throw new CountersignError('key-missing', `the file \`${file}\` is empty`, { hint: 'a secret belongs into it' });
   return text;
 }
 

@@ -1,6 +1,13 @@
 import { readFileSync } from 'node:fs';
 import type { SealedSecrets } from '../gate/index.ts';
-import { CountersignError, type Environment, messageOf, type RenderedObject, refText, USER_ANNOTATION } from '../model/index.ts';
+import {
+  CountersignError,
+  type Environment,
+  messageOf,
+  type RenderedObject,
+  refText,
+  USER_ANNOTATION,
+} from '../model/index.ts';
 import type { ClusterPort } from '../reconcile/index.ts';
 import { type DecryptionKeys, openSealed } from '../sops/index.ts';
 
@@ -52,7 +59,8 @@ export function decrypting(cluster: ClusterPort, environment: Environment, bindi
     otherOwner: (...args) => cluster.otherOwner(...args),
     isReadyFor: (ref) => cluster.isReadyFor(ref),
     dryRun: async (rendered, owned, writing) => cluster.dryRun(await open(rendered, owned.revision), owned, writing),
-    dryRunAnew: async (rendered, owned, writing) => cluster.dryRunAnew(await open(rendered, owned.revision), owned, writing),
+    dryRunAnew: async (rendered, owned, writing) =>
+      cluster.dryRunAnew(await open(rendered, owned.revision), owned, writing),
     apply: async (rendered, owned, writing) => cluster.apply(await open(rendered, owned.revision), owned, writing),
     compare: async (rendered, owned, writing) => cluster.compare(await open(rendered, owned.revision), owned, writing),
     established: (ref) => cluster.established(ref),

@@ -3,7 +3,9 @@ import { parentPort, Worker } from 'node:worker_threads';
 import { CountersignError, type ErrorCode, messageOf } from '../model/index.ts';
 
 /** What a thread says in the end. */
-type Answer<T> = { readonly done: T } | { readonly code: ErrorCode; readonly message: string; readonly hint: string | undefined };
+type Answer<T> =
+  | { readonly done: T }
+  | { readonly code: ErrorCode; readonly message: string; readonly hint: string | undefined };
 
 const YOUNG_MB = 32; // what is made anew all the time; left alone, it grows to several times that
 
@@ -11,7 +13,12 @@ const YOUNG_MB = 32; // what is made anew all the time; left alone, it grows to 
 export type ThreadLimits = { readonly ms: number; readonly heapMb?: number | undefined };
 
 /** Runs `module` in a thread of its own, so that requests are answered meanwhile. Throws what the module throws. */
-export async function inThread<T>(module: URL, workerData: unknown, { ms, heapMb }: ThreadLimits, signal?: AbortSignal): Promise<T> {
+export async function inThread<T>(
+  module: URL,
+  workerData: unknown,
+  { ms, heapMb }: ThreadLimits,
+  signal?: AbortSignal,
+): Promise<T> {
   const worker = new Worker(module, {
     workerData,
     resourceLimits: {

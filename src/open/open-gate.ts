@@ -1,4 +1,10 @@
-import { type Configuration, loadConfiguration, type ProcessSettings, readTrustPolicy, readWaiver } from '../config/index.ts';
+import {
+  type Configuration,
+  loadConfiguration,
+  type ProcessSettings,
+  readTrustPolicy,
+  readWaiver,
+} from '../config/index.ts';
 import type { Gate, OpenPolicy, SourceRepository } from '../gate/index.ts';
 import { NativeRepository, UserRepository } from '../git/index.ts';
 import { CountersignError, type Environment, type TrustPolicy } from '../model/index.ts';
@@ -18,7 +24,10 @@ export function chooseEnvironment(configuration: Configuration, name: string | u
       'usage',
       name === undefined ? `there are several environments: ${names || 'none'}` : `there is no environment \`${name}\``,
       {
-        hint: all.length === 0 ? 'add an Environment document to the configuration' : `use --environment with one of ${names}`,
+        hint:
+          all.length === 0
+            ? 'add an Environment document to the configuration'
+            : `use --environment with one of ${names}`,
       },
     );
   return chosen;
@@ -65,7 +74,9 @@ export function openConfiguration(options: { config: string[]; trust?: string | 
 /** The `git` program, where there is one. */
 export function gitProgram(settings: ProcessSettings): { file: string; path: string; memory: number } | undefined {
   const file = findOnPath('git', settings.path);
-  return file === undefined ? undefined : { file, path: settings.path, memory: Math.min(memoryShare(), MAX_GIT_MEMORY) };
+  return file === undefined
+    ? undefined
+    : { file, path: settings.path, memory: Math.min(memoryShare(), MAX_GIT_MEMORY) };
 }
 
 const MAX_GIT_MEMORY = 4 * 1024 * 1024 * 1024; // unpacking the largest histories that we know of takes two
@@ -77,7 +88,8 @@ export async function openCheckout(
   quarantine?: ProcessSettings['gitQuarantine'],
 ): Promise<{ user: UserRepository; repository: NativeRepository }> {
   const git = gitProgram(settings);
-  if (git === undefined) throw new CountersignError('tool-missing', 'there is no `git` on the PATH', { hint: 'install git' });
+  if (git === undefined)
+    throw new CountersignError('tool-missing', 'there is no `git` on the PATH', { hint: 'install git' });
   const user = new UserRepository(directory, git.file);
   return { user, repository: new NativeRepository(await user.gitDirectory(), { ...git, quarantine }) };
 }

@@ -2,7 +2,15 @@ import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from '
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { ProcessSettings } from '../config/index.ts';
-import { type ChartPin, hostOf, type Made, openFence, ReadingProcess, type Recipe, type RepositoryTree } from '../fence/index.ts';
+import {
+  type ChartPin,
+  hostOf,
+  type Made,
+  openFence,
+  ReadingProcess,
+  type Recipe,
+  type RepositoryTree,
+} from '../fence/index.ts';
 import { limitsOf, type Maker, type ReadManifests, type SourceRepository } from '../gate/index.ts';
 import { CountersignError, DEFAULT_LIMITS, type Environment, messageOf, Recent, sizeInBytes } from '../model/index.ts';
 import { downloadFile, pullImage, type Refuse } from '../registry/index.ts';
@@ -35,7 +43,11 @@ export function openRendering(settings: ProcessSettings, keep?: string): Renderi
       say: (line) => process.stderr.write(`${line}\n`),
     });
   const reading = new ReadingProcess();
-  const fence = openFence(programs, (texts, limits) => reading.texts(texts, limits), keep === undefined ? undefined : storeIn(keep));
+  const fence = openFence(
+    programs,
+    (texts, limits) => reading.texts(texts, limits),
+    keep === undefined ? undefined : storeIn(keep),
+  );
   const charts = chartStore(keep);
   const within = <T extends { readonly memory: number }>(limits: T): T => ({
     ...limits,
@@ -104,7 +116,9 @@ async function pullChart(pin: ChartPin, { spec }: Environment): Promise<Uint8Arr
 }
 
 // What was brought once is not asked for again: a registry that is away keeps nobody from restoring.
-function chartStore(keep: string | undefined): (digest: string, pull: () => Promise<Uint8Array>) => Promise<Uint8Array> {
+function chartStore(
+  keep: string | undefined,
+): (digest: string, pull: () => Promise<Uint8Array>) => Promise<Uint8Array> {
   const known = new Recent<Uint8Array>(20);
   return async (digest, pull) => {
     const file = keep === undefined ? undefined : join(keep, 'charts', `${digest.slice('sha256:'.length)}.tgz`);
@@ -123,7 +137,9 @@ function chartStore(keep: string | undefined): (digest: string, pull: () => Prom
 async function repositoryTree(repository: SourceRepository, tree: string): Promise<RepositoryTree> {
   const entries = await repository.files(tree, '.');
   const byPath = new Map(entries.map((e) => [e.path, e]));
-  const directories = new Set(entries.flatMap(({ path }) => path.split('/').map((_, i, parts) => parts.slice(0, i).join('/'))));
+  const directories = new Set(
+    entries.flatMap(({ path }) => path.split('/').map((_, i, parts) => parts.slice(0, i).join('/'))),
+  );
   return {
     file: async (path) => {
       const entry = byPath.get(path);

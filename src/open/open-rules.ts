@@ -5,7 +5,14 @@ import { fileURLToPath } from 'node:url';
 import { type PolicyBundle, pullBundle, readBundle } from '../bundle/index.ts';
 import type { OpenRules, SourceRepository } from '../gate/index.ts';
 import { openRepository, sourceRepository } from '../git/index.ts';
-import { type BundleSource, CountersignError, durationMs, type Environment, messageOf, sha256 } from '../model/index.ts';
+import {
+  type BundleSource,
+  CountersignError,
+  durationMs,
+  type Environment,
+  messageOf,
+  sha256,
+} from '../model/index.ts';
 import { PolicyPool } from '../policy/index.ts';
 import { type TrustStore, verifyDetached } from '../trust/index.ts';
 import { SharedPools } from './shared-pools.ts';
@@ -100,7 +107,12 @@ function keep<T>(known: Map<string, T>, key: string, value: T, count: number): s
   return [...known.keys()].slice(0, -count);
 }
 
-async function refuseUnsigned(source: BundleSource, bundle: PolicyBundle, signature: string | undefined, store: TrustStore): Promise<void> {
+async function refuseUnsigned(
+  source: BundleSource,
+  bundle: PolicyBundle,
+  signature: string | undefined,
+  store: TrustStore,
+): Promise<void> {
   if (!('signedBy' in source) || source.signedBy === undefined) return;
   const refuse = (why: string) =>
     new CountersignError(
@@ -155,7 +167,11 @@ async function fromRepository(
   }
 }
 
-async function fromTree(repository: Pick<SourceRepository, 'files' | 'blob'>, tree: string, path: string): Promise<Loaded> {
+async function fromTree(
+  repository: Pick<SourceRepository, 'files' | 'blob'>,
+  tree: string,
+  path: string,
+): Promise<Loaded> {
   const directory = path.includes('/') ? path.slice(0, path.lastIndexOf('/')) : '.';
   const files = await repository.files(tree, directory);
   const find = (name: string) => files.find((f) => f.path === name && f.mode.startsWith('100'));
@@ -168,7 +184,8 @@ async function fromTree(repository: Pick<SourceRepository, 'files' | 'blob'>, tr
   return {
     name: path,
     archive: await repository.blob(file.blob),
-    signature: signature === undefined ? undefined : Buffer.from(await repository.blob(signature.blob)).toString('utf8'),
+    signature:
+      signature === undefined ? undefined : Buffer.from(await repository.blob(signature.blob)).toString('utf8'),
   };
 }
 

@@ -13,7 +13,10 @@ export function readText(path: string, what: string): string {
   } catch (cause) {
     throw new CountersignError('key-missing', `there is no ${what} at \`${path}\``, {
       cause,
-      hint: what === 'public key' ? 'name it with --key; it is `ledger.pub` in the service’s data directory' : 'name an existing file',
+      hint:
+        what === 'public key'
+          ? 'name it with --key; it is `ledger.pub` in the service’s data directory'
+          : 'name an existing file',
     });
   }
 }

@@ -1,6 +1,13 @@
 import { type ClientRequest, type IncomingMessage, type RequestOptions, request as requestHttp } from 'node:http';
 import { request as requestHttps } from 'node:https';
-import { addressText, CountersignError, type HttpAddress, hostText, isLoopback, parseHttpAddress } from '../model/index.ts';
+import {
+  addressText,
+  CountersignError,
+  type HttpAddress,
+  hostText,
+  isLoopback,
+  parseHttpAddress,
+} from '../model/index.ts';
 
 /** One request, ready to be sent. */
 export type Question = {
@@ -58,7 +65,8 @@ function target(reply: Reply, at: HttpAddress, asked: HttpAddress, leadsTo: read
   const parsed = url === null ? undefined : parseHttpAddress(url.href, { query: true });
   if (parsed?.kind !== 'parsed') throw refusedBy(asked, 'leads to something that is not an address');
   const to = parsed.value;
-  if (to.scheme === 'http' && !(isLoopback(to.host) && at.scheme === 'http')) throw refusedBy(asked, 'leads to an address without TLS');
+  if (to.scheme === 'http' && !(isLoopback(to.host) && at.scheme === 'http'))
+    throw refusedBy(asked, 'leads to an address without TLS');
   if (hostText(to) !== hostText(asked) && !leadsTo.includes(hostText(to)))
     throw refusedBy(asked, 'leads to a host that is not named', 'name the hosts that it may lead to');
   return to;

@@ -123,7 +123,13 @@ export async function evaluateObjects(
   const about =
     usable === undefined
       ? ''
-      : digestOf([pool.bundles.map((b) => b.digest), run.environment, run.parameters, run.namespaces, scope.images?.digest ?? '']);
+      : digestOf([
+          pool.bundles.map((b) => b.digest),
+          run.environment,
+          run.parameters,
+          run.namespaces,
+          scope.images?.digest ?? '',
+        ]);
   const keys = objects.map((o) => `${about} ${o.digest} ${o.source.file}`);
   const known = keys.map((key) => usable?.get(key));
   const asked = objects.filter((_, i) => known[i] === undefined);
@@ -184,7 +190,9 @@ export async function evaluateDocuments(
 ): Promise<Found> {
   const subjects = documents.map(
     ({ value, file, combined }): Subject =>
-      combined === true ? { kind: 'combined', json: JSON.stringify(value) } : { kind: 'document', json: JSON.stringify(value), file },
+      combined === true
+        ? { kind: 'combined', json: JSON.stringify(value) }
+        : { kind: 'document', json: JSON.stringify(value), file },
   );
   const judged = await pool.judge(subjects, runScope(scope, []));
   const infos = ruleInfos(pool.bundles);
@@ -212,7 +220,9 @@ function withImages(json: string, images: ImageData | undefined): { readonly jso
 }
 
 function runScope(scope: PolicyScope, objects: readonly RenderedObject[]): RunScope {
-  const among = objects.filter((o) => o.ref.kind === 'Namespace').map((o) => [o.ref.name, o.object.metadata.labels ?? {}] as const);
+  const among = objects
+    .filter((o) => o.ref.kind === 'Namespace')
+    .map((o) => [o.ref.name, o.object.metadata.labels ?? {}] as const);
   const namespaces = [...(scope.namespaces ?? []), ...among];
   const { environment, parameters, now, trace } = scope;
   return {
@@ -243,14 +253,20 @@ function plain(f: Finding, infos: ReadonlyMap<string, RuleInfo>): Omit<Violation
   };
 }
 
-function gathered(all: readonly { readonly finding: Finding; readonly violation: Violation }[], trace: readonly string[]): Found {
+function gathered(
+  all: readonly { readonly finding: Finding; readonly violation: Violation }[],
+  trace: readonly string[],
+): Found {
   const of = (...actions: Finding['action'][]) =>
     all.filter(({ finding }) => actions.includes(finding.action)).map(({ violation }) => violation);
   return { violations: of('deny'), warnings: of('warn', 'dryrun'), exempt: of('exempt'), trace };
 }
 
 /** The objects of a change: each that is new, different or gone. */
-export async function changedObjects(before: readonly RenderedObject[], after: readonly RenderedObject[]): Promise<ChangeInput['objects']> {
+export async function changedObjects(
+  before: readonly RenderedObject[],
+  after: readonly RenderedObject[],
+): Promise<ChangeInput['objects']> {
   const was = new Map(before.map((o) => [refKey(o.ref), o]));
   const is = new Map(after.map((o) => [refKey(o.ref), o]));
   const found = await mapInTurns([...new Set([...was.keys(), ...is.keys()])].sort(), (key): ChangeInput['objects'] => {
@@ -274,7 +290,9 @@ export async function changedObjects(before: readonly RenderedObject[], after: r
 function hidingValues({ ref, object }: RenderedObject): (text: string) => string {
   if (ref.kind !== 'Secret') return (text) => text;
   const written = ['data', 'stringData'].flatMap((field) => texts(object[field]));
-  const values = [...new Set(written.flatMap((v) => [v, Buffer.from(v, 'base64').toString('utf8')]))].filter((v) => v.length > 3);
+  const values = [...new Set(written.flatMap((v) => [v, Buffer.from(v, 'base64').toString('utf8')]))].filter(
+    (v) => v.length > 3,
+  );
   values.sort((a, b) => b.length - a.length);
   return (text) => values.reduce((shown, value) => shown.replaceAll(value, '(hidden)'), text);
 }
@@ -295,7 +313,9 @@ function redacted(o: RenderedObject | undefined): unknown {
   return {
     ...o.object,
     metadata: annotations === undefined ? metadata : { ...metadata, annotations: kept },
-    ...Object.fromEntries(['data', 'stringData'].flatMap((k) => (o.object[k] === undefined ? [] : [[k, hide(o.object[k])]]))),
+    ...Object.fromEntries(
+      ['data', 'stringData'].flatMap((k) => (o.object[k] === undefined ? [] : [[k, hide(o.object[k])]])),
+    ),
   };
 }
 

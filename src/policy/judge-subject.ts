@@ -68,7 +68,10 @@ export class LoadedRules {
     return new LoadedRules(
       await Promise.all(
         bundles.map(async (bundle) => {
-          const data = inventory === undefined ? bundle.data : JSON.stringify({ ...(JSON.parse(bundle.data) as object), inventory });
+          const data =
+            inventory === undefined
+              ? bundle.data
+              : JSON.stringify({ ...(JSON.parse(bundle.data) as object), inventory });
           return { bundle, module: await RegoModule.open(bundle.wasm, data) };
         }),
       ),
@@ -102,7 +105,10 @@ export class LoadedRules {
 
 function tooLarge(json: string): Finding | undefined {
   if (json.length > MAX_INPUT)
-    return broken('policy-input-too-large', `the input is larger than ${MAX_INPUT / 1024 / 1024} MiB, and no rule is asked`);
+    return broken(
+      'policy-input-too-large',
+      `the input is larger than ${MAX_INPUT / 1024 / 1024} MiB, and no rule is asked`,
+    );
   let depth = 0;
   let inText = false;
   for (let i = 0; i < json.length; i++) {
@@ -131,7 +137,13 @@ function failed(bundle: string, thrown: unknown): Finding {
 
 type Ask = ReturnType<RegoModule['withInput']>;
 
-function ask(bundle: PolicyBundle, module: RegoModule, subject: Subject, scope: RunScope, context: BuiltinContext): Finding[] {
+function ask(
+  bundle: PolicyBundle,
+  module: RegoModule,
+  subject: Subject,
+  scope: RunScope,
+  context: BuiltinContext,
+): Finding[] {
   const { entries, templates } = bundle.manifest;
   const wanted = entries.filter(
     (e) =>
@@ -149,7 +161,9 @@ function ask(bundle: PolicyBundle, module: RegoModule, subject: Subject, scope: 
       ? { object: around({}), path: ['change'] }
       : {
           object: around(
-            subject.kind === 'object' ? { file: subject.file, ...(subject.request === undefined ? {} : { request: subject.request }) } : {},
+            subject.kind === 'object'
+              ? { file: subject.file, ...(subject.request === undefined ? {} : { request: subject.request }) }
+              : {},
           ),
           path: ['object'],
         };
@@ -159,7 +173,9 @@ function ask(bundle: PolicyBundle, module: RegoModule, subject: Subject, scope: 
       (e) => evaluate(e.entrypoint, own),
     ),
     ...askConftest(conftest, conftest.length > 1 ? (together(bundle, context, evaluate) ?? evaluate) : evaluate),
-    ...(subject.kind === 'object' && templates.length > 0 ? askConstraints(bundle, subject, scope, evaluate, module, context) : []),
+    ...(subject.kind === 'object' && templates.length > 0
+      ? askConstraints(bundle, subject, scope, evaluate, module, context)
+      : []),
   ];
 }
 
@@ -202,7 +218,9 @@ function askConftest(entries: readonly Entry[], evaluate: Ask): Finding[] {
       const names =
         result === undefined
           ? []
-          : listOf(result).flatMap((v) => (typeof v === 'string' ? [v] : listOf(v).filter((n) => typeof n === 'string')));
+          : listOf(result).flatMap((v) =>
+              typeof v === 'string' ? [v] : listOf(v).filter((n) => typeof n === 'string'),
+            );
       exceptions.set(entry.namespace, new Set([...(exceptions.get(entry.namespace) ?? []), ...names]));
     } catch (thrown) {
       problems.push(failed(entry.entrypoint, thrown));
@@ -213,7 +231,8 @@ function askConftest(entries: readonly Entry[], evaluate: Ask): Finding[] {
     ...problems,
     ...asked.flatMap((entry) => {
       const exempt =
-        entry.action === 'deny' && (exceptions.get(entry.namespace)?.has(entry.name.replace(/^(deny|violation)_?/, '')) ?? false);
+        entry.action === 'deny' &&
+        (exceptions.get(entry.namespace)?.has(entry.name.replace(/^(deny|violation)_?/, '')) ?? false);
       const findings = askEach([entry], (e) => evaluate(e.entrypoint));
       return exempt ? findings.map((f) => (f.code === 'policy' ? { ...f, action: 'exempt' as const } : f)) : findings;
     }),
@@ -239,7 +258,14 @@ function askConstraints(
   const own = askMatching(constraints, points, object, subject.request, evaluate, matchedOf(object, namespaces));
   const made = expanded(object, expansions).flatMap(({ object: generated, path, expansion }) => {
     const fresh = module.withInput(JSON.stringify(generated), context);
-    return askMatching(constraints, points, generated, subject.request, fresh, matchedOf(generated, namespaces, true)).map((f) => ({
+    return askMatching(
+      constraints,
+      points,
+      generated,
+      subject.request,
+      fresh,
+      matchedOf(generated, namespaces, true),
+    ).map((f) => ({
       ...f,
       action: f.code === 'policy' && expansion.action !== undefined ? expansion.action : f.action,
       path: [...path, ...f.path],
@@ -276,7 +302,8 @@ function askMatching(
       const entrypoint = points.get(constraint.kind);
       const rule = `${constraint.kind}/${constraint.name}`;
       try {
-        if (entrypoint === undefined) throw new CountersignError('policy-failed', `the constraint \`${rule}\` has no template`);
+        if (entrypoint === undefined)
+          throw new CountersignError('policy-failed', `the constraint \`${rule}\` has no template`);
         const result = evaluate(entrypoint, {
           object: JSON.stringify({ review, parameters: constraint.parameters ?? {} }),
           path: ['review', 'object'],

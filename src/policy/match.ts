@@ -112,9 +112,13 @@ export function expanded(
   object: KubernetesObject,
   expansions: readonly Expansion[],
 ): { readonly object: KubernetesObject; readonly path: readonly string[]; readonly expansion: Expansion }[] {
-  const [group, version] = object.apiVersion.includes('/') ? (object.apiVersion.split('/') as [string, string]) : ['', object.apiVersion];
+  const [group, version] = object.apiVersion.includes('/')
+    ? (object.apiVersion.split('/') as [string, string])
+    : ['', object.apiVersion];
   return expansions
-    .filter((e) => e.applyTo.some((a) => a.groups.includes(group) && a.versions.includes(version) && a.kinds.includes(object.kind)))
+    .filter((e) =>
+      e.applyTo.some((a) => a.groups.includes(group) && a.versions.includes(version) && a.kinds.includes(object.kind)),
+    )
     .flatMap((expansion) => {
       const path = expansion.templateSource.split('.');
       const template = path.reduce<unknown>((v, key) => (v as Record<string, unknown> | undefined)?.[key], object);

@@ -23,7 +23,12 @@ export class NearRules {
   #quick = 0;
 
   /** `deadline` in milliseconds: what took longer here is no answer. */
-  constructor(bundles: readonly PolicyBundle[], inventory: unknown, deadline: number, watch: () => NearWatch | undefined) {
+  constructor(
+    bundles: readonly PolicyBundle[],
+    inventory: unknown,
+    deadline: number,
+    watch: () => NearWatch | undefined,
+  ) {
     this.#bundles = bundles;
     this.#inventory = inventory;
     this.#watch = watch;

@@ -86,7 +86,9 @@ export class PolicyPool {
     const near = subjects.length === 1 ? this.#near?.ask(first as Subject, scope) : undefined;
     if (near !== undefined) return [near];
     const size = Math.max(1, Math.min(PORTION, Math.ceil(subjects.length / this.#options.threads)));
-    const portions = Array.from({ length: Math.ceil(subjects.length / size) }, (_, i) => subjects.slice(i * size, (i + 1) * size));
+    const portions = Array.from({ length: Math.ceil(subjects.length / size) }, (_, i) =>
+      subjects.slice(i * size, (i + 1) * size),
+    );
     const judged = await Promise.all(portions.map((portion) => this.#enqueue(portion, scope)));
     return judged.flat();
   }
@@ -95,7 +97,8 @@ export class PolicyPool {
   async close(): Promise<void> {
     this.#closed = true;
     clearInterval(this.#clock);
-    for (const task of [...this.#waiting.splice(0), ...[...this.#threads].flatMap((t) => t.tasks)]) task.failed(closed());
+    for (const task of [...this.#waiting.splice(0), ...[...this.#threads].flatMap((t) => t.tasks)])
+      task.failed(closed());
     await Promise.all([...this.#threads].map((t) => t.worker.terminate()));
   }
 
@@ -217,7 +220,8 @@ export class PolicyPool {
   // What the thread was at is denied; what came before it in the batch was lost with the thread and is asked again, as is the rest.
   #goOn(task: Task, at: number, finding: Finding): void {
     const [before, after] = [task.subjects.slice(0, at), task.subjects.slice(at + 1)];
-    const part = (subjects: readonly Subject[]) => (subjects.length === 0 ? Promise.resolve([]) : this.#enqueue(subjects, task.scope));
+    const part = (subjects: readonly Subject[]) =>
+      subjects.length === 0 ? Promise.resolve([]) : this.#enqueue(subjects, task.scope);
     void Promise.all([part(before), part(after)]).then(
       ([a, b]) => task.done([...a, { findings: [finding], trace: [] }, ...b]),
       task.failed,

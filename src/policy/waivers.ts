@@ -74,7 +74,8 @@ export function applyWaivers(
   }
   const warnings = here.flatMap((w): Violation[] => {
     const at = { source: placeOf(w) };
-    if (!used.has(w)) return [{ code: 'waiver-unused', message: `the waiver \`${w.name}\` covers nothing`, hint: 'remove it', ...at }];
+    if (!used.has(w))
+      return [{ code: 'waiver-unused', message: `the waiver \`${w.name}\` covers nothing`, hint: 'remove it', ...at }];
     if (now < w.until && w.until - now < SOON)
       return [
         {

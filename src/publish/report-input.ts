@@ -37,7 +37,12 @@ function subjectsOf(reader: LedgerReader): ReportSubject[] {
 }
 
 // What a report is made from beside the entries themselves.
-const EVIDENT: ReadonlySet<string> = new Set<Entry['type']>(['change.judged', 'trust.changed', 'admission.allowed', 'config.stated']);
+const EVIDENT: ReadonlySet<string> = new Set<Entry['type']>([
+  'change.judged',
+  'trust.changed',
+  'admission.allowed',
+  'config.stated',
+]);
 
 function evidenceFrom(reader: LedgerReader, first: number): readonly string[] {
   const found = new Set<string>();

@@ -1,6 +1,14 @@
 import { join } from 'node:path';
 import { workerData } from 'node:worker_threads';
-import { LEDGER_FILES, LedgerReader, openSigner, programSource, signNote, type Verifier, verifyLedger } from '../ledger/index.ts';
+import {
+  LEDGER_FILES,
+  LedgerReader,
+  openSigner,
+  programSource,
+  signNote,
+  type Verifier,
+  verifyLedger,
+} from '../ledger/index.ts';
 import { CountersignError, giveWay, messageOf } from '../model/index.ts';
 import { answerWith, readVerifiers } from '../open/index.ts';
 import { CHECKER, fileShelf, writeReport } from '../report/index.ts';
@@ -14,7 +22,16 @@ giveWay();
 await answerWith(() => makeReportHere(workerData as ReportTask));
 
 // Makes it here and now. Throws `ledger-inconsistent`, `key-missing`, and what keeps files from being written.
-async function makeReportHere({ data, from, to, definition, out, key, git, repositories = [] }: ReportTask): Promise<ReportMade> {
+async function makeReportHere({
+  data,
+  from,
+  to,
+  definition,
+  out,
+  key,
+  git,
+  repositories = [],
+}: ReportTask): Promise<ReportMade> {
   const reader = new LedgerReader(join(data, LEDGER_FILES.store)).freeze();
   try {
     const keys = readVerifiers(join(data, LEDGER_FILES.verifier));

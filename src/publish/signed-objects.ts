@@ -1,7 +1,14 @@
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Recheck, recheckVerdict } from '../gate/index.ts';
-import { type GitProgram, openRepository, type Repository, readCommits, sourceRepository, verifyObjectId } from '../git/index.ts';
+import {
+  type GitProgram,
+  openRepository,
+  type Repository,
+  readCommits,
+  sourceRepository,
+  verifyObjectId,
+} from '../git/index.ts';
 import type { LedgerReader } from '../ledger/index.ts';
 import {
   CountersignError,
@@ -43,9 +50,11 @@ export async function signedObjects(
       if (recorded?.entry.type !== 'change.judged') continue;
       const verdict = reader.evidence(recorded.entry.evidence) as Verdict;
       for (const digest of [verdict.consulted.trustDigest, verdict.trustAfter ?? ''])
-        if (!lines.has(digest) && policies.has(digest)) add(digest, { trustPolicy: digest, policy: policies.get(digest) });
+        if (!lines.has(digest) && policies.has(digest))
+          add(digest, { trustPolicy: digest, policy: policies.get(digest) });
       for (const { commit, author, committer } of verdict.commits)
-        if (!lines.has(commit) && !isErased(author) && !isErased(committer)) add(commit, await commitFrom(repositories, commit));
+        if (!lines.has(commit) && !isErased(author) && !isErased(committer))
+          add(commit, await commitFrom(repositories, commit));
       for (const { envelope, tree } of verdict.approvals)
         if (!lines.has(envelope)) add(envelope, await envelopeFrom(repositories, ref, tree, envelope));
     }
@@ -77,7 +86,10 @@ function recordedPolicies(reader: LedgerReader): ReadonlyMap<string, TrustPolicy
     if ((entry.type !== 'trust.changed' && entry.type !== 'config.stated') || seen.has(entry.evidence.sha256)) continue;
     seen.add(entry.evidence.sha256);
     const evidence = reader.evidence(entry.evidence);
-    const policies = entry.type === 'trust.changed' ? [evidence as TrustPolicy] : ((evidence as StatedConfiguration).trustPolicies ?? []);
+    const policies =
+      entry.type === 'trust.changed'
+        ? [evidence as TrustPolicy]
+        : ((evidence as StatedConfiguration).trustPolicies ?? []);
     for (const policy of policies) found.set(digestOf(policy), policy);
   }
   return found;
@@ -91,7 +103,12 @@ async function commitFrom(repositories: readonly Repository[], commit: string): 
   return undefined;
 }
 
-async function envelopeFrom(repositories: readonly Repository[], ref: string, tree: string, envelope: string): Promise<object | undefined> {
+async function envelopeFrom(
+  repositories: readonly Repository[],
+  ref: string,
+  tree: string,
+  envelope: string,
+): Promise<object | undefined> {
   for (const repository of repositories) {
     const stored = await sourceRepository(repository)
       .approvals(ref, (filed) => filed === tree)
@@ -121,10 +138,14 @@ export async function recheckSigned(lines: readonly string[], verdicts: readonly
   const policies = new Map<string, TrustPolicy>();
   for (const [i, text] of lines.entries()) {
     const { commit, object, envelope, text: said, trustPolicy, policy } = JSON.parse(text) as Line;
-    const wrong = new CountersignError('report-unverifiable', `line ${i + 1} of signed.jsonl is not what its hash says`);
+    const wrong = new CountersignError(
+      'report-unverifiable',
+      `line ${i + 1} of signed.jsonl is not what its hash says`,
+    );
     if (commit !== undefined && object !== undefined) objects.set(commit, Buffer.from(object, 'base64'));
     else if (envelope !== undefined && said !== undefined && sha256(said) === envelope) envelopes.set(envelope, said);
-    else if (trustPolicy !== undefined && digestOf(policy) === trustPolicy) policies.set(trustPolicy, policy as TrustPolicy);
+    else if (trustPolicy !== undefined && digestOf(policy) === trustPolicy)
+      policies.set(trustPolicy, policy as TrustPolicy);
     else throw wrong;
   }
   const read = async (id: string) => {
@@ -149,7 +170,8 @@ export async function recheckSigned(lines: readonly string[], verdicts: readonly
     },
   };
   const all: Recheck[] = [];
-  for (const { verdict, time } of verdicts) all.push(await recheckVerdict(verdict, Date.parse(verdict.consulted.at ?? time), material));
+  for (const { verdict, time } of verdicts)
+    all.push(await recheckVerdict(verdict, Date.parse(verdict.consulted.at ?? time), material));
   return {
     commits: all.reduce((n, one) => n + one.commits, 0),
     approvals: all.reduce((n, one) => n + one.approvals, 0),

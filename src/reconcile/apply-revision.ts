@@ -94,7 +94,13 @@ class Run {
   #irreversible: readonly Irreversible[] = [];
   #first = true;
 
-  private constructor(revision: AllowedRevision, purpose: Purpose, ports: ReconcilePorts, options: ApplyOptions, deed: RunDeed) {
+  private constructor(
+    revision: AllowedRevision,
+    purpose: Purpose,
+    ports: ReconcilePorts,
+    options: ApplyOptions,
+    deed: RunDeed,
+  ) {
     this.#revision = revision;
     this.#purpose = purpose;
     this.#ports = ports;
@@ -106,7 +112,12 @@ class Run {
   }
 
   /** Finds out what there is to be done. */
-  static async of(revision: AllowedRevision, purpose: Purpose, ports: ReconcilePorts, options: ApplyOptions): Promise<Run> {
+  static async of(
+    revision: AllowedRevision,
+    purpose: Purpose,
+    ports: ReconcilePorts,
+    options: ApplyOptions,
+  ): Promise<Run> {
     const state = ports.state();
     const { owned, inventory, open } = state;
     const settled = new Map(await mapInTurns(inventory.objects, (o) => [refKey(o.ref), o] as const));
@@ -123,8 +134,12 @@ class Run {
       return settled.get(key)?.rendered !== rendered.digest || options.force?.has(key) === true || isDoubtful(key);
     });
     const kept = new Set(await mapInTurns(items, (i) => refKey(i.ref)));
-    const gone = [...[...owned.values()].map((o) => o.ref), ...inventory.leaving].filter((ref) => !kept.has(refKey(ref)));
-    const prune = [...new Map(gone.map((ref) => [refKey(ref), ref])).values()].filter((ref) => mayRemove(ref, revision));
+    const gone = [...[...owned.values()].map((o) => o.ref), ...inventory.leaving].filter(
+      (ref) => !kept.has(refKey(ref)),
+    );
+    const prune = [...new Map(gone.map((ref) => [refKey(ref), ref])).values()].filter((ref) =>
+      mayRemove(ref, revision),
+    );
     return new Run(revision, purpose, ports, options, {
       state,
       items,
@@ -135,7 +150,9 @@ class Run {
 
   async run(): Promise<Applied> {
     const { cluster, environment, trace } = this.#ports;
-    const later = await trace('dry-run', { objects: this.#changed.length }, () => this.#rehearse()).catch((thrown) => this.#refuse(thrown));
+    const later = await trace('dry-run', { objects: this.#changed.length }, () => this.#rehearse()).catch((thrown) =>
+      this.#refuse(thrown),
+    );
     if ('outcome' in later) return later;
     this.#step('dry-run');
     let intent = await this.#recordIntent();
@@ -188,7 +205,8 @@ class Run {
     this.#irreversible = await irreversible(deed, cluster);
     // Putting back what was is what every change may rely on; only going forward asks for leave.
     if (this.#purpose === 'apply' || this.#purpose === 'rollback') {
-      if (this.#items.length === 0 && this.#state.owned.size > 0) this.#irreversible = [...this.#irreversible, { action: 'empty' }];
+      if (this.#items.length === 0 && this.#state.owned.size > 0)
+        this.#irreversible = [...this.#irreversible, { action: 'empty' }];
       refuseUnmeant(this.#irreversible, this.#revision, this.#changed, this.#state.owned.size);
     }
     await this.#inParallel(this.#prune, (ref) => cluster.remove(ref, this.#revision.environment, { dryRun: true }));
@@ -237,7 +255,9 @@ class Run {
     if (!(thrown instanceof CountersignError) || thrown.code !== 'cluster-immutable' || isNew) return false;
     const undone = this.#state.open?.plan.replace?.some((r) => refKey(r) === refKey(ref)) === true;
     return (
-      leaves(rendered).has('replace') || this.#revision.allows.includes(`replace ${refText(ref)}`) || (this.#purpose !== 'apply' && undone)
+      leaves(rendered).has('replace') ||
+      this.#revision.allows.includes(`replace ${refText(ref)}`) ||
+      (this.#purpose !== 'apply' && undone)
     );
   }
 
@@ -274,7 +294,9 @@ class Run {
   async #healthy(): Promise<boolean> {
     const { wait: awaited, timeout } = this.#ports.environment.spec.health;
     if (!awaited || (this.#purpose !== 'apply' && this.#purpose !== 'rollback')) return true;
-    const written = this.#changed.map(({ ref }): Written => ({ ref, generation: this.#ports.cluster.live(ref)?.generation ?? 0 }));
+    const written = this.#changed.map(
+      ({ ref }): Written => ({ ref, generation: this.#ports.cluster.live(ref)?.generation ?? 0 }),
+    );
     return awaitHealth(written, this.#ports, {
       timeoutMs: durationMs(timeout),
       superseded: this.#options.superseded ?? (() => false),
@@ -301,7 +323,8 @@ class Run {
         refs.filter((ref) => !gone.has(refKey(ref))),
         async (ref) => {
           // One that lost our label was left where it is, and is nothing of ours any more.
-          if (this.#ports.cluster.live(ref) === undefined || (await this.#ports.cluster.isGone(ref))) gone.add(refKey(ref));
+          if (this.#ports.cluster.live(ref) === undefined || (await this.#ports.cluster.isGone(ref)))
+            gone.add(refKey(ref));
         },
       );
       if (gone.size === refs.length || performance.now() > end) return gone;
@@ -337,8 +360,11 @@ class Run {
 
   async #recordApplied(intent: Intent, leaving: readonly ObjectRef[]): Promise<Applied> {
     const { environment, revision } = this.#revision;
-    const evidence = this.#ports.ledger.asEvidence(recordOf(this.#state, { objects: this.#items.map((i) => i.owned), leaving }));
-    const awaited = this.#ports.environment.spec.health.wait && (this.#purpose === 'apply' || this.#purpose === 'rollback');
+    const evidence = this.#ports.ledger.asEvidence(
+      recordOf(this.#state, { objects: this.#items.map((i) => i.owned), leaving }),
+    );
+    const awaited =
+      this.#ports.environment.spec.health.wait && (this.#purpose === 'apply' || this.#purpose === 'rollback');
     await this.#ports.ledger.record(
       {
         type: 'apply.result',
@@ -363,7 +389,8 @@ class Run {
     const { environment, revision, verdict } = this.#revision;
     const error = messageOf(thrown);
     const last = this.#ports.ledger.latest(['apply.refused', 'apply.result', 'apply.intent'], environment);
-    const known = last?.entry.type === 'apply.refused' && last.entry.revision === revision && last.entry.error === error;
+    const known =
+      last?.entry.type === 'apply.refused' && last.entry.revision === revision && last.entry.error === error;
     if (!known) {
       await this.#ports.ledger.record({ type: 'apply.refused', environment, revision, verdict, error }, []);
       this.#ports.log.warn(
@@ -422,7 +449,11 @@ function mayRemove(ref: ObjectRef, { allows }: AllowedRevision): boolean {
 }
 
 // An object whose content did not change keeps the stamp of the revision that gave it that content: it need not be written.
-function own(rendered: RenderedObject, revision: AllowedRevision, settled: ReadonlyMap<string, OwnedObject>): OwnedObject {
+function own(
+  rendered: RenderedObject,
+  revision: AllowedRevision,
+  settled: ReadonlyMap<string, OwnedObject>,
+): OwnedObject {
   const before = settled.get(refKey(rendered.ref));
   const place = { file: rendered.source.file, line: rendered.source.line };
   if (before?.rendered === rendered.digest) return { ...before, ...place };

@@ -20,7 +20,11 @@ export type HealthWait = {
  * Waits until every object is healthy. Throws `not-healthy` as soon as one says that it will not be, or when the time is
  * over, naming the first few and what they say. Gives false when something newer came first.
  */
-export async function awaitHealth(written: readonly Written[], ports: ReconcilePorts, options: HealthWait): Promise<boolean> {
+export async function awaitHealth(
+  written: readonly Written[],
+  ports: ReconcilePorts,
+  options: HealthWait,
+): Promise<boolean> {
   const end = performance.now() + options.timeoutMs;
   let told = performance.now();
   for (let waiting = written; ; ) {
@@ -46,7 +50,9 @@ export async function awaitHealth(written: readonly Written[], ports: ReconcileP
 
 function stateOf(live: LiveState | undefined, generation: number): LiveState['health'] {
   if (live === undefined) return { state: 'progressing', message: 'it is gone' };
-  return live.generation < generation ? { state: 'progressing', message: 'its new state was not seen yet' } : live.health;
+  return live.generation < generation
+    ? { state: 'progressing', message: 'its new state was not seen yet' }
+    : live.health;
 }
 
 function sentence(waiting: readonly Written[], says: (w: Written) => LiveState['health']): string {

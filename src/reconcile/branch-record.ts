@@ -39,7 +39,10 @@ export class BranchRecord {
     );
     if (forward) return;
     this.#ports.log.warn({ environment: this.#name, before, after: tip }, 'the branch was rewritten');
-    this.#standing.tell('rewritten', `the branch went from ${before.slice(0, 12)} to ${tip.slice(0, 12)}, which does not descend from it`);
+    this.#standing.tell(
+      'rewritten',
+      `the branch went from ${before.slice(0, 12)} to ${tip.slice(0, 12)}, which does not descend from it`,
+    );
   }
 
   // A mirror or remote that holds commits back looks like a team on holiday. Somebody has to be told which it is.
@@ -49,7 +52,10 @@ export class BranchRecord {
     if (staleAfter === undefined || this.#ports.clock().getTime() - since < durationMs(staleAfter)) return;
     const told = this.#ports.ledger.latest(['source.stale'], this.#name)?.entry;
     if (told?.tip === tip) return;
-    await this.#ports.ledger.record({ type: 'source.stale', environment: this.#name, tip, since: new Date(since).toISOString() }, []);
+    await this.#ports.ledger.record(
+      { type: 'source.stale', environment: this.#name, tip, since: new Date(since).toISOString() },
+      [],
+    );
     this.#ports.log.warn(
       { environment: this.#name, tip, since: new Date(since).toISOString() },
       `the branch has not moved for ${staleAfter}: is the remote holding commits back?`,

@@ -83,12 +83,17 @@ export class Drift {
       this.#standing.report('drifted', `not as in Git: ${this.#reported}`);
       return;
     }
-    const free = drifted.filter(({ owned }) => this.#guard.allows(refKey(owned.ref), now) || glass.over.has(refKey(owned.ref)));
+    const free = drifted.filter(
+      ({ owned }) => this.#guard.allows(refKey(owned.ref), now) || glass.over.has(refKey(owned.ref)),
+    );
     if (free.length > 0) await this.#correct(state, free, glass, now);
     const heldBack = refs.filter((ref) => !free.some(({ owned }) => owned.ref === ref));
     if (heldBack.length === 0) return;
     this.#reported = named(heldBack);
-    this.#standing.report('drifted', `somebody keeps changing what Git has, and it is put right more seldom: ${this.#reported}`);
+    this.#standing.report(
+      'drifted',
+      `somebody keeps changing what Git has, and it is put right more seldom: ${this.#reported}`,
+    );
   }
 
   /** Milliseconds until something that is held back in a contest may be put right. */
@@ -99,7 +104,12 @@ export class Drift {
     return next === undefined ? Number.POSITIVE_INFINITY : next - now;
   }
 
-  async #correct(state: EnvironmentState, drifted: readonly Drifted[], glass: BreakGlassUses, now: number): Promise<void> {
+  async #correct(
+    state: EnvironmentState,
+    drifted: readonly Drifted[],
+    glass: BreakGlassUses,
+    now: number,
+  ): Promise<void> {
     const refs = drifted.map((d) => d.owned.ref);
     const revision = await this.#lastGood.at(state);
     for (const ref of refs) if (glass.over.has(refKey(ref))) await this.#ports.cluster.takeOver(ref);
@@ -129,19 +139,31 @@ export class Drift {
     );
     this.#ports.log.info({ environment: this.#name, objects: named(refs) }, 'drift put right');
     this.#standing.tell('corrected', named(refs), state.revision, refs);
-    const contested = drifted.filter(({ owned: { ref } }) => this.#guard.isContested(refKey(ref)) && !before.has(refKey(ref)));
+    const contested = drifted.filter(
+      ({ owned: { ref } }) => this.#guard.isContested(refKey(ref)) && !before.has(refKey(ref)),
+    );
     if (contested.length > 0) await this.#tellContest(state, contested);
   }
 
   async #tellContest(state: EnvironmentState, contested: readonly Drifted[]): Promise<void> {
     const objects = contested.map((d) => d.owned.ref).slice(0, 100);
-    const managers = [...new Set(contested.map(({ found }) => writerOf(found)?.manager ?? ''))].filter((m) => m !== '').slice(0, 20);
-    await this.#ports.ledger.record({ type: 'drift.contested', environment: this.#name, revision: state.revision, objects, managers }, []);
+    const managers = [...new Set(contested.map(({ found }) => writerOf(found)?.manager ?? ''))]
+      .filter((m) => m !== '')
+      .slice(0, 20);
+    await this.#ports.ledger.record(
+      { type: 'drift.contested', environment: this.#name, revision: state.revision, objects, managers },
+      [],
+    );
     this.#ports.log.error(
       { environment: this.#name, objects: named(objects), managers },
       'somebody keeps changing what Git has: it is put right more and more seldom until that ends',
     );
-    this.#standing.tell('contested', `${named(objects)}, by ${managers.join(', ') || 'somebody'}`, state.revision, objects);
+    this.#standing.tell(
+      'contested',
+      `${named(objects)}, by ${managers.join(', ') || 'somebody'}`,
+      state.revision,
+      objects,
+    );
   }
 
   async #recordDrift(state: EnvironmentState, drifted: readonly Drifted[], { over }: BreakGlassUses): Promise<void> {
@@ -179,13 +201,21 @@ export class Drift {
       },
       'drift found',
     );
-    this.#standing.tell('drift', `${named(objects)}${by.length === 0 ? '' : `, by ${by.join(', ')}`}`, state.revision, objects);
+    this.#standing.tell(
+      'drift',
+      `${named(objects)}${by.length === 0 ? '' : `, by ${by.join(', ')}`}`,
+      state.revision,
+      objects,
+    );
   }
 
   // Drift that could not be put right at the last look is on the ledger already, and is not written again at every look.
   #isKnownDrift(drifted: readonly ObjectRef[]): boolean {
     const last = this.#ports.ledger.latest(['drift.found', 'apply.result'], this.#name);
-    return last?.entry.type === 'drift.found' && last.entry.objects.map(refKey).join() === drifted.slice(0, 100).map(refKey).join();
+    return (
+      last?.entry.type === 'drift.found' &&
+      last.entry.objects.map(refKey).join() === drifted.slice(0, 100).map(refKey).join()
+    );
   }
 
   // The watches know the digest of everything; only what differs from what was recorded is asked about more closely.
@@ -212,7 +242,8 @@ export class Drift {
       const digest = cluster.live(owned.ref)?.digest;
       if (over.has(key)) drifted.push({ owned, found });
       else if (found.kind === 'same' && digest !== undefined) this.#foreign.set(key, digest);
-      else if (found.kind !== 'same' && !(found.kind === 'missing' && goesByItself(wanted))) drifted.push({ owned, found });
+      else if (found.kind !== 'same' && !(found.kind === 'missing' && goesByItself(wanted)))
+        drifted.push({ owned, found });
     });
     return drifted.sort((a, b) => (refKey(a.owned.ref) < refKey(b.owned.ref) ? -1 : 1));
   }
@@ -238,8 +269,11 @@ export class Drift {
     const held = new Set(uses.filter((r) => r.entry.until > now).map((r) => refKey(r.entry.object)));
     const over = new Map(uses.map((r) => [refKey(r.entry.object), r.index]));
     const settled = this.#ports.ledger.latest(['apply.result'], this.#name)?.index ?? -1;
-    for (const found of over.size === 0 ? [] : this.#ports.ledger.all('drift.found', this.#name).filter((r) => r.index < settled)) {
-      for (const key of found.entry.objects.map(refKey)) if ((over.get(key) ?? found.index) < found.index) over.delete(key);
+    for (const found of over.size === 0
+      ? []
+      : this.#ports.ledger.all('drift.found', this.#name).filter((r) => r.index < settled)) {
+      for (const key of found.entry.objects.map(refKey))
+        if ((over.get(key) ?? found.index) < found.index) over.delete(key);
     }
     return { held, over: new Map([...over].filter(([key]) => !held.has(key))) };
   }
@@ -252,6 +286,7 @@ function writerOf(found: Comparison): { readonly manager: string; readonly time:
 // A Job that Kubernetes itself takes away when it is done is not missing; made again, it would run again.
 function goesByItself({ object }: RenderedObject): boolean {
   return (
-    object.kind === 'Job' && (object['spec'] as { ttlSecondsAfterFinished?: unknown } | undefined)?.ttlSecondsAfterFinished !== undefined
+    object.kind === 'Job' &&
+    (object['spec'] as { ttlSecondsAfterFinished?: unknown } | undefined)?.ttlSecondsAfterFinished !== undefined
   );
 }

@@ -43,7 +43,10 @@ export class HoldBack {
       if (peer?.revision === proven && peer.health.progressing + peer.health.failed + peer.health.missing > 0) continue;
       if (proven === tip || (await repository.isAncestor(proven, tip).catch(() => false))) return proven;
     }
-    this.#standing.report('blocked', `waits for a commit that was healthy in \`${promotion.from}\` for ${promotion.healthyFor}`);
+    this.#standing.report(
+      'blocked',
+      `waits for a commit that was healthy in \`${promotion.from}\` for ${promotion.healthyFor}`,
+    );
     return undefined;
   }
 
@@ -93,7 +96,10 @@ export class HoldBack {
     const told = ledger.latest(['window.closed'], this.#name)?.entry;
     if (told?.revision !== target || told.window !== closed.window)
       await ledger.record({ type: 'window.closed', environment: this.#name, revision: target, ...closed }, []);
-    this.#standing.report('blocked', `${target.slice(0, 12)} waits for the window \`${closed.window}\` until ${closed.until}`);
+    this.#standing.report(
+      'blocked',
+      `${target.slice(0, 12)} waits for the window \`${closed.window}\` until ${closed.until}`,
+    );
     return true;
   }
 
@@ -118,7 +124,8 @@ export class HoldBack {
       result = this.#ports.ledger.latest(['apply.result'], this.#name, result.index)
     ) {
       const intent = this.#ports.ledger.entry(result.entry.intent)?.entry as EntryOf<'apply.intent'> | undefined;
-      if (intent?.purpose === 'apply') return result.entry.outcome === 'failed' && intent.revision === tip ? result : undefined;
+      if (intent?.purpose === 'apply')
+        return result.entry.outcome === 'failed' && intent.revision === tip ? result : undefined;
     }
     return undefined;
   }

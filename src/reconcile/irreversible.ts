@@ -30,7 +30,8 @@ export async function irreversible({ written, prune, owned }: Deed, cluster: Clu
   const found: Irreversible[] = [];
   for (const { ref, replace, isNew } of written) {
     if (replace) found.push({ action: 'replace', object: ref });
-    else if (isNew && ref.kind === 'Job' && ref.apiVersion.startsWith('batch/')) found.push({ action: 'run', object: ref });
+    else if (isNew && ref.kind === 'Job' && ref.apiVersion.startsWith('batch/'))
+      found.push({ action: 'run', object: ref });
   }
   for (const ref of prune) {
     const holdsData = ['PersistentVolumeClaim', 'PersistentVolume', 'Namespace'].includes(ref.kind);
@@ -42,7 +43,12 @@ export async function irreversible({ written, prune, owned }: Deed, cluster: Clu
 }
 
 /** Throws `change-irreversible` for the first that neither a signed commit (`Countersign-Allow`) nor the manifest says is meant. */
-export function refuseUnmeant(found: readonly Irreversible[], { allows }: AllowedRevision, written: Deed['written'], total: number): void {
+export function refuseUnmeant(
+  found: readonly Irreversible[],
+  { allows }: AllowedRevision,
+  written: Deed['written'],
+  total: number,
+): void {
   if (found.length === 0) return;
   const said = new Set(allows);
   const byManifest = new Map(written.map((w) => [refKey(w.ref), leaves(w.rendered)]));

@@ -24,7 +24,8 @@ export class LastGood {
 
   /** What the environment is at, with all its objects, judged as it was. */
   async at(state: EnvironmentState): Promise<AllowedRevision> {
-    if (this.#current?.revision !== state.revision) this.#current = await recall(this.#gate, this.#ports.ledger, state.verdict);
+    if (this.#current?.revision !== state.revision)
+      this.#current = await recall(this.#gate, this.#ports.ledger, state.verdict);
     return this.#current;
   }
 
@@ -50,7 +51,11 @@ export class LastGood {
 
   // There is no good revision to go back to: what the failed first one wrote is taken away again.
   async #removeFirst(state: EnvironmentState): Promise<void> {
-    await applyRevision(allowNothing(this.#gate.environment, state.open?.intent.entry.verdict ?? -1), 'restore', this.#ports);
+    await applyRevision(
+      allowNothing(this.#gate.environment, state.open?.intent.entry.verdict ?? -1),
+      'restore',
+      this.#ports,
+    );
     this.#standing.report('held', 'the first revision could not be applied; what it wrote was removed');
   }
 }

@@ -1,5 +1,14 @@
 import type { EnvironmentState, LedgerView, Recorder } from '../gate/index.ts';
-import type { Comparison, Environment, ObjectRef, OwnedObject, RenderedObject, Told, Trace, Writing } from '../model/index.ts';
+import type {
+  Comparison,
+  Environment,
+  ObjectRef,
+  OwnedObject,
+  RenderedObject,
+  Told,
+  Trace,
+  Writing,
+} from '../model/index.ts';
 
 /** What the API server made of an object: its digest as stored, and the digest its admission webhook admits. */
 type AppliedObject = { readonly live: string; readonly admitted: string | undefined };
@@ -29,7 +38,11 @@ export interface ClusterPort {
   apply(rendered: RenderedObject, owned: OwnedObject, writing: Writing): Promise<AppliedObject>;
   compare(rendered: RenderedObject, owned: OwnedObject, writing: Writing): Promise<Comparison>;
   established(ref: ObjectRef): Promise<void>;
-  remove(ref: ObjectRef, environment: string, how?: { readonly dryRun?: boolean; readonly foreground?: boolean }): Promise<void>;
+  remove(
+    ref: ObjectRef,
+    environment: string,
+    how?: { readonly dryRun?: boolean; readonly foreground?: boolean },
+  ): Promise<void>;
   isGone(ref: ObjectRef): Promise<boolean>;
   hasInstances(definition: ObjectRef): Promise<boolean>;
   takeOver(ref: ObjectRef): Promise<void>;
@@ -43,7 +56,16 @@ export interface LogPort {
 }
 
 /** A moment between two steps of a change, in the order they happen; tests end the process at each. */
-export type Step = 'fetched' | 'judged' | 'dry-run' | 'intended' | 'first-write' | 'written' | 'healthy' | 'pruned' | 'recorded';
+export type Step =
+  | 'fetched'
+  | 'judged'
+  | 'dry-run'
+  | 'intended'
+  | 'first-write'
+  | 'written'
+  | 'healthy'
+  | 'pruned'
+  | 'recorded';
 
 /** Everything one environment's loop is handed. */
 export type ReconcilePorts = {

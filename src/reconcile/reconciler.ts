@@ -109,7 +109,9 @@ export class Reconciler {
       const looks = reason !== 'drift' || this.#failures > 0 || performance.now() >= nextLook;
       const begun = performance.now();
       try {
-        await this.#ports.trace(looks ? 'look' : 'drift', { environment: this.name }, () => (looks ? this.pass() : this.defend()));
+        await this.#ports.trace(looks ? 'look' : 'drift', { environment: this.name }, () =>
+          looks ? this.pass() : this.defend(),
+        );
         this.#ports.took?.(looks ? 'look' : 'drift', (performance.now() - begun) / 1000);
         if (looks) this.#failures = 0;
       } catch (thrown) {
@@ -118,7 +120,10 @@ export class Reconciler {
         this.#failures++;
         this.#standing.report('waiting', messageOf(thrown));
         if (this.#failures === TROUBLE) this.#standing.tell('trouble', messageOf(thrown));
-        this.#ports.log.warn({ environment: this.name, code: error?.code, hint: error?.hint, failures: this.#failures }, messageOf(thrown));
+        this.#ports.log.warn(
+          { environment: this.name, code: error?.code, hint: error?.hint, failures: this.#failures },
+          messageOf(thrown),
+        );
       }
       const backoff = Math.min(MAX_BACKOFF_MS, Math.min(interval, 1000) * 2 ** Math.min(this.#failures - 1, 10));
       // Up to a tenth more, so that many environments on one repository do not all look at the same moment.
@@ -274,14 +279,21 @@ export class Reconciler {
     if (applied.outcome === 'applied') {
       this.#lastGood.is(allowed);
       this.#standing.tell('rolled-back', `rolled back to ${good.entry.revision.slice(0, 12)}: ${by.reason}`);
-      this.#standing.report('held', `rolled back to ${good.entry.revision.slice(0, 12)} until a new commit: ${by.reason}`);
+      this.#standing.report(
+        'held',
+        `rolled back to ${good.entry.revision.slice(0, 12)} until a new commit: ${by.reason}`,
+      );
     } else if (applied.outcome === 'failed') await this.#restore();
     return applied;
   }
 
   #goodBefore(to: string): Recorded<EntryOf<'apply.result'>> {
     const { ledger } = this.#ports;
-    for (let at = ledger.latest(['apply.result'], this.name); at !== undefined; at = ledger.latest(['apply.result'], this.name, at.index))
+    for (
+      let at = ledger.latest(['apply.result'], this.name);
+      at !== undefined;
+      at = ledger.latest(['apply.result'], this.name, at.index)
+    )
       if (at.entry.outcome === 'applied' && at.entry.revision.startsWith(to)) return at;
     throw new CountersignError('usage', `\`${this.name}\` was never at the revision \`${to.slice(0, 40)}\``, {
       hint: '`countersign ledger show --type apply.result` lists what it was at',
@@ -300,7 +312,9 @@ export class Reconciler {
 
   #suspension(): Recorded<EntryOf<'environment.suspended'>> | undefined {
     const last = this.#ports.ledger.latest(['environment.suspended', 'environment.resumed'], this.name);
-    return last?.entry.type === 'environment.suspended' ? (last as Recorded<EntryOf<'environment.suspended'>>) : undefined;
+    return last?.entry.type === 'environment.suspended'
+      ? (last as Recorded<EntryOf<'environment.suspended'>>)
+      : undefined;
   }
 
   // The kinds that are owned now; more come with what is applied.
@@ -341,9 +355,20 @@ export class Reconciler {
   // A newer commit that is allowed goes before one that was begun and is not done: a bad one must not keep a good one waiting.
   async #overtake(tip: string, approvals: string): Promise<boolean> {
     const { open } = this.#state();
-    if (open === undefined || open.failed || open.intent.entry.purpose !== 'apply' || open.intent.entry.revision === tip) return false;
+    if (
+      open === undefined ||
+      open.failed ||
+      open.intent.entry.purpose !== 'apply' ||
+      open.intent.entry.revision === tip
+    )
+      return false;
     const target = await this.#holdBack.target(tip);
-    if (target === undefined || target === open.intent.entry.revision || this.#holdBack.dependency(target) !== undefined) return false;
+    if (
+      target === undefined ||
+      target === open.intent.entry.revision ||
+      this.#holdBack.dependency(target) !== undefined
+    )
+      return false;
     const allowed = await this.#judge(this.#state(), target, approvals);
     if (allowed === undefined) return false;
     await this.#carryOut(allowed);
@@ -376,13 +401,19 @@ export class Reconciler {
       this.#lastGood.is(allowed);
       this.#drift.forget();
       this.#standing.atRest();
-      this.#ports.log.info({ environment: this.name, revision: tip, applied: applied.applied, pruned: applied.pruned }, 'applied');
+      this.#ports.log.info(
+        { environment: this.name, revision: tip, applied: applied.applied, pruned: applied.pruned },
+        'applied',
+      );
       this.#standing.tell('applied', `${applied.applied} objects written, ${applied.pruned} deleted`);
     } else if (applied.outcome === 'refused') {
       this.#standing.tell('refused', applied.error ?? '', tip);
       this.#standing.report('refused', `${tip.slice(0, 12)}: ${applied.error ?? ''}`);
     } else if (applied.outcome === 'superseded') {
-      this.#ports.log.warn({ environment: this.name, revision: tip }, 'a newer commit is applied before this one became healthy');
+      this.#ports.log.warn(
+        { environment: this.name, revision: tip },
+        'a newer commit is applied before this one became healthy',
+      );
       this.#wake.notify('look');
     } else {
       this.#standing.tell('failed', applied.error ?? '', tip);
@@ -448,18 +479,24 @@ export class Reconciler {
   // anew, because rules may ask for it and waivers end on it.
   async #judge(state: EnvironmentState, tip: string, approvals: string): Promise<AllowedRevision | undefined> {
     const from = state.revision === NO_REVISION ? (this.#spec.source.baseline ?? NO_REVISION) : state.revision;
-    const key = [from, tip, approvals, this.#gate.trust.digest, this.#gate.clock().toISOString().slice(0, 10)].join(' ');
+    const key = [from, tip, approvals, this.#gate.trust.digest, this.#gate.clock().toISOString().slice(0, 10)].join(
+      ' ',
+    );
     if (this.#judged?.key !== key || performance.now() > this.#judged.until) {
       const turn = this.#ports.turn ?? ((task) => task());
-      const { verdict, recorded, allowed } = await this.#ports.trace('judge', { environment: this.name, revision: tip }, async (note) => {
-        const assessed = await turn(() => assess(this.#gate, from, tip));
-        note({
-          outcome: assessed.verdict.outcome,
-          commits: assessed.verdict.commits.length,
-          objects: assessed.verdict.objects,
-        });
-        return assessed;
-      });
+      const { verdict, recorded, allowed } = await this.#ports.trace(
+        'judge',
+        { environment: this.name, revision: tip },
+        async (note) => {
+          const assessed = await turn(() => assess(this.#gate, from, tip));
+          note({
+            outcome: assessed.verdict.outcome,
+            commits: assessed.verdict.commits.length,
+            objects: assessed.verdict.objects,
+          });
+          return assessed;
+        },
+      );
       // What is dated ahead of this clock is not wrong for ever: either the one clock or the other will be put right.
       const isAhead =
         verdict.violations.some((v) => v.code.endsWith('-from-the-future')) ||
@@ -487,7 +524,10 @@ export class Reconciler {
       this.#ports.log.info(fields, 'allowed');
       return;
     }
-    this.#ports.log.warn({ ...fields, violations: verdict.violations.slice(0, 10).map((v) => `${v.code}: ${v.message}`) }, 'denied');
+    this.#ports.log.warn(
+      { ...fields, violations: verdict.violations.slice(0, 10).map((v) => `${v.code}: ${v.message}`) },
+      'denied',
+    );
     this.#standing.tell('denied', verdict.violations[0]?.message ?? '', verdict.to);
     this.#standing.report(
       'denied',

@@ -95,10 +95,18 @@ export class Standing {
   atRest(): void {
     const { revision, inventory } = this.#ports.state();
     const { leaving } = inventory;
-    this.report('applied', `at ${revision.slice(0, 12)}${leaving.length === 0 ? '' : `; still being deleted: ${named(leaving)}`}`);
+    this.report(
+      'applied',
+      `at ${revision.slice(0, 12)}${leaving.length === 0 ? '' : `; still being deleted: ${named(leaving)}`}`,
+    );
   }
 
-  tell(event: Told['event'], message: string, revision = this.#ports.state().revision, objects?: readonly ObjectRef[]): void {
+  tell(
+    event: Told['event'],
+    message: string,
+    revision = this.#ports.state().revision,
+    objects?: readonly ObjectRef[],
+  ): void {
     const at = this.#ports.clock().toISOString();
     this.#ports.tell?.({
       environment: this.#status.environment,
@@ -112,7 +120,10 @@ export class Standing {
 }
 
 /** How many of these objects are in which health. */
-function healthOf(objects: readonly { readonly ref: ObjectRef }[], cluster: Pick<ClusterPort, 'live' | 'knows'>): HealthCount {
+function healthOf(
+  objects: readonly { readonly ref: ObjectRef }[],
+  cluster: Pick<ClusterPort, 'live' | 'knows'>,
+): HealthCount {
   const count = { current: 0, progressing: 0, failed: 0, missing: 0 };
   const trouble: string[] = [];
   for (const { ref } of objects) {

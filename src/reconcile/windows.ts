@@ -26,11 +26,16 @@ export function closedBy(windows: readonly Window[], now: Date): Closed | undefi
 /** Until when a window is open, or undefined where it is not. */
 function openUntil(window: Window, now: Date): Date | undefined {
   const length = durationMs(window.duration);
-  if (length > LONGEST_MS) throw new CountersignError('config-invalid', `the window \`${window.name}\` stays open for longer than 32 days`);
+  if (length > LONGEST_MS)
+    throw new CountersignError('config-invalid', `the window \`${window.name}\` stays open for longer than 32 days`);
   // The newest opening that is not after this moment: openings are looked through from one length ago.
   const cron = schedule(window);
   let end: Date | undefined;
-  for (let at = cron.next(new Date(now.getTime() - length)); at !== null && at.getTime() <= now.getTime(); at = cron.next(at))
+  for (
+    let at = cron.next(new Date(now.getTime() - length));
+    at !== null && at.getTime() <= now.getTime();
+    at = cron.next(at)
+  )
     end = new Date(at.getTime() + length);
   return end !== undefined && end.getTime() > now.getTime() ? end : undefined;
 }
@@ -39,9 +44,13 @@ function schedule({ name, schedule: pattern, timeZone }: Window): ReturnType<typ
   try {
     return cronOf(pattern, timeZone);
   } catch (cause) {
-    throw new CountersignError('config-invalid', `the window \`${name}\` has a schedule that cannot be read: ${messageOf(cause)}`, {
-      cause,
-      hint: 'five fields as in cron, and an IANA time zone: `0 22 * * FRI`, `Europe/Berlin`',
-    });
+    throw new CountersignError(
+      'config-invalid',
+      `the window \`${name}\` has a schedule that cannot be read: ${messageOf(cause)}`,
+      {
+        cause,
+        hint: 'five fields as in cron, and an IANA time zone: `0 22 * * FRI`, `Europe/Berlin`',
+      },
+    );
   }
 }

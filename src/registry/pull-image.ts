@@ -74,14 +74,20 @@ function layersIn(manifest: Buffer, refuse: Refuse): readonly Layer[] {
 export async function downloadFile(url: string, digest: string, options: PullOptions, refuse: Refuse): Promise<Buffer> {
   const parsed = parseHttpAddress(url);
   if (parsed.kind === 'refused') throw refuse(parsed.why);
-  if (parsed.value.scheme === 'http' && !isLoopback(parsed.value.host)) throw refuse('plain HTTP is spoken with this machine alone');
+  if (parsed.value.scheme === 'http' && !isLoopback(parsed.value.host))
+    throw refuse('plain HTTP is spoken with this machine alone');
   const ask = asking(options, refuse, 'the server');
   const basic = basicOf(options);
   const get = async (limit: number) => bodyOf(await ask(parsed.value, basic, limit), refuse, 'the server');
   return fetchDigest(get, digest, MAX_LAYER, refuse);
 }
 
-async function fetchDigest(get: (limit: number) => Promise<Buffer>, digest: string, limit: number, refuse: Refuse): Promise<Buffer> {
+async function fetchDigest(
+  get: (limit: number) => Promise<Buffer>,
+  digest: string,
+  limit: number,
+  refuse: Refuse,
+): Promise<Buffer> {
   const bytes = await get(limit);
   const have = `sha256:${createHash('sha256').update(bytes).digest('hex')}`;
   if (have !== digest) throw refuse(`the registry gave other bytes than ${digest.slice(0, 19)}…`);
@@ -89,7 +95,8 @@ async function fetchDigest(get: (limit: number) => Promise<Buffer>, digest: stri
 }
 
 function bodyOf(reply: Reply, refuse: Refuse, who: string): Buffer {
-  if (reply.status === 401 || reply.status === 403) throw refuse(`${who} wants other credentials`, { hint: 'set `credentialsFile`' });
+  if (reply.status === 401 || reply.status === 403)
+    throw refuse(`${who} wants other credentials`, { hint: 'set `credentialsFile`' });
   if (reply.status === 404) throw refuse(`${who} does not have it`);
   if (reply.status !== 200) throw refuse(`${who} answered ${reply.status}`, { retry: true });
   return reply.body;
@@ -121,7 +128,12 @@ function asking({ ca, leadsTo = [], limits = LIMITS }: PullOptions, refuse: Refu
 }
 
 // A token is asked for where the registry wants one, as Docker’s clients do.
-function client(at: HttpAddress, name: string, options: PullOptions, refuse: Refuse): (path: string, limit: number) => Promise<Buffer> {
+function client(
+  at: HttpAddress,
+  name: string,
+  options: PullOptions,
+  refuse: Refuse,
+): (path: string, limit: number) => Promise<Buffer> {
   const ask = asking(options, refuse, 'the registry');
   let authorization: string | undefined;
   return async (path, limit) => {

@@ -1,12 +1,24 @@
 import { compare as compareSemver } from 'semver';
 import { array, type Builtin, bigint, collection, object, text, Undefined } from './builtin.ts';
 import { isYaml, readYaml, writeYaml } from './go-yaml.ts';
-import { equal, fromJson, fromJsonText, integerOf, RegoNumber, RegoObject, RegoSet, toJson, toJsonText, type Value } from './value.ts';
+import {
+  equal,
+  fromJson,
+  fromJsonText,
+  integerOf,
+  RegoNumber,
+  RegoObject,
+  RegoSet,
+  toJson,
+  toJsonText,
+  type Value,
+} from './value.ts';
 
 /** Values, documents, graphs, numbers with units and version numbers. */
 export const DATA_BUILTINS: Readonly<Record<string, Builtin>> = {
   'json.marshal_with_options': ([value, options]) => marshalWith(value as Value, object(options)),
-  'json.patch': ([value, operations]) => array(operations).reduce<Value>((v, operation) => patched(v, object(operation)), value as Value),
+  'json.patch': ([value, operations]) =>
+    array(operations).reduce<Value>((v, operation) => patched(v, object(operation)), value as Value),
   'object.subset': ([whole, part]) => subset(whole as Value, part as Value),
   'graph.reachable_paths': ([graph, roots]) => reachablePaths(object(graph), collection(roots)),
   'numbers.range_step': ([from, to, step]) => range(bigint(from), bigint(to), bigint(step)),
@@ -60,7 +72,9 @@ function marshalWith(value: Value, options: RegoObject): string {
 function indented(value: Value, prefix: string, indent: string, level: number): string {
   const line = (n: number) => `\n${prefix}${indent.repeat(n)}`;
   const wrap = (open: string, parts: string[], close: string) =>
-    parts.length === 0 ? open + close : `${open}${parts.map((p) => line(level + 1) + p).join(',')}${line(level)}${close}`;
+    parts.length === 0
+      ? open + close
+      : `${open}${parts.map((p) => line(level + 1) + p).join(',')}${line(level)}${close}`;
   if (value instanceof RegoObject)
     return wrap(
       '{',
@@ -171,7 +185,9 @@ function removed(value: Value, [key, ...rest]: readonly Value[]): Value {
   }
   if (Array.isArray(value)) {
     const i = position(key, value.length - 1);
-    return rest.length === 0 ? value.filter((_, j) => j !== i) : value.map((v: Value, j) => (j === i ? removed(v, rest) : v));
+    return rest.length === 0
+      ? value.filter((_, j) => j !== i)
+      : value.map((v: Value, j) => (j === i ? removed(v, rest) : v));
   }
   if (value instanceof RegoSet) {
     const member = at(value, [key]);
@@ -212,7 +228,9 @@ function objectHas(whole: RegoObject, part: RegoObject): boolean {
 function hasRun(whole: readonly Value[], part: readonly Value[]): boolean {
   return (
     whole.length >= part.length &&
-    Array.from({ length: whole.length - part.length + 1 }, (_, i) => i).some((i) => part.every((v, j) => equal(v, whole[i + j] as Value)))
+    Array.from({ length: whole.length - part.length + 1 }, (_, i) => i).some((i) =>
+      part.every((v, j) => equal(v, whole[i + j] as Value)),
+    )
   );
 }
 
@@ -355,16 +373,28 @@ function parseUuid(given: string): RegoObject {
   const byte = (i: number) => bytes[i] as number;
   const version = byte(6) >> 4;
   const variant =
-    (byte(8) & 0xc0) === 0x80 ? 'RFC4122' : (byte(8) & 0xe0) === 0xc0 ? 'Microsoft' : (byte(8) & 0xe0) === 0xe0 ? 'Future' : 'Reserved';
+    (byte(8) & 0xc0) === 0x80
+      ? 'RFC4122'
+      : (byte(8) & 0xe0) === 0xc0
+        ? 'Microsoft'
+        : (byte(8) & 0xe0) === 0xe0
+          ? 'Future'
+          : 'Reserved';
   const fields = new RegoObject([
     ['version', version],
     ['variant', variant],
   ]);
   if (version !== 1 && version !== 2) return fields;
-  const ticks = BigInt(bytes.readUInt32BE(0)) | (BigInt(bytes.readUInt16BE(4)) << 32n) | (BigInt(bytes.readUInt16BE(6) & 0x0fff) << 48n);
+  const ticks =
+    BigInt(bytes.readUInt32BE(0)) |
+    (BigInt(bytes.readUInt16BE(4)) << 32n) |
+    (BigInt(bytes.readUInt16BE(6) & 0x0fff) << 48n);
   fields.set('time', integerOf(BigInt.asIntN(64, (ticks - 0x01b21dd213814000n) * 100n)));
   fields.set('nodeid', [...bytes.subarray(10)].map((b) => b.toString(16).padStart(2, '0')).join('-'));
-  fields.set('macvariables', `${(byte(10) & 2) === 2 ? 'local' : 'global'}:${(byte(10) & 1) === 1 ? 'multicast' : 'unicast'}`);
+  fields.set(
+    'macvariables',
+    `${(byte(10) & 2) === 2 ? 'local' : 'global'}:${(byte(10) & 1) === 1 ? 'multicast' : 'unicast'}`,
+  );
   fields.set('clocksequence', bytes.readUInt16BE(8) & 0x3fff);
   if (version === 2) {
     fields.set('id', bytes.readUInt32BE(0));

@@ -76,12 +76,17 @@ function documentIn(source: string, executable: boolean): DocumentNode {
 const parseQuery = (source: string) => documentIn(source, true);
 const parseSchema = (source: string) => documentIn(source, false);
 
-function verified(query: Value | undefined, schema: Value | undefined): { documents?: [Value, Value]; problem?: string } {
+function verified(
+  query: Value | undefined,
+  schema: Value | undefined,
+): { documents?: [Value, Value]; problem?: string } {
   try {
     const q = typeof query === 'string' ? parseQuery(query) : queryFrom(query);
     const s = schemaOf(schema);
     const built = usable(s);
-    const rootless = q.definitions.find((d) => d.kind === Kind.OPERATION_DEFINITION && built.getRootType(d.operation) == null);
+    const rootless = q.definitions.find(
+      (d) => d.kind === Kind.OPERATION_DEFINITION && built.getRootType(d.operation) == null,
+    );
     if (rootless !== undefined) return { problem: 'the schema has no root for the operation' };
     const errors = refused(() => validate(built, q));
     if (errors.length > 0) return { problem: errors[0]?.message ?? '' };
@@ -109,7 +114,9 @@ function usable(given: DocumentNode): GraphQLSchema {
 
 // What extends a type that is nowhere defined defines it.
 function withBases(document: DocumentNode): DocumentNode {
-  const names = new Set(document.definitions.flatMap((d) => (d.kind.endsWith('TypeDefinition') && 'name' in d ? [d.name?.value] : [])));
+  const names = new Set(
+    document.definitions.flatMap((d) => (d.kind.endsWith('TypeDefinition') && 'name' in d ? [d.name?.value] : [])),
+  );
   const definitions = document.definitions.map((d) => {
     if (!d.kind.endsWith('TypeExtension') || !('name' in d) || names.has(d.name?.value)) return d;
     names.add(d.name?.value);
@@ -393,7 +400,9 @@ function selectionText(shape: Shape): string {
 
 function argumentText(shape: Shape): string {
   const all = list(shape, 'Arguments');
-  return all.length === 0 ? '' : `(${all.map((a) => `${word(a, 'Name')}: ${valueText(a['Value'] as Shape)}`).join(', ')})`;
+  return all.length === 0
+    ? ''
+    : `(${all.map((a) => `${word(a, 'Name')}: ${valueText(a['Value'] as Shape)}`).join(', ')})`;
 }
 
 function directiveText(shape: Shape): string {
@@ -410,7 +419,9 @@ function typeText(type: Shape | undefined): string {
 }
 
 function defaultText(shape: Shape): string {
-  return shape['DefaultValue'] === undefined || shape['DefaultValue'] === null ? '' : ` = ${valueText(shape['DefaultValue'] as Shape)}`;
+  return shape['DefaultValue'] === undefined || shape['DefaultValue'] === null
+    ? ''
+    : ` = ${valueText(shape['DefaultValue'] as Shape)}`;
 }
 
 function valueText(shape: Shape | undefined): string {
@@ -461,10 +472,12 @@ const WORDS: Readonly<Record<string, string>> = {
 };
 
 function definitionText(d: Shape): string {
-  const interfaces = Array.isArray(d['Interfaces']) && d['Interfaces'].length > 0 ? ` implements ${d['Interfaces'].join(' & ')}` : '';
+  const interfaces =
+    Array.isArray(d['Interfaces']) && d['Interfaces'].length > 0 ? ` implements ${d['Interfaces'].join(' & ')}` : '';
   const types = Array.isArray(d['Types']) && d['Types'].length > 0 ? ` = ${d['Types'].join(' | ')}` : '';
   const fields = list(d, 'Fields').map(
-    (f) => `${word(f, 'Name')}${inputText(list(f, 'Arguments'))}: ${typeText(f['Type'] as Shape)}${defaultText(f)} ${directiveText(f)}`,
+    (f) =>
+      `${word(f, 'Name')}${inputText(list(f, 'Arguments'))}: ${typeText(f['Type'] as Shape)}${defaultText(f)} ${directiveText(f)}`,
   );
   const values = list(d, 'EnumValues').map((v) => `${word(v, 'Name')} ${directiveText(v)}`);
   const body = [...fields, ...values];

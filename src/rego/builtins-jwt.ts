@@ -48,7 +48,9 @@ export const JWT_BUILTINS: Readonly<Record<string, Builtin>> = {
   'io.jwt.encode_sign': ([headers, payload, key]) =>
     signToken(toJsonText(headers as Value), toJsonText(payload as Value), toJsonText(key as Value)),
   'io.jwt.encode_sign_raw': ([headers, payload, key]) => signToken(text(headers), text(payload), text(key)),
-  ...Object.fromEntries(ALGORITHMS.map((a) => [`io.jwt.verify_${a.toLowerCase()}`, a.startsWith('HS') ? symmetric(a) : asymmetric(a)])),
+  ...Object.fromEntries(
+    ALGORITHMS.map((a) => [`io.jwt.verify_${a.toLowerCase()}`, a.startsWith('HS') ? symmetric(a) : asymmetric(a)]),
+  ),
 };
 
 type Parts = { readonly header: string; readonly payload: string; readonly signature: string; readonly signed: Buffer };
@@ -61,7 +63,8 @@ function split(token: string): Parts {
 }
 
 function decode(section: string): Buffer {
-  if (!/^[A-Za-z0-9_-]*={0,2}$/.test(section) || section.replace(/=+$/, '').length % 4 === 1) throw new Undefined('no base64url text');
+  if (!/^[A-Za-z0-9_-]*={0,2}$/.test(section) || section.replace(/=+$/, '').length % 4 === 1)
+    throw new Undefined('no base64url text');
   return Buffer.from(section, 'base64url');
 }
 
@@ -122,12 +125,15 @@ function verifyBytes(algorithm: string, key: KeyObject | Buffer, signed: Buffer,
   const kind = key.asymmetricKeyType;
   try {
     if (algorithm === 'EdDSA') return kind === 'ed25519' && verify(null, signed, key, signature);
-    if (algorithm.startsWith('ES')) return kind === 'ec' && verify(hash, signed, { key, dsaEncoding: 'ieee-p1363' }, signature);
+    if (algorithm.startsWith('ES'))
+      return kind === 'ec' && verify(hash, signed, { key, dsaEncoding: 'ieee-p1363' }, signature);
     if (kind !== 'rsa') return false;
     return verify(
       hash,
       signed,
-      algorithm.startsWith('PS') ? { key, padding: constants.RSA_PKCS1_PSS_PADDING, saltLength: constants.RSA_PSS_SALTLEN_AUTO } : key,
+      algorithm.startsWith('PS')
+        ? { key, padding: constants.RSA_PKCS1_PSS_PADDING, saltLength: constants.RSA_PSS_SALTLEN_AUTO }
+        : key,
       signature,
     );
   } catch {
@@ -150,7 +156,8 @@ function readHeader(header: RegoObject): Header {
   field('typ');
   const known = ['alg', 'kid', 'typ', 'cty', 'crit'];
   const critical = header.get('crit');
-  if (critical !== undefined && (!Array.isArray(critical) || critical.length === 0)) throw new Undefined('`crit` is a list');
+  if (critical !== undefined && (!Array.isArray(critical) || critical.length === 0))
+    throw new Undefined('`crit` is a list');
   const unknown = header
     .sorted()
     .map(([k]) => k)
@@ -164,7 +171,11 @@ function readHeader(header: RegoObject): Header {
   };
 }
 
-function verifyWithAny(keys: readonly VerificationKey[], header: Header, check: (key: KeyObject | Buffer) => boolean): boolean {
+function verifyWithAny(
+  keys: readonly VerificationKey[],
+  header: Header,
+  check: (key: KeyObject | Buffer) => boolean,
+): boolean {
   const named = header.id === '' ? undefined : keys.find((k) => k.id === header.id);
   if (named !== undefined) return check(named.key);
   return keys.some((k) => (k.algorithm === '' || k.algorithm === header.algorithm) && check(k.key));
@@ -174,13 +185,20 @@ const CONSTRAINTS = ['cert', 'secret', 'alg', 'iss', 'aud', 'time'];
 
 function decodeVerify(given: string, constraints: RegoObject, context: BuiltinContext): Value {
   const unverified: Value = [false, new RegoObject(), new RegoObject()];
-  if (constraints.sorted().some(([k]) => !CONSTRAINTS.includes(String(k)))) throw new Undefined('an unknown constraint');
+  if (constraints.sorted().some(([k]) => !CONSTRAINTS.includes(String(k))))
+    throw new Undefined('an unknown constraint');
   const wanted = (name: string) => (constraints.has(name) ? text(constraints.get(name)) : '');
-  const [secret, algorithm, issuer, audience] = ['secret', 'alg', 'iss', 'aud'].map(wanted) as [string, string, string, string];
+  const [secret, algorithm, issuer, audience] = ['secret', 'alg', 'iss', 'aud'].map(wanted) as [
+    string,
+    string,
+    string,
+    string,
+  ];
   const keys = constraints.has('cert') ? keysOf(text(constraints.get('cert'))) : undefined;
   if ((keys === undefined) === (secret === '')) throw new Undefined('either `cert` or `secret`');
   const time = constraints.get('time');
-  if (time !== undefined && typeof time !== 'number' && !(time instanceof RegoNumber)) throw new Undefined('`time` is a number');
+  if (time !== undefined && typeof time !== 'number' && !(time instanceof RegoNumber))
+    throw new Undefined('`time` is a number');
   const now = time === undefined ? Number(context.now) : floatOf(time as number | RegoNumber);
   if (now < 0) throw new Undefined('`time` is negative');
   let token = given;
@@ -202,15 +220,25 @@ function decodeVerify(given: string, constraints: RegoObject, context: BuiltinCo
   }
 }
 
-function meets(claims: RegoObject, { issuer, audience, seconds }: { issuer: string; audience: string; seconds: number }): boolean {
+function meets(
+  claims: RegoObject,
+  { issuer, audience, seconds }: { issuer: string; audience: string; seconds: number },
+): boolean {
   if (issuer !== '' && claims.get('iss') !== issuer) return false;
   const aud = claims.get('aud');
-  if (aud === undefined ? audience !== '' : typeof aud === 'string' ? aud !== audience : !(Array.isArray(aud) && aud.includes(audience)))
+  if (
+    aud === undefined
+      ? audience !== ''
+      : typeof aud === 'string'
+        ? aud !== audience
+        : !(Array.isArray(aud) && aud.includes(audience))
+  )
     return false;
   const moment = new RegoNumber(String(seconds));
   const claim = (name: string) => {
     const value = claims.get(name);
-    if (value !== undefined && typeof value !== 'number' && !(value instanceof RegoNumber)) throw new Undefined(`\`${name}\` is a number`);
+    if (value !== undefined && typeof value !== 'number' && !(value instanceof RegoNumber))
+      throw new Undefined(`\`${name}\` is a number`);
     return value;
   };
   const [expires, notBefore] = [claim('exp'), claim('nbf')];
@@ -254,7 +282,9 @@ function signBytes(algorithm: Algorithm, jwk: JsonWebKey, data: Buffer): Buffer 
     return sign(
       hash,
       data,
-      algorithm.startsWith('PS') ? { key, padding: constants.RSA_PKCS1_PSS_PADDING, saltLength: constants.RSA_PSS_SALTLEN_DIGEST } : key,
+      algorithm.startsWith('PS')
+        ? { key, padding: constants.RSA_PKCS1_PSS_PADDING, saltLength: constants.RSA_PSS_SALTLEN_DIGEST }
+        : key,
     );
   } catch {
     throw new Undefined('the key does not sign with this algorithm');

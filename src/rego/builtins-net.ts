@@ -77,8 +77,11 @@ function addressText(bits: 32 | 128, value: bigint): string {
 const MAX_ADDRESSES = 1n << 20n; // a rule that wants more should ask whether one is contained
 
 function expand(network: Network): string[] {
-  if (sizeOf(network) > MAX_ADDRESSES) throw new Error(`net.cidr_expand: ${sizeOf(network)} addresses are more than a rule may ask for`);
-  return Array.from({ length: Number(sizeOf(network)) }, (_, i) => addressText(network.bits, network.first + BigInt(i)));
+  if (sizeOf(network) > MAX_ADDRESSES)
+    throw new Error(`net.cidr_expand: ${sizeOf(network)} addresses are more than a rule may ask for`);
+  return Array.from({ length: Number(sizeOf(network)) }, (_, i) =>
+    addressText(network.bits, network.first + BigInt(i)),
+  );
 }
 
 // A bare IPv4 address stands for the network of its old class, as OPA takes it; a bare IPv6 address is refused.
@@ -100,7 +103,11 @@ function merge(networks: readonly Network[]): string[] {
       const first = (n.first >> host) << host;
       return { bits: n.bits, first, last: first + sizeOf(n) - 1n, network: n as Network | undefined };
     })
-    .sort((a, b) => a.bits - b.bits || (a.last < b.last ? -1 : a.last > b.last ? 1 : a.first < b.first ? -1 : a.first > b.first ? 1 : 0));
+    .sort(
+      (a, b) =>
+        a.bits - b.bits ||
+        (a.last < b.last ? -1 : a.last > b.last ? 1 : a.first < b.first ? -1 : a.first > b.first ? 1 : 0),
+    );
   for (let i = ranges.length - 1; i > 0; i--) {
     const [before, here] = [ranges[i - 1] as Range, ranges[i] as Range];
     if (before.bits !== here.bits || here.first - 1n > before.last) continue;
@@ -111,7 +118,9 @@ function merge(networks: readonly Network[]): string[] {
       network: undefined,
     });
   }
-  return ranges.flatMap((r) => (r.network === undefined ? coverOf(r) : [`${addressText(r.bits, r.network.first)}/${r.network.prefix}`]));
+  return ranges.flatMap((r) =>
+    r.network === undefined ? coverOf(r) : [`${addressText(r.bits, r.network.first)}/${r.network.prefix}`],
+  );
 }
 
 const smaller = (a: bigint, b: bigint): bigint => {
@@ -140,7 +149,8 @@ function contains(outer: Network, inner: string): boolean {
 function containsMatches(cidrs: Value, others: Value): Value {
   const found = new RegoSet();
   for (const [index, cidr] of candidates(cidrs))
-    for (const [otherIndex, other] of candidates(others)) if (contains(parseCidr(cidr), other)) found.add([index, otherIndex]);
+    for (const [otherIndex, other] of candidates(others))
+      if (contains(parseCidr(cidr), other)) found.add([index, otherIndex]);
   return found;
 }
 
@@ -204,7 +214,8 @@ function splitUri(given: string): Uri {
   const path = slash < 0 ? '' : rest.slice(slash);
   const at = authority.lastIndexOf('@');
   const user = at < 0 ? undefined : authority.slice(0, at);
-  if (user !== undefined && !/^[A-Za-z0-9\-._:~!$&'()*+,;=%@]*$/.test(user)) throw new Undefined('invalid user information');
+  if (user !== undefined && !/^[A-Za-z0-9\-._:~!$&'()*+,;=%@]*$/.test(user))
+    throw new Undefined('invalid user information');
   const { host, port } = splitHost(authority.slice(at + 1));
   return { scheme, opaque: '', user, host, port, path: percentDecoded(path, 'path'), rawPath: path, query, fragment };
 }
@@ -320,16 +331,17 @@ const REQUEST_KEYS = new Set([
 /** Signs a request with AWS Signature Version 4 (https://docs.aws.amazon.com/general/latest/gr/sigv4_signing.html); sends nothing. */
 function signAws(request: RegoObject, config: RegoObject, time: bigint): Value {
   const setting = (name: string) => text(config.get(name));
-  const [service, accessKey, secretKey, region] = ['aws_service', 'aws_access_key', 'aws_secret_access_key', 'aws_region'].map(setting) as [
-    string,
-    string,
-    string,
-    string,
-  ];
+  const [service, accessKey, secretKey, region] = [
+    'aws_service',
+    'aws_access_key',
+    'aws_secret_access_key',
+    'aws_region',
+  ].map(setting) as [string, string, string, string];
   const session = config.get('aws_session_token');
   const unsigned = config.get('disable_payload_signing') ?? false;
   if (typeof unsigned !== 'boolean') throw new Undefined('`disable_payload_signing` is true or false');
-  if (request.sorted().some(([key]) => !REQUEST_KEYS.has(text(key)))) throw new Undefined('an unknown key in the request');
+  if (request.sorted().some(([key]) => !REQUEST_KEYS.has(text(key))))
+    throw new Undefined('an unknown key in the request');
   const url = splitUri(text(request.get('url')));
   const method = text(request.get('method'));
   const headers = request.has('headers') ? object(request.get('headers')) : new RegoObject();
@@ -350,18 +362,28 @@ function signAws(request: RegoObject, config: RegoObject, time: bigint): Value {
   const signed = new Map(added);
   for (const [key, value] of headers.sorted()) {
     const name = text(key).toLowerCase();
-    if (!['authorization', 'user-agent', 'x-amzn-trace-id'].includes(name)) signed.set(name, typeof value === 'string' ? value : '');
+    if (!['authorization', 'user-agent', 'x-amzn-trace-id'].includes(name))
+      signed.set(name, typeof value === 'string' ? value : '');
   }
   const names = [...signed.keys()].sort();
-  const canonical = [method, url.rawPath, url.query ?? '', ...names.map((n) => `${n}:${signed.get(n)}`), '', names.join(';'), content].join(
-    '\n',
-  );
+  const canonical = [
+    method,
+    url.rawPath,
+    url.query ?? '',
+    ...names.map((n) => `${n}:${signed.get(n)}`),
+    '',
+    names.join(';'),
+    content,
+  ].join('\n');
   const scope = `${day}/${region}/${service}/aws4_request`;
   const mac = (key: string | Buffer, data: string) => createHmac('sha256', key).update(data).digest();
   const key = [region, service, 'aws4_request'].reduce((k, part) => mac(k, part), mac(`AWS4${secretKey}`, day));
   const signature = mac(key, `AWS4-HMAC-SHA256\n${stamp}\n${scope}\n${hash(canonical)}`).toString('hex');
   const out = new RegoObject(headers.sorted().map(([k, v]) => [k, typeof v === 'string' ? v : ''] as const));
-  out.set('Authorization', `AWS4-HMAC-SHA256 Credential=${accessKey}/${scope},SignedHeaders=${names.join(';')},Signature=${signature}`);
+  out.set(
+    'Authorization',
+    `AWS4-HMAC-SHA256 Credential=${accessKey}/${scope},SignedHeaders=${names.join(';')},Signature=${signature}`,
+  );
   for (const [name, value] of added) out.set(name, value);
   const answer = new RegoObject(request.sorted());
   answer.set('headers', out);

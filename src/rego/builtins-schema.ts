@@ -30,7 +30,8 @@ function documentOf(value: Value): unknown {
       throw new Undefined('invalid JSON string');
     }
   }
-  if (!(value instanceof RegoObject) && !Array.isArray(value)) throw new Undefined('wrong type, expected string or object');
+  if (!(value instanceof RegoObject) && !Array.isArray(value))
+    throw new Undefined('wrong type, expected string or object');
   return toJson(value);
 }
 
@@ -44,9 +45,12 @@ function validator(schema: unknown): ValidateFunction {
   if (known !== undefined) return known;
   refuseUnknownTypes(schema);
   // Patterns run on RE2; `code` never sees text from the schema as a regular expression of JavaScript.
-  const regExp = Object.assign((pattern: string) => ({ test: (s: string) => compile(pattern).matcher(s).find() }) as RegExp, {
-    code: 'undefined',
-  });
+  const regExp = Object.assign(
+    (pattern: string) => ({ test: (s: string) => compile(pattern).matcher(s).find() }) as RegExp,
+    {
+      code: 'undefined',
+    },
+  );
   const ajv = new Ajv({
     strict: false,
     allErrors: true,
@@ -74,14 +78,23 @@ function refuseUnknownTypes(schema: unknown): void {
       throw new Undefined(
         `has a primitive type that is NOT VALID -- given: /${String(one)}/ Expected valid values are:[${TYPES.join(' ')}]`,
       );
-  for (const [key, value] of Object.entries(rest)) if (!['enum', 'const', 'default', 'examples'].includes(key)) refuseUnknownTypes(value);
+  for (const [key, value] of Object.entries(rest))
+    if (!['enum', 'const', 'default', 'examples'].includes(key)) refuseUnknownTypes(value);
 }
 
 // Draft 4 spells exclusive bounds and ids another way.
 function withoutMeta(schema: unknown): unknown {
   if (Array.isArray(schema)) return schema.map(withoutMeta);
   if (typeof schema !== 'object' || schema === null) return schema;
-  const { $schema: _, id, exclusiveMinimum, exclusiveMaximum, minimum, maximum, ...rest } = schema as Record<string, unknown>;
+  const {
+    $schema: _,
+    id,
+    exclusiveMinimum,
+    exclusiveMaximum,
+    minimum,
+    maximum,
+    ...rest
+  } = schema as Record<string, unknown>;
   const bounds = {
     ...(exclusiveMinimum === true
       ? { exclusiveMinimum: minimum }
@@ -97,7 +110,10 @@ function withoutMeta(schema: unknown): unknown {
         }),
   };
   return Object.fromEntries([
-    ...Object.entries({ ...rest, ...bounds }).map(([k, v]) => [k, ['enum', 'const', 'default'].includes(k) ? v : withoutMeta(v)]),
+    ...Object.entries({ ...rest, ...bounds }).map(([k, v]) => [
+      k,
+      ['enum', 'const', 'default'].includes(k) ? v : withoutMeta(v),
+    ]),
     ...(typeof id === 'object' ? [['id', withoutMeta(id)]] : []),
   ]);
 }

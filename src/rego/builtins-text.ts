@@ -16,7 +16,8 @@ export const TEXT_BUILTINS: Readonly<Record<string, Builtin>> = {
   'regex.split': ([pattern, value]) => splitByPattern(compile(text(pattern)), text(value)),
   'regex.find_n': ([pattern, value, count]) => findN(compile(text(pattern)), text(value), integer(count)),
   'regex.replace': ([value, pattern, by]) => replaceAll(text(value), compile(text(pattern)), text(by)),
-  'regex.template_match': ([template, value, open, close]) => templateMatch(text(template), text(value), text(open), text(close)),
+  'regex.template_match': ([template, value, open, close]) =>
+    templateMatch(text(template), text(value), text(open), text(close)),
   'regex.globs_match': ([a, b]) => globsIntersect(text(a), text(b)),
   'glob.quote_meta': ([pattern]) => text(pattern).replace(/[*?\\[\]{}]/g, '\\$&'),
   trace: ([message], { print: say }) => {
@@ -42,7 +43,11 @@ function strings(value: Value | undefined): string[] {
   throw new Undefined('not a string, array or set');
 }
 
-function affixes(value: Value | undefined, bases: Value | undefined, matches: (s: string, base: string) => boolean): boolean {
+function affixes(
+  value: Value | undefined,
+  bases: Value | undefined,
+  matches: (s: string, base: string) => boolean,
+): boolean {
   const wanted = strings(bases);
   return strings(value).some((s) => wanted.some((base) => matches(s, base)));
 }
@@ -142,7 +147,8 @@ function replaceAll(value: string, pattern: Pattern, by: string): string {
 
 // Text with patterns between delimiters, such as `urn:{.*}`; delimiters may nest.
 function templateMatch(template: string, value: string, open: string, close: string): boolean {
-  if (Buffer.byteLength(open) !== 1 || Buffer.byteLength(close) !== 1) throw new Undefined('a delimiter is one character');
+  if (Buffer.byteLength(open) !== 1 || Buffer.byteLength(close) !== 1)
+    throw new Undefined('a delimiter is one character');
   let pattern = '^';
   let level = 0;
   let from = 0;

@@ -1,5 +1,15 @@
 import { type Builtin, bigint, integer, text, Undefined } from './builtin.ts';
-import { addDate, civil, difference, formatTime, LAYOUTS, parseDuration, parseTime, weekdayName, type ZonedTime } from './go-time.ts';
+import {
+  addDate,
+  civil,
+  difference,
+  formatTime,
+  LAYOUTS,
+  parseDuration,
+  parseTime,
+  weekdayName,
+  type ZonedTime,
+} from './go-time.ts';
 import { integerOf, type Value } from './value.ts';
 
 /** Time. Nanoseconds are whole numbers of any size, never doubles; `now_ns` is the decision's one instant. */
@@ -21,7 +31,8 @@ export const TIME_BUILTINS: Readonly<Record<string, Builtin>> = {
     return [c.hour, c.minute, c.second];
   },
   'time.weekday': ([value]) => weekdayName(civil(zoned(value).time).weekday),
-  'time.add_date': ([value, years, months, days]) => instant(addDate(zoned(value).time, integer(years), integer(months), integer(days))),
+  'time.add_date': ([value, years, months, days]) =>
+    instant(addDate(zoned(value).time, integer(years), integer(months), integer(days))),
   'time.diff': ([a, b]) => difference(zoned(a).time, zoned(b).time),
 };
 

@@ -1,5 +1,11 @@
 import 'reflect-metadata';
-import { createPrivateKey, createPublicKey, type JsonWebKey, type KeyObject, X509Certificate as NodeCertificate } from 'node:crypto';
+import {
+  createPrivateKey,
+  createPublicKey,
+  type JsonWebKey,
+  type KeyObject,
+  X509Certificate as NodeCertificate,
+} from 'node:crypto';
 import {
   BasicConstraintsExtension,
   ExtendedKeyUsageExtension,
@@ -14,7 +20,8 @@ import { fromJson, RegoObject, type Value } from './value.ts';
 
 /** Certificates, requests and private keys, with the field names of Go's `crypto/x509`, as rules written for OPA read them. */
 export const X509_BUILTINS: Readonly<Record<string, Builtin>> = {
-  'crypto.x509.parse_certificates': ([certificates]) => certificatesOf(text(certificates)).map((c) => certificateFields(c)),
+  'crypto.x509.parse_certificates': ([certificates]) =>
+    certificatesOf(text(certificates)).map((c) => certificateFields(c)),
   'crypto.x509.parse_and_verify_certificates': ([certificates], context) => verified(text(certificates), {}, context),
   'crypto.x509.parse_and_verify_certificates_with_options': ([certificates, options], context) =>
     verified(text(certificates), optionsOf(object(options)), context),
@@ -31,7 +38,8 @@ export const X509_BUILTINS: Readonly<Record<string, Builtin>> = {
 
 function base64(value: string): Buffer {
   const plain = value.replace(/[\r\n]/g, '');
-  if (!/^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/.test(plain)) throw new Undefined('illegal base64');
+  if (!/^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/.test(plain))
+    throw new Undefined('illegal base64');
   return Buffer.from(plain, 'base64');
 }
 
@@ -160,7 +168,8 @@ function urisOf(extension: SubjectAlternativeNameExtension | null): string[] {
 
 function publicKeyFields(key: KeyObject): { algorithm: number; value: Value } {
   const jwk = key.export({ format: 'jwk' }) as JsonWebKey;
-  const whole = (field: string | undefined) => BigInt(`0x${Buffer.from(field ?? '', 'base64url').toString('hex') || '0'}`);
+  const whole = (field: string | undefined) =>
+    BigInt(`0x${Buffer.from(field ?? '', 'base64url').toString('hex') || '0'}`);
   if (jwk.kty === 'RSA') return { algorithm: 1, value: fromJson({ N: whole(jwk.n), E: whole(jwk.e) }) };
   if (jwk.kty === 'EC') return { algorithm: 3, value: fromJson({ Curve: {}, X: whole(jwk.x), Y: whole(jwk.y) }) };
   return { algorithm: 4, value: Buffer.from(jwk.x ?? '', 'base64url').toString('base64') };
@@ -177,7 +186,9 @@ function certificateFields(certificate: X509Certificate): RegoObject {
   const names = certificate.getExtension(SubjectAlternativeNameExtension);
   const basic = certificate.getExtension(BasicConstraintsExtension);
   const usages = certificate.getExtension(ExtendedKeyUsageExtension)?.usages.map(String) ?? [];
-  const key = publicKeyFields(createPublicKey({ key: Buffer.from(certificate.publicKey.rawData), format: 'der', type: 'spki' }));
+  const key = publicKeyFields(
+    createPublicKey({ key: Buffer.from(certificate.publicKey.rawData), format: 'der', type: 'spki' }),
+  );
   const uris = urisOf(names);
   return new RegoObject([
     ['Raw', b64(certificate.rawData)],
@@ -324,7 +335,9 @@ function requestFields(input: string): Value {
   const block = pemBlocks(decoded.toString('utf8'))[0];
   if (block !== undefined && block.label !== 'CERTIFICATE REQUEST') throw new Undefined('no certificate request');
   const request = orUndefined(() => new Pkcs10CertificateRequest(block?.der ?? decoded));
-  const key = publicKeyFields(createPublicKey({ key: Buffer.from(request.publicKey.rawData), format: 'der', type: 'spki' }));
+  const key = publicKeyFields(
+    createPublicKey({ key: Buffer.from(request.publicKey.rawData), format: 'der', type: 'spki' }),
+  );
   const names = request.extensions.find((e) => e instanceof SubjectAlternativeNameExtension) ?? null;
   const uris = urisOf(names);
   return new RegoObject([
@@ -361,7 +374,8 @@ function privateKeysOf(input: string): KeyObject[] {
 
 function privateKeyFields(key: KeyObject): Value {
   const jwk = key.export({ format: 'jwk' }) as JsonWebKey;
-  const whole = (field: string | undefined) => BigInt(`0x${Buffer.from(field ?? '', 'base64url').toString('hex') || '0'}`);
+  const whole = (field: string | undefined) =>
+    BigInt(`0x${Buffer.from(field ?? '', 'base64url').toString('hex') || '0'}`);
   if (jwk.kty === 'RSA')
     return fromJson({
       N: whole(jwk.n),
@@ -371,17 +385,23 @@ function privateKeyFields(key: KeyObject): Value {
       Precomputed: { Dp: whole(jwk.dp), Dq: whole(jwk.dq), Qinv: whole(jwk.qi), CRTValues: [] },
     });
   if (jwk.kty === 'EC') return fromJson({ Curve: {}, X: whole(jwk.x), Y: whole(jwk.y), D: whole(jwk.d) });
-  return Buffer.concat([Buffer.from(jwk.d ?? '', 'base64url'), Buffer.from(jwk.x ?? '', 'base64url')]).toString('base64');
+  return Buffer.concat([Buffer.from(jwk.d ?? '', 'base64url'), Buffer.from(jwk.x ?? '', 'base64url')]).toString(
+    'base64',
+  );
 }
 
 // PEM or DER, each also in base64; the key must belong to the first certificate.
 function keyPair(certificate: string, key: string): Value {
   const decoded = (value: string) => (value.startsWith('-----BEGIN ') ? Buffer.from(value) : base64(value));
-  const chain = certificatesOf(certificate.startsWith('-----BEGIN ') ? certificate : decoded(certificate).toString('base64'));
+  const chain = certificatesOf(
+    certificate.startsWith('-----BEGIN ') ? certificate : decoded(certificate).toString('base64'),
+  );
   const raw = decoded(key);
   // A label with a slip of the pen is taken too, as Go takes any label that ends in `PRIVATE KEY`.
   const isPem = raw.subarray(0, 10).toString('latin1') === '-----BEGIN';
-  const secret = orUndefined(() => (isPem ? createPrivateKey(raw) : createPrivateKey({ key: raw, format: 'der', type: 'pkcs8' })));
+  const secret = orUndefined(() =>
+    isPem ? createPrivateKey(raw) : createPrivateKey({ key: raw, format: 'der', type: 'pkcs8' }),
+  );
   const [first] = chain;
   if (first === undefined || !createPublicKey(secret).equals(new NodeCertificate(Buffer.from(first.rawData)).publicKey))
     throw new Undefined('the key belongs to another certificate');

@@ -32,15 +32,24 @@ const GRAPHQL_NAMES = ['is_valid', 'parse', 'parse_and_verify', 'parse_query', '
 );
 
 /** Names of every builtin that compiled rules may call in the host; those that Wasm brings itself are not here. */
-const SERVED: ReadonlySet<string> = new Set([...Object.keys(AT_HAND), ...X509_NAMES, ...SCHEMA_NAMES, ...GRAPHQL_NAMES]);
+const SERVED: ReadonlySet<string> = new Set([
+  ...Object.keys(AT_HAND),
+  ...X509_NAMES,
+  ...SCHEMA_NAMES,
+  ...GRAPHQL_NAMES,
+]);
 
 /** Builtins by name, those with large libraries behind them loaded only where they are asked for. Throws `policy-unusable` for names that are not served. */
 export async function loadBuiltins(names: readonly string[]): Promise<Readonly<Record<string, Builtin>>> {
   const lacking = unserved(names);
   if (lacking.length > 0)
-    throw new CountersignError('policy-unusable', `the rules call builtins that are not served: ${lacking.join(', ')}`, {
-      hint: 'build with the capabilities of `countersign policy capabilities`, so that this is found when they are compiled',
-    });
+    throw new CountersignError(
+      'policy-unusable',
+      `the rules call builtins that are not served: ${lacking.join(', ')}`,
+      {
+        hint: 'build with the capabilities of `countersign policy capabilities`, so that this is found when they are compiled',
+      },
+    );
   return {
     ...AT_HAND,
     ...(names.some((n) => X509_NAMES.includes(n)) ? (await import('./builtins-x509.ts')).X509_BUILTINS : {}),

@@ -51,7 +51,8 @@ export function renderTemplate(template: string, values: RegoObject): string {
         if (word === 'end' || word === 'else') return { nodes, end: token.text };
         if (word === 'if' || word === 'with' || word === 'range') nodes.push(branch(word, rest));
         else if (word !== undefined) throw new Undefined(`\`${word}\` is not served in templates`);
-        else if (token.text !== '' && !token.text.startsWith('/*')) nodes.push({ kind: 'show', pipe: parsePipe(token.text) });
+        else if (token.text !== '' && !token.text.startsWith('/*'))
+          nodes.push({ kind: 'show', pipe: parsePipe(token.text) });
       }
     }
     return { nodes, end: '' };
@@ -302,7 +303,12 @@ function call(name: string, args: readonly Item[]): Item {
       return args
         .slice(1)
         .reduce<Item>(
-          (v, key) => (v instanceof RegoObject ? v.get(key ?? null) : Array.isArray(v) && typeof key === 'number' ? v[key] : fail()),
+          (v, key) =>
+            v instanceof RegoObject
+              ? v.get(key ?? null)
+              : Array.isArray(v) && typeof key === 'number'
+                ? v[key]
+                : fail(),
           a,
         );
     case 'print':

@@ -3,7 +3,20 @@ import { Undefined } from './builtin.ts';
 /** An instant with the zone it is looked at in. */
 export type ZonedTime = { readonly ns: bigint; readonly zone: string };
 
-const MONTHS = ['January', 'February', 'March', 'April', 'May', 'June', 'July', 'August', 'September', 'October', 'November', 'December'];
+const MONTHS = [
+  'January',
+  'February',
+  'March',
+  'April',
+  'May',
+  'June',
+  'July',
+  'August',
+  'September',
+  'October',
+  'November',
+  'December',
+];
 const DAYS = ['Sunday', 'Monday', 'Tuesday', 'Wednesday', 'Thursday', 'Friday', 'Saturday'];
 const NS = 1_000_000_000n;
 
@@ -186,12 +199,19 @@ export function formatTime(time: ZonedTime, layout: string): string {
   const c = civil(time);
   return pieces(layout)
     .map((piece) =>
-      piece.kind === 'text' ? piece.text : piece.kind === 'fraction' ? fractionText(c.nanosecond, piece) : chunkText(piece.chunk, c),
+      piece.kind === 'text'
+        ? piece.text
+        : piece.kind === 'fraction'
+          ? fractionText(c.nanosecond, piece)
+          : chunkText(piece.chunk, c),
     )
     .join('');
 }
 
-function fractionText(nanosecond: number, { comma, digits, trimmed }: { comma: boolean; digits: number; trimmed: boolean }): string {
+function fractionText(
+  nanosecond: number,
+  { comma, digits, trimmed }: { comma: boolean; digits: number; trimmed: boolean },
+): string {
   const cut = String(nanosecond).padStart(9, '0').padEnd(digits, '0').slice(0, digits);
   const shown = trimmed ? cut.replace(/0+$/, '') : cut;
   return shown === '' ? '' : `${comma ? ',' : '.'}${shown}`;
@@ -253,7 +273,9 @@ function chunkText(chunk: string, c: Civil): string {
 function yearDay(c: Civil): number {
   return (
     Math.round(
-      (Date.UTC(2000 + (isLeap(c.year) ? 0 : 1), c.month - 1, c.day) - Date.UTC(2000 + (isLeap(c.year) ? 0 : 1), 0, 1)) / 86_400_000,
+      (Date.UTC(2000 + (isLeap(c.year) ? 0 : 1), c.month - 1, c.day) -
+        Date.UTC(2000 + (isLeap(c.year) ? 0 : 1), 0, 1)) /
+        86_400_000,
     ) + 1
   );
 }
@@ -301,7 +323,9 @@ export function parseTime(layout: string, value: string): bigint {
   };
   const within = (n: number, low: number, high: number): number => (n < low || n > high ? fail() : n);
   const named = (names: readonly string[], length?: number): number => {
-    const index = names.findIndex((n) => rest.toLowerCase().startsWith((length === undefined ? n : n.slice(0, length)).toLowerCase()));
+    const index = names.findIndex((n) =>
+      rest.toLowerCase().startsWith((length === undefined ? n : n.slice(0, length)).toLowerCase()),
+    );
     if (index < 0) fail();
     rest = rest.slice(length ?? (names[index] as string).length);
     return index;
@@ -429,14 +453,24 @@ function takeOffset(
   const fields = chunk.length > 6 ? 3 : chunk.length > 3 ? 2 : 1;
   const text = take(new RegExp(`^[+-]\\d\\d${`${colon}\\d\\d`.repeat(fields - 1)}`));
   const [hours = 0, minutes = 0, seconds = 0] = (text.slice(1).replaceAll(':', '').match(/\d\d/g) ?? []).map(Number);
-  return (text[0] === '-' ? -1 : 1) * (within(hours, 0, 24) * 3600 + within(minutes, 0, 60) * 60 + within(seconds, 0, 60));
+  return (
+    (text[0] === '-' ? -1 : 1) * (within(hours, 0, 24) * 3600 + within(minutes, 0, 60) * 60 + within(seconds, 0, 60))
+  );
 }
 
 function daysIn(year: number, month: number): number {
   return month === 2 ? (isLeap(year) ? 29 : 28) : [4, 6, 9, 11].includes(month) ? 30 : 31;
 }
 
-function nanoseconds(year: number, month: number, day: number, hour: number, minute: number, second: number, nanosecond: number): bigint {
+function nanoseconds(
+  year: number,
+  month: number,
+  day: number,
+  hour: number,
+  minute: number,
+  second: number,
+  nanosecond: number,
+): bigint {
   const date = new Date(0);
   date.setUTCFullYear(year, month - 1, day);
   date.setUTCHours(hour, minute, second);

@@ -94,7 +94,11 @@ export class RegoModule {
    * Takes the Wasm bytes and the data as JSON text. Throws `policy-unusable` when it is no module of OPA's ABI 1, calls a
    * builtin that is not served (named), or its data cannot be read.
    */
-  static async open(wasm: Uint8Array | WebAssembly.Module, data = '{}', limits: Limits = DEFAULT_LIMITS): Promise<RegoModule> {
+  static async open(
+    wasm: Uint8Array | WebAssembly.Module,
+    data = '{}',
+    limits: Limits = DEFAULT_LIMITS,
+  ): Promise<RegoModule> {
     let module: WebAssembly.Module;
     try {
       module = wasm instanceof WebAssembly.Module ? wasm : new WebAssembly.Module(wasm);
@@ -127,7 +131,10 @@ export class RegoModule {
    * Reads an input once; the returned function evaluates one entrypoint on it after the other, until the next input.
    * `undefined` is an undefined result. Throws `policy-failed`.
    */
-  withInput(input: string | undefined, context: BuiltinContext): (entrypoint: string, within?: Within) => Value | undefined {
+  withInput(
+    input: string | undefined,
+    context: BuiltinContext,
+  ): (entrypoint: string, within?: Within) => Value | undefined {
     if (this.#instance !== undefined && this.#instance.size > this.#limits.recycleAbove) this.#instance = undefined;
     let held: Instance | undefined;
     const token = ++this.#current;
@@ -142,7 +149,8 @@ export class RegoModule {
     this.#guarded('its input', ready);
     return (entrypoint, within) => {
       const id = this.entrypoints.get(entrypoint);
-      if (id === undefined) throw new CountersignError('policy-failed', `the bundle has no entrypoint \`${entrypoint}\``);
+      if (id === undefined)
+        throw new CountersignError('policy-failed', `the bundle has no entrypoint \`${entrypoint}\``);
       return this.#guarded(entrypoint, () => ready().evaluate(id, within, context));
     };
   }
@@ -304,7 +312,8 @@ class Instance {
 
   // The view dies each time the memory grows.
   #view(): Buffer {
-    if (this.#bytes.length === 0 || this.#bytes.buffer !== this.#memory.buffer) this.#bytes = Buffer.from(this.#memory.buffer);
+    if (this.#bytes.length === 0 || this.#bytes.buffer !== this.#memory.buffer)
+      this.#bytes = Buffer.from(this.#memory.buffer);
     return this.#bytes;
   }
 
@@ -333,7 +342,12 @@ function resultSet(text: string): Value | undefined {
 }
 
 /** The bindings of a query compiled on its own, as OPA’s conformance cases are. Throws what evaluation throws. */
-export async function evaluateQuery(wasm: Uint8Array, data: string, input: string | undefined, context: BuiltinContext): Promise<Value> {
+export async function evaluateQuery(
+  wasm: Uint8Array,
+  data: string,
+  input: string | undefined,
+  context: BuiltinContext,
+): Promise<Value> {
   const instance = new Instance(new WebAssembly.Module(wasm), data, DEFAULT_LIMITS);
   instance.serve(await loadBuiltins(instance.builtinNames));
   instance.setInput(input);

@@ -122,7 +122,9 @@ function argOf(value: Value): Arg {
   if (typeof value === 'number') return { type: 'int64', int: BigInt(value) };
   if (value instanceof RegoNumber) {
     if (!value.isInteger)
-      return Number.isFinite(value.float) ? { type: 'float64', float: value.float } : { type: 'string', text: value.text };
+      return Number.isFinite(value.float)
+        ? { type: 'float64', float: value.float }
+        : { type: 'string', text: value.text };
     const int = BigInt(value.text);
     return { type: int >= -(2n ** 63n) && int < 2n ** 63n ? 'int64' : '*big.Int', int };
   }
@@ -130,7 +132,11 @@ function argOf(value: Value): Arg {
 }
 
 function plain(arg: Arg): string {
-  return arg.type === 'string' ? arg.text : arg.type === 'float64' ? goFloat(arg.float, 'g', undefined) : arg.int.toString();
+  return arg.type === 'string'
+    ? arg.text
+    : arg.type === 'float64'
+      ? goFloat(arg.float, 'g', undefined)
+      : arg.int.toString();
 }
 
 function one(verb: string, arg: Arg, flags: Flags): string {
@@ -160,7 +166,9 @@ function formatText(verb: string, value: string, flags: Flags): string | undefin
       return pad(goQuoted(cut, flags.plus), flags);
     case 'x':
     case 'X': {
-      const bytes = [...Buffer.from(value).subarray(0, flags.precision ?? undefined)].map((b) => b.toString(16).padStart(2, '0'));
+      const bytes = [...Buffer.from(value).subarray(0, flags.precision ?? undefined)].map((b) =>
+        b.toString(16).padStart(2, '0'),
+      );
       const prefix = flags.sharp && bytes.length > 0 ? '0x' : '';
       const joined = flags.space ? bytes.map((b) => prefix + b).join(' ') : prefix + bytes.join('');
       return pad(verb === 'X' ? joined.toUpperCase() : joined, flags);
@@ -199,7 +207,9 @@ function formatInteger(verb: string, value: bigint, flags: Flags, big: boolean):
   if (base !== undefined) return integerText(value, base, verb, flags);
   if (big) return verb === 's' ? integerText(value, 10, verb, flags) : undefined;
   const character =
-    value >= 0n && value <= 0x10ffffn && !(value >= 0xd800n && value < 0xe000n) ? String.fromCodePoint(Number(value)) : '\ufffd';
+    value >= 0n && value <= 0x10ffffn && !(value >= 0xd800n && value < 0xe000n)
+      ? String.fromCodePoint(Number(value))
+      : '\ufffd';
   switch (verb) {
     case 'c':
       return pad(character, { ...flags, zero: false });
@@ -239,7 +249,8 @@ function integerText(value: bigint, base: number, verb: string, flags: Flags): s
               ? '0X'
               : '0x'
             : prefix;
-  const fill = flags.precision ?? (flags.zero && !flags.minus && flags.width !== undefined ? flags.width - sign.length : 0);
+  const fill =
+    flags.precision ?? (flags.zero && !flags.minus && flags.width !== undefined ? flags.width - sign.length : 0);
   return pad(`${sign}${prefix}${digits.padStart(fill, '0')}`, { ...flags, zero: false });
 }
 
@@ -251,7 +262,8 @@ function formatFloat(verb: string, value: number, flags: Flags): string | undefi
   const magnitude = goFloat(Math.abs(value), kind as 'e', precision);
   const sign = value < 0 || Object.is(value, -0) ? '-' : flags.plus ? '+' : flags.space ? ' ' : '';
   const finite = Number.isFinite(value);
-  if (flags.zero && !flags.minus && finite && flags.width !== undefined) return sign + magnitude.padStart(flags.width - sign.length, '0');
+  if (flags.zero && !flags.minus && finite && flags.width !== undefined)
+    return sign + magnitude.padStart(flags.width - sign.length, '0');
   return pad(sign + magnitude, { ...flags, zero: false });
 }
 
@@ -280,7 +292,9 @@ function goFloat(value: number, kind: 'e' | 'E' | 'f' | 'g' | 'G', precision: nu
   if (kind === 'f') return fixed(value, precision);
   if (kind === 'e' || kind === 'E')
     return upper(exponent(value.toExponential(precision === undefined ? undefined : Math.min(precision, 100))));
-  const scientific = value.toExponential(precision === undefined ? undefined : Math.max(Math.min(precision, 100) - 1, 0));
+  const scientific = value.toExponential(
+    precision === undefined ? undefined : Math.max(Math.min(precision, 100) - 1, 0),
+  );
   const power = Number(scientific.slice(scientific.indexOf('e') + 1));
   const limit = precision === undefined ? 6 : Math.max(precision, 1); // Go decides on the shortest form as if it had six digits
   if (power < -4 || power >= limit) return upper(exponent(scientific.replace(/\.?0+e/, 'e')));
@@ -291,7 +305,9 @@ function goFloat(value: number, kind: 'e' | 'E' | 'f' | 'g' | 'G', precision: nu
 
 function fixed(value: number, places: number | undefined): string {
   if (places !== undefined)
-    return Math.abs(value) < 1e21 ? value.toFixed(Math.min(places, 100)) : `${BigInt(value)}${places > 0 ? `.${'0'.repeat(places)}` : ''}`;
+    return Math.abs(value) < 1e21
+      ? value.toFixed(Math.min(places, 100))
+      : `${BigInt(value)}${places > 0 ? `.${'0'.repeat(places)}` : ''}`;
   if (Math.abs(value) >= 1e21) return BigInt(value).toString();
   const text = String(value);
   const match = /^(-?)(\d)(?:\.(\d+))?e-(\d+)$/.exec(text);

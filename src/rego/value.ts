@@ -75,7 +75,9 @@ function keyOf(value: Value): string {
 
 // Numbers that are equal must have one text: 1, 1.0 and 1e0 are one key.
 function printCanonical(value: Value): string {
-  return print(value, (n) => (Number.isSafeInteger(n.float) ? String(n.float) : n.isInteger ? n.text : String(n.float)));
+  return print(value, (n) =>
+    Number.isSafeInteger(n.float) ? String(n.float) : n.isInteger ? n.text : String(n.float),
+  );
 }
 
 /**
@@ -321,7 +323,8 @@ export function fromJsonText(text: string): Value {
 
 /** A value from what JSON.parse gives. */
 export function fromJson(value: unknown): Value {
-  if (value === null || typeof value === 'boolean' || typeof value === 'string' || value instanceof RegoNumber) return value;
+  if (value === null || typeof value === 'boolean' || typeof value === 'string' || value instanceof RegoNumber)
+    return value;
   if (typeof value === 'number') return numberOf(numberText(value));
   if (typeof value === 'bigint') return integerOf(value);
   if (Array.isArray(value)) return value.map(fromJson);

@@ -35,7 +35,8 @@ export function encryptionProblems({ object, ref, source, lineOf }: RenderedObje
       "encrypt with `--encrypted-regex '^(data|stringData)$'`, and keep what is secret in Secrets",
       outside,
     );
-  if (!canDecrypt) return refuse('is encrypted by SOPS, and this environment has no keys', 'name them in `spec.decryption`');
+  if (!canDecrypt)
+    return refuse('is encrypted by SOPS, and this environment has no keys', 'name them in `spec.decryption`');
   const { age, pgp, shamir_threshold: threshold } = sops as Readonly<Record<string, unknown>>;
   if (typeof sops !== 'object' || (!isFilled(age) && !isFilled(pgp)) || threshold !== undefined)
     return refuse(

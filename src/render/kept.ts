@@ -41,7 +41,10 @@ export class Kept {
     const first = this.#kept[0];
     if (!this.isOver || first === undefined) return this.#kept;
     const message = `${what} at least ${this.#count} ${code.slice('too-many-'.length)}; the first ${this.#kept.length} are shown`;
-    return [...this.#kept, { code, message, ...(first.source === undefined ? {} : { source: { file: first.source.file, line: 1 } }) }];
+    return [
+      ...this.#kept,
+      { code, message, ...(first.source === undefined ? {} : { source: { file: first.source.file, line: 1 } }) },
+    ];
   }
 }
 

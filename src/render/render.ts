@@ -18,7 +18,16 @@ import {
 import { ambiguities, parseYaml, type YamlDocument, YamlError, type YamlPlaces, yamlPlaces } from '../yaml/index.ts';
 import { ENCRYPTED } from './encrypted.ts';
 import { KEPT_OF_ALL, KEPT_OF_FILE, Kept } from './kept.ts';
-import { exceeded, FILE_LIMITS, measure, NO_SIZE, type RenderLimits, type RenderSize, sumOf, tooLarge } from './limits.ts';
+import {
+  exceeded,
+  FILE_LIMITS,
+  measure,
+  NO_SIZE,
+  type RenderLimits,
+  type RenderSize,
+  sumOf,
+  tooLarge,
+} from './limits.ts';
 import { substitute, substitutedLength } from './substitute.ts';
 
 /** One file of the tree; `mode` as Git writes it. */
@@ -79,7 +88,10 @@ function readFile(file: SourceFile, declared?: Declared): ReadFile {
     violations: [{ code, message, source: { file: file.path, line: 1 }, ...(hint === undefined ? {} : { hint }) }],
   });
   if (file.mode === '120000' || file.mode === '160000')
-    return refuse('not-a-file', `\`${file.path}\` is a ${file.mode === '120000' ? 'link' : 'submodule'}, which is not followed`);
+    return refuse(
+      'not-a-file',
+      `\`${file.path}\` is a ${file.mode === '120000' ? 'link' : 'submodule'}, which is not followed`,
+    );
   if (!MANIFEST.test(file.path)) return NOTHING;
   if (LFS.test(Buffer.from(file.content.subarray(0, 64)).toString('latin1')))
     return refuse(
@@ -127,7 +139,8 @@ export function withPlaces({ content }: Pick<SourceFile, 'content'>, { objects, 
     objects: objects.map(({ document, at, ...object }) => ({
       ...object,
       lineOf: (path) => places().within(document, [...at, ...path]).line,
-      positionOf: (path) => (at.length + path.length === 0 ? places().start(document) : places().within(document, [...at, ...path])),
+      positionOf: (path) =>
+        at.length + path.length === 0 ? places().start(document) : places().within(document, [...at, ...path]),
     })),
   };
 }
@@ -144,7 +157,11 @@ export type MadeDocument = {
  * Reads the objects that a program made of the repository's files. Stops once they exceed the limits together: the size tells, and
  * then there are no objects.
  */
-export function renderMade(documents: readonly MadeDocument[], declared?: Declared, limits: RenderLimits = FILE_LIMITS): RenderedFile {
+export function renderMade(
+  documents: readonly MadeDocument[],
+  declared?: Declared,
+  limits: RenderLimits = FILE_LIMITS,
+): RenderedFile {
   const objects: RenderedObject[] = [];
   const violations = new Kept(KEPT_OF_ALL);
   let size = NO_SIZE;
@@ -154,7 +171,8 @@ export function renderMade(documents: readonly MadeDocument[], declared?: Declar
     const read = readDocuments(source.file, [document], declared, 0, []);
     size = sumOf([size, read.size]);
     violations.addAll(read.violations);
-    if (exceeded(size, limits) !== undefined) return { objects: [], violations: listOf(violations), warnings: [], size };
+    if (exceeded(size, limits) !== undefined)
+      return { objects: [], violations: listOf(violations), warnings: [], size };
     for (const o of read.objects) objects.push({ ...o, lineOf: () => source.line, positionOf: () => position });
   }
   return { objects, violations: listOf(violations), warnings: [], size };
@@ -232,7 +250,8 @@ function readDocuments(
     characters += measured.size;
     size = { objects: 0, values: size.values + measured.values, size: Math.max(bytes, characters) };
     const over = exceeded(size, FILE_LIMITS);
-    if (over !== undefined) return { ...NOTHING, violations: [tooLarge(`\`${file}\` holds`, over.text, over.limit, file)], size };
+    if (over !== undefined)
+      return { ...NOTHING, violations: [tooLarge(`\`${file}\` holds`, over.text, over.limit, file)], size };
   }
   const texts = documents.map((document) => {
     if (declared === undefined) return document.value;
@@ -279,7 +298,8 @@ function readDocument(
       message: `\`${file}\`: ${message}`,
       source: { file, line: document.lineOf([...at, ...path]) },
     }));
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) return refuse('the document is not a Kubernetes object');
+  if (typeof value !== 'object' || value === null || Array.isArray(value))
+    return refuse('the document is not a Kubernetes object');
   const { apiVersion, kind, metadata, items } = value as Record<string, unknown>;
   if (typeof apiVersion !== 'string' || typeof kind !== 'string') return refuse('`apiVersion` and `kind` are needed');
   if (kind === 'List' && Array.isArray(items)) {
@@ -288,12 +308,18 @@ function readDocument(
   }
   if (apiVersion.startsWith('kustomize.config.k8s.io/'))
     return refuse('Kustomize files are not rendered; the directory must hold plain manifests');
-  const { name, namespace } = (typeof metadata === 'object' && metadata !== null ? metadata : {}) as Record<string, unknown>;
+  const { name, namespace } = (typeof metadata === 'object' && metadata !== null ? metadata : {}) as Record<
+    string,
+    unknown
+  >;
   if (typeof name !== 'string' || name === '') return refuse('`metadata.name` is needed', ['metadata']);
   if (namespace !== undefined && typeof namespace !== 'string')
     return refuse('`metadata.namespace` must be text', ['metadata', 'namespace']);
   if (forbiddenMark(metadata))
-    return refuse('labels and annotations under `countersign.dev/` are written by Countersign alone', ['metadata', 'annotations']);
+    return refuse('labels and annotations under `countersign.dev/` are written by Countersign alone', [
+      'metadata',
+      'annotations',
+    ]);
   const ref: ObjectRef = { apiVersion, kind, namespace: namespace ?? '', name };
   if ([apiVersion, kind, ref.namespace, name].some((text) => ENCRYPTED.test(text)))
     return void found.violations.add(() => ({
@@ -317,11 +343,19 @@ const KIND = /^[A-Za-z]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$/;
 const NAMESPACE = /^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)?$/;
 const NAME = /^(?!\.{1,2}$)[^/%\p{Cc}\p{Cf}\p{Zl}\p{Zp}]{1,253}$/u; // a segment of a path; RBAC has names with spaces and letters of any language
 
-function identityProblem({ apiVersion, kind, namespace, name }: ObjectRef): { message: string; path: ValuePath } | undefined {
-  if (!API_VERSION.test(apiVersion)) return { message: '`apiVersion` is not `VERSION` or `GROUP/VERSION`', path: ['apiVersion'] };
+function identityProblem({
+  apiVersion,
+  kind,
+  namespace,
+  name,
+}: ObjectRef): { message: string; path: ValuePath } | undefined {
+  if (!API_VERSION.test(apiVersion))
+    return { message: '`apiVersion` is not `VERSION` or `GROUP/VERSION`', path: ['apiVersion'] };
   if (!KIND.test(kind)) return { message: '`kind` is not a kind of the Kubernetes API', path: ['kind'] };
-  if (!NAMESPACE.test(namespace)) return { message: '`metadata.namespace` is not a name of a namespace', path: ['metadata', 'namespace'] };
-  if (!NAME.test(name)) return { message: '`metadata.name` is not a name of the Kubernetes API', path: ['metadata', 'name'] };
+  if (!NAMESPACE.test(namespace))
+    return { message: '`metadata.namespace` is not a name of a namespace', path: ['metadata', 'namespace'] };
+  if (!NAME.test(name))
+    return { message: '`metadata.name` is not a name of the Kubernetes API', path: ['metadata', 'name'] };
   return undefined;
 }
 

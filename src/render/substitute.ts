@@ -24,7 +24,12 @@ export function substitutedLength(text: string, declared: Readonly<Record<string
   return length;
 }
 
-function replaced(value: unknown, declared: Readonly<Record<string, string>>, path: ValuePath, missing: Missing): unknown {
+function replaced(
+  value: unknown,
+  declared: Readonly<Record<string, string>>,
+  path: ValuePath,
+  missing: Missing,
+): unknown {
   if (typeof value === 'string') return replacedText(value, declared, path, missing);
   if (Array.isArray(value)) {
     const items = value.map((item, i) => replaced(item, declared, [...path, i], missing));
@@ -41,7 +46,12 @@ function replaced(value: unknown, declared: Readonly<Record<string, string>>, pa
   return isDifferent ? Object.fromEntries(entries) : value;
 }
 
-function replacedText(text: string, declared: Readonly<Record<string, string>>, path: ValuePath, missing: Missing): string {
+function replacedText(
+  text: string,
+  declared: Readonly<Record<string, string>>,
+  path: ValuePath,
+  missing: Missing,
+): string {
   return text.replaceAll(REFERENCE, (whole, escaped: string, name: string) => {
     if (escaped !== '') return whole.slice(1);
     if (Object.hasOwn(declared, name)) return declared[name] as string;
@@ -53,7 +63,8 @@ function replacedText(text: string, declared: Readonly<Record<string, string>>, 
 // A whole document, or an item of a List, whose kind in the final text is a definition; its schema may hold `${…}` of its own.
 function isDefinitionAt(value: object, declared: Readonly<Record<string, string>>, path: ValuePath): boolean {
   const isObject =
-    path.length === 0 || (path.at(-2) === 'items' && path.length % 2 === 0 && path.every((p, i) => i % 2 === 1 || p === 'items'));
+    path.length === 0 ||
+    (path.at(-2) === 'items' && path.length % 2 === 0 && path.every((p, i) => i % 2 === 1 || p === 'items'));
   if (!isObject || !Object.hasOwn(value, 'kind')) return false;
   const { kind } = value as { kind: unknown };
   return typeof kind === 'string' && replacedText(kind, declared, [], () => {}) === 'CustomResourceDefinition';

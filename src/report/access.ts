@@ -24,7 +24,10 @@ export type RecordedPolicy = {
 };
 
 /** Those of the configuration once for each version, and apart from those in repositories: with `trustPath` an environment has both. */
-export function recordedPolicies(source: ReportSource, isIn: (environment: string) => boolean): readonly RecordedPolicy[] {
+export function recordedPolicies(
+  source: ReportSource,
+  isIn: (environment: string) => boolean,
+): readonly RecordedPolicy[] {
   const digests = new Map<string, string>();
   const configured = source.of('config.stated').flatMap(({ index, entry: { time, evidence } }) => {
     const { environments, trustPolicies = [] } = source.evidence<StatedConfiguration>(evidence.sha256);

@@ -134,7 +134,10 @@ function modelOf(input: ReportInput, shelf: Shelf): ReportModel {
     metrics: metricsOf(changes, { from, to }, definition.failureHours),
     within: { failureHours: definition.failureHours, reviewHours: definition.reviewHours },
     flow: flow.flow({ from, to }, asOf),
-    sample: sample === undefined ? null : { ...sample, items: drawSample(changes, { root, from, to }, sample.seed, sample.size) },
+    sample:
+      sample === undefined
+        ? null
+        : { ...sample, items: drawSample(changes, { root, from, to }, sample.seed, sample.size) },
     earlier: issued.map(({ index, entry }) => ({
       entry: index,
       time: entry.time,

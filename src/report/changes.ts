@@ -5,7 +5,18 @@ import { grouped, type Indexed, type Judged, type ReportSource, unique } from '.
 /** What numbers are made of; of each change, so few of it as can be. */
 export type ChangeFacts = Pick<
   ChangeRecord,
-  'id' | 'entry' | 'environment' | 'ref' | 'to' | 'type' | 'outcome' | 'written' | 'removed' | 'applyStartedAt' | 'appliedAt' | 'attributes'
+  | 'id'
+  | 'entry'
+  | 'environment'
+  | 'ref'
+  | 'to'
+  | 'type'
+  | 'outcome'
+  | 'written'
+  | 'removed'
+  | 'applyStartedAt'
+  | 'appliedAt'
+  | 'attributes'
 > & {
   /** Seconds since 1970, as committers claim. */
   readonly committedAt: readonly number[];
@@ -39,7 +50,8 @@ export function* verdictsOf(source: ReportSource): Generator<ReadVerdict> {
 
 /** What is kept of a change beside its record. */
 export function factsOf(change: ChangeRecord, alike: Map<string, ChangeFacts['attributes']>): ChangeFacts {
-  const { id, entry, environment, ref, to, type, outcome, written, removed, applyStartedAt, appliedAt, commits } = change;
+  const { id, entry, environment, ref, to, type, outcome, written, removed, applyStartedAt, appliedAt, commits } =
+    change;
   const spelled = Object.values(change.attributes).join();
   const attributes = alike.get(spelled) ?? change.attributes;
   alike.set(spelled, attributes);
@@ -70,7 +82,9 @@ function recorder(source: ReportSource): (judged: Judged, verdict: Verdict, time
   const refused = grouped(source.of('apply.refused'), ({ entry }) => entry.verdict);
   const refs = new Map(source.of('commits.seen').map(({ entry }) => [entry.environment, entry.ref]));
   const emergencies = new Map(
-    source.of('breakglass.settled').flatMap((s) => (s.entry.commit === undefined ? [] : [[s.entry.commit, s] as const])),
+    source
+      .of('breakglass.settled')
+      .flatMap((s) => (s.entry.commit === undefined ? [] : [[s.entry.commit, s] as const])),
   );
   return ({ index, entry, leaf }, verdict, judged) => {
     const mine = intents.get(index) ?? [];
@@ -78,7 +92,8 @@ function recorder(source: ReportSource): (judged: Judged, verdict: Verdict, time
     const settled = verdict.commits.map((c) => emergencies.get(c.commit)).find((s) => s !== undefined);
     const tip = verdict.commits.at(-1);
     const applied = ends.find((r) => r.entry.outcome === 'applied');
-    const wrong = ends.find((r) => r.entry.outcome === 'failed')?.entry.error ?? refused.get(index)?.[0]?.entry.error ?? '';
+    const wrong =
+      ends.find((r) => r.entry.outcome === 'failed')?.entry.error ?? refused.get(index)?.[0]?.entry.error ?? '';
     const outcome =
       entry.outcome === 'denied'
         ? 'denied'
@@ -140,7 +155,8 @@ function recorder(source: ReportSource): (judged: Judged, verdict: Verdict, time
       },
       reasons: unique(
         verdict.violations.map(
-          (v) => `${v.rule ?? v.code}: ${v.message}${v.source === undefined ? '' : ` (${v.source.file}:${v.source.line})`}`,
+          (v) =>
+            `${v.rule ?? v.code}: ${v.message}${v.source === undefined ? '' : ` (${v.source.file}:${v.source.line})`}`,
         ),
       ),
       objects: verdict.objects,
@@ -171,7 +187,9 @@ function attributesOf(
   },
 ): Record<Attribute, TestResult> {
   const is = (holds: boolean): TestResult => (holds ? 'pass' : 'fail');
-  const others = verdict.approvals.filter((a) => coveredBy(a, verdict).every((c) => c.signer?.principal !== a.principal));
+  const others = verdict.approvals.filter((a) =>
+    coveredBy(a, verdict).every((c) => c.signer?.principal !== a.principal),
+  );
   const covered = new Set(others.flatMap((a) => coveredBy(a, verdict)));
   const isApproved = others.length > 0 && verdict.commits.every((c) => covered.has(c));
   const deployed = applied !== undefined;
@@ -202,7 +220,9 @@ function coveredBy({ from, commit }: Verdict['approvals'][number], verdict: Verd
   const last = stepOf(commit);
   if (last === undefined) return verdict.commits; // one step, or recorded before steps were
   const first = from === verdict.from ? 0 : stepOf(from);
-  return first === undefined ? verdict.commits : verdict.commits.filter(({ step }) => step === undefined || (step > first && step <= last));
+  return first === undefined
+    ? verdict.commits
+    : verdict.commits.filter(({ step }) => step === undefined || (step > first && step <= last));
 }
 
 // As trackers and forges write them: `CHG-12`, `#12`, `!12`.

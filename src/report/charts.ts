@@ -48,7 +48,9 @@ export function controlsChart(controls: readonly ControlResult[], width: number)
     const counts = [c.passed, c.tested - c.passed - c.undetermined, c.undetermined];
     return { label: `${c.id}  ${fitted(c.title)}`, counts, told: counts.join(' / ') };
   });
-  const alt = controls.map((c) => `${c.id}: ${c.passed} of ${c.tested} passed, ${c.undetermined} not determinable`).join('; ');
+  const alt = controls
+    .map((c) => `${c.id}: ${c.passed} of ${c.tested} passed, ${c.undetermined} not determinable`)
+    .join('; ');
   return bars(rows, parts, width, alt);
 }
 
@@ -57,7 +59,9 @@ export function exceptionsChart({ exceptions }: Pick<ReportModel, 'exceptions'>,
   const rows = EXCEPTION_TYPES.flatMap((label) => {
     const all = exceptions.filter((e) => e.type === label);
     const open = all.filter((e) => e.disposition === 'open').length;
-    return all.length === 0 ? [] : [{ label, counts: [open, all.length - open], told: `${open} open of ${all.length}` }];
+    return all.length === 0
+      ? []
+      : [{ label, counts: [open, all.length - open], told: `${open} open of ${all.length}` }];
   });
   if (rows.length === 0) return undefined;
   const parts = [
@@ -139,12 +143,15 @@ export function flowChart({ flow }: Pick<ReportModel, 'flow'>, width: number): S
       if (n === 0) return [];
       const [top, bottom] = [y(base + n), y(base)];
       base += n;
-      return [{ kind: 'rect', x: left(row.from), y: top, width: thick, height: Math.max(LEAST, bottom - top), ...paint }];
+      return [
+        { kind: 'rect', x: left(row.from), y: top, width: thick, height: Math.max(LEAST, bottom - top), ...paint },
+      ];
     });
     return i % each === 0 ? [...stack, word(left(row.from), head + height + 4, row.from)] : stack;
   });
   const alt = rows.map(
-    (r, i) => `${unit} from ${r.from}: ${sums[i]} changes, ${r.applied} applied, ${r.denied + r.failed} denied or failed`,
+    (r, i) =>
+      `${unit} from ${r.from}: ${sums[i]} changes, ${r.applied} applied, ${r.denied + r.failed} denied or failed`,
   );
   return {
     width,
@@ -188,11 +195,19 @@ export function agesChart(model: Pick<ReportModel, 'exceptions'>, width: number)
     ['critical or high', MIDDLE],
     ['medium or low', DARK],
   ] as const;
-  return bars(rows, parts, width, rows.map((r) => `${r.label}: ${r.told}, ${r.counts[0]} of them critical or high`).join('; '));
+  return bars(
+    rows,
+    parts,
+    width,
+    rows.map((r) => `${r.label}: ${r.told}, ${r.counts[0]} of them critical or high`).join('; '),
+  );
 }
 
 /** Where in the period the gate was away; undefined without heartbeats, by which alone that is known. */
-export function presenceChart({ exceptions, reconciliation, period, asOf, flow }: ReportModel, width: number): Scene | undefined {
+export function presenceChart(
+  { exceptions, reconciliation, period, asOf, flow }: ReportModel,
+  width: number,
+): Scene | undefined {
   if (reconciliation.some((r) => r.id === 'R6' && r.status === 'not determinable')) return undefined;
   const from = flow.rows[0] !== undefined && flow.rows[0].from > period.from ? flow.rows[0].from : period.from;
   const to = asOf < period.to ? asOf : period.to;
@@ -243,10 +258,14 @@ export function presenceChart({ exceptions, reconciliation, period, asOf, flow }
 /** Lead time of each environment, median and ninth tenth, on a scale of powers; undefined where nothing was deployed. */
 export function leadTimeChart({ metrics }: Pick<ReportModel, 'metrics'>, width: number): Scene | undefined {
   const rows = metrics.flatMap(({ environment, leadTime: { median, p90 } }) =>
-    median === undefined || p90 === undefined ? [] : [{ environment, median: Math.max(60, median), p90: Math.max(60, p90) }],
+    median === undefined || p90 === undefined
+      ? []
+      : [{ environment, median: Math.max(60, median), p90: Math.max(60, p90) }],
   );
   if (rows.length === 0) return undefined;
-  const marks = MARKS.filter(([s], i) => i === 0 || rows.some((r) => r.p90 > (MARKS[i - 1]?.[0] ?? 0)) || s === MARKS[1]?.[0]);
+  const marks = MARKS.filter(
+    ([s], i) => i === 0 || rows.some((r) => r.p90 > (MARKS[i - 1]?.[0] ?? 0)) || s === MARKS[1]?.[0],
+  );
   const x = scaleLog([60, Math.max(...rows.map((r) => r.p90), marks.at(-1)?.[0] ?? 3600)], [LABEL, width - 60]);
   const foot = HEAD + rows.length * ROW;
   const grid = marks.flatMap(([seconds, name]): Shape[] => [

@@ -23,7 +23,13 @@ const CONTROLS: readonly Control[] = [
     id: 'CS-02',
     title: 'Changes are approved by somebody who did not make them',
     attributes: ['C', 'D', 'E'],
-    types: ['self-approval', 'too-few-approvals', 'approver-not-entitled', 'approval-after-apply', 'tree-changed-after-approval'],
+    types: [
+      'self-approval',
+      'too-few-approvals',
+      'approver-not-entitled',
+      'approval-after-apply',
+      'tree-changed-after-approval',
+    ],
     checks: [],
   },
   {
@@ -81,7 +87,11 @@ export function controlsOf(
   const applied = changes.filter((c) => c.outcome === 'applied');
   return CONTROLS.map(({ id, title, attributes, types, checks: ids }) => {
     const tested =
-      attributes.length === 0 ? [] : attributes.every((a) => a === 'J') ? applied.filter((c) => c.type === 'emergency') : applied;
+      attributes.length === 0
+        ? []
+        : attributes.every((a) => a === 'J')
+          ? applied.filter((c) => c.type === 'emergency')
+          : applied;
     const results = tested.map((c) => attributes.map((a) => c.attributes[a]));
     const mine = checks.filter((c) => ids.includes(c.id));
     const fails = results.filter((r) => r.includes('fail')).length;

@@ -23,7 +23,10 @@ function* outcomes({ changes }: ReportModel): Generator<readonly [string, string
 }
 
 // What is in one of them only, or is something else in the other; an empty text stands for what is not there.
-function differing(before: readonly (readonly [string, string])[], after: readonly (readonly [string, string])[]): Differences['changes'] {
+function differing(
+  before: readonly (readonly [string, string])[],
+  after: readonly (readonly [string, string])[],
+): Differences['changes'] {
   const [was, is] = [new Map(before), new Map(after)];
   return [...new Set([...was.keys(), ...is.keys()])]
     .map((id) => ({ id, before: was.get(id) ?? '', after: is.get(id) ?? '' }))

@@ -6,7 +6,10 @@ const MAX_EVIDENT = 1000;
 /** Ids of changes that are told one by one: those of the sample, then the others with an exception, each in the order of the ledger. */
 export function recordedChanges({ sample, changes }: ReportModel): readonly string[] {
   const drawn = new Set((sample?.items ?? []).map((i) => i.change));
-  return [...changes.ids.filter((id) => drawn.has(id)), ...changes.ids.filter((id) => !drawn.has(id) && changes.hasExceptions(id))];
+  return [
+    ...changes.ids.filter((id) => drawn.has(id)),
+    ...changes.ids.filter((id) => !drawn.has(id) && changes.hasExceptions(id)),
+  ];
 }
 
 /** Those of them that were allowed, so that signatures and approvals stand behind them. */

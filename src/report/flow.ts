@@ -25,7 +25,9 @@ export function flowBook(): {
       const known = [...days.keys()].sort();
       const first = known[0];
       if (first === undefined) return { unit: 'day', rows: [] };
-      const last = new Date(Math.max(Date.parse(known.at(-1) ?? first), Math.min(Date.parse(to) - 1, Date.parse(asOf)))).toISOString();
+      const last = new Date(
+        Math.max(Date.parse(known.at(-1) ?? first), Math.min(Date.parse(to) - 1, Date.parse(asOf))),
+      ).toISOString();
       const begin = Date.parse(first) - Date.parse(from) > MOST.week * 7 * DAY_MS ? first : from.slice(0, 10);
       const length = (Date.parse(last) - Date.parse(begin)) / DAY_MS;
       const unit = length <= MOST.day ? 'day' : length <= MOST.week * 7 ? 'week' : 'month';

@@ -17,7 +17,11 @@ export function metricsOf(
     .sort(([a], [b]) => (a < b ? -1 : 1))
     .map(([environment, all]) => {
       const runs = all
-        .filter((c) => (c.outcome === 'applied' && c.written + c.removed > 0) || (c.outcome === 'failed' && c.applyStartedAt !== ''))
+        .filter(
+          (c) =>
+            (c.outcome === 'applied' && c.written + c.removed > 0) ||
+            (c.outcome === 'failed' && c.applyStartedAt !== ''),
+        )
         .sort((a, b) => (startOf(a) < startOf(b) ? -1 : 1));
       const lead = runs
         .filter((c) => c.outcome === 'applied')
@@ -31,7 +35,8 @@ export function metricsOf(
           seconds(startOf(run), startOf(next)) <= failureHours * 3600;
         if (run.outcome === 'failed')
           failed.push({ at: startOf(run), until: runs.slice(i + 1).find((r) => r.outcome === 'applied')?.appliedAt });
-        else if (isFixed) failed.push({ at: run.appliedAt, until: next.outcome === 'applied' ? next.appliedAt : undefined });
+        else if (isFixed)
+          failed.push({ at: run.appliedAt, until: next.outcome === 'applied' ? next.appliedAt : undefined });
       });
       const recovery = failed.flatMap((f) => (f.until === undefined ? [] : [seconds(f.at, f.until)]));
       const weeks = Math.max(1 / 7, seconds(period.from, period.to) / WEEK_S);
@@ -43,7 +48,8 @@ export function metricsOf(
         failed: failed.length,
         failRate: runs.length === 0 ? undefined : round(failed.length / runs.length),
         recoveryTime: { n: recovery.length, median: quantile(recovery, 0.5), open: failed.length - recovery.length },
-        reworkRate: runs.length === 0 ? undefined : round(runs.filter((c) => c.type === 'emergency').length / runs.length),
+        reworkRate:
+          runs.length === 0 ? undefined : round(runs.filter((c) => c.type === 'emergency').length / runs.length),
       };
     });
 }

@@ -23,7 +23,9 @@ export type ReportDefinition = {
 export type Framework = {
   readonly id: string;
   readonly name: string;
-  readonly requirements: Readonly<Record<string, readonly { readonly id: string; readonly title: string; readonly gap?: string }[]>>;
+  readonly requirements: Readonly<
+    Record<string, readonly { readonly id: string; readonly title: string; readonly gap?: string }[]>
+  >;
 };
 
 /** Result of one test of one change. `cannot tell` never counts as a pass. */

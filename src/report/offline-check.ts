@@ -50,12 +50,20 @@ function checkReport(directory: string, keyText: string, say: (line: string) => 
   const entries = linesOf('entries.jsonl');
   demand(span.first + entries.length === Number(size), 'the entries do not end where the checkpoint does');
   const before = span.before.map((node) => Buffer.from(node, 'base64'));
-  demand(rootAfter(span.first, before, entries.map(leafOf)).toString('base64') === root, 'the entries do not give the root');
-  say(`${entries.length} entries, from ${span.first} on, give the signed root of ${size}: none is missing, none was added`);
+  demand(
+    rootAfter(span.first, before, entries.map(leafOf)).toString('base64') === root,
+    'the entries do not give the root',
+  );
+  say(
+    `${entries.length} entries, from ${span.first} on, give the signed root of ${size}: none is missing, none was added`,
+  );
 
   const evidence = new Set(linesOf('evidence.jsonl').map((line) => sha256(line).toString('hex')));
   for (const entry of entries.map((e) => JSON.parse(e) as { type: string; evidence?: { sha256: string } }))
-    demand(entry.type !== 'change.judged' || evidence.has(entry.evidence?.sha256 ?? ''), 'the evidence of a verdict is missing');
+    demand(
+      entry.type !== 'change.judged' || evidence.has(entry.evidence?.sha256 ?? ''),
+      'the evidence of a verdict is missing',
+    );
   for (const line of linesOf('subjects.jsonl')) {
     const { commitment, salt, text: name } = JSON.parse(line) as { commitment: string; salt: string; text: string };
     demand(
@@ -63,7 +71,9 @@ function checkReport(directory: string, keyText: string, say: (line: string) => 
       `a name is not the one behind ${commitment}`,
     );
   }
-  say(`${evidence.size} verdicts and other evidence are those that entries name; names are those behind their commitments`);
+  say(
+    `${evidence.size} verdicts and other evidence are those that entries name; names are those behind their commitments`,
+  );
 
   const model = JSON.parse(text('report.json')) as Model;
   demand(model.period.from === span.from && model.period.to === span.to, 'report.json is of another period');
@@ -76,7 +86,9 @@ function checkReport(directory: string, keyText: string, say: (line: string) => 
     const judged = JSON.parse(entry) as { type: string; to: string };
     demand(judged.type === 'change.judged' && judged.to === row['commit'], `${row['change_id']} is another change`);
   }
-  say(`${population.length} changes are in the log, each at its entry; ${exceptions.length} exceptions; counts agree in every form`);
+  say(
+    `${population.length} changes are in the log, each at its entry; ${exceptions.length} exceptions; counts agree in every form`,
+  );
   const signed = linesOf('signed.jsonl');
   demand(signed.every(isItsOwn), 'a line of signed.jsonl is not what its hash says');
   say(`${signed.length} commits, approvals and TrustPolicies are those that verdicts name by their hashes`);
@@ -84,12 +96,17 @@ function checkReport(directory: string, keyText: string, say: (line: string) => 
     checkSample(model, population, root);
     say(`the sample is what the seed draws: ${model.sample.items.length} changes`);
   }
-  say('not checked here, but by `countersign verify`: that every figure follows from the entries, and signatures of commits and approvals');
+  say(
+    'not checked here, but by `countersign verify`: that every figure follows from the entries, and signatures of commits and approvals',
+  );
 }
 
 // A commit under Git's own name for it (gitformat-signature keeps it whole), an envelope by its bytes, a policy by RFC 8785.
 function isItsOwn(line: string): boolean {
-  const { commit, object, envelope, text, trustPolicy, policy } = JSON.parse(line) as Record<string, string | undefined>;
+  const { commit, object, envelope, text, trustPolicy, policy } = JSON.parse(line) as Record<
+    string,
+    string | undefined
+  >;
   if (envelope !== undefined) return sha256(text ?? '').toString('hex') === envelope;
   if (trustPolicy !== undefined) return sha256(JSON.stringify(policy)).toString('hex') === trustPolicy;
   const bytes = Buffer.from(object ?? '', 'base64');
@@ -98,11 +115,20 @@ function isItsOwn(line: string): boolean {
 }
 
 function checkCounts({ summary, changes }: Model, population: readonly Row[], exceptions: readonly Row[]): void {
-  demand(population.length === summary['changes'] && changes.length === summary['changes'], 'changes are not counted alike');
+  demand(
+    population.length === summary['changes'] && changes.length === summary['changes'],
+    'changes are not counted alike',
+  );
   for (const outcome of ['applied', 'denied', 'failed'])
-    demand(population.filter((r) => r['outcome'] === outcome).length === summary[outcome], `${outcome} changes are not counted alike`);
+    demand(
+      population.filter((r) => r['outcome'] === outcome).length === summary[outcome],
+      `${outcome} changes are not counted alike`,
+    );
   demand(exceptions.length === summary['exceptions'], 'exceptions are not counted alike');
-  demand(exceptions.filter((r) => r['disposition'] === 'open').length === summary['open'], 'open exceptions are not counted alike');
+  demand(
+    exceptions.filter((r) => r['disposition'] === 'open').length === summary['open'],
+    'open exceptions are not counted alike',
+  );
 }
 
 function checkSample({ period, sample }: Model, population: readonly Row[], root: string): void {
@@ -140,7 +166,11 @@ function rootAfter(first: number, before: readonly Buffer[], leaves: readonly Bu
   demand(left === 0, 'the subtrees are not those before the first entry');
   for (const node of leaves) {
     stack.push({ width: 1, node });
-    for (let [a, b] = stack.slice(-2); a !== undefined && b !== undefined && a.width === b.width; [a, b] = stack.slice(-2))
+    for (
+      let [a, b] = stack.slice(-2);
+      a !== undefined && b !== undefined && a.width === b.width;
+      [a, b] = stack.slice(-2)
+    )
       stack.splice(-2, 2, { width: a.width * 2, node: nodeOf(a.node, b.node) });
   }
   return stack.map((s) => s.node).reduceRight((right, l) => nodeOf(l, right));
@@ -184,7 +214,12 @@ function openNote(note: string, keys: readonly Key[], what: string): string {
       return keys.some((key) => {
         if (key.name !== name || !bytes.subarray(0, 4).equals(key.id)) return false;
         const der = Buffer.concat([Buffer.from('302a300506032b6570032100', 'hex'), key.publicKey]);
-        return verify(null, Buffer.from(text), createPublicKey({ key: der, format: 'der', type: 'spki' }), bytes.subarray(4));
+        return verify(
+          null,
+          Buffer.from(text),
+          createPublicKey({ key: der, format: 'der', type: 'spki' }),
+          bytes.subarray(4),
+        );
       });
     });
   demand(isSigned, `${what} is not signed by this key`);
@@ -198,7 +233,10 @@ const at = args.indexOf('--key');
 const keyFile = at < 0 ? undefined : args[at + 1];
 const directory = args.find((arg, i) => !arg.startsWith('--') && i !== at + 1) ?? join(process.argv[1] ?? '', '..');
 try {
-  demand(keyFile !== undefined, 'name the ledger’s public key, which you have from elsewhere: node verify.mjs --key ledger.pub');
+  demand(
+    keyFile !== undefined,
+    'name the ledger’s public key, which you have from elsewhere: node verify.mjs --key ledger.pub',
+  );
   checkReport(directory, readFileSync(keyFile, 'utf8'), (line) => console.log(`ok    ${line}`));
 } catch (thrown) {
   console.log(`WRONG ${thrown instanceof Wrong ? thrown.message : `it cannot be read: ${(thrown as Error).message}`}`);

@@ -32,7 +32,10 @@ export function assessmentResults(model: ReportModel, files: ReadonlyMap<string,
           description: `${model.summary.changes} changes from ${model.period.from} to ${model.period.to}.`,
           start: model.period.from,
           end: model.period.to,
-          props: [prop('ledger-entries', String(model.ledger.entries)), prop('ledger-first', String(model.ledger.first))],
+          props: [
+            prop('ledger-entries', String(model.ledger.entries)),
+            prop('ledger-first', String(model.ledger.first)),
+          ],
           'local-definitions': {
             components: [
               {
@@ -55,7 +58,9 @@ export function assessmentResults(model: ReportModel, files: ReadonlyMap<string,
           },
           'reviewed-controls': {
             'control-selections': [{ 'include-controls': model.controls.map((c) => ({ 'control-id': controlId(c) })) }],
-            'control-objective-selections': [{ 'include-objectives': model.controls.map((c) => ({ 'objective-id': objective(c.id) })) }],
+            'control-objective-selections': [
+              { 'include-objectives': model.controls.map((c) => ({ 'objective-id': objective(c.id) })) },
+            ],
           },
           ...(model.reviews.length === 0
             ? {}
@@ -99,7 +104,9 @@ export function assessmentResults(model: ReportModel, files: ReadonlyMap<string,
               ],
               methods,
               types: ['finding'],
-              'relevant-evidence': [{ href: `#${id('file exceptions.csv')}`, description: `Row ${e.id} of the register.` }],
+              'relevant-evidence': [
+                { href: `#${id('file exceptions.csv')}`, description: `Row ${e.id} of the register.` },
+              ],
               collected: e.time,
             })),
           ],

@@ -238,7 +238,8 @@ export class Page {
         table = this.#openTable(columns, head, size);
       }
       const top = this.#doc.y;
-      if (head && i % 2 === 1) this.#artifact(() => this.#doc.rect(MARGIN - 4, top - 2, this.width + 8, height + 4).fill(BAND));
+      if (head && i % 2 === 1)
+        this.#artifact(() => this.#doc.rect(MARGIN - 4, top - 2, this.width + 8, height + 4).fill(BAND));
       const line = this.#doc.struct('TR');
       table.add(line);
       let left = MARGIN;
@@ -247,7 +248,8 @@ export class Page {
         const font = column.mono === true ? 'mono' : 'sans';
         const text = cells[j] ?? '';
         const at = left;
-        const draw = () => this.#cell(text, font, font === 'mono' ? size - 1 : size, isName ? MUTED : INK, at, top, column.width - 6);
+        const draw = () =>
+          this.#cell(text, font, font === 'mono' ? size - 1 : size, isName ? MUTED : INK, at, top, column.width - 6);
         this.#tag(line, isName ? 'TH' : 'TD', draw, isName ? { scope: 'Row' } : {});
         left += column.width;
       });
@@ -269,9 +271,14 @@ export class Page {
     let height = 0;
     for (const column of columns) {
       const at = left;
-      this.#tag(line, 'TH', () => (height = Math.max(height, this.#cell(column.title, 'bold', size, ACCENT, at, top, column.width - 6))), {
-        scope: 'Column',
-      });
+      this.#tag(
+        line,
+        'TH',
+        () => (height = Math.max(height, this.#cell(column.title, 'bold', size, ACCENT, at, top, column.width - 6))),
+        {
+          scope: 'Column',
+        },
+      );
       left += column.width;
     }
     line.end();
@@ -337,7 +344,8 @@ export class Page {
     const cached = this.#known.get(font);
     if (cached !== undefined) return cached;
     this.#doc.font(font);
-    const face = (this.#doc as unknown as { _font: { font: { hasGlyphForCodePoint(code: number): boolean } } })._font.font;
+    const face = (this.#doc as unknown as { _font: { font: { hasGlyphForCodePoint(code: number): boolean } } })._font
+      .font;
     const seen = new Map<number, boolean>();
     const known = (code: number) => {
       const before = seen.get(code) ?? face.hasGlyphForCodePoint(code);

@@ -85,7 +85,9 @@ function tips(source: ReportSource, changes: readonly ChangeFacts[], carried: Re
   }
   // Judged before the period and deployed in it: such a change stands in the report of the period before, and must not go unnoticed here.
   const known = new Set(source.judged.map((v) => v.index));
-  const carriedOver = source.within('apply.intent').filter((i) => i.entry.purpose === 'apply' && !known.has(i.entry.verdict)).length;
+  const carriedOver = source
+    .within('apply.intent')
+    .filter((i) => i.entry.purpose === 'apply' && !known.has(i.entry.verdict)).length;
   const count = (outcome: ChangeFacts['outcome']) => changes.filter((c) => c.outcome === outcome).length;
   return {
     id: 'R2',
@@ -94,7 +96,10 @@ function tips(source: ReportSource, changes: readonly ChangeFacts[], carried: Re
     right: { source: 'tips that were judged, or are part of what was', count: of.direct + of.superseded },
     explained: `${of.superseded} judged as part of a later tip, ${of.pending} not judged within the period; of all changes ${count('applied')} applied, ${count('denied')} denied, ${count('failed')} failed, ${count('allowed')} not applied yet${carriedOver === 0 ? '' : `; ${carriedOver} deployments of changes that were judged before the period: see the report before`}`,
     unexplained: of.unexplained + carriedOver,
-    status: moves.length === 0 && changes.length > 0 && carriedOver === 0 ? 'not determinable' : tied(of.unexplained + carriedOver),
+    status:
+      moves.length === 0 && changes.length > 0 && carriedOver === 0
+        ? 'not determinable'
+        : tied(of.unexplained + carriedOver),
   };
 }
 
@@ -103,14 +108,20 @@ function applies(source: ReportSource): Reconciliation {
   const begun = new Set(intents.map((i) => i.index));
   const results = source.of('apply.result').filter((r) => begun.has(r.entry.intent) || source.isWithin(r.entry.time));
   const ended = new Set(results.map((r) => r.entry.intent));
-  const gone = new Set(source.of('apply.intent').flatMap((i) => [i.entry.takesOver, i.entry.continues].filter((x) => x !== undefined)));
+  const gone = new Set(
+    source.of('apply.intent').flatMap((i) => [i.entry.takesOver, i.entry.continues].filter((x) => x !== undefined)),
+  );
   const left = intents.filter((i) => !ended.has(i.index) && !gone.has(i.index)).length;
   const allowed = source.within('admission.allowed');
   const met = allowed.reduce(
-    (sum, a) => sum + source.evidence<readonly AdmittedRequest[]>(a.entry.evidence.sha256).filter((r) => r.as === 'intent').length,
+    (sum, a) =>
+      sum +
+      source.evidence<readonly AdmittedRequest[]>(a.entry.evidence.sha256).filter((r) => r.as === 'intent').length,
     0,
   );
-  const written = results.filter((r) => source.isWithin(r.entry.time)).reduce((sum, r) => sum + r.entry.applied + r.entry.pruned, 0);
+  const written = results
+    .filter((r) => source.isWithin(r.entry.time))
+    .reduce((sum, r) => sum + r.entry.applied + r.entry.pruned, 0);
   const known = allowed.length > 0;
   const short = known ? Math.max(0, written - met) : 0;
   return {
@@ -126,7 +137,15 @@ function applies(source: ReportSource): Reconciliation {
       : 'the webhook recorded nothing in the period: writes and requests cannot be compared',
     unexplained: left,
     status:
-      left > 0 ? 'does not tie' : known ? (short === 0 ? 'ties' : 'not determinable') : intents.length === 0 ? 'ties' : 'not determinable',
+      left > 0
+        ? 'does not tie'
+        : known
+          ? short === 0
+            ? 'ties'
+            : 'not determinable'
+          : intents.length === 0
+            ? 'ties'
+            : 'not determinable',
   };
 }
 

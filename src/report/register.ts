@@ -124,7 +124,10 @@ export function registerOf(
         reason: by?.reason ?? draft.reason ?? '',
         ticket: by?.ticket ?? draft.ticket ?? '',
         link: by?.link ?? '',
-        days: disposition === 'prevented' ? 0 : Math.max(0, Math.floor(seconds(draft.time, at === '' ? asOf : at) / 86_400)),
+        days:
+          disposition === 'prevented'
+            ? 0
+            : Math.max(0, Math.floor(seconds(draft.time, at === '' ? asOf : at) / 86_400)),
       };
     });
 }
@@ -207,7 +210,8 @@ function lateApprovals(source: ReportSource): {
   return {
     see: (change) => {
       for (const { id } of change.commits)
-        for (const approval of recorded.get(`${change.environment} ${id}`) ?? []) found.set(approval.index, draft(approval, change));
+        for (const approval of recorded.get(`${change.environment} ${id}`) ?? [])
+          found.set(approval.index, draft(approval, change));
     },
     drafts: () => [...found].sort(([a], [b]) => a - b).flatMap(([, one]) => one ?? []),
   };
@@ -251,7 +255,9 @@ function breakGlass(emergencies: readonly EmergencyRecord[]): Draft[] {
       cause: e.reason,
       exposed: e.closed === '' ? undefined : Math.max(0, seconds(e.opened, e.closed)),
       ticket: e.ticket,
-      ...(e.reviewedAt === '' ? {} : { disposition: 'remediated' as const, by: e.reviewer, at: e.reviewedAt, reason: e.result }),
+      ...(e.reviewedAt === ''
+        ? {}
+        : { disposition: 'remediated' as const, by: e.reviewer, at: e.reviewedAt, reason: e.result }),
     };
     return e.result.startsWith('late')
       ? { ...draft, type: 'late-emergency-review', cause: `${e.reason}; the review was due at ${e.reviewDue}` }
@@ -265,15 +271,24 @@ function drift(source: ReportSource): Draft[] {
   // A new revision writes what is different in Git: that alone puts nothing right that somebody else changed.
   const results = source.of('apply.result').filter(({ entry }) => {
     const intent = source.at(entry.intent);
-    return entry.outcome === 'applied' && intent?.type === 'apply.intent' && (intent.purpose === 'correct' || intent.purpose === 'restore');
+    return (
+      entry.outcome === 'applied' &&
+      intent?.type === 'apply.intent' &&
+      (intent.purpose === 'correct' || intent.purpose === 'restore')
+    );
   });
   const unmatched = [...source.within('audit.unmatched')];
   const found = source.within('drift.found').flatMap(({ index, entry }): Draft[] => {
-    const explained = (entry.details ?? []).filter((d) => d.admission !== undefined && source.at(d.admission)?.type === 'breakglass.used');
+    const explained = (entry.details ?? []).filter(
+      (d) => d.admission !== undefined && source.at(d.admission)?.type === 'breakglass.used',
+    );
     const left = entry.objects.filter((o) => !explained.some((d) => refText(d.object) === refText(o)));
     if (left.length === 0) return [];
     const seen = unmatched.filter(({ entry: u }) =>
-      left.some((o) => o.namespace === u.object.namespace && o.name === u.object.name && Math.abs(seconds(u.at, entry.time)) < 3600),
+      left.some(
+        (o) =>
+          o.namespace === u.object.namespace && o.name === u.object.name && Math.abs(seconds(u.at, entry.time)) < 3600,
+      ),
     );
     for (const one of seen) unmatched.splice(unmatched.indexOf(one), 1);
     const end =
@@ -385,9 +400,14 @@ function simple(source: ReportSource): Draft[] {
           reason: `taken over (${r.entry.purpose})`,
         }),
       ),
-    ...[...source.within('admission.denied').filter((r) => r.entry.mode !== 'enforce'), ...source.within('admission.warned')]
+    ...[
+      ...source.within('admission.denied').filter((r) => r.entry.mode !== 'enforce'),
+      ...source.within('admission.warned'),
+    ]
       .filter(({ entry }) => entry.repeated === undefined)
-      .map((r) => row(r, 'not-enforced', `${r.entry.operation} ${refText(r.entry.object)}`, r.entry.user, r.entry.reason)),
+      .map((r) =>
+        row(r, 'not-enforced', `${r.entry.operation} ${refText(r.entry.object)}`, r.entry.user, r.entry.reason),
+      ),
     ...source.within('protection.changed').map((r) =>
       row(r, 'gate-tampered', refText(r.entry.object), r.entry.manager, r.entry.change, {
         ...undone,
@@ -426,7 +446,8 @@ export function outagesOf(
     // Any entry shows that the service was there; only heartbeats say how often to expect one.
     if (last !== undefined && last.every > 0 && seconds(last.time, entry.time) > OUTAGE * last.every)
       away.push({ index, from: last.time, to: entry.time, planned: stopped });
-    stopped = entry.type === 'service.stopped' || (stopped && entry.type !== 'service.started' && entry.type !== 'heartbeat');
+    stopped =
+      entry.type === 'service.stopped' || (stopped && entry.type !== 'service.started' && entry.type !== 'heartbeat');
     last = { time: entry.time, every: entry.type === 'heartbeat' ? entry.everySeconds : (last?.every ?? 0) };
   }
   return away;
@@ -449,7 +470,12 @@ function outages(source: ReportSource): Draft[] {
 function skews(source: ReportSource): Draft[] {
   return source.all.flatMap(({ index, entry }, i): Draft[] => {
     const before = source.all[i - 1]?.entry;
-    if (before === undefined || !source.isWithin(entry.time) || Date.parse(before.time) - Date.parse(entry.time) <= SKEW_MS) return [];
+    if (
+      before === undefined ||
+      !source.isWithin(entry.time) ||
+      Date.parse(before.time) - Date.parse(entry.time) <= SKEW_MS
+    )
+      return [];
     return [
       {
         entry: index,
@@ -468,13 +494,18 @@ function skews(source: ReportSource): Draft[] {
 
 /** Every opening of break-glass, and every use that had its own reason, with what was done and its review. */
 export function emergenciesOf(source: ReportSource, reviewHours: number, asOf: string): EmergencyRecord[] {
-  const settled = new Map(source.of('breakglass.settled').flatMap((s) => s.entry.uses.map((use) => [use, s.entry] as const)));
+  const settled = new Map(
+    source.of('breakglass.settled').flatMap((s) => s.entry.uses.map((use) => [use, s.entry] as const)),
+  );
   const closed = source.of('breakglass.closed');
   const uses = [...source.of('breakglass.used')];
   const grants = source.within('breakglass.opened').map((opened) => {
     const { environment, namespaces = [], until } = opened.entry;
     const end = closed.find(
-      (c) => c.index > opened.index && c.entry.environment === environment && c.entry.namespaces.some((n) => namespaces.includes(n)),
+      (c) =>
+        c.index > opened.index &&
+        c.entry.environment === environment &&
+        c.entry.namespaces.some((n) => namespaces.includes(n)),
     );
     const ends = end === undefined || end.entry.time > until ? until : end.entry.time;
     const mine = uses.filter(

@@ -1,6 +1,15 @@
 import PDFDocument from 'pdfkit';
 import { bytesOf, canonicalPieces } from '../model/index.ts';
-import { agesChart, agesOf, controlsChart, exceptionsChart, flowChart, leadTimeChart, presenceChart, type Scene } from './charts.ts';
+import {
+  agesChart,
+  agesOf,
+  controlsChart,
+  exceptionsChart,
+  flowChart,
+  leadTimeChart,
+  presenceChart,
+  type Scene,
+} from './charts.ts';
 import { attach, type Document, type Embedded, Embedding } from './embed.ts';
 import { recordedChanges } from './evident.ts';
 import { ATTRIBUTES, type ChangeRecord, type ReportModel } from './model.ts';
@@ -14,7 +23,11 @@ const MAX_RECORDS = 60; // changes that are told in full
  * The report as a PDF (PDF/A-3a and PDF/UA-1, report.json and population.csv inside), the same bytes for the same model. Fonts are
  * embedded; what a font lacks is shown as its code point.
  */
-export async function renderPdf(model: ReportModel, write: (bytes: Uint8Array) => void, given?: EmbeddedFiles): Promise<void> {
+export async function renderPdf(
+  model: ReportModel,
+  write: (bytes: Uint8Array) => void,
+  given?: EmbeddedFiles,
+): Promise<void> {
   const files = given ?? (await embeddedFiles(model));
   const date = new Date(model.asOf);
   const doc = new PDFDocument({
@@ -113,7 +126,10 @@ function cover(page: Page, model: ReportModel): void {
   page.lead(`${model.entity}: ${day(model.period.from)} to ${day(model.period.to)} (UTC, end not included)`);
   page.pairs([
     ['Report', model.id],
-    ['Status', model.status === 'final' ? 'final: the period is over' : 'draft: the period is not over by the newest entry'],
+    [
+      'Status',
+      model.status === 'final' ? 'final: the period is over' : 'draft: the period is not over by the newest entry',
+    ],
     ['Classification', model.classification],
     ...(ledger.begins > model.period.from
       ? [['Begins', `the ledger has nothing from before ${ledger.begins}: what was before cannot be told`] as const]
@@ -133,7 +149,9 @@ function cover(page: Page, model: ReportModel): void {
   page.note(
     'Every change to the governed namespaces in the period is tested, not a sample. A denied change or a refused request is the control at work; an exception is something a reader should ask about. What could not be told is said to be so, and counts for nothing.',
   );
-  page.note('This report is evidence for an auditor to test. It draws no conclusion about the design or the operation of controls.');
+  page.note(
+    'This report is evidence for an auditor to test. It draws no conclusion about the design or the operation of controls.',
+  );
 }
 
 function scope(page: Page, model: ReportModel): void {
@@ -176,7 +194,9 @@ function scope(page: Page, model: ReportModel): void {
   page.subheading('Who can get past the gate');
   const groups = model.scope.environments.filter((e) => e.breakGlass.length > 0);
   if (groups.length > 0)
-    page.note(`Break-glass may be used by members of ${groups.map((e) => `${e.breakGlass.join(', ')} (${e.name})`).join('; ')}.`);
+    page.note(
+      `Break-glass may be used by members of ${groups.map((e) => `${e.breakGlass.join(', ')} (${e.name})`).join('; ')}.`,
+    );
   page.note(
     model.scope.bypass.length === 0
       ? 'Nobody used break-glass in the period. Members of the break-glass groups may open it, and whoever may change the API server’s configuration can remove the gate; what is then changed is found as drift.'
@@ -226,7 +246,9 @@ function controls(page: Page, model: ReportModel): void {
 
 function population(page: Page, model: ReportModel): void {
   page.heading('Is the population whole?', true);
-  page.note('Each check counts one thing from two sources. A check whose source is not there is not determinable: it is never a pass.');
+  page.note(
+    'Each check counts one thing from two sources. A check whose source is not there is not determinable: it is never a pass.',
+  );
   page.table(
     [
       { title: 'Check', width: 150, text: (r) => `${r.id}  ${r.check}` },
@@ -330,7 +352,8 @@ function emergencies(page: Page, model: ReportModel): void {
       {
         title: 'Review',
         width: 110,
-        text: (e) => [e.result, e.reviewer && `by ${e.reviewer}`, `due ${clock(e.reviewDue)}`].filter((t) => t !== '').join('\n'),
+        text: (e) =>
+          [e.result, e.reviewer && `by ${e.reviewer}`, `due ${clock(e.reviewDue)}`].filter((t) => t !== '').join('\n'),
       },
     ],
     model.emergencies,
@@ -490,7 +513,9 @@ function superseded(page: Page, { supersedes }: ReportModel): void {
   const { entry, report, differences } = supersedes;
   const { counts, changes, exceptions } = differences;
   page.heading('What this report supersedes', true);
-  page.note(`It takes the place of report ${report} of the same period (entry ${entry}). What is otherwise in this one:`);
+  page.note(
+    `It takes the place of report ${report} of the same period (entry ${entry}). What is otherwise in this one:`,
+  );
   const rows = [
     ...counts.map((c) => ({ what: COUNT_NAMES[c.name] ?? c.name, before: String(c.before), after: String(c.after) })),
     ...changes.map((c) => ({ what: `change ${c.id}`, before: c.before || 'not in it', after: c.after || 'not in it' })),
@@ -564,7 +589,9 @@ function earlier(page: Page, model: ReportModel): void {
 }
 
 function legend(page: Page): void {
-  page.note(`${LETTERS.map((letter) => `${letter}: ${ATTRIBUTES[letter]}`).join('. ')}. ?: cannot be told, and is no pass.`);
+  page.note(
+    `${LETTERS.map((letter) => `${letter}: ${ATTRIBUTES[letter]}`).join('. ')}. ?: cannot be told, and is no pass.`,
+  );
 }
 
 function changes(page: Page, model: ReportModel): void {
@@ -631,7 +658,8 @@ function records(page: Page, model: ReportModel): void {
   const wanted = recordedChanges(model);
   page.heading('Records of changes', true);
   page.note('Those of the sample, and those with an exception.');
-  if (wanted.length > MAX_RECORDS) page.note(`${MAX_RECORDS} of ${wanted.length} are told here; all stand in report.json.`);
+  if (wanted.length > MAX_RECORDS)
+    page.note(`${MAX_RECORDS} of ${wanted.length} are told here; all stand in report.json.`);
   if (wanted.length === 0) page.note('There are none.');
   for (const c of model.changes.of(wanted.slice(0, MAX_RECORDS))) {
     page.subheading(`${c.id}  ${c.subject.slice(0, 120)}`);
@@ -650,9 +678,14 @@ function records(page: Page, model: ReportModel): void {
       ],
       [
         'Approvals',
-        c.approvals.map((a) => `${a.principal}, class ${a.class}, ${a.match}, ${clock(a.issuedAt)}: ${a.reason}`).join('\n') || 'none',
+        c.approvals
+          .map((a) => `${a.principal}, class ${a.class}, ${a.match}, ${clock(a.issuedAt)}: ${a.reason}`)
+          .join('\n') || 'none',
       ],
-      ['Rules', `set ${c.policy.bundle.slice(0, 16)}: ${c.policy.denied} denied, ${c.policy.warned} warned, ${c.policy.waived} waived`],
+      [
+        'Rules',
+        `set ${c.policy.bundle.slice(0, 16)}: ${c.policy.denied} denied, ${c.policy.warned} warned, ${c.policy.waived} waived`,
+      ],
       [
         'Deployment',
         c.appliedAt === ''
@@ -671,11 +704,15 @@ function appendix(page: Page, model: ReportModel, digest: string): void {
   page.note(
     '1. `countersign verify report.pdf --key ledger.pub` checks everything below, and what sampled commits and approvals are signed with (signed.jsonl), offline, with the public key alone. `node verify.mjs --key ledger.pub` needs nothing but Node, and checks hashes, the log, counts and the sample.',
   );
-  page.note('2. By hand: `manifest.txt` is a signed note (C2SP signed-note, Ed25519) over the SHA-256 of every file of the report.');
+  page.note(
+    '2. By hand: `manifest.txt` is a signed note (C2SP signed-note, Ed25519) over the SHA-256 of every file of the report.',
+  );
   page.note(
     '3. SHA-256 over a zero byte followed by a line of entries.jsonl is a leaf; with the hashes in range.json the leaves give the root of the checkpoint (RFC 6962).',
   );
-  page.note('4. Each number in report.json is counted from entries.jsonl and evidence.jsonl by the rules in docs/report-format.md.');
+  page.note(
+    '4. Each number in report.json is counted from entries.jsonl and evidence.jsonl by the rules in docs/report-format.md.',
+  );
   page.note(`5. Of report.json, which lies in this file too, the SHA-256 is ${digest}.`);
   page.subheading('Attributes that are tested');
   legend(page);

@@ -13,7 +13,12 @@ export class ChangeRows implements ChangeList {
   readonly #exceptions: ReadonlyMap<string, readonly string[]>;
 
   /** `shelf` has the canonical JSON of each record without its exceptions, which are known only when all of them are there. */
-  constructor(shelf: Shelf, ids: readonly string[], refused: readonly string[], exceptions: ReadonlyMap<string, readonly string[]>) {
+  constructor(
+    shelf: Shelf,
+    ids: readonly string[],
+    refused: readonly string[],
+    exceptions: ReadonlyMap<string, readonly string[]>,
+  ) {
     this.refused = refused;
     this.length = ids.length;
     this.#shelf = shelf;
@@ -27,7 +32,8 @@ export class ChangeRows implements ChangeList {
 
   /** Canonical JSON of each (RFC 8785). */
   *lines(): Generator<string> {
-    for (const [i, line] of this.#numbered()) yield this.#exceptions.has(this.ids[i] ?? '') ? canonicalJson(this.#read(line, i)) : line;
+    for (const [i, line] of this.#numbered())
+      yield this.#exceptions.has(this.ids[i] ?? '') ? canonicalJson(this.#read(line, i)) : line;
   }
 
   /** Those that are named, in the order in which they are named. */

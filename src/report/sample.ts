@@ -10,7 +10,12 @@ export type SampleFrame = { readonly root: string; readonly from: string; readon
  * The `size` lowest ranks of each stratum. A rank is HMAC-SHA256 in hex, key `ROOT|FROM|TO|STRATUM|SEED` (the checkpoint's root in base64, the
  * period as in the report), message the change's id. The order of changes plays no part, and nobody can choose a seed before the root is known.
  */
-export function drawSample(changes: readonly ChangeFacts[], frame: SampleFrame, seed: string, size: number): SampleItem[] {
+export function drawSample(
+  changes: readonly ChangeFacts[],
+  frame: SampleFrame,
+  seed: string,
+  size: number,
+): SampleItem[] {
   const applied = changes.filter((c) => c.outcome === 'applied');
   return [...grouped(applied, (c) => c.type)]
     .sort(([a], [b]) => (a < b ? -1 : 1))

@@ -19,8 +19,12 @@ export function scopeOf(
   }));
   // Replicas that run some of the environments state those: the newest statement of each counts.
   const stated = new Map(statements.flatMap((s) => s.environments.map((e) => [e.name, e] as const)));
-  const names = unique([...changes.map((c) => c.environment), ...beat.map((e) => e.name), ...stated.keys()]).filter(isIn);
-  const whole = unique(source.all.flatMap(({ entry }) => ('environment' in entry && entry.environment !== '' ? [entry.environment] : [])));
+  const names = unique([...changes.map((c) => c.environment), ...beat.map((e) => e.name), ...stated.keys()]).filter(
+    isIn,
+  );
+  const whole = unique(
+    source.all.flatMap(({ entry }) => ('environment' in entry && entry.environment !== '' ? [entry.environment] : [])),
+  );
   return {
     environments: names.sort().map((name) => {
       const { repository, branch, path, namespaces, admission, breakGlass } = stated.get(name) ?? {};

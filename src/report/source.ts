@@ -28,12 +28,19 @@ export class ReportSource {
     for (const body of input.entries) {
       const entry = slim(JSON.parse(this.#named(body)) as Entry, known);
       const index = input.first + all.length;
-      const judged = entry.type === 'change.judged' && this.isWithin(entry.time) ? { index, entry, leaf: leafOf(body) } : undefined;
+      const judged =
+        entry.type === 'change.judged' && this.isWithin(entry.time) ? { index, entry, leaf: leafOf(body) } : undefined;
       const one: Indexed = judged ?? { index, entry };
       all.push(one);
       const { environment } = one.entry as { environment?: string };
       // What is of no environment is of all of them.
-      if (environment !== undefined && environment !== '' && environments.length > 0 && !environments.includes(environment)) continue;
+      if (
+        environment !== undefined &&
+        environment !== '' &&
+        environments.length > 0 &&
+        !environments.includes(environment)
+      )
+        continue;
       const same = this.#byType.get(one.entry.type);
       if (same === undefined) this.#byType.set(one.entry.type, [one]);
       else same.push(one);

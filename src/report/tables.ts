@@ -11,7 +11,11 @@ export type Table = { readonly name: string; readonly columns: readonly string[]
 
 type Column<Row> = readonly [string, (row: Row) => Cell];
 
-function table<Row>(name: string, columns: readonly Column<Row>[], rows: Iterable<Row> & { readonly length: number }): Table {
+function table<Row>(
+  name: string,
+  columns: readonly Column<Row>[],
+  rows: Iterable<Row> & { readonly length: number },
+): Table {
   const cells = function* () {
     for (const row of rows)
       yield columns.map(([, cell]) => {
@@ -104,7 +108,9 @@ function exceptionsTable(model: ReportModel): Table {
 
 function accessTable(model: ReportModel): Table {
   const rows = model.access.flatMap((person) =>
-    person.keys.length === 0 ? [{ person, key: { key: '', from: '', to: '' } }] : person.keys.map((key) => ({ person, key })),
+    person.keys.length === 0
+      ? [{ person, key: { key: '', from: '', to: '' } }]
+      : person.keys.map((key) => ({ person, key })),
   );
   return table(
     'access',
@@ -147,7 +153,10 @@ function sampleTable(model: ReportModel): Table {
 }
 
 /** What was drawn, with the record of each. */
-export function sampled({ sample, changes }: ReportModel): readonly { readonly item: SampleItem; readonly change: ChangeRecord }[] {
+export function sampled({
+  sample,
+  changes,
+}: ReportModel): readonly { readonly item: SampleItem; readonly change: ChangeRecord }[] {
   const items = sample?.items ?? [];
   const byId = new Map(changes.of(items.map((i) => i.change)).map((c) => [c.id, c]));
   return items.flatMap((item) => {
@@ -158,7 +167,12 @@ export function sampled({ sample, changes }: ReportModel): readonly { readonly i
 
 /** Every table that a report has. */
 export function tablesOf(model: ReportModel): Table[] {
-  return [populationTable(model), exceptionsTable(model), accessTable(model), ...(model.sample === null ? [] : [sampleTable(model)])];
+  return [
+    populationTable(model),
+    exceptionsTable(model),
+    accessTable(model),
+    ...(model.sample === null ? [] : [sampleTable(model)]),
+  ];
 }
 
 function sorted(change: ChangeRecord): string[] {

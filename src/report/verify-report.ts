@@ -14,7 +14,11 @@ export type ReportVerifier = {
   /** The size and root of a checkpoint with a good signature, or undefined. */
   readonly openCheckpoint: (note: string) => { size: number; root: Buffer } | undefined;
   /** The size and root after appending entries to a range. */
-  readonly extend: (first: number, before: readonly Buffer[], entries: readonly string[]) => { size: number; root: Buffer };
+  readonly extend: (
+    first: number,
+    before: readonly Buffer[],
+    entries: readonly string[],
+  ) => { size: number; root: Buffer };
   /** Looks again at what verdicts rest on, by the lines of `signed.jsonl`. Throws where a line is not what its hash says. */
   readonly recheck: (lines: readonly string[], verdicts: readonly RecordedVerdict[]) => Promise<Rechecked>;
 };
@@ -95,7 +99,9 @@ export async function verifyReport(
     definition: ReportDefinition;
   };
   const checkpoint = verifier.openCheckpoint(text('checkpoint'));
-  if (!step(checkpoint !== undefined && text('checkpoint') === range.checkpoint, 'the checkpoint is signed by this key'))
+  if (
+    !step(checkpoint !== undefined && text('checkpoint') === range.checkpoint, 'the checkpoint is signed by this key')
+  )
     return { ok: false, steps, unchecked: [] };
   const entries = lines(text('entries.jsonl'));
   const before = range.before.map((b) => Buffer.from(b, 'base64'));
@@ -110,14 +116,24 @@ export async function verifyReport(
   let unchecked: readonly string[] = [];
   for (const note of seen) {
     const kept = verifier.openCheckpoint(note);
-    if (!step(kept !== undefined, 'the checkpoint that was seen before is signed by this key')) return { ok: false, steps, unchecked: [] };
+    if (!step(kept !== undefined, 'the checkpoint that was seen before is signed by this key'))
+      return { ok: false, steps, unchecked: [] };
     const { size = 0, root } = kept ?? {};
     if (size < range.first) {
-      unchecked = [...unchecked, `whether the log only grew since the checkpoint at ${size}: the report’s entries begin at ${range.first}`];
+      unchecked = [
+        ...unchecked,
+        `whether the log only grew since the checkpoint at ${size}: the report’s entries begin at ${range.first}`,
+      ];
       continue;
     }
-    const then = size > tree.size ? undefined : verifier.extend(range.first, before, entries.slice(0, size - range.first));
-    if (!step(then !== undefined && root !== undefined && then.root.equals(root), `the log only grew since the checkpoint at ${size}`))
+    const then =
+      size > tree.size ? undefined : verifier.extend(range.first, before, entries.slice(0, size - range.first));
+    if (
+      !step(
+        then !== undefined && root !== undefined && then.root.equals(root),
+        `the log only grew since the checkpoint at ${size}`,
+      )
+    )
       return { ok: false, steps, unchecked: [] };
   }
   const evidence = new Map(lines(text('evidence.jsonl')).map((line) => [sha256(line), line]));
@@ -138,7 +154,10 @@ export async function verifyReport(
     });
     step([...jsonOf(model)].join('') === text('report.json'), 'report.json is what the entries say');
     for (const table of tablesOf(model))
-      step([...csvOf(table)].join('') === text(`${table.name}.csv`), `${table.name}.csv has the ${table.rows.length} rows of report.json`);
+      step(
+        [...csvOf(table)].join('') === text(`${table.name}.csv`),
+        `${table.name}.csv has the ${table.rows.length} rows of report.json`,
+      );
     const verdicts = verdictsOf(model, entries, evidence);
     const again = await verifier.recheck(lines(text('signed.jsonl')), verdicts);
     for (const wrong of again.wrong) step(false, wrong);
@@ -159,7 +178,11 @@ export async function verifyReport(
   return { ok: steps.every((s) => s.ok), steps, unchecked };
 }
 
-function verdictsOf(model: ReportModel, entries: readonly string[], evidence: ReadonlyMap<string, string>): RecordedVerdict[] {
+function verdictsOf(
+  model: ReportModel,
+  entries: readonly string[],
+  evidence: ReadonlyMap<string, string>,
+): RecordedVerdict[] {
   return evidentChanges(model).map(({ entry: index }) => {
     const { evidence: ref, time } = JSON.parse(entries[index - model.ledger.first] ?? '') as EntryOf<'change.judged'>;
     return { verdict: JSON.parse(evidence.get(ref.sha256) ?? '') as Verdict, time };

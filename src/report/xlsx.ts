@@ -16,7 +16,11 @@ const AT = new Date(1980, 0, 1); // as the clock on the wall, which is what a zi
  * Writes tables as sheets of a workbook (ECMA-376, Office Open XML), header row frozen. The same tables give the same bytes. Every few
  * hundred rows it waits for `settle`.
  */
-export async function writeXlsx(tables: readonly Table[], write: (bytes: Uint8Array) => void, settle: () => Promise<void>): Promise<void> {
+export async function writeXlsx(
+  tables: readonly Table[],
+  write: (bytes: Uint8Array) => void,
+  settle: () => Promise<void>,
+): Promise<void> {
   const each = (make: (table: Table, n: number) => string) => tables.map((t, i) => make(t, i + 1)).join('');
   const sheetType = 'application/vnd.openxmlformats-officedocument.spreadsheetml';
   const zip = new Zip((error, chunk) => {
@@ -53,7 +57,8 @@ const ROWS = 500; // in one piece, so that a large sheet is never in memory whol
 
 function* sheet({ columns, rows }: Table): Generator<string> {
   const names = columns.map((_, i) => letters(i));
-  const row = (cells: readonly Cell[], r: number) => `<row r="${r}">${cells.map((c, i) => cell(c, `${names[i]}${r}`)).join('')}</row>`;
+  const row = (cells: readonly Cell[], r: number) =>
+    `<row r="${r}">${cells.map((c, i) => cell(c, `${names[i]}${r}`)).join('')}</row>`;
   yield `${XML}<worksheet xmlns="${MAIN}"><sheetViews><sheetView workbookViewId="0"><pane ySplit="1" topLeftCell="A2" activePane="bottomLeft" state="frozen"/></sheetView></sheetViews><sheetData>${row(columns, 1)}`;
   let piece = '';
   let r = 1;
@@ -79,10 +84,17 @@ function cell(value: Cell, at: string): string {
 const PLAIN = /^[\w ./:+-]*$/; // most of them
 
 function letters(column: number): string {
-  return column < 26 ? String.fromCharCode(65 + column) : `${letters(Math.floor(column / 26) - 1)}${letters(column % 26)}`;
+  return column < 26
+    ? String.fromCharCode(65 + column)
+    : `${letters(Math.floor(column / 26) - 1)}${letters(column % 26)}`;
 }
 
 function escaped(text: string): string {
   if (PLAIN.test(text)) return text;
-  return text.toWellFormed().replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;').replaceAll('"', '&quot;');
+  return text
+    .toWellFormed()
+    .replaceAll('&', '&amp;')
+    .replaceAll('<', '&lt;')
+    .replaceAll('>', '&gt;')
+    .replaceAll('"', '&quot;');
 }

@@ -2,7 +2,15 @@ import { createHash } from 'node:crypto';
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { AwsClient } from 'aws4fetch';
-import { addressText, below, CountersignError, hostText, httpAddress, type ReportDelivery, sha256 } from '../model/index.ts';
+import {
+  addressText,
+  below,
+  CountersignError,
+  hostText,
+  httpAddress,
+  type ReportDelivery,
+  sha256,
+} from '../model/index.ts';
 import { readSecret, sendMail, signatureHeaders } from '../notify/index.ts';
 import { askServer, type Limits, remoteCode } from '../outgoing/index.ts';
 import type { Period } from './periods.ts';
@@ -108,8 +116,13 @@ async function toObjectStore(store: Place<'s3'>, issue: Issue, signal: AbortSign
       'x-amz-checksum-sha256': digest.toString('base64'),
     };
     const signed = await client.sign(addressText(to), { method: 'PUT', headers, body });
-    const { status, body: answer } = await askServer(to, { method: 'PUT', headers: headersOf(signed), body, signal }, limits);
-    if (!isGood(status)) throw refused(hostText(at), status, remoteCode(/<Code>([^<]*)<\/Code>/.exec(answer.toString('utf8'))?.[1]));
+    const { status, body: answer } = await askServer(
+      to,
+      { method: 'PUT', headers: headersOf(signed), body, signal },
+      limits,
+    );
+    if (!isGood(status))
+      throw refused(hostText(at), status, remoteCode(/<Code>([^<]*)<\/Code>/.exec(answer.toString('utf8'))?.[1]));
   }
 }
 
@@ -122,7 +135,8 @@ async function toMail({ attach, ...email }: Place<'email'>, issue: Issue, signal
   const pdf = join(issue.directory, 'report.pdf');
   const size = statSync(pdf).size;
   const isAttached = attach && size <= MAX_ATTACHED;
-  const left = attach && !isAttached ? [`The PDF has ${Math.ceil(size / 1024 / 1024)} MiB and is not attached.`, ''] : [];
+  const left =
+    attach && !isAttached ? [`The PDF has ${Math.ceil(size / 1024 / 1024)} MiB and is not attached.`, ''] : [];
   const name = nameOf(issue);
   const attachments = () => [
     { filename: `${name}.pdf`, content: readFileSync(pdf) },
@@ -162,7 +176,12 @@ function howToCheck({ manifest }: Issue): string[] {
 }
 
 // Signed as notifications are.
-async function toWebhook({ url, secretFile }: Place<'webhook'>, issue: Issue, signal: AbortSignal, limits: Limits): Promise<void> {
+async function toWebhook(
+  { url, secretFile }: Place<'webhook'>,
+  issue: Issue,
+  signal: AbortSignal,
+  limits: Limits,
+): Promise<void> {
   const { schedule, period, version, report, manifest, directory } = issue;
   const files = filesOf(issue).map((name) => {
     const bytes = readFileSync(join(directory, name));

@@ -31,7 +31,12 @@ export function periodWith(kind: Kind, at: Date): Period {
  * The periods whose reports are due, oldest first: whole ones after the newest that has a report (`reportedTo` is its end), whose time has
  * come. Without any, the newest one, or all from `spec.since` on. `began` is when the ledger did: what ended before has no report.
  */
-export function duePeriods({ spec }: ReportSchedule, reportedTo: string | undefined, began: Date, now: Date): readonly Period[] {
+export function duePeriods(
+  { spec }: ReportSchedule,
+  reportedTo: string | undefined,
+  began: Date,
+  now: Date,
+): readonly Period[] {
   const schedule = cronOf(spec.schedule, 'UTC');
   const grace = durationMs(spec.grace);
   const isDue = ({ to }: Period) => {
@@ -43,7 +48,8 @@ export function duePeriods({ spec }: ReportSchedule, reportedTo: string | undefi
   const due: Period[] = [];
   if (start === undefined) {
     let newest = periodWith(spec.period, now);
-    while (!isDue(newest) && newest.from > earliest.from) newest = periodWith(spec.period, new Date(Date.parse(newest.from) - 1));
+    while (!isDue(newest) && newest.from > earliest.from)
+      newest = periodWith(spec.period, new Date(Date.parse(newest.from) - 1));
     return isDue(newest) ? [newest] : [];
   }
   const first = periodWith(spec.period, new Date(start));

@@ -89,8 +89,12 @@ export class ScheduledReports {
   look(): Promise<void> {
     return this.#next(async () => {
       for (const schedule of this.#ports.schedules) {
-        await this.#makeDue(schedule).catch((thrown) => this.#log(schedule, `no report could be made: ${messageOf(thrown)}`));
-        await this.#deliverAll(schedule).catch((thrown) => this.#log(schedule, `deliveries could not be looked at: ${messageOf(thrown)}`));
+        await this.#makeDue(schedule).catch((thrown) =>
+          this.#log(schedule, `no report could be made: ${messageOf(thrown)}`),
+        );
+        await this.#deliverAll(schedule).catch((thrown) =>
+          this.#log(schedule, `deliveries could not be looked at: ${messageOf(thrown)}`),
+        );
       }
     });
   }
@@ -215,7 +219,9 @@ export class ScheduledReports {
       if (superseded.has(one.index)) continue;
       for (const name of one.entry.deliver ?? []) {
         const place = schedule.spec.deliver.find((d) => d.name === name);
-        const before = told.filter(({ entry }) => entry.issued === one.index && entry.to === name).map(({ entry }) => entry.outcome);
+        const before = told
+          .filter(({ entry }) => entry.issued === one.index && entry.to === name)
+          .map(({ entry }) => entry.outcome);
         if (place === undefined || before.includes('delivered') || this.#stopped.signal.aborted) continue;
         await this.#deliver(schedule, one, place, before.includes('failed'));
       }
@@ -246,7 +252,10 @@ export class ScheduledReports {
       const version = issued.entry.version ?? 1;
       const directory = join(this.#ports.directory, name, period.label, `v${version}`);
       if (!existsSync(join(directory, 'manifest.txt')))
-        throw new CountersignError('report-unverifiable', `its files are not at \`${directory}\`, where they were made`);
+        throw new CountersignError(
+          'report-unverifiable',
+          `its files are not at \`${directory}\`, where they were made`,
+        );
       const issue = {
         schedule: name,
         period,
@@ -255,7 +264,11 @@ export class ScheduledReports {
         manifest: issued.entry.manifest,
         directory,
       };
-      await this.#ports.deliver(place, issue, AbortSignal.any([this.#stopped.signal, AbortSignal.timeout(DELIVERY_MS)]));
+      await this.#ports.deliver(
+        place,
+        issue,
+        AbortSignal.any([this.#stopped.signal, AbortSignal.timeout(DELIVERY_MS)]),
+      );
     } catch (thrown) {
       if (this.#stopped.signal.aborted) return;
       this.#failed(key);

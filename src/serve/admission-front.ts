@@ -96,7 +96,11 @@ export class AdmissionFront {
   }
 
   /** Undefined where the webhook is off. Throws `usage`, `port-in-use`, or what keeps the certificate from being used. */
-  static async open(options: FrontOptions, settings: ProcessSettings, log: Logger): Promise<AdmissionFront | undefined> {
+  static async open(
+    options: FrontOptions,
+    settings: ProcessSettings,
+    log: Logger,
+  ): Promise<AdmissionFront | undefined> {
     if (options.listen === 'off') {
       if (options.auditTokenFile !== undefined)
         throw new CountersignError('usage', 'audit events are taken where the webhook listens, and that is off', {
@@ -111,7 +115,11 @@ export class AdmissionFront {
     const auditToken =
       options.auditTokenFile === undefined
         ? undefined
-        : readSecret(options.auditTokenFile, 'token', 'the API server is given the same in its audit webhook’s kubeconfig');
+        : readSecret(
+            options.auditTokenFile,
+            'token',
+            'the API server is given the same in its audit webhook’s kubeconfig',
+          );
     const front = new AdmissionFront(
       place,
       {
@@ -164,7 +172,10 @@ export class AdmissionFront {
    * Resolves when requests are decided by these scopes, as the ledger has their state, and nothing is by those before. Undefined:
    * requests wait for the next.
    */
-  async decideBy(scopes: readonly ServedScope[] | undefined, ledger?: Pick<Ledger, 'file' | 'sizeCell'>): Promise<void> {
+  async decideBy(
+    scopes: readonly ServedScope[] | undefined,
+    ledger?: Pick<Ledger, 'file' | 'sizeCell'>,
+  ): Promise<void> {
     this.#by = scopes && {
       scopes: scopes.map(({ environment, applier }) => ({ environment, applier })),
       ledger: ledger && { file: ledger.file, size: ledger.sizeCell },
@@ -240,7 +251,9 @@ export class AdmissionFront {
     if (this.#closed) return;
     const again = () => {
       if (this.#closed) return;
-      this.#start().catch((thrown) => this.#log.error({}, `a thread of the webhook could not be started again: ${messageOf(thrown)}`));
+      this.#start().catch((thrown) =>
+        this.#log.error({}, `a thread of the webhook could not be started again: ${messageOf(thrown)}`),
+      );
     };
     setTimeout(again, AGAIN_MS).unref();
   }
@@ -258,7 +271,10 @@ export class AdmissionFront {
   #askAside(): void {
     if (!this.#isNear || this.#closed) return;
     this.#isNear = false;
-    this.#log.error({}, 'a rule took a second, or all memory, on a thread of the webhook: from now on rules have threads of their own');
+    this.#log.error(
+      {},
+      'a rule took a second, or all memory, on a thread of the webhook: from now on rules have threads of their own',
+    );
     for (const { calls } of this.#threads) void calls.askAside.asEvent();
   }
 
@@ -334,7 +350,9 @@ function placeOf({ webhookUrl, webhookService }: FrontOptions, host: string, por
 }
 
 function hostOf(place: WebhookPlace): string {
-  return 'url' in place ? new URL(place.url).hostname.replace(/^\[|\]$/g, '') : `${place.service.name}.${place.service.namespace}.svc`;
+  return 'url' in place
+    ? new URL(place.url).hostname.replace(/^\[|\]$/g, '')
+    : `${place.service.name}.${place.service.namespace}.svc`;
 }
 
 async function sourceOf(options: FrontOptions, settings: ProcessSettings, host: string): Promise<CertificateSource> {

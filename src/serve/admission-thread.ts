@@ -13,10 +13,27 @@ import {
   rememberedState,
 } from '../gate/index.ts';
 import { LedgerReader } from '../ledger/index.ts';
-import { durationMs, type Environment, messageOf, Recent, rulesMode, type Trace, tooLate, untraced, within } from '../model/index.ts';
+import {
+  durationMs,
+  type Environment,
+  messageOf,
+  Recent,
+  rulesMode,
+  type Trace,
+  tooLate,
+  untraced,
+  within,
+} from '../model/index.ts';
 import { SharedPools, viewOf } from '../open/index.ts';
 import { type NearWatch, PolicyPool } from '../policy/index.ts';
-import { addAuditEndpoint, CurrentScopes, createWebhook, type Doors, showIdentity, webhookServer } from '../webhook/index.ts';
+import {
+  addAuditEndpoint,
+  CurrentScopes,
+  createWebhook,
+  type Doors,
+  showIdentity,
+  webhookServer,
+} from '../webhook/index.ts';
 import type { AdmissionThreadData, DecideBy, Decided, ServiceCalls, ThreadCalls } from './admission-calls.ts';
 import { closeServer, listen } from './listen.ts';
 
@@ -28,7 +45,8 @@ const LABELS_MS = 1000;
 const KEPT_RULES = 2; // those in force, and those of the revision that is being applied
 const LAST_MS = 4000; // as long as a decision may take
 
-const { host, port, shares, identity, auditToken, traces, isDebug, pulse, ruleThreads } = workerData as AdmissionThreadData;
+const { host, port, shares, identity, auditToken, traces, isDebug, pulse, ruleThreads } =
+  workerData as AdmissionThreadData;
 const scopes = new CurrentScopes();
 const pools = new SharedPools();
 const coming = new Map<string, Promise<readonly PolicyBundle[]>>(); // by their digest; what is here is with its threads
@@ -100,11 +118,15 @@ async function decideBy(by: DecideBy | undefined): Promise<void> {
   await before();
 }
 
-async function openScopes({ scopes: served, ledger }: DecideBy): Promise<{ readonly doors: Doors; readonly close: () => Promise<void> }> {
+async function openScopes({
+  scopes: served,
+  ledger,
+}: DecideBy): Promise<{ readonly doors: Doors; readonly close: () => Promise<void> }> {
   const reader = ledger === undefined ? undefined : new LedgerReader(ledger.file);
   const size = new BigInt64Array(ledger?.size ?? new ArrayBuffer(8));
   const view: LedgerView | undefined = reader && { ...viewOf(reader), recorded: () => Number(Atomics.load(size, 0)) };
-  const opened = view === undefined ? [] : served.map(({ environment, applier }) => openScope(environment, applier, view));
+  const opened =
+    view === undefined ? [] : served.map(({ environment, applier }) => openScope(environment, applier, view));
   await Promise.all(opened.map((o) => o.warm()));
   const inner = new AdmissionScopes(opened.map((o) => o.scope));
   return {
@@ -163,7 +185,11 @@ function openScope(environment: Environment, applier: string, ledger: LedgerView
   const warm = async () => {
     if (admission.mode === 'off' || rulesMode(environment) === 'off') return;
     await within(LOAD_MS, rules.warm(), tooLate).catch((thrown) => {
-      void service.said.asEvent('warn', { environment: name }, `its rules cannot be asked at admission yet: ${messageOf(thrown)}`);
+      void service.said.asEvent(
+        'warn',
+        { environment: name },
+        `its rules cannot be asked at admission yet: ${messageOf(thrown)}`,
+      );
     });
   };
   return { scope, warm, close: lent.close };
@@ -180,7 +206,11 @@ function lentRules(environment: string, deadline: number): { load: LoadRules; cl
     const rules = await service.rules(environment, revision);
     const key = `${deadline} ${rules.bundle}`;
     const bundles = pools.get(key)?.bundles ?? (await bundlesOf(rules.bundle, environment, revision));
-    const pool = pools.take(key, user, () => new PolicyPool(bundles, { deadline, threads: ruleThreads, near: () => near }));
+    const pool = pools.take(
+      key,
+      user,
+      () => new PolicyPool(bundles, { deadline, threads: ruleThreads, near: () => near }),
+    );
     held.delete(key);
     held.add(key);
     void letGo([...held].slice(0, -KEPT_RULES));
@@ -236,7 +266,9 @@ function telling(): { heard: (user: string) => void; decided: (...decided: Decid
   };
 }
 
-async function traceTo(endpoint: string | undefined): Promise<{ readonly trace: Trace; readonly close: () => Promise<void> }> {
+async function traceTo(
+  endpoint: string | undefined,
+): Promise<{ readonly trace: Trace; readonly close: () => Promise<void> }> {
   if (endpoint === undefined) return { trace: untraced, close: () => Promise.resolve() };
   const { openTracing } = await import('../http/index.ts'); // what follows traces is half as large as all the rest
   return openTracing(endpoint, version());

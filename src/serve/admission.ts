@@ -25,7 +25,9 @@ export async function openAdmission(
 ): Promise<void> {
   if (front === undefined) return;
   const { log, closing, metrics, links, ledger } = serving;
-  const scopes = gates.map((open) => scopeOf(serving, open, clusters.get(linkOf(links, open.environment.metadata.name)) as Cluster));
+  const scopes = gates.map((open) =>
+    scopeOf(serving, open, clusters.get(linkOf(links, open.environment.metadata.name)) as Cluster),
+  );
   front.metrics = metrics;
   front.demand.ours = new Set([...links.values()].map((l) => l.user));
   await front.decideBy(scopes, ledger);
@@ -43,7 +45,11 @@ export async function openAdmission(
 
 type Scope = ServedScope & { readonly state: () => EnvironmentState };
 
-function scopeOf({ recorder, log, metrics, notifications }: Serving, { environment, gate }: OpenGate, cluster: Cluster): Scope {
+function scopeOf(
+  { recorder, log, metrics, notifications }: Serving,
+  { environment, gate }: OpenGate,
+  cluster: Cluster,
+): Scope {
   const name = environment.metadata.name;
   const clock = () => new Date();
   return {
@@ -87,7 +93,10 @@ function rescanAll(
 const COVERED_EVERY_MS = 60_000;
 
 // The API server's own audit log, as a second witness of what was written: what the ledger does not account for goes on it.
-function takeAuditEvents(front: AdmissionFront, { configuration, links, recorder, log, closing, options }: Serving<ServeOptions>): void {
+function takeAuditEvents(
+  front: AdmissionFront,
+  { configuration, links, recorder, log, closing, options }: Serving<ServeOptions>,
+): void {
   const scopes = configuration.environments.map((environment) => ({
     environment,
     applier: linkOf(links, environment.metadata.name).user,
@@ -95,10 +104,15 @@ function takeAuditEvents(front: AdmissionFront, { configuration, links, recorder
   const account = new AuditAccount(scopes, recorder, options.webhookName);
   front.takeEvents = async (events) => {
     for (const { environment, write } of await account.take(events))
-      log.warn({ environment, write }, 'the API server’s audit log shows a write that nothing on the ledger accounts for');
+      log.warn(
+        { environment, write },
+        'the API server’s audit log shows a write that nothing on the ledger accounts for',
+      );
   };
   const settle = () =>
-    account.settle().catch((thrown) => log.error({}, `what the audit log covers could not be recorded: ${messageOf(thrown)}`));
+    account
+      .settle()
+      .catch((thrown) => log.error({}, `what the audit log covers could not be recorded: ${messageOf(thrown)}`));
   const timer = setInterval(() => void settle(), COVERED_EVERY_MS);
   closing.push(async () => {
     front.takeEvents = undefined;
@@ -147,7 +161,12 @@ function planOf(
   const environments = configuration.environments.filter(
     (e) => e.spec.admission.mode !== 'off' && here.includes(linkOf(links, e.metadata.name)),
   );
-  const own = [...new Set([...(options.configNamespace ?? []), ...(settings.podNamespace === undefined ? [] : [settings.podNamespace])])];
+  const own = [
+    ...new Set([
+      ...(options.configNamespace ?? []),
+      ...(settings.podNamespace === undefined ? [] : [settings.podNamespace]),
+    ]),
+  ];
   return {
     name: options.webhookName,
     place: front.place,

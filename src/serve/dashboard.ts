@@ -40,7 +40,11 @@ export async function openDashboard(
   log.info({ dashboard: `http://${options.dashboard}/` }, 'the dashboard is in place');
 }
 
-function dashboardView(loops: readonly Reconciler[], { recorder, ledger }: Serving, front: AdmissionFront | undefined): DashboardView {
+function dashboardView(
+  loops: readonly Reconciler[],
+  { recorder, ledger }: Serving,
+  front: AdmissionFront | undefined,
+): DashboardView {
   const at = new Date().toISOString();
   const names = loops.map((l) => l.name);
   return {
@@ -90,13 +94,18 @@ function dashboardView(loops: readonly Reconciler[], { recorder, ledger }: Servi
 }
 
 // Of all environments together, newest first: the next is asked for only of the one whose entry was the newest.
-function newest<T extends EntryType>(ledger: LedgerView, types: readonly T[], environments: readonly string[]): Recorded<EntryOf<T>>[] {
+function newest<T extends EntryType>(
+  ledger: LedgerView,
+  types: readonly T[],
+  environments: readonly string[],
+): Recorded<EntryOf<T>>[] {
   const heads = new Map(environments.map((name) => [name, ledger.latest(types, name)]));
   const found: Recorded<EntryOf<T>>[] = [];
   while (found.length < NEWEST) {
     let of: string | undefined;
     let head: Recorded<EntryOf<T>> | undefined;
-    for (const [name, one] of heads) if (one !== undefined && (head === undefined || one.index > head.index)) [of, head] = [name, one];
+    for (const [name, one] of heads)
+      if (one !== undefined && (head === undefined || one.index > head.index)) [of, head] = [name, one];
     if (of === undefined || head === undefined) return found;
     found.push(head);
     heads.set(of, ledger.latest(types, of, head.index));

@@ -2,7 +2,13 @@ import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import type { Logger } from 'pino';
 import { type Condition, ConfigurationObjects, connect } from '../cluster/index.ts';
-import { type Configuration, type ConfigurationObject, keyOfObject, loadWithObjects, type ProcessSettings } from '../config/index.ts';
+import {
+  type Configuration,
+  type ConfigurationObject,
+  keyOfObject,
+  loadWithObjects,
+  type ProcessSettings,
+} from '../config/index.ts';
 import { messageOf } from '../model/index.ts';
 import type { Reconciler, ReconcilerStatus } from '../reconcile/index.ts';
 import type { ServeOptions } from './options.ts';
@@ -127,7 +133,11 @@ export class ServedDocuments {
       // What others need goes first: with the TrustPolicy that was valid before, its environments are well again.
       const old = (kinds: (kind: string) => boolean) =>
         objects.filter(
-          (o) => kinds(o.kind) && invalid.has(keyOfObject(o)) && !refused.has(keyOfObject(o)) && this.#valid.of(o) !== undefined,
+          (o) =>
+            kinds(o.kind) &&
+            invalid.has(keyOfObject(o)) &&
+            !refused.has(keyOfObject(o)) &&
+            this.#valid.of(o) !== undefined,
         );
       const needed = old((kind) => kind !== 'Environment');
       const replaced = needed.length > 0 ? needed : old((kind) => kind === 'Environment');
@@ -140,7 +150,8 @@ export class ServedDocuments {
       for (const [key, problems] of invalid) {
         const before = refused.get(key);
         refused.set(key, before ?? problems.join('; '));
-        if (this.#refused.get(key) !== refused.get(key)) this.#log.error({ document: key }, `is not valid: ${refused.get(key)}`);
+        if (this.#refused.get(key) !== refused.get(key))
+          this.#log.error({ document: key }, `is not valid: ${refused.get(key)}`);
       }
       this.#refused = refused;
       this.#valid.keep(objects.filter((o) => !invalid.has(keyOfObject(o))));
@@ -152,8 +163,10 @@ export class ServedDocuments {
     for (const document of this.#objects?.documents ?? []) {
       const key = keyOfObject(document);
       const problem = this.#refused.get(key);
-      const loop = document.kind === 'Environment' ? this.#loops.find((l) => l.name === document.name)?.status : undefined;
-      if (document.kind === 'Environment' && problem === undefined && (loop === undefined || loop.state === 'standby')) continue;
+      const loop =
+        document.kind === 'Environment' ? this.#loops.find((l) => l.name === document.name)?.status : undefined;
+      if (document.kind === 'Environment' && problem === undefined && (loop === undefined || loop.state === 'standby'))
+        continue;
       const { status, times, conditions } = statusOf(problem, loop);
       const text = JSON.stringify([document.generation, status, conditions]);
       const told = this.#told.get(key);
@@ -178,10 +191,13 @@ function statusOf(problem: string | undefined, loop: ReconcilerStatus | undefine
     reason,
     message,
   });
-  const times = loop === undefined || loop.looked === '' ? {} : { lastCheckTime: loop.looked, nextCheckTime: loop.next };
+  const times =
+    loop === undefined || loop.looked === '' ? {} : { lastCheckTime: loop.looked, nextCheckTime: loop.next };
   const { trouble: _, ...objects } = loop?.health ?? { trouble: [] };
   const status =
-    loop === undefined ? {} : { state: loop.state, lastAppliedRevision: loop.revision, lastAttemptedRevision: loop.tip, objects };
+    loop === undefined
+      ? {}
+      : { state: loop.state, lastAppliedRevision: loop.revision, lastAttemptedRevision: loop.tip, objects };
   if (problem !== undefined) return { status, times, conditions: [ready('False', 'Invalid', problem)] };
   if (loop === undefined) return { status, times, conditions: [ready('True', 'Valid', 'it is in force')] };
   const { progressing, failed, missing, trouble } = loop.health;
@@ -193,7 +209,11 @@ function statusOf(problem: string | undefined, loop: ReconcilerStatus | undefine
     status,
     times,
     conditions: [
-      ready(isWell ? 'True' : isUnknown ? 'Unknown' : 'False', isWell || loop.state !== 'applied' ? reason : 'Unhealthy', message),
+      ready(
+        isWell ? 'True' : isUnknown ? 'Unknown' : 'False',
+        isWell || loop.state !== 'applied' ? reason : 'Unhealthy',
+        message,
+      ),
     ],
   };
 }

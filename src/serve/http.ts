@@ -29,14 +29,19 @@ export function openHttp(
   });
   if (probes === undefined) {
     if (receivers.length > 0)
-      throw new CountersignError('usage', `\`${receivers[0]?.environment}\` has a receiver, and nothing listens for it`, {
-        hint: 'use --http HOST:PORT',
-      });
+      throw new CountersignError(
+        'usage',
+        `\`${receivers[0]?.environment}\` has a receiver, and nothing listens for it`,
+        {
+          hint: 'use --http HOST:PORT',
+        },
+      );
     return;
   }
   const notReady = () =>
     (front !== undefined && !front.ready ? 'the admission webhook has no rules yet' : undefined) ??
-    loops.find((l) => l.status.looked === '' && l.status.state !== 'suspended' && l.status.state !== 'standby')?.status.message;
+    loops.find((l) => l.status.looked === '' && l.status.state !== 'suspended' && l.status.state !== 'standby')?.status
+      .message;
   const names = options.httpName.map(hostName);
   closing.push(probes.show(createServiceApp({ notReady, metrics, receivers, names, log })));
   log.info(
@@ -77,19 +82,24 @@ export async function openControl(
     if (command === 'assign-exception') return assignException(asked, recorder, log);
     if (command === 'settle-exception') return settleException(asked, recorder, log);
     const loop = loops.find((l) => l.name === named);
-    if (loop === undefined) throw new CountersignError('usage', `this service runs no environment \`${String(named)}\``);
+    if (loop === undefined)
+      throw new CountersignError('usage', `this service runs no environment \`${String(named)}\``);
     if (command !== 'suspend' && command !== 'resume' && loop.status.state === 'standby')
       throw new CountersignError('usage', `another replica runs \`${loop.name}\`: ${loop.status.message}`, {
         hint: 'ask that one',
       });
     const { user, reason } = { user: String(asked['user'] ?? ''), reason: String(asked['reason'] ?? '') };
-    if (user === '' || reason === '') throw new CountersignError('usage', 'a reason is needed', { hint: 'say why with --reason' });
+    if (user === '' || reason === '')
+      throw new CountersignError('usage', 'a reason is needed', { hint: 'say why with --reason' });
     log.warn({ environment: loop.name, command, user, reason }, 'somebody asks for it');
     const base = { environment: loop.name, user: recorder.subject(user), reason };
     switch (command) {
       case 'suspend':
       case 'resume':
-        await recorder.record({ type: command === 'suspend' ? 'environment.suspended' : 'environment.resumed', ...base }, []);
+        await recorder.record(
+          { type: command === 'suspend' ? 'environment.suspended' : 'environment.resumed', ...base },
+          [],
+        );
         loop.poke();
         return { ok: true, result: loop.status };
       case 'reconcile':
@@ -118,13 +128,18 @@ export async function openControl(
 // Exceptions may be of all environments (an outage), and of such that this replica does not run.
 function aboutException(text: (key: string) => string, recorder: Serving['recorder']) {
   const [user, exception, reason] = [text('user'), text('exception'), text('reason')];
-  if (user === '' || reason === '') throw new CountersignError('usage', 'a reason is needed', { hint: 'say why with --reason' });
+  if (user === '' || reason === '')
+    throw new CountersignError('usage', 'a reason is needed', { hint: 'say why with --reason' });
   if (recorder.entry(Number.parseInt(exception.slice(1), 10)) === undefined)
     throw new CountersignError('usage', `there is no exception \`${exception}\``);
   return { environment: text('environment'), exception, user: recorder.subject(user), reason };
 }
 
-async function assignException(asked: Asked, recorder: Serving['recorder'], log: Serving['log']): Promise<ControlAnswer> {
+async function assignException(
+  asked: Asked,
+  recorder: Serving['recorder'],
+  log: Serving['log'],
+): Promise<ControlAnswer> {
   const text = textsOf(asked);
   if (text('owner') === '') throw new CountersignError('usage', 'an owner is needed', { hint: 'say who with --to' });
   const body = {
@@ -137,7 +152,11 @@ async function assignException(asked: Asked, recorder: Serving['recorder'], log:
   return { ok: true, result: body };
 }
 
-async function settleException(asked: Asked, recorder: Serving['recorder'], log: Serving['log']): Promise<ControlAnswer> {
+async function settleException(
+  asked: Asked,
+  recorder: Serving['recorder'],
+  log: Serving['log'],
+): Promise<ControlAnswer> {
   const text = textsOf(asked);
   const disposition = text('disposition');
   if (disposition !== 'accepted' && disposition !== 'remediated' && disposition !== 'false-positive')
@@ -155,10 +174,17 @@ async function settleException(asked: Asked, recorder: Serving['recorder'], log:
 }
 
 // What is open about the person, and who approved it, was looked at by the command, which may erase it without asking here.
-async function forget(asked: Asked, ledger: Serving['ledger'], options: Serving['options'], log: Serving['log']): Promise<ControlAnswer> {
+async function forget(
+  asked: Asked,
+  ledger: Serving['ledger'],
+  options: Serving['options'],
+  log: Serving['log'],
+): Promise<ControlAnswer> {
   const { texts, user, ...forgotten } = asked;
-  const isTexts = (value: unknown): value is string[] => Array.isArray(value) && value.every((v) => typeof v === 'string' && v !== '');
-  if (!isTexts(texts) || texts.length === 0 || typeof user !== 'string') throw new CountersignError('usage', 'texts are needed');
+  const isTexts = (value: unknown): value is string[] =>
+    Array.isArray(value) && value.every((v) => typeof v === 'string' && v !== '');
+  if (!isTexts(texts) || texts.length === 0 || typeof user !== 'string')
+    throw new CountersignError('usage', 'texts are needed');
   const erased = await forgetOn(ledger, texts, forgotten as Forgotten, user, options.ledger);
   log.warn({ erased }, 'personal texts were erased, as the ledger says');
   return { ok: true, result: { erased } };
@@ -168,10 +194,9 @@ async function reportIssued(asked: Asked, recorder: Serving['recorder'], log: Se
   const text = textsOf(asked);
   const [from, to, report] = [text('from'), text('to'), text('report')];
   const before = recorder.all('report.issued', '').findLast(({ entry }) => entry.from === from && entry.to === to);
-  const { seed, size } = (typeof asked['sample'] === 'object' && asked['sample'] !== null ? asked['sample'] : {}) as Record<
-    string,
-    unknown
-  >;
+  const { seed, size } = (
+    typeof asked['sample'] === 'object' && asked['sample'] !== null ? asked['sample'] : {}
+  ) as Record<string, unknown>;
   const body = {
     type: 'report.issued',
     report,
@@ -187,7 +212,11 @@ async function reportIssued(asked: Asked, recorder: Serving['recorder'], log: Se
   return { ok: true, result: body };
 }
 
-async function reportReviewed(asked: Asked, recorder: Serving['recorder'], log: Serving['log']): Promise<ControlAnswer> {
+async function reportReviewed(
+  asked: Asked,
+  recorder: Serving['recorder'],
+  log: Serving['log'],
+): Promise<ControlAnswer> {
   const text = textsOf(asked);
   const given = signOffOf({ report: text('report'), name: text('name'), role: text('role'), remarks: text('remarks') });
   if (!recorder.all('report.issued', '').some(({ entry }) => entry.report === given.report))
@@ -230,7 +259,8 @@ async function restored(loop: Reconciler): Promise<ControlAnswer> {
 }
 
 async function rolledBack(loop: Reconciler, to: string, by: { user: string; reason: string }): Promise<ControlAnswer> {
-  if (!/^[0-9a-f]{7,64}$/.test(to)) throw new CountersignError('usage', `\`${to}\` is no revision`, { hint: 'at least seven hex digits' });
+  if (!/^[0-9a-f]{7,64}$/.test(to))
+    throw new CountersignError('usage', `\`${to}\` is no revision`, { hint: 'at least seven hex digits' });
   const applied = await loop.rollBack(to, by);
   return { ok: applied.outcome === 'applied', result: { ...applied, status: loop.status } };
 }

@@ -5,7 +5,14 @@ import { version } from '../config/index.ts';
 import { withoutAddresses } from '../gate/index.ts';
 import { redactUrl } from '../git/index.ts';
 import { AnchorKeeper, LEDGER_FILES } from '../ledger/index.ts';
-import { CountersignError, messageOf, parseDuration, type StatedConfiguration, stated, statedChanges } from '../model/index.ts';
+import {
+  CountersignError,
+  messageOf,
+  parseDuration,
+  type StatedConfiguration,
+  stated,
+  statedChanges,
+} from '../model/index.ts';
 import { gitProgram, ledgerKey, sourceAccess, trustOf } from '../open/index.ts';
 import type { Reconciler } from '../reconcile/index.ts';
 import { type AnchorParts, parseAnchor } from './open-anchor.ts';
@@ -13,7 +20,15 @@ import type { ClusterLink, Serving } from './open-serving.ts';
 import type { ServeOptions } from './options.ts';
 
 /** What was kept elsewhere is looked at before anything is signed; from then on the newest checkpoint goes there. */
-export async function keepAnchors({ configuration, links, ledger, options, settings, log, closing }: Serving<ServeOptions>): Promise<void> {
+export async function keepAnchors({
+  configuration,
+  links,
+  ledger,
+  options,
+  settings,
+  log,
+  closing,
+}: Serving<ServeOptions>): Promise<void> {
   const every = interval(options.anchorEvery, '--anchor-every');
   const data = resolve(options.data);
   const parts: AnchorParts = {
@@ -22,7 +37,8 @@ export async function keepAnchors({ configuration, links, ledger, options, setti
     key: ledgerKey(options),
     server: ([...links.values()][0] as ClusterLink).server,
     git: gitProgram(settings),
-    access: (url) => sourceAccess(configuration.environments.find((e) => e.spec.source.url === url)?.spec.source.credentials),
+    access: (url) =>
+      sourceAccess(configuration.environments.find((e) => e.spec.source.url === url)?.spec.source.credentials),
   };
   const keeper = new AnchorKeeper({
     ledger,
@@ -57,7 +73,10 @@ export async function recordStart({ configuration, ledger, log }: Serving): Prom
   const before = ledger.read.latest(['service.started'], '')?.entry.configuration;
   const { entries, unanchored, lastTime } = ledger.found;
   if (Date.parse(lastTime) > Date.now() + 60_000)
-    log.warn({ newest: lastTime }, 'the newest entry is of a later time than the clock: entries bear that time until the clock is past it');
+    log.warn(
+      { newest: lastTime },
+      'the newest entry is of a later time than the clock: entries bear that time until the clock is past it',
+    );
   if (unanchored > 0 && entries > unanchored)
     log.warn({ entries, unanchored }, 'the ledger holds entries that were committed as it was last interrupted');
   await ledger.record({
@@ -85,13 +104,21 @@ export async function keepStated({ configuration, recorder, log, closing }: Serv
     const was = before === undefined ? [] : (recorder.evidence(before.evidence) as StatedConfiguration).environments;
     const changes = statedChanges(was, environments);
     // Another replica, or the process before, may just have said the same.
-    if (before !== undefined && changes.length === 0 && Date.now() - Date.parse(before.time) < STATED_EVERY_MS - LOOK_MS) return;
+    if (
+      before !== undefined &&
+      changes.length === 0 &&
+      Date.now() - Date.parse(before.time) < STATED_EVERY_MS - LOOK_MS
+    )
+      return;
     const trustPolicies = policies.map((policy) => withoutAddresses(policy, recorder));
     const evidence = recorder.asEvidence({ environments, changes, trustPolicies } satisfies StatedConfiguration);
-    await recorder.record({ type: 'config.stated', configuration: configuration.digest, evidence: evidence.ref }, [evidence]);
+    await recorder.record({ type: 'config.stated', configuration: configuration.digest, evidence: evidence.ref }, [
+      evidence,
+    ]);
   };
   await state();
-  const again = () => void state().catch((thrown) => log.error({}, `the configuration could not be stated: ${messageOf(thrown)}`));
+  const again = () =>
+    void state().catch((thrown) => log.error({}, `the configuration could not be stated: ${messageOf(thrown)}`));
   const timer = setInterval(again, LOOK_MS);
   closing.push(() => clearInterval(timer));
 }

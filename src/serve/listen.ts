@@ -15,7 +15,13 @@ export function listenAddress(text: string, option = '--webhook'): { host: strin
 }
 
 /** Resolves once the server listens; with `shares`, others may at the same address. Throws `port-in-use`, or `usage` for an address that is not here. */
-export function listen(server: Server, host: string, port: number, option = '--webhook', shares = false): Promise<void> {
+export function listen(
+  server: Server,
+  host: string,
+  port: number,
+  option = '--webhook',
+  shares = false,
+): Promise<void> {
   return new Promise((done, reject) => {
     server.once('error', (cause: NodeJS.ErrnoException) => {
       const taken = cause.code === 'EADDRINUSE';

@@ -1,8 +1,24 @@
 import { join, resolve } from 'node:path';
 import { type Cluster, healthExpressions, stages } from '../cluster/index.ts';
 import { type Gate, type KnownFile, rememberedState, SealedSecrets } from '../gate/index.ts';
-import { APPROVALS_REF, openRepository, type Repository, RunBeside, redactUrl, sourceRef, sourceRepository } from '../git/index.ts';
-import { CountersignError, type Environment, Recent, type RenderedObject, refKey, sha256, type Told } from '../model/index.ts';
+import {
+  APPROVALS_REF,
+  openRepository,
+  type Repository,
+  RunBeside,
+  redactUrl,
+  sourceRef,
+  sourceRepository,
+} from '../git/index.ts';
+import {
+  CountersignError,
+  type Environment,
+  Recent,
+  type RenderedObject,
+  refKey,
+  sha256,
+  type Told,
+} from '../model/index.ts';
 import { decrypting, gitProgram, openGate, openRendering, SharedRules, sourceAccess } from '../open/index.ts';
 import { type ReconcilePorts, Reconciler } from '../reconcile/index.ts';
 import { KnownHistory } from '../trust/index.ts';
@@ -19,7 +35,13 @@ export type OpenGate = {
 };
 
 /** The gates of all environments, with those that are run elsewhere: admission is for each of them. */
-export async function openGates({ configuration, recorder, options, settings, closing }: Serving): Promise<readonly OpenGate[]> {
+export async function openGates({
+  configuration,
+  recorder,
+  options,
+  settings,
+  closing,
+}: Serving): Promise<readonly OpenGate[]> {
   const shared = new SharedRules();
   const rendering = openRendering(settings, join(resolve(options.data), 'rendered'));
   closing.push(rendering.close);
@@ -32,7 +54,8 @@ export async function openGates({ configuration, recorder, options, settings, cl
       const { url, branch } = environment.spec.source;
       const directory = join(resolve(options.data), 'git', sha256(`${url} ${branch}`).slice(0, 16));
       const repository =
-        repositories.get(directory) ?? openRepository(directory, program === undefined ? undefined : { ...program, run: beside.run });
+        repositories.get(directory) ??
+        openRepository(directory, program === undefined ? undefined : { ...program, run: beside.run });
       if (!repositories.has(directory)) closing.push(() => repository.close());
       repositories.set(directory, repository);
       const opened = await openGate(configuration, environment, sourceRepository(repository), () => new Date(), {
@@ -99,7 +122,11 @@ export function openLoops(
       ...(hooks.onStep === undefined ? {} : { onStep: hooks.onStep }),
     };
     const loop = new Reconciler(gate, ports, (name) => loops.get(name)?.status);
-    cluster.listen(environment.metadata.name, () => loop.stir(), healthExpressions(environment.spec.health.expressions));
+    cluster.listen(
+      environment.metadata.name,
+      () => loop.stir(),
+      healthExpressions(environment.spec.health.expressions),
+    );
     loops.set(environment.metadata.name, loop);
   }
   closing.push(() => {
@@ -109,7 +136,11 @@ export function openLoops(
 }
 
 /** Tells of what happened: metrics, whoever is notified, and Events on the objects. */
-export function teller(metrics: Serving['metrics'], notifications: Serving['notifications'], cluster: Cluster): (told: Told) => void {
+export function teller(
+  metrics: Serving['metrics'],
+  notifications: Serving['notifications'],
+  cluster: Cluster,
+): (told: Told) => void {
   return (told) => {
     metrics.happened(told.environment, told.event);
     notifications.tell(told);

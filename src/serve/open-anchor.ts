@@ -31,7 +31,10 @@ const FORMS = 'file:PATH, configmap:NAMESPACE/NAME, git:URL, witness:URL#KEY or 
 /** Reads `--anchor kind:place`, all that can be read of it without a ledger. Throws `usage` and `key-unusable`. */
 export function parseAnchor(text: string): (parts: AnchorParts) => Anchor {
   const [, kind, place = ''] = /^([a-z]+):(.+)$/.exec(text) ?? [];
-  const [address = '', detail = ''] = [place.slice(0, place.indexOf('#') < 0 ? undefined : place.indexOf('#')), place.split('#')[1]];
+  const [address = '', detail = ''] = [
+    place.slice(0, place.indexOf('#') < 0 ? undefined : place.indexOf('#')),
+    place.split('#')[1],
+  ];
   switch (kind) {
     case 'file':
       return () => fileAnchor(place);
@@ -66,7 +69,8 @@ function configMap(place: string): (parts: AnchorParts) => Anchor {
 }
 
 function gitRef(url: string, { data, ledger, key, git, access }: AnchorParts): Anchor {
-  if (git === undefined) throw new CountersignError('tool-missing', 'there is no `git` on the PATH', { hint: 'install git' });
+  if (git === undefined)
+    throw new CountersignError('tool-missing', 'there is no `git` on the PATH', { hint: 'install git' });
   const signer = openSigner(data, ledger.verifier.name, key);
   const ref = new CheckpointRef({
     url,

@@ -92,7 +92,10 @@ async function open<O extends PassOptions>(opening: Opening<O>): Promise<Serving
     postgres: options.ledger,
     key: ledgerKey(options),
     holdFor: Object.fromEntries(
-      configuration.environments.map(({ metadata, spec }) => [metadata.name, durationMs(spec.admission.breakGlass.holdFor)]),
+      configuration.environments.map(({ metadata, spec }) => [
+        metadata.name,
+        durationMs(spec.admission.breakGlass.holdFor),
+      ]),
     ),
   });
   closing.push(() => ledger.close());
@@ -194,9 +197,13 @@ async function originOf({ server, user }: ClusterLink): Promise<string> {
   const answer = await server.request('GET', '/api/v1/namespaces/kube-system');
   const uid = (answer.body as { metadata?: { uid?: string } }).metadata?.uid;
   if (uid === undefined)
-    throw new CountersignError('cluster-forbidden', `\`${user}\` may not read the namespace kube-system, whose id names the ledger`, {
-      hint: 'grant `get` on namespaces, or name the ledger with --origin',
-    });
+    throw new CountersignError(
+      'cluster-forbidden',
+      `\`${user}\` may not read the namespace kube-system, whose id names the ledger`,
+      {
+        hint: 'grant `get` on namespaces, or name the ledger with --origin',
+      },
+    );
   return `countersign.dev/cluster/${uid}`;
 }
 
@@ -206,6 +213,12 @@ export function ledgerId(ledger: Ledger): string {
 }
 
 /** The clusters, one for each link. */
-export function openClusters(links: ReadonlyMap<string, ClusterLink>, ledger: Ledger, log: Logger): ReadonlyMap<ClusterLink, Cluster> {
-  return new Map([...new Set(links.values())].map((link) => [link, new Cluster(link.server, link.user, ledgerId(ledger), log)]));
+export function openClusters(
+  links: ReadonlyMap<string, ClusterLink>,
+  ledger: Ledger,
+  log: Logger,
+): ReadonlyMap<ClusterLink, Cluster> {
+  return new Map(
+    [...new Set(links.values())].map((link) => [link, new Cluster(link.server, link.user, ledgerId(ledger), log)]),
+  );
 }

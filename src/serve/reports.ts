@@ -58,7 +58,12 @@ export function openScheduledReports(
 }
 
 // Each control and each check of the population is a line; those that passed are only counted.
-async function putSummary(server: ApiServer | undefined, namespace: string, name: string, report: ReportSummary): Promise<void> {
+async function putSummary(
+  server: ApiServer | undefined,
+  namespace: string,
+  name: string,
+  report: ReportSummary,
+): Promise<void> {
   if (server === undefined)
     throw new CountersignError('cluster-unreachable', 'only a running service puts summaries into a cluster', {
       recover: 'retry',

@@ -11,7 +11,14 @@ import {
   type Scanned,
   scanned,
 } from '../gate/index.ts';
-import { type Environment, type KubernetesObject, messageOf, type ObjectRef, objectDigest, refKey } from '../model/index.ts';
+import {
+  type Environment,
+  type KubernetesObject,
+  messageOf,
+  type ObjectRef,
+  objectDigest,
+  refKey,
+} from '../model/index.ts';
 
 export type RescanParts = {
   readonly environment: Environment;
@@ -70,7 +77,9 @@ class Rescan {
   isDue(everyMs: number): boolean {
     const { revision, at } = this.#whole ?? { revision: undefined, at: 0 };
     const since = performance.now() - at;
-    return revision !== this.parts.state().revision || since >= everyMs || (this.#isMissed && since >= this.#times.spacedMs);
+    return (
+      revision !== this.parts.state().revision || since >= everyMs || (this.#isMissed && since >= this.#times.spacedMs)
+    );
   }
 
   forget(): void {
@@ -86,7 +95,8 @@ class Rescan {
     this.#isMissed = true; // until it is over
     await follow(); // first, so that what comes while all is read is told
     // What was told just now may be newer than the API server's cache, which is what is read; what was applied is looked after anyhow.
-    for (const [key, { at }] of this.#changed) if (now.owned.has(key) || performance.now() - at > CACHE_MS) this.#changed.delete(key);
+    for (const [key, { at }] of this.#changed)
+      if (now.owned.has(key) || performance.now() - at > CACHE_MS) this.#changed.delete(key);
     [this.#seen, this.#found, this.#bundles] = [new Map(), new Map(), new Set()];
     const pages = objectsIn(server, environment.spec.target.namespaces);
     for (let page = await pages.next(); ; page = await pages.next()) {
@@ -160,7 +170,8 @@ class Rescan {
     const violations = [...this.#found.values()].flat();
     const whose = belonging(all, now);
     const unmanaged = all.filter((_, i) => whose[i] === 'unmanaged');
-    const byKey = (a: { object: ObjectRef }, b: { object: ObjectRef }) => (refKey(a.object) < refKey(b.object) ? -1 : 1);
+    const byKey = (a: { object: ObjectRef }, b: { object: ObjectRef }) =>
+      refKey(a.object) < refKey(b.object) ? -1 : 1;
     const scan: Scan = {
       unmanaged: unmanaged.map(({ ref, manager, since }) => ({ object: ref, manager, since })).sort(byKey),
       violations: violations.sort((a, b) => byKey(a, b) || (a.rule < b.rule ? -1 : 1)),
@@ -193,14 +204,22 @@ class Rescan {
       );
       this.#spacedMs = Math.max(this.#times.spacedMs, evidence.bytes.length);
       log.info({ environment: name, ...counts }, 'everything in its namespaces was judged');
-      await publish(environment, server, all, scan, clock()).catch((thrown) => log.warn({ environment: name }, messageOf(thrown)));
+      await publish(environment, server, all, scan, clock()).catch((thrown) =>
+        log.warn({ environment: name }, messageOf(thrown)),
+      );
     }
     this.#isOther = false;
     return isNew;
   }
 }
 
-async function publish({ metadata, spec }: Environment, server: ApiServer, all: readonly Scanned[], scan: Scan, at: Date): Promise<void> {
+async function publish(
+  { metadata, spec }: Environment,
+  server: ApiServer,
+  all: readonly Scanned[],
+  scan: Scan,
+  at: Date,
+): Promise<void> {
   const bad = new Set(scan.violations.map((v) => refKey(v.object)));
   for (const namespace of spec.target.namespaces) {
     const here = ({ object }: { object: { namespace: string } }) => object.namespace === namespace;
@@ -240,7 +259,8 @@ export function keepRescanning(parts: readonly RescanParts[], everyMs: number, t
   const watched = [...Map.groupBy(parts, (p) => p.server)].map(([server, here]) => {
     const rescans: Rescan[] = [];
     const changed = (ref: ObjectRef) => {
-      for (const one of rescans) if (one.parts.environment.spec.target.namespaces.includes(ref.namespace)) one.changed(ref);
+      for (const one of rescans)
+        if (one.parts.environment.spec.target.namespaces.includes(ref.namespace)) one.changed(ref);
     };
     const namespaces = here.flatMap((p) => p.environment.spec.target.namespaces);
     const warn = (message: string) => (here[0] as RescanParts).log.warn({}, message);
@@ -264,7 +284,10 @@ export function keepRescanning(parts: readonly RescanParts[], everyMs: number, t
           else await one.some(everyMs);
         } catch (thrown) {
           if (!stopped.signal.aborted)
-            log.warn({ environment: environment.metadata.name }, `its namespaces could not be judged: ${messageOf(thrown)}`);
+            log.warn(
+              { environment: environment.metadata.name },
+              `its namespaces could not be judged: ${messageOf(thrown)}`,
+            );
         }
       }
     }

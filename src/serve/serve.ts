@@ -26,7 +26,12 @@ import { runWhileHeld, type Tenant } from './tenure.ts';
 import { whileAway } from './while-away.ts';
 
 /** `countersign serve`: ledger first, then the webhook, then the loops. Returns when it was told to stop. */
-export async function serve(options: ServeOptions, settings: ProcessSettings, io: Io, hooks: ServeHooks = {}): Promise<number> {
+export async function serve(
+  options: ServeOptions,
+  settings: ProcessSettings,
+  io: Io,
+  hooks: ServeHooks = {},
+): Promise<number> {
   const log = pino(
     {
       level: settings.logLevel,
@@ -59,8 +64,16 @@ export async function serve(options: ServeOptions, settings: ProcessSettings, io
         const serveSome = () =>
           serveAs(current).catch((thrown: unknown) => {
             // A document may be valid and yet lead nowhere (a kubeconfig that is not there): the others must not pay for it.
-            if (before === undefined || ending.aborted || (thrown instanceof CountersignError && thrown.recover === 'halt')) throw thrown;
-            log.error({}, `goes on with the configuration before, because the new one cannot be run: ${messageOf(thrown)}`);
+            if (
+              before === undefined ||
+              ending.aborted ||
+              (thrown instanceof CountersignError && thrown.recover === 'halt')
+            )
+              throw thrown;
+            log.error(
+              {},
+              `goes on with the configuration before, because the new one cannot be run: ${messageOf(thrown)}`,
+            );
             served = before;
             return serveAs(served);
           });
@@ -121,14 +134,21 @@ async function serveWith({ configuration, tellOf }: Documents, ending: AbortSign
     await openDashboard(loops, serving, front);
     const reports = reportsOf(serving);
     await openControl(loops, serving, reports, front);
-    log.info({ environments: loops.map((l) => l.name), ledger: ledger.verifier.name, entries: ledger.size }, 'countersign is running');
+    log.info(
+      { environments: loops.map((l) => l.name), ledger: ledger.verifier.name, entries: ledger.size },
+      'countersign is running',
+    );
     beat(loops, serving);
     tellOf(loops);
     const tenants = [...loops, ...(reports === undefined ? [] : [reports])];
     const leases = leasesOf(tenants, serving);
     await runUntilStopped(tenants, serving.signing?.keep(ledger), ending, leases, log);
     if (io.signal.aborted) await front?.close(); // what was asked is answered while everything that answers it is still there
-    const reason = io.signal.aborted ? 'told to stop' : ending.aborted ? 'its configuration is another' : 'its loops ended';
+    const reason = io.signal.aborted
+      ? 'told to stop'
+      : ending.aborted
+        ? 'its configuration is another'
+        : 'its loops ended';
     await ledger.record({ type: 'service.stopped', reason });
   } finally {
     for (const close of closing.reverse()) await close();
@@ -137,7 +157,14 @@ async function serveWith({ configuration, tellOf }: Documents, ending: AbortSign
 
 const AT_ONCE = { alone: 16, beside: 1 }; // requests to the API server
 
-function reportsOf({ configuration, options, settings, recorder, log, links }: Serving<ServeOptions>): ScheduledReports | undefined {
+function reportsOf({
+  configuration,
+  options,
+  settings,
+  recorder,
+  log,
+  links,
+}: Serving<ServeOptions>): ScheduledReports | undefined {
   const schedules = configuration.reportSchedules;
   if (schedules.length === 0) return undefined;
   const [{ server } = { server: undefined }] = links.values();
@@ -159,7 +186,9 @@ function leasesOf(loops: readonly Tenant[], { options, links }: Serving<ServeOpt
   if (options.lease === undefined) return new Map();
   const { server } = [...links.values()][0] as ClusterLink;
   const identity = `${hostname()}-${randomBytes(4).toString('hex')}`;
-  return new Map(loops.map((l) => [l.name, new Lease(server, options.lease as string, `countersign-${l.name}`, identity, LEASE_MS)]));
+  return new Map(
+    loops.map((l) => [l.name, new Lease(server, options.lease as string, `countersign-${l.name}`, identity, LEASE_MS)]),
+  );
 }
 
 async function runUntilStopped(

@@ -16,9 +16,13 @@ const ATTEMPTS = 5;
 export function sharedCertificate(server: ApiServer, namespace: string, name: string, host: string): CertificateSource {
   const path = `/api/v1/namespaces/${encodeURIComponent(namespace)}/secrets`;
   const refuse = (status: number) =>
-    new CountersignError('cluster-forbidden', `the Secret ${namespace}/${name} for the webhook’s certificate cannot be kept (${status})`, {
-      hint: 'grant `get`, `create` and `update` on it, and have the namespace there',
-    });
+    new CountersignError(
+      'cluster-forbidden',
+      `the Secret ${namespace}/${name} for the webhook’s certificate cannot be kept (${status})`,
+      {
+        hint: 'grant `get`, `create` and `update` on it, and have the namespace there',
+      },
+    );
   return async (now) => {
     for (let attempt = 1; ; attempt++) {
       const there = await server.request('GET', `${path}/${encodeURIComponent(name)}`);

@@ -55,12 +55,16 @@ export class SigningLease {
       ;
       await wait(Math.min(LOOK_MS, this.#durationMs / 10), undefined, { signal }).catch(() => {})
     ) {
-      if (signal.aborted) throw new CountersignError('cluster-unreachable', 'told to stop while it waited for the Lease of its ledger');
+      if (signal.aborted)
+        throw new CountersignError('cluster-unreachable', 'told to stop while it waited for the Lease of its ledger');
       const taken = await lease.take(isOurs).catch((thrown: unknown) => thrown);
       if (taken === true) break;
       if (taken instanceof CountersignError && taken.recover === 'wait') {
         const fix = `grant get, create and update on leases in \`${namespace}\``;
-        log.warn({}, `two services with this ledger’s key would not notice each other here: ${messageOf(taken)}; ${fix}`);
+        log.warn(
+          {},
+          `two services with this ledger’s key would not notice each other here: ${messageOf(taken)}; ${fix}`,
+        );
         return;
       }
       if (taken === false && lease.renewals > 0) throw another(lease);
@@ -89,7 +93,8 @@ export class SigningLease {
         // Nobody was heard for so long that another may have taken it.
         ledger.hold(performance.now() - renewed > this.#durationMs * 0.8 ? unheard() : undefined);
       }
-      if (!ended.signal.aborted) await new Promise((resolve) => ended.signal.addEventListener('abort', resolve, { once: true }));
+      if (!ended.signal.aborted)
+        await new Promise((resolve) => ended.signal.addEventListener('abort', resolve, { once: true }));
     };
     return { name: 'ledger', run, stop: () => ended.abort(), standBy: () => {} };
   }
@@ -129,8 +134,12 @@ function another(lease: Lease): CountersignError {
 }
 
 function unheard(): CountersignError {
-  return new CountersignError('ledger-unusable', 'the Lease of the ledger cannot be renewed: another service may sign it by now', {
-    recover: 'retry',
-    hint: 'it goes on once the API server answers',
-  });
+  return new CountersignError(
+    'ledger-unusable',
+    'the Lease of the ledger cannot be renewed: another service may sign it by now',
+    {
+      recover: 'retry',
+      hint: 'it goes on once the API server answers',
+    },
+  );
 }

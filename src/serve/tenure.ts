@@ -44,10 +44,14 @@ async function runHeld(loop: Tenant, lease: Lease, signal: AbortSignal): Promise
       if (mine === true) renewed = performance.now();
       // Told that it is another's, or not heard for so long that it may be.
       if (mine === false || performance.now() - renewed > lease.durationMs * 0.8)
-        throw new CountersignError('cluster-unreachable', `the Lease of \`${loop.name}\` was lost: another replica may have it`, {
-          recover: 'halt',
-          hint: 'it is started again by whatever runs it',
-        });
+        throw new CountersignError(
+          'cluster-unreachable',
+          `the Lease of \`${loop.name}\` was lost: another replica may have it`,
+          {
+            recover: 'halt',
+            hint: 'it is started again by whatever runs it',
+          },
+        );
     }
   })();
   // What was lost is lost at once: nothing is waited for.

@@ -33,7 +33,10 @@ export async function whileAway<T>(
       // It had been running for a while: what is away now is another trouble.
       if (performance.now() - begun > times.mostMs) pause = times.firstMs;
       if (said.why !== why || performance.now() - said.at >= times.sayEveryMs) {
-        log.warn({ code: thrown.code, ...(thrown.hint === undefined ? {} : { hint: thrown.hint }) }, `waits, and tries again: ${why}`);
+        log.warn(
+          { code: thrown.code, ...(thrown.hint === undefined ? {} : { hint: thrown.hint }) },
+          `waits, and tries again: ${why}`,
+        );
         said = { why, at: performance.now() };
       }
     }

@@ -1,7 +1,14 @@
 import { createDecipheriv, createHash, createHmac } from 'node:crypto';
 import { armor, Decrypter } from 'age-encryption';
 import { decrypt, readMessage, readPrivateKeys } from 'openpgp';
-import { CountersignError, canonicalJson, type KubernetesObject, type OrderedValue, orderedValue, refText } from '../model/index.ts';
+import {
+  CountersignError,
+  canonicalJson,
+  type KubernetesObject,
+  type OrderedValue,
+  orderedValue,
+  refText,
+} from '../model/index.ts';
 
 /** Private keys as their files hold them: age identities, one a line, and armored OpenPGP keys without passphrase. */
 export type DecryptionKeys = { readonly age: string | undefined; readonly openpgp: string | undefined };
@@ -23,7 +30,8 @@ type Sops = {
   readonly mac_only_encrypted?: unknown;
 };
 
-const VALUE = /^ENC\[AES256_GCM,data:([A-Za-z0-9+/=]*),iv:([A-Za-z0-9+/=]+),tag:([A-Za-z0-9+/=]+),type:(str|int|float|bool|bytes)\]$/;
+const VALUE =
+  /^ENC\[AES256_GCM,data:([A-Za-z0-9+/=]*),iv:([A-Za-z0-9+/=]+),tag:([A-Za-z0-9+/=]+),type:(str|int|float|bool|bytes)\]$/;
 const FINGERPRINT = 'countersign.dev/sops-data-key/v1';
 // What SOPS hashes first where its MAC is over encrypted values alone: SHA-256 of `sops` (MACOnlyEncryptedInitialization).
 const ONLY_ENCRYPTED = createHash('sha256').update('sops').digest();
@@ -107,8 +115,14 @@ function refuseClearValues(object: Readonly<Record<string, unknown>>): void {
  * SOPS' message authentication code: SHA-512 over the values in the order of the file, in hex, encrypted under the data key and bound
  * to the time of the last change (getsops/sops v3, `Tree.Decrypt` and `ToBytes`).
  */
-function verifyMac(documents: readonly OrderedValue[], { mac, lastmodified }: Sops, key: Uint8Array, onlyEncrypted: boolean): void {
-  const said = typeof mac === 'string' && typeof lastmodified === 'string' ? decipher(mac, key, lastmodified) : undefined;
+function verifyMac(
+  documents: readonly OrderedValue[],
+  { mac, lastmodified }: Sops,
+  key: Uint8Array,
+  onlyEncrypted: boolean,
+): void {
+  const said =
+    typeof mac === 'string' && typeof lastmodified === 'string' ? decipher(mac, key, lastmodified) : undefined;
   if (said === undefined) throw new Altered('its MAC is missing, or was altered');
   const hash = createHash('sha512');
   if (onlyEncrypted) hash.update(ONLY_ENCRYPTED);
@@ -137,7 +151,8 @@ function failed(object: KubernetesObject, why: string, hint: string): Countersig
 
 // The file's own words, which nothing authenticates: only what has the shape of a recipient or a fingerprint is repeated.
 function recipients({ age, pgp }: Sops): string {
-  const list = (value: unknown) => (Array.isArray(value) ? (value as readonly ({ recipient?: unknown; fp?: unknown } | null)[]) : []);
+  const list = (value: unknown) =>
+    Array.isArray(value) ? (value as readonly ({ recipient?: unknown; fp?: unknown } | null)[]) : [];
   const names = [...list(age).map((a) => a?.recipient), ...list(pgp).map((p) => p?.fp)];
   const shaped = names.filter((n) => typeof n === 'string' && /^[A-Za-z0-9]{1,120}$/.test(n));
   return shaped.slice(0, 5).join(', ') || 'nobody';
@@ -178,7 +193,11 @@ function opened(value: unknown, path: readonly string[], key: Uint8Array): unkno
   return Object.fromEntries(Object.entries(value).map(([name, inner]) => [name, opened(inner, [...path, name], key)]));
 }
 
-function openedText(text: string, path: readonly string[], key: Uint8Array): { readonly value: unknown; readonly bytes: Buffer } {
+function openedText(
+  text: string,
+  path: readonly string[],
+  key: Uint8Array,
+): { readonly value: unknown; readonly bytes: Buffer } {
   const at = `\`${path.join('.')}\``;
   if (!VALUE.test(text)) throw new Altered(`${at} is not as SOPS writes it`);
   const found = decipher(text, key, `${path.join(':')}:`);

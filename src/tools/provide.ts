@@ -1,6 +1,17 @@
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { chmodSync, closeSync, createReadStream, existsSync, mkdirSync, openSync, renameSync, rmSync, statSync, writeSync } from 'node:fs';
+import {
+  chmodSync,
+  closeSync,
+  createReadStream,
+  existsSync,
+  mkdirSync,
+  openSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeSync,
+} from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { createGunzip } from 'node:zlib';
@@ -55,9 +66,13 @@ export async function provide(name: ToolName | string, settings: ToolSettings): 
       settings.say(`${name}: ${way} failed: ${messageOf(thrown)}`);
     }
   }
-  throw new CountersignError('tool-missing', `the program \`${name}\` ${tool.version} could not be had (${tried.join('; ')})`, {
-    hint: tool.byHand,
-  });
+  throw new CountersignError(
+    'tool-missing',
+    `the program \`${name}\` ${tool.version} could not be had (${tried.join('; ')})`,
+    {
+      hint: tool.byHand,
+    },
+  );
 }
 
 async function download(name: string, tool: Tool, target: string, settings: ToolSettings): Promise<void> {
@@ -106,7 +121,9 @@ async function fetchTo(url: string, file: string, sha512: string, say: (line: st
   const digest = await digestOf(part);
   if (digest !== sha512) {
     rmSync(part);
-    throw new Error(`the archive is not the pinned one: its SHA-512 is ${digest.slice(0, 16)}…, not ${sha512.slice(0, 16)}…`);
+    throw new Error(
+      `the archive is not the pinned one: its SHA-512 is ${digest.slice(0, 16)}…, not ${sha512.slice(0, 16)}…`,
+    );
   }
   renameSync(part, file);
 }
@@ -115,7 +132,9 @@ async function startFetch(url: string, have: number, overall: AbortSignal, conne
   const headers = have > 0 ? { range: `bytes=${have}-` } : {};
   // The short limit is for the answer to begin only: it is raced, not passed on, so that a long body may go on.
   const pending = fetch(url, { headers, signal: overall });
-  const late = new Promise<never>((_, reject) => connect.addEventListener('abort', () => reject(new Error('no answer'))));
+  const late = new Promise<never>((_, reject) =>
+    connect.addEventListener('abort', () => reject(new Error('no answer'))),
+  );
   return Promise.race([pending, late]).catch((thrown) => {
     throw new Error(`cannot reach ${new URL(url).host}: ${messageOf((thrown as Error).cause ?? thrown)}`);
   });
@@ -147,7 +166,10 @@ async function build(name: string, tool: Tool, target: string, settings: ToolSet
   settings.say(`${name}: building ${tool.version} with Go; the first time this takes a minute or several`);
   const fresh = `${resolve(target)}.${process.pid}.new`;
   const started = Date.now();
-  const beat = setInterval(() => settings.say(`${name}: still building (${Math.round((Date.now() - started) / 1000)} s)`), 30_000);
+  const beat = setInterval(
+    () => settings.say(`${name}: still building (${Math.round((Date.now() - started) / 1000)} s)`),
+    30_000,
+  );
   try {
     await runGo(go, ['build', '-trimpath', '-o', fresh, '-ldflags', tool.go.ldflags ?? '', tool.go.package], module);
   } finally {

@@ -58,8 +58,11 @@ function parseLine(line: string, number: number): AllowedSigner {
   const [optionText, keyText] = plain === undefined ? splitOptions(rest) : ['', rest];
   const key = plain ?? parseSshKey(keyText);
   const options = readOptions(optionText);
-  const [after, before] = [options.get('valid-after'), options.get('valid-before')].map((t) => (t === undefined ? undefined : readTime(t)));
-  if (after !== undefined && before !== undefined && before.time <= after.time) throw new SshFormatError('it ends before it begins');
+  const [after, before] = [options.get('valid-after'), options.get('valid-before')].map((t) =>
+    t === undefined ? undefined : readTime(t),
+  );
+  if (after !== undefined && before !== undefined && before.time <= after.time)
+    throw new SshFormatError('it ends before it begins');
   return {
     line: number,
     principals,
@@ -103,7 +106,8 @@ function readOptions(text: string): Map<string, string> {
     if (match === null) throw new SshFormatError(`the options \`${rest.slice(0, 40)}\` cannot be read`);
     const name = (match[1] ?? '').toLowerCase();
     const flag = name === 'cert-authority';
-    if (!flag && !['namespaces', 'valid-after', 'valid-before'].includes(name)) throw new SshFormatError(`\`${name}\` is not an option`);
+    if (!flag && !['namespaces', 'valid-after', 'valid-before'].includes(name))
+      throw new SshFormatError(`\`${name}\` is not an option`);
     if (flag !== (match[2] === undefined))
       throw new SshFormatError(`the option \`${name}\` ${flag ? 'takes no value' : 'needs a value in quotes'}`);
     if (options.has(name)) throw new SshFormatError(`the option \`${name}\` stands twice`);
@@ -126,8 +130,17 @@ function readTime(text: string): { time: number; local: boolean } {
     number,
   ];
   const utc = match[7] === 'Z';
-  const date = utc ? new Date(Date.UTC(year, month - 1, day, hour, minute, second)) : new Date(year, month - 1, day, hour, minute, second);
-  if ((utc ? date.getUTCDate() : date.getDate()) !== day || month < 1 || month > 12 || hour > 23 || minute > 59 || second > 59)
+  const date = utc
+    ? new Date(Date.UTC(year, month - 1, day, hour, minute, second))
+    : new Date(year, month - 1, day, hour, minute, second);
+  if (
+    (utc ? date.getUTCDate() : date.getDate()) !== day ||
+    month < 1 ||
+    month > 12 ||
+    hour > 23 ||
+    minute > 59 ||
+    second > 59
+  )
     throw new SshFormatError(`\`${text}\` is not a day and time of the calendar`);
   return { time: date.getTime(), local: !utc };
 }

@@ -92,7 +92,15 @@ export function approvalStatement(change: {
 
 /** SHA-256 over every changed path with its modes and blobs, before and after: survives a rebase, not a re-indented key. */
 export function changeDigest(paths: readonly PathChange[]): string {
-  return digestOf(paths.map((p) => [p.path, p.before?.mode ?? null, p.before?.blob ?? null, p.after?.mode ?? null, p.after?.blob ?? null]));
+  return digestOf(
+    paths.map((p) => [
+      p.path,
+      p.before?.mode ?? null,
+      p.before?.blob ?? null,
+      p.after?.mode ?? null,
+      p.after?.blob ?? null,
+    ]),
+  );
 }
 
 /** DSSE v1 pre-authentication encoding: the bytes that are signed. They can be mistaken for no commit and no tag. */
@@ -127,9 +135,16 @@ export async function readApproval(text: string, store: TrustStore, now: number)
   if (!envelope.success) return refused('approval-unreadable', 'it is not a DSSE envelope with one signature');
   const payload = Buffer.from(envelope.data.payload, 'base64');
   const [signature] = envelope.data.signatures;
-  const fact = await examineSignature(store, preAuthEncoding(payload), Buffer.from(signature?.sig ?? '', 'base64').toString('utf8'));
+  const fact = await examineSignature(
+    store,
+    preAuthEncoding(payload),
+    Buffer.from(signature?.sig ?? '', 'base64').toString('utf8'),
+  );
   if (fact.kind !== 'good')
-    return refused(fact.kind === 'bad' ? fact.code : 'unsigned', fact.kind === 'bad' ? fact.reason : 'it is not signed');
+    return refused(
+      fact.kind === 'bad' ? fact.code : 'unsigned',
+      fact.kind === 'bad' ? fact.reason : 'it is not signed',
+    );
   const refusal = await judgeSignature(fact, store, { at: now, basis: 'now' }, fact.signedAt ?? now);
   if (refusal !== undefined) return refused(refusal.code, refusal.reason);
   const value = parseJson(payload.toString('utf8'));
@@ -162,7 +177,10 @@ function readOwn(
   if (predicate.expiresAt !== undefined && Date.parse(predicate.expiresAt) <= now && predicate.decision === 'approve')
     return refused('approval-expired', `\`${signer.principal}\`’s approval ended ${predicate.expiresAt}`);
   if (store.kindOf(signer.principal) !== 'person')
-    return refused('approval-by-platform', `\`${signer.principal}\` is a ${store.kindOf(signer.principal)}, and only people approve`);
+    return refused(
+      'approval-by-platform',
+      `\`${signer.principal}\` is a ${store.kindOf(signer.principal)}, and only people approve`,
+    );
   return {
     kind: 'statement',
     decision: predicate.decision,

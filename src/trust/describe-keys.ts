@@ -29,9 +29,12 @@ export async function describeKeys(policy: TrustPolicy): Promise<readonly KeyDes
         ...(key.revoked === undefined ? {} : { revoked: `${key.revoked.reason} at ${key.revoked.at}` }),
       };
       if (key.ssh !== undefined) all.push({ ...sshKey(principal.name, key.ssh, 'key'), ...window });
-      else for (const described of await openPgpKeys(principal.name, key.openpgp ?? '')) all.push({ ...described, ...window });
+      else
+        for (const described of await openPgpKeys(principal.name, key.openpgp ?? ''))
+          all.push({ ...described, ...window });
     }
-  for (const authority of policy.spec.certificateAuthorities) all.push(sshKey(authority.name, authority.ssh, 'authority'));
+  for (const authority of policy.spec.certificateAuthorities)
+    all.push(sshKey(authority.name, authority.ssh, 'authority'));
   for (const signer of allowedSigners(policy.spec.allowedSigners ?? '')) {
     all.push({
       ...describeSsh(signer.principals, signer.key, signer.certAuthority ? 'authority' : 'allowed signer'),
@@ -51,7 +54,11 @@ function sshKey(principal: string, line: string, role: KeyDescription['role']): 
   }
 }
 
-function describeSsh(principal: string, key: ReturnType<typeof parseSshKey>, role: KeyDescription['role']): KeyDescription {
+function describeSsh(
+  principal: string,
+  key: ReturnType<typeof parseSshKey>,
+  role: KeyDescription['role'],
+): KeyDescription {
   return { principal, format: 'ssh', type: key.type, bits: key.bits, fingerprint: key.fingerprint, role };
 }
 

@@ -21,7 +21,8 @@ export async function verifyDetached(
   store: TrustStore,
   now: number,
 ): Promise<
-  { readonly kind: 'signed'; readonly principal: string } | { readonly kind: 'refused'; readonly code: string; readonly reason: string }
+  | { readonly kind: 'signed'; readonly principal: string }
+  | { readonly kind: 'refused'; readonly code: string; readonly reason: string }
 > {
   const fact = await examineSignature(store, signedBytes(kind, statement), armored);
   if (fact.kind !== 'good')

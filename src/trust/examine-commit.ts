@@ -28,7 +28,11 @@ export async function examineCommit(
     allows: [...commit.message.matchAll(/^countersign-allow:[ \t]*(\S.*)$/gim)]
       .slice(0, MAX_ALLOWS)
       .map((m) => copyOf((m[1] ?? '').trim().replaceAll(/\s+/g, ' '))),
-    coAuthors: [...new Set([...commit.message.matchAll(/^co-authored-by:.*<([^>\n]*)>/gim)].map((m) => (m[1] ?? '').trim().toLowerCase()))]
+    coAuthors: [
+      ...new Set(
+        [...commit.message.matchAll(/^co-authored-by:.*<([^>\n]*)>/gim)].map((m) => (m[1] ?? '').trim().toLowerCase()),
+      ),
+    ]
       .filter((address) => address.length <= MAX_ADDRESS)
       .map(copyOf),
     payload: sha256(commit.payload),

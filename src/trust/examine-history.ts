@@ -64,7 +64,8 @@ export async function* examineHistory(
       batch.catch(() => {}); // told where it is awaited; until then it is nobody's unhandled rejection
       ahead.push(batch);
       done += ids.length;
-      if (ahead.length > (pool === undefined ? 1 : threads + 1)) yield* await (ahead.shift() as Promise<readonly Examined[]>);
+      if (ahead.length > (pool === undefined ? 1 : threads + 1))
+        yield* await (ahead.shift() as Promise<readonly Examined[]>);
     }
     for (const batch of ahead.splice(0)) yield* await batch;
   } finally {
@@ -74,9 +75,14 @@ export async function* examineHistory(
 }
 
 /** Examines some commits again, under other keys. */
-export async function examineCommits(source: HistorySource, ids: readonly string[], store: TrustStore): Promise<readonly Examined[]> {
+export async function examineCommits(
+  source: HistorySource,
+  ids: readonly string[],
+  store: TrustStore,
+): Promise<readonly Examined[]> {
   const all: Examined[] = [];
-  for (let i = 0; i < ids.length; i += 512) all.push(...(await examineBatch(source, ids.slice(i, i + 512), store, undefined)));
+  for (let i = 0; i < ids.length; i += 512)
+    all.push(...(await examineBatch(source, ids.slice(i, i + 512), store, undefined)));
   return all;
 }
 
@@ -92,7 +98,9 @@ async function examineBatch(
   const examine = elsewhere === undefined ? undefined : async () => elsewhere[next++] as SignatureFact;
   const examined: Examined[] = [];
   for (const item of items)
-    examined.push(item.kind === 'malformed' ? item : { kind: 'facts', facts: await examineCommit(item, store, examine) });
+    examined.push(
+      item.kind === 'malformed' ? item : { kind: 'facts', facts: await examineCommit(item, store, examine) },
+    );
   return examined;
 }
 

@@ -17,7 +17,11 @@ const ADD_KEY = 'add the key to a principal of the TrustPolicy, by an approved c
  * What the cryptography of an armored detached signature over the bytes shows: whose key made it, and how. Nothing here
  * looks at a clock. Never throws for what the armor holds.
  */
-export async function examineSignature(store: TrustStore, bytes: Uint8Array, armored: string | undefined): Promise<SignatureFact> {
+export async function examineSignature(
+  store: TrustStore,
+  bytes: Uint8Array,
+  armored: string | undefined,
+): Promise<SignatureFact> {
   if (armored === undefined) return { kind: 'none' };
   if (armored.startsWith('-----BEGIN SSH SIGNATURE-----')) return examineSsh(store, bytes, armored);
   if (armored.startsWith('-----BEGIN PGP SIGNATURE-----')) return examineOpenPgp(store, bytes, armored);
@@ -42,7 +46,9 @@ function examineSsh(store: TrustStore, bytes: Uint8Array, armored: string): Sign
         AGAIN,
       );
     if (signature === undefined) return bad('bad-signature', 'the signature does not match the content', AGAIN);
-    return signature.certificate === undefined ? ownKey(store, signature) : certified(store, signature, signature.certificate);
+    return signature.certificate === undefined
+      ? ownKey(store, signature)
+      : certified(store, signature, signature.certificate);
   } catch (thrown) {
     if (!(thrown instanceof SshFormatError)) throw thrown;
     return bad('bad-signature', `the SSH signature cannot be read: ${thrown.message}`, AGAIN);
@@ -53,9 +59,11 @@ function ownKey(store: TrustStore, signature: VerifiedSshSignature): SignatureFa
   const key = signature.key.fingerprint;
   const [terms] = store.terms(key);
   const bad = badOf('ssh');
-  if (terms === undefined) return bad('unknown-key', `it is signed with the SSH key ${key} that no principal owns`, ADD_KEY, key);
+  if (terms === undefined)
+    return bad('unknown-key', `it is signed with the SSH key ${key} that no principal owns`, ADD_KEY, key);
   const revoked = store.sshRevocations(signature.key);
-  if (revoked !== undefined) return bad('key-revoked', `the key of \`${terms.principal}\` is revoked: ${revoked}`, AGAIN, key);
+  if (revoked !== undefined)
+    return bad('key-revoked', `the key of \`${terms.principal}\` is revoked: ${revoked}`, AGAIN, key);
   if (store.terms(key).every((t) => t.namespaces !== undefined && !matchesPatternList(NAMESPACE, t.namespaces)))
     return bad(
       'signature-for-other-use',
@@ -84,12 +92,19 @@ function certified(
     );
   const revoked = store.sshRevocations(signature.key, certificate);
   if (revoked !== undefined)
-    return bad('key-revoked', `the certificate \`${certificate.keyId.slice(0, 60)}\` is revoked: ${revoked}`, AGAIN, key);
+    return bad(
+      'key-revoked',
+      `the certificate \`${certificate.keyId.slice(0, 60)}\` is revoked: ${revoked}`,
+      AGAIN,
+      key,
+    );
   const weak = tooWeak(store, signature);
-  if (weak !== undefined) return bad('algorithm-too-weak', weak, 'have a certificate made for a stronger key, for example ed25519', key);
+  if (weak !== undefined)
+    return bad('algorithm-too-weak', weak, 'have a certificate made for a stronger key, for example ed25519', key);
   const people = new Map<string, { name: string; authority: string }>();
   for (const authority of authorities) {
-    if (authority.terms.namespaces !== undefined && !matchesPatternList(NAMESPACE, authority.terms.namespaces)) continue;
+    if (authority.terms.namespaces !== undefined && !matchesPatternList(NAMESPACE, authority.terms.namespaces))
+      continue;
     for (const name of certificate.principals) {
       const principal = matchesPatternList(name, authority.patterns) ? principalCalled(store, name) : undefined;
       if (principal !== undefined) people.set(principal, { name, authority: authority.key.fingerprint });
@@ -102,7 +117,9 @@ function certified(
       `the names in its certificate (${certificate.principals
         .slice(0, 3)
         .map((p) => `\`${p.slice(0, 60)}\``)
-        .join(', ')}) ${found === undefined ? 'are no principal’s, or not for this authority to give' : 'are those of several principals'}`,
+        .join(
+          ', ',
+        )}) ${found === undefined ? 'are no principal’s, or not for this authority to give' : 'are those of several principals'}`,
       'a name in a certificate is a principal’s name or one of its `emails`',
       key,
     );
@@ -133,7 +150,9 @@ function tooWeak(store: TrustStore, { key }: VerifiedSshSignature): string | und
   const { minimumRsaBits, sshKeyTypes } = store.policy.spec.algorithms;
   if (key.type === 'ssh-rsa' && key.bits < minimumRsaBits)
     return `an RSA key of ${key.bits} bits is too weak; the policy asks for ${minimumRsaBits}`;
-  return (sshKeyTypes as readonly string[]).includes(key.type) ? undefined : `the policy takes no keys of type \`${key.type}\``;
+  return (sshKeyTypes as readonly string[]).includes(key.type)
+    ? undefined
+    : `the policy takes no keys of type \`${key.type}\``;
 }
 
 function good(signature: VerifiedSshSignature, principal: string): Extract<SignatureFact, { kind: 'good' }> {
@@ -150,7 +169,8 @@ function good(signature: VerifiedSshSignature, principal: string): Extract<Signa
 async function examineOpenPgp(store: TrustStore, bytes: Uint8Array, armored: string): Promise<SignatureFact> {
   const bad = badOf('openpgp');
   const packet = readOpenPgpSignature(armored);
-  if (packet === undefined) return bad('bad-signature', 'it does not hold exactly one detached OpenPGP signature over bytes', AGAIN);
+  if (packet === undefined)
+    return bad('bad-signature', 'it does not hold exactly one detached OpenPGP signature over bytes', AGAIN);
   const id = packet.issuerKeyID.toHex();
   const candidates = store.openpgp.get(id) ?? [];
   const limits = openPgpConfig(store.policy.spec.algorithms.minimumRsaBits);
@@ -188,7 +208,8 @@ async function examineOpenPgp(store: TrustStore, bytes: Uint8Array, armored: str
 }
 
 function algorithmOf(packet: SignaturePacket): string {
-  const name = (values: object, value: number | null) => Object.entries(values).find(([, v]) => v === value)?.[0] ?? String(value);
+  const name = (values: object, value: number | null) =>
+    Object.entries(values).find(([, v]) => v === value)?.[0] ?? String(value);
   return `${name(enums.publicKey, packet.publicKeyAlgorithm)} ${name(enums.hash, packet.hashAlgorithm)}`;
 }
 

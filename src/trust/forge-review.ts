@@ -1,5 +1,13 @@
 import { z } from 'zod';
-import { bindingOf, boundFields, digest, objectId, type ReadApproval, type Refused, subjectSchema } from './statement.ts';
+import {
+  bindingOf,
+  boundFields,
+  digest,
+  objectId,
+  type ReadApproval,
+  type Refused,
+  subjectSchema,
+} from './statement.ts';
 import type { TrustStore } from './trust-store.ts';
 
 /** The predicate type of a forge's review, as an importer signs for it (docs/approval-format.md). */
@@ -55,12 +63,15 @@ export function readForgeReview(
       'account-unknown',
       `the account \`${predicate.reviewer.login}\` (${predicate.reviewer.id}) of \`${predicate.forge}\` is no person’s of the policy`,
     );
-  const opener = predicate.openedBy === undefined ? undefined : store.byAccount.get(`${predicate.forge}/${predicate.openedBy.id}`);
+  const opener =
+    predicate.openedBy === undefined ? undefined : store.byAccount.get(`${predicate.forge}/${predicate.openedBy.id}`);
   return {
     kind: 'statement',
     decision: predicate.state === 'approved' ? 'approve' : predicate.state === 'rejected' ? 'reject' : 'revoke',
     binding: { ...binding, rollback: false },
-    at: Date.parse(predicate.state === 'dismissed' ? predicate.importedAt : (predicate.submittedAt ?? predicate.importedAt)),
+    at: Date.parse(
+      predicate.state === 'dismissed' ? predicate.importedAt : (predicate.submittedAt ?? predicate.importedAt),
+    ),
     makers: opener === undefined ? [] : [opener],
     approval: {
       principal,

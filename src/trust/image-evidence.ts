@@ -29,10 +29,16 @@ const STATEMENT = /^https:\/\/in-toto\.io\/Statement\/v(0\.1|1)$/;
 const MAX_SUBJECTS = 1000;
 
 /** A verifier for the signers of a TrustPolicy. Throws an Error when a key or the trusted root cannot be read. */
-export function openImageVerifier(signers: Signers, sigstore: TrustPolicy['spec']['sigstore'], minimumRsaBits: number): ImageVerifier {
+export function openImageVerifier(
+  signers: Signers,
+  sigstore: TrustPolicy['spec']['sigstore'],
+  minimumRsaBits: number,
+): ImageVerifier {
   const needing = signers.find((s) => s.identity !== undefined || s.log);
   if (sigstore === undefined && needing !== undefined)
-    throw new Error(`\`${needing.name}\` needs certificate authorities or a log: add \`spec.sigstore\`, or \`log: false\` to a key`);
+    throw new Error(
+      `\`${needing.name}\` needs certificate authorities or a log: add \`spec.sigstore\`, or \`log: false\` to a key`,
+    );
   const root = TrustedRoot.fromJSON(sigstore === undefined ? {} : JSON.parse(sigstore.trustedRoot ?? ''));
   const certified = new Verifier(toTrustMaterial(root), {
     tlogThreshold: 1,
@@ -60,7 +66,9 @@ export function openImageVerifier(signers: Signers, sigstore: TrustPolicy['spec'
     const statement = readStatement(bundle);
     const { content, tlogEntries } = bundle.verificationMaterial;
     const signer =
-      content.$case === 'publicKey' ? byKey(bundle, keyed) : byIdentity(namedBy(certified.verify(toSignedEntity(bundle))), signers);
+      content.$case === 'publicKey'
+        ? byKey(bundle, keyed)
+        : byIdentity(namedBy(certified.verify(toSignedEntity(bundle))), signers);
     const logged = signer.key !== undefined && !signer.log ? 0 : Number(tlogEntries[0]?.integratedTime ?? 0);
     const { subject, predicateType, predicate } = statement;
     return {
@@ -89,7 +97,9 @@ function readKey(pem: string, minimumRsaBits: number): KeyObject {
 function byKey(bundle: Bundle, keyed: readonly { readonly signer: Signer; readonly verifier: Verifier }[]): Signer {
   for (const { signer, verifier } of keyed) {
     // Without a log, what the bundle says of one is no part of what is believed.
-    const asked = signer.log ? bundle : { ...bundle, verificationMaterial: { ...bundle.verificationMaterial, tlogEntries: [] } };
+    const asked = signer.log
+      ? bundle
+      : { ...bundle, verificationMaterial: { ...bundle.verificationMaterial, tlogEntries: [] } };
     try {
       verifier.verify(toSignedEntity(asked as Bundle));
       return signer;
@@ -114,14 +124,18 @@ type Read = {
 };
 
 function readStatement(bundle: Bundle): Read {
-  if (!isBundleWithDsseEnvelope(bundle)) throw new Error('it signs a digest alone: a statement (in-toto, by DSSE) is needed');
+  if (!isBundleWithDsseEnvelope(bundle))
+    throw new Error('it signs a digest alone: a statement (in-toto, by DSSE) is needed');
   const { payload, payloadType, signatures } = bundle.content.dsseEnvelope;
-  if (payloadType !== 'application/vnd.in-toto+json') throw new Error(`it signs \`${payloadType.slice(0, 100)}\` and no in-toto statement`);
+  if (payloadType !== 'application/vnd.in-toto+json')
+    throw new Error(`it signs \`${payloadType.slice(0, 100)}\` and no in-toto statement`);
   if (signatures.length !== 1) throw new Error('it does not have exactly one signature');
   const { _type, subject, predicateType, predicate } = JSON.parse(payload.toString('utf8')) as Statement;
-  if (typeof _type !== 'string' || !STATEMENT.test(_type)) throw new Error('it is no in-toto statement of version 0.1 or 1');
+  if (typeof _type !== 'string' || !STATEMENT.test(_type))
+    throw new Error('it is no in-toto statement of version 0.1 or 1');
   if (typeof predicateType !== 'string' || predicateType === '') throw new Error('its statement has no predicate type');
-  if (!Array.isArray(subject) || subject.length === 0 || subject.length > MAX_SUBJECTS) throw new Error('its statement is about nothing');
+  if (!Array.isArray(subject) || subject.length === 0 || subject.length > MAX_SUBJECTS)
+    throw new Error('its statement is about nothing');
   const subjects = subject.flatMap(({ name, digest }: NonNullable<Statement['subject']>[number]) => {
     const value = digest?.sha256;
     return typeof value === 'string' && /^[0-9a-f]{64}$/.test(value)

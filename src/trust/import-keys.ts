@@ -42,7 +42,8 @@ export async function importKeys(bytes: Uint8Array): Promise<ImportedKeys> {
   if (/^\s*\[/.test(text)) return fromListing(text);
   if (text.includes('-----BEGIN PGP PUBLIC KEY'))
     return { format: 'OpenPGP keys', keys: await fromArmor(text), authorities: [], leftOut: [] };
-  if (((bytes[0] ?? 0) & 0x80) !== 0) return { format: 'OpenPGP keyring', keys: await fromKeyring(bytes), authorities: [], leftOut: [] };
+  if (((bytes[0] ?? 0) & 0x80) !== 0)
+    return { format: 'OpenPGP keyring', keys: await fromKeyring(bytes), authorities: [], leftOut: [] };
   const lines = text.split('\n').filter((line) => !/^\s*(#|$)/.test(line));
   if (lines.length === 0) throw new Error('it holds no keys');
   if (lines.every((line) => /^(ssh-|ecdsa-|sk-)/.test(line))) return fromLines(lines, 'SSH public keys');
@@ -71,15 +72,19 @@ async function fromListing(text: string): Promise<ImportedKeys> {
   const leftOut: string[] = [];
   for (const item of parsed.data) {
     const key = item.raw_key ?? item.key ?? '';
-    if (item.usage_type === 'auth') leftOut.push(`\`${item.title ?? key.slice(0, 40)}\`: it is for logging in, not for signing`);
+    if (item.usage_type === 'auth')
+      leftOut.push(`\`${item.title ?? key.slice(0, 40)}\`: it is for logging in, not for signing`);
     else if (key.includes('-----BEGIN PGP')) {
       const verified = (item.emails ?? []).filter((e) => e.verified !== false).map((e) => e.email.toLowerCase());
-      for (const found of await fromArmor(key)) keys.push({ emails: verified.length > 0 ? verified : found.emails, key: found.key });
+      for (const found of await fromArmor(key))
+        keys.push({ emails: verified.length > 0 ? verified : found.emails, key: found.key });
     } else {
       const one = fromLines([key], '');
       leftOut.push(...one.leftOut);
       const ends =
-        item.expires_at === null || item.expires_at === undefined ? {} : { validBefore: new Date(item.expires_at).toISOString() };
+        item.expires_at === null || item.expires_at === undefined
+          ? {}
+          : { validBefore: new Date(item.expires_at).toISOString() };
       keys.push(...one.keys.map(({ key: found }) => ({ emails: [], key: { ...found, ...ends } })));
     }
   }
@@ -110,7 +115,9 @@ function fromAllowedSigners(text: string): ImportedKeys {
     const names = signer.principals.split(',');
     if (signer.certAuthority) authorities.push({ ssh, principals: signer.principals });
     else if (names.some((n) => /[*?!]/.test(n)))
-      leftOut.push(`line ${signer.line}: \`${signer.principals}\` would attribute the key to whoever matches; name one person`);
+      leftOut.push(
+        `line ${signer.line}: \`${signer.principals}\` would attribute the key to whoever matches; name one person`,
+      );
     else
       keys.push({
         emails: names.map((n) => n.toLowerCase()),

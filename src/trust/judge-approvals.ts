@@ -1,4 +1,12 @@
-import { type Approval, type Change, count, NO_REVISION, type PathChange, type TrustPolicy, type Violation } from '../model/index.ts';
+import {
+  type Approval,
+  type Change,
+  count,
+  NO_REVISION,
+  type PathChange,
+  type TrustPolicy,
+  type Violation,
+} from '../model/index.ts';
 import { changeDigest } from './approval.ts';
 import { type RuleScope, rulesFor, rulesForAnyPath } from './judge-commit.ts';
 import type { Statements } from './read-statements.ts';
@@ -76,7 +84,8 @@ async function judgeStep(from: number, to: number, steps: ApprovalStep, sources:
     return known;
   };
   const violations: Violation[] = [];
-  const rules = rulesForAnyPath(store.policy, steps.scope) ?? rulesCovering(await paths(), store, steps.scope, violations);
+  const rules =
+    rulesForAnyPath(store.policy, steps.scope) ?? rulesCovering(await paths(), store, steps.scope, violations);
   const fitting = await fittingStatements(from, to, steps, statements, paths, sources);
   const makers = new Set<string>();
   for (let at = from + 1; at <= to; at++) for (const maker of steps.makersAt(at)) makers.add(maker);
@@ -107,7 +116,12 @@ type StepContext = {
   readonly statements: Statements;
 };
 
-function rulesCovering(paths: readonly PathChange[], store: TrustStore, scope: RuleScope, violations: Violation[]): readonly Rule[] {
+function rulesCovering(
+  paths: readonly PathChange[],
+  store: TrustStore,
+  scope: RuleScope,
+  violations: Violation[],
+): readonly Rule[] {
   const rules = new Set<Rule>();
   for (const { path } of paths) {
     const covering = rulesFor(store.policy, scope, path);
@@ -166,8 +180,10 @@ function standingOf(fitting: readonly Fitting[]): {
       person.rejection = statement;
     } else {
       // A review that the forge dismissed takes back what came from the forge, not what the person signed.
-      person.approvals = statement.approval.importer === undefined ? [] : person.approvals.filter((a) => a.importer === undefined);
-      if (statement.approval.importer === undefined || person.rejection?.approval.importer !== undefined) person.rejection = undefined;
+      person.approvals =
+        statement.approval.importer === undefined ? [] : person.approvals.filter((a) => a.importer === undefined);
+      if (statement.approval.importer === undefined || person.rejection?.approval.importer !== undefined)
+        person.rejection = undefined;
     }
   }
   return {
@@ -222,7 +238,9 @@ function judgeRoots({ from, to, steps, store, others }: StepContext): readonly V
     ];
   const members = store.members(roots.members);
   const people = new Set(
-    others.filter((a) => members.has(a.principal) && a.importer === undefined && a.match === 'exact').map((a) => a.principal),
+    others
+      .filter((a) => members.has(a.principal) && a.importer === undefined && a.match === 'exact')
+      .map((a) => a.principal),
   );
   if (people.size >= roots.threshold) return [];
   return [
@@ -246,16 +264,26 @@ function rejectedBy(statement: ReadStatement, { steps, to }: StepContext): Viola
   };
 }
 
-function shortOfApprovals(rule: Rule, required: number, people: ReadonlyMap<string, number>, context: StepContext): Violation {
+function shortOfApprovals(
+  rule: Rule,
+  required: number,
+  people: ReadonlyMap<string, number>,
+  context: StepContext,
+): Violation {
   const { steps, from, to, makers, fitting, others, statements } = context;
   const [base, head, tree] = [steps.ids[from] ?? '', steps.ids[to] ?? '', steps.trees[to] ?? ''];
   // Approvals of other changes stay in the repository for ever; only what was filed for this one, or names its commit, is worth a word.
   const here = `/${base}-${tree}/`;
-  const own = fitting.find((f) => f.statement.decision === 'approve' && makers.has(f.statement.approval.principal))?.statement;
+  const own = fitting.find(
+    (f) => f.statement.decision === 'approve' && makers.has(f.statement.approval.principal),
+  )?.statement;
   const weak = others.find((a) => (a.class === 'B' || a.class === 'C') && (people.get(a.principal) ?? 0) < 1);
   const moved = others.find((a) => a.match === 'equivalent' && !rule.approvals.equivalent);
   const stale = statements.heard.find(
-    (s) => s.decision === 'approve' && !fitting.some((f) => f.statement === s) && (s.binding.headID === head || s.path.includes(here)),
+    (s) =>
+      s.decision === 'approve' &&
+      !fitting.some((f) => f.statement === s) &&
+      (s.binding.headID === head || s.path.includes(here)),
   );
   const unheard = statements.discarded.filter((d) => d.path.includes(here));
   const notes = [

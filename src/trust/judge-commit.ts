@@ -78,7 +78,9 @@ export function aboutCommit(facts: CommitFacts, moment: Moment) {
       ? {}
       : {
           tags: facts.mergeTags.map(({ name, signature: s }) =>
-            s.kind === 'good' ? { name, signer: s.principal, code: 'verified' } : { name, code: s.kind === 'none' ? 'unsigned' : s.code },
+            s.kind === 'good'
+              ? { name, signer: s.principal, code: 'verified' }
+              : { name, code: s.kind === 'none' ? 'unsigned' : s.code },
           ),
         }),
   };
@@ -91,7 +93,9 @@ export function rulesFor(policy: TrustPolicy, scope: RuleScope, path: string): T
 
 function rulesOf(policy: TrustPolicy, { environment, branch }: RuleScope): TrustPolicy['spec']['rules'] {
   return policy.spec.rules.filter(
-    (rule) => rule.environments.some((glob) => globMatches(glob, environment)) && rule.refs.some((ref) => globMatches(ref, branch)),
+    (rule) =>
+      rule.environments.some((glob) => globMatches(glob, environment)) &&
+      rule.refs.some((ref) => globMatches(ref, branch)),
   );
 }
 
@@ -157,14 +161,22 @@ async function judgeTags(facts: CommitFacts, store: TrustStore, moment: Moment):
         reason: `the tag \`${name}\` that it merges has a false signature`,
         hint: 'merge it again',
       };
-    const refusal = signature.kind === 'good' ? await judgeSignature(signature, store, moment, signature.signedAt ?? moment.at) : undefined;
+    const refusal =
+      signature.kind === 'good'
+        ? await judgeSignature(signature, store, moment, signature.signedAt ?? moment.at)
+        : undefined;
     if (refusal?.code === 'key-compromised')
       return { ...refusal, code: 'mergetag-bad', reason: `the tag \`${name}\` that it merges: ${refusal.reason}` };
   }
   return undefined;
 }
 
-function pathNotSignable(principal: string, store: TrustStore, scope: RuleScope, paths: readonly PathChange[]): Refusal | undefined {
+function pathNotSignable(
+  principal: string,
+  store: TrustStore,
+  scope: RuleScope,
+  paths: readonly PathChange[],
+): Refusal | undefined {
   const hint = 'see the rules of the TrustPolicy';
   for (const { path } of paths) {
     const rules = rulesFor(store.policy, scope, path);

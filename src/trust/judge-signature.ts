@@ -11,7 +11,12 @@ export type Refusal = { readonly code: string; readonly reason: string; readonly
  * Whether a signature counts at the moment it was first seen. What it claims of itself (`claimedAt`, and its own time for
  * OpenPGP; milliseconds) only narrows: it may not lie after the moment, nor before the key counted.
  */
-export async function judgeSignature(fact: Good, store: TrustStore, moment: Moment, claimedAt: number): Promise<Refusal | undefined> {
+export async function judgeSignature(
+  fact: Good,
+  store: TrustStore,
+  moment: Moment,
+  claimedAt: number,
+): Promise<Refusal | undefined> {
   return (
     judgeHardware(fact, store) ??
     judgeTerms(fact, store, moment.at, claimedAt) ??
@@ -30,7 +35,9 @@ function judgeHardware(fact: Good, store: TrustStore): Refusal | undefined {
     return {
       code: 'touch-required',
       reason:
-        fact.hardware === undefined ? 'the key lives on no hardware that could be touched' : 'the hardware key was not touched for it',
+        fact.hardware === undefined
+          ? 'the key lives on no hardware that could be touched'
+          : 'the hardware key was not touched for it',
       hint: 'sign with a key made by `ssh-keygen -t ed25519-sk`, without `no-touch-required`',
     };
   if (pin && fact.hardware?.verified !== true)
@@ -59,7 +66,10 @@ function judgeTerms(fact: Good, store: TrustStore, at: number, claimedAt: number
 function refusedBy(terms: KeyTerms, what: string, at: number, claimedAt: number): Refusal | undefined {
   const day = (time: number) => new Date(time).toISOString();
   const { revoked } = terms;
-  if (revoked?.reason === 'compromised' && !(revoked.compromisedSince !== undefined && at < Date.parse(revoked.compromisedSince)))
+  if (
+    revoked?.reason === 'compromised' &&
+    !(revoked.compromisedSince !== undefined && at < Date.parse(revoked.compromisedSince))
+  )
     return { code: 'key-compromised', reason: `${what} is compromised`, hint: 'sign it again with another key' };
   if (revoked !== undefined && revoked.reason !== 'compromised' && at >= Date.parse(revoked.at))
     return {
@@ -92,7 +102,9 @@ function judgeCertificate(fact: Good, store: TrustStore, at: number): Refusal | 
       hint: 'push sooner after signing, or sign again with a new certificate',
     };
   let refusal: Refusal | undefined;
-  for (const authority of [...store.authorities.values()].flat().filter((a) => a.key.fingerprint === certificate.authority)) {
+  for (const authority of [...store.authorities.values()]
+    .flat()
+    .filter((a) => a.key.fingerprint === certificate.authority)) {
     refusal = refusedBy(authority.terms, `the certificate authority \`${authority.name}\``, at, at);
     if (refusal === undefined) return undefined;
   }
@@ -128,7 +140,9 @@ const checked = new WeakMap<TrustStore, Map<string, Refusal | undefined>>();
 async function judgeOpenPgp(fact: Good, store: TrustStore, at: number): Promise<Refusal | undefined> {
   const owner = fact.format === 'openpgp' ? store.openpgpByFingerprint.get(fact.key) : undefined;
   if (owner === undefined) return undefined;
-  const made = owner.key.getKeys().find((k) => (fact.subkey === undefined ? k === owner.key : k.getKeyID().toHex() === fact.subkey.id));
+  const made = owner.key
+    .getKeys()
+    .find((k) => (fact.subkey === undefined ? k === owner.key : k.getKeyID().toHex() === fact.subkey.id));
   if ((fact.signedAt ?? 0) < (made?.getCreationTime().getTime() ?? 0))
     return {
       code: 'backdated',
@@ -139,7 +153,10 @@ async function judgeOpenPgp(fact: Good, store: TrustStore, at: number): Promise<
     .terms(fact.key)
     .map((t) => t.revoked?.compromisedSince)
     .find((s) => s !== undefined);
-  const revocations = [...owner.revocations, ...(fact.subkey === undefined ? [] : (owner.subkeyRevocations.get(fact.subkey.id) ?? []))];
+  const revocations = [
+    ...owner.revocations,
+    ...(fact.subkey === undefined ? [] : (owner.subkeyRevocations.get(fact.subkey.id) ?? [])),
+  ];
   const revoked = revocations.map((r) => refusedByRevocation(r, at, since)).find((r) => r !== undefined);
   if (revoked !== undefined) return revoked;
   const id = (made ?? owner.key).getKeyID();
@@ -150,7 +167,10 @@ async function judgeOpenPgp(fact: Good, store: TrustStore, at: number): Promise<
   if (!known.has(question)) {
     if (known.size > 10_000) known.clear();
     const refusal = await signingKeyAt(owner, id, at, store.policy.spec.algorithms.minimumRsaBits);
-    known.set(question, refusal === undefined ? undefined : { ...refusal, hint: 'renew the key, or update it in the TrustPolicy' });
+    known.set(
+      question,
+      refusal === undefined ? undefined : { ...refusal, hint: 'renew the key, or update it in the TrustPolicy' },
+    );
   }
   return known.get(question);
 }

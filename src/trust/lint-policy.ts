@@ -12,7 +12,11 @@ export type LintFinding = {
 const SOON_MS = 30 * 86_400_000;
 
 /** What a reviewer of the policy should look at. Errors: a rule that nobody can meet, or that a single person meets alone. */
-export function lintPolicy({ spec }: TrustPolicy, keys: readonly KeyDescription[], now: number): readonly LintFinding[] {
+export function lintPolicy(
+  { spec }: TrustPolicy,
+  keys: readonly KeyDescription[],
+  now: number,
+): readonly LintFinding[] {
   const groups = new Map(spec.groups.map((g) => [g.name, g.members]));
   const kinds = new Map(spec.principals.map((p) => [p.name, p.kind]));
   const members = (names: readonly string[]) => [...new Set(names.flatMap((n) => groups.get(n) ?? [n]))];
@@ -48,7 +52,12 @@ export function lintPolicy({ spec }: TrustPolicy, keys: readonly KeyDescription[
         'name one approver more than is required',
       );
     if (required === 0)
-      find('warning', 'no-approval', `rule \`${rule.name}\` lets one person change things alone`, 'set `approvals.required` to 1 or more');
+      find(
+        'warning',
+        'no-approval',
+        `rule \`${rule.name}\` lets one person change things alone`,
+        'set `approvals.required` to 1 or more',
+      );
     for (const p of signers.filter((s) => kinds.get(s) === 'platform'))
       find(
         'warning',
@@ -82,8 +91,18 @@ export function lintPolicy({ spec }: TrustPolicy, keys: readonly KeyDescription[
   const byNumber = keys.filter((k) => k.role !== 'authority');
   for (const p of spec.principals) {
     const own = byNumber.filter((k) => k.principal === p.name);
-    if (own.length === 0 && spec.certificateAuthorities.length === 0 && spec.allowedSigners === undefined && p.forgeAccounts.length === 0)
-      find('warning', 'no-key', `\`${p.name}\` has no key, so nothing is ever theirs`, 'add a key, or take the principal out');
+    if (
+      own.length === 0 &&
+      spec.certificateAuthorities.length === 0 &&
+      spec.allowedSigners === undefined &&
+      p.forgeAccounts.length === 0
+    )
+      find(
+        'warning',
+        'no-key',
+        `\`${p.name}\` has no key, so nothing is ever theirs`,
+        'add a key, or take the principal out',
+      );
     if (p.kind === 'person' && p.emails.length === 0)
       find(
         'warning',
@@ -95,10 +114,20 @@ export function lintPolicy({ spec }: TrustPolicy, keys: readonly KeyDescription[
   for (const k of keys) {
     const what = `the ${k.role} ${k.fingerprint || '(unreadable)'} of \`${k.principal}\``;
     if (k.problem !== undefined)
-      find(k.role === 'allowed signer' ? 'warning' : 'error', 'key-problem', `${what}: ${k.problem}`, 'correct the key');
+      find(
+        k.role === 'allowed signer' ? 'warning' : 'error',
+        'key-problem',
+        `${what}: ${k.problem}`,
+        'correct the key',
+      );
     const ends = k.validBefore === undefined ? undefined : Date.parse(k.validBefore);
     if (k.revoked === undefined && ends !== undefined && ends <= now)
-      find('warning', 'key-ended', `${what} ended ${k.validBefore ?? ''}`, 'renew it; keep it listed for what was seen before');
+      find(
+        'warning',
+        'key-ended',
+        `${what} ended ${k.validBefore ?? ''}`,
+        'renew it; keep it listed for what was seen before',
+      );
     else if (ends !== undefined && ends - now < SOON_MS)
       find('warning', 'key-ends-soon', `${what} ends ${k.validBefore ?? ''}`, 'renew it now');
     if (k.type === 'ssh-rsa' && (k.bits ?? 0) < spec.algorithms.minimumRsaBits)

@@ -56,12 +56,18 @@ export async function readOpenPgpKeys(armored: string, minimumRsaBits: number): 
 }
 
 /** The key or subkey with the id if it may sign at the moment, else why not. Revocations are not looked at. */
-export async function signingKeyAt(key: OpenPgpKey, id: KeyID, at: number, minimumRsaBits: number): Promise<KeyRefusal | undefined> {
+export async function signingKeyAt(
+  key: OpenPgpKey,
+  id: KeyID,
+  at: number,
+  minimumRsaBits: number,
+): Promise<KeyRefusal | undefined> {
   const limits = openPgpConfig(minimumRsaBits);
   // A renewed key whose older self-signatures were not kept: judged at the first moment that its remaining ones speak of.
   const moment = Math.max(at, historyBegins(key.key, id));
   try {
-    if (key.key.getCreationTime().getTime() > at) return { code: 'key-not-yet-valid', reason: 'the key was made later' };
+    if (key.key.getCreationTime().getTime() > at)
+      return { code: 'key-not-yet-valid', reason: 'the key was made later' };
     await key.key.getSigningKey(id, new Date(moment), undefined, limits);
     return undefined;
   } catch (thrown) {
@@ -82,7 +88,10 @@ function historyBegins(key: Key, id: KeyID): number {
 }
 
 function earliest(signatures: readonly SignaturePacket[]): number {
-  return signatures.reduce((time, s) => Math.min(time, s.created?.getTime() ?? 0), signatures.length === 0 ? 0 : Number.POSITIVE_INFINITY);
+  return signatures.reduce(
+    (time, s) => Math.min(time, s.created?.getTime() ?? 0),
+    signatures.length === 0 ? 0 : Number.POSITIVE_INFINITY,
+  );
 }
 
 async function withoutRevocations(fingerprint: string, key: Key, minimumRsaBits: number): Promise<OpenPgpKey> {

@@ -116,13 +116,21 @@ function verifyEd25519(packet: SignaturePacket, key: KeyPacket, bytes: Uint8Arra
   const trailer = Buffer.from([4, 0xff, 0, 0, 0, 0]);
   trailer.writeUInt32BE(signatureData.length, 2);
   const digest = createHash(hash).update(bytes).update(signatureData).update(trailer).digest();
-  return signedHashValue?.[0] === digest[0] && signedHashValue?.[1] === digest[1] && verify(null, digest, ready, signature);
+  return (
+    signedHashValue?.[0] === digest[0] && signedHashValue?.[1] === digest[1] && verify(null, digest, ready, signature)
+  );
 }
 
 function rawSignature(packet: SignaturePacket): Buffer | undefined {
   const { r, s, RS } = (packet as unknown as Ed25519Parts).params ?? {};
   if (packet.publicKeyAlgorithm === enums.publicKey.ed25519 && RS?.length === 64) return Buffer.from(RS);
-  if (packet.publicKeyAlgorithm !== enums.publicKey.eddsaLegacy || r === undefined || s === undefined || r.length > 32 || s.length > 32)
+  if (
+    packet.publicKeyAlgorithm !== enums.publicKey.eddsaLegacy ||
+    r === undefined ||
+    s === undefined ||
+    r.length > 32 ||
+    s.length > 32
+  )
     return undefined;
   return Buffer.concat([Buffer.alloc(32 - r.length), r, Buffer.alloc(32 - s.length), s]);
 }
@@ -137,8 +145,13 @@ function keyObject(packet: KeyPacket): KeyObject | undefined {
 
 function readKeyObject(packet: KeyPacket): KeyObject | undefined {
   const { algorithm, publicParams } = packet as unknown as Ed25519Parts;
-  const legacy = algorithm === enums.publicKey.eddsaLegacy && publicParams?.Q?.length === 33 && publicParams.Q[0] === 0x40;
-  const point = legacy ? publicParams.Q?.subarray(1) : algorithm === enums.publicKey.ed25519 ? publicParams?.A : undefined;
+  const legacy =
+    algorithm === enums.publicKey.eddsaLegacy && publicParams?.Q?.length === 33 && publicParams.Q[0] === 0x40;
+  const point = legacy
+    ? publicParams.Q?.subarray(1)
+    : algorithm === enums.publicKey.ed25519
+      ? publicParams?.A
+      : undefined;
   if (point?.length !== 32) return undefined;
   try {
     return createPublicKey({

@@ -43,7 +43,9 @@ export class SignatureThreads {
   }
 
   /** The facts of each signature, in order. */
-  examine(items: readonly { readonly payload: Uint8Array; readonly signature: string | undefined }[]): Promise<readonly SignatureFact[]> {
+  examine(
+    items: readonly { readonly payload: Uint8Array; readonly signature: string | undefined }[],
+  ): Promise<readonly SignatureFact[]> {
     if (this.#failed !== undefined) return Promise.reject(this.#failed);
     const id = this.#next++;
     const bytes = new Uint8Array(items.reduce((n, item) => n + item.payload.length, 0));

@@ -48,7 +48,8 @@ function verify(verifier: Verifier, content: Buffer, der: Buffer): SigstoreSigne
   if (signer.signedAttrs === undefined) throw new Error('it has no signed attributes');
   if (signer.digestAlgorithm.algorithm !== SHA_256) throw new Error('its digest is not SHA-256');
   const digest = attribute(signer, 'signedAttrs', MESSAGE_DIGEST);
-  if (!Buffer.from(AsnConvert.parse(digest, OctetString).buffer).equals(sha256(content))) throw new Error('it does not match the content');
+  if (!Buffer.from(AsnConvert.parse(digest, OctetString).buffer).equals(sha256(content)))
+    throw new Error('it does not match the content');
   if (Buffer.from(attribute(signer, 'signedAttrs', CONTENT_TYPE)).toString('hex') !== DATA)
     throw new Error('it is over something else than data');
   const artifact = derSet(signer.signedAttrs.map((a) => Buffer.from(AsnConvert.serialize(a))));
@@ -83,7 +84,10 @@ export function namedBy({ identity }: ReturnType<Verifier['verify']>): {
 // that nothing else can be what was signed.
 function derSet(parts: readonly Buffer[]): Buffer {
   const content = Buffer.concat(parts);
-  const size = content.length < 128 ? Buffer.from([content.length]) : Buffer.from([0x82, content.length >> 8, content.length & 0xff]);
+  const size =
+    content.length < 128
+      ? Buffer.from([content.length])
+      : Buffer.from([0x82, content.length >> 8, content.length & 0xff]);
   const header = content.length >= 128 && content.length < 256 ? Buffer.from([0x81, content.length]) : size;
   return Buffer.concat([Buffer.from([0x31]), header, content]);
 }
@@ -102,7 +106,8 @@ function readSignedData(der: Buffer): { signer: SignerInfo; certificate: Buffer 
   const signed = AsnConvert.parse(outer.content, SignedData);
   if (signed.encapContentInfo.eContent !== undefined) throw new Error('it brings its own content');
   const [signer] = signed.signerInfos;
-  if (signed.signerInfos.length !== 1 || signer === undefined) throw new Error('it does not hold exactly one signature');
+  if (signed.signerInfos.length !== 1 || signer === undefined)
+    throw new Error('it does not hold exactly one signature');
   const certificates = [...(signed.certificates ?? new CertificateSet())].flatMap((c) =>
     c.certificate === undefined ? [] : [Buffer.from(AsnConvert.serialize(c.certificate))],
   );
@@ -112,7 +117,9 @@ function readSignedData(der: Buffer): { signer: SignerInfo; certificate: Buffer 
       : Buffer.from(signer.sid.issuerAndSerialNumber.serialNumber)
           .toString('hex')
           .replace(/^(00)+/, '');
-  const own = certificates.filter((c) => new X509Certificate(c).serialNumber.toLowerCase().replace(/^(00)+/, '') === serial);
+  const own = certificates.filter(
+    (c) => new X509Certificate(c).serialNumber.toLowerCase().replace(/^(00)+/, '') === serial,
+  );
   if (own.length !== 1 || own[0] === undefined) throw new Error('it does not bring the one certificate that made it');
   return { signer, certificate: own[0] };
 }
@@ -129,7 +136,8 @@ function attribute(signer: SignerInfo, where: 'signedAttrs' | 'unsignedAttrs', t
   const found = (signer[where] ?? []).filter((a) => a.attrType === type);
   const [value] = found[0]?.attrValues ?? [];
   if (found.length !== 1 || found[0]?.attrValues.length !== 1 || value === undefined) {
-    if (type === LOG_ENTRY) throw new Error('it brings no entry of the transparency log: gitsign was not in its offline mode');
+    if (type === LOG_ENTRY)
+      throw new Error('it brings no entry of the transparency log: gitsign was not in its offline mode');
     throw new Error(`it does not hold the attribute ${type} once`);
   }
   return value;
@@ -137,7 +145,9 @@ function attribute(signer: SignerInfo, where: 'signedAttrs' | 'unsignedAttrs', t
 
 // dev.sigstore.rekor.v1.TransparencyLogEntry. Its body may be left out, for it can be made again from what was signed.
 function readLogEntry(signer: SignerInfo, artifact: Buffer, signature: Buffer, certificate: Buffer) {
-  const entry = readProtobuf(Buffer.from(AsnConvert.parse(attribute(signer, 'unsignedAttrs', LOG_ENTRY), OctetString).buffer));
+  const entry = readProtobuf(
+    Buffer.from(AsnConvert.parse(attribute(signer, 'unsignedAttrs', LOG_ENTRY), OctetString).buffer),
+  );
   const proof = message(entry, 6);
   const [kind, version] = [text(message(entry, 3), 1), text(message(entry, 3), 2)];
   const body = bytesOf(entry, 7);

@@ -73,7 +73,9 @@ function readCriticalOptions(bytes: Buffer): boolean {
     const name = wire.text();
     wire.string();
     if (name !== 'verify-required')
-      throw new SshFormatError(`the certificate has the critical option \`${name.slice(0, 40)}\`, which no signature meets`);
+      throw new SshFormatError(
+        `the certificate has the critical option \`${name.slice(0, 40)}\`, which no signature meets`,
+      );
     verifyRequired = true;
   }
   return verifyRequired;

@@ -31,7 +31,8 @@ export function parseSshKey(line: string): SshKey {
   const [type, base64] = line.trim().split(/\s+/);
   if (type === undefined || base64 === undefined) throw new SshFormatError('not a public key line');
   const key = readSshKey(Buffer.from(base64, 'base64'));
-  if (key.type !== type) throw new SshFormatError(`the line says \`${type.slice(0, 60)}\`, the key says \`${key.type}\``);
+  if (key.type !== type)
+    throw new SshFormatError(`the line says \`${type.slice(0, 60)}\`, the key says \`${key.type}\``);
   return key;
 }
 
@@ -110,9 +111,17 @@ function verifyHardware(
   if (!webauthn && algorithm !== key.type) return undefined;
   const [extensions, message] = webauthn ? webauthnMessage(wire, flags, bytes) : [Buffer.alloc(0), bytes];
   wire.end();
-  const signed = Buffer.concat([sha256(Buffer.from(application)), Buffer.from([flags]), counter, extensions, sha256(message)]);
+  const signed = Buffer.concat([
+    sha256(Buffer.from(application)),
+    Buffer.from([flags]),
+    counter,
+    extensions,
+    sha256(message),
+  ]);
   const good =
-    key.type === 'sk-ssh-ed25519@openssh.com' ? verify(null, signed, key.key, raw) : verifyEcdsa('nistp256', key.key, raw, signed);
+    key.type === 'sk-ssh-ed25519@openssh.com'
+      ? verify(null, signed, key.key, raw)
+      : verifyEcdsa('nistp256', key.key, raw, signed);
   return good ? { algorithm, flags: { touched: (flags & 0x01) !== 0, verified: (flags & 0x04) !== 0 } } : undefined;
 }
 
@@ -147,7 +156,8 @@ function ecdsa(name: string, wire: Wire): KeyObject {
   const curve = CURVES[name];
   if (curve === undefined || wire.text() !== name) throw new SshFormatError('the key names another curve');
   const point = wire.string();
-  if (point[0] !== 4 || point.length !== 1 + 2 * curve.bytes) throw new SshFormatError('the curve point is not in its plain form');
+  if (point[0] !== 4 || point.length !== 1 + 2 * curve.bytes)
+    throw new SshFormatError('the curve point is not in its plain form');
   return jwk({
     kty: 'EC',
     crv: curve.crv,
@@ -159,7 +169,8 @@ function ecdsa(name: string, wire: Wire): KeyObject {
 function rsa(wire: Wire): { key: KeyObject; bits: number } {
   const [e, n] = [unsigned(wire.string()), unsigned(wire.string())];
   const bits = n.length * 8 - Math.clz32(n[0] ?? 0) + 24;
-  if (bits < MIN_RSA_BITS) throw new SshFormatError(`an RSA key of ${bits} bits is too weak; ${MIN_RSA_BITS} are needed`);
+  if (bits < MIN_RSA_BITS)
+    throw new SshFormatError(`an RSA key of ${bits} bits is too weak; ${MIN_RSA_BITS} are needed`);
   if (bits > MAX_RSA_BITS || e.length > 4) throw new SshFormatError('the RSA key is larger than OpenSSH takes');
   return { key: jwk({ kty: 'RSA', e: e.toString('base64url'), n: n.toString('base64url') }), bits };
 }

@@ -69,7 +69,9 @@ function readKrl(buffer: Buffer): SshRevocations {
   const listed = (blob: string) => {
     const raw = Buffer.from(blob, 'base64');
     const digest = (hash: string) => createHash(hash).update(raw).digest('hex');
-    return keys.has(blob) || (sha256.size > 0 && sha256.has(digest('sha256'))) || (sha1.size > 0 && sha1.has(digest('sha1')));
+    return (
+      keys.has(blob) || (sha256.size > 0 && sha256.has(digest('sha256'))) || (sha1.size > 0 && sha1.has(digest('sha1')))
+    );
   };
   return (key, certificate) => {
     if (listed(key.blob)) return 'the key is listed';
@@ -79,7 +81,10 @@ function readKrl(buffer: Buffer): SshRevocations {
       if (rule.authority !== '' && rule.authority !== certificate.authority.blob) continue;
       if (rule.keyIds.has(certificate.keyId)) return 'the certificate’s key id is listed';
       const { serial } = certificate;
-      if (serial !== 0n && (rule.serials.has(serial) || rule.ranges.some(([low, high]) => low <= serial && serial <= high)))
+      if (
+        serial !== 0n &&
+        (rule.serials.has(serial) || rule.ranges.some(([low, high]) => low <= serial && serial <= high))
+      )
         return 'the certificate’s serial number is listed';
     }
     return undefined;
@@ -116,5 +121,6 @@ function* bitmap(section: Wire): Generator<bigint> {
 
 function refuseCritical(wire: Wire): void {
   const name = wire.text();
-  if (wire.byte() !== 0) throw new SshFormatError(`the revocation list has the critical extension \`${name.slice(0, 40)}\``);
+  if (wire.byte() !== 0)
+    throw new SshFormatError(`the revocation list has the critical extension \`${name.slice(0, 40)}\``);
 }

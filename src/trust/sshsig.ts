@@ -59,7 +59,9 @@ export function verifySshSignature(
   const certificate = isCertificate(sig.publicKey) ? readSshCertificate(sig.publicKey) : undefined;
   const key = certificate?.key ?? known?.(sig.publicKey.toString('base64')) ?? readSshKey(sig.publicKey);
   const verified = verifyWireSignature(key, sig.signature, signedBytes(sig, message));
-  return verified === undefined ? undefined : { key, hash: sig.hash, ...verified, ...(certificate === undefined ? {} : { certificate }) };
+  return verified === undefined
+    ? undefined
+    : { key, hash: sig.hash, ...verified, ...(certificate === undefined ? {} : { certificate }) };
 }
 
 function signedBytes(sig: SshSignature, message: Uint8Array): Buffer {

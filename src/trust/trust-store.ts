@@ -73,10 +73,14 @@ export type TrustStore = {
 export async function openTrustStore(policy: TrustPolicy): Promise<TrustStore> {
   const keys = new KeyRing(policy);
   for (const principal of policy.spec.principals)
-    for (const [i, key] of principal.keys.entries()) await keys.add(principal.name, key, `key ${i + 1} of \`${principal.name}\``);
+    for (const [i, key] of principal.keys.entries())
+      await keys.add(principal.name, key, `key ${i + 1} of \`${principal.name}\``);
   for (const authority of policy.spec.certificateAuthorities) keys.addAuthority(authority);
-  const byEmail = new Map(policy.spec.principals.flatMap((p) => p.emails.map((e) => [e.toLowerCase(), p.name] as const)));
-  for (const principal of policy.spec.principals) for (const identity of principal.identities) keys.addIdentity(principal.name, identity);
+  const byEmail = new Map(
+    policy.spec.principals.flatMap((p) => p.emails.map((e) => [e.toLowerCase(), p.name] as const)),
+  );
+  for (const principal of policy.spec.principals)
+    for (const identity of principal.identities) keys.addIdentity(principal.name, identity);
   keys.addAllowedSigners(policy.spec.allowedSigners ?? '', policy.spec.principals);
   const groups = new Map(policy.spec.groups.map((g) => [g.name, g.members]));
   const kinds = new Map(policy.spec.principals.map((p) => [p.name, p.kind]));
@@ -94,7 +98,9 @@ export async function openTrustStore(policy: TrustPolicy): Promise<TrustStore> {
     kindOf: (principal) => kinds.get(principal) ?? 'platform',
     members: (names) => new Set(names.flatMap((n) => groups.get(n) ?? [n])),
     byEmail,
-    byAccount: new Map(policy.spec.principals.flatMap((p) => p.forgeAccounts.map((a) => [`${a.forge}/${a.id}`, p.name] as const))),
+    byAccount: new Map(
+      policy.spec.principals.flatMap((p) => p.forgeAccounts.map((a) => [`${a.forge}/${a.id}`, p.name] as const)),
+    ),
     importers: new Map(policy.spec.principals.map((p) => [p.name, new Set(p.imports)])),
     blocked: new Map(policy.spec.blocked.map((b) => [b.payload, b.reason])),
   };
@@ -148,7 +154,11 @@ class KeyRing {
     try {
       this.#addAuthority(parseSshKey(authority.ssh), authority.name, authority.principals, terms);
     } catch (thrown) {
-      throw this.#unusable(`the certificate authority \`${authority.name}\``, thrown, 'give an OpenSSH public key line');
+      throw this.#unusable(
+        `the certificate authority \`${authority.name}\``,
+        thrown,
+        'give an OpenSSH public key line',
+      );
     }
   }
 
@@ -169,7 +179,9 @@ class KeyRing {
           this.#addAuthority(signer.key, where, signer.principals, { ...terms, principal: where });
           continue;
         }
-        const owners = principals.filter((p) => [p.name, ...p.emails].some((id) => matchesPatternList(id, signer.principals)));
+        const owners = principals.filter((p) =>
+          [p.name, ...p.emails].some((id) => matchesPatternList(id, signer.principals)),
+        );
         if (owners.length !== 1)
           throw new Error(
             `line ${signer.line} (\`${signer.principals.slice(0, 60)}\`) ${owners.length === 0 ? 'leads to no principal' : `leads to ${owners.map((p) => `\`${p.name}\``).join(' and ')}: a signature would be anybody’s`}`,
@@ -177,7 +189,11 @@ class KeyRing {
         this.#addSsh(signer.key, { ...terms, principal: owners[0]?.name ?? '' }, where);
       }
     } catch (thrown) {
-      throw this.#unusable('the list of allowed signers', thrown, 'name each person with their `emails`, and one line per person and key');
+      throw this.#unusable(
+        'the list of allowed signers',
+        thrown,
+        'name each person with their `emails`, and one line per person and key',
+      );
     }
   }
 
@@ -191,7 +207,11 @@ class KeyRing {
       requirePin: false,
       namespaces: undefined,
     };
-    this.#addTerms(identityKey(identity.issuer, identity.subject), terms, `the identity \`${identity.subject}\` of \`${principal}\``);
+    this.#addTerms(
+      identityKey(identity.issuer, identity.subject),
+      terms,
+      `the identity \`${identity.subject}\` of \`${principal}\``,
+    );
   }
 
   // Certificates and logs are code that most never need: loaded when a policy asks for it.
@@ -201,7 +221,11 @@ class KeyRing {
     try {
       return (await import('./sigstore.ts')).openSigstore(sigstore.trustedRoot ?? '', sigstore);
     } catch (thrown) {
-      throw this.#unusable('the Sigstore trusted root', thrown, 'it is the file `trusted_root.json` that the Sigstore instance publishes');
+      throw this.#unusable(
+        'the Sigstore trusted root',
+        thrown,
+        'it is the file `trusted_root.json` that the Sigstore instance publishes',
+      );
     }
   }
 
@@ -209,7 +233,11 @@ class KeyRing {
     const { images, sigstore, algorithms } = this.#policy.spec;
     if (images === undefined) return undefined;
     try {
-      return (await import('./image-evidence.ts')).openImageVerifier(images.signers, sigstore, algorithms.minimumRsaBits);
+      return (await import('./image-evidence.ts')).openImageVerifier(
+        images.signers,
+        sigstore,
+        algorithms.minimumRsaBits,
+      );
     } catch (thrown) {
       throw this.#unusable(
         'the signers of images',
@@ -226,7 +254,11 @@ class KeyRing {
     try {
       return readSshRevocations(binary ? bytes : Buffer.from(text));
     } catch (thrown) {
-      throw this.#unusable('the list of revoked SSH keys', thrown, 'make it with `ssh-keygen -k`, or list public keys, one a line');
+      throw this.#unusable(
+        'the list of revoked SSH keys',
+        thrown,
+        'make it with `ssh-keygen -k`, or list public keys, one a line',
+      );
     }
   }
 
@@ -234,7 +266,8 @@ class KeyRing {
     const { minimumRsaBits, sshKeyTypes } = this.#policy.spec.algorithms;
     if (key.type === 'ssh-rsa' && key.bits < minimumRsaBits)
       throw new Error(`an RSA key of ${key.bits} bits is too weak; the policy asks for ${minimumRsaBits}`);
-    if (!(sshKeyTypes as readonly string[]).includes(key.type)) throw new Error(`the policy takes no keys of type \`${key.type}\``);
+    if (!(sshKeyTypes as readonly string[]).includes(key.type))
+      throw new Error(`the policy takes no keys of type \`${key.type}\``);
     this.ssh.set(key.blob, key);
     this.#addTerms(key.fingerprint, terms, where);
   }
@@ -310,7 +343,8 @@ function refuseWeak({ key }: OpenPgpKey, minimumRsaBits: number): void {
   const { algorithm, bits, curve } = key.getAlgorithmInfo();
   if (/^rsa/.test(algorithm) && (bits ?? 0) < minimumRsaBits)
     throw new Error(`an RSA key of ${bits ?? 0} bits is too weak; the policy asks for ${minimumRsaBits}`);
-  if (/^(dsa|elgamal)/.test(algorithm) || curve === 'secp256k1') throw new Error(`keys of type ${curve ?? algorithm} are not taken`);
+  if (/^(dsa|elgamal)/.test(algorithm) || curve === 'secp256k1')
+    throw new Error(`keys of type ${curve ?? algorithm} are not taken`);
 }
 
 function timeOr(text: string | undefined, otherwise: number): number {

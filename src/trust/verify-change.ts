@@ -71,16 +71,22 @@ const MAX_TOLD = 100; // refused commits that are told one by one; the count of 
  * `onlyTrusted`, work ends at the first step that brings a commit without a trusted signature: neither that step's
  * TrustPolicy nor its approvals are read.
  */
-export async function verifyChange(change: Change, store: TrustStore, sources: ChangeSources): Promise<ChangeVerification> {
+export async function verifyChange(
+  change: Change,
+  store: TrustStore,
+  sources: ChangeSources,
+): Promise<ChangeVerification> {
   const violations: Violation[] = [];
   const { line, commits, isTrusted } = await followLine(layOut(change), change, store, sources, violations);
   const refused = commits.filter((v) => v.outcome === 'refused');
   violations.push(...refused.slice(0, MAX_TOLD).map(toViolation));
   const warnings = commits.flatMap(mergeWarning);
-  if (sources.onlyTrusted === true && !isTrusted) return { kind: 'refused', violations, commits, warnings, approvals: [] };
+  if (sources.onlyTrusted === true && !isTrusted)
+    return { kind: 'refused', violations, commits, warnings, approvals: [] };
   const envelopes = await sources.approvals(wantedTrees(line, store));
   const statements = new Map<TrustStore, Statements>();
-  for (const inForce of new Set(line.stores)) statements.set(inForce, await readStatements(change, inForce, envelopes, sources.now));
+  for (const inForce of new Set(line.stores))
+    statements.set(inForce, await readStatements(change, inForce, envelopes, sources.now));
   const verdicts = new Map(commits.map((v) => [v.commit, v]));
   const approved = await judgeApprovals(stepsOf(change, line, verdicts, statements, sources), sources);
   violations.push(...approved.violations);
@@ -233,18 +239,28 @@ async function verifyOne(
   const parents = facts.parents.map((p) => times.get(p)).filter((t) => t !== undefined);
   const verdict = await judgeCommit(facts, store, {
     ...scope,
-    paths: rulesForAnyPath(store.policy, scope) === undefined ? await sources.diff(facts.parents[0] ?? NO_REVISION, facts.id) : ANY_PATH,
+    paths:
+      rulesForAnyPath(store.policy, scope) === undefined
+        ? await sources.diff(facts.parents[0] ?? NO_REVISION, facts.id)
+        : ANY_PATH,
     moment: sources.moment(facts),
     notBefore: parents.length === 0 ? undefined : Math.max(...parents),
   });
-  return verdict.outcome === 'verified' && facts.parents.length > 1 ? judgeMerge(facts, verdict, sources, onLine) : verdict;
+  return verdict.outcome === 'verified' && facts.parents.length > 1
+    ? judgeMerge(facts, verdict, sources, onLine)
+    : verdict;
 }
 
 // Every rule of the branch is for any path: which ones the commit touches makes no difference.
 const ANY_PATH: readonly PathChange[] = [{ path: '**', before: undefined, after: undefined }];
 
 // A forge merges for whoever presses the button, so its merge may hold nothing that the parents do not.
-async function judgeMerge(facts: CommitFacts, verdict: CommitVerdict, sources: ChangeSources, onLine: boolean): Promise<CommitVerdict> {
+async function judgeMerge(
+  facts: CommitFacts,
+  verdict: CommitVerdict,
+  sources: ChangeSources,
+  onLine: boolean,
+): Promise<CommitVerdict> {
   const adds = await sources.mergeAdds(facts);
   if (adds.length === 0) return verdict;
   const mergeAdds = adds.slice(0, 50);
@@ -258,13 +274,20 @@ async function judgeMerge(facts: CommitFacts, verdict: CommitVerdict, sources: C
       .slice(0, 3)
       .map((p) => `\`${p}\``)
       .join(', ')}`,
-    hint: onLine ? 'resolve conflicts in a commit that a person signs, then merge that' : 'a person signs the merge again',
+    hint: onLine
+      ? 'resolve conflicts in a commit that a person signs, then merge that'
+      : 'a person signs the merge again',
   };
 }
 
 // Under `history: merged`, a person's signed merge answers for unsigned commits that only it brought in; the approval of the
 // merge's tree is asked for below. A false signature is never accepted this way.
-function acceptMerged(mergeId: string, members: readonly CommitFacts[], commits: CommitVerdict[], store: TrustStore): void {
+function acceptMerged(
+  mergeId: string,
+  members: readonly CommitFacts[],
+  commits: CommitVerdict[],
+  store: TrustStore,
+): void {
   if (store.policy.spec.history !== 'merged') return;
   const from = commits.length - members.length;
   const merge = commits.slice(from).find((v) => v.commit === mergeId);
@@ -302,12 +325,17 @@ function stepsOf(
     statements,
     trustPath: sources.trustLine?.path,
     unsignedBy: line.members.map(unsignedBy),
-    makersAt: (position) => makersOf(line.members[position] ?? [], line.stores[position - 1] ?? (line.stores[0] as TrustStore), verdicts),
+    makersAt: (position) =>
+      makersOf(line.members[position] ?? [], line.stores[position - 1] ?? (line.stores[0] as TrustStore), verdicts),
   };
 }
 
 // Everyone who had a hand in it, by key and by every address written in the commits.
-function makersOf(commits: readonly CommitFacts[], store: TrustStore, verdicts: ReadonlyMap<string, CommitVerdict>): ReadonlySet<string> {
+function makersOf(
+  commits: readonly CommitFacts[],
+  store: TrustStore,
+  verdicts: ReadonlyMap<string, CommitVerdict>,
+): ReadonlySet<string> {
   const makers = new Set<string>();
   for (const facts of commits) {
     const signer = verdicts.get(facts.id)?.signer;

@@ -7,7 +7,13 @@ import type { TrustStore } from './trust-store.ts';
  * The verdict on a signed tag under the name it was found by. The name is signed too: a tag object moved to another ref
  * would pass an old release for a new one.
  */
-export async function verifyTag(id: string, tag: Tag, foundAs: string, store: TrustStore, moment: Moment): Promise<CommitVerdict> {
+export async function verifyTag(
+  id: string,
+  tag: Tag,
+  foundAs: string,
+  store: TrustStore,
+  moment: Moment,
+): Promise<CommitVerdict> {
   const tagger = tag.tagger ?? { name: '', email: '', time: Math.floor(moment.at / 1000) };
   const facts: CommitFacts = {
     id,

@@ -16,13 +16,19 @@ export type VerifiedWaiver =
  * Whether a waiver counts: signed by a person whom the TrustPolicy lets waive, and for no longer than it lets them.
  * A waiver that has ended is still verified; whether it counts at a moment is asked where it is applied.
  */
-export async function verifyWaiver(document: WaiverDocument, repository: string, store: TrustStore, now: number): Promise<VerifiedWaiver> {
+export async function verifyWaiver(
+  document: WaiverDocument,
+  repository: string,
+  store: TrustStore,
+  now: number,
+): Promise<VerifiedWaiver> {
   const refused = (code: string, reason: string): VerifiedWaiver => ({ kind: 'refused', code, reason });
   if (document.signature === undefined) return refused('waiver-unsigned', 'it is not signed');
   const signed = await verifyDetached('waiver', waiverStatement(document, repository), document.signature, store, now);
   if (signed.kind === 'refused') return refused(signed.code, signed.reason);
   const { waivers } = store.policy.spec;
-  if (store.kindOf(signed.principal) !== 'person') return refused('waiver-by-platform', `\`${signed.principal}\` is no person`);
+  if (store.kindOf(signed.principal) !== 'person')
+    return refused('waiver-by-platform', `\`${signed.principal}\` is no person`);
   if (!store.members(waivers.from).has(signed.principal))
     return refused(
       'waiver-not-allowed',
@@ -34,6 +40,7 @@ export async function verifyWaiver(document: WaiverDocument, repository: string,
       'waiver-too-long',
       `it runs until ${document.spec.until}, longer than the ${waivers.maximum} that the TrustPolicy allows`,
     );
-  if (issued > now + durationMs(store.policy.spec.times.skew)) return refused('waiver-from-the-future', 'it is dated ahead');
+  if (issued > now + durationMs(store.policy.spec.times.skew))
+    return refused('waiver-from-the-future', 'it is dated ahead');
   return { kind: 'verified', approver: signed.principal, until };
 }

@@ -50,7 +50,9 @@ export function isUsable({ cert }: Certificates, host: string, now: Date): boole
   try {
     const parsed = new X509Certificate(cert);
     const names = parsed.getExtension(SubjectAlternativeNameExtension)?.names.toJSON() ?? [];
-    return parsed.notAfter.getTime() - now.getTime() > RENEW_BEFORE_DAYS * DAY_MS && names.some((n) => n.value === host);
+    return (
+      parsed.notAfter.getTime() - now.getTime() > RENEW_BEFORE_DAYS * DAY_MS && names.some((n) => n.value === host)
+    );
   } catch {
     return false;
   }

@@ -140,8 +140,13 @@ class Connections {
 }
 
 // Of sources that have as many, the one that came last: an API server was there before.
-function oldestOfMost(sources: readonly Source[], stages: readonly Stage[], newcomer: Connection): Connection | undefined {
-  const others = (source: Source) => countOf(source, stages) - (source === newcomer.source && stages.includes(newcomer.stage) ? 1 : 0);
+function oldestOfMost(
+  sources: readonly Source[],
+  stages: readonly Stage[],
+  newcomer: Connection,
+): Connection | undefined {
+  const others = (source: Source) =>
+    countOf(source, stages) - (source === newcomer.source && stages.includes(newcomer.stage) ? 1 : 0);
   let most: Source | undefined;
   for (const source of sources) if (most === undefined || others(source) >= others(most)) most = source;
   let oldest: Connection | undefined;

@@ -31,7 +31,12 @@ const MAX_NAME = 2000; // what the API server takes for names of users and objec
 /** Undefined for what is no AdmissionReview of admission.k8s.io/v1 at all, so that there is nothing to answer to. */
 export function readReview(body: unknown): Read | undefined {
   const { apiVersion, kind, request } = (typeof body === 'object' && body !== null ? body : {}) as Review;
-  if (apiVersion !== 'admission.k8s.io/v1' || kind !== 'AdmissionReview' || typeof request !== 'object' || request === null)
+  if (
+    apiVersion !== 'admission.k8s.io/v1' ||
+    kind !== 'AdmissionReview' ||
+    typeof request !== 'object' ||
+    request === null
+  )
     return undefined;
   const { uid } = request;
   if (typeof uid !== 'string' || uid === '' || uid.length > MAX_NAME) return undefined;
@@ -62,9 +67,14 @@ function readRequest(uid: string, request: NonNullable<Review['request']>): Admi
 }
 
 // With a subresource, `kind` is that of the body (Scale, Eviction, PodExecOptions): what it is about is the resource.
-function refOf(request: NonNullable<Review['request']>, subresource: string, object: KubernetesObject | undefined): ObjectRef | undefined {
+function refOf(
+  request: NonNullable<Review['request']>,
+  subresource: string,
+  object: KubernetesObject | undefined,
+): ObjectRef | undefined {
   const { group, version, kind } = request.kind ?? {};
-  if (typeof group !== 'string' || typeof version !== 'string' || typeof kind !== 'string' || kind === '') return undefined;
+  if (typeof group !== 'string' || typeof version !== 'string' || typeof kind !== 'string' || kind === '')
+    return undefined;
   const name = text(request.name) || text(object?.metadata?.name);
   const about = subresource === '' ? undefined : kindOf(request.resource);
   const isNamespace = (about?.kind ?? kind) === 'Namespace' && (about?.group ?? group) === '';
@@ -91,9 +101,12 @@ const KINDS = [
 ] as const;
 const KIND_OF: ReadonlyMap<string, string> = new Map(KINDS.map((kind) => [resourceOf(kind), kind]));
 
-function kindOf(resource: NonNullable<Review['request']>['resource']): { group: string; version: string; kind: string } | undefined {
+function kindOf(
+  resource: NonNullable<Review['request']>['resource'],
+): { group: string; version: string; kind: string } | undefined {
   const { group, version, resource: plural } = resource ?? {};
-  if (typeof group !== 'string' || typeof version !== 'string' || typeof plural !== 'string' || plural === '') return undefined;
+  if (typeof group !== 'string' || typeof version !== 'string' || typeof plural !== 'string' || plural === '')
+    return undefined;
   return { group, version, kind: KIND_OF.get(plural) ?? plural };
 }
 

@@ -25,7 +25,10 @@ export function fromFiles(directory: string, host: string): CertificateSource {
       });
     let read: Certificates;
     try {
-      const [cert, key] = ['tls.crt', 'tls.key'].map((name) => readFileSync(join(directory, name), 'utf8')) as [string, string];
+      const [cert, key] = ['tls.crt', 'tls.key'].map((name) => readFileSync(join(directory, name), 'utf8')) as [
+        string,
+        string,
+      ];
       read = { cert, key, ca: caOf(directory, cert) };
     } catch (cause) {
       throw refuse(messageOf(cause), cause);
@@ -36,8 +39,10 @@ export function fromFiles(directory: string, host: string): CertificateSource {
     } catch (cause) {
       throw refuse('tls.crt is no certificate', cause);
     }
-    if (leaf.validToDate.getTime() < now.getTime()) throw refuse(`it ended on ${leaf.validToDate.toISOString().slice(0, 10)}`);
-    if (leaf.checkHost(host) === undefined && leaf.checkIP(host) === undefined) throw refuse(`it is not for \`${host}\``);
+    if (leaf.validToDate.getTime() < now.getTime())
+      throw refuse(`it ended on ${leaf.validToDate.toISOString().slice(0, 10)}`);
+    if (leaf.checkHost(host) === undefined && leaf.checkIP(host) === undefined)
+      throw refuse(`it is not for \`${host}\``);
     return read;
   };
 }

@@ -5,7 +5,12 @@ import { messageOf, type Trace, tooLate, untraced, within } from '../model/index
 import { readReview } from './read-review.ts';
 
 /** Hears each decision, for whoever counts them. */
-type Decided = (environment: string, operation: string, decision: 'allowed' | 'denied' | 'undecided', seconds: number) => void;
+type Decided = (
+  environment: string,
+  operation: string,
+  decision: 'allowed' | 'denied' | 'undecided',
+  seconds: number,
+) => void;
 
 type Log = { error(fields: object, message: string): void; debug(fields: object, message: string): void };
 
@@ -85,7 +90,9 @@ export function createWebhook(scopes: CurrentScopes, options: WebhookOptions): E
     }
     const { uid, request } = review;
     if (request === undefined) {
-      response.json(answer(uid, no('countersign cannot read this request: it names no operation, kind or user that there is')));
+      response.json(
+        answer(uid, no('countersign cannot read this request: it names no operation, kind or user that there is')),
+      );
       return;
     }
     heard(request.user);
@@ -96,10 +103,14 @@ export function createWebhook(scopes: CurrentScopes, options: WebhookOptions): E
         const made = await decide(request, scopes, deciding > atOnce, deadline);
         note({ allowed: made.decision.allowed });
         decided(made.environment, request.operation, made.kind, (performance.now() - begun) / 1000);
-        if (made.kind === 'undecided') log.error({ object: request.ref, subresource: request.subresource }, `admission: ${made.why}`);
+        if (made.kind === 'undecided')
+          log.error({ object: request.ref, subresource: request.subresource }, `admission: ${made.why}`);
         return made.decision;
       });
-      log.debug({ user: request.user, operation: request.operation, object: request.ref, allowed: decision.allowed }, 'admission');
+      log.debug(
+        { user: request.user, operation: request.operation, object: request.ref, allowed: decision.allowed },
+        'admission',
+      );
       response.json(answer(uid, decision));
     } finally {
       deciding--;
@@ -155,7 +166,12 @@ type Made = {
 
 // Not having heard "yes" is "no": whatever goes wrong while deciding, the write is refused with the reason. Where an
 // environment is only being watched, it is let through.
-async function decide(request: AdmissionRequest, current: CurrentScopes, tooMany: boolean, deadline: number): Promise<Made> {
+async function decide(
+  request: AdmissionRequest,
+  current: CurrentScopes,
+  tooMany: boolean,
+  deadline: number,
+): Promise<Made> {
   const begun = performance.now();
   let door: Door | undefined;
   try {
@@ -165,7 +181,8 @@ async function decide(request: AdmissionRequest, current: CurrentScopes, tooMany
     const found = current.get();
     const scopes = found instanceof Promise ? await within(deadline, found, tooLate) : found;
     door = scopes.find(request);
-    if (door === undefined) return { environment: '', kind: 'allowed', decision: { allowed: true, message: '', warnings: [], notes: {} } };
+    if (door === undefined)
+      return { environment: '', kind: 'allowed', decision: { allowed: true, message: '', warnings: [], notes: {} } };
     if (tooMany) return undecided(door, 'too many requests at once: try again in a moment');
     const decision = await within(deadline - (performance.now() - begun), door.decide(request), tooLate);
     return { environment: door.environment, kind: decision.allowed ? 'allowed' : 'denied', decision };

@@ -142,6 +142,7 @@ function withoutBase60<T extends { resolve: (source: string, ...rest: never[]) =
   const resolve = tag.resolve as (source: string, ...rest: unknown[]) => unknown;
   return {
     ...tag,
-    resolve: (source: string, ...rest: unknown[]) => (source.includes(':') ? resolve('x', ...rest) : resolve(source, ...rest)),
+    resolve: (source: string, ...rest: unknown[]) =>
+      source.includes(':') ? resolve('x', ...rest) : resolve(source, ...rest),
   };
 }

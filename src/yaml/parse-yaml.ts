@@ -1,6 +1,13 @@
 import { constructFromEvents, dump, EVENT_ID, type Event, getScalarValue, parseEvents, YAMLException } from 'js-yaml';
 import type { Position, ValuePath } from '../model/index.ts';
-import { API_SERVER_SCHEMA, MergeConflict, plainValue, REGO_SCHEMA, serverFloat, serverInteger } from './api-server-schema.ts';
+import {
+  API_SERVER_SCHEMA,
+  MergeConflict,
+  plainValue,
+  REGO_SCHEMA,
+  serverFloat,
+  serverInteger,
+} from './api-server-schema.ts';
 
 /**
  * One document: its position among all documents of the text, its value, the line it starts on, and the place of any value in it
@@ -128,12 +135,14 @@ export function ambiguities(text: string): Ambiguity[] {
 
 // What is in a Secret is not told, not even where it is in doubt.
 const SECRET = /\bkind["']?\s*:\s*["']?Secret\b/;
-const SUSPECT = /(^|[\s:,[{-])(y|n|yes|no|on|off|[+-]?0[0-7_box]|[+-]?[\d.]*\d(e[+-]?\d*)?_|[+-]_\d|[+-]?\d+(:[0-5]?\d)+)/im;
+const SUSPECT =
+  /(^|[\s:,[{-])(y|n|yes|no|on|off|[+-]?0[0-7_box]|[+-]?[\d.]*\d(e[+-]?\d*)?_|[+-]_\d|[+-]?\d+(:[0-5]?\d)+)/im;
 const TRUE = /^(y|Y|yes|Yes|YES|on|On|ON)$/;
 const FALSE = /^(n|N|no|No|NO|off|Off|OFF)$/;
 
 function doubtOf(scalar: string): { here: string; elsewhere: string } | undefined {
-  if (TRUE.test(scalar) || FALSE.test(scalar)) return { here: String(TRUE.test(scalar)), elsewhere: `the text "${scalar}"` };
+  if (TRUE.test(scalar) || FALSE.test(scalar))
+    return { here: String(TRUE.test(scalar)), elsewhere: `the text "${scalar}"` };
   if (/^[+-]?[1-9]\d*(:[0-5]?\d)+$/.test(scalar))
     return {
       here: `the text "${scalar}"`,
@@ -179,7 +188,9 @@ function locate(events: readonly Event[], text: string, lines: readonly number[]
   while (at < events.length) {
     at++; // the document event
     const first = events[at];
-    documents.push(first === undefined || first.type === EVENT_ID.POP ? { line: 1, column: 1, children: new Map() } : node());
+    documents.push(
+      first === undefined || first.type === EVENT_ID.POP ? { line: 1, column: 1, children: new Map() } : node(),
+    );
     at++; // its end
   }
   return documents;
@@ -235,7 +246,9 @@ type Refuse = (message: string, path: ValuePath) => YamlError;
 // What JSON cannot hold is refused.
 function check(value: unknown, path: (string | number)[], refuse: Refuse): void {
   if (typeof value === 'object' && value !== null) {
-    const entries: Iterable<[string | number, unknown]> = Array.isArray(value) ? value.entries() : Object.entries(value);
+    const entries: Iterable<[string | number, unknown]> = Array.isArray(value)
+      ? value.entries()
+      : Object.entries(value);
     for (const [key, inner] of entries) {
       path.push(key);
       check(inner, path, refuse);
@@ -245,15 +258,19 @@ function check(value: unknown, path: (string | number)[], refuse: Refuse): void 
 }
 
 function scalar(value: unknown, path: ValuePath, refuse: Refuse): unknown {
-  if (typeof value === 'number' && !Number.isFinite(value)) throw refuse('infinite and not-a-number values have no JSON form', path);
-  if (value === null || typeof value === 'string' || typeof value === 'number' || typeof value === 'boolean') return value;
-  if (typeof value === 'bigint') throw refuse('a whole number beyond 2^53 would not stay what it is; put it in quotes', path);
+  if (typeof value === 'number' && !Number.isFinite(value))
+    throw refuse('infinite and not-a-number values have no JSON form', path);
+  if (value === null || typeof value === 'string' || typeof value === 'number' || typeof value === 'boolean')
+    return value;
+  if (typeof value === 'bigint')
+    throw refuse('a whole number beyond 2^53 would not stay what it is; put it in quotes', path);
   throw refuse(`a value of type ${typeof value} has no JSON form`, path);
 }
 
 // Aliases become copies, so that no two places share an object; as many as a bomb makes are refused.
 function unshared(value: unknown, budget: { left: number }, path: ValuePath, refuse: Refuse): unknown {
-  if (path.length > MAX_DEPTH) throw refuse(`values are nested more than ${MAX_DEPTH} deep once aliases are followed`, []);
+  if (path.length > MAX_DEPTH)
+    throw refuse(`values are nested more than ${MAX_DEPTH} deep once aliases are followed`, []);
   if (--budget.left < 0) throw refuse('aliases expand to more values than any manifest has', path);
   if (Array.isArray(value)) return value.map((item, i) => unshared(item, budget, [...path, i], refuse));
   if (typeof value === 'object' && value !== null)

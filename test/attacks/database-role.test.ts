@@ -112,7 +112,10 @@ describe('whoever has the role of the service in PostgreSQL', { skip }, () => {
     const s = await setting();
     const own = await enrolled(s);
     const id = randomUUID();
-    await s.hand(signedRow(id, batchOf(used(inAnHour())), { origin: ORIGIN, term: await s.term(), counter: 1 }, own), id);
+    await s.hand(
+      signedRow(id, batchOf(used(inAnHour())), { origin: ORIGIN, term: await s.term(), counter: 1 }, own),
+      id,
+    );
     await until(
       () => Promise.resolve(s.ledger.read.latest(['breakglass.used'], 'production')?.entry.user === 'alice'),
       10_000,
@@ -137,7 +140,8 @@ describe('whoever has the role of the service in PostgreSQL', { skip }, () => {
     });
     const id = randomUUID();
     await s.hand(signedRow(id, batch, { origin: ORIGIN, term: await s.term(), counter: 1 }, stranger), id);
-    for (const junk of ['nonsense', null, [], { entries: 'none' }, { enrolment: 'none' }, { enrolment: 7 }]) await s.hand(junk);
+    for (const junk of ['nonsense', null, [], { entries: 'none' }, { enrolment: 'none' }, { enrolment: 7 }])
+      await s.hand(junk);
     await s.hand({ enrolment: enrolmentOf(stranger, readSigner(ORIGIN, createKey())) });
     await s.hand({ enrolment: enrolmentOf(stranger, readSigner('countersign.dev/other', pem)) });
     await s.emptied(1);
@@ -172,7 +176,10 @@ describe('whoever has the role of the service in PostgreSQL', { skip }, () => {
     await other({ run: 'another' });
     await other({ batch: JSON.stringify(batchOf(refusedApply(78))) });
     const elsewhere = randomUUID();
-    await s.hand(signedRow(elsewhere, batchOf(refusedApply(77)), { ...at, origin: 'countersign.dev/other', counter: 9 }, own), elsewhere);
+    await s.hand(
+      signedRow(elsewhere, batchOf(refusedApply(77)), { ...at, origin: 'countersign.dev/other', counter: 9 }, own),
+      elsewhere,
+    );
     await s.emptied(1);
     const verdicts = s.ledger.read.all('apply.refused', 'production').map(({ entry }) => entry.verdict);
     assert.deepEqual(verdicts, [1, 77]);
@@ -246,8 +253,14 @@ describe('whoever has the role of the service in PostgreSQL', { skip }, () => {
       [{ ...intent, takesOver: 1 }, /`takesOver` names entry 1/],
       [{ ...result }, /`intent` names entry 1, which is of type/],
       [{ ...result, evidence: ghost }, /neither given nor on the ledger/],
-      [{ type: 'breakglass.settled', environment: 'production', uses: [1], user: 'x', reason: 'y' }, /`uses` names entry 1/],
-      [{ type: 'report.delivered', issued: 1, to: 'x', kind: 's3', outcome: 'delivered', attempts: 1 }, /`issued` names entry 1/],
+      [
+        { type: 'breakglass.settled', environment: 'production', uses: [1], user: 'x', reason: 'y' },
+        /`uses` names entry 1/,
+      ],
+      [
+        { type: 'report.delivered', issued: 1, to: 'x', kind: 's3', outcome: 'delivered', attempts: 1 },
+        /`issued` names entry 1/,
+      ],
       [
         {
           type: 'exception.settled',
@@ -299,7 +312,12 @@ describe('whoever has the role of the service in PostgreSQL', { skip }, () => {
     for (const [what, reason] of wrong) {
       const entry = 'body' in what ? what : entryOf(what);
       const id = randomUUID();
-      const row = signedRow(id, { entries: [entry], evidence: [], subjects: [] }, { origin: ORIGIN, term, counter: ++counter }, own);
+      const row = signedRow(
+        id,
+        { entries: [entry], evidence: [], subjects: [] },
+        { origin: ORIGIN, term, counter: ++counter },
+        own,
+      );
       assert.match(reasonFor(row, id, term), reason);
       await s.hand(row, id);
     }
@@ -311,7 +329,12 @@ describe('whoever has the role of the service in PostgreSQL', { skip }, () => {
     // A good one after all of them, by the same replica.
     const good = randomUUID();
     await s.hand(
-      signedRow(good, { entries: [entryOf(intent)], evidence: [plan], subjects: [] }, { origin: ORIGIN, term, counter: ++counter }, own),
+      signedRow(
+        good,
+        { entries: [entryOf(intent)], evidence: [plan], subjects: [] },
+        { origin: ORIGIN, term, counter: ++counter },
+        own,
+      ),
       good,
     );
     await s.emptied(1);
@@ -338,7 +361,9 @@ describe('whoever has the role of the service in PostgreSQL', { skip }, () => {
 
   test('a row that is too large is not even read', async () => {
     const s = await setting();
-    await s.thief.query("INSERT INTO outbox (id, batch) VALUES (gen_random_uuid(), jsonb_build_object('batch', repeat('x', 60000000)))");
+    await s.thief.query(
+      "INSERT INTO outbox (id, batch) VALUES (gen_random_uuid(), jsonb_build_object('batch', repeat('x', 60000000)))",
+    );
     await s.emptied(1);
     await until(
       () => Promise.resolve(s.refused().length === 1),
@@ -371,7 +396,10 @@ describe('whoever has the role of the service in PostgreSQL', { skip }, () => {
       (e: Error & { recover: string; hint: string }) => e,
     );
     assert.equal(thrown.recover, 'retry');
-    assert.match(thrown.message, new RegExp(`a row that this ledger did not sign stands in the table \`entry\` at ${size}`));
+    assert.match(
+      thrown.message,
+      new RegExp(`a row that this ledger did not sign stands in the table \`entry\` at ${size}`),
+    );
     const [, sql = ''] = /runs `([^`]+)`/.exec(thrown.hint) ?? [];
     await postgres.ask(s.owner, sql);
     assert.equal((await s.ledger.record(refusedApply(2))).index, size);
@@ -428,7 +456,10 @@ describe('whoever has the role of the service in PostgreSQL', { skip }, () => {
 
   test('evidence and names cannot be put in advance under a digest that is not theirs', async () => {
     const s = await setting();
-    await assert.rejects(s.thief.query("INSERT INTO evidence VALUES ($1, 'other')", ['a'.repeat(64)]), /evidence_is_hashed/);
+    await assert.rejects(
+      s.thief.query("INSERT INTO evidence VALUES ($1, 'other')", ['a'.repeat(64)]),
+      /evidence_is_hashed/,
+    );
     await assert.rejects(
       s.thief.query("INSERT INTO subject VALUES ($1, '\\x00', 'other')", [`subject:${'a'.repeat(64)}`]),
       /subject_is_hashed/,

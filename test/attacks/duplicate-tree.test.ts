@@ -8,10 +8,12 @@ const evil = `tree ${'1'.repeat(40)}\n`;
 
 test('a second tree behind the first', async () =>
   assert.deepEqual(await forged(first, (raw) => raw.replace(/^(tree .*\n)/, `$1${evil}`)), ['header-repeated']));
-test('a second tree in front of the first', async () => assert.deepEqual(await forged(first, (raw) => evil + raw), ['header-repeated']));
+test('a second tree in front of the first', async () =>
+  assert.deepEqual(await forged(first, (raw) => evil + raw), ['header-repeated']));
 test('a second tree behind the signature', async () =>
-  assert.deepEqual(await forged(first, (raw) => raw.replace('END SSH SIGNATURE-----\n', `END SSH SIGNATURE-----\n${evil}`)), [
-    'header-repeated',
-  ]));
+  assert.deepEqual(
+    await forged(first, (raw) => raw.replace('END SSH SIGNATURE-----\n', `END SSH SIGNATURE-----\n${evil}`)),
+    ['header-repeated'],
+  ));
 test('a second author', async () =>
   assert.deepEqual(await forged(first, (raw) => raw.replace(/^(author .*\n)/m, '$1$1')), ['header-repeated']));

@@ -12,11 +12,15 @@ const trusting = (key: object) => {
 };
 
 test('past its end', async () =>
-  assert.deepEqual(await judged(first, { trust: trusting({ validBefore: new Date(Date.now() - 1000).toISOString() }) }), ['key-expired']));
+  assert.deepEqual(
+    await judged(first, { trust: trusting({ validBefore: new Date(Date.now() - 1000).toISOString() }) }),
+    ['key-expired'],
+  ));
 test('before its beginning', async () =>
-  assert.deepEqual(await judged(first, { trust: trusting({ validAfter: new Date(Date.now() + 86_400_000).toISOString() }) }), [
-    'key-not-yet-valid',
-  ]));
+  assert.deepEqual(
+    await judged(first, { trust: trusting({ validAfter: new Date(Date.now() + 86_400_000).toISOString() }) }),
+    ['key-not-yet-valid'],
+  ));
 test('in its time', async () => {
   assert.deepEqual(
     await judged(first, {

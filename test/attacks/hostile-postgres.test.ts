@@ -44,7 +44,15 @@ const COLUMNS = [
 const DESCRIPTION = message(
   'T',
   int16(COLUMNS.length),
-  ...COLUMNS.flatMap(([name, type]) => [`${name}\0`, int32(0), int16(0), int32(type), int16(-1 & 0xffff), int32(-1), int16(0)]),
+  ...COLUMNS.flatMap(([name, type]) => [
+    `${name}\0`,
+    int32(0),
+    int16(0),
+    int32(type),
+    int16(-1 & 0xffff),
+    int32(-1),
+    int16(0),
+  ]),
 );
 const ROW = message('D', int16(COLUMNS.length), ...COLUMNS.flatMap(([, , text]) => [int32(text.length), text]));
 const ANSWER = Buffer.concat([message('1'), message('2'), DESCRIPTION, ROW, message('C', 'SELECT 1\0'), READY]);
@@ -91,7 +99,10 @@ async function refused(run: () => Promise<unknown>): Promise<CountersignError> {
   assert.doesNotMatch(whole, new RegExp(`${WORDS}|a-password`));
   assert.ok(whole.length < 1000);
   assert.ok(performance.now() - begun < LATE_MS, `after ${Math.round(performance.now() - begun)} ms`);
-  assert.ok(process.memoryUsage().rss - memory < MOST_MEMORY, `${Math.round((process.memoryUsage().rss - memory) / 1e6)} MB more`);
+  assert.ok(
+    process.memoryUsage().rss - memory < MOST_MEMORY,
+    `${Math.round((process.memoryUsage().rss - memory) / 1e6)} MB more`,
+  );
   return thrown;
 }
 
@@ -112,7 +123,9 @@ const torn = send(message('D', int16(5))); // five columns are announced, and no
 const manyWords = error({ S: 'FATAL', V: 'FATAL', C: '28P01', M: LONG, D: LONG, H: LONG });
 const noCode = error({ S: 'FATAL', V: 'FATAL', C: `${WORDS}\n`, M: LONG });
 
-const WHILE_CONNECTING: Readonly<Record<string, { readonly acts: readonly Act[]; readonly says: RegExp; readonly query?: string }>> = {
+const WHILE_CONNECTING: Readonly<
+  Record<string, { readonly acts: readonly Act[]; readonly says: RegExp; readonly query?: string }>
+> = {
   'says nothing': { acts: [silent], says: /does not answer within 1 s|broke off/ },
   'says nothing after TLS was agreed on': {
     acts: [send('S'), silent],
@@ -149,7 +162,11 @@ for (const [name, { acts, says, query = '' }] of Object.entries(WHILE_CONNECTING
   });
 
 async function connected(...acts: readonly Act[]) {
-  const answers = [send(WELCOME), send(Buffer.concat([message('C', 'SET\0'), READY])), ...Array.from({ length: 4 }, () => send(ANSWER))];
+  const answers = [
+    send(WELCOME),
+    send(Buffer.concat([message('C', 'SET\0'), READY])),
+    ...Array.from({ length: 4 }, () => send(ANSWER)),
+  ];
   const at = await server(...answers, ...acts);
   const tables = new PostgresTables(`postgres://gate@127.0.0.1:${at.port}/x`, () => {}, limits);
   await tables.connect();
@@ -184,8 +201,12 @@ test('a refusal is told by its SQLSTATE and our words, and the connection stays'
 });
 
 test('a row in the way is told by its number, and by nothing else that the server says of it', async () => {
-  const taken = (detail: string) => Buffer.concat([error({ S: 'ERROR', V: 'ERROR', C: '23505', M: LONG, t: 'entry', D: detail }), READY]);
-  const { tables } = await connected(send(taken('Key (seq)=(7) already exists.')), send(taken(`Key (seq)=(${'9'.repeat(100_000)})`)));
+  const taken = (detail: string) =>
+    Buffer.concat([error({ S: 'ERROR', V: 'ERROR', C: '23505', M: LONG, t: 'entry', D: detail }), READY]);
+  const { tables } = await connected(
+    send(taken('Key (seq)=(7) already exists.')),
+    send(taken(`Key (seq)=(${'9'.repeat(100_000)})`)),
+  );
   assert.match((await refused(() => tables.lead())).message, /stands in the table `entry` at 7/);
   assert.match((await refused(() => tables.lead())).message, /at \?/);
   await tables.close();

@@ -8,7 +8,14 @@ import { ApiServer } from '../../src/cluster/index.ts';
 import { fetchReviews } from '../../src/forge/index.ts';
 import { openRepository } from '../../src/git/index.ts';
 import { openTracing } from '../../src/http/index.ts';
-import { type Anchor, type Ledger, type LedgerReader, openLedger, timestampAnchor, witnessAnchor } from '../../src/ledger/index.ts';
+import {
+  type Anchor,
+  type Ledger,
+  type LedgerReader,
+  openLedger,
+  timestampAnchor,
+  witnessAnchor,
+} from '../../src/ledger/index.ts';
 import { CountersignError, httpAddress, type Notifier, notifierSchema } from '../../src/model/index.ts';
 import { Notifications } from '../../src/notify/index.ts';
 import { downloadFile, pullImage, type Refuse } from '../../src/registry/index.ts';
@@ -28,7 +35,11 @@ const LATE_MS = 30_000; // a busy machine takes long; what never ends takes long
 const MOST_MEMORY = 300 * 1024 * 1024;
 const digest = `sha256:${'a'.repeat(64)}`;
 const refuse: Refuse = (why, more = {}) =>
-  new CountersignError('render-failed', `the chart cannot be had: ${why}`, more.retry === true ? { recover: 'retry' } : {});
+  new CountersignError(
+    'render-failed',
+    `the chart cannot be had: ${why}`,
+    more.retry === true ? { recover: 'retry' } : {},
+  );
 
 // What somebody hears of it: resolves where the server's manner does no harm, throws the one error otherwise.
 type Client = { readonly name: string; readonly codes: RegExp; readonly run: (url: string) => Promise<unknown> };
@@ -37,7 +48,10 @@ let n = 0;
 const report = join(directory, 'report');
 mkdirSync(report);
 writeFileSync(join(report, 'manifest.txt'), 'signed');
-writeFileSync(join(report, 'report.json'), JSON.stringify({ entity: 'e', status: 's', summary: {}, controls: [], reconciliation: [] }));
+writeFileSync(
+  join(report, 'report.json'),
+  JSON.stringify({ entity: 'e', status: 's', summary: {}, controls: [], reconciliation: [] }),
+);
 const issue = {
   schedule: 'm',
   period: periodWith('month', new Date('2026-10-15T00:00:00Z')),
@@ -46,7 +60,8 @@ const issue = {
   manifest: 'x',
   directory: report,
 };
-const delivered = (place: object) => deliver(place as never, issue, AbortSignal.timeout(20_000), async () => {}, limits);
+const delivered = (place: object) =>
+  deliver(place as never, issue, AbortSignal.timeout(20_000), async () => {}, limits);
 
 async function told(to: object): Promise<void> {
   const document = { apiVersion: 'countersign.dev/v1alpha1', kind: 'Notifier', metadata: { name: 'n' }, spec: { to } };
@@ -94,7 +109,19 @@ let ledger: Ledger | undefined;
 
 function selfSigned(): string {
   const [key, certificate] = [join(directory, 'tsa.key'), join(directory, 'tsa.pem')];
-  run('openssl', ['req', '-x509', '-newkey', 'ed25519', '-nodes', '-keyout', key, '-out', certificate, '-subj', '/CN=tsa']);
+  run('openssl', [
+    'req',
+    '-x509',
+    '-newkey',
+    'ed25519',
+    '-nodes',
+    '-keyout',
+    key,
+    '-out',
+    certificate,
+    '-subj',
+    '/CN=tsa',
+  ]);
   return readFileSync(certificate, 'utf8');
 }
 
@@ -109,7 +136,8 @@ const CLIENTS: readonly Client[] = [
   {
     name: 'a forge',
     codes: /^forge-(unreachable|refused)$/,
-    run: (url) => fetchReviews({ forge: 'github', api: httpAddress(url), repository: 'a/b', number: 1, token: 'a' }, limits),
+    run: (url) =>
+      fetchReviews({ forge: 'github', api: httpAddress(url), repository: 'a/b', number: 1, token: 'a' }, limits),
   },
   {
     name: 'a registry',
@@ -191,7 +219,8 @@ const CLIENTS: readonly Client[] = [
   {
     name: 'an API server, watched',
     codes: /^cluster-unreachable$/,
-    run: (url) => asked(url, (server) => server.follow('/api/v1/pods?watch=1', () => {}, AbortSignal.timeout(3000), 400)),
+    run: (url) =>
+      asked(url, (server) => server.follow('/api/v1/pods?watch=1', () => {}, AbortSignal.timeout(3000), 400)),
   },
 ];
 
@@ -232,7 +261,10 @@ for (const [manner, act] of Object.entries(HTTP_MANNERS))
         if (outcome.code.endsWith('-unreachable')) assert.equal(outcome.recover, 'retry', `${name}: ${told}`);
       }),
     );
-    assert.ok(process.memoryUsage().rss - memory < MOST_MEMORY, `${Math.round((process.memoryUsage().rss - memory) / 1e6)} MB more`);
+    assert.ok(
+      process.memoryUsage().rss - memory < MOST_MEMORY,
+      `${Math.round((process.memoryUsage().rss - memory) / 1e6)} MB more`,
+    );
     for (let i = 0; i < 250 && server.open.size > 0; i++) await new Promise((done) => setTimeout(done, 20));
     assert.equal(server.open.size, 0, 'connections that nobody ended');
   });
@@ -250,7 +282,12 @@ test('no client goes where a server sends it', async () => {
 });
 
 test('a collector of traces that misbehaves keeps nobody from stopping', async () => {
-  for (const manner of ['accepts and says nothing', 'writes its body drop by drop', 'answers without end', 'leads elsewhere']) {
+  for (const manner of [
+    'accepts and says nothing',
+    'writes its body drop by drop',
+    'answers without end',
+    'leads elsewhere',
+  ]) {
     const server = await HostileServer.start();
     server.manner = HTTP_MANNERS[manner] as (typeof HTTP_MANNERS)[string];
     const begun = performance.now();

@@ -23,8 +23,10 @@ test('a signature by mallory’s key in which dana’s key is put', async () => 
 });
 test('an OpenPGP signature whose issuer is set to lee’s key id', async () => {
   const thief = { ...openPgpPerson(fleet.work.replace(/fleet$/, ''), 'thief'), name: 'lee' };
-  const idOf = async (armored: string) => Buffer.from((await readKey({ armoredKey: armored })).getKeyID().toHex(), 'hex');
-  const fingerprintOf = async (armored: string) => Buffer.from((await readKey({ armoredKey: armored })).getFingerprint(), 'hex');
+  const idOf = async (armored: string) =>
+    Buffer.from((await readKey({ armoredKey: armored })).getKeyID().toHex(), 'hex');
+  const fingerprintOf = async (armored: string) =>
+    Buffer.from((await readKey({ armoredKey: armored })).getFingerprint(), 'hex');
   const [from, to] = [await idOf(thief.publicKey), await idOf(lee.publicKey)];
   const [fromPrint, toPrint] = [await fingerprintOf(thief.publicKey), await fingerprintOf(lee.publicKey)];
   const signed = (b: Buffer) => {

@@ -6,12 +6,15 @@ import { rawObject, signBytes, signedCommit } from '../kit/objects.ts';
 // A good signature over something else.
 const { fleet, dana, first, second, forged, judged } = attackStage();
 
-test('another message', async () => assert.deepEqual(await forged(first, (raw) => raw.replace('first', 'fixed')), ['bad-signature']));
+test('another message', async () =>
+  assert.deepEqual(await forged(first, (raw) => raw.replace('first', 'fixed')), ['bad-signature']));
 test('the same for OpenPGP', async () =>
   assert.deepEqual(await forged(second, (raw) => raw.replace('second', 'secund')), ['bad-signature']));
 test('another tree', async () =>
   assert.deepEqual(
-    await forged(first, (raw) => raw.replace(/^tree .{40}/, `tree ${'1'.repeat(40)}`)).catch((e: { code: string }) => [e.code]),
+    await forged(first, (raw) => raw.replace(/^tree .{40}/, `tree ${'1'.repeat(40)}`)).catch((e: { code: string }) => [
+      e.code,
+    ]),
     ['git-object-missing'],
   ));
 test('one more newline at the end, which a rebuilt payload would lose', async () =>

@@ -7,9 +7,10 @@ const { lee, approved } = attackStage();
 const other = '1'.repeat(40);
 
 test('another tree under the same commit', async () =>
-  assert.deepEqual(await approved(lee, { statement: (s) => ({ ...s, predicate: { ...s.predicate, targetID: other } }) }), [
-    'approval-unreadable',
-  ]));
+  assert.deepEqual(
+    await approved(lee, { statement: (s) => ({ ...s, predicate: { ...s.predicate, targetID: other } }) }),
+    ['approval-unreadable'],
+  ));
 test('another tree, told consistently', async () =>
   assert.deepEqual(
     await approved(lee, {
@@ -22,6 +23,10 @@ test('another tree, told consistently', async () =>
     ['approval-stale'],
   ));
 test('content that was changed after signing', async () =>
-  assert.deepEqual(await approved(lee, { payload: (p) => Buffer.from(p.toString().replace('reviewed', 'approved')) }), ['bad-signature']));
+  assert.deepEqual(await approved(lee, { payload: (p) => Buffer.from(p.toString().replace('reviewed', 'approved')) }), [
+    'bad-signature',
+  ]));
 test('more than one statement in an envelope, or more in a statement', async () =>
-  assert.deepEqual(await approved(lee, { statement: (s) => ({ ...s, extra: 1 }) as typeof s }), ['approval-unreadable']));
+  assert.deepEqual(await approved(lee, { statement: (s) => ({ ...s, extra: 1 }) as typeof s }), [
+    'approval-unreadable',
+  ]));

@@ -15,7 +15,8 @@ test('to another branch, put where it does not belong', async () =>
     }),
     ['approval-elsewhere'],
   ));
-test('to another environment', async () => assert.deepEqual(await approved(lee, { environments: ['staging'] }), ['approval-elsewhere']));
+test('to another environment', async () =>
+  assert.deepEqual(await approved(lee, { environments: ['staging'] }), ['approval-elsewhere']));
 test('for this environment', async () => assert.deepEqual(await approved(lee, { environments: ['production'] }), []));
 test('of a commit’s signature as an approval’s', async () =>
   assert.deepEqual(await approved(lee, { payload: () => Buffer.from('{}') }), ['bad-signature']));

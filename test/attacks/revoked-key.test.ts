@@ -17,9 +17,10 @@ const trusting = (key: object, spec: object = {}) => {
 };
 
 test('compromised', async () =>
-  assert.deepEqual(await judged(old, { trust: trusting({ revoked: { at: '2026-01-01T00:00:00Z', reason: 'compromised' } }) }), [
-    'key-compromised',
-  ]));
+  assert.deepEqual(
+    await judged(old, { trust: trusting({ revoked: { at: '2026-01-01T00:00:00Z', reason: 'compromised' } }) }),
+    ['key-compromised'],
+  ));
 test('compromised later than the commit says it is', async () =>
   assert.deepEqual(
     await judged(old, {
@@ -30,9 +31,10 @@ test('compromised later than the commit says it is', async () =>
     ['key-compromised'],
   ));
 test('retired', async () =>
-  assert.deepEqual(await judged(old, { trust: trusting({ revoked: { at: '2026-01-01T00:00:00Z', reason: 'retired' } }) }), [
-    'key-revoked',
-  ]));
+  assert.deepEqual(
+    await judged(old, { trust: trusting({ revoked: { at: '2026-01-01T00:00:00Z', reason: 'retired' } }) }),
+    ['key-revoked'],
+  ));
 test('on the revocation list', async () =>
   assert.deepEqual(await judged(old, { trust: trusting({}, { sshRevocations: dana.publicKey }) }), ['key-revoked']));
 test('a revocation list that is missing is no empty list', () => {

@@ -11,7 +11,9 @@ const people = [dana, lee, kim];
 test('by the author, who let someone else sign the commit', async () =>
   assert.deepEqual(await approved(lee, {}, { author: lee }), ['self-approval']));
 test('by a co-author', async () =>
-  assert.deepEqual(await approved(lee, {}, { message: 'pair\n\nCo-authored-by: Lee <LEE@example.test>' }), ['self-approval']));
+  assert.deepEqual(await approved(lee, {}, { message: 'pair\n\nCo-authored-by: Lee <LEE@example.test>' }), [
+    'self-approval',
+  ]));
 test('by the signer', async () => assert.deepEqual(await approved(dana), ['self-approval']));
 test('by the signer’s second key', async () => {
   const second = { ...sshPerson(directory, 'dana2'), name: 'dana', email: dana.email };

@@ -6,15 +6,19 @@ import { attackStage } from '../kit/attack.ts';
 const { first, second, forged } = attackStage();
 
 test('in two headers', async () =>
-  assert.deepEqual(await forged(first, (raw) => raw.replace(/(gpgsig [\s\S]*?END SSH SIGNATURE-----\n)/, '$1$1')), ['header-repeated']));
+  assert.deepEqual(await forged(first, (raw) => raw.replace(/(gpgsig [\s\S]*?END SSH SIGNATURE-----\n)/, '$1$1')), [
+    'header-repeated',
+  ]));
 test('in two armored blocks of one header, OpenPGP', async () =>
-  assert.deepEqual(await forged(second, (raw) => raw.replace(/gpgsig ([\s\S]*?END PGP SIGNATURE-----\n)/, 'gpgsig $1 $1')), [
-    'bad-signature',
-  ]));
+  assert.deepEqual(
+    await forged(second, (raw) => raw.replace(/gpgsig ([\s\S]*?END PGP SIGNATURE-----\n)/, 'gpgsig $1 $1')),
+    ['bad-signature'],
+  ));
 test('in two armored blocks of one header, SSH', async () =>
-  assert.deepEqual(await forged(first, (raw) => raw.replace(/gpgsig ([\s\S]*?END SSH SIGNATURE-----\n)/, 'gpgsig $1 $1')), [
-    'bad-signature',
-  ]));
+  assert.deepEqual(
+    await forged(first, (raw) => raw.replace(/gpgsig ([\s\S]*?END SSH SIGNATURE-----\n)/, 'gpgsig $1 $1')),
+    ['bad-signature'],
+  ));
 test('of two kinds in one header', async () =>
   assert.deepEqual(
     await forged(first, (raw) =>

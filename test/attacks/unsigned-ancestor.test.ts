@@ -26,7 +26,12 @@ test('an unsigned commit on the second parent of a signed merge', async () => {
 });
 test('an approval cannot make an unsigned commit good', async () => {
   fleet.git(undefined, 'reset', '--quiet', '--hard', second);
-  const commit = fleet.commit(dana, 'unsigned', { [`${PATH}/cm.yaml`]: configMap('shop', 'cm', { a: '2' }) }, { sign: false });
+  const commit = fleet.commit(
+    dana,
+    'unsigned',
+    { [`${PATH}/cm.yaml`]: configMap('shop', 'cm', { a: '2' }) },
+    { sign: false },
+  );
   fleet.push('--force', 'main');
   await approveAs(dana, fleet, NO_REVISION, commit);
   assert.deepEqual(await judged(commit), ['unsigned']);

@@ -72,7 +72,11 @@ test('the check shows every reason of the same commit', async () => {
   const commit = fleet.commit(dana, 'unsigned', { [`${PATH}/cm.yaml`]: 'a: [' }, { sign: false });
   fleet.push();
   const { gate } = await service({ untrusted: 'rendered' });
-  assert.deepEqual(codes((await assess(gate, good, commit)).verdict), ['approval-missing', 'manifest-unreadable', 'unsigned']);
+  assert.deepEqual(codes((await assess(gate, good, commit)).verdict), [
+    'approval-missing',
+    'manifest-unreadable',
+    'unsigned',
+  ]);
 });
 
 test('a signed commit that nobody has approved is not rendered either', async () => {
@@ -217,8 +221,10 @@ function rawCommit(message: string, name = 'mallory'): string {
 /** The uppermost of ten trees with ten entries each. */
 function treeBomb(content: string | undefined = 'x'): { readonly tree: string } {
   const blob = run('git', ['hash-object', '-w', '--stdin'], { cwd: fleet.work, input: 'x' });
-  const lines = (mode: string, type: string, id: string) => Array.from({ length: 10 }, (_, i) => `${mode} ${type} ${id}\t${i}`).join('\n');
-  const mktree = (input: string) => run('git', ['mktree'], { cwd: fleet.work, input: `${input}${input === '' ? '' : '\n'}` });
+  const lines = (mode: string, type: string, id: string) =>
+    Array.from({ length: 10 }, (_, i) => `${mode} ${type} ${id}\t${i}`).join('\n');
+  const mktree = (input: string) =>
+    run('git', ['mktree'], { cwd: fleet.work, input: `${input}${input === '' ? '' : '\n'}` });
   let tree = mktree(content === '' ? '' : lines('100644', 'blob', blob));
   for (let depth = 0; depth < 10; depth++) tree = mktree(lines('040000', 'tree', tree));
   const commit = run('git', ['commit-tree', tree, '-m', 'bomb'], { cwd: fleet.work, env: NAMES });

@@ -107,9 +107,13 @@ test('a Terraform plan is judged by Conftest rules as it is', async () => {
   });
   const plan = JSON.stringify({
     format_version: '1.2',
-    resource_changes: [{ address: 'aws_s3_bucket.logs', type: 'aws_s3_bucket', change: { after: { acl: 'public-read' } } }],
+    resource_changes: [
+      { address: 'aws_s3_bucket.logs', type: 'aws_s3_bucket', change: { after: { acl: 'public-read' } } },
+    ],
   });
-  const result = parsed(await check(filesIn({ 'plan.json': plan }), ['--manifests', 'plan.json', '--policy', policy, '--output', 'json']));
+  const result = parsed(
+    await check(filesIn({ 'plan.json': plan }), ['--manifests', 'plan.json', '--policy', policy, '--output', 'json']),
+  );
   assert.deepEqual(
     result.findings.map((f) => f.message),
     ['aws_s3_bucket.logs is public'],
@@ -187,7 +191,11 @@ for (const [what, args, why] of [
   ['rules that follow no convention', ['--manifests', 'ns.yaml', '--policy', 'odd'], /no rule follows a convention/],
   ['a bundle that is none', ['--manifests', 'ns.yaml', '--policy', 'x.tar.gz'], /not a gzipped tar archive/],
   ['a constraint without its template', ['--manifests', 'ns.yaml', '--policy', 'lonely'], /K8sLonely/],
-  ['a template with an unknown builtin', ['--manifests', 'ns.yaml', '--policy', 'odd-template'], /`http\.send` is refused/],
+  [
+    'a template with an unknown builtin',
+    ['--manifests', 'ns.yaml', '--policy', 'odd-template'],
+    /`http\.send` is refused/,
+  ],
 ] as const) {
   test(`${what} could not be judged: one error, exit 2`, async () => {
     const cwd = filesIn({
@@ -214,7 +222,9 @@ test('a file may say one thing to kubectl and another to others, and that is sai
   });
   const { findings } = parsed(await check(cwd, ['--manifests', '.', '--output', 'json']));
   assert.deepEqual(
-    findings.filter((f) => f.code === 'yaml-ambiguous').map((f) => [f.source?.line, f.source?.column, f.message.split(' ')[0]]),
+    findings
+      .filter((f) => f.code === 'yaml-ambiguous')
+      .map((f) => [f.source?.line, f.source?.column, f.message.split(' ')[0]]),
     [
       [5, 9, '`0644`'],
       [6, 3, '`on`'],
@@ -248,7 +258,9 @@ test('links to files are those files, and one that leads nowhere is named', asyn
 
 test('who reads only the first line has had enough, without an error', async () => {
   const cwd = filesIn(
-    Object.fromEntries(Array.from({ length: 300 }, (_, i) => [`${i}.yaml`, deployment('shop', `web-${i}`, { privileged: true })])),
+    Object.fromEntries(
+      Array.from({ length: 300 }, (_, i) => [`${i}.yaml`, deployment('shop', `web-${i}`, { privileged: true })]),
+    ),
   );
   const child = spawn(process.execPath, [BIN, 'check', '--manifests', '.'], {
     cwd,
@@ -272,7 +284,14 @@ test('a Gatekeeper rule over the inventory sees the other files', async () => {
   const ingress = (name: string) =>
     `apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {name: ${name}, namespace: shop}\nspec: {rules: [{host: shop.example.com}]}\n`;
   const { findings } = parsed(
-    await check(filesIn({ 'a.yaml': ingress('a'), 'b.yaml': ingress('b') }), ['--manifests', '.', '--policy', policy, '--output', 'json']),
+    await check(filesIn({ 'a.yaml': ingress('a'), 'b.yaml': ingress('b') }), [
+      '--manifests',
+      '.',
+      '--policy',
+      policy,
+      '--output',
+      'json',
+    ]),
   );
   assert.deepEqual(findings.map((f) => f.message.replace(/^.*?: /, '')).sort(), [
     'shop.example.com is taken by a',

@@ -67,7 +67,17 @@ test('check, approve, check: no, then yes, with the exit codes of no and yes', a
 
 test('check names rule, file and line of what is wrong', async () => {
   const bad = fleet.commit(dana, 'bad', { [`${PATH}/web.yaml`]: deployment('shop', 'web', { privileged: true }) });
-  const result = await countersign(['check', '--repo', fleet.work, '--config', configuration, '--base', first, '--head', bad]);
+  const result = await countersign([
+    'check',
+    '--repo',
+    fleet.work,
+    '--config',
+    configuration,
+    '--base',
+    first,
+    '--head',
+    bad,
+  ]);
   assert.equal(result.code, 1);
   assert.match(result.stdout, /✗ privileged {2}critical, .*\n {4}clusters\/production\/web\.yaml:23:\d+\n/);
   fleet.git(undefined, 'reset', '--quiet', '--hard', first);
@@ -152,7 +162,10 @@ describe('what cannot be judged is one clear message with the fix, exit 2:', () 
       /`nowhere` is not a commit here/,
     ));
   test('an environment that is not there', async () =>
-    undecided(await countersign(['check', '--config', configuration, '--repo', fleet.work, '--environment', 'x']), /no environment `x`/));
+    undecided(
+      await countersign(['check', '--config', configuration, '--repo', fleet.work, '--environment', 'x']),
+      /no environment `x`/,
+    ));
   test('a key that cannot be used', async () => {
     const config = writeConfiguration(join(directory, 'badkey'), [
       environmentDocument({ url: fleet.url, namespaces: ['shop'] }),
@@ -179,7 +192,10 @@ describe('what cannot be judged is one clear message with the fix, exit 2:', () 
   });
   test('a key to approve with that is missing', async () => {
     fleet.become({ ...lee, signingKey: '/nowhere/key' });
-    undecided(await countersign(['approve', 'main', '--repo', fleet.work, '--yes']), /ssh-keygen could not sign with `\/nowhere\/key`/);
+    undecided(
+      await countersign(['approve', 'main', '--repo', fleet.work, '--yes']),
+      /ssh-keygen could not sign with `\/nowhere\/key`/,
+    );
   });
   test('a ledger key that is missing, and a checkpoint that is not trusted', async () => {
     const data = join(directory, 'ledger');
@@ -194,7 +210,10 @@ describe('what cannot be judged is one clear message with the fix, exit 2:', () 
     const forged = join(directory, 'forged');
     writeFileSync(
       forged,
-      signNote('countersign.dev/test\n2\nAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n', readSigner('countersign.dev/test', createKey())),
+      signNote(
+        'countersign.dev/test\n2\nAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n',
+        readSigner('countersign.dev/test', createKey()),
+      ),
     );
     undecided(
       await countersign(['ledger', 'verify', '--data', data, '--checkpoint', forged]),
@@ -208,7 +227,9 @@ test('every command has help with an example', async () => {
     ...['check', 'provenance', 'approve', 'serve', 'report', 'verify', 'init'].map((c) => [c]),
     ...['list', 'verify', 'reject', 'revoke', 'import'].map((c) => ['approvals', c]),
     ...['lint', 'list', 'import'].map((c) => ['trust', c]),
-    ...['verify', 'show', 'prove', 'export', 'import', 'audit', 'rotate-key', 'new-epoch', 'forget', 'schema'].map((c) => ['ledger', c]),
+    ...['verify', 'show', 'prove', 'export', 'import', 'audit', 'rotate-key', 'new-epoch', 'forget', 'schema'].map(
+      (c) => ['ledger', c],
+    ),
   ];
   for (const command of commands) {
     const { code, stdout } = await countersign([...command, '--help']);

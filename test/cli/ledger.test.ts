@@ -127,7 +127,14 @@ test('a receipt is made and checked, and that the ledger extends an older checkp
   assert.deepEqual([extended.code, (JSON.parse(extended.stdout) as { holds: boolean }).holds], [0, true]);
   const other = await openLedger(join(data, '..', 'other'), 'countersign.dev/test');
   await other.close();
-  const foreign = await countersign(['ledger', 'prove', '--since', join(data, '..', 'other', 'checkpoint'), '--data', data]);
+  const foreign = await countersign([
+    'ledger',
+    'prove',
+    '--since',
+    join(data, '..', 'other', 'checkpoint'),
+    '--data',
+    data,
+  ]);
   assert.deepEqual([foreign.code, /does not extend/.test(foreign.stdout)], [1, true]);
 });
 

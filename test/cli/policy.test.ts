@@ -35,7 +35,10 @@ before(() => {
   fleet.push();
 });
 
-async function verdict(config: string, base = first): Promise<Verdict & { findings: { rule?: string; level: string; state?: string }[] }> {
+async function verdict(
+  config: string,
+  base = first,
+): Promise<Verdict & { findings: { rule?: string; level: string; state?: string }[] }> {
   const result = await countersign([
     'check',
     '--repo',
@@ -94,7 +97,10 @@ test('a signed waiver lets its rule be broken by its subject, is told as waived,
     ['allowed', [['privileged', 'privileged-web', 'lee', 'OPS-1']]],
   );
   const shown = await countersign(['check', '--repo', fleet.work, '--config', config, '--base', first, '--no-fetch']);
-  assert.match(shown.stdout, /- privileged[\s\S]*waived by lee until 2099-01-01: old driver \(OPS-1\)[\s\S]*allowed, 1 waived/);
+  assert.match(
+    shown.stdout,
+    /- privileged[\s\S]*waived by lee until 2099-01-01: old driver \(OPS-1\)[\s\S]*allowed, 1 waived/,
+  );
   fleet.commit(dana, 'another', { [`${PATH}/other.yaml`]: deployment('shop', 'other', { privileged: true }) });
   assert.deepEqual(
     (await verdict(config)).violations.map((v) => v.object?.name),
@@ -121,7 +127,13 @@ for (const [what, by, waivers, edit, code] of [
     (t: string) => t.replace('2099-01-01', '2100-01-01'),
     'bad-signature',
   ],
-  ['without signature', lee, { from: ['lee'], maximum: '40000d' }, (t: string) => t.slice(0, t.indexOf('signature:')), 'waiver-unsigned'],
+  [
+    'without signature',
+    lee,
+    { from: ['lee'], maximum: '40000d' },
+    (t: string) => t.slice(0, t.indexOf('signature:')),
+    'waiver-unsigned',
+  ],
   [
     'with a key nobody knows',
     lee,
@@ -156,7 +168,10 @@ test('a waiver for another repository does not count here', async () => {
   assert.equal(made.code, 0, made.stderr);
   fleet.commit(dana, 'both', {
     [`${PATH}/web.yaml`]: deployment('shop', 'web', { privileged: true }),
-    'countersign/waivers/privileged-web.yaml': readFileSync(join(fleet.work, 'countersign/waivers/privileged-web.yaml'), 'utf8'),
+    'countersign/waivers/privileged-web.yaml': readFileSync(
+      join(fleet.work, 'countersign/waivers/privileged-web.yaml'),
+      'utf8',
+    ),
   });
   const result = await verdict(configure({}, { from: ['lee'], maximum: '40000d' }));
   assert.deepEqual(rules(result), ['privileged']);
@@ -236,7 +251,18 @@ test('a bundle from the repository is that of the revision that is judged', asyn
       })
     ).archive;
   const config = configure({ bundles: [{ path: 'policies/rules.tar.gz' }] });
-  const missing = await countersign(['check', '--repo', fleet.work, '--config', config, '--base', first, '--head', 'HEAD', '--no-fetch']);
+  const missing = await countersign([
+    'check',
+    '--repo',
+    fleet.work,
+    '--config',
+    config,
+    '--base',
+    first,
+    '--head',
+    'HEAD',
+    '--no-fetch',
+  ]);
   assert.equal(missing.code, 2);
   assert.match(missing.stderr, /no policy bundle `policies\/rules\.tar\.gz` in the repository/);
   mkdirSync(join(fleet.work, 'policies'), { recursive: true });
@@ -262,7 +288,8 @@ test('a bundle that must be signed is refused without a signature of the right p
   );
   const config = configure({ bundles: [{ file: bundle, signedBy: ['lee'] }] });
   fleet.commit(dana, 'change', { [`${PATH}/web.yaml`]: deployment('shop', 'web') });
-  const check = () => countersign(['check', '--repo', fleet.work, '--config', config, '--base', first, '--head', 'HEAD', '--no-fetch']);
+  const check = () =>
+    countersign(['check', '--repo', fleet.work, '--config', config, '--base', first, '--head', 'HEAD', '--no-fetch']);
   const refused = async (why: RegExp) => {
     const result = await check();
     assert.equal(result.code, 2, result.stdout);
@@ -318,7 +345,8 @@ test('a bundle from another repository is read at its pinned commit', async () =
         opa: await tool('opa'),
         roots: [
           filesIn({
-            'r.rego': 'package countersign.object\ndeny contains {"rule": "theirs", "message": "no"} if input.object.kind == "Namespace"',
+            'r.rego':
+              'package countersign.object\ndeny contains {"rule": "theirs", "message": "no"} if input.object.kind == "Namespace"',
           }),
         ],
       })
@@ -338,7 +366,8 @@ test('a bundle is pulled from a registry by digest, with a token, and every byte
     opa: await tool('opa'),
     roots: [
       filesIn({
-        'r.rego': 'package countersign.object\ndeny contains {"rule": "pulled", "message": "no"} if input.object.kind == "Namespace"',
+        'r.rego':
+          'package countersign.object\ndeny contains {"rule": "pulled", "message": "no"} if input.object.kind == "Namespace"',
       }),
     ],
   });

@@ -24,7 +24,10 @@ before(() => {
   tarball = pack();
   fleet = new Fleet(directory);
   fleet.remote(fleet.bare);
-  const config = [environmentDocument({ url: fleet.url, namespaces: ['shop'] }), trustDocument([dana, lee], { required: 0 })];
+  const config = [
+    environmentDocument({ url: fleet.url, namespaces: ['shop'] }),
+    trustDocument([dana, lee], { required: 0 }),
+  ];
   heads.main = fleet.commit(dana, 'first', {
     [`${PATH}/ns.yaml`]: namespace('shop'),
     ...Object.fromEntries(config.map((document, i) => [`countersign/${i}.yaml`, JSON.stringify(document)])),
@@ -55,7 +58,10 @@ function pack(): string {
     env: { ...process.env, PATH: searchPath() },
     stdio: ['ignore', 'pipe', 'pipe'],
   });
-  return join(copy, `countersign-${(JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as { version: string }).version}.tgz`);
+  return join(
+    copy,
+    `countersign-${(JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as { version: string }).version}.tgz`,
+  );
 }
 
 function searchPath(): string {
@@ -72,7 +78,11 @@ function clone(head: string): string {
 }
 
 /** Runs shell lines one after the other, as a runner does: the first that fails ends the job. */
-function job(lines: readonly string[], cwd: string, env: Readonly<Record<string, string>>): { code: number; out: string } {
+function job(
+  lines: readonly string[],
+  cwd: string,
+  env: Readonly<Record<string, string>>,
+): { code: number; out: string } {
   let out = '';
   for (const line of lines) {
     const { CI: _, GITHUB_BASE_REF: __, ...mine } = process.env;
@@ -134,7 +144,9 @@ function action(
     GITHUB_OUTPUT: join(temp, 'output'),
   };
   let [code, out] = [0, ''];
-  for (const step of definition.runs.steps.filter((s) => s.run !== undefined && !(s.name === 'install' && actionInstalled))) {
+  for (const step of definition.runs.steps.filter(
+    (s) => s.run !== undefined && !(s.name === 'install' && actionInstalled),
+  )) {
     const env = Object.fromEntries(Object.entries(step.env ?? {}).map(([k, v]) => [k, resolve(v)]));
     ({ code, out } = job([step.run as string], cwd, {
       ...runner,
@@ -164,8 +176,12 @@ describe('recipes, run line by line as they are written', () => {
       const result = action({ package: tarball }, { [pushed]: '', [head]: heads[which], base: 'main' }, cwd);
       assert.equal(result.code, code, result.out);
       assert.match(result.summary, code === 0 ? /## Countersign: allowed/ : /## Countersign: denied, 1 violation/);
-      if (code === 1) assert.match(result.out, /::error file=clusters\/production\/web\.yaml,line=\d+,col=\d+,title=privileged::/);
-      assert.equal((JSON.parse(readFileSync(join(cwd, 'countersign.sarif'), 'utf8')) as { version: string }).version, '2.1.0');
+      if (code === 1)
+        assert.match(result.out, /::error file=clusters\/production\/web\.yaml,line=\d+,col=\d+,title=privileged::/);
+      assert.equal(
+        (JSON.parse(readFileSync(join(cwd, 'countersign.sarif'), 'utf8')) as { version: string }).version,
+        '2.1.0',
+      );
     }
   });
 
@@ -213,12 +229,14 @@ describe('recipes, run line by line as they are written', () => {
   for (const [what, lines, env] of [
     [
       'Gitea',
-      () => (yaml('ci/gitea.yml') as { jobs: { check: { steps: Step[] } } }).jobs.check.steps.flatMap((s) => s.run ?? []),
+      () =>
+        (yaml('ci/gitea.yml') as { jobs: { check: { steps: Step[] } } }).jobs.check.steps.flatMap((s) => s.run ?? []),
       (h: string) => ({ GITHUB_BASE_REF: 'main', HEAD: h }),
     ],
     [
       'Jenkins',
-      () => [...readFileSync(join(ROOT, 'ci/Jenkinsfile'), 'utf8').matchAll(/^ *sh '(.*)'$/gm)].map((m) => m[1] as string),
+      () =>
+        [...readFileSync(join(ROOT, 'ci/Jenkinsfile'), 'utf8').matchAll(/^ *sh '(.*)'$/gm)].map((m) => m[1] as string),
       () => ({ CHANGE_TARGET: 'main', NPM_CONFIG_PREFIX: prefix }),
     ],
     [
@@ -268,7 +286,10 @@ test('the pre-receive hook takes no push to a governed branch that the gate woul
   const install = (where: string) =>
     writeFileSync(
       hook,
-      script.replace('exec ', `PATH="${bin}:$PATH" COUNTERSIGN_CONFIG="${where}"\nexport PATH COUNTERSIGN_CONFIG\nexec `),
+      script.replace(
+        'exec ',
+        `PATH="${bin}:$PATH" COUNTERSIGN_CONFIG="${where}"\nexport PATH COUNTERSIGN_CONFIG\nexec `,
+      ),
       { mode: 0o755 },
     );
   const push = (...refspec: string[]) =>

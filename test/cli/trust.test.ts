@@ -41,7 +41,10 @@ before(async () => {
     else p.forgeAccounts = [{ forge: host, id: String(i + 1) }];
   }
   trust.spec.groups = trust.spec.groups.map((g) => ({ ...g, members: g.members.filter((m) => m !== 'importer') }));
-  configuration = writeConfiguration(join(directory, 'config'), [environmentDocument({ url: fleet.url, namespaces: ['shop'] }), trust]);
+  configuration = writeConfiguration(join(directory, 'config'), [
+    environmentDocument({ url: fleet.url, namespaces: ['shop'] }),
+    trust,
+  ]);
   first = fleet.commit(dana, 'first', { [`${PATH}/ns.yaml`]: namespace('shop') });
   fleet.push();
   fleet.git(undefined, 'switch', '--quiet', '-c', 'feature');
@@ -123,7 +126,17 @@ describe('approvals', () => {
 
   test('a rollback is approved as such, from the tip of the branch', async () => {
     fleet.become(lee);
-    const result = await at('approve', first, '--rollback', '--base', feature, '--yes', '--output', 'json', '--no-push');
+    const result = await at(
+      'approve',
+      first,
+      '--rollback',
+      '--base',
+      feature,
+      '--yes',
+      '--output',
+      'json',
+      '--no-push',
+    );
     assert.equal(result.code, 0, result.stderr);
     assert.equal((JSON.parse(result.stdout) as { from: string }).from, feature);
     const unknown = await at('approve', first, '--rollback', '--yes');
@@ -174,7 +187,12 @@ describe('approvals', () => {
     assert.match(other.stderr, /the request goes to `main`, not to `staging`/);
     for (const project of ['mallory/fleet', 'team/fleet/x', 'fleet']) {
       const repository = 'https://git.example.test/team/fleet.git';
-      const fork = await at(...args.map((a) => (a === 'team/fleet' ? project : a)), '--repository', repository, '--no-push');
+      const fork = await at(
+        ...args.map((a) => (a === 'team/fleet' ? project : a)),
+        '--repository',
+        repository,
+        '--no-push',
+      );
       assert.equal(fork.code, 2);
       assert.match(fork.stderr, new RegExp(`the project \`${project}\` is not the repository \`team/fleet\``));
     }
@@ -209,7 +227,10 @@ describe('provenance', () => {
       [1, Array(2).fill(['refused', 'key-expired', 'now'])],
     );
     const claimed = await rows('--time', 'claimed');
-    assert.deepEqual([claimed.code, claimed.rows.map((r) => [r.verdict, r.times.basis])], [0, Array(2).fill(['verified', 'claimed'])]);
+    assert.deepEqual(
+      [claimed.code, claimed.rows.map((r) => [r.verdict, r.times.basis])],
+      [0, Array(2).fill(['verified', 'claimed'])],
+    );
     const data = join(directory, 'ledger');
     const { ledger, recorder } = await recorderAt(data, () => new Date(Date.now() - 7_200_000));
     const evidence = recorder.asEvidence([first]);
@@ -240,7 +261,10 @@ describe('provenance', () => {
     fleet.git(undefined, 'tag', 'light', first);
     fleet.git(undefined, 'update-ref', 'refs/tags/v2', run('git', ['rev-parse', 'refs/tags/v1'], { cwd: fleet.work }));
     assert.equal((await configured('provenance', 'v1', '--tag')).code, 0);
-    assert.match((await configured('provenance', 'v2', '--tag')).stdout, /tag-renamed[\s\S]*it is signed as `v1`, not as `v2`/);
+    assert.match(
+      (await configured('provenance', 'v2', '--tag')).stdout,
+      /tag-renamed[\s\S]*it is signed as `v1`, not as `v2`/,
+    );
     assert.match((await configured('provenance', 'light', '--tag')).stdout, /tag-lightweight/);
     assert.equal((await configured('provenance', 'v9', '--tag')).code, 2);
   });
@@ -254,7 +278,11 @@ describe('trust', () => {
         { name: 'unreachable', signers: ['dana', 'lee'], approvals: { required: 2, from: ['dana', 'lee'] } },
       ],
     }) as { spec: { principals: { name: string; kind?: string; emails: string[]; keys: object[] }[] } };
-    const [d, l, k] = document.spec.principals as unknown as [{ emails: string[]; keys: object[] }, { keys: object[] }, { keys: object[] }];
+    const [d, l, k] = document.spec.principals as unknown as [
+      { emails: string[]; keys: object[] },
+      { keys: object[] },
+      { keys: object[] },
+    ];
     d.emails = [];
     l.keys = [{ ssh: lee.publicKey, validBefore: new Date(Date.now() + 5 * 86_400_000).toISOString() }];
     k.keys = [];
@@ -263,7 +291,13 @@ describe('trust', () => {
     const result = await countersign(['trust', 'lint', '--trust', file, '--output', 'json']);
     assert.equal(result.code, 1, result.stderr);
     const found = (JSON.parse(result.stdout) as { code: string }[]).map((f) => f.code);
-    assert.deepEqual([...new Set(found)].sort(), ['approvals-out-of-reach', 'key-ends-soon', 'no-address', 'no-approval', 'no-key']);
+    assert.deepEqual([...new Set(found)].sort(), [
+      'approvals-out-of-reach',
+      'key-ends-soon',
+      'no-address',
+      'no-approval',
+      'no-key',
+    ]);
     const text = await countersign(['trust', 'lint', '--trust', file]);
     assert.match(text.stdout, /✗ approvals-out-of-reach[\s\S]*fix: [\s\S]*1 TrustPolicy: 1 error, /);
     writeFileSync(
@@ -285,7 +319,9 @@ describe('trust', () => {
     assert.equal(code, 0);
     assert.match(stdout, /^team\n {2}dana {2}person {2}dana@example\.test\n {4}ssh-ed25519 {2}SHA256:\S+\n/);
     assert.match(stdout, /importer {2}bot\n/);
-    const [policy] = JSON.parse((await countersign(['trust', 'list', '--config', configuration, '--output', 'json'])).stdout) as {
+    const [policy] = JSON.parse(
+      (await countersign(['trust', 'list', '--config', configuration, '--output', 'json'])).stdout,
+    ) as {
       keys: { principal: string }[];
     }[];
     assert.deepEqual(

@@ -65,7 +65,10 @@ test('who may do what in a governed namespace: every cell of the table', async (
         'clusters/production/loose.yaml': deployment(ns, 'loose'),
         'clusters/production/svc.yaml': serviceManifest(ns, 'web'),
         ...Object.fromEntries(
-          [...Array(12).keys()].map((i) => [`clusters/production/spare-${i}.yaml`, configMap(ns, `spare-${i}`, { a: '1' })]),
+          [...Array(12).keys()].map((i) => [
+            `clusters/production/spare-${i}.yaml`,
+            configMap(ns, `spare-${i}`, { a: '1' }),
+          ]),
         ),
       },
     },
@@ -120,11 +123,13 @@ test('who may do what in a governed namespace: every cell of the table', async (
     'CREATE of an object': (who) => who.request('POST', `${core}/configmaps`, cm()),
     "CREATE of an object that belongs to one of Git's": (who) =>
       who.request('POST', `${core}/configmaps`, cm({ ownerReferences: [owner] })),
-    'UPDATE of an object of Git': (who) => who.request('PATCH', `${core}/configmaps/settings`, { data: { colour: fresh() } }, MERGE),
+    'UPDATE of an object of Git': (who) =>
+      who.request('PATCH', `${core}/configmaps/settings`, { data: { colour: fresh() } }, MERGE),
     'DELETE of an object of Git': (who) => who.request('DELETE', `${core}/configmaps/spare-${spare++}`),
     'UPDATE of `scale`': scale('web'),
     'UPDATE of `scale`, left to others by `spec.drift.ignore`': scale('loose'),
-    'UPDATE of `status`': (who) => who.request('PATCH', `${apps}/deployments/web/status`, { status: { replicas: serial++ } }, MERGE),
+    'UPDATE of `status`': (who) =>
+      who.request('PATCH', `${apps}/deployments/web/status`, { status: { replicas: serial++ } }, MERGE),
     'DELETE of a pod that a controller made': async (who) => who.request('DELETE', await newPod()),
     'CREATE of `eviction` of a pod that a controller made': async (who) => {
       const path = await newPod();
@@ -205,7 +210,9 @@ test('who may do what in a governed namespace: every cell of the table', async (
     // Where it is let through, as a dry run: the namespace is still needed. That is answered as the real thing, and not recorded.
     'DELETE of the Namespace': (who) => {
       const cells = table.rows.find((r) => r.name === 'DELETE of the Namespace')?.cells ?? [];
-      const isLetThrough = table.columns.some((column, i) => people[column] === who && cells[i] === 'yes' && column === now);
+      const isLetThrough = table.columns.some(
+        (column, i) => people[column] === who && cells[i] === 'yes' && column === now,
+      );
       return who.request('DELETE', `/api/v1/namespaces/${ns}${isLetThrough ? '?dryRun=All' : ''}`);
     },
     'CREATE of a cluster-scoped kind that is governed': (who) =>
@@ -222,7 +229,8 @@ test('who may do what in a governed namespace: every cell of the table', async (
         metadata: metadata(fresh()),
         rules: [],
       }),
-    'CREATE in a namespace that nobody governs': (who) => who.request('POST', '/api/v1/namespaces/default/configmaps', cm()),
+    'CREATE in a namespace that nobody governs': (who) =>
+      who.request('POST', '/api/v1/namespaces/default/configmaps', cm()),
   };
   assert.deepEqual(table.columns, Object.keys(people));
   assert.deepEqual(
@@ -235,7 +243,10 @@ test('who may do what in a governed namespace: every cell of the table', async (
     now = column;
     if (column === 'on call, open') {
       const annotations = { 'countersign.dev/break-glass': 'INC-1', 'countersign.dev/break-glass-for': '20m' };
-      assert.equal((await who.request('PATCH', `/api/v1/namespaces/${ns}`, { metadata: { annotations } }, MERGE)).status, 200);
+      assert.equal(
+        (await who.request('PATCH', `/api/v1/namespaces/${ns}`, { metadata: { annotations } }, MERGE)).status,
+        200,
+      );
     }
     for (const { name, cells } of table.rows) {
       const before = recorded(service, 'production').total;
@@ -277,7 +288,10 @@ test('modes, and the ledger: every cell of the table', async () => {
     fleet,
     'all',
     Object.fromEntries(
-      modes.map((m) => [`clusters/${m}/all.yaml`, `${namespace(`mode-${m}`)}---\n${configMap(`mode-${m}`, 'settings', { a: '1' })}`]),
+      modes.map((m) => [
+        `clusters/${m}/all.yaml`,
+        `${namespace(`mode-${m}`)}---\n${configMap(`mode-${m}`, 'settings', { a: '1' })}`,
+      ]),
     ),
   );
   const service = await stage.serve(configuration, 'modes', ['--heartbeat', '1h']);
@@ -306,11 +320,24 @@ test('modes, and the ledger: every cell of the table', async () => {
     const answer = await (columns[column] ?? assert.fail())(mode);
     const warned = answer.warnings.some((w) => /not enforced yet/.test(w));
     const isBeside =
-      readFileSync(`${service.data}/write-ahead.jsonl`, { encoding: 'utf8', flag: 'a+' }).includes(`"${answer.name}"`) ||
-      (column.startsWith('machinery') && readFileSync(`${service.data}/write-ahead.jsonl`, 'utf8').includes(answer.name));
-    const told = isRefused(answer) ? 'no' : warned ? 'yes, with a warning' : isBeside ? 'yes, beside the ledger' : 'yes';
+      readFileSync(`${service.data}/write-ahead.jsonl`, { encoding: 'utf8', flag: 'a+' }).includes(
+        `"${answer.name}"`,
+      ) ||
+      (column.startsWith('machinery') &&
+        readFileSync(`${service.data}/write-ahead.jsonl`, 'utf8').includes(answer.name));
+    const told = isRefused(answer)
+      ? 'no'
+      : warned
+        ? 'yes, with a warning'
+        : isBeside
+          ? 'yes, beside the ledger'
+          : 'yes';
     const matches =
-      expected === 'yes, silently' ? answer.status === 201 && !warned : expected === 'not asked' ? told === 'yes' : told === expected;
+      expected === 'yes, silently'
+        ? answer.status === 201 && !warned
+        : expected === 'not asked'
+          ? told === 'yes'
+          : told === expected;
     if (!matches)
       wrong.push(
         `${mode}: ${column}: ${told}, and the page says ${expected} (${answer.status} ${String(answer.body['message']).slice(0, 200)})`,
@@ -335,7 +362,9 @@ test('modes, and the ledger: every cell of the table', async () => {
   await service.says('records that were kept beside it are on it now', 30_000);
   for (const { mode, name, column } of beside) {
     if (column.startsWith('machinery')) {
-      const rows = service.entries('admission.allowed', mode).flatMap(({ entry }) => service.evidence<AdmittedRequest[]>(entry.evidence));
+      const rows = service
+        .entries('admission.allowed', mode)
+        .flatMap(({ entry }) => service.evidence<AdmittedRequest[]>(entry.evidence));
       assert.equal(rows.filter((r) => r.object.name === name).length, 1, `${mode} ${name}`);
     } else {
       const uses = service.entries('breakglass.used', mode).filter(({ entry }) => entry.object.name === name);

@@ -26,17 +26,28 @@ test('break-glass from the command line: opened, used, listed, settled by the co
     countersign(['break-glass', ...args, '--kubeconfig', stage.controlPlane.kubeconfig(user)]);
   const open = ['open', '-n', 'cli-glass', '--reason', 'checkout is down', '--ticket', 'INC-1', '--for', '20m'];
   const refused = await glass(open, 'dev');
-  assert.deepEqual([refused.code, /denied the request/.test(refused.stdout)], [1, true], refused.stdout + refused.stderr);
+  assert.deepEqual(
+    [refused.code, /denied the request/.test(refused.stdout)],
+    [1, true],
+    refused.stdout + refused.stderr,
+  );
   const ungoverned = await glass(['open', '-n', 'default', '--reason', 'x', '--ticket', 'y']);
   assert.deepEqual([ungoverned.code, /nobody answered/.test(ungoverned.stdout)], [1, true]);
   const opened = await glass(open);
   assert.deepEqual([opened.code, opened.stderr], [0, '']);
   assert.match(opened.stdout, /cli-glass: break-glass is open in `cli-glass` until /);
   const grant = service.entries('breakglass.opened', 'production')[0]?.entry;
-  assert.deepEqual([grant?.user, grant?.reason, grant?.ticket, grant?.namespaces], ['oncall', 'checkout is down', 'INC-1', ['cli-glass']]);
+  assert.deepEqual(
+    [grant?.user, grant?.reason, grant?.ticket, grant?.namespaces],
+    ['oncall', 'checkout is down', 'INC-1', ['cli-glass']],
+  );
   const oncall = await stage.as('oncall');
   const settings = '/api/v1/namespaces/cli-glass/configmaps/settings';
-  assert.equal((await oncall.request('PATCH', settings, { data: { colour: 'red' } }, MERGE)).status, 200, 'no annotation on the object');
+  assert.equal(
+    (await oncall.request('PATCH', settings, { data: { colour: 'red' } }, MERGE)).status,
+    200,
+    'no annotation on the object',
+  );
   const status = await countersign(['status', '--data', service.data]);
   assert.match(status.stdout, /break-glass is open in cli-glass until .*, by oncall: checkout is down/);
   assert.match(status.stdout, /1 use of break-glass to settle/);
@@ -46,7 +57,10 @@ test('break-glass from the command line: opened, used, listed, settled by the co
   assert.equal((await glass(['close', '-n', 'cli-glass'])).code, 0);
   const list = await countersign(['break-glass', 'list', '--data', service.data]);
   assert.equal(list.code, 1);
-  assert.match(list.stdout, /0 open, 1 to settle\n {2}\d+ .* UPDATE ConfigMap cli-glass\/settings\n {6}by oncall: checkout is down/);
+  assert.match(
+    list.stdout,
+    /0 open, 1 to settle\n {2}\d+ .* UPDATE ConfigMap cli-glass\/settings\n {6}by oncall: checkout is down/,
+  );
   const settle = (...how: string[]) =>
     countersign(['break-glass', 'settle', 'production', ...how, '--reason', 'reviewed', '--data', service.data]);
   const early = await settle('--commit', first);
@@ -105,7 +119,8 @@ test('what is undone is settled as that, once it is', async () => {
     metadata: { name: 'extra', annotations: { [ANNOTATION.breakGlass]: 'INC-2' } },
   };
   assert.equal((await oncall.request('POST', '/api/v1/namespaces/undone/configmaps', cm)).status, 201);
-  const settle = () => countersign(['break-glass', 'settle', 'production', '--reverted', '--reason', 'reviewed', '--data', service.data]);
+  const settle = () =>
+    countersign(['break-glass', 'settle', 'production', '--reverted', '--reason', 'reviewed', '--data', service.data]);
   assert.match((await settle()).stderr, /ConfigMap undone\/extra is not as Git has it/);
   const grant = { [ANNOTATION.breakGlass]: 'INC-2 cleaning up', [ANNOTATION.breakGlassFor]: '5m' };
   await oncall.request('PATCH', '/api/v1/namespaces/undone', { metadata: { annotations: grant } }, MERGE);
@@ -122,7 +137,10 @@ test('the gate’s own objects: others are kept from them also while it is away;
     ['DELETE', WEBHOOK, undefined],
     ['PATCH', WEBHOOK, { webhooks: [] }],
   ];
-  await stage.waitFor(async () => (await admin.request('DELETE', `${WEBHOOK}?dryRun=All`)).status === 403, 'the protection'); // takes effect within a second
+  await stage.waitFor(
+    async () => (await admin.request('DELETE', `${WEBHOOK}?dryRun=All`)).status === 403,
+    'the protection',
+  ); // takes effect within a second
   const refuse = async () => {
     for (const [method, path, body] of touches) {
       const answer = await admin.request(method, path, body, MERGE);
@@ -142,12 +160,20 @@ test('the gate’s own objects: others are kept from them also while it is away;
   const [first, ...others] = ((await admin.request('GET', WEBHOOK)).body['webhooks'] ?? []) as {
     matchConditions: object[];
   }[];
-  const webhooks = [{ ...first, matchConditions: [...(first?.matchConditions ?? []), { name: 'nobody', expression: 'false' }] }, ...others];
+  const webhooks = [
+    { ...first, matchConditions: [...(first?.matchConditions ?? []), { name: 'nobody', expression: 'false' }] },
+    ...others,
+  ];
   assert.equal((await oncall.request('PATCH', WEBHOOK, { webhooks }, MERGE)).status, 200);
   await stage
-    .waitFor(async () => !JSON.stringify((await admin.request('GET', WEBHOOK)).body).includes('"nobody"'), 'the return of the webhook')
+    .waitFor(
+      async () => !JSON.stringify((await admin.request('GET', WEBHOOK)).body).includes('"nobody"'),
+      'the return of the webhook',
+    )
     .catch(async (thrown) =>
-      assert.fail(`${thrown}\n${service.log.slice(-3000)}\n${JSON.stringify((await admin.request('GET', WEBHOOK)).body['metadata'])}`),
+      assert.fail(
+        `${thrown}\n${service.log.slice(-3000)}\n${JSON.stringify((await admin.request('GET', WEBHOOK)).body['metadata'])}`,
+      ),
     );
   await stage.waitFor(async () => service.entries('protection.changed', '').length >= 2, 'the records');
   assert.deepEqual(
@@ -160,7 +186,10 @@ test('the gate’s own objects: others are kept from them also while it is away;
       ['ValidatingWebhookConfiguration', 'changed'],
     ],
   );
-  await stage.waitFor(async () => (await admin.request('DELETE', `${WEBHOOK}?dryRun=All`)).status === 403, 'the protection');
+  await stage.waitFor(
+    async () => (await admin.request('DELETE', `${WEBHOOK}?dryRun=All`)).status === 403,
+    'the protection',
+  );
   await service.stop();
   await refuse();
   assert.equal((await oncall.request('DELETE', WEBHOOK)).status, 200, 'nobody is locked out');
@@ -185,10 +214,14 @@ test('other namespaces that an environment names are held against its rules', as
     metadata: { generateName: 'p-' },
     spec: { containers: [{ name: 'c', image: 'registry.example.com/c:1', securityContext: { privileged } }] },
   });
-  const post = (ns: string, privileged: boolean) => dev.request('POST', `/api/v1/namespaces/${ns}/pods`, pod(privileged));
+  const post = (ns: string, privileged: boolean) =>
+    dev.request('POST', `/api/v1/namespaces/${ns}/pods`, pod(privileged));
   const denied = await post('team-a', true);
   assert.equal(denied.status, 403);
-  assert.match(String(denied.body['message']), /policy\.countersign\.dev.*the rules of the environment `production` deny it:.*privileged/);
+  assert.match(
+    String(denied.body['message']),
+    /policy\.countersign\.dev.*the rules of the environment `production` deny it:.*privileged/,
+  );
   assert.equal((await post('free', true)).status, 201);
   await service.entry('admission.denied', 'production', (e) => e.object.namespace === 'team-a');
   const plain = { apiVersion: 'v1', kind: 'ConfigMap', metadata: { generateName: 'c-' } };
@@ -251,7 +284,9 @@ test('an operator in the cluster may write what belongs to an object that Git ha
         template: {
           metadata: { labels: { a: 'b' } },
           spec: {
-            containers: [{ name: 'c', image: 'registry.example.com/c:1', resources: { limits: { memory: '64Mi', cpu: '1' } } }],
+            containers: [
+              { name: 'c', image: 'registry.example.com/c:1', resources: { limits: { memory: '64Mi', cpu: '1' } } },
+            ],
           },
         },
       },
@@ -278,7 +313,10 @@ test('before it is enforced, a preview says from recorded traffic what would be 
   assert.equal(preview.code, 1, preview.stderr);
   assert.match(preview.stdout, /production: 3 requests would be refused/);
   assert.match(preview.stdout, /refused +3 x CREATE ConfigMap by dev\n +such as preview\/[abc]: .*no recorded verdict/);
-  assert.match(preview.stdout, /let through +1 x CREATE ConfigMap by system:serviceaccount:kube-system:deployment-controller/);
+  assert.match(
+    preview.stdout,
+    /let through +1 x CREATE ConfigMap by system:serviceaccount:kube-system:deployment-controller/,
+  );
   assert.equal((await countersign(['admission', 'preview', '--data', service.data, '--environment', 'none'])).code, 2);
   const event = (user: string, verb: string, more: object = {}) =>
     JSON.stringify({
@@ -292,7 +330,9 @@ test('before it is enforced, a preview says from recorded traffic what would be 
       stageTimestamp: '2026-01-01T00:00:00Z',
     });
   const log = join(directory, 'preview-audit.log');
-  const config = stage.configuration('preview-off', [{ url: 'https://git.example.com/fleet', namespaces: ['preview'], mode: 'off' }]);
+  const config = stage.configuration('preview-off', [
+    { url: 'https://git.example.com/fleet', namespaces: ['preview'], mode: 'off' },
+  ]);
   const lines = [
     event('dev', 'patch'),
     event('ola', 'delete'),
@@ -362,12 +402,19 @@ test('the manifests are taken by the API server as they are, also where pods are
 
 test('only whoever has a certificate of the authority is answered; replicas share a certificate by a Secret', async () => {
   const kubeSystem = 'kube-public';
-  const { service } = await stage.running('tls-secret', {}, { arguments: ['--webhook-tls', `secret:${kubeSystem}/gate-tls`] });
+  const { service } = await stage.running(
+    'tls-secret',
+    {},
+    { arguments: ['--webhook-tls', `secret:${kubeSystem}/gate-tls`] },
+  );
   const secret = (await stage.get(`/api/v1/namespaces/${kubeSystem}/secrets/gate-tls`)).body as {
     type: string;
     data: Record<string, string>;
   };
-  assert.deepEqual([secret.type, Object.keys(secret.data).sort()], ['kubernetes.io/tls', ['ca.crt', 'tls.crt', 'tls.key']]);
+  assert.deepEqual(
+    [secret.type, Object.keys(secret.data).sort()],
+    ['kubernetes.io/tls', ['ca.crt', 'tls.crt', 'tls.key']],
+  );
   const dev = await stage.as('dev');
   const post = () =>
     dev.request('POST', '/api/v1/namespaces/tls-secret/configmaps', {
@@ -393,7 +440,11 @@ test('only whoever has a certificate of the authority is answered; replicas shar
     kind: 'ConfigMap',
     metadata: { name: 'x' },
   });
-  assert.match(String(refused.body['message']), /failed calling webhook.*certificate/, 'the API server of this test has none');
+  assert.match(
+    String(refused.body['message']),
+    /failed calling webhook.*certificate/,
+    'the API server of this test has none',
+  );
 });
 
 test('what is in a governed namespace already is judged, and what no commit has is listed', async () => {
@@ -422,12 +473,25 @@ test('what is in a governed namespace already is judged, and what no commit has 
   const controller = await stage.as('controller');
   const owner = { apiVersion: 'apps/v1', kind: 'Deployment', name: 'web', uid, controller: true };
   assert.equal(
-    (await controller.request('POST', `/api/v1/namespaces/${ns}/pods`, pod('web-1', false, { ownerReferences: [owner] }))).status,
+    (
+      await controller.request(
+        'POST',
+        `/api/v1/namespaces/${ns}/pods`,
+        pod('web-1', false, { ownerReferences: [owner] }),
+      )
+    ).status,
     201,
   );
   assert.equal((await controller.request('POST', `/api/v1/namespaces/${ns}/pods`, pod('stray', false))).status, 201);
   const scan = async () => {
-    const { code, stdout, stderr } = await countersign(['admission', 'scan', '--data', service.data, '--output', 'json']);
+    const { code, stdout, stderr } = await countersign([
+      'admission',
+      'scan',
+      '--data',
+      service.data,
+      '--output',
+      'json',
+    ]);
     const [found] =
       code === 2
         ? []
@@ -453,14 +517,23 @@ test('what is in a governed namespace already is judged, and what no commit has 
   await stage
     .waitFor(async () => JSON.stringify((await stage.get(reportPath)).body).includes('left-behind'), 'the Report')
     .catch((thrown) => assert.fail(`${thrown}\n${service.log.slice(-2000)}`));
-  const report = (await stage.get(`/apis/openreports.io/v1alpha1/namespaces/${ns}/reports/countersign-production`)).body as {
+  const report = (await stage.get(`/apis/openreports.io/v1alpha1/namespaces/${ns}/reports/countersign-production`))
+    .body as {
     summary: Record<string, number>;
     results: { rule: string; result: string; resources: { name: string }[] }[];
   };
-  assert.ok(report.results.some((r) => r.rule === 'privileged' && r.result === 'fail' && r.resources[0]?.name === 'left-behind'));
+  assert.ok(
+    report.results.some(
+      (r) => r.rule === 'privileged' && r.result === 'fail' && r.resources[0]?.name === 'left-behind',
+    ),
+  );
   assert.ok(report.results.some((r) => r.rule === 'unmanaged' && r.result === 'warn'));
   assert.ok((report.summary['fail'] ?? 0) >= 1 && (report.summary['pass'] ?? 0) >= 1);
   const before = service.entries('cluster.scanned', 'production').length;
   await new Promise((done) => setTimeout(done, 5000));
-  assert.equal(service.entries('cluster.scanned', 'production').length, before, 'the same result is not recorded again');
+  assert.equal(
+    service.entries('cluster.scanned', 'production').length,
+    before,
+    'the same result is not recorded again',
+  );
 });

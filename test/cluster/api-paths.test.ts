@@ -19,7 +19,9 @@ before(async () => {
   await new Promise((done) => server.once('listening', done));
   const config = new KubeConfig();
   config.loadFromOptions({
-    clusters: [{ name: 'c', server: `http://127.0.0.1:${(server.address() as AddressInfo).port}/k8s/`, skipTLSVerify: true }],
+    clusters: [
+      { name: 'c', server: `http://127.0.0.1:${(server.address() as AddressInfo).port}/k8s/`, skipTLSVerify: true },
+    ],
     users: [{ name: 'u', token: 'a' }],
     contexts: [{ name: 'x', cluster: 'c', user: 'u' }],
     currentContext: 'x',

@@ -26,9 +26,20 @@ async function started(name: string, kubeconfig: string, more: readonly string[]
     [`${PATH}/ns.yaml`]: namespace(name),
     [`${PATH}/cm.yaml`]: configMap(name, 'settings', { colour: 'blue' }),
   });
-  const configuration = stage.configuration(name, [{ url: url ?? fleet.url, namespaces: [name], mode: 'off', interval: '1s' }]);
+  const configuration = stage.configuration(name, [
+    { url: url ?? fleet.url, namespaces: [name], mode: 'off', interval: '1s' },
+  ]);
   const [port] = (await freePorts(1)) as [number];
-  const args = ['--config', configuration, '--kubeconfig', kubeconfig, '--webhook', 'off', '--http', `127.0.0.1:${port}`];
+  const args = [
+    '--config',
+    configuration,
+    '--kubeconfig',
+    kubeconfig,
+    '--webhook',
+    'off',
+    '--http',
+    `127.0.0.1:${port}`,
+  ];
   const service = stage.start(args, name, more);
   const probe = async (path: string) => {
     const response = await fetch(`http://127.0.0.1:${port}${path}`);
@@ -37,7 +48,11 @@ async function started(name: string, kubeconfig: string, more: readonly string[]
   return { service, probe, first, fleet };
 }
 
-async function isWaiting(service: Service, probe: (path: string) => Promise<{ status: number; text: string }>, why: RegExp): Promise<void> {
+async function isWaiting(
+  service: Service,
+  probe: (path: string) => Promise<{ status: number; text: string }>,
+  why: RegExp,
+): Promise<void> {
   await service.says('waits, and tries again');
   assert.equal((await probe('/healthz')).status, 200);
   const ready = await probe('/readyz');

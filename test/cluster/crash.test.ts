@@ -27,7 +27,9 @@ before(async () => {
     'r.rego': 'package countersign.object\ndeny contains "never" if input.object.kind == "Never"',
   });
   writeFileSync(bundle, (await buildBundle({ opa: await tool('opa'), roots: [root] })).archive);
-  configuration = stage.configuration('crash', [{ url: fleet.url, namespaces: ['shop'], policies: { bundles: [{ file: bundle }] } }]);
+  configuration = stage.configuration('crash', [
+    { url: fleet.url, namespaces: ['shop'], policies: { bundles: [{ file: bundle }] } },
+  ]);
   const first = await stage.change(fleet, 'first', {
     [`${PATH}/ns.yaml`]: namespace('shop'),
     [`${PATH}/web.yaml`]: deployment('shop', 'web'),
@@ -43,15 +45,29 @@ after(() => stage.close());
 
 function checkLedger(): void {
   const reader = new LedgerReader(join(stage.data('crash'), 'ledger.db'));
-  const { finding } = verifyLedger(reader, parseVerifiers(readFileSync(join(stage.data('crash'), 'ledger.pub'), 'utf8')), {
-    trusted: [readFileSync(join(stage.data('crash'), 'checkpoint'), 'utf8')],
-  });
+  const { finding } = verifyLedger(
+    reader,
+    parseVerifiers(readFileSync(join(stage.data('crash'), 'ledger.pub'), 'utf8')),
+    {
+      trusted: [readFileSync(join(stage.data('crash'), 'checkpoint'), 'utf8')],
+    },
+  );
   reader.close();
   assert.equal(finding, undefined);
 }
 
 describe('kill -9 between two steps, then a restart: the change is completed and the ledger says so; killed when', () => {
-  for (const step of ['fetched', 'judged', 'dry-run', 'intended', 'first-write', 'written', 'healthy', 'pruned', 'recorded'] as const) {
+  for (const step of [
+    'fetched',
+    'judged',
+    'dry-run',
+    'intended',
+    'first-write',
+    'written',
+    'healthy',
+    'pruned',
+    'recorded',
+  ] as const) {
     test(step, async () => {
       const i = ++n;
       const commit = await stage.change(fleet, `change ${i}`, {
@@ -138,8 +154,16 @@ test('a change the cluster refuses half-way is undone, both are recorded, and th
   const failed = await service.entry('apply.result', 'production', (e) => e.outcome === 'failed');
   assert.match(failed.entry.error ?? '', /not today/);
   const restore = await service.entry('apply.intent', 'production', (e) => e.purpose === 'restore');
-  await service.entry('apply.result', 'production', (e) => e.intent === restore.index && e.revision === good && e.outcome === 'applied');
-  assert.equal((await stage.get('/api/v1/namespaces/shop/secrets/first')).status, 404, 'what the change had written is gone');
+  await service.entry(
+    'apply.result',
+    'production',
+    (e) => e.intent === restore.index && e.revision === good && e.outcome === 'applied',
+  );
+  assert.equal(
+    (await stage.get('/api/v1/namespaces/shop/secrets/first')).status,
+    404,
+    'what the change had written is gone',
+  );
   await new Promise((resolve) => setTimeout(resolve, 2000));
   assert.equal(
     service.entries('apply.intent', 'production').filter((e) => e.entry.revision === bad).length,
@@ -166,7 +190,11 @@ test('a killed change that the cluster then refuses is undone on restart', async
   await stage.serveUntil('first-write', configuration, 'crash');
   assert.equal((await stage.get('/api/v1/namespaces/shop/secrets/first')).status, 200, 'it was half-way');
   const service = await stage.serve(configuration, 'crash');
-  const restore = await service.entry('apply.intent', 'production', (e) => e.purpose === 'restore' && e.revision === good);
+  const restore = await service.entry(
+    'apply.intent',
+    'production',
+    (e) => e.purpose === 'restore' && e.revision === good,
+  );
   await service.entry('apply.result', 'production', (e) => e.intent === restore.index && e.outcome === 'applied');
   assert.equal((await stage.get('/api/v1/namespaces/shop/secrets/first')).status, 404);
   await service.stop();

@@ -55,7 +55,8 @@ const within = (ns: string, document: object): object => {
   const { metadata } = document as { metadata: object };
   return { ...document, metadata: { ...metadata, namespace: ns } };
 };
-const apply = (...documents: object[]): string => run(documents.map((d) => JSON.stringify(d)).join('\n'), 'apply', '-f', '-');
+const apply = (...documents: object[]): string =>
+  run(documents.map((d) => JSON.stringify(d)).join('\n'), 'apply', '-f', '-');
 const read = (ns: string, plural: string, name: string): Written =>
   JSON.parse(run('', '-n', ns, 'get', plural, name, '-o', 'json')) as Written;
 const ready = ({ status, metadata }: Written) => {
@@ -74,7 +75,11 @@ async function says(
     () => {
       last = read(ns, plural, name);
       const is = ready(last);
-      return is?.status === expected.status && (expected.reason ?? is.reason) === is.reason && (expected.message ?? /./).test(is.message);
+      return (
+        is?.status === expected.status &&
+        (expected.reason ?? is.reason) === is.reason &&
+        (expected.message ?? /./).test(is.message)
+      );
     },
     20_000,
     () => JSON.stringify(last?.status),
@@ -82,7 +87,10 @@ async function says(
   return last as Written;
 }
 
-async function home(name: string, spec: object = {}): Promise<{ fleet: Fleet; environment: object; trust: object; first: string }> {
+async function home(
+  name: string,
+  spec: object = {},
+): Promise<{ fleet: Fleet; environment: object; trust: object; first: string }> {
   const fleet = stage.fleet(name);
   const ns = `gate-${name}`;
   const environment = within(ns, environmentDocument({ name, url: fleet.url, namespaces: [name], spec: { ...spec } }));
@@ -106,7 +114,10 @@ test('an Environment in the cluster is run; its status says what it is at, and a
   assert.deepEqual(status?.objects, { current: 2, progressing: 0, failed: 0, missing: 0 });
   assert.match(status?.lastCheckTime ?? '', /^2\d{3}-/);
   run('', '-n', 'gate-crs', 'wait', '--for=condition=Ready', '--timeout=5s', 'environment/crs', 'trustpolicy/team');
-  assert.match(run('', '-n', 'gate-crs', 'get', 'env'), /^NAME\s+READY\s+STATE\s+REVISION\s+AGE\ncrs\s+True\s+applied\s+[0-9a-f]{40}/);
+  assert.match(
+    run('', '-n', 'gate-crs', 'get', 'env'),
+    /^NAME\s+READY\s+STATE\s+REVISION\s+AGE\ncrs\s+True\s+applied\s+[0-9a-f]{40}/,
+  );
   // Other objects and fields are of no concern, and writing a status is no change.
   assert.equal(service.entries('service.started', '').length, 1);
   const second = await stage.change(fleet, 'second', {
@@ -117,7 +128,11 @@ test('an Environment in the cluster is run; its status says what it is at, and a
   apply({ ...environment, spec: { ...spec, source: { ...spec.source, path: 'clusters' } } });
   await stage.waitFor(async () => (await stage.dataOf('crs', 'other')) !== undefined, 'the other path to be applied');
   await says('gate-crs', 'environments', 'crs', { status: 'True' });
-  assert.equal(service.entries('service.started', '').length, 2, 'that it runs with another configuration is on the ledger');
+  assert.equal(
+    service.entries('service.started', '').length,
+    2,
+    'that it runs with another configuration is on the ledger',
+  );
   assert.equal(service.entries('service.stopped', '').at(-1)?.entry.reason, 'its configuration is another');
   // A directory without manifests is refused as a commit would be, and what is applied is still defended as it was judged.
   apply({ ...environment, spec: { ...spec, source: { ...spec.source, path: 'nowhere' } } });
@@ -247,8 +262,11 @@ test('a document names only what is in its own namespace, and files only of its 
   apply(environment, elsewhere);
   const args = ['--config-namespace', 'gate-own', 'gate-other', '--config-files', files];
   const service = stage.start(await stage.arguments(nothing), 'own', args);
-  const invalid = (message: RegExp) => says('gate-own', 'environments', 'own', { status: 'False', reason: 'Invalid', message });
-  await invalid(/spec\.trust: expected the name of a TrustPolicy, found `team`, which is in another namespace \(`gate-other`\)/);
+  const invalid = (message: RegExp) =>
+    says('gate-own', 'environments', 'own', { status: 'False', reason: 'Invalid', message });
+  await invalid(
+    /spec\.trust: expected the name of a TrustPolicy, found `team`, which is in another namespace \(`gate-other`\)/,
+  );
   apply(trust);
   await service.says('countersign is running');
   for (const [name, message] of [
@@ -280,7 +298,14 @@ test('without its kinds in the cluster the service says how to install them', as
     return ((body['resources'] ?? []) as { name: string }[]).filter((r) => !r.name.includes('/')).length;
   };
   const start = async (name: string) =>
-    countersign(['serve', ...(await stage.arguments(nothing)), '--config-namespace', 'default', '--data', stage.data(name)]);
+    countersign([
+      'serve',
+      ...(await stage.arguments(nothing)),
+      '--config-namespace',
+      'default',
+      '--data',
+      stage.data(name),
+    ]);
   const others = ['notifiers', 'environments', 'trustpolicies'].map((kind) => `${kind}.countersign.dev`);
   run('', 'delete', 'crd', 'reportschedules.countersign.dev');
   await until(
@@ -288,7 +313,10 @@ test('without its kinds in the cluster the service says how to install them', as
     20_000,
     () => 'the kind is still there',
   );
-  assert.match((await start('older')).stderr, /does not know our kinds \(ReportSchedule\)\n.*countersign crds \| kubectl apply -f -/s);
+  assert.match(
+    (await start('older')).stderr,
+    /does not know our kinds \(ReportSchedule\)\n.*countersign crds \| kubectl apply -f -/s,
+  );
   run('', 'delete', 'crd', ...others);
   await until(
     async () => (await served()) === 0,

@@ -57,7 +57,9 @@ async function isAt(service: Service, name: string, commit: string, n: number): 
   };
   assert.equal(spec.replicas, n);
   const intents = service.entries('apply.intent', 'production').filter((r) => r.entry.revision === commit);
-  const planned = new Set(intents.flatMap((i) => service.evidence<Plan>(i.entry.evidence).objects.map((o) => o.ref.name)));
+  const planned = new Set(
+    intents.flatMap((i) => service.evidence<Plan>(i.entry.evidence).objects.map((o) => o.ref.name)),
+  );
   assert.ok(['settings', 'web', `old-${n}`].every((o) => planned.has(o)));
 }
 
@@ -132,7 +134,9 @@ test('a credential that ends is told as that, nothing is written, and it goes on
   const name = 'expired';
   const { fleet, service } = await running(name);
   proxy.fault = (asked) =>
-    asked.watch ? 'pass' : { status: 401, body: { kind: 'Status', code: 401, reason: 'Unauthorized', message: 'Unauthorized' } };
+    asked.watch
+      ? 'pass'
+      : { status: 401, body: { kind: 'Status', code: 401, reason: 'Unauthorized', message: 'Unauthorized' } };
   const commit = await change(fleet, name, 1);
   await service.says('give the service’s account this right');
   assert.equal((await stage.dataOf(name, 'settings'))?.['colour'], 'blue');
@@ -181,7 +185,10 @@ test('somebody else’s webhook that refuses one object is told by name before a
       : 'pass';
   const commit = await change(fleet, name, 1);
   const refused = await service.entry('apply.refused', 'production', (e) => e.revision === commit);
-  assert.match(refused.entry.error, /cannot dry-run Deployment hooked\/web: admission webhook "team\.example\.test" denied/);
+  assert.match(
+    refused.entry.error,
+    /cannot dry-run Deployment hooked\/web: admission webhook "team\.example\.test" denied/,
+  );
   assert.equal((await stage.dataOf(name, 'settings'))?.['colour'], 'blue');
 });
 
@@ -190,7 +197,9 @@ test('a webhook that knows no dry runs is named, with what its owner must do (Fl
   const { fleet, service } = await running(name);
   const said = 'admission webhook "old.example.test" does not support dry run';
   proxy.fault = (asked) =>
-    asked.dryRun && asked.path.includes('/deployments/') ? { status: 400, body: { kind: 'Status', code: 400, message: said } } : 'pass';
+    asked.dryRun && asked.path.includes('/deployments/')
+      ? { status: 400, body: { kind: 'Status', code: 400, message: said } }
+      : 'pass';
   await change(fleet, name, 1);
   await service.says('its owner must declare `sideEffects: None`');
 });
@@ -212,7 +221,10 @@ test('an answer about a Secret that repeats its value is not repeated (kustomize
     [`${PATH}/s.yaml`]: `apiVersion: v1\nkind: Secret\nmetadata: {name: s, namespace: ${name}}\nstringData: {password: correct-horse-battery}\n`,
   });
   const refused = await service.entry('apply.refused', 'production', (e) => e.revision === commit);
-  assert.match(refused.entry.error, /cannot dry-run Secret secretive\/s: the API server answered 422 \(its text is withheld/);
+  assert.match(
+    refused.entry.error,
+    /cannot dry-run Secret secretive\/s: the API server answered 422 \(its text is withheld/,
+  );
   assert.doesNotMatch(service.log, /correct-horse/);
 });
 
@@ -255,12 +267,22 @@ test('a branch that is pushed to in the middle of a run: the run ends with what 
     return isWrite(asked) ? { delayMs: 700 } : 'pass';
   };
   const commit = await change(fleet, name, 1);
-  const one = await service.entry('apply.result', 'production', (e) => e.revision === commit && e.outcome === 'applied');
+  const one = await service.entry(
+    'apply.result',
+    'production',
+    (e) => e.revision === commit && e.outcome === 'applied',
+  );
   await pushing;
   proxy.fault = () => 'pass';
-  const two = await service.entry('apply.result', 'production', (e) => e.revision === pushed && e.outcome === 'applied');
+  const two = await service.entry(
+    'apply.result',
+    'production',
+    (e) => e.revision === pushed && e.outcome === 'applied',
+  );
   assert.ok(one.index < two.index);
-  const frozen = service.evidence<Plan>((await service.entry('apply.intent', 'production', (e) => e.revision === commit)).entry.evidence);
+  const frozen = service.evidence<Plan>(
+    (await service.entry('apply.intent', 'production', (e) => e.revision === commit)).entry.evidence,
+  );
   assert.ok(frozen.objects.every((o) => o.revision === commit));
 });
 
@@ -278,7 +300,10 @@ test('etcd that dies in the middle of a change and comes back: the change is car
   await isAt(service, name, commit, 1);
   // The watches found their place again, or read all anew.
   await (await stage.as('controller')).request('DELETE', `/api/v1/namespaces/${name}/configmaps/settings`);
-  await stage.waitFor(async () => (await stage.dataOf(name, 'settings'))?.['colour'] === 'green-1', 'what was deleted to come back');
+  await stage.waitFor(
+    async () => (await stage.dataOf(name, 'settings'))?.['colour'] === 'green-1',
+    'what was deleted to come back',
+  );
   await service.stop();
   checkLedger(name);
 });
@@ -335,7 +360,12 @@ test('a Git server that answers with garbage, with half of an answer, or never: 
       );
       how = 'well';
       for (const socket of open) socket.destroy();
-      await service.entry('apply.result', 'production', (e) => e.revision === commit && e.outcome === 'applied', 60_000);
+      await service.entry(
+        'apply.result',
+        'production',
+        (e) => e.revision === commit && e.outcome === 'applied',
+        60_000,
+      );
       await asked;
     }
     assert.deepEqual(
@@ -369,7 +399,8 @@ test('a flood of what happened makes a few Events, and not a full etcd (Argo CD 
     });
   const count = async () => {
     const { body } = await stage.get('/apis/events.k8s.io/v1/namespaces/default/events');
-    return (body['items'] as { regarding: { name: string } }[]).filter((e) => e.regarding.name.startsWith('flood-')).length;
+    return (body['items'] as { regarding: { name: string } }[]).filter((e) => e.regarding.name.startsWith('flood-'))
+      .length;
   };
   await stage.waitFor(async () => (await count()) >= 60, 'the first Events');
   await new Promise((resolve) => setTimeout(resolve, 500));
@@ -389,7 +420,12 @@ test('a repository of 100,000 files is looked at, and only what the environment 
   fleet.git(stage.dana, 'commit', '--quiet', '-S', '-m', 'huge');
   await approveAs(stage.lee, fleet, before, fleet.head());
   fleet.push();
-  await service.entry('apply.result', 'production', (e) => e.revision === fleet.head() && e.outcome === 'applied', 60_000);
+  await service.entry(
+    'apply.result',
+    'production',
+    (e) => e.revision === fleet.head() && e.outcome === 'applied',
+    60_000,
+  );
   assert.equal((await stage.dataOf(name, 'settings'))?.['colour'], 'huge');
   const resident = Number(/VmHWM:\s+(\d+)/.exec(readFileSync(`/proc/${service.pid}/status`, 'utf8'))?.[1]) / 1024;
   assert.ok(resident < 700, `${Math.round(resident)} MiB`);
@@ -416,9 +452,13 @@ test('a clock that jumps a day ahead, and then behind: drift and changes go on, 
     service.entry('apply.result', 'production', (e) => e.revision === commit && e.outcome === 'applied', ms);
   const defended = async () => {
     await controller.request('DELETE', `/api/v1/namespaces/${name}/configmaps/settings`);
-    await stage.waitFor(async () => (await stage.dataOf(name, 'settings')) !== undefined, 'what was deleted to come back');
+    await stage.waitFor(
+      async () => (await stage.dataOf(name, 'settings')) !== undefined,
+      'what was deleted to come back',
+    );
   };
-  const paint = (colour: string) => stage.change(fleet, colour, { [`${PATH}/cm.yaml`]: configMap(name, 'settings', { colour }) });
+  const paint = (colour: string) =>
+    stage.change(fleet, colour, { [`${PATH}/cm.yaml`]: configMap(name, 'settings', { colour }) });
   await applied(first);
   jump(86_400_000);
   await defended();
@@ -437,7 +477,9 @@ test('a clock that jumps a day ahead, and then behind: drift and changes go on, 
 test('while others keep the webhook busy, a change is written with fewer requests at a time', async () => {
   const name = 'yielding';
   const settings = (n: number) =>
-    Object.fromEntries(Array.from({ length: 120 }, (_, i) => [`${PATH}/c${i}.yaml`, configMap(name, `c${i}`, { n: String(n) })]));
+    Object.fromEntries(
+      Array.from({ length: 120 }, (_, i) => [`${PATH}/c${i}.yaml`, configMap(name, `c${i}`, { n: String(n) })]),
+    );
   let most = 0;
   proxy.fault = (asked) => {
     const isOurs = (a: Asked) => (a.dryRun || isWrite(a)) && a.path.includes(`/namespaces/${name}/configmaps/`);

@@ -23,7 +23,12 @@ const CASES: [string, string, Parameters<typeof object>[1], 'current' | 'progres
   ['nothing to say', 'ConfigMap', {}, 'current'],
   ['being deleted', 'ConfigMap', { metadata: { deletionTimestamp: 'x' } }, 'progressing'],
   ['not seen by its controller', 'example.test/v1 Widget', { status: { observedGeneration: 1 } }, 'progressing'],
-  ['Reconciling', 'example.test/v1 Widget', { status: { conditions: [{ type: 'Reconciling', status: 'True' }] } }, 'progressing'],
+  [
+    'Reconciling',
+    'example.test/v1 Widget',
+    { status: { conditions: [{ type: 'Reconciling', status: 'True' }] } },
+    'progressing',
+  ],
   ['Stalled', 'example.test/v1 Widget', { status: { conditions: [{ type: 'Stalled', status: 'True' }] } }, 'failed'],
   [
     'Ready False is in progress, never failed',
@@ -31,16 +36,41 @@ const CASES: [string, string, Parameters<typeof object>[1], 'current' | 'progres
     { status: { conditions: [{ type: 'Ready', status: 'False' }] } },
     'progressing',
   ],
-  ['Ready Unknown', 'example.test/v1 Widget', { status: { conditions: [{ type: 'Ready', status: 'Unknown' }] } }, 'progressing'],
+  [
+    'Ready Unknown',
+    'example.test/v1 Widget',
+    { status: { conditions: [{ type: 'Ready', status: 'Unknown' }] } },
+    'progressing',
+  ],
   ['Ready True', 'example.test/v1 Widget', { status: { conditions: [{ type: 'Ready', status: 'True' }] } }, 'current'],
   ['conditions of another shape', 'example.test/v1 Widget', { status: { conditions: 'none' } }, 'current'],
   ['a rollout that is done', 'apps/v1 Deployment', { spec: { replicas: 2 }, status: replicas(2) }, 'current'],
   ['no status yet', 'apps/v1 Deployment', { spec: { replicas: 2 } }, 'progressing'],
   ['no status yet, and no replicas asked for', 'apps/v1 Deployment', { spec: { replicas: 0 } }, 'progressing'],
-  ['old replicas are there', 'apps/v1 Deployment', { spec: { replicas: 2 }, status: replicas(2, { replicas: 3 }) }, 'progressing'],
-  ['not updated', 'apps/v1 Deployment', { spec: { replicas: 2 }, status: replicas(2, { updatedReplicas: 1 }) }, 'progressing'],
-  ['not ready', 'apps/v1 Deployment', { spec: { replicas: 2 }, status: replicas(2, { readyReplicas: 1 }) }, 'progressing'],
-  ['not available', 'apps/v1 Deployment', { spec: { replicas: 2 }, status: replicas(2, { availableReplicas: 1 }) }, 'progressing'],
+  [
+    'old replicas are there',
+    'apps/v1 Deployment',
+    { spec: { replicas: 2 }, status: replicas(2, { replicas: 3 }) },
+    'progressing',
+  ],
+  [
+    'not updated',
+    'apps/v1 Deployment',
+    { spec: { replicas: 2 }, status: replicas(2, { updatedReplicas: 1 }) },
+    'progressing',
+  ],
+  [
+    'not ready',
+    'apps/v1 Deployment',
+    { spec: { replicas: 2 }, status: replicas(2, { readyReplicas: 1 }) },
+    'progressing',
+  ],
+  [
+    'not available',
+    'apps/v1 Deployment',
+    { spec: { replicas: 2 }, status: replicas(2, { availableReplicas: 1 }) },
+    'progressing',
+  ],
   [
     'its deadline is over',
     'apps/v1 Deployment',
@@ -68,7 +98,12 @@ const CASES: [string, string, Parameters<typeof object>[1], 'current' | 'progres
     { spec: { replicas: 2 }, status: replicas(2, { currentRevision: 'a', updateRevision: 'b' }) },
     'progressing',
   ],
-  ['updated by hand', 'apps/v1 StatefulSet', { spec: { replicas: 2, updateStrategy: { type: 'OnDelete' } } }, 'current'],
+  [
+    'updated by hand',
+    'apps/v1 StatefulSet',
+    { spec: { replicas: 2, updateStrategy: { type: 'OnDelete' } } },
+    'current',
+  ],
   [
     'a partition',
     'apps/v1 StatefulSet',
@@ -131,7 +166,12 @@ const CASES: [string, string, Parameters<typeof object>[1], 'current' | 'progres
   ['failed', 'batch/v1 Job', { status: { conditions: [{ type: 'Failed', status: 'True' }] } }, 'failed'],
   ['suspended on purpose', 'batch/v1 Job', { spec: { suspend: true } }, 'current'],
   ['runs', 'Pod', { status: { phase: 'Running', conditions: [{ type: 'Ready', status: 'True' }] } }, 'current'],
-  ['runs, not ready', 'Pod', { status: { phase: 'Running', conditions: [{ type: 'Ready', status: 'False' }] } }, 'progressing'],
+  [
+    'runs, not ready',
+    'Pod',
+    { status: { phase: 'Running', conditions: [{ type: 'Ready', status: 'False' }] } },
+    'progressing',
+  ],
   ['ended well', 'Pod', { status: { phase: 'Succeeded' } }, 'current'],
   ['ended badly', 'Pod', { status: { phase: 'Failed' } }, 'failed'],
   [
@@ -227,7 +267,11 @@ test('a kind of another group is not judged by the rules of one that bears its n
 test('an expression that cannot be read is refused by name; one that cannot run on an object means "not yet"', () => {
   const base = { apiVersion: 'v1', kind: 'ConfigMap' };
   for (const current of ['object.', 'nothing(object)', '1 +', 'x == 1'])
-    assert.throws(() => healthExpressions([{ ...base, current }]), /the health expression `.*` cannot be read/, current);
+    assert.throws(
+      () => healthExpressions([{ ...base, current }]),
+      /the health expression `.*` cannot be read/,
+      current,
+    );
   const rule = healthExpressions([{ ...base, current: 'object.status.count >= 3' }]);
   assert.deepEqual(rule?.(object('Secret')), undefined);
   assert.equal(rule?.(object('ConfigMap'))?.state, 'progressing');

@@ -72,12 +72,15 @@ test('the kubeconfig of a document holds static credentials and nothing that run
   ];
   for (const [parts, message] of cases) {
     const file = kubeconfig(parts);
-    await assert.rejects(connect({ kubeconfig: file, context: parts.context, namedBy: 'document' }), (thrown: Error & { code: string }) => {
-      assert.equal(thrown.code, 'config-invalid');
-      assert.match(thrown.message, message);
-      assert.doesNotMatch(thrown.message, /very-secret/);
-      return true;
-    });
+    await assert.rejects(
+      connect({ kubeconfig: file, context: parts.context, namedBy: 'document' }),
+      (thrown: Error & { code: string }) => {
+        assert.equal(thrown.code, 'config-invalid');
+        assert.match(thrown.message, message);
+        assert.doesNotMatch(thrown.message, /very-secret/);
+        return true;
+      },
+    );
   }
   await assert.rejects(connect({ kubeconfig: directory, context: undefined, namedBy: 'document' }), {
     message: /not a plain file/,
@@ -92,7 +95,9 @@ test('an address that says nothing of who named it is taken for a document’s',
 });
 
 test('a program of the operator’s own kubeconfig runs', async () => {
-  await assert.rejects(connect({ kubeconfig: kubeconfig({ user: { exec } }), context: undefined, namedBy: 'operator' }));
+  await assert.rejects(
+    connect({ kubeconfig: kubeconfig({ user: { exec } }), context: undefined, namedBy: 'operator' }),
+  );
   assert.ok(existsSync(proof));
 });
 
@@ -111,9 +116,12 @@ test('tokens, token files and passwords in the kubeconfig of a document reach th
     server: `https://127.0.0.1:${(server.address() as AddressInfo).port}`,
     'insecure-skip-tls-verify': false,
   };
-  await assert.rejects(connect({ kubeconfig: kubeconfig({ cluster, user: { token: 'a' } }), context: 'a', namedBy: 'document' }), {
-    code: 'cluster-unreachable', // nobody vouches for its certificate
-  });
+  await assert.rejects(
+    connect({ kubeconfig: kubeconfig({ cluster, user: { token: 'a' } }), context: 'a', namedBy: 'document' }),
+    {
+      code: 'cluster-unreachable', // nobody vouches for its certificate
+    },
+  );
   Object.assign(cluster, { 'certificate-authority': 'ca.crt' });
   for (const user of [{ token: 'a-token' }, { tokenFile: 'token' }, { username: 'a', password: 'b' }]) {
     const { server: api, user: name } = await connect({

@@ -68,10 +68,24 @@ test('every write that the API server’s audit log shows is accounted for, and 
   const all = service.entries('audit.unmatched', 'production');
   assert.equal(all.length, 1, 'neither dry runs nor refusals nor other namespaces');
   const covered = service.entries('audit.covered', 'production').at(-1)?.entry;
-  assert.deepEqual([covered?.unmatched, (covered?.intents ?? 0) >= 2, covered?.events === (covered?.intents ?? 0) + 1], [1, true, true]);
+  assert.deepEqual(
+    [covered?.unmatched, (covered?.intents ?? 0) >= 2, covered?.events === (covered?.intents ?? 0) + 1],
+    [1, true, true],
+  );
 
   const audit = (applier: string, ...more: string[]) =>
-    countersign(['ledger', 'audit', auditLog, '--config', configuration, '--data', service.data, '--applier', applier, ...more]);
+    countersign([
+      'ledger',
+      'audit',
+      auditLog,
+      '--config',
+      configuration,
+      '--data',
+      service.data,
+      '--applier',
+      applier,
+      ...more,
+    ]);
   const reread = await audit('countersign');
   assert.equal(reread.code, 1, reread.stderr);
   assert.match(
@@ -89,7 +103,9 @@ test('every write that the API server’s audit log shows is accounted for, and 
 });
 
 test('an attempt on the gate’s own objects, which the API server refused by itself, is on the ledger', async () => {
-  const enforcing = stage.configuration('attempt', [{ url: fleet.url, namespaces: ['shop'], mode: 'enforce', spec: TAKING }]);
+  const enforcing = stage.configuration('attempt', [
+    { url: fleet.url, namespaces: ['shop'], mode: 'enforce', spec: TAKING },
+  ]);
   const service = await stage.serve(enforcing, 'attempt', ['--webhook', listen, '--audit-token-file', tokenFile]);
   const webhook = '/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/countersign';
   await stage.waitFor(async () => (await stage.admin.request('DELETE', webhook)).status === 403, 'the refusal');
@@ -112,13 +128,17 @@ test('an attempt on the gate’s own objects, which the API server refused by it
     'the note',
   );
   const oncall = await stage.as('oncall');
-  const { items } = (await stage.get('/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings')).body as {
+  const { items } = (await stage.get('/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings'))
+    .body as {
     items: { metadata: { name: string } }[];
   };
   await service.stop();
   // The tests after this one are about the audit log alone.
   for (const { metadata } of items)
-    await oncall.request('DELETE', `/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings/${metadata.name}`);
+    await oncall.request(
+      'DELETE',
+      `/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings/${metadata.name}`,
+    );
   assert.equal((await oncall.request('DELETE', webhook)).status, 200);
 });
 
@@ -137,7 +157,10 @@ test('the audit endpoint hears only who has its token, and takes only events', a
     '{"kind":"EventList","apiVersion":"audit.k8s.io/v1","items":[{}]}',
   ])
     assert.equal(await post('/audit', body, authorization), 400, body);
-  assert.equal(await post('/audit', '{"kind":"EventList","apiVersion":"audit.k8s.io/v1","items":[]}', authorization), 200);
+  assert.equal(
+    await post('/audit', '{"kind":"EventList","apiVersion":"audit.k8s.io/v1","items":[]}', authorization),
+    200,
+  );
   await service.stop();
 });
 
@@ -155,8 +178,16 @@ test('checkpoints are kept in a ConfigMap and a file, starts and ends are on rec
   const before = join(directory, 'before');
   cpSync(data, before, { recursive: true });
   const [port] = await freePorts(1);
-  const changed = stage.configuration('changed', [{ url: fleet.url, namespaces: ['shop'], mode: 'off', interval: '600ms', spec: TAKING }]);
-  const again = await stage.serve(changed, 'anchored', ['--webhook', `127.0.0.1:${port}`, '--heartbeat', '1s', ...anchors]);
+  const changed = stage.configuration('changed', [
+    { url: fleet.url, namespaces: ['shop'], mode: 'off', interval: '600ms', spec: TAKING },
+  ]);
+  const again = await stage.serve(changed, 'anchored', [
+    '--webhook',
+    `127.0.0.1:${port}`,
+    '--heartbeat',
+    '1s',
+    ...anchors,
+  ]);
   const commit = await stage.change(fleet, 'second', {
     [`${PATH}/cm.yaml`]: configMap('shop', 'settings', { k: '1' }),
   });
@@ -184,7 +215,10 @@ test('checkpoints are kept in a ConfigMap and a file, starts and ends are on rec
     'heartbeat',
   ])
     assert.ok(types.includes(type), type);
-  assert.deepEqual([types.filter((t) => t === 'service.stopped').length, (started?.found?.entries ?? 0) > 5], [2, true]);
+  assert.deepEqual(
+    [types.filter((t) => t === 'service.stopped').length, (started?.found?.entries ?? 0) > 5],
+    [2, true],
+  );
   assert.ok(verified.every((r) => r.entry.principal === 'dana') && verified.length === 2, JSON.stringify(verified));
   assert.ok(approved.every((r) => r.entry.principal === 'lee') && approved.length >= 2);
 
@@ -196,7 +230,10 @@ test('checkpoints are kept in a ConfigMap and a file, starts and ends are on rec
     { timeoutMs: 30_000 },
   );
   assert.equal(refused.code, 2, refused.stderr);
-  assert.match(refused.stderr, /the checkpoint kept in configmap default\/ledger is over \d+: it was put back to an older state/);
+  assert.match(
+    refused.stderr,
+    /the checkpoint kept in configmap default\/ledger is over \d+: it was put back to an older state/,
+  );
   assert.equal((await stage.dataOf('shop', 'settings'))?.['k'], '1', 'and changes nothing');
 });
 
@@ -225,7 +262,11 @@ test('while the store is down nothing is applied, break-glass is recorded beside
     assert.match(readFileSync(beside, 'utf8'), /"breakglass.used"/);
     assert.equal(service.entries('breakglass.used', 'production').length, 0);
     await postgres.up();
-    await service.entry('breakglass.used', 'production', (e) => e.reason === 'INC-1' && e.at !== undefined && e.user === 'oncall');
+    await service.entry(
+      'breakglass.used',
+      'production',
+      (e) => e.reason === 'INC-1' && e.at !== undefined && e.user === 'oncall',
+    );
     assert.equal(service.entries('breakglass.used', 'production').length, 1);
     await stage.waitFor(async () => readFileSync(beside, 'utf8') === '', 'the end of what is beside');
     await stage.waitFor(async () => (await stage.dataOf('shop', 'settings'))?.['k'] === 'down', 'the change');

@@ -24,13 +24,17 @@ const stage = await openStage(directory);
 const colour = (name: string, value: string) => ({
   [`${PATH}/cm.yaml`]: configMap(name, 'settings', { colour: value }),
 });
-const operate = (service: Service, ...args: string[]): Promise<CliResult> => countersign([...args, '--data', service.data]);
+const operate = (service: Service, ...args: string[]): Promise<CliResult> =>
+  countersign([...args, '--data', service.data]);
 
 test('status, suspend and resume: a suspended environment is left alone, also by drift, and whoever did it is on the ledger', async () => {
   const { fleet, service } = await stage.running('suspend');
   const well = await operate(service, 'status');
   assert.equal(well.code, 0, well.stderr);
-  assert.match(well.stdout, /^ENVIRONMENT\s+STATE\s+REVISION\s+HEALTHY\s+LOOKED\nproduction\s+applied\s+[0-9a-f]{12}\s+2\/2/);
+  assert.match(
+    well.stdout,
+    /^ENVIRONMENT\s+STATE\s+REVISION\s+HEALTHY\s+LOOKED\nproduction\s+applied\s+[0-9a-f]{12}\s+2\/2/,
+  );
   assert.ok(well.stdout.split('\n').every((line) => line.length <= 80));
   const nobody = await operate(service, 'suspend', 'production', '--reason', ' ');
   assert.equal(nobody.code, 2);
@@ -75,7 +79,15 @@ test('rollback: an earlier good revision after the same checks, held until a new
   const never = await operate(service, 'rollback', 'production', '--to', 'abcdef0', '--reason', 'x');
   assert.equal(never.code, 2);
   assert.match(never.stderr, /`production` was never at the revision `abcdef0`/);
-  const back = await operate(service, 'rollback', 'production', '--to', first.slice(0, 12), '--reason', 'INC-8: green hurts');
+  const back = await operate(
+    service,
+    'rollback',
+    'production',
+    '--to',
+    first.slice(0, 12),
+    '--reason',
+    'INC-8: green hurts',
+  );
   assert.equal(back.code, 0, back.stdout + back.stderr);
   assert.match(back.stdout, new RegExp(`git revert --no-edit ${first.slice(0, 12)}\\.\\.${second.slice(0, 12)}`));
   assert.equal((await stage.dataOf('back', 'settings'))?.['colour'], 'blue');
@@ -97,7 +109,10 @@ test('a rollback does not wait for a rollout that hangs', async () => {
   const back = await operate(service, 'rollback', 'production', '--to', first, '--reason', 'INC-8');
   assert.equal(back.code, 0, back.stdout + back.stderr);
   assert.equal((await stage.dataOf('hangs', 'settings'))?.['colour'], 'blue');
-  await stage.waitFor(async () => (await stage.get('/apis/apps/v1/namespaces/hangs/deployments/web')).status === 404, 'the removal');
+  await stage.waitFor(
+    async () => (await stage.get('/apis/apps/v1/namespaces/hangs/deployments/web')).status === 404,
+    'the removal',
+  );
 });
 
 test('reconcile looks at once; from scratch it writes everything again, and the ledger says that it was a restore', async () => {
@@ -109,14 +124,28 @@ test('reconcile looks at once; from scratch it writes everything again, and the 
   assert.equal(looked.code, 0, looked.stdout + looked.stderr);
   await service.entry('apply.result', 'production', (e) => e.revision === next && e.outcome === 'applied');
   await service.stop();
-  await stage.admin.request('DELETE', '/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/countersign');
+  await stage.admin.request(
+    'DELETE',
+    '/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/countersign',
+  );
   await stage.admin.request('DELETE', '/api/v1/namespaces/again/configmaps/settings');
   const service2 = await stage.serve(configuration, 'again');
-  const restored = await operate(service2, 'reconcile', 'production', '--from-scratch', '--reason', 'INC-9: the cluster was rebuilt');
+  const restored = await operate(
+    service2,
+    'reconcile',
+    'production',
+    '--from-scratch',
+    '--reason',
+    'INC-9: the cluster was rebuilt',
+  );
   assert.equal(restored.code, 0, restored.stdout + restored.stderr);
   assert.match(restored.stdout, /restored `production`: 2 objects in \d+\.\d s/);
   assert.equal((await stage.dataOf('again', 'settings'))?.['colour'], 'green');
-  await service2.entry('apply.intent', 'production', (e) => e.purpose === 'restore' && e.revision === next && e.revision !== first);
+  await service2.entry(
+    'apply.intent',
+    'production',
+    (e) => e.purpose === 'restore' && e.revision === next && e.revision !== first,
+  );
 });
 
 test('explain: where a live object comes from, from the ledger alone', async () => {
@@ -157,7 +186,16 @@ test('diff: nothing, something, or it could not be told; values of Secrets stay 
   const name = 'diff';
   const { fleet, configuration } = await stage.running(name);
   const run = (...more: string[]) =>
-    countersign(['diff', '--repo', fleet.work, '--config', configuration, '--kubeconfig', stage.controlPlane.kubeconfig('admin'), ...more]);
+    countersign([
+      'diff',
+      '--repo',
+      fleet.work,
+      '--config',
+      configuration,
+      '--kubeconfig',
+      stage.controlPlane.kubeconfig('admin'),
+      ...more,
+    ]);
   const nothing = await run();
   assert.equal(nothing.code, 0, nothing.stdout + nothing.stderr);
   assert.match(nothing.stdout, /nothing: all 2 objects are as in Git/);
@@ -174,7 +212,15 @@ test('diff: nothing, something, or it could not be told; values of Secrets stay 
   assert.match(something.stdout, /password: \(hidden\)/);
   assert.doesNotMatch(something.stdout, /correct-horse|Y29ycmVjdC1ob3JzZS1iYXR0ZXJ5/);
   assert.match(something.stdout, /2 of 3 objects are different/);
-  const away = await countersign(['diff', '--repo', fleet.work, '--config', configuration, '--kubeconfig', join(directory, 'none')]);
+  const away = await countersign([
+    'diff',
+    '--repo',
+    fleet.work,
+    '--config',
+    configuration,
+    '--kubeconfig',
+    join(directory, 'none'),
+  ]);
   assert.equal(away.code, 2);
 });
 
@@ -184,7 +230,15 @@ test('apply does one pass and ends, with the exit code of what came of it and th
   const configuration = stage.configuration(name, [{ url: fleet.url, namespaces: [name] }]);
   const data = stage.data(name);
   const run = () =>
-    countersign(['apply', '--config', configuration, '--kubeconfig', stage.controlPlane.kubeconfig('countersign'), '--data', data]);
+    countersign([
+      'apply',
+      '--config',
+      configuration,
+      '--kubeconfig',
+      stage.controlPlane.kubeconfig('countersign'),
+      '--data',
+      data,
+    ]);
   await stage.change(fleet, 'first', { [`${PATH}/ns.yaml`]: namespace(name), ...colour(name, 'blue') });
   const one = await run();
   assert.equal(one.code, 0, one.stdout + one.stderr);
@@ -210,7 +264,11 @@ test('a call of a forge makes an environment look at once, when it proves itself
     interval: '10m',
     receiver: { from, secretFile },
   });
-  const { fleet, service } = await stage.running('hook', { source: source('github') }, { arguments: ['--http', `127.0.0.1:${port}`] });
+  const { fleet, service } = await stage.running(
+    'hook',
+    { source: source('github') },
+    { arguments: ['--http', `127.0.0.1:${port}`] },
+  );
   const call = async (headers: Record<string, string>, body = '{}', environment = 'production') => {
     const answer = await fetch(`http://127.0.0.1:${port}/receive/${environment}`, { method: 'POST', body, headers });
     return answer.status;
@@ -239,16 +297,25 @@ test('a call of a forge makes an environment look at once, when it proves itself
       },
     ],
   ] as const) {
-    const configuration = stage.configuration('hook', [{ url: fleet.url, namespaces: ['hook'], spec: { source: source(from) } }]);
+    const configuration = stage.configuration('hook', [
+      { url: fleet.url, namespaces: ['hook'], spec: { source: source(from) } },
+    ]);
     const other = await stage.serve(configuration, 'hook', ['--http', `127.0.0.1:${port}`]);
     assert.equal(await call({}), 401, from);
     assert.equal(await call(headers('{}') as Record<string, string>, '{}'), 202, from);
     if (from === 'generic') {
       const old = String(Math.floor(Date.now() / 1000) - 301);
-      assert.equal(await call({ 'x-countersign-time': old, 'x-countersign-signature': sign(`${old}.{}`) }), 401, 'too old');
+      assert.equal(
+        await call({ 'x-countersign-time': old, 'x-countersign-signature': sign(`${old}.{}`) }),
+        401,
+        'too old',
+      );
     }
     const large = Buffer.alloc(26 * 1024 * 1024, 97);
-    assert.ok([401, 413].includes(await call(headers('x') as Record<string, string>, large.toString()).catch(() => 413)), 'too large');
+    assert.ok(
+      [401, 413].includes(await call(headers('x') as Record<string, string>, large.toString()).catch(() => 413)),
+      'too large',
+    );
     await other.stop();
   }
 });
@@ -307,12 +374,20 @@ test('promotion: production takes only commits that staging had in health, and d
   const there = await service.entry('apply.result', 'staging', (e) => e.revision === good && e.outcome === 'applied');
   const here = await service.entry('apply.result', 'production', (e) => e.revision === good && e.outcome === 'applied');
   assert.ok(Date.parse(here.entry.time) - Date.parse(there.entry.time) >= 2000, 'two seconds in health');
-  const bad = await stage.change(fleet, 'red', files('red', { 'clusters/staging/web.yaml': deployment('p-staging', 'web') }));
+  const bad = await stage.change(
+    fleet,
+    'red',
+    files('red', { 'clusters/staging/web.yaml': deployment('p-staging', 'web') }),
+  );
   await service.entry('apply.intent', 'staging', (e) => e.revision === bad);
   await deploymentStatus(stage.admin, 'p-staging', 'web', 'deadline');
   await service.entry('apply.result', 'staging', (e) => e.outcome === 'failed');
   await new Promise((resolve) => setTimeout(resolve, 3500));
-  assert.equal((await stage.dataOf('p-production', 'settings'))?.['colour'], 'blue', 'what failed in staging stays there');
+  assert.equal(
+    (await stage.dataOf('p-production', 'settings'))?.['colour'],
+    'blue',
+    'what failed in staging stays there',
+  );
   assert.deepEqual(
     service.entries('apply.intent', 'production').filter((r) => r.entry.revision === bad),
     [],
@@ -336,7 +411,10 @@ test('an environment that depends on another waits until that is applied and hea
   await service.entry('apply.intent', 'database', (e) => e.revision === commit);
   await new Promise((resolve) => setTimeout(resolve, 2000));
   assert.deepEqual(service.entries('apply.intent', 'shop'), []);
-  assert.match((await operate(service, 'status', '--environment', 'shop')).stdout, /depends on `database`, which is applying/);
+  assert.match(
+    (await operate(service, 'status', '--environment', 'shop')).stdout,
+    /depends on `database`, which is applying/,
+  );
   await deploymentStatus(stage.admin, 'd-database', 'db', 'all');
   await service.entry('apply.result', 'shop', (e) => e.revision === commit && e.outcome === 'applied');
 });
@@ -367,7 +445,14 @@ test('a replica runs the environments of its label alone, and admission is for a
     ['shard', /`shard` selects nothing/],
     ['shard=c', /no environment has the labels `shard=c`/],
   ] as const) {
-    const none = await countersign(['serve', ...(await stage.arguments(configuration)), '--data', service.data, '--selector', selector]);
+    const none = await countersign([
+      'serve',
+      ...(await stage.arguments(configuration)),
+      '--data',
+      service.data,
+      '--selector',
+      selector,
+    ]);
     assert.equal(none.code, 2);
     assert.match(none.stderr, message);
   }
@@ -378,7 +463,9 @@ test('a closed window keeps a change back and says so; an approval that says so 
   const { fleet, service, configuration, first } = await stage.running('window');
   await service.stop();
   const overriding = (who: string) =>
-    stage.configuration('window', [{ url: fleet.url, namespaces: ['window'], spec: { windows: [freeze], windowOverride: [who] } }]);
+    stage.configuration('window', [
+      { url: fleet.url, namespaces: ['window'], spec: { windows: [freeze], windowOverride: [who] } },
+    ]);
   overriding('dana');
   const again = await stage.serve(configuration, 'window');
   const before = fleet.head();
@@ -388,7 +475,10 @@ test('a closed window keeps a change back and says so; an approval that says so 
   assert.match((await operate(again, 'status')).stdout, /waits for the window `always` until/);
   const controller = await stage.as('controller');
   await controller.request('DELETE', '/api/v1/namespaces/window/configmaps/settings');
-  await stage.waitFor(async () => (await stage.dataOf('window', 'settings'))?.['colour'] === 'blue', 'drift is put right all the same');
+  await stage.waitFor(
+    async () => (await stage.dataOf('window', 'settings'))?.['colour'] === 'blue',
+    'drift is put right all the same',
+  );
   assert.equal(again.entries('window.closed', 'production').length, 1);
   await approveAs(stage.lee, fleet, before, commit, { windowOverride: true, reason: 'INC-10: must go out' });
   fleet.push();
@@ -411,7 +501,9 @@ test('an environment acts as its own ServiceAccount, and has no other rights', a
   const rbac = '/apis/rbac.authorization.k8s.io/v1';
   await stage.admin.request('POST', `${rbac}/namespaces/${name}/roles`, {
     metadata: { name: 'deployer' },
-    rules: [{ apiGroups: [''], resources: ['configmaps'], verbs: ['get', 'list', 'watch', 'create', 'patch', 'delete'] }],
+    rules: [
+      { apiGroups: [''], resources: ['configmaps'], verbs: ['get', 'list', 'watch', 'create', 'patch', 'delete'] },
+    ],
   });
   await stage.admin.request('POST', `${rbac}/namespaces/${name}/rolebindings`, {
     metadata: { name: 'deployer' },
@@ -462,9 +554,12 @@ test('a Secret that SOPS encrypted is opened for the API server alone; neither l
   const secret = async () => {
     const { status, body } = await stage.get('/api/v1/namespaces/shop/secrets/database');
     const values = Object.entries((body['data'] ?? {}) as Record<string, string>);
-    return status === 200 ? Object.fromEntries(values.map(([k, v]) => [k, Buffer.from(v, 'base64').toString()])) : undefined;
+    return status === 200
+      ? Object.fromEntries(values.map(([k, v]) => [k, Buffer.from(v, 'base64').toString()]))
+      : undefined;
   };
-  const change = (message: string, content: string) => stage.change(fleet, message, { [`${PATH}/secret.yaml`]: content });
+  const change = (message: string, content: string) =>
+    stage.change(fleet, message, { [`${PATH}/secret.yaml`]: content });
   const commit = await change('a secret', text('age.yaml'));
   await service.entry('apply.result', 'production', (e) => e.revision === commit && e.outcome === 'applied');
   assert.deepEqual(await secret(), {
@@ -478,7 +573,12 @@ test('a Secret that SOPS encrypted is opened for the API server alone; neither l
   // Drift in it is put right, and not told by value.
   const controller = await stage.as('controller');
   const path = '/api/v1/namespaces/shop/secrets/database?fieldManager=vault';
-  const patched = await controller.request('PATCH', path, { stringData: { password: 'stolen' } }, 'application/merge-patch+json');
+  const patched = await controller.request(
+    'PATCH',
+    path,
+    { stringData: { password: 'stolen' } },
+    'application/merge-patch+json',
+  );
   assert.equal(patched.status, 200, JSON.stringify(patched.body));
   await service.entry('drift.corrected', 'production', (e) => e.objects.some((o) => o.kind === 'Secret'));
   assert.equal((await secret())?.['password'], 'correct horse battery staple');
@@ -499,7 +599,10 @@ test('a Secret that SOPS encrypted is opened for the API server alone; neither l
   // A copy under another name is refused as a whole, though its values are whole: the MAC covers the name.
   const copied = await change('copied', text('age.yaml').replace('name: database', 'name: mine'));
   const moved = await service.entry('apply.refused', 'production', (e) => e.revision === copied);
-  assert.match(moved.entry.error, /Secret shop\/mine cannot be decrypted: a value was added, removed, moved or changed/);
+  assert.match(
+    moved.entry.error,
+    /Secret shop\/mine cannot be decrypted: a value was added, removed, moved or changed/,
+  );
   const bound = await service.entry('secret.bound', 'production', (e) => e.object === 'Secret shop/database');
   assert.match(bound.entry.key, /^[0-9a-f]{64}$/);
   // So is a copy of one whose MAC leaves its name out: its key is known for another object.
@@ -507,7 +610,10 @@ test('a Secret that SOPS encrypted is opened for the API server alone; neither l
   await service.entry('apply.result', 'production', (e) => e.revision === first && e.outcome === 'applied');
   const second = await change('copied once more', text('only.yaml').replace('name: numbers', 'name: mine'));
   const stolen = await service.entry('apply.refused', 'production', (e) => e.revision === second);
-  assert.match(stolen.entry.error, /Secret shop\/mine cannot be decrypted: its data key was encrypted for Secret shop\/numbers/);
+  assert.match(
+    stolen.entry.error,
+    /Secret shop\/mine cannot be decrypted: its data key was encrypted for Secret shop\/numbers/,
+  );
   const back = await change('back', text('age.yaml'));
   await service.entry('apply.result', 'production', (e) => e.revision === back && e.outcome === 'applied');
   const foreign = await change('for another key', text('openpgp.yaml'));
@@ -516,7 +622,11 @@ test('a Secret that SOPS encrypted is opened for the API server alone; neither l
   assert.equal((await secret())?.['password'], 'correct horse battery staple');
   await service.stop();
   const everything = readdirSync(service.data, { recursive: true, withFileTypes: true }).filter((e) => e.isFile());
-  const secrets = ['correct horse battery staple', Buffer.from('correct horse battery staple').toString('base64'), 'AGE-SECRET-KEY'];
+  const secrets = [
+    'correct horse battery staple',
+    Buffer.from('correct horse battery staple').toString('base64'),
+    'AGE-SECRET-KEY',
+  ];
   for (const entry of everything) {
     const bytes = readFileSync(join(entry.parentPath, entry.name));
     for (const word of secrets) assert.ok(!bytes.includes(word), `${entry.name} holds it`);
@@ -555,13 +665,18 @@ test('traces follow a change from the look to the last write, and name nobody; a
       const text = Buffer.concat(parts).toString();
       all += text;
       type Sent = { resourceSpans: { scopeSpans: { spans: Span[] }[] }[] };
-      for (const { scopeSpans } of (JSON.parse(text) as Sent).resourceSpans) spans.push(...scopeSpans.flatMap((s) => s.spans));
+      for (const { scopeSpans } of (JSON.parse(text) as Sent).resourceSpans)
+        spans.push(...scopeSpans.flatMap((s) => s.spans));
       response.setHeader('content-type', 'application/json').end('{}');
     });
   });
   const [port = 0, nobody = 0] = await freePorts(2);
   await new Promise<void>((done) => collector.listen(port, '127.0.0.1', done));
-  const { service } = await stage.running('traced', {}, { arguments: ['--traces', `http://127.0.0.1:${port}/v1/traces`] });
+  const { service } = await stage.running(
+    'traced',
+    {},
+    { arguments: ['--traces', `http://127.0.0.1:${port}/v1/traces`] },
+  );
   assert.equal(await service.stop(), 0);
   await new Promise((done) => collector.close(done));
   const find = (name: string, test: (span: Span) => boolean = () => true) =>
@@ -576,7 +691,8 @@ test('traces follow a change from the look to the last write, and name nobody; a
     ['prune', 'apply'],
   ] as const)
     assert.equal(above(find(name)), parent, name);
-  const attribute = (span: Span, key: string) => span.attributes.find((a) => a.key === `countersign.${key}`)?.value.stringValue;
+  const attribute = (span: Span, key: string) =>
+    span.attributes.find((a) => a.key === `countersign.${key}`)?.value.stringValue;
   assert.equal(attribute(find('judge'), 'outcome'), 'allowed');
   assert.equal(attribute(find('apply'), 'outcome'), 'applied');
   assert.equal(
@@ -587,7 +703,11 @@ test('traces follow a change from the look to the last write, and name nobody; a
     'CREATE',
   );
   assert.ok(!/dana|lee|example\.test/.test(all), 'nobody is named');
-  const alone = await stage.running('untraced', {}, { arguments: ['--traces', `http://127.0.0.1:${nobody}/v1/traces`] });
+  const alone = await stage.running(
+    'untraced',
+    {},
+    { arguments: ['--traces', `http://127.0.0.1:${nobody}/v1/traces`] },
+  );
   assert.equal(await alone.service.stop(), 0);
   const wrong = await countersign([
     'serve',
@@ -605,7 +725,10 @@ test('a chart of a registry is a part of the change by the digest that stands in
   const chart = join(directory, 'web');
   mkdirSync(join(chart, 'templates'), { recursive: true });
   writeFileSync(join(chart, 'Chart.yaml'), 'apiVersion: v2\nname: web\nversion: 1.0.0\n');
-  writeFileSync(join(chart, 'templates', 'ns.yaml'), 'apiVersion: v1\nkind: Namespace\nmetadata: {name: {{ .Release.Namespace }}}\n');
+  writeFileSync(
+    join(chart, 'templates', 'ns.yaml'),
+    'apiVersion: v1\nkind: Namespace\nmetadata: {name: {{ .Release.Namespace }}}\n',
+  );
   writeFileSync(
     join(chart, 'templates', 'cm.yaml'),
     'apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings, namespace: {{ .Release.Namespace }}}\ndata: {colour: {{ .Values.colour }}}\n',
@@ -630,7 +753,17 @@ test('a chart of a registry is a part of the change by the digest that stands in
     [`${PATH}/web.yaml`]: oci,
     [`${PATH}/values.yaml`]: 'colour: blue\n',
   });
-  const check = await countersign(['check', '--repo', fleet.work, '--config', configuration, '--base', '0'.repeat(40), '--output', 'json']);
+  const check = await countersign([
+    'check',
+    '--repo',
+    fleet.work,
+    '--config',
+    configuration,
+    '--base',
+    '0'.repeat(40),
+    '--output',
+    'json',
+  ]);
   assert.equal(check.code, 0, check.stdout + check.stderr);
   let service = await stage.serve(configuration, name);
   await service.entry('apply.result', 'production', (e) => e.revision === first && e.outcome === 'applied');
@@ -640,7 +773,10 @@ test('a chart of a registry is a part of the change by the digest that stands in
   await new Promise((done) => registry.server.close(done));
   service = await stage.serve(configuration, name);
   await (await stage.as('controller')).request('DELETE', `/api/v1/namespaces/${name}/configmaps/settings`);
-  await stage.waitFor(async () => (await stage.dataOf(name, 'settings')) !== undefined, 'what was deleted to come back');
+  await stage.waitFor(
+    async () => (await stage.dataOf(name, 'settings')) !== undefined,
+    'what was deleted to come back',
+  );
   const second = await stage.change(fleet, 'second', { [`${PATH}/values.yaml`]: 'colour: red\n' });
   await service.entry('apply.result', 'production', (e) => e.revision === second && e.outcome === 'applied');
   const away = await stage.change(fleet, 'other bytes', {
@@ -652,6 +788,8 @@ test('a chart of a registry is a part of the change by the digest that stands in
     [],
     'not a verdict: it could not be told',
   );
-  const text = JSON.stringify(service.entries('change.judged', 'production').map((r) => service.evidence(r.entry.evidence)));
+  const text = JSON.stringify(
+    service.entries('change.judged', 'production').map((r) => service.evidence(r.entry.evidence)),
+  );
   assert.ok(!text.includes(credentialsFile) && text.includes('web.yaml'));
 });

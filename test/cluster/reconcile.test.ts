@@ -20,7 +20,10 @@ test('a change is applied once its objects are healthy, and not before', async (
   const { fleet, service } = await stage.running('healthy', { health });
   const next = await stage.change(fleet, 'web', { [`${PATH}/web.yaml`]: deployment('healthy', 'web') });
   await service.entry('apply.intent', 'production', (e) => e.revision === next);
-  await stage.waitFor(async () => (await stage.get('/apis/apps/v1/namespaces/healthy/deployments/web')).status === 200, 'the Deployment');
+  await stage.waitFor(
+    async () => (await stage.get('/apis/apps/v1/namespaces/healthy/deployments/web')).status === 200,
+    'the Deployment',
+  );
   await new Promise((resolve) => setTimeout(resolve, 1000));
   assert.deepEqual(
     service.entries('apply.result', 'production').filter((r) => r.entry.revision === next),
@@ -53,10 +56,17 @@ test('a rollout that fails is undone whole: what it changed, what it added, what
   assert.equal(failed.entry.revision, first, 'the environment is where it was');
   await service.entry('apply.intent', 'production', (e) => e.purpose === 'restore' && e.revision === first);
   await stage.waitFor(async () => (await stage.dataOf('undone', 'settings'))?.['colour'] === 'blue', 'the return');
-  await stage.waitFor(async () => (await stage.get('/apis/apps/v1/namespaces/undone/deployments/web')).status === 404, 'the removal');
+  await stage.waitFor(
+    async () => (await stage.get('/apis/apps/v1/namespaces/undone/deployments/web')).status === 404,
+    'the removal',
+  );
   assert.notEqual(await stage.dataOf('undone', 'old'), undefined);
   await new Promise((resolve) => setTimeout(resolve, 1500));
-  assert.equal(service.entries('apply.intent', 'production').filter((e) => e.entry.revision === bad).length, 1, 'it is not tried again');
+  assert.equal(
+    service.entries('apply.intent', 'production').filter((e) => e.entry.revision === bad).length,
+    1,
+    'it is not tried again',
+  );
   const good = await stage.change(fleet, 'good', {
     [`${PATH}/web.yaml`]: undefined,
     [`${PATH}/cm.yaml`]: configMap('undone', 'settings', { colour: 'green' }),
@@ -70,7 +80,10 @@ test('objects that do not become healthy in time are named, and the change is un
   await stage.change(fleet, 'web', { [`${PATH}/web.yaml`]: deployment('late', 'web') });
   const failed = await service.entry('apply.result', 'production', (e) => e.outcome === 'failed');
   assert.match(failed.entry.error ?? '', /Deployment late\/web: its controller has not seen it yet, after 2 s/);
-  await stage.waitFor(async () => (await stage.get('/apis/apps/v1/namespaces/late/deployments/web')).status === 404, 'the removal');
+  await stage.waitFor(
+    async () => (await stage.get('/apis/apps/v1/namespaces/late/deployments/web')).status === 404,
+    'the removal',
+  );
 });
 
 test('a bad commit that is not healthy yet does not keep a newer good one waiting (Argo CD 11494)', async () => {
@@ -84,7 +97,11 @@ test('a bad commit that is not healthy yet does not keep a newer good one waitin
   await service.entry('apply.result', 'production', (e) => e.revision === better && e.outcome === 'applied');
   const newer = await service.entry('apply.intent', 'production', (e) => e.revision === better);
   assert.equal(newer.entry.takesOver, intent.index);
-  assert.equal((await stage.get('/apis/apps/v1/namespaces/overtaken/deployments/web')).status, 404, 'what only the bad one had is gone');
+  assert.equal(
+    (await stage.get('/apis/apps/v1/namespaces/overtaken/deployments/web')).status,
+    404,
+    'what only the bad one had is gone',
+  );
 });
 
 test('a health expression in CEL decides for a kind that says nothing itself', async () => {
@@ -103,7 +120,11 @@ test('a health expression in CEL decides for a kind that says nothing itself', a
   const late = await service.entry('apply.result', 'production', (e) => e.outcome === 'failed');
   assert.match(late.entry.error ?? '', /its `current` expression does not hold, after 2 s/);
   await change('black');
-  const hopeless = await service.entry('apply.result', 'production', (e) => e.outcome === 'failed' && /failed/.test(e.error ?? ''));
+  const hopeless = await service.entry(
+    'apply.result',
+    'production',
+    (e) => e.outcome === 'failed' && /failed/.test(e.error ?? ''),
+  );
   assert.doesNotMatch(hopeless.entry.error ?? '', /after/);
   const good = await change('red', { ready: 'yes' });
   await service.entry('apply.result', 'production', (e) => e.revision === good && e.outcome === 'applied');
@@ -114,7 +135,12 @@ test('a deleted or edited object is back long before the next look, and it is to
   const controller = await stage.as('controller');
   const path = '/api/v1/namespaces/watch/configmaps/settings';
   const edited = performance.now();
-  await controller.request('PATCH', `${path}?fieldManager=some-controller`, { data: { colour: 'red' } }, 'application/merge-patch+json');
+  await controller.request(
+    'PATCH',
+    `${path}?fieldManager=some-controller`,
+    { data: { colour: 'red' } },
+    'application/merge-patch+json',
+  );
   await stage.waitFor(async () => (await stage.dataOf('watch', 'settings'))?.['colour'] === 'blue', 'the correction');
   assert.ok(performance.now() - edited < 5000);
   const found = await service.entry('drift.found', 'production', (e) => e.revision === first);
@@ -126,7 +152,9 @@ test('a deleted or edited object is back long before the next look, and it is to
     const events = (await stage.get('/apis/events.k8s.io/v1/namespaces/watch/events')).body['items'] as
       | { reportingController?: string; reason?: string; type?: string; regarding?: { name: string } }[]
       | undefined;
-    const ours = (events ?? []).filter((e) => e.reportingController === 'countersign.dev/countersign' && e.regarding?.name === 'settings');
+    const ours = (events ?? []).filter(
+      (e) => e.reportingController === 'countersign.dev/countersign' && e.regarding?.name === 'settings',
+    );
     return ours.some((e) => e.reason === 'Drift' && e.type === 'Warning') && ours.some((e) => e.reason === 'Corrected');
   }, 'Events on the object');
   await controller.request('DELETE', path);
@@ -165,7 +193,12 @@ test('drift is only reported where the environment says so, once, and ends when 
   const { service } = await stage.running('report', { drift: { mode: 'report' } });
   const controller = await stage.as('controller');
   const edit = (colour: string) =>
-    controller.request('PATCH', '/api/v1/namespaces/report/configmaps/settings', { data: { colour } }, 'application/merge-patch+json');
+    controller.request(
+      'PATCH',
+      '/api/v1/namespaces/report/configmaps/settings',
+      { data: { colour } },
+      'application/merge-patch+json',
+    );
   await edit('red');
   await service.entry('drift.found', 'production', () => true);
   await new Promise((resolve) => setTimeout(resolve, 2000));
@@ -220,7 +253,10 @@ test('somebody who keeps changing an object is fought a few times, then named, a
   assert.equal(service.entries('drift.corrected', 'production').length, 5);
   const { code, stdout } = await countersign(['status', '--data', service.data]);
   assert.equal(code, 1);
-  assert.match(stdout, /^production\s+drifted[^\n]*\n {2}somebody keeps changing what Git has, [^\n]*: ConfigMap storm\/settings$/m);
+  assert.match(
+    stdout,
+    /^production\s+drifted[^\n]*\n {2}somebody keeps changing what Git has, [^\n]*: ConfigMap storm\/settings$/m,
+  );
 });
 
 test('a field that another manager has is refused with the manager’s name, and taken where the environment says so', async () => {
@@ -245,7 +281,9 @@ test('a field that another manager has is refused with the manager’s name, and
   assert.match(refused.entry.error, /ConfigMap conflict\/theirs: `another-tool` has `\.data\.colour`/);
   assert.equal((await stage.dataOf(name, 'theirs'))?.['colour'], 'red');
   await service.stop();
-  stage.configuration(name, [{ url: fleet.url, namespaces: [name], mode: 'off', spec: { apply: { conflicts: 'takeOver' } } }]);
+  stage.configuration(name, [
+    { url: fleet.url, namespaces: [name], mode: 'off', spec: { apply: { conflicts: 'takeOver' } } },
+  ]);
   const again = await stage.serve(configuration, name);
   await again.entry('apply.result', 'production', (e) => e.revision === wanted && e.outcome === 'applied');
   assert.equal((await stage.dataOf(name, 'theirs'))?.['colour'], 'blue');
@@ -264,7 +302,11 @@ test('an object of Flux, Argo CD or Helm is refused with its owner’s name befo
       metadata: { name: `c${i}`, ...mark },
       data: {},
     });
-  for (const [i, owner] of [/the Flux Kustomization \(`shop`\)/, /the Argo CD application/, /the Helm release/].entries()) {
+  for (const [i, owner] of [
+    /the Flux Kustomization \(`shop`\)/,
+    /the Argo CD application/,
+    /the Helm release/,
+  ].entries()) {
     const wanted = await stage.change(fleet, `c${i}`, {
       [`${PATH}/c.yaml`]: configMap(name, `c${i}`, { k: '1' }),
       [`${PATH}/cm.yaml`]: configMap(name, 'settings', { colour: `green-${i}` }),
@@ -292,7 +334,8 @@ test('a dry run writes nothing and deletes nothing (gitops-engine 699)', async (
     {},
     { environment: { mode: 'off' }, files: { [`${PATH}/old.yaml`]: configMap(name, 'old', { k: '1' }) } },
   );
-  const uid = async () => ((await stage.get(`/api/v1/namespaces/${name}/configmaps/old`)).body['metadata'] as { uid?: string })?.uid;
+  const uid = async () =>
+    ((await stage.get(`/api/v1/namespaces/${name}/configmaps/old`)).body['metadata'] as { uid?: string })?.uid;
   const before = await uid();
   const bad = await stage.change(fleet, 'bad', {
     [`${PATH}/old.yaml`]: undefined,
@@ -346,7 +389,11 @@ test('what cannot be undone is named in advance, and done only when the commit s
     assert.match(entry.entry.error, expected);
   };
   const claim = async () => (await stage.get(`/api/v1/namespaces/${name}/persistentvolumeclaims/data`)).status;
-  await refused('run', { [`${PATH}/job.yaml`]: job(name, 'migrate') }, /Job meant\/migrate would run, which cannot be undone/);
+  await refused(
+    'run',
+    { [`${PATH}/job.yaml`]: job(name, 'migrate') },
+    /Job meant\/migrate would run, which cannot be undone/,
+  );
   const allowed = await stage.change(fleet, 'run it\n\nCountersign-Allow: run Job meant/migrate', {
     [`${PATH}/x.txt`]: '1',
   });
@@ -368,7 +415,8 @@ test('what cannot be undone is named in advance, and done only when the commit s
     { [`${PATH}/job.yaml`]: job(name, 'migrate', 'other'), [`${PATH}/pvc.yaml`]: pvc },
     /Job meant\/migrate is immutable in `spec\.template`/,
   );
-  const uid = async () => ((await stage.get(`/apis/batch/v1/namespaces/${name}/jobs/migrate`)).body['metadata'] as { uid: string }).uid;
+  const uid = async () =>
+    ((await stage.get(`/apis/batch/v1/namespaces/${name}/jobs/migrate`)).body['metadata'] as { uid: string }).uid;
   const before = await uid();
   const controller = await stage.as('controller');
   const replaced = await stage.change(fleet, 'replace it', {
@@ -382,23 +430,36 @@ test('what cannot be undone is named in advance, and done only when the commit s
       { metadata: { finalizers: null } },
       'application/merge-patch+json',
     );
-    return service.entries('apply.result', 'production').some((r) => r.entry.revision === replaced && r.entry.outcome === 'applied');
+    return service
+      .entries('apply.result', 'production')
+      .some((r) => r.entry.revision === replaced && r.entry.outcome === 'applied');
   }, 'the replacement');
   assert.notEqual(await uid(), before);
-  const deleted = await stage.change(fleet, `drop the data\n\nCountersign-Allow: delete PersistentVolumeClaim ${name}/data`, {
-    [`${PATH}/pvc.yaml`]: undefined,
-  });
+  const deleted = await stage.change(
+    fleet,
+    `drop the data\n\nCountersign-Allow: delete PersistentVolumeClaim ${name}/data`,
+    {
+      [`${PATH}/pvc.yaml`]: undefined,
+    },
+  );
   await service.entry('apply.result', 'production', (e) => e.revision === deleted && e.outcome === 'applied');
 });
 
 test('an object with a finalizer stays known until the API server says that it is gone (kustomize-controller 1664)', async () => {
   const name = 'finalizer';
   const { fleet, service } = await stage.running(name);
-  const held = configMap(name, 'held', { k: '1' }).replace('metadata:\n', 'metadata:\n  finalizers: [example.test/hold]\n');
+  const held = configMap(name, 'held', { k: '1' }).replace(
+    'metadata:\n',
+    'metadata:\n  finalizers: [example.test/hold]\n',
+  );
   const one = await stage.change(fleet, 'held', { [`${PATH}/held.yaml`]: held });
   await service.entry('apply.result', 'production', (e) => e.revision === one);
   const two = await stage.change(fleet, 'drop', { [`${PATH}/held.yaml`]: undefined });
-  const result = await service.entry('apply.result', 'production', (e) => e.revision === two && e.outcome === 'applied');
+  const result = await service.entry(
+    'apply.result',
+    'production',
+    (e) => e.revision === two && e.outcome === 'applied',
+  );
   assert.deepEqual(
     service.evidence<{ leaving?: { name: string }[] }>(result.entry.evidence).leaving?.map((r) => r.name),
     ['held'],
@@ -413,7 +474,11 @@ test('an object with a finalizer stays known until the API server says that it i
   const three = await stage.change(fleet, 'more', {
     [`${PATH}/cm.yaml`]: configMap(name, 'settings', { colour: 'green' }),
   });
-  const last = await service.entry('apply.result', 'production', (e) => e.revision === three && e.outcome === 'applied');
+  const last = await service.entry(
+    'apply.result',
+    'production',
+    (e) => e.revision === three && e.outcome === 'applied',
+  );
   assert.equal(service.evidence<{ leaving?: unknown }>(last.entry.evidence).leaving, undefined);
 });
 
@@ -425,9 +490,18 @@ test('an object that lost our label is nobody’s to delete for us, and a finish
     `spec:\n  ttlSecondsAfterFinished: ${spec.ttlSecondsAfterFinished}\n`,
   );
   const files = { [`${PATH}/other.yaml`]: configMap(name, 'other', { k: '1' }), [`${PATH}/job.yaml`]: once };
-  const { fleet, service } = await stage.running(name, { drift: { mode: 'report' } }, { files, environment: { mode: 'off' } });
+  const { fleet, service } = await stage.running(
+    name,
+    { drift: { mode: 'report' } },
+    { files, environment: { mode: 'off' } },
+  );
   const unlabel = { metadata: { labels: { 'countersign.dev/environment': null } } };
-  await stage.admin.request('PATCH', `/api/v1/namespaces/${name}/configmaps/other`, unlabel, 'application/merge-patch+json');
+  await stage.admin.request(
+    'PATCH',
+    `/api/v1/namespaces/${name}/configmaps/other`,
+    unlabel,
+    'application/merge-patch+json',
+  );
   await stage.admin.request('DELETE', `/apis/batch/v1/namespaces/${name}/jobs/once`, {
     propagationPolicy: 'Background',
   });
@@ -459,20 +533,32 @@ test('a definition and its objects go together: what went with its kind does not
     [`${PATH}/crd.yaml`]: crd,
     [`${PATH}/g.yaml`]: `apiVersion: example.test/v1\nkind: Gizmo\nmetadata: {name: g, namespace: ${name}}\n`,
   };
-  const { fleet, service } = await stage.running(name, { target, drift: { mode: 'report' } }, { files, environment: { mode: 'off' } });
+  const { fleet, service } = await stage.running(
+    name,
+    { target, drift: { mode: 'report' } },
+    { files, environment: { mode: 'off' } },
+  );
   const without = { [`${PATH}/crd.yaml`]: undefined, [`${PATH}/g.yaml`]: undefined };
   const both = await stage.change(fleet, 'both', without);
   const refused = await service.entry('apply.refused', 'production', (e) => e.revision === both);
-  assert.match(refused.entry.error, /CustomResourceDefinition gizmos\.example\.test would be deleted, and with it what it holds/);
+  assert.match(
+    refused.entry.error,
+    /CustomResourceDefinition gizmos\.example\.test would be deleted, and with it what it holds/,
+  );
   await stage.admin.request('DELETE', '/apis/apiextensions.k8s.io/v1/customresourcedefinitions/gizmos.example.test');
-  await stage.waitFor(async () => (await stage.get('/apis/example.test/v1/namespaces/gone/gizmos')).status === 404, 'the end of the kind');
+  await stage.waitFor(
+    async () => (await stage.get('/apis/example.test/v1/namespaces/gone/gizmos')).status === 404,
+    'the end of the kind',
+  );
   const next = await stage.change(fleet, 'again', { [`${PATH}/x.txt`]: '1' });
   await service.entry('apply.result', 'production', (e) => e.revision === next && e.outcome === 'applied');
 });
 
 test('most of an environment is not deleted by accident, nor all of it', async () => {
   const name = 'mass';
-  const files = Object.fromEntries(Array.from({ length: 30 }, (_, i) => [`${PATH}/c${i}.yaml`, configMap(name, `c${i}`, { k: '1' })]));
+  const files = Object.fromEntries(
+    Array.from({ length: 30 }, (_, i) => [`${PATH}/c${i}.yaml`, configMap(name, `c${i}`, { k: '1' })]),
+  );
   const { fleet, service } = await stage.running(name, {}, { files });
   const gone = Object.fromEntries(Object.keys(files).map((f) => [f, undefined]));
   const bad = await stage.change(fleet, 'oops', gone);
@@ -490,33 +576,53 @@ test('most of an environment is not deleted by accident, nor all of it', async (
   const really = await stage.change(fleet, 'nothing\n\nCountersign-Allow: empty', { [`${PATH}/x.txt`]: '2' });
   await service.entry('apply.result', 'production', (e) => e.revision === really && e.outcome === 'applied');
   assert.equal(await stage.dataOf(name, 'settings'), undefined);
-  assert.equal((await stage.get(`/api/v1/namespaces/${name}`)).status, 200, 'a namespace stays, unless the commit names it');
+  assert.equal(
+    (await stage.get(`/api/v1/namespaces/${name}`)).status,
+    200,
+    'a namespace stays, unless the commit names it',
+  );
 });
 
 test('a namespace goes when the commit names it, and stays when it does not', async () => {
   const fleet = stage.fleet('leave');
-  const configuration = stage.configuration('leave', [{ url: fleet.url, namespaces: ['leave', 'leave-b', 'leave-c'], mode: 'off' }]);
+  const configuration = stage.configuration('leave', [
+    { url: fleet.url, namespaces: ['leave', 'leave-b', 'leave-c'], mode: 'off' },
+  ]);
   const files = Object.fromEntries(['leave', 'leave-b', 'leave-c'].map((ns) => [`${PATH}/${ns}.yaml`, namespace(ns)]));
   const first = await stage.change(fleet, 'first', files);
   const service = await stage.serve(configuration, 'leave');
   await service.entry('apply.result', 'production', (e) => e.revision === first && e.outcome === 'applied');
   const gone = { [`${PATH}/leave-b.yaml`]: undefined, [`${PATH}/leave-c.yaml`]: undefined };
   const next = await stage.change(fleet, 'one of two\n\nCountersign-Allow: delete Namespace leave-b', gone);
-  const result = await service.entry('apply.result', 'production', (e) => e.revision === next && e.outcome === 'applied');
-  const phase = async (ns: string) => ((await stage.get(`/api/v1/namespaces/${ns}`)).body['status'] as { phase: string }).phase;
-  assert.deepEqual([await phase('leave'), await phase('leave-b'), await phase('leave-c')], ['Active', 'Terminating', 'Active']);
+  const result = await service.entry(
+    'apply.result',
+    'production',
+    (e) => e.revision === next && e.outcome === 'applied',
+  );
+  const phase = async (ns: string) =>
+    ((await stage.get(`/api/v1/namespaces/${ns}`)).body['status'] as { phase: string }).phase;
+  assert.deepEqual(
+    [await phase('leave'), await phase('leave-b'), await phase('leave-c')],
+    ['Active', 'Terminating', 'Active'],
+  );
   assert.equal(result.entry.pruned, 1);
 });
 
 test('a change of many commits in small steps leaves small records, and the state read from them is the same', async () => {
   const name = 'records';
-  const files = Object.fromEntries(Array.from({ length: 100 }, (_, i) => [`${PATH}/c${i}.yaml`, configMap(name, `c${i}`, { k: '0' })]));
+  const files = Object.fromEntries(
+    Array.from({ length: 100 }, (_, i) => [`${PATH}/c${i}.yaml`, configMap(name, `c${i}`, { k: '0' })]),
+  );
   const { fleet, service, configuration } = await stage.running(name, {}, { files });
   for (let i = 1; i <= 3; i++) {
     const commit = await stage.change(fleet, `step ${i}`, {
       [`${PATH}/c${i}.yaml`]: configMap(name, `c${i}`, { k: String(i) }),
     });
-    const result = await service.entry('apply.result', 'production', (e) => e.revision === commit && e.outcome === 'applied');
+    const result = await service.entry(
+      'apply.result',
+      'production',
+      (e) => e.revision === commit && e.outcome === 'applied',
+    );
     assert.ok(result.entry.evidence.size < 2000, `${result.entry.evidence.size} bytes for one object of 102`);
   }
   await service.stop();
@@ -570,14 +676,31 @@ test('a Kustomize and a Helm environment run what the programs make; check says 
   assert.match(explained.stdout, /^from\s+base\/cm\.yaml:1$/m);
   fleet.commit(stage.dana, 'remote', { 'apps/k/kustomization.yaml': 'resources: ["https://example.test/base"]\n' });
   const checked = await countersign([
-    ...['check', '--repo', fleet.work, '--config', configuration, '--environment', 'kustomized', '--base', first, '--no-fetch'],
+    ...[
+      'check',
+      '--repo',
+      fleet.work,
+      '--config',
+      configuration,
+      '--environment',
+      'kustomized',
+      '--base',
+      first,
+      '--no-fetch',
+    ],
   ]);
   assert.equal(checked.code, 1, checked.stderr);
   assert.match(checked.stdout, /`https:\/\/example\.test\/base` is not in the repository, and was not signed/);
   await service.stop();
   const again = await stage.serve(configuration, 'made');
-  await stage.admin.request('DELETE', '/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/countersign');
+  await stage.admin.request(
+    'DELETE',
+    '/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/countersign',
+  );
   await stage.admin.request('DELETE', '/api/v1/namespaces/made-h/configmaps/settings');
-  await stage.waitFor(async () => (await stage.dataOf('made-h', 'settings'))?.['colour'] === 'green', 'the return, made again');
+  await stage.waitFor(
+    async () => (await stage.dataOf('made-h', 'settings'))?.['colour'] === 'green',
+    'the return, made again',
+  );
   await again.stop();
 });

@@ -79,15 +79,29 @@ test('a running service keeps on the ledger which reports were made, what was dr
     [[id, 'Robin Example', 'Head of Platform', 'no findings']],
   );
   const oscal = JSON.parse(readFileSync(join(directory, 'signed', 'oscal-ar.json'), 'utf8'));
-  assert.equal(oscal['assessment-results'].results[0].attestations[0].parts[0].title, 'Robin Example, Head of Platform');
+  assert.equal(
+    oscal['assessment-results'].results[0].attestations[0].parts[0].title,
+    'Robin Example, Head of Platform',
+  );
   const row = model.exceptions.find((e) => e.id === `E${tampered.index}`);
-  assert.deepEqual([row?.type, row?.owner, row?.disposition, row?.ticket], ['gate-tampered', 'Robin Example', 'accepted', 'CHG-2']);
+  assert.deepEqual(
+    [row?.type, row?.owner, row?.disposition, row?.ticket],
+    ['gate-tampered', 'Robin Example', 'accepted', 'CHG-2'],
+  );
   const [change] = model.changes;
-  assert.deepEqual([change?.outcome, change?.tickets, change?.attributes.A, change?.attributes.C], ['applied', ['CHG-1'], 'pass', 'pass']);
+  assert.deepEqual(
+    [change?.outcome, change?.tickets, change?.attributes.A, change?.attributes.C],
+    ['applied', ['CHG-1'], 'pass', 'pass'],
+  );
   // The webhook recorded what it let through, and the heartbeats tell where the environment is.
   const status = Object.fromEntries(model.reconciliation.map((r) => [r.id, r.status]));
   assert.deepEqual([status['R1'], status['R2'], status['R5'], status['R7']], ['ties', 'ties', 'ties', 'ties']);
-  const verified = await countersign(['verify', join(directory, 'three', 'report.pdf'), '--key', join(service.data, 'ledger.pub')]);
+  const verified = await countersign([
+    'verify',
+    join(directory, 'three', 'report.pdf'),
+    '--key',
+    join(service.data, 'ledger.pub'),
+  ]);
   assert.equal(verified.code, 0, verified.stdout);
 
   // What the sampled change rests on goes along, from what the service fetched and the TrustPolicy of its configuration.
@@ -98,7 +112,10 @@ test('a running service keeps on the ledger which reports were made, what was dr
 
   // Who governs what, and that it was changed, is in it too.
   const [scope] = model.scope.environments;
-  assert.deepEqual([scope?.namespaces, scope?.admission, scope?.source], [['shop'], 'enforce', `${fleet.url} main clusters/production`]);
+  assert.deepEqual(
+    [scope?.namespaces, scope?.admission, scope?.source],
+    [['shop'], 'enforce', `${fleet.url} main clusters/production`],
+  );
   assert.deepEqual(
     model.scope.changed.map((c) => [c.environment, c.before]).filter(([, before]) => before !== ''),
     [],
@@ -117,7 +134,10 @@ test('a running service keeps on the ledger which reports were made, what was dr
       ['production', 'breakGlass', 'oncall', 'oncall, leads'],
     ],
   );
-  assert.deepEqual([after.environments[0]?.admission, after.environments[0]?.breakGlass], ['audit', ['oncall', 'leads']]);
+  assert.deepEqual(
+    [after.environments[0]?.admission, after.environments[0]?.breakGlass],
+    ['audit', ['oncall', 'leads']],
+  );
 });
 
 test('a service makes and delivers the reports of a schedule when they are due, once, and again when somebody asks', async () => {
@@ -142,11 +162,20 @@ test('a service makes and delivers the reports of a schedule when they are due, 
   const clock = join(directory, 'clock.offset');
   writeFileSync(clock, '86400000');
   const shifted = `--import ${new URL('../kit/shifted-clock.mjs', import.meta.url)}`;
-  const start = async () => stage.start(await stage.arguments(configuration), 'regular', [], { CLOCK_FILE: clock, NODE_OPTIONS: shifted });
+  const start = async () =>
+    stage.start(await stage.arguments(configuration), 'regular', [], { CLOCK_FILE: clock, NODE_OPTIONS: shifted });
   let service = await start();
   const issued = await service.entry('report.issued', '', (e) => e.schedule === 'daily', 30_000);
-  const done = await service.entry('report.delivered', '', (e) => e.issued === issued.index && e.to === 'archive', 30_000);
-  assert.deepEqual([done.entry.to, done.entry.kind, done.entry.outcome, done.entry.attempts], ['archive', 'directory', 'delivered', 1]);
+  const done = await service.entry(
+    'report.delivered',
+    '',
+    (e) => e.issued === issued.index && e.to === 'archive',
+    30_000,
+  );
+  assert.deepEqual(
+    [done.entry.to, done.entry.kind, done.entry.outcome, done.entry.attempts],
+    ['archive', 'directory', 'delivered', 1],
+  );
   // What only the service can do is tried again, here once the kind is there.
   await service.says('or the cluster does not know Reports of openreports.io');
   await installReports(stage);
@@ -157,11 +186,13 @@ test('a service makes and delivers the reports of a schedule when they are due, 
   await service.stop();
   service = await start();
   await service.says('countersign is running');
-  const run = (...more: string[]) => countersign(['report', 'run', 'daily', '--data', service.data, '--config', configuration, ...more]);
+  const run = (...more: string[]) =>
+    countersign(['report', 'run', 'daily', '--data', service.data, '--config', configuration, ...more]);
   assert.match((await run()).stdout, /nothing of `daily` is due/);
   const again = await run('--again', '--output', 'json');
   assert.equal(again.code, 0, again.stderr);
-  const board = (await stage.get('/apis/openreports.io/v1alpha1/namespaces/regular/reports/countersign-evidence-daily')).body as {
+  const board = (await stage.get('/apis/openreports.io/v1alpha1/namespaces/regular/reports/countersign-evidence-daily'))
+    .body as {
     summary: Record<string, number>;
     results: { rule: string; result: string; message: string }[];
   };
@@ -185,7 +216,11 @@ test('a service makes and delivers the reports of a schedule when they are due, 
   );
   await service.stop();
   const alone = await run('--again');
-  assert.deepEqual([alone.code, /only a running service puts summaries into a cluster/.test(alone.stderr)], [1, true], alone.stderr);
+  assert.deepEqual(
+    [alone.code, /only a running service puts summaries into a cluster/.test(alone.stderr)],
+    [1, true],
+    alone.stderr,
+  );
   assert.match(alone.stderr, /version 3 is not at `board` yet/);
   assert.deepEqual(readdirSync(place).sort(), [`daily-${day}-v1`, `daily-${day}-v2`, `daily-${day}-v3`]);
   const list = await countersign(['report', 'list', '--data', service.data]);

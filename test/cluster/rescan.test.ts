@@ -96,9 +96,17 @@ test('what somebody made, changed or removed in a governed namespace is judged w
     await stage.waitFor(async () => unmanaged()?.length === 0, 'nothing that no commit has');
     assert.equal(lists(), whole, 'nothing else was read again');
     const recorded = count();
-    await stage.admin.request('POST', CONFIG_MAPS(await namespaceOf('rescan-elsewhere')), configMap('theirs', { bad: 'yes' }));
+    await stage.admin.request(
+      'POST',
+      CONFIG_MAPS(await namespaceOf('rescan-elsewhere')),
+      configMap('theirs', { bad: 'yes' }),
+    );
     await wait(700);
-    assert.deepEqual([count(), proxy.seen.filter((s) => s.path.endsWith('/theirs'))], [recorded, []], 'other namespaces are nobody’s here');
+    assert.deepEqual(
+      [count(), proxy.seen.filter((s) => s.path.endsWith('/theirs'))],
+      [recorded, []],
+      'other namespaces are nobody’s here',
+    );
   } finally {
     await close();
   }
@@ -119,7 +127,10 @@ test('another status is no other object', async () => {
     assert.equal((await stage.admin.request('POST', at, web)).status, 201);
     await stage.waitFor(async () => reads() === 1, 'the new one');
     const status = { status: { replicas: 1, observedGeneration: 1 } };
-    assert.equal((await stage.admin.request('PATCH', `${at}/web/status`, status, 'application/merge-patch+json')).status, 200);
+    assert.equal(
+      (await stage.admin.request('PATCH', `${at}/web/status`, status, 'application/merge-patch+json')).status,
+      200,
+    );
     await wait(700);
     assert.equal(reads(), 1);
     await stage.admin.request('PATCH', `${at}/web`, { spec: { paused: true } }, 'application/merge-patch+json');
@@ -239,7 +250,12 @@ test('what another replica runs is looked at there', async () => {
 });
 
 /** A watch on some namespaces, and what it tells. */
-async function watching(user: string, namespaces: readonly string[], use: (w: Watching) => Promise<void>, most = 1000): Promise<void> {
+async function watching(
+  user: string,
+  namespaces: readonly string[],
+  use: (w: Watching) => Promise<void>,
+  most = 1000,
+): Promise<void> {
   const proxy = await startApiProxy(stage.controlPlane, user);
   const { server } = await connect({ kubeconfig: proxy.kubeconfig, context: undefined, namedBy: 'operator' });
   const told: string[] = [];
@@ -263,7 +279,8 @@ type Watching = {
   readonly told: string[];
   readonly said: string[];
 };
-const open = (proxy: ApiProxy, part: string) => proxy.seen.filter((s) => s.watch && s.path.includes(part) && s.ended !== true).length;
+const open = (proxy: ApiProxy, part: string) =>
+  proxy.seen.filter((s) => s.watch && s.path.includes(part) && s.ended !== true).length;
 
 test('kinds that come are watched from the next look on, kinds that go are left', async () => {
   const ns = await namespaceOf('rescan-kinds');

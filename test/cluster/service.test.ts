@@ -60,7 +60,11 @@ test('several environments run at once, each with its own path, namespaces and v
     ),
   );
   const service = await stage.serve(configuration, 'many');
-  await Promise.all(['one', 'three'].map((e) => service.entry('apply.result', e, (r) => r.revision === first && r.outcome === 'applied')));
+  await Promise.all(
+    ['one', 'three'].map((e) =>
+      service.entry('apply.result', e, (r) => r.revision === first && r.outcome === 'applied'),
+    ),
+  );
   await service.entry('change.judged', 'two', (e) => e.to === first && e.outcome === 'denied');
   assert.equal((await stage.get('/api/v1/namespaces/many-two')).status, 404, 'one environment’s no is not the others’');
 
@@ -84,7 +88,10 @@ test('several environments run at once, each with its own path, namespaces and v
   ]);
   const other = await replay('one', stricter);
   assert.equal(other.code, 1);
-  assert.match(other.differences.join('\n'), /outcome was allowed then, denied now[\s\S]*violation new: required-labels/);
+  assert.match(
+    other.differences.join('\n'),
+    /outcome was allowed then, denied now[\s\S]*violation new: required-labels/,
+  );
 });
 
 test('a CustomResourceDefinition and an object of its kind arrive in one change', async () => {
@@ -92,7 +99,8 @@ test('a CustomResourceDefinition and an object of its kind arrive in one change'
   const crd = `apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {name: widgets.example.test}\nspec:\n  group: example.test\n  scope: Namespaced\n  names: {kind: Widget, plural: widgets, singular: widget, listKind: WidgetList}\n  versions:\n    - {name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object, properties: {spec: {type: object, properties: {size: {type: integer, default: 3}}}}}}}\n`;
   const denied = await stage.change(fleet, 'widget', {
     'clusters/production/crd.yaml': crd,
-    'clusters/production/widget.yaml': 'apiVersion: example.test/v1\nkind: Widget\nmetadata: {name: w, namespace: crd}\nspec: {}\n',
+    'clusters/production/widget.yaml':
+      'apiVersion: example.test/v1\nkind: Widget\nmetadata: {name: w, namespace: crd}\nspec: {}\n',
   });
   await service.entry('change.judged', 'production', (e) => e.to === denied && e.outcome === 'denied');
   await service.stop();
@@ -100,11 +108,18 @@ test('a CustomResourceDefinition and an object of its kind arrive in one change'
     { url: fleet.url, namespaces: ['crd'], clusterScoped: ['Namespace', 'CustomResourceDefinition'] },
   ]);
   const again = await stage.serve(wider, 'crd');
-  const result = await again.entry('apply.result', 'production', (e) => e.revision === denied && e.outcome === 'applied');
+  const result = await again.entry(
+    'apply.result',
+    'production',
+    (e) => e.revision === denied && e.outcome === 'applied',
+  );
   assert.equal(result.entry.applied, 2);
   const { body } = await stage.get('/apis/example.test/v1/namespaces/crd/widgets/w');
   assert.deepEqual(body['spec'], { size: 3 });
-  assert.equal((body['metadata'] as { annotations: Record<string, string> }).annotations['countersign.dev/revision'], denied);
+  assert.equal(
+    (body['metadata'] as { annotations: Record<string, string> }).annotations['countersign.dev/revision'],
+    denied,
+  );
   const intents = again.entries('apply.intent', 'production').filter((e) => e.entry.revision === denied);
   assert.deepEqual(
     intents.map((e) => e.entry.continues),
@@ -119,8 +134,19 @@ test('in a governed namespace the API server refuses what no verdict allows, and
   const base = '/api/v1/namespaces/refuse/configmaps';
   const attempts = [
     ['CREATE', await dev.request('POST', base, cm('refuse', 'mine', { a: '1' }))],
-    ['UPDATE', await dev.request('PATCH', `${base}/settings`, { data: { colour: 'red' } }, 'application/merge-patch+json')],
-    ['UPDATE', await dev.request('PATCH', `${base}/settings`, { metadata: { labels: { a: 'b' } } }, 'application/merge-patch+json')],
+    [
+      'UPDATE',
+      await dev.request('PATCH', `${base}/settings`, { data: { colour: 'red' } }, 'application/merge-patch+json'),
+    ],
+    [
+      'UPDATE',
+      await dev.request(
+        'PATCH',
+        `${base}/settings`,
+        { metadata: { labels: { a: 'b' } } },
+        'application/merge-patch+json',
+      ),
+    ],
     ['DELETE', await dev.request('DELETE', `${base}/settings`)],
     [
       'UPDATE',
@@ -140,7 +166,8 @@ test('in a governed namespace the API server refuses what no verdict allows, and
   assert.match(String(attempts[1][1].body['message']), /clusters\/production\/cm\.yaml/);
   assert.equal(service.entries('admission.denied', 'production').length, attempts.length);
   assert.equal(
-    (await dev.request('POST', '/api/v1/namespaces/default/configmaps', cm('default', `free-${Date.now()}`, {}))).status,
+    (await dev.request('POST', '/api/v1/namespaces/default/configmaps', cm('default', `free-${Date.now()}`, {})))
+      .status,
     201,
     'other namespaces are not in the way',
   );
@@ -166,7 +193,10 @@ test('while the service is away, governed namespaces are closed and everything e
   assert.equal(closed.status, 500);
   assert.match(String(closed.body['message']), /failed calling webhook/);
   for (const ns of ['default', 'kube-system'])
-    assert.equal((await dev.request('POST', `/api/v1/namespaces/${ns}/configmaps`, cm(ns, `open-${Date.now()}`, {}))).status, 201);
+    assert.equal(
+      (await dev.request('POST', `/api/v1/namespaces/${ns}/configmaps`, cm(ns, `open-${Date.now()}`, {}))).status,
+      201,
+    );
 });
 
 test('drift is put right: an edit and a removal by what admission lets through', async () => {
@@ -180,13 +210,20 @@ test('drift is put right: an edit and a removal by what admission lets through',
   );
   await stage.waitFor(async () => (await stage.dataOf('drift', 'settings'))?.['colour'] === 'blue', 'the correction');
   await controller.request('DELETE', '/apis/apps/v1/namespaces/drift/deployments/web');
-  await stage.waitFor(async () => (await stage.get('/apis/apps/v1/namespaces/drift/deployments/web')).status === 200, 'the return');
+  await stage.waitFor(
+    async () => (await stage.get('/apis/apps/v1/namespaces/drift/deployments/web')).status === 200,
+    'the return',
+  );
   await service.entry('apply.intent', 'production', (e) => e.purpose === 'correct' && e.revision === first);
   assert.deepEqual(
     service.entries('drift.found', 'production').map((e) => e.entry.objects.map((o) => o.kind)),
     [['ConfigMap'], ['Deployment']],
   );
-  await service.entry('drift.corrected', 'production', (e) => e.objects.some((o) => o.kind === 'Deployment') && e.revision === first);
+  await service.entry(
+    'drift.corrected',
+    'production',
+    (e) => e.objects.some((o) => o.kind === 'Deployment') && e.revision === first,
+  );
 });
 
 test('what others add beside our fields is not drift, and is not fought', async () => {
@@ -218,7 +255,11 @@ test('break-glass is let through for its group, stands for its time, then Git ta
   await new Promise((resolve) => setTimeout(resolve, 1500));
   assert.equal((await stage.dataOf('glass', 'settings'))?.['colour'], 'red', 'it stands for its time');
   await stage.waitFor(async () => (await stage.dataOf('glass', 'settings'))?.['colour'] === 'blue', 'the return');
-  assert.deepEqual(await stage.dataOf('glass', 'settings'), { colour: 'blue' }, 'what was added beside our fields is gone too');
+  assert.deepEqual(
+    await stage.dataOf('glass', 'settings'),
+    { colour: 'blue' },
+    'what was added beside our fields is gone too',
+  );
   const { metadata } = (await stage.get('/api/v1/namespaces/glass/configmaps/settings')).body as {
     metadata: { annotations: Record<string, string> };
   };
@@ -258,7 +299,11 @@ test('a manifest that moves to another version of its kind keeps its object', as
     ).uid;
   const before = await uid();
   const two = await stage.change(fleet, 'v2', { 'clusters/production/hpa.yaml': hpa('v2') });
-  const result = await service.entry('apply.result', 'production', (e) => e.revision === two && e.outcome === 'applied');
+  const result = await service.entry(
+    'apply.result',
+    'production',
+    (e) => e.revision === two && e.outcome === 'applied',
+  );
   assert.deepEqual([result.entry.pruned, await uid()], [0, before]);
   assert.ok(before);
 });
@@ -286,15 +331,22 @@ test('drift that cannot be put right is recorded once, not at every look', async
   const controller = await stage.as('controller');
   const probe = cm('stuck', 'probe', {});
   await stage.waitFor(
-    async () => (await controller.request('POST', '/api/v1/namespaces/stuck/configmaps?dryRun=All', probe)).status === 422,
+    async () =>
+      (await controller.request('POST', '/api/v1/namespaces/stuck/configmaps?dryRun=All', probe)).status === 422,
     'the refusal',
   );
   await controller.request('DELETE', '/api/v1/namespaces/stuck/configmaps/settings');
   await service.entry('apply.refused', 'production', () => true);
   await new Promise((resolve) => setTimeout(resolve, 2500));
-  assert.deepEqual([service.entries('drift.found', 'production').length, service.entries('apply.refused', 'production').length], [1, 1]);
+  assert.deepEqual(
+    [service.entries('drift.found', 'production').length, service.entries('apply.refused', 'production').length],
+    [1, 1],
+  );
   await stage.admin.request('DELETE', `${group}/validatingadmissionpolicybindings/stuck`);
-  await stage.waitFor(async () => (await stage.dataOf('stuck', 'settings')) !== undefined, 'the return once it is possible');
+  await stage.waitFor(
+    async () => (await stage.dataOf('stuck', 'settings')) !== undefined,
+    'the return once it is possible',
+  );
 });
 
 test('an object that did not change is not written, and keeps the stamp of its own revision', async () => {
@@ -305,9 +357,14 @@ test('an object that did not change is not written, and keeps the stamp of its o
   const result = await service.entry('apply.result', 'production', (e) => e.revision === second);
   assert.equal(result.entry.applied, 1);
   const stampOf = async (path: string) =>
-    ((await stage.get(path)).body['metadata'] as { annotations: Record<string, string> }).annotations['countersign.dev/revision'];
+    ((await stage.get(path)).body['metadata'] as { annotations: Record<string, string> }).annotations[
+      'countersign.dev/revision'
+    ];
   assert.deepEqual(
-    [await stampOf('/api/v1/namespaces/stamp/configmaps/settings'), await stampOf('/apis/apps/v1/namespaces/stamp/deployments/web')],
+    [
+      await stampOf('/api/v1/namespaces/stamp/configmaps/settings'),
+      await stampOf('/apis/apps/v1/namespaces/stamp/deployments/web'),
+    ],
     [second, first],
   );
 });
@@ -331,7 +388,9 @@ test('a branch that goes back is refused, and applied once enough people say tha
   assert.ok(verdict !== undefined && verdict.index > refused.index);
   assert.equal(service.evidence<Verdict>(verdict.entry.evidence).rollback, true);
   const rewound = service.entries('ref.rewound', 'production').map((r) => [r.entry.before, r.entry.after]);
-  const allowed = service.entries('rollback.allowed', 'production').map((r) => [r.entry.from, r.entry.to, r.entry.verdict]);
+  const allowed = service
+    .entries('rollback.allowed', 'production')
+    .map((r) => [r.entry.from, r.entry.to, r.entry.verdict]);
   assert.deepEqual([rewound, allowed], [[[second, first]], [[second, first, verdict.index]]]);
 });
 
@@ -354,7 +413,10 @@ test('over HTTPS with a token; the TrustPolicy in the repository changes when it
     Object.assign(environment.spec.source, {
       credentials: { username: 'robot', passwordFile: 'token', caFile: 'ca.pem' },
     });
-    const configuration = writeConfiguration(join(directory, 'config-in-repository'), [environment, policy([stage.dana, stage.lee])]);
+    const configuration = writeConfiguration(join(directory, 'config-in-repository'), [
+      environment,
+      policy([stage.dana, stage.lee]),
+    ]);
     writeFileSync(join(configuration, 'token'), 'a token\n');
     writeFileSync(join(configuration, 'ca.pem'), tls.ca);
     const put = (people: readonly Person[]) => ({ 'countersign/trust.yaml': JSON.stringify(policy(people)) });
@@ -412,7 +474,10 @@ test('started with what cannot work, it says so in one clear message with the fi
   await attempt(['--config', configuration, ...kube('nobody')], /cluster-|nobody/);
   await attempt(['--config', configuration, '--kubeconfig', '/nowhere'], /kubeconfig `\/nowhere` cannot be used/);
   await attempt(['--config', configuration, ...kube('countersign'), '--context', 'other'], /no context `other`/);
-  await attempt(['--config', configuration, ...kube('countersign'), '--webhook', 'nonsense'], /not an address to listen on/);
+  await attempt(
+    ['--config', configuration, ...kube('countersign'), '--webhook', 'nonsense'],
+    /not an address to listen on/,
+  );
   const remote = JSON.parse(
     readFileSync(stage.controlPlane.kubeconfig('countersign'), 'utf8').replace('https://127.0.0.1', 'https://0.0.0.0'),
   ) as { clusters: { cluster: object }[] };

@@ -26,7 +26,17 @@ after(() => plane.stop());
 async function theirs(text: string | Buffer): Promise<{ data?: unknown } | undefined> {
   const file = join(directory, 'case.yaml');
   writeFileSync(file, text);
-  const args = ['--kubeconfig', plane.kubeconfig('admin'), 'create', '--dry-run=client', '--validate=false', '-o', 'json', '-f', file];
+  const args = [
+    '--kubeconfig',
+    plane.kubeconfig('admin'),
+    'create',
+    '--dry-run=client',
+    '--validate=false',
+    '-o',
+    'json',
+    '-f',
+    file,
+  ];
   return run(kubectl, args, { maxBuffer: 1 << 28, env: { ...process.env, HOME: directory } }).then(
     ({ stdout }) => JSON.parse(stdout) as { data?: unknown },
     () => undefined,
@@ -52,14 +62,23 @@ y Y no No NO n N on On ON oN off Off OFF true True TRUE tRUE false False FALSE n
 12e03 012e3 0_7 07_7 0_ -_1 +_1 !!str !!null !!int !!bool "!!str" a#b a:b ? - :`.split(/\s+/);
 
 // What kubectl would round, or write in a way that nobody foresees, is refused here.
-const REFUSED_VALUES = ['9007199254740993', '-9007199254740993', '9223372036854775807', '9223372036854775808', '18446744073709551615'];
+const REFUSED_VALUES = [
+  '9007199254740993',
+  '-9007199254740993',
+  '9223372036854775807',
+  '9223372036854775808',
+  '18446744073709551615',
+];
 
 test('every spelling of a scalar has the value that kubectl gives it', async () => {
   const taken = SCALARS.filter((s) => ours(`${HEAD}data:\n  v: ${s}\n`) !== undefined);
   const text = `${HEAD}data:\n${taken.map((s) => `- v: ${s}\n`).join('')}`;
   const [here, there] = [ours(text)?.data as unknown[], (await theirs(text))?.data as unknown[]];
   assert.equal(there.length, taken.length);
-  assert.deepEqual(Object.fromEntries(taken.map((s, i) => [s, here[i]])), Object.fromEntries(taken.map((s, i) => [s, there[i]])));
+  assert.deepEqual(
+    Object.fromEntries(taken.map((s, i) => [s, here[i]])),
+    Object.fromEntries(taken.map((s, i) => [s, there[i]])),
+  );
   const refusedHere: string[] = [];
   for (const s of SCALARS.filter((s) => !taken.includes(s)))
     if ((await theirs(`${HEAD}data:\n  v: ${s}\n`)) !== undefined) refusedHere.push(s);
@@ -67,10 +86,15 @@ test('every spelling of a scalar has the value that kubectl gives it', async () 
 });
 
 test('every spelling of a key has the name that kubectl gives it, or is refused', async () => {
-  const taken = SCALARS.filter((s) => s !== '<<' && s !== '?' && s !== '-' && ours(`${HEAD}data:\n  ${s}: x\n`) !== undefined);
+  const taken = SCALARS.filter(
+    (s) => s !== '<<' && s !== '?' && s !== '-' && ours(`${HEAD}data:\n  ${s}: x\n`) !== undefined,
+  );
   const text = `${HEAD}data:\n${taken.map((s) => `- ${s}: x\n`).join('')}`;
   const [here, there] = [ours(text)?.data as unknown[], (await theirs(text))?.data as unknown[]];
-  assert.deepEqual(Object.fromEntries(taken.map((s, i) => [s, here[i]])), Object.fromEntries(taken.map((s, i) => [s, there[i]])));
+  assert.deepEqual(
+    Object.fromEntries(taken.map((s, i) => [s, here[i]])),
+    Object.fromEntries(taken.map((s, i) => [s, there[i]])),
+  );
   assert.ok(taken.length > 100, `${taken.length}`);
 });
 
@@ -94,14 +118,16 @@ test('thousands of scalars made by chance have the value that kubectl gives them
 const DOCUMENTS: Record<string, string> = {
   'block scalars':
     'data:\n  a: |\n    x\n     y\n\n  b: |-\n    x\n  c: |+\n    x\n\n  d: >\n    x\n    y\n\n    z\n  e: >-\n    x\n      y\n    z\n  f: |2\n      x\n',
-  'text over several lines': 'data:\n  a: one\n    two\n\n    three\n  b: "one\n    two\\n\\\n    three"\n  c: \'one\n\n    two\'\n',
+  'text over several lines':
+    'data:\n  a: one\n    two\n\n    three\n  b: "one\n    two\\n\\\n    three"\n  c: \'one\n\n    two\'\n',
   escapes: 'data: {a: "\\u00e9\\x41\\t\\\\\\"\\e\\0\\N\\_\\L\\P", b: \'it\'\'s\', c: "\\U0001F600"}\n',
   'an escaped slash': 'data: {a: "b\\/c"}\n',
   'a merge after a key it has': 'data:\n  a: &x {k: 1}\n  b:\n    k: 4\n    <<: *x\n',
   'flow collections': 'data: {a: [1, {b: c}, [], {}], "d": {e, f: }, g: [a, b, ], h: {i: 1, }}\n',
   'flow without spaces': 'data: {"a":1,"b":[1,2],c: {"d":e}}\n',
   'anchors and aliases': 'data:\n  a: &x {k: 1}\n  b: *x\n  c: [*x, *x]\n',
-  merges: 'data:\n  a: &x {k: 1, l: 2}\n  b: {<<: *x, k: 3}\n  c:\n    n: 4\n    <<: *x\n  d:\n    <<: [*x, {m: 5, k: 6}]\n',
+  merges:
+    'data:\n  a: &x {k: 1, l: 2}\n  b: {<<: *x, k: 3}\n  c:\n    n: 4\n    <<: *x\n  d:\n    <<: [*x, {m: 5, k: 6}]\n',
   'nested merges': 'data:\n  a: &x {k: {l: 1}}\n  b: &y {<<: *x, m: 2}\n  c: {<<: *y, k: {n: 3}}\n',
   'an anchor given twice': 'data:\n  a: &x 1\n  b: &x 2\n  c: *x\n',
   'explicit keys': 'data:\n  ? a\n  : b\n  ? "c d"\n  : [1]\n  ? e\n',
@@ -167,7 +193,13 @@ const ONLY_HERE = [
 ];
 
 // Refused by kubectl's reader alone, which is older than YAML 1.2; others read them in one way.
-const ONLY_THERE = ['an escaped slash', 'a URL in a flow mapping', 'DEL and C1', 'next line and line separators', 'long keys'];
+const ONLY_THERE = [
+  'an escaped slash',
+  'a URL in a flow mapping',
+  'DEL and C1',
+  'next line and line separators',
+  'long keys',
+];
 
 for (const [what, body] of Object.entries(DOCUMENTS)) {
   test(`kubectl and we agree on ${what}`, async () => {

@@ -100,7 +100,8 @@ test('every text of a document is plain, or says what it becomes and how it is p
 });
 
 test('fields with such names cannot be plain', () => {
-  const suspicious = /(?:File|url|Url|endpoint|host|smtp|path|branch|bucket|prefix|region|kubeconfig|username|repository)$/;
+  const suspicious =
+    /(?:File|url|Url|endpoint|host|smtp|path|branch|bucket|prefix|region|kubeconfig|username|repository)$/;
   assert.deepEqual(
     [...PLAIN].filter((path) => suspicious.test(path)),
     [],
@@ -233,8 +234,12 @@ test('a hostile text is refused, or it is exactly what was parsed', () => {
 // Printed from its parts alone, an address is the text again: nothing was left over that somebody else could read.
 function isAsWritten(text: string, value: unknown, path: string): void {
   if (typeof value === 'string' && path.endsWith('from')) assert.doesNotMatch(text, /[\s"<>,;:()[\]\\]/, path);
-  const parts = (typeof value === 'object' && value !== null && 'address' in value ? value.address : value) as Record<string, unknown>;
-  const port = (standard: number) => (parts['port'] === standard && !text.includes(`:${standard}`) ? '' : `:${String(parts['port'])}`);
+  const parts = (typeof value === 'object' && value !== null && 'address' in value ? value.address : value) as Record<
+    string,
+    unknown
+  >;
+  const port = (standard: number) =>
+    parts['port'] === standard && !text.includes(`:${standard}`) ? '' : `:${String(parts['port'])}`;
   if ('scheme' in Object(parts)) isHttp(text, parts, path);
   else if ('secure' in Object(parts))
     assert.equal(
@@ -246,18 +251,36 @@ function isAsWritten(text: string, value: unknown, path: string): void {
     assert.equal(`${String(parts['registry'])}/${String(parts['name'])}@${String(parts['digest'])}`, text, path);
   else if (parts?.['by'] === 'ssh') {
     const { user, host, path: at } = parts as { user: string; host: string; path: string };
-    assert.ok([`ssh://${user}@${host}${port(22)}${at}`, `${user}@${host}:${at}`, `${user}@${host}:${at.slice(1)}`].includes(text), path);
+    assert.ok(
+      [`ssh://${user}@${host}${port(22)}${at}`, `${user}@${host}:${at}`, `${user}@${host}:${at.slice(1)}`].includes(
+        text,
+      ),
+      path,
+    );
     assert.doesNotMatch(`${host}${at}`, /[^A-Za-z0-9./:_+@,=~[\]-]/, path);
-  } else if (parts?.['by'] === 'path') assert.ok(text === parts['path'] || text === `file://${String(parts['path'])}`, path);
+  } else if (parts?.['by'] === 'path')
+    assert.ok(text === parts['path'] || text === `file://${String(parts['path'])}`, path);
   else if (Array.isArray(value)) assert.equal(value.join('/'), text, path);
 }
 
 function isHttp(text: string, parts: Record<string, unknown>, path: string): void {
-  const { scheme, host, port, path: at, query } = parts as { scheme: string; host: string; port: number; path: string; query: string };
+  const {
+    scheme,
+    host,
+    port,
+    path: at,
+    query,
+  } = parts as { scheme: string; host: string; port: number; path: string; query: string };
   const url = new URL(text);
   assert.deepEqual([url.username, url.password, url.hash], ['', '', ''], path);
   assert.deepEqual(
-    [url.protocol, url.hostname, url.port === '' ? (scheme === 'https' ? 443 : 80) : Number(url.port), url.pathname, url.search],
+    [
+      url.protocol,
+      url.hostname,
+      url.port === '' ? (scheme === 'https' ? 443 : 80) : Number(url.port),
+      url.pathname,
+      url.search,
+    ],
     [`${scheme}:`, host, port, at, query === '' ? '' : `?${query}`],
     path,
   );
@@ -289,7 +312,8 @@ function textsOf(schema: z.core.$ZodType, path: string): Field[] {
     case 'string': {
       const isClosed = ['datetime', 'date'].includes(String(def.format));
       const isDuration = !isClosed && z.safeParse(schema, '5m').success && !z.safeParse(schema, 'five').success;
-      const isCron = !isClosed && z.safeParse(schema, '0 6 1 * *').success && !z.safeParse(schema, 'not a cron, at all').success;
+      const isCron =
+        !isClosed && z.safeParse(schema, '0 6 1 * *').success && !z.safeParse(schema, 'not a cron, at all').success;
       return isClosed || ((isDuration || isCron) && mark === undefined) ? [] : [{ path, schema, mark }];
     }
     case 'object':

@@ -90,7 +90,11 @@ for (const [what, files, expected] of [
   ],
   ['malformed YAML', { 'e.yaml': 'a: [1\n' }, /e\.yaml:2: /],
   ['a key written twice', { 'e.yaml': `${ENVIRONMENT}kind: Environment\n` }, /e\.yaml:8: .*duplicated/],
-  ['one name twice', { 'a.yaml': TRUST, 'b.yaml': TRUST, 'e.yaml': ENVIRONMENT }, /`team` is already declared at .*a\.yaml:1/],
+  [
+    'one name twice',
+    { 'a.yaml': TRUST, 'b.yaml': TRUST, 'e.yaml': ENVIRONMENT },
+    /`team` is already declared at .*a\.yaml:1/,
+  ],
   [
     'a signer nobody declared',
     { 't.yaml': TRUST.replace('signers: [dana]', 'signers: [eve]'), 'e.yaml': ENVIRONMENT },
@@ -146,7 +150,10 @@ test('environments name each other rightly, and none waits for itself', () => {
     (...documents: string[]) =>
     () =>
       load({ 't.yaml': TRUST, ...Object.fromEntries(documents.map((d, i) => [`e${i}.yaml`, d])) });
-  assert.throws(loaded(chain('a', 'dependsOn: [nobody]')), /spec\.dependsOn: expected the name of an Environment, found `nobody`/);
+  assert.throws(
+    loaded(chain('a', 'dependsOn: [nobody]')),
+    /spec\.dependsOn: expected the name of an Environment, found `nobody`/,
+  );
   assert.throws(
     loaded(chain('a', 'promotion: {from: nobody}')),
     /spec\.promotion\.from: expected the name of an Environment, found `nobody`/,
@@ -156,7 +163,9 @@ test('environments name each other rightly, and none waits for itself', () => {
     loaded(chain('a', 'dependsOn: [b]'), chain('b', 'promotion: {from: c}'), chain('c', 'dependsOn: [a]')),
     /`a` waits for itself, through `dependsOn` or `promotion`/,
   );
-  assert.doesNotThrow(loaded(chain('a', 'dependsOn: [b]'), chain('b', 'promotion: {from: c}'), chain('c', 'dependsOn: []')));
+  assert.doesNotThrow(
+    loaded(chain('a', 'dependsOn: [b]'), chain('b', 'promotion: {from: c}'), chain('c', 'dependsOn: []')),
+  );
 });
 
 test('a namespace that no directory could be named by has no files', () => {
@@ -172,7 +181,9 @@ test('a namespace that no directory could be named by has no files', () => {
       generation: 1,
       object: { ...document, spec, metadata: { name: 'one', namespace } },
     };
-    const problems = [...loadWithObjects([], [object], { files: '/files', crossNamespace: false }).invalid.values()].flat();
+    const problems = [
+      ...loadWithObjects([], [object], { files: '/files', crossNamespace: false }).invalid.values(),
+    ].flat();
     assert.ok(
       problems.some((p) => p.startsWith('spec.target.kubeconfig: expected nothing')),
       `${namespace}: ${problems.join(', ')}`,
@@ -207,7 +218,10 @@ test('documents in a namespace find each other there, and only with leave elsewh
     notifier,
   ];
   const apart = loadWithObjects([], objects, { files: undefined, crossNamespace: false });
-  assert.deepEqual([...apart.invalid], [['Environment b/two', ['spec.dependsOn: expected the name of an Environment, found `one`']]]);
+  assert.deepEqual(
+    [...apart.invalid],
+    [['Environment b/two', ['spec.dependsOn: expected the name of an Environment, found `one`']]],
+  );
   assert.deepEqual(
     apart.configuration.environments.map((e) => [e.metadata.name, e.spec.trust]),
     [['one', 'a/team']],
@@ -224,7 +238,11 @@ test('documents in a namespace find each other there, and only with leave elsewh
     files: undefined,
     crossNamespace: true,
   });
-  assert.deepEqual([...twice.invalid.keys()], ['Environment b/one'], 'one name, one environment: it is the older one’s');
+  assert.deepEqual(
+    [...twice.invalid.keys()],
+    ['Environment b/one'],
+    'one name, one environment: it is the older one’s',
+  );
   const local = { source: { url: '/srv/fleet.git' } };
   assert.match(
     [
@@ -243,8 +261,14 @@ test('two environments over one namespace are refused, and a document in a file 
     'f.yaml:1: spec.target.namespaces[0]: `shop` is governed by `production` already',
   ]);
   const inside = (text: string) => text.replace('metadata: {', 'metadata: {namespace: gate, ');
-  assert.equal(load({ 'e.yaml': inside(ENVIRONMENT), 't.yaml': inside(TRUST) }).environments[0]?.spec.trust, 'gate/team');
-  assert.match(problems({ 'e.yaml': inside(ENVIRONMENT), 't.yaml': TRUST }).join(), /found `team`, which is in another namespace/);
+  assert.equal(
+    load({ 'e.yaml': inside(ENVIRONMENT), 't.yaml': inside(TRUST) }).environments[0]?.spec.trust,
+    'gate/team',
+  );
+  assert.match(
+    problems({ 'e.yaml': inside(ENVIRONMENT), 't.yaml': TRUST }).join(),
+    /found `team`, which is in another namespace/,
+  );
 });
 
 test('a ReportSchedule names what is there; as an object in a cluster it names no directory, and says what it is about', () => {
@@ -281,8 +305,14 @@ test('a ReportSchedule names what is there; as an object in a cluster it names n
   );
   for (const [spec, message] of [
     ['schedule: "0 0 31 2 *"', /spec\.schedule: expected a schedule of five fields as in cron that comes at some time/],
-    ['{schedule: "0 6 1 * *", environments: [staging]}', /spec\.environments\[0\]: expected the name of an Environment, found `staging`/],
-    ['{schedule: "0 6 1 * *", frameworks: [sox]}', /spec\.frameworks\[0\]: expected one of .*`soc2`.*, or a `file`, found `sox`/],
+    [
+      '{schedule: "0 6 1 * *", environments: [staging]}',
+      /spec\.environments\[0\]: expected the name of an Environment, found `staging`/,
+    ],
+    [
+      '{schedule: "0 6 1 * *", frameworks: [sox]}',
+      /spec\.frameworks\[0\]: expected one of .*`soc2`.*, or a `file`, found `sox`/,
+    ],
     [
       '{schedule: "0 6 1 * *", deliver: [{name: a, directory: {path: one}}, {name: a, directory: {path: two}}]}',
       /spec\.deliver\[1\]\.name: `a` is declared twice/,
@@ -312,7 +342,10 @@ test('a ReportSchedule names what is there; as an object in a cluster it names n
       crossNamespace: false,
     }).invalid.values(),
   ];
-  assert.match(refused({ deliver: [{ name: 'x', directory: { path: '/root' } }] }).join(), /objects in a cluster name no directories/);
+  assert.match(
+    refused({ deliver: [{ name: 'x', directory: { path: '/root' } }] }).join(),
+    /objects in a cluster name no directories/,
+  );
   const elsewhere = parseYaml(ENVIRONMENT.replace('fleet.git', 'https://git.example.test/fleet.git'))[0]?.value as {
     metadata: object;
   };
@@ -323,16 +356,31 @@ test('a ReportSchedule names what is there; as an object in a cluster it names n
     name,
     object: { ...value, metadata: { ...value.metadata, namespace: 'b' } },
   });
-  const both = [other('TrustPolicy', 'team', trust), other('Environment', 'production', elsewhere), object({ schedule: '0 6 1 * *' })];
+  const both = [
+    other('TrustPolicy', 'team', trust),
+    other('Environment', 'production', elsewhere),
+    object({ schedule: '0 6 1 * *' }),
+  ];
   const apart = loadWithObjects([], both, { files: undefined, crossNamespace: false });
   assert.deepEqual(
     [...apart.invalid],
-    [['ReportSchedule a/monthly', ['a report has entries of every environment, and `production` is in another namespace']]],
+    [
+      [
+        'ReportSchedule a/monthly',
+        ['a report has entries of every environment, and `production` is in another namespace'],
+      ],
+    ],
   );
   assert.equal(loadWithObjects([], both, { files: undefined, crossNamespace: true }).invalid.size, 0);
-  assert.match(refused({ deliver: [{ name: 'x', cluster: { namespace: 'b' } }] }).join(), /`b` is another namespace than its own/);
+  assert.match(
+    refused({ deliver: [{ name: 'x', cluster: { namespace: 'b' } }] }).join(),
+    /`b` is another namespace than its own/,
+  );
   assert.equal(refused({ deliver: [{ name: 'x', cluster: { namespace: 'a' } }] }).length, 0);
-  assert.match(refused({ frameworks: [{ file: '/etc/passwd' }] }).join(), /expected the name of a file in `\/files\/a`/);
+  assert.match(
+    refused({ frameworks: [{ file: '/etc/passwd' }] }).join(),
+    /expected the name of a file in `\/files\/a`/,
+  );
 });
 
 test('an object in the cluster lowers limits of rendering and never raises them; a file of the service does', () => {
@@ -367,12 +415,17 @@ test('an object in the cluster lowers limits of rendering and never raises them;
 
 test('`spec.render` names its forms, and its limits have floors', () => {
   const render = (text: string) =>
-    problems({ 't.yaml': TRUST, 'e.yaml': `${ENVIRONMENT}  render: ${text}\n` }).map((line) => line.replace(/^e\.yaml:\d+: /, ''));
+    problems({ 't.yaml': TRUST, 'e.yaml': `${ENVIRONMENT}  render: ${text}\n` }).map((line) =>
+      line.replace(/^e\.yaml:\d+: /, ''),
+    );
   for (const [text, expected] of [
     ['{limits: {time: 5s}}', 'spec.render.with: expected `plain`, `kustomize` or `helm`, found nothing'],
     ['{with: kustomise}', 'spec.render.with: expected `plain`, `kustomize` or `helm`, found `kustomise`'],
     ['{with: plain, limits: {memory: 127Mi}}', 'spec.render.limits.memory: expected at least `128Mi`, found `127Mi`'],
-    ['{with: plain, limits: {memory: 200}}', 'spec.render.limits.memory: expected a size such as `64Mi` or `1Gi`, found `200`'],
+    [
+      '{with: plain, limits: {memory: 200}}',
+      'spec.render.limits.memory: expected a size such as `64Mi` or `1Gi`, found `200`',
+    ],
     ['{with: plain, limits: {time: 999ms}}', 'spec.render.limits.time: expected at least `1s`, found `999ms`'],
     ['{with: plain, limits: {time: 120}}', 'spec.render.limits.time: expected a duration such as `120s`, found `120`'],
     [
@@ -394,10 +447,14 @@ test('an object in a cluster chooses no context of the operator’s kubeconfig',
   };
   const refused = (target: object) =>
     [
-      ...loadWithObjects([], [document('TrustPolicy', 'team', TRUST), document('Environment', 'production', remote, target)], {
-        files: '/files',
-        crossNamespace: false,
-      }).invalid.values(),
+      ...loadWithObjects(
+        [],
+        [document('TrustPolicy', 'team', TRUST), document('Environment', 'production', remote, target)],
+        {
+          files: '/files',
+          crossNamespace: false,
+        },
+      ).invalid.values(),
     ].flat();
   assert.deepEqual(refused({}), []);
   assert.deepEqual(refused({ kubeconfig: 'config', context: 'own' }), []);

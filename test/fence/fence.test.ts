@@ -36,7 +36,8 @@ function treeOf(files: Readonly<Record<string, string>>): RepositoryTree {
 
 const make = (recipe: Recipe, directory: string, files: Readonly<Record<string, string>>): Promise<Made> =>
   fenceOf(programs, reading)(recipe, directory, treeOf(files), LIMITS);
-const kustomize = (directory: string, files: Readonly<Record<string, string>>) => make({ with: 'kustomize' }, directory, files);
+const kustomize = (directory: string, files: Readonly<Record<string, string>>) =>
+  make({ with: 'kustomize' }, directory, files);
 const codes = ({ violations }: Made) => violations.map((v) => v.code);
 
 /** The data of the last object. */
@@ -72,10 +73,14 @@ test('a kustomization over a base outside of its directory is built, and each ob
 
 test('the digest covers every file that takes part, and none that does not', async () => {
   const first = (await kustomize('clusters/prod', OVERLAY)).content;
-  assert.equal((await kustomize('clusters/prod', { ...OVERLAY, 'README.md': 'x', 'clusters/prod/unused.yaml': 'x' })).content, first);
+  assert.equal(
+    (await kustomize('clusters/prod', { ...OVERLAY, 'README.md': 'x', 'clusters/prod/unused.yaml': 'x' })).content,
+    first,
+  );
   for (const path of Object.keys(OVERLAY))
     assert.notEqual(
-      (await kustomize('clusters/prod', { ...OVERLAY, [path]: `${OVERLAY[path as keyof typeof OVERLAY]}\n# x\n` })).content,
+      (await kustomize('clusters/prod', { ...OVERLAY, [path]: `${OVERLAY[path as keyof typeof OVERLAY]}\n# x\n` }))
+        .content,
       first,
       path,
     );
@@ -87,7 +92,11 @@ for (const [what, kustomization, code] of [
   ['a remote base as people write it', 'resources: ["github.com/team/base?ref=main"]', 'kustomize-remote'],
   ['a remote component', 'components: ["https://example.test/c"]', 'kustomize-remote'],
   ['a remote patch', 'patches: [{path: "https://example.test/p.yaml"}]', 'kustomize-remote'],
-  ['a remote file in a generator', 'secretGenerator: [{name: s, files: ["a=https://example.test/x"]}]', 'kustomize-remote'],
+  [
+    'a remote file in a generator',
+    'secretGenerator: [{name: s, files: ["a=https://example.test/x"]}]',
+    'kustomize-remote',
+  ],
   ['a file outside of the repository (CVE-2022-24877)', 'resources: [../../../../etc/passwd]', 'kustomize-outside'],
   ['an absolute path', 'resources: [/etc/passwd]', 'kustomize-outside'],
   ['a chart to be fetched', 'helmCharts: [{name: x, repo: "https://example.test"}]', 'kustomize-helm'],
@@ -126,7 +135,8 @@ const CHART = {
   'charts/web/values.yaml': 'colour: blue\n',
   'charts/web/templates/cm.yaml':
     'apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {{ .Release.Name }}-settings\n  namespace: {{ .Release.Namespace }}\ndata:\n  colour: {{ .Values.colour | quote }}\n  text: |\n    a\n    ---\n    b\n',
-  'charts/web/crds/w.yaml': 'apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {name: ws.example.test}\n',
+  'charts/web/crds/w.yaml':
+    'apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {name: ws.example.test}\n',
   'prod.yaml': 'colour: red\n',
 };
 const helm = (files: Readonly<Record<string, string>>, changes: Partial<Extract<Recipe, { with: 'helm' }>> = {}) =>
@@ -167,7 +177,8 @@ test('a chart of the repository with values of the repository is made, and each 
 
 test('what a chart must not: other repositories, links, hooks, chance, the cluster, the network', async () => {
   const template = (text: string) => ({ ...CHART, 'charts/web/templates/cm.yaml': text });
-  const cm = (value: string, more = '') => template(`apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: x\n${more}data:\n  v: ${value}\n`);
+  const cm = (value: string, more = '') =>
+    template(`apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: x\n${more}data:\n  v: ${value}\n`);
   assert.deepEqual(
     codes(
       await helm({
@@ -208,7 +219,12 @@ test('nothing is asked of the network while programs run', async () => {
     await kustomize('k', files);
     const { runFenced } = await import('../../src/fence/run-fenced.ts');
     const bytes = Buffer.from(`resources: ["http://127.0.0.1:${port}/x.yaml"]\n`);
-    const ran = await runFenced(await programs('kustomize'), ['build', 'k'], [{ path: 'k/kustomization.yaml', content: bytes }], LIMITS);
+    const ran = await runFenced(
+      await programs('kustomize'),
+      ['build', 'k'],
+      [{ path: 'k/kustomization.yaml', content: bytes }],
+      LIMITS,
+    );
     assert.equal(ran.ok, false);
     assert.equal(asked, 0);
   } finally {
@@ -285,7 +301,10 @@ test('a pin that says too little or too much, another host, and archives that ar
     [{ ...PIN, url: 'https://user:password@registry.example.test/web.tgz' }, /`url` is needed/],
     [{ ...PIN, version: '1.0.0' }, /`version` is not a key here/],
     [{ ...PIN, url: 'oci://169.254.169.254/charts/web' }, /charts are not taken from `169\.254\.169\.254`/],
-    [{ ...PIN, url: 'oci://registry.example.test:444/charts/web' }, /charts are not taken from `registry\.example\.test:444`/],
+    [
+      { ...PIN, url: 'oci://registry.example.test:444/charts/web' },
+      /charts are not taken from `registry\.example\.test:444`/,
+    ],
   ] as const) {
     const made = await pinnedMade(archive, pinFile(pin));
     assert.deepEqual(codes(made), ['helm-pin']);
@@ -307,7 +326,10 @@ test('a pin that says too little or too much, another host, and archives that ar
   mkdirSync(join(linked, 'web'));
   writeFileSync(join(linked, 'web', 'Chart.yaml'), chart.data);
   symlinkSync('/etc/passwd', join(linked, 'web', 'values.yaml'));
-  await assert.rejects(pinnedMade(execFileSync('tar', ['-cz', 'web'], { cwd: linked })), /`web\/values\.yaml` in it is no plain file/);
+  await assert.rejects(
+    pinnedMade(execFileSync('tar', ['-cz', 'web'], { cwd: linked })),
+    /`web\/values\.yaml` in it is no plain file/,
+  );
   await assert.rejects(pinnedMade(data('no archive')), /not a gzipped tar archive/);
   await assert.rejects(pinnedMade(gzipSync(Buffer.alloc(65 * 1024 * 1024))), /at most 64 MiB/);
   const unvendored = {

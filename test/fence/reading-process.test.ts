@@ -13,7 +13,8 @@ after(() => reading.close());
 const file = (path: string, text: string): SourceFile => ({ path, mode: '100644', content: Buffer.from(text) });
 const configMap = (name: string) => `apiVersion: v1\nkind: ConfigMap\nmetadata: {name: ${name}, namespace: shop}\n`;
 const tiny = (count: number) => Array.from({ length: count }, (_, i) => configMap(`c${i}`)).join('---\n');
-const codes = (files: readonly { violations: readonly { code: string }[] }[]) => files.map((f) => f.violations.map((v) => v.code));
+const codes = (files: readonly { violations: readonly { code: string }[] }[]) =>
+  files.map((f) => f.violations.map((v) => v.code));
 
 test('files are read as this process would read them, places included', async () => {
   const text = `${configMap('a')}data:\n  colour: "\${COLOUR}"\n---\n${configMap('b')}`;
@@ -52,7 +53,11 @@ test('a file that takes longer than it may is a refusal', async () => {
 });
 
 test('what several files hold beyond the limits together is not handed over', async () => {
-  const read = await reading.files([file('a.yaml', tiny(20)), file('b.yaml', tiny(20))], { ...LIMITS, objects: 30 }, undefined);
+  const read = await reading.files(
+    [file('a.yaml', tiny(20)), file('b.yaml', tiny(20))],
+    { ...LIMITS, objects: 30 },
+    undefined,
+  );
   assert.deepEqual(
     read.map((f) => [f.objects.length, f.size.objects]),
     [
@@ -192,7 +197,10 @@ test('the process has no environment, goes last where memory is short, and may w
     assert.equal(readFileSync(`/proc/${pid}/environ`, 'utf8').includes('PATH='), false);
     assert.equal(readFileSync(`/proc/${pid}/oom_score_adj`, 'utf8').trim(), '1000');
     const started = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
-    assert.ok(started.includes('--permission') && !started.some((a) => /^--allow-(?!fs-read)/.test(a)), started.join(' '));
+    assert.ok(
+      started.includes('--permission') && !started.some((a) => /^--allow-(?!fs-read)/.test(a)),
+      started.join(' '),
+    );
   } finally {
     own.close();
   }

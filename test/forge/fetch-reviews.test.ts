@@ -55,7 +55,10 @@ test('GitHub: each reviewer’s last word over all pages, comments left out', as
       ['5', 'rejected', OLD],
     ],
   );
-  assert.deepEqual([request.forge, request.head, request.base, request.openedBy], [host, HEAD, 'main', { id: '1', login: 'dana' }]);
+  assert.deepEqual(
+    [request.forge, request.head, request.base, request.openedBy],
+    [host, HEAD, 'main', { id: '1', login: 'dana' }],
+  );
   assert.equal(asked[0]?.headers['authorization'], 'Bearer a-token');
   assert.equal(asked[0]?.headers['x-github-api-version'], '2022-11-28');
   assert.ok(!request.raw.includes('a-token'));
@@ -132,7 +135,12 @@ test('GitLab: who approved, and no commit that they looked at', async () => {
 
 for (const [what, answers, code, message] of [
   ['a request that is not there', {}, 'forge-refused', /answers 404$/],
-  ['a token that may not', { [PULL]: { status: 403, body: { message: 'Resource not accessible' } } }, 'forge-refused', /answers 403$/],
+  [
+    'a token that may not',
+    { [PULL]: { status: 403, body: { message: 'Resource not accessible' } } },
+    'forge-refused',
+    /answers 403$/,
+  ],
   ['an answer of another shape', { [PULL]: { body: { hello: 1 } } }, 'forge-refused', /something else than documented/],
   ['no JSON', { [PULL]: { body: '', raw: '<html>' } }, 'forge-refused', /something else than documented/],
   ['a head that is no commit', { [PULL]: { body: pullRequest('main') } }, 'forge-refused', /head\.sha/],
@@ -141,7 +149,8 @@ for (const [what, answers, code, message] of [
   test(`${what} is refused, and the token is not told`, async () => {
     await assert.rejects(
       reviewsFrom('github', answers as never, 'a-token'),
-      (e: CountersignError) => e.code === code && message.test(e.message) && !`${e.message}${e.hint}`.includes('a-token'),
+      (e: CountersignError) =>
+        e.code === code && message.test(e.message) && !`${e.message}${e.hint}`.includes('a-token'),
     );
   });
 }
@@ -162,7 +171,12 @@ test('pages go on, but not for ever and not to another server', async () => {
     [`${PULL}/reviews?per_page=100`]: { body: [], next: `${PULL}/reviews?per_page=100` },
   });
   await assert.rejects(reviewsFrom('github', endless), /more than 50 pages/);
-  for (const link of ['<http://127.0.0.1:9/x>; rel="next"', '<http://[>; rel="next"', '<javascript:1>; rel="next"', '<//a@b/>; rel=next']) {
+  for (const link of [
+    '<http://127.0.0.1:9/x>; rel="next"',
+    '<http://[>; rel="next"',
+    '<javascript:1>; rel="next"',
+    '<//a@b/>; rel=next',
+  ]) {
     const led = (host: string) => ({
       [PULL]: { body: pullRequest(HEAD, { host }) },
       [`${PULL}/reviews?per_page=100`]: { body: [], link },
@@ -213,11 +227,18 @@ test('a project is OWNER/NAME and leads nowhere else', async () => {
   const api = httpAddress('http://127.0.0.1:9');
   for (const repository of ['..', '../..', 'a/..', 'a/./b', 'a%2Fb/c', 'a/b?x', 'a', '', 'a/b c'])
     for (const forge of ['github', 'gitlab'] as const)
-      await assert.rejects(fetchReviews({ forge, api, repository, number: 1, token: undefined }), { code: 'config-invalid' }, repository);
+      await assert.rejects(
+        fetchReviews({ forge, api, repository, number: 1, token: undefined }),
+        { code: 'config-invalid' },
+        repository,
+      );
 });
 
 test('trouble of the forge may be tried again', async () => {
-  await assert.rejects(reviewsFrom('github', { [PULL]: { status: 502, body: {} } }), (e: CountersignError) => e.recover === 'retry');
+  await assert.rejects(
+    reviewsFrom('github', { [PULL]: { status: 502, body: {} } }),
+    (e: CountersignError) => e.recover === 'retry',
+  );
   await assert.rejects(
     fetchReviews({
       forge: 'github',

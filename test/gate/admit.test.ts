@@ -94,7 +94,8 @@ function scope(options: Options = {}): TestScope {
   };
   const of = (types: readonly string[], before = entries.length) => {
     for (let i = before - 1; i >= 0; i--)
-      if (types.includes(entries[i]?.type ?? '')) return { index: i, entry: { v: 1, time: '', ...entries[i] } as never };
+      if (types.includes(entries[i]?.type ?? ''))
+        return { index: i, entry: { v: 1, time: '', ...entries[i] } as never };
     return undefined;
   };
   const ledger: LedgerView & SureRecorder = {
@@ -111,7 +112,8 @@ function scope(options: Options = {}): TestScope {
     },
     subject: (text) => text,
     latest: (types, _, before) => of(types, before),
-    all: (type) => entries.flatMap((e, index) => (e.type === type ? [{ index, entry: { v: 1, time: '', ...e } as never }] : [])),
+    all: (type) =>
+      entries.flatMap((e, index) => (e.type === type ? [{ index, entry: { v: 1, time: '', ...e } as never }] : [])),
     entry: (index) => of([entries[index]?.type ?? ''], index + 1),
     evidence: (ref) => evidence.get(ref.sha256),
   };
@@ -175,7 +177,10 @@ test('one field more than the recorded object is refused', async () => {
 test('a refusal stands when it cannot be recorded, break-glass does not', async () => {
   assert.equal((await admit(request(), scope({ broken: true }))).allowed, false);
   await assert.rejects(
-    admit(request({ groups: ['oncall'], object: object({}, { 'countersign.dev/break-glass': 'INC-1' }) }), scope({ broken: true })),
+    admit(
+      request({ groups: ['oncall'], object: object({}, { 'countersign.dev/break-glass': 'INC-1' }) }),
+      scope({ broken: true }),
+    ),
     /disk is full/,
   );
 });
@@ -197,19 +202,33 @@ test('a subresource is not the object', async () => {
 });
 
 test('the cluster’s own machinery passes', async () => {
-  assert.equal((await admit(request({ user: 'system:serviceaccount:kube-system:replicaset-controller' }), scope())).allowed, true);
   assert.equal(
-    (await admit(request({ user: 'system:serviceaccount:kube-system:x', groups: ['system:serviceaccounts:kube-system'] }), scope()))
-      .allowed,
+    (await admit(request({ user: 'system:serviceaccount:kube-system:replicaset-controller' }), scope())).allowed,
+    true,
+  );
+  assert.equal(
+    (
+      await admit(
+        request({ user: 'system:serviceaccount:kube-system:x', groups: ['system:serviceaccounts:kube-system'] }),
+        scope(),
+      )
+    ).allowed,
     false,
     'an account of kube-system that is not on the list',
   );
-  assert.equal((await admit(request({ user: 'group:system:nodes' }), scope())).allowed, false, 'a user named like a group is none');
+  assert.equal(
+    (await admit(request({ user: 'group:system:nodes' }), scope())).allowed,
+    false,
+    'a user named like a group is none',
+  );
 });
 
 test('the applier’s dry run is told what will be admitted; its real write is not excused', async () => {
   const dry = await admit(request({ user: 'countersign', dryRun: true }), scope());
-  assert.deepEqual([dry.allowed, dry.warnings], [true, [`${ADMITS}${admissionDigest(object({ colour: 'red' }), 'UPDATE')}`]]);
+  assert.deepEqual(
+    [dry.allowed, dry.warnings],
+    [true, [`${ADMITS}${admissionDigest(object({ colour: 'red' }), 'UPDATE')}`]],
+  );
   assert.equal((await admit(request({ user: 'countersign' }), scope())).allowed, false);
 });
 
@@ -222,8 +241,16 @@ test('the applier may take over fields without changing what they say; others ma
 test('others’ dry runs are answered as the real thing, and not recorded', async () => {
   const s = scope();
   assert.equal((await admit(request({ dryRun: true }), s)).allowed, false);
-  assert.equal((await admit(request({ dryRun: true, fieldManager: 'countersign' }), s)).allowed, true, 'countersign diff');
-  assert.equal((await admit(request({ fieldManager: 'countersign' }), scope())).allowed, false, 'a name is no right to write');
+  assert.equal(
+    (await admit(request({ dryRun: true, fieldManager: 'countersign' }), s)).allowed,
+    true,
+    'countersign diff',
+  );
+  assert.equal(
+    (await admit(request({ fieldManager: 'countersign' }), scope())).allowed,
+    false,
+    'a name is no right to write',
+  );
   assert.deepEqual(s.entries, []);
 });
 
@@ -231,7 +258,10 @@ test('break-glass needs the group and a new reason, and is recorded with its end
   const glass = (annotations: Record<string, string>, changes: Partial<AdmissionRequest> = {}) =>
     request({ user: 'oncall', groups: ['oncall'], object: object({ colour: 'red' }, annotations), ...changes });
   const s = scope();
-  const decision = await admit(glass({ 'countersign.dev/break-glass': 'INC-1', 'countersign.dev/break-glass-for': '10m' }), s);
+  const decision = await admit(
+    glass({ 'countersign.dev/break-glass': 'INC-1', 'countersign.dev/break-glass-for': '10m' }),
+    s,
+  );
   assert.equal(decision.allowed, true);
   assert.match(decision.warnings[0] ?? '', /recorded/);
   assert.deepEqual(
@@ -247,7 +277,10 @@ test('break-glass needs the group and a new reason, and is recorded with its end
   assert.equal(
     (
       await admit(
-        glass({ 'countersign.dev/break-glass': 'INC-1' }, { oldObject: object({}, { 'countersign.dev/break-glass': 'INC-1' }) }),
+        glass(
+          { 'countersign.dev/break-glass': 'INC-1' },
+          { oldObject: object({}, { 'countersign.dev/break-glass': 'INC-1' }) },
+        ),
         scope(),
       )
     ).allowed,
@@ -266,7 +299,10 @@ test('break-glass needs the group and a new reason, and is recorded with its end
 test('audit lets through and records; warn says so as well', async () => {
   const audit = scope({ mode: 'audit' });
   const silent = await admit(request(), audit);
-  assert.deepEqual([silent.allowed, silent.warnings, audit.entries.map((e) => e.type)], [true, [], ['admission.denied']]);
+  assert.deepEqual(
+    [silent.allowed, silent.warnings, audit.entries.map((e) => e.type)],
+    [true, [], ['admission.denied']],
+  );
   assert.match(silent.notes['would-deny'] ?? '', /no recorded verdict/);
   const warn = scope({ mode: 'warn' });
   const loud = await admit(request(), warn);
@@ -306,7 +342,10 @@ test('the same refusal again is counted, and the count recorded', async () => {
 test('a refusal is recorded with who and what, and never with the object', async () => {
   const s = scope();
   const secret = { ...object({ password: 'hunter2' }), kind: 'Secret' };
-  await admit(request({ ref: { ...REF, kind: 'Secret' }, object: secret, oldObject: undefined, operation: 'CREATE' }), s);
+  await admit(
+    request({ ref: { ...REF, kind: 'Secret' }, object: secret, oldObject: undefined, operation: 'CREATE' }),
+    s,
+  );
   const [entry] = s.entries;
   assert.ok(entry?.type === 'admission.denied');
   assert.deepEqual([entry.user, entry.groups, entry.uid], ['dev', ['developers'], 'u-1']);
@@ -316,7 +355,8 @@ test('a refusal is recorded with who and what, and never with the object', async
 
 test('what is let through is on record before it is answered, many in one entry', async () => {
   const s = scope();
-  const machinery = (uid: string) => request({ uid, user: 'system:kube-scheduler', object: undefined, operation: 'DELETE' });
+  const machinery = (uid: string) =>
+    request({ uid, user: 'system:kube-scheduler', object: undefined, operation: 'DELETE' });
   await Promise.all(['1', '2', '3'].map((uid) => admit(machinery(uid), s)));
   const [entry] = s.entries;
   assert.ok(entry?.type === 'admission.allowed');
@@ -404,7 +444,8 @@ test('fields that Git leaves to others may be set by others, and nothing beside 
     spec: { replicas, image },
   });
   const spec = { drift: { ignore: [{ kind: 'Deployment', fields: ['/spec/replicas'] }] } };
-  const change = (replicas: number, image: string) => request({ ref, object: web(replicas, image), oldObject: web(2, 'a') });
+  const change = (replicas: number, image: string) =>
+    request({ ref, object: web(replicas, image), oldObject: web(2, 'a') });
   assert.equal((await admit(change(9, 'a'), scope({ spec }))).allowed, true);
   assert.equal((await admit(change(9, 'b'), scope({ spec }))).allowed, false);
   assert.equal((await admit(change(9, 'a'), scope())).allowed, false);
@@ -432,20 +473,44 @@ test('an operator may write what belongs to an object of Git, by references that
     'Secret/between': { uid: 'between', owner: reference('ConfigMap', 'settings', 'git') },
     'Secret/free': { uid: 'free' },
   };
-  const ask = (object: KubernetesObject, changes: Partial<AdmissionRequest> = {}, admission: object = { operators: ['user:operator'] }) =>
+  const ask = (
+    object: KubernetesObject,
+    changes: Partial<AdmissionRequest> = {},
+    admission: object = { operators: ['user:operator'] },
+  ) =>
     admit(
       request({ user: 'operator', operation: 'CREATE', ref, object, oldObject: undefined, ...changes }),
       scope({ owners, admission: { ...admission } }),
     );
   assert.equal((await ask(made([reference('ConfigMap', 'settings', 'git')]))).allowed, true);
   assert.equal((await ask(made([reference('Secret', 'between', 'between')]))).allowed, true, 'over another one');
-  assert.equal((await ask(made([reference('ConfigMap', 'settings', 'forged')]))).allowed, false, 'another object of that name');
-  assert.equal((await ask(made([reference('Secret', 'free', 'free')]))).allowed, false, 'owned by what Git does not have');
+  assert.equal(
+    (await ask(made([reference('ConfigMap', 'settings', 'forged')]))).allowed,
+    false,
+    'another object of that name',
+  );
+  assert.equal(
+    (await ask(made([reference('Secret', 'free', 'free')]))).allowed,
+    false,
+    'owned by what Git does not have',
+  );
   assert.equal((await ask(made([]))).allowed, false, 'owned by nothing');
-  assert.equal((await ask(made([{ ...reference('ConfigMap', 'settings', 'git'), controller: false }]))).allowed, false, 'no controller');
-  assert.equal((await ask(made([reference('ConfigMap', 'settings', 'git')]), { user: 'dev' })).allowed, false, 'somebody else');
+  assert.equal(
+    (await ask(made([{ ...reference('ConfigMap', 'settings', 'git'), controller: false }]))).allowed,
+    false,
+    'no controller',
+  );
+  assert.equal(
+    (await ask(made([reference('ConfigMap', 'settings', 'git')]), { user: 'dev' })).allowed,
+    false,
+    'somebody else',
+  );
   const adopted = { operation: 'UPDATE', oldObject: made([]) };
-  assert.equal((await ask(made([reference('ConfigMap', 'settings', 'git')]), adopted)).allowed, false, 'taken over by writing a reference');
+  assert.equal(
+    (await ask(made([reference('ConfigMap', 'settings', 'git')]), adopted)).allowed,
+    false,
+    'taken over by writing a reference',
+  );
 });
 
 const ns: ObjectRef = { apiVersion: 'v1', kind: 'Namespace', namespace: '', name: 'shop' };
@@ -463,13 +528,17 @@ test('a grant on the namespace opens it for the group until its time, and nothin
     'countersign.dev/break-glass-for': '30m',
     'countersign.dev/break-glass-ticket': 'T-1',
   };
-  const open = (who: object, object: KubernetesObject) => admit(request({ ...who, ref: ns, object, oldObject: shop({}) }), s);
+  const open = (who: object, object: KubernetesObject) =>
+    admit(request({ ...who, ref: ns, object, oldObject: shop({}) }), s);
   assert.equal((await open({ user: 'dev', groups: ['developers'] }, shop(grant))).allowed, false);
   const opened = await open(by, shop(grant));
   assert.match(opened.warnings[0] ?? '', /open in `shop` until 2026-01-01T00:30/);
   const [, entry] = s.entries;
   assert.ok(entry?.type === 'breakglass.opened');
-  assert.deepEqual([entry.user, entry.ticket, entry.namespaces, entry.until], ['ola', 'T-1', ['shop'], '2026-01-01T00:30:00.000Z']);
+  assert.deepEqual(
+    [entry.user, entry.ticket, entry.namespaces, entry.until],
+    ['ola', 'T-1', ['shop'], '2026-01-01T00:30:00.000Z'],
+  );
   const exec = {
     operation: 'CONNECT',
     subresource: 'exec',
@@ -485,11 +554,19 @@ test('a grant on the namespace opens it for the group until its time, and nothin
   );
   assert.equal((await admit(request({ ...by, ...exec }), s)).allowed, true);
   assert.equal((await admit(request(), s)).allowed, false, 'nobody else');
-  assert.equal((await admit(request({ ...by, ref: { ...REF, namespace: 'other' } }), s)).allowed, false, 'nowhere else');
+  assert.equal(
+    (await admit(request({ ...by, ref: { ...REF, namespace: 'other' } }), s)).allowed,
+    false,
+    'nowhere else',
+  );
   assert.equal(s.entries.filter((e) => e.type === 'breakglass.used').length, 3);
   assert.equal(s.told.length, 4);
   s.at(31 * 60_000);
-  assert.equal((await admit(request({ ...by, uid: 'late', reason: 'x' } as never), s)).allowed, false, 'not after its time');
+  assert.equal(
+    (await admit(request({ ...by, uid: 'late', reason: 'x' } as never), s)).allowed,
+    false,
+    'not after its time',
+  );
 });
 
 test('grants that were recorded beside the ledger are open, and once they are on it they are not two', async () => {
@@ -527,7 +604,10 @@ test('rules are told beside a yes to machinery and break-glass, and refuse opera
   const violation = { code: 'policy', rule: 'privileged', message: 'runs privileged' };
   const rules = { ask: async () => ({ violations: [violation], warnings: [], waived: [], bundle: 'b1' }) };
   const machinery = await admit(request({ user: 'system:kube-scheduler' }), scope({ rules }));
-  assert.deepEqual([machinery.allowed, machinery.notes['violations'], machinery.notes['rules']], [true, 'privileged', 'b1']);
+  assert.deepEqual(
+    [machinery.allowed, machinery.notes['violations'], machinery.notes['rules']],
+    [true, 'privileged', 'b1'],
+  );
   const glass = request({ groups: ['oncall'], object: object({}, { 'countersign.dev/break-glass': 'INC-1' }) });
   assert.match((await admit(glass, scope({ rules }))).warnings.join(), /privileged: runs privileged/);
   const broken = { ask: () => Promise.reject(new Error('not loaded')) };
@@ -535,7 +615,8 @@ test('rules are told beside a yes to machinery and break-glass, and refuse opera
 });
 
 test('rules decide alone in namespaces that an environment names, by their own mode', async () => {
-  const ruled = (violations: object[]) => ({ ask: async () => ({ violations, warnings: [], waived: [], bundle: 'b1' }) }) as never;
+  const ruled = (violations: object[]) =>
+    ({ ask: async () => ({ violations, warnings: [], waived: [], bundle: 'b1' }) }) as never;
   const violation = { code: 'policy', rule: 'privileged', message: 'runs privileged' };
   const there = request({ ref: { ...REF, namespace: 'team-a' }, operation: 'CREATE', oldObject: undefined });
   const ask = async (options: Options) => {

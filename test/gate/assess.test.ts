@@ -72,7 +72,11 @@ test('the same commit gives the same verdict, to the byte', async () => {
 });
 
 test('without a recorder nothing can be allowed to run', async () => {
-  const commit = fleet.commit(dana, 'good', Object.fromEntries(['other', 'ns2', 'role'].map((f) => [`${PATH}/${f}.yaml`, undefined])));
+  const commit = fleet.commit(
+    dana,
+    'good',
+    Object.fromEntries(['other', 'ns2', 'role'].map((f) => [`${PATH}/${f}.yaml`, undefined])),
+  );
   fleet.push();
   const gate = await gateOf(fleet, [dana], { trust });
   const { verdict, allowed, recorded } = await assess(gate, NO_REVISION, commit);
@@ -99,7 +103,8 @@ test('files that are not those that were judged are not applied, whatever their 
     index: 1,
     entry: { type: 'change.judged', outcome: 'allowed', environment: 'production', to: verdict.to, tree: verdict.tree },
   };
-  const view = (judged: object) => ({ entry: () => entry, latest: () => undefined, all: () => [], evidence: () => judged }) as never;
+  const view = (judged: object) =>
+    ({ entry: () => entry, latest: () => undefined, all: () => [], evidence: () => judged }) as never;
   assert.equal((await recall(gate, view(verdict), 1)).revision, verdict.to);
   await assert.rejects(recall(gate, view({ ...verdict, content: '0'.repeat(64) }), 1), { code: 'git-object-corrupt' });
 });

@@ -23,7 +23,8 @@ test('what was opened and closed while the ledger was away stands as it is, not 
     ...grant,
   });
   const now = (grants?: (environment: string) => readonly (typeof grant)[]) =>
-    breakGlassNow(recorder, grants === undefined ? undefined : { grants }, 'production', '2026-01-01T00:00:00.000Z').open;
+    breakGlassNow(recorder, grants === undefined ? undefined : { grants }, 'production', '2026-01-01T00:00:00.000Z')
+      .open;
   assert.deepEqual(now(), [{ entry, ...grant }], 'without a webhook');
   const other = { ...grant, namespaces: ['payments'] };
   assert.deepEqual(

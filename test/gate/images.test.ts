@@ -72,8 +72,10 @@ async function judged(bundles: Record<string, string>, asked: Asked = {}): Promi
     environment: { parameters: asked.parameters ?? { imageSigners: ['ci', 'release'] } },
   });
 }
-const bundle = (more: Partial<StatementOptions> = {}, by = sigstore) => imageBundle(by, { digest: DIGEST, identity: CI, ...more });
-const unusable = (verdict: Verdict) => verdict.warnings.filter((w) => w.code === 'image-evidence-unusable').map((w) => w.message);
+const bundle = (more: Partial<StatementOptions> = {}, by = sigstore) =>
+  imageBundle(by, { digest: DIGEST, identity: CI, ...more });
+const unusable = (verdict: Verdict) =>
+  verdict.warnings.filter((w) => w.code === 'image-evidence-unusable').map((w) => w.message);
 
 test('an image that a known signer signed is let through, by certificate or by key, one bundle a file or one a line', async () => {
   for (const [name, text] of [
@@ -89,10 +91,13 @@ test('an image that a known signer signed is let through, by certificate or by k
 
 test('without a bundle, by a tag, or for another digest it is denied; without the parameter nothing is asked', async () => {
   assert.deepEqual(codes(await judged({})), ['signed-images']);
-  assert.deepEqual(codes(await judged({ 'web.sigstore.json': await bundle() }, { image: 'registry.example.com/web:1.2' })), [
+  assert.deepEqual(
+    codes(await judged({ 'web.sigstore.json': await bundle() }, { image: 'registry.example.com/web:1.2' })),
+    ['signed-images'],
+  );
+  assert.deepEqual(codes(await judged({ 'web.sigstore.json': await bundle({ digest: `sha256:${'b'.repeat(64)}` }) })), [
     'signed-images',
   ]);
-  assert.deepEqual(codes(await judged({ 'web.sigstore.json': await bundle({ digest: `sha256:${'b'.repeat(64)}` }) })), ['signed-images']);
   assert.deepEqual(codes(await judged({}, { parameters: {} })), []);
 });
 
@@ -107,12 +112,28 @@ for (const [what, make, message] of [
     () => bundle({ identity: { ...CI, subject: 'https://github.com/evil/shop/build.yml@refs/heads/main' } }),
     /is no signer/,
   ],
-  ['by the right name under another issuer', () => bundle({ identity: { ...CI, issuer: 'https://evil.example' } }), /is no signer/],
+  [
+    'by the right name under another issuer',
+    () => bundle({ identity: { ...CI, issuer: 'https://evil.example' } }),
+    /is no signer/,
+  ],
   ['by another authority', () => bundle({}, { ...sigstore, ca: stranger.ca }), /certificate|trust|authority/i],
-  ['logged where nobody trusts the log', () => bundle({}, { ...sigstore, tlog: stranger.tlog }), /log|inclusion|timestamp/i],
+  [
+    'logged where nobody trusts the log',
+    () => bundle({}, { ...sigstore, tlog: stranger.tlog }),
+    /log|inclusion|timestamp/i,
+  ],
   ['without a log', () => bundle({ logged: false }), /timestamp|log/i],
-  ['by a key that nobody named', () => imageBundle(sigstore, { digest: DIGEST, key: keyPair() }), /no key of the TrustPolicy/],
-  ['by the key, without a log', () => imageBundle(sigstore, { digest: DIGEST, key: release, logged: false }), /no key of the TrustPolicy/],
+  [
+    'by a key that nobody named',
+    () => imageBundle(sigstore, { digest: DIGEST, key: keyPair() }),
+    /no key of the TrustPolicy/,
+  ],
+  [
+    'by the key, without a log',
+    () => imageBundle(sigstore, { digest: DIGEST, key: release, logged: false }),
+    /no key of the TrustPolicy/,
+  ],
   ['over something else than a statement', () => bundle({ payloadType: 'text/plain' }), /no in-toto statement/],
   [
     'over a statement about nothing',
@@ -121,7 +142,8 @@ for (const [what, make, message] of [
   ],
   [
     'over a statement without a digest',
-    () => bundle({ statement: { _type: 'https://in-toto.io/Statement/v1', subject: [{ name: 'x' }], predicateType: 'x' } }),
+    () =>
+      bundle({ statement: { _type: 'https://in-toto.io/Statement/v1', subject: [{ name: 'x' }], predicateType: 'x' } }),
     /names no image/,
   ],
   [
@@ -144,10 +166,18 @@ for (const [what, make, message] of [
 test('a key that needs no log counts without one, and what its bundle says of a log is not believed', async () => {
   const asked = { trust: trust([{ name: 'release', key: pem(release), log: false }]) };
   assert.deepEqual(
-    codes(await judged({ 'a.sigstore.json': await imageBundle(sigstore, { digest: DIGEST, key: release, logged: false }) }, asked)),
+    codes(
+      await judged(
+        { 'a.sigstore.json': await imageBundle(sigstore, { digest: DIGEST, key: release, logged: false }) },
+        asked,
+      ),
+    ),
     [],
   );
-  assert.deepEqual(codes(await judged({ 'a.sigstore.json': await imageBundle(stranger, { digest: DIGEST, key: release }) }, asked)), []);
+  assert.deepEqual(
+    codes(await judged({ 'a.sigstore.json': await imageBundle(stranger, { digest: DIGEST, key: release }) }, asked)),
+    [],
+  );
 });
 
 test('a bundle that cosign made counts', async () => {
@@ -163,12 +193,21 @@ test('provenance is asked for its source', async () => {
   const from = (repository: string, predicateType = 'https://slsa.dev/provenance/v1') =>
     bundle({ predicateType, predicate: { buildDefinition: { externalParameters: { workflow: { repository } } } } });
   const parameters = { imageSources: ['https://github.com/example/shop'] };
-  assert.deepEqual(codes(await judged({ 'p.sigstore.json': await from('https://github.com/example/shop') }, { parameters })), []);
-  assert.deepEqual(codes(await judged({ 'p.sigstore.json': await from('https://github.com/example/shop2') }, { parameters })), [
-    'image-provenance',
-  ]);
   assert.deepEqual(
-    codes(await judged({ 'p.sigstore.json': await from('https://github.com/example/shop', 'https://example.com/other') }, { parameters })),
+    codes(await judged({ 'p.sigstore.json': await from('https://github.com/example/shop') }, { parameters })),
+    [],
+  );
+  assert.deepEqual(
+    codes(await judged({ 'p.sigstore.json': await from('https://github.com/example/shop2') }, { parameters })),
+    ['image-provenance'],
+  );
+  assert.deepEqual(
+    codes(
+      await judged(
+        { 'p.sigstore.json': await from('https://github.com/example/shop', 'https://example.com/other') },
+        { parameters },
+      ),
+    ),
     ['image-provenance'],
   );
 });
@@ -182,7 +221,10 @@ test('without signers in the policy nothing is read, and keys that cannot be use
     });
   const { spec, ...rest } = trust() as { spec: object };
   const { sigstore: _, ...without } = spec as { sigstore?: object };
-  await assert.rejects(openTrustStore(trustPolicySchema.parse({ ...rest, spec: without })), /needs certificate authorities or a log/);
+  await assert.rejects(
+    openTrustStore(trustPolicySchema.parse({ ...rest, spec: without })),
+    /needs certificate authorities or a log/,
+  );
   for (const signers of [[{ name: 'x' }], [{ name: 'x', key: pem(release), identity: CI }], []])
     assert.equal(trustPolicySchema.safeParse(trust(signers)).success, false);
 });

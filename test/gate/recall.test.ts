@@ -12,7 +12,11 @@ import { scratch } from '../kit/scratch.ts';
 
 // A verdict on the ledger is applied again after a restart, a drift or a failure. It proves what was recorded, and not that it was so.
 const directory = scratch();
-const [dana, lee, mallory] = ['dana', 'lee', 'mallory'].map((name) => sshPerson(directory, name)) as [Person, Person, Person];
+const [dana, lee, mallory] = ['dana', 'lee', 'mallory'].map((name) => sshPerson(directory, name)) as [
+  Person,
+  Person,
+  Person,
+];
 const PATH = 'clusters/production';
 const fleet = new Fleet(directory);
 fleet.remote(fleet.bare);
@@ -50,18 +54,22 @@ function ledgerWith(verdict: Verdict, entry = {}, stated: readonly object[] = []
   const statement = { index: 0, entry: { type: 'config.stated', evidence: { sha256: 'stated' } } };
   return {
     entry: () => ({ index: 1, entry: { ...judged, ...entry } }),
-    latest: ([type]: readonly string[], _: string, before = 9) => (type === 'config.stated' && before > 0 ? statement : undefined),
+    latest: ([type]: readonly string[], _: string, before = 9) =>
+      type === 'config.stated' && before > 0 ? statement : undefined,
     all: () => [],
     evidence: (ref: unknown) => (ref === 'verdict' ? verdict : { trustPolicies: stated }),
   } as unknown as LedgerView;
 }
 
 const refused = (verdict: Verdict, why: RegExp, entry = {}, of = gate) =>
-  assert.rejects(recall(of, ledgerWith(verdict, entry), 1), (thrown: { code?: string; recover?: string; message: string }) => {
-    assert.deepEqual([thrown.code, thrown.recover], ['ledger-inconsistent', 'wait']);
-    assert.match(thrown.message, why);
-    return true;
-  });
+  assert.rejects(
+    recall(of, ledgerWith(verdict, entry), 1),
+    (thrown: { code?: string; recover?: string; message: string }) => {
+      assert.deepEqual([thrown.code, thrown.recover], ['ledger-inconsistent', 'wait']);
+      assert.match(thrown.message, why);
+      return true;
+    },
+  );
 const treeOf = (commit: string) => fleet.git(undefined, 'rev-parse', `${commit}^{tree}`);
 
 test('what was judged and approved is applied again', async () => {
@@ -88,7 +96,10 @@ test('an unsigned commit is not applied because an entry allows it', async () =>
   const { verdict } = await assess(gate, second, unsigned);
   const payload = verdict.commits[0]?.payload ?? '';
   await refused(forged({ commits: [{ ...said, payload }] }), /is not signed as was said: it is not signed/);
-  await refused(forged({ commits: [{ ...said, payload, code: 'merged' }], trustAfter: good.consulted.trustDigest }), /approvals/);
+  await refused(
+    forged({ commits: [{ ...said, payload, code: 'merged' }], trustAfter: good.consulted.trustDigest }),
+    /approvals/,
+  );
   await refused(forged({ rollback: true }), /it has 0 approvals, and the least that any rule asks for is 2/);
   await refused({ ...good, tree: treeOf(unsigned) }, /its tree is another than the one that was judged/);
 });
@@ -107,7 +118,10 @@ test('approvals are looked at again: they are there, by whom they say, for this 
     { ...good, approvals: [{ ...approval, envelope: 'f'.repeat(64) }] },
     /the approval ffffffffffff by `lee` is not in the repository/,
   );
-  await refused({ ...good, approvals: [{ ...approval, principal: 'dana' }] }, /is by someone who signed a commit of what it approves/);
+  await refused(
+    { ...good, approvals: [{ ...approval, principal: 'dana' }] },
+    /is by someone who signed a commit of what it approves/,
+  );
   await refused({ ...good, approvals: [{ ...approval, from: NO_REVISION }] }, /is not in the repository/);
   await refused({ ...good, approvals: [{ ...approval, commit: first }] }, /is for another commit or tree/);
 });

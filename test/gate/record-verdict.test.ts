@@ -106,7 +106,8 @@ test('no name or address of a person is in entries or evidence, and whoever read
   const { ledger, recorder } = await recorderAt(join(directory, 'names'));
   const { entry } = await recordVerdict(recorder, { ...verdict, waived: [waived] }, 1);
   assert.ok(entry.type === 'change.judged');
-  const stored = [...ledger.read.stored()].map((s) => s.body).join('') + ledger.read.evidenceBytes(entry.evidence.sha256);
+  const stored =
+    [...ledger.read.stored()].map((s) => s.body).join('') + ledger.read.evidenceBytes(entry.evidence.sha256);
   for (const name of ['Dana', 'Mallory', 'example.test']) assert.ok(!stored.includes(name), name);
   assert.ok(stored.includes('"lee"') && stored.includes('"dana"'), 'principals are names of our own making');
   assert.deepEqual(ledger.read.evidence(entry.evidence), { ...verdict, waived: [waived] });

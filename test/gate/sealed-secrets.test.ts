@@ -18,7 +18,8 @@ const sealed = (object: string, more = {}) => ({
   mayMove: false,
   ...more,
 });
-const bound = (environment = 'production') => recorder.all('secret.bound', environment).map(({ entry }) => entry.object);
+const bound = (environment = 'production') =>
+  recorder.all('secret.bound', environment).map(({ entry }) => entry.object);
 
 test('a data key opens for the objects of the file and revision it is first seen with, each recorded before it is used', async () => {
   const secrets = new SealedSecrets(recorder);
@@ -35,7 +36,8 @@ test('another object is refused: of another file, of a later revision of the sam
     for (const more of [{ file: 'clusters/production/mallory.yaml' }, { revision: 'r2' }])
       await assert.rejects(secrets.bind(sealed('Secret mallory/database', more)), {
         code: 'decryption-failed',
-        message: /Secret mallory\/database cannot be decrypted: its data key was encrypted for Secret shop\/database, Secret shop\/queue/,
+        message:
+          /Secret mallory\/database cannot be decrypted: its data key was encrypted for Secret shop\/database, Secret shop\/queue/,
       });
   assert.equal(bound().length, 2);
 });
@@ -56,7 +58,9 @@ test('another environment has bindings of its own: one file may be the base of s
 
 test('two that come at once with one new key are judged one after the other', async () => {
   const secrets = new SealedSecrets(recorder);
-  const both = ['shop', 'mallory'].map((name) => secrets.bind(sealed(`Secret ${name}/one`, { key: 'b'.repeat(64), file: `${name}.yaml` })));
+  const both = ['shop', 'mallory'].map((name) =>
+    secrets.bind(sealed(`Secret ${name}/one`, { key: 'b'.repeat(64), file: `${name}.yaml` })),
+  );
   assert.deepEqual(
     (await Promise.allSettled(both)).map((r) => r.status),
     ['fulfilled', 'rejected'],

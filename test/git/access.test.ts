@@ -60,7 +60,10 @@ for (const [name, open] of [
       assert.equal(await fetchWith({ username: 'robot', passwordFile, caFile }), head);
     });
     test('a wrong password does not, and is not told', async () => {
-      await assert.rejects(fetchWith({ username: 'robot', passwordFile: file('wrong', 'another secret token'), caFile }), quiet);
+      await assert.rejects(
+        fetchWith({ username: 'robot', passwordFile: file('wrong', 'another secret token'), caFile }),
+        quiet,
+      );
     });
     test('without a password it is refused and nobody is asked', async () => {
       await assert.rejects(fetchWith({ caFile }), quiet);
@@ -79,7 +82,9 @@ for (const [name, open] of [
       });
       await new Promise<void>((done) => other.listen(0, '127.0.0.1', done));
       const elsewhere = `http://localhost:${(other.address() as { port: number }).port}`;
-      const sends = createServer((request, response) => response.writeHead(302, { location: `${elsewhere}${request.url ?? ''}` }).end());
+      const sends = createServer((request, response) =>
+        response.writeHead(302, { location: `${elsewhere}${request.url ?? ''}` }).end(),
+      );
       await new Promise<void>((done) => sends.listen(0, '127.0.0.1', done));
       const url = `http://127.0.0.1:${(sends.address() as { port: number }).port}/fleet.git`;
       await assert.rejects(fetchWith({ passwordFile }, url), quiet);
@@ -161,7 +166,11 @@ describe('over SSH, by the git program', () => {
   const fetchWith = async (credentials: Parameters<typeof sourceAccess>[0]) => {
     const repository = new NativeRepository(join(directory, `ssh-${Math.random()}`), git);
     try {
-      await repository.fetch(`ssh://${userInfo().username}@127.0.0.1:${port}${fleet.bare}`, 'main', await sourceAccess(credentials)());
+      await repository.fetch(
+        `ssh://${userInfo().username}@127.0.0.1:${port}${fleet.bare}`,
+        'main',
+        await sourceAccess(credentials)(),
+      );
       return await repository.resolve(sourceRef('main'));
     } finally {
       repository.close();
@@ -193,12 +202,20 @@ test('a GitHub App fetches with a token that it gets for its installation, and r
   const asked: string[] = [];
   let life = 3600;
   const api = createServer((request, response) => {
-    const [head64, body64, signature] = (request.headers.authorization ?? '').replace('Bearer ', '').split('.') as [string, string, string];
+    const [head64, body64, signature] = (request.headers.authorization ?? '').replace('Bearer ', '').split('.') as [
+      string,
+      string,
+      string,
+    ];
     const claims = JSON.parse(Buffer.from(body64, 'base64url').toString()) as { iss: string; iat: number; exp: number };
-    const good = createVerify('sha256').update(`${head64}.${body64}`).verify(publicKey, Buffer.from(signature, 'base64url'));
+    const good = createVerify('sha256')
+      .update(`${head64}.${body64}`)
+      .verify(publicKey, Buffer.from(signature, 'base64url'));
     asked.push(`${request.method} ${request.url} ${good} ${claims.iss} ${claims.exp - claims.iat <= 600}`);
     response.writeHead(201, { 'content-type': 'application/json' });
-    response.end(JSON.stringify({ token: 'a secret token', expires_at: new Date(Date.now() + life * 1000).toISOString() }));
+    response.end(
+      JSON.stringify({ token: 'a secret token', expires_at: new Date(Date.now() + life * 1000).toISOString() }),
+    );
   });
   await new Promise<void>((done) => api.listen(0, '127.0.0.1', done));
   const apiUrl = `http://127.0.0.1:${(api.address() as { port: number }).port}`;
@@ -214,9 +231,12 @@ test('a GitHub App fetches with a token that it gets for its installation, and r
   await short();
   assert.equal(asked.length, 3, 'asked again shortly before its end');
   api.close();
-  await assert.rejects(sourceAccess({ githubApp: { appId: '7', installationId: '42', privateKeyFile: passwordFile, apiUrl } })(), {
-    code: 'key-unusable',
-  });
+  await assert.rejects(
+    sourceAccess({ githubApp: { appId: '7', installationId: '42', privateKeyFile: passwordFile, apiUrl } })(),
+    {
+      code: 'key-unusable',
+    },
+  );
 });
 
 test('credentials are no arguments of a process', async () => {
@@ -225,7 +245,11 @@ test('credentials are no arguments of a process', async () => {
     file: file('spy', `#!/bin/sh\necho "$@" >> ${join(directory, 'spied')}\nexec git "$@"\n`),
   });
   run('chmod', ['+x', join(directory, 'spy')]);
-  await repository.fetch(`${server.url}/fleet.git`, 'main', await sourceAccess({ username: 'robot', passwordFile, caFile })());
+  await repository.fetch(
+    `${server.url}/fleet.git`,
+    'main',
+    await sourceAccess({ username: 'robot', passwordFile, caFile })(),
+  );
   repository.close();
   const spied = readFileSync(join(directory, 'spied'), 'utf8');
   assert.match(spied, /fetch/);

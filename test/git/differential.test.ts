@@ -43,9 +43,19 @@ const rows: readonly (readonly [string, string, string, string, string?])[] = [
   ['an SSH key nobody listed', fleet.commit(mallory, 'x', { a: '6' }), 'U', 'unknown-key'],
   ['an OpenPGP key nobody listed', fleet.commit(stranger, 'x', { a: '7' }), 'E', 'unknown-key'],
   ['an altered message, SSH', forge(fleet, first, (raw) => raw.replace('first', 'fixed')), 'B', 'bad-signature'],
-  ['an altered message, OpenPGP', forge(fleet, pgp, (raw) => raw.replace('\n\nopenpgp', '\n\nopengpg')), 'B', 'bad-signature'],
+  [
+    'an altered message, OpenPGP',
+    forge(fleet, pgp, (raw) => raw.replace('\n\nopenpgp', '\n\nopengpg')),
+    'B',
+    'bad-signature',
+  ],
   ['a carriage return more', forge(fleet, first, (raw) => raw.replace('first', 'first\r')), 'B', 'bad-signature'],
-  ['a signature for files', byHand(dana, NOW, (b) => signBytes(dana, b, { namespace: 'file' })), 'B', 'signature-for-other-use'],
+  [
+    'a signature for files',
+    byHand(dana, NOW, (b) => signBytes(dana, b, { namespace: 'file' })),
+    'B',
+    'signature-for-other-use',
+  ],
   [
     'a header like a signature’s',
     forge(fleet, first, (raw) => raw.replace('gpgsig ', 'gpgsig-evil x\ngpgsig ')),
@@ -81,9 +91,11 @@ const store = await openTrustStore(trustPolicySchema.parse(policy));
 const signers = join(directory, 'allowed_signers');
 writeFileSync(
   signers,
-  [...[dana, kim, robin].map((p) => `${p.email} ${p.publicKey}`), `${ended.email} valid-before="20250101Z" ${ended.publicKey}`, ''].join(
-    '\n',
-  ),
+  [
+    ...[dana, kim, robin].map((p) => `${p.email} ${p.publicKey}`),
+    `${ended.email} valid-before="20250101Z" ${ended.publicKey}`,
+    '',
+  ].join('\n'),
 );
 const keyring = join(directory, 'git-keyring');
 run('mkdir', ['-m', '700', keyring]);
@@ -107,5 +119,6 @@ for (const [what, id, git, ours, why] of rows) {
 test('every field of every commit is read as git reads it', () => assert.deepEqual(result.fields, []));
 
 test('wherever git says good and here it is refused, the row says why; never the other way about without one', () => {
-  for (const [what, , git, ours, why] of rows) assert.ok((git === 'G') === (ours === 'verified') || why !== undefined, what);
+  for (const [what, , git, ours, why] of rows)
+    assert.ok((git === 'G') === (ours === 'verified') || why !== undefined, what);
 });

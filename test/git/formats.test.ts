@@ -80,7 +80,8 @@ for (const [what, message] of [
 ] as const) {
   test(`a message of ${what} is verified by its bytes`, async () => {
     assert.equal(
-      (await verdictOn(signedCommit(fleet, payloadOf(tree, [first], dana, NOW, message), (b) => signBytes(dana, b)))).outcome,
+      (await verdictOn(signedCommit(fleet, payloadOf(tree, [first], dana, NOW, message), (b) => signBytes(dana, b))))
+        .outcome,
       'verified',
     );
   });
@@ -120,7 +121,8 @@ describe('a tag', () => {
   fleet.git(dana, 'tag', '-s', '-m', 'the release', 'v2', first);
   fleet.git(mallory, 'tag', '-s', '-m', 'the release', 'v2-mallory', first);
   fleet.git(dana, 'tag', '-a', '-m', 'annotated only', 'v3', first);
-  const bytesOf = (name: string) => rawObject(fleet, run('git', ['rev-parse', `refs/tags/${name}`], { cwd: fleet.work }), 'tag');
+  const bytesOf = (name: string) =>
+    rawObject(fleet, run('git', ['rev-parse', `refs/tags/${name}`], { cwd: fleet.work }), 'tag');
   const judged = async (bytes: Buffer, name: string): Promise<string> => {
     const parsed = parseTag(bytes, 40);
     if (parsed.kind === 'malformed') return parsed.code;
@@ -129,12 +131,19 @@ describe('a tag', () => {
 
   test('that is signed is verified', async () => assert.equal(await judged(bytesOf('v2'), 'v2'), 'verified'));
   test('under another name is refused', async () => assert.equal(await judged(bytesOf('v2'), 'v9'), 'tag-renamed'));
-  test('by a key nobody knows is refused', async () => assert.equal(await judged(bytesOf('v2-mallory'), 'v2-mallory'), 'unknown-key'));
+  test('by a key nobody knows is refused', async () =>
+    assert.equal(await judged(bytesOf('v2-mallory'), 'v2-mallory'), 'unknown-key'));
   test('that is only annotated is unsigned', async () => assert.equal(await judged(bytesOf('v3'), 'v3'), 'unsigned'));
   test('whose message was changed is refused', async () =>
-    assert.equal(await judged(Buffer.from(bytesOf('v2').toString().replace('the release', 'a release')), 'v2'), 'bad-signature'));
+    assert.equal(
+      await judged(Buffer.from(bytesOf('v2').toString().replace('the release', 'a release')), 'v2'),
+      'bad-signature',
+    ));
   test('that names another commit under the same signature is refused', async () =>
-    assert.equal(await judged(Buffer.from(bytesOf('v2').toString().replace(first, '2'.repeat(40))), 'v2'), 'bad-signature'));
+    assert.equal(
+      await judged(Buffer.from(bytesOf('v2').toString().replace(first, '2'.repeat(40))), 'v2'),
+      'bad-signature',
+    ));
   test('with text behind its signature is refused', async () =>
     assert.equal(await judged(Buffer.concat([bytesOf('v2'), Buffer.from('more\n')]), 'v2'), 'bad-signature'));
   test('with a signature only in a header is none of this repository’s', async () =>
@@ -148,7 +157,8 @@ describe('a tag', () => {
     ['a tree as what it names', (t: string) => t.replace('type commit', 'type tree'), 'malformed'],
     ['a header of somebody’s own', (t: string) => t.replace('\n\n', '\nnote x\n\n'), 'malformed'],
   ] as const)
-    test(`with ${what} is refused`, async () => assert.equal(await judged(Buffer.from(change(bytesOf('v3').toString())), 'v3'), code));
+    test(`with ${what} is refused`, async () =>
+      assert.equal(await judged(Buffer.from(change(bytesOf('v3').toString())), 'v3'), code));
 });
 
 // What a commit is made of, put back together: the property that nothing is lost or moved.
@@ -160,14 +170,18 @@ test('splitting a commit and putting signature and payload together again gives 
       fc.nat(3),
       fc.array(headerLine, { minLength: 1, maxLength: 4 }),
       fc.array(
-        fc.tuple(fc.constantFrom('encoding', 'change-id', 'mergetag', 'x-extra'), fc.array(headerLine, { minLength: 1, maxLength: 3 })),
+        fc.tuple(
+          fc.constantFrom('encoding', 'change-id', 'mergetag', 'x-extra'),
+          fc.array(headerLine, { minLength: 1, maxLength: 3 }),
+        ),
         { maxLength: 3 },
       ),
       fc.uint8Array({ maxLength: 100 }),
       fc.boolean(),
       (parents, signature, extra, message, first) => {
         const unique = extra.filter(
-          ([name], i) => !['encoding', 'change-id'].includes(name) || extra.findIndex(([other]) => other === name) === i,
+          ([name], i) =>
+            !['encoding', 'change-id'].includes(name) || extra.findIndex(([other]) => other === name) === i,
         );
         const block = (name: string, lines: readonly string[]) => Buffer.from(`${name} ${lines.join('\n ')}\n`);
         const head = Buffer.from(

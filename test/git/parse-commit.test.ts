@@ -20,7 +20,10 @@ test('a commit is taken apart from its own bytes', () => {
   assert.deepEqual(commit.parents, ['2'.repeat(40)]);
   assert.deepEqual(commit.author, { name: 'A', email: 'a@example.test', time: 1700000000 });
   assert.equal(commit.signature, '-----BEGIN SSH SIGNATURE-----\nAAAA\n\n-----END SSH SIGNATURE-----');
-  assert.equal(Buffer.from(commit.payload).toString(), `${TREE}parent ${'2'.repeat(40)}\n${WHO}encoding latin1\n\nsubject\n\nbody\n`);
+  assert.equal(
+    Buffer.from(commit.payload).toString(),
+    `${TREE}parent ${'2'.repeat(40)}\n${WHO}encoding latin1\n\nsubject\n\nbody\n`,
+  );
 });
 
 for (const [what, text, why] of [
@@ -31,7 +34,11 @@ for (const [what, text, why] of [
   ['a parent after the author', `${TREE}${WHO}parent ${'2'.repeat(40)}\n\nx`, /not in their places/],
   ['no tree', `${WHO}\nx`, /not in their places/],
   ['a short tree id', `tree 1234\n${WHO}\nx`, /full object id/],
-  ['a NUL in the header', `${TREE}author A\0 <a@example.test> 1 +0000\ncommitter C <c@example.test> 1 +0000\n\nx`, /NUL/],
+  [
+    'a NUL in the header',
+    `${TREE}author A\0 <a@example.test> 1 +0000\ncommitter C <c@example.test> 1 +0000\n\nx`,
+    /NUL/,
+  ],
   [
     'an author with two addresses',
     `${TREE}author A <x@example.test> <a@example.test> 1 +0000\ncommitter C <c@example.test> 1 +0000\n\nx`,
@@ -61,7 +68,9 @@ test('splitting and joining gives the bytes back', () => {
 
 test('any bytes are taken apart or refused, never anything else', () => {
   fc.assert(
-    fc.property(fc.uint8Array({ maxLength: 400 }), (bytes) => ['commit', 'malformed'].includes(parseCommit(ID, bytes).kind)),
+    fc.property(fc.uint8Array({ maxLength: 400 }), (bytes) =>
+      ['commit', 'malformed'].includes(parseCommit(ID, bytes).kind),
+    ),
     { numRuns: 2000 },
   );
   const seed = Buffer.from(`${TREE}${WHO}${SIG}\nx`);

@@ -48,7 +48,8 @@ before(async () => {
 });
 after(() => server.stop());
 
-const ids = async (repository: Repository, from: string, to: string) => (await Array.fromAsync(repository.listCommits(from, to))).flat();
+const ids = async (repository: Repository, from: string, to: string) =>
+  (await Array.fromAsync(repository.listCommits(from, to))).flat();
 
 const beside = new RunBeside();
 after(() => beside.close());
@@ -116,7 +117,8 @@ for (const [name, open] of [
     test('says that a branch is missing, and that a server is', async () => {
       await assert.rejects(
         repository.fetch(fleet.url, 'nowhere'),
-        (e: CountersignError) => e.code === 'git-ref-missing' && e.message.includes('`nowhere`') && e.hint !== undefined,
+        (e: CountersignError) =>
+          e.code === 'git-ref-missing' && e.message.includes('`nowhere`') && e.hint !== undefined,
       );
       await assert.rejects(
         open(`${at}-2`).fetch('http://user:secret@127.0.0.1:9/x.git', 'main'),
@@ -185,7 +187,9 @@ test('an object that is too large or missing fails its own read, and none that w
     readdirSync('/proc').filter((pid) => {
       try {
         const [, ppid] = /^PPid:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8')) ?? [];
-        return Number(ppid) === process.pid && readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('cat-file\0--batch');
+        return (
+          Number(ppid) === process.pid && readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('cat-file\0--batch')
+        );
       } catch {
         return false;
       }
@@ -288,9 +292,15 @@ describe('somebody else’s Git does not get a say', () => {
     const blob = run('git', ['hash-object', '-w', '--stdin'], { cwd: bad.bare, input: 'x' });
     const tree = run('git', ['hash-object', '-t', 'tree', '-w', '--stdin', '--literally'], {
       cwd: bad.bare,
-      input: Buffer.concat(['a', 'a'].map((name) => Buffer.concat([Buffer.from(`100644 ${name}\0`), Buffer.from(blob, 'hex')]))),
+      input: Buffer.concat(
+        ['a', 'a'].map((name) => Buffer.concat([Buffer.from(`100644 ${name}\0`), Buffer.from(blob, 'hex')])),
+      ),
     });
-    const commit = run('git', ['-c', 'user.name=x', '-c', 'user.email=x@example.test', 'commit-tree', '-m', 'x', tree], { cwd: bad.bare });
+    const commit = run(
+      'git',
+      ['-c', 'user.name=x', '-c', 'user.email=x@example.test', 'commit-tree', '-m', 'x', tree],
+      { cwd: bad.bare },
+    );
     run('git', ['update-ref', 'refs/heads/main', commit], { cwd: bad.bare });
     await assert.rejects(fresh('fsck').fetch(`${server.url}/bad.git`, 'main'), { code: 'git-unreachable' });
   });

@@ -60,7 +60,9 @@ test('nothing that somebody else wrote becomes part of the page', () => {
       {
         at: HOSTILE,
         ledger: { name: HOSTILE, entries: 1 },
-        changes: [{ entry: 1, time: HOSTILE, environment: HOSTILE, outcome: HOSTILE, revision: HOSTILE, violations: 1 }],
+        changes: [
+          { entry: 1, time: HOSTILE, environment: HOSTILE, outcome: HOSTILE, revision: HOSTILE, violations: 1 },
+        ],
         refused: [
           {
             entry: 1,
@@ -133,7 +135,10 @@ test('it is answered to its own names only, without script, and changes nothing'
   for (const host of [`localhost:${port}`, `127.0.0.1:${port}`, `[::1]:${port}`, 'LOCALHOST']) {
     const { status, headers } = await ask('/', host);
     assert.equal(status, 200, host);
-    assert.match(String(headers['content-security-policy']), /^default-src 'none'; style-src 'self'; .*frame-ancestors 'none'$/);
+    assert.match(
+      String(headers['content-security-policy']),
+      /^default-src 'none'; style-src 'self'; .*frame-ancestors 'none'$/,
+    );
     assert.equal(headers['cache-control'], 'no-store');
   }
   assert.equal(asked, 1, 'whoever asks often is shown the same');

@@ -30,7 +30,15 @@ function ask(path: string, host: string, method = 'GET'): Promise<{ status: numb
 }
 
 test('metrics are asked by an IP address, by localhost, or by a name that was given', async () => {
-  for (const host of ['127.0.0.1', '10.1.2.3:8080', '[::1]:8080', '[fd00::7]', 'localhost', 'LOCALHOST:80', 'gate.example.test:8080'])
+  for (const host of [
+    '127.0.0.1',
+    '10.1.2.3:8080',
+    '[::1]:8080',
+    '[fd00::7]',
+    'localhost',
+    'LOCALHOST:80',
+    'gate.example.test:8080',
+  ])
     assert.equal((await ask('/metrics', host)).status, 200, host);
   for (const host of [
     'evil.example',

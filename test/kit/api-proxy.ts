@@ -58,11 +58,20 @@ export async function startApiProxy(controlPlane: ControlPlane, user: string): P
   const forward = (incoming: IncomingMessage, body: Buffer): Promise<IncomingMessage> =>
     new Promise((resolve, reject) => {
       const headers = { ...incoming.headers, host: target.host };
-      const sent = request({ host: target.hostname, port: target.port, path: incoming.url, method: incoming.method, headers, ca }, resolve);
+      const sent = request(
+        { host: target.hostname, port: target.port, path: incoming.url, method: incoming.method, headers, ca },
+        resolve,
+      );
       sent.on('error', reject);
       sent.end(body);
     });
-  const answer = async (asked: Asked, fault: Fault, incoming: IncomingMessage, body: Buffer, response: ServerResponse) => {
+  const answer = async (
+    asked: Asked,
+    fault: Fault,
+    incoming: IncomingMessage,
+    body: Buffer,
+    response: ServerResponse,
+  ) => {
     const own = (status: number, retryAfter?: number, given?: object) => {
       response.writeHead(status, {
         'content-type': 'application/json',
@@ -81,9 +90,12 @@ export async function startApiProxy(controlPlane: ControlPlane, user: string): P
       );
     };
     try {
-      if (typeof fault === 'object' && 'drop' in fault && fault.drop === 'before') return void incoming.socket.destroy();
-      if (typeof fault === 'object' && 'status' in fault && fault.after !== true) return own(fault.status, fault.retryAfter, fault.body);
-      if (typeof fault === 'object' && 'delayMs' in fault) await new Promise((resolve) => setTimeout(resolve, fault.delayMs));
+      if (typeof fault === 'object' && 'drop' in fault && fault.drop === 'before')
+        return void incoming.socket.destroy();
+      if (typeof fault === 'object' && 'status' in fault && fault.after !== true)
+        return own(fault.status, fault.retryAfter, fault.body);
+      if (typeof fault === 'object' && 'delayMs' in fault)
+        await new Promise((resolve) => setTimeout(resolve, fault.delayMs));
       const upstream = await forward(incoming, body);
       if (typeof fault === 'object' && ('status' in fault || 'drop' in fault)) {
         upstream.resume();

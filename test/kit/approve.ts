@@ -24,7 +24,13 @@ export type ApprovalChanges = {
 };
 
 /** A really signed approval, pushed to the fleet's bare repository; `changes` make it what an attacker would make it. */
-export async function approveAs(person: Person, fleet: Fleet, from: string, commit: string, changes: ApprovalChanges = {}): Promise<void> {
+export async function approveAs(
+  person: Person,
+  fleet: Fleet,
+  from: string,
+  commit: string,
+  changes: ApprovalChanges = {},
+): Promise<void> {
   fleet.become(person);
   const repository = new NativeRepository(`${fleet.work}/.git`, { file: 'git', path: process.env['PATH'] ?? '' });
   const user = new UserRepository(fleet.work);

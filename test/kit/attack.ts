@@ -34,7 +34,11 @@ export type AttackStage = {
 
 export function attackStage(): AttackStage {
   const directory = scratch();
-  const [dana, kim, mallory] = ['dana', 'kim', 'mallory'].map((name) => sshPerson(directory, name)) as [Person, Person, Person];
+  const [dana, kim, mallory] = ['dana', 'kim', 'mallory'].map((name) => sshPerson(directory, name)) as [
+    Person,
+    Person,
+    Person,
+  ];
   const lee = openPgpPerson(directory, 'lee');
   after(() => endGpg(lee.gnupgHome ?? ''));
   const people = [dana, lee, kim];

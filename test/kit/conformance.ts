@@ -1,4 +1,13 @@
-import { compare, evaluateQuery, fromJson, REFUSED, RegoObject, RegoSet, toJson, type Value } from '../../src/rego/index.ts';
+import {
+  compare,
+  evaluateQuery,
+  fromJson,
+  REFUSED,
+  RegoObject,
+  RegoSet,
+  toJson,
+  type Value,
+} from '../../src/rego/index.ts';
 
 /** One of OPA's conformance cases, compiled (tools/opa/conformance). */
 export type Case = {
@@ -37,7 +46,8 @@ export async function judgeCase(one: Case): Promise<Outcome> {
   if (one.error !== undefined) return { kind: 'skipped', why: `not compiled: ${one.error}` };
   if (BEYOND_WASM.some((p) => p.test(one.note))) return { kind: 'skipped', why: 'beyond what compiled rules can hold' };
   // A term is Rego, where a comma may end a list; values are not.
-  const input = one.input_term?.replace(/,(\s*[}\]])/g, '$1') ?? (one.input === undefined ? undefined : JSON.stringify(one.input));
+  const input =
+    one.input_term?.replace(/,(\s*[}\]])/g, '$1') ?? (one.input === undefined ? undefined : JSON.stringify(one.input));
   let result: Value | undefined;
   let thrown: unknown;
   try {
@@ -80,7 +90,9 @@ function expected(one: Case, rows: readonly RegoObject[], thrown: unknown): Outc
 }
 
 const plain = (v: unknown): Value =>
-  v === null || typeof v !== 'object' || Array.isArray(v) || Object.getPrototypeOf(v) === Object.prototype ? fromJson(v) : (v as Value);
+  v === null || typeof v !== 'object' || Array.isArray(v) || Object.getPrototypeOf(v) === Object.prototype
+    ? fromJson(v)
+    : (v as Value);
 
 function bindings(result: Value): RegoObject[] {
   return (result instanceof RegoSet ? result.sorted() : []).filter((v) => v instanceof RegoObject);
@@ -94,14 +106,20 @@ function asJson(value: Value): Value {
       value
         .sorted()
         .flatMap(([k, v]) =>
-          typeof k === 'string' && k.startsWith('$') ? [] : [[typeof k === 'string' ? k : JSON.stringify(toJson(k)), asJson(v)] as const],
+          typeof k === 'string' && k.startsWith('$')
+            ? []
+            : [[typeof k === 'string' ? k : JSON.stringify(toJson(k)), asJson(v)] as const],
         ),
     );
   return Array.isArray(value) ? value.map((v: Value) => asJson(v)) : value;
 }
 
 function withSortedBindings(row: RegoObject, sort: boolean): RegoObject {
-  return sort ? new RegoObject(row.sorted().map(([k, v]) => [k, Array.isArray(v) ? [...(v as Value[])].sort(compare) : v] as const)) : row;
+  return sort
+    ? new RegoObject(
+        row.sorted().map(([k, v]) => [k, Array.isArray(v) ? [...(v as Value[])].sort(compare) : v] as const),
+      )
+    : row;
 }
 
 function show(value: unknown): string {

@@ -31,7 +31,10 @@ const PEOPLE = [
 export type AuditSink = { readonly url: string; readonly token: string; readonly log: string };
 
 /** Starts both programs and waits until the API server is ready; about three seconds. */
-export async function startControlPlane(programs: { etcd: string; apiserver: string }, audit?: AuditSink): Promise<ControlPlane> {
+export async function startControlPlane(
+  programs: { etcd: string; apiserver: string },
+  audit?: AuditSink,
+): Promise<ControlPlane> {
   const directory = mkdtempSync(join(tmpdir(), 'countersign-cp-'));
   const [client, peer, secure] = await freePorts(3);
   writeFileSync(
@@ -237,7 +240,9 @@ function writeKubeconfig(directory: string, url: string, user: string): string {
     apiVersion: 'v1',
     kind: 'Config',
     'current-context': 'test',
-    clusters: [{ name: 'test', cluster: { server: url, 'certificate-authority': join(directory, 'certs', 'apiserver.crt') } }],
+    clusters: [
+      { name: 'test', cluster: { server: url, 'certificate-authority': join(directory, 'certs', 'apiserver.crt') } },
+    ],
     users: [{ name: user, user: { token: `${user}-token` } }],
     contexts: [{ name: 'test', context: { cluster: 'test', user } }],
   };

@@ -31,7 +31,11 @@ export async function differential(
   const verdicts: Record<string, number> = {};
   const each = new Map<string, { git: string; ours: string }>();
   for (let i = 0; i < ids.length; i += 500) {
-    for (const examined of await examineCommits({ ids: source.commitIds, read: source.commits }, ids.slice(i, i + 500), store)) {
+    for (const examined of await examineCommits(
+      { ids: source.commitIds, read: source.commits },
+      ids.slice(i, i + 500),
+      store,
+    )) {
       const id = examined.kind === 'facts' ? examined.facts.id : examined.id;
       const git = byGit.get(id) ?? [];
       const verdict =
@@ -65,7 +69,8 @@ export async function differential(
         String(committer.time),
       ];
       own.forEach((value, n) => {
-        if (value !== git[n]) fields.push(`${id} ${FORMAT[n] ?? ''}: ${JSON.stringify(git[n])}, ${JSON.stringify(value)}`);
+        if (value !== git[n])
+          fields.push(`${id} ${FORMAT[n] ?? ''}: ${JSON.stringify(git[n])}, ${JSON.stringify(value)}`);
       });
     }
   }

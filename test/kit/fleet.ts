@@ -29,7 +29,12 @@ export function run(
 }
 
 /** A person with an SSH key of the type. */
-export function sshPerson(directory: string, name: string, type: 'ed25519' | 'ecdsa' | 'rsa' = 'ed25519', bits?: number): Person {
+export function sshPerson(
+  directory: string,
+  name: string,
+  type: 'ed25519' | 'ecdsa' | 'rsa' = 'ed25519',
+  bits?: number,
+): Person {
   const key = join(directory, `${name}-${type}`);
   run('ssh-keygen', [
     '-q',
@@ -59,7 +64,17 @@ export function openPgpPerson(directory: string, name: string): Person {
   const env = { GNUPGHOME: home };
   run(
     'gpg',
-    ['--batch', '--quiet', '--passphrase', '', '--quick-generate-key', `${name} <${name}@example.test>`, 'ed25519', 'sign', 'never'],
+    [
+      '--batch',
+      '--quiet',
+      '--passphrase',
+      '',
+      '--quick-generate-key',
+      `${name} <${name}@example.test>`,
+      'ed25519',
+      'sign',
+      'never',
+    ],
     { env },
   );
   const publicKey = run('gpg', ['--armor', '--export', `${name}@example.test`], { env });
@@ -132,7 +147,16 @@ export class Fleet {
     }
     this.git(person, 'add', '--all');
     const author = options.author === undefined ? [] : ['--author', `${options.author.name} <${options.author.email}>`];
-    this.git(person, 'commit', '--quiet', '--allow-empty', options.sign === false ? '--no-gpg-sign' : '-S', '-m', message, ...author);
+    this.git(
+      person,
+      'commit',
+      '--quiet',
+      '--allow-empty',
+      options.sign === false ? '--no-gpg-sign' : '-S',
+      '-m',
+      message,
+      ...author,
+    );
     return this.head();
   }
 

@@ -26,7 +26,8 @@ export async function startForge(
     const all = typeof answers === 'function' ? answers(new URL(url).host) : answers;
     const answer = all[request.url ?? ''] ?? { status: 404, body: { message: 'Not Found' } };
     response.statusCode = answer.status ?? 200;
-    if (answer.next !== undefined) response.setHeader('link', `<${url}${answer.next}>; rel="next", <${url}/last>; rel="last"`);
+    if (answer.next !== undefined)
+      response.setHeader('link', `<${url}${answer.next}>; rel="next", <${url}/last>; rel="last"`);
     if (answer.link !== undefined) response.setHeader('link', answer.link);
     if (answer.location !== undefined) response.setHeader('location', answer.location);
     response.setHeader('content-type', 'application/json');

@@ -64,7 +64,18 @@ export async function fuzzTargets(directory: string): Promise<FuzzTarget[]> {
     writeFileSync(join(directory, name), content);
     return join(directory, name);
   };
-  run('ssh-keygen', ['-q', '-s', ca.signingKey, '-I', 'id', '-n', 'dana', '-O', 'verify-required', `${dana.signingKey}.pub`]);
+  run('ssh-keygen', [
+    '-q',
+    '-s',
+    ca.signingKey,
+    '-I',
+    'id',
+    '-n',
+    'dana',
+    '-O',
+    'verify-required',
+    `${dana.signingKey}.pub`,
+  ]);
   const certificate = Buffer.from(readFileSync(`${dana.signingKey}-cert.pub`, 'utf8').split(' ')[1] ?? '', 'base64');
   run('ssh-keygen', ['-q', '-Y', 'sign', '-n', 'git', '-f', dana.signingKey, at('fuzz-message', 'message')]);
   const sshSignature = readFileSync(join(directory, 'fuzz-message.sig'));
@@ -76,14 +87,29 @@ export async function fuzzTargets(directory: string): Promise<FuzzTarget[]> {
   );
   endGpg(lee.gnupgHome ?? '');
   at('fuzz-spec', `serial: 3\nserial: 5-9\nid: x\n`);
-  run('ssh-keygen', ['-q', '-k', '-f', join(directory, 'fuzz-krl'), '-s', `${ca.signingKey}.pub`, join(directory, 'fuzz-spec')]);
+  run('ssh-keygen', [
+    '-q',
+    '-k',
+    '-f',
+    join(directory, 'fuzz-krl'),
+    '-s',
+    `${ca.signingKey}.pub`,
+    join(directory, 'fuzz-spec'),
+  ]);
   run('ssh-keygen', ['-q', '-k', '-u', '-f', join(directory, 'fuzz-krl'), `${dana.signingKey}.pub`]);
   const who = 'A <a@example.test> 1700000000 +0000';
   const commit = Buffer.from(
     `tree ${'1'.repeat(40)}\nparent ${'2'.repeat(40)}\nauthor ${who}\ncommitter ${who}\ngpgsig ${sshSignature.toString().trim().replaceAll('\n', '\n ')}\nmergetag object ${'2'.repeat(40)}\n type commit\n tag v1\n tagger ${who}\n \n x\n\nmessage\n`,
   );
-  const tag = Buffer.from(`object ${'2'.repeat(40)}\ntype commit\ntag v1\ntagger ${who}\n\nrelease\n${sshSignature.toString()}`);
-  const tree = Buffer.concat([Buffer.from('100644 a.yaml\0'), Buffer.alloc(20, 1), Buffer.from('40000 dir\0'), Buffer.alloc(20, 2)]);
+  const tag = Buffer.from(
+    `object ${'2'.repeat(40)}\ntype commit\ntag v1\ntagger ${who}\n\nrelease\n${sshSignature.toString()}`,
+  );
+  const tree = Buffer.concat([
+    Buffer.from('100644 a.yaml\0'),
+    Buffer.alloc(20, 1),
+    Buffer.from('40000 dir\0'),
+    Buffer.alloc(20, 2),
+  ]);
   const envelope = Buffer.from(
     JSON.stringify({
       payloadType: 'application/vnd.in-toto+json',
@@ -98,10 +124,15 @@ export async function fuzzTargets(directory: string): Promise<FuzzTarget[]> {
   const mock = await mockSigstore(new Date());
   const withSigstore: TrustStore = { ...store, sigstore: openSigstore(mock.root, { certificateLogs: 0 }) };
   const byCi = { issuer: 'https://issuer.example.test', subject: 'https://example.test/ci' };
-  const verifyImage = openImageVerifier([{ name: 'ci', identity: byCi, log: true }], { trustedRoot: mock.root, certificateLogs: 1 }, 3072);
+  const verifyImage = openImageVerifier(
+    [{ name: 'ci', identity: byCi, log: true }],
+    { trustedRoot: mock.root, certificateLogs: 1 },
+    3072,
+  );
   const never = () => false;
   const isSshError = (thrown: unknown) => thrown instanceof SshFormatError;
-  const isPlainError = (thrown: unknown) => thrown instanceof Error && !(thrown instanceof TypeError || thrown instanceof RangeError);
+  const isPlainError = (thrown: unknown) =>
+    thrown instanceof Error && !(thrown instanceof TypeError || thrown instanceof RangeError);
   const text = (bytes: Buffer) => bytes.toString('utf8');
   return [
     { name: 'commit', seeds: [commit], read: (b) => parseCommit('a'.repeat(40), b), refuses: never },
@@ -267,7 +298,8 @@ async function policyTargets(at: (name: string, content: string) => string): Pro
   const isError = (thrown: unknown) => thrown instanceof CountersignError;
   const builtins = await loadBuiltins(['graphql.parse_query', 'graphql.parse_schema', 'graphql.parse_and_verify']);
   const call = (name: string, ...args: Value[]) => (builtins[name] ?? assert.fail(name))(args, { now: 0n });
-  const root = 'package countersign.object\ndeny contains sprintf("%v", [input.object.kind]) if input.object.kind == "Never"';
+  const root =
+    'package countersign.object\ndeny contains sprintf("%v", [input.object.kind]) if input.object.kind == "Never"';
   const { archive } = await buildBundle({ opa: await tool('opa'), roots: [at('r.rego', root)] });
   const waiver =
     'apiVersion: countersign.dev/v1alpha1\nkind: Waiver\nmetadata: {name: w}\nspec: {rule: r, environments: [p], subjects: [{name: a}], reason: old driver, ticket: T-1, issuedAt: 2026-01-01T00:00:00Z, until: "2026-02-01"}\n';
@@ -292,7 +324,9 @@ async function policyTargets(at: (name: string, content: string) => string): Pro
     },
     {
       name: 'text template',
-      seeds: [Buffer.from('{{range $i, $x := .xs}}{{if gt $x 1}}{{printf "%d" $x}}{{else}}-{{end}}{{end}} {{.a.b | len}}')],
+      seeds: [
+        Buffer.from('{{range $i, $x := .xs}}{{if gt $x 1}}{{printf "%d" $x}}{{else}}-{{end}}{{end}} {{.a.b | len}}'),
+      ],
       read: (b) => call('strings.render_template', text(b), fromJson({ xs: [1, 2], a: { b: 'x' } })),
       refuses: isUndefined,
     },
@@ -310,7 +344,11 @@ async function policyTargets(at: (name: string, content: string) => string): Pro
     },
     {
       name: 'GraphQL',
-      seeds: [Buffer.from('query Q($x: [Int!] = [1]) { a: b(x: $x, y: {k: "v"}) @d { ...F ... on T { id } } } fragment F on T { id }')],
+      seeds: [
+        Buffer.from(
+          'query Q($x: [Int!] = [1]) { a: b(x: $x, y: {k: "v"}) @d { ...F ... on T { id } } } fragment F on T { id }',
+        ),
+      ],
       read: (b) => call('graphql.parse_query', text(b)),
       refuses: isUndefined,
     },
@@ -379,7 +417,9 @@ export async function tryInput(target: FuzzTarget, bytes: Buffer, limitMs: numbe
   }
   const took = performance.now() - started;
   if (took > limitMs)
-    throw new Error(`${target.name}: ${took.toFixed(0)} ms for ${bytes.length} bytes (${bytes.subarray(0, 60).toString('base64')})`);
+    throw new Error(
+      `${target.name}: ${took.toFixed(0)} ms for ${bytes.length} bytes (${bytes.subarray(0, 60).toString('base64')})`,
+    );
   return end;
 }
 
@@ -395,7 +435,8 @@ export function mutate(seed: Buffer, random: () => number): Buffer {
     else if (kind === 1) bytes = Buffer.concat([bytes.subarray(0, at), bytes.subarray(to)]);
     else if (kind === 2) bytes = Buffer.concat([bytes.subarray(0, to), piece, bytes.subarray(to)]);
     else if (kind === 3) bytes = bytes.subarray(0, at);
-    else if (kind === 4) bytes = Buffer.concat([bytes.subarray(0, at), Buffer.from([0xff, 0xff, 0xff, 0xff]), bytes.subarray(at + 4)]);
+    else if (kind === 4)
+      bytes = Buffer.concat([bytes.subarray(0, at), Buffer.from([0xff, 0xff, 0xff, 0xff]), bytes.subarray(at + 4)]);
     else if (kind === 5)
       bytes = Buffer.concat([
         bytes.subarray(0, at),
@@ -432,5 +473,9 @@ export function garbage(seed: Buffer, size = 10_000_000): Buffer[] {
 
 /** Resident memory of this process in MiB. */
 export function residentMiB(): number {
-  return Number(/VmRSS:\s+(\d+)/.exec(execFileSync('cat', [`/proc/${process.pid}/status`], { encoding: 'utf8' }))?.[1] ?? 0) / 1024;
+  return (
+    Number(
+      /VmRSS:\s+(\d+)/.exec(execFileSync('cat', [`/proc/${process.pid}/status`], { encoding: 'utf8' }))?.[1] ?? 0,
+    ) / 1024
+  );
 }

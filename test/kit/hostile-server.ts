@@ -7,7 +7,8 @@ export const WORDS = 'very-secret-words';
 /** How a server misbehaves. `act` is called once for a connection: when it is made, or when a first request came. */
 export type Manner = { readonly on: 'connection' | 'request'; readonly act: (socket: Socket, self: string) => void };
 
-const head = (status: string, ...headers: string[]) => `HTTP/1.1 ${status}\r\n${headers.map((h) => `${h}\r\n`).join('')}\r\n`;
+const head = (status: string, ...headers: string[]) =>
+  `HTTP/1.1 ${status}\r\n${headers.map((h) => `${h}\r\n`).join('')}\r\n`;
 const JSON_TYPE = 'content-type: application/json';
 const PIECE = Buffer.alloc(1024 * 1024, WORDS);
 const BOMB = gzipSync(Buffer.alloc(64 * 1024 * 1024));

@@ -22,7 +22,10 @@ export function shippedRules(): Promise<PolicyPool> {
 
 /** The shipped bundle. */
 export function shippedBundle(): Promise<PolicyBundle> {
-  return readBundle(readFileSync(fileURLToPath(new URL('../../policies/dist/bundle.tar.gz', import.meta.url))), 'shipped');
+  return readBundle(
+    readFileSync(fileURLToPath(new URL('../../policies/dist/bundle.tar.gz', import.meta.url))),
+    'shipped',
+  );
 }
 
 export type JudgeOptions = {
@@ -35,7 +38,9 @@ export type JudgeOptions = {
 
 /** The gate of an environment over a fleet's bare repository. */
 export async function gateOf(fleet: Fleet, people: readonly Person[], options: JudgeOptions = {}): Promise<Gate> {
-  const environment = environmentSchema.parse(environmentDocument({ url: fleet.url, namespaces: ['shop'], ...options.environment }));
+  const environment = environmentSchema.parse(
+    environmentDocument({ url: fleet.url, namespaces: ['shop'], ...options.environment }),
+  );
   const trust = await openTrustStore(trustPolicySchema.parse(options.trust ?? trustDocument(people)));
   const repository = new NativeRepository(fleet.bare, { file: 'git', path: process.env['PATH'] ?? '' });
   after(() => repository.close());
@@ -55,7 +60,12 @@ export async function gateOf(fleet: Fleet, people: readonly Person[], options: J
 }
 
 /** The verdict on what is on the branch, from nothing or from a commit. */
-export async function judge(fleet: Fleet, people: readonly Person[], to: string, options: JudgeOptions = {}): Promise<Verdict> {
+export async function judge(
+  fleet: Fleet,
+  people: readonly Person[],
+  to: string,
+  options: JudgeOptions = {},
+): Promise<Verdict> {
   const gate = await gateOf(fleet, people, options);
   return (await assess(gate, options.from ?? NO_REVISION, to)).verdict;
 }

@@ -23,7 +23,9 @@ export class MailServer {
       authOptional: login === undefined,
       allowInsecureAuth: true,
       onAuth: ({ username, password }, _, done) =>
-        username === login?.user && password === login?.password ? done(null, { user: username }) : done(new Error('who is that?')),
+        username === login?.user && password === login?.password
+          ? done(null, { user: username })
+          : done(new Error('who is that?')),
       onData: (stream, { envelope }, done) => {
         const chunks: Buffer[] = [];
         stream.on('data', (c: Buffer) => chunks.push(c));

@@ -9,7 +9,11 @@ export function configMap(ns: string, name: string, data: Readonly<Record<string
     .join('')}`;
 }
 
-export function deployment(ns: string, name: string, options: { replicas?: number; image?: string; privileged?: boolean } = {}): string {
+export function deployment(
+  ns: string,
+  name: string,
+  options: { replicas?: number; image?: string; privileged?: boolean } = {},
+): string {
   return `apiVersion: apps/v1
 kind: Deployment
 metadata:

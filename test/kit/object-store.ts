@@ -25,7 +25,16 @@ export class ObjectStore {
     mkdirSync(bucket, { recursive: true });
     const program = await tool('versitygw', { pinned: true });
     const [port] = (await freePorts(1)) as [number];
-    const args = ['--access', 'evidence-writer', '--secret', 'a-secret-of-tests-only', '--port', `127.0.0.1:${port}`, 'posix', directory];
+    const args = [
+      '--access',
+      'evidence-writer',
+      '--secret',
+      'a-secret-of-tests-only',
+      '--port',
+      `127.0.0.1:${port}`,
+      'posix',
+      directory,
+    ];
     const child = spawn(program, args, { stdio: 'ignore' });
     const store = new ObjectStore(`http://127.0.0.1:${port}`, child, bucket);
     const answers = () =>

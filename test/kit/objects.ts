@@ -11,7 +11,8 @@ export function rawObject(fleet: Fleet, id: string, type = 'commit'): Buffer {
 
 /** Writes any bytes as an object, into the working copy and the bare repository; Git is not asked whether they make sense. */
 export function writeObject(fleet: Fleet, bytes: Buffer, type = 'commit'): string {
-  const write = (cwd: string) => run('git', ['hash-object', '-t', type, '-w', '--stdin', '--literally'], { cwd, input: bytes });
+  const write = (cwd: string) =>
+    run('git', ['hash-object', '-t', type, '-w', '--stdin', '--literally'], { cwd, input: bytes });
   write(fleet.work);
   return write(fleet.bare);
 }
@@ -34,7 +35,17 @@ export function signBytes(
   writeFileSync(file, bytes);
   try {
     if (person.format === 'ssh') {
-      run('ssh-keygen', ['-q', '-Y', 'sign', '-n', options.namespace ?? 'git', ...(options.ssh ?? []), '-f', person.signingKey, file]);
+      run('ssh-keygen', [
+        '-q',
+        '-Y',
+        'sign',
+        '-n',
+        options.namespace ?? 'git',
+        ...(options.ssh ?? []),
+        '-f',
+        person.signingKey,
+        file,
+      ]);
       return readFileSync(`${file}.sig`, 'utf8').trim();
     }
     const args = [
@@ -57,7 +68,12 @@ export function signBytes(
 }
 
 /** A commit from its payload: the header with a signature put in where Git puts it. */
-export function signedCommit(fleet: Fleet, payload: string, sign: (payload: Buffer) => string, header = 'gpgsig'): string {
+export function signedCommit(
+  fleet: Fleet,
+  payload: string,
+  sign: (payload: Buffer) => string,
+  header = 'gpgsig',
+): string {
   const bytes = Buffer.from(payload, 'latin1');
   const [head, ...body] = payload.split('\n\n');
   const signature = `${header} ${sign(bytes).replaceAll('\n', '\n ')}\n`;
@@ -65,7 +81,13 @@ export function signedCommit(fleet: Fleet, payload: string, sign: (payload: Buff
 }
 
 /** The payload of an ordinary commit on top of others; `time` in seconds since 1970. */
-export function payloadOf(tree: string, parents: readonly string[], person: Person, time: number, message = 'made by hand\n'): string {
+export function payloadOf(
+  tree: string,
+  parents: readonly string[],
+  person: Person,
+  time: number,
+  message = 'made by hand\n',
+): string {
   const who = `${person.name} <${person.email}> ${time} +0000`;
   return `tree ${tree}\n${parents.map((p) => `parent ${p}\n`).join('')}author ${who}\ncommitter ${who}\n\n${message}`;
 }

@@ -45,7 +45,9 @@ const REPORTS = {
                       type: 'array',
                       items: {
                         type: 'object',
-                        properties: Object.fromEntries(['apiVersion', 'kind', 'name', 'namespace'].map((k) => [k, { type: 'string' }])),
+                        properties: Object.fromEntries(
+                          ['apiVersion', 'kind', 'name', 'namespace'].map((k) => [k, { type: 'string' }]),
+                        ),
                       },
                     },
                   },
@@ -61,6 +63,10 @@ const REPORTS = {
 
 /** Has the cluster know Reports of openreports.io. */
 export async function installReports(stage: Stage): Promise<void> {
-  const { status } = await stage.admin.request('POST', '/apis/apiextensions.k8s.io/v1/customresourcedefinitions', REPORTS);
+  const { status } = await stage.admin.request(
+    'POST',
+    '/apis/apiextensions.k8s.io/v1/customresourcedefinitions',
+    REPORTS,
+  );
   assert.equal(status, 201);
 }

@@ -39,7 +39,16 @@ export class Postgres {
     const user = postgres.#user;
     mkdirSync(postgres.#data);
     if (user !== undefined) for (const path of [directory, postgres.#data]) chownSync(path, user.uid, user.gid);
-    postgres.#run('initdb', ['-D', postgres.#data, '-U', 'owner', '--auth=trust', '--encoding=UTF8', '--no-sync', '--locale=C']);
+    postgres.#run('initdb', [
+      '-D',
+      postgres.#data,
+      '-U',
+      'owner',
+      '--auth=trust',
+      '--encoding=UTF8',
+      '--no-sync',
+      '--locale=C',
+    ]);
     await postgres.up();
     return postgres;
   }

@@ -40,7 +40,12 @@ export async function recordChange(ledger: Ledger, to: string, o: ChangeOptions 
         author,
         committer: author,
         committedAt: Math.floor(Date.now() / 1000) - 7200,
-        outcome: outcome === 'allowed' ? 'verified' : (o.violations ?? []).some((v) => v.commit === to) ? 'refused' : 'verified',
+        outcome:
+          outcome === 'allowed'
+            ? 'verified'
+            : (o.violations ?? []).some((v) => v.commit === to)
+              ? 'refused'
+              : 'verified',
         code: o.violations?.find((v) => v.commit === to)?.code ?? 'verified',
         reason: '',
         format: 'ssh',

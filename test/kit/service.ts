@@ -42,7 +42,9 @@ export class Service {
       stdio: ['ignore', 'ignore', 'pipe'],
     });
     this.#child.stderr?.on('data', (d) => (this.#log += d));
-    this.ended = new Promise((resolve) => this.#child.on('close', (code, signal) => resolve(signal === null ? (code ?? 1) : 137)));
+    this.ended = new Promise((resolve) =>
+      this.#child.on('close', (code, signal) => resolve(signal === null ? (code ?? 1) : 137)),
+    );
   }
 
   static start(args: readonly string[], data: string, env: NodeJS.ProcessEnv = {}): Service {
@@ -114,7 +116,11 @@ export class Service {
 }
 
 /** Looks until the test holds; throws the message when it does not in time. */
-export async function until(test: () => boolean | Promise<boolean>, timeoutMs: number, message: () => string): Promise<void> {
+export async function until(
+  test: () => boolean | Promise<boolean>,
+  timeoutMs: number,
+  message: () => string,
+): Promise<void> {
   for (const end = Date.now() + timeoutMs; ; ) {
     if (await attempt(test)) return;
     if (Date.now() > end) throw new Error(message());

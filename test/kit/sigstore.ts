@@ -50,7 +50,10 @@ export type StatementOptions = {
 };
 
 /** A Sigstore bundle with an in-toto statement about an image, as `cosign` and GitHub's attestations make it. */
-export async function imageBundle({ ca, tlog }: Pick<MockSigstore, 'ca' | 'tlog'>, o: StatementOptions): Promise<string> {
+export async function imageBundle(
+  { ca, tlog }: Pick<MockSigstore, 'ca' | 'tlog'>,
+  o: StatementOptions,
+): Promise<string> {
   const keys = o.key ?? keyPair();
   const payload = Buffer.from(
     JSON.stringify(
@@ -79,7 +82,9 @@ export async function imageBundle({ ca, tlog }: Pick<MockSigstore, 'ca' | 'tlog'
           }),
         );
   const verifier =
-    certificate === undefined ? keys.publicKey.export({ format: 'pem', type: 'spki' }) : new X509Certificate(certificate).toString();
+    certificate === undefined
+      ? keys.publicKey.export({ format: 'pem', type: 'spki' })
+      : new X509Certificate(certificate).toString();
   const body = {
     apiVersion: '0.0.1',
     kind: 'dsse',
@@ -92,7 +97,9 @@ export async function imageBundle({ ca, tlog }: Pick<MockSigstore, 'ca' | 'tlog'
   return JSON.stringify({
     mediaType: 'application/vnd.dev.sigstore.bundle.v0.3+json',
     verificationMaterial: {
-      ...(certificate === undefined ? { publicKey: { hint: 'anything' } } : { certificate: { rawBytes: certificate.toString('base64') } }),
+      ...(certificate === undefined
+        ? { publicKey: { hint: 'anything' } }
+        : { certificate: { rawBytes: certificate.toString('base64') } }),
       tlogEntries: o.logged === false ? [] : [entryOf(await tlog.log(body), body)],
     },
     dsseEnvelope: {
@@ -137,7 +144,8 @@ function entryOf(answer: object, body: object): object {
       hashes: [],
       checkpoint: { envelope: proof.checkpoint },
     },
-    canonicalizedBody: typeof entry.body === 'string' ? entry.body : Buffer.from(JSON.stringify(body)).toString('base64'),
+    canonicalizedBody:
+      typeof entry.body === 'string' ? entry.body : Buffer.from(JSON.stringify(body)).toString('base64'),
   };
 }
 

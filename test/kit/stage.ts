@@ -48,7 +48,10 @@ export class Stage {
   }
 
   static async open(directory: string, audit?: AuditSink): Promise<Stage> {
-    const controlPlane = await startControlPlane({ etcd: await tool('etcd'), apiserver: await tool('kube-apiserver') }, audit);
+    const controlPlane = await startControlPlane(
+      { etcd: await tool('etcd'), apiserver: await tool('kube-apiserver') },
+      audit,
+    );
     const git = await startGitServer(directory);
     const { server } = await connect({
       kubeconfig: controlPlane.kubeconfig('admin'),
@@ -95,16 +98,27 @@ export class Stage {
     return service;
   }
 
-  async serve(configuration: string, name: string, more: readonly string[] = [], kubeconfig?: string): Promise<Service> {
+  async serve(
+    configuration: string,
+    name: string,
+    more: readonly string[] = [],
+    kubeconfig?: string,
+  ): Promise<Service> {
     const service = this.start(await this.arguments(configuration, kubeconfig), name, more);
     await service.says('countersign is running');
     return service;
   }
 
   /** A service whose environment `production` has a Namespace called `name` and a ConfigMap `settings` in it, applied. */
-  async running(name: string, spec: Readonly<Record<string, unknown>> = {}, options: RunningOptions = {}): Promise<Running> {
+  async running(
+    name: string,
+    spec: Readonly<Record<string, unknown>> = {},
+    options: RunningOptions = {},
+  ): Promise<Running> {
     const fleet = this.fleet(name);
-    const configuration = this.configuration(name, [{ url: fleet.url, namespaces: [name], spec, ...options.environment }]);
+    const configuration = this.configuration(name, [
+      { url: fleet.url, namespaces: [name], spec, ...options.environment },
+    ]);
     const first = await this.change(fleet, 'first', {
       'clusters/production/ns.yaml': namespace(name),
       'clusters/production/cm.yaml': configMap(name, 'settings', { colour: 'blue' }),
@@ -159,7 +173,8 @@ export class Stage {
   }
 
   async as(user: string): Promise<ApiServer> {
-    return (await connect({ kubeconfig: this.controlPlane.kubeconfig(user), context: undefined, namedBy: 'operator' })).server;
+    return (await connect({ kubeconfig: this.controlPlane.kubeconfig(user), context: undefined, namedBy: 'operator' }))
+      .server;
   }
 
   waitFor(test: () => Promise<boolean>, what: string): Promise<void> {

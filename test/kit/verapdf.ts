@@ -22,7 +22,14 @@ export function veraPdf(file: string): readonly {
   if (!existsSync(LIBRARIES)) {
     const unfinished = `${LIBRARIES}.${process.pid}`;
     rmSync(unfinished, { recursive: true, force: true });
-    const args = ['-q', '-B', '-f', `${HERE}pom.xml`, 'dependency:copy-dependencies', `-DoutputDirectory=${unfinished}`];
+    const args = [
+      '-q',
+      '-B',
+      '-f',
+      `${HERE}pom.xml`,
+      'dependency:copy-dependencies',
+      `-DoutputDirectory=${unfinished}`,
+    ];
     execFileSync('mvn', args, { stdio: ['ignore', 'ignore', 'inherit'], timeout: 300_000 });
     renameSync(unfinished, LIBRARIES);
   }

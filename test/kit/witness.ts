@@ -4,7 +4,9 @@ import { openCheckpoint, parseVerifier } from '../../src/ledger/index.ts';
 import { isConsistent } from '../../src/ledger/merkle.ts';
 
 /** A witness on loopback (C2SP tlog-witness): it remembers what it saw, and co-signs only what extends that. */
-export async function startWitness(logKey: string): Promise<{ url: string; key: string; seen: () => number; stop: () => Promise<void> }> {
+export async function startWitness(
+  logKey: string,
+): Promise<{ url: string; key: string; seen: () => number; stop: () => Promise<void> }> {
   const name = 'witness.test/w1';
   const { privateKey, publicKey } = generateKeyPairSync('ed25519');
   const raw = publicKey.export({ type: 'spki', format: 'der' }).subarray(12);
@@ -21,7 +23,8 @@ export async function startWitness(logKey: string): Promise<{ url: string; key: 
       .split('\n')
       .slice(0, -1)
       .map((line) => Buffer.from(line, 'base64'));
-    if (!isConsistent([seen.size, seen.root], [checkpoint.size, checkpoint.root], proof)) return { status: 422, text: 'not consistent\n' };
+    if (!isConsistent([seen.size, seen.root], [checkpoint.size, checkpoint.root], proof))
+      return { status: 422, text: 'not consistent\n' };
     seen = checkpoint;
     const time = Math.floor(Date.now() / 1000);
     const text = (match[3] ?? '').slice(0, (match[3] ?? '').lastIndexOf('\n\n') + 1);

@@ -24,7 +24,8 @@ import { startWitness } from '../kit/witness.ts';
 const directory = scratch();
 let n = 0;
 const ORIGIN = 'countersign.dev/test';
-const body = (i: number) => ({ type: 'apply.refused', environment: 'production', revision: 'r', verdict: i, error: `error ${i}` }) as const;
+const body = (i: number) =>
+  ({ type: 'apply.refused', environment: 'production', revision: 'r', verdict: i, error: `error ${i}` }) as const;
 
 async function filled(entries = 3): Promise<{ at: string; ledger: Ledger }> {
   const at = join(directory, String(n++));
@@ -98,7 +99,12 @@ test('a place that is not reached is told and asked again, and the others are ke
   const { ledger } = await filled();
   const told: string[] = [];
   const path = join(directory, 'reached');
-  const away = witnessAnchor(httpAddress('http://127.0.0.1:9'), (await witnessKey()) ?? '', join(directory, 'away'), ledger.read);
+  const away = witnessAnchor(
+    httpAddress('http://127.0.0.1:9'),
+    (await witnessKey()) ?? '',
+    join(directory, 'away'),
+    ledger.read,
+  );
   const places = keeper(ledger, [away, fileAnchor(path)], told);
   await places.check();
   await places.keep();
@@ -133,7 +139,11 @@ test('a witness co-signs what extends what it saw, and halts a ledger that it kn
   });
   const told: string[] = [];
   await old.record(body(1));
-  await keeper(old, [witnessAnchor(httpAddress(witness.url), witness.key, join(directory, 'nothing'), old.read)], told).keep();
+  await keeper(
+    old,
+    [witnessAnchor(httpAddress(witness.url), witness.key, join(directory, 'nothing'), old.read)],
+    told,
+  ).keep();
   assert.match(told.join('\n'), /has seen \d+ entries of this ledger, and it holds/);
   await assert.rejects(old.record(body(2)), { code: 'ledger-inconsistent' });
   await old.close();
@@ -142,12 +152,19 @@ test('a witness co-signs what extends what it saw, and halts a ledger that it kn
 
 test('a witness that answers with another’s signature, or with anything else, has co-signed nothing', async () => {
   const { at, ledger } = await filled();
-  const [witness, other] = [await startWitness(verifierText(ledger.verifier)), await startWitness(verifierText(ledger.verifier))];
+  const [witness, other] = [
+    await startWitness(verifierText(ledger.verifier)),
+    await startWitness(verifierText(ledger.verifier)),
+  ];
   const told: string[] = [];
   const kept = join(at, 'wrong');
   await keeper(ledger, [witnessAnchor(httpAddress(witness.url), other.key, kept, ledger.read)], told).keep();
   assert.match(told.join('\n'), /answers without a good signature of its own/);
-  await keeper(ledger, [witnessAnchor(httpAddress(`${witness.url}/elsewhere`), witness.key, kept, ledger.read)], told).keep();
+  await keeper(
+    ledger,
+    [witnessAnchor(httpAddress(`${witness.url}/elsewhere`), witness.key, kept, ledger.read)],
+    told,
+  ).keep();
   assert.match(told.join('\n'), /answers 404/);
   assert.equal(existsSync(kept), false, 'nothing is kept');
   assert.equal(ledger.read.latest(['checkpoint.anchored'], ''), undefined, 'nor recorded');
@@ -222,7 +239,19 @@ async function startTsa(): Promise<{ url: string; certificate: string; file: str
     config,
     `[tsa]\ndefault_tsa=t\n[t]\nserial=${home}/serial\ncrypto_device=builtin\nsigner_cert=${home}/cert.pem\nsigner_key=${home}/key.pem\nsigner_digest=sha256\ndefault_policy=1.2.3\ndigests=sha256\naccuracy=secs:1\nordering=no\ntsa_name=no\ness_cert_id_chain=no\ness_cert_id_alg=sha256\n`,
   );
-  const request = ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-days', '2', '-subj', '/CN=tsa'];
+  const request = [
+    'req',
+    '-x509',
+    '-newkey',
+    'ec',
+    '-pkeyopt',
+    'ec_paramgen_curve:P-256',
+    '-nodes',
+    '-days',
+    '2',
+    '-subj',
+    '/CN=tsa',
+  ];
   run('openssl', [
     ...request,
     '-addext',
@@ -238,7 +267,16 @@ async function startTsa(): Promise<{ url: string; certificate: string; file: str
     incoming.on('data', (d: Buffer) => chunks.push(d));
     incoming.on('end', () => {
       writeFileSync(join(home, 'query'), Buffer.concat(chunks));
-      run('openssl', ['ts', '-reply', '-config', config, '-queryfile', join(home, 'query'), '-out', join(home, 'reply')]);
+      run('openssl', [
+        'ts',
+        '-reply',
+        '-config',
+        config,
+        '-queryfile',
+        join(home, 'query'),
+        '-out',
+        join(home, 'reply'),
+      ]);
       response.writeHead(200, { 'content-type': 'application/timestamp-reply' }).end(readFileSync(join(home, 'reply')));
     });
   });

@@ -58,7 +58,8 @@ before(async () => {
 
 const check = (at: string, keyText = readFileSync(key, 'utf8')) => checkExport(at, keyText);
 const python = (at: string) => said('python3', [PYTHON, at, key]);
-const filesIn = (at: string) => readdirSync(at, { recursive: true, encoding: 'utf8' }).filter((f) => statSync(join(at, f)).isFile());
+const filesIn = (at: string) =>
+  readdirSync(at, { recursive: true, encoding: 'utf8' }).filter((f) => statSync(join(at, f)).isFile());
 
 /** A copy that was changed, and whose manifest was made to fit again: only what is signed can tell. */
 function altered(change: (at: string) => void): string {
@@ -91,7 +92,10 @@ describe('an export', () => {
     assert.match(said, /ok {4}600 entries are canonical/);
     assert.match(said, /ok {4}4 receipts prove their entries/);
     assert.doesNotMatch(said, /WRONG|note:/);
-    assert.match(run(process.execPath, [join(alone, 'verify.mjs')], { cwd: '/' }), /proves only that the export is whole/);
+    assert.match(
+      run(process.execPath, [join(alone, 'verify.mjs')], { cwd: '/' }),
+      /proves only that the export is whole/,
+    );
   });
 
   test('is found whole by a checker in Python that was written from docs/ledger-format.md', () => {
@@ -99,7 +103,9 @@ describe('an export', () => {
   });
 
   const hasGo = findOnPath('go', process.env['PATH'] ?? '') !== undefined;
-  const needsGo = hasGo ? false : 'Go is not installed, which builds Tessera’s fsck and a reader on golang.org/x/mod/sumdb';
+  const needsGo = hasGo
+    ? false
+    : 'Go is not installed, which builds Tessera’s fsck and a reader on golang.org/x/mod/sumdb';
 
   test('is found whole by fsck of Tessera', { skip: needsGo }, async () => {
     assert.match(await tessera(good, key), /Successfully fsck'd log with size 600/);
@@ -139,7 +145,8 @@ describe('an export', () => {
   const withEntries = (change: (entries: Buffer[]) => Buffer[]) => (at: string) =>
     edit(at, 'tile/entries/000', (bytes) => {
       const entries: Buffer[] = [];
-      for (let i = 0; i < bytes.length; i += 2 + bytes.readUInt16BE(i)) entries.push(bytes.subarray(i, i + 2 + bytes.readUInt16BE(i)));
+      for (let i = 0; i < bytes.length; i += 2 + bytes.readUInt16BE(i))
+        entries.push(bytes.subarray(i, i + 2 + bytes.readUInt16BE(i)));
       return Buffer.concat(change(entries));
     });
   for (const [what, change] of [
@@ -147,19 +154,35 @@ describe('an export', () => {
     ['two entries swapped', withEntries(([a, b, ...rest]) => [b as Buffer, a as Buffer, ...rest])],
     [
       'an entry altered',
-      withEntries((e) => e.map((b) => (b.includes('INC-7') ? Buffer.from(b.toString('latin1').replace('INC-7', 'INC-8'), 'latin1') : b))),
+      withEntries((e) =>
+        e.map((b) => (b.includes('INC-7') ? Buffer.from(b.toString('latin1').replace('INC-7', 'INC-8'), 'latin1') : b)),
+      ),
     ],
     ['an entry twice', withEntries(([a, ...rest]) => [a as Buffer, a as Buffer, ...rest])],
     ['the tail cut off', (at: string) => rmSync(join(at, 'tile/entries/002.p'), { recursive: true })],
-    ['a tile altered', (at: string) => edit(at, 'tile/1/000.p/2', (b) => Buffer.concat([b.subarray(32), b.subarray(0, 32)]))],
-    ['a root that was not signed', (at: string) => edit(at, 'checkpoint', (b) => Buffer.from(b.toString().replace(/^(.*\n)600/, '$1599')))],
+    [
+      'a tile altered',
+      (at: string) => edit(at, 'tile/1/000.p/2', (b) => Buffer.concat([b.subarray(32), b.subarray(0, 32)])),
+    ],
+    [
+      'a root that was not signed',
+      (at: string) => edit(at, 'checkpoint', (b) => Buffer.from(b.toString().replace(/^(.*\n)600/, '$1599'))),
+    ],
     [
       'evidence altered',
       (at: string) =>
-        edit(at, join('evidence', readdirSync(join(at, 'evidence'))[0] as string), (b) => Buffer.from(b.toString().replace('ids', 'idz'))),
+        edit(at, join('evidence', readdirSync(join(at, 'evidence'))[0] as string), (b) =>
+          Buffer.from(b.toString().replace('ids', 'idz')),
+        ),
     ],
-    ['a name altered', (at: string) => edit(at, 'subjects.jsonl', (b) => Buffer.from(b.toString().replace('dana@', 'lee@')))],
-    ['a receipt of another entry', (at: string) => cpSync(join(at, 'receipts/255.tlog-proof'), join(at, 'receipts/256.tlog-proof'))],
+    [
+      'a name altered',
+      (at: string) => edit(at, 'subjects.jsonl', (b) => Buffer.from(b.toString().replace('dana@', 'lee@'))),
+    ],
+    [
+      'a receipt of another entry',
+      (at: string) => cpSync(join(at, 'receipts/255.tlog-proof'), join(at, 'receipts/256.tlog-proof')),
+    ],
   ] as const) {
     test(`with ${what} is found wrong, by both checkers, although its manifest fits`, () => {
       const at = altered(change);
@@ -189,7 +212,10 @@ describe('an export', () => {
   test('of another ledger is found wrong', async () => {
     const other = await openLedger(join(directory, 'other'), 'countersign.dev/test');
     await other.close();
-    assert.match(check(good, readFileSync(join(directory, 'other', 'ledger.pub'), 'utf8')).lines.at(-1) ?? '', /not signed by this key/);
+    assert.match(
+      check(good, readFileSync(join(directory, 'other', 'ledger.pub'), 'utf8')).lines.at(-1) ?? '',
+      /not signed by this key/,
+    );
   });
 
   test('without names holds all the same, and has none', async () => {
@@ -232,7 +258,10 @@ async function writeSmall(out: string): Promise<void> {
   const at = join(directory, 'small-data');
   const ledger = await openLedger(at, 'l.test/1');
   const evidence = evidenceRef(['a']);
-  await ledger.record({ type: 'commits.seen', environment: 'e', ref: 'r', tip: 't', count: 1, evidence: evidence.ref }, [evidence]);
+  await ledger.record(
+    { type: 'commits.seen', environment: 'e', ref: 'r', tip: 't', count: 1, evidence: evidence.ref },
+    [evidence],
+  );
   await ledger.record({ type: 'service.stopped', reason: ledger.subject('dana') });
   await ledger.close();
   assert.equal((await countersign(['ledger', 'export', out, '--data', at, '--receipt', '1'])).code, 0);

@@ -4,7 +4,14 @@ import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { createKey, LedgerReader, openLedger, parseVerifiers, readSigner, verifyLedger } from '../../src/ledger/index.ts';
+import {
+  createKey,
+  LedgerReader,
+  openLedger,
+  parseVerifiers,
+  readSigner,
+  verifyLedger,
+} from '../../src/ledger/index.ts';
 import { prepare, Sequencer } from '../../src/ledger/sequencer.ts';
 import { SqliteStore } from '../../src/ledger/sqlite-store.ts';
 import { type Batch, CommitUnknown, type Store } from '../../src/ledger/store.ts';
@@ -72,7 +79,8 @@ test(`kill -9 at ${ROUNDS} random moments under load: nothing acknowledged is lo
     const stored = new Map<number, number>();
     for (const { index, entry } of reader.search({ types: ['apply.refused'] }))
       if (entry.type === 'apply.refused') stored.set(entry.verdict, index);
-    for (const [mine, index] of acknowledged) assert.equal(stored.get(mine), index, 'what was acknowledged is where it was said to be');
+    for (const [mine, index] of acknowledged)
+      assert.equal(stored.get(mine), index, 'what was acknowledged is where it was said to be');
     const roots = new Map<string, string>();
     for (const note of [...notes, ...reader.checkpoints().map((c) => c.note)]) {
       const [, size = '', root = ''] = note.split('\n');

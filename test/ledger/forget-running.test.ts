@@ -110,9 +110,15 @@ for (const { where, skip, place } of [
         [['HR-311', 1, undefined]],
       );
       if (at.owner !== undefined)
-        assert.deepEqual(await (postgres as Postgres).ask(at.owner, `SELECT 1 FROM countersign.subject WHERE text = '${NAME}'`), []);
+        assert.deepEqual(
+          await (postgres as Postgres).ask(at.owner, `SELECT 1 FROM countersign.subject WHERE text = '${NAME}'`),
+          [],
+        );
       else assert.match(read(at).users[0] ?? '', /^subject:/);
-      await settle(ledger, [await useBreakGlass(ledger, 'Kim <kim@example.test>'), await useBreakGlass(ledger, 'kim@example.test')]);
+      await settle(ledger, [
+        await useBreakGlass(ledger, 'Kim <kim@example.test>'),
+        await useBreakGlass(ledger, 'kim@example.test'),
+      ]);
       assert.match((await forget(at, 'kim@example.test')).stdout, /2 kept texts with it:[\s\S]*erased; 2 commitments/);
       assert.ok((await ledger.record({ type: 'service.stopped', reason: 'x' })).index > 0);
       await stop();
@@ -131,7 +137,10 @@ for (const { where, skip, place } of [
       assert.match((await forget(at, dana.email, '--approved-by', own)).stderr, /`dana` is not a second person/);
       assert.equal((await forget(at, 'bob.oncall', '--sign', forBob, ...signing(lee))).code, 0);
       assert.match((await forget(at, NAME, '--approved-by', forBob)).stderr, /the approval does not count/);
-      assert.equal((await forget(at, NAME, '--sign', nobody, ...signing(sshPerson(directory, `mallory-${serial++}`)))).code, 0);
+      assert.equal(
+        (await forget(at, NAME, '--sign', nobody, ...signing(sshPerson(directory, `mallory-${serial++}`)))).code,
+        0,
+      );
       assert.match((await forget(at, NAME, '--approved-by', nobody)).stderr, /the approval does not count/);
       assert.deepEqual([read(at).entries, read(at).users], [[], [NAME, dana.email, 'bob.oncall']]);
 
@@ -158,7 +167,10 @@ test('without a service, what replicas share is erased there, and their copies f
   assert.deepEqual(read(other).users, [NAME]);
   const asked = await forget(at, NAME, '--ledger', at.url ?? '', '--ledger-key', key);
   assert.equal(asked.code, 0, asked.stderr);
-  assert.deepEqual(await (postgres as Postgres).ask(at.owner ?? '', `SELECT 1 FROM countersign.subject WHERE text = '${NAME}'`), []);
+  assert.deepEqual(
+    await (postgres as Postgres).ask(at.owner ?? '', `SELECT 1 FROM countersign.subject WHERE text = '${NAME}'`),
+    [],
+  );
   await until(
     () => read(other).entries.length === 1,
     10_000,

@@ -61,7 +61,9 @@ function read(data: string) {
   const { finding } = verifyLedger(reader, parseVerifiers(readFileSync(join(data, 'ledger.pub'), 'utf8')));
   reader.close();
   assert.equal(finding, undefined);
-  const stays = readdirSync(data).some((file) => file.startsWith('ledger.db') && readFileSync(join(data, file), 'latin1').includes(NAME));
+  const stays = readdirSync(data).some(
+    (file) => file.startsWith('ledger.db') && readFileSync(join(data, file), 'latin1').includes(NAME),
+  );
   return { entries, user, stays };
 }
 
@@ -152,7 +154,19 @@ test('somebody with an open exception is not forgotten unless another person sig
   assert.equal((await forget(data, '--sign', approval, ...signing(lee))).code, 0);
   assert.deepEqual([read(data).user, read(data).entries], [NAME, []], 'to approve is not to erase');
   const otherReason = await countersign([
-    ...['ledger', 'forget', NAME, '--reason', 'another', '--data', data, '--config', configuration, '--approved-by', approval],
+    ...[
+      'ledger',
+      'forget',
+      NAME,
+      '--reason',
+      'another',
+      '--data',
+      data,
+      '--config',
+      configuration,
+      '--approved-by',
+      approval,
+    ],
   ]);
   assert.equal(otherReason.code, 2);
   assert.match(otherReason.stderr, /the approval does not count/);

@@ -24,7 +24,8 @@ const directory = scratch();
 const ORIGIN = 'countersign.dev/test';
 let n = 0;
 const place = () => join(directory, String(n++));
-const body = (i: number) => ({ type: 'apply.refused', environment: 'production', revision: 'r', verdict: i, error: `error ${i}` }) as const;
+const body = (i: number) =>
+  ({ type: 'apply.refused', environment: 'production', revision: 'r', verdict: i, error: `error ${i}` }) as const;
 
 async function filled(at = place(), entries = 3): Promise<string> {
   const ledger = await openLedger(at, ORIGIN);
@@ -62,7 +63,8 @@ test('a key is rotated with an overlap: the ledger says so, old and new checkpoi
   const [newKey = ''] = readFileSync(join(at, 'ledger.pub'), 'utf8').trim().split('\n');
   assert.notEqual(newKey, oldKey);
   await filled(at, 2);
-  for (const key of [oldKey, newKey]) assert.equal(check(at, key, [oldNote]).finding, undefined, 'in the overlap either key is enough');
+  for (const key of [oldKey, newKey])
+    assert.equal(check(at, key, [oldNote]).finding, undefined, 'in the overlap either key is enough');
   const twice = await countersign(['ledger', 'rotate-key', '--data', at]);
   assert.match(twice.stderr, /an older key still signs/);
   const dropped = await countersign(['ledger', 'rotate-key', '--data', at, '--drop-old']);
@@ -95,7 +97,11 @@ test('a key that does not continue the ledger is refused, and signs nothing', as
   writeFileSync(join(at, 'ledger.key'), createKey());
   await assert.rejects(openLedger(at, ORIGIN), { code: 'key-missing', recover: 'halt', message: /does not continue/ });
   assert.equal(check(at).size, size);
-  assert.equal(readFileSync(join(at, 'ledger.pub'), 'utf8').trim().split('\n').length, 1, 'nor is it trusted from then on');
+  assert.equal(
+    readFileSync(join(at, 'ledger.pub'), 'utf8').trim().split('\n').length,
+    1,
+    'nor is it trusted from then on',
+  );
 });
 
 test('keys from elsewhere: the first signs, the next still does, and without it it is retired', async () => {
@@ -112,7 +118,11 @@ test('keys from elsewhere: the first signs, the next still does, and without it 
     ['key.rotated', 'key.retired'],
   );
   assert.equal(check(at).finding, undefined);
-  await assert.rejects(openLedger(at, ORIGIN, { key: { files: [one] } }), { recover: 'halt' }, 'there is no way back to it');
+  await assert.rejects(
+    openLedger(at, ORIGIN, { key: { files: [one] } }),
+    { recover: 'halt' },
+    'there is no way back to it',
+  );
 });
 
 test('a program signs for a ledger whose key lies elsewhere; while it fails nothing is recorded, and then it goes on', async () => {
@@ -192,7 +202,16 @@ test('names are kept beside the entries, are read in their place, and are gone o
   });
   const shown = ledger.read.latest(['environment.suspended'], 'production')?.entry;
   assert.deepEqual([shown?.user, shown?.reason], ['dana@example.com', 'asked by dana@example.com "now"']);
-  const found = await countersign(['ledger', 'show', '--data', at, '--principal', 'dana@example.com', '--output', 'jsonl']);
+  const found = await countersign([
+    'ledger',
+    'show',
+    '--data',
+    at,
+    '--principal',
+    'dana@example.com',
+    '--output',
+    'jsonl',
+  ]);
   assert.equal(JSON.parse(found.stdout).index, 1, 'and are found by');
   await ledger.close(); // a service that runs records it itself
   const erased = await countersign(['ledger', 'forget', 'dana@example.com', '--reason', 'HR-1', '--data', at]);
@@ -202,7 +221,8 @@ test('names are kept beside the entries, are read in their place, and are gone o
   assert.notEqual(later.subject('dana@example.com'), user, 'what comes later is not tied to what was erased');
   await later.close();
   const files = ['ledger.db', 'ledger.db-wal'].filter((f) => existsSync(join(at, f)));
-  for (const file of files) assert.equal(readFileSync(join(at, file), 'latin1').includes('dana@example.com'), false, file);
+  for (const file of files)
+    assert.equal(readFileSync(join(at, file), 'latin1').includes('dana@example.com'), false, file);
   assert.equal(check(at).finding, undefined);
   assert.equal((await countersign(['ledger', 'forget', 'dana@example.com', '--reason', 'HR-1', '--data', at])).code, 1);
 });
@@ -224,7 +244,18 @@ test('a name that was altered is found, and is not shown in its place', async ()
 test('a range is verified against the signed root, and an entry altered in it is named', async () => {
   const at = await filled(place(), 700);
   const whole = check(at);
-  const range = await countersign(['ledger', 'verify', '--data', at, '--from', '300', '--to', '400', '--output', 'json']);
+  const range = await countersign([
+    'ledger',
+    'verify',
+    '--data',
+    at,
+    '--from',
+    '300',
+    '--to',
+    '400',
+    '--output',
+    'json',
+  ]);
   assert.deepEqual([JSON.parse(range.stdout).checked, JSON.parse(range.stdout).root], [100, whole.root]);
   const copy = place();
   cpSync(at, copy, { recursive: true });
@@ -296,6 +327,9 @@ test('a tile that was altered is found, also where all entries are as they were'
 test('the key in use is the first line of ledger.pub', async () => {
   const at = await filled();
   const ledger = await openLedger(at, ORIGIN);
-  assert.deepEqual(parseVerifier(readFileSync(join(at, 'ledger.pub'), 'utf8').split('\n')[0] ?? '').publicKey, ledger.verifier.publicKey);
+  assert.deepEqual(
+    parseVerifier(readFileSync(join(at, 'ledger.pub'), 'utf8').split('\n')[0] ?? '').publicKey,
+    ledger.verifier.publicKey,
+  );
   await ledger.close();
 });

@@ -27,7 +27,8 @@ import { scratch } from '../kit/scratch.ts';
 const directory = scratch();
 let n = 0;
 const ORIGIN = 'countersign.dev/test';
-const body = (i: number) => ({ type: 'apply.refused', environment: 'production', revision: 'r', verdict: i, error: `error ${i}` }) as const;
+const body = (i: number) =>
+  ({ type: 'apply.refused', environment: 'production', revision: 'r', verdict: i, error: `error ${i}` }) as const;
 
 async function filled(entries = 5): Promise<string> {
   const at = join(directory, String(n++));
@@ -66,7 +67,8 @@ function tamper(at: string, sql: string): string {
   const copy = join(directory, String(n++));
   cpSync(at, copy, { recursive: true });
   const db = new DatabaseSync(join(copy, 'ledger.db'));
-  for (const trigger of ['entry_is_kept', 'entry_is_fixed', 'evidence_is_kept', 'evidence_is_fixed']) db.exec(`DROP TRIGGER ${trigger}`);
+  for (const trigger of ['entry_is_kept', 'entry_is_fixed', 'evidence_is_kept', 'evidence_is_fixed'])
+    db.exec(`DROP TRIGGER ${trigger}`);
   db.exec(sql);
   db.close();
   return copy;
@@ -109,10 +111,20 @@ test('the database itself refuses to change or remove an entry', async () => {
 });
 
 for (const [what, sql, index, message] of [
-  ['an altered entry', "UPDATE entry SET body = replace(body, 'denied', 'allowed') WHERE seq = 3", 3, /entry 3 was altered/],
+  [
+    'an altered entry',
+    "UPDATE entry SET body = replace(body, 'denied', 'allowed') WHERE seq = 3",
+    3,
+    /entry 3 was altered/,
+  ],
   ['a removed entry', 'DELETE FROM entry WHERE seq = 2', 2, /entry 2 is missing/],
   ['a tail cut off', 'DELETE FROM entry WHERE seq >= 4', 4, /entry 4 is missing/],
-  ['a tail cut off with its checkpoints', 'DELETE FROM entry WHERE seq >= 4; DELETE FROM checkpoint WHERE size > 4', undefined, /missing/],
+  [
+    'a tail cut off with its checkpoints',
+    'DELETE FROM entry WHERE seq >= 4; DELETE FROM checkpoint WHERE size > 4',
+    undefined,
+    /missing/,
+  ],
   [
     'an entry filed under another type',
     "UPDATE entry SET type = 'drift.found' WHERE seq = 2",
@@ -141,7 +153,11 @@ for (const [what, sql, index, message] of [
     assert.match(finding?.message ?? 'nothing found', message);
     if (index !== undefined) assert.equal(finding?.index, index);
     if (!/evidence|type or env/.test(String(message)))
-      await assert.rejects(openLedger(copy, ORIGIN), { code: 'ledger-inconsistent', recover: 'halt' }, 'and it is not written to any more');
+      await assert.rejects(
+        openLedger(copy, ORIGIN),
+        { code: 'ledger-inconsistent', recover: 'halt' },
+        'and it is not written to any more',
+      );
   });
 }
 
@@ -259,7 +275,11 @@ test('a bad signature by a key that is known makes the whole note bad, whatever 
   lines[last] = (lines[last] as string).replace(/.{8}$/, 'AAAAAAA=');
   const altered = lines.join('\n');
   assert.equal(openCheckpoint(altered, [one, two]), undefined);
-  assert.equal(openCheckpoint(altered, [one])?.by.length, 1, 'what is signed by a key that is not known is passed over');
+  assert.equal(
+    openCheckpoint(altered, [one])?.by.length,
+    1,
+    'what is signed by a key that is not known is passed over',
+  );
 });
 
 test('notes and keys read back equal, and altered ones do not', () => {

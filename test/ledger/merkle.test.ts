@@ -5,7 +5,14 @@ import canonicalize from 'canonicalize';
 import fc from 'fast-check';
 import { scanCanonical } from '../../src/ledger/canonical-scan.ts';
 import { CompactRange, leafHash } from '../../src/ledger/index.ts';
-import { consistencyProof, inclusionProof, isConsistent, nodeHash, rootFromInclusion, rootOf } from '../../src/ledger/merkle.ts';
+import {
+  consistencyProof,
+  inclusionProof,
+  isConsistent,
+  nodeHash,
+  rootFromInclusion,
+  rootOf,
+} from '../../src/ledger/merkle.ts';
 import { nodeReader, TreeWriter, tilePath } from '../../src/ledger/tiles.ts';
 import { canonicalJson, canonicalPieces } from '../../src/model/index.ts';
 
@@ -41,7 +48,10 @@ test('hashes are those of RFC 6962, of text and bytes alike', () => {
   assert.equal(leafHash('').toString('hex'), '6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d');
   assert.deepEqual(leafHash('üñ'), leafHash(Buffer.from('üñ')));
   for (const length of [21_844, 21_846, 65_535, 100_000])
-    assert.deepEqual(leafHash('ü'.repeat(length)), createHash('sha256').update('\0').update('ü'.repeat(length)).digest());
+    assert.deepEqual(
+      leafHash('ü'.repeat(length)),
+      createHash('sha256').update('\0').update('ü'.repeat(length)).digest(),
+    );
   const [a, b] = [leafHash('a'), leafHash('b')];
   assert.deepEqual(
     nodeHash(a, b),
@@ -147,7 +157,11 @@ test('tiles are named as tlog-tiles has it', () => {
 
 const json = fc.jsonValue({ maxDepth: 4 });
 const object = fc.dictionary(
-  fc.oneof(fc.string(), fc.string({ unit: 'binary' }), fc.constantFrom('10', '9', 'a', '__proto__', 'toJSON', 'é', '\u20ac')),
+  fc.oneof(
+    fc.string(),
+    fc.string({ unit: 'binary' }),
+    fc.constantFrom('10', '9', 'a', '__proto__', 'toJSON', 'é', '\u20ac'),
+  ),
   json,
 );
 
@@ -177,7 +191,12 @@ test('canonical JSON is what the library makes, and reads back equal', () => {
 test('a text is scanned as canonical exactly when it is the one spelling of an object', () => {
   const isCanonical = (text: string) => {
     const value = attempt(() => JSON.parse(text) as unknown);
-    return typeof value === 'object' && value !== null && !Array.isArray(value) && attempt(() => canonicalJson(value)) === text;
+    return (
+      typeof value === 'object' &&
+      value !== null &&
+      !Array.isArray(value) &&
+      attempt(() => canonicalJson(value)) === text
+    );
   };
   fc.assert(
     fc.property(
@@ -218,7 +237,11 @@ test('a text is scanned as canonical exactly when it is the one spelling of an o
     [`{"a":${'['.repeat(5000)}${']'.repeat(5000)}}`, false],
   ] as const)
     assert.equal(scanCanonical(text, []) !== undefined, fine, text.slice(0, 40));
-  assert.deepEqual([...(scanCanonical('{"a":{"type":"no"},"type":"yes"}', ['type']) ?? [])], [['type', '"yes"']], 'fields at the top only');
+  assert.deepEqual(
+    [...(scanCanonical('{"a":{"type":"no"},"type":"yes"}', ['type']) ?? [])],
+    [['type', '"yes"']],
+    'fields at the top only',
+  );
 });
 
 function attempt<T>(make: () => T): T | undefined {

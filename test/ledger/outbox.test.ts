@@ -40,10 +40,13 @@ const signed = (handed: Handed, more: Partial<typeof at> = {}, by = key) => {
   const id = randomUUID();
   return { id, content: signedRow(id, handed, { ...at, ...more }, by) as Record<string, unknown> };
 };
-const judge = (row: { id: string; content: unknown }, more: Partial<JudgeParts> = {}) => judgeRow(row, { ...parts, ...more });
+const judge = (row: { id: string; content: unknown }, more: Partial<JudgeParts> = {}) =>
+  judgeRow(row, { ...parts, ...more });
 const reasonOf = (row: { id: string; content: unknown }, more: Partial<JudgeParts> = {}) => {
   const judged = judge(row, more);
-  return judged.kind === 'refused' ? `${judged.replica === key.id ? 'replica' : judged.replica}: ${judged.reason}` : judged.kind;
+  return judged.kind === 'refused'
+    ? `${judged.replica === key.id ? 'replica' : judged.replica}: ${judged.reason}`
+    : judged.kind;
 };
 /** Signed by the replica over whatever the batch is. */
 const over = (batch: string, more: Partial<HandedClaim> = {}) => {
@@ -84,7 +87,10 @@ test('a row without a signature, or with another’s, is nobody’s', () => {
   assert.match(reasonOf({ id: randomUUID(), content: row.content }), wrong);
   assert.match(reasonOf(row, { origin: 'another' }), wrong);
   assert.match(
-    reasonOf({ ...row, content: { ...row.content, replica: stranger.id } }, { enrolled: () => stranger.publicKey.toString('base64') }),
+    reasonOf(
+      { ...row, content: { ...row.content, replica: stranger.id } },
+      { enrolled: () => stranger.publicKey.toString('base64') },
+    ),
     wrong,
   );
 });
@@ -93,7 +99,10 @@ test('one of another term, or that was taken, is not taken; one of the term befo
   assert.equal(reasonOf(signed(batchOf(), { term: 'before' })), 'replica: it was signed for an earlier term');
   assert.equal(judge(signed(batchOf(), { term: 'before' }), { term: { ...term, since: NOW - 1000 } }).kind, 'early');
   const taken = new Map([[`${key.id} ${key.run}`, 2]]);
-  assert.equal(reasonOf(signed(batchOf(), { counter: 2 }), { term: { ...term, taken } }), 'replica: it was handed over before');
+  assert.equal(
+    reasonOf(signed(batchOf(), { counter: 2 }), { term: { ...term, taken } }),
+    'replica: it was handed over before',
+  );
   assert.equal(judge(signed(batchOf(), { counter: 3 }), { term: { ...term, taken } }).kind, 'batch');
 });
 
@@ -124,7 +133,10 @@ test('a batch whose parts are not what they say is refused', () => {
   const salt = Buffer.alloc(16, 7);
   const subject = { commitment: commitmentOf(salt, 'Dana'), salt, text: 'Dana' };
   assert.equal(judge(signed(batchOf({ subjects: [subject] }))).kind, 'batch');
-  assert.match(reasonOf(signed(batchOf({ subjects: [{ ...subject, text: 'Lee' }] }))), /commitment in it is not to the text/);
+  assert.match(
+    reasonOf(signed(batchOf({ subjects: [{ ...subject, text: 'Lee' }] }))),
+    /commitment in it is not to the text/,
+  );
 });
 
 test('an entry that is filed wrongly, too large, reserved, or not one, is refused', () => {
@@ -134,7 +146,10 @@ test('an entry that is filed wrongly, too large, reserved, or not one, is refuse
     assert.match(refusal(entryOf({}, { type })), /only the service that signs/, type);
   assert.match(refusal(entryOf({ v: 2 })), /no version or time/);
   assert.match(refusal(entryOf({ time: 7 })), /no version or time/);
-  assert.match(refusal(entryOf({ type: 'log.opened' }, { type: 'apply.refused' })), /type or environment that is not its own/);
+  assert.match(
+    refusal(entryOf({ type: 'log.opened' }, { type: 'apply.refused' })),
+    /type or environment that is not its own/,
+  );
   assert.match(refusal(entryOf({}, { environment: 'staging' })), /type or environment that is not its own/);
   assert.match(refusal(entryOf({ more: 1 })), /more/);
   assert.match(refusal(entryOf({}, { body: '{' })), /it is not JSON/);

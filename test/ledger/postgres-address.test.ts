@@ -15,12 +15,21 @@ test('an address is taken apart', () => {
   for (const [text, more] of [
     ['postgres://gate@db/countersign', {}],
     ['postgresql://gate@db/countersign', {}],
-    ['postgres://gate:pass%40word@db.example.com:5433/countersign', { password: 'pass@word', host: 'db.example.com', port: 5433 }],
+    [
+      'postgres://gate:pass%40word@db.example.com:5433/countersign',
+      { password: 'pass@word', host: 'db.example.com', port: 5433 },
+    ],
     ['postgres://gate%2Fa@[::1]/a%20b', { user: 'gate/a', host: '[::1]', database: 'a b' }],
     ['postgres://gate@db/countersign?sslmode=disable', { tls: 'off' }],
     ['postgres://gate@db/countersign?sslmode=require', { tls: {} }],
-    ['postgres://gate@db/countersign?sslmode=verify-full&sslrootcert=/etc/ca.crt', { tls: { rootFile: '/etc/ca.crt' } }],
-    ['postgres://gate@db/countersign?sslcert=a.crt&sslkey=a.key&sslmode=verify-ca', { tls: { certFile: 'a.crt', keyFile: 'a.key' } }],
+    [
+      'postgres://gate@db/countersign?sslmode=verify-full&sslrootcert=/etc/ca.crt',
+      { tls: { rootFile: '/etc/ca.crt' } },
+    ],
+    [
+      'postgres://gate@db/countersign?sslcert=a.crt&sslkey=a.key&sslmode=verify-ca',
+      { tls: { certFile: 'a.crt', keyFile: 'a.key' } },
+    ],
   ] as const)
     assert.deepEqual(parseDatabaseAddress(text), { kind: 'parsed', value: { ...plain, ...more } }, text);
 });

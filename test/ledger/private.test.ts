@@ -6,7 +6,8 @@ import { openLedger } from '../../src/ledger/index.ts';
 import { scratch } from '../kit/scratch.ts';
 
 const directory = scratch();
-const modes = (data: string) => readdirSync(data).map((file) => `${file} ${(statSync(join(data, file)).mode & 0o777).toString(8)}`);
+const modes = (data: string) =>
+  readdirSync(data).map((file) => `${file} ${(statSync(join(data, file)).mode & 0o777).toString(8)}`);
 
 test('only the account that runs the service reads the data directory, whatever the umask is', async () => {
   const data = join(directory, 'deep', 'data');
@@ -36,7 +37,8 @@ test('a looser directory of an older version is tightened, and that is said', as
   await (await openLedger(data, 'test')).close();
   mkdirSync(join(data, 'reports'));
   writeFileSync(join(data, 'write-ahead.jsonl'), '');
-  for (const file of ['ledger.db', 'ledger.pub', 'checkpoint', 'ledger.lock', 'write-ahead.jsonl']) chmodSync(join(data, file), 0o644);
+  for (const file of ['ledger.db', 'ledger.pub', 'checkpoint', 'ledger.lock', 'write-ahead.jsonl'])
+    chmodSync(join(data, file), 0o644);
   chmodSync(data, 0o755);
   const said: string[] = [];
   await (await openLedger(data, 'test', { warn: (m) => said.push(m) })).close();

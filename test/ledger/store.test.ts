@@ -2,14 +2,23 @@ import assert from 'node:assert/strict';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { createKey, evidenceRef, type Ledger, LedgerReader, openLedger, parseVerifiers, verifyLedger } from '../../src/ledger/index.ts';
+import {
+  createKey,
+  evidenceRef,
+  type Ledger,
+  LedgerReader,
+  openLedger,
+  parseVerifiers,
+  verifyLedger,
+} from '../../src/ledger/index.ts';
 import type { CountersignError } from '../../src/model/index.ts';
 import { Postgres, postgresPrograms } from '../kit/postgres.ts';
 import { scratch } from '../kit/scratch.ts';
 
 const directory = scratch();
 const ORIGIN = 'countersign.dev/test';
-const body = (i: number) => ({ type: 'apply.refused', environment: 'production', revision: 'r', verdict: i, error: `error ${i}` }) as const;
+const body = (i: number) =>
+  ({ type: 'apply.refused', environment: 'production', revision: 'r', verdict: i, error: `error ${i}` }) as const;
 let n = 0;
 let postgres: Postgres | undefined;
 
@@ -56,9 +65,10 @@ for (const { name, skip, place } of KINDS) {
       const evidence = evidenceRef({ long: 'x'.repeat(1000) });
       const user = ledger.subject('dana@example.com');
       const recorded = await Promise.all([
-        ledger.record({ type: 'commits.seen', environment: 'production', ref: 'r', tip: 't', count: 1, evidence: evidence.ref }, [
-          evidence,
-        ]),
+        ledger.record(
+          { type: 'commits.seen', environment: 'production', ref: 'r', tip: 't', count: 1, evidence: evidence.ref },
+          [evidence],
+        ),
         ledger.record({ type: 'environment.suspended', environment: 'production', user, reason: 'INC-7' }),
       ]);
       assert.deepEqual(
@@ -146,7 +156,11 @@ describe('replicas on one PostgreSQL', { skip: KINDS[1]?.skip ?? false }, () => 
     await first.record(body(9000));
     const types = [...first.read.search({})].map(({ entry }) => entry.type);
     assert.deepEqual(
-      [types.length, types.filter((t) => t === 'apply.refused').length, types.filter((t) => t === 'replica.enrolled').length],
+      [
+        types.length,
+        types.filter((t) => t === 'apply.refused').length,
+        types.filter((t) => t === 'replica.enrolled').length,
+      ],
       [184, 181, 2],
       'nothing else but that two of them hand entries over',
     );
@@ -206,11 +220,13 @@ describe('replicas on one PostgreSQL', { skip: KINDS[1]?.skip ?? false }, () => 
     await ledger.record(body(1));
     await ledger.record(body(2));
     await ledger.close();
-    const forge = (sql: string) => (postgres as Postgres).ask(at.owner, `ALTER TABLE countersign.entry DISABLE TRIGGER ALL; ${sql}`);
+    const forge = (sql: string) =>
+      (postgres as Postgres).ask(at.owner, `ALTER TABLE countersign.entry DISABLE TRIGGER ALL; ${sql}`);
     await forge("UPDATE countersign.entry SET body = replace(body, 'error 1', 'error 9')");
     assert.equal(check(place.data).finding, undefined, 'the copy is what was signed');
     await assert.rejects(replica(at.url), { code: 'ledger-inconsistent', message: /entry 1 .* was altered/ });
-    const fitting = "UPDATE countersign.entry SET leaf = sha256('\\x00'::bytea || convert_to(body, 'UTF8')) WHERE seq = 1";
+    const fitting =
+      "UPDATE countersign.entry SET leaf = sha256('\\x00'::bytea || convert_to(body, 'UTF8')) WHERE seq = 1";
     await forge(fitting);
     await assert.rejects(
       replica(at.url),
@@ -267,7 +283,8 @@ describe('replicas on one PostgreSQL', { skip: KINDS[1]?.skip ?? false }, () => 
       assert.ok(entry.type === 'apply.refused' && !seen.has(entry.verdict), 'nothing is in twice');
       seen.set(entry.verdict, index);
     }
-    for (const [mine, index] of acknowledged) assert.equal(seen.get(mine), index, 'what was acknowledged is where it was said to be');
+    for (const [mine, index] of acknowledged)
+      assert.equal(seen.get(mine), index, 'what was acknowledged is where it was said to be');
     reader.close();
     assert.equal(check(fresh.data).finding, undefined);
     await server.stop();

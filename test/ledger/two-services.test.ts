@@ -2,7 +2,15 @@ import assert from 'node:assert/strict';
 import { cpSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { AnchorKeeper, fileAnchor, type Ledger, openCheckpoint, openLedger, parseVerifier, verifierText } from '../../src/ledger/index.ts';
+import {
+  AnchorKeeper,
+  fileAnchor,
+  type Ledger,
+  openCheckpoint,
+  openLedger,
+  parseVerifier,
+  verifierText,
+} from '../../src/ledger/index.ts';
 import { scratch } from '../kit/scratch.ts';
 import { countersign } from '../kit/service.ts';
 
@@ -10,7 +18,8 @@ import { countersign } from '../kit/service.ts';
 const directory = scratch();
 const ORIGIN = 'countersign.dev/test';
 let serial = 0;
-const body = (i: number) => ({ type: 'apply.refused', environment: 'production', revision: 'r', verdict: i, error: 'x' }) as const;
+const body = (i: number) =>
+  ({ type: 'apply.refused', environment: 'production', revision: 'r', verdict: i, error: 'x' }) as const;
 
 /** A ledger of five entries, and a copy of its directory. */
 async function copied(): Promise<{ one: string; other: string }> {
@@ -36,7 +45,8 @@ test('a checkpoint says which process made it, and since when; one without is re
   const { one } = await copied();
   const [first, second] = [await openLedger(one, ORIGIN), undefined];
   await first.record(body(5));
-  const instanceOf = (ledger: Ledger) => openCheckpoint(ledger.read.latestCheckpoint() ?? '', ledger.verifier)?.instance;
+  const instanceOf = (ledger: Ledger) =>
+    openCheckpoint(ledger.read.latestCheckpoint() ?? '', ledger.verifier)?.instance;
   const mine = instanceOf(first);
   assert.match(mine?.id ?? '', /^[0-9a-f]{32}$/);
   assert.ok(Math.abs(Date.parse(mine?.since ?? '') - Date.now()) < 60_000);

@@ -72,9 +72,15 @@ test('while the ledger refuses it is in the file before it resolves; once back i
   for (const uid of ['1', '2', '3']) assert.equal(await ahead.recordSurely(use(uid), []), undefined);
   assert.equal(readFileSync(file, 'utf8').trim().split('\n').length, 3);
   assert.equal(statSync(file).mode & 0o777, 0o600);
-  await assert.rejects(ahead.record({ type: 'environment.resumed', environment: 'production', user: 'x', reason: 'y' }, []), /away/);
+  await assert.rejects(
+    ahead.record({ type: 'environment.resumed', environment: 'production', user: 'x', reason: 'y' }, []),
+    /away/,
+  );
   state.mode = 'up';
-  const { index } = await ahead.record({ type: 'environment.resumed', environment: 'production', user: 'x', reason: 'y' }, []);
+  const { index } = await ahead.record(
+    { type: 'environment.resumed', environment: 'production', user: 'x', reason: 'y' },
+    [],
+  );
   assert.deepEqual(
     uses().map((e) => [e.uid, typeof e.at]),
     ['1', '2', '3'].map((uid) => [uid, 'string']),
@@ -158,7 +164,9 @@ test('names are put back also where the ledger never got them; evidence goes wit
   await second.ahead.merge();
   assert.equal(second.uses()[0]?.user, 'ola@example.com');
   const [allowed] = second.ledger.read.all('admission.allowed', 'production');
-  assert.deepEqual(second.ledger.read.evidence(allowed?.entry.evidence ?? assert.fail()), [{ uid: '1', user: 'ola@example.com' }]);
+  assert.deepEqual(second.ledger.read.evidence(allowed?.entry.evidence ?? assert.fail()), [
+    { uid: '1', user: 'ola@example.com' },
+  ]);
 });
 
 test('what the ledger will never take is refused at once; left by another version it is set aside, and holds up nobody', async () => {
@@ -213,7 +221,10 @@ async function left(alter: (lines: string[], file: string) => string | Promise<s
   return { ...second, lines, taken: second.uses().map((e) => e.uid), refused: refusedOf(second.ledger) };
 }
 const text = (lines: readonly string[]) => lines.map((line) => `${line}\n`).join('');
-const change = (line: string | undefined, to: (sealed: { seq: number; line: { at: string; body: { uid: string } } }) => void) => {
+const change = (
+  line: string | undefined,
+  to: (sealed: { seq: number; line: { at: string; body: { uid: string } } }) => void,
+) => {
   const sealed = JSON.parse(line ?? '');
   to(sealed);
   return JSON.stringify(sealed);
@@ -245,26 +256,39 @@ test('a line that somebody put there is no fact, but on the ledger by its digest
 });
 
 test('lines that are altered, removed from the middle, moved or doubled are noticed', async () => {
-  const altered = await left(([a, b, c]) => text([a ?? '', change(b, (s) => Object.assign(s.line.body, { uid: 'other' })), c ?? '']));
+  const altered = await left(([a, b, c]) =>
+    text([a ?? '', change(b, (s) => Object.assign(s.line.body, { uid: 'other' })), c ?? '']),
+  );
   assert.deepEqual(altered.taken, ['1', '3']);
   assert.deepEqual(altered.refused.map((r) => r.reason).sort(), [
     'it is not authenticated by this service’s key',
     'record 2 is missing from the file',
   ]);
   const removed = await left(([a, , c]) => text([a ?? '', c ?? '']));
-  assert.deepEqual([removed.taken, removed.refused.map((r) => r.reason)], [['1', '3'], ['record 2 is missing from the file']]);
+  assert.deepEqual(
+    [removed.taken, removed.refused.map((r) => r.reason)],
+    [['1', '3'], ['record 2 is missing from the file']],
+  );
   const begun = await left(([, , c]) => text([c ?? '']));
-  assert.deepEqual([begun.taken, begun.refused.map((r) => r.reason)], [['3'], ['records 1 to 2 are missing from the file']]);
+  assert.deepEqual(
+    [begun.taken, begun.refused.map((r) => r.reason)],
+    [['3'], ['records 1 to 2 are missing from the file']],
+  );
   const moved = await left(([a, b, c]) => text([b ?? '', a ?? '', c ?? '']));
   assert.deepEqual(moved.taken, ['2', '3']);
   assert.ok(moved.refused.some((r) => r.reason === 'it comes twice, or out of order'));
   const doubled = await left(([a, b, c]) => text([a ?? '', a ?? '', b ?? '', c ?? '']));
-  assert.deepEqual([doubled.taken, doubled.refused.map((r) => r.reason)], [['1', '2', '3'], ['it comes twice, or out of order']]);
+  assert.deepEqual(
+    [doubled.taken, doubled.refused.map((r) => r.reason)],
+    [['1', '2', '3'], ['it comes twice, or out of order']],
+  );
   for (const field of ['seq', 'prev', 'at'] as const) {
     const changed = await left(([a, b, c]) =>
       text([
         a ?? '',
-        change(b, (s) => Object.assign(field === 'at' ? s.line : s, { [field]: field === 'at' ? '2026-01-01T00:00:00.000Z' : 4 })),
+        change(b, (s) =>
+          Object.assign(field === 'at' ? s.line : s, { [field]: field === 'at' ? '2026-01-01T00:00:00.000Z' : 4 }),
+        ),
         c ?? '',
       ]),
     );
@@ -314,7 +338,12 @@ test('values are looked at again: a time that cannot be, or a hold beyond what i
   const three = seal(sealed, 3, two.mac, line('2020-01-01T00:00:00.000Z', 1, use('early')));
   const four = seal(sealed, 4, three.mac, line(now, 1, use('good')));
   const five = seal(sealed, 5, four.mac, line(new Date(Date.parse(now) - 1).toISOString(), 1, use('back')));
-  const six = seal(sealed, 6, five.mac, line(now, 1, { ...use('long'), until: '2126-12-25T00:00:00.000Z' } as EntryBody));
+  const six = seal(
+    sealed,
+    6,
+    five.mac,
+    line(now, 1, { ...use('long'), until: '2126-12-25T00:00:00.000Z' } as EntryBody),
+  );
   for (const it of open.splice(0).reverse()) await it.close();
   writeFileSync(first.file, text([one, two, three, four, five, six].map((s) => JSON.stringify(s))));
   const second = await setting(data, { production: 3_600_000 });
@@ -347,6 +376,9 @@ test('a program that signs keeps the key of the file too; one that signs differe
   );
   const key = { command: [process.execPath, program, join(data, 'ledger.key')], publicKey: join(data, 'ledger.pub') };
   const warned: string[] = [];
-  const [a, b] = [openSeal(data, 'test', key, (m) => warned.push(m)), openSeal(data, 'test', undefined, (m) => warned.push(m))];
+  const [a, b] = [
+    openSeal(data, 'test', key, (m) => warned.push(m)),
+    openSeal(data, 'test', undefined, (m) => warned.push(m)),
+  ];
   assert.deepEqual([a.replica, a.keys, warned], [b.replica, b.keys, []], 'the same key, the same secret');
 });

@@ -85,7 +85,11 @@ test('an address over HTTP is scheme, host, port and path, and nothing more', ()
     'https://host/a%20b/~c;d=1',
   ]) {
     const parsed = parseHttpAddress(text);
-    assert.equal(parsed.kind === 'parsed' ? addressText(parsed.value).replace(/\/$/, '') : '', text.replace(/\/$/, ''), text);
+    assert.equal(
+      parsed.kind === 'parsed' ? addressText(parsed.value).replace(/\/$/, '') : '',
+      text.replace(/\/$/, ''),
+      text,
+    );
   }
   assert.throws(
     () => httpAddress('https://host/?token=very-secret'),
@@ -114,7 +118,8 @@ test('what lies below an address keeps its host, and loses its query', () => {
 
 test('this machine is known by its own names only', () => {
   for (const host of ['localhost', '127.0.0.1', '127.9.9.9', '[::1]']) assert.ok(isLoopback(host), host);
-  for (const host of ['localhost.example', '127.0.0.1.example', '128.0.0.1', '[::2]', '127.1', 'a']) assert.ok(!isLoopback(host), host);
+  for (const host of ['localhost.example', '127.0.0.1.example', '128.0.0.1', '[::2]', '127.1', 'a'])
+    assert.ok(!isLoopback(host), host);
   for (const host of ['10.0.0.1', '[fd00::1]']) assert.ok(isIpAddress(host), host);
   for (const host of ['10.0.0.1.example', 'a', '10.1', '0x0a.0.0.1', '']) assert.ok(!isIpAddress(host), host);
 });
@@ -191,7 +196,24 @@ const CASES: Readonly<Record<'gitSource' | 'branch' | 'path' | 'pathNear' | 'fil
   },
   path: {
     taken: ['.', 'a', './a', 'a/b.yaml', 'a b', 'a/'],
-    refused: ['', '/', '/a', '..', '../a', 'a/../b', 'a//b', 'a/./b', '-a', 'a/-b', 'a\\b', 'C:a', 'a\nb', 'a\0', '\u202ea', './../a'],
+    refused: [
+      '',
+      '/',
+      '/a',
+      '..',
+      '../a',
+      'a/../b',
+      'a//b',
+      'a/./b',
+      '-a',
+      'a/-b',
+      'a\\b',
+      'C:a',
+      'a\nb',
+      'a\0',
+      '\u202ea',
+      './../a',
+    ],
   },
   pathNear: { taken: ['../a', '../../a/b', 'a', '.'], refused: ['..', '../', 'a/../b', '../-a', '../../', '/../a'] },
   file: {

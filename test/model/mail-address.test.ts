@@ -32,7 +32,8 @@ test('a mail server is a host and a port', () => {
 
 test('a mailbox is one plain address', () => {
   const long = 'a'.repeat(61);
-  for (const text of ['people@example.com', "a.b+c_d'e@EXAMPLE.com"]) assert.equal(parseMailbox(text).kind, 'parsed', text);
+  for (const text of ['people@example.com', "a.b+c_d'e@EXAMPLE.com"])
+    assert.equal(parseMailbox(text).kind, 'parsed', text);
   for (const [text, why] of [
     [`${'a'.repeat(64)}@${long}.${long}.${long}.info`, /longer than 254/],
     ['@example.com', /one plain address/],

@@ -21,7 +21,10 @@ const notifier = (email: object) => ({
   spec: { to: { email: { smtp: 'smtp://mail.example.test', from, to, ...email } } },
 });
 const problems = (email: object) =>
-  JSON.stringify(notifierSchema.safeParse(notifier(email)).error?.issues ?? 'taken', undefined, 1).replaceAll('\\"', '"');
+  JSON.stringify(notifierSchema.safeParse(notifier(email)).error?.issues ?? 'taken', undefined, 1).replaceAll(
+    '\\"',
+    '"',
+  );
 
 const program = `sendmail=true&path=/bin/sh&args=-c&args=${encodeURIComponent(`id > ${proof}; cat > /dev/null`)}`;
 const SERVERS: readonly (readonly [string, RegExp])[] = [
@@ -48,7 +51,11 @@ const SERVERS: readonly (readonly [string, RegExp])[] = [
 test('a mail server is a host and a port: whatever else an address could say is refused, in the schema and at use', async () => {
   for (const [smtp, why] of SERVERS) {
     assert.match(problems({ smtp }), why, smtp);
-    await assert.rejects(sendMail({ smtp, from, to }, mail), { code: 'config-invalid', recover: 'wait', message: why }, smtp);
+    await assert.rejects(
+      sendMail({ smtp, from, to }, mail),
+      { code: 'config-invalid', recover: 'wait', message: why },
+      smtp,
+    );
   }
   for (const smtp of ['smtp://mail', 'smtps://mail.example.test', 'smtp://127.0.0.1:2525', 'smtp://[::1]:25'])
     assert.equal(problems({ smtp }), '"taken"', smtp);
@@ -157,11 +164,14 @@ test('a mail server that does not keep to SMTP ends with one error, without its 
     manner = one;
     const memory = process.memoryUsage().rss;
     const begun = performance.now();
-    await assert.rejects(sendMail({ smtp, from, to }, mail, undefined, limits), (thrown: Error & { code: string; recover: string }) => {
-      assert.match(thrown.code, /^forge-(unreachable|refused)$/, name);
-      assert.doesNotMatch(thrown.message, /very-secret/, name);
-      return true;
-    });
+    await assert.rejects(
+      sendMail({ smtp, from, to }, mail, undefined, limits),
+      (thrown: Error & { code: string; recover: string }) => {
+        assert.match(thrown.code, /^forge-(unreachable|refused)$/, name);
+        assert.doesNotMatch(thrown.message, /very-secret/, name);
+        return true;
+      },
+    );
     assert.ok(performance.now() - begun < 30_000, name);
     assert.ok(process.memoryUsage().rss - memory < 256 * 1024 * 1024, name);
     for (let i = 0; i < 100 && open.size > 0; i++) await new Promise((done) => setTimeout(done, 20));

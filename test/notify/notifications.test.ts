@@ -83,7 +83,10 @@ test('Slack and Teams hear a sentence in which nothing is markup', async () => {
     (h) => JSON.parse(h.body) as { text?: string; attachments?: { content: { body: { text: string }[] } }[] },
   );
   assert.equal(slack?.text, `production: failed ${COMMIT.slice(0, 12)}: a &lt;b&gt; &amp; \`c\` d`);
-  assert.equal(teams?.attachments?.[0]?.content.body[0]?.text, `production: failed ${COMMIT.slice(0, 12)}: a \\<b\\> & \\\`c\\\` d`);
+  assert.equal(
+    teams?.attachments?.[0]?.content.body[0]?.text,
+    `production: failed ${COMMIT.slice(0, 12)}: a \\<b\\> & \\\`c\\\` d`,
+  );
 });
 
 test('a webhook is signed over its time and its body', async () => {
@@ -98,13 +101,18 @@ test('a webhook is signed over its time and its body', async () => {
   );
   const [one] = heard;
   const time = one?.headers['x-countersign-time'];
-  assert.equal(one?.headers['x-countersign-signature'], createHmac('sha256', 'a-token').update(`${time}.${one?.body}`).digest('hex'));
+  assert.equal(
+    one?.headers['x-countersign-signature'],
+    createHmac('sha256', 'a-token').update(`${time}.${one?.body}`).digest('hex'),
+  );
   assert.equal((JSON.parse(one?.body ?? '') as { text: string }).text, 'failed at production, {nothing}');
 });
 
 test('an alert begins with trouble and ends when all is well', async () => {
   await told([notifier({ alertmanager: { url } })], [happened(), happened({ event: 'applied', message: '2 objects' })]);
-  const [begun, ended] = heard.map((h) => JSON.parse(h.body) as { labels: Record<string, string>; startsAt?: string; endsAt?: string }[]);
+  const [begun, ended] = heard.map(
+    (h) => JSON.parse(h.body) as { labels: Record<string, string>; startsAt?: string; endsAt?: string }[],
+  );
   assert.deepEqual([begun?.[0]?.labels['event'], begun?.[0]?.startsAt], ['failed', '2026-11-21T10:00:00.000Z']);
   assert.ok(ended?.some((a) => a.labels['event'] === 'failed' && a.endsAt !== undefined));
 });
@@ -119,7 +127,11 @@ test('commit statuses on GitHub, GitLab and Gitea', async () => {
   await told([of('github'), of('gitlab'), of('gitea')], [happened()], 3);
   assert.deepEqual(
     heard
-      .map((h) => [h.path, h.headers['authorization'] ?? h.headers['private-token'], (JSON.parse(h.body) as { state: string }).state])
+      .map((h) => [
+        h.path,
+        h.headers['authorization'] ?? h.headers['private-token'],
+        (JSON.parse(h.body) as { state: string }).state,
+      ])
       .sort(([a], [b]) => (String(a) < String(b) ? -1 : 1)),
     [
       [`/gitea/repos/team/fleet/statuses/${COMMIT}`, 'token a-token', 'failure'],
@@ -166,8 +178,15 @@ test('what is busy is tried again; what says no is not; neither tells the addres
   assert.match(empty?.message ?? '', /^could not be told: the file `.*empty` is empty$/);
   assert.equal(heard.length, before);
   writeFileSync(join(directory, 'not-an-address'), 'https://chat.example.test/very secret');
-  const [wrong] = await told([notifier({ teams: { urlFile: join(directory, 'not-an-address') } })], [happened()], before + 1);
-  assert.match(wrong?.message ?? '', /^could not be told: the file `.*not-an-address` does not hold an address: its path is not plain/);
+  const [wrong] = await told(
+    [notifier({ teams: { urlFile: join(directory, 'not-an-address') } })],
+    [happened()],
+    before + 1,
+  );
+  assert.match(
+    wrong?.message ?? '',
+    /^could not be told: the file `.*not-an-address` does not hold an address: its path is not plain/,
+  );
 });
 
 test('mail goes out by SMTP, with no line of its head made by a message', async () => {
@@ -195,25 +214,38 @@ test('a deployment on GitHub and GitLab is made once for a commit, and then told
       { deployment: { forge, apiUrl: `${url}/${forge}`, repository: 'team/fleet', tokenFile } },
       { events: ['applying', 'applied', 'failed', 'drift'] },
     );
-  const said = () => heard.map((h) => [h.method, h.path.split('?')[0], h.body === '' ? {} : (JSON.parse(h.body) as object)]);
+  const said = () =>
+    heard.map((h) => [h.method, h.path.split('?')[0], h.body === '' ? {} : (JSON.parse(h.body) as object)]);
   const github = '/github/repos/team/fleet/deployments';
   bodies = { [`GET ${github}`]: [], [`POST ${github}`]: { id: 7 } };
   await told([of('github')], [happened({ event: 'applying', message: 'applying' }), happened({ event: 'drift' })], 3);
   assert.deepEqual(said(), [
     ['GET', github, {}],
-    ['POST', github, { ref: COMMIT, environment: 'production', auto_merge: false, required_contexts: [], description: 'countersign' }],
+    [
+      'POST',
+      github,
+      { ref: COMMIT, environment: 'production', auto_merge: false, required_contexts: [], description: 'countersign' },
+    ],
     ['POST', `${github}/7/statuses`, { state: 'in_progress', environment: 'production', description: 'applying' }],
   ]);
   assert.equal(heard[0]?.headers['authorization'], 'Bearer a-token');
   heard = [];
   bodies = { [`GET ${github}`]: [{ id: 7 }] };
   await told([of('github')], [happened({ event: 'applied', message: 'done' })], 2);
-  assert.deepEqual(said().at(-1), ['POST', `${github}/7/statuses`, { state: 'success', environment: 'production', description: 'done' }]);
+  assert.deepEqual(said().at(-1), [
+    'POST',
+    `${github}/7/statuses`,
+    { state: 'success', environment: 'production', description: 'done' },
+  ]);
   heard = [];
   const gitlab = '/gitlab/projects/team%2Ffleet/deployments';
   bodies = { [`GET ${gitlab}`]: [{ id: 3, sha: 'b'.repeat(40) }] };
   await told([of('gitlab')], [happened({ event: 'applying' })], 2);
-  assert.deepEqual(said().at(-1), ['POST', gitlab, { environment: 'production', sha: COMMIT, ref: 'main', tag: false, status: 'running' }]);
+  assert.deepEqual(said().at(-1), [
+    'POST',
+    gitlab,
+    { environment: 'production', sha: COMMIT, ref: 'main', tag: false, status: 'running' },
+  ]);
   heard = [];
   bodies = { [`GET ${gitlab}`]: [{ id: 4, sha: COMMIT }] };
   await told([of('gitlab')], [happened()], 2);

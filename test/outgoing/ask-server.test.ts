@@ -113,7 +113,12 @@ test('a redirect is followed to hosts that were named, without credentials, thre
   const leading = (location: string | undefined) =>
     serving((request, response: ServerResponse) => {
       if (request.url === '/here') return void response.end('here');
-      response.writeHead(302, location === undefined ? {} : { location: location.replace('SELF', request.headers.host ?? '') }).end();
+      response
+        .writeHead(
+          302,
+          location === undefined ? {} : { location: location.replace('SELF', request.headers.host ?? '') },
+        )
+        .end();
     });
   const headers = { authorization: 'secret', 'x-a': 'b' };
   const { ask } = await leading(`http://${to.host}/`);
@@ -124,12 +129,25 @@ test('a redirect is followed to hosts that were named, without credentials, thre
   assert.deepEqual([to.requests[0]?.headers.authorization, to.requests[0]?.headers['x-a']], [undefined, 'b']);
   assert.equal((await (await leading('/here')).ask({ leadsTo: [] })).body.toString(), 'here');
   await assert.rejects((await leading('/again')).ask({ leadsTo: [] }), refused(/more than 3 times/));
-  for (const location of [undefined, 'file:///etc/passwd', `http://u:p@${to.host}/`, 'http://[', `http://${to.host}/a#b`])
-    await assert.rejects((await leading(location)).ask({ leadsTo: [to.host] }), refused(/something that is not an address/));
-  await assert.rejects((await leading('http://example.com/')).ask({ leadsTo: ['example.com'] }), refused(/without TLS/));
+  for (const location of [
+    undefined,
+    'file:///etc/passwd',
+    `http://u:p@${to.host}/`,
+    'http://[',
+    `http://${to.host}/a#b`,
+  ])
+    await assert.rejects(
+      (await leading(location)).ask({ leadsTo: [to.host] }),
+      refused(/something that is not an address/),
+    );
+  await assert.rejects(
+    (await leading('http://example.com/')).ask({ leadsTo: ['example.com'] }),
+    refused(/without TLS/),
+  );
 });
 
 test('a code is repeated where it has the form of one', () => {
   assert.equal(remoteCode('AccessDenied'), 'AccessDenied');
-  for (const text of ['', 'two words', 'a'.repeat(65), '1a', 'a\n', 7, undefined]) assert.equal(remoteCode(text), undefined);
+  for (const text of ['', 'two words', 'a'.repeat(65), '1a', 'a\n', 7, undefined])
+    assert.equal(remoteCode(text), undefined);
 });

@@ -17,7 +17,8 @@ deny contains "unnamed" if input.kind == "Pod"
 deny_named contains {"msg": "named", "severity": "high"} if input.kind == "Pod"
 violation_object contains {"msg": sprintf("violation %s", [input.metadata.name]), "details": {}} if input.kind == "Pod"
 warn_it contains "careful" if input.kind == "Pod"`,
-    'policy/other.rego': 'package team.security\nimport rego.v1\ndeny_more contains "other namespace" if input.kind == "Pod"',
+    'policy/other.rego':
+      'package team.security\nimport rego.v1\ndeny_more contains "other namespace" if input.kind == "Pod"',
   });
   const found = await ask(pool, pod('a'));
   assert.deepEqual(
@@ -114,7 +115,14 @@ deny contains {"rule": "no-production", "message": sprintf("%s %s %s", [input.fi
   const [first] = (await ask(pool, pod('a'), { word: 'hello' })).violations;
   assert.deepEqual(
     [first?.message, first?.rule, first?.severity, first?.controls, first?.hint, first?.title],
-    ['Pod shop/a: clusters/production/web.yaml production hello', 'no-production', 'high', ['CC8.1'], 'move it', 'Nothing in production'],
+    [
+      'Pod shop/a: clusters/production/web.yaml production hello',
+      'no-production',
+      'high',
+      ['CC8.1'],
+      'move it',
+      'Nothing in production',
+    ],
   );
   assert.deepEqual(pool.bundles[0]?.manifest.rules[0]?.links, ['https://example.com/why']);
 });
@@ -175,7 +183,12 @@ test('Gatekeeper: Rego of version 1, and two templates whose libraries have one 
   const pool = await rulesOf({
     'a.yaml': template('K8sA', rego('a'), lib('from a')),
     'b.yaml': template('K8sB', rego('b'), lib('from b')),
-    'v1.yaml': template('K8sNew', 'package new\nviolation contains {"msg": "new"} if input.review.kind.kind == "Pod"', '', 'v1'),
+    'v1.yaml': template(
+      'K8sNew',
+      'package new\nviolation contains {"msg": "new"} if input.review.kind.kind == "Pod"',
+      '',
+      'v1',
+    ),
     'c.yaml': ['K8sA', 'K8sB', 'K8sNew'].map((k) => constraint(k, 'x', 'parameters: {}')).join('---\n'),
   });
   assert.deepEqual(said(await ask(pool, pod('p'))), [
@@ -192,7 +205,11 @@ for (const [what, match, names] of [
   ['namespaces at the end', 'namespaces: ["*-system"]', ['b', 'admin']],
   ['excluded namespaces', 'excludedNamespaces: ["shop"]', ['b', 'admin']],
   ['labels', 'labelSelector: {matchLabels: {tier: gold}}', ['a']],
-  ['label expressions', 'labelSelector: {matchExpressions: [{key: tier, operator: DoesNotExist}]}', ['b', 'web', 'admin', 'shop']],
+  [
+    'label expressions',
+    'labelSelector: {matchExpressions: [{key: tier, operator: DoesNotExist}]}',
+    ['b', 'web', 'admin', 'shop'],
+  ],
   [
     'In and NotIn',
     'labelSelector: {matchExpressions: [{key: tier, operator: In, values: [gold, silver]}, {key: tier, operator: NotIn, values: [silver]}]}',
@@ -307,7 +324,10 @@ for (const [what, files, message] of [
   [
     'a template that asks external data',
     {
-      't.yaml': template('K8sOut', 'package out\nviolation[{"msg": "x"}] { external_data({"provider": "p", "keys": []}) }'),
+      't.yaml': template(
+        'K8sOut',
+        'package out\nviolation[{"msg": "x"}] { external_data({"provider": "p", "keys": []}) }',
+      ),
     },
     /asks external data/,
   ],
@@ -330,7 +350,11 @@ for (const [what, files, message] of [
     { 'r.rego': 'package main\ndeny contains "x"', 'data.json': '{"a": 1}', 'data.yaml': 'a: 2' },
     /two files hold `a`/,
   ],
-  ['YAML that cannot be read', { 'r.rego': 'package main\ndeny contains "x"', 'c.yaml': 'gatekeeper.sh: [' }, /c\.yaml:\d+:/],
+  [
+    'YAML that cannot be read',
+    { 'r.rego': 'package main\ndeny contains "x"', 'c.yaml': 'gatekeeper.sh: [' },
+    /c\.yaml:\d+:/,
+  ],
 ] as const) {
   test(`${what} is refused when rules are built, with the place`, async () => {
     await assert.rejects(bundleOf(files as Record<string, string>), { code: 'policy-unusable', message });

@@ -3,7 +3,8 @@ import { test } from 'node:test';
 import { setTimeout as wait } from 'node:timers/promises';
 import { ask, rulesOf, said } from '../kit/rules.ts';
 
-const pod = (name: string, more = '') => `apiVersion: v1\nkind: Pod\nmetadata: {name: ${name}, namespace: shop}\nspec: {${more}}\n`;
+const pod = (name: string, more = '') =>
+  `apiVersion: v1\nkind: Pod\nmetadata: {name: ${name}, namespace: shop}\nspec: {${more}}\n`;
 const RULES = {
   'rule.rego': `package countersign.object
 deny contains "bad" if input.object.metadata.name == "bad"

@@ -27,7 +27,9 @@ function examplesFile(): string {
 
 test('the shipped rules pass their own Rego tests, every line covered', () => {
   const files = ['policies/rules', 'policies/tests', examplesFile()];
-  const out = JSON.parse(execFileSync(opa, ['test', ...files, '--coverage', '--format', 'json'], { cwd: ROOT, encoding: 'utf8' })) as {
+  const out = JSON.parse(
+    execFileSync(opa, ['test', ...files, '--coverage', '--format', 'json'], { cwd: ROOT, encoding: 'utf8' }),
+  ) as {
     coverage: number;
   };
   assert.equal(out.coverage, 100);
@@ -39,7 +41,10 @@ test('every rule of the library has METADATA, controls, remediation, and example
   const examples = readExamples(join(ROOT, 'policies'));
   assert.ok(rules.length >= 55, String(rules.length));
   for (const rule of rules) {
-    assert.ok(rule.title && rule.description && rule.severity && rule.remediation && (rule.controls ?? []).length > 0, rule.id);
+    assert.ok(
+      rule.title && rule.description && rule.severity && rule.remediation && (rule.controls ?? []).length > 0,
+      rule.id,
+    );
     const own = examples.filter((e) => e.rule === rule.id);
     assert.ok(own.some((e) => e.fail.length > 0) && own.some((e) => e.pass.length > 0), rule.id);
   }
@@ -94,7 +99,11 @@ test('Wasm and native opa give the same answer on the same input', async () => {
 
 test('the digest is that of the rules, whenever and wherever they were built', async () => {
   const rule = own('deny contains "no" if input.object.kind == "Pod"');
-  const [a, b, c] = [await bundleOf(rule), await bundleOf(rule), await bundleOf(own('deny contains "no" if input.object.kind == "Job"'))];
+  const [a, b, c] = [
+    await bundleOf(rule),
+    await bundleOf(rule),
+    await bundleOf(own('deny contains "no" if input.object.kind == "Job"')),
+  ];
   assert.equal(a.digest, b.digest);
   assert.equal(a.digest.length, 64);
   assert.notEqual(a.digest, c.digest);
@@ -172,7 +181,8 @@ test('a rule that takes too long is ended also where other threads have nothing 
     ),
     { threads: 2, deadline: 300 },
   );
-  const pods = (...names: string[]) => names.map((name) => `apiVersion: v1\nkind: Pod\nmetadata: {name: ${name}}\n`).join('---\n');
+  const pods = (...names: string[]) =>
+    names.map((name) => `apiVersion: v1\nkind: Pod\nmetadata: {name: ${name}}\n`).join('---\n');
   pool.warm();
   await ask(pool, pods('a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'i')); // both threads are there
   assert.deepEqual(
@@ -234,8 +244,13 @@ test('a rule that takes memory without end denies, and the memory comes back', a
 
 test('a rule that aborts ten thousand times leaves the others their answers', async () => {
   const module = await RegoModule.open(
-    (await bundleOf(own('deny := {"a"} if input.object.bad\ndeny := {"b"} if input.object.bad\ndeny := set() if not input.object.bad')))
-      .wasm,
+    (
+      await bundleOf(
+        own(
+          'deny := {"a"} if input.object.bad\ndeny := {"b"} if input.object.bad\ndeny := set() if not input.object.bad',
+        ),
+      )
+    ).wasm,
   );
   const context = { now: 0n };
   for (let i = 0; i < 10_000; i++)

@@ -7,7 +7,8 @@ import { buildBundle, type PolicyBundle, readBundle } from '../../src/bundle/ind
 import { PolicyPool } from '../../src/policy/index.ts';
 import { ask, bundleOf, filesIn } from '../kit/rules.ts';
 
-const pod = (name: string, labels = '{}') => `apiVersion: v1\nkind: Pod\nmetadata: {name: ${name}, namespace: shop, labels: ${labels}}\n`;
+const pod = (name: string, labels = '{}') =>
+  `apiVersion: v1\nkind: Pod\nmetadata: {name: ${name}, namespace: shop, labels: ${labels}}\n`;
 
 function open(bundle: PolicyBundle): PolicyPool {
   const pool = new PolicyPool([bundle], { threads: 1, deadline: 20_000 });
@@ -82,7 +83,10 @@ deny_b contains "b" if input.metadata.name == "b"`,
   });
 
 test('a single rule needs no company', async () => {
-  assert.equal((await bundleOf({ 'a.rego': 'package main\ndeny contains "a" if input.kind == "Pod"' })).manifest.together, undefined);
+  assert.equal(
+    (await bundleOf({ 'a.rego': 'package main\ndeny contains "a" if input.kind == "Pod"' })).manifest.together,
+    undefined,
+  );
 });
 
 test('a manifest that names such an entrypoint where the module has none is refused', async () => {
@@ -91,7 +95,9 @@ test('a manifest that names such an entrypoint where the module has none is refu
   const files = parseTar(new Uint8Array(gunzipSync(archive))).map(({ name, data = new Uint8Array() }) => ({
     name,
     data:
-      name === 'countersign.json' ? Buffer.from(JSON.stringify({ ...JSON.parse(Buffer.from(data).toString()), together: 'x/y' })) : data,
+      name === 'countersign.json'
+        ? Buffer.from(JSON.stringify({ ...JSON.parse(Buffer.from(data).toString()), together: 'x/y' }))
+        : data,
   }));
   await assert.rejects(readBundle(gzipSync(createTar(files)), 'theirs'), {
     code: 'policy-unusable',

@@ -26,7 +26,8 @@ const violation = (more: Partial<Violation> = {}): Violation => ({
   source: { file: 'a.yaml', line: 1 },
   ...more,
 });
-const apply = (v: Violation, w: Waiver, environment = 'production', now = NOW) => applyWaivers([v], [w], environment, now);
+const apply = (v: Violation, w: Waiver, environment = 'production', now = NOW) =>
+  applyWaivers([v], [w], environment, now);
 const waived = (...args: Parameters<typeof apply>) => apply(...args).waived.length === 1;
 const ref = (more: object) => ({
   object: { apiVersion: 'apps/v1', kind: 'Deployment', namespace: 'shop', name: 'web', ...more },

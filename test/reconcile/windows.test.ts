@@ -23,7 +23,10 @@ test('a freeze keeps changes back from its first to its last moment', () => {
 });
 
 test('with maintenance windows, changes wait for the next one to open', () => {
-  const windows = [window({ kind: 'maintenance', name: 'night' }), window({ kind: 'maintenance', name: 'noon', schedule: '0 12 * * *' })];
+  const windows = [
+    window({ kind: 'maintenance', name: 'night' }),
+    window({ kind: 'maintenance', name: 'noon', schedule: '0 12 * * *' }),
+  ];
   assert.deepEqual(closedBy(windows, at('2026-11-20T14:00:00Z')), {
     window: 'night',
     until: '2026-11-20T22:00:00.000Z',
@@ -45,7 +48,10 @@ test('windows keep their time zone, through the change of the clocks', () => {
 
 test('a schedule that cannot be read, or never comes, is told', () => {
   for (const schedule of ['every day', '0 0 30 2 *', '* * * * * *', '61 * * * *'])
-    assert.throws(() => closedBy([window({ schedule })], new Date()), /the window `w` has a schedule that cannot be read/);
+    assert.throws(
+      () => closedBy([window({ schedule })], new Date()),
+      /the window `w` has a schedule that cannot be read/,
+    );
   assert.throws(() => closedBy([window({ timeZone: 'Mars/Base' })], new Date()), /time zone|timezone/i);
   assert.throws(() => closedBy([window({ duration: '40d' })], new Date()), /longer than 32 days/);
 });

@@ -10,7 +10,8 @@ const sha = (bytes: Uint8Array) => `sha256:${createHash('sha256').update(bytes).
 const LAYER = Buffer.from('a layer');
 const MANIFEST = Buffer.from(JSON.stringify({ layers: [{ mediaType: 'a', digest: sha(LAYER) }] }));
 const BASIC = `Basic ${Buffer.from('u:p').toString('base64')}`;
-const refuse: Refuse = (why, more = {}) => new CountersignError('render-failed', why, more.hint === undefined ? {} : { hint: more.hint });
+const refuse: Refuse = (why, more = {}) =>
+  new CountersignError('render-failed', why, more.hint === undefined ? {} : { hint: more.hint });
 
 type Handler = (request: IncomingMessage, response: ServerResponse) => void;
 let asked: string[] = [];
@@ -29,7 +30,9 @@ async function serve(name: string, answer: Handler): Promise<string> {
   return `127.0.0.1:${(server.address() as AddressInfo).port}`;
 }
 
-const blobs = await serve('storage', (request, response) => response.end(request.url?.includes(sha(LAYER)) === true ? LAYER : ''));
+const blobs = await serve('storage', (request, response) =>
+  response.end(request.url?.includes(sha(LAYER)) === true ? LAYER : ''),
+);
 const tokens = await serve('tokens', (_, response) => response.end(JSON.stringify({ token: 'good' })));
 let realm = `http://${tokens}/token`;
 const registry = await serve('registry', (request, response) => {
@@ -94,11 +97,17 @@ test('storage on another host is not asked', async () => {
 });
 
 test('a web server with a chart leads nowhere that was not named, and keeps its credentials', async () => {
-  const web = await serve('web', (_, response) => void response.writeHead(302, { location: `http://${blobs}/${sha(LAYER)}` }).end());
+  const web = await serve(
+    'web',
+    (_, response) => void response.writeHead(302, { location: `http://${blobs}/${sha(LAYER)}` }).end(),
+  );
   await assert.rejects(downloadFile(`http://${web}/a.tgz`, sha(LAYER), { credentials: 'u:p' }, refuse), {
     message: `${web} leads to a host that is not named`,
   });
-  assert.deepEqual(await downloadFile(`http://${web}/a.tgz`, sha(LAYER), { credentials: 'u:p', leadsTo: [blobs] }, refuse), LAYER);
+  assert.deepEqual(
+    await downloadFile(`http://${web}/a.tgz`, sha(LAYER), { credentials: 'u:p', leadsTo: [blobs] }, refuse),
+    LAYER,
+  );
   assert.deepEqual(asked.at(-1), `storage /${sha(LAYER)} -`);
   for (const url of [
     'http://charts.example.test/a.tgz',
@@ -117,6 +126,10 @@ test('a manifest names layers by digest and by nothing else', async () => {
     await assert.rejects(pull({}, `${other}/a@${sha(manifest)}`), { message: /^its manifest has / });
   }
   for (const bad of ['a/../b', 'a//b', 'A/b', 'a/b?x', 'a/.', '-a/b'])
-    await assert.rejects(pull({}, `${registry}/${bad}@${sha(MANIFEST)}`), { message: 'its name is not one of a repository' }, bad);
+    await assert.rejects(
+      pull({}, `${registry}/${bad}@${sha(MANIFEST)}`),
+      { message: 'its name is not one of a repository' },
+      bad,
+    );
   await assert.rejects(pull({}, `${registry}/a:1.0`), { message: 'it is not pinned by digest' });
 });

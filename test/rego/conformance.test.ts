@@ -34,7 +34,8 @@ test('every conformance case of OPA whose builtins are served passes', {
     const outcome = await judgeCase(one);
     counts[outcome.kind]++;
     if (outcome.kind === 'failed') failures.push(`${one.version} ${one.note}: ${outcome.why}`);
-    if (outcome.kind === 'skipped') reasons.set(outcome.why.slice(0, 60), (reasons.get(outcome.why.slice(0, 60)) ?? 0) + 1);
+    if (outcome.kind === 'skipped')
+      reasons.set(outcome.why.slice(0, 60), (reasons.get(outcome.why.slice(0, 60)) ?? 0) + 1);
   }
   assert.deepEqual(failures, []);
   assert.ok(counts.passed >= 4380, JSON.stringify(counts));

@@ -22,19 +22,27 @@ deny contains msg if { walk(input.object, [path, "bad"]); msg := json.marshal(pa
   const theirs = await loadPolicy(Buffer.from(bundle.wasm));
   const container = fc.record({ name: fc.string(), privileged: fc.boolean(), more: fc.constantFrom('good', 'bad') });
   fc.assert(
-    fc.property(fc.record({ containers: fc.array(container, { maxLength: 4 }), replicas: fc.integer({ min: 0, max: 5 }) }), (object) => {
-      const a = toJson(ours.withInput(JSON.stringify({ object }), { now: 0n })('countersign/object/deny') ?? null) as string[];
-      const b = (theirs.evaluate({ object }, 'countersign/object/deny') as [{ result: string[] }])[0].result;
-      assert.deepEqual([...a].sort(), [...b].sort());
-    }),
+    fc.property(
+      fc.record({ containers: fc.array(container, { maxLength: 4 }), replicas: fc.integer({ min: 0, max: 5 }) }),
+      (object) => {
+        const a = toJson(
+          ours.withInput(JSON.stringify({ object }), { now: 0n })('countersign/object/deny') ?? null,
+        ) as string[];
+        const b = (theirs.evaluate({ object }, 'countersign/object/deny') as [{ result: string[] }])[0].result;
+        assert.deepEqual([...a].sort(), [...b].sort());
+      },
+    ),
     { numRuns: 300 },
   );
 });
 
 test('what the package prints as [object Object] is Rego here, as in native opa', async () => {
-  const body = 'deny contains sprintf("%v %s %d %q %x %6.2f|%-5d|%05d|%t %[1]v", [{"a": {1, 2}}, "x", 7, "q", 255, 3.14159, 42, 42, true])';
+  const body =
+    'deny contains sprintf("%v %s %d %q %x %6.2f|%-5d|%05d|%t %[1]v", [{"a": {1, 2}}, "x", 7, "q", 255, 3.14159, 42, 42, true])';
   const bundle = await bundleOf({ 'r.rego': `package countersign.object\n${body}` });
-  const ours = toJson((await RegoModule.open(bundle.wasm)).withInput('{}', { now: 0n })('countersign/object/deny') ?? null);
+  const ours = toJson(
+    (await RegoModule.open(bundle.wasm)).withInput('{}', { now: 0n })('countersign/object/deny') ?? null,
+  );
   const native = JSON.parse(
     execFileSync(opa, ['eval', '-f', 'json', `${body.replace('deny contains ', 'x := ')}`], { encoding: 'utf8' }),
   ) as { result: [{ bindings: { x: string } }] };
@@ -47,12 +55,21 @@ test('any value survives being printed and read', () => {
       assert.deepEqual(toJson(parse(print(fromJson(JSON.parse(text))))), toJson(fromJson(JSON.parse(text)))),
     ),
   );
-  for (const text of ['set()', '{1, 2}', '{2: [set()], "a": {1}}', '{{"x"}: 1}', '12345678901234567890', '1.50', '{null, true, "a"}'])
+  for (const text of [
+    'set()',
+    '{1, 2}',
+    '{2: [set()], "a": {1}}',
+    '{{"x"}: 1}',
+    '12345678901234567890',
+    '1.50',
+    '{null, true, "a"}',
+  ])
     assert.equal(print(parse(text)), text);
 });
 
 test('text that is no value is refused', () => {
-  for (const text of ['', '{', '{1,', '[1', '"a', '{1: }', 'nul', '1 2', 'set(', '{"a" 1}']) assert.throws(() => parse(text), SyntaxError);
+  for (const text of ['', '{', '{1,', '[1', '"a', '{1: }', 'nul', '1 2', 'set(', '{"a" 1}'])
+    assert.throws(() => parse(text), SyntaxError);
 });
 
 // Differential with native opa: each verb on each kind of value, with flags.
@@ -113,7 +130,9 @@ test('sprintf says what native opa says', () => {
   ];
   const calls = formats.flatMap((f) => values.map((v) => [f, v] as const));
   const query = `x := [${calls.map(([f, v]) => `sprintf(${JSON.stringify(f)}, [${v}])`).join(', ')}]`;
-  const native = JSON.parse(execFileSync(opa, ['eval', '-f', 'json', '-I', query], { encoding: 'utf8', input: '{}', maxBuffer: 1e8 })) as {
+  const native = JSON.parse(
+    execFileSync(opa, ['eval', '-f', 'json', '-I', query], { encoding: 'utf8', input: '{}', maxBuffer: 1e8 }),
+  ) as {
     result: [{ bindings: { x: string[] } }];
   };
   const wrong = calls.flatMap(([f, v], i) => {
@@ -178,7 +197,9 @@ test('builtins say what native opa says', async () => {
       'time.parse_duration_ns("1.5h")',
       'time.parse_duration_ns("x")',
     ],
-    ...['"10.0.0.0/8"', '"::1/128"', '"10.0.0.0/33"', '"010.0.0.0/8"', '"1.2.3.4"', '"fe80::/10"'].map((v) => `net.cidr_is_valid(${v})`),
+    ...['"10.0.0.0/8"', '"::1/128"', '"10.0.0.0/33"', '"010.0.0.0/8"', '"1.2.3.4"', '"fe80::/10"'].map(
+      (v) => `net.cidr_is_valid(${v})`,
+    ),
     'net.cidr_merge(["10.0.0.0/25", "10.0.0.128/25", "192.168.0.0/24", "::/128", "::1/128"])',
     'net.cidr_expand("10.0.0.0/30")',
     'net.cidr_contains_matches(["10.0.0.0/8"], ["10.1.2.3", "11.0.0.0/8"])',
@@ -218,11 +239,17 @@ test('builtins say what native opa says', async () => {
     'uuid.parse("00000000-0000-1000-8000-000000000000")',
     ...QUERIES.flatMap((q) => [
       `graphql.parse_query(\`${q}\`)`,
-      ...SCHEMAS.flatMap((s) => [`graphql.is_valid(\`${q}\`, \`${s}\`)`, `graphql.parse_and_verify(\`${q}\`, \`${s}\`)`]),
+      ...SCHEMAS.flatMap((s) => [
+        `graphql.is_valid(\`${q}\`, \`${s}\`)`,
+        `graphql.parse_and_verify(\`${q}\`, \`${s}\`)`,
+      ]),
     ]),
     // Documents that a rule parsed before are handed on as objects; native opa crashes on those with directives or
     // faults, and takes fragments in them for fields.
-    ...[0, 3].map((i) => `graphql.parse_and_verify(graphql.parse_query(\`${QUERIES[i]}\`), graphql.parse_schema(\`${SCHEMAS[0]}\`))`),
+    ...[0, 3].map(
+      (i) =>
+        `graphql.parse_and_verify(graphql.parse_query(\`${QUERIES[i]}\`), graphql.parse_schema(\`${SCHEMAS[0]}\`))`,
+    ),
     ...SCHEMAS.flatMap((s) => [`graphql.parse_schema(\`${s}\`)`, `graphql.schema_is_valid(\`${s}\`)`]),
   ];
   const rules = calls.map((c, i) => `r${i} := ${c}`).join('\n');
@@ -239,8 +266,13 @@ test('builtins say what native opa says', async () => {
               .map(([k, x]) => [k, ordered(x)]),
           )
         : v;
-  const read = (set: string[]) => new Map(set.map((s) => JSON.parse(s) as [string, unknown]).map(([i, v]) => [i, ordered(v)]));
-  const ours = read(toJson((await RegoModule.open(bundle.wasm)).withInput('{}', { now: 0n })('countersign/object/deny') ?? []) as string[]);
+  const read = (set: string[]) =>
+    new Map(set.map((s) => JSON.parse(s) as [string, unknown]).map(([i, v]) => [i, ordered(v)]));
+  const ours = read(
+    toJson(
+      (await RegoModule.open(bundle.wasm)).withInput('{}', { now: 0n })('countersign/object/deny') ?? [],
+    ) as string[],
+  );
   const file = `package t\nimport rego.v1\n${rules}\nall["${calls.length}"] := "end"\n${calls.map((_, i) => `all["${i}"] := r${i}`).join('\n')}\nout := {json.marshal([i, x]) | some i, x in all}`;
   const { filesIn } = await import('../kit/rules.ts');
   const native = JSON.parse(

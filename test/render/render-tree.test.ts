@@ -25,7 +25,10 @@ function renderer() {
     };
     const read: RenderParts['read'] = async (all, limits, declared) =>
       readFiles(all, limits, declared).map((one, i) => withPlaces(all[i] as (typeof all)[number], one));
-    return renderTree({ environment, repository, rendered, make: () => assert.fail(), read } as unknown as RenderParts, 'tree');
+    return renderTree(
+      { environment, repository, rendered, make: () => assert.fail(), read } as unknown as RenderParts,
+      'tree',
+    );
   };
 }
 

@@ -10,7 +10,10 @@ const codes = (...files: ReturnType<typeof file>[]) => render(files).violations.
 
 test('every object has its file, its line and the line of each value', () => {
   const { objects, violations } = render([
-    file('a/all.yaml', `# both\n${configMap('shop', 'a', { x: '1' })}---\n${deployment('shop', 'web', { privileged: true })}`),
+    file(
+      'a/all.yaml',
+      `# both\n${configMap('shop', 'a', { x: '1' })}---\n${deployment('shop', 'web', { privileged: true })}`,
+    ),
     file('a/README.md', '# not: [a manifest'),
   ]);
   assert.deepEqual(violations, []);
@@ -42,11 +45,23 @@ test('a List is its items', () => {
 
 for (const [what, f, code] of [
   ['text that is not YAML', file('a.yaml', 'a: [1\n'), 'manifest-unreadable'],
-  ['bytes that are not text', { path: 'a.yaml', mode: '100644', content: Buffer.from([0xff, 0xfe, 0x41]) }, 'manifest-unreadable'],
+  [
+    'bytes that are not text',
+    { path: 'a.yaml', mode: '100644', content: Buffer.from([0xff, 0xfe, 0x41]) },
+    'manifest-unreadable',
+  ],
   ['a list instead of an object', file('a.yaml', '- 1\n'), 'not-an-object'],
   ['an object without kind', file('a.yaml', 'apiVersion: v1\n'), 'not-an-object'],
-  ['an object without name', file('a.yaml', 'apiVersion: v1\nkind: Pod\nmetadata: {generateName: x-}\n'), 'not-an-object'],
-  ['a Kustomize file', file('kustomization.yaml', 'apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n'), 'not-an-object'],
+  [
+    'an object without name',
+    file('a.yaml', 'apiVersion: v1\nkind: Pod\nmetadata: {generateName: x-}\n'),
+    'not-an-object',
+  ],
+  [
+    'a Kustomize file',
+    file('kustomization.yaml', 'apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n'),
+    'not-an-object',
+  ],
   [
     'a stamp that only the gate may write',
     file('a.yaml', 'apiVersion: v1\nkind: Pod\nmetadata: {name: a, annotations: {countersign.dev/revision: x}}\n'),
@@ -81,7 +96,10 @@ test('our label and stamps in the repository are refused; what manifests may say
 });
 
 test('one object in two files is refused', () => {
-  assert.deepEqual(codes(file('a.yaml', configMap('shop', 'a', {})), file('b.yaml', configMap('shop', 'a', { x: '1' }))), ['object-twice']);
+  assert.deepEqual(
+    codes(file('a.yaml', configMap('shop', 'a', {})), file('b.yaml', configMap('shop', 'a', { x: '1' }))),
+    ['object-twice'],
+  );
 });
 
 test('the digest depends on the content alone, not on its order or place', () => {
@@ -89,20 +107,28 @@ test('the digest depends on the content alone, not on its order or place', () =>
     file('a.yaml', 'apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, namespace: shop}\ndata: {x: "1", z: "2"}\n'),
   ]).objects;
   const [b] = render([
-    file('b.yaml', '\n\ndata: {z: "2", x: "1"}\nmetadata: {namespace: shop, name: a}\nkind: ConfigMap\napiVersion: v1\n'),
+    file(
+      'b.yaml',
+      '\n\ndata: {z: "2", x: "1"}\nmetadata: {namespace: shop, name: a}\nkind: ConfigMap\napiVersion: v1\n',
+    ),
   ]).objects;
   assert.equal(a?.digest, b?.digest);
 });
 
 test('any file renders or is refused, never anything else', () => {
   fc.assert(
-    fc.property(fc.uint8Array({ maxLength: 300 }), (content) => render([{ path: 'a.yaml', mode: '100644', content }]) !== undefined),
+    fc.property(
+      fc.uint8Array({ maxLength: 300 }),
+      (content) => render([{ path: 'a.yaml', mode: '100644', content }]) !== undefined,
+    ),
     { numRuns: 1000 },
   );
 });
 
 test('a doubtful spelling in a Secret is told by its place alone', () => {
-  const { warnings } = render([file('a.yaml', 'apiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData:\n  pin: 0123456\n')]);
+  const { warnings } = render([
+    file('a.yaml', 'apiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData:\n  pin: 0123456\n'),
+  ]);
   assert.deepEqual(
     warnings.map((w) => [w.code, w.message, w.source?.line]),
     [['yaml-ambiguous', 'this value is one thing to the API server, and another elsewhere', 5]],
@@ -138,7 +164,10 @@ test('of very many violations in many files the first are kept, and no file come
   assert.ok(read.every((f) => f.violations.length > 0));
   assert.ok(read.reduce((sum, f) => sum + f.violations.length, 0) < 1100);
   const { violations } = render(files);
-  assert.deepEqual([violations.length, violations[1000]?.message], [1001, 'there are at least 6060 violations; the first 1000 are shown']);
+  assert.deepEqual(
+    [violations.length, violations[1000]?.message],
+    [1001, 'there are at least 6060 violations; the first 1000 are shown'],
+  );
 });
 
 test('a text that substitution would make too large is refused before it is built', () => {

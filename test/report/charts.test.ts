@@ -6,7 +6,11 @@ import type { ReportModel } from '../../src/report/index.ts';
 import type { ChangeRecord } from '../../src/report/model.ts';
 
 const WIDTH = 740;
-const flowOf = (period: { from: string; to: string }, asOf: string, changes: readonly (readonly [string, ChangeRecord['outcome']])[]) => {
+const flowOf = (
+  period: { from: string; to: string },
+  asOf: string,
+  changes: readonly (readonly [string, ChangeRecord['outcome']])[],
+) => {
   const book = flowBook();
   for (const [time, outcome] of changes) book.see({ time, outcome } as ChangeRecord);
   return book.flow(period, asOf);
@@ -19,24 +23,33 @@ function inside(scene: Scene | undefined): void {
   assert.ok(scene !== undefined);
   for (const s of scene.shapes) {
     assert.ok(s.x >= 0 && s.y >= 0 && s.x <= scene.width && s.y <= scene.height, JSON.stringify(s));
-    if (s.kind === 'rect') assert.ok(s.x + s.width <= scene.width + 0.01 && s.y + s.height <= scene.height + 0.01, JSON.stringify(s));
+    if (s.kind === 'rect')
+      assert.ok(s.x + s.width <= scene.width + 0.01 && s.y + s.height <= scene.height + 0.01, JSON.stringify(s));
   }
 }
 
 test('changes are counted by day, week or month of the period, the empty ones too', () => {
-  const month = flowOf({ from: '2026-02-01T00:00:00.000Z', to: '2026-03-01T00:00:00.000Z' }, '2026-03-02T00:00:00.000Z', [
-    ['2026-02-01T00:00:00.000Z', 'applied'],
-    ['2026-02-28T23:59:59.999Z', 'denied'],
-    ['2026-02-28T12:00:00.000Z', 'applied'],
-  ]);
+  const month = flowOf(
+    { from: '2026-02-01T00:00:00.000Z', to: '2026-03-01T00:00:00.000Z' },
+    '2026-03-02T00:00:00.000Z',
+    [
+      ['2026-02-01T00:00:00.000Z', 'applied'],
+      ['2026-02-28T23:59:59.999Z', 'denied'],
+      ['2026-02-28T12:00:00.000Z', 'applied'],
+    ],
+  );
   assert.deepEqual([month.unit, month.rows.length], ['day', 28]);
   assert.deepEqual(month.rows.at(0), { from: '2026-02-01', applied: 1, allowed: 0, failed: 0, denied: 0 });
   assert.deepEqual(month.rows.at(-1), { from: '2026-02-28', applied: 1, allowed: 0, failed: 0, denied: 1 });
 
-  const quarter = flowOf({ from: '2026-07-01T00:00:00.000Z', to: '2026-10-01T00:00:00.000Z' }, '2026-12-01T00:00:00.000Z', [
-    ['2026-07-05T23:00:00.000Z', 'applied'], // a Sunday
-    ['2026-07-06T01:00:00.000Z', 'failed'], // a Monday
-  ]);
+  const quarter = flowOf(
+    { from: '2026-07-01T00:00:00.000Z', to: '2026-10-01T00:00:00.000Z' },
+    '2026-12-01T00:00:00.000Z',
+    [
+      ['2026-07-05T23:00:00.000Z', 'applied'], // a Sunday
+      ['2026-07-06T01:00:00.000Z', 'failed'], // a Monday
+    ],
+  );
   assert.equal(quarter.unit, 'week');
   assert.deepEqual(
     quarter.rows.slice(0, 2).map((r) => [r.from, r.applied, r.failed]),
@@ -47,19 +60,26 @@ test('changes are counted by day, week or month of the period, the empty ones to
   );
   assert.equal(quarter.rows.at(-1)?.from, '2026-09-28');
 
-  const years = flowOf({ from: '2024-01-15T00:00:00.000Z', to: '2026-01-01T00:00:00.000Z' }, '2026-02-01T00:00:00.000Z', [
-    ['2024-02-29T00:00:00.000Z', 'allowed'],
-  ]);
+  const years = flowOf(
+    { from: '2024-01-15T00:00:00.000Z', to: '2026-01-01T00:00:00.000Z' },
+    '2026-02-01T00:00:00.000Z',
+    [['2024-02-29T00:00:00.000Z', 'allowed']],
+  );
   assert.deepEqual(
     [years.unit, years.rows.length, years.rows[1]],
     ['month', 24, { from: '2024-02-01', applied: 0, allowed: 1, failed: 0, denied: 0 }],
   );
 
   // From the beginning of time: the years without anything are not drawn.
-  const always = flowOf({ from: '1970-01-01T00:00:00.000Z', to: '2100-01-01T00:00:00.000Z' }, '2026-03-04T00:00:00.000Z', [
-    ['2026-03-01T00:00:00.000Z', 'applied'],
-  ]);
-  assert.deepEqual([always.unit, always.rows.map((r) => r.from)], ['day', ['2026-03-01', '2026-03-02', '2026-03-03', '2026-03-04']]);
+  const always = flowOf(
+    { from: '1970-01-01T00:00:00.000Z', to: '2100-01-01T00:00:00.000Z' },
+    '2026-03-04T00:00:00.000Z',
+    [['2026-03-01T00:00:00.000Z', 'applied']],
+  );
+  assert.deepEqual(
+    [always.unit, always.rows.map((r) => r.from)],
+    ['day', ['2026-03-01', '2026-03-02', '2026-03-03', '2026-03-04']],
+  );
   assert.deepEqual(flowOf({ from: '2026-01-01T00:00:00.000Z', to: '2026-02-01T00:00:00.000Z' }, '', []), {
     unit: 'day',
     rows: [],
@@ -67,10 +87,14 @@ test('changes are counted by day, week or month of the period, the empty ones to
 });
 
 test('bars are as high as their counts, on an axis that tells them', () => {
-  const flow = flowOf({ from: '2026-02-01T00:00:00.000Z', to: '2026-02-05T00:00:00.000Z' }, '2026-02-05T00:00:00.000Z', [
-    ...Array.from({ length: 8 }, () => ['2026-02-01T00:00:00.000Z', 'applied'] as const),
-    ...Array.from({ length: 4 }, () => ['2026-02-02T00:00:00.000Z', 'denied'] as const),
-  ]);
+  const flow = flowOf(
+    { from: '2026-02-01T00:00:00.000Z', to: '2026-02-05T00:00:00.000Z' },
+    '2026-02-05T00:00:00.000Z',
+    [
+      ...Array.from({ length: 8 }, () => ['2026-02-01T00:00:00.000Z', 'applied'] as const),
+      ...Array.from({ length: 4 }, () => ['2026-02-02T00:00:00.000Z', 'denied'] as const),
+    ],
+  );
   const scene = flowChart({ flow }, WIDTH);
   inside(scene);
   const [, , , eight, four] = rects(scene);

@@ -54,13 +54,32 @@ test('a refused record is an open exception until somebody settles it, and count
   assert.deepEqual(
     model.exceptions.map((e) => [e.id, e.type, e.severity, e.object, e.actor, e.cause, e.disposition]),
     [
-      ['E1', 'record-refused', 'high', 'outbox', 'unauthenticated', '1 record was not taken onto the ledger: it is not signed', 'open'],
-      ['E2', 'record-refused', 'high', 'write-ahead', REPLICA, '3 records were not taken onto the ledger: it comes twice', 'open'],
+      [
+        'E1',
+        'record-refused',
+        'high',
+        'outbox',
+        'unauthenticated',
+        '1 record was not taken onto the ledger: it is not signed',
+        'open',
+      ],
+      [
+        'E2',
+        'record-refused',
+        'high',
+        'write-ahead',
+        REPLICA,
+        '3 records were not taken onto the ledger: it comes twice',
+        'open',
+      ],
     ],
   );
   assert.equal(model.controls.find((c) => c.id === 'CS-08')?.exceptions, 2);
   assert.match(readFileSync(join(at, 'exceptions.csv'), 'utf8'), /record-refused/);
-  assert.match((await countersign(['exception', 'list', '--data', data])).stdout, /E1 .*open {2}record-refused \(high\)/);
+  assert.match(
+    (await countersign(['exception', 'list', '--data', data])).stdout,
+    /E1 .*open {2}record-refused \(high\)/,
+  );
   assert.match((await countersign(['exception', 'explain', 'E2', '--data', data])).stdout, /record\.refused/);
   const settled = ['exception', 'settle', 'E1', '--as', 'remediated', '--reason', 'password changed', '--data', data];
   assert.equal((await countersign(settled)).code, 0);

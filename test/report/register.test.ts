@@ -146,7 +146,8 @@ const modelOf = (at = out) => JSON.parse(text('report.json', at)) as ReportModel
 
 /** Rows of a CSV file, read by rules that are not ours. */
 function csvRows(name: string, at = out): string[][] {
-  const script = 'import csv,json,sys; print(json.dumps(list(csv.reader(open(sys.argv[1], newline="", encoding="utf-8")))))';
+  const script =
+    'import csv,json,sys; print(json.dumps(list(csv.reader(open(sys.argv[1], newline="", encoding="utf-8")))))';
   return JSON.parse(execFileSync('python3', ['-c', script, join(at, name)], { encoding: 'utf8' })) as string[][];
 }
 
@@ -171,7 +172,10 @@ test('each of ten faults stands in exactly one row of the register, with what be
 test('counts agree in every form', () => {
   const model = modelOf();
   const { summary } = model;
-  assert.deepEqual([summary.changes, summary.applied, summary.denied, summary.exceptions, summary.open], [44, 41, 3, 10, 6]);
+  assert.deepEqual(
+    [summary.changes, summary.applied, summary.denied, summary.exceptions, summary.open],
+    [44, 41, 3, 10, 6],
+  );
   assert.equal(csvRows('population.csv').length - 1, summary.changes);
   assert.equal(csvRows('exceptions.csv').length - 1, summary.exceptions);
   assert.equal(
@@ -184,7 +188,10 @@ test('counts agree in every form', () => {
   assert.equal(JSON.parse(text('oscal-poam.json'))['plan-of-action-and-milestones']['poam-items'].length, summary.open);
   for (const { tested, passed, undetermined } of model.controls) assert.ok(passed + undetermined <= tested);
   const approval = model.controls.find((c) => c.id === 'CS-02');
-  assert.deepEqual([approval?.population, approval?.passed, approval?.exceptions, approval?.dispositioned], [41, 41, 2, 1]);
+  assert.deepEqual(
+    [approval?.population, approval?.passed, approval?.exceptions, approval?.dispositioned],
+    [41, 41, 2, 1],
+  );
 });
 
 test('a sheet has the same cells, and nothing that a spreadsheet would run', {
@@ -192,10 +199,9 @@ test('a sheet has the same cells, and nothing that a spreadsheet would run', {
 }, () => {
   const script =
     'import openpyxl,json,sys; w=openpyxl.load_workbook(sys.argv[1]); print(json.dumps({s.title:[["" if c is None else str(c) for c in r] for r in s.iter_rows(values_only=True)] for s in w}))';
-  const sheets = JSON.parse(execFileSync('python3', ['-c', script, join(out, 'population.xlsx')], { encoding: 'utf8' })) as Record<
-    string,
-    string[][]
-  >;
+  const sheets = JSON.parse(
+    execFileSync('python3', ['-c', script, join(out, 'population.xlsx')], { encoding: 'utf8' }),
+  ) as Record<string, string[][]>;
   assert.deepEqual(sheets['population'], csvRows('population.csv'));
   assert.deepEqual(sheets['exceptions'], csvRows('exceptions.csv'));
 });
@@ -268,7 +274,10 @@ test('an environment that is left out is named, and its changes are not counted'
 
 test('a framework of one’s own is read from a file, and one that cannot be read is refused', async () => {
   const file = join(directory, 'own.json');
-  writeFileSync(file, JSON.stringify({ id: 'own', name: 'Our own', requirements: { 'CS-01': [{ id: 'X-1', title: 'Signed' }] } }));
+  writeFileSync(
+    file,
+    JSON.stringify({ id: 'own', name: 'Our own', requirements: { 'CS-01': [{ id: 'X-1', title: 'Signed' }] } }),
+  );
   const at = join(directory, 'own');
   assert.equal((await report(at, '--framework', file)).code, 0);
   assert.deepEqual(
@@ -296,7 +305,8 @@ test('the PDF says what the model says, section by section', {
     'Emergency changes',
   ])
     assert.ok(shown.includes(section), section);
-  for (const { id, type } of modelOf().exceptions) assert.ok(shown.includes(id) && shown.includes(type), `${id} ${type}`);
+  for (const { id, type } of modelOf().exceptions)
+    assert.ok(shown.includes(id) && shown.includes(type), `${id} ${type}`);
   assert.doesNotMatch(shown, /SOC 2 report|compliant/i);
 });
 
@@ -314,7 +324,10 @@ test('an exception is settled by name, with who says so, and stays in every repo
   for (const owner of ['Sam Example', 'Robin Example'])
     assert.equal((await on('assign', drift, '--to', owner, '--reason', 'on call that night')).code, 0);
   assert.match((await on('list')).stdout, /; owner Robin Example\n/);
-  assert.match((await on('assign', id('waived'), '--to', 'Robin Example', '--reason', 'x')).stderr, /there is no exception/);
+  assert.match(
+    (await on('assign', id('waived'), '--to', 'Robin Example', '--reason', 'x')).stderr,
+    /there is no exception/,
+  );
   const done = await on(
     'settle',
     drift,
@@ -377,7 +390,8 @@ test('the checker that goes along agrees, and finds what is altered, also where 
   const at = join(directory, 'handed-out');
   assert.equal((await report(at, '--seed', 's', '--sample', '7')).code, 0);
   const key = join(data, 'ledger.pub');
-  const check = (...more: string[]) => spawnSync(process.execPath, [join(at, 'verify.mjs'), ...more], { encoding: 'utf8', cwd: '/' });
+  const check = (...more: string[]) =>
+    spawnSync(process.execPath, [join(at, 'verify.mjs'), ...more], { encoding: 'utf8', cwd: '/' });
   const fine = check('--key', key);
   assert.equal(fine.status, 0, fine.stdout);
   assert.match(fine.stdout, /44 changes are in the log, each at its entry/);
@@ -393,7 +407,10 @@ test('the checker that goes along agrees, and finds what is altered, also where 
     time: string;
   };
   const later = join(directory, 'later');
-  assert.equal((await countersign(['report', '--data', data, '--out', later, '--from', time, '--to', '2100-01-01'])).code, 0);
+  assert.equal(
+    (await countersign(['report', '--data', data, '--out', later, '--from', time, '--to', '2100-01-01'])).code,
+    0,
+  );
   const partly = spawnSync(process.execPath, [join(later, 'verify.mjs'), '--key', key], { encoding: 'utf8' });
   assert.match(partly.stdout, /entries, from [1-9]\d* on, give the signed root/);
   assert.equal(partly.status, 0, partly.stdout);
@@ -413,7 +430,11 @@ test('the checker that goes along agrees, and finds what is altered, also where 
     ['population.csv', (t) => t.replace(/\r\n.*\r\n$/, '\r\n'), /changes are not counted alike/],
     ['population.csv', (t) => t.replace(/(\r\n(?:[^,]*,){2})[0-9a-f]{64}/, `$1${'0'.repeat(64)}`), /has another leaf/],
     ['exceptions.csv', (t) => t.replace(/,open,/, ',accepted,'), /open exceptions are not counted alike/],
-    ['report.json', (t) => t.replace(/"seed":"s","size":7/, '"seed":"t","size":7'), /the sample is not what the seed draws/],
+    [
+      'report.json',
+      (t) => t.replace(/"seed":"s","size":7/, '"seed":"t","size":7'),
+      /the sample is not what the seed draws/,
+    ],
     ['checkpoint', (t) => `${t}\n`, /checkpoint is not the one of range\.json/],
   ] as [string, (text: string) => string, RegExp][]) {
     const whole = readFileSync(join(at, name), 'utf8');

@@ -172,7 +172,8 @@ before(async () => {
 });
 
 const model = () => JSON.parse(readFileSync(join(out, 'report.json'), 'utf8')) as ReportDocument;
-const verify = (at: string, key = join(data, 'ledger.pub')) => countersign(['verify', join(at, 'report.pdf'), '--key', key]);
+const verify = (at: string, key = join(data, 'ledger.pub')) =>
+  countersign(['verify', join(at, 'report.pdf'), '--key', key]);
 
 test('a change is counted once, by its last verdict; exceptions and refusals have their registers', () => {
   const { summary, changes, exceptions, refused, access, rules } = model();
@@ -375,7 +376,10 @@ test('an open break-glass is an exception, a use says whether and how it was set
   );
   const settled = { ...at, type: 'breakglass.settled', environment, uses: [2], user: 'lee', reason: 'reviewed' };
   const { exceptions, emergencies } = buildReport({ ...period, entries: [...entries, canonicalJson(settled)] });
-  assert.deepEqual([exceptions[0]?.disposition, exceptions[0]?.by, emergencies[0]?.uses.length], ['remediated', 'lee', 2]);
+  assert.deepEqual(
+    [exceptions[0]?.disposition, exceptions[0]?.by, emergencies[0]?.uses.length],
+    ['remediated', 'lee', 2],
+  );
 });
 
 test('a report of thousands of changes stays whole', async () => {
@@ -436,7 +440,8 @@ test('what was judged before the period and deployed in it does not go unnoticed
     checkpoint: 'c',
     origin: 'o',
   };
-  const found = (entries: string[]) => buildReport({ ...input, definition, entries }).reconciliation.find((r) => r.id === 'R2');
+  const found = (entries: string[]) =>
+    buildReport({ ...input, definition, entries }).reconciliation.find((r) => r.id === 'R2');
   assert.deepEqual([found([entry])?.status, found([entry])?.unexplained], ['does not tie', 1]);
   assert.match(found([entry])?.explained ?? '', /1 deployments of changes that were judged before the period/);
   assert.equal(found([])?.status, 'ties');

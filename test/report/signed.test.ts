@@ -5,7 +5,14 @@ import { join } from 'node:path';
 import { before, test } from 'node:test';
 import { assess, type Gate, withoutAddresses } from '../../src/gate/index.ts';
 import { evidenceRef, type Ledger, openSigner, signNote } from '../../src/ledger/index.ts';
-import { type CommitVerdict, NO_REVISION, sha256, stated, type TrustPolicy, type Verdict } from '../../src/model/index.ts';
+import {
+  type CommitVerdict,
+  NO_REVISION,
+  sha256,
+  stated,
+  type TrustPolicy,
+  type Verdict,
+} from '../../src/model/index.ts';
 import { recheckSigned } from '../../src/publish/signed-objects.ts';
 import type { ReportDocument } from '../../src/report/index.ts';
 import { approveAs } from '../kit/approve.ts';
@@ -66,7 +73,18 @@ async function run(gate: Gate, ledger: Ledger, from: string, to: string): Promis
 }
 
 const report = (out: string, ...more: string[]) =>
-  countersign(['report', '--data', data, '--out', join(directory, out), '--to', '2100-01-01', '--seed', 'of the auditor', ...more]);
+  countersign([
+    'report',
+    '--data',
+    data,
+    '--out',
+    join(directory, out),
+    '--to',
+    '2100-01-01',
+    '--seed',
+    'of the auditor',
+    ...more,
+  ]);
 const verify = (out: string, ...more: string[]) =>
   countersign(['verify', join(directory, out, 'report.pdf'), '--key', join(data, 'ledger.pub'), ...more]);
 const again = (lie: (verdict: Verdict) => Verdict, kept = lines) =>
@@ -162,9 +180,17 @@ const approvals = (change: (a: Verdict['approvals'][number]) => Verdict['approva
 });
 const signer = (principal: string) => ({ principal, kind: 'person', key: 'k' }) as const;
 const LIES: readonly (readonly [string, (v: Verdict) => Verdict, RegExp])[] = [
-  ['another signer', commits((c) => ({ ...c, signer: signer('lee') })), /is signed by `\w+`, and `lee` was said to have/],
+  [
+    'another signer',
+    commits((c) => ({ ...c, signer: signer('lee') })),
+    /is signed by `\w+`, and `lee` was said to have/,
+  ],
   ['another key', commits((c) => ({ ...c, key: 'SHA256:other' })), /is signed by/],
-  ['other bytes', commits((c) => ({ ...c, payload: sha256('other') })), /what is signed in the commit \w+ is something else/],
+  [
+    'other bytes',
+    commits((c) => ({ ...c, payload: sha256('other') })),
+    /what is signed in the commit \w+ is something else/,
+  ],
   ['another tree', (v) => ({ ...v, tree: 'a'.repeat(40) }), /its tree is \w+, and another was judged/],
   ['another start', (v) => ({ ...v, from: 'b'.repeat(40) }), /its commits do not lead to bbbbbbbbbbbb/],
   [
@@ -177,10 +203,18 @@ const LIES: readonly (readonly [string, (v: Verdict) => Verdict, RegExp])[] = [
     (v) => ({ ...v, commits: v.commits.filter((c) => c.subject !== 'between') }),
     /it leaves out \w{12}, which a commit of it builds on/,
   ],
-  ['a commit seen before its key counted', commits((c) => ({ ...c, seen: '2001-01-01T00:00:00.000Z' })), /is not signed as was said/],
+  [
+    'a commit seen before its key counted',
+    commits((c) => ({ ...c, seen: '2001-01-01T00:00:00.000Z' })),
+    /is not signed as was said/,
+  ],
   ['another approver', approvals((a) => ({ ...a, principal: 'kim' })), /is another’s, or no approval/],
   ['an approval of another tree', approvals((a) => ({ ...a, tree: 'c'.repeat(40) })), /is for another commit or tree/],
-  ['an approval from another start', approvals((a) => ({ ...a, from: 'd'.repeat(40) })), /is for another commit or tree/],
+  [
+    'an approval from another start',
+    approvals((a) => ({ ...a, from: 'd'.repeat(40) })),
+    /is for another commit or tree/,
+  ],
   [
     'a maker who approves',
     (v) => ({ ...v, commits: v.commits.map((c) => ({ ...c, signer: v.approvals[0] ?? signer('') }) as CommitVerdict) }),
@@ -216,7 +250,8 @@ test('a line that is not what its hash says is refused, by both checkers, whoeve
   const whole = join(directory, 'whole');
   const sound = readFileSync(join(whole, 'signed.jsonl'), 'utf8');
   const manifest = readFileSync(join(whole, 'manifest.txt'), 'utf8');
-  const alone = () => spawnSync(process.execPath, [join(whole, 'verify.mjs'), '--key', join(data, 'ledger.pub')], { encoding: 'utf8' });
+  const alone = () =>
+    spawnSync(process.execPath, [join(whole, 'verify.mjs'), '--key', join(data, 'ledger.pub')], { encoding: 'utf8' });
   assert.equal(alone().status, 0, alone().stdout);
   const name = readFileSync(join(data, 'ledger.pub'), 'utf8').split('+')[0] ?? '';
   for (const kind of ['commit', 'envelope', 'trustPolicy']) {
@@ -225,7 +260,8 @@ test('a line that is not what its hash says is refused, by both checkers, whoeve
       .map((line) => {
         if (!line.includes(`"${kind}"`)) return line;
         const value = JSON.parse(line) as Record<string, unknown>;
-        if (kind === 'commit') value['object'] = Buffer.from(`${Buffer.from(String(value['object']), 'base64')} `).toString('base64');
+        if (kind === 'commit')
+          value['object'] = Buffer.from(`${Buffer.from(String(value['object']), 'base64')} `).toString('base64');
         else if (kind === 'envelope') value['text'] = `${value['text']} `;
         else (value['policy'] as { metadata: { name: string } }).metadata.name = 'other';
         return JSON.stringify(value);
@@ -259,7 +295,8 @@ test('who may sign and approve by the configuration is in the report, and so is 
     changes: [],
     trustPolicies: [withoutAddresses(policy, recorder)],
   });
-  for (let day = 0; day < 2; day++) await ledger.record({ type: 'config.stated', configuration: 'd', evidence: state.ref }, [state]);
+  for (let day = 0; day < 2; day++)
+    await ledger.record({ type: 'config.stated', configuration: 'd', evidence: state.ref }, [state]);
   await ledger.close();
   assert.equal((await report('later', '--repo', fleet.work)).code, 0);
   const model = JSON.parse(readFileSync(join(directory, 'later', 'report.json'), 'utf8')) as ReportDocument;
@@ -288,12 +325,18 @@ test('who may sign and approve by the configuration is in the report, and so is 
   const pages = spawnSync('pdftotext', ['-layout', join(directory, 'later', 'report.pdf'), '-'], {
     encoding: 'utf8',
   }).stdout;
-  assert.match(pages, /Change fail rate: deployments that were undone, or followed by a rollback or an emergency within 24 h/);
+  assert.match(
+    pages,
+    /Change fail rate: deployments that were undone, or followed by a rollback or an emergency within 24 h/,
+  );
   assert.match(pages, /the ledger has nothing from before/);
 });
 
 test('a name that the ledger was made to forget does not come back by way of a commit', async () => {
-  assert.equal((await countersign(['ledger', 'forget', 'kim@example.test', '--reason', 'HR-1', '--data', data])).code, 0);
+  assert.equal(
+    (await countersign(['ledger', 'forget', 'kim@example.test', '--reason', 'HR-1', '--data', data])).code,
+    0,
+  );
   assert.equal((await report('forgotten', '--repo', fleet.work)).code, 0);
   const signed = readFileSync(join(directory, 'forgotten', 'signed.jsonl'), 'utf8');
   assert.equal(signed.match(/"commit"/g)?.length, 5);
@@ -339,7 +382,10 @@ test('a report is held against checkpoints that somebody kept: the log only grew
   assert.equal((await report('recent', '--from', '2099-01-01')).code, 0);
   const before = await verify('recent', '--seen', put(kept('whole')));
   assert.equal(before.code, 0, before.stdout);
-  assert.match(before.stdout, /\? not checked: whether the log only grew since the checkpoint at \d+: the report’s entries begin at \d+/);
+  assert.match(
+    before.stdout,
+    /\? not checked: whether the log only grew since the checkpoint at \d+: the report’s entries begin at \d+/,
+  );
 });
 
 test('a report says that the ledger begins later than its period, and that it is a draft while its period goes on', async () => {

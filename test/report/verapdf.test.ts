@@ -13,7 +13,14 @@ const directory = scratch();
 const [data, out] = [join(directory, 'data'), join(directory, 'out')];
 const skip = whyNoVeraPdf() ?? false;
 // What somebody from outside can have printed: no glyph, other directions, controls, no end.
-const HOSTILE = ['Řehoř 山田 🔏', '\u202Eevil\u2066 \u0007\u0000', 'שלום عالم', `long ${'x'.repeat(10_000)}`, '=cmd|calc', ''];
+const HOSTILE = [
+  'Řehoř 山田 🔏',
+  '\u202Eevil\u2066 \u0007\u0000',
+  'שלום عالم',
+  `long ${'x'.repeat(10_000)}`,
+  '=cmd|calc',
+  '',
+];
 
 before(async () => {
   if (skip !== false) return;
@@ -39,7 +46,17 @@ before(async () => {
   };
   await ledger.record({ type: 'report.reviewed', report: 'earlier', ...who });
   await ledger.close();
-  const asked = ['--from', '2020-01-01', '--to', '2100-01-01', '--seed', HOSTILE[0] ?? '', '--framework', 'soc2', 'iso27001'];
+  const asked = [
+    '--from',
+    '2020-01-01',
+    '--to',
+    '2100-01-01',
+    '--seed',
+    HOSTILE[0] ?? '',
+    '--framework',
+    'soc2',
+    'iso27001',
+  ];
   const made = await countersign(['report', '--data', data, '--out', out, ...asked]);
   assert.equal(made.code, 0, made.stderr);
 });
@@ -57,7 +74,10 @@ test('the check itself says no where it should', { skip }, () => {
   writeFileSync(
     altered,
     Buffer.from(
-      bytes.toString('latin1').replace('<pdfuaid:part>1<', '<pdfuaid:part>2<').replace('<pdfaid:part>3<', '<pdfaid:part>1<'),
+      bytes
+        .toString('latin1')
+        .replace('<pdfuaid:part>1<', '<pdfuaid:part>2<')
+        .replace('<pdfaid:part>3<', '<pdfaid:part>1<'),
       'latin1',
     ),
   );

@@ -116,11 +116,14 @@ test('a mail has the summary, the digest and the PDF, and goes without it where 
     recover: 'retry',
     message: `the mail server \`${new URL(server.url).host}\` answers 450 (EMESSAGE)`, // the number, and none of its words
   });
-  await assert.rejects(deliver({ name: 'people', email: { ...email, passwordFile: secret('other', 'guessed') } }, issue, signal()), {
-    code: 'forge-refused',
-    recover: 'wait',
-    message: `the mail server \`${new URL(server.url).host}\` answers 535 (EAUTH)`,
-  });
+  await assert.rejects(
+    deliver({ name: 'people', email: { ...email, passwordFile: secret('other', 'guessed') } }, issue, signal()),
+    {
+      code: 'forge-refused',
+      recover: 'wait',
+      message: `the mail server \`${new URL(server.url).host}\` answers 535 (EAUTH)`,
+    },
+  );
 });
 
 test('a webhook hears what it is and the digest of every file, signed; and no secret stands in what is said of a failure', async () => {
@@ -143,7 +146,10 @@ test('a webhook hears what it is and the digest of every file, signed; and no se
   await deliver({ name: 'tool', webhook }, issue, signal());
   const [{ headers, body } = { headers: {}, body: '' }] = heard;
   const time = String(headers['x-countersign-time']);
-  assert.equal(headers['x-countersign-signature'], createHmac('sha256', 'between-us').update(`${time}.${body}`).digest('hex'));
+  assert.equal(
+    headers['x-countersign-signature'],
+    createHmac('sha256', 'between-us').update(`${time}.${body}`).digest('hex'),
+  );
   assert.ok(Math.abs(Date.now() / 1000 - Number(time)) < 60);
   const said = JSON.parse(body) as { files: { name: string; sha256: string; bytes: number }[] };
   assert.deepEqual(said, {
@@ -184,7 +190,9 @@ test('a cluster is told the numbers, under the name of the schedule', async () =
 
 // The first text part, with what quoted-printable hides.
 function plain(mail: string): string {
-  return mail.replaceAll(/=\r?\n/g, '').replaceAll(/=([0-9A-F]{2})/g, (_, hex: string) => String.fromCharCode(Number.parseInt(hex, 16)));
+  return mail
+    .replaceAll(/=\r?\n/g, '')
+    .replaceAll(/=([0-9A-F]{2})/g, (_, hex: string) => String.fromCharCode(Number.parseInt(hex, 16)));
 }
 
 function attached(mail: string, name: string): Buffer {

@@ -42,7 +42,9 @@ test('a period is due at the first time of the schedule after its end and the gr
 });
 
 test('a time of the schedule that is the end itself counts', () => {
-  assert.deepEqual(due({ period: 'day', grace: '6h' }, '2026-11-21T00:00:00.000Z', '2026-11-22T06:00:00Z'), ['2026-11-21']);
+  assert.deepEqual(due({ period: 'day', grace: '6h' }, '2026-11-21T00:00:00.000Z', '2026-11-22T06:00:00Z'), [
+    '2026-11-21',
+  ]);
 });
 
 test('what was missed is caught up, oldest first', () => {
@@ -57,7 +59,11 @@ test('what was missed is caught up, oldest first', () => {
 
 test('the first time it is the newest whole period, or those from `since` on; none that ended before the ledger began', () => {
   assert.deepEqual(due({}, undefined, '2026-11-22T06:00:00Z'), ['2026-10']);
-  assert.deepEqual(due({ since: '2026-08-15T00:00:00Z' }, undefined, '2026-11-22T06:00:00Z'), ['2026-08', '2026-09', '2026-10']);
+  assert.deepEqual(due({ since: '2026-08-15T00:00:00Z' }, undefined, '2026-11-22T06:00:00Z'), [
+    '2026-08',
+    '2026-09',
+    '2026-10',
+  ]);
   assert.deepEqual(due({ since: '2019-01-01T00:00:00Z' }, undefined, '2025-05-22T06:00:00Z'), ['2025-03', '2025-04']);
   assert.deepEqual(due({}, undefined, '2025-03-31T23:00:00Z'), []);
   assert.deepEqual(due({ period: 'year' }, undefined, '2025-12-01T00:00:00Z'), []);
@@ -69,5 +75,9 @@ test('another kind of period goes on where the reports ended', () => {
 
 test('a schedule that never comes, has a field too many, or cannot be read is refused', () => {
   for (const wrong of ['0 0 31 2 *', '0 0 0 1 1 *', 'every monday', '61 * * * *', '@monthly and more'])
-    assert.throws(() => schedule({ schedule: wrong }), /a schedule of five fields as in cron that comes at some time/, wrong);
+    assert.throws(
+      () => schedule({ schedule: wrong }),
+      /a schedule of five fields as in cron that comes at some time/,
+      wrong,
+    );
 });

@@ -3,7 +3,13 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { type Ledger, openLedger } from '../../src/ledger/index.ts';
-import { CountersignError, type EntryOf, type EntryType, type ReportSchedule, reportScheduleSchema } from '../../src/model/index.ts';
+import {
+  CountersignError,
+  type EntryOf,
+  type EntryType,
+  type ReportSchedule,
+  reportScheduleSchema,
+} from '../../src/model/index.ts';
 import { recorderOf } from '../../src/open/read-ledger.ts';
 import type { ReportModel } from '../../src/report/index.ts';
 import { ScheduledReports, type ScheduledReportsPorts } from '../../src/schedule/index.ts';
@@ -56,8 +62,10 @@ function reportsOf(
   return { reports, said };
 }
 
-const entriesOf = <T extends EntryType>({ ledger }: Opened, type: T): EntryOf<T>[] => ledger.read.all(type, '').map((r) => r.entry);
-const labels = ({ out }: Opened, name = 'monthly') => (existsSync(join(out, name)) ? readdirSync(join(out, name)).sort() : []);
+const entriesOf = <T extends EntryType>({ ledger }: Opened, type: T): EntryOf<T>[] =>
+  ledger.read.all(type, '').map((r) => r.entry);
+const labels = ({ out }: Opened, name = 'monthly') =>
+  existsSync(join(out, name)) ? readdirSync(join(out, name)).sort() : [];
 
 test('a report is made when it is due, once, and what was missed is caught up', async () => {
   const opened = await ledgerOf('2026-07-10T12:00:00Z');
@@ -125,12 +133,21 @@ test('made again, it is a new version, which names the one it supersedes and wha
   });
   assert.equal((await reports.runNow('monthly', false)).length, 0);
   await opened.ledger.close();
-  const check = () => countersign(['verify', join(opened.out, 'monthly/2026-07/v2/report.pdf'), '--key', join(opened.data, 'ledger.pub')]);
+  const check = () =>
+    countersign([
+      'verify',
+      join(opened.out, 'monthly/2026-07/v2/report.pdf'),
+      '--key',
+      join(opened.data, 'ledger.pub'),
+    ]);
   assert.equal((await check()).code, 0);
   const range = join(opened.out, 'monthly/2026-07/v2/range.json');
   writeFileSync(
     range,
-    readFileSync(range, 'utf8').replace(`"entries":${first?.entry.checkpoint}`, `"entries":${(first?.entry.checkpoint ?? 0) - 1}`),
+    readFileSync(range, 'utf8').replace(
+      `"entries":${first?.entry.checkpoint}`,
+      `"entries":${(first?.entry.checkpoint ?? 0) - 1}`,
+    ),
   );
   assert.equal((await check()).code, 1);
 });
@@ -140,7 +157,8 @@ test('ended between any two steps, nothing is lost, nothing is twice, and nothin
   now = new Date('2026-08-03T00:00:00Z');
   const place = join(directory, 'ended');
   const monthly = schedule({ deliver: [{ name: 'archive', directory: { path: place } }] });
-  const crash = (step: string) => Object.assign(new CountersignError('ledger-unusable', `ended at ${step}`, { recover: 'retry' }));
+  const crash = (step: string) =>
+    Object.assign(new CountersignError('ledger-unusable', `ended at ${step}`, { recover: 'retry' }));
   const failing = (step: 'making' | 'made' | 'recorded' | 'delivered') =>
     reportsOf(opened, [monthly], ({ ledger, make, deliver }) => ({
       make: async (schedule, period, out, ...more) => {

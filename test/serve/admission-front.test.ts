@@ -89,8 +89,11 @@ type Response = { allowed: boolean; status?: { code: number; message: string } }
 
 function ask(port: number, body: string): Promise<Response> {
   return new Promise((done, fail) => {
-    const sent = request(`https://127.0.0.1:${port}/validate`, { method: 'POST', rejectUnauthorized: false, agent: false }, (response) =>
-      text(response).then((answer) => done((JSON.parse(answer) as { response: Response }).response), fail),
+    const sent = request(
+      `https://127.0.0.1:${port}/validate`,
+      { method: 'POST', rejectUnauthorized: false, agent: false },
+      (response) =>
+        text(response).then((answer) => done((JSON.parse(answer) as { response: Response }).response), fail),
     );
     sent.on('error', fail);
     sent.end(body);
@@ -101,14 +104,19 @@ test('threads share an address, which no other service can take beside them', as
   const { front, port, options } = await opened('3');
   await front.decideBy([scope()], ledger);
   assert.equal(front.ready, true);
-  const answers = await Promise.all(Array.from({ length: 30 }, (_, i) => ask(port, review(i % 2 === 0 ? 'good' : 'bad'))));
+  const answers = await Promise.all(
+    Array.from({ length: 30 }, (_, i) => ask(port, review(i % 2 === 0 ? 'good' : 'bad'))),
+  );
   assert.deepEqual(
     answers.map((a) => a.allowed),
     answers.map((_, i) => i % 2 === 0),
   );
-  await assert.rejects(AdmissionFront.open({ ...options, data: join(directory, 'other') }, readProcessSettings({}), log), {
-    code: 'port-in-use',
-  });
+  await assert.rejects(
+    AdmissionFront.open({ ...options, data: join(directory, 'other') }, readProcessSettings({}), log),
+    {
+      code: 'port-in-use',
+    },
+  );
   for (const threads of ['0', '1.5', '65', 'many'])
     await assert.rejects(AdmissionFront.open({ ...options, webhookThreads: threads }, readProcessSettings({}), log), {
       code: 'usage',

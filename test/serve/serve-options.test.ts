@@ -16,7 +16,10 @@ const environment = {
   metadata: { name: 'production' },
   spec: { source: { url: directory }, target: { namespaces: ['shop'] }, trust: 'team' },
 };
-const config = writeConfiguration(join(directory, 'config'), [trustDocument([sshPerson(directory, 'dana')]), environment]);
+const config = writeConfiguration(join(directory, 'config'), [
+  trustDocument([sshPerson(directory, 'dana')]),
+  environment,
+]);
 const dead = join(directory, 'kubeconfig');
 writeFileSync(
   dead,
@@ -30,7 +33,18 @@ writeFileSync(
   }),
 );
 const serve = (...more: string[]) =>
-  countersign(['serve', '--config', config, '--http', 'off', '--webhook', 'off', '--data', join(directory, 'data'), ...more]);
+  countersign([
+    'serve',
+    '--config',
+    config,
+    '--http',
+    'off',
+    '--webhook',
+    'off',
+    '--data',
+    join(directory, 'data'),
+    ...more,
+  ]);
 
 for (const [flag, value, expected] of [
   ['--ledger', 'mysql://x', /--ledger: the address of the ledger’s database cannot be used/],
@@ -53,7 +67,10 @@ for (const [flag, value, expected] of [
 test('without a kubeconfig and outside of a pod, the service says so and ends', async () => {
   const { code, stderr } = await serve();
   assert.equal(code, 2, stderr);
-  assert.match(stderr, /there is no kubeconfig: `KUBECONFIG` is not set and this is not a pod\nfix: name one with --kubeconfig\n/);
+  assert.match(
+    stderr,
+    /there is no kubeconfig: `KUBECONFIG` is not set and this is not a pod\nfix: name one with --kubeconfig\n/,
+  );
 });
 
 test('the first file in a new data directory leaves it private', async () => {

@@ -43,7 +43,12 @@ async function copied(): Promise<[string, string]> {
   return [one, other];
 }
 
-function leaseOf(server: FakeServer, data: string, said: string[] = [], signal = new AbortController().signal): SigningLease {
+function leaseOf(
+  server: FakeServer,
+  data: string,
+  said: string[] = [],
+  signal = new AbortController().signal,
+): SigningLease {
   const log = { warn: (_: object, message: string) => said.push(message) } as never;
   const parts = {
     server: server as unknown as ApiServer,
@@ -168,7 +173,10 @@ test('told to stop while it waits, it does; without the right to a Lease it says
   server.isForbidden = true;
   const said: string[] = [];
   await leaseOf(server, one, said).take();
-  assert.match(said.join(), /would not notice each other here: .*403; grant get, create and update on leases in `default`/);
+  assert.match(
+    said.join(),
+    /would not notice each other here: .*403; grant get, create and update on leases in `default`/,
+  );
 });
 
 test('other ledgers, and a key that is not made yet, are nobody’s concern', async () => {

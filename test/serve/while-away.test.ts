@@ -4,7 +4,8 @@ import { CountersignError } from '../../src/model/index.ts';
 import { whileAway } from '../../src/serve/while-away.ts';
 
 const TIMES = { firstMs: 1, mostMs: 4, sayEveryMs: 60_000 };
-const away = (what = 'the API server is away') => new CountersignError('cluster-unreachable', what, { recover: 'retry' });
+const away = (what = 'the API server is away') =>
+  new CountersignError('cluster-unreachable', what, { recover: 'retry' });
 
 function parts() {
   const said: string[] = [];

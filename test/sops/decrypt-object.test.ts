@@ -31,10 +31,13 @@ async function fails(object: KubernetesObject, keys: DecryptionKeys, expected: R
 test('recipients that are not as sops writes them are refused in the same words, and not repeated', async () => {
   const sealed = secret('age.yaml');
   for (const age of ['text', 5, [null], [{ recipient: 7 }], [{ recipient: 'two\nlines' }], { 0: 'a' }])
-    await assert.rejects(openSealed({ object: { ...sealed, sops: { ...sealed.sops, age } } as KubernetesObject }, OPENPGP), {
-      code: 'decryption-failed',
-      hint: /^it is encrypted for nobody;/,
-    });
+    await assert.rejects(
+      openSealed({ object: { ...sealed, sops: { ...sealed.sops, age } } as KubernetesObject }, OPENPGP),
+      {
+        code: 'decryption-failed',
+        hint: /^it is encrypted for nobody;/,
+      },
+    );
 });
 
 test('what sops encrypted for an age key or an OpenPGP key is opened by either', async () => {
@@ -54,9 +57,17 @@ test('what sops encrypted for an age key or an OpenPGP key is opened by either',
 });
 
 test('a key that does not fit, a value that was altered, moved or cut is refused, and nothing of it is told', async () => {
-  await fails(secret('age.yaml'), OPENPGP, /Secret shop\/database cannot be decrypted: none of the environment’s keys opens it/);
+  await fails(
+    secret('age.yaml'),
+    OPENPGP,
+    /Secret shop\/database cannot be decrypted: none of the environment’s keys opens it/,
+  );
   await fails(secret('openpgp.yaml'), AGE, /none of the environment’s keys opens it/);
-  await fails(secret('age.yaml'), { age: text('other.key'), openpgp: undefined }, /none of the environment’s keys opens it/);
+  await fails(
+    secret('age.yaml'),
+    { age: text('other.key'), openpgp: undefined },
+    /none of the environment’s keys opens it/,
+  );
   await fails(secret('age.yaml'), { age: 'AGE-SECRET-KEY-1NONSENSE', openpgp: 'nonsense' }, /none of/);
   const with_ = (change: (values: Record<string, string>) => Record<string, string>) => {
     const object = secret('age.yaml');
@@ -84,7 +95,11 @@ test('a key that does not fit, a value that was altered, moved or cut is refused
     /`stringData\.password` is not as SOPS writes it/,
   );
   const { stringData, ...rest } = secret('age.yaml');
-  await fails({ ...rest, data: stringData } as unknown as KubernetesObject, AGE, /`data\.password` was altered, or stood elsewhere/);
+  await fails(
+    { ...rest, data: stringData } as unknown as KubernetesObject,
+    AGE,
+    /`data\.password` was altered, or stood elsewhere/,
+  );
 });
 
 test('what cannot be opened, or should not be encrypted, is said when it is judged', () => {
@@ -105,7 +120,8 @@ test('what cannot be opened, or should not be encrypted, is said when it is judg
   assert.match(of(cloud).join(), /is encrypted neither for an age key nor for an OpenPGP key/);
 });
 
-const rendered = (content: string) => render([{ path: 'a.yaml', mode: '100644', content: Buffer.from(content) }]).objects;
+const rendered = (content: string) =>
+  render([{ path: 'a.yaml', mode: '100644', content: Buffer.from(content) }]).objects;
 const sealedFails = async (content: string, expected: RegExp, at = 0) => {
   const object = rendered(content)[at];
   assert.ok(object !== undefined);
@@ -144,7 +160,10 @@ test('what is not as SOPS wrote it is refused: a value added, taken away, exchan
   await sealedFails(text('numbers.yaml').replace('generation: 3', 'generation: 4'), changed);
   await sealedFails(text('numbers.yaml').replace('immutable: true', 'immutable: false'), changed);
   await sealedFails(text('multi.yaml').replace('name: queue', 'name: mine'), changed, 0);
-  await sealedFails(`${text('multi.yaml')}---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: x, namespace: shop}\n`, changed);
+  await sealedFails(
+    `${text('multi.yaml')}---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: x, namespace: shop}\n`,
+    changed,
+  );
 });
 
 test('a MAC that is missing, broken or of another time is refused', async () => {
@@ -168,13 +187,19 @@ test('under mac_only_encrypted what is in clear may change, but not below data a
   assert.equal(renamed.object.metadata.name, 'mine');
   await sealedFails(only.replace(/^( +)zeta: .*$/m, '$1zeta: clear'), /`stringData\.zeta` is in clear/);
   await sealedFails(only.replace(/^( +)zeta: .*\n/m, ''), /a value was added, removed/);
-  await sealedFails(only.replace('mac_only_encrypted: true', 'mac_only_encrypted: false'), /a value was added, removed/);
+  await sealedFails(
+    only.replace('mac_only_encrypted: true', 'mac_only_encrypted: false'),
+    /a value was added, removed/,
+  );
 });
 
 test('a type that is not the value’s is refused: it stands beside what is authenticated', async () => {
   const age = text('age.yaml');
   for (const type of ['int', 'float', 'bool'])
-    await sealedFails(age.replace(/^( {2}password: .*)type:str/m, `$1type:${type}`), new RegExp(`\`stringData\\.password\` is no ${type}`));
+    await sealedFails(
+      age.replace(/^( {2}password: .*)type:str/m, `$1type:${type}`),
+      new RegExp(`\`stringData\\.password\` is no ${type}`),
+    );
 });
 
 test('an object that a program made must have the values of the file it comes from', async () => {

@@ -23,7 +23,10 @@ let n = 0;
 // A publisher on loopback with the layout of the real one.
 before(async () => {
   mkdirSync(join(directory, 'controller-tools/envtest'), { recursive: true });
-  writeFileSync(join(directory, 'controller-tools/envtest/etcd'), `#!/bin/sh\necho real\n${'# filling\n'.repeat(20_000)}`);
+  writeFileSync(
+    join(directory, 'controller-tools/envtest/etcd'),
+    `#!/bin/sh\necho real\n${'# filling\n'.repeat(20_000)}`,
+  );
   execFileSync('tar', ['czf', 'a.tar.gz', 'controller-tools'], { cwd: directory });
   archive = readFileSync(join(directory, 'a.tar.gz'));
   sha512 = createHash('sha512').update(archive).digest('hex');
@@ -75,7 +78,10 @@ test('a program on the path is used before anything else, and KUBEBUILDER_ASSETS
     chmodSync(join(bin, 'etcd'), 0o755);
   }
   assert.equal(await provide('etcd', settings({ path: bins[0] ?? '' })), join(bins[0] ?? '', 'etcd'));
-  assert.equal(await provide('etcd', settings({ path: bins[0] ?? '', kubebuilderAssets: bins[1] })), join(bins[1] ?? '', 'etcd'));
+  assert.equal(
+    await provide('etcd', settings({ path: bins[0] ?? '', kubebuilderAssets: bins[1] })),
+    join(bins[1] ?? '', 'etcd'),
+  );
   assert.deepEqual(requests, []);
 });
 
@@ -100,7 +106,10 @@ test('a download that broke off goes on where it was', async () => {
 
 test('an archive that is not the pinned one is refused and thrown away', async () => {
   const s = settings({ sha: 'f'.repeat(128) });
-  await assert.rejects(provide('etcd', s), (e: CountersignError) => e.code === 'tool-missing' && /not the pinned one/.test(e.message));
+  await assert.rejects(
+    provide('etcd', s),
+    (e: CountersignError) => e.code === 'tool-missing' && /not the pinned one/.test(e.message),
+  );
   assert.equal(existsSync(join(s.cache, `${'f'.repeat(16)}.tar.gz.part`)), false);
   assert.equal(existsSync(join(s.cache, 'etcd-1')), false);
 });

@@ -130,7 +130,10 @@ test('a rule for an environment speaks there and nowhere else', async () => {
   const trust = trustDocument(people, { rules });
   const commit = change();
   assert.deepEqual(codes(await judge(fleet, people, commit, { from: first, trust })), ['approval-missing']);
-  assert.deepEqual(codes(await judge(fleet, people, commit, { from: first, trust, environment: { name: 'staging' } })), []);
+  assert.deepEqual(
+    codes(await judge(fleet, people, commit, { from: first, trust, environment: { name: 'staging' } })),
+    [],
+  );
   fleet.git(undefined, 'reset', '--quiet', '--hard', first);
 });
 

@@ -40,7 +40,9 @@ type Approvals = { required?: number; equivalent?: boolean; forgeReviews?: strin
 
 function trust(approvals: Approvals = {}): object {
   const document = trustDocument([dana, lee, kim, robin, importer], {
-    rules: [{ name: 'everything', signers: ['developers'], approvals: { required: 1, from: ['developers'], ...approvals } }],
+    rules: [
+      { name: 'everything', signers: ['developers'], approvals: { required: 1, from: ['developers'], ...approvals } },
+    ],
   }) as { spec: { principals: { name: string; kind?: string; imports?: string[]; forgeAccounts?: object[] }[] } };
   for (const [i, p] of document.spec.principals.entries()) {
     if (p.name === 'importer') Object.assign(p, { kind: 'bot', imports: ['forge.example.test'] });
@@ -61,7 +63,11 @@ test('a rejection stands against approvals until its maker approves or takes it 
   assert.deepEqual(codes(refused), ['approval-rejected']);
   assert.match(refused.violations[0]?.message ?? '', /`kim` rejected .*opens port 22/);
   await approveAs(lee, fleet, first, commit, { decision: 'revoke', issuedAt: ago(7) });
-  assert.deepEqual(codes(await verdict()), ['approval-missing', 'approval-rejected'], 'lee cannot take back what kim said');
+  assert.deepEqual(
+    codes(await verdict()),
+    ['approval-missing', 'approval-rejected'],
+    'lee cannot take back what kim said',
+  );
   await approveAs(kim, fleet, first, commit, { decision: 'revoke', issuedAt: ago(6) });
   assert.deepEqual(codes(await verdict()), ['approval-missing']);
   await approveAs(kim, fleet, first, commit, { issuedAt: ago(5) });
@@ -82,7 +88,10 @@ test('a rejection by someone the rule does not ask is not in the way', async () 
   const rules = [{ name: 'r', signers: ['developers'], approvals: { required: 1, from: ['lee'] } }];
   await approveAs(lee, fleet, first, commit);
   await approveAs(kim, fleet, first, commit, { decision: 'reject' });
-  assert.deepEqual(codes(await judge(fleet, [], commit, { trust: trustDocument([dana, lee, kim], { rules }), from: first })), []);
+  assert.deepEqual(
+    codes(await judge(fleet, [], commit, { trust: trustDocument([dana, lee, kim], { rules }), from: first })),
+    [],
+  );
 });
 
 test('an approval dated ahead is not heard: it would be the last word for ever', async () => {
@@ -193,7 +202,18 @@ test('a link or submodule among the approvals stands in nobody’s way', async (
     '--cacheinfo',
     `120000,${run('git', ['hash-object', '-w', '--stdin'], { cwd: fleet.work, input: '/etc/passwd' })},${place}/link`,
   );
-  const planted = git('-c', 'user.name=x', '-c', 'user.email=x@example.test', 'commit-tree', '-p', ref, '-m', 'x', git('write-tree'));
+  const planted = git(
+    '-c',
+    'user.name=x',
+    '-c',
+    'user.email=x@example.test',
+    'commit-tree',
+    '-p',
+    ref,
+    '-m',
+    'x',
+    git('write-tree'),
+  );
   fleet.push(`${planted}:${ref}`);
   assert.deepEqual(codes(await verdict()), []);
 });

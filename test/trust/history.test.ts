@@ -90,7 +90,10 @@ test('a forge’s merge counts as the forge’s, never as a person’s, and adds
 
 test('an evil merge by a forge’s key is found: content that neither parent has', async () => {
   sides();
-  const verdict = await verdictOn(merge(forgeKey, { [`${PATH}/extra.yaml`]: configMap('shop', 'extra', { x: '1' }) }), withPlatform());
+  const verdict = await verdictOn(
+    merge(forgeKey, { [`${PATH}/extra.yaml`]: configMap('shop', 'extra', { x: '1' }) }),
+    withPlatform(),
+  );
   assert.deepEqual(codes(verdict), ['evil-merge']);
   assert.match(verdict.violations[0]?.message ?? '', /extra\.yaml/);
 });
@@ -109,13 +112,18 @@ test('a merge of conflicting sides is nobody’s automatic merge', async () => {
   fleet.git(undefined, 'switch', '--quiet', 'main');
   const main = fleet.commit(dana, 'main', file({ a: '2' }));
   const tree = fleet.git(undefined, 'rev-parse', `${side}^{tree}`);
-  const commit = signedCommit(fleet, payloadOf(tree, [main, side], forgeKey, Math.floor(Date.now() / 1000)), (b) => signBytes(forgeKey, b));
+  const commit = signedCommit(fleet, payloadOf(tree, [main, side], forgeKey, Math.floor(Date.now() / 1000)), (b) =>
+    signBytes(forgeKey, b),
+  );
   assert.deepEqual(codes(await verdictOn(commit, withPlatform())), ['evil-merge']);
 });
 
 test('what a person’s merge adds is theirs, and is pointed out', async () => {
   sides();
-  const verdict = await verdictOn(merge(kim, { [`${PATH}/extra.yaml`]: configMap('shop', 'extra', { x: '1' }) }), withPlatform());
+  const verdict = await verdictOn(
+    merge(kim, { [`${PATH}/extra.yaml`]: configMap('shop', 'extra', { x: '1' }) }),
+    withPlatform(),
+  );
   assert.deepEqual(codes(verdict), []);
   assert.deepEqual(
     verdict.warnings.map((w) => w.code).filter((c) => c === 'merge-adds'),
@@ -225,7 +233,10 @@ test('a rollback is refused without approvals that say so, and needs one more th
   assert.deepEqual(codes(verdict), []);
   assert.equal(verdict.rollback, true);
   await approveAs(lee, fleet, first, second, { rollback: true });
-  assert.ok(codes(await judge(fleet, [], second, { trust, from: first })).length > 0, 'and one to go back lets nothing forward');
+  assert.ok(
+    codes(await judge(fleet, [], second, { trust, from: first })).length > 0,
+    'and one to go back lets nothing forward',
+  );
 });
 
 test('a rewritten branch: what is new on it is judged like everything else', async () => {
@@ -257,7 +268,8 @@ async function gateWithTrustPath(
   close: () => Promise<void> | undefined;
 }> {
   const base = await gateOf(fleet, [], { trust: document });
-  const { ledger, recorder } = data === undefined ? { ledger: undefined, recorder: undefined } : await recorderAt(join(directory, data));
+  const { ledger, recorder } =
+    data === undefined ? { ledger: undefined, recorder: undefined } : await recorderAt(join(directory, data));
   const environment = { ...base.environment, spec: { ...base.environment.spec, trustPath: TRUST } };
   return { gate: { ...base, environment, recorder }, recorder, close: () => ledger?.close() };
 }
@@ -267,7 +279,11 @@ test('a TrustPolicy in the repository is changed only by commits that its roots 
   const { gate, recorder, close } = await gateWithTrustPath(configured, 'trust-ledger');
   const added = fleet.commit(dana, 'policy', { [TRUST]: text(configured) });
   fleet.push();
-  assert.deepEqual(codes((await assess(gate, first, added)).verdict), [], 'the same policy, moved into the repository, changes nothing');
+  assert.deepEqual(
+    codes((await assess(gate, first, added)).verdict),
+    [],
+    'the same policy, moved into the repository, changes nothing',
+  );
   const next = policy([dana, lee, kim, robin]);
   const changed = fleet.commit(dana, 'robin joins', { [TRUST]: text(next) });
   fleet.push();
@@ -330,7 +346,11 @@ test('a policy that was never approved is not believed, though it stands at the 
 for (const [what, content, code] of [
   ['removed', undefined, 'trust-removed'],
   ['broken', 'kind: TrustPolicy\n', 'trust-unusable'],
-  ['made to lose its revocations', text(policy([dana, lee, kim], { sshRevocationsFile: 'gone.krl' })), 'trust-unusable'],
+  [
+    'made to lose its revocations',
+    text(policy([dana, lee, kim], { sshRevocationsFile: 'gone.krl' })),
+    'trust-unusable',
+  ],
   [
     'made to point at files',
     text({

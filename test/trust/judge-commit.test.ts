@@ -12,7 +12,12 @@ const directory = scratch();
 const fleet = new Fleet(directory);
 const lee = openPgpPerson(directory, 'lee');
 after(() => endGpg(lee.gnupgHome ?? ''));
-const people = [sshPerson(directory, 'dana'), sshPerson(directory, 'kim', 'ecdsa', 384), sshPerson(directory, 'robin', 'rsa', 3072), lee];
+const people = [
+  sshPerson(directory, 'dana'),
+  sshPerson(directory, 'kim', 'ecdsa', 384),
+  sshPerson(directory, 'robin', 'rsa', 3072),
+  lee,
+];
 const repository = new NativeRepository(`${fleet.work}/.git`, { file: 'git', path: process.env['PATH'] ?? '' });
 after(() => repository.close());
 

@@ -4,7 +4,13 @@ import { after, test } from 'node:test';
 import { assess } from '../../src/gate/index.ts';
 import { NativeRepository, sourceRepository } from '../../src/git/index.ts';
 import { LedgerReader, ledgerFile } from '../../src/ledger/index.ts';
-import { type CommitVerdict, type EntryOf, NO_REVISION, trustPolicySchema, type Verdict } from '../../src/model/index.ts';
+import {
+  type CommitVerdict,
+  type EntryOf,
+  NO_REVISION,
+  trustPolicySchema,
+  type Verdict,
+} from '../../src/model/index.ts';
 import { openTrustStore } from '../../src/trust/index.ts';
 import { trustDocument } from '../kit/documents.ts';
 import { Fleet, run, sshPerson } from '../kit/fleet.ts';
@@ -39,7 +45,9 @@ async function verdictOn(
 ): Promise<CommitVerdict> {
   const document = trustDocument([dana], { required: 0 }) as { spec: { principals: { keys: object[] }[] } };
   (document.spec.principals[0] as { keys: object[] }).keys = [{ ssh: dana.publicKey, ...options.key }];
-  const store = await openTrustStore(trustPolicySchema.parse({ ...document, spec: { ...document.spec, ...options.spec } }));
+  const store = await openTrustStore(
+    trustPolicySchema.parse({ ...document, spec: { ...document.spec, ...options.spec } }),
+  );
   return verdictUnder(store, repository, commit, {
     at: (options.seen ?? NOW) * 1000,
     ...(options.notBefore === undefined ? {} : { notBefore: options.notBefore }),
@@ -84,7 +92,10 @@ test('two windows of one key: either is enough', async () => {
   ];
   const store = await openTrustStore(trustPolicySchema.parse(document));
   assert.equal((await verdictUnder(store, repository, commitAt(NOW - 60), { at: NOW * 1000 })).outcome, 'verified');
-  assert.notEqual((await verdictUnder(store, repository, commitAt(NOW - 20 * DAY), { at: (NOW - 19 * DAY) * 1000 })).outcome, 'verified');
+  assert.notEqual(
+    (await verdictUnder(store, repository, commitAt(NOW - 20 * DAY), { at: (NOW - 19 * DAY) * 1000 })).outcome,
+    'verified',
+  );
 });
 
 test('a commit from the future is refused; five minutes are an honest clock', async () => {
@@ -149,7 +160,9 @@ test('the gate judges a commit at the time the ledger first named it, and says s
     ['approval-missing', 'key-expired'],
     'dated in the key’s time, seen after it',
   );
-  const seen = recorder.all('commits.seen', 'production').map(({ entry }: { entry: EntryOf<'commits.seen'> }) => entry.count);
+  const seen = recorder
+    .all('commits.seen', 'production')
+    .map(({ entry }: { entry: EntryOf<'commits.seen'> }) => entry.count);
   assert.deepEqual(seen, [1, 1], 'each commit is named once');
   const withoutLedger: Verdict = (await assess({ ...gate, recorder: undefined }, start, commit)).verdict;
   assert.equal(withoutLedger.consulted.time, 'now');
@@ -179,7 +192,10 @@ test('the seal is on the ledger before anything after it is judged', async () =>
     recorder.all('history.sealed', 'production').map((r) => [r.entry.commit, r.entry.tree]),
     [[base, tree]],
   );
-  assert.ok((recorder.all('history.sealed', 'production')[0]?.index ?? 9) < (recorder.all('change.judged', 'production')[0]?.index ?? 0));
+  assert.ok(
+    (recorder.all('history.sealed', 'production')[0]?.index ?? 9) <
+      (recorder.all('change.judged', 'production')[0]?.index ?? 0),
+  );
   assert.deepEqual(codes((await assess({ ...sealed, recorder: undefined }, NO_REVISION, commit)).verdict), []);
   await ledger.close();
 });

@@ -40,7 +40,11 @@ const homes: string[] = [];
 after(() => homes.forEach(endGpg));
 
 /** Someone whose key gpg made at a time, with what `gpg --quick-generate-key` is given. */
-function person(name: string, made: number, options: { expires?: string; algorithm?: string; usage?: string } = {}): Person {
+function person(
+  name: string,
+  made: number,
+  options: { expires?: string; algorithm?: string; usage?: string } = {},
+): Person {
   const home = join(directory, `${name}-${++n}`);
   homes.push(home);
   mkdirSync(home, { mode: 0o700 });
@@ -67,21 +71,34 @@ function person(name: string, made: number, options: { expires?: string; algorit
 }
 
 function gpg(p: Person, when: number, ...args: string[]): string {
-  return run('gpg', ['--batch', '--quiet', '--yes', '--pinentry-mode', 'loopback', '--faked-system-time', `${at(when)}!`, ...args], {
-    env: { GNUPGHOME: p.gnupgHome ?? '' },
-  });
+  return run(
+    'gpg',
+    ['--batch', '--quiet', '--yes', '--pinentry-mode', 'loopback', '--faked-system-time', `${at(when)}!`, ...args],
+    {
+      env: { GNUPGHOME: p.gnupgHome ?? '' },
+    },
+  );
 }
 
-const exported = (p: Person) => run('gpg', ['--armor', '--export', 'dana@example.test'], { env: { GNUPGHOME: p.gnupgHome ?? '' } });
+const exported = (p: Person) =>
+  run('gpg', ['--armor', '--export', 'dana@example.test'], { env: { GNUPGHOME: p.gnupgHome ?? '' } });
 const signedAt = (p: Person, committed: number, when = committed, more: string[] = []) =>
   signedCommit(fleet, payloadOf(tree, [base], p, committed, `change ${++n}\n`), (b) =>
     signBytes(p, b, { gpg: ['--faked-system-time', `${at(when)}!`, ...more] }),
   );
 
-async function verdictOn(commit: string, keys: readonly object[], seen = Date.now(), spec: object = {}): Promise<CommitVerdict> {
-  const document = trustDocument([{ name: 'dana', email: 'dana@example.test', format: 'ssh', publicKey: 'x', signingKey: '' }], {
-    required: 0,
-  }) as { spec: { principals: { keys: object[] }[] } };
+async function verdictOn(
+  commit: string,
+  keys: readonly object[],
+  seen = Date.now(),
+  spec: object = {},
+): Promise<CommitVerdict> {
+  const document = trustDocument(
+    [{ name: 'dana', email: 'dana@example.test', format: 'ssh', publicKey: 'x', signingKey: '' }],
+    {
+      required: 0,
+    },
+  ) as { spec: { principals: { keys: object[] }[] } };
   (document.spec.principals[0] as { keys: object[] }).keys = [...keys];
   return verdictUnder(
     await openTrustStore(trustPolicySchema.parse({ ...document, spec: { ...document.spec, ...spec } })),
@@ -107,21 +124,39 @@ test('a routine renewal does not break older commits: exports of one key are mer
     p,
     NOW - 100 * DAY,
     '--quick-set-expire',
-    run('gpg', ['--list-keys', '--with-colons'], { env: { GNUPGHOME: p.gnupgHome ?? '' } }).match(/^fpr:+([0-9A-F]{40})/m)?.[1] ?? '',
+    run('gpg', ['--list-keys', '--with-colons'], { env: { GNUPGHOME: p.gnupgHome ?? '' } }).match(
+      /^fpr:+([0-9A-F]{40})/m,
+    )?.[1] ?? '',
     '2y',
   );
   const renewed = exported(p);
   const seen = (NOW - 249 * DAY) * 1000;
-  assert.equal((await verdictOn(commit, [{ openpgp: p.publicKey }, { openpgp: renewed }], seen)).outcome, 'verified', 'listed apart');
-  assert.equal((await verdictOn(commit, [{ openpgp: `${renewed}\n${p.publicKey}` }], seen)).outcome, 'verified', 'in one text');
-  assert.equal((await verdictOn(commit, [{ openpgp: renewed }], seen)).outcome, 'verified', 'and when only the newest export is left');
+  assert.equal(
+    (await verdictOn(commit, [{ openpgp: p.publicKey }, { openpgp: renewed }], seen)).outcome,
+    'verified',
+    'listed apart',
+  );
+  assert.equal(
+    (await verdictOn(commit, [{ openpgp: `${renewed}\n${p.publicKey}` }], seen)).outcome,
+    'verified',
+    'in one text',
+  );
+  assert.equal(
+    (await verdictOn(commit, [{ openpgp: renewed }], seen)).outcome,
+    'verified',
+    'and when only the newest export is left',
+  );
   const between = (NOW - 150 * DAY) * 1000;
   assert.equal(
     (await verdictOn(commit, [{ openpgp: p.publicKey }, { openpgp: renewed }], between)).code,
     'key-expired',
     'the gap stays a gap',
   );
-  assert.equal((await verdictOn(commit, [{ openpgp: p.publicKey }, { openpgp: renewed }])).outcome, 'verified', 'renewed, it counts today');
+  assert.equal(
+    (await verdictOn(commit, [{ openpgp: p.publicKey }, { openpgp: renewed }])).outcome,
+    'verified',
+    'renewed, it counts today',
+  );
 });
 
 test('a signature dated before the key was made, after it was seen, or far from the commit is refused', async () => {
@@ -131,7 +166,11 @@ test('a signature dated before the key was made, after it was seen, or far from 
   assert.equal((await verdictOn(future, key)).code, 'signature-from-the-future');
   const apart = signedAt(p, NOW - 60, NOW - 10 * DAY);
   assert.equal((await verdictOn(apart, key)).code, 'times-apart');
-  assert.equal((await verdictOn(apart, key, Date.now(), { times: { spread: '20d' } })).outcome, 'verified', 'the policy says how far');
+  assert.equal(
+    (await verdictOn(apart, key, Date.now(), { times: { spread: '20d' } })).outcome,
+    'verified',
+    'the policy says how far',
+  );
 });
 
 test('a signature dated before its key is refused, though its cryptography holds', async () => {
@@ -157,7 +196,9 @@ test('a signature with an end of its own counts until then', async () => {
 test('a signing subkey is told beside its primary; one that is revoked, encrypts only or is unknown signs nothing', async () => {
   const p = person('subkeys', NOW - 100 * DAY, { usage: 'cert' });
   const fingerprint =
-    run('gpg', ['--list-keys', '--with-colons'], { env: { GNUPGHOME: p.gnupgHome ?? '' } }).match(/^fpr:+([0-9A-F]{40})/m)?.[1] ?? '';
+    run('gpg', ['--list-keys', '--with-colons'], { env: { GNUPGHOME: p.gnupgHome ?? '' } }).match(
+      /^fpr:+([0-9A-F]{40})/m,
+    )?.[1] ?? '';
   const before = p.publicKey;
   gpg(p, NOW - 90 * DAY, '--passphrase', '', '--quick-add-key', fingerprint, 'ed25519', 'sign', 'never');
   const commit = signedAt(p, NOW - 60);
@@ -173,7 +214,8 @@ test('revoked in the key itself: retired ends it, compromised takes everything b
   const made = await openPgpKey({ date: new Date((NOW - 100 * DAY) * 1000) });
   const commit = await commitWith(made.key, { date: new Date((NOW - 50 * DAY) * 1000), committed: NOW - 50 * DAY });
   const revokedAt = new Date((NOW - 20 * DAY) * 1000);
-  const revoked = async (flag: enums.reasonForRevocation) => (await made.key.revoke({ flag }, revokedAt)).toPublic().armor();
+  const revoked = async (flag: enums.reasonForRevocation) =>
+    (await made.key.revoke({ flag }, revokedAt)).toPublic().armor();
   const seenBefore = (NOW - 49 * DAY) * 1000;
   const retired = await revoked(enums.reasonForRevocation.keyRetired);
   assert.equal((await verdictOn(commit, [{ openpgp: retired }], seenBefore)).outcome, 'verified');
@@ -191,7 +233,11 @@ test('revoked in the key itself: retired ends it, compromised takes everything b
       'verified',
       'seen before it was stolen',
     );
-    assert.equal((await verdictOn(commit, [{ openpgp: hard, revoked: since }])).code, 'key-compromised', 'not seen before');
+    assert.equal(
+      (await verdictOn(commit, [{ openpgp: hard, revoked: since }])).code,
+      'key-compromised',
+      'not seen before',
+    );
   }
   const separately = [{ openpgp: made.publicKey }, { openpgp: retired }];
   assert.equal((await verdictOn(commit, separately)).code, 'key-revoked', 'an old export cannot hide a revocation');
@@ -201,7 +247,10 @@ test('a revoked subkey signs nothing from then on', async () => {
   const made = await openPgpKey({ date: new Date((NOW - 100 * DAY) * 1000), subkeys: [{ sign: true }] });
   const [subkey] = made.key.subkeys;
   const commit = await commitWith(made.key, { date: new Date((NOW - 50 * DAY) * 1000), committed: NOW - 50 * DAY });
-  assert.equal((await verdictOn(commit, [{ openpgp: made.publicKey }])).subkey?.toLowerCase(), subkey?.getFingerprint());
+  assert.equal(
+    (await verdictOn(commit, [{ openpgp: made.publicKey }])).subkey?.toLowerCase(),
+    subkey?.getFingerprint(),
+  );
   const primary = made.key.keyPacket as Parameters<NonNullable<typeof subkey>['revoke']>[0];
   if (subkey !== undefined)
     made.key.subkeys[0] = await subkey.revoke(
@@ -234,12 +283,16 @@ for (const [what, algorithm] of [
 
 test('a signature over SHA-1, a short RSA key and DSA are refused', async () => {
   const p = person('sha1', NOW - DAY, { algorithm: 'rsa3072' });
-  const weak = await verdictOn(signedAt(p, NOW - 60, NOW - 60, ['--digest-algo', 'SHA1', '--allow-weak-digest-algos']), [
-    { openpgp: p.publicKey },
-  ]);
+  const weak = await verdictOn(
+    signedAt(p, NOW - 60, NOW - 60, ['--digest-algo', 'SHA1', '--allow-weak-digest-algos']),
+    [{ openpgp: p.publicKey }],
+  );
   assert.equal(weak.code, 'algorithm-too-weak', weak.reason);
   const short = person('short', NOW - DAY, { algorithm: 'rsa2048' });
-  await assert.rejects(verdictOn(base, [{ openpgp: short.publicKey }]), /RSA key of 2048 bits is too weak; the policy asks for 3072/);
+  await assert.rejects(
+    verdictOn(base, [{ openpgp: short.publicKey }]),
+    /RSA key of 2048 bits is too weak; the policy asks for 3072/,
+  );
   assert.equal(
     (
       await verdictOn(signedAt(short, NOW - 60), [{ openpgp: short.publicKey }], Date.now(), {
@@ -257,13 +310,17 @@ test('two signature packets in one armor, and a byte behind one, are no signatur
   const payload = payloadOf(tree, [base], p, NOW - 60);
   const armored = signBytes(p, Buffer.from(payload));
   const body = packetBytes(armored);
-  const armor = (bytes: Buffer) => `-----BEGIN PGP SIGNATURE-----\n\n${bytes.toString('base64')}\n-----END PGP SIGNATURE-----`;
+  const armor = (bytes: Buffer) =>
+    `-----BEGIN PGP SIGNATURE-----\n\n${bytes.toString('base64')}\n-----END PGP SIGNATURE-----`;
   const commit = (signature: string) => signedCommit(fleet, payload, () => signature);
   const key = [{ openpgp: p.publicKey }];
   assert.equal((await verdictOn(commit(armor(body)), key)).outcome, 'verified', 'the control, without a checksum');
   assert.equal((await verdictOn(commit(armor(Buffer.concat([body, body]))), key)).code, 'bad-signature');
   assert.equal((await verdictOn(commit(armor(Buffer.concat([body, Buffer.from([0])]))), key)).code, 'bad-signature');
-  assert.equal((await verdictOn(commit(armored.replace('-----BEGIN', 'hidden text\n-----BEGIN')), key)).code, 'signature-format-unknown');
+  assert.equal(
+    (await verdictOn(commit(armored.replace('-----BEGIN', 'hidden text\n-----BEGIN')), key)).code,
+    'signature-format-unknown',
+  );
   assert.equal((await verdictOn(commit(`${armored}\nhidden text`), key)).code, 'bad-signature');
 });
 
@@ -308,7 +365,9 @@ test('a key id that is claimed and not proven helps nobody: the true key is foun
   const [mine, other] = [...store.openpgp.keys()];
   const colliding = {
     ...store,
-    openpgp: new Map([[mine ?? '', [...(store.openpgp.get(other ?? '') ?? []), ...(store.openpgp.get(mine ?? '') ?? [])]]]),
+    openpgp: new Map([
+      [mine ?? '', [...(store.openpgp.get(other ?? '') ?? []), ...(store.openpgp.get(mine ?? '') ?? [])]],
+    ]),
   };
   assert.equal((await verdictUnder(colliding, repository, commit)).signer?.principal, 'dana');
   const masked = { ...store, openpgp: new Map([[mine ?? '', store.openpgp.get(other ?? '') ?? []]]) };
@@ -326,7 +385,9 @@ test('our own quick check and the library agree on every bit of a signature', as
   for (let bit = 0; bit < body.length * 8; bit++) {
     const altered = Buffer.from(body);
     altered[bit >> 3] = (altered[bit >> 3] ?? 0) ^ (1 << (bit & 7));
-    const packet = readOpenPgpSignature(`-----BEGIN PGP SIGNATURE-----\n\n${altered.toString('base64')}\n-----END PGP SIGNATURE-----`);
+    const packet = readOpenPgpSignature(
+      `-----BEGIN PGP SIGNATURE-----\n\n${altered.toString('base64')}\n-----END PGP SIGNATURE-----`,
+    );
     if (packet === undefined || key === undefined) continue;
     const ours = (await verifyOpenPgpSignature(packet, key.keyPacket, bytes, openPgpConfig(2048))) === undefined;
     const library = await readSignature({ binarySignature: altered })
@@ -351,7 +412,10 @@ test('our own quick check and the library agree on every bit of a signature', as
     if (ours) accepted++;
   }
   assert.ok(agreed > 300, `${agreed} altered signatures were looked at`);
-  assert.ok(accepted < agreed / 2, `${accepted} of ${agreed} altered signatures still hold; only the unhashed area is free`);
+  assert.ok(
+    accepted < agreed / 2,
+    `${accepted} of ${agreed} altered signatures still hold; only the unhashed area is free`,
+  );
 });
 
 async function openPgpKey(options: {
@@ -387,10 +451,25 @@ async function commitWith(
     (packet as unknown as { toSign: () => Uint8Array }).toSign = () => Buffer.from(payload);
     packet.publicKeyAlgorithm = (key.keyPacket as unknown as { algorithm: enums.publicKey }).algorithm;
     packet.hashAlgorithm = enums.hash.sha512;
-    await (packet.sign as (...args: unknown[]) => Promise<void>).call(packet, key.keyPacket, message.packets[0], date, true, config);
+    await (packet.sign as (...args: unknown[]) => Promise<void>).call(
+      packet,
+      key.keyPacket,
+      message.packets[0],
+      date,
+      true,
+      config,
+    );
     const body = Buffer.from(packet.write());
-    const wire = Buffer.concat([Buffer.from([0xc2, 0xff]), Buffer.from(Uint32Array.of(body.length).buffer).swap32(), body]);
-    return signedCommit(fleet, payload, () => `-----BEGIN PGP SIGNATURE-----\n\n${wire.toString('base64')}\n-----END PGP SIGNATURE-----`);
+    const wire = Buffer.concat([
+      Buffer.from([0xc2, 0xff]),
+      Buffer.from(Uint32Array.of(body.length).buffer).swap32(),
+      body,
+    ]);
+    return signedCommit(
+      fleet,
+      payload,
+      () => `-----BEGIN PGP SIGNATURE-----\n\n${wire.toString('base64')}\n-----END PGP SIGNATURE-----`,
+    );
   }
   const armored = String(await sign({ message, signingKeys: key, detached: true, date }));
   return signedCommit(fleet, payload, () => armored.replaceAll('\r\n', '\n').trim());

@@ -119,10 +119,14 @@ async function gitsign(payload: Buffer, options: Options = {}): Promise<string> 
     version: CMSVersion.v1,
     digestAlgorithms: new DigestAlgorithmIdentifiers([signer.digestAlgorithm]),
     encapContentInfo: new EncapsulatedContentInfo({ eContentType: id_data }),
-    certificates: new CertificateSet(options.withoutCertificate === true ? [] : [new CertificateChoices({ certificate })]),
+    certificates: new CertificateSet(
+      options.withoutCertificate === true ? [] : [new CertificateChoices({ certificate })],
+    ),
     signerInfos: new SignerInfos(options.twice === true ? [signer, signer] : [signer]),
   });
-  const cms = Buffer.from(AsnConvert.serialize(new ContentInfo({ contentType: id_signedData, content: AsnConvert.serialize(signed) })));
+  const cms = Buffer.from(
+    AsnConvert.serialize(new ContentInfo({ contentType: id_signedData, content: AsnConvert.serialize(signed) })),
+  );
   const bytes = options.raw?.(cms) ?? cms;
   return `-----BEGIN SIGNED MESSAGE-----\n${(bytes.toString('base64').match(/.{1,64}/g) ?? []).join('\n')}\n-----END SIGNED MESSAGE-----`;
 }

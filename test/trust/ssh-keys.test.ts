@@ -59,7 +59,12 @@ function hardwareKey(type: 'ed25519' | 'ecdsa'): Hardware {
     type === 'ed25519'
       ? Buffer.from(jwk.x, 'base64url')
       : Buffer.concat([Buffer.from([4]), Buffer.from(jwk.x, 'base64url'), Buffer.from(jwk.y ?? '', 'base64url')]);
-  const blob = Buffer.concat([field(name), ...(type === 'ecdsa' ? [field('nistp256')] : []), field(point), field(application)]);
+  const blob = Buffer.concat([
+    field(name),
+    ...(type === 'ecdsa' ? [field('nistp256')] : []),
+    field(point),
+    field(application),
+  ]);
   const armor = (payload: Buffer, flags = 0x01) => {
     const message = sshsigMessage(payload);
     const tail = Buffer.from([flags, 0, 0, 0, 7]);
@@ -121,9 +126,18 @@ test('touch and PIN are asked for where the policy wants them, which ssh-keygen 
   const verified = commitBy((p) => key.sign(p, 0x05));
   const plain = commitBy((p) => signBytes(dana, p));
   assert.equal((await verdictOn(untouched, policyWith({ key: { ssh: key.line } }))).outcome, 'verified');
-  assert.equal((await verdictOn(untouched, policyWith({ key: { ssh: key.line, requireTouch: true } }))).code, 'touch-required');
-  assert.equal((await verdictOn(touched, policyWith({ key: { ssh: key.line, requireTouch: true } }))).outcome, 'verified');
-  assert.equal((await verdictOn(touched, policyWith({ key: { ssh: key.line, requirePin: true } }))).code, 'pin-required');
+  assert.equal(
+    (await verdictOn(untouched, policyWith({ key: { ssh: key.line, requireTouch: true } }))).code,
+    'touch-required',
+  );
+  assert.equal(
+    (await verdictOn(touched, policyWith({ key: { ssh: key.line, requireTouch: true } }))).outcome,
+    'verified',
+  );
+  assert.equal(
+    (await verdictOn(touched, policyWith({ key: { ssh: key.line, requirePin: true } }))).code,
+    'pin-required',
+  );
   const seen = await verdictOn(verified, policyWith({ key: { ssh: key.line, requirePin: true } }));
   assert.deepEqual([seen.outcome, seen.hardware], ['verified', { touched: true, verified: true }]);
   const everywhere = {
@@ -134,7 +148,8 @@ test('touch and PIN are asked for where the policy wants them, which ssh-keygen 
   };
   assert.equal((await verdictOn(plain, policyWith({ algorithms: everywhere }))).code, 'touch-required');
   assert.match(
-    (await verdictOn(plain, policyWith({ algorithms: { ...everywhere, requireTouch: false, requirePin: true } }))).reason,
+    (await verdictOn(plain, policyWith({ algorithms: { ...everywhere, requireTouch: false, requirePin: true } })))
+      .reason,
     /no hardware/,
   );
 });
@@ -157,7 +172,11 @@ test('a signature by a browser for a hardware key counts when it signed this cha
       `{"type":"webauthn.get","challenge":"${challenge(message)}","origin":"https://example.test","crossOrigin":false}`,
     );
     const tail = Buffer.from([flags, 0, 0, 0, 1]);
-    const raw = rawSignature('ecdsa', Buffer.concat([sha256(Buffer.from(application)), tail, sha256(client)]), privateKey);
+    const raw = rawSignature(
+      'ecdsa',
+      Buffer.concat([sha256(Buffer.from(application)), tail, sha256(client)]),
+      privateKey,
+    );
     const signature = Buffer.concat([
       field('webauthn-sk-ecdsa-sha2-nistp256@openssh.com'),
       field(raw),
@@ -171,16 +190,33 @@ test('a signature by a browser for a hardware key counts when it signed this cha
   const good = make((m) => m.toString('base64url'));
   writeFileSync(join(directory, 'signers'), `dana@example.test ${name} ${blob.toString('base64')}\n`);
   writeFileSync(join(directory, 'wa.sig'), `${good}\n`);
-  const args = ['-Y', 'verify', '-f', join(directory, 'signers'), '-I', 'dana@example.test', '-n', 'git', '-s', join(directory, 'wa.sig')];
+  const args = [
+    '-Y',
+    'verify',
+    '-f',
+    join(directory, 'signers'),
+    '-I',
+    'dana@example.test',
+    '-n',
+    'git',
+    '-s',
+    join(directory, 'wa.sig'),
+  ];
   assert.match(run('ssh-keygen', args, { input: payload }), /Good "git" signature/);
   assert.deepEqual(verifySshSignature(parseSshSignature(good), payload, 'git')?.flags, {
     touched: true,
     verified: false,
   });
-  assert.throws(() => verifySshSignature(parseSshSignature(make(() => 'AAAA')), payload, 'git'), /signed something else/);
+  assert.throws(
+    () => verifySshSignature(parseSshSignature(make(() => 'AAAA')), payload, 'git'),
+    /signed something else/,
+  );
   const another = make((m) => Buffer.alloc(m.length, 1).toString('base64url'));
   assert.throws(() => verifySshSignature(parseSshSignature(another), payload, 'git'), /signed something else/);
-  assert.throws(() => verifySshSignature(parseSshSignature(make((m) => m.toString('base64url'), 0x81)), payload, 'git'), /contradict/);
+  assert.throws(
+    () => verifySshSignature(parseSshSignature(make((m) => m.toString('base64url'), 0x81)), payload, 'git'),
+    /contradict/,
+  );
 });
 
 // --- certificates, made by ssh-keygen ---
@@ -235,8 +271,18 @@ for (const type of ['ed25519', 'ecdsa'] as const) {
 
 for (const [what, make, policy, code] of [
   ['by an authority that nobody trusts', () => certify('x', { authority: otherCa }), trusted, 'unknown-authority'],
-  ['for a name that the authority may not give', () => certify('x', { principals: 'dana@example.com' }), trusted, 'certificate-for-nobody'],
-  ['for a name that is no principal’s', () => certify('x', { principals: 'eve@example.test' }), trusted, 'certificate-for-nobody'],
+  [
+    'for a name that the authority may not give',
+    () => certify('x', { principals: 'dana@example.com' }),
+    trusted,
+    'certificate-for-nobody',
+  ],
+  [
+    'for a name that is no principal’s',
+    () => certify('x', { principals: 'eve@example.test' }),
+    trusted,
+    'certificate-for-nobody',
+  ],
   ['for nobody by name, so for anybody', () => certify('x', { principals: '' }), trusted, 'bad-signature'],
   ['for hosts', () => certify('x', { more: ['-h'] }), trusted, 'bad-signature'],
   ['that has ended', () => certify('x', { validity: '20200101:20200201' }), trusted, 'certificate-expired'],
@@ -247,7 +293,12 @@ for (const [what, make, policy, code] of [
     trusted,
     'bad-signature',
   ],
-  ['that demands a PIN, by a key that has none', () => certify('x', { more: ['-O', 'verify-required'] }), trusted, 'pin-required'],
+  [
+    'that demands a PIN, by a key that has none',
+    () => certify('x', { more: ['-O', 'verify-required'] }),
+    trusted,
+    'pin-required',
+  ],
   [
     'of a type the policy does not take',
     () => certify('x', { type: 'ecdsa' }),
@@ -258,7 +309,8 @@ for (const [what, make, policy, code] of [
     'algorithm-too-weak',
   ],
 ] as const) {
-  test(`a certificate ${what} is refused`, async () => assert.equal((await verdictOn(certified(make()), policy())).code, code));
+  test(`a certificate ${what} is refused`, async () =>
+    assert.equal((await verdictOn(certified(make()), policy())).code, code));
 }
 
 test('a certificate counts at the time the commit was first seen, not now', async () => {
@@ -287,10 +339,14 @@ test('names of two people in one certificate attribute the commit to neither', a
 test('an authority that ended or was found out vouches for nothing any more', async () => {
   const commit = certified(certify('late'));
   const office = { name: 'office', ssh: ca.publicKey, principals: '*@example.test' };
-  const under = (more: object) => verdictOn(commit, policyWith({ certificateAuthorities: [{ ...office, ...more }] } as Spec));
+  const under = (more: object) =>
+    verdictOn(commit, policyWith({ certificateAuthorities: [{ ...office, ...more }] } as Spec));
   assert.equal((await under({})).outcome, 'verified');
   assert.equal((await under({ validBefore: '2020-01-01T00:00:00Z' })).code, 'key-expired');
-  assert.equal((await under({ revoked: { at: '2020-01-01T00:00:00Z', reason: 'compromised' } })).code, 'key-compromised');
+  assert.equal(
+    (await under({ revoked: { at: '2020-01-01T00:00:00Z', reason: 'compromised' } })).code,
+    'key-compromised',
+  );
 });
 
 test('a certificate with one changed byte is no certificate', () => {
@@ -336,7 +392,10 @@ test('a revocation list revokes by key and by fingerprint', async () => {
 test('a revocation list revokes certificates by serial, range, key id and authority', async () => {
   const commit = certified(certify('krl', { serial: 4711 }));
   const listing = (lines: string[], authority?: Person) =>
-    verdictOn(commit, trusted({ sshRevocations: krl(lines, authority === undefined ? {} : { authority }).toString('base64') }));
+    verdictOn(
+      commit,
+      trusted({ sshRevocations: krl(lines, authority === undefined ? {} : { authority }).toString('base64') }),
+    );
   assert.equal((await listing(['serial: 4712'], ca)).outcome, 'verified');
   assert.equal((await listing(['serial: 4711'], ca)).code, 'key-revoked');
   assert.equal((await listing(['serial: 4700-4720'], ca)).code, 'key-revoked');
@@ -355,7 +414,11 @@ test('a revocation list that is cut, unknown or no list at all is refused whole'
   assert.throws(
     () =>
       readSshRevocations(
-        Buffer.concat([bytes, Buffer.from([255]), field(Buffer.concat([field('later@example.test'), Buffer.from([1]), field('')]))]),
+        Buffer.concat([
+          bytes,
+          Buffer.from([255]),
+          field(Buffer.concat([field('later@example.test'), Buffer.from([1]), field('')])),
+        ]),
       ),
     /critical extension/,
   );
@@ -374,8 +437,15 @@ test('allowed signers are read as ssh-keygen reads them', async () => {
   assert.equal((await under(`dana@example.test namespaces="file" ${key}`)).code, 'signature-for-other-use');
   assert.equal((await under(`dana@example.test valid-before="20200101Z" ${key}`)).code, 'key-expired');
   assert.equal((await under(`dana@example.test valid-after="20990101Z" ${key}`)).code, 'key-not-yet-valid');
-  assert.equal((await under(`dana@example.test valid-after="20200101Z",valid-before="20990101000000Z" ${key}`)).outcome, 'verified');
-  assert.equal((await under(`dana@example.test cert-authority ${key}`)).code, 'unknown-key', 'an authority signs nothing itself');
+  assert.equal(
+    (await under(`dana@example.test valid-after="20200101Z",valid-before="20990101000000Z" ${key}`)).outcome,
+    'verified',
+  );
+  assert.equal(
+    (await under(`dana@example.test cert-authority ${key}`)).code,
+    'unknown-key',
+    'an authority signs nothing itself',
+  );
 });
 
 test('a line for an authority counts for certificates', async () => {
@@ -383,11 +453,17 @@ test('a line for an authority counts for certificates', async () => {
   const under = (line: string) => verdictOn(commit, policyWith({ allowedSigners: line }));
   assert.equal((await under(`*@example.test cert-authority ${ca.publicKey}`)).signer?.principal, 'dana');
   assert.equal((await under(`*@example.test,!dana@* cert-authority ${ca.publicKey}`)).code, 'certificate-for-nobody');
-  assert.equal((await under(`*@example.test cert-authority,namespaces="file" ${ca.publicKey}`)).code, 'certificate-for-nobody');
+  assert.equal(
+    (await under(`*@example.test cert-authority,namespaces="file" ${ca.publicKey}`)).code,
+    'certificate-for-nobody',
+  );
 });
 
 test('a line that leads to nobody, or to several, is refused: git would attribute the commit to the pattern', async () => {
-  await assert.rejects(openTrustStore(policyWith({ allowedSigners: `eve@example.test ${dana.publicKey}` })), /leads to no principal/);
+  await assert.rejects(
+    openTrustStore(policyWith({ allowedSigners: `eve@example.test ${dana.publicKey}` })),
+    /leads to no principal/,
+  );
   const kim = sshPerson(directory, `kim-${++n}`);
   const document = trustDocument([dana, kim], { required: 0 }) as { spec: { principals: { keys: object[] }[] } };
   for (const principal of document.spec.principals) principal.keys = [];
@@ -439,7 +515,10 @@ function stamp(offset: number): string {
 
 test('an RSA key is as long as the policy asks, for people and for authorities', async () => {
   const short = sshPerson(directory, `short-${++n}`, 'rsa', 2048);
-  await assert.rejects(openTrustStore(policyWith({ key: { ssh: short.publicKey } })), /2048 bits is too weak; the policy asks for 3072/);
+  await assert.rejects(
+    openTrustStore(policyWith({ key: { ssh: short.publicKey } })),
+    /2048 bits is too weak; the policy asks for 3072/,
+  );
   const authority = { name: 'office', ssh: short.publicKey, principals: '*' };
   await assert.rejects(
     openTrustStore(policyWith({ certificateAuthorities: [authority] })),
@@ -452,7 +531,10 @@ test('an RSA key is as long as the policy asks, for people and for authorities',
     requirePin: false,
   };
   const commit = commitBy((p) => signBytes(short, p));
-  assert.equal((await verdictOn(commit, policyWith({ key: { ssh: short.publicKey }, algorithms }))).outcome, 'verified');
+  assert.equal(
+    (await verdictOn(commit, policyWith({ key: { ssh: short.publicKey }, algorithms }))).outcome,
+    'verified',
+  );
   await assert.rejects(openTrustStore(policyWith({ algorithms })), /no keys of type `ssh-ed25519`/);
 });
 

@@ -41,7 +41,11 @@ for (const [type, bits] of [
       assert.equal(holds(signature, key, 'the messagf', 'git'), false);
       assert.equal(holds(signature, key, 'the message', 'file'), false);
     }
-    assert.equal(holds(parseSshSignature(sign(person.signingKey, 'file')), key, 'the message', 'git'), false, 'made for another use');
+    assert.equal(
+      holds(parseSshSignature(sign(person.signingKey, 'file')), key, 'the message', 'git'),
+      false,
+      'made for another use',
+    );
   });
 }
 
@@ -52,7 +56,9 @@ test('a signature of one key is not another’s', () => {
 
 test('fingerprints are those of ssh-keygen', () => {
   const person = sshPerson(directory, 'finger');
-  assert.ok(run('ssh-keygen', ['-l', '-f', `${person.signingKey}.pub`]).includes(parseSshKey(person.publicKey).fingerprint));
+  assert.ok(
+    run('ssh-keygen', ['-l', '-f', `${person.signingKey}.pub`]).includes(parseSshKey(person.publicKey).fingerprint),
+  );
 });
 
 test('two armored blocks, trailing bytes and other magic are refused', () => {
@@ -62,7 +68,10 @@ test('two armored blocks, trailing bytes and other magic are refused', () => {
   const bytes = Buffer.from(good.replaceAll(/-----.*-----|\n/g, ''), 'base64');
   const armor = (b: Buffer) => `-----BEGIN SSH SIGNATURE-----\n${b.toString('base64')}\n-----END SSH SIGNATURE-----\n`;
   assert.throws(() => parseSshSignature(armor(Buffer.concat([bytes, Buffer.from([0])]))), /left over/);
-  assert.throws(() => parseSshSignature(armor(Buffer.from(bytes.toString('latin1').replace('SSHSIG', 'SSHSIX'), 'latin1'))), /magic/);
+  assert.throws(
+    () => parseSshSignature(armor(Buffer.from(bytes.toString('latin1').replace('SSHSIG', 'SSHSIX'), 'latin1'))),
+    /magic/,
+  );
 });
 
 test('every flipped bit of a signature is found', () => {
@@ -74,7 +83,9 @@ test('every flipped bit of a signature is found', () => {
     altered[bit >> 3] = (altered[bit >> 3] ?? 0) ^ (1 << (bit & 7));
     const verdict = () =>
       holds(
-        parseSshSignature(`-----BEGIN SSH SIGNATURE-----\n${altered.toString('base64')}\n-----END SSH SIGNATURE-----\n`),
+        parseSshSignature(
+          `-----BEGIN SSH SIGNATURE-----\n${altered.toString('base64')}\n-----END SSH SIGNATURE-----\n`,
+        ),
         key,
         'the message',
         'git',
@@ -92,7 +103,8 @@ test('any bytes are a signature or refused, never anything else', () => {
     fc.property(fc.uint8Array({ maxLength: 300 }), fc.boolean(), (bytes, magic) => {
       const body = magic ? Buffer.concat([Buffer.from('SSHSIG\0\0\0\x01'), bytes]) : Buffer.from(bytes);
       for (const read of [
-        () => parseSshSignature(`-----BEGIN SSH SIGNATURE-----\n${body.toString('base64')}\n-----END SSH SIGNATURE-----\n`),
+        () =>
+          parseSshSignature(`-----BEGIN SSH SIGNATURE-----\n${body.toString('base64')}\n-----END SSH SIGNATURE-----\n`),
         () => parseSshKey(`ssh-ed25519 ${body.toString('base64')}`),
       ]) {
         try {

@@ -27,7 +27,12 @@ test('threads beside this one find what it finds alone, in the same order', asyn
   const source = sourceRepository(repository);
   const examine = (threads: number) =>
     Array.fromAsync(
-      examineHistory({ ids: source.commitIds, read: source.commits }, { from: NO_REVISION, to: ids.at(-1) ?? '' }, store, { threads }),
+      examineHistory(
+        { ids: source.commitIds, read: source.commits },
+        { from: NO_REVISION, to: ids.at(-1) ?? '' },
+        store,
+        { threads },
+      ),
     );
   const [alone, together] = [await examine(0), await examine(2)];
   assert.deepEqual(together, alone);

@@ -40,7 +40,10 @@ function sign(file: string): string {
   return readFileSync(`${file}.sig`, 'utf8');
 }
 
-async function verdict(document: WaiverDocument, change: (trust: ReturnType<typeof trustPolicySchema.parse>) => void = () => {}) {
+async function verdict(
+  document: WaiverDocument,
+  change: (trust: ReturnType<typeof trustPolicySchema.parse>) => void = () => {},
+) {
   const policy = trustPolicySchema.parse(trustDocument([lee], { waivers: { from: ['developers'] } }));
   const copy = structuredClone(policy);
   change(copy);

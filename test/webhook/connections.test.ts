@@ -88,7 +88,9 @@ test('connections that say nothing are no more than their source may have, and e
 
 test('from many sources they are no more than the total, and every request is answered', async () => {
   for (let round = 0; round < 5; round++) {
-    await Promise.all(Array.from({ length: 15 }, (_, i) => Promise.all(Array.from({ length: 15 }, () => silent(`127.0.1.${i + 1}`)))));
+    await Promise.all(
+      Array.from({ length: 15 }, (_, i) => Promise.all(Array.from({ length: 15 }, () => silent(`127.0.1.${i + 1}`)))),
+    );
     assert.equal(await ask(), 'ok');
   }
   await until(
@@ -108,7 +110,8 @@ test('a connection that was answered outlives those that never asked, also over 
     () => 'it is being answered',
   );
   const kept = Object.values(agent.freeSockets)[0]?.[0];
-  for (let round = 0; round < 3; round++) await Promise.all(Array.from({ length: 50 }, (_, i) => secured(`127.0.2.${i + 1}`)));
+  for (let round = 0; round < 3; round++)
+    await Promise.all(Array.from({ length: 50 }, (_, i) => secured(`127.0.2.${i + 1}`)));
   assert.equal(await ask(agent), 'ok');
   assert.equal(Object.values(agent.freeSockets)[0]?.[0], kept, 'over the same connection');
   release?.();
@@ -135,7 +138,9 @@ async function answered(localAddress: string): Promise<Socket> {
 }
 
 test('connections that were answered and stay do not keep a newcomer out, of one source or of many', async () => {
-  const held = await Promise.all(Array.from({ length: 80 }, (_, i) => answered(i % 2 === 0 ? '127.0.3.1' : `127.0.3.${i + 1}`)));
+  const held = await Promise.all(
+    Array.from({ length: 80 }, (_, i) => answered(i % 2 === 0 ? '127.0.3.1' : `127.0.3.${i + 1}`)),
+  );
   for (let i = 0; i < 5; i++) assert.equal(await ask(), 'ok');
   // And beside a stream of newcomers that say nothing.
   const flood = setInterval(() => void silent('127.0.3.1'), 2);

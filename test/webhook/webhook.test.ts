@@ -39,7 +39,9 @@ before(async () => {
   };
   scopes.set({
     find: ({ ref }: AdmissionRequest) =>
-      ref.namespace === 'other' ? undefined : { environment: ref.namespace, enforces: ref.namespace === 'shop', decide },
+      ref.namespace === 'other'
+        ? undefined
+        : { environment: ref.namespace, enforces: ref.namespace === 'shop', decide },
   } as AdmissionScopes);
   const app = createWebhook(scopes, { log, deadline: 500, atOnce: 20, bodies: 16 * 1024 * 1024 });
   const server = createServer({ ...certificates, minVersion: 'TLSv1.3' }, app).listen(0, '127.0.0.1');
@@ -178,16 +180,33 @@ test('bodies that come slowly and together fill what there is are ended, oldest 
 test('an object of three megabytes is decided like any other', async () => {
   const large = review('shop').replace('"object":{', `"object":{"data":{"x":"${'x'.repeat(3 * 1024 * 1024)}"},`);
   const { status, text } = await post(large);
-  assert.deepEqual([status, (JSON.parse(text) as { response: { uid: string; allowed: boolean } }).response.uid], [200, 'u-1']);
+  assert.deepEqual(
+    [status, (JSON.parse(text) as { response: { uid: string; allowed: boolean } }).response.uid],
+    [200, 'u-1'],
+  );
 });
 
 test('where an authority is named, a client with its certificate is answered and another is not', async () => {
   const at = scratch();
   await makeCertificates(at, '127.0.0.1', new Date());
-  const args = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-subj', '/CN=kube-apiserver', '-days', '2'];
-  execFileSync('openssl', ['req', '-x509', ...args, '-keyout', join(at, 'client.key'), '-out', join(at, 'client.crt')], {
-    stdio: 'ignore',
-  });
+  const args = [
+    '-newkey',
+    'ec',
+    '-pkeyopt',
+    'ec_paramgen_curve:prime256v1',
+    '-nodes',
+    '-subj',
+    '/CN=kube-apiserver',
+    '-days',
+    '2',
+  ];
+  execFileSync(
+    'openssl',
+    ['req', '-x509', ...args, '-keyout', join(at, 'client.key'), '-out', join(at, 'client.crt')],
+    {
+      stdio: 'ignore',
+    },
+  );
   const read = (name: string) => readFileSync(join(at, name), 'utf8');
   const identity = { cert: read('tls.crt'), key: read('tls.key'), clientCa: read('client.crt') };
   const server = webhookServer(createWebhook(scopes, { log }), identity);

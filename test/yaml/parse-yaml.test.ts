@@ -68,7 +68,11 @@ for (const [what, text, line, message] of [
 test('any text is parsed or refused, never anything else', () => {
   fc.assert(
     fc.property(
-      fc.oneof(fc.string({ unit: 'binary' }), fc.string({ unit: fc.constantFrom(...'a1:-[]{}&*!|>\'"#%@` \n\t<?,') }), fc.json()),
+      fc.oneof(
+        fc.string({ unit: 'binary' }),
+        fc.string({ unit: fc.constantFrom(...'a1:-[]{}&*!|>\'"#%@` \n\t<?,') }),
+        fc.json(),
+      ),
       (text) => {
         try {
           JSON.stringify(parseYaml(text));
