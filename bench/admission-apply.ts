@@ -10,8 +10,9 @@ import { configMap, deployment, namespace, service as serviceManifest } from '..
 import { Stage } from '../test/kit/stage.ts';
 import { median } from './kit/figures.ts';
 
-// What the gate costs those who apply: the same first apply of many objects with the webhook in the API server's path, without it, and
-// with a bare server there that only parses and answers, turn by turn in one run. Taken from the ledger: from the intent to the result.
+// What the gate costs those who apply: the same first apply of many objects with the webhook in the API server's path,
+// without it, and with a bare server there that only parses and answers, turn by turn in one run. Taken from the
+// ledger: from the intent to the result.
 const OBJECTS = Number(process.argv.find((a) => /^\d+$/.test(a)) ?? 2000);
 const ROUNDS = 5;
 const CONFIGURATIONS = '/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations';

@@ -13,8 +13,9 @@ import { configMap, namespace } from '../test/kit/manifests.ts';
 import { commitId, recordChange } from '../test/kit/report-ledger.ts';
 import { Stage } from '../test/kit/stage.ts';
 
-// How long answers take at a steady rate, alone, and while the same service applies a change of many objects and a report of many changes is
-// made beside it: by a process of its own or, with `report=service`, by the very service that answers. A bare server that only parses and answers is asked now and then as well: what it waits is the machine's.
+// How long answers take at a steady rate, alone, and while the same service applies a change of many objects and a
+// report of many changes is made beside it: by a process of its own or, with `report=service`, by the very service that
+// answers. A bare server that only parses and answers is asked now and then as well: what it waits is the machine's.
 const RATE = Number(process.argv.find((a) => a.startsWith('rate='))?.slice(5) ?? 1000);
 const OBJECTS = Number(process.argv.find((a) => a.startsWith('objects='))?.slice(8) ?? 2000);
 const BY_SERVICE = process.argv.includes('report=service');

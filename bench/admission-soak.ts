@@ -14,8 +14,8 @@ import { askAdmission } from './kit/ask-admission.ts';
 import { median } from './kit/figures.ts';
 import { podReview } from './kit/pod-review.ts';
 
-// 200 requests a second for half an hour, while certificates are renewed, rules are loaded anew and the ledger's database is
-// restarted: no wrong answer, none that is missing, and memory that stays. `minutes=3` is the short form.
+// 200 requests a second for half an hour, while certificates are renewed, rules are loaded anew and the ledger's
+// database is restarted: no wrong answer, none that is missing, and memory that stays. `minutes=3` is the short form.
 const MINUTES = Number(process.argv.find((a) => /^minutes=\d+$/.test(a))?.slice(8) ?? 30);
 const RATE = 200;
 const EVERY_MS = 60_000;

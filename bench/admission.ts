@@ -14,8 +14,8 @@ import { freePorts } from '../test/kit/control-plane.ts';
 import { median } from './kit/figures.ts';
 import { startGatekeeper } from './kit/gatekeeper.ts';
 
-// The webhook against a bare express server over TLS and against OPA's own server behind TLS with the same ten rules, turn by turn
-// in one run. `wrk` makes the load (apt-get install wrk). `threads=1`: how many of ours answer.
+// The webhook against a bare express server over TLS and against OPA's own server behind TLS with the same ten rules,
+// turn by turn in one run. `wrk` makes the load (apt-get install wrk). `threads=1`: how many of ours answer.
 const ROUNDS = Number(process.argv.find((a) => /^rounds=\d+$/.test(a))?.slice(7) ?? 5);
 const SECONDS = 6;
 const ROOT = fileURLToPath(new URL('..', import.meta.url));

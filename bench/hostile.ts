@@ -19,9 +19,10 @@ import { type HostileCommit, hostileCommits } from './kit/hostile-commits.ts';
 import { MemoryWatch } from './kit/memory-watch.ts';
 import { SteadyAdmission } from './kit/steady-admission.ts';
 
-// The service on one core, with everyone against it at once: pushes that nobody signed, connections that say nothing, and servers that misbehave
-// wherever it sends something. Meanwhile admission is asked steadily. Bars: p99 of admission within two seconds, no restart, no more than a GiB of
-// memory, as much of it a minute later as before, and a good change applied at the end. `pushes=`, `connections=` make it shorter; about six minutes.
+// The service on one core, with everyone against it at once: pushes that nobody signed, connections that say nothing,
+// and servers that misbehave wherever it sends something. Meanwhile admission is asked steadily. Bars: p99 of admission
+// within two seconds, no restart, no more than a GiB of memory, as much of it a minute later as before, and a good
+// change applied at the end. `pushes=`, `connections=` make it shorter; about six minutes.
 const number = (name: string, otherwise: number) =>
   Number(process.argv.find((a) => a.startsWith(`${name}=`))?.slice(name.length + 1) ?? otherwise);
 const PUSHES = number('pushes', 100);
@@ -163,7 +164,8 @@ function firstFiles(): Record<string, string> {
   };
 }
 
-// Three of the servers are Git servers of environments, two are where a report goes, and all others are told of what happens.
+// Three of the servers are Git servers of environments, two are where a report goes, and all others are told of what
+// happens.
 function configure(
   fleet: Fleet,
   [git1 = '', git2 = '', git3 = '', place1 = '', place2 = '', ...told]: readonly string[],

@@ -11,8 +11,8 @@ import { inclusionProof } from '../src/ledger/merkle.ts';
 import { Postgres, postgresPrograms } from '../test/kit/postgres.ts';
 import { median, print, range, round0 } from './kit/figures.ts';
 
-// Appends of 1 kB entries against a bare batched insert of the same rows into the same store, turn by turn in one run; what a
-// single decision waits; checking and proving a large ledger; its size.
+// Appends of 1 kB entries against a bare batched insert of the same rows into the same store, turn by turn in one run;
+// what a single decision waits; checking and proving a large ledger; its size.
 const ENTRIES = Number(process.argv.find((a) => /^\d+$/.test(a)) ?? 100_000);
 const LARGE = Number(process.argv.filter((a) => /^\d+$/.test(a))[1] ?? 1_000_000);
 const ROUNDS = 5;

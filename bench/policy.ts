@@ -16,8 +16,8 @@ import { median, print, range, round0 } from './kit/figures.ts';
 import { writeTemplates } from './kit/gatekeeper-rules.ts';
 import { writeManifests } from './kit/manifests.ts';
 
-// Rules against native OPA, Conftest and Gator on the same rules and objects, turn by turn in one run. Peers are taken from
-// the PATH; those that are not there are skipped.
+// Rules against native OPA, Conftest and Gator on the same rules and objects, turn by turn in one run. Peers are taken
+// from the PATH; those that are not there are skipped.
 const ROUNDS = 5;
 const SMALL = 2000;
 const LARGE = 20_000;
@@ -26,7 +26,8 @@ const ORDINARY = join(ROOT, 'bench/kit/conftest');
 const path = process.env['PATH'] ?? '';
 const scope = { environment: 'bench', parameters: {}, now: '1780315200000000000', namespaces: [] };
 const directory = mkdtempSync(join(tmpdir(), 'countersign-bench-'));
-const built = join(ROOT, 'dist-bench'); // JavaScript, as the package is published; `dist` would be taken by every other run here
+// JavaScript, as the package is published; `dist` would be taken by every other run here
+const built = join(ROOT, 'dist-bench');
 try {
   execFileSync(
     process.execPath,
@@ -68,7 +69,8 @@ function subjectsOf(from: string): Extract<Subject, { kind: 'object' }>[] {
     }));
 }
 
-// On one core. Ours begins with JSON text and ends with findings; OPA begins with a parsed value and ends with its result.
+// On one core. Ours begins with JSON text and ends with findings; OPA begins with a parsed value and ends with its
+// result.
 async function evaluations(
   what: string,
   bundle: PolicyBundle,

@@ -12,8 +12,9 @@ import { Stage } from '../test/kit/stage.ts';
 import { median, print } from './kit/figures.ts';
 import { fleetObjects } from './kit/fleet-objects.ts';
 
-// Push to applied, one change, nothing changed and drift, against a bare client that only sends the same objects (dry run, then
-// apply) to the same control plane, turn by turn in one run. `node bench/reconcile.ts [objects] [rounds] [enforce]`.
+// Push to applied, one change, nothing changed and drift, against a bare client that only sends the same objects (dry
+// run, then apply) to the same control plane, turn by turn in one run. `node bench/reconcile.ts [objects] [rounds]
+// [enforce]`.
 const numbers = process.argv
   .slice(2)
   .filter((a) => /^\d+$/.test(a))

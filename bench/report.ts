@@ -7,8 +7,8 @@ import { openLedger } from '../src/ledger/index.ts';
 import { commitId, recordChange } from '../test/kit/report-ledger.ts';
 import { median } from './kit/figures.ts';
 
-// A report of many changes, all files of it, made by the package as it is shipped: CPU, memory and sizes; and of ten times as many, where that
-// is asked for.
+// A report of many changes, all files of it, made by the package as it is shipped: CPU, memory and sizes; and of ten
+// times as many, where that is asked for.
 const CHANGES = Number(process.argv.find((a) => /^\d+$/.test(a)) ?? 20_000);
 const ROUNDS = Number(process.argv.find((a) => a.startsWith('rounds='))?.slice(7) ?? 3);
 const AT_ONCE = 256;

@@ -43,8 +43,8 @@ function objects(ns: string): Record<string, string> {
   return files;
 }
 
-// The clock starts at the push of an approved commit; the service looks every 500 ms. Signatures, approvals, rules, dry run,
-// ledger and admission webhook are all in it.
+// The clock starts at the push of an approved commit; the service looks every 500 ms. Signatures, approvals, rules, dry
+// run, ledger and admission webhook are all in it.
 async function countersignRound(round: number, note: (what: string, ms: number) => void): Promise<void> {
   const ns = `bench-${round}`;
   const fleet = stage.fleet(ns);

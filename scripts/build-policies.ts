@@ -5,7 +5,8 @@ import { buildBundle } from '../src/bundle/index.ts';
 import { sha256 } from '../src/model/index.ts';
 import { tool } from './tools.ts';
 
-// Compiles policies/rules into policies/dist/bundle.tar.gz; nothing is done when the sources are those it was made from.
+// Compiles policies/rules into policies/dist/bundle.tar.gz; nothing is done when the sources are those it was made
+// from.
 const root = fileURLToPath(new URL('..', import.meta.url));
 const under = (directory: string, pattern: RegExp) =>
   readdirSync(join(root, directory), { recursive: true })

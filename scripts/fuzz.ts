@@ -3,7 +3,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fuzzTargets, garbage, mutate, residentMiB, tryInput } from '../test/kit/fuzz.ts';
 
-// Every parser, or those whose name has a word in it, for some seconds each: `node scripts/fuzz.ts [seconds] [word]`. Ends at the first defect and prints the input.
+// Every parser, or those whose name has a word in it, for some seconds each: `node scripts/fuzz.ts [seconds] [word]`.
+// Ends at the first defect and prints the input.
 const seconds = Number(process.argv[2] ?? 10);
 const directory = mkdtempSync(join(tmpdir(), 'countersign-fuzz-'));
 try {

@@ -6,7 +6,10 @@ import { type RuleInfo, readBundle } from '../src/bundle/index.ts';
 const root = fileURLToPath(new URL('..', import.meta.url));
 const SEVERITIES = ['critical', 'high', 'medium', 'low'];
 
-/** The pages under docs/rules by file name: one for each rule of the library, and a list. Made from METADATA and examples. */
+/**
+ * The pages under docs/rules by file name: one for each rule of the library, and a list. Made from METADATA and
+ * examples.
+ */
 export async function rulePages(): Promise<Map<string, string>> {
   const bundle = await readBundle(readFileSync(join(root, 'policies/dist/bundle.tar.gz')), 'shipped');
   const rules = [...bundle.manifest.rules].sort((a, b) => (a.id < b.id ? -1 : 1));

@@ -4,7 +4,8 @@ import { dirname, join, normalize } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
-// The room table of docs/architecture.md: room → rooms it may import, and packages only it may import. Change it there first.
+// The room table of docs/architecture.md: room → rooms it may import, and packages only it may import. Change it there
+// first.
 const ROOMS: Record<string, { rooms: string[]; packages: string[] }> = {
   model: { rooms: [], packages: ['zod', 'canonicalize', 'croner'] },
   yaml: { rooms: ['model'], packages: ['js-yaml'] },

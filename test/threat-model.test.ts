@@ -9,7 +9,8 @@ const SRC = fileURLToPath(new URL('../src', import.meta.url));
 const PAGE = readFileSync(fileURLToPath(new URL('../docs/threat-model.md', import.meta.url)), 'utf8');
 const OWNERS = ['tenant', 'pusher', 'server', 'caller', 'operator', 'person'];
 
-// What interprets text: modules that reach a file, a program or the network, libraries that parse, and calls of the language itself.
+// What interprets text: modules that reach a file, a program or the network, libraries that parse, and calls of the
+// language itself.
 const MODULES =
   /^(node:(fs|fs\/promises|net|http|https|http2|tls|dgram|dns|child_process|sqlite|vm)|openpgp|age-encryption|js-yaml|isomorphic-git(\/.*)?|@kubernetes\/client-node|@marcbachmann\/cel-js|nodemailer|aws4fetch|pg|pg-copy-streams|nanotar|re2js|ajv|graphql|croner|semver|express|commander|@peculiar\/.*|@sigstore\/.*|@opentelemetry\/exporter.*)$/;
 const CALLS: Readonly<Record<string, RegExp>> = {
@@ -27,6 +28,7 @@ const NOTHING_FROM_OUTSIDE: Readonly<Record<string, string>> = {
   'open/control-socket.ts': 'reads a path that the service itself wrote into its data directory',
   'cli/ledger-keys.ts': 'names of ours in the data directory',
   'cli/ledger.ts': 'looks for the checkpoint in the data directory',
+  'open/in-thread.ts': 'starts modules that our own code names',
   'publish/make-report.ts': 'asks for the size of files in the data directory',
   'publish/report-files.ts': 'names come from report/write-report.ts, which has them as constants',
   'serve/probe-server.ts': 'serves an application of service/, which has rows of its own',

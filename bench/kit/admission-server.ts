@@ -13,7 +13,8 @@ import { PolicyPool } from '../../src/policy/index.ts';
 import { AdmissionFront } from '../../src/serve/admission-front.ts';
 import { environmentDocument } from '../../test/kit/documents.ts';
 
-// One server of the benchmark in a process of its own: `bare` only parses and answers, `ours` decides by the rules of a bundle.
+// One server of the benchmark in a process of its own: `bare` only parses and answers, `ours` decides by the rules of a
+// bundle.
 const [kind, port, tls, bundleFile, data, threads = '2'] = process.argv.slice(2) as [
   string,
   string,

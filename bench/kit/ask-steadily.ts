@@ -2,9 +2,9 @@ import { Agent } from 'node:https';
 import { setTimeout as wait } from 'node:timers/promises';
 import { askAdmission } from './ask-admission.ts';
 
-// Asks webhooks at steady rates (`PORT:RATE …`, requests a second) until its standard input ends, in a process of its own, so that what is
-// measured is their time and not that of the bench. Says `ready` when connections and code are warm, and at the end writes the
-// milliseconds that each answer since then took, a list for each.
+// Asks webhooks at steady rates (`PORT:RATE …`, requests a second) until its standard input ends, in a process of its
+// own, so that what is measured is their time and not that of the bench. Says `ready` when connections and code are
+// warm, and at the end writes the milliseconds that each answer since then took, a list for each.
 const agent = new Agent({ keepAlive: true, maxSockets: 64, rejectUnauthorized: false });
 const WARM_MS = 3000;
 let isWarm = false;

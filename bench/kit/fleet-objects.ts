@@ -1,6 +1,9 @@
 import { configMap, deployment, namespace, service } from '../../test/kit/manifests.ts';
 
-/** `count` objects as files by name, in namespaces of fifty: a Namespace, twenty Deployments, fourteen Services, fifteen ConfigMaps. */
+/**
+ * `count` objects as files by name, in namespaces of fifty: a Namespace, twenty Deployments, fourteen Services, fifteen
+ * ConfigMaps.
+ */
 export function fleetObjects(
   prefix: string,
   count: number,

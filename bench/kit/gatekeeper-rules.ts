@@ -2,8 +2,8 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 /**
- * The same rules as ConstraintTemplates with a constraint each: every `deny_NAME` becomes the `violation` of a template of
- * its own, what it shares with others is copied into it, and the object is `input.review.object`. Gives how many.
+ * The same rules as ConstraintTemplates with a constraint each: every `deny_NAME` becomes the `violation` of a template
+ * of its own, what it shares with others is copied into it, and the object is `input.review.object`. Gives how many.
  */
 export function writeTemplates(rego: string, directory: string): number {
   mkdirSync(directory, { recursive: true });

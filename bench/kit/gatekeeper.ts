@@ -8,7 +8,8 @@ import { writeTemplates } from './gatekeeper-rules.ts';
 
 /**
  * Gatekeeper's webhook with the same rules as templates and constraints, on a control plane of its own. `program` and
- * `manifest` (its `deploy/gatekeeper.yaml`) come from its Go module: `go install github.com/open-policy-agent/gatekeeper/v3@v3.23.1`.
+ * `manifest` (its `deploy/gatekeeper.yaml`) come from its Go module: `go install
+ * github.com/open-policy-agent/gatekeeper/v3@v3.23.1`.
  */
 export async function startGatekeeper(
   program: string,

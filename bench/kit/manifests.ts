@@ -1,7 +1,9 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
-/** Writes manifests as fleets have them, 1 to 3 kB each, some of them with faults; the same number gives the same files. */
+/**
+ * Writes manifests as fleets have them, 1 to 3 kB each, some of them with faults; the same number gives the same files.
+ */
 export function writeManifests(directory: string, count: number): void {
   mkdirSync(directory, { recursive: true });
   for (let i = 0; i < count; i++)

@@ -3,7 +3,10 @@ import { median } from './figures.ts';
 
 type Sample = { readonly mib: number; readonly text: string };
 
-/** The memory of a process and of everything it started, looked at four times a second. Pages that processes share count once (Pss). */
+/**
+ * The memory of a process and of everything it started, looked at four times a second. Pages that processes share count
+ * once (Pss).
+ */
 export class MemoryWatch {
   readonly #pid: number;
   readonly #timer: NodeJS.Timeout;

@@ -10,7 +10,10 @@ import { sshsigArmor, sshsigMessage } from '../../test/kit/sshsig.ts';
 /** Signs the payload of a commit; gives the armored signature. */
 export type SignCommit = (payload: Buffer) => Promise<string> | string;
 
-/** An SSH ed25519 key whose signatures are made here: `ssh-keygen` makes some hundred a second, a history needs thousands. */
+/**
+ * An SSH ed25519 key whose signatures are made here: `ssh-keygen` makes some hundred a second, a history needs
+ * thousands.
+ */
 export function sshSigner(): { line: string; sign: SignCommit } {
   const { publicKey, privateKey } = generateKeyPairSync('ed25519');
   const raw = Buffer.from(String(publicKey.export({ format: 'jwk' }).x), 'base64url');

@@ -2,8 +2,9 @@ import { connect, type Socket } from 'node:net';
 import { setTimeout as wait } from 'node:timers/promises';
 import { connect as connectTls, type TLSSocket } from 'node:tls';
 
-// Opens connections to a port of this machine, in waves, from twenty addresses: one in three says nothing, one agrees on TLS and asks nothing,
-// and one sends the header of a request by one byte a second. `PORT COUNT WAVE EVERY_MS`; writes what became of them.
+// Opens connections to a port of this machine, in waves, from twenty addresses: one in three says nothing, one agrees
+// on TLS and asks nothing, and one sends the header of a request by one byte a second. `PORT COUNT WAVE EVERY_MS`;
+// writes what became of them.
 const [port, count, wave, everyMs] = process.argv.slice(2).map(Number) as [number, number, number, number];
 const HELD_MS = 15_000;
 const LATE_MS = 30_000;

@@ -17,7 +17,9 @@ const REVIEWS = [
   { namespace: 'team-a', privileged: true, allowed: false },
 ] as const;
 
-/** Asks the webhook five times a second and writes through the API server twice a second, and counts from `begin` on. */
+/**
+ * Asks the webhook five times a second and writes through the API server twice a second, and counts from `begin` on.
+ */
 export class SteadyAdmission {
   readonly #agent = new Agent({ keepAlive: true, maxSockets: 32, rejectUnauthorized: false });
   readonly #port: number;

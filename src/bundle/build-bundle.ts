@@ -48,8 +48,9 @@ const MAX_FILE = 8 * 1024 * 1024;
 const BUILD_MS = 120_000;
 
 /**
- * Compiles rules to a bundle. The same sources give the same bytes. Throws `policy-unusable` with every problem: Rego that
- * does not compile, a builtin that is not served, a constraint without template, a parameter that its schema does not know.
+ * Compiles rules to a bundle. The same sources give the same bytes. Throws `policy-unusable` with every problem: Rego
+ * that does not compile, a builtin that is not served, a constraint without template, a parameter that its schema does
+ * not know.
  */
 export async function buildBundle(options: BuildOptions): Promise<Built> {
   const problems: Problem[] = [];

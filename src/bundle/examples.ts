@@ -15,7 +15,10 @@ export type Example = {
   readonly pass: readonly unknown[];
 };
 
-/** Reads `examples/RULE/{fail,pass,parameters,images}.yaml` under a root; none where there is no such directory. Throws `policy-unusable`. */
+/**
+ * Reads `examples/RULE/{fail,pass,parameters,images}.yaml` under a root; none where there is no such directory. Throws
+ * `policy-unusable`.
+ */
 export function readExamples(root: string): Example[] {
   const directory = join(root, 'examples');
   if (!existsSync(directory)) return [];

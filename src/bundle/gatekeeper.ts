@@ -17,7 +17,10 @@ export type TemplateSource = {
   readonly place: string;
 };
 
-/** Constraints act at this point of Gatekeeper's; pre-merge check, reconcile and admission give one answer, so it is one point. */
+/**
+ * Constraints act at this point of Gatekeeper's; pre-merge check, reconcile and admission give one answer, so it is one
+ * point.
+ */
 const ENFORCEMENT_POINTS = ['validation.gatekeeper.sh', '*'];
 
 type Target = {
@@ -87,7 +90,10 @@ export function readTemplate({ value, place }: Found, problems: Problem[]): Temp
   };
 }
 
-/** A constraint with the defaults of its template's schema. A kind without template, and parameters the schema does not know, are problems. */
+/**
+ * A constraint with the defaults of its template's schema. A kind without template, and parameters the schema does not
+ * know, are problems.
+ */
 export function readConstraint(
   { value, place }: Found,
   templates: ReadonlyMap<string, TemplateSource>,

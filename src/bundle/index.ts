@@ -1,7 +1,7 @@
 /**
- * Takes Rego, ConstraintTemplates and constraints, or an archive of them compiled; gives a `PolicyBundle` with its digest.
- * Refuses what does not compile, what calls a builtin that is not served, a constraint without its template, and an archive
- * in which nothing denies.
+ * Takes Rego, ConstraintTemplates and constraints, or an archive of them compiled; gives a `PolicyBundle` with its
+ * digest. Refuses what does not compile, what calls a builtin that is not served, a constraint without its template,
+ * and an archive in which nothing denies.
  */
 import type { BuildOptions, Built } from './build-bundle.ts';
 

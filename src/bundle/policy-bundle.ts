@@ -86,7 +86,9 @@ export type BundleManifest = {
   /** The version of opa that compiled it. */
   readonly opa: string;
   readonly entries: readonly Entry[];
-  /** An entrypoint that gives what all of Conftest's entries give, by their names: what rules share is worked out once. */
+  /**
+   * An entrypoint that gives what all of Conftest's entries give, by their names: what rules share is worked out once.
+   */
   readonly together?: string;
   readonly rules: readonly RuleInfo[];
   readonly templates: readonly Template[];

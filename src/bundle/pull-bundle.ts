@@ -4,9 +4,9 @@ import { type PullOptions, pullImage, type Refuse } from '../registry/index.ts';
 const SIGNATURE_TYPE = 'application/vnd.countersign.bundle.signature.v1';
 
 /**
- * Pulls a bundle from a registry by the digest of its manifest (OCI distribution 1.1): the first layer that is a gzipped
- * tar, and a signature layer where there is one. Every byte is hashed again. Throws `policy-unusable`, with `retry` where
- * the registry is away.
+ * Pulls a bundle from a registry by the digest of its manifest (OCI distribution 1.1): the first layer that is a
+ * gzipped tar, and a signature layer where there is one. Every byte is hashed again. Throws `policy-unusable`, with
+ * `retry` where the registry is away.
  */
 export async function pullBundle(
   reference: string,

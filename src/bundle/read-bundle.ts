@@ -9,7 +9,8 @@ const MAX_UNPACKED = 256 * 1024 * 1024;
 
 /**
  * Reads a bundle archive: one of `countersign policy build`, or any of `opa build -t wasm` whose entrypoints follow a
- * convention. Throws `policy-unusable`: no archive, no module, another ABI, a builtin that is not served, nothing that denies.
+ * convention. Throws `policy-unusable`: no archive, no module, another ABI, a builtin that is not served, nothing that
+ * denies.
  */
 export async function readBundle(archive: Uint8Array, name: string): Promise<PolicyBundle> {
   const unusable = (why: string, cause?: unknown) =>

@@ -17,8 +17,8 @@ export type AdmissionPreviewOptions = {
 type OfEnvironment = { readonly environment: string; readonly requests: readonly Previewed[] };
 
 /**
- * `countersign admission preview`: what `enforce` would have refused, from what `audit` and `warn` recorded or from the API server's audit
- * log. 0 nothing, 1 something, 2 it could not be told.
+ * `countersign admission preview`: what `enforce` would have refused, from what `audit` and `warn` recorded or from the
+ * API server's audit log. 0 nothing, 1 something, 2 it could not be told.
  */
 export async function admissionPreview(options: AdmissionPreviewOptions, io: Io): Promise<number> {
   const all = options.auditLog === undefined ? fromLedger(options) : await fromAuditLog(options, options.auditLog);

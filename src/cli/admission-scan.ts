@@ -5,7 +5,10 @@ import { EXIT, type Io, paint, plain } from '../terminal/index.ts';
 
 export type AdmissionScanOptions = { data: string; environment?: string; output: 'text' | 'json' };
 
-/** `countersign admission scan`: the newest result on the ledger. 0 all is as Git and the rules have it, 1 something is not, 2 nothing was looked at. */
+/**
+ * `countersign admission scan`: the newest result on the ledger. 0 all is as Git and the rules have it, 1 something is
+ * not, 2 nothing was looked at.
+ */
 export function admissionScan(options: AdmissionScanOptions, io: Io): number {
   const reader = readLedger(options.data);
   try {

@@ -13,8 +13,8 @@ export type ApplyOptions = PassOptions & {
 };
 
 /**
- * `countersign apply`: one pass over the environments, by the same gate and with the same records as the service, and then
- * it ends. 0 everything is at its newest commit, 1 the gate or the cluster says no, 2 it could not be told.
+ * `countersign apply`: one pass over the environments, by the same gate and with the same records as the service, and
+ * then it ends. 0 everything is at its newest commit, 1 the gate or the cluster says no, 2 it could not be told.
  */
 export async function apply(options: ApplyOptions, settings: ProcessSettings, io: Io): Promise<number> {
   const level = options.verbose ? settings.logLevel : 'error';
@@ -32,7 +32,8 @@ export async function apply(options: ApplyOptions, settings: ProcessSettings, io
   const serving = await openServing(options, settings, configuration, log, () => []);
   const { ledger, closing } = serving;
   const signing = serving.signing?.keep(ledger);
-  const kept = signing?.run().catch((thrown: unknown) => log.error({}, messageOf(thrown))); // the ledger takes nothing more then
+  // the ledger takes nothing more then
+  const kept = signing?.run().catch((thrown: unknown) => log.error({}, messageOf(thrown)));
   closing.push(async () => {
     signing?.stop();
     await kept;

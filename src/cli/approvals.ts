@@ -77,7 +77,10 @@ export async function approvalsList(options: ApprovalsListOptions, settings: Pro
   }
 }
 
-/** `countersign approvals verify COMMIT`: whether signatures and approvals let the change through, without rendering or rules. */
+/**
+ * `countersign approvals verify COMMIT`: whether signatures and approvals let the change through, without rendering or
+ * rules.
+ */
 export async function approvalsVerify(
   name: string,
   options: ApprovalsVerifyOptions,
@@ -135,7 +138,10 @@ export async function approvalsVerify(
   }
 }
 
-/** `countersign approvals import`: brings a forge's reviews in as statements signed by this bot, each labelled as what it is. */
+/**
+ * `countersign approvals import`: brings a forge's reviews in as statements signed by this bot, each labelled as what
+ * it is.
+ */
 export async function approvalsImport(
   options: ApprovalsImportOptions,
   settings: ProcessSettings,
@@ -196,7 +202,8 @@ function forgeOf(
   const [place = '', ...path] = repositoryUri(url).slice('git+'.length).split('/');
   const host = /^https?:/i.test(url) ? place : place.replace(/:\d+$/, ''); // the port of SSH is not that of the API
   const api = httpAddress(apiUrl ?? defaultApiUrl(forge, host));
-  const [, prefix = ''] = /^\/(.*\/)?api\/v\d+\/?$/.exec(api.path) ?? []; // a forge that does not live at the top of its host
+  // a forge that does not live at the top of its host
+  const [, prefix = ''] = /^\/(.*\/)?api\/v\d+\/?$/.exec(api.path) ?? [];
   const whole = path.join('/');
   const there = whole.startsWith(prefix) ? whole.slice(prefix.length) : whole;
   // The path of a local repository says nothing of a forge. Forges take letters of either case for one project.

@@ -32,8 +32,8 @@ const DONE: Record<Decision, string> = {
 };
 
 /**
- * `countersign approve COMMIT`, `approvals reject` and `approvals revoke`: shows the change, signs a statement bound to its
- * base and tree, pushes it.
+ * `countersign approve COMMIT`, `approvals reject` and `approvals revoke`: shows the change, signs a statement bound to
+ * its base and tree, pushes it.
  */
 export async function approve(
   name: string,
@@ -97,7 +97,8 @@ export async function approve(
   }
 }
 
-// A commit that is already on the branch is approved against its first parent, one that is not against the branch's tip.
+// A commit that is already on the branch is approved against its first parent, one that is not against the branch's
+// tip.
 export async function baseOf(
   user: { commit(name: string): Promise<string> },
   repository: { isAncestor(a: string, b: string): Promise<boolean> },

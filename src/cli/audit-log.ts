@@ -4,7 +4,10 @@ import { CountersignError, messageOf } from '../model/index.ts';
 
 const BATCH = 1000;
 
-/** Events of audit logs, as --audit-log-format=json writes them, a thousand at a time. Throws `usage` with the line that is none. */
+/**
+ * Events of audit logs, as --audit-log-format=json writes them, a thousand at a time. Throws `usage` with the line that
+ * is none.
+ */
 export async function* auditEvents(files: readonly string[]): AsyncGenerator<unknown[]> {
   let batch: unknown[] = [];
   for (const file of files) {

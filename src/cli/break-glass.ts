@@ -20,8 +20,8 @@ export type BreakGlassSettleOptions = {
 };
 
 /**
- * `countersign break-glass open`: a grant, by an annotation on the Namespaces that the API server checks who sets. Needs neither Git, forge
- * nor ledger. 0 it is open, 1 the gate or the cluster says no, 2 it could not be told.
+ * `countersign break-glass open`: a grant, by an annotation on the Namespaces that the API server checks who sets.
+ * Needs neither Git, forge nor ledger. 0 it is open, 1 the gate or the cluster says no, 2 it could not be told.
  */
 export async function breakGlassOpen(
   options: BreakGlassOpenOptions,
@@ -143,7 +143,10 @@ function textOf(environment: string, { open, unsettled }: BreakGlassStanding, io
   return `${environment}: ${open.length} open, ${unsettled.length} to settle\n${lines.join('\n')}\n`;
 }
 
-/** `countersign break-glass settle`: ends the review of uses, by the commit that made Git agree or because all is undone. */
+/**
+ * `countersign break-glass settle`: ends the review of uses, by the commit that made Git agree or because all is
+ * undone.
+ */
 export async function breakGlassSettle(environment: string, options: BreakGlassSettleOptions, io: Io): Promise<number> {
   if ((options.commit === undefined) === !options.reverted)
     throw new CountersignError('usage', 'say how Git and the cluster agree again', {

@@ -17,7 +17,9 @@ import type { CheckOptions } from './check-options.ts';
 import { reportsOf, writeReports } from './reports-of.ts';
 import { showVerdictEnd, showVerdictHead } from './show-verdict.ts';
 
-/** `countersign check`: the verdict the cluster would give, before the merge. Records nothing, so it can allow nothing. */
+/**
+ * `countersign check`: the verdict the cluster would give, before the merge. Records nothing, so it can allow nothing.
+ */
 export async function check(options: CheckOptions, settings: ProcessSettings, io: Io): Promise<number> {
   if (options.explain !== undefined)
     return (await import('./explain.ts')).explain(options.explain, options.policy ?? [], settings, io);

@@ -43,8 +43,8 @@ type Difference = {
 };
 
 /**
- * `countersign diff`: what a revision of a checkout would change in the cluster, by the API server's own dry run. 0 nothing, 1
- * something, 2 it could not be told. Values of Secrets are not shown, only which of them differ.
+ * `countersign diff`: what a revision of a checkout would change in the cluster, by the API server's own dry run. 0
+ * nothing, 1 something, 2 it could not be told. Values of Secrets are not shown, only which of them differ.
  */
 export async function diff(options: DiffOptions, settings: ProcessSettings, io: Io): Promise<number> {
   const configuration = openConfiguration(options);
@@ -121,7 +121,8 @@ function described(name: string, live: KubernetesObject | undefined, wanted: Kub
   };
 }
 
-// What people compare: without what the server or we write ourselves. Of a Secret, each value is a mark that tells same from different.
+// What people compare: without what the server or we write ourselves. Of a Secret, each value is a mark that tells same
+// from different.
 function masked(live: KubernetesObject | undefined, wanted: KubernetesObject): [string, string] {
   const clean = (object: KubernetesObject, other: KubernetesObject | undefined): string => {
     const { status: _, metadata, ...rest } = object;

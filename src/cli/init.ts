@@ -17,7 +17,10 @@ export type InitOptions = {
   output: 'text' | 'json';
 };
 
-/** `countersign init`: first documents and a CI job for a fleet repository, with the key of whoever runs it. Overwrites nothing. */
+/**
+ * `countersign init`: first documents and a CI job for a fleet repository, with the key of whoever runs it. Overwrites
+ * nothing.
+ */
 export async function init(options: InitOptions, settings: ProcessSettings, io: Io): Promise<number> {
   const user = new UserRepository(options.repo, findOnPath('git', settings.path) ?? 'git');
   const files = new Map([

@@ -13,7 +13,10 @@ export type LedgerAuditOptions = {
   output: 'text' | 'jsonl';
 };
 
-/** `countersign ledger audit FILE…`: the API server's audit log against the ledger: every write to a governed namespace is accounted for, or named. */
+/**
+ * `countersign ledger audit FILE…`: the API server's audit log against the ledger: every write to a governed namespace
+ * is accounted for, or named.
+ */
 export async function ledgerAudit(files: readonly string[], options: LedgerAuditOptions, io: Io): Promise<number> {
   const { environments } = openConfiguration(options);
   const opened = options.record ? await openToRecord(options.data) : openToRead(options.data);

@@ -33,8 +33,9 @@ type Erasure = {
 type Approved = { readonly approvedBy: string; readonly approval: string };
 
 /**
- * `countersign ledger forget TEXT`: erases every text that holds a name or address from the table beside the entries, and records that it
- * was done, why, and by whose word. Refuses where exceptions that name the person are open, unless somebody else signed for it.
+ * `countersign ledger forget TEXT`: erases every text that holds a name or address from the table beside the entries,
+ * and records that it was done, why, and by whose word. Refuses where exceptions that name the person are open, unless
+ * somebody else signed for it.
  */
 export async function ledgerForget(
   asked: string,
@@ -186,7 +187,8 @@ function isThem({ spec }: TrustPolicy, name: string, text: string): boolean {
   return names.some((n) => text.toLowerCase().includes(n.toLowerCase()));
 }
 
-// On record first: a process that ends in between leaves an entry whose text is still there, and the command can be given again.
+// On record first: a process that ends in between leaves an entry whose text is still there, and the command can be
+// given again.
 async function forgetAlone(texts: readonly string[], forgotten: Forgotten, options: ForgetOptions): Promise<number> {
   const { data, ledger: postgres, ledgerKey } = options;
   const key = ledgerKey === undefined ? undefined : { files: ledgerKey };

@@ -26,7 +26,10 @@ export type LedgerProveOptions = {
   output: 'text' | 'json';
 };
 
-/** `countersign ledger prove`: a receipt for an entry, a proof that the ledger extends a checkpoint, or the check of a receipt. */
+/**
+ * `countersign ledger prove`: a receipt for an entry, a proof that the ledger extends a checkpoint, or the check of a
+ * receipt.
+ */
 export function ledgerProve(index: string | undefined, options: LedgerProveOptions, io: Io): number {
   if (options.check !== undefined) return check(options.check, options, io);
   const reader = new LedgerReader(ledgerFile(options.data)).freeze();

@@ -17,8 +17,8 @@ const HTTP = 8080;
 const DASHBOARD = 8090; // in the pod only: `kubectl port-forward` reaches it, and asks who that is
 
 /**
- * `countersign manifests`: everything the service needs in a cluster, as one List. With a PostgreSQL (`--ledger-secret`) several replicas that
- * are kept apart and never all away; without, one with a volume.
+ * `countersign manifests`: everything the service needs in a cluster, as one List. With a PostgreSQL
+ * (`--ledger-secret`) several replicas that are kept apart and never all away; without, one with a volume.
  */
 export function manifests(options: ManifestsOptions, io: Io): number {
   const replicas = Number(options.replicas);

@@ -45,7 +45,10 @@ export async function reconcile(environment: string, options: ReconcileOptions, 
   return answer.ok ? EXIT.yes : EXIT.no;
 }
 
-/** `countersign rollback ENVIRONMENT --to REVISION`: an earlier good revision after the same checks, and how to make Git agree. */
+/**
+ * `countersign rollback ENVIRONMENT --to REVISION`: an earlier good revision after the same checks, and how to make Git
+ * agree.
+ */
 export async function rollback(environment: string, options: RollbackOptions, io: Io): Promise<number> {
   const answer = running(await ask('rollback', environment, options, { to: options.to }), options.data);
   const result = answer.result as { outcome: string; error?: string; status: ReconcilerStatus };

@@ -10,8 +10,9 @@ import { EXIT, type Io, paint, plain } from '../terminal/index.ts';
 export type PolicyReplayOptions = { config: string[]; data: string; output: 'text' | 'json' };
 
 /**
- * `countersign policy replay`: judges a recorded change again, from the same commits and at the same moment, and compares
- * what the rules say now with what they said then. Exit 0 the same, 1 different, 2 it could not be judged again.
+ * `countersign policy replay`: judges a recorded change again, from the same commits and at the same moment, and
+ * compares what the rules say now with what they said then. Exit 0 the same, 1 different, 2 it could not be judged
+ * again.
  */
 export async function policyReplay(
   entry: string,

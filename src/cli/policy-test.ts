@@ -283,7 +283,8 @@ type SuiteCase = {
   readonly assertions?: readonly { readonly violations?: unknown; readonly message?: string }[];
 };
 
-// Gatekeeper's `gator verify` format (https://open-policy-agent.github.io/gatekeeper/website/docs/gator#the-gator-verify-subcommand).
+// Gatekeeper's `gator verify` format
+// (https://open-policy-agent.github.io/gatekeeper/website/docs/gator#the-gator-verify-subcommand).
 async function suites(
   roots: readonly string[],
   options: PolicyTestOptions,

@@ -125,7 +125,10 @@ export type PolicyWaiveOptions = {
   output: 'text' | 'json';
 };
 
-/** `countersign policy waive`: a signed file that lets one rule be broken by one thing until a day. It counts once it is merged. */
+/**
+ * `countersign policy waive`: a signed file that lets one rule be broken by one thing until a day. It counts once it is
+ * merged.
+ */
 export async function policyWaive(
   rule: string,
   options: PolicyWaiveOptions,

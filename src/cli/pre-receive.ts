@@ -13,8 +13,8 @@ type Update = { readonly from: string; readonly to: string; readonly ref: string
 const MAX_LINES = 1024 * 1024; // bytes of updates in one push
 
 /**
- * `countersign pre-receive`: Git's hook of that name. Reads `OLD NEW REF` lines and judges, for every environment whose branch
- * is pushed to, what the gate would say after it. Exit 0 lets the push in; anything else refuses all of it.
+ * `countersign pre-receive`: Git's hook of that name. Reads `OLD NEW REF` lines and judges, for every environment whose
+ * branch is pushed to, what the gate would say after it. Exit 0 lets the push in; anything else refuses all of it.
  */
 export async function preReceive(
   input: AsyncIterable<Uint8Array>,

@@ -36,7 +36,10 @@ export type ProvenanceOptions = {
 
 const MAX_TIMES = 100_000; // committer times remembered for the children that come later
 
-/** `countersign provenance`: one verdict per commit of a range, on signatures alone; each is written as soon as it is known. */
+/**
+ * `countersign provenance`: one verdict per commit of a range, on signatures alone; each is written as soon as it is
+ * known.
+ */
 export async function provenance(
   range: string,
   options: ProvenanceOptions,

@@ -46,7 +46,8 @@ import type { VerifyOptions } from './verify.ts';
 const DATA = 'countersign-data';
 const CONFIG = ['countersign'];
 
-// Commands are loaded when they are called: a check in CI should not wait for the API server's client and the PDF writer.
+// Commands are loaded when they are called: a check in CI should not wait for the API server's client and the PDF
+// writer.
 
 /** Runs one command line (without program name) and gives its exit code; never throws. */
 export async function runCli(args: readonly string[], io: Io, hooks: ServeHooks = {}): Promise<number> {

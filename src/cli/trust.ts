@@ -170,7 +170,8 @@ function nameFrom(email: string | undefined): string | undefined {
   return name === '' ? undefined : name;
 }
 
-// Lists and mappings of texts, as a person would write them; every text in double quotes (a JSON text is a YAML text) or as a block.
+// Lists and mappings of texts, as a person would write them; every text in double quotes (a JSON text is a YAML text)
+// or as a block.
 function yamlOf(value: unknown, indent = ''): string {
   if (Array.isArray(value))
     return value.length === 0

@@ -7,8 +7,8 @@ import { CountersignError, messageOf } from '../model/index.ts';
 import { documentKubeconfig } from './kubeconfig.ts';
 
 /**
- * Which cluster: a kubeconfig file and context, or (without a file) the pod's own account; and the ServiceAccount to act as
- * there, as `namespace/name`.
+ * Which cluster: a kubeconfig file and context, or (without a file) the pod's own account; and the ServiceAccount to
+ * act as there, as `namespace/name`.
  */
 export type ClusterAddress = {
   readonly kubeconfig: string | undefined;
@@ -18,7 +18,10 @@ export type ClusterAddress = {
   readonly namedBy?: 'operator' | 'document' | undefined;
 };
 
-/** An answer of the API server. `body` is parsed JSON; `warnings` are the texts of its Warning headers; `retryAfter` is in seconds. */
+/**
+ * An answer of the API server. `body` is parsed JSON; `warnings` are the texts of its Warning headers; `retryAfter` is
+ * in seconds.
+ */
 export type Answer = {
   readonly status: number;
   readonly body: Record<string, unknown>;
@@ -26,7 +29,10 @@ export type Answer = {
   readonly retryAfter: number | undefined;
 };
 
-/** `Accept` for answers without spec, status and data: they need not be written, nor read. What cannot leave them out sends all of it. */
+/**
+ * `Accept` for answers without spec, status and data: they need not be written, nor read. What cannot leave them out
+ * sends all of it.
+ */
 export const METADATA_ONLY = {
   object: 'application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json',
   list: 'application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json',
@@ -134,7 +140,10 @@ export class ApiServer {
         : { 'impersonate-user': `system:serviceaccount:${serviceAccount.replace('/', ':')}` };
   }
 
-  /** Sends one request. Throws `cluster-unreachable` (retry) when there is no answer; any answer with a status is returned. */
+  /**
+   * Sends one request. Throws `cluster-unreachable` (retry) when there is no answer; any answer with a status is
+   * returned.
+   */
   async request(
     method: string,
     path: string,
@@ -230,7 +239,8 @@ export class ApiServer {
         ...until,
         ...(options.auth == null ? {} : { auth: options.auth }),
       });
-      // An answer without a length would count as whole when its socket ends: the answer itself is ended, with the reason.
+      // An answer without a length would count as whole when its socket ends: the answer itself is ended, with the
+      // reason.
       let answer: IncomingMessage | undefined;
       const end = (why: string) => {
         reject(new Error(why));
@@ -283,7 +293,8 @@ export class ApiServer {
     const keep = this.#credentials;
     const same =
       keep !== undefined && JSON.stringify([keep.options.cert, keep.options.key]) === JSON.stringify([cert, key]);
-    // There is one server: the name by which an agent finds its sockets need not be put together from all certificates each time.
+    // There is one server: the name by which an agent finds its sockets need not be put together from all certificates
+    // each time.
     const pool = (more: object) =>
       Object.assign(this.url.startsWith('http:') ? new HttpAgent(more) : new Agent({ ...more, ...tls }), {
         getName: () => this.url,
@@ -322,7 +333,8 @@ async function readAnswer(response: IncomingMessage, most: number): Promise<Answ
   const retryAfter = Number(response.headers['retry-after']);
   const body = text === '' ? {} : parse(text);
   const isGood = response.statusCode !== undefined && response.statusCode >= 200 && response.statusCode < 300;
-  if (body === undefined && isGood) throw new Error('the answer is not JSON'); // an empty list would mean that nothing is there
+  // an empty list would mean that nothing is there
+  if (body === undefined && isGood) throw new Error('the answer is not JSON');
   return {
     status: response.statusCode ?? 0,
     body: body ?? {}, // what is not the API server's is not repeated

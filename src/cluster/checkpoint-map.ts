@@ -3,7 +3,10 @@ import type { Answer, ApiServer } from './api-server.ts';
 
 const KEY = 'checkpoint';
 
-/** The newest checkpoint in a ConfigMap: not far from the store, but under other hands than a disk, and visible to operators. */
+/**
+ * The newest checkpoint in a ConfigMap: not far from the store, but under other hands than a disk, and visible to
+ * operators.
+ */
 export class CheckpointMap {
   readonly #server: ApiServer;
   readonly #path: string;

@@ -103,7 +103,10 @@ export class Cluster {
     return this.view.get(ref);
   }
 
-  /** Whose an object is, when it bears another environment's label, or ours by another ledger; undefined where nothing is against us. */
+  /**
+   * Whose an object is, when it bears another environment's label, or ours by another ledger; undefined where nothing
+   * is against us.
+   */
   otherOwner(ref: ObjectRef, environment: string): string | undefined {
     const live = this.view.get(ref);
     if (live === undefined) return undefined;
@@ -226,8 +229,8 @@ export class Cluster {
   }
 
   /**
-   * Makes us the owner of every field of an object, so that the next apply removes what is not in Git. Changes no content.
-   * Fields of subresources such as `status` stay with their owners.
+   * Makes us the owner of every field of an object, so that the next apply removes what is not in Git. Changes no
+   * content. Fields of subresources such as `status` stay with their owners.
    */
   async takeOver(ref: ObjectRef): Promise<void> {
     const path = await this.#path(ref);
@@ -288,13 +291,17 @@ export class Cluster {
       kind: 'DeleteOptions',
       propagationPolicy: how.foreground === true ? 'Foreground' : 'Background',
       ...(how.dryRun === true ? { dryRun: ['All'] } : {}),
-      preconditions: { uid: metadata['uid'] }, // another object that came to bear the name meanwhile is not the one that was looked at
+      // another object that came to bear the name meanwhile is not the one that was looked at
+      preconditions: { uid: metadata['uid'] },
     };
     const answer = await this.#ask('DELETE', path, body);
     if (answer.status !== 404 && answer.status !== 202 && answer.status !== 409) succeed(answer, 'delete', ref);
   }
 
-  /** Whether the object that bears this name has that uid, and then its own controller; remembered, as neither ever changes. */
+  /**
+   * Whether the object that bears this name has that uid, and then its own controller; remembered, as neither ever
+   * changes.
+   */
   async owner(ref: ObjectRef, uid: string): Promise<{ readonly owner: OwnerReference | undefined } | undefined> {
     const known = this.#owners.get(uid);
     if (known !== undefined) return known;
@@ -402,8 +409,8 @@ export class Cluster {
     return { ...object, metadata: { ...metadata, labels: { ...metadata.labels, [LABEL]: environment }, annotations } };
   }
 
-  // A few times over: a server that is busy, or that starts anew, is no reason to begin a run of thousands again. All of
-  // our requests may be sent twice: applying and deleting the same again changes nothing.
+  // A few times over: a server that is busy, or that starts anew, is no reason to begin a run of thousands again. All
+  // of our requests may be sent twice: applying and deleting the same again changes nothing.
   async #ask(method: string, path: string, body?: unknown, contentType?: string, accept?: string): Promise<Answer> {
     for (let attempt = 1; ; attempt++) {
       const last = attempt === ATTEMPTS;

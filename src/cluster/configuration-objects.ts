@@ -30,7 +30,10 @@ export type Condition = {
 
 type Log = { warn(fields: object, message: string): void };
 
-/** The documents that stand as objects in some namespaces of a cluster, kept up to date, and what is said in their status. */
+/**
+ * The documents that stand as objects in some namespaces of a cluster, kept up to date, and what is said in their
+ * status.
+ */
 export class ConfigurationObjects {
   readonly #server: ApiServer;
   readonly #namespaces: readonly string[];
@@ -115,7 +118,10 @@ export class ConfigurationObjects {
     return this.#documents.get(`${kind} ${namespace}/${name}`);
   }
 
-  /** Writes an object's status. What cannot be written is said once in the log: a status is for people, and never the record. */
+  /**
+   * Writes an object's status. What cannot be written is said once in the log: a status is for people, and never the
+   * record.
+   */
   async writeStatus(
     document: ClusterDocument,
     status: Readonly<Record<string, unknown>>,

@@ -20,7 +20,10 @@ export function mergeFields(a: FieldSet, b: FieldSet): FieldSet {
 
 const MAX_PATHS = 20;
 
-/** JSON pointers of what differs between an object as it is and as it should be, `status` and the server's own fields aside. */
+/**
+ * JSON pointers of what differs between an object as it is and as it should be, `status` and the server's own fields
+ * aside.
+ */
 export function differences(is: KubernetesObject, wanted: KubernetesObject): string[] {
   const found: string[] = [];
   const walk = (a: unknown, b: unknown, at: string) => {

@@ -3,8 +3,8 @@ import { CountersignError, type HealthExpression, type KubernetesObject, message
 import type { Health, HealthRule } from './health.ts';
 
 /**
- * The CEL expressions of an environment as one rule. Each sees the whole object as `object`. An expression that fails to
- * run on an object (a field that is not there yet) says "not yet". Throws `config-invalid` when one cannot be read.
+ * The CEL expressions of an environment as one rule. Each sees the whole object as `object`. An expression that fails
+ * to run on an object (a field that is not there yet) says "not yet". Throws `config-invalid` when one cannot be read.
  */
 export function healthExpressions(expressions: readonly HealthExpression[]): HealthRule | undefined {
   if (expressions.length === 0) return undefined;

@@ -19,9 +19,9 @@ const UNSCHEDULABLE_MS = 15_000; // kstatus: schedulers need a moment before the
 const HOPELESS = new Set(['CrashLoopBackOff', 'InvalidImageName', 'CreateContainerConfigError', 'ErrImageNeverPull']);
 
 /**
- * The health of an object by the rules of kstatus (sigs.k8s.io/cli-utils `pkg/kstatus`): being deleted, not yet seen by its
- * controller, `Reconciling` and `Stalled`, then the kind's own rules, then `Ready`; a kind that says nothing is current once
- * it is there. Unlike there, a Job is current when it is complete, and not when it has begun.
+ * The health of an object by the rules of kstatus (sigs.k8s.io/cli-utils `pkg/kstatus`): being deleted, not yet seen by
+ * its controller, `Reconciling` and `Stalled`, then the kind's own rules, then `Ready`; a kind that says nothing is
+ * current once it is there. Unlike there, a Job is current when it is complete, and not when it has begun.
  */
 export function healthOf(object: KubernetesObject, now = Date.now()): Health {
   if (object.metadata['deletionTimestamp'] !== undefined) return progressing('it is being deleted');

@@ -25,8 +25,8 @@ export type ObjectMeta = {
 /** After how long all is read again, in milliseconds, and how long one watch lasts, in seconds. */
 export type WatchTimes = { readonly fullReadMs: number; readonly watchSeconds: number };
 
-// A cache that is never held against the real thing is believed too long (Argo CD 8175): once a watch has ended after so long,
-// all is read again.
+// A cache that is never held against the real thing is believed too long (Argo CD 8175): once a watch has ended after
+// so long, all is read again.
 export const TIMES: WatchTimes = { fullReadMs: 600_000, watchSeconds: 240 };
 
 type Event = { readonly type: string; readonly object: KubernetesObject & { readonly code?: number } };
@@ -87,7 +87,10 @@ export class KindFollow {
     this.#sink = sink;
   }
 
-  /** Resolves when all was listed once; from there on it goes on by itself until it is stopped. Throws where it cannot be. */
+  /**
+   * Resolves when all was listed once; from there on it goes on by itself until it is stopped. Throws where it cannot
+   * be.
+   */
   async begin(): Promise<void> {
     void this.#goOn(await this.#firstList());
   }
@@ -206,7 +209,9 @@ export class KindFollow {
   }
 }
 
-/** A kind that is followed in the whole cluster or, where the account may not, in the namespaces that somebody needs. */
+/**
+ * A kind that is followed in the whole cluster or, where the account may not, in the namespaces that somebody needs.
+ */
 export class FollowedKind {
   /** Whether all that is asked for was listed once. */
   read = false;

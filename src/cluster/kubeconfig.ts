@@ -11,9 +11,9 @@ const HINT =
 type Fields = Readonly<Record<string, unknown>>;
 
 /**
- * Reads a kubeconfig that a document names: one cluster and one user with static credentials. Whoever wrote the document may have
- * written the file too, so nothing in it starts a program, goes through a proxy, acts as someone else, or reads a file outside of the
- * kubeconfig's directory. Throws `config-invalid`.
+ * Reads a kubeconfig that a document names: one cluster and one user with static credentials. Whoever wrote the
+ * document may have written the file too, so nothing in it starts a program, goes through a proxy, acts as someone
+ * else, or reads a file outside of the kubeconfig's directory. Throws `config-invalid`.
  */
 export function documentKubeconfig(file: string, context: string | undefined): KubeConfig {
   try {

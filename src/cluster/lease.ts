@@ -11,8 +11,8 @@ type LeaseSpec = {
 type LeaseObject = { readonly metadata: { readonly resourceVersion: string }; readonly spec: LeaseSpec };
 
 /**
- * One Lease (coordination.k8s.io/v1) that one replica holds at a time. Whether another's has run out is told by how long it was
- * seen unchanged here, and never by its own clock (as client-go's leaderelection does it).
+ * One Lease (coordination.k8s.io/v1) that one replica holds at a time. Whether another's has run out is told by how
+ * long it was seen unchanged here, and never by its own clock (as client-go's leaderelection does it).
  */
 export class Lease {
   readonly #server: ApiServer;
@@ -65,8 +65,8 @@ export class Lease {
   }
 
   /**
-   * Takes it, or renews it where it is ours already. False when another has it, unless that one `isGone`. Throws when the API server
-   * does not answer, or does not let us.
+   * Takes it, or renews it where it is ours already. False when another has it, unless that one `isGone`. Throws when
+   * the API server does not answer, or does not let us.
    */
   async take(isGone: (holder: string) => boolean = () => false): Promise<boolean> {
     const found = await this.#server.request('GET', this.#path);

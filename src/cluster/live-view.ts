@@ -55,7 +55,10 @@ export class LiveView {
     if (rule !== undefined) this.#rules.set(environment, rule);
   }
 
-  /** Watches a kind, in the namespaces where the account may not watch all of the cluster. Resolves when it was read once. */
+  /**
+   * Watches a kind, in the namespaces where the account may not watch all of the cluster. Resolves when it was read
+   * once.
+   */
   async watch(resource: Resource, namespaces: readonly string[]): Promise<void> {
     const key = `${resource.apiVersion} ${resource.kind}`;
     let watch = this.#watches.get(key);
@@ -151,7 +154,8 @@ class KindWatch {
     }
     const whole = { ...object, apiVersion: this.#resource.apiVersion, kind: this.#resource.kind };
     const before = this.objects.get(place);
-    if (before !== undefined && resourceVersion !== '' && before.version === resourceVersion) return; // what we wrote ourselves
+    // what we wrote ourselves
+    if (before !== undefined && resourceVersion !== '' && before.version === resourceVersion) return;
     const now: LiveObject = {
       version: resourceVersion,
       uid: uid ?? '',

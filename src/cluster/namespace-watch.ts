@@ -21,8 +21,8 @@ type Hooks = {
 const AT_ONCE = 8;
 
 /**
- * Tells which objects in some namespaces are others than before, whatever their kind, by watches on their metadata. What only has
- * another status is the same.
+ * Tells which objects in some namespaces are others than before, whatever their kind, by watches on their metadata.
+ * What only has another status is the same.
  */
 export class NamespaceWatch {
   readonly #server: ApiServer;
@@ -45,8 +45,8 @@ export class NamespaceWatch {
   }
 
   /**
-   * Watches every kind that is served just now, and none that no longer is. Resolves when what comes from here on is told; kinds that
-   * cannot be watched are tried again at the next call. Throws where the kinds cannot be told.
+   * Watches every kind that is served just now, and none that no longer is. Resolves when what comes from here on is
+   * told; kinds that cannot be watched are tried again at the next call. Throws where the kinds cannot be told.
    */
   async follow(): Promise<void> {
     const served = new Map((await namespacedKinds(this.#server)).map((r) => [`${r.apiVersion} ${r.kind}`, r]));

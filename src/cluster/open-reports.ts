@@ -17,7 +17,8 @@ const MAX_MESSAGE = 1000;
 const SEVERITIES: ReadonlySet<string> = new Set(['critical', 'high', 'medium', 'low', 'info']);
 
 /**
- * Puts results into a namespace as the Report `countersign-NAME`, for example of one environment. False where the cluster has no such kind. Throws `cluster-forbidden`.
+ * Puts results into a namespace as the Report `countersign-NAME`, for example of one environment. False where the
+ * cluster has no such kind. Throws `cluster-forbidden`.
  */
 export async function putReport(
   server: ApiServer,

@@ -1,8 +1,8 @@
 import { controllerOf, type KubernetesObject } from '../model/index.ts';
 
 /**
- * Another tool or object that says an object is its own, in words, or undefined. `ours` is what Git asks for: marks that
- * stand in it are only text there.
+ * Another tool or object that says an object is its own, in words, or undefined. `ours` is what Git asks for: marks
+ * that stand in it are only text there.
  */
 export function foreignOwner(live: KubernetesObject, ours: KubernetesObject): string | undefined {
   const controller = controllerOf(live);

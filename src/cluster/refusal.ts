@@ -3,7 +3,10 @@ import type { Answer } from './api-server.ts';
 
 type Cause = { readonly reason?: string; readonly message?: string; readonly field?: string };
 
-/** What to do about an answer that is no success, as an error. The API server repeats values in its complaints; of a Secret nothing but the status is told. */
+/**
+ * What to do about an answer that is no success, as an error. The API server repeats values in its complaints; of a
+ * Secret nothing but the status is told.
+ */
 export function refusal(answer: Answer, verb: string, what: string, secret: boolean): CountersignError {
   const said = String(answer.body['message'] ?? '').slice(0, 1000);
   const message = `cannot ${verb} ${what}: ${secret ? `the API server answered ${answer.status} (its text is withheld, it may hold values)` : said || answer.status}`;
@@ -60,7 +63,8 @@ function conflicts(answer: Answer): { readonly manager: string; readonly field: 
     .map((c) => ({ manager: /"([^"]*)"/.exec(c.message ?? '')?.[1] ?? 'another manager', field: c.field ?? '' }));
 }
 
-// By what the causes say and never by the status alone: most refusals with 422 are mistakes that a new object would have too.
+// By what the causes say and never by the status alone: most refusals with 422 are mistakes that a new object would
+// have too.
 function isImmutable(answer: Answer): boolean {
   const all = causes(answer);
   return (

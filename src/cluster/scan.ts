@@ -53,8 +53,8 @@ export async function namespacedKinds(server: ApiServer): Promise<readonly Resou
 }
 
 /**
- * Everything that is in namespaces, kind by kind, from the API server's own cache. Kinds that may not be listed, or whose server is away,
- * are named in what it returns. Throws where the kinds cannot be told.
+ * Everything that is in namespaces, kind by kind, from the API server's own cache. Kinds that may not be listed, or
+ * whose server is away, are named in what it returns. Throws where the kinds cannot be told.
  */
 export async function* objectsIn(
   server: ApiServer,

@@ -43,7 +43,10 @@ const SUBRESOURCES = [
   'services/proxy',
 ];
 
-/** The ValidatingWebhookConfiguration; `kept` is the authority that stands in it now, whose certificates may still be served by a replica. */
+/**
+ * The ValidatingWebhookConfiguration; `kept` is the authority that stands in it now, whose certificates may still be
+ * served by a replica.
+ */
 export function webhookConfiguration(plan: WebhookPlan, kept: string): object {
   const { environments } = plan;
   const clientConfig = {
@@ -162,12 +165,13 @@ const BESIDE = [
     expression: '!(request.resource.group == "coordination.k8s.io" && request.resource.resource == "leases")',
   },
   { name: 'not-events', expression: 'request.resource.resource != "events"' },
-  { name: 'not-reports', expression: '!(request.resource.group in ["openreports.io", "wgpolicyk8s.io"])' }, // what tools find, ours too
+  // what tools find, ours too
+  { name: 'not-reports', expression: '!(request.resource.group in ["openreports.io", "wgpolicyk8s.io"])' },
 ];
 
 /**
- * What keeps others from the gate's own objects while the webhook is away too: policies that the API server evaluates itself, and their
- * bindings. Members of the break-glass groups and our own account (an approved change) pass.
+ * What keeps others from the gate's own objects while the webhook is away too: policies that the API server evaluates
+ * itself, and their bindings. Members of the break-glass groups and our own account (an approved change) pass.
  */
 export function protectingPolicies(plan: WebhookPlan): readonly object[] {
   if (!plan.isProtected) return [];

@@ -101,7 +101,8 @@ export class WebhookRegistration {
     if (put === undefined || put.digest === objectDigest(object)) return;
     const manager = lastWriter(object, FIELD_MANAGER)?.manager ?? FIELD_MANAGER;
     const restore = () => this.#restore(kind, object.metadata.name, 'changed', manager);
-    // Whoever calls himself so may be a replica of another version: each would put back what the other wrote, without end.
+    // Whoever calls himself so may be a replica of another version: each would put back what the other wrote, without
+    // end.
     const since = performance.now() - put.restored;
     if (manager !== FIELD_MANAGER || since > AGAIN_MS) restore();
     else setTimeout(() => !this.#stopped.signal.aborted && restore(), AGAIN_MS - since).unref();
@@ -146,7 +147,8 @@ export class WebhookRegistration {
     return status === 200 ? objectDigest(body as unknown as KubernetesObject) : undefined;
   }
 
-  // Replaced as a whole: applied by fields, a condition or selector that somebody added beside ours would stay, and let things past.
+  // Replaced as a whole: applied by fields, a condition or selector that somebody added beside ours would stay, and let
+  // things past.
   async #apply(object: object, restored = Number.NEGATIVE_INFINITY): Promise<void> {
     const { kind, metadata } = object as KubernetesObject;
     const path = `${API}/${PLURALS[kind]}`;

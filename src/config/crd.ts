@@ -65,9 +65,9 @@ const ENVIRONMENT_COLUMNS = [
 ];
 
 /**
- * The CustomResourceDefinitions of our documents, made from the one schema (structural, as
- * apiextensions.k8s.io/v1 asks for). They let through a little more than the schema, where JSON Schema for Kubernetes cannot say
- * it; what is wrong then stands in the object's status.
+ * The CustomResourceDefinitions of our documents, made from the one schema (structural, as apiextensions.k8s.io/v1 asks
+ * for). They let through a little more than the schema, where JSON Schema for Kubernetes cannot say it; what is wrong
+ * then stands in the object's status.
  */
 export function customResourceDefinitions(): readonly Schema[] {
   return KINDS.map(({ kind, plural, short, schema }) => {
@@ -124,8 +124,8 @@ export function customResourceDefinitions(): readonly Schema[] {
 
 type NameSchema = { readonly metadata: { readonly properties: { readonly name: Schema } } };
 
-// A structural schema says the type of everything once, outside of any choice, and never closes an object: the API server
-// drops or refuses what is not named in it. Defaults are left to us, so that a document stays as it was written.
+// A structural schema says the type of everything once, outside of any choice, and never closes an object: the API
+// server drops or refuses what is not named in it. Defaults are left to us, so that a document stays as it was written.
 function structural(schema: Schema): Schema {
   const {
     additionalProperties,

@@ -23,7 +23,10 @@ const DIRECTORY = fileURLToPath(new URL('../../reports/frameworks/', import.meta
 /** Names of the frameworks that come along. */
 export const SHIPPED_FRAMEWORKS: readonly string[] = readdirSync(DIRECTORY).map((file) => file.replace(/\.json$/, ''));
 
-/** One that comes along, by its name, or anybody's own in a file. Throws `usage` where there is none, and `config-invalid`. */
+/**
+ * One that comes along, by its name, or anybody's own in a file. Throws `usage` where there is none, and
+ * `config-invalid`.
+ */
 export function frameworkNamed(name: string): Framework {
   const file = SHIPPED_FRAMEWORKS.includes(name) ? join(DIRECTORY, `${name}.json`) : name;
   const hint = `one of ${SHIPPED_FRAMEWORKS.join(', ')}, or a file like those in \`reports/frameworks\``;

@@ -59,7 +59,10 @@ export type ConfigurationObject = {
 };
 
 export type ObjectOptions = {
-  /** A directory with one for each namespace, in which the files are that its documents name; without it they may name none. */
+  /**
+   * A directory with one for each namespace, in which the files are that its documents name; without it they may name
+   * none.
+   */
   readonly files: string | undefined;
   /** Documents may name what is in other namespaces than their own. */
   readonly crossNamespace: boolean;
@@ -82,8 +85,9 @@ export function loadConfiguration(paths: readonly string[]): Configuration {
 }
 
 /**
- * The same, with documents that are objects in a cluster. One of those that is not valid does not take part, and neither does
- * what needs it; `invalid` has their problems by `keyOfObject`. Throws `config-invalid` for problems in files.
+ * The same, with documents that are objects in a cluster. One of those that is not valid does not take part, and
+ * neither does what needs it; `invalid` has their problems by `keyOfObject`. Throws `config-invalid` for problems in
+ * files.
  */
 export function loadWithObjects(
   paths: readonly string[],
@@ -197,7 +201,8 @@ function scopedNotifier(notifier: Scoped<Notifier>, beside: readonly Scoped<Envi
   return { ...made, spec: { ...made.spec, environments } };
 }
 
-// The full name of the TrustPolicy that a name means in a namespace: one of the same, or where that is allowed of another.
+// The full name of the TrustPolicy that a name means in a namespace: one of the same, or where that is allowed of
+// another.
 function trustNamed(
   name: string,
   scope: string,
@@ -226,7 +231,8 @@ function trustProblems(
   return [{ path: 'spec.trust', text: `expected the name of a TrustPolicy, found \`${trust}\`${where}` }];
 }
 
-// What a schedule names that must be there; and a report holds the ledger's entries whole, which are of all environments.
+// What a schedule names that must be there; and a report holds the ledger's entries whole, which are of all
+// environments.
 function scheduleProblems(
   { parsed: { spec }, scope }: Scoped<ReportSchedule>,
   environments: readonly Scoped<Environment>[],
@@ -344,7 +350,8 @@ function withoutNamespace(value: unknown): { value: unknown; scope: string } {
   return { value: { ...(value as object), metadata: rest }, scope: namespace };
 }
 
-// Whoever may write an object must not read the service's own files by it: names in the namespace's directory, nothing else.
+// Whoever may write an object must not read the service's own files by it: names in the namespace's directory, nothing
+// else.
 function namesOnlyItsFiles({ file, document, here }: Found, { files }: ObjectOptions, problems: Problem[]): boolean {
   const before = problems.length;
   const wrong = (path: string, text: string) => problems.push({ file, line: 0, path, text });

@@ -23,8 +23,8 @@ export type Made = {
 };
 
 /**
- * What is to be made: a kustomization, or a chart with values of the repository. `chart` is a directory, or a file that pins a chart of
- * one of the `registries` (hosts).
+ * What is to be made: a kustomization, or a chart with values of the repository. `chart` is a directory, or a file that
+ * pins a chart of one of the `registries` (hosts).
  */
 export type Recipe =
   | { readonly with: 'kustomize' }
@@ -47,7 +47,10 @@ export type RepositoryTree = Tree & {
 /** Where the programs are; asked for only when something needs them. Throws `tool-missing`. */
 export type Programs = (name: 'kustomize' | 'helm') => Promise<string>;
 
-/** Where what was made is kept by its `content`: the same files give the same objects, also after the program was renewed. */
+/**
+ * Where what was made is kept by its `content`: the same files give the same objects, also after the program was
+ * renewed.
+ */
 export type MadeStore = {
   readonly get: (content: string) => Made | undefined;
   readonly put: (content: string, made: Made) => void;
@@ -56,7 +59,10 @@ export type MadeStore = {
 /** Parses what a program wrote, within memory and time. */
 export type ParseTexts = (texts: TextsToParse, limits: ProcessLimits) => Promise<ParsedTexts>;
 
-/** Runs a recipe on a directory of a revision, within limits; the same files give the same again without running anything. */
+/**
+ * Runs a recipe on a directory of a revision, within limits; the same files give the same again without running
+ * anything.
+ */
 export type Fence = (
   recipe: Recipe,
   directory: string,
@@ -77,14 +83,16 @@ export function openFence(programs: Programs, parse: ParseTexts, store?: MadeSto
     const tree = upTo(limits.size, whole);
     const chart = recipe.with === 'helm' ? await chartFiles(recipe, directory, tree, pull) : undefined;
     const { files, violations } = chart ?? (await kustomizationFiles(directory, tree));
-    const bytes = [...files.values()].reduce((sum, file) => sum + file.length, 0); // with those of a chart that lies elsewhere
+    // with those of a chart that lies elsewhere
+    const bytes = [...files.values()].reduce((sum, file) => sum + file.length, 0);
     if (tree.isExceeded() || bytes > limits.size) {
       const violation = tooLarge(`\`${directory}\` builds on`, `more than ${limits.size} bytes`, 'size', directory);
       return { documents: [], violations: [violation], content: digestOf(violation) };
     }
     if (violations.length > 0) return { documents: [], violations, content: digestOf(violations) };
     const sorted = [...files].sort(([a], [b]) => (a < b ? -1 : 1));
-    const { registries: _, ...told } = recipe as HelmRecipe; // where bytes may come from is nothing that is made of them
+    // where bytes may come from is nothing that is made of them
+    const { registries: _, ...told } = recipe as HelmRecipe;
     const content = digestOf([told, directory, sorted.map(([path, bytes]) => [path, sha256(bytes)])]);
     const before = known.get(content) ?? store?.get(content);
     if (before?.documents.every((d) => !isSealed(d.value) || d.sealedWith !== undefined) === true) {
@@ -189,7 +197,8 @@ function isSealed(value: unknown): boolean {
   return typeof value === 'object' && value !== null && Object.hasOwn(value, 'sops');
 }
 
-// SOPS' MAC is over a file as it stands in Git, in the order of its text: Kustomize sorts keys, and adds what it is told to add.
+// SOPS' MAC is over a file as it stands in Git, in the order of its text: Kustomize sorts keys, and adds what it is
+// told to add.
 async function withSealed(
   documents: readonly MadeDocument[],
   files: readonly FencedFile[],
@@ -201,7 +210,8 @@ async function withSealed(
   if (sources.length === 0) return documents;
   const parsed = await parse({ ordered: sources.map((f) => Buffer.from(f.content).toString('utf8')) }, limits);
   if (parsed.kind === 'exceeded') return parsed;
-  if (parsed.kind !== 'values') return documents; // the program could read them, so the object stands for itself, and is refused
+  // the program could read them, so the object stands for itself, and is refused
+  if (parsed.kind !== 'values') return documents;
   const byFile = new Map(sources.map((f, i) => [f.path, parsed.values[i] as readonly OrderedValue[]]));
   return documents.map((d) =>
     isSealed(d.value) ? { ...d, sealedWith: byFile.get(d.source.file) ?? [orderedValue(d.value)] } : d,

@@ -12,7 +12,8 @@ export type Tree = {
 const NAMES = ['kustomization.yaml', 'kustomization.yml', 'Kustomization'];
 const MAX_FILES = 5000;
 
-// Where a kustomization names files or directories; what it names anywhere else is refused by kustomize itself, which then finds nothing.
+// Where a kustomization names files or directories; what it names anywhere else is refused by kustomize itself, which
+// then finds nothing.
 const LISTS = [
   'resources',
   'bases',
@@ -27,9 +28,9 @@ const LISTS = [
 const REMOTE = /^[a-z][a-z0-9+.-]*:\/\/|^git@|^[^/]+\.[a-z]{2,}\/|[?&]ref=|^git::/i;
 
 /**
- * Every file that a kustomization builds on, read from the repository, or why it cannot be built: a remote resource, a chart to
- * be fetched, a program to be run, or something that is not there. A directory that refers back to itself is refused too
- * (CVE-2022-24878).
+ * Every file that a kustomization builds on, read from the repository, or why it cannot be built: a remote resource, a
+ * chart to be fetched, a program to be run, or something that is not there. A directory that refers back to itself is
+ * refused too (CVE-2022-24878).
  */
 export async function kustomizationFiles(
   directory: string,

@@ -7,8 +7,8 @@ const LOOK_MS = 25; // a program that does nothing else takes some 50 MiB in tha
 const PAGE = 4096;
 
 /**
- * Calls `exceeded` once a process and those it started hold more than `limit` bytes of memory. Linux only (proc(5)); elsewhere the
- * limits that a program is started with stand alone.
+ * Calls `exceeded` once a process and those it started hold more than `limit` bytes of memory. Linux only (proc(5));
+ * elsewhere the limits that a program is started with stand alone.
  */
 export function watchMemory(pid: number | undefined, limit: number, exceeded: () => void): MemoryWatch {
   if (pid === undefined || process.platform !== 'linux') return { stop: () => {} };

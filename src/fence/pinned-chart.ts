@@ -6,7 +6,10 @@ import { parseYaml } from '../yaml/index.ts';
 
 /** What a repository says of a chart that lies elsewhere: where, and which bytes are meant. */
 export type ChartPin = {
-  /** `oci://HOST/NAME`, whose digest is that of the manifest; or `https://…/NAME-VERSION.tgz`, whose digest is the file's. */
+  /**
+   * `oci://HOST/NAME`, whose digest is that of the manifest; or `https://…/NAME-VERSION.tgz`, whose digest is the
+   * file's.
+   */
   readonly url: string;
   /** `sha256:…` */
   readonly digest: string;

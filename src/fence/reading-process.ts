@@ -34,9 +34,9 @@ const CODE = 48 * 1024 * 1024; // what such a process takes before it reads anyt
 const MODULE = fileURLToPath(new URL(`./reading-child${extname(import.meta.url)}`, import.meta.url));
 
 /**
- * Reads manifests and YAML texts in a process of its own, which can end without ending this one: it has a hard limit of memory and of
- * time, no environment, no right to write files or to start programs, and goes last where processors or memory are short. It is
- * started when it is needed and ended when it is idle.
+ * Reads manifests and YAML texts in a process of its own, which can end without ending this one: it has a hard limit of
+ * memory and of time, no environment, no right to write files or to start programs, and goes last where processors or
+ * memory are short. It is started when it is needed and ended when it is idle.
  */
 export class ReadingProcess {
   #running: { readonly child: ChildProcess; readonly memory: number } | undefined;
@@ -82,7 +82,8 @@ export class ReadingProcess {
     this.#end();
   }
 
-  // Which of several files it was is found by reading each alone. After the first, the others are not read, and none passes.
+  // Which of several files it was is found by reading each alone. After the first, the others are not read, and none
+  // passes.
   async #oneByOne(
     files: readonly SourceFile[],
     limits: ProcessLimits,
@@ -165,7 +166,9 @@ export class ReadingProcess {
 
 type Asked = Omit<Extract<Question, { files: unknown }>, 'id'> | Omit<Extract<Question, { texts: unknown }>, 'id'>;
 
-/** The end of a process for a reason of its own or of someone else, in words; nothing that it was asked is the cause. */
+/**
+ * The end of a process for a reason of its own or of someone else, in words; nothing that it was asked is the cause.
+ */
 type Ended = { readonly ended: string };
 
 const LEFT_TO_EXIT_MS = 1000; // how a process ended is known a moment after it can no longer be written to
@@ -198,7 +201,8 @@ function answerOf(
     const onMessage = (answer: Answer) => {
       if (answer.id === question.id) settle(answer);
     };
-    // V8 itself ends a process whose heap is full. SIGKILL without us is someone else's, or the system's where it lacks memory.
+    // V8 itself ends a process whose heap is full. SIGKILL without us is someone else's, or the system's where it lacks
+    // memory.
     const onExit = (code: number | null, signal: NodeJS.Signals | null) => {
       const isFull = signal === 'SIGABRT' || signal === 'SIGTRAP' || code === 134;
       settle(why ?? (isFull ? outOfMemory(memory) : { ended: String(signal ?? code) }));
@@ -241,7 +245,8 @@ function unexpected(): CountersignError {
   );
 }
 
-// Requests are answered first, and where memory runs out it is this process that the system ends (proc(5), oom_score_adj).
+// Requests are answered first, and where memory runs out it is this process that the system ends (proc(5),
+// oom_score_adj).
 function goesLast({ pid }: ChildProcess): void {
   if (pid === undefined) return;
   try {

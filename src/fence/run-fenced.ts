@@ -5,7 +5,10 @@ import { dirname, join } from 'node:path';
 import { limitedCommand } from '../model/index.ts';
 import { watchMemory } from './memory.ts';
 
-/** How a program ended. `error` is what it wrote there, or what was done to it; `exceeded` the limit for which it was ended. */
+/**
+ * How a program ended. `error` is what it wrote there, or what was done to it; `exceeded` the limit for which it was
+ * ended.
+ */
 export type Ran = {
   readonly ok: boolean;
   readonly output: string;
@@ -22,9 +25,9 @@ const SHOWN = 4000; // characters kept of what a program complains
 const NOWHERE = 'http://127.0.0.1:9'; // the discard port: nobody answers
 
 /**
- * Runs a program in a directory with nothing but these files. It has no settings, no home, no PATH and no proxy that leads
- * anywhere; where the kernel allows it, no network at all. Memory has a hard limit, twice: the kernel refuses more
- * (setrlimit(2), RLIMIT_DATA), and the program and what it started are watched and ended.
+ * Runs a program in a directory with nothing but these files. It has no settings, no home, no PATH and no proxy that
+ * leads anywhere; where the kernel allows it, no network at all. Memory has a hard limit, twice: the kernel refuses
+ * more (setrlimit(2), RLIMIT_DATA), and the program and what it started are watched and ended.
  */
 export async function runFenced(
   program: string,
@@ -74,7 +77,8 @@ export async function runFenced(
 
 let unshare: readonly string[] | undefined;
 
-// A network of its own that leads nowhere; containers may forbid making one, and then the rest of the fence stands alone.
+// A network of its own that leads nowhere; containers may forbid making one, and then the rest of the fence stands
+// alone.
 function withoutNetwork(): readonly string[] {
   if (unshare === undefined) {
     const command = ['/usr/bin/unshare', '--user', '--map-current-user', '--net', '--'];

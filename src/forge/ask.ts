@@ -9,13 +9,14 @@ export type Question = {
   readonly headers: Readonly<Record<string, string>>;
 };
 
-const LIMITS: Limits = { bytes: 8 * 1024 * 1024, quietMs: 30_000, totalMs: 60_000 }; // a page of 100 reviews with long texts is below 1 MiB
+// a page of 100 reviews with long texts is below 1 MiB
+const LIMITS: Limits = { bytes: 8 * 1024 * 1024, quietMs: 30_000, totalMs: 60_000 };
 const MAX_PAGES = 50;
 const ALL_MS = 5 * 60_000;
 
 /**
- * Asks and checks the shape of the answer. A token goes to the server it was given for and nowhere else. Throws `forge-unreachable`
- * (may be tried again) or `forge-refused`, with the forge's status and none of its words.
+ * Asks and checks the shape of the answer. A token goes to the server it was given for and nowhere else. Throws
+ * `forge-unreachable` (may be tried again) or `forge-refused`, with the forge's status and none of its words.
  */
 export async function ask<T>(
   { to, method = 'GET', headers }: Question,
@@ -69,7 +70,8 @@ function refused(to: HttpAddress, status: number): CountersignError {
   return new CountersignError('forge-refused', `\`${shown(to)}\` answers ${status}`, { hint, recover });
 }
 
-// The next page is on the same server, or a `Link` that says otherwise is an error: reviews that are not read must not be missed.
+// The next page is on the same server, or a `Link` that says otherwise is an error: reviews that are not read must not
+// be missed.
 function nextPage(reply: Reply, asked: HttpAddress): HttpAddress | undefined {
   const { link } = reply.headers;
   const next = /<([^>]*)>;\s*rel="?next"?/.exec(typeof link === 'string' ? link : '')?.[1];

@@ -6,7 +6,10 @@ import { ask } from './ask.ts';
 const LIFE_SECONDS = 540; // GitHub takes ten minutes at most
 const SLOW_CLOCK_SECONDS = 60; // GitHub's own advice
 
-/** A token of a GitHub App's installation, which may fetch for an hour. Throws `key-unusable`, `forge-unreachable`, `forge-refused`. */
+/**
+ * A token of a GitHub App's installation, which may fetch for an hour. Throws `key-unusable`, `forge-unreachable`,
+ * `forge-refused`.
+ */
 export async function githubAppToken(
   app: { readonly appId: string; readonly installationId: string; readonly apiUrl: string },
   privateKeyPem: string,

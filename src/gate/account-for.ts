@@ -34,8 +34,8 @@ const WRITES = new Set(['create', 'update', 'patch', 'delete', 'deletecollection
 const SLACK_MS = 10_000;
 
 /**
- * Reads one event. Undefined for what is no write that took effect: other stages and verbs, refusals, dry runs. A TypeError for
- * what is no event at all.
+ * Reads one event. Undefined for what is no write that took effect: other stages and verbs, refusals, dry runs. A
+ * TypeError for what is no event at all.
  */
 export function readAuditEvent(event: unknown): AuditedWrite | undefined {
   const e = event as Partial<Record<string, unknown>> | null;
@@ -132,7 +132,8 @@ export function accountFor(
   return 'unmatched';
 }
 
-// An intent that names the object and was open at that moment: begun before the answer, and not ended before the request.
+// An intent that names the object and was open at that moment: begun before the answer, and not ended before the
+// request.
 function isIntended(write: AuditedWrite, environment: string, ledger: LedgerView): boolean {
   let at = ledger.latest(['apply.intent', 'apply.result'], environment);
   for (; at !== undefined; at = ledger.latest(['apply.intent', 'apply.result'], environment, at.index)) {

@@ -46,7 +46,9 @@ export class AdmissionRecords {
     this.#log = log;
   }
 
-  /** Resolves once it is durable. Throws where it can be recorded nowhere. A dry run is no mutation and is not recorded. */
+  /**
+   * Resolves once it is durable. Throws where it can be recorded nowhere. A dry run is no mutation and is not recorded.
+   */
   allowed(request: RequestOnRecord, as: string): Promise<void> {
     if (request.dryRun) return Promise.resolve();
     const row = this.#row(request, as);
@@ -121,7 +123,10 @@ export class AdmissionRecords {
     this.#writing = false;
   }
 
-  /** Records a refusal, or counts it where the same was recorded within a minute. Never throws, and waits a second at most. */
+  /**
+   * Records a refusal, or counts it where the same was recorded within a minute. Never throws, and waits a second at
+   * most.
+   */
   async refused(request: RequestOnRecord, type: Refusal['type'], mode: Refusal['mode'], reason: string): Promise<void> {
     if (request.dryRun) return;
     const { digest } = request;

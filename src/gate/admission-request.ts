@@ -16,7 +16,10 @@ export type AdmissionRequest = {
   readonly fieldManager: string;
 };
 
-/** The answer. `message` says what to do about a "no"; `warnings` are shown to whoever asked; `notes` go to the API server's audit log. */
+/**
+ * The answer. `message` says what to do about a "no"; `warnings` are shown to whoever asked; `notes` go to the API
+ * server's audit log.
+ */
 export type AdmissionDecision = {
   readonly allowed: boolean;
   readonly message: string;

@@ -44,9 +44,10 @@ export type AdmissionScope = {
 const CONNECTIONS: ReadonlySet<string> = new Set(['exec', 'attach', 'portforward', 'proxy']);
 
 /**
- * Decides a request about what an environment governs (docs/admission.md has the table). Let through are: exactly what a recorded
- * intent asks for, the cluster's own machinery, operators of what Git has, what Git leaves to others, and break-glass. Everything
- * else is refused. What is let through is on record first. Throws where that cannot be; in `audit` and `warn` nothing is refused.
+ * Decides a request about what an environment governs (docs/admission.md has the table). Let through are: exactly what
+ * a recorded intent asks for, the cluster's own machinery, operators of what Git has, what Git leaves to others, and
+ * break-glass. Everything else is refused. What is let through is on record first. Throws where that cannot be; in
+ * `audit` and `warn` nothing is refused.
  */
 export async function admit(request: AdmissionRequest, scope: AdmissionScope): Promise<AdmissionDecision> {
   const { mode } = scope.environment.spec.admission;
@@ -62,7 +63,8 @@ export async function admit(request: AdmissionRequest, scope: AdmissionScope): P
 async function decide(request: AdmissionRequest, scope: AdmissionScope): Promise<AdmissionDecision> {
   const { environment, records } = scope;
   if (isListed(request, environment.spec.admission.controllers)) {
-    // It carries out what was admitted, and passes while we are away: that its record fails must not stop pods from coming back.
+    // It carries out what was admitted, and passes while we are away: that its record fails must not stop pods from
+    // coming back.
     const unrecorded = await records.allowed(forRecord(request), 'machinery').then(
       () => ({}),
       (thrown) => ({ unrecorded: messageOf(thrown) }),
@@ -70,7 +72,8 @@ async function decide(request: AdmissionRequest, scope: AdmissionScope): Promise
     return told(yes({ 'allowed-as': 'machinery', ...unrecorded }), await ruling(request, scope).catch(() => undefined));
   }
   const digest = requestDigest(request);
-  // A dry run writes nothing. `countersign diff` is anybody's; without our field manager's name, people are told what would be refused.
+  // A dry run writes nothing. `countersign diff` is anybody's; without our field manager's name, people are told what
+  // would be refused.
   if (request.dryRun && (request.user === scope.applier || request.fieldManager === FIELD_MANAGER))
     return yes({}, digest === undefined ? [] : [`${ADMITS}${digest}`]);
   // Giving a grant back leaves the Namespace as Git has it: that must not pass as nothing but that.
@@ -114,7 +117,8 @@ function byIntent(request: AdmissionRequest, scope: AdmissionScope): AdmissionDe
 async function asOther(request: AdmissionRequest, scope: AdmissionScope): Promise<AdmissionDecision | undefined> {
   const { admission, drift } = scope.environment.spec;
   const { owned } = scope.state();
-  // Evicting a pod that a controller made removes nothing that Git has, and respects disruption budgets: nodes must be drained.
+  // Evicting a pod that a controller made removes nothing that Git has, and respects disruption budgets: nodes must be
+  // drained.
   if (request.subresource === 'eviction' && !owned.has(refKey(request.ref)))
     return onRecord(request, scope, 'eviction');
   if (CONNECTIONS.has(request.subresource) && admission.connect === 'record')

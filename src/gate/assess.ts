@@ -96,9 +96,10 @@ export async function assess(gate: Gate, from: string, to: string): Promise<Asse
 }
 
 /**
- * The `AllowedRevision` of a verdict that is already on the ledger: what was allowed then, rendered again from the same tree. Its
- * commits and approvals are verified again first: an entry proves what was recorded, and not that it was so. Throws
- * `ledger-inconsistent` when the ledger does not hold that verdict (halt), or commits and approvals do not bear it out (wait).
+ * The `AllowedRevision` of a verdict that is already on the ledger: what was allowed then, rendered again from the same
+ * tree. Its commits and approvals are verified again first: an entry proves what was recorded, and not that it was so.
+ * Throws `ledger-inconsistent` when the ledger does not hold that verdict (halt), or commits and approvals do not bear
+ * it out (wait).
  */
 export async function recall(
   gate: RenderParts & Pick<Gate, 'trust' | 'openPolicy'>,
@@ -506,7 +507,8 @@ async function recordTrust(recorder: Recorder, verdict: Verdict, after: TrustSto
   );
 }
 
-// An environment owns its namespaces and the cluster-scoped kinds it names; nothing else in a commit reaches the cluster.
+// An environment owns its namespaces and the cluster-scoped kinds it names; nothing else in a commit reaches the
+// cluster.
 function outOfScope(environment: Environment, { ref, source, lineOf }: RenderedObject): Violation[] {
   const { namespaces, clusterScoped } = environment.spec.target;
   const refuse = (code: string, message: string, hint: string): Violation[] => [

@@ -13,8 +13,9 @@ type Counts = Record<Account | 'events', number> & { from: number; to: number };
 const REMEMBERED = 20_000; // the API server sends a batch again when it heard no answer
 
 /**
- * Holds the API server's audit events against the ledger: every write to a governed namespace is accounted for by an entry,
- * or becomes one. What was seen of an interval is recorded as numbers, so that a report can say that nothing is missing.
+ * Holds the API server's audit events against the ledger: every write to a governed namespace is accounted for by an
+ * entry, or becomes one. What was seen of an interval is recorded as numbers, so that a report can say that nothing is
+ * missing.
  */
 export class AuditAccount {
   readonly #scopes: readonly AuditScope[];
@@ -30,7 +31,10 @@ export class AuditAccount {
     this.#policy = policy;
   }
 
-  /** Takes events in. Writes that nothing accounts for are durable on the ledger when this resolves. A TypeError for what is no event; nothing is taken then. */
+  /**
+   * Takes events in. Writes that nothing accounts for are durable on the ledger when this resolves. A TypeError for
+   * what is no event; nothing is taken then.
+   */
   async take(events: readonly unknown[]): Promise<Unmatched[]> {
     const writes = events.flatMap((event) => readAuditEvent(event) ?? []);
     const attempts = events

@@ -5,8 +5,9 @@ import type { ClusterFacts } from './ports.ts';
 const MAX_STEPS = 5; // CronJob, Job, Pod is the longest that Kubernetes itself makes; operators add one or two
 
 /**
- * Whether what a request is about belongs to an object that Git has, before and after it: each controller reference on the way is
- * looked up, and its uid must be that of the object that bears the name now. Throws when the cluster cannot be asked.
+ * Whether what a request is about belongs to an object that Git has, before and after it: each controller reference on
+ * the way is looked up, and its uid must be that of the object that bears the name now. Throws when the cluster cannot
+ * be asked.
  */
 export async function belongs(
   { object, oldObject, ref }: Pick<AdmissionRequest, 'object' | 'oldObject' | 'ref'>,

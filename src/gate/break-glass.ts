@@ -28,7 +28,10 @@ const KEYS: ReadonlySet<string> = new Set([
 ]);
 const MAX_TEXT = 500;
 
-/** Break-glass in one environment: grants that are open, and the uses of them. Every use is on record before it is let through. */
+/**
+ * Break-glass in one environment: grants that are open, and the uses of them. Every use is on record before it is let
+ * through.
+ */
 export class BreakGlass {
   readonly #environment: Environment;
   readonly #ledger: LedgerView & SureRecorder;
@@ -55,7 +58,10 @@ export class BreakGlass {
     return mayUseBreakGlass(this.#environment, { groups });
   }
 
-  /** The decision on what opens or closes a grant, and is nothing else; undefined for anything that is not that, or not allowed. */
+  /**
+   * The decision on what opens or closes a grant, and is nothing else; undefined for anything that is not that, or not
+   * allowed.
+   */
   async decideGrant(request: AdmissionRequest): Promise<AdmissionDecision | undefined> {
     if (!this.mayUse(request) || !isOnlyGrant(request)) return undefined;
     const asked = this.#asked(request);
@@ -63,7 +69,9 @@ export class BreakGlass {
     return ends(request) ? this.#close(request) : undefined;
   }
 
-  /** The decision on a request that break-glass lets through, or undefined. Throws where that can be recorded nowhere. */
+  /**
+   * The decision on a request that break-glass lets through, or undefined. Throws where that can be recorded nowhere.
+   */
   async decide(request: AdmissionRequest): Promise<AdmissionDecision | undefined> {
     if (!this.mayUse(request) || isOnlyGrant(request)) return undefined;
     const use = this.#asked(request) ?? this.#openFor(namespaceOf(request));

@@ -14,7 +14,9 @@ import type { LedgerView } from './ports.ts';
 
 /** Where an environment stands, read from the ledger alone. */
 export type EnvironmentState = {
-  /** The last revision that was applied whole, and the verdict that allowed it; `NO_REVISION` and -1 before the first. */
+  /**
+   * The last revision that was applied whole, and the verdict that allowed it; `NO_REVISION` and -1 before the first.
+   */
   readonly revision: string;
   readonly verdict: number;
   /** What that revision owns. */
@@ -33,7 +35,10 @@ export type EnvironmentState = {
 
 const EMPTY: Inventory = { objects: [], leaving: [] };
 
-/** Folds the intents and results of an environment into its present state. `known` is an earlier state, from which inventories are taken over. */
+/**
+ * Folds the intents and results of an environment into its present state. `known` is an earlier state, from which
+ * inventories are taken over.
+ */
 function environmentState(ledger: LedgerView, environment: string, known?: EnvironmentState): EnvironmentState {
   const result = lastApplied(ledger, environment);
   const { inventory, chain } =
@@ -64,7 +69,8 @@ export function rememberedState(ledger: LedgerView, environment: string): () => 
   let known: { readonly index: number; readonly state: EnvironmentState } | undefined;
   let asked = { recorded: -1, at: 0 };
   return () => {
-    // Admission asks for every request; the ledger is looked at when something was recorded here, or a moment has passed.
+    // Admission asks for every request; the ledger is looked at when something was recorded here, or a moment has
+    // passed.
     const recorded = ledger.recorded?.() ?? Number.NaN;
     const now = performance.now();
     if (known !== undefined && asked.recorded === recorded && now - asked.at < FRESH_MS) return known.state;
@@ -177,7 +183,8 @@ function lastApplied(ledger: LedgerView, environment: string): Recorded<EntryOf<
   return result;
 }
 
-// A result without an intent is nobody's: older versions let one onto the ledger. `ledger verify` names it; nothing follows from it.
+// A result without an intent is nobody's: older versions let one onto the ledger. `ledger verify` names it; nothing
+// follows from it.
 function intentOf(
   ledger: LedgerView,
   { entry }: Recorded<EntryOf<'apply.result'>>,

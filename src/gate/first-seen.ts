@@ -15,7 +15,10 @@ export function momentsOf(
   return ({ id }) => ({ at: seen.get(id) ?? now, basis: seen.has(id) ? 'ledger' : 'now' });
 }
 
-/** Puts on the ledger which of the commits are met for the first time. Done before they are judged, whatever the verdict will be. */
+/**
+ * Puts on the ledger which of the commits are met for the first time. Done before they are judged, whatever the verdict
+ * will be.
+ */
 export async function recordSeen(
   ledger: LedgerView & Recorder,
   about: { readonly environment: string; readonly ref: string; readonly tip: string },

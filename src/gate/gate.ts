@@ -33,8 +33,8 @@ export type Gate = {
   /** Reads manifests, where doing so can end without ending this process. */
   readonly read: ReadManifests;
   /**
-   * `refused`: once signatures or approvals fall short, nothing of the change is rendered and no rule is asked, as a service must that
-   * anyone can push to. `rendered`: every reason is shown at once, for the person who runs the check.
+   * `refused`: once signatures or approvals fall short, nothing of the change is rendered and no rule is asked, as a
+   * service must that anyone can push to. `rendered`: every reason is shown at once, for the person who runs the check.
    */
   readonly untrusted: 'refused' | 'rendered';
   /** What was examined at earlier looks. */

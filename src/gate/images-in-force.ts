@@ -16,8 +16,8 @@ const MAX_FILE = 1024 * 1024; // provenance is some ten kilobytes, a bill of mat
 const KNOWN = /\.(sigstore\.json|sigstore|jsonl)$/;
 
 /**
- * What the Sigstore bundles of a tree say of images, under `spec.policies.images`, as far as their signatures count by the TrustPolicy;
- * and warnings about those that do not. Nothing is read where the policy names no signers of images.
+ * What the Sigstore bundles of a tree say of images, under `spec.policies.images`, as far as their signatures count by
+ * the TrustPolicy; and warnings about those that do not. Nothing is read where the policy names no signers of images.
  */
 export async function readImages(
   { environment, repository }: Parts,

@@ -51,8 +51,8 @@ export type MadeObjects = {
 };
 
 /**
- * Reads manifests, one result for each in the same order, within the memory and time of the limits. A file that takes more is a
- * violation (`render-too-large`) of that file.
+ * Reads manifests, one result for each in the same order, within the memory and time of the limits. A file that takes
+ * more is a violation (`render-too-large`) of that file.
  */
 export type ReadManifests = (
   files: readonly SourceFile[],
@@ -77,15 +77,17 @@ export interface Recorder {
 /** A recorder that has a place beside the ledger, for what must not wait until the ledger is back. */
 export interface SureRecorder extends Recorder {
   /**
-   * Durable when it resolves: on the ledger, or (undefined) beside it, from where it goes onto the ledger before anything else is
-   * recorded. Throws where neither can be written.
+   * Durable when it resolves: on the ledger, or (undefined) beside it, from where it goes onto the ledger before
+   * anything else is recorded. Throws where neither can be written.
    */
   recordSurely(body: EntryBody, evidence: readonly Evidence[]): Promise<Recorded | undefined>;
 }
 
 /** What admission asks of the cluster. */
 export interface ClusterFacts {
-  /** Whether the object that bears this name has that uid, and its own controller then. Throws when that cannot be told. */
+  /**
+   * Whether the object that bears this name has that uid, and its own controller then. Throws when that cannot be told.
+   */
   owner(ref: ObjectRef, uid: string): Promise<{ readonly owner: OwnerReference | undefined } | undefined>;
   /** Labels of a namespace; undefined where they cannot be told. */
   labelsOf(namespace: string): Promise<Readonly<Record<string, string>> | undefined>;
@@ -108,7 +110,10 @@ export interface LedgerView {
 /** Reads a TrustPolicy that stands in the repository. Throws with every problem when it cannot be used. */
 export type OpenPolicy = (text: string, file: string) => Promise<TrustStore>;
 
-/** The rules in force for a tree, bundles signed by people of the TrustPolicy where that is asked. Throws `policy-unusable`. */
+/**
+ * The rules in force for a tree, bundles signed by people of the TrustPolicy where that is asked. Throws
+ * `policy-unusable`.
+ */
 export type OpenRules = (tree: string, store: TrustStore) => Promise<PolicyPool>;
 
 /** Reads a waiver. Throws with every problem when it cannot be used. */

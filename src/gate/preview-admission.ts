@@ -20,7 +20,9 @@ export type Previewed = {
 
 type Seen = Omit<Previewed, 'count'> & { readonly count?: number };
 
-/** From what `audit` and `warn` recorded since a moment (ISO 8601): refusals to be, and what was let through by name. */
+/**
+ * From what `audit` and `warn` recorded since a moment (ISO 8601): refusals to be, and what was let through by name.
+ */
 export function previewFromLedger(ledger: LedgerView, environment: string, since: string): readonly Previewed[] {
   const seen: Seen[] = [];
   const isSince = ({
@@ -74,8 +76,8 @@ const NOT_ASKED: ReadonlySet<string> = new Set(['status', 'binding', 'token', 'f
 const BESIDE: ReadonlySet<string> = new Set(['leases', 'events']);
 
 /**
- * From the API server's audit log (audit.k8s.io/v1 events): what would become of the writes to an environment's namespaces. What an intent
- * asks for is not known there: `applier` is who applies. A TypeError for what is no event.
+ * From the API server's audit log (audit.k8s.io/v1 events): what would become of the writes to an environment's
+ * namespaces. What an intent asks for is not known there: `applier` is who applies. A TypeError for what is no event.
  */
 export function previewFromAudit(
   events: readonly unknown[],

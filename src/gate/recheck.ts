@@ -20,12 +20,13 @@ export type Recheck = {
 };
 
 /**
- * Looks again at everything signed that an allowed verdict rests on, from the bytes: that the commits lead from its start to its
- * tip and to its tree, whose signature each bears under the TrustPolicy that judged it, and that each approval is by whom the
- * verdict says, for this very content, and by nobody who signed any of it. `at`: when it was judged, milliseconds since 1970.
+ * Looks again at everything signed that an allowed verdict rests on, from the bytes: that the commits lead from its
+ * start to its tip and to its tree, whose signature each bears under the TrustPolicy that judged it, and that each
+ * approval is by whom the verdict says, for this very content, and by nobody who signed any of it. `at`: when it was
+ * judged, milliseconds since 1970.
  *
- * Which paths a rule covers, how many approvals it asks for, and an approval of an equivalent change need the files of the
- * repository and are not looked at.
+ * Which paths a rule covers, how many approvals it asks for, and an approval of an equivalent change need the files of
+ * the repository and are not looked at.
  */
 export async function recheckVerdict(verdict: Verdict, at: number, material: SignedMaterial): Promise<Recheck> {
   const wrong: string[] = [];
@@ -76,7 +77,9 @@ export async function recheckVerdict(verdict: Verdict, at: number, material: Sig
   return { commits, approvals, wrong, unchecked };
 }
 
-/** Compares what the verdict says of a commit with what its bytes say, at the moment it was judged; paths are not asked. */
+/**
+ * Compares what the verdict says of a commit with what its bytes say, at the moment it was judged; paths are not asked.
+ */
 export async function refuseCommit(
   said: CommitVerdict,
   item: HistoryItem,
@@ -120,7 +123,10 @@ export async function refuseApproval(
     : 'is for another commit or tree';
 }
 
-/** Everyone who signed a commit that an approval leads to, from where it starts: an approval may be for a part of the change. */
+/**
+ * Everyone who signed a commit that an approval leads to, from where it starts: an approval may be for a part of the
+ * change.
+ */
 export function makersBetween(
   verdict: Verdict,
   { from, commit: head }: Approval,
@@ -145,8 +151,8 @@ export function makersBetween(
 }
 
 /**
- * Follows parents from the tip to the start, through commits of the verdict alone; the tip must have the tree that was judged. What
- * else a merge builds on may well be older than the start; that is in the history, which is not looked at.
+ * Follows parents from the tip to the start, through commits of the verdict alone; the tip must have the tree that was
+ * judged. What else a merge builds on may well be older than the start; that is in the history, which is not looked at.
  */
 export function followLine(
   verdict: Verdict,

@@ -36,8 +36,8 @@ const BYTES_TOGETHER = 2 * 1024 * 1024;
 export type RenderParts = Pick<Gate, 'environment' | 'repository' | 'rendered' | 'make' | 'read'>;
 
 /**
- * Renders the environment's directory of a tree. `content` is a digest over the files that took part. What comes to more than the
- * environment's limits is a violation, and then there are no objects.
+ * Renders the environment's directory of a tree. `content` is a digest over the files that took part. What comes to
+ * more than the environment's limits is a violation, and then there are no objects.
  */
 export async function renderTree(gate: RenderParts, tree: string): Promise<WithContent> {
   const { source, render } = gate.environment.spec;
@@ -126,7 +126,8 @@ type Pending = { readonly entry: TreeEntry } & (
   | { readonly known: undefined; readonly content: Uint8Array }
 );
 
-// As many as are parsed together: few enough that neither their bytes nor what they hold fill memory or keep others waiting.
+// As many as are parsed together: few enough that neither their bytes nor what they hold fill memory or keep others
+// waiting.
 async function nextBatch(
   { repository, rendered }: RenderParts,
   entries: readonly TreeEntry[],

@@ -8,7 +8,10 @@ import {
 } from '../model/index.ts';
 import type { EnvironmentState } from './environment-state.ts';
 
-/** Whose an object in a governed namespace is: Git's, its by controller references, the cluster's own, or nobody's that Git knows. */
+/**
+ * Whose an object in a governed namespace is: Git's, its by controller references, the cluster's own, or nobody's that
+ * Git knows.
+ */
 export type Belonging = 'git' | 'owned' | 'cluster' | 'unmanaged';
 
 /** What a look at everything in an environment's namespaces found; the evidence of `cluster.scanned`. */
@@ -84,7 +87,10 @@ export function asSubject(object: KubernetesObject, state: EnvironmentState, dig
   );
 }
 
-/** An object that is not rendered from a file, as the rules take it: with the line of the object that Git has, where there is one. */
+/**
+ * An object that is not rendered from a file, as the rules take it: with the line of the object that Git has, where
+ * there is one.
+ */
 export function atItsLine(
   object: KubernetesObject,
   ref: ObjectRef,

@@ -53,8 +53,9 @@ const WAIVERS_MS = 60_000; // how long waivers stand as they were read: keys tha
 type Loaded = { readonly revision: string; readonly at: number; readonly rules: Promise<RulesAt>; failed: boolean };
 
 /**
- * The rules and waivers of the revision that an environment is at, for requests: the bundles, parameters and TrustPolicy that
- * judged it. Those of a revision that is being applied are loaded meanwhile: when it is in force, no request waits for them.
+ * The rules and waivers of the revision that an environment is at, for requests: the bundles, parameters and
+ * TrustPolicy that judged it. Those of a revision that is being applied are loaded meanwhile: when it is in force, no
+ * request waits for them.
  */
 export class RulesInForce {
   readonly environment: Environment;
@@ -79,8 +80,8 @@ export class RulesInForce {
   }
 
   /**
-   * What the rules say of the object of a request. `namespace` has the labels of its namespace, where they are known. What keeps
-   * the rules from being asked is a violation, as everywhere. Throws when they cannot be loaded.
+   * What the rules say of the object of a request. `namespace` has the labels of its namespace, where they are known.
+   * What keeps the rules from being asked is a violation, as everywhere. Throws when they cannot be loaded.
    */
   async ask(request: AdmissionRequest, namespace: Readonly<Record<string, string>> | undefined): Promise<Ruling> {
     const object = request.object ?? request.oldObject;
@@ -192,7 +193,10 @@ function isFresh({ at }: Loaded): boolean {
   return performance.now() - at < WAIVERS_MS;
 }
 
-/** Reads the rules, waivers and images of a revision from what the gate judges changes by. Throws `policy-unusable`, to be tried again. */
+/**
+ * Reads the rules, waivers and images of a revision from what the gate judges changes by. Throws `policy-unusable`, to
+ * be tried again.
+ */
 export function rulesOf(gate: Omit<Gate, 'make'>): LoadRules {
   const { environment, repository, trust, openPolicy, recorder: ledger, clock } = gate;
   return async (revision) => {

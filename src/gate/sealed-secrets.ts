@@ -18,10 +18,11 @@ export type SealedSecret = {
 type Bound = { readonly objects: Set<string>; readonly places: Set<string> };
 
 /**
- * Opens a data key only for the objects it was encrypted for. A ciphertext can be copied by anyone who can read the repository, and the
- * gate holds the key that opens it: without this, an approved change could have it opened where its author may read it. SOPS' MAC
- * does not prevent that: it is over values, not over the keys and places that they stand at. The objects of the file and revision
- * that a key is first seen with, in an environment, are recorded; others are refused unless they may move.
+ * Opens a data key only for the objects it was encrypted for. A ciphertext can be copied by anyone who can read the
+ * repository, and the gate holds the key that opens it: without this, an approved change could have it opened where its
+ * author may read it. SOPS' MAC does not prevent that: it is over values, not over the keys and places that they stand
+ * at. The objects of the file and revision that a key is first seen with, in an environment, are recorded; others are
+ * refused unless they may move.
  */
 export class SealedSecrets {
   readonly #ledger: LedgerView & Recorder;
@@ -33,7 +34,10 @@ export class SealedSecrets {
     this.#ledger = ledger;
   }
 
-  /** Records an object with its key before that is used. Throws `decryption-failed` for one that it was not encrypted for. */
+  /**
+   * Records an object with its key before that is used. Throws `decryption-failed` for one that it was not encrypted
+   * for.
+   */
   bind(secret: SealedSecret): Promise<void> {
     const turn = this.#turn.then(() => this.#bind(secret));
     this.#turn = turn.catch(() => {});

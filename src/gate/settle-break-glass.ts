@@ -47,7 +47,9 @@ function usesLeft(ledger: Pick<LedgerView, 'all'>, environment: string): readonl
   return ledger.all('breakglass.used', environment).filter((r) => !settled.has(r.index));
 }
 
-/** What somebody who reviewed uses of break-glass says: which commit made Git agree, or that what was done is undone. */
+/**
+ * What somebody who reviewed uses of break-glass says: which commit made Git agree, or that what was done is undone.
+ */
 export type Review = {
   readonly environment: string;
   /** A commitment to who reviewed it. */
@@ -60,8 +62,8 @@ export type Review = {
 };
 
 /**
- * The entry that settles uses of break-glass. Throws `usage` where a use is none, the commit was not applied after it, or something is
- * not as Git has it: `isAsGit` tells that of an object.
+ * The entry that settles uses of break-glass. Throws `usage` where a use is none, the commit was not applied after it,
+ * or something is not as Git has it: `isAsGit` tells that of an object.
  */
 export async function settleUses(
   ledger: LedgerView,
@@ -86,7 +88,8 @@ export async function settleUses(
   if (review.commit !== undefined) return { ...base, commit: appliedAfter(ledger, environment, review.commit, uses) };
   const seen = new Set<string>();
   for (const { entry } of uses) {
-    if (isConnection(entry) || seen.has(refKey(entry.object))) continue; // what was done inside left nothing that could be compared
+    // what was done inside left nothing that could be compared
+    if (isConnection(entry) || seen.has(refKey(entry.object))) continue;
     seen.add(refKey(entry.object));
     if (!(await isAsGit(entry.object)))
       throw new CountersignError('usage', `${refText(entry.object)} is not as Git has it`, {

@@ -23,9 +23,9 @@ type Parts = {
 };
 
 /**
- * The policy of the configuration or, with `spec.trustPath`, the one in the repository at `from`. On a ledger it must be a
- * version that was recorded when its change was allowed; until then the configuration's policy judges, and its roots
- * approve the first version too. Without a ledger the file at `from` is believed: `from` is the branch as it is.
+ * The policy of the configuration or, with `spec.trustPath`, the one in the repository at `from`. On a ledger it must
+ * be a version that was recorded when its change was allowed; until then the configuration's policy judges, and its
+ * roots approve the first version too. Without a ledger the file at `from` is believed: `from` is the branch as it is.
  */
 export async function trustInForce(
   { environment, repository, trust, openPolicy, ledger }: Parts,

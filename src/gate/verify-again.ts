@@ -17,12 +17,12 @@ const TOGETHER = 128; // commits read at a time
 const MAX_STATEMENTS = 200; // of the configuration, looked through for TrustPolicies, newest first
 
 /**
- * Looks again at what an allowed verdict on the ledger rests on, before anything is applied because of it: that its commits are those
- * that lead from its start to its tip, that each bears the signature it says, and that its approvals are there and are by people who
- * made none of it. Returns the first thing that does not hold, or undefined.
+ * Looks again at what an allowed verdict on the ledger rests on, before anything is applied because of it: that its
+ * commits are those that lead from its start to its tip, that each bears the signature it says, and that its approvals
+ * are there and are by people who made none of it. Returns the first thing that does not hold, or undefined.
  *
- * The keys are those of the TrustPolicy that judged it. Where that one is not to be had (an address in it was erased), those of any
- * TrustPolicy that was in force will do: whoever left must not take the last good revision along.
+ * The keys are those of the TrustPolicy that judged it. Where that one is not to be had (an address in it was erased),
+ * those of any TrustPolicy that was in force will do: whoever left must not take the last good revision along.
  */
 export async function verifyAgain(
   parts: Parts,
@@ -171,7 +171,8 @@ function* recordedPolicies(ledger: LedgerView, environment: string): Generator<T
   }
 }
 
-// Which rules speak for which path is not asked: no rule asks for less than the least. Going back takes one more than going forward.
+// Which rules speak for which path is not asked: no rule asks for less than the least. Going back takes one more than
+// going forward.
 function leastApprovals({ policy }: TrustStore, { rollback }: Verdict): number {
   const least = Math.min(...policy.spec.rules.map((rule) => rule.approvals.required));
   return (Number.isFinite(least) ? least : 0) + (rollback === true ? 1 : 0);

@@ -2,9 +2,9 @@ import type { CommitVerdict, Verdict, Violation } from '../model/index.ts';
 import type { Recorder } from './ports.ts';
 
 /**
- * A verdict with commitments in place of names and addresses of people: who wrote a commit, and what messages tell of it.
- * Principals stay: they are names of our own making. The ledger keeps the texts where they can be erased, and puts them
- * back when it is read.
+ * A verdict with commitments in place of names and addresses of people: who wrote a commit, and what messages tell of
+ * it. Principals stay: they are names of our own making. The ledger keeps the texts where they can be erased, and puts
+ * them back when it is read.
  */
 export function withoutNames(verdict: Verdict, { subject }: Pick<Recorder, 'subject'>): Verdict {
   const hide = (text: string) => text.replaceAll(ADDRESS, (address) => subject(address));

@@ -18,7 +18,8 @@ export function accessEnvironment(url: string, access: GitAccess): Record<string
   const settings: [string, string][] = [];
   if (/^https?:\/\//i.test(url)) {
     const { origin } = new URL(url);
-    settings.push(['http.followRedirects', 'false']); // whoever named a server named no other, and git would take the header along
+    // whoever named a server named no other, and git would take the header along
+    settings.push(['http.followRedirects', 'false']);
     if (access.password !== undefined) {
       const basic = Buffer.from(`${access.username ?? 'git'}:${access.password}`).toString('base64');
       settings.push([`http.${origin}/.extraHeader`, `Authorization: Basic ${basic}`]);

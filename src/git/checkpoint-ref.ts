@@ -12,8 +12,8 @@ const IDENTITY = 'Countersign <countersign@localhost>';
 export type SignCommit = (payload: Buffer) => string;
 
 /**
- * Checkpoints as signed commits on `refs/countersign/checkpoints` of a repository elsewhere. Each commit follows the one
- * before; where the server refuses to go back (`receive.denyNonFastForwards`), nobody can take one away again.
+ * Checkpoints as signed commits on `refs/countersign/checkpoints` of a repository elsewhere. Each commit follows the
+ * one before; where the server refuses to go back (`receive.denyNonFastForwards`), nobody can take one away again.
  */
 export class CheckpointRef {
   readonly #url: string;

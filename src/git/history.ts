@@ -19,9 +19,13 @@ export type ReadCommit =
   | { readonly kind: 'malformed'; readonly id: string; readonly code: string; readonly reason: string };
 
 const MAX_FILES = 100_000; // the largest fleet repositories we know of have a tenth of this
-const MAX_LINES = 4 * MAX_FILES; // of trees that are read together: directories in directories can multiply without a single file
+// of trees that are read together: directories in directories can multiply without a single file
+const MAX_LINES = 4 * MAX_FILES;
 
-/** Reads commits side by side. One that cannot be taken apart without doubt is told, not thrown: it is somebody's commit. */
+/**
+ * Reads commits side by side. One that cannot be taken apart without doubt is told, not thrown: it is somebody's
+ * commit.
+ */
 export function readCommits(repository: Pick<Repository, 'read'>, ids: readonly string[]): Promise<ReadCommit[]> {
   return Promise.all(
     ids.map(async (id) => {
@@ -97,7 +101,10 @@ export async function readBlob(repository: Pick<Repository, 'read'>, id: string)
   return expectType(id, await repository.read(id), 'blob');
 }
 
-/** Every path whose mode or content differs between two commits (`NO_REVISION`: nothing yet), sorted; renames are a removal and an addition. */
+/**
+ * Every path whose mode or content differs between two commits (`NO_REVISION`: nothing yet), sorted; renames are a
+ * removal and an addition.
+ */
 export async function diffTrees(repository: Pick<Repository, 'read'>, from: string, to: string): Promise<PathChange[]> {
   const changes: PathChange[] = [];
   const before = isNoRevision(from) ? undefined : (await readCommit(repository, from)).tree;
@@ -196,7 +203,8 @@ export async function findPath(
 
 /**
  * What a merge holds that an automatic merge of its parents does not give, by path. A merge in which every path is one
- * of the parents' may still have dropped a side's change, so it is made again; of more than two parents, what is none's.
+ * of the parents' may still have dropped a side's change, so it is made again; of more than two parents, what is
+ * none's.
  */
 export async function mergeAdds(
   repository: Repository,

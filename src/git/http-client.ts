@@ -5,7 +5,10 @@ import { askServer, type Limits } from '../outgoing/index.ts';
 
 const LIMITS: Limits = { bytes: 512 * 1024 * 1024, quietMs: 30_000, totalMs: 120_000 }; // the pack is in memory whole
 
-/** HTTP as isomorphic-git wants it, with limits, no redirects and an authority of one's own; the library's client has none of these. */
+/**
+ * HTTP as isomorphic-git wants it, with limits, no redirects and an authority of one's own; the library's client has
+ * none of these.
+ */
 export function httpClient(ca: string | undefined, limits: Limits = LIMITS): HttpClient {
   return { request: (request) => send(request, ca, limits) };
 }

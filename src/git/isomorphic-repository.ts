@@ -36,7 +36,8 @@ export class IsomorphicRepository implements Repository {
         mkdirSync(this.#gitdir, { recursive: true });
         await git.init({ fs, gitdir: this.#gitdir, bare: true });
       }
-      await git.addRemote({ fs, gitdir: this.#gitdir, remote: 'origin', url, force: true }); // the library fetches for a named remote only
+      // the library fetches for a named remote only
+      await git.addRemote({ fs, gitdir: this.#gitdir, remote: 'origin', url, force: true });
       const refs = await git.listServerRefs({ http, onAuth, url, protocolVersion: 1, prefix: 'refs/' });
       const fetchRef = async (remote: string, local: string) => {
         const oid = refs.find((r) => r.ref === remote)?.oid;
@@ -125,7 +126,8 @@ export class IsomorphicRepository implements Repository {
     await git.writeRef({ fs, gitdir: this.#gitdir, ref: local, value: oid, force: true });
   }
 
-  // Depth first with a stack of our own: parents before children, each commit once. A malformed commit has no parents to follow.
+  // Depth first with a stack of our own: parents before children, each commit once. A malformed commit has no parents
+  // to follow.
   async #ancestors(start: string, excluded: ReadonlySet<string>): Promise<string[]> {
     const order: string[] = [];
     const entered = new Set<string>(excluded);

@@ -55,7 +55,10 @@ const REMEMBERED = 1000;
 const BATCH = 128; // commits examined together, which are in memory with all their bytes
 const WALK_TIMEOUT_MS = 30 * 60_000;
 
-/** A repository read through the `git` program: one long-lived `cat-file --batch`, one short process for everything else. */
+/**
+ * A repository read through the `git` program: one long-lived `cat-file --batch`, one short process for everything
+ * else.
+ */
 export class NativeRepository implements Repository {
   readonly #directory: string;
   readonly #git: GitProgram;
@@ -144,8 +147,8 @@ export class NativeRepository implements Repository {
     return asked;
   }
 
-  // What the merge makes goes into a folder of its own: a person's checkout is only read. As if bare, so that no attributes of a
-  // work tree choose a merge driver, which would be a program to run.
+  // What the merge makes goes into a folder of its own: a person's checkout is only read. As if bare, so that no
+  // attributes of a work tree choose a merge driver, which would be a program to run.
   async differsFromMerge(parents: readonly [string, string], tree: string): Promise<readonly string[] | undefined> {
     const scratch = await mkdtemp(join(tmpdir(), 'countersign-merge-'));
     try {
@@ -302,8 +305,9 @@ type Wanted = {
   readonly reject: (reason: Error) => void;
 };
 
-// Speaks the protocol of `git cat-file --batch`: an id a line in, `id type size LF bytes LF` out, in order. Environments on one branch share
-// it: an object that is missing or too large fails its own read only, so that whoever pushes one delays no one else.
+// Speaks the protocol of `git cat-file --batch`: an id a line in, `id type size LF bytes LF` out, in order.
+// Environments on one branch share it: an object that is missing or too large fails its own read only, so that whoever
+// pushes one delays no one else.
 class ObjectReader {
   isOver = false;
   readonly #child: ChildProcessWithoutNullStreams;
@@ -338,7 +342,9 @@ class ObjectReader {
     });
   }
 
-  /** Answers what it was asked, and ends: git keeps the memory that an object took, which may be hundreds of megabytes. */
+  /**
+   * Answers what it was asked, and ends: git keeps the memory that an object took, which may be hundreds of megabytes.
+   */
   retire(): void {
     this.isOver = true;
     this.#child.stdin.end();

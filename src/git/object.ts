@@ -5,8 +5,8 @@ export type ObjectType = 'commit' | 'tree' | 'blob' | 'tag';
 export type GitObject = { readonly type: ObjectType; readonly bytes: Uint8Array };
 
 /**
- * The most bytes of an object that are read, by its type. Git itself has no limit, and a megabyte of one letter is a kilobyte in a
- * pack: whoever may push could otherwise fill memory before any signature was looked at.
+ * The most bytes of an object that are read, by its type. Git itself has no limit, and a megabyte of one letter is a
+ * kilobyte in a pack: whoever may push could otherwise fill memory before any signature was looked at.
  */
 export const MAX_BYTES: Readonly<Record<ObjectType, number>> = {
   commit: 256 * 1024, // the longest messages of public histories have a quarter of this

@@ -14,10 +14,16 @@ export interface Repository {
   resolve(ref: string): Promise<string | undefined>;
   /** Any object; throws `git-object-missing` or `git-object-corrupt`. */
   read(id: string): Promise<GitObject>;
-  /** Ids of the commits reachable from `to` and not from `from` (`NO_REVISION`: all), parents before children, in batches. */
+  /**
+   * Ids of the commits reachable from `to` and not from `from` (`NO_REVISION`: all), parents before children, in
+   * batches.
+   */
   listCommits(from: string, to: string): AsyncIterable<readonly string[]>;
   isAncestor(ancestor: string, descendant: string): Promise<boolean>;
-  /** Paths at which `tree` differs from what an automatic merge of the two commits gives; undefined when that has conflicts. */
+  /**
+   * Paths at which `tree` differs from what an automatic merge of the two commits gives; undefined when that has
+   * conflicts.
+   */
   differsFromMerge(parents: readonly [string, string], tree: string): Promise<readonly string[] | undefined>;
   close(): void;
 }

@@ -16,15 +16,17 @@ export type GitAnswer =
 type Waiting = { readonly done: (result: GitResult) => void; readonly failed: (why: unknown) => void };
 
 /**
- * Starts programs from a thread of its own. Starting one takes a thread ten milliseconds and more where cores are busy, until the
- * program has begun; whoever answers requests cannot spare them.
+ * Starts programs from a thread of its own. Starting one takes a thread ten milliseconds and more where cores are busy,
+ * until the program has begun; whoever answers requests cannot spare them.
  */
 export class RunBeside {
   readonly #waiting = new Map<number, Waiting>();
   #worker: Worker | undefined;
   #next = 0;
 
-  /** As `runGit`; throws what it throws, and `tool-missing` (to be tried again) when the thread was closed meanwhile. */
+  /**
+   * As `runGit`; throws what it throws, and `tool-missing` (to be tried again) when the thread was closed meanwhile.
+   */
   readonly run: RunGit = (program, args, options = {}) =>
     new Promise((done, failed) => {
       const id = this.#next++;

@@ -22,7 +22,10 @@ export type RunGitOptions = {
   readonly env?: NodeJS.ProcessEnv;
   readonly input?: Uint8Array | string;
   readonly timeoutMs?: number;
-  /** Ends what git started, too: a helper that talks to a server goes on without it. Not where git may ask a person at a terminal. */
+  /**
+   * Ends what git started, too: a helper that talks to a server goes on without it. Not where git may ask a person at a
+   * terminal.
+   */
   readonly withChildren?: boolean;
   /** Bytes of memory, for each process. */
   readonly memory?: number | undefined;
@@ -32,7 +35,10 @@ export type RunGit = (program: string, args: readonly string[], options?: RunGit
 const TIMEOUT_MS = 120_000;
 const MAX_ERRORS = 1024 * 1024;
 
-/** Runs the `git` program once with no shell. `input` goes to its standard input. Gives up after `timeoutMs` (default two minutes). */
+/**
+ * Runs the `git` program once with no shell. `input` goes to its standard input. Gives up after `timeoutMs` (default
+ * two minutes).
+ */
 export const runGit: RunGit = (program, args, options = {}) =>
   new Promise((resolve, reject) => {
     const { cwd, env, withChildren = false, timeoutMs = TIMEOUT_MS } = options;
@@ -84,18 +90,21 @@ export function withinMemory(
 }
 
 /**
- * Why a remote did not answer, in our own words: git repeats what a server writes, and a server may write anything. Returns undefined for
- * complaints that are not known.
+ * Why a remote did not answer, in our own words: git repeats what a server writes, and a server may write anything.
+ * Returns undefined for complaints that are not known.
  */
 export function remoteReason(stderr: string): string | undefined {
   const status = /The requested URL returned error: (\d{3})\b/.exec(stderr)?.[1];
   if (status !== undefined) return `it answers ${status}`;
-  const transport = /^fatal: transport '([a-z0-9+.-]{1,32})' not allowed$/m.exec(stderr)?.[1]; // of the address itself, before anyone was asked
+  // of the address itself, before anyone was asked
+  const transport = /^fatal: transport '([a-z0-9+.-]{1,32})' not allowed$/m.exec(stderr)?.[1];
   if (transport !== undefined) return `transport '${transport}' not allowed`;
   return REASONS.find(([pattern]) => pattern.test(stderr))?.[1];
 }
 
-/** Why nothing is fetched from a server whose objects Git's own checks refuse: whoever may push can bring such objects. */
+/**
+ * Why nothing is fetched from a server whose objects Git's own checks refuse: whoever may push can bring such objects.
+ */
 export const UNSOUND = 'its objects are not sound';
 
 const REASONS: readonly (readonly [RegExp, string])[] = [

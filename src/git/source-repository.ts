@@ -36,9 +36,9 @@ export function sourceRepository(repository: Repository) {
       return { id: line.id, text: Buffer.from(bytes).toString('utf8') };
     },
     /**
-     * The text of one stored envelope by the SHA-256 of its content, which its file is named for; undefined where it is not there. Nothing
-     * beside it is read, whatever else was filed. It may be under another branch than `ref`: a branch can be renamed, and what
-     * the envelope is for stands in it, signed.
+     * The text of one stored envelope by the SHA-256 of its content, which its file is named for; undefined where it is
+     * not there. Nothing beside it is read, whatever else was filed. It may be under another branch than `ref`: a
+     * branch can be renamed, and what the envelope is for stands in it, signed.
      */
     envelope: async (ref: string, { from, tree, envelope }: { from: string; tree: string; envelope: string }) => {
       const tip = await repository.resolve(APPROVALS_REF);
@@ -70,7 +70,8 @@ export function sourceRepository(repository: Repository) {
           (await listTree(repository, c.id)).map((f) => ({ ...f, path: `v1/${ref}/${c.name}/${f.path}` })),
         ),
       );
-      const files = listed.flat().filter((f) => f.mode === '100644'); // a link or a submodule there is nobody's statement
+      // a link or a submodule there is nobody's statement
+      const files = listed.flat().filter((f) => f.mode === '100644');
       if (files.length > MAX_STATEMENTS)
         throw new CountersignError(
           'git-object-corrupt',
@@ -81,7 +82,8 @@ export function sourceRepository(repository: Repository) {
         );
       const stored: { path: string; text: string }[] = [];
       for (const { path, blob } of files) {
-        const bytes = await readBlob(repository, blob); // one after the other: none of them may be large, but anyone may push one that is
+        // one after the other: none of them may be large, but anyone may push one that is
+        const bytes = await readBlob(repository, blob);
         stored.push({ path, text: bytes.length > MAX_STATEMENT ? '' : Buffer.from(bytes).toString('utf8') });
       }
       return stored;

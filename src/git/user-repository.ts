@@ -58,7 +58,9 @@ export class UserRepository {
     return (await this.#run(['diff', '--stat', '--no-color', from, to])).stdout.toString('utf8').trimEnd();
   }
 
-  /** Brings the approvals of a remote; none is fine. Throws `git-unreachable`: yesterday's approvals are not today's. */
+  /**
+   * Brings the approvals of a remote; none is fine. Throws `git-unreachable`: yesterday's approvals are not today's.
+   */
   async fetchApprovals(remote: string): Promise<void> {
     const result = await this.#run([
       'fetch',

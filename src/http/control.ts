@@ -13,11 +13,12 @@ const MAX_ANSWER = 64 * 1024 * 1024;
 const ANSWER_MS = 900_000; // a rollback waits until its objects are healthy
 
 /**
- * Takes commands on a socket in the data directory. Who may write there may do everything to this service anyhow: they have
- * its ledger and its key. Gives what ends it.
+ * Takes commands on a socket in the data directory. Who may write there may do everything to this service anyhow: they
+ * have its ledger and its key. Gives what ends it.
  */
 export async function listenForCommands(socket: string, control: Control): Promise<() => Promise<void>> {
-  if (existsSync(socket)) rmSync(socket); // left by a service that was killed: the ledger's own lock says that none is running
+  // left by a service that was killed: the ledger's own lock says that none is running
+  if (existsSync(socket)) rmSync(socket);
   const server = createServer(async (incoming, response) => {
     const say = (status: number, body: unknown) => {
       response.writeHead(status, { 'content-type': 'application/json' });

@@ -60,8 +60,9 @@ const KEPT_MS = 2000; // whoever asks more often is shown the same
 const REFRESH_S = 10;
 
 /**
- * A page to look at: environments, open break-glass, the newest verdicts and refusals. It changes nothing, runs no script, and is answered
- * only to the names it was meant to be asked by: a page elsewhere must not read it through somebody's browser (DNS rebinding).
+ * A page to look at: environments, open break-glass, the newest verdicts and refusals. It changes nothing, runs no
+ * script, and is answered only to the names it was meant to be asked by: a page elsewhere must not read it through
+ * somebody's browser (DNS rebinding).
  */
 export function createDashboard({ view, hosts }: DashboardParts): Express {
   const app = express();

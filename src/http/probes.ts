@@ -13,7 +13,10 @@ export type ServiceParts = {
   readonly log: { info(fields: object, message: string): void; warn(fields: object, message: string): void };
 };
 
-/** Plain HTTP for whoever runs the service: `/healthz`, `/readyz`, `/metrics`, and `/receive/…` for forges, behind an ingress with TLS. */
+/**
+ * Plain HTTP for whoever runs the service: `/healthz`, `/readyz`, `/metrics`, and `/receive/…` for forges, behind an
+ * ingress with TLS.
+ */
 export function createServiceApp({ notReady, metrics, receivers, names, log }: ServiceParts): Express {
   const app = express();
   app.disable('x-powered-by');
@@ -63,7 +66,8 @@ export function createStartingApp(why: () => string): Express {
   return app;
 }
 
-// Prometheus asks by the pod's address. A web page that had its own name lead here asks by that name, and its browser says so.
+// Prometheus asks by the pod's address. A web page that had its own name lead here asks by that name, and its browser
+// says so.
 function isOurs(host: string, names: readonly string[]): boolean {
   const parsed = parsePlace(host.toLowerCase(), 80);
   if (parsed.kind === 'refused') return false;

@@ -20,9 +20,10 @@ type Log = { info(fields: object, message: string): void; warn(fields: object, m
 type Refused = { readonly status: 401 | 408 | 413; readonly why: string };
 
 /**
- * `POST /receive/ENVIRONMENT`. 202 when the call proved itself: HMAC-SHA-256 of the body (GitHub `X-Hub-Signature-256`, Gitea
- * `X-Gitea-Signature`, Bitbucket `X-Hub-Signature`), the secret itself (GitLab `X-Gitlab-Token`), or, generic, the HMAC of
- * `TIME.BODY` in `X-Countersign-Signature` with `X-Countersign-Time` in seconds, five minutes old at most. Each call counts once.
+ * `POST /receive/ENVIRONMENT`. 202 when the call proved itself: HMAC-SHA-256 of the body (GitHub `X-Hub-Signature-256`,
+ * Gitea `X-Gitea-Signature`, Bitbucket `X-Hub-Signature`), the secret itself (GitLab `X-Gitlab-Token`), or, generic,
+ * the HMAC of `TIME.BODY` in `X-Countersign-Signature` with `X-Countersign-Time` in seconds, five minutes old at most.
+ * Each call counts once.
  */
 export function addReceivers(app: Express, receivers: readonly Receiver[], log: Log): void {
   const byEnvironment = new Map(receivers.map((r) => [r.environment, r]));
@@ -60,8 +61,8 @@ async function prove(request: Request, { from, secret }: Receiver, heard: Recent
   if (read !== undefined) return read;
   const [given, wanted] = proofs(from, header, mac.digest('hex'), key);
   if (!equal(given, wanted)) return { status: 401, why: 'it does not prove itself' };
-  // By what is proven, and never by a header beside it: whoever heard a call could give it another one. GitLab proves itself by a
-  // word that is always the same, so there its id is all there is.
+  // By what is proven, and never by a header beside it: whoever heard a call could give it another one. GitLab proves
+  // itself by a word that is always the same, so there its id is all there is.
   const call = `${from} ${from === 'gitlab' ? header('x-gitlab-event-uuid') : given}`;
   if (from === 'gitlab' && header('x-gitlab-event-uuid') === '') return undefined;
   if (heard.get(call) === true) return { status: 401, why: 'this call was heard before' };

@@ -16,7 +16,8 @@ const PREFIX = 'countersign.';
 const TIMEOUT_MS = 5000;
 
 /**
- * Traces over OTLP/HTTP (JSON) to a collector. What it cannot take is dropped: nothing waits for a trace, and nothing is lost but it.
+ * Traces over OTLP/HTTP (JSON) to a collector. What it cannot take is dropped: nothing waits for a trace, and nothing
+ * is lost but it.
  * @param endpoint the collector's address, as far as `/v1/traces`
  */
 export async function openTracing(endpoint: string, version: string, timeoutMs = TIMEOUT_MS): Promise<Tracing> {
@@ -71,7 +72,8 @@ export async function openTracing(endpoint: string, version: string, timeoutMs =
   };
 }
 
-// The exporter gives up on an answer that comes drop by drop, and leaves its connection open: each has a time to live here.
+// The exporter gives up on an answer that comes drop by drop, and leaves its connection open: each has a time to live
+// here.
 function briefAgent(scheme: 'http' | 'https', timeoutMs: number): HttpAgent {
   const agent = scheme === 'https' ? new HttpsAgent({ keepAlive: false }) : new HttpAgent({ keepAlive: false });
   const connect = agent.createConnection.bind(agent);

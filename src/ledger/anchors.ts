@@ -20,8 +20,8 @@ export interface Anchor {
 const STALE_MS = 24 * 3_600_000;
 
 /**
- * Holds a checkpoint that was kept elsewhere against a ledger. Throws `ledger-inconsistent` (halt) for one that the ledger
- * is behind of, or does not extend: it was put back, or is another.
+ * Holds a checkpoint that was kept elsewhere against a ledger. Throws `ledger-inconsistent` (halt) for one that the
+ * ledger is behind of, or does not extend: it was put back, or is another.
  */
 function checkAgainst(reader: LedgerReader, keys: readonly Verifier[], note: string, place: string): void {
   const history = new LogHistory();
@@ -46,7 +46,10 @@ function checkAgainst(reader: LedgerReader, keys: readonly Verifier[], note: str
     );
 }
 
-/** Keeps checkpoints in several places, looks first whether what is there still fits, and says when a place has not been reached for long. */
+/**
+ * Keeps checkpoints in several places, looks first whether what is there still fits, and says when a place has not been
+ * reached for long.
+ */
 export class AnchorKeeper {
   readonly #ledger: Ledger;
   readonly #keys: readonly Verifier[];
@@ -81,7 +84,9 @@ export class AnchorKeeper {
     this.#onConflict = parts.onConflict ?? (() => {});
   }
 
-  /** Before anything is signed: what can be read must fit. A place that is not reached is told, and asked again later. */
+  /**
+   * Before anything is signed: what can be read must fit. A place that is not reached is told, and asked again later.
+   */
   async check(): Promise<void> {
     for (const anchor of this.#anchors) {
       await this.#tryRead(anchor).catch((thrown: unknown) => {
@@ -91,7 +96,10 @@ export class AnchorKeeper {
     }
   }
 
-  /** Keeps the newest checkpoint everywhere, and records where it is. Never throws: a place that contradicts the ledger halts the ledger. */
+  /**
+   * Keeps the newest checkpoint everywhere, and records where it is. Never throws: a place that contradicts the ledger
+   * halts the ledger.
+   */
   keep(): Promise<void> {
     this.#running = this.#running.then(() => this.#keep());
     return this.#running;

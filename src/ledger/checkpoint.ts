@@ -36,8 +36,8 @@ export function newInstance(now: Date): Instance {
 }
 
 /**
- * Reads a checkpoint that at least one of the keys signed, and whose origin is that key's name; `by` are those that did.
- * Undefined otherwise. Refuses numbers and base64 that we would not have written.
+ * Reads a checkpoint that at least one of the keys signed, and whose origin is that key's name; `by` are those that
+ * did. Undefined otherwise. Refuses numbers and base64 that we would not have written.
  */
 export function openCheckpoint(
   note: string,

@@ -6,7 +6,10 @@ import { LedgerReader } from './ledger-reader.ts';
 import { rootOf } from './merkle.ts';
 import { splitNote, type Verifier } from './note.ts';
 
-/** How another copy of a ledger stands to this one. `size` is the other's, `at` the first entry that differs, as far as it can be told. */
+/**
+ * How another copy of a ledger stands to this one. `size` is the other's, `at` the first entry that differs, as far as
+ * it can be told.
+ */
 export type Comparison = {
   readonly kind: 'same' | 'goes-on' | 'behind' | 'fork' | 'unknown';
   readonly size: number;

@@ -4,7 +4,10 @@ import { keyId, keyObject, splitNote, type Verifier } from './note.ts';
 
 const COSIGNATURE = 0x04;
 
-/** When a witness co-signed a checkpoint, in seconds since 1970 (C2SP tlog-cosignature v1, Ed25519); undefined where it did not. */
+/**
+ * When a witness co-signed a checkpoint, in seconds since 1970 (C2SP tlog-cosignature v1, Ed25519); undefined where it
+ * did not.
+ */
 export function cosignedAt(note: string, witness: Verifier): number | undefined {
   const parts = splitNote(note);
   const id = keyId(witness, COSIGNATURE);

@@ -36,9 +36,9 @@ export type ExportOptions = {
 };
 
 /**
- * Writes a whole ledger as files: C2SP tiles and entries, the newest checkpoint and those kept before it, evidence, names,
- * receipts, and a checker of one file. Throws `usage` when the directory holds anything, and `ledger-unusable` where no
- * checkpoint was signed yet.
+ * Writes a whole ledger as files: C2SP tiles and entries, the newest checkpoint and those kept before it, evidence,
+ * names, receipts, and a checker of one file. Throws `usage` when the directory holds anything, and `ledger-unusable`
+ * where no checkpoint was signed yet.
  */
 export function exportLedger(
   reader: LedgerReader,
@@ -173,8 +173,9 @@ Other programs read it too: "fsck" of Tessera, and golang.org/x/mod/sumdb.
 }
 
 /**
- * Makes a data directory from an export, on another machine: everything is checked first. Its key is no part of an export;
- * until it is put beside it, the ledger can be read but not continued. Throws `usage`, and `ledger-inconsistent` with what is wrong.
+ * Makes a data directory from an export, on another machine: everything is checked first. Its key is no part of an
+ * export; until it is put beside it, the ledger can be read but not continued. Throws `usage`, and
+ * `ledger-inconsistent` with what is wrong.
  */
 export async function importLedger(
   from: string,

@@ -101,7 +101,9 @@ export class LedgerReader {
     }
   }
 
-  /** The index of the first entry at a time or later; the size where there is none. Time on a ledger never goes back. */
+  /**
+   * The index of the first entry at a time or later; the size where there is none. Time on a ledger never goes back.
+   */
   firstAt(time: string): number {
     let [low, high] = [0, this.size];
     while (low < high) {
@@ -195,7 +197,10 @@ export class LedgerReader {
     return this.#commitmentsTo(text)[0];
   }
 
-  /** Every kept text that names somebody, with its commitments: one for each time that it was recorded after it had been erased. */
+  /**
+   * Every kept text that names somebody, with its commitments: one for each time that it was recorded after it had been
+   * erased.
+   */
   naming(name: string): { readonly texts: readonly string[]; readonly commitments: readonly string[] } {
     const found = [...this.subjects()].filter(({ text }) => isNamedIn(text, name));
     return { texts: [...new Set(found.map((s) => s.text))].sort(), commitments: found.map((s) => s.commitment).sort() };
@@ -209,7 +214,10 @@ export class LedgerReader {
       yield asSubject(row);
   }
 
-  /** From here on everything is read as it is now, whatever a service appends meanwhile. For readers that are closed soon. */
+  /**
+   * From here on everything is read as it is now, whatever a service appends meanwhile. For readers that are closed
+   * soon.
+   */
   freeze(): this {
     this.#try(() => {
       this.#db.exec(`PRAGMA cache_size = -${CACHE_KIB}; BEGIN`);

@@ -16,7 +16,8 @@ export function ledgerFile(path: string): string {
   return path.endsWith('.db') ? path : join(path, LEDGER_FILES.store);
 }
 
-const MAX_BATCH = 2048; // entries a commit: enough that what a commit costs is shared, few enough that both threads are busy
+// entries a commit: enough that what a commit costs is shared, few enough that both threads are busy
+const MAX_BATCH = 2048;
 const IN_FLIGHT = 3; // batches at the thread: one is committed while the next are on their way
 
 type Waiting = {
@@ -102,8 +103,9 @@ export class Ledger {
   }
 
   /**
-   * A commitment to a personal text, for use in entries and evidence in its place: `subject:` and 64 hex digits. The text
-   * itself becomes durable with the next entry, in a table from which it can be erased; readers put it back where it is.
+   * A commitment to a personal text, for use in entries and evidence in its place: `subject:` and 64 hex digits. The
+   * text itself becomes durable with the next entry, in a table from which it can be erased; readers put it back where
+   * it is.
    */
   subject(text: string): string {
     const known = this.#subjects.get(text) ?? this.read.commitmentTo(text);
@@ -136,7 +138,8 @@ export class Ledger {
     await this.#writer.close();
   }
 
-  // What is durable is held against what is durable: an entry that names another is written after that one was acknowledged.
+  // What is durable is held against what is durable: an entry that names another is written after that one was
+  // acknowledged.
   #problemOf(entry: Entry, evidence: readonly Evidence[]): string | undefined {
     if (!refers(entry)) return undefined;
     const { read } = this;

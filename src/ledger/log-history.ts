@@ -8,8 +8,8 @@ type Epoch = { readonly origin: string; readonly first: number; readonly previou
 const MARK = /"type":"(?:key|epoch|log|replica)\./;
 
 /**
- * Under which names and keys a ledger was signed, as its own entries say: names change with epochs, keys are rotated and
- * retired. Fed entry by entry, in order.
+ * Under which names and keys a ledger was signed, as its own entries say: names change with epochs, keys are rotated
+ * and retired. Fed entry by entry, in order.
  */
 export class LogHistory {
   readonly #epochs: Epoch[] = [];
@@ -73,8 +73,8 @@ export class LogHistory {
   }
 
   /**
-   * What is wrong with a checkpoint as far as names and keys go; undefined when nothing is. `lost` is set when it speaks of
-   * entries that the ledger says were lost.
+   * What is wrong with a checkpoint as far as names and keys go; undefined when nothing is. `lost` is set when it
+   * speaks of entries that the ledger says were lost.
    */
   judge(
     checkpoint: Checkpoint & { readonly by: readonly Verifier[] },

@@ -7,7 +7,8 @@ nodeBytes[0] = 1;
 
 /** RFC 6962 section 2.1: the hash of an entry as a leaf. */
 export function leafHash(entry: Uint8Array | string): Buffer {
-  const size = typeof entry === 'string' ? entry.length * 3 : entry.length; // at most three bytes for each of UTF-16's units
+  // at most three bytes for each of UTF-16's units
+  const size = typeof entry === 'string' ? entry.length * 3 : entry.length;
   const bytes = size < entryBytes.length ? entryBytes : Buffer.alloc(size + 1);
   const written = typeof entry === 'string' ? bytes.write(entry, 1, 'utf8') : Buffer.from(entry).copy(bytes, 1);
   return digest(bytes.subarray(0, 1 + written));
@@ -67,7 +68,10 @@ export class CompactRange {
   }
 }
 
-/** One node of the tree: the root of the perfect subtree over the leaves from `index · 2^height` to before `(index + 1) · 2^height`. */
+/**
+ * One node of the tree: the root of the perfect subtree over the leaves from `index · 2^height` to before `(index + 1)
+ * · 2^height`.
+ */
 export type NodeId = { readonly height: number; readonly index: number };
 
 /** Gives the hash of a node. */
@@ -90,13 +94,19 @@ export function rootOf(size: number, read: ReadNode): Buffer {
   return fold(perfectSubtrees(0, size).map((id) => Buffer.from(read(id))));
 }
 
-/** RFC 6962 section 2.1.1: the hashes that lead from a leaf to the root of the tree of `size` leaves. Throws a RangeError for a leaf outside. */
+/**
+ * RFC 6962 section 2.1.1: the hashes that lead from a leaf to the root of the tree of `size` leaves. Throws a
+ * RangeError for a leaf outside.
+ */
 export function inclusionProof(index: number, size: number, read: ReadNode): Buffer[] {
   if (!(index >= 0 && index < size)) throw new RangeError(`there is no leaf ${index} in a tree of ${size}`);
   return path(index, 0, size, read);
 }
 
-/** RFC 6962 section 2.1.2: the hashes that show that the tree of `to` leaves begins with that of `from` leaves. Throws a RangeError. */
+/**
+ * RFC 6962 section 2.1.2: the hashes that show that the tree of `to` leaves begins with that of `from` leaves. Throws a
+ * RangeError.
+ */
 export function consistencyProof(from: number, to: number, read: ReadNode): Buffer[] {
   if (!(from >= 0 && from <= to)) throw new RangeError(`a tree of ${to} leaves does not extend one of ${from}`);
   if (from === 0 || from === to) return [];
@@ -148,7 +158,9 @@ export function rootFromInclusion(
   return last === 0 ? node : undefined;
 }
 
-/** Whether a proof shows that the tree with `newRoot` begins with the tree with `oldRoot` (RFC 9162 section 2.1.4.2). */
+/**
+ * Whether a proof shows that the tree with `newRoot` begins with the tree with `oldRoot` (RFC 9162 section 2.1.4.2).
+ */
 export function isConsistent(
   [oldSize, oldRoot]: readonly [number, Uint8Array],
   [newSize, newRoot]: readonly [number, Uint8Array],

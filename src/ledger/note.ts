@@ -17,7 +17,8 @@ export type Verifier = { readonly name: string; readonly publicKey: Buffer };
 export type Signer = Verifier & { readonly sign: (text: Buffer) => Buffer };
 
 const ED25519 = 0x01;
-const SPKI_PREFIX = Buffer.from('302a300506032b6570032100', 'hex'); // RFC 8410: an Ed25519 SubjectPublicKeyInfo up to the key
+// RFC 8410: an Ed25519 SubjectPublicKeyInfo up to the key
+const SPKI_PREFIX = Buffer.from('302a300506032b6570032100', 'hex');
 const SIGNING_DEADLINE_MS = 10_000;
 
 /** A new Ed25519 private key in PEM. */
@@ -41,8 +42,8 @@ export function readSigner(name: string, pem: string): Signer {
 }
 
 /**
- * A signer whose key lies elsewhere (a KMS, an HSM): the program gets the text on its standard input and answers with the 64
- * bytes of the signature, as they are or in base64. Throws `signing-failed`, retried, when it does not.
+ * A signer whose key lies elsewhere (a KMS, an HSM): the program gets the text on its standard input and answers with
+ * the 64 bytes of the signature, as they are or in base64. Throws `signing-failed`, retried, when it does not.
  */
 export function programSigner(verifier: Verifier, command: readonly string[]): Signer {
   const [program = '', ...args] = command;
@@ -118,7 +119,10 @@ function signatureLine(name: string, id: Buffer, signature: Buffer): string {
   return `— ${name} ${Buffer.concat([id, signature]).toString('base64')}\n`;
 }
 
-/** The text of a note and which of the verifiers signed it well; undefined where none did. Other signatures are passed over. */
+/**
+ * The text of a note and which of the verifiers signed it well; undefined where none did. Other signatures are passed
+ * over.
+ */
 export function openSigned(
   note: string,
   verifiers: readonly Verifier[],

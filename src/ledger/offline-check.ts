@@ -1,5 +1,5 @@
-// One file, for whoever was handed an export and trusts nobody: it needs Node 20 or later and nothing else, and it reads
-// like the page it follows, docs/ledger-format.md. Deliberately written without a line of the service's own code.
+// One file, for whoever was handed an export and trusts nobody: it needs Node 20 or later and nothing else, and it
+// reads like the page it follows, docs/ledger-format.md. Deliberately written without a line of the service's own code.
 import { createHash, createPublicKey, verify } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join, relative } from 'node:path';
@@ -128,7 +128,8 @@ function listAt(levels: Buffer[][], level: number): Buffer[] {
 function rootOfFirst(leaves: readonly Buffer[], size: number): Buffer {
   if (size === 0) return sha256();
   let nodes = leaves.slice(0, size);
-  // Pairs from the left; one that is left over is carried up: the same tree as the definition's, which splits at powers of two.
+  // Pairs from the left; one that is left over is carried up: the same tree as the definition's, which splits at powers
+  // of two.
   while (nodes.length > 1)
     nodes = Array.from({ length: Math.ceil(nodes.length / 2) }, (_, i) =>
       nodes[2 * i + 1] === undefined

@@ -44,7 +44,10 @@ export const LEDGER_FILES = {
 } as const;
 const FILES = LEDGER_FILES;
 
-/** Where the key is: files in PEM, the current one first and those that still sign beside it; or a program that is asked. */
+/**
+ * Where the key is: files in PEM, the current one first and those that still sign beside it; or a program that is
+ * asked.
+ */
 export type LedgerKey =
   | { readonly files: readonly string[] }
   | { readonly command: readonly string[]; readonly publicKey: string };
@@ -55,7 +58,9 @@ export type LedgerPlace = {
   /** Its name when it is begun; one that is there keeps its name. */
   readonly origin: string;
   readonly key?: LedgerKey | undefined;
-  /** The address of a PostgreSQL database that several replicas share; without it the ledger is a file in the directory. */
+  /**
+   * The address of a PostgreSQL database that several replicas share; without it the ledger is a file in the directory.
+   */
   readonly postgres?: string | undefined;
   readonly newEpoch?: NewEpoch | undefined;
   /** The process that signs; made where it is not given. */
@@ -71,7 +76,10 @@ export type Appender = {
   append(waiting: Waiting): Promise<Sequenced>;
 };
 
-/** Takes the lock, opens store and keys, and reads everything back. Throws as `Sequencer.open` does, and `ledger-unusable` while another process holds it. */
+/**
+ * Takes the lock, opens store and keys, and reads everything back. Throws as `Sequencer.open` does, and
+ * `ledger-unusable` while another process holds it.
+ */
 export async function openSequencer(
   place: LedgerPlace,
   ports: Pick<SequencerOptions, 'clock' | 'openedAt' | 'warn' | 'progress'>,
@@ -114,8 +122,9 @@ export async function openSequencer(
 }
 
 /**
- * Leaves a data directory and the files in it to the account that runs the service, whatever its umask is: they have names of people.
- * SQLite gives its other files the mode of the store. What belongs to another account is that one's to protect.
+ * Leaves a data directory and the files in it to the account that runs the service, whatever its umask is: they have
+ * names of people. SQLite gives its other files the mode of the store. What belongs to another account is that one's to
+ * protect.
  */
 function keepPrivate(directory: string, warn: (message: string) => void): void {
   const isLoose = ({ uid, mode }: Stats) => uid === process.getuid?.() && (mode & 0o077) !== 0;
@@ -164,7 +173,8 @@ async function openShared(
   return { sequencer, origin: sequencer.origin, close: () => sequencer.close() };
 }
 
-// SQLite's own file lock on a second file: released by the system however the process ends, and readers are not in its way.
+// SQLite's own file lock on a second file: released by the system however the process ends, and readers are not in its
+// way.
 function takeLock(file: string): DatabaseSync {
   const lock = new DatabaseSync(file);
   try {

@@ -14,7 +14,10 @@ export type Handed = Pick<Batch, 'evidence' | 'subjects'> & {
 export type Term = {
   readonly nonce: string;
   readonly since: number;
-  /** The newest counter that was taken, by replica and run. It is in memory only: nobody who writes to the database can set it back. */
+  /**
+   * The newest counter that was taken, by replica and run. It is in memory only: nobody who writes to the database can
+   * set it back.
+   */
   readonly taken: Map<string, number>;
 };
 

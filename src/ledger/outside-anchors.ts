@@ -27,8 +27,9 @@ export function fileAnchor(path: string): Anchor {
 }
 
 /**
- * A witness (C2SP tlog-witness): it co-signs a checkpoint only if that extends the last one it saw, and so cannot be shown
- * two histories. The note with its signature is kept in `directory`. One that saw more than the ledger holds halts it.
+ * A witness (C2SP tlog-witness): it co-signs a checkpoint only if that extends the last one it saw, and so cannot be
+ * shown two histories. The note with its signature is kept in `directory`. One that saw more than the ledger holds
+ * halts it.
  */
 export function witnessAnchor(
   address: HttpAddress,
@@ -75,7 +76,9 @@ export function witnessAnchor(
   };
 }
 
-/** A time-stamping authority (RFC 3161): it says when a checkpoint was there. Token and note are kept in `directory`. */
+/**
+ * A time-stamping authority (RFC 3161): it says when a checkpoint was there. Token and note are kept in `directory`.
+ */
 export function timestampAnchor(
   address: HttpAddress,
   certificate: string,

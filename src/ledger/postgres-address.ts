@@ -19,7 +19,8 @@ export type DatabaseAddress = {
 const MAX_ADDRESS = 2048;
 const OPTIONS = ['sslmode', 'sslrootcert', 'sslcert', 'sslkey'] as const;
 type Option = (typeof OPTIONS)[number];
-// Each verifies the certificate and the host name: an unverified certificate protects from nobody who can answer in the server's place.
+// Each verifies the certificate and the host name: an unverified certificate protects from nobody who can answer in the
+// server's place.
 const VERIFYING = new Set(['require', 'verify-ca', 'verify-full']);
 
 /** Reads `--ledger`. Throws `config-invalid`, without repeating the address: it may have a password. */

@@ -1,6 +1,6 @@
 /**
- * The tables of a ledger in PostgreSQL, made by the owner of the database; the service's own role may only add. It may be run again on
- * a database that an older version was set up by, and adds what is missing there.
+ * The tables of a ledger in PostgreSQL, made by the owner of the database; the service's own role may only add. It may
+ * be run again on a database that an older version was set up by, and adds what is missing there.
  */
 export function postgresSchema(role: string): string {
   return `-- The ledger of Countersign. Run by the owner of the database, who is not the role that the service uses.

@@ -17,10 +17,14 @@ const MAX_ROW = 32 * 1024 * 1024; // bytes of a handed row: inventories of 10,00
 const MAX_TAKEN = 64 * 1024 * 1024; // of all rows that are taken at once
 const MAX_ROWS = 200;
 
-/** A row of `outbox`: a batch with its replica's signature, or a statement of enrolment. Nothing of it is believed yet. */
+/**
+ * A row of `outbox`: a batch with its replica's signature, or a statement of enrolment. Nothing of it is believed yet.
+ */
 export type OutboxRow = { readonly id: string; readonly content: unknown };
 
-/** What became of a row: where its first entry stands, whether it still waits; and for which term rows are to be signed. */
+/**
+ * What became of a row: where its first entry stands, whether it still waits; and for which term rows are to be signed.
+ */
 export type OutboxState = {
   readonly first: number | undefined;
   readonly waits: boolean;
@@ -41,7 +45,10 @@ const LIMITS: PostgresLimits = {
 
 type Note = { readonly size: number; readonly note: string };
 
-/** The tables of a ledger in PostgreSQL, over one connection. Whoever holds its advisory lock sequences; the lock goes with the connection. */
+/**
+ * The tables of a ledger in PostgreSQL, over one connection. Whoever holds its advisory lock sequences; the lock goes
+ * with the connection.
+ */
 export class PostgresTables {
   readonly #address: DatabaseAddress;
   readonly #limits: PostgresLimits;
@@ -59,7 +66,10 @@ export class PostgresTables {
     this.#limits = limits;
   }
 
-  /** Connects, or connects again. Throws `ledger-unusable` (retry) while the server is not there, and for a role that may do too much. */
+  /**
+   * Connects, or connects again. Throws `ledger-unusable` (retry) while the server is not there, and for a role that
+   * may do too much.
+   */
   async connect(): Promise<void> {
     await this.close();
     const client = this.#newClient();
@@ -139,8 +149,8 @@ export class PostgresTables {
   }
 
   /**
-   * Entries from an index on, up to the newest checkpoint that is signed, and that checkpoint, as of one moment. Rows beyond it, and
-   * checkpoints that `isSigned` does not know, are other people's and are passed over.
+   * Entries from an index on, up to the newest checkpoint that is signed, and that checkpoint, as of one moment. Rows
+   * beyond it, and checkpoints that `isSigned` does not know, are other people's and are passed over.
    */
   async since(
     from: number,
@@ -227,7 +237,10 @@ export class PostgresTables {
     return (await this.#query('DELETE FROM subject WHERE text = ANY($1) RETURNING commitment', [texts])).length;
   }
 
-  /** Makes a batch durable, and takes the rows that it came from out of `outbox`. Throws `TakenBack` where one of them is gone. */
+  /**
+   * Makes a batch durable, and takes the rows that it came from out of `outbox`. Throws `TakenBack` where one of them
+   * is gone.
+   */
   async commit(batch: Batch, ids: readonly { readonly id: string; readonly first: number }[]): Promise<void> {
     try {
       await this.#query('BEGIN');
@@ -290,7 +303,10 @@ export class PostgresTables {
     await this.#query('DELETE FROM taken WHERE id = $1', [id]);
   }
 
-  /** What was handed over, oldest first: as much as may be held at once, and the ids of rows that are too large to be looked at. */
+  /**
+   * What was handed over, oldest first: as much as may be held at once, and the ids of rows that are too large to be
+   * looked at.
+   */
   async handed(): Promise<{ readonly rows: readonly OutboxRow[]; readonly tooLarge: readonly string[] }> {
     // `pg_column_size` reads nothing; only a row that is small as it is stored is measured as it would be sent.
     const sizes = await this.#query(
@@ -446,7 +462,10 @@ export class PostgresTables {
   }
 }
 
-/** A row that the ledger did not sign stands where its next one belongs. It is left to the database's owner: the service may delete nothing there. */
+/**
+ * A row that the ledger did not sign stands where its next one belongs. It is left to the database's owner: the service
+ * may delete nothing there.
+ */
 function inTheWay(table: 'entry' | 'tile', detail: string): CountersignError {
   const [value = '?'] = /(?<=\)=\()[\d, ]{1,40}(?=\))/.exec(detail) ?? [];
   const rows = table === 'entry' ? `seq >= ${value}` : `(level, n) = (${value})`;
@@ -477,7 +496,8 @@ function streamOf(client: pg.Client): Socket | undefined {
 const SESSION =
   "SET search_path = countersign; SET synchronous_commit = on; SET idle_in_transaction_session_timeout = '60s'; LISTEN countersign";
 
-// The library parses what arrives in an event of the socket: what it throws there would end the process, and it keeps any length.
+// The library parses what arrives in an event of the socket: what it throws there would end the process, and it keeps
+// any length.
 function guard(client: pg.Client, answer: { received: number }, limit: number): void {
   const connection = connectionOf(client);
   const attach = connection.attachListeners?.bind(connection);

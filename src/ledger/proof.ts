@@ -7,9 +7,9 @@ const HEADER = 'c2sp.org/tlog-proof@v1';
 const MAX_HASHES = 63;
 
 /**
- * The receipt of an entry (C2SP tlog-proof): its index, the hashes that lead from it to the root, and the checkpoint over
- * that root. With the entry's bytes and the ledger's public key it proves that the entry is in. Throws a RangeError for an
- * index that the checkpoint does not cover, and for a checkpoint that is none.
+ * The receipt of an entry (C2SP tlog-proof): its index, the hashes that lead from it to the root, and the checkpoint
+ * over that root. With the entry's bytes and the ledger's public key it proves that the entry is in. Throws a
+ * RangeError for an index that the checkpoint does not cover, and for a checkpoint that is none.
  */
 export function receipt(reader: LedgerReader, index: number, checkpoint: string): string {
   const size = sizeOf(checkpoint);

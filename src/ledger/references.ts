@@ -22,14 +22,18 @@ const LONGEST_HOLD_MS = 31 * 24 * 3_600_000;
 const HOLD_SLACK_MS = 1000; // `until` is computed a moment before the entry gets its time
 
 /**
- * Returns what is wrong with an entry beyond its schema, or undefined: an index that names no entry, or one of another type or
- * environment; evidence that is not there; a time that cannot be. `docs/ledger-format.md` lists what each type refers to.
+ * Returns what is wrong with an entry beyond its schema, or undefined: an index that names no entry, or one of another
+ * type or environment; evidence that is not there; a time that cannot be. `docs/ledger-format.md` lists what each type
+ * refers to.
  */
 export function referenceProblem(entry: Entry, known: Known, bounds: Bounds): string | undefined {
   return timeProblem(entry, bounds) ?? evidenceProblem(entry, known) ?? entryReferences(entry, known);
 }
 
-/** Returns what is wrong with the numbers in an entry, or undefined: what older versions recorded without a look is reported by it. */
+/**
+ * Returns what is wrong with the numbers in an entry, or undefined: what older versions recorded without a look is
+ * reported by it.
+ */
 export function brokenReference(type: string, body: string, known: Known): string | undefined {
   return REFERRING.has(type as Entry['type']) ? entryReferences(JSON.parse(body) as Entry, known) : undefined;
 }

@@ -66,11 +66,15 @@ function replicaId(publicKey: Uint8Array): string {
   return createHash('sha256').update(publicKey).digest('hex').slice(0, 32);
 }
 
-// The first lines keep statements apart. A checkpoint has its size in the second line, and an origin never equals these.
+// The first lines keep statements apart. A checkpoint has its size in the second line, and an origin never equals
+// these.
 const ENROLMENT = 'countersign.dev/replica-enrolment/v1';
 const HANDED = 'countersign.dev/handed-entries/v1';
 
-/** The statement by which whoever holds the ledger’s key lets a replica hand entries over: a note signed by the ledger’s key. */
+/**
+ * The statement by which whoever holds the ledger’s key lets a replica hand entries over: a note signed by the ledger’s
+ * key.
+ */
 export function enrolmentOf({ id, publicKey }: Pick<ReplicaKey, 'id' | 'publicKey'>, signer: Signer): string {
   return signNote(`${ENROLMENT}\n${signer.name}\n${id}\n${publicKey.toString('base64')}\n`, signer);
 }

@@ -47,11 +47,16 @@ export type SequencerOptions = {
 };
 
 const PAGE = 2000;
-/** Of the checkpoints one an hour is kept, and the newest: it says all that the others said, and each takes time to check. */
+/**
+ * Of the checkpoints one an hour is kept, and the newest: it says all that the others said, and each takes time to
+ * check.
+ */
 export const KEPT_EVERY_MS = 3_600_000;
 const SETTLE_MS = 20_000;
 
-/** Numbers entries, keeps the tree, signs and commits. The only place where a checkpoint is made; one for each ledger. */
+/**
+ * Numbers entries, keeps the tree, signs and commits. The only place where a checkpoint is made; one for each ledger.
+ */
 export class Sequencer {
   readonly #options: SequencerOptions;
   readonly #instance: Instance;
@@ -75,8 +80,8 @@ export class Sequencer {
   }
 
   /**
-   * Reads the whole store back and holds it against what was signed: every leaf, every tile, the last checkpoint and the
-   * anchor. Begins a ledger that is empty. Throws `ledger-inconsistent` (halt) where anything differs.
+   * Reads the whole store back and holds it against what was signed: every leaf, every tile, the last checkpoint and
+   * the anchor. Begins a ledger that is empty. Throws `ledger-inconsistent` (halt) where anything differs.
    */
   static async open(options: SequencerOptions): Promise<Sequencer> {
     const read = await readBack(options);
@@ -145,7 +150,8 @@ export class Sequencer {
     return age < 0 || age >= KEPT_EVERY_MS;
   }
 
-  // After a commit whose end is not known: the store says whether it took place, and only then is anything signed again.
+  // After a commit whose end is not known: the store says whether it took place, and only then is anything signed
+  // again.
   async #settle(): Promise<void> {
     if (this.#unsettled === undefined) return;
     const { batch, tree } = this.#unsettled;
@@ -191,7 +197,10 @@ export class Sequencer {
   }
 }
 
-/** Keeps the newest checkpoint outside of the store: one that was put back to an older state no longer fits it. An old anchor still holds. */
+/**
+ * Keeps the newest checkpoint outside of the store: one that was put back to an older state no longer fits it. An old
+ * anchor still holds.
+ */
 export function writeAnchor({ anchor, warn }: Pick<SequencerOptions, 'anchor' | 'warn'>, note: string): void {
   try {
     writeFileSync(`${anchor}.new`, note, { mode: 0o600 });
@@ -345,7 +354,9 @@ function isLost(checkpoint: Opened, history: LogHistory, keys: readonly Verifier
   return history.judge(checkpoint, keys).lost === true;
 }
 
-/** Holds a checkpoint that was kept elsewhere against the names and the size of a ledger. Throws `ledger-inconsistent`. */
+/**
+ * Holds a checkpoint that was kept elsewhere against the names and the size of a ledger. Throws `ledger-inconsistent`.
+ */
 export function checkAnchor(
   anchor: Opened,
   size: number,

@@ -50,10 +50,10 @@ const TAKING_MS = 5000; // a flood of rows is gone through for so long at a time
 const ATTEMPTS = 5;
 
 /**
- * A ledger in PostgreSQL that several replicas write to. One of them, the holder of the database's advisory lock, numbers,
- * signs and commits; the others hand their entries to it. Each keeps a copy that it hashes as it grows, so that nobody
- * who can change the database can change what a replica reads. What is handed over is signed by the replica and checked before
- * it is recorded: the role that writes to the database does not have the ledger's signature.
+ * A ledger in PostgreSQL that several replicas write to. One of them, the holder of the database's advisory lock,
+ * numbers, signs and commits; the others hand their entries to it. Each keeps a copy that it hashes as it grows, so
+ * that nobody who can change the database can change what a replica reads. What is handed over is signed by the replica
+ * and checked before it is recorded: the role that writes to the database does not have the ledger's signature.
  */
 export class SharedSequencer {
   readonly #options: SharedOptions;
@@ -84,7 +84,10 @@ export class SharedSequencer {
     this.#copy = new SqliteStore(options.copy, 'copy');
   }
 
-  /** Connects, brings the copy up to date and checks it. Throws as `Sequencer.open` does, and `ledger-unusable` where the database is not there. */
+  /**
+   * Connects, brings the copy up to date and checks it. Throws as `Sequencer.open` does, and `ledger-unusable` where
+   * the database is not there.
+   */
   static async open(options: SharedOptions): Promise<SharedSequencer> {
     const sequencer = new SharedSequencer(options);
     try {
@@ -189,7 +192,10 @@ export class SharedSequencer {
     }
   }
 
-  /** Whether this replica sequences now. When it begins to, it says what there is to say first, and takes what was handed over. */
+  /**
+   * Whether this replica sequences now. When it begins to, it says what there is to say first, and takes what was
+   * handed over.
+   */
   async #leads(): Promise<boolean> {
     if (!(await this.#tables.lead())) {
       this.#hasBegun = false;
@@ -211,8 +217,8 @@ export class SharedSequencer {
     return true;
   }
 
-  // The number is made here and remembered here only. A row that was signed for another term, or was taken in this one, does not
-  // count again, whatever is deleted from the tables or put back into them.
+  // The number is made here and remembered here only. A row that was signed for another term, or was taken in this one,
+  // does not count again, whatever is deleted from the tables or put back into them.
   async #beginTerm(): Promise<void> {
     if (this.#tree.size === 0 && (await this.#tables.hasEntries()))
       throw halt(
@@ -324,7 +330,10 @@ export class SharedSequencer {
 
   // --- what others hand over ---
 
-  /** Takes what was handed over, in the order in which it came, in one commit at a time; sets aside what cannot be recorded. */
+  /**
+   * Takes what was handed over, in the order in which it came, in one commit at a time; sets aside what cannot be
+   * recorded.
+   */
   async #takeHanded(): Promise<void> {
     for (const end = Date.now() + TAKING_MS; Date.now() < end; ) {
       const { rows, tooLarge } = await this.#tables.handed();
@@ -443,7 +452,8 @@ export class SharedSequencer {
     );
     await this.#commit({ entries, evidence, subjects }, ids).catch(async (thrown: unknown) => {
       if (!(thrown instanceof TakenBack)) throw thrown;
-      // One of them was taken back in between. Each alone: the others are not held up, and their counters are used already.
+      // One of them was taken back in between. Each alone: the others are not held up, and their counters are used
+      // already.
       if (handed.length > 1) for (const one of handed) await this.#takeBatches([one]);
     });
   }
@@ -487,7 +497,9 @@ export class SharedSequencer {
     }
   }
 
-  /** Signs for a term and hands over, once this replica is enrolled. Gives the term; undefined where it is too early. */
+  /**
+   * Signs for a term and hands over, once this replica is enrolled. Gives the term; undefined where it is too early.
+   */
   async #handSigned(id: string, waiting: Waiting, term: string | undefined): Promise<string | undefined> {
     const { replica } = this.#options;
     if (term === undefined) return undefined;
@@ -582,7 +594,8 @@ export class SharedSequencer {
     );
   }
 
-  // The service's role may delete checkpoints, but no entries: where the last entry is there, only its checkpoint is gone.
+  // The service's role may delete checkpoints, but no entries: where the last entry is there, only its checkpoint is
+  // gone.
   async #putBack(): Promise<boolean> {
     const { size } = this.#tree;
     const body = this.#copy.body(size - 1);

@@ -31,7 +31,10 @@ const SCHEMA = `
   CREATE TRIGGER IF NOT EXISTS tile_is_fixed BEFORE UPDATE ON tile BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
 `;
 
-/** A ledger in one SQLite file; a replica's copy of one in a database, which is not synced to disk; or one that is just being made from an export. */
+/**
+ * A ledger in one SQLite file; a replica's copy of one in a database, which is not synced to disk; or one that is just
+ * being made from an export.
+ */
 type Kind = 'ledger' | 'copy' | 'import';
 
 export class SqliteStore implements Store {

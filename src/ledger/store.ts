@@ -42,7 +42,9 @@ export function unpack({ bodies, leaves, kinds, kindOf }: PackedEntries): Prepar
 /** One stored entry, as bytes. */
 export type StoredEntry = PreparedEntry & { readonly index: number };
 
-/** A personal text that entries and evidence name by its commitment only: `subject:` and SHA-256(salt ‖ text). Erasable. */
+/**
+ * A personal text that entries and evidence name by its commitment only: `subject:` and SHA-256(salt ‖ text). Erasable.
+ */
 export type Subject = { readonly commitment: string; readonly salt: Uint8Array; readonly text: string };
 
 /** The commitment to a text under a salt. */
@@ -58,7 +60,10 @@ export function isOpened({ commitment, salt, text }: Subject): boolean {
 // A name or address goes on over these; `.` and `’` only where more of it follows.
 const PART = String.raw`[\p{L}\p{M}\p{N}_@%+-]`;
 
-/** Whether a kept text is a name or address, or holds it whole: `dana@example.com` in `Dana <dana@example.com>`, but not in `jordana@example.com`. */
+/**
+ * Whether a kept text is a name or address, or holds it whole: `dana@example.com` in `Dana <dana@example.com>`, but not
+ * in `jordana@example.com`.
+ */
 export function isNamedIn(text: string, name: string): boolean {
   const spelled = name.normalize('NFC').replaceAll(/[\\^$.*+?()[\]{}|/-]/g, String.raw`\$&`);
   const before = `(?<!${PART}|${PART}[.'’])`;
@@ -73,7 +78,9 @@ export type Batch = {
   readonly evidence: readonly { readonly sha256: string; readonly bytes: string }[];
   readonly subjects: readonly Subject[];
   readonly tiles: readonly { readonly level: number; readonly n: number; readonly nodes: Uint8Array }[];
-  /** The checkpoint over all entries so far. `replaces` is the size of an earlier one that need not be kept any longer. */
+  /**
+   * The checkpoint over all entries so far. `replaces` is the size of an earlier one that need not be kept any longer.
+   */
   readonly checkpoint: { readonly size: number; readonly note: string; readonly replaces?: number };
 };
 
@@ -89,8 +96,8 @@ export interface Store {
   /** The newest checkpoint. */
   latestCheckpoint(): Promise<{ readonly size: number; readonly note: string } | undefined>;
   /**
-   * Makes a batch durable. Throws when it is certain that nothing of it was kept (`ledger-unusable`, retried), when another
-   * wrote (`ledger-inconsistent`, halt), and `CommitUnknown` when it may have been kept all the same.
+   * Makes a batch durable. Throws when it is certain that nothing of it was kept (`ledger-unusable`, retried), when
+   * another wrote (`ledger-inconsistent`, halt), and `CommitUnknown` when it may have been kept all the same.
    */
   commit(batch: Batch): Promise<void>;
   /** Begins anew after a commit whose end is not known. Throws `ledger-unusable` while that cannot be done. */

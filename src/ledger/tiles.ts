@@ -4,13 +4,19 @@ import { nodeHash, type ReadNode, rootOf } from './merkle.ts';
 export const TILE_WIDTH = 256;
 const TILE_HEIGHT = 8;
 const HASH = 32;
-/** Bytes of a stored tile: its 256 hashes, then the 128, 64, … 2 above them. The one above those two is the next level's. */
+/**
+ * Bytes of a stored tile: its 256 hashes, then the 128, 64, … 2 above them. The one above those two is the next
+ * level's.
+ */
 const TILE_BYTES = (2 * TILE_WIDTH - 2) * HASH;
 
 /** A full tile: its level, its number on that level, and all its nodes. */
 export type Tile = { readonly level: number; readonly n: number; readonly nodes: Uint8Array };
 
-/** Grows the tree leaf by leaf, and gives each tile as it is filled. Holds the tiles that are not full: at most 16 KiB a level. */
+/**
+ * Grows the tree leaf by leaf, and gives each tile as it is filled. Holds the tiles that are not full: at most 16 KiB a
+ * level.
+ */
 export class TreeWriter {
   #size = 0;
   // By height: the nodes of the tile that is being filled.
@@ -141,7 +147,9 @@ export function tileHashes(read: ReadNode, level: number, n: number, width: numb
   );
 }
 
-/** The path of a tile under `tile/`: levels and `entries`, three digits a part, and the width of one that is not full. */
+/**
+ * The path of a tile under `tile/`: levels and `entries`, three digits a part, and the width of one that is not full.
+ */
 export function tilePath(level: number | 'entries', n: number, width = TILE_WIDTH): string {
   const parts = [String(n % 1000).padStart(3, '0')];
   for (let rest = Math.floor(n / 1000); rest > 0; rest = Math.floor(rest / 1000))

@@ -33,7 +33,10 @@ export type LedgerCheck = {
 export type VerifyOptions = {
   /** Checkpoints kept elsewhere; the ledger must extend them. */
   readonly trusted?: readonly string[];
-  /** Only the entries from this index to before that one; the rest of the tree is taken from its stored nodes, which must give the signed root. */
+  /**
+   * Only the entries from this index to before that one; the rest of the tree is taken from its stored nodes, which
+   * must give the signed root.
+   */
   readonly from?: number;
   readonly to?: number;
   readonly onProgress?: (done: number) => void;
@@ -146,7 +149,9 @@ class Check {
     return at < index ? this.#reader.entry(at)?.entry : undefined;
   }
 
-  /** Hashes what is asked for, and takes the rest from stored nodes: a wrong one gives another root than the signed one. */
+  /**
+   * Hashes what is asked for, and takes the rest from stored nodes: a wrong one gives another root than the signed one.
+   */
   range(from: number, to: number, onProgress: (done: number) => void = () => {}): LedgerFinding | undefined {
     const size = this.#latest?.size ?? 0;
     const end = Math.min(to, size);

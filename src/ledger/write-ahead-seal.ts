@@ -14,9 +14,10 @@ export type Seal = {
 const PURPOSE = 'countersign.dev/write-ahead-key/v1';
 
 /**
- * The keys for the file beside the ledger, made from those that sign the ledger: each signs a text that is used for nothing else, and
- * the signature, which nobody sees, is the secret. So a key that only a program can use serves as well as a file. A program whose
- * signatures differ each time cannot: then the replica's own key signs, and whoever reads the data directory can forge lines.
+ * The keys for the file beside the ledger, made from those that sign the ledger: each signs a text that is used for
+ * nothing else, and the signature, which nobody sees, is the secret. So a key that only a program can use serves as
+ * well as a file. A program whose signatures differ each time cannot: then the replica's own key signs, and whoever
+ * reads the data directory can forge lines.
  */
 export function openSeal(
   directory: string,

@@ -70,10 +70,10 @@ const SLACK_MS = 10_000; // the ledger was given it this long before, at most
 const LOOK_BACK = 20_000; // entries among which one that was merged before a crash is looked for
 
 /**
- * What must be durable now although the ledger is away goes into a file beside it, one JSON document a line, synced. It goes onto
- * the ledger before anything else is recorded, in the order in which it came, once. Lines are numbered and authenticated, each with
- * the one before it, and the ledger has the number of the newest that it took: what is altered, removed, moved, brought from
- * elsewhere or put back is not recorded as a fact, but as `record.refused`.
+ * What must be durable now although the ledger is away goes into a file beside it, one JSON document a line, synced. It
+ * goes onto the ledger before anything else is recorded, in the order in which it came, once. Lines are numbered and
+ * authenticated, each with the one before it, and the ledger has the number of the newest that it took: what is
+ * altered, removed, moved, brought from elsewhere or put back is not recorded as a fact, but as `record.refused`.
  */
 export class WriteAhead {
   readonly #file: string;
@@ -140,7 +140,8 @@ export class WriteAhead {
       if (recorded !== undefined) return recorded;
       this.#append({ body, evidence, original });
     } catch (thrown) {
-      if (thrown instanceof CountersignError && thrown.recover !== 'retry') throw thrown; // the ledger is there, and says no
+      // the ledger is there, and says no
+      if (thrown instanceof CountersignError && thrown.recover !== 'retry') throw thrown;
       this.#append({ body, evidence, original: undefined });
     }
     return undefined;
@@ -293,7 +294,8 @@ export class WriteAhead {
     }
   }
 
-  // What the ledger will never take (a line of another version) must not keep everything else from it. It is kept, and reported.
+  // What the ledger will never take (a line of another version) must not keep everything else from it. It is kept, and
+  // reported.
   #setAside({ original: _, seq: __, mac: ___, ...line }: Beside, thrown: unknown): void {
     if (!(thrown instanceof CountersignError) || thrown.recover !== 'wait') throw thrown;
     this.#refused.push({ text: JSON.stringify(line), reason: messageOf(thrown).slice(0, 300) });

@@ -1,6 +1,9 @@
 import { CountersignError } from './error.ts';
 
-/** An address of a web server, taken apart: everything that a client needs, and nothing that a library could read more out of. */
+/**
+ * An address of a web server, taken apart: everything that a client needs, and nothing that a library could read more
+ * out of.
+ */
 export type HttpAddress = {
   readonly scheme: 'http' | 'https';
   /** A DNS name in lower case, an IPv4 address, or an IPv6 address in brackets. */
@@ -74,12 +77,18 @@ export function hostText({ scheme, host, port }: Pick<HttpAddress, 'scheme' | 'h
   return port === (scheme === 'https' ? 443 : 80) ? host : `${host}:${port}`;
 }
 
-/** What lies below an address: `path` begins with `/`, and every part of it that is not ours is percent-encoded by the caller. */
+/**
+ * What lies below an address: `path` begins with `/`, and every part of it that is not ours is percent-encoded by the
+ * caller.
+ */
 export function below(address: HttpAddress, path: string, query = ''): HttpAddress {
   return { ...address, path: path === '' ? address.path : `${address.path.replace(/\/$/, '')}${path}`, query };
 }
 
-/** Parses `smtp://HOST[:PORT]` and `smtps://HOST[:PORT]`: nothing else, for libraries read options out of everything behind it. */
+/**
+ * Parses `smtp://HOST[:PORT]` and `smtps://HOST[:PORT]`: nothing else, for libraries read options out of everything
+ * behind it.
+ */
 export function parseMailServer(text: string): Parsed<MailServerAddress> {
   const begin = /^(smtps?):\/\/(.*)$/s.exec(text);
   if (begin === null) return refused('it does not begin with `smtp://` or `smtps://`');
@@ -213,7 +222,9 @@ export function parseFileName(text: string): Parsed<string> {
   return { kind: 'parsed', value: text };
 }
 
-/** Parses the name of a file that SSH is told: it reads quotes, percent signs, dollars and backslashes in its own way. */
+/**
+ * Parses the name of a file that SSH is told: it reads quotes, percent signs, dollars and backslashes in its own way.
+ */
 export function parseSshFileName(text: string): Parsed<string> {
   return /["%$\\]/.test(text)
     ? refused('it holds one of `"`, `%`, `$` and `\\`, which SSH reads in its own way')

@@ -1,7 +1,10 @@
 import { canonicalJson, sha256 } from './digest.ts';
 import type { KubernetesObject, ObjectRef } from './kubernetes.ts';
 
-/** Fields of `metadata` that the API server sets on every write, or controllers do: never part of what a commit asks for. */
+/**
+ * Fields of `metadata` that the API server sets on every write, or controllers do: never part of what a commit asks
+ * for.
+ */
 export const SERVER_FIELDS: ReadonlySet<string> = new Set([
   'managedFields',
   'resourceVersion',
@@ -67,7 +70,10 @@ function withoutAddresses(service: KubernetesObject): KubernetesObject {
   };
 }
 
-/** How the webhook tells the applier, by a warning on its dry run, the digest it will admit: the API server carries it, so every replica agrees. */
+/**
+ * How the webhook tells the applier, by a warning on its dry run, the digest it will admit: the API server carries it,
+ * so every replica agrees.
+ */
 export const ADMITS = 'countersign-admits:';
 
 /** One request that was let through, as the evidence of `admission.allowed` has it. Never the object itself. */

@@ -4,8 +4,9 @@ import type { CommitFacts } from './commit.ts';
 export type Signer = { readonly principal: string; readonly kind: 'person' | 'bot' | 'platform'; readonly key: string };
 
 /**
- * How strong an approval is. `A+`: the person's hardware key, touched or with PIN; `A`: the person's key; `B`: a forge's
- * review of this very commit, signed by an importer; `C`: a forge's word that names no commit, which alone counts for nothing.
+ * How strong an approval is. `A+`: the person's hardware key, touched or with PIN; `A`: the person's key; `B`: a
+ * forge's review of this very commit, signed by an importer; `C`: a forge's word that names no commit, which alone
+ * counts for nothing.
  */
 export type EvidenceClass = 'A+' | 'A' | 'B' | 'C';
 

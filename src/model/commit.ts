@@ -3,7 +3,10 @@ export type Author = { readonly name: string; readonly email: string; readonly t
 
 export type SignatureFormat = 'openpgp' | 'ssh' | 'x509';
 
-/** One Git commit: fields read from the very bytes that hash to its id, and those bytes split into payload and signature. */
+/**
+ * One Git commit: fields read from the very bytes that hash to its id, and those bytes split into payload and
+ * signature.
+ */
 export type Commit = {
   readonly id: string;
   readonly tree: string;
@@ -29,7 +32,10 @@ export type Tag = {
   readonly signature: string | undefined;
 };
 
-/** What the cryptography of a signature showed, without any clock: true for ever under one set of keys. Times in milliseconds. */
+/**
+ * What the cryptography of a signature showed, without any clock: true for ever under one set of keys. Times in
+ * milliseconds.
+ */
 export type SignatureFact =
   | { readonly kind: 'none' }
   | {

@@ -1,8 +1,8 @@
 import { Cron } from 'croner';
 
 /**
- * The times of a schedule of five fields, as in cron, in an IANA time zone. Throws an Error that says why where it cannot be read, or never
- * comes.
+ * The times of a schedule of five fields, as in cron, in an IANA time zone. Throws an Error that says why where it
+ * cannot be read, or never comes.
  */
 export function cronOf(pattern: string, timeZone: string): { readonly next: (after: Date) => Date | null } {
   if (pattern.trim().split(/\s+/).length !== 5) throw new Error('it has not five fields');

@@ -7,11 +7,12 @@ export function sha256(bytes: Uint8Array | string): string {
 }
 
 /**
- * Canonical JSON (RFC 8785): one value, one text. Fields that are undefined are left out. Throws a TypeError for what JSON
- * cannot hold: numbers without end, half a surrogate pair, cycles.
+ * Canonical JSON (RFC 8785): one value, one text. Fields that are undefined are left out. Throws a TypeError for what
+ * JSON cannot hold: numbers without end, half a surrogate pair, cycles.
  */
 export function canonicalJson(value: unknown): string {
-  // `JSON.stringify` writes scalars as the RFC has them; with keys in order it is all there is to do, at a fifth of the time.
+  // `JSON.stringify` writes scalars as the RFC has them; with keys in order it is all there is to do, at a fifth of the
+  // time.
   const plain = inOrder(value, 0);
   const text = plain === undefined ? canonicalize(value) : JSON.stringify(plain);
   if (text === undefined) throw new TypeError('this value has no JSON form');
@@ -21,8 +22,8 @@ export function canonicalJson(value: unknown): string {
 const PIECE = 256 * 1024;
 
 /**
- * `canonicalJson` of a large object in pieces: field by field and, where a field is a list, item by item. A field of `lists` is one whose
- * items come as canonical JSON already. `end` follows. Throws as it does.
+ * `canonicalJson` of a large object in pieces: field by field and, where a field is a list, item by item. A field of
+ * `lists` is one whose items come as canonical JSON already. `end` follows. Throws as it does.
  */
 export function* canonicalPieces(
   object: Readonly<Record<string, unknown>>,
@@ -73,7 +74,10 @@ export function digestOf(value: unknown): string {
 
 const MAX_DEPTH = 200; // deeper is a cycle, or data that the library may take its time over
 
-/** Plain data with the keys of every object in the order of their UTF-16 code units; undefined for what is left to the library. */
+/**
+ * Plain data with the keys of every object in the order of their UTF-16 code units; undefined for what is left to the
+ * library.
+ */
 function inOrder(value: unknown, depth: number): unknown {
   switch (typeof value) {
     case 'string':
@@ -111,7 +115,8 @@ function objectInOrder(object: object, depth: number): unknown {
   for (const key of Object.keys(object).sort()) {
     const field = (object as Record<string, unknown>)[key];
     if (field === undefined) continue;
-    // Keys that look like numbers are listed first by JavaScript, in an order of their own; `__proto__` would be no field at all.
+    // Keys that look like numbers are listed first by JavaScript, in an order of their own; `__proto__` would be no
+    // field at all.
     const first = key.charCodeAt(0);
     if ((first >= 48 && first <= 57) || key === '__proto__' || key === 'toJSON' || !key.isWellFormed())
       return undefined;

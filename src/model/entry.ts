@@ -1,7 +1,8 @@
 import { z } from 'zod';
 import { canonicalJson } from './digest.ts';
 
-// Fields in the order in which canonical JSON has them: what was checked is then already in order, and need not be put there.
+// Fields in the order in which canonical JSON has them: what was checked is then already in order, and need not be put
+// there.
 function object<S extends z.core.$ZodLooseShape>(shape: S) {
   const fields = Object.entries(shape).sort(([a], [b]) => (a < b ? -1 : 1));
   return z.strictObject(Object.fromEntries(fields) as S);
@@ -37,14 +38,20 @@ const SCHEMAS = {
     origin: text,
     epoch: z.int().min(2),
     reason: text,
-    /** The newest checkpoint that is known of the epoch before, as a signed note; entries from this one's index up to its size are lost. */
+    /**
+     * The newest checkpoint that is known of the epoch before, as a signed note; entries from this one's index up to
+     * its size are lost.
+     */
     previous: text,
   }),
   /** From here on checkpoints carry the new key's signature too. Both as verifier keys. */
   'key.rotated': object({ before: text, after: text }),
   /** From here on checkpoints without another key's signature do not count. */
   'key.retired': object({ key: text }),
-  /** A replica may hand entries over from here on: it holds the ledger's key, or may ask for its signatures, as its statement shows. */
+  /**
+   * A replica may hand entries over from here on: it holds the ledger's key, or may ask for its signatures, as its
+   * statement shows.
+   */
   'replica.enrolled': object({
     /** What it is named by: of the SHA-256 of its key. */
     replica: text,
@@ -53,7 +60,10 @@ const SCHEMAS = {
     /** The statement, a note signed by the ledger's key. */
     statement: text,
   }),
-  /** What came to be recorded and was not: it was not authenticated, or cannot be true. At most once a minute for each source. */
+  /**
+   * What came to be recorded and was not: it was not authenticated, or cannot be true. At most once a minute for each
+   * source.
+   */
   'record.refused': object({
     source: z.enum(['outbox', 'write-ahead']),
     /** The replica that it was handed over by, or `unauthenticated`. */
@@ -64,9 +74,15 @@ const SCHEMAS = {
     /** How many there were since the entry before. */
     count: z.int().positive(),
   }),
-  /** Records that were kept beside the ledger are on it, or refused: those with these numbers. The next one follows on `mac`. */
+  /**
+   * Records that were kept beside the ledger are on it, or refused: those with these numbers. The next one follows on
+   * `mac`.
+   */
   'ahead.merged': object({ replica: text, first: index, last: index, mac: text }),
-  /** A personal text was erased from the table beside the entries. Neither it nor anything that it could be found by stands here. */
+  /**
+   * A personal text was erased from the table beside the entries. Neither it nor anything that it could be found by
+   * stands here.
+   */
   'subject.forgotten': object({
     /** Who asked, as the operating system says: a claim. */
     claimedBy: text,
@@ -84,7 +100,10 @@ const SCHEMAS = {
     version: text,
     environments: z.array(text),
     configuration: text,
-    /** What the start found: entries on the ledger, and how many of them are newer than the anchor, so that their writer may not have heard. */
+    /**
+     * What the start found: entries on the ledger, and how many of them are newer than the anchor, so that their writer
+     * may not have heard.
+     */
     found: object({ entries: count, unanchored: count }).optional(),
   }),
   'service.stopped': object({ reason: text }),
@@ -94,11 +113,16 @@ const SCHEMAS = {
     environments: z.array(object({ name: text, revision: text, state: text })),
   }),
   'config.changed': object({ before: text, after: text }),
-  /** Who governs what by the configuration that runs, and what is otherwise than at the statement before; at starts and once a day. */
+  /**
+   * Who governs what by the configuration that runs, and what is otherwise than at the statement before; at starts and
+   * once a day.
+   */
   'config.stated': object({ configuration: text, evidence }),
   /** The rules in force are others than at the last verdict. Digests of bundles. */
   'policy.changed': object({ environment, before: text, after: text }),
-  /** From here on the data key of a SOPS file, told apart by its fingerprint, opens for this object of the environment. */
+  /**
+   * From here on the data key of a SOPS file, told apart by its fingerprint, opens for this object of the environment.
+   */
   'secret.bound': object({ environment, key: text, object: text, file: text, revision: text }),
   /** The TrustPolicy in the repository that is in force once `revision` is applied. */
   'trust.changed': object({
@@ -126,7 +150,10 @@ const SCHEMAS = {
   }),
   /** History up to this commit is taken as it is, by `spec.source.baseline`. */
   'history.sealed': object({ environment, ref: text, commit: text, tree: text }),
-  /** The branch has not moved for longer than `spec.source.staleAfter`. `since` is when the tip was first seen; ISO 8601. */
+  /**
+   * The branch has not moved for longer than `spec.source.staleAfter`. `since` is when the tip was first seen; ISO
+   * 8601.
+   */
   'source.stale': object({ environment, tip: text, since: text }),
   /** A commit's signature counts, or why it does not; once for each outcome. */
   'commit.verified': object({ environment, commit: text, principal: text, key: text, format: text, payload: text }),
@@ -161,9 +188,15 @@ const SCHEMAS = {
     previous: text,
     /** Index of the `change.judged` entry that allows this. */
     verdict: z.int(),
-    /** `apply` a new revision, `restore` the last good one after a failure or an interruption, `correct` drift, `rollback` as someone asked. */
+    /**
+     * `apply` a new revision, `restore` the last good one after a failure or an interruption, `correct` drift,
+     * `rollback` as someone asked.
+     */
     purpose: z.enum(['apply', 'restore', 'correct', 'rollback']),
-    /** Index of the earlier intent of the same run, when a change needs its namespaces or kinds to exist before the rest can be dry-run. */
+    /**
+     * Index of the earlier intent of the same run, when a change needs its namespaces or kinds to exist before the rest
+     * can be dry-run.
+     */
     continues: index.optional(),
     /** Index of the intent that an earlier run left without a good result, and that this one carries on or undoes. */
     takesOver: index.optional(),
@@ -190,7 +223,10 @@ const SCHEMAS = {
     environment,
     revision: text,
     objects: z.array(objectRef),
-    /** Of the first few: JSON pointers of the fields that differ (none where the object is missing), and which field manager wrote last. */
+    /**
+     * Of the first few: JSON pointers of the fields that differ (none where the object is missing), and which field
+     * manager wrote last.
+     */
     details: z
       .array(
         object({
@@ -279,7 +315,10 @@ const SCHEMAS = {
   'window.overridden': object({ environment, revision: text, window: text, principal: text, reason: text }),
   'environment.suspended': object({ environment, user: text, reason: text }),
   'environment.resumed': object({ environment, user: text, reason: text }),
-  /** Everything in an environment's namespaces was judged by the rules in force; recorded when the result is another, and once a day. */
+  /**
+   * Everything in an environment's namespaces was judged by the rules in force; recorded when the result is another,
+   * and once a day.
+   */
   'cluster.scanned': object({
     environment,
     revision: text,
@@ -334,7 +373,10 @@ const SCHEMAS = {
   }),
   /** Somebody answers for a report: who, as what, and what they say of it. */
   'report.reviewed': object({ report: text, name: text, role: text, remarks: text, user: text }),
-  /** What became of bringing a report to a place that its schedule names. `failed` is tried further, and may be followed by `delivered`. */
+  /**
+   * What became of bringing a report to a place that its schedule names. `failed` is tried further, and may be followed
+   * by `delivered`.
+   */
   'report.delivered': object({
     issued: index,
     to: text,
@@ -403,8 +445,8 @@ const WHOLE = new Map(
 );
 
 /**
- * Checks an entry and spells it in canonical JSON (RFC 8785), both at once. A TypeError says what does not fit its type's
- * schema, or that the type is not known.
+ * Checks an entry and spells it in canonical JSON (RFC 8785), both at once. A TypeError says what does not fit its
+ * type's schema, or that the type is not known.
  */
 export function spellEntry(entry: Entry): string {
   const schema = WHOLE.get(entry.type);
@@ -412,7 +454,8 @@ export function spellEntry(entry: Entry): string {
   const { data, error } = schema.safeParse(entry);
   if (error !== undefined) throw new TypeError(problemOf(entry.type, error));
   const spelled = JSON.stringify(data);
-  // The only escape that begins so is half a surrogate pair, which canonical JSON has not: that is the library's to refuse.
+  // The only escape that begins so is half a surrogate pair, which canonical JSON has not: that is the library's to
+  // refuse.
   return spelled.includes('\\ud') ? canonicalJson(data) : spelled;
 }
 

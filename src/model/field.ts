@@ -14,12 +14,14 @@ import {
   parseSshFileName,
 } from './address.ts';
 
-/** For whom a text of a document is read: a network, a file system, or a program or library with a grammar of its own. */
+/**
+ * For whom a text of a document is read: a network, a file system, or a program or library with a grammar of its own.
+ */
 export type Becomes = 'address' | 'file' | 'argument';
 
 /**
- * Fields of documents that something else interprets, each with the parser that decides what it may be. A text field that stands neither
- * here nor in the list of plain texts fails `test/config/fields.test.ts`: none can be forgotten.
+ * Fields of documents that something else interprets, each with the parser that decides what it may be. A text field
+ * that stands neither here nor in the list of plain texts fails `test/config/fields.test.ts`: none can be forgotten.
  */
 export const interpreted = z.registry<{
   readonly becomes: Becomes;
@@ -42,7 +44,8 @@ export function shapedBy(becomes: Becomes, pattern: RegExp, shape: string) {
   const parse = (text: string): Parsed<string> =>
     pattern.test(text) ? { kind: 'parsed', value: text } : { kind: 'refused', why: `it is not ${shape}` };
   const text = z.string(shape);
-  // A pattern goes into the CustomResourceDefinitions, and the API server's language of patterns cannot look ahead (RE2).
+  // A pattern goes into the CustomResourceDefinitions, and the API server's language of patterns cannot look ahead
+  // (RE2).
   const checked = pattern.source.includes('(?!')
     ? text.refine((t) => pattern.test(t), shape)
     : text.regex(pattern, shape);

@@ -17,7 +17,10 @@ export type OwnedObject = {
   readonly line: number;
 };
 
-/** The objects a revision owns in the cluster, and those that were deleted and that the API server still has (finalizers). */
+/**
+ * The objects a revision owns in the cluster, and those that were deleted and that the API server still has
+ * (finalizers).
+ */
 export type Inventory = { readonly objects: readonly OwnedObject[]; readonly leaving: readonly ObjectRef[] };
 
 /** An inventory as a result names it: whole, or what is different from that of an earlier result. */
@@ -48,7 +51,10 @@ export type Plan = {
 /** How an environment writes. `force` takes fields that others have; `ignore` leaves some to them. */
 export type Writing = { readonly environment: string; readonly force: boolean; readonly ignore: readonly IgnoreRule[] };
 
-/** How an object that should be as rendered is: its fields that are not (JSON pointers), and which field manager wrote last. */
+/**
+ * How an object that should be as rendered is: its fields that are not (JSON pointers), and which field manager wrote
+ * last.
+ */
 export type Comparison =
   | { readonly kind: 'missing' | 'same' }
   | {

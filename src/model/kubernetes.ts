@@ -40,8 +40,8 @@ export type RenderedObject = {
 };
 
 /**
- * `group/kind/namespace/name`, the key by which objects are told apart. The version is no part of it: the same object is
- * served in several, and a manifest that moves to a newer one must not remove what it has just applied.
+ * `group/kind/namespace/name`, the key by which objects are told apart. The version is no part of it: the same object
+ * is served in several, and a manifest that moves to a newer one must not remove what it has just applied.
  */
 export function refKey(ref: ObjectRef): string {
   const slash = ref.apiVersion.indexOf('/');
@@ -93,13 +93,16 @@ export function isStamp(key: string): boolean {
 
 /** Annotations that manifests in the repository may bear. */
 export const USER_ANNOTATION = {
-  /** What is meant although it cannot be undone: `replace`, `run`; or that an encrypted Secret was renamed: `move-secret`. Several with commas. */
+  /**
+   * What is meant although it cannot be undone: `replace`, `run`; or that an encrypted Secret was renamed:
+   * `move-secret`. Several with commas.
+   */
   allow: 'countersign.dev/allow',
 } as const;
 
 /**
- * The resource that serves a kind, as the API's own conventions have it (apimachinery's guess): lower case, in the plural. A custom
- * kind whose plural follows another rule is not found by it.
+ * The resource that serves a kind, as the API's own conventions have it (apimachinery's guess): lower case, in the
+ * plural. A custom kind whose plural follows another rule is not found by it.
  */
 export function resourceOf(kind: string): string {
   const singular = kind.toLowerCase();

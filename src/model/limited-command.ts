@@ -2,8 +2,9 @@
 export type KernelLimits = { readonly memory: number; readonly fileSize?: number | undefined };
 
 /**
- * The words before a program and its arguments that have it run under limits: a shell sets them and becomes the program (setrlimit(2),
- * RLIMIT_DATA and RLIMIT_FSIZE). Some systems know one of them only, and none is set where there is no shell.
+ * The words before a program and its arguments that have it run under limits: a shell sets them and becomes the program
+ * (setrlimit(2), RLIMIT_DATA and RLIMIT_FSIZE). Some systems know one of them only, and none is set where there is no
+ * shell.
  */
 export function limitedCommand({ memory, fileSize }: KernelLimits): readonly string[] {
   if (process.platform === 'win32') return [];

@@ -1,6 +1,8 @@
 import type { Position, ValuePath } from './place.ts';
 
-/** A value with the keys of its mappings in the order of the text; JavaScript puts keys that look like numbers first. */
+/**
+ * A value with the keys of its mappings in the order of the text; JavaScript puts keys that look like numbers first.
+ */
 export type OrderedValue =
   | string
   | number

@@ -1,7 +1,10 @@
 import type { ObjectRef } from './kubernetes.ts';
 import type { HAPPENINGS } from './schema.ts';
 
-/** Something that happened in an environment, in words for people: for metrics, notifications and Events, never the record. */
+/**
+ * Something that happened in an environment, in words for people: for metrics, notifications and Events, never the
+ * record.
+ */
 export type Told = {
   readonly environment: string;
   readonly event: (typeof HAPPENINGS)[number];

@@ -8,14 +8,17 @@ let begun = performance.now();
 let isScheduled = false;
 let isAsked = () => false;
 
-/** From here on, work in bulk on this thread takes a rest between its slices for as long as `asked()` holds: somebody waits for answers. */
+/**
+ * From here on, work in bulk on this thread takes a rest between its slices for as long as `asked()` holds: somebody
+ * waits for answers.
+ */
 export function standBackWhile(asked: () => boolean): void {
   isAsked = asked;
 }
 
 /**
- * Lets the event loop go round where work in bulk has had this thread for a millisecond: requests that came meanwhile go first.
- * All such work shares one slice, so that many tasks side by side keep it no longer than one.
+ * Lets the event loop go round where work in bulk has had this thread for a millisecond: requests that came meanwhile
+ * go first. All such work shares one slice, so that many tasks side by side keep it no longer than one.
  */
 export function breathe(): Promise<void> {
   if (waiting.length === 0 && !isLong()) return Promise.resolve();
@@ -57,8 +60,9 @@ function isLong(): boolean {
 }
 
 /**
- * Has everything else on the machine go before this thread, and before what it starts from here on; for work that can wait. On Linux,
- * priorities are of threads (setpriority(2)); elsewhere they would be of the whole process, and nothing changes.
+ * Has everything else on the machine go before this thread, and before what it starts from here on; for work that can
+ * wait. On Linux, priorities are of threads (setpriority(2)); elsewhere they would be of the whole process, and nothing
+ * changes.
  */
 export function giveWay(): void {
   if (process.platform === 'linux') setPriority(constants.priority.PRIORITY_BELOW_NORMAL);

@@ -71,18 +71,25 @@ export type CommitVerdict = {
 export type Consulted = {
   readonly trustDigest: string;
   readonly bundleDigest: string;
-  /** `ledger`: commits are judged at the time the ledger first named them; `now`: there is no ledger here, and the cluster's may decide otherwise. */
+  /**
+   * `ledger`: commits are judged at the time the ledger first named them; `now`: there is no ledger here, and the
+   * cluster's may decide otherwise.
+   */
   readonly time: 'ledger' | 'now';
   /** The moment the rules were told, so that they can be asked again as of then. */
   readonly at?: string;
-  /** What of the repository the objects were made of, and how: `spec.source.path` and `spec.render` of the environment as it was. */
+  /**
+   * What of the repository the objects were made of, and how: `spec.source.path` and `spec.render` of the environment
+   * as it was.
+   */
   readonly rendered?: Rendered;
 };
 
 /** Which directory of a repository is rendered, and how. */
 export type Rendered = { readonly path: string; readonly render: HowRendered<Environment['spec']['render']> };
 
-// Where bytes may come from, with which credentials, and how much there may be of them changes nothing that is made of them.
+// Where bytes may come from, with which credentials, and how much there may be of them changes nothing that is made of
+// them.
 type HowRendered<T> = T extends unknown ? Omit<T, 'registries' | 'limits'> : never;
 
 /** The decision on a change: outcome, every reason, and what was consulted. */
@@ -92,7 +99,10 @@ export type Verdict = {
   readonly from: string;
   readonly to: string;
   readonly tree: string;
-  /** SHA-256 over path, mode and SHA-256 of every file of the environment's directory: Git's own SHA-1 names can be made to collide. */
+  /**
+   * SHA-256 over path, mode and SHA-256 of every file of the environment's directory: Git's own SHA-1 names can be made
+   * to collide.
+   */
   readonly content?: string;
   /** The branch goes back to an earlier commit, by approvals that say so. */
   readonly rollback?: true;

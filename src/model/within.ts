@@ -1,4 +1,7 @@
-/** What a promise gives within `ms` milliseconds, or what `late` gives (or throws) after them. Rejects as the promise does. */
+/**
+ * What a promise gives within `ms` milliseconds, or what `late` gives (or throws) after them. Rejects as the promise
+ * does.
+ */
 export async function within<T, L>(ms: number, promise: Promise<T>, late: () => L): Promise<T | L> {
   let timer: NodeJS.Timeout | undefined;
   const over = new Promise<L>((done, fail) => {

@@ -12,8 +12,8 @@ export type Call = (
 ) => Promise<unknown>;
 
 /**
- * Tells a forge what became of a commit in an environment, as a deployment: one for each commit and environment, found again
- * by both, so that a restart does not make a second one.
+ * Tells a forge what became of a commit in an environment, as a deployment: one for each commit and environment, found
+ * again by both, so that a restart does not make a second one.
  */
 export async function tellDeployment(to: To, happened: Told, secret: Secrets, call: Call): Promise<void> {
   const state = STATES[happened.event];

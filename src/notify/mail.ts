@@ -31,8 +31,8 @@ const LIMITS: MailLimits = {
 const LOOK_MS = 20;
 
 /**
- * Hands one mail to the mail server. Throws `forge-unreachable` and `forge-refused` (with the server's number and none of its words),
- * `config-invalid` and `key-missing`.
+ * Hands one mail to the mail server. Throws `forge-unreachable` and `forge-refused` (with the server's number and none
+ * of its words), `config-invalid` and `key-missing`.
  */
 export async function sendMail(
   { smtp, from, to, username, passwordFile }: Email,

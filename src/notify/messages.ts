@@ -34,7 +34,10 @@ const BAD = new Set([
 ]);
 const SHOWN = 500;
 
-/** The sentence of a template: `{environment}`, `{event}`, `{revision}`, `{short}`, `{message}` and `{at}` stand for what happened. */
+/**
+ * The sentence of a template: `{environment}`, `{event}`, `{revision}`, `{short}`, `{message}` and `{at}` stand for
+ * what happened.
+ */
 export function sentence(happened: Told, template = '{environment}: {event} {short}: {message}'): string {
   const values: Readonly<Record<string, string>> = {
     environment: happened.environment,

@@ -34,7 +34,8 @@ export class Notifications {
   }
 
   tell(happened: Told): void {
-    // By what it says, never by how long it took (notification-controller 509). One text for all channels: each remembers thousands.
+    // By what it says, never by how long it took (notification-controller 509). One text for all channels: each
+    // remembers thousands.
     const key = JSON.stringify([happened.environment, happened.event, happened.revision, happened.message]);
     for (const channel of this.#channels) channel.take(happened, key);
   }

@@ -2,7 +2,10 @@ import { createHmac } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { CountersignError, messageOf } from '../model/index.ts';
 
-/** Reads a secret as a file has it now, so that it can be renewed. Throws `key-missing`, for an empty file too: an empty key signs nothing. */
+/**
+ * Reads a secret as a file has it now, so that it can be renewed. Throws `key-missing`, for an empty file too: an empty
+ * key signs nothing.
+ */
 export function readSecret(file: string): string {
   const text = read(file);
   if (text === '')
@@ -18,7 +21,10 @@ function read(file: string): string {
   }
 }
 
-/** What shows a receiver that a body is ours and fresh: the time in seconds since 1970, and HMAC-SHA-256 over `TIME.BODY`, in hex. */
+/**
+ * What shows a receiver that a body is ours and fresh: the time in seconds since 1970, and HMAC-SHA-256 over
+ * `TIME.BODY`, in hex.
+ */
 export function signatureHeaders(body: string, at: Date, secret: string): Readonly<Record<string, string>> {
   const time = String(Math.floor(at.getTime() / 1000));
   const signature = createHmac('sha256', secret).update(`${time}.${body}`).digest('hex');

@@ -22,7 +22,10 @@ function socketOf(data: string): string {
   }
 }
 
-/** Where to listen: in the data directory; where its name is too long for the kernel, in a directory that only we may enter, and the data directory says where. */
+/**
+ * Where to listen: in the data directory; where its name is too long for the kernel, in a directory that only we may
+ * enter, and the data directory says where.
+ */
 export function makeSocket(data: string, closing: (() => void | Promise<void>)[]): string {
   rmSync(join(resolve(data), ELSEWHERE), { force: true });
   const inside = join(resolve(data), 'control.sock');

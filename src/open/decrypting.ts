@@ -17,8 +17,8 @@ type Opener = (rendered: RenderedObject, revision?: string) => Promise<RenderedO
 export type Binding = { readonly secrets: SealedSecrets; readonly isApplied: (rendered: RenderedObject) => boolean };
 
 /**
- * Opens what SOPS encrypted, with the keys of an environment as their files are just now; anything else is given back as it is. With
- * `binding`, a data key opens only for the objects it was encrypted for.
+ * Opens what SOPS encrypted, with the keys of an environment as their files are just now; anything else is given back
+ * as it is. With `binding`, a data key opens only for the objects it was encrypted for.
  */
 export function opener({ metadata, spec }: Environment, binding?: Binding): Opener {
   return async (rendered, revision = '') => {

@@ -3,8 +3,8 @@ import { totalmem } from 'node:os';
 const SHARE = 0.4; // of a container's memory; the service has the rest
 
 /**
- * Bytes of memory that a process beside the service may take, so that the container is not ended for it; infinite where the container,
- * or the machine without one, has no limit.
+ * Bytes of memory that a process beside the service may take, so that the container is not ended for it; infinite where
+ * the container, or the machine without one, has no limit.
  */
 export function memoryShare(): number {
   const limit = process.constrainedMemory();

@@ -29,9 +29,10 @@ export type RenderingParts = {
 };
 
 /**
- * Reads manifests in a process of their own, and has `kustomize` and `helm` make objects: from PATH, or built from the pinned modules
- * where Go is. With `keep`, a directory, what was made stays there, so that a restart with a newer program still has what was
- * approved. Where the process runs in a container with a memory limit, rendering takes no more than a part of it.
+ * Reads manifests in a process of their own, and has `kustomize` and `helm` make objects: from PATH, or built from the
+ * pinned modules where Go is. With `keep`, a directory, what was made stays there, so that a restart with a newer
+ * program still has what was approved. Where the process runs in a container with a memory limit, rendering takes no
+ * more than a part of it.
  */
 export function openRendering(settings: ProcessSettings, keep?: string): RenderingParts {
   const programs = (name: 'kustomize' | 'helm') =>

@@ -3,7 +3,10 @@ import { CountersignError, messageOf } from '../model/index.ts';
 
 const SHORTEST = 16; // characters; what is shorter can be guessed
 
-/** A secret that two sides share, from a file. Throws `key-missing` where it cannot be read or is too short; `other` says who has it too. */
+/**
+ * A secret that two sides share, from a file. Throws `key-missing` where it cannot be read or is too short; `other`
+ * says who has it too.
+ */
 export function readSecret(file: string, what: 'secret' | 'token', other: string): string {
   try {
     const secret = readFileSync(file, 'utf8').trim();

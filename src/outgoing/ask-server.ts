@@ -16,7 +16,10 @@ export type Question = {
   readonly body?: string | Uint8Array;
   /** Certificates (PEM) of the server's authority. */
   readonly ca?: string | undefined;
-  /** Hosts (`HOST` or `HOST:PORT`) that the server may redirect to; credentials stay behind. Without it, no redirect is followed. */
+  /**
+   * Hosts (`HOST` or `HOST:PORT`) that the server may redirect to; credentials stay behind. Without it, no redirect is
+   * followed.
+   */
   readonly leadsTo?: readonly string[];
   readonly signal?: AbortSignal | undefined;
 };
@@ -36,8 +39,9 @@ const MAX_REDIRECTS = 3;
 const MAX_REFUSAL = 16 * 1024; // enough for a code; what else a server says of a refusal is not kept
 
 /**
- * Asks a web server and waits for the whole answer. Throws `forge-unreachable` (to be tried again) where there is none in time, and
- * `forge-refused` for a redirect that may not be followed, an answer that is too large, or an encoding that was not asked for.
+ * Asks a web server and waits for the whole answer. Throws `forge-unreachable` (to be tried again) where there is none
+ * in time, and `forge-refused` for a redirect that may not be followed, an answer that is too large, or an encoding
+ * that was not asked for.
  */
 export async function askServer(address: HttpAddress, question: Question, limits: Limits): Promise<Reply> {
   const end = performance.now() + limits.totalMs;

@@ -38,7 +38,10 @@ export type ChangeInput = {
     readonly signer: string;
   }[];
   readonly approvers: readonly string[];
-  /** `class` is A+, A, B or C: how strong the evidence is (docs/approval-format.md); `groups` are the approver's in the TrustPolicy. */
+  /**
+   * `class` is A+, A, B or C: how strong the evidence is (docs/approval-format.md); `groups` are the approver's in the
+   * TrustPolicy.
+   */
   readonly approvals: readonly {
     readonly principal: string;
     readonly class: string;
@@ -63,7 +66,10 @@ export type ChangeInput = {
   readonly weekday: string;
 };
 
-/** What rules found. `exempt` are those that an `exception` rule of Conftest's let pass; they are told and count for nothing. */
+/**
+ * What rules found. `exempt` are those that an `exception` rule of Conftest's let pass; they are told and count for
+ * nothing.
+ */
 export type Found = {
   readonly violations: readonly Violation[];
   readonly warnings: readonly Violation[];
@@ -74,8 +80,8 @@ export type Found = {
 /** What rules found of objects at earlier looks, by the rules and everything they were told. */
 export type RuleMemory = Recent<readonly Finding[]>;
 
-// Rules that ask for the time may find something else of the same object tomorrow. A builtin that rules call stands by its
-// name in the compiled module.
+// Rules that ask for the time may find something else of the same object tomorrow. A builtin that rules call stands by
+// its name in the compiled module.
 function readsTime(bundles: readonly PolicyBundle[]): boolean {
   return bundles.some((b) => {
     const known = timely.get(b) ?? Buffer.from(b.wasm).includes('time.now_ns');
@@ -100,7 +106,10 @@ export function ruleInfos(bundles: readonly PolicyBundle[]): ReadonlyMap<string,
 
 const infosOf = new WeakMap<readonly PolicyBundle[], ReadonlyMap<string, RuleInfo>>();
 
-/** Runs the object rules on every object; `requests` has what an admission request adds. Findings are sorted, so that the same input gives the same bytes. */
+/**
+ * Runs the object rules on every object; `requests` has what an admission request adds. Findings are sorted, so that
+ * the same input gives the same bytes.
+ */
 export async function evaluateObjects(
   pool: PolicyPool,
   objects: readonly RenderedObject[],
@@ -177,7 +186,10 @@ export async function evaluateChange(pool: PolicyPool, change: ChangeInput, scop
   );
 }
 
-/** A document that is no Kubernetes object, or several together as `--combine` gives them; `place` says where a finding is. */
+/**
+ * A document that is no Kubernetes object, or several together as `--combine` gives them; `place` says where a finding
+ * is.
+ */
 export async function evaluateDocuments(
   pool: PolicyPool,
   documents: readonly {

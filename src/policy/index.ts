@@ -1,7 +1,7 @@
 /**
- * Takes compiled bundles, objects and changes; gives violations and warnings, by the conventions of Conftest, Gatekeeper and
- * our own. Rules run on threads of their own: one that fails, is undefined, takes too long or too much memory is a violation
- * with its own code, never a pass.
+ * Takes compiled bundles, objects and changes; gives violations and warnings, by the conventions of Conftest,
+ * Gatekeeper and our own. Rules run on threads of their own: one that fails, is undefined, takes too long or too much
+ * memory is a violation with its own code, never a pass.
  */
 
 export {

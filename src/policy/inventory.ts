@@ -1,6 +1,8 @@
 import type { RenderedObject } from '../model/index.ts';
 
-/** Objects as Gatekeeper's rules read them in `data.inventory`: by namespace or cluster, then version, kind and name. */
+/**
+ * Objects as Gatekeeper's rules read them in `data.inventory`: by namespace or cluster, then version, kind and name.
+ */
 export function inventoryOf(objects: readonly RenderedObject[]): unknown {
   const inventory: Record<string, Record<string, unknown>> = { namespace: {}, cluster: {} };
   for (const { object, ref } of objects) {

@@ -15,7 +15,10 @@ export type Finding = {
   readonly severity?: string;
 };
 
-/** What rules are asked about. Objects, and what is known of the images in them, are JSON text, so that they cross threads and reach Wasm without being copied apart. */
+/**
+ * What rules are asked about. Objects, and what is known of the images in them, are JSON text, so that they cross
+ * threads and reach Wasm without being copied apart.
+ */
 export type Subject =
   | {
       readonly kind: 'object';
@@ -179,7 +182,8 @@ function ask(
   ];
 }
 
-// Everything at once where that goes well: what fails, or is to be traced, is asked one by one, so that each speaks for itself.
+// Everything at once where that goes well: what fails, or is to be traced, is asked one by one, so that each speaks for
+// itself.
 function together({ manifest }: PolicyBundle, { print }: BuiltinContext, evaluate: Ask): Ask | undefined {
   if (manifest.together === undefined || print !== undefined) return undefined;
   try {

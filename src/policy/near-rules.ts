@@ -1,7 +1,9 @@
 import type { PolicyBundle } from '../bundle/index.ts';
 import { type Judged, LoadedRules, type RunScope, type Subject } from './judge-subject.ts';
 
-/** Hears when rules begin to run on the thread that asks them, and when they are done: whoever watches it can end it. */
+/**
+ * Hears when rules begin to run on the thread that asks them, and when they are done: whoever watches it can end it.
+ */
 export type NearWatch = { readonly begin: () => void; readonly end: () => void };
 
 const QUICK_MS = 5; // of a core, for all that is in one message; ordinary rules take a tenth of a millisecond each
@@ -10,8 +12,9 @@ const LONG_MS = 50; // so slow, they have to prove themselves again
 const LARGEST = 64 * 1024; // characters: what a rule walks through is bounded by what it is given
 
 /**
- * Rules on the very thread that asks. Waking another thread and being woken by it takes longer than ordinary rules do, the more so
- * where cores are busy. Only what proved to be quick on threads of its own is asked here, and only about small objects.
+ * Rules on the very thread that asks. Waking another thread and being woken by it takes longer than ordinary rules do,
+ * the more so where cores are busy. Only what proved to be quick on threads of its own is asked here, and only about
+ * small objects.
  */
 export class NearRules {
   readonly #bundles: readonly PolicyBundle[];

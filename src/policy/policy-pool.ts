@@ -217,7 +217,8 @@ export class PolicyPool {
     this.#dispatch();
   }
 
-  // What the thread was at is denied; what came before it in the batch was lost with the thread and is asked again, as is the rest.
+  // What the thread was at is denied; what came before it in the batch was lost with the thread and is asked again, as
+  // is the rest.
   #goOn(task: Task, at: number, finding: Finding): void {
     const [before, after] = [task.subjects.slice(0, at), task.subjects.slice(at + 1)];
     const part = (subjects: readonly Subject[]) =>

@@ -33,8 +33,8 @@ export type Waived = {
 const SOON = 14 * 86_400_000; // two weeks: time enough to fix what is waived, or to ask again
 
 /**
- * Tells violations that a waiver covers at this moment from those that stand, and warns of waivers that cover nothing, end
- * soon, or have ended while what they covered is still there.
+ * Tells violations that a waiver covers at this moment from those that stand, and warns of waivers that cover nothing,
+ * end soon, or have ended while what they covered is still there.
  */
 export function applyWaivers(
   violations: readonly Violation[],

@@ -10,7 +10,9 @@ export type ForCluster = readonly [namespace: string, name: string, summary: Rep
 
 const LIMIT_MS = 15 * 60_000; // the schedule gives up earlier
 
-/** Delivers one report to one place, in a thread of its own. Returns the summary for the cluster, if that is the place. */
+/**
+ * Delivers one report to one place, in a thread of its own. Returns the summary for the cluster, if that is the place.
+ */
 export function deliverReport(task: DeliveryTask, signal?: AbortSignal): Promise<ForCluster | undefined> {
   return inThread(
     new URL(`./deliver-thread${extname(import.meta.url)}`, import.meta.url),

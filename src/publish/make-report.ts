@@ -30,7 +30,10 @@ const MIB = 1024 * 1024;
 const LARGE_MB = 256; // of a ledger; what a smaller one needs is little in any case
 const HEAP = { base: 400, share: 0.6 }; // MiB, and of the ledger's size; half of it was ever needed
 
-/** Makes a report in a thread of its own: it takes seconds of a core, and whoever answers requests meanwhile must not notice. */
+/**
+ * Makes a report in a thread of its own: it takes seconds of a core, and whoever answers requests meanwhile must not
+ * notice.
+ */
 export function makeReport(task: ReportTask, signal?: AbortSignal): Promise<ReportMade> {
   return inThread(
     new URL(`./report-thread${extname(import.meta.url)}`, import.meta.url),
@@ -40,7 +43,8 @@ export function makeReport(task: ReportTask, signal?: AbortSignal): Promise<Repo
   );
 }
 
-// V8 lets a heap grow to several times of what lives in it before it clears up, unless it is told how much there may be.
+// V8 lets a heap grow to several times of what lives in it before it clears up, unless it is told how much there may
+// be.
 function heapFor(data: string): number | undefined {
   const file = join(data, LEDGER_FILES.store);
   const size = existsSync(file) ? statSync(file).size / MIB : 0;

@@ -3,7 +3,10 @@ import { closeSync, mkdirSync, openSync, renameSync, rmSync, writeSync } from 'n
 import { join } from 'node:path';
 import type { ReportFile } from '../report/index.ts';
 
-/** The files of a report in a directory. They get their names when all of them are whole: what was there before stays until then. */
+/**
+ * The files of a report in a directory. They get their names when all of them are whole: what was there before stays
+ * until then.
+ */
 export class ReportFiles {
   readonly #out: string;
   readonly #open = new Map<string, number>();

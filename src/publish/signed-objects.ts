@@ -25,8 +25,9 @@ import { type HistoryItem, openTrustStore, type TrustStore } from '../trust/inde
 const MAX_BYTES = 64 * 1024 * 1024; // a first change may be a history of a hundred thousand commits
 
 /**
- * Lines for `signed.jsonl`: the TrustPolicies, commit objects and envelopes that verdicts rest on. Each is found under its hash,
- * which the ledger names, so that they are the same bytes wherever they are had from; what is not found is left out.
+ * Lines for `signed.jsonl`: the TrustPolicies, commit objects and envelopes that verdicts rest on. Each is found under
+ * its hash, which the ledger names, so that they are the same bytes wherever they are had from; what is not found is
+ * left out.
  */
 export async function signedObjects(
   reader: LedgerReader,
@@ -129,8 +130,8 @@ type Line = {
 };
 
 /**
- * Looks again at what verdicts rest on, with nothing but the lines of `signed.jsonl`. Throws `report-unverifiable` where a line is not
- * what its hash says.
+ * Looks again at what verdicts rest on, with nothing but the lines of `signed.jsonl`. Throws `report-unverifiable`
+ * where a line is not what its hash says.
  */
 export async function recheckSigned(lines: readonly string[], verdicts: readonly RecordedVerdict[]): Promise<Recheck> {
   const objects = new Map<string, Uint8Array>();

@@ -40,8 +40,8 @@ type RunDeed = {
 };
 
 /**
- * How it ended. `failed` means something was written and the cluster then refused, or it did not become healthy; the last
- * good revision must be restored. `superseded`: a newer revision is to be applied before this one became healthy.
+ * How it ended. `failed` means something was written and the cluster then refused, or it did not become healthy; the
+ * last good revision must be restored. `superseded`: a newer revision is to be applied before this one became healthy.
  */
 export type Applied = {
   readonly outcome: 'applied' | 'refused' | 'failed' | 'superseded';
@@ -58,14 +58,15 @@ export type ApplyOptions = {
   readonly progress?: (message: string) => void;
 };
 
-const GONE_MS = 5000; // how long each stage of removals is waited for; what has finalizers may take longer, and is remembered
+// how long each stage of removals is waited for; what has finalizers may take longer, and is remembered
+const GONE_MS = 5000;
 const REPLACED_MS = 30_000;
 const POLL_MS = 100;
 
 /**
- * Brings the cluster to an allowed revision, whole or not at all: owners, dry run of all that changes, what cannot be undone,
- * intent on the ledger, writes in order, health, removals, result on the ledger.
- * Throws passing trouble (`recover: retry`) and leaves the intent open then: the next pass takes it over.
+ * Brings the cluster to an allowed revision, whole or not at all: owners, dry run of all that changes, what cannot be
+ * undone, intent on the ledger, writes in order, health, removals, result on the ledger. Throws passing trouble
+ * (`recover: retry`) and leaves the intent open then: the next pass takes it over.
  */
 export async function applyRevision(
   revision: AllowedRevision,
@@ -224,7 +225,8 @@ class Run {
     }
   }
 
-  // Objects in namespaces or of kinds that this very change brings cannot be dry-run yet: they are, as a whole, once those exist.
+  // Objects in namespaces or of kinds that this very change brings cannot be dry-run yet: they are, as a whole, once
+  // those exist.
   async #deferred(): Promise<ReadonlySet<string>> {
     await breathe();
     const places = new Map(this.#changed.map((i) => [`${i.ref.apiVersion}/${i.ref.kind}/${i.ref.namespace}`, i]));
@@ -250,7 +252,8 @@ class Run {
     });
   }
 
-  // Only an object that says so in Git is deleted and made anew; and, when a change that did that is undone, the same objects again.
+  // Only an object that says so in Git is deleted and made anew; and, when a change that did that is undone, the same
+  // objects again.
   #mayReplace({ ref, rendered, isNew }: Item, thrown: unknown): boolean {
     if (!(thrown instanceof CountersignError) || thrown.code !== 'cluster-immutable' || isNew) return false;
     const undone = this.#state.open?.plan.replace?.some((r) => refKey(r) === refKey(ref)) === true;
@@ -304,7 +307,8 @@ class Run {
     });
   }
 
-  // In the reverse of the order they are applied in. Gives what the API server still has: it is asked about until it is gone.
+  // In the reverse of the order they are applied in. Gives what the API server still has: it is asked about until it is
+  // gone.
   async #removeAll(): Promise<readonly ObjectRef[]> {
     const leaving: ObjectRef[] = [];
     for (const stage of this.#ports.cluster.stages(this.#prune.map((ref) => ({ ref }))).reverse()) {
@@ -442,13 +446,15 @@ class Run {
 
 const PROTECTED = new Set(['kube-system', 'kube-public', 'kube-node-lease', 'default', 'countersign']);
 
-// A namespace goes only when the commit says so: with it would go what others have in it. The gate's own and the system's never do.
+// A namespace goes only when the commit says so: with it would go what others have in it. The gate's own and the
+// system's never do.
 function mayRemove(ref: ObjectRef, { allows }: AllowedRevision): boolean {
   if (ref.kind !== 'Namespace' || ref.apiVersion !== 'v1') return true;
   return !PROTECTED.has(ref.name) && allows.includes(`delete ${refText(ref)}`);
 }
 
-// An object whose content did not change keeps the stamp of the revision that gave it that content: it need not be written.
+// An object whose content did not change keeps the stamp of the revision that gave it that content: it need not be
+// written.
 function own(
   rendered: RenderedObject,
   revision: AllowedRevision,

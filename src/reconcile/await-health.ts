@@ -17,8 +17,8 @@ export type HealthWait = {
 };
 
 /**
- * Waits until every object is healthy. Throws `not-healthy` as soon as one says that it will not be, or when the time is
- * over, naming the first few and what they say. Gives false when something newer came first.
+ * Waits until every object is healthy. Throws `not-healthy` as soon as one says that it will not be, or when the time
+ * is over, naming the first few and what they say. Gives false when something newer came first.
  */
 export async function awaitHealth(
   written: readonly Written[],

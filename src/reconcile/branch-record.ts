@@ -3,7 +3,10 @@ import { durationMs, isNoRevision, NO_REVISION } from '../model/index.ts';
 import type { ReconcilePorts } from './ports.ts';
 import type { Standing } from './standing.ts';
 
-/** What becomes of the branch that an environment follows: every move is on record, and standing still for too long is told. */
+/**
+ * What becomes of the branch that an environment follows: every move is on record, and standing still for too long is
+ * told.
+ */
 export class BranchRecord {
   readonly #gate: Gate;
   readonly #ports: ReconcilePorts;

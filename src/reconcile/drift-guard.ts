@@ -3,7 +3,10 @@ const FREE = 5; // corrections of one object in ten minutes; beyond that somebod
 const FIRST_MS = 60_000;
 const LONGEST_MS = 3_600_000;
 
-/** How often each object may be put right: a few times at once, then more and more seldom, so that no fight goes on for ever. */
+/**
+ * How often each object may be put right: a few times at once, then more and more seldom, so that no fight goes on for
+ * ever.
+ */
 export class DriftGuard {
   readonly #corrections = new Map<string, { times: number[]; fights: number; next: number }>();
 

@@ -20,7 +20,10 @@ type Drifted = { readonly owned: OwnedObject; readonly found: Comparison };
 
 const DETAILED = 20;
 
-/** Finds what in the cluster is not as Git has it, puts it right where the environment says so, and has all of it on record. */
+/**
+ * Finds what in the cluster is not as Git has it, puts it right where the environment says so, and has all of it on
+ * record.
+ */
 export class Drift {
   readonly #gate: Gate;
   readonly #ports: ReconcilePorts;
@@ -209,7 +212,8 @@ export class Drift {
     );
   }
 
-  // Drift that could not be put right at the last look is on the ledger already, and is not written again at every look.
+  // Drift that could not be put right at the last look is on the ledger already, and is not written again at every
+  // look.
   #isKnownDrift(drifted: readonly ObjectRef[]): boolean {
     const last = this.#ports.ledger.latest(['drift.found', 'apply.result'], this.#name);
     return (
@@ -261,8 +265,8 @@ export class Drift {
     }
   }
 
-  // What was done under break-glass stands until its time is over. Then the whole object is put right, with whatever was
-  // added beside our fields; that it was is known by the `drift.found` that followed, and the result after that.
+  // What was done under break-glass stands until its time is over. Then the whole object is put right, with whatever
+  // was added beside our fields; that it was is known by the `drift.found` that followed, and the result after that.
   #breakGlass(): BreakGlassUses {
     const now = this.#ports.clock().toISOString();
     const uses = this.#ports.ledger.all('breakglass.used', this.#name);

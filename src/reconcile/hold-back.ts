@@ -5,7 +5,10 @@ import { promotable } from './promotion.ts';
 import type { Peers, Standing } from './standing.ts';
 import { closedBy } from './windows.ts';
 
-/** What keeps a change back that is otherwise allowed: promotion, other environments, windows, and what came of it before. */
+/**
+ * What keeps a change back that is otherwise allowed: promotion, other environments, windows, and what came of it
+ * before.
+ */
 export class HoldBack {
   readonly #gate: Gate;
   readonly #ports: ReconcilePorts;
@@ -29,7 +32,10 @@ export class HoldBack {
     return this.#gate.environment.metadata.name;
   }
 
-  /** The commit that is to be applied: the tip, or the newest that another environment has proven; undefined where there is none yet. */
+  /**
+   * The commit that is to be applied: the tip, or the newest that another environment has proven; undefined where there
+   * is none yet.
+   */
   async target(tip: string): Promise<string | undefined> {
     const { promotion } = this.#spec;
     if (promotion === undefined) return tip;

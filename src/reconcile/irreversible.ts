@@ -42,7 +42,10 @@ export async function irreversible({ written, prune, owned }: Deed, cluster: Clu
   return found;
 }
 
-/** Throws `change-irreversible` for the first that neither a signed commit (`Countersign-Allow`) nor the manifest says is meant. */
+/**
+ * Throws `change-irreversible` for the first that neither a signed commit (`Countersign-Allow`) nor the manifest says
+ * is meant.
+ */
 export function refuseUnmeant(
   found: readonly Irreversible[],
   { allows }: AllowedRevision,

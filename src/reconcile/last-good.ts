@@ -4,7 +4,9 @@ import { applyRevision } from './apply-revision.ts';
 import type { ReconcilePorts } from './ports.ts';
 import type { Standing } from './standing.ts';
 
-/** The revision that an environment was last at, whole: what drift is put right to, and what comes back after a failure. */
+/**
+ * The revision that an environment was last at, whole: what drift is put right to, and what comes back after a failure.
+ */
 export class LastGood {
   readonly #gate: Gate;
   readonly #ports: ReconcilePorts;

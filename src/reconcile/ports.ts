@@ -75,7 +75,10 @@ export type ReconcilePorts = {
   readonly state: () => EnvironmentState;
   readonly log: LogPort;
   readonly clock: () => Date;
-  /** The id that the source's branch is at, and of the approvals, as fetched at `since` (by `performance.now()`) or later. */
+  /**
+   * The id that the source's branch is at, and of the approvals, as fetched at `since` (by `performance.now()`) or
+   * later.
+   */
   readonly look: (since: number) => Promise<{ readonly tip: string; readonly approvals: string }>;
   /** Waits for its turn where many environments have something to judge at the same time. */
   readonly turn?: <T>(task: () => Promise<T>) => Promise<T>;

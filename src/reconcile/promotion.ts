@@ -1,7 +1,10 @@
 import type { LedgerView } from '../gate/index.ts';
 import { type EntryOf, isNoRevision, type Recorded } from '../model/index.ts';
 
-/** A revision that an environment had in health, and since and until when (milliseconds; `until` is undefined while it still has it). */
+/**
+ * A revision that an environment had in health, and since and until when (milliseconds; `until` is undefined while it
+ * still has it).
+ */
 type Lived = { readonly revision: string; readonly since: number; readonly until: number | undefined };
 
 const LOOKED_BACK = 200; // results; whoever promotes something older than that names it anew by a commit

@@ -29,7 +29,9 @@ const GATHER_MS = 20; // a moment in which further events of the same mishap com
 const AHEAD_MS = 20_000;
 const TROUBLE = 5; // looks in a row that came to nothing: no passing trouble any more
 
-/** One environment's loop. `pass` looks once; `run` looks until it is stopped, and puts drift right as it is told of it. */
+/**
+ * One environment's loop. `pass` looks once; `run` looks until it is stopped, and puts drift right as it is told of it.
+ */
 export class Reconciler {
   readonly #gate: Gate;
   readonly #ports: ReconcilePorts;
@@ -100,7 +102,10 @@ export class Reconciler {
     this.#wake.notify('look');
   }
 
-  /** Looks until stopped. Passing trouble is retried with growing pauses; an inconsistent ledger ends the loop and is thrown. */
+  /**
+   * Looks until stopped. Passing trouble is retried with growing pauses; an inconsistent ledger ends the loop and is
+   * thrown.
+   */
   async run(): Promise<void> {
     const interval = durationMs(this.#spec.source.interval);
     let reason: Reason = 'look';
@@ -212,7 +217,10 @@ export class Reconciler {
     });
   }
 
-  /** Applies an earlier revision that this environment was at, after the same checks as ever, and stays there until a new commit comes. */
+  /**
+   * Applies an earlier revision that this environment was at, after the same checks as ever, and stays there until a
+   * new commit comes.
+   */
   rollBack(to: string, by: { readonly user: string; readonly reason: string }): Promise<Applied> {
     return this.#atOnce(() => this.#rollBack(to, by));
   }
@@ -224,7 +232,10 @@ export class Reconciler {
     return owned === undefined ? cluster.isGone(ref) : cluster.live(ref)?.digest === owned.live;
   }
 
-  /** Writes every object of the last good revision again, as into a cluster that lost them; the ledger says that it is a restore. */
+  /**
+   * Writes every object of the last good revision again, as into a cluster that lost them; the ledger says that it is a
+   * restore.
+   */
   restoreAll(): Promise<Applied> {
     return this.#atOnce(async () => {
       const state = this.#state();
@@ -324,7 +335,8 @@ export class Reconciler {
     const key = [...kinds.keys()].sort().join();
     if (key === this.#watched) return;
     let all = true;
-    // Each for itself: a kind whose conversion webhook is down must not keep the others from being defended (Argo CD 25305).
+    // Each for itself: a kind whose conversion webhook is down must not keep the others from being defended (Argo CD
+    // 25305).
     await inParallel([...kinds.values()], async (ref) => {
       await this.#ports.cluster.watch([ref], this.#spec.target.namespaces).catch((thrown) => {
         all = false;
@@ -352,7 +364,8 @@ export class Reconciler {
     await this.#restore();
   }
 
-  // A newer commit that is allowed goes before one that was begun and is not done: a bad one must not keep a good one waiting.
+  // A newer commit that is allowed goes before one that was begun and is not done: a bad one must not keep a good one
+  // waiting.
   async #overtake(tip: string, approvals: string): Promise<boolean> {
     const { open } = this.#state();
     if (
@@ -475,8 +488,8 @@ export class Reconciler {
     return this.#rendered.otherwise;
   }
 
-  // One verdict per tip, approvals and day: looking again at the same costs nothing and records nothing. A new day is looked at
-  // anew, because rules may ask for it and waivers end on it.
+  // One verdict per tip, approvals and day: looking again at the same costs nothing and records nothing. A new day is
+  // looked at anew, because rules may ask for it and waivers end on it.
   async #judge(state: EnvironmentState, tip: string, approvals: string): Promise<AllowedRevision | undefined> {
     const from = state.revision === NO_REVISION ? (this.#spec.source.baseline ?? NO_REVISION) : state.revision;
     const key = [from, tip, approvals, this.#gate.trust.digest, this.#gate.clock().toISOString().slice(0, 10)].join(

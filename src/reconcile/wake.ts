@@ -18,7 +18,10 @@ export class Wake {
     return asked;
   }
 
-  /** Resolves after `ms` milliseconds or when something happens; what came while the loop was at work ends it before it begins. */
+  /**
+   * Resolves after `ms` milliseconds or when something happens; what came while the loop was at work ends it before it
+   * begins.
+   */
   pause(ms: number): Promise<Reason> {
     const pending = this.#pending;
     this.#pending = undefined;

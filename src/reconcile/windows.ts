@@ -6,8 +6,8 @@ export type Closed = { readonly window: string; readonly until: string };
 const LONGEST_MS = 32 * 86_400_000;
 
 /**
- * The window that keeps changes back at a moment, or undefined: a freeze that is open, or maintenance windows of which none
- * is. Throws `config-invalid` where a schedule or time zone cannot be read.
+ * The window that keeps changes back at a moment, or undefined: a freeze that is open, or maintenance windows of which
+ * none is. Throws `config-invalid` where a schedule or time zone cannot be read.
  */
 export function closedBy(windows: readonly Window[], now: Date): Closed | undefined {
   for (const window of windows.filter((w) => w.kind === 'freeze')) {

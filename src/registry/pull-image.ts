@@ -37,8 +37,8 @@ const MAX_TOKEN = 64 * 1024;
 const LIMITS = { quietMs: 60_000, totalMs: 5 * 60_000 };
 
 /**
- * An image of a registry by the digest of its manifest (OCI distribution 1.1), as `HOST/NAME@sha256:…`. Every byte is hashed again.
- * Throws what `refuse` makes.
+ * An image of a registry by the digest of its manifest (OCI distribution 1.1), as `HOST/NAME@sha256:…`. Every byte is
+ * hashed again. Throws what `refuse` makes.
  */
 export async function pullImage(reference: string, options: PullOptions, refuse: Refuse): Promise<Image> {
   const parsed = parseImageReference(reference);
@@ -168,7 +168,8 @@ async function authorize(
   return token === undefined ? basic : `Bearer ${token}`;
 }
 
-// The registry says where its tokens are made. Credentials go there only where that is the registry itself, or was named.
+// The registry says where its tokens are made. Credentials go there only where that is the registry itself, or was
+// named.
 function tokenService(realm: string, at: HttpAddress, { leadsTo = [] }: PullOptions, refuse: Refuse): HttpAddress {
   const url = URL.parse(realm);
   const parsed = url === null ? undefined : parseHttpAddress(url.href, { query: true });

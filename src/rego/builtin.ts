@@ -1,6 +1,9 @@
 import { RegoNumber, RegoObject, RegoSet, type Value } from './value.ts';
 
-/** What a builtin may know beside its arguments. The time is one instant for a whole decision, so that it can be made again. */
+/**
+ * What a builtin may know beside its arguments. The time is one instant for a whole decision, so that it can be made
+ * again.
+ */
 export type BuiltinContext = {
   /** Nanoseconds since 1970. */
   readonly now: bigint;
@@ -8,7 +11,10 @@ export type BuiltinContext = {
   readonly print?: ((line: string) => void) | undefined;
 };
 
-/** Arguments in, result out. Throws `Undefined` where OPA’s own builtin reports an error, which leaves the expression undefined. */
+/**
+ * Arguments in, result out. Throws `Undefined` where OPA’s own builtin reports an error, which leaves the expression
+ * undefined.
+ */
 export type Builtin = (args: readonly Value[], context: BuiltinContext) => Value;
 
 /** A builtin has no result for these arguments. */

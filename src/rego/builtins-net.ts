@@ -94,7 +94,8 @@ function networkOf(given: string): Network {
   return { bits, first: value, prefix };
 }
 
-// As OPA does it: a range that met no other stays as it was written; the others become the fewest networks that cover them.
+// As OPA does it: a range that met no other stays as it was written; the others become the fewest networks that cover
+// them.
 function merge(networks: readonly Network[]): string[] {
   type Range = { bits: 32 | 128; first: bigint; last: bigint; network: Network | undefined };
   const ranges: Range[] = networks
@@ -328,7 +329,10 @@ const REQUEST_KEYS = new Set([
   'cache_ignored_headers',
 ]);
 
-/** Signs a request with AWS Signature Version 4 (https://docs.aws.amazon.com/general/latest/gr/sigv4_signing.html); sends nothing. */
+/**
+ * Signs a request with AWS Signature Version 4 (https://docs.aws.amazon.com/general/latest/gr/sigv4_signing.html);
+ * sends nothing.
+ */
 function signAws(request: RegoObject, config: RegoObject, time: bigint): Value {
   const setting = (name: string) => text(config.get(name));
   const [service, accessKey, secretKey, region] = [

@@ -3,7 +3,10 @@ import { type Builtin, Undefined } from './builtin.ts';
 import { compile } from './builtins-text.ts';
 import { RegoObject, toJson, type Value } from './value.ts';
 
-/** JSON Schema, drafts 4, 6 and 7, by `ajv`; the errors have the names and words that OPA’s library gives them. References are not fetched. */
+/**
+ * JSON Schema, drafts 4, 6 and 7, by `ajv`; the errors have the names and words that OPA’s library gives them.
+ * References are not fetched.
+ */
 export const SCHEMA_BUILTINS: Readonly<Record<string, Builtin>> = {
   'json.verify_schema': ([schema]) => {
     try {

@@ -4,7 +4,10 @@ import { renderTemplate } from './go-template.ts';
 import { sprintf } from './sprintf.ts';
 import { print, RegoSet, type Value } from './value.ts';
 
-/** Strings, regular expressions and globs. Patterns run on a port of RE2, whose time grows with the text and never explodes. */
+/**
+ * Strings, regular expressions and globs. Patterns run on a port of RE2, whose time grows with the text and never
+ * explodes.
+ */
 export const TEXT_BUILTINS: Readonly<Record<string, Builtin>> = {
   sprintf: ([format, values]) => sprintf(text(format), array(values)),
   'strings.any_prefix_match': ([strings, bases]) => affixes(strings, bases, (s, base) => s.startsWith(base)),
@@ -173,7 +176,9 @@ function templateMatch(template: string, value: string, open: string, close: str
 
 type GlobToken = { readonly ranges: readonly (readonly [number, number])[]; readonly many: '' | '*' | '+' };
 
-/** Whether some text without line breaks matches both globs: `.`, `[a-z]`, `\x` and characters, each with `*` or `+`. */
+/**
+ * Whether some text without line breaks matches both globs: `.`, `[a-z]`, `\x` and characters, each with `*` or `+`.
+ */
 function globsIntersect(a: string, b: string): boolean {
   const [x, y] = [globTokens(a), globTokens(b)];
   // Each side as an automaton: a starred token may be skipped or stay, a plus must be taken once.

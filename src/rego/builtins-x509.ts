@@ -18,7 +18,10 @@ import {
 import { type Builtin, type BuiltinContext, bigint, collection, object, text, Undefined } from './builtin.ts';
 import { fromJson, RegoObject, type Value } from './value.ts';
 
-/** Certificates, requests and private keys, with the field names of Go's `crypto/x509`, as rules written for OPA read them. */
+/**
+ * Certificates, requests and private keys, with the field names of Go's `crypto/x509`, as rules written for OPA read
+ * them.
+ */
 export const X509_BUILTINS: Readonly<Record<string, Builtin>> = {
   'crypto.x509.parse_certificates': ([certificates]) =>
     certificatesOf(text(certificates)).map((c) => certificateFields(c)),

@@ -39,7 +39,10 @@ const SERVED: ReadonlySet<string> = new Set([
   ...GRAPHQL_NAMES,
 ]);
 
-/** Builtins by name, those with large libraries behind them loaded only where they are asked for. Throws `policy-unusable` for names that are not served. */
+/**
+ * Builtins by name, those with large libraries behind them loaded only where they are asked for. Throws
+ * `policy-unusable` for names that are not served.
+ */
 export async function loadBuiltins(names: readonly string[]): Promise<Readonly<Record<string, Builtin>>> {
   const lacking = unserved(names);
   if (lacking.length > 0)

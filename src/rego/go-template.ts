@@ -34,8 +34,9 @@ type Operand =
 const MAX_OUTPUT = 1_000_000; // characters; a template is for a message
 
 /**
- * Renders a template of Go's `text/template` (https://pkg.go.dev/text/template): fields, variables, `if`, `with`, `range`,
- * pipes and the comparison and formatting functions. `define`, `template` and `block` have no use in one string and are refused.
+ * Renders a template of Go's `text/template` (https://pkg.go.dev/text/template): fields, variables, `if`, `with`,
+ * `range`, pipes and the comparison and formatting functions. `define`, `template` and `block` have no use in one
+ * string and are refused.
  */
 export function renderTemplate(template: string, values: RegoObject): string {
   const tokens = tokenize(template);

@@ -131,7 +131,10 @@ function floorDiv(a: bigint, b: bigint): bigint {
   return a % b < 0n ? q - 1n : q;
 }
 
-/** Calendar and clock of an instant in its zone; `month` from 1, `weekday` from Sunday, `offset` in seconds. Throws `Undefined` for an unknown zone. */
+/**
+ * Calendar and clock of an instant in its zone; `month` from 1, `weekday` from Sunday, `offset` in seconds. Throws
+ * `Undefined` for an unknown zone.
+ */
 export function civil({ ns, zone }: ZonedTime): Civil {
   const seconds = Number(floorDiv(ns, NS));
   const { offset, name } = zoneAt(seconds, zone);
@@ -178,7 +181,8 @@ function formatterOf(zone: string): Intl.DateTimeFormat {
 }
 
 function zoneAt(seconds: number, zone: string): { offset: number; name: string } {
-  if (zone === '' || zone === 'UTC' || zone === 'Local') return { offset: 0, name: 'UTC' }; // what is local depends on the machine
+  // what is local depends on the machine
+  if (zone === '' || zone === 'UTC' || zone === 'Local') return { offset: 0, name: 'UTC' };
   const part = Object.fromEntries(
     formatterOf(zone)
       .formatToParts(seconds * 1000)

@@ -46,7 +46,8 @@ function block(value: unknown, indent: string): string {
   return typeof value === 'string' ? scalar(value, indent) : String(value);
 }
 
-// What another reader would take for a word or a number is put in double quotes, whatever else needs quotes in single ones.
+// What another reader would take for a word or a number is put in double quotes, whatever else needs quotes in single
+// ones.
 function scalar(text: string, indent: string): string {
   if (
     text === '' ||

@@ -58,9 +58,9 @@ const NEEDED: readonly (keyof Exports)[] = [
 ];
 
 /**
- * One set of compiled rules that can be evaluated again and again. Not shared between threads. After anything was thrown
- * out of Wasm the instance is replaced before the next use: its stack pointer is not put back, and some hundreds of such
- * ends would leave no stack.
+ * One set of compiled rules that can be evaluated again and again. Not shared between threads. After anything was
+ * thrown out of Wasm the instance is replaced before the next use: its stack pointer is not put back, and some hundreds
+ * of such ends would leave no stack.
  */
 export class RegoModule {
   readonly #module: WebAssembly.Module;
@@ -91,8 +91,8 @@ export class RegoModule {
   }
 
   /**
-   * Takes the Wasm bytes and the data as JSON text. Throws `policy-unusable` when it is no module of OPA's ABI 1, calls a
-   * builtin that is not served (named), or its data cannot be read.
+   * Takes the Wasm bytes and the data as JSON text. Throws `policy-unusable` when it is no module of OPA's ABI 1, calls
+   * a builtin that is not served (named), or its data cannot be read.
    */
   static async open(
     wasm: Uint8Array | WebAssembly.Module,
@@ -297,7 +297,8 @@ class Instance {
   }
 
   #parse(text: string, reader: (at: number, size: number) => number): number {
-    const room = text.length < 1024 ? text.length * 3 : Buffer.byteLength(text); // UTF-8 takes at most three bytes a UTF-16 unit
+    // UTF-8 takes at most three bytes a UTF-16 unit
+    const room = text.length < 1024 ? text.length * 3 : Buffer.byteLength(text);
     const at = this.#exports.opa_malloc(room + 1);
     const size = this.#view().write(text, at, 'utf8');
     const value = reader(at, size);

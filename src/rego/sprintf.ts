@@ -18,7 +18,10 @@ type Flags = {
 
 const MAX_PAD = 1_000_000; // Go's own limit for a width or precision
 
-/** Formats as Go's `fmt.Sprintf` does (https://pkg.go.dev/fmt): composites in Rego's syntax, mistakes shown in place as `%!d(string=x)`. */
+/**
+ * Formats as Go's `fmt.Sprintf` does (https://pkg.go.dev/fmt): composites in Rego's syntax, mistakes shown in place as
+ * `%!d(string=x)`.
+ */
 export function sprintf(format: string, values: readonly Value[]): string {
   const args = values.map(argOf);
   let out = '';
@@ -296,7 +299,8 @@ function goFloat(value: number, kind: 'e' | 'E' | 'f' | 'g' | 'G', precision: nu
     precision === undefined ? undefined : Math.max(Math.min(precision, 100) - 1, 0),
   );
   const power = Number(scientific.slice(scientific.indexOf('e') + 1));
-  const limit = precision === undefined ? 6 : Math.max(precision, 1); // Go decides on the shortest form as if it had six digits
+  // Go decides on the shortest form as if it had six digits
+  const limit = precision === undefined ? 6 : Math.max(precision, 1);
   if (power < -4 || power >= limit) return upper(exponent(scientific.replace(/\.?0+e/, 'e')));
   const places = precision === undefined ? undefined : Math.max(limit - 1 - power, 0);
   const plainText = fixed(value, places);

@@ -1,6 +1,6 @@
 /**
- * A Rego value outside of Wasm. Numbers that a JavaScript number holds exactly as integers are numbers; every other one is
- * kept as text. Objects and sets keep Rego's own equality, in which `1` and `"1"` are different keys.
+ * A Rego value outside of Wasm. Numbers that a JavaScript number holds exactly as integers are numbers; every other one
+ * is kept as text. Objects and sets keep Rego's own equality, in which `1` and `"1"` are different keys.
  */
 export type Value = null | boolean | number | string | RegoNumber | RegoSet | RegoObject | readonly Value[];
 
@@ -343,7 +343,9 @@ export function toJson(value: Value): unknown {
   return value;
 }
 
-/** JSON text of a value as Go writes it: no spaces, keys sorted, numbers as they were written, `<`, `>` and `&` escaped. */
+/**
+ * JSON text of a value as Go writes it: no spaces, keys sorted, numbers as they were written, `<`, `>` and `&` escaped.
+ */
 export function toJsonText(value: Value, escapeHtml = true): string {
   if (value instanceof RegoNumber) return value.text;
   if (value instanceof RegoSet)

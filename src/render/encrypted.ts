@@ -5,8 +5,9 @@ export const ENCRYPTED = /^ENC\[AES256_GCM,/;
 const FIELDS = ['data', 'stringData'];
 
 /**
- * What stands against an object that SOPS encrypted. It is judged as it stands in Git and opened only for the API server, so it
- * must be a Secret, whose values are hidden everywhere, and nothing outside of its values may be encrypted.
+ * What stands against an object that SOPS encrypted. It is judged as it stands in Git and opened only for the API
+ * server, so it must be a Secret, whose values are hidden everywhere, and nothing outside of its values may be
+ * encrypted.
  * @param canDecrypt whether the environment has keys (`spec.decryption`)
  */
 export function encryptionProblems({ object, ref, source, lineOf }: RenderedObject, canDecrypt: boolean): Violation[] {

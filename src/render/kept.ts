@@ -9,8 +9,9 @@ export const KEPT_OF_ALL = 1000;
 const MESSAGE = 2000; // characters of one message; a path may have 4,096, a name in a file as many as the file
 
 /**
- * A list of violations or warnings with an upper bound. Keeps the first `most`, counts the rest, and says at the end how many there
- * were, so that a file cannot fill memory with complaints about itself, and none of them is lost without a trace.
+ * A list of violations or warnings with an upper bound. Keeps the first `most`, counts the rest, and says at the end
+ * how many there were, so that a file cannot fill memory with complaints about itself, and none of them is lost without
+ * a trace.
  */
 export class Kept {
   readonly #most: number;
@@ -36,7 +37,9 @@ export class Kept {
     return this.#count > this.#most;
   }
 
-  /** Returns those that are kept and, where there were more, one that says how many; `code` and `what` are for that one. */
+  /**
+   * Returns those that are kept and, where there were more, one that says how many; `code` and `what` are for that one.
+   */
   list(code: 'too-many-violations' | 'too-many-warnings', what: string): readonly Violation[] {
     const first = this.#kept[0];
     if (!this.isOver || first === undefined) return this.#kept;

@@ -42,7 +42,10 @@ export function exceeded(
   return undefined;
 }
 
-/** The refusal of what renders to more than it may; `text` says how much that is, `limit` which key of `spec.render.limits` allows more. */
+/**
+ * The refusal of what renders to more than it may; `text` says how much that is, `limit` which key of
+ * `spec.render.limits` allows more.
+ */
 export function tooLarge(what: string, text: string, limit: string, file: string): Violation {
   return {
     code: 'render-too-large',

@@ -40,7 +40,10 @@ export type Rendering = {
   readonly warnings: readonly Violation[];
 };
 
-/** An object as one process can hand it to another: a `RenderedObject` without the functions that find places in its file. */
+/**
+ * An object as one process can hand it to another: a `RenderedObject` without the functions that find places in its
+ * file.
+ */
 export type ReadObject = Omit<RenderedObject, 'lineOf' | 'positionOf'> & {
   /** The document's position in its file, and the object's place in the document (an item of a List). */
   readonly document: number;
@@ -108,7 +111,10 @@ function readFile(file: SourceFile, declared?: Declared): ReadFile {
   }
 }
 
-/** Reads several files. Once they exceed the limits together, what more they hold is left out: the sum of their sizes tells. */
+/**
+ * Reads several files. Once they exceed the limits together, what more they hold is left out: the sum of their sizes
+ * tells.
+ */
 export function readFiles(files: readonly SourceFile[], limits: RenderLimits, declared: Declared): readonly ReadFile[] {
   let size = NO_SIZE;
   let [violations, warnings] = [0, 0];
@@ -121,7 +127,8 @@ export function readFiles(files: readonly SourceFile[], limits: RenderLimits, de
     warnings += read.warnings.length;
     return {
       ...read,
-      violations: violations > KEPT_OF_ALL ? read.violations.slice(-1) : read.violations, // the last says how many there were
+      // the last says how many there were
+      violations: violations > KEPT_OF_ALL ? read.violations.slice(-1) : read.violations,
       warnings: warnings > KEPT_OF_ALL ? read.warnings.slice(-1) : read.warnings,
     };
   });
@@ -154,8 +161,8 @@ export type MadeDocument = {
 };
 
 /**
- * Reads the objects that a program made of the repository's files. Stops once they exceed the limits together: the size tells, and
- * then there are no objects.
+ * Reads the objects that a program made of the repository's files. Stops once they exceed the limits together: the size
+ * tells, and then there are no objects.
  */
 export function renderMade(
   documents: readonly MadeDocument[],
@@ -178,7 +185,10 @@ export function renderMade(
   return { objects, violations: listOf(violations), warnings: [], size };
 }
 
-/** Several files as one set of objects, in which each may stand once; of very many violations and warnings, the first and their count. */
+/**
+ * Several files as one set of objects, in which each may stand once; of very many violations and warnings, the first
+ * and their count.
+ */
 export function gather(files: readonly RenderedFile[]): Rendering {
   const objects: RenderedObject[] = [];
   const violations = new Kept(KEPT_OF_ALL);
@@ -232,8 +242,8 @@ type Document = Pick<YamlDocument, 'index' | 'value' | 'lineOf' | 'positionOf'> 
 /** What is found in a file as it is read. */
 type Found = { readonly objects: ReadObject[]; readonly violations: Kept };
 
-// Substitution comes first, so that everything else is about the text that the cluster is given. How large that text becomes is
-// measured before it is built: a few bytes may name a declared text many times.
+// Substitution comes first, so that everything else is about the text that the cluster is given. How large that text
+// becomes is measured before it is built: a few bytes may name a declared text many times.
 function readDocuments(
   file: string,
   documents: readonly Document[],
@@ -336,12 +346,13 @@ function readDocument(
   found.objects.push({ object, ref, source, digest: digestOf(object), document: document.index, at, ...encrypted });
 }
 
-// Kinds and names become parts of addresses of the API server and keys of what is owned. The grammars are Kubernetes' own
-// (apimachinery, IsDNS1123Subdomain, IsDNS1035Label, ValidatePathSegmentName); one text must not be two identities.
+// Kinds and names become parts of addresses of the API server and keys of what is owned. The grammars are Kubernetes'
+// own (apimachinery, IsDNS1123Subdomain, IsDNS1035Label, ValidatePathSegmentName); one text must not be two identities.
 const API_VERSION = /^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?\/)?[a-z]([a-z0-9-]{0,61}[a-z0-9])?$/;
 const KIND = /^[A-Za-z]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$/;
 const NAMESPACE = /^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)?$/;
-const NAME = /^(?!\.{1,2}$)[^/%\p{Cc}\p{Cf}\p{Zl}\p{Zp}]{1,253}$/u; // a segment of a path; RBAC has names with spaces and letters of any language
+// a segment of a path; RBAC has names with spaces and letters of any language
+const NAME = /^(?!\.{1,2}$)[^/%\p{Cc}\p{Cf}\p{Zl}\p{Zp}]{1,253}$/u;
 
 function identityProblem({
   apiVersion,
@@ -359,7 +370,8 @@ function identityProblem({
   return undefined;
 }
 
-// A stamp, our label or a break-glass annotation from the repository would claim what only the gate and the ledger can say.
+// A stamp, our label or a break-glass annotation from the repository would claim what only the gate and the ledger can
+// say.
 function forbiddenMark(metadata: unknown): boolean {
   const { annotations, labels } = (metadata ?? {}) as { annotations?: unknown; labels?: unknown };
   const keys = (value: unknown) => (typeof value === 'object' && value !== null ? Object.keys(value) : []);

@@ -6,8 +6,9 @@ const REFERENCE = /\$(\$?)\{([A-Za-z_][A-Za-z0-9_]*)\}/g;
 type Missing = (name: string, path: ValuePath) => void;
 
 /**
- * Puts declared texts in the place of `${NAME}` in the values of a document, before anything else is read of it: its kind, names and
- * namespace are those of the final text. Keys, and CustomResourceDefinitions (kustomize-controller 1694), are left as they are.
+ * Puts declared texts in the place of `${NAME}` in the values of a document, before anything else is read of it: its
+ * kind, names and namespace are those of the final text. Keys, and CustomResourceDefinitions (kustomize-controller
+ * 1694), are left as they are.
  */
 export function substitute(document: unknown, declared: Readonly<Record<string, string>>, missing: Missing): unknown {
   return replaced(document, declared, [], missing);
@@ -60,7 +61,8 @@ function replacedText(
   });
 }
 
-// A whole document, or an item of a List, whose kind in the final text is a definition; its schema may hold `${…}` of its own.
+// A whole document, or an item of a List, whose kind in the final text is a definition; its schema may hold `${…}` of
+// its own.
 function isDefinitionAt(value: object, declared: Readonly<Record<string, string>>, path: ValuePath): boolean {
   const isObject =
     path.length === 0 ||

@@ -13,7 +13,10 @@ type Person = {
   used: { readonly first: string; readonly last: string };
 };
 
-/** A TrustPolicy as it was put on the ledger: by a change of the repository that keeps it, or stated with the configuration. */
+/**
+ * A TrustPolicy as it was put on the ledger: by a change of the repository that keeps it, or stated with the
+ * configuration.
+ */
 export type RecordedPolicy = {
   readonly index: number;
   readonly time: string;
@@ -23,7 +26,10 @@ export type RecordedPolicy = {
   readonly policy: TrustPolicy;
 };
 
-/** Those of the configuration once for each version, and apart from those in repositories: with `trustPath` an environment has both. */
+/**
+ * Those of the configuration once for each version, and apart from those in repositories: with `trustPath` an
+ * environment has both.
+ */
 export function recordedPolicies(
   source: ReportSource,
   isIn: (environment: string) => boolean,
@@ -55,7 +61,10 @@ function lineOf({ environment, verdict }: RecordedPolicy): string {
   return `${verdict === undefined ? 'configuration' : 'repository'} ${environment}`;
 }
 
-/** Who signed, approved and could, as far as verdicts and recorded TrustPolicies tell. Verdicts are shown to it in order. */
+/**
+ * Who signed, approved and could, as far as verdicts and recorded TrustPolicies tell. Verdicts are shown to it in
+ * order.
+ */
 export function accessBook(
   source: ReportSource,
   policies: readonly RecordedPolicy[],

@@ -30,8 +30,8 @@ export type ReadVerdict = {
 };
 
 /**
- * Every verdict of the period in order, one at a time. A change is one transition of one environment: judged again when an approval
- * arrives, it is still the same change.
+ * Every verdict of the period in order, one at a time. A change is one transition of one environment: judged again when
+ * an approval arrives, it is still the same change.
  */
 export function* verdictsOf(source: ReportSource): Generator<ReadVerdict> {
   const last = new Map<string, { index: number; times: number }>();
@@ -214,7 +214,8 @@ function attributesOf(
   };
 }
 
-// Of a change of several steps, somebody may have made one and approved another: an approval is for the steps that it leads through.
+// Of a change of several steps, somebody may have made one and approved another: an approval is for the steps that it
+// leads through.
 function coveredBy({ from, commit }: Verdict['approvals'][number], verdict: Verdict): Verdict['commits'] {
   const stepOf = (id: string) => verdict.commits.find((c) => c.commit === id)?.step;
   const last = stepOf(commit);

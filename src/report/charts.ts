@@ -1,7 +1,10 @@
 import { scaleBand, scaleLinear, scaleLog, scaleUtc } from 'd3-scale';
 import { type ControlResult, EXCEPTION_TYPES, type ReportModel } from './model.ts';
 
-/** A drawing of rectangles and words, in points from its upper left corner; whatever draws it draws the same. `alt` says it in words. */
+/**
+ * A drawing of rectangles and words, in points from its upper left corner; whatever draws it draws the same. `alt` says
+ * it in words.
+ */
 export type Scene = {
   readonly width: number;
   readonly height: number;
@@ -255,7 +258,9 @@ export function presenceChart(
   return { width, height: top + bar + 18, alt, shapes };
 }
 
-/** Lead time of each environment, median and ninth tenth, on a scale of powers; undefined where nothing was deployed. */
+/**
+ * Lead time of each environment, median and ninth tenth, on a scale of powers; undefined where nothing was deployed.
+ */
 export function leadTimeChart({ metrics }: Pick<ReportModel, 'metrics'>, width: number): Scene | undefined {
   const rows = metrics.flatMap(({ environment, leadTime: { median, p90 } }) =>
     median === undefined || p90 === undefined

@@ -77,7 +77,10 @@ const CONTROLS: readonly Control[] = [
   { id: 'CS-09', title: 'Changes are authorised by a request', attributes: ['A'], types: [], checks: [] },
 ];
 
-/** How each control did. Of changes, those that were applied are tested, all of them; checks of the population count one each. */
+/**
+ * How each control did. Of changes, those that were applied are tested, all of them; checks of the population count one
+ * each.
+ */
 export function controlsOf(
   changes: readonly ChangeFacts[],
   register: readonly ExceptionRecord[],

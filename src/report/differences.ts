@@ -2,7 +2,10 @@ import type { Differences, ReportModel } from './model.ts';
 
 const COUNTED = ['changes', 'applied', 'denied', 'failed', 'exceptions', 'open', 'admissionsDenied'] as const;
 
-/** What a report says otherwise than the one that it supersedes: numbers, changes by what became of them, exceptions by disposition. */
+/**
+ * What a report says otherwise than the one that it supersedes: numbers, changes by what became of them, exceptions by
+ * disposition.
+ */
 export function differencesOf(before: ReportModel, after: ReportModel): Differences {
   return {
     counts: COUNTED.filter((name) => before.summary[name] !== after.summary[name]).map((name) => ({

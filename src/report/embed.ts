@@ -46,7 +46,10 @@ export type Document = {
   readonly _root: { readonly data: Record<string, unknown> };
 };
 
-/** Moves such a file into a PDF (ISO 32000-1, section 7.11.4; ISO 19005-3, section 6.8), compressed as it is: it is not here any more. */
+/**
+ * Moves such a file into a PDF (ISO 32000-1, section 7.11.4; ISO 19005-3, section 6.8), compressed as it is: it is not
+ * here any more.
+ */
 export function attach(
   doc: Document,
   file: Embedded,

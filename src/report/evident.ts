@@ -1,9 +1,15 @@
 import type { ChangeRecord, ReportModel } from './model.ts';
 
-/** Changes whose signed objects go along at most: those of a sample, and as many of those with an exception as there is room for. */
+/**
+ * Changes whose signed objects go along at most: those of a sample, and as many of those with an exception as there is
+ * room for.
+ */
 const MAX_EVIDENT = 1000;
 
-/** Ids of changes that are told one by one: those of the sample, then the others with an exception, each in the order of the ledger. */
+/**
+ * Ids of changes that are told one by one: those of the sample, then the others with an exception, each in the order of
+ * the ledger.
+ */
 export function recordedChanges({ sample, changes }: ReportModel): readonly string[] {
   const drawn = new Set((sample?.items ?? []).map((i) => i.change));
   return [

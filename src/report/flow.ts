@@ -6,8 +6,8 @@ const DAY_MS = 86_400_000;
 const MOST = { day: 45, week: 60 }; // bars of a chart that a reader tells apart
 
 /**
- * Changes by what became of them, for each day, week (from Monday) or month of the period, in UTC, the ones without any too. Where the
- * period begins long before the first change, from that one on. Changes are shown to it one by one.
+ * Changes by what became of them, for each day, week (from Monday) or month of the period, in UTC, the ones without any
+ * too. Where the period begins long before the first change, from that one on. Changes are shown to it one by one.
  */
 export function flowBook(): {
   readonly see: (change: ChangeRecord) => void;

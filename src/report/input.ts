@@ -1,8 +1,8 @@
 import type { ReportDefinition } from './model.ts';
 
 /**
- * Everything a report is made from. `entries` are the canonical bodies of ledger entries `first`, `first + 1`, …; they are gone through
- * several times, and never needed all at once.
+ * Everything a report is made from. `entries` are the canonical bodies of ledger entries `first`, `first + 1`, …; they
+ * are gone through several times, and never needed all at once.
  */
 export type ReportInput = {
   /** Start and end of the period, ISO 8601; the end is not part of it. */

@@ -5,8 +5,8 @@ import { grouped, seconds } from './source.ts';
 const WEEK_S = 7 * 86_400;
 
 /**
- * Delivery metrics of each environment (dora.dev, five keys). A deployment is an applied change that wrote or removed an object; it failed
- * where it was undone, or where a rollback or an emergency followed within `failureHours`.
+ * Delivery metrics of each environment (dora.dev, five keys). A deployment is an applied change that wrote or removed
+ * an object; it failed where it was undone, or where a rollback or an emergency followed within `failureHours`.
  */
 export function metricsOf(
   changes: readonly ChangeFacts[],

@@ -209,7 +209,10 @@ export type AccessRecord = {
   readonly keys: readonly { readonly key: string; readonly from: string; readonly to: string }[];
   readonly signed: number;
   readonly approved: number;
-  /** When a recorded TrustPolicy of the period first named them, and the first one that did no more; empty where none did. */
+  /**
+   * When a recorded TrustPolicy of the period first named them, and the first one that did no more; empty where none
+   * did.
+   */
   readonly listedFrom: string;
   readonly listedUntil: string;
   readonly firstUse: string;
@@ -288,7 +291,10 @@ export type ReportModel = {
     readonly entries: number;
     readonly checkpoint: string;
     readonly anchors: number;
-    /** Names and addresses that were erased in the period: how many commitments can no longer be opened, why, and who agreed. */
+    /**
+     * Names and addresses that were erased in the period: how many commitments can no longer be opened, why, and who
+     * agreed.
+     */
     readonly erased: readonly {
       readonly entry: number;
       readonly time: string;
@@ -305,7 +311,10 @@ export type ReportModel = {
       readonly name: string;
       readonly refs: readonly string[];
       readonly revision: string;
-      /** Repository, branch and path, by the newest statement of the configuration in the period; empty where there is none. */
+      /**
+       * Repository, branch and path, by the newest statement of the configuration in the period; empty where there is
+       * none.
+       */
       readonly source: string;
       readonly namespaces: readonly string[];
       readonly admission: string;

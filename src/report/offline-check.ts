@@ -1,5 +1,6 @@
-// One file, for whoever was handed a report and trusts nobody: it needs Node 20 or later and nothing else, and it reads like
-// the pages it follows, docs/report-format.md and docs/ledger-format.md. Deliberately written without a line of the service's own code.
+// One file, for whoever was handed a report and trusts nobody: it needs Node 20 or later and nothing else, and it reads
+// like the pages it follows, docs/report-format.md and docs/ledger-format.md. Deliberately written without a line of
+// the service's own code.
 import { createHash, createHmac, createPublicKey, verify } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -101,7 +102,8 @@ function checkReport(directory: string, keyText: string, say: (line: string) => 
   );
 }
 
-// A commit under Git's own name for it (gitformat-signature keeps it whole), an envelope by its bytes, a policy by RFC 8785.
+// A commit under Git's own name for it (gitformat-signature keeps it whole), an envelope by its bytes, a policy by RFC
+// 8785.
 function isItsOwn(line: string): boolean {
   const { commit, object, envelope, text, trustPolicy, policy } = JSON.parse(line) as Record<
     string,
@@ -153,7 +155,8 @@ function checkSample({ period, sample }: Model, population: readonly Row[], root
   demand(shown(made) === shown(sample?.items ?? []), 'the sample is not what the seed draws');
 }
 
-// --- the tree: RFC 6962 section 2.1; subtree roots before the first entry, largest first, and the leaves from it on ---
+// --- the tree: RFC 6962 section 2.1; subtree roots before the first entry, largest first, and the leaves from it on
+// ---
 
 function rootAfter(first: number, before: readonly Buffer[], leaves: readonly Buffer[]): Buffer {
   const stack: { width: number; node: Buffer }[] = [];

@@ -5,8 +5,9 @@ const VERSION = '1.2.1';
 const NS = 'https://countersign.dev/ns/oscal';
 
 /**
- * Assessment results in OSCAL 1.2.1 (pages.nist.gov/OSCAL): an observation and a finding for each control, an observation and a risk for each
- * exception. Every UUID is made from the report (version 5), so that the same report gives the same bytes. `files` are the SHA-256 of the other files of it.
+ * Assessment results in OSCAL 1.2.1 (pages.nist.gov/OSCAL): an observation and a finding for each control, an
+ * observation and a risk for each exception. Every UUID is made from the report (version 5), so that the same report
+ * gives the same bytes. `files` are the SHA-256 of the other files of it.
  */
 export function assessmentResults(model: ReportModel, files: ReadonlyMap<string, string>): object {
   const id = (what: string) => uuid(`${model.id} ${what}`);
@@ -131,7 +132,9 @@ export function assessmentResults(model: ReportModel, files: ReadonlyMap<string,
   };
 }
 
-/** A plan of action and milestones for the exceptions that are open; undefined where none is (OSCAL asks for an item). */
+/**
+ * A plan of action and milestones for the exceptions that are open; undefined where none is (OSCAL asks for an item).
+ */
 export function planOfAction(model: ReportModel, files: ReadonlyMap<string, string>): object | undefined {
   const id = (what: string) => uuid(`${model.id} poam ${what}`);
   const open = model.exceptions.filter((e) => e.disposition === 'open');

@@ -327,7 +327,8 @@ export class Page {
     return this.#doc.page.height - MARGIN - FOOT;
   }
 
-  // Names and subjects come from commits: what the font lacks, controls and direction marks must not break the page or turn it round.
+  // Names and subjects come from commits: what the font lacks, controls and direction marks must not break the page or
+  // turn it round.
   #clean(text: string, font: Font): string {
     const known = this.#knows(font);
     return [...text.normalize('NFC')]

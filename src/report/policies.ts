@@ -4,7 +4,9 @@ import type { PolicyRecord, RuleRecord } from './model.ts';
 
 type Open<T> = { -readonly [K in keyof T]: T[K] };
 
-/** The sets of rules that judged, one row for each stretch of verdicts with the same. Verdicts are shown to it in order. */
+/**
+ * The sets of rules that judged, one row for each stretch of verdicts with the same. Verdicts are shown to it in order.
+ */
 export function policyBook(): { readonly see: (read: ReadVerdict) => void; readonly records: () => PolicyRecord[] } {
   const rows = new Map<string, Open<PolicyRecord>[]>();
   return {

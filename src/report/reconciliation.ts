@@ -4,7 +4,10 @@ import type { ExceptionRecord, Reconciliation } from './model.ts';
 import { outagesOf } from './register.ts';
 import { grouped, type ReportSource, seconds } from './source.ts';
 
-/** The seven checks that the population is whole; `carried`: from `tipBook`. What the ledger has no source for is not determinable, and never ties. */
+/**
+ * The seven checks that the population is whole; `carried`: from `tipBook`. What the ledger has no source for is not
+ * determinable, and never ties.
+ */
 export function reconciliationOf(
   source: ReportSource,
   changes: readonly ChangeFacts[],
@@ -49,7 +52,10 @@ function refChain(source: ReportSource, changes: readonly ChangeFacts[]): Reconc
   };
 }
 
-/** Of branches' new tips that were not judged themselves, those that were part of what was. Verdicts are shown to it in order. */
+/**
+ * Of branches' new tips that were not judged themselves, those that were part of what was. Verdicts are shown to it in
+ * order.
+ */
 export function tipBook(source: ReportSource): {
   readonly see: (read: ReadVerdict) => void;
   readonly carried: ReadonlySet<string>;
@@ -83,7 +89,8 @@ function tips(source: ReportSource, changes: readonly ChangeFacts[], carried: Re
     else if (asked.has(key) || newest.get(entry.environment) === index) of.pending++;
     else of.unexplained++;
   }
-  // Judged before the period and deployed in it: such a change stands in the report of the period before, and must not go unnoticed here.
+  // Judged before the period and deployed in it: such a change stands in the report of the period before, and must not
+  // go unnoticed here.
   const known = new Set(source.judged.map((v) => v.index));
   const carriedOver = source
     .within('apply.intent')

@@ -34,7 +34,8 @@ const SEVERITY: Readonly<Record<ExceptionType, ExceptionRecord['severity']>> = {
   'record-refused': 'high',
 };
 
-// What a refusal of a commit or an approval is, for whoever asks what was tried. Rules that deny are the control at work.
+// What a refusal of a commit or an approval is, for whoever asks what was tried. Rules that deny are the control at
+// work.
 const OF_CODE: Readonly<Record<string, ExceptionType>> = {
   unsigned: 'unsigned',
   'unknown-key': 'unknown-signer',
@@ -84,7 +85,10 @@ export type Draft = Omit<
 > &
   Partial<Pick<ExceptionRecord, 'by' | 'at' | 'reason' | 'ticket' | 'disposition'>>;
 
-/** Every exception of the period, one row for each thing that happened, with what became of it by the newest entry; `ofChanges`: from `changeBook`. */
+/**
+ * Every exception of the period, one row for each thing that happened, with what became of it by the newest entry;
+ * `ofChanges`: from `changeBook`.
+ */
 export function registerOf(
   source: ReportSource,
   changes: readonly ChangeFacts[],
@@ -265,7 +269,8 @@ function breakGlass(emergencies: readonly EmergencyRecord[]): Draft[] {
   });
 }
 
-// What break-glass let somebody do is that row, not another; what the audit log shows of the same object is told beside it.
+// What break-glass let somebody do is that row, not another; what the audit log shows of the same object is told beside
+// it.
 function drift(source: ReportSource): Draft[] {
   const corrections = source.of('drift.corrected');
   // A new revision writes what is different in Git: that alone puts nothing right that somebody else changed.

@@ -20,8 +20,8 @@ const MAX_ROWS = 500; // of a table whose rows all stand in CSV and JSON
 const MAX_RECORDS = 60; // changes that are told in full
 
 /**
- * The report as a PDF (PDF/A-3a and PDF/UA-1, report.json and population.csv inside), the same bytes for the same model. Fonts are
- * embedded; what a font lacks is shown as its code point.
+ * The report as a PDF (PDF/A-3a and PDF/UA-1, report.json and population.csv inside), the same bytes for the same
+ * model. Fonts are embedded; what a font lacks is shown as its code point.
  */
 export async function renderPdf(
   model: ReportModel,

@@ -2,7 +2,10 @@ import { canonicalJson } from '../model/index.ts';
 import type { ChangeList, ChangeRecord } from './model.ts';
 import type { Shelf } from './shelf.ts';
 
-/** Records of changes in the order of the ledger, made from their lines each time they are gone through: at no time are all of them in memory. */
+/**
+ * Records of changes in the order of the ledger, made from their lines each time they are gone through: at no time are
+ * all of them in memory.
+ */
 export class ChangeRows implements ChangeList {
   readonly length: number;
   readonly #shelf: Shelf;
@@ -12,7 +15,10 @@ export class ChangeRows implements ChangeList {
   readonly refused: readonly string[];
   readonly #exceptions: ReadonlyMap<string, readonly string[]>;
 
-  /** `shelf` has the canonical JSON of each record without its exceptions, which are known only when all of them are there. */
+  /**
+   * `shelf` has the canonical JSON of each record without its exceptions, which are known only when all of them are
+   * there.
+   */
   constructor(
     shelf: Shelf,
     ids: readonly string[],

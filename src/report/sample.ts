@@ -7,8 +7,9 @@ import { grouped } from './source.ts';
 export type SampleFrame = { readonly root: string; readonly from: string; readonly to: string };
 
 /**
- * The `size` lowest ranks of each stratum. A rank is HMAC-SHA256 in hex, key `ROOT|FROM|TO|STRATUM|SEED` (the checkpoint's root in base64, the
- * period as in the report), message the change's id. The order of changes plays no part, and nobody can choose a seed before the root is known.
+ * The `size` lowest ranks of each stratum. A rank is HMAC-SHA256 in hex, key `ROOT|FROM|TO|STRATUM|SEED` (the
+ * checkpoint's root in base64, the period as in the report), message the change's id. The order of changes plays no
+ * part, and nobody can choose a seed before the root is known.
  */
 export function drawSample(
   changes: readonly ChangeFacts[],

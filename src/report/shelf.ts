@@ -14,7 +14,9 @@ export function memoryShelf(): Shelf {
 
 const PIECE = 1024 * 1024;
 
-/** Keeps them in a file of its own, so that a report of any size is never in memory whole; `close` takes the file away. */
+/**
+ * Keeps them in a file of its own, so that a report of any size is never in memory whole; `close` takes the file away.
+ */
 export function fileShelf(file: string): Shelf & { readonly close: () => void } {
   const handle = openSync(file, 'w+', 0o600);
   let pending = '';

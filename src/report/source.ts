@@ -90,7 +90,8 @@ export class ReportSource {
 
 const REPEATED = ['type', 'environment', 'outcome', 'purpose', 'ref'] as const;
 
-// There are hundreds of thousands of them: what many have in common is kept once, and what no report asks for not at all.
+// There are hundreds of thousands of them: what many have in common is kept once, and what no report asks for not at
+// all.
 function slim(entry: Entry, known: Map<string, string>): Entry {
   const fields = entry as unknown as Record<string, unknown>;
   for (const name of REPEATED) {

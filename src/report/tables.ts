@@ -1,6 +1,9 @@
 import type { ChangeRecord, ExceptionRecord, ReportModel, SampleItem } from './model.ts';
 
-/** A cell as CSV and XLSX have it: what a spreadsheet would take for a formula begins with an apostrophe, control characters are left out. */
+/**
+ * A cell as CSV and XLSX have it: what a spreadsheet would take for a formula begins with an apostrophe, control
+ * characters are left out.
+ */
 export type Cell = string | number;
 
 /** Rows that can be gone through as often as one likes, and need not be in memory all at once. */

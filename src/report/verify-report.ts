@@ -19,7 +19,10 @@ export type ReportVerifier = {
     before: readonly Buffer[],
     entries: readonly string[],
   ) => { size: number; root: Buffer };
-  /** Looks again at what verdicts rest on, by the lines of `signed.jsonl`. Throws where a line is not what its hash says. */
+  /**
+   * Looks again at what verdicts rest on, by the lines of `signed.jsonl`. Throws where a line is not what its hash
+   * says.
+   */
   readonly recheck: (lines: readonly string[], verdicts: readonly RecordedVerdict[]) => Promise<Rechecked>;
 };
 
@@ -41,7 +44,10 @@ export type ReportCheck = {
   readonly unchecked: readonly string[];
 };
 
-/** Checks a set of report files. `readFile` gives the bytes of a file beside the PDF, or undefined; `seen` are checkpoints that somebody kept. */
+/**
+ * Checks a set of report files. `readFile` gives the bytes of a file beside the PDF, or undefined; `seen` are
+ * checkpoints that somebody kept.
+ */
 export async function verifyReport(
   readFile: (name: string) => Uint8Array | undefined,
   verifier: ReportVerifier,

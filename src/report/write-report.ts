@@ -38,9 +38,9 @@ export type ReportMaterial = {
 export type ReportFile = { readonly write: (bytes: Uint8Array) => void; readonly end: () => void };
 
 /**
- * Makes the whole set, each file piece by piece through `create`; `manifest.txt` comes last, is signed, and names the SHA-256 of every
- * other. `signed` gives the lines of what the verdicts on some changes rest on; `checker` is the program of one file that goes along;
- * `shelf` keeps records of changes meanwhile.
+ * Makes the whole set, each file piece by piece through `create`; `manifest.txt` comes last, is signed, and names the
+ * SHA-256 of every other. `signed` gives the lines of what the verdicts on some changes rest on; `checker` is the
+ * program of one file that goes along; `shelf` keeps records of changes meanwhile.
  */
 export async function writeReport(
   { input: known, before, evidence, subjects: subjectsOf }: ReportMaterial,

@@ -10,11 +10,12 @@ const XML = '<?xml version="1.0" encoding="UTF-8" standalone="yes"?>\n';
 const MAIN = 'http://schemas.openxmlformats.org/spreadsheetml/2006/main';
 const OFFICE = 'http://schemas.openxmlformats.org/officeDocument/2006/relationships';
 const PACKAGE = 'http://schemas.openxmlformats.org/package/2006';
-const AT = new Date(1980, 0, 1); // as the clock on the wall, which is what a zip has: the same rows give the same bytes everywhere
+// as the clock on the wall, which is what a zip has: the same rows give the same bytes everywhere
+const AT = new Date(1980, 0, 1);
 
 /**
- * Writes tables as sheets of a workbook (ECMA-376, Office Open XML), header row frozen. The same tables give the same bytes. Every few
- * hundred rows it waits for `settle`.
+ * Writes tables as sheets of a workbook (ECMA-376, Office Open XML), header row frozen. The same tables give the same
+ * bytes. Every few hundred rows it waits for `settle`.
  */
 export async function writeXlsx(
   tables: readonly Table[],

@@ -63,8 +63,8 @@ export function kindOf(place: ReportDelivery): Kind {
 }
 
 /**
- * Brings a report to one place; `toCluster` is how its summary gets into one. Done twice, it is there once. Throws what keeps it from being
- * there; nothing that is secret stands in it.
+ * Brings a report to one place; `toCluster` is how its summary gets into one. Done twice, it is there once. Throws what
+ * keeps it from being there; nothing that is secret stands in it.
  */
 export async function deliver(
   place: ReportDelivery,
@@ -100,7 +100,8 @@ function toDirectory({ path }: Place<'directory'>, issue: Issue): void {
   }
 }
 
-// Each file with its SHA-256, which the store compares; the manifest last (Amazon S3 API, PutObject; Signature Version 4).
+// Each file with its SHA-256, which the store compares; the manifest last (Amazon S3 API, PutObject; Signature Version
+// 4).
 async function toObjectStore(store: Place<'s3'>, issue: Issue, signal: AbortSignal, limits: Limits): Promise<void> {
   const { endpoint, region, bucket, prefix, accessKeyFile, secretKeyFile } = store;
   const credentials = { accessKeyId: readSecret(accessKeyFile), secretAccessKey: readSecret(secretKeyFile) };

@@ -2,7 +2,10 @@ import { cronOf, durationMs, type ReportSchedule } from '../model/index.ts';
 
 type Kind = ReportSchedule['spec']['period'];
 
-/** A calendar period in UTC, ISO 8601; the end is not part of it. `label` is `2026-10-31`, `2026-W44`, `2026-10`, `2026-Q4` or `2026`. */
+/**
+ * A calendar period in UTC, ISO 8601; the end is not part of it. `label` is `2026-10-31`, `2026-W44`, `2026-10`,
+ * `2026-Q4` or `2026`.
+ */
 export type Period = { readonly label: string; readonly from: string; readonly to: string };
 
 const MOST = 120; // periods at a look: ten years of months
@@ -28,8 +31,9 @@ export function periodWith(kind: Kind, at: Date): Period {
 }
 
 /**
- * The periods whose reports are due, oldest first: whole ones after the newest that has a report (`reportedTo` is its end), whose time has
- * come. Without any, the newest one, or all from `spec.since` on. `began` is when the ledger did: what ended before has no report.
+ * The periods whose reports are due, oldest first: whole ones after the newest that has a report (`reportedTo` is its
+ * end), whose time has come. Without any, the newest one, or all from `spec.since` on. `began` is when the ledger did:
+ * what ended before has no report.
  */
 export function duePeriods(
   { spec }: ReportSchedule,

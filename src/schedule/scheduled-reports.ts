@@ -55,8 +55,8 @@ const PATIENCE_MS = 7 * 86_400_000;
 const DELIVERY_MS = 10 * 60_000;
 
 /**
- * Has reports made and delivered as schedules say, one after the other. What is due is computed from the ledger alone, so that what was
- * missed is caught up, and nothing is made twice (docs/decisions/0012-report-schedules.md).
+ * Has reports made and delivered as schedules say, one after the other. What is due is computed from the ledger alone,
+ * so that what was missed is caught up, and nothing is made twice (docs/decisions/0012-report-schedules.md).
  */
 export class ScheduledReports {
   /** The Lease that one of several replicas holds; no Environment can have this name. */
@@ -100,8 +100,9 @@ export class ScheduledReports {
   }
 
   /**
-   * Makes what is due of one schedule, or with `again` its newest period once more, and tries to deliver. Gives what was made. Throws
-   * `usage` where there is no such schedule, or nothing to make again, and what keeps a report from being made.
+   * Makes what is due of one schedule, or with `again` its newest period once more, and tries to deliver. Gives what
+   * was made. Throws `usage` where there is no such schedule, or nothing to make again, and what keeps a report from
+   * being made.
    */
   async runNow(name: string, again: boolean): Promise<readonly Issued[]> {
     return this.#next(async () => {

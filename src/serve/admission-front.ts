@@ -56,12 +56,14 @@ type Thread = {
 
 const AGAIN_MS = 500; // a thread that ended is started again after that
 const WATCH_MS = 100;
-const RUNAWAY_LOOKS = 10; // rules that are at one small object for so long do not come back; looks, as a machine may be paused
+// rules that are at one small object for so long do not come back; looks, as a machine may be paused
+const RUNAWAY_LOOKS = 10;
 const HEAP_MIB = 2048; // of one thread; what it may be sent at once takes a third of it
 
 /**
- * What the API server talks to for as long as the process lives: the address, its certificate, and whichever environments are
- * decided by just now. Requests are answered by threads that share the address; here is what they ask for.
+ * What the API server talks to for as long as the process lives: the address, its certificate, and whichever
+ * environments are decided by just now. Requests are answered by threads that share the address; here is what they ask
+ * for.
  */
 export class AdmissionFront {
   readonly place: WebhookPlace;
@@ -95,7 +97,9 @@ export class AdmissionFront {
     this.#log = log;
   }
 
-  /** Undefined where the webhook is off. Throws `usage`, `port-in-use`, or what keeps the certificate from being used. */
+  /**
+   * Undefined where the webhook is off. Throws `usage`, `port-in-use`, or what keeps the certificate from being used.
+   */
   static async open(
     options: FrontOptions,
     settings: ProcessSettings,
@@ -169,8 +173,8 @@ export class AdmissionFront {
   }
 
   /**
-   * Resolves when requests are decided by these scopes, as the ledger has their state, and nothing is by those before. Undefined:
-   * requests wait for the next.
+   * Resolves when requests are decided by these scopes, as the ledger has their state, and nothing is by those before.
+   * Undefined: requests wait for the next.
    */
   async decideBy(
     scopes: readonly ServedScope[] | undefined,
@@ -258,7 +262,8 @@ export class AdmissionFront {
     setTimeout(again, AGAIN_MS).unref();
   }
 
-  // A rule that does not end has the whole thread. What was being answered there is lost, and refused by the API server.
+  // A rule that does not end has the whole thread. What was being answered there is lost, and refused by the API
+  // server.
   #look(): void {
     for (const thread of this.#threads) {
       const beat = Atomics.load(thread.pulse, 0);

@@ -181,7 +181,8 @@ function openScope(environment: Environment, applier: string, ledger: LedgerView
     facts: factsOf(name),
     rules,
   };
-  // Before the first request. What cannot be loaded now is tried again when one comes, and refused where that is asked for.
+  // Before the first request. What cannot be loaded now is tried again when one comes, and refused where that is asked
+  // for.
   const warm = async () => {
     if (admission.mode === 'off' || rulesMode(environment) === 'off') return;
     await within(LOAD_MS, rules.warm(), tooLate).catch((thrown) => {

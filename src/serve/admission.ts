@@ -15,7 +15,10 @@ import { type ClusterLink, ledgerId, linkOf, type Serving } from './open-serving
 import type { ServeOptions } from './options.ts';
 import { keepRescanning } from './rescan.ts';
 
-/** Puts these environments behind the webhook: what decides, what is put into the API server's path, and its audit events. */
+/**
+ * Puts these environments behind the webhook: what decides, what is put into the API server's path, and its audit
+ * events.
+ */
 export async function openAdmission(
   serving: Serving<ServeOptions>,
   front: AdmissionFront | undefined,
@@ -92,7 +95,8 @@ function rescanAll(
 
 const COVERED_EVERY_MS = 60_000;
 
-// The API server's own audit log, as a second witness of what was written: what the ledger does not account for goes on it.
+// The API server's own audit log, as a second witness of what was written: what the ledger does not account for goes on
+// it.
 function takeAuditEvents(
   front: AdmissionFront,
   { configuration, links, recorder, log, closing, options }: Serving<ServeOptions>,

@@ -27,8 +27,9 @@ const AT_LEAST_MS = 60_000; // between two writes of a status in which nothing b
 const SETTLE_MS = 300; // several documents are often applied together
 
 /**
- * Documents from files, which stay as they are while the service runs, and from objects in a cluster, which are followed.
- * An object that is not valid says so in its status; the version that was valid before stays in force, also over a restart.
+ * Documents from files, which stay as they are while the service runs, and from objects in a cluster, which are
+ * followed. An object that is not valid says so in its status; the version that was valid before stays in force, also
+ * over a restart.
  */
 export class ServedDocuments {
   readonly #options: ServeOptions;

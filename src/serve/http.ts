@@ -173,7 +173,8 @@ async function settleException(
   return { ok: true, result: body };
 }
 
-// What is open about the person, and who approved it, was looked at by the command, which may erase it without asking here.
+// What is open about the person, and who approved it, was looked at by the command, which may erase it without asking
+// here.
 async function forget(
   asked: Asked,
   ledger: Serving['ledger'],

@@ -92,7 +92,10 @@ export async function recordStart({ configuration, ledger, log }: Serving): Prom
 
 const STATED_EVERY_MS = 24 * 3_600_000;
 
-/** Puts on the ledger who governs what, and what of that is otherwise than before; now and once a day, so that every report has it. */
+/**
+ * Puts on the ledger who governs what, and what of that is otherwise than before; now and once a day, so that every
+ * report has it.
+ */
 export async function keepStated({ configuration, recorder, log, closing }: Serving): Promise<void> {
   const environments = configuration.environments.map((e) => stated(e, trustOf(configuration, e), redactUrl));
   const named = new Set(configuration.environments.map((e) => e.spec.trust));

@@ -14,7 +14,10 @@ export function listenAddress(text: string, option = '--webhook'): { host: strin
   return { host: match[1] ?? '', port: Number(match[2]) };
 }
 
-/** Resolves once the server listens; with `shares`, others may at the same address. Throws `port-in-use`, or `usage` for an address that is not here. */
+/**
+ * Resolves once the server listens; with `shares`, others may at the same address. Throws `port-in-use`, or `usage` for
+ * an address that is not here.
+ */
 export function listen(
   server: Server,
   host: string,

@@ -37,8 +37,8 @@ export type Serving<O extends PassOptions = PassOptions> = {
 };
 
 /**
- * Connects to the clusters, opens the ledger and what hears of things. `running` is asked when metrics are. What is opened is
- * closed by whoever calls the functions in `closing`, last first.
+ * Connects to the clusters, opens the ledger and what hears of things. `running` is asked when metrics are. What is
+ * opened is closed by whoever calls the functions in `closing`, last first.
  */
 export async function openServing<O extends PassOptions>(
   options: O,

@@ -4,8 +4,8 @@ import { guardConnections } from '../webhook/index.ts';
 import { closeServer, listen, listenAddress } from './listen.ts';
 
 /**
- * The address of probes, metrics and receivers, for as long as the process lives. Until there is a service behind it, it says that the
- * process is alive and what it waits for: whatever runs it must not end it for waiting.
+ * The address of probes, metrics and receivers, for as long as the process lives. Until there is a service behind it,
+ * it says that the process is alive and what it waits for: whatever runs it must not end it for waiting.
  */
 export class ProbeServer {
   readonly #server: Server;

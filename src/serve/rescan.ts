@@ -32,19 +32,21 @@ export type RescanParts = {
   readonly isHere: () => boolean;
 };
 
-const AGAIN_MS = 24 * 3_600_000; // a result that stays the same is recorded once a day: that somebody looked is evidence too
+// a result that stays the same is recorded once a day: that somebody looked is evidence too
+const AGAIN_MS = 24 * 3_600_000;
 const READ_AT_ONCE = 8;
 const CACHE_MS = 5000; // how old the API server's cache may be
 const MAX_WATCHES = 400; // connections that stay open; what is beyond is read when all is read
 const SINGLY = 300; // objects that are read one by one in a turn; more wait for the next
-// How often it is looked what changed, and how long after a result the next is recorded; a large one later: a kilobyte a second.
+// How often it is looked what changed, and how long after a result the next is recorded; a large one later: a kilobyte
+// a second.
 const TIMES = { lookMs: 2000, spacedMs: 60_000 };
 
 type Found = Scan['violations'][number];
 
 /**
- * Everything that is in an environment's namespaces, judged by the rules that judge changes, and whose it is. What is different from
- * the last result goes on the ledger, and into the cluster as Reports.
+ * Everything that is in an environment's namespaces, judged by the rules that judge changes, and whose it is. What is
+ * different from the last result goes on the ledger, and into the cluster as Reports.
  */
 class Rescan {
   readonly parts: RescanParts;
@@ -73,7 +75,10 @@ class Rescan {
     this.#changed.set(refKey(ref), { ref, at: performance.now() });
   }
 
-  /** Whether everything has to be read: at the beginning, every so often, at another revision, and where something was missed. */
+  /**
+   * Whether everything has to be read: at the beginning, every so often, at another revision, and where something was
+   * missed.
+   */
   isDue(everyMs: number): boolean {
     const { revision, at } = this.#whole ?? { revision: undefined, at: 0 };
     const since = performance.now() - at;
@@ -94,7 +99,8 @@ class Rescan {
     this.#whole = { revision: now.revision, at: performance.now() };
     this.#isMissed = true; // until it is over
     await follow(); // first, so that what comes while all is read is told
-    // What was told just now may be newer than the API server's cache, which is what is read; what was applied is looked after anyhow.
+    // What was told just now may be newer than the API server's cache, which is what is read; what was applied is
+    // looked after anyhow.
     for (const [key, { at }] of this.#changed)
       if (now.owned.has(key) || performance.now() - at > CACHE_MS) this.#changed.delete(key);
     [this.#seen, this.#found, this.#bundles] = [new Map(), new Map(), new Set()];
@@ -111,8 +117,8 @@ class Rescan {
   }
 
   /**
-   * Reads and judges what was told to be another. What is being applied waits until it has been, and everything until all was read
-   * since something was missed. Throws as `all` does.
+   * Reads and judges what was told to be another. What is being applied waits until it has been, and everything until
+   * all was read since something was missed. Throws as `all` does.
    */
   async some(everyMs: number): Promise<void> {
     if (this.#isMissed) return;
@@ -250,8 +256,8 @@ async function publish(
 }
 
 /**
- * Reads all every so often and as soon as an environment is at another revision, and what changed between, as watches tell. Gives what
- * ends it.
+ * Reads all every so often and as soon as an environment is at another revision, and what changed between, as watches
+ * tell. Gives what ends it.
  */
 export function keepRescanning(parts: readonly RescanParts[], everyMs: number, times = TIMES): () => Promise<void> {
   const stopped = new AbortController();

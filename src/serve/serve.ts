@@ -41,8 +41,8 @@ export async function serve(
     },
     { write: io.err },
   );
-  // Left alone, the engine lets the heap grow to several times what lives in it before it looks through it again: with 200
-  // environments 270 MiB for 95. Looking sooner costs nothing that can be measured, since it is done beside.
+  // Left alone, the engine lets the heap grow to several times what lives in it before it looks through it again: with
+  // 200 environments 270 MiB for 95. Looking sooner costs nothing that can be measured, since it is done beside.
   setFlagsFromString('--heap-growing-percent=30');
   checkServeOptions(options);
   const probes = await ProbeServer.open(options.http);
@@ -63,7 +63,8 @@ export async function serve(
         let served = current;
         const serveSome = () =>
           serveAs(current).catch((thrown: unknown) => {
-            // A document may be valid and yet lead nowhere (a kubeconfig that is not there): the others must not pay for it.
+            // A document may be valid and yet lead nowhere (a kubeconfig that is not there): the others must not pay
+            // for it.
             if (
               before === undefined ||
               ending.aborted ||
@@ -143,7 +144,8 @@ async function serveWith({ configuration, tellOf }: Documents, ending: AbortSign
     const tenants = [...loops, ...(reports === undefined ? [] : [reports])];
     const leases = leasesOf(tenants, serving);
     await runUntilStopped(tenants, serving.signing?.keep(ledger), ending, leases, log);
-    if (io.signal.aborted) await front?.close(); // what was asked is answered while everything that answers it is still there
+    // what was asked is answered while everything that answers it is still there
+    if (io.signal.aborted) await front?.close();
     const reason = io.signal.aborted
       ? 'told to stop'
       : ending.aborted
@@ -181,7 +183,8 @@ function reportsOf({
 
 const LEASE_MS = 15_000;
 
-// One Lease for each environment, in the cluster that the first environment is in: replicas share the work as they come.
+// One Lease for each environment, in the cluster that the first environment is in: replicas share the work as they
+// come.
 function leasesOf(loops: readonly Tenant[], { options, links }: Serving<ServeOptions>): ReadonlyMap<string, Lease> {
   if (options.lease === undefined) return new Map();
   const { server } = [...links.values()][0] as ClusterLink;

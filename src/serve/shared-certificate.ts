@@ -10,8 +10,8 @@ type Secret = {
 const ATTEMPTS = 5;
 
 /**
- * A certificate of our own making that replicas share by a Secret (type kubernetes.io/tls, with `ca.crt`): whoever comes first makes it,
- * and makes it anew 30 days before its end. Throws `cluster-forbidden`.
+ * A certificate of our own making that replicas share by a Secret (type kubernetes.io/tls, with `ca.crt`): whoever
+ * comes first makes it, and makes it anew 30 days before its end. Throws `cluster-forbidden`.
  */
 export function sharedCertificate(server: ApiServer, namespace: string, name: string, host: string): CertificateSource {
   const path = `/api/v1/namespaces/${encodeURIComponent(namespace)}/secrets`;

@@ -25,8 +25,8 @@ export type SigningParts = {
 };
 
 /**
- * The Lease of whoever signs a ledger that is in files: a data directory that was copied has a lock of its own, but not a Lease of its
- * own. It is for the ledger's name and key, so other ledgers in the same cluster are not concerned.
+ * The Lease of whoever signs a ledger that is in files: a data directory that was copied has a lock of its own, but not
+ * a Lease of its own. It is for the ledger's name and key, so other ledgers in the same cluster are not concerned.
  */
 export class SigningLease {
   readonly #parts: SigningParts;
@@ -42,7 +42,10 @@ export class SigningLease {
     this.#identity = `${this.#place}_${parts.instance.id}`;
   }
 
-  /** Takes it before anything is signed. Waits for the API server. Throws (halt) where another service holds it and is alive. */
+  /**
+   * Takes it before anything is signed. Waits for the API server. Throws (halt) where another service holds it and is
+   * alive.
+   */
   async take(publicKey = keyOf(this.#parts)): Promise<void> {
     if (this.#lease !== undefined || publicKey === undefined) return; // a key that is not made yet is nobody else's
     const { server, namespace, origin, log, signal } = this.#parts;
@@ -76,7 +79,10 @@ export class SigningLease {
     this.#lease = lease;
   }
 
-  /** Renews it for as long as it runs; ends with an error when somebody else has it. Meanwhile nothing is signed that may be another's. */
+  /**
+   * Renews it for as long as it runs; ends with an error when somebody else has it. Meanwhile nothing is signed that
+   * may be another's.
+   */
   keep(ledger: Ledger): Tenant {
     const ended = new AbortController();
     const run = async () => {

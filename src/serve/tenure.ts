@@ -13,8 +13,9 @@ export type Tenant = {
 };
 
 /**
- * Runs a loop only while this replica holds its Lease; stands by otherwise. Told to stop, it lets the loop end what it is at
- * and hands the Lease over. A Lease that cannot be renewed in time ends the process: somebody else may hold it by now.
+ * Runs a loop only while this replica holds its Lease; stands by otherwise. Told to stop, it lets the loop end what it
+ * is at and hands the Lease over. A Lease that cannot be renewed in time ends the process: somebody else may hold it by
+ * now.
  */
 export async function runWhileHeld(loop: Tenant, lease: Lease, signal: AbortSignal, log: Log): Promise<void> {
   const pause = () => wait((lease.durationMs / 3) * (0.8 + Math.random() / 5), undefined, { signal }).catch(() => {});

@@ -12,9 +12,9 @@ type Parts = {
 const TIMES = { firstMs: 500, mostMs: 10_000, sayEveryMs: 60_000 };
 
 /**
- * Runs a task until it ends otherwise than by passing trouble: an API server, a database or a repository that is away. Each time
- * that it is away is said once, and then once a minute. Returns undefined when it was told to stop while it waited. Throws what
- * waiting does not mend.
+ * Runs a task until it ends otherwise than by passing trouble: an API server, a database or a repository that is away.
+ * Each time that it is away is said once, and then once a minute. Returns undefined when it was told to stop while it
+ * waited. Throws what waiting does not mend.
  */
 export async function whileAway<T>(
   task: () => Promise<T>,

@@ -19,7 +19,10 @@ export type SealedObject = { readonly object: KubernetesObject; readonly sealedW
 /** The object opened; undefined `seal` where it was not encrypted. */
 export type OpenedObject = { readonly object: KubernetesObject; readonly seal: Seal | undefined };
 
-/** The fingerprint of a data key: it tells keys apart without saying anything of them (HMAC-SHA-256 under the key, in hex). */
+/**
+ * The fingerprint of a data key: it tells keys apart without saying anything of them (HMAC-SHA-256 under the key, in
+ * hex).
+ */
 export type Seal = { readonly key: string };
 
 type Sops = {
@@ -33,15 +36,16 @@ type Sops = {
 const VALUE =
   /^ENC\[AES256_GCM,data:([A-Za-z0-9+/=]*),iv:([A-Za-z0-9+/=]+),tag:([A-Za-z0-9+/=]+),type:(str|int|float|bool|bytes)\]$/;
 const FINGERPRINT = 'countersign.dev/sops-data-key/v1';
-// What SOPS hashes first where its MAC is over encrypted values alone: SHA-256 of `sops` (MACOnlyEncryptedInitialization).
+// What SOPS hashes first where its MAC is over encrypted values alone: SHA-256 of `sops`
+// (MACOnlyEncryptedInitialization).
 const ONLY_ENCRYPTED = createHash('sha256').update('sops').digest();
 
 /**
- * The object that SOPS encrypted (its file format, version 3), without the key `sops`. Each value is authenticated together with the
- * keys that lead to it, and all of them by SOPS' MAC over the documents of the file in Git: no value was added, taken away, moved or
- * put in clear. Where a program made the object of that file, `data` and `stringData` must still be the file's; its name may differ,
- * and labels. With `mac_only_encrypted` the MAC leaves out what is in clear; then every value of `data` and `stringData` must be
- * encrypted.
+ * The object that SOPS encrypted (its file format, version 3), without the key `sops`. Each value is authenticated
+ * together with the keys that lead to it, and all of them by SOPS' MAC over the documents of the file in Git: no value
+ * was added, taken away, moved or put in clear. Where a program made the object of that file, `data` and `stringData`
+ * must still be the file's; its name may differ, and labels. With `mac_only_encrypted` the MAC leaves out what is in
+ * clear; then every value of `data` and `stringData` must be encrypted.
  *
  * Throws `decryption-failed` (wait) where no key fits or anything was altered; its message holds no values.
  */
@@ -112,8 +116,8 @@ function refuseClearValues(object: Readonly<Record<string, unknown>>): void {
 }
 
 /**
- * SOPS' message authentication code: SHA-512 over the values in the order of the file, in hex, encrypted under the data key and bound
- * to the time of the last change (getsops/sops v3, `Tree.Decrypt` and `ToBytes`).
+ * SOPS' message authentication code: SHA-512 over the values in the order of the file, in hex, encrypted under the data
+ * key and bound to the time of the last change (getsops/sops v3, `Tree.Decrypt` and `ToBytes`).
  */
 function verifyMac(
   documents: readonly OrderedValue[],
@@ -149,7 +153,8 @@ function failed(object: KubernetesObject, why: string, hint: string): Countersig
   return new CountersignError('decryption-failed', `${refText(ref)} cannot be decrypted: ${why}`, { hint });
 }
 
-// The file's own words, which nothing authenticates: only what has the shape of a recipient or a fingerprint is repeated.
+// The file's own words, which nothing authenticates: only what has the shape of a recipient or a fingerprint is
+// repeated.
 function recipients({ age, pgp }: Sops): string {
   const list = (value: unknown) =>
     Array.isArray(value) ? (value as readonly ({ recipient?: unknown; fp?: unknown } | null)[]) : [];

@@ -33,7 +33,10 @@ export function paint(io: Pick<Io, 'colour'>, colour: keyof typeof CODES, text: 
   return io.colour ? `\u001b[${CODES[colour]}m${text}\u001b[0m` : text;
 }
 
-/** Text from commits as it may stand on a terminal: control characters and direction marks would let it forge what we say. */
+/**
+ * Text from commits as it may stand on a terminal: control characters and direction marks would let it forge what we
+ * say.
+ */
 export function plain(text: string): string {
   return text.replaceAll(
     /[\p{Cc}\p{Cf}\u2028\u2029]/gu,

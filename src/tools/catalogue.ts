@@ -26,7 +26,8 @@ export type ToolName =
   | 'kustomize'
   | 'helm';
 
-// One archive with all three, as controller-runtime's envtest uses it. Checksums: envtest-releases.yaml of sigs.k8s.io/controller-tools v0.23.0.
+// One archive with all three, as controller-runtime's envtest uses it. Checksums: envtest-releases.yaml of
+// sigs.k8s.io/controller-tools v0.23.0.
 const ENVTEST = {
   url: 'https://github.com/kubernetes-sigs/controller-tools/releases/download/envtest-v1.34.1/envtest-v1.34.1-{platform}.tar.gz',
   sha512: {

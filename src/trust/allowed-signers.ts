@@ -39,7 +39,10 @@ export function parseAllowedSigners(text: string): AllowedSigner[] {
   return signers;
 }
 
-/** Whether a name matches an OpenSSH pattern list: one pattern must match it, and no `!pattern` may (ssh_config(5), PATTERNS). */
+/**
+ * Whether a name matches an OpenSSH pattern list: one pattern must match it, and no `!pattern` may (ssh_config(5),
+ * PATTERNS).
+ */
 export function matchesPatternList(name: string, list: string): boolean {
   let matched = false;
   for (const entry of list.split(',')) {

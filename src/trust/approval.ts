@@ -30,7 +30,9 @@ const statementSchema = z.strictObject({
   predicate: z.strictObject({
     ...boundFields,
     decision: z.enum(DECISIONS),
-    /** The base descends from the head: the branch goes back. Counts for nothing else, and nothing else counts for it. */
+    /**
+     * The base descends from the head: the branch goes back. Counts for nothing else, and nothing else counts for it.
+     */
     rollback: z.literal(true).optional(),
     windowOverride: z.literal(true).optional(),
     objectFormat: z.enum(['sha1', 'sha256']).optional(),
@@ -90,7 +92,9 @@ export function approvalStatement(change: {
   };
 }
 
-/** SHA-256 over every changed path with its modes and blobs, before and after: survives a rebase, not a re-indented key. */
+/**
+ * SHA-256 over every changed path with its modes and blobs, before and after: survives a rebase, not a re-indented key.
+ */
 export function changeDigest(paths: readonly PathChange[]): string {
   return digestOf(
     paths.map((p) => [
@@ -118,7 +122,9 @@ export function encodeEnvelope(payload: Uint8Array, armoredSignature: string, ke
   return `${JSON.stringify(envelope, null, 1)}\n`;
 }
 
-/** Where an envelope is kept under `refs/countersign/approvals`; named for its content, so that pushes never conflict. */
+/**
+ * Where an envelope is kept under `refs/countersign/approvals`; named for its content, so that pushes never conflict.
+ */
 export function approvalPath(
   statement: { readonly predicate: Pick<Binding, 'targetRef' | 'fromID' | 'targetID'> },
   envelope: string,

@@ -3,7 +3,10 @@ import { examineSignature } from './examine-signature.ts';
 import { judgeSignature } from './judge-signature.ts';
 import type { TrustStore } from './trust-store.ts';
 
-/** What is signed apart from commits and approvals. Each is signed as a thing of its own kind, so that none passes for another. */
+/**
+ * What is signed apart from commits and approvals. Each is signed as a thing of its own kind, so that none passes for
+ * another.
+ */
 export type Signed = 'bundle' | 'waiver' | 'erasure';
 
 /** The bytes that are signed: DSSE's pre-authentication encoding of canonical JSON under a type of its own. */

@@ -25,8 +25,8 @@ const INLINE = 1500; // commits that one thread has done before others would hav
 const MAX_KEPT = 100_000; // facts kept for a second look, some hundred bytes each
 
 /**
- * The history of the last look, so that the next costs only what is new. A fact holds as long as the keys do: under another
- * TrustPolicy digest it begins anew.
+ * The history of the last look, so that the next costs only what is new. A fact holds as long as the keys do: under
+ * another TrustPolicy digest it begins anew.
  */
 export class KnownHistory {
   #digest = '';

@@ -242,7 +242,8 @@ function examineSigstore(store: TrustStore, bytes: Uint8Array, armored: string):
       signedAt: signer.loggedAt,
     };
   } catch (thrown) {
-    return bad('bad-signature', `the gitsign signature does not hold: ${messageOf(thrown)}`, AGAIN); // the libraries throw whatever bytes lead them to
+    // the libraries throw whatever bytes lead them to
+    return bad('bad-signature', `the gitsign signature does not hold: ${messageOf(thrown)}`, AGAIN);
   }
 }
 

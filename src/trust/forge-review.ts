@@ -42,8 +42,9 @@ export const forgeReviewSchema = z.strictObject({
 export type ForgeReview = z.infer<typeof forgeReviewSchema>;
 
 /**
- * What a signed import is worth: the review of the person whose account it is, of class B where the forge names the very
- * commit, else of class C. Refuses importers that the policy does not let speak for that forge, and unknown accounts.
+ * What a signed import is worth: the review of the person whose account it is, of class B where the forge names the
+ * very commit, else of class C. Refuses importers that the policy does not let speak for that forge, and unknown
+ * accounts.
  */
 export function readForgeReview(
   review: ForgeReview,

@@ -6,8 +6,8 @@ import { type ImageEvidence, type TrustPolicy, wildcardMatches } from '../model/
 import { namedBy } from './sigstore.ts';
 
 /**
- * Verifies one Sigstore bundle (its JSON) and gives the digests (`sha256:…`) of the images that its statement is about, with what it says.
- * Nothing is fetched. Throws an Error that says what does not hold.
+ * Verifies one Sigstore bundle (its JSON) and gives the digests (`sha256:…`) of the images that its statement is about,
+ * with what it says. Nothing is fetched. Throws an Error that says what does not hold.
  */
 export type ImageVerifier = (bundle: string) => {
   readonly digests: readonly string[];

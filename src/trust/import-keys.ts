@@ -21,7 +21,8 @@ export type ImportedKeys = {
   readonly leftOut: readonly string[];
 };
 
-// What GitHub (`/users/NAME/ssh_signing_keys`, `/keys`, `/gpg_keys`) and GitLab (`/users/ID/keys`, `/gpg_keys`) answer with.
+// What GitHub (`/users/NAME/ssh_signing_keys`, `/keys`, `/gpg_keys`) and GitLab (`/users/ID/keys`, `/gpg_keys`) answer
+// with.
 const listingSchema = z.array(
   z.object({
     key: z.string().nullish(),
@@ -34,8 +35,8 @@ const listingSchema = z.array(
 );
 
 /**
- * Reads keys out of an allowed_signers file, an armored or binary OpenPGP keyring, a forge's `NAME.keys` or `NAME.gpg`, or
- * a forge's key listing saved as JSON. Throws an Error that says what it looked like.
+ * Reads keys out of an allowed_signers file, an armored or binary OpenPGP keyring, a forge's `NAME.keys` or `NAME.gpg`,
+ * or a forge's key listing saved as JSON. Throws an Error that says what it looked like.
  */
 export async function importKeys(bytes: Uint8Array): Promise<ImportedKeys> {
   const text = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('utf8');

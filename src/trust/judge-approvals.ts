@@ -22,10 +22,16 @@ export type ApprovalStep = {
   /** The TrustPolicy in force from a position on. */
   readonly stores: readonly TrustStore[];
   readonly trustPath: string | undefined;
-  /** Whether a position brought in content that no person signed: a `platform` did, or it came `merged` under a person's merge. */
+  /**
+   * Whether a position brought in content that no person signed: a `platform` did, or it came `merged` under a person's
+   * merge.
+   */
   readonly unsignedBy: readonly ('platform' | 'merged' | undefined)[];
   readonly makersAt: (position: number) => ReadonlySet<string>;
-  /** The statements that hold under a TrustPolicy. INVARIANT: a step is judged by those of the policy in force at its start. */
+  /**
+   * The statements that hold under a TrustPolicy. INVARIANT: a step is judged by those of the policy in force at its
+   * start.
+   */
   readonly statements: ReadonlyMap<TrustStore, Statements>;
 };
 
@@ -39,7 +45,9 @@ type Reached = { readonly before: Reached | undefined; readonly used: readonly A
 
 const WEIGHT = { half: 0.5, whole: 1, none: 0 } as const;
 
-/** Whether some chain of approved steps leads from the start of the change to its end; with the approvals of that chain. */
+/**
+ * Whether some chain of approved steps leads from the start of the change to its end; with the approvals of that chain.
+ */
 export async function judgeApprovals(steps: ApprovalStep, sources: Sources): Promise<Outcome> {
   const last = steps.ids.length - 1;
   const reached: (Reached | undefined)[] = [{ before: undefined, used: [] }];
@@ -136,8 +144,8 @@ function rulesCovering(
   return [...rules];
 }
 
-// The same change: every path with its modes and blobs, before and after. On another base that is only so where the base moved
-// on in other files, and only an ancestor of this base is an older state of it.
+// The same change: every path with its modes and blobs, before and after. On another base that is only so where the
+// base moved on in other files, and only an ancestor of this base is an older state of it.
 async function fittingStatements(
   from: number,
   to: number,
@@ -162,7 +170,9 @@ async function fittingStatements(
   return fitting;
 }
 
-/** What everyone says in the end: in the order of their statements, a later one takes back or overrules an earlier one. */
+/**
+ * What everyone says in the end: in the order of their statements, a later one takes back or overrules an earlier one.
+ */
 function standingOf(fitting: readonly Fitting[]): {
   approvals: readonly Approval[];
   rejections: readonly ReadStatement[];
@@ -192,9 +202,9 @@ function standingOf(fitting: readonly Fitting[]): {
   };
 }
 
-// Where only a platform signed, its author line may name anybody: whoever really made it could be the one who approves. So one
-// more is asked for, unless an imported request says who opened it. Under a person's merge, that person is one of two already.
-// For going back, one more than for going forward: nobody signed that either.
+// Where only a platform signed, its author line may name anybody: whoever really made it could be the one who approves.
+// So one more is asked for, unless an imported request says who opened it. Under a person's merge, that person is one
+// of two already. For going back, one more than for going forward: nobody signed that either.
 function requiredBy(rule: Rule, { from, to, steps, fitting }: StepContext): number {
   const { required } = rule.approvals;
   if (steps.change.rollback) return required + 1;
@@ -272,7 +282,8 @@ function shortOfApprovals(
 ): Violation {
   const { steps, from, to, makers, fitting, others, statements } = context;
   const [base, head, tree] = [steps.ids[from] ?? '', steps.ids[to] ?? '', steps.trees[to] ?? ''];
-  // Approvals of other changes stay in the repository for ever; only what was filed for this one, or names its commit, is worth a word.
+  // Approvals of other changes stay in the repository for ever; only what was filed for this one, or names its commit,
+  // is worth a word.
   const here = `/${base}-${tree}/`;
   const own = fitting.find(
     (f) => f.statement.decision === 'approve' && makers.has(f.statement.approval.principal),

@@ -99,7 +99,9 @@ function rulesOf(policy: TrustPolicy, { environment, branch }: RuleScope): Trust
   );
 }
 
-/** The rules that speak when each of them covers every path, so that nobody has to look which paths a commit touches. */
+/**
+ * The rules that speak when each of them covers every path, so that nobody has to look which paths a commit touches.
+ */
 export function rulesForAnyPath(policy: TrustPolicy, scope: RuleScope): TrustPolicy['spec']['rules'] | undefined {
   const rules = rulesOf(policy, scope);
   return rules.length > 0 && rules.every((rule) => rule.paths.includes('**')) ? rules : undefined;

@@ -8,8 +8,8 @@ type Good = Extract<SignatureFact, { kind: 'good' }>;
 export type Refusal = { readonly code: string; readonly reason: string; readonly hint?: string };
 
 /**
- * Whether a signature counts at the moment it was first seen. What it claims of itself (`claimedAt`, and its own time for
- * OpenPGP; milliseconds) only narrows: it may not lie after the moment, nor before the key counted.
+ * Whether a signature counts at the moment it was first seen. What it claims of itself (`claimedAt`, and its own time
+ * for OpenPGP; milliseconds) only narrows: it may not lie after the moment, nor before the key counted.
  */
 export async function judgeSignature(
   fact: Good,

@@ -11,7 +11,10 @@ export type LintFinding = {
 
 const SOON_MS = 30 * 86_400_000;
 
-/** What a reviewer of the policy should look at. Errors: a rule that nobody can meet, or that a single person meets alone. */
+/**
+ * What a reviewer of the policy should look at. Errors: a rule that nobody can meet, or that a single person meets
+ * alone.
+ */
 export function lintPolicy(
   { spec }: TrustPolicy,
   keys: readonly KeyDescription[],

@@ -25,7 +25,10 @@ export type KeyRefusal = {
 const MAX_KEYS = 1000; // keys and exports in one armored text; a keyring of a whole company
 const MAX_TEXT = 4 * 1024 * 1024; // that keyring, with photographs
 
-/** The library's own limits, with the policy's for RSA; DSA, ElGamal, secp256k1, MD5, RIPEMD and SHA-1 over data are out already. */
+/**
+ * The library's own limits, with the policy's for RSA; DSA, ElGamal, secp256k1, MD5, RIPEMD and SHA-1 over data are out
+ * already.
+ */
 export function openPgpConfig(minimumRsaBits: number): typeof config {
   return { ...config, minRSABits: minimumRsaBits };
 }
@@ -41,7 +44,8 @@ export async function readOpenPgpKeys(armored: string, minimumRsaBits: number): 
   const merged = new Map<string, Key>();
   for (const block of blocks) {
     const keys = await readKeys({ armoredKeys: block }).catch((cause: Error) => {
-      throw new Error(`it is no OpenPGP public key: ${cause.message}`, { cause }); // the library throws TypeErrors for bytes, too
+      // the library throws TypeErrors for bytes, too
+      throw new Error(`it is no OpenPGP public key: ${cause.message}`, { cause });
     });
     for (const key of keys) {
       if (key.isPrivate()) throw new Error('it is a private key');
@@ -63,7 +67,8 @@ export async function signingKeyAt(
   minimumRsaBits: number,
 ): Promise<KeyRefusal | undefined> {
   const limits = openPgpConfig(minimumRsaBits);
-  // A renewed key whose older self-signatures were not kept: judged at the first moment that its remaining ones speak of.
+  // A renewed key whose older self-signatures were not kept: judged at the first moment that its remaining ones speak
+  // of.
   const moment = Math.max(at, historyBegins(key.key, id));
   try {
     if (key.key.getCreationTime().getTime() > at)

@@ -13,8 +13,8 @@ const HASHES = new Map<number | null, string>([
 ]);
 
 /**
- * Reads exactly one detached binary signature packet in one armor block, or gives undefined: anything else has been used
- * to show one signature and check another.
+ * Reads exactly one detached binary signature packet in one armor block, or gives undefined: anything else has been
+ * used to show one signature and check another.
  */
 export function readOpenPgpSignature(armored: string): SignaturePacket | undefined {
   const bytes = readArmor(armored);
@@ -31,8 +31,8 @@ export function readOpenPgpSignature(armored: string): SignaturePacket | undefin
 
 /**
  * Whether the signature over the bytes is the key's; undefined when it is, else why not. No clock takes part. Ed25519,
- * which most commits are signed with, is verified by Node's own cryptography with the key kept ready; the rest, and every
- * doubt, goes to the library. Both ways are held against each other in `test/trust/openpgp.test.ts`.
+ * which most commits are signed with, is verified by Node's own cryptography with the key kept ready; the rest, and
+ * every doubt, goes to the library. Both ways are held against each other in `test/trust/openpgp.test.ts`.
  */
 export async function verifyOpenPgpSignature(
   packet: SignaturePacket,

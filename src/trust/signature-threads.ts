@@ -16,10 +16,14 @@ type Waiting = {
   readonly reject: (reason: unknown) => void;
 };
 
-const MAX_HEAP_MIB = 256; // a thread holds the keys and one batch; more than this is a defect, and ends the thread, not the service
+// a thread holds the keys and one batch; more than this is a defect, and ends the thread, not the service
+const MAX_HEAP_MIB = 256;
 const YOUNG_MIB = 8; // facts are small and soon told; more would only be memory
 
-/** Threads that examine signatures under one TrustPolicy. A thread that dies fails what waits; nothing counts as examined then. */
+/**
+ * Threads that examine signatures under one TrustPolicy. A thread that dies fails what waits; nothing counts as
+ * examined then.
+ */
 export class SignatureThreads {
   readonly #workers: readonly Worker[];
   readonly #waiting = new Map<number, Waiting>();

@@ -15,7 +15,10 @@ export type SigstoreSigner = {
   readonly fingerprint: string;
 };
 
-/** Verifies armored `SIGNED MESSAGE` signatures as gitsign makes them in its offline mode. Throws an Error that says what does not hold. */
+/**
+ * Verifies armored `SIGNED MESSAGE` signatures as gitsign makes them in its offline mode. Throws an Error that says
+ * what does not hold.
+ */
 export type SigstoreVerifier = (bytes: Uint8Array, armored: string) => SigstoreSigner;
 
 const MAX_ARMOR = 64 * 1024; // two certificates and a log entry are 8 KiB
@@ -26,8 +29,8 @@ const SHA_256 = '2.16.840.1.101.3.4.2.1';
 const LOG_ENTRY = '1.3.6.1.4.1.57264.3.1'; // gitsign: the Rekor entry as protobuf, so that nobody has to ask a server
 
 /**
- * A verifier under a Sigstore trusted root (its JSON). Throws an Error when that cannot be read. Keys come from there and
- * from nowhere else; nothing is fetched. `logs` says how many entries of transparency logs each signature needs.
+ * A verifier under a Sigstore trusted root (its JSON). Throws an Error when that cannot be read. Keys come from there
+ * and from nowhere else; nothing is fetched. `logs` says how many entries of transparency logs each signature needs.
  */
 export function openSigstore(trustedRoot: string, options: { readonly certificateLogs: number }): SigstoreVerifier {
   const material = toTrustMaterial(TrustedRoot.fromJSON(JSON.parse(trustedRoot)));
@@ -80,8 +83,8 @@ export function namedBy({ identity }: ReturnType<Verifier['verify']>): {
   return { issuer, subject };
 }
 
-// RFC 5652 section 5.4: what is signed is the DER of the attributes as a SET. Made from the attributes that were looked at, so
-// that nothing else can be what was signed.
+// RFC 5652 section 5.4: what is signed is the DER of the attributes as a SET. Made from the attributes that were looked
+// at, so that nothing else can be what was signed.
 function derSet(parts: readonly Buffer[]): Buffer {
   const content = Buffer.concat(parts);
   const size =

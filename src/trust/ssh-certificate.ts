@@ -1,7 +1,9 @@
 import { keyBlob, readKeyParts, readSshKey, type SshKey, sshFingerprint, verifyWireSignature } from './ssh-key.ts';
 import { SshFormatError, Wire } from './ssh-wire.ts';
 
-/** An OpenSSH user certificate (PROTOCOL.certkeys) whose CA signature was verified. Times in milliseconds since 1970. */
+/**
+ * An OpenSSH user certificate (PROTOCOL.certkeys) whose CA signature was verified. Times in milliseconds since 1970.
+ */
 export type SshCertificate = {
   /** The certified key. */
   readonly key: SshKey;
@@ -82,5 +84,6 @@ function readCriticalOptions(bytes: Buffer): boolean {
 }
 
 function seconds(value: bigint): number {
-  return value > 8_640_000_000_000n ? Number.POSITIVE_INFINITY : Number(value) * 1000; // beyond what a Date holds: for ever
+  // beyond what a Date holds: for ever
+  return value > 8_640_000_000_000n ? Number.POSITIVE_INFINITY : Number(value) * 1000;
 }

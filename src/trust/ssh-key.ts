@@ -1,7 +1,9 @@
 import { createHash, createPublicKey, type KeyObject, verify } from 'node:crypto';
 import { field, SshFormatError, unsigned, Wire } from './ssh-wire.ts';
 
-/** An OpenSSH public key: its wire bytes in base64 (which tell keys apart), its fingerprint and what verifies with it. */
+/**
+ * An OpenSSH public key: its wire bytes in base64 (which tell keys apart), its fingerprint and what verifies with it.
+ */
 export type SshKey = {
   readonly blob: string;
   /** `SHA256:…`, as `ssh-keygen -l` prints it. */
@@ -96,7 +98,8 @@ export function verifyWireSignature(
   return verifyEcdsa(key.type.slice('ecdsa-sha2-'.length), key.key, raw, bytes) ? { algorithm } : undefined;
 }
 
-// PROTOCOL.u2f: the authenticator signs SHA-256(application), flags, counter and SHA-256(message), never the message itself.
+// PROTOCOL.u2f: the authenticator signs SHA-256(application), flags, counter and SHA-256(message), never the message
+// itself.
 function verifyHardware(
   key: SshKey,
   application: string,

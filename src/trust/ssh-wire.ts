@@ -1,7 +1,9 @@
 /** Bytes that are not the structure they claim to be. */
 export class SshFormatError extends Error {}
 
-/** Reads the SSH data types of RFC 4251 section 5. Every method throws `SshFormatError` when the bytes end too early. */
+/**
+ * Reads the SSH data types of RFC 4251 section 5. Every method throws `SshFormatError` when the bytes end too early.
+ */
 export class Wire {
   #at = 0;
   readonly #bytes: Buffer;

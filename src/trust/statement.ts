@@ -8,7 +8,10 @@ export type Decision = (typeof DECISIONS)[number];
 export const objectId = z.string().regex(/^([0-9a-f]{40}|[0-9a-f]{64})$/);
 export const digest = z.string().regex(/^[0-9a-f]{64}$/);
 
-/** What every statement on a change is bound to: an in-toto subject, and the part of the predicate that both kinds share. */
+/**
+ * What every statement on a change is bound to: an in-toto subject, and the part of the predicate that both kinds
+ * share.
+ */
 export const subjectSchema = z
   .array(z.strictObject({ uri: z.string(), digest: z.strictObject({ gitCommit: objectId, gitTree: objectId }) }))
   .length(1);

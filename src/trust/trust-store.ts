@@ -162,7 +162,8 @@ class KeyRing {
     }
   }
 
-  // OpenSSH attributes a signature to whatever pattern matched, `*` included; here each key has to lead to one principal.
+  // OpenSSH attributes a signature to whatever pattern matched, `*` included; here each key has to lead to one
+  // principal.
   addAllowedSigners(text: string, principals: TrustPolicy['spec']['principals']): void {
     try {
       for (const signer of parseAllowedSigners(text)) {

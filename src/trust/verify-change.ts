@@ -20,7 +20,10 @@ export type DiffTrees = (from: string, to: string) => Promise<readonly PathChang
 /** What a merge holds that an automatic merge of its parents does not give; none for an honest merge. */
 export type MergeAdds = (merge: Pick<CommitFacts, 'id' | 'tree' | 'parents'>) => Promise<readonly string[]>;
 
-/** A TrustPolicy kept in the repository: its version at a commit, as an opened store, undefined where the file is not there; `begun`: it is in force already. */
+/**
+ * A TrustPolicy kept in the repository: its version at a commit, as an opened store, undefined where the file is not
+ * there; `begun`: it is in force already.
+ */
 export type TrustLine = {
   readonly path: string;
   readonly begun: boolean;
@@ -46,7 +49,10 @@ export type ChangeSources = {
   readonly now: number;
 };
 
-/** The outcome: a change that may be judged further, or the reasons it may not; with the verdict on every commit either way. */
+/**
+ * The outcome: a change that may be judged further, or the reasons it may not; with the verdict on every commit either
+ * way.
+ */
 export type ChangeVerification = {
   readonly commits: readonly CommitVerdict[];
   readonly warnings: readonly Violation[];
@@ -55,7 +61,10 @@ export type ChangeVerification = {
   | { readonly kind: 'refused'; readonly violations: readonly Violation[]; readonly approvals: readonly Approval[] }
 );
 
-/** The first-parent line of a change. Position 0 is its start; every other commit belongs to the position that brought it in. */
+/**
+ * The first-parent line of a change. Position 0 is its start; every other commit belongs to the position that brought
+ * it in.
+ */
 type Line = {
   readonly ids: readonly string[];
   readonly trees: readonly string[];
@@ -67,8 +76,8 @@ type Line = {
 const MAX_TOLD = 100; // refused commits that are told one by one; the count of all of them is in the verdict
 
 /**
- * Verifies every commit of the change, then that each step of it was approved by enough people who did not make it. With
- * `onlyTrusted`, work ends at the first step that brings a commit without a trusted signature: neither that step's
+ * Verifies every commit of the change, then that each step of it was approved by enough people who did not make it.
+ * With `onlyTrusted`, work ends at the first step that brings a commit without a trusted signature: neither that step's
  * TrustPolicy nor its approvals are read.
  */
 export async function verifyChange(
@@ -136,7 +145,8 @@ function layOut(change: Change): Line {
     }
   }
   const members: CommitFacts[][] = Array.from({ length: steps.length + 1 }, () => []);
-  for (const facts of change.commits) members[position.get(facts.id) ?? steps.length]?.push(facts); // oldest first, as they came
+  // oldest first, as they came
+  for (const facts of change.commits) members[position.get(facts.id) ?? steps.length]?.push(facts);
   return {
     ids: [change.from, ...steps.map((s) => s.id)],
     trees: ['', ...steps.map((s) => s.tree)],
@@ -152,8 +162,8 @@ type Followed = {
   readonly isTrusted: boolean;
 };
 
-// The policy of a position judges what comes after it; where it changed, later commits are examined again under the new keys.
-// A position's policy is read once its commits are verified.
+// The policy of a position judges what comes after it; where it changed, later commits are examined again under the new
+// keys. A position's policy is read once its commits are verified.
 async function followLine(
   line: Line,
   change: Change,
@@ -280,8 +290,8 @@ async function judgeMerge(
   };
 }
 
-// Under `history: merged`, a person's signed merge answers for unsigned commits that only it brought in; the approval of the
-// merge's tree is asked for below. A false signature is never accepted this way.
+// Under `history: merged`, a person's signed merge answers for unsigned commits that only it brought in; the approval
+// of the merge's tree is asked for below. A false signature is never accepted this way.
 function acceptMerged(
   mergeId: string,
   members: readonly CommitFacts[],

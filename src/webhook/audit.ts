@@ -5,11 +5,12 @@ import { messageOf } from '../model/index.ts';
 /** What takes audit events in, and answers once what has to be recorded is. */
 export type TakeEvents = (events: readonly unknown[]) => Promise<void>;
 
-const MAX_BODY = '32mb'; // a batch of the API server is at most 10 MiB by default (--audit-webhook-batch-max-size events)
+// a batch of the API server is at most 10 MiB by default (--audit-webhook-batch-max-size events)
+const MAX_BODY = '32mb';
 
 /**
- * `POST /audit` for the API server's audit webhook backend (audit.k8s.io/v1 EventList). Only whoever has the token is heard.
- * An answer other than 200 makes the API server send the batch again.
+ * `POST /audit` for the API server's audit webhook backend (audit.k8s.io/v1 EventList). Only whoever has the token is
+ * heard. An answer other than 200 makes the API server send the batch again.
  */
 export function addAuditEndpoint(app: Express, token: string, take: TakeEvents, warn: (message: string) => void): void {
   const wanted = digest(`Bearer ${token}`);

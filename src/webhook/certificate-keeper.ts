@@ -13,7 +13,10 @@ export type Identity = {
 };
 
 export type KeeperOptions = {
-  /** Certificates (PEM) of the authority that the API server's client certificate must come from; without it none is asked for. */
+  /**
+   * Certificates (PEM) of the authority that the API server's client certificate must come from; without it none is
+   * asked for.
+   */
   readonly clientCa?: (() => string) | undefined;
   readonly log: Log;
   /** Hears of a newer certificate before it is served, so that whoever trusts by its authority learns of that first. */
@@ -58,7 +61,10 @@ export class CertificateKeeper {
     return { cert, key, clientCa: this.#clientCa };
   }
 
-  /** Takes a newer certificate, where there is one. What cannot be read is told, and the one before goes on being served. */
+  /**
+   * Takes a newer certificate, where there is one. What cannot be read is told, and the one before goes on being
+   * served.
+   */
   look(): Promise<void> {
     this.#turn = this.#turn.then(() => this.#look());
     return this.#turn;

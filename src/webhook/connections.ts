@@ -3,10 +3,16 @@ import type { Server as TlsServer } from 'node:https';
 import type { Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 
-/** How many connections a server holds, how many of them one source may have, and how long one answer may take (milliseconds). */
+/**
+ * How many connections a server holds, how many of them one source may have, and how long one answer may take
+ * (milliseconds).
+ */
 export type ConnectionLimits = { readonly total: number; readonly perSource: number; readonly answerMs: number };
 
-/** For servers that anyone in the cluster may reach: an API server has some dozens of connections, and as many as it has requests. */
+/**
+ * For servers that anyone in the cluster may reach: an API server has some dozens of connections, and as many as it has
+ * requests.
+ */
 const CONNECTION_LIMITS: ConnectionLimits = { total: 1000, perSource: 500, answerMs: 15_000 };
 
 /** How far a connection has come. */
@@ -22,15 +28,17 @@ type Connection = { readonly socket: Socket; readonly source: Source; stage: Sta
 type Source = { readonly address: string; readonly stages: Readonly<Record<Stage, Set<Connection>>>; count: number };
 
 /**
- * Holds connections to a limit by ending another one for each that comes. While more than a quarter wait to be answered, one of those
- * goes, otherwise one that was answered and is idle; of the source that has most of them, the oldest. So whoever opens many takes the
- * place of his own, whatever they say, and the newcomer, which may be the API server, is never the one that goes. A request that is
- * being answered is left alone for as long as an answer may take; one that is sent before the last was answered ends its connection,
- * as does a client that does not read. `maxConnections` of node:net would turn the newcomer away instead.
+ * Holds connections to a limit by ending another one for each that comes. While more than a quarter wait to be
+ * answered, one of those goes, otherwise one that was answered and is idle; of the source that has most of them, the
+ * oldest. So whoever opens many takes the place of his own, whatever they say, and the newcomer, which may be the API
+ * server, is never the one that goes. A request that is being answered is left alone for as long as an answer may take;
+ * one that is sent before the last was answered ends its connection, as does a client that does not read.
+ * `maxConnections` of node:net would turn the newcomer away instead.
  */
 export function guardConnections(server: PlainServer | TlsServer, limits: ConnectionLimits = CONNECTION_LIMITS): void {
   const connections = new Connections(limits);
-  server.timeout = limits.answerMs; // nothing read and nothing written: only `keepAliveTimeout` is longer, between requests
+  // nothing read and nothing written: only `keepAliveTimeout` is longer, between requests
+  server.timeout = limits.answerMs;
   server.on('connection', (socket: Socket) => connections.take(socket));
   // Over TLS, requests come on another socket than the one that was accepted.
   server.on('secureConnection', (secured: TLSSocket) => connections.secured(secured));
@@ -91,7 +99,8 @@ class Connections {
 
   answering(socket: Socket): void {
     const connection = this.#bySocket.get(socket);
-    if (connection !== undefined && connection.open > 0) this.#move(connection, 'answering'); // a body can end after its answer
+    // a body can end after its answer
+    if (connection !== undefined && connection.open > 0) this.#move(connection, 'answering');
   }
 
   finish(socket: Socket): void {

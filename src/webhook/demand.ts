@@ -1,7 +1,9 @@
 const BUSY = 20; // requests within a second: what people and controllers ask in an ordinary minute is far less
 const WITHIN_MS = 1000;
 
-/** Whether others are asking the webhook so often that the gate's own writes, which can wait, should make room for them. */
+/**
+ * Whether others are asking the webhook so often that the gate's own writes, which can wait, should make room for them.
+ */
 export class Demand {
   /** Accounts whose requests are the gate's own. */
   ours: ReadonlySet<string> = new Set();

@@ -83,7 +83,8 @@ function refOf(
   return { apiVersion: at.group === '' ? at.version : `${at.group}/${at.version}`, kind: at.kind, namespace, name };
 }
 
-// Kinds whose subresources come to the gate; one that is defined by somebody is told from its plural, as `resourceOf` makes it.
+// Kinds whose subresources come to the gate; one that is defined by somebody is told from its plural, as `resourceOf`
+// makes it.
 const KINDS = [
   'Pod',
   'Deployment',

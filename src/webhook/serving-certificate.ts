@@ -13,8 +13,9 @@ export function selfMade(directory: string, host: string): CertificateSource {
 }
 
 /**
- * Files as a Secret of the type kubernetes.io/tls has them when it is mounted: `tls.crt`, `tls.key` and, for the API server to trust it by,
- * `ca.crt` (cert-manager writes all three). Throws `config-invalid` where they do not fit together or are of no use now.
+ * Files as a Secret of the type kubernetes.io/tls has them when it is mounted: `tls.crt`, `tls.key` and, for the API
+ * server to trust it by, `ca.crt` (cert-manager writes all three). Throws `config-invalid` where they do not fit
+ * together or are of no use now.
  */
 export function fromFiles(directory: string, host: string): CertificateSource {
   return async (now) => {

@@ -16,7 +16,8 @@ export function webhookServer(app: Express, identity: Identity, limits?: Connect
       headersTimeout: 5000,
       requestTimeout: 10_000, // what is sent more slowly is no API server
       connectionsCheckingInterval: 2000,
-      keepAliveTimeout: 120_000, // longer than the API server keeps a connection that is idle: it must be the one that ends it
+      // longer than the API server keeps a connection that is idle: it must be the one that ends it
+      keepAliveTimeout: 120_000,
     },
     app,
   );

@@ -17,7 +17,8 @@ type Log = { error(fields: object, message: string): void; debug(fields: object,
 const MAX_BODY = 8 * 1024 * 1024; // object and old object, each at most the 3 MiB the API server takes
 const MAX_BODIES = 128 * 1024 * 1024; // bodies in memory at a time; whoever is on the network may send them
 const DEADLINE_MS = 4000; // a second below what the API server waits
-const AT_ONCE = 400; // requests that are being decided; what a core decides in a tenth of a second, so that no queue grows
+// requests that are being decided; what a core decides in a tenth of a second, so that no queue grows
+const AT_ONCE = 400;
 const RETRY_SECONDS = 1;
 
 export type WebhookOptions = {
@@ -37,7 +38,8 @@ export type WebhookOptions = {
 export type Doors = Pick<AdmissionScopes, 'find'>;
 
 /**
- * The scopes that decide, which are others after the configuration changed. Requests that come while there are none wait.
+ * The scopes that decide, which are others after the configuration changed. Requests that come while there are none
+ * wait.
  */
 export class CurrentScopes {
   #current: Doors | undefined;
@@ -128,8 +130,8 @@ export function createWebhook(scopes: CurrentScopes, options: WebhookOptions): E
 }
 
 /**
- * Ends, once bodies hold more than so many bytes together, those that have been coming for longest: an API server sends a review in a
- * moment. What a request says of its length takes no room; only what has come does.
+ * Ends, once bodies hold more than so many bytes together, those that have been coming for longest: an API server sends
+ * a review in a moment. What a request says of its length takes no room; only what has come does.
  */
 function limitBodies(limit: number): RequestHandler {
   const coming = new Map<IncomingMessage, number>(); // oldest first

@@ -10,8 +10,9 @@ import {
   nullYaml11Tag,
 } from 'js-yaml';
 
-// The API server and kubectl read YAML with sigs.k8s.io/yaml, whose scalars are neither those of YAML 1.1 nor of 1.2: words of
-// 1.1, numbers as Go's `strconv` reads them once underscores are gone, dates as text. Held against kubectl by a test.
+// The API server and kubectl read YAML with sigs.k8s.io/yaml, whose scalars are neither those of YAML 1.1 nor of 1.2:
+// words of 1.1, numbers as Go's `strconv` reads them once underscores are gone, dates as text. Held against kubectl by
+// a test.
 
 const DIGITS = [...'-+0123456789'];
 
@@ -23,7 +24,10 @@ class Float {
   }
 }
 
-/** What Go's `strconv.ParseInt(text, 0, 64)` and `ParseUint` make of a scalar; a `bigint` where JavaScript cannot hold it. */
+/**
+ * What Go's `strconv.ParseInt(text, 0, 64)` and `ParseUint` make of a scalar; a `bigint` where JavaScript cannot hold
+ * it.
+ */
 export function serverInteger(source: string): number | bigint | undefined {
   const plain = source.replaceAll('_', '');
   const [, sign = '', body = ''] = /^([-+]?)(.*)$/s.exec(plain) ?? [];

@@ -10,8 +10,8 @@ import {
 } from './api-server-schema.ts';
 
 /**
- * One document: its position among all documents of the text, its value, the line it starts on, and the place of any value in it
- * (or of its nearest written parent).
+ * One document: its position among all documents of the text, its value, the line it starts on, and the place of any
+ * value in it (or of its nearest written parent).
  */
 export type YamlDocument = {
   readonly index: number;
@@ -39,7 +39,10 @@ const MAX_ALIASES = 1000;
 const MAX_EXPANDED = 1_000_000; // values after aliases are followed: a billion-laughs file has far more
 const PLAIN = 1; // js-yaml's style of a scalar without quotes
 
-/** Reads every document of the text, empty ones left out; with `words: false`, `yes` and its like are text. Throws a `YamlError` that names the line. */
+/**
+ * Reads every document of the text, empty ones left out; with `words: false`, `yes` and its like are text. Throws a
+ * `YamlError` that names the line.
+ */
 export function parseYaml(text: string, options: { readonly words?: boolean } = {}): YamlDocument[] {
   try {
     const events = parseEvents(text, { maxDepth: MAX_DEPTH });
@@ -86,7 +89,9 @@ export type YamlPlaces = {
   readonly start: (index: number) => Position;
 };
 
-/** Finds places in a text again, without holding more than the text: they are asked for few values, and worked out then. */
+/**
+ * Finds places in a text again, without holding more than the text: they are asked for few values, and worked out then.
+ */
 export function yamlPlaces(text: string): YamlPlaces {
   let located = new WeakRef<readonly Place[]>([]);
   const places = (): readonly Place[] => {
@@ -107,8 +112,8 @@ export function yamlPlaces(text: string): YamlPlaces {
 }
 
 /**
- * Scalars without quotes that mean one thing to the API server, whose reader follows YAML 1.1, and another to a reader that
- * follows YAML 1.2: `yes`, `on`, `010`, `1_000`, `12:30`. Text that does not parse has none.
+ * Scalars without quotes that mean one thing to the API server, whose reader follows YAML 1.1, and another to a reader
+ * that follows YAML 1.2: `yes`, `on`, `010`, `1_000`, `12:30`. Text that does not parse has none.
  */
 export function ambiguities(text: string): Ambiguity[] {
   if (!SUSPECT.test(text)) return [];

@@ -53,7 +53,10 @@ async function replica(url: string, said: string[] = []): Promise<Ledger> {
   return ledger;
 }
 
-/** A ledger with one entry, the role's own connection, and a replica key that is enrolled: that of a replica that is there. */
+/**
+ * A ledger with one entry, the role's own connection, and a replica key that is enrolled: that of a replica that is
+ * there.
+ */
 async function setting() {
   const { url, owner } = await postgres.ledger();
   const said: string[] = [];

@@ -5,7 +5,8 @@ import { PostgresTables } from '../../src/ledger/postgres.ts';
 import { CountersignError } from '../../src/model/index.ts';
 import { WORDS } from '../kit/hostile-server.ts';
 
-// A database server that means harm, or only looks as if it did: nobody waits for it, keeps what it sends, or repeats what it says.
+// A database server that means harm, or only looks as if it did: nobody waits for it, keeps what it sends, or repeats
+// what it says.
 const limits = { connectMs: 1000, answerMs: 1000, bytes: 8 * 1024 * 1024 };
 const MOST_MEMORY = 300 * 1024 * 1024;
 const LATE_MS = 20_000; // a busy machine takes long; what never ends takes longer

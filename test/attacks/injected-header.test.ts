@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { attackStage } from '../kit/attack.ts';
 
-// Git strips every header whose name begins with `gpgsig` from what a signature covers; readers differ on the rest (CVE-2026-44309).
+// Git strips every header whose name begins with `gpgsig` from what a signature covers; readers differ on the rest
+// (CVE-2026-44309).
 const { first, second, judged, forged } = attackStage();
 
 test('the control: the commits as made are allowed', async () => assert.deepEqual(await judged(second), []));

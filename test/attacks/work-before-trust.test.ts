@@ -9,8 +9,8 @@ import { codes, gateOf } from '../kit/judge.ts';
 import { configMap } from '../kit/manifests.ts';
 import { scratch } from '../kit/scratch.ts';
 
-// A service judges whatever anyone can push. Nothing of it is rendered, no rule is loaded and no approval read before a trusted
-// signature stands under it; and what is read before that has limits on its sum.
+// A service judges whatever anyone can push. Nothing of it is rendered, no rule is loaded and no approval read before a
+// trusted signature stands under it; and what is read before that has limits on its sum.
 const PATH = 'clusters/production';
 const MIB = 1024 * 1024;
 const directory = scratch();
@@ -98,7 +98,8 @@ test('the TrustPolicy that an unsigned commit brings is not read', async () => {
   fleet.push();
   const { gate, touched } = await service({}, { trustPath: 'trust.yaml' });
   const { verdict } = await assess(gate, good, commit);
-  assert.deepEqual([codes(verdict), touched.filter((t) => t === 'file')], [['unsigned'], ['file']]); // the one at the start of the change
+  // the one at the start of the change
+  assert.deepEqual([codes(verdict), touched.filter((t) => t === 'file')], [['unsigned'], ['file']]);
 });
 
 test('commits above an untrusted step are not looked into', async () => {

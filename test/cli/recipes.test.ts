@@ -39,7 +39,9 @@ before(() => {
   fleet.git(undefined, 'push', '--quiet', fleet.bare, 'HEAD:refs/heads/bad');
 });
 
-/** The package as npm would publish it, made from a copy: a build beside the sources would be run by every other test. */
+/**
+ * The package as npm would publish it, made from a copy: a build beside the sources would be run by every other test.
+ */
 function pack(): string {
   const copy = join(directory, 'copy');
   mkdirSync(copy);

@@ -207,7 +207,8 @@ test('who may do what in a governed namespace: every cell of the table', async (
       who.request('POST', `${core}/endpoints`, { apiVersion: 'v1', kind: 'Endpoints', metadata: metadata(fresh()) }),
     'UPDATE of the Namespace': (who) =>
       who.request('PATCH', `/api/v1/namespaces/${ns}`, { metadata: { labels: { touched: fresh() } } }, MERGE),
-    // Where it is let through, as a dry run: the namespace is still needed. That is answered as the real thing, and not recorded.
+    // Where it is let through, as a dry run: the namespace is still needed. That is answered as the real thing, and not
+    // recorded.
     'DELETE of the Namespace': (who) => {
       const cells = table.rows.find((r) => r.name === 'DELETE of the Namespace')?.cells ?? [];
       const isLetThrough = table.columns.some(

@@ -357,7 +357,8 @@ test('before it is enforced, a preview says from recorded traffic what would be 
 
 test('the manifests are taken by the API server as they are, also where pods are restricted', async () => {
   const kubectl = await tool('kubectl');
-  const kubeconfig = stage.controlPlane.kubeconfig('oncall'); // whom a gate that is there already lets change its own objects
+  // whom a gate that is there already lets change its own objects
+  const kubeconfig = stage.controlPlane.kubeconfig('oncall');
   const apply = (input: string) =>
     execFileSync(kubectl, ['--kubeconfig', kubeconfig, 'apply', '--server-side', '-f', '-'], {
       input,

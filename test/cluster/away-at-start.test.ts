@@ -12,7 +12,8 @@ import { scratch } from '../kit/scratch.ts';
 import type { Service } from '../kit/service.ts';
 import { openStage } from '../kit/test-stage.ts';
 
-// A service that starts while something it needs is away waits and says so. It is alive for whatever runs it, and not ready.
+// A service that starts while something it needs is away waits and says so. It is alive for whatever runs it, and not
+// ready.
 const noPostgres = postgresPrograms() === undefined ? 'PostgreSQL is not installed: apt-get install postgresql' : false;
 const PATH = 'clusters/production';
 const directory = scratch();

@@ -134,7 +134,8 @@ test('an Environment in the cluster is run; its status says what it is at, and a
     'that it runs with another configuration is on the ledger',
   );
   assert.equal(service.entries('service.stopped', '').at(-1)?.entry.reason, 'its configuration is another');
-  // A directory without manifests is refused as a commit would be, and what is applied is still defended as it was judged.
+  // A directory without manifests is refused as a commit would be, and what is applied is still defended as it was
+  // judged.
   apply({ ...environment, spec: { ...spec, source: { ...spec.source, path: 'nowhere' } } });
   await says('gate-crs', 'environments', 'crs', {
     status: 'False',

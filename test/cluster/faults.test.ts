@@ -21,7 +21,8 @@ import { countersign, type Service } from '../kit/service.ts';
 import type { Running } from '../kit/stage.ts';
 import { openStage } from '../kit/test-stage.ts';
 
-// The API server fails at every request of a change, in every way; nothing is ever half-done without a record, and it goes on by itself.
+// The API server fails at every request of a change, in every way; nothing is ever half-done without a record, and it
+// goes on by itself.
 const PATH = 'clusters/production';
 const directory = scratch();
 // Before the services are ended.

@@ -547,7 +547,8 @@ test('an environment acts as its own ServiceAccount, and has no other rights', a
 
 test('a Secret that SOPS encrypted is opened for the API server alone; neither ledger nor log nor disk has its values', async () => {
   const fixtures = fileURLToPath(new URL('../sops/fixtures/', import.meta.url));
-  const text = (name: string) => readFileSync(join(fixtures, name), 'utf8'); // SOPS' MAC covers the namespace, which is `shop`
+  // SOPS' MAC covers the namespace, which is `shop`
+  const text = (name: string) => readFileSync(join(fixtures, name), 'utf8');
   const keys = join(directory, 'age.key');
   writeFileSync(keys, text('age.key'));
   const { fleet, service, configuration } = await stage.running('shop', { decryption: { ageKeyFile: keys } });
@@ -769,7 +770,8 @@ test('a chart of a registry is a part of the change by the digest that stands in
   await service.entry('apply.result', 'production', (e) => e.revision === first && e.outcome === 'applied');
   assert.equal((await stage.dataOf(name, 'settings'))?.['colour'], 'blue');
   await service.stop();
-  // The registry is gone: what was brought is here, also after a restart; drift is put right, and new values are applied.
+  // The registry is gone: what was brought is here, also after a restart; drift is put right, and new values are
+  // applied.
   await new Promise((done) => registry.server.close(done));
   service = await stage.serve(configuration, name);
   await (await stage.as('controller')).request('DELETE', `/api/v1/namespaces/${name}/configmaps/settings`);

@@ -104,7 +104,8 @@ test('a running service keeps on the ledger which reports were made, what was dr
   ]);
   assert.equal(verified.code, 0, verified.stdout);
 
-  // What the sampled change rests on goes along, from what the service fetched and the TrustPolicy of its configuration.
+  // What the sampled change rests on goes along, from what the service fetched and the TrustPolicy of its
+  // configuration.
   const sampled = await countersign(['verify', join(directory, 'two'), '--key', join(service.data, 'ledger.pub')]);
   assert.equal(sampled.code, 0, sampled.stdout);
   assert.match(sampled.stdout, /✓ signatures of 1 commits and 1 approvals of 1 changes of the sample/);

@@ -29,7 +29,8 @@ const KINDS = {
   Waiver: waiverSchema,
 };
 
-// Texts that are shown, compared as whole values, or parsed by us from end to end: no library, program, file or network reads them.
+// Texts that are shown, compared as whole values, or parsed by us from end to end: no library, program, file or network
+// reads them.
 const PLAIN = new Set([
   'Environment.metadata.labels.KEY',
   'Environment.metadata.labels.*',

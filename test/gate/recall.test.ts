@@ -10,7 +10,8 @@ import { gateOf } from '../kit/judge.ts';
 import { configMap } from '../kit/manifests.ts';
 import { scratch } from '../kit/scratch.ts';
 
-// A verdict on the ledger is applied again after a restart, a drift or a failure. It proves what was recorded, and not that it was so.
+// A verdict on the ledger is applied again after a restart, a drift or a failure. It proves what was recorded, and not
+// that it was so.
 const directory = scratch();
 const [dana, lee, mallory] = ['dana', 'lee', 'mallory'].map((name) => sshPerson(directory, name)) as [
   Person,

@@ -25,7 +25,10 @@ const request = {
   object: { apiVersion: 'v1', kind: 'Pod', metadata: { name: 'bad', namespace: 'shop' } },
 } as const;
 
-/** Rules whose loading is held until somebody lets it go on, and an environment that is at `revision` while `coming` is applied. */
+/**
+ * Rules whose loading is held until somebody lets it go on, and an environment that is at `revision` while `coming` is
+ * applied.
+ */
 function held() {
   const state: { revision: string; coming?: string } = { revision: 'a' };
   const asked: string[] = [];

@@ -11,7 +11,8 @@ import { endGpg, Fleet, openPgpPerson, type Person, run, sshPerson } from '../ki
 import { forge, payloadOf, signBytes, signedCommit } from '../kit/objects.ts';
 import { scratch } from '../kit/scratch.ts';
 
-// The same commits under `git log --format=%G?` and under us. Where the two differ, the row says why, and docs/threat-model.md too.
+// The same commits under `git log --format=%G?` and under us. Where the two differ, the row says why, and
+// docs/threat-model.md too.
 const directory = scratch();
 const fleet = new Fleet(directory);
 const [dana, kim, robin] = [

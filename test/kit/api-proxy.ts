@@ -4,7 +4,10 @@ import { request } from 'node:https';
 import { join } from 'node:path';
 import type { ControlPlane } from './control-plane.ts';
 
-/** What happens to a request: `pass`; `mute`, so that an answer begins and says nothing; an answer of the proxy's own, before or after the server did the work; no answer; or a delay. */
+/**
+ * What happens to a request: `pass`; `mute`, so that an answer begins and says nothing; an answer of the proxy's own,
+ * before or after the server did the work; no answer; or a delay.
+ */
 export type Fault =
   | 'pass'
   | 'mute'

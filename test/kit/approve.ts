@@ -23,7 +23,9 @@ export type ApprovalChanges = {
   readonly payload?: (p: Buffer) => Buffer;
 };
 
-/** A really signed approval, pushed to the fleet's bare repository; `changes` make it what an attacker would make it. */
+/**
+ * A really signed approval, pushed to the fleet's bare repository; `changes` make it what an attacker would make it.
+ */
 export async function approveAs(
   person: Person,
   fleet: Fleet,

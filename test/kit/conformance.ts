@@ -30,8 +30,8 @@ export type Case = {
 export type Outcome = { readonly kind: 'passed' } | { readonly kind: 'failed' | 'skipped'; readonly why: string };
 
 /**
- * Cases that OPA's own Go host for Wasm leaves out too: whole numbers over 64 bits, exponents beyond any use, and data at
- * paths that are numbers, none of which the compiled code can hold.
+ * Cases that OPA's own Go host for Wasm leaves out too: whole numbers over 64 bits, exponents beyond any use, and data
+ * at paths that are numbers, none of which the compiled code can hold.
  */
 const BEYOND_WASM: readonly RegExp[] = [
   /^data\/(toplevel|nested) integer$/,

@@ -5,7 +5,10 @@ import { fileURLToPath } from 'node:url';
 
 const GOLDEN = fileURLToPath(new URL('../golden', import.meta.url));
 
-/** Compares with `test/golden/NAME`, which is written where it is missing: delete it to have it written anew, and read the difference. */
+/**
+ * Compares with `test/golden/NAME`, which is written where it is missing: delete it to have it written anew, and read
+ * the difference.
+ */
 export function golden(name: string, text: string): void {
   const file = join(GOLDEN, name);
   if (!existsSync(file)) {

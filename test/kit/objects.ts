@@ -9,7 +9,10 @@ export function rawObject(fleet: Fleet, id: string, type = 'commit'): Buffer {
   return execFileSync('git', ['cat-file', type, id], { cwd: fleet.work, stdio: ['ignore', 'pipe', 'pipe'] });
 }
 
-/** Writes any bytes as an object, into the working copy and the bare repository; Git is not asked whether they make sense. */
+/**
+ * Writes any bytes as an object, into the working copy and the bare repository; Git is not asked whether they make
+ * sense.
+ */
 export function writeObject(fleet: Fleet, bytes: Buffer, type = 'commit'): string {
   const write = (cwd: string) =>
     run('git', ['hash-object', '-t', type, '-w', '--stdin', '--literally'], { cwd, input: bytes });

@@ -5,8 +5,8 @@ import type { AddressInfo } from 'node:net';
 const sha = (b: Uint8Array) => `sha256:${createHash('sha256').update(b).digest('hex')}`;
 
 /**
- * A registry with the layout of OCI distribution 1.1, tokens included (`u:p` has one), that holds one archive; and the same
- * archive as a file at `/charts/archive.tgz`. `reference` is `HOST/NAME@sha256:…`.
+ * A registry with the layout of OCI distribution 1.1, tokens included (`u:p` has one), that holds one archive; and the
+ * same archive as a file at `/charts/archive.tgz`. `reference` is `HOST/NAME@sha256:…`.
  */
 export async function startRegistry(
   name: string,

@@ -1,7 +1,9 @@
 import { createHash, generateKeyPairSync, type KeyObject, sign, X509Certificate } from 'node:crypto';
 import { initializeCA, initializeCTLog, initializeTLog } from '@sigstore/mock';
 
-/** A Sigstore instance of our own: Sigstore's mock authority, certificate log and transparency log, which really sign. */
+/**
+ * A Sigstore instance of our own: Sigstore's mock authority, certificate log and transparency log, which really sign.
+ */
 export async function mockSigstore(clock: Date) {
   const ctlogKeys = keyPair();
   const ctlog = await initializeCTLog(ctlogKeys, clock);

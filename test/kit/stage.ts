@@ -109,7 +109,9 @@ export class Stage {
     return service;
   }
 
-  /** A service whose environment `production` has a Namespace called `name` and a ConfigMap `settings` in it, applied. */
+  /**
+   * A service whose environment `production` has a Namespace called `name` and a ConfigMap `settings` in it, applied.
+   */
   async running(
     name: string,
     spec: Readonly<Record<string, unknown>> = {},

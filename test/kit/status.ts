@@ -1,7 +1,10 @@
 import type { ApiServer } from '../../src/cluster/index.ts';
 import { until } from './service.ts';
 
-/** Reports a Deployment as a controller would after a rollout; `ready` of its replicas are. Waits for it to be there, as one would. */
+/**
+ * Reports a Deployment as a controller would after a rollout; `ready` of its replicas are. Waits for it to be there, as
+ * one would.
+ */
 export async function deploymentStatus(
   server: ApiServer,
   namespace: string,

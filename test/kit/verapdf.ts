@@ -12,7 +12,10 @@ export function whyNoVeraPdf(): string | undefined {
   return missing.length === 0 ? undefined : `there is no ${missing.join(' and no ')} on the PATH`;
 }
 
-/** What veraPDF says of a PDF: for PDF/A-3a and PDF/UA-1 whether it conforms, how much was checked, and which rules it breaks. */
+/**
+ * What veraPDF says of a PDF: for PDF/A-3a and PDF/UA-1 whether it conforms, how much was checked, and which rules it
+ * breaks.
+ */
 export function veraPdf(file: string): readonly {
   readonly name: string;
   readonly conforms: boolean;

@@ -208,7 +208,10 @@ test('where neither can be written, and where the ledger must not be gone on wit
 
 const refusedOf = (ledger: Ledger) => ledger.read.all('record.refused', '').map(({ entry }) => entry);
 
-/** What a process that was killed while the ledger was away leaves: three uses, and a setting that begins with them altered. */
+/**
+ * What a process that was killed while the ledger was away leaves: three uses, and a setting that begins with them
+ * altered.
+ */
 async function left(alter: (lines: string[], file: string) => string | Promise<string>) {
   const first = await setting();
   first.state.mode = 'refuses';

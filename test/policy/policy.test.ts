@@ -340,7 +340,8 @@ test('a module that was built with such a builtin is refused when it is loaded, 
 });
 
 test('a module of another ABI is refused', async () => {
-  const wat = Buffer.from('0061736d010000000208010003656e76066d656d6f72790200', 'hex'); // an import section that is cut off
+  // an import section that is cut off
+  const wat = Buffer.from('0061736d010000000208010003656e76066d656d6f72790200', 'hex');
   await assert.rejects(RegoModule.open(wat), { code: 'policy-unusable' });
   const empty = Buffer.from('0061736d01000000', 'hex');
   await assert.rejects(RegoModule.open(empty), { code: 'policy-unusable', message: /imports no memory/ });

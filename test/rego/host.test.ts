@@ -137,7 +137,8 @@ test('sprintf says what native opa says', () => {
   };
   const wrong = calls.flatMap(([f, v], i) => {
     const ours = sprintf(f, [parse(v)]);
-    if (f === '%#x' && /[.e]/.test(v) && !v.includes('"')) return []; // hexadecimal digits of a double, padded: nobody writes that
+    // hexadecimal digits of a double, padded: nobody writes that
+    if (f === '%#x' && /[.e]/.test(v) && !v.includes('"')) return [];
     return ours === native.result[0].bindings.x[i] ? [] : [`${f} ${v}: ${ours}, not ${native.result[0].bindings.x[i]}`];
   });
   assert.deepEqual(wrong, []);

@@ -114,7 +114,8 @@ test('a mail has the summary, the digest and the PDF, and goes without it where 
   await assert.rejects(deliver({ name: 'people', email }, issue, signal()), {
     code: 'forge-refused',
     recover: 'retry',
-    message: `the mail server \`${new URL(server.url).host}\` answers 450 (EMESSAGE)`, // the number, and none of its words
+    // the number, and none of its words
+    message: `the mail server \`${new URL(server.url).host}\` answers 450 (EMESSAGE)`,
   });
   await assert.rejects(
     deliver({ name: 'people', email: { ...email, passwordFile: secret('other', 'guessed') } }, issue, signal()),

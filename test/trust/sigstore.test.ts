@@ -31,8 +31,8 @@ import { scratch } from '../kit/scratch.ts';
 import { keyPair, mockSigstore, spki } from '../kit/sigstore.ts';
 import { verdictUnder } from '../kit/verdict.ts';
 
-// A Sigstore of our own: Sigstore's mock authority, certificate log and transparency log, which really sign; and signatures
-// put together as gitsign does it in its offline mode.
+// A Sigstore of our own: Sigstore's mock authority, certificate log and transparency log, which really sign; and
+// signatures put together as gitsign does it in its offline mode.
 const directory = scratch();
 const fleet = new Fleet(directory);
 const dana = sshPerson(directory, 'dana');

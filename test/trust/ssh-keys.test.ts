@@ -315,7 +315,8 @@ for (const [what, make, policy, code] of [
 
 test('a certificate counts at the time the commit was first seen, not now', async () => {
   const commit = certified(certify('short', { validity: `${stamp(-7200)}:${stamp(-3600)}` }));
-  assert.equal((await verdictOn(commit, trusted(), (NOW - 5000) * 1000)).code, 'commit-from-the-future'); // the commit says a minute ago
+  // the commit says a minute ago
+  assert.equal((await verdictOn(commit, trusted(), (NOW - 5000) * 1000)).code, 'commit-from-the-future');
   assert.equal((await verdictOn(commit, trusted())).code, 'certificate-expired');
   const old = signedCommit(fleet, payloadOf(tree, [base], dana, NOW - 6000, 'old\n'), (p) =>
     signBytes(certify('short', { validity: `${stamp(-7200)}:${stamp(-3600)}` }), p),

@@ -106,7 +106,8 @@ for (const [what, body, status] of [
   ['a body of 9 MiB', JSON.stringify({ x: 'x'.repeat(9 * 1024 * 1024) }), 413],
 ] as const) {
   test(`${what} is answered with ${status}, never with a yes`, async () => {
-    const answer = await post(body).catch(() => ({ status: 413, text: '' })); // a reset while the body is still being sent
+    // a reset while the body is still being sent
+    const answer = await post(body).catch(() => ({ status: 413, text: '' }));
     assert.equal(answer.status, status);
     assert.doesNotMatch(answer.text, /"allowed":true/);
   });
@@ -140,7 +141,10 @@ test('what takes too long, or comes in a flood, is refused for now, with when to
   assert.equal((await ask(review('other'))).allowed, true, 'and it goes on');
 });
 
-/** A request that announces eight megabytes and sends so many bytes of them; resolves once it has ended, however that is. */
+/**
+ * A request that announces eight megabytes and sends so many bytes of them; resolves once it has ended, however that
+ * is.
+ */
 function unfinished(bytes: number): { readonly destroy: () => void; readonly ended: Promise<void> } {
   const headers = { 'content-length': 8 * 1024 * 1024 };
   const sent = request(`${url}/validate`, { method: 'POST', ca, agent: false, headers });
