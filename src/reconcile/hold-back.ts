@@ -1,14 +1,29 @@
 import type { Gate } from '../gate/index.ts';
-import { durationMs, type EntryOf, type Recorded, type Verdict } from '../model/index.ts';
+import {
+  type AllowedRevision,
+  durationMs,
+  type Entry,
+  type EntryOf,
+  type Recorded,
+  type Verdict,
+} from '../model/index.ts';
 import type { ReconcilePorts } from './ports.ts';
 import { promotable } from './promotion.ts';
 import type { Peers, Standing } from './standing.ts';
 import { closedBy } from './windows.ts';
 
-/**
- * What keeps a change back that is otherwise allowed: promotion, other environments, windows, and what came of it
- * before.
- */
+/** The answer to "may this commit be applied now?". `denied`: the gate said no, which is on the ledger already. */
+export type MayGo =
+  | { readonly kind: 'go'; readonly allowed: AllowedRevision }
+  | { readonly kind: 'held' | 'blocked'; readonly message: string }
+  | { readonly kind: 'denied' };
+
+/** The branch moved, or a person asked for a rollback. */
+export type Asker = 'branch' | 'person';
+
+type Override = Pick<Verdict['approvals'][number], 'principal' | 'reason'>;
+
+/** Reasons not to apply an allowed change yet: promotion, other environments, windows, and an earlier failure. */
 export class HoldBack {
   readonly #gate: Gate;
   readonly #ports: ReconcilePorts;
@@ -56,8 +71,24 @@ export class HoldBack {
     return undefined;
   }
 
-  /** What an environment that this one depends on is not at yet, in words. */
-  dependency(target: string): string | undefined {
+  /**
+   * Decides whether `target` may be applied now. Every path to the cluster with a new revision asks here: the branch,
+   * a newer commit that overtakes, and a rollback. A person who rolls back passes over holds and dependencies, which
+   * are about the branch, but not over windows. `judge` gives the allowed revision, or undefined if it is denied.
+   */
+  async mayGo(target: string, asker: Asker, judge: () => Promise<AllowedRevision | undefined>): Promise<MayGo> {
+    const hold = asker === 'branch' ? this.#holds(target) : undefined;
+    if (hold !== undefined) return { kind: 'held', message: hold };
+    const allowed = await judge();
+    if (allowed === undefined) return { kind: 'denied' };
+    const dependency = asker === 'branch' ? this.#dependency(target) : undefined;
+    if (dependency !== undefined) return { kind: 'blocked', message: `${target.slice(0, 12)} ${dependency}` };
+    const window = await this.#closedWindow(allowed);
+    return window === undefined ? { kind: 'go', allowed } : { kind: 'blocked', message: window };
+  }
+
+  // Names the environment that this one waits for, and why.
+  #dependency(target: string): string | undefined {
     for (const name of this.#spec.dependsOn) {
       const peer = this.#peers(name);
       if (peer === undefined) return `depends on \`${name}\`, which this service does not run`;
@@ -71,50 +102,44 @@ export class HoldBack {
     return undefined;
   }
 
-  /** Whether a window keeps the change back, whoever or whatever asks for it; that it waits is on record once. */
-  async windowCloses(target: string): Promise<boolean> {
+  // Names the window that keeps the change back, unless an approval overrides it. Either is recorded once.
+  async #closedWindow({ revision, verdict }: AllowedRevision): Promise<string | undefined> {
     const closed = closedBy(this.#spec.windows, this.#ports.clock());
-    if (closed === undefined) return false;
-    const { ledger, log } = this.#ports;
-    const verdict = ledger.latest(['change.judged'], this.#name);
-    const approvals = verdict === undefined ? [] : (ledger.evidence(verdict.entry.evidence) as Verdict).approvals;
-    const overriding = approvals.find((a) => a.override === true && this.#mayOverride(a.principal));
-    if (overriding !== undefined) {
-      const told = ledger.latest(['window.overridden'], this.#name)?.entry;
-      if (told?.revision !== target)
-        await ledger.record(
-          {
-            type: 'window.overridden',
-            environment: this.#name,
-            revision: target,
-            window: closed.window,
-            principal: overriding.principal,
-            reason: overriding.reason,
-          },
-          [],
-        );
-      log.warn(
-        { environment: this.#name, revision: target, window: closed.window, by: overriding.principal },
-        'a closed window is overridden',
-      );
-      return false;
+    if (closed === undefined) return undefined;
+    const { ledger } = this.#ports;
+    const override = this.#overrideIn(ledger.entry(verdict)?.entry);
+    if (override !== undefined) {
+      await this.#recordOverride(revision, closed.window, override);
+      return undefined;
     }
-    const told = ledger.latest(['window.closed'], this.#name)?.entry;
-    if (told?.revision !== target || told.window !== closed.window)
-      await ledger.record({ type: 'window.closed', environment: this.#name, revision: target, ...closed }, []);
-    this.#standing.report(
-      'blocked',
-      `${target.slice(0, 12)} waits for the window \`${closed.window}\` until ${closed.until}`,
-    );
-    return true;
+    const last = ledger.latest(['window.closed'], this.#name)?.entry;
+    if (last?.revision !== revision || last.window !== closed.window)
+      await ledger.record({ type: 'window.closed', environment: this.#name, revision, ...closed }, []);
+    return `${revision.slice(0, 12)} waits for the window \`${closed.window}\` until ${closed.until}`;
+  }
+
+  // The approval that overrides windows, in the verdict that allowed this very revision.
+  #overrideIn(judged: Entry | undefined): Override | undefined {
+    if (judged?.type !== 'change.judged') return undefined;
+    const { approvals } = this.#ports.ledger.evidence(judged.evidence) as Verdict;
+    return approvals.find((a) => a.override === true && this.#mayOverride(a.principal));
+  }
+
+  async #recordOverride(revision: string, window: string, { principal, reason }: Override): Promise<void> {
+    const { ledger, log } = this.#ports;
+    const environment = this.#name;
+    const last = ledger.latest(['window.overridden'], environment)?.entry;
+    if (last?.revision !== revision || last.window !== window)
+      await ledger.record({ type: 'window.overridden', environment, revision, window, principal, reason }, []);
+    log.warn({ environment, revision, window, by: principal }, 'a closed window is overridden');
   }
 
   #mayOverride(principal: string): boolean {
     return this.#gate.trust.members(this.#spec.windowOverride).has(principal);
   }
 
-  /** Why this commit is not applied again, in words: it failed here, or somebody went back from it. */
-  holds(target: string): string | undefined {
+  // Says why this commit is not applied again: it failed here, or someone rolled back from it.
+  #holds(target: string): string | undefined {
     const at = this.#ports.state().revision.slice(0, 12);
     const failed = this.#failedBefore(target);
     if (failed !== undefined)

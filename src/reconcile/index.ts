@@ -4,6 +4,6 @@
  * cluster before its intent is on the ledger.
  */
 
-export type { ClusterPort, LogPort, ReconcilePorts, Step } from './ports.ts';
+export type { ClusterPort, LiveState, LogPort, ReconcilePorts, Step } from './ports.ts';
 export { Reconciler } from './reconciler.ts';
 export type { HealthCount, Peers, ReconcilerStatus } from './standing.ts';

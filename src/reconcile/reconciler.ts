@@ -18,7 +18,7 @@ import {
 import { type Applied, applyRevision } from './apply-revision.ts';
 import { BranchRecord } from './branch-record.ts';
 import { Drift } from './drift.ts';
-import { HoldBack } from './hold-back.ts';
+import { HoldBack, type MayGo } from './hold-back.ts';
 import { LastGood } from './last-good.ts';
 import type { ReconcilePorts } from './ports.ts';
 import { type Peers, type ReconcilerStatus, Standing } from './standing.ts';
@@ -276,15 +276,24 @@ export class Reconciler {
     );
     const intent = ledger.entry(good.entry.intent)?.entry as EntryOf<'apply.intent'>;
     const judged = ledger.entry(intent.verdict)?.entry as EntryOf<'change.judged'>;
-    const { verdict, recorded, allowed } = await assess(this.#gate, judged.from, judged.to);
-    this.#tell(verdict, recorded?.index);
-    if (allowed === undefined)
+    let denied = '';
+    const answer = await this.#holdBack.mayGo(judged.to, 'person', async () => {
+      const { verdict, recorded, allowed } = await assess(this.#gate, judged.from, judged.to);
+      this.#tell(verdict, recorded?.index);
+      denied = verdict.violations[0]?.message ?? 'the gate no longer allows it';
+      return allowed;
+    });
+    if (answer.kind !== 'go')
       return {
         outcome: 'refused',
         applied: 0,
         pruned: 0,
-        error: verdict.violations[0]?.message ?? 'it is not allowed any more',
+        error:
+          answer.kind === 'denied'
+            ? denied
+            : `${answer.message}; an approval with \`--override\` by someone in \`spec.windowOverride\` lets it through`,
       };
+    const { allowed } = answer;
     await this.#watch();
     const applied = await applyRevision(allowed, 'rollback', this.#ports);
     if (applied.outcome === 'applied') {
@@ -375,36 +384,24 @@ export class Reconciler {
       open.intent.entry.revision === tip
     )
       return false;
-    const target = await this.#holdBack.target(tip);
-    if (
-      target === undefined ||
-      target === open.intent.entry.revision ||
-      this.#holdBack.dependency(target) !== undefined
-    )
-      return false;
-    const allowed = await this.#judge(this.#state(), target, approvals);
-    if (allowed === undefined) return false;
-    await this.#carryOut(allowed);
+    const answer = await this.#mayGo(tip, approvals, open.intent.entry.revision);
+    if (answer?.kind !== 'go') return false;
+    await this.#carryOut(answer.allowed);
     return true;
   }
 
   async #advance(target: string, approvals: string): Promise<void> {
-    const state = this.#state();
-    const holds = this.#holdBack.holds(target);
-    if (holds !== undefined) {
-      this.#standing.report('held', holds);
-      return;
-    }
-    const allowed = await this.#judge(state, target, approvals);
-    this.#ports.onStep?.('judged', this.name);
-    if (allowed === undefined) return;
-    const blocked = this.#holdBack.dependency(target);
-    if (blocked !== undefined) {
-      this.#standing.report('blocked', `${target.slice(0, 12)} ${blocked}`);
-      return;
-    }
-    if (await this.#holdBack.windowCloses(target)) return;
-    await this.#carryOut(allowed);
+    const answer = await this.#holdBack.mayGo(target, 'branch', () => this.#judge(this.#state(), target, approvals));
+    if (answer.kind !== 'held') this.#ports.onStep?.('judged', this.name);
+    if (answer.kind === 'go') await this.#carryOut(answer.allowed);
+    else if (answer.kind !== 'denied') this.#standing.report(answer.kind, answer.message);
+  }
+
+  // Asks for the newest commit that could replace `begun`; undefined if there is none.
+  async #mayGo(tip: string, approvals: string, begun: string): Promise<MayGo | undefined> {
+    const target = await this.#holdBack.target(tip);
+    if (target === undefined || target === begun) return undefined;
+    return this.#holdBack.mayGo(target, 'branch', () => this.#judge(this.#state(), target, approvals));
   }
 
   async #carryOut(allowed: AllowedRevision): Promise<void> {
@@ -468,9 +465,7 @@ export class Reconciler {
 
   async #hasNewer(revision: string): Promise<boolean> {
     const { tip, approvals } = await this.#look();
-    const target = await this.#holdBack.target(tip);
-    if (target === undefined || target === revision || this.#holdBack.dependency(target) !== undefined) return false;
-    return (await this.#judge(this.#state(), target, approvals)) !== undefined;
+    return (await this.#mayGo(tip, approvals, revision))?.kind === 'go';
   }
 
   // The environment names another directory, or has it made into objects another way, than when it was judged last.

@@ -1,0 +1,191 @@
+import { stages } from '../../src/cluster/index.ts';
+import {
+  type Comparison,
+  CountersignError,
+  type ObjectRef,
+  type OwnedObject,
+  type RenderedObject,
+  refKey,
+  refText,
+  type Writing,
+} from '../../src/model/index.ts';
+import type { ClusterPort, LiveState } from '../../src/reconcile/index.ts';
+
+type Verb = 'dryRun' | 'apply' | 'remove' | 'compare' | 'watch';
+
+/** A fault to inject: it meets the calls of one verb whose object `when` picks, `times` times (once by default). */
+export type Fault = {
+  readonly verb: Verb;
+  readonly when?: (ref: ObjectRef) => boolean;
+  /** `after`: the write reached the cluster, and only the answer is lost. */
+  readonly at?: 'before' | 'after';
+  readonly error: CountersignError;
+  readonly times?: number;
+};
+
+type Stored = {
+  digest: string;
+  rendered: string;
+  generation: number;
+  environment: string;
+  health: LiveState['health'];
+  manager: string;
+};
+
+const HEALTHY: LiveState['health'] = { state: 'current', message: '' };
+
+/**
+ * A cluster in memory behind the loop's port. It says yes to everything, so that a refusal in a test comes from the
+ * code under test, or from a fault that the test injects.
+ */
+export class FakeCluster implements ClusterPort {
+  readonly objects = new Map<string, Stored>();
+  /** Every write in order, as `apply Kind ns/name` or `remove Kind ns/name`. */
+  readonly writes: string[] = [];
+  /** The health that objects have after a write. */
+  health: (ref: ObjectRef) => LiveState['health'] = () => HEALTHY;
+  /** Names another owner of an object, if it has one. */
+  owner: (ref: ObjectRef) => string | undefined = () => undefined;
+  /** Kinds that hold instances, for definitions that are about to be removed. */
+  instances: (definition: ObjectRef) => boolean = () => false;
+  connected = true;
+  readonly #faults: (Fault & { left: number })[] = [];
+  readonly #unknownKinds = new Set<string>();
+  #held: Promise<void> = Promise.resolve();
+
+  fail(fault: Fault): void {
+    this.#faults.push({ ...fault, left: fault.times ?? 1 });
+  }
+
+  /** Makes every call wait until the returned function is called. */
+  hold(): () => void {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#held = promise;
+    return resolve;
+  }
+
+  /** A change by someone else, as the watch reports it. */
+  drift(name: string, manager = 'kubectl-edit'): void {
+    for (const [key, stored] of this.objects)
+      if (key.endsWith(name)) this.objects.set(key, { ...stored, digest: `${stored.digest}+`, manager });
+  }
+
+  /** A deletion by someone else. */
+  lose(name: string): void {
+    for (const key of [...this.objects.keys()]) if (key.endsWith(name)) this.objects.delete(key);
+  }
+
+  /** Names of the objects that are there, sorted. */
+  names(): string[] {
+    return [...this.objects.keys()].map((key) => key.split(/[/ ]/).at(-1) ?? '').sort();
+  }
+
+  async watch(refs: readonly ObjectRef[]): Promise<void> {
+    for (const ref of refs)
+      await this.#do('watch', ref, async () => {}).catch((thrown) => {
+        this.#unknownKinds.add(ref.kind);
+        throw thrown;
+      });
+    for (const ref of refs) this.#unknownKinds.delete(ref.kind);
+  }
+
+  live(ref: ObjectRef): LiveState | undefined {
+    const stored = this.objects.get(refKey(ref));
+    if (stored === undefined) return undefined;
+    const { digest, generation } = stored;
+    return { digest, generation, leaving: false, health: this.health(ref) };
+  }
+
+  knows(ref: ObjectRef): boolean {
+    return !this.#unknownKinds.has(ref.kind);
+  }
+
+  otherOwner(ref: ObjectRef): string | undefined {
+    return this.owner(ref);
+  }
+
+  async isReadyFor(): Promise<boolean> {
+    return true;
+  }
+
+  dryRun(rendered: RenderedObject): Promise<{ admitted: undefined }> {
+    return this.#do('dryRun', rendered.ref, async () => ({ admitted: undefined }));
+  }
+
+  async dryRunAnew(): Promise<void> {}
+
+  apply(
+    rendered: RenderedObject,
+    _: OwnedObject,
+    { environment }: Writing,
+  ): Promise<{ live: string; admitted: undefined }> {
+    return this.#do('apply', rendered.ref, async () => {
+      const key = refKey(rendered.ref);
+      const generation = (this.objects.get(key)?.generation ?? 0) + 1;
+      const digest = `live of ${rendered.digest}`;
+      this.writes.push(`apply ${refText(rendered.ref)}`);
+      this.objects.set(key, {
+        digest,
+        rendered: rendered.digest,
+        generation,
+        environment,
+        health: HEALTHY,
+        manager: 'countersign',
+      });
+      return { live: digest, admitted: undefined };
+    });
+  }
+
+  compare(rendered: RenderedObject): Promise<Comparison> {
+    return this.#do('compare', rendered.ref, async () => {
+      const stored = this.objects.get(refKey(rendered.ref));
+      if (stored === undefined) return { kind: 'missing' as const };
+      if (stored.digest === `live of ${rendered.digest}`) return { kind: 'same' as const };
+      const writer = { manager: stored.manager, time: '2030-01-01T00:00:00Z' };
+      return { kind: 'different' as const, fields: ['/data/colour'], writer };
+    });
+  }
+
+  async established(): Promise<void> {}
+
+  remove(ref: ObjectRef, _: string, how: { readonly dryRun?: boolean } = {}): Promise<void> {
+    if (how.dryRun === true) return this.#do('dryRun', ref, async () => {});
+    return this.#do('remove', ref, async () => {
+      this.writes.push(`remove ${refText(ref)}`);
+      this.objects.delete(refKey(ref));
+    });
+  }
+
+  async isGone(ref: ObjectRef): Promise<boolean> {
+    return !this.objects.has(refKey(ref));
+  }
+
+  async hasInstances(definition: ObjectRef): Promise<boolean> {
+    return this.instances(definition);
+  }
+
+  async takeOver(): Promise<void> {}
+
+  stages<T extends { readonly ref: ObjectRef }>(objects: readonly T[]): T[][] {
+    return stages(objects);
+  }
+
+  async #do<T>(verb: Verb, ref: ObjectRef, write: () => Promise<T>): Promise<T> {
+    await this.#held;
+    const fault = this.#faults.find((f) => f.verb === verb && f.left > 0 && (f.when?.(ref) ?? true));
+    if (fault === undefined) return write();
+    fault.left--;
+    if (fault.at === 'after') await write();
+    throw fault.error;
+  }
+}
+
+/** The API server cannot be reached: the loop tries again. */
+export function unreachable(): CountersignError {
+  return new CountersignError('cluster-unreachable', 'the API server does not answer', { recover: 'retry' });
+}
+
+/** The API server refuses the object: only a new commit helps. */
+export function refused(): CountersignError {
+  return new CountersignError('cluster-refused', 'the field `data` is immutable');
+}

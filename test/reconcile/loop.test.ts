@@ -1,0 +1,359 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { Environment } from '../../src/model/index.ts';
+import type { ReconcilerStatus, Step } from '../../src/reconcile/index.ts';
+import { approveAs } from '../kit/approve.ts';
+import { refused, unreachable } from '../kit/fake-cluster.ts';
+import { Crash, Loop, signedHistory } from '../kit/loop.ts';
+import { configMap, namespace } from '../kit/manifests.ts';
+import { scratch } from '../kit/scratch.ts';
+
+const directory = scratch();
+const history = await signedHistory(directory);
+const shop = (colour: string) => ({ 'ns.yaml': namespace('shop'), 'cm.yaml': configMap('shop', 'cm', { colour }) });
+const one = history.commit('one', shop('blue'));
+const two = history.commit('two', { ...shop('red'), 'more.yaml': configMap('shop', 'more', {}) });
+const three = history.commit('three', shop('green'));
+const four = history.commit('four', { 'more.yaml': undefined });
+history.push();
+const ids = [one, two, three, four];
+const nameOf = (id: string) => ids.indexOf(id) + 1;
+
+const open = (spec: Partial<Environment['spec']> = {}, peers?: Parameters<typeof Loop.open>[1]) =>
+  Loop.open(history, { ...peers, spec });
+const purposes = (loop: Loop) => loop.entries('apply.intent').map((i) => `${i.purpose} ${nameOf(i.revision)}`);
+const progressing = { state: 'progressing', message: 'rolling out' } as const;
+const HEALTH = { wait: true, timeout: '60s' } as Environment['spec']['health'];
+const FREEZE: Environment['spec']['windows'] = [
+  { name: 'christmas', kind: 'freeze', schedule: '0 12 * * *', duration: '1h', timeZone: 'UTC' },
+];
+const inFreeze = new Date('2030-01-01T12:10:00Z');
+
+test('an allowed commit is recorded, intended, written and recorded as applied', async () => {
+  const loop = open();
+  await loop.at(one);
+  assert.deepEqual(purposes(loop), ['apply 1']);
+  assert.equal(loop.entries('apply.result')[0]?.outcome, 'applied');
+  assert.deepEqual(loop.cluster.names(), ['cm', 'shop']);
+  assert.equal(loop.status.state, 'applied');
+});
+
+test('nothing is written while nothing changed, and nothing is recorded', async () => {
+  const loop = open();
+  await loop.at(one);
+  const writes = loop.cluster.writes.length;
+  await loop.at(one);
+  assert.equal(loop.cluster.writes.length, writes);
+  assert.equal(loop.entries('change.judged').length, 1);
+});
+
+test('a freeze holds a new commit back at rest', async () => {
+  const loop = open({ windows: FREEZE });
+  await loop.at(one);
+  loop.now = inFreeze;
+  await loop.at(two);
+  assert.deepEqual(purposes(loop), ['apply 1']);
+  assert.deepEqual(
+    loop.entries('window.closed').map((e) => [e.window, nameOf(e.revision)]),
+    [['christmas', 2]],
+  );
+  assert.equal(loop.status.state, 'blocked');
+  loop.now = new Date('2030-01-01T13:00:00Z');
+  await loop.at(two);
+  assert.deepEqual(purposes(loop), ['apply 1', 'apply 2']);
+});
+
+test('a freeze holds a newer commit back while an earlier one waits for health', async () => {
+  const loop = open({ windows: FREEZE, health: HEALTH });
+  await loop.at(one);
+  loop.cluster.health = () => progressing;
+  const second = loop.at(two);
+  await written(loop, 'apply 2');
+  loop.now = inFreeze;
+  loop.tip = three;
+  loop.reconciler.poke();
+  await recorded(loop, 'window.closed');
+  assert.deepEqual(purposes(loop), ['apply 1', 'apply 2'], 'the freeze holds, and the change that was begun goes on');
+  loop.cluster.health = () => ({ state: 'current', message: '' });
+  await second;
+  await loop.at(three);
+  assert.deepEqual(purposes(loop), ['apply 1', 'apply 2']);
+  assert.equal(loop.entries('window.closed').length, 1, 'it is recorded once');
+});
+
+test('a freeze holds a newer commit back after a restart in the middle of an earlier one', async () => {
+  const loop = open({ windows: FREEZE });
+  await loop.at(one);
+  loop.crashAt = 'first-write';
+  await assert.rejects(loop.at(two), Crash);
+  loop.restart();
+  loop.now = inFreeze;
+  await loop.at(three);
+  assert.deepEqual(purposes(loop), ['apply 1', 'apply 2', 'apply 2'], 'what was begun is finished, nothing newer');
+});
+
+test('a rollback waits for the window too, and says how to override it', async () => {
+  const loop = open({ windows: FREEZE });
+  await loop.at(one);
+  await loop.at(two);
+  loop.now = inFreeze;
+  const applied = await loop.reconciler.rollBack(one, { user: 'dana', reason: 'INC-1' });
+  assert.equal(applied.outcome, 'refused');
+  assert.match(applied.error ?? '', /christmas.*--override.*spec\.windowOverride/);
+  assert.deepEqual(purposes(loop), ['apply 1', 'apply 2']);
+  assert.deepEqual(
+    loop.entries('window.closed').map((e) => nameOf(e.revision)),
+    [1],
+  );
+});
+
+test('outside of a window a rollback is applied, and the branch stays held until a new commit', async () => {
+  const loop = open({ windows: FREEZE });
+  await loop.at(one);
+  await loop.at(two);
+  assert.equal((await loop.reconciler.rollBack(one, { user: 'dana', reason: 'INC-1' })).outcome, 'applied');
+  await loop.at(two);
+  assert.deepEqual(purposes(loop), ['apply 1', 'apply 2', 'rollback 1']);
+  assert.equal(loop.status.state, 'held');
+  await loop.at(three);
+  assert.deepEqual(purposes(loop).at(-1), 'apply 3');
+});
+
+test('an override counts for the commit it was given for, by someone who may, and is recorded', async () => {
+  for (const mayOverride of [true, false]) {
+    const own = await signedHistory(directory, `override-${mayOverride}`);
+    const [, lee] = own.people;
+    const [first, second] = [own.commit('first', shop('blue')), own.commit('second', shop('red'))];
+    own.push();
+    const loop = Loop.open(own, {
+      spec: { windows: FREEZE, windowOverride: mayOverride ? ['developers'] : [] },
+    });
+    await approveAs(lee, own.fleet, first, second, { windowOverride: true, reason: 'INC-2' });
+    await loop.at(first);
+    loop.now = inFreeze;
+    loop.approvals = 'an id';
+    await loop.at(second);
+    assert.equal(loop.status.revision, mayOverride ? second : first);
+    assert.deepEqual(
+      loop.entries('window.overridden').map((e) => [e.window, e.revision, e.principal, e.reason]),
+      mayOverride ? [['christmas', second, lee.name, 'INC-2']] : [],
+    );
+  }
+});
+
+test('a newer commit overtakes one that waits for health', async () => {
+  const loop = open({ health: HEALTH });
+  await loop.at(one);
+  loop.cluster.health = () => progressing;
+  const second = loop.at(two);
+  await written(loop, 'apply 2');
+  loop.tip = three;
+  loop.reconciler.poke();
+  await second;
+  loop.cluster.health = () => ({ state: 'current', message: '' });
+  await loop.at(three);
+  assert.deepEqual(purposes(loop), ['apply 1', 'apply 2', 'apply 3']);
+  assert.equal(loop.status.state, 'applied');
+});
+
+test('a commit that failed is not applied again, also not by overtaking', async () => {
+  const loop = open();
+  await loop.at(one);
+  loop.cluster.fail({ verb: 'apply', when: (ref) => ref.name === 'more', error: refused() });
+  await loop.at(two);
+  assert.deepEqual(purposes(loop), ['apply 1', 'apply 2', 'restore 1']);
+  assert.deepEqual(loop.cluster.names(), ['cm', 'shop'], 'what it added is gone');
+  await loop.at(two);
+  assert.deepEqual(purposes(loop), ['apply 1', 'apply 2', 'restore 1']);
+  assert.equal(loop.status.state, 'held');
+  loop.crashAt = 'first-write';
+  await assert.rejects(loop.at(three), Crash);
+  loop.restart();
+  await loop.at(two);
+  assert.deepEqual(purposes(loop).slice(3), ['apply 3', 'apply 3'], 'the branch went back to it: it is still held');
+});
+
+test('a dry run that refuses leaves the cluster as it was', async () => {
+  const loop = open();
+  await loop.at(one);
+  const before = [...loop.cluster.writes];
+  loop.cluster.fail({ verb: 'dryRun', when: (ref) => ref.name === 'more', error: refused() });
+  await loop.at(two);
+  assert.deepEqual(loop.cluster.writes, before);
+  assert.equal(loop.entries('apply.refused')[0]?.revision, two);
+  assert.equal(loop.status.state, 'refused');
+});
+
+test('an object of another owner is refused by name, and taken over only where the environment says so', async () => {
+  const loop = open();
+  loop.cluster.owner = (ref) => (ref.name === 'cm' ? 'Flux' : undefined);
+  await loop.at(one);
+  assert.match(loop.entries('apply.refused')[0]?.error ?? '', /cm belongs to Flux/);
+  assert.deepEqual(loop.cluster.writes, []);
+  const taking = open({ apply: { conflicts: 'takeOver' } as Environment['spec']['apply'] });
+  taking.cluster.owner = () => 'Flux';
+  await taking.at(one);
+  assert.equal(taking.status.state, 'applied');
+});
+
+for (const at of ['before', 'after'] as const)
+  for (const verb of ['apply', 'remove'] as const)
+    test(`an API server that goes away ${at} ${verb === 'apply' ? 'a write' : 'a removal'} costs a retry, nothing more`, async () => {
+      const loop = open();
+      await loop.at(two);
+      loop.cluster.fail({ verb, at, error: unreachable() });
+      const next = verb === 'apply' ? three : four;
+      await assert.rejects(loop.at(next), { code: 'cluster-unreachable' });
+      await loop.at(next);
+      assert.equal(loop.status.state, 'applied');
+      assert.equal(loop.status.revision, next);
+      assert.deepEqual(loop.cluster.names(), verb === 'apply' ? ['cm', 'more', 'shop'] : ['cm', 'shop']);
+      const results = loop.entries('apply.result').filter((r) => r.revision === next);
+      assert.deepEqual(
+        results.map((r) => r.outcome),
+        ['applied'],
+      );
+    });
+
+const STEPS: readonly Step[] = [
+  'fetched',
+  'judged',
+  'dry-run',
+  'intended',
+  'first-write',
+  'written',
+  'healthy',
+  'pruned',
+];
+for (const step of STEPS)
+  test(`a crash at \`${step}\` is finished by the next start, with each step on the ledger before it is taken`, async () => {
+    const loop = open();
+    await loop.at(two);
+    loop.crashAt = step;
+    await assert.rejects(loop.at(four), Crash);
+    const intended = loop.entries('apply.intent').some((i) => i.revision === four);
+    if (!intended) assert.ok(!loop.cluster.writes.some((w) => w.startsWith('remove')), 'nothing without an intent');
+    loop.restart();
+    await loop.at(four);
+    assert.equal(loop.status.state, 'applied');
+    assert.equal(loop.status.revision, four);
+    assert.deepEqual(loop.cluster.names(), ['cm', 'shop']);
+    assert.equal(loop.entries('apply.result').filter((r) => r.revision === four && r.outcome === 'applied').length, 1);
+  });
+
+test('a change by someone else is recorded with its writer and reverted', async () => {
+  const loop = open();
+  await loop.at(one);
+  loop.cluster.drift('cm');
+  await loop.reconciler.defend();
+  assert.deepEqual(
+    loop.entries('drift.found').map((d) => d.details?.[0]?.manager),
+    ['kubectl-edit'],
+  );
+  assert.deepEqual(purposes(loop), ['apply 1', 'correct 1']);
+  assert.equal(loop.entries('drift.corrected').length, 1);
+  loop.cluster.lose('cm');
+  await loop.reconciler.defend();
+  assert.deepEqual(loop.cluster.names(), ['cm', 'shop']);
+});
+
+test('drift is only reported where the environment says so', async () => {
+  const loop = open({ drift: { mode: 'report', ignore: [] } as Environment['spec']['drift'] });
+  await loop.at(one);
+  loop.cluster.drift('cm');
+  await loop.reconciler.defend();
+  await loop.reconciler.defend();
+  assert.equal(loop.entries('drift.found').length, 1, 'recorded once');
+  assert.deepEqual(purposes(loop), ['apply 1']);
+  assert.equal(loop.status.state, 'drifted');
+});
+
+test('a freeze does not stop drift from being reverted', async () => {
+  const loop = open({ windows: FREEZE });
+  await loop.at(one);
+  loop.now = inFreeze;
+  loop.cluster.drift('cm');
+  await loop.reconciler.defend();
+  assert.deepEqual(purposes(loop), ['apply 1', 'correct 1']);
+});
+
+test('a kind that cannot be watched keeps no other from being defended', async () => {
+  const loop = open();
+  await loop.at(one);
+  loop.restart();
+  loop.cluster.fail({ verb: 'watch', when: (ref) => ref.kind === 'Namespace', error: unreachable(), times: 9 });
+  loop.cluster.drift('cm');
+  await loop.at(one);
+  assert.deepEqual(purposes(loop), ['apply 1', 'correct 1']);
+});
+
+test('an environment waits for those it depends on, also when it could overtake', async () => {
+  let peer: Partial<ReconcilerStatus> = { state: 'applying', tip: one, revision: one };
+  const health = { current: 1, progressing: 0, failed: 0, missing: 0, trouble: [] };
+  const loop = open(
+    { dependsOn: ['base'] },
+    { peers: (name) => (name === 'base' ? ({ health, ...peer } as ReconcilerStatus) : undefined) },
+  );
+  await loop.at(one);
+  assert.equal(loop.status.state, 'blocked');
+  assert.match(loop.status.message, /depends on `base`, which is applying/);
+  peer = { state: 'applied', tip: one, revision: one };
+  await loop.at(one);
+  assert.deepEqual(purposes(loop), ['apply 1']);
+  loop.crashAt = 'first-write';
+  peer = { state: 'applied', tip: two, revision: two };
+  await assert.rejects(loop.at(two), Crash);
+  loop.restart();
+  peer = { state: 'applying', tip: three, revision: two };
+  await loop.at(three);
+  assert.deepEqual(purposes(loop), ['apply 1', 'apply 2', 'apply 2']);
+});
+
+test('a suspended environment applies and reverts nothing', async () => {
+  const loop = open();
+  await loop.at(one);
+  await loop.record({ type: 'environment.suspended', environment: loop.name, user: 'dana', reason: 'INC-3' });
+  loop.cluster.drift('cm');
+  await loop.at(two);
+  await loop.reconciler.defend();
+  assert.deepEqual(purposes(loop), ['apply 1']);
+  assert.equal(loop.status.state, 'suspended');
+});
+
+const KEPT = ['kube-system', 'kube-public', 'kube-node-lease', 'default', 'countersign'];
+
+test('namespaces of the system are never removed, whatever a commit says; others only when it says so', async () => {
+  const own = await signedHistory(directory, 'kept');
+  const files = [...KEPT, 'free'].map((name) => [`${name}.yaml`, namespace(name)] as const);
+  const first = own.commit('first', { ...shop('blue'), ...Object.fromEntries(files) });
+  const allows = [...KEPT, 'free'].map((name) => `Countersign-Allow: delete Namespace ${name}`).join('\n');
+  const second = own.commit(`second\n\n${allows}`, Object.fromEntries(files.map(([file]) => [file, undefined])));
+  own.push();
+  const loop = Loop.open(own, { spec: { target: targetOf([...KEPT, 'free', 'shop']) } });
+  await loop.at(first);
+  assert.equal(loop.status.state, 'applied', loop.status.message);
+  await loop.at(second);
+  assert.deepEqual(
+    loop.cluster.writes.filter((w) => w.startsWith('remove')),
+    ['remove Namespace free'],
+  );
+});
+
+function targetOf(namespaces: readonly string[]): Environment['spec']['target'] {
+  return { namespaces: [...namespaces], clusterScoped: ['Namespace'] };
+}
+
+async function written(loop: Loop, purpose: string): Promise<void> {
+  await eventually(() => purposes(loop).includes(purpose) && loop.cluster.names().includes('more'));
+}
+
+async function recorded(loop: Loop, type: 'window.closed'): Promise<void> {
+  await eventually(() => loop.entries(type).length > 0);
+}
+
+async function eventually(test: () => boolean): Promise<void> {
+  for (const end = Date.now() + 60_000; !test(); ) {
+    assert.ok(Date.now() < end, 'it did not happen within a minute');
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}
