@@ -5,6 +5,7 @@ import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { configurationPage } from '../scripts/configuration-page.ts';
 import { rulePages } from '../scripts/rule-pages.ts';
+import { violationPage } from '../scripts/violation-page.ts';
 import { CompactRange, checkReceipt, leafHash, openCheckpoint, parseVerifiers } from '../src/ledger/index.ts';
 import { canonicalJson, ENTRY_TYPES, entryProblem } from '../src/model/index.ts';
 import { countersign } from './kit/service.ts';
@@ -21,6 +22,9 @@ const pages = [
 
 test('docs/configuration.md is what the schema says', () =>
   assert.equal(read('docs/configuration.md'), configurationPage(), 'run `npm run docs`'));
+
+test('docs/violations.md is what the model says', () =>
+  assert.equal(read('docs/violations.md'), violationPage(), 'run `npm run docs`'));
 
 test('there is a page for every rule, and it is what its METADATA says', async () => {
   const pages = await rulePages();

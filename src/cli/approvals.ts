@@ -10,6 +10,7 @@ import {
   sourceRepository,
   type UserRepository,
 } from '../git/index.ts';
+import type { CommitCode } from '../model/index.ts';
 import { CountersignError, count, httpAddress, NO_REVISION, sha256 } from '../model/index.ts';
 import { chooseEnvironment, openCheckout, openConfiguration, openPolicy, trustOf } from '../open/index.ts';
 import { EXIT, type Io, paint, plain } from '../terminal/index.ts';
@@ -269,7 +270,7 @@ function tellImported(request: ForgeRequest, head: string, options: ApprovalsImp
 type Row = {
   readonly path: string;
   readonly counts: boolean;
-  readonly code: string;
+  readonly code: CommitCode;
   readonly reason: string;
   readonly decision?: string;
   readonly principal?: string;

@@ -1,4 +1,5 @@
 import { posix } from 'node:path';
+import type { ViolationCode } from '../model/index.ts';
 import {
   CountersignError,
   digestOf,
@@ -244,7 +245,7 @@ const noCharts: PullChart = async (pin) => {
 async function chartFiles(recipe: HelmRecipe, directory: string, tree: RepositoryTree, pull: PullChart) {
   const files = new Map<string, Uint8Array>();
   const violations = new Kept(KEPT_OF_ALL);
-  const refuse = (file: string, code: string, message: string, hint?: string) =>
+  const refuse = (file: string, code: ViolationCode, message: string, hint?: string) =>
     violations.add(() => ({ code, message, source: { file, line: 1 }, ...(hint === undefined ? {} : { hint }) }));
   const chart = posix.normalize(posix.join(directory, recipe.chart));
   let place: ChartPlace = { at: chart, shown: chart };
@@ -296,7 +297,7 @@ async function pinned(
   tree: RepositoryTree,
   pull: PullChart,
   files: Map<string, Uint8Array>,
-  refuse: (file: string, code: string, message: string, hint?: string) => void,
+  refuse: (file: string, code: ViolationCode, message: string, hint?: string) => void,
 ): Promise<ChartPlace | undefined> {
   const bytes = await tree.file(path);
   if (bytes === undefined) return void refuse(path, 'helm-missing', `there is no file \`${path}\` that pins a chart`);
@@ -439,7 +440,7 @@ function failed(
     documents: [],
     violations: [
       {
-        code: `${program}-failed`,
+        code: program === 'helm' ? 'helm-failed' : 'kustomize-failed',
         message: `${program} cannot build \`${where}\`: ${said.replace(/^Error: /, '').slice(0, 500)}`,
         source: { file: where, line: 1 },
       },

@@ -1,5 +1,5 @@
 import { posix } from 'node:path';
-import type { Violation } from '../model/index.ts';
+import type { Violation, ViolationCode } from '../model/index.ts';
 import { KEPT_OF_ALL, Kept } from '../render/index.ts';
 import { parseYaml } from '../yaml/index.ts';
 
@@ -38,7 +38,7 @@ export async function kustomizationFiles(
 ): Promise<{ readonly files: ReadonlyMap<string, Uint8Array>; readonly violations: readonly Violation[] }> {
   const files = new Map<string, Uint8Array>();
   const violations = new Kept(KEPT_OF_ALL);
-  const refuse = (file: string, line: number, code: string, message: string, hint?: string) =>
+  const refuse = (file: string, line: number, code: ViolationCode, message: string, hint?: string) =>
     void violations.add(() => ({ code, message, source: { file, line }, ...(hint === undefined ? {} : { hint }) }));
   const visit = async (at: string, from: readonly string[]): Promise<void> => {
     if (from.includes(at))

@@ -1,3 +1,4 @@
+import type { ViolationCode } from '../model/index.ts';
 import {
   type AllowedRevision,
   type Change,
@@ -232,7 +233,9 @@ async function judge(gate: Gate, from: string, to: string, tree: string): Promis
   if (tree === '') {
     const [tip] = await repository.commits([to]);
     const why =
-      tip?.kind === 'malformed' ? tip : { id: to, code: 'malformed', reason: 'it cannot be taken apart without doubt' };
+      tip?.kind === 'malformed'
+        ? tip
+        : { id: to, code: 'malformed' as const, reason: 'its bytes are not what Git writes' };
     return { ...nothing, violations: [malformedViolation(why)] };
   }
   const trusted = await assessTrust(gate, from, to, tree);
@@ -468,7 +471,7 @@ function tooLong(from: string, to: string): Violation {
   };
 }
 
-function malformedViolation(m: { id: string; code: string; reason: string }): Violation {
+function malformedViolation(m: { id: string; code: ViolationCode; reason: string }): Violation {
   return {
     code: m.code,
     message: `commit ${m.id.slice(0, 12)} is refused: ${m.reason}`,
@@ -511,7 +514,7 @@ async function recordTrust(recorder: Recorder, verdict: Verdict, after: TrustSto
 // cluster.
 function outOfScope(environment: Environment, { ref, source, lineOf }: RenderedObject): Violation[] {
   const { namespaces, clusterScoped } = environment.spec.target;
-  const refuse = (code: string, message: string, hint: string): Violation[] => [
+  const refuse = (code: ViolationCode, message: string, hint: string): Violation[] => [
     { object: ref, source: { file: source.file, line: lineOf(['metadata', 'namespace']) }, code, message, hint },
   ];
   if (ref.namespace === '' && !clusterScoped.includes(ref.kind))

@@ -1,3 +1,4 @@
+import type { ViolationCode } from '../model/index.ts';
 import { type Environment, messageOf, type Violation } from '../model/index.ts';
 import type { Waiver } from '../policy/index.ts';
 import { type TrustStore, verifyWaiver } from '../trust/index.ts';
@@ -23,7 +24,7 @@ export async function readWaivers(
   );
   const waivers: Waiver[] = [];
   const refused: Violation[] = [];
-  const refuse = (path: string, code: string, reason: string, line = 1) => {
+  const refuse = (path: string, code: ViolationCode, reason: string, line = 1) => {
     refused.push({
       code,
       message: `the waiver in \`${path}\` does not count: ${reason}`,

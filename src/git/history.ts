@@ -1,3 +1,4 @@
+import type { ViolationCode } from '../model/index.ts';
 import {
   breathe,
   type Commit,
@@ -16,7 +17,7 @@ import type { Repository } from './repository.ts';
 /** A commit taken apart with the tags it carries, or why it is refused. */
 export type ReadCommit =
   | { readonly kind: 'commit'; readonly commit: Commit; readonly mergeTags: readonly Tag[] }
-  | { readonly kind: 'malformed'; readonly id: string; readonly code: string; readonly reason: string };
+  | { readonly kind: 'malformed'; readonly id: string; readonly code: ViolationCode; readonly reason: string };
 
 const MAX_FILES = 100_000; // the largest fleet repositories we know of have a tenth of this
 // of trees that are read together: directories in directories can multiply without a single file

@@ -1,3 +1,4 @@
+import type { ViolationCode } from './violation-code.ts';
 /** The name, address and time written in a commit: a claim, never an identity. `time` is in seconds since 1970. */
 export type Author = { readonly name: string; readonly email: string; readonly time: number };
 
@@ -64,7 +65,7 @@ export type SignatureFact =
     }
   | {
       readonly kind: 'bad';
-      readonly code: string;
+      readonly code: ViolationCode;
       readonly reason: string;
       readonly hint?: string;
       readonly format?: SignatureFormat;

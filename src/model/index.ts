@@ -28,4 +28,5 @@ export * from './told.ts';
 export * from './trace.ts';
 export * from './turns.ts';
 export * from './verdict.ts';
+export { type CommitCode, isViolationCode, VIOLATIONS, type ViolationCode } from './violation-code.ts';
 export * from './within.ts';

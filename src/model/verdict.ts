@@ -3,10 +3,11 @@ import type { Moment, SignatureFormat } from './commit.ts';
 import type { ObjectRef } from './kubernetes.ts';
 import type { SourceLine } from './place.ts';
 import type { Environment } from './schema.ts';
+import type { CommitCode, ViolationCode } from './violation-code.ts';
 
 /** One reason for "no". `code` is stable and documented; `message` is one line for people. */
 export type Violation = {
-  readonly code: string;
+  readonly code: ViolationCode;
   readonly message: string;
   readonly hint?: string;
   readonly commit?: string;
@@ -29,15 +30,19 @@ export type Violation = {
 };
 
 /** How one commit of a change was judged. `signer` is there only when its signature proved one. */
-export type CommitVerdict = {
+export type CommitVerdict = AboutCommit &
+  (
+    | { readonly outcome: 'verified'; readonly code: 'verified' | 'merged' }
+    | { readonly outcome: 'refused'; readonly code: ViolationCode }
+  );
+
+type AboutCommit = {
   readonly commit: string;
   readonly subject: string;
   readonly author: string;
   readonly committer: string;
   /** Seconds since 1970, as the committer claims. */
   readonly committedAt: number;
-  readonly outcome: 'verified' | 'refused';
-  readonly code: string;
   readonly reason: string;
   readonly hint?: string;
   readonly format?: SignatureFormat;
@@ -64,7 +69,7 @@ export type CommitVerdict = {
   /** Paths at which a merge holds what neither parent has and an automatic merge does not make. */
   readonly mergeAdds?: readonly string[];
   /** Signed tags that a merge carries. */
-  readonly tags?: readonly { readonly name: string; readonly signer?: string; readonly code: string }[];
+  readonly tags?: readonly { readonly name: string; readonly signer?: string; readonly code: CommitCode }[];
 };
 
 /** What a verdict was reached with: the same inputs always give the same verdict. */

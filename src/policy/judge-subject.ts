@@ -1,4 +1,5 @@
 import type { Constraint, Entry, PolicyBundle } from '../bundle/index.ts';
+import type { ViolationCode } from '../model/index.ts';
 import { CountersignError, type KubernetesObject, messageOf, type ValuePath } from '../model/index.ts';
 import { type BuiltinContext, RegoModule, RegoObject, RegoSet, toJson, type Value } from '../rego/index.ts';
 import { expanded, groupOf, matchedOf, matches } from './match.ts';
@@ -7,7 +8,7 @@ import { expanded, groupOf, matchedOf, matches } from './match.ts';
 export type Finding = {
   /** `deny` and `warn` as they say; `dryrun` and `exempt` are told, and count for nothing. */
   readonly action: 'deny' | 'warn' | 'dryrun' | 'exempt';
-  readonly code: string;
+  readonly code: ViolationCode;
   readonly rule: string;
   readonly message: string;
   readonly path: ValuePath;
@@ -129,7 +130,7 @@ function tooLarge(json: string): Finding | undefined {
 }
 
 /** A finding that denies because the rules could not be asked or did not answer. */
-export function broken(code: string, message: string, hint?: string): Finding {
+export function broken(code: ViolationCode, message: string, hint?: string): Finding {
   return { action: 'deny', code, rule: code, message, path: [], ...(hint === undefined ? {} : { hint }) };
 }
 

@@ -1,3 +1,4 @@
+import type { ViolationCode } from '../model/index.ts';
 import {
   digestOf,
   isStamp,
@@ -86,7 +87,7 @@ export function isManifest({ path, mode }: Pick<SourceFile, 'path' | 'mode'>): b
 
 /** Reads one file, in a form that another process can be handed. */
 function readFile(file: SourceFile, declared?: Declared): ReadFile {
-  const refuse = (code: string, message: string, hint?: string): ReadFile => ({
+  const refuse = (code: ViolationCode, message: string, hint?: string): ReadFile => ({
     ...NOTHING,
     violations: [{ code, message, source: { file: file.path, line: 1 }, ...(hint === undefined ? {} : { hint }) }],
   });
@@ -229,7 +230,7 @@ function doubts(path: string, text: string): readonly Violation[] {
 }
 
 function unreadable(file: string, message: string, line = 1): ReadFile {
-  const violation = {
+  const violation: Violation = {
     code: 'manifest-unreadable',
     message: `\`${file}\` cannot be read: ${message}`,
     source: { file, line },

@@ -5,6 +5,7 @@
 export { buildReport } from './build-report.ts';
 export type { ReportInput, ReportSubject } from './input.ts';
 export type { ExceptionRecord, Framework, ReportDefinition, ReportDocument, ReportModel } from './model.ts';
+export { exceptionOf } from './register.ts';
 export { renderPdf } from './render-pdf.ts';
 export { fileShelf } from './shelf.ts';
 export { signOffOf } from './sign-off.ts';

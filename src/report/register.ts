@@ -1,4 +1,11 @@
-import { type EntryOf, refText, type Verdict, type Violation } from '../model/index.ts';
+import {
+  type EntryOf,
+  isViolationCode,
+  refText,
+  type Verdict,
+  type Violation,
+  type ViolationCode,
+} from '../model/index.ts';
 import type { ChangeFacts } from './changes.ts';
 import {
   type ChangeRecord,
@@ -34,46 +41,116 @@ const SEVERITY: Readonly<Record<ExceptionType, ExceptionRecord['severity']>> = {
   'record-refused': 'high',
 };
 
-// What a refusal of a commit or an approval is, for whoever asks what was tried. Rules that deny are the control at
-// work.
-const OF_CODE: Readonly<Record<string, ExceptionType>> = {
+// The row that a refusal gives, or null for a refusal that is the control at work: a rule that denies, or a change that
+// still waits for approvals. The type makes this a row for every code there is.
+const OF_CODE: Readonly<Record<ViolationCode, ExceptionType | null>> = {
+  malformed: 'bad-signature',
+  'header-repeated': 'bad-signature',
+  'header-like-signature': 'bad-signature',
+  'headers-out-of-order': 'bad-signature',
+  'commit-too-large': 'bad-signature',
+  'git-object-corrupt': 'bad-signature',
+  'change-too-long': null,
   unsigned: 'unsigned',
+  'bad-signature': 'bad-signature',
+  'signature-format-unknown': 'bad-signature',
+  'signature-for-other-use': 'bad-signature',
+  'signature-expired': 'bad-signature',
+  'signature-from-the-future': 'bad-signature',
   'unknown-key': 'unknown-signer',
+  'key-expired': 'bad-signature',
+  'key-revoked': 'bad-signature',
+  'key-compromised': 'bad-signature',
+  'key-not-valid': 'bad-signature',
+  'key-not-yet-valid': 'bad-signature',
+  'unknown-authority': 'unknown-signer',
+  'certificate-expired': 'bad-signature',
+  'certificate-for-nobody': 'unknown-signer',
+  'algorithm-too-weak': 'bad-signature',
+  'touch-required': 'bad-signature',
+  'pin-required': 'bad-signature',
+  backdated: 'bad-signature',
+  'times-apart': 'bad-signature',
+  'commit-from-the-future': 'bad-signature',
+  'commit-too-old': 'bad-signature',
+  blocked: 'bad-signature',
   'signer-not-allowed': 'unknown-signer',
   'path-not-covered': 'unknown-signer',
-  'self-approval': 'self-approval',
-  'approver-no-person': 'approver-not-entitled',
-  'approval-by-platform': 'approver-not-entitled',
-  'approval-elsewhere': 'approver-not-entitled',
-  'importer-not-allowed': 'approver-not-entitled',
+  'account-unknown': 'approver-not-entitled',
+  'evil-merge': 'bad-signature',
+  'merge-adds': 'bad-signature',
+  'mergetag-bad': 'bad-signature',
+  'mergetag-foreign': 'bad-signature',
+  'tag-renamed': 'bad-signature',
+  'tag-lightweight': 'bad-signature',
+  'approval-missing': null,
+  'approval-rejected': 'too-few-approvals',
   'approval-stale': 'tree-changed-after-approval',
-  ...Object.fromEntries(
-    [
-      'bad-signature',
-      'signature-format-unknown',
-      'signature-expired',
-      'signature-from-the-future',
-      'commit-from-the-future',
-      'key-expired',
-      'key-revoked',
-      'key-compromised',
-      'key-not-valid',
-      'key-not-yet-valid',
-      'certificate-expired',
-      'algorithm-too-weak',
-      'touch-required',
-      'pin-required',
-      'backdated',
-      'times-apart',
-      'blocked',
-      'mergetag-bad',
-      'tag-renamed',
-      'malformed',
-      'evil-merge',
-      'merge-adds',
-    ].map((code) => [code, 'bad-signature' as const]),
-  ),
+  'approval-weak': 'approver-not-entitled',
+  'self-approval': 'self-approval',
+  'approval-expired': 'approver-not-entitled',
+  'approval-from-the-future': 'approver-not-entitled',
+  'approval-unreadable': 'approver-not-entitled',
+  'approval-elsewhere': 'approver-not-entitled',
+  'approval-by-platform': 'approver-not-entitled',
+  'importer-not-allowed': 'approver-not-entitled',
+  'not-a-descendant': null,
+  'trust-not-approved': 'too-few-approvals',
+  'trust-removed': 'too-few-approvals',
+  'trust-roots-missing': 'too-few-approvals',
+  'trust-unusable': null,
+  'not-rendered': null,
+  'nothing-rendered': null,
+  'manifest-unreadable': null,
+  'not-an-object': null,
+  'object-twice': null,
+  'yaml-ambiguous': null,
+  'variable-undeclared': null,
+  'cannot-be-decrypted': null,
+  'render-too-large': null,
+  'too-many-violations': null,
+  'too-many-warnings': null,
+  'not-a-file': null,
+  'lfs-pointer': null,
+  'namespace-not-governed': null,
+  'kind-not-governed': null,
+  'kustomize-failed': null,
+  'kustomize-missing': null,
+  'kustomize-remote': null,
+  'kustomize-outside': null,
+  'kustomize-helm': null,
+  'kustomize-cycle': null,
+  'kustomize-too-large': null,
+  'helm-failed': null,
+  'helm-missing': null,
+  'helm-outside': null,
+  'helm-pin': null,
+  'helm-dependency': null,
+  'helm-hook': null,
+  'helm-not-reproducible': null,
+  policy: null,
+  'policy-failed': null,
+  'policy-undefined': null,
+  'policy-wrong-shape': null,
+  'policy-timeout': null,
+  'policy-out-of-memory': null,
+  'policy-input-too-large': null,
+  'policy-input-too-deep': null,
+  'waiver-unusable': null,
+  'waiver-unsigned': 'policy-overridden',
+  'waiver-not-allowed': 'policy-overridden',
+  'waiver-by-platform': 'policy-overridden',
+  'waiver-from-the-future': 'policy-overridden',
+  'waiver-too-long': 'policy-overridden',
+  'waiver-ends': null,
+  'waiver-unused': null,
+  'image-evidence-unusable': null,
 };
+
+/** Returns the exception type that a refusal by this code gives, or null. A code of a newer version is not passed over. */
+export function exceptionOf(code: string): ExceptionType | null {
+  return isViolationCode(code) ? OF_CODE[code] : 'bad-signature';
+}
 
 const OUTAGE = 2; // heartbeats that did not come, after which the gate counts as away
 const SKEW_MS = 1000;
@@ -157,8 +234,8 @@ export function changeBook(source: ReportSource): {
 function refusals(change: ChangeRecord, verdict: Verdict): Draft[] {
   const found = new Map<ExceptionType, Violation>();
   for (const v of [...verdict.violations, ...verdict.warnings]) {
-    const type = OF_CODE[v.code];
-    if (type !== undefined && !found.has(type)) found.set(type, v);
+    const type = exceptionOf(v.code);
+    if (type !== null && !found.has(type)) found.set(type, v);
   }
   return [...found].map(([type, v]) => ({
     entry: change.entry,

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import type { ViolationCode } from '../model/index.ts';
 import { digestOf, durationMs, type PathChange, sha256 } from '../model/index.ts';
 import { examineSignature } from './examine-signature.ts';
 import { forgeReviewSchema, readForgeReview } from './forge-review.ts';
@@ -135,7 +136,7 @@ export function approvalPath(
 
 /** Verifies one stored envelope, as it stands at `now` (milliseconds). Never throws for what it holds. */
 export async function readApproval(text: string, store: TrustStore, now: number): Promise<ReadApproval> {
-  const refused = (code: string, reason: string): Refused => ({ kind: 'refused', code, reason });
+  const refused = (code: ViolationCode, reason: string): Refused => ({ kind: 'refused', code, reason });
   if (text.length > MAX_ENVELOPE) return refused('approval-unreadable', 'it is larger than any approval');
   const envelope = envelopeSchema.safeParse(parseJson(text));
   if (!envelope.success) return refused('approval-unreadable', 'it is not a DSSE envelope with one signature');
@@ -176,7 +177,7 @@ function readOwn(
   envelope: string,
   now: number,
 ): ReadApproval {
-  const refused = (code: string, reason: string): Refused => ({ kind: 'refused', code, reason });
+  const refused = (code: ViolationCode, reason: string): Refused => ({ kind: 'refused', code, reason });
   const { predicate } = statement;
   const binding = bindingOf(statement);
   if (binding === undefined) return refused('approval-unreadable', 'its subject is not what it approves');

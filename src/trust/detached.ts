@@ -1,3 +1,4 @@
+import type { ViolationCode } from '../model/index.ts';
 import { canonicalJson } from '../model/index.ts';
 import { examineSignature } from './examine-signature.ts';
 import { judgeSignature } from './judge-signature.ts';
@@ -25,7 +26,7 @@ export async function verifyDetached(
   now: number,
 ): Promise<
   | { readonly kind: 'signed'; readonly principal: string }
-  | { readonly kind: 'refused'; readonly code: string; readonly reason: string }
+  | { readonly kind: 'refused'; readonly code: ViolationCode; readonly reason: string }
 > {
   const fact = await examineSignature(store, signedBytes(kind, statement), armored);
   if (fact.kind !== 'good')

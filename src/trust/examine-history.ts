@@ -1,5 +1,5 @@
 import { availableParallelism } from 'node:os';
-import type { CommitFacts, SignatureFact, TrustPolicy } from '../model/index.ts';
+import type { CommitFacts, SignatureFact, TrustPolicy, ViolationCode } from '../model/index.ts';
 import { examineCommit, type ReadCommit } from './examine-commit.ts';
 import { SignatureThreads } from './signature-threads.ts';
 import type { TrustStore } from './trust-store.ts';
@@ -7,12 +7,12 @@ import type { TrustStore } from './trust-store.ts';
 /** A commit as a repository gives it: taken apart, or refused with a code. */
 export type HistoryItem =
   | ({ readonly kind: 'commit' } & ReadCommit)
-  | { readonly kind: 'malformed'; readonly id: string; readonly code: string; readonly reason: string };
+  | { readonly kind: 'malformed'; readonly id: string; readonly code: ViolationCode; readonly reason: string };
 
 /** What is known of one commit of a history. */
 export type Examined =
   | { readonly kind: 'facts'; readonly facts: CommitFacts }
-  | { readonly kind: 'malformed'; readonly id: string; readonly code: string; readonly reason: string };
+  | { readonly kind: 'malformed'; readonly id: string; readonly code: ViolationCode; readonly reason: string };
 
 /** A history as a repository gives it, a batch at a time, parents before children. */
 export type HistorySource = {

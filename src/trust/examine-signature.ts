@@ -1,4 +1,5 @@
 import { enums, type SignaturePacket } from 'openpgp';
+import type { ViolationCode } from '../model/index.ts';
 import { messageOf, type SignatureFact } from '../model/index.ts';
 import { matchesPatternList } from './allowed-signers.ts';
 import { openPgpConfig } from './openpgp-key.ts';
@@ -248,7 +249,7 @@ function examineSigstore(store: TrustStore, bytes: Uint8Array, armored: string):
 }
 
 function badOf(format: 'ssh' | 'openpgp' | 'x509') {
-  return (code: string, reason: string, hint?: string, key?: string): Bad => ({
+  return (code: ViolationCode, reason: string, hint?: string, key?: string): Bad => ({
     kind: 'bad',
     format,
     code,

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import type { ViolationCode } from '../model/index.ts';
 import {
   bindingOf,
   boundFields,
@@ -52,7 +53,7 @@ export function readForgeReview(
   store: TrustStore,
   envelope: string,
 ): ReadApproval {
-  const refused = (code: string, reason: string): Refused => ({ kind: 'refused', code, reason });
+  const refused = (code: ViolationCode, reason: string): Refused => ({ kind: 'refused', code, reason });
   const { predicate } = review;
   if (store.importers.get(signer.principal)?.has(predicate.forge) !== true)
     return refused('importer-not-allowed', `\`${signer.principal}\` may not import reviews of \`${predicate.forge}\``);

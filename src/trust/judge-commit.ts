@@ -64,7 +64,7 @@ export async function judgeCommit(facts: CommitFacts, store: TrustStore, scope: 
 }
 
 /** The part of a verdict that only says which commit it is. */
-export function aboutCommit(facts: CommitFacts, moment: Moment) {
+export function aboutCommit(facts: CommitFacts, moment: Moment): Omit<CommitVerdict, 'outcome' | 'code' | 'reason'> {
   return {
     commit: facts.id,
     subject: facts.subject,

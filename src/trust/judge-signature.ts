@@ -1,3 +1,4 @@
+import type { ViolationCode } from '../model/index.ts';
 import { durationMs, type Moment, type SignatureFact } from '../model/index.ts';
 import { type KeyRevocation, signingKeyAt } from './openpgp-key.ts';
 import type { KeyTerms, TrustStore } from './trust-store.ts';
@@ -5,7 +6,7 @@ import type { KeyTerms, TrustStore } from './trust-store.ts';
 type Good = Extract<SignatureFact, { kind: 'good' }>;
 
 /** Why a good signature does not count at a moment. */
-export type Refusal = { readonly code: string; readonly reason: string; readonly hint?: string };
+export type Refusal = { readonly code: ViolationCode; readonly reason: string; readonly hint?: string };
 
 /**
  * Whether a signature counts at the moment it was first seen. What it claims of itself (`claimedAt`, and its own time

@@ -1,4 +1,4 @@
-import type { Change } from '../model/index.ts';
+import type { Change, ViolationCode } from '../model/index.ts';
 import { readApproval, repositoryUri } from './approval.ts';
 import type { ReadApproval, ReadStatement } from './statement.ts';
 import type { TrustStore } from './trust-store.ts';
@@ -9,7 +9,7 @@ export type StoredEnvelope = { readonly path: string; readonly text: string };
 /** Statements on a change that are heard, and why others are not. */
 export type Statements = {
   readonly heard: readonly (ReadStatement & { readonly path: string })[];
-  readonly discarded: readonly { readonly path: string; readonly code: string; readonly message: string }[];
+  readonly discarded: readonly { readonly path: string; readonly code: ViolationCode; readonly message: string }[];
 };
 
 /** Statements made for this repository, ref and environment; the others are told apart with a reason. */
@@ -20,7 +20,7 @@ export async function readStatements(
   now: number,
 ): Promise<Statements> {
   const heard: (ReadStatement & { path: string })[] = [];
-  const discarded: { path: string; code: string; message: string }[] = [];
+  const discarded: { path: string; code: ViolationCode; message: string }[] = [];
   for (const { path, text } of envelopes) {
     const read = await readApproval(text, store, now);
     const refusal =
@@ -42,7 +42,7 @@ export async function readStatements(
 function elsewhere(
   read: ReadApproval,
   change: Pick<Change, 'repository' | 'ref' | 'environment'>,
-): { code: string; message: string } | undefined {
+): { code: ViolationCode; message: string } | undefined {
   if (read.kind === 'refused') return undefined;
   const { uri, targetRef, environments } = read.binding;
   const here =

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import type { Approval } from '../model/index.ts';
+import type { Approval, ViolationCode } from '../model/index.ts';
 
 /** Whether a person lets a change through, stands against it, or takes back what they said. */
 export const DECISIONS = ['approve', 'reject', 'revoke'] as const;
@@ -50,7 +50,7 @@ export type ReadStatement = {
 
 /** A statement whose signature was verified and judged, or why an envelope counts for nothing. */
 export type ReadApproval = ReadStatement | Refused;
-export type Refused = { readonly kind: 'refused'; readonly code: string; readonly reason: string };
+export type Refused = { readonly kind: 'refused'; readonly code: ViolationCode; readonly reason: string };
 
 type Bound = {
   readonly subject: z.infer<typeof subjectSchema>;

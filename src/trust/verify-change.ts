@@ -1,3 +1,4 @@
+import type { ViolationCode } from '../model/index.ts';
 import {
   type Approval,
   type Change,
@@ -365,7 +366,7 @@ function wantedTrees(line: Line, store: TrustStore): (tree: string) => boolean {
   return (tree) => any || trees.has(tree);
 }
 
-function toViolation(v: CommitVerdict): Violation {
+function toViolation(v: CommitVerdict & { readonly outcome: 'refused' }): Violation {
   return {
     code: v.code,
     message: `commit ${v.commit.slice(0, 12)} \`${v.subject}\`: ${v.reason}`,
@@ -394,7 +395,10 @@ function scopeOf(change: Change): RuleScope {
 }
 
 /** A verdict for a commit that cannot be taken apart. */
-export function malformedVerdict(item: { id: string; code: string; reason: string }, moment: Moment): CommitVerdict {
+export function malformedVerdict(
+  item: { id: string; code: ViolationCode; reason: string },
+  moment: Moment,
+): CommitVerdict {
   const nobody = { name: '', email: '', time: 0 };
   const facts: CommitFacts = {
     id: item.id,

@@ -1,3 +1,4 @@
+import type { ViolationCode } from '../model/index.ts';
 import { durationMs, type WaiverDocument } from '../model/index.ts';
 import { repositoryUri } from './approval.ts';
 import { verifyDetached } from './detached.ts';
@@ -10,7 +11,7 @@ export function waiverStatement(document: Pick<WaiverDocument, 'metadata' | 'spe
 
 export type VerifiedWaiver =
   | { readonly kind: 'verified'; readonly approver: string; readonly until: number }
-  | { readonly kind: 'refused'; readonly code: string; readonly reason: string };
+  | { readonly kind: 'refused'; readonly code: ViolationCode; readonly reason: string };
 
 /**
  * Whether a waiver counts: signed by a person whom the TrustPolicy lets waive, and for no longer than it lets them.
@@ -22,7 +23,7 @@ export async function verifyWaiver(
   store: TrustStore,
   now: number,
 ): Promise<VerifiedWaiver> {
-  const refused = (code: string, reason: string): VerifiedWaiver => ({ kind: 'refused', code, reason });
+  const refused = (code: ViolationCode, reason: string): VerifiedWaiver => ({ kind: 'refused', code, reason });
   if (document.signature === undefined) return refused('waiver-unsigned', 'it is not signed');
   const signed = await verifyDetached('waiver', waiverStatement(document, repository), document.signature, store, now);
   if (signed.kind === 'refused') return refused(signed.code, signed.reason);

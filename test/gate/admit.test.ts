@@ -601,7 +601,7 @@ test('a grant ends when its annotation is taken away; other changes of the names
 });
 
 test('rules are told beside a yes to machinery and break-glass, and refuse operators', async () => {
-  const violation = { code: 'policy', rule: 'privileged', message: 'runs privileged' };
+  const violation = { code: 'policy' as const, rule: 'privileged', message: 'runs privileged' };
   const rules = { ask: async () => ({ violations: [violation], warnings: [], waived: [], bundle: 'b1' }) };
   const machinery = await admit(request({ user: 'system:kube-scheduler' }), scope({ rules }));
   assert.deepEqual(
@@ -617,7 +617,7 @@ test('rules are told beside a yes to machinery and break-glass, and refuse opera
 test('rules decide alone in namespaces that an environment names, by their own mode', async () => {
   const ruled = (violations: object[]) =>
     ({ ask: async () => ({ violations, warnings: [], waived: [], bundle: 'b1' }) }) as never;
-  const violation = { code: 'policy', rule: 'privileged', message: 'runs privileged' };
+  const violation = { code: 'policy' as const, rule: 'privileged', message: 'runs privileged' };
   const there = request({ ref: { ...REF, namespace: 'team-a' }, operation: 'CREATE', oldObject: undefined });
   const ask = async (options: Options) => {
     const s = scope({

@@ -98,7 +98,10 @@ test('an unsigned commit is not applied because an entry allows it', async () =>
   const payload = verdict.commits[0]?.payload ?? '';
   await refused(forged({ commits: [{ ...said, payload }] }), /is not signed as was said: it is not signed/);
   await refused(
-    forged({ commits: [{ ...said, payload, code: 'merged' }], trustAfter: good.consulted.trustDigest }),
+    forged({
+      commits: [{ ...said, payload, outcome: 'verified', code: 'merged' }],
+      trustAfter: good.consulted.trustDigest,
+    }),
     /approvals/,
   );
   await refused(forged({ rollback: true }), /it has 0 approvals, and the least that any rule asks for is 2/);

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { recordVerdict } from '../../src/gate/record-verdict.ts';
-import type { Verdict } from '../../src/model/index.ts';
+import type { Verdict, Violation } from '../../src/model/index.ts';
 import { recorderAt } from '../kit/recorder.ts';
 import { scratch } from '../kit/scratch.ts';
 
@@ -35,7 +35,7 @@ const refused = {
   outcome: 'refused',
   code: 'unsigned',
 } as const;
-const violation = { code: 'rule-violated', message: 'ask dana@example.test', rule: 'no-privileged' };
+const violation: Violation = { code: 'policy', message: 'ask dana@example.test', rule: 'no-privileged' };
 const waived = {
   ...violation,
   waived: { waiver: 'old-driver', approver: 'lee', ticket: 'T-1', reason: 'r', until: '2027-01-01' },
@@ -76,7 +76,7 @@ test('what is new in a verdict is on the ledger once: commits, approvals, rules,
   assert.deepEqual(await typesAfter(verdict), ['commit.verified', 'commit.refused', 'policy.changed', 'change.judged']);
   assert.deepEqual(await typesAfter(verdict), ['change.judged'], 'nothing is new');
   assert.deepEqual(await typesAfter({ ...verdict, approvals: [approval] }), ['approval.recorded', 'change.judged']);
-  const other = { ...refused, code: 'unknown-key' };
+  const other = { ...refused, code: 'unknown-key' as const };
   assert.deepEqual(await typesAfter({ ...verdict, commits: [verified, other], approvals: [approval] }), [
     'commit.refused',
     'change.judged',

@@ -40,13 +40,7 @@ export async function recordChange(ledger: Ledger, to: string, o: ChangeOptions 
         author,
         committer: author,
         committedAt: Math.floor(Date.now() / 1000) - 7200,
-        outcome:
-          outcome === 'allowed'
-            ? 'verified'
-            : (o.violations ?? []).some((v) => v.commit === to)
-              ? 'refused'
-              : 'verified',
-        code: o.violations?.find((v) => v.commit === to)?.code ?? 'verified',
+        ...outcomeOf(outcome === 'allowed' ? undefined : o.violations?.find((v) => v.commit === to)),
         reason: '',
         format: 'ssh',
         key: 'SHA256:uZ1qmSbVb9xW5yqj2q8XcT0E6QcN0aWbq2dQz1mYw3o',
@@ -123,4 +117,10 @@ export async function recordChange(ledger: Ledger, to: string, o: ChangeOptions 
     [],
   );
   return judged;
+}
+
+function outcomeOf(violation: Violation | undefined) {
+  return violation === undefined
+    ? ({ outcome: 'verified', code: 'verified' } as const)
+    : ({ outcome: 'refused', code: violation.code } as const);
 }

@@ -12,8 +12,7 @@ export async function verdictUnder(
   const source = sourceRepository(repository);
   const moment: Moment = { at: options.at ?? Date.now(), basis: 'ledger' };
   const [examined] = await examineCommits({ ids: source.commitIds, read: source.commits }, [commit], store);
-  if (examined?.kind !== 'facts')
-    return malformedVerdict(examined as { id: string; code: string; reason: string }, moment);
+  if (examined?.kind !== 'facts') return malformedVerdict(examined as Parameters<typeof malformedVerdict>[0], moment);
   return judgeCommit(examined.facts, store, {
     environment: 'production',
     branch: 'main',

@@ -6,7 +6,7 @@ import { before, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { Ajv } from 'ajv';
 import { createKey, ledgerName, openLedger, readSigner, signNote, verifierText } from '../../src/ledger/index.ts';
-import { NO_REVISION, sha256, type Violation } from '../../src/model/index.ts';
+import { NO_REVISION, sha256, type Violation, type ViolationCode } from '../../src/model/index.ts';
 import type { ReportModel } from '../../src/report/index.ts';
 import { findOnPath } from '../../src/tools/index.ts';
 import { commitId, recordChange } from '../kit/report-ledger.ts';
@@ -24,7 +24,7 @@ const SCHEMAS = fileURLToPath(new URL('../../../shared/data/oscal-1.2.1/', impor
 
 before(async () => {
   const ledger = await openLedger(data, 'countersign.dev/test');
-  const refused = (code: string, commit: string): Violation => ({ code, message: `${code}: no`, commit });
+  const refused = (code: ViolationCode, commit: string): Violation => ({ code, message: `${code}: no`, commit });
   let last = NO_REVISION;
   const good = async (n: number, more = {}) => {
     const judged = await recordChange(ledger, commitId(n), { from: last, ...more });

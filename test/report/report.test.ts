@@ -26,7 +26,7 @@ const HOSTILE = `Řehoř 山田 \u202Eevil\u0007 <x> ${'long '.repeat(400)}`;
 
 function verdict(to: string, outcome: 'allowed' | 'denied', author = 'Dana <dana@example.test>'): Verdict {
   const signer = { principal: 'dana', kind: 'person', key: 'SHA256:abc' } as const;
-  const violations =
+  const violations: Verdict['violations'] =
     outcome === 'allowed'
       ? []
       : [
