@@ -127,7 +127,7 @@ const ROOMS: Record<string, { rooms: string[]; packages: string[] }> = {
       'publish',
       'serve',
     ],
-    packages: ['commander', 'pino', 'diff'],
+    packages: ['commander', '@commander-js/extra-typings', 'pino', 'diff'],
   },
 };
 const SRC = fileURLToPath(new URL('../src', import.meta.url));

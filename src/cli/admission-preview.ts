@@ -2,17 +2,8 @@ import { type Previewed, previewFromAudit, previewFromLedger } from '../gate/ind
 import { CountersignError, parseDuration } from '../model/index.ts';
 import { environmentsOf, openConfiguration, readLedger, viewOf } from '../open/index.ts';
 import { EXIT, type Io, paint, plain } from '../terminal/index.ts';
+import type { AdmissionPreviewOptions } from './admission-commands.ts';
 import { auditEvents } from './audit-log.ts';
-
-export type AdmissionPreviewOptions = {
-  data: string;
-  environment?: string;
-  since: string;
-  auditLog?: string[];
-  config: string[];
-  applier: string;
-  output: 'text' | 'json';
-};
 
 type OfEnvironment = { readonly environment: string; readonly requests: readonly Previewed[] };
 

@@ -2,8 +2,7 @@ import type { Scan } from '../gate/index.ts';
 import { CountersignError, refText } from '../model/index.ts';
 import { environmentsOf, readLedger, viewOf } from '../open/index.ts';
 import { EXIT, type Io, paint, plain } from '../terminal/index.ts';
-
-export type AdmissionScanOptions = { data: string; environment?: string; output: 'text' | 'json' };
+import type { AdmissionScanOptions } from './admission-commands.ts';
 
 /**
  * `countersign admission scan`: the newest result on the ledger. 0 all is as Git and the rules have it, 1 something is

@@ -1,16 +1,11 @@
 import pino from 'pino';
 import type { ProcessSettings } from '../config/index.ts';
 import { CountersignError, messageOf } from '../model/index.ts';
-import { openConfiguration, type PassOptions } from '../open/index.ts';
+import { openConfiguration } from '../open/index.ts';
 import type { ReconcilerStatus } from '../reconcile/index.ts';
 import { keepStated, openClusters, openGates, openLoops, openServing, recordStart } from '../serve/index.ts';
 import { EXIT, type Io, plain } from '../terminal/index.ts';
-
-export type ApplyOptions = PassOptions & {
-  environment?: string;
-  verbose: boolean;
-  output: 'text' | 'json';
-};
+import type { ApplyOptions } from './serve-commands.ts';
 
 /**
  * `countersign apply`: one pass over the environments, by the same gate and with the same records as the service, and

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import type { ProcessSettings } from '../config/index.ts';
-import { defaultApiUrl, type Forge, type ForgeAddress, type ForgeRequest, fetchReviews } from '../forge/index.ts';
+import { defaultApiUrl, type ForgeAddress, type ForgeRequest, fetchReviews } from '../forge/index.ts';
 import { assessTrust } from '../gate/index.ts';
 import {
   diffTrees,
@@ -26,36 +26,9 @@ import {
   repositoryUri,
   type TrustStore,
 } from '../trust/index.ts';
+import type { ApprovalsImportOptions, ApprovalsListOptions, ApprovalsVerifyOptions } from './approval-commands.ts';
 import { baseOf } from './approve.ts';
 import { short, showFindings } from './show-verdict.ts';
-
-type Common = {
-  repo: string;
-  config: string[];
-  trust?: string;
-  environment?: string;
-  remote: string;
-  fetch: boolean;
-  output: 'text' | 'json';
-};
-export type ApprovalsListOptions = Omit<Common, 'output'> & { output: 'text' | 'json' | 'jsonl' };
-export type ApprovalsVerifyOptions = Common & { base?: string };
-export type ApprovalsImportOptions = {
-  repo: string;
-  branch: string;
-  base?: string;
-  remote: string;
-  repository?: string;
-  forge: Forge;
-  apiUrl?: string;
-  project: string;
-  pull: string;
-  tokenFile?: string;
-  environment: string[];
-  key?: string;
-  push: boolean;
-  output: 'text' | 'json';
-};
 
 /** `countersign approvals list`: every stored statement on the environment's branch, and whether it counts. */
 export async function approvalsList(options: ApprovalsListOptions, settings: ProcessSettings, io: Io): Promise<number> {

@@ -6,24 +6,8 @@ import { CountersignError, durationMs, NO_REVISION, parseDuration, subjectOf } f
 import { openCheckout } from '../open/index.ts';
 import { EXIT, type Io, paint, plain } from '../terminal/index.ts';
 import { approvalPath, approvalStatement, type Decision, encodeEnvelope, preAuthEncoding } from '../trust/index.ts';
+import type { ApproveOptions } from './approval-commands.ts';
 import { short } from './show-verdict.ts';
-
-export type ApproveOptions = {
-  rollback?: boolean;
-  override?: boolean;
-  repo: string;
-  branch: string;
-  base?: string;
-  remote: string;
-  repository?: string;
-  environment: string[];
-  reason: string;
-  expires?: string;
-  key?: string;
-  push: boolean;
-  yes: boolean;
-  output: 'text' | 'json';
-};
 
 const DONE: Record<Decision, string> = {
   approve: 'approved',
@@ -102,7 +86,7 @@ export async function approve(
 export async function baseOf(
   user: { commit(name: string): Promise<string> },
   repository: { isAncestor(a: string, b: string): Promise<boolean> },
-  options: Pick<ApproveOptions, 'base' | 'remote' | 'branch' | 'rollback'>,
+  options: Pick<ApproveOptions, 'base' | 'remote' | 'branch'> & { rollback?: boolean },
   commit: string,
   parent: string | undefined,
 ): Promise<string> {

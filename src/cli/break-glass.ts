@@ -4,20 +4,15 @@ import { type BreakGlassStanding, breakGlassStanding } from '../gate/index.ts';
 import { ANNOTATION, CountersignError, parseDuration, refText } from '../model/index.ts';
 import { askService, chooseEnvironment, environmentsOf, openConfiguration, readLedger, viewOf } from '../open/index.ts';
 import { EXIT, type Io, paint, plain } from '../terminal/index.ts';
+import type {
+  BreakGlassCloseOptions,
+  BreakGlassListOptions,
+  BreakGlassOpenOptions,
+  BreakGlassSettleOptions,
+} from './break-glass-commands.ts';
 import { localUser } from './operate.ts';
 
 type Where = { namespace?: string[]; environment?: string; config: string[]; kubeconfig?: string; context?: string };
-export type BreakGlassOpenOptions = Where & { reason: string; ticket: string; for: string; output: 'text' | 'json' };
-export type BreakGlassCloseOptions = Where & { output: 'text' | 'json' };
-export type BreakGlassListOptions = { data: string; environment?: string; output: 'text' | 'json' };
-export type BreakGlassSettleOptions = {
-  data: string;
-  use?: string[];
-  commit?: string;
-  reverted: boolean;
-  reason: string;
-  output: 'text' | 'json';
-};
 
 /**
  * `countersign break-glass open`: a grant, by an annotation on the Namespaces that the API server checks who sets.

@@ -16,7 +16,8 @@ import {
 import { EXIT, type Io, Progress, paint } from '../terminal/index.ts';
 import { findOnPath, provide } from '../tools/index.ts';
 import { ambiguities, parseYaml, type YamlDocument, YamlError } from '../yaml/index.ts';
-import type { CheckOptions } from './check-options.ts';
+import type { CheckOptions } from './check-commands.ts';
+
 import { reportsOf, writeReports } from './reports-of.ts';
 
 const SHIPPED = fileURLToPath(new URL('../../policies/dist/bundle.tar.gz', import.meta.url));

@@ -13,7 +13,8 @@ import {
 } from '../open/index.ts';
 import { ruleInfos } from '../policy/index.ts';
 import { EXIT, type Io, paint } from '../terminal/index.ts';
-import type { CheckOptions } from './check-options.ts';
+import type { CheckOptions } from './check-commands.ts';
+
 import { reportsOf, writeReports } from './reports-of.ts';
 import { showVerdictEnd, showVerdictHead } from './show-verdict.ts';
 

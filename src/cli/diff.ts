@@ -23,17 +23,7 @@ import {
 } from '../open/index.ts';
 import { EXIT, type Io, paint, plain } from '../terminal/index.ts';
 import { printYaml } from '../yaml/index.ts';
-
-export type DiffOptions = {
-  repo: string;
-  config: string[];
-  trust?: string;
-  environment?: string;
-  revision: string;
-  kubeconfig?: string;
-  context?: string;
-  output: 'text' | 'json';
-};
+import type { DiffOptions } from './check-commands.ts';
 
 type Difference = {
   readonly object: string;

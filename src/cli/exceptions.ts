@@ -5,19 +5,16 @@ import { askService, readLedger, readVerifiers } from '../open/index.ts';
 import { readInput } from '../publish/index.ts';
 import { buildReport, type ExceptionRecord, type ReportModel } from '../report/index.ts';
 import { EXIT, type Io, paint, plain } from '../terminal/index.ts';
+import type {
+  ExceptionAssignOptions,
+  ExceptionExplainOptions,
+  ExceptionListOptions,
+  ExceptionSettleOptions,
+} from './exception-commands.ts';
 import { localUser, recordWithoutService } from './operate.ts';
 import { type DefinitionOptions, defined, periodOf } from './report-definition.ts';
 
 type Where = { data: string; from?: string; to?: string; output: 'text' | 'json' };
-export type ExceptionListOptions = Where & { environment?: string; type?: string; all: boolean };
-export type ExceptionExplainOptions = Where;
-export type ExceptionAssignOptions = Pick<Where, 'data' | 'output'> & { to: string; reason: string };
-export type ExceptionSettleOptions = Where & {
-  as: 'accepted' | 'remediated' | 'false-positive';
-  reason: string;
-  ticket?: string;
-  link?: string;
-};
 
 /** `countersign exception list`: the register as a report would have it now. 0 nothing is open, 1 something is. */
 export function exceptionList(options: ExceptionListOptions, io: Io): number {
@@ -88,7 +85,7 @@ export async function exceptionAssign(id: string, options: ExceptionAssignOption
   const asked = { environment: found.environment, exception: id, reason };
   const answer = await askService(data, 'assign-exception', { ...asked, owner, user: localUser() });
   if (answer === undefined)
-    await recordWithoutService(data, (user, subject) => ({
+    await recordWithoutService(options, (user, subject) => ({
       type: 'exception.assigned',
       ...asked,
       owner: subject(owner),
@@ -124,7 +121,7 @@ export async function exceptionSettle(id: string, options: ExceptionSettleOption
   };
   const answer = await askService(options.data, 'settle-exception', { ...asked, user: localUser() });
   if (answer === undefined)
-    await recordWithoutService(options.data, (user) => ({ type: 'exception.settled', ...asked, user }));
+    await recordWithoutService(options, (user) => ({ type: 'exception.settled', ...asked, user }));
   if (options.output === 'json') io.out(`${JSON.stringify(asked, null, 2)}\n`);
   else io.out(`${id} (${found.type}) is ${disposition}: ${plain(reason)}\n`);
   return EXIT.yes;

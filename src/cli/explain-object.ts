@@ -11,14 +11,7 @@ import {
 } from '../model/index.ts';
 import { environmentsOf, readLedger, viewOf } from '../open/index.ts';
 import { EXIT, type Io, plain } from '../terminal/index.ts';
-
-export type ExplainOptions = {
-  data: string;
-  namespace?: string;
-  environment?: string;
-  proof?: boolean;
-  output: 'text' | 'json';
-};
+import type { ExplainOptions } from './operate-commands.ts';
 
 /** Where one live object comes from, as the ledger has it. */
 type Explanation = {

@@ -7,15 +7,7 @@ import { UserRepository } from '../git/index.ts';
 import { CountersignError } from '../model/index.ts';
 import { EXIT, type Io, paint } from '../terminal/index.ts';
 import { findOnPath } from '../tools/index.ts';
-
-export type InitOptions = {
-  repo: string;
-  environment: string;
-  namespace: string[];
-  path: string;
-  force: boolean;
-  output: 'text' | 'json';
-};
+import type { InitOptions } from './check-commands.ts';
 
 /**
  * `countersign init`: first documents and a CI job for a fleet repository, with the key of whoever runs it. Overwrites

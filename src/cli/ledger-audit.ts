@@ -1,17 +1,10 @@
 import { AuditAccount, type LedgerView, type Recorder, type Unmatched } from '../gate/index.ts';
-import { evidenceRef, ledgerName, openLedger } from '../ledger/index.ts';
+import { evidenceRef } from '../ledger/index.ts';
 import { CountersignError, count } from '../model/index.ts';
-import { openConfiguration, readLedger, recorderOf, viewOf } from '../open/index.ts';
+import { type LedgerOptions, openConfiguration, openOwnLedger, readLedger, recorderOf, viewOf } from '../open/index.ts';
 import { EXIT, type Io, paint, plain } from '../terminal/index.ts';
 import { auditEvents } from './audit-log.ts';
-
-export type LedgerAuditOptions = {
-  config: string[];
-  data: string;
-  applier: string;
-  record: boolean;
-  output: 'text' | 'jsonl';
-};
+import type { LedgerAuditOptions } from './ledger-commands.ts';
 
 /**
  * `countersign ledger audit FILE…`: the API server's audit log against the ledger: every write to a governed namespace
@@ -19,7 +12,7 @@ export type LedgerAuditOptions = {
  */
 export async function ledgerAudit(files: readonly string[], options: LedgerAuditOptions, io: Io): Promise<number> {
   const { environments } = openConfiguration(options);
-  const opened = options.record ? await openToRecord(options.data) : openToRead(options.data);
+  const opened = options.record ? await openToRecord(options) : openToRead(options.data);
   try {
     const account = new AuditAccount(
       environments.map((environment) => ({ environment, applier: options.applier })),
@@ -59,14 +52,9 @@ function openToRead(data: string): Opened {
   };
 }
 
-async function openToRecord(data: string): Promise<Opened> {
-  const origin = ledgerName(data);
-  if (origin === undefined) throw new CountersignError('ledger-unusable', `there is no ledger in \`${data}\``);
-  const ledger = await openLedger(data, origin);
-  return {
-    ledger: recorderOf(ledger),
-    close: () => ledger.close(),
-  };
+async function openToRecord(options: LedgerOptions): Promise<Opened> {
+  const ledger = await openOwnLedger(options);
+  return { ledger: recorderOf(ledger), close: () => ledger.close() };
 }
 
 async function taken(account: AuditAccount, batch: readonly unknown[]): Promise<readonly Unmatched[]> {

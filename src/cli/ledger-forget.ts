@@ -2,26 +2,21 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ProcessSettings } from '../config/index.ts';
 import { signWithGitKey } from '../git/index.ts';
-import { type Forgotten, forgetOn, LEDGER_FILES, ledgerName, openLedger } from '../ledger/index.ts';
+import { type Forgotten, forgetOn, LEDGER_FILES } from '../ledger/index.ts';
 import { CountersignError, count, sha256, type TrustPolicy } from '../model/index.ts';
-import { askService, openCheckout, openConfiguration, readLedger, readVerifiers } from '../open/index.ts';
+import {
+  askService,
+  openCheckout,
+  openConfiguration,
+  openOwnLedger,
+  readLedger,
+  readVerifiers,
+} from '../open/index.ts';
 import { EXIT, type Io, plain } from '../terminal/index.ts';
 import { openTrustStore, signedBytes, verifyDetached } from '../trust/index.ts';
 import { openExceptionsOf } from './exceptions.ts';
+import type { ForgetOptions } from './ledger-commands.ts';
 import { localUser } from './operate.ts';
-
-export type ForgetOptions = {
-  data: string;
-  reason: string;
-  ledger?: string;
-  ledgerKey?: string[];
-  approvedBy?: string;
-  config: string[];
-  sign?: string;
-  repo: string;
-  key?: string;
-  output: 'text' | 'json';
-};
 
 /** What a second person signs: which ledger, which commitments, why, and what is open about the person. */
 type Erasure = {
@@ -190,11 +185,9 @@ function isThem({ spec }: TrustPolicy, name: string, text: string): boolean {
 // On record first: a process that ends in between leaves an entry whose text is still there, and the command can be
 // given again.
 async function forgetAlone(texts: readonly string[], forgotten: Forgotten, options: ForgetOptions): Promise<number> {
-  const { data, ledger: postgres, ledgerKey } = options;
-  const key = ledgerKey === undefined ? undefined : { files: ledgerKey };
-  const ledger = await openLedger(data, ledgerName(data) ?? '', { postgres, key });
+  const ledger = await openOwnLedger(options);
   try {
-    return await forgetOn(ledger, texts, forgotten, localUser(), postgres);
+    return await forgetOn(ledger, texts, forgotten, localUser(), options.ledger);
   } finally {
     await ledger.close();
   }

@@ -2,10 +2,9 @@ import { chmodSync, copyFileSync, existsSync, renameSync, rmSync, writeFileSync 
 import { join } from 'node:path';
 import { createKey, LEDGER_FILES, ledgerName, openLedger, postgresSchema, verifierText } from '../ledger/index.ts';
 import { CountersignError } from '../model/index.ts';
-import { readText } from '../open/index.ts';
+import { ledgerKey, readText } from '../open/index.ts';
 import { EXIT, type Io } from '../terminal/index.ts';
-
-export type RotateKeyOptions = { data: string; dropOld: boolean; output: 'text' | 'json' };
+import type { NewEpochOptions, RotateKeyOptions } from './ledger-commands.ts';
 
 /** `countersign ledger rotate-key`: a new key beside the old one, and later without it. */
 export async function ledgerRotateKey(options: RotateKeyOptions, io: Io): Promise<number> {
@@ -58,15 +57,6 @@ export function ledgerSchema({ role }: { readonly role: string }, io: Io): numbe
   return EXIT.yes;
 }
 
-export type NewEpochOptions = {
-  data: string;
-  reason: string;
-  checkpoint?: string;
-  ledger?: string;
-  ledgerKey?: string[];
-  output: 'text' | 'json';
-};
-
 /** `countersign ledger new-epoch`: go on after the store was put back to an older state, and say what was lost. */
 export async function ledgerNewEpoch(options: NewEpochOptions, io: Io): Promise<number> {
   const before = begunAt(options.data);
@@ -76,7 +66,7 @@ export async function ledgerNewEpoch(options: NewEpochOptions, io: Io): Promise<
       newest: options.checkpoint === undefined ? undefined : readText(options.checkpoint, 'checkpoint'),
     },
     postgres: options.ledger,
-    key: options.ledgerKey === undefined ? undefined : { files: options.ledgerKey },
+    key: ledgerKey(options),
   });
   const { name } = ledger.verifier;
   const at = ledger.size - 1;

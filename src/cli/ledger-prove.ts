@@ -15,16 +15,7 @@ import { CountersignError, count } from '../model/index.ts';
 import { readText, readVerifiers } from '../open/index.ts';
 import { EXIT, type Io, Progress, paint } from '../terminal/index.ts';
 import { ledgerDirectory, readIndex } from './ledger.ts';
-
-export type LedgerProveOptions = {
-  data: string;
-  out: string;
-  key?: string;
-  since?: string;
-  check?: string;
-  entry?: string;
-  output: 'text' | 'json';
-};
+import type { LedgerExportOptions, LedgerImportOptions, LedgerProveOptions } from './ledger-commands.ts';
 
 /**
  * `countersign ledger prove`: a receipt for an entry, a proof that the ledger extends a checkpoint, or the check of a
@@ -117,8 +108,6 @@ function attempt<T>(make: () => T, message: string): T {
   }
 }
 
-export type LedgerExportOptions = { data: string; receipt?: string[]; names: boolean; output: 'text' | 'json' };
-
 /** `countersign ledger export DIR`: the whole ledger as files that others can check. */
 export function ledgerExport(directory: string, options: LedgerExportOptions, io: Io): number {
   const reader = new LedgerReader(ledgerFile(options.data)).freeze();
@@ -143,8 +132,6 @@ export function ledgerExport(directory: string, options: LedgerExportOptions, io
     reader.close();
   }
 }
-
-export type LedgerImportOptions = { data: string; key: string; output: 'text' | 'json' };
 
 /** `countersign ledger import DIR`: a data directory from an export, checked first. */
 export async function ledgerImport(from: string, options: LedgerImportOptions, io: Io): Promise<number> {

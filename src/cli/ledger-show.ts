@@ -2,21 +2,8 @@ import { type EntryFilter, LedgerReader, ledgerFile } from '../ledger/index.ts';
 import { CountersignError, ENTRY_TYPES, type Entry, type ObjectRef, type Recorded, refText } from '../model/index.ts';
 import { EXIT, type Io, paint, plain } from '../terminal/index.ts';
 import { readIndex } from './ledger.ts';
+import type { LedgerShowOptions } from './ledger-commands.ts';
 import { instant } from './report-definition.ts';
-
-export type LedgerShowOptions = {
-  data: string;
-  type?: string[];
-  environment?: string;
-  since?: string;
-  until?: string;
-  principal?: string;
-  commit?: string;
-  object?: string;
-  last?: string;
-  evidence: boolean;
-  output: 'text' | 'json' | 'jsonl';
-};
 
 /** `countersign ledger show [INDEX]`: entries, as they were recorded, by what they are about. */
 export function ledgerShow(index: string | undefined, options: LedgerShowOptions, io: Io): number {

@@ -4,16 +4,7 @@ import { type Comparison, compareWith, LEDGER_FILES, LedgerReader, ledgerFile, v
 import { CountersignError, count } from '../model/index.ts';
 import { readText, readVerifiers } from '../open/index.ts';
 import { EXIT, type Io, Progress, paint } from '../terminal/index.ts';
-
-export type LedgerVerifyOptions = {
-  data: string;
-  key?: string;
-  checkpoint: string[];
-  against: string[];
-  from?: string;
-  to?: string;
-  output: 'text' | 'json';
-};
+import type { LedgerVerifyOptions } from './ledger-commands.ts';
 
 /** `countersign ledger verify`: every entry, tile and checkpoint, with the first bad entry named. */
 export function ledgerVerify(options: LedgerVerifyOptions, io: Io): number {

@@ -1,14 +1,6 @@
 import { CountersignError } from '../model/index.ts';
 import { EXIT, type Io } from '../terminal/index.ts';
-
-export type ManifestsOptions = {
-  namespace: string;
-  image: string;
-  replicas: string;
-  ledgerSecret?: string;
-  keySecret?: string;
-  storage: string;
-};
+import type { ManifestsOptions } from './serve-commands.ts';
 
 const LABELS = { 'app.kubernetes.io/name': 'countersign', 'app.kubernetes.io/managed-by': 'countersign' };
 const SELECTOR = { 'app.kubernetes.io/name': 'countersign' };

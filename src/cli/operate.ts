@@ -1,16 +1,13 @@
 import { hostname, userInfo } from 'node:os';
 import { type BreakGlassNow, breakGlassNow } from '../gate/index.ts';
 import type { ControlAnswer } from '../http/index.ts';
-import { ledgerName, openLedger } from '../ledger/index.ts';
 import { CountersignError, type EntryBody, isNoRevision } from '../model/index.ts';
-import { askService, environmentsOf, readLedger, viewOf } from '../open/index.ts';
+import { askService, environmentsOf, type LedgerOptions, openOwnLedger, readLedger, viewOf } from '../open/index.ts';
 import type { ReconcilerStatus } from '../reconcile/index.ts';
 import { EXIT, type Io, paint, plain } from '../terminal/index.ts';
+import type { ReconcileOptions, RollbackOptions, StatusOptions } from './operate-commands.ts';
 
 export type OperateOptions = { data: string; reason: string; output: 'text' | 'json' };
-export type RollbackOptions = OperateOptions & { to: string };
-export type ReconcileOptions = OperateOptions & { fromScratch: boolean };
-export type StatusOptions = { data: string; environment?: string; output: 'text' | 'json' };
 
 /** `countersign suspend|resume ENVIRONMENT`: also while no service runs. */
 export async function suspendOrResume(
@@ -194,15 +191,15 @@ async function recordAlone(command: 'suspend' | 'resume', environment: string, o
       hint: `one of ${known.join(', ')}`,
     });
   const type = command === 'suspend' ? 'environment.suspended' : 'environment.resumed';
-  await recordWithoutService(options.data, (user) => ({ type, environment, user, reason: options.reason }));
+  await recordWithoutService(options, (user) => ({ type, environment, user, reason: options.reason }));
 }
 
-/** Records what whoever is at this machine says. With the service stopped nobody else holds the ledger. */
+/** Records what the person at this machine says. While the service is stopped, this process holds the ledger. */
 export async function recordWithoutService(
-  data: string,
+  options: LedgerOptions,
   body: (user: string, subject: (text: string) => string) => EntryBody,
 ): Promise<void> {
-  const ledger = await openLedger(data, ledgerName(data) ?? '');
+  const ledger = await openOwnLedger(options);
   try {
     await ledger.record(body(ledger.subject(localUser()), (text) => ledger.subject(text)));
   } finally {

@@ -6,8 +6,7 @@ import { LedgerReader, ledgerFile } from '../ledger/index.ts';
 import { CountersignError, sha256, type Verdict, type Violation } from '../model/index.ts';
 import { chooseEnvironment, gitProgram, openConfiguration, openGate, openRendering } from '../open/index.ts';
 import { EXIT, type Io, paint, plain } from '../terminal/index.ts';
-
-export type PolicyReplayOptions = { config: string[]; data: string; output: 'text' | 'json' };
+import type { PolicyReplayOptions } from './policy-commands.ts';
 
 /**
  * `countersign policy replay`: judges a recorded change again, from the same commits and at the same moment, and

@@ -9,14 +9,7 @@ import { evaluateChange, evaluateObjects, type Found, inventoryOf, PolicyPool } 
 import { EXIT, type Io, paint, plain } from '../terminal/index.ts';
 import { parseYaml } from '../yaml/index.ts';
 import { opaProgram } from './check-files.ts';
-
-export type PolicyTestOptions = {
-  data?: string[];
-  run?: string;
-  coverage: boolean;
-  watch: boolean;
-  output: 'text' | 'json';
-};
+import type { PolicyTestOptions } from './policy-commands.ts';
 
 type Result = { readonly name: string; readonly passed: boolean; readonly why?: string };
 

@@ -9,8 +9,12 @@ import { chooseEnvironment, openCheckout, openConfiguration } from '../open/inde
 import { EXIT, type Io, paint, plain } from '../terminal/index.ts';
 import { signedBytes, waiverStatement } from '../trust/index.ts';
 import { opaProgram, openPolicies } from './check-files.ts';
-
-export type PolicyBuildOptions = { bundle: string; data?: string[]; v0: boolean; output: 'text' | 'json' };
+import type {
+  PolicyBuildOptions,
+  PolicyListOptions,
+  PolicySignOptions,
+  PolicyWaiveOptions,
+} from './policy-commands.ts';
 
 /** `countersign policy build`: Rego, templates and constraints into one bundle. */
 export async function policyBuild(
@@ -45,8 +49,6 @@ export async function policyBuild(
   }
   return EXIT.yes;
 }
-
-export type PolicyListOptions = { policy?: string[]; output: 'text' | 'json' };
 
 /** `countersign policy list`: every rule with what it is for. */
 export async function policyList(options: PolicyListOptions, settings: ProcessSettings, io: Io): Promise<number> {
@@ -84,8 +86,6 @@ export function policyCapabilities(io: Io): number {
   return EXIT.yes;
 }
 
-export type PolicySignOptions = { repo: string; key?: string; output: 'text' | 'json' };
-
 /** `countersign policy sign`: a signature beside a bundle, with the key commits are signed with. */
 export async function policySign(
   file: string,
@@ -108,22 +108,6 @@ export async function policySign(
     repository.close();
   }
 }
-
-export type PolicyWaiveOptions = {
-  repo: string;
-  config: string[];
-  environment?: string;
-  kind?: string;
-  namespace?: string;
-  object?: string;
-  file?: string;
-  reason: string;
-  ticket: string;
-  until: string;
-  name?: string;
-  key?: string;
-  output: 'text' | 'json';
-};
 
 /**
  * `countersign policy waive`: a signed file that lets one rule be broken by one thing until a day. It counts once it is

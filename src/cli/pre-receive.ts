@@ -4,9 +4,8 @@ import { sourceRepository } from '../git/index.ts';
 import { CountersignError, type Environment, isObjectId, NO_REVISION } from '../model/index.ts';
 import { gitProgram, openCheckout, openConfiguration, openGate, openRendering } from '../open/index.ts';
 import { EXIT, type Io, paint, plain } from '../terminal/index.ts';
+import type { PreReceiveOptions } from './check-commands.ts';
 import { showFindings, showVerdictEnd, showVerdictHead } from './show-verdict.ts';
-
-export type PreReceiveOptions = { repo: string; config: string[]; trust?: string };
 
 type Update = { readonly from: string; readonly to: string; readonly ref: string };
 

@@ -21,18 +21,8 @@ import {
   type TrustStore,
   verifyTag,
 } from '../trust/index.ts';
+import type { ProvenanceOptions } from './check-commands.ts';
 import { commitRow } from './show-verdict.ts';
-
-export type ProvenanceOptions = {
-  repo: string;
-  config: string[];
-  trust?: string;
-  environment?: string;
-  time: 'now' | 'claimed';
-  data?: string;
-  tag: boolean;
-  output: 'text' | 'json' | 'jsonl';
-};
 
 const MAX_TIMES = 100_000; // committer times remembered for the children that come later
 

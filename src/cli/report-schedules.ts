@@ -1,21 +1,12 @@
 import { resolve } from 'node:path';
 import { loadConfiguration, type ProcessSettings } from '../config/index.ts';
-import { type LedgerReader, ledgerName, openLedger } from '../ledger/index.ts';
-import { CountersignError, count, type EntryOf, type Recorded } from '../model/index.ts';
-import type { PassOptions } from '../open/index.ts';
-import { askService, gitProgram, ledgerKey, readLedger, recorderOf } from '../open/index.ts';
+import type { LedgerReader } from '../ledger/index.ts';
+import { count, type EntryOf, type Recorded } from '../model/index.ts';
+import { askService, gitProgram, ledgerKey, openOwnLedger, readLedger, recorderOf } from '../open/index.ts';
 import { periodFrom } from '../schedule/index.ts';
 import { openScheduledReports } from '../serve/index.ts';
 import { EXIT, type Io, paint, plain } from '../terminal/index.ts';
-
-export type ReportRunOptions = Pick<
-  PassOptions,
-  'config' | 'data' | 'ledger' | 'ledgerKey' | 'ledgerKeyCommand' | 'ledgerKeyPublic'
-> & {
-  again: boolean;
-  output: 'text' | 'json';
-};
-export type ReportListOptions = { data: string; output: 'text' | 'json' };
+import type { ReportListOptions, ReportRunOptions } from './report-commands.ts';
 
 type Issued = Recorded<EntryOf<'report.issued'>>;
 
@@ -58,14 +49,9 @@ async function runHere(
   settings: ProcessSettings,
   io: Io,
 ): Promise<readonly Issued[]> {
-  const origin = ledgerName(options.data);
-  if (origin === undefined)
-    throw new CountersignError('usage', `there is no ledger in \`${options.data}\``, {
-      hint: 'use --data with the service’s data directory',
-    });
   const schedules = loadConfiguration(options.config).reportSchedules;
   const key = ledgerKey(options);
-  const ledger = await openLedger(resolve(options.data), origin, { key, postgres: options.ledger });
+  const ledger = await openOwnLedger(options);
   try {
     const error = (_: object, message: string) => void io.err(`${paint(io, 'red', 'error:')} ${plain(message)}\n`);
     const reports = openScheduledReports({

@@ -3,14 +3,7 @@ import { askService, readLedger } from '../open/index.ts';
 import { signOffOf } from '../report/index.ts';
 import { EXIT, type Io, plain } from '../terminal/index.ts';
 import { localUser, recordWithoutService } from './operate.ts';
-
-export type ReportSignOffOptions = {
-  data: string;
-  name: string;
-  role: string;
-  remarks: string;
-  output: 'text' | 'json';
-};
+import type { ReportSignOffOptions } from './report-commands.ts';
 
 /** `countersign report sign-off REPORT`: puts on the ledger that somebody answers for it, and what they say of it. */
 export async function reportSignOff(report: string, options: ReportSignOffOptions, io: Io): Promise<number> {
@@ -27,7 +20,7 @@ export async function reportSignOff(report: string, options: ReportSignOffOption
   }
   const answer = await askService(data, 'report-sign-off', { ...asked, user: localUser() });
   if (answer === undefined)
-    await recordWithoutService(data, (user, subject) => ({
+    await recordWithoutService(options, (user, subject) => ({
       type: 'report.reviewed',
       ...asked,
       name: subject(name),

@@ -5,16 +5,8 @@ import { count } from '../model/index.ts';
 import { askService, gitProgram } from '../open/index.ts';
 import { makeReport } from '../publish/index.ts';
 import { EXIT, type Io } from '../terminal/index.ts';
-import { type DefinitionOptions, defined, periodOf } from './report-definition.ts';
-
-export type ReportOptions = DefinitionOptions & {
-  data: string;
-  from?: string;
-  to?: string;
-  out: string;
-  repo?: string[];
-  output: 'text' | 'json';
-};
+import type { ReportOptions } from './report-commands.ts';
+import { defined, periodOf } from './report-definition.ts';
 
 /** `countersign report`: the evidence of a period, as a signed set of files around a PDF. */
 export async function report(options: ReportOptions, settings: ProcessSettings, io: Io): Promise<number> {

@@ -10,16 +10,9 @@ import {
   lintPolicy,
   openTrustStore,
 } from '../trust/index.ts';
+import type { TrustImportOptions, TrustLintOptions, TrustListOptions } from './trust-commands.ts';
 
 type Common = { config: string[]; trust?: string; output: 'text' | 'json' };
-export type TrustLintOptions = Common;
-export type TrustListOptions = Common;
-export type TrustImportOptions = {
-  principal?: string;
-  kind: 'person' | 'bot' | 'platform';
-  email: string[];
-  output: 'text' | 'json';
-};
 
 const MAX_FILE = 16 * 1024 * 1024; // the keyring of a large company
 

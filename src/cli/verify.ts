@@ -6,10 +6,9 @@ import { readVerifiers } from '../open/index.ts';
 import { recheckSigned } from '../publish/index.ts';
 import { type ReportVerifier, verifyReport } from '../report/index.ts';
 import { EXIT, type Io, paint, plain } from '../terminal/index.ts';
+import type { VerifyOptions } from './report-commands.ts';
 
 const MAX_UNCHECKED = 20;
-
-export type VerifyOptions = { key?: string; seen?: string[]; output: 'text' | 'json' };
 
 /** `countersign verify FILE|DIR`: whether a report is what the ledger says, offline. */
 export async function verify(file: string, options: VerifyOptions, io: Io): Promise<number> {

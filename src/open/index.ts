@@ -17,9 +17,10 @@ export {
   openPolicy,
   trustOf,
 } from './open-gate.ts';
+export { openOwnLedger } from './open-own-ledger.ts';
 export { openRendering } from './open-rendering.ts';
 export { SharedRules } from './open-rules.ts';
-export type { PassOptions } from './pass-options.ts';
+export type { LedgerOptions, PassOptions } from './pass-options.ts';
 export { environmentsOf, readLedger, recorderOf, viewOf } from './read-ledger.ts';
 export { readSecret } from './read-secret.ts';
 export { readText, readVerifiers } from './read-verifiers.ts';

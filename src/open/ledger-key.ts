@@ -1,13 +1,13 @@
 import type { LedgerKey } from '../ledger/index.ts';
 import { CountersignError } from '../model/index.ts';
-import type { PassOptions } from './pass-options.ts';
+import type { LedgerOptions } from './pass-options.ts';
 
 /** The key that signs checkpoints, as the options name it; undefined for the one in the data directory. */
 export function ledgerKey({
   ledgerKey: files,
   ledgerKeyCommand: command,
   ledgerKeyPublic: publicKey,
-}: PassOptions): LedgerKey | undefined {
+}: LedgerOptions): LedgerKey | undefined {
   if (command === undefined) return files === undefined ? undefined : { files };
   if (publicKey === undefined || files !== undefined)
     throw new CountersignError(

@@ -1,14 +1,18 @@
-/** What a service and a single pass are both told. */
-export type PassOptions = {
-  config: string[];
+/** Which ledger a command writes to, and the key that signs it. */
+export type LedgerOptions = {
   data: string;
-  kubeconfig?: string;
-  context?: string;
-  origin?: string;
   ledger?: string;
   ledgerKey?: string[];
   ledgerKeyCommand?: string;
   ledgerKeyPublic?: string;
+};
+
+/** The options that a service and a single pass share. */
+export type PassOptions = LedgerOptions & {
+  config: string[];
+  kubeconfig?: string;
+  context?: string;
+  origin?: string;
   selector?: string;
   traces?: string;
 };
