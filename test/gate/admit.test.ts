@@ -600,6 +600,19 @@ test('a grant ends when its annotation is taken away; other changes of the names
   assert.equal(s.entries.at(-1)?.type, 'breakglass.used', 'a change with its reason is no grant');
 });
 
+test('only an update of a Namespace opens a grant: annotations alone on any other object are one use of it', async () => {
+  const s = scope();
+  const glass = { 'countersign.dev/break-glass': 'INC-1', 'countersign.dev/break-glass-for': '30m' };
+  const only = { groups: ['oncall'], user: 'ola', object: object({}, glass), oldObject: object({}, {}) };
+  assert.equal((await admit(request(only), s)).allowed, true);
+  assert.deepEqual(
+    s.entries.map((e) => e.type),
+    ['breakglass.used'],
+  );
+  assert.deepEqual(s.breakGlass.open(), []);
+  assert.equal((await admit(request({ groups: ['oncall'], user: 'ola' }), s)).allowed, false, 'nothing is open');
+});
+
 test('rules are told beside a yes to machinery and break-glass, and refuse operators', async () => {
   const violation = { code: 'policy' as const, rule: 'privileged', message: 'runs privileged' };
   const rules = { ask: async () => ({ violations: [violation], warnings: [], waived: [], bundle: 'b1' }) };

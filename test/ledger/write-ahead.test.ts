@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
-import { appendFileSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import fs, { appendFileSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { syncBuiltinESMExports } from 'node:module';
 import { join } from 'node:path';
-import { afterEach, test } from 'node:test';
+import { afterEach, mock, test } from 'node:test';
 import { evidenceRef, type Ledger, openLedger, openSeal, WriteAhead } from '../../src/ledger/index.ts';
 import { CountersignError, type EntryBody } from '../../src/model/index.ts';
 import { scratch } from '../kit/scratch.ts';
@@ -384,4 +385,22 @@ test('a program that signs keeps the key of the file too; one that signs differe
     openSeal(data, 'test', undefined, (m) => warned.push(m)),
   ];
   assert.deepEqual([a.replica, a.keys, warned], [b.replica, b.keys, []], 'the same key, the same secret');
+});
+
+test('a record beside the ledger is synced to the disk before it is acknowledged', async () => {
+  const { ahead, state, file } = await setting();
+  const synced: string[] = [];
+  const sync = mock.method(fs, 'fsyncSync', () => void synced.push(readFileSync(file, 'utf8')));
+  syncBuiltinESMExports();
+  try {
+    state.mode = 'refuses';
+    await ahead.recordSurely(use('durable'), []);
+    assert.ok(
+      synced.some((text) => text.includes('"durable"')),
+      'the whole line was in the file when it was synced',
+    );
+  } finally {
+    sync.mock.restore();
+    syncBuiltinESMExports();
+  }
 });

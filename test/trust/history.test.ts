@@ -208,6 +208,41 @@ test('an approved merge of unsigned commits is taken under `history: merged`, la
   assert.ok(codes(await verdictOn(forged, byForge)).includes('unsigned'), 'a forge answers for nobody');
 });
 
+// The side branch of a merge whose one commit has a signature that does not count.
+function badSide(kind: 'false' | 'unknown' | 'revoked'): { document: object; expected: string } {
+  const mallory = sshPerson(directory, `mallory-${n}`);
+  const document = trustDocument([dana, lee, kim, robin], { required: 1 }) as {
+    spec: { history?: string; principals: { name: string; keys: object[] }[] };
+  };
+  document.spec.history = 'merged';
+  fleet.git(undefined, 'switch', '--quiet', '-c', 'side');
+  if (kind === 'false') {
+    const tree = fleet.git(undefined, 'rev-parse', `${first}^{tree}`);
+    const time = Number(fleet.git(undefined, 'log', '-1', '--format=%ct', first));
+    const payload = payloadOf(tree, [first], lee, time);
+    const forged = signedCommit(fleet, payload, (bytes) => signBytes(lee, Buffer.concat([bytes, Buffer.from(' ')])));
+    fleet.git(undefined, 'reset', '--quiet', '--hard', forged);
+  } else
+    fleet.commit(kind === 'unknown' ? { ...mallory, name: 'lee', email: lee.email } : lee, 'side', file({ h: '2' }));
+  if (kind === 'revoked') {
+    const { keys } = document.spec.principals.find((p) => p.name === 'lee') ?? { keys: [] };
+    keys[0] = { ssh: lee.publicKey, revoked: { at: '2020-01-01T00:00:00Z', reason: 'compromised' } };
+  }
+  fleet.git(undefined, 'switch', '--quiet', 'main');
+  fleet.commit(dana, 'main', file({ a: '2' }));
+  return { document, expected: { false: 'bad-signature', unknown: 'unknown-key', revoked: 'key-compromised' }[kind] };
+}
+
+for (const kind of ['false', 'unknown', 'revoked'] as const)
+  test(`a ${kind} signature is refused under \`history: merged\`, in a merge that a person approved`, async () => {
+    const { document, expected } = badSide(kind);
+    const commit = merge(kim);
+    fleet.push('--force', `${commit}:refs/heads/main`);
+    await approveAs(robin, fleet, first, commit);
+    const verdict = await judge(fleet, [], commit, { trust: document, from: first });
+    assert.deepEqual(codes(verdict), [expected]);
+  });
+
 test('an unsigned commit on the line itself is never taken', async () => {
   const commit = fleet.commit(dana, 'plain', file({ a: '5' }), { sign: false });
   fleet.push();
@@ -376,6 +411,51 @@ for (const [what, content, code] of [
     await close();
   });
 }
+
+test('a review that a forge states counts for a change of files, and never for one of the TrustPolicy', async () => {
+  const importer: Person = { ...sshPerson(directory, `importer-${n}`), name: 'importer' };
+  const configured = policy([dana, lee, kim]) as unknown as {
+    spec: { principals: { name: string; forgeAccounts?: object[] }[]; rules: { approvals: object }[] };
+  };
+  configured.spec.principals.forEach((p, i) => {
+    p.forgeAccounts = [{ forge: 'forge.example.test', id: String(i + 1) }];
+  });
+  configured.spec.principals.push({
+    name: 'importer',
+    kind: 'bot',
+    imports: ['forge.example.test'],
+    keys: [{ ssh: importer.publicKey }],
+  } as never);
+  const { gate } = await gateWithTrustPath(configured);
+  const added = fleet.commit(dana, 'policy', { [TRUST]: text(configured) });
+  const changed = fleet.commit(dana, 'robin joins', { [TRUST]: text({ ...configured, metadata: { name: 'other' } }) });
+  fleet.push();
+  await importReview(importer, fleet, added, changed, { reviewer: '2' });
+  const { verdict } = await assess(gate, added, changed);
+  assert.ok(
+    verdict.approvals.some((a) => a.principal === 'lee' && a.importer === 'importer'),
+    'the review is heard',
+  );
+  assert.deepEqual(codes(verdict), ['trust-not-approved']);
+});
+
+test('an approval on an older base never counts for a change of the TrustPolicy', async () => {
+  const configured = policy([dana, lee, kim]) as unknown as {
+    spec: { rules: { approvals: { equivalent?: boolean } }[] };
+  };
+  for (const rule of configured.spec.rules) rule.approvals.equivalent = true;
+  const { gate } = await gateWithTrustPath(configured);
+  const added = fleet.commit(dana, 'policy', { [TRUST]: text(configured) });
+  const next = { [TRUST]: text({ ...configured, metadata: { name: 'other' } }) };
+  const early = fleet.commit(dana, 'robin joins', next);
+  await approveAs(lee, fleet, added, early);
+  fleet.git(undefined, 'reset', '--quiet', '--hard', added);
+  const moved = fleet.commit(dana, 'moved on', file({ a: '8' }));
+  const changed = fleet.commit(dana, 'robin joins', next);
+  fleet.push('--force', 'main');
+  const { verdict } = await assess(gate, moved, changed);
+  assert.deepEqual(codes(verdict), ['trust-not-approved']);
+});
 
 test('without roots nobody can change it', async () => {
   const configured = trustDocument([dana, lee, kim], { required: 0 });
