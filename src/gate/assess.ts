@@ -1,16 +1,11 @@
-import type { ViolationCode } from '../model/index.ts';
 import {
   type AllowedRevision,
-  type Change,
   type CommitVerdict,
   CountersignError,
-  type Environment,
   isNoRevision,
   mapInTurns,
-  NO_REVISION,
   type Recorded,
   type RenderedObject,
-  refText,
   type Verdict,
   type VerifiedChange,
   type Violation,
@@ -26,25 +21,16 @@ import {
   type PolicyPool,
   type PolicyScope,
 } from '../policy/index.ts';
-import { encryptionProblems, type Rendering } from '../render/index.ts';
-import {
-  examineCommits,
-  examineHistory,
-  type HistorySource,
-  malformedVerdict,
-  type TrustStore,
-  verifyChange,
-} from '../trust/index.ts';
-import { momentsOf, recordSeen } from './first-seen.ts';
+import { encryptionProblems } from '../render/index.ts';
+import type { TrustStore } from '../trust/index.ts';
+import { allow } from './allow.ts';
+import { assessTrust, ledgerOf, malformedViolation, recordTrust, type TrustAssessment } from './assess-trust.ts';
 import type { Gate } from './gate.ts';
 import { readImages } from './images-in-force.ts';
-import type { LedgerView, Recorder } from './ports.ts';
 import { recordVerdict } from './record-verdict.ts';
-import { type RenderParts, renderedBy, renderingAs, renderTree } from './render-tree.ts';
-import { trustInForce } from './trust-in-force.ts';
-import { verifyAgain } from './verify-again.ts';
+import { renderedBy, renderTree } from './render-tree.ts';
+import { outOfScope } from './scope.ts';
 import { readWaivers } from './waivers-in-force.ts';
-import { withoutAddresses } from './without-names.ts';
 
 /** The verdict, where it stands on the ledger, and what may now be applied. */
 export type Assessment = {
@@ -53,8 +39,6 @@ export type Assessment = {
   readonly allowed: AllowedRevision | undefined;
   readonly objects: readonly RenderedObject[];
 };
-
-const MAX_COMMITS = 100_000; // of one change; each is kept with some hundred bytes, and named on the ledger
 const MAX_CODES = 500; // a verdict lists this many violations; the count goes on
 
 /** Judges the change `from` → `to` of the environment's branch as a whole, and records the verdict. */
@@ -96,104 +80,6 @@ export async function assess(gate: Gate, from: string, to: string): Promise<Asse
   return { verdict, recorded, allowed, objects: judged.objects };
 }
 
-/**
- * The `AllowedRevision` of a verdict that is already on the ledger: what was allowed then, rendered again from the same
- * tree. Its commits and approvals are verified again first: an entry proves what was recorded, and not that it was so.
- * Throws `ledger-inconsistent` when the ledger does not hold that verdict (halt), or commits and approvals do not bear
- * it out (wait).
- */
-export async function recall(
-  gate: RenderParts & Pick<Gate, 'trust' | 'openPolicy'>,
-  ledger: LedgerView,
-  verdictIndex: number,
-): Promise<AllowedRevision> {
-  const recorded = ledger.entry(verdictIndex);
-  const name = gate.environment.metadata.name;
-  if (
-    recorded?.entry.type !== 'change.judged' ||
-    recorded.entry.outcome !== 'allowed' ||
-    recorded.entry.environment !== name
-  ) {
-    throw new CountersignError(
-      'ledger-inconsistent',
-      `entry ${verdictIndex} does not allow a revision of \`${name}\``,
-      {
-        recover: 'halt',
-      },
-    );
-  }
-  const { entry } = recorded;
-  const judged = ledger.evidence(entry.evidence) as Verdict;
-  const isOfEntry =
-    judged.outcome === 'allowed' && judged.environment === name && judged.to === entry.to && judged.tree === entry.tree;
-  const refusal = isOfEntry
-    ? await verifyAgain(gate, ledger, judged, Date.parse(judged.consulted.at ?? entry.time))
-    : 'its evidence is of another verdict';
-  if (refusal !== undefined)
-    throw new CountersignError(
-      'ledger-inconsistent',
-      `entry ${verdictIndex} allows ${entry.to.slice(0, 12)}, and what it rests on does not bear that out: ${refusal}`,
-      {
-        hint: 'nothing is applied because of it; find out who wrote the entry: `countersign ledger verify`, and compare with Git',
-      },
-    );
-  // As it was made then, whatever the environment says by now.
-  const { objects, content, violations } = await renderTree(
-    { ...gate, environment: renderingAs(gate.environment, judged.consulted.rendered) },
-    recorded.entry.tree,
-  );
-  // It was allowed without any; what does not render now must not be taken for a revision with fewer objects.
-  const wrong = violations.find((v) => v.code !== 'nothing-rendered');
-  if (wrong !== undefined)
-    throw new CountersignError(
-      'render-failed',
-      `${recorded.entry.to.slice(0, 12)}, which entry ${verdictIndex} allowed, does not render any more: ${wrong.message}`,
-      wrong.hint === undefined ? {} : { hint: wrong.hint },
-    );
-  // Git names files by SHA-1, for which two files with one name can be made; what was judged is known by SHA-256.
-  if (judged.content !== undefined && judged.content !== content)
-    throw new CountersignError(
-      'git-object-corrupt',
-      `the files of ${recorded.entry.to.slice(0, 12)} are not those that entry ${verdictIndex} allowed`,
-      {
-        hint: 'the repository was tampered with: fetch it anew into an empty data directory, and compare',
-      },
-    );
-  return allow(gate.environment, recorded.entry.to, verdictIndex, objects, judged.allows ?? []);
-}
-
-/** What the rules in force at a commit say of its objects; signatures and approvals are not asked. */
-export async function ruledAt(
-  gate: Gate,
-  commit: string,
-  trace = false,
-): Promise<Found & { readonly objects: readonly RenderedObject[] }> {
-  const tree = await gate.repository.tree(commit);
-  const { objects } = await renderTree(gate, tree);
-  const { metadata, spec } = gate.environment;
-  const found = await evaluateObjects(await gate.rules(tree, gate.trust), objects, {
-    environment: metadata.name,
-    parameters: spec.policies.parameters,
-    now: gate.clock(),
-    trace,
-  });
-  return { ...found, objects };
-}
-
-/** What a commit renders to for the environment; nothing of it is judged. */
-export async function renderedAt(gate: RenderParts, commit: string): Promise<Rendering> {
-  return renderTree(gate, await gate.repository.tree(commit));
-}
-
-function ledgerOf(gate: Pick<Gate, 'recorder' | 'past'>): LedgerView | undefined {
-  return gate.recorder ?? gate.past;
-}
-
-/** Leave to own nothing any more: what a first revision wrote before it failed is taken away under its own verdict. */
-export function allowNothing(environment: Environment, verdictIndex: number): AllowedRevision {
-  return allow(environment, NO_REVISION, verdictIndex, [], ['empty']);
-}
-
 type Judged = {
   readonly commits: readonly CommitVerdict[];
   readonly approvals: Verdict['approvals'];
@@ -214,8 +100,19 @@ type Judged = {
 };
 
 async function judge(gate: Gate, from: string, to: string, tree: string): Promise<Judged> {
-  const { environment, repository } = gate;
-  const nothing: Judged = {
+  if (tree === '') return { ...nothingJudged(gate), violations: [malformedViolation(await whyMalformed(gate, to))] };
+  const trusted = await assessTrust(gate, from, to, tree);
+  if (trusted.change === undefined && gate.untrusted === 'refused') {
+    const { commits, approvals, violations, warnings, store } = trusted;
+    const unrendered = [...warnings, NOT_RENDERED];
+    const trustDigest = store.digest;
+    return { ...nothingJudged(gate), commits, approvals, violations, warnings: unrendered, trustDigest };
+  }
+  return judgeObjects(gate, trusted, { from, to, tree });
+}
+
+function nothingJudged(gate: Gate): Judged {
+  return {
     commits: [],
     approvals: [],
     violations: [],
@@ -230,26 +127,18 @@ async function judge(gate: Gate, from: string, to: string, tree: string): Promis
     trustDigest: gate.trust.digest,
     trustAfter: undefined,
   };
-  if (tree === '') {
-    const [tip] = await repository.commits([to]);
-    const why =
-      tip?.kind === 'malformed'
-        ? tip
-        : { id: to, code: 'malformed' as const, reason: 'its bytes are not what Git writes' };
-    return { ...nothing, violations: [malformedViolation(why)] };
-  }
-  const trusted = await assessTrust(gate, from, to, tree);
-  if (trusted.change === undefined && gate.untrusted === 'refused') {
-    const { commits, approvals, violations, warnings, store } = trusted;
-    return {
-      ...nothing,
-      commits,
-      approvals,
-      violations,
-      warnings: [...warnings, NOT_RENDERED],
-      trustDigest: store.digest,
-    };
-  }
+}
+
+async function whyMalformed({ repository }: Gate, to: string): Promise<Parameters<typeof malformedViolation>[0]> {
+  const [tip] = await repository.commits([to]);
+  return tip?.kind === 'malformed' ? tip : { id: to, code: 'malformed', reason: 'its bytes are not what Git writes' };
+}
+
+type Step = { readonly from: string; readonly to: string; readonly tree: string };
+
+// Renders the tree of a change and asks the rules.
+async function judgeObjects(gate: Gate, trusted: TrustAssessment, { from, to, tree }: Step): Promise<Judged> {
+  const { environment } = gate;
   const [rendering, rules] = await Promise.all([renderTree(gate, tree), gate.rules(tree, trusted.store)]);
   const now = gate.clock();
   const { images, refused: unusable } = await readImages(gate, tree, trusted.store);
@@ -279,7 +168,7 @@ async function judge(gate: Gate, from: string, to: string, tree: string): Promis
     now.getTime(),
   );
   return {
-    ...nothing,
+    ...nothingJudged(gate),
     commits,
     approvals,
     allows,
@@ -340,206 +229,6 @@ async function ruleChange(
     changeInput(change, signers, groupsOf, paths, await changedObjects(before, after), scope.now),
     scope,
   );
-}
-
-/** What signatures and approvals say of a change, before anything of it is rendered. */
-export type TrustAssessment = {
-  /** There only when nothing stands against it. */
-  readonly change: VerifiedChange | undefined;
-  readonly commits: readonly CommitVerdict[];
-  readonly approvals: Verdict['approvals'];
-  readonly violations: readonly Violation[];
-  readonly warnings: readonly Violation[];
-  readonly rollback: boolean;
-  /** The TrustPolicy in force at the start of the change, and at its end. */
-  readonly store: TrustStore;
-  readonly storeAfter: TrustStore;
-};
-
-/** What of a gate takes part before anything is rendered. */
-type TrustParts = Omit<Gate, 'rules' | 'openWaiver' | 'make' | 'read'>;
-
-/** Judges every commit and approval of `from..to`; what is met for the first time goes on the ledger before that. */
-export async function assessTrust(gate: TrustParts, from: string, to: string, tree: string): Promise<TrustAssessment> {
-  const { environment, repository, recorder } = gate;
-  const started = !isNoRevision(from);
-  const { store, line } = await trustInForce({ ...gate, ledger: ledgerOf(gate) }, from, started);
-  const descends = !started || (await repository.isAncestor(from, to));
-  const source: HistorySource = { ids: repository.commitIds, read: repository.commits };
-  const ref = `refs/heads/${environment.spec.source.branch}`;
-  const { facts, malformed, isTooLong } = await examineAll(gate, source, from, to, store);
-  if (isTooLong)
-    return {
-      change: undefined,
-      commits: [],
-      approvals: [],
-      violations: [tooLong(from, to)],
-      warnings: [],
-      rollback: false,
-      store,
-      storeAfter: store,
-    };
-  if (recorder !== undefined)
-    await see(
-      gate,
-      recorder,
-      ref,
-      { from, to },
-      [...facts, ...malformed].map((c) => c.id),
-    );
-  const now = gate.clock().getTime();
-  const moment = momentsOf(ledgerOf(gate), environment.metadata.name, now);
-  const about = { environment: environment.metadata.name, repository: environment.spec.source.url, ref };
-  const change: Change = { ...about, from, to, tree, commits: facts, rollback: !descends };
-  const result = await verifyChange(change, store, {
-    diff: repository.diff,
-    mergeAdds: repository.mergeAdds,
-    isAncestor: repository.isAncestor,
-    approvals: (wanted) => repository.approvals(ref, wanted),
-    moment,
-    examine: async (ids, other) =>
-      (await examineCommits(source, ids, other)).flatMap((e) => (e.kind === 'facts' ? e.facts : [])),
-    trustLine: line,
-    startedAt: await repository.time(from),
-    onlyTrusted: gate.untrusted === 'refused',
-    now,
-  });
-  const refused = result.kind === 'refused' ? result.violations : [];
-  const violations = [
-    ...malformed.map(malformedViolation),
-    ...(descends ? refused : refusedRollback(from, to, refused)),
-  ];
-  return {
-    change: result.kind === 'verified' && malformed.length === 0 ? result.change : undefined,
-    commits: [...result.commits, ...malformed.map((m) => malformedVerdict(m, moment(m)))],
-    approvals: result.kind === 'verified' ? result.change.approvals : result.approvals,
-    violations,
-    warnings: result.warnings,
-    rollback: !descends && result.kind === 'verified',
-    store,
-    storeAfter: result.kind === 'verified' ? result.trustAfter : store,
-  };
-}
-
-// The seal, where history begins with one, and every commit by its id: on the ledger before anything is judged.
-async function see(
-  gate: TrustParts,
-  recorder: Recorder & LedgerView,
-  ref: string,
-  { from, to }: { from: string; to: string },
-  ids: readonly string[],
-): Promise<void> {
-  const environment = gate.environment.metadata.name;
-  const { baseline } = gate.environment.spec.source;
-  if (baseline === from && recorder.latest(['history.sealed'], environment)?.entry.commit !== from)
-    await recorder.record(
-      { type: 'history.sealed', environment, ref, commit: from, tree: await gate.repository.tree(from) },
-      [],
-    );
-  await recordSeen(recorder, { environment, ref, tip: to }, ids);
-}
-
-// The history of the last look is taken over where this one only goes on from it.
-async function examineAll(
-  { repository, known }: TrustParts,
-  source: HistorySource,
-  from: string,
-  to: string,
-  store: TrustStore,
-) {
-  const last = known?.last(store, from);
-  const goesOn = last !== undefined && (await repository.isAncestor(last.to, to));
-  const examined = goesOn ? [...last.examined] : [];
-  for await (const one of examineHistory(source, { from: goesOn ? last.to : from, to }, store)) {
-    examined.push(one);
-    if (examined.length > MAX_COMMITS) return { facts: [], malformed: [], isTooLong: true };
-  }
-  known?.keep(store, { from, to }, examined);
-  return {
-    facts: examined.flatMap((e) => (e.kind === 'facts' ? e.facts : [])),
-    malformed: examined.flatMap((e) => (e.kind === 'malformed' ? e : [])),
-    isTooLong: false,
-  };
-}
-
-function tooLong(from: string, to: string): Violation {
-  return {
-    code: 'change-too-long',
-    message: `more than ${MAX_COMMITS} commits lie between ${from.slice(0, 12)} and ${to.slice(0, 12)}, the most that one change may bring`,
-    commit: to,
-    hint: 'for a repository with a long history, set `spec.source.baseline` to the commit from which on the gate judges',
-  };
-}
-
-function malformedViolation(m: { id: string; code: ViolationCode; reason: string }): Violation {
-  return {
-    code: m.code,
-    message: `commit ${m.id.slice(0, 12)} is refused: ${m.reason}`,
-    commit: m.id,
-    hint: 'rewrite it with an ordinary git',
-  };
-}
-
-// Going back is a change like any other, but nobody signed it: only approvals that say so allow it.
-function refusedRollback(from: string, to: string, refused: readonly Violation[]): readonly Violation[] {
-  if (refused.length === 0) return [];
-  return [
-    {
-      code: 'not-a-descendant',
-      message: `${to.slice(0, 12)} does not descend from ${from.slice(0, 12)}, which is applied: the branch was rewritten, and no rollback was approved`,
-      commit: to,
-      hint: `put the branch back and undo changes with \`git revert\`; or approve going back: \`countersign approve ${to.slice(0, 12)} --base ${from.slice(0, 12)} --rollback\``,
-    },
-    ...refused.filter((v) => v.code !== 'approval-missing' && v.code !== 'approval-stale'),
-  ];
-}
-
-async function recordTrust(recorder: Recorder, verdict: Verdict, after: TrustStore, index: number): Promise<void> {
-  const evidence = recorder.asEvidence(withoutAddresses(after.policy, recorder));
-  await recorder.record(
-    {
-      type: 'trust.changed',
-      environment: verdict.environment,
-      revision: verdict.to,
-      before: verdict.consulted.trustDigest,
-      after: after.digest,
-      verdict: index,
-      evidence: evidence.ref,
-    },
-    [evidence],
-  );
-}
-
-// An environment owns its namespaces and the cluster-scoped kinds it names; nothing else in a commit reaches the
-// cluster.
-function outOfScope(environment: Environment, { ref, source, lineOf }: RenderedObject): Violation[] {
-  const { namespaces, clusterScoped } = environment.spec.target;
-  const refuse = (code: ViolationCode, message: string, hint: string): Violation[] => [
-    { object: ref, source: { file: source.file, line: lineOf(['metadata', 'namespace']) }, code, message, hint },
-  ];
-  if (ref.namespace === '' && !clusterScoped.includes(ref.kind))
-    return refuse(
-      'kind-not-governed',
-      `${refText(ref)} has no namespace, and this environment may own only ${clusterScoped.join(', ')} across the cluster`,
-      'add `metadata.namespace`, or the kind to `spec.target.clusterScoped`',
-    );
-  const namespace = ref.kind === 'Namespace' && ref.apiVersion === 'v1' ? ref.name : ref.namespace;
-  if (namespace === '' || namespaces.includes(namespace)) return [];
-  return refuse(
-    'namespace-not-governed',
-    `${refText(ref)} is outside of this environment’s namespaces ${namespaces.map((n) => `\`${n}\``).join(', ')}`,
-    'move it, or add the namespace to `spec.target.namespaces`',
-  );
-}
-
-function allow(
-  environment: Environment,
-  revision: string,
-  verdict: number,
-  objects: readonly RenderedObject[],
-  allows: readonly string[],
-): AllowedRevision {
-  return { environment: environment.metadata.name, revision, verdict, objects, allows } as unknown as AllowedRevision;
 }
 
 // A tip that cannot be taken apart is a "no", not a "could not tell": it is somebody's commit.

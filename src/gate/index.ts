@@ -8,15 +8,9 @@ export { AdmissionRecords } from './admission-records.ts';
 export type { AdmissionDecision, AdmissionRequest, RequestOnRecord } from './admission-request.ts';
 export { AdmissionScopes, type Door } from './admission-scopes.ts';
 export { type AdmissionScope, admit } from './admit.ts';
-export {
-  type Assessment,
-  allowNothing,
-  assess,
-  assessTrust,
-  recall,
-  renderedAt,
-  ruledAt,
-} from './assess.ts';
+export { allowNothing } from './allow.ts';
+export { type Assessment, assess } from './assess.ts';
+export { assessTrust } from './assess-trust.ts';
 export { AuditAccount, type AuditScope, type Unmatched } from './audit-account.ts';
 export { BreakGlass, type Grant, mayUseBreakGlass } from './break-glass.ts';
 export { type BreakGlassNow, breakGlassNow } from './break-glass-now.ts';
@@ -36,6 +30,7 @@ export type {
   SureRecorder,
 } from './ports.ts';
 export { type Previewed, previewFromAudit, previewFromLedger } from './preview-admission.ts';
+export { recall, renderedAt, ruledAt } from './recall.ts';
 export { type Recheck, recheckVerdict, type SignedMaterial } from './recheck.ts';
 export { limitsOf, renderedBy } from './render-tree.ts';
 export { asSubject, belonging, ofScan, type Scan, type Scanned, scanned } from './rescan.ts';
