@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url';
 import { readTrustPolicy, readWaiver } from '../src/config/index.ts';
 import { assess, type Gate } from '../src/gate/index.ts';
 import { NativeRepository, sourceRepository } from '../src/git/index.ts';
-import { environmentSchema, NO_REVISION } from '../src/model/index.ts';
+import { environmentSchema, NO_REVISION, Turns } from '../src/model/index.ts';
 import { renderFile } from '../src/render/index.ts';
 import { examineSignature } from '../src/trust/examine-signature.ts';
 import { examineHistory, KnownHistory, openTrustStore, type TrustStore } from '../src/trust/index.ts';
@@ -188,6 +188,7 @@ async function looks(bare: string, ids: readonly string[], store: TrustStore): P
     make: () => Promise.reject(new Error('nothing is made here')),
     read: async (files, _, substitute) => files.map((file) => renderFile(file, substitute)),
     untrusted: 'refused',
+    turns: new Turns(),
     openWaiver: readWaiver,
     recorder: undefined,
     clock: () => new Date(),

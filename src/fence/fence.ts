@@ -14,7 +14,7 @@ import { parseYaml } from '../yaml/index.ts';
 import { kustomizationFiles, type Tree } from './kustomize.ts';
 import { hostOf, type PullChart, readPin, unpackChart } from './pinned-chart.ts';
 import type { ParsedTexts, TextsToParse } from './reading-process.ts';
-import { type FencedFile, type Ran, runFenced } from './run-fenced.ts';
+import { type FencedFile, type Ran, runFenced, withoutNetwork } from './run-fenced.ts';
 
 /** What came of it. `content` is a digest over every file that took part and what the program was told. */
 export type Made = {
@@ -80,6 +80,7 @@ const PINNED = '.countersign-chart';
 /** A fence whose programs come from `programs`, and whose output `parse` reads. */
 export function openFence(programs: Programs, parse: ParseTexts, store?: MadeStore): Fence {
   const known = new Recent<Made>(REMEMBERED);
+  let isolation: readonly string[] | undefined;
   return async (recipe, directory, whole, limits, pull = noCharts) => {
     const tree = upTo(limits.size, whole);
     const chart = recipe.with === 'helm' ? await chartFiles(recipe, directory, tree, pull) : undefined;
@@ -101,6 +102,8 @@ export function openFence(programs: Programs, parse: ParseTexts, store?: MadeSto
       return before;
     }
     const program = await programs(recipe.with);
+    isolation ??= withoutNetwork();
+    const isolated = isolation;
     const fenced = sorted.map(([path, bytes]): FencedFile => ({ path, content: bytes }));
     const deadline = performance.now() + limits.ms;
     const make = () => {
@@ -108,6 +111,7 @@ export function openFence(programs: Programs, parse: ParseTexts, store?: MadeSto
         program,
         parse,
         content,
+        isolation: isolated,
         limits: { ...limits, ms: Math.max(1, deadline - performance.now()) },
       };
       return chart !== undefined && recipe.with === 'helm'
@@ -130,6 +134,7 @@ export function openFence(programs: Programs, parse: ParseTexts, store?: MadeSto
 
 /** One run of a program: what parses its output, the digest of what goes in, and its limits. */
 type Run = {
+  readonly isolation: readonly string[];
   readonly program: string;
   readonly parse: ParseTexts;
   readonly content: string;
@@ -170,7 +175,7 @@ function notReproducible(recipe: HelmRecipe, directory: string, content: string)
 
 // A kustomization of ours above the environment's own asks for the origin of every object; nothing else is changed.
 async function kustomize(
-  { program, parse, content, limits }: Run,
+  { program, parse, content, limits, isolation }: Run,
   directory: string,
   files: readonly FencedFile[],
 ): Promise<Made> {
@@ -180,6 +185,7 @@ async function kustomize(
     ['build', TOP, '--load-restrictor', 'LoadRestrictionsRootOnly'],
     [...files, { path: `${TOP}/kustomization.yaml`, content: Buffer.from(above) }],
     limits,
+    isolation,
   );
   if (!ran.ok) return failed('kustomize', directory, ran, content);
   const parsed = await parse([ran.output], limits);
@@ -338,7 +344,7 @@ function unvendored(definition: Uint8Array, chart: string, files: ReadonlyMap<st
 }
 
 async function helm(
-  { program, parse, content, limits }: Run,
+  { program, parse, content, limits, isolation }: Run,
   recipe: HelmRecipe,
   { directory, at: chart, shown }: ChartPlace & { readonly directory: string },
   files: readonly FencedFile[],
@@ -359,6 +365,7 @@ async function helm(
     ],
     files,
     limits,
+    isolation,
   );
   if (!ran.ok) return failed('helm', shown, ran, content);
   const name = posix.basename(chart);

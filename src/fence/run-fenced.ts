@@ -34,6 +34,7 @@ export async function runFenced(
   args: readonly string[],
   files: readonly FencedFile[],
   limits: RunLimits,
+  isolation: readonly string[] = withoutNetwork(),
 ): Promise<Ran> {
   const directory = mkdtempSync(join(tmpdir(), 'countersign-fence-'));
   try {
@@ -65,7 +66,7 @@ export async function runFenced(
       LANG: 'C.UTF-8',
     };
     return await run(
-      [...limitedCommand({ memory: limits.memory, fileSize: 2 * limits.size }), ...withoutNetwork(), program, ...args],
+      [...limitedCommand({ memory: limits.memory, fileSize: 2 * limits.size }), ...isolation, program, ...args],
       root,
       env,
       limits,
@@ -75,20 +76,13 @@ export async function runFenced(
   }
 }
 
-let unshare: readonly string[] | undefined;
-
 // A network of its own that leads nowhere; containers may forbid making one, and then the rest of the fence stands
 // alone.
-function withoutNetwork(): readonly string[] {
-  if (unshare === undefined) {
-    const command = ['/usr/bin/unshare', '--user', '--map-current-user', '--net', '--'];
-    const tried =
-      process.platform === 'linux'
-        ? spawnSync(command[0] as string, [...command.slice(1), '/bin/true'], { stdio: 'ignore', timeout: 5000 })
-        : undefined;
-    unshare = tried?.status === 0 ? command : [];
-  }
-  return unshare;
+export function withoutNetwork(): readonly string[] {
+  if (process.platform !== 'linux') return [];
+  const [unshare = '', ...args] = ['/usr/bin/unshare', '--user', '--map-current-user', '--net', '--'];
+  const probe = spawnSync(unshare, [...args, '/bin/true'], { stdio: 'ignore', timeout: 5000 });
+  return probe.status === 0 ? [unshare, ...args] : [];
 }
 
 function run(

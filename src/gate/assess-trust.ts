@@ -43,7 +43,7 @@ export type TrustAssessment = {
 };
 
 /** What of a gate takes part before anything is rendered. */
-type TrustParts = Omit<Gate, 'rules' | 'openWaiver' | 'make' | 'read'>;
+type TrustParts = Omit<Gate, 'rules' | 'openWaiver' | 'make' | 'read' | 'turns'>;
 
 /** Judges every commit and approval of `from..to`; what is met for the first time goes on the ledger before that. */
 export async function assessTrust(gate: TrustParts, from: string, to: string, tree: string): Promise<TrustAssessment> {

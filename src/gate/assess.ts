@@ -3,7 +3,6 @@ import {
   type CommitVerdict,
   CountersignError,
   isNoRevision,
-  mapInTurns,
   type Recorded,
   type RenderedObject,
   type Verdict,
@@ -149,7 +148,7 @@ async function judgeObjects(gate: Gate, trusted: TrustAssessment, { from, to, tr
     images,
   };
   const { commits, approvals, rollback, change } = trusted;
-  const onObjects = await evaluateObjects(rules, rendering.objects, scope, undefined, gate.findings);
+  const onObjects = await evaluateObjects(rules, rendering.objects, scope, undefined, gate.findings, gate.turns);
   const onChange =
     change === undefined
       ? NOTHING_FOUND
@@ -157,8 +156,8 @@ async function judgeObjects(gate: Gate, trusted: TrustAssessment, { from, to, tr
   const { waivers, refused } = await readWaivers(gate, tree, trusted.store, now.getTime());
   const allows = [...new Set((change?.commits ?? []).flatMap((c) => c.allows))];
   const unrendered = rendering.violations.filter((v) => v.code !== 'nothing-rendered' || !allows.includes('empty'));
-  const outside = await mapInTurns(rendering.objects, (o) => outOfScope(environment, o));
-  const encrypted = await mapInTurns(rendering.objects, (o) =>
+  const outside = await gate.turns.map(rendering.objects, (o) => outOfScope(environment, o));
+  const encrypted = await gate.turns.map(rendering.objects, (o) =>
     encryptionProblems(o, environment.spec.decryption !== undefined),
   );
   const ruled = applyWaivers(
@@ -226,7 +225,7 @@ async function ruleChange(
     store.policy.spec.groups.filter((g) => g.members.includes(principal)).map((g) => g.name);
   return evaluateChange(
     rules,
-    changeInput(change, signers, groupsOf, paths, await changedObjects(before, after), scope.now),
+    changeInput(change, signers, groupsOf, paths, await changedObjects(before, after, gate.turns), scope.now),
     scope,
   );
 }

@@ -1,4 +1,4 @@
-import type { Environment, Recent } from '../model/index.ts';
+import type { Environment, Recent, Turns } from '../model/index.ts';
 import type { RuleMemory } from '../policy/index.ts';
 import type { RenderedFile } from '../render/index.ts';
 import type { KnownHistory, TrustStore } from '../trust/index.ts';
@@ -24,6 +24,8 @@ export type Gate = {
   /** Where nothing is recorded, a ledger that says when commits were first seen: a verdict reached again. */
   readonly past?: LedgerView;
   readonly clock: () => Date;
+  /** The time slices that judging shares with the other work of its thread. */
+  readonly turns: Turns;
   /** Reads a TrustPolicy that stands in the repository (`spec.trustPath`). */
   readonly openPolicy: OpenPolicy;
   /** Reads a waiver that stands in the repository. */

@@ -1,9 +1,7 @@
 import {
-  breathe,
   digestOf,
   durationMs,
   type Environment,
-  mapInTurns,
   type Rendered,
   sha256,
   sizeInBytes,
@@ -33,7 +31,7 @@ const FILES_TOGETHER = 64; // parsed together, up to so many bytes
 const BYTES_TOGETHER = 2 * 1024 * 1024;
 
 /** What of a gate takes part in rendering. */
-export type RenderParts = Pick<Gate, 'environment' | 'repository' | 'rendered' | 'make' | 'read'>;
+export type RenderParts = Pick<Gate, 'environment' | 'repository' | 'rendered' | 'make' | 'read' | 'turns'>;
 
 /**
  * Renders the environment's directory of a tree. `content` is a digest over the files that took part. What comes to
@@ -107,10 +105,10 @@ async function renderFiles(parts: RenderParts, tree: string): Promise<WithConten
       files.push({ ...entry, sha256: file.sha256, rendered: { ...file.rendered, violations: [], warnings: [] } });
     }
     batch = next;
-    await breathe();
+    await parts.turns.breathe();
   }
   const gathered = gather(files.map((f) => f.rendered));
-  await breathe();
+  await parts.turns.breathe();
   violations.addAll(gathered.violations);
   return {
     objects: gathered.objects,
@@ -129,7 +127,7 @@ type Pending = { readonly entry: TreeEntry } & (
 // As many as are parsed together: few enough that neither their bytes nor what they hold fill memory or keep others
 // waiting.
 async function nextBatch(
-  { repository, rendered }: RenderParts,
+  { repository, rendered, turns }: RenderParts,
   entries: readonly TreeEntry[],
   keyOf: (entry: TreeEntry) => string,
 ): Promise<Pending[]> {
@@ -139,7 +137,7 @@ async function nextBatch(
     const few = entries.slice(batch.length, batch.length + FILES_AT_ONCE);
     const pending = await Promise.all(
       few.map(async (entry): Promise<Pending> => {
-        await breathe();
+        await turns.breathe();
         const known = rendered?.get(keyOf(entry));
         if (known !== undefined) return { entry, known };
         return {
@@ -157,7 +155,7 @@ async function nextBatch(
 
 // Files that are no manifests take part with their digest alone.
 async function knownFiles(
-  { environment, read }: RenderParts,
+  { environment, read, turns }: RenderParts,
   batch: readonly Pending[],
   limits: ProcessLimits,
 ): Promise<KnownFile[]> {
@@ -168,7 +166,7 @@ async function knownFiles(
       : [],
   );
   const rendered = manifests.length === 0 ? [] : [...(await read(manifests, limits, substitute))];
-  return mapInTurns(batch, (pending) => {
+  return turns.map(batch, (pending) => {
     if (pending.known !== undefined) return pending.known;
     const { entry, content } = pending;
     return { sha256: sha256(content), rendered: isManifest(entry) ? (rendered.shift() as RenderedFile) : NO_MANIFEST };

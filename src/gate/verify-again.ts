@@ -1,17 +1,10 @@
-import {
-  breathe,
-  isNoRevision,
-  type StatedConfiguration,
-  sha256,
-  type TrustPolicy,
-  type Verdict,
-} from '../model/index.ts';
+import { isNoRevision, type StatedConfiguration, sha256, type TrustPolicy, type Verdict } from '../model/index.ts';
 import { type HistoryItem, openTrustStore, type TrustStore } from '../trust/index.ts';
 import type { Gate } from './gate.ts';
 import type { LedgerView } from './ports.ts';
 import { followLine, makersBetween, refuseApproval, refuseCommit } from './recheck.ts';
 
-type Parts = Pick<Gate, 'environment' | 'repository' | 'trust' | 'openPolicy'>;
+type Parts = Pick<Gate, 'environment' | 'repository' | 'trust' | 'openPolicy' | 'turns'>;
 
 const TOGETHER = 128; // commits read at a time
 const MAX_STATEMENTS = 200; // of the configuration, looked through for TrustPolicies, newest first
@@ -31,7 +24,7 @@ export async function verifyAgain(
   at: number,
 ): Promise<string | undefined> {
   const { repository } = parts;
-  const items = await commitsOf(verdict, repository);
+  const items = await commitsOf(verdict, parts);
   const material = { commit: (id: string) => items.get(id) };
   if ((await repository.tree(verdict.to)) !== verdict.tree) return 'its tree is another than the one that was judged';
   // A rollback brings no commits: approvals alone allow it.
@@ -71,7 +64,7 @@ export async function verifyAgain(
   let least = Number.POSITIVE_INFINITY;
   for await (const store of candidates(parts, ledger, verdict)) {
     for (const [key, one] of open) {
-      await breathe();
+      await parts.turns.breathe();
       const refusal = await one.check(store);
       if (refusal === undefined) open.delete(key);
       else one.why = refusal;
@@ -89,13 +82,13 @@ export async function verifyAgain(
 
 async function commitsOf(
   { commits }: Verdict,
-  repository: Parts['repository'],
+  { repository, turns }: Parts,
 ): Promise<ReadonlyMap<string, HistoryItem>> {
   const items = new Map<string, HistoryItem>();
   for (let i = 0; i < commits.length; i += TOGETHER) {
     const ids = commits.slice(i, i + TOGETHER).map((c) => c.commit);
     for (const [j, item] of (await repository.commits(ids)).entries()) items.set(ids[j] as string, item);
-    await breathe();
+    await turns.breathe();
   }
   return items;
 }

@@ -1,12 +1,12 @@
 import type { ViolationCode } from '../model/index.ts';
 import {
-  breathe,
   type Commit,
   CountersignError,
   isNoRevision,
   type PathChange,
   type Tag,
   type TreeEntry,
+  Turns,
 } from '../model/index.ts';
 import { expectType, MAX_BYTES, ObjectTooLarge } from './object.ts';
 import { parseCommit } from './parse-commit.ts';
@@ -82,6 +82,7 @@ export async function listTree(
   repository: Pick<Repository, 'read'>,
   tree: string,
   directory = '.',
+  turns = new Turns(),
 ): Promise<TreeEntry[]> {
   const parts = directory.split('/').filter((part) => part !== '' && part !== '.');
   if (parts.includes('..'))
@@ -93,7 +94,7 @@ export async function listTree(
     at = line.id;
   }
   const files: TreeEntry[] = [];
-  await collect(repository, at, parts.length === 0 ? '' : `${parts.join('/')}/`, files, { lines: MAX_LINES });
+  await collect(repository, at, parts.length === 0 ? '' : `${parts.join('/')}/`, files, { lines: MAX_LINES, turns });
   return files.sort((a, b) => (a.path < b.path ? -1 : 1));
 }
 
@@ -106,15 +107,20 @@ export async function readBlob(repository: Pick<Repository, 'read'>, id: string)
  * Every path whose mode or content differs between two commits (`NO_REVISION`: nothing yet), sorted; renames are a
  * removal and an addition.
  */
-export async function diffTrees(repository: Pick<Repository, 'read'>, from: string, to: string): Promise<PathChange[]> {
+export async function diffTrees(
+  repository: Pick<Repository, 'read'>,
+  from: string,
+  to: string,
+  turns = new Turns(),
+): Promise<PathChange[]> {
   const changes: PathChange[] = [];
   const before = isNoRevision(from) ? undefined : (await readCommit(repository, from)).tree;
-  await diff(repository, before, (await readCommit(repository, to)).tree, '', changes, { lines: MAX_LINES });
+  await diff(repository, before, (await readCommit(repository, to)).tree, '', changes, { lines: MAX_LINES, turns });
   return changes.sort((a, b) => (a.path < b.path ? -1 : 1));
 }
 
 /** How much more of trees is read. */
-type Budget = { lines: number };
+type Budget = { lines: number; readonly turns: Turns };
 
 async function collect(
   repository: Pick<Repository, 'read'>,
@@ -124,7 +130,7 @@ async function collect(
   budget: Budget,
 ): Promise<void> {
   for (const line of await linesWithin(budget, repository, tree)) {
-    await breathe();
+    await budget.turns.breathe();
     if (line.mode === '40000') await collect(repository, line.id, `${prefix}${line.name}/`, files, budget);
     else files.push({ path: prefix + line.name, mode: line.mode, blob: line.id });
     if (files.length > MAX_FILES)
@@ -168,7 +174,7 @@ async function diff(
     const a = old.get(name);
     const b = now.get(name);
     if (a?.id === b?.id && a?.mode === b?.mode) continue;
-    await breathe();
+    await budget.turns.breathe();
     await diff(repository, treeOf(a), treeOf(b), `${prefix}${name}/`, changes, budget);
     const [x, y] = [fileOf(a), fileOf(b)];
     if (x !== undefined || y !== undefined) changes.push({ path: prefix + name, before: x, after: y });

@@ -1,4 +1,4 @@
-import { CountersignError, isNoRevision } from '../model/index.ts';
+import { CountersignError, isNoRevision, Turns } from '../model/index.ts';
 import { diffTrees, findPath, listTree, mergeAdds, readBlob, readCommit, readCommits } from './history.ts';
 import { expectType } from './object.ts';
 import { parseTree } from './parse-tree.ts';
@@ -9,17 +9,17 @@ const MAX_STATEMENT = 64 * 1024; // what is larger is no statement, and is heard
 const MAX_FILE = 4 * 1024 * 1024; // a TrustPolicy with the keyrings of hundreds of people
 
 /** A repository as the gate reads it: histories, differences, files and approvals. */
-export function sourceRepository(repository: Repository) {
+export function sourceRepository(repository: Repository, turns = new Turns()) {
   return {
     isAncestor: (ancestor: string, descendant: string) => repository.isAncestor(ancestor, descendant),
     commitIds: (from: string, to: string) => repository.listCommits(from, to),
     commits: (ids: readonly string[]) => readCommits(repository, ids),
-    diff: (from: string, to: string) => diffTrees(repository, from, to),
+    diff: (from: string, to: string) => diffTrees(repository, from, to, turns),
     mergeAdds: (merge: { id: string; tree: string; parents: readonly string[] }) => mergeAdds(repository, merge),
     tree: async (commit: string) => (await readCommit(repository, commit)).tree,
     time: async (commit: string) =>
       isNoRevision(commit) ? undefined : (await readCommit(repository, commit)).committer.time,
-    files: (tree: string, directory: string) => listTree(repository, tree, directory),
+    files: (tree: string, directory: string) => listTree(repository, tree, directory, turns),
     blob: (id: string) => readBlob(repository, id),
     /** A file's id and content at a commit, or undefined where it is not there. */
     file: async (commit: string, path: string) => {

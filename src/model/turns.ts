@@ -1,62 +1,66 @@
 import { constants, setPriority } from 'node:os';
 
 const SLICE_MS = 1; // of the event loop, at a time
-const PAUSE_MS = 3; // for whoever waits for an answer
-const HOPS = 4; // microtasks until whoever was let go has done its part
-const waiting: (() => void)[] = [];
-let begun = performance.now();
-let isScheduled = false;
-let isAsked = () => false;
+const PAUSE_MS = 3; // for requests that wait for an answer
+const HOPS = 4; // microtasks until the work that was let go has done its part
 
 /**
- * From here on, work in bulk on this thread takes a rest between its slices for as long as `asked()` holds: somebody
- * waits for answers.
+ * The time slices that bulk work on one thread shares, so that requests are answered in between. While `isAsked` holds,
+ * the work also pauses between slices.
  */
-export function standBackWhile(asked: () => boolean): void {
-  isAsked = asked;
-}
+export class Turns {
+  readonly #isAsked: () => boolean;
+  readonly #waiting: (() => void)[] = [];
+  #begun = Number.NEGATIVE_INFINITY; // the first work waits its turn, too
+  #isScheduled = false;
 
-/**
- * Lets the event loop go round where work in bulk has had this thread for a millisecond: requests that came meanwhile
- * go first. All such work shares one slice, so that many tasks side by side keep it no longer than one.
- */
-export function breathe(): Promise<void> {
-  if (waiting.length === 0 && !isLong()) return Promise.resolve();
-  return new Promise((go) => {
-    waiting.push(go);
-    schedule();
-  });
-}
-
-/** `items.map(of)`, for many items, letting others have their turn between them. */
-export async function mapInTurns<T, R>(items: readonly T[], of: (item: T, i: number) => R): Promise<R[]> {
-  const made: R[] = [];
-  for (const [i, item] of items.entries()) {
-    if (isLong()) await breathe();
-    made.push(of(item, i));
+  constructor(isAsked: () => boolean = () => false) {
+    this.#isAsked = isAsked;
   }
-  return made;
-}
 
-function schedule(): void {
-  if (isScheduled) return;
-  isScheduled = true;
-  if (isAsked()) setTimeout(slice, PAUSE_MS);
-  else setImmediate(slice);
-}
-
-async function slice(): Promise<void> {
-  begun = performance.now();
-  while (waiting.length > 0 && !isLong()) {
-    waiting.shift()?.();
-    for (let hop = 0; hop < HOPS; hop++) await undefined;
+  /**
+   * Lets the event loop go round once bulk work has had this thread for a millisecond. All work with these turns shares
+   * one slice, so that many tasks side by side keep the thread no longer than one.
+   */
+  breathe(): Promise<void> {
+    if (this.#waiting.length === 0 && !this.#isLong()) return Promise.resolve();
+    return new Promise((go) => {
+      this.#waiting.push(go);
+      this.#schedule();
+    });
   }
-  isScheduled = false;
-  if (waiting.length > 0) schedule();
-}
 
-function isLong(): boolean {
-  return performance.now() - begun > SLICE_MS;
+  /** Does `items.map(of)` for many items, and breathes between them. */
+  async map<T, R>(items: readonly T[], of: (item: T, i: number) => R): Promise<R[]> {
+    const results: R[] = [];
+    for (const [i, item] of items.entries()) {
+      if (this.#isLong()) await this.breathe();
+      results.push(of(item, i));
+    }
+    return results;
+  }
+
+  #schedule(): void {
+    if (this.#isScheduled) return;
+    this.#isScheduled = true;
+    const slice = () => void this.#slice();
+    if (this.#isAsked()) setTimeout(slice, PAUSE_MS);
+    else setImmediate(slice);
+  }
+
+  async #slice(): Promise<void> {
+    this.#begun = performance.now();
+    while (this.#waiting.length > 0 && !this.#isLong()) {
+      this.#waiting.shift()?.();
+      for (let hop = 0; hop < HOPS; hop++) await undefined;
+    }
+    this.#isScheduled = false;
+    if (this.#waiting.length > 0) this.#schedule();
+  }
+
+  #isLong(): boolean {
+    return performance.now() - this.#begun > SLICE_MS;
+  }
 }
 
 /**

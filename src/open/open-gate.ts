@@ -7,7 +7,7 @@ import {
 } from '../config/index.ts';
 import type { Gate, OpenPolicy, SourceRepository } from '../gate/index.ts';
 import { NativeRepository, UserRepository } from '../git/index.ts';
-import { CountersignError, type Environment, type TrustPolicy } from '../model/index.ts';
+import { CountersignError, type Environment, type TrustPolicy, Turns } from '../model/index.ts';
 import { findOnPath } from '../tools/index.ts';
 import { openTrustStore } from '../trust/index.ts';
 import { memoryShare } from './memory-share.ts';
@@ -41,13 +41,15 @@ export function trustOf(configuration: Configuration, environment: Environment):
 /** Opens a TrustPolicy that stands in a repository. */
 export const openPolicy: OpenPolicy = (text, file) => openTrustStore(readTrustPolicy(text, file));
 
-/** A gate for an environment, without a recorder, and how to end the threads of its rules. */
+type GateOptions = RulesOptions & Pick<Gate, 'make' | 'read' | 'untrusted'> & { readonly turns?: Turns };
+
+/** Opens the gate of an environment, without a recorder, and returns it with what ends the threads of its rules. */
 export async function openGate(
   configuration: Configuration,
   environment: Environment,
   repository: SourceRepository,
   clock: () => Date,
-  { make, read, untrusted, ...options }: RulesOptions & Pick<Gate, 'make' | 'read' | 'untrusted'>,
+  { make, read, untrusted, turns = new Turns(), ...options }: GateOptions,
 ): Promise<{ readonly gate: Gate; readonly close: () => Promise<void> }> {
   const { rules, close } = openRules(environment, repository, options);
   const gate: Gate = {
@@ -57,6 +59,7 @@ export async function openGate(
     rules,
     recorder: undefined,
     clock,
+    turns,
     openPolicy,
     openWaiver: readWaiver,
     make,

@@ -2,11 +2,11 @@ import type { PolicyBundle, RuleInfo } from '../bundle/index.ts';
 import {
   digestOf,
   type ImageData,
-  mapInTurns,
   type Recent,
   type RenderedObject,
   refKey,
   refText,
+  Turns,
   type VerifiedChange,
   type Violation,
 } from '../model/index.ts';
@@ -116,11 +116,12 @@ export async function evaluateObjects(
   scope: PolicyScope,
   request?: RequestFields,
   memory?: RuleMemory,
+  turns = new Turns(),
 ): Promise<Found> {
   const run = runScope(scope, objects);
   // Whoever waits for a request to be decided does not stand back for others.
   const each = <T, R>(items: readonly T[], of: (item: T, i: number) => R) =>
-    request === undefined ? mapInTurns(items, of) : items.map(of);
+    request === undefined ? turns.map(items, of) : items.map(of);
   const subject = (o: RenderedObject): Subject => ({
     kind: 'object',
     ...withImages(JSON.stringify(o.object), scope.images),
@@ -171,9 +172,14 @@ export async function evaluateObjects(
 }
 
 /** Runs the change rules once. */
-export async function evaluateChange(pool: PolicyPool, change: ChangeInput, scope: PolicyScope): Promise<Found> {
+export async function evaluateChange(
+  pool: PolicyPool,
+  change: ChangeInput,
+  scope: PolicyScope,
+  turns = new Turns(),
+): Promise<Found> {
   const { objects, ...about } = change;
-  const spelled = await mapInTurns(objects, (o) => JSON.stringify(o));
+  const spelled = await turns.map(objects, (o) => JSON.stringify(o));
   const json = `${JSON.stringify(about).slice(0, -1)},"objects":[${spelled.join(',')}]}`;
   const [judged] = await pool.judge([{ kind: 'change', ...withImages(json, scope.images) }], runScope(scope, []));
   const infos = ruleInfos(pool.bundles);
@@ -278,10 +284,11 @@ function gathered(
 export async function changedObjects(
   before: readonly RenderedObject[],
   after: readonly RenderedObject[],
+  turns = new Turns(),
 ): Promise<ChangeInput['objects']> {
   const was = new Map(before.map((o) => [refKey(o.ref), o]));
   const is = new Map(after.map((o) => [refKey(o.ref), o]));
-  const found = await mapInTurns([...new Set([...was.keys(), ...is.keys()])].sort(), (key): ChangeInput['objects'] => {
+  const found = await turns.map([...new Set([...was.keys(), ...is.keys()])].sort(), (key): ChangeInput['objects'] => {
     const [old, now] = [was.get(key), is.get(key)];
     if (old !== undefined && now !== undefined && old.digest === now.digest) return [];
     const one = (now ?? old) as RenderedObject;

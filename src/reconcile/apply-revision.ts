@@ -2,13 +2,11 @@ import { setTimeout as wait } from 'node:timers/promises';
 import { type EnvironmentState, recordOf } from '../gate/index.ts';
 import {
   type AllowedRevision,
-  breathe,
   CountersignError,
   durationMs,
   type EntryOf,
   type Irreversible,
   inParallel,
-  mapInTurns,
   messageOf,
   type ObjectRef,
   type OwnedObject,
@@ -121,20 +119,20 @@ class Run {
   ): Promise<Run> {
     const state = ports.state();
     const { owned, inventory, open } = state;
-    const settled = new Map(await mapInTurns(inventory.objects, (o) => [refKey(o.ref), o] as const));
-    const items = await mapInTurns(revision.objects, (rendered): Item => {
+    const settled = new Map(await ports.turns.map(inventory.objects, (o) => [refKey(o.ref), o] as const));
+    const items = await ports.turns.map(revision.objects, (rendered): Item => {
       const isNew = !owned.has(refKey(rendered.ref));
       return { ref: rendered.ref, rendered, isNew, owned: own(rendered, revision, settled), replace: false };
     });
     // What an interrupted or failed run may have written is not known to be as it was.
     const touched = open === undefined ? [] : [...open.plan.objects.map((o) => o.ref), ...open.plan.prune];
-    const doubtful = new Set(await mapInTurns(touched, refKey));
+    const doubtful = new Set(await ports.turns.map(touched, refKey));
     const isDoubtful = (key: string) => open !== undefined && (doubtful.has(key) || !settled.has(key));
-    const differs = await mapInTurns(items, ({ ref, rendered }) => {
+    const differs = await ports.turns.map(items, ({ ref, rendered }) => {
       const key = refKey(ref);
       return settled.get(key)?.rendered !== rendered.digest || options.force?.has(key) === true || isDoubtful(key);
     });
-    const kept = new Set(await mapInTurns(items, (i) => refKey(i.ref)));
+    const kept = new Set(await ports.turns.map(items, (i) => refKey(i.ref)));
     const gone = [...[...owned.values()].map((o) => o.ref), ...inventory.leaving].filter(
       (ref) => !kept.has(refKey(ref)),
     );
@@ -198,7 +196,7 @@ class Run {
   async #rehearse(): Promise<{ deferred: ReadonlySet<string> }> {
     const { cluster, environment } = this.#ports;
     await cluster.watch([...this.#changed.map((i) => i.ref), ...this.#prune], environment.spec.target.namespaces);
-    await breathe();
+    await this.#ports.turns.breathe();
     this.#refuseOtherOwners(this.#changed);
     const deferred = await this.#deferred();
     await this.#dryRunEach(this.#changed.filter((i) => !deferred.has(refKey(i.ref))));
@@ -228,7 +226,7 @@ class Run {
   // Objects in namespaces or of kinds that this very change brings cannot be dry-run yet: they are, as a whole, once
   // those exist.
   async #deferred(): Promise<ReadonlySet<string>> {
-    await breathe();
+    await this.#ports.turns.breathe();
     const places = new Map(this.#changed.map((i) => [`${i.ref.apiVersion}/${i.ref.kind}/${i.ref.namespace}`, i]));
     const missing = new Set<string>();
     await this.#inParallel([...places], async ([place, item]) => {

@@ -7,6 +7,7 @@ import type {
   RenderedObject,
   Told,
   Trace,
+  Turns,
   Writing,
 } from '../model/index.ts';
 
@@ -75,6 +76,7 @@ export type ReconcilePorts = {
   readonly state: () => EnvironmentState;
   readonly log: LogPort;
   readonly clock: () => Date;
+  readonly turns: Turns;
   /**
    * The id that the source's branch is at, and of the approvals, as fetched at `since` (by `performance.now()`) or
    * later.

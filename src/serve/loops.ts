@@ -18,6 +18,7 @@ import {
   refKey,
   sha256,
   type Told,
+  Turns,
 } from '../model/index.ts';
 import { decrypting, gitProgram, openGate, openRendering, SharedRules, sourceAccess } from '../open/index.ts';
 import { type ReconcilePorts, Reconciler } from '../reconcile/index.ts';
@@ -35,13 +36,10 @@ export type OpenGate = {
 };
 
 /** The gates of all environments, with those that are run elsewhere: admission is for each of them. */
-export async function openGates({
-  configuration,
-  recorder,
-  options,
-  settings,
-  closing,
-}: Serving): Promise<readonly OpenGate[]> {
+export async function openGates(
+  { configuration, recorder, options, settings, closing }: Serving,
+  turns = new Turns(),
+): Promise<readonly OpenGate[]> {
   const shared = new SharedRules();
   const rendering = openRendering(settings, join(resolve(options.data), 'rendered'));
   closing.push(rendering.close);
@@ -58,11 +56,12 @@ export async function openGates({
         openRepository(directory, program === undefined ? undefined : { ...program, run: beside.run });
       if (!repositories.has(directory)) closing.push(() => repository.close());
       repositories.set(directory, repository);
-      const opened = await openGate(configuration, environment, sourceRepository(repository), () => new Date(), {
+      const opened = await openGate(configuration, environment, sourceRepository(repository, turns), () => new Date(), {
         git: program,
         shared,
         ...rendering,
         untrusted: 'refused',
+        turns,
       });
       closing.push(opened.close);
       const gate: OpenGate['gate'] = {
@@ -104,6 +103,7 @@ export function openLoops(
       state,
       log,
       clock: () => new Date(),
+      turns: gate.turns,
       look: (since) =>
         once(directory, since, async () => {
           await repository.fetch(url, branch, await access());

@@ -25,4 +25,8 @@ export type ServeOptions = PassOptions & {
 };
 
 /** What the outside may hear of a running service: each step of each change (tests stop the process there). */
-export type ServeHooks = { readonly onStep?: (step: Step, environment: string) => void };
+export type ServeHooks = {
+  /** Prepares the process for a long run, before anything is opened. */
+  readonly onStart?: () => void;
+  readonly onStep?: (step: Step, environment: string) => void;
+};

@@ -1,11 +1,10 @@
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { hostname } from 'node:os';
-import { setFlagsFromString } from 'node:v8';
 import pino, { type Logger } from 'pino';
 import { Lease } from '../cluster/index.ts';
 import type { ProcessSettings } from '../config/index.ts';
-import { CountersignError, messageOf, standBackWhile } from '../model/index.ts';
+import { CountersignError, messageOf, Turns } from '../model/index.ts';
 import { gitProgram, ledgerKey } from '../open/index.ts';
 import type { Reconciler } from '../reconcile/index.ts';
 import type { ScheduledReports } from '../schedule/index.ts';
@@ -41,9 +40,7 @@ export async function serve(
     },
     { write: io.err },
   );
-  // Left alone, the engine lets the heap grow to several times what lives in it before it looks through it again: with
-  // 200 environments 270 MiB for 95. Looking sooner costs nothing that can be measured, since it is done beside.
-  setFlagsFromString('--heap-growing-percent=30');
+  hooks.onStart?.();
   checkServeOptions(options);
   const probes = await ProbeServer.open(options.http);
   const away = { log, waitsFor: (why: string) => probes?.waitsFor(why) };
@@ -123,11 +120,10 @@ async function serveWith({ configuration, tellOf }: Documents, ending: AbortSign
     await recordStart(serving);
     await keepStated(serving);
     const clusters = openClusters(links, ledger, log);
-    const gates = await openGates(serving);
-    // The gate's own work can wait; whoever asks the webhook cannot, and both share this process and the API server.
+    // The gate's own work can wait; requests to the webhook cannot, and both share this process and the API server.
     const isAsked = () => front?.demand.isBusy === true;
-    standBackWhile(isAsked);
-    closing.push(() => standBackWhile(() => false));
+    const turns = new Turns(isAsked);
+    const gates = await openGates(serving, turns);
     loops.push(...openLoops(serving, gates, clusters, hooks, () => (isAsked() ? AT_ONCE.beside : AT_ONCE.alone)));
     const isHere = (environment: string) => loops.some((l) => l.name === environment && l.status.state !== 'standby');
     await openAdmission(serving, front, gates, clusters, isHere);

@@ -90,54 +90,48 @@ function nameOf(key: unknown): string | undefined {
 /** Readers differ on whether a merge wins over a key that stands before it. */
 export class MergeConflict extends Error {}
 
-// Set while the keys of a merged mapping are walked through; which of a mapping's keys came by merges.
-let merging = false;
-const merged = new WeakMap<object, Set<string>>();
+/** Returns the schema of scalars as the API server reads them, for one text: it keeps which keys came by merges. */
+export function apiServerSchema() {
+  return CORE_SCHEMA.withTags(nullYaml11Tag, boolYaml11Tag, integerTag, floatTag, mergeTag, sequenceTag, mappingTag());
+}
 
-const mappingTag = defineMappingTag<Record<string, unknown>, Record<string, unknown>>('tag:yaml.org,2002:map', {
-  create: () => ({}),
-  addPair: (map, key, value) => {
-    const name = nameOf(key);
-    if (name === undefined) return 'a key must be text, a whole number below 2^53, true or false; put it in quotes';
-    if (merging) merged.set(map, (merged.get(map) ?? new Set()).add(name));
-    if (name === '__proto__')
-      Object.defineProperty(map, name, {
-        value: plainValue(value),
-        enumerable: true,
-        configurable: true,
-        writable: true,
-      });
-    else map[name] = plainValue(value);
-    return '';
-  },
-  has: (map, key) => {
-    const name = nameOf(key);
-    const present = name !== undefined && Object.hasOwn(map, name);
-    if (present && merging && !merged.get(map)?.has(name)) throw new MergeConflict(name);
-    return present;
-  },
-  *keys(map) {
-    merging = true;
-    try {
-      yield* Object.keys(map);
-    } finally {
-      merging = false;
-    }
-  },
-  get: (map, key) => (Object.hasOwn(map, String(key)) ? map[String(key)] : null),
-  identify: () => false,
-});
-
-/** Scalars as the API server reads them. */
-export const API_SERVER_SCHEMA = CORE_SCHEMA.withTags(
-  nullYaml11Tag,
-  boolYaml11Tag,
-  integerTag,
-  floatTag,
-  mergeTag,
-  sequenceTag,
-  mappingTag,
-);
+function mappingTag() {
+  let merging = false; // while the keys of a merged mapping are walked through
+  const merged = new WeakMap<object, Set<string>>(); // the keys of a mapping that came by merges
+  return defineMappingTag<Record<string, unknown>, Record<string, unknown>>('tag:yaml.org,2002:map', {
+    create: () => ({}),
+    addPair: (map, key, value) => {
+      const name = nameOf(key);
+      if (name === undefined) return 'a key must be text, a whole number below 2^53, true or false; put it in quotes';
+      if (merging) merged.set(map, (merged.get(map) ?? new Set()).add(name));
+      if (name === '__proto__')
+        Object.defineProperty(map, name, {
+          value: plainValue(value),
+          enumerable: true,
+          configurable: true,
+          writable: true,
+        });
+      else map[name] = plainValue(value);
+      return '';
+    },
+    has: (map, key) => {
+      const name = nameOf(key);
+      const present = name !== undefined && Object.hasOwn(map, name);
+      if (present && merging && !merged.get(map)?.has(name)) throw new MergeConflict(name);
+      return present;
+    },
+    *keys(map) {
+      merging = true;
+      try {
+        yield* Object.keys(map);
+      } finally {
+        merging = false;
+      }
+    },
+    get: (map, key) => (Object.hasOwn(map, String(key)) ? map[String(key)] : null),
+    identify: () => false,
+  });
+}
 
 /** Rego's own reader takes the words of YAML 1.1 as text, and its octal numbers as numbers. */
 export const REGO_SCHEMA = CORE_SCHEMA.withTags(nullYaml11Tag, withoutBase60(intYaml11Tag), mergeTag);

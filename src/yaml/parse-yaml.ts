@@ -1,7 +1,7 @@
 import { constructFromEvents, dump, EVENT_ID, type Event, getScalarValue, parseEvents, YAMLException } from 'js-yaml';
 import type { Position, ValuePath } from '../model/index.ts';
 import {
-  API_SERVER_SCHEMA,
+  apiServerSchema,
   MergeConflict,
   plainValue,
   REGO_SCHEMA,
@@ -48,7 +48,7 @@ export function parseYaml(text: string, options: { readonly words?: boolean } = 
     const events = parseEvents(text, { maxDepth: MAX_DEPTH });
     const values = constructFromEvents(events, {
       source: text,
-      schema: options.words === false ? REGO_SCHEMA : API_SERVER_SCHEMA,
+      schema: options.words === false ? REGO_SCHEMA : apiServerSchema(),
       maxAliases: MAX_ALIASES,
     });
     const shared = events.some((e) => e.type === EVENT_ID.ALIAS);

@@ -5,7 +5,7 @@ import { type PolicyBundle, readBundle } from '../../src/bundle/index.ts';
 import { readTrustPolicy, readWaiver } from '../../src/config/index.ts';
 import { assess, type Gate } from '../../src/gate/index.ts';
 import { NativeRepository, sourceRepository } from '../../src/git/index.ts';
-import { environmentSchema, NO_REVISION, trustPolicySchema, type Verdict } from '../../src/model/index.ts';
+import { environmentSchema, NO_REVISION, Turns, trustPolicySchema, type Verdict } from '../../src/model/index.ts';
 import { PolicyPool } from '../../src/policy/index.ts';
 import { renderFile } from '../../src/render/index.ts';
 import { openTrustStore } from '../../src/trust/index.ts';
@@ -51,6 +51,7 @@ export async function gateOf(fleet: Fleet, people: readonly Person[], options: J
     rules: options.rules === undefined ? shippedRules : async () => options.rules as PolicyPool,
     recorder: undefined,
     clock: () => options.at ?? new Date(),
+    turns: new Turns(),
     openPolicy: async (text, file) => openTrustStore(readTrustPolicy(text, file)),
     openWaiver: readWaiver,
     make: () => Promise.reject(new Error('nothing is made here')),

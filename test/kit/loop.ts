@@ -102,6 +102,7 @@ export class Loop {
           state: rememberedState(recorder, name),
           log: quiet,
           clock,
+          turns: gate.turns,
           look: async () => ({ tip: made.tip, approvals: made.approvals }),
           tell: (told) => made.told.push(told),
           trace: untraced,

@@ -1,8 +1,6 @@
 import assert from 'node:assert/strict';
-import { after, test } from 'node:test';
-import { breathe, mapInTurns, standBackWhile } from '../../src/model/index.ts';
-
-after(() => standBackWhile(() => false));
+import { test } from 'node:test';
+import { Turns } from '../../src/model/index.ts';
 
 // Half a millisecond of work: of a slice of one, no more than three fit.
 function work<T>(item: T): T {
@@ -29,7 +27,7 @@ const items = Array.from({ length: 60 }, (_, i) => i);
 test('work in bulk lets others have their turn, and its results stay in order', async () => {
   let made: number[] = [];
   const turns = await turnsDuring(async () => {
-    made = await mapInTurns(items, (i) => work(i) * 2);
+    made = await new Turns().map(items, (i) => work(i) * 2);
   });
   assert.deepEqual(
     made,
@@ -39,10 +37,11 @@ test('work in bulk lets others have their turn, and its results stay in order', 
 });
 
 test('many such tasks side by side keep the event loop no longer than one', async () => {
+  const shared = new Turns();
   const turns = await turnsDuring(() =>
     Promise.all(
       items.map(async (i) => {
-        await breathe();
+        await shared.breathe();
         work(i);
       }),
     ),
@@ -52,8 +51,7 @@ test('many such tasks side by side keep the event loop no longer than one', asyn
 
 test('while others wait for answers it rests between its slices', async () => {
   const idle = () => performance.eventLoopUtilization().idle;
-  standBackWhile(() => true);
   const before = idle();
-  await mapInTurns(items, work);
+  await new Turns(() => true).map(items, work);
   assert.ok(idle() - before > 10, `${idle() - before} ms`);
 });
