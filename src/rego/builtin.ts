@@ -1,23 +1,23 @@
 import { RegoNumber, RegoObject, RegoSet, type Value } from './value.ts';
 
 /**
- * What a builtin may know beside its arguments. The time is one instant for a whole decision, so that it can be made
- * again.
+ * Context a builtin may use besides its arguments. The time is one instant for the whole decision, so that the decision
+ * can be reproduced.
  */
 export type BuiltinContext = {
   /** Nanoseconds since 1970. */
   readonly now: bigint;
-  /** Takes what `print` and `trace` say; undefined where nobody listens. */
+  /** Receives the output of `print` and `trace`; undefined if there is no listener. */
   readonly print?: ((line: string) => void) | undefined;
 };
 
 /**
- * Arguments in, result out. Throws `Undefined` where OPA’s own builtin reports an error, which leaves the expression
- * undefined.
+ * A builtin: arguments in, result out. It throws `Undefined` where OPA's builtin reports an error, which leaves the
+ * expression undefined.
  */
 export type Builtin = (args: readonly Value[], context: BuiltinContext) => Value;
 
-/** A builtin has no result for these arguments. */
+/** Thrown by a builtin that has no result for these arguments. */
 export class Undefined extends Error {
   constructor(why = 'no result') {
     super(why);
@@ -35,7 +35,7 @@ function number(value: Value | undefined): number | RegoNumber {
   return value;
 }
 
-/** A whole number of any size. */
+/** Reads a whole number of any size. */
 export function bigint(value: Value | undefined): bigint {
   const n = number(value);
   if (typeof n === 'number') return BigInt(n);
@@ -46,7 +46,7 @@ export function bigint(value: Value | undefined): bigint {
   return whole;
 }
 
-/** A whole number small enough to count with. */
+/** Reads a whole number small enough to count with. */
 export function integer(value: Value | undefined): number {
   const n = bigint(value);
   if (n > BigInt(Number.MAX_SAFE_INTEGER) || n < BigInt(Number.MIN_SAFE_INTEGER)) throw new Undefined('too large');
@@ -63,12 +63,12 @@ export function array(value: Value | undefined): readonly Value[] {
   return value as readonly Value[];
 }
 
-/** The members of an array or a set, a set’s in order. */
+/** Returns the members of an array or a set. A set's members come in Rego's order. */
 export function collection(value: Value | undefined): readonly Value[] {
   return value instanceof RegoSet ? value.sorted() : array(value);
 }
 
-// `1e3` and `2.0` are whole numbers too. Exponents beyond any use are refused before they take memory.
+// `1e3` and `2.0` are whole numbers too. Absurdly large exponents are refused before they take memory.
 function wholeOf(written: string): bigint | undefined {
   const match = /^(-?)(\d+)(?:\.(\d+))?(?:[eE]([+-]?\d{1,4}))?$/.exec(written);
   if (match === null) return undefined;

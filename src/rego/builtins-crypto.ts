@@ -11,7 +11,7 @@ const hmac =
   ([message, key]) =>
     createHmac(algorithm, text(key)).update(text(message)).digest('hex');
 
-/** Digests and keyed digests, in hexadecimal. */
+/** Digests and keyed digests (HMAC), in hexadecimal. */
 export const CRYPTO_BUILTINS: Readonly<Record<string, Builtin>> = {
   'crypto.md5': hash('md5'),
   'crypto.sha1': hash('sha1'),

@@ -14,7 +14,7 @@ import {
   type Value,
 } from './value.ts';
 
-/** Values, documents, graphs, numbers with units and version numbers. */
+/** Builtins for values, documents, graphs, numbers with units and version numbers. */
 export const DATA_BUILTINS: Readonly<Record<string, Builtin>> = {
   'json.marshal_with_options': ([value, options]) => marshalWith(value as Value, object(options)),
   'json.patch': ([value, operations]) =>
@@ -27,7 +27,7 @@ export const DATA_BUILTINS: Readonly<Record<string, Builtin>> = {
   'semver.is_valid': ([version]) => typeof version === 'string' && semver(version) !== undefined,
   'semver.compare': ([a, b]) => {
     const [x, y] = [semver(text(a)), semver(text(b))];
-    if (x === undefined || y === undefined) throw new Undefined('no semantic version');
+    if (x === undefined || y === undefined) throw new Undefined('not a semantic version');
     return compareSemver(x, y);
   },
   'yaml.is_valid': ([value]) => typeof value === 'string' && isYaml(value),
@@ -36,7 +36,7 @@ export const DATA_BUILTINS: Readonly<Record<string, Builtin>> = {
   'hex.encode': ([value]) => Buffer.from(text(value)).toString('hex'),
   'hex.decode': ([value]) => {
     const hex = text(value);
-    if (!/^([0-9a-fA-F]{2})*$/.test(hex)) throw new Undefined('no hexadecimal text');
+    if (!/^([0-9a-fA-F]{2})*$/.test(hex)) throw new Undefined('not hexadecimal text');
     return Buffer.from(hex, 'hex').toString('utf8');
   },
   'base64url.encode_no_pad': ([value]) => Buffer.from(text(value)).toString('base64url'),
@@ -90,7 +90,7 @@ function indented(value: Value, prefix: string, indent: string, level: number): 
   return toJsonText(value);
 }
 
-/** A JSON pointer (RFC 6901; the leading slash may be missing) or a list of keys. */
+/** Reads a JSON pointer (RFC 6901; the leading slash is optional) or a list of keys. */
 function pathOf(value: Value | undefined): readonly Value[] {
   if (Array.isArray(value)) return value as readonly Value[];
   const pointer = text(value);
@@ -101,7 +101,7 @@ function pathOf(value: Value | undefined): readonly Value[] {
     .map((part) => part.replaceAll('~1', '/').replaceAll('~0', '~'));
 }
 
-// RFC 6902. Sets take part too: a path into a set names the member itself.
+// RFC 6902, extended to sets: a path into a set names the member itself.
 function patched(value: Value, operation: RegoObject): Value {
   const path = pathOf(operation.get('path'));
   const given = () => {
@@ -135,7 +135,7 @@ function at(value: Value, path: readonly Value[]): Value {
     if (v instanceof RegoObject && v.has(key)) return v.get(key) as Value;
     if (v instanceof RegoSet && v.has(key)) return key;
     if (Array.isArray(v)) return v[position(key, v.length - 1)] as Value;
-    throw new Undefined('a path leads nowhere');
+    throw new Undefined('the path does not exist');
   }, value);
 }
 
@@ -168,7 +168,7 @@ function inserted(value: Value, [key, ...rest]: readonly Value[], what: Value): 
       copy.add(what);
       return copy;
     }
-    if (!value.has(key)) throw new Undefined('a path leads nowhere');
+    if (!value.has(key)) throw new Undefined('the path does not exist');
     return new RegoSet([...value.sorted().filter((v) => !equal(v, key)), inserted(key, rest, what)]);
   }
   throw new Undefined('a path leads into a scalar');
@@ -202,7 +202,7 @@ function subset(whole: Value, part: Value): boolean {
   if (whole instanceof RegoSet && part instanceof RegoSet) return part.sorted().every((v) => whole.has(v));
   if (Array.isArray(whole) && Array.isArray(part)) return hasRun(whole, part);
   if (Array.isArray(whole) && part instanceof RegoSet) {
-    // As OPA counts: an empty set is in an array only if that has a member at all.
+    // Counts as OPA does: an empty set is contained in an array only if the array has members.
     let missing = part.size;
     return whole.some((v: Value) => {
       if (part.has(v)) missing--;
@@ -261,17 +261,17 @@ function reachablePaths(graph: RegoObject, roots: readonly Value[]): RegoSet {
   return found;
 }
 
-const MAX_RANGE = 10_000_000n; // numbers; more would only fill memory
+const MAX_RANGE = 10_000_000n; // a longer range would only fill memory
 
 function range(from: bigint, to: bigint, step: bigint): Value {
-  if (step <= 0n) throw new Undefined('a step is a positive number');
+  if (step <= 0n) throw new Undefined('the step must be a positive number');
   const size = (from <= to ? to - from : from - to) / step + 1n;
-  if (size > MAX_RANGE) throw new Error(`numbers.range_step: ${size} numbers are more than a rule may ask for`);
+  if (size > MAX_RANGE) throw new Error(`numbers.range_step: a rule may not ask for ${size} numbers`);
   const direction = from <= to ? step : -step;
   return Array.from({ length: Number(size) }, (_, i) => integerOf(from + direction * BigInt(i)));
 }
 
-/** The amount and the unit; an exponent belongs to the amount. */
+/** Splits text into amount and unit. An exponent belongs to the amount. */
 function amountAndUnit(value: string): { amount: string; unit: string } {
   if (value.includes(' ')) throw new Undefined('spaces');
   const match = /^((?:[\d.+-]|[eE][+-]?(?=\d)|[eE][+-])*)(.*)$/s.exec(value);
@@ -310,7 +310,7 @@ const DECIMAL: Record<string, bigint> = {
   e: 10n ** 18n,
 };
 
-// `m` is a thousandth, `M` a million: only letters after the first may be of either case.
+// `m` is a thousandth, `M` a million: only the letters after the first are case-insensitive.
 function unitsParse(value: string): Value {
   const { amount, unit } = amountAndUnit(value.replaceAll('"', ''));
   const { top, bottom } = fractionOf(amount);
@@ -326,7 +326,7 @@ function unitsParse(value: string): Value {
   return decimal(result);
 }
 
-// A thousandth is the double 0.001, as it is in OPA: what differs from it is beyond the ten digits that are shown.
+// A thousandth is the double 0.001, as in OPA. The error is smaller than the ten digits shown.
 function scaleByMilli({ top, bottom }: Fraction): Fraction {
   return { top: top * 1152921504606847n, bottom: bottom * 1152921504606846976n };
 }
@@ -351,7 +351,7 @@ function bytesParse(value: string): Value {
 const SEMVER =
   /^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-(?:0|[1-9]\d*|\d*[A-Za-z-][0-9A-Za-z-]*)(?:\.(?:0|[1-9]\d*|\d*[A-Za-z-][0-9A-Za-z-]*))*)?(\+[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*)?$/;
 
-// One leading `v` is allowed, as OPA allows it; nothing else that is not in the specification.
+// One leading `v` is allowed, as in OPA; otherwise the specification applies strictly.
 function semver(version: string): string | undefined {
   const plain = version.replace(/^v/, '');
   const match = SEMVER.exec(plain);
@@ -361,9 +361,9 @@ function semver(version: string): string | undefined {
 
 const DOMAINS = ['Person', 'Group', 'Org'];
 
-/** A UUID's fields (RFC 9562), as OPA names them. */
+/** Returns the fields of a UUID (RFC 9562), named as in OPA. */
 function parseUuid(given: string): RegoObject {
-  // Of 38 characters the first and the last are not looked at, as in the library that OPA uses.
+  // The library OPA uses ignores the first and the last of 38 characters.
   const inner = given.length === 38 ? given.slice(1, -1) : given;
   const hex = /^(?:urn:uuid:)?([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|[0-9a-f]{32})$/i
     .exec(inner)?.[1]

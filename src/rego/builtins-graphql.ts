@@ -22,8 +22,8 @@ import { type Builtin, text, Undefined } from './builtin.ts';
 import { fromJson, RegoObject, toJson, type Value } from './value.ts';
 
 /**
- * GraphQL by the reference implementation. Documents have the shape that OPA's library gives them
- * (github.com/vektah/gqlparser/v2/ast, positions and empty values left out), so that rules can walk through them.
+ * GraphQL builtins, based on the reference implementation. Documents have the shape OPA's library produces
+ * (github.com/vektah/gqlparser/v2/ast, without positions and empty values), so rules can walk through them.
  */
 export const GRAPHQL_BUILTINS: Readonly<Record<string, Builtin>> = {
   'graphql.parse_query': ([query]) => regoOf(queryShape(parseQuery(text(query)))),
@@ -49,7 +49,7 @@ export const GRAPHQL_BUILTINS: Readonly<Record<string, Builtin>> = {
   },
 };
 
-const MAX_TOKENS = 100_000; // no schema has as many, and validation is quadratic at worst
+const MAX_TOKENS = 100_000; // no real schema has that many, and validation is quadratic in the worst case
 
 function refused<T>(run: () => T): T {
   try {
@@ -101,7 +101,7 @@ function schemaOf(schema: Value | undefined): DocumentNode {
   return typeof schema === 'string' ? parseSchema(schema) : schemaFrom(schema);
 }
 
-// What OPA's library does not ask of a schema is not asked here.
+// Skips a check that OPA's library does not make.
 const NOT_ASKED = /^Query root type must be provided/;
 
 function usable(given: DocumentNode): GraphQLSchema {
@@ -112,7 +112,7 @@ function usable(given: DocumentNode): GraphQLSchema {
   return refused(() => buildASTSchema(document, { assumeValid: true }));
 }
 
-// What extends a type that is nowhere defined defines it.
+// An extension of a type that is not defined anywhere defines that type.
 function withBases(document: DocumentNode): DocumentNode {
   const names = new Set(
     document.definitions.flatMap((d) => (d.kind.endsWith('TypeDefinition') && 'name' in d ? [d.name?.value] : [])),
@@ -131,7 +131,7 @@ function regoOf(shape: Shape): Value {
   return fromJson(pruned(shape) as object);
 }
 
-// OPA leaves out what is null or empty; false and empty text stay.
+// OPA omits null and empty values; false and the empty string stay.
 function pruned(value: unknown): unknown {
   if (Array.isArray(value)) return value.map(pruned).filter((v) => !empty(v));
   if (typeof value === 'object' && value !== null)
@@ -224,7 +224,7 @@ function typeShape(type: TypeNode): Shape {
     : { NamedType: type.name.value, NonNull: false };
 }
 
-// The order of gqlparser's ValueKind.
+// Same order as gqlparser's ValueKind.
 const KINDS = [
   Kind.VARIABLE,
   Kind.INT,
@@ -357,7 +357,7 @@ function input(node: InputNode): Shape {
   };
 }
 
-// The way back, for rules that hand on a document they parsed before: as text, which is then parsed.
+// Accepts a document that a rule parsed earlier: it is printed as text and parsed again.
 
 function shapeOf(value: Value | undefined): Shape {
   if (!(value instanceof RegoObject)) throw new Undefined('wrong type, expected string or object');
@@ -371,7 +371,8 @@ function queryFrom(value: Value | undefined): DocumentNode {
   const shape = shapeOf(value);
   const operations = list(shape, 'Operations').map(
     (o) =>
-      `${word(o, 'Operation') || 'query'} ${word(o, 'Name')}${variableText(list(o, 'VariableDefinitions'))} ${directiveText(o)} ${selectionText(o)}`,
+      `${word(o, 'Operation') || 'query'} ${word(o, 'Name')}${variableText(list(o, 'VariableDefinitions'))} ` +
+      `${directiveText(o)} ${selectionText(o)}`,
   );
   const fragments = list(shape, 'Fragments').map(
     (f) => `fragment ${word(f, 'Name')} on ${word(f, 'TypeCondition')} ${directiveText(f)} ${selectionText(f)}`,
@@ -390,10 +391,16 @@ function selectionText(shape: Shape): string {
   return `{ ${all
     .map((s) => {
       if ('TypeCondition' in s)
-        return `...${word(s, 'TypeCondition') === '' ? '' : ` on ${word(s, 'TypeCondition')}`} ${directiveText(s)} ${selectionText(s)}`;
+        return (
+          `...${word(s, 'TypeCondition') === '' ? '' : ` on ${word(s, 'TypeCondition')}`} ` +
+          `${directiveText(s)} ${selectionText(s)}`
+        );
       if (!('Alias' in s)) return `...${word(s, 'Name')} ${directiveText(s)}`;
       const alias = word(s, 'Alias');
-      return `${alias !== '' && alias !== word(s, 'Name') ? `${alias}: ` : ''}${word(s, 'Name')}${argumentText(s)} ${directiveText(s)} ${selectionText(s)}`;
+      return (
+        `${alias !== '' && alias !== word(s, 'Name') ? `${alias}: ` : ''}${word(s, 'Name')}${argumentText(s)} ` +
+        `${directiveText(s)} ${selectionText(s)}`
+      );
     })
     .join('\n')} }`;
 }
@@ -454,7 +461,9 @@ function schemaFrom(value: Value | undefined): DocumentNode {
       ...list(shape, 'SchemaExtension').map((s) => `extend schema ${roots(s)}`),
       ...list(shape, 'Directives').map(
         (d) =>
-          `directive @${word(d, 'Name')}${inputText(list(d, 'Arguments'))}${d['IsRepeatable'] === true ? ' repeatable' : ''} on ${(Array.isArray(d['Locations']) ? d['Locations'] : []).join(' | ')}`,
+          `directive @${word(d, 'Name')}${inputText(list(d, 'Arguments'))}` +
+          `${d['IsRepeatable'] === true ? ' repeatable' : ''} ` +
+          `on ${(Array.isArray(d['Locations']) ? d['Locations'] : []).join(' | ')}`,
       ),
       ...list(shape, 'Definitions').map(definitionText),
       ...list(shape, 'Extensions').map((e) => `extend ${definitionText(e)}`),
@@ -477,11 +486,15 @@ function definitionText(d: Shape): string {
   const types = Array.isArray(d['Types']) && d['Types'].length > 0 ? ` = ${d['Types'].join(' | ')}` : '';
   const fields = list(d, 'Fields').map(
     (f) =>
-      `${word(f, 'Name')}${inputText(list(f, 'Arguments'))}: ${typeText(f['Type'] as Shape)}${defaultText(f)} ${directiveText(f)}`,
+      `${word(f, 'Name')}${inputText(list(f, 'Arguments'))}: ` +
+      `${typeText(f['Type'] as Shape)}${defaultText(f)} ${directiveText(f)}`,
   );
   const values = list(d, 'EnumValues').map((v) => `${word(v, 'Name')} ${directiveText(v)}`);
   const body = [...fields, ...values];
-  return `${WORDS[word(d, 'Kind')] ?? ''} ${word(d, 'Name')}${interfaces} ${directiveText(d)}${types}${body.length === 0 ? '' : ` { ${body.join('\n')} }`}`;
+  return (
+    `${WORDS[word(d, 'Kind')] ?? ''} ${word(d, 'Name')}${interfaces} ` +
+    `${directiveText(d)}${types}${body.length === 0 ? '' : ` { ${body.join('\n')} }`}`
+  );
 }
 
 function inputText(all: readonly Shape[]): string {

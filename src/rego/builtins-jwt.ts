@@ -41,7 +41,7 @@ const symmetric =
     return verifyBytes(algorithm, Buffer.from(text(secret)), parts.signed, decode(parts.signature));
   };
 
-/** JSON Web Tokens (RFC 7515, 7517, 7519). A token for another algorithm than the one asked for is not verified. */
+/** JSON Web Tokens (RFC 7515, 7517, 7519). A token is verified only if it uses the requested algorithm. */
 export const JWT_BUILTINS: Readonly<Record<string, Builtin>> = {
   'io.jwt.decode': ([token]) => decodeToken(text(token)),
   'io.jwt.decode_verify': ([token, constraints], context) => decodeVerify(text(token), object(constraints), context),
@@ -57,14 +57,14 @@ type Parts = { readonly header: string; readonly payload: string; readonly signa
 
 function split(token: string): Parts {
   const parts = token.split('.');
-  if (parts.length !== 3) throw new Undefined('a token has three sections');
+  if (parts.length !== 3) throw new Undefined('a token must have three sections');
   const [header, payload, signature] = parts as [string, string, string];
   return { header, payload, signature, signed: Buffer.from(`${header}.${payload}`) };
 }
 
 function decode(section: string): Buffer {
   if (!/^[A-Za-z0-9_-]*={0,2}$/.test(section) || section.replace(/=+$/, '').length % 4 === 1)
-    throw new Undefined('no base64url text');
+    throw new Undefined('not base64url text');
   return Buffer.from(section, 'base64url');
 }
 
@@ -78,7 +78,7 @@ function decodeObject(section: Buffer): RegoObject {
 
 function headerOf(parts: Parts): RegoObject {
   const header = decodeObject(decode(parts.header));
-  if (header.has('enc')) throw new Undefined('an encrypted token');
+  if (header.has('enc')) throw new Undefined('encrypted tokens are not supported');
   return header;
 }
 
@@ -92,14 +92,14 @@ function decodeToken(token: string): Value {
 
 type VerificationKey = { readonly algorithm: string; readonly id: string; readonly key: KeyObject | Buffer };
 
-/** Keys from a PEM certificate or public key, a JWK, or a set of them. */
+/** Reads keys from a PEM certificate or public key, a JWK, or a JWK set. */
 function keysOf(source: string): VerificationKey[] {
   const pem = /^\s*-----BEGIN ([A-Z ]+)-----[\s\S]*?-----END \1-----\s*$/.exec(source);
   if (pem !== null && (source.match(/-----BEGIN/g) ?? []).length > 1) throw new Undefined('more than one PEM block');
   try {
     if (pem?.[1] === 'CERTIFICATE') return [{ algorithm: '', id: '', key: new X509Certificate(source).publicKey }];
     if (pem?.[1] === 'PUBLIC KEY') return [{ algorithm: '', id: '', key: createPublicKey(source) }];
-    if (pem !== null) throw new Undefined('no public key');
+    if (pem !== null) throw new Undefined('not a public key');
     const parsed = JSON.parse(source) as { keys?: JsonWebKey[] } & JsonWebKey;
     const all = parsed.keys ?? [parsed];
     return all
@@ -157,7 +157,7 @@ function readHeader(header: RegoObject): Header {
   const known = ['alg', 'kid', 'typ', 'cty', 'crit'];
   const critical = header.get('crit');
   if (critical !== undefined && (!Array.isArray(critical) || critical.length === 0))
-    throw new Undefined('`crit` is a list');
+    throw new Undefined('`crit` must be a list');
   const unknown = header
     .sorted()
     .map(([k]) => k)
@@ -195,12 +195,12 @@ function decodeVerify(given: string, constraints: RegoObject, context: BuiltinCo
     string,
   ];
   const keys = constraints.has('cert') ? keysOf(text(constraints.get('cert'))) : undefined;
-  if ((keys === undefined) === (secret === '')) throw new Undefined('either `cert` or `secret`');
+  if ((keys === undefined) === (secret === '')) throw new Undefined('set either `cert` or `secret`');
   const time = constraints.get('time');
   if (time !== undefined && typeof time !== 'number' && !(time instanceof RegoNumber))
-    throw new Undefined('`time` is a number');
+    throw new Undefined('`time` must be a number');
   const now = time === undefined ? Number(context.now) : floatOf(time as number | RegoNumber);
-  if (now < 0) throw new Undefined('`time` is negative');
+  if (now < 0) throw new Undefined('`time` must not be negative');
   let token = given;
   for (;;) {
     const parts = split(token);
@@ -238,7 +238,7 @@ function meets(
   const claim = (name: string) => {
     const value = claims.get(name);
     if (value !== undefined && typeof value !== 'number' && !(value instanceof RegoNumber))
-      throw new Undefined(`\`${name}\` is a number`);
+      throw new Undefined(`\`${name}\` must be a number`);
     return value;
   };
   const [expires, notBefore] = [claim('exp'), claim('nbf')];
@@ -262,7 +262,7 @@ function signToken(headers: string, payload: string, key: string): string {
     try {
       JSON.parse(payload);
     } catch {
-      throw new Undefined('the payload is no JSON');
+      throw new Undefined('the payload is not JSON');
     }
   }
   const signed = `${Buffer.from(headers).toString('base64url')}.${Buffer.from(payload).toString('base64url')}`;
@@ -273,7 +273,7 @@ function signBytes(algorithm: Algorithm, jwk: JsonWebKey, data: Buffer): Buffer 
   const hash = `sha${algorithm.slice(2)}`;
   try {
     if (algorithm.startsWith('HS')) {
-      if (jwk.kty !== 'oct' || typeof jwk.k !== 'string') throw new Undefined('no symmetric key');
+      if (jwk.kty !== 'oct' || typeof jwk.k !== 'string') throw new Undefined('not a symmetric key');
       return createHmac(hash, Buffer.from(jwk.k, 'base64url')).update(data).digest();
     }
     const key = createPrivateKey({ key: jwk, format: 'jwk' });
@@ -287,7 +287,7 @@ function signBytes(algorithm: Algorithm, jwk: JsonWebKey, data: Buffer): Buffer 
         : key,
     );
   } catch {
-    throw new Undefined('the key does not sign with this algorithm');
+    throw new Undefined('the key cannot sign with this algorithm');
   }
 }
 void RegoSet;

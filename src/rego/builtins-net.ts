@@ -3,7 +3,7 @@ import { isIP, isIPv4 } from 'node:net';
 import { array, type Builtin, bigint, collection, object, text, Undefined } from './builtin.ts';
 import { RegoObject, RegoSet, toJsonText, type Value } from './value.ts';
 
-/** Addresses, URIs, query strings and request signatures. Nothing here asks the network. */
+/** Addresses, URIs, query strings and request signatures. No builtin here uses the network. */
 export const NET_BUILTINS: Readonly<Record<string, Builtin>> = {
   'net.cidr_is_valid': ([cidr]) => typeof cidr === 'string' && isDefined(() => parseCidr(cidr)),
   'net.cidr_expand': ([cidr]) => new RegoSet(expand(parseCidr(text(cidr)))),
@@ -28,7 +28,7 @@ function isDefined(run: () => unknown): boolean {
   }
 }
 
-/** A network: its family’s address size in bits, first address, prefix length. */
+/** A network: address size in bits, first address, prefix length. */
 type Network = { readonly bits: 32 | 128; readonly first: bigint; readonly prefix: number };
 
 function parseAddress(address: string): { bits: 32 | 128; value: bigint } {
@@ -36,7 +36,7 @@ function parseAddress(address: string): { bits: 32 | 128; value: bigint } {
     if (/(^|\.)0\d/.test(address)) throw new Undefined('leading zeros');
     return { bits: 32, value: address.split('.').reduce((n, part) => n * 256n + BigInt(part), 0n) };
   }
-  if (isIP(address) !== 6 || address.includes('%')) throw new Undefined(`\`${address}\` is no address`);
+  if (isIP(address) !== 6 || address.includes('%')) throw new Undefined(`\`${address}\` is not an IP address`);
   const mapped = /^(.*:)(\d+\.\d+\.\d+\.\d+)$/.exec(address);
   const v4 = mapped === null ? undefined : parseAddress(mapped[2] as string).value;
   const plain = v4 === undefined ? address : `${mapped?.[1]}${(v4 >> 16n).toString(16)}:${(v4 & 0xffffn).toString(16)}`;
@@ -49,7 +49,7 @@ function parseAddress(address: string): { bits: 32 | 128; value: bigint } {
 
 function parseCidr(cidr: string): Network {
   const match = /^([^/]+)\/(\d{1,3})$/.exec(cidr);
-  if (match === null || /^0\d/.test(match[2] as string)) throw new Undefined(`\`${cidr}\` is no CIDR`);
+  if (match === null || /^0\d/.test(match[2] as string)) throw new Undefined(`\`${cidr}\` is not a CIDR`);
   const { bits, value } = parseAddress(match[1] as string);
   const prefix = Number(match[2]);
   if (prefix > bits) throw new Undefined('the prefix is too long');
@@ -62,7 +62,7 @@ const lastOf = (n: Network) => n.first + sizeOf(n) - 1n;
 
 function addressText(bits: 32 | 128, value: bigint): string {
   if (bits === 32) return [24n, 16n, 8n, 0n].map((s) => String((value >> s) & 255n)).join('.');
-  if (value >> 32n === 0xffffn) return addressText(32, value & 0xffffffffn); // Go prints mapped addresses as IPv4
+  if (value >> 32n === 0xffffn) return addressText(32, value & 0xffffffffn); // Go prints IPv4-mapped addresses as IPv4
   const groups = Array.from({ length: 8 }, (_, i) => ((value >> BigInt(112 - 16 * i)) & 0xffffn).toString(16));
   let best = { at: -1, length: 1 };
   for (let i = 0; i < 8; i++) {
@@ -74,27 +74,27 @@ function addressText(bits: 32 | 128, value: bigint): string {
   return `${groups.slice(0, best.at).join(':')}::${groups.slice(best.at + best.length).join(':')}`;
 }
 
-const MAX_ADDRESSES = 1n << 20n; // a rule that wants more should ask whether one is contained
+const MAX_ADDRESSES = 1n << 20n; // a rule that needs more should test for containment
 
 function expand(network: Network): string[] {
   if (sizeOf(network) > MAX_ADDRESSES)
-    throw new Error(`net.cidr_expand: ${sizeOf(network)} addresses are more than a rule may ask for`);
+    throw new Error(`net.cidr_expand: a rule may not ask for ${sizeOf(network)} addresses`);
   return Array.from({ length: Number(sizeOf(network)) }, (_, i) =>
     addressText(network.bits, network.first + BigInt(i)),
   );
 }
 
-// A bare IPv4 address stands for the network of its old class, as OPA takes it; a bare IPv6 address is refused.
+// A bare IPv4 address stands for its classful network, as in OPA. A bare IPv6 address is refused.
 function networkOf(given: string): Network {
   if (given.includes('/')) return parseCidr(given);
   const { bits, value } = parseAddress(given);
   if (bits === 128) throw new Undefined('an IPv6 address needs a prefix length');
   const prefix = value >> 31n === 0n ? 8 : value >> 30n === 2n ? 16 : value >> 29n === 6n ? 24 : undefined;
-  if (prefix === undefined) throw new Undefined('the address has no class');
+  if (prefix === undefined) throw new Undefined('the address has no network class');
   return { bits, first: value, prefix };
 }
 
-// As OPA does it: a range that met no other stays as it was written; the others become the fewest networks that cover
+// As in OPA: a range that touches no other stays as written. The others are merged into the fewest networks that cover
 // them.
 function merge(networks: readonly Network[]): string[] {
   type Range = { bits: 32 | 128; first: bigint; last: bigint; network: Network | undefined };
@@ -155,7 +155,8 @@ function containsMatches(cidrs: Value, others: Value): Value {
   return found;
 }
 
-// A string, or strings (or arrays that begin with one) in an array, set or object, each with what it is reported by.
+// Accepts a string, or strings (or arrays that begin with one) in an array, set or object. Each comes with the key it
+// is reported under.
 function candidates(value: Value): [Value, string][] {
   const first = (v: Value): string => text(Array.isArray(v) ? v[0] : v);
   if (typeof value === 'string') return [[value, value]];
@@ -176,7 +177,7 @@ type Uri = {
   fragment: string | undefined;
 };
 
-/** Takes a URI reference apart as Go's `net/url` does (RFC 3986), refusing what it refuses. */
+/** Splits a URI reference like Go's `net/url` (RFC 3986) and refuses the same input. */
 function splitUri(given: string): Uri {
   if (/[\u0000-\u001f\u007f]/.test(given)) throw new Undefined('control characters');
   const [beforeFragment = '', ...fragments] = given.split('#');
@@ -222,7 +223,7 @@ function splitUri(given: string): Uri {
 }
 
 function splitHost(authority: string): { host: string; port: string } {
-  if (authority.startsWith('[') && !authority.includes(']')) throw new Undefined('a bracket is not closed');
+  if (authority.startsWith('[') && !authority.includes(']')) throw new Undefined('missing closing bracket');
   const match = /^(\[[^\]]*\]|[^:]*)(?::(\d*))?$/.exec(authority);
   if (match === null) throw new Undefined('invalid host or port');
   const host = match[1] as string;
@@ -260,7 +261,7 @@ function parseUri(given: string): RegoObject {
   return new RegoObject(fields.flatMap(([k, v]) => (v === undefined || v === '' ? [] : [[k, v] as const])));
 }
 
-// The path as it was written is only worth keeping where writing the read one again would give another.
+// Keeps the path as written only if escaping the decoded path gives a different text.
 function rawPathOf({ path, rawPath }: Uri): string {
   const written = encodeURI(path).replace(/[?#;,[\]]/g, (c) =>
     c === ';' || c === ',' ? c : `%${c.charCodeAt(0).toString(16).toUpperCase()}`,
@@ -290,7 +291,7 @@ function encodeQuery(value: RegoObject): string {
 function decodeQuery(query: string): RegoObject {
   const found = new Map<string, string[]>();
   for (const pair of query.split('&').filter((p) => p !== '')) {
-    if (pair.includes(';')) throw new Undefined('a semicolon separates nothing');
+    if (pair.includes(';')) throw new Undefined('a semicolon is not a separator');
     const equals = pair.indexOf('=');
     const key = queryUnescape(equals < 0 ? pair : pair.slice(0, equals));
     found.set(key, [...(found.get(key) ?? []), equals < 0 ? '' : queryUnescape(pair.slice(equals + 1))]);
@@ -330,7 +331,7 @@ const REQUEST_KEYS = new Set([
 ]);
 
 /**
- * Signs a request with AWS Signature Version 4 (https://docs.aws.amazon.com/general/latest/gr/sigv4_signing.html);
+ * Signs a request with AWS Signature Version 4 (https://docs.aws.amazon.com/general/latest/gr/sigv4_signing.html). It
  * sends nothing.
  */
 function signAws(request: RegoObject, config: RegoObject, time: bigint): Value {
@@ -343,7 +344,7 @@ function signAws(request: RegoObject, config: RegoObject, time: bigint): Value {
   ].map(setting) as [string, string, string, string];
   const session = config.get('aws_session_token');
   const unsigned = config.get('disable_payload_signing') ?? false;
-  if (typeof unsigned !== 'boolean') throw new Undefined('`disable_payload_signing` is true or false');
+  if (typeof unsigned !== 'boolean') throw new Undefined('`disable_payload_signing` must be true or false');
   if (request.sorted().some(([key]) => !REQUEST_KEYS.has(text(key))))
     throw new Undefined('an unknown key in the request');
   const url = splitUri(text(request.get('url')));

@@ -3,10 +3,7 @@ import { type Builtin, Undefined } from './builtin.ts';
 import { compile } from './builtins-text.ts';
 import { RegoObject, toJson, type Value } from './value.ts';
 
-/**
- * JSON Schema, drafts 4, 6 and 7, by `ajv`; the errors have the names and words that OPA’s library gives them.
- * References are not fetched.
- */
+/** JSON Schema, drafts 4, 6 and 7, by `ajv`. Error names and texts match OPA's library. References are not fetched. */
 export const SCHEMA_BUILTINS: Readonly<Record<string, Builtin>> = {
   'json.verify_schema': ([schema]) => {
     try {
@@ -47,7 +44,7 @@ function validator(schema: unknown): ValidateFunction {
   const known = validators.get(key);
   if (known !== undefined) return known;
   refuseUnknownTypes(schema);
-  // Patterns run on RE2; `code` never sees text from the schema as a regular expression of JavaScript.
+  // Patterns run on RE2. Text from the schema never becomes a JavaScript regular expression in `code`.
   const regExp = Object.assign(
     (pattern: string) => ({ test: (s: string) => compile(pattern).matcher(s).find() }) as RegExp,
     {
@@ -79,13 +76,14 @@ function refuseUnknownTypes(schema: unknown): void {
   for (const one of Array.isArray(type) ? type : typeof type === 'string' ? [type] : [])
     if (!TYPES.includes(String(one)))
       throw new Undefined(
-        `has a primitive type that is NOT VALID -- given: /${String(one)}/ Expected valid values are:[${TYPES.join(' ')}]`,
+        'has a primitive type that is NOT VALID -- given: ' +
+          `/${String(one)}/ Expected valid values are:[${TYPES.join(' ')}]`,
       );
   for (const [key, value] of Object.entries(rest))
     if (!['enum', 'const', 'default', 'examples'].includes(key)) refuseUnknownTypes(value);
 }
 
-// Draft 4 spells exclusive bounds and ids another way.
+// Draft 4 spells exclusive bounds and ids differently.
 function withoutMeta(schema: unknown): unknown {
   if (Array.isArray(schema)) return schema.map(withoutMeta);
   if (typeof schema !== 'object' || schema === null) return schema;
@@ -152,7 +150,9 @@ function describe({ keyword, params, message }: ErrorObject, value: unknown): { 
     case 'enum':
       return {
         type: 'enum',
-        desc: `must be one of the following: ${(p['allowedValues'] as unknown[]).map((v) => JSON.stringify(v)).join(', ')}`,
+        desc:
+          'must be one of the following: ' +
+          `${(p['allowedValues'] as unknown[]).map((v) => JSON.stringify(v)).join(', ')}`,
       };
     case 'const':
       return { type: 'const', desc: `does not match: ${JSON.stringify(p['allowedValue'])}` };

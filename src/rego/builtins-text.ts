@@ -4,10 +4,7 @@ import { renderTemplate } from './go-template.ts';
 import { sprintf } from './sprintf.ts';
 import { print, RegoSet, type Value } from './value.ts';
 
-/**
- * Strings, regular expressions and globs. Patterns run on a port of RE2, whose time grows with the text and never
- * explodes.
- */
+/** Strings, regular expressions and globs. Patterns run on a port of RE2, so matching takes linear time. */
 export const TEXT_BUILTINS: Readonly<Record<string, Builtin>> = {
   sprintf: ([format, values]) => sprintf(text(format), array(values)),
   'strings.any_prefix_match': ([strings, bases]) => affixes(strings, bases, (s, base) => s.startsWith(base)),
@@ -32,7 +29,7 @@ export const TEXT_BUILTINS: Readonly<Record<string, Builtin>> = {
     return true;
   },
   'internal.print': ([operands], { print: say }) => {
-    // Each operand is a set: empty where it is undefined, several where there are several bindings.
+    // Each operand is a set: empty if undefined, with several members if there are several bindings.
     const shown = array(operands).map((set) => collection(set).map((v) => (typeof v === 'string' ? v : print(v))));
     say?.(shown.map((values) => values.join(' ') || '<undefined>').join(' '));
     return true;
@@ -59,7 +56,7 @@ function occurrences(value: string, part: string): number {
   return part === '' ? [...value].length + 1 : value.split(part).length - 1;
 }
 
-// The first `count` parts, or the last where it is negative.
+// Returns the first `count` parts, or the last ones if `count` is negative.
 function splitN(value: string, separator: string, count: number): string[] {
   const parts = separator === '' ? [...value] : value.split(separator);
   return count >= 0 ? parts.slice(0, count) : parts.slice(count);
@@ -74,9 +71,10 @@ function positions(value: string, part: string): number[] {
 
 const patterns = new Map<string, Pattern>();
 const MAX_PATTERNS = 256;
-const MAX_PATTERN = 64 * 1024; // a pattern is written by people; one made from input could take all memory
+// enough for any pattern a person writes; a pattern built from input could otherwise fill all memory
+const MAX_PATTERN = 64 * 1024;
 
-/** A compiled RE2 pattern, kept. Throws `Undefined` where it is none. */
+/** Compiles an RE2 pattern and caches it. Throws `Undefined` if the pattern is invalid. */
 export function compile(pattern: string): Pattern {
   const known = patterns.get(pattern);
   if (known !== undefined) return known;
@@ -93,7 +91,7 @@ export function compile(pattern: string): Pattern {
 
 type Match = { readonly start: number; readonly end: number; readonly groups: readonly (string | null)[] };
 
-// All matches as Go finds them: an empty match right after a match does not count.
+// Finds all matches as Go does: an empty match right after a match does not count.
 function matchesOf(pattern: Pattern, value: string, most = Number.POSITIVE_INFINITY): Match[] {
   const matcher = pattern.matcher(value);
   const found: Match[] = [];
@@ -129,7 +127,7 @@ function splitByPattern(pattern: Pattern, value: string): string[] {
   return parts;
 }
 
-// `$1`, `${1}` and `${name}` as Go expands them: a name runs as far as it can.
+// Expands `$1`, `${1}` and `${name}` like Go: a name extends as far as possible.
 function replaceAll(value: string, pattern: Pattern, by: string): string {
   const names = pattern.namedGroups() as Record<string, number>;
   const expand = (match: Match) =>
@@ -148,10 +146,10 @@ function replaceAll(value: string, pattern: Pattern, by: string): string {
   return out + value.slice(at);
 }
 
-// Text with patterns between delimiters, such as `urn:{.*}`; delimiters may nest.
+// Matches text with patterns between delimiters, such as `urn:{.*}`. Delimiters may nest.
 function templateMatch(template: string, value: string, open: string, close: string): boolean {
   if (Buffer.byteLength(open) !== 1 || Buffer.byteLength(close) !== 1)
-    throw new Undefined('a delimiter is one character');
+    throw new Undefined('a delimiter must be one character');
   let pattern = '^';
   let level = 0;
   let from = 0;
@@ -177,11 +175,12 @@ function templateMatch(template: string, value: string, open: string, close: str
 type GlobToken = { readonly ranges: readonly (readonly [number, number])[]; readonly many: '' | '*' | '+' };
 
 /**
- * Whether some text without line breaks matches both globs: `.`, `[a-z]`, `\x` and characters, each with `*` or `+`.
+ * Tests whether some text without line breaks matches both globs. Supported are `.`, `[a-z]`, `\x` and characters, each
+ * with `*` or `+`.
  */
 function globsIntersect(a: string, b: string): boolean {
   const [x, y] = [globTokens(a), globTokens(b)];
-  // Each side as an automaton: a starred token may be skipped or stay, a plus must be taken once.
+  // Each side becomes an automaton: a starred token may be skipped or repeated, a plus must match once.
   const expand = (tokens: GlobToken[]) =>
     tokens.flatMap((t) =>
       t.many === '+'
@@ -221,7 +220,7 @@ function globTokens(glob: string): GlobToken[] {
       if (close < 0) throw new Undefined('unbalanced brackets');
       ranges = classRanges(characters.slice(i + 1, close));
       i = close;
-    } else if (c === '*' || c === '+' || c === ']') throw new Undefined(`\`${c}\` has nothing before it`);
+    } else if (c === '*' || c === '+' || c === ']') throw new Undefined(`\`${c}\` has nothing to repeat`);
     else {
       const literal = c === '\\' ? characters[++i] : c;
       if (literal === undefined) throw new Undefined('a backslash ends the glob');

@@ -12,7 +12,9 @@ import {
 } from './go-time.ts';
 import { integerOf, type Value } from './value.ts';
 
-/** Time. Nanoseconds are whole numbers of any size, never doubles; `now_ns` is the decision's one instant. */
+/**
+ * Time builtins. Nanoseconds are whole numbers of any size, never doubles. `now_ns` is the decision's single instant.
+ */
 export const TIME_BUILTINS: Readonly<Record<string, Builtin>> = {
   'time.now_ns': (_, { now }) => integerOf(now),
   'time.parse_ns': ([layout, value]) => instant(parseTime(LAYOUTS[text(layout)] ?? text(layout), text(value))),
@@ -37,11 +39,11 @@ export const TIME_BUILTINS: Readonly<Record<string, Builtin>> = {
 };
 
 function instant(ns: bigint): Value {
-  if (ns < -(2n ** 63n) || ns >= 2n ** 63n) throw new Undefined('outside of the years that nanoseconds can say');
+  if (ns < -(2n ** 63n) || ns >= 2n ** 63n) throw new Undefined('outside the years that nanoseconds can express');
   return integerOf(ns);
 }
 
-// A number, or [number], [number, zone], [number, zone, layout].
+// Accepts a number, [number], [number, zone] or [number, zone, layout].
 function zoned(value: Value | undefined): { time: ZonedTime; layout: string } {
   const [ns, zone = '', layout = ''] = Array.isArray(value) ? (value as Value[]) : [value];
   const at = bigint(ns);

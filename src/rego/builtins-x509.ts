@@ -19,8 +19,8 @@ import { type Builtin, type BuiltinContext, bigint, collection, object, text, Un
 import { fromJson, RegoObject, type Value } from './value.ts';
 
 /**
- * Certificates, requests and private keys, with the field names of Go's `crypto/x509`, as rules written for OPA read
- * them.
+ * Certificates, certificate requests and private keys. Fields are named as in Go's `crypto/x509`, which rules for OPA
+ * expect.
  */
 export const X509_BUILTINS: Readonly<Record<string, Builtin>> = {
   'crypto.x509.parse_certificates': ([certificates]) =>
@@ -62,13 +62,13 @@ function orUndefined<T>(run: () => T): T {
   }
 }
 
-// PEM, PEM in base64, or one or more DER certificates in base64.
+// Accepts PEM, base64-encoded PEM, or one or more base64-encoded DER certificates.
 function certificatesOf(input: string): X509Certificate[] {
   const decoded = input.startsWith('-----BEGIN') ? Buffer.from(input) : base64(input);
   if (!decoded.subarray(0, 10).toString('latin1').startsWith('-----BEGIN'))
     return derSequence(decoded).map((der) => orUndefined(() => new X509Certificate(der)));
   const blocks = pemBlocks(decoded.toString('utf8'));
-  if (blocks.some((b) => b.label !== 'CERTIFICATE')) throw new Undefined('a PEM block is no certificate');
+  if (blocks.some((b) => b.label !== 'CERTIFICATE')) throw new Undefined('a PEM block is not a certificate');
   return blocks.map((b) => orUndefined(() => new X509Certificate(b.der)));
 }
 
@@ -77,10 +77,10 @@ function derSequence(bytes: Buffer): Buffer[] {
   for (let at = 0; at < bytes.length; ) {
     const first = bytes[at + 1] ?? 0;
     const more = first < 0x80 ? 0 : first & 0x7f;
-    if (bytes[at] !== 0x30 || more > 4 || at + 2 + more > bytes.length) throw new Undefined('no certificate');
+    if (bytes[at] !== 0x30 || more > 4 || at + 2 + more > bytes.length) throw new Undefined('no certificate found');
     const size = more === 0 ? first : bytes.readUIntBE(at + 2, more);
     const end = at + 2 + more + size;
-    if (end > bytes.length) throw new Undefined('a certificate is cut off');
+    if (end > bytes.length) throw new Undefined('a certificate is truncated');
     parts.push(bytes.subarray(at, end));
     at = end;
   }
@@ -280,7 +280,7 @@ function optionsOf(given: RegoObject): VerifyOptions {
   return options;
 }
 
-// The first certificate is the root, the last the one in question; RFC 5280 section 6, without name constraints.
+// The first certificate is the root, the last is the leaf. RFC 5280 section 6, without name constraints.
 function verified(input: string, options: VerifyOptions, context: BuiltinContext): Value {
   try {
     const all = certificatesOf(input);
@@ -329,14 +329,14 @@ function chainFrom(
   if (options.dnsName !== undefined && options.dnsName !== '' && node(leaf).checkHost(options.dnsName) === undefined)
     throw new Undefined('another name');
   const chain = climb(leaf, []);
-  if (chain === undefined) throw new Undefined('no chain to the root');
+  if (chain === undefined) throw new Undefined('no chain leads to the root');
   return chain;
 }
 
 function requestFields(input: string): Value {
   const decoded = input.startsWith('-----BEGIN CERTIFICATE REQUEST-----') ? Buffer.from(input) : base64(input);
   const block = pemBlocks(decoded.toString('utf8'))[0];
-  if (block !== undefined && block.label !== 'CERTIFICATE REQUEST') throw new Undefined('no certificate request');
+  if (block !== undefined && block.label !== 'CERTIFICATE REQUEST') throw new Undefined('not a certificate request');
   const request = orUndefined(() => new Pkcs10CertificateRequest(block?.der ?? decoded));
   const key = publicKeyFields(
     createPublicKey({ key: Buffer.from(request.publicKey.rawData), format: 'der', type: 'spki' }),
@@ -393,21 +393,21 @@ function privateKeyFields(key: KeyObject): Value {
   );
 }
 
-// PEM or DER, each also in base64; the key must belong to the first certificate.
+// Accepts PEM or DER, either also in base64. The key must belong to the first certificate.
 function keyPair(certificate: string, key: string): Value {
   const decoded = (value: string) => (value.startsWith('-----BEGIN ') ? Buffer.from(value) : base64(value));
   const chain = certificatesOf(
     certificate.startsWith('-----BEGIN ') ? certificate : decoded(certificate).toString('base64'),
   );
   const raw = decoded(key);
-  // A label with a slip of the pen is taken too, as Go takes any label that ends in `PRIVATE KEY`.
+  // Misspelled labels are accepted too: Go takes any label that ends in `PRIVATE KEY`.
   const isPem = raw.subarray(0, 10).toString('latin1') === '-----BEGIN';
   const secret = orUndefined(() =>
     isPem ? createPrivateKey(raw) : createPrivateKey({ key: raw, format: 'der', type: 'pkcs8' }),
   );
   const [first] = chain;
   if (first === undefined || !createPublicKey(secret).equals(new NodeCertificate(Buffer.from(first.rawData)).publicKey))
-    throw new Undefined('the key belongs to another certificate');
+    throw new Undefined('the key does not belong to the certificate');
   return new RegoObject([
     ['Certificate', chain.map((c) => b64(c.rawData))],
     ['PrivateKey', privateKeyFields(secret)],

@@ -31,7 +31,7 @@ const GRAPHQL_NAMES = ['is_valid', 'parse', 'parse_and_verify', 'parse_query', '
   (n) => `graphql.${n}`,
 );
 
-/** Names of every builtin that compiled rules may call in the host; those that Wasm brings itself are not here. */
+/** Names of all builtins the host provides to compiled rules. Builtins compiled into the Wasm module are not listed. */
 const SERVED: ReadonlySet<string> = new Set([
   ...Object.keys(AT_HAND),
   ...X509_NAMES,
@@ -40,19 +40,17 @@ const SERVED: ReadonlySet<string> = new Set([
 ]);
 
 /**
- * Builtins by name, those with large libraries behind them loaded only where they are asked for. Throws
- * `policy-unusable` for names that are not served.
+ * Loads builtins by name; those that need large libraries are imported on demand. Throws `policy-unusable` for names
+ * that are not provided.
  */
 export async function loadBuiltins(names: readonly string[]): Promise<Readonly<Record<string, Builtin>>> {
   const lacking = unserved(names);
   if (lacking.length > 0)
-    throw new CountersignError(
-      'policy-unusable',
-      `the rules call builtins that are not served: ${lacking.join(', ')}`,
-      {
-        hint: 'build with the capabilities of `countersign policy capabilities`, so that this is found when they are compiled',
-      },
-    );
+    throw new CountersignError('policy-unusable', `the rules call unsupported builtins: ${lacking.join(', ')}`, {
+      hint:
+        'compile them with the capabilities printed by `countersign ' +
+        'policy capabilities`, so that the build reports this',
+    });
   return {
     ...AT_HAND,
     ...(names.some((n) => X509_NAMES.includes(n)) ? (await import('./builtins-x509.ts')).X509_BUILTINS : {}),
@@ -61,22 +59,22 @@ export async function loadBuiltins(names: readonly string[]): Promise<Readonly<R
   };
 }
 
-/** Builtins a module asks for that are not served, each with the reason. */
+/** Returns the requested builtins that the host does not provide, each with the reason. */
 function unserved(names: readonly string[]): string[] {
   return names
     .filter((name) => !SERVED.has(name))
     .map((name) => (Object.hasOwn(REFUSED, name) ? `\`${name}\` (${REFUSED[name]})` : `\`${name}\` (unknown)`));
 }
 
-const ASKS = 'it asks the outside, so that the same change could be judged differently tomorrow';
-const CHANCE = 'it gives something else each time';
+const ASKS = 'it queries the outside world, so the same change could be judged differently tomorrow';
+const CHANCE = 'it returns something different each time';
 
-/** Builtins that are refused when rules are loaded, with the reason. */
+/** Builtins refused when rules are loaded, each with the reason. */
 export const REFUSED: Readonly<Record<string, string>> = {
   'http.send': ASKS,
   'net.lookup_ip_addr': ASKS,
-  'opa.runtime': 'it shows the machine and its environment variables',
+  'opa.runtime': 'it exposes the machine and its environment variables',
   'rand.intn': CHANCE,
   'uuid.rfc4122': CHANCE,
-  'rego.parse_module': 'it needs a Rego compiler at the gate',
+  'rego.parse_module': 'it would need a Rego compiler in the gate',
 };

@@ -2,7 +2,7 @@ import { Undefined } from './builtin.ts';
 import { sprintf } from './sprintf.ts';
 import { compare, print, RegoNumber, RegoObject, RegoSet, type Value } from './value.ts';
 
-/** What a template works on: a value, or nothing where a key is missing. */
+/** A value a template works on; undefined if the key is missing. */
 type Item = Value | undefined;
 type Scope = { readonly dot: Item; readonly variables: Map<string, Item>[] };
 type Node =
@@ -31,12 +31,12 @@ type Operand =
     }
   | { readonly kind: 'function'; readonly name: string };
 
-const MAX_OUTPUT = 1_000_000; // characters; a template is for a message
+const MAX_OUTPUT = 1_000_000; // characters; templates are for messages
 
 /**
- * Renders a template of Go's `text/template` (https://pkg.go.dev/text/template): fields, variables, `if`, `with`,
- * `range`, pipes and the comparison and formatting functions. `define`, `template` and `block` have no use in one
- * string and are refused.
+ * Renders a template in the syntax of Go's `text/template` (https://pkg.go.dev/text/template). It supports fields,
+ * variables, `if`, `with`, `range`, pipes and the comparison and formatting functions. `define`, `template` and `block`
+ * make no sense in a single string and are refused.
  */
 export function renderTemplate(template: string, values: RegoObject): string {
   const tokens = tokenize(template);
@@ -51,7 +51,7 @@ export function renderTemplate(template: string, values: RegoObject): string {
         const rest = word === undefined ? token.text : token.text.slice(word.length).trim();
         if (word === 'end' || word === 'else') return { nodes, end: token.text };
         if (word === 'if' || word === 'with' || word === 'range') nodes.push(branch(word, rest));
-        else if (word !== undefined) throw new Undefined(`\`${word}\` is not served in templates`);
+        else if (word !== undefined) throw new Undefined(`\`${word}\` is not supported in templates`);
         else if (token.text !== '' && !token.text.startsWith('/*'))
           nodes.push({ kind: 'show', pipe: parsePipe(token.text) });
       }
@@ -66,14 +66,14 @@ export function renderTemplate(template: string, values: RegoObject): string {
       if (chained !== null) otherwise = [branch(chained[1] as 'if', (chained[2] as string).trim())];
       else {
         const last = block();
-        if (last.end !== 'end') throw new Undefined('an `else` without `end`');
+        if (last.end !== 'end') throw new Undefined('missing `end` after `else`');
         otherwise = last.nodes;
       }
-    } else if (body.end !== 'end') throw new Undefined(`\`${word}\` without \`end\``);
+    } else if (body.end !== 'end') throw new Undefined(`missing \`end\` after \`${word}\``);
     return { kind: 'branch', word, pipe: parsePipe(pipe), body: body.nodes, otherwise };
   };
   const { nodes, end } = block();
-  if (end !== '') throw new Undefined(`\`${end}\` without a beginning`);
+  if (end !== '') throw new Undefined(`unexpected \`${end}\``);
   const out: string[] = [];
   let size = 0;
   const write = (text: string) => {
@@ -122,7 +122,7 @@ function closing(template: string, from: number): number {
       for (i++; i < template.length && template[i] !== quote; i++) if (quote === '"' && template[i] === '\\') i++;
     }
   }
-  throw new Undefined('an action is not closed');
+  throw new Undefined('missing `}}` after an action');
 }
 
 function parsePipe(source: string): Pipe {
@@ -158,14 +158,14 @@ function lex(source: string): string[] {
         else if (rest[i] === ')') depth--;
         i++;
       } while (depth > 0 && i < rest.length);
-      if (depth > 0) throw new Undefined('a parenthesis is not closed');
+      if (depth > 0) throw new Undefined('missing closing parenthesis');
       const fields = /^(\.\w+)*/.exec(rest.slice(i))?.[0] ?? '';
       words.push(rest.slice(0, i) + fields);
       at += i + fields.length;
       continue;
     }
     const word = /^("(?:[^"\\]|\\.)*"|`[^`]*`|\||[^\s|()]+)/.exec(rest)?.[0];
-    if (word === undefined) throw new Undefined('an action cannot be read');
+    if (word === undefined) throw new Undefined('invalid action');
     words.push(word);
     at += word.length;
   }
@@ -267,7 +267,7 @@ function resolve(what: Operand, scope: Scope): Item {
   }
   for (const field of what.fields) {
     if (value === undefined) throw new Undefined(`no field \`${field}\``);
-    if (!(value instanceof RegoObject)) throw new Undefined(`no field \`${field}\` in a value that is no object`);
+    if (!(value instanceof RegoObject)) throw new Undefined(`no field \`${field}\`: the value is not an object`);
     value = value.get(field);
   }
   return value;
@@ -299,7 +299,7 @@ function call(name: string, args: readonly Item[]): Item {
       if (typeof a === 'string') return Buffer.byteLength(a);
       if (a instanceof RegoObject || a instanceof RegoSet) return a.size;
       if (Array.isArray(a)) return a.length;
-      throw new Undefined('`len` of a value without length');
+      throw new Undefined('`len` of a value that has no length');
     case 'index':
       return args
         .slice(1)
@@ -329,12 +329,12 @@ function call(name: string, args: readonly Item[]): Item {
         .join('')
         .replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`);
     default:
-      throw new Undefined(`function \`${name}\` is not served`);
+      throw new Undefined(`function \`${name}\` is not supported`);
   }
 }
 
 function fail(): never {
-  throw new Undefined('an argument of the wrong kind');
+  throw new Undefined('an argument has the wrong type');
 }
 
 function isTrue(value: Item): boolean {
@@ -343,7 +343,7 @@ function isTrue(value: Item): boolean {
   return !Array.isArray(value) || value.length > 0;
 }
 
-// As Go prints its maps and slices.
+// Prints maps and slices like Go.
 function shown(value: Item): string {
   if (value === undefined || value === null) return '<no value>';
   if (typeof value === 'string') return value;
@@ -361,6 +361,6 @@ function quoted(source: string): string {
   try {
     return JSON.parse(source) as string;
   } catch {
-    throw new Undefined(`\`${source}\` is no text`);
+    throw new Undefined(`\`${source}\` is not a string literal`);
   }
 }

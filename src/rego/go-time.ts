@@ -1,6 +1,6 @@
 import { Undefined } from './builtin.ts';
 
-/** An instant with the zone it is looked at in. */
+/** An instant with the time zone it is shown in. */
 export type ZonedTime = { readonly ns: bigint; readonly zone: string };
 
 const MONTHS = [
@@ -20,7 +20,7 @@ const MONTHS = [
 const DAYS = ['Sunday', 'Monday', 'Tuesday', 'Wednesday', 'Thursday', 'Friday', 'Saturday'];
 const NS = 1_000_000_000n;
 
-/** The layouts that Go names. */
+/** Go's named layouts. */
 export const LAYOUTS: Readonly<Record<string, string>> = {
   ANSIC: 'Mon Jan _2 15:04:05 2006',
   UnixDate: 'Mon Jan _2 15:04:05 MST 2006',
@@ -76,7 +76,7 @@ type Piece =
   | { readonly kind: 'chunk'; readonly chunk: string }
   | { readonly kind: 'fraction'; readonly comma: boolean; readonly digits: number; readonly trimmed: boolean };
 
-/** Takes a layout apart into its standard pieces and the text between them (https://pkg.go.dev/time#Layout). */
+/** Splits a layout into its standard pieces and the text between them (https://pkg.go.dev/time#Layout). */
 function pieces(layout: string): Piece[] {
   const found: Piece[] = [];
   let text = '';
@@ -99,7 +99,7 @@ function pieces(layout: string): Piece[] {
       continue;
     }
     const chunk = CHUNKS.find((c) => rest.startsWith(c));
-    // `Jan` and `Mon` stand only for themselves where no small letter goes on, as in `Month`; `_2006` is a year.
+    // `Jan` and `Mon` only count if no lower-case letter follows, as in `Month`; `_2006` is a year.
     if (chunk === undefined || ((chunk === 'Jan' || chunk === 'Mon') && /^[a-z]/.test(rest.slice(3)))) {
       text += layout[at++];
     } else if (chunk === '_2' && rest.startsWith('_2006')) {
@@ -132,8 +132,8 @@ function floorDiv(a: bigint, b: bigint): bigint {
 }
 
 /**
- * Calendar and clock of an instant in its zone; `month` from 1, `weekday` from Sunday, `offset` in seconds. Throws
- * `Undefined` for an unknown zone.
+ * Returns calendar and clock of an instant in its zone: `month` from 1, `weekday` from Sunday, `offset` in seconds.
+ * Throws `Undefined` for an unknown zone.
  */
 export function civil({ ns, zone }: ZonedTime): Civil {
   const seconds = Number(floorDiv(ns, NS));
@@ -158,7 +158,7 @@ const formatters = new Map<string, Intl.DateTimeFormat>();
 function formatterOf(zone: string): Intl.DateTimeFormat {
   const known = formatters.get(zone);
   if (known !== undefined) return known;
-  // The engine also knows offsets such as `+01:00` as zones; Go does not.
+  // JavaScript also accepts offsets such as `+01:00` as zones; Go does not.
   if (!/^[A-Za-z]/.test(zone)) throw new Undefined(`unknown time zone ${zone}`);
   try {
     const made = new Intl.DateTimeFormat('en-US', {
@@ -181,7 +181,7 @@ function formatterOf(zone: string): Intl.DateTimeFormat {
 }
 
 function zoneAt(seconds: number, zone: string): { offset: number; name: string } {
-  // what is local depends on the machine
+  // local time would depend on the machine
   if (zone === '' || zone === 'UTC' || zone === 'Local') return { offset: 0, name: 'UTC' };
   const part = Object.fromEntries(
     formatterOf(zone)
@@ -197,7 +197,7 @@ function zoneAt(seconds: number, zone: string): { offset: number; name: string }
 
 const two = (n: number) => String(n).padStart(2, '0');
 
-/** Writes an instant by a Go layout. */
+/** Formats an instant by a Go layout. */
 export function formatTime(time: ZonedTime, layout: string): string {
   refuseLong(layout);
   const c = civil(time);
@@ -298,7 +298,10 @@ function offsetText(chunk: string, offset: number): string {
   return (offset < 0 ? '-' : '+') + parts.join(colon);
 }
 
-/** Reads a time by a Go layout; nanoseconds since 1970. Throws `Undefined` when the text does not follow it. */
+/**
+ * Parses a time by a Go layout and returns nanoseconds since 1970. Throws `Undefined` if the text does not match the
+ * layout.
+ */
 export function parseTime(layout: string, value: string): bigint {
   refuseLong(layout);
   refuseLong(value);
@@ -317,7 +320,7 @@ export function parseTime(layout: string, value: string): bigint {
   };
   let rest = value;
   const fail = (): never => {
-    throw new Undefined(`\`${value}\` does not follow the layout \`${layout}\``);
+    throw new Undefined(`\`${value}\` does not match the layout \`${layout}\``);
   };
   const take = (pattern: RegExp): string => {
     const match = pattern.exec(rest);
@@ -337,7 +340,7 @@ export function parseTime(layout: string, value: string): bigint {
   const all = pieces(layout);
   all.forEach((piece, i) => {
     if (piece.kind === 'text') {
-      // Go lets runs of spaces in the layout stand for any number of them.
+      // Go lets a run of spaces in the layout match any number of spaces.
       for (const character of piece.text) {
         if (character === ' ') rest = rest.replace(/^ +/, '');
         else if (rest.startsWith(character)) rest = rest.slice(character.length);
@@ -405,7 +408,7 @@ export function parseTime(layout: string, value: string): bigint {
       case '05':
       case '5': {
         c.second = within(Number(take(piece.chunk === '05' ? /^\d\d/ : /^\d\d?/)), 0, 59);
-        // A fraction may follow the seconds although the layout has none.
+        // A fraction may follow the seconds even if the layout has none.
         if (all[i + 1]?.kind !== 'fraction' && /^[.,]\d/.test(rest))
           c.nanosecond = Number(
             take(/^[.,]\d+/)
@@ -481,7 +484,7 @@ function nanoseconds(
   return BigInt(date.getTime()) * 1_000_000n + BigInt(nanosecond);
 }
 
-/** The instant some years, months and days later in its zone, as Go's `AddDate` normalises it. */
+/** Adds years, months and days to an instant in its zone, normalising like Go's `AddDate`. */
 export function addDate(time: ZonedTime, years: number, months: number, days: number): bigint {
   const c = civil(time);
   const wall = nanoseconds(c.year + years, c.month + months, c.day + days, c.hour, c.minute, c.second, c.nanosecond);
@@ -489,7 +492,7 @@ export function addDate(time: ZonedTime, years: number, months: number, days: nu
   return wall - BigInt(guess) * NS;
 }
 
-/** Years, months, days, hours, minutes and seconds between two instants, seen in the zone of the first. */
+/** Returns years, months, days, hours, minutes and seconds between two instants, in the first one's zone. */
 export function difference(a: ZonedTime, b: ZonedTime): number[] {
   const second = { ns: b.ns, zone: a.zone };
   const [early, late] = a.ns > b.ns ? [civil(second), civil(a)] : [civil(a), civil(second)];
@@ -517,10 +520,10 @@ export function difference(a: ZonedTime, b: ZonedTime): number[] {
 
 export const weekdayName = (day: number): string => DAYS[day] as string;
 
-/** Nanoseconds of a Go duration, with days, weeks and years of 24, 168 and 8,760 hours. Throws `Undefined`. */
+/** Parses a Go duration into nanoseconds, with days, weeks and years of 24, 168 and 8,760 hours. Throws `Undefined`. */
 export function parseDuration(value: string): bigint {
   const match = /^([+-]?)((?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|μs|ms|s|m|h|d|w|y))+|0)$/.exec(value);
-  if (match === null) throw new Undefined(`\`${value}\` is no duration`);
+  if (match === null) throw new Undefined(`\`${value}\` is not a duration`);
   const units: Record<string, bigint> = {
     ns: 1n,
     us: 1000n,
@@ -544,7 +547,7 @@ export function parseDuration(value: string): bigint {
   return match[1] === '-' ? -total : total;
 }
 
-const MAX_LAYOUT = 4096; // a hundred times the longest anyone writes
+const MAX_LAYOUT = 4096; // a hundred times longer than any real layout
 
 function refuseLong(text: string): void {
   if (text.length > MAX_LAYOUT) throw new Undefined('the time or its layout is too long');

@@ -2,7 +2,7 @@ import { CORE_SCHEMA, dump } from 'js-yaml';
 import { parseYaml, YamlError } from '../yaml/index.ts';
 import { Undefined } from './builtin.ts';
 
-/** Reads YAML for a rule, as OPA's own reader does. Throws `Undefined`. */
+/** Reads YAML for a rule, like OPA's own reader. Throws `Undefined`. */
 export function readYaml(text: string): unknown {
   try {
     return parseYaml(text, { words: false })[0]?.value ?? null;
@@ -22,7 +22,7 @@ export function isYaml(text: string): boolean {
   }
 }
 
-/** Writes YAML with sorted keys, quoting as Go's writer does. */
+/** Writes YAML with sorted keys and the quoting of Go's writer. */
 export function writeYaml(value: unknown): string {
   return `${block(value, '')}\n`.replace(/^\n/, '');
 }
@@ -46,7 +46,7 @@ function block(value: unknown, indent: string): string {
   return typeof value === 'string' ? scalar(value, indent) : String(value);
 }
 
-// What another reader would take for a word or a number is put in double quotes, whatever else needs quotes in single
+// Text that a reader would take for a word or a number gets double quotes; other text that needs quotes gets single
 // ones.
 function scalar(text: string, indent: string): string {
   if (

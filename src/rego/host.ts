@@ -3,22 +3,22 @@ import { type Builtin, type BuiltinContext, Undefined } from './builtin.ts';
 import { loadBuiltins } from './builtins.ts';
 import { parse, print, type Value } from './value.ts';
 
-/** What a host call may cost, and what it may know. */
+/** Limits on the cost of a host call, and the context it sees. */
 export type Limits = {
-  /** Most memory of one instance in bytes; asking for more ends the evaluation. */
+  /** Maximum memory of one instance in bytes. Asking for more ends the evaluation. */
   readonly memory: number;
-  /** An instance that has grown past this is replaced, because Wasm memory never shrinks. */
+  /** An instance larger than this is replaced, because Wasm memory never shrinks. */
   readonly recycleAbove: number;
 };
 
 const DEFAULT_LIMITS: Limits = { memory: 256 * 1024 * 1024, recycleAbove: 16 * 1024 * 1024 };
 
-/** An object, as JSON text, into which the input is put at `path` for one evaluation. */
+/** A JSON object, as text, and the path in it where the input is placed for one evaluation. */
 export type Within = { readonly object: string; readonly path: readonly string[] };
 
 const PAGE = 64 * 1024;
 
-/** The exports of a module of ABI 1.x (https://www.openpolicyagent.org/docs/wasm#exports). */
+/** Exports of a module with ABI 1.x (https://www.openpolicyagent.org/docs/wasm#exports). */
 type Exports = {
   readonly opa_wasm_abi_version: WebAssembly.Global;
   readonly opa_wasm_abi_minor_version?: WebAssembly.Global;
@@ -58,9 +58,10 @@ const NEEDED: readonly (keyof Exports)[] = [
 ];
 
 /**
- * One set of compiled rules that can be evaluated again and again. Not shared between threads. After anything was
- * thrown out of Wasm the instance is replaced before the next use: its stack pointer is not put back, and some hundreds
- * of such ends would leave no stack.
+ * One set of compiled rules that can be evaluated repeatedly. It is not shared between threads.
+ *
+ * After an exception crosses Wasm, the instance is replaced before the next use. Its stack pointer is not reset, and a
+ * few hundred such exceptions would exhaust the stack.
  */
 export class RegoModule {
   readonly #module: WebAssembly.Module;
@@ -71,7 +72,7 @@ export class RegoModule {
   #current = 0;
   /** Entrypoints by name, for example `main/deny`. */
   readonly entrypoints: ReadonlyMap<string, number>;
-  /** Names of the builtins that the rules call and the host serves. */
+  /** Names of the builtins that the rules call and the host provides. */
   readonly builtins: readonly string[];
 
   private constructor(
@@ -91,8 +92,8 @@ export class RegoModule {
   }
 
   /**
-   * Takes the Wasm bytes and the data as JSON text. Throws `policy-unusable` when it is no module of OPA's ABI 1, calls
-   * a builtin that is not served (named), or its data cannot be read.
+   * Loads the Wasm bytes and the data, which is JSON text. Throws `policy-unusable` if the bytes are not a module with
+   * OPA's ABI 1, if the module calls an unsupported builtin (named in the message), or if the data cannot be read.
    */
   static async open(
     wasm: Uint8Array | WebAssembly.Module,
@@ -103,7 +104,7 @@ export class RegoModule {
     try {
       module = wasm instanceof WebAssembly.Module ? wasm : new WebAssembly.Module(wasm);
     } catch (cause) {
-      throw unusable(`it is no Wasm module: ${messageOf(cause)}`, cause);
+      throw unusable(`it is not a Wasm module: ${messageOf(cause)}`, cause);
     }
     const first = new Instance(module, data, limits);
     const builtins = await loadBuiltins(first.builtinNames);
@@ -117,19 +118,19 @@ export class RegoModule {
     return instance;
   }
 
-  /** The compiled module, which other threads can make instances of. */
+  /** The compiled module, which other threads can instantiate. */
   get module(): WebAssembly.Module {
     return this.#module;
   }
 
-  /** Bytes of Wasm memory held now. */
+  /** Bytes of Wasm memory currently held. */
   get memory(): number {
     return this.#instance?.size ?? 0;
   }
 
   /**
-   * Reads an input once; the returned function evaluates one entrypoint on it after the other, until the next input.
-   * `undefined` is an undefined result. Throws `policy-failed`.
+   * Reads an input once. The returned function evaluates entrypoints on it, one at a time, until the next input. It
+   * returns `undefined` for an undefined result. Throws `policy-failed`.
    */
   withInput(
     input: string | undefined,
@@ -138,7 +139,7 @@ export class RegoModule {
     if (this.#instance !== undefined && this.#instance.size > this.#limits.recycleAbove) this.#instance = undefined;
     let held: Instance | undefined;
     const token = ++this.#current;
-    // Reads the input anew where the instance was replaced since, or holds another input by now.
+    // Reads the input again if the instance was replaced, or now holds a different input.
     const ready = (): Instance => {
       this.#instance ??= this.#fresh();
       if (held !== this.#instance || this.#current !== token) this.#instance.setInput(input);
@@ -167,7 +168,7 @@ export class RegoModule {
 
 function failure(what: string, thrown: unknown): CountersignError {
   const tooDeep = thrown instanceof RangeError && /call stack/i.test(thrown.message);
-  const why = tooDeep ? 'it needs more stack than there is' : messageOf(thrown);
+  const why = tooDeep ? 'it needs more stack than is available' : messageOf(thrown);
   return new CountersignError('policy-failed', `the rules at \`${what}\` failed to run: ${why}`, {
     cause: thrown,
     hint: 'run them on this input with `opa eval`, or with `countersign check --trace`',
@@ -177,7 +178,7 @@ function failure(what: string, thrown: unknown): CountersignError {
 function unusable(why: string, cause?: unknown): CountersignError {
   return new CountersignError('policy-unusable', `the compiled rules cannot be used: ${why}`, {
     cause,
-    hint: 'build them with `countersign policy build`',
+    hint: 'try `opa eval` or `countersign check --trace` with this input',
   });
 }
 
@@ -197,7 +198,7 @@ class Instance {
 
   constructor(module: WebAssembly.Module, data: string, limits: Limits) {
     const wanted = WebAssembly.Module.imports(module).find((i) => i.kind === 'memory');
-    if (wanted === undefined) throw unusable('it imports no memory, so it is no module of `opa build -t wasm`');
+    if (wanted === undefined) throw unusable('it imports no memory, so `opa build -t wasm` did not make it');
     this.#memory = new WebAssembly.Memory({ initial: 5, maximum: Math.max(5, Math.floor(limits.memory / PAGE)) });
     this.#bytes = Buffer.from(this.#memory.buffer);
     const call = (id: number, ...args: number[]) => this.#call(id, args);
@@ -222,7 +223,7 @@ class Instance {
     }
     this.#exports = exports;
     const major = exports.opa_wasm_abi_version?.value as number | undefined;
-    if (major !== 1) throw unusable(`it is of ABI version ${major ?? 'unknown'}, and this host speaks version 1`);
+    if (major !== 1) throw unusable(`it has ABI version ${major ?? 'unknown'}, but this host supports version 1`);
     const missing = NEEDED.filter((name) => typeof exports[name] !== 'function');
     if (missing.length > 0) throw unusable(`it does not export ${missing.map((m) => `\`${m}\``).join(', ')}`);
     const names = this.#table(exports.builtins());
@@ -251,12 +252,12 @@ class Instance {
     this.#mark = this.#exports.opa_heap_ptr_get();
   }
 
-  // What one evaluation allocates is forgotten before the next: the input below the mark stays.
+  // Memory allocated by one evaluation is released before the next. The input lies below the mark and stays.
   evaluate(id: number, within: Within | undefined, context: BuiltinContext): Value | undefined {
     return resultOf(this.#run(id, within, context));
   }
 
-  /** Every binding of a compiled query. */
+  /** Returns every binding of a compiled query. */
   bindings(context: BuiltinContext): Value {
     return parse(this.#run(0, undefined, context));
   }
@@ -274,7 +275,7 @@ class Instance {
     return this.#text(exports.opa_value_dump(exports.opa_eval_ctx_get_result(at)));
   }
 
-  // The shared input is put by reference into an object of this evaluation’s own, so it is read once for many.
+  // Places the shared input by reference into this evaluation's own object, so that many evaluations read it only once.
   #placed({ object, path: keys }: Within): number {
     const around = this.#parse(object, this.#exports.opa_json_parse);
     const path = this.#parse(JSON.stringify(keys), this.#exports.opa_json_parse);
@@ -285,19 +286,19 @@ class Instance {
 
   #call(id: number, args: readonly number[]): number {
     const builtin = this.#calls[id];
-    if (builtin === undefined) throw new Error(`builtin ${id} is not served`);
+    if (builtin === undefined) throw new Error(`builtin ${id} is not supported`);
     const values = args.map((at) => fast(this.#text(this.#exports.opa_value_dump(at))));
     try {
       const result = builtin(values, this.#context as BuiltinContext);
       return this.#parse(print(result), this.#exports.opa_value_parse);
     } catch (thrown) {
-      if (thrown instanceof Undefined) return 0; // as OPA does where strict builtin errors are off
+      if (thrown instanceof Undefined) return 0; // matches OPA without strict builtin errors
       throw thrown;
     }
   }
 
   #parse(text: string, reader: (at: number, size: number) => number): number {
-    // UTF-8 takes at most three bytes a UTF-16 unit
+    // UTF-8 takes at most three bytes per UTF-16 unit
     const room = text.length < 1024 ? text.length * 3 : Buffer.byteLength(text);
     const at = this.#exports.opa_malloc(room + 1);
     const size = this.#view().write(text, at, 'utf8');
@@ -311,7 +312,7 @@ class Instance {
     return bytes.toString('utf8', at, bytes.indexOf(0, at));
   }
 
-  // The view dies each time the memory grows.
+  // The view becomes invalid whenever the memory grows.
   #view(): Buffer {
     if (this.#bytes.length === 0 || this.#bytes.buffer !== this.#memory.buffer)
       this.#bytes = Buffer.from(this.#memory.buffer);
@@ -324,14 +325,14 @@ class Instance {
   }
 }
 
-// Most arguments are plain JSON without large numbers, which the engine reads faster than we do.
+// Most arguments are plain JSON without large numbers, which JSON.parse reads faster than our parser.
 function fast(text: string): Value {
   const first = text.charCodeAt(0);
   if (first === 34) return JSON.parse(text) as string;
   return parse(text);
 }
 
-// The result is a set with one object `{"result": value}`, or an empty set where it is undefined.
+// The result is a set with one object `{"result": value}`, or an empty set if it is undefined.
 function resultOf(text: string): Value | undefined {
   if (text === 'set()') return undefined;
   return resultSet(text);
@@ -342,7 +343,10 @@ function resultSet(text: string): Value | undefined {
   return body === null ? undefined : parse((body[1] as string).trim());
 }
 
-/** The bindings of a query compiled on its own, as OPA’s conformance cases are. Throws what evaluation throws. */
+/**
+ * Returns the bindings of a query compiled on its own, as in OPA's conformance cases. Throws the same errors as an
+ * evaluation.
+ */
 export async function evaluateQuery(
   wasm: Uint8Array,
   data: string,

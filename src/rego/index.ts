@@ -1,7 +1,7 @@
 /**
- * Takes rules compiled to Wasm by `opa build`, data and an input; gives the value that OPA itself would give. Brings
- * every builtin that needs nothing but its arguments; refuses, when rules are loaded, those that ask the outside or
- * chance. An instance out of which something was thrown is never used again.
+ * Takes rules compiled to Wasm by `opa build`, data and an input. Returns the value OPA would return. It provides every
+ * builtin that depends only on its arguments. Rules that call builtins depending on the outside world or on chance are
+ * refused when loaded. An instance that threw is discarded.
  */
 export type { BuiltinContext } from './builtin.ts';
 export { REFUSED } from './builtins.ts';

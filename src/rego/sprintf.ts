@@ -1,6 +1,6 @@
 import { print, RegoNumber, type Value } from './value.ts';
 
-/** Go's own kinds, as OPA hands its arguments to `fmt.Sprintf`. */
+/** Go's types, as OPA passes arguments to `fmt.Sprintf`. */
 type Arg =
   | { readonly type: 'string'; readonly text: string }
   | { readonly type: 'int64' | '*big.Int'; readonly int: bigint }
@@ -19,7 +19,7 @@ type Flags = {
 const MAX_PAD = 1_000_000; // Go's own limit for a width or precision
 
 /**
- * Formats as Go's `fmt.Sprintf` does (https://pkg.go.dev/fmt): composites in Rego's syntax, mistakes shown in place as
+ * Formats like Go's `fmt.Sprintf` (https://pkg.go.dev/fmt). Composites appear in Rego syntax, mistakes in place as
  * `%!d(string=x)`.
  */
 export function sprintf(format: string, values: readonly Value[]): string {
@@ -143,9 +143,10 @@ function plain(arg: Arg): string {
 }
 
 function one(verb: string, arg: Arg, flags: Flags): string {
-  // Go shows a value that the verb does not fit by `%v`, with the same flags.
+  // Go prints a value that does not fit the verb with `%v` and the same flags.
   const bad = () =>
-    `%!${verb}(${arg.type === '*big.Int' ? 'big.Int' : arg.type}=${verb === 'v' || arg.type === '*big.Int' ? plain(arg) : one('v', arg, flags)})`;
+    `%!${verb}(${arg.type === '*big.Int' ? 'big.Int' : arg.type}=` +
+    `${verb === 'v' || arg.type === '*big.Int' ? plain(arg) : one('v', arg, flags)})`;
   if (verb === 'T') return pad(arg.type, flags);
   switch (arg.type) {
     case 'string':
@@ -181,7 +182,7 @@ function formatText(verb: string, value: string, flags: Flags): string | undefin
   }
 }
 
-/** Text in double quotes as Go's `strconv.Quote` writes it. */
+/** Quotes text like Go's `strconv.Quote`. */
 function goQuoted(value: string, ascii: boolean): string {
   const short: Record<string, string> = {
     '\x07': '\\a',
@@ -270,7 +271,7 @@ function formatFloat(verb: string, value: number, flags: Flags): string | undefi
   return pad(sign + magnitude, { ...flags, zero: false });
 }
 
-/** A double by its bits: `%b` as mantissa and power of two, `%x` with hexadecimal digits, always as many as it has. */
+/** Formats the bits of a double: `%b` as mantissa and power of two, `%x` in hexadecimal, always with all digits. */
 function binaryFloat(verb: 'b' | 'x' | 'X', value: number): string {
   const view = new DataView(new ArrayBuffer(8));
   view.setFloat64(0, value);
@@ -283,11 +284,16 @@ function binaryFloat(verb: 'b' | 'x' | 'X', value: number): string {
   const signed = (n: number, width: number) => `${n < 0 ? '-' : '+'}${String(Math.abs(n)).padStart(width, '0')}`;
   if (verb === 'b') return `${sign}${mantissa}p${signed(power, 1)}`;
   const digits = fraction.toString(16).padStart(13, '0').replace(/0+$/, '');
-  const text = `${sign}0x${biased === 0 ? 0 : 1}${digits === '' ? '' : `.${digits}`}p${signed(biased === 0 && fraction === 0n ? 0 : power + 52, 2)}`;
+  const text =
+    `${sign}0x${biased === 0 ? 0 : 1}${digits === '' ? '' : `.${digits}`}` +
+    `p${signed(biased === 0 && fraction === 0n ? 0 : power + 52, 2)}`;
   return verb === 'X' ? text.toUpperCase() : text;
 }
 
-/** A double as Go's `strconv.FormatFloat` writes it; without precision the shortest that reads back the same. */
+/**
+ * Formats a double like Go's `strconv.FormatFloat`. Without a precision it gives the shortest text that reads back as
+ * the same number.
+ */
 function goFloat(value: number, kind: 'e' | 'E' | 'f' | 'g' | 'G', precision: number | undefined): string {
   if (!Number.isFinite(value)) return Number.isNaN(value) ? 'NaN' : value > 0 ? '+Inf' : '-Inf';
   const exponent = (text: string) => text.replace(/e([+-])(\d)$/, 'e$10$2');
@@ -299,7 +305,7 @@ function goFloat(value: number, kind: 'e' | 'E' | 'f' | 'g' | 'G', precision: nu
     precision === undefined ? undefined : Math.max(Math.min(precision, 100) - 1, 0),
   );
   const power = Number(scientific.slice(scientific.indexOf('e') + 1));
-  // Go decides on the shortest form as if it had six digits
+  // Go chooses the shortest form as if it had six digits
   const limit = precision === undefined ? 6 : Math.max(precision, 1);
   if (power < -4 || power >= limit) return upper(exponent(scientific.replace(/\.?0+e/, 'e')));
   const places = precision === undefined ? undefined : Math.max(limit - 1 - power, 0);

@@ -1,10 +1,10 @@
 /**
- * A Rego value outside of Wasm. Numbers that a JavaScript number holds exactly as integers are numbers; every other one
- * is kept as text. Objects and sets keep Rego's own equality, in which `1` and `"1"` are different keys.
+ * A Rego value outside Wasm. Integers that a JavaScript number holds exactly are numbers; all other numbers are kept as
+ * text. Objects and sets use Rego's equality, in which `1` and `"1"` are different keys.
  */
 export type Value = null | boolean | number | string | RegoNumber | RegoSet | RegoObject | readonly Value[];
 
-/** A number as it was written: with a fraction, an exponent, or more digits than a JavaScript integer has. */
+/** A number as written: with a fraction, an exponent, or more digits than a JavaScript integer has. */
 export class RegoNumber {
   readonly text: string;
   constructor(text: string) {
@@ -14,13 +14,13 @@ export class RegoNumber {
   get float(): number {
     return Number(this.text);
   }
-  /** Whether it is written as a whole number, without fraction and exponent. */
+  /** Whether the text is a whole number, without fraction and exponent. */
   get isInteger(): boolean {
     return /^-?\d+$/.test(this.text);
   }
 }
 
-/** A set: members once each, by Rego's equality. */
+/** A set whose members are unique by Rego's equality. */
 export class RegoSet {
   readonly #members = new Map<string, Value>();
   constructor(members: Iterable<Value> = []) {
@@ -35,7 +35,7 @@ export class RegoSet {
   get size(): number {
     return this.#members.size;
   }
-  /** The members in Rego's order. */
+  /** Returns the members in Rego's order. */
   sorted(): Value[] {
     return [...this.#members.values()].sort(compare);
   }
@@ -62,28 +62,25 @@ export class RegoObject {
   get size(): number {
     return this.#entries.size;
   }
-  /** Keys and values in Rego's order of keys. */
+  /** Returns keys and values in Rego's key order. */
   sorted(): (readonly [Value, Value])[] {
     return [...this.#entries.values()].sort(([a], [b]) => compare(a, b));
   }
 }
 
-/** Text by which two equal values are told to be so. */
+/** Returns a text that is the same for equal values. */
 function keyOf(value: Value): string {
   return typeof value === 'string' ? `"${value}` : typeof value === 'number' ? String(value) : printCanonical(value);
 }
 
-// Numbers that are equal must have one text: 1, 1.0 and 1e0 are one key.
+// Equal numbers need the same text: 1, 1.0 and 1e0 are one key.
 function printCanonical(value: Value): string {
   return print(value, (n) =>
     Number.isSafeInteger(n.float) ? String(n.float) : n.isInteger ? n.text : String(n.float),
   );
 }
 
-/**
- * Rego's text of a value, as OPA prints it: sets and objects in order, strings as JSON.
- * Gives back through `parse` what went in.
- */
+/** Prints a value like OPA: sets and objects in order, strings as JSON. `parse` reads it back unchanged. */
 export function print(value: Value, number: (n: RegoNumber) => string = (n) => n.text): string {
   if (value === null || typeof value === 'boolean') return String(value);
   if (typeof value === 'string') return quote(value);
@@ -104,13 +101,13 @@ export function print(value: Value, number: (n: RegoNumber) => string = (n) => n
   return `[${value.map((v) => print(v, number)).join(', ')}]`;
 }
 
-/** A double as Go’s JSON writes it: exponents only from 1e21 on and below 1e-6. */
+/** Formats a double like Go's JSON: exponents only from 1e21 on and below 1e-6. */
 function numberText(n: number): string {
   if (Object.is(n, -0)) return '0';
   return String(n).replace(/e([+-])(\d)$/, 'e$10$2');
 }
 
-/** A string as JSON, with `<`, `>` and `&` as they are. */
+/** Quotes a string as JSON, leaving `<`, `>` and `&` as they are. */
 function quote(text: string): string {
   return JSON.stringify(text);
 }
@@ -130,7 +127,7 @@ const rank = (v: Value): number =>
               ? 5
               : 4;
 
-/** Rego's order: null, booleans, numbers, strings, arrays, objects, sets; inside each by its parts. */
+/** Compares in Rego's order: null, booleans, numbers, strings, arrays, objects, sets; then by their parts. */
 export function compare(a: Value, b: Value): number {
   const kind = rank(a) - rank(b);
   if (kind !== 0) return Math.sign(kind);
@@ -144,12 +141,12 @@ export function compare(a: Value, b: Value): number {
   return 0;
 }
 
-/** Whether two values are one and the same to Rego. */
+/** Tests whether two values are equal in Rego. */
 export function equal(a: Value, b: Value): boolean {
   return compare(a, b) === 0;
 }
 
-// By UTF-8 bytes, as Go does; UTF-16 would put characters beyond the first plane too early.
+// Compares UTF-8 bytes, as Go does. UTF-16 order would put characters beyond the first plane too early.
 function compareText(a: string, b: string): number {
   if (a === b) return 0;
   return Buffer.compare(Buffer.from(a), Buffer.from(b));
@@ -165,7 +162,7 @@ function compareNumbers(a: number | RegoNumber, b: number | RegoNumber): number 
   return x < y ? -1 : x > y ? 1 : 0;
 }
 
-/** The nearest double of a number. */
+/** Returns the double nearest to a number. */
 export function floatOf(n: number | RegoNumber): number {
   return typeof n === 'number' ? n : n.float;
 }
@@ -189,8 +186,8 @@ function compareObjects(a: (readonly [Value, Value])[], b: (readonly [Value, Val
 }
 
 /**
- * Reads what OPA's `opa_value_dump` writes: JSON, with sets (`{1, 2}`, `set()`) and keys of any kind.
- * Throws a `SyntaxError` with the position.
+ * Parses the output of OPA's `opa_value_dump`: JSON, with sets (`{1, 2}`, `set()`) and keys of any type. Throws a
+ * `SyntaxError` with the position.
  */
 export function parse(text: string): Value {
   let at = 0;
@@ -302,17 +299,17 @@ export function parse(text: string): Value {
   return result;
 }
 
-/** A number from its text: a JavaScript number where that is exact and whole. */
+/** Reads a number from text: a JavaScript number if it is whole and exact. */
 function numberOf(text: string): number | RegoNumber {
   return /^-?\d{1,15}$/.test(text) ? Number(text) : new RegoNumber(text);
 }
 
-/** A whole number of any size. */
+/** Makes a number of a whole number of any size. */
 export function integerOf(n: bigint): number | RegoNumber {
   return numberOf(n.toString());
 }
 
-/** A value from JSON text, numbers kept exactly. Throws a `SyntaxError`. */
+/** Reads a value from JSON text, keeping numbers exact. Throws a `SyntaxError`. */
 export function fromJsonText(text: string): Value {
   return fromJson(
     JSON.parse(text, (_key, value: unknown, context?: { source?: string }) =>
@@ -321,7 +318,7 @@ export function fromJsonText(text: string): Value {
   );
 }
 
-/** A value from what JSON.parse gives. */
+/** Converts a value from JSON.parse. */
 export function fromJson(value: unknown): Value {
   if (value === null || typeof value === 'boolean' || typeof value === 'string' || value instanceof RegoNumber)
     return value;
@@ -332,8 +329,8 @@ export function fromJson(value: unknown): Value {
 }
 
 /**
- * Plain JSON of a value: sets become arrays in Rego's order, keys that are no strings become their text, numbers the
- * nearest double.
+ * Converts a value to plain JSON: sets become arrays in Rego's order, keys that are not strings become their text,
+ * numbers the nearest double.
  */
 export function toJson(value: Value): unknown {
   if (value instanceof RegoNumber) return value.float;
@@ -343,9 +340,7 @@ export function toJson(value: Value): unknown {
   return value;
 }
 
-/**
- * JSON text of a value as Go writes it: no spaces, keys sorted, numbers as they were written, `<`, `>` and `&` escaped.
- */
+/** Writes a value as JSON text like Go: no spaces, sorted keys, numbers as written, `<`, `>` and `&` escaped. */
 export function toJsonText(value: Value, escapeHtml = true): string {
   if (value instanceof RegoNumber) return value.text;
   if (value instanceof RegoSet)

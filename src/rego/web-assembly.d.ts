@@ -1,4 +1,4 @@
-// The part of the WebAssembly interface that the host uses; Node has it, its type package has not.
+// The part of the WebAssembly interface the host uses. Node has it, but its type package does not.
 declare namespace WebAssembly {
   class Module {
     constructor(bytes: Uint8Array);
