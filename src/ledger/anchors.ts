@@ -7,21 +7,21 @@ import { rootOf } from './merkle.ts';
 import { parseVerifiers, type Verifier } from './note.ts';
 import { halt } from './sequencer.ts';
 
-/** A place outside of the store that remembers the newest checkpoint, best under another administrator. */
+/** A place outside the store that keeps the newest checkpoint, ideally run by another administrator. */
 export interface Anchor {
-  /** For people and entries; no credentials. */
+  /** Shown to people and written into entries; contains no credentials. */
   readonly name: string;
-  /** The checkpoint that is kept there; undefined before the first. Throws (retry) while the place is not reached. */
+  /** Reads the checkpoint kept there; undefined before the first. Throws (retry) while the place cannot be reached. */
   read(): Promise<string | undefined>;
-  /** Keeps a newer one. */
+  /** Stores a newer checkpoint. */
   write(note: string): Promise<void>;
 }
 
 const STALE_MS = 24 * 3_600_000;
 
 /**
- * Holds a checkpoint that was kept elsewhere against a ledger. Throws `ledger-inconsistent` (halt) for one that the
- * ledger is behind of, or does not extend: it was put back, or is another.
+ * Compares a checkpoint kept elsewhere with the ledger. Throws `ledger-inconsistent` (halt) if the ledger is behind the
+ * checkpoint or does not extend it: then the ledger was rolled back, or it is a different ledger.
  */
 function checkAgainst(reader: LedgerReader, keys: readonly Verifier[], note: string, place: string): void {
   const history = new LogHistory();
@@ -36,19 +36,22 @@ function checkAgainst(reader: LedgerReader, keys: readonly Verifier[], note: str
   const { size } = reader;
   if (checkpoint.size > size)
     throw halt(
-      `the ledger holds ${size} entries, but the checkpoint kept in ${place} is over ${checkpoint.size}: it was put back to an older state`,
-      'bring the newer state back; if it is lost, `countersign ledger new-epoch --checkpoint FILE`, with what is kept there, goes on from here and says what was lost',
+      `the ledger holds ${size} entries, but the checkpoint kept in ${place} ` +
+        `covers ${checkpoint.size}: the ledger was rolled back to an older state`,
+      'restore the newer state; if it is lost, run `countersign ledger new-epoch --checkpoint ' +
+        'FILE` with the checkpoint kept there: it continues from here and records the loss',
     );
   if (problem !== undefined) throw halt(`the checkpoint kept in ${place} does not fit: ${problem}`);
   if (!rootOf(checkpoint.size, reader.nodes(size)).equals(checkpoint.root))
     throw halt(
-      `the ledger does not extend the checkpoint of ${checkpoint.size} entries that is kept in ${place}: it is another ledger`,
+      `the ledger does not extend the checkpoint of ${checkpoint.size} ` +
+        `entries kept in ${place}: it is a different ledger`,
     );
 }
 
 /**
- * Keeps checkpoints in several places, looks first whether what is there still fits, and says when a place has not been
- * reached for long.
+ * Keeps checkpoints in several places. It first checks that the checkpoints found there still fit, and reports a place
+ * that has not been reached for a long time.
  */
 export class AnchorKeeper {
   readonly #ledger: Ledger;
@@ -59,7 +62,7 @@ export class AnchorKeeper {
   readonly #onConflict: (note: string) => void;
   readonly #isShared: boolean;
   readonly #reached = new Map<string, number>();
-  // What was there when this process began: its predecessor's.
+  // Checkpoints found when this process began: those of its predecessor.
   readonly #before = new Map<string, string>();
   #anchored = 0;
   #running: Promise<void> = Promise.resolve();
@@ -70,9 +73,9 @@ export class AnchorKeeper {
     anchors: readonly Anchor[];
     clock: () => Date;
     warn: (message: string) => void;
-    /** Replicas share the ledger: its database decides which of them signs, and they take turns. */
+    /** Replicas share the ledger. Its database decides which of them signs, and they take turns. */
     isShared?: boolean;
-    /** Is handed a checkpoint that the ledger does not extend, to be kept for whoever looks into it. */
+    /** Receives a checkpoint that the ledger does not extend, to be kept for an investigation. */
     onConflict?: (note: string) => void;
   }) {
     this.#ledger = parts.ledger;
@@ -85,7 +88,8 @@ export class AnchorKeeper {
   }
 
   /**
-   * Before anything is signed: what can be read must fit. A place that is not reached is told, and asked again later.
+   * Runs before anything is signed: every checkpoint that can be read must fit. A place that cannot be reached is
+   * reported and retried later.
    */
   async check(): Promise<void> {
     for (const anchor of this.#anchors) {
@@ -97,8 +101,8 @@ export class AnchorKeeper {
   }
 
   /**
-   * Keeps the newest checkpoint everywhere, and records where it is. Never throws: a place that contradicts the ledger
-   * halts the ledger.
+   * Stores the newest checkpoint in every place and records where it is. Never throws: a place that contradicts the
+   * ledger halts the ledger.
    */
   keep(): Promise<void> {
     this.#running = this.#running.then(() => this.#keep());
@@ -108,7 +112,7 @@ export class AnchorKeeper {
   async #keep(): Promise<void> {
     const note = this.#ledger.read.latestCheckpoint();
     const newest = note === undefined ? undefined : openCheckpoint(note, this.#keys);
-    // What only says that it was kept the last time is not worth keeping again.
+    // Skip if only the entries about the last anchoring are new.
     if (note === undefined || newest === undefined || newest.size - this.#anchored <= this.#anchors.length) return;
     for (const anchor of this.#anchors) {
       try {
@@ -152,7 +156,8 @@ export class AnchorKeeper {
     return true;
   }
 
-  // A checkpoint that came while this process signs, and is not its own, is by another process that signs too.
+  // A checkpoint that appeared while this process signs, but that it did not make, comes from a second process that
+  // signs too.
   #checkInstance(there: string, place: string): void {
     const mine = openCheckpoint(this.#ledger.read.latestCheckpoint() ?? '', this.#keys)?.instance;
     const theirs = openCheckpoint(there, this.#keys)?.instance;
@@ -165,8 +170,9 @@ export class AnchorKeeper {
     )
       return;
     throw halt(
-      `another service signs this ledger: instance ${theirs.id} since ${theirs.since}, by the checkpoint kept in ${place}`,
-      'stop one of them: is its data directory a copy? `countersign ledger verify --against` says where they part',
+      `another service signs this ledger: instance ${theirs.id} since ${theirs.since}, ` +
+        `according to the checkpoint kept in ${place}`,
+      'stop one of them: is its data directory a copy? `countersign ledger verify --against` shows where they diverge',
     );
   }
 
@@ -181,7 +187,7 @@ export class AnchorKeeper {
     const since = this.#reached.get(anchor.name);
     const now = this.#clock().getTime();
     if (since === undefined) this.#reached.set(anchor.name, now);
-    const late = since !== undefined && now - since > STALE_MS ? '; nothing was kept there for a day' : '';
-    this.#warn(`the checkpoint cannot be kept in ${anchor.name}: ${messageOf(thrown)}${late}`);
+    const late = since !== undefined && now - since > STALE_MS ? '; nothing has been stored there for a day' : '';
+    this.#warn(`cannot store the checkpoint in ${anchor.name}: ${messageOf(thrown)}${late}`);
   }
 }

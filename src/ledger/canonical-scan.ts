@@ -1,6 +1,8 @@
 /**
- * Reads canonical JSON (RFC 8785) without making values of it: is this the one spelling of an object, and what do the
- * fields at its top say? Ten times as fast as parsing and writing again, and stricter: a key that stands twice is seen.
+ * Scans canonical JSON (RFC 8785) without building values. It tests whether the text is the one spelling of an object
+ * and returns the wanted top-level fields.
+ *
+ * This is ten times as fast as parsing and writing again, and stricter: it finds duplicate keys.
  */
 export function scanCanonical(text: string, wanted: readonly string[]): Map<string, string> | undefined {
   if (!text.isWellFormed()) return undefined;
@@ -16,13 +18,13 @@ type Scan = {
   readonly isPlain: boolean;
 };
 
-// A text without any of these needs no look at what its strings hold: each ends at the next quote.
+// If a text contains none of these, its strings need no inspection: each ends at the next quote.
 const SPECIAL = /[\u0000-\u001f\\]/;
 
 const MAX_DEPTH = 100;
 const [QUOTE, BACKSLASH, COMMA, COLON] = [0x22, 0x5c, 0x2c, 0x3a];
 const [OPEN_OBJECT, CLOSE_OBJECT, OPEN_LIST, CLOSE_LIST] = [0x7b, 0x7d, 0x5b, 0x5d];
-// What JSON.stringify writes after a backslash, other than \u00xx for the rest of the control characters.
+// Characters JSON.stringify writes after a backslash; other control characters become \u00xx.
 const SHORT_ESCAPES = '"\\bfnrt';
 const LITERALS = ['true', 'false', 'null'];
 
@@ -101,7 +103,7 @@ function skipLiteral(scan: Scan): boolean {
 
 const NUMBER = /-?\d[\d.e+-]*/y;
 
-// The one spelling of a number is JavaScript's own (RFC 8785 section 3.2.2.3).
+// A number's only spelling is JavaScript's own (RFC 8785 section 3.2.2.3).
 function skipNumber(scan: Scan): boolean {
   NUMBER.lastIndex = scan.at;
   const number = NUMBER.exec(scan.text)?.[0];

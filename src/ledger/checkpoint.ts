@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { openSigned, type Signer, signNote, type Verifier } from './note.ts';
 
-/** The signed size and root of the tree (C2SP tlog-checkpoint). */
+/** Signed size and root of the tree (C2SP tlog-checkpoint). */
 export type Checkpoint = {
   readonly origin: string;
   readonly size: number;
@@ -10,15 +10,18 @@ export type Checkpoint = {
   readonly instance?: Instance;
 };
 
-/** One process that signs: random, and since when (ISO 8601). Two that sign one ledger know each other by it. */
+/**
+ * A signing process: a random id and its start time (ISO 8601). Two processes that sign one ledger recognise each other
+ * by it.
+ */
 export type Instance = { readonly id: string; readonly since: string };
 
-/** The checkpoint as a signed note. All signers bear the log's name. */
+/** Returns the checkpoint as a signed note. All signers carry the log's name. */
 export function signCheckpoint(size: number, root: Buffer, ...signers: readonly [Signer, ...Signer[]]): string {
   return signNote(`${signers[0].name}\n${size}\n${root.toString('base64')}\n`, ...signers);
 }
 
-/** The same with an extension line that says which process made it. */
+/** Does the same, with an extension line that names the process that made it. */
 export function signCheckpointAs(
   instance: Instance,
   size: number,
@@ -36,8 +39,8 @@ export function newInstance(now: Date): Instance {
 }
 
 /**
- * Reads a checkpoint that at least one of the keys signed, and whose origin is that key's name; `by` are those that
- * did. Undefined otherwise. Refuses numbers and base64 that we would not have written.
+ * Reads a checkpoint that at least one of the keys signed and whose origin is that key's name; `by` lists the keys that
+ * signed. Returns undefined otherwise. Refuses numbers and base64 not spelled the way we write them.
  */
 export function openCheckpoint(
   note: string,
@@ -50,7 +53,7 @@ export function openCheckpoint(
   return checkpoint === undefined || by.length === 0 ? undefined : { ...checkpoint, by };
 }
 
-/** The text of a checkpoint taken apart, whoever signed it. */
+/** Parses the text of a checkpoint without checking signatures. */
 export function parseCheckpoint(text: string): Checkpoint | undefined {
   const match = /^([^\n]+)\n(0|[1-9][0-9]{0,15})\n([A-Za-z0-9+/]{43}=)\n(?:[^\n]+\n)*$/.exec(text);
   const root = Buffer.from(match?.[3] ?? '', 'base64');

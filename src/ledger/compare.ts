@@ -7,8 +7,8 @@ import { rootOf } from './merkle.ts';
 import { splitNote, type Verifier } from './note.ts';
 
 /**
- * How another copy of a ledger stands to this one. `size` is the other's, `at` the first entry that differs, as far as
- * it can be told.
+ * Result of comparing a ledger with another copy. `size` is the other copy's; `at` is the first entry that differs, as
+ * far as that can be determined.
  */
 export type Comparison = {
   readonly kind: 'same' | 'goes-on' | 'behind' | 'fork' | 'unknown';
@@ -18,8 +18,8 @@ export type Comparison = {
 };
 
 /**
- * Compares a ledger with another copy of it: a data directory, a store, or a checkpoint that was kept elsewhere. Throws
- * `checkpoint-untrusted` for one that is not signed by these keys.
+ * Compares a ledger with another copy: a data directory, a store, or a checkpoint kept elsewhere. Throws
+ * `checkpoint-untrusted` if the checkpoint is not signed by these keys.
  */
 export function compareWith(reader: LedgerReader, keys: readonly Verifier[], place: string): Comparison {
   const store = storeAt(place);
@@ -39,14 +39,15 @@ function storeAt(place: string): string | undefined {
 }
 
 const COPIES =
-  'name a data directory, a ledger file, an export, or a file with a checkpoint; fetch what an anchor keeps into a file first';
+  'name a data directory, a ledger file, an export or a file with a checkpoint; ' +
+  'copy an anchor’s checkpoint into a file first';
 
 function noteAt(place: string): string {
   const file = existsSync(place) && statSync(place).isDirectory() ? join(place, 'checkpoint') : place;
   try {
     return readFileSync(file, 'utf8');
   } catch (cause) {
-    throw new CountersignError('usage', `\`${place}\` is no copy to compare with`, {
+    throw new CountersignError('usage', `\`${place}\` is not a copy of a ledger`, {
       cause,
       hint: COPIES,
     });
@@ -56,7 +57,7 @@ function noteAt(place: string): string {
 function checkpointAt(place: string): string {
   const note = noteAt(place);
   if (parseCheckpoint(splitNote(note)?.text ?? '') !== undefined) return note;
-  throw new CountersignError('usage', `\`${place}\` is no checkpoint, ledger or export`, { hint: COPIES });
+  throw new CountersignError('usage', `\`${place}\` is not a checkpoint, ledger or export`, { hint: COPIES });
 }
 
 function opened(note: string, keys: readonly Verifier[]) {
@@ -66,7 +67,7 @@ function opened(note: string, keys: readonly Verifier[]) {
     'checkpoint-untrusted',
     'the checkpoint of the other copy is not signed by this ledger’s key',
     {
-      hint: 'is it this ledger’s, and --key this ledger’s key?',
+      hint: 'check that the copy is of this ledger, and that --key is this ledger’s key',
     },
   );
 }
@@ -83,7 +84,7 @@ function compareStores(mine: LedgerReader, other: LedgerReader, keys: readonly V
   const { size, root, instance } = opened(other.latestCheckpoint() ?? '', keys);
   const by = instance === undefined ? {} : { instance };
   if (!rootAt(other, size).equals(root))
-    throw new CountersignError('ledger-inconsistent', 'the other copy is not what was signed');
+    throw new CountersignError('ledger-inconsistent', 'the other copy is not the ledger that was signed');
   const common = Math.min(mine.size, size);
   const isEqual = (at: number) => rootAt(mine, at).equals(rootAt(other, at));
   if (isEqual(common))

@@ -5,8 +5,8 @@ import { keyId, keyObject, splitNote, type Verifier } from './note.ts';
 const COSIGNATURE = 0x04;
 
 /**
- * When a witness co-signed a checkpoint, in seconds since 1970 (C2SP tlog-cosignature v1, Ed25519); undefined where it
- * did not.
+ * Returns when a witness co-signed a checkpoint, in seconds since 1970 (C2SP tlog-cosignature v1, Ed25519); undefined
+ * if it did not.
  */
 export function cosignedAt(note: string, witness: Verifier): number | undefined {
   const parts = splitNote(note);
@@ -20,14 +20,14 @@ export function cosignedAt(note: string, witness: Verifier): number | undefined 
   return undefined;
 }
 
-/** Reads a witness’s verifier key (type 0x04). Throws `key-unusable`. */
+/** Reads the verifier key of a witness (type 0x04). Throws `key-unusable`. */
 export function parseWitness(text: string): Verifier {
   const [, name = '', id, encoded = ''] = /^([^+\s]+)\+([0-9a-f]{8})\+([A-Za-z0-9+/=]+)$/.exec(text.trim()) ?? [];
   const key = Buffer.from(encoded, 'base64');
   const witness = { name, publicKey: key.subarray(1) };
   if (key[0] !== COSIGNATURE || key.length !== 33 || keyId(witness, COSIGNATURE).toString('hex') !== id)
-    throw new CountersignError('key-unusable', 'this is not a witness’s key of the form `name+hash+key`', {
-      hint: 'it begins with the witness’s name; its key is of type 0x04 (cosignature/v1)',
+    throw new CountersignError('key-unusable', 'this is not a witness key of the form `name+hash+key`', {
+      hint: 'it begins with the name of the witness; its key has type 0x04 (cosignature/v1)',
     });
   return witness;
 }

@@ -28,17 +28,17 @@ const FORMAT = 'countersign-ledger-export/1';
 const CHECKER = 'verify.mjs';
 
 export type ExportOptions = {
-  /** Entries to make receipts for. */
+  /** Entries to write receipts for. */
   readonly receipts?: readonly number[];
-  /** Leave names out: entries keep their commitments, and verify all the same. */
+  /** Leave out names: entries keep their commitments and still verify. */
   readonly withoutSubjects?: boolean;
   readonly onProgress?: (done: number) => void;
 };
 
 /**
- * Writes a whole ledger as files: C2SP tiles and entries, the newest checkpoint and those kept before it, evidence,
- * names, receipts, and a checker of one file. Throws `usage` when the directory holds anything, and `ledger-unusable`
- * where no checkpoint was signed yet.
+ * Writes a whole ledger as files: C2SP tiles and entries, the newest checkpoint and the earlier ones kept, evidence,
+ * names, receipts, and a single-file checker. Throws `usage` if the directory is not empty, and `ledger-unusable` if no
+ * checkpoint has been signed yet.
  */
 export function exportLedger(
   reader: LedgerReader,
@@ -50,7 +50,7 @@ export function exportLedger(
   const notes = reader.checkpoints();
   const newest = notes.at(-1);
   if (newest === undefined)
-    throw new CountersignError('ledger-unusable', 'no checkpoint was signed over this ledger yet');
+    throw new CountersignError('ledger-unusable', 'no checkpoint of this ledger has been signed yet');
   const files = new Files(directory);
   files.write('checkpoint', newest.note);
   files.write(LEDGER_FILES.verifier, keys.map((key) => `${verifierText(key)}\n`).join(''));
@@ -122,7 +122,7 @@ function subjectLine({ commitment, salt, text }: Subject): string {
   return `${canonicalJson({ commitment, salt: Buffer.from(salt).toString('hex'), text })}\n`;
 }
 
-/** Files under a directory, and the digest of each for the manifest. */
+/** Files under a directory, with the digest of each for the manifest. */
 class Files {
   readonly #directory: string;
   readonly #digests: Record<string, string> = {};
@@ -157,25 +157,25 @@ function readme(size: number): string {
 
   node verify.mjs --key LEDGER.PUB
 
-checks that every entry, tile, receipt and checkpoint is what was signed. It needs
-Node 20 or later and nothing else. LEDGER.PUB is the ledger's public key, which you
-should have from elsewhere: the copy in this directory proves nothing by itself.
+checks that every entry, tile, receipt and checkpoint matches what was signed. It needs
+Node 20 or later and nothing else. LEDGER.PUB is the ledger's public key. Get it from
+another source: the copy in this directory proves nothing on its own.
 
   checkpoint, checkpoints/  signed notes (C2SP tlog-checkpoint)
   tile/                     hashes and entries (C2SP tlog-tiles)
-  evidence/                 what entries name by SHA-256
-  subjects.jsonl            names behind commitments, where they were not erased
+  evidence/                 files that entries name by SHA-256
+  subjects.jsonl            names behind commitments, unless they were erased
   receipts/                 entries with their proofs (C2SP tlog-proof)
   policy                    the ledger's keys (C2SP tlog-policy)
 
-Other programs read it too: "fsck" of Tessera, and golang.org/x/mod/sumdb.
+Other programs can read it too: "fsck" of Tessera, and golang.org/x/mod/sumdb.
 `;
 }
 
 /**
- * Makes a data directory from an export, on another machine: everything is checked first. Its key is no part of an
- * export; until it is put beside it, the ledger can be read but not continued. Throws `usage`, and
- * `ledger-inconsistent` with what is wrong.
+ * Creates a data directory from an export, for example on another machine, after checking everything. An export does
+ * not contain the key. Until the key is added, the ledger can be read but not continued. Throws `usage`, and
+ * `ledger-inconsistent` with the first problem.
  */
 export async function importLedger(
   from: string,
@@ -185,8 +185,8 @@ export async function importLedger(
   refuseFilled(directory);
   const { ok, lines } = checkExport(from, keys.map(verifierText).join('\n'));
   if (!ok)
-    throw new CountersignError('ledger-inconsistent', `the export is not whole: ${lines.at(-1)}`, {
-      hint: 'is --key this ledger’s key?',
+    throw new CountersignError('ledger-inconsistent', `the export is incomplete or altered: ${lines.at(-1)}`, {
+      hint: 'check that --key is this ledger’s key',
     });
   const making = `${directory}.importing`;
   rmSync(making, { recursive: true, force: true });
@@ -195,7 +195,7 @@ export async function importLedger(
     rmSync(making, { recursive: true, force: true });
     throw thrown;
   });
-  rmSync(directory, { recursive: true, force: true }); // empty, if it is there
+  rmSync(directory, { recursive: true, force: true }); // remove the directory if it is empty
   renameSync(making, directory);
   return { entries: size };
 }
@@ -209,7 +209,7 @@ async function fill(from: string, directory: string): Promise<number> {
   const subjects = readSubjects(from);
   const tree = new TreeWriter();
   for (let at = 0; at < size; ) {
-    // Checkpoints go in with the entries that they are the first to cover.
+    // A checkpoint is stored with the entries that it is the first to cover.
     const entries = readTile(from, at, size);
     for (const { leaf } of entries) tree.append(leaf);
     const evidence = entries.flatMap(({ body }) => readEvidence(from, body));
@@ -268,10 +268,7 @@ function readSubjects(from: string): Subject[] {
     const { commitment, salt, text } = JSON.parse(line) as { commitment: string; salt: string; text: string };
     const subject = { commitment, salt: Buffer.from(salt, 'hex'), text };
     if (!isOpened(subject))
-      throw new CountersignError(
-        'ledger-inconsistent',
-        `a name in \`${file}\` is not the one its commitment was made to`,
-      );
+      throw new CountersignError('ledger-inconsistent', `a name in \`${file}\` does not match its commitment`);
     return subject;
   });
 }

@@ -2,10 +2,10 @@ import type { EntryBody } from '../model/index.ts';
 import { type Ledger, ledgerFile } from './ledger.ts';
 import { eraseSharedSubjects, eraseSubjects } from './subjects.ts';
 
-/** What the entry says, apart from who asked. */
+/** Fields of the entry, except who asked for the erasure. */
 export type Forgotten = Omit<Extract<EntryBody, { type: 'subject.forgotten' }>, 'type' | 'claimedBy'>;
 
-/** Records an erasure, and then erases; gives how many commitments can no longer be opened. */
+/** Records an erasure, then erases. Returns how many commitments can no longer be opened. */
 export async function forgetOn(
   ledger: Pick<Ledger, 'record' | 'subject' | 'file'>,
   texts: readonly string[],
@@ -14,6 +14,6 @@ export async function forgetOn(
   postgres: string | undefined,
 ): Promise<number> {
   await ledger.record({ type: 'subject.forgotten', claimedBy: ledger.subject(user), ...forgotten });
-  // Where replicas share a database it is erased there; their copies follow within a minute.
+  // If replicas share a database, it is erased there; their copies follow within a minute.
   return postgres === undefined ? eraseSubjects(ledgerFile(ledger.file), texts) : eraseSharedSubjects(postgres, texts);
 }

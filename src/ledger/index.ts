@@ -1,6 +1,7 @@
 /**
- * Takes entries, gives an append-only Merkle log (RFC 6962) with signed checkpoints, and checks one offline.
- * Refuses to go on when what is stored is not what was signed: a shorter, forked or altered log is never extended.
+ * Takes entries and returns an append-only Merkle log (RFC 6962) with signed checkpoints. Also checks such a log
+ * offline. Refuses to continue if the stored data is not the signed data: a shorter, forked or altered log is never
+ * extended.
  */
 export { type Anchor, AnchorKeeper } from './anchors.ts';
 export {

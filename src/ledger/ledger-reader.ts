@@ -14,31 +14,31 @@ import type { ReadNode } from './merkle.ts';
 import { isNamedIn, isOpened, type StoredEntry, type Subject } from './store.ts';
 import { nodeReader } from './tiles.ts';
 
-/** Which entries are asked for; all that is given must hold. */
+/** Filter for entries. All given conditions must hold. */
 export type EntryFilter = {
   readonly types?: readonly string[];
   readonly environment?: string;
-  /** From this time on, and before that; ISO 8601. */
+  /** Start (inclusive) and end (exclusive) of the period; ISO 8601. */
   readonly since?: string;
   readonly until?: string;
-  /** Texts that must stand in the entry: as a whole value, as the beginning of one, or as the field `name`. */
+  /** Texts the entry must contain: as a whole value, as the beginning of one, or as the field `name`. */
   readonly holds?: readonly { readonly text: string; readonly as: 'value' | 'prefix' | 'name' }[];
   readonly from?: number;
   readonly to?: number;
 };
 
 const PAGE = 500;
-const CACHE_KIB = 16 * 1024; // evidence lies in the order of its hashes, and is asked for in another
-const BUSY_MS = 5000; // a service that opens or closes the ledger just now has it to itself for a moment
+const CACHE_KIB = 16 * 1024; // evidence is stored in hash order, but read in a different order
+const BUSY_MS = 5000; // a service that opens or closes the ledger has exclusive access for a moment
 
-// As it stands in canonical JSON.
+// Returns the text as it appears in canonical JSON.
 function pattern(text: string, as: 'value' | 'prefix' | 'name'): string {
   const quoted = JSON.stringify(text);
   if (as === 'prefix') return quoted.slice(0, -1);
   return as === 'name' ? `"name":${quoted}` : quoted;
 }
 
-/** Reads a ledger file without writing to it; a service may be appending at the same time. */
+/** Reads a ledger file without writing to it. A service may append at the same time. */
 export class LedgerReader {
   readonly #db: DatabaseSync;
   readonly #file: string;
@@ -61,14 +61,14 @@ export class LedgerReader {
     return this.#try(() => Number(this.#sql('SELECT coalesce(max(seq) + 1, 0) AS n FROM entry').get()?.['n'] ?? 0));
   }
 
-  /** Every stored entry from an index on to before another, oldest first, a page at a time. */
+  /** Yields the stored entries from one index to before another, oldest first, a page at a time. */
   *stored(from = 0, to = Number.MAX_SAFE_INTEGER): Generator<StoredEntry> {
     const page = this.#try(() =>
       this.#sql(
         'SELECT seq, leaf, body, type, environment FROM entry WHERE seq >= ? AND seq < ? ORDER BY seq LIMIT 500',
       ),
     );
-    page.setReturnArrays(true); // half the time of rows with names
+    page.setReturnArrays(true); // arrays take half the time of rows with names
     for (let at = from; at < to; ) {
       const rows = this.#try(() => page.all(at, to)) as unknown as [number, Uint8Array, string, string, string][];
       for (const [index, leaf, body, type, environment] of rows) yield { index, leaf, body, type, environment };
@@ -77,7 +77,7 @@ export class LedgerReader {
     }
   }
 
-  /** The entries that fit a filter, oldest first; names stand where commitments to them do. */
+  /** Yields the entries that match a filter, oldest first. Names replace the commitments to them. */
   *search(filter: EntryFilter): Generator<Recorded> {
     const { types = [], environment, holds = [], since, until } = filter;
     const named = holds.map(({ text, as }) => [pattern(text, as), ...this.#commitmentsTo(text)]);
@@ -102,7 +102,8 @@ export class LedgerReader {
   }
 
   /**
-   * The index of the first entry at a time or later; the size where there is none. Time on a ledger never goes back.
+   * Returns the index of the first entry at or after a time, or the size if there is none. Time on a ledger never goes
+   * back.
    */
   firstAt(time: string): number {
     let [low, high] = [0, this.size];
@@ -114,19 +115,21 @@ export class LedgerReader {
     return low;
   }
 
-  /** The newest entry of a type, of one environment where one is named, that is older than `before`. */
+  /** Returns the newest entry of a type (and of one environment, if given) that is older than `before`. */
   latest<T extends EntryType>(
     types: readonly T[],
     environment: string,
     before = Number.MAX_SAFE_INTEGER,
   ): Recorded<EntryOf<T>> | undefined {
     const marks = types.map(() => '?').join(', ');
-    const sql = `SELECT seq, body FROM entry WHERE type IN (${marks}) AND environment = ? AND seq < ? ORDER BY seq DESC LIMIT 1`;
+    const sql =
+      `SELECT seq, body FROM entry WHERE type IN (${marks}) ` +
+      'AND environment = ? AND seq < ? ORDER BY seq DESC LIMIT 1';
     const row = this.#try(() => this.#sql(sql).get(...types, environment, before));
     return row === undefined ? undefined : (this.#recorded(row) as Recorded<EntryOf<T>>);
   }
 
-  /** Every entry of one type in one environment, oldest first. */
+  /** Returns every entry of one type in one environment, oldest first. */
   all<T extends EntryType>(type: T, environment: string): Recorded<EntryOf<T>>[] {
     const sql = 'SELECT seq, body FROM entry WHERE type = ? AND environment = ? ORDER BY seq';
     return this.#try(() => this.#sql(sql).all(type, environment)).map(
@@ -134,19 +137,20 @@ export class LedgerReader {
     );
   }
 
-  /** The entry at an index, or undefined. */
+  /** Returns the entry at an index, or undefined. */
   entry(index: number): Recorded | undefined {
     const row = this.#try(() => this.#sql('SELECT seq, body FROM entry WHERE seq = ?').get(index));
     return row === undefined ? undefined : this.#recorded(row);
   }
 
-  /** Evidence as it was recorded; throws `ledger-inconsistent` when it is gone or was altered. */
+  /** Returns evidence as it was recorded. Throws `ledger-inconsistent` if it is missing or altered. */
   evidence(ref: EvidenceRef): unknown {
     const bytes = this.evidenceBytes(ref.sha256);
     if (bytes === undefined || sha256(bytes) !== ref.sha256) {
       throw new CountersignError(
         'ledger-inconsistent',
-        `the evidence ${ref.sha256.slice(0, 12)} in \`${this.#file}\` is ${bytes === undefined ? 'missing' : 'altered'}`,
+        `the evidence ${ref.sha256.slice(0, 12)} in \`${this.#file}\` ` +
+          `is ${bytes === undefined ? 'missing' : 'altered'}`,
         { recover: 'halt', hint: 'restore the ledger from a backup' },
       );
     }
@@ -158,7 +162,7 @@ export class LedgerReader {
     return row?.[0];
   }
 
-  /** Every signed checkpoint, smallest first. */
+  /** Returns every signed checkpoint, smallest first. */
   checkpoints(): { readonly size: number; readonly note: string }[] {
     return this.#try(() => this.#sql('SELECT size, note FROM checkpoint ORDER BY size').all()).map((row) => ({
       size: Number(row['size']),
@@ -171,7 +175,7 @@ export class LedgerReader {
     return row === undefined ? undefined : String(row['note']);
   }
 
-  /** The nodes of the tree of the first `size` leaves. */
+  /** Returns a reader of the nodes in the tree of the first `size` leaves. */
   nodes(size: number): ReadNode {
     if (this.#nodes?.size === size) return this.#nodes.read;
     const source = {
@@ -185,28 +189,28 @@ export class LedgerReader {
     return this.#nodes.read;
   }
 
-  /** All nodes of a full tile, or undefined. */
+  /** Returns all nodes of a full tile, or undefined. */
   tile(level: number, n: number): Uint8Array | undefined {
     return this.#try(() => this.#sql('SELECT nodes FROM tile WHERE level = ? AND n = ?').get(level, n))?.['nodes'] as
       | Uint8Array
       | undefined;
   }
 
-  /** The commitment to a personal text, if there is one. */
+  /** Returns the commitment to a personal text, if there is one. */
   commitmentTo(text: string): string | undefined {
     return this.#commitmentsTo(text)[0];
   }
 
   /**
-   * Every kept text that names somebody, with its commitments: one for each time that it was recorded after it had been
-   * erased.
+   * Returns every stored text that contains a name, with its commitments. A text has one commitment more each time it
+   * is recorded again after being erased.
    */
   naming(name: string): { readonly texts: readonly string[]; readonly commitments: readonly string[] } {
     const found = [...this.subjects()].filter(({ text }) => isNamedIn(text, name));
     return { texts: [...new Set(found.map((s) => s.text))].sort(), commitments: found.map((s) => s.commitment).sort() };
   }
 
-  /** Every personal text that is not erased. */
+  /** Yields every personal text that is not erased. */
   *subjects(): Generator<Subject> {
     for (const row of this.#try(() =>
       this.#sql('SELECT commitment, salt, text FROM subject ORDER BY commitment').all(),
@@ -214,10 +218,7 @@ export class LedgerReader {
       yield asSubject(row);
   }
 
-  /**
-   * From here on everything is read as it is now, whatever a service appends meanwhile. For readers that are closed
-   * soon.
-   */
+  /** Makes all later reads see the current state, even while a service appends. For readers that are closed soon. */
   freeze(): this {
     this.#try(() => {
       this.#db.exec(`PRAGMA cache_size = -${CACHE_KIB}; BEGIN`);
@@ -240,7 +241,7 @@ export class LedgerReader {
     return { index: Number(row['seq']), entry: JSON.parse(this.#named(String(row['body']))) as Entry };
   }
 
-  // Names where commitments to them stand; what was erased, or altered, stays a commitment.
+  // Puts names in place of their commitments. Erased or altered names stay commitments.
   #named(json: string): string {
     if (!json.includes('subject:')) return json;
     return json.replace(/subject:[0-9a-f]{64}/g, (commitment) => {

@@ -11,14 +11,14 @@ import { type Found, laterOf, prepare, type Sequenced } from './sequencer.ts';
 import { commitmentOf, type PreparedEntry, pack, type Subject } from './store.ts';
 import type { Fault, FromWriter, ToWriter, WriterData } from './writer-thread.ts';
 
-/** The store of a ledger, given its data directory or the store itself. */
+/** Returns the path of a ledger's store, given its data directory or the store itself. */
 export function ledgerFile(path: string): string {
   return path.endsWith('.db') ? path : join(path, LEDGER_FILES.store);
 }
 
-// entries a commit: enough that what a commit costs is shared, few enough that both threads are busy
+// entries per commit: enough to share the cost of a commit, few enough to keep both threads busy
 const MAX_BATCH = 2048;
-const IN_FLIGHT = 3; // batches at the thread: one is committed while the next are on their way
+const IN_FLIGHT = 3; // batches sent to the thread: one is committed while the next are on their way
 
 type Waiting = {
   readonly entry: Entry;
@@ -31,29 +31,29 @@ type Waiting = {
 export type LedgerOptions = {
   readonly clock?: (() => Date) | undefined;
   readonly warn?: ((message: string) => void) | undefined;
-  /** Hears how many entries were read back while it is opened. */
+  /** Receives how many entries have been read back while the ledger is opened. */
   readonly progress?: ((done: number) => void) | undefined;
 } & Pick<LedgerPlace, 'key' | 'newEpoch' | 'postgres' | 'holdFor' | 'instance'>;
 
 /**
- * The append side of a ledger. One process holds it. Entries are checked, spelled and hashed here; a thread of its own
- * numbers, signs and commits them, and whatever waits meanwhile shares the next commit.
+ * The append side of a ledger, held by one process. Entries are checked, serialised and hashed here. A separate thread
+ * numbers, signs and commits them; entries that arrive meanwhile share the next commit.
  */
 export class Ledger {
-  /** What readers open. */
+  /** The file that readers open. */
   readonly file: string;
   readonly read: LedgerReader;
   readonly verifier: Verifier;
-  /** What was there when it was opened. */
+  /** State of the store when it was opened. */
   readonly found: Found;
   readonly #writer: Writer;
   readonly #clock: () => Date;
   readonly #holdFor: LedgerOptions['holdFor'];
-  // Commitments that are not durable yet; the others are asked for, as they may be erased at any time.
+  // Commitments that are not durable yet. All others are looked up, because they may be erased at any time.
   readonly #subjects = new Map<string, string>();
   #newSubjects: Subject[] = [];
   #time: string;
-  // Shared, so that other threads know when there is something new to read.
+  // Shared, so that other threads notice new entries.
   readonly #size = new BigInt64Array(new SharedArrayBuffer(8));
   #waiting: Waiting[] = [];
   #isScheduled = false;
@@ -73,19 +73,19 @@ export class Ledger {
     writer.onEnd = (error) => this.#break(error);
   }
 
-  /** How many entries are durable. */
+  /** Number of durable entries. */
   get size(): number {
     return Number(Atomics.load(this.#size, 0));
   }
 
-  /** `size` as other threads may read it: one BigInt64. It grows before whoever recorded hears of it. */
+  /** `size` for other threads: one BigInt64. It grows before the caller of `record` gets its answer. */
   get sizeCell(): SharedArrayBuffer {
     return this.#size.buffer;
   }
 
   /**
-   * Resolves once the entry and its evidence are durable and under a signed checkpoint. Throws `ledger-unusable` or
-   * `ledger-inconsistent`, and nothing is acknowledged then.
+   * Resolves once the entry and its evidence are durable and covered by a signed checkpoint. Throws `ledger-unusable`
+   * or `ledger-inconsistent`; then nothing is acknowledged.
    */
   record(body: EntryBody, evidence: readonly Evidence[] = []): Promise<Recorded> {
     return new Promise((resolve, reject) => {
@@ -103,9 +103,8 @@ export class Ledger {
   }
 
   /**
-   * A commitment to a personal text, for use in entries and evidence in its place: `subject:` and 64 hex digits. The
-   * text itself becomes durable with the next entry, in a table from which it can be erased; readers put it back where
-   * it is.
+   * Returns a commitment to a personal text, for use in entries and evidence: `subject:` and 64 hex digits. The text
+   * becomes durable with the next entry, in a table from which it can be erased. Readers put it back in place.
    */
   subject(text: string): string {
     const known = this.#subjects.get(text) ?? this.read.commitmentTo(text);
@@ -117,28 +116,28 @@ export class Ledger {
     return commitment;
   }
 
-  /** Signs nothing more, because of this: a checkpoint kept elsewhere says that this is not the ledger it was. */
+  /** Stops signing because of this error: a checkpoint kept elsewhere shows that the ledger has changed. */
   halt(error: CountersignError): void {
     this.#break(error);
   }
 
-  /** Records nothing for now, because of this; undefined lets it go on. */
+  /** Pauses recording because of this error; undefined resumes it. */
   hold(error: CountersignError | undefined): void {
     this.#held = error;
   }
 
-  /** Waits until what was given is recorded or refused, and lets go of the ledger. */
+  /** Waits until everything submitted is recorded or refused, then releases the ledger. */
   async close(): Promise<void> {
     while (this.#waiting.length > 0 && this.#broken === undefined) {
       this.#flush();
       await this.#writer.idle();
     }
     await this.#writer.idle();
-    this.read.close(); // before the writer, which as the last one out puts everything into the one file
+    this.read.close(); // before the writer, which closes last and merges everything into the one file
     await this.#writer.close();
   }
 
-  // What is durable is held against what is durable: an entry that names another is written after that one was
+  // Entries are only checked against durable entries: an entry that refers to another is written after that one was
   // acknowledged.
   #problemOf(entry: Entry, evidence: readonly Evidence[]): string | undefined {
     if (!refers(entry)) return undefined;
@@ -152,7 +151,7 @@ export class Ledger {
       hasEvidence: (digest) =>
         evidence.some((e) => e.ref.sha256 === digest) || read.evidenceBytes(digest) !== undefined,
     };
-    // The ledger's time may be ahead of the clock, and goes on from there.
+    // The ledger's time may be ahead of the clock; it continues from there.
     const now = Math.max(this.#clock().getTime(), Date.parse(this.#time));
     return referenceProblem(entry, known, { now, holdFor: this.#holdFor });
   }
@@ -195,7 +194,7 @@ export class Ledger {
     Atomics.store(this.#size, 0, BigInt(size));
     this.#flush();
     for (const [i, { entry, resolve }] of batch.entries()) {
-      const body = bodies?.[i]; // recorded with another time than it was given
+      const body = bodies?.[i]; // recorded with a different time than given
       resolve({ index: first + i, entry: body === undefined ? entry : (JSON.parse(body) as Entry) });
     }
   }
@@ -206,7 +205,7 @@ export class Ledger {
   }
 }
 
-// What does not fit is refused here, and holds up nobody else.
+// An entry that does not fit is refused here and holds up no other.
 function prepareOr(entry: Entry, reject: (reason: unknown) => void): PreparedEntry | undefined {
   try {
     const prepared = prepare(entry);
@@ -227,9 +226,11 @@ function unfit(type: string, why: string): CountersignError {
 }
 
 /**
- * Opens (or begins) the ledger in a data directory, after reading back everything that is stored: every leaf, the last
- * checkpoint and the anchor must be what was signed. Throws `ledger-inconsistent` (halt) otherwise, `ledger-unusable`
- * while another process holds it, and `key-missing` where the key that continues it is not there.
+ * Opens or creates the ledger in a data directory. Everything stored is read back: every leaf, the last checkpoint and
+ * the anchor must match the signed state.
+ *
+ * Throws `ledger-inconsistent` (halt) if they do not, `ledger-unusable` while another process holds the ledger, and
+ * `key-missing` if the key that continues it is absent.
  */
 export async function openLedger(directory: string, origin: string, options: LedgerOptions = {}): Promise<Ledger> {
   const clock = options.clock ?? (() => new Date());
@@ -239,7 +240,7 @@ export async function openLedger(directory: string, origin: string, options: Led
   return new Ledger(directory, writer, clock, holdFor);
 }
 
-/** The thread that writes, seen from here. */
+/** Main-thread side of the thread that writes. */
 class Writer {
   readonly opened: { readonly verifier: string; readonly size: number; readonly found: Found };
   onEnd: (error: CountersignError) => void = () => {};
@@ -259,7 +260,7 @@ class Writer {
     worker.on('message', (message: FromWriter) => this.#hear(message, options));
     worker.on('error', (error) => this.#end(died(error.message)));
     worker.on('exit', () => this.#end(died('it ended')));
-    worker.unref(); // an open ledger keeps no process alive; one that is being written to does
+    worker.unref(); // an idle open ledger keeps no process alive; one with writes in flight does
   }
 
   static start(data: WriterData, options: Pick<LedgerOptions, 'warn' | 'progress'>): Promise<Writer> {
@@ -335,8 +336,8 @@ function errorOf({ code, message, hint, recover }: Fault): CountersignError {
 }
 
 function died(why: string): CountersignError {
-  return new CountersignError('ledger-unusable', `the thread that writes the ledger is gone: ${why}`, {
+  return new CountersignError('ledger-unusable', `the ledger’s writer thread has ended: ${why}`, {
     recover: 'halt',
-    hint: 'start the service again',
+    hint: 'restart the service',
   });
 }

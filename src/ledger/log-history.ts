@@ -4,12 +4,12 @@ import { parseVerifier, type Verifier, verifierText } from './note.ts';
 
 type Epoch = { readonly origin: string; readonly first: number; readonly previous: string | undefined };
 
-// Entries that say under which names and keys a ledger goes on. Looked for in the bytes: most entries are none of them.
+// Entries that change the ledger's name or keys. The search runs on bytes, because most entries do not match.
 const MARK = /"type":"(?:key|epoch|log|replica)\./;
 
 /**
- * Under which names and keys a ledger was signed, as its own entries say: names change with epochs, keys are rotated
- * and retired. Fed entry by entry, in order.
+ * Names and keys under which a ledger was signed, according to its own entries. Names change with epochs; keys are
+ * rotated and retired. Fed with every entry, in order.
  */
 export class LogHistory {
   readonly #epochs: Epoch[] = [];
@@ -18,7 +18,7 @@ export class LogHistory {
   readonly #enrolled = new Map<string, string>();
   #last = -1;
 
-  /** Whether entries of a type have anything to say here. */
+  /** Tests whether entries of a type matter here. */
   static concerns(type: string): boolean {
     return /^(?:key|epoch|log|replica)\./.test(type);
   }
@@ -35,7 +35,7 @@ export class LogHistory {
     if (entry.type === 'replica.enrolled') this.#enrolled.set(entry.replica, entry.key);
   }
 
-  /** The public key of a replica that may hand entries over, in base64. */
+  /** Returns the public key, in base64, of a replica that may hand over entries. */
   enrolled(replica: string): string | undefined {
     return this.#enrolled.get(replica);
   }
@@ -48,12 +48,12 @@ export class LogHistory {
     return this.#epochs.at(-1)?.origin;
   }
 
-  /** The name of the first epoch, which later ones are made from. */
+  /** Name of the first epoch, from which later names are derived. */
   get firstOrigin(): string | undefined {
     return this.#epochs[0]?.origin;
   }
 
-  /** The index of the first entry of the epoch. */
+  /** Index of the first entry of the epoch. */
   get since(): number {
     return this.#epochs.at(-1)?.first ?? 0;
   }
@@ -62,19 +62,19 @@ export class LogHistory {
     return this.#retired.has(verifierText(key));
   }
 
-  /** Keys that may sign and were rotated away from, but not retired. */
+  /** Keys that may still sign: rotated away from, but not retired. */
   get overlapping(): readonly string[] {
     return this.#rotations.map((r) => r.before).filter((key) => !this.#retired.has(key));
   }
 
-  /** Whether the ledger itself says that this key follows one that it was signed by before. */
+  /** Tests whether the ledger itself says that this key follows one that signed it before. */
   isRotatedTo(key: Verifier): boolean {
     return this.#rotations.some((r) => r.after === verifierText(key));
   }
 
   /**
-   * What is wrong with a checkpoint as far as names and keys go; undefined when nothing is. `lost` is set when it
-   * speaks of entries that the ledger says were lost.
+   * Returns the problem with a checkpoint's name and keys, or undefined. `lost` is set if the checkpoint covers entries
+   * that the ledger records as lost.
    */
   judge(
     checkpoint: Checkpoint & { readonly by: readonly Verifier[] },
@@ -85,21 +85,21 @@ export class LogHistory {
     const valid = checkpoint.by.filter(
       (key) => !((this.#retired.get(verifierText(key)) ?? Number.POSITIVE_INFINITY) < checkpoint.size),
     );
-    if (valid.length === 0) return { problem: 'it is signed only by a key that was retired before it' };
+    if (valid.length === 0) return { problem: 'only a key that had been retired before signed it' };
     if (epoch === undefined || checkpoint.origin === epoch.origin) return {};
-    // An older name: its tree ended where the epoch after it begins, or in entries that were lost then.
+    // An older name: its tree ended where the next epoch begins, or in entries that were lost then.
     const own = this.#epochs.findIndex((e) => e.origin === checkpoint.origin);
     const after = this.#epochs[own + 1];
     if (own < 0 || after?.previous === undefined)
-      return { problem: `it bears the name \`${checkpoint.origin}\`, which this ledger never had` };
+      return { problem: `its name is \`${checkpoint.origin}\`, which this ledger never had` };
     const last = openCheckpoint(after.previous, keys);
     if (checkpoint.size <= (last?.size ?? after.first) && checkpoint.size > after.first) return { lost: true };
     return {
-      problem: `it bears the name \`${checkpoint.origin}\`, under which nothing was signed any more at that size`,
+      problem: `its name is \`${checkpoint.origin}\`, but nothing was signed under that name at that size`,
     };
   }
 
-  /** The keys that the ledger's own entries name, for reading what was signed under them. */
+  /** Keys that the ledger's own entries name, to read what was signed with them. */
   get named(): Verifier[] {
     return this.#rotations.flatMap((r) => [parseVerifier(r.before), parseVerifier(r.after)]);
   }

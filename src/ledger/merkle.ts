@@ -1,20 +1,20 @@
 import { hash } from 'node:crypto';
 
-// Hashes are made in place and taken as text: half the time, and no memory of its own for each.
+// Hashes are computed in a shared buffer and taken as text: this halves the time and allocates no memory per hash.
 const entryBytes = Buffer.alloc(1 + 65_536);
 const nodeBytes = Buffer.alloc(65);
 nodeBytes[0] = 1;
 
-/** RFC 6962 section 2.1: the hash of an entry as a leaf. */
+/** Hashes an entry as a leaf (RFC 6962 section 2.1). */
 export function leafHash(entry: Uint8Array | string): Buffer {
-  // at most three bytes for each of UTF-16's units
+  // at most three bytes per UTF-16 unit
   const size = typeof entry === 'string' ? entry.length * 3 : entry.length;
   const bytes = size < entryBytes.length ? entryBytes : Buffer.alloc(size + 1);
   const written = typeof entry === 'string' ? bytes.write(entry, 1, 'utf8') : Buffer.from(entry).copy(bytes, 1);
   return digest(bytes.subarray(0, 1 + written));
 }
 
-/** RFC 6962 section 2.1: the hash of two subtrees. */
+/** Hashes two subtrees (RFC 6962 section 2.1). */
 export function nodeHash(left: Uint8Array, right: Uint8Array): Buffer {
   nodeBytes.set(left, 1);
   nodeBytes.set(right, 33);
@@ -25,12 +25,12 @@ function digest(bytes: Buffer): Buffer {
   return Buffer.from(hash('sha256', bytes, 'binary'), 'latin1');
 }
 
-/** The root of a tree without leaves: the hash of nothing. */
+/** Root of a tree without leaves: the hash of the empty string. */
 const EMPTY_ROOT: Buffer = hash('sha256', '', 'buffer');
 
 /**
- * The roots of the perfect subtrees that cover the first `size` leaves, largest first: all that is needed to go on
- * appending and to know the root. 20 hashes for a million leaves.
+ * Roots of the perfect subtrees that cover the first `size` leaves, largest first. They suffice to append leaves and to
+ * compute the root. A million leaves take 20 hashes.
  */
 export class CompactRange {
   #size = 0;
@@ -69,15 +69,15 @@ export class CompactRange {
 }
 
 /**
- * One node of the tree: the root of the perfect subtree over the leaves from `index · 2^height` to before `(index + 1)
- * · 2^height`.
+ * A node of the tree: the root of the perfect subtree over the leaves from `index · 2^height` to before `(index + 1) ·
+ * 2^height`.
  */
 export type NodeId = { readonly height: number; readonly index: number };
 
-/** Gives the hash of a node. */
+/** Returns the hash of a node. */
 export type ReadNode = (id: NodeId) => Uint8Array;
 
-/** The perfect subtrees that cover the leaves from `from` to before `to`, from left to right. */
+/** Returns the perfect subtrees that cover the leaves from `from` to before `to`, left to right. */
 export function perfectSubtrees(from: number, to: number): NodeId[] {
   const nodes: NodeId[] = [];
   for (let at = from; at < to; ) {
@@ -89,14 +89,14 @@ export function perfectSubtrees(from: number, to: number): NodeId[] {
   return nodes;
 }
 
-/** The root of the tree of the first `size` leaves. */
+/** Returns the root of the tree of the first `size` leaves. */
 export function rootOf(size: number, read: ReadNode): Buffer {
   return fold(perfectSubtrees(0, size).map((id) => Buffer.from(read(id))));
 }
 
 /**
- * RFC 6962 section 2.1.1: the hashes that lead from a leaf to the root of the tree of `size` leaves. Throws a
- * RangeError for a leaf outside.
+ * Returns the hashes that lead from a leaf to the root of the tree of `size` leaves (RFC 6962 section 2.1.1). Throws a
+ * RangeError for a leaf outside the tree.
  */
 export function inclusionProof(index: number, size: number, read: ReadNode): Buffer[] {
   if (!(index >= 0 && index < size)) throw new RangeError(`there is no leaf ${index} in a tree of ${size}`);
@@ -104,8 +104,8 @@ export function inclusionProof(index: number, size: number, read: ReadNode): Buf
 }
 
 /**
- * RFC 6962 section 2.1.2: the hashes that show that the tree of `to` leaves begins with that of `from` leaves. Throws a
- * RangeError.
+ * Returns the hashes that show that the tree of `to` leaves begins with the tree of `from` leaves (RFC 6962 section
+ * 2.1.2). Throws a RangeError.
  */
 export function consistencyProof(from: number, to: number, read: ReadNode): Buffer[] {
   if (!(from >= 0 && from <= to)) throw new RangeError(`a tree of ${to} leaves does not extend one of ${from}`);
@@ -113,7 +113,7 @@ export function consistencyProof(from: number, to: number, read: ReadNode): Buff
   return subproof(from, 0, to, true, read);
 }
 
-// Where a tree of n leaves is split: the largest power of two below n.
+// Splits a tree of n leaves at the largest power of two below n.
 function split(n: number): number {
   let k = 1;
   while (k * 2 < n) k *= 2;
@@ -138,7 +138,10 @@ function rangeRoot(from: number, to: number, read: ReadNode): Buffer {
   return fold(perfectSubtrees(from, to).map((id) => Buffer.from(read(id))));
 }
 
-/** The root that an inclusion proof leads to, or undefined for a proof of another length (RFC 9162 section 2.1.3.2). */
+/**
+ * Returns the root that an inclusion proof leads to, or undefined if the proof has the wrong length (RFC 9162 section
+ * 2.1.3.2).
+ */
 export function rootFromInclusion(
   leaf: Uint8Array,
   index: number,
@@ -159,7 +162,8 @@ export function rootFromInclusion(
 }
 
 /**
- * Whether a proof shows that the tree with `newRoot` begins with the tree with `oldRoot` (RFC 9162 section 2.1.4.2).
+ * Tests whether a proof shows that the tree with `newRoot` begins with the tree with `oldRoot` (RFC 9162 section
+ * 2.1.4.2).
  */
 export function isConsistent(
   [oldSize, oldRoot]: readonly [number, Uint8Array],
@@ -187,7 +191,7 @@ export function isConsistent(
   return last === 0 && same(left, oldRoot) && same(right, newRoot);
 }
 
-// Largest subtree first; the smaller ones are joined from the right.
+// Largest subtree first; smaller ones are joined from the right.
 function fold(nodes: readonly Buffer[]): Buffer {
   const last = nodes.at(-1);
   return last === undefined

@@ -10,10 +10,10 @@ import {
 } from 'node:crypto';
 import { CountersignError, messageOf } from '../model/index.ts';
 
-/** The public half of a key under a name, as other tools take it: `name+hash+base64` (C2SP signed-note). */
+/** Public half of a named key, in the form other tools take: `name+hash+base64` (C2SP signed-note). */
 export type Verifier = { readonly name: string; readonly publicKey: Buffer };
 
-/** A key that signs notes under a name (C2SP signed-note, Ed25519): held here, or asked by way of a program. */
+/** A key that signs notes under a name (C2SP signed-note, Ed25519). It is held here or used through a program. */
 export type Signer = Verifier & { readonly sign: (text: Buffer) => Buffer };
 
 const ED25519 = 0x01;
@@ -21,7 +21,7 @@ const ED25519 = 0x01;
 const SPKI_PREFIX = Buffer.from('302a300506032b6570032100', 'hex');
 const SIGNING_DEADLINE_MS = 10_000;
 
-/** A new Ed25519 private key in PEM. */
+/** Creates an Ed25519 private key in PEM. */
 export function createKey(): string {
   return generateKeyPairSync('ed25519').privateKey.export({ type: 'pkcs8', format: 'pem' }).toString();
 }
@@ -42,8 +42,8 @@ export function readSigner(name: string, pem: string): Signer {
 }
 
 /**
- * A signer whose key lies elsewhere (a KMS, an HSM): the program gets the text on its standard input and answers with
- * the 64 bytes of the signature, as they are or in base64. Throws `signing-failed`, retried, when it does not.
+ * Returns a signer whose key is held elsewhere, such as a KMS or an HSM. The program gets the text on standard input
+ * and prints the 64 bytes of the signature, raw or in base64. Throws `signing-failed` (retry) if it does not.
  */
 export function programSigner(verifier: Verifier, command: readonly string[]): Signer {
   const [program = '', ...args] = command;
@@ -53,9 +53,9 @@ export function programSigner(verifier: Verifier, command: readonly string[]): S
       const said = ask(program, args, text);
       const signature = said.length === 64 ? said : Buffer.from(said.toString('latin1').trim(), 'base64');
       if (signature.length === 64 && verify(null, text, keyObject(verifier), signature)) return signature;
-      throw new CountersignError('signing-failed', `\`${program}\` gave no good signature by the ledger’s key`, {
+      throw new CountersignError('signing-failed', `\`${program}\` returned no valid signature by the ledger’s key`, {
         recover: 'retry',
-        hint: 'it must print the Ed25519 signature over its standard input, 64 bytes or their base64',
+        hint: 'it must print the Ed25519 signature of its standard input: 64 bytes, raw or in base64',
       });
     },
   };
@@ -72,22 +72,27 @@ function ask(program: string, args: readonly string[], text: Buffer): Buffer {
   } catch (cause) {
     throw new CountersignError(
       'signing-failed',
-      `the ledger’s key could not be asked by \`${program}\`: ${messageOf(cause)}`,
+      `\`${program}\` could not sign with the ledger’s key: ${messageOf(cause)}`,
       {
         cause,
         recover: 'retry',
-        hint: 'does the program run here, and does it answer within ten seconds?',
+        hint: 'check that the program runs here and answers within ten seconds',
       },
     );
   }
 }
 
-/** The verifier key text of a signer. */
+/** Returns a signer's key as verifier key text. */
 export function verifierText({ name, publicKey }: Verifier): string {
-  return `${name}+${keyId({ name, publicKey }).toString('hex')}+${Buffer.concat([Buffer.from([ED25519]), publicKey]).toString('base64')}`;
+  return (
+    `${name}+${keyId({ name, publicKey }).toString('hex')}+` +
+    `${Buffer.concat([Buffer.from([ED25519]), publicKey]).toString('base64')}`
+  );
 }
 
-/** Reads verifier keys, one a line. Throws `key-unusable` for a line that is none, and for a text without any. */
+/**
+ * Reads verifier keys, one per line. Throws `key-unusable` for a line that is not a key, and for a text without keys.
+ */
 export function parseVerifiers(text: string): Verifier[] {
   const lines = text.split('\n').filter((line) => line.trim() !== '');
   if (lines.length === 0) throw noVerifier();
@@ -106,13 +111,16 @@ export function parseVerifier(text: string): Verifier {
 
 function noVerifier(): CountersignError {
   return new CountersignError('key-unusable', 'this is not a verifier key of the form `name+hash+key`', {
-    hint: 'it is the one line in `ledger.pub` of the service’s data directory',
+    hint: 'it is the only line of `ledger.pub` in the service’s data directory',
   });
 }
 
-/** Signs a text that ends with a newline, by each signer in turn. */
+/** Signs a text that ends with a newline, with each signer in turn. */
 export function signNote(text: string, ...signers: readonly Signer[]): string {
-  return `${text}\n${signers.map((signer) => signatureLine(signer.name, keyId(signer), signer.sign(Buffer.from(text)))).join('')}`;
+  return (
+    `${text}\n` +
+    `${signers.map((signer) => signatureLine(signer.name, keyId(signer), signer.sign(Buffer.from(text)))).join('')}`
+  );
 }
 
 function signatureLine(name: string, id: Buffer, signature: Buffer): string {
@@ -120,8 +128,8 @@ function signatureLine(name: string, id: Buffer, signature: Buffer): string {
 }
 
 /**
- * The text of a note and which of the verifiers signed it well; undefined where none did. Other signatures are passed
- * over.
+ * Returns the text of a note and the verifiers with a valid signature on it; undefined if there are none. Other
+ * signatures are ignored.
  */
 export function openSigned(
   note: string,
@@ -134,7 +142,7 @@ export function openSigned(
     const id = keyId(verifier);
     for (const { name, bytes } of parts.signatures) {
       if (name !== verifier.name || !bytes.subarray(0, 4).equals(id)) continue;
-      // A bad signature under a key we know is a forgery or damage, whatever stands beside it.
+      // An invalid signature under a key we know is a forgery or damage, even if other signatures are valid.
       if (bytes.length !== 68 || !verify(null, Buffer.from(parts.text), keyObject(verifier), bytes.subarray(4)))
         return undefined;
       by.push(verifier);
@@ -143,7 +151,7 @@ export function openSigned(
   return by.length === 0 ? undefined : { text: parts.text, by };
 }
 
-/** The text of a note, if the verifier's own signature on it is good; undefined otherwise. */
+/** Returns the text of a note if the verifier's signature on it is valid; undefined otherwise. */
 export function openNote(note: string, verifier: Verifier): string | undefined {
   return openSigned(note, [verifier])?.text;
 }
@@ -153,11 +161,11 @@ type NoteParts = {
   readonly signatures: readonly { readonly name: string; readonly bytes: Buffer }[];
 };
 
-const MAX_NOTE = 1_000_000; // checkpoints are a few hundred bytes, with many witnesses some thousand
+const MAX_NOTE = 1_000_000; // checkpoints have a few hundred bytes, or a few thousand with many witnesses
 const MAX_SIGNATURES = 100;
 
-// Strict as the specification: every line after the last empty one is a signature, and nothing else is there.
-/** A note taken apart, whoever signed it; undefined for what is none. */
+// As strict as the specification: every line after the last empty one is a signature, and nothing else follows.
+/** Splits a note into text and signatures without checking them. Returns undefined if it is not a note. */
 export function splitNote(note: string): NoteParts | undefined {
   const at = note.lastIndexOf('\n\n');
   if (at < 0 || note.length > MAX_NOTE || !note.endsWith('\n') || !note.isWellFormed()) return undefined;
@@ -166,7 +174,7 @@ export function splitNote(note: string): NoteParts | undefined {
   const signatures = lines.map((line) => {
     const match = /^— (\S+) ([A-Za-z0-9+/=]+)$/.exec(line);
     const bytes = Buffer.from(match?.[2] ?? '', 'base64');
-    // One signature has one spelling: text that decodes to the same bytes is not the text we wrote.
+    // A signature has exactly one spelling: a different text that decodes to the same bytes is not ours.
     return match?.[1] === undefined || bytes.length < 5 || bytes.toString('base64') !== match[2]
       ? undefined
       : { name: match[1], bytes };
@@ -178,7 +186,7 @@ export function splitNote(note: string): NoteParts | undefined {
 
 const keys = new WeakMap<Verifier, KeyObject>();
 
-/** The key of a verifier, as Node’s crypto wants it. */
+/** Returns a verifier's key for Node's crypto. */
 export function keyObject(verifier: Verifier): KeyObject {
   const known = keys.get(verifier);
   if (known !== undefined) return known;
@@ -187,7 +195,10 @@ export function keyObject(verifier: Verifier): KeyObject {
   return key;
 }
 
-/** The four bytes that name a key in a signature line: of its name, its type and itself (C2SP signed-note). */
+/**
+ * Returns the four bytes that identify a key in a signature line: a hash of its name, type and bytes (C2SP
+ * signed-note).
+ */
 export function keyId({ name, publicKey }: Verifier, type = ED25519): Buffer {
   return createHash('sha256')
     .update(`${name}\n`)

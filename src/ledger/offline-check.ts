@@ -1,5 +1,5 @@
-// One file, for whoever was handed an export and trusts nobody: it needs Node 20 or later and nothing else, and it
-// reads like the page it follows, docs/ledger-format.md. Deliberately written without a line of the service's own code.
+// A single file for someone who received an export and does not trust us. It needs Node 20 or later and nothing else,
+// and follows docs/ledger-format.md section by section. It deliberately shares no code with the service.
 import { createHash, createPublicKey, verify } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join, relative } from 'node:path';
@@ -7,7 +7,7 @@ import { join, relative } from 'node:path';
 type Key = { name: string; id: Buffer; type: number; publicKey: Buffer };
 type Checkpoint = { origin: string; size: number; root: Buffer; by: string[] };
 
-/** What the check came to: every thing that was looked at, and the first that is wrong. */
+/** Result of the check: a line for each passed check, and the first failure. */
 export type OfflineResult = { ok: boolean; lines: string[] };
 
 const sha256 = (...parts: (Uint8Array | string)[]): Buffer => {
@@ -23,13 +23,13 @@ function demand(fine: boolean, message: string): asserts fine {
   if (!fine) throw new Wrong(message);
 }
 
-/** Checks an export with the keys in a text, one `name+id+key` a line. */
+/** Checks an export with the keys in a text, one `name+id+key` per line. */
 export function checkExport(directory: string, keyText: string): OfflineResult {
   const lines: string[] = [];
   try {
     const keys = keyText.trim().split('\n').map(readKey);
     const files = checkManifest(directory);
-    lines.push(`${files} files are as manifest.json names them`);
+    lines.push(`${files} files match manifest.json`);
     const checkpoint = readCheckpoint(readFileSync(join(directory, 'checkpoint'), 'utf8'), keys);
     demand(checkpoint !== undefined, 'the checkpoint is not signed by this key');
     lines.push(`the checkpoint over ${checkpoint.size} entries is signed by ${checkpoint.origin}`);
@@ -64,14 +64,14 @@ function checkManifest(directory: string): number {
   })}\n`;
   demand(
     readFileSync(join(directory, 'manifest.json'), 'utf8') === canonical,
-    'manifest.json is not spelled as it was written',
+    'manifest.json does not have the exact spelling of an export',
   );
-  for (const file of there) demand(Object.hasOwn(manifest.files, file), `${file} is not named in manifest.json`);
+  for (const file of there) demand(Object.hasOwn(manifest.files, file), `${file} is not listed in manifest.json`);
   for (const [file, digest] of Object.entries(manifest.files)) {
     demand(there.includes(file), `${file} is missing`);
     demand(
       sha256(readFileSync(join(directory, file))).toString('hex') === digest,
-      `${file} is not the file that was exported`,
+      `${file} differs from the exported file`,
     );
   }
   return there.length;
@@ -108,14 +108,15 @@ function checkEntries(directory: string, checkpoint: Checkpoint, lines: string[]
     demand(leaves.length === width, `tile ${n} of the entries holds ${leaves.length}, not ${width}`);
     listAt(levels, 0).push(...leaves);
   }
-  demand(index === checkpoint.size, `there are ${index} entries, and the checkpoint is over ${checkpoint.size}`);
+  demand(index === checkpoint.size, `there are ${index} entries, but the checkpoint covers ${checkpoint.size}`);
   const root = index === 0 ? sha256() : rootNow();
-  demand(root.equals(checkpoint.root), 'the entries do not give the root that was signed');
+  demand(root.equals(checkpoint.root), 'the entries do not give the signed root');
   lines.push(`${index} entries are canonical, in order, and give the signed root ${root.toString('base64')}`);
   checkTiles(directory, checkpoint.size, levels);
-  lines.push('the tiles are those of this tree');
+  lines.push('the tiles belong to this tree');
   lines.push(
-    `${evidence} pieces of evidence are as the entries name them${missing.size === 0 ? '' : `; ${missing.size} are not part of this export`}`,
+    `${evidence} pieces of evidence match their ` +
+      `entries${missing.size === 0 ? '' : `; ${missing.size} are not part of this export`}`,
   );
   return (size) => rootOfFirst(levels[0] ?? [], size);
 }
@@ -128,8 +129,8 @@ function listAt(levels: Buffer[][], level: number): Buffer[] {
 function rootOfFirst(leaves: readonly Buffer[], size: number): Buffer {
   if (size === 0) return sha256();
   let nodes = leaves.slice(0, size);
-  // Pairs from the left; one that is left over is carried up: the same tree as the definition's, which splits at powers
-  // of two.
+  // Nodes are paired from the left; a node left over moves up. The tree is the same as by the definition, which splits
+  // at powers of two.
   while (nodes.length > 1)
     nodes = Array.from({ length: Math.ceil(nodes.length / 2) }, (_, i) =>
       nodes[2 * i + 1] === undefined
@@ -166,7 +167,7 @@ function checkTiles(directory: string, size: number, levels: readonly (readonly 
     for (const { n, width } of tilesOf(count)) {
       const expected = Buffer.concat((levels[level] ?? []).slice(n * 256, n * 256 + width));
       const path = tilePath(level, n, width);
-      demand(readFileSync(join(directory, path)).equals(expected), `${path} is not of this tree`);
+      demand(readFileSync(join(directory, path)).equals(expected), `${path} does not belong to this tree`);
     }
   }
 }
@@ -185,7 +186,7 @@ function checkEntry(entry: Buffer, index: number, last: string): string {
   return value.time;
 }
 
-// RFC 8785: keys in the order of their UTF-16 code units, scalars as JSON.stringify writes them.
+// RFC 8785: keys sorted by UTF-16 code units, scalars as written by JSON.stringify.
 function canonical(value: unknown): string {
   if (Array.isArray(value)) return `[${value.map(canonical).join(',')}]`;
   if (typeof value !== 'object' || value === null) return JSON.stringify(value);
@@ -214,13 +215,10 @@ function checkEvidence(directory: string, entry: Buffer, missing: Set<string>): 
 function readKey(text: string): Key {
   const match = /^([^+\s]+)\+([0-9a-f]{8})\+([A-Za-z0-9+/=]+)$/.exec(text.trim());
   const bytes = Buffer.from(match?.[3] ?? '', 'base64');
-  demand(match !== null && bytes.length === 33 && bytes[0] === 1, 'the key is not of the form name+id+key');
+  demand(match !== null && bytes.length === 33 && bytes[0] === 1, 'the key does not have the form name+id+key');
   const name = match[1] as string;
   const id = sha256(`${name}\n`, bytes).subarray(0, 4);
-  demand(
-    id.toString('hex') === match[2] && bytes.toString('base64') === match[3],
-    'the key does not have the id that it bears',
-  );
+  demand(id.toString('hex') === match[2] && bytes.toString('base64') === match[3], 'the key id does not match the key');
   return { name, id, type: 1, publicKey: bytes.subarray(1) };
 }
 
@@ -249,7 +247,7 @@ function readCheckpoint(note: string, keys: readonly Key[]): Checkpoint | undefi
   return by.length === 0 ? undefined : { origin: match[1] as string, size: Number(match[2]), root, by };
 }
 
-// Checkpoints that were kept on the way: the ledger must begin with the tree of each.
+// Checks the earlier checkpoints: the ledger must begin with the tree of each.
 function checkEarlier(
   directory: string,
   newest: Checkpoint,
@@ -269,12 +267,13 @@ function checkEarlier(
     }
     demand(
       earlier.size <= newest.size && rootAt(earlier.size).equals(earlier.root),
-      `the tree does not begin with that of checkpoints/${file}`,
+      `the tree does not begin with the tree of checkpoints/${file}`,
     );
     checked++;
   }
   lines.push(
-    `${checked} earlier checkpoints are of this tree${others === 0 ? '' : `; ${others} are by keys that were not given`}`,
+    `${checked} earlier checkpoints belong to this ` +
+      `tree${others === 0 ? '' : `; ${others} were signed by keys that were not given`}`,
   );
 }
 
@@ -314,7 +313,7 @@ function isProven(receipt: string, entry: Buffer, keys: readonly Key[]): boolean
   return last === 0 && node.equals(checkpoint.root);
 }
 
-// Names behind commitments: each must be the one that entries and evidence commit to.
+// Checks the names behind commitments: each must open a commitment in an entry or in evidence.
 function checkSubjects(directory: string, lines: string[]): void {
   const file = join(directory, 'subjects.jsonl');
   if (!existsSync(file)) return;
@@ -323,13 +322,13 @@ function checkSubjects(directory: string, lines: string[]): void {
     const { commitment, salt, text } = JSON.parse(line) as { commitment: string; salt: string; text: string };
     demand(
       commitment === `subject:${sha256(Buffer.from(salt, 'hex'), text).toString('hex')}`,
-      `a name in subjects.jsonl is not the one behind ${commitment}`,
+      `a name in subjects.jsonl does not match its commitment ${commitment}`,
     );
   }
-  lines.push(`${subjects.length} names are those behind their commitments`);
+  lines.push(`${subjects.length} names match their commitments`);
 }
 
-// --- started by hand: node verify.mjs [DIR] [--key FILE] ---
+// --- command line: node verify.mjs [DIR] [--key FILE] ---
 
 if (
   process.argv[1] !== undefined &&
@@ -342,7 +341,7 @@ if (
   const directory = args.find((arg, i) => !arg.startsWith('--') && i !== at + 1) ?? join(process.argv[1], '..');
   if (keyFile === undefined)
     console.log(
-      'note: no --key was given; the key in the export itself is used, which proves only that the export is whole',
+      'note: no --key was given, so the key in the export is used; that only proves that the export is complete',
     );
   const { ok, lines } = checkExport(directory, readFileSync(keyFile ?? join(directory, 'ledger.pub'), 'utf8'));
   for (const [i, line] of lines.entries()) console.log(`${ok || i < lines.length - 1 ? 'ok   ' : 'WRONG'} ${line}`);

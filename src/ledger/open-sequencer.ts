@@ -45,31 +45,28 @@ export const LEDGER_FILES = {
 const FILES = LEDGER_FILES;
 
 /**
- * Where the key is: files in PEM, the current one first and those that still sign beside it; or a program that is
- * asked.
+ * Where the key is: PEM files, the current one first and then those that still sign beside it; or a program that signs.
  */
 export type LedgerKey =
   | { readonly files: readonly string[] }
   | { readonly command: readonly string[]; readonly publicKey: string };
 
-/** Where a ledger lies and how it is signed; crosses to the thread that writes. */
+/** Where a ledger is stored and how it is signed. Sent to the writer thread. */
 export type LedgerPlace = {
   readonly directory: string;
-  /** Its name when it is begun; one that is there keeps its name. */
+  /** Name for a new ledger; an existing one keeps its name. */
   readonly origin: string;
   readonly key?: LedgerKey | undefined;
-  /**
-   * The address of a PostgreSQL database that several replicas share; without it the ledger is a file in the directory.
-   */
+  /** Address of a PostgreSQL database shared by several replicas. Without it, the ledger is a file in the directory. */
   readonly postgres?: string | undefined;
   readonly newEpoch?: NewEpoch | undefined;
-  /** The process that signs; made where it is not given. */
+  /** The process that signs; created if not given. */
   readonly instance?: Instance | undefined;
-  /** The longest time that break-glass may stand, in milliseconds; by environment. */
+  /** Longest duration of break-glass in milliseconds, by environment. */
   readonly holdFor?: { readonly [environment: string]: number } | undefined;
 };
 
-/** What records batches, one after the other. */
+/** Something that records batches, one after the other. */
 export type Appender = {
   readonly size: number;
   readonly found: Found;
@@ -77,8 +74,8 @@ export type Appender = {
 };
 
 /**
- * Takes the lock, opens store and keys, and reads everything back. Throws as `Sequencer.open` does, and
- * `ledger-unusable` while another process holds it.
+ * Takes the lock, opens store and keys, and reads everything back. Throws like `Sequencer.open`, and `ledger-unusable`
+ * while another process holds the ledger.
  */
 export async function openSequencer(
   place: LedgerPlace,
@@ -93,7 +90,7 @@ export async function openSequencer(
     const verifiers = knownVerifiers(directory);
     const isNew = verifiers.length === 0 || !existsSync(file);
     const signers = openSigners(place, originOf(place, verifiers), isNew);
-    // Before the first checkpoint under a name; a key that is refused is not kept among the known ones.
+    // Runs before the first checkpoint under a name. A key that is refused is not added to the known ones.
     if (isNew || newEpoch !== undefined) keepVerifiers(directory, signers, verifiers);
     const options = {
       signers,
@@ -107,7 +104,7 @@ export async function openSequencer(
       place.postgres === undefined
         ? await openFile(file, options)
         : await openShared(place.postgres, file, place, options);
-    keepPrivate(directory, () => {}); // what was just made
+    keepPrivate(directory, () => {}); // covers the files just created
     const close = async () => {
       await opened.close();
       lock.close();
@@ -122,16 +119,16 @@ export async function openSequencer(
 }
 
 /**
- * Leaves a data directory and the files in it to the account that runs the service, whatever its umask is: they have
- * names of people. SQLite gives its other files the mode of the store. What belongs to another account is that one's to
- * protect.
+ * Restricts a data directory and its files to the account that runs the service, whatever the umask: they contain names
+ * of people. SQLite gives its other files the mode of the store. Files that belong to another account are left to that
+ * account.
  */
 function keepPrivate(directory: string, warn: (message: string) => void): void {
   const isLoose = ({ uid, mode }: Stats) => uid === process.getuid?.() && (mode & 0o077) !== 0;
   if (isLoose(statSync(directory))) {
     chmodSync(directory, 0o700);
     warn(
-      `the data directory \`${directory}\` could be read by other accounts; only this one may enter it now (mode 0700)`,
+      `other accounts could read the data directory \`${directory}\`; now only this account can enter it (mode 0700)`,
     );
   }
   for (const entry of readdirSync(directory, { withFileTypes: true })) {
@@ -173,8 +170,8 @@ async function openShared(
   return { sequencer, origin: sequencer.origin, close: () => sequencer.close() };
 }
 
-// SQLite's own file lock on a second file: released by the system however the process ends, and readers are not in its
-// way.
+// Uses SQLite's file lock on a second file: the system releases it however the process ends, and it does not block
+// readers.
 function takeLock(file: string): DatabaseSync {
   const lock = new DatabaseSync(file);
   try {
@@ -189,18 +186,18 @@ function takeLock(file: string): DatabaseSync {
   }
 }
 
-/** The keys of the ledger that was begun in a directory, newest first; none where there is no ledger. */
+/** Returns the keys of the ledger in a directory, newest first; empty if there is no ledger. */
 function knownVerifiers(directory: string): Verifier[] {
   const file = join(directory, FILES.verifier);
   return existsSync(file) ? parseVerifiers(readFileSync(file, 'utf8')) : [];
 }
 
-/** The name of the ledger that was begun in a directory, or undefined; a ledger keeps its name. */
+/** Returns the name of the ledger in a directory, or undefined. A ledger keeps its name. */
 export function ledgerName(directory: string): string | undefined {
   return knownVerifiers(directory)[0]?.name;
 }
 
-// A new epoch is known by its number: `…/epoch-2` after the first.
+// The name of a new epoch has its number: `…/epoch-2` after the first.
 function originOf({ origin, newEpoch }: LedgerPlace, verifiers: readonly Verifier[]): string {
   const known = verifiers[0]?.name;
   if (newEpoch === undefined) return known ?? origin;
@@ -208,7 +205,7 @@ function originOf({ origin, newEpoch }: LedgerPlace, verifiers: readonly Verifie
   return `${base}/epoch-${Number(number) + 1}`;
 }
 
-/** The keys that sign a ledger under a name, the current one first. Throws `key-missing` and `key-unusable`. */
+/** Returns the keys that sign a ledger under a name, the current one first. Throws `key-missing` and `key-unusable`. */
 export function openSigners(place: LedgerPlace, name: string, isNew: boolean): [Signer, ...Signer[]] {
   const { directory, key } = place;
   if (key !== undefined && 'command' in key) {
@@ -217,16 +214,20 @@ export function openSigners(place: LedgerPlace, name: string, isNew: boolean): [
   }
   const own = join(directory, FILES.key);
   if (key === undefined && place.postgres !== undefined && !existsSync(own))
-    throw new CountersignError('key-missing', 'replicas that share a ledger sign with one key, and none is given', {
-      hint: 'give every replica the same key with --ledger-key; `openssl genpkey -algorithm ed25519` makes one',
-    });
+    throw new CountersignError(
+      'key-missing',
+      'replicas that share a ledger sign with the same key, but no key is given',
+      {
+        hint: 'give every replica the same key with --ledger-key; `openssl genpkey -algorithm ed25519` makes one',
+      },
+    );
   if (key === undefined && isNew && !existsSync(own)) writeFileSync(own, createKey(), { mode: 0o600, flag: 'wx' });
   const old = join(directory, FILES.oldKey);
   const files = key?.files ?? [own, ...(existsSync(old) ? [old] : [])];
   return files.map((file) => readSigner(name, readKey(file))) as [Signer, ...Signer[]];
 }
 
-/** The key that signs a ledger, for what is signed beside it. Throws `key-missing` and `key-unusable`. */
+/** Returns the key that signs a ledger, to sign other documents. Throws `key-missing` and `key-unusable`. */
 export function openSigner(directory: string, name: string, key: LedgerKey | undefined): Signer {
   return openSigners({ directory, origin: name, key }, name, false)[0];
 }

@@ -5,23 +5,23 @@ import { type Bounds, type Known, referenceProblem } from './references.ts';
 import { type HandedClaim, isSignedBy, openEnrolment, type ReplicaKey, signHanded } from './replica-key.ts';
 import { type Batch, isOpened, type PreparedEntry, type Subject } from './store.ts';
 
-/** What one replica hands over to the one that sequences. */
+/** A batch that one replica hands over to the leader. */
 export type Handed = Pick<Batch, 'evidence' | 'subjects'> & {
   readonly entries: readonly Omit<PreparedEntry, 'leaf'>[];
 };
 
-/** The term of the replica that sequences: rows count once, and only those that were signed for it. */
+/** Term of the leader. A row counts once, and only if it was signed for this term. */
 export type Term = {
   readonly nonce: string;
   readonly since: number;
   /**
-   * The newest counter that was taken, by replica and run. It is in memory only: nobody who writes to the database can
-   * set it back.
+   * The newest counter taken, by replica and run. It is only in memory, so no one who can write to the database can
+   * reset it.
    */
   readonly taken: Map<string, number>;
 };
 
-/** What a row turned out to be. */
+/** Result of examining a row. */
 export type Judged =
   | {
       readonly kind: 'batch';
@@ -47,22 +47,24 @@ export type Judged =
     };
 
 export const UNAUTHENTICATED = 'unauthenticated';
-// A row that was signed for the term before is taken back by its replica; until then it is nobody's fault.
+// A replica takes back a row signed for the previous term. Until then the row is not an error.
 const EARLIER_TERM_MS = 10_000;
-// These say under whose name and by whose key the ledger goes on. Only the one who signs it says so.
+// These entries say under which name and key the ledger continues. Only the signing service may record them.
 const OWN_WORDS = /^(?:log|epoch|key|replica)\./;
 
 export type JudgeParts = {
   readonly origin: string;
   readonly term: Term;
   readonly keys: readonly Verifier[];
-  /** The public key of a replica that is enrolled. */
+  /** Returns the public key of an enrolled replica. */
   readonly enrolled: (replica: string) => string | undefined;
   readonly known: Known;
   readonly bounds: Bounds;
 };
 
-/** The content of a row: the batch as bytes, and the replica's signature over it, its place and its term. */
+/**
+ * Returns the content of a row: the batch as bytes, and the replica's signature over the batch, its place and its term.
+ */
 export function signedRow(
   id: string,
   handed: Handed,
@@ -87,7 +89,7 @@ export function signedRow(
   };
 }
 
-/** Decides what a row is. Nothing in it is used before its signature is known to be that of an enrolled replica. */
+/** Classifies a row. Nothing in it is used before its signature is known to be an enrolled replica's. */
 export function judgeRow({ id, content }: OutboxRow, parts: JudgeParts): Judged {
   const digest = sha256(JSON.stringify(content ?? null));
   const refused = (replica: string, reason: string): Judged => ({ kind: 'refused', id, replica, reason, digest });
@@ -95,7 +97,7 @@ export function judgeRow({ id, content }: OutboxRow, parts: JudgeParts): Judged 
   if (typeof row['enrolment'] === 'string') {
     const enrolment = openEnrolment(row['enrolment'], parts.origin, parts.keys);
     if (enrolment === undefined)
-      return refused(UNAUTHENTICATED, 'its statement of enrolment is not signed by this ledger’s key');
+      return refused(UNAUTHENTICATED, 'its enrolment statement is not signed by this ledger’s key');
     return { kind: 'enrolment', id, ...enrolment, statement: row['enrolment'] };
   }
   const { replica, run, term, counter, batch, signature } = row;
@@ -107,9 +109,9 @@ export function judgeRow({ id, content }: OutboxRow, parts: JudgeParts): Judged 
     ...(row as Pick<HandedClaim, 'replica' | 'run' | 'term' | 'counter' | 'batch'>),
   };
   const key = parts.enrolled(claim.replica);
-  if (key === undefined) return refused(UNAUTHENTICATED, 'it is signed by no replica that is enrolled');
+  if (key === undefined) return refused(UNAUTHENTICATED, 'the replica that signed it is not enrolled');
   if (!isSignedBy(key, claim, signature as string))
-    return refused(UNAUTHENTICATED, 'its signature is not that of the replica it names');
+    return refused(UNAUTHENTICATED, 'its signature is not by the replica it names');
   return judgeSigned(claim, parts, refused);
 }
 
@@ -125,7 +127,7 @@ function judgeSigned(
       ? { kind: 'early', id }
       : refused(replica, 'it was signed for an earlier term');
   const who = `${replica} ${claim.run}`;
-  if (claim.counter <= (term.taken.get(who) ?? 0)) return refused(replica, 'it was handed over before');
+  if (claim.counter <= (term.taken.get(who) ?? 0)) return refused(replica, 'it was already handed over');
   const read = readHanded(claim.batch);
   if (read === undefined) return refused(replica, 'it is not a batch of entries');
   const problem = batchProblem(read, parts.known, bounds);
@@ -150,8 +152,8 @@ function readHanded(text: string): Handed | undefined {
 }
 
 function batchProblem({ entries, evidence, subjects }: Handed, known: Known, bounds: Bounds): string | undefined {
-  if (!evidence.every(isEvidence)) return 'evidence in it has another digest than it says';
-  if (!subjects.every(isOpened)) return 'a commitment in it is not to the text that it comes with';
+  if (!evidence.every(isEvidence)) return 'evidence in it does not match its digest';
+  if (!subjects.every(isOpened)) return 'a commitment in it does not match its text';
   const given = new Set(evidence.map((e) => e.sha256));
   const withGiven: Known = {
     size: known.size,
@@ -183,9 +185,9 @@ function handedProblem(
   try {
     const entry = JSON.parse(body) as Entry;
     const { v, time, ...fields } = entry as unknown as Record<string, unknown> & { type: string };
-    if (v !== 1 || typeof time !== 'string') return 'it has no version or time';
+    if (v !== 1 || typeof time !== 'string') return 'it lacks a version or time';
     if (fields.type !== type || ((fields as { environment?: string }).environment ?? '') !== environment)
-      return 'it is filed under a type or environment that is not its own';
+      return 'its type or environment differs from the one it is filed under';
     return entryProblem(fields) ?? referenceProblem(entry, known, bounds);
   } catch (thrown) {
     if (thrown instanceof CountersignError) throw thrown;

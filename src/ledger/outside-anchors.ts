@@ -12,12 +12,12 @@ import { consistencyProof } from './merkle.ts';
 import { splitNote } from './note.ts';
 import { halt } from './sequencer.ts';
 
-// A token with its certificates is a few kB, a cosignature two hundred bytes.
+// A token with its certificates takes a few kB, a cosignature two hundred bytes.
 const LIMITS: Limits = { bytes: 100_000, quietMs: 10_000, totalMs: 15_000 };
-// Lines of signatures and nothing else (C2SP signed-note), as a witness answers.
+// The answer of a witness: signature lines only (C2SP signed-note).
 const SIGNATURES = /^(?:— [^\s+]+ [A-Za-z0-9+/]+={0,2}\n){1,20}$/;
 
-/** A file, on another disk or machine than the ledger. */
+/** Returns an anchor in a file, which should be on another disk or machine than the ledger. */
 export function fileAnchor(path: string): Anchor {
   return {
     name: `file ${path}`,
@@ -27,9 +27,9 @@ export function fileAnchor(path: string): Anchor {
 }
 
 /**
- * A witness (C2SP tlog-witness): it co-signs a checkpoint only if that extends the last one it saw, and so cannot be
- * shown two histories. The note with its signature is kept in `directory`. One that saw more than the ledger holds
- * halts it.
+ * Returns an anchor at a witness (C2SP tlog-witness). A witness co-signs a checkpoint only if it extends the last one
+ * it saw, so it cannot be shown two histories. The co-signed note is stored in `directory`. A witness that has seen
+ * more than the ledger holds halts the ledger.
  */
 export function witnessAnchor(
   address: HttpAddress,
@@ -57,17 +57,18 @@ export function witnessAnchor(
           const lines = answer.endsWith('\n') ? answer : `${answer}\n`;
           const cosigned = `${note}${lines}`;
           if (!SIGNATURES.test(lines) || cosignedAt(cosigned, witness) === undefined)
-            throw trouble(`${name} answers without a good signature of its own`);
+            throw trouble(`${name} answers without a valid signature of its own`);
           return replace(file, cosigned);
         }
-        // 409 names the size that it saw last; 422 means that the proof does not lead there.
+        // 409 gives the size the witness saw last; 422 means that the proof does not lead there.
         const seen = status === 409 && /^\d{1,15}\s*$/.test(answer) ? Number(answer) : undefined;
         if (seen !== undefined && seen > size && seen > reader.size)
           throw halt(
-            `${name} has seen ${seen} entries of this ledger, and it holds ${reader.size}: it was put back to an older state`,
+            `${name} has seen ${seen} entries of this ledger, ` +
+              `but it holds ${reader.size}: the ledger was rolled back to an older state`,
           );
         if (status === 422)
-          throw halt(`${name} has seen another history of this ledger: it does not extend what was signed before`);
+          throw halt(`${name} has seen a different history of this ledger: this one does not extend the signed state`);
         if (seen === undefined || seen > size || attempt === 3)
           throw trouble(`${name} does not co-sign: it answers ${status}`);
         old = seen;
@@ -77,7 +78,8 @@ export function witnessAnchor(
 }
 
 /**
- * A time-stamping authority (RFC 3161): it says when a checkpoint was there. Token and note are kept in `directory`.
+ * Returns an anchor at a time-stamping authority (RFC 3161), which attests when a checkpoint existed. Token and note
+ * are stored in `directory`.
  */
 export function timestampAnchor(
   address: HttpAddress,
@@ -104,7 +106,7 @@ export function timestampAnchor(
         if (token.status !== 0n && token.status !== 1n) throw new Error('it refuses');
         token.verify(Buffer.from(note), key);
       } catch {
-        throw trouble(`the time-stamping authority of ${name} gives no good token`);
+        throw trouble(`the time-stamping authority of ${name} returns no valid token`);
       }
       replace(`${file}.tsr`, body);
       replace(file, note);
@@ -112,11 +114,11 @@ export function timestampAnchor(
   };
 }
 
-/** RFC 3161 section 2.4.1: a request for a time-stamp over the SHA-256 of a text, with the certificate. */
+/** Builds a request for a time-stamp, with certificate, over the SHA-256 of a text (RFC 3161 section 2.4.1). */
 function timestampQuery(text: string): Buffer {
   const der = (tag: number, ...parts: readonly Buffer[]) => {
     const content = Buffer.concat(parts);
-    return Buffer.concat([Buffer.from([tag, content.length]), content]); // all of it is far below 128 bytes
+    return Buffer.concat([Buffer.from([tag, content.length]), content]); // the total is far below 128 bytes
   };
   const sha256 = der(0x30, Buffer.from('0609608648016503040201', 'hex'), Buffer.from('0500', 'hex'));
   const imprint = der(0x30, sha256, der(0x04, createHash('sha256').update(text).digest()));
@@ -129,7 +131,7 @@ async function post(name: string, address: HttpAddress, { body, type }: Posted, 
   try {
     return await askServer(address, { method: 'POST', headers: { 'content-type': type }, body }, limits);
   } catch (cause) {
-    throw trouble(`${name} cannot be asked: ${messageOf(cause)}`, cause);
+    throw trouble(`cannot reach ${name}: ${messageOf(cause)}`, cause);
   }
 }
 

@@ -1,15 +1,18 @@
 import { readFileSync } from 'node:fs';
 import { CountersignError, type Parsed, parseFileName, parsePlace } from '../model/index.ts';
 
-/** A PostgreSQL database, taken apart: what a client needs, and nothing that its library could read more out of. */
+/**
+ * Parsed address of a PostgreSQL database: only the fields a client needs, so that its library can interpret nothing
+ * else.
+ */
 export type DatabaseAddress = {
   readonly user: string;
-  /** Undefined where it comes from `PGPASSWORD` or `.pgpass`. */
+  /** Undefined if it comes from `PGPASSWORD` or `.pgpass`. */
   readonly password: string | undefined;
   readonly host: string;
   readonly port: number;
   readonly database: string;
-  /** Undefined where the address does not say: then `PGSSLMODE` does, and without it there is no TLS. */
+  /** Undefined if the address does not say: then `PGSSLMODE` decides, and without that there is no TLS. */
   readonly tls:
     | { readonly rootFile?: string; readonly certFile?: string; readonly keyFile?: string }
     | 'off'
@@ -19,11 +22,11 @@ export type DatabaseAddress = {
 const MAX_ADDRESS = 2048;
 const OPTIONS = ['sslmode', 'sslrootcert', 'sslcert', 'sslkey'] as const;
 type Option = (typeof OPTIONS)[number];
-// Each verifies the certificate and the host name: an unverified certificate protects from nobody who can answer in the
-// server's place.
+// All of these verify the certificate and the host name. An unverified certificate gives no protection from someone who
+// can answer in the server's place.
 const VERIFYING = new Set(['require', 'verify-ca', 'verify-full']);
 
-/** Reads `--ledger`. Throws `config-invalid`, without repeating the address: it may have a password. */
+/** Reads `--ledger`. Throws `config-invalid` without quoting the address, which may contain a password. */
 export function databaseAddress(text: string): DatabaseAddress {
   const parsed = parseDatabaseAddress(text);
   if (parsed.kind === 'parsed') return parsed.value;
@@ -32,14 +35,14 @@ export function databaseAddress(text: string): DatabaseAddress {
   });
 }
 
-/** Parses `postgres://USER[:PASSWORD]@HOST[:PORT]/DATABASE[?OPTIONS]` and the same with `postgresql://`. */
+/** Parses `postgres://USER[:PASSWORD]@HOST[:PORT]/DATABASE[?OPTIONS]`, also with `postgresql://`. */
 export function parseDatabaseAddress(text: string): Parsed<DatabaseAddress> {
   if (text.length > MAX_ADDRESS) return refused(`it is longer than ${MAX_ADDRESS} characters`);
   const parts = /^postgres(?:ql)?:\/\/([^@/?#:]*)(?::([^@/?#]*))?@([^@/?#]*)\/([^@/?#]*)(?:\?([^#]*))?$/.exec(text);
-  if (parts === null) return refused('it is not of the form `postgres://USER@HOST/DATABASE`');
+  if (parts === null) return refused('it does not have the form `postgres://USER@HOST/DATABASE`');
   const [user, password, database] = [decoded(parts[1] ?? ''), decoded(parts[2] ?? ''), decoded(parts[4] ?? '')];
   if (user === undefined || password === undefined || database === undefined)
-    return refused('its user, password or database holds control characters, or a `%` that encodes nothing');
+    return refused('its user, password or database contains control characters, or a `%` that encodes nothing');
   if (user === '' || database === '') return refused('it names no user or no database');
   const place = parsePlace(parts[3] ?? '', 5432);
   if (place.kind === 'refused') return place;
@@ -55,8 +58,7 @@ function parseOptions(query: string): Parsed<DatabaseAddress['tls']> {
   const given = new Map<Option, string>();
   for (const part of query === '' ? [] : query.split('&')) {
     const [name, value] = [OPTIONS.find((o) => part.startsWith(`${o}=`)), decoded(part.slice(part.indexOf('=') + 1))];
-    if (name === undefined || value === undefined)
-      return refused(`it has an option that is not one of ${OPTIONS.join(', ')}`);
+    if (name === undefined || value === undefined) return refused(`it has an option other than ${OPTIONS.join(', ')}`);
     if (given.has(name)) return refused(`it has \`${name}\` twice`);
     given.set(name, value);
   }
@@ -65,11 +67,12 @@ function parseOptions(query: string): Parsed<DatabaseAddress['tls']> {
   if (mode === undefined && given.size === 0) return { kind: 'parsed', value: undefined };
   if (mode === undefined || !VERIFYING.has(mode))
     return refused(
-      'its `sslmode` is not `disable`, or one of `require`, `verify-ca` and `verify-full`, which verify the certificate',
+      'its `sslmode` must be `disable`, or one of `require`, ' +
+        '`verify-ca` and `verify-full`, which verify the certificate',
     );
   for (const [name, file] of given)
-    if (parseFileName(file).kind === 'refused') return refused(`its \`${name}\` is not the name of a file`);
-  if (given.has('sslcert') !== given.has('sslkey')) return refused('`sslcert` and `sslkey` belong together');
+    if (parseFileName(file).kind === 'refused') return refused(`its \`${name}\` is not a file name`);
+  if (given.has('sslcert') !== given.has('sslkey')) return refused('`sslcert` and `sslkey` must be set together');
   return {
     kind: 'parsed',
     value: {
@@ -84,7 +87,9 @@ function file<K extends string>(key: K, name: string | undefined): { readonly [k
   return (name === undefined ? {} : { [key]: name }) as { readonly [k in K]?: string };
 }
 
-/** Reads the files of an address, as the library takes TLS options. Throws `key-missing` where one cannot be read. */
+/**
+ * Reads the files an address names and returns TLS options for the library. Throws `key-missing` if one cannot be read.
+ */
 export function tlsOptions(
   tls: DatabaseAddress['tls'],
 ): { readonly ca?: string; readonly cert?: string; readonly key?: string } | false | undefined {

@@ -10,43 +10,39 @@ import { type Batch, CommitUnknown, cannotWrite, type PreparedEntry, type Stored
 
 const STATEMENT_MS = 30_000;
 const OLD_BACKEND_MS = 5_000;
-const LOCK = 0x636f_756e; // "coun": the advisory lock of whoever sequences
+const LOCK = 0x636f_756e; // "coun": the leader's advisory lock
 const MAX_NOTE = 20_000; // bytes; a checkpoint with two keys has 600
-const MAX_NOTES = 1000; // rows above the last signed checkpoint that are looked through before somebody has to clean up
-const MAX_ROW = 32 * 1024 * 1024; // bytes of a handed row: inventories of 10,000 objects take 5
-const MAX_TAKEN = 64 * 1024 * 1024; // of all rows that are taken at once
+const MAX_NOTES = 1000; // rows above the last signed checkpoint that are searched before an operator has to clean up
+const MAX_ROW = 32 * 1024 * 1024; // bytes of a handed-over row: inventories of 10,000 objects take 5 MiB
+const MAX_TAKEN = 64 * 1024 * 1024; // bytes of all rows taken at once
 const MAX_ROWS = 200;
 
-/**
- * A row of `outbox`: a batch with its replica's signature, or a statement of enrolment. Nothing of it is believed yet.
- */
+/** A row of `outbox`: a batch with its replica's signature, or an enrolment statement. Nothing in it is trusted yet. */
 export type OutboxRow = { readonly id: string; readonly content: unknown };
 
-/**
- * What became of a row: where its first entry stands, whether it still waits; and for which term rows are to be signed.
- */
+/** State of a row: where its first entry is, whether it still waits, and the term that rows must be signed for. */
 export type OutboxState = {
   readonly first: number | undefined;
   readonly waits: boolean;
   readonly term: string | undefined;
 };
 
-/** Rows that were to be recorded are not in `outbox` any more: their replica took them back. */
+/** Thrown if rows to be recorded are no longer in `outbox`: their replica took them back. */
 export class TakenBack extends Error {}
 
-/** How long connecting and one answer may take, and how many bytes one answer may have. */
+/** Limits on the time to connect, the time for one answer, and its bytes. */
 export type PostgresLimits = { readonly connectMs: number; readonly answerMs: number; readonly bytes: number };
 
 const LIMITS: PostgresLimits = {
   connectMs: 10_000, // with TLS, authentication and the first statement
-  answerMs: 45_000, // longer than STATEMENT_MS: a server that keeps to its own limits answers before that
-  bytes: 256 * 1024 * 1024, // a page of the largest entries, and their evidence, is far below
+  answerMs: 45_000, // longer than STATEMENT_MS: a server that keeps its own limits answers earlier
+  bytes: 256 * 1024 * 1024, // a page of the largest entries with their evidence is far smaller
 };
 
 type Note = { readonly size: number; readonly note: string };
 
 /**
- * The tables of a ledger in PostgreSQL, over one connection. Whoever holds its advisory lock sequences; the lock goes
+ * Tables of a ledger in PostgreSQL, over one connection. The holder of the advisory lock is the leader; the lock ends
  * with the connection.
  */
 export class PostgresTables {
@@ -56,10 +52,10 @@ export class PostgresTables {
   #client: pg.Client | undefined;
   #isLost = false;
   #holdsLock = false;
-  readonly #answer = { received: 0 }; // bytes, since the last question
+  readonly #answer = { received: 0 }; // bytes since the last query
   #backend: { readonly pid: number; readonly since: string } | undefined;
 
-  /** Throws `config-invalid` where the address is not one. */
+  /** Throws `config-invalid` if the address is invalid. */
   constructor(address: string, onNotice: () => void, limits: PostgresLimits = LIMITS) {
     this.#address = databaseAddress(address);
     this.#onNotice = onNotice;
@@ -67,8 +63,8 @@ export class PostgresTables {
   }
 
   /**
-   * Connects, or connects again. Throws `ledger-unusable` (retry) while the server is not there, and for a role that
-   * may do too much.
+   * Connects or reconnects. Throws `ledger-unusable` (retry) while the server is unreachable, and for a role with too
+   * many privileges.
    */
   async connect(): Promise<void> {
     await this.close();
@@ -86,16 +82,16 @@ export class PostgresTables {
       this.#isLost = false;
     } catch (thrown) {
       streamOf(client)?.destroy();
-      throw new CountersignError('ledger-unusable', `the ledger’s database cannot be reached: ${whatFailed(thrown)}`, {
+      throw new CountersignError('ledger-unusable', `cannot reach the ledger’s database: ${whatFailed(thrown)}`, {
         recover: 'retry',
-        hint: 'is PostgreSQL running, and are address, user and password right?',
+        hint: 'check that PostgreSQL is running, and that address, user and password are right',
       });
     }
     await this.#endOldBackend();
     await this.#checkRole();
   }
 
-  // Field by field: what the library could read out of an address, it is not given.
+  // Set field by field, so that the library cannot read anything else from an address.
   #newClient(): pg.Client {
     const { user, password, host, port, database, tls } = this.#address;
     const ssl = tlsOptions(tls);
@@ -115,7 +111,7 @@ export class PostgresTables {
     return client;
   }
 
-  // A commit of the lost connection may still be going on behind it: only once that backend is gone is its end known.
+  // A commit from the lost connection may still be running. Its outcome is only known once that backend is gone.
   async #endOldBackend(): Promise<void> {
     const old = this.#backend;
     const mine = 'SELECT pid, backend_start::text AS since FROM pg_stat_activity WHERE pid = pg_backend_pid()';
@@ -141,7 +137,7 @@ export class PostgresTables {
     return this.#client !== undefined && !this.#isLost;
   }
 
-  /** Whether this connection is the one that sequences; it tries to be. */
+  /** Tries to become the leader, and returns whether this connection is it. */
   async lead(): Promise<boolean> {
     if (!this.#holdsLock)
       this.#holdsLock = (await this.#query('SELECT pg_try_advisory_lock($1) AS held', [LOCK]))[0]?.['held'] === true;
@@ -149,8 +145,8 @@ export class PostgresTables {
   }
 
   /**
-   * Entries from an index on, up to the newest checkpoint that is signed, and that checkpoint, as of one moment. Rows
-   * beyond it, and checkpoints that `isSigned` does not know, are other people's and are passed over.
+   * Returns the entries from an index up to the newest signed checkpoint, and that checkpoint, in one snapshot. Rows
+   * beyond it, and checkpoints unknown to `isSigned`, come from someone else and are ignored.
    */
   async since(
     from: number,
@@ -173,7 +169,8 @@ export class PostgresTables {
 
   async #newest(isSigned: (stored: Note) => boolean, limit: number): Promise<Note | undefined> {
     const rows = await this.#query(
-      'SELECT size, note FROM checkpoint WHERE octet_length(note) <= $1 AND size BETWEEN 0 AND $2 ORDER BY size DESC LIMIT $3',
+      'SELECT size, note FROM checkpoint WHERE octet_length(note) ' +
+        '<= $1 AND size BETWEEN 0 AND $2 ORDER BY size DESC LIMIT $3',
       [MAX_NOTE, Number.MAX_SAFE_INTEGER, limit],
     );
     const found = rows.map((row) => ({ size: Number(row['size']), note: String(row['note']) })).find(isSigned);
@@ -183,29 +180,31 @@ export class PostgresTables {
         `the newest ${MAX_NOTES} rows of \`checkpoint\` are not signed by this ledger’s key`,
         {
           recover: 'retry',
-          hint: `somebody else writes there: find out who, then \`DELETE FROM countersign.checkpoint WHERE size >= ${Number(rows.at(-1)?.['size'])}\``,
+          hint:
+            'someone else writes there: find out who, then run `DELETE FROM ' +
+            `countersign.checkpoint WHERE size >= ${Number(rows.at(-1)?.['size'])}\``,
         },
       );
     return found;
   }
 
-  /** The hash of the entry at an index, whoever put it there. */
+  /** Returns the hash of the entry at an index, no matter who wrote it. */
   async leafAt(index: number): Promise<Uint8Array | undefined> {
     return (await this.#query('SELECT leaf FROM entry WHERE seq = $1', [index]))[0]?.['leaf'] as Buffer | undefined;
   }
 
-  /** Whether there is any entry at all. */
+  /** Tests whether there is any entry. */
   async hasEntries(): Promise<boolean> {
     return (await this.#query('SELECT 1 AS n FROM entry LIMIT 1')).length > 0;
   }
 
-  /** Puts a signed checkpoint back that somebody deleted. */
+  /** Restores a signed checkpoint that someone deleted. */
   async restore({ size, note }: Note): Promise<void> {
     await this.#query('DELETE FROM checkpoint WHERE size = $1', [size]);
     await this.#query('INSERT INTO checkpoint VALUES ($1, $2) ON CONFLICT DO NOTHING', [size, note]);
   }
 
-  /** Removes rows above the newest signed checkpoint: only the one who asks this signs, and has not signed them. */
+  /** Removes rows above the newest signed checkpoint. Only the caller signs checkpoints, and it did not sign these. */
   async dropCheckpointsAbove(size: number): Promise<number> {
     return (await this.#query('DELETE FROM checkpoint WHERE size > $1 OR size < 0 RETURNING size', [size])).length;
   }
@@ -228,7 +227,7 @@ export class PostgresTables {
     }));
   }
 
-  /** Every commitment that can still be opened. */
+  /** Returns every commitment that can still be opened. */
   async commitments(): Promise<Set<string>> {
     return new Set((await this.#query('SELECT commitment FROM subject')).map((row) => String(row['commitment'])));
   }
@@ -238,8 +237,7 @@ export class PostgresTables {
   }
 
   /**
-   * Makes a batch durable, and takes the rows that it came from out of `outbox`. Throws `TakenBack` where one of them
-   * is gone.
+   * Makes a batch durable and removes the rows it came from from `outbox`. Throws `TakenBack` if one of them is gone.
    */
   async commit(batch: Batch, ids: readonly { readonly id: string; readonly first: number }[]): Promise<void> {
     try {
@@ -263,7 +261,7 @@ export class PostgresTables {
     }
   }
 
-  /** What became of a row, and the term of whoever sequences. */
+  /** Returns the state of a row and the leader's term. */
   async stateOf(id: string): Promise<OutboxState> {
     const [row] = await this.#query(
       `SELECT (SELECT first FROM taken WHERE id = $1) AS first, EXISTS (SELECT FROM outbox WHERE id = $1) AS waits,
@@ -278,7 +276,7 @@ export class PostgresTables {
     };
   }
 
-  /** Hands something over to whoever sequences. */
+  /** Hands a batch over to the leader. */
   async hand(id: string, content: object): Promise<void> {
     await this.#query('INSERT INTO outbox (id, batch) VALUES ($1, $2) ON CONFLICT DO NOTHING', [
       id,
@@ -287,28 +285,25 @@ export class PostgresTables {
     await this.#query("SELECT pg_notify('countersign', 'handed')");
   }
 
-  /** Takes a row back. False when it is not there: it was taken, or somebody deleted it. */
+  /** Takes a row back. Returns false if it is gone: it was recorded, or someone deleted it. */
   async takeBack(id: string): Promise<boolean> {
     return (await this.drop([id])) === 1;
   }
 
-  /** Deletes rows of `outbox`; gives how many there were. */
+  /** Deletes rows of `outbox` and returns their number. */
   async drop(ids: readonly string[]): Promise<number> {
     if (ids.length === 0) return 0;
     return (await this.#query('DELETE FROM outbox WHERE id = ANY($1::uuid[]) RETURNING id', [ids])).length;
   }
 
-  /** Removes what somebody else wrote about a row. */
+  /** Removes a row of `taken` that someone else wrote. */
   async dropTaken(id: string): Promise<void> {
     await this.#query('DELETE FROM taken WHERE id = $1', [id]);
   }
 
-  /**
-   * What was handed over, oldest first: as much as may be held at once, and the ids of rows that are too large to be
-   * looked at.
-   */
+  /** Returns the rows handed over, oldest first, up to the limit, and the ids of rows that are too large to read. */
   async handed(): Promise<{ readonly rows: readonly OutboxRow[]; readonly tooLarge: readonly string[] }> {
-    // `pg_column_size` reads nothing; only a row that is small as it is stored is measured as it would be sent.
+    // `pg_column_size` reads no data. Only rows that are small as stored are measured as they would be sent.
     const sizes = await this.#query(
       `SELECT id, CASE WHEN pg_column_size(batch) > $1 THEN -1 ELSE octet_length(batch::text) END AS size
         FROM (SELECT id, batch, at FROM outbox ORDER BY at, id LIMIT $2) o ORDER BY at, id`,
@@ -328,7 +323,7 @@ export class PostgresTables {
     return { rows: rows.map((row) => ({ id: String(row['id']), content: row['batch'] })), tooLarge };
   }
 
-  /** Publishes the term that rows are to be signed for, in place of any other. */
+  /** Publishes the term that rows must be signed for, replacing any other. */
   async openTerm(nonce: string): Promise<void> {
     const [row, ...others] = await this.#query('SELECT left(nonce, 100) AS nonce FROM term ORDER BY at DESC LIMIT 2');
     if (others.length === 0 && row?.['nonce'] === nonce) return;
@@ -337,7 +332,7 @@ export class PostgresTables {
     await this.#query("SELECT pg_notify('countersign', 'term')");
   }
 
-  /** Forgets what nobody asks for any more. */
+  /** Deletes rows that are no longer needed. */
   async sweep(): Promise<void> {
     await this.#query("DELETE FROM taken WHERE at < now() - interval '1 hour'");
   }
@@ -371,7 +366,7 @@ export class PostgresTables {
     await this.#query('DELETE FROM checkpoint WHERE size = ANY($1::bigint[])', [replaced]);
     await this.#query('INSERT INTO checkpoint VALUES ($1, $2)', [checkpoint.size, checkpoint.note]);
     if (ids.length > 0) {
-      // What somebody else wrote under these ids is in nobody's way.
+      // Rows that someone else wrote under these ids must not block this.
       await this.#query('DELETE FROM taken WHERE id = ANY($1::uuid[])', [ids.map((i) => i.id)]);
       await this.#query('INSERT INTO taken (id, first) SELECT * FROM unnest($1::uuid[], $2::bigint[])', [
         ids.map((i) => i.id),
@@ -381,7 +376,7 @@ export class PostgresTables {
     await this.#query("SELECT pg_notify('countersign', 'taken')");
   }
 
-  // COPY takes rows as they are, without spelling them as text first: half the time of an INSERT.
+  // COPY takes binary rows, without converting them to text first: half the time of an INSERT.
   async #copy(first: number, entries: readonly PreparedEntry[]): Promise<void> {
     const client = this.#connected();
     const stream = client.query(copyFrom('COPY entry FROM STDIN (FORMAT binary)'));
@@ -393,19 +388,22 @@ export class PostgresTables {
     const [tables] = await this.#query("SELECT to_regclass('countersign.entry') IS NOT NULL AS there");
     if (tables?.['there'] !== true)
       throw new CountersignError('ledger-unusable', 'the database has no tables for a ledger', {
-        hint: 'have its owner run what `countersign ledger schema --role ROLE` prints',
+        hint: 'have its owner run the output of `countersign ledger schema --role ROLE`',
       });
     const [term] = await this.#query("SELECT to_regclass('countersign.term') IS NOT NULL AS there");
     if (term?.['there'] !== true)
-      throw new CountersignError('ledger-unusable', 'the database’s tables for the ledger are of an older version', {
-        hint: 'have its owner run once more what `countersign ledger schema --role ROLE` prints; nothing that is recorded changes',
+      throw new CountersignError('ledger-unusable', 'the database’s ledger tables are from an older version', {
+        hint:
+          'have its owner run the output of `countersign ledger ' +
+          'schema --role ROLE` again; recorded data does not change',
       });
     const [may] = await this.#query(
-      "SELECT bool_or(has_table_privilege(t, 'UPDATE') OR has_table_privilege(t, 'DELETE') OR has_table_privilege(t, 'TRUNCATE')) AS change FROM unnest(ARRAY['entry', 'tile', 'evidence']) t",
+      "SELECT bool_or(has_table_privilege(t, 'UPDATE') OR has_table_privilege(t, 'DELETE') OR " +
+        "has_table_privilege(t, 'TRUNCATE')) AS change FROM unnest(ARRAY['entry', 'tile', 'evidence']) t",
     );
     if (may?.['change'] !== false)
-      throw new CountersignError('ledger-unusable', 'the role that the service uses may change or delete entries', {
-        hint: 'use a role that owns nothing, with what `countersign ledger schema --role ROLE` grants and no more',
+      throw new CountersignError('ledger-unusable', 'the service’s database role may change or delete entries', {
+        hint: 'use a role that owns nothing and has only the grants of `countersign ledger schema --role ROLE`',
       });
   }
 
@@ -417,7 +415,7 @@ export class PostgresTables {
 
   #bounded(client: pg.Client, sql: string, values?: readonly unknown[]): Promise<pg.QueryResult> {
     const { answerMs } = this.#limits;
-    // The library gives up a moment later by itself: whatever keeps us from cutting the connection.
+    // The library's own timeout is slightly later, in case we fail to cut the connection.
     const query = {
       text: sql,
       ...(values === undefined ? {} : { values: values as unknown[] }),
@@ -426,7 +424,7 @@ export class PostgresTables {
     return this.#within(client, client.query(query), answerMs);
   }
 
-  /** Waits for an answer, but not for ever: then the connection is cut. */
+  /** Waits for an answer up to a deadline, then cuts the connection. */
   async #within<T>(client: pg.Client, answer: Promise<T>, deadline: number): Promise<T> {
     this.#answer.received = 0;
     const { promise: late, reject } = Promise.withResolvers<never>();
@@ -434,19 +432,20 @@ export class PostgresTables {
       streamOf(client)?.destroy();
       reject(new CutOff(`it does not answer within ${deadline / 1000} s`));
     }, deadline);
-    answer.catch(() => {}); // it may fail after it was given up
+    answer.catch(() => {}); // it may still fail after the deadline
     return Promise.race([answer, late]).finally(() => clearTimeout(timer));
   }
 
   #connected(): pg.Client {
     if (this.#client !== undefined && !this.#isLost) return this.#client;
-    throw new CountersignError('ledger-unusable', 'the connection to the ledger’s database is lost', {
+    throw new CountersignError('ledger-unusable', 'lost the connection to the ledger’s database', {
       recover: 'retry',
     });
   }
 
   #failed(client: pg.Client, cause: unknown): never {
-    // Class 08 and 57P are the server's end; without a code it is the connection's (PostgreSQL, appendix A).
+    // In classes 08 and 57P the server closed the connection; without a code the connection broke (PostgreSQL, appendix
+    // A).
     const state = sqlStateOf(cause);
     const { table, detail } = cause as { table?: unknown; detail?: unknown };
     if (state === undefined || /^(?:08|57P)/.test(state)) this.#lose(client);
@@ -463,7 +462,7 @@ export class PostgresTables {
 }
 
 /**
- * A row that the ledger did not sign stands where its next one belongs. It is left to the database's owner: the service
+ * An unsigned row occupies the place of the next one. Removing it is left to the database's owner, because the service
  * may delete nothing there.
  */
 function inTheWay(table: 'entry' | 'tile', detail: string): CountersignError {
@@ -471,14 +470,17 @@ function inTheWay(table: 'entry' | 'tile', detail: string): CountersignError {
   const rows = table === 'entry' ? `seq >= ${value}` : `(level, n) = (${value})`;
   const at = `countersign.${table}`;
   const trigger = `TRIGGER ${table}_is_kept`;
-  const remove = `ALTER TABLE ${at} DISABLE ${trigger}; DELETE FROM ${at} WHERE ${rows}; ALTER TABLE ${at} ENABLE ${trigger};`;
+  const remove =
+    `ALTER TABLE ${at} DISABLE ${trigger}; ` + `DELETE FROM ${at} WHERE ${rows}; ALTER TABLE ${at} ENABLE ${trigger};`;
   const known = table === 'entry' ? ` If no replica or anchor has a checkpoint over more than ${value} entries,` : '';
   return new CountersignError(
     'ledger-unusable',
-    `a row that this ledger did not sign stands in the table \`${table}\` at ${value}, where the next one belongs`,
+    `the next row of the table \`${table}\` belongs at ${value}, but a row that this ledger did not sign is there`,
     {
       recover: 'retry',
-      hint: `somebody else uses the service’s role: change its password.${known} the database’s owner runs \`${remove}\``,
+      hint:
+        'someone else uses the service’s role: ' +
+        `change its password.${known} the database’s owner runs \`${remove}\``,
     },
   );
 }
@@ -494,25 +496,25 @@ function streamOf(client: pg.Client): Socket | undefined {
 }
 
 const SESSION =
-  "SET search_path = countersign; SET synchronous_commit = on; SET idle_in_transaction_session_timeout = '60s'; LISTEN countersign";
+  'SET search_path = countersign; SET synchronous_commit = on; ' +
+  "SET idle_in_transaction_session_timeout = '60s'; LISTEN countersign";
 
-// The library parses what arrives in an event of the socket: what it throws there would end the process, and it keeps
-// any length.
+// The library parses data in a socket event, where an exception would end the process, and it buffers any length.
 function guard(client: pg.Client, answer: { received: number }, limit: number): void {
   const connection = connectionOf(client);
   const attach = connection.attachListeners?.bind(connection);
-  if (attach === undefined) throw new TypeError('the PostgreSQL client has another shape than this version knows');
+  if (attach === undefined) throw new TypeError('the PostgreSQL client library has an unexpected structure');
   connection.attachListeners = (stream) => {
     attach(stream);
     const parsers = stream.listeners('data') as ((bytes: Buffer) => void)[];
     stream.removeAllListeners('data');
     stream.on('data', (bytes: Buffer) => {
       answer.received += bytes.length;
-      if (answer.received > limit) return void stream.destroy(new CutOff(`it answers with more than ${limit} bytes`));
+      if (answer.received > limit) return void stream.destroy(new CutOff(`its answer has more than ${limit} bytes`));
       try {
         for (const parse of parsers) parse(bytes);
       } catch {
-        stream.destroy(new CutOff('its answer is not one of PostgreSQL’s'));
+        stream.destroy(new CutOff('its answer is not valid PostgreSQL'));
       }
     });
   };
@@ -531,7 +533,7 @@ function asStored(row: Record<string, unknown>): StoredEntry {
 const COPY_HEAD = Buffer.from('5047434f50590aff0d0a000000000000000000', 'hex'); // signature, no flags, no extension
 const COPY_TAIL = Buffer.from('ffff', 'hex');
 
-/** Rows of `entry` in the binary format of COPY (PostgreSQL documentation, COPY, "Binary Format"). */
+/** Returns rows of `entry` in COPY's binary format (PostgreSQL documentation, COPY, "Binary Format"). */
 function copyRows(first: number, entries: readonly PreparedEntry[]): Buffer {
   const size = entries.reduce((sum, e) => sum + 200 + 3 * (e.body.length + e.type.length + e.environment.length), 0);
   const rows = Buffer.allocUnsafe(COPY_HEAD.length + COPY_TAIL.length + size);

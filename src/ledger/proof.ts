@@ -7,9 +7,9 @@ const HEADER = 'c2sp.org/tlog-proof@v1';
 const MAX_HASHES = 63;
 
 /**
- * The receipt of an entry (C2SP tlog-proof): its index, the hashes that lead from it to the root, and the checkpoint
- * over that root. With the entry's bytes and the ledger's public key it proves that the entry is in. Throws a
- * RangeError for an index that the checkpoint does not cover, and for a checkpoint that is none.
+ * Returns the receipt of an entry (C2SP tlog-proof): its index, the hashes from it to the root, and the checkpoint over
+ * that root. Together with the entry's bytes and the ledger's public key, it proves inclusion. Throws a RangeError for
+ * an index the checkpoint does not cover, and for an invalid checkpoint.
  */
 export function receipt(reader: LedgerReader, index: number, checkpoint: string): string {
   const size = sizeOf(checkpoint);
@@ -17,10 +17,10 @@ export function receipt(reader: LedgerReader, index: number, checkpoint: string)
   return `${HEADER}\nindex ${index}\n${hashes.map((h) => `${h.toString('base64')}\n`).join('')}\n${checkpoint}`;
 }
 
-/** What a receipt says, once it is proven. */
+/** Content of a receipt that has been verified. */
 export type Proven = { readonly index: number; readonly origin: string; readonly size: number };
 
-/** Checks a receipt against the entry's bytes. The answer is a reason where it proves nothing. */
+/** Checks a receipt against the entry's bytes. Returns the reason if it proves nothing. */
 export function checkReceipt(text: string, entry: Uint8Array, keys: readonly Verifier[]): Proven | string {
   const match =
     /^c2sp\.org\/tlog-proof@v1\n(?:extra [A-Za-z0-9+/=]*\n)?index (0|[1-9][0-9]{0,15})\n((?:[A-Za-z0-9+/]{43}=\n)*)\n([\s\S]*)$/.exec(
@@ -30,7 +30,7 @@ export function checkReceipt(text: string, entry: Uint8Array, keys: readonly Ver
   const lines = (match[2] ?? '').split('\n').slice(0, -1);
   const hashes = lines.map((line) => Buffer.from(line, 'base64'));
   if (hashes.length > MAX_HASHES || hashes.some((h, i) => h.toString('base64') !== lines[i]))
-    return 'its hashes are not spelled as they should be';
+    return 'its hashes are not spelled correctly';
   const checkpoint = openCheckpoint(match[3] ?? '', keys);
   if (checkpoint === undefined) return 'its checkpoint is not signed by this key';
   const index = Number(match[1]);
@@ -39,7 +39,10 @@ export function checkReceipt(text: string, entry: Uint8Array, keys: readonly Ver
   return { index, origin: checkpoint.origin, size: checkpoint.size };
 }
 
-/** The proof that the tree of one checkpoint begins with that of an older one: both notes and the hashes between. */
+/**
+ * Returns the proof that the tree of one checkpoint begins with that of an older one: both notes and the hashes between
+ * them.
+ */
 export function extension(
   reader: LedgerReader,
   older: string,
@@ -53,7 +56,7 @@ export function extension(
   };
 }
 
-/** Whether the proof shows it, and both checkpoints are signed by the keys. */
+/** Tests whether the proof holds and the keys signed both checkpoints. */
 export function checkExtension(
   proof: { readonly older: string; readonly newer: string; readonly hashes: readonly string[] },
   keys: readonly Verifier[],

@@ -1,38 +1,37 @@
 import { type Entry, type EntryOf, isNoRevision } from '../model/index.ts';
 
-/** What an entry is held against. Every question is answered in constant time. */
+/** Known state that an entry is checked against. Every lookup takes constant time. */
 export type Known = {
-  /** How many entries are durable. */
+  /** Number of durable entries. */
   readonly size: number;
   entry(index: number): Entry | undefined;
-  /** Whether evidence with this digest is on the ledger, or comes with the entry. */
+  /** Tests whether evidence with this digest is on the ledger, or comes with the entry. */
   hasEvidence(digest: string): boolean;
 };
 
 export type Bounds = {
   readonly now: number;
-  /** The longest time that break-glass may stand, in milliseconds; by environment. Not given, it is not looked at. */
+  /** Longest duration of break-glass in milliseconds, by environment. Not checked if absent. */
   readonly holdFor?: { readonly [environment: string]: number } | undefined;
 };
 
-/** How far the clock of another replica may be ahead. */
+/** How far ahead the clock of another replica may be. */
 export const CLOCK_TOLERANCE_MS = 5 * 60_000;
-// Where no environment of that name is configured here, another replica may still govern it.
+// If no environment of that name is configured here, another replica may govern it.
 const LONGEST_HOLD_MS = 31 * 24 * 3_600_000;
-const HOLD_SLACK_MS = 1000; // `until` is computed a moment before the entry gets its time
+const HOLD_SLACK_MS = 1000; // `until` is computed shortly before the entry gets its time
 
 /**
- * Returns what is wrong with an entry beyond its schema, or undefined: an index that names no entry, or one of another
- * type or environment; evidence that is not there; a time that cannot be. `docs/ledger-format.md` lists what each type
- * refers to.
+ * Returns the problem with an entry beyond its schema, or undefined. It may be an index without an entry, or with one
+ * of the wrong type or environment; missing evidence; or an impossible time. `docs/ledger-format.md` lists the
+ * references of each type.
  */
 export function referenceProblem(entry: Entry, known: Known, bounds: Bounds): string | undefined {
   return timeProblem(entry, bounds) ?? evidenceProblem(entry, known) ?? entryReferences(entry, known);
 }
 
 /**
- * Returns what is wrong with the numbers in an entry, or undefined: what older versions recorded without a look is
- * reported by it.
+ * Returns the problem with the references in an entry, or undefined. Reports what older versions recorded unchecked.
  */
 export function brokenReference(type: string, body: string, known: Known): string | undefined {
   return REFERRING.has(type as Entry['type']) ? entryReferences(JSON.parse(body) as Entry, known) : undefined;
@@ -52,7 +51,7 @@ function timeProblem(entry: Entry, { now, holdFor }: Bounds): string | undefined
       const stands = Date.parse(entry.until) - Date.parse(entry.at ?? entry.time);
       return stands <= limit + HOLD_SLACK_MS
         ? undefined
-        : `\`until\` is later than ${Math.round(limit / 1000)} s (holdFor) after it`;
+        : `\`until\` is more than ${Math.round(limit / 1000)} s (holdFor) after it`;
     }
     case 'admission.allowed':
     case 'audit.covered':
@@ -63,7 +62,7 @@ function timeProblem(entry: Entry, { now, holdFor }: Bounds): string | undefined
   }
 }
 
-// A text that is no time is after everything.
+// A text that is not a time sorts after everything.
 function isAfter(time: string, limit: number): boolean {
   return !(Date.parse(time) <= limit);
 }
@@ -98,12 +97,12 @@ function entryReferences(entry: Entry, known: Known): string | undefined {
       return within('exception', Number.parseInt(entry.exception.slice(1), 10), known);
     case 'report.issued':
       if (entry.checkpoint > known.size)
-        return `\`checkpoint\` is over ${entry.checkpoint} entries, and there are ${known.size}`;
+        return `\`checkpoint\` covers ${entry.checkpoint} entries, but there are ${known.size}`;
       return optional(entry.supersedes, (i) => named('supersedes', i, 'report.issued', undefined, known));
     case 'report.delivered':
       return named('issued', entry.issued, 'report.issued', undefined, known);
     case 'checkpoint.anchored':
-      return entry.size <= known.size ? undefined : `\`size\` is ${entry.size}, and there are ${known.size} entries`;
+      return entry.size <= known.size ? undefined : `\`size\` is ${entry.size}, but there are ${known.size} entries`;
     default:
       return undefined;
   }
@@ -118,7 +117,7 @@ function verdictProblem(entry: Judged, mustAllow: boolean, known: Known): string
   return verdict.outcome === 'allowed' ? undefined : `\`verdict\` names entry ${entry.verdict}, which denies`;
 }
 
-// Going back to nothing has no verdict of its own where nothing was applied before.
+// Removing a first revision has no verdict of its own, because nothing was applied before.
 function intentVerdict(entry: EntryOf<'apply.intent'>, known: Known): string | undefined {
   if (entry.verdict === -1 && entry.purpose === 'restore' && isNoRevision(entry.revision)) return undefined;
   const problem = verdictProblem(entry, true, known);
@@ -126,7 +125,7 @@ function intentVerdict(entry: EntryOf<'apply.intent'>, known: Known): string | u
   const verdict = known.entry(entry.verdict) as EntryOf<'change.judged'>;
   return verdict.to === entry.revision
     ? undefined
-    : `\`verdict\` names entry ${entry.verdict}, which is about another revision`;
+    : `\`verdict\` names entry ${entry.verdict}, which is about a different revision`;
 }
 
 function resultProblem(entry: EntryOf<'apply.result'>, known: Known): string | undefined {
@@ -135,10 +134,10 @@ function resultProblem(entry: EntryOf<'apply.result'>, known: Known): string | u
   const intent = known.entry(entry.intent) as EntryOf<'apply.intent'>;
   return intent.revision === entry.revision
     ? undefined
-    : `\`intent\` names entry ${entry.intent}, which is about another revision`;
+    : `\`intent\` names entry ${entry.intent}, which is about a different revision`;
 }
 
-/** Holds a reference to an entry of one type, and of the same environment where there is one. */
+/** Checks a reference to an entry of one type, and of the same environment if there is one. */
 function named(
   field: string,
   index: number,
@@ -147,14 +146,14 @@ function named(
   known: Known,
 ): string | undefined {
   const target = known.entry(index);
-  if (target === undefined) return `\`${field}\` names entry ${index}, which is not there`;
-  if (target.type !== type) return `\`${field}\` names entry ${index}, which is of type ${target.type} and not ${type}`;
+  if (target === undefined) return `\`${field}\` names entry ${index}, which does not exist`;
+  if (target.type !== type) return `\`${field}\` names entry ${index}, which is of type ${target.type}, not ${type}`;
   const isElsewhere = from !== undefined && (target as { environment?: string }).environment !== from.environment;
-  return isElsewhere ? `\`${field}\` names entry ${index}, which is of another environment` : undefined;
+  return isElsewhere ? `\`${field}\` names entry ${index}, which is of a different environment` : undefined;
 }
 
 function within(field: string, index: number, { size }: Known): string | undefined {
-  return index >= 0 && index < size ? undefined : `\`${field}\` names entry ${index}, which is not there`;
+  return index >= 0 && index < size ? undefined : `\`${field}\` names entry ${index}, which does not exist`;
 }
 
 function optional<T>(value: T | undefined, check: (value: T) => string | undefined): string | undefined {
@@ -189,7 +188,7 @@ const REFERRING: ReadonlySet<Entry['type']> = new Set([
   'audit.covered',
 ] satisfies Entry['type'][]);
 
-/** Whether an entry says anything that is held against others: most do not, and are recorded without a look. */
+/** Tests whether an entry refers to others. Most do not, and are recorded without this check. */
 export function refers(entry: Entry): boolean {
   return REFERRING.has(entry.type) || 'evidence' in entry || 'at' in entry;
 }

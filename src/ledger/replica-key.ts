@@ -4,17 +4,17 @@ import { join } from 'node:path';
 import { CountersignError } from '../model/index.ts';
 import { createKey, keyObject, openSigned, type Signer, signNote, type Verifier } from './note.ts';
 
-/** The key of one replica: it signs what the replica hands over, and nothing else. */
+/** Key of one replica. It signs only the batches that the replica hands over. */
 export type ReplicaKey = {
-  /** The name that the ledger knows it by: the first 16 bytes of the SHA-256 of its public key, in hex. */
+  /** The replica's name on the ledger: the first 16 bytes of the SHA-256 of its public key, in hex. */
   readonly id: string;
   readonly publicKey: Buffer;
-  /** Different for every process, so that counters may begin at 1 again. */
+  /** Unique per process, so that counters may start at 1 again. */
   readonly run: string;
   readonly sign: (text: string) => Buffer;
 };
 
-/** What a handed row is signed over. All of it is compared with what the leader knows by itself. */
+/** Claim that the signature of a handed-over row covers. The leader compares all of it with its own knowledge. */
 export type HandedClaim = {
   readonly origin: string;
   readonly term: string;
@@ -28,7 +28,7 @@ export type HandedClaim = {
 const REPLICA_KEY = 'replica.key';
 const SPKI = 12; // bytes of an Ed25519 SubjectPublicKeyInfo before the key (RFC 8410)
 
-/** Reads the replica's key in a data directory, and makes it at the first start. Throws `key-unusable`. */
+/** Reads the replica's key in a data directory, or creates it on the first start. Throws `key-unusable`. */
 export function openReplicaKey(directory: string): ReplicaKey {
   const file = join(directory, REPLICA_KEY);
   if (!existsSync(file)) writeNew(file);
@@ -43,14 +43,10 @@ export function openReplicaKey(directory: string): ReplicaKey {
       sign: (text) => sign(null, Buffer.from(text), key),
     };
   } catch (cause) {
-    throw new CountersignError(
-      'key-unusable',
-      `the replica’s key \`${file}\` cannot be read as an Ed25519 private key in PEM`,
-      {
-        cause,
-        hint: 'delete the file: the service makes another one and enrols it',
-      },
-    );
+    throw new CountersignError('key-unusable', `the replica’s key \`${file}\` is not an Ed25519 private key in PEM`, {
+      cause,
+      hint: 'delete the file: the service creates and enrols a new one',
+    });
   }
 }
 
@@ -66,20 +62,20 @@ function replicaId(publicKey: Uint8Array): string {
   return createHash('sha256').update(publicKey).digest('hex').slice(0, 32);
 }
 
-// The first lines keep statements apart. A checkpoint has its size in the second line, and an origin never equals
+// The first line distinguishes statements. A checkpoint has its size in the second line, and an origin never equals
 // these.
 const ENROLMENT = 'countersign.dev/replica-enrolment/v1';
 const HANDED = 'countersign.dev/handed-entries/v1';
 
 /**
- * The statement by which whoever holds the ledger’s key lets a replica hand entries over: a note signed by the ledger’s
- * key.
+ * Returns the enrolment statement of a replica: a note, signed with the ledger's key, that lets the replica hand over
+ * entries.
  */
 export function enrolmentOf({ id, publicKey }: Pick<ReplicaKey, 'id' | 'publicKey'>, signer: Signer): string {
   return signNote(`${ENROLMENT}\n${signer.name}\n${id}\n${publicKey.toString('base64')}\n`, signer);
 }
 
-/** Who is enrolled by a statement; undefined unless one of the keys signed it under this origin. */
+/** Returns the replica that a statement enrols; undefined unless one of the keys signed it under this origin. */
 export function openEnrolment(
   note: string,
   origin: string,
@@ -99,7 +95,7 @@ export function signHanded(claim: HandedClaim, key: ReplicaKey): string {
   return key.sign(textOf(claim)).toString('base64');
 }
 
-/** Whether the replica with this public key (base64) signed a row. */
+/** Tests whether the replica with this public key (base64) signed a row. */
 export function isSignedBy(key: string, claim: HandedClaim, signature: string): boolean {
   const bytes = Buffer.from(signature, 'base64');
   const verifier = { name: claim.replica, publicKey: Buffer.from(key, 'base64') };

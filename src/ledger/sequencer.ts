@@ -7,36 +7,36 @@ import { type Signer, type Verifier, verifierText } from './note.ts';
 import { type Batch, CommitUnknown, cannotWrite, type PreparedEntry, type Store, type StoredEntry } from './store.ts';
 import { type Tile, TreeWriter } from './tiles.ts';
 
-/** What waits to be recorded together. */
+/** Entries waiting to be recorded together. */
 export type Waiting = Pick<Batch, 'entries' | 'evidence' | 'subjects'>;
 
-/** A batch that is durable and under a signed checkpoint. */
+/** A batch that is durable and covered by a signed checkpoint. */
 export type Sequenced = {
   readonly first: number;
   readonly size: number;
   readonly note: string;
-  /** The entries, where they were given another time than they came with. */
+  /** The entries, if they were given a different time. */
   readonly bodies?: readonly string[];
 };
 
-/** What a sequencer found when it began. */
+/** State that a sequencer found when it opened. */
 export type Found = { readonly entries: number; readonly unanchored: number; readonly lastTime: string };
 
-/** Why a new epoch begins, and the newest checkpoint of the one before, where it was kept elsewhere. */
+/** Reason for a new epoch, and the newest checkpoint of the previous one, if it was kept elsewhere. */
 export type NewEpoch = { readonly reason: string; readonly newest?: string | undefined };
 
 export type SequencerOptions = {
   readonly store: Store;
-  /** How errors name the store. */
+  /** The store's name in error messages. */
   readonly name: string;
-  /** The key that signs, and those that still sign beside it. */
+  /** The signing key, followed by those that still sign beside it. */
   readonly signers: readonly [Signer, ...Signer[]];
   /** Keys that signed earlier. */
   readonly verifiers: readonly Verifier[];
-  /** Where the newest checkpoint is kept outside of the store. */
+  /** Where the newest checkpoint is kept outside the store. */
   readonly anchor: string;
   readonly clock: () => Date;
-  /** The time of what is said first; the clock's where it is not given. */
+  /** Time of the first entries recorded; defaults to the clock. */
   readonly openedAt?: Date;
   /** The process that signs. */
   readonly instance?: Instance;
@@ -48,14 +48,14 @@ export type SequencerOptions = {
 
 const PAGE = 2000;
 /**
- * Of the checkpoints one an hour is kept, and the newest: it says all that the others said, and each takes time to
- * check.
+ * One checkpoint per hour is kept, and the newest. Later checkpoints imply earlier ones, and each takes time to check.
  */
 export const KEPT_EVERY_MS = 3_600_000;
 const SETTLE_MS = 20_000;
 
 /**
- * Numbers entries, keeps the tree, signs and commits. The only place where a checkpoint is made; one for each ledger.
+ * Numbers entries, maintains the tree, signs and commits. Checkpoints are made only here, by a single sequencer per
+ * ledger.
  */
 export class Sequencer {
   readonly #options: SequencerOptions;
@@ -80,8 +80,8 @@ export class Sequencer {
   }
 
   /**
-   * Reads the whole store back and holds it against what was signed: every leaf, every tile, the last checkpoint and
-   * the anchor. Begins a ledger that is empty. Throws `ledger-inconsistent` (halt) where anything differs.
+   * Reads the whole store back and compares it with the signed state: every leaf, every tile, the last checkpoint and
+   * the anchor. Starts a ledger if the store is empty. Throws `ledger-inconsistent` (halt) on any difference.
    */
   static async open(options: SequencerOptions): Promise<Sequencer> {
     const read = await readBack(options);
@@ -94,12 +94,12 @@ export class Sequencer {
     return this.#tree.size;
   }
 
-  /** What was there when it was opened, and the time of the newest entry since. */
+  /** State of the store when it was opened, with the time of the newest entry since. */
   get found(): Found {
     return { ...this.#read, lastTime: this.#lastTime };
   }
 
-  /** Makes entries durable, in order, under a new checkpoint. Throws, and then nothing of them is acknowledged. */
+  /** Makes entries durable, in order, under a new checkpoint. If it throws, none of them is acknowledged. */
   async append(waiting: Waiting): Promise<Sequenced> {
     await this.#settle();
     const first = this.#tree.size;
@@ -144,14 +144,13 @@ export class Sequencer {
     this.#writeAnchor();
   }
 
-  // Whether the checkpoint that is being made is one to keep. Until it is, each takes the place of the one before.
+  // Tests whether to keep the checkpoint being made. Otherwise each replaces the one before.
   #isDue(): boolean {
     const age = this.#options.clock().getTime() - this.#keptAt;
     return age < 0 || age >= KEPT_EVERY_MS;
   }
 
-  // After a commit whose end is not known: the store says whether it took place, and only then is anything signed
-  // again.
+  // After a commit with unknown outcome, the store tells whether it took place. Nothing is signed before that.
   async #settle(): Promise<void> {
     if (this.#unsettled === undefined) return;
     const { batch, tree } = this.#unsettled;
@@ -168,7 +167,7 @@ export class Sequencer {
       (await this.#isStored(batch));
     if (!same)
       throw halt(
-        `${this.#options.name} holds ${kept} entries after a commit that was interrupted, and they are not those that were written`,
+        `after an interrupted commit, ${this.#options.name} holds ${kept} entries, but not the ones that were written`,
       );
     this.#unsettled = undefined;
     this.#adopt(batch, tree);
@@ -198,22 +197,23 @@ export class Sequencer {
 }
 
 /**
- * Keeps the newest checkpoint outside of the store: one that was put back to an older state no longer fits it. An old
- * anchor still holds.
+ * Writes the newest checkpoint outside the store. A store that is rolled back no longer fits it. An old anchor remains
+ * valid.
  */
 export function writeAnchor({ anchor, warn }: Pick<SequencerOptions, 'anchor' | 'warn'>, note: string): void {
   try {
     writeFileSync(`${anchor}.new`, note, { mode: 0o600 });
     renameSync(`${anchor}.new`, anchor);
   } catch (thrown) {
-    // What was committed is recorded all the same: to say otherwise would be the greater harm.
-    warn(`the ledger’s anchor \`${anchor}\` cannot be written: ${messageOf(thrown)}`);
+    // The commit is recorded anyway: reporting it as failed would do more harm.
+    warn(`cannot write the ledger’s anchor \`${anchor}\`: ${messageOf(thrown)}`);
   }
 }
 
 /**
- * What a ledger says before anything else is recorded: a new one its name, one whose key changed that it did (signed by
- * both), and that a key which is gone is retired. Throws `key-missing` for a key that does not continue it.
+ * Returns the entries a ledger records first. A new ledger states its name. A ledger whose key changed states that,
+ * signed by both keys, and that a key which is gone is retired. Throws `key-missing` for a key that does not continue
+ * the ledger.
  */
 export function firstWords(
   {
@@ -247,23 +247,23 @@ export function firstWords(
   ];
 }
 
-// Of the checkpoints that are known the one over most entries. Throws where one that was given is none of this ledger.
+// Returns the known checkpoint over the most entries. Throws if the given one is not of this ledger.
 function newestOf([given, ...others]: readonly (string | undefined)[], keys: readonly Verifier[]): string {
   if (given !== undefined && openCheckpoint(given, keys) === undefined)
-    throw new CountersignError('checkpoint-untrusted', 'the checkpoint given is not signed by this ledger’s key', {
-      hint: 'give the note as it was kept elsewhere',
+    throw new CountersignError('checkpoint-untrusted', 'the given checkpoint is not signed by this ledger’s key', {
+      hint: 'give the note exactly as it was kept elsewhere',
     });
   const sizeOf = (note: string | undefined) => (note === undefined ? -1 : (openCheckpoint(note, keys)?.size ?? -1));
   return [given, ...others].reduce((a, b) => (sizeOf(b) > sizeOf(a) ? b : a)) ?? '';
 }
 
-/** An entry as it will be stored. Throws a TypeError for what does not fit its schema. */
+/** Serialises an entry for storage. Throws a TypeError if it does not fit its schema. */
 export function prepare(entry: Entry): PreparedEntry {
   const body = spellEntry(entry);
   return { body, leaf: leafHash(body), type: entry.type, environment: 'environment' in entry ? entry.environment : '' };
 }
 
-/** The later of two times in ISO 8601: time on a ledger never goes back, whatever a clock does. */
+/** Returns the later of two times in ISO 8601. Time on a ledger never goes back, even if the clock does. */
 export function laterOf(a: string, b: string): string {
   return a > b ? a : b;
 }
@@ -304,7 +304,7 @@ export async function readBack(options: SequencerOptions): Promise<ReadBack> {
   if (last !== undefined && last.size !== tree.size)
     throw halt(`${name} holds ${tree.size} entries, but its last checkpoint was signed over ${last.size}`);
   if (last === undefined && tree.size > 0)
-    throw halt(`${name} holds ${tree.size} entries, and no checkpoint was signed over them`);
+    throw halt(`${name} holds ${tree.size} entries, but no checkpoint over them was signed`);
   if (anchor !== undefined && options.newEpoch === undefined) checkAnchor(anchor, tree.size, history, keys, name);
   const lastTime = body === '' ? '' : String((JSON.parse(body) as { time?: unknown }).time);
   return { tree, history, latest, anchored: Math.min(anchor?.size ?? 0, tree.size), lastTime };
@@ -324,7 +324,7 @@ function checkEntry(stored: StoredEntry, expected: number, name: string): void {
     throw halt(`entry ${stored.index} (${stored.type}) of ${name} was altered`);
 }
 
-// Tiles can be made again from the leaves; those of a ledger older than tiles are. One that differs was altered.
+// Missing tiles can be rebuilt from the leaves; a ledger older than tiles has none. A tile that differs was altered.
 async function keepTiles(store: Store, tiles: readonly Tile[], name: string): Promise<void> {
   const missing: Tile[] = [];
   for (const tile of tiles) {
@@ -343,7 +343,7 @@ export function readAnchor(
 ): Opened | undefined {
   if (!existsSync(anchor) || newEpoch !== undefined) return undefined;
   const note = readFileSync(anchor, 'utf8');
-  // After a power cut a file that was just replaced can be empty. That says no more than one that is missing.
+  // After a power cut, a file that was just replaced can be empty. That says no more than a missing file.
   if (note === '') return undefined;
   const opened = openCheckpoint(note, keys);
   if (opened === undefined) throw halt(`the checkpoint in \`${anchor}\` is not signed by this ledger’s key`);
@@ -354,9 +354,7 @@ function isLost(checkpoint: Opened, history: LogHistory, keys: readonly Verifier
   return history.judge(checkpoint, keys).lost === true;
 }
 
-/**
- * Holds a checkpoint that was kept elsewhere against the names and the size of a ledger. Throws `ledger-inconsistent`.
- */
+/** Checks a checkpoint kept elsewhere against the names and the size of a ledger. Throws `ledger-inconsistent`. */
 export function checkAnchor(
   anchor: Opened,
   size: number,
@@ -368,10 +366,11 @@ export function checkAnchor(
   if (lost === true) return;
   if (anchor.size > size)
     throw halt(
-      `${name} holds ${size} entries, but ${anchor.size} were signed: it was put back to an older state`,
-      'if that was on purpose, `countersign ledger new-epoch` goes on from here and says what was lost; otherwise bring the newer store back',
+      `${name} holds ${size} entries, but ${anchor.size} were signed: it was rolled back to an older state`,
+      'if that was on purpose, `countersign ledger new-epoch` continues ' +
+        'from here and records the loss; otherwise restore the newer store',
     );
-  if (problem !== undefined) throw halt(`a checkpoint of ${name} that was kept elsewhere does not fit: ${problem}`);
+  if (problem !== undefined) throw halt(`a checkpoint of ${name} kept elsewhere does not fit: ${problem}`);
 }
 
 async function retried(task: () => Promise<void>): Promise<void> {
@@ -386,15 +385,15 @@ async function retried(task: () => Promise<void>): Promise<void> {
 }
 
 export function cannotTell(cause: unknown): CountersignError {
-  return new CountersignError('ledger-unusable', `the ledger’s store failed while it committed: ${messageOf(cause)}`, {
+  return new CountersignError('ledger-unusable', `the ledger’s store failed during a commit: ${messageOf(cause)}`, {
     cause,
     recover: 'retry',
-    hint: 'nothing more is signed until the store has told what it kept',
+    hint: 'nothing more is signed until the store can be read again',
   });
 }
 
 function unknownKey(name: string): CountersignError {
-  return new CountersignError('key-missing', `the key given does not continue ${name}`, {
+  return new CountersignError('key-missing', `the given key does not continue ${name}`, {
     recover: 'halt',
     hint: 'give the key that signed it; to change keys, give the old one too (`countersign ledger rotate-key`)',
   });
@@ -402,7 +401,7 @@ function unknownKey(name: string): CountersignError {
 
 export function halt(
   message: string,
-  hint = 'run `countersign ledger verify`; nothing more is signed until it is settled',
+  hint = 'run `countersign ledger verify`; nothing more is signed until this is resolved',
 ): CountersignError {
   return new CountersignError('ledger-inconsistent', message, { recover: 'halt', hint });
 }

@@ -31,12 +31,12 @@ import { TreeWriter } from './tiles.ts';
 
 export type SharedOptions = Omit<SequencerOptions, 'store'> & {
   readonly url: string;
-  /** The copy that this replica reads from. */
+  /** The copy this replica reads from. */
   readonly copy: string;
   readonly instance: Instance;
-  /** Signs what this replica hands over. */
+  /** Signs batches that this replica hands over. */
   readonly replica: ReplicaKey;
-  /** The longest time that break-glass may stand, in milliseconds; by environment. */
+  /** Longest duration of break-glass in milliseconds, by environment. */
   readonly holdFor?: Bounds['holdFor'];
 };
 
@@ -46,14 +46,16 @@ const LOOK_MS = 50;
 const DEADLINE_MS = 20_000;
 const SWEEP_EVERY = 120; // ticks: once a minute
 const REFUSED_EVERY_MS = 60_000; // however many rows are refused, the ledger grows by one entry a minute
-const TAKING_MS = 5000; // a flood of rows is gone through for so long at a time; own entries are recorded in between
+const TAKING_MS = 5000; // a flood of rows is processed for this long at a time; own entries are recorded in between
 const ATTEMPTS = 5;
 
 /**
- * A ledger in PostgreSQL that several replicas write to. One of them, the holder of the database's advisory lock,
- * numbers, signs and commits; the others hand their entries to it. Each keeps a copy that it hashes as it grows, so
- * that nobody who can change the database can change what a replica reads. What is handed over is signed by the replica
- * and checked before it is recorded: the role that writes to the database does not have the ledger's signature.
+ * A ledger in PostgreSQL that several replicas write to. One replica, the holder of the database's advisory lock,
+ * numbers, signs and commits; the others hand it their entries.
+ *
+ * Each replica keeps a copy and hashes it as it grows, so changes to the database cannot change what a replica reads.
+ * Handed-over batches are signed by the replica and checked before they are recorded: the role that writes to the
+ * database does not have the ledger's signature.
  */
 export class SharedSequencer {
   readonly #options: SharedOptions;
@@ -85,8 +87,8 @@ export class SharedSequencer {
   }
 
   /**
-   * Connects, brings the copy up to date and checks it. Throws as `Sequencer.open` does, and `ledger-unusable` where
-   * the database is not there.
+   * Connects, updates the copy and checks it. Throws like `Sequencer.open`, and `ledger-unusable` if the database
+   * cannot be reached.
    */
   static async open(options: SharedOptions): Promise<SharedSequencer> {
     const sequencer = new SharedSequencer(options);
@@ -103,7 +105,7 @@ export class SharedSequencer {
     return this.#tree.size;
   }
 
-  /** The name that the ledger goes by now: another replica may have opened a new epoch. */
+  /** Current name of the ledger: another replica may have opened a new epoch. */
   get origin(): string {
     return this.#signers[0].name;
   }
@@ -114,7 +116,7 @@ export class SharedSequencer {
     return name === undefined ? signers : (signers.map((signer) => ({ ...signer, name })) as [Signer, ...Signer[]]);
   }
 
-  /** As `Sequencer.append`: resolves once the entries are committed, whoever sequenced them. */
+  /** Works like `Sequencer.append`: resolves once the entries are committed, on whichever replica. */
   append(waiting: Waiting): Promise<Sequenced> {
     return this.#inTurn(async () => {
       if (this.#broken !== undefined) throw this.#broken;
@@ -131,7 +133,7 @@ export class SharedSequencer {
     await this.#copy.close();
   }
 
-  // Everything over the one connection happens one after the other.
+  // Runs everything over the one connection in sequence.
   #inTurn<T>(task: () => Promise<T>): Promise<T> {
     const turn = this.#turn.then(task, task);
     this.#turn = turn.catch((thrown) => {
@@ -159,12 +161,12 @@ export class SharedSequencer {
     this.#timer = setInterval(() => void this.#inTurn(() => this.#tick()).catch(() => {}), TICK_MS);
   }
 
-  // A copy that does not fit is made again: the database is what counts, and the anchor is not in the copy.
+  // A copy that does not fit is rebuilt: the database is authoritative, and the anchor is not part of the copy.
   async #readCopy(): Promise<void> {
     const { newEpoch: _, ...options } = this.#options;
     const read = await readBack({ ...options, store: this.#copy, anchor: '' }).catch(async (thrown: unknown) => {
       if (!(thrown instanceof CountersignError) || thrown.code !== 'ledger-inconsistent') throw thrown;
-      this.#options.warn(`the copy of the ledger is made again: ${thrown.message}`);
+      this.#options.warn(`rebuilding the copy of the ledger: ${thrown.message}`);
       await this.#discardCopy();
       return undefined;
     });
@@ -183,17 +185,19 @@ export class SharedSequencer {
 
   async #waitForBeginning(): Promise<void> {
     for (const end = Date.now() + DEADLINE_MS; ; ) {
-      // A new epoch is this replica's to open; otherwise it is enough that somebody has begun.
+      // A new epoch must be opened by this replica; otherwise it suffices that some replica has begun the ledger.
       if ((await this.#leads()) || (this.#tree.size > 0 && this.#options.newEpoch === undefined)) return;
       if (Date.now() > end)
-        throw cannotTell(new Error('another replica holds it; stop the replicas, or wait until one has begun'));
+        throw cannotTell(
+          new Error('another replica holds it; stop the replicas, or wait until one has begun the ledger'),
+        );
       await this.#notice(LOOK_MS);
       await this.#catchUp();
     }
   }
 
   /**
-   * Whether this replica sequences now. When it begins to, it says what there is to say first, and takes what was
+   * Tests whether this replica is the leader now. A new leader first records its opening entries and takes the batches
    * handed over.
    */
   async #leads(): Promise<boolean> {
@@ -217,13 +221,14 @@ export class SharedSequencer {
     return true;
   }
 
-  // The number is made here and remembered here only. A row that was signed for another term, or was taken in this one,
-  // does not count again, whatever is deleted from the tables or put back into them.
+  // The number is generated here and kept only in memory. A row signed for another term, or already taken in this one,
+  // does not count again, even if tables are edited.
   async #beginTerm(): Promise<void> {
     if (this.#tree.size === 0 && (await this.#tables.hasEntries()))
       throw halt(
-        `${this.#options.name} holds entries, but no checkpoint over them that is signed by this ledger’s key`,
-        'give the key that signed it. If rows of `checkpoint` were deleted, start a replica that has its copy first: it puts the newest one back',
+        `${this.#options.name} holds entries, but no checkpoint over them signed by this ledger’s key`,
+        'give the key that signed it. If rows of `checkpoint` were deleted, ' +
+          'first start a replica that has a copy: it restores the newest one',
       );
     this.#term = { nonce: randomBytes(32).toString('hex'), since: this.#options.clock().getTime(), taken: new Map() };
     await this.#tables.openTerm(this.#term.nonce);
@@ -259,7 +264,7 @@ export class SharedSequencer {
     return { ...done, ...(bodies === undefined ? {} : { bodies }) };
   }
 
-  // Time on a ledger never goes back, whatever the clocks of replicas do.
+  // Time on a ledger never goes back, even if the clocks of replicas do.
   #inOrder(entries: readonly PreparedEntry[]): {
     readonly entries: readonly PreparedEntry[];
     readonly bodies?: readonly string[];
@@ -297,9 +302,9 @@ export class SharedSequencer {
     return { first, size: tree.size, note };
   }
 
-  // After a commit whose end is not known: once connected again, the signed tree says whether it took place.
+  // After a commit with unknown outcome: once reconnected, the signed tree tells whether it took place.
   async #settled(first: number, entries: readonly PreparedEntry[], cause: unknown): Promise<Sequenced> {
-    this.#replaceable = undefined; // whether the last one is there is not known: it stays
+    this.#replaceable = undefined; // it is unknown whether the last one is there: keep it
     for (const end = Date.now() + DEADLINE_MS; ; ) {
       try {
         await this.#tables.connect();
@@ -323,16 +328,16 @@ export class SharedSequencer {
     return signCheckpointAs(this.#options.instance, tree.size, tree.root(), ...this.#signers);
   }
 
-  // Whether exactly these entries stand there.
+  // Tests whether exactly these entries are at that position.
   #stands(first: number, entries: readonly PreparedEntry[]): boolean {
     return entries.every(({ body }, i) => this.#copy.body(first + i) === body);
   }
 
-  // --- what others hand over ---
+  // --- batches from other replicas ---
 
   /**
-   * Takes what was handed over, in the order in which it came, in one commit at a time; sets aside what cannot be
-   * recorded.
+   * Records the batches handed over, in order of arrival, one commit at a time. Batches that cannot be recorded are set
+   * aside.
    */
   async #takeHanded(): Promise<void> {
     for (const end = Date.now() + TAKING_MS; Date.now() < end; ) {
@@ -355,7 +360,7 @@ export class SharedSequencer {
   async #takeRows(rows: readonly OutboxRow[], large: readonly Judged[]): Promise<number> {
     const judged = [...large];
     const term = this.#term as Term;
-    const taken = new Map(term.taken); // counters count once the rows are recorded, and in one page at once
+    const taken = new Map(term.taken); // counters take effect once the rows are recorded, and all at once within a page
     for (const row of rows) {
       const one = judgeRow(row, this.#judging({ ...term, taken }));
       if (one.kind === 'batch') taken.set(one.who, one.counter);
@@ -408,7 +413,7 @@ export class SharedSequencer {
   #setAside(one: Extract<Judged, { kind: 'refused' }>): void {
     if (this.#refused === undefined) {
       this.#refused = { count: 0, first: one };
-      this.#options.warn(`what was handed over by ${one.replica} is not recorded: ${one.reason}`);
+      this.#options.warn(`the batch handed over by ${one.replica} is not recorded: ${one.reason}`);
     }
     this.#refused.count++;
   }
@@ -452,15 +457,15 @@ export class SharedSequencer {
     );
     await this.#commit({ entries, evidence, subjects }, ids).catch(async (thrown: unknown) => {
       if (!(thrown instanceof TakenBack)) throw thrown;
-      // One of them was taken back in between. Each alone: the others are not held up, and their counters are used
-      // already.
+      // One batch was taken back meanwhile. Record each alone: the others are not held up, and their counters are
+      // already used.
       if (handed.length > 1) for (const one of handed) await this.#takeBatches([one]);
     });
   }
 
   // --- handing over ---
 
-  /** Resolves once the entries stand on the signed ledger. What the tables say about them is a hint and no more. */
+  /** Resolves once the entries are on the signed ledger. The tables only give hints about that. */
   async #handOver(id: string, waiting: Waiting): Promise<Sequenced> {
     const since = this.#tree.size;
     let signedFor: string | undefined;
@@ -473,18 +478,18 @@ export class SharedSequencer {
           await this.#catchUp();
           const taken = this.#foundAt(state.first, since, waiting);
           if (taken !== undefined) return taken;
-          await this.#tables.dropTaken(id); // somebody else wrote that
+          await this.#tables.dropTaken(id); // someone else wrote that
         }
         const leads = await this.#leads();
         const isOver = Date.now() > end;
         if (leads || isOver || !state.waits || state.term !== signedFor) {
-          // Nothing of it is in `outbox` any more; so it is on the ledger by now, or will not be.
+          // The batch is no longer in `outbox`: it is on the ledger by now, or never will be.
           await this.#tables.takeBack(id);
           await this.#catchUp();
           const recorded = this.#find(since, waiting);
           if (recorded !== undefined) return recorded;
           if (leads) return await this.#sequence(waiting);
-          if (isOver) throw cannotTell(new Error('no replica sequences'));
+          if (isOver) throw cannotTell(new Error('no replica is the leader'));
           if (signedFor === state.term && ++attempts > ATTEMPTS) throw notTaken();
           signedFor = await this.#handSigned(id, waiting, state.term);
         }
@@ -497,9 +502,7 @@ export class SharedSequencer {
     }
   }
 
-  /**
-   * Signs for a term and hands over, once this replica is enrolled. Gives the term; undefined where it is too early.
-   */
+  /** Signs for a term and hands over, once this replica is enrolled. Returns the term; undefined if it is too early. */
   async #handSigned(id: string, waiting: Waiting, term: string | undefined): Promise<string | undefined> {
     const { replica } = this.#options;
     if (term === undefined) return undefined;
@@ -527,7 +530,7 @@ export class SharedSequencer {
     return { first, size: this.#tree.size, note: this.#latest?.note ?? '', bodies };
   }
 
-  // Where nobody says where it stands: among the entries that came since it was handed over.
+  // If no row says where the entries are, search those added since the handover.
   #find(since: number, waiting: Waiting): Sequenced | undefined {
     for (let at = since; at < this.#tree.size; at++) {
       const found = this.#foundAt(at, since, waiting);
@@ -538,7 +541,7 @@ export class SharedSequencer {
 
   // --- the copy ---
 
-  /** Takes over what others committed, hashing it: it must give the root that was signed. */
+  /** Copies entries that others committed and hashes them: the result must be the signed root. */
   async #catchUp(): Promise<void> {
     const { name } = this.#options;
     for (;;) {
@@ -549,8 +552,9 @@ export class SharedSequencer {
       if (size < this.#tree.size && this.#options.newEpoch === undefined) {
         if (await this.#putBack()) continue;
         throw halt(
-          `${name} holds ${size} entries, but ${this.#tree.size} were signed: it was put back to an older state`,
-          'if that was on purpose, `countersign ledger new-epoch` goes on from here and says what was lost; otherwise bring the newer state back',
+          `${name} holds ${size} entries, but ${this.#tree.size} were signed: it was rolled back to an older state`,
+          'if that was on purpose, `countersign ledger new-epoch` continues ' +
+            'from here and records the loss; otherwise restore the newer state',
         );
       }
       if (entries.length === 0 && size > this.#tree.size)
@@ -594,22 +598,24 @@ export class SharedSequencer {
     );
   }
 
-  // The service's role may delete checkpoints, but no entries: where the last entry is there, only its checkpoint is
-  // gone.
+  // The service's role may delete checkpoints but no entries. If the last entry is there, only its checkpoint is gone.
   async #putBack(): Promise<boolean> {
     const { size } = this.#tree;
     const body = this.#copy.body(size - 1);
     const leaf = await this.#tables.leafAt(size - 1);
     if (this.#latest?.size !== size || body === undefined || leaf === undefined || !leafHash(body).equals(leaf))
       return false;
-    this.#options.warn(`the checkpoint over ${size} entries was deleted from ${this.#options.name}; it is put back`);
+    this.#options.warn(`the checkpoint over ${size} entries was deleted from ${this.#options.name}; restored it`);
     await this.#tables.restore(this.#latest);
     return true;
   }
 
   async #dropForeignCheckpoints(): Promise<void> {
     const count = await this.#tables.dropCheckpointsAbove(this.#tree.size);
-    if (count > 0) this.#options.warn(`${count} rows of \`checkpoint\` that this ledger did not sign were removed`);
+    if (count > 0)
+      this.#options.warn(
+        `removed ${count === 1 ? '1 row' : `${count} rows`} of \`checkpoint\` that this ledger did not sign`,
+      );
   }
 
   #checkRoot(note: string, tree: TreeWriter): void {
@@ -630,7 +636,7 @@ export class SharedSequencer {
     writeAnchor(this.#options, note);
   }
 
-  // The copy too keeps one checkpoint an hour, and the newest.
+  // The copy too keeps one checkpoint per hour, and the newest.
   #dropped(): number | undefined {
     const now = this.#options.clock().getTime();
     if (Math.abs(now - this.#copyKeptAt) < KEPT_EVERY_MS) return this.#latest?.size;
@@ -649,7 +655,7 @@ export class SharedSequencer {
   }
 }
 
-// The time may have been moved on, so that time on the ledger does not go back; nothing else.
+// The time may have been advanced so that ledger time does not go back; everything else must be equal.
 function isSameLater(stored: string, given: string): boolean {
   if (stored === given) return true;
   const [a, b] = [JSON.parse(stored) as Entry, JSON.parse(given) as Entry];
@@ -657,14 +663,12 @@ function isSameLater(stored: string, given: string): boolean {
 }
 
 function notTaken(): CountersignError {
-  return new CountersignError(
-    'ledger-unusable',
-    'what was handed over disappears from `outbox` without being recorded',
-    {
-      recover: 'retry',
-      hint: 'the replica that sequences says on the ledger why it refuses (`countersign ledger show --type record.refused`); or somebody else deletes there',
-    },
-  );
+  return new CountersignError('ledger-unusable', 'batches disappear from `outbox` without being recorded', {
+    recover: 'retry',
+    hint:
+      'see why the leader refuses them with `countersign ledger show ' +
+      '--type record.refused`; if it does not, someone else deletes rows',
+  });
 }
 
 function evidenceIn(body: string): string[] {
@@ -672,7 +676,7 @@ function evidenceIn(body: string): string[] {
   return digest === undefined ? [] : [digest];
 }
 
-// Canonical JSON: the top-level `time` is followed by a key that comes after it.
+// In canonical JSON, the top-level `time` is followed by a key that sorts after it.
 function timeOf(body: string): string {
   return body === '' ? '' : String((JSON.parse(body) as { time?: unknown }).time);
 }

@@ -16,24 +16,36 @@ const SCHEMA = `
   PRAGMA journal_mode = WAL;
   PRAGMA synchronous = FULL;
   PRAGMA wal_autocheckpoint = 4000;
-  CREATE TABLE IF NOT EXISTS entry (seq INTEGER PRIMARY KEY, leaf BLOB NOT NULL, body TEXT NOT NULL, type TEXT NOT NULL, environment TEXT NOT NULL) STRICT;
+  CREATE TABLE IF NOT EXISTS entry (
+    seq INTEGER PRIMARY KEY, leaf BLOB NOT NULL, body TEXT NOT NULL, type TEXT NOT NULL, environment TEXT NOT NULL
+  ) STRICT;
   CREATE INDEX IF NOT EXISTS entry_by_type ON entry (environment, type, seq);
-  CREATE TABLE IF NOT EXISTS tile (level INTEGER NOT NULL, n INTEGER NOT NULL, nodes BLOB NOT NULL, PRIMARY KEY (level, n)) STRICT;
+  CREATE TABLE IF NOT EXISTS tile (
+    level INTEGER NOT NULL, n INTEGER NOT NULL, nodes BLOB NOT NULL, PRIMARY KEY (level, n)
+  ) STRICT;
   CREATE TABLE IF NOT EXISTS evidence (sha256 TEXT PRIMARY KEY, bytes TEXT NOT NULL) STRICT, WITHOUT ROWID;
-  CREATE TABLE IF NOT EXISTS subject (commitment TEXT PRIMARY KEY, salt BLOB NOT NULL, text TEXT NOT NULL) STRICT, WITHOUT ROWID;
+  CREATE TABLE IF NOT EXISTS subject (
+    commitment TEXT PRIMARY KEY, salt BLOB NOT NULL, text TEXT NOT NULL
+  ) STRICT, WITHOUT ROWID;
   CREATE INDEX IF NOT EXISTS subject_by_text ON subject (text);
   CREATE TABLE IF NOT EXISTS checkpoint (size INTEGER PRIMARY KEY, note TEXT NOT NULL) STRICT;
-  CREATE TRIGGER IF NOT EXISTS entry_is_kept BEFORE DELETE ON entry BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
-  CREATE TRIGGER IF NOT EXISTS entry_is_fixed BEFORE UPDATE ON entry BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
-  CREATE TRIGGER IF NOT EXISTS evidence_is_kept BEFORE DELETE ON evidence BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
-  CREATE TRIGGER IF NOT EXISTS evidence_is_fixed BEFORE UPDATE ON evidence BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
-  CREATE TRIGGER IF NOT EXISTS tile_is_kept BEFORE DELETE ON tile BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
-  CREATE TRIGGER IF NOT EXISTS tile_is_fixed BEFORE UPDATE ON tile BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+  CREATE TRIGGER IF NOT EXISTS entry_is_kept BEFORE DELETE ON entry
+    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+  CREATE TRIGGER IF NOT EXISTS entry_is_fixed BEFORE UPDATE ON entry
+    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+  CREATE TRIGGER IF NOT EXISTS evidence_is_kept BEFORE DELETE ON evidence
+    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+  CREATE TRIGGER IF NOT EXISTS evidence_is_fixed BEFORE UPDATE ON evidence
+    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+  CREATE TRIGGER IF NOT EXISTS tile_is_kept BEFORE DELETE ON tile
+    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+  CREATE TRIGGER IF NOT EXISTS tile_is_fixed BEFORE UPDATE ON tile
+    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
 `;
 
 /**
- * A ledger in one SQLite file; a replica's copy of one in a database, which is not synced to disk; or one that is just
- * being made from an export.
+ * A ledger in one SQLite file; a replica's copy of a database, not synced to disk; or a ledger being built from an
+ * export.
  */
 type Kind = 'ledger' | 'copy' | 'import';
 
@@ -64,7 +76,7 @@ export class SqliteStore implements Store {
     return this.#statements.entries.all(from, limit).map(asStored);
   }
 
-  /** The bytes of one entry. */
+  /** Returns the bytes of one entry. */
   body(index: number): string | undefined {
     const row = this.#statements.entries.get(index, 1);
     return row === undefined || Number(row['seq']) !== index ? undefined : String(row['body']);
@@ -97,7 +109,7 @@ export class SqliteStore implements Store {
     });
   }
 
-  /** Adds what is signed already: the copy of a ledger from elsewhere. */
+  /** Adds entries that are already signed: a copy of a ledger from elsewhere. */
   async add(
     batch: Omit<Batch, 'checkpoint'>,
     notes: readonly { readonly size: number; readonly note: string }[],
@@ -112,7 +124,7 @@ export class SqliteStore implements Store {
     });
   }
 
-  /** Erases the personal texts that are not among these: they were erased where this is a copy of. */
+  /** Erases all personal texts except these: they were erased at the source of this copy. */
   keepSubjects(commitments: ReadonlySet<string>): void {
     const all = this.#db.prepare('SELECT commitment FROM subject').all();
     const drop = this.#db.prepare('DELETE FROM subject WHERE commitment = ?');
@@ -137,7 +149,7 @@ export class SqliteStore implements Store {
     for (const { level, n, nodes } of batch.tiles) addTile.run(level, n, nodes);
   }
 
-  // Several rows a statement: a seventh of the time is saved.
+  // Several rows per statement save a seventh of the time.
   #insertEntries({ first, entries }: Pick<Batch, 'first' | 'entries'>): void {
     const { addEntries, addEntry } = this.#statements;
     const values = (i: number) => {
@@ -177,7 +189,7 @@ export class SqliteStore implements Store {
 
 function openDatabase(file: string, kind: Kind): DatabaseSync {
   try {
-    closeSync(openSync(file, 'a', 0o600)); // its other files get the same mode
+    closeSync(openSync(file, 'a', 0o600)); // SQLite's other files get the same mode
     const db = new DatabaseSync(file);
     db.exec('PRAGMA busy_timeout = 2000');
     db.exec(SCHEMA);
@@ -186,15 +198,16 @@ function openDatabase(file: string, kind: Kind): DatabaseSync {
     return db;
   } catch (cause) {
     if (cause instanceof CountersignError) throw cause;
-    throw new CountersignError('ledger-unusable', `the ledger \`${file}\` cannot be opened: ${messageOf(cause)}`, {
+    throw new CountersignError('ledger-unusable', `cannot open the ledger \`${file}\`: ${messageOf(cause)}`, {
       cause,
       recover: 'halt',
-      hint: 'is it a ledger, and may this user write it?',
+      hint: 'check that it is a ledger and that this user may write it',
     });
   }
 }
 
-// In the file's own header, so that neither is ever taken for the other: what is appended to a copy would be a fork.
+// Written in the file's own header, so that a ledger and a copy are never confused: appending to a copy would be a
+// fork.
 const LEDGER = 1;
 const COPY = 2;
 
@@ -206,13 +219,13 @@ function markAs(db: DatabaseSync, file: string, mark: number): void {
     throw mark === LEDGER
       ? new CountersignError(
           'ledger-unusable',
-          `\`${file}\` is a replica’s copy of a ledger in PostgreSQL, and is not written to`,
+          `\`${file}\` is a replica’s copy of a ledger in PostgreSQL and must not be written to`,
           {
             hint: 'give the database with --ledger',
           },
         )
       : new CountersignError('ledger-unusable', `\`${file}\` is a ledger of its own, not a copy of one in PostgreSQL`, {
-          hint: 'give the service another --data',
+          hint: 'give the service a different --data',
         });
   }
   db.exec(`PRAGMA user_version = ${mark}`);

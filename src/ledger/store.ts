@@ -1,6 +1,9 @@
 import { CountersignError, messageOf, sha256 } from '../model/index.ts';
 
-/** An entry on its way into a store: its canonical bytes, their hash as a leaf, and what it is filed under. */
+/**
+ * An entry on its way into a store: its canonical bytes, their leaf hash, and the type and environment it is filed
+ * under.
+ */
 export type PreparedEntry = {
   readonly body: string;
   readonly leaf: Uint8Array;
@@ -8,11 +11,11 @@ export type PreparedEntry = {
   readonly environment: string;
 };
 
-/** Entries as they cross between threads: few large values cost less than many small ones. */
+/** Entries packed for transfer between threads: few large values cost less than many small ones. */
 export type PackedEntries = {
   readonly bodies: readonly string[];
   readonly leaves: Uint8Array;
-  /** Types and environments that occur, in pairs, and which of them each entry has. */
+  /** The pairs of type and environment that occur, and the pair of each entry. */
   readonly kinds: readonly (readonly [string, string])[];
   readonly kindOf: Uint32Array;
 };
@@ -43,26 +46,26 @@ export function unpack({ bodies, leaves, kinds, kindOf }: PackedEntries): Prepar
 export type StoredEntry = PreparedEntry & { readonly index: number };
 
 /**
- * A personal text that entries and evidence name by its commitment only: `subject:` and SHA-256(salt ‖ text). Erasable.
+ * A personal text that entries and evidence name only by its commitment: `subject:` and SHA-256(salt ‖ text). Erasable.
  */
 export type Subject = { readonly commitment: string; readonly salt: Uint8Array; readonly text: string };
 
-/** The commitment to a text under a salt. */
+/** Computes the commitment to a text under a salt. */
 export function commitmentOf(salt: Uint8Array, text: string): string {
   return `subject:${sha256(Buffer.concat([salt, Buffer.from(text)]))}`;
 }
 
-/** Whether a text is the one that its commitment was made to. */
+/** Tests whether a text matches its commitment. */
 export function isOpened({ commitment, salt, text }: Subject): boolean {
   return commitmentOf(salt, text) === commitment;
 }
 
-// A name or address goes on over these; `.` and `’` only where more of it follows.
+// Characters that continue a name or address; `.` and `’` only if more of it follows.
 const PART = String.raw`[\p{L}\p{M}\p{N}_@%+-]`;
 
 /**
- * Whether a kept text is a name or address, or holds it whole: `dana@example.com` in `Dana <dana@example.com>`, but not
- * in `jordana@example.com`.
+ * Tests whether a stored text is a name or address, or contains it as a whole. `dana@example.com` is in `Dana
+ * <dana@example.com>`, but not in `jordana@example.com`.
  */
 export function isNamedIn(text: string, name: string): boolean {
   const spelled = name.normalize('NFC').replaceAll(/[\\^$.*+?()[\]{}|/-]/g, String.raw`\$&`);
@@ -71,65 +74,63 @@ export function isNamedIn(text: string, name: string): boolean {
   return text === name || new RegExp(`${before}${spelled}${after}`, 'iu').test(text.normalize('NFC'));
 }
 
-/** Everything that becomes durable together, or not at all. `first` is the index of the first entry. */
+/** A unit of entries and data that becomes durable together, or not at all. `first` is the index of the first entry. */
 export type Batch = {
   readonly first: number;
   readonly entries: readonly PreparedEntry[];
   readonly evidence: readonly { readonly sha256: string; readonly bytes: string }[];
   readonly subjects: readonly Subject[];
   readonly tiles: readonly { readonly level: number; readonly n: number; readonly nodes: Uint8Array }[];
-  /**
-   * The checkpoint over all entries so far. `replaces` is the size of an earlier one that need not be kept any longer.
-   */
+  /** The checkpoint over all entries so far. `replaces` is the size of an earlier one that is no longer needed. */
   readonly checkpoint: { readonly size: number; readonly note: string; readonly replaces?: number };
 };
 
-/** Where a ledger is kept. One at a time writes to it. */
+/** Storage of a ledger. It has one writer at a time. */
 export interface Store {
-  /** How many entries there are. */
+  /** Returns the number of entries. */
   size(): Promise<number>;
-  /** Entries from an index on, in order, at most `limit`. */
+  /** Returns at most `limit` entries from an index on, in order. */
   entries(from: number, limit: number): Promise<StoredEntry[]>;
   tile(level: number, n: number): Promise<Uint8Array | undefined>;
-  /** Adds tiles that an older version did not keep. */
+  /** Adds tiles that an older version did not store. */
   addTiles(tiles: Batch['tiles']): Promise<void>;
-  /** The newest checkpoint. */
+  /** Returns the newest checkpoint. */
   latestCheckpoint(): Promise<{ readonly size: number; readonly note: string } | undefined>;
   /**
-   * Makes a batch durable. Throws when it is certain that nothing of it was kept (`ledger-unusable`, retried), when
-   * another wrote (`ledger-inconsistent`, halt), and `CommitUnknown` when it may have been kept all the same.
+   * Makes a batch durable. Throws `ledger-unusable` (retry) if certainly nothing was stored, `ledger-inconsistent`
+   * (halt) if another process wrote, and `CommitUnknown` if the batch may have been stored.
    */
   commit(batch: Batch): Promise<void>;
-  /** Begins anew after a commit whose end is not known. Throws `ledger-unusable` while that cannot be done. */
+  /** Starts over after a commit with unknown outcome. Throws `ledger-unusable` while that is not possible. */
   reopen(): Promise<void>;
   close(): Promise<void>;
 }
 
-/** It is not known whether a batch was kept: the store must be read again before anything else is signed. */
+/** Thrown if it is unknown whether a batch was stored: the store must be read again before anything else is signed. */
 export class CommitUnknown extends Error {
   constructor(cause: unknown) {
-    super('it is not known whether the commit took place', { cause });
+    super('the outcome of the commit is unknown', { cause });
   }
 }
 
-/** Another process wrote: nobody signs on top of that. */
+/** Another process wrote: nothing may be signed on top of that. */
 export function anotherWrote(stored: number, expected: number): CountersignError {
   return new CountersignError(
     'ledger-inconsistent',
-    `the ledger holds ${stored} entries, but ${expected} were written here`,
+    `the ledger holds ${stored} entries, but this process wrote ${expected}`,
     {
       recover: 'halt',
-      hint: 'another process wrote to it; find out which before starting again',
+      hint: 'another process wrote to it; find out which one before you restart',
     },
   );
 }
 
-/** The store did not take a batch, and kept nothing of it. */
+/** The store refused a batch and stored nothing of it. */
 export function cannotWrite(cause: unknown): CountersignError {
   if (cause instanceof CountersignError && cause.code === 'ledger-unusable') return cause;
-  return new CountersignError('ledger-unusable', `the ledger cannot be written: ${messageOf(cause)}`, {
+  return new CountersignError('ledger-unusable', `cannot write the ledger: ${messageOf(cause)}`, {
     cause,
     recover: 'retry',
-    hint: 'is the disk full, or the data directory gone?',
+    hint: 'check that the disk is not full and the data directory exists',
   });
 }

@@ -3,8 +3,8 @@ import { CountersignError, messageOf } from '../model/index.ts';
 import { PostgresTables } from './postgres.ts';
 
 /**
- * Erases personal texts: entries and evidence keep commitments that nobody can open any more, and every proof holds as
- * before. Gives how many commitments were to them. What is recorded about the same text afterwards gets a new one.
+ * Erases personal texts. Entries and evidence keep commitments that can no longer be opened, and every proof still
+ * holds. Returns the number of commitments erased. If the same text is recorded later, it gets a new commitment.
  */
 export function eraseSubjects(file: string, texts: readonly string[]): number {
   try {
@@ -13,19 +13,22 @@ export function eraseSubjects(file: string, texts: readonly string[]): number {
       db.exec('PRAGMA busy_timeout = 5000; PRAGMA secure_delete = ON');
       const erase = db.prepare('DELETE FROM subject WHERE text IN (SELECT value FROM json_each(?))');
       const { changes } = erase.run(JSON.stringify(texts));
-      db.exec('PRAGMA wal_checkpoint(TRUNCATE)'); // so that it is in no file any more
+      db.exec('PRAGMA wal_checkpoint(TRUNCATE)'); // so that no file contains it any more
       return Number(changes);
     } finally {
       db.close();
     }
   } catch (cause) {
-    throw new CountersignError('ledger-unusable', `the ledger \`${file}\` cannot be written: ${messageOf(cause)}`, {
+    throw new CountersignError('ledger-unusable', `cannot write the ledger \`${file}\`: ${messageOf(cause)}`, {
       cause,
     });
   }
 }
 
-/** The same in a PostgreSQL that replicas share; each of them erases it from its copy within a minute. */
+/**
+ * Does the same in a PostgreSQL database that replicas share. Each replica erases the texts from its copy within a
+ * minute.
+ */
 export async function eraseSharedSubjects(url: string, texts: readonly string[]): Promise<number> {
   const tables = new PostgresTables(url, () => {});
   try {

@@ -1,12 +1,12 @@
 import { nodeHash, type ReadNode, rootOf } from './merkle.ts';
 
-/** Leaves of a tile, as in C2SP tlog-tiles. */
+/** Leaves per tile, as in C2SP tlog-tiles. */
 export const TILE_WIDTH = 256;
 const TILE_HEIGHT = 8;
 const HASH = 32;
 /**
- * Bytes of a stored tile: its 256 hashes, then the 128, 64, … 2 above them. The one above those two is the next
- * level's.
+ * Bytes of a stored tile: its 256 hashes, then the 128, 64, … 2 above them. The node above those two is in the next
+ * level.
  */
 const TILE_BYTES = (2 * TILE_WIDTH - 2) * HASH;
 
@@ -14,12 +14,12 @@ const TILE_BYTES = (2 * TILE_WIDTH - 2) * HASH;
 export type Tile = { readonly level: number; readonly n: number; readonly nodes: Uint8Array };
 
 /**
- * Grows the tree leaf by leaf, and gives each tile as it is filled. Holds the tiles that are not full: at most 16 KiB a
- * level.
+ * Grows the tree leaf by leaf and returns each tile when it is full. It holds the tiles that are not full: at most 16
+ * KiB per level.
  */
 export class TreeWriter {
   #size = 0;
-  // By height: the nodes of the tile that is being filled.
+  // By height: the nodes of the tile being filled.
   readonly #heights: Buffer[][] = [];
   #full: Tile[] = [];
 
@@ -39,7 +39,7 @@ export class TreeWriter {
     for (let level = 0; this.#at(level * TILE_HEIGHT).length === TILE_WIDTH; level++) this.#fill(level);
   }
 
-  /** The tiles that were filled since this was last asked. */
+  /** Returns the tiles filled since the last call. */
   takeFull(): Tile[] {
     const full = this.#full;
     this.#full = [];
@@ -50,7 +50,7 @@ export class TreeWriter {
     return rootOf(this.#size, ({ height }) => this.#at(height).at(-1) as Buffer);
   }
 
-  /** The tree as it is now, to go on from if what is appended next is not kept. */
+  /** Copies the tree, to return to this state if the next batch is not stored. */
   copy(): TreeWriter {
     const copy = new TreeWriter();
     copy.#size = this.#size;
@@ -71,17 +71,17 @@ export class TreeWriter {
   }
 }
 
-/** What proofs are made from. */
+/** Data that proofs are made from. */
 export type TileSource = {
-  /** A full tile's nodes; undefined when there is none. */
+  /** Returns a full tile's nodes; undefined if there is none. */
   readonly tile: (level: number, n: number) => Uint8Array | undefined;
-  /** The leaves from `from` to before `to`, fewer than 256. */
+  /** Returns the leaves from `from` to before `to`, fewer than 256. */
   readonly leaves: (from: number, to: number) => readonly Uint8Array[];
 };
 
-const MAX_CACHED = 64; // a megabyte
+const MAX_CACHED = 64; // one MiB
 
-/** Reads nodes out of stored tiles and, at the right edge, out of leaves. For one tree of one size. */
+/** Reads nodes from stored tiles and, at the right edge, from leaves. For one tree of one size. */
 export function nodeReader(source: TileSource, size: number): ReadNode {
   const cache = new Map<string, Uint8Array | undefined>();
   const tile = (level: number, n: number) => {
@@ -121,7 +121,7 @@ export function nodeReader(source: TileSource, size: number): ReadNode {
   return read;
 }
 
-/** One node of a stored tile: the `at`-th at a height from 0 to 7 above its hashes. */
+/** Returns one node of a stored tile: the `at`-th at a height from 0 to 7 above its hashes. */
 function nodeOfTile(nodes: Uint8Array, inTile: number, at: number): Uint8Array {
   const before = 2 * TILE_WIDTH - 2 * (TILE_WIDTH >> inTile);
   return nodes.subarray((before + at) * HASH, (before + at + 1) * HASH);
@@ -138,7 +138,7 @@ function pairs(nodes: readonly Uint8Array[]): Uint8Array[] {
   );
 }
 
-/** The hashes of a tile as tlog-tiles has it: those of `width` nodes at the bottom of a tile. */
+/** Returns the hashes of a tile in tlog-tiles: those of `width` nodes at the bottom of a tile. */
 export function tileHashes(read: ReadNode, level: number, n: number, width: number): Buffer {
   return Buffer.concat(
     Array.from({ length: width }, (_, i) =>
@@ -148,7 +148,8 @@ export function tileHashes(read: ReadNode, level: number, n: number, width: numb
 }
 
 /**
- * The path of a tile under `tile/`: levels and `entries`, three digits a part, and the width of one that is not full.
+ * Returns the path of a tile under `tile/`: level or `entries`, three digits per part, and the width if the tile is not
+ * full.
  */
 export function tilePath(level: number | 'entries', n: number, width = TILE_WIDTH): string {
   const parts = [String(n % 1000).padStart(3, '0')];

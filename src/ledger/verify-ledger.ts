@@ -9,18 +9,18 @@ import { brokenReference, type Known } from './references.ts';
 import { isOpened, type StoredEntry } from './store.ts';
 import { TILE_WIDTH, TreeWriter } from './tiles.ts';
 
-/** What is wrong, and where: the index of the first bad entry, where one can be named. */
+/** A problem and its place: the index of the first bad entry, if it is known. */
 export type LedgerFinding = {
   readonly message: string;
   readonly index?: number;
-  /** It is not the ledger that is wrong, but a checkpoint that was given. */
+  /** The ledger is not at fault, but a checkpoint that was given. */
   readonly untrusted?: true;
 };
 
-/** The outcome of a check: how far it is sound, the first thing that is not, and what a reader should know besides. */
+/** The result of a check: how far the ledger is sound, the first problem, and notes for the reader. */
 export type LedgerCheck = {
   readonly size: number;
-  /** How many entries were read and hashed. */
+  /** Number of entries read and hashed. */
   readonly checked: number;
   readonly root: string;
   readonly checkpoints: number;
@@ -34,7 +34,7 @@ export type VerifyOptions = {
   /** Checkpoints kept elsewhere; the ledger must extend them. */
   readonly trusted?: readonly string[];
   /**
-   * Only the entries from this index to before that one; the rest of the tree is taken from its stored nodes, which
+   * Checks only the entries from this index to before that one. The rest of the tree comes from its stored nodes, which
    * must give the signed root.
    */
   readonly from?: number;
@@ -49,9 +49,9 @@ type Opened = Checkpoint & {
 };
 
 /**
- * Checks a ledger from its bytes: that entries are in order and canonical, hash to their leaves and tiles, bring the
- * evidence they name, that time does not go back, and that every signed checkpoint fits. The newest checkpoint must be
- * signed by one of the keys given; older ones may be by keys that the ledger itself names.
+ * Checks a ledger from its bytes. Entries must be in order and canonical, match their leaves and tiles, and come with
+ * the evidence they name. Time must not go back, and every signed checkpoint must fit. The newest checkpoint must be
+ * signed by one of the given keys; older ones may be by keys the ledger itself names.
  */
 export function verifyLedger(
   reader: LedgerReader,
@@ -102,7 +102,7 @@ class Check {
   readLatest(): LedgerFinding | undefined {
     const last = this.#stored.at(-1);
     if (last === undefined)
-      return this.#reader.size === 0 ? undefined : { index: 0, message: 'no checkpoint was signed over any entry' };
+      return this.#reader.size === 0 ? undefined : { index: 0, message: 'no checkpoint of any entry was signed' };
     const opened = openCheckpoint(last.note, this.#keys);
     if (opened === undefined) return { message: 'the newest stored checkpoint is not signed by this key' };
     this.#latest = { ...opened, kept: 'stored', note: last.note };
@@ -135,13 +135,13 @@ class Check {
     return this.#judgeNames() ?? this.#beyond(tree.size) ?? this.#uncovered(tree.size, sound) ?? this.#checkSubjects();
   }
 
-  // What was signed is what was signed. That it cannot be true is for whoever reads it to know.
+  // The entry was signed as it is. The reader must know that it cannot be true.
   #noteBroken({ index, type, body }: StoredEntry): void {
     const known: Known = { size: index, entry: (at) => this.#entryBefore(at, index), hasEvidence: () => true };
     const problem = brokenReference(type, body, known);
     if (problem === undefined) return;
     if (this.#broken++ < BROKEN_NAMED)
-      this.notes.push(`entry ${index} (${type}) cannot be true: ${problem}; nothing follows from it`);
+      this.notes.push(`entry ${index} (${type}) cannot be true: ${problem}; nothing is derived from it`);
     else if (this.#broken === BROKEN_NAMED + 1) this.notes.push('more entries are like that');
   }
 
@@ -150,7 +150,8 @@ class Check {
   }
 
   /**
-   * Hashes what is asked for, and takes the rest from stored nodes: a wrong one gives another root than the signed one.
+   * Hashes the requested entries and takes the rest from stored nodes: a wrong node gives a root other than the signed
+   * one.
    */
   range(from: number, to: number, onProgress: (done: number) => void = () => {}): LedgerFinding | undefined {
     const size = this.#latest?.size ?? 0;
@@ -192,7 +193,7 @@ class Check {
     return undefined;
   }
 
-  // Checkpoints that can be opened now; those by keys that only the ledger names are opened at its end.
+  // Checkpoints that can be opened now. Those by keys that only the ledger names are opened at its end.
   #opened(): readonly Opened[] {
     this.#known ??= this.#notes().flatMap(({ note, kept }) => {
       const opened = openCheckpoint(note, this.#keys);
@@ -220,7 +221,8 @@ class Check {
       const { problem, lost } = this.#history.judge(opened, keys);
       if (lost === true)
         this.notes.push(
-          `the ${kept} checkpoint of ${opened.size} entries by ${opened.origin} speaks of entries that were lost, as the ledger itself says`,
+          `the ${kept} checkpoint of ${opened.size} entries by ${opened.origin} ` +
+            'covers entries that the ledger itself records as lost',
         );
       else if (problem !== undefined)
         return { message: `the ${kept} checkpoint of ${opened.size} entries does not fit: ${problem}` };
@@ -229,7 +231,8 @@ class Check {
     }
     if (this.#history.epoch > 1)
       this.notes.push(
-        `this is epoch ${this.#history.epoch}, since entry ${this.#history.since}: the ledger was put back to an older state before it`,
+        `this is epoch ${this.#history.epoch}, since entry ${this.#history.since}: ` +
+          'the ledger was rolled back to an older state before it',
       );
     return undefined;
   }
@@ -245,7 +248,9 @@ class Check {
     const where = sound === last ? `entry ${sound}` : `an entry from ${sound} to ${last}`;
     return {
       index: sound,
-      message: `${where} is not what was signed: the root differs from the ${checkpoint.kept} checkpoint of ${checkpoint.size} entries`,
+      message:
+        `${where} is not what was signed: the root differs from the ` +
+        `${checkpoint.kept} checkpoint of ${checkpoint.size} entries`,
     };
   }
 
@@ -253,20 +258,20 @@ class Check {
     const beyond = this.#opened().find((c) => c.size > size && this.#history.judge(c, this.#keys).lost !== true);
     return beyond === undefined
       ? undefined
-      : { index: size, message: `entry ${size} is missing: a checkpoint was signed over ${beyond.size} entries` };
+      : { index: size, message: `entry ${size} is missing: a checkpoint over ${beyond.size} entries was signed` };
   }
 
   #uncovered(size: number, sound: number): LedgerFinding | undefined {
     return sound === size
       ? undefined
-      : { index: sound, message: `entries ${sound} to ${size - 1} are under no signed checkpoint` };
+      : { index: sound, message: `entries ${sound} to ${size - 1} are not covered by a signed checkpoint` };
   }
 
   #checkSubjects(): LedgerFinding | undefined {
     for (const subject of this.#reader.subjects())
       if (!isOpened(subject))
         return {
-          message: `the name behind ${subject.commitment.slice(0, 20)}… was altered; the entries are as they were written`,
+          message: `the name behind ${subject.commitment.slice(0, 20)}… was altered; the entries are unchanged`,
         };
     return undefined;
   }
@@ -281,7 +286,7 @@ class Check {
       const leaf = level === 0 && at >= 0 && at < 32 * TILE_WIDTH ? index + Math.floor(at / 32) : undefined;
       return leaf === undefined
         ? { index, message: `tile ${level}/${n} was altered` }
-        : { index: leaf, message: `entry ${leaf} is not the one that tile ${level}/${n} was made from` };
+        : { index: leaf, message: `entry ${leaf} differs from the one in tile ${level}/${n}` };
     }
     return undefined;
   }
@@ -290,15 +295,15 @@ class Check {
     const { index, body } = stored;
     if (index !== expected) return { index: expected, message: `entry ${expected} is missing` };
     if (!leafHash(body).equals(stored.leaf))
-      return { index, message: `entry ${index} was altered: it does not hash to its leaf` };
+      return { index, message: `entry ${index} was altered: its hash is not its leaf` };
     const fields = scanCanonical(body, FIELDS);
     if (fields === undefined) return { index, message: `entry ${index} is not canonical JSON` };
     const text = (name: string) => fields.get(name)?.slice(1, -1) ?? '';
     if (text('type') !== stored.type || unquote(fields.get('environment')) !== stored.environment)
-      return { index, message: `entry ${index} is filed under a type or environment that is not its own` };
+      return { index, message: `the type or environment of entry ${index} differs from the one it is filed under` };
     const time = text('time');
     if (time < this.until)
-      return { index: index - 1, message: `entries ${index - 1} and ${index} are not in the order of their times` };
+      return { index: index - 1, message: `entry ${index} has an earlier time than entry ${index - 1}` };
     this.until = time;
     const evidence = fields.get('evidence');
     return evidence === undefined

@@ -3,21 +3,22 @@ import { CountersignError, canonicalJson } from '../model/index.ts';
 import { type LedgerKey, openSigners } from './open-sequencer.ts';
 import { openReplicaKey } from './replica-key.ts';
 
-/** What lines of the file beside the ledger are authenticated with, and whose file it is. */
+/** Keys that authenticate lines of the write-ahead file, and the replica it belongs to. */
 export type Seal = {
-  /** The replica whose file it is: a line of another's file is not taken. */
+  /** The replica that owns the file: lines from another replica's file are refused. */
   readonly replica: string;
-  /** The newest first; lines are written with that one. */
+  /** Newest first; the newest authenticates new lines. */
   readonly keys: readonly Uint8Array[];
 };
 
 const PURPOSE = 'countersign.dev/write-ahead-key/v1';
 
 /**
- * The keys for the file beside the ledger, made from those that sign the ledger: each signs a text that is used for
- * nothing else, and the signature, which nobody sees, is the secret. So a key that only a program can use serves as
- * well as a file. A program whose signatures differ each time cannot: then the replica's own key signs, and whoever
- * reads the data directory can forge lines.
+ * Derives the keys of the write-ahead file from the keys that sign the ledger. Each signs a text used for nothing else,
+ * and the signature, which is never shown, is the secret. So a key that only a program can use works as well as a file.
+ *
+ * This fails for a program whose signatures differ each time. Then the replica's own key signs, and anyone who can read
+ * the data directory can forge lines.
  */
 export function openSeal(
   directory: string,
@@ -31,21 +32,22 @@ export function openSeal(
     const signature = signer.sign(Buffer.from(text));
     if (key === undefined || !('command' in key) || signer.sign(Buffer.from(text)).equals(signature)) return signature;
     warn(
-      'the program that signs the ledger signs one text differently each time: `write-ahead.jsonl` is authenticated by `replica.key` only',
+      'the program that signs the ledger returns different signatures for the same text: ' +
+        'only `replica.key` authenticates `write-ahead.jsonl`',
     );
     return replica.sign(text);
   });
   return { replica: replica.id, keys: signatures.map((s) => new Uint8Array(hkdfSync('sha256', s, '', PURPOSE, 32))) };
 }
 
-/** One line of the file: its number, the authentication of the one before it, and its own. */
+/** One line of the file: its number, the authentication of the previous line, and its own. */
 export type Sealed<T> = { readonly seq: number; readonly prev: string; readonly mac: string; readonly line: T };
 
 export function seal<T extends object>({ replica, keys }: Seal, seq: number, prev: string, line: T): Sealed<T> {
   return { seq, prev, mac: macOf(keys[0] as Uint8Array, replica, seq, prev, line), line };
 }
 
-/** A line as it was sealed with one of the keys; undefined for every other. */
+/** Returns a line that was sealed with one of the keys; undefined for any other. */
 export function unseal<T extends object>({ replica, keys }: Seal, text: string): Sealed<T> | undefined {
   try {
     const sealed = JSON.parse(text) as Sealed<T>;
@@ -60,7 +62,7 @@ export function unseal<T extends object>({ replica, keys }: Seal, text: string):
     return isOurs ? sealed : undefined;
   } catch (thrown) {
     if (thrown instanceof CountersignError) throw thrown;
-    return undefined; // not JSON, or nothing that has a canonical form
+    return undefined; // not JSON, or without a canonical form
   }
 }
 

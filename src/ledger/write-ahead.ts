@@ -25,17 +25,17 @@ import { CLOCK_TOLERANCE_MS } from './references.ts';
 import { laterOf } from './sequencer.ts';
 import { type Seal, seal, unseal } from './write-ahead-seal.ts';
 
-/** The append side of a ledger as the rooms ask for it, and what of reading is needed to find an entry again. */
+/** The append side of a ledger as other rooms use it, and the reading needed to find an entry again. */
 type Recorder = {
   record(body: EntryBody, evidence: readonly Evidence[]): Promise<Recorded>;
   subject(text: string): string;
   latest<T extends EntryType>(types: readonly T[], environment: string, before?: number): Recorded | undefined;
   entry(index: number): Recorded | undefined;
-  /** How many entries are durable. */
+  /** Number of durable entries. */
   recorded(): number;
 };
 
-/** How far the file was gone through: a line’s number and its authentication. */
+/** Position up to which the file has been processed: a line's number and its authentication. */
 type Mark = { readonly seq: number; readonly mac: string };
 
 type Line = {
@@ -45,35 +45,38 @@ type Line = {
   readonly names: Readonly<Record<string, string>>;
   /** ISO 8601. */
   readonly at: string;
-  /** How many entries the ledger had when it was written. */
+  /** Number of entries on the ledger when the line was written. */
   readonly after: number;
 };
-/** A line that is not taken, as it was found. */
+/** A line that is refused, as it was found. */
 type Refused = { readonly text: string; readonly reason: string };
-/** `original`: the same, given to the ledger, of which nothing was heard in time. */
+/** `original`: the same record as given to the ledger, which did not answer in time. */
 type Beside = Line & { readonly seq: number; readonly mac: string; readonly original: Promise<Recorded> | undefined };
 
 type Options = {
   readonly seal: Seal;
   readonly warn: (message: string) => void;
   readonly clock: () => Date;
-  /** Milliseconds that the ledger is waited for. */
+  /** How long to wait for the ledger, in milliseconds. */
   readonly patience?: number;
 };
 
-const PATIENCE_MS = 1000; // a fifth of what the API server gives an admission request
+const PATIENCE_MS = 1000; // a fifth of the time the API server allows for an admission request
 const MERGE_MS = 1000;
-const MAX_BYTES = 64 * 1024 * 1024; // an hour without a ledger is some thousand lines; a flood must not fill the disk
+// an hour without a ledger produces some thousand lines; a flood must not fill the disk
+const MAX_BYTES = 64 * 1024 * 1024;
 const NAMES = 5000;
-const SUBJECT_MS = 1000; // a name that is erased gets a new commitment from then on
-const SLACK_MS = 10_000; // the ledger was given it this long before, at most
-const LOOK_BACK = 20_000; // entries among which one that was merged before a crash is looked for
+const SUBJECT_MS = 1000; // an erased name gets a new commitment from then on
+const SLACK_MS = 10_000; // how long before, at most, the ledger was given it
+const LOOK_BACK = 20_000; // entries searched for a line that was merged before a crash
 
 /**
- * What must be durable now although the ledger is away goes into a file beside it, one JSON document a line, synced. It
- * goes onto the ledger before anything else is recorded, in the order in which it came, once. Lines are numbered and
- * authenticated, each with the one before it, and the ledger has the number of the newest that it took: what is
- * altered, removed, moved, brought from elsewhere or put back is not recorded as a fact, but as `record.refused`.
+ * Records that must be durable while the ledger is unavailable go into a file next to it, one JSON document per line,
+ * synced. They go onto the ledger before anything else is recorded, in order, once.
+ *
+ * Each line is numbered and authenticated together with the one before, and the ledger holds the number of the newest
+ * line it took. Lines that were altered, removed, moved, copied from elsewhere or restored are not recorded as facts,
+ * but as `record.refused`.
  */
 export class WriteAhead {
   readonly #file: string;
@@ -84,7 +87,7 @@ export class WriteAhead {
   #beside: Beside[] = [];
   #refused: Refused[] = [];
   #bytes = 0;
-  // The newest line that the ledger has, and the newest that was gone through since.
+  // The newest line on the ledger, and the newest processed since.
   #merged: Mark;
   #passed: Mark;
   #newest: Mark & { readonly at: string };
@@ -92,7 +95,7 @@ export class WriteAhead {
   #merging: Promise<void> | undefined;
   #timer: NodeJS.Timeout | undefined;
 
-  /** Reads what an earlier process left. Throws `ledger-unusable` where the file cannot be read. */
+  /** Reads the lines an earlier process left. Throws `ledger-unusable` if the file cannot be read. */
   constructor(file: string, recorder: Recorder, options: Options) {
     this.#file = file;
     this.#recorder = recorder;
@@ -106,12 +109,12 @@ export class WriteAhead {
     if (lines.length > 0) this.#goOn();
   }
 
-  /** How many records are beside the ledger. */
+  /** Number of records in the write-ahead file. */
   get waiting(): number {
     return this.#beside.length;
   }
 
-  /** As the ledger's own, remembered for a moment: admission asks for the same few accounts thousands of times. */
+  /** Like the ledger's own method, but cached briefly: admission asks for the same few accounts thousands of times. */
   subject(text: string): string {
     const known = this.#subjects.get(text);
     if (known !== undefined && performance.now() - known.at < SUBJECT_MS) return known.commitment;
@@ -121,13 +124,15 @@ export class WriteAhead {
     return commitment;
   }
 
-  /** As the ledger's own, after what is beside it. */
+  /** Like the ledger's own method, after the records in the file. */
   async record(body: EntryBody, evidence: readonly Evidence[]): Promise<Recorded> {
     if (!this.#isMerged) await this.merge();
     return this.#recorder.record(body, evidence);
   }
 
-  /** Durable when it resolves: on the ledger, or (undefined) in the file. Throws where neither can be written. */
+  /**
+   * Resolves once the record is durable: on the ledger, or (undefined) in the file. Throws if neither can be written.
+   */
   async recordSurely(body: EntryBody, evidence: readonly Evidence[]): Promise<Recorded | undefined> {
     if (this.#beside.length > 0) {
       this.#append({ body, evidence, original: undefined });
@@ -140,14 +145,17 @@ export class WriteAhead {
       if (recorded !== undefined) return recorded;
       this.#append({ body, evidence, original });
     } catch (thrown) {
-      // the ledger is there, and says no
+      // the ledger is available and refuses
       if (thrown instanceof CountersignError && thrown.recover !== 'retry') throw thrown;
       this.#append({ body, evidence, original: undefined });
     }
     return undefined;
   }
 
-  /** Puts everything onto the ledger that is beside it. Throws as the ledger does, and what is not on it yet stays. */
+  /**
+   * Moves all records from the file onto the ledger. Throws like the ledger; records that are not on it stay in the
+   * file.
+   */
   merge(): Promise<void> {
     this.#merging ??= this.#merge().finally(() => {
       this.#merging = undefined;
@@ -159,7 +167,7 @@ export class WriteAhead {
     clearInterval(this.#timer);
     if (!this.#isMerged)
       await this.merge().catch((thrown) =>
-        this.#options.warn(`records stay beside the ledger until the next start: ${messageOf(thrown)}`),
+        this.#options.warn(`records stay in the write-ahead file until the next start: ${messageOf(thrown)}`),
       );
     if (this.#descriptor !== undefined) closeSync(this.#descriptor);
     this.#descriptor = undefined;
@@ -169,7 +177,7 @@ export class WriteAhead {
     return this.#beside.length === 0 && this.#refused.length === 0 && this.#passed.seq === this.#merged.seq;
   }
 
-  // The ledger itself says which lines it took: whoever puts an older file back cannot put that back with it.
+  // The ledger itself holds which lines it took. Restoring an older file does not restore that.
   #markOnLedger(): Mark {
     let found = this.#recorder.latest(['ahead.merged'], '');
     while (found !== undefined) {
@@ -181,7 +189,7 @@ export class WriteAhead {
     return { seq: 0, mac: '' };
   }
 
-  /** Sorts what an earlier process left into what is to be recorded and what is not. */
+  /** Sorts the lines of an earlier process into those to record and those to refuse. */
   #readBack(texts: readonly string[]): void {
     const read = texts.map((text) => ({ text, sealed: unseal<Line>(this.#options.seal, text) }));
     const isLastBatch =
@@ -193,14 +201,14 @@ export class WriteAhead {
       if (sealed === undefined)
         refuse(
           isOlderForm(text)
-            ? 'it is of the older form, which has no authentication'
+            ? 'it has the older form, without authentication'
             : 'it is not authenticated by this service’s key',
         );
       else if (sealed.seq <= this.#merged.seq) {
-        // A process that was killed after the merge leaves the whole of what it merged.
-        if (!isLastBatch) refuse('the ledger has it already: an older file was put back');
-      } else if (sealed.seq <= seq) refuse('it comes twice, or out of order');
-      else if (sealed.seq === seq + 1 && sealed.prev !== mac) refuse('it does not follow on the one before it');
+        // A process that was killed after a merge leaves all the lines it merged.
+        if (!isLastBatch) refuse('the ledger already has it: an older file was restored');
+      } else if (sealed.seq <= seq) refuse('it is duplicated or out of order');
+      else if (sealed.seq === seq + 1 && sealed.prev !== mac) refuse('it does not follow the line before it');
       else {
         if (sealed.seq > seq + 1) this.#refused.push({ text: '', reason: missing(seq + 1, sealed.seq - 1) });
         const problem = this.#timeProblem(sealed.line, this.#newest.at);
@@ -216,21 +224,22 @@ export class WriteAhead {
     }
     if (this.#refused.length > 0)
       this.#options.warn(
-        `${this.#refused.length} records in \`${this.#file}\` are not taken: ${this.#refused[0]?.reason}`,
+        `${this.#refused.length === 1 ? '1 record' : `${this.#refused.length} records`} ` +
+          `in \`${this.#file}\` refused: ${this.#refused[0]?.reason}`,
       );
   }
 
   #timeProblem({ at, after }: Line, before: string): string | undefined {
     const size = this.#recorder.recorded();
-    if (after > size) return `it was written when the ledger had ${after} entries, and it has ${size}`;
+    if (after > size) return `it was written when the ledger had ${after} entries, but the ledger has ${size}`;
     const last = Date.parse(this.#recorder.entry(size - 1)?.entry.time ?? '') || 0;
     const now = this.#options.clock().getTime();
     if (!(Date.parse(at) <= Math.max(now, last) + CLOCK_TOLERANCE_MS)) return 'its time is in the future';
-    if (at < before) return 'its time is before that of the one before it';
+    if (at < before) return 'its time is earlier than that of the line before it';
     const seen = Date.parse(this.#recorder.entry(after - 1)?.entry.time ?? '') || 0;
-    // Where the ledger's own time is ahead of the clock, it says nothing.
+    // If the ledger's own time is ahead of the clock, it proves nothing.
     return seen <= now && Date.parse(at) < seen - CLOCK_TOLERANCE_MS
-      ? 'its time is before what the ledger had when it was written'
+      ? 'its time is earlier than the ledger’s was when it was written'
       : undefined;
   }
 
@@ -259,10 +268,12 @@ export class WriteAhead {
     ftruncateSync(descriptor, 0);
     fsyncSync(descriptor);
     this.#bytes = 0;
-    this.#options.warn(`the ledger is back: ${count} records that were kept beside it are on it now`);
+    this.#options.warn(
+      `the ledger is back: ${count === 1 ? '1 record' : `${count} records`} from the write-ahead file are on it now`,
+    );
   }
 
-  // From now on the file may be emptied, and is not taken once more.
+  // From now on the file may be emptied, and is not merged again.
   async #markMerged(): Promise<void> {
     const passed = this.#newest.seq > this.#passed.seq && this.#beside.length === 0 ? this.#newest : this.#passed;
     if (passed.seq === this.#merged.seq) return;
@@ -275,7 +286,7 @@ export class WriteAhead {
     this.#passed = this.#merged;
   }
 
-  // What is not taken is kept, and on the ledger by its digest: an entry for each reason, however many lines there are.
+  // Refused lines are kept, and recorded on the ledger by their digest: one entry per reason, however many lines.
   async #tellRefused(): Promise<void> {
     for (const [reason, lines] of Map.groupBy(this.#refused, (r) => r.reason)) {
       const texts = lines.map((l) => l.text).filter((text) => text !== '');
@@ -287,25 +298,25 @@ export class WriteAhead {
       await this.#recorder
         .record({ type: 'record.refused', source: 'write-ahead', replica, reason, digest, count: lines.length }, [])
         .catch((thrown) => {
-          // The lines are kept already; what is left to do is to say so.
+          // The lines are already kept; only the entry is missing.
           this.#refused.push(...lines.map((l) => ({ ...l, text: '' })));
           throw thrown;
         });
     }
   }
 
-  // What the ledger will never take (a line of another version) must not keep everything else from it. It is kept, and
+  // A line the ledger will never accept, such as one of another version, must not block the rest. It is kept and
   // reported.
   #setAside({ original: _, seq: __, mac: ___, ...line }: Beside, thrown: unknown): void {
     if (!(thrown instanceof CountersignError) || thrown.recover !== 'wait') throw thrown;
     this.#refused.push({ text: JSON.stringify(line), reason: messageOf(thrown).slice(0, 300) });
     const aside = `${this.#file}.refused`;
     this.#options.warn(
-      `a record that was kept beside the ledger does not fit it, and lies in \`${aside}\`: ${messageOf(thrown)}`,
+      `a record in the write-ahead file does not fit the ledger, and was moved to \`${aside}\`: ${messageOf(thrown)}`,
     );
   }
 
-  // With the moment at which it was, and commitments that the ledger can open.
+  // Adds the time of the record, and commitments that the ledger can open.
   #late({ body, evidence, names, at }: Line): [EntryBody, readonly Evidence[]] {
     const named = (text: string) =>
       Object.entries(names).reduce(
@@ -319,7 +330,7 @@ export class WriteAhead {
     return [{ ...(JSON.parse(named(JSON.stringify(body))) as EntryBody), at } as EntryBody, evidence];
   }
 
-  // A process that was killed between the two may have left the line of what it had merged.
+  // A process killed between the two steps may have left the line it had just merged.
   #isOnLedger({ body, at }: Line): boolean {
     const environment = (body as { environment?: string }).environment ?? '';
     let found = this.#recorder.latest([body.type], environment);
@@ -354,7 +365,7 @@ export class WriteAhead {
     );
     const bytes = Buffer.from(`${JSON.stringify(sealed)}\n`);
     if (this.#bytes + bytes.length > MAX_BYTES)
-      throw new CountersignError('ledger-unusable', 'the ledger is away, and the file beside it is full', {
+      throw new CountersignError('ledger-unusable', 'the ledger is unavailable, and the write-ahead file is full', {
         recover: 'retry',
       });
     try {
@@ -364,7 +375,7 @@ export class WriteAhead {
     } catch (cause) {
       throw new CountersignError(
         'ledger-unusable',
-        `neither the ledger nor \`${this.#file}\` can be written: ${messageOf(cause)}`,
+        `cannot write the ledger or \`${this.#file}\`: ${messageOf(cause)}`,
         {
           cause,
           recover: 'retry',
@@ -373,7 +384,9 @@ export class WriteAhead {
     }
     this.#bytes += bytes.length;
     if (this.#beside.length === 0)
-      this.#options.warn('the ledger does not answer: what is let through is recorded beside it until it does');
+      this.#options.warn(
+        'the ledger does not answer: allowed requests are recorded in the write-ahead file until it does',
+      );
     this.#newest = { seq: sealed.seq, mac: sealed.mac, at };
     this.#beside.push({ ...line, seq: sealed.seq, mac: sealed.mac, original });
     this.#goOn();
@@ -406,7 +419,7 @@ function isSame(entry: Entry, body: EntryBody): boolean {
   return canonicalJson(plain) === canonicalJson(body);
 }
 
-// The last line of a process that was killed while it wrote is not whole; nothing was let through on its strength.
+// If a process was killed while writing, its last line is incomplete. Nothing was allowed because of it.
 function readLines(
   file: string,
   warn: (message: string) => void,
@@ -415,7 +428,7 @@ function readLines(
   try {
     const text = readFileSync(file);
     const bytes = text.lastIndexOf(10) + 1;
-    if (bytes < text.length) warn(`the last line of \`${file}\` is not whole and is left out`);
+    if (bytes < text.length) warn(`the last line of \`${file}\` is incomplete and is ignored`);
     const lines = text
       .subarray(0, bytes)
       .toString('utf8')
@@ -423,9 +436,9 @@ function readLines(
       .filter((line) => line !== '');
     return { lines, bytes };
   } catch (cause) {
-    throw new CountersignError('ledger-unusable', `\`${file}\` cannot be read: ${messageOf(cause)}`, {
+    throw new CountersignError('ledger-unusable', `cannot read \`${file}\`: ${messageOf(cause)}`, {
       cause,
-      hint: 'it holds what was let through while the ledger was away: keep a copy of it before you take it away',
+      hint: 'it records requests allowed while the ledger was unavailable: copy it before you remove it',
     });
   }
 }

@@ -4,15 +4,15 @@ import { type Appender, type LedgerPlace, openSequencer } from './open-sequencer
 import type { Found, Sequenced, Waiting } from './sequencer.ts';
 import { type PackedEntries, unpack } from './store.ts';
 
-/** What the thread is started with. `startedAt` is in milliseconds since 1970, by the ledger's clock. */
+/** Data the thread is started with. `startedAt` is in milliseconds since 1970, by the ledger's clock. */
 export type WriterData = { readonly place: LedgerPlace; readonly startedAt: number };
 
 type Packed = Omit<Waiting, 'entries'> & { readonly entries: PackedEntries };
 
-/** To the thread: a batch to record, under a number that the answer bears; or the end. */
+/** Message to the thread: a batch to record, with a number that the answer repeats; or the request to close. */
 export type ToWriter = { readonly id: number; readonly waiting: Packed } | { readonly close: true };
 
-/** An error as it crosses between threads. */
+/** An error in transit between threads. */
 export type Fault = {
   readonly code: ErrorCode;
   readonly message: string;
@@ -20,7 +20,7 @@ export type Fault = {
   readonly recover: Recover;
 };
 
-/** From the thread. */
+/** Message from the thread. */
 export type FromWriter =
   | { readonly opened: { readonly verifier: string; readonly size: number; readonly found: Found } }
   | { readonly id: number; readonly done: Sequenced }

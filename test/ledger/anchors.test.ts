@@ -72,7 +72,7 @@ test('a checkpoint is kept in a file elsewhere, that is on record, and a ledger 
   await assert.rejects(keeper(old, [fileAnchor(path)], told).check(), {
     code: 'ledger-inconsistent',
     recover: 'halt',
-    message: /put back to an older state/,
+    message: /rolled back to an older state/,
   });
   await assert.rejects(old.record(body(9)), { code: 'ledger-inconsistent' }, 'nothing more is signed');
   await old.close();
@@ -108,7 +108,7 @@ test('a place that is not reached is told and asked again, and the others are ke
   const places = keeper(ledger, [away, fileAnchor(path)], told);
   await places.check();
   await places.keep();
-  assert.match(told.join('\n'), /cannot be kept in witness/);
+  assert.match(told.join('\n'), /cannot store the checkpoint in witness/);
   assert.equal(readFileSync(path, 'utf8').split('\n')[1], '4');
   assert.ok((await ledger.record(body(1))).index > 0);
   await ledger.close();
@@ -144,7 +144,7 @@ test('a witness co-signs what extends what it saw, and halts a ledger that it kn
     [witnessAnchor(httpAddress(witness.url), witness.key, join(directory, 'nothing'), old.read)],
     told,
   ).keep();
-  assert.match(told.join('\n'), /has seen \d+ entries of this ledger, and it holds/);
+  assert.match(told.join('\n'), /has seen \d+ entries of this ledger, but it holds/);
   await assert.rejects(old.record(body(2)), { code: 'ledger-inconsistent' });
   await old.close();
   await witness.stop();
@@ -159,7 +159,7 @@ test('a witness that answers with another’s signature, or with anything else, 
   const told: string[] = [];
   const kept = join(at, 'wrong');
   await keeper(ledger, [witnessAnchor(httpAddress(witness.url), other.key, kept, ledger.read)], told).keep();
-  assert.match(told.join('\n'), /answers without a good signature of its own/);
+  assert.match(told.join('\n'), /answers without a valid signature of its own/);
   await keeper(
     ledger,
     [witnessAnchor(httpAddress(`${witness.url}/elsewhere`), witness.key, kept, ledger.read)],
@@ -206,7 +206,7 @@ test('a signed commit in a repository: git itself verifies it, and a ledger behi
   });
   await assert.rejects(keeper(old, [gitOf(old, at)]).check(), {
     code: 'ledger-inconsistent',
-    message: /put back to an older state/,
+    message: /rolled back to an older state/,
   });
   await old.close();
 });
@@ -222,7 +222,7 @@ test('a time-stamping authority’s token is checked and kept, and openssl verif
   const told: string[] = [];
   const other = await startTsa();
   await keeper(ledger, [timestampAnchor(httpAddress(tsa.url), other.certificate, join(at, 'other'))], told).keep();
-  assert.match(told.join('\n'), /gives no good token/, 'one of another authority is not kept');
+  assert.match(told.join('\n'), /returns no valid token/, 'one of another authority is not kept');
   await ledger.close();
   await tsa.stop();
   await other.stop();

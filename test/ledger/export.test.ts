@@ -94,7 +94,7 @@ describe('an export', () => {
     assert.doesNotMatch(said, /WRONG|note:/);
     assert.match(
       run(process.execPath, [join(alone, 'verify.mjs')], { cwd: '/' }),
-      /proves only that the export is whole/,
+      /only proves that the export is complete/,
     );
   });
 
@@ -205,8 +205,8 @@ describe('an export', () => {
     assert.equal((await countersign(['ledger', 'export', at, '--data', one])).code, 0);
     cpSync(join(two, 'checkpoint'), join(at, 'checkpoint'));
     fitManifest(at);
-    assert.match(check(at).lines.at(-1) ?? '', /do not give the root that was signed/);
-    assert.match(python(at), /do not give the root that was signed/);
+    assert.match(check(at).lines.at(-1) ?? '', /do not give the signed root/);
+    assert.match(python(at), /do not give the signed root/);
   });
 
   test('of another ledger is found wrong', async () => {
@@ -242,7 +242,7 @@ describe('an export', () => {
     const wrong = altered(withEntries(([first, , ...rest]) => [first as Buffer, ...rest]));
     const refused = await countersign(['ledger', 'import', wrong, '--data', join(directory, 'nothing'), '--key', key]);
     assert.equal(refused.code, 2);
-    assert.match(refused.stderr, /the export is not whole/);
+    assert.match(refused.stderr, /the export is incomplete or altered/);
     assert.throws(() => statSync(join(directory, 'nothing')), { code: 'ENOENT' });
   });
 

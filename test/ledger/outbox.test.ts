@@ -76,8 +76,11 @@ test('a row without a signature, or with another’s, is nobody’s', () => {
     { ...row.content, counter: 1.5 },
   ])
     assert.equal(reasonOf({ id: row.id, content }), 'unauthenticated: it is not signed');
-  assert.match(reasonOf(signed(batchOf(), {}, stranger)), /unauthenticated: .* no replica that is enrolled/);
-  const wrong = /unauthenticated: its signature is not that of the replica it names/;
+  assert.match(
+    reasonOf(signed(batchOf(), {}, stranger)),
+    /unauthenticated: the replica that signed it is not enrolled/,
+  );
+  const wrong = /unauthenticated: its signature is not by the replica it names/;
   assert.match(as({ signature: `${row.content['signature']}=` }), wrong);
   assert.match(as({ signature: Buffer.alloc(64).toString('base64') }), wrong);
   assert.match(as({ counter: 2 }), wrong);
@@ -101,7 +104,7 @@ test('one of another term, or that was taken, is not taken; one of the term befo
   const taken = new Map([[`${key.id} ${key.run}`, 2]]);
   assert.equal(
     reasonOf(signed(batchOf(), { counter: 2 }), { term: { ...term, taken } }),
-    'replica: it was handed over before',
+    'replica: it was already handed over',
   );
   assert.equal(judge(signed(batchOf(), { counter: 3 }), { term: { ...term, taken } }).kind, 'batch');
 });
@@ -135,7 +138,7 @@ test('a batch whose parts are not what they say is refused', () => {
   assert.equal(judge(signed(batchOf({ subjects: [subject] }))).kind, 'batch');
   assert.match(
     reasonOf(signed(batchOf({ subjects: [{ ...subject, text: 'Lee' }] }))),
-    /commitment in it is not to the text/,
+    /commitment in it does not match its text/,
   );
 });
 
@@ -144,13 +147,16 @@ test('an entry that is filed wrongly, too large, reserved, or not one, is refuse
   assert.match(refusal(entryOf({ error: 'x'.repeat(MAX_ENTRY) })), /it is larger than/);
   for (const type of ['log.opened', 'epoch.opened', 'key.rotated', 'key.retired', 'replica.enrolled'])
     assert.match(refusal(entryOf({}, { type })), /only the service that signs/, type);
-  assert.match(refusal(entryOf({ v: 2 })), /no version or time/);
-  assert.match(refusal(entryOf({ time: 7 })), /no version or time/);
+  assert.match(refusal(entryOf({ v: 2 })), /lacks a version or time/);
+  assert.match(refusal(entryOf({ time: 7 })), /lacks a version or time/);
   assert.match(
     refusal(entryOf({ type: 'log.opened' }, { type: 'apply.refused' })),
-    /type or environment that is not its own/,
+    /type or environment.* differs from the one it is filed under/,
   );
-  assert.match(refusal(entryOf({}, { environment: 'staging' })), /type or environment that is not its own/);
+  assert.match(
+    refusal(entryOf({}, { environment: 'staging' })),
+    /type or environment.* differs from the one it is filed under/,
+  );
   assert.match(refusal(entryOf({ more: 1 })), /more/);
   assert.match(refusal(entryOf({}, { body: '{' })), /it is not JSON/);
   assert.match(refusal(entryOf({}, { body: 'null' })), /it is not JSON/);
@@ -182,7 +188,7 @@ test('only the ledger’s key enrols a replica, under this ledger’s name', () 
     enrolmentOf({ ...stranger, id: key.id }, signer),
     'junk',
   ])
-    assert.match(reasonOf(row(statement)), /unauthenticated: its statement of enrolment is not signed/);
+    assert.match(reasonOf(row(statement)), /unauthenticated: its enrolment statement is not signed/);
   assert.match(reasonOf(row(enrolmentOf(stranger, signer)), { origin: 'another' }), /not signed/);
 });
 

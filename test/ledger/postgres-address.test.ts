@@ -55,7 +55,7 @@ test('an address that a library could read more out of is refused, and not repea
     ['postgres://gate%00@db/countersign', /control characters/],
     ['postgres://gate:a%0Ab@db/countersign', /control characters/],
     ['postgres://gate@db/a%00', /control characters/],
-    [`${at}?host=elsewhere`, /an option that is not one of sslmode/],
+    [`${at}?host=elsewhere`, /an option other than sslmode/],
     [`${at}?options=-c%20search_path%3Dother`, /an option/],
     [`${at}?sslmode=disable&ssl=true`, /an option/],
     [`${at}?sslmode`, /an option/],

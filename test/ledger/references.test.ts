@@ -38,7 +38,7 @@ test('an entry that refers to nothing is not recorded, also by the service itsel
     holdFor: { production: 3_600_000 },
   });
   await assert.rejects(ledger.record(result(0), [evidence]), /`intent` names entry 0, which is of type log\.opened/);
-  await assert.rejects(ledger.record(result(7), [evidence]), /`intent` names entry 7, which is not there/);
+  await assert.rejects(ledger.record(result(7), [evidence]), /`intent` names entry 7, which does not exist/);
   await assert.rejects(ledger.record(result(0), []), /neither given nor on the ledger/);
   const use = {
     type: 'breakglass.opened',
@@ -48,7 +48,7 @@ test('an entry that refers to nothing is not recorded, also by the service itsel
     ticket: '',
     until: new Date(Date.now() + 7_200_000).toISOString(),
   } as const;
-  await assert.rejects(ledger.record(use), /`until` is later than 3600 s \(holdFor\)/);
+  await assert.rejects(ledger.record(use), /`until` is more than 3600 s \(holdFor\) after it/);
   assert.equal((await ledger.record({ ...use, until: new Date(Date.now() + 3_600_000).toISOString() })).index, 1);
   await ledger.close();
 });

@@ -236,7 +236,7 @@ describe('replicas on one PostgreSQL', { skip: KINDS[1]?.skip ?? false }, () => 
     await forge('DELETE FROM countersign.entry WHERE seq = 2; DELETE FROM countersign.checkpoint WHERE size > 2');
     await assert.rejects(open(place), {
       code: 'ledger-inconsistent',
-      message: /put back to an older state/,
+      message: /rolled back to an older state/,
       recover: 'halt',
     });
   });

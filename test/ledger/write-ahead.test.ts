@@ -185,7 +185,7 @@ test('what the ledger will never take is refused at once; left by another versio
     ['after'],
   );
   assert.match(readFileSync(`${file}.refused`, 'utf8'), /"odd"/);
-  assert.match(said.join(), /does not fit it, and lies in/);
+  assert.match(said.join(), /does not fit the ledger, and was moved to/);
 });
 
 test('where neither can be written, and where the ledger must not be gone on with, nothing is let through on it', async () => {
@@ -204,7 +204,7 @@ test('where neither can be written, and where the ledger must not be gone on wit
     },
     { seal: { replica: 'r', keys: [new Uint8Array(32)] }, warn: () => {}, clock: () => new Date() },
   );
-  await assert.rejects(full.recordSurely(use('1'), []), /neither the ledger nor/);
+  await assert.rejects(full.recordSurely(use('1'), []), /cannot write the ledger or/);
 });
 
 const refusedOf = (ledger: Ledger) => ledger.read.all('record.refused', '').map(({ entry }) => entry);
@@ -253,7 +253,7 @@ test('a line that somebody put there is no fact, but on the ledger by its digest
       ['write-ahead', 2],
     ],
   );
-  assert.match(refused[0]?.reason ?? '', /of the older form, which has no authentication/);
+  assert.match(refused[0]?.reason ?? '', /the older form, without authentication/);
   assert.match(refused[1]?.reason ?? '', /not authenticated by this service’s key/);
   assert.equal(readFileSync(`${file}.refused`, 'utf8').trimEnd().split('\n').length, 3);
   assert.equal([...ledger.read.search({ holds: [{ text: 'forged', as: 'value' }] })].length, 0);
@@ -280,11 +280,11 @@ test('lines that are altered, removed from the middle, moved or doubled are noti
   );
   const moved = await left(([a, b, c]) => text([b ?? '', a ?? '', c ?? '']));
   assert.deepEqual(moved.taken, ['2', '3']);
-  assert.ok(moved.refused.some((r) => r.reason === 'it comes twice, or out of order'));
+  assert.ok(moved.refused.some((r) => r.reason === 'it is duplicated or out of order'));
   const doubled = await left(([a, b, c]) => text([a ?? '', a ?? '', b ?? '', c ?? '']));
   assert.deepEqual(
     [doubled.taken, doubled.refused.map((r) => r.reason)],
-    [['1', '2', '3'], ['it comes twice, or out of order']],
+    [['1', '2', '3'], ['it is duplicated or out of order']],
   );
   for (const field of ['seq', 'prev', 'at'] as const) {
     const changed = await left(([a, b, c]) =>
@@ -323,7 +323,7 @@ test('a file that was merged before is not taken once more, nor one of another d
   );
   assert.deepEqual(
     refusedOf(again.ledger).map((r) => [r.reason, r.count]),
-    [['the ledger has it already: an older file was put back', 3]],
+    [['the ledger already has it: an older file was restored', 3]],
   );
   const elsewhere = await left(() => text(lines));
   assert.deepEqual([elsewhere.taken, elsewhere.refused[0]?.count], [[], 3]);
@@ -362,8 +362,8 @@ test('values are looked at again: a time that cannot be, or a hold beyond what i
   for (const reason of [
     /its time is in the future/,
     /the ledger had 900 entries/,
-    /before what the ledger had/,
-    /before that of the one before it/,
+    /earlier than the ledger’s was/,
+    /earlier than that of the line before it/,
     /holdFor/,
   ])
     assert.match(reasons, reason);
