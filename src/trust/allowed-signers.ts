@@ -8,20 +8,20 @@ export type AllowedSigner = {
   /** Comma-separated patterns with `*`, `?` and `!`. */
   readonly principals: string;
   readonly key: SshKey;
-  /** The key is an authority: it vouches for certificates and signs nothing itself. */
+  /** The key is a certificate authority: it certifies keys and signs nothing itself. */
   readonly certAuthority: boolean;
   readonly namespaces: string | undefined;
   readonly validAfter: number | undefined;
   readonly validBefore: number | undefined;
-  /** A time on the line has no `Z`, so OpenSSH reads it in the zone of the machine at hand. */
+  /** A time on the line has no `Z`, so OpenSSH reads it in the time zone of the machine. */
   readonly localTime: boolean;
 };
 
 const MAX_LINE = 64 * 1024;
 
 /**
- * Reads an allowed_signers file. OpenSSH skips a line that it cannot read; here it is refused with its number, because
- * a key or an end of validity would be lost with it. Throws `SshFormatError`.
+ * Reads an allowed_signers file. OpenSSH skips a line it cannot read. Here such a line is refused with its number,
+ * because a key or an expiry date would be lost with it. Throws `SshFormatError`.
  */
 export function parseAllowedSigners(text: string): AllowedSigner[] {
   const signers: AllowedSigner[] = [];
@@ -40,8 +40,8 @@ export function parseAllowedSigners(text: string): AllowedSigner[] {
 }
 
 /**
- * Whether a name matches an OpenSSH pattern list: one pattern must match it, and no `!pattern` may (ssh_config(5),
- * PATTERNS).
+ * Tests whether a name matches an OpenSSH pattern list: one pattern must match it, and no `!pattern` may
+ * (ssh_config(5), PATTERNS).
  */
 export function matchesPatternList(name: string, list: string): boolean {
   let matched = false;
@@ -56,7 +56,7 @@ export function matchesPatternList(name: string, list: string): boolean {
 
 function parseLine(line: string, number: number): AllowedSigner {
   const [principals, rest] = firstWord(line);
-  if (principals === '' || rest === '') throw new SshFormatError('it holds no key');
+  if (principals === '' || rest === '') throw new SshFormatError('it contains no key');
   const plain = readKey(rest);
   const [optionText, keyText] = plain === undefined ? splitOptions(rest) : ['', rest];
   const key = plain ?? parseSshKey(keyText);
@@ -78,7 +78,7 @@ function parseLine(line: string, number: number): AllowedSigner {
   };
 }
 
-// The principals may stand in quotes, with spaces inside.
+// The principals may be quoted and contain spaces.
 function firstWord(line: string): [string, string] {
   const quoted = /^"([^"]*)"[ \t]+(.*)$/.exec(line);
   if (quoted !== null) return [quoted[1] ?? '', quoted[2] ?? ''];
@@ -91,14 +91,14 @@ function readKey(text: string): SshKey | undefined {
   return parseSshKey(text);
 }
 
-// Options end at the first blank outside of quotes.
+// Options end at the first blank outside quotes.
 function splitOptions(text: string): [string, string] {
   let quoted = false;
   for (let i = 0; i < text.length; i++) {
     if (text[i] === '"' && text[i - 1] !== '\\') quoted = !quoted;
     if (!quoted && (text[i] === ' ' || text[i] === '\t')) return [text.slice(0, i), text.slice(i).trim()];
   }
-  throw new SshFormatError(quoted ? 'a quotation mark is left open' : 'it holds no key');
+  throw new SshFormatError(quoted ? 'a quotation mark is not closed' : 'it contains no key');
 }
 
 function readOptions(text: string): Map<string, string> {
@@ -106,21 +106,21 @@ function readOptions(text: string): Map<string, string> {
   let rest = text;
   while (rest !== '') {
     const match = /^([a-z-]+)(?:="((?:[^"\\]|\\.)*)")?(?:,|$)/i.exec(rest);
-    if (match === null) throw new SshFormatError(`the options \`${rest.slice(0, 40)}\` cannot be read`);
+    if (match === null) throw new SshFormatError(`the options \`${rest.slice(0, 40)}\` are invalid`);
     const name = (match[1] ?? '').toLowerCase();
     const flag = name === 'cert-authority';
     if (!flag && !['namespaces', 'valid-after', 'valid-before'].includes(name))
       throw new SshFormatError(`\`${name}\` is not an option`);
     if (flag !== (match[2] === undefined))
       throw new SshFormatError(`the option \`${name}\` ${flag ? 'takes no value' : 'needs a value in quotes'}`);
-    if (options.has(name)) throw new SshFormatError(`the option \`${name}\` stands twice`);
+    if (options.has(name)) throw new SshFormatError(`the option \`${name}\` appears twice`);
     options.set(name, (match[2] ?? '').replaceAll('\\"', '"'));
     rest = rest.slice(match[0].length);
   }
   return options;
 }
 
-// YYYYMMDD[HHMM[SS]][Z]; without Z in local time, as OpenSSH has it.
+// YYYYMMDD[HHMM[SS]][Z]; local time without Z, as in OpenSSH.
 function readTime(text: string): { time: number; local: boolean } {
   const match = /^(\d{4})(\d{2})(\d{2})(?:(\d{2})(\d{2})(\d{2})?)?(Z?)$/.exec(text);
   if (match === null) throw new SshFormatError(`\`${text.slice(0, 40)}\` is not a time such as 20260131Z`);
@@ -144,6 +144,6 @@ function readTime(text: string): { time: number; local: boolean } {
     minute > 59 ||
     second > 59
   )
-    throw new SshFormatError(`\`${text}\` is not a day and time of the calendar`);
+    throw new SshFormatError(`\`${text}\` is not a valid date and time`);
   return { time: date.getTime(), local: !utc };
 }

@@ -17,12 +17,12 @@ import {
 } from './statement.ts';
 import type { TrustStore } from './trust-store.ts';
 
-/** What a person states when approving; an in-toto Statement v1 whose predicate is ours (docs/approval-format.md). */
+/** Statement of an approval: an in-toto Statement v1 with our own predicate (docs/approval-format.md). */
 export type ApprovalStatement = z.infer<typeof statementSchema>;
 
 const PAYLOAD_TYPE = 'application/vnd.in-toto+json';
 const PREDICATE_TYPE = 'https://countersign.dev/change-approval/v1';
-const MAX_ENVELOPE = 64 * 1024; // a statement is about 1 KiB, an RSA-16384 signature 6 KiB
+const MAX_ENVELOPE = 64 * 1024; // a statement has about 1 KiB, an RSA-16384 signature 6 KiB
 
 const statementSchema = z.strictObject({
   _type: z.literal('https://in-toto.io/Statement/v1'),
@@ -32,7 +32,8 @@ const statementSchema = z.strictObject({
     ...boundFields,
     decision: z.enum(DECISIONS),
     /**
-     * The base descends from the head: the branch goes back. Counts for nothing else, and nothing else counts for it.
+     * The base descends from the head: the branch goes back. Counts only for a rollback, and a rollback accepts nothing
+     * else.
      */
     rollback: z.literal(true).optional(),
     windowOverride: z.literal(true).optional(),
@@ -51,7 +52,7 @@ const envelopeSchema = z.strictObject({
   signatures: z.array(z.strictObject({ keyid: z.string(), sig: z.base64() })).length(1),
 });
 
-/** The statement that approves the change `from` → `commit` of a ref. */
+/** Returns the statement that approves the change `from` → `commit` of a ref. */
 export function approvalStatement(change: {
   repository: string;
   ref: string;
@@ -94,7 +95,8 @@ export function approvalStatement(change: {
 }
 
 /**
- * SHA-256 over every changed path with its modes and blobs, before and after: survives a rebase, not a re-indented key.
+ * Returns the SHA-256 over every changed path with its modes and blobs, before and after. It survives a rebase, but not
+ * a re-indented key.
  */
 export function changeDigest(paths: readonly PathChange[]): string {
   return digestOf(
@@ -108,12 +110,14 @@ export function changeDigest(paths: readonly PathChange[]): string {
   );
 }
 
-/** DSSE v1 pre-authentication encoding: the bytes that are signed. They can be mistaken for no commit and no tag. */
+/**
+ * Returns the bytes that are signed: DSSE v1 pre-authentication encoding. They cannot be mistaken for a commit or tag.
+ */
 export function preAuthEncoding(payload: Uint8Array): Uint8Array {
   return Buffer.concat([Buffer.from(`DSSEv1 ${PAYLOAD_TYPE.length} ${PAYLOAD_TYPE} ${payload.length} `), payload]);
 }
 
-/** The DSSE envelope as it is stored. */
+/** Returns the DSSE envelope as it is stored. */
 export function encodeEnvelope(payload: Uint8Array, armoredSignature: string, keyId: string): string {
   const envelope = {
     payloadType: PAYLOAD_TYPE,
@@ -124,7 +128,7 @@ export function encodeEnvelope(payload: Uint8Array, armoredSignature: string, ke
 }
 
 /**
- * Where an envelope is kept under `refs/countersign/approvals`; named for its content, so that pushes never conflict.
+ * Returns an envelope's path under `refs/countersign/approvals`. It is named for its content, so pushes never conflict.
  */
 export function approvalPath(
   statement: { readonly predicate: Pick<Binding, 'targetRef' | 'fromID' | 'targetID'> },
@@ -134,7 +138,7 @@ export function approvalPath(
   return `v1/${targetRef}/${fromID}-${targetID}/${sha256(envelope)}.json`;
 }
 
-/** Verifies one stored envelope, as it stands at `now` (milliseconds). Never throws for what it holds. */
+/** Verifies a stored envelope at time `now` (milliseconds). Never throws, whatever the envelope contains. */
 export async function readApproval(text: string, store: TrustStore, now: number): Promise<ReadApproval> {
   const refused = (code: ViolationCode, reason: string): Refused => ({ kind: 'refused', code, reason });
   if (text.length > MAX_ENVELOPE) return refused('approval-unreadable', 'it is larger than any approval');
@@ -165,7 +169,7 @@ export async function readApproval(text: string, store: TrustStore, now: number)
       : refused('approval-unreadable', 'its statement is not a change approval');
   if (read.kind === 'refused') return read;
   if (read.at > now + durationMs(store.policy.spec.times.skew))
-    return refused('approval-from-the-future', `\`${read.approval.principal}\`’s approval is dated ahead`);
+    return refused('approval-from-the-future', `\`${read.approval.principal}\`’s approval is dated in the future`);
   return read;
 }
 
@@ -180,13 +184,13 @@ function readOwn(
   const refused = (code: ViolationCode, reason: string): Refused => ({ kind: 'refused', code, reason });
   const { predicate } = statement;
   const binding = bindingOf(statement);
-  if (binding === undefined) return refused('approval-unreadable', 'its subject is not what it approves');
+  if (binding === undefined) return refused('approval-unreadable', 'its subject differs from the change it approves');
   if (predicate.expiresAt !== undefined && Date.parse(predicate.expiresAt) <= now && predicate.decision === 'approve')
-    return refused('approval-expired', `\`${signer.principal}\`’s approval ended ${predicate.expiresAt}`);
+    return refused('approval-expired', `\`${signer.principal}\`’s approval expired ${predicate.expiresAt}`);
   if (store.kindOf(signer.principal) !== 'person')
     return refused(
       'approval-by-platform',
-      `\`${signer.principal}\` is a ${store.kindOf(signer.principal)}, and only people approve`,
+      `\`${signer.principal}\` is a ${store.kindOf(signer.principal)}, and only people can approve`,
     );
   return {
     kind: 'statement',
@@ -208,7 +212,7 @@ function readOwn(
   };
 }
 
-/** One spelling for an address that people write with and without user, scheme and `.git`. */
+/** Normalises a repository address, which people write with and without user, scheme and `.git`. */
 export function repositoryUri(address: string): string {
   const scp = /^(?:[^@/]+@)?([^/:]+):(?!\/\/)(.+)$/.exec(address);
   const plain = scp === null ? address.replace(/^[a-z+]+:\/\/(?:[^@/]*@)?/i, '') : `${scp[1]}/${scp[2]}`;

@@ -3,7 +3,7 @@ import { parseAllowedSigners } from './allowed-signers.ts';
 import { readOpenPgpKeys } from './openpgp-key.ts';
 import { parseSshKey } from './ssh-key.ts';
 
-/** One key of a policy, for people to read. Times ISO 8601. */
+/** One key of a policy, for display. Times in ISO 8601. */
 export type KeyDescription = {
   readonly principal: string;
   readonly format: 'ssh' | 'openpgp';
@@ -13,12 +13,12 @@ export type KeyDescription = {
   readonly role: 'key' | 'authority' | 'allowed signer';
   readonly validAfter?: string;
   readonly validBefore?: string;
-  /** Revoked by the policy, or an OpenPGP key by itself. */
+  /** Revoked by the policy, or by the OpenPGP key itself. */
   readonly revoked?: string;
   readonly problem?: string;
 };
 
-/** Every key of a policy, the unusable ones too, each with what is wrong with it. */
+/** Describes every key of a policy, including unusable ones, with its problem. */
 export async function describeKeys(policy: TrustPolicy): Promise<readonly KeyDescription[]> {
   const all: KeyDescription[] = [];
   for (const principal of policy.spec.principals)
@@ -40,7 +40,7 @@ export async function describeKeys(policy: TrustPolicy): Promise<readonly KeyDes
       ...describeSsh(signer.principals, signer.key, signer.certAuthority ? 'authority' : 'allowed signer'),
       ...(signer.validAfter === undefined ? {} : { validAfter: new Date(signer.validAfter).toISOString() }),
       ...(signer.validBefore === undefined ? {} : { validBefore: new Date(signer.validBefore).toISOString() }),
-      ...(signer.localTime ? { problem: 'its time has no `Z`, so it depends on the zone of the machine' } : {}),
+      ...(signer.localTime ? { problem: 'its time has no `Z`, so it depends on the time zone of the machine' } : {}),
     });
   }
   return all;
@@ -76,7 +76,7 @@ async function openPgpKeys(principal: string, armored: string): Promise<KeyDescr
           ...(bits === undefined ? {} : { bits }),
           fingerprint,
           ...(ends instanceof Date ? { validBefore: ends.toISOString() } : {}),
-          ...(revoked === undefined ? {} : { revoked: `by itself at ${new Date(revoked.at).toISOString()}` }),
+          ...(revoked === undefined ? {} : { revoked: `by the key itself at ${new Date(revoked.at).toISOString()}` }),
         };
       }),
     );
@@ -89,6 +89,6 @@ function allowedSigners(text: string): ReturnType<typeof parseAllowedSigners> {
   try {
     return parseAllowedSigners(text);
   } catch {
-    return []; // opening the policy tells which line
+    return []; // opening the policy reports the line
   }
 }

@@ -5,19 +5,19 @@ import { judgeSignature } from './judge-signature.ts';
 import type { TrustStore } from './trust-store.ts';
 
 /**
- * What is signed apart from commits and approvals. Each is signed as a thing of its own kind, so that none passes for
+ * Kinds of signed statements other than commits and approvals. Each has its own type, so that none can pass for
  * another.
  */
 export type Signed = 'bundle' | 'waiver' | 'erasure';
 
-/** The bytes that are signed: DSSE's pre-authentication encoding of canonical JSON under a type of its own. */
+/** Returns the bytes that are signed: DSSE's pre-authentication encoding of canonical JSON under a type of its own. */
 export function signedBytes(kind: Signed, statement: unknown): Uint8Array {
   const type = `application/vnd.countersign.${kind}+json`;
   const payload = Buffer.from(canonicalJson(statement));
   return Buffer.concat([Buffer.from(`DSSEv1 ${type.length} ${type} ${payload.length} `), payload]);
 }
 
-/** Who signed a statement, or why the signature counts for nothing at that moment (milliseconds since 1970). */
+/** Returns who signed a statement, or why the signature does not count at that moment (milliseconds since 1970). */
 export async function verifyDetached(
   kind: Signed,
   statement: unknown,

@@ -2,14 +2,17 @@ import { type Commit, type CommitFacts, type SignatureFact, sha256, subjectOf, t
 import { examineSignature } from './examine-signature.ts';
 import type { TrustStore } from './trust-store.ts';
 
-const MAX_SUBJECT = 500; // characters kept of a first line; a verdict holds one for each commit
+const MAX_SUBJECT = 500; // characters kept of a first line; a verdict has one for each commit
 const MAX_ALLOWS = 100;
 const MAX_ADDRESS = 320; // RFC 3696, erratum 1690; no principal has a longer one
 
-/** A commit with the tags it carries taken apart. Whoever reads commits makes these, so that trust needs no reader. */
+/** A parsed commit with the tags it carries. Readers of commits create these, so that trust needs no reader. */
 export type ReadCommit = { readonly commit: Commit; readonly mergeTags: readonly Tag[] };
 
-/** What is kept of a commit: everything but its bytes, with what its signatures show. No clock takes part. */
+/**
+ * Returns the facts kept about a commit: everything but its bytes, with the results of checking its signatures.
+ * Independent of the clock.
+ */
 export async function examineCommit(
   { commit, mergeTags }: ReadCommit,
   store: TrustStore,
@@ -41,7 +44,7 @@ export async function examineCommit(
   };
 }
 
-// A part of a text keeps all of it in memory (V8's sliced strings), and facts are kept for many commits.
+// A substring keeps the whole text in memory (V8's sliced strings), and facts are kept for many commits.
 function copyOf(text: string): string {
   return Buffer.from(text).toString('utf8');
 }

@@ -4,35 +4,35 @@ import { examineCommit, type ReadCommit } from './examine-commit.ts';
 import { SignatureThreads } from './signature-threads.ts';
 import type { TrustStore } from './trust-store.ts';
 
-/** A commit as a repository gives it: taken apart, or refused with a code. */
+/** A commit as read from a repository: parsed, or refused with a code. */
 export type HistoryItem =
   | ({ readonly kind: 'commit' } & ReadCommit)
   | { readonly kind: 'malformed'; readonly id: string; readonly code: ViolationCode; readonly reason: string };
 
-/** What is known of one commit of a history. */
+/** Facts about one commit of a history. */
 export type Examined =
   | { readonly kind: 'facts'; readonly facts: CommitFacts }
   | { readonly kind: 'malformed'; readonly id: string; readonly code: ViolationCode; readonly reason: string };
 
-/** A history as a repository gives it, a batch at a time, parents before children. */
+/** A history as read from a repository, in batches, parents before children. */
 export type HistorySource = {
   readonly ids: (from: string, to: string) => AsyncIterable<readonly string[]>;
   readonly read: (ids: readonly string[]) => Promise<readonly HistoryItem[]>;
 };
 
-const MAX_THREADS = 4; // each costs some 60 MiB; one thread reads and splits for all, and keeps about four busy
-const INLINE = 1500; // commits that one thread has done before others would have started
-const MAX_KEPT = 100_000; // facts kept for a second look, some hundred bytes each
+const MAX_THREADS = 4; // each takes about 60 MiB; one thread reads and splits for all, which keeps about four busy
+const INLINE = 1500; // commits that one thread finishes before others would have started
+const MAX_KEPT = 100_000; // facts kept for the next check, some hundred bytes each
 
 /**
- * The history of the last look, so that the next costs only what is new. A fact holds as long as the keys do: under
- * another TrustPolicy digest it begins anew.
+ * Facts from the previous check, so that the next one only examines new commits. They hold as long as the keys do:
+ * under a different TrustPolicy digest, everything is examined again.
  */
 export class KnownHistory {
   #digest = '';
   #last: { readonly from: string; readonly to: string; readonly examined: readonly Examined[] } | undefined;
 
-  /** What was examined from the same start, if the keys are the same. */
+  /** Returns the facts from the same start, if the keys are the same. */
   last(store: TrustStore, from: string): { readonly to: string; readonly examined: readonly Examined[] } | undefined {
     return this.#digest === store.digest && this.#last?.from === from ? this.#last : undefined;
   }
@@ -44,8 +44,8 @@ export class KnownHistory {
 }
 
 /**
- * Examines every commit of `from..to`, parents before children, in memory that does not grow with their number. Long
- * histories are spread over `threads` beside this one (default: one for each further core, at most four).
+ * Examines every commit of `from..to`, parents before children, with memory independent of their number. Long histories
+ * are spread over `threads` besides this one (default: one per additional core, at most four).
  */
 export async function* examineHistory(
   source: HistorySource,
@@ -61,7 +61,7 @@ export async function* examineHistory(
     for await (const ids of source.ids(range.from, range.to)) {
       if (done >= INLINE && threads > 0) pool ??= new SignatureThreads(store.policy, threads);
       const batch = examineBatch(source, ids, store, pool);
-      batch.catch(() => {}); // told where it is awaited; until then it is nobody's unhandled rejection
+      batch.catch(() => {}); // reported when awaited; until then it must not count as an unhandled rejection
       ahead.push(batch);
       done += ids.length;
       if (ahead.length > (pool === undefined ? 1 : threads + 1))
@@ -74,7 +74,7 @@ export async function* examineHistory(
   }
 }
 
-/** Examines some commits again, under other keys. */
+/** Examines some commits again, with other keys. */
 export async function examineCommits(
   source: HistorySource,
   ids: readonly string[],
@@ -104,11 +104,11 @@ async function examineBatch(
   return examined;
 }
 
-// In the order in which `examineCommit` asks: the tags a merge carries, then the commit itself.
+// Same order as in `examineCommit`: first the tags a merge carries, then the commit itself.
 function signedPartsOf(item: HistoryItem): { payload: Uint8Array; signature: string | undefined }[] {
   if (item.kind === 'malformed') return [];
   return [...item.mergeTags, item.commit].map(({ payload, signature }) => ({ payload, signature }));
 }
 
-/** What a thread is started with. */
+/** Data a thread is started with. */
 export type ThreadData = { readonly policy: TrustPolicy };

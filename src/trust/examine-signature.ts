@@ -15,8 +15,8 @@ const AGAIN = 'sign it again: `git commit --amend --no-edit -S`';
 const ADD_KEY = 'add the key to a principal of the TrustPolicy, by an approved change';
 
 /**
- * What the cryptography of an armored detached signature over the bytes shows: whose key made it, and how. Nothing here
- * looks at a clock. Never throws for what the armor holds.
+ * Checks an armored detached signature over the bytes and returns whose key made it, and how. Independent of the clock.
+ * Never throws, whatever the armor contains.
  */
 export async function examineSignature(
   store: TrustStore,
@@ -30,7 +30,7 @@ export async function examineSignature(
   return {
     kind: 'bad',
     code: 'signature-format-unknown',
-    reason: 'the signature is neither OpenPGP nor SSH nor gitsign’s',
+    reason: 'the signature is not an OpenPGP, SSH or gitsign signature',
     hint: 'sign with `git config gpg.format ssh`, or with OpenPGP',
   };
 }
@@ -61,21 +61,21 @@ function ownKey(store: TrustStore, signature: VerifiedSshSignature): SignatureFa
   const [terms] = store.terms(key);
   const bad = badOf('ssh');
   if (terms === undefined)
-    return bad('unknown-key', `it is signed with the SSH key ${key} that no principal owns`, ADD_KEY, key);
+    return bad('unknown-key', `it is signed with the SSH key ${key}, which no principal owns`, ADD_KEY, key);
   const revoked = store.sshRevocations(signature.key);
   if (revoked !== undefined)
     return bad('key-revoked', `the key of \`${terms.principal}\` is revoked: ${revoked}`, AGAIN, key);
   if (store.terms(key).every((t) => t.namespaces !== undefined && !matchesPatternList(NAMESPACE, t.namespaces)))
     return bad(
       'signature-for-other-use',
-      `the key of \`${terms.principal}\` is allowed for other namespaces than \`${NAMESPACE}\``,
+      `the key of \`${terms.principal}\` is not allowed for the namespace \`${NAMESPACE}\``,
       'sign with a key that is allowed for `git`, or add it to the line’s `namespaces`',
       key,
     );
   return good(signature, terms.principal);
 }
 
-// OpenSSH asks for one pattern that matches a name of the certificate; here that name must also be one principal's.
+// OpenSSH accepts any pattern that matches a name of the certificate. Here that name must also identify one principal.
 function certified(
   store: TrustStore,
   signature: VerifiedSshSignature,
@@ -87,7 +87,7 @@ function certified(
   if (authorities.length === 0)
     return bad(
       'unknown-authority',
-      `its certificate is by the authority ${certificate.authority.fingerprint} that the policy does not name`,
+      `its certificate is from the authority ${certificate.authority.fingerprint}, which the policy does not name`,
       'add it to `certificateAuthorities`',
       key,
     );
@@ -101,7 +101,7 @@ function certified(
     );
   const weak = tooWeak(store, signature);
   if (weak !== undefined)
-    return bad('algorithm-too-weak', weak, 'have a certificate made for a stronger key, for example ed25519', key);
+    return bad('algorithm-too-weak', weak, 'get a certificate for a stronger key, for example ed25519', key);
   const people = new Map<string, { name: string; authority: string }>();
   for (const authority of authorities) {
     if (authority.terms.namespaces !== undefined && !matchesPatternList(NAMESPACE, authority.terms.namespaces))
@@ -120,14 +120,14 @@ function certified(
         .map((p) => `\`${p.slice(0, 60)}\``)
         .join(
           ', ',
-        )}) ${found === undefined ? 'are no principal’s, or not for this authority to give' : 'are those of several principals'}`,
-      'a name in a certificate is a principal’s name or one of its `emails`',
+        )}) ${found === undefined ? 'belong to no principal, or this authority may not certify them' : 'belong to several principals'}`,
+      'a name in a certificate must be a principal’s name or one of its `emails`',
       key,
     );
   if (certificate.verifyRequired && signature.flags?.verified !== true)
     return bad(
       'pin-required',
-      'its certificate demands a PIN or fingerprint, and none was given',
+      'its certificate requires a PIN or fingerprint, but none was given',
       'sign with a hardware key made with `-O verify-required`',
       key,
     );
@@ -150,10 +150,10 @@ function principalCalled(store: TrustStore, name: string): string | undefined {
 function tooWeak(store: TrustStore, { key }: VerifiedSshSignature): string | undefined {
   const { minimumRsaBits, sshKeyTypes } = store.policy.spec.algorithms;
   if (key.type === 'ssh-rsa' && key.bits < minimumRsaBits)
-    return `an RSA key of ${key.bits} bits is too weak; the policy asks for ${minimumRsaBits}`;
+    return `an RSA key of ${key.bits} bits is too weak; the policy requires ${minimumRsaBits}`;
   return (sshKeyTypes as readonly string[]).includes(key.type)
     ? undefined
-    : `the policy takes no keys of type \`${key.type}\``;
+    : `the policy does not allow keys of type \`${key.type}\``;
 }
 
 function good(signature: VerifiedSshSignature, principal: string): Extract<SignatureFact, { kind: 'good' }> {
@@ -171,12 +171,12 @@ async function examineOpenPgp(store: TrustStore, bytes: Uint8Array, armored: str
   const bad = badOf('openpgp');
   const packet = readOpenPgpSignature(armored);
   if (packet === undefined)
-    return bad('bad-signature', 'it does not hold exactly one detached OpenPGP signature over bytes', AGAIN);
+    return bad('bad-signature', 'it is not exactly one detached OpenPGP signature of binary data', AGAIN);
   const id = packet.issuerKeyID.toHex();
   const candidates = store.openpgp.get(id) ?? [];
   const limits = openPgpConfig(store.policy.spec.algorithms.minimumRsaBits);
   let weak = false;
-  // A key id is a claim. Only the key whose cryptography passes is believed; all of the others stay unheard.
+  // A key id is only a claim. The owner is the key whose cryptography passes; all other candidates are ignored.
   for (const { owner, packet: key, subkey } of candidates) {
     const failure = await verifyOpenPgpSignature(packet, key, bytes, limits);
     weak ||= failure !== undefined && /^Insecure/.test(failure);
@@ -196,7 +196,11 @@ async function examineOpenPgp(store: TrustStore, bytes: Uint8Array, armored: str
   }
   const [first] = candidates;
   if (first === undefined)
-    return bad('unknown-key', `it is signed with the OpenPGP key ${id.toUpperCase()} that no principal owns`, ADD_KEY);
+    return bad(
+      'unknown-key',
+      `it is signed with the OpenPGP key ${id.toUpperCase()}, which no principal owns`,
+      ADD_KEY,
+    );
   const { fingerprint } = first.owner;
   if (weak)
     return bad(
@@ -214,13 +218,13 @@ function algorithmOf(packet: SignaturePacket): string {
   return `${name(enums.publicKey, packet.publicKeyAlgorithm)} ${name(enums.hash, packet.hashAlgorithm)}`;
 }
 
-// An identity counts whole: one issuer and one subject, never a pattern.
+// An identity is compared as a whole: one issuer and one subject, never a pattern.
 function examineSigstore(store: TrustStore, bytes: Uint8Array, armored: string): SignatureFact {
   const bad = badOf('x509');
   if (store.sigstore === undefined)
     return bad(
       'signature-format-unknown',
-      'it is signed with gitsign (X.509), which the policy does not take',
+      'it is signed with gitsign (X.509), which the policy does not allow',
       'add `sigstore` to the TrustPolicy, or sign with an SSH or OpenPGP key',
     );
   try {
@@ -230,7 +234,8 @@ function examineSigstore(store: TrustStore, bytes: Uint8Array, armored: string):
     if (terms === undefined)
       return bad(
         'unknown-key',
-        `it is signed by \`${signer.subject.slice(0, 100)}\` of \`${signer.issuer.slice(0, 100)}\`, who is no principal`,
+        `it is signed by \`${signer.subject.slice(0, 100)}\` of ` +
+          `\`${signer.issuer.slice(0, 100)}\`, who is not a principal`,
         'add it to the `identities` of a principal',
         key,
       );
@@ -243,8 +248,8 @@ function examineSigstore(store: TrustStore, bytes: Uint8Array, armored: string):
       signedAt: signer.loggedAt,
     };
   } catch (thrown) {
-    // the libraries throw whatever bytes lead them to
-    return bad('bad-signature', `the gitsign signature does not hold: ${messageOf(thrown)}`, AGAIN);
+    // the libraries may throw anything, depending on the bytes
+    return bad('bad-signature', `the gitsign signature is invalid: ${messageOf(thrown)}`, AGAIN);
   }
 }
 

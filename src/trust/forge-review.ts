@@ -11,7 +11,7 @@ import {
 } from './statement.ts';
 import type { TrustStore } from './trust-store.ts';
 
-/** The predicate type of a forge's review, as an importer signs for it (docs/approval-format.md). */
+/** Predicate type of a forge review signed by an importer (docs/approval-format.md). */
 export const FORGE_REVIEW = 'https://countersign.dev/forge-review/v1';
 
 const account = z.strictObject({ id: z.string().regex(/^\d+$/), login: z.string().max(200) });
@@ -27,24 +27,24 @@ export const forgeReviewSchema = z.strictObject({
     review: z.string().max(100),
     reviewer: account,
     state: z.enum(['approved', 'rejected', 'dismissed']),
-    /** The commit the reviewer looked at; absent where the forge does not say. */
+    /** The commit the reviewer looked at; absent if the forge does not say. */
     commit: objectId.optional(),
     submittedAt: z.iso.datetime().optional(),
     openedBy: account.optional(),
     mergedBy: account.optional(),
-    /** SHA-256 of the forge's own answer, kept beside this statement. */
+    /** SHA-256 of the forge's own answer, stored next to this statement. */
     raw: digest,
     importedAt: z.iso.datetime(),
     reason: z.string().max(2000),
   }),
 });
 
-/** A forge's review as its importer states it. */
+/** A forge review as stated by its importer. */
 export type ForgeReview = z.infer<typeof forgeReviewSchema>;
 
 /**
- * What a signed import is worth: the review of the person whose account it is, of class B where the forge names the
- * very commit, else of class C. Refuses importers that the policy does not let speak for that forge, and unknown
+ * Evaluates a signed import: it counts as a review by the person who owns the account. The class is B if the forge
+ * names that very commit, otherwise C. Refuses importers the policy does not allow for that forge, and unknown
  * accounts.
  */
 export function readForgeReview(
@@ -58,12 +58,13 @@ export function readForgeReview(
   if (store.importers.get(signer.principal)?.has(predicate.forge) !== true)
     return refused('importer-not-allowed', `\`${signer.principal}\` may not import reviews of \`${predicate.forge}\``);
   const binding = bindingOf(review);
-  if (binding === undefined) return refused('approval-unreadable', 'its subject is not what was reviewed');
+  if (binding === undefined) return refused('approval-unreadable', 'its subject differs from the reviewed change');
   const principal = store.byAccount.get(`${predicate.forge}/${predicate.reviewer.id}`);
   if (principal === undefined || store.kindOf(principal) !== 'person')
     return refused(
       'account-unknown',
-      `the account \`${predicate.reviewer.login}\` (${predicate.reviewer.id}) of \`${predicate.forge}\` is no person’s of the policy`,
+      `the account \`${predicate.reviewer.login}\` (${predicate.reviewer.id}) ` +
+        `of \`${predicate.forge}\` does not belong to a person in the policy`,
     );
   const opener =
     predicate.openedBy === undefined ? undefined : store.byAccount.get(`${predicate.forge}/${predicate.openedBy.id}`);

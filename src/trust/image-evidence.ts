@@ -6,8 +6,8 @@ import { type ImageEvidence, type TrustPolicy, wildcardMatches } from '../model/
 import { namedBy } from './sigstore.ts';
 
 /**
- * Verifies one Sigstore bundle (its JSON) and gives the digests (`sha256:…`) of the images that its statement is about,
- * with what it says. Nothing is fetched. Throws an Error that says what does not hold.
+ * Verifies a Sigstore bundle (JSON) and returns the digests (`sha256:…`) of the images its statement is about, with its
+ * content. Nothing is fetched. Throws an Error with the reason if the bundle is invalid.
  */
 export type ImageVerifier = (bundle: string) => {
   readonly digests: readonly string[];
@@ -28,7 +28,7 @@ type Statement = {
 const STATEMENT = /^https:\/\/in-toto\.io\/Statement\/v(0\.1|1)$/;
 const MAX_SUBJECTS = 1000;
 
-/** A verifier for the signers of a TrustPolicy. Throws an Error when a key or the trusted root cannot be read. */
+/** Returns a verifier for the signers of a TrustPolicy. Throws an Error if a key or the trusted root cannot be read. */
 export function openImageVerifier(
   signers: Signers,
   sigstore: TrustPolicy['spec']['sigstore'],
@@ -87,16 +87,16 @@ export function openImageVerifier(
 function readKey(pem: string, minimumRsaBits: number): KeyObject {
   const key = createPublicKey(pem);
   const { asymmetricKeyType: type, asymmetricKeyDetails: details } = key;
-  if (type === 'ec' && details?.namedCurve === 'secp256k1') throw new Error('keys of that curve are not taken');
+  if (type === 'ec' && details?.namedCurve === 'secp256k1') throw new Error('keys on that curve are not supported');
   if (type !== 'ec' && type !== 'ed25519' && !(type === 'rsa' && (details?.modulusLength ?? 0) >= minimumRsaBits))
-    throw new Error(`keys of type ${type} are not taken, or not of this size`);
+    throw new Error(`keys of type ${type} are not supported, or not of this size`);
   return key;
 }
 
-// The hint in a bundle is anybody's text: each key is tried.
+// The key hint in a bundle is untrusted, so each key is tried.
 function byKey(bundle: Bundle, keyed: readonly { readonly signer: Signer; readonly verifier: Verifier }[]): Signer {
   for (const { signer, verifier } of keyed) {
-    // Without a log, what the bundle says of one is no part of what is believed.
+    // Without a log, log data in the bundle is ignored.
     const asked = signer.log
       ? bundle
       : { ...bundle, verificationMaterial: { ...bundle.verificationMaterial, tlogEntries: [] } };
@@ -107,13 +107,15 @@ function byKey(bundle: Bundle, keyed: readonly { readonly signer: Signer; readon
       // another key may have made it
     }
   }
-  throw new Error('no key of the TrustPolicy made it, or its entry in a transparency log is missing or wrong');
+  throw new Error('no key of the TrustPolicy made it, or its transparency log entry is missing or wrong');
 }
 
 function byIdentity({ issuer, subject }: ReturnType<typeof namedBy>, signers: readonly Signer[]): Signer {
   const found = signers.find((s) => s.identity?.issuer === issuer && wildcardMatches(s.identity.subject, subject));
   if (found === undefined)
-    throw new Error(`\`${subject.slice(0, 200)}\` (${issuer.slice(0, 200)}) is no signer of images in the TrustPolicy`);
+    throw new Error(
+      `the TrustPolicy does not name \`${subject.slice(0, 200)}\` (${issuer.slice(0, 200)}) as a signer of images`,
+    );
   return found;
 }
 
@@ -125,17 +127,17 @@ type Read = {
 
 function readStatement(bundle: Bundle): Read {
   if (!isBundleWithDsseEnvelope(bundle))
-    throw new Error('it signs a digest alone: a statement (in-toto, by DSSE) is needed');
+    throw new Error('it signs only a digest; a statement (in-toto, in a DSSE envelope) is required');
   const { payload, payloadType, signatures } = bundle.content.dsseEnvelope;
   if (payloadType !== 'application/vnd.in-toto+json')
-    throw new Error(`it signs \`${payloadType.slice(0, 100)}\` and no in-toto statement`);
+    throw new Error(`it signs \`${payloadType.slice(0, 100)}\`, not an in-toto statement`);
   if (signatures.length !== 1) throw new Error('it does not have exactly one signature');
   const { _type, subject, predicateType, predicate } = JSON.parse(payload.toString('utf8')) as Statement;
   if (typeof _type !== 'string' || !STATEMENT.test(_type))
-    throw new Error('it is no in-toto statement of version 0.1 or 1');
+    throw new Error('it is not an in-toto statement of version 0.1 or 1');
   if (typeof predicateType !== 'string' || predicateType === '') throw new Error('its statement has no predicate type');
   if (!Array.isArray(subject) || subject.length === 0 || subject.length > MAX_SUBJECTS)
-    throw new Error('its statement is about nothing');
+    throw new Error('its statement has no subject');
   const subjects = subject.flatMap(({ name, digest }: NonNullable<Statement['subject']>[number]) => {
     const value = digest?.sha256;
     return typeof value === 'string' && /^[0-9a-f]{64}$/.test(value)

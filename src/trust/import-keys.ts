@@ -5,7 +5,7 @@ import { readOpenPgpKeys } from './openpgp-key.ts';
 import { parseSshKey } from './ssh-key.ts';
 import { SshFormatError } from './ssh-wire.ts';
 
-/** A key as the TrustPolicy writes it. */
+/** A key in the form a TrustPolicy uses. */
 export type ImportedKey = {
   readonly ssh?: string;
   readonly openpgp?: string;
@@ -13,7 +13,7 @@ export type ImportedKey = {
   readonly validBefore?: string;
 };
 
-/** What a file of keys holds: keys with the addresses they came with, authorities, and what was left out and why. */
+/** Content of a key file: keys with the addresses they came with, authorities, and omissions with the reason. */
 export type ImportedKeys = {
   readonly format: string;
   readonly keys: readonly { readonly emails: readonly string[]; readonly key: ImportedKey }[];
@@ -21,8 +21,7 @@ export type ImportedKeys = {
   readonly leftOut: readonly string[];
 };
 
-// What GitHub (`/users/NAME/ssh_signing_keys`, `/keys`, `/gpg_keys`) and GitLab (`/users/ID/keys`, `/gpg_keys`) answer
-// with.
+// Answers of GitHub (`/users/NAME/ssh_signing_keys`, `/keys`, `/gpg_keys`) and GitLab (`/users/ID/keys`, `/gpg_keys`).
 const listingSchema = z.array(
   z.object({
     key: z.string().nullish(),
@@ -35,8 +34,8 @@ const listingSchema = z.array(
 );
 
 /**
- * Reads keys out of an allowed_signers file, an armored or binary OpenPGP keyring, a forge's `NAME.keys` or `NAME.gpg`,
- * or a forge's key listing saved as JSON. Throws an Error that says what it looked like.
+ * Reads keys from an allowed_signers file, an OpenPGP keyring (armored or binary), a forge's `NAME.keys` or `NAME.gpg`,
+ * or a forge's key listing saved as JSON. Throws an Error that says what the file looked like.
  */
 export async function importKeys(bytes: Uint8Array): Promise<ImportedKeys> {
   const text = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('utf8');
@@ -46,7 +45,7 @@ export async function importKeys(bytes: Uint8Array): Promise<ImportedKeys> {
   if (((bytes[0] ?? 0) & 0x80) !== 0)
     return { format: 'OpenPGP keyring', keys: await fromKeyring(bytes), authorities: [], leftOut: [] };
   const lines = text.split('\n').filter((line) => !/^\s*(#|$)/.test(line));
-  if (lines.length === 0) throw new Error('it holds no keys');
+  if (lines.length === 0) throw new Error('it contains no keys');
   if (lines.every((line) => /^(ssh-|ecdsa-|sk-)/.test(line))) return fromLines(lines, 'SSH public keys');
   return fromAllowedSigners(text);
 }
@@ -68,13 +67,13 @@ function fromLines(lines: readonly string[], format: string): ImportedKeys {
 
 async function fromListing(text: string): Promise<ImportedKeys> {
   const parsed = listingSchema.safeParse(parse(text));
-  if (!parsed.success) throw new Error('it is JSON, but no list of keys as GitHub or GitLab gives it');
+  if (!parsed.success) throw new Error('it is JSON, but not a key listing from GitHub or GitLab');
   const keys: { emails: string[]; key: ImportedKey }[] = [];
   const leftOut: string[] = [];
   for (const item of parsed.data) {
     const key = item.raw_key ?? item.key ?? '';
     if (item.usage_type === 'auth')
-      leftOut.push(`\`${item.title ?? key.slice(0, 40)}\`: it is for logging in, not for signing`);
+      leftOut.push(`\`${item.title ?? key.slice(0, 40)}\`: it is an authentication key, not a signing key`);
     else if (key.includes('-----BEGIN PGP')) {
       const verified = (item.emails ?? []).filter((e) => e.verified !== false).map((e) => e.email.toLowerCase());
       for (const found of await fromArmor(key))
@@ -101,7 +100,7 @@ async function fromArmor(text: string): Promise<{ emails: string[]; key: Importe
 
 async function fromKeyring(bytes: Uint8Array): Promise<{ emails: string[]; key: ImportedKey }[]> {
   const keys = await readKeys({ binaryKeys: bytes }).catch((cause: Error) => {
-    throw new Error(`it is no OpenPGP keyring: ${cause.message}`, { cause });
+    throw new Error(`it is not an OpenPGP keyring: ${cause.message}`, { cause });
   });
   const armored = keys.map((key) => key.armor()).join('\n');
   return fromArmor(armored);
@@ -117,7 +116,7 @@ function fromAllowedSigners(text: string): ImportedKeys {
     if (signer.certAuthority) authorities.push({ ssh, principals: signer.principals });
     else if (names.some((n) => /[*?!]/.test(n)))
       leftOut.push(
-        `line ${signer.line}: \`${signer.principals}\` would attribute the key to whoever matches; name one person`,
+        `line ${signer.line}: \`${signer.principals}\` would attribute the key to anyone who matches; name one person`,
       );
     else
       keys.push({

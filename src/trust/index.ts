@@ -1,7 +1,7 @@
 /**
- * Takes raw commits, a TrustPolicy's keys and signed approvals; gives a `VerifiedChange`, or the violations that forbid
- * it. Refuses every commit without a good signature by a principal who may sign those paths, at the moment it was first
- * seen, and every change without enough approvals by people who did not make it.
+ * Takes raw commits, a TrustPolicy's keys and signed approvals. Returns a `VerifiedChange`, or the violations that
+ * forbid it. Every commit needs a valid signature by a principal who could sign those paths when the commit was first
+ * seen. Every change needs enough approvals by people who did not make it.
  */
 export {
   type ApprovalStatement,

@@ -13,7 +13,7 @@ import type { Statements } from './read-statements.ts';
 import type { ReadStatement } from './statement.ts';
 import type { TrustStore } from './trust-store.ts';
 
-/** The steps of a change: positions along its line, 0 its start. */
+/** Steps of a change: positions along its line, starting at 0. */
 export type ApprovalStep = {
   readonly change: Change;
   readonly scope: RuleScope;
@@ -22,14 +22,11 @@ export type ApprovalStep = {
   /** The TrustPolicy in force from a position on. */
   readonly stores: readonly TrustStore[];
   readonly trustPath: string | undefined;
-  /**
-   * Whether a position brought in content that no person signed: a `platform` did, or it came `merged` under a person's
-   * merge.
-   */
+  /** Whether a position brought in content that no person signed: a `platform` did, or it was `merged` by a person. */
   readonly unsignedBy: readonly ('platform' | 'merged' | undefined)[];
   readonly makersAt: (position: number) => ReadonlySet<string>;
   /**
-   * The statements that hold under a TrustPolicy. INVARIANT: a step is judged by those of the policy in force at its
+   * The valid statements per TrustPolicy. INVARIANT: a step is judged by the statements of the policy in force at its
    * start.
    */
   readonly statements: ReadonlyMap<TrustStore, Statements>;
@@ -46,7 +43,7 @@ type Reached = { readonly before: Reached | undefined; readonly used: readonly A
 const WEIGHT = { half: 0.5, whole: 1, none: 0 } as const;
 
 /**
- * Whether some chain of approved steps leads from the start of the change to its end; with the approvals of that chain.
+ * Looks for a chain of approved steps from the start of the change to its end, and returns the approvals of that chain.
  */
 export async function judgeApprovals(steps: ApprovalStep, sources: Sources): Promise<Outcome> {
   const last = steps.ids.length - 1;
@@ -144,8 +141,8 @@ function rulesCovering(
   return [...rules];
 }
 
-// The same change: every path with its modes and blobs, before and after. On another base that is only so where the
-// base moved on in other files, and only an ancestor of this base is an older state of it.
+// Finds statements on the same change: the same paths, modes and blobs, before and after. On a different base this
+// holds only if that base is an ancestor of this one, and differs from it only in other files.
 async function fittingStatements(
   from: number,
   to: number,
@@ -170,9 +167,7 @@ async function fittingStatements(
   return fitting;
 }
 
-/**
- * What everyone says in the end: in the order of their statements, a later one takes back or overrules an earlier one.
- */
+/** Returns each person's final position: a later statement revokes or overrides an earlier one. */
 function standingOf(fitting: readonly Fitting[]): {
   approvals: readonly Approval[];
   rejections: readonly ReadStatement[];
@@ -189,7 +184,7 @@ function standingOf(fitting: readonly Fitting[]): {
       person.approvals = [];
       person.rejection = statement;
     } else {
-      // A review that the forge dismissed takes back what came from the forge, not what the person signed.
+      // A review dismissed on the forge revokes what came from the forge, not what the person signed.
       person.approvals =
         statement.approval.importer === undefined ? [] : person.approvals.filter((a) => a.importer === undefined);
       if (statement.approval.importer === undefined || person.rejection?.approval.importer !== undefined)
@@ -202,9 +197,9 @@ function standingOf(fitting: readonly Fitting[]): {
   };
 }
 
-// Where only a platform signed, its author line may name anybody: whoever really made it could be the one who approves.
-// So one more is asked for, unless an imported request says who opened it. Under a person's merge, that person is one
-// of two already. For going back, one more than for going forward: nobody signed that either.
+// If only a platform signed, its author line may name anyone, and the real author could be an approver. One more
+// approval is required, unless an imported request names who opened it. A person who signed the merge already counts as
+// one of two. A rollback needs one more than a change, because no one signed it either.
 function requiredBy(rule: Rule, { from, to, steps, fitting }: StepContext): number {
   const { required } = rule.approvals;
   if (steps.change.rollback) return required + 1;
@@ -214,7 +209,7 @@ function requiredBy(rule: Rule, { from, to, steps, fitting }: StepContext): numb
   return unsigned.some((by) => by !== undefined) ? Math.max(required, 1) : required;
 }
 
-// People, not keys and not statements: each counts once, by the strongest of what they gave.
+// Counts people, not keys or statements: each counts once, by the strongest approval given.
 function entitledTo(rule: Rule, others: readonly Approval[], store: TrustStore): ReadonlyMap<string, number> {
   const entitled = store.members(rule.approvals.from);
   const people = new Map<string, number>();
@@ -230,7 +225,7 @@ function sum(people: ReadonlyMap<string, number>): number {
   return [...people.values()].reduce((n, weight) => n + weight, 0);
 }
 
-// Whoever could change the policy alone could make anything else trusted.
+// Anyone who could change the policy alone could make anything trusted.
 function judgeRoots({ from, to, steps, store, others }: StepContext): readonly Violation[] {
   const changed = steps.stores.slice(from + 1, to + 1).find((s) => s.digest !== store.digest);
   if (changed === undefined) return [];
@@ -241,7 +236,7 @@ function judgeRoots({ from, to, steps, store, others }: StepContext): readonly V
     return [
       {
         code: 'trust-roots-missing',
-        message: `${what}, and the policy in force names no roots who could approve that`,
+        message: `${what}, but the policy in force names no roots who could approve that`,
         commit: head,
         hint: 'add `spec.roots` to the TrustPolicy of the configuration',
       },
@@ -256,9 +251,11 @@ function judgeRoots({ from, to, steps, store, others }: StepContext): readonly V
   return [
     {
       code: 'trust-not-approved',
-      message: `${what}, which needs ${count(roots.threshold, 'approval')} by its roots ${roots.members.map((m) => `\`${m}\``).join(', ')}; it has ${people.size}`,
+      message:
+        `${what}, which needs ${count(roots.threshold, 'approval')} by its roots ` +
+        `${roots.members.map((m) => `\`${m}\``).join(', ')}; it has ${people.size}`,
       commit: head,
-      hint: `a root who did not make it runs \`countersign approve ${head.slice(0, 12)}\``,
+      hint: `a root who did not make it must run \`countersign approve ${head.slice(0, 12)}\``,
     },
   ];
 }
@@ -270,7 +267,9 @@ function rejectedBy(statement: ReadStatement, { steps, to }: StepContext): Viola
     code: 'approval-rejected',
     message: `\`${principal}\` rejected ${head.slice(0, 12)}${reason === '' ? '' : `: ${reason.slice(0, 200)}`}`,
     commit: head,
-    hint: `\`${principal}\` approves it, or takes that back with \`countersign approvals revoke ${head.slice(0, 12)}\``,
+    hint:
+      `ask \`${principal}\` to approve it, or to revoke the rejection ` +
+      `with \`countersign approvals revoke ${head.slice(0, 12)}\``,
   };
 }
 
@@ -282,8 +281,8 @@ function shortOfApprovals(
 ): Violation {
   const { steps, from, to, makers, fitting, others, statements } = context;
   const [base, head, tree] = [steps.ids[from] ?? '', steps.ids[to] ?? '', steps.trees[to] ?? ''];
-  // Approvals of other changes stay in the repository for ever; only what was filed for this one, or names its commit,
-  // is worth a word.
+  // Approvals of other changes stay in the repository forever. Only those filed for this change, or naming its commit,
+  // are worth mentioning.
   const here = `/${base}-${tree}/`;
   const own = fitting.find(
     (f) => f.statement.decision === 'approve' && makers.has(f.statement.approval.principal),
@@ -317,9 +316,13 @@ function shortOfApprovals(
   const baseOption = base === NO_REVISION ? '' : ` --base ${base.slice(0, 12)}`;
   return {
     code,
-    message: `rule \`${rule.name}\` needs ${count(required, 'approval')} from ${names || 'nobody'} for ${head.slice(0, 12)}; it has ${has}${notes.length === 0 ? '' : ` (${notes.slice(0, 3).join('; ')})`}`,
+    message:
+      `rule \`${rule.name}\` needs ${count(required, 'approval')} from ${names || 'nobody'} for ` +
+      `${head.slice(0, 12)}; it has ${has}${notes.length === 0 ? '' : ` (${notes.slice(0, 3).join('; ')})`}`,
     commit: head,
-    hint: `someone who did not make it runs \`countersign approve ${head.slice(0, 12)}${baseOption}${steps.change.rollback ? ' --rollback' : ''}\``,
+    hint:
+      'someone who did not make it must run `countersign approve ' +
+      `${head.slice(0, 12)}${baseOption}${steps.change.rollback ? ' --rollback' : ''}\``,
   };
 }
 

@@ -11,21 +11,21 @@ import {
 import { judgeSignature, type Refusal } from './judge-signature.ts';
 import type { TrustStore } from './trust-store.ts';
 
-/** Which rules of a policy speak: those of an environment and a branch. */
+/** Selects the rules of a policy that apply: those of an environment and a branch. */
 export type RuleScope = { readonly environment: string; readonly branch: string };
 
 /** Where and when a commit is judged. */
 export type CommitScope = RuleScope & {
-  /** What it changes against its first parent; undefined asks only for the signature. */
+  /** Changes against its first parent; undefined checks only the signature. */
   readonly paths: readonly PathChange[] | undefined;
   readonly moment: Moment;
-  /** The latest committer time of its parents, seconds since 1970, as they claim; undefined when they are not known. */
+  /** The latest committer time of its parents, seconds since 1970, as claimed; undefined if they are unknown. */
   readonly notBefore: number | undefined;
 };
 
 /**
- * The verdict on one commit: whose signature it bears, whether it counts at the moment the commit was first seen, and
- * whether they may sign what it touches on that branch. The times written in the commit are claims; they only narrow.
+ * Judges one commit: who signed it, whether the signature counted when the commit was first seen, and whether the
+ * signer may sign the changed paths on that branch. The times written in the commit are claims; they can only restrict.
  */
 export async function judgeCommit(facts: CommitFacts, store: TrustStore, scope: CommitScope): Promise<CommitVerdict> {
   const about = aboutCommit(facts, scope.moment);
@@ -40,7 +40,7 @@ export async function judgeCommit(facts: CommitFacts, store: TrustStore, scope: 
     return refused({
       code: 'blocked',
       reason: `the policy blocks it: ${blocked}`,
-      hint: 'make the change again in a commit of its own',
+      hint: 'make the change again in a separate commit',
     });
   const { signature } = facts;
   if (signature.kind === 'none')
@@ -63,7 +63,7 @@ export async function judgeCommit(facts: CommitFacts, store: TrustStore, scope: 
   return { ...about, ...proven, outcome: 'verified', code: 'verified', reason: `signed by \`${signature.principal}\`` };
 }
 
-/** The part of a verdict that only says which commit it is. */
+/** Returns the part of a verdict that identifies the commit. */
 export function aboutCommit(facts: CommitFacts, moment: Moment): Omit<CommitVerdict, 'outcome' | 'code' | 'reason'> {
   return {
     commit: facts.id,
@@ -86,7 +86,7 @@ export function aboutCommit(facts: CommitFacts, moment: Moment): Omit<CommitVerd
   };
 }
 
-/** The rules that speak for a path; all of them must hold. */
+/** Returns the rules that apply to a path; all of them must hold. */
 export function rulesFor(policy: TrustPolicy, scope: RuleScope, path: string): TrustPolicy['spec']['rules'] {
   return rulesOf(policy, scope).filter((rule) => rule.paths.some((glob) => globMatches(glob, path)));
 }
@@ -100,7 +100,7 @@ function rulesOf(policy: TrustPolicy, { environment, branch }: RuleScope): Trust
 }
 
 /**
- * The rules that speak when each of them covers every path, so that nobody has to look which paths a commit touches.
+ * Returns the applicable rules if each of them covers every path, so that the paths of commits need not be compared.
  */
 export function rulesForAnyPath(policy: TrustPolicy, scope: RuleScope): TrustPolicy['spec']['rules'] | undefined {
   const rules = rulesOf(policy, scope);
@@ -136,31 +136,33 @@ function judgeTimes(facts: CommitFacts, store: TrustStore, { moment, notBefore }
   if (claimed > moment.at + durationMs(skew))
     return {
       code: 'commit-from-the-future',
-      reason: `its time lies more than ${skew} ahead`,
-      hint: 'correct the clock of the machine it was made on',
+      reason: `its time is more than ${skew} in the future`,
+      hint: 'correct the clock of the machine that made it',
     };
   if (notBefore !== undefined && claimed < notBefore * 1000 - durationMs(skew))
     return {
       code: 'backdated',
-      reason: `it says ${new Date(claimed).toISOString()}, but the commit it builds on says ${new Date(notBefore * 1000).toISOString()}`,
-      hint: 'commit it again with a right clock: `git commit --amend --no-edit -S`',
+      reason:
+        `its time is ${new Date(claimed).toISOString()}, ` +
+        `but the time of the commit it builds on is ${new Date(notBefore * 1000).toISOString()}`,
+      hint: 'commit again with a correct clock: `git commit --amend --no-edit -S`',
     };
   if (maximumAge !== undefined && claimed < moment.at - durationMs(maximumAge))
     return {
       code: 'commit-too-old',
-      reason: `it says it is older than ${maximumAge}, and was not seen before`,
+      reason: `it claims to be older than ${maximumAge}, but was not seen before`,
       hint: 'rebase it, so that it is committed and signed again',
     };
   return undefined;
 }
 
-// A tag that a merge carries is evidence beside the merge's own signature: it may be unknown, but not false.
+// A tag in a merge is evidence besides the merge's own signature. It may be unknown, but not forged.
 async function judgeTags(facts: CommitFacts, store: TrustStore, moment: Moment): Promise<Refusal | undefined> {
   for (const { name, signature } of facts.mergeTags) {
     if (signature.kind === 'bad' && signature.code === 'bad-signature')
       return {
         code: 'mergetag-bad',
-        reason: `the tag \`${name}\` that it merges has a false signature`,
+        reason: `the merged tag \`${name}\` has a forged signature`,
         hint: 'merge it again',
       };
     const refusal =
@@ -168,7 +170,7 @@ async function judgeTags(facts: CommitFacts, store: TrustStore, moment: Moment):
         ? await judgeSignature(signature, store, moment, signature.signedAt ?? moment.at)
         : undefined;
     if (refusal?.code === 'key-compromised')
-      return { ...refusal, code: 'mergetag-bad', reason: `the tag \`${name}\` that it merges: ${refusal.reason}` };
+      return { ...refusal, code: 'mergetag-bad', reason: `the merged tag \`${name}\`: ${refusal.reason}` };
   }
   return undefined;
 }

@@ -5,12 +5,12 @@ import type { KeyTerms, TrustStore } from './trust-store.ts';
 
 type Good = Extract<SignatureFact, { kind: 'good' }>;
 
-/** Why a good signature does not count at a moment. */
+/** Why a valid signature does not count at a moment. */
 export type Refusal = { readonly code: ViolationCode; readonly reason: string; readonly hint?: string };
 
 /**
- * Whether a signature counts at the moment it was first seen. What it claims of itself (`claimedAt`, and its own time
- * for OpenPGP; milliseconds) only narrows: it may not lie after the moment, nor before the key counted.
+ * Tests whether a signature counts at the moment it was first seen. Its own claims (`claimedAt`, and the OpenPGP
+ * signature time; milliseconds) can only restrict: they must not be after that moment, nor before the key became valid.
  */
 export async function judgeSignature(
   fact: Good,
@@ -37,7 +37,7 @@ function judgeHardware(fact: Good, store: TrustStore): Refusal | undefined {
       code: 'touch-required',
       reason:
         fact.hardware === undefined
-          ? 'the key lives on no hardware that could be touched'
+          ? 'the key is not on hardware, so touch cannot be checked'
           : 'the hardware key was not touched for it',
       hint: 'sign with a key made by `ssh-keygen -t ed25519-sk`, without `no-touch-required`',
     };
@@ -46,14 +46,14 @@ function judgeHardware(fact: Good, store: TrustStore): Refusal | undefined {
       code: 'pin-required',
       reason:
         fact.hardware === undefined
-          ? 'the key lives on no hardware that could ask for a PIN'
-          : 'the hardware key asked for no PIN or fingerprint',
+          ? 'the key is not on hardware, so a PIN cannot be checked'
+          : 'the hardware key did not ask for a PIN or fingerprint',
       hint: 'sign with a key made by `ssh-keygen -t ed25519-sk -O verify-required`',
     };
   return undefined;
 }
 
-// A key may be listed with several windows; one that holds is enough.
+// A key may be listed with several validity periods; one that matches is enough.
 function judgeTerms(fact: Good, store: TrustStore, at: number, claimedAt: number): Refusal | undefined {
   if (fact.certificate !== undefined) return undefined;
   let refusal: Refusal | undefined;
@@ -71,24 +71,24 @@ function refusedBy(terms: KeyTerms, what: string, at: number, claimedAt: number)
     revoked?.reason === 'compromised' &&
     !(revoked.compromisedSince !== undefined && at < Date.parse(revoked.compromisedSince))
   )
-    return { code: 'key-compromised', reason: `${what} is compromised`, hint: 'sign it again with another key' };
+    return { code: 'key-compromised', reason: `${what} is compromised`, hint: 'sign it again with a different key' };
   if (revoked !== undefined && revoked.reason !== 'compromised' && at >= Date.parse(revoked.at))
     return {
       code: 'key-revoked',
       reason: `${what} was ${revoked.reason} at ${revoked.at}`,
-      hint: 'sign it again with a key that counts today',
+      hint: 'sign it again with a key that is valid today',
     };
   if (at < terms.validAfter || claimedAt < terms.validAfter)
     return {
       code: 'key-not-yet-valid',
-      reason: `${what} counts from ${day(terms.validAfter)} on`,
+      reason: `${what} is valid from ${day(terms.validAfter)} on`,
       hint: 'set `spec.source.baseline` for older history',
     };
   if (at >= terms.validBefore)
     return {
       code: 'key-expired',
-      reason: `${what} has not counted since ${day(terms.validBefore)}`,
-      hint: 'sign with a key that counts today; set `spec.source.baseline` for older history',
+      reason: `${what} has not been valid since ${day(terms.validBefore)}`,
+      hint: 'sign with a key that is valid today; set `spec.source.baseline` for older history',
     };
   return undefined;
 }
@@ -99,7 +99,10 @@ function judgeCertificate(fact: Good, store: TrustStore, at: number): Refusal | 
   if (at < certificate.validAfter || at >= certificate.validBefore)
     return {
       code: 'certificate-expired',
-      reason: `its certificate counts from ${new Date(certificate.validAfter).toISOString()}${Number.isFinite(certificate.validBefore) ? ` to ${new Date(certificate.validBefore).toISOString()}` : ''}`,
+      reason:
+        'its certificate is valid from ' +
+        `${new Date(certificate.validAfter).toISOString()}` +
+        `${Number.isFinite(certificate.validBefore) ? ` to ${new Date(certificate.validBefore).toISOString()}` : ''}`,
       hint: 'push sooner after signing, or sign again with a new certificate',
     };
   let refusal: Refusal | undefined;
@@ -118,19 +121,21 @@ function judgeClaims(fact: Good, store: TrustStore, at: number, claimedAt: numbe
   if (fact.signedAt > at + durationMs(skew))
     return {
       code: 'signature-from-the-future',
-      reason: `its signature’s time lies more than ${skew} ahead`,
-      hint: 'correct the clock of the machine it was made on',
+      reason: `its signature’s time is more than ${skew} in the future`,
+      hint: 'correct the clock of the machine that made it',
     };
   if (fact.endsAt !== undefined && at >= fact.endsAt)
     return {
       code: 'signature-expired',
-      reason: `the signature itself ended at ${new Date(fact.endsAt).toISOString()}`,
+      reason: `the signature expired at ${new Date(fact.endsAt).toISOString()}`,
       hint: 'sign it again',
     };
   if (Math.abs(fact.signedAt - claimedAt) > durationMs(spread))
     return {
       code: 'times-apart',
-      reason: `its signature says ${new Date(fact.signedAt).toISOString()}, the commit ${new Date(claimedAt).toISOString()}: one of them is not true`,
+      reason:
+        `its signature is dated ${new Date(fact.signedAt).toISOString()}, ` +
+        `the commit ${new Date(claimedAt).toISOString()}: one of them is false`,
       hint: 'sign when you commit: `git commit --amend --no-edit -S` sets both',
     };
   return undefined;
@@ -147,8 +152,8 @@ async function judgeOpenPgp(fact: Good, store: TrustStore, at: number): Promise<
   if ((fact.signedAt ?? 0) < (made?.getCreationTime().getTime() ?? 0))
     return {
       code: 'backdated',
-      reason: 'its signature’s time lies before the key was made',
-      hint: 'sign it again with a right clock',
+      reason: 'its signature is dated before the key was created',
+      hint: 'sign it again with a correct clock',
     };
   const since = store
     .terms(fact.key)
@@ -161,7 +166,7 @@ async function judgeOpenPgp(fact: Good, store: TrustStore, at: number): Promise<
   const revoked = revocations.map((r) => refusedByRevocation(r, at, since)).find((r) => r !== undefined);
   if (revoked !== undefined) return revoked;
   const id = (made ?? owner.key).getKeyID();
-  // Thousands of commits are first seen in one look: the same key at the same moment is asked about once.
+  // One check can first see thousands of commits: each key is checked once per moment.
   const known = checked.get(store) ?? new Map<string, Refusal | undefined>();
   checked.set(store, known);
   const question = `${fact.key} ${id.toHex()} ${at}`;
@@ -184,12 +189,12 @@ function refusedByRevocation(revocation: KeyRevocation, at: number, since: strin
       : {
           code: 'key-revoked',
           reason: `the OpenPGP key was retired at ${when}`,
-          hint: 'sign it again with a key that counts today',
+          hint: 'sign it again with a key that is valid today',
         };
   if (since !== undefined && at < Date.parse(since)) return undefined;
   return {
     code: 'key-compromised',
     reason: `the OpenPGP key was revoked at ${when} as compromised or without a reason`,
-    hint: 'sign it again with another key; `revoked.compromisedSince` keeps what the ledger saw before',
+    hint: 'sign it again with a different key; `revoked.compromisedSince` keeps commits the ledger saw before',
   };
 }

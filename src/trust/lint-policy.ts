@@ -1,7 +1,7 @@
 import { count, type TrustPolicy } from '../model/index.ts';
 import type { KeyDescription } from './describe-keys.ts';
 
-/** Something in a policy that holds, but will surprise. */
+/** Something in a policy that is valid but surprising. */
 export type LintFinding = {
   readonly severity: 'error' | 'warning';
   readonly code: string;
@@ -12,8 +12,8 @@ export type LintFinding = {
 const SOON_MS = 30 * 86_400_000;
 
 /**
- * What a reviewer of the policy should look at. Errors: a rule that nobody can meet, or that a single person meets
- * alone.
+ * Returns findings a reviewer of the policy should look at. Errors are rules that can never be met, or that one person
+ * can meet alone.
  */
 export function lintPolicy(
   { spec }: TrustPolicy,
@@ -34,15 +34,16 @@ export function lintPolicy(
       find(
         'error',
         'approvals-out-of-reach',
-        `rule \`${rule.name}\` needs ${count(required, 'approval')}, but only ${people.length} of those named are people`,
+        `rule \`${rule.name}\` needs ${count(required, 'approval')}, ` +
+          `but only ${people.length} of those named are people`,
         'name more people, or lower `required`',
       );
     else if (required > 0 && signers.every((s) => people.filter((p) => p !== s).length < required))
       find(
         'error',
         'approvals-out-of-reach',
-        `rule \`${rule.name}\`: whoever signs, too few others are left to approve`,
-        'nobody approves their own change: name one person more',
+        `rule \`${rule.name}\`: for any signer, too few other people are left to approve`,
+        'no one approves their own change: name one more person',
       );
     else if (signers.some((s) => people.includes(s) && people.length - 1 < required))
       find(
@@ -52,34 +53,34 @@ export function lintPolicy(
           .filter((s) => people.includes(s))
           .map((s) => `\`${s}\``)
           .join(', ')} need everyone else`,
-        'name one approver more than is required',
+        'name one approver more than required',
       );
     if (required === 0)
       find(
         'warning',
         'no-approval',
-        `rule \`${rule.name}\` lets one person change things alone`,
+        `rule \`${rule.name}\` lets one person make changes alone`,
         'set `approvals.required` to 1 or more',
       );
     for (const p of signers.filter((s) => kinds.get(s) === 'platform'))
       find(
         'warning',
         'platform-signs',
-        `rule \`${rule.name}\` takes commits signed by the platform \`${p}\`, which signs for any of its users`,
-        'its merges are checked; anything else needs an approval',
+        `rule \`${rule.name}\` accepts commits signed by the platform \`${p}\`, which signs for any of its users`,
+        'its merges are checked; anything else should need an approval',
       );
     for (const p of members(from).filter((m) => kinds.get(m) !== 'person' && kinds.has(m)))
       find(
         'warning',
         'approver-no-person',
-        `rule \`${rule.name}\` names \`${p}\` as approver, which is no person and is never counted`,
+        `rule \`${rule.name}\` names \`${p}\` as approver, which is not a person and never counts`,
         'take it out',
       );
     if (rule.approvals.forgeReviews === 'whole')
       find(
         'warning',
         'forge-reviews-whole',
-        `rule \`${rule.name}\` takes a forge’s word like a person’s signature`,
+        `rule \`${rule.name}\` counts a forge review like a person’s signature`,
         'set `forgeReviews: half`',
       );
   }
@@ -88,8 +89,9 @@ export function lintPolicy(
     find(
       'warning',
       'roots-tight',
-      `a root who changes the policy leaves only ${members(roots.members).length - 1} to approve that, and ${roots.threshold} must`,
-      'name one root more',
+      `a root who changes the policy leaves only ${members(roots.members).length - 1} to approve, ` +
+        `but ${roots.threshold} must`,
+      'name one more root',
     );
   const byNumber = keys.filter((k) => k.role !== 'authority');
   for (const p of spec.principals) {
@@ -103,14 +105,14 @@ export function lintPolicy(
       find(
         'warning',
         'no-key',
-        `\`${p.name}\` has no key, so nothing is ever theirs`,
-        'add a key, or take the principal out',
+        `\`${p.name}\` has no key, so nothing can be attributed to them`,
+        'add a key, or remove the principal',
       );
     if (p.kind === 'person' && p.emails.length === 0)
       find(
         'warning',
         'no-address',
-        `\`${p.name}\` has no \`emails\`, so commits written under their name do not keep them from approving`,
+        `\`${p.name}\` has no \`emails\`, so commits written under their name do not stop them from approving`,
         'list every address they commit under',
       );
   }
@@ -128,17 +130,17 @@ export function lintPolicy(
       find(
         'warning',
         'key-ended',
-        `${what} ended ${k.validBefore ?? ''}`,
-        'renew it; keep it listed for what was seen before',
+        `${what} expired ${k.validBefore ?? ''}`,
+        'renew it; keep it listed for commits seen before',
       );
     else if (ends !== undefined && ends - now < SOON_MS)
-      find('warning', 'key-ends-soon', `${what} ends ${k.validBefore ?? ''}`, 'renew it now');
+      find('warning', 'key-ends-soon', `${what} expires ${k.validBefore ?? ''}`, 'renew it now');
     if (k.type === 'ssh-rsa' && (k.bits ?? 0) < spec.algorithms.minimumRsaBits)
       find(
         'error',
         'key-weak',
-        `${what} has ${k.bits ?? 0} bits; the policy asks for ${spec.algorithms.minimumRsaBits}`,
-        'make an ed25519 key',
+        `${what} has ${k.bits ?? 0} bits; the policy requires ${spec.algorithms.minimumRsaBits}`,
+        'create an ed25519 key',
       );
   }
   return findings;

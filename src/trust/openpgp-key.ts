@@ -1,13 +1,13 @@
 import { config, enums, type Key, type KeyID, readKeys, type SignaturePacket, type Subkey } from 'openpgp';
 
-/** A revocation that stands in an OpenPGP key itself. Times in milliseconds since 1970. */
+/** A revocation contained in an OpenPGP key itself. Times in milliseconds since 1970. */
 export type KeyRevocation = {
-  /** Compromised, or no reason given: nothing it ever signed can be believed. */
+  /** Compromised, or without a reason: nothing the key ever signed is trusted. */
   readonly hard: boolean;
   readonly at: number;
 };
 
-/** One OpenPGP primary key with its whole history, its revocations taken out to be judged by time. */
+/** One OpenPGP primary key with its whole history. Its revocations are extracted and judged by time. */
 export type OpenPgpKey = {
   readonly fingerprint: string;
   readonly key: Key;
@@ -22,44 +22,45 @@ export type KeyRefusal = {
   readonly reason: string;
 };
 
-const MAX_KEYS = 1000; // keys and exports in one armored text; a keyring of a whole company
+const MAX_KEYS = 1000; // keys and exports in one armored text; the keyring of a whole company
 const MAX_TEXT = 4 * 1024 * 1024; // that keyring, with photographs
 
 /**
- * The library's own limits, with the policy's for RSA; DSA, ElGamal, secp256k1, MD5, RIPEMD and SHA-1 over data are out
- * already.
+ * Returns the library's own limits, with the policy's for RSA. The library already excludes DSA, ElGamal, secp256k1,
+ * MD5, RIPEMD and SHA-1 over data.
  */
 export function openPgpConfig(minimumRsaBits: number): typeof config {
   return { ...config, minRSABits: minimumRsaBits };
 }
 
 /**
- * Reads armored public keys and merges the exports of one key: an export after a renewal holds only the newest
- * self-signature, and what the key signed before would be lost. Throws an Error for private and unreadable keys.
+ * Reads armored public keys and merges exports of the same key. An export after a renewal contains only the newest
+ * self-signature, which would invalidate everything the key signed before. Throws an Error for private and unreadable
+ * keys.
  */
 export async function readOpenPgpKeys(armored: string, minimumRsaBits: number): Promise<OpenPgpKey[]> {
   if (armored.length > MAX_TEXT) throw new Error(`it is longer than ${MAX_TEXT} characters`);
   const blocks = armored.split(/(?=-----BEGIN PGP)/).filter((b) => b.includes('-----BEGIN PGP'));
-  if (blocks.length > MAX_KEYS) throw new Error(`it holds more than ${MAX_KEYS} keys`);
+  if (blocks.length > MAX_KEYS) throw new Error(`it contains more than ${MAX_KEYS} keys`);
   const merged = new Map<string, Key>();
   for (const block of blocks) {
     const keys = await readKeys({ armoredKeys: block }).catch((cause: Error) => {
-      // the library throws TypeErrors for bytes, too
-      throw new Error(`it is no OpenPGP public key: ${cause.message}`, { cause });
+      // the library may also throw TypeErrors for bad bytes
+      throw new Error(`it is not an OpenPGP public key: ${cause.message}`, { cause });
     });
     for (const key of keys) {
       if (key.isPrivate()) throw new Error('it is a private key');
       const fingerprint = key.getFingerprint().toUpperCase();
       const earlier = merged.get(fingerprint);
       merged.set(fingerprint, earlier === undefined ? key : await earlier.update(key));
-      if (merged.size > MAX_KEYS) throw new Error(`it holds more than ${MAX_KEYS} keys`);
+      if (merged.size > MAX_KEYS) throw new Error(`it contains more than ${MAX_KEYS} keys`);
     }
   }
-  if (merged.size === 0) throw new Error('it holds no OpenPGP public key');
+  if (merged.size === 0) throw new Error('it contains no OpenPGP public key');
   return Promise.all([...merged].map(([fingerprint, key]) => withoutRevocations(fingerprint, key, minimumRsaBits)));
 }
 
-/** The key or subkey with the id if it may sign at the moment, else why not. Revocations are not looked at. */
+/** Returns the key or subkey with the id if it may sign at the moment, otherwise the reason. Ignores revocations. */
 export async function signingKeyAt(
   key: OpenPgpKey,
   id: KeyID,
@@ -67,19 +68,19 @@ export async function signingKeyAt(
   minimumRsaBits: number,
 ): Promise<KeyRefusal | undefined> {
   const limits = openPgpConfig(minimumRsaBits);
-  // A renewed key whose older self-signatures were not kept: judged at the first moment that its remaining ones speak
-  // of.
+  // A renewed key may have lost its older self-signatures. It is judged at the earliest moment its remaining ones
+  // cover.
   const moment = Math.max(at, historyBegins(key.key, id));
   try {
     if (key.key.getCreationTime().getTime() > at)
-      return { code: 'key-not-yet-valid', reason: 'the key was made later' };
+      return { code: 'key-not-yet-valid', reason: 'the key was created later' };
     await key.key.getSigningKey(id, new Date(moment), undefined, limits);
     return undefined;
   } catch (thrown) {
     const reason = (thrown as Error).message
       .replace(/^Error verifying .*?: /, '')
       .replace(/^Could not find valid signing key packet in key [0-9a-f]+: /, '');
-    if (/expired/i.test(reason)) return { code: 'key-expired', reason: 'the key had ended' };
+    if (/expired/i.test(reason)) return { code: 'key-expired', reason: 'the key had expired' };
     if (/too short|not supported|disallow|is considered too weak|insecure|rejected/i.test(reason))
       return { code: 'algorithm-too-weak', reason };
     return { code: 'key-not-valid', reason };
@@ -127,7 +128,8 @@ function idOf(subkey: Subkey): string {
   return subkey.getKeyID().toHex();
 }
 
-// RFC 9580 section 5.2.3.31: superseded and retired say the key was good until then; anything else takes it all back.
+// RFC 9580 section 5.2.3.31: superseded and retired mean that the key was good until then; anything else revokes it
+// entirely.
 function isHard(signature: SignaturePacket): boolean {
   const { keyRetired, keySuperseded } = enums.reasonForRevocation;
   return signature.reasonForRevocationFlag !== keyRetired && signature.reasonForRevocationFlag !== keySuperseded;

@@ -1,10 +1,10 @@
 import { createHash, createPublicKey, type KeyObject, verify } from 'node:crypto';
 import { type config, enums, SignaturePacket } from 'openpgp';
 
-/** A key or subkey as the library reads it. */
+/** A key or subkey as read by the library. */
 export type KeyPacket = Parameters<SignaturePacket['verify']>[0];
 
-const MAX_ARMOR = 64 * 1024; // an RSA-16384 signature is 3 KiB
+const MAX_ARMOR = 64 * 1024; // an RSA-16384 signature has 3 KiB
 const SIGNATURE_TAG = 2;
 const HASHES = new Map<number | null, string>([
   [enums.hash.sha256, 'sha256'],
@@ -13,8 +13,8 @@ const HASHES = new Map<number | null, string>([
 ]);
 
 /**
- * Reads exactly one detached binary signature packet in one armor block, or gives undefined: anything else has been
- * used to show one signature and check another.
+ * Reads exactly one detached binary signature packet in one armor block, otherwise returns undefined. Looser parsing
+ * has been used to show one signature and verify another.
  */
 export function readOpenPgpSignature(armored: string): SignaturePacket | undefined {
   const bytes = readArmor(armored);
@@ -30,9 +30,11 @@ export function readOpenPgpSignature(armored: string): SignaturePacket | undefin
 }
 
 /**
- * Whether the signature over the bytes is the key's; undefined when it is, else why not. No clock takes part. Ed25519,
- * which most commits are signed with, is verified by Node's own cryptography with the key kept ready; the rest, and
- * every doubt, goes to the library. Both ways are held against each other in `test/trust/openpgp.test.ts`.
+ * Checks whether the key made the signature over the bytes: undefined if so, otherwise the reason. Independent of the
+ * clock.
+ *
+ * Most commits are signed with Ed25519, which Node's own cryptography verifies with a cached key. Everything else, and
+ * every doubtful case, goes to the library. `test/trust/openpgp.test.ts` compares both ways.
  */
 export async function verifyOpenPgpSignature(
   packet: SignaturePacket,
@@ -50,7 +52,7 @@ export async function verifyOpenPgpSignature(
   );
 }
 
-// RFC 9580 section 6.2, strictly: nothing before, between or after. The checksum is optional there and proves nothing.
+// RFC 9580 section 6.2, strictly: nothing before, between or after. The checksum is optional and proves nothing.
 function readArmor(armored: string): Buffer | undefined {
   if (armored.length > MAX_ARMOR) return undefined;
   const text = armored.includes('\r') ? armored.replaceAll('\r\n', '\n') : armored;
@@ -61,7 +63,7 @@ function readArmor(armored: string): Buffer | undefined {
   return match === null ? undefined : Buffer.from(match[1] ?? '', 'base64');
 }
 
-// RFC 9580 section 4.2: old and new headers, of definite length, and not a byte behind the packet.
+// RFC 9580 section 4.2: old and new headers, of definite length, and no bytes after the packet.
 function onlyPacket(bytes: Buffer): Buffer | undefined {
   const first = bytes[0] ?? 0;
   if ((first & 0x80) === 0) return undefined;
@@ -84,7 +86,7 @@ function oldLength(bytes: Buffer, type: number): [number | undefined, number] {
   return [bytes.readUIntBE(1, width), 1 + width];
 }
 
-// What the library would look at beside the cryptography: where there is anything of it, the library decides.
+// Tests for properties the library checks besides the cryptography: if there are any, the library decides.
 function isPlain(packet: SignaturePacket, key: KeyPacket): boolean {
   return (
     packet.version === 4 &&
@@ -106,7 +108,7 @@ function algorithmOf(key: KeyPacket): number | undefined {
   return (key as unknown as Ed25519Parts).algorithm;
 }
 
-// RFC 9580 section 5.2.4: the data, the hashed part of the packet, and a trailer; EdDSA signs the digest of that.
+// RFC 9580 section 5.2.4: the data, the hashed part of the packet, and a trailer; EdDSA signs their digest.
 function verifyEd25519(packet: SignaturePacket, key: KeyPacket, bytes: Uint8Array): boolean | undefined {
   const hash = HASHES.get(packet.hashAlgorithm);
   const ready = keyObject(key);

@@ -1,11 +1,11 @@
-/** A field of a protobuf message: a number, or bytes that may be text or another message. */
+/** Value of a protobuf field: a number, or bytes that may be text or a nested message. */
 type Value = bigint | Buffer;
 
 const MAX_FIELDS = 10_000;
 
 /**
  * Reads the fields of one protobuf message (protobuf.dev, Encoding): varints and length-delimited values, by number, in
- * their order. Throws a RangeError for anything else; what a number means is the caller's knowledge.
+ * order. Throws a RangeError for anything else. The caller knows what the numbers mean.
  */
 export function readProtobuf(bytes: Buffer): ReadonlyMap<number, readonly Value[]> {
   const fields = new Map<number, Value[]>();
@@ -25,7 +25,7 @@ export function readProtobuf(bytes: Buffer): ReadonlyMap<number, readonly Value[
     const tag = Number(varint());
     if (++count > MAX_FIELDS) throw new RangeError('a protobuf message has too many fields');
     const [number, type] = [tag >> 3, tag & 7];
-    if (type !== 0 && type !== 2) throw new RangeError(`a protobuf field of wire type ${type}`);
+    if (type !== 0 && type !== 2) throw new RangeError(`unsupported protobuf wire type ${type}`);
     let value: Value = varint();
     if (type === 2) {
       const length = Number(value);

@@ -3,16 +3,16 @@ import { readApproval, repositoryUri } from './approval.ts';
 import type { ReadApproval, ReadStatement } from './statement.ts';
 import type { TrustStore } from './trust-store.ts';
 
-/** An approval as it was found in the repository. */
+/** An approval as found in the repository. */
 export type StoredEnvelope = { readonly path: string; readonly text: string };
 
-/** Statements on a change that are heard, and why others are not. */
+/** Statements on a change that count, and the reasons why others do not. */
 export type Statements = {
   readonly heard: readonly (ReadStatement & { readonly path: string })[];
   readonly discarded: readonly { readonly path: string; readonly code: ViolationCode; readonly message: string }[];
 };
 
-/** Statements made for this repository, ref and environment; the others are told apart with a reason. */
+/** Returns the statements made for this repository, ref and environment. The others are returned with a reason. */
 export async function readStatements(
   change: Pick<Change, 'repository' | 'ref' | 'environment'>,
   store: TrustStore,
@@ -53,6 +53,6 @@ function elsewhere(
     ? undefined
     : {
         code: 'approval-elsewhere',
-        message: `\`${read.approval.principal}\`’s approval is for another repository, branch or environment`,
+        message: `\`${read.approval.principal}\`’s approval is for a different repository, branch or environment`,
       };
 }

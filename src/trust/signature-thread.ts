@@ -5,7 +5,7 @@ import { examineSignature } from './examine-signature.ts';
 import type { SignatureAnswer, SignatureBatch } from './signature-threads.ts';
 import { openTrustStore } from './trust-store.ts';
 
-// The inside of one thread: the same keys, read once, and the same function as everywhere.
+// Code of one thread: the same keys, read once, and the same function as everywhere else.
 const store = await openTrustStore((workerData as ThreadData).policy);
 
 parentPort?.on('message', async (batch: SignatureBatch) => {

@@ -2,7 +2,7 @@ import { extname } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { CountersignError, type SignatureFact, type TrustPolicy } from '../model/index.ts';
 
-/** Signatures as they travel to a thread: one block of bytes, handed over and not copied. */
+/** Signatures in transit to a thread: one block of bytes, transferred instead of copied. */
 export type SignatureBatch = {
   readonly id: number;
   readonly bytes: Uint8Array;
@@ -16,13 +16,13 @@ type Waiting = {
   readonly reject: (reason: unknown) => void;
 };
 
-// a thread holds the keys and one batch; more than this is a defect, and ends the thread, not the service
+// a thread holds the keys and one batch; exceeding this is a defect, and ends the thread but not the service
 const MAX_HEAP_MIB = 256;
-const YOUNG_MIB = 8; // facts are small and soon told; more would only be memory
+const YOUNG_MIB = 8; // facts are small and short-lived; more would waste memory
 
 /**
- * Threads that examine signatures under one TrustPolicy. A thread that dies fails what waits; nothing counts as
- * examined then.
+ * Threads that examine signatures under one TrustPolicy. If a thread dies, its pending batches fail and count as
+ * unexamined.
  */
 export class SignatureThreads {
   readonly #workers: readonly Worker[];
@@ -46,7 +46,7 @@ export class SignatureThreads {
     });
   }
 
-  /** The facts of each signature, in order. */
+  /** Returns the facts of each signature, in order. */
   examine(
     items: readonly { readonly payload: Uint8Array; readonly signature: string | undefined }[],
   ): Promise<readonly SignatureFact[]> {
@@ -75,7 +75,7 @@ export class SignatureThreads {
   }
 
   #fail(cause: unknown): void {
-    this.#failed = new CountersignError('signatures-not-examined', 'a thread that examines signatures ended', {
+    this.#failed = new CountersignError('signatures-not-examined', 'a signature thread ended', {
       cause,
       recover: 'retry',
     });

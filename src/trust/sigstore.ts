@@ -7,7 +7,7 @@ import { toSignedEntity, toTrustMaterial, Verifier } from '@sigstore/verify';
 import { canonicalJson } from '../model/index.ts';
 import { readProtobuf } from './protobuf.ts';
 
-/** Whose signature it is by the certificate, and when the log saw it (milliseconds since 1970). */
+/** The signer named by the certificate, and when the log saw the signature (milliseconds since 1970). */
 export type SigstoreSigner = {
   readonly issuer: string;
   readonly subject: string;
@@ -16,21 +16,21 @@ export type SigstoreSigner = {
 };
 
 /**
- * Verifies armored `SIGNED MESSAGE` signatures as gitsign makes them in its offline mode. Throws an Error that says
- * what does not hold.
+ * Verifies armored `SIGNED MESSAGE` signatures made by gitsign in offline mode. Throws an Error with the reason if one
+ * is invalid.
  */
 export type SigstoreVerifier = (bytes: Uint8Array, armored: string) => SigstoreSigner;
 
-const MAX_ARMOR = 64 * 1024; // two certificates and a log entry are 8 KiB
+const MAX_ARMOR = 64 * 1024; // two certificates and a log entry have 8 KiB
 const MESSAGE_DIGEST = '1.2.840.113549.1.9.4';
 const CONTENT_TYPE = '1.2.840.113549.1.9.3';
 const DATA = '06092a864886f70d010701'; // 1.2.840.113549.1.7.1 in DER
 const SHA_256 = '2.16.840.1.101.3.4.2.1';
-const LOG_ENTRY = '1.3.6.1.4.1.57264.3.1'; // gitsign: the Rekor entry as protobuf, so that nobody has to ask a server
+const LOG_ENTRY = '1.3.6.1.4.1.57264.3.1'; // gitsign: the Rekor entry as protobuf, so that no server has to be asked
 
 /**
- * A verifier under a Sigstore trusted root (its JSON). Throws an Error when that cannot be read. Keys come from there
- * and from nowhere else; nothing is fetched. `logs` says how many entries of transparency logs each signature needs.
+ * Returns a verifier for a Sigstore trusted root (JSON). Throws an Error if the root cannot be read. Keys come only
+ * from the root; nothing is fetched. `logs` is the number of transparency log entries each signature needs.
  */
 export function openSigstore(trustedRoot: string, options: { readonly certificateLogs: number }): SigstoreVerifier {
   const material = toTrustMaterial(TrustedRoot.fromJSON(JSON.parse(trustedRoot)));
@@ -44,8 +44,8 @@ export function openSigstore(trustedRoot: string, options: { readonly certificat
   return (bytes, armored) => verify(verifier, Buffer.from(bytes), readArmor(armored));
 }
 
-// The signature is over the signed attributes, and they hold the digest of the content: both have to be looked at
-// (gitsign's own mapping of CMS to a Sigstore bundle; CVE-2026-44310 is what forgetting a part of it looks like).
+// The signature covers the signed attributes, which contain the digest of the content, so both must be checked. This is
+// gitsign's mapping of CMS to a Sigstore bundle; CVE-2026-44310 comes from skipping a part of it.
 function verify(verifier: Verifier, content: Buffer, der: Buffer): SigstoreSigner {
   const { signer, certificate } = readSignedData(der);
   if (signer.signedAttrs === undefined) throw new Error('it has no signed attributes');
@@ -54,7 +54,7 @@ function verify(verifier: Verifier, content: Buffer, der: Buffer): SigstoreSigne
   if (!Buffer.from(AsnConvert.parse(digest, OctetString).buffer).equals(sha256(content)))
     throw new Error('it does not match the content');
   if (Buffer.from(attribute(signer, 'signedAttrs', CONTENT_TYPE)).toString('hex') !== DATA)
-    throw new Error('it is over something else than data');
+    throw new Error('its content type is not data');
   const artifact = derSet(signer.signedAttrs.map((a) => Buffer.from(AsnConvert.serialize(a))));
   const signature = Buffer.from(signer.signature.buffer);
   const bundle = toMessageSignatureBundle({
@@ -72,19 +72,19 @@ function verify(verifier: Verifier, content: Buffer, der: Buffer): SigstoreSigne
   };
 }
 
-/** Whom the certificate of a verified signature names. Throws an Error where that is nobody. */
+/** Returns the identity in the certificate of a verified signature. Throws an Error if there is none. */
 export function namedBy({ identity }: ReturnType<Verifier['verify']>): {
   readonly issuer: string;
   readonly subject: string;
 } {
   const issuer = identity?.extensions?.issuer;
   const subject = identity?.subjectAlternativeName;
-  if (issuer === undefined || subject === undefined) throw new Error('its certificate names nobody');
+  if (issuer === undefined || subject === undefined) throw new Error('its certificate names no one');
   return { issuer, subject };
 }
 
-// RFC 5652 section 5.4: what is signed is the DER of the attributes as a SET. Made from the attributes that were looked
-// at, so that nothing else can be what was signed.
+// RFC 5652 section 5.4: the signature covers the DER of the attributes as a SET. It is built from the checked
+// attributes, so nothing else can have been signed.
 function derSet(parts: readonly Buffer[]): Buffer {
   const content = Buffer.concat(parts);
   const size =
@@ -103,14 +103,14 @@ function readArmor(armored: string): Buffer {
 }
 
 function readSignedData(der: Buffer): { signer: SignerInfo; certificate: Buffer } {
-  if (der.length !== derLength(der)) throw new Error('it has bytes behind its end');
+  if (der.length !== derLength(der)) throw new Error('it has bytes after its end');
   const outer = AsnConvert.parse(der, ContentInfo);
-  if (outer.contentType !== id_signedData) throw new Error('it is CMS, but nothing signed');
+  if (outer.contentType !== id_signedData) throw new Error('it is CMS, but not signed data');
   const signed = AsnConvert.parse(outer.content, SignedData);
-  if (signed.encapContentInfo.eContent !== undefined) throw new Error('it brings its own content');
+  if (signed.encapContentInfo.eContent !== undefined) throw new Error('it contains its own content');
   const [signer] = signed.signerInfos;
   if (signed.signerInfos.length !== 1 || signer === undefined)
-    throw new Error('it does not hold exactly one signature');
+    throw new Error('it does not contain exactly one signature');
   const certificates = [...(signed.certificates ?? new CertificateSet())].flatMap((c) =>
     c.certificate === undefined ? [] : [Buffer.from(AsnConvert.serialize(c.certificate))],
   );
@@ -123,11 +123,11 @@ function readSignedData(der: Buffer): { signer: SignerInfo; certificate: Buffer 
   const own = certificates.filter(
     (c) => new X509Certificate(c).serialNumber.toLowerCase().replace(/^(00)+/, '') === serial,
   );
-  if (own.length !== 1 || own[0] === undefined) throw new Error('it does not bring the one certificate that made it');
+  if (own.length !== 1 || own[0] === undefined) throw new Error('it does not contain the one certificate that made it');
   return { signer, certificate: own[0] };
 }
 
-// X.690 section 8.1.3: how long the first element is, its header included; the library reads on without a word.
+// X.690 section 8.1.3: length of the first element including its header. The library silently reads further.
 function derLength(der: Buffer): number {
   const first = der[1] ?? 0;
   const width = first & 0x7f;
@@ -139,14 +139,13 @@ function attribute(signer: SignerInfo, where: 'signedAttrs' | 'unsignedAttrs', t
   const found = (signer[where] ?? []).filter((a) => a.attrType === type);
   const [value] = found[0]?.attrValues ?? [];
   if (found.length !== 1 || found[0]?.attrValues.length !== 1 || value === undefined) {
-    if (type === LOG_ENTRY)
-      throw new Error('it brings no entry of the transparency log: gitsign was not in its offline mode');
-    throw new Error(`it does not hold the attribute ${type} once`);
+    if (type === LOG_ENTRY) throw new Error('it has no transparency log entry: gitsign was not in offline mode');
+    throw new Error(`it does not have the attribute ${type} exactly once`);
   }
   return value;
 }
 
-// dev.sigstore.rekor.v1.TransparencyLogEntry. Its body may be left out, for it can be made again from what was signed.
+// dev.sigstore.rekor.v1.TransparencyLogEntry. Its body may be absent, because it can be rebuilt from the signed data.
 function readLogEntry(signer: SignerInfo, artifact: Buffer, signature: Buffer, certificate: Buffer) {
   const entry = readProtobuf(
     Buffer.from(AsnConvert.parse(attribute(signer, 'unsignedAttrs', LOG_ENTRY), OctetString).buffer),
@@ -188,7 +187,7 @@ type Fields = ReturnType<typeof readProtobuf>;
 
 function bytesOf(fields: Fields, n: number): Buffer {
   const value = fields.get(n)?.at(-1) ?? Buffer.alloc(0);
-  if (typeof value === 'bigint') throw new Error('the log entry is not of its type');
+  if (typeof value === 'bigint') throw new Error('the log entry has the wrong type');
   return value;
 }
 
@@ -202,12 +201,15 @@ function text(fields: Fields, n: number): string {
 
 function number(fields: Fields, n: number): bigint {
   const value = fields.get(n)?.at(-1) ?? 0n;
-  if (typeof value !== 'bigint') throw new Error('the log entry is not of its type');
+  if (typeof value !== 'bigint') throw new Error('the log entry has the wrong type');
   return value;
 }
 
 function pem(der: Buffer): string {
-  return `-----BEGIN CERTIFICATE-----\n${(der.toString('base64').match(/.{1,64}/g) ?? []).join('\n')}\n-----END CERTIFICATE-----\n`;
+  return (
+    '-----BEGIN CERTIFICATE-----\n' +
+    `${(der.toString('base64').match(/.{1,64}/g) ?? []).join('\n')}\n-----END CERTIFICATE-----\n`
+  );
 }
 
 function sha256(bytes: Uint8Array): Buffer {

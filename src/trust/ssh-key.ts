@@ -1,22 +1,20 @@
 import { createHash, createPublicKey, type KeyObject, verify } from 'node:crypto';
 import { field, SshFormatError, unsigned, Wire } from './ssh-wire.ts';
 
-/**
- * An OpenSSH public key: its wire bytes in base64 (which tell keys apart), its fingerprint and what verifies with it.
- */
+/** An OpenSSH public key: its wire bytes in base64 (its identity), its fingerprint, and the key to verify with. */
 export type SshKey = {
   readonly blob: string;
-  /** `SHA256:…`, as `ssh-keygen -l` prints it. */
+  /** `SHA256:…`, as printed by `ssh-keygen -l`. */
   readonly fingerprint: string;
   readonly type: string;
   /** Bits of an RSA modulus or of the curve. */
   readonly bits: number;
   readonly key: KeyObject;
-  /** The FIDO application (relying party) of a key that lives on hardware. */
+  /** The FIDO application (relying party) of a hardware key. */
   readonly application?: string;
 };
 
-/** What a FIDO authenticator states with each signature (PROTOCOL.u2f). */
+/** Statement of a FIDO authenticator in each signature (PROTOCOL.u2f). */
 export type HardwareFlags = { readonly touched: boolean; readonly verified: boolean };
 
 const CURVES: Record<string, { crv: string; bits: number; bytes: number; hash: string }> = {
@@ -24,8 +22,8 @@ const CURVES: Record<string, { crv: string; bits: number; bytes: number; hash: s
   nistp384: { crv: 'P-384', bits: 384, bytes: 48, hash: 'sha384' },
   nistp521: { crv: 'P-521', bits: 521, bytes: 66, hash: 'sha512' },
 };
-const MIN_RSA_BITS = 2048; // NIST SP 800-131A; OpenSSH itself still takes 1024
-const MAX_RSA_BITS = 16_384; // OpenSSH's own limit; larger ones only cost time
+const MIN_RSA_BITS = 2048; // NIST SP 800-131A; OpenSSH itself still accepts 1024
+const MAX_RSA_BITS = 16_384; // OpenSSH's own limit; larger keys only cost time
 const WEBAUTHN = 'webauthn-sk-ecdsa-sha2-nistp256@openssh.com';
 
 /** Reads a public key line (`TYPE BASE64 [COMMENT]`). Throws `SshFormatError`; certificates are not keys. */
@@ -47,7 +45,7 @@ export function readSshKey(blob: Buffer): SshKey {
   return { ...parts, type, blob: blob.toString('base64'), fingerprint: sshFingerprint(blob) };
 }
 
-/** The fields that follow the type in a key, and in a certificate. */
+/** Reads the fields that follow the type in a key, and in a certificate. */
 export function readKeyParts(type: string, wire: Wire): Pick<SshKey, 'key' | 'bits' | 'application'> {
   switch (type) {
     case 'ssh-ed25519':
@@ -69,15 +67,15 @@ export function readKeyParts(type: string, wire: Wire): Pick<SshKey, 'key' | 'bi
   }
 }
 
-/** `SHA256:` and the base64 digest of the wire bytes, as OpenSSH shows keys. */
+/** Returns `SHA256:` and the base64 digest of the wire bytes, as OpenSSH shows keys. */
 export function sshFingerprint(blob: Uint8Array): string {
   return `SHA256:${createHash('sha256').update(blob).digest('base64').replace(/=+$/, '')}`;
 }
 
 /**
- * Verifies a signature in its wire form (`string algorithm, string signature, …`) over the bytes.
- * Gives undefined when it is not the key's, and the flags of the authenticator for a hardware key.
- * Throws `SshFormatError` for bytes that are no signature.
+ * Verifies a signature in wire form (`string algorithm, string signature, …`) over the bytes. Returns undefined if it
+ * is not by this key, otherwise the authenticator's flags for a hardware key. Throws `SshFormatError` if the bytes are
+ * not a signature.
  */
 export function verifyWireSignature(
   key: SshKey,
@@ -128,7 +126,7 @@ function verifyHardware(
   return good ? { algorithm, flags: { touched: (flags & 0x01) !== 0, verified: (flags & 0x04) !== 0 } } : undefined;
 }
 
-// A browser signs a JSON text that names the challenge and origin; it must begin just as OpenSSH expects it to.
+// A browser signs a JSON text that names the challenge and origin. It must begin exactly as OpenSSH expects.
 function webauthnMessage(wire: Wire, flags: number, bytes: Buffer): [Buffer, Buffer] {
   const origin = wire.text();
   const clientData = wire.string();
@@ -136,7 +134,7 @@ function webauthnMessage(wire: Wire, flags: number, bytes: Buffer): [Buffer, Buf
   const start = `{"type":"webauthn.get","challenge":"${bytes.toString('base64url')}","origin":"${origin}"`;
   const text = clientData.toString('utf8');
   if (origin.includes('"') || !text.startsWith(start) || !/^[,}]/.test(text.slice(start.length)))
-    throw new SshFormatError('the browser signed something else');
+    throw new SshFormatError('the browser signed something different');
   if ((flags & 0x40) !== 0 || ((flags & 0x80) !== 0) !== extensions.length > 0)
     throw new SshFormatError('the flags contradict the extensions');
   return [extensions, clientData];
@@ -157,10 +155,9 @@ function ed25519(wire: Wire): KeyObject {
 
 function ecdsa(name: string, wire: Wire): KeyObject {
   const curve = CURVES[name];
-  if (curve === undefined || wire.text() !== name) throw new SshFormatError('the key names another curve');
+  if (curve === undefined || wire.text() !== name) throw new SshFormatError('the key names a different curve');
   const point = wire.string();
-  if (point[0] !== 4 || point.length !== 1 + 2 * curve.bytes)
-    throw new SshFormatError('the curve point is not in its plain form');
+  if (point[0] !== 4 || point.length !== 1 + 2 * curve.bytes) throw new SshFormatError('the curve point is compressed');
   return jwk({
     kty: 'EC',
     crv: curve.crv,
@@ -174,7 +171,7 @@ function rsa(wire: Wire): { key: KeyObject; bits: number } {
   const bits = n.length * 8 - Math.clz32(n[0] ?? 0) + 24;
   if (bits < MIN_RSA_BITS)
     throw new SshFormatError(`an RSA key of ${bits} bits is too weak; ${MIN_RSA_BITS} are needed`);
-  if (bits > MAX_RSA_BITS || e.length > 4) throw new SshFormatError('the RSA key is larger than OpenSSH takes');
+  if (bits > MAX_RSA_BITS || e.length > 4) throw new SshFormatError('the RSA key is larger than OpenSSH allows');
   return { key: jwk({ kty: 'RSA', e: e.toString('base64url'), n: n.toString('base64url') }), bits };
 }
 
@@ -190,7 +187,7 @@ function sha256(bytes: Uint8Array): Buffer {
   return createHash('sha256').update(bytes).digest();
 }
 
-/** The wire bytes of a key of the type from the fields a certificate holds. */
+/** Returns the wire bytes of a key from its type and the fields in a certificate. */
 export function keyBlob(type: string, fields: Uint8Array): Buffer {
   return Buffer.concat([field(type), fields]);
 }

@@ -3,11 +3,11 @@ import type { SshCertificate } from './ssh-certificate.ts';
 import { parseSshKey, type SshKey } from './ssh-key.ts';
 import { SshFormatError, Wire } from './ssh-wire.ts';
 
-/** Why a key or certificate is revoked, or undefined when it is not. */
+/** Returns why a key or certificate is revoked, or undefined. */
 export type SshRevocations = (key: SshKey, certificate?: SshCertificate) => string | undefined;
 
 type CertificateRule = {
-  /** Wire bytes of the CA in base64; empty: any CA. */
+  /** Wire bytes of the CA in base64; empty for any CA. */
   readonly authority: string;
   readonly serials: ReadonlySet<bigint>;
   readonly ranges: readonly (readonly [bigint, bigint])[];
@@ -18,9 +18,9 @@ const MAGIC = Buffer.from('SSHKRL\n\0');
 const MAX_BITMAP = 1 << 20; // bytes; OpenSSH writes at most 8 KiB
 
 /**
- * Reads a revocation file as OpenSSH's `RevokedKeys` does: a binary key revocation list (PROTOCOL.krl: by key, SHA-1 or
- * SHA-256 fingerprint, and certificates by serial, range, bitmap or key id), or public keys, one a line.
- * Throws `SshFormatError` for anything it does not know: half a revocation list revokes half of the keys.
+ * Reads a revocation file like OpenSSH's `RevokedKeys`. That is a binary key revocation list (PROTOCOL.krl: by key,
+ * SHA-1 or SHA-256 fingerprint, and certificates by serial, range, bitmap or key id), or public keys, one per line.
+ * Throws `SshFormatError` for anything unknown: half a revocation list revokes half of the keys.
  */
 export function readSshRevocations(bytes: Uint8Array): SshRevocations {
   const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
@@ -34,7 +34,7 @@ function readKeyLines(text: string): SshRevocations {
     try {
       keys.add(parseSshKey(line).blob);
     } catch (thrown) {
-      throw new SshFormatError(`line ${i + 1} is no public key: ${(thrown as Error).message}`);
+      throw new SshFormatError(`line ${i + 1} is not a public key: ${(thrown as Error).message}`);
     }
   }
   return (key) => (keys.has(key.blob) ? 'the key is listed' : undefined);
@@ -44,8 +44,8 @@ function readKrl(buffer: Buffer): SshRevocations {
   const wire = new Wire(buffer);
   wire.take(MAGIC.length);
   if (wire.uint32() !== 1) throw new SshFormatError('the revocation list is not version 1');
-  wire.uint64(); // its number
-  wire.uint64(); // when it was made
+  wire.uint64(); // number of the list
+  wire.uint64(); // time of creation
   wire.uint64(); // flags: none are defined
   wire.string(); // reserved
   wire.string(); // comment
@@ -63,7 +63,9 @@ function readKrl(buffer: Buffer): SshRevocations {
     else if (type === 255) refuseCritical(new Wire(section));
     else
       throw new SshFormatError(
-        type === 4 ? 'a signed revocation list is not supported' : `the revocation list has a section of type ${type}`,
+        type === 4
+          ? 'a signed revocation list is not supported'
+          : `the revocation list has an unknown section of type ${type}`,
       );
   }
   const listed = (blob: string) => {
@@ -105,7 +107,7 @@ function readCertificates(wire: Wire): CertificateRule {
     else if (type === 0x22) for (const serial of bitmap(section)) serials.add(serial);
     else if (type === 0x23) for (const id of section.strings()) keyIds.add(id.toString('utf8'));
     else if (type === 0x39) refuseCritical(section);
-    else throw new SshFormatError(`the revocation list has a certificate section of type ${type}`);
+    else throw new SshFormatError(`the revocation list has an unknown certificate section of type ${type}`);
   }
   return { authority, serials, ranges, keyIds };
 }

@@ -1,9 +1,7 @@
-/** Bytes that are not the structure they claim to be. */
+/** Thrown for bytes that do not have the structure they claim. */
 export class SshFormatError extends Error {}
 
-/**
- * Reads the SSH data types of RFC 4251 section 5. Every method throws `SshFormatError` when the bytes end too early.
- */
+/** Reads the SSH data types of RFC 4251 section 5. Every method throws `SshFormatError` if the bytes end too early. */
 export class Wire {
   #at = 0;
   readonly #bytes: Buffer;
@@ -36,24 +34,24 @@ export class Wire {
   text(): string {
     return this.string().toString('utf8');
   }
-  /** A positive number, left-padded to `width` bytes. */
+  /** Reads a positive number, left-padded to `width` bytes. */
   mpint(width: number): Buffer {
     const value = unsigned(this.string());
     if (value.length > width) throw new SshFormatError('a number is too long');
     return Buffer.concat([Buffer.alloc(width - value.length), value]);
   }
-  /** All strings up to the end. */
+  /** Reads all strings up to the end. */
   strings(): Buffer[] {
     const all: Buffer[] = [];
     while (!this.done) all.push(this.string());
     return all;
   }
   end(): void {
-    if (!this.done) throw new SshFormatError('bytes are left over');
+    if (!this.done) throw new SshFormatError('there are bytes left over');
   }
 }
 
-/** A length-prefixed string (RFC 4251 section 5). */
+/** Writes a length-prefixed string (RFC 4251 section 5). */
 export function field(bytes: Uint8Array | string): Buffer {
   const content = typeof bytes === 'string' ? Buffer.from(bytes) : bytes;
   const length = Buffer.alloc(4);
@@ -61,7 +59,7 @@ export function field(bytes: Uint8Array | string): Buffer {
   return Buffer.concat([length, content]);
 }
 
-/** A number without the zero byte that keeps it positive. */
+/** Strips the zero byte that keeps a number positive. */
 export function unsigned(bytes: Buffer): Buffer {
   return bytes[0] === 0 ? bytes.subarray(1) : bytes;
 }

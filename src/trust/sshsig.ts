@@ -3,9 +3,9 @@ import { isCertificate, readSshCertificate, type SshCertificate } from './ssh-ce
 import { type HardwareFlags, readSshKey, type SshKey, verifyWireSignature } from './ssh-key.ts';
 import { field, SshFormatError, Wire } from './ssh-wire.ts';
 
-const MAX_ARMOR = 64 * 1024; // an RSA-16384 signature with a certificate is 12 KiB
+const MAX_ARMOR = 64 * 1024; // an RSA-16384 signature with a certificate has 12 KiB
 
-/** What an SSH signature (PROTOCOL.sshsig) says before anything was verified. */
+/** Content of an SSH signature (PROTOCOL.sshsig) before verification. */
 export type SshSignature = {
   /** Wire bytes of a key, or of a certificate. */
   readonly publicKey: Buffer;
@@ -35,7 +35,7 @@ export function parseSshSignature(armored: string): SshSignature {
   return { publicKey, namespace, hash, signature };
 }
 
-/** A signature whose cryptography held, and the key or certificate that it came with. */
+/** A signature whose cryptography passed, with its key or certificate. */
 export type VerifiedSshSignature = {
   readonly key: SshKey;
   readonly algorithm: string;
@@ -45,9 +45,8 @@ export type VerifiedSshSignature = {
 };
 
 /**
- * Verifies the signature over the message with the key it carries; `known` spares reading a key again (by wire bytes in
- * base64). Gives undefined when it does not hold or was made for another namespace. Whose key it is, is the caller's
- * question. Throws `SshFormatError`.
+ * Verifies the signature over the message with the key it carries. `known` caches keys by wire bytes in base64. Returns
+ * undefined if it is invalid or for a different namespace. The caller decides whose key it is. Throws `SshFormatError`.
  */
 export function verifySshSignature(
   sig: SshSignature,

@@ -1,17 +1,14 @@
 import { z } from 'zod';
 import type { Approval, ViolationCode } from '../model/index.ts';
 
-/** Whether a person lets a change through, stands against it, or takes back what they said. */
+/** Whether a person approves a change, rejects it, or revokes an earlier statement. */
 export const DECISIONS = ['approve', 'reject', 'revoke'] as const;
 export type Decision = (typeof DECISIONS)[number];
 
 export const objectId = z.string().regex(/^([0-9a-f]{40}|[0-9a-f]{64})$/);
 export const digest = z.string().regex(/^[0-9a-f]{64}$/);
 
-/**
- * What every statement on a change is bound to: an in-toto subject, and the part of the predicate that both kinds
- * share.
- */
+/** Binding of every statement on a change: an in-toto subject, and the part of the predicate shared by both kinds. */
 export const subjectSchema = z
   .array(z.strictObject({ uri: z.string(), digest: z.strictObject({ gitCommit: objectId, gitTree: objectId }) }))
   .length(1);
@@ -40,15 +37,17 @@ export type ReadStatement = {
   readonly kind: 'statement';
   readonly decision: Decision;
   readonly binding: Binding;
-  /** Without `match`, which is known only beside a change. */
+  /** Without `match`, which depends on the change. */
   readonly approval: Omit<Approval, 'match'>;
   /** When it was issued, or given on the forge; milliseconds since 1970. */
   readonly at: number;
-  /** People who had a hand in the change beside what its commits say: on a forge, who opened the request. */
+  /**
+   * People who contributed to the change besides those its commits name: on a forge, the person who opened the request.
+   */
   readonly makers: readonly string[];
 };
 
-/** A statement whose signature was verified and judged, or why an envelope counts for nothing. */
+/** A statement whose signature was verified and judged, or why an envelope does not count. */
 export type ReadApproval = ReadStatement | Refused;
 export type Refused = { readonly kind: 'refused'; readonly code: ViolationCode; readonly reason: string };
 
@@ -59,7 +58,7 @@ type Bound = {
   };
 };
 
-/** What a statement is bound to, if its subject is what its predicate names. */
+/** Returns the change a statement is bound to, if its subject matches its predicate. */
 export function bindingOf({ subject: [subject], predicate }: Bound): Omit<Binding, 'rollback'> | undefined {
   if (subject?.digest.gitTree !== predicate.targetID || subject.digest.gitCommit !== predicate.headID) return undefined;
   const { targetRef, fromID, headID, targetID, environments } = predicate;

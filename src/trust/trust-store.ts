@@ -17,7 +17,7 @@ export type KeyTerms = {
   readonly revoked: Revoked | undefined;
   readonly requireTouch: boolean;
   readonly requirePin: boolean;
-  /** OpenSSH namespaces the key is limited to, as a pattern list; undefined: any. */
+  /** OpenSSH namespaces the key is limited to, as a pattern list; undefined for any. */
   readonly namespaces: string | undefined;
 };
 
@@ -29,34 +29,34 @@ export type TrustedAuthority = {
   readonly terms: KeyTerms;
 };
 
-/** The key that made an OpenPGP signature, by the id the signature claims. */
+/** Candidate key for an OpenPGP signature, by the id the signature claims. */
 export type OpenPgpCandidate = {
   readonly owner: OpenPgpKey;
   readonly packet: Parameters<SignaturePacket['verify']>[0];
   readonly subkey: { readonly fingerprint: string; readonly id: string } | undefined;
 };
 
-/** A TrustPolicy with its keys read: who owns a key, who is meant by a name, and on which terms. */
+/** A TrustPolicy with its keys read: owners of keys, members of groups, and the terms of each key. */
 export type TrustStore = {
   readonly policy: TrustPolicy;
   /** SHA-256 of the policy, keys included. */
   readonly digest: string;
-  /** Read SSH keys by their wire bytes in base64. */
+  /** SSH keys by their wire bytes in base64. */
   readonly ssh: ReadonlyMap<string, SshKey>;
   /** By key id in hex; ids can be made to collide, so there may be several. */
   readonly openpgp: ReadonlyMap<string, readonly OpenPgpCandidate[]>;
   readonly openpgpByFingerprint: ReadonlyMap<string, OpenPgpKey>;
   /** By the authority key's wire bytes in base64. */
   readonly authorities: ReadonlyMap<string, readonly TrustedAuthority[]>;
-  /** On which terms a key counts, by fingerprint; several when it is listed with several windows. */
+  /** Returns the terms of a key by fingerprint; several if it is listed with several validity periods. */
   readonly terms: (fingerprint: string) => readonly KeyTerms[];
   readonly sshRevocations: SshRevocations;
-  /** There only where the policy takes gitsign's signatures; loaded then. */
+  /** Set only if the policy allows gitsign signatures; loaded on demand. */
   readonly sigstore: SigstoreVerifier | undefined;
-  /** There only where the policy names signers of images; loaded then. */
+  /** Set only if the policy names signers of images; loaded on demand. */
   readonly images: ImageVerifier | undefined;
   readonly kindOf: (principal: string) => Signer['kind'];
-  /** The principals meant by names of principals and groups. */
+  /** Returns the principals meant by names of principals and groups. */
   readonly members: (names: readonly string[]) => ReadonlySet<string>;
   /** The principal that writes commits under an address. */
   readonly byEmail: ReadonlyMap<string, string>;
@@ -67,8 +67,8 @@ export type TrustStore = {
 };
 
 /**
- * Reads every key of the policy. Throws `key-unusable` that names the principal, for unreadable, weak and twice-owned
- * keys, for allowed signers that lead to nobody or to several, and for a revocation list that cannot be read.
+ * Reads every key of the policy. Throws `key-unusable`, naming the principal, for unreadable and weak keys, keys with
+ * two owners, allowed signers that match no principal or several, and an unreadable revocation list.
  */
 export async function openTrustStore(policy: TrustPolicy): Promise<TrustStore> {
   const keys = new KeyRing(policy);
@@ -162,8 +162,7 @@ class KeyRing {
     }
   }
 
-  // OpenSSH attributes a signature to whatever pattern matched, `*` included; here each key has to lead to one
-  // principal.
+  // OpenSSH attributes a signature to any pattern that matches, even `*`. Here each key must lead to one principal.
   addAllowedSigners(text: string, principals: TrustPolicy['spec']['principals']): void {
     try {
       for (const signer of parseAllowedSigners(text)) {
@@ -185,7 +184,8 @@ class KeyRing {
         );
         if (owners.length !== 1)
           throw new Error(
-            `line ${signer.line} (\`${signer.principals.slice(0, 60)}\`) ${owners.length === 0 ? 'leads to no principal' : `leads to ${owners.map((p) => `\`${p.name}\``).join(' and ')}: a signature would be anybody’s`}`,
+            `line ${signer.line} (\`${signer.principals.slice(0, 60)}\`) ` +
+              `${owners.length === 0 ? 'matches no principal' : `matches ${owners.map((p) => `\`${p.name}\``).join(' and ')}: a signature could be by any of them`}`,
           );
         this.#addSsh(signer.key, { ...terms, principal: owners[0]?.name ?? '' }, where);
       }
@@ -215,7 +215,7 @@ class KeyRing {
     );
   }
 
-  // Certificates and logs are code that most never need: loaded when a policy asks for it.
+  // Code for certificates and logs is rarely needed, so it is loaded only if a policy asks for it.
   async openSigstore(): Promise<SigstoreVerifier | undefined> {
     const { sigstore } = this.#policy.spec;
     if (sigstore === undefined) return undefined;
@@ -225,7 +225,7 @@ class KeyRing {
       throw this.#unusable(
         'the Sigstore trusted root',
         thrown,
-        'it is the file `trusted_root.json` that the Sigstore instance publishes',
+        'use the file `trusted_root.json` that the Sigstore instance publishes',
       );
     }
   }
@@ -258,7 +258,7 @@ class KeyRing {
       throw this.#unusable(
         'the list of revoked SSH keys',
         thrown,
-        'make it with `ssh-keygen -k`, or list public keys, one a line',
+        'make it with `ssh-keygen -k`, or list public keys, one per line',
       );
     }
   }
@@ -266,9 +266,9 @@ class KeyRing {
   #addSsh(key: SshKey, terms: KeyTerms, where: string): void {
     const { minimumRsaBits, sshKeyTypes } = this.#policy.spec.algorithms;
     if (key.type === 'ssh-rsa' && key.bits < minimumRsaBits)
-      throw new Error(`an RSA key of ${key.bits} bits is too weak; the policy asks for ${minimumRsaBits}`);
+      throw new Error(`an RSA key of ${key.bits} bits is too weak; the policy requires ${minimumRsaBits}`);
     if (!(sshKeyTypes as readonly string[]).includes(key.type))
-      throw new Error(`the policy takes no keys of type \`${key.type}\``);
+      throw new Error(`the policy does not allow keys of type \`${key.type}\``);
     this.ssh.set(key.blob, key);
     this.#addTerms(key.fingerprint, terms, where);
   }
@@ -276,7 +276,7 @@ class KeyRing {
   async #addOpenPgp(key: OpenPgpKey, armored: string, terms: KeyTerms, where: string): Promise<void> {
     refuseWeak(key, this.#policy.spec.algorithms.minimumRsaBits);
     const earlier = this.#armored.get(key.fingerprint);
-    // Exports of one key listed apart are one key: read again together, so that their histories are merged.
+    // Separate exports of one key are one key: they are read again together, so that their histories are merged.
     if (earlier !== undefined && earlier !== armored) {
       const both = `${earlier}\n${armored}`;
       const merged = (await readOpenPgpKeys(both, this.#policy.spec.algorithms.minimumRsaBits)).find(
@@ -304,7 +304,7 @@ class KeyRing {
   #addAuthority(key: SshKey, name: string, patterns: string, terms: KeyTerms): void {
     const { minimumRsaBits } = this.#policy.spec.algorithms;
     if (key.type === 'ssh-rsa' && key.bits < minimumRsaBits)
-      throw new Error(`an RSA key of ${key.bits} bits is too weak; the policy asks for ${minimumRsaBits}`);
+      throw new Error(`an RSA key of ${key.bits} bits is too weak; the policy requires ${minimumRsaBits}`);
     this.authorities.set(key.blob, [...(this.authorities.get(key.blob) ?? []), { name, key, patterns, terms }]);
   }
 
@@ -316,7 +316,7 @@ class KeyRing {
         'key-unusable',
         `${where} in the TrustPolicy \`${this.#policy.metadata.name}\` also belongs to \`${other.principal}\``,
         {
-          hint: 'one key proves one principal: remove it from one of them',
+          hint: 'one key identifies one principal: remove it from one of them',
         },
       );
     this.terms.set(fingerprint, [...present, terms]);
@@ -335,7 +335,7 @@ class KeyRing {
   }
 }
 
-/** Under which an identity of a certificate has its terms. */
+/** Returns the key under which a certificate identity has its terms. */
 export function identityKey(issuer: string, subject: string): string {
   return `${issuer} ${subject}`;
 }
@@ -343,9 +343,9 @@ export function identityKey(issuer: string, subject: string): string {
 function refuseWeak({ key }: OpenPgpKey, minimumRsaBits: number): void {
   const { algorithm, bits, curve } = key.getAlgorithmInfo();
   if (/^rsa/.test(algorithm) && (bits ?? 0) < minimumRsaBits)
-    throw new Error(`an RSA key of ${bits ?? 0} bits is too weak; the policy asks for ${minimumRsaBits}`);
+    throw new Error(`an RSA key of ${bits ?? 0} bits is too weak; the policy requires ${minimumRsaBits}`);
   if (/^(dsa|elgamal)/.test(algorithm) || curve === 'secp256k1')
-    throw new Error(`keys of type ${curve ?? algorithm} are not taken`);
+    throw new Error(`keys of type ${curve ?? algorithm} are not allowed`);
 }
 
 function timeOr(text: string | undefined, otherwise: number): number {

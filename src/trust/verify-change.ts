@@ -15,15 +15,17 @@ import { aboutCommit, judgeCommit, type RuleScope, rulesForAnyPath } from './jud
 import { readStatements, type Statements, type StoredEnvelope } from './read-statements.ts';
 import type { TrustStore } from './trust-store.ts';
 
-/** The paths that differ between two commits. */
+/** Returns the paths that differ between two commits. */
 export type DiffTrees = (from: string, to: string) => Promise<readonly PathChange[]>;
 
-/** What a merge holds that an automatic merge of its parents does not give; none for an honest merge. */
+/**
+ * Returns the content of a merge that an automatic merge of its parents does not produce; nothing for an honest merge.
+ */
 export type MergeAdds = (merge: Pick<CommitFacts, 'id' | 'tree' | 'parents'>) => Promise<readonly string[]>;
 
 /**
- * A TrustPolicy kept in the repository: its version at a commit, as an opened store, undefined where the file is not
- * there; `begun`: it is in force already.
+ * A TrustPolicy kept in the repository: its version at a commit as an opened store, or undefined if the file is absent.
+ * `begun` means that it is already in force.
  */
 export type TrustLine = {
   readonly path: string;
@@ -31,28 +33,28 @@ export type TrustLine = {
   readonly at: (commit: string) => Promise<TrustStore | undefined>;
 };
 
-/** What a change is verified with, beside its commits and the TrustPolicy in force at its start. */
+/** Inputs for verifying a change, besides its commits and the TrustPolicy in force at its start. */
 export type ChangeSources = {
   readonly diff: DiffTrees;
   readonly mergeAdds: MergeAdds;
   readonly isAncestor: (ancestor: string, descendant: string) => Promise<boolean>;
-  /** Stored approvals that were filed for a tree the filter wants. */
+  /** Returns stored approvals filed for a tree that the filter accepts. */
   readonly approvals: (wanted: (tree: string) => boolean) => Promise<readonly StoredEnvelope[]>;
-  /** When a commit was first seen. */
+  /** Returns when a commit was first seen. */
   readonly moment: (facts: CommitFacts) => Moment;
-  /** Facts again, under other keys. */
+  /** Examines commits again with other keys. */
   readonly examine: (ids: readonly string[], store: TrustStore) => Promise<readonly CommitFacts[]>;
   readonly trustLine?: TrustLine | undefined;
   /** Committer time of the start of the change, seconds since 1970. */
   readonly startedAt?: number | undefined;
-  /** End at the first commit without a trusted signature, instead of finding every reason. */
+  /** Stop at the first commit without a trusted signature, instead of collecting every reason. */
   readonly onlyTrusted?: boolean;
   readonly now: number;
 };
 
 /**
- * The outcome: a change that may be judged further, or the reasons it may not; with the verdict on every commit either
- * way.
+ * The outcome: a change that may be judged further, or the reasons against it. Either way it has the verdict on every
+ * commit.
  */
 export type ChangeVerification = {
   readonly commits: readonly CommitVerdict[];
@@ -74,12 +76,12 @@ type Line = {
   readonly stores: readonly TrustStore[];
 };
 
-const MAX_TOLD = 100; // refused commits that are told one by one; the count of all of them is in the verdict
+const MAX_TOLD = 100; // refused commits listed individually; the verdict has the total count
 
 /**
- * Verifies every commit of the change, then that each step of it was approved by enough people who did not make it.
- * With `onlyTrusted`, work ends at the first step that brings a commit without a trusted signature: neither that step's
- * TrustPolicy nor its approvals are read.
+ * Verifies every commit of the change, then that enough people who did not make it approved each step. With
+ * `onlyTrusted`, it stops at the first step with a commit that has no trusted signature. That step's TrustPolicy and
+ * approvals are then not read.
  */
 export async function verifyChange(
   change: Change,
@@ -122,7 +124,7 @@ export async function verifyChange(
   };
 }
 
-// Only its start and end when they are not on one line of first parents, as after an approved rollback.
+// Only start and end, if they are not on one first-parent line, as after an approved rollback.
 function layOut(change: Change): Line {
   const byId = new Map(change.commits.map((c) => [c.id, c]));
   const line: { id: string; tree: string }[] = [];
@@ -146,7 +148,7 @@ function layOut(change: Change): Line {
     }
   }
   const members: CommitFacts[][] = Array.from({ length: steps.length + 1 }, () => []);
-  // oldest first, as they came
+  // oldest first, as received
   for (const facts of change.commits) members[position.get(facts.id) ?? steps.length]?.push(facts);
   return {
     ids: [change.from, ...steps.map((s) => s.id)],
@@ -159,11 +161,11 @@ function layOut(change: Change): Line {
 type Followed = {
   readonly line: Line;
   readonly commits: readonly CommitVerdict[];
-  /** Every commit that was looked at has a trusted signature. */
+  /** Every examined commit has a trusted signature. */
   readonly isTrusted: boolean;
 };
 
-// The policy of a position judges what comes after it; where it changed, later commits are examined again under the new
+// The policy at a position judges the commits after it. If it changed, later commits are examined again with the new
 // keys. A position's policy is read once its commits are verified.
 async function followLine(
   line: Line,
@@ -211,7 +213,7 @@ type Brought =
   | { readonly kind: 'none' }
   | { readonly kind: 'unusable'; readonly violation: Violation };
 
-// The version of the TrustPolicy that a commit of the line has.
+// Returns the TrustPolicy at a commit of the line.
 async function policyAt(id: string, { path, at }: TrustLine): Promise<Brought> {
   try {
     const store = await at(id);
@@ -234,7 +236,7 @@ function removedAt(id: string, { path }: TrustLine): Violation {
     code: 'trust-removed',
     message: `${id.slice(0, 12)} removes the TrustPolicy at \`${path}\`, which is in force`,
     commit: id,
-    hint: 'put it back; to keep it elsewhere, change `spec.trustPath` of the Environment',
+    hint: 'restore it; to keep it elsewhere, change `spec.trustPath` of the Environment',
   };
 }
 
@@ -262,10 +264,10 @@ async function verifyOne(
     : verdict;
 }
 
-// Every rule of the branch is for any path: which ones the commit touches makes no difference.
+// Every rule of the branch applies to all paths, so the paths of a commit do not matter.
 const ANY_PATH: readonly PathChange[] = [{ path: '**', before: undefined, after: undefined }];
 
-// A forge merges for whoever presses the button, so its merge may hold nothing that the parents do not.
+// A forge merges for anyone who presses the button, so its merge must contain nothing that the parents lack.
 async function judgeMerge(
   facts: CommitFacts,
   verdict: CommitVerdict,
@@ -281,18 +283,18 @@ async function judgeMerge(
     mergeAdds,
     outcome: 'refused',
     code: 'evil-merge',
-    reason: `\`${verdict.signer.principal}\` signed a merge that holds what neither parent has, in ${adds
+    reason: `\`${verdict.signer.principal}\` signed a merge with content that neither parent has, in ${adds
       .slice(0, 3)
       .map((p) => `\`${p}\``)
       .join(', ')}`,
     hint: onLine
       ? 'resolve conflicts in a commit that a person signs, then merge that'
-      : 'a person signs the merge again',
+      : 'have a person sign the merge again',
   };
 }
 
-// Under `history: merged`, a person's signed merge answers for unsigned commits that only it brought in; the approval
-// of the merge's tree is asked for below. A false signature is never accepted this way.
+// Under `history: merged`, a person's signed merge vouches for unsigned commits that only it brought in. The approval
+// of the merge's tree is required below. An invalid signature is never accepted this way.
 function acceptMerged(
   mergeId: string,
   members: readonly CommitFacts[],
@@ -341,7 +343,7 @@ function stepsOf(
   };
 }
 
-// Everyone who had a hand in it, by key and by every address written in the commits.
+// Returns everyone who contributed, by key and by every address written in the commits.
 function makersOf(
   commits: readonly CommitFacts[],
   store: TrustStore,
@@ -359,7 +361,7 @@ function makersOf(
   return makers;
 }
 
-// An approval is filed under the tree it is for. Where a rule takes equivalent ones, any may be of use.
+// An approval is filed under the tree it is for. If a rule accepts equivalent ones, any may be useful.
 function wantedTrees(line: Line, store: TrustStore): (tree: string) => boolean {
   const trees = new Set(line.trees);
   const any = [store, ...line.stores].some((s) => s.policy.spec.rules.some((r) => r.approvals.equivalent));
@@ -380,12 +382,12 @@ function mergeWarning(v: CommitVerdict): Violation[] {
   return [
     {
       code: 'merge-adds',
-      message: `the merge ${v.commit.slice(0, 12)} holds what neither parent has, in ${v.mergeAdds
+      message: `the merge ${v.commit.slice(0, 12)} has content that neither parent has, in ${v.mergeAdds
         .slice(0, 5)
         .map((p) => `\`${p}\``)
         .join(', ')}; \`${v.signer?.principal ?? ''}\` answers for it`,
       commit: v.commit,
-      hint: 'look at it as at a change of its own: `git show --remerge-diff`',
+      hint: 'review it like a separate change: `git show --remerge-diff`',
     },
   ];
 }
@@ -394,7 +396,7 @@ function scopeOf(change: Change): RuleScope {
   return { environment: change.environment, branch: change.ref.replace(/^refs\/heads\//, '') };
 }
 
-/** A verdict for a commit that cannot be taken apart. */
+/** Returns a verdict for a commit that cannot be parsed. */
 export function malformedVerdict(
   item: { id: string; code: ViolationCode; reason: string },
   moment: Moment,
@@ -420,6 +422,6 @@ export function malformedVerdict(
     outcome: 'refused',
     code: item.code,
     reason: item.reason,
-    hint: 'rewrite it with an ordinary git',
+    hint: 'rewrite it with standard git',
   };
 }

@@ -4,8 +4,8 @@ import { judgeCommit } from './judge-commit.ts';
 import type { TrustStore } from './trust-store.ts';
 
 /**
- * The verdict on a signed tag under the name it was found by. The name is signed too: a tag object moved to another ref
- * would pass an old release for a new one.
+ * Judges a signed tag under the name it was found by. The name is signed too: otherwise a tag object moved to another
+ * ref could pass an old release for a new one.
  */
 export async function verifyTag(
   id: string,

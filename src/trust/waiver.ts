@@ -4,7 +4,7 @@ import { repositoryUri } from './approval.ts';
 import { verifyDetached } from './detached.ts';
 import type { TrustStore } from './trust-store.ts';
 
-/** What a waiver's signature covers: everything in it, and the repository it was made for. */
+/** Returns the statement a waiver's signature covers: the whole waiver, and the repository it was made for. */
 export function waiverStatement(document: Pick<WaiverDocument, 'metadata' | 'spec'>, repository: string): unknown {
   return { repository: repositoryUri(repository), name: document.metadata.name, spec: document.spec };
 }
@@ -14,8 +14,8 @@ export type VerifiedWaiver =
   | { readonly kind: 'refused'; readonly code: ViolationCode; readonly reason: string };
 
 /**
- * Whether a waiver counts: signed by a person whom the TrustPolicy lets waive, and for no longer than it lets them.
- * A waiver that has ended is still verified; whether it counts at a moment is asked where it is applied.
+ * Tests whether a waiver counts: a person whom the TrustPolicy allows must have signed it, for no longer than allowed.
+ * An expired waiver is still verified; expiry is checked where the waiver is applied.
  */
 export async function verifyWaiver(
   document: WaiverDocument,
@@ -29,7 +29,7 @@ export async function verifyWaiver(
   if (signed.kind === 'refused') return refused(signed.code, signed.reason);
   const { waivers } = store.policy.spec;
   if (store.kindOf(signed.principal) !== 'person')
-    return refused('waiver-by-platform', `\`${signed.principal}\` is no person`);
+    return refused('waiver-by-platform', `\`${signed.principal}\` is not a person`);
   if (!store.members(waivers.from).has(signed.principal))
     return refused(
       'waiver-not-allowed',
@@ -42,6 +42,6 @@ export async function verifyWaiver(
       `it runs until ${document.spec.until}, longer than the ${waivers.maximum} that the TrustPolicy allows`,
     );
   if (issued > now + durationMs(store.policy.spec.times.skew))
-    return refused('waiver-from-the-future', 'it is dated ahead');
+    return refused('waiver-from-the-future', 'it is dated in the future');
   return { kind: 'verified', approver: signed.principal, until };
 }

@@ -108,7 +108,7 @@ test('a commit that is older than what it builds on is refused', async () => {
   assert.equal((await verdictOn(commitAt(NOW - 3600), { notBefore: NOW - 3500 })).outcome, 'verified');
   const verdict = await verdictOn(commitAt(NOW - 3600), { notBefore: NOW - 60 });
   assert.equal(verdict.code, 'backdated');
-  assert.match(verdict.reason, /the commit it builds on says/);
+  assert.match(verdict.reason, /the time of the commit it builds on is/);
 });
 
 test('a commit may be told to be too old to be new', async () => {

@@ -291,7 +291,7 @@ test('a signature over SHA-1, a short RSA key and DSA are refused', async () => 
   const short = person('short', NOW - DAY, { algorithm: 'rsa2048' });
   await assert.rejects(
     verdictOn(base, [{ openpgp: short.publicKey }]),
-    /RSA key of 2048 bits is too weak; the policy asks for 3072/,
+    /RSA key of 2048 bits is too weak; the policy requires 3072/,
   );
   assert.equal(
     (
@@ -302,7 +302,7 @@ test('a signature over SHA-1, a short RSA key and DSA are refused', async () => 
     'verified',
   );
   const dsa = person('dsa', NOW - DAY, { algorithm: 'dsa2048' });
-  await assert.rejects(verdictOn(base, [{ openpgp: dsa.publicKey }]), /dsa are not taken/);
+  await assert.rejects(verdictOn(base, [{ openpgp: dsa.publicKey }]), /dsa are not allowed/);
 });
 
 test('two signature packets in one armor, and a byte behind one, are no signature', async () => {

@@ -170,7 +170,7 @@ test('the entry’s body may be left out: it is made again from what was signed'
 for (const [what, options, message] of [
   ['over another commit', { content: Buffer.from('another') }, /does not match the content/],
   ['without a log entry', { withoutEntry: true }, /offline mode/],
-  ['without a certificate', { withoutCertificate: true }, /bring the one certificate/],
+  ['without a certificate', { withoutCertificate: true }, /contain the one certificate/],
   ['with two signatures', { twice: true }, /exactly one signature/],
   ['by an authority that is not in the trusted root', { ca: stranger.ca }, /certificate|authority|trust/i],
   ['logged where nobody trusts the log', { tlog: stranger.tlog }, /log|inclusion|timestamp/i],
