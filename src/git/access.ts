@@ -1,9 +1,9 @@
-/** How to get into a remote. Values, not files: whoever opens a repository reads them at each fetch. Never logged. */
+/** Credentials for a remote. The values are in memory, read from their files at each fetch. Never logged. */
 export type GitAccess = {
-  /** For HTTP; forges take any name beside a token. */
+  /** For HTTP; forges accept any user name with a token. */
   readonly username?: string | undefined;
   readonly password?: string | undefined;
-  /** Certificates (PEM) of the authority of an HTTPS server, and the file they came from. */
+  /** Certificates (PEM) of an HTTPS server's authority, and the file they came from. */
   readonly ca?: string | undefined;
   readonly caFile?: string | undefined;
   readonly sshKeyFile?: string | undefined;
@@ -11,14 +11,14 @@ export type GitAccess = {
 };
 
 /**
- * The environment that hands credentials to the `git` program: never as arguments, which every process of the machine
- * can read, and for this server only. SSH asks for the host key in `knownHostsFile` and believes no other.
+ * Returns the environment that passes credentials to the `git` program, for this server only. Arguments would be
+ * visible to every process on the machine. SSH trusts only the host key in `knownHostsFile`.
  */
 export function accessEnvironment(url: string, access: GitAccess): Record<string, string> {
   const settings: [string, string][] = [];
   if (/^https?:\/\//i.test(url)) {
     const { origin } = new URL(url);
-    // whoever named a server named no other, and git would take the header along
+    // credentials are for one server only, and git would send the header to a redirect's target
     settings.push(['http.followRedirects', 'false']);
     if (access.password !== undefined) {
       const basic = Buffer.from(`${access.username ?? 'git'}:${access.password}`).toString('base64');
@@ -52,7 +52,7 @@ function sshCommand({ sshKeyFile, knownHostsFile }: GitAccess): string {
   return ['ssh', '-F', '/dev/null', ...options.flatMap((o) => ['-o', shell(o)])].join(' ');
 }
 
-// ssh_config(5) takes double quotes around a path; git hands the command to a shell.
+// ssh_config(5) allows double quotes around a path; git passes the command to a shell.
 function quoted(path: string): string {
   return `"${path.replaceAll('"', '')}"`;
 }

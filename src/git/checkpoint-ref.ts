@@ -8,12 +8,13 @@ const REF = 'refs/countersign/checkpoints';
 const FILE = 'checkpoint';
 const IDENTITY = 'Countersign <countersign@localhost>';
 
-/** Signs the bytes of a commit; the answer is an armored SSH signature (namespace `git`). */
+/** Signs the bytes of a commit and returns an armored SSH signature (namespace `git`). */
 export type SignCommit = (payload: Buffer) => string;
 
 /**
- * Checkpoints as signed commits on `refs/countersign/checkpoints` of a repository elsewhere. Each commit follows the
- * one before; where the server refuses to go back (`receive.denyNonFastForwards`), nobody can take one away again.
+ * Keeps checkpoints as signed commits on `refs/countersign/checkpoints` of a separate repository. Each commit follows
+ * the previous one. If the server refuses non-fast-forward pushes (`receive.denyNonFastForwards`), no checkpoint can be
+ * removed.
  */
 export class CheckpointRef {
   readonly #url: string;
@@ -39,7 +40,7 @@ export class CheckpointRef {
     this.#clock = parts.clock;
   }
 
-  /** The checkpoint that the newest commit holds, or undefined. Throws `git-unreachable` (retry). */
+  /** Returns the checkpoint in the newest commit, or undefined. Throws `git-unreachable` (retry). */
   async read(): Promise<string | undefined> {
     const tip = await this.#tip();
     return tip === undefined ? undefined : this.#must(['cat-file', 'blob', `${tip}:${FILE}`], undefined, false);
@@ -70,7 +71,7 @@ export class CheckpointRef {
     if (pushed.code !== 0)
       throw new CountersignError(
         'push-refused',
-        `the repository did not take the checkpoint: ${remoteReason(pushed.stderr) ?? 'git gave up'}`,
+        `the repository refused the checkpoint: ${remoteReason(pushed.stderr) ?? 'git gave no known reason'}`,
         {
           recover: 'retry',
           hint: `allow pushes to \`${REF}\``,
@@ -85,7 +86,7 @@ export class CheckpointRef {
     if (listed.code !== 0)
       throw new CountersignError(
         'git-unreachable',
-        `the repository for checkpoints does not answer: ${remoteReason(listed.stderr) ?? 'git gave up'}`,
+        `cannot reach the checkpoint repository: ${remoteReason(listed.stderr) ?? 'git gave no known reason'}`,
         {
           recover: 'retry',
         },
@@ -100,7 +101,7 @@ export class CheckpointRef {
     if (fetched.code !== 0)
       throw new CountersignError(
         'git-unreachable',
-        `checkpoints cannot be fetched: ${remoteReason(fetched.stderr) ?? 'git gave up'}`,
+        `cannot fetch checkpoints: ${remoteReason(fetched.stderr) ?? 'git gave no known reason'}`,
         {
           recover: 'retry',
         },
@@ -140,7 +141,7 @@ export class CheckpointRef {
   }
 }
 
-/** An armored SSH signature (OpenSSH PROTOCOL.sshsig) by an Ed25519 key that is asked to sign. */
+/** Returns an armored SSH signature (OpenSSH PROTOCOL.sshsig); `sign` provides the Ed25519 signature. */
 export function sshSignature(payload: Buffer, publicKey: Buffer, sign: (bytes: Buffer) => Buffer): string {
   const field = (bytes: Buffer | string) => {
     const content = Buffer.from(bytes);

@@ -3,8 +3,7 @@ import { giveWay, messageOf } from '../model/index.ts';
 import type { GitAnswer, GitTask } from './run-beside.ts';
 import { runGit } from './run-git.ts';
 
-// Runs one program for each message, side by side. All of it is for changes, which can wait while requests are
-// answered.
+// Runs one program per message, concurrently. All of it serves changes, which can wait while requests are answered.
 giveWay();
 parentPort?.on('message', ({ id, program, args, options }: GitTask) => {
   const tell = (answer: GitAnswer) => parentPort?.postMessage(answer);

@@ -14,18 +14,17 @@ import { parseTag } from './parse-tag.ts';
 import { parseTree, type TreeLine } from './parse-tree.ts';
 import type { Repository } from './repository.ts';
 
-/** A commit taken apart with the tags it carries, or why it is refused. */
+/** A parsed commit with the tags it carries, or why it is refused. */
 export type ReadCommit =
   | { readonly kind: 'commit'; readonly commit: Commit; readonly mergeTags: readonly Tag[] }
   | { readonly kind: 'malformed'; readonly id: string; readonly code: ViolationCode; readonly reason: string };
 
-const MAX_FILES = 100_000; // the largest fleet repositories we know of have a tenth of this
-// of trees that are read together: directories in directories can multiply without a single file
+const MAX_FILES = 100_000; // the largest fleet repositories we know have a tenth of this
+// of trees read together: nested directories can multiply without a single file
 const MAX_LINES = 4 * MAX_FILES;
 
 /**
- * Reads commits side by side. One that cannot be taken apart without doubt is told, not thrown: it is somebody's
- * commit.
+ * Reads commits concurrently. A malformed commit is returned as refused, not thrown: it is part of someone's history.
  */
 export function readCommits(repository: Pick<Repository, 'read'>, ids: readonly string[]): Promise<ReadCommit[]> {
   return Promise.all(
@@ -48,7 +47,7 @@ function tooLarge(thrown: unknown): undefined {
   if (!(thrown instanceof ObjectTooLarge)) throw thrown;
 }
 
-// gitformat-signature: a merge of a signed tag carries the whole tag, and the tag names the commit that was merged.
+// gitformat-signature: a merge of a signed tag contains the whole tag, and the tag names the merged commit.
 function withTags(commit: Commit): ReadCommit {
   const mergeTags: Tag[] = [];
   for (const bytes of commit.mergeTags) {
@@ -69,7 +68,7 @@ function withTags(commit: Commit): ReadCommit {
   return { kind: 'commit', commit, mergeTags };
 }
 
-/** One commit; throws `git-object-corrupt` when its bytes cannot be taken apart. */
+/** Reads one commit; throws `git-object-corrupt` if its bytes cannot be parsed. */
 export async function readCommit(repository: Pick<Repository, 'read'>, id: string): Promise<Commit> {
   const parsed = parseCommit(id, expectType(id, await repository.read(id), 'commit'));
   if (parsed.kind === 'malformed')
@@ -77,7 +76,7 @@ export async function readCommit(repository: Pick<Repository, 'read'>, id: strin
   return parsed.commit;
 }
 
-/** Every file under `directory` (`.`: all) of a tree, sorted by path; empty when the directory does not exist. */
+/** Lists every file under `directory` (`.`: all) of a tree, sorted by path; empty if the directory does not exist. */
 export async function listTree(
   repository: Pick<Repository, 'read'>,
   tree: string,
@@ -98,13 +97,13 @@ export async function listTree(
   return files.sort((a, b) => (a.path < b.path ? -1 : 1));
 }
 
-/** The content of a file found by `listTree`. */
+/** Returns the content of a file found by `listTree`. */
 export async function readBlob(repository: Pick<Repository, 'read'>, id: string): Promise<Uint8Array> {
   return expectType(id, await repository.read(id), 'blob');
 }
 
 /**
- * Every path whose mode or content differs between two commits (`NO_REVISION`: nothing yet), sorted; renames are a
+ * Returns every path whose mode or content differs between two commits (`NO_REVISION`: none yet), sorted. A rename is a
  * removal and an addition.
  */
 export async function diffTrees(
@@ -119,7 +118,7 @@ export async function diffTrees(
   return changes.sort((a, b) => (a.path < b.path ? -1 : 1));
 }
 
-/** How much more of trees is read. */
+/** Remaining number of tree lines to read. */
 type Budget = { lines: number; readonly turns: Turns };
 
 async function collect(
@@ -140,7 +139,7 @@ async function collect(
   }
 }
 
-// A few small trees that hold each other many times over unfold into more directories than any machine can walk.
+// A few small trees that contain each other many times expand into more directories than any machine can walk.
 async function linesWithin(budget: Budget, repository: Pick<Repository, 'read'>, tree: string): Promise<TreeLine[]> {
   const lines = await linesOf(repository, tree);
   budget.lines -= lines.length + 1;
@@ -154,7 +153,7 @@ async function linesWithin(budget: Budget, repository: Pick<Repository, 'read'>,
   );
 }
 
-// Subtrees with the same id are equal and are not read: the cost is that of what changed.
+// Subtrees with the same id are equal and are skipped: the cost depends only on the changes.
 async function diff(
   repository: Pick<Repository, 'read'>,
   before: string | undefined,
@@ -193,7 +192,7 @@ async function linesOf(repository: Pick<Repository, 'read'>, tree: string): Prom
   return parseTree(tree, expectType(tree, await repository.read(tree), 'tree'));
 }
 
-/** One file or directory of a commit, or undefined where the path leads nowhere. */
+/** Returns one file or directory of a commit, or undefined if the path does not exist. */
 export async function findPath(
   repository: Pick<Repository, 'read'>,
   commit: string,
@@ -209,9 +208,9 @@ export async function findPath(
 }
 
 /**
- * What a merge holds that an automatic merge of its parents does not give, by path. A merge in which every path is one
- * of the parents' may still have dropped a side's change, so it is made again; of more than two parents, what is
- * none's.
+ * Returns the paths where a merge differs from an automatic merge of its parents. A merge in which every path comes
+ * from a parent may still have dropped a side's change, so it is made again. With more than two parents, it returns the
+ * paths that match none of them.
  */
 export async function mergeAdds(
   repository: Repository,
@@ -226,6 +225,6 @@ export async function mergeAdds(
   }
   const sets = await Promise.all(merge.parents.map(differing));
   const ofNone = [...(sets[0] ?? [])].filter((path) => sets.every((set) => set.has(path)));
-  // Conflicts were resolved by taking one side whole: somebody chose, and an automatic merge would not have.
+  // Conflicts were resolved by taking one side whole: a choice that an automatic merge would not make.
   return ofNone.length > 0 || others.length > 0 ? ofNone : ['(conflicts)'];
 }

@@ -3,11 +3,10 @@ import type { GitHttpRequest, GitHttpResponse, HttpClient } from 'isomorphic-git
 import { httpAddress } from '../model/index.ts';
 import { askServer, type Limits } from '../outgoing/index.ts';
 
-const LIMITS: Limits = { bytes: 512 * 1024 * 1024, quietMs: 30_000, totalMs: 120_000 }; // the pack is in memory whole
+const LIMITS: Limits = { bytes: 512 * 1024 * 1024, quietMs: 30_000, totalMs: 120_000 }; // the whole pack is in memory
 
 /**
- * HTTP as isomorphic-git wants it, with limits, no redirects and an authority of one's own; the library's client has
- * none of these.
+ * Provides HTTP for isomorphic-git, with limits, a custom authority and no redirects; the library's client lacks these.
  */
 export function httpClient(ca: string | undefined, limits: Limits = LIMITS): HttpClient {
   return { request: (request) => send(request, ca, limits) };
@@ -27,7 +26,7 @@ async function send(
     url,
     method,
     statusCode: reply.status,
-    statusMessage: STATUS_CODES[reply.status] ?? '', // never the server's own words
+    statusMessage: STATUS_CODES[reply.status] ?? '', // never the server's own text
     headers: Object.fromEntries(Object.entries(reply.headers).map(([k, v]) => [k, String(v)])),
     body: once(reply.body),
   };

@@ -1,6 +1,6 @@
 /**
- * Takes a remote or a checkout, gives commits, trees and blobs whose bytes were hashed again here.
- * Refuses shallow repositories, objects whose bytes do not hash to their id, and commits with an ambiguous header.
+ * Takes a remote or a checkout. Returns commits, trees and blobs whose bytes were hashed again here. Refuses shallow
+ * repositories, objects whose bytes do not hash to their id, and commits with an ambiguous header.
  */
 
 export type { GitAccess } from './access.ts';

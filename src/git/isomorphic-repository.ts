@@ -8,7 +8,7 @@ import { type GitObject, type ObjectType, verifyObjectId } from './object.ts';
 import { parseCommit } from './parse-commit.ts';
 import { APPROVALS_REF, type Repository, redactUrl, refuseShallow, sourceRef } from './repository.ts';
 
-/** A repository read without the `git` program: HTTP(S) remotes and SHA-1 only, the whole pack in memory. */
+/** A repository read without the `git` program: HTTP(S) remotes and SHA-1 only, with the whole pack in memory. */
 export class IsomorphicRepository implements Repository {
   readonly #gitdir: string;
   readonly #limits: Limits | undefined;
@@ -23,7 +23,7 @@ export class IsomorphicRepository implements Repository {
     if (!/^https?:\/\//.test(url))
       throw new CountersignError(
         'git-unreachable',
-        `without the \`git\` program only http and https can be fetched, not \`${redactUrl(url)}\``,
+        `without the \`git\` program, only http and https can be fetched, not \`${redactUrl(url)}\``,
         { hint: 'install git' },
       );
     const http = httpClient(access.ca, this.#limits);
@@ -36,7 +36,7 @@ export class IsomorphicRepository implements Repository {
         mkdirSync(this.#gitdir, { recursive: true });
         await git.init({ fs, gitdir: this.#gitdir, bare: true });
       }
-      // the library fetches for a named remote only
+      // the library only fetches from a named remote
       await git.addRemote({ fs, gitdir: this.#gitdir, remote: 'origin', url, force: true });
       const refs = await git.listServerRefs({ http, onAuth, url, protocolVersion: 1, prefix: 'refs/' });
       const fetchRef = async (remote: string, local: string) => {
@@ -101,7 +101,7 @@ export class IsomorphicRepository implements Repository {
   }
 
   async differsFromMerge(): Promise<never> {
-    throw new CountersignError('tool-missing', 'without the `git` program a merge cannot be made again to compare it', {
+    throw new CountersignError('tool-missing', 'a merge cannot be checked without the `git` program', {
       hint: 'install git 2.38 or later',
     });
   }
@@ -112,22 +112,22 @@ export class IsomorphicRepository implements Repository {
 
   close(): void {}
 
-  // Approvals only grow; whoever can rewrite them could take a rejection away.
+  // Approvals only grow: anyone who could rewrite them could remove a rejection.
   async #advance(remote: string, local: string, oid: string, url: string): Promise<void> {
     const before = remote === APPROVALS_REF ? await this.resolve(local) : undefined;
     if (before !== undefined && !(await this.isAncestor(before, oid)))
       throw new CountersignError(
         'git-rewound',
-        `the approvals at \`${redactUrl(url)}\` were rewritten: some that were there are gone`,
+        `the approvals at \`${redactUrl(url)}\` were rewritten: some are missing`,
         {
-          hint: `forbid force-pushes to \`${APPROVALS_REF}\`, and push the old approvals back`,
+          hint: `forbid force-pushes to \`${APPROVALS_REF}\`, and push the old approvals again`,
         },
       );
     await git.writeRef({ fs, gitdir: this.#gitdir, ref: local, value: oid, force: true });
   }
 
-  // Depth first with a stack of our own: parents before children, each commit once. A malformed commit has no parents
-  // to follow.
+  // Depth first with an explicit stack: parents before children, each commit once. A malformed commit has no parents to
+  // follow.
   async #ancestors(start: string, excluded: ReadonlySet<string>): Promise<string[]> {
     const order: string[] = [];
     const entered = new Set<string>(excluded);
@@ -148,10 +148,10 @@ export class IsomorphicRepository implements Repository {
   }
 }
 
-// The library puts what a server wrote into its messages; its own names of errors and the status are enough.
+// The library's messages quote the server; its own error names and the status are enough.
 function reasonOf(thrown: unknown): string {
   if (thrown instanceof CountersignError) return thrown.message;
   const { code, data } = thrown as { code?: unknown; data?: { statusCode?: unknown } };
-  const name = remoteCode(code) ?? 'the answer is not of a Git server';
+  const name = remoteCode(code) ?? 'the answer is not from a Git server';
   return typeof data?.statusCode === 'number' ? `${name}, status ${data.statusCode}` : name;
 }

@@ -17,7 +17,7 @@ import {
   withinMemory,
 } from './run-git.ts';
 
-// Nobody's configuration, hooks, replacements or prompts may change what a history is.
+// No configuration, hooks, replacements or prompts may change a history.
 const ENVIRONMENT = {
   GIT_CONFIG_NOSYSTEM: '1',
   GIT_CONFIG_GLOBAL: '/dev/null',
@@ -46,17 +46,18 @@ const SAFE = [
   '-c',
   'advice.graftFileDeprecated=false',
   '-c',
-  'core.bigFileThreshold=16m', // larger blobs are written through, not held, while a pack is unpacked
+  'core.bigFileThreshold=16m', // larger blobs are written to disk, not held in memory, while a pack is unpacked
 ];
-const UNSOUND_HINT = '`git fsck` in that repository names them; find out who pushed them, and take them off the branch';
+const UNSOUND_HINT =
+  '`git fsck` in that repository names them; find out who pushed them, and remove them from the branch';
 const FETCH_MS = 120_000;
-const FEW = 256; // commits of a range that is remembered
+const FEW = 256; // largest range of commits that is cached
 const REMEMBERED = 1000;
 const BATCH = 128; // commits examined together, which are in memory with all their bytes
 const WALK_TIMEOUT_MS = 30 * 60_000;
 
 /**
- * A repository read through the `git` program: one long-lived `cat-file --batch`, one short process for everything
+ * A repository read through the `git` program: one long-lived `cat-file --batch`, and a short process for everything
  * else.
  */
 export class NativeRepository implements Repository {
@@ -93,9 +94,9 @@ export class NativeRepository implements Repository {
   }
 
   async read(id: string): Promise<GitObject> {
-    // What still runs beside the part that failed must not start a program that nobody ends.
+    // Parallel work that outlives a failure must not start a program that no one ends.
     if (this.#closed)
-      throw new CountersignError('git-object-missing', 'the repository was closed while it was read', {
+      throw new CountersignError('git-object-missing', 'the repository was closed during a read', {
         recover: 'retry',
       });
     this.#reader ??= new ObjectReader(this.#spawn(['cat-file', '--batch']));
@@ -132,14 +133,14 @@ export class NativeRepository implements Repository {
     if (count <= FEW) this.#ranges.set(key, few);
   }
 
-  // Commits do not change: what was found once is so for ever, and environments on one branch all ask the same.
+  // Commits are immutable, so the answer is cached: environments on one branch ask the same question.
   async isAncestor(ancestor: string, descendant: string): Promise<boolean> {
     const key = `${ancestor} ${descendant}`;
     const known = isObjectId(ancestor) && isObjectId(descendant) ? this.#ancestors.get(key) : undefined;
     if (known !== undefined) return known;
     const asked = this.#run(['merge-base', '--is-ancestor', '--end-of-options', ancestor, descendant]).then(
       (result) => {
-        if (result.code > 1) this.#ancestors.delete(key); // a commit that is not there yet may come
+        if (result.code > 1) this.#ancestors.delete(key); // a missing commit may still arrive
         return result.code === 0;
       },
     );
@@ -147,8 +148,8 @@ export class NativeRepository implements Repository {
     return asked;
   }
 
-  // What the merge makes goes into a folder of its own: a person's checkout is only read. As if bare, so that no
-  // attributes of a work tree choose a merge driver, which would be a program to run.
+  // The merge writes into a separate folder: a person's checkout is only read. It runs as if bare, so that attributes
+  // of a work tree cannot choose a merge driver, which would be a program.
   async differsFromMerge(parents: readonly [string, string], tree: string): Promise<readonly string[] | undefined> {
     const scratch = await mkdtemp(join(tmpdir(), 'countersign-merge-'));
     try {
@@ -162,8 +163,8 @@ export class NativeRepository implements Repository {
         env,
       );
       if (merged.code > 1)
-        throw new CountersignError('tool-missing', `git cannot merge by itself: ${complaint(merged.stderr)}`, {
-          hint: 'git 2.38 or later is needed to judge merges',
+        throw new CountersignError('tool-missing', `git cannot make the merge: ${complaint(merged.stderr)}`, {
+          hint: 'install git 2.38 or later, which is needed to judge merges',
         });
       const made = merged.stdout.toString('utf8').split('\n', 1)[0] ?? '';
       if (merged.code === 1) return undefined;
@@ -222,7 +223,7 @@ export class NativeRepository implements Repository {
   }
 }
 
-// rev-list writes as it walks; ids are handed on in batches and never all held.
+// rev-list prints as it walks; ids are passed on in batches and never held all at once.
 async function* streamIds(child: ChildProcessWithoutNullStreams, to: string): AsyncGenerator<readonly string[]> {
   const err: Buffer[] = [];
   child.stderr.on('data', (d: Buffer) => err.push(d));
@@ -269,13 +270,9 @@ function fetchFailed(url: string, branch: string, stderr: string): CountersignEr
       recover: 'retry',
     });
   if (new RegExp(`\\[rejected\\].*${APPROVALS_REF}`).test(stderr))
-    return new CountersignError(
-      'git-rewound',
-      `the approvals at \`${where}\` were rewritten: some that were there are gone`,
-      {
-        hint: `forbid force-pushes to \`${APPROVALS_REF}\`, and push the old approvals back`,
-      },
-    );
+    return new CountersignError('git-rewound', `the approvals at \`${where}\` were rewritten: some are missing`, {
+      hint: `forbid force-pushes to \`${APPROVALS_REF}\`, and push the old approvals again`,
+    });
   if (/Host key verification failed|No \S+ host key is known/.test(stderr))
     return new CountersignError(
       'git-unreachable',
@@ -287,9 +284,9 @@ function fetchFailed(url: string, branch: string, stderr: string): CountersignEr
   if (/unable to update url base from redirection|redirect/i.test(stderr))
     return new CountersignError(
       'git-unreachable',
-      `\`${where}\` sends elsewhere, and credentials are for one server only`,
+      `\`${where}\` redirects elsewhere, and credentials are for one server only`,
       {
-        hint: 'put the address that it sends to into `spec.source.url`',
+        hint: 'set `spec.source.url` to the address it redirects to',
       },
     );
   const reason = remoteReason(stderr) ?? 'git gave up';
@@ -305,9 +302,9 @@ type Wanted = {
   readonly reject: (reason: Error) => void;
 };
 
-// Speaks the protocol of `git cat-file --batch`: an id a line in, `id type size LF bytes LF` out, in order.
-// Environments on one branch share it: an object that is missing or too large fails its own read only, so that whoever
-// pushes one delays no one else.
+// Implements the protocol of `git cat-file --batch`: one id per line in, `id type size LF bytes LF` out, in order.
+// Environments on one branch share it. A missing or oversized object fails only its own read, so pushing one delays no
+// one else.
 class ObjectReader {
   isOver = false;
   readonly #child: ChildProcessWithoutNullStreams;
@@ -326,9 +323,7 @@ class ObjectReader {
       this.#fail(new CountersignError('tool-missing', 'cannot run `git`', { cause, hint: 'install git' })),
     );
     child.on('close', () =>
-      this.#fail(
-        new CountersignError('git-object-missing', 'git ended while an object was read', { recover: 'retry' }),
-      ),
+      this.#fail(new CountersignError('git-object-missing', 'git ended while reading an object', { recover: 'retry' })),
     );
     child.unref();
   }
@@ -342,9 +337,7 @@ class ObjectReader {
     });
   }
 
-  /**
-   * Answers what it was asked, and ends: git keeps the memory that an object took, which may be hundreds of megabytes.
-   */
+  /** Answers pending requests, then ends. Git keeps the memory of each object, which may be hundreds of megabytes. */
   retire(): void {
     this.isOver = true;
     this.#child.stdin.end();
@@ -371,7 +364,7 @@ class ObjectReader {
     this.#held = buffer.length;
   }
 
-  // Answers the oldest question if the buffer holds its whole answer; returns how many bytes that was.
+  // Answers the oldest request if the buffer holds the whole answer; returns the number of bytes used.
   #answer(buffer: Buffer): number {
     this.#need = buffer.length + 1;
     const end = buffer.indexOf(0x0a);
@@ -381,7 +374,7 @@ class ObjectReader {
     const size = Number(length);
     if (type === 'missing' || id !== next.id || !Number.isInteger(size)) {
       this.#wanted.shift();
-      if (type !== 'missing' || id !== next.id) this.close(); // what follows could be taken for another object
+      if (type !== 'missing' || id !== next.id) this.close(); // the rest could be mistaken for another object
       next.reject(
         new CountersignError('git-object-missing', `the object \`${next.id}\` is not in the repository`, {
           hint: 'fetch again; a partial clone cannot be judged',
@@ -395,7 +388,7 @@ class ObjectReader {
       this.#wanted.shift();
       next.reject(new ObjectTooLarge(next.id, type as ObjectType));
       const here = Math.min(whole, buffer.length);
-      this.#skip = whole - here; // what is still to come of it is let go as it comes
+      this.#skip = whole - here; // the rest of it is discarded as it arrives
       return here;
     }
     if (buffer.length < whole) {

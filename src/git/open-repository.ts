@@ -5,8 +5,8 @@ import type { Repository } from './repository.ts';
 import type { GitProgram } from './run-git.ts';
 
 /**
- * Opens (or creates) a bare repository at `directory`: on the `git` program where there is one, else on
- * isomorphic-git, which fetches over HTTP(S) only and reads SHA-1 repositories only.
+ * Opens or creates a bare repository at `directory`. It uses the `git` program if there is one, otherwise
+ * isomorphic-git, which only supports HTTP(S) and SHA-1.
  */
 export function openRepository(directory: string, git: GitProgram | undefined, limits?: Limits): Repository {
   return git === undefined ? new IsomorphicRepository(directory, limits) : new NativeRepository(directory, git);

@@ -2,14 +2,14 @@ import type { Author, Commit } from '../model/index.ts';
 
 /** Why the bytes of a commit or tag are refused. */
 export type MalformedCode =
-  /** A header that may stand once stands twice: two readers would see two commits. */
+  /** A header that may appear once appears twice: two readers would see two commits. */
   | 'header-repeated'
   | 'headers-out-of-order'
-  /** A header that Git strips from what a signature covers, because its name begins like a signature's. */
+  /** A header that Git strips from the signed bytes, because its name begins like a signature's. */
   | 'header-like-signature'
-  /** Larger than any commit or tag that is read. */
+  /** Larger than the limit for commits and tags. */
   | 'commit-too-large'
-  /** Anything else that Git would not have written. */
+  /** Anything else Git would not have written. */
   | 'malformed';
 
 /** A commit, or why its bytes are refused. */
@@ -23,10 +23,11 @@ const MAX_AUTHOR = 2048; // a name, an address and a time; kept for every commit
 const SINGLE = new Set(['tree', 'author', 'committer', 'encoding', 'gpgsig', 'gpgsig-sha256', 'change-id']);
 
 /**
- * Splits a raw commit into its fields and its signature, strictly: `tree`, `parent`*, `author`, `committer` in
- * that order, then extra headers, none of the single ones twice, and no header that only starts like a signature's.
- * Git itself strips every `gpgsig…` header from what a signature covers, so anything looser lets two readers
- * see two commits (CVE-2026-44309, CVE-2026-45022).
+ * Splits a raw commit into its fields and its signature, strictly. `tree`, `parent`*, `author`, `committer` come in
+ * that order, followed by extra headers. No single header may repeat, and none may merely start like a signature's.
+ *
+ * Git itself strips every `gpgsig…` header from the signed bytes. Any looser parser lets two readers see two commits
+ * (CVE-2026-44309, CVE-2026-45022).
  */
 export function parseCommit(id: string, bytes: Uint8Array): ParsedCommit {
   try {
@@ -37,7 +38,7 @@ export function parseCommit(id: string, bytes: Uint8Array): ParsedCommit {
   }
 }
 
-/** Bytes that are refused, and by which code. */
+/** Thrown for refused bytes, with the code. */
 export class Malformed extends Error {
   readonly code: MalformedCode;
   constructor(message: string, code: MalformedCode = 'malformed') {
@@ -51,7 +52,7 @@ function split(id: string, bytes: Buffer): Commit {
   const seen = new Set<string>();
   for (const { name } of headers) {
     if (SINGLE.has(name) && seen.has(name))
-      throw new Malformed(`the header \`${name}\` stands twice`, 'header-repeated');
+      throw new Malformed(`the header \`${name}\` appears twice`, 'header-repeated');
     seen.add(name);
     if (name.startsWith('gpgsig') && name !== 'gpgsig' && name !== 'gpgsig-sha256')
       throw new Malformed('a header only looks like a signature', 'header-like-signature');
@@ -61,10 +62,7 @@ function split(id: string, bytes: Buffer): Commit {
   const [tree, author, committer] = [headers[0], headers[1 + parents], headers[2 + parents]];
   const late = headers.slice(1 + parents).some((h) => h.name === 'parent');
   if (tree?.name !== 'tree' || author?.name !== 'author' || committer?.name !== 'committer' || late)
-    throw new Malformed(
-      'the headers `tree`, `parent`, `author`, `committer` are not in their places',
-      'headers-out-of-order',
-    );
+    throw new Malformed('the headers `tree`, `parent`, `author`, `committer` are not in order', 'headers-out-of-order');
   const signature = headers.find((h) => h.name === (id.length === 64 ? 'gpgsig-sha256' : 'gpgsig'));
   return {
     id,
@@ -81,7 +79,7 @@ function split(id: string, bytes: Buffer): Commit {
   };
 }
 
-/** The header lines, each with the continuation lines that belong to it, and where the message begins. */
+/** Returns the header lines, each with its continuation lines, and where the message begins. */
 export function readHeaders(bytes: Buffer): { headers: Header[]; bodyAt: number } {
   const headers: Header[] = [];
   let at = 0;
@@ -99,7 +97,7 @@ export function readHeaders(bytes: Buffer): { headers: Header[]; bodyAt: number 
   }
 }
 
-/** A header's value; the one space that begins each continuation line is not part of it. */
+/** Returns a header's value without the space that begins each continuation line. */
 export function headerValue(bytes: Buffer, header: Header, encoding: 'utf8' | 'latin1' = 'utf8'): string {
   const text = bytes.toString(encoding, header.valueAt, header.end - 1);
   return text.includes('\n') ? text.replaceAll('\n ', '\n') : text;
@@ -109,11 +107,11 @@ function lineEnd(bytes: Buffer, at: number): number {
   const end = bytes.indexOf(0x0a, at);
   if (end < 0) throw new Malformed('the header has no end');
   const nul = bytes.indexOf(0, at);
-  if (nul >= 0 && nul < end) throw new Malformed('the header holds a NUL byte');
+  if (nul >= 0 && nul < end) throw new Malformed('the header contains a NUL byte');
   return end + 1;
 }
 
-// By bytes, never by rebuilding: a rebuilt payload differs for CR, latin-1 and trailing blank lines.
+// Cuts bytes and never rebuilds them: a rebuilt payload differs for CR, latin-1 and trailing blank lines.
 function withoutSignatures(bytes: Buffer, headers: readonly Header[]): Uint8Array {
   const signatures = headers.filter((h) => h.name === 'gpgsig' || h.name === 'gpgsig-sha256');
   if (signatures.length === 0) return bytes;
@@ -127,14 +125,14 @@ function withoutSignatures(bytes: Buffer, headers: readonly Header[]): Uint8Arra
   return Buffer.concat(parts);
 }
 
-/** A whole object id in lower-case hex, of the repository's length. */
+/** Checks for a full object id in lower-case hex, of the repository's length. */
 export function objectId(text: string, length: number): string {
   if (text.length !== length || !/^[0-9a-f]+$/.test(text))
     throw new Malformed('a tree or parent id is not a full object id');
   return text;
 }
 
-/** `name <address> seconds zone`, as Git writes it. */
+/** Parses `name <address> seconds zone`, as written by Git. */
 export function parseAuthor(text: string, which: string): Author {
   if (text.length > MAX_AUTHOR) throw new Malformed(`the ${which} line is longer than ${MAX_AUTHOR} characters`);
   const open = text.lastIndexOf('<');

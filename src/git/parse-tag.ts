@@ -15,9 +15,9 @@ const BEGINS = [
 ];
 
 /**
- * Splits a raw tag object: `object`, `type commit`, `tag`, `tagger`, each once and in that order. The signature of the
- * repository's own hash stands at the end of the body and begins at its last BEGIN line (gitformat-signature); in a
- * repository of the other hash it is a `gpgsig` header, which is no signature here.
+ * Splits a raw tag object: `object`, `type commit`, `tag`, `tagger`, each once and in that order. The signature for the
+ * repository's own hash ends the body and begins at its last BEGIN line (gitformat-signature). For the other hash it is
+ * a `gpgsig` header, which does not count as a signature here.
  */
 export function parseTag(bytes: Uint8Array, idLength: 40 | 64): ParsedTag {
   try {
@@ -31,9 +31,9 @@ export function parseTag(bytes: Uint8Array, idLength: 40 | 64): ParsedTag {
 function split(bytes: Buffer, idLength: number): Tag {
   const { headers, bodyAt } = readHeaders(bytes);
   const names = headers.map((h) => h.name);
-  if (new Set(names).size !== names.length) throw new Malformed('a header of the tag stands twice', 'header-repeated');
+  if (new Set(names).size !== names.length) throw new Malformed('a header of the tag appears twice', 'header-repeated');
   if (HEADERS.slice(0, 3).some((name, i) => names[i] !== name))
-    throw new Malformed('the headers `object`, `type`, `tag` are not in their places', 'headers-out-of-order');
+    throw new Malformed('the headers `object`, `type`, `tag` are not in order', 'headers-out-of-order');
   const extra = names.find((name) => !HEADERS.includes(name));
   if (extra !== undefined)
     throw new Malformed(
@@ -44,7 +44,7 @@ function split(bytes: Buffer, idLength: number): Tag {
     const header = headers.find((h) => h.name === name);
     return header === undefined ? undefined : headerValue(bytes, header);
   };
-  if (value('type') !== 'commit') throw new Malformed('the tag names no commit');
+  if (value('type') !== 'commit') throw new Malformed('the tag does not name a commit');
   const tagger = value('tagger');
   const at = signatureAt(bytes, bodyAt);
   return {

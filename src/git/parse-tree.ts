@@ -4,8 +4,8 @@ import { CountersignError } from '../model/index.ts';
 export type TreeLine = { readonly mode: string; readonly name: string; readonly id: string };
 
 /**
- * Reads a raw tree object (`mode SP name NUL id`, ids of 20 or 32 bytes). Throws `git-object-corrupt` for names
- * that could leave the tree (`..`, `/`, `.git`), repeated names and modes that Git does not write.
+ * Reads a raw tree object (`mode SP name NUL id`, ids of 20 or 32 bytes). Throws `git-object-corrupt` for names that
+ * could leave the tree (`..`, `/`, `.git`), duplicate names and modes that Git does not write.
  */
 export function parseTree(id: string, bytes: Uint8Array): TreeLine[] {
   const raw = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
@@ -22,7 +22,7 @@ export function parseTree(id: string, bytes: Uint8Array): TreeLine[] {
     if (!/^(100644|100755|100664|120000|40000|160000)$/.test(mode)) throw corrupt(id, `it has the mode \`${mode}\``);
     if (name === '' || name === '.' || name === '..' || name.includes('/') || name.toLowerCase() === '.git')
       throw corrupt(id, 'it has a name that leaves the tree');
-    if (names.has(name)) throw corrupt(id, 'it has one name twice');
+    if (names.has(name)) throw corrupt(id, 'it has a duplicate name');
     names.add(name);
     lines.push({ mode, name, id: raw.toString('hex', nul + 1, nul + 1 + idLength) });
     at = nul + 1 + idLength;

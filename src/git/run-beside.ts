@@ -16,17 +16,15 @@ export type GitAnswer =
 type Waiting = { readonly done: (result: GitResult) => void; readonly failed: (why: unknown) => void };
 
 /**
- * Starts programs from a thread of its own. Starting one takes a thread ten milliseconds and more where cores are busy,
- * until the program has begun; whoever answers requests cannot spare them.
+ * Starts programs from a separate thread. Starting one blocks a thread for ten milliseconds, or more if cores are busy.
+ * The thread that answers requests cannot afford that.
  */
 export class RunBeside {
   readonly #waiting = new Map<number, Waiting>();
   #worker: Worker | undefined;
   #next = 0;
 
-  /**
-   * As `runGit`; throws what it throws, and `tool-missing` (to be tried again) when the thread was closed meanwhile.
-   */
+  /** Works like `runGit` and throws the same errors, plus `tool-missing` (retry) if the thread was closed meanwhile. */
   readonly run: RunGit = (program, args, options = {}) =>
     new Promise((done, failed) => {
       const id = this.#next++;
@@ -50,7 +48,7 @@ export class RunBeside {
         waiting?.failed(new CountersignError('tool-missing', answer.failed, { hint: 'install git' }));
       else waiting?.done({ ...answer.result, stdout: Buffer.from(answer.result.stdout) });
     });
-    worker.on('error', () => {}); // its end tells
+    worker.on('error', () => {}); // the exit event reports it
     worker.on('exit', () => {
       if (this.#worker === worker) this.#worker = undefined;
       for (const { failed } of this.#waiting.values())

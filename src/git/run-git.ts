@@ -1,17 +1,17 @@
 import { spawn } from 'node:child_process';
 import { CountersignError, limitedCommand } from '../model/index.ts';
 
-/** The `git` program and the search path it may find its own helpers (ssh) on. */
+/** The `git` program, and the search path for its own helpers such as ssh. */
 export type GitProgram = {
   readonly file: string;
   readonly path: string;
-  /** Where objects lie that a push brings, while a hook decides whether they stay (git-receive-pack(1), quarantine). */
+  /** Where the objects of a push are while a hook decides on them (git-receive-pack(1), quarantine). */
   readonly quarantine?: { readonly directory: string; readonly alternates: string } | undefined;
-  /** What starts it, where that is not `runGit` itself. */
+  /** Starts the program, if not `runGit` itself. */
   readonly run?: RunGit;
-  /** Bytes of memory that a process which reads what others pushed may take; no limit where it is not given. */
+  /** Memory limit, in bytes, of a process that reads pushed data; no limit if absent. */
   readonly memory?: number;
-  /** How long one fetch may take (default two minutes). */
+  /** Time limit for one fetch (default two minutes). */
   readonly fetchMs?: number;
 };
 
@@ -23,11 +23,11 @@ export type RunGitOptions = {
   readonly input?: Uint8Array | string;
   readonly timeoutMs?: number;
   /**
-   * Ends what git started, too: a helper that talks to a server goes on without it. Not where git may ask a person at a
-   * terminal.
+   * Also ends processes that git started: a helper that talks to a server would continue. Do not use it where git may
+   * ask a person at a terminal.
    */
   readonly withChildren?: boolean;
-  /** Bytes of memory, for each process. */
+  /** Memory limit, in bytes, of each process. */
   readonly memory?: number | undefined;
 };
 export type RunGit = (program: string, args: readonly string[], options?: RunGitOptions) => Promise<GitResult>;
@@ -36,7 +36,7 @@ const TIMEOUT_MS = 120_000;
 const MAX_ERRORS = 1024 * 1024;
 
 /**
- * Runs the `git` program once with no shell. `input` goes to its standard input. Gives up after `timeoutMs` (default
+ * Runs the `git` program once, without a shell. `input` goes to its standard input. Gives up after `timeoutMs` (default
  * two minutes).
  */
 export const runGit: RunGit = (program, args, options = {}) =>
@@ -74,11 +74,11 @@ export const runGit: RunGit = (program, args, options = {}) =>
       const stderr = ended ?? Buffer.concat(err).toString('utf8').trim();
       resolve({ code: ended === undefined ? (code ?? 1) : 1, stdout: Buffer.concat(out), stderr });
     });
-    child.stdin.on('error', () => {}); // git may close its input early; its exit code tells
+    child.stdin.on('error', () => {}); // git may close its input early; its exit code reports that
     child.stdin.end(options.input ?? '');
   });
 
-/** A command whose memory the kernel limits, where a limit is given. */
+/** Wraps a command so that the kernel limits its memory, if a limit is given. */
 export function withinMemory(
   program: string,
   args: readonly string[],
@@ -90,37 +90,35 @@ export function withinMemory(
 }
 
 /**
- * Why a remote did not answer, in our own words: git repeats what a server writes, and a server may write anything.
- * Returns undefined for complaints that are not known.
+ * Describes in our own words why a remote failed, because git repeats whatever a server writes. Returns undefined for
+ * unknown errors.
  */
 export function remoteReason(stderr: string): string | undefined {
   const status = /The requested URL returned error: (\d{3})\b/.exec(stderr)?.[1];
   if (status !== undefined) return `it answers ${status}`;
-  // of the address itself, before anyone was asked
+  // about the address itself, before any server was asked
   const transport = /^fatal: transport '([a-z0-9+.-]{1,32})' not allowed$/m.exec(stderr)?.[1];
   if (transport !== undefined) return `transport '${transport}' not allowed`;
   return REASONS.find(([pattern]) => pattern.test(stderr))?.[1];
 }
 
-/**
- * Why nothing is fetched from a server whose objects Git's own checks refuse: whoever may push can bring such objects.
- */
+/** Reason for refusing a server whose objects fail Git's own checks. Anyone who may push can cause this. */
 export const UNSOUND = 'its objects are not sound';
 
 const REASONS: readonly (readonly [RegExp, string])[] = [
-  [/^fatal: it was not done within/m, 'it was not done in time'],
-  [/^fatal: it complains with more than/m, 'it writes too much'],
+  [/^fatal: it was not done within/m, 'it did not finish in time'],
+  [/^fatal: it complains with more than/m, 'it prints too much'],
   [
     /out of memory|Out of memory|mmap failed|unable to allocate|malloc failed/,
-    'what was pushed takes more memory than git may use here',
+    'the pushed objects need more memory than git may use here',
   ],
-  [/Could not resolve host/, 'its name is not known'],
-  [/Failed to connect|Connection refused|Couldn't connect/, 'nothing listens there'],
+  [/Could not resolve host/, 'its host name is unknown'],
+  [/Failed to connect|Connection refused|Couldn't connect/, 'it refuses connections'],
   [
     /Authentication failed|could not read Username|could not read Password|terminal prompts disabled/,
-    'it wants other credentials',
+    'it rejects the credentials',
   ],
-  [/Permission denied/, 'it does not take the key'],
+  [/Permission denied/, 'it rejects the key'],
   [
     /SSL certificate problem|certificate verify failed|server verification failed|SSL peer certificate/,
     'its certificate is not trusted',
@@ -131,7 +129,7 @@ const REASONS: readonly (readonly [RegExp, string])[] = [
     /not valid: is this a git repository|bad line length|protocol error|invalid server response|unable to parse/,
     'it is not a Git server',
   ],
-  [/unable to find remote helper/, 'it is not an address that can be fetched'],
+  [/unable to find remote helper/, 'its address cannot be fetched from'],
   [
     /early EOF|unexpected disconnect|hung up|RPC failed|transfer closed|Empty reply|Recv failure|expected flush|unexpected flush/,
     'it broke off',
@@ -139,7 +137,7 @@ const REASONS: readonly (readonly [RegExp, string])[] = [
   [/fsck|bad object|inflate|invalid (?:tree|commit|object)|index-pack failed|unpack/, UNSOUND],
 ];
 
-/** The last line of git's complaint that says what happened, without addresses that hold credentials. */
+/** Returns the line of git's error output that says what happened, without addresses that contain credentials. */
 export function complaint(stderr: string): string {
   const lines = stderr.split('\n').filter((line) => /^(fatal|error|remote):/.test(line));
   const line = lines.find((l) => l.startsWith('fatal')) ?? lines.at(-1) ?? stderr.split('\n').at(-1) ?? '';

@@ -5,13 +5,13 @@ import { CountersignError } from '../model/index.ts';
 import { runGit } from './run-git.ts';
 import type { UserRepository } from './user-repository.ts';
 
-/** The armored signature and the key id Git knows the key by. */
+/** The armored signature, and the id by which Git knows the key. */
 export type MadeSignature = { readonly armored: string; readonly keyId: string };
 
 /**
- * Signs bytes with the key the person already signs commits with (`gpg.format`, `user.signingkey`), through
- * `ssh-keygen -Y sign` or `gpg`, so that agents and hardware keys work. `keyFile` overrides the SSH key.
- * Throws `signing-failed` with the program's own complaint.
+ * Signs bytes with the key the person already signs commits with (`gpg.format`, `user.signingkey`). It runs `ssh-keygen
+ * -Y sign` or `gpg`, so ssh-agent and hardware keys work. `keyFile` overrides the SSH key. Throws `signing-failed` with
+ * the program's own error.
  */
 export async function signWithGitKey(
   repository: UserRepository,
@@ -27,9 +27,13 @@ export async function signWithGitKey(
       key ?? (await repository.config('user.email')),
       (await repository.config('gpg.program')) ?? 'gpg',
     );
-  throw new CountersignError('signing-failed', `git is set to sign with \`${format}\`, which approvals do not use`, {
-    hint: 'set `gpg.format` to `ssh` or `openpgp`, or use --key',
-  });
+  throw new CountersignError(
+    'signing-failed',
+    `git is configured to sign with \`${format}\`, which approvals do not support`,
+    {
+      hint: 'set `gpg.format` to `ssh` or `openpgp`, or use --key',
+    },
+  );
 }
 
 async function signSsh(bytes: Uint8Array, key: string | undefined, program: string): Promise<MadeSignature> {
@@ -43,7 +47,7 @@ async function signSsh(bytes: Uint8Array, key: string | undefined, program: stri
     await writeFile(data, bytes);
     let file = key.replace(/^~\//, `${homedir()}/`);
     if (/^(key::|ssh-|ecdsa-|sk-)/.test(key)) {
-      file = join(directory, 'key.pub'); // a literal public key: ssh-keygen asks the agent for the private half
+      file = join(directory, 'key.pub'); // a literal public key: ssh-keygen gets the private half from ssh-agent
       await writeFile(file, `${key.replace(/^key::/, '')}\n`);
     }
     const result = await runGit(program, ['-Y', 'sign', '-n', 'git', '-f', file, data]);
@@ -52,7 +56,7 @@ async function signSsh(bytes: Uint8Array, key: string | undefined, program: stri
         'signing-failed',
         `ssh-keygen could not sign with \`${file}\`: ${lastLine(result.stderr)}`,
         {
-          hint: 'is the key loaded in ssh-agent, and readable?',
+          hint: 'check that the key is loaded in ssh-agent, and readable',
         },
       );
     return { armored: await readFile(`${data}.sig`, 'utf8'), keyId: file };
@@ -69,7 +73,7 @@ async function signOpenPgp(bytes: Uint8Array, key: string | undefined, program: 
   );
   if (result.code !== 0)
     throw new CountersignError('signing-failed', `gpg could not sign: ${lastLine(result.stderr)}`, {
-      hint: 'is the secret key of `user.signingkey` in your keyring?',
+      hint: 'check that your keyring has the secret key of `user.signingkey`',
     });
   return { armored: result.stdout.toString('utf8'), keyId: key ?? '' };
 }

@@ -4,11 +4,11 @@ import { expectType } from './object.ts';
 import { parseTree } from './parse-tree.ts';
 import { APPROVALS_REF, type Repository } from './repository.ts';
 
-const MAX_STATEMENTS = 10_000; // on one change; a thousand people may each change their mind
-const MAX_STATEMENT = 64 * 1024; // what is larger is no statement, and is heard as an empty one
+const MAX_STATEMENTS = 10_000; // for one change; a thousand people may each change their mind
+const MAX_STATEMENT = 64 * 1024; // larger files are not statements, and count as empty
 const MAX_FILE = 4 * 1024 * 1024; // a TrustPolicy with the keyrings of hundreds of people
 
-/** A repository as the gate reads it: histories, differences, files and approvals. */
+/** Wraps a repository as the gate reads it: histories, differences, files and approvals. */
 export function sourceRepository(repository: Repository, turns = new Turns()) {
   return {
     isAncestor: (ancestor: string, descendant: string) => repository.isAncestor(ancestor, descendant),
@@ -21,12 +21,12 @@ export function sourceRepository(repository: Repository, turns = new Turns()) {
       isNoRevision(commit) ? undefined : (await readCommit(repository, commit)).committer.time,
     files: (tree: string, directory: string) => listTree(repository, tree, directory, turns),
     blob: (id: string) => readBlob(repository, id),
-    /** A file's id and content at a commit, or undefined where it is not there. */
+    /** Returns a file's id and content at a commit, or undefined if it does not exist. */
     file: async (commit: string, path: string) => {
       const line = await findPath(repository, commit, path);
       if (line === undefined) return undefined;
       if (!/^100/.test(line.mode))
-        throw new CountersignError('config-invalid', `\`${path}\` is no file in ${commit.slice(0, 12)}`);
+        throw new CountersignError('config-invalid', `\`${path}\` is not a file in ${commit.slice(0, 12)}`);
       const bytes = await readBlob(repository, line.id);
       if (bytes.length > MAX_FILE)
         throw new CountersignError(
@@ -36,9 +36,9 @@ export function sourceRepository(repository: Repository, turns = new Turns()) {
       return { id: line.id, text: Buffer.from(bytes).toString('utf8') };
     },
     /**
-     * The text of one stored envelope by the SHA-256 of its content, which its file is named for; undefined where it is
-     * not there. Nothing beside it is read, whatever else was filed. It may be under another branch than `ref`: a
-     * branch can be renamed, and what the envelope is for stands in it, signed.
+     * Returns the text of one stored envelope by the SHA-256 of its content, which is its file name; undefined if it
+     * does not exist. No other file is read. It may be under a branch other than `ref`: branches can be renamed, and
+     * the signed content says what the envelope is for.
      */
     envelope: async (ref: string, { from, tree, envelope }: { from: string; tree: string; envelope: string }) => {
       const tip = await repository.resolve(APPROVALS_REF);
@@ -58,7 +58,7 @@ export function sourceRepository(repository: Repository, turns = new Turns()) {
       }
       return undefined;
     },
-    /** Stored approvals of a ref that were filed for a tree the filter wants; the others stay unread. */
+    /** Returns stored approvals of a ref filed for a tree the filter accepts; the others are not read. */
     approvals: async (ref: string, wanted: (tree: string) => boolean) => {
       const tip = await repository.resolve(APPROVALS_REF);
       const place = tip === undefined ? undefined : await findPath(repository, tip, `v1/${ref}`);
@@ -70,19 +70,19 @@ export function sourceRepository(repository: Repository, turns = new Turns()) {
           (await listTree(repository, c.id)).map((f) => ({ ...f, path: `v1/${ref}/${c.name}/${f.path}` })),
         ),
       );
-      // a link or a submodule there is nobody's statement
+      // a link or a submodule is not a statement
       const files = listed.flat().filter((f) => f.mode === '100644');
       if (files.length > MAX_STATEMENTS)
         throw new CountersignError(
           'git-object-corrupt',
-          `there are ${files.length} statements on one change; more than ${MAX_STATEMENTS} are not read`,
+          `there are ${files.length} statements on one change, but the limit is ${MAX_STATEMENTS}`,
           {
             hint: `find out who pushes to \`${APPROVALS_REF}\``,
           },
         );
       const stored: { path: string; text: string }[] = [];
       for (const { path, blob } of files) {
-        // one after the other: none of them may be large, but anyone may push one that is
+        // one at a time: none should be large, but anyone can push one that is
         const bytes = await readBlob(repository, blob);
         stored.push({ path, text: bytes.length > MAX_STATEMENT ? '' : Buffer.from(bytes).toString('utf8') });
       }
@@ -94,7 +94,7 @@ export function sourceRepository(repository: Repository, turns = new Turns()) {
 const FILED = /^[0-9a-f]{40,64}-[0-9a-f]{40,64}$/; // a directory of the statements on one change
 const MAX_BRANCHES = 1000;
 
-// Directories under which statements are filed: branches, which may have slashes in their names.
+// Returns the directories with statements: branches, whose names may contain slashes.
 async function filedBranches(repository: Repository, tip: string): Promise<readonly string[]> {
   const places: string[] = [];
   const top = await findPath(repository, tip, 'v1/refs/heads');

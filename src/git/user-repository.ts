@@ -5,7 +5,9 @@ import { complaint, type GitResult, runGit } from './run-git.ts';
 
 const ATTEMPTS = 5;
 
-/** A person's own checkout, with their Git configuration and credentials: where approvals are made and pushed from. */
+/**
+ * A person's own checkout, with their Git configuration and credentials. Approvals are made in it and pushed from it.
+ */
 export class UserRepository {
   readonly #directory: string;
   readonly #program: string;
@@ -15,7 +17,7 @@ export class UserRepository {
     this.#program = program;
   }
 
-  /** The Git directory that holds the objects; throws `git-unreachable` outside of a repository. */
+  /** Returns the Git directory with the objects; throws `git-unreachable` outside a repository. */
   async gitDirectory(): Promise<string> {
     const result = await this.#run(['rev-parse', '--git-common-dir']);
     if (result.code !== 0)
@@ -26,7 +28,7 @@ export class UserRepository {
     return isAbsolute(path) ? path : resolve(this.#directory, path);
   }
 
-  /** The commit a name stands for; throws `git-ref-missing`. */
+  /** Returns the commit a name stands for; throws `git-ref-missing`. */
   async commit(name: string): Promise<string> {
     const result = await this.#run(['rev-parse', '--verify', '--quiet', '--end-of-options', `${name}^{commit}`]);
     const id = result.stdout.toString('utf8').trim();
@@ -37,7 +39,7 @@ export class UserRepository {
     return id;
   }
 
-  /** The object a tag's ref names: a tag object, or a commit for a lightweight tag; throws `git-ref-missing`. */
+  /** Returns the object a tag names: a tag object, or a commit for a lightweight tag; throws `git-ref-missing`. */
   async tag(name: string): Promise<string> {
     const result = await this.#run(['rev-parse', '--verify', '--quiet', '--end-of-options', `refs/tags/${name}`]);
     const id = result.stdout.toString('utf8').trim();
@@ -53,13 +55,14 @@ export class UserRepository {
     return result.code === 0 ? result.stdout.toString('utf8').trim() : undefined;
   }
 
-  /** What changes between two commits, as `git diff --stat` shows it. */
+  /** Returns the changes between two commits, like `git diff --stat`. */
   async summary(from: string, to: string): Promise<string> {
     return (await this.#run(['diff', '--stat', '--no-color', from, to])).stdout.toString('utf8').trimEnd();
   }
 
   /**
-   * Brings the approvals of a remote; none is fine. Throws `git-unreachable`: yesterday's approvals are not today's.
+   * Fetches the approvals of a remote; it may have none. Throws `git-unreachable`: yesterday's approvals are not
+   * today's.
    */
   async fetchApprovals(remote: string): Promise<void> {
     const result = await this.#run([
@@ -75,7 +78,7 @@ export class UserRepository {
         'git-unreachable',
         `cannot fetch approvals from \`${remote}\`: ${complaint(result.stderr)}`,
         {
-          hint: 'check the remote and the network; `countersign check --no-fetch` uses the approvals that are here',
+          hint: 'check the remote and the network; `countersign check --no-fetch` uses the local approvals',
           recover: 'retry',
         },
       );
@@ -83,8 +86,8 @@ export class UserRepository {
   }
 
   /**
-   * Adds files to the approvals and pushes them. Files are named for their content, so when another approver was
-   * faster the same files are added on top of theirs. Throws `push-refused`; locally nothing stays behind then.
+   * Adds files to the approvals and pushes them. Files are named for their content, so if another approver was faster,
+   * they are added on top. Throws `push-refused`; then nothing remains locally.
    */
   async publishApprovals(
     files: readonly { readonly path: string; readonly content: string }[],
@@ -108,13 +111,9 @@ export class UserRepository {
         attempt === ATTEMPTS ||
         !/rejected|fetch first|non-fast-forward|failed to update ref|cannot lock ref/.test(result.stderr)
       ) {
-        throw new CountersignError(
-          'push-refused',
-          `\`${remote}\` did not take the approval: ${complaint(result.stderr)}`,
-          {
-            hint: `allow pushes to \`${APPROVALS_REF}\`, or use --no-push and push it another way`,
-          },
-        );
+        throw new CountersignError('push-refused', `\`${remote}\` refused the approval: ${complaint(result.stderr)}`, {
+          hint: `allow pushes to \`${APPROVALS_REF}\`, or use --no-push and push it another way`,
+        });
       }
     }
   }
@@ -126,7 +125,7 @@ export class UserRepository {
     let tree: string | undefined = parent === '' ? undefined : parent;
     for (const { path, content } of files)
       tree = await this.#treeWith(tree, path.split('/'), await this.#must(['hash-object', '-w', '--stdin'], content));
-    // The signature is inside the file; this commit only carries it, so it is not signed again.
+    // The signature is inside the file; this commit only carries it and is not signed again.
     const identity = [
       '-c',
       `user.name=${(await this.config('user.name')) ?? 'approver'}`,
@@ -145,7 +144,7 @@ export class UserRepository {
     ]);
   }
 
-  // Rebuilds the trees along the path only.
+  // Rebuilds only the trees along the path.
   async #treeWith(treeish: string | undefined, path: readonly string[], blob: string): Promise<string> {
     const [name, ...rest] = path as [string, ...string[]];
     const listed = treeish === undefined ? '' : await this.#must(['ls-tree', '-z', treeish]);

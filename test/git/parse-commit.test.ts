@@ -31,8 +31,8 @@ for (const [what, text, why] of [
   ['a second author', `${TREE}${WHO}author B <b@example.test> 1 +0000\n\nx`, /twice/],
   ['two signatures', `${TREE}${WHO}${SIG}${SIG}\nx`, /twice/],
   ['a header that only starts like a signature', `${TREE}${WHO}gpgsig-evil x\n${SIG}\nx`, /only looks like/],
-  ['a parent after the author', `${TREE}${WHO}parent ${'2'.repeat(40)}\n\nx`, /not in their places/],
-  ['no tree', `${WHO}\nx`, /not in their places/],
+  ['a parent after the author', `${TREE}${WHO}parent ${'2'.repeat(40)}\n\nx`, /not in order/],
+  ['no tree', `${WHO}\nx`, /not in order/],
   ['a short tree id', `tree 1234\n${WHO}\nx`, /full object id/],
   [
     'a NUL in the header',
