@@ -7,14 +7,14 @@ import { CountersignError, messageOf } from '../model/index.ts';
 import { documentKubeconfig } from './kubeconfig.ts';
 
 /**
- * Which cluster: a kubeconfig file and context, or (without a file) the pod's own account; and the ServiceAccount to
- * act as there, as `namespace/name`.
+ * Selects a cluster: a kubeconfig file and context, or (without a file) the pod's own account. May also name the
+ * ServiceAccount to impersonate there, as `namespace/name`.
  */
 export type ClusterAddress = {
   readonly kubeconfig: string | undefined;
   readonly context: string | undefined;
   readonly serviceAccount?: string | undefined;
-  /** `operator` where it came from a flag or the environment: only such a kubeconfig may start programs. */
+  /** `operator` if a flag or the environment named it: only such a kubeconfig may start programs. */
   readonly namedBy?: 'operator' | 'document' | undefined;
 };
 
@@ -30,32 +30,32 @@ export type Answer = {
 };
 
 /**
- * `Accept` for answers without spec, status and data: they need not be written, nor read. What cannot leave them out
- * sends all of it.
+ * `Accept` header for answers without spec, status and data, which saves writing and parsing them. Servers that do not
+ * support it send everything.
  */
 export const METADATA_ONLY = {
   object: 'application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json',
   list: 'application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json',
 } as const;
 
-/** Where a version of an API is served: in one namespace or (`''`) in all. */
+/** Returns the path of an API version: in one namespace or (`''`) in all. */
 export function apiPath(apiVersion: string, namespace: string): string {
-  // An owner reference says its version in the words of whoever wrote the object.
+  // The version in an owner reference is text written by the object's author.
   const version = apiVersion.split('/').map(encodeURIComponent).join('/');
   const base = apiVersion.includes('/') ? `/apis/${version}` : `/api/${version}`;
   return namespace === '' ? base : `${base}/namespaces/${encodeURIComponent(namespace)}`;
 }
 
-const CONNECTIONS = 16; // beyond this the API server only answers later, not more (measured)
+const CONNECTIONS = 16; // more connections only make the API server answer later (measured)
 const LIMITS: ApiLimits = {
   quietMs: 30_000,
   totalMs: 180_000, // a list of 10,000 large objects over a slow line
   bytes: 256 * 1024 * 1024, // the same list
-  lineBytes: 16 * 1024 * 1024, // one event has one object, and the API server takes 3 MiB
+  lineBytes: 16 * 1024 * 1024, // one event has one object, and the API server accepts 3 MiB
 };
-const CREDENTIALS_MS = 60_000; // tokens in files and from exec plugins rotate; they are asked for again this often
+const CREDENTIALS_MS = 60_000; // tokens in files and from exec plugins rotate, so they are read again at this interval
 
-/** How long nothing may come, how long one answer may take, and how large it may be; and a line of a watch. */
+/** Limits on silence, the duration and the size of one answer, and the length of a watch line. */
 export type ApiLimits = {
   readonly quietMs: number;
   readonly totalMs: number;
@@ -63,7 +63,7 @@ export type ApiLimits = {
   readonly lineBytes: number;
 };
 
-/** Connects to a cluster and asks who we are there. Throws `cluster-unreachable`, or `cluster-forbidden`. */
+/** Connects to a cluster and asks for our identity there. Throws `cluster-unreachable` or `cluster-forbidden`. */
 export async function connect(address: ClusterAddress): Promise<{ server: ApiServer; user: string }> {
   const config = loadKubeConfig(address);
   const server = new ApiServer(config, address.serviceAccount);
@@ -75,7 +75,7 @@ export async function connect(address: ClusterAddress): Promise<{ server: ApiSer
   if (review.status >= 300 || user === undefined || user === 'system:anonymous') {
     throw new CountersignError(
       'cluster-forbidden',
-      `the API server at \`${server.url}\` does not accept these credentials (${review.status})`,
+      `the API server at \`${server.url}\` rejects these credentials (${review.status})`,
       { hint: 'check the user of the kubeconfig’s context' },
     );
   }
@@ -107,19 +107,20 @@ function loadKubeConfig({ kubeconfig, context, namedBy }: ClusterAddress): KubeC
   }
 }
 
-// The library takes what a pod has as it comes: outside of one, an address of nothing.
+// Outside a pod, the library would silently use an empty address.
 function loadOwnAccount(config: KubeConfig): void {
   config.loadFromCluster();
   const { server = '' } = config.getCurrentCluster() ?? {};
   const { tokenFile } = (config.getCurrentUser()?.authProvider?.config ?? {}) as { tokenFile?: string };
   const isAddress = URL.canParse(server) && new URL(server).hostname !== 'undefined';
   if (!isAddress || tokenFile === undefined || !existsSync(tokenFile))
-    throw new Error('this is not a pod with an account');
+    throw new Error('this is not a pod with a service account');
 }
 
 /**
- * Requests to one API server over one pool of kept connections. The stock client opens a connection for every
- * request, which costs three times the time and nine times the CPU; its reading of kubeconfigs and credentials is used.
+ * Sends requests to one API server over a pool of persistent connections. The stock client opens a connection per
+ * request, which takes three times as long and nine times the CPU. Only its parsing of kubeconfigs and credentials is
+ * used.
  */
 export class ApiServer {
   readonly url: string;
@@ -141,7 +142,7 @@ export class ApiServer {
   }
 
   /**
-   * Sends one request. Throws `cluster-unreachable` (retry) when there is no answer; any answer with a status is
+   * Sends one request. Throws `cluster-unreachable` (retry) if there is no answer; any answer with a status is
    * returned.
    */
   async request(
@@ -166,8 +167,8 @@ export class ApiServer {
   }
 
   /**
-   * Follows an answer that goes on (a watch): each line of it is handed over as it comes. Resolves with the status when
-   * the server ends it; throws `cluster-unreachable` when it breaks off or nothing is heard for `quietMs`.
+   * Follows a streaming answer (a watch) and passes on each line as it arrives. Resolves with the status when the
+   * server ends it. Throws `cluster-unreachable` if it breaks off or is silent for `quietMs`.
    */
   async follow(
     path: string,
@@ -202,9 +203,7 @@ export class ApiServer {
       }
       return status;
     } catch (cause) {
-      throw this.#unreachable(
-        quiet.signal.aborted ? new Error(`nothing was heard for ${Math.round(quietMs / 1000)} s`) : cause,
-      );
+      throw this.#unreachable(quiet.signal.aborted ? new Error(`no data for ${Math.round(quietMs / 1000)} s`) : cause);
     } finally {
       clearTimeout(timer);
     }
@@ -230,7 +229,7 @@ export class ApiServer {
     };
     return new Promise((resolve, reject) => {
       const start = url.protocol === 'http:' ? httpRequest : request;
-      // A signal for each of thousands of requests costs more than the socket's own clock.
+      // An abort signal for each of thousands of requests costs more than the socket's own timer.
       const until = signal === undefined ? { timeout: quietMs } : { signal };
       const sent = start(url, {
         method,
@@ -239,22 +238,24 @@ export class ApiServer {
         ...until,
         ...(options.auth == null ? {} : { auth: options.auth }),
       });
-      // An answer without a length would count as whole when its socket ends: the answer itself is ended, with the
-      // reason.
+      // An answer without a length would count as complete when its socket ends, so the answer itself is destroyed,
+      // with the reason.
       let answer: IncomingMessage | undefined;
       const end = (why: string) => {
         reject(new Error(why));
         (answer ?? sent).destroy(new Error(why));
       };
       sent.on('timeout', () => end(`no answer within ${quietMs / 1000} s`));
-      // What comes drop by drop is never quiet. A watch has its own clock.
+      // A slow trickle never counts as silence, hence a total limit. Watches have their own.
       const whole =
-        signal === undefined ? setTimeout(() => end(`no whole answer within ${totalMs / 1000} s`), totalMs) : undefined;
+        signal === undefined
+          ? setTimeout(() => end(`no complete answer within ${totalMs / 1000} s`), totalMs)
+          : undefined;
       sent.on('close', () => clearTimeout(whole));
       sent.on('response', (response) => {
         answer = response;
         if ((response.headers['content-encoding'] ?? 'identity') === 'identity') resolve(response);
-        else end('its answer is in an encoding that was not asked for');
+        else end('its answer uses an encoding that was not requested');
       });
       sent.on('error', reject);
       sent.end(payload);
@@ -269,7 +270,7 @@ export class ApiServer {
       {
         cause,
         recover: 'retry',
-        hint: 'is it running, and is the kubeconfig’s address right?',
+        hint: 'check that it is running and that the address in the kubeconfig is right',
       },
     );
   }
@@ -293,21 +294,20 @@ export class ApiServer {
     const keep = this.#credentials;
     const same =
       keep !== undefined && JSON.stringify([keep.options.cert, keep.options.key]) === JSON.stringify([cert, key]);
-    // There is one server: the name by which an agent finds its sockets need not be put together from all certificates
-    // each time.
+    // There is only one server, so the agent's key for its sockets need not be built from all certificates each time.
     const pool = (more: object) =>
       Object.assign(this.url.startsWith('http:') ? new HttpAgent(more) : new Agent({ ...more, ...tls }), {
         getName: () => this.url,
       });
     const agent = same ? keep.agent : pool({ keepAlive: true, maxSockets: CONNECTIONS, scheduling: 'fifo' });
-    // Watches hold a connection each; they must not take those that requests need.
+    // Watches hold a connection each and must not use up those that requests need.
     const streams = same ? keep.streams : pool({});
     this.#credentials = { options, agent, streams, at: performance.now() };
     return this.#credentials;
   }
 }
 
-// Names in a path are encoded, but dots are not: a URL climbs by them, also where they are spelled `%2e`.
+// Names in a path are encoded, but dots are not: a URL would climb with them, even if spelled `%2e`.
 function urlOf(server: string, path: string): URL {
   const url = new URL(server.replace(/\/$/, '') + path);
   const [asked = ''] = path.split('?', 1);
@@ -333,11 +333,11 @@ async function readAnswer(response: IncomingMessage, most: number): Promise<Answ
   const retryAfter = Number(response.headers['retry-after']);
   const body = text === '' ? {} : parse(text);
   const isGood = response.statusCode !== undefined && response.statusCode >= 200 && response.statusCode < 300;
-  // an empty list would mean that nothing is there
+  // an empty list would mean that nothing exists
   if (body === undefined && isGood) throw new Error('the answer is not JSON');
   return {
     status: response.statusCode ?? 0,
-    body: body ?? {}, // what is not the API server's is not repeated
+    body: body ?? {}, // only the API server's own answers are repeated
     warnings,
     retryAfter: Number.isFinite(retryAfter) && retryAfter > 0 ? retryAfter : undefined,
   };
@@ -354,10 +354,10 @@ function parse(text: string): Record<string, unknown> | undefined {
   }
 }
 
-// A parser of HTTP quotes nothing, but a certificate's names are the server's words.
+// An HTTP parser quotes nothing, but the names in a certificate are chosen by the server.
 function reasonOf(thrown: unknown): string {
   const { code } = thrown as { code?: unknown };
   return typeof code === 'string' && code.startsWith('ERR_TLS_CERT')
-    ? 'its certificate is for another name'
+    ? 'its certificate is for a different name'
     : messageOf(thrown);
 }

@@ -4,8 +4,8 @@ import type { Answer, ApiServer } from './api-server.ts';
 const KEY = 'checkpoint';
 
 /**
- * The newest checkpoint in a ConfigMap: not far from the store, but under other hands than a disk, and visible to
- * operators.
+ * Keeps the newest checkpoint in a ConfigMap: close to the store, but not controlled by whoever owns the disk, and
+ * visible to operators.
  */
 export class CheckpointMap {
   readonly #server: ApiServer;
@@ -47,7 +47,7 @@ export class CheckpointMap {
       `the ConfigMap ${this.#namespace}/${this.#name} cannot be ${what}: the API server answers ${answer.status}`,
       {
         recover: 'retry',
-        hint: 'may the service get, create and patch it, and is its namespace there?',
+        hint: 'check that the service may get, create and patch it, and that its namespace exists',
       },
     );
   }

@@ -29,7 +29,7 @@ import { ObjectEvents } from './object-events.ts';
 import { foreignOwner } from './owners.ts';
 import { isPassing, refusal } from './refusal.ts';
 
-/** What the API server made of an object: its digest as stored, and the digest its admission webhook admits. */
+/** Result of applying an object: its digest as stored, and the digest that our admission webhook admits. */
 export type AppliedObject = { readonly live: string; readonly admitted: string | undefined };
 
 type Made = { readonly object: KubernetesObject; readonly admitted: string | undefined };
@@ -42,7 +42,7 @@ const LABELS_MS = 10_000;
 
 type Kind = { readonly plural: string; readonly namespaced: boolean };
 
-// What is read of a CustomResourceDefinition.
+// The fields read from a CustomResourceDefinition.
 type Definition = {
   readonly spec: {
     readonly group: string;
@@ -52,13 +52,13 @@ type Definition = {
   readonly status?: { readonly conditions?: readonly { readonly type: string; readonly status: string }[] };
 };
 
-/** One cluster as the reconciler uses it, by one account. */
+/** One cluster as used by the reconciler, through one account. */
 export class Cluster {
   readonly user: string;
   readonly view: LiveView;
   readonly events: ObjectEvents;
   readonly #server: ApiServer;
-  /** The ledger's name, which every object is stamped with. */
+  /** The ledger's name, stamped on every object. */
   readonly #ledger: string;
   readonly #kinds = new Map<string, Promise<Map<string, Kind>>>();
   readonly #owners = new Recent<{ readonly owner: OwnerReference | undefined }>(10_000);
@@ -75,12 +75,12 @@ export class Cluster {
     this.events = new ObjectEvents(server, log);
   }
 
-  /** Hears of every difference in an environment's objects from now on. */
+  /** Subscribes to every difference in an environment's objects. */
   listen(environment: string, listener: LiveListener, rule?: HealthRule): void {
     this.view.listen(environment, listener, rule);
   }
 
-  /** Watches the kinds of these objects; kinds that the cluster does not have (yet) are left out. */
+  /** Watches the kinds of these objects. Kinds the cluster does not have (yet) are skipped. */
   async watch(refs: readonly ObjectRef[], namespaces: readonly string[]): Promise<void> {
     const kinds = new Map(refs.map((r) => [`${r.apiVersion} ${r.kind}`, r]));
     await inParallel([...kinds.values()], async ({ apiVersion, kind }) => {
@@ -93,19 +93,19 @@ export class Cluster {
     return this.view.connected;
   }
 
-  /** Whether the kind of an object was read, so that what `live` does not have is not there. */
+  /** Tests whether an object's kind was listed, so that objects missing from `live` do not exist. */
   knows(ref: ObjectRef): boolean {
     return this.view.knows(ref);
   }
 
-  /** An object of ours as the watch has it. */
+  /** Returns one of our objects as seen by the watch. */
   live(ref: ObjectRef): LiveObject | undefined {
     return this.view.get(ref);
   }
 
   /**
-   * Whose an object is, when it bears another environment's label, or ours by another ledger; undefined where nothing
-   * is against us.
+   * Returns the owner of an object with the label of a different environment, or with ours but a different ledger.
+   * Returns undefined if no one else owns it.
    */
   otherOwner(ref: ObjectRef, environment: string): string | undefined {
     const live = this.view.get(ref);
@@ -116,7 +116,7 @@ export class Cluster {
       : `another Countersign, with the ledger \`${live.ledger}\``;
   }
 
-  /** Whether the API server knows the object's kind and has its namespace: only then can it be dry-run. */
+  /** Tests whether the API server knows the object's kind and has its namespace; only then can it be dry-run. */
   async isReadyFor(ref: ObjectRef): Promise<boolean> {
     if ((await this.#kind(ref.apiVersion, ref.kind)) === undefined) return false;
     if (ref.namespace === '') return true;
@@ -124,8 +124,8 @@ export class Cluster {
   }
 
   /**
-   * Server-side dry run: nothing is written. Throws `cluster-conflict` naming who else has the object or its fields,
-   * `cluster-immutable`, `cluster-refused`, `-forbidden` or `-unreachable`, each with the object's name.
+   * Runs a server-side dry run; nothing is written. Throws `cluster-conflict` naming the owner of the object or its
+   * fields, `cluster-immutable`, `cluster-refused`, `-forbidden` or `-unreachable`, each with the object's name.
    */
   async dryRun(
     rendered: RenderedObject,
@@ -136,12 +136,14 @@ export class Cluster {
     const owner = writing.force ? undefined : foreignOwner(object, rendered.object);
     if (owner !== undefined)
       throw new CountersignError('cluster-conflict', `${refText(rendered.ref)} belongs to ${owner}`, {
-        hint: 'take it out of the one or the other; `spec.apply.conflicts: takeOver` takes it',
+        hint: 'remove it from one of them, or set `spec.apply.conflicts: takeOver` to take ownership',
       });
     return { admitted };
   }
 
-  /** Server-side apply under our field manager, stamped with environment, ledger, revision and ledger entry. */
+  /**
+   * Applies an object server-side under our field manager, stamped with environment, ledger, revision and ledger entry.
+   */
   async apply(rendered: RenderedObject, owned: OwnedObject, writing: Writing): Promise<AppliedObject> {
     const { object, admitted } = await this.#apply(rendered, owned, writing, false);
     const live = objectDigest(object);
@@ -149,7 +151,10 @@ export class Cluster {
     return { live, admitted };
   }
 
-  /** Whether a rendered object could be made if none were there: a dry run of its creation under another name. */
+  /**
+   * Tests whether a rendered object could be created if it did not exist: a dry run of its creation under a different
+   * name.
+   */
   async dryRunAnew(rendered: RenderedObject, owned: OwnedObject, writing: Writing): Promise<void> {
     const name = `${rendered.ref.name.slice(0, 40)}-countersign-dry-run`;
     const other = { ...rendered.object, metadata: { ...rendered.object.metadata, name } };
@@ -164,7 +169,7 @@ export class Cluster {
     succeed(answer, 'dry-run the replacement of', rendered.ref);
   }
 
-  /** Holds what is there against what should be there, field by field, by the API server's own dry run. */
+  /** Compares the live object with the rendered one, field by field, by the API server's own dry run. */
   async compare(rendered: RenderedObject, owned: OwnedObject, writing: Writing): Promise<Comparison> {
     const answer = await this.#ask('GET', await this.#path(rendered.ref));
     if (answer.status === 404) return { kind: 'missing' };
@@ -177,7 +182,7 @@ export class Cluster {
     return { kind: 'different', fields, ...(writer === undefined ? {} : { writer }) };
   }
 
-  /** An object as it is, and as applying a rendered one would make it; nothing is written. */
+  /** Returns an object as it is, and as it would be after applying a rendered one; nothing is written. */
   async preview(
     rendered: RenderedObject,
     environment: string,
@@ -210,7 +215,7 @@ export class Cluster {
       const definition = body as unknown as Definition;
       const established =
         definition.status?.conditions?.some((c) => c.type === 'Established' && c.status === 'True') === true;
-      // The API server says so a moment before it serves the kind; an object that came in between would find nothing.
+      // The API server reports this shortly before it serves the kind; an object applied in between would fail.
       if (established && (await this.#serves(definition))) return;
       if (performance.now() > end)
         throw new CountersignError(
@@ -229,8 +234,8 @@ export class Cluster {
   }
 
   /**
-   * Makes us the owner of every field of an object, so that the next apply removes what is not in Git. Changes no
-   * content. Fields of subresources such as `status` stay with their owners.
+   * Makes us the owner of every field of an object, so that the next apply removes fields that are not in Git. Does not
+   * change content. Fields of subresources such as `status` stay with their owners.
    */
   async takeOver(ref: ObjectRef): Promise<void> {
     const path = await this.#path(ref);
@@ -270,28 +275,28 @@ export class Cluster {
   }
 
   /**
-   * Deletes an object of ours. One that is gone counts as deleted; one that no longer bears our label is not ours to
-   * delete, and is left. `foreground` keeps the object until what it owns is gone.
+   * Deletes one of our objects. An object that is gone counts as deleted. An object that no longer has our label is not
+   * ours to delete, and stays. `foreground` keeps the object until its dependents are gone.
    */
   async remove(
     ref: ObjectRef,
     environment: string,
     how: { readonly dryRun?: boolean; readonly foreground?: boolean } = {},
   ): Promise<void> {
-    if ((await this.#kind(ref.apiVersion, ref.kind)) === undefined) return; // with its kind went all objects of it
+    if ((await this.#kind(ref.apiVersion, ref.kind)) === undefined) return; // the objects were deleted with their kind
     const path = await this.#path(ref);
     const there = await this.#ask('GET', path);
     if (there.status === 404) return;
     succeed(there, 'read', ref);
     const { metadata } = there.body as unknown as KubernetesObject;
     if (metadata.labels?.[LABEL] !== environment) return;
-    // All of it in the body: beside a body, the API server does not read the query, and a dry run would be none.
+    // All options go into the body: if there is a body, the API server ignores the query, and a dry run would delete.
     const body = {
       apiVersion: 'v1',
       kind: 'DeleteOptions',
       propagationPolicy: how.foreground === true ? 'Foreground' : 'Background',
       ...(how.dryRun === true ? { dryRun: ['All'] } : {}),
-      // another object that came to bear the name meanwhile is not the one that was looked at
+      // a different object that took this name meanwhile must not be deleted
       preconditions: { uid: metadata['uid'] },
     };
     const answer = await this.#ask('DELETE', path, body);
@@ -299,13 +304,13 @@ export class Cluster {
   }
 
   /**
-   * Whether the object that bears this name has that uid, and then its own controller; remembered, as neither ever
+   * Checks that the object with this name has that uid, and returns its controller. Cached, because neither ever
    * changes.
    */
   async owner(ref: ObjectRef, uid: string): Promise<{ readonly owner: OwnerReference | undefined } | undefined> {
     const known = this.#owners.get(uid);
     if (known !== undefined) return known;
-    // Which of both its kind is, is not known from a reference.
+    // A reference does not say whether its kind is namespaced.
     const kind = await this.#kind(ref.apiVersion, ref.kind);
     if (kind === undefined) return undefined;
     const answer = await this.#ask(
@@ -324,7 +329,7 @@ export class Cluster {
     return found;
   }
 
-  /** Labels of a namespace, as they were within the last ten seconds; undefined where there is none. */
+  /** Returns the labels of a namespace, at most ten seconds old; undefined if it does not exist. */
   async labelsOf(namespace: string): Promise<Readonly<Record<string, string>> | undefined> {
     const known = this.#labels.get(namespace);
     if (known !== undefined && performance.now() - known.at < LABELS_MS) return known.labels;
@@ -338,7 +343,7 @@ export class Cluster {
     return labels;
   }
 
-  /** Whether the API server has no such object any more. */
+  /** Tests whether the object no longer exists. */
   async isGone(ref: ObjectRef): Promise<boolean> {
     if ((await this.#kind(ref.apiVersion, ref.kind)) === undefined) return true;
     const answer = await this.#ask('GET', await this.#path(ref));
@@ -346,7 +351,7 @@ export class Cluster {
     return answer.status === 404;
   }
 
-  /** Whether there are objects of a CustomResourceDefinition's kind, which would go with it. */
+  /** Tests whether objects of a CustomResourceDefinition's kind exist, which would be deleted with it. */
   async hasInstances(ref: ObjectRef): Promise<boolean> {
     const { status, body } = await this.#ask('GET', await this.#path(ref));
     if (status === 404) return false;
@@ -409,8 +414,8 @@ export class Cluster {
     return { ...object, metadata: { ...metadata, labels: { ...metadata.labels, [LABEL]: environment }, annotations } };
   }
 
-  // A few times over: a server that is busy, or that starts anew, is no reason to begin a run of thousands again. All
-  // of our requests may be sent twice: applying and deleting the same again changes nothing.
+  // Retries a few times: a busy or restarting server is no reason to repeat a run over thousands of objects. All our
+  // requests can be sent twice, because applying or deleting again changes nothing.
   async #ask(method: string, path: string, body?: unknown, contentType?: string, accept?: string): Promise<Answer> {
     for (let attempt = 1; ; attempt++) {
       const last = attempt === ATTEMPTS;
@@ -437,12 +442,13 @@ export class Cluster {
     if (kind.namespaced !== (ref.namespace !== ''))
       throw new CountersignError(
         'cluster-refused',
-        `${refText(ref)}: the kind \`${ref.kind}\` is ${kind.namespaced ? 'namespaced, and `metadata.namespace` is needed' : 'cluster-scoped, and `metadata.namespace` must go'}`,
+        `${refText(ref)}: the kind \`${ref.kind}\` is ` +
+          `${kind.namespaced ? 'namespaced: set `metadata.namespace`' : 'cluster-scoped: remove `metadata.namespace`'}`,
       );
     return `${apiPath(ref.apiVersion, ref.namespace)}/${kind.plural}/${encodeURIComponent(ref.name)}`;
   }
 
-  // Asked once per group version, however many ask at the same time; a kind that is not there is asked for again.
+  // Queried once per group version, even for concurrent callers. A kind that does not exist is queried again.
   async #kind(apiVersion: string, kind: string): Promise<Kind | undefined> {
     const cached = this.#kinds.get(apiVersion) ?? this.#discover(apiVersion);
     this.#kinds.set(apiVersion, cached);
@@ -470,7 +476,7 @@ export class Cluster {
 
 const APPLY = 'application/apply-patch+yaml';
 
-// With the stamps that are there, whoever applied it: they are nothing that a person compares.
+// Keeps the existing stamps, which no one wants to see in a comparison.
 function stampedAs(
   field: 'labels' | 'annotations',
   now: Metadata['labels'],

@@ -10,7 +10,7 @@ const KINDS = {
   ReportSchedule: 'reportschedules',
 } as const;
 
-/** A document of ours that stands in a cluster as an object. */
+/** One of our documents, stored as an object in a cluster. */
 export type ClusterDocument = {
   readonly kind: keyof typeof KINDS;
   readonly namespace: string;
@@ -20,7 +20,7 @@ export type ClusterDocument = {
   readonly object: KubernetesObject;
 };
 
-/** A condition as Kubernetes writes them. */
+/** A condition in the format of Kubernetes. */
 export type Condition = {
   readonly type: string;
   readonly status: 'True' | 'False' | 'Unknown';
@@ -30,10 +30,7 @@ export type Condition = {
 
 type Log = { warn(fields: object, message: string): void };
 
-/**
- * The documents that stand as objects in some namespaces of a cluster, kept up to date, and what is said in their
- * status.
- */
+/** Our documents in some namespaces of a cluster, kept up to date, with the status we write to them. */
 export class ConfigurationObjects {
   readonly #server: ApiServer;
   readonly #namespaces: readonly string[];
@@ -49,8 +46,8 @@ export class ConfigurationObjects {
   }
 
   /**
-   * Reads all of them, and goes on hearing of changes; `changed` is called when what one asks for is different. Throws
-   * `cluster-unreachable` or `cluster-forbidden`, and `config-invalid` where the kinds are not installed.
+   * Reads all documents and follows changes; `changed` is called if the content of one differs. Throws
+   * `cluster-unreachable` or `cluster-forbidden`, and `config-invalid` if the kinds are not installed.
    */
   async begin(changed: () => void): Promise<void> {
     const { status, body } = await this.#server.request('GET', `/apis/${API_VERSION}`);
@@ -61,7 +58,7 @@ export class ConfigurationObjects {
     if (status === 404 || (status === 200 && missing.length > 0))
       throw new CountersignError(
         'config-invalid',
-        `this cluster does not know our kinds (${missing.map(([kind]) => kind).join(', ')})`,
+        `this cluster does not have our kinds (${missing.map(([kind]) => kind).join(', ')})`,
         {
           hint: 'install them first: `countersign crds | kubectl apply -f -`',
         },
@@ -107,7 +104,7 @@ export class ConfigurationObjects {
     ready = true;
   }
 
-  /** The oldest first: where two claim the same, it is the older one's. */
+  /** Oldest first: if two documents claim the same thing, the older one wins. */
   get documents(): readonly ClusterDocument[] {
     const order = (d: ClusterDocument) =>
       `${(d.object.metadata as { creationTimestamp?: string }).creationTimestamp} ${d.namespace}/${d.name}`;
@@ -118,10 +115,7 @@ export class ConfigurationObjects {
     return this.#documents.get(`${kind} ${namespace}/${name}`);
   }
 
-  /**
-   * Writes an object's status. What cannot be written is said once in the log: a status is for people, and never the
-   * record.
-   */
+  /** Writes an object's status. A failure is logged once: a status is for people and never the record. */
   async writeStatus(
     document: ClusterDocument,
     status: Readonly<Record<string, unknown>>,
@@ -142,7 +136,9 @@ export class ConfigurationObjects {
         observedGeneration: document.generation,
       };
     });
-    const path = `/apis/${API_VERSION}/namespaces/${encodeURIComponent(namespace)}/${KINDS[kind]}/${encodeURIComponent(name)}/status`;
+    const path =
+      `/apis/${API_VERSION}/namespaces/${encodeURIComponent(namespace)}` +
+      `/${KINDS[kind]}/${encodeURIComponent(name)}/status`;
     const body = { status: { ...status, observedGeneration: document.generation, conditions: written } };
     const answer = await this.#server
       .request('PATCH', `${path}?fieldManager=countersign`, body, 'application/merge-patch+json')
@@ -150,7 +146,7 @@ export class ConfigurationObjects {
     if (typeof answer !== 'string' && (answer.status < 300 || answer.status === 404)) return true;
     const why = typeof answer === 'string' ? answer : `the API server answers ${answer.status}`;
     if (!this.#refused.has(why))
-      this.#log.warn({ kind, namespace, name }, `the status of documents cannot be written: ${why}`);
+      this.#log.warn({ kind, namespace, name }, `cannot write the status of documents: ${why}`);
     this.#refused.add(why);
     return false;
   }
@@ -160,7 +156,7 @@ export class ConfigurationObjects {
   }
 }
 
-// What makes a document another one: not its status, which we write ourselves.
+// Returns the content that counts as a change: not the status, which we write ourselves.
 function asked(object: KubernetesObject | undefined): string {
   if (object === undefined) return '';
   const { uid, generation, labels, deletionTimestamp } = object.metadata as ObjectMeta;

@@ -2,7 +2,7 @@ import { type KubernetesObject, SERVER_FIELDS } from '../model/index.ts';
 
 type FieldSet = { readonly [field: string]: FieldSet };
 
-/** One manager's fields of an object, as `metadata.managedFields` has them. */
+/** One manager's fields of an object, from `metadata.managedFields`. */
 export type ManagedFields = {
   readonly manager: string;
   readonly operation: string;
@@ -12,7 +12,7 @@ export type ManagedFields = {
   readonly [field: string]: unknown;
 };
 
-/** The fields of several managers as one set. */
+/** Merges the fields of several managers into one set. */
 export function mergeFields(a: FieldSet, b: FieldSet): FieldSet {
   const keys = new Set([...Object.keys(a), ...Object.keys(b)]);
   return Object.fromEntries([...keys].map((key) => [key, mergeFields(a[key] ?? {}, b[key] ?? {})]));
@@ -21,8 +21,8 @@ export function mergeFields(a: FieldSet, b: FieldSet): FieldSet {
 const MAX_PATHS = 20;
 
 /**
- * JSON pointers of what differs between an object as it is and as it should be, `status` and the server's own fields
- * aside.
+ * Returns JSON pointers to the differences between the live and the wanted object, without `status` and the server's
+ * own fields.
  */
 export function differences(is: KubernetesObject, wanted: KubernetesObject): string[] {
   const found: string[] = [];
@@ -47,7 +47,7 @@ export function differences(is: KubernetesObject, wanted: KubernetesObject): str
   return found;
 }
 
-/** Who wrote last, other than us: the newest entry of another manager, subresources aside. */
+/** Returns the last writer other than us: the newest entry of a different manager, ignoring subresources. */
 export function lastWriter(
   object: KubernetesObject,
   us: string,
@@ -59,7 +59,7 @@ export function lastWriter(
   return newest === undefined ? undefined : { manager: newest.manager, time: newest.time ?? '' };
 }
 
-/** The object with the values that `live` has at the pointers; what is not there is left out. */
+/** Returns the object with the values of `live` at the pointers; missing values are removed. */
 export function withValuesOf(
   object: KubernetesObject,
   live: KubernetesObject,

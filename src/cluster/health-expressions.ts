@@ -3,8 +3,8 @@ import { CountersignError, type HealthExpression, type KubernetesObject, message
 import type { Health, HealthRule } from './health.ts';
 
 /**
- * The CEL expressions of an environment as one rule. Each sees the whole object as `object`. An expression that fails
- * to run on an object (a field that is not there yet) says "not yet". Throws `config-invalid` when one cannot be read.
+ * Compiles the CEL expressions of an environment into one rule. Each sees the whole object as `object`. An expression
+ * that fails on an object (a field may not exist yet) means "not yet". Throws `config-invalid` if one cannot be parsed.
  */
 export function healthExpressions(expressions: readonly HealthExpression[]): HealthRule | undefined {
   if (expressions.length === 0) return undefined;
@@ -33,7 +33,7 @@ function compiled(cel: Environment, text: string): ParseResult {
   try {
     const expression = cel.parse(text);
     const { valid, error } = expression.check();
-    if (!valid) throw error ?? new Error('it does not fit together');
+    if (!valid) throw error ?? new Error('its types do not match');
     return expression;
   } catch (cause) {
     throw new CountersignError(
@@ -44,7 +44,7 @@ function compiled(cel: Environment, text: string): ParseResult {
   }
 }
 
-// True, false, or why it could not be told.
+// Returns true, false, or why the expression failed.
 function holds(expression: ParseResult, context: { readonly object: unknown }): boolean | string {
   try {
     const value: unknown = expression(context);
@@ -54,7 +54,7 @@ function holds(expression: ParseResult, context: { readonly object: unknown }): 
   }
 }
 
-// JSON knows one kind of number; in CEL whole ones are `int`.
+// JSON has one type of number; whole numbers are `int` in CEL.
 function withIntegers(value: unknown): unknown {
   if (typeof value === 'number') return Number.isSafeInteger(value) ? BigInt(value) : value;
   if (Array.isArray(value)) return value.map(withIntegers);

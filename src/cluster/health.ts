@@ -1,9 +1,9 @@
 import type { KubernetesObject } from '../model/index.ts';
 
-/** How an object fares. `failed`: it will not become healthy by itself any more. */
+/** State of an object. `failed` means that it will not become healthy without intervention. */
 export type Health = { readonly state: 'current' | 'progressing' | 'failed'; readonly message: string };
 
-/** A rule of the configuration for one kind; undefined where it does not say. */
+/** A configured rule for one kind; returns undefined if it does not decide. */
 export type HealthRule = (object: KubernetesObject) => Health | undefined;
 
 type Condition = {
@@ -15,13 +15,13 @@ type Condition = {
 type Status = Readonly<Record<string, unknown>> & { readonly conditions?: readonly Condition[] };
 
 const CURRENT: Health = { state: 'current', message: '' };
-const UNSCHEDULABLE_MS = 15_000; // kstatus: schedulers need a moment before their first "no" means anything
+const UNSCHEDULABLE_MS = 15_000; // kstatus: schedulers need a moment before their first "no" is meaningful
 const HOPELESS = new Set(['CrashLoopBackOff', 'InvalidImageName', 'CreateContainerConfigError', 'ErrImageNeverPull']);
 
 /**
- * The health of an object by the rules of kstatus (sigs.k8s.io/cli-utils `pkg/kstatus`): being deleted, not yet seen by
- * its controller, `Reconciling` and `Stalled`, then the kind's own rules, then `Ready`; a kind that says nothing is
- * current once it is there. Unlike there, a Job is current when it is complete, and not when it has begun.
+ * Returns the health of an object by the rules of kstatus (sigs.k8s.io/cli-utils `pkg/kstatus`). First come deletion, a
+ * controller that has not seen it yet, `Reconciling` and `Stalled`; then the kind's own rules; then `Ready`. A kind
+ * without conditions is current once it exists. Unlike in kstatus, a Job is current when complete, not when started.
  */
 export function healthOf(object: KubernetesObject, now = Date.now()): Health {
   if (object.metadata['deletionTimestamp'] !== undefined) return progressing('it is being deleted');
@@ -72,7 +72,7 @@ const KINDS: Readonly<Record<string, KindRule>> = {
 
 function deployment(spec: Readonly<Record<string, unknown>>, status: Status): Health {
   const progress = condition(status, 'Progressing');
-  if (progress?.reason === 'ProgressDeadlineExceeded') return failed(said(progress, 'its deadline is over'));
+  if (progress?.reason === 'ProgressDeadlineExceeded') return failed(said(progress, 'its deadline has passed'));
   const wanted = count(spec['replicas'], 1);
   const [all, updated, ready, available] = counts(
     status,
@@ -83,7 +83,7 @@ function deployment(spec: Readonly<Record<string, unknown>>, status: Status): He
   );
   if (status['observedGeneration'] === undefined) return progressing('its controller has not seen it yet');
   if (updated < wanted) return progressing(`${updated} of ${wanted} replicas are of this version`);
-  if (all > updated) return progressing(`${all - updated} replicas of the version before are still there`);
+  if (all > updated) return progressing(`${all - updated} replicas of the previous version are still there`);
   if (ready < wanted) return progressing(`${ready} of ${wanted} replicas are ready`);
   if (available < wanted) return progressing(`${available} of ${wanted} replicas are available`);
   if (
@@ -108,7 +108,7 @@ function statefulSet(spec: Readonly<Record<string, unknown>>, status: Status): H
     return updated < wanted - partition
       ? progressing(`${updated} of ${wanted - partition} replicas are of this version`)
       : CURRENT;
-  if (all > wanted) return progressing(`${all - wanted} replicas too many are still there`);
+  if (all > wanted) return progressing(`${all - wanted} surplus replicas are still there`);
   if (wanted > 0 && status['currentRevision'] !== status['updateRevision'])
     return progressing(`${updated} of ${wanted} replicas are of this version`);
   return CURRENT;
@@ -136,7 +136,7 @@ function daemonSet(_: unknown, status: Status): Health {
 
 function replicaSet(spec: Readonly<Record<string, unknown>>, status: Status): Health {
   const trouble = condition(status, 'ReplicaFailure');
-  if (trouble?.status === 'True') return progressing(said(trouble, 'its pods cannot be made'));
+  if (trouble?.status === 'True') return progressing(said(trouble, 'its pods cannot be created'));
   const wanted = count(spec['replicas'], 1);
   const [labelled, available, ready] = counts(status, 'fullyLabeledReplicas', 'availableReplicas', 'readyReplicas');
   const least = Math.min(labelled, available, ready);
@@ -148,7 +148,7 @@ function job(spec: Readonly<Record<string, unknown>>, status: Status): Health {
   if (bad?.status === 'True') return failed(said(bad, 'it failed'));
   if (condition(status, 'Complete')?.status === 'True') return CURRENT;
   if (spec['suspend'] === true) return CURRENT;
-  return progressing(status['startTime'] === undefined ? 'it has not begun' : 'it is running');
+  return progressing(status['startTime'] === undefined ? 'it has not started' : 'it is running');
 }
 
 function pod(_: unknown, status: Status, now: number): Health {
@@ -165,13 +165,13 @@ function pod(_: unknown, status: Status, now: number): Health {
   if (status['phase'] === 'Running' && ready?.status === 'True') return CURRENT;
   const scheduled = condition(status, 'PodScheduled') as (Condition & { lastTransitionTime?: string }) | undefined;
   if (scheduled?.reason === 'Unschedulable' && now - Date.parse(scheduled.lastTransitionTime ?? '') > UNSCHEDULABLE_MS)
-    return failed(said(scheduled, 'no node takes it'));
+    return failed(said(scheduled, 'no node can run it'));
   return progressing(said(ready, 'it is not ready'));
 }
 
 function definition(_: unknown, status: Status): Health {
   const names = condition(status, 'NamesAccepted');
-  if (names?.status === 'False') return failed(said(names, 'its names are taken'));
+  if (names?.status === 'False') return failed(said(names, 'its names are already taken'));
   const established = condition(status, 'Established');
   if (established?.status === 'True') return CURRENT;
   if (established?.status === 'False' && established.reason !== 'Installing')

@@ -1,6 +1,6 @@
 /**
- * Takes an `AllowedRevision` and its plan, gives what the API server made of it: dry run, apply, removal, what is there
- * now. Refuses to send anything that does not carry a ledger entry; tells nothing of what Secrets hold.
+ * Takes an `AllowedRevision` and its plan. Returns the API server's results: dry run, apply, removal, live state.
+ * Refuses to send anything without a ledger entry, and never reveals the content of Secrets.
  */
 export { type Answer, ApiServer, type ClusterAddress, connect } from './api-server.ts';
 export { CheckpointMap } from './checkpoint-map.ts';

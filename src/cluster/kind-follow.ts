@@ -2,7 +2,7 @@ import { setTimeout as wait } from 'node:timers/promises';
 import { CountersignError, type KubernetesObject, messageOf } from '../model/index.ts';
 import { type ApiServer, apiPath, METADATA_ONLY } from './api-server.ts';
 
-/** A kind as the API serves it. */
+/** A kind as served by the API. */
 export type Resource = {
   readonly apiVersion: string;
   readonly kind: string;
@@ -22,23 +22,23 @@ export type ObjectMeta = {
   readonly annotations?: Readonly<Record<string, string>>;
 };
 
-/** After how long all is read again, in milliseconds, and how long one watch lasts, in seconds. */
+/** Interval of full lists, in milliseconds, and duration of one watch, in seconds. */
 export type WatchTimes = { readonly fullReadMs: number; readonly watchSeconds: number };
 
-// A cache that is never held against the real thing is believed too long (Argo CD 8175): once a watch has ended after
-// so long, all is read again.
+// A cache that is never compared with reality is trusted too long (Argo CD 8175): when a watch ends after this time,
+// everything is listed again.
 export const TIMES: WatchTimes = { fullReadMs: 600_000, watchSeconds: 240 };
 
 type Event = { readonly type: string; readonly object: KubernetesObject & { readonly code?: number } };
 
-// A list of nothing may be null.
+// An empty list may be null.
 type ListBody = { items?: KubernetesObject[] | null; metadata?: { resourceVersion?: string; continue?: string } };
 
-/** Where objects go. A place is `namespace/name`. */
+/** Receiver of objects. A place is `namespace/name`. */
 type Sink = {
   readonly put: (object: KubernetesObject) => void;
   readonly drop: (place: string) => void;
-  /** What is known to be there. */
+  /** Places of the known objects. */
   readonly places: () => Iterable<string>;
   readonly listed: () => void;
 };
@@ -46,20 +46,20 @@ type Sink = {
 type Of = {
   readonly namespace: string;
   readonly labelSelector: string;
-  /** Objects come without spec, status and data. */
+  /** Objects arrive without spec, status and data. */
   readonly metadataOnly?: boolean;
 };
 
-const PAGE = 500; // objects a list answers at once: more would hold up everything else while it is parsed
-const QUIET_MS = 120_000; // bookmarks come every minute or so; a connection that is silent for longer is dead
+const PAGE = 500; // objects per list answer: parsing more would block everything else
+const QUIET_MS = 120_000; // bookmarks come about every minute; a connection that is silent for longer is dead
 const FIRST_PAUSE_MS = 200;
 const FIRST_ATTEMPTS = 5;
 const MAX_PAUSE_MS = 30_000;
 const FORBIDDEN_PAUSE_MS = 60_000;
 
-/** One list and watch of a kind, in one namespace or (`''`) in all: goes on through whatever the API server does. */
+/** Lists and watches a kind, in one namespace or (`''`) in all, and survives any failure of the API server. */
 export class KindFollow {
-  /** Whether it is being told of changes just now. */
+  /** Whether the watch is currently connected. */
   connected = false;
   readonly #server: ApiServer;
   readonly #resource: Resource;
@@ -87,15 +87,12 @@ export class KindFollow {
     this.#sink = sink;
   }
 
-  /**
-   * Resolves when all was listed once; from there on it goes on by itself until it is stopped. Throws where it cannot
-   * be.
-   */
+  /** Resolves once everything has been listed, then keeps following until stopped. Throws if that is impossible. */
   async begin(): Promise<void> {
     void this.#goOn(await this.#firstList());
   }
 
-  // A kind that was defined a moment ago answers 429 until its storage is there.
+  // A newly defined kind answers 429 until its storage is ready.
   async #firstList(): Promise<string> {
     for (let attempt = 1; ; attempt++) {
       try {
@@ -131,7 +128,7 @@ export class KindFollow {
               `cannot be watched: ${messageOf(thrown)}`,
             );
         }
-        version = undefined; // what was missed meanwhile is found by reading all again
+        version = undefined; // changes missed meanwhile are found by listing everything again
         const pause = isForbidden(thrown)
           ? FORBIDDEN_PAUSE_MS
           : Math.min(MAX_PAUSE_MS, FIRST_PAUSE_MS * 2 ** Math.min(failures, 10));
@@ -155,7 +152,7 @@ export class KindFollow {
       );
       this.#sink.listed();
       if (status === 410 && next !== '') throw new Gone();
-      if (status === 404) break; // the kind is served no more: nothing of it is there
+      if (status === 404) break; // the kind is no longer served, so no object of it exists
       if (status >= 300) throw refused(status, this.#resource.kind);
       const { items, metadata } = body as ListBody;
       for (const item of items ?? []) {
@@ -169,10 +166,12 @@ export class KindFollow {
     return version;
   }
 
-  // Resolves with the newest version that was heard of when the server ends the watch, as it does every few minutes.
+  // Resolves with the newest resource version seen when the server ends the watch, as it does every few minutes.
   async #follow(from: string): Promise<string> {
     let version = from;
-    const query = `watch=1&${this.#selector}allowWatchBookmarks=true&resourceVersion=${encodeURIComponent(from)}&timeoutSeconds=${Math.round(this.#times.watchSeconds * (1 + Math.random() / 5))}`;
+    const query =
+      `watch=1&${this.#selector}allowWatchBookmarks=true&resourceVersion=${encodeURIComponent(from)}` +
+      `&timeoutSeconds=${Math.round(this.#times.watchSeconds * (1 + Math.random() / 5))}`;
     let gone = false;
     const status = await this.#server.follow(
       `${this.#path}?${query}`,
@@ -209,11 +208,9 @@ export class KindFollow {
   }
 }
 
-/**
- * A kind that is followed in the whole cluster or, where the account may not, in the namespaces that somebody needs.
- */
+/** A kind followed in the whole cluster or, if the account may not do that, in the required namespaces. */
 export class FollowedKind {
-  /** Whether all that is asked for was listed once. */
+  /** Whether everything requested has been listed once. */
   read = false;
   readonly #namespaced: boolean;
   readonly #open: (namespace: string) => KindFollow;
@@ -227,17 +224,17 @@ export class FollowedKind {
     this.#open = open;
   }
 
-  /** Whether it is being told of changes just now. */
+  /** Whether all watches are currently connected. */
   get connected(): boolean {
     return [...this.#follows.values()].every((f) => f.connected);
   }
 
-  /** How many connections it holds. */
+  /** Number of open connections. */
   get connections(): number {
     return this.#follows.size;
   }
 
-  /** Resolves when all that is asked for was listed once. Throws where it cannot be. */
+  /** Resolves once everything requested has been listed. Throws if that is impossible. */
   async need(namespaces: readonly string[]): Promise<void> {
     if (this.#whole !== false) {
       try {
@@ -273,10 +270,10 @@ export class FollowedKind {
   }
 }
 
-/** The version that was asked for is forgotten (410): everything is read again. */
+/** Thrown if the requested version has expired (410): everything is listed again. */
 class Gone extends Error {}
 
-/** Whether the API server does not let us. */
+/** Tests whether the API server denies us access. */
 function isForbidden(thrown: unknown): boolean {
   return thrown instanceof CountersignError && thrown.code === 'cluster-forbidden';
 }
@@ -288,7 +285,7 @@ function refused(status: number, kind: string): CountersignError {
     });
   return new CountersignError(
     'cluster-unreachable',
-    `the API server answers ${status} when asked for the kind \`${kind}\``,
+    `the API server answers ${status} to a request for the kind \`${kind}\``,
     {
       recover: 'retry',
     },

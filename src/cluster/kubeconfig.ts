@@ -6,14 +6,15 @@ import { parseYaml } from '../yaml/index.ts';
 
 const MAX_FILE = 1024 * 1024;
 const HINT =
-  'use a token, a token file or a client certificate; programs run only for the kubeconfig of --kubeconfig or KUBECONFIG';
+  'use a token, a token file or a client certificate; ' +
+  'programs run only for the kubeconfig of --kubeconfig or KUBECONFIG';
 
 type Fields = Readonly<Record<string, unknown>>;
 
 /**
- * Reads a kubeconfig that a document names: one cluster and one user with static credentials. Whoever wrote the
- * document may have written the file too, so nothing in it starts a program, goes through a proxy, acts as someone
- * else, or reads a file outside of the kubeconfig's directory. Throws `config-invalid`.
+ * Reads a kubeconfig named by a document: one cluster, and one user with static credentials. The document's author may
+ * have written the file too. So it cannot start a program, use a proxy, impersonate someone else, or read a file
+ * outside the kubeconfig's directory. Throws `config-invalid`.
  */
 export function documentKubeconfig(file: string, context: string | undefined): KubeConfig {
   try {
@@ -56,14 +57,14 @@ const CLUSTER = new Set([
 
 function clusterOf(cluster: Fields, file: string) {
   if (cluster['insecure-skip-tls-verify'] === true)
-    throw new Error('`insecure-skip-tls-verify` is set: certificates are always verified');
+    throw new Error('`insecure-skip-tls-verify` is set, but certificates are always verified');
   onlyKeys(cluster, CLUSTER, 'insecure-skip-tls-verify');
   const parsed = parseHttpAddress(text(cluster, 'server'));
-  if (parsed.kind === 'refused') throw new Error(`\`server\` is not an address: ${parsed.why}`);
+  if (parsed.kind === 'refused') throw new Error(`\`server\` is not a valid address: ${parsed.why}`);
   if (parsed.value.scheme !== 'https') throw new Error('`server` is not `https`');
   const serverName = optionalText(cluster, 'tls-server-name');
   if (serverName !== undefined && (serverName.includes(':') || parsePlace(serverName, 443).kind === 'refused'))
-    throw new Error('`tls-server-name` is not the name of a host');
+    throw new Error('`tls-server-name` is not a host name');
   return {
     name: 'cluster',
     server: text(cluster, 'server').replace(/\/$/, ''),
@@ -89,7 +90,7 @@ const USER = new Set([
 function userOf(user: Fields, file: string) {
   onlyKeys(user, USER);
   const token = optionalText(user, 'token');
-  if (token !== undefined && !/^[\x21-\x7e]+$/.test(token)) throw new Error('`token` is not one word');
+  if (token !== undefined && !/^[\x21-\x7e]+$/.test(token)) throw new Error('`token` is not a single word');
   const tokenFile = beside(user, 'tokenFile', file);
   return {
     name: 'user',
@@ -104,12 +105,12 @@ function userOf(user: Fields, file: string) {
   };
 }
 
-// Keys are refused, not skipped: whoever wrote `exec` beside a token must not think that it counts.
+// Unknown keys are refused, not skipped: someone who puts `exec` beside a token must not think it has an effect.
 function onlyKeys(of: Fields, known: ReadonlySet<string>, alsoFalse?: string): void {
   const other = Object.keys(of).find((key) => !known.has(key) && !(key === alsoFalse && of[key] === false));
   if (other !== undefined)
     throw new Error(
-      `\`${/^[\w-]{1,60}$/.test(other) ? other : 'a key of it'}\` is not taken from a document's kubeconfig`,
+      `\`${/^[\w-]{1,60}$/.test(other) ? other : 'a key of it'}\` is not allowed in a document's kubeconfig`,
     );
 }
 
@@ -118,7 +119,7 @@ function named(whole: Fields, list: string, key: string, name: string): Fields {
   const matching = Array.isArray(all) ? all.filter((one) => (one as { name?: unknown } | null)?.name === name) : [];
   if (matching.length !== 1)
     throw new Error(
-      `its \`${list}\` hold \`${shown(name)}\` ${matching.length === 0 ? 'not at all' : 'more than once'}`,
+      `its \`${list}\` contain \`${shown(name)}\` ${matching.length === 0 ? 'not at all' : 'more than once'}`,
     );
   return fields((matching[0] as Fields)[key], `\`${key}\``);
 }
@@ -129,8 +130,8 @@ function beside(of: Fields, key: string, file: string): string | undefined {
   const directory = dirname(file);
   const path = resolve(directory, name);
   if (!isBelow(directory, path) || !isBelow(realpathSync(directory), realpathSync(path)))
-    throw new Error(`\`${key}\` is a file outside of the kubeconfig's own directory`);
-  if (!statSync(path).isFile()) throw new Error(`\`${key}\` is not a plain file`);
+    throw new Error(`\`${key}\` is a file outside the kubeconfig's own directory`);
+  if (!statSync(path).isFile()) throw new Error(`\`${key}\` is not a regular file`);
   return path;
 }
 
@@ -141,7 +142,7 @@ function isBelow(directory: string, path: string): boolean {
 
 function textOf(file: string): string {
   const stat = statSync(file);
-  if (!stat.isFile()) throw new Error('it is not a plain file');
+  if (!stat.isFile()) throw new Error('it is not a regular file');
   if (stat.size > MAX_FILE) throw new Error('it is larger than 1 MiB');
   return readFileSync(file, 'utf8');
 }

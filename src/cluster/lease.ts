@@ -11,8 +11,8 @@ type LeaseSpec = {
 type LeaseObject = { readonly metadata: { readonly resourceVersion: string }; readonly spec: LeaseSpec };
 
 /**
- * One Lease (coordination.k8s.io/v1) that one replica holds at a time. Whether another's has run out is told by how
- * long it was seen unchanged here, and never by its own clock (as client-go's leaderelection does it).
+ * A Lease (coordination.k8s.io/v1) that one replica holds at a time. A lease counts as expired if it was seen unchanged
+ * here for long enough. The holder's clock does not matter (as in client-go's leaderelection).
  */
 export class Lease {
   readonly #server: ApiServer;
@@ -37,22 +37,22 @@ export class Lease {
     this.#path = `${this.#collection}/${encodeURIComponent(name)}`;
   }
 
-  /** Who held it when it was last looked at; empty for nobody. */
+  /** The holder when last read; empty if there was none. */
   get holder(): string {
     return this.#holder;
   }
 
-  /** Since when, as the holder says. */
+  /** When the holder says it took the lease. */
   get since(): string {
     return this.#since;
   }
 
-  /** How often another was seen to renew it: it is alive. */
+  /** Number of renewals seen by the other holder: it is alive. */
   get renewals(): number {
     return this.#renewals;
   }
 
-  /** Renews it. False when another has it, or had it in between. */
+  /** Renews the lease. Returns false if another replica has it, or had it in between. */
   async renew(): Promise<boolean> {
     const found = await this.#server.request('GET', this.#path);
     if (found.status === 404) return this.take();
@@ -65,8 +65,8 @@ export class Lease {
   }
 
   /**
-   * Takes it, or renews it where it is ours already. False when another has it, unless that one `isGone`. Throws when
-   * the API server does not answer, or does not let us.
+   * Takes the lease, or renews it if it is already ours. Returns false if another replica has it, unless that one
+   * `isGone`. Throws if the API server does not answer or denies access.
    */
   async take(isGone: (holder: string) => boolean = () => false): Promise<boolean> {
     const found = await this.#server.request('GET', this.#path);
@@ -87,7 +87,7 @@ export class Lease {
     return this.#written(await this.#server.request('PUT', this.#path, this.#object(lease)));
   }
 
-  /** Lets go of it, so that another need not wait until it runs out. */
+  /** Releases the lease, so that another replica need not wait until it expires. */
   async release(): Promise<void> {
     const found = await this.#server.request('GET', this.#path);
     const lease = found.body as unknown as LeaseObject;
@@ -99,7 +99,7 @@ export class Lease {
   }
 
   #written(answer: Answer): boolean {
-    if (answer.status === 409) return false; // another was faster
+    if (answer.status === 409) return false; // another replica was faster
     this.#allowed(answer, 'written');
     this.#holder = this.#identity;
     return true;
@@ -113,7 +113,7 @@ export class Lease {
       `the Lease ${this.#namespace}/${this.#name} cannot be ${what}: the API server answers ${answer.status}`,
       {
         recover: passing ? 'retry' : 'wait',
-        hint: 'may the service get, create and update leases there, and is the namespace there?',
+        hint: 'check that the service may get, create and update leases there, and that the namespace exists',
       },
     );
   }

@@ -3,26 +3,26 @@ import type { ApiServer } from './api-server.ts';
 import { type Health, type HealthRule, healthOf } from './health.ts';
 import { FollowedKind, KindFollow, type ObjectMeta, type Resource, TIMES, type WatchTimes } from './kind-follow.ts';
 
-/** What is kept of an object that bears our label: never its content. */
+/** Data kept about an object with our label; never its content. */
 export type LiveObject = {
   readonly version: string;
   readonly uid: string;
   readonly generation: number;
-  /** Digest of what it asks for, without status (`objectDigest`). */
+  /** Digest of the object without status (`objectDigest`). */
   readonly digest: string;
-  /** The environment that its label names, and the ledger that its annotation names. */
+  /** The environment in its label, and the ledger in its annotation. */
   readonly environment: string;
   readonly ledger: string;
   readonly leaving: boolean;
   readonly health: Health;
 };
 
-/** Told about an object of an environment that is different now, or gone. */
+/** Called for an object of an environment that changed or disappeared. */
 export type LiveListener = (ref: ObjectRef) => void;
 
 type Log = { warn(fields: object, message: string): void };
 
-/** The objects of ours that are in a cluster, by watches on exactly their kinds. */
+/** Our objects in a cluster, through watches on exactly their kinds. */
 export class LiveView {
   readonly #server: ApiServer;
   readonly #log: Log;
@@ -39,26 +39,23 @@ export class LiveView {
     this.#times = times;
   }
 
-  /** How many lists were read so far: what looking costs. */
+  /** Number of lists read so far, as a measure of cost. */
   get lists(): number {
     return this.#lists;
   }
 
-  /** Whether every kind is being watched just now. */
+  /** Whether every kind is currently being watched. */
   get connected(): boolean {
     return [...this.#watches.values()].every((w) => w.connected);
   }
 
-  /** Who hears of an environment's objects, and the rules of its own for their health. */
+  /** Subscribes to an environment's objects, with its own health rules. */
   listen(environment: string, listener: LiveListener, rule?: HealthRule): void {
     this.#listeners.set(environment, listener);
     if (rule !== undefined) this.#rules.set(environment, rule);
   }
 
-  /**
-   * Watches a kind, in the namespaces where the account may not watch all of the cluster. Resolves when it was read
-   * once.
-   */
+  /** Watches a kind, per namespace if the account may not watch the whole cluster. Resolves once it has been listed. */
   async watch(resource: Resource, namespaces: readonly string[]): Promise<void> {
     const key = `${resource.apiVersion} ${resource.kind}`;
     let watch = this.#watches.get(key);
@@ -73,7 +70,7 @@ export class LiveView {
     await watch.need(namespaces);
   }
 
-  /** Whether a kind was read: only then is an object that is not here not there. */
+  /** Tests whether a kind was listed: only then does a missing entry mean that the object does not exist. */
   knows(ref: ObjectRef): boolean {
     return this.#watches.get(`${ref.apiVersion} ${ref.kind}`)?.read === true;
   }
@@ -82,7 +79,7 @@ export class LiveView {
     return this.#watches.get(`${ref.apiVersion} ${ref.kind}`)?.objects.get(placeOf(ref));
   }
 
-  /** Takes in what a write of ours answered, so that nobody waits for the watch to say the same. */
+  /** Takes in the answer to one of our writes, so that no one waits for the watch to report it. */
   put(ref: ObjectRef, object: KubernetesObject, digest: string): void {
     this.#watches.get(`${ref.apiVersion} ${ref.kind}`)?.put(object, false, digest);
   }
@@ -98,7 +95,7 @@ type Hooks = {
   readonly health: (object: KubernetesObject, environment: string) => Health;
 };
 
-// One kind: a loop for the whole cluster, or one for each namespace.
+// A watch on one kind: for the whole cluster, or one per namespace.
 class KindWatch {
   readonly objects = new Map<string, LiveObject>();
   readonly #resource: Resource;
@@ -121,7 +118,7 @@ class KindWatch {
     );
   }
 
-  /** Whether all that is asked for was listed once. */
+  /** Whether everything requested has been listed once. */
   get read(): boolean {
     return this.#followed.read;
   }
@@ -154,7 +151,7 @@ class KindWatch {
     }
     const whole = { ...object, apiVersion: this.#resource.apiVersion, kind: this.#resource.kind };
     const before = this.objects.get(place);
-    // what we wrote ourselves
+    // our own write
     if (before !== undefined && resourceVersion !== '' && before.version === resourceVersion) return;
     const now: LiveObject = {
       version: resourceVersion,
@@ -166,7 +163,7 @@ class KindWatch {
       leaving: deletionTimestamp !== undefined,
       health: this.#hooks.health(whole, environment),
     };
-    // What is the same is kept as it was: texts that are told again and again would fill the memory.
+    // Unchanged objects are kept as they are: storing the same texts repeatedly would fill the memory.
     this.objects.set(place, before !== undefined && same(before, now) ? { ...before, version: resourceVersion } : now);
     if (announce && (before === undefined || !same(before, now))) {
       this.#hooks.changed(this.#ref(place), environment);

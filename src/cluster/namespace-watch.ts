@@ -7,13 +7,13 @@ type Kind = {
   readonly resource: Resource;
   readonly followed: FollowedKind;
   readonly stopped: AbortController;
-  /** What was last heard of each object, by its place. */
+  /** The last state seen of each object, by its place. */
   readonly marks: Map<string, string>;
 };
 
 type Hooks = {
   readonly changed: (ref: ObjectRef) => void;
-  /** Whether one more connection may be opened. */
+  /** Tests whether one more connection may be opened. */
   readonly mayOpen: () => boolean;
   readonly warn: (message: string) => void;
 };
@@ -21,8 +21,8 @@ type Hooks = {
 const AT_ONCE = 8;
 
 /**
- * Tells which objects in some namespaces are others than before, whatever their kind, by watches on their metadata.
- * What only has another status is the same.
+ * Reports which objects in some namespaces changed, whatever their kind, through watches on their metadata. A change of
+ * status alone does not count.
  */
 export class NamespaceWatch {
   readonly #server: ApiServer;
@@ -39,14 +39,14 @@ export class NamespaceWatch {
     this.#times = times;
   }
 
-  /** How many connections it holds. */
+  /** Number of open connections. */
   get connections(): number {
     return [...this.#kinds.values()].reduce((sum, k) => sum + k.followed.connections, 0);
   }
 
   /**
-   * Watches every kind that is served just now, and none that no longer is. Resolves when what comes from here on is
-   * told; kinds that cannot be watched are tried again at the next call. Throws where the kinds cannot be told.
+   * Watches every kind currently served, and drops those no longer served. Resolves once later changes are reported.
+   * Kinds that cannot be watched are retried at the next call. Throws if the kinds cannot be listed.
    */
   async follow(): Promise<void> {
     const served = new Map((await namespacedKinds(this.#server)).map((r) => [`${r.apiVersion} ${r.kind}`, r]));
@@ -59,7 +59,7 @@ export class NamespaceWatch {
     for (let i = 0; i < fresh.length; i += AT_ONCE)
       await Promise.all(
         fresh.slice(i, i + AT_ONCE).map(async ([key, resource]) => {
-          if (!this.#hooks.mayOpen()) return this.#warn('so many watches are open already');
+          if (!this.#hooks.mayOpen()) return this.#warn('too many watches are open already');
           const kind = this.#kinds.get(key) ?? this.#kind(resource);
           this.#kinds.set(key, kind);
           await kind.followed.need([...this.#namespaces]).catch((thrown) => this.#warn(messageOf(thrown)));
@@ -67,10 +67,10 @@ export class NamespaceWatch {
       );
   }
 
-  /** An object as it is now; undefined where there is none. Throws `cluster-unreachable`. */
+  /** Reads an object; undefined if it does not exist. Throws `cluster-unreachable`. */
   async read({ apiVersion, kind, namespace, name }: ObjectRef): Promise<KubernetesObject | undefined> {
     const plural = this.#kinds.get(`${apiVersion} ${kind}`)?.resource.plural;
-    if (plural === undefined) return undefined; // the kind is served no more
+    if (plural === undefined) return undefined; // the kind is no longer served
     const { status, body } = await this.#server.request(
       'GET',
       `${apiPath(apiVersion, namespace)}/${plural}/${encodeURIComponent(name)}`,
@@ -79,7 +79,7 @@ export class NamespaceWatch {
     if (status !== 200)
       throw new CountersignError(
         'cluster-unreachable',
-        `the API server answers ${status} when asked for ${kind} ${namespace}/${name}`,
+        `the API server answers ${status} to a request for ${kind} ${namespace}/${name}`,
         {
           recover: 'retry',
         },
@@ -96,7 +96,7 @@ export class NamespaceWatch {
     const stopped = new AbortController();
     const { apiVersion, kind } = resource;
     const tell = (place: string) => {
-      if (!followed.read) return; // what was there before is read by whoever listens
+      if (!followed.read) return; // the listener reads existing objects itself
       const slash = place.indexOf('/');
       this.#hooks.changed({ apiVersion, kind, namespace: place.slice(0, slash), name: place.slice(slash + 1) });
     };
@@ -124,15 +124,15 @@ export class NamespaceWatch {
     return { resource, followed, stopped, marks };
   }
 
-  // Once, not for each kind and at each try: they mostly fail together.
+  // Once, not per kind and attempt: watches mostly fail together.
   #warn(message: string): void {
     if (this.#warned) return;
     this.#warned = true;
-    this.#hooks.warn(`changes in the governed namespaces are found later, when all is read again: ${message}`);
+    this.#hooks.warn(`changes in the governed namespaces are found later, by the next full scan: ${message}`);
   }
 }
 
-// Where the API server counts generations, a status does not count up; otherwise every write is another object.
+// If the API server counts generations, a status change does not increase them; otherwise every write is a change.
 function markOf(metadata: ObjectMeta & { readonly ownerReferences?: unknown }): string {
   const { uid = '', generation = 0, resourceVersion = '', labels, annotations, ownerReferences } = metadata;
   if (generation === 0) return `${uid} ${resourceVersion}`;

@@ -1,11 +1,11 @@
 import { messageOf, type ObjectRef, type Told } from '../model/index.ts';
 import type { ApiServer } from './api-server.ts';
 
-const AT_ONCE = 10; // objects of one happening that get an Event; a flood of them fills etcd (Argo CD 10529)
+const AT_ONCE = 10; // objects per incident that get an Event; a flood of Events fills etcd (Argo CD 10529)
 const A_MINUTE = 60;
 const WARNINGS = new Set(['drift', 'contested', 'failed', 'refused', 'break-glass']);
 
-/** Kubernetes Events on objects: what `kubectl describe` shows to whoever wonders. A few a minute; never the record. */
+/** Writes Kubernetes Events on objects, for people who run `kubectl describe`. A few per minute; never the record. */
 export class ObjectEvents {
   readonly #server: ApiServer;
   readonly #log: { warn(fields: object, message: string): void };
@@ -52,10 +52,7 @@ export class ObjectEvents {
     if (typeof answer === 'string' || answer.status < 400) return;
     this.#refused = answer.status === 403 || answer.status === 401;
     if (this.#refused)
-      this.#log.warn(
-        { status: answer.status },
-        'Events cannot be written on objects; grant `create` on events to have them',
-      );
+      this.#log.warn({ status: answer.status }, 'cannot write Events on objects; grant `create` on events to get them');
   }
 }
 

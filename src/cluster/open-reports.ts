@@ -8,17 +8,17 @@ export type ReportResult = {
   readonly result: 'pass' | 'fail' | 'warn' | 'error' | 'skip';
   readonly message: string;
   readonly severity?: string | undefined;
-  /** What it is about; nothing for what is of no object. */
+  /** The object concerned; absent if there is none. */
   readonly object?: ObjectRef;
 };
 
-const MAX_RESULTS = 500; // an object is at most 1.5 MiB in etcd; what is left out is counted in the summary
+const MAX_RESULTS = 500; // an object has at most 1.5 MiB in etcd; omitted results are counted in the summary
 const MAX_MESSAGE = 1000;
 const SEVERITIES: ReadonlySet<string> = new Set(['critical', 'high', 'medium', 'low', 'info']);
 
 /**
- * Puts results into a namespace as the Report `countersign-NAME`, for example of one environment. False where the
- * cluster has no such kind. Throws `cluster-forbidden`.
+ * Writes results into a namespace as the Report `countersign-NAME`, for example of one environment. Returns false if
+ * the cluster does not have that kind. Throws `cluster-forbidden`.
  */
 export async function putReport(
   server: ApiServer,
@@ -49,7 +49,9 @@ export async function putReport(
       timestamp,
     })),
   };
-  const path = `/apis/openreports.io/v1alpha1/namespaces/${encodeURIComponent(namespace)}/reports/${encodeURIComponent(name)}`;
+  const path =
+    '/apis/openreports.io/v1alpha1/namespaces/' +
+    `${encodeURIComponent(namespace)}/reports/${encodeURIComponent(name)}`;
   const { status, body: said } = await server.request(
     'PATCH',
     `${path}?fieldManager=${FIELD_MANAGER}&force=true`,
@@ -60,7 +62,7 @@ export async function putReport(
   if (status >= 300)
     throw new CountersignError(
       'cluster-forbidden',
-      `the Report ${namespace}/${name} cannot be written: ${String(said['message'] ?? status)}`,
+      `cannot write the Report ${namespace}/${name}: ${String(said['message'] ?? status)}`,
       {
         hint: 'grant `create` and `patch` on reports of openreports.io',
       },

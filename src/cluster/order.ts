@@ -1,6 +1,6 @@
 import type { RenderedObject } from '../model/index.ts';
 
-// What others need comes first; webhooks come last, so that they never judge the objects that make them work.
+// Objects that others depend on come first. Webhooks come last, so that they never judge the objects they need to work.
 const ORDER = [
   'CustomResourceDefinition',
   'Namespace',
@@ -22,7 +22,7 @@ const ORDER = [
 ];
 const LAST = ['APIService', 'MutatingWebhookConfiguration', 'ValidatingWebhookConfiguration'];
 
-/** Groups of objects that may be applied side by side; each group waits for the one before. */
+/** Groups objects that may be applied concurrently; each group waits for the previous one. */
 export function stages<T extends { readonly ref: RenderedObject['ref'] }>(objects: readonly T[]): T[][] {
   const byRank = Map.groupBy(objects, (o) => rank(o.ref.kind));
   return [...byRank.keys()].sort((a, b) => a - b).map((r) => byRank.get(r) ?? []);

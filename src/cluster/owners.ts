@@ -1,8 +1,8 @@
 import { controllerOf, type KubernetesObject } from '../model/index.ts';
 
 /**
- * Another tool or object that says an object is its own, in words, or undefined. `ours` is what Git asks for: marks
- * that stand in it are only text there.
+ * Returns the tool or object that claims to own this one, or undefined. `ours` is the object in Git: marks in it are
+ * plain text.
  */
 export function foreignOwner(live: KubernetesObject, ours: KubernetesObject): string | undefined {
   const controller = controllerOf(live);
@@ -15,7 +15,7 @@ export function foreignOwner(live: KubernetesObject, ours: KubernetesObject): st
   return undefined;
 }
 
-// What each tool writes on the objects it keeps.
+// Marks that tools write on the objects they manage.
 const MARKS = [
   ['labels', 'kustomize.toolkit.fluxcd.io/name', 'the Flux Kustomization'],
   ['labels', 'helm.toolkit.fluxcd.io/name', 'the Flux HelmRelease'],

@@ -4,32 +4,36 @@ import type { Answer } from './api-server.ts';
 type Cause = { readonly reason?: string; readonly message?: string; readonly field?: string };
 
 /**
- * What to do about an answer that is no success, as an error. The API server repeats values in its complaints; of a
- * Secret nothing but the status is told.
+ * Turns a failed answer into an error with a hint. The API server quotes values in its messages, so for a Secret only
+ * the status is reported.
  */
 export function refusal(answer: Answer, verb: string, what: string, secret: boolean): CountersignError {
   const said = String(answer.body['message'] ?? '').slice(0, 1000);
-  const message = `cannot ${verb} ${what}: ${secret ? `the API server answered ${answer.status} (its text is withheld, it may hold values)` : said || answer.status}`;
+  const message =
+    `cannot ${verb} ${what}: ` +
+    `${secret ? `the API server answered ${answer.status} (message withheld, it may contain values)` : said || answer.status}`;
   if (answer.status === 401 || (answer.status === 403 && /is forbidden: User/.test(said)))
     return new CountersignError('cluster-forbidden', message, {
-      hint: 'give the service’s account this right (docs/operations.md lists all it needs)',
+      hint: 'grant the service’s account this right (docs/operations.md lists all it needs)',
     });
   const managers = conflicts(answer);
   if (managers.length > 0)
     return new CountersignError(
       'cluster-conflict',
-      `${what}: ${managers.map(({ manager, field }) => `\`${manager}\` has \`${field}\``).join(', ')}`,
+      `${what}: ${managers.map(({ manager, field }) => `\`${manager}\` owns \`${field}\``).join(', ')}`,
       {
-        hint: 'take the fields out of Git, or let the environment take them: `spec.apply.conflicts: takeOver`',
+        hint: 'remove the fields from Git, or let the environment take ownership: `spec.apply.conflicts: takeOver`',
       },
     );
   if (isImmutable(answer)) {
     const fields = [...new Set(causes(answer).map((c) => `\`${c.field ?? ''}\``))].join(', ');
     return new CountersignError(
       'cluster-immutable',
-      `${what} is immutable in ${fields}: it cannot be changed while it is there`,
+      `${what} has immutable fields (${fields}) and cannot be changed in place`,
       {
-        hint: 'give the object another name; or let it be deleted and made anew: the annotation `countersign.dev/allow: replace` on it',
+        hint:
+          'rename the object; or allow deleting and creating it ' +
+          'again with the annotation `countersign.dev/allow: replace`',
       },
     );
   }
@@ -37,7 +41,7 @@ export function refusal(answer: Answer, verb: string, what: string, secret: bool
     return new CountersignError('cluster-refused', message, {
       hint: 'its owner must declare `sideEffects: None` on that webhook',
     });
-  // Our own webhook refuses what changed since the dry run: another dry run settles that.
+  // Our own webhook refuses changes made since the dry run; another dry run resolves that.
   const passing = isPassing(answer) || said.includes('gate.countersign.dev');
   return new CountersignError(passing ? 'cluster-unreachable' : 'cluster-refused', message, {
     recover: passing ? 'retry' : 'wait',
@@ -45,16 +49,16 @@ export function refusal(answer: Answer, verb: string, what: string, secret: bool
   });
 }
 
-/** Whether the same request may well succeed in a moment. */
+/** Tests whether the same request may soon succeed. */
 export function isPassing(answer: Answer): boolean {
   const stale = answer.status === 409 && answer.body['reason'] === 'Conflict' && conflicts(answer).length === 0;
-  // Our own webhook at a replica that has not heard of the intent yet.
+  // Our own webhook, at a replica that does not know the intent yet.
   const unheard =
     answer.status === 403 && String(answer.body['message'] ?? '').includes('"gate.countersign.dev" denied');
   return answer.status === 429 || answer.status >= 500 || stale || unheard;
 }
 
-/** Other field managers that have what we want to set, with the field. */
+/** Returns other field managers that own fields we want to set, with the field. */
 function conflicts(answer: Answer): { readonly manager: string; readonly field: string }[] {
   if (answer.status !== 409) return [];
   return causes(answer)
@@ -63,8 +67,8 @@ function conflicts(answer: Answer): { readonly manager: string; readonly field: 
     .map((c) => ({ manager: /"([^"]*)"/.exec(c.message ?? '')?.[1] ?? 'another manager', field: c.field ?? '' }));
 }
 
-// By what the causes say and never by the status alone: most refusals with 422 are mistakes that a new object would
-// have too.
+// Decided by the causes, never by the status alone: most refusals with 422 are mistakes that a new object would have
+// too.
 function isImmutable(answer: Answer): boolean {
   const all = causes(answer);
   return (

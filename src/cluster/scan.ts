@@ -19,7 +19,7 @@ type Discovery = {
 
 const ALL_AT_ONCE = 'application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList';
 const PAGE = 500;
-// What only says how other objects are, or is written all the time: nothing of it is anybody's wish.
+// These only describe other objects or are written constantly; no one chooses their content.
 const LEFT_OUT: ReadonlySet<string> = new Set([
   'Event',
   'Lease',
@@ -31,12 +31,12 @@ const LEFT_OUT: ReadonlySet<string> = new Set([
   'PolicyReport',
 ]);
 
-/** Every namespaced kind that can be listed, each in the version that the API server prefers. */
+/** Lists every namespaced kind that can be listed, each in the API server's preferred version. */
 export async function namespacedKinds(server: ApiServer): Promise<readonly Resource[]> {
   const found = new Map<string, Resource>();
   for (const path of ['/api', '/apis']) {
     const { status, body } = await server.request('GET', path, undefined, undefined, ALL_AT_ONCE);
-    if (status !== 200) throw new Error(`the API server answers ${status} when asked for its kinds`);
+    if (status !== 200) throw new Error(`the API server answers ${status} to a request for its kinds`);
     for (const group of (body as Discovery).items ?? []) {
       const name = group.metadata?.name ?? '';
       for (const { version, resources = [] } of group.versions)
@@ -53,8 +53,8 @@ export async function namespacedKinds(server: ApiServer): Promise<readonly Resou
 }
 
 /**
- * Everything that is in namespaces, kind by kind, from the API server's own cache. Kinds that may not be listed, or
- * whose server is away, are named in what it returns. Throws where the kinds cannot be told.
+ * Yields all objects in namespaces, kind by kind, from the API server's own cache. Returns the kinds that may not be
+ * listed or whose server is unavailable. Throws if the kinds cannot be listed.
  */
 export async function* objectsIn(
   server: ApiServer,

@@ -6,26 +6,26 @@ export type WebhookPlace =
   | { readonly url: string }
   | { readonly service: { readonly namespace: string; readonly name: string; readonly port: number } };
 
-/** What is put into the API server's path, and for whom. */
+/** Objects to register with the API server, and for whom. */
 export type WebhookPlan = {
-  /** Of the configuration. Two services in one cluster need two. */
+  /** Name of the configuration. Two services in one cluster need two. */
   readonly name: string;
   readonly place: WebhookPlace;
-  /** Certificates (PEM) that the API server trusts the webhook by. */
+  /** Certificates (PEM) by which the API server trusts the webhook. */
   readonly ca: string;
-  /** Those whose admission is not `off`. */
+  /** Environments whose admission is not `off`. */
   readonly environments: readonly Environment[];
-  /** Who we are in that cluster, under all of our accounts. */
+  /** Our identities in that cluster, under all our accounts. */
   readonly ours: readonly string[];
   /** Namespaces of the gate itself: its pods, keys and documents. */
   readonly own: readonly string[];
-  /** Stands on the objects: which ledger's they are. */
+  /** Stamped on the objects: the ledger they belong to. */
   readonly ledger: string;
-  /** Whether others are kept from these objects by the API server itself. */
+  /** Whether the API server itself protects these objects from others. */
   readonly isProtected: boolean;
 };
 
-/** Says that an object is ours to keep. */
+/** Labels that mark an object as managed by us. */
 export const MANAGED = { 'app.kubernetes.io/managed-by': 'countersign' } as const;
 const ADMISSION = 'admissionregistration.k8s.io/v1';
 const TIMEOUT_S = 5;
@@ -44,8 +44,8 @@ const SUBRESOURCES = [
 ];
 
 /**
- * The ValidatingWebhookConfiguration; `kept` is the authority that stands in it now, whose certificates may still be
- * served by a replica.
+ * Returns the ValidatingWebhookConfiguration. `kept` is the authority in the existing one: a replica may still serve
+ * its certificates.
  */
 export function webhookConfiguration(plan: WebhookPlan, kept: string): object {
   const { environments } = plan;
@@ -85,7 +85,7 @@ export function webhookConfiguration(plan: WebhookPlan, kept: string): object {
     {
       ...common,
       name: 'machinery.countersign.dev',
-      failurePolicy: 'Ignore', // it carries out what was admitted, and must go on while the gate is away
+      failurePolicy: 'Ignore', // it carries out admitted requests, and must continue while the gate is unavailable
       timeoutSeconds: 2,
       ...within('In', governed),
       rules: [
@@ -165,13 +165,13 @@ const BESIDE = [
     expression: '!(request.resource.group == "coordination.k8s.io" && request.resource.resource == "leases")',
   },
   { name: 'not-events', expression: 'request.resource.resource != "events"' },
-  // what tools find, ours too
+  // findings of tools, including ours
   { name: 'not-reports', expression: '!(request.resource.group in ["openreports.io", "wgpolicyk8s.io"])' },
 ];
 
 /**
- * What keeps others from the gate's own objects while the webhook is away too: policies that the API server evaluates
- * itself, and their bindings. Members of the break-glass groups and our own account (an approved change) pass.
+ * Returns policies, with bindings, that protect the gate's own objects even while the webhook is unavailable, because
+ * the API server evaluates them. Members of the break-glass groups and our own account (an approved change) pass.
  */
 export function protectingPolicies(plan: WebhookPlan): readonly object[] {
   if (!plan.isProtected) return [];
@@ -193,7 +193,7 @@ export function protectingPolicies(plan: WebhookPlan): readonly object[] {
     plan,
     plan.name,
     passing,
-    `this keeps the gate in place; it can be changed only as a change that is ${way}`,
+    `this object protects the gate; it can only be changed as a change that is ${way}`,
     {
       resourceRules: [
         rule('admissionregistration.k8s.io', ['validatingwebhookconfigurations'], [plan.name]),
@@ -208,7 +208,7 @@ export function protectingPolicies(plan: WebhookPlan): readonly object[] {
     plan,
     `${plan.name}-namespace`,
     passing,
-    `this is the gate’s own namespace; it can be changed only as a change that is ${way}`,
+    `this is the gate’s own namespace; it can only be changed as a change that is ${way}`,
     {
       namespaceSelector: {
         matchExpressions: [{ key: 'kubernetes.io/metadata.name', operator: 'In', values: plan.own }],
@@ -266,28 +266,31 @@ function metadataOf({ ledger }: WebhookPlan, name: string): object {
   return { name, labels: MANAGED, annotations: { [ANNOTATION.ledger]: ledger } };
 }
 
-// What every environment calls machinery: what only some do is told apart by the gate itself.
+// Machinery accounts common to all environments. The gate itself handles accounts that only some of them list.
 function machineryOf(environments: readonly Environment[]): readonly string[] {
   const [first, ...others] = environments.map((e) => e.spec.admission.controllers);
   return (first ?? []).filter((id) => others.every((list) => list.includes(id)));
 }
 
-/** CEL: whether who asks is among identities. */
+/** Returns CEL that tests whether the requester is one of the identities. */
 function among(identities: readonly string[]): string {
   const of = (kind: string) =>
     identities.filter((id) => id.startsWith(`${kind}:`)).map((id) => id.slice(kind.length + 1));
-  return `request.userInfo.username in ${cel(of('user'))} || request.userInfo.groups.exists(g, g in ${cel(of('group'))})`;
+  return (
+    `request.userInfo.username in ${cel(of('user'))} || ` +
+    `request.userInfo.groups.exists(g, g in ${cel(of('group'))})`
+  );
 }
 
 function cel(values: readonly string[]): string {
-  return JSON.stringify(values); // a list of texts is spelled alike in both
+  return JSON.stringify(values); // a list of strings has the same syntax in JSON and CEL
 }
 
 function regexOf(glob: string): string {
-  return `^${glob.replaceAll('*', '.*')}$`; // the schema lets in letters, digits, dashes and stars
+  return `^${glob.replaceAll('*', '.*')}$`; // the schema allows letters, digits, dashes and stars
 }
 
-/** Two sets of certificates as one, without those that have ended. */
+/** Merges two sets of certificates, without expired ones. */
 function unionOf(ca: string, kept: string): string {
   const all = `${ca}\n${kept}`.match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g) ?? [];
   const usable = [...new Set(all)].filter((pem) => {

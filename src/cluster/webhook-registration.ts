@@ -12,7 +12,10 @@ import { lastWriter } from './fields.ts';
 import { KindFollow, TIMES } from './kind-follow.ts';
 import { MANAGED, protectingPolicies, type WebhookPlan, webhookConfiguration } from './webhook-objects.ts';
 
-/** Somebody changed or removed what keeps the gate in the API server's path; by the time of telling it is back. */
+/**
+ * Someone changed or removed an object that registers or protects the gate. It is already restored when this is
+ * reported.
+ */
 export type Tampering = {
   readonly object: ObjectRef;
   readonly change: 'changed' | 'removed';
@@ -27,9 +30,9 @@ const PLURALS: Readonly<Record<string, string>> = {
   ValidatingAdmissionPolicy: 'validatingadmissionpolicies',
   ValidatingAdmissionPolicyBinding: 'validatingadmissionpolicybindings',
 };
-const AGAIN_MS = 60_000; // replicas of two versions during an update each want their own: not more often than this
+const AGAIN_MS = 60_000; // during an update, replicas of two versions would overwrite each other: at most this often
 
-/** The webhook's configuration in one cluster and the policies that protect it: put there, watched, and put back. */
+/** Registers the webhook in one cluster, with the policies that protect it, watches those objects and restores them. */
 export class WebhookRegistration {
   readonly #server: ApiServer;
   readonly #log: Log;
@@ -46,20 +49,20 @@ export class WebhookRegistration {
     this.#tampered = tampered;
   }
 
-  /** Puts everything there. Throws `cluster-forbidden`; where only the policies cannot be put, that is told. */
+  /** Writes all objects. Throws `cluster-forbidden`; if only the policies fail, that is logged. */
   async put(plan: WebhookPlan = this.#plan): Promise<void> {
     this.#plan = plan;
     await this.#queue(async () => {
       await this.#apply(webhookConfiguration(plan, await this.#authority()));
       for (const object of protectingPolicies(plan))
         await this.#apply(object).catch((thrown) =>
-          this.#log.warn({}, `the gate’s own objects are not protected while it is away: ${messageOf(thrown)}`),
+          this.#log.warn({}, `the gate’s own objects are not protected while it is unavailable: ${messageOf(thrown)}`),
         );
       if (!plan.isProtected) await this.#unprotect();
     });
   }
 
-  /** Watches what was put there, until it is closed. */
+  /** Watches the objects until closed. */
   async follow(): Promise<void> {
     for (const [kind, plural] of Object.entries(PLURALS)) {
       const names = new Set<string>();
@@ -101,8 +104,7 @@ export class WebhookRegistration {
     if (put === undefined || put.digest === objectDigest(object)) return;
     const manager = lastWriter(object, FIELD_MANAGER)?.manager ?? FIELD_MANAGER;
     const restore = () => this.#restore(kind, object.metadata.name, 'changed', manager);
-    // Whoever calls himself so may be a replica of another version: each would put back what the other wrote, without
-    // end.
+    // A writer with our name may be a replica of another version: the two would overwrite each other endlessly.
     const since = performance.now() - put.restored;
     if (manager !== FIELD_MANAGER || since > AGAIN_MS) restore();
     else setTimeout(() => !this.#stopped.signal.aborted && restore(), AGAIN_MS - since).unref();
@@ -117,7 +119,8 @@ export class WebhookRegistration {
     void this.#queue(async () => {
       if (this.#stopped.signal.aborted || !this.#put.has(key)) return;
       const before = await this.#digestNow(kind, name);
-      if (before !== undefined && before === this.#put.get(key)?.digest) return; // what the watch told of is over
+      // the reported change is already undone
+      if (before !== undefined && before === this.#put.get(key)?.digest) return;
       const wanted =
         kind === 'ValidatingWebhookConfiguration'
           ? [webhookConfiguration(this.#plan, await this.#authority())]
@@ -127,17 +130,17 @@ export class WebhookRegistration {
       );
       if (object === undefined) return;
       await this.#apply(object, performance.now());
-      if (this.#put.get(key)?.digest === before) return; // another authority in it, which another replica serves by
+      if (this.#put.get(key)?.digest === before) return; // it contains the authority of another replica
       const ref = { apiVersion: 'admissionregistration.k8s.io/v1', kind, namespace: '', name };
       this.#log.warn(
         { object: ref, change, ...(manager === '' ? {} : { by: manager }) },
-        'somebody touched what keeps the gate in place; it is put back',
+        'someone changed an object that keeps the gate in place; restored it',
       );
       this.#tampered({ object: ref, change, manager });
     }).catch((thrown) =>
       this.#log.error(
         { kind, name, change },
-        `what keeps the gate in place could not be put back: ${messageOf(thrown)}`,
+        `cannot restore an object that keeps the gate in place: ${messageOf(thrown)}`,
       ),
     );
   }
@@ -147,8 +150,8 @@ export class WebhookRegistration {
     return status === 200 ? objectDigest(body as unknown as KubernetesObject) : undefined;
   }
 
-  // Replaced as a whole: applied by fields, a condition or selector that somebody added beside ours would stay, and let
-  // things past.
+  // Replaced as a whole: with a field-wise apply, a condition or selector added by someone else would stay and let
+  // requests bypass the gate.
   async #apply(object: object, restored = Number.NEGATIVE_INFINITY): Promise<void> {
     const { kind, metadata } = object as KubernetesObject;
     const path = `${API}/${PLURALS[kind]}`;
@@ -168,7 +171,9 @@ export class WebhookRegistration {
           'cluster-forbidden',
           `cannot register the admission webhook (${kind}): ${String(body['message'] ?? status)}`,
           {
-            hint: `grant \`get\`, \`list\`, \`watch\`, \`create\` and \`update\` on ${PLURALS[kind]}, or start with --webhook off`,
+            hint:
+              'grant `get`, `list`, `watch`, ' +
+              `\`create\` and \`update\` on ${PLURALS[kind]}, or start with --webhook off`,
           },
         );
       this.#put.set(`${kind}/${metadata.name}`, {
@@ -179,7 +184,7 @@ export class WebhookRegistration {
     }
   }
 
-  // Nobody's protection, where it is not asked for any more.
+  // Removes the protection if it is no longer wanted.
   async #unprotect(): Promise<void> {
     for (const name of [this.#plan.name, `${this.#plan.name}-namespace`])
       for (const kind of ['ValidatingAdmissionPolicyBinding', 'ValidatingAdmissionPolicy']) {

@@ -360,7 +360,7 @@ test('modes, and the ledger: every cell of the table', async () => {
     lock.close();
   }
   assert.deepEqual(wrong, []);
-  await service.says('records that were kept beside it are on it now', 30_000);
+  await service.says('from the write-ahead file are on it now', 30_000);
   for (const { mode, name, column } of beside) {
     if (column.startsWith('machinery')) {
       const rows = service

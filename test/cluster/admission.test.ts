@@ -145,7 +145,7 @@ test('the gate’s own objects: others are kept from them also while it is away;
     for (const [method, path, body] of touches) {
       const answer = await admin.request(method, path, body, MERGE);
       assert.deepEqual(
-        [answer.status, /this keeps the gate in place/.test(String(answer.body['message']))],
+        [answer.status, /this object protects the gate/.test(String(answer.body['message']))],
         [403, true],
         JSON.stringify(answer.body),
       );
@@ -154,7 +154,7 @@ test('the gate’s own objects: others are kept from them also while it is away;
   await refuse();
   // Kubernetes lets nobody protect a policy itself: that is found and put back.
   assert.equal((await admin.request('DELETE', POLICY)).status, 200);
-  await service.says('somebody touched what keeps the gate in place; it is put back');
+  await service.says('someone changed an object that keeps the gate in place; restored it');
   await stage.waitFor(async () => (await admin.request('GET', POLICY)).status === 200, 'the return of the policy');
   // So is what the members of the group change: a condition that would let everything past.
   const [first, ...others] = ((await admin.request('GET', WEBHOOK)).body['webhooks'] ?? []) as {
@@ -250,7 +250,7 @@ test('a new certificate is taken without a dropped request', async () => {
   await makeCertificates(other, '127.0.0.1', new Date());
   for (const name of ['tls.key', 'tls.crt', 'ca.crt']) writeFileSync(join(tls, name), readFileSync(join(other, name)));
   assert.notEqual(readFileSync(join(tls, 'tls.crt'), 'utf8'), before);
-  await service.says('the webhook’s certificate is a newer one', 45_000);
+  await service.says('the webhook has a new certificate', 45_000);
   await new Promise((done) => setTimeout(done, 1000));
   going = false;
   await Promise.all(load);

@@ -54,7 +54,7 @@ async function isWaiting(
   probe: (path: string) => Promise<{ status: number; text: string }>,
   why: RegExp,
 ): Promise<void> {
-  await service.says('waits, and tries again');
+  await service.says('waiting, and trying again');
   assert.equal((await probe('/healthz')).status, 200);
   const ready = await probe('/readyz');
   assert.equal(ready.status, 503);
@@ -69,7 +69,7 @@ test('the API server is away', async () => {
   proxy.fault = () => 'pass';
   await service.entry('apply.result', 'production', (e) => e.revision === first && e.outcome === 'applied');
   await stage.waitFor(async () => (await probe('/readyz')).status === 200, 'it is ready');
-  assert.equal(service.log.split('waits, and tries again').length, 2, 'said once');
+  assert.equal(service.log.split('waiting, and trying again').length, 2, 'said once');
   assert.equal(service.entries('service.started', '').length, 1);
 });
 

@@ -242,7 +242,7 @@ test('what the schema forbids the API server refuses; what else is wrong stands 
   await says('gate-wrong', 'environments', 'thief', {
     status: 'False',
     reason: 'Invalid',
-    message: /`wrong` is governed by `wrong` already/,
+    message: /`wrong` is already governed by `wrong`/,
   });
   await says('gate-wrong', 'environments', 'wrong', { status: 'True' });
 });
@@ -284,7 +284,7 @@ test('a document names only what is in its own namespace, and files only of its 
   assert.ok(kept.includes('"passwordFile":"token"') && !kept.includes('a token'));
   // Valid, and yet it leads nowhere: what ran before goes on.
   apply({ ...environment, spec: { ...spec, target: { ...spec.target, kubeconfig: 'nowhere' } } });
-  await service.says('goes on with the configuration before, because the new one cannot be run');
+  await service.says('cannot run the new configuration, continuing with the previous one');
   const second = await stage.change(fleet, 'second', {
     'clusters/production/cm.yaml': configMap('own', 'settings', { colour: 'red' }),
   });
@@ -316,7 +316,7 @@ test('without its kinds in the cluster the service says how to install them', as
   );
   assert.match(
     (await start('older')).stderr,
-    /does not know our kinds \(ReportSchedule\)\n.*countersign crds \| kubectl apply -f -/s,
+    /does not have our kinds \(ReportSchedule\)\n.*countersign crds \| kubectl apply -f -/s,
   );
   run('', 'delete', 'crd', ...others);
   await until(
@@ -328,6 +328,6 @@ test('without its kinds in the cluster the service says how to install them', as
   assert.equal(code, 2);
   assert.match(
     stderr,
-    /does not know our kinds \(Environment, TrustPolicy, Notifier, ReportSchedule\)\n.*countersign crds \| kubectl apply -f -/s,
+    /does not have our kinds \(Environment, TrustPolicy, Notifier, ReportSchedule\)\n.*countersign crds \| kubectl apply -f -/s,
   );
 });

@@ -139,7 +139,7 @@ test('a credential that ends is told as that, nothing is written, and it goes on
       ? 'pass'
       : { status: 401, body: { kind: 'Status', code: 401, reason: 'Unauthorized', message: 'Unauthorized' } };
   const commit = await change(fleet, name, 1);
-  await service.says('give the service’s account this right');
+  await service.says('grant the service’s account this right');
   assert.equal((await stage.dataOf(name, 'settings'))?.['colour'], 'blue');
   proxy.fault = () => 'pass';
   const next = await change(fleet, name, 2);

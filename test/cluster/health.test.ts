@@ -72,7 +72,7 @@ const CASES: [string, string, Parameters<typeof object>[1], 'current' | 'progres
     'progressing',
   ],
   [
-    'its deadline is over',
+    'its deadline has passed',
     'apps/v1 Deployment',
     {
       spec: { replicas: 2 },
@@ -160,7 +160,7 @@ const CASES: [string, string, Parameters<typeof object>[1], 'current' | 'progres
     'current',
   ],
   ['no replicas', 'apps/v1 ReplicaSet', { spec: { replicas: 1 }, status: {} }, 'progressing'],
-  ['has not begun', 'batch/v1 Job', {}, 'progressing'],
+  ['has not started', 'batch/v1 Job', {}, 'progressing'],
   ['has begun: done only when complete', 'batch/v1 Job', { status: { startTime: 'x', active: 1 } }, 'progressing'],
   ['complete', 'batch/v1 Job', { status: { conditions: [{ type: 'Complete', status: 'True' }] } }, 'current'],
   ['failed', 'batch/v1 Job', { status: { conditions: [{ type: 'Failed', status: 'True' }] } }, 'failed'],

@@ -30,7 +30,7 @@ test('each part of a document’s kubeconfig is there and of its form, or named'
     [() => read({}, { server: '' }), /`server` is missing/],
     [() => read({}, { server: null }), /`server` is missing/],
     [() => read({}, { 'certificate-authority-data': 'not base64!' }), /is not base64/],
-    [() => read({}, { 'certificate-authority': 'folder' }), /is not a plain file/],
+    [() => read({}, { 'certificate-authority': 'folder' }), /is not a regular file/],
     [() => read({}, {}, 'text'), /`user` is not a mapping/],
     [() => read({}, {}, null), /`user` is not a mapping/],
   ] as const)

@@ -41,27 +41,27 @@ const provider = (config: object) => ({ 'auth-provider': { name: 'gcp', config }
 
 test('the kubeconfig of a document holds static credentials and nothing that runs, fetches or reads elsewhere', async () => {
   const cases: readonly (readonly [Parts, RegExp])[] = [
-    [{ user: { exec } }, /`exec` is not taken/],
-    [{ user: { exec, token: 'a' } }, /`exec` is not taken/],
-    [{ user: provider({ 'cmd-path': '/bin/sh', 'cmd-args': `-c id>${proof}` }) }, /`auth-provider` is not taken/],
-    [{ user: { token: 'a', as: 'system:admin' } }, /`as` is not taken/],
-    [{ user: { token: 'a', 'as-groups': ['system:masters'] } }, /`as-groups` is not taken/],
-    [{ user: { 'token-file': outside } }, /`token-file` is not taken/],
-    [{ user: { tokenFile: outside } }, /`tokenFile` is a file outside of the kubeconfig's own directory/],
+    [{ user: { exec } }, /`exec` is not allowed/],
+    [{ user: { exec, token: 'a' } }, /`exec` is not allowed/],
+    [{ user: provider({ 'cmd-path': '/bin/sh', 'cmd-args': `-c id>${proof}` }) }, /`auth-provider` is not allowed/],
+    [{ user: { token: 'a', as: 'system:admin' } }, /`as` is not allowed/],
+    [{ user: { token: 'a', 'as-groups': ['system:masters'] } }, /`as-groups` is not allowed/],
+    [{ user: { 'token-file': outside } }, /`token-file` is not allowed/],
+    [{ user: { tokenFile: outside } }, /`tokenFile` is a file outside the kubeconfig's own directory/],
     [{ user: { tokenFile: '../key-of-the-service' } }, /`tokenFile` is a file outside/],
     [{ user: { tokenFile: 'link' } }, /`tokenFile` is a file outside/],
     [{ user: { tokenFile: '.' } }, /`tokenFile` is a file outside/],
     [{ user: { 'client-certificate': '/etc/hostname' } }, /`client-certificate` is a file outside/],
     [{ user: { 'client-key': '/etc/hostname' } }, /`client-key` is a file outside/],
-    [{ user: { token: 'a\r\nx-other: b' } }, /`token` is not one word/],
+    [{ user: { token: 'a\r\nx-other: b' } }, /`token` is not a single word/],
     [{ user: { token: ['a'] } }, /`token` is not text/],
     [{ cluster: { 'certificate-authority': '../key-of-the-service' } }, /`certificate-authority` is a file outside/],
     [{ cluster: { 'insecure-skip-tls-verify': true } }, /certificates are always verified/],
-    [{ cluster: { 'insecure-skip-tls-verify': 'true' } }, /`insecure-skip-tls-verify` is not taken/],
-    [{ cluster: { 'proxy-url': 'http://127.0.0.1:9' } }, /`proxy-url` is not taken/],
-    [{ cluster: { 'tls-server-name': 'a:1' } }, /`tls-server-name` is not the name of a host/],
+    [{ cluster: { 'insecure-skip-tls-verify': 'true' } }, /`insecure-skip-tls-verify` is not allowed/],
+    [{ cluster: { 'proxy-url': 'http://127.0.0.1:9' } }, /`proxy-url` is not allowed/],
+    [{ cluster: { 'tls-server-name': 'a:1' } }, /`tls-server-name` is not a host name/],
     [{ cluster: { server: 'http://127.0.0.1' } }, /`server` is not `https`/],
-    [{ cluster: { server: 'https://user:password@127.0.0.1' } }, /it holds a user or a password/],
+    [{ cluster: { server: 'https://user:password@127.0.0.1' } }, /it contains a user or a password/],
     [{ cluster: { server: 'https://127.0.0.1/?a=b' } }, /it has a query/],
     [{ cluster: { server: 'file:///etc' } }, /does not begin with `https:\/\/`/],
     [{ cluster: { server: ['https://127.0.0.1'] } }, /`server` is not text/],
@@ -83,14 +83,14 @@ test('the kubeconfig of a document holds static credentials and nothing that run
     );
   }
   await assert.rejects(connect({ kubeconfig: directory, context: undefined, namedBy: 'document' }), {
-    message: /not a plain file/,
+    message: /not a regular file/,
   });
   assert.ok(!existsSync(proof), 'no program was started');
 });
 
 test('an address that says nothing of who named it is taken for a document’s', async () => {
   await assert.rejects(connect({ kubeconfig: kubeconfig({ user: { exec } }), context: undefined }), {
-    message: /`exec` is not taken/,
+    message: /`exec` is not allowed/,
   });
 });
 

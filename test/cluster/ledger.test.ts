@@ -232,7 +232,7 @@ test('checkpoints are kept in a ConfigMap and a file, starts and ends are on rec
   assert.equal(refused.code, 2, refused.stderr);
   assert.match(
     refused.stderr,
-    /the checkpoint kept in configmap default\/ledger is over \d+: it was put back to an older state/,
+    /the checkpoint kept in configmap default\/ledger covers \d+: the ledger was rolled back to an older state/,
   );
   assert.equal((await stage.dataOf('shop', 'settings'))?.['k'], '1', 'and changes nothing');
 });

@@ -619,7 +619,7 @@ test('a Secret that SOPS encrypted is opened for the API server alone; neither l
   await service.entry('apply.result', 'production', (e) => e.revision === back && e.outcome === 'applied');
   const foreign = await change('for another key', text('openpgp.yaml'));
   const unreadable = await service.entry('apply.refused', 'production', (e) => e.revision === foreign);
-  assert.match(unreadable.entry.error, /none of the environment’s keys opens it/);
+  assert.match(unreadable.entry.error, /none of the environment’s keys can decrypt it/);
   assert.equal((await secret())?.['password'], 'correct horse battery staple');
   await service.stop();
   const everything = readdirSync(service.data, { recursive: true, withFileTypes: true }).filter((e) => e.isFile());
@@ -718,7 +718,7 @@ test('traces follow a change from the look to the last write, and name nobody; a
     '--traces',
     'collector',
   ]);
-  assert.match(wrong.stderr, /`collector` is no address of a collector/);
+  assert.match(wrong.stderr, /`collector` is not the address of a collector/);
 });
 
 test('a chart of a registry is a part of the change by the digest that stands in the repository, and is brought once', async () => {

@@ -690,7 +690,7 @@ test('a Kustomize and a Helm environment run what the programs make; check says 
     ],
   ]);
   assert.equal(checked.code, 1, checked.stderr);
-  assert.match(checked.stdout, /`https:\/\/example\.test\/base` is not in the repository, and was not signed/);
+  assert.match(checked.stdout, /`https:\/\/example\.test\/base` is not in the repository, so it was not signed/);
   await service.stop();
   const again = await stage.serve(configuration, 'made');
   await stage.admin.request(

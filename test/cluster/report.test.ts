@@ -70,7 +70,7 @@ test('a running service keeps on the ledger which reports were made, what was dr
       ...['--role', 'Head of Platform', '--remarks', 'no findings'],
     ]);
   assert.match((await signOff('0000')).stderr, /there is no report `0000` on the ledger\n.*report list/);
-  assert.match((await signOff(id, ' ')).stderr, /a name and a role are needed/);
+  assert.match((await signOff(id, ' ')).stderr, /needs a report, a name and a role/);
   assert.equal((await signOff(id)).code, 0);
   assert.equal((await report('signed')).code, 0);
   const { reviews } = JSON.parse(readFileSync(join(directory, 'signed', 'report.json'), 'utf8')) as ReportModel;
@@ -178,7 +178,7 @@ test('a service makes and delivers the reports of a schedule when they are due, 
     ['archive', 'directory', 'delivered', 1],
   );
   // What only the service can do is tried again, here once the kind is there.
-  await service.says('or the cluster does not know Reports of openreports.io');
+  await service.says('or the cluster does not have Reports of openreports.io');
   await installReports(stage);
   const day = issued.entry.from.slice(0, 10);
   assert.deepEqual(readdirSync(place), [`daily-${day}-v1`]);

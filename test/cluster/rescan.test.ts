@@ -356,7 +356,7 @@ test('more connections than there may be are not opened, and it is said', async 
     await watch.follow();
     assert.equal(watch.connections, 5);
     assert.equal(said.length, 1, said.join('\n'));
-    assert.match(said[0] ?? '', /found later.*so many watches are open/);
+    assert.match(said[0] ?? '', /found later.*too many watches are open/);
   };
   await watching('admin', [ns], few, 5);
 });
