@@ -13,15 +13,15 @@ import {
 import type { Finding, Judged, RequestFields, RunScope, Subject } from './judge-subject.ts';
 import type { PolicyPool } from './policy-pool.ts';
 
-/** What every rule can read beside its subject, and the moment that it takes for now. */
+/** Data every rule can read besides its subject, and the time it sees as now. */
 export type PolicyScope = {
   readonly environment: string;
   readonly parameters: Readonly<Record<string, unknown>>;
   readonly now: Date;
   readonly trace?: boolean;
-  /** Labels of namespaces that are known beside those among the objects. */
+  /** Labels of known namespaces besides those among the objects. */
   readonly namespaces?: RunScope['namespaces'];
-  /** What is known of images; each subject is given that of the digests that stand in it. */
+  /** Evidence about images; each subject gets the evidence for the digests it contains. */
   readonly images?: ImageData;
 };
 
@@ -39,8 +39,8 @@ export type ChangeInput = {
   }[];
   readonly approvers: readonly string[];
   /**
-   * `class` is A+, A, B or C: how strong the evidence is (docs/approval-format.md); `groups` are the approver's in the
-   * TrustPolicy.
+   * `class` is A+, A, B or C, the strength of the evidence (docs/approval-format.md); `groups` are the approver's in
+   * the TrustPolicy.
    */
   readonly approvals: readonly {
     readonly principal: string;
@@ -50,7 +50,7 @@ export type ChangeInput = {
   }[];
   readonly rollback: boolean;
   readonly paths: readonly string[];
-  /** Objects that are new, different or gone, as they were and as they will be. */
+  /** Objects that are new, changed or removed, before and after. */
   readonly objects: readonly {
     readonly apiVersion: string;
     readonly kind: string;
@@ -61,14 +61,14 @@ export type ChangeInput = {
     readonly before: unknown;
     readonly after: unknown;
   }[];
-  /** The moment of the judgement: RFC 3339 in UTC, and its day of the week. */
+  /** Time of the judgement: RFC 3339 in UTC, and its day of the week. */
   readonly time: string;
   readonly weekday: string;
 };
 
 /**
- * What rules found. `exempt` are those that an `exception` rule of Conftest's let pass; they are told and count for
- * nothing.
+ * Findings of rules. `exempt` are those excluded by one of Conftest's `exception` rules; they are reported but do not
+ * count.
  */
 export type Found = {
   readonly violations: readonly Violation[];
@@ -77,11 +77,11 @@ export type Found = {
   readonly trace: readonly string[];
 };
 
-/** What rules found of objects at earlier looks, by the rules and everything they were told. */
+/** Findings on objects from earlier runs, keyed by the rules and all their input. */
 export type RuleMemory = Recent<readonly Finding[]>;
 
-// Rules that ask for the time may find something else of the same object tomorrow. A builtin that rules call stands by
-// its name in the compiled module.
+// Rules that read the time may judge the same object differently tomorrow. The compiled module contains the names of
+// the builtins its rules call.
 function readsTime(bundles: readonly PolicyBundle[]): boolean {
   return bundles.some((b) => {
     const known = timely.get(b) ?? Buffer.from(b.wasm).includes('time.now_ns');
@@ -92,12 +92,12 @@ function readsTime(bundles: readonly PolicyBundle[]): boolean {
 
 const timely = new WeakMap<PolicyBundle, boolean>();
 
-/** One digest for several bundles; that of the one where there is only one. */
+/** Returns one digest for several bundles; a single bundle keeps its own. */
 export function digestOfBundles(bundles: readonly PolicyBundle[]): string {
   return bundles.length === 1 ? (bundles[0] as PolicyBundle).digest : digestOf(bundles.map((b) => b.digest));
 }
 
-/** What is known of every rule of the bundles, by its name. */
+/** Returns the metadata of every rule of the bundles, by name. */
 export function ruleInfos(bundles: readonly PolicyBundle[]): ReadonlyMap<string, RuleInfo> {
   const known = infosOf.get(bundles) ?? new Map(bundles.flatMap((b) => b.manifest.rules).map((r) => [r.id, r]));
   infosOf.set(bundles, known);
@@ -107,8 +107,8 @@ export function ruleInfos(bundles: readonly PolicyBundle[]): ReadonlyMap<string,
 const infosOf = new WeakMap<readonly PolicyBundle[], ReadonlyMap<string, RuleInfo>>();
 
 /**
- * Runs the object rules on every object; `requests` has what an admission request adds. Findings are sorted, so that
- * the same input gives the same bytes.
+ * Runs the object rules on every object; `requests` has the additional fields of admission requests. Findings are
+ * sorted, so the same input gives the same bytes.
  */
 export async function evaluateObjects(
   pool: PolicyPool,
@@ -119,7 +119,7 @@ export async function evaluateObjects(
   turns = new Turns(),
 ): Promise<Found> {
   const run = runScope(scope, objects);
-  // Whoever waits for a request to be decided does not stand back for others.
+  // A caller that waits for an admission decision does not yield to others.
   const each = <T, R>(items: readonly T[], of: (item: T, i: number) => R) =>
     request === undefined ? turns.map(items, of) : items.map(of);
   const subject = (o: RenderedObject): Subject => ({
@@ -147,7 +147,7 @@ export async function evaluateObjects(
   const judged = known.map((findings, i): Judged => {
     if (findings !== undefined) return { findings, trace: [] };
     const answer = answers.next().value as Judged;
-    // That rules ran out of time or memory is no property of the object.
+    // Running out of time or memory is not a property of the object.
     if (!answer.findings.some((f) => f.code.startsWith('policy-'))) usable?.set(keys[i] as string, answer.findings);
     return answer;
   });
@@ -193,8 +193,8 @@ export async function evaluateChange(
 }
 
 /**
- * A document that is no Kubernetes object, or several together as `--combine` gives them; `place` says where a finding
- * is.
+ * Evaluates a document that is not a Kubernetes object, or several together as with `--combine`. `place` says where a
+ * finding is.
  */
 export async function evaluateDocuments(
   pool: PolicyPool,
@@ -226,7 +226,7 @@ export async function evaluateDocuments(
   );
 }
 
-// A digest in an object is an image's, or nobody has said anything of it.
+// A digest in an object without image evidence is ignored.
 function withImages(json: string, images: ImageData | undefined): { readonly json: string; readonly images?: string } {
   if (images === undefined || images.of.size === 0) return { json };
   const named = [...new Set([...json.matchAll(/@(sha256:[0-9a-f]{64})/g)].map(([, digest]) => digest as string))];
@@ -257,7 +257,7 @@ function sorted(findings: readonly Finding[]): Finding[] {
   return [...findings].sort((a, b) => (key(a) < key(b) ? -1 : key(a) > key(b) ? 1 : 0));
 }
 
-// What METADATA says stands in where the rule itself said nothing.
+// METADATA provides the fields that the rule itself did not set.
 function plain(f: Finding, infos: ReadonlyMap<string, RuleInfo>): Omit<Violation, 'message'> {
   const info = infos.get(f.rule);
   const [hint, severity] = [f.hint ?? info?.remediation, f.severity ?? info?.severity];
@@ -280,7 +280,7 @@ function gathered(
   return { violations: of('deny'), warnings: of('warn', 'dryrun'), exempt: of('exempt'), trace };
 }
 
-/** The objects of a change: each that is new, different or gone. */
+/** Returns the objects of a change: each that is new, changed or removed. */
 export async function changedObjects(
   before: readonly RenderedObject[],
   after: readonly RenderedObject[],
@@ -305,7 +305,7 @@ export async function changedObjects(
   return found.flat();
 }
 
-// A rule may say what it read; what it read of a Secret goes into no verdict.
+// A rule may quote its input; values of a Secret must not get into a verdict.
 function hidingValues({ ref, object }: RenderedObject): (text: string) => string {
   if (ref.kind !== 'Secret') return (text) => text;
   const written = ['data', 'stringData'].flatMap((field) => texts(object[field]));
@@ -321,14 +321,15 @@ function texts(value: unknown): string[] {
   return value === null || value === undefined ? [] : [String(value)];
 }
 
-// Rules on a change see which keys of a Secret there are, and never their values.
+// Rules on a change see the keys of a Secret, never their values.
 function redacted(o: RenderedObject | undefined): unknown {
   if (o === undefined) return null;
   if (o.ref.kind !== 'Secret') return o.object;
   const hide = (v: unknown) =>
     typeof v === 'object' && v !== null ? Object.fromEntries(Object.keys(v).map((k) => [k, '(hidden)'])) : '(hidden)';
   const { annotations, ...metadata } = o.object.metadata as { readonly annotations?: Record<string, unknown> };
-  const { 'kubectl.kubernetes.io/last-applied-configuration': _, ...kept } = annotations ?? {}; // a copy of the whole
+  // a copy of the whole object
+  const { 'kubectl.kubernetes.io/last-applied-configuration': _, ...kept } = annotations ?? {};
   return {
     ...o.object,
     metadata: annotations === undefined ? metadata : { ...metadata, annotations: kept },
@@ -340,7 +341,7 @@ function redacted(o: RenderedObject | undefined): unknown {
 
 const DAYS = ['Sunday', 'Monday', 'Tuesday', 'Wednesday', 'Thursday', 'Friday', 'Saturday'];
 
-/** The input for change rules from what was verified. */
+/** Builds the input of change rules from the verified change. */
 export function changeInput(
   change: VerifiedChange,
   signers: ReadonlyMap<string, string>,

@@ -1,6 +1,6 @@
 /**
- * Takes compiled bundles, objects and changes; gives violations and warnings, by the conventions of Conftest,
- * Gatekeeper and our own. Rules run on threads of their own: one that fails, is undefined, takes too long or too much
+ * Takes compiled bundles, objects and changes. Returns violations and warnings, by the conventions of Conftest,
+ * Gatekeeper and our own. Rules run on separate threads. A rule that fails, is undefined, or takes too much time or
  * memory is a violation with its own code, never a pass.
  */
 

@@ -1,7 +1,7 @@
 import type { RenderedObject } from '../model/index.ts';
 
 /**
- * Objects as Gatekeeper's rules read them in `data.inventory`: by namespace or cluster, then version, kind and name.
+ * Returns objects in the layout of Gatekeeper's `data.inventory`: by namespace or cluster, then version, kind and name.
  */
 export function inventoryOf(objects: readonly RenderedObject[]): unknown {
   const inventory: Record<string, Record<string, unknown>> = { namespace: {}, cluster: {} };

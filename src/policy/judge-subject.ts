@@ -4,9 +4,9 @@ import { CountersignError, type KubernetesObject, messageOf, type ValuePath } fr
 import { type BuiltinContext, RegoModule, RegoObject, RegoSet, toJson, type Value } from '../rego/index.ts';
 import { expanded, groupOf, matchedOf, matches } from './match.ts';
 
-/** What one rule said about one subject, before it is put into the words of a verdict. */
+/** Result of one rule on one subject, before it is translated into a verdict. */
 export type Finding = {
-  /** `deny` and `warn` as they say; `dryrun` and `exempt` are told, and count for nothing. */
+  /** `deny` and `warn` count as named; `dryrun` and `exempt` are reported but do not count. */
   readonly action: 'deny' | 'warn' | 'dryrun' | 'exempt';
   readonly code: ViolationCode;
   readonly rule: string;
@@ -17,8 +17,8 @@ export type Finding = {
 };
 
 /**
- * What rules are asked about. Objects, and what is known of the images in them, are JSON text, so that they cross
- * threads and reach Wasm without being copied apart.
+ * Input of rules. Objects, and evidence about their images, are JSON text, so that they cross threads and reach Wasm
+ * without further copies.
  */
 export type Subject =
   | {
@@ -31,10 +31,10 @@ export type Subject =
   | { readonly kind: 'change'; readonly json: string; readonly images?: string }
   /** Conftest's `--combine`: a list of `{path, contents}`. */
   | { readonly kind: 'combined'; readonly json: string }
-  /** A document that is no Kubernetes object; only Conftest rules are asked. */
+  /** A document that is not a Kubernetes object; only Conftest rules are evaluated. */
   | { readonly kind: 'document'; readonly json: string; readonly file: string };
 
-/** The parts of an admission request that rules may read beside the object. */
+/** Fields of an admission request that rules may read besides the object. */
 export type RequestFields = {
   readonly operation: string;
   readonly userInfo?: unknown;
@@ -43,23 +43,23 @@ export type RequestFields = {
   readonly namespaceObject?: unknown;
 };
 
-/** What all subjects of one run share. */
+/** Data shared by all subjects of one run. */
 export type RunScope = {
   readonly environment: string;
   readonly parameters: Readonly<Record<string, unknown>>;
-  /** Nanoseconds since 1970, as text: the moment that `time.now_ns` gives. */
+  /** Nanoseconds since 1970, as text: the value of `time.now_ns`. */
   readonly now: string;
-  /** Labels of namespaces that are known, for namespace selectors. */
+  /** Labels of known namespaces, for namespace selectors. */
   readonly namespaces: readonly (readonly [string, Readonly<Record<string, string>>])[];
   readonly trace?: boolean;
 };
 
 export type Judged = { readonly findings: readonly Finding[]; readonly trace: readonly string[] };
 
-const MAX_INPUT = 16 * 1024 * 1024; // five times what the API server takes in one request
-const MAX_DEPTH = 500; // values inside of values; no manifest has a fifth of it
+const MAX_INPUT = 16 * 1024 * 1024; // five times what the API server accepts in one request
+const MAX_DEPTH = 500; // nesting depth; no manifest has a fifth of it
 
-/** Bundles that are loaded and can be asked. Belongs to one thread. */
+/** Loaded bundles, ready for evaluation. Belongs to one thread. */
 export class LoadedRules {
   readonly #loaded: readonly { readonly bundle: PolicyBundle; readonly module: RegoModule }[];
 
@@ -82,12 +82,15 @@ export class LoadedRules {
     );
   }
 
-  /** Bytes of Wasm memory held now. */
+  /** Bytes of Wasm memory currently held. */
   get memory(): number {
     return this.#loaded.reduce((sum, { module }) => sum + module.memory, 0);
   }
 
-  /** Asks every rule that is for the subject. A rule that cannot answer is a finding that denies; nothing is thrown. */
+  /**
+   * Evaluates every rule that applies to the subject. A rule that cannot answer is a finding that denies; nothing is
+   * thrown.
+   */
   judge(subject: Subject, scope: RunScope): Judged {
     const trace: string[] = [];
     const context: BuiltinContext = {
@@ -111,7 +114,7 @@ function tooLarge(json: string): Finding | undefined {
   if (json.length > MAX_INPUT)
     return broken(
       'policy-input-too-large',
-      `the input is larger than ${MAX_INPUT / 1024 / 1024} MiB, and no rule is asked`,
+      `the input is larger than ${MAX_INPUT / 1024 / 1024} MiB, so no rule was evaluated`,
     );
   let depth = 0;
   let inText = false;
@@ -123,13 +126,16 @@ function tooLarge(json: string): Finding | undefined {
     } else if (c === 34) inText = true;
     else if (c === 123 || c === 91) {
       if (++depth > MAX_DEPTH)
-        return broken('policy-input-too-deep', `the input is nested more than ${MAX_DEPTH} deep, and no rule is asked`);
+        return broken(
+          'policy-input-too-deep',
+          `the input is nested more than ${MAX_DEPTH} deep, so no rule was evaluated`,
+        );
     } else if (c === 125 || c === 93) depth--;
   }
   return undefined;
 }
 
-/** A finding that denies because the rules could not be asked or did not answer. */
+/** Returns a finding that denies because rules could not be evaluated or did not answer. */
 export function broken(code: ViolationCode, message: string, hint?: string): Finding {
   return { action: 'deny', code, rule: code, message, path: [], ...(hint === undefined ? {} : { hint }) };
 }
@@ -159,7 +165,9 @@ function ask(
   const evaluate = module.withInput(subject.json, context);
   const images = 'images' in subject && subject.images !== undefined ? subject.images : '{}';
   const around = (extra: object) =>
-    `${JSON.stringify({ environment: scope.environment, parameters: scope.parameters, ...extra }).slice(0, -1)},"images":${images}}`;
+    `${JSON.stringify({ environment: scope.environment, parameters: scope.parameters, ...extra }).slice(0, -1)}` +
+    ',"images":' +
+    `${images}}`;
   const own =
     subject.kind === 'change'
       ? { object: around({}), path: ['change'] }
@@ -183,8 +191,8 @@ function ask(
   ];
 }
 
-// Everything at once where that goes well: what fails, or is to be traced, is asked one by one, so that each speaks for
-// itself.
+// Evaluates everything at once if that succeeds. Failures and traces are evaluated one by one, so that each is reported
+// separately.
 function together({ manifest }: PolicyBundle, { print }: BuiltinContext, evaluate: Ask): Ask | undefined {
   if (manifest.together === undefined || print !== undefined) return undefined;
   try {
@@ -213,7 +221,7 @@ function ruleName(entry: Entry): string {
   return entry.convention === 'conftest' ? `${entry.namespace}/${entry.name}` : 'unnamed';
 }
 
-// `exception` rules name, by what follows `deny_` or `violation_`, the rules that do not count for this input.
+// `exception` rules name, by the part after `deny_` or `violation_`, the rules that do not count for this input.
 function askConftest(entries: readonly Entry[], evaluate: Ask): Finding[] {
   const exceptions = new Map<string, Set<string>>();
   const problems: Finding[] = [];
@@ -324,7 +332,7 @@ type Answer =
   | { readonly kind: 'finding'; readonly value: string | Record<string, unknown> }
   | { readonly kind: 'broken'; readonly finding: Finding };
 
-/** A rule answers with a set or list of texts and objects. Anything else is no answer, and denies. */
+/** Reads a rule's answer: a set or list of texts and objects. Anything else counts as a denial. */
 function answersOf(result: Value | undefined, entrypoint: string): Answer[] {
   if (result === undefined)
     return [
@@ -333,7 +341,7 @@ function answersOf(result: Value | undefined, entrypoint: string): Answer[] {
         finding: broken(
           'policy-undefined',
           `the rules at \`${entrypoint}\` are undefined for this input`,
-          'write them as sets: `deny contains …` is empty where nothing is wrong',
+          'write them as sets: `deny contains …` is empty if nothing is wrong',
         ),
       },
     ];
@@ -352,7 +360,7 @@ function wrongShape(entrypoint: string): Answer {
     kind: 'broken',
     finding: broken(
       'policy-wrong-shape',
-      `the rules at \`${entrypoint}\` answered with something that is no set of findings`,
+      `the rules at \`${entrypoint}\` returned something other than a set of findings`,
       'a finding is text, or an object with `msg` or `message`',
     ),
   };

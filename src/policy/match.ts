@@ -1,19 +1,19 @@
 import type { Expansion, Match, Selector } from '../bundle/index.ts';
 import type { KubernetesObject } from '../model/index.ts';
 
-/** What a constraint is matched against. */
+/** Properties a constraint is matched against. */
 export type Matched = {
   readonly group: string;
   readonly kind: string;
   readonly namespace: string;
   readonly name: string;
   readonly labels: Readonly<Record<string, string>>;
-  /** Labels of the namespace it is in; undefined where that is not known. */
+  /** Labels of the namespace it is in; undefined if unknown. */
   readonly namespaceLabels: Readonly<Record<string, string>> | undefined;
   readonly generated: boolean;
 };
 
-/** Describes an object for matching. A Namespace is in itself. */
+/** Describes an object for matching. A Namespace belongs to itself. */
 export function matchedOf(
   object: KubernetesObject,
   namespaces: ReadonlyMap<string, Readonly<Record<string, string>>>,
@@ -41,9 +41,9 @@ export function groupOf(apiVersion: string): string {
 }
 
 /**
- * Whether a constraint is for this object, as Gatekeeper's matcher decides
- * (https://open-policy-agent.github.io/gatekeeper/website/docs/howto#the-match-field). A selector on the labels of a
- * namespace that is not known does match: the rule is then asked rather than passed over.
+ * Tests whether a constraint applies to this object, like Gatekeeper's matcher
+ * (https://open-policy-agent.github.io/gatekeeper/website/docs/howto#the-match-field). A selector on the labels of an
+ * unknown namespace matches: the rule is then evaluated rather than skipped.
  */
 export function matches(match: Match, object: Matched): boolean {
   const clusterScoped = object.namespace === '' || (object.kind === 'Namespace' && object.group === '');
@@ -85,7 +85,7 @@ function globMatches(glob: string, text: string): boolean {
   return close ? text.startsWith(core) : text === core;
 }
 
-/** Whether labels meet a Kubernetes label selector. An operator that is not known selects nothing. */
+/** Tests whether labels match a Kubernetes label selector. An unknown operator selects nothing. */
 function selects(selector: Selector, labels: Readonly<Record<string, string>>): boolean {
   const has = (key: string) => Object.hasOwn(labels, key);
   return (
@@ -107,7 +107,7 @@ function selects(selector: Selector, labels: Readonly<Record<string, string>>): 
   );
 }
 
-/** The objects that a workload makes, by the bundle's ExpansionTemplates. */
+/** Returns the objects that a workload creates, by the bundle's ExpansionTemplates. */
 export function expanded(
   object: KubernetesObject,
   expansions: readonly Expansion[],

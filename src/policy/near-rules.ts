@@ -1,20 +1,18 @@
 import type { PolicyBundle } from '../bundle/index.ts';
 import { type Judged, LoadedRules, type RunScope, type Subject } from './judge-subject.ts';
 
-/**
- * Hears when rules begin to run on the thread that asks them, and when they are done: whoever watches it can end it.
- */
+/** Called when rules begin and finish on the calling thread, so that a watchdog can end it. */
 export type NearWatch = { readonly begin: () => void; readonly end: () => void };
 
-const QUICK_MS = 5; // of a core, for all that is in one message; ordinary rules take a tenth of a millisecond each
-const PROVEN = 50; // answers in a row
-const LONG_MS = 50; // so slow, they have to prove themselves again
-const LARGEST = 64 * 1024; // characters: what a rule walks through is bounded by what it is given
+const QUICK_MS = 5; // CPU time for all subjects in one message; ordinary rules take a tenth of a millisecond each
+const PROVEN = 50; // consecutive answers
+const LONG_MS = 50; // rules this slow must prove themselves again
+const LARGEST = 64 * 1024; // characters: the input limits how much a rule can iterate over
 
 /**
- * Rules on the very thread that asks. Waking another thread and being woken by it takes longer than ordinary rules do,
- * the more so where cores are busy. Only what proved to be quick on threads of its own is asked here, and only about
- * small objects.
+ * Evaluates rules on the calling thread. Waking another thread and being woken by it takes longer than ordinary rules
+ * do, especially if cores are busy. Only rules that proved to be quick on separate threads run here, and only on small
+ * objects.
  */
 export class NearRules {
   readonly #bundles: readonly PolicyBundle[];
@@ -25,7 +23,7 @@ export class NearRules {
   #isOpening = false;
   #quick = 0;
 
-  /** `deadline` in milliseconds: what took longer here is no answer. */
+  /** `deadline` in milliseconds: a result that took longer is discarded. */
   constructor(
     bundles: readonly PolicyBundle[],
     inventory: unknown,
@@ -38,7 +36,7 @@ export class NearRules {
     this.#deadline = deadline;
   }
 
-  /** Hears of answers from elsewhere: how many, and what they took of a core together. */
+  /** Takes note of answers from other threads: how many, and their total CPU time. */
   heard(count: number, cpuMs: number): void {
     this.#quick = cpuMs > QUICK_MS ? 0 : this.#quick + count;
     if (this.#quick < PROVEN || this.#rules !== undefined || this.#isOpening || this.#watch() === undefined) return;
@@ -47,11 +45,11 @@ export class NearRules {
       (rules) => {
         this.#rules = rules;
       },
-      () => {}, // the threads say why, to everybody who asks
+      () => {}, // the threads report the reason to every caller
     );
   }
 
-  /** Undefined for what is to be asked elsewhere. */
+  /** Returns undefined if the subject must be evaluated elsewhere. */
   ask(subject: Subject, scope: RunScope): Judged | undefined {
     const watch = this.#watch();
     if (

@@ -8,21 +8,21 @@ import { NearRules, type NearWatch } from './near-rules.ts';
 import type { Answer, Batch, ThreadData } from './policy-thread.ts';
 
 export type PoolOptions = {
-  /** Threads; by default one for each core, four at most. */
+  /** Number of threads; by default one per core, four at most. */
   readonly threads?: number;
-  /** Milliseconds that the rules may take for one subject. */
+  /** Time limit for the rules on one subject, in milliseconds. */
   readonly deadline?: number;
-  /** With it, rules that proved to be quick are asked on the calling thread, which may be ended there. */
+  /** If set, rules that proved to be quick run on the calling thread, which a watchdog may then end. */
   readonly near?: () => NearWatch | undefined;
   /** Becomes `data.inventory`. */
   readonly inventory?: unknown;
 };
 
-const DEADLINE = 2000; // a second below the three that an admission request has
+const DEADLINE = 2000; // one second less than the three of an admission request
 const START_DEADLINE = 30_000;
-const BATCH = 64; // subjects a message: few enough to share out, enough that messages cost nothing
+const BATCH = 64; // subjects per message: few enough to spread, enough to make messages cheap
 const PORTION = 4; // subjects that stay together
-const HEAP_MIB = 512; // what a builtin may take in JavaScript; Wasm has its own limit
+const HEAP_MIB = 512; // heap limit for builtins in JavaScript; Wasm has its own limit
 const YOUNG_MIB = 8; // answers are short-lived: more would only be held, not used
 
 type Task = {
@@ -34,7 +34,7 @@ type Task = {
 type Thread = {
   readonly worker: Worker;
   readonly pulse: Int32Array;
-  /** What it was given in one message; empty while it waits. */
+  /** Tasks sent in one message; empty while the thread is idle. */
   tasks: readonly Task[];
   ready: boolean;
   seen: number;
@@ -43,8 +43,8 @@ type Thread = {
 };
 
 /**
- * Rules on threads of their own. A rule that takes too long, or more memory than there is, ends its thread and not the
- * process: its subject is denied with `policy-timeout` or `policy-out-of-memory`, the others are asked again elsewhere.
+ * Runs rules on separate threads. A rule that takes too much time or memory ends its thread, not the process. Its
+ * subject is denied with `policy-timeout` or `policy-out-of-memory`; the others are evaluated again on another thread.
  */
 export class PolicyPool {
   readonly bundles: readonly PolicyBundle[];
@@ -77,9 +77,7 @@ export class PolicyPool {
     return [...this.#threads].reduce((sum, t) => sum + t.memory, 0);
   }
 
-  /**
-   * Judges subjects; the answers are in their order. Throws `policy-unusable` when the rules cannot be loaded.
-   */
+  /** Judges subjects; the answers are in the same order. Throws `policy-unusable` if the rules cannot be loaded. */
   async judge(subjects: readonly Subject[], scope: RunScope): Promise<readonly Judged[]> {
     if (this.#closed) throw closed();
     const [first] = subjects;
@@ -93,7 +91,7 @@ export class PolicyPool {
     return judged.flat();
   }
 
-  /** Ends the threads. What still waits for an answer is rejected. */
+  /** Ends the threads. Pending requests are rejected. */
   async close(): Promise<void> {
     this.#closed = true;
     clearInterval(this.#clock);
@@ -110,7 +108,7 @@ export class PolicyPool {
     });
   }
 
-  // What comes within one turn of the event loop is shared out together.
+  // Requests that arrive in one turn of the event loop are distributed together.
   #soon(): void {
     if (this.#isScheduled) return;
     this.#isScheduled = true;
@@ -136,7 +134,7 @@ export class PolicyPool {
     this.#clock ??= setInterval(() => this.#watch(), Math.max(5, Math.min(50, this.#options.deadline / 4))).unref();
   }
 
-  // One free thread's share of what waits: small tasks, such as requests of admission, go together in one message.
+  // One idle thread's share of the queue: small tasks, such as admission requests, go together in one message.
   #take(free: number): readonly Task[] {
     const queue = this.#waiting;
     const share = Math.ceil(queue.length / free);
@@ -170,15 +168,15 @@ export class PolicyPool {
         thread,
         (thrown as { code?: string }).code === 'ERR_WORKER_OUT_OF_MEMORY'
           ? outOfMemory()
-          : broken('policy-failed', `the thread of the rules ended: ${messageOf(thrown)}`),
+          : broken('policy-failed', `the policy thread ended: ${messageOf(thrown)}`),
         thrown,
       ),
     );
-    worker.on('exit', () => this.#lost(thread, broken('policy-failed', 'the thread of the rules ended'), undefined));
+    worker.on('exit', () => this.#lost(thread, broken('policy-failed', 'the policy thread ended'), undefined));
   }
 
   #heard(thread: Thread, message: Answer | 'ready'): void {
-    if (this.#closed) return; // letting go of a thread that is being ended would end the process before it
+    if (this.#closed) return; // dropping a thread while it is being ended would end the process first
     if (message === 'ready') {
       thread.ready = true;
       if (thread.tasks.length === 0) thread.worker.unref();
@@ -197,7 +195,7 @@ export class PolicyPool {
     this.#dispatch();
   }
 
-  // A thread that did not come to be cannot be replaced: the same would happen again.
+  // A thread that failed to start cannot be replaced: the replacement would fail too.
   #lost(thread: Thread, finding: Finding, thrown: unknown): void {
     if (!this.#threads.delete(thread)) return;
     const { tasks } = thread;
@@ -209,7 +207,7 @@ export class PolicyPool {
     if (this.#closed) return;
     let at = Atomics.load(thread.pulse, 0);
     for (const task of tasks) {
-      // What shared the message with the one that ended it is asked again elsewhere.
+      // Other tasks in the message of the failed one are evaluated again on another thread.
       if (at < 0 || at >= task.subjects.length) this.#enqueue(task.subjects, task.scope).then(task.done, task.failed);
       else this.#goOn(task, at, finding);
       at -= task.subjects.length;
@@ -217,8 +215,8 @@ export class PolicyPool {
     this.#dispatch();
   }
 
-  // What the thread was at is denied; what came before it in the batch was lost with the thread and is asked again, as
-  // is the rest.
+  // The subject being evaluated is denied. Results of earlier subjects in the batch were lost with the thread, so they
+  // are evaluated again, like the rest.
   #goOn(task: Task, at: number, finding: Finding): void {
     const [before, after] = [task.subjects.slice(0, at), task.subjects.slice(at + 1)];
     const part = (subjects: readonly Subject[]) =>
@@ -244,7 +242,7 @@ export class PolicyPool {
           broken(
             'policy-timeout',
             `the rules took longer than ${this.#options.deadline} ms for this subject`,
-            'make the rule simpler, or give it less to walk through',
+            'make the rule simpler, or give it less to iterate over',
           ),
           undefined,
         );
@@ -259,9 +257,9 @@ export class PolicyPool {
 }
 
 function closed(): CountersignError {
-  return new CountersignError('policy-failed', 'the rules were closed while they were asked', { recover: 'retry' });
+  return new CountersignError('policy-failed', 'the policy pool was closed during an evaluation', { recover: 'retry' });
 }
 
 function outOfMemory(): Finding {
-  return broken('policy-out-of-memory', 'the rules took more memory than they may for this subject');
+  return broken('policy-out-of-memory', 'the rules exceeded their memory limit on this subject');
 }

@@ -2,7 +2,8 @@ import { parentPort, workerData } from 'node:worker_threads';
 import type { PolicyBundle } from '../bundle/index.ts';
 import { type Judged, LoadedRules, type RunScope, type Subject } from './judge-subject.ts';
 
-// One thread of the pool: it says in shared memory which subject it is at and since when, so that the pool can end it.
+// Data of one pool thread. It writes into shared memory which subject it is evaluating and since when, so that the pool
+// can end it.
 export type ThreadData = {
   readonly bundles: readonly PolicyBundle[];
   readonly inventory: unknown;

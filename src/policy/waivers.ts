@@ -3,7 +3,7 @@ import { globMatches, type Violation } from '../model/index.ts';
 /** A signed, dated permission to break one rule for some objects, verified by `trust`. */
 export type Waiver = {
   readonly name: string;
-  /** A rule's name, whole. */
+  /** Full name of a rule. */
   readonly rule: string;
   readonly environments: readonly string[];
   readonly subjects: readonly {
@@ -14,14 +14,14 @@ export type Waiver = {
   }[];
   readonly reason: string;
   readonly ticket: string;
-  /** Who signed it. */
+  /** The signer. */
   readonly approver: string;
   /** The first moment at which it no longer counts; milliseconds since 1970. */
   readonly until: number;
   readonly place: string;
 };
 
-/** A violation that a waiver lets pass, and which. */
+/** A violation covered by a waiver, and that waiver. */
 export type Waived = {
   readonly waiver: string;
   readonly approver: string;
@@ -30,11 +30,11 @@ export type Waived = {
   readonly until: string;
 };
 
-const SOON = 14 * 86_400_000; // two weeks: time enough to fix what is waived, or to ask again
+const SOON = 14 * 86_400_000; // two weeks: enough time to fix the problem or to ask again
 
 /**
- * Tells violations that a waiver covers at this moment from those that stand, and warns of waivers that cover nothing,
- * end soon, or have ended while what they covered is still there.
+ * Separates violations that a waiver covers at this moment from the others. Warns of waivers that cover nothing, expire
+ * soon, or have expired while the violation remains.
  */
 export function applyWaivers(
   violations: readonly Violation[],
@@ -68,7 +68,9 @@ export function applyWaivers(
     else if (covering[0] !== undefined)
       standing.push({
         ...violation,
-        hint: `the waiver \`${covering[0].name}\` ended on ${day(covering[0])}; ${violation.hint ?? 'fix it, or have a new one signed'}`,
+        hint:
+          `the waiver \`${covering[0].name}\` expired on ${day(covering[0])}; ` +
+          `${violation.hint ?? 'fix it, or have a new one signed'}`,
       });
     else standing.push(violation);
   }
@@ -80,8 +82,8 @@ export function applyWaivers(
       return [
         {
           code: 'waiver-ends',
-          message: `the waiver \`${w.name}\` for \`${w.rule}\` ends on ${day(w)}`,
-          hint: `fix what it covers (${w.ticket}), or have a new one signed`,
+          message: `the waiver \`${w.name}\` for \`${w.rule}\` expires on ${day(w)}`,
+          hint: `fix the violation it covers (${w.ticket}), or have a new one signed`,
           ...at,
         },
       ];

@@ -306,7 +306,7 @@ for (const [what, files, message] of [
       't.yaml': template('K8sRequiredLabels', LABELS, LIB),
       'c.yaml': constraint('K8sRequiredLabels', 'x', 'parameters: {lables: [a]}'),
     },
-    /`parameters\.lables` is no parameter/,
+    /`parameters\.lables` is not a parameter/,
   ],
   [
     'a parameter of another type',
@@ -342,13 +342,13 @@ for (const [what, files, message] of [
     /`http\.send` is refused/,
   ],
   ['a template without Rego', { 't.yaml': ANY.replace('rego: |', 'celo: |') }, /has no Rego/],
-  ['one template twice', { 't.yaml': ANY, 'u.yaml': ANY }, /is there twice/],
+  ['one template twice', { 't.yaml': ANY, 'u.yaml': ANY }, /is defined twice/],
   ['Rego that does not parse', { 'r.rego': 'package main\ndeny contains x if {' }, /r\.rego:/],
   ['rules that follow no convention', { 'r.rego': 'package main\nallow if true' }, /no rule follows a convention/],
   [
     'data that is there twice',
     { 'r.rego': 'package main\ndeny contains "x"', 'data.json': '{"a": 1}', 'data.yaml': 'a: 2' },
-    /two files hold `a`/,
+    /two files define `a`/,
   ],
   [
     'YAML that cannot be read',

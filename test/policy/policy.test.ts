@@ -138,9 +138,24 @@ for (const [what, body, code, message] of [
     /conflict/,
   ],
   ['is undefined', 'deny := {"a"} if input.object.kind == "Nothing"', 'policy-undefined', /undefined for this input/],
-  ['answers with an object', 'deny := {"allowed": true}', 'policy-wrong-shape', /no set of findings/],
-  ['answers with a number among its findings', 'deny contains 7', 'policy-wrong-shape', /no set of findings/],
-  ['answers with a finding without text', 'deny contains {"rule": "x"}', 'policy-wrong-shape', /no set of findings/],
+  [
+    'answers with an object',
+    'deny := {"allowed": true}',
+    'policy-wrong-shape',
+    /something other than a set of findings/,
+  ],
+  [
+    'answers with a number among its findings',
+    'deny contains 7',
+    'policy-wrong-shape',
+    /something other than a set of findings/,
+  ],
+  [
+    'answers with a finding without text',
+    'deny contains {"rule": "x"}',
+    'policy-wrong-shape',
+    /something other than a set of findings/,
+  ],
 ] as const) {
   test(`a rule that ${what} denies with a code of its own, and the rules go on`, async () => {
     const pool = await rulesOf(own(body));
@@ -335,7 +350,7 @@ test('a module that was built with such a builtin is refused when it is loaded, 
   execFileSync(opa, ['build', '-t', 'wasm', '-e', 'main/deny', '-o', `${at}/b.tar.gz`, `${at}/a.rego`]);
   await assert.rejects(readBundle(readFileSync(`${at}/b.tar.gz`), 'theirs'), {
     code: 'policy-unusable',
-    message: /`rand\.intn` \(it gives something else each time\)/,
+    message: /`rand\.intn` \(it returns something different each time\)/,
   });
 });
 
