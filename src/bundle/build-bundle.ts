@@ -25,7 +25,7 @@ import { readBundle } from './read-bundle.ts';
 
 const run = promisify(execFile);
 
-// The builtins and language features that compiled rules may use here, as `opa build --capabilities` takes them.
+// Builtins and language features that compiled rules may use here, in the format of `opa build --capabilities`.
 const CAPABILITIES = fileURLToPath(new URL('../../policies/capabilities.json', import.meta.url));
 
 export type BuildOptions = {
@@ -33,13 +33,13 @@ export type BuildOptions = {
   readonly opa: string;
   /** Files or directories with Rego, ConstraintTemplates, constraints and `data.json` or `data.yaml`. */
   readonly roots: readonly string[];
-  /** Files or directories of data of any name; a directory's path is the path of its data. */
+  /** Files or directories of data with any name; a directory's path is the path of its data. */
   readonly data?: readonly string[];
-  /** Reads all Rego as version 0. Without it files that are no version 1 are read as version 0. */
+  /** Reads all Rego as version 0. Without it, only files that do not parse as version 1 are read as version 0. */
   readonly v0?: boolean;
 };
 
-/** A bundle as an archive, with everything it was made of. */
+/** A bundle as an archive, with everything it was built from. */
 export type Built = { readonly archive: Uint8Array; readonly manifest: BundleManifest; readonly digest: string };
 
 type RegoFile = { readonly file: string; readonly text: string; readonly version: 0 | 1 };
@@ -48,9 +48,8 @@ const MAX_FILE = 8 * 1024 * 1024;
 const BUILD_MS = 120_000;
 
 /**
- * Compiles rules to a bundle. The same sources give the same bytes. Throws `policy-unusable` with every problem: Rego
- * that does not compile, a builtin that is not served, a constraint without template, a parameter that its schema does
- * not know.
+ * Compiles rules into a bundle. The same sources give the same bytes. Throws `policy-unusable` with every problem: Rego
+ * that does not compile, an unsupported builtin, a constraint without a template, a parameter its schema does not have.
  */
 export async function buildBundle(options: BuildOptions): Promise<Built> {
   const problems: Problem[] = [];
@@ -64,7 +63,7 @@ export async function buildBundle(options: BuildOptions): Promise<Built> {
     const template = readTemplate(one, problems);
     if (template === undefined) continue;
     if (templates.has(template.kind))
-      problems.push({ place: one.place, text: `the template \`${template.kind}\` is there twice` });
+      problems.push({ place: one.place, text: `the template \`${template.kind}\` is defined twice` });
     templates.set(template.kind, template);
   }
   const constraints = found
@@ -131,7 +130,9 @@ async function compile(
       'policy-unusable',
       'no rule follows a convention: there is no `deny`, `violation` or `warn`',
       {
-        hint: 'name the rules as Conftest does (`deny contains msg if …` in `package main`), or use `package countersign.object`',
+        hint:
+          'name the rules like Conftest (`deny contains msg if …` ' +
+          'in `package main`), or use `package countersign.object`',
       },
     );
   const out = join(directory, 'bundle.tar.gz');
@@ -148,7 +149,7 @@ async function compile(
     );
   const together = togetherOf(entries);
   if (together !== undefined) stage(TOGETHER_FILE, together, 1);
-  // Rules that look at all packages there are would be among what they look at: such are asked one by one.
+  // Rules that inspect all packages would also see the combined module, so they are evaluated one by one.
   const isTogether =
     together !== undefined &&
     (await make([...target, TOGETHER]).then(
@@ -174,7 +175,7 @@ async function compile(
   return { archive, manifest, digest: bundle.digest };
 }
 
-// Files of version 0 are found by what does not parse as version 1, so that old and new rules can stand side by side.
+// Files that do not parse as version 1 are read as version 0, so that old and new rules can be mixed.
 async function withVersions(opaFile: string, directory: string, files: readonly RegoFile[]): Promise<RegoFile[]> {
   const at = join(directory, 'parse');
   const parses = async (file: RegoFile, flag: string) => {
@@ -210,7 +211,7 @@ async function withVersions(opaFile: string, directory: string, files: readonly 
   return judged;
 }
 
-// Runs in the directory of the staged files, so that places in errors and in the module are those of the sources.
+// Runs in the directory of the staged files, so that places in errors and in the module match the sources.
 async function opa(file: string, args: readonly string[], cwd: string): Promise<string> {
   try {
     return (await run(file, args, { cwd, timeout: BUILD_MS, maxBuffer: 64 * 1024 * 1024 })).stdout;
@@ -261,7 +262,7 @@ function entriesIn(text: string): Entry[] {
 const TOGETHER = 'countersign/together/conftest';
 const TOGETHER_FILE = join('countersign.together', 'conftest.rego');
 
-// A module that asks all of Conftest's entries; undefined where there are not several.
+// Returns a module that queries all Conftest entries; undefined unless there are several.
 function togetherOf(entries: readonly Entry[]): string | undefined {
   const asked = entries.filter((e) => e.convention === 'conftest').map((e) => e.entrypoint);
   if (asked.length < 2) return undefined;
@@ -316,7 +317,7 @@ async function rulesIn(file: string, staged: string, entries: readonly Entry[]):
   return rules.filter((r, i) => rules.findIndex((o) => o.id === r.id) === i).sort((a, b) => (a.id < b.id ? -1 : 1));
 }
 
-// The archive again, with our manifest and without times, so that the same sources give the same bytes.
+// Repacks the archive with our manifest and without times, so that the same sources give the same bytes.
 function repack(archive: Uint8Array, manifest: BundleManifest): Uint8Array {
   const kept = parseTar(new Uint8Array(gunzipSync(archive))).map((f) => ({
     name: f.name.replace(/^\.?\//, ''),
@@ -366,7 +367,7 @@ function filesUnder(root: string, problems: Problem[]): SourceFile[] {
   }
 }
 
-// YAML that is no policy of Gatekeeper's (examples, values) is left alone.
+// YAML that is not a Gatekeeper policy (examples, values) is ignored.
 function manifestsIn(name: string, text: string, problems: Problem[]): Found[] {
   if (!text.includes('gatekeeper.sh')) return [];
   try {
@@ -410,7 +411,7 @@ function merge(into: Record<string, unknown>, path: readonly string[], value: Re
   for (const [key, v] of Object.entries(value)) {
     const have = target[key];
     if (isMapping(have) && isMapping(v)) merge(target, [key], v);
-    else if (have !== undefined) throw new Error(`two files hold \`${[...path, key].join('.')}\``);
+    else if (have !== undefined) throw new Error(`two files define \`${[...path, key].join('.')}\``);
     else target[key] = v;
   }
 }
@@ -423,9 +424,10 @@ function refuse(problems: readonly Problem[]): void {
   if (problems.length === 0) return;
   throw new CountersignError(
     'policy-unusable',
-    `the policies have ${count(problems.length, 'problem')}:\n${problems.map((p) => `  ${p.place}: ${p.text}`).join('\n')}`,
+    `the policies have ${count(problems.length, 'problem')}:\n` +
+      `${problems.map((p) => `  ${p.place}: ${p.text}`).join('\n')}`,
     {
-      hint: 'correct the lines above; docs/policy.md tells what is read',
+      hint: 'correct the lines above; docs/policy.md lists the supported input',
     },
   );
 }

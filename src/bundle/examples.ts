@@ -3,20 +3,20 @@ import { join } from 'node:path';
 import { CountersignError, type ImageEvidence, messageOf } from '../model/index.ts';
 import { parseYaml } from '../yaml/index.ts';
 
-/** The examples of one rule: what it must find, and what it must let pass. */
+/** Examples of one rule: objects it must find, and objects it must pass. */
 export type Example = {
   /** The directory, `rule` or `rule@variant`. */
   readonly name: string;
   readonly rule: string;
   readonly parameters: Readonly<Record<string, unknown>>;
-  /** What is known of images, as `input.images` has it. */
+  /** Evidence about images, as in `input.images`. */
   readonly images: Readonly<Record<string, readonly ImageEvidence[]>>;
   readonly fail: readonly unknown[];
   readonly pass: readonly unknown[];
 };
 
 /**
- * Reads `examples/RULE/{fail,pass,parameters,images}.yaml` under a root; none where there is no such directory. Throws
+ * Reads `examples/RULE/{fail,pass,parameters,images}.yaml` under a root; empty if the directory does not exist. Throws
  * `policy-unusable`.
  */
 export function readExamples(root: string): Example[] {

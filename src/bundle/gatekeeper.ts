@@ -1,11 +1,11 @@
 import { Ajv } from 'ajv';
 import type { Constraint, Expansion, Match } from './policy-bundle.ts';
 
-/** One manifest found in a root, with where it stands. */
+/** A manifest found in a root, and its place. */
 export type Found = { readonly value: Record<string, unknown>; readonly place: string };
 export type Problem = { readonly place: string; readonly text: string };
 
-/** The Rego of a template, ready to be compiled beside others. */
+/** The Rego of a template, ready to be compiled with others. */
 export type TemplateSource = {
   readonly kind: string;
   readonly name: string;
@@ -18,8 +18,8 @@ export type TemplateSource = {
 };
 
 /**
- * Constraints act at this point of Gatekeeper's; pre-merge check, reconcile and admission give one answer, so it is one
- * point.
+ * Constraints apply at this enforcement point of Gatekeeper. Pre-merge check, reconcile and admission give one answer,
+ * so there is one point.
  */
 const ENFORCEMENT_POINTS = ['validation.gatekeeper.sh', '*'];
 
@@ -48,8 +48,8 @@ function at(value: unknown, ...path: (string | number)[]): unknown {
 }
 
 /**
- * Takes the Rego out of a ConstraintTemplate, in either of its two spellings, and gives it packages of its own, so that
- * templates whose libraries have one name do not meet. Data providers and templates without Rego are problems.
+ * Extracts the Rego from a ConstraintTemplate, in either spelling, and gives it its own packages, so that libraries
+ * with the same name do not collide. Data providers and templates without Rego are problems.
  */
 export function readTemplate({ value, place }: Found, problems: Problem[]): TemplateSource | undefined {
   const problem = (text: string) => void problems.push({ place, text });
@@ -57,15 +57,16 @@ export function readTemplate({ value, place }: Found, problems: Problem[]): Temp
   const name = at(value, 'metadata', 'name');
   const [target] = (at(value, 'spec', 'targets') as Target[] | undefined) ?? [];
   if (typeof kind !== 'string' || !/^[A-Za-z][A-Za-z0-9]*$/.test(kind))
-    return problem('`spec.crd.spec.names.kind` is needed') as undefined;
+    return problem('`spec.crd.spec.names.kind` is required') as undefined;
   if (String(name) !== kind.toLowerCase())
     problem(`the template of kind \`${kind}\` must be named \`${kind.toLowerCase()}\``);
   const code = target?.code?.find((c) => c.engine === 'Rego')?.source;
   const rego = code?.rego ?? target?.rego;
-  if (rego === undefined) return problem(`the template \`${kind}\` has no Rego; only Rego is run here`) as undefined;
+  if (rego === undefined)
+    return problem(`the template \`${kind}\` has no Rego, and only Rego is supported`) as undefined;
   const libs = code?.libs ?? target?.libs ?? [];
   if ([rego, ...libs].some((text) => /\bexternal_data\s*\(/.test(text)))
-    return problem(`the template \`${kind}\` asks external data, which is not served`) as undefined;
+    return problem(`the template \`${kind}\` uses external data, which is not supported`) as undefined;
   const own = `countersign.templates.${kind.toLowerCase()}`;
   const rename = (text: string, to: (was: string) => string) =>
     text
@@ -91,8 +92,8 @@ export function readTemplate({ value, place }: Found, problems: Problem[]): Temp
 }
 
 /**
- * A constraint with the defaults of its template's schema. A kind without template, and parameters the schema does not
- * know, are problems.
+ * Returns a constraint with the defaults of its template's schema. A kind without a template, and parameters the schema
+ * does not have, are problems.
  */
 export function readConstraint(
   { value, place }: Found,
@@ -117,7 +118,9 @@ export function readConstraint(
   if (!['deny', 'warn', 'dryrun'].includes(action)) {
     problems.push({
       place,
-      text: `the constraint \`${kind}/${name}\`: enforcementAction is \`deny\`, \`warn\`, \`dryrun\` or \`scoped\`, found \`${action}\``,
+      text:
+        `the constraint \`${kind}/${name}\`: enforcementAction must be \`deny\`, ` +
+        `\`warn\`, \`dryrun\` or \`scoped\`, found \`${action}\``,
     });
     return undefined;
   }
@@ -131,7 +134,7 @@ export function readConstraint(
   };
 }
 
-// Undefined where a scoped constraint names other points only.
+// Returns undefined if a scoped constraint names only other enforcement points.
 function actionOf(spec: Record<string, unknown> | undefined): string | undefined {
   const action = String(spec?.['enforcementAction'] ?? 'deny');
   if (action !== 'scoped') return action;
@@ -152,12 +155,12 @@ function checkParameters(schema: Record<string, unknown> | undefined, parameters
     const unknown = (e.params as { additionalProperty?: string }).additionalProperty;
     const path = e.instancePath.replaceAll('/', '.');
     return unknown === undefined
-      ? `\`parameters${path}\` ${e.message ?? 'is wrong'}`
-      : `\`parameters${path}.${unknown}\` is no parameter of the template`;
+      ? `\`parameters${path}\` ${e.message ?? 'is invalid'}`
+      : `\`parameters${path}.${unknown}\` is not a parameter of the template`;
   });
 }
 
-// A structural schema refuses what it does not name, except where it says otherwise.
+// A structural schema refuses unknown fields unless it says otherwise.
 function structural(schema: unknown): unknown {
   if (Array.isArray(schema)) return schema.map(structural);
   if (typeof schema !== 'object' || schema === null) return schema;
@@ -183,7 +186,7 @@ function structural(schema: unknown): unknown {
   };
 }
 
-/** An ExpansionTemplate. */
+/** Reads an ExpansionTemplate. */
 export function readExpansion({ value, place }: Found, problems: Problem[]): Expansion | undefined {
   const spec = (value['spec'] ?? {}) as Record<string, unknown>;
   const generated = spec['generatedGVK'] as Expansion['generated'] | undefined;

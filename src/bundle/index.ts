@@ -1,7 +1,7 @@
 /**
- * Takes Rego, ConstraintTemplates and constraints, or an archive of them compiled; gives a `PolicyBundle` with its
- * digest. Refuses what does not compile, what calls a builtin that is not served, a constraint without its template,
- * and an archive in which nothing denies.
+ * Takes Rego, ConstraintTemplates and constraints, or an archive with compiled ones. Returns a `PolicyBundle` with its
+ * digest. Refuses rules that do not compile or that call unsupported builtins, constraints without a template, and
+ * archives in which nothing denies.
  */
 import type { BuildOptions, Built } from './build-bundle.ts';
 
@@ -21,7 +21,7 @@ export type {
 export { pullBundle } from './pull-bundle.ts';
 export { readBundle } from './read-bundle.ts';
 
-/** Compiles rules to a bundle; what that needs is loaded only here. Throws `policy-unusable` with every problem. */
+/** Compiles rules into a bundle; the compiler is loaded on demand. Throws `policy-unusable` with every problem. */
 export async function buildBundle(options: BuildOptions): Promise<Built> {
   return (await import('./build-bundle.ts')).buildBundle(options);
 }

@@ -1,6 +1,6 @@
 import { canonicalJson, sha256 } from '../model/index.ts';
 
-/** What is known of one rule, from its METADATA. */
+/** Metadata of one rule, from its METADATA comment. */
 export type RuleInfo = {
   /** The name in findings and waivers: `custom.rule`, or `package/rule`. */
   readonly id: string;
@@ -10,13 +10,13 @@ export type RuleInfo = {
   readonly controls?: readonly string[];
   readonly remediation?: string;
   readonly links?: readonly string[];
-  /** Where it stands in its root, for example `rules/privileged.rego:12`. */
+  /** File and line in its root, for example `rules/privileged.rego:12`. */
   readonly place: string;
 };
 
 /**
- * One document that is evaluated. `object` and `change` are our own packages, `conftest` any other with `deny`,
- * `violation`, `warn` or `exception` rules.
+ * One document to evaluate. `object` and `change` are our own packages, `conftest` any other with `deny`, `violation`,
+ * `warn` or `exception` rules.
  */
 export type Entry = {
   readonly entrypoint: string;
@@ -45,7 +45,7 @@ export type Selector = {
   }[];
 };
 
-/** Which objects a Gatekeeper constraint is for. */
+/** Selects the objects a Gatekeeper constraint applies to. */
 export type Match = {
   readonly kinds?: readonly { readonly apiGroups?: readonly string[]; readonly kinds?: readonly string[] }[];
   readonly namespaces?: readonly string[];
@@ -57,7 +57,7 @@ export type Match = {
   readonly source?: string;
 };
 
-/** A Gatekeeper constraint with its parameters filled up from the template's schema. */
+/** A Gatekeeper constraint, with defaults for parameters from the template's schema. */
 export type Constraint = {
   readonly kind: string;
   readonly name: string;
@@ -67,7 +67,7 @@ export type Constraint = {
   readonly place: string;
 };
 
-/** Makes a Pod out of a workload before constraints are asked (Gatekeeper's ExpansionTemplate). */
+/** Expands a workload into a Pod before constraints are evaluated (Gatekeeper's ExpansionTemplate). */
 export type Expansion = {
   readonly name: string;
   readonly applyTo: readonly {
@@ -80,15 +80,13 @@ export type Expansion = {
   readonly action?: 'deny' | 'warn' | 'dryrun';
 };
 
-/** What a bundle holds beside the module, as `countersign.json` in its archive. */
+/** Content of a bundle besides the module: `countersign.json` in its archive. */
 export type BundleManifest = {
   readonly v: 1;
-  /** The version of opa that compiled it. */
+  /** The opa version that compiled it. */
   readonly opa: string;
   readonly entries: readonly Entry[];
-  /**
-   * An entrypoint that gives what all of Conftest's entries give, by their names: what rules share is worked out once.
-   */
+  /** An entrypoint that returns the results of all Conftest entries by name: shared rules are evaluated once. */
   readonly together?: string;
   readonly rules: readonly RuleInfo[];
   readonly templates: readonly Template[];
@@ -96,10 +94,10 @@ export type BundleManifest = {
   readonly expansions: readonly Expansion[];
 };
 
-/** Compiled rules with everything that decides, and the digest of exactly that. */
+/** Compiled rules with everything that affects decisions, and the digest of exactly that. */
 export type PolicyBundle = {
   readonly name: string;
-  /** SHA-256 over module, data and manifest: what decides, without the archive's timestamps. */
+  /** SHA-256 over module, data and manifest: everything that affects decisions, without the archive's timestamps. */
   readonly digest: string;
   readonly wasm: Uint8Array;
   /** JSON text of the data document. */
@@ -107,7 +105,7 @@ export type PolicyBundle = {
   readonly manifest: BundleManifest;
 };
 
-/** A bundle with its digest. */
+/** Returns a bundle with its digest. */
 export function policyBundle(name: string, wasm: Uint8Array, data: string, manifest: BundleManifest): PolicyBundle {
   const separator = Buffer.from([0]);
   const digest = sha256(
@@ -118,7 +116,7 @@ export function policyBundle(name: string, wasm: Uint8Array, data: string, manif
 
 const RULE = /^(deny|violation|warn|exception)(_[A-Za-z0-9_]+)?$/;
 
-/** The entry of an entrypoint by its name, or undefined where it follows no convention. */
+/** Returns the entry for an entrypoint name, or undefined if it follows no convention. */
 export function entryOf(entrypoint: string): Entry | undefined {
   const parts = entrypoint.split('/');
   const name = parts.at(-1) ?? '';

@@ -5,8 +5,8 @@ const SIGNATURE_TYPE = 'application/vnd.countersign.bundle.signature.v1';
 
 /**
  * Pulls a bundle from a registry by the digest of its manifest (OCI distribution 1.1): the first layer that is a
- * gzipped tar, and a signature layer where there is one. Every byte is hashed again. Throws `policy-unusable`, with
- * `retry` where the registry is away.
+ * gzipped tar, and a signature layer if there is one. Every byte is hashed again. Throws `policy-unusable`, with
+ * `retry` if the registry is unreachable.
  */
 export async function pullBundle(
   reference: string,
@@ -15,7 +15,7 @@ export async function pullBundle(
   const refuse: Refuse = (why, more = {}) =>
     new CountersignError('policy-unusable', `the policy bundle \`${reference}\` cannot be pulled: ${why}`, {
       cause: more.cause,
-      hint: more.hint ?? 'compare the reference with what `oras resolve` prints',
+      hint: more.hint ?? 'compare the reference with the output of `oras resolve`',
       ...(more.retry === true ? { recover: 'retry' as const } : {}),
     });
   const { layers, layer } = await pullImage(reference, options, refuse);

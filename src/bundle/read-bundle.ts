@@ -4,13 +4,13 @@ import { CountersignError, messageOf } from '../model/index.ts';
 import { RegoModule } from '../rego/index.ts';
 import { type BundleManifest, entryOf, type PolicyBundle, policyBundle } from './policy-bundle.ts';
 
-const MAX_ARCHIVE = 64 * 1024 * 1024; // the shipped library is 1 MiB, Gatekeeper's whole library 7
+const MAX_ARCHIVE = 64 * 1024 * 1024; // the shipped library has 1 MiB, Gatekeeper's whole library 7
 const MAX_UNPACKED = 256 * 1024 * 1024;
 
 /**
- * Reads a bundle archive: one of `countersign policy build`, or any of `opa build -t wasm` whose entrypoints follow a
- * convention. Throws `policy-unusable`: no archive, no module, another ABI, a builtin that is not served, nothing that
- * denies.
+ * Reads a bundle archive from `countersign policy build`, or any from `opa build -t wasm` whose entrypoints follow a
+ * convention. Throws `policy-unusable` for an invalid archive, a missing module, a wrong ABI, an unsupported builtin,
+ * or if nothing denies.
  */
 export async function readBundle(archive: Uint8Array, name: string): Promise<PolicyBundle> {
   const unusable = (why: string, cause?: unknown) =>
@@ -21,7 +21,7 @@ export async function readBundle(archive: Uint8Array, name: string): Promise<Pol
   if (archive.length > MAX_ARCHIVE) throw unusable(`it is larger than ${MAX_ARCHIVE / 1024 / 1024} MiB`);
   let files: Map<string, Uint8Array>;
   try {
-    // A copy: the reader takes the whole memory below a Buffer, which may be shared.
+    // A copy: the reader takes the whole memory behind a Buffer, which may be shared.
     const tar = new Uint8Array(gunzipSync(archive, { maxOutputLength: MAX_UNPACKED }));
     files = new Map(parseTar(tar).map((file) => [file.name.replace(/^\.?\//, ''), file.data ?? new Uint8Array()]));
   } catch (cause) {
@@ -42,7 +42,7 @@ export async function readBundle(archive: Uint8Array, name: string): Promise<Pol
     (e) => !module.entrypoints.has(e),
   );
   if (missing !== undefined)
-    throw unusable(`its manifest names the entrypoint \`${missing}\`, which the module has not`);
+    throw unusable(`its manifest names the entrypoint \`${missing}\`, which the module does not have`);
   const denies = manifest.entries.some((e) => e.action === 'deny') || manifest.templates.length > 0;
   if (!denies) throw unusable('it has no rule that denies: no `deny` or `violation` entrypoint, and no template');
   return policyBundle(name, wasm, data, manifest);
@@ -61,7 +61,7 @@ function readManifest(bytes: Uint8Array, unusable: (why: string, cause?: unknown
     return manifest;
   } catch (cause) {
     throw unusable(
-      `its \`countersign.json\` cannot be read (${messageOf(cause)}): it was built by another version`,
+      `its \`countersign.json\` cannot be read (${messageOf(cause)}): it was built by a different version`,
       cause,
     );
   }
