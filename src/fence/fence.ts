@@ -16,7 +16,7 @@ import { hostOf, type PullChart, readPin, unpackChart } from './pinned-chart.ts'
 import type { ParsedTexts, TextsToParse } from './reading-process.ts';
 import { type FencedFile, type Ran, runFenced, withoutNetwork } from './run-fenced.ts';
 
-/** What came of it. `content` is a digest over every file that took part and what the program was told. */
+/** Output of a program. `content` is a digest over every input file and the program's arguments. */
 export type Made = {
   readonly documents: readonly MadeDocument[];
   readonly violations: readonly Violation[];
@@ -24,8 +24,8 @@ export type Made = {
 };
 
 /**
- * What is to be made: a kustomization, or a chart with values of the repository. `chart` is a directory, or a file that
- * pins a chart of one of the `registries` (hosts).
+ * What to build: a kustomization, or a chart with values from the repository. `chart` is a directory, or a file that
+ * pins a chart from one of the `registries` (hosts).
  */
 export type Recipe =
   | { readonly with: 'kustomize' }
@@ -45,23 +45,20 @@ export type RepositoryTree = Tree & {
   readonly files: (directory: string) => Promise<readonly { readonly path: string; readonly mode: string }[]>;
 };
 
-/** Where the programs are; asked for only when something needs them. Throws `tool-missing`. */
+/** Finds a program; called only if one is needed. Throws `tool-missing`. */
 export type Programs = (name: 'kustomize' | 'helm') => Promise<string>;
 
-/**
- * Where what was made is kept by its `content`: the same files give the same objects, also after the program was
- * renewed.
- */
+/** Store of built output by its `content`: the same files give the same objects, even after the program was updated. */
 export type MadeStore = {
   readonly get: (content: string) => Made | undefined;
   readonly put: (content: string, made: Made) => void;
 };
 
-/** Parses what a program wrote, within memory and time. */
+/** Parses the output of a program, within memory and time. */
 export type ParseTexts = (texts: TextsToParse, limits: ProcessLimits) => Promise<ParsedTexts>;
 
 /**
- * Runs a recipe on a directory of a revision, within limits; the same files give the same again without running
+ * Runs a recipe on a directory of a revision, within limits. The same files give the same output without running
  * anything.
  */
 export type Fence = (
@@ -77,7 +74,7 @@ const ORIGIN = 'config.kubernetes.io/origin';
 const TOP = '.countersign-kustomize';
 const PINNED = '.countersign-chart';
 
-/** A fence whose programs come from `programs`, and whose output `parse` reads. */
+/** Returns a fence that gets its programs from `programs` and reads their output with `parse`. */
 export function openFence(programs: Programs, parse: ParseTexts, store?: MadeStore): Fence {
   const known = new Recent<Made>(REMEMBERED);
   let isolation: readonly string[] | undefined;
@@ -85,15 +82,20 @@ export function openFence(programs: Programs, parse: ParseTexts, store?: MadeSto
     const tree = upTo(limits.size, whole);
     const chart = recipe.with === 'helm' ? await chartFiles(recipe, directory, tree, pull) : undefined;
     const { files, violations } = chart ?? (await kustomizationFiles(directory, tree));
-    // with those of a chart that lies elsewhere
+    // including the files of a pinned chart
     const bytes = [...files.values()].reduce((sum, file) => sum + file.length, 0);
     if (tree.isExceeded() || bytes > limits.size) {
-      const violation = tooLarge(`\`${directory}\` builds on`, `more than ${limits.size} bytes`, 'size', directory);
+      const violation = tooLarge(
+        `the files \`${directory}\` builds on have`,
+        `more than ${limits.size} bytes`,
+        'size',
+        directory,
+      );
       return { documents: [], violations: [violation], content: digestOf(violation) };
     }
     if (violations.length > 0) return { documents: [], violations, content: digestOf(violations) };
     const sorted = [...files].sort(([a], [b]) => (a < b ? -1 : 1));
-    // where bytes may come from is nothing that is made of them
+    // the list of allowed sources does not affect the output
     const { registries: _, ...told } = recipe as HelmRecipe;
     const content = digestOf([told, directory, sorted.map(([path, bytes]) => [path, sha256(bytes)])]);
     const before = known.get(content) ?? store?.get(content);
@@ -120,7 +122,7 @@ export function openFence(programs: Programs, parse: ParseTexts, store?: MadeSto
     };
     const made = await make();
     if (made.violations.length > 0) return made;
-    // A chart may ask for the time, or for chance; what was approved must be what runs.
+    // A chart may use the time or random values, but the approved output must be what runs.
     if (recipe.with === 'helm') {
       const again = await make();
       if (again.violations.length > 0) return again;
@@ -132,7 +134,7 @@ export function openFence(programs: Programs, parse: ParseTexts, store?: MadeSto
   };
 }
 
-/** One run of a program: what parses its output, the digest of what goes in, and its limits. */
+/** One run of a program: how to parse its output, the digest of its input, and its limits. */
 type Run = {
   readonly isolation: readonly string[];
   readonly program: string;
@@ -143,7 +145,7 @@ type Run = {
 
 type CountedTree = RepositoryTree & { readonly isExceeded: () => boolean };
 
-// Files are counted as they are read, so that a repository of many cannot fill memory before their sum is known.
+// Files are counted while they are read, so that a large repository cannot fill memory before the sum is known.
 function upTo(limit: number, tree: RepositoryTree): CountedTree {
   let bytes = 0;
   return {
@@ -165,15 +167,15 @@ function notReproducible(recipe: HelmRecipe, directory: string, content: string)
     violations: [
       {
         code: 'helm-not-reproducible',
-        message: `the chart \`${recipe.chart}\` makes something else each time`,
+        message: `the chart \`${recipe.chart}\` renders differently each time`,
         source: { file: posix.join(directory, recipe.chart), line: 1 },
-        hint: 'give what it makes up (`randAlphaNum`, `genCA`, `now`, …) as values',
+        hint: 'pass the generated parts (`randAlphaNum`, `genCA`, `now`, …) as values',
       },
     ],
   };
 }
 
-// A kustomization of ours above the environment's own asks for the origin of every object; nothing else is changed.
+// Our own kustomization above the environment's asks for the origin of every object and changes nothing else.
 async function kustomize(
   { program, parse, content, limits, isolation }: Run,
   directory: string,
@@ -204,8 +206,7 @@ function isSealed(value: unknown): boolean {
   return typeof value === 'object' && value !== null && Object.hasOwn(value, 'sops');
 }
 
-// SOPS' MAC is over a file as it stands in Git, in the order of its text: Kustomize sorts keys, and adds what it is
-// told to add.
+// SOPS computes its MAC over the file as it is in Git, in text order. Kustomize sorts keys and may add fields.
 async function withSealed(
   documents: readonly MadeDocument[],
   files: readonly FencedFile[],
@@ -217,7 +218,7 @@ async function withSealed(
   if (sources.length === 0) return documents;
   const parsed = await parse({ ordered: sources.map((f) => Buffer.from(f.content).toString('utf8')) }, limits);
   if (parsed.kind === 'exceeded') return parsed;
-  // the program could read them, so the object stands for itself, and is refused
+  // the program could read the file, so the object itself is checked, and refused
   if (parsed.kind !== 'values') return documents;
   const byFile = new Map(sources.map((f, i) => [f.path, parsed.values[i] as readonly OrderedValue[]]));
   return documents.map((d) =>
@@ -241,11 +242,11 @@ function withoutOrigin(value: unknown): { readonly file: string | undefined; rea
 
 type HelmRecipe = Extract<Recipe, { with: 'helm' }>;
 
-/** Where a chart lies among the files, and what its directory is called to people. */
+/** Where a chart is among the files, and the name of its directory in messages. */
 type ChartPlace = { readonly at: string; readonly shown: string };
 
 const noCharts: PullChart = async (pin) => {
-  throw new CountersignError('render-failed', `nothing brings the chart \`${pin.url}\``);
+  throw new CountersignError('render-failed', `there is no way to fetch the chart \`${pin.url}\``);
 };
 
 async function chartFiles(recipe: HelmRecipe, directory: string, tree: RepositoryTree, pull: PullChart) {
@@ -256,7 +257,7 @@ async function chartFiles(recipe: HelmRecipe, directory: string, tree: Repositor
   const chart = posix.normalize(posix.join(directory, recipe.chart));
   let place: ChartPlace = { at: chart, shown: chart };
   if (chart.startsWith('..'))
-    refuse(directory, 'helm-outside', `the chart \`${recipe.chart}\` leads out of the repository`);
+    refuse(directory, 'helm-outside', `the chart \`${recipe.chart}\` is outside the repository`);
   else if (/\.ya?ml$/.test(chart)) place = (await pinned(chart, recipe, tree, pull, files, refuse)) ?? place;
   else {
     for (const { path, mode } of await tree.files(chart)) {
@@ -264,7 +265,7 @@ async function chartFiles(recipe: HelmRecipe, directory: string, tree: Repositor
         refuse(
           path,
           'not-a-file',
-          `\`${path}\` is a ${mode === '120000' ? 'link' : 'submodule'}, which is not followed`,
+          `\`${path}\` is a ${mode === '120000' ? 'link' : 'submodule'}, which is not supported`,
         );
         continue;
       }
@@ -276,27 +277,27 @@ async function chartFiles(recipe: HelmRecipe, directory: string, tree: Repositor
         chart,
         'helm-missing',
         `there is no chart in \`${chart}\``,
-        'charts are kept in the repository (`helm pull --untar` brings one), or pinned by digest in a file that `chart` names',
+        'keep the chart in the repository (`helm pull --untar`), or pin it by digest in a file that `chart` names',
       );
     else
       for (const name of unvendored(definition, chart, files))
         refuse(
           posix.join(chart, 'Chart.yaml'),
           'helm-dependency',
-          `the dependency \`${name}\` is not in the repository, and was not signed`,
+          `the dependency \`${name}\` is not in the repository, so it was not signed`,
           'run `helm dependency build` and commit `charts/`',
         );
   }
   for (const values of recipe.values) {
     const path = posix.normalize(posix.join(directory, values));
     const bytes = path.startsWith('..') ? undefined : await tree.file(path);
-    if (bytes === undefined) refuse(path, 'helm-missing', `there are no values \`${values}\` in the repository`);
+    if (bytes === undefined) refuse(path, 'helm-missing', `there is no values file \`${values}\` in the repository`);
     else files.set(path, bytes);
   }
   return { files, violations: violations.list('too-many-violations', `\`${directory}\` has`), chart: place };
 }
 
-// A chart that lies elsewhere is a part of the change by its digest, which stands in the repository.
+// The digest of a chart that is stored elsewhere is in the repository, which makes the chart part of the change.
 async function pinned(
   path: string,
   { registries = [] }: HelmRecipe,
@@ -308,13 +309,13 @@ async function pinned(
   const bytes = await tree.file(path);
   if (bytes === undefined) return void refuse(path, 'helm-missing', `there is no file \`${path}\` that pins a chart`);
   const pin = readPin(Buffer.from(bytes).toString('utf8'));
-  if (typeof pin === 'string') return void refuse(path, 'helm-pin', `\`${path}\` pins no chart: ${pin}`);
+  if (typeof pin === 'string') return void refuse(path, 'helm-pin', `\`${path}\` does not pin a chart: ${pin}`);
   const host = hostOf(pin);
   if (!registries.includes(host))
     return void refuse(
       path,
       'helm-pin',
-      `charts are not taken from \`${host}\``,
+      `charts from \`${host}\` are not allowed`,
       'add it to `spec.render.registries` of the environment',
     );
   files.set(path, bytes);
@@ -326,7 +327,7 @@ async function pinned(
       path,
       'helm-dependency',
       `the dependency \`${name}\` is not in the chart \`${pin.url}\``,
-      'package it after `helm dependency build`',
+      'package the chart after `helm dependency build`',
     );
   return { at, shown: `${archive.name}@${pin.digest.slice(0, 19)}` };
 }
@@ -369,7 +370,7 @@ async function helm(
   );
   if (!ran.ok) return failed('helm', shown, ran, content);
   const name = posix.basename(chart);
-  // Helm says above each document which template made it: `# Source: NAME/templates/x.yaml`.
+  // Helm writes above each document which template produced it: `# Source: NAME/templates/x.yaml`.
   const parts = ran.output.split(/^---$/m);
   const parsed = await parse(parts, limits);
   if (parsed.kind !== 'values') return unread('helm', shown, parsed, content);
@@ -393,9 +394,9 @@ async function helm(
     if (hookOf(value) !== undefined && !isTest(value))
       violations.add(() => ({
         code: 'helm-hook',
-        message: `\`${source.file}\` is a hook (${hookOf(value)}), which only an installation by helm itself would run`,
+        message: `\`${source.file}\` is a hook (${hookOf(value)}), which only runs in an installation by helm itself`,
         source,
-        hint: 'make it an ordinary object; a Job that runs once is one with its version in its name',
+        hint: 'make it an ordinary object; for a Job that runs once, put its version into its name',
       }));
   return {
     documents: documents.filter(({ value }) => !isTest(value)),
@@ -410,7 +411,7 @@ function hookOf(value: unknown): string | undefined {
   ];
 }
 
-// What a program wrote cannot be read: it is no YAML, or more than may be.
+// The output of a program cannot be read: it is not YAML, or exceeds a limit.
 function unread(
   program: string,
   where: string,
@@ -418,10 +419,10 @@ function unread(
   content: string,
 ): Made {
   if (parsed.kind === 'unreadable')
-    return failed(program, where, { error: `it wrote what is not YAML: ${parsed.reason}` }, content);
+    return failed(program, where, { error: `its output is not YAML: ${parsed.reason}` }, content);
   return {
     documents: [],
-    violations: [tooLarge(`what ${program} makes of \`${where}\``, parsed.text, parsed.limit, where)],
+    violations: [tooLarge(`the output of ${program} for \`${where}\``, parsed.text, parsed.limit, where)],
     content,
   };
 }
@@ -442,7 +443,7 @@ function failed(
     error
       .split('\n')
       .filter((l) => l.trim() !== '')
-      .at(-1) ?? 'it ended without a word';
+      .at(-1) ?? 'it exited without a message';
   return {
     documents: [],
     violations: [

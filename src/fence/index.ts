@@ -1,8 +1,8 @@
 /**
- * Takes files of a commit and what is to be made of them, gives what the real `kustomize` or `helm` writes. They run on
- * a copy of exactly those files, without network, plugins, other programs or anyone's settings. Reads manifests and
- * what programs wrote in a process of its own. Both have hard limits of memory and time, and can end without ending the
- * service. Refuses remote resources by name before anything runs.
+ * Takes files of a commit and a recipe. Returns the output of the real `kustomize` or `helm`, run on a copy of exactly
+ * those files, without network, plugins, other programs or user settings. Manifests and program output are parsed in a
+ * separate process. Both kinds of process have hard limits of memory and time, and can die without ending the service.
+ * Remote resources are refused by name before anything runs.
  */
 
 export { type Made, openFence, type Recipe, type RepositoryTree } from './fence.ts';

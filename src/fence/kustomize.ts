@@ -3,7 +3,7 @@ import type { Violation, ViolationCode } from '../model/index.ts';
 import { KEPT_OF_ALL, Kept } from '../render/index.ts';
 import { parseYaml } from '../yaml/index.ts';
 
-/** What is read of the repository: the bytes of a file, or undefined; and whether a path is a directory. */
+/** Read access to the repository: the bytes of a file, or undefined; and whether a path is a directory. */
 export type Tree = {
   readonly file: (path: string) => Promise<Uint8Array | undefined>;
   readonly directory: (path: string) => Promise<boolean>;
@@ -12,8 +12,8 @@ export type Tree = {
 const NAMES = ['kustomization.yaml', 'kustomization.yml', 'Kustomization'];
 const MAX_FILES = 5000;
 
-// Where a kustomization names files or directories; what it names anywhere else is refused by kustomize itself, which
-// then finds nothing.
+// Fields in which a kustomization names files or directories. Kustomize itself refuses files named elsewhere, because
+// it does not find them.
 const LISTS = [
   'resources',
   'bases',
@@ -28,8 +28,8 @@ const LISTS = [
 const REMOTE = /^[a-z][a-z0-9+.-]*:\/\/|^git@|^[^/]+\.[a-z]{2,}\/|[?&]ref=|^git::/i;
 
 /**
- * Every file that a kustomization builds on, read from the repository, or why it cannot be built: a remote resource, a
- * chart to be fetched, a program to be run, or something that is not there. A directory that refers back to itself is
+ * Returns every file a kustomization builds on, read from the repository, or why it cannot be built. Reasons are a
+ * remote resource, a chart to fetch, a program to run, or a missing file. A directory that refers back to itself is
  * refused too (CVE-2022-24878).
  */
 export async function kustomizationFiles(
@@ -42,7 +42,7 @@ export async function kustomizationFiles(
     void violations.add(() => ({ code, message, source: { file, line }, ...(hint === undefined ? {} : { hint }) }));
   const visit = async (at: string, from: readonly string[]): Promise<void> => {
     if (from.includes(at))
-      return refuse(at, 1, 'kustomize-cycle', `\`${at}\` builds on itself: ${[...from, at].join(' → ')}`);
+      return refuse(at, 1, 'kustomize-cycle', `\`${at}\` refers to itself: ${[...from, at].join(' → ')}`);
     if (files.size > MAX_FILES)
       return refuse(at, 1, 'kustomize-too-large', `it builds on more than ${MAX_FILES} files`);
     const found = (
@@ -63,7 +63,7 @@ export async function kustomizationFiles(
           line(key),
           'kustomize-helm',
           `\`${key}\` would fetch and run a chart`,
-          'keep the chart in the repository, in an environment of its own that renders with helm',
+          'keep the chart in the repository, in a separate environment that renders with helm',
         );
     for (const { path, key } of references(value)) {
       if (
@@ -75,14 +75,14 @@ export async function kustomizationFiles(
           one.path,
           line(key),
           'kustomize-remote',
-          `\`${path}\` is not in the repository, and was not signed`,
+          `\`${path}\` is not in the repository, so it was not signed`,
           'copy it into the repository',
         );
         continue;
       }
       const whole = posix.normalize(posix.join(at, path));
       if (whole.startsWith('../') || posix.isAbsolute(path)) {
-        refuse(one.path, line(key), 'kustomize-outside', `\`${path}\` leads out of the repository`);
+        refuse(one.path, line(key), 'kustomize-outside', `\`${path}\` is outside the repository`);
         continue;
       }
       const bytes = await tree.file(whole);
@@ -98,7 +98,7 @@ export async function kustomizationFiles(
 function references(value: Record<string, unknown>): { path: string; key: string }[] {
   const found: { path: string; key: string }[] = [];
   const add = (key: string, path: unknown) => {
-    // Patches, generators and transformers may also stand in the list itself, as YAML over several lines.
+    // Patches, generators and transformers may also be inline, as YAML over several lines.
     if (typeof path === 'string' && path !== '' && !path.includes('\n') && !/^\s*[{[]/.test(path))
       found.push({ path, key });
   };

@@ -1,14 +1,14 @@
 import { readdirSync, readFileSync } from 'node:fs';
 
-/** A watch that can be stopped. */
+/** A running memory watch. */
 export type MemoryWatch = { readonly stop: () => void };
 
-const LOOK_MS = 25; // a program that does nothing else takes some 50 MiB in that time
+const LOOK_MS = 25; // a program that does nothing else allocates about 50 MiB in that time
 const PAGE = 4096;
 
 /**
- * Calls `exceeded` once a process and those it started hold more than `limit` bytes of memory. Linux only (proc(5));
- * elsewhere the limits that a program is started with stand alone.
+ * Calls `exceeded` once a process and its children hold more than `limit` bytes of memory. Linux only (proc(5)); on
+ * other systems only the limits set at start apply.
  */
 export function watchMemory(pid: number | undefined, limit: number, exceeded: () => void): MemoryWatch {
   if (pid === undefined || process.platform !== 'linux') return { stop: () => {} };
@@ -20,7 +20,7 @@ export function watchMemory(pid: number | undefined, limit: number, exceeded: ()
   return { stop: () => clearInterval(timer) };
 }
 
-// A program here starts few others: unshare(1), which becomes the program itself, and its own threads.
+// Programs here start few processes: unshare(1), which becomes the program itself, and its own threads.
 function residentOf(pid: number): number {
   try {
     const resident = Number(readFileSync(`/proc/${pid}/statm`, 'latin1').split(' ')[1]) * PAGE;
@@ -32,6 +32,6 @@ function residentOf(pid: number): number {
     );
     return children.reduce((sum, child) => sum + residentOf(child), resident);
   } catch {
-    return 0; // it has ended
+    return 0; // it has exited
   }
 }

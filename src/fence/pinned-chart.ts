@@ -4,28 +4,27 @@ import { parseTar } from 'nanotar';
 import { CountersignError, messageOf, parseChartAddress } from '../model/index.ts';
 import { parseYaml } from '../yaml/index.ts';
 
-/** What a repository says of a chart that lies elsewhere: where, and which bytes are meant. */
+/** A chart pin in the repository: where the chart is stored, and the digest of its bytes. */
 export type ChartPin = {
   /**
-   * `oci://HOST/NAME`, whose digest is that of the manifest; or `https://…/NAME-VERSION.tgz`, whose digest is the
-   * file's.
+   * `oci://HOST/NAME`, with the digest of the manifest; or `https://…/NAME-VERSION.tgz`, with the digest of the file.
    */
   readonly url: string;
   /** `sha256:…` */
   readonly digest: string;
 };
 
-/** Brings a chart's archive, whose digest was compared. Throws `render-failed`. */
+/** Fetches a chart's archive and compares its digest. Throws `render-failed`. */
 export type PullChart = (pin: ChartPin) => Promise<Uint8Array>;
 
-/** A chart as its archive has it: its name, and its files by their paths in it. */
+/** Content of a chart archive: the chart's name, and its files by path. */
 export type ChartArchive = { readonly name: string; readonly files: ReadonlyMap<string, Uint8Array> };
 
 const MAX_UNPACKED = 64 * 1024 * 1024;
 const MAX_FILES = 5000;
 const KEYS = new Set(['url', 'digest']);
 
-/** Reads a pin. Gives what is wrong with it in words instead, where something is. */
+/** Reads a pin. Returns a message if it is invalid. */
 export function readPin(text: string): ChartPin | string {
   let value: unknown;
   try {
@@ -37,20 +36,20 @@ export function readPin(text: string): ChartPin | string {
   }
   const { url, digest } = (value ?? {}) as Partial<Record<keyof ChartPin, unknown>>;
   const other = Object.keys((value ?? {}) as object).find((key) => !KEYS.has(key));
-  if (other !== undefined) return `\`${other}\` is not a key here`;
+  if (other !== undefined) return `\`${other}\` is not a known key`;
   if (typeof url !== 'string' || parseChartAddress(url).kind === 'refused')
-    return '`url` is needed, as `oci://HOST/NAME` or `https://HOST/NAME-1.2.3.tgz`';
+    return '`url` is required, as `oci://HOST/NAME` or `https://HOST/NAME-1.2.3.tgz`';
   if (typeof digest !== 'string' || !/^sha256:[0-9a-f]{64}$/.test(digest))
-    return '`digest` is needed, as `sha256:` and 64 digits';
+    return '`digest` is required, as `sha256:` and 64 digits';
   return { url, digest };
 }
 
-/** The host of a pin, with its port. */
+/** Returns the host of a pin, with its port. */
 export function hostOf(pin: ChartPin): string {
   return pin.url.replace(/^[a-z]+:\/\//, '').split('/')[0] ?? '';
 }
 
-/** Unpacks a chart's archive. Throws `render-failed` for anything but plain files below one directory. */
+/** Unpacks a chart's archive. Throws `render-failed` for anything but regular files below one directory. */
 export function unpackChart(archive: Uint8Array, pin: ChartPin): ChartArchive {
   const refuse = (why: string, cause?: unknown) =>
     new CountersignError('render-failed', `the chart \`${pin.url}\` cannot be used: ${why}`, {
@@ -63,7 +62,7 @@ export function unpackChart(archive: Uint8Array, pin: ChartPin): ChartArchive {
     readonly data?: Uint8Array | undefined;
   }[];
   try {
-    // A copy: the reader takes the whole memory below a Buffer, which may be shared.
+    // A copy: the reader takes the whole memory behind a Buffer, which may be shared.
     entries = parseTar(new Uint8Array(gunzipSync(archive, { maxOutputLength: MAX_UNPACKED })));
   } catch (cause) {
     throw refuse('it is not a gzipped tar archive of at most 64 MiB', cause);
@@ -78,7 +77,7 @@ export function unpackChart(archive: Uint8Array, pin: ChartPin): ChartArchive {
     const isPlain =
       path === posix.normalize(path) && !path.startsWith('/') && !path.startsWith('..') && below.length > 0;
     if (!isPlain || (entry.type !== 'file' && entry.type !== undefined))
-      throw refuse(`\`${entry.name.slice(0, 100)}\` in it is no plain file`);
+      throw refuse(`it contains \`${entry.name.slice(0, 100)}\`, which is not a regular file`);
     name ??= top;
     if (top !== name) throw refuse('it has more than one directory');
     files.set(below.join('/'), entry.data ?? new Uint8Array());

@@ -10,7 +10,7 @@ import {
 } from '../render/index.ts';
 import { parseYaml, type YamlDocument } from '../yaml/index.ts';
 
-/** What the process is asked. */
+/** Request to the process. */
 export type Question = {
   readonly id: number;
 } & (
@@ -18,7 +18,7 @@ export type Question = {
   | { readonly texts: readonly string[]; readonly limits: RenderLimits; readonly ordered: boolean }
 );
 
-/** What it answers. */
+/** Answer of the process. */
 export type Answer = { readonly id: number } & (
   | { readonly files: readonly ReadFile[] }
   | { readonly values: readonly (readonly unknown[])[] }
@@ -26,7 +26,7 @@ export type Answer = { readonly id: number } & (
   | { readonly limit: keyof RenderLimits; readonly text: string }
 );
 
-// The whole of a process that may be ended at any time: it reads what it is sent, answers, and keeps nothing.
+// The whole process, which may be killed at any time: it reads a request, answers, and keeps nothing.
 process.on('message', (question: Question) => process.send?.(answer(question)));
 process.on('disconnect', () => process.exit(0));
 
@@ -40,7 +40,7 @@ function answer(question: Question): Answer {
   }
 }
 
-// Aliases are followed when an answer is written: what is small here may be large there, and is measured before.
+// Writing an answer expands aliases: small input may become large, so it is measured first.
 function valuesOf(texts: readonly string[], limits: RenderLimits, ordered: boolean) {
   const values: unknown[][] = [];
   let [objects, counted, size] = [0, 0, 0];

@@ -16,27 +16,27 @@ import {
 import { type MemoryWatch, watchMemory } from './memory.ts';
 import type { Answer, Question } from './reading-child.ts';
 
-/** Texts to parse; with `ordered`, their values are `OrderedValue`s, with the keys in the order of the text. */
+/** Texts to parse. With `ordered`, the values are `OrderedValue`s, with keys in the order of the text. */
 export type TextsToParse = readonly string[] | { readonly ordered: readonly string[] };
 
-/** Values of the documents of each text; or why there are none: not YAML, or more than the limits allow. */
+/** Values of the documents of each text, or why there are none: not YAML, or larger than the limits. */
 export type ParsedTexts =
   | { readonly kind: 'values'; readonly values: readonly (readonly unknown[])[] }
   | { readonly kind: 'unreadable'; readonly reason: string }
   | ({ readonly kind: 'exceeded' } & Exceeded);
 
-/** The limit that was exceeded, as `spec.render.limits` names it, and what the process did, for people. */
+/** The exceeded limit, as named in `spec.render.limits`, and what the process did, as text. */
 export type Exceeded = { readonly limit: 'memory' | 'time' | keyof RenderLimits; readonly text: string };
 
 const IDLE_MS = 15_000;
-const HEAP_SHARE = 0.8; // of the memory; the rest is for what the heap does not count
-const CODE = 48 * 1024 * 1024; // what such a process takes before it reads anything
+const HEAP_SHARE = 0.8; // share of the memory; the rest is for allocations outside the heap
+const CODE = 48 * 1024 * 1024; // memory of such a process before it reads anything
 const MODULE = fileURLToPath(new URL(`./reading-child${extname(import.meta.url)}`, import.meta.url));
 
 /**
- * Reads manifests and YAML texts in a process of its own, which can end without ending this one: it has a hard limit of
- * memory and of time, no environment, no right to write files or to start programs, and goes last where processors or
- * memory are short. It is started when it is needed and ended when it is idle.
+ * Reads manifests and YAML texts in a separate process, which can die without ending this one. It has hard limits of
+ * memory and time, no environment, and no right to write files or start programs. It has the lowest priority for CPU
+ * and memory. It is started on demand and ended when idle.
  */
 export class ReadingProcess {
   #running: { readonly child: ChildProcess; readonly memory: number } | undefined;
@@ -45,14 +45,14 @@ export class ReadingProcess {
   #asked = 0;
   #closed = false;
 
-  /** Starts the process ahead of the first question, which it will be asked with so much memory (bytes). */
+  /** Starts the process before the first request, which will have this memory limit (bytes). */
   warm(memory: number): void {
     const child = this.#started({ memory });
     child.unref();
     child.channel?.unref();
   }
 
-  /** Reads manifests, one result for each; those that exceed the limits are violations (`render-too-large`). */
+  /** Reads manifests, one result per file; those that exceed the limits are violations (`render-too-large`). */
   async files(
     files: readonly SourceFile[],
     limits: ProcessLimits,
@@ -65,7 +65,7 @@ export class ReadingProcess {
     return answer.files.map((read, i) => withPlaces(files[i] as SourceFile, read));
   }
 
-  /** Parses texts as YAML. All that they hold, aliases followed, is within the limits, or is not handed over. */
+  /** Parses texts as YAML. The result, with aliases expanded, is within the limits; otherwise it is not returned. */
   async texts(asked: TextsToParse, limits: ProcessLimits): Promise<ParsedTexts> {
     const ordered = 'ordered' in asked;
     const texts = ordered ? asked.ordered : asked;
@@ -82,7 +82,7 @@ export class ReadingProcess {
     this.#end();
   }
 
-  // Which of several files it was is found by reading each alone. After the first, the others are not read, and none
+  // Reads each file alone to find the one that failed. After the first failure the others are not read, and none
   // passes.
   async #oneByOne(
     files: readonly SourceFile[],
@@ -106,20 +106,20 @@ export class ReadingProcess {
     return turn;
   }
 
-  // A process that someone else ended says nothing about what it was reading: another one is asked, once.
+  // If the process was killed by someone else, the request is repeated once: its input is not to blame.
   async #askNow(question: Asked, limits: ProcessLimits): Promise<Answer | Exceeded> {
     const deadline = performance.now() + limits.ms;
     const first = await this.#askOne(question, limits);
     if (!('ended' in first)) return first;
     const second = await this.#askOne(question, { ...limits, ms: Math.max(1, deadline - performance.now()) });
     if (!('ended' in second)) return second;
-    throw new CountersignError('render-failed', `the process that reads manifests ended twice (${second.ended})`, {
+    throw new CountersignError('render-failed', `the process that reads manifests died twice (${second.ended})`, {
       recover: 'retry',
     });
   }
 
   async #askOne(question: Asked, limits: ProcessLimits): Promise<Answer | Exceeded | Ended> {
-    if (this.#closed) throw new CountersignError('render-failed', 'rendering was ended', { recover: 'retry' });
+    if (this.#closed) throw new CountersignError('render-failed', 'rendering was cancelled', { recover: 'retry' });
     clearTimeout(this.#idle);
     const child = this.#started(limits);
     child.ref();
@@ -151,7 +151,7 @@ export class ReadingProcess {
       serialization: 'advanced',
       stdio: ['ignore', 'ignore', 'ignore', 'ipc'],
     });
-    child.on('error', () => {}); // told where an answer is waited for
+    child.on('error', () => {}); // reported where an answer is awaited
     goesLast(child);
     this.#running = { child, memory };
     return child;
@@ -166,12 +166,10 @@ export class ReadingProcess {
 
 type Asked = Omit<Extract<Question, { files: unknown }>, 'id'> | Omit<Extract<Question, { texts: unknown }>, 'id'>;
 
-/**
- * The end of a process for a reason of its own or of someone else, in words; nothing that it was asked is the cause.
- */
+/** Why a process ended, if the input was not the cause. */
 type Ended = { readonly ended: string };
 
-const LEFT_TO_EXIT_MS = 1000; // how a process ended is known a moment after it can no longer be written to
+const LEFT_TO_EXIT_MS = 1000; // the exit status arrives shortly after the process can no longer be written to
 
 function isAlive({ connected, exitCode, signalCode, killed }: ChildProcess): boolean {
   return connected && exitCode === null && signalCode === null && !killed;
@@ -201,8 +199,8 @@ function answerOf(
     const onMessage = (answer: Answer) => {
       if (answer.id === question.id) settle(answer);
     };
-    // V8 itself ends a process whose heap is full. SIGKILL without us is someone else's, or the system's where it lacks
-    // memory.
+    // V8 itself ends a process whose heap is full. A SIGKILL not from us is someone else's, or the system's if memory
+    // is short.
     const onExit = (code: number | null, signal: NodeJS.Signals | null) => {
       const isFull = signal === 'SIGABRT' || signal === 'SIGTRAP' || code === 134;
       settle(why ?? (isFull ? outOfMemory(memory) : { ended: String(signal ?? code) }));
@@ -236,23 +234,18 @@ function refused({ path }: SourceFile, { limit, text }: Exceeded): RenderedFile 
 }
 
 function unexpected(): CountersignError {
-  return new CountersignError(
-    'render-failed',
-    'the process that reads manifests gave another answer than it was asked for',
-    {
-      recover: 'retry',
-    },
-  );
+  return new CountersignError('render-failed', 'the process that reads manifests answered a different request', {
+    recover: 'retry',
+  });
 }
 
-// Requests are answered first, and where memory runs out it is this process that the system ends (proc(5),
-// oom_score_adj).
+// Requests are answered first; if memory runs out, the system should kill this process (proc(5), oom_score_adj).
 function goesLast({ pid }: ChildProcess): void {
   if (pid === undefined) return;
   try {
     setPriority(pid, constants.priority.PRIORITY_BELOW_NORMAL);
     if (process.platform === 'linux') writeFileSync(`/proc/${pid}/oom_score_adj`, '1000');
   } catch {
-    // it has ended already, or the system does not let us: it only goes last less
+    // it has exited, or the system refuses: then it only keeps its normal priority
   }
 }

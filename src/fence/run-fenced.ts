@@ -5,10 +5,7 @@ import { dirname, join } from 'node:path';
 import { limitedCommand } from '../model/index.ts';
 import { watchMemory } from './memory.ts';
 
-/**
- * How a program ended. `error` is what it wrote there, or what was done to it; `exceeded` the limit for which it was
- * ended.
- */
+/** Result of a program. `error` is its standard error, or why it was ended; `exceeded` is the limit it exceeded. */
 export type Ran = {
   readonly ok: boolean;
   readonly output: string;
@@ -16,18 +13,18 @@ export type Ran = {
   readonly exceeded?: 'memory' | 'time' | 'size' | undefined;
 };
 
-/** What a program may take: bytes of memory, milliseconds, and bytes of output. */
+/** Limits of a program: bytes of memory, milliseconds, and bytes of output. */
 export type RunLimits = { readonly memory: number; readonly ms: number; readonly size: number };
 
 export type FencedFile = { readonly path: string; readonly content: Uint8Array };
 
-const SHOWN = 4000; // characters kept of what a program complains
-const NOWHERE = 'http://127.0.0.1:9'; // the discard port: nobody answers
+const SHOWN = 4000; // characters kept of a program's error output
+const NOWHERE = 'http://127.0.0.1:9'; // the discard port: no one answers
 
 /**
- * Runs a program in a directory with nothing but these files. It has no settings, no home, no PATH and no proxy that
- * leads anywhere; where the kernel allows it, no network at all. Memory has a hard limit, twice: the kernel refuses
- * more (setrlimit(2), RLIMIT_DATA), and the program and what it started are watched and ended.
+ * Runs a program in a directory that contains only these files. It has no settings, home, PATH or working proxy, and no
+ * network at all if the kernel allows that. Memory is limited twice: the kernel refuses more (setrlimit(2),
+ * RLIMIT_DATA), and a watch ends the program and its children.
  */
 export async function runFenced(
   program: string,
@@ -42,7 +39,7 @@ export async function runFenced(
     mkdirSync(root);
     for (const { path, content } of files) {
       const file = join(root, path);
-      if (!file.startsWith(`${root}/`)) throw new Error(`\`${path}\` leads out of the repository`);
+      if (!file.startsWith(`${root}/`)) throw new Error(`\`${path}\` is outside the repository`);
       mkdirSync(dirname(file), { recursive: true });
       writeFileSync(file, content, { flag: 'wx' });
     }
@@ -61,7 +58,7 @@ export async function runFenced(
       HTTPS_PROXY: NOWHERE,
       ALL_PROXY: NOWHERE,
       NO_PROXY: '',
-      GOMEMLIMIT: String(Math.floor(limits.memory * 0.9)), // collects earlier, instead of being ended
+      GOMEMLIMIT: String(Math.floor(limits.memory * 0.9)), // makes Go collect garbage earlier instead of being killed
       GOMAXPROCS: '2',
       LANG: 'C.UTF-8',
     };
@@ -76,8 +73,8 @@ export async function runFenced(
   }
 }
 
-// A network of its own that leads nowhere; containers may forbid making one, and then the rest of the fence stands
-// alone.
+// A separate network namespace without routes. Containers may forbid creating one; then the rest of the fence must
+// suffice.
 export function withoutNetwork(): readonly string[] {
   if (process.platform !== 'linux') return [];
   const [unshare = '', ...args] = ['/usr/bin/unshare', '--user', '--map-current-user', '--net', '--'];
@@ -101,7 +98,7 @@ function run(
     let exceeded: Ran['exceeded'];
     const end = (why: string, limit: Ran['exceeded']) => {
       if (ended === undefined) [ended, exceeded] = [why, limit];
-      // The whole group: what it may have started goes with it.
+      // The whole process group, including anything the program started.
       if (child.pid !== undefined)
         try {
           process.kill(-child.pid, 'SIGKILL');
@@ -114,7 +111,7 @@ function run(
     const watch = watchMemory(child.pid, memory, () => end(outOfMemory, 'memory'));
     child.stdout.on('data', (chunk: Buffer) => {
       size += chunk.length;
-      if (size > most) end(`it writes more than ${most} bytes`, 'size');
+      if (size > most) end(`it prints more than ${most} bytes`, 'size');
       else out.push(chunk);
     });
     child.stderr.on('data', (chunk: Buffer) => {
@@ -127,7 +124,7 @@ function run(
     child.on('close', (code, signal) => {
       clearTimeout(timer);
       watch.stop();
-      // Go says so, before many lines about where, when the kernel refuses it memory; the system may end it too.
+      // Go reports this, before a long stack trace, if the kernel refuses it memory; the system may also kill it.
       if (
         ended === undefined &&
         code !== 0 &&

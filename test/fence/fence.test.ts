@@ -299,11 +299,11 @@ test('a pin that says too little or too much, another host, and archives that ar
     [{ ...PIN, digest: 'sha256:abc' }, /`digest` is needed/],
     [{ ...PIN, url: 'charts/web' }, /`url` is needed/],
     [{ ...PIN, url: 'https://user:password@registry.example.test/web.tgz' }, /`url` is needed/],
-    [{ ...PIN, version: '1.0.0' }, /`version` is not a key here/],
-    [{ ...PIN, url: 'oci://169.254.169.254/charts/web' }, /charts are not taken from `169\.254\.169\.254`/],
+    [{ ...PIN, version: '1.0.0' }, /`version` is not a known key/],
+    [{ ...PIN, url: 'oci://169.254.169.254/charts/web' }, /charts from `169\.254\.169\.254` are not allowed/],
     [
       { ...PIN, url: 'oci://registry.example.test:444/charts/web' },
-      /charts are not taken from `registry\.example\.test:444`/,
+      /charts from `registry\.example\.test:444` are not allowed/,
     ],
   ] as const) {
     const made = await pinnedMade(archive, pinFile(pin));
@@ -312,7 +312,7 @@ test('a pin that says too little or too much, another host, and archives that ar
   }
   const missing = await pinnedMade(archive, { 'prod.yaml': '' });
   assert.deepEqual(codes(missing), ['helm-missing']);
-  const OUTSIDE = /is no plain file|more than one directory/;
+  const OUTSIDE = /is not a regular file|more than one directory/;
   const data = (text: string) => new TextEncoder().encode(text);
   const chart = { name: 'web/Chart.yaml', data: data('apiVersion: v2\nname: web\nversion: 1.0.0\n') };
   for (const [entries, expected] of [
@@ -328,7 +328,7 @@ test('a pin that says too little or too much, another host, and archives that ar
   symlinkSync('/etc/passwd', join(linked, 'web', 'values.yaml'));
   await assert.rejects(
     pinnedMade(execFileSync('tar', ['-cz', 'web'], { cwd: linked })),
-    /`web\/values\.yaml` in it is no plain file/,
+    /`web\/values\.yaml`, which is not a regular file/,
   );
   await assert.rejects(pinnedMade(data('no archive')), /not a gzipped tar archive/);
   await assert.rejects(pinnedMade(gzipSync(Buffer.alloc(65 * 1024 * 1024))), /at most 64 MiB/);
@@ -422,7 +422,7 @@ test('a Secret that SOPS encrypted and Kustomize renamed opens, and one that it 
     'patches: [{patch: "apiVersion: v1\\nkind: Secret\\nmetadata: {name: database, namespace: shop}\\nstringData: {added: clear}"}]\n';
   await assert.rejects(opened(patch), {
     code: 'decryption-failed',
-    message: /its values are not those of the file it comes from/,
+    message: /its values differ from those in its file/,
   });
 });
 
@@ -445,7 +445,7 @@ test('what helm makes is handed over only up to the limits, with aliases followe
   const before = process.memoryUsage().rss;
   const made = await within({ size: 4 * 1024 * 1024 }, withTemplate(bomb));
   assert.deepEqual([codes(made), made.documents], [['render-too-large'], []], made.violations[0]?.message);
-  assert.match(made.violations[0]?.message ?? '', /what helm makes of `k\/chart` holds more than 4194304 bytes/);
+  assert.match(made.violations[0]?.message ?? '', /the output of helm for `k\/chart` holds more than 4194304 bytes/);
   assert.match(made.violations[0]?.hint ?? '', /spec\.render\.limits\.size/);
   assert.ok(process.memoryUsage().rss - before < 100 * 1024 * 1024);
 });

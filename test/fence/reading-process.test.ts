@@ -159,7 +159,7 @@ test('a process that is ended again and again is an error to try again, never a 
     await assert.rejects(own.files([file('long.yaml', tiny(15_000))], LIMITS, undefined), {
       code: 'render-failed',
       recover: 'retry',
-      message: /ended twice \(SIGKILL\)/,
+      message: /died twice \(SIGKILL\)/,
     });
     assert.equal(killed.size, 2);
   } finally {
