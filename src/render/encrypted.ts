@@ -1,13 +1,12 @@
 import { type RenderedObject, refText, type ValuePath, type Violation } from '../model/index.ts';
 
-/** A value that SOPS encrypted. */
+/** Matches a value encrypted by SOPS. */
 export const ENCRYPTED = /^ENC\[AES256_GCM,/;
 const FIELDS = ['data', 'stringData'];
 
 /**
- * What stands against an object that SOPS encrypted. It is judged as it stands in Git and opened only for the API
- * server, so it must be a Secret, whose values are hidden everywhere, and nothing outside of its values may be
- * encrypted.
+ * Returns the problems of an object encrypted by SOPS. It is judged as it is in Git and decrypted only for the API
+ * server. So it must be a Secret, whose values are hidden everywhere, and nothing but its values may be encrypted.
  * @param canDecrypt whether the environment has keys (`spec.decryption`)
  */
 export function encryptionProblems({ object, ref, source, lineOf }: RenderedObject, canDecrypt: boolean): Violation[] {
@@ -26,23 +25,23 @@ export function encryptionProblems({ object, ref, source, lineOf }: RenderedObje
   const outside = encrypted.find(([field]) => !FIELDS.includes(String(field)));
   if (sops === undefined)
     return refuse(
-      'holds values that SOPS encrypted, but not the keys they are encrypted for',
+      'has values encrypted by SOPS, but not the data keys',
       'keep the key `sops` of the file',
       encrypted[0],
     );
   if (outside !== undefined || ref.kind !== 'Secret')
     return refuse(
-      'is encrypted where only `data` and `stringData` of a Secret may be',
-      "encrypt with `--encrypted-regex '^(data|stringData)$'`, and keep what is secret in Secrets",
+      'is encrypted outside `data` and `stringData` of a Secret',
+      "encrypt with `--encrypted-regex '^(data|stringData)$'`, and keep secret values in Secrets",
       outside,
     );
   if (!canDecrypt)
-    return refuse('is encrypted by SOPS, and this environment has no keys', 'name them in `spec.decryption`');
+    return refuse('is encrypted by SOPS, but this environment has no keys', 'name them in `spec.decryption`');
   const { age, pgp, shamir_threshold: threshold } = sops as Readonly<Record<string, unknown>>;
   if (typeof sops !== 'object' || (!isFilled(age) && !isFilled(pgp)) || threshold !== undefined)
     return refuse(
-      'is encrypted neither for an age key nor for an OpenPGP key',
-      'add one as a recipient; keys of clouds and split keys are not asked for',
+      'is not encrypted for an age key or an OpenPGP key',
+      'add one as a recipient; cloud KMS keys and split keys are not supported',
     );
   return [];
 }

@@ -1,8 +1,7 @@
 /**
- * Takes the files of one directory of a commit, gives the Kubernetes objects they hold, each with file and line.
- * Substitutes declared texts first, so that all of it is about what the cluster is given. Refuses text that is not
- * YAML, documents that are not objects, one object written twice, links and submodules, and more of anything than its
- * limits.
+ * Takes the files of one directory of a commit. Returns the Kubernetes objects in them, each with file and line.
+ * Declared texts are substituted first, so that everything refers to the objects the cluster gets. Refuses invalid
+ * YAML, documents that are not objects, duplicate objects, links and submodules, and anything above its limits.
  */
 export { encryptionProblems } from './encrypted.ts';
 export { KEPT_OF_ALL, Kept } from './kept.ts';

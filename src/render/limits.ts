@@ -1,21 +1,21 @@
 import type { Violation } from '../model/index.ts';
 
-/** The most that one environment may render to, all files together (`spec.render.limits`). */
+/** Limits on the output of one environment, all files together (`spec.render.limits`). */
 export type RenderLimits = {
   readonly objects: number;
-  /** Numbers, texts, truth values, lists and mappings, once aliases are followed. */
+  /** Number of scalars, lists and mappings, with aliases expanded. */
   readonly values: number;
-  /** Bytes of the files read, or characters of what they hold, whichever is more. */
+  /** Bytes of the files read, or characters of their content, whichever is larger. */
   readonly size: number;
 };
 
-/** The same, with what the process that renders may take: bytes of memory, and milliseconds that are left. */
+/** The same limits, with those of the rendering process: bytes of memory, and remaining milliseconds. */
 export type ProcessLimits = RenderLimits & { readonly memory: number; readonly ms: number };
 
-/** What a file, or several, came to. */
+/** Size of one or several files. */
 export type RenderSize = { readonly objects: number; readonly values: number; readonly size: number };
 
-/** Limits of one file, in the same units; larger than any manifest, smaller than what fills a machine. */
+/** Limits of one file, in the same units: larger than any real manifest, smaller than a machine's memory. */
 export const FILE_LIMITS: RenderLimits = { objects: 20_000, values: 1_000_000, size: 32 * 1024 * 1024 };
 
 export const NO_SIZE: RenderSize = { objects: 0, values: 0, size: 0 };
@@ -31,7 +31,10 @@ export function sumOf(sizes: Iterable<RenderSize>): RenderSize {
   return { objects, values, size };
 }
 
-/** The limit that a size exceeds, in words (`more than 20000 objects`), and its name; undefined within all of them. */
+/**
+ * Returns the limit that a size exceeds, as text (`more than 20000 objects`) and by name; undefined if it is within all
+ * of them.
+ */
 export function exceeded(
   size: RenderSize,
   limits: RenderLimits,
@@ -43,8 +46,8 @@ export function exceeded(
 }
 
 /**
- * The refusal of what renders to more than it may; `text` says how much that is, `limit` which key of
- * `spec.render.limits` allows more.
+ * Returns the violation for output above a limit. `text` says how large it is, `limit` which key of
+ * `spec.render.limits` to raise.
  */
 export function tooLarge(what: string, text: string, limit: string, file: string): Violation {
   return {
@@ -56,8 +59,8 @@ export function tooLarge(what: string, text: string, limit: string, file: string
 }
 
 /**
- * Counts values and characters of a document; stops, with what it has, beyond the limits.
- * @param lengthOf characters that a text comes to; those that it has, unless something will stand in its place
+ * Counts values and characters of a document; stops early beyond the limits.
+ * @param lengthOf length of a text after substitution; by default its own length
  */
 export function measure(
   document: unknown,

@@ -31,27 +31,24 @@ import {
 } from './limits.ts';
 import { substitute, substitutedLength } from './substitute.ts';
 
-/** One file of the tree; `mode` as Git writes it. */
+/** One file of the tree; `mode` as in Git. */
 export type SourceFile = { readonly path: string; readonly mode: string; readonly content: Uint8Array };
 
-/** The objects, and what in the files cannot be an object. */
+/** The objects, and the problems found in the files. */
 export type Rendering = {
   readonly objects: readonly RenderedObject[];
   readonly violations: readonly Violation[];
   readonly warnings: readonly Violation[];
 };
 
-/**
- * An object as one process can hand it to another: a `RenderedObject` without the functions that find places in its
- * file.
- */
+/** A `RenderedObject` in transit between processes: without the functions that find places in its file. */
 export type ReadObject = Omit<RenderedObject, 'lineOf' | 'positionOf'> & {
-  /** The document's position in its file, and the object's place in the document (an item of a List). */
+  /** The document's position in its file, and the object's path in the document (for an item of a List). */
   readonly document: number;
   readonly at: ValuePath;
 };
 
-/** What one file holds, as one process can hand it to another. */
+/** Content of one file, in transit between processes. */
 export type ReadFile = {
   readonly objects: readonly ReadObject[];
   readonly violations: readonly Violation[];
@@ -59,18 +56,18 @@ export type ReadFile = {
   readonly size: RenderSize;
 };
 
-/** What one file holds; the same bytes under the same path, with the same texts to substitute, always give the same. */
+/** Content of one file. The same bytes under the same path with the same substitutions always give the same result. */
 export type RenderedFile = Rendering & { readonly size: RenderSize };
 
-/** Texts to put in the place of `${NAME}`; undefined where nothing is substituted. */
+/** Texts that replace `${NAME}`; undefined if nothing is substituted. */
 export type Declared = Readonly<Record<string, string>> | undefined;
 
-const MAX_FILE = 8 * 1024 * 1024; // the API server takes 3 MiB a request; a file may hold several objects
+const MAX_FILE = 8 * 1024 * 1024; // the API server accepts 3 MiB per request; a file may contain several objects
 const LFS = /^version https:\/\/(git-lfs\.github\.com|hawser\.github\.com)\/spec\//;
 const MANIFEST = /\.(ya?ml|json)$/;
 const NOTHING: ReadFile = { objects: [], violations: [], warnings: [], size: NO_SIZE };
 
-/** Reads plain manifests; files of other names are no manifests and are left alone. */
+/** Reads plain manifests. Files with other names are ignored. */
 export function render(files: readonly SourceFile[], declared?: Declared): Rendering {
   return gather(files.map((file) => renderFile(file, declared)));
 }
@@ -80,12 +77,12 @@ export function renderFile(file: SourceFile, declared?: Declared): RenderedFile 
   return withPlaces(file, readFile(file, declared));
 }
 
-/** Whether a file is a manifest by its name and mode, and has to be read. */
+/** Tests whether a file is a manifest, by its name and mode. */
 export function isManifest({ path, mode }: Pick<SourceFile, 'path' | 'mode'>): boolean {
   return MANIFEST.test(path) || !mode.startsWith('100');
 }
 
-/** Reads one file, in a form that another process can be handed. */
+/** Reads one file, in a form that can be sent to another process. */
 function readFile(file: SourceFile, declared?: Declared): ReadFile {
   const refuse = (code: ViolationCode, message: string, hint?: string): ReadFile => ({
     ...NOTHING,
@@ -94,13 +91,13 @@ function readFile(file: SourceFile, declared?: Declared): ReadFile {
   if (file.mode === '120000' || file.mode === '160000')
     return refuse(
       'not-a-file',
-      `\`${file.path}\` is a ${file.mode === '120000' ? 'link' : 'submodule'}, which is not followed`,
+      `\`${file.path}\` is a ${file.mode === '120000' ? 'link' : 'submodule'}, which is not supported`,
     );
   if (!MANIFEST.test(file.path)) return NOTHING;
   if (LFS.test(Buffer.from(file.content.subarray(0, 64)).toString('latin1')))
     return refuse(
       'lfs-pointer',
-      `\`${file.path}\` is a pointer of Git LFS, whose content is not in the repository and was not signed`,
+      `\`${file.path}\` is a Git LFS pointer: its content is not in the repository, so it was not signed`,
       'commit the manifest itself: `git lfs untrack`, then add it again',
     );
   if (file.content.length > MAX_FILE) return unreadable(file.path, `it is larger than ${MAX_FILE} bytes`);
@@ -112,10 +109,7 @@ function readFile(file: SourceFile, declared?: Declared): ReadFile {
   }
 }
 
-/**
- * Reads several files. Once they exceed the limits together, what more they hold is left out: the sum of their sizes
- * tells.
- */
+/** Reads several files. Beyond the limits, further content is omitted; the sum of the sizes shows it. */
 export function readFiles(files: readonly SourceFile[], limits: RenderLimits, declared: Declared): readonly ReadFile[] {
   let size = NO_SIZE;
   let [violations, warnings] = [0, 0];
@@ -128,16 +122,16 @@ export function readFiles(files: readonly SourceFile[], limits: RenderLimits, de
     warnings += read.warnings.length;
     return {
       ...read,
-      // the last says how many there were
+      // the last one has the total
       violations: violations > KEPT_OF_ALL ? read.violations.slice(-1) : read.violations,
       warnings: warnings > KEPT_OF_ALL ? read.warnings.slice(-1) : read.warnings,
     };
   });
 }
 
-/** Adds to what was read of a file the functions that find places in it. */
+/** Adds functions that find places in the file. */
 export function withPlaces({ content }: Pick<SourceFile, 'content'>, { objects, ...rest }: ReadFile): RenderedFile {
-  let found: YamlPlaces | undefined; // asked for few files, and the text is made when it is
+  let found: YamlPlaces | undefined; // used for few files, so the text is decoded on demand
   const places = () => {
     found ??= yamlPlaces(Buffer.from(content).toString('utf8'));
     return found;
@@ -153,17 +147,17 @@ export function withPlaces({ content }: Pick<SourceFile, 'content'>, { objects, 
   };
 }
 
-/** One document that a program made, and the file of the repository that it comes from. */
+/** A document produced by a program, and the repository file it comes from. */
 export type MadeDocument = {
   readonly value: unknown;
   readonly source: SourceLine;
-  /** Of one that SOPS encrypted: every document of that file. */
+  /** If SOPS encrypted it: every document of that file. */
   readonly sealedWith?: readonly OrderedValue[] | undefined;
 };
 
 /**
- * Reads the objects that a program made of the repository's files. Stops once they exceed the limits together: the size
- * tells, and then there are no objects.
+ * Reads the objects a program produced from the repository's files. Stops when they exceed the limits together: then
+ * the size shows it, and there are no objects.
  */
 export function renderMade(
   documents: readonly MadeDocument[],
@@ -187,8 +181,8 @@ export function renderMade(
 }
 
 /**
- * Several files as one set of objects, in which each may stand once; of very many violations and warnings, the first
- * and their count.
+ * Combines several files into one set of objects, in which each may occur once. Only the first violations and warnings
+ * are kept, with their total.
  */
 export function gather(files: readonly RenderedFile[]): Rendering {
   const objects: RenderedObject[] = [];
@@ -220,7 +214,7 @@ function listOf(violations: Kept): readonly Violation[] {
   return violations.list('too-many-violations', 'there are');
 }
 
-/** Scalars that two readers could take differently; what is meant here is what the API server means. */
+/** Warns of scalars that readers interpret differently; here the API server's interpretation counts. */
 function doubts(path: string, text: string): readonly Violation[] {
   if (!/\.ya?ml$/.test(path)) return [];
   const warnings = new Kept(KEPT_OF_FILE);
@@ -240,11 +234,11 @@ function unreadable(file: string, message: string, line = 1): ReadFile {
 
 type Document = Pick<YamlDocument, 'index' | 'value' | 'lineOf' | 'positionOf'> & Pick<MadeDocument, 'sealedWith'>;
 
-/** What is found in a file as it is read. */
+/** Findings collected while a file is read. */
 type Found = { readonly objects: ReadObject[]; readonly violations: Kept };
 
-// Substitution comes first, so that everything else is about the text that the cluster is given. How large that text
-// becomes is measured before it is built: a few bytes may name a declared text many times.
+// Substitution comes first, so that everything else refers to the text the cluster gets. The resulting size is computed
+// before the text is built: a few bytes may refer to a declared text many times.
 function readDocuments(
   file: string,
   documents: readonly Document[],
@@ -270,7 +264,7 @@ function readDocuments(
       found.violations.add(() => undeclared(name, file, document.positionOf(path))),
     );
   });
-  // Only files that SOPS encrypted are spelled out a second time; as they stand, not as substitution left them.
+  // Only files encrypted by SOPS are parsed a second time: as they are in the file, not after substitution.
   let known: readonly OrderedValue[] | undefined;
   const sealed = (): readonly OrderedValue[] => {
     known ??= documents.flatMap((d) => d.sealedWith ?? [orderedValue(d.value, d.positionOf)]);
@@ -291,7 +285,7 @@ function undeclared(name: string, file: string, at: Position): Violation {
     code: 'variable-undeclared',
     message: `\`\${${name}}\` is not declared in \`spec.render.substitute\``,
     source: { file, ...at },
-    hint: `declare it, or write \`$\${${name}}\` for the text itself`,
+    hint: `declare it, or write \`$\${${name}}\` for the literal text`,
   };
 }
 
@@ -312,22 +306,22 @@ function readDocument(
   if (typeof value !== 'object' || value === null || Array.isArray(value))
     return refuse('the document is not a Kubernetes object');
   const { apiVersion, kind, metadata, items } = value as Record<string, unknown>;
-  if (typeof apiVersion !== 'string' || typeof kind !== 'string') return refuse('`apiVersion` and `kind` are needed');
+  if (typeof apiVersion !== 'string' || typeof kind !== 'string') return refuse('`apiVersion` and `kind` are required');
   if (kind === 'List' && Array.isArray(items)) {
     for (const [i, item] of items.entries()) readDocument(file, document, item, [...at, 'items', i], sealed, found);
     return;
   }
   if (apiVersion.startsWith('kustomize.config.k8s.io/'))
-    return refuse('Kustomize files are not rendered; the directory must hold plain manifests');
+    return refuse('Kustomize files are not rendered; the directory must contain plain manifests');
   const { name, namespace } = (typeof metadata === 'object' && metadata !== null ? metadata : {}) as Record<
     string,
     unknown
   >;
-  if (typeof name !== 'string' || name === '') return refuse('`metadata.name` is needed', ['metadata']);
+  if (typeof name !== 'string' || name === '') return refuse('`metadata.name` is required', ['metadata']);
   if (namespace !== undefined && typeof namespace !== 'string')
     return refuse('`metadata.namespace` must be text', ['metadata', 'namespace']);
   if (forbiddenMark(metadata))
-    return refuse('labels and annotations under `countersign.dev/` are written by Countersign alone', [
+    return refuse('labels and annotations under `countersign.dev/` are reserved for Countersign', [
       'metadata',
       'annotations',
     ]);
@@ -335,9 +329,9 @@ function readDocument(
   if ([apiVersion, kind, ref.namespace, name].some((text) => ENCRYPTED.test(text)))
     return void found.violations.add(() => ({
       code: 'cannot-be-decrypted',
-      message: `\`${file}\`: the document is encrypted where only \`data\` and \`stringData\` of a Secret may be`,
+      message: `\`${file}\`: the document is encrypted outside \`data\` and \`stringData\` of a Secret`,
       source: { file, line: document.lineOf(at) },
-      hint: "encrypt with `--encrypted-regex '^(data|stringData)$'`, and keep what is secret in Secrets",
+      hint: "encrypt with `--encrypted-regex '^(data|stringData)$'`, and keep secret values in Secrets",
     }));
   const wrong = identityProblem(ref);
   if (wrong !== undefined) return refuse(wrong.message, wrong.path);
@@ -347,12 +341,12 @@ function readDocument(
   found.objects.push({ object, ref, source, digest: digestOf(object), document: document.index, at, ...encrypted });
 }
 
-// Kinds and names become parts of addresses of the API server and keys of what is owned. The grammars are Kubernetes'
-// own (apimachinery, IsDNS1123Subdomain, IsDNS1035Label, ValidatePathSegmentName); one text must not be two identities.
+// Kinds and names become parts of API server paths and keys of owned objects. The grammars are Kubernetes' own
+// (apimachinery, IsDNS1123Subdomain, IsDNS1035Label, ValidatePathSegmentName). One text must not be two identities.
 const API_VERSION = /^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?\/)?[a-z]([a-z0-9-]{0,61}[a-z0-9])?$/;
 const KIND = /^[A-Za-z]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$/;
 const NAMESPACE = /^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)?$/;
-// a segment of a path; RBAC has names with spaces and letters of any language
+// a path segment; RBAC has names with spaces and letters of any language
 const NAME = /^(?!\.{1,2}$)[^/%\p{Cc}\p{Cf}\p{Zl}\p{Zp}]{1,253}$/u;
 
 function identityProblem({
@@ -362,17 +356,17 @@ function identityProblem({
   name,
 }: ObjectRef): { message: string; path: ValuePath } | undefined {
   if (!API_VERSION.test(apiVersion))
-    return { message: '`apiVersion` is not `VERSION` or `GROUP/VERSION`', path: ['apiVersion'] };
-  if (!KIND.test(kind)) return { message: '`kind` is not a kind of the Kubernetes API', path: ['kind'] };
+    return { message: '`apiVersion` must be `VERSION` or `GROUP/VERSION`', path: ['apiVersion'] };
+  if (!KIND.test(kind)) return { message: '`kind` is not a valid kind of the Kubernetes API', path: ['kind'] };
   if (!NAMESPACE.test(namespace))
-    return { message: '`metadata.namespace` is not a name of a namespace', path: ['metadata', 'namespace'] };
+    return { message: '`metadata.namespace` is not a valid namespace name', path: ['metadata', 'namespace'] };
   if (!NAME.test(name))
-    return { message: '`metadata.name` is not a name of the Kubernetes API', path: ['metadata', 'name'] };
+    return { message: '`metadata.name` is not a valid name of the Kubernetes API', path: ['metadata', 'name'] };
   return undefined;
 }
 
-// A stamp, our label or a break-glass annotation from the repository would claim what only the gate and the ledger can
-// say.
+// A stamp, our label or a break-glass annotation in the repository would claim something only the gate and the ledger
+// may state.
 function forbiddenMark(metadata: unknown): boolean {
   const { annotations, labels } = (metadata ?? {}) as { annotations?: unknown; labels?: unknown };
   const keys = (value: unknown) => (typeof value === 'object' && value !== null ? Object.keys(value) : []);

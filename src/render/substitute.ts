@@ -2,13 +2,13 @@ import type { ValuePath } from '../model/index.ts';
 
 const REFERENCE = /\$(\$?)\{([A-Za-z_][A-Za-z0-9_]*)\}/g;
 
-/** Called for each reference to a name that is not declared. */
+/** Called for each reference to an undeclared name. */
 type Missing = (name: string, path: ValuePath) => void;
 
 /**
- * Puts declared texts in the place of `${NAME}` in the values of a document, before anything else is read of it: its
- * kind, names and namespace are those of the final text. Keys, and CustomResourceDefinitions (kustomize-controller
- * 1694), are left as they are.
+ * Replaces `${NAME}` in the values of a document with declared texts, before anything else reads it. So kind, names and
+ * namespace are those of the final text. Keys, and CustomResourceDefinitions (kustomize-controller 1694), stay as they
+ * are.
  */
 export function substitute(document: unknown, declared: Readonly<Record<string, string>>, missing: Missing): unknown {
   return replaced(document, declared, [], missing);
@@ -61,8 +61,8 @@ function replacedText(
   });
 }
 
-// A whole document, or an item of a List, whose kind in the final text is a definition; its schema may hold `${…}` of
-// its own.
+// A whole document, or an item of a List, that is a CustomResourceDefinition after substitution; its schema may contain
+// its own `${…}`.
 function isDefinitionAt(value: object, declared: Readonly<Record<string, string>>, path: ValuePath): boolean {
   const isObject =
     path.length === 0 ||

@@ -131,7 +131,7 @@ test('a doubtful spelling in a Secret is told by its place alone', () => {
   ]);
   assert.deepEqual(
     warnings.map((w) => [w.code, w.message, w.source?.line]),
-    [['yaml-ambiguous', 'this value is one thing to the API server, and another elsewhere', 5]],
+    [['yaml-ambiguous', 'the API server and other readers disagree about this value', 5]],
   );
 });
 
