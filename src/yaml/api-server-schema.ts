@@ -10,9 +10,9 @@ import {
   nullYaml11Tag,
 } from 'js-yaml';
 
-// The API server and kubectl read YAML with sigs.k8s.io/yaml, whose scalars are neither those of YAML 1.1 nor of 1.2:
-// words of 1.1, numbers as Go's `strconv` reads them once underscores are gone, dates as text. Held against kubectl by
-// a test.
+// The API server and kubectl read YAML with sigs.k8s.io/yaml, whose scalars follow neither YAML 1.1 nor 1.2. It uses
+// the words of 1.1, reads numbers like Go's `strconv` without underscores, and keeps dates as text. A test compares
+// this with kubectl.
 
 const DIGITS = [...'-+0123456789'];
 
@@ -25,8 +25,8 @@ class Float {
 }
 
 /**
- * What Go's `strconv.ParseInt(text, 0, 64)` and `ParseUint` make of a scalar; a `bigint` where JavaScript cannot hold
- * it.
+ * Reads a scalar like Go's `strconv.ParseInt(text, 0, 64)` and `ParseUint`. Returns a `bigint` if a JavaScript number
+ * cannot hold it.
  */
 export function serverInteger(source: string): number | bigint | undefined {
   const plain = source.replaceAll('_', '');
@@ -35,11 +35,11 @@ export function serverInteger(source: string): number | bigint | undefined {
   if (octal === null && !/^(0|[1-9][0-9]*|0[xX][0-9a-fA-F]+|0[bB][01]+)$/.test(body)) return undefined;
   const size = BigInt(octal === null ? body : `0o${octal[1]}`);
   const value = sign === '-' ? -size : size;
-  if (value < -(2n ** 63n) || value >= 2n ** 64n) return undefined; // Go takes it for a float
+  if (value < -(2n ** 63n) || value >= 2n ** 64n) return undefined; // Go reads it as a float
   return value >= BigInt(Number.MIN_SAFE_INTEGER) && value <= BigInt(Number.MAX_SAFE_INTEGER) ? Number(value) : value;
 }
 
-/** What it makes of a scalar that is no integer; infinity where that was written. */
+/** Reads a scalar that is not an integer; returns infinity if that was written. */
 export function serverFloat(source: string): number | undefined {
   const infinite = /^([-+]?)\.(inf|Inf|INF)$/.exec(source);
   if (infinite !== null) return infinite[1] === '-' ? Number.NEGATIVE_INFINITY : Number.POSITIVE_INFINITY;
@@ -47,8 +47,8 @@ export function serverFloat(source: string): number | undefined {
   const plain = source.startsWith('.') ? source : source.replaceAll('_', '');
   if (!/^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$/.test(plain)) return undefined;
   const value = Number(plain);
-  if (!Number.isFinite(value)) return undefined; // too large is text
-  return value === 0 ? 0 : value; // JSON knows no negative zero
+  if (!Number.isFinite(value)) return undefined; // too large: stays text
+  return value === 0 ? 0 : value; // JSON has no negative zero
 }
 
 const integerTag = defineScalarTag<number | bigint>('tag:yaml.org,2002:int', {
@@ -68,7 +68,7 @@ const floatTag = defineScalarTag<Float>('tag:yaml.org,2002:float', {
   identify: () => false,
 });
 
-/** The value itself, where it was kept apart. */
+/** Returns the value itself if it was wrapped. */
 export function plainValue(value: unknown): unknown {
   return value instanceof Float ? value.value : value;
 }
@@ -81,13 +81,13 @@ const sequenceTag = defineSequenceTag<unknown[], unknown[]>('tag:yaml.org,2002:s
   identify: Array.isArray,
 });
 
-// Keys are text in JSON: `8080: x` is `"8080": x` to everybody. What becomes of a fraction, of nothing or of a number
-// beyond 2^53 is a matter of luck.
+// Keys are text in JSON: every reader takes `8080: x` as `"8080": x`. For fractions, null and numbers beyond 2^53,
+// readers differ.
 function nameOf(key: unknown): string | undefined {
   return typeof key === 'string' || typeof key === 'boolean' || typeof key === 'number' ? String(key) : undefined;
 }
 
-/** Readers differ on whether a merge wins over a key that stands before it. */
+/** Thrown if a merge follows a key it also contains: readers differ on which of them wins. */
 export class MergeConflict extends Error {}
 
 /** Returns the schema of scalars as the API server reads them, for one text: it keeps which keys came by merges. */

@@ -1,7 +1,7 @@
 /**
- * Takes YAML text, gives its documents as JSON values with the line of every value. Reads as the Kubernetes API
- * server's own reader does (YAML 1.1 words for booleans, octal numbers, merges; dates stay text). Refuses duplicate
- * keys, more aliases than a person writes, deep nesting and what JSON cannot hold.
+ * Takes YAML text. Returns its documents as JSON values, with the line of every value. It reads like the Kubernetes API
+ * server (YAML 1.1 words for booleans, octal numbers, merges; dates stay text). Refuses duplicate keys, excessive
+ * aliases, deep nesting and values JSON cannot hold.
  */
 export {
   type Ambiguity,

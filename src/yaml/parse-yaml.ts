@@ -10,8 +10,8 @@ import {
 } from './api-server-schema.ts';
 
 /**
- * One document: its position among all documents of the text, its value, the line it starts on, and the place of any
- * value in it (or of its nearest written parent).
+ * One document: its position among all documents of the text, its value, its first line, and the place of any value in
+ * it (or of its nearest written parent).
  */
 export type YamlDocument = {
   readonly index: number;
@@ -21,10 +21,10 @@ export type YamlDocument = {
   readonly positionOf: (path: ValuePath) => Position;
 };
 
-/** A scalar that readers take differently: as the API server does, and as one that follows YAML 1.2 does. */
+/** A scalar that readers interpret differently: the API server, and a reader that follows YAML 1.2. */
 export type Ambiguity = Position & { readonly message: string; readonly hint: string };
 
-/** Text that is not YAML we take; `line` counts from 1. */
+/** Thrown for text that is not supported YAML; `line` counts from 1. */
 export class YamlError extends Error {
   readonly line: number;
   constructor(message: string, line: number) {
@@ -36,12 +36,12 @@ export class YamlError extends Error {
 
 const MAX_DEPTH = 100; // deeper than any real manifest, shallower than any stack
 const MAX_ALIASES = 1000;
-const MAX_EXPANDED = 1_000_000; // values after aliases are followed: a billion-laughs file has far more
-const PLAIN = 1; // js-yaml's style of a scalar without quotes
+const MAX_EXPANDED = 1_000_000; // values after aliases are expanded: a billion-laughs file has far more
+const PLAIN = 1; // js-yaml's style of an unquoted scalar
 
 /**
- * Reads every document of the text, empty ones left out; with `words: false`, `yes` and its like are text. Throws a
- * `YamlError` that names the line.
+ * Parses every document of the text and omits empty ones. With `words: false`, `yes` and similar words are text. Throws
+ * a `YamlError` that names the line.
  */
 export function parseYaml(text: string, options: { readonly words?: boolean } = {}): YamlDocument[] {
   try {
@@ -55,7 +55,7 @@ export function parseYaml(text: string, options: { readonly words?: boolean } = 
     const starts = documentStarts(events);
     const lines = lineStarts(text);
     const at = yamlPlaces(text);
-    const budget = { left: MAX_EXPANDED }; // of all documents together
+    const budget = { left: MAX_EXPANDED }; // for all documents together
     return values.flatMap((value, index) => {
       if (value === null || value === undefined) return [];
       const refuse = (message: string, path: ValuePath) => new YamlError(message, at.within(index, path).line);
@@ -73,7 +73,8 @@ export function parseYaml(text: string, options: { readonly words?: boolean } = 
   } catch (thrown) {
     if (thrown instanceof MergeConflict)
       throw new YamlError(
-        `\`<<\` stands after \`${thrown.message}\`, which it has too, and readers differ on which of them wins; put \`<<\` first`,
+        `\`<<\` follows \`${thrown.message}\`, which it also contains, ` +
+          'and readers differ on which wins; put `<<` first',
         lineAt(lineStarts(text), Math.max(0, text.search(/<<["']?\s*:/))),
       );
     if (thrown instanceof YAMLException) throw new YamlError(reasonOf(thrown), (thrown.mark?.line ?? 0) + 1);
@@ -81,7 +82,9 @@ export function parseYaml(text: string, options: { readonly words?: boolean } = 
   }
 }
 
-/** Finds places in a text that `parseYaml` took. `index` is a document's position among all documents of the text. */
+/**
+ * Finds places in a text that `parseYaml` accepted. `index` is a document's position among all documents of the text.
+ */
 export type YamlPlaces = {
   /** The place of a value, or of its nearest written parent. */
   readonly within: (index: number, path: ValuePath) => Position;
@@ -89,9 +92,7 @@ export type YamlPlaces = {
   readonly start: (index: number) => Position;
 };
 
-/**
- * Finds places in a text again, without holding more than the text: they are asked for few values, and worked out then.
- */
+/** Finds places in a text on demand, holding only the text: few of them are ever needed. */
 export function yamlPlaces(text: string): YamlPlaces {
   let located = new WeakRef<readonly Place[]>([]);
   const places = (): readonly Place[] => {
@@ -112,8 +113,8 @@ export function yamlPlaces(text: string): YamlPlaces {
 }
 
 /**
- * Scalars without quotes that mean one thing to the API server, whose reader follows YAML 1.1, and another to a reader
- * that follows YAML 1.2: `yes`, `on`, `010`, `1_000`, `12:30`. Text that does not parse has none.
+ * Returns unquoted scalars that mean one thing to the API server, whose reader follows YAML 1.1, and another to a YAML
+ * 1.2 reader: `yes`, `on`, `010`, `1_000`, `12:30`. Text that does not parse has none.
  */
 export function ambiguities(text: string): Ambiguity[] {
   if (!SUSPECT.test(text)) return [];
@@ -132,13 +133,13 @@ export function ambiguities(text: string): Ambiguity[] {
     const at = Math.max(event.valueStart, 0);
     if (doubt === undefined) return [];
     const message = secret
-      ? 'this value is one thing to the API server, and another elsewhere'
+      ? 'the API server and other readers disagree about this value'
       : `\`${scalar}\` is ${doubt.here} to the API server, and ${doubt.elsewhere} elsewhere`;
-    return [{ ...positionAt(lines, at), message, hint: 'put it in quotes, or write what is meant' }];
+    return [{ ...positionAt(lines, at), message, hint: 'put it in quotes, or write the intended value' }];
   });
 }
 
-// What is in a Secret is not told, not even where it is in doubt.
+// Values of a Secret are never shown, not even ambiguous ones.
 const SECRET = /\bkind["']?\s*:\s*["']?Secret\b/;
 const SUSPECT =
   /(^|[\s:,[{-])(y|n|yes|no|on|off|[+-]?0[0-7_box]|[+-]?[\d.]*\d(e[+-]?\d*)?_|[+-]_\d|[+-]?\d+(:[0-5]?\d)+)/im;
@@ -151,7 +152,7 @@ function doubtOf(scalar: string): { here: string; elsewhere: string } | undefine
   if (/^[+-]?[1-9]\d*(:[0-5]?\d)+$/.test(scalar))
     return {
       here: `the text "${scalar}"`,
-      elsewhere: 'a number to base 60, to a reader that follows YAML 1.1 to the letter',
+      elsewhere: 'a base-60 number to a strict YAML 1.1 reader',
     };
   const here = serverInteger(scalar) ?? serverFloat(scalar);
   const elsewhere = coreNumber(scalar);
@@ -248,7 +249,7 @@ function find(root: Place, path: ValuePath): Position {
 
 type Refuse = (message: string, path: ValuePath) => YamlError;
 
-// What JSON cannot hold is refused.
+// Values that JSON cannot hold are refused.
 function check(value: unknown, path: (string | number)[], refuse: Refuse): void {
   if (typeof value === 'object' && value !== null) {
     const entries: Iterable<[string | number, unknown]> = Array.isArray(value)
@@ -268,14 +269,13 @@ function scalar(value: unknown, path: ValuePath, refuse: Refuse): unknown {
   if (value === null || typeof value === 'string' || typeof value === 'number' || typeof value === 'boolean')
     return value;
   if (typeof value === 'bigint')
-    throw refuse('a whole number beyond 2^53 would not stay what it is; put it in quotes', path);
+    throw refuse('a whole number beyond 2^53 would lose precision; put it in quotes', path);
   throw refuse(`a value of type ${typeof value} has no JSON form`, path);
 }
 
-// Aliases become copies, so that no two places share an object; as many as a bomb makes are refused.
+// Aliases become copies, so that no two places share an object; a number only a bomb would have is refused.
 function unshared(value: unknown, budget: { left: number }, path: ValuePath, refuse: Refuse): unknown {
-  if (path.length > MAX_DEPTH)
-    throw refuse(`values are nested more than ${MAX_DEPTH} deep once aliases are followed`, []);
+  if (path.length > MAX_DEPTH) throw refuse(`values are nested more than ${MAX_DEPTH} deep with aliases expanded`, []);
   if (--budget.left < 0) throw refuse('aliases expand to more values than any manifest has', path);
   if (Array.isArray(value)) return value.map((item, i) => unshared(item, budget, [...path, i], refuse));
   if (typeof value === 'object' && value !== null)
@@ -309,7 +309,7 @@ function reasonOf({ reason }: YAMLException): string {
   return reason.startsWith('nesting exceeded') ? `values are nested more than ${MAX_DEPTH} deep` : reason;
 }
 
-/** A value as YAML that people read: block style, keys in their own order, long texts not folded. */
+/** Writes a value as readable YAML: block style, original key order, long texts not folded. */
 export function printYaml(value: unknown): string {
   return dump(value, { lineWidth: -1, noRefs: true });
 }
