@@ -2,21 +2,21 @@ import { createHash, timingSafeEqual } from 'node:crypto';
 import express, { type ErrorRequestHandler, type Express } from 'express';
 import { messageOf } from '../model/index.ts';
 
-/** What takes audit events in, and answers once what has to be recorded is. */
+/** Takes in audit events and resolves once everything required is recorded. */
 export type TakeEvents = (events: readonly unknown[]) => Promise<void>;
 
-// a batch of the API server is at most 10 MiB by default (--audit-webhook-batch-max-size events)
+// a batch of the API server has at most 10 MiB by default (--audit-webhook-batch-max-size events)
 const MAX_BODY = '32mb';
 
 /**
- * `POST /audit` for the API server's audit webhook backend (audit.k8s.io/v1 EventList). Only whoever has the token is
- * heard. An answer other than 200 makes the API server send the batch again.
+ * Adds `POST /audit` for the API server's audit webhook backend (audit.k8s.io/v1 EventList). It requires the token. Any
+ * answer other than 200 makes the API server send the batch again.
  */
 export function addAuditEndpoint(app: Express, token: string, take: TakeEvents, warn: (message: string) => void): void {
   const wanted = digest(`Bearer ${token}`);
   app.post('/audit', (request, response, next) => {
     if (timingSafeEqual(digest(request.headers.authorization ?? ''), wanted)) return next();
-    response.status(401).type('text').send('the audit endpoint needs its token\n');
+    response.status(401).type('text').send('the audit endpoint requires its token\n');
   });
   app.post('/audit', express.json({ limit: MAX_BODY, type: () => true }), async (request, response) => {
     const { kind, apiVersion, items } = (request.body ?? {}) as {
@@ -33,7 +33,7 @@ export function addAuditEndpoint(app: Express, token: string, take: TakeEvents, 
       response.status(200).type('text').send('ok\n');
     } catch (thrown) {
       const isInput = thrown instanceof TypeError;
-      warn(`audit events could not be taken in: ${messageOf(thrown)}`);
+      warn(`cannot take in audit events: ${messageOf(thrown)}`);
       response
         .status(isInput ? 400 : 503)
         .type('text')

@@ -4,32 +4,32 @@ import type { CertificateSource } from './serving-certificate.ts';
 
 type Log = { info(fields: object, message: string): void; error(fields: object, message: string): void };
 
-/** What a server shows and asks for; all PEM. */
+/** Certificates and keys a server uses; all PEM. */
 export type Identity = {
   readonly cert: string;
   readonly key: string;
-  /** The authority that a client’s certificate must come from; without it none is asked for. */
+  /** The authority that must have issued a client certificate; without it, none is requested. */
   readonly clientCa: string | undefined;
 };
 
 export type KeeperOptions = {
   /**
-   * Certificates (PEM) of the authority that the API server's client certificate must come from; without it none is
-   * asked for.
+   * Certificates (PEM) of the authority that must have issued the API server's client certificate; without it, none is
+   * requested.
    */
   readonly clientCa?: (() => string) | undefined;
   readonly log: Log;
-  /** Hears of a newer certificate before it is served, so that whoever trusts by its authority learns of that first. */
+  /** Called with a newer certificate before it is served, so that clients trust its authority first. */
   readonly renewed: (certificates: Certificates) => Promise<void>;
-  /** Has it served. */
+  /** Starts serving it. */
   readonly serve: (identity: Identity) => Promise<void>;
   readonly lookMs?: number;
 };
 
-const LOOK_MS = 30_000; // a mounted Secret is renewed within a minute or so
+const LOOK_MS = 30_000; // a mounted Secret is updated within about a minute
 const SPREAD_MS = 2000; // the API server reads a changed configuration within a second
 
-/** Looks for a newer certificate, and has it served between two connections. */
+/** Looks for a newer certificate and starts serving it for new connections. */
 export class CertificateKeeper {
   readonly #source: CertificateSource;
   readonly #options: KeeperOptions;
@@ -46,12 +46,12 @@ export class CertificateKeeper {
     this.#timer = setInterval(() => void this.look(), options.lookMs ?? LOOK_MS).unref();
   }
 
-  /** Throws as the source does where there is no certificate to begin with. */
+  /** Throws like the source if there is no certificate to begin with. */
   static async open(source: CertificateSource, options: KeeperOptions): Promise<CertificateKeeper> {
     return new CertificateKeeper(source, await source(new Date()), options);
   }
 
-  /** What clients are to trust the server by (PEM). */
+  /** Certificates by which clients trust the server (PEM). */
   get ca(): string {
     return this.#served.ca;
   }
@@ -62,8 +62,8 @@ export class CertificateKeeper {
   }
 
   /**
-   * Takes a newer certificate, where there is one. What cannot be read is told, and the one before goes on being
-   * served.
+   * Switches to a newer certificate if there is one. If it cannot be read, that is logged and the previous one stays in
+   * use.
    */
   look(): Promise<void> {
     this.#turn = this.#turn.then(() => this.#look());
@@ -86,9 +86,9 @@ export class CertificateKeeper {
       await serve({ cert: newest.cert, key: newest.key, clientCa });
       this.#served = newest;
       this.#clientCa = clientCa;
-      log.info({}, 'the webhook’s certificate is a newer one');
+      log.info({}, 'the webhook has a new certificate');
     } catch (thrown) {
-      log.error({}, `the webhook’s certificate could not be renewed, and the one before stays: ${messageOf(thrown)}`);
+      log.error({}, `cannot renew the webhook’s certificate, the previous one stays in use: ${messageOf(thrown)}`);
     }
   }
 }

@@ -1,4 +1,4 @@
-import 'reflect-metadata'; // @peculiar/x509 needs it loaded first
+import 'reflect-metadata'; // @peculiar/x509 requires this import first
 import { webcrypto } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { isIP } from 'node:net';
@@ -14,7 +14,7 @@ import {
   X509CertificateGenerator,
 } from '@peculiar/x509';
 
-/** A server certificate with its key and the CA that clients trust it by; all PEM. */
+/** A server certificate with its key and the CA that clients trust; all PEM. */
 export type Certificates = { readonly cert: string; readonly key: string; readonly ca: string };
 
 const DAY_MS = 86_400_000;
@@ -23,14 +23,14 @@ const RENEW_BEFORE_DAYS = 30;
 const ALGORITHM = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' } as const;
 
 /**
- * The certificate of the webhook for a host, kept in a directory and made anew when it is missing, for another host
- * or within 30 days of its end. Its CA signs this one certificate and its key is thrown away, so it can sign no other.
+ * Returns the webhook's certificate for a host, stored in a directory. It is recreated if it is missing, for a
+ * different host, or within 30 days of expiry. Its CA signs only this certificate: the CA key is discarded.
  */
 export async function makeCertificates(directory: string, host: string, now: Date): Promise<Certificates> {
   const kept = readCertificates(directory, host, now);
   if (kept !== undefined) return kept;
   const made = await generateCertificates(host, now);
-  mkdirSync(directory, { recursive: true, mode: 0o700 }); // perhaps the first in the data directory
+  mkdirSync(directory, { recursive: true, mode: 0o700 }); // may be the first write to the data directory
   writeFileSync(join(directory, 'tls.key'), made.key, { mode: 0o600 });
   writeFileSync(join(directory, 'tls.crt'), made.cert);
   writeFileSync(join(directory, 'ca.crt'), made.ca);
@@ -45,7 +45,7 @@ function readCertificates(directory: string, host: string, now: Date): Certifica
   return isUsable(read, host, now) ? read : undefined;
 }
 
-/** Whether a certificate is for a host and has more than 30 days to go. */
+/** Tests whether a certificate is for a host and valid for more than 30 days. */
 export function isUsable({ cert }: Certificates, host: string, now: Date): boolean {
   try {
     const parsed = new X509Certificate(cert);
@@ -58,7 +58,7 @@ export function isUsable({ cert }: Certificates, host: string, now: Date): boole
   }
 }
 
-/** A new certificate for a host, with an authority of its own whose key is thrown away. */
+/** Creates a certificate for a host, with its own authority, whose key is discarded. */
 export async function generateCertificates(host: string, now: Date): Promise<Certificates> {
   const caKeys = await webcrypto.subtle.generateKey(ALGORITHM, true, ['sign', 'verify']);
   const keys = await webcrypto.subtle.generateKey(ALGORITHM, true, ['sign', 'verify']);
@@ -90,7 +90,9 @@ export async function generateCertificates(host: string, now: Date): Promise<Cer
     ],
   });
   const der = Buffer.from(await webcrypto.subtle.exportKey('pkcs8', keys.privateKey));
-  const key = `-----BEGIN PRIVATE KEY-----\n${(der.toString('base64').match(/.{1,64}/g) ?? []).join('\n')}\n-----END PRIVATE KEY-----\n`;
+  const key =
+    '-----BEGIN PRIVATE KEY-----\n' +
+    `${(der.toString('base64').match(/.{1,64}/g) ?? []).join('\n')}\n-----END PRIVATE KEY-----\n`;
   return { cert: `${cert.toString('pem')}\n`, key, ca: `${ca.toString('pem')}\n` };
 }
 

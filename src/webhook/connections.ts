@@ -3,44 +3,44 @@ import type { Server as TlsServer } from 'node:https';
 import type { Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 
-/**
- * How many connections a server holds, how many of them one source may have, and how long one answer may take
- * (milliseconds).
- */
+/** Limits on connections in total and per source, and on the time of one answer (milliseconds). */
 export type ConnectionLimits = { readonly total: number; readonly perSource: number; readonly answerMs: number };
 
 /**
- * For servers that anyone in the cluster may reach: an API server has some dozens of connections, and as many as it has
- * requests.
+ * For servers that anyone in the cluster can reach: an API server has some dozens of connections, at most one per
+ * request.
  */
 const CONNECTION_LIMITS: ConnectionLimits = { total: 1000, perSource: 500, answerMs: 15_000 };
 
-/** How far a connection has come. */
+/** State of a connection. */
 type Stage = 'silent' | 'secured' | 'sending' | 'idle' | 'answering';
 
-const UNPROVEN: readonly Stage[] = ['silent', 'secured', 'sending']; // that were never answered, or ask again
-const ROOM = 0.25; // of the total, for those: a newcomer needs time for TLS and its request
+// connections that were never answered, or have a new request
+const UNPROVEN: readonly Stage[] = ['silent', 'secured', 'sending'];
+const ROOM = 0.25; // share of the total for those: a newcomer needs time for TLS and its request
 const LOOK_MS = 2000;
 
 type Connection = { readonly socket: Socket; readonly source: Source; stage: Stage; since: number; open: number };
 
-/** Where connections come from: those that may be ended, by stage, each in the order in which they came to it. */
+/** A source of connections, with those that may be ended, by stage, in order of arrival there. */
 type Source = { readonly address: string; readonly stages: Readonly<Record<Stage, Set<Connection>>>; count: number };
 
 /**
- * Holds connections to a limit by ending another one for each that comes. While more than a quarter wait to be
- * answered, one of those goes, otherwise one that was answered and is idle; of the source that has most of them, the
- * oldest. So whoever opens many takes the place of his own, whatever they say, and the newcomer, which may be the API
- * server, is never the one that goes. A request that is being answered is left alone for as long as an answer may take;
- * one that is sent before the last was answered ends its connection, as does a client that does not read.
- * `maxConnections` of node:net would turn the newcomer away instead.
+ * Limits connections by ending an old one for each new one. If more than a quarter wait for an answer, one of those
+ * ends, otherwise one that was answered and is idle. It is the oldest of the source with the most such connections. So
+ * a client that opens many only displaces its own, whatever it sends, and the newcomer, which may be the API server,
+ * always stays.
+ *
+ * A request being answered is left alone for the maximum answer time. A request sent before the last was answered ends
+ * its connection, and so does a client that does not read. `maxConnections` of node:net would reject the newcomer
+ * instead.
  */
 export function guardConnections(server: PlainServer | TlsServer, limits: ConnectionLimits = CONNECTION_LIMITS): void {
   const connections = new Connections(limits);
-  // nothing read and nothing written: only `keepAliveTimeout` is longer, between requests
+  // nothing read and nothing written; only `keepAliveTimeout`, between requests, is longer
   server.timeout = limits.answerMs;
   server.on('connection', (socket: Socket) => connections.take(socket));
-  // Over TLS, requests come on another socket than the one that was accepted.
+  // With TLS, requests arrive on a different socket than the accepted one.
   server.on('secureConnection', (secured: TLSSocket) => connections.secured(secured));
   server.prependListener('request', (request: IncomingMessage, response: ServerResponse) => {
     connections.begin(request.socket);
@@ -68,7 +68,7 @@ class Connections {
     this.#sources.set(address, source);
     const connection: Connection = { socket, source, stage: 'silent', since: performance.now(), open: 0 };
     this.#bySocket.set(socket, connection);
-    // `secureConnection` gives no way back to this socket; both have the same peer.
+    // `secureConnection` does not give the accepted socket; both have the same peer.
     const peer = peerOf(socket);
     this.#byPeer.set(peer, connection);
     source.stages.silent.add(connection);
@@ -108,7 +108,7 @@ class Connections {
     if (connection !== undefined && --connection.open === 0) this.#move(connection, 'idle');
   }
 
-  /** Ends what has been answered for longer than any answer takes: its client does not read. */
+  /** Ends connections whose answer takes longer than the limit: their client does not read. */
   endLate(): void {
     const latest = performance.now() - this.#limits.answerMs;
     for (const { stages } of this.#sources.values())
@@ -118,7 +118,7 @@ class Connections {
       }
   }
 
-  // To the end of its stage: in each, the one that came to it first is the first to go.
+  // Appended to its stage: in each stage, the earliest arrival goes first.
   #move(connection: Connection, stage: Stage): void {
     const { stages } = connection.source;
     if (!stages[connection.stage].delete(connection)) return; // it has ended
@@ -140,7 +140,7 @@ class Connections {
     for (const stages of [first, UNPROVEN, ['idle'] as const]) {
       const connection = oldestOfMost(sources, stages, newcomer);
       if (connection === undefined) continue;
-      this.#forget(connection); // at once: its end is told later, and the next newcomer must not count it
+      this.#forget(connection); // right away: its end event comes later, and the next newcomer must not count it
       end(connection);
       return;
     }
@@ -148,7 +148,7 @@ class Connections {
   }
 }
 
-// Of sources that have as many, the one that came last: an API server was there before.
+// Among sources with equally many, the latest: an API server was there before.
 function oldestOfMost(
   sources: readonly Source[],
   stages: readonly Stage[],

@@ -1,9 +1,7 @@
-const BUSY = 20; // requests within a second: what people and controllers ask in an ordinary minute is far less
+const BUSY = 20; // requests per second: far above what people and controllers send in an ordinary minute
 const WITHIN_MS = 1000;
 
-/**
- * Whether others are asking the webhook so often that the gate's own writes, which can wait, should make room for them.
- */
+/** Tells whether the webhook is so busy that the gate's own writes, which can wait, should make room. */
 export class Demand {
   /** Accounts whose requests are the gate's own. */
   ours: ReadonlySet<string> = new Set();
@@ -11,12 +9,12 @@ export class Demand {
   readonly #latest: number[] = Array.from({ length: BUSY }, () => Number.NEGATIVE_INFINITY);
   #next = 0;
 
-  /** `clock` gives milliseconds that only go forward. */
+  /** `clock` returns monotonic milliseconds. */
   constructor(clock: () => number = () => performance.now()) {
     this.#clock = clock;
   }
 
-  /** Notes that `user` asked. */
+  /** Notes a request by `user`. */
   heard(user: string): void {
     if (this.ours.has(user)) return;
     this.#latest[this.#next] = this.#clock();

@@ -1,7 +1,7 @@
 /**
- * Takes AdmissionReviews over TLS, gives AdmissionReviews back. Translates only; the gate decides. Refuses bodies that
- * are too large or no review, and what it cannot decide in time; any failure to decide is a "no" with its reason. Ends
- * connections that say nothing, oldest first, before they take the place of one that asks.
+ * Takes AdmissionReviews over TLS and returns AdmissionReviews. It only translates; the gate decides. Refuses bodies
+ * that are too large or not a review, and requests it cannot decide in time. Any failure to decide is a "no" with its
+ * reason. Silent connections are ended, oldest first, before they block an active one.
  */
 export { addAuditEndpoint } from './audit.ts';
 export { CertificateKeeper, type Identity } from './certificate-keeper.ts';

@@ -1,7 +1,7 @@
 import type { AdmissionRequest } from '../gate/index.ts';
 import { type KubernetesObject, type ObjectRef, resourceOf } from '../model/index.ts';
 
-/** An AdmissionReview that can be answered: with its request, or with what is wrong with it. */
+/** An AdmissionReview that can be answered: with its request, or undefined if the request is invalid. */
 type Read = { readonly uid: string; readonly request: AdmissionRequest | undefined };
 
 type Gvk = { readonly group?: unknown; readonly version?: unknown; readonly kind?: unknown };
@@ -26,9 +26,12 @@ type Review = {
 };
 
 const OPERATIONS: ReadonlySet<unknown> = new Set(['CREATE', 'UPDATE', 'DELETE', 'CONNECT']);
-const MAX_NAME = 2000; // what the API server takes for names of users and objects is far below
+const MAX_NAME = 2000; // names of users and objects accepted by the API server are far shorter
 
-/** Undefined for what is no AdmissionReview of admission.k8s.io/v1 at all, so that there is nothing to answer to. */
+/**
+ * Returns undefined unless the body is an AdmissionReview of admission.k8s.io/v1; without a uid there is nothing to
+ * reply to.
+ */
 export function readReview(body: unknown): Read | undefined {
   const { apiVersion, kind, request } = (typeof body === 'object' && body !== null ? body : {}) as Review;
   if (
@@ -66,7 +69,7 @@ function readRequest(uid: string, request: NonNullable<Review['request']>): Admi
   };
 }
 
-// With a subresource, `kind` is that of the body (Scale, Eviction, PodExecOptions): what it is about is the resource.
+// For a subresource, `kind` is that of the body (Scale, Eviction, PodExecOptions), but the subject is the resource.
 function refOf(
   request: NonNullable<Review['request']>,
   subresource: string,
@@ -83,8 +86,7 @@ function refOf(
   return { apiVersion: at.group === '' ? at.version : `${at.group}/${at.version}`, kind: at.kind, namespace, name };
 }
 
-// Kinds whose subresources come to the gate; one that is defined by somebody is told from its plural, as `resourceOf`
-// makes it.
+// Kinds whose subresources reach the gate. For custom kinds the plural is converted back, as `resourceOf` builds it.
 const KINDS = [
   'Pod',
   'Deployment',

@@ -4,25 +4,25 @@ import { join } from 'node:path';
 import { CountersignError, messageOf } from '../model/index.ts';
 import { type Certificates, makeCertificates } from './certificates.ts';
 
-/** Where the webhook's certificate comes from. Read again and again, so that a newer one is taken without a pause. */
+/** Source of the webhook's certificate. Read repeatedly, so that a newer one is used without a restart. */
 export type CertificateSource = (now: Date) => Promise<Certificates>;
 
-/** A certificate of our own making, kept in a directory and made anew 30 days before its end. */
+/** Returns a source that creates its own certificate in a directory and renews it 30 days before it expires. */
 export function selfMade(directory: string, host: string): CertificateSource {
   return (now) => makeCertificates(directory, host, now);
 }
 
 /**
- * Files as a Secret of the type kubernetes.io/tls has them when it is mounted: `tls.crt`, `tls.key` and, for the API
- * server to trust it by, `ca.crt` (cert-manager writes all three). Throws `config-invalid` where they do not fit
- * together or are of no use now.
+ * Returns a source that reads the files of a mounted Secret of type kubernetes.io/tls: `tls.crt`, `tls.key` and
+ * `ca.crt`, by which the API server trusts it (cert-manager writes all three). Throws `config-invalid` if they do not
+ * match or are not valid now.
  */
 export function fromFiles(directory: string, host: string): CertificateSource {
   return async (now) => {
     const refuse = (why: string, cause?: unknown) =>
       new CountersignError('config-invalid', `the certificate in \`${directory}\` cannot be used: ${why}`, {
         cause,
-        hint: 'tls.crt, tls.key and ca.crt, as cert-manager writes them',
+        hint: 'provide tls.crt, tls.key and ca.crt, as written by cert-manager',
       });
     let read: Certificates;
     try {
@@ -38,17 +38,17 @@ export function fromFiles(directory: string, host: string): CertificateSource {
     try {
       leaf = new X509Certificate(read.cert);
     } catch (cause) {
-      throw refuse('tls.crt is no certificate', cause);
+      throw refuse('tls.crt is not a certificate', cause);
     }
     if (leaf.validToDate.getTime() < now.getTime())
-      throw refuse(`it ended on ${leaf.validToDate.toISOString().slice(0, 10)}`);
+      throw refuse(`it expired on ${leaf.validToDate.toISOString().slice(0, 10)}`);
     if (leaf.checkHost(host) === undefined && leaf.checkIP(host) === undefined)
       throw refuse(`it is not for \`${host}\``);
     return read;
   };
 }
 
-// Without ca.crt the certificate has to speak for itself, as one that signed itself does.
+// Without ca.crt, the certificate must be self-signed.
 function caOf(directory: string, cert: string): string {
   try {
     return readFileSync(join(directory, 'ca.crt'), 'utf8');

@@ -4,9 +4,9 @@ import type { Express } from 'express';
 import type { Identity } from './certificate-keeper.ts';
 import { type ConnectionLimits, guardConnections } from './connections.ts';
 
-const HANDSHAKE_MS = 5000; // Node's own limit is two minutes, for which a silent connection would hold its place
+const HANDSHAKE_MS = 5000; // Node's default is two minutes, during which a silent connection would hold its place
 
-/** An HTTPS server by TLS 1.3, which does not listen yet. */
+/** Creates an HTTPS server with TLS 1.3, which does not listen yet. */
 export function webhookServer(app: Express, identity: Identity, limits?: ConnectionLimits): Server {
   const server = createServer(
     {
@@ -14,9 +14,9 @@ export function webhookServer(app: Express, identity: Identity, limits?: Connect
       ...(identity.clientCa === undefined ? {} : { requestCert: true, rejectUnauthorized: true }),
       handshakeTimeout: HANDSHAKE_MS,
       headersTimeout: 5000,
-      requestTimeout: 10_000, // what is sent more slowly is no API server
+      requestTimeout: 10_000, // an API server is never this slow
       connectionsCheckingInterval: 2000,
-      // longer than the API server keeps a connection that is idle: it must be the one that ends it
+      // longer than the API server keeps an idle connection: the API server must be the one to close it
       keepAliveTimeout: 120_000,
     },
     app,
@@ -25,7 +25,7 @@ export function webhookServer(app: Express, identity: Identity, limits?: Connect
   return server;
 }
 
-/** Shows another certificate to whoever connects from now on. Throws where certificate and key do not fit together. */
+/** Serves a different certificate for new connections. Throws if certificate and key do not match. */
 export function showIdentity(server: Server, identity: Identity): void {
   server.setSecureContext(contextOf(identity));
 }

@@ -4,7 +4,7 @@ import type { AdmissionDecision, AdmissionRequest, AdmissionScopes, Door } from 
 import { messageOf, type Trace, tooLate, untraced, within } from '../model/index.ts';
 import { readReview } from './read-review.ts';
 
-/** Hears each decision, for whoever counts them. */
+/** Called with each decision, for metrics. */
 type Decided = (
   environment: string,
   operation: string,
@@ -14,33 +14,30 @@ type Decided = (
 
 type Log = { error(fields: object, message: string): void; debug(fields: object, message: string): void };
 
-const MAX_BODY = 8 * 1024 * 1024; // object and old object, each at most the 3 MiB the API server takes
-const MAX_BODIES = 128 * 1024 * 1024; // bodies in memory at a time; whoever is on the network may send them
-const DEADLINE_MS = 4000; // a second below what the API server waits
-// requests that are being decided; what a core decides in a tenth of a second, so that no queue grows
+const MAX_BODY = 8 * 1024 * 1024; // object and old object, each at most the 3 MiB the API server accepts
+const MAX_BODIES = 128 * 1024 * 1024; // bodies in memory at a time; anyone on the network may send them
+const DEADLINE_MS = 4000; // one second less than the API server waits
+// concurrent decisions: as many as one core makes in a tenth of a second, so that no queue grows
 const AT_ONCE = 400;
 const RETRY_SECONDS = 1;
 
 export type WebhookOptions = {
   readonly log: Log;
   readonly decided?: Decided;
-  /** Hears who asks, before it is decided. */
+  /** Called with the requester before the decision. */
   readonly heard?: (user: string) => void;
   readonly trace?: Trace;
-  /** Milliseconds after which what is not decided is refused. */
+  /** Milliseconds after which an undecided request is refused. */
   readonly deadline?: number;
   readonly atOnce?: number;
   /** Bytes of bodies in memory at a time. */
   readonly bodies?: number;
 };
 
-/** Finds what a request is decided by. */
+/** Finds the scope that decides a request. */
 export type Doors = Pick<AdmissionScopes, 'find'>;
 
-/**
- * The scopes that decide, which are others after the configuration changed. Requests that come while there are none
- * wait.
- */
+/** The scopes that currently decide; replaced when the configuration changes. Requests wait while there are none. */
 export class CurrentScopes {
   #current: Doors | undefined;
   #before: Doors | undefined;
@@ -57,7 +54,7 @@ export class CurrentScopes {
     for (const go of this.#waiting.splice(0)) go(scopes);
   }
 
-  /** What a request was for by the newest scopes that there were. */
+  /** Returns the door for a request by the most recent scopes. */
   before(request: AdmissionRequest): Door | undefined {
     return this.#before?.find(request);
   }
@@ -67,7 +64,7 @@ export class CurrentScopes {
   }
 }
 
-/** The HTTP application: `POST /validate`. */
+/** Creates the HTTP application: `POST /validate`. */
 export function createWebhook(scopes: CurrentScopes, options: WebhookOptions): Express {
   const {
     log,
@@ -93,7 +90,7 @@ export function createWebhook(scopes: CurrentScopes, options: WebhookOptions): E
     const { uid, request } = review;
     if (request === undefined) {
       response.json(
-        answer(uid, no('countersign cannot read this request: it names no operation, kind or user that there is')),
+        answer(uid, no('countersign cannot read this request: its operation, kind or user is missing or unknown')),
       );
       return;
     }
@@ -130,8 +127,8 @@ export function createWebhook(scopes: CurrentScopes, options: WebhookOptions): E
 }
 
 /**
- * Ends, once bodies hold more than so many bytes together, those that have been coming for longest: an API server sends
- * a review in a moment. What a request says of its length takes no room; only what has come does.
+ * If bodies exceed the total, ends the slowest uploads first: an API server sends a review in a moment. Only received
+ * bytes count, not the announced length.
  */
 function limitBodies(limit: number): RequestHandler {
   const coming = new Map<IncomingMessage, number>(); // oldest first
@@ -150,7 +147,7 @@ function limitBodies(limit: number): RequestHandler {
       bytes += chunk.length;
       for (const oldest of bytes > limit ? [...coming.keys()] : []) {
         if (bytes <= limit) break;
-        if (oldest.complete && oldest !== incoming) continue; // it is whole, and is being decided
+        if (oldest.complete && oldest !== incoming) continue; // it is complete and being decided
         gone(oldest);
         oldest.socket.destroy();
       }
@@ -166,8 +163,8 @@ type Made = {
   readonly why?: string;
 };
 
-// Not having heard "yes" is "no": whatever goes wrong while deciding, the write is refused with the reason. Where an
-// environment is only being watched, it is let through.
+// The absence of "yes" is "no": if anything fails during the decision, the write is refused with the reason. In an
+// environment that is only watched, it is allowed.
 async function decide(
   request: AdmissionRequest,
   current: CurrentScopes,
@@ -178,14 +175,14 @@ async function decide(
   let door: Door | undefined;
   try {
     door = current.before(request);
-    // A flood must not pile up while it waits for somebody to decide.
-    if (tooMany && !current.ready) return undecided(door, 'too many requests at once: try again in a moment');
+    // A flood must not pile up while it waits for the configuration.
+    if (tooMany && !current.ready) return undecided(door, 'too many concurrent requests: try again in a moment');
     const found = current.get();
     const scopes = found instanceof Promise ? await within(deadline, found, tooLate) : found;
     door = scopes.find(request);
     if (door === undefined)
       return { environment: '', kind: 'allowed', decision: { allowed: true, message: '', warnings: [], notes: {} } };
-    if (tooMany) return undecided(door, 'too many requests at once: try again in a moment');
+    if (tooMany) return undecided(door, 'too many concurrent requests: try again in a moment');
     const decision = await within(deadline - (performance.now() - begun), door.decide(request), tooLate);
     return { environment: door.environment, kind: decision.allowed ? 'allowed' : 'denied', decision };
   } catch (thrown) {
@@ -206,7 +203,7 @@ function no(message: string): AdmissionDecision {
 }
 
 function answer(uid: string, { allowed, message, warnings, notes, retry }: AdmissionDecision): object {
-  // 429 with a time: clients of the API server try again by themselves.
+  // 429 with a delay: clients of the API server retry automatically.
   const status =
     retry === true
       ? { code: 429, reason: 'TooManyRequests', message, details: { retryAfterSeconds: RETRY_SECONDS } }
@@ -224,9 +221,9 @@ function answer(uid: string, { allowed, message, warnings, notes, retry }: Admis
   };
 }
 
-const MAX_WARNING = 1024; // the API server cuts at 4,096 over all of them
+const MAX_WARNING = 1024; // the API server truncates at 4,096 over all of them
 
-// Warnings travel in an HTTP header: line breaks and controls have no place there.
+// Warnings are sent in an HTTP header, which cannot contain line breaks and control characters.
 function asHeader(warning: string): string {
   return warning.replaceAll(/[\u0000-\u001f\u007f]+/g, ' ').slice(0, MAX_WARNING);
 }
