@@ -2,10 +2,10 @@ import { chmodSync, existsSync, rmSync } from 'node:fs';
 import { createServer, type IncomingMessage, request } from 'node:http';
 import { CountersignError, messageOf } from '../model/index.ts';
 
-/** What a command is answered: an exit code's worth of yes or no, and what to show. */
+/** Answer to a command: success or failure for the exit code, and a result to show. */
 export type ControlAnswer = { readonly ok: boolean; readonly result: unknown };
 
-/** Does what a command asks for. Throws a `CountersignError` when that cannot be. */
+/** Executes a command. Throws a `CountersignError` if that is impossible. */
 export type Control = (command: string, options: Readonly<Record<string, unknown>>) => Promise<ControlAnswer>;
 
 const MAX_BODY = 64 * 1024;
@@ -13,11 +13,11 @@ const MAX_ANSWER = 64 * 1024 * 1024;
 const ANSWER_MS = 900_000; // a rollback waits until its objects are healthy
 
 /**
- * Takes commands on a socket in the data directory. Who may write there may do everything to this service anyhow: they
- * have its ledger and its key. Gives what ends it.
+ * Accepts commands on a socket in the data directory. Anyone who can write there controls this service anyway, because
+ * they have its ledger and key. Returns a function that stops it.
  */
 export async function listenForCommands(socket: string, control: Control): Promise<() => Promise<void>> {
-  // left by a service that was killed: the ledger's own lock says that none is running
+  // left by a service that was killed: the ledger's own lock ensures that none is running
   if (existsSync(socket)) rmSync(socket);
   const server = createServer(async (incoming, response) => {
     const say = (status: number, body: unknown) => {
@@ -45,7 +45,7 @@ export async function listenForCommands(socket: string, control: Control): Promi
     });
 }
 
-/** Sends a command to the service that runs on a data directory; undefined when none does. */
+/** Sends a command to the service running on a data directory; returns undefined if there is none. */
 export function sendCommand(socket: string, command: string, options: object): Promise<ControlAnswer | undefined> {
   const payload = JSON.stringify(options);
   return new Promise((resolve, reject) => {
@@ -68,7 +68,7 @@ export function sendCommand(socket: string, command: string, options: object): P
           reject(
             new CountersignError(
               body.code ?? 'usage',
-              body.message ?? 'the service could not do it',
+              body.message ?? 'the service could not execute the command',
               body.hint === undefined ? {} : { hint: body.hint },
             ),
           );
@@ -79,9 +79,9 @@ export function sendCommand(socket: string, command: string, options: object): P
     sent.on('error', (cause: NodeJS.ErrnoException) => {
       if (cause.code === 'ENOENT' || cause.code === 'ECONNREFUSED') return resolve(undefined);
       reject(
-        new CountersignError('usage', `the service at \`${socket}\` cannot be asked: ${messageOf(cause)}`, {
+        new CountersignError('usage', `cannot reach the service at \`${socket}\`: ${messageOf(cause)}`, {
           cause,
-          hint: 'run this as the user that the service runs as',
+          hint: 'run this as the same user as the service',
         }),
       );
     });

@@ -2,7 +2,7 @@ import escapeHtml from 'escape-html';
 import express, { type ErrorRequestHandler, type Express } from 'express';
 import { isNoRevision } from '../model/index.ts';
 
-/** What the dashboard shows, at one moment. Texts hold no control characters. */
+/** Content of the dashboard at one moment. Texts contain no control characters. */
 export type DashboardView = {
   /** ISO 8601. */
   readonly at: string;
@@ -13,7 +13,7 @@ export type DashboardView = {
     readonly message: string;
     readonly revision: string;
     readonly tip: string;
-    /** ISO 8601; empty before the first look. */
+    /** ISO 8601; empty before the first check. */
     readonly looked: string;
     readonly healthy: number;
     readonly objects: number;
@@ -25,10 +25,10 @@ export type DashboardView = {
       readonly reason: string;
       readonly ticket: string;
     }[];
-    /** Uses of break-glass that nobody has settled. */
+    /** Uses of break-glass not yet settled. */
     readonly unsettled: number;
   }[];
-  /** The newest verdicts, newest first. */
+  /** The latest verdicts, newest first. */
   readonly changes: readonly {
     readonly entry: number;
     readonly time: string;
@@ -37,14 +37,14 @@ export type DashboardView = {
     readonly revision: string;
     readonly violations: number;
   }[];
-  /** The newest requests that were refused, or would be, newest first. */
+  /** The latest requests that were refused, or would have been, newest first. */
   readonly refused: readonly {
     readonly entry: number;
     readonly time: string;
     readonly environment: string;
     readonly user: string;
     readonly request: string;
-    /** Where `enforce` is not asked for, it is told and let through. */
+    /** Without `enforce`, the request is reported but allowed. */
     readonly letThrough: boolean;
     readonly reason: string;
   }[];
@@ -52,17 +52,17 @@ export type DashboardView = {
 
 export type DashboardParts = {
   readonly view: () => DashboardView;
-  /** Names it may be asked by, without the port; any where undefined. */
+  /** Host names it answers to, without port; undefined for any. */
   readonly hosts: readonly string[] | undefined;
 };
 
-const KEPT_MS = 2000; // whoever asks more often is shown the same
+const KEPT_MS = 2000; // more frequent requests get the same page
 const REFRESH_S = 10;
 
 /**
- * A page to look at: environments, open break-glass, the newest verdicts and refusals. It changes nothing, runs no
- * script, and is answered only to the names it was meant to be asked by: a page elsewhere must not read it through
- * somebody's browser (DNS rebinding).
+ * A read-only dashboard: environments, open break-glass, the latest verdicts and refusals. It changes nothing and runs
+ * no script. It answers only to the configured host names: otherwise another website could read it through a user's
+ * browser (DNS rebinding).
  */
 export function createDashboard({ view, hosts }: DashboardParts): Express {
   const app = express();
@@ -81,7 +81,7 @@ export function createDashboard({ view, hosts }: DashboardParts): Express {
     response
       .status(421)
       .type('text')
-      .send('the dashboard is not asked by this name: use the address that it listens on\n');
+      .send('the dashboard does not answer to this host name: use the address it listens on\n');
   });
   app.get('/style.css', (_request, response) => {
     response.type('css').send(STYLE);
@@ -95,13 +95,13 @@ export function createDashboard({ view, hosts }: DashboardParts): Express {
     response.status(404).type('text').send('there is only one page: /\n');
   });
   const onError: ErrorRequestHandler = (_error, _request, response, _next) => {
-    response.status(500).type('text').send('it could not be shown\n');
+    response.status(500).type('text').send('cannot show this page\n');
   };
   app.use(onError);
   return app;
 }
 
-/** The page as HTML. */
+/** Returns the page as HTML. */
 export function dashboardPage({ at, ledger, environments, changes, refused }: DashboardView): string {
   return `<!doctype html>
 <html lang="en">
@@ -121,7 +121,8 @@ ${table(
   ['Environment', 'State', 'Revision', 'Branch is at', 'Healthy', 'Looked at (UTC)'],
   environments.map((e) => [
     escapeHtml(e.name),
-    `<span class="state ${isFine(e) ? 'fine' : 'not'}">${escapeHtml(e.state)}</span>${e.state === 'applied' ? '' : `<br>${escapeHtml(e.message)}`}`,
+    '<span class="state ' +
+      `${isFine(e) ? 'fine' : 'not'}">${escapeHtml(e.state)}</span>${e.state === 'applied' ? '' : `<br>${escapeHtml(e.message)}`}`,
     revision(e.revision),
     revision(e.tip),
     `${e.healthy} of ${e.objects}${e.trouble.map((t) => `<br>${escapeHtml(t)}`).join('')}`,
@@ -137,9 +138,10 @@ ${table(
     moment(c.time),
     escapeHtml(c.environment),
     revision(c.revision),
-    `<span class="state ${c.outcome === 'allowed' ? 'fine' : 'not'}">${escapeHtml(c.outcome)}</span>${c.violations === 0 ? '' : `, ${c.violations} ${c.violations === 1 ? 'reason' : 'reasons'}: <code>countersign ledger show ${c.entry}</code>`}`,
+    '<span class="state ' +
+      `${c.outcome === 'allowed' ? 'fine' : 'not'}">${escapeHtml(c.outcome)}</span>${c.violations === 0 ? '' : `, ${c.violations} ${c.violations === 1 ? 'reason' : 'reasons'}: <code>countersign ledger show ${c.entry}</code>`}`,
   ]),
-  'Nothing was judged yet.',
+  'No change has been judged yet.',
 )}</section>
 <section><h2>Newest refusals, and what <code>enforce</code> would refuse</h2>
 ${table(
@@ -149,10 +151,10 @@ ${table(
     moment(r.time),
     escapeHtml(r.environment),
     escapeHtml(r.user),
-    `${escapeHtml(r.request)}${r.letThrough ? ', let through' : ''}`,
+    `${escapeHtml(r.request)}${r.letThrough ? ', allowed' : ''}`,
     escapeHtml(r.reason),
   ]),
-  'No request was refused yet.',
+  'No request has been refused yet.',
 )}</section>
 </main>
 </body>
@@ -163,12 +165,15 @@ ${table(
 function banner({ name, grants, unsettled }: DashboardView['environments'][number]): string {
   const open = grants.map(
     ({ namespaces, until, user, reason, ticket }) =>
-      `<p class="open" role="alert"><b>Break-glass is open</b> in ${escapeHtml(namespaces.join(', '))} (${escapeHtml(name)}) until ${moment(until)} UTC, by ${escapeHtml(user)}: ${escapeHtml(reason)}${ticket === '' ? '' : ` (${escapeHtml(ticket)})`}</p>\n`,
+      `<p class="open" role="alert"><b>Break-glass is open</b> in ${escapeHtml(namespaces.join(', '))} ` +
+      `(${escapeHtml(name)}) until ${moment(until)} UTC, by ${escapeHtml(user)}: ` +
+      `${escapeHtml(reason)}${ticket === '' ? '' : ` (${escapeHtml(ticket)})`}</p>\n`,
   );
   const left =
     unsettled === 0
       ? ''
-      : `<p class="left" role="status">${unsettled} ${unsettled === 1 ? 'use' : 'uses'} of break-glass in ${escapeHtml(name)} to settle: <code>countersign break-glass list</code></p>\n`;
+      : `<p class="left" role="status">${unsettled} ${unsettled === 1 ? 'use' : 'uses'} of ` +
+        `break-glass in ${escapeHtml(name)} to settle: <code>countersign break-glass list</code></p>\n`;
   return open.join('') + left;
 }
 

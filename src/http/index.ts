@@ -1,7 +1,7 @@
 /**
- * What a running service answers beside admission: probes and metrics, calls of forges that something was pushed, the
- * commands of people on this machine, and a page to look at. Refuses calls that do not prove themselves; what they say
- * is not believed, they only make an environment look.
+ * HTTP interface of a running service, apart from admission: probes and metrics, push notifications from forges,
+ * commands of people on this machine, and the dashboard. Refuses calls that are not authenticated. The payload of a
+ * call is not trusted; it only triggers a fetch.
  */
 
 export { type Control, type ControlAnswer, listenForCommands, sendCommand } from './control.ts';

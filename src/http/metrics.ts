@@ -1,14 +1,16 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
 import type { ReconcilerStatus } from '../reconcile/index.ts';
 
-/** What is measured when it is asked for. */
+/** Values measured at each scrape. */
 export type Measured = {
   readonly environments: readonly ReconcilerStatus[];
   readonly entries: number;
   readonly connected: boolean;
 };
 
-/** The service in Prometheus' text format. Names follow its conventions: base units, `_total` for what only grows. */
+/**
+ * The service's metrics in Prometheus' text format. Names follow its conventions: base units, `_total` for counters.
+ */
 export class Metrics {
   readonly #registry = new Registry();
   readonly #events: Counter<'environment' | 'event'>;
@@ -21,33 +23,35 @@ export class Metrics {
     collectDefaultMetrics({ register: this.#registry });
     this.#events = new Counter({
       name: 'countersign_events_total',
-      help: 'What happened in an environment: applied, failed, restored, denied, refused, drift, corrected, contested, …',
+      help:
+        'What happened in an environment: applied, failed, ' +
+        'restored, denied, refused, drift, corrected, contested, …',
       labelNames: ['environment', 'event'],
       registers,
     });
     this.#duration = new Histogram({
       name: 'countersign_reconcile_duration_seconds',
-      help: 'How long one look at an environment took; kind is look (with the repository) or drift.',
+      help: 'Duration of one check of an environment; kind is look (with the repository) or drift.',
       labelNames: ['environment', 'kind'],
       buckets: [0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300],
       registers,
     });
     this.#admission = new Counter({
       name: 'countersign_admission_requests_total',
-      help: 'Requests that the admission webhook decided.',
+      help: 'Requests decided by the admission webhook.',
       labelNames: ['environment', 'operation', 'decision'],
       registers,
     });
     this.#decision = new Histogram({
       name: 'countersign_admission_duration_seconds',
-      help: 'How long the webhook took to decide a request.',
+      help: 'Time the webhook took to decide a request.',
       buckets: [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5],
       registers,
     });
     this.#gauges(measure, registers);
   }
 
-  /** Its Content-Type, and the text. */
+  /** Returns its Content-Type and the text. */
   async text(): Promise<{ readonly type: string; readonly body: string }> {
     return { type: this.#registry.contentType, body: await this.#registry.metrics() };
   }
@@ -65,14 +69,14 @@ export class Metrics {
     this.#decision.observe(seconds);
   }
 
-  // Asked for at each scrape, so that they are never older than that.
+  // Measured at each scrape, so that values are never older.
   #gauges(measure: () => Measured, registers: Registry[]): void {
     const state = (set: (status: ReconcilerStatus) => void) => {
       for (const status of measure().environments) set(status);
     };
     new Gauge({
       name: 'countersign_environment_info',
-      help: 'Always 1; its labels say where an environment stands.',
+      help: 'Always 1; its labels give the state of an environment.',
       labelNames: ['environment', 'revision', 'state'],
       registers,
       collect() {
@@ -82,7 +86,7 @@ export class Metrics {
     });
     new Gauge({
       name: 'countersign_environment_ready',
-      help: '1 where the newest commit is applied and every object is healthy.',
+      help: '1 if the newest commit is applied and every object is healthy.',
       labelNames: ['environment'],
       registers,
       collect() {

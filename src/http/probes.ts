@@ -4,18 +4,17 @@ import type { Metrics } from './metrics.ts';
 import { addReceivers, type Receiver } from './receivers.ts';
 
 export type ServiceParts = {
-  /** Whether the service does its work: ledger open, every environment looked at once; or why not. */
+  /** Returns why the service is not ready; undefined if the ledger is open and every environment was checked once. */
   readonly notReady: () => string | undefined;
   readonly metrics: Metrics;
   readonly receivers: readonly Receiver[];
-  /** Names by which metrics may be asked, beside `localhost` and IP addresses. */
+  /** Host names accepted for metrics, besides `localhost` and IP addresses. */
   readonly names: readonly string[];
   readonly log: { info(fields: object, message: string): void; warn(fields: object, message: string): void };
 };
 
 /**
- * Plain HTTP for whoever runs the service: `/healthz`, `/readyz`, `/metrics`, and `/receive/…` for forges, behind an
- * ingress with TLS.
+ * Plain HTTP for operators: `/healthz`, `/readyz`, `/metrics`, and `/receive/…` for forges, behind an ingress with TLS.
  */
 export function createServiceApp({ notReady, metrics, receivers, names, log }: ServiceParts): Express {
   const app = express();
@@ -35,7 +34,7 @@ export function createServiceApp({ notReady, metrics, receivers, names, log }: S
       response
         .status(421)
         .type('text')
-        .send('metrics are not asked by this name: use an IP address, or add it with --http-name\n');
+        .send('metrics do not answer to this host name: use an IP address, or add the name with --http-name\n');
       return;
     }
     const { type, body } = await metrics.text();
@@ -47,13 +46,13 @@ export function createServiceApp({ notReady, metrics, receivers, names, log }: S
     response
       .status(isTheirs ? 400 : 500)
       .type('text')
-      .send(isTheirs ? 'the request cannot be read\n' : 'it could not be answered\n');
+      .send(isTheirs ? 'the request cannot be read\n' : 'the request could not be answered\n');
   };
   app.use(onError);
   return app;
 }
 
-/** The same address before there is a service: alive, and not ready for the reason it waits for. */
+/** Serves the same address during start-up: alive, but not ready, with the reason. */
 export function createStartingApp(why: () => string): Express {
   const app = express();
   app.disable('x-powered-by');
@@ -66,8 +65,7 @@ export function createStartingApp(why: () => string): Express {
   return app;
 }
 
-// Prometheus asks by the pod's address. A web page that had its own name lead here asks by that name, and its browser
-// says so.
+// Prometheus uses the pod's address. A website whose own name resolves to us sends that name as the host.
 function isOurs(host: string, names: readonly string[]): boolean {
   const parsed = parsePlace(host.toLowerCase(), 80);
   if (parsed.kind === 'refused') return false;

@@ -2,16 +2,16 @@ import { createHmac, timingSafeEqual } from 'node:crypto';
 import type { Express, Request, Response } from 'express';
 import { Recent, sha256 } from '../model/index.ts';
 
-/** Where a forge may call: for which environment, how it proves itself, and what then happens. */
+/** An endpoint for a forge: its environment, its authentication, and the action it triggers. */
 export type Receiver = {
   readonly environment: string;
   readonly from: 'github' | 'gitlab' | 'gitea' | 'bitbucket' | 'generic';
-  /** Read at each call, so that it can be renewed. */
+  /** Read at each call, so that it can be rotated. */
   readonly secret: () => string;
   readonly poke: () => void;
 };
 
-const MAX_BODY = 25 * 1024 * 1024; // GitHub sends no more; nothing of it is kept
+const MAX_BODY = 25 * 1024 * 1024; // GitHub sends at most this much; the body is discarded
 const BODY_MS = 10_000;
 const SKEW_S = 300;
 const REMEMBERED = 10_000;
@@ -20,10 +20,10 @@ type Log = { info(fields: object, message: string): void; warn(fields: object, m
 type Refused = { readonly status: 401 | 408 | 413; readonly why: string };
 
 /**
- * `POST /receive/ENVIRONMENT`. 202 when the call proved itself: HMAC-SHA-256 of the body (GitHub `X-Hub-Signature-256`,
- * Gitea `X-Gitea-Signature`, Bitbucket `X-Hub-Signature`), the secret itself (GitLab `X-Gitlab-Token`), or, generic,
- * the HMAC of `TIME.BODY` in `X-Countersign-Signature` with `X-Countersign-Time` in seconds, five minutes old at most.
- * Each call counts once.
+ * Adds `POST /receive/ENVIRONMENT`. It answers 202 to an authenticated call. Accepted are HMAC-SHA-256 of the body
+ * (GitHub `X-Hub-Signature-256`, Gitea `X-Gitea-Signature`, Bitbucket `X-Hub-Signature`) and the secret itself (GitLab
+ * `X-Gitlab-Token`). The generic form is the HMAC of `TIME.BODY` in `X-Countersign-Signature`, with
+ * `X-Countersign-Time` in seconds, at most five minutes old. Each call counts once.
  */
 export function addReceivers(app: Express, receivers: readonly Receiver[], log: Log): void {
   const byEnvironment = new Map(receivers.map((r) => [r.environment, r]));
@@ -38,12 +38,12 @@ export function addReceivers(app: Express, receivers: readonly Receiver[], log: 
     if (refused !== undefined) {
       log.warn(
         { environment: receiver.environment, from: receiver.from, why: refused.why },
-        'a call of a forge was refused',
+        'refused a call from a forge',
       );
       response.status(refused.status).set('connection', 'close').type('text').send(`${refused.why}\n`);
       return;
     }
-    log.info({ environment: receiver.environment, from: receiver.from }, 'a forge says that something was pushed');
+    log.info({ environment: receiver.environment, from: receiver.from }, 'a forge reports a push');
     receiver.poke();
     response.status(202).type('text').send('looking\n');
   });
@@ -53,19 +53,19 @@ async function prove(request: Request, { from, secret }: Receiver, heard: Recent
   const header = (name: string) => request.get(name) ?? '';
   const time = header('x-countersign-time');
   if (from === 'generic' && !(/^\d{1,12}$/.test(time) && Math.abs(Date.now() / 1000 - Number(time)) <= SKEW_S))
-    return { status: 401, why: 'its time is missing, or more than five minutes from ours' };
+    return { status: 401, why: 'its time is missing, or differs from ours by more than five minutes' };
   const key = secret();
   const mac = createHmac('sha256', key);
   if (from === 'generic') mac.update(`${time}.`);
   const read = await readBody(request, (chunk) => mac.update(chunk));
   if (read !== undefined) return read;
   const [given, wanted] = proofs(from, header, mac.digest('hex'), key);
-  if (!equal(given, wanted)) return { status: 401, why: 'it does not prove itself' };
-  // By what is proven, and never by a header beside it: whoever heard a call could give it another one. GitLab proves
-  // itself by a word that is always the same, so there its id is all there is.
+  if (!equal(given, wanted)) return { status: 401, why: 'it is not authenticated' };
+  // Identified by the authenticated content, never by a header, which an eavesdropper could change. GitLab always sends
+  // the same secret, so its event id must do.
   const call = `${from} ${from === 'gitlab' ? header('x-gitlab-event-uuid') : given}`;
   if (from === 'gitlab' && header('x-gitlab-event-uuid') === '') return undefined;
-  if (heard.get(call) === true) return { status: 401, why: 'this call was heard before' };
+  if (heard.get(call) === true) return { status: 401, why: 'this call was already received' };
   heard.set(call, true);
   return undefined;
 }
@@ -85,7 +85,7 @@ function proofs(from: Receiver['from'], header: (name: string) => string, mac: s
   }
 }
 
-// Digests of both are compared: of equal length, whatever was sent.
+// Compares digests, which always have equal length.
 function equal(given: string, wanted: string): boolean {
   return timingSafeEqual(Buffer.from(sha256(given)), Buffer.from(sha256(wanted)));
 }

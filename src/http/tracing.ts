@@ -16,17 +16,20 @@ const PREFIX = 'countersign.';
 const TIMEOUT_MS = 5000;
 
 /**
- * Traces over OTLP/HTTP (JSON) to a collector. What it cannot take is dropped: nothing waits for a trace, and nothing
- * is lost but it.
- * @param endpoint the collector's address, as far as `/v1/traces`
+ * Exports traces over OTLP/HTTP (JSON) to a collector. Traces it cannot accept are dropped: nothing waits for them.
+ * @param endpoint the collector's address, including `/v1/traces`
  */
 export async function openTracing(endpoint: string, version: string, timeoutMs = TIMEOUT_MS): Promise<Tracing> {
   const parsed = parseHttpAddress(endpoint);
   if (parsed.kind === 'refused')
-    throw new CountersignError('usage', `\`${endpoint.slice(0, 100)}\` is no address of a collector: ${parsed.why}`, {
-      hint: 'as `http://HOST:4318/v1/traces`',
-    });
-  // Read only where traces are wanted: they are as large as all the rest of the service.
+    throw new CountersignError(
+      'usage',
+      `\`${endpoint.slice(0, 100)}\` is not the address of a collector: ${parsed.why}`,
+      {
+        hint: 'write it as `http://HOST:4318/v1/traces`',
+      },
+    );
+  // Imported only if traces are wanted: these modules are as large as the rest of the service.
   const { context, SpanStatusCode, trace } = await import('@opentelemetry/api');
   const { AsyncLocalStorageContextManager } = await import('@opentelemetry/context-async-hooks');
   const { OTLPTraceExporter } = await import('@opentelemetry/exporter-trace-otlp-http');
@@ -64,7 +67,7 @@ export async function openTracing(endpoint: string, version: string, timeoutMs =
       });
     },
     close: async () => {
-      await provider.shutdown().catch(() => {}); // a collector that is away keeps nobody from stopping
+      await provider.shutdown().catch(() => {}); // an unreachable collector must not delay shutdown
       agent.destroy();
       manager.disable();
       context.disable();
@@ -72,7 +75,7 @@ export async function openTracing(endpoint: string, version: string, timeoutMs =
   };
 }
 
-// The exporter gives up on an answer that comes drop by drop, and leaves its connection open: each has a time to live
+// The exporter gives up on an answer that trickles in, but leaves the connection open, so connections get a time limit
 // here.
 function briefAgent(scheme: 'http' | 'https', timeoutMs: number): HttpAgent {
   const agent = scheme === 'https' ? new HttpsAgent({ keepAlive: false }) : new HttpAgent({ keepAlive: false });

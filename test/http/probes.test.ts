@@ -54,7 +54,7 @@ test('metrics are asked by an IP address, by localhost, or by a name that was gi
   ]) {
     const { status, text } = await ask('/metrics', host);
     assert.equal(status, 421, host);
-    assert.match(text, /^metrics are not asked by this name/);
+    assert.match(text, /^metrics do not answer to this host name/);
   }
 });
 
