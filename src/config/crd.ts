@@ -30,20 +30,20 @@ const CONDITIONS = {
   },
 };
 
-// What an Environment is at: all of it is told by the ledger, and stands here for people and for `kubectl wait`.
+// Status of an Environment, for people and for `kubectl wait`; all of it comes from the ledger.
 const ENVIRONMENT_STATUS = {
   type: 'object',
   properties: {
     observedGeneration: { type: 'integer', format: 'int64' },
     conditions: CONDITIONS,
-    state: { ...text, description: 'As `countersign status` gives it: `applied`, `denied`, `held`, `drifted`, …' },
-    lastAppliedRevision: { ...text, description: 'The commit that was applied whole.' },
-    lastAttemptedRevision: { ...text, description: 'Where the branch was at the last look.' },
+    state: { ...text, description: 'As in `countersign status`: `applied`, `denied`, `held`, `drifted`, …' },
+    lastAppliedRevision: { ...text, description: 'The commit that was applied completely.' },
+    lastAttemptedRevision: { ...text, description: 'The commit of the branch at the last check.' },
     lastCheckTime: time,
     nextCheckTime: time,
     objects: {
       type: 'object',
-      description: 'How many objects are in which health.',
+      description: 'Number of objects by health.',
       properties: Object.fromEntries(
         ['current', 'progressing', 'failed', 'missing'].map((k) => [k, { type: 'integer' }]),
       ),
@@ -65,9 +65,9 @@ const ENVIRONMENT_COLUMNS = [
 ];
 
 /**
- * The CustomResourceDefinitions of our documents, made from the one schema (structural, as apiextensions.k8s.io/v1 asks
- * for). They let through a little more than the schema, where JSON Schema for Kubernetes cannot say it; what is wrong
- * then stands in the object's status.
+ * Returns the CustomResourceDefinitions of our documents, generated from the one schema (structural, as required by
+ * apiextensions.k8s.io/v1). They accept slightly more than the schema, because Kubernetes' JSON Schema cannot express
+ * everything. The remaining problems appear in the object's status.
  */
 export function customResourceDefinitions(): readonly Schema[] {
   return KINDS.map(({ kind, plural, short, schema }) => {
@@ -124,8 +124,8 @@ export function customResourceDefinitions(): readonly Schema[] {
 
 type NameSchema = { readonly metadata: { readonly properties: { readonly name: Schema } } };
 
-// A structural schema says the type of everything once, outside of any choice, and never closes an object: the API
-// server drops or refuses what is not named in it. Defaults are left to us, so that a document stays as it was written.
+// A structural schema states the type of everything once, outside any choice, and never closes an object: the API
+// server drops or refuses unknown fields. Defaults are left to us, so that a document stays as written.
 function structural(schema: Schema): Schema {
   const {
     additionalProperties,
@@ -155,7 +155,7 @@ function structuralEach(properties: Readonly<Record<string, Schema>>): Schema {
   return Object.fromEntries(Object.entries(properties).map(([key, value]) => [key, structural(value)]));
 }
 
-// Of several forms that an object can have, every key of each; which go together is checked when it is read.
+// Merges the keys of several alternative forms; which keys go together is checked when the document is read.
 function joined(choices: readonly Schema[]): Schema {
   if (choices.some((c) => c['type'] !== 'object')) return { 'x-kubernetes-preserve-unknown-fields': true };
   const properties: Record<string, Schema> = {};

@@ -20,21 +20,21 @@ type Framework = z.infer<typeof frameworkSchema>;
 
 const DIRECTORY = fileURLToPath(new URL('../../reports/frameworks/', import.meta.url));
 
-/** Names of the frameworks that come along. */
+/** Names of the shipped frameworks. */
 export const SHIPPED_FRAMEWORKS: readonly string[] = readdirSync(DIRECTORY).map((file) => file.replace(/\.json$/, ''));
 
 /**
- * One that comes along, by its name, or anybody's own in a file. Throws `usage` where there is none, and
+ * Returns a shipped framework by name, or a custom one from a file. Throws `usage` if there is none, and
  * `config-invalid`.
  */
 export function frameworkNamed(name: string): Framework {
   const file = SHIPPED_FRAMEWORKS.includes(name) ? join(DIRECTORY, `${name}.json`) : name;
-  const hint = `one of ${SHIPPED_FRAMEWORKS.join(', ')}, or a file like those in \`reports/frameworks\``;
+  const hint = `use one of ${SHIPPED_FRAMEWORKS.join(', ')}, or a file like those in \`reports/frameworks\``;
   if (!existsSync(file)) throw new CountersignError('usage', `there is no framework \`${name}\``, { hint });
   return readFramework(readFileSync(file, 'utf8'), file);
 }
 
-// A framework's requirements by our controls, as `reports/frameworks` has them.
+// Reads a framework's requirements and our controls for them, in the format of `reports/frameworks`.
 function readFramework(text: string, file: string): Framework {
   try {
     return frameworkSchema.parse(JSON.parse(text));

@@ -1,6 +1,6 @@
 /**
- * Takes files and the process environment, gives typed settings; the only reader of `process.env`.
- * Refuses a document with any problem, and tells all problems at once: file, line, path, what was found and expected.
+ * Takes files and the process environment, and returns typed settings; the only reader of `process.env`. Refuses a
+ * document with any problem, and reports all problems at once: file, line, path, found and expected value.
  */
 export { customResourceDefinitions } from './crd.ts';
 export { frameworkNamed } from './framework.ts';

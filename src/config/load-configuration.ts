@@ -26,49 +26,49 @@ import {
 import { parseYaml, type YamlDocument, YamlError } from '../yaml/index.ts';
 import { SHIPPED_FRAMEWORKS } from './framework.ts';
 
-/** Everything that was configured, checked and cross-referenced. File references in it are absolute paths. */
+/** The whole configuration, checked and cross-referenced. File references in it are absolute paths. */
 export type Configuration = {
   readonly environments: readonly Environment[];
   readonly trustPolicies: readonly TrustPolicy[];
   readonly notifiers: readonly Notifier[];
   readonly reportSchedules: readonly ReportSchedule[];
-  /** SHA-256 over all documents; it is written on the ledger when a service starts. */
+  /** SHA-256 over all documents; recorded on the ledger when a service starts. */
   readonly digest: string;
 };
 
 type Problem = { readonly file: string; readonly line: number; readonly path: string; readonly text: string };
 
-/** A document that was found and is not checked yet: a part of a file, or an object in a cluster. */
+/** A document not checked yet: a part of a file, or an object in a cluster. */
 type Found = {
   readonly file: string;
   readonly document: YamlDocument;
-  /** The namespace it says it is in, or none: what it names is looked for in the same one. */
+  /** The namespace it declares, or empty; names in the document refer to that namespace. */
   readonly scope: string;
-  /** The directory that files are relative to which it names. */
+  /** The directory that relative file names refer to. */
   readonly here: string;
   readonly object: ConfigurationObject | undefined;
 };
 
-/** A document of ours that is an object in a cluster. */
+/** One of our documents as an object in a cluster. */
 export type ConfigurationObject = {
   readonly kind: string;
   readonly namespace: string;
   readonly name: string;
-  /** The whole object, as the API server gives it. */
+  /** The whole object, as returned by the API server. */
   readonly object: Readonly<Record<string, unknown>>;
 };
 
 export type ObjectOptions = {
   /**
-   * A directory with one for each namespace, in which the files are that its documents name; without it they may name
-   * none.
+   * A directory with one subdirectory per namespace, which contains the files its documents name. Without it, documents
+   * cannot name files.
    */
   readonly files: string | undefined;
-  /** Documents may name what is in other namespaces than their own. */
+  /** Documents may refer to other namespaces. */
   readonly crossNamespace: boolean;
 };
 
-const MAX_FILE = 4 * 1024 * 1024; // a keyring of hundreds of people fits; a mistaken binary does not
+const MAX_FILE = 4 * 1024 * 1024; // a keyring of hundreds of people fits; an accidental binary does not
 const SCHEMAS = {
   Environment: environmentSchema,
   TrustPolicy: trustPolicySchema,
@@ -77,17 +77,16 @@ const SCHEMAS = {
 } as const;
 
 /**
- * Reads every `.yaml` and `.yml` file under the paths (files or directories).
- * Throws one `config-invalid` error that lists every problem found in all of them.
+ * Reads every `.yaml` and `.yml` file under the paths (files or directories). Throws one `config-invalid` error that
+ * lists the problems of all files.
  */
 export function loadConfiguration(paths: readonly string[]): Configuration {
   return loadWithObjects(paths, [], { files: undefined, crossNamespace: false }).configuration;
 }
 
 /**
- * The same, with documents that are objects in a cluster. One of those that is not valid does not take part, and
- * neither does what needs it; `invalid` has their problems by `keyOfObject`. Throws `config-invalid` for problems in
- * files.
+ * Does the same, including documents that are objects in a cluster. Invalid ones are left out, and so is everything
+ * that needs them; `invalid` has their problems by `keyOfObject`. Throws `config-invalid` for problems in files.
  */
 export function loadWithObjects(
   paths: readonly string[],
@@ -110,11 +109,11 @@ export function loadWithObjects(
       refused.set(key, [...(refused.get(key) ?? []), `${path === '' ? '' : `${path}: `}${text}`]);
     }
     const wrong = new Set(problems.map((p) => p.file));
-    found = found.filter((f) => !wrong.has(f.file)); // and once more, without them: others may have named one of them
+    found = found.filter((f) => !wrong.has(f.file)); // check again without them: other documents may refer to them
   }
 }
 
-/** What an object is told apart by. */
+/** Returns the key that identifies an object. */
 export function keyOfObject({
   kind,
   namespace,
@@ -138,8 +137,10 @@ function assemble(
     const parsed = checkDocument(file, document, problems);
     if (parsed === undefined) continue;
     if (one.object !== undefined && !namesOnlyItsFiles(one, options, problems)) continue;
-    // The ledger knows environments by their names alone.
-    const id = `${parsed.kind} \`${scope === '' || parsed.kind === 'Environment' ? '' : `${scope}/`}${parsed.metadata.name}\``;
+    // The ledger identifies environments by name only.
+    const id =
+      `${parsed.kind} ` +
+      `\`${scope === '' || parsed.kind === 'Environment' ? '' : `${scope}/`}${parsed.metadata.name}\``;
     const earlier = places.get(id);
     if (earlier !== undefined)
       problems.push({
@@ -183,14 +184,14 @@ function assemble(
 
 type Scoped<T> = Found & { readonly parsed: T };
 
-// Two namespaces may each have a TrustPolicy or Notifier of one name.
+// Two namespaces may each have a TrustPolicy or Notifier with the same name.
 function named<T extends { readonly metadata: { readonly name: string } }>({ parsed, scope }: Scoped<T>): T {
   return scope === ''
     ? parsed
     : { ...parsed, metadata: { ...parsed.metadata, name: `${scope}/${parsed.metadata.name}` } };
 }
 
-// A Notifier hears of the environments beside it, whatever its globs would match elsewhere.
+// A Notifier only gets events of environments in its own namespace, even if its globs would match others.
 function scopedNotifier(notifier: Scoped<Notifier>, beside: readonly Scoped<Environment>[]): Notifier {
   const made = named(notifier);
   if (notifier.scope === '') return made;
@@ -201,8 +202,7 @@ function scopedNotifier(notifier: Scoped<Notifier>, beside: readonly Scoped<Envi
   return { ...made, spec: { ...made.spec, environments } };
 }
 
-// The full name of the TrustPolicy that a name means in a namespace: one of the same, or where that is allowed of
-// another.
+// Returns the full name of the TrustPolicy that a name refers to: in the same namespace or, if allowed, in another.
 function trustNamed(
   name: string,
   scope: string,
@@ -231,8 +231,7 @@ function trustProblems(
   return [{ path: 'spec.trust', text: `expected the name of a TrustPolicy, found \`${trust}\`${where}` }];
 }
 
-// What a schedule names that must be there; and a report holds the ledger's entries whole, which are of all
-// environments.
+// Checks the references of a schedule. A report contains whole ledger entries, which concern all environments.
 function scheduleProblems(
   { parsed: { spec }, scope }: Scoped<ReportSchedule>,
   environments: readonly Scoped<Environment>[],
@@ -248,7 +247,9 @@ function scheduleProblems(
       : [
           {
             path: [],
-            text: `a report has entries of every environment, and ${foreign.map(quoted).join(', ')} is in another namespace`,
+            text:
+              'a report has entries of every environment, ' +
+              `but ${foreign.map(quoted).join(', ')} is in a different namespace`,
           },
         ]),
     ...spec.environments.flatMap((name, i) =>
@@ -272,7 +273,7 @@ function scheduleProblems(
         : [
             {
               path: ['spec', 'deliver', i, 'cluster', 'namespace'],
-              text: `\`${d.cluster.namespace}\` is another namespace than its own`,
+              text: `\`${d.cluster.namespace}\` is not its own namespace`,
             },
           ],
     ),
@@ -308,7 +309,7 @@ function namespaceProblems(
     const owner = owners.get(key) ?? metadata.name;
     owners.set(key, owner);
     if (owner === metadata.name) return [];
-    return [{ path: `spec.target.namespaces[${i}]`, text: `\`${namespace}\` is governed by \`${owner}\` already` }];
+    return [{ path: `spec.target.namespaces[${i}]`, text: `\`${namespace}\` is already governed by \`${owner}\`` }];
   });
 }
 
@@ -319,9 +320,10 @@ function foundIn(file: string, problems: Problem[]): Found[] {
   });
 }
 
-const NAMESPACE = /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/; // of Kubernetes; it becomes the name of a directory
+// Kubernetes' grammar; the name becomes the name of a directory
+const NAMESPACE = /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/;
 
-// What the API server adds to an object is none of the document.
+// Fields the API server adds to an object are not part of the document.
 function foundObject(object: ConfigurationObject, { files }: ObjectOptions): Found {
   const { apiVersion, kind, spec, metadata } = object.object as {
     apiVersion?: unknown;
@@ -342,7 +344,7 @@ function foundObject(object: ConfigurationObject, { files }: ObjectOptions): Fou
   };
 }
 
-// A document that is kept in Git for a cluster says in which namespace it will be.
+// A document kept in Git for a cluster names its future namespace.
 function withoutNamespace(value: unknown): { value: unknown; scope: string } {
   const { metadata } = (value ?? {}) as { metadata?: unknown };
   const { namespace, ...rest } = (metadata ?? {}) as { namespace?: unknown };
@@ -350,8 +352,8 @@ function withoutNamespace(value: unknown): { value: unknown; scope: string } {
   return { value: { ...(value as object), metadata: rest }, scope: namespace };
 }
 
-// Whoever may write an object must not read the service's own files by it: names in the namespace's directory, nothing
-// else.
+// Anyone who may write an object must not be able to read the service's own files with it: only file names in the
+// namespace's directory are allowed.
 function namesOnlyItsFiles({ file, document, here }: Found, { files }: ObjectOptions, problems: Problem[]): boolean {
   const before = problems.length;
   const wrong = (path: string, text: string) => problems.push({ file, line: 0, path, text });
@@ -368,11 +370,11 @@ function namesOnlyItsFiles({ file, document, here }: Found, { files }: ObjectOpt
       const isFile = /^(.*File|file|kubeconfig)$/.test(key) && typeof inner === 'string';
       if (isFile && files === undefined) wrong(at, 'expected nothing: the service was started without --config-files');
       else if (isFile && here === '')
-        wrong(at, 'expected nothing: its namespace has no name that a directory could have');
+        wrong(at, 'expected nothing: the name of its namespace cannot be a directory name');
       else if (isFile && !/^[A-Za-z0-9_][A-Za-z0-9._-]*$/.test(inner))
         wrong(at, `expected the name of a file in \`${here}\`, found ${shown(inner)}`);
       else if (key === 'directory')
-        wrong(at, 'expected another place: objects in a cluster name no directories of the service');
+        wrong(at, 'expected a different kind of place: objects in a cluster cannot name directories of the service');
       else if (key === 'url' && typeof inner === 'string' && !isRemote(inner))
         wrong(at, `expected an address, found ${shown(inner)}`);
       look(inner, at);
@@ -380,22 +382,22 @@ function namesOnlyItsFiles({ file, document, here }: Found, { files }: ObjectOpt
   };
   look(document.value, '');
   for (const text of raisedLimits(document.value)) wrong('spec.render.limits', text);
-  // The operator's kubeconfig may have contexts that were not made for whoever writes an object.
+  // The operator's kubeconfig may have contexts that are not meant for authors of objects.
   const { target } =
     ((document.value ?? {}) as { spec?: { target?: { kubeconfig?: unknown; context?: unknown } } }).spec ?? {};
   if (target?.context !== undefined && target.kubeconfig === undefined)
     wrong(
       'spec.target.context',
-      'expected `kubeconfig` beside it: objects in a cluster choose no context of the service’s own kubeconfig',
+      'expected `kubeconfig` beside it: objects in a cluster cannot choose a context of the service’s own kubeconfig',
     );
   return problems.length === before;
 }
 
-// What is rendered is kept in the service's own memory, which tenants share.
+// Rendered objects are kept in the service's memory, which tenants share.
 function raisedLimits(value: unknown): string[] {
   const { spec } = value as { spec?: { render?: { limits?: unknown } } };
   const parsed = environmentSchema.shape.spec.shape.render.safeParse(spec?.render);
-  if (!parsed.success) return []; // told by the schema
+  if (!parsed.success) return []; // reported by the schema
   const { limits } = parsed.data;
   const amounts = (l: typeof limits) => ({
     objects: l.objects,
@@ -408,15 +410,16 @@ function raisedLimits(value: unknown): string[] {
   return Object.entries(amounts(limits)).flatMap(([name, amount]) =>
     amount > most[name as keyof typeof most]
       ? [
-          `expected at most ${DEFAULT_LIMITS[name as keyof typeof most]} for \`${name}\`: only a file of the service raises it`,
+          `expected at most ${DEFAULT_LIMITS[name as keyof typeof most]} for \`${name}\`: ` +
+            'only a file of the service can raise it',
         ]
       : [],
   );
 }
 
 /**
- * Reads the one TrustPolicy of a text that is no file of ours: in a repository, keys and lists stand in the document
- * itself, so that a change of them is a change of it. Throws `config-invalid` with every problem.
+ * Reads the one TrustPolicy in a text. In a repository, keys and lists are part of the document itself, so that
+ * changing them changes the document. Throws `config-invalid` with every problem.
  */
 export function readTrustPolicy(text: string, file: string): TrustPolicy {
   const problems: Problem[] = [];
@@ -439,7 +442,7 @@ export function readTrustPolicy(text: string, file: string): TrustPolicy {
         file,
         line: document.lineOf(path),
         path: pathText(path),
-        text: 'in a repository the content stands in the document itself',
+        text: 'in a repository, the content must be in the document itself',
       });
     policies.push(parsed);
   }
@@ -484,7 +487,7 @@ function filesUnder(path: string): string[] {
   } catch (thrown) {
     throw new CountersignError('config-invalid', `cannot read the configuration at \`${path}\``, {
       cause: thrown,
-      hint: 'name an existing file or directory with --config; `countersign init` writes a first one',
+      hint: 'name an existing file or directory with --config; `countersign init` creates a first one',
     });
   }
 }
@@ -545,9 +548,10 @@ function problemsOf(issue: z.core.$ZodIssue, file: string, document: YamlDocumen
     text,
   });
   if (issue.code === 'unrecognized_keys')
-    return issue.keys.map((key) => problem([...path, key], `\`${key}\` is not a key here`));
+    return issue.keys.map((key) => problem([...path, key], `\`${key}\` is not a known key`));
   if (issue.code === 'invalid_union') {
-    // Of several forms, the one that has all keys that are there: what is wrong in it is what is meant.
+    // Of several alternative forms, the one that has all the keys present is the intended one; its problems are
+    // reported.
     const meant = issue.errors.filter((all) => !all.some((i) => i.code === 'unrecognized_keys' && i.path.length === 0));
     const [form] = meant;
     const isSure = meant.length === 1 && form !== undefined && !form.some((i) => i.path.length === 0);
@@ -571,7 +575,7 @@ function leastOf({ minimum, origin }: z.core.$ZodIssueTooSmall): string {
   return word === undefined ? `${minimum}` : count(Number(minimum), word);
 }
 
-// Other environments that this one names: each must be there, and nobody may wait for themselves.
+// Checks references to other environments: each must exist, and no environment may wait for itself.
 function referenceProblems(environment: Environment, all: readonly Environment[]): { path: string; text: string }[] {
   const { metadata, spec } = environment;
   const before = (e: Environment) => [
@@ -601,7 +605,7 @@ function referenceProblems(environment: Environment, all: readonly Environment[]
   return missing;
 }
 
-// Names that must exist elsewhere in the same document.
+// Checks names that must exist elsewhere in the same document.
 function crossCheck(document: Environment | TrustPolicy, file: string, yaml: YamlDocument, problems: Problem[]): void {
   if (document.kind === 'Environment') {
     checkNamespaces(document, file, yaml, problems);
@@ -630,7 +634,8 @@ function crossCheck(document: Environment | TrustPolicy, file: string, yaml: Yam
   if (roots !== undefined && roots.threshold > rootPeople.size)
     report(
       ['spec', 'roots', 'threshold'],
-      `${roots.threshold} approvals are required, but only ${count(rootPeople.size, 'principal')} ${rootPeople.size === 1 ? 'is a root' : 'are roots'}`,
+      `${roots.threshold} approvals are required, ` +
+        `but only ${count(rootPeople.size, 'principal')} ${rootPeople.size === 1 ? 'is a root' : 'are roots'}`,
     );
   const accounts = new Map<string, string>();
   const addresses = new Map<string, string>();
@@ -638,17 +643,20 @@ function crossCheck(document: Environment | TrustPolicy, file: string, yaml: Yam
     p.forgeAccounts.forEach(({ forge, id }, j) => {
       const owner = accounts.get(`${forge}/${id}`);
       if (owner !== undefined)
-        report(['spec', 'principals', i, 'forgeAccounts', j], `this account is \`${owner}\`’s already`);
+        report(['spec', 'principals', i, 'forgeAccounts', j], `this account already belongs to \`${owner}\``);
       accounts.set(`${forge}/${id}`, p.name);
     });
     p.emails.forEach((email, j) => {
       const owner = addresses.get(email.toLowerCase());
       if (owner !== undefined && owner !== p.name)
-        report(['spec', 'principals', i, 'emails', j], `this address is \`${owner}\`’s already`);
+        report(['spec', 'principals', i, 'emails', j], `this address already belongs to \`${owner}\``);
       addresses.set(email.toLowerCase(), p.name);
     });
     if (p.kind === 'person' && p.imports.length > 0)
-      report(['spec', 'principals', i, 'imports'], 'only a bot imports reviews: a person’s key would speak for others');
+      report(
+        ['spec', 'principals', i, 'imports'],
+        'only a bot may import reviews: a person’s key would speak for others',
+      );
   });
   rules.forEach((rule, i) => {
     rule.signers.forEach((who, j) => {
@@ -670,7 +678,7 @@ function crossCheck(document: Environment | TrustPolicy, file: string, yaml: Yam
 
 const NEVER_GOVERNED = ['kube-system', 'kube-node-lease', 'kube-public'];
 
-// A gate over these would stand in the way of the cluster's own repair, and of its own.
+// Gating these namespaces would block repair of the cluster and of the gate itself.
 function checkNamespaces(environment: Environment, file: string, yaml: YamlDocument, problems: Problem[]): void {
   environment.spec.target.namespaces.forEach((namespace, i) => {
     if (!NEVER_GOVERNED.includes(namespace)) return;
@@ -733,12 +741,12 @@ function withAbsolutePlaces(schedule: ReportSchedule, here: string): ReportSched
   return { ...schedule, spec: { ...schedule.spec, frameworks, deliver } };
 }
 
-// An address on the network, and no path of this machine.
+// Tests for a network address, as opposed to a path on this machine.
 function isRemote(url: string): boolean {
   return isAddress(url) && !/^file:/i.test(url);
 }
 
-// `https://…`, `ssh://…`, or `user@host:path` as scp writes it.
+// Tests for `https://…`, `ssh://…`, or `user@host:path` as in scp.
 function isAddress(url: string): boolean {
   return /^[a-z+]+:\/\//i.test(url) || /^[^@/]+@[^/:]+:/.test(url);
 }
@@ -784,8 +792,8 @@ function absoluteCredentials(credentials: Credentials, here: string): Credential
   };
 }
 
-// Key files are read in, so that the digest of the configuration covers the keys themselves. One that is missing is a
-// problem like any other: without its list of revoked keys, a policy would trust them.
+// Key files are read in, so that the digest of the configuration covers the keys themselves. A missing file is a
+// problem like any other: without its revocation list, a policy would trust revoked keys.
 function withKeyFiles(policy: TrustPolicy, { file, document: yaml, here }: Found, problems: Problem[]): TrustPolicy {
   const read = (name: string, path: (string | number)[]): Buffer | undefined => {
     try {
@@ -835,7 +843,7 @@ function withKeyFiles(policy: TrustPolicy, { file, document: yaml, here }: Found
   };
 }
 
-// Binary lists are kept as base64, in which the schema takes them too.
+// Binary lists are stored as base64, which the schema accepts too.
 function revocationText(bytes: Buffer): string {
   return bytes.subarray(0, 6).toString('latin1') === 'SSHKRL' ? bytes.toString('base64') : bytes.toString('utf8');
 }
@@ -865,12 +873,12 @@ function pathText(path: readonly (string | number)[]): string {
   );
 }
 
-// Long values are cut: a key pasted into the wrong place should not fill the screen.
+// Long values are truncated: a key pasted into the wrong place should not fill the screen.
 function shown(value: unknown): string {
   if (value === undefined) return 'nothing';
   if (Array.isArray(value)) return `a list of ${value.length}`;
   if (typeof value === 'object' && value !== null) return 'a mapping';
-  // Who wrote a password into an address must not find it in a log.
+  // A password in an address must not appear in a log.
   const text = String(value).replaceAll(/\/\/[^/?#\s]*@/g, '//…@');
   return `\`${text.length > 60 ? `${text.slice(0, 60)}…` : text}\``;
 }

@@ -1,16 +1,16 @@
-/** What Countersign takes from the process environment; every other room is handed these as values. */
+/** Settings from the process environment; every other room gets these as values. */
 export type ProcessSettings = {
-  /** Directories with Kubernetes test binaries, as envtest uses them. */
+  /** Directories with Kubernetes test binaries, in envtest's layout. */
   readonly kubebuilderAssets: string | undefined;
   readonly path: string;
   readonly kubeconfig: string | undefined;
   readonly noColor: boolean;
   readonly logLevel: string;
-  /** The namespace of the pod we are in; undefined outside of a cluster. */
+  /** The namespace of our pod; undefined outside a cluster. */
   readonly podNamespace: string | undefined;
-  /** The base commit of a pull request, as the CI at hand names it. */
+  /** The base commit of a pull request, as named by the CI system. */
   readonly ciBase: string | undefined;
-  /** In a hook of a push: where what it brings lies until the hook has decided. */
+  /** In a push hook: where the pushed objects are until the hook has decided. */
   readonly gitQuarantine: { readonly directory: string; readonly alternates: string } | undefined;
 };
 
@@ -31,7 +31,8 @@ export function readProcessSettings(env: NodeJS.ProcessEnv = process.env): Proce
   };
 }
 
-// GitHub and Gitea, Jenkins, Azure Pipelines and Bitbucket each name the branch a request is to be merged into.
+// GitHub, Gitea, Jenkins, Azure Pipelines and Bitbucket each have their own variable for the target branch of a
+// request.
 function originBranch(env: NodeJS.ProcessEnv): string | undefined {
   const branch =
     env.GITHUB_BASE_REF ||

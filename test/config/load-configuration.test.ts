@@ -67,7 +67,7 @@ test('every problem is told at once, with file, line, path, found and expected',
   });
   assert.deepEqual(found, [
     'e.yaml:6: spec.target.namespaces[0]: expected a lower-case name of letters, digits and dashes, at most 63 long, found `Shop`',
-    'e.yaml:8: spec.prunne: `prunne` is not a key here',
+    'e.yaml:8: spec.prunne: `prunne` is not a known key',
     't.yaml:8: spec.rules[0].approvals.required: expected a number, found `two`',
   ]);
 });
@@ -258,7 +258,7 @@ test('documents in a namespace find each other there, and only with leave elsewh
 test('two environments over one namespace are refused, and a document in a file may say its namespace', () => {
   const second = ENVIRONMENT.replace('name: production', 'name: other');
   assert.deepEqual(problems({ 'e.yaml': ENVIRONMENT, 'f.yaml': second, 't.yaml': TRUST }), [
-    'f.yaml:1: spec.target.namespaces[0]: `shop` is governed by `production` already',
+    'f.yaml:1: spec.target.namespaces[0]: `shop` is already governed by `production`',
   ]);
   const inside = (text: string) => text.replace('metadata: {', 'metadata: {namespace: gate, ');
   assert.equal(
@@ -344,7 +344,7 @@ test('a ReportSchedule names what is there; as an object in a cluster it names n
   ];
   assert.match(
     refused({ deliver: [{ name: 'x', directory: { path: '/root' } }] }).join(),
-    /objects in a cluster name no directories/,
+    /objects in a cluster cannot name directories/,
   );
   const elsewhere = parseYaml(ENVIRONMENT.replace('fleet.git', 'https://git.example.test/fleet.git'))[0]?.value as {
     metadata: object;
@@ -367,14 +367,14 @@ test('a ReportSchedule names what is there; as an object in a cluster it names n
     [
       [
         'ReportSchedule a/monthly',
-        ['a report has entries of every environment, and `production` is in another namespace'],
+        ['a report has entries of every environment, but `production` is in a different namespace'],
       ],
     ],
   );
   assert.equal(loadWithObjects([], both, { files: undefined, crossNamespace: true }).invalid.size, 0);
   assert.match(
     refused({ deliver: [{ name: 'x', cluster: { namespace: 'b' } }] }).join(),
-    /`b` is another namespace than its own/,
+    /`b` is not its own namespace/,
   );
   assert.equal(refused({ deliver: [{ name: 'x', cluster: { namespace: 'a' } }] }).length, 0);
   assert.match(
@@ -459,6 +459,6 @@ test('an object in a cluster chooses no context of the operator’s kubeconfig',
   assert.deepEqual(refused({}), []);
   assert.deepEqual(refused({ kubeconfig: 'config', context: 'own' }), []);
   assert.deepEqual(refused({ context: 'admin' }), [
-    'spec.target.context: expected `kubeconfig` beside it: objects in a cluster choose no context of the service’s own kubeconfig',
+    'spec.target.context: expected `kubeconfig` beside it: objects in a cluster cannot choose a context of the service’s own kubeconfig',
   ]);
 });
