@@ -2,21 +2,21 @@ import type { z } from 'zod';
 import { addressText, below, CountersignError, type HttpAddress, hostText, parseHttpAddress } from '../model/index.ts';
 import { askServer, type Limits, type Reply } from '../outgoing/index.ts';
 
-/** One question to a forge's REST API. */
+/** One request to a forge's REST API. */
 export type Question = {
   readonly to: HttpAddress;
   readonly method?: 'GET' | 'POST';
   readonly headers: Readonly<Record<string, string>>;
 };
 
-// a page of 100 reviews with long texts is below 1 MiB
+// a page of 100 reviews with long texts has less than 1 MiB
 const LIMITS: Limits = { bytes: 8 * 1024 * 1024, quietMs: 30_000, totalMs: 60_000 };
 const MAX_PAGES = 50;
 const ALL_MS = 5 * 60_000;
 
 /**
- * Asks and checks the shape of the answer. A token goes to the server it was given for and nowhere else. Throws
- * `forge-unreachable` (may be tried again) or `forge-refused`, with the forge's status and none of its words.
+ * Sends a request and checks the shape of the answer. A token is only sent to its own server. Throws
+ * `forge-unreachable` (may be retried) or `forge-refused`, with the forge's status but none of its text.
  */
 export async function ask<T>(
   { to, method = 'GET', headers }: Question,
@@ -30,14 +30,14 @@ export async function ask<T>(
   const where = parsed.error.issues[0]?.path.join('.') ?? '';
   throw new CountersignError(
     'forge-refused',
-    `\`${shown(to)}\` answers with something else than documented${where === '' ? '' : `: at \`${where}\``}`,
+    `\`${shown(to)}\` does not answer as documented${where === '' ? '' : `: at \`${where}\``}`,
     {
-      hint: 'is --forge right?',
+      hint: 'check that --forge is right',
     },
   );
 }
 
-/** Asks page after page (RFC 8288 `Link: …; rel="next"`), on the same server only. */
+/** Requests page after page (RFC 8288 `Link: …; rel="next"`), on the same server only. */
 export async function askAll<T>(question: Question, schema: z.ZodType<T[]>, limits: Limits = LIMITS): Promise<T[]> {
   const all: T[] = [];
   const end = performance.now() + ALL_MS;
@@ -46,7 +46,7 @@ export async function askAll<T>(question: Question, schema: z.ZodType<T[]>, limi
     if (page === MAX_PAGES || performance.now() > end)
       throw new CountersignError(
         'forge-refused',
-        `${hostText(question.to)} has more than ${MAX_PAGES} pages of reviews, or is too slow for them`,
+        `${hostText(question.to)} has more than ${MAX_PAGES} pages of reviews, or is too slow to return them`,
       );
     const { value, next }: { value: T[]; next: HttpAddress | undefined } = await ask(
       { ...question, to },
@@ -62,16 +62,15 @@ export async function askAll<T>(question: Question, schema: z.ZodType<T[]>, limi
 function refused(to: HttpAddress, status: number): CountersignError {
   const hint =
     status === 401 || status === 403
-      ? 'does the token in --token-file read pull requests?'
+      ? 'check that the token in --token-file may read pull requests'
       : status === 404
-        ? 'check --repository and the number; a token that may not read looks the same'
+        ? 'check --repository and the number; a token without read access gives the same answer'
         : 'try again later';
   const recover = status >= 500 || status === 429 ? 'retry' : 'wait';
   return new CountersignError('forge-refused', `\`${shown(to)}\` answers ${status}`, { hint, recover });
 }
 
-// The next page is on the same server, or a `Link` that says otherwise is an error: reviews that are not read must not
-// be missed.
+// The next page must be on the same server; any other `Link` is an error, because unread reviews must not be missed.
 function nextPage(reply: Reply, asked: HttpAddress): HttpAddress | undefined {
   const { link } = reply.headers;
   const next = /<([^>]*)>;\s*rel="?next"?/.exec(typeof link === 'string' ? link : '')?.[1];
@@ -79,13 +78,13 @@ function nextPage(reply: Reply, asked: HttpAddress): HttpAddress | undefined {
   const url = URL.parse(next, addressText(asked));
   const parsed = url === null ? undefined : parseHttpAddress(url.href, { query: true });
   if (parsed?.kind !== 'parsed' || parsed.value.scheme !== asked.scheme || hostText(parsed.value) !== hostText(asked))
-    throw new CountersignError('forge-refused', `${hostText(asked)} names a next page that is not on the same server`, {
+    throw new CountersignError('forge-refused', `${hostText(asked)} names a next page on a different server`, {
       hint: 'check --api-url: it must be the address that the forge itself uses',
     });
   return parsed.value;
 }
 
-// Where it was asked, without the query.
+// Returns the address without the query.
 function shown(to: HttpAddress): string {
   return addressText(below(to, ''));
 }

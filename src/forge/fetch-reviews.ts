@@ -11,10 +11,10 @@ import {
 import type { Limits } from '../outgoing/index.ts';
 import { ask, askAll } from './ask.ts';
 
-/** The REST API a forge speaks. */
+/** The REST API of a forge. */
 export type Forge = 'github' | 'gitlab' | 'gitea';
 
-/** Where a pull or merge request is. */
+/** Location of a pull or merge request. */
 export type ForgeAddress = {
   readonly forge: Forge;
   readonly api: HttpAddress;
@@ -26,9 +26,11 @@ export type ForgeAddress = {
 
 type Account = { readonly id: string; readonly login: string };
 
-/** A pull or merge request with each reviewer's last word. */
+/** A pull or merge request with each reviewer's latest review. */
 export type ForgeRequest = {
-  /** The forge's host, under which the TrustPolicy knows accounts: the one that was asked, whatever it answers. */
+  /**
+   * The forge's host, under which the TrustPolicy knows accounts: the host that was asked, not one named in the answer.
+   */
   readonly forge: string;
   readonly url: string;
   readonly head: string;
@@ -39,21 +41,21 @@ export type ForgeRequest = {
     readonly id: string;
     readonly reviewer: Account;
     readonly state: 'approved' | 'rejected' | 'dismissed';
-    /** The commit that was reviewed; undefined where the forge does not say. */
+    /** The reviewed commit; undefined if the forge does not say. */
     readonly commit: string | undefined;
     readonly submittedAt: string | undefined;
   }[];
-  /** The forge's own answers as canonical JSON: what the statement's digest is of. */
+  /** The forge's own answers as canonical JSON, which the statement's digest covers. */
   readonly raw: string;
 };
 
-/** The API of the public forge, or where a self-hosted one keeps it. */
+/** Returns the API address of the public forge, or its usual place on a self-hosted one. */
 export function defaultApiUrl(forge: Forge, host: string): string {
   if (forge === 'github') return host === 'github.com' ? 'https://api.github.com' : `https://${host}/api/v3`;
   return `https://${host}/api/${forge === 'gitlab' ? 'v4' : 'v1'}`;
 }
 
-/** The name of the forge whose API is at an address: its host, but for GitHub's own, which has the API beside it. */
+/** Returns a forge's name by its API address: its host, except for github.com, whose API has a separate host. */
 function forgeName(api: HttpAddress): string {
   const host = hostText(api);
   return /^api\.(github\.com|[a-z0-9-]+\.ghe\.com)$/.exec(host)?.[1] ?? host;
@@ -71,13 +73,13 @@ export async function fetchReviews(address: ForgeAddress, limits?: Limits): Prom
   }
 }
 
-// The page of the request, for people: on the forge's own host, and nothing that a browser would run.
+// Returns the request's web page, for people: on the forge's own host, and never executable in a browser.
 function pageOf(text: string, api: HttpAddress): string {
   const parsed = parseHttpAddress(text);
   if (parsed.kind === 'parsed' && hostText(parsed.value) === forgeName(api)) return text;
   throw new CountersignError(
     'forge-refused',
-    `${hostText(api)} names a page of the request that is not on \`${forgeName(api)}\``,
+    `${hostText(api)} names a web page that is not on \`${forgeName(api)}\``,
     {
       hint: 'check --api-url: it must be the address that the forge itself uses',
     },
@@ -89,7 +91,7 @@ const user = z.object({ id, login: z.string() });
 const commitId = z.string().regex(/^([0-9a-f]{40}|[0-9a-f]{64})$/);
 const time = z.iso.datetime({ offset: true }).transform((text) => new Date(text).toISOString());
 
-// GitHub and Gitea/Forgejo share the shape; states have different names, and Gitea marks a dismissal beside the state.
+// GitHub and Gitea/Forgejo share the shape. State names differ, and Gitea marks a dismissal in a separate field.
 const pullSchema = z.object({
   html_url: z.string(),
   user,
@@ -134,7 +136,7 @@ async function pullRequest(
   const url = pageOf(pull.html_url, api);
   const pages = below(at, '/reviews', `${kind === 'github' ? 'per_page' : 'limit'}=100`);
   const listed = await askAll({ to: pages, headers }, reviewsSchema, limits);
-  // A reviewer's last word counts; a comment is none. By the times the forge gives, whatever order it lists them in.
+  // A reviewer's latest review counts; comments do not. They are sorted by the forge's times, not by its listing order.
   const reviews = [...listed].sort((a, b) =>
     (a.submitted_at ?? '') < (b.submitted_at ?? '') ? -1 : (a.submitted_at ?? '') > (b.submitted_at ?? '') ? 1 : 0,
   );
@@ -174,7 +176,7 @@ const mergeRequestSchema = z.object({
 });
 const approvalsSchema = z.object({ approved_by: z.array(z.object({ user: gitlabUser, approved_at: time.nullish() })) });
 
-// GitLab names who approved a merge request, and not which commit they looked at.
+// GitLab names the approvers of a merge request, but not the commit they looked at.
 async function mergeRequest(address: ForgeAddress, limits: Limits | undefined): Promise<ForgeRequest> {
   const { forge, api, repository, number, token } = address;
   const headers = { accept: 'application/json', ...(token === undefined ? {} : { 'private-token': token }) };

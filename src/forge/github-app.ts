@@ -3,12 +3,12 @@ import { z } from 'zod';
 import { below, CountersignError, httpAddress } from '../model/index.ts';
 import { ask } from './ask.ts';
 
-const LIFE_SECONDS = 540; // GitHub takes ten minutes at most
+const LIFE_SECONDS = 540; // GitHub accepts ten minutes at most
 const SLOW_CLOCK_SECONDS = 60; // GitHub's own advice
 
 /**
- * A token of a GitHub App's installation, which may fetch for an hour. Throws `key-unusable`, `forge-unreachable`,
- * `forge-refused`.
+ * Returns a token of a GitHub App's installation, which can fetch for an hour. Throws `key-unusable`,
+ * `forge-unreachable`, `forge-refused`.
  */
 export async function githubAppToken(
   app: { readonly appId: string; readonly installationId: string; readonly apiUrl: string },
@@ -17,7 +17,9 @@ export async function githubAppToken(
 ): Promise<{ readonly token: string; readonly expiresAt: number }> {
   const seconds = Math.floor(now.getTime() / 1000);
   const part = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url');
-  const signed = `${part({ alg: 'RS256', typ: 'JWT' })}.${part({ iat: seconds - SLOW_CLOCK_SECONDS, exp: seconds + LIFE_SECONDS, iss: app.appId })}`;
+  const signed =
+    `${part({ alg: 'RS256', typ: 'JWT' })}.` +
+    `${part({ iat: seconds - SLOW_CLOCK_SECONDS, exp: seconds + LIFE_SECONDS, iss: app.appId })}`;
   const { value } = await ask(
     {
       to: below(httpAddress(app.apiUrl), `/app/installations/${app.installationId}/access_tokens`),
@@ -39,7 +41,7 @@ function signature(text: string, pem: string): string {
   } catch (cause) {
     throw new CountersignError('key-unusable', 'the private key of the GitHub App cannot be used', {
       cause,
-      hint: 'it is the PEM file that GitHub gave',
+      hint: 'use the PEM file from GitHub',
     });
   }
 }

@@ -141,8 +141,8 @@ for (const [what, answers, code, message] of [
     'forge-refused',
     /answers 403$/,
   ],
-  ['an answer of another shape', { [PULL]: { body: { hello: 1 } } }, 'forge-refused', /something else than documented/],
-  ['no JSON', { [PULL]: { body: '', raw: '<html>' } }, 'forge-refused', /something else than documented/],
+  ['an answer of another shape', { [PULL]: { body: { hello: 1 } } }, 'forge-refused', /does not answer as documented/],
+  ['no JSON', { [PULL]: { body: '', raw: '<html>' } }, 'forge-refused', /does not answer as documented/],
   ['a head that is no commit', { [PULL]: { body: pullRequest('main') } }, 'forge-refused', /head\.sha/],
   ['an answer without end', { [PULL]: { body: '', raw: `"${'x'.repeat(9_000_000)}"` } }, 'forge-refused', /more than/],
 ] as const) {
@@ -183,7 +183,7 @@ test('pages go on, but not for ever and not to another server', async () => {
     });
     await assert.rejects(reviewsFrom('github', led), {
       code: 'forge-refused',
-      message: /^127\.0\.0\.1:\d+ names a next page that is not on the same server$/,
+      message: /^127\.0\.0\.1:\d+ names a next page on a different server$/,
     });
   }
 });
@@ -202,7 +202,7 @@ test('the forge is the one that was asked, and a request’s page is there', asy
     });
     await assert.rejects(reviewsFrom('github', lying), {
       code: 'forge-refused',
-      message: /^(127\.0\.0\.1:\d+) names a page of the request that is not on `\1`$/,
+      message: /^(127\.0\.0\.1:\d+) names a web page that is not on `\1`$/,
     });
   }
 });
