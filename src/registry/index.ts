@@ -1,5 +1,5 @@
 /**
- * Takes a reference that is pinned by digest, gives the bytes; every one is hashed again.
- * Refuses what is not pinned and what is something else; speaks plain HTTP with this machine alone.
+ * Takes a reference pinned by digest and returns the bytes, all of them hashed again. Refuses references that are not
+ * pinned and content that differs. Uses plain HTTP only with this machine.
  */
 export { downloadFile, type Image, type PullOptions, pullImage, type Refuse } from './pull-image.ts';

@@ -17,28 +17,28 @@ export type PullOptions = {
   readonly credentials?: string | undefined;
   /** Certificates (PEM) of the registry's authority. */
   readonly ca?: string | undefined;
-  /** Other hosts that it may lead to: where its files are stored, and its token service. */
+  /** Other hosts it may redirect to: its storage, and its token service. */
   readonly leadsTo?: readonly string[] | undefined;
   readonly limits?: Omit<Limits, 'bytes'>;
 };
 
-/** Makes the error for what cannot be had: why, and whether it may pass by itself. */
+/** Creates the error for failed content: the reason, and whether a retry may help. */
 export type Refuse = (why: string, more?: { cause?: unknown; retry?: boolean; hint?: string }) => CountersignError;
 
 export type Layer = { readonly mediaType?: string; readonly digest?: string; readonly size?: number };
 
-/** An image's layers, and how to have one. */
+/** An image's layers, and a function that fetches one. */
 export type Image = { readonly layers: readonly Layer[]; readonly layer: (one: Layer) => Promise<Buffer> };
 
 const MANIFEST_TYPES = 'application/vnd.oci.image.manifest.v1+json';
-const MAX_MANIFEST = 4 * 1024 * 1024; // what registries themselves allow
+const MAX_MANIFEST = 4 * 1024 * 1024; // the limit of registries themselves
 const MAX_LAYER = 64 * 1024 * 1024;
 const MAX_TOKEN = 64 * 1024;
 const LIMITS = { quietMs: 60_000, totalMs: 5 * 60_000 };
 
 /**
- * An image of a registry by the digest of its manifest (OCI distribution 1.1), as `HOST/NAME@sha256:…`. Every byte is
- * hashed again. Throws what `refuse` makes.
+ * Pulls an image from a registry by the digest of its manifest (OCI distribution 1.1), as `HOST/NAME@sha256:…`. Every
+ * byte is hashed again. Throws the errors that `refuse` creates.
  */
 export async function pullImage(reference: string, options: PullOptions, refuse: Refuse): Promise<Image> {
   const parsed = parseImageReference(reference);
@@ -52,7 +52,7 @@ export async function pullImage(reference: string, options: PullOptions, refuse:
   };
 }
 
-// What is asked for next is a digest, and never anything else that the manifest says.
+// Only digests from the manifest are used for further requests.
 function layersIn(manifest: Buffer, refuse: Refuse): readonly Layer[] {
   let value: unknown;
   try {
@@ -70,12 +70,14 @@ function layersIn(manifest: Buffer, refuse: Refuse): readonly Layer[] {
   });
 }
 
-/** A file of a web server by its SHA-256, as `sha256:…`. Throws what `refuse` makes. */
+/**
+ * Downloads a file from a web server and compares its SHA-256, as `sha256:…`. Throws the errors that `refuse` creates.
+ */
 export async function downloadFile(url: string, digest: string, options: PullOptions, refuse: Refuse): Promise<Buffer> {
   const parsed = parseHttpAddress(url);
   if (parsed.kind === 'refused') throw refuse(parsed.why);
   if (parsed.value.scheme === 'http' && !isLoopback(parsed.value.host))
-    throw refuse('plain HTTP is spoken with this machine alone');
+    throw refuse('plain HTTP is only allowed with this machine');
   const ask = asking(options, refuse, 'the server');
   const basic = basicOf(options);
   const get = async (limit: number) => bodyOf(await ask(parsed.value, basic, limit), refuse, 'the server');
@@ -90,19 +92,19 @@ async function fetchDigest(
 ): Promise<Buffer> {
   const bytes = await get(limit);
   const have = `sha256:${createHash('sha256').update(bytes).digest('hex')}`;
-  if (have !== digest) throw refuse(`the registry gave other bytes than ${digest.slice(0, 19)}…`);
+  if (have !== digest) throw refuse(`the registry returned bytes that do not match ${digest.slice(0, 19)}…`);
   return bytes;
 }
 
 function bodyOf(reply: Reply, refuse: Refuse, who: string): Buffer {
   if (reply.status === 401 || reply.status === 403)
-    throw refuse(`${who} wants other credentials`, { hint: 'set `credentialsFile`' });
+    throw refuse(`${who} rejects the credentials`, { hint: 'set `credentialsFile`' });
   if (reply.status === 404) throw refuse(`${who} does not have it`);
   if (reply.status !== 200) throw refuse(`${who} answered ${reply.status}`, { retry: true });
   return reply.body;
 }
 
-// Plain HTTP is spoken with this machine alone.
+// Plain HTTP is only allowed with this machine.
 function registryAt(registry: string, { ca }: PullOptions, refuse: Refuse): HttpAddress {
   const isHere = isLoopback(registry.replace(/:\d+$/, '')) && ca === undefined;
   const place = parsePlace(registry, isHere ? 80 : 443);
@@ -112,7 +114,7 @@ function registryAt(registry: string, { ca }: PullOptions, refuse: Refuse): Http
 
 type Ask = (to: HttpAddress, authorization: string | undefined, limit: number, accept?: string) => Promise<Reply>;
 
-// Files often lie elsewhere: on hosts that were named, and no credentials go there.
+// Files are often stored elsewhere. Only named hosts are allowed, and they get no credentials.
 function asking({ ca, leadsTo = [], limits = LIMITS }: PullOptions, refuse: Refuse, who: string): Ask {
   return (to, authorization, limit, accept) => {
     const headers = {
@@ -121,13 +123,15 @@ function asking({ ca, leadsTo = [], limits = LIMITS }: PullOptions, refuse: Refu
     };
     return askServer(to, { headers, ca, leadsTo }, { ...limits, bytes: limit }).catch((cause: CountersignError) => {
       const isAway = cause.recover === 'retry';
-      const hint = isAway ? `is ${who} reachable from here?` : 'add the hosts that it may lead to as `leadsTo`';
+      const hint = isAway
+        ? `check that ${who} is reachable from here`
+        : 'add the hosts it may redirect to as `leadsTo`';
       throw refuse(messageOf(cause), { cause, retry: isAway, hint });
     });
   };
 }
 
-// A token is asked for where the registry wants one, as Docker’s clients do.
+// Requests a token if the registry requires one, like Docker’s clients.
 function client(
   at: HttpAddress,
   name: string,
@@ -168,17 +172,16 @@ async function authorize(
   return token === undefined ? basic : `Bearer ${token}`;
 }
 
-// The registry says where its tokens are made. Credentials go there only where that is the registry itself, or was
-// named.
+// The registry names its token service. Credentials are sent there only if that is the registry itself or a named host.
 function tokenService(realm: string, at: HttpAddress, { leadsTo = [] }: PullOptions, refuse: Refuse): HttpAddress {
   const url = URL.parse(realm);
   const parsed = url === null ? undefined : parseHttpAddress(url.href, { query: true });
-  if (parsed?.kind !== 'parsed') throw refuse('the registry names a token service that is not an address');
+  if (parsed?.kind !== 'parsed') throw refuse('the token service of the registry is not a valid address');
   const to = parsed.value;
   if (to.scheme === 'http' && !(isLoopback(to.host) && at.scheme === 'http'))
-    throw refuse('the registry names a token service without TLS');
+    throw refuse('the token service of the registry does not use TLS');
   if (hostText(to) !== hostText(at) && !leadsTo.includes(hostText(to)))
-    throw refuse('the registry names a token service on a host that is not named', {
+    throw refuse('the token service of the registry is on a host that is not allowed', {
       hint: 'add that host as `leadsTo` (for Docker Hub: `auth.docker.io`)',
     });
   return to;
