@@ -1,15 +1,15 @@
-/** How a program is had when it is not on the machine. */
+/** How to get a program that is not on the machine. */
 export type Tool = {
   readonly version: string;
-  /** Where the Go module that builds it lies in this repository, and the package in it. */
+  /** The Go module in this repository that builds it, and the package in it. */
   readonly go: { readonly module: string; readonly package: string; readonly ldflags?: string };
-  /** The publisher's archive by `platform-arch`, with its SHA-512 as the publisher lists it. */
+  /** The publisher's archive by `platform-arch`, with the SHA-512 that the publisher lists. */
   readonly archive?: {
     readonly url: string;
     readonly member: string;
     readonly sha512: Readonly<Record<string, string>>;
   };
-  /** What a person can do. */
+  /** Instructions for doing it by hand. */
   readonly byHand: string;
 };
 
@@ -26,27 +26,34 @@ export type ToolName =
   | 'kustomize'
   | 'helm';
 
-// One archive with all three, as controller-runtime's envtest uses it. Checksums: envtest-releases.yaml of
+// One archive with all three, as used by controller-runtime's envtest. Checksums: envtest-releases.yaml of
 // sigs.k8s.io/controller-tools v0.23.0.
 const ENVTEST = {
-  url: 'https://github.com/kubernetes-sigs/controller-tools/releases/download/envtest-v1.34.1/envtest-v1.34.1-{platform}.tar.gz',
+  url:
+    'https://github.com/kubernetes-sigs/controller-tools/releases/' +
+    'download/envtest-v1.34.1/envtest-v1.34.1-{platform}.tar.gz',
   sha512: {
     'linux-amd64':
-      'c5e7c237ae18a8c65d0df1214b864ecd19aa9ff4f1383dbd477c202546d778c0f74efe15750ec38f57d8de26ba17cd62f404446cdd3c975399a5d4589de35cdd',
+      'c5e7c237ae18a8c65d0df1214b864ecd19aa9ff4f1383dbd477c202546d778c0' +
+      'f74efe15750ec38f57d8de26ba17cd62f404446cdd3c975399a5d4589de35cdd',
     'linux-arm64':
-      'bf13d2456183e66d084e28e1c9eed6a408fb77a06d8d1fd0461a7d9bc0c90b63d29ea67870b28f80d1f992acb026007d6f43987753c859c81d6a78bc1ca2c903',
+      'bf13d2456183e66d084e28e1c9eed6a408fb77a06d8d1fd0461a7d9bc0c90b63' +
+      'd29ea67870b28f80d1f992acb026007d6f43987753c859c81d6a78bc1ca2c903',
     'darwin-amd64':
-      'd9e0464dc1708c36ab41147b5e364c8b8e201eafc14c299dcbe58ebeaa82c651b8e834647167a951ded8c6d08c616aadbae1673a54743f9c8fa15a278c78c0c0',
+      'd9e0464dc1708c36ab41147b5e364c8b8e201eafc14c299dcbe58ebeaa82c651' +
+      'b8e834647167a951ded8c6d08c616aadbae1673a54743f9c8fa15a278c78c0c0',
     'darwin-arm64':
-      '43d7c10b74100d20044df7c73be03e26f8243a9cb7c1d3035e581ee7bb0c7ffcaf759b9e182186b5bb2f47d1608835414ca443181a02d9ecb6c9cf04b43e3809',
+      '43d7c10b74100d20044df7c73be03e26f8243a9cb7c1d3035e581ee7bb0c7ffc' +
+      'af759b9e182186b5bb2f47d1608835414ca443181a02d9ecb6c9cf04b43e3809',
   },
 };
 const envtest = (member: string) => ({ ...ENVTEST, member: `controller-tools/envtest/${member}` });
 const CONTROL_PLANE_HINT =
-  'set KUBEBUILDER_ASSETS to a directory with etcd, kube-apiserver and kubectl (for example from `setup-envtest use 1.34`)';
+  'set KUBEBUILDER_ASSETS to a directory with etcd, ' +
+  'kube-apiserver and kubectl (for example from `setup-envtest use 1.34`)';
 const KUBERNETES = '-s -w -X k8s.io/component-base/version.gitVersion=v1.34.4';
 
-/** Every program Countersign, its demo and its tests may need. */
+/** Every program that Countersign, its demo and its tests may need. */
 export const TOOLS: Readonly<Record<ToolName, Tool>> = {
   etcd: {
     version: '3.6.16',

@@ -1,7 +1,7 @@
 import { accessSync, constants, statSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 
-/** The first executable file of that name in a list of directories such as `PATH`, or undefined. */
+/** Returns the first executable file of that name in a list of directories such as `PATH`, or undefined. */
 export function findOnPath(name: string, path: string): string | undefined {
   return path
     .split(delimiter)
@@ -10,7 +10,7 @@ export function findOnPath(name: string, path: string): string | undefined {
     .find(isExecutable);
 }
 
-/** Whether a file is there and may be run. */
+/** Tests whether a file exists and is executable. */
 export function isExecutable(file: string): boolean {
   try {
     accessSync(file, constants.X_OK);

@@ -1,7 +1,7 @@
 /**
- * Takes the name of an external program, gives a file to run: from KUBEBUILDER_ASSETS and PATH, the cache, the
- * publisher's archive with a pinned checksum, or a build of its pinned Go module. Refuses an archive that is not the
- * one that was pinned.
+ * Takes the name of an external program and returns a file to run. It comes from KUBEBUILDER_ASSETS and PATH, the
+ * cache, the publisher's archive with a pinned checksum, or a build of its pinned Go module. Refuses an archive that
+ * differs from the pinned one.
  */
 
 export type { ToolName } from './catalogue.ts';

@@ -19,30 +19,30 @@ import { CountersignError, messageOf } from '../model/index.ts';
 import { TOOLS, type Tool, type ToolName } from './catalogue.ts';
 import { findOnPath, isExecutable } from './find-on-path.ts';
 
-/** Where to look and where to keep; `say` is told each thing that takes time. */
+/** Where to search and where to store; `say` gets a line for each slow step. */
 export type ToolSettings = {
   readonly path: string;
   readonly kubebuilderAssets: string | undefined;
   /** Where programs are kept between runs. */
   readonly cache: string;
-  /** Where the Go modules of `catalogue.ts` lie. */
+  /** Directory of the Go modules in `catalogue.ts`. */
   readonly root: string;
   readonly say: (line: string) => void;
-  /** Takes only the pinned version: a peer in a benchmark must not be whatever happens to be installed. */
+  /** Accepts only the pinned version: a competitor in a benchmark must not be an arbitrary installed version. */
   readonly pinned?: boolean;
-  /** Takes the publisher's address and gives the one to ask; tests put a server of their own there. */
+  /** Maps the publisher's address to the one to use; tests substitute their own server. */
   readonly mirror?: (url: string) => string;
   readonly tools?: Readonly<Record<string, Tool>>;
 };
 
 const CONNECT_MS = 10_000;
-const MAX_ARCHIVE = 512 * 1024 * 1024; // the largest pinned one has a tenth of that
+const MAX_ARCHIVE = 512 * 1024 * 1024; // ten times the largest pinned one
 const DOWNLOAD_MS = 600_000;
 const BUILD_MS = 1_800_000;
 
 /**
- * The file of a program. Throws `tool-missing` whose message names every way that was tried, and whose hint says how to
- * provide it by hand.
+ * Returns the file of a program. Throws `tool-missing`; its message lists every attempt, and its hint says how to
+ * provide the program by hand.
  */
 export async function provide(name: ToolName | string, settings: ToolSettings): Promise<string> {
   const tool = (settings.tools ?? TOOLS)[name as ToolName] as Tool;
@@ -53,7 +53,7 @@ export async function provide(name: ToolName | string, settings: ToolSettings): 
   const found = (settings.pinned === true ? undefined : installed) ?? (isExecutable(cached) ? cached : undefined);
   if (found !== undefined) return found;
   mkdirSync(settings.cache, { recursive: true });
-  const tried = ['KUBEBUILDER_ASSETS and PATH: not there'];
+  const tried = ['not in KUBEBUILDER_ASSETS or PATH'];
   for (const [way, attempt] of [
     ['archive', download],
     ['Go build', build],
@@ -68,7 +68,7 @@ export async function provide(name: ToolName | string, settings: ToolSettings): 
   }
   throw new CountersignError(
     'tool-missing',
-    `the program \`${name}\` ${tool.version} could not be had (${tried.join('; ')})`,
+    `cannot get the program \`${name}\` ${tool.version} (${tried.join('; ')})`,
     {
       hint: tool.byHand,
     },
@@ -86,11 +86,12 @@ async function download(name: string, tool: Tool, target: string, settings: Tool
   await unpack(archive, tool.archive.member, target);
 }
 
-// Into a `.part` file that a later try goes on with; it becomes the archive only when its checksum is the pinned one.
+// Downloads into a `.part` file, which a later attempt resumes. The file becomes the archive only if its checksum
+// matches.
 async function fetchTo(url: string, file: string, sha512: string, say: (line: string) => void): Promise<void> {
   const part = `${file}.part`;
   const have = existsSync(part) ? statSync(part).size : 0;
-  say(have === 0 ? `downloading ${url}` : `going on with the download of ${url} at ${mib(have)}`);
+  say(have === 0 ? `downloading ${url}` : `resuming the download of ${url} at ${mib(have)}`);
   const connect = AbortSignal.timeout(CONNECT_MS);
   const overall = new AbortController();
   const timer = setTimeout(() => overall.abort(new Error('the download took too long')), DOWNLOAD_MS);
@@ -130,7 +131,7 @@ async function fetchTo(url: string, file: string, sha512: string, say: (line: st
 
 async function startFetch(url: string, have: number, overall: AbortSignal, connect: AbortSignal): Promise<Response> {
   const headers = have > 0 ? { range: `bytes=${have}-` } : {};
-  // The short limit is for the answer to begin only: it is raced, not passed on, so that a long body may go on.
+  // The short limit only covers the start of the answer. It is raced, not passed on, so that a long body may continue.
   const pending = fetch(url, { headers, signal: overall });
   const late = new Promise<never>((_, reject) =>
     connect.addEventListener('abort', () => reject(new Error('no answer'))),
@@ -152,7 +153,7 @@ async function unpack(archive: string, member: string, target: string): Promise<
   for await (const chunk of createReadStream(archive).pipe(createGunzip())) chunks.push(chunk as Buffer);
   const file = parseTar(Buffer.concat(chunks)).find((f) => f.name.replace(/^\.\//, '') === member);
   if (file?.data === undefined) throw new Error(`the archive has no \`${member}\``);
-  const fresh = `${target}.${process.pid}.new`; // two processes may want it at the same time
+  const fresh = `${target}.${process.pid}.new`; // two processes may install it at the same time
   await writeFile(fresh, file.data);
   chmodSync(fresh, 0o755);
   renameSync(fresh, target);
@@ -163,7 +164,7 @@ async function build(name: string, tool: Tool, target: string, settings: ToolSet
   if (go === undefined) throw new Error('`go` is not on the PATH');
   const module = resolve(settings.root, tool.go.module);
   if (!existsSync(join(module, 'go.mod'))) throw new Error(`there is no Go module at ${tool.go.module}`);
-  settings.say(`${name}: building ${tool.version} with Go; the first time this takes a minute or several`);
+  settings.say(`${name}: building ${tool.version} with Go; the first time this takes a minute or more`);
   const fresh = `${resolve(target)}.${process.pid}.new`;
   const started = Date.now();
   const beat = setInterval(
@@ -188,7 +189,7 @@ function runGo(go: string, args: readonly string[], cwd: string): Promise<void> 
     });
     child.on('error', reject);
     child.on('close', (code) =>
-      code === 0 ? done() : reject(new Error(`go build ended with ${code}: ${said.trim().split('\n').at(-1) ?? ''}`)),
+      code === 0 ? done() : reject(new Error(`go build exited with ${code}: ${said.trim().split('\n').at(-1) ?? ''}`)),
     );
   });
 }

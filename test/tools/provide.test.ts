@@ -118,7 +118,7 @@ test('when nothing helps, every way that was tried is named, and what to do by h
   await assert.rejects(provide('etcd', settings({ mirror: () => 'http://127.0.0.1:9/x' })), (e: CountersignError) => {
     assert.match(
       e.message,
-      /KUBEBUILDER_ASSETS and PATH: not there; archive: cannot reach 127\.0\.0\.1:9.*; Go build: `go` is not on the PATH/,
+      /not in KUBEBUILDER_ASSETS or PATH; archive: cannot reach 127\.0\.0\.1:9.*; Go build: `go` is not on the PATH/,
     );
     assert.equal(e.hint, 'install etcd');
     return true;
