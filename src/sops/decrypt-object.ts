@@ -10,18 +10,17 @@ import {
   refText,
 } from '../model/index.ts';
 
-/** Private keys as their files hold them: age identities, one a line, and armored OpenPGP keys without passphrase. */
+/** Contents of private key files: age identities, one per line, and armored OpenPGP keys without passphrase. */
 export type DecryptionKeys = { readonly age: string | undefined; readonly openpgp: string | undefined };
 
 /** An encrypted object with every document of its file, in order. */
 export type SealedObject = { readonly object: KubernetesObject; readonly sealedWith?: readonly OrderedValue[] };
 
-/** The object opened; undefined `seal` where it was not encrypted. */
+/** The decrypted object; `seal` is undefined if it was not encrypted. */
 export type OpenedObject = { readonly object: KubernetesObject; readonly seal: Seal | undefined };
 
 /**
- * The fingerprint of a data key: it tells keys apart without saying anything of them (HMAC-SHA-256 under the key, in
- * hex).
+ * Fingerprint of a data key: it identifies the key but reveals nothing about it (HMAC-SHA-256 under the key, in hex).
  */
 export type Seal = { readonly key: string };
 
@@ -36,18 +35,17 @@ type Sops = {
 const VALUE =
   /^ENC\[AES256_GCM,data:([A-Za-z0-9+/=]*),iv:([A-Za-z0-9+/=]+),tag:([A-Za-z0-9+/=]+),type:(str|int|float|bool|bytes)\]$/;
 const FINGERPRINT = 'countersign.dev/sops-data-key/v1';
-// What SOPS hashes first where its MAC is over encrypted values alone: SHA-256 of `sops`
-// (MACOnlyEncryptedInitialization).
+// SOPS hashes this first if its MAC covers only encrypted values: SHA-256 of `sops` (MACOnlyEncryptedInitialization).
 const ONLY_ENCRYPTED = createHash('sha256').update('sops').digest();
 
 /**
- * The object that SOPS encrypted (its file format, version 3), without the key `sops`. Each value is authenticated
- * together with the keys that lead to it, and all of them by SOPS' MAC over the documents of the file in Git: no value
- * was added, taken away, moved or put in clear. Where a program made the object of that file, `data` and `stringData`
- * must still be the file's; its name may differ, and labels. With `mac_only_encrypted` the MAC leaves out what is in
- * clear; then every value of `data` and `stringData` must be encrypted.
+ * Decrypts an object encrypted by SOPS (file format version 3) and removes the key `sops`. Each value is authenticated
+ * together with its path, and all of them by SOPS' MAC over the documents of the file in Git. So no value was added,
+ * removed, moved or replaced by plaintext. If a program generated the object from that file, `data` and `stringData`
+ * must still match the file; name and labels may differ. With `mac_only_encrypted`, the MAC ignores plaintext, so every
+ * value of `data` and `stringData` must be encrypted.
  *
- * Throws `decryption-failed` (wait) where no key fits or anything was altered; its message holds no values.
+ * Throws `decryption-failed` (wait) if no key fits or anything was altered; its message contains no values.
  */
 export async function openSealed({ object, sealedWith }: SealedObject, keys: DecryptionKeys): Promise<OpenedObject> {
   const { sops, ...rest } = object as KubernetesObject & { readonly sops?: Sops };
@@ -56,7 +54,7 @@ export async function openSealed({ object, sealedWith }: SealedObject, keys: Dec
   if (key === undefined || key.length !== 32)
     throw failed(
       object,
-      'none of the environment’s keys opens it',
+      'none of the environment’s keys can decrypt it',
       `it is encrypted for ${recipients(sops)}; \`sops updatekeys\` adds a key`,
     );
   const onlyEncrypted = sops.mac_only_encrypted === true;
@@ -65,7 +63,7 @@ export async function openSealed({ object, sealedWith }: SealedObject, keys: Dec
     if (onlyEncrypted) refuseClearValues(rest);
     verifyMac(documents, sops, key, onlyEncrypted);
     if (!documents.some((document) => hasSameValues(document, rest)))
-      throw new Altered('its values are not those of the file it comes from', EDIT);
+      throw new Altered('its values differ from those in its file', EDIT);
     const seal = { key: createHmac('sha256', key).update(FINGERPRINT).digest('hex') };
     return { object: opened(rest, [], key) as KubernetesObject, seal };
   } catch (thrown) {
@@ -75,7 +73,7 @@ export async function openSealed({ object, sealedWith }: SealedObject, keys: Dec
 }
 
 const ENCRYPT_AGAIN = 'encrypt it again with `sops`';
-const EDIT = 'change it with `sops edit`, which writes its MAC again';
+const EDIT = 'edit it with `sops edit`, which updates the MAC';
 
 class Altered extends Error {
   readonly hint: string;
@@ -112,12 +110,12 @@ function refuseClearValues(object: Readonly<Record<string, unknown>>): void {
   for (const field of ['data', 'stringData'])
     for (const [name, value] of Object.entries((object[field] ?? {}) as object))
       if (value !== '' && value !== null && !(typeof value === 'string' && VALUE.test(value)))
-        throw new Altered(`\`${field}.${name}\` is in clear, and \`mac_only_encrypted\` leaves it unprotected`);
+        throw new Altered(`\`${field}.${name}\` is not encrypted, and \`mac_only_encrypted\` leaves it unprotected`);
 }
 
 /**
- * SOPS' message authentication code: SHA-512 over the values in the order of the file, in hex, encrypted under the data
- * key and bound to the time of the last change (getsops/sops v3, `Tree.Decrypt` and `ToBytes`).
+ * Checks SOPS' message authentication code: SHA-512 over the values in file order, in hex, encrypted under the data key
+ * and bound to the time of the last change (getsops/sops v3, `Tree.Decrypt` and `ToBytes`).
  */
 function verifyMac(
   documents: readonly OrderedValue[],
@@ -127,7 +125,7 @@ function verifyMac(
 ): void {
   const said =
     typeof mac === 'string' && typeof lastmodified === 'string' ? decipher(mac, key, lastmodified) : undefined;
-  if (said === undefined) throw new Altered('its MAC is missing, or was altered');
+  if (said === undefined) throw new Altered('its MAC is missing or was altered');
   const hash = createHash('sha512');
   if (onlyEncrypted) hash.update(ONLY_ENCRYPTED);
   const add = (value: OrderedValue, path: readonly string[]): void => {
@@ -141,7 +139,7 @@ function verifyMac(
     throw new Altered('a value was added, removed, moved or changed since SOPS wrote it', EDIT);
 }
 
-// A value in clear as SOPS spells it for its hash.
+// Spells a plaintext value as SOPS does for its hash.
 function spelled(value: unknown): string {
   if (typeof value === 'boolean') return value ? 'True' : 'False';
   return String(value);
@@ -153,8 +151,7 @@ function failed(object: KubernetesObject, why: string, hint: string): Countersig
   return new CountersignError('decryption-failed', `${refText(ref)} cannot be decrypted: ${why}`, { hint });
 }
 
-// The file's own words, which nothing authenticates: only what has the shape of a recipient or a fingerprint is
-// repeated.
+// This part of the file is not authenticated: only text in the form of a recipient or a fingerprint is repeated.
 function recipients({ age, pgp }: Sops): string {
   const list = (value: unknown) =>
     Array.isArray(value) ? (value as readonly ({ recipient?: unknown; fp?: unknown } | null)[]) : [];
@@ -163,7 +160,7 @@ function recipients({ age, pgp }: Sops): string {
   return shaped.slice(0, 5).join(', ') || 'nobody';
 }
 
-// The key of the values, which is encrypted for each recipient: the first of ours that opens it.
+// Returns the data key, which is encrypted for each recipient: the first of our keys that decrypts it counts.
 async function dataKey({ age, pgp }: Sops, keys: DecryptionKeys): Promise<Uint8Array | undefined> {
   const ours = identities(keys.age);
   for (const { enc } of ours.length === 0 ? [] : (age ?? [])) {
@@ -190,7 +187,7 @@ function identities(text = ''): string[] {
     .filter((line) => line.startsWith('AGE-SECRET-KEY-'));
 }
 
-// SOPS binds a value to the keys on the way to it; places in lists are not counted.
+// SOPS binds a value to the keys on its path; positions in lists are not part of it.
 function opened(value: unknown, path: readonly string[], key: Uint8Array): unknown {
   if (typeof value === 'string') return value.startsWith('ENC[') ? openedText(value, path, key).value : value;
   if (typeof value !== 'object' || value === null) return value;
@@ -204,16 +201,16 @@ function openedText(
   key: Uint8Array,
 ): { readonly value: unknown; readonly bytes: Buffer } {
   const at = `\`${path.join('.')}\``;
-  if (!VALUE.test(text)) throw new Altered(`${at} is not as SOPS writes it`);
+  if (!VALUE.test(text)) throw new Altered(`${at} does not have the format of SOPS`);
   const found = decipher(text, key, `${path.join(':')}:`);
-  if (found === undefined) throw new Altered(`${at} was altered, or stood elsewhere when it was encrypted`);
+  if (found === undefined) throw new Altered(`${at} was altered, or was encrypted at a different place`);
   const { type, plain, bytes } = found;
   const value = typed(type, plain);
-  if (value === undefined) throw new Altered(`${at} is no ${type}, which it says it is`);
+  if (value === undefined) throw new Altered(`${at} claims to be of type ${type}, but is not`);
   return { value, bytes };
 }
 
-// The type stands beside the value, where nothing authenticates it.
+// The type is stored next to the value, unauthenticated.
 function typed(type: string, plain: string): string | number | boolean | undefined {
   if (type === 'int') return /^-?\d+$/.test(plain) && Number.isSafeInteger(Number(plain)) ? Number(plain) : undefined;
   if (type === 'float') return /^-?\d+(\.\d+)?$/.test(plain) ? Number(plain) : undefined;

@@ -60,13 +60,13 @@ test('a key that does not fit, a value that was altered, moved or cut is refused
   await fails(
     secret('age.yaml'),
     OPENPGP,
-    /Secret shop\/database cannot be decrypted: none of the environment’s keys opens it/,
+    /Secret shop\/database cannot be decrypted: none of the environment’s keys can decrypt it/,
   );
-  await fails(secret('openpgp.yaml'), AGE, /none of the environment’s keys opens it/);
+  await fails(secret('openpgp.yaml'), AGE, /none of the environment’s keys can decrypt it/);
   await fails(
     secret('age.yaml'),
     { age: text('other.key'), openpgp: undefined },
-    /none of the environment’s keys opens it/,
+    /none of the environment’s keys can decrypt it/,
   );
   await fails(secret('age.yaml'), { age: 'AGE-SECRET-KEY-1NONSENSE', openpgp: 'nonsense' }, /none of/);
   const with_ = (change: (values: Record<string, string>) => Record<string, string>) => {
@@ -82,7 +82,7 @@ test('a key that does not fit, a value that was altered, moved or cut is refused
   await fails(
     with_((v) => ({ ...v, password: v['umlaut'] ?? '' })),
     AGE,
-    /`stringData\.password` was altered, or stood elsewhere/,
+    /`stringData\.password` was altered, or was encrypted at a different place/,
   );
   await fails(
     with_((v) => ({ ...v, password: (v['password'] ?? '').replace(/tag:.*?,/, 'tag:AAAA,') })),
@@ -92,13 +92,13 @@ test('a key that does not fit, a value that was altered, moved or cut is refused
   await fails(
     with_((v) => ({ ...v, password: 'ENC[AES256_GCM,data:' })),
     AGE,
-    /`stringData\.password` is not as SOPS writes it/,
+    /`stringData\.password` does not have the format of SOPS/,
   );
   const { stringData, ...rest } = secret('age.yaml');
   await fails(
     { ...rest, data: stringData } as unknown as KubernetesObject,
     AGE,
-    /`data\.password` was altered, or stood elsewhere/,
+    /`data\.password` was altered, or was encrypted at a different place/,
   );
 });
 
@@ -109,15 +109,15 @@ test('what cannot be opened, or should not be encrypted, is said when it is judg
       .map((v) => v.message);
   const age = text('age.yaml');
   assert.deepEqual(of(age), []);
-  assert.deepEqual(of(age, false), ['Secret shop/database is encrypted by SOPS, and this environment has no keys']);
-  const place = /is encrypted where only `data` and `stringData` of a Secret may be/;
+  assert.deepEqual(of(age, false), ['Secret shop/database is encrypted by SOPS, but this environment has no keys']);
+  const place = /is encrypted outside `data` and `stringData` of a Secret/;
   assert.match(of(age.replace('kind: Secret', 'kind: ConfigMap')).join(), place);
   const whole = render([{ path: 'all.yaml', mode: '100644', content: Buffer.from(text('all.yaml')) }]);
   assert.deepEqual([whole.objects.length, whole.violations.map((v) => v.code)], [0, ['cannot-be-decrypted']]);
   assert.match(whole.violations[0]?.message ?? '', place);
-  assert.match(of(age.slice(0, age.indexOf('sops:'))).join(), /holds values that SOPS encrypted, but not the keys/);
+  assert.match(of(age.slice(0, age.indexOf('sops:'))).join(), /has values encrypted by SOPS, but not the data keys/);
   const cloud = `${age.slice(0, age.indexOf('sops:'))}sops: {kms: [{arn: x, enc: y}]}\n`;
-  assert.match(of(cloud).join(), /is encrypted neither for an age key nor for an OpenPGP key/);
+  assert.match(of(cloud).join(), /is not encrypted for an age key or an OpenPGP key/);
 });
 
 const rendered = (content: string) =>
@@ -167,7 +167,7 @@ test('what is not as SOPS wrote it is refused: a value added, taken away, exchan
 });
 
 test('a MAC that is missing, broken or of another time is refused', async () => {
-  const missing = /its MAC is missing, or was altered/;
+  const missing = /its MAC is missing or was altered/;
   const age = text('age.yaml');
   await sealedFails(age.replace(/^ {2}mac: .*\n/m, ''), missing);
   await sealedFails(age.replace(/^( {2}mac: ENC\[AES256_GCM,data:)./m, '$1_'), missing);
@@ -213,6 +213,6 @@ test('an object that a program made must have the values of the file it comes fr
   await openSealed({ object: made, ...(sealedWith === undefined ? {} : { sealedWith }) }, AGE);
   const less = { ...made, stringData: { umlaut: (made['stringData'] as Record<string, string>)['umlaut'] ?? '' } };
   await assert.rejects(openSealed({ object: less, ...(sealedWith === undefined ? {} : { sealedWith }) }, AGE), {
-    message: /its values are not those of the file it comes from/,
+    message: /its values differ from those in its file/,
   });
 });
