@@ -3,7 +3,7 @@ import { plainText, type Secrets, STATES } from './messages.ts';
 
 type To = Extract<Notifier['spec']['to'], { deployment: unknown }>['deployment'];
 
-/** One call of a forge's API, and what it answered. */
+/** Sends one call to a forge's API and returns the answer. */
 export type Call = (
   method: 'GET' | 'POST' | 'PUT',
   to: HttpAddress,
@@ -12,8 +12,8 @@ export type Call = (
 ) => Promise<unknown>;
 
 /**
- * Tells a forge what became of a commit in an environment, as a deployment: one for each commit and environment, found
- * again by both, so that a restart does not make a second one.
+ * Reports to a forge what happened to a commit in an environment, as a deployment. There is one per commit and
+ * environment; it is looked up by both, so that a restart does not create a second one.
  */
 export async function tellDeployment(to: To, happened: Told, secret: Secrets, call: Call): Promise<void> {
   const state = STATES[happened.event];
@@ -45,7 +45,7 @@ async function onGitHub(
       headers,
     ),
   );
-  // Whether it may be deployed was decided here; GitHub is not to merge or to ask for checks of its own.
+  // The decision whether to deploy was made here; GitHub must not merge or require its own checks.
   const asked = { ref: revision, environment, auto_merge: false, required_contexts: [], description: 'countersign' };
   const id = known ?? idOf([await call('POST', at, headers, asked)]);
   const description = plainText(message).slice(0, 140);

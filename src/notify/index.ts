@@ -1,7 +1,6 @@
 /**
- * Takes what happened in environments, tells it to Slack, Teams, e-mail, webhooks, Alertmanager and commit statuses.
- * Each thing once; tried again for a while, and then given up with a line in the log: the ledger is the record, this is
- * not.
+ * Takes events of environments and sends them to Slack, Teams, e-mail, webhooks, Alertmanager and commit statuses. Each
+ * event is sent once, retried for a while, then dropped with a log line: the ledger is the record, not this.
  */
 
 export { sendMail } from './mail.ts';

@@ -10,29 +10,29 @@ import {
 } from '../model/index.ts';
 import { readSecret } from './secret.ts';
 
-/** The mail server, and from whom to whom. */
+/** The mail server, the sender and the recipients. */
 export type Email = Extract<Notifier['spec']['to'], { email: unknown }>['email'];
 
-/** One mail. Attachments are bytes: the library that sends it reads no file and asks no address. */
+/** One mail. Attachments are bytes: the mail library must not read files or fetch addresses. */
 export type Mail = {
   readonly subject: string;
   readonly text: string;
   readonly attachments?: readonly { readonly filename: string; readonly content: Uint8Array }[];
 };
 
-/** How long a step and the whole may take, and what the server may say. */
+/** Limits on the time of a step, the total time, and the bytes received from the server. */
 export type MailLimits = { readonly stepMs: number; readonly totalMs: number; readonly maxBytes: number };
 
 const LIMITS: MailLimits = {
   stepMs: 10_000,
   totalMs: 120_000, // 15 MiB over a slow line
-  maxBytes: 256 * 1024, // a dialogue has some thirty lines
+  maxBytes: 256 * 1024, // a dialogue has about thirty lines
 };
 const LOOK_MS = 20;
 
 /**
- * Hands one mail to the mail server. Throws `forge-unreachable` and `forge-refused` (with the server's number and none
- * of its words), `config-invalid` and `key-missing`.
+ * Sends one mail through the mail server. Throws `forge-unreachable` and `forge-refused` (with the server's number but
+ * none of its text), `config-invalid` and `key-missing`.
  */
 export async function sendMail(
   { smtp, from, to, username, passwordFile }: Email,
@@ -50,7 +50,7 @@ export async function sendMail(
   const transport = createTransport({
     ...optionsFor(server, limits),
     ...(login === undefined ? {} : { auth: login }),
-    // A password goes to no server that shows no certificate; on this machine nobody listens in.
+    // Passwords are only sent to servers with a certificate, except on this machine, where no one can listen in.
     requireTLS: login !== undefined && !server.secure && !isLoopback(server.host),
     getSocket: (_, done) => done(null, { connection: line.socket }),
   });
@@ -75,7 +75,7 @@ export async function sendMail(
   }
 }
 
-// Every option that is passed is named here. Certificates are always compared.
+// Every option passed on is listed here. Certificates are always verified.
 function optionsFor({ host, port, secure }: MailServerAddress, { stepMs }: MailLimits) {
   const name = host.replace(/^\[(.*)\]$/, '$1');
   return {
@@ -94,7 +94,7 @@ function optionsFor({ host, port, secure }: MailServerAddress, { stepMs }: MailL
 
 type Line = { readonly socket: Socket; readonly ended: Promise<never>; readonly close: () => void };
 
-// The socket is ours, so that it ends when we say so: the library waits for a server as long as that says anything.
+// We own the socket, so that we can end it: the library waits as long as the server keeps sending.
 async function open(
   server: MailServerAddress,
   { stepMs, totalMs, maxBytes }: MailLimits,
@@ -107,10 +107,10 @@ async function open(
     reject(unreachable(server, why));
     socket.destroy();
   };
-  const onAbort = () => end('it was stopped');
-  const total = setTimeout(() => end(`it was not done within ${totalMs / 1000} s`), totalMs);
+  const onAbort = () => end('it was cancelled');
+  const total = setTimeout(() => end(`it did not finish within ${totalMs / 1000} s`), totalMs);
   const look = setInterval(() => {
-    if (socket.bytesRead > maxBytes) end(`it says more than ${maxBytes} bytes`);
+    if (socket.bytesRead > maxBytes) end(`it sent more than ${maxBytes} bytes`);
   }, LOOK_MS);
   signal?.addEventListener('abort', onAbort, { once: true });
   if (signal?.aborted === true) onAbort();
@@ -136,7 +136,7 @@ async function open(
   return { socket, ended, close };
 }
 
-// A number and a word that we know: what the server wrote goes into no log, entry or message.
+// A number and a word that we know: text from the server never appears in logs, entries or messages.
 function refusedBy(server: MailServerAddress, cause: unknown): CountersignError {
   const { responseCode } = cause as { responseCode?: unknown };
   if (typeof responseCode !== 'number' || responseCode < 400 || responseCode > 599)
@@ -148,16 +148,20 @@ function refusedBy(server: MailServerAddress, cause: unknown): CountersignError 
       hint:
         responseCode === 535
           ? 'check `username` and the file of `passwordFile`'
-          : 'the log of the mail server says why',
+          : 'see the log of the mail server for the reason',
       recover: responseCode < 500 ? 'retry' : 'wait',
     },
   );
 }
 
 function unreachable({ host, port }: MailServerAddress, why: string): CountersignError {
-  return new CountersignError('forge-unreachable', `the mail server \`${host}:${port}\` does not take it: ${why}`, {
-    recover: 'retry',
-  });
+  return new CountersignError(
+    'forge-unreachable',
+    `the mail server \`${host}:${port}\` did not accept the mail: ${why}`,
+    {
+      recover: 'retry',
+    },
+  );
 }
 
 function codeOf(thrown: unknown): string {

@@ -10,7 +10,7 @@ import {
 } from '../model/index.ts';
 import { signatureHeaders } from './secret.ts';
 
-/** One HTTP request that tells it. */
+/** An HTTP request that delivers one event. */
 export type Outgoing = {
   readonly to: HttpAddress;
   readonly headers: Readonly<Record<string, string>>;
@@ -18,7 +18,7 @@ export type Outgoing = {
 };
 
 type To = Notifier['spec']['to'];
-/** Reads a secret at the time it is used, so that it can be renewed. */
+/** Reads a secret when it is used, so that it can be rotated. */
 export type Secrets = (file: string) => string;
 
 const BAD = new Set([
@@ -35,8 +35,8 @@ const BAD = new Set([
 const SHOWN = 500;
 
 /**
- * The sentence of a template: `{environment}`, `{event}`, `{revision}`, `{short}`, `{message}` and `{at}` stand for
- * what happened.
+ * Fills a template: `{environment}`, `{event}`, `{revision}`, `{short}`, `{message}` and `{at}` are replaced by the
+ * event's values.
  */
 export function sentence(happened: Told, template = '{environment}: {event} {short}: {message}'): string {
   const values: Readonly<Record<string, string>> = {
@@ -52,7 +52,7 @@ export function sentence(happened: Told, template = '{environment}: {event} {sho
   );
 }
 
-/** The request for a target over HTTP; undefined where the target has no word for the event. */
+/** Returns the request for an HTTP target; undefined if the target has nothing to say about the event. */
 export function request(
   to: Exclude<To, { email: unknown } | { deployment: unknown }>,
   happened: Told,
@@ -89,7 +89,7 @@ export function request(
   return commitStatus(to.commitStatus, happened, secret);
 }
 
-// An alert stands as long as the environment is not as Git has it; being applied, or rolled back, ends it.
+// An alert is active while the environment differs from Git; a successful apply or rollback resolves it.
 function alert(url: string, happened: Told, text: string): Outgoing | undefined {
   const ends = ['applied', 'corrected', 'restored', 'rolled-back'].includes(happened.event);
   if (!ends && !BAD.has(happened.event)) return undefined;
@@ -107,16 +107,16 @@ function alert(url: string, happened: Told, text: string): Outgoing | undefined 
   return { to: below(httpAddress(url), '/api/v2/alerts'), headers: { 'content-type': 'application/json' }, body };
 }
 
-// Such an address is a secret: what is wrong with it is shown, and nothing of it.
+// Such an address is a secret: a message names the problem but quotes nothing.
 function addressIn(file: string, secret: Secrets): HttpAddress {
   const parsed = parseHttpAddress(secret(file), { query: true });
   if (parsed.kind === 'parsed') return parsed.value;
-  throw new CountersignError('config-invalid', `the file \`${file}\` does not hold an address: ${parsed.why}`);
+  throw new CountersignError('config-invalid', `the file \`${file}\` does not contain an address: ${parsed.why}`);
 }
 
 type CommitStatus = Extract<To, { commitStatus: unknown }>['commitStatus'];
 
-/** What an event means for a commit; others mean nothing. */
+/** Commit states by event; other events set none. */
 export const STATES: Readonly<Record<string, 'pending' | 'success' | 'failure'>> = {
   applying: 'pending',
   blocked: 'pending',
@@ -152,7 +152,7 @@ function commitStatus(
   };
 }
 
-/** One line without control characters, as long as people read. */
+/** Returns one line without control characters, at a readable length. */
 export function plainText(text: string): string {
   return text
     .replaceAll(/[\p{Cc}\p{Cf}\u2028\u2029]+/gu, ' ')

@@ -22,10 +22,10 @@ const ATTEMPTS = 5;
 const REMEMBERED = 5000;
 const TIMES: Times = { bytes: 1024 * 1024, quietMs: 10_000, totalMs: 20_000, firstPauseMs: 500 };
 
-/** Limits of an answer, and how long is waited before the second attempt; each further pause is twice as long. */
+/** Limits of an answer, and the pause before the second attempt; each further pause is twice as long. */
 type Times = Limits & { readonly firstPauseMs: number };
 
-/** Everybody who is to hear of things. `tell` returns at once; what is to be said is said one after the other. */
+/** Sends events to all notifiers. `tell` returns at once; messages are sent one after the other. */
 export class Notifications {
   readonly #channels: readonly Channel[];
 
@@ -34,13 +34,13 @@ export class Notifications {
   }
 
   tell(happened: Told): void {
-    // By what it says, never by how long it took (notification-controller 509). One text for all channels: each
-    // remembers thousands.
+    // Identified by content, never by duration (notification-controller 509). One text serves all channels, because
+    // each remembers thousands.
     const key = JSON.stringify([happened.environment, happened.event, happened.revision, happened.message]);
     for (const channel of this.#channels) channel.take(happened, key);
   }
 
-  /** Says what still waits, for as long as `ms`. */
+  /** Sends pending messages for at most `ms`. */
   async close(ms: number): Promise<void> {
     await Promise.race([Promise.all(this.#channels.map((c) => c.idle)), wait(ms, undefined, { ref: false })]);
     for (const channel of this.#channels) channel.stop();
@@ -74,7 +74,7 @@ class Channel {
     if (this.#waiting.length >= WAITING) {
       this.#log.warn(
         { notifier: this.#notifier.metadata.name, event: happened.event },
-        'too much waits to be told; this is not',
+        'too many messages are waiting; dropped this one',
       );
       return;
     }
@@ -103,7 +103,7 @@ class Channel {
         if (hopeless || attempt === ATTEMPTS) {
           this.#log.warn(
             { notifier: name, environment: happened.environment, event: happened.event, attempts: attempt },
-            `could not be told: ${messageOf(thrown)}`,
+            `cannot send the message: ${messageOf(thrown)}`,
           );
           return;
         }
@@ -138,12 +138,12 @@ function calling(stopped: AbortSignal, limits: Limits): Call {
     try {
       return JSON.parse(answer.toString('utf8')) as unknown;
     } catch {
-      throw new CountersignError('forge-refused', `${hostText(to)} answers with something that is not JSON`);
+      throw new CountersignError('forge-refused', `${hostText(to)} did not answer with JSON`);
     }
   };
 }
 
-// The address of a chat's webhook is itself a secret: only its host is ever shown.
+// The address of a chat webhook is itself a secret: only its host is ever shown.
 async function send(
   { to, headers, body }: Outgoing,
   signal: AbortSignal,

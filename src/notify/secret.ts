@@ -3,13 +3,13 @@ import { readFileSync } from 'node:fs';
 import { CountersignError, messageOf } from '../model/index.ts';
 
 /**
- * Reads a secret as a file has it now, so that it can be renewed. Throws `key-missing`, for an empty file too: an empty
- * key signs nothing.
+ * Reads a secret from the current content of a file, so that it can be rotated. Throws `key-missing`, also for an empty
+ * file: an empty key protects nothing.
  */
 export function readSecret(file: string): string {
   const text = read(file);
   if (text === '')
-    throw new CountersignError('key-missing', `the file \`${file}\` is empty`, { hint: 'a secret belongs into it' });
+    throw new CountersignError('key-missing', `the file \`${file}\` is empty`, { hint: 'write the secret into it' });
   return text;
 }
 
@@ -22,8 +22,8 @@ function read(file: string): string {
 }
 
 /**
- * What shows a receiver that a body is ours and fresh: the time in seconds since 1970, and HMAC-SHA-256 over
- * `TIME.BODY`, in hex.
+ * Returns headers that prove to a receiver that a body is ours and recent: the time in seconds since 1970, and
+ * HMAC-SHA-256 over `TIME.BODY`, in hex.
  */
 export function signatureHeaders(body: string, at: Date, secret: string): Readonly<Record<string, string>> {
   const time = String(Math.floor(at.getTime() / 1000));

@@ -167,7 +167,7 @@ test('what is busy is tried again; what says no is not; neither tells the addres
   assert.equal(heard.length, 3);
   answers = [404];
   const [logged] = await told([notifier(to)], [happened()], 5);
-  assert.match(logged?.message ?? '', /^could not be told: 127\.0\.0\.1:\d+ answers 404$/);
+  assert.match(logged?.message ?? '', /^cannot send the message: 127\.0\.0\.1:\d+ answers 404$/);
   const gone = notifier({ slack: { urlFile: join(directory, 'none') } });
   const [missing] = await told([gone], [happened()], heard.length + 1);
   assert.match(missing?.message ?? '', /cannot be read/);
@@ -175,7 +175,7 @@ test('what is busy is tried again; what says no is not; neither tells the addres
   const unsigned = notifier({ webhook: { url, secretFile: join(directory, 'empty') } });
   const before = heard.length;
   const [empty] = await told([unsigned], [happened()], before + 1);
-  assert.match(empty?.message ?? '', /^could not be told: the file `.*empty` is empty$/);
+  assert.match(empty?.message ?? '', /^cannot send the message: the file `.*empty` is empty$/);
   assert.equal(heard.length, before);
   writeFileSync(join(directory, 'not-an-address'), 'https://chat.example.test/very secret');
   const [wrong] = await told(
@@ -185,7 +185,7 @@ test('what is busy is tried again; what says no is not; neither tells the addres
   );
   assert.match(
     wrong?.message ?? '',
-    /^could not be told: the file `.*not-an-address` does not hold an address: its path is not plain/,
+    /^cannot send the message: the file `.*not-an-address` does not contain an address: its path is not plain/,
   );
 });
 
