@@ -15,7 +15,7 @@ import { readSecret, sendMail, signatureHeaders } from '../notify/index.ts';
 import { askServer, type Limits, remoteCode } from '../outgoing/index.ts';
 import type { Period } from './periods.ts';
 
-/** A report that is to be brought somewhere: what it is, and the directory with its files. */
+/** A report to deliver: its identity, and the directory with its files. */
 export type Issue = {
   readonly schedule: string;
   readonly period: Period;
@@ -26,7 +26,7 @@ export type Issue = {
   readonly directory: string;
 };
 
-/** What a cluster is told of a report: its numbers, and what came of each control and each check of the population. */
+/** Summary of a report for a cluster: its numbers, and the result of each control and each population check. */
 export type ReportSummary = {
   readonly entity: string;
   readonly status: string;
@@ -47,24 +47,24 @@ export type ReportSummary = {
     readonly unexplained: number;
   }[];
 };
-/** Puts a summary into a namespace under a name. */
+/** Writes a summary into a namespace under a name. */
 export type ToCluster = (namespace: string, name: string, summary: ReportSummary) => Promise<void>;
 
 type Kind = 'directory' | 's3' | 'email' | 'webhook' | 'cluster';
 type Place<K extends Kind> = Extract<ReportDelivery, Readonly<Record<K, unknown>>>[K];
 
-const LAST = 'manifest.txt'; // where it is, everything is
-const MAX_ATTACHED = 15 * 1024 * 1024; // what most mail servers take, in base64
-const LIMITS: Limits = { bytes: 64 * 1024, quietMs: 30_000, totalMs: 10 * 60_000 }; // 100 MB upwards over a slow line
+const LAST = 'manifest.txt'; // uploaded last: if it is there, so is everything else
+const MAX_ATTACHED = 15 * 1024 * 1024; // the limit of most mail servers, in base64
+const LIMITS: Limits = { bytes: 64 * 1024, quietMs: 30_000, totalMs: 10 * 60_000 }; // more than 100 MB over a slow line
 
-/** What kind of place it is. */
+/** Returns the kind of a destination. */
 export function kindOf(place: ReportDelivery): Kind {
   return (['directory', 's3', 'email', 'webhook', 'cluster'] as const).find((kind) => kind in place) as Kind;
 }
 
 /**
- * Brings a report to one place; `toCluster` is how its summary gets into one. Done twice, it is there once. Throws what
- * keeps it from being there; nothing that is secret stands in it.
+ * Delivers a report to one destination; `toCluster` writes its summary into a cluster. Delivering twice has the same
+ * result as once. Throws the reason if delivery fails; it contains no secrets.
  */
 export async function deliver(
   place: ReportDelivery,
@@ -80,7 +80,7 @@ export async function deliver(
   else await toCluster(place.cluster.namespace, issue.schedule.replaceAll('/', '.'), readSummary(issue));
 }
 
-/** What it is called where several lie beside each other: `monthly-2026-10-v1`, or `team.monthly-…` of a namespace. */
+/** Returns a name that is unique among reports: `monthly-2026-10-v1`, or `team.monthly-…` for a namespace. */
 function nameOf({ schedule, period, version }: Issue): string {
   return `${schedule.replaceAll('/', '.')}-${period.label}-v${version}`;
 }
@@ -100,8 +100,8 @@ function toDirectory({ path }: Place<'directory'>, issue: Issue): void {
   }
 }
 
-// Each file with its SHA-256, which the store compares; the manifest last (Amazon S3 API, PutObject; Signature Version
-// 4).
+// Sends each file with its SHA-256, which the store compares; the manifest comes last (Amazon S3 API, PutObject;
+// Signature Version 4).
 async function toObjectStore(store: Place<'s3'>, issue: Issue, signal: AbortSignal, limits: Limits): Promise<void> {
   const { endpoint, region, bucket, prefix, accessKeyFile, secretKeyFile } = store;
   const credentials = { accessKeyId: readSecret(accessKeyFile), secretAccessKey: readSecret(secretKeyFile) };
@@ -127,7 +127,7 @@ async function toObjectStore(store: Place<'s3'>, issue: Issue, signal: AbortSign
   }
 }
 
-// Those that were signed, and none that the client of the library would add.
+// Only the signed headers, without those the client library would add.
 function headersOf({ headers }: Request): Record<string, string> {
   return Object.fromEntries([...headers].filter(([name]) => /^(authorization|content-type|x-amz-.*)$/.test(name)));
 }
@@ -176,7 +176,7 @@ function howToCheck({ manifest }: Issue): string[] {
   ];
 }
 
-// Signed as notifications are.
+// Signed like notifications.
 async function toWebhook(
   { url, secretFile }: Place<'webhook'>,
   issue: Issue,

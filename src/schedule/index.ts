@@ -1,7 +1,7 @@
 /**
- * Takes ReportSchedules and what the ledger says of earlier reports, and a way to make one; has the reports made that
- * are due, puts them on the ledger, and brings them to where they are wanted. Refuses nothing by itself: what cannot be
- * made or delivered is on the ledger and is tried again.
+ * Takes ReportSchedules, the ledger's record of earlier reports, and a way to make one. Makes reports that are due,
+ * records them on the ledger, and delivers them. Reports that cannot be made or delivered are recorded on the ledger
+ * and retried.
  */
 export { deliver, type Issue, type ReportSummary } from './deliver.ts';
 export { duePeriods, type Period, periodFrom, periodWith } from './periods.ts';

@@ -3,14 +3,14 @@ import { cronOf, durationMs, type ReportSchedule } from '../model/index.ts';
 type Kind = ReportSchedule['spec']['period'];
 
 /**
- * A calendar period in UTC, ISO 8601; the end is not part of it. `label` is `2026-10-31`, `2026-W44`, `2026-10`,
- * `2026-Q4` or `2026`.
+ * A calendar period in UTC, ISO 8601; the end is exclusive. `label` is `2026-10-31`, `2026-W44`, `2026-10`, `2026-Q4`
+ * or `2026`.
  */
 export type Period = { readonly label: string; readonly from: string; readonly to: string };
 
-const MOST = 120; // periods at a look: ten years of months
+const MOST = 120; // periods per check: ten years of months
 
-/** The period that a moment is in. Weeks are those of ISO 8601. */
+/** Returns the period that contains a moment. Weeks follow ISO 8601. */
 export function periodWith(kind: Kind, at: Date): Period {
   const [year, month, day] = [at.getUTCFullYear(), at.getUTCMonth(), at.getUTCDate()];
   const monday = day - ((at.getUTCDay() + 6) % 7);
@@ -31,9 +31,9 @@ export function periodWith(kind: Kind, at: Date): Period {
 }
 
 /**
- * The periods whose reports are due, oldest first: whole ones after the newest that has a report (`reportedTo` is its
- * end), whose time has come. Without any, the newest one, or all from `spec.since` on. `began` is when the ledger did:
- * what ended before has no report.
+ * Returns the periods with due reports, oldest first: complete ones after the newest with a report (`reportedTo` is its
+ * end), whose time has come. Without any report, that is the newest period, or all since `spec.since`. Periods that
+ * ended before the ledger `began` have no report.
  */
 export function duePeriods(
   { spec }: ReportSchedule,
@@ -66,7 +66,7 @@ export function duePeriods(
   return due;
 }
 
-/** The calendar period from one time to another; without a label of its own where it is none. */
+/** Returns the calendar period between two times; without a label if it is not a calendar period. */
 export function periodFrom(from: string, to: string): Period {
   const at = new Date(from);
   const kinds = ['day', 'week', 'month', 'quarter', 'year'] as const;
@@ -87,7 +87,7 @@ function utc(year: number, month: number, day: number): Date {
   return new Date(Date.UTC(year, month, day));
 }
 
-// A week is of the year that its Thursday is in.
+// A week belongs to the year that contains its Thursday.
 function weekOf(monday: Date): string {
   const thursday = new Date(monday.getTime() + 3 * 86_400_000);
   const first = Date.UTC(thursday.getUTCFullYear(), 0, 1);

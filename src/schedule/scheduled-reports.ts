@@ -15,7 +15,7 @@ import {
 import { type Issue, kindOf } from './deliver.ts';
 import { duePeriods, type Period, periodFrom } from './periods.ts';
 
-/** What was made: its id, the SHA-256 of its manifest, the size of its checkpoint, and its numbers. */
+/** A finished report: its id, the SHA-256 of its manifest, the size of its checkpoint, and its numbers. */
 export type Made = {
   readonly id: string;
   readonly manifest: string;
@@ -32,9 +32,9 @@ export type ScheduledReportsPorts = {
     entry(index: number): Recorded<Entry> | undefined;
     record(body: EntryBody, evidence: readonly []): Promise<Recorded>;
   };
-  /** Where reports are kept: `SCHEDULE/PERIOD/vN`. */
+  /** Where reports are stored: `SCHEDULE/PERIOD/vN`. */
   readonly directory: string;
-  /** Makes a report in a directory that is not there yet. */
+  /** Makes a report in a directory that does not exist yet. */
   readonly make: (
     schedule: ReportSchedule,
     period: Period,
@@ -48,18 +48,18 @@ export type ScheduledReportsPorts = {
 };
 
 const LOOK_MS = 30_000;
-// Milliseconds before each further attempt; the last one stands for all that follow.
+// Milliseconds before each further attempt; the last one repeats.
 const PAUSES = [10_000, 60_000, 300_000, 1_800_000, 3_600_000];
-const SAID_AFTER = 5; // attempts after which the ledger says that it is not there
+const SAID_AFTER = 5; // attempts after which the failure is recorded on the ledger
 const PATIENCE_MS = 7 * 86_400_000;
 const DELIVERY_MS = 10 * 60_000;
 
 /**
- * Has reports made and delivered as schedules say, one after the other. What is due is computed from the ledger alone,
- * so that what was missed is caught up, and nothing is made twice (docs/decisions/0012-report-schedules.md).
+ * Makes and delivers reports on schedule, one after the other. Due reports are computed from the ledger alone, so that
+ * missed ones are made later and none is made twice (docs/decisions/0012-report-schedules.md).
  */
 export class ScheduledReports {
-  /** The Lease that one of several replicas holds; no Environment can have this name. */
+  /** Name of the Lease that one replica holds; no Environment can have this name. */
   readonly name = 'reports.schedules';
   readonly #ports: ScheduledReportsPorts;
   readonly #stopped = new AbortController();
@@ -70,7 +70,7 @@ export class ScheduledReports {
     this.#ports = ports;
   }
 
-  /** Looks every half minute until it is stopped. */
+  /** Checks every half minute until stopped. */
   async run(): Promise<void> {
     while (!this.#stopped.signal.aborted) {
       await this.look();
@@ -78,47 +78,49 @@ export class ScheduledReports {
     }
   }
 
-  /** What is being made or delivered is given up, and is made or delivered after the next start. */
+  /** Cancels the current report or delivery; it is done after the next start. */
   stop(): void {
     this.#stopped.abort();
   }
 
   standBy(): void {}
 
-  /** Makes what is due, and delivers what is not where it should be. What goes wrong is logged, and on the ledger. */
+  /**
+   * Makes due reports, and delivers those missing at their destination. Failures are logged and recorded on the ledger.
+   */
   look(): Promise<void> {
     return this.#next(async () => {
       for (const schedule of this.#ports.schedules) {
         await this.#makeDue(schedule).catch((thrown) =>
-          this.#log(schedule, `no report could be made: ${messageOf(thrown)}`),
+          this.#log(schedule, `cannot make reports: ${messageOf(thrown)}`),
         );
         await this.#deliverAll(schedule).catch((thrown) =>
-          this.#log(schedule, `deliveries could not be looked at: ${messageOf(thrown)}`),
+          this.#log(schedule, `cannot check deliveries: ${messageOf(thrown)}`),
         );
       }
     });
   }
 
   /**
-   * Makes what is due of one schedule, or with `again` its newest period once more, and tries to deliver. Gives what
-   * was made. Throws `usage` where there is no such schedule, or nothing to make again, and what keeps a report from
-   * being made.
+   * Makes the due reports of one schedule, or its newest period once more with `again`, and tries to deliver. Returns
+   * the reports made. Throws `usage` if there is no such schedule or nothing to repeat, and the reason if a report
+   * fails.
    */
   async runNow(name: string, again: boolean): Promise<readonly Issued[]> {
     return this.#next(async () => {
       const schedule = this.#ports.schedules.find((s) => s.metadata.name === name);
       if (schedule === undefined)
         throw new CountersignError('usage', `there is no ReportSchedule \`${name}\``, {
-          hint: `one of ${this.#ports.schedules.map((s) => s.metadata.name).join(', ') || 'none'}`,
+          hint: `use one of ${this.#ports.schedules.map((s) => s.metadata.name).join(', ') || 'none'}`,
         });
-      this.#attempts.clear(); // whoever asks has perhaps mended something
+      this.#attempts.clear(); // the caller may have fixed something
       const made = again ? [await this.#makeAgain(schedule)] : await this.#makeDue(schedule);
       await this.#deliverAll(schedule);
       return made;
     });
   }
 
-  // One after the other, whoever asks.
+  // One after the other, for all callers.
   #next<T>(task: () => Promise<T>): Promise<T> {
     const done = this.#turn.then(task);
     this.#turn = done.catch(() => {});
@@ -153,8 +155,8 @@ export class ScheduledReports {
       undefined,
     );
     if (newest === undefined)
-      throw new CountersignError('usage', `\`${schedule.metadata.name}\` has made no report yet`, {
-        hint: 'leave --again away to make what is due',
+      throw new CountersignError('usage', `\`${schedule.metadata.name}\` has not made a report yet`, {
+        hint: 'omit --again to make the reports that are due',
       });
     return this.#make(schedule, periodFrom(newest.entry.from, newest.entry.to), newest);
   }
@@ -170,7 +172,7 @@ export class ScheduledReports {
       rmSync(begun, { recursive: true, force: true });
       mkdirSync(dirname(out), { recursive: true });
       const { id, manifest, checkpoint } = await make(schedule, period, begun, supersedes, this.#stopped.signal);
-      // What lies there without an entry was left by an end in between.
+      // Files without an entry were left by a process that ended in between.
       rmSync(out, { recursive: true, force: true });
       renameSync(begun, out);
       const issued = await ledger.record(
@@ -205,7 +207,7 @@ export class ScheduledReports {
     if (last?.entry.error === error) return;
     await ledger
       .record({ type: 'report.failed', schedule, from, to, error }, [])
-      .catch((thrown) => this.#ports.log.error({ schedule }, `that could not be recorded: ${messageOf(thrown)}`));
+      .catch((thrown) => this.#ports.log.error({ schedule }, `cannot record the failure: ${messageOf(thrown)}`));
   }
 
   #issued(schedule: ReportSchedule): readonly Issued[] {
@@ -255,7 +257,7 @@ export class ScheduledReports {
       if (!existsSync(join(directory, 'manifest.txt')))
         throw new CountersignError(
           'report-unverifiable',
-          `its files are not at \`${directory}\`, where they were made`,
+          `its files are missing from \`${directory}\`, where they were made`,
         );
       const issue = {
         schedule: name,
@@ -273,7 +275,10 @@ export class ScheduledReports {
     } catch (thrown) {
       if (this.#stopped.signal.aborted) return;
       this.#failed(key);
-      this.#log(schedule, `the report of entry ${issued.index} is not at \`${place.name}\`: ${messageOf(thrown)}`);
+      this.#log(
+        schedule,
+        `cannot deliver the report of entry ${issued.index} to \`${place.name}\`: ${messageOf(thrown)}`,
+      );
       if (attempts >= SAID_AFTER && !isSaid) await record('failed', messageOf(thrown));
       return;
     }
@@ -282,7 +287,7 @@ export class ScheduledReports {
     this.#ports.log.info({ schedule: name, report: issued.entry.report, to: place.name }, 'a report was delivered');
   }
 
-  // Whether what failed before may be tried once more. A clock that was set back must not keep it waiting.
+  // Tests whether a failed step may be retried. A clock that was set back must not delay it.
   #isTime(key: string): boolean {
     const { at, next } = this.#attempts.get(key) ?? { at: 0, next: 0 };
     const now = this.#ports.clock().getTime();

@@ -98,7 +98,7 @@ test('a report is made when it is due, once, and what was missed is caught up', 
 test('made again, it is a new version, which names the one it supersedes and what changed, and is verified with that', async () => {
   const opened = await ledgerOf('2026-07-10T12:00:00Z');
   const { reports } = reportsOf(opened, [schedule({})]);
-  await assert.rejects(reports.runNow('monthly', true), { code: 'usage', message: /made no report yet/ });
+  await assert.rejects(reports.runNow('monthly', true), { code: 'usage', message: /has not made a report yet/ });
   await assert.rejects(reports.runNow('weekly', false), {
     code: 'usage',
     message: /no ReportSchedule `weekly`/,
