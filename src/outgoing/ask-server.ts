@@ -9,7 +9,7 @@ import {
   parseHttpAddress,
 } from '../model/index.ts';
 
-/** One request, ready to be sent. */
+/** One request, ready to send. */
 export type Question = {
   readonly method?: 'GET' | 'POST' | 'PUT';
   readonly headers?: Readonly<Record<string, string>>;
@@ -17,17 +17,16 @@ export type Question = {
   /** Certificates (PEM) of the server's authority. */
   readonly ca?: string | undefined;
   /**
-   * Hosts (`HOST` or `HOST:PORT`) that the server may redirect to; credentials stay behind. Without it, no redirect is
-   * followed.
+   * Hosts (`HOST` or `HOST:PORT`) the server may redirect to, without credentials. If absent, no redirect is followed.
    */
   readonly leadsTo?: readonly string[];
   readonly signal?: AbortSignal | undefined;
 };
 
-/** How large an answer may be, for how long nothing may happen, and how long the whole may take. */
+/** Limits on the size of an answer, the time without progress, and the total time. */
 export type Limits = { readonly bytes: number; readonly quietMs: number; readonly totalMs: number };
 
-/** An answer that ended within its limits. The body of a refusal (status 400 and above) may be cut. */
+/** An answer within its limits. The body of an error (status 400 and above) may be truncated. */
 export type Reply = {
   readonly status: number;
   readonly headers: Readonly<Record<string, string | readonly string[] | undefined>>;
@@ -36,20 +35,19 @@ export type Reply = {
 
 const REDIRECTS = new Set([301, 302, 303, 307, 308]);
 const MAX_REDIRECTS = 3;
-const MAX_REFUSAL = 16 * 1024; // enough for a code; what else a server says of a refusal is not kept
+const MAX_REFUSAL = 16 * 1024; // enough for an error code; the rest of an error body is discarded
 
 /**
- * Asks a web server and waits for the whole answer. Throws `forge-unreachable` (to be tried again) where there is none
- * in time, and `forge-refused` for a redirect that may not be followed, an answer that is too large, or an encoding
- * that was not asked for.
+ * Sends a request to a web server and waits for the whole answer. Throws `forge-unreachable` (retry) if there is none
+ * in time. Throws `forge-refused` for a forbidden redirect, an oversized answer, or an encoding that was not requested.
  */
 export async function askServer(address: HttpAddress, question: Question, limits: Limits): Promise<Reply> {
   const end = performance.now() + limits.totalMs;
   let reply = await askOnce(address, question, limits, end);
   let at = address;
   for (let i = 0; REDIRECTS.has(reply.status); i++) {
-    if (question.leadsTo === undefined) throw unreachable(address, 'it leads elsewhere, which is not followed');
-    if (i === MAX_REDIRECTS) throw refusedBy(address, `leads on more than ${MAX_REDIRECTS} times`);
+    if (question.leadsTo === undefined) throw unreachable(address, 'it redirects elsewhere, which is not allowed');
+    if (i === MAX_REDIRECTS) throw refusedBy(address, `redirects more than ${MAX_REDIRECTS} times`);
     at = target(reply, at, address, question.leadsTo);
     const { authorization: _, ...headers } = question.headers ?? {};
     reply = await askOnce(at, { ...question, headers }, limits, end);
@@ -57,22 +55,23 @@ export async function askServer(address: HttpAddress, question: Question, limits
   return reply;
 }
 
-/** A code that a server gave with a refusal, where it has the form of one; anything else is nobody's to repeat. */
+/** Returns an error code from a server if it has the form of one; other text is never repeated. */
 export function remoteCode(text: unknown): string | undefined {
   return typeof text === 'string' && /^[A-Za-z][A-Za-z0-9]{0,63}$/.test(text) ? text : undefined;
 }
 
-// Where a redirect leads, if it may be followed: over TLS or on this machine, to the same host or one that was named.
+// Returns the target of a redirect if it may be followed: over TLS or on this machine, to the same host or one named
+// for it.
 function target(reply: Reply, at: HttpAddress, asked: HttpAddress, leadsTo: readonly string[]): HttpAddress {
   const { location } = reply.headers;
   const url = typeof location === 'string' ? URL.parse(location, addressText(at)) : null;
   const parsed = url === null ? undefined : parseHttpAddress(url.href, { query: true });
-  if (parsed?.kind !== 'parsed') throw refusedBy(asked, 'leads to something that is not an address');
+  if (parsed?.kind !== 'parsed') throw refusedBy(asked, 'redirects to an invalid address');
   const to = parsed.value;
   if (to.scheme === 'http' && !(isLoopback(to.host) && at.scheme === 'http'))
-    throw refusedBy(asked, 'leads to an address without TLS');
+    throw refusedBy(asked, 'redirects to an address without TLS');
   if (hostText(to) !== hostText(asked) && !leadsTo.includes(hostText(to)))
-    throw refusedBy(asked, 'leads to a host that is not named', 'name the hosts that it may lead to');
+    throw refusedBy(asked, 'redirects to a host that is not allowed', 'add the hosts it may redirect to as `leadsTo`');
   return to;
 }
 
@@ -93,13 +92,13 @@ function askOnce(address: HttpAddress, question: Question, limits: Limits, end: 
         host: hostText(address),
         ...(payload === undefined ? {} : { 'content-length': String(payload.length) }),
       },
-      agent: false, // one connection for each question, which ends with it
+      agent: false, // one connection per request, closed with it
       timeout: limits.quietMs,
       ...(scheme === 'https' && ca !== undefined ? { ca } : {}),
     });
     const timer = setTimeout(() => fail(late(address, limits.totalMs)), Math.max(0, end - performance.now()));
-    const onAbort = () => fail(unreachable(address, 'it was stopped'));
-    // However it ends, the socket ends too: a server that goes on sending sends to nobody.
+    const onAbort = () => fail(unreachable(address, 'it was cancelled'));
+    // However it ends, the socket ends too, even if the server keeps sending.
     const settle = () => {
       clearTimeout(timer);
       signal?.removeEventListener('abort', onAbort);
@@ -122,14 +121,18 @@ function askOnce(address: HttpAddress, question: Question, limits: Limits, end: 
   });
 }
 
-// A key with a line break in its file is not a header.
+// A key file with a line break is not a valid header.
 function start(request: typeof requestHttp, options: RequestOptions & { readonly ca?: string }): ClientRequest {
   try {
     return request(options);
   } catch {
-    throw new CountersignError('config-invalid', 'a token or another header holds characters that HTTP does not take', {
-      hint: 'look at the files with tokens: one line each',
-    });
+    throw new CountersignError(
+      'config-invalid',
+      'a token or another header contains characters that HTTP does not allow',
+      {
+        hint: 'check the token files: one line each',
+      },
+    );
   }
 }
 
@@ -148,7 +151,7 @@ function take(
   let size = 0;
   const done = () => succeed({ status, headers: response.headers, body: Buffer.concat(chunks) });
   const isEncoded = encoding !== undefined && encoding !== 'identity';
-  if (isEncoded && !isRefusal) fail(refusedBy(address, 'answers in an encoding that was not asked for'));
+  if (isEncoded && !isRefusal) fail(refusedBy(address, 'answers with an encoding that was not requested'));
   else if (isEncoded || REDIRECTS.has(status)) done(); // such a body is not read
   response.on('data', (chunk: Buffer) => {
     size += chunk.length;
@@ -161,12 +164,12 @@ function take(
 }
 
 function late(address: HttpAddress, ms: number): CountersignError {
-  return unreachable(address, `not within ${ms / 1000} s`);
+  return unreachable(address, `no answer within ${ms / 1000} s`);
 }
 
 function unreachable(address: HttpAddress, why: string): CountersignError {
   return new CountersignError('forge-unreachable', `${hostText(address)} does not answer: ${why}`, {
-    hint: 'is the address right, and reachable from here?',
+    hint: 'check the address, and that it is reachable from here',
     recover: 'retry',
   });
 }
@@ -175,7 +178,7 @@ function refusedBy(address: HttpAddress, what: string, hint?: string): Countersi
   return new CountersignError('forge-refused', `${hostText(address)} ${what}`, hint === undefined ? {} : { hint });
 }
 
-// Node's own codes for sockets, TLS and HTTP (`ECONNREFUSED`, `CERT_HAS_EXPIRED`, `HPE_INVALID_CONSTANT`).
+// Node's codes for sockets, TLS and HTTP (`ECONNREFUSED`, `CERT_HAS_EXPIRED`, `HPE_INVALID_CONSTANT`).
 function codeOf(thrown: unknown): string {
   const { code } = thrown as { code?: unknown };
   return typeof code === 'string' && /^[A-Z][A-Z0-9_]{0,63}$/.test(code) ? code : 'it broke off';

@@ -64,14 +64,14 @@ test('a refusal is cut where it is long, and is still a refusal', async () => {
 test('a server that is quiet for too long, or slow on the whole, is left', async () => {
   const { ask: quiet } = await serving(() => {});
   const begun = performance.now();
-  await assert.rejects(quiet({}, { ...LIMITS, totalMs: 60_000 }), away(/not within 0\.3 s/));
+  await assert.rejects(quiet({}, { ...LIMITS, totalMs: 60_000 }), away(/no answer within 0\.3 s/));
   assert.ok(performance.now() - begun < 10_000);
   const { ask: slow, open } = await serving((_, response) => {
     response.write('x');
     const timer = setInterval(() => response.write('x'), 50);
     response.on('close', () => clearInterval(timer));
   });
-  await assert.rejects(slow(), away(/not within 1 s/));
+  await assert.rejects(slow(), away(/no answer within 1 s/));
   for (let i = 0; i < 100 && open.size > 0; i++) await new Promise((done) => setTimeout(done, 20));
   assert.equal(open.size, 0, 'it goes on sending to nobody');
 });
@@ -97,9 +97,9 @@ test('an encoding that was not asked for is refused; of a refusal, its body is n
 test('whoever asks may stop, before and while it waits', async () => {
   const { ask, requests } = await serving(() => {});
   const patient = { ...LIMITS, quietMs: 60_000, totalMs: 60_000 };
-  await assert.rejects(ask({ signal: AbortSignal.abort() }, patient), away(/it was stopped/));
+  await assert.rejects(ask({ signal: AbortSignal.abort() }, patient), away(/it was cancelled/));
   assert.equal(requests.length, 0);
-  await assert.rejects(ask({ signal: AbortSignal.timeout(50) }, patient), away(/it was stopped/));
+  await assert.rejects(ask({ signal: AbortSignal.timeout(50) }, patient), away(/it was cancelled/));
 });
 
 test('a header that is no header is the document’s fault', async () => {
@@ -122,8 +122,8 @@ test('a redirect is followed to hosts that were named, without credentials, thre
     });
   const headers = { authorization: 'secret', 'x-a': 'b' };
   const { ask } = await leading(`http://${to.host}/`);
-  await assert.rejects(ask({ headers }), away(/leads elsewhere, which is not followed/));
-  await assert.rejects(ask({ headers, leadsTo: ['example.com'] }), refused(/a host that is not named/));
+  await assert.rejects(ask({ headers }), away(/redirects elsewhere, which is not allowed/));
+  await assert.rejects(ask({ headers, leadsTo: ['example.com'] }), refused(/a host that is not allowed/));
   assert.equal(to.requests.length, 0);
   assert.equal((await ask({ headers, leadsTo: [to.host] })).body.toString(), 'there');
   assert.deepEqual([to.requests[0]?.headers.authorization, to.requests[0]?.headers['x-a']], [undefined, 'b']);
@@ -136,10 +136,7 @@ test('a redirect is followed to hosts that were named, without credentials, thre
     'http://[',
     `http://${to.host}/a#b`,
   ])
-    await assert.rejects(
-      (await leading(location)).ask({ leadsTo: [to.host] }),
-      refused(/something that is not an address/),
-    );
+    await assert.rejects((await leading(location)).ask({ leadsTo: [to.host] }), refused(/an invalid address/));
   await assert.rejects(
     (await leading('http://example.com/')).ask({ leadsTo: ['example.com'] }),
     refused(/without TLS/),
