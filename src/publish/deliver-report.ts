@@ -5,13 +5,13 @@ import type { Issue, ReportSummary } from '../schedule/index.ts';
 
 export type DeliveryTask = { readonly place: ReportDelivery; readonly issue: Issue };
 
-/** A summary that only a caller with a connection to the cluster can store. */
+/** A summary that only a caller connected to the cluster can store. */
 export type ForCluster = readonly [namespace: string, name: string, summary: ReportSummary];
 
 const LIMIT_MS = 15 * 60_000; // the schedule gives up earlier
 
 /**
- * Delivers one report to one place, in a thread of its own. Returns the summary for the cluster, if that is the place.
+ * Delivers one report to one destination, in a separate thread. Returns the summary if the destination is a cluster.
  */
 export function deliverReport(task: DeliveryTask, signal?: AbortSignal): Promise<ForCluster | undefined> {
   return inThread(

@@ -4,7 +4,7 @@ import { answerWith } from '../open/index.ts';
 import { deliver } from '../schedule/index.ts';
 import type { DeliveryTask, ForCluster } from './deliver-report.ts';
 
-// The thread that brings one report to one place and ends: files of a hundred megabytes are read, hashed and sent.
+// Delivers one report to one destination, then exits: files of a hundred megabytes are read, hashed and sent.
 if (process.platform === 'linux') setPriority(constants.priority.PRIORITY_BELOW_NORMAL);
 const { place, issue } = workerData as DeliveryTask;
 await answerWith(async (): Promise<ForCluster | undefined> => {

@@ -1,6 +1,6 @@
 /**
- * Takes a ledger and a period; returns the files of a report, made in a thread of its own. `report/` decides what they
- * say. Refuses a ledger that does not verify.
+ * Takes a ledger and a period; returns the files of a report, made in a separate thread. `report/` decides their
+ * content. Refuses a ledger that does not verify.
  */
 
 export { deliverReport } from './deliver-report.ts';

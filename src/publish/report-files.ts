@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import type { ReportFile } from '../report/index.ts';
 
 /**
- * The files of a report in a directory. They get their names when all of them are whole: what was there before stays
+ * Writes the files of a report into a directory. They get their final names when all are complete; existing files stay
  * until then.
  */
 export class ReportFiles {
@@ -34,7 +34,7 @@ export class ReportFiles {
     return { write, end };
   }
 
-  /** Gives the SHA-256 of the manifest, which comes last. */
+  /** Writes the manifest, which comes last, and returns its SHA-256. */
   finish(): string {
     for (const name of this.#done) renameSync(this.#place(name), join(this.#out, name));
     return this.#manifest;

@@ -4,7 +4,7 @@ import type { ReportInput, ReportMaterial, ReportSubject } from '../report/index
 
 type About = Pick<ReportInput, 'from' | 'to' | 'origin' | 'definition'>;
 
-/** What a report of a period is made from. Entries and evidence are read when they are asked for. */
+/** Returns the material for a report of a period. Entries and evidence are read on demand. */
 export function readMaterial(reader: LedgerReader, about: About): ReportMaterial {
   const first = reader.firstAt(about.from);
   const range = new CompactRange();
@@ -19,7 +19,7 @@ export function readMaterial(reader: LedgerReader, about: About): ReportMaterial
   };
 }
 
-/** The same, for whoever writes no files. */
+/** Does the same for callers that write no files. */
 export function readInput(reader: LedgerReader, about: About): ReportInput {
   return { ...readMaterial(reader, about).input, subjects: subjectsOf(reader) };
 }
@@ -36,7 +36,7 @@ function subjectsOf(reader: LedgerReader): ReportSubject[] {
   }));
 }
 
-// What a report is made from beside the entries themselves.
+// Types whose evidence a report needs besides the entries themselves.
 const EVIDENT: ReadonlySet<string> = new Set<Entry['type']>([
   'change.judged',
   'trust.changed',

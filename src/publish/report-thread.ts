@@ -17,11 +17,11 @@ import { ReportFiles } from './report-files.ts';
 import { readMaterial } from './report-input.ts';
 import { fetchedRepositories, signedObjects } from './signed-objects.ts';
 
-// The thread that makes one report and ends. Whoever decides requests, here or on this machine, goes first.
+// Makes one report, then exits. Threads that answer requests, on the whole machine, have priority.
 giveWay();
 await answerWith(() => makeReportHere(workerData as ReportTask));
 
-// Makes it here and now. Throws `ledger-inconsistent`, `key-missing`, and what keeps files from being written.
+// Makes the report in this thread. Throws `ledger-inconsistent`, `key-missing`, and errors from writing files.
 async function makeReportHere({
   data,
   from,
@@ -40,7 +40,7 @@ async function makeReportHere({
     if (sound.finding !== undefined)
       throw new CountersignError(
         'ledger-inconsistent',
-        `no report is made from a ledger that is not consistent: ${sound.finding.message}`,
+        `cannot make a report from an inconsistent ledger: ${sound.finding.message}`,
         { hint: 'run `countersign ledger verify`' },
       );
     const signer = openSigner(data, name, key);
@@ -61,9 +61,9 @@ async function makeReportHere({
     } catch (cause) {
       files.giveUp();
       if (cause instanceof Error && 'syscall' in cause)
-        throw new CountersignError('usage', `the report cannot be written to \`${out}\`: ${messageOf(cause)}`, {
+        throw new CountersignError('usage', `cannot write the report to \`${out}\`: ${messageOf(cause)}`, {
           cause,
-          hint: 'make room there, or name another directory; nothing that was there is changed',
+          hint: 'free some space, or name a different directory; existing files are unchanged',
         });
       throw cause;
     }

@@ -25,9 +25,8 @@ import { type HistoryItem, openTrustStore, type TrustStore } from '../trust/inde
 const MAX_BYTES = 64 * 1024 * 1024; // a first change may be a history of a hundred thousand commits
 
 /**
- * Lines for `signed.jsonl`: the TrustPolicies, commit objects and envelopes that verdicts rest on. Each is found under
- * its hash, which the ledger names, so that they are the same bytes wherever they are had from; what is not found is
- * left out.
+ * Returns lines for `signed.jsonl`: the TrustPolicies, commit objects and envelopes that verdicts rest on. Each is
+ * found by its hash, which the ledger names, so any source gives the same bytes. Missing ones are omitted.
  */
 export async function signedObjects(
   reader: LedgerReader,
@@ -65,7 +64,7 @@ export async function signedObjects(
   return [...lines.values()];
 }
 
-/** Where a service keeps what it fetched. */
+/** Returns the Git directories that a service fetched. */
 export function fetchedRepositories(data: string): string[] {
   const directory = join(data, 'git');
   if (!existsSync(directory)) return [];
@@ -74,12 +73,12 @@ export function fetchedRepositories(data: string): string[] {
     .map((name) => join(directory, name));
 }
 
-// A name that the ledger has forgotten must not come back by way of the commit that it stands in.
+// A name the ledger has erased must not reappear in a commit that contains it.
 function isErased(name: string): boolean {
   return name.startsWith('subject:');
 }
 
-// By digest, those that still have it: where an address was erased, it is not the same document any more.
+// TrustPolicies by digest, if unchanged: after an address was erased, a document no longer matches.
 function recordedPolicies(reader: LedgerReader): ReadonlyMap<string, TrustPolicy> {
   const found = new Map<string, TrustPolicy>();
   const seen = new Set<string>();
@@ -130,8 +129,8 @@ type Line = {
 };
 
 /**
- * Looks again at what verdicts rest on, with nothing but the lines of `signed.jsonl`. Throws `report-unverifiable`
- * where a line is not what its hash says.
+ * Checks again the objects that verdicts rest on, using only the lines of `signed.jsonl`. Throws `report-unverifiable`
+ * if a line does not match its hash.
  */
 export async function recheckSigned(lines: readonly string[], verdicts: readonly RecordedVerdict[]): Promise<Recheck> {
   const objects = new Map<string, Uint8Array>();
@@ -139,10 +138,7 @@ export async function recheckSigned(lines: readonly string[], verdicts: readonly
   const policies = new Map<string, TrustPolicy>();
   for (const [i, text] of lines.entries()) {
     const { commit, object, envelope, text: said, trustPolicy, policy } = JSON.parse(text) as Line;
-    const wrong = new CountersignError(
-      'report-unverifiable',
-      `line ${i + 1} of signed.jsonl is not what its hash says`,
-    );
+    const wrong = new CountersignError('report-unverifiable', `line ${i + 1} of signed.jsonl does not match its hash`);
     if (commit !== undefined && object !== undefined) objects.set(commit, Buffer.from(object, 'base64'));
     else if (envelope !== undefined && said !== undefined && sha256(said) === envelope) envelopes.set(envelope, said);
     else if (trustPolicy !== undefined && digestOf(policy) === trustPolicy)
