@@ -7,6 +7,11 @@ export function azure(f: Finding): string {
   const where =
     f.source === undefined
       ? ''
-      : `sourcepath=${safe(f.source.file)};linenumber=${f.source.line};${f.source.column === undefined ? '' : `columnnumber=${f.source.column};`}`;
-  return `##vso[task.logissue type=${f.level};${where}code=${safe(ruleOf(f))};]${plain(f.hint === undefined ? f.message : `${f.message}. Fix: ${f.hint}`)}\n`;
+      : `sourcepath=${safe(f.source.file)};linenumber=${f.source.line};` +
+        `${f.source.column === undefined ? '' : `columnnumber=${f.source.column};`}`;
+  return (
+    '##vso[task.logissue ' +
+    `type=${f.level};${where}code=${safe(ruleOf(f))};]` +
+    `${plain(f.hint === undefined ? f.message : `${f.message}. Fix: ${f.hint}`)}\n`
+  );
 }

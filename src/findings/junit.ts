@@ -3,7 +3,7 @@ import { plain } from '../terminal/index.ts';
 import { type Findings, place, ruleOf } from './model.ts';
 
 function xml(text: string): string {
-  // Characters that XML 1.0 has no place for are shown, so that a message can break no report.
+  // Characters that XML 1.0 does not allow are made visible, so that a message cannot break a report.
   return plain(text).replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`);
 }
 
@@ -13,7 +13,8 @@ export function junit(found: Findings): string {
     const name = `${ruleOf(f)}${f.object === undefined ? '' : ` ${refText(f.object)}`}`;
     const body =
       f.level === 'error'
-        ? `<failure type="${xml(f.severity ?? 'error')}" message="${xml(f.message)}">${xml(`${place(f)}${f.hint === undefined ? '' : `  fix: ${f.hint}`}`)}</failure>`
+        ? `<failure type="${xml(f.severity ?? 'error')}" ` +
+          `message="${xml(f.message)}">${xml(`${place(f)}${f.hint === undefined ? '' : `  fix: ${f.hint}`}`)}</failure>`
         : f.level === 'note'
           ? `<skipped message="${xml(f.message)}"/>`
           : `<system-out>${xml(`warning: ${f.message} (${place(f)})`)}</system-out>`;
@@ -21,5 +22,10 @@ export function junit(found: Findings): string {
   });
   const passed =
     found.findings.length === 0 ? `    <testcase classname="countersign" name="${found.objects} objects"/>\n` : '';
-  return `<?xml version="1.0" encoding="UTF-8"?>\n<testsuites>\n  <testsuite name="countersign" tests="${Math.max(1, found.findings.length)}" failures="${failures.length}" errors="0" skipped="${found.findings.filter((f) => f.level === 'note').length}">\n${cases.join('')}${passed}  </testsuite>\n</testsuites>\n`;
+  return (
+    '<?xml version="1.0" encoding="UTF-8"?>\n<testsuites>\n  <testsuite name="countersign" ' +
+    `tests="${Math.max(1, found.findings.length)}" failures="${failures.length}" errors="0" ` +
+    `skipped="${found.findings.filter((f) => f.level === 'note').length}">\n` +
+    `${cases.join('')}${passed}  </testsuite>\n</testsuites>\n`
+  );
 }

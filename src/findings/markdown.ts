@@ -5,10 +5,14 @@ import { type Finding, type Findings, place, ruleOf } from './model.ts';
 export function markdown(found: Findings): string {
   const cell = (text: string) => plain(text).replace(/[|<>`*_[\]\\]/g, (c) => `\\${c}`);
   const errors = found.findings.filter((f) => f.level === 'error').length;
-  const head = `## Countersign: ${found.outcome === 'allowed' ? 'allowed' : `denied, ${errors} violation${errors === 1 ? '' : 's'}`}\n\n${found.objects} objects checked.\n`;
+  const head =
+    '## Countersign: ' +
+    `${found.outcome === 'allowed' ? 'allowed' : `denied, ${errors} violation${errors === 1 ? '' : 's'}`}\n` +
+    `\n${found.objects} objects checked.\n`;
   if (found.findings.length === 0 && found.fixed.length === 0) return head;
   const row = (f: Finding) =>
-    `| ${f.waived !== undefined ? 'waived' : f.level}${f.state === 'existing' ? ', as before' : ''} | ${cell(ruleOf(f))} | ${cell(place(f))} | ${cell(f.message)} | ${cell(f.hint ?? '')} |\n`;
+    `| ${f.waived !== undefined ? 'waived' : f.level}${f.state === 'existing' ? ', as before' : ''} ` +
+    `| ${cell(ruleOf(f))} | ${cell(place(f))} | ${cell(f.message)} | ${cell(f.hint ?? '')} |\n`;
   const table =
     found.findings.length === 0
       ? ''
@@ -16,6 +20,7 @@ export function markdown(found: Findings): string {
   const fixed =
     found.fixed.length === 0
       ? ''
-      : `\nFixed: ${found.fixed.map((f) => cell(`${ruleOf(f)} (${f.object === undefined ? '' : refText(f.object)})`)).join(', ')}\n`;
+      : '\nFixed: ' +
+        `${found.fixed.map((f) => cell(`${ruleOf(f)} (${f.object === undefined ? '' : refText(f.object)})`)).join(', ')}\n`;
   return head + table + fixed;
 }

@@ -2,17 +2,17 @@ import { createHash } from 'node:crypto';
 import type { RuleInfo } from '../bundle/index.ts';
 import { refText, type Violation } from '../model/index.ts';
 
-/** What a check found, in every form it may be printed in. */
+/** Result of a check, for output in any format. */
 export type Findings = {
   readonly outcome: 'allowed' | 'denied';
   readonly findings: readonly Finding[];
-  /** What the base had and the head has not. */
+  /** Violations of the base that the head no longer has. */
   readonly fixed: readonly Violation[];
   readonly objects: number;
   readonly rules: ReadonlyMap<string, RuleInfo>;
 };
 
-/** `error` denies, `warning` does not, `note` is let pass by a waiver or an exception. */
+/** `error` denies, `warning` does not, `note` is covered by a waiver or an exception. */
 export type Finding = Violation & { readonly level: 'error' | 'warning' | 'note'; readonly state?: 'new' | 'existing' };
 
 export const FORMS = ['text', 'json', 'sarif', 'junit', 'github', 'gitlab', 'azuredevops', 'tap', 'markdown'] as const;
@@ -21,7 +21,7 @@ export type Form = (typeof FORMS)[number];
 
 export const ruleOf = (f: Violation) => f.rule ?? f.code;
 
-/** Text that stays the same when lines move: for telling new findings from old ones. */
+/** Returns a text that stays the same when lines move, to tell new findings from old ones. */
 export function fingerprint(f: Violation): string {
   const object = f.object === undefined ? '' : refText(f.object);
   return createHash('sha256')

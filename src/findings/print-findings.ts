@@ -7,7 +7,7 @@ import type { Findings, Form } from './model.ts';
 import { sarif } from './sarif.ts';
 import { tap } from './tap.ts';
 
-/** Prints findings in one of the forms that CI systems read. */
+/** Prints findings in one of the formats that CI systems read. */
 export function printFindings(form: Exclude<Form, 'text'>, found: Findings): string {
   switch (form) {
     case 'json':

@@ -62,7 +62,9 @@ export function sarif(found: Findings): object {
                   {
                     kind: 'external',
                     status: 'accepted',
-                    justification: `${f.waived.reason} (${f.waived.ticket}, waived by ${f.waived.approver} until ${f.waived.until})`,
+                    justification:
+                      `${f.waived.reason} (${f.waived.ticket}, ` +
+                      `waived by ${f.waived.approver} until ${f.waived.until})`,
                   },
                 ],
               }),

@@ -1,7 +1,7 @@
 import { type Io, paint, plain } from '../terminal/index.ts';
 import { type Finding, type Findings, place, ruleOf } from './model.ts';
 
-/** Findings for people: the place first, then what and how to fix it, errors before warnings before what is waived. */
+/** Formats findings for people: place, message, fix; errors before warnings before waived findings. */
 export function showFindingsText(found: Findings, io: Io, options: { readonly all: boolean }): string {
   const order = { error: 0, warning: 1, note: 2 };
   const shown = options.all
@@ -10,7 +10,7 @@ export function showFindingsText(found: Findings, io: Io, options: { readonly al
   const lines = [...shown].sort((a, b) => order[a.level] - order[b.level]).map((f) => oneFinding(f, io));
   const hidden = found.findings.length - shown.length;
   const more =
-    hidden > 0 ? [paint(io, 'dim', `  ${hidden} more that were there before are not shown; --all shows them`)] : [];
+    hidden > 0 ? [paint(io, 'dim', `  ${hidden} more that existed before are not shown; use --all to show them`)] : [];
   const fixed = found.fixed.map((f) => `  ${paint(io, 'green', '✓ fixed')} ${plain(`${ruleOf(f)}  ${f.message}`)}`);
   return [...lines, ...more, ...fixed].map((l) => `${l}\n`).join('');
 }
@@ -22,7 +22,7 @@ function oneFinding(f: Finding, io: Io): string {
       : f.level === 'warning'
         ? (['!', 'yellow'] as const)
         : (['-', 'dim'] as const);
-  const tags = [f.severity, ...(f.controls ?? []), f.state === 'existing' ? 'was there before' : undefined]
+  const tags = [f.severity, ...(f.controls ?? []), f.state === 'existing' ? 'existed before' : undefined]
     .filter((t) => t !== undefined)
     .join(', ');
   const lines = [
