@@ -1,6 +1,6 @@
 import { CountersignError, messageOf } from '../model/index.ts';
 
-/** What a command may say and where: results on `out`, progress and errors on `err`. */
+/** Output of a command: results on `out`, progress and errors on `err`. */
 export type Io = {
   readonly out: (text: string) => void;
   readonly err: (text: string) => void;
@@ -12,7 +12,7 @@ export type Io = {
 
 export const EXIT = { yes: 0, no: 1, undecided: 2 } as const;
 
-/** Prints one clear message with its fix; the exit code of "could not be judged". */
+/** Prints one clear message with its fix; returns the exit code for "could not be judged". */
 export function fail(thrown: unknown, io: Io): number {
   if (thrown instanceof CountersignError) {
     io.err(`${paint(io, 'red', 'error:')} ${thrown.message}\n`);
@@ -28,15 +28,12 @@ export function fail(thrown: unknown, io: Io): number {
 
 const CODES = { red: 31, green: 32, yellow: 33, dim: 2, bold: 1 } as const;
 
-/** Coloured on a terminal, plain elsewhere. */
+/** Colours text on a terminal; returns it unchanged elsewhere. */
 export function paint(io: Pick<Io, 'colour'>, colour: keyof typeof CODES, text: string): string {
   return io.colour ? `\u001b[${CODES[colour]}m${text}\u001b[0m` : text;
 }
 
-/**
- * Text from commits as it may stand on a terminal: control characters and direction marks would let it forge what we
- * say.
- */
+/** Makes text from commits safe for a terminal: control characters and direction marks could forge our output. */
 export function plain(text: string): string {
   return text.replaceAll(
     /[\p{Cc}\p{Cf}\u2028\u2029]/gu,

@@ -3,7 +3,7 @@ import type { Io } from './io.ts';
 const WIDTH = 30;
 const EVERY_MS = 100;
 
-/** A bar on a terminal, nothing elsewhere. It comes only when the work takes longer than a moment. */
+/** A progress bar on a terminal, nothing elsewhere. It only appears if the work takes longer than a moment. */
 export class Progress {
   readonly #io: Io;
   readonly #what: string;
