@@ -3,14 +3,17 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import type { ControlAnswer } from '../http/index.ts';
 
-const LONGEST_SOCKET = 100; // bytes; the kernel takes 107
+const LONGEST_SOCKET = 100; // bytes; the kernel's limit is 107
 const ELSEWHERE = 'control.path';
 
-/** Asks the service that runs on a data directory; undefined when none does. Throws what it throws. */
+/**
+ * Sends a command to the service running on a data directory; returns undefined if there is none. Throws the same
+ * errors as the command.
+ */
 export async function askService(data: string, command: string, options: object): Promise<ControlAnswer | undefined> {
   const socket = socketOf(data);
   if (!existsSync(socket)) return undefined;
-  const { sendCommand } = await import('../http/index.ts'); // only now: most of a service comes with it
+  const { sendCommand } = await import('../http/index.ts'); // loaded on demand: it imports most of a service
   return sendCommand(socket, command, options);
 }
 
@@ -23,8 +26,8 @@ function socketOf(data: string): string {
 }
 
 /**
- * Where to listen: in the data directory; where its name is too long for the kernel, in a directory that only we may
- * enter, and the data directory says where.
+ * Returns the path of the socket: in the data directory or, if that path is too long for the kernel, in a private
+ * directory, whose name is written into the data directory.
  */
 export function makeSocket(data: string, closing: (() => void | Promise<void>)[]): string {
   rmSync(join(resolve(data), ELSEWHERE), { force: true });

@@ -13,12 +13,12 @@ import { type DecryptionKeys, openSealed } from '../sops/index.ts';
 
 type Opener = (rendered: RenderedObject, revision?: string) => Promise<RenderedObject>;
 
-/** What binds data keys to objects, and whether the environment already has an object as it is rendered. */
+/** Binds data keys to objects, and tells whether the environment already has an object as rendered. */
 export type Binding = { readonly secrets: SealedSecrets; readonly isApplied: (rendered: RenderedObject) => boolean };
 
 /**
- * Opens what SOPS encrypted, with the keys of an environment as their files are just now; anything else is given back
- * as it is. With `binding`, a data key opens only for the objects it was encrypted for.
+ * Returns a function that decrypts SOPS objects with the current content of an environment's key files; others are
+ * returned unchanged. With `binding`, a data key only decrypts the objects it was encrypted for.
  */
 export function opener({ metadata, spec }: Environment, binding?: Binding): Opener {
   return async (rendered, revision = '') => {
@@ -46,7 +46,9 @@ function allows({ object }: RenderedObject, action: string): boolean {
   return said.split(',').some((part) => part.trim() === action);
 }
 
-/** A cluster that is given encrypted objects opened; what is judged and recorded stays as it is in Git. */
+/**
+ * Wraps a cluster so that it gets encrypted objects decrypted; the judged and recorded objects stay as they are in Git.
+ */
 export function decrypting(cluster: ClusterPort, environment: Environment, binding: Binding): ClusterPort {
   const open = opener(environment, binding);
   return {
@@ -79,7 +81,7 @@ function read(file: string | undefined): string | undefined {
     throw new CountersignError('decryption-failed', `the key file \`${file}\` cannot be read: ${messageOf(cause)}`, {
       cause,
       recover: 'retry',
-      hint: 'mount it where `spec.decryption` says, readable for the service',
+      hint: 'mount it at the path in `spec.decryption`, readable for the service',
     });
   }
 }

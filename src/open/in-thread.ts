@@ -2,17 +2,17 @@ import { basename } from 'node:path';
 import { parentPort, Worker } from 'node:worker_threads';
 import { CountersignError, type ErrorCode, messageOf } from '../model/index.ts';
 
-/** What a thread says in the end. */
+/** Result of a thread. */
 type Answer<T> =
   | { readonly done: T }
   | { readonly code: ErrorCode; readonly message: string; readonly hint: string | undefined };
 
-const YOUNG_MB = 32; // what is made anew all the time; left alone, it grows to several times that
+const YOUNG_MB = 32; // short-lived objects; without a limit this space grows to several times that
 
-/** When to give up, and how much the thread may keep. */
+/** Time limit of a thread, and its maximum heap. */
 export type ThreadLimits = { readonly ms: number; readonly heapMb?: number | undefined };
 
-/** Runs `module` in a thread of its own, so that requests are answered meanwhile. Throws what the module throws. */
+/** Runs `module` in a separate thread, so that requests are answered meanwhile. Throws what the module throws. */
 export async function inThread<T>(
   module: URL,
   workerData: unknown,
@@ -45,7 +45,7 @@ export async function inThread<T>(
   }
 }
 
-/** In such a thread: says what came of a task. */
+/** Runs a task in such a thread and returns its result to the caller. */
 export async function answerWith<T>(task: () => Promise<T>): Promise<void> {
   const answer = await task().then(
     (done): Answer<T> => ({ done }),

@@ -1,7 +1,6 @@
 /**
- * Takes documents and settings; returns one opened thing (gate, rules, rendering, ledger view, key, access to a source)
- * and the function that closes it. Decides nothing and prints nothing. Refuses what cannot be opened, with the file or
- * flag to correct.
+ * Takes documents and settings. Returns one opened thing (gate, rules, rendering, ledger view, key, access to a source)
+ * and the function that closes it. Decides nothing and prints nothing. Errors name the file or flag to correct.
  */
 
 export { askService, makeSocket } from './control-socket.ts';

@@ -2,7 +2,7 @@ import type { LedgerKey } from '../ledger/index.ts';
 import { CountersignError } from '../model/index.ts';
 import type { LedgerOptions } from './pass-options.ts';
 
-/** The key that signs checkpoints, as the options name it; undefined for the one in the data directory. */
+/** Returns the key that signs checkpoints, as given by the options; undefined for the one in the data directory. */
 export function ledgerKey({
   ledgerKey: files,
   ledgerKeyCommand: command,
@@ -12,9 +12,9 @@ export function ledgerKey({
   if (publicKey === undefined || files !== undefined)
     throw new CountersignError(
       'usage',
-      '--ledger-key-command goes with --ledger-key-public, and not with --ledger-key',
+      '--ledger-key-command requires --ledger-key-public, and excludes --ledger-key',
       {
-        hint: 'give the public key as `ledger.pub` has it',
+        hint: 'give the public key in the format of `ledger.pub`',
       },
     );
   return { command: command.split(/\s+/), publicKey };

@@ -13,7 +13,7 @@ import { openTrustStore } from '../trust/index.ts';
 import { memoryShare } from './memory-share.ts';
 import { openRules, type RulesOptions } from './open-rules.ts';
 
-/** The one environment meant: the named one, or the only one there is. */
+/** Returns the environment with that name, or the only one if no name is given. */
 export function chooseEnvironment(configuration: Configuration, name: string | undefined): Environment {
   const all = configuration.environments;
   const names = all.map((e) => `\`${e.metadata.name}\``).join(', ');
@@ -33,12 +33,12 @@ export function chooseEnvironment(configuration: Configuration, name: string | u
   return chosen;
 }
 
-/** The TrustPolicy an environment names; the configuration was checked to have it. */
+/** Returns the TrustPolicy an environment names; the configuration was checked to contain it. */
 export function trustOf(configuration: Configuration, environment: Environment): TrustPolicy {
   return configuration.trustPolicies.find((t) => t.metadata.name === environment.spec.trust) as TrustPolicy;
 }
 
-/** Opens a TrustPolicy that stands in a repository. */
+/** Opens a TrustPolicy stored in a repository. */
 export const openPolicy: OpenPolicy = (text, file) => openTrustStore(readTrustPolicy(text, file));
 
 type GateOptions = RulesOptions & Pick<Gate, 'make' | 'read' | 'untrusted'> & { readonly turns?: Turns };
@@ -74,7 +74,7 @@ export function openConfiguration(options: { config: string[]; trust?: string | 
   return loadConfiguration(options.trust === undefined ? options.config : [...options.config, options.trust]);
 }
 
-/** The `git` program, where there is one. */
+/** Finds the `git` program, if there is one. */
 export function gitProgram(settings: ProcessSettings): { file: string; path: string; memory: number } | undefined {
   const file = findOnPath('git', settings.path);
   return file === undefined
@@ -82,9 +82,9 @@ export function gitProgram(settings: ProcessSettings): { file: string; path: str
     : { file, path: settings.path, memory: Math.min(memoryShare(), MAX_GIT_MEMORY) };
 }
 
-const MAX_GIT_MEMORY = 4 * 1024 * 1024 * 1024; // unpacking the largest histories that we know of takes two
+const MAX_GIT_MEMORY = 4 * 1024 * 1024 * 1024; // unpacking the largest histories we know takes half of it
 
-/** A person's checkout, with its objects read as the service reads them. */
+/** Opens a person's checkout, with objects read the same way as in the service. */
 export async function openCheckout(
   directory: string,
   settings: ProcessSettings,

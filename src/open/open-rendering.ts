@@ -19,20 +19,19 @@ import { memoryShare } from './memory-share.ts';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 
-/** What renders for gates, until it is closed. */
+/** Rendering for gates, until closed. */
 export type RenderingParts = {
   readonly make: Maker;
   readonly read: ReadManifests;
-  /** Starts the process that reads, for a command that will need it in a moment. */
+  /** Starts the process that reads manifests, for a command that will need it soon. */
   readonly warm: () => void;
   readonly close: () => void;
 };
 
 /**
- * Reads manifests in a process of their own, and has `kustomize` and `helm` make objects: from PATH, or built from the
- * pinned modules where Go is. With `keep`, a directory, what was made stays there, so that a restart with a newer
- * program still has what was approved. Where the process runs in a container with a memory limit, rendering takes no
- * more than a part of it.
+ * Reads manifests in separate processes and runs `kustomize` and `helm`, from PATH or built from the pinned modules if
+ * Go is installed. With a directory `keep`, their output is stored there, so that the approved output survives an
+ * update of the program. In a container with a memory limit, rendering uses at most a share of it.
  */
 export function openRendering(settings: ProcessSettings, keep?: string): RenderingParts {
   const programs = (name: 'kustomize' | 'helm') =>
@@ -71,7 +70,8 @@ export function openRendering(settings: ProcessSettings, keep?: string): Renderi
 function recipeOf({ metadata, spec }: Environment): Recipe {
   const { render, target } = spec;
   if (render.with === 'kustomize') return { with: 'kustomize' };
-  if (render.with !== 'helm') throw new CountersignError('render-failed', `nothing makes objects \`${render.with}\``);
+  if (render.with !== 'helm')
+    throw new CountersignError('render-failed', `there is no program to render \`${render.with}\``);
   return {
     with: 'helm',
     chart: render.chart,
@@ -84,12 +84,12 @@ function recipeOf({ metadata, spec }: Environment): Recipe {
   };
 }
 
-// A chart's archive from a registry or a web server, as the file in the repository pins it.
+// Fetches a chart's archive from a registry or a web server, as pinned in the repository.
 async function pullChart(pin: ChartPin, { spec }: Environment): Promise<Uint8Array> {
   const refuse: Refuse = (why, more = {}) =>
-    new CountersignError('render-failed', `the chart \`${pin.url}\` cannot be had: ${why}`, {
+    new CountersignError('render-failed', `cannot fetch the chart \`${pin.url}\`: ${why}`, {
       cause: more.cause,
-      hint: more.hint ?? 'compare `digest` with what `helm pull` and `oras resolve` say',
+      hint: more.hint ?? 'compare `digest` with the output of `helm pull` and `oras resolve`',
       ...(more.retry === true ? { recover: 'retry' as const } : {}),
     });
   const registry = spec.render.with === 'helm' ? spec.render.registries.find((r) => r.host === hostOf(pin)) : undefined;
@@ -116,7 +116,7 @@ async function pullChart(pin: ChartPin, { spec }: Environment): Promise<Uint8Arr
   return layer(chart);
 }
 
-// What was brought once is not asked for again: a registry that is away keeps nobody from restoring.
+// Fetched archives are kept: an unreachable registry must not block recovery.
 function chartStore(
   keep: string | undefined,
 ): (digest: string, pull: () => Promise<Uint8Array>) => Promise<Uint8Array> {
@@ -161,7 +161,7 @@ function storeIn(directory: string): {
       try {
         return JSON.parse(readFileSync(file(content), 'utf8')) as Made;
       } catch {
-        return undefined; // what cannot be read is made again; the verdict's own digest says whether it is the same
+        return undefined; // unreadable output is generated again; the verdict's own digest says whether it is the same
       }
     },
     put: (content, made) => {

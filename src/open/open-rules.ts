@@ -17,13 +17,13 @@ import { PolicyPool } from '../policy/index.ts';
 import { type TrustStore, verifyDetached } from '../trust/index.ts';
 import { SharedPools } from './shared-pools.ts';
 
-// The compiled rules that come with Countersign.
+// The compiled rules shipped with Countersign.
 const SHIPPED_BUNDLE = fileURLToPath(new URL('../../policies/dist/bundle.tar.gz', import.meta.url));
 
 const KEPT = 4; // sets of rules of one environment
 const KEPT_BUNDLES = 32;
 
-/** A bundle's archive with the signature that lies beside it. */
+/** A bundle's archive with its signature. */
 type Loaded = { readonly name: string; readonly archive: Uint8Array; readonly signature: string | undefined };
 
 export type RulesOptions = {
@@ -32,17 +32,17 @@ export type RulesOptions = {
   readonly shared?: SharedRules;
 };
 
-/** Rules that several environments share: bundles are read once, and run on the same threads. */
+/** Rules that several environments share: bundles are read once and run on the same threads. */
 export class SharedRules {
   readonly #loaded = new Map<string, Promise<Loaded>>();
   readonly #read = new Map<string, Promise<PolicyBundle>>();
   readonly pools = new SharedPools();
 
-  /** Where a bundle lies that is the same for every revision. */
+  /** Loads a bundle that is the same for every revision. */
   load(key: string, load: () => Promise<Loaded>): Promise<Loaded> {
     const known = this.#loaded.get(key) ?? load();
     this.#loaded.set(key, known);
-    known.catch(() => this.#loaded.delete(key)); // a registry that was away may be back at the next look
+    known.catch(() => this.#loaded.delete(key)); // an unreachable registry may be back at the next check
     return known;
   }
 
@@ -54,7 +54,7 @@ export class SharedRules {
   }
 }
 
-/** The rules of an environment as the gate asks for them, and how to let go of their threads. */
+/** Returns the rules of an environment for the gate, and a function that releases their threads. */
 export function openRules(
   environment: Environment,
   repository: Pick<SourceRepository, 'files' | 'blob'>,
@@ -74,8 +74,9 @@ export function openRules(
     if ('file' in source && source.sha256 !== undefined && source.sha256 !== bundle.digest)
       throw new CountersignError(
         'policy-unusable',
-        `the policy bundle \`${name}\` has the digest ${bundle.digest.slice(0, 12)}…, not ${source.sha256.slice(0, 12)}…`,
-        { hint: 'correct `sha256`, or put the right bundle there' },
+        `the policy bundle \`${name}\` has the digest ${bundle.digest.slice(0, 12)}…, ` +
+          `not ${source.sha256.slice(0, 12)}…`,
+        { hint: 'correct `sha256`, or provide the right bundle' },
       );
     return bundle;
   };
@@ -100,7 +101,7 @@ export function openRules(
   };
 }
 
-// Rules that stand in the repository change with its revisions; a verdict and its comparison with the base use two.
+// Rules in the repository change with its revisions; a verdict and its comparison with the base use two.
 function keep<T>(known: Map<string, T>, key: string, value: T, count: number): string[] {
   known.delete(key);
   known.set(key, value);
@@ -117,10 +118,11 @@ async function refuseUnsigned(
   const refuse = (why: string) =>
     new CountersignError(
       'policy-unusable',
-      `the policy bundle \`${bundle.name}\` is not signed by one of ${source.signedBy?.map((s) => `\`${s}\``).join(', ')}: ${why}`,
+      `the policy bundle \`${bundle.name}\` is not signed by one of ` +
+        `${source.signedBy?.map((s) => `\`${s}\``).join(', ')}: ${why}`,
       { hint: 'have one of them run `countersign policy sign`' },
     );
-  if (signature === undefined) throw refuse('there is no signature beside it');
+  if (signature === undefined) throw refuse('it has no signature');
   const verified = await verifyDetached('bundle', { sha256: bundle.digest }, signature, store, Date.now());
   if (verified.kind === 'refused') throw refuse(verified.reason);
   if (!store.members(source.signedBy).has(verified.principal)) throw refuse(`\`${verified.principal}\` signed it`);
@@ -143,14 +145,14 @@ async function loadFixed(source: Exclude<BundleSource, { path: string }>, option
     const credentials =
       source.credentialsFile === undefined
         ? undefined
-        : readOrExplain(source.credentialsFile, 'a file with `user:password`').toString('utf8').trim();
+        : readOrExplain(source.credentialsFile, 'provide a file with `user:password`').toString('utf8').trim();
     const ca = source.caFile === undefined ? undefined : readOrExplain(source.caFile, 'a PEM file').toString('utf8');
     return { name: source.oci, ...(await pullBundle(source.oci, { credentials, ca, leadsTo: source.leadsTo })) };
   }
   return fromRepository(source.repository, options);
 }
 
-// The other repository is fetched into a place of its own each time it is opened; its commit is pinned.
+// The other repository is fetched into a separate directory each time it is opened; its commit is pinned.
 async function fromRepository(
   { url, branch, commit, path }: { url: string; branch: string; commit: string; path: string },
   options: RulesOptions,

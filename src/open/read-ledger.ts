@@ -1,17 +1,17 @@
 import type { LedgerView, Recorder } from '../gate/index.ts';
 import { evidenceRef, type Ledger, LedgerReader, ledgerFile } from '../ledger/index.ts';
 
-/** A ledger that a service may be writing to, as it stands now. */
+/** Opens a ledger that a service may be writing to, in its current state. */
 export function readLedger(data: string): LedgerReader {
   return new LedgerReader(ledgerFile(data)).freeze();
 }
 
-/** The environments of the newest start on record. */
+/** Returns the environments of the most recent start on record. */
 export function environmentsOf(reader: LedgerReader): readonly string[] {
   return reader.latest(['service.started'], '')?.entry.environments ?? [];
 }
 
-/** A reader as the gate asks for it. */
+/** Adapts a reader to the gate's interface. */
 export function viewOf(read: LedgerReader): LedgerView {
   return {
     evidence: (ref) => read.evidence(ref),
@@ -21,7 +21,7 @@ export function viewOf(read: LedgerReader): LedgerView {
   };
 }
 
-/** The ledger as the rooms ask for it: reading and recording behind one face. */
+/** Adapts the ledger to the interface of other rooms: reading and recording together. */
 export function recorderOf(ledger: Ledger): LedgerView & Recorder & { recorded(): number } {
   return {
     ...viewOf(ledger.read),

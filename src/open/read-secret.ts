@@ -1,11 +1,11 @@
 import { readFileSync } from 'node:fs';
 import { CountersignError, messageOf } from '../model/index.ts';
 
-const SHORTEST = 16; // characters; what is shorter can be guessed
+const SHORTEST = 16; // characters; shorter secrets can be guessed
 
 /**
- * A secret that two sides share, from a file. Throws `key-missing` where it cannot be read or is too short; `other`
- * says who has it too.
+ * Reads a shared secret from a file. Throws `key-missing` if it cannot be read or is too short; `other` names the other
+ * side.
  */
 export function readSecret(file: string, what: 'secret' | 'token', other: string): string {
   try {

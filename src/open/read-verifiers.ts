@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { parseVerifiers, type Verifier } from '../ledger/index.ts';
 import { CountersignError } from '../model/index.ts';
 
-/** Reads a public key file: one key a line, the newest first. */
+/** Reads a public key file: one key per line, newest first. */
 export function readVerifiers(path: string): Verifier[] {
   return parseVerifiers(readText(path, 'public key'));
 }

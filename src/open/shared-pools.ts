@@ -1,6 +1,6 @@
 import type { PolicyPool } from '../policy/index.ts';
 
-/** Threads of rules that several environments use. They end when nobody does any more. */
+/** Policy threads shared by several environments. They end when no environment uses them. */
 export class SharedPools {
   readonly #pools = new Map<string, { readonly pool: PolicyPool; readonly users: Set<object> }>();
 

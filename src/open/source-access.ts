@@ -6,8 +6,8 @@ import { CountersignError, type SourceCredentials } from '../model/index.ts';
 const RENEW_MS = 5 * 60_000;
 
 /**
- * How to get into a source, read anew for each fetch so that files can be renewed; a GitHub App's token is kept until
- * shortly before its end. Throws `key-missing` that names the file and never its content.
+ * Returns credentials for a source, read again for each fetch so that files can be rotated. A GitHub App's token is
+ * kept until shortly before it expires. Throws `key-missing`, which names the file but never quotes it.
  */
 export function sourceAccess(credentials: SourceCredentials | undefined): () => Promise<GitAccess> {
   let token: { token: string; expiresAt: number } | undefined;
@@ -33,7 +33,7 @@ function readSecret(file: string): string {
   } catch (cause) {
     throw new CountersignError('key-missing', `the credentials file \`${file}\` cannot be read`, {
       cause,
-      hint: 'is it mounted, and readable?',
+      hint: 'check that it is mounted and readable',
       recover: 'retry',
     });
   }
