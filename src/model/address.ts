@@ -1,9 +1,6 @@
 import { CountersignError } from './error.ts';
 
-/**
- * An address of a web server, taken apart: everything that a client needs, and nothing that a library could read more
- * out of.
- */
+/** A parsed address of a web server: only the fields a client needs, so that a library can interpret nothing else. */
 export type HttpAddress = {
   readonly scheme: 'http' | 'https';
   /** A DNS name in lower case, an IPv4 address, or an IPv6 address in brackets. */
@@ -11,14 +8,14 @@ export type HttpAddress = {
   readonly port: number;
   /** Begins with `/`. */
   readonly path: string;
-  /** Without its `?`; empty where the field takes none. */
+  /** Without its `?`; empty if the field takes none. */
   readonly query: string;
 };
 
-/** A mail server, taken apart. */
+/** A parsed mail server address. */
 export type MailServerAddress = { readonly host: string; readonly port: number; readonly secure: boolean };
 
-/** What a text was parsed into, or why it was refused. */
+/** Result of parsing a text, or why it was refused. */
 export type Parsed<T> =
   | { readonly kind: 'parsed'; readonly value: T }
   | { readonly kind: 'refused'; readonly why: string };
@@ -27,13 +24,13 @@ const MAX_ADDRESS = 2048;
 const LABEL = '[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?';
 const NAME = new RegExp(`^${LABEL}(?:\\.${LABEL})*$`);
 const IPV4 = /^(?:(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(?:\.(?!$)|$)){4}$/;
-// What RFC 3986 lets a path and a query hold; a percent sign begins two hexadecimal digits.
+// Characters that RFC 3986 allows in a path and a query; a percent sign begins two hexadecimal digits.
 const PATH = /^(?:\/(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})*)*$/;
 const QUERY = /^(?:[A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{2})*$/;
 // Percent signs that hide a control character, a dot, a slash, a backslash or another percent sign.
 const HIDDEN = /%(?:[01][0-9A-Fa-f]|7[Ff]|2[EeFf5]|5[Cc])/;
 
-/** Parses `http://HOST[:PORT][/PATH]` and the same with `https`, with `?QUERY` where `query` allows it. */
+/** Parses `http://HOST[:PORT][/PATH]`, also with `https`, and with `?QUERY` if `query` allows it. */
 export function parseHttpAddress(
   text: string,
   { query = false }: { readonly query?: boolean } = {},
@@ -42,23 +39,23 @@ export function parseHttpAddress(
   const begin = /^(https?):\/\/([^/?#]*)([^?#]*)(?:\?([^#]*))?(#.*)?$/s.exec(text);
   if (begin === null) return refused('it does not begin with `https://` or `http://`');
   const [, scheme, authority = '', path = '', asked, fragment] = begin;
-  if (authority.includes('@')) return refused('it holds a user or a password, which belong into a file of their own');
+  if (authority.includes('@')) return refused('it contains a user or a password, which belong in a separate file');
   if (fragment !== undefined) return refused('it has a part after `#`');
-  if (asked !== undefined && !query) return refused('it has a query (`?`), which this key does not take');
+  if (asked !== undefined && !query) return refused('it has a query (`?`), which this key does not allow');
   const place = parsePlace(authority, scheme === 'https' ? 443 : 80);
   if (place.kind === 'refused') return place;
   if (!isPath(path)) return refused('its path is not plain: no spaces, `..`, `//`, backslashes or encoded slashes');
-  if (!QUERY.test(asked ?? '')) return refused('its query holds characters that must be percent-encoded');
+  if (!QUERY.test(asked ?? '')) return refused('its query contains characters that must be percent-encoded');
   const value: HttpAddress = {
     scheme: scheme as 'http' | 'https',
     ...place.value,
     path: path === '' ? '/' : path,
     query: asked ?? '',
   };
-  return isReadAlike(value) ? { kind: 'parsed', value } : refused('programs read its host in different ways');
+  return isReadAlike(value) ? { kind: 'parsed', value } : refused('programs interpret its host differently');
 }
 
-/** The address of a document as its schema took it. Throws `config-invalid`, for texts that came by another way. */
+/** Returns the address in a validated document. Throws `config-invalid` for texts from elsewhere. */
 export function httpAddress(text: string, options: { readonly query?: boolean } = {}): HttpAddress {
   return parsedOrThrow(
     parseHttpAddress(text, options),
@@ -67,61 +64,58 @@ export function httpAddress(text: string, options: { readonly query?: boolean } 
   );
 }
 
-/** The address in its one spelling: no port where it is the scheme's own. */
+/** Returns the canonical spelling of an address: no port if it is the scheme's default. */
 export function addressText({ scheme, host, port, path, query }: HttpAddress): string {
   return `${scheme}://${hostText({ scheme, host, port })}${path}${query === '' ? '' : `?${query}`}`;
 }
 
-/** Host and port as people know them, for messages. */
+/** Returns host and port for messages. */
 export function hostText({ scheme, host, port }: Pick<HttpAddress, 'scheme' | 'host' | 'port'>): string {
   return port === (scheme === 'https' ? 443 : 80) ? host : `${host}:${port}`;
 }
 
 /**
- * What lies below an address: `path` begins with `/`, and every part of it that is not ours is percent-encoded by the
- * caller.
+ * Returns an address below another: `path` begins with `/`, and the caller percent-encodes every part that is not ours.
  */
 export function below(address: HttpAddress, path: string, query = ''): HttpAddress {
   return { ...address, path: path === '' ? address.path : `${address.path.replace(/\/$/, '')}${path}`, query };
 }
 
 /**
- * Parses `smtp://HOST[:PORT]` and `smtps://HOST[:PORT]`: nothing else, for libraries read options out of everything
- * behind it.
+ * Parses `smtp://HOST[:PORT]` and `smtps://HOST[:PORT]` and nothing else, because libraries read options from the rest.
  */
 export function parseMailServer(text: string): Parsed<MailServerAddress> {
   const begin = /^(smtps?):\/\/(.*)$/s.exec(text);
   if (begin === null) return refused('it does not begin with `smtp://` or `smtps://`');
   const [, scheme, authority = ''] = begin;
-  if (authority.includes('@')) return refused('it holds a user or a password: use `username` and `passwordFile`');
+  if (authority.includes('@')) return refused('it contains a user or a password: use `username` and `passwordFile`');
   if (/[/?#]/.test(authority)) return refused('it has more than a host and a port');
   const secure = scheme === 'smtps';
   const place = parsePlace(authority, secure ? 465 : 587); // RFC 8314 and RFC 6409
   return place.kind === 'refused' ? place : { kind: 'parsed', value: { ...place.value, secure } };
 }
 
-/** The mail server of a document as its schema took it. Throws `config-invalid`. */
+/** Returns the mail server in a validated document. Throws `config-invalid`. */
 export function mailServer(text: string): MailServerAddress {
   return parsedOrThrow(parseMailServer(text), 'the mail server cannot be used', 'write it as `smtps://HOST:PORT`');
 }
 
-/** Parses one plain address of a mailbox: no name, no list, no group, no comment, no quotes. */
+/** Parses one plain mailbox address: no name, list, group, comment or quotes. */
 export function parseMailbox(text: string): Parsed<string> {
   if (text.length > 254) return refused('it is longer than 254 characters');
   const [, local = '', host = ''] = /^([A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64})@([^@]+)$/.exec(text) ?? [];
   if (local === '' || local.startsWith('.') || local.endsWith('.') || local.includes('..'))
-    return refused('it is not one plain address, such as `people@example.com`');
-  if (!NAME.test(host.toLowerCase()) || host.length > 253)
-    return refused('its part after `@` is not the name of a host');
+    return refused('it is not a single plain address, such as `people@example.com`');
+  if (!NAME.test(host.toLowerCase()) || host.length > 253) return refused('its part after `@` is not a host name');
   return { kind: 'parsed', value: text };
 }
 
-/** The mailbox of a document as its schema took it. Throws `config-invalid`. */
+/** Returns the mailbox in a validated document. Throws `config-invalid`. */
 export function mailbox(text: string): string {
   return parsedOrThrow(parseMailbox(text), 'the mail address cannot be used', 'write it as `people@example.com`');
 }
 
-/** Parses the path of a project at a forge: `OWNER/NAME`, or more parts where groups are nested. */
+/** Parses the path of a project at a forge: `OWNER/NAME`, or more parts for nested groups. */
 export function parseProject(text: string): Parsed<readonly string[]> {
   const parts = text.split('/');
   if (
@@ -133,7 +127,7 @@ export function parseProject(text: string): Parsed<readonly string[]> {
   return { kind: 'parsed', value: parts };
 }
 
-/** The parts of a project's path. Throws `config-invalid`. */
+/** Returns the parts of a project's path. Throws `config-invalid`. */
 export function projectParts(text: string): readonly string[] {
   return parsedOrThrow(parseProject(text), 'the project cannot be used', 'write it as `OWNER/NAME`');
 }
@@ -146,7 +140,7 @@ export function parseHost(text: string): Parsed<string> {
   return place.kind === 'refused' ? place : { kind: 'parsed', value: text };
 }
 
-/** What `HOST/NAME@sha256:…` says: an image of a registry, by the digest of its manifest. */
+/** Content of `HOST/NAME@sha256:…`: an image in a registry, by the digest of its manifest. */
 export type ImageReference = { readonly registry: string; readonly name: string; readonly digest: string };
 
 // OCI distribution 1.1: the name of a repository.
@@ -159,11 +153,11 @@ export function parseImageReference(text: string): Parsed<ImageReference> {
   if (!DIGEST.test(digest)) return refused('it is not pinned by digest');
   const host = parseHost(registry);
   if (host.kind === 'refused') return host;
-  if (name.length > 255 || !IMAGE_NAME.test(name)) return refused('its name is not one of a repository');
+  if (name.length > 255 || !IMAGE_NAME.test(name)) return refused('its name is not a repository name');
   return { kind: 'parsed', value: { registry, name, digest } };
 }
 
-/** Parses where a chart lies: `oci://HOST/NAME`, or an address of a file. */
+/** Parses the address of a chart: `oci://HOST/NAME`, or the address of a file. */
 export function parseChartAddress(text: string): Parsed<{ readonly host: string }> {
   if (text.startsWith('oci://')) {
     const image = parseImageReference(`${text.slice('oci://'.length)}@sha256:${'0'.repeat(64)}`);
@@ -175,7 +169,7 @@ export function parseChartAddress(text: string): Parsed<{ readonly host: string 
     : { kind: 'parsed', value: { host: /^https?:\/\/([^/]+)/.exec(text)?.[1] ?? '' } };
 }
 
-/** A Git repository: over HTTP, over SSH, or a path of this machine. */
+/** A Git repository: over HTTP, over SSH, or a path on this machine. */
 export type GitSource =
   | { readonly by: 'http'; readonly address: HttpAddress }
   | { readonly by: 'ssh'; readonly user: string; readonly host: string; readonly port: number; readonly path: string }
@@ -214,52 +208,53 @@ function overSsh(user: string, authority: string, path: string): Parsed<GitSourc
   return { kind: 'parsed', value: { by: 'ssh', user, ...place.value, path } };
 }
 
-/** Parses the name of a file of this machine, as it stands in a document. */
+/** Parses the name of a file on this machine in a document. */
 export function parseFileName(text: string): Parsed<string> {
   if (text === '' || text.length > 4096) return refused('it is empty or longer than 4096 characters');
-  if (/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/u.test(text)) return refused('it holds control characters');
-  if (text.startsWith('-')) return refused('it begins with a dash, as options do: write `./` before it');
+  if (/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/u.test(text)) return refused('it contains control characters');
+  if (text.startsWith('-')) return refused('it begins with a dash, like an option: write `./` before it');
   return { kind: 'parsed', value: text };
 }
 
 /**
- * Parses the name of a file that SSH is told: it reads quotes, percent signs, dollars and backslashes in its own way.
+ * Parses the name of a file that is passed to SSH, which has its own syntax for quotes, percent signs, dollars and
+ * backslashes.
  */
 export function parseSshFileName(text: string): Parsed<string> {
   return /["%$\\]/.test(text)
-    ? refused('it holds one of `"`, `%`, `$` and `\\`, which SSH reads in its own way')
+    ? refused('it contains one of `"`, `%`, `$` and `\\`, which have a special meaning in SSH')
     : parseFileName(text);
 }
 
-/** Parses a path inside of a repository; with `up`, it may begin with `../`. */
+/** Parses a path inside a repository; with `up`, it may begin with `../`. */
 export function parseRepositoryPath(text: string, up = false): Parsed<string> {
   const plain = parseFileName(text);
   if (plain.kind === 'refused') return plain;
   if (text === '.') return plain;
   if (/[\\:]/.test(text) || text.startsWith('/'))
-    return refused('it is not a path inside of the repository, with `/` between its parts');
+    return refused('it is not a path inside the repository, with `/` between its parts');
   const parts = (up ? text.replace(/^(?:\.\.\/)+/, '') : text.replace(/^\.\//, '')).replace(/\/$/, '').split('/');
   if (parts.some((part) => part === '' || part === '.' || part === '..' || part.startsWith('-')))
     return refused('it has a part that is empty, `.`, `..`, or begins with a dash');
   return plain;
 }
 
-/** Parses the name of a branch (git-check-ref-format(1)). */
+/** Parses a branch name (git-check-ref-format(1)). */
 export function parseBranch(text: string): Parsed<string> {
   const isPlain =
     text.length <= 255 &&
     /^[^\p{Cc}\p{Cf}\p{Z} ~^:?*[\\]+$/u.test(text) &&
     !/\.\.|@\{|\/\/|\/\.|\.lock(?:\/|$)/.test(text);
-  if (!isPlain || /^[-./@]/.test(text) || /[./]$/.test(text)) return refused('it is not the name of a branch');
+  if (!isPlain || /^[-./@]/.test(text) || /[./]$/.test(text)) return refused('it is not a branch name');
   return { kind: 'parsed', value: text };
 }
 
-/** Whether a host is this machine by its own name, so that nothing of what it is sent leaves it. */
+/** Tests whether a host name stands for this machine, so that data sent to it does not leave the machine. */
 export function isLoopback(host: string): boolean {
   return host === 'localhost' || host === '[::1]' || (IPV4.test(host) && host.startsWith('127.'));
 }
 
-/** Whether a host is a literal IP address: no name, so that no name server says where it leads. */
+/** Tests whether a host is a literal IP address, so that no name server decides where it leads. */
 export function isIpAddress(host: string): boolean {
   return isHost(host) && (host.startsWith('[') || IPV4.test(host));
 }
@@ -290,7 +285,7 @@ function isPath(path: string): boolean {
   return !path.split('/').some((part) => part === '.' || part === '..');
 }
 
-// Programs that read addresses by the rules of browsers find the same parts in it.
+// Checks that programs that follow the browsers' rules find the same parts in the address.
 function isReadAlike(address: HttpAddress): boolean {
   const text = addressText(address);
   const read = URL.parse(text);

@@ -1,10 +1,7 @@
 import { canonicalJson, sha256 } from './digest.ts';
 import type { KubernetesObject, ObjectRef } from './kubernetes.ts';
 
-/**
- * Fields of `metadata` that the API server sets on every write, or controllers do: never part of what a commit asks
- * for.
- */
+/** Fields of `metadata` that the API server or controllers set on every write: never part of a commit. */
 export const SERVER_FIELDS: ReadonlySet<string> = new Set([
   'managedFields',
   'resourceVersion',
@@ -15,8 +12,8 @@ export const SERVER_FIELDS: ReadonlySet<string> = new Set([
 ]);
 
 /**
- * Digest of an object as a cluster holds or admits it, without the fields the API server sets on every write and
- * without `status`: two objects with the same digest ask for the same.
+ * Returns the digest of an object as a cluster stores or admits it, without `status` and the fields the API server sets
+ * on every write. Two objects with the same digest have the same content.
  */
 export function objectDigest(object: KubernetesObject): string {
   return sha256(canonicalText(object));
@@ -30,9 +27,9 @@ function canonicalText({ status: _, metadata, ...rest }: KubernetesObject): stri
 }
 
 /**
- * Digest of an object as an admission webhook sees it. What the API server makes up anew for every request, dry run or
- * not, is taken out: the object's uid wherever it stands (Jobs label their pods with it), the random name of a pod's
- * token volume and, for a Service that is being created, the addresses it is about to be given.
+ * Returns the digest of an object as an admission webhook sees it. Values that the API server generates for every
+ * request, even a dry run, are removed: the object's uid wherever it appears (Jobs label their pods with it), the
+ * random name of a pod's token volume and, for a new Service, its future addresses.
  */
 export function admissionDigest(object: KubernetesObject, operation: string): string {
   const { uid } = object.metadata;
@@ -41,7 +38,7 @@ export function admissionDigest(object: KubernetesObject, operation: string): st
       ? withoutAddresses(object)
       : object;
   const text = canonicalText(asked);
-  // Whole texts, by their quotes; neither a uid nor the name of such a volume has a character that JSON escapes.
+  // Whole texts, with their quotes; neither a uid nor the name of such a volume has a character that JSON escapes.
   const plain = typeof uid === 'string' && /^[\w-]+$/.test(uid) ? text.replaceAll(`"${uid}"`, '"(uid)"') : text;
   return sha256(
     plain.includes('"kube-api-access-')
@@ -50,7 +47,7 @@ export function admissionDigest(object: KubernetesObject, operation: string): st
   );
 }
 
-// A headless Service says `None` itself, and that stays.
+// A headless Service itself says `None`, which stays.
 function withoutAddresses(service: KubernetesObject): KubernetesObject {
   const {
     clusterIP,
@@ -71,12 +68,12 @@ function withoutAddresses(service: KubernetesObject): KubernetesObject {
 }
 
 /**
- * How the webhook tells the applier, by a warning on its dry run, the digest it will admit: the API server carries it,
- * so every replica agrees.
+ * Prefix of a dry-run warning in which the webhook tells the applier the digest it will admit. The API server
+ * transports it, so every replica agrees.
  */
 export const ADMITS = 'countersign-admits:';
 
-/** One request that was let through, as the evidence of `admission.allowed` has it. Never the object itself. */
+/** One allowed request, as in the evidence of `admission.allowed`. Never the object itself. */
 export type AdmittedRequest = {
   readonly uid: string;
   /** ISO 8601. */
@@ -87,8 +84,8 @@ export type AdmittedRequest = {
   readonly operation: string;
   readonly object: ObjectRef;
   readonly subresource: string;
-  /** What let it through: `intent`, `machinery`, `operator`, `left to others`, `connect`, `rules`. */
+  /** Why it was allowed: `intent`, `machinery`, `operator`, `left to others`, `connect`, `rules`. */
   readonly as: string;
-  /** `admissionDigest` of the object, where the request has one. */
+  /** `admissionDigest` of the object, if the request has one. */
   readonly digest?: string;
 };

@@ -15,15 +15,15 @@ export type Commit = {
   readonly author: Author;
   readonly committer: Author;
   readonly message: string;
-  /** What the signature covers: the commit without its signature header. */
+  /** The signed bytes: the commit without its signature header. */
   readonly payload: Uint8Array;
-  /** The armored signature, or undefined when the commit has none. */
+  /** The armored signature, or undefined if the commit has none. */
   readonly signature: string | undefined;
-  /** Signed tags that a merge carries, as raw tag objects (gitformat-signature). */
+  /** Signed tags in a merge, as raw tag objects (gitformat-signature). */
   readonly mergeTags: readonly Uint8Array[];
 };
 
-/** One Git tag object, taken apart like a commit. */
+/** One parsed Git tag object. */
 export type Tag = {
   /** The commit it names. */
   readonly object: string;
@@ -34,7 +34,7 @@ export type Tag = {
 };
 
 /**
- * What the cryptography of a signature showed, without any clock: true for ever under one set of keys. Times in
+ * Result of checking a signature's cryptography, independent of the clock: permanent for a given set of keys. Times in
  * milliseconds.
  */
 export type SignatureFact =
@@ -43,15 +43,15 @@ export type SignatureFact =
       readonly kind: 'good';
       readonly format: SignatureFormat;
       readonly principal: string;
-      /** Fingerprint of the key the principal owns: SSH `SHA256:…`, OpenPGP primary in hex. */
+      /** Fingerprint of the principal's key: SSH `SHA256:…`, OpenPGP primary in hex. */
       readonly key: string;
       /** Fingerprint of the OpenPGP subkey that made it, and its id in hex. */
       readonly subkey?: { readonly fingerprint: string; readonly id: string };
       readonly algorithm: string;
-      /** When it says it was made, and until when it counts; only OpenPGP says so. */
+      /** Claimed time of signing and expiry; OpenPGP only. */
       readonly signedAt?: number;
       readonly endsAt?: number;
-      /** For a key on hardware: what the authenticator states. */
+      /** For a hardware key: the authenticator's statement. */
       readonly hardware?: { readonly touched: boolean; readonly verified: boolean };
       readonly certificate?: {
         readonly authority: string;
@@ -72,7 +72,7 @@ export type SignatureFact =
       readonly key?: string;
     };
 
-/** What is kept of a commit once its bytes were read and its signature examined. */
+/** Facts kept about a commit after its bytes were read and its signature checked. */
 export type CommitFacts = {
   readonly id: string;
   readonly tree: string;
@@ -82,22 +82,22 @@ export type CommitFacts = {
   readonly subject: string;
   /** Addresses of `Co-authored-by` trailers, in lower case. */
   readonly coAuthors: readonly string[];
-  /** What its `Countersign-Allow` trailers say: things that cannot be undone, and that are meant. */
+  /** Content of its `Countersign-Allow` trailers: irreversible actions that are intended. */
   readonly allows: readonly string[];
-  /** SHA-256 of what is signed: the same for every spelling of one signature. */
+  /** SHA-256 of the signed bytes: the same for every spelling of one signature. */
   readonly payload: string;
   readonly signature: SignatureFact;
   readonly mergeTags: readonly { readonly name: string; readonly signature: SignatureFact }[];
 };
 
-/** The time at which something is judged, in milliseconds, and whose clock that was. */
+/** The time at which something is judged, in milliseconds, and its source. */
 export type Moment = {
   readonly at: number;
-  /** `ledger`: when the ledger first named the commit; `now`: no ledger; `claimed`: what the commit says of itself. */
+  /** `ledger`: when the ledger first named the commit; `now`: no ledger; `claimed`: the commit's own time. */
   readonly basis: 'ledger' | 'now' | 'claimed';
 };
 
-/** First line of the message. */
+/** Returns the first line of the message. */
 export function subjectOf(commit: Pick<Commit, 'message'>): string {
   return commit.message.trimStart().split('\n', 1)[0] ?? '';
 }
@@ -105,22 +105,22 @@ export function subjectOf(commit: Pick<Commit, 'message'>): string {
 /** One file of a tree: its path from the root, its Git mode and the id of its blob. */
 export type TreeEntry = { readonly path: string; readonly mode: string; readonly blob: string };
 
-/** A path whose content differs between two trees; undefined where the path does not exist on that side. */
+/** A path whose content differs between two trees; undefined on a side without that path. */
 export type PathChange = {
   readonly path: string;
   readonly before: Omit<TreeEntry, 'path'> | undefined;
   readonly after: Omit<TreeEntry, 'path'> | undefined;
 };
 
-/** Stands for "no commit yet" wherever a revision is expected, as Git itself writes it. */
+/** Stands for "no commit yet" in place of a revision, as written by Git itself. */
 export const NO_REVISION = '0'.repeat(40);
 
-/** Whether a revision stands for "no commit yet", at either length of object ids. */
+/** Tests whether a revision stands for "no commit yet", at either length of object ids. */
 export function isNoRevision(revision: string): boolean {
   return /^0+$/.test(revision);
 }
 
-/** Whether the text is a full SHA-1 or SHA-256 object id in lower-case hex. */
+/** Tests whether a text is a full SHA-1 or SHA-256 object id in lower-case hex. */
 export function isObjectId(text: string): boolean {
   return /^([0-9a-f]{40}|[0-9a-f]{64})$/.test(text);
 }

@@ -1,17 +1,17 @@
 import { hash } from 'node:crypto';
 import canonicalize from 'canonicalize';
 
-/** SHA-256 of the bytes as 64 lower-case hex digits. */
+/** Returns the SHA-256 of the bytes as 64 lower-case hex digits. */
 export function sha256(bytes: Uint8Array | string): string {
   return hash('sha256', bytes, 'hex');
 }
 
 /**
- * Canonical JSON (RFC 8785): one value, one text. Fields that are undefined are left out. Throws a TypeError for what
- * JSON cannot hold: numbers without end, half a surrogate pair, cycles.
+ * Returns canonical JSON (RFC 8785): one value, one text. Undefined fields are omitted. Throws a TypeError for values
+ * JSON cannot hold: infinite numbers, half a surrogate pair, cycles.
  */
 export function canonicalJson(value: unknown): string {
-  // `JSON.stringify` writes scalars as the RFC has them; with keys in order it is all there is to do, at a fifth of the
+  // `JSON.stringify` writes scalars as the RFC requires; with sorted keys it gives the whole result in a fifth of the
   // time.
   const plain = inOrder(value, 0);
   const text = plain === undefined ? canonicalize(value) : JSON.stringify(plain);
@@ -22,8 +22,8 @@ export function canonicalJson(value: unknown): string {
 const PIECE = 256 * 1024;
 
 /**
- * `canonicalJson` of a large object in pieces: field by field and, where a field is a list, item by item. A field of
- * `lists` is one whose items come as canonical JSON already. `end` follows. Throws as it does.
+ * Yields `canonicalJson` of a large object in pieces: field by field and, for lists, item by item. The items of fields
+ * in `lists` are already canonical JSON. `end` follows. Throws the same errors.
  */
 export function* canonicalPieces(
   object: Readonly<Record<string, unknown>>,
@@ -55,7 +55,7 @@ function* spelled(items: readonly unknown[]): Generator<string> {
   for (const item of items) yield canonicalJson(item);
 }
 
-/** Bytes of many short texts, in pieces that are worth a write. */
+/** Combines many short texts into byte chunks large enough to write. */
 export function* bytesOf(texts: Iterable<string>): Generator<Buffer> {
   let pending = '';
   for (const text of texts) {
@@ -67,16 +67,16 @@ export function* bytesOf(texts: Iterable<string>): Generator<Buffer> {
   if (pending !== '') yield Buffer.from(pending);
 }
 
-/** SHA-256 over the canonical JSON of a value. */
+/** Returns the SHA-256 over the canonical JSON of a value. */
 export function digestOf(value: unknown): string {
   return sha256(canonicalJson(value));
 }
 
-const MAX_DEPTH = 200; // deeper is a cycle, or data that the library may take its time over
+const MAX_DEPTH = 200; // deeper data is a cycle, or may take the library's slow path
 
 /**
- * Plain data with the keys of every object in the order of their UTF-16 code units; undefined for what is left to the
- * library.
+ * Returns plain data with the keys of every object sorted by UTF-16 code units; undefined if the library must handle
+ * it.
  */
 function inOrder(value: unknown, depth: number): unknown {
   switch (typeof value) {
@@ -115,8 +115,7 @@ function objectInOrder(object: object, depth: number): unknown {
   for (const key of Object.keys(object).sort()) {
     const field = (object as Record<string, unknown>)[key];
     if (field === undefined) continue;
-    // Keys that look like numbers are listed first by JavaScript, in an order of their own; `__proto__` would be no
-    // field at all.
+    // JavaScript lists number-like keys first, in its own order; `__proto__` would not become a field.
     const first = key.charCodeAt(0);
     if ((first >= 48 && first <= 57) || key === '__proto__' || key === 'toJSON' || !key.isWellFormed())
       return undefined;

@@ -1,8 +1,7 @@
 import { z } from 'zod';
 import { canonicalJson } from './digest.ts';
 
-// Fields in the order in which canonical JSON has them: what was checked is then already in order, and need not be put
-// there.
+// Fields in the order of canonical JSON: parsed data is then already sorted.
 function object<S extends z.core.$ZodLooseShape>(shape: S) {
   const fields = Object.entries(shape).sort(([a], [b]) => (a < b ? -1 : 1));
   return z.strictObject(Object.fromEntries(fields) as S);
@@ -12,20 +11,20 @@ const text = z.string();
 const count = z.int().nonnegative();
 const index = z.int().nonnegative();
 const objectRef = object({ apiVersion: text, kind: text, namespace: text, name: text });
-/** Evidence too large for an entry, kept by its digest: canonical JSON whose SHA-256 is `sha256`. */
+/** Evidence too large for an entry, stored by its digest: canonical JSON whose SHA-256 is `sha256`. */
 const evidence = object({ sha256: z.string().regex(/^[0-9a-f]{64}$/), size: count });
 const environment = text;
-/** What else is known of a request: a repeated one is recorded once and counted. */
+/** Further facts about a request; a repeated one is recorded once and counted. */
 const aboutRequest = {
   groups: z.array(text).optional(),
   subresource: text.optional(),
-  /** `admissionDigest` of the object as it would have been. */
+  /** `admissionDigest` of the resulting object. */
   digest: text.optional(),
-  /** How many more times the same was asked and answered since the entry before. */
+  /** How many more times the same request was answered since the previous entry. */
   repeated: count.optional(),
-  /** The AdmissionReview’s. */
+  /** The uid of the AdmissionReview. */
   uid: text.optional(),
-  /** When it was decided, where the ledger could not be written at that moment. */
+  /** When it was decided, if the ledger could not be written at that moment. */
   at: text.optional(),
 };
 
@@ -33,66 +32,60 @@ const aboutRequest = {
 const SCHEMAS = {
   /** The first entry of a ledger. */
   'log.opened': object({ origin: text }),
-  /** The ledger goes on under a new name after its store was put back to an older state. */
+  /** The ledger continues under a new name after its store was rolled back to an older state. */
   'epoch.opened': object({
     origin: text,
     epoch: z.int().min(2),
     reason: text,
     /**
-     * The newest checkpoint that is known of the epoch before, as a signed note; entries from this one's index up to
-     * its size are lost.
+     * The newest known checkpoint of the previous epoch, as a signed note. Entries from this one's index up to its size
+     * are lost.
      */
     previous: text,
   }),
-  /** From here on checkpoints carry the new key's signature too. Both as verifier keys. */
+  /** From here on checkpoints also carry the new key's signature. Both as verifier keys. */
   'key.rotated': object({ before: text, after: text }),
-  /** From here on checkpoints without another key's signature do not count. */
+  /** From here on, checkpoints do not count without a signature by another key. */
   'key.retired': object({ key: text }),
   /**
-   * A replica may hand entries over from here on: it holds the ledger's key, or may ask for its signatures, as its
-   * statement shows.
+   * A replica may hand over entries from here on: its statement shows that it has the ledger's key, or may request its
+   * signatures.
    */
   'replica.enrolled': object({
-    /** What it is named by: of the SHA-256 of its key. */
+    /** Its name: part of the SHA-256 of its key. */
     replica: text,
     /** Its Ed25519 public key, in base64. */
     key: text,
     /** The statement, a note signed by the ledger's key. */
     statement: text,
   }),
-  /**
-   * What came to be recorded and was not: it was not authenticated, or cannot be true. At most once a minute for each
-   * source.
-   */
+  /** Records that were refused: not authenticated, or impossible. At most once a minute per source. */
   'record.refused': object({
     source: z.enum(['outbox', 'write-ahead']),
-    /** The replica that it was handed over by, or `unauthenticated`. */
+    /** The replica that handed it over, or `unauthenticated`. */
     replica: text,
     reason: text,
     /** SHA-256 of the first of them, as it was found. */
     digest: text,
-    /** How many there were since the entry before. */
+    /** Their number since the previous entry. */
     count: z.int().positive(),
   }),
-  /**
-   * Records that were kept beside the ledger are on it, or refused: those with these numbers. The next one follows on
-   * `mac`.
-   */
+  /** The write-ahead records with these numbers are on the ledger or were refused. The next one follows `mac`. */
   'ahead.merged': object({ replica: text, first: index, last: index, mac: text }),
   /**
-   * A personal text was erased from the table beside the entries. Neither it nor anything that it could be found by
-   * stands here.
+   * A personal text was erased from the table beside the entries. This entry contains neither the text nor anything it
+   * could be found by.
    */
   'subject.forgotten': object({
-    /** Who asked, as the operating system says: a claim. */
+    /** The requester according to the operating system: a claim. */
     claimedBy: text,
     reason: text,
-    /** How many commitments were to it, and the SHA-256 of all of them: their salts are gone with the text. */
+    /** The number of commitments to it, and the SHA-256 of all of them: their salts were erased with the text. */
     commitments: count,
     digest: text,
-    /** Exceptions that were open and name them; only with another person's approval. */
+    /** Open exceptions that name them; only with another person's approval. */
     exceptions: z.array(text).optional(),
-    /** The principal who approved it, and their signature over the statement of `docs/ledger-format.md`. */
+    /** The approving principal, and their signature over the statement in `docs/ledger-format.md`. */
     approvedBy: text.optional(),
     approval: text.optional(),
   }),
@@ -101,27 +94,28 @@ const SCHEMAS = {
     environments: z.array(text),
     configuration: text,
     /**
-     * What the start found: entries on the ledger, and how many of them are newer than the anchor, so that their writer
-     * may not have heard.
+     * Ledger state at the start: the number of entries, and how many are newer than the anchor, so that their writer
+     * may not have been notified.
      */
     found: object({ entries: count, unanchored: count }).optional(),
   }),
   'service.stopped': object({ reason: text }),
-  /** The service is alive. Where none stands for longer than twice `everySeconds`, it was away. */
+  /** The service is alive. A gap of more than twice `everySeconds` means that it was away. */
   heartbeat: object({
     everySeconds: count,
     environments: z.array(object({ name: text, revision: text, state: text })),
   }),
   'config.changed': object({ before: text, after: text }),
   /**
-   * Who governs what by the configuration that runs, and what is otherwise than at the statement before; at starts and
-   * once a day.
+   * Environments and their owners in the running configuration, and the changes since the previous statement; at starts
+   * and once a day.
    */
   'config.stated': object({ configuration: text, evidence }),
-  /** The rules in force are others than at the last verdict. Digests of bundles. */
+  /** The rules in force changed since the last verdict. Digests of bundles. */
   'policy.changed': object({ environment, before: text, after: text }),
   /**
-   * From here on the data key of a SOPS file, told apart by its fingerprint, opens for this object of the environment.
+   * From here on, the data key of a SOPS file, identified by its fingerprint, decrypts for this object of the
+   * environment.
    */
   'secret.bound': object({ environment, key: text, object: text, file: text, revision: text }),
   /** The TrustPolicy in the repository that is in force once `revision` is applied. */
@@ -135,11 +129,11 @@ const SCHEMAS = {
     /** The whole TrustPolicy. */
     evidence,
   }),
-  /** The branch is at another commit than at the last look. */
+  /** The branch moved to a different commit since the last check. */
   'ref.advanced': object({ environment, ref: text, before: text, after: text }),
-  /** The branch went back, or aside: the new commit does not descend from the one before. */
+  /** The branch went back or sideways: the new commit does not descend from the previous one. */
   'ref.rewound': object({ environment, ref: text, before: text, after: text }),
-  /** Commits that were met for the first time; the time of this entry is when they were first seen. */
+  /** Commits seen for the first time; the time of this entry is when they were first seen. */
   'commits.seen': object({
     environment,
     ref: text,
@@ -148,14 +142,14 @@ const SCHEMAS = {
     /** Their ids. */
     evidence,
   }),
-  /** History up to this commit is taken as it is, by `spec.source.baseline`. */
+  /** History up to this commit is accepted as it is, by `spec.source.baseline`. */
   'history.sealed': object({ environment, ref: text, commit: text, tree: text }),
   /**
    * The branch has not moved for longer than `spec.source.staleAfter`. `since` is when the tip was first seen; ISO
    * 8601.
    */
   'source.stale': object({ environment, tip: text, since: text }),
-  /** A commit's signature counts, or why it does not; once for each outcome. */
+  /** Whether a commit's signature counts, and if not, why; once per outcome. */
   'commit.verified': object({ environment, commit: text, principal: text, key: text, format: text, payload: text }),
   'commit.refused': object({ environment, commit: text, code: text, payload: text }),
   'approval.recorded': object({
@@ -178,7 +172,7 @@ const SCHEMAS = {
     /** The whole `Verdict`. */
     evidence,
   }),
-  /** A waiver let pass what would be a violation; once for each waiver and change. */
+  /** A waiver covered a violation; once per waiver and change. */
   'waiver.used': object({ environment, verdict: index, rule: text, waiver: text, approver: text, until: text }),
   /** An approved change goes back to an earlier commit. */
   'rollback.allowed': object({ environment, from: text, to: text, verdict: index }),
@@ -190,42 +184,42 @@ const SCHEMAS = {
     verdict: z.int(),
     /**
      * `apply` a new revision, `restore` the last good one after a failure or an interruption, `correct` drift,
-     * `rollback` as someone asked.
+     * `rollback` on request.
      */
     purpose: z.enum(['apply', 'restore', 'correct', 'rollback']),
     /**
-     * Index of the earlier intent of the same run, when a change needs its namespaces or kinds to exist before the rest
+     * Index of the earlier intent of the same run, if a change needs its namespaces or kinds to exist before the rest
      * can be dry-run.
      */
     continues: index.optional(),
-    /** Index of the intent that an earlier run left without a good result, and that this one carries on or undoes. */
+    /** Index of the intent that an earlier run left without a good result, and that this one continues or undoes. */
     takesOver: index.optional(),
-    /** The `Plan`: what will be written and removed, and what of it cannot be undone. */
+    /** The `Plan`: the objects to write and remove, and the irreversible actions among them. */
     evidence,
   }),
   'apply.result': object({
     environment,
     intent: index,
-    /** The revision the environment is at now. */
+    /** The current revision of the environment. */
     revision: text,
     outcome: z.enum(['applied', 'failed']),
     applied: count,
     pruned: count,
     error: text.optional(),
-    /** Every object that was written became healthy before this was recorded. */
+    /** Every written object became healthy before this was recorded. */
     healthy: z.literal(true).optional(),
-    /** An `InventoryRecord`: what is owned now, whole or as the difference from the result that it names. */
+    /** An `InventoryRecord`: the objects owned now, completely or as the difference from the result it names. */
     evidence,
   }),
-  /** The cluster would not take an allowed revision; nothing was written. */
+  /** The cluster refused an allowed revision; nothing was written. */
   'apply.refused': object({ environment, revision: text, verdict: z.int(), error: text }),
   'drift.found': object({
     environment,
     revision: text,
     objects: z.array(objectRef),
     /**
-     * Of the first few: JSON pointers of the fields that differ (none where the object is missing), and which field
-     * manager wrote last.
+     * For the first few: JSON pointers of the fields that differ (none if the object is missing), and the field manager
+     * that wrote last.
      */
     details: z
       .array(
@@ -234,17 +228,17 @@ const SCHEMAS = {
           fields: z.array(text),
           manager: text,
           at: text,
-          /** The entry by which admission let somebody change it: who it was, and why, stands there. */
+          /** The entry by which admission allowed the change, with the user and the reason. */
           admission: z.int().optional(),
         }),
       )
       .optional(),
   }),
-  /** These keep coming back different: they are put right more and more seldom, until somebody finds out who it is. */
+  /** These keep changing: they are reverted with increasing back-off, until someone finds the cause. */
   'drift.contested': object({ environment, revision: text, objects: z.array(objectRef), managers: z.array(text) }),
-  /** What `drift.found` named is as the revision has it again. `result` is the index of the `apply.result`. */
+  /** Objects named by `drift.found` match the revision again. `result` is the index of the `apply.result`. */
   'drift.corrected': object({ environment, revision: text, result: index, objects: z.array(objectRef) }),
-  /** Requests that were let through, several at a time: how many, from when to when. */
+  /** Allowed requests, several at a time: their number, and the first and last time. */
   'admission.allowed': object({
     environment,
     from: text,
@@ -253,7 +247,7 @@ const SCHEMAS = {
     /** The `AdmittedRequest`s. */
     evidence,
   }),
-  /** A request that `enforce` would refuse, let through with a warning. */
+  /** A request that `enforce` would refuse, allowed with a warning. */
   'admission.warned': object({
     environment,
     user: text,
@@ -282,7 +276,7 @@ const SCHEMAS = {
     uid: text.optional(),
     at: text.optional(),
   }),
-  /** A grant was given back before its time. */
+  /** A grant was returned early. */
   'breakglass.closed': object({
     environment,
     user: text,
@@ -296,7 +290,7 @@ const SCHEMAS = {
     operation: text,
     object: objectRef,
     reason: text,
-    /** Until when the object is left as it was made; ISO 8601. */
+    /** Until when the object is left unchanged; ISO 8601. */
     until: text,
     ...aboutRequest,
   }),
@@ -307,17 +301,17 @@ const SCHEMAS = {
     reason: text,
     commit: text.optional(),
   }),
-  /** Someone asks for an earlier revision; `tip` is not applied again, a newer commit is. */
+  /** Someone requests an earlier revision. `tip` is not applied again, but a newer commit is. */
   'rollback.requested': object({ environment, from: text, to: text, tip: text, user: text, reason: text }),
   'reconcile.requested': object({ environment, user: text, reason: text }),
-  /** A change waits for a window, or passes a closed one by an approval that says so. */
+  /** A change waits for a window, or passes a closed one through an approval that says so. */
   'window.closed': object({ environment, revision: text, window: text, until: text }),
   'window.overridden': object({ environment, revision: text, window: text, principal: text, reason: text }),
   'environment.suspended': object({ environment, user: text, reason: text }),
   'environment.resumed': object({ environment, user: text, reason: text }),
   /**
-   * Everything in an environment's namespaces was judged by the rules in force; recorded when the result is another,
-   * and once a day.
+   * Everything in an environment's namespaces was judged by the rules in force; recorded when the result changes, and
+   * once a day.
    */
   'cluster.scanned': object({
     environment,
@@ -328,26 +322,26 @@ const SCHEMAS = {
     unmanaged: count,
     violations: count,
     waived: count,
-    /** The `Scan`: what no commit has, and what the rules deny. */
+    /** The `Scan`: objects that are in no commit, and objects that the rules deny. */
     evidence,
   }),
-  /** Somebody changed or removed what keeps the gate in the API server’s path, and it was put back. */
+  /** Someone changed or removed an object that keeps the gate in the API server’s path, and it was restored. */
   'protection.changed': object({ object: objectRef, change: z.enum(['changed', 'removed']), manager: text }),
-  /** The API server refused an attempt on the gate’s own configuration; by its audit log. */
+  /** The API server refused a write to the gate’s own configuration, according to its audit log. */
   'protection.refused': object({ auditId: text, user: text, verb: text, resource: text, name: text, at: text }),
-  /** Somebody says what became of an exception of a report; the newest one counts. */
+  /** Someone states the outcome of an exception of a report; the newest statement counts. */
   'exception.settled': object({
     environment,
-    /** Its id in the register: `E` and the index of its entry, with a number where an entry has several. */
+    /** Its id in the register: `E` and the index of its entry, with a number if an entry has several. */
     exception: z.string().regex(/^E\d+(\.\d+)?$/),
     disposition: z.enum(['accepted', 'remediated', 'false-positive']),
     user: text,
     reason: text,
     ticket: text.optional(),
-    /** Where evidence of it is. */
+    /** Location of the evidence. */
     link: text.optional(),
   }),
-  /** Somebody is to see to an exception; the newest one counts. */
+  /** Someone is assigned to an exception; the newest assignment counts. */
   'exception.assigned': object({
     environment,
     exception: z.string().regex(/^E\d+(\.\d+)?$/),
@@ -362,20 +356,20 @@ const SCHEMAS = {
     to: text,
     manifest: text,
     checkpoint: count,
-    /** The auditor's draw, so that nobody draws again unnoticed. */
+    /** The auditor's sample, so that no one can draw again unnoticed. */
     sample: object({ seed: text, size: count }).optional(),
-    /** The newest report of the same period before it. */
+    /** The previous report of the same period. */
     supersedes: index.optional(),
-    /** The ReportSchedule that it was made for, its version, and the names of the places it goes to. */
+    /** The ReportSchedule it was made for, its version, and the names of its destinations. */
     schedule: text.optional(),
     version: count.optional(),
     deliver: z.array(text).optional(),
   }),
-  /** Somebody answers for a report: who, as what, and what they say of it. */
+  /** Someone signs off a report: name, role and remarks. */
   'report.reviewed': object({ report: text, name: text, role: text, remarks: text, user: text }),
   /**
-   * What became of bringing a report to a place that its schedule names. `failed` is tried further, and may be followed
-   * by `delivered`.
+   * Result of delivering a report to a destination of its schedule. `failed` is retried, and may be followed by
+   * `delivered`.
    */
   'report.delivered': object({
     issued: index,
@@ -385,12 +379,12 @@ const SCHEMAS = {
     attempts: count,
     error: text.optional(),
   }),
-  /** A report of a period that was due could not be made. Once for each reason. */
+  /** A due report could not be made. Once per reason. */
   'report.failed': object({ schedule: text, from: text, to: text, error: text }),
-  /** A checkpoint was kept outside of the store. */
+  /** A checkpoint was stored outside the store. */
   'checkpoint.anchored': object({ anchor: text, size: count, root: text }),
   /**
-   * What the API server's own audit log shows of an interval, by the times in it: how many writes there were, and what
+   * Content of the API server's own audit log for an interval, by the times in it. It counts the writes, and what
    * accounts for each: an intent, break-glass, another entry about that request, or the configured list of controllers.
    */
   'audit.covered': object({
@@ -404,7 +398,7 @@ const SCHEMAS = {
     controllers: count,
     unmatched: count,
   }),
-  /** A write that the API server's audit log shows and that nothing on the ledger accounts for. */
+  /** A write in the API server's audit log that nothing on the ledger accounts for. */
   'audit.unmatched': object({
     environment,
     auditId: text,
@@ -425,13 +419,13 @@ type DeepReadonly<T> = T extends readonly (infer U)[]
     ? { readonly [K in keyof T]: DeepReadonly<T[K]> }
     : T;
 
-/** One record on the ledger as its writer gives it; `v` and `time` are added when it is recorded. */
+/** One record on the ledger as given by its writer; `v` and `time` are added when it is recorded. */
 export type EntryBody = { [T in EntryType]: { readonly type: T } & DeepReadonly<z.infer<Schemas[T]>> }[EntryType];
 export type Entry = EntryBody & { readonly v: 1; readonly time: string };
 export type EntryOf<T extends EntryType> = Extract<Entry, { type: T }>;
 export type EvidenceRef = DeepReadonly<z.infer<typeof evidence>>;
 
-/** An entry and its place on the ledger. */
+/** An entry and its position on the ledger. */
 export type Recorded<E extends Entry = Entry> = { readonly index: number; readonly entry: E };
 
 /** The types of entries, in the order of `docs/ledger-format.md`. */
@@ -445,21 +439,20 @@ const WHOLE = new Map(
 );
 
 /**
- * Checks an entry and spells it in canonical JSON (RFC 8785), both at once. A TypeError says what does not fit its
- * type's schema, or that the type is not known.
+ * Checks an entry and writes it as canonical JSON (RFC 8785) in one step. Throws a TypeError if it does not fit its
+ * type's schema, or if the type is unknown.
  */
 export function spellEntry(entry: Entry): string {
   const schema = WHOLE.get(entry.type);
-  if (schema === undefined) throw new TypeError(`there is no type \`${entry.type}\``);
+  if (schema === undefined) throw new TypeError(`unknown type \`${entry.type}\``);
   const { data, error } = schema.safeParse(entry);
   if (error !== undefined) throw new TypeError(problemOf(entry.type, error));
   const spelled = JSON.stringify(data);
-  // The only escape that begins so is half a surrogate pair, which canonical JSON has not: that is the library's to
-  // refuse.
+  // This escape only begins half a surrogate pair, which canonical JSON does not allow: the library refuses it.
   return spelled.includes('\\ud') ? canonicalJson(data) : spelled;
 }
 
-/** What is wrong with an entry as its type's schema has it, or undefined. A type that is not known is wrong too. */
+/** Returns the problem with an entry by its type's schema, or undefined. An unknown type is a problem too. */
 export function entryProblem({
   type,
   ...fields
@@ -468,7 +461,7 @@ export function entryProblem({
   readonly [field: string]: unknown;
 }): string | undefined {
   const schema = Object.hasOwn(SCHEMAS, type) ? SCHEMAS[type as EntryType] : undefined;
-  if (schema === undefined) return `there is no type \`${type}\``;
+  if (schema === undefined) return `unknown type \`${type}\``;
   const { error } = schema.safeParse(fields);
   return error === undefined ? undefined : problemOf(type, error);
 }
@@ -477,5 +470,5 @@ function problemOf(type: string, { issues: [issue] }: z.ZodError): string {
   return `${issue?.path.join('.') || type}: ${issue?.message}`;
 }
 
-/** Bytes of an entry at most: C2SP tlog-tiles writes its length in 16 bits. */
+/** Maximum bytes of an entry: C2SP tlog-tiles writes its length in 16 bits. */
 export const MAX_ENTRY = 65_535;

@@ -34,12 +34,12 @@ export type ErrorCode =
   | 'report-unverifiable';
 
 /**
- * What the caller may do next: `retry` passing trouble, `wait` for a new commit or configuration,
- * `halt` and sign nothing more because the ledger is not consistent.
+ * Next step for the caller: `retry` after temporary trouble, `wait` for a new commit or configuration, or `halt` and
+ * sign nothing more because the ledger is inconsistent.
  */
 export type Recover = 'retry' | 'wait' | 'halt';
 
-/** "I could not tell": thrown, never returned. The message is one line; the hint says what to do about it. */
+/** "I could not tell": thrown, never returned. The message is one line; the hint says how to fix it. */
 export class CountersignError extends Error {
   readonly code: ErrorCode;
   readonly hint: string | undefined;
@@ -54,7 +54,7 @@ export class CountersignError extends Error {
   }
 }
 
-/** The one line to show of anything that was thrown; never a stack. */
+/** Returns the one line to show of anything thrown; never a stack. */
 export function messageOf(thrown: unknown): string {
   if (thrown instanceof AggregateError && thrown.message === '') return thrown.errors.map(messageOf).join('; ');
   const text = thrown instanceof Error ? thrown.message : String(thrown);

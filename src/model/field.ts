@@ -14,21 +14,19 @@ import {
   parseSshFileName,
 } from './address.ts';
 
-/**
- * For whom a text of a document is read: a network, a file system, or a program or library with a grammar of its own.
- */
+/** The consumer of a text in a document: a network, a file system, or a program or library with its own grammar. */
 export type Becomes = 'address' | 'file' | 'argument';
 
 /**
- * Fields of documents that something else interprets, each with the parser that decides what it may be. A text field
- * that stands neither here nor in the list of plain texts fails `test/config/fields.test.ts`: none can be forgotten.
+ * Fields of documents that something else interprets, each with the parser that validates it. A text field must be here
+ * or in the list of plain texts: otherwise `test/config/fields.test.ts` fails.
  */
 export const interpreted = z.registry<{
   readonly becomes: Becomes;
   readonly parse: (text: string) => Parsed<unknown>;
 }>();
 
-/** A text that must parse; what is wrong with it stands in the problem. */
+/** A text that must parse; the problem says what is wrong with it. */
 function parsedBy(becomes: Becomes, parse: (text: string) => Parsed<unknown>, shape: string) {
   return z
     .string()
@@ -44,8 +42,7 @@ export function shapedBy(becomes: Becomes, pattern: RegExp, shape: string) {
   const parse = (text: string): Parsed<string> =>
     pattern.test(text) ? { kind: 'parsed', value: text } : { kind: 'refused', why: `it is not ${shape}` };
   const text = z.string(shape);
-  // A pattern goes into the CustomResourceDefinitions, and the API server's language of patterns cannot look ahead
-  // (RE2).
+  // A pattern is copied into the CustomResourceDefinitions, whose pattern language has no lookahead (RE2).
   const checked = pattern.source.includes('(?!')
     ? text.refine((t) => pattern.test(t), shape)
     : text.regex(pattern, shape);
@@ -64,11 +61,11 @@ export const field = {
   mailServer: parsedBy('address', parseMailServer, '`smtp://HOST:PORT` or `smtps://HOST:PORT`'),
   mailbox: parsedBy('address', parseMailbox, 'one plain mail address'),
   project: parsedBy('address', parseProject, '`OWNER/NAME`'),
-  file: parsedBy('file', parseFileName, 'the name of a file'),
-  sshFile: parsedBy('file', parseSshFileName, 'the name of a file'),
-  /** Inside of a repository. */
+  file: parsedBy('file', parseFileName, 'a file name'),
+  sshFile: parsedBy('file', parseSshFileName, 'a file name'),
+  /** Inside a repository. */
   path: parsedBy('file', (text) => parseRepositoryPath(text), 'a path in the repository'),
-  /** Inside of a repository, and perhaps above the environment's directory. */
+  /** Inside a repository, possibly above the environment's directory. */
   pathNear: parsedBy('file', upwards, 'a path in the repository'),
-  branch: parsedBy('argument', parseBranch, 'the name of a branch'),
+  branch: parsedBy('argument', parseBranch, 'a branch name'),
 } as const;

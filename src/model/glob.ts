@@ -1,7 +1,6 @@
 /**
- * Whether a glob covers a whole path. `*` and `?` stay inside one segment, `**` spans segments; every other
- * character stands for itself. Works without RegExp, so a pattern from outside cannot cost more than
- * pattern × path steps.
+ * Tests whether a glob matches a whole path. `*` and `?` stay inside one segment, `**` spans segments; every other
+ * character stands for itself. It does not use RegExp, so a pattern from outside takes at most pattern × path steps.
  */
 export function globMatches(pattern: string, path: string): boolean {
   return segmentsMatch(pattern.split('/'), path.split('/'));
@@ -20,7 +19,10 @@ function segmentsMatch(pattern: readonly string[], path: readonly string[]): boo
   return reachable.has(path.length);
 }
 
-/** Whether `*` (any characters) and `?` (one) make the pattern into the whole text; in pattern × text steps at most. */
+/**
+ * Tests whether a pattern with `*` (any characters) and `?` (one) matches the whole text, in at most pattern × text
+ * steps.
+ */
 export function wildcardMatches(pattern: string, text: string): boolean {
   let p = 0;
   let t = 0;

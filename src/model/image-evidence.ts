@@ -1,15 +1,15 @@
-/** What somebody whom the TrustPolicy names says of a container image, as rules read it. */
+/** A statement about a container image by a signer in the TrustPolicy, as rules read it. */
 export type ImageEvidence = {
-  /** Of the signer, as the TrustPolicy calls it. */
+  /** The signer's name in the TrustPolicy. */
   readonly signer: string;
-  /** What the image is called in the statement. */
+  /** The image's name in the statement. */
   readonly name: string;
-  /** What kind of statement it is, for example `https://slsa.dev/provenance/v1`. */
+  /** The type of statement, for example `https://slsa.dev/provenance/v1`. */
   readonly predicateType: string;
   readonly predicate: unknown;
-  /** ISO 8601: when a transparency log saw it; absent where none did. */
+  /** ISO 8601: when a transparency log saw it; absent without a log. */
   readonly loggedAt?: string;
 };
 
-/** Evidence of images by their digests (`sha256:…`). `digest` is that of all of it. */
+/** Evidence about images by their digests (`sha256:…`). `digest` covers all of it. */
 export type ImageData = { readonly digest: string; readonly of: ReadonlyMap<string, readonly ImageEvidence[]> };

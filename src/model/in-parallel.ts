@@ -1,8 +1,8 @@
 const AT_ONCE = 16;
 
 /**
- * Runs a task for each item, at most `atOnce()` side by side, which is asked before each. After a failure no more are
- * started; the first is thrown once all that were have ended.
+ * Runs a task for each item, at most `atOnce()` concurrently, which is called before each. After a failure no more are
+ * started; the first failure is thrown once all running tasks have ended.
  */
 export async function inParallel<T>(
   items: readonly T[],

@@ -1,6 +1,6 @@
 /**
- * The words every room shares: types, tiny constructors and the one schema of our documents.
- * Takes nothing in and does no I/O; refuses only what has no canonical form.
+ * The words every room shares: types, tiny constructors and the one schema of our documents. It has no input and does
+ * no I/O; it refuses only values without a canonical form.
  */
 export * from './address.ts';
 export * from './admitted.ts';

@@ -1,7 +1,7 @@
 import type { OrderedValue } from './ordered-value.ts';
 import type { Position, SourceLine, ValuePath } from './place.ts';
 
-/** Names one object in a cluster. `namespace` is empty for cluster-scoped kinds. */
+/** Identifies one object in a cluster. `namespace` is empty for cluster-scoped kinds. */
 export type ObjectRef = {
   readonly apiVersion: string;
   readonly kind: string;
@@ -17,7 +17,7 @@ export type Metadata = {
   readonly [field: string]: unknown;
 };
 
-/** A Kubernetes object as JSON holds it. */
+/** A Kubernetes object as JSON. */
 export type KubernetesObject = {
   readonly apiVersion: string;
   readonly kind: string;
@@ -25,35 +25,35 @@ export type KubernetesObject = {
   readonly [field: string]: unknown;
 };
 
-/** An object as the repository would have it in the cluster, with the place it comes from. */
+/** A desired object from the repository, with its place there. */
 export type RenderedObject = {
   readonly object: KubernetesObject;
   readonly ref: ObjectRef;
   readonly source: SourceLine;
-  /** The line of a value inside the object, or of its nearest parent that was written. */
+  /** Returns the line of a value inside the object, or of its nearest written parent. */
   readonly lineOf: (path: ValuePath) => number;
   readonly positionOf: (path: ValuePath) => Position;
   /** SHA-256 of the object's canonical JSON. */
   readonly digest: string;
-  /** Of an object that SOPS encrypted: every document of its file, in order, over which SOPS made its MAC. */
+  /** If SOPS encrypted the object: every document of its file, in order, which SOPS' MAC covers. */
   readonly sealedWith?: readonly OrderedValue[];
 };
 
 /**
- * `group/kind/namespace/name`, the key by which objects are told apart. The version is no part of it: the same object
- * is served in several, and a manifest that moves to a newer one must not remove what it has just applied.
+ * Returns `group/kind/namespace/name`, the key that identifies an object. It has no version: the same object is served
+ * in several, and a manifest that moves to a newer one must not remove the object it just applied.
  */
 export function refKey(ref: ObjectRef): string {
   const slash = ref.apiVersion.indexOf('/');
   return `${slash < 0 ? '' : ref.apiVersion.slice(0, slash)}/${ref.kind}/${ref.namespace}/${ref.name}`;
 }
 
-/** `Kind namespace/name`, as people say it. */
+/** Returns `Kind namespace/name`, for people. */
 export function refText(ref: ObjectRef): string {
   return ref.namespace === '' ? `${ref.kind} ${ref.name}` : `${ref.kind} ${ref.namespace}/${ref.name}`;
 }
 
-/** A reference to an object's owner, as Kubernetes writes it. */
+/** An owner reference in the format of Kubernetes. */
 export type OwnerReference = {
   readonly apiVersion: string;
   readonly kind: string;
@@ -61,7 +61,7 @@ export type OwnerReference = {
   readonly uid: string;
 };
 
-/** The controller reference of an object, or undefined. */
+/** Returns the controller reference of an object, or undefined. */
 export function controllerOf(object: KubernetesObject | undefined): OwnerReference | undefined {
   const references = object?.metadata?.['ownerReferences'];
   return (Array.isArray(references) ? (references as (OwnerReference & { controller?: boolean })[]) : []).find(
@@ -69,15 +69,15 @@ export function controllerOf(object: KubernetesObject | undefined): OwnerReferen
   );
 }
 
-/** The label on every object that Countersign applies; its value is the environment's name. */
+/** Label on every object applied by Countersign; its value is the environment's name. */
 export const LABEL = 'countersign.dev/environment';
 
-/** Under which name we apply fields (server-side apply). */
+/** Our field manager name (server-side apply). */
 export const FIELD_MANAGER = 'countersign';
 
 /** Annotations that Countersign reads or writes on objects. */
 export const ANNOTATION = {
-  /** Whose: the name of the ledger, so that two services that both claim one environment are told apart. */
+  /** Owner: the name of the ledger, which distinguishes two services that claim the same environment. */
   ledger: 'countersign.dev/ledger',
   revision: 'countersign.dev/revision',
   entry: 'countersign.dev/ledger-entry',
@@ -86,23 +86,23 @@ export const ANNOTATION = {
   breakGlassTicket: 'countersign.dev/break-glass-ticket',
 } as const;
 
-/** Whether a label or annotation is one of ours. */
+/** Tests whether a label or annotation is one of ours. */
 export function isStamp(key: string): boolean {
   return key.startsWith('countersign.dev/');
 }
 
-/** Annotations that manifests in the repository may bear. */
+/** Annotations allowed in manifests in the repository. */
 export const USER_ANNOTATION = {
   /**
-   * What is meant although it cannot be undone: `replace`, `run`; or that an encrypted Secret was renamed:
-   * `move-secret`. Several with commas.
+   * Declares intended irreversible actions: `replace`, `run`; or that an encrypted Secret was renamed: `move-secret`.
+   * Several are separated by commas.
    */
   allow: 'countersign.dev/allow',
 } as const;
 
 /**
- * The resource that serves a kind, as the API's own conventions have it (apimachinery's guess): lower case, in the
- * plural. A custom kind whose plural follows another rule is not found by it.
+ * Returns the resource that serves a kind, by the API's conventions (apimachinery's guess): lower case and plural. It
+ * is wrong for custom kinds with an irregular plural.
  */
 export function resourceOf(kind: string): string {
   const singular = kind.toLowerCase();

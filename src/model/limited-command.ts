@@ -1,10 +1,10 @@
-/** What the kernel holds a program to: bytes of its data, and of any file it writes. */
+/** Kernel limits on a program: bytes of its data, and of any file it writes. */
 export type KernelLimits = { readonly memory: number; readonly fileSize?: number | undefined };
 
 /**
- * The words before a program and its arguments that have it run under limits: a shell sets them and becomes the program
- * (setrlimit(2), RLIMIT_DATA and RLIMIT_FSIZE). Some systems know one of them only, and none is set where there is no
- * shell.
+ * Returns the words before a program and its arguments that run it under limits. A shell sets the limits and then
+ * becomes the program (setrlimit(2), RLIMIT_DATA and RLIMIT_FSIZE). Some systems support only one of them; without a
+ * shell there are none.
  */
 export function limitedCommand({ memory, fileSize }: KernelLimits): readonly string[] {
   if (process.platform === 'win32') return [];

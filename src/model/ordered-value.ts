@@ -1,8 +1,6 @@
 import type { Position, ValuePath } from './place.ts';
 
-/**
- * A value with the keys of its mappings in the order of the text; JavaScript puts keys that look like numbers first.
- */
+/** A value with the keys of its mappings in text order; JavaScript puts number-like keys first. */
 export type OrderedValue =
   | string
   | number
@@ -11,7 +9,7 @@ export type OrderedValue =
   | readonly OrderedValue[]
   | { readonly mapping: readonly (readonly [string, OrderedValue])[] };
 
-/** A JSON value with its keys in the order of their places, or as they come where places are not known. */
+/** Returns a JSON value with its keys in the order of their places, or as they come if places are unknown. */
 export function orderedValue(
   value: unknown,
   positionOf?: (path: ValuePath) => Position,

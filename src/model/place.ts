@@ -1,4 +1,4 @@
-/** Where a value stands in the repository; lines and columns count from 1. */
+/** Place of a value in the repository; lines and columns count from 1. */
 export type SourceLine = { readonly file: string; readonly line: number; readonly column?: number };
 
 /** A place in a text; both count from 1. */

@@ -1,4 +1,4 @@
-/** A map that forgets what was not used for longest once it holds more than it may. */
+/** A map with a maximum size that forgets the least recently used item. */
 export class Recent<T> {
   readonly #known = new Map<string, T>();
   #limit: number;
@@ -32,7 +32,7 @@ export class Recent<T> {
     this.#known.delete(key);
   }
 
-  /** Room for at least so many: whoever goes through more than fit would find none of them again. */
+  /** Makes room for at least `count` items: iterating over more than fit would find none of them again. */
   hold(count: number): void {
     this.#limit = Math.max(this.#limit, count);
   }

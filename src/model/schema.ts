@@ -2,11 +2,11 @@ import { z } from 'zod';
 import { isCron } from './cron.ts';
 import { field, shapedBy } from './field.ts';
 
-/** The one schema of Countersign's documents: types, validation and, from them, reference docs all come from here. */
+/** The one schema of Countersign's documents: types, validation and reference docs are all derived from it. */
 const API_VERSION = 'countersign.dev/v1alpha1';
 
 const name = shapedBy(
-  'file', // directories of reports and leases are called by it
+  'file', // names of report directories and leases use it
   /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/,
   'a lower-case name of letters, digits and dashes, at most 63 long',
 ).describe('A name: lower-case letters, digits and dashes.');
@@ -16,7 +16,7 @@ const duration = z
   .regex(/^\d+(ms|s|m|h|d)$/, 'a duration such as `30s`, `5m` or `1h`')
   .describe('A duration such as `30s`, `5m` or `1h`.');
 
-const cron = z.string().min(9).max(100).refine(isCron, 'a schedule of five fields as in cron that comes at some time');
+const cron = z.string().min(9).max(100).refine(isCron, 'a full commit id');
 
 const commitId = shapedBy('argument', /^([0-9a-f]{40}|[0-9a-f]{64})$/, 'a full commit id');
 
@@ -38,12 +38,10 @@ const revoked = z
     at: time.describe('When it was revoked.'),
     reason: z
       .enum(['compromised', 'superseded', 'retired'])
-      .describe(
-        '`superseded` and `retired` end the key at `at`; `compromised` takes back everything, also what is older.',
-      ),
+      .describe('`superseded` and `retired` end the key at `at`; `compromised` also revokes everything older.'),
     compromisedSince: time
       .optional()
-      .describe('Commits that the ledger saw before this time still count under a compromised key.'),
+      .describe('Commits the ledger saw before this time still count under a compromised key.'),
   })
   .describe('The key was revoked.');
 
@@ -62,11 +60,11 @@ const key = z
     validAfter: time.optional().describe('Signatures before this time do not count.'),
     validBefore: time.optional().describe('Signatures from this time on do not count.'),
     revoked: revoked.optional(),
-    requireTouch: z.boolean().optional().describe('A hardware key must have been touched for each signature.'),
+    requireTouch: z.boolean().optional().describe('A hardware key must be touched for each signature.'),
     requirePin: z
       .boolean()
       .optional()
-      .describe('A hardware key must have asked for its PIN or fingerprint for each signature.'),
+      .describe('A hardware key must ask for its PIN or fingerprint for each signature.'),
   })
   .refine((k) => [k.ssh, k.openpgp, k.openpgpFile].filter((v) => v !== undefined).length === 1, {
     error: 'exactly one of `ssh`, `openpgp` and `openpgpFile`',
@@ -97,7 +95,8 @@ export const trustPolicySchema = z.strictObject({
             .enum(['person', 'bot', 'platform'])
             .default('person')
             .describe(
-              'A `bot` signs what it makes itself. A `platform` (a forge’s own key) signs for whoever pressed its button. Neither is a person, and neither approves.',
+              'A `bot` signs its own work. A `platform` (a forge’s own key) signs for ' +
+                'any user who pressed its button. Neither is a person, and neither approves.',
             ),
           emails: z.array(z.string().min(3)).default([]).describe('Addresses this principal writes commits under.'),
           forgeAccounts: z
@@ -108,16 +107,16 @@ export const trustPolicySchema = z.strictObject({
                   .string()
                   .regex(/^\d+$/, 'the account’s number')
                   .describe('The number of the account there; names can be taken over, numbers cannot.'),
-                login: z.string().optional().describe('Its name there, for people to read.'),
+                login: z.string().optional().describe('Its name there, for readers.'),
               }),
             )
             .default([])
-            .describe('Accounts whose imported reviews are this person’s.'),
+            .describe('Accounts whose imported reviews count as this person’s.'),
           identities: z
             .array(
               z.strictObject({
-                issuer: z.string().min(1).describe('Who vouched for it, for example `https://accounts.google.com`.'),
-                subject: z.string().min(1).describe('The address or URI in the certificate, whole.'),
+                issuer: z.string().min(1).describe('The identity provider, for example `https://accounts.google.com`.'),
+                subject: z.string().min(1).describe('The complete address or URI in the certificate.'),
                 validAfter: time.optional(),
                 validBefore: time.optional(),
                 revoked: revoked.optional(),
@@ -125,16 +124,17 @@ export const trustPolicySchema = z.strictObject({
             )
             .default([])
             .describe(
-              'Identities in Sigstore certificates (gitsign) that are this principal’s; they count only with `sigstore`.',
+              'Identities in Sigstore certificates (gitsign) that ' +
+                'belong to this principal; they count only with `sigstore`.',
             ),
           imports: z
             .array(field.host)
             .default([])
-            .describe('Forges (hosts) whose reviews this bot may import and sign for; `countersign approvals import`.'),
+            .describe('Forges (hosts) whose reviews this bot may import and sign; see `countersign approvals import`.'),
           keys: z
             .array(key)
             .default([])
-            .describe('Keys that prove it is them; none where certificates or allowed signers do.'),
+            .describe('Keys of this principal; may be empty if certificates or allowed signers identify them.'),
         }),
       )
       .min(1),
@@ -143,7 +143,7 @@ export const trustPolicySchema = z.strictObject({
       .array(
         z.strictObject({
           name,
-          environments: z.array(z.string().min(1)).default(['**']).describe('Globs over names of environments.'),
+          environments: z.array(z.string().min(1)).default(['**']).describe('Globs over environment names.'),
           refs: z
             .array(z.string().min(1))
             .default(['**'])
@@ -157,17 +157,17 @@ export const trustPolicySchema = z.strictObject({
               equivalent: z
                 .boolean()
                 .default(false)
-                .describe('Whether an approval still counts when the base moved on, but only in other files.'),
+                .describe('Whether an approval still counts if the base changed, but only in other files.'),
               forgeReviews: z
                 .enum(['half', 'whole', 'none'])
                 .default('half')
-                .describe('What an imported forge review of this very commit is worth; `half`: two make one approval.'),
+                .describe('Weight of an imported forge review of this very commit; `half`: two make one approval.'),
             })
             .prefault({ required: 1 }),
         }),
       )
       .min(1)
-      .describe('Every rule that matches a touched path must hold; a path that no rule matches is refused.'),
+      .describe('Every rule that matches a changed path must hold; a path that no rule matches is refused.'),
     certificateAuthorities: z
       .array(
         z.strictObject({
@@ -176,20 +176,20 @@ export const trustPolicySchema = z.strictObject({
           principals: z
             .string()
             .min(1)
-            .describe(
-              'Which names in certificates it may vouch for: patterns with `*`, `?` and `!`, for example `*@example.com`.',
-            ),
+            .describe('Names it may certify: patterns with `*`, `?` and `!`, for example `*@example.com`.'),
           validAfter: time.optional(),
           validBefore: time.optional(),
           revoked: revoked.optional(),
         }),
       )
       .default([])
-      .describe('SSH certificate authorities; a name in a certificate is a principal’s name or one of its addresses.'),
+      .describe(
+        'SSH certificate authorities; a name in a certificate must be a principal’s name or one of its addresses.',
+      ),
     allowedSigners: z
       .string()
       .optional()
-      .describe('Lines as in OpenSSH’s allowed_signers; each must lead to one principal by its addresses.'),
+      .describe('Lines in the format of OpenSSH’s allowed_signers; the addresses of each must identify one principal.'),
     allowedSignersFile: field.file.optional().describe('The same in a file, relative to this document.'),
     sigstore: z
       .strictObject({
@@ -211,7 +211,8 @@ export const trustPolicySchema = z.strictObject({
       })
       .optional()
       .describe(
-        'Take commits signed by gitsign in its offline mode; without this they are refused, and no code for them is loaded.',
+        'Accept commits signed by gitsign in offline mode. Without ' +
+          'this they are refused, and no code for them is loaded.',
       ),
     sshRevocations: z
       .string()
@@ -228,40 +229,47 @@ export const trustPolicySchema = z.strictObject({
           .min(1)
           .default([...SSH_KEY_TYPES])
           .describe('SSH key types that count.'),
-        requireTouch: z.boolean().default(false).describe('Only signatures that a hardware key was touched for count.'),
+        requireTouch: z
+          .boolean()
+          .default(false)
+          .describe('Accept only signatures for which a hardware key was touched.'),
         requirePin: z
           .boolean()
           .default(false)
-          .describe('Only signatures that a hardware key asked its PIN or fingerprint for count.'),
+          .describe('Accept only signatures for which a hardware key asked for its PIN or fingerprint.'),
       })
       .prefault({}),
     times: z
       .strictObject({
         skew: duration.default('5m').describe('How far honest clocks may differ.'),
-        spread: duration.default('24h').describe('How far an OpenPGP signature’s own time may lie from the commit’s.'),
+        spread: duration
+          .default('24h')
+          .describe('How far an OpenPGP signature’s own time may differ from the commit’s.'),
         maximumAge: duration
           .optional()
-          .describe('How old a commit may say it is when it is first seen; default: any age.'),
+          .describe('How old a commit may claim to be when it is first seen; default: any age.'),
       })
       .prefault({}),
     history: z
       .enum(['strict', 'merged'])
       .default('strict')
       .describe(
-        '`strict`: every commit is signed. `merged`: an unsigned one may come in by a merge that a person signed and others approved.',
+        '`strict`: every commit must be signed. `merged`: ' +
+          'unsigned commits may come in through a merge that a person signed and others approved.',
       ),
     roots: z
       .strictObject({ members: z.array(name).min(1), threshold: z.int().min(1).max(20).default(1) })
       .optional()
       .describe(
-        'Who must approve a change of this policy where it is kept in the repository (`spec.trustPath` of the Environment).',
+        'Who must approve a change to this policy if it is kept ' +
+          'in the repository (`spec.trustPath` of the Environment).',
       ),
     waivers: z
       .strictObject({
         from: z
           .array(name)
           .default([])
-          .describe('Principals or groups whose signature waives a rule; without any, nobody’s does.'),
+          .describe('Principals or groups whose signature waives a rule; if empty, no waiver counts.'),
         maximum: duration.default('90d').describe('How long a waiver may run from the day it is signed.'),
       })
       .prefault({}),
@@ -271,17 +279,17 @@ export const trustPolicySchema = z.strictObject({
           .array(
             z
               .strictObject({
-                name: name.describe('How rules call it.'),
+                name: name.describe('Its name in rules.'),
                 identity: z
                   .strictObject({
                     issuer: z
                       .string()
                       .min(1)
-                      .describe('Who vouched for it, for example `https://token.actions.githubusercontent.com`.'),
+                      .describe('The identity provider, for example `https://token.actions.githubusercontent.com`.'),
                     subject: z
                       .string()
                       .min(1)
-                      .describe('The address or URI in the certificate; `*` for any part of it.'),
+                      .describe('The address or URI in the certificate; `*` matches any part of it.'),
                   })
                   .optional()
                   .describe('In a certificate under `spec.sigstore`.'),
@@ -296,7 +304,7 @@ export const trustPolicySchema = z.strictObject({
               }),
           )
           .min(1)
-          .describe('Whose statements about container images rules may read as `input.images`.'),
+          .describe('Signers whose statements about container images rules may read as `input.images`.'),
       })
       .optional(),
     blocked: z
@@ -308,7 +316,8 @@ export const trustPolicySchema = z.strictObject({
       )
       .default([])
       .describe(
-        'Commits that never count, by the digest of what is signed: a commit’s id changes with the spelling of its signature.',
+        'Commits that never count, by the digest of the signed bytes: ' +
+          'a commit’s id changes with the spelling of its signature.',
       ),
   }),
 });
@@ -325,18 +334,19 @@ const leadsTo = z
   .max(20)
   .optional()
   .describe(
-    'Other hosts that it may lead to: where its files are stored, and its token service (for Docker Hub `auth.docker.io`, which then gets the credentials).',
+    'Other hosts it may redirect to: its storage, and its token service ' +
+      '(for Docker Hub `auth.docker.io`, which then gets the credentials).',
   );
 const bundleSource = z.union(
   [
-    z.strictObject({ library: z.literal('shipped').describe('The rules that come with Countersign.') }),
+    z.strictObject({ library: z.literal('shipped').describe('The rules shipped with Countersign.') }),
     z.strictObject({
       file: field.file.describe('A bundle (`.tar.gz`), relative to this document.'),
       sha256: z
         .string()
         .regex(/^[0-9a-f]{64}$/, 'the digest that `countersign policy build` prints')
         .optional()
-        .describe('The digest it must have.'),
+        .describe('The required digest.'),
       signedBy,
     }),
     z.strictObject({
@@ -349,15 +359,15 @@ const bundleSource = z.union(
       signedBy,
     }),
     z.strictObject({
-      path: field.path.describe('A bundle in the repository itself, as it is in the revision that is judged.'),
+      path: field.path.describe('A bundle in the repository itself, at the revision being judged.'),
       signedBy,
     }),
     z.strictObject({
       repository: z.strictObject({
         url: field.gitSource.describe('Another Git repository.'),
         commit: commitId,
-        branch: field.branch.default('main').describe('A branch that has the commit.'),
-        path: field.path.describe('The bundle in it.'),
+        branch: field.branch.default('main').describe('A branch that contains the commit.'),
+        path: field.path.describe('Path of the bundle in it.'),
       }),
       signedBy,
     }),
@@ -370,8 +380,8 @@ export const waiverSchema = z.strictObject({
   kind: z.literal('Waiver'),
   metadata,
   spec: z.strictObject({
-    rule: z.string().min(1).describe('The rule’s name, as findings give it.'),
-    environments: z.array(z.string().min(1)).min(1).default(['**']).describe('Globs over names of environments.'),
+    rule: z.string().min(1).describe('The rule’s name, as in findings.'),
+    environments: z.array(z.string().min(1)).min(1).default(['**']).describe('Globs over environment names.'),
     subjects: z
       .array(
         z
@@ -386,9 +396,9 @@ export const waiverSchema = z.strictObject({
           }),
       )
       .min(1)
-      .describe('What it is for; every field that is given must be the object’s.'),
+      .describe('Objects it applies to; every given field must match.'),
     reason: z.string().min(3),
-    ticket: z.string().min(1).describe('Where it is being worked on.'),
+    ticket: z.string().min(1).describe('Where the fix is tracked.'),
     issuedAt: time,
     until: z.iso.date().describe('The first day on which it no longer counts, in UTC.'),
   }),
@@ -396,7 +406,7 @@ export const waiverSchema = z.strictObject({
     .string()
     .max(65_536)
     .optional()
-    .describe('Made by `countersign policy waive`, over everything above and the repository.'),
+    .describe('Created by `countersign policy waive`, over everything above and the repository.'),
 });
 
 const substitute = z
@@ -405,13 +415,11 @@ const substitute = z
     z.string().max(4096),
   )
   .optional()
-  .describe(
-    'Texts for `${NAME}` in values; with it, a name that is not declared is an error, and `$${` stands for `${`.',
-  );
+  .describe('Texts for `${NAME}` in values. With it, an undeclared name is an error, and `$${` stands for `${`.');
 
 const amount = () => shapedBy('argument', /^[1-9]\d{0,4}[MG]i$/, 'a size such as `64Mi` or `1Gi`');
 
-const LEAST_MEMORY = '128Mi'; // with less, the process that renders does not start
+const LEAST_MEMORY = '128Mi'; // the rendering process does not start with less
 const LEAST_MS = 1000;
 
 const limits = z
@@ -422,27 +430,27 @@ const limits = z
       .min(1)
       .max(5_000_000)
       .default(1_000_000)
-      .describe('Numbers, texts, truth values, lists and mappings in them, once aliases are followed.'),
-    size: amount().default('32Mi').describe('Bytes of the files, or characters of the objects, whichever is more.'),
+      .describe('Scalars, lists and mappings in them, with aliases expanded.'),
+    size: amount().default('32Mi').describe('Bytes of the files, or characters of the objects, whichever is larger.'),
     memory: amount()
       .refine((text) => !(sizeInBytes(text) < sizeInBytes(LEAST_MEMORY)), `at least \`${LEAST_MEMORY}\``)
       .default('384Mi')
-      .describe('Memory of the process that renders; it is ended beyond it. At least `128Mi`.'),
+      .describe('Memory of the rendering process, which is ended above it. At least `128Mi`.'),
     time: duration
       .refine((text) => (parseDuration(text) ?? LEAST_MS) >= LEAST_MS, 'at least `1s`')
       .default('120s')
-      .describe('Time for rendering; it is ended after it. At least `1s`.'),
+      .describe('Time for rendering, which is ended after it. At least `1s`.'),
   })
   .prefault({})
-  .describe('The most that may be rendered, all files together. What comes to more is denied.');
+  .describe('Limits on rendering, all files together. Anything larger is denied.');
 
-/** What `spec.render.limits` is where an environment says nothing. */
+/** Default of `spec.render.limits`. */
 export const DEFAULT_LIMITS = limits.parse(undefined);
 
 const MODES = ['enforce', 'warn', 'audit', 'off'] as const;
 const identity = z.string().regex(/^(user|group):.+$/, '`user:NAME` or `group:NAME`');
 
-// The controllers of kube-controller-manager that write into namespaces, under the names it gives them with
+// Controllers of kube-controller-manager that write into namespaces, by their account names with
 // --use-service-account-credentials (kubernetes/kubernetes, cmd/kube-controller-manager/names).
 const CONTROLLERS = [
   'attachdetach-controller',
@@ -492,25 +500,26 @@ export const environmentSchema = z.strictObject({
       url: field.gitSource.describe(
         '`https://…`, `http://…`, `ssh://USER@HOST/…`, `USER@HOST:…` or the path of a local repository.',
       ),
-      branch: field.branch.default('main').describe('The branch that is followed.'),
-      path: field.path.default('.').describe('The directory whose manifests this environment runs.'),
-      interval: duration.default('30s').describe('How often to look.'),
+      branch: field.branch.default('main').describe('The branch to follow.'),
+      path: field.path.default('.').describe('The directory with this environment’s manifests.'),
+      interval: duration.default('30s').describe('How often to check the branch.'),
       baseline: commitId
         .optional()
         .describe(
-          'The seal: commits up to this one are taken as they are, and that is recorded; without it, the whole history is judged.',
+          'The seal: commits up to this one are accepted as they are, ' +
+            'and that is recorded. Without it, the whole history is judged.',
         ),
       staleAfter: duration
         .optional()
-        .describe('Say so when the branch has not moved for this long: a mirror may be holding commits back.'),
+        .describe('Report when the branch has not moved for this long: a mirror may be holding commits back.'),
       credentials: z
         .strictObject({
-          username: login.optional().describe('For HTTP; forges take any name with a token.'),
+          username: login.optional().describe('For HTTP; forges accept any name with a token.'),
           passwordFile: field.file
             .optional()
             .describe('A file with a password or token for HTTP, relative to this document.'),
           sshKeyFile: field.sshFile.optional().describe('A private key for SSH.'),
-          knownHostsFile: field.sshFile.optional().describe('The host keys that are believed; needed for SSH.'),
+          knownHostsFile: field.sshFile.optional().describe('The trusted host keys; required for SSH.'),
           caFile: field.file.optional().describe('Certificates (PEM) of the authority of an HTTPS server.'),
           githubApp: z
             .strictObject({
@@ -529,21 +538,20 @@ export const environmentSchema = z.strictObject({
           error: 'either `passwordFile` or `githubApp`',
         })
         .optional()
-        .describe('How to get in; files are read at each fetch, so they can be renewed.'),
+        .describe('Credentials; files are read at each fetch, so they can be rotated.'),
       receiver: z
         .strictObject({
           from: z
             .enum(['github', 'gitlab', 'gitea', 'bitbucket', 'generic'])
             .describe(
-              'Whose calls: how they prove themselves. `generic`: HMAC-SHA-256 of `TIME.BODY`, and a header with the time.',
+              'How calls are authenticated. `generic`: HMAC-SHA-256 of `TIME.BODY`, and a header with the time.',
             ),
-          secretFile: field.file.describe(
-            'A file with the secret that was given to the forge, relative to this document.',
-          ),
+          secretFile: field.file.describe('A file with the secret shared with the forge, relative to this document.'),
         })
         .optional()
         .describe(
-          'Look at once when the forge calls `/receive/ENVIRONMENT`; what the call says is not believed, it only makes us look.',
+          'Check at once when the forge calls `/receive/ENVIRONMENT`. ' +
+            'The payload is not trusted; a call only triggers a fetch.',
         ),
     }),
     target: z
@@ -551,14 +559,15 @@ export const environmentSchema = z.strictObject({
         kubeconfig: field.file
           .optional()
           .describe(
-            'A kubeconfig file with static credentials, and their files beside it; default: `--kubeconfig`, `KUBECONFIG`, or the pod’s own account.',
+            'A kubeconfig file with static credentials, and their files beside it; ' +
+              'default: `--kubeconfig`, `KUBECONFIG`, or the pod’s own account.',
           ),
-        context: shapedBy('argument', /^(?!-)[^\p{Cc}\p{Cf}\p{Zl}\p{Zp}]{1,253}$/u, 'the name of a context')
+        context: shapedBy('argument', /^(?!-)[^\p{Cc}\p{Cf}\p{Zl}\p{Zp}]{1,253}$/u, 'a context name')
           .optional()
           .describe('The context in it; default: its current one.'),
         serviceAccount: shapedBy('argument', /^[a-z0-9][a-z0-9-]{0,62}\/[a-z0-9][a-z0-9.-]{0,252}$/, '`namespace/name`')
           .optional()
-          .describe('The ServiceAccount to act as (`namespace/name`): its rights are all that this environment has.'),
+          .describe('The ServiceAccount to impersonate (`namespace/name`); its rights limit this environment.'),
         namespaces: z.array(name).min(1).describe('The governed namespaces; objects anywhere else are refused.'),
         clusterScoped: z
           .array(z.string().min(1))
@@ -571,42 +580,47 @@ export const environmentSchema = z.strictObject({
         'with',
         [
           z.strictObject({
-            with: z.literal('plain').describe('The YAML and JSON files as they are.'),
+            with: z.literal('plain').describe('Plain YAML and JSON files.'),
             substitute,
             limits,
           }),
           z.strictObject({
-            with: z.literal('kustomize').describe('What `kustomize build` makes of the directory.'),
+            with: z.literal('kustomize').describe('The output of `kustomize build` for the directory.'),
             substitute,
             limits,
           }),
           z.strictObject({
-            with: z.literal('helm').describe('What `helm template` makes of a chart of the repository.'),
+            with: z.literal('helm').describe('The output of `helm template` for a chart in the repository.'),
             chart: field.pathNear
               .default('.')
               .describe(
-                'The chart’s directory, relative to `spec.source.path`; or a `.yaml` file there that pins a chart of a registry: `url`, `digest`.',
+                'The chart’s directory, relative to `spec.source.path`; ' +
+                  'or a `.yaml` file there that pins a chart in a registry: `url`, `digest`.',
               ),
             registries: z
               .array(
                 z.strictObject({
-                  host: field.host.describe('`registry.example.com`, with its port where it has one.'),
+                  host: field.host.describe('`registry.example.com`, with its port if it has one.'),
                   leadsTo,
                   credentialsFile: field.file.optional().describe('A file with `user:password`.'),
                   caFile: field.file.optional().describe('Certificates (PEM) of its authority.'),
                 }),
               )
               .default([])
-              .describe('Where charts that are pinned may be taken from.'),
+              .describe('Registries from which pinned charts may be fetched.'),
             values: z
               .array(field.pathNear)
               .default([])
               .describe('Files with values, relative to `spec.source.path`; later ones win.'),
-            release: name.optional().describe('The release’s name; default: the environment’s.'),
-            namespace: name.optional().describe('For objects that name none; default: the first governed namespace.'),
+            release: name.optional().describe('The release name; default: the environment’s name.'),
+            namespace: name
+              .optional()
+              .describe('For objects without a namespace; default: the first governed namespace.'),
             kubeVersion: shapedBy('argument', /^v?1\.\d{1,4}(\.\d{1,4})?$/, 'a version such as `1.34`')
               .default('1.34')
-              .describe('What the chart is told of the cluster; a verdict must not depend on where it is reached.'),
+              .describe(
+                'Kubernetes version reported to the chart; a verdict must not depend on the cluster that is reachable.',
+              ),
             apiVersions: z
               .array(
                 shapedBy(
@@ -616,7 +630,7 @@ export const environmentSchema = z.strictObject({
                 ),
               )
               .default([])
-              .describe('More versions and kinds that the chart may ask for.'),
+              .describe('More versions and kinds that the chart may query.'),
             substitute,
             limits,
           }),
@@ -627,12 +641,12 @@ export const environmentSchema = z.strictObject({
       .describe('How files become objects.'),
     decryption: z
       .strictObject({
-        ageKeyFile: field.file.optional().describe('A file with age identities (`AGE-SECRET-KEY-1…`), one a line.'),
+        ageKeyFile: field.file.optional().describe('A file with age identities (`AGE-SECRET-KEY-1…`), one per line.'),
         openpgpKeyFile: field.file.optional().describe('A file with armored OpenPGP private keys without passphrase.'),
       })
       .refine((d) => d.ageKeyFile !== undefined || d.openpgpKeyFile !== undefined, '`ageKeyFile` or `openpgpKeyFile`')
       .optional()
-      .describe('Keys for Secrets that SOPS encrypted; files are read when they are needed, so they can be renewed.'),
+      .describe('Keys for Secrets encrypted by SOPS; files are read when needed, so they can be rotated.'),
     dependsOn: z
       .array(name)
       .default([])
@@ -640,17 +654,18 @@ export const environmentSchema = z.strictObject({
     promotion: z
       .strictObject({
         from: name.describe('The environment that must have had the commit first.'),
-        healthyFor: duration.default('0s').describe('For how long it must have been healthy there.'),
+        healthyFor: duration.default('0s').describe('How long it must have been healthy there.'),
       })
       .optional()
-      .describe('Take only commits that another environment runs, or ran, in health.'),
+      .describe('Accept only commits that another environment runs, or ran, in a healthy state.'),
     apply: z
       .strictObject({
         conflicts: z
           .enum(['refuse', 'takeOver'])
           .default('refuse')
           .describe(
-            'What to do when another field manager, or another tool, has an object or field that Git wants: say whose, or take it.',
+            'If another field manager or tool owns an object or field that Git wants: ' +
+              'refuse and name the owner, or take ownership.',
           ),
       })
       .prefault({}),
@@ -662,7 +677,7 @@ export const environmentSchema = z.strictObject({
           .describe('Whether a change counts as applied only once its objects are healthy.'),
         timeout: duration
           .default('5m')
-          .describe('How long they may take; after that the last good revision is restored.'),
+          .describe('How long that may take; after that the last good revision is restored.'),
         expressions: z
           .array(
             z.strictObject({
@@ -674,18 +689,18 @@ export const environmentSchema = z.strictObject({
                 .min(1)
                 .max(4096)
                 .optional()
-                .describe('CEL over `object`: will not become healthy any more when true.'),
+                .describe('CEL over `object`: true if it can no longer become healthy.'),
             }),
           )
           .max(100)
           .default([])
-          .describe('For kinds that neither Kubernetes itself nor a `Ready` condition tells about.'),
+          .describe('For kinds whose health neither Kubernetes itself nor a `Ready` condition shows.'),
       })
       .prefault({})
       .describe('When a change is done.'),
     drift: z
       .strictObject({
-        mode: z.enum(['revert', 'report']).default('revert').describe('Put it right, or only say so.'),
+        mode: z.enum(['revert', 'report']).default('revert').describe('Revert it, or only report it.'),
         ignore: z
           .array(
             z.strictObject({
@@ -695,7 +710,8 @@ export const environmentSchema = z.strictObject({
                 .array(z.string().regex(/^(\/[^/]+)+$/, 'a JSON pointer such as `/spec/replicas`'))
                 .min(1)
                 .describe(
-                  'JSON pointers (RFC 6901) of fields that others may set, for example `/spec/replicas` under an autoscaler.',
+                  'JSON pointers (RFC 6901) of fields that others may set, ' +
+                    'for example `/spec/replicas` under an autoscaler.',
                 ),
             }),
           )
@@ -703,22 +719,22 @@ export const environmentSchema = z.strictObject({
           .default([]),
       })
       .prefault({})
-      .describe('What to do about objects that are not as Git has them.'),
+      .describe('Handling of objects that differ from Git.'),
     windows: z
       .array(
         z.strictObject({
           name,
           kind: z
             .enum(['freeze', 'maintenance'])
-            .describe('`freeze`: no change while it is open. `maintenance`: changes only while one is open.'),
+            .describe('`freeze`: no changes while it is open. `maintenance`: changes only while one is open.'),
           schedule: cron.describe('When it opens: five fields as in cron.'),
-          duration: duration.describe('For how long it stays open.'),
+          duration: duration.describe('How long it stays open.'),
           timeZone: timeZone.default('UTC').describe('An IANA time zone, for example `Europe/Berlin`.'),
         }),
       )
       .max(50)
       .default([])
-      .describe('When changes may be applied. Drift is put right at all times.'),
+      .describe('When changes may be applied. Drift is always reverted.'),
     windowOverride: z
       .array(name)
       .default([])
@@ -727,7 +743,8 @@ export const environmentSchema = z.strictObject({
     trustPath: field.path
       .optional()
       .describe(
-        'A file in the repository with the TrustPolicy; `trust` then only begins it, and its `roots` approve each change.',
+        'A file in the repository with the TrustPolicy; ' +
+          'then `trust` is only its first version, and its `roots` approve each change.',
       ),
     policies: z
       .strictObject({
@@ -735,7 +752,7 @@ export const environmentSchema = z.strictObject({
           .array(bundleSource)
           .min(1)
           .default([{ library: 'shipped' }])
-          .describe('Where the rules come from; every bundle is asked.'),
+          .describe('Sources of the rules; every bundle is evaluated.'),
         parameters: z
           .record(z.string(), z.unknown())
           .default({})
@@ -746,11 +763,12 @@ export const environmentSchema = z.strictObject({
         images: field.path
           .default('countersign/images')
           .describe(
-            'The directory of the repository with Sigstore bundles about images; who may sign them, the TrustPolicy says.',
+            'The directory of the repository with Sigstore bundles about images; ' +
+              'the TrustPolicy says who may sign them.',
           ),
         deadline: duration
           .default('2s')
-          .describe('How long the rules may take for one object; what takes longer is denied.'),
+          .describe('How long the rules may take for one object; anything slower is denied.'),
       })
       .prefault({}),
     admission: z
@@ -758,9 +776,7 @@ export const environmentSchema = z.strictObject({
         mode: z
           .enum(MODES)
           .default('enforce')
-          .describe(
-            '`enforce`: refuse. `warn`: let through and say so. `audit`: let through, only recorded. `off`: nothing is asked.',
-          ),
+          .describe('`enforce`: refuse. `warn`: allow with a warning. `audit`: allow and record. `off`: do not check.'),
         controllers: z
           .array(identity)
           .default([
@@ -775,28 +791,28 @@ export const environmentSchema = z.strictObject({
           .array(identity)
           .default([])
           .describe(
-            'Identities that may write only what belongs, by controller references, to an object that Git has.',
+            'Identities that may only write objects which belong, by controller references, to an object in Git.',
           ),
         connect: z
           .enum(['refuse', 'record'])
           .default('refuse')
           .describe(
-            '`exec`, `attach`, `port-forward` and `proxy`: refuse them without break-glass, or let them through on record.',
+            '`exec`, `attach`, `port-forward` and `proxy`: refuse them without break-glass, or allow and record them.',
           ),
         policy: z
           .strictObject({
             mode: z
               .enum(MODES)
               .optional()
-              .describe('What becomes of a request that the rules deny where they alone decide; default: as `mode`.'),
+              .describe('Handling of requests that the rules deny where only rules decide; default: same as `mode`.'),
             namespaces: z
-              .array(z.string().regex(/^[a-z0-9*-]{1,63}$/, 'a name of a namespace, `*` for any part of it'))
+              .array(z.string().regex(/^[a-z0-9*-]{1,63}$/, 'a namespace name, `*` for any part of it'))
               .default([])
-              .describe('Other namespaces in which everybody’s writes are held against this environment’s rules.'),
+              .describe('Other namespaces in which all writes are checked against this environment’s rules.'),
             failurePolicy: z
               .enum(['Ignore', 'Fail'])
               .default('Ignore')
-              .describe('What the API server does there while the gate does not answer.'),
+              .describe('What the API server does there if the gate does not answer.'),
           })
           .prefault({})
           .describe('The rules at admission: same bundles, waivers and verdicts as for a change.'),
@@ -806,10 +822,10 @@ export const environmentSchema = z.strictObject({
               .array(z.string().min(1))
               .default([])
               .describe('Kubernetes groups whose members may use break-glass.'),
-            holdFor: duration.default('1h').describe('The longest time it stands.'),
+            holdFor: duration.default('1h').describe('The longest duration.'),
           })
           .prefault({})
-          .describe('Who may act outside the gate, and how long what they did is left alone.'),
+          .describe('Who may act outside the gate, and how long their changes are left alone.'),
       })
       .prefault({}),
   }),
@@ -820,14 +836,14 @@ const fileWithAddress = z.strictObject({
 });
 
 const signedWebhook = {
-  url: field.addressWithQuery.describe('Where it goes. Only its host appears in messages.'),
+  url: field.addressWithQuery.describe('The destination. Only its host appears in messages.'),
   secretFile: field.file.describe('Signs `TIME.BODY` with HMAC-SHA-256, in `X-Countersign-Signature`.'),
 };
 const email = {
   smtp: field.mailServer.describe(
     'The mail server, as `smtp://HOST:PORT` or `smtps://HOST:PORT` and nothing more. Without a port: 587 or 465.',
   ),
-  username: login.optional().describe('With it, the password goes out over TLS only (or to this machine).'),
+  username: login.optional().describe('With it, the password is only sent over TLS (or to this machine).'),
   passwordFile: field.file.optional(),
   from: field.mailbox.describe('One plain address.'),
   to: z.array(field.mailbox).min(1).max(100).describe('Plain addresses.'),
@@ -836,7 +852,7 @@ const hasWholeLogin = (e: { readonly username?: string | undefined; readonly pas
   (e.username === undefined) === (e.passwordFile === undefined);
 const WHOLE_LOGIN = { error: 'both `username` and `passwordFile`, or neither' };
 
-/** What notifiers can hear of. */
+/** Events that notifiers can receive. */
 export const HAPPENINGS = [
   'applying',
   'applied',
@@ -861,7 +877,7 @@ export const notifierSchema = z.strictObject({
   kind: z.literal('Notifier'),
   metadata,
   spec: z.strictObject({
-    environments: z.array(z.string().min(1)).min(1).default(['**']).describe('Globs over names of environments.'),
+    environments: z.array(z.string().min(1)).min(1).default(['**']).describe('Globs over environment names.'),
     events: z
       .array(z.enum(HAPPENINGS))
       .min(1)
@@ -878,25 +894,28 @@ export const notifierSchema = z.strictObject({
         'break-glass',
         'trouble',
       ])
-      .describe('What is told.'),
+      .describe('Events to send.'),
     template: z
       .string()
       .min(1)
       .max(2000)
       .optional()
       .describe(
-        'The sentence: `{environment}`, `{event}`, `{revision}`, `{short}`, `{message}` and `{at}` stand for what happened.',
+        'Template of the sentence: `{environment}`, `{event}`, ' +
+          '`{revision}`, `{short}`, `{message}` and `{at}` are replaced.',
       ),
-    repeatAfter: duration.default('1h').describe('The same thing is told again only after this time.'),
+    repeatAfter: duration.default('1h').describe('The same event is sent again only after this time.'),
     to: z.union(
       [
         z.strictObject({ slack: fileWithAddress.describe('An incoming webhook of Slack.') }),
-        z.strictObject({ teams: fileWithAddress.describe('A workflow of Microsoft Teams that takes a card.') }),
+        z.strictObject({ teams: fileWithAddress.describe('A workflow of Microsoft Teams that accepts a card.') }),
         z.strictObject({
           webhook: z.strictObject(signedWebhook).describe('JSON to any address.'),
         }),
         z.strictObject({
-          alertmanager: z.strictObject({ url: field.address }).describe('Alerts that end when all is well again.'),
+          alertmanager: z
+            .strictObject({ url: field.address })
+            .describe('Alerts that are resolved when the environment is healthy again.'),
         }),
         z.strictObject({
           email: z.strictObject(email).refine(hasWholeLogin, WHOLE_LOGIN),
@@ -906,7 +925,8 @@ export const notifierSchema = z.strictObject({
             .strictObject({
               forge: z.enum(['github', 'gitlab', 'gitea']),
               apiUrl: field.address.describe(
-                'For example `https://api.github.com`, `https://gitlab.example.com/api/v4`, `https://gitea.example.com/api/v1`.',
+                'For example `https://api.github.com`, ' +
+                  '`https://gitlab.example.com/api/v4`, `https://gitea.example.com/api/v1`.',
               ),
               repository: field.project,
               tokenFile: field.file,
@@ -924,7 +944,7 @@ export const notifierSchema = z.strictObject({
               branch: field.branch.default('main').describe('The branch that GitLab shows with it.'),
               tokenFile: field.file,
             })
-            .describe('A deployment of the commit to the environment, with what became of it. Gitea knows none.'),
+            .describe('A deployment of the commit to the environment, with its outcome. Not available in Gitea.'),
         }),
       ],
       { error: 'one of `slack`, `teams`, `webhook`, `alertmanager`, `email`, `commitStatus` and `deployment`' },
@@ -932,7 +952,7 @@ export const notifierSchema = z.strictObject({
   }),
 });
 
-const delivery = { name: name.describe('What the ledger calls this place: addresses do not go there.') };
+const delivery = { name: name.describe('The destination’s name on the ledger, which contains no addresses.') };
 
 export const reportScheduleSchema = z.strictObject({
   apiVersion: z.literal(API_VERSION),
@@ -940,44 +960,37 @@ export const reportScheduleSchema = z.strictObject({
   metadata,
   spec: z.strictObject({
     schedule: cron.describe(
-      'When reports are made, in UTC: five fields as in cron. A period is reported at the first of these times after its end and `grace`.',
+      'When reports are made, in UTC: five fields as in cron. A period ' +
+        'is reported at the first of these times after its end and `grace`.',
     ),
     period: z
       .enum(['day', 'week', 'month', 'quarter', 'year'])
       .default('month')
-      .describe('What each report is about; in UTC, weeks begin on Monday.'),
-    grace: duration.default('24h').describe('How long late events of a period are waited for.'),
+      .describe('The period of each report; in UTC, weeks begin on Monday.'),
+    grace: duration.default('24h').describe('How long to wait for late events of a period.'),
     since: time
       .optional()
-      .describe('The first report is of the period with this time; without it, of the newest whole period there is.'),
-    environments: z
-      .array(name)
-      .default([])
-      .describe('Environments that the reports are about; all of them where none is named.'),
+      .describe('The first report covers the period that contains this time; without it, the newest complete period.'),
+    environments: z.array(name).default([]).describe('Environments to report on; default: all.'),
     frameworks: z
       .array(z.union([name, z.strictObject({ file: field.file })]))
       .min(1)
       .default(['soc2'])
-      .describe('Names of frameworks that come along, or files with others.'),
+      .describe('Names of shipped frameworks, or files with others.'),
     entity: z
       .string()
       .min(1)
       .max(200)
       .optional()
-      .describe('Whose report it is; the ledger’s name where nothing is said.'),
-    classification: z.string().min(1).max(100).default('confidential').describe('Stands on every page.'),
+      .describe('The organisation in the report; default: the ledger’s name.'),
+    classification: z.string().min(1).max(100).default('confidential').describe('Printed on every page.'),
     failureHours: z
       .int()
       .min(1)
       .max(100_000)
       .default(24)
-      .describe('A change that is undone within so many hours counts as failed.'),
-    reviewHours: z
-      .int()
-      .min(1)
-      .max(100_000)
-      .default(72)
-      .describe('Within how many hours break-glass is to be reviewed.'),
+      .describe('A change that is undone within this many hours counts as failed.'),
+    reviewHours: z.int().min(1).max(100_000).default(72).describe('Hours within which break-glass must be reviewed.'),
     deliver: z
       .array(
         z.union(
@@ -986,7 +999,7 @@ export const reportScheduleSchema = z.strictObject({
               ...delivery,
               directory: z
                 .strictObject({ path: field.file })
-                .describe('A directory of this machine. Not in documents that are objects in a cluster.'),
+                .describe('A directory on this machine. Not in documents that are objects in a cluster.'),
             }),
             z.strictObject({
               ...delivery,
@@ -1001,7 +1014,7 @@ export const reportScheduleSchema = z.strictObject({
                   bucket: shapedBy(
                     'address',
                     /^(?!.*\.[.-])(?!.*-\.)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$/,
-                    'the name of a bucket',
+                    'a bucket name',
                   ),
                   prefix: shapedBy(
                     'address',
@@ -1016,7 +1029,7 @@ export const reportScheduleSchema = z.strictObject({
             z.strictObject({
               ...delivery,
               email: z
-                .strictObject({ ...email, attach: z.boolean().default(true).describe('Whether the PDF goes along.') })
+                .strictObject({ ...email, attach: z.boolean().default(true).describe('Whether to attach the PDF.') })
                 .refine(hasWholeLogin, WHOLE_LOGIN)
                 .describe('A mail with the summary.'),
             }),
@@ -1027,9 +1040,10 @@ export const reportScheduleSchema = z.strictObject({
             z.strictObject({
               ...delivery,
               cluster: z
-                .strictObject({ namespace: name.describe('Where the Report is.') })
+                .strictObject({ namespace: name.describe('Namespace of the Report.') })
                 .describe(
-                  'A summary as a `Report` of openreports.io in the first environment’s cluster: controls, and whether the population is whole.',
+                  'A summary as a `Report` of openreports.io in the first environment’s cluster: ' +
+                    'controls, and completeness of the population.',
                 ),
             }),
           ],
@@ -1038,11 +1052,11 @@ export const reportScheduleSchema = z.strictObject({
       )
       .max(20)
       .default([])
-      .describe('Where reports go beside the service’s own data directory.'),
+      .describe('Where reports go besides the service’s own data directory.'),
   }),
 });
 
-/** How to get into a Git remote, as the Environment says it. */
+/** Credentials for a Git remote, as in the Environment. */
 export type SourceCredentials = NonNullable<Environment['spec']['source']['credentials']>;
 export type Environment = z.infer<typeof environmentSchema>;
 export type AdmissionMode = (typeof MODES)[number];
@@ -1057,17 +1071,17 @@ export type ReportSchedule = z.infer<typeof reportScheduleSchema>;
 export type ReportDelivery = ReportSchedule['spec']['deliver'][number];
 export type Document = Environment | TrustPolicy | Notifier | ReportSchedule;
 
-/** What becomes of a request that an environment's rules deny where they alone decide. */
+/** Returns how to handle requests that an environment's rules deny where only rules decide. */
 export function rulesMode({ spec }: Environment): AdmissionMode {
   return spec.admission.policy.mode ?? spec.admission.mode;
 }
 
-/** Bytes of a size in the schema such as `64Mi` or `1Gi`. */
+/** Converts a schema size such as `64Mi` or `1Gi` to bytes. */
 export function sizeInBytes(size: string): number {
   return Number.parseInt(size, 10) * (size.endsWith('Gi') ? 1024 : 1) * 1024 * 1024;
 }
 
-/** Milliseconds of a schema duration such as `30s`. */
+/** Converts a schema duration such as `30s` to milliseconds. */
 export function durationMs(text: string): number {
   const unit = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };
   const match = /^(\d+)(ms|s|m|h|d)$/.exec(text);
@@ -1075,12 +1089,12 @@ export function durationMs(text: string): number {
   return Number(match[1]) * unit[match[2] as keyof typeof unit];
 }
 
-/** Milliseconds of a duration that came from outside, or undefined when it is none. */
+/** Converts a duration from outside to milliseconds, or returns undefined if it is invalid. */
 export function parseDuration(text: string): number | undefined {
   return /^\d{1,9}(ms|s|m|h|d)$/.test(text) ? durationMs(text) : undefined;
 }
 
-// Buckets are below it: what else stood there would be read as one.
+// Buckets are below the endpoint: any path in it would be taken for a bucket.
 function isBare(endpoint: string): boolean {
   return /^https?:\/\/[^/]+\/?$/.test(endpoint);
 }

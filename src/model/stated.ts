@@ -1,7 +1,7 @@
 import { digestOf } from './digest.ts';
 import type { Environment, TrustPolicy } from './schema.ts';
 
-/** What an environment's document says about who governs what, for records. No address has a password in it. */
+/** Record of an environment's document: who governs what. Addresses contain no passwords. */
 export type StatedEnvironment = {
   readonly name: string;
   readonly repository: string;
@@ -18,22 +18,22 @@ export type StatedEnvironment = {
   readonly controllers: readonly string[];
   readonly operators: readonly string[];
 };
-/** A field of an environment that is otherwise than it was; empty where it, or the environment, was not there. */
+/** A field of an environment that changed; empty if it, or the environment, did not exist. */
 export type StatedChange = {
   readonly environment: string;
   readonly what: string;
   readonly before: string;
   readonly after: string;
 };
-/** The evidence of `config.stated`; no `trustPolicies` in what was recorded by versions that did not state them. */
+/** The evidence of `config.stated`; older versions did not record `trustPolicies`. */
 export type StatedConfiguration = {
   readonly environments: readonly StatedEnvironment[];
   readonly changes: readonly StatedChange[];
-  /** The TrustPolicies that environments name, whole, in the order of their names. */
+  /** The complete TrustPolicies that environments name, sorted by name. */
   readonly trustPolicies?: readonly TrustPolicy[];
 };
 
-/** States an environment with the TrustPolicy it names; `shown` leaves out what is secret in an address. */
+/** Describes an environment with its TrustPolicy; `shown` removes secrets from an address. */
 export function stated(
   { metadata, spec }: Environment,
   policy: TrustPolicy,
@@ -57,7 +57,7 @@ export function stated(
   };
 }
 
-/** What is otherwise, field by field, in the order of names. */
+/** Returns the changes, field by field, sorted by name. */
 export function statedChanges(
   before: readonly StatedEnvironment[],
   after: readonly StatedEnvironment[],

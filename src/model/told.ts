@@ -2,8 +2,7 @@ import type { ObjectRef } from './kubernetes.ts';
 import type { HAPPENINGS } from './schema.ts';
 
 /**
- * Something that happened in an environment, in words for people: for metrics, notifications and Events, never the
- * record.
+ * An event in an environment, described for people: for metrics, notifications and Kubernetes Events, never the record.
  */
 export type Told = {
   readonly environment: string;
@@ -12,6 +11,6 @@ export type Told = {
   readonly message: string;
   /** ISO 8601. */
   readonly at: string;
-  /** What it happened to, where that is known. */
+  /** The objects concerned, if known. */
   readonly objects?: readonly ObjectRef[];
 };

@@ -1,8 +1,8 @@
-/** What is known of a step, for whoever looks at traces: never names of people, never values of Secrets. */
+/** Attributes of a traced step: never names of people, never values of Secrets. */
 export type TraceAttributes = Readonly<Record<string, string | number | boolean>>;
 
 /**
- * Runs a step as a part of the one it is called in, and tells how long it took and how it ended. `note` adds what is
+ * Runs a step as a child of the current one and traces its duration and outcome. `note` adds attributes that become
  * known later.
  */
 export type Trace = <T>(
@@ -11,5 +11,5 @@ export type Trace = <T>(
   step: (note: (more: TraceAttributes) => void) => Promise<T>,
 ) => Promise<T>;
 
-/** Runs a step, and tells nobody. */
+/** Runs a step without tracing it. */
 export const untraced: Trace = (_name, _attributes, step) => step(() => {});

@@ -1,6 +1,6 @@
 import { constants, setPriority } from 'node:os';
 
-const SLICE_MS = 1; // of the event loop, at a time
+const SLICE_MS = 1; // event loop time per slice
 const PAUSE_MS = 3; // for requests that wait for an answer
 const HOPS = 4; // microtasks until the work that was let go has done its part
 
@@ -64,8 +64,8 @@ export class Turns {
 }
 
 /**
- * Has everything else on the machine go before this thread, and before what it starts from here on; for work that can
- * wait. On Linux, priorities are of threads (setpriority(2)); elsewhere they would be of the whole process, and nothing
+ * Lowers the priority of this thread, and of processes it starts later, below everything else on the machine; for work
+ * that can wait. On Linux, priorities are per thread (setpriority(2)). Elsewhere they are per process, so nothing
  * changes.
  */
 export function giveWay(): void {

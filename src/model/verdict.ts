@@ -13,13 +13,13 @@ export type Violation = {
   readonly commit?: string;
   readonly object?: ObjectRef;
   readonly source?: SourceLine;
-  /** The Rego rule that spoke, where it was one. */
+  /** The Rego rule it comes from, if any. */
   readonly rule?: string;
   readonly severity?: string;
-  /** The rule's title and the controls it serves, from its METADATA. */
+  /** The rule's title and controls, from its METADATA. */
   readonly title?: string;
   readonly controls?: readonly string[];
-  /** The waiver that lets it pass, where one does. */
+  /** The waiver that covers it, if any. */
   readonly waived?: {
     readonly waiver: string;
     readonly approver: string;
@@ -29,7 +29,7 @@ export type Violation = {
   };
 };
 
-/** How one commit of a change was judged. `signer` is there only when its signature proved one. */
+/** Verdict on one commit of a change. `signer` is set only if its signature proved one. */
 export type CommitVerdict = AboutCommit &
   (
     | { readonly outcome: 'verified'; readonly code: 'verified' | 'merged' }
@@ -41,7 +41,7 @@ type AboutCommit = {
   readonly subject: string;
   readonly author: string;
   readonly committer: string;
-  /** Seconds since 1970, as the committer claims. */
+  /** Seconds since 1970, as claimed by the committer. */
   readonly committedAt: number;
   readonly reason: string;
   readonly hint?: string;
@@ -50,7 +50,7 @@ type AboutCommit = {
   readonly subkey?: string;
   readonly algorithm?: string;
   readonly signer?: Signer;
-  /** Seconds since 1970, as an OpenPGP signature claims. */
+  /** Seconds since 1970, as claimed by an OpenPGP signature. */
   readonly signedAt?: number;
   readonly hardware?: { readonly touched: boolean; readonly verified: boolean };
   readonly certificate?: {
@@ -59,33 +59,33 @@ type AboutCommit = {
     readonly keyId: string;
     readonly serial: string;
   };
-  /** When it was first seen, ISO 8601, and whose clock that was. */
+  /** When it was first seen, ISO 8601, and the source of that time. */
   readonly seen: string;
   readonly basis: Moment['basis'];
-  /** SHA-256 of what is signed. */
+  /** SHA-256 of the signed bytes. */
   readonly payload: string;
-  /** Which commit of the line of first parents brought it in, from 1 on; only where there are several. */
+  /** Which commit of the first-parent line brought it in, from 1 on; only if there are several. */
   readonly step?: number;
-  /** Paths at which a merge holds what neither parent has and an automatic merge does not make. */
+  /** Paths at which a merge has content that neither parent has and an automatic merge does not produce. */
   readonly mergeAdds?: readonly string[];
-  /** Signed tags that a merge carries. */
+  /** Signed tags in a merge. */
   readonly tags?: readonly { readonly name: string; readonly signer?: string; readonly code: CommitCode }[];
 };
 
-/** What a verdict was reached with: the same inputs always give the same verdict. */
+/** Inputs of a verdict: the same inputs always give the same verdict. */
 export type Consulted = {
   readonly trustDigest: string;
   readonly bundleDigest: string;
   /**
    * `ledger`: commits are judged at the time the ledger first named them; `now`: there is no ledger here, and the
-   * cluster's may decide otherwise.
+   * cluster's may decide differently.
    */
   readonly time: 'ledger' | 'now';
-  /** The moment the rules were told, so that they can be asked again as of then. */
+  /** The time given to the rules, so that the evaluation can be repeated. */
   readonly at?: string;
   /**
-   * What of the repository the objects were made of, and how: `spec.source.path` and `spec.render` of the environment
-   * as it was.
+   * The repository path the objects were rendered from, and how: `spec.source.path` and `spec.render` of the
+   * environment at the time.
    */
   readonly rendered?: Rendered;
 };
@@ -93,11 +93,10 @@ export type Consulted = {
 /** Which directory of a repository is rendered, and how. */
 export type Rendered = { readonly path: string; readonly render: HowRendered<Environment['spec']['render']> };
 
-// Where bytes may come from, with which credentials, and how much there may be of them changes nothing that is made of
-// them.
+// Allowed sources, credentials and limits do not affect the result.
 type HowRendered<T> = T extends unknown ? Omit<T, 'registries' | 'limits'> : never;
 
-/** The decision on a change: outcome, every reason, and what was consulted. */
+/** The decision on a change: outcome, every reason, and the inputs. */
 export type Verdict = {
   readonly outcome: 'allowed' | 'denied';
   readonly environment: string;
@@ -105,21 +104,20 @@ export type Verdict = {
   readonly to: string;
   readonly tree: string;
   /**
-   * SHA-256 over path, mode and SHA-256 of every file of the environment's directory: Git's own SHA-1 names can be made
-   * to collide.
+   * SHA-256 over path, mode and SHA-256 of every file in the environment's directory: Git's own SHA-1 ids can collide.
    */
   readonly content?: string;
-  /** The branch goes back to an earlier commit, by approvals that say so. */
+  /** The branch goes back to an earlier commit, through approvals that say so. */
   readonly rollback?: true;
-  /** What the signed commits of the change say of things that cannot be undone (`Countersign-Allow`). */
+  /** Irreversible actions that the signed commits of the change declare intended (`Countersign-Allow`). */
   readonly allows?: readonly string[];
-  /** Digest of the TrustPolicy in the repository after this change, where it is kept there and differs. */
+  /** Digest of the TrustPolicy in the repository after this change, if it is kept there and differs. */
   readonly trustAfter?: string;
   readonly commits: readonly CommitVerdict[];
   readonly approvals: readonly Approval[];
   readonly violations: readonly Violation[];
   readonly warnings: readonly Violation[];
-  /** What would be violations, and is let pass by waivers. */
+  /** Violations covered by waivers. */
   readonly waived?: readonly Violation[];
   readonly objects: number;
   readonly consulted: Consulted;

@@ -1,6 +1,6 @@
 /**
- * What a promise gives within `ms` milliseconds, or what `late` gives (or throws) after them. Rejects as the promise
- * does.
+ * Returns the promise's result within `ms` milliseconds, otherwise the result of `late` (which may throw). Rejects if
+ * the promise does.
  */
 export async function within<T, L>(ms: number, promise: Promise<T>, late: () => L): Promise<T | L> {
   let timer: NodeJS.Timeout | undefined;
@@ -20,7 +20,7 @@ export async function within<T, L>(ms: number, promise: Promise<T>, late: () => 
   }
 }
 
-/** For `within`: that it took too long is an error. */
+/** Callback for `within` that treats a timeout as an error. */
 export function tooLate(): never {
   throw new Error('it took too long');
 }

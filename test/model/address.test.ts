@@ -272,5 +272,5 @@ test('names and paths have a longest length, and each is refused for its own rea
   const label = 'a'.repeat(63);
   assert.match(why(parseHttpAddress(`https://${label}.${label}.${label}.${label}/`)), /its host/);
   assert.match(why(parseGitSource(`ssh://git@example.com/${'a'.repeat(2048)}`)), /its path/);
-  assert.match(why(parseRepositoryPath('/etc')), /inside of the repository/);
+  assert.match(why(parseRepositoryPath('/etc')), /inside the repository/);
 });
