@@ -18,7 +18,7 @@ import { listen, listenAddress } from './listen.ts';
 import type { ServeOptions } from './options.ts';
 import { sharedCertificate } from './shared-certificate.ts';
 
-/** What the front takes of what `countersign serve` was told. */
+/** Options of `countersign serve` that the front uses. */
 export type FrontOptions = Pick<
   ServeOptions,
   | 'listen'
@@ -34,7 +34,7 @@ export type FrontOptions = Pick<
   | 'webhookThreads'
 >;
 
-/** What decides in an environment, on this side of its threads. */
+/** The parts that decide in an environment, on this side of the threads. */
 export type ServedScope = {
   readonly environment: Environment;
   readonly applier: string;
@@ -47,34 +47,33 @@ export type ServedScope = {
 type Thread = {
   readonly worker: Worker;
   readonly calls: BirpcReturn<ThreadCalls, ServiceCalls>;
-  /** Odd while rules run on it. */
+  /** Odd while rules run on the thread. */
   readonly pulse: Int32Array;
   seen: number;
-  /** How often it was found there without having moved. */
+  /** How often it was found unchanged while rules ran. */
   stood: number;
 };
 
-const AGAIN_MS = 500; // a thread that ended is started again after that
+const AGAIN_MS = 500; // delay before a thread that ended is restarted
 const WATCH_MS = 100;
-// rules that are at one small object for so long do not come back; looks, as a machine may be paused
+// rules that work on one small object for this long never finish; counted in checks, because a machine may be paused
 const RUNAWAY_LOOKS = 10;
-const HEAP_MIB = 2048; // of one thread; what it may be sent at once takes a third of it
+const HEAP_MIB = 2048; // for one thread; the requests it may be sent at once take a third of it
 
 /**
- * What the API server talks to for as long as the process lives: the address, its certificate, and whichever
- * environments are decided by just now. Requests are answered by threads that share the address; here is what they ask
- * for.
+ * The webhook's address, its certificate, and the scopes that currently decide, for as long as the process lives.
+ * Requests are answered by threads that share the address; this class serves their calls.
  */
 export class AdmissionFront {
   readonly place: WebhookPlace;
-  /** How often others ask just now. */
+  /** Current rate of requests by others. */
   readonly demand = new Demand();
-  /** Takes the API server's audit events; set by whoever has a ledger for them. */
+  /** Takes the API server's audit events; set by the owner of the ledger. */
   takeEvents: ((events: readonly unknown[]) => Promise<void>) | undefined;
-  /** Break-glass that is open in an environment; set by whoever decides on requests. */
+  /** Break-glass open in an environment; set by the part that decides requests. */
   grants: ((environment: string) => readonly Grant[]) | undefined;
   metrics: Metrics | undefined;
-  /** Hears of another authority before a certificate of it is served. */
+  /** Called with a new authority before its certificate is served. */
   renewed: () => Promise<void> = () => Promise.resolve();
   readonly #data: Omit<AdmissionThreadData, 'identity' | 'pulse'>;
   readonly #log: Logger;
@@ -84,7 +83,7 @@ export class AdmissionFront {
   #by: DecideBy | undefined;
   #scopes: ReadonlyMap<string, ServedScope> = new Map();
   #ready = false;
-  // Whether rules may run on the threads themselves; not again once one had to be ended for that.
+  // Whether rules may run on the threads themselves; false once one had to be ended for that.
   #isNear = true;
   #wanted = 1;
   #isStarted = false;
@@ -98,7 +97,8 @@ export class AdmissionFront {
   }
 
   /**
-   * Undefined where the webhook is off. Throws `usage`, `port-in-use`, or what keeps the certificate from being used.
+   * Returns undefined if the webhook is off. Throws `usage`, `port-in-use`, or the reason why the certificate cannot be
+   * used.
    */
   static async open(
     options: FrontOptions,
@@ -107,7 +107,7 @@ export class AdmissionFront {
   ): Promise<AdmissionFront | undefined> {
     if (options.listen === 'off') {
       if (options.auditTokenFile !== undefined)
-        throw new CountersignError('usage', 'audit events are taken where the webhook listens, and that is off', {
+        throw new CountersignError('usage', 'audit events are received by the webhook, which is off', {
           hint: 'use --webhook HOST:PORT',
         });
       log.warn({}, 'the admission webhook is off: only Countersign’s own writes are judged');
@@ -122,7 +122,7 @@ export class AdmissionFront {
         : readSecret(
             options.auditTokenFile,
             'token',
-            'the API server is given the same in its audit webhook’s kubeconfig',
+            'put the same token into the API server’s audit webhook kubeconfig',
           );
     const front = new AdmissionFront(
       place,
@@ -162,19 +162,19 @@ export class AdmissionFront {
     if (this.#data.auditToken !== undefined) await this.#startAll();
   }
 
-  /** What the API server is to trust the webhook by. */
+  /** Certificates by which the API server trusts the webhook. */
   get ca(): string {
     return this.#ca;
   }
 
-  /** Whether requests are decided just now. */
+  /** Whether requests are currently decided. */
   get ready(): boolean {
     return this.#ready && (this.#threads.size > 0 || !this.#isStarted);
   }
 
   /**
-   * Resolves when requests are decided by these scopes, as the ledger has their state, and nothing is by those before.
-   * Undefined: requests wait for the next.
+   * Resolves when requests are decided by these scopes, with their current ledger state, and none by the previous ones.
+   * Undefined makes requests wait for the next call.
    */
   async decideBy(
     scopes: readonly ServedScope[] | undefined,
@@ -184,22 +184,22 @@ export class AdmissionFront {
       scopes: scopes.map(({ environment, applier }) => ({ environment, applier })),
       ledger: ledger && { file: ledger.file, size: ledger.sizeCell },
     };
-    // What is being decided by those before may still be asking for something of theirs.
+    // Requests being decided by the previous scopes may still need them.
     if (scopes !== undefined) this.#scopes = new Map(scopes.map((s) => [s.environment.metadata.name, s]));
     else this.#ready = false;
     const by = this.#by;
     const told = [...this.#threads].map((thread) =>
       thread.calls.decideBy(by).catch((thrown) => {
-        if (this.#threads.has(thread)) throw thrown; // one that ended is told when it is started again
+        if (this.#threads.has(thread)) throw thrown; // a thread that ended gets it when it is restarted
       }),
     );
-    // Where admission is off everywhere, the API server is not told to ask, and nobody needs to answer.
+    // If admission is off everywhere, the API server is not registered to ask, and there is nothing to answer.
     const isAsked = scopes?.some((s) => s.environment.spec.admission.mode !== 'off') === true;
     await Promise.all([...told, ...(isAsked ? [this.#startAll()] : [])]);
     if (scopes !== undefined) this.#ready = true;
   }
 
-  /** Lets what is being answered end, and takes nothing more. */
+  /** Finishes pending answers and accepts no more. */
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
@@ -235,11 +235,11 @@ export class AdmissionFront {
     const thread: Thread = { worker, calls, pulse: new Int32Array(pulse), seen: 0, stood: 0 };
     this.#watch ??= setInterval(() => this.#look(), WATCH_MS).unref();
     this.#threads.add(thread);
-    worker.on('error', (thrown) => this.#log.error({}, `a thread of the webhook failed: ${messageOf(thrown)}`));
+    worker.on('error', (thrown) => this.#log.error({}, `a webhook thread failed: ${messageOf(thrown)}`));
     worker.on('exit', () => this.#ended(thread));
     try {
       await calls.listen();
-      // Whatever came while it was being started.
+      // Changes that arrived while it was being started.
       await calls.show((this.#keeper as CertificateKeeper).identity);
       if (this.#by !== undefined) await calls.decideBy(this.#by);
     } catch (thrown) {
@@ -251,19 +251,17 @@ export class AdmissionFront {
   #ended(thread: Thread): void {
     this.#threads.delete(thread);
     if (isInRules(thread)) this.#askAside();
-    thread.calls.$close(new Error('a thread of the webhook ended'));
+    thread.calls.$close(new Error('a webhook thread ended'));
     if (this.#closed) return;
     const again = () => {
       if (this.#closed) return;
-      this.#start().catch((thrown) =>
-        this.#log.error({}, `a thread of the webhook could not be started again: ${messageOf(thrown)}`),
-      );
+      this.#start().catch((thrown) => this.#log.error({}, `cannot restart a webhook thread: ${messageOf(thrown)}`));
     };
     setTimeout(again, AGAIN_MS).unref();
   }
 
-  // A rule that does not end has the whole thread. What was being answered there is lost, and refused by the API
-  // server.
+  // A rule that does not end blocks the whole thread. Its pending answers are lost, so the API server refuses those
+  // requests.
   #look(): void {
     for (const thread of this.#threads) {
       const beat = Atomics.load(thread.pulse, 0);
@@ -278,7 +276,7 @@ export class AdmissionFront {
     this.#isNear = false;
     this.#log.error(
       {},
-      'a rule took a second, or all memory, on a thread of the webhook: from now on rules have threads of their own',
+      'a rule took a second, or all memory, on a webhook thread: rules run on separate threads from now on',
     );
     for (const { calls } of this.#threads) void calls.askAside.asEvent();
   }
@@ -317,23 +315,24 @@ function isInRules({ pulse }: Thread): boolean {
   return Atomics.load(pulse, 0) % 2 === 1;
 }
 
-const SHARING: readonly string[] = ['linux', 'freebsd', 'sunos', 'aix']; // as `reusePort` of server.listen has it
-const MAX_THREADS = 4; // of rules: the cores that they are worth
+// platforms that support `reusePort` of server.listen
+const SHARING: readonly string[] = ['linux', 'freebsd', 'sunos', 'aix'];
+const MAX_THREADS = 4; // the cores that rules are worth
 
-// Where the kernel lets no two sockets have one address, one thread answers.
+// If the kernel does not allow two sockets with one address, a single thread answers.
 function threadsOf(text: string, log: Logger): number {
   const threads = Number(text);
   if (Number.isInteger(threads) && threads >= 1 && threads <= 64) {
     if (threads === 1 || SHARING.includes(process.platform)) return threads;
-    log.info({}, 'one thread answers the webhook: several cannot share its address on this platform');
+    log.info({}, 'a single thread answers the webhook: this platform does not allow threads to share an address');
     return 1;
   }
-  throw new CountersignError('usage', `\`${text}\` is no number of threads`, {
-    hint: 'for example --webhook-threads 2',
+  throw new CountersignError('usage', `\`${text}\` is not a number of threads`, {
+    hint: 'give a number, for example --webhook-threads 2',
   });
 }
 
-// Threads share the address, and so would another process with the same leave: nobody may be there yet.
+// Threads share the address, and another process with the same option would too: check that it is free.
 async function refuseInUse({ host, port }: Pick<AdmissionThreadData, 'host' | 'port'>): Promise<void> {
   const probe = createServer();
   await listen(probe, host, port);
@@ -346,9 +345,10 @@ function placeOf({ webhookUrl, webhookService }: FrontOptions, host: string, por
   if (match === null || webhookUrl !== undefined)
     throw new CountersignError(
       'usage',
-      `\`${webhookService}\` names no Service for the webhook${webhookUrl === undefined ? '' : ', beside --webhook-url'}`,
+      `\`${webhookService}\` names no Service for the ` +
+        `webhook${webhookUrl === undefined ? '' : ', beside --webhook-url'}`,
       {
-        hint: '--webhook-service NAMESPACE/NAME or NAMESPACE/NAME:PORT',
+        hint: 'use --webhook-service NAMESPACE/NAME or NAMESPACE/NAME:PORT',
       },
     );
   return { service: { namespace: match[1] ?? '', name: match[2] ?? '', port: Number(match[3] ?? 443) } };
@@ -366,8 +366,8 @@ async function sourceOf(options: FrontOptions, settings: ProcessSettings, host: 
   if (!webhookTls.startsWith('secret:')) return fromFiles(webhookTls, host);
   const [namespace, name, ...more] = webhookTls.slice('secret:'.length).split('/');
   if (namespace === undefined || name === undefined || name === '' || more.length > 0)
-    throw new CountersignError('usage', `\`${webhookTls}\` names no Secret`, {
-      hint: '--webhook-tls secret:NAMESPACE/NAME, or a directory',
+    throw new CountersignError('usage', `\`${webhookTls}\` does not name a Secret`, {
+      hint: 'use --webhook-tls secret:NAMESPACE/NAME, or a directory',
     });
   const { server } = await connect({
     kubeconfig: options.kubeconfig ?? settings.kubeconfig,
@@ -383,7 +383,7 @@ function readFile(file: string): string {
   } catch (cause) {
     throw new CountersignError('config-invalid', `\`${file}\` cannot be read: ${messageOf(cause)}`, {
       cause,
-      hint: 'certificates (PEM) of the authority that the API server’s client certificate comes from',
+      hint: 'give certificates (PEM) of the authority that issued the API server’s client certificate',
     });
   }
 }

@@ -37,19 +37,20 @@ import {
 import type { AdmissionThreadData, DecideBy, Decided, ServiceCalls, ThreadCalls } from './admission-calls.ts';
 import { closeServer, listen } from './listen.ts';
 
-// Answers the API server. It decides by what it reads of the ledger; what goes on record it asks the service for.
+// Answers the API server. Decisions are based on its own reading of the ledger; records are written by the service.
 
 const LOAD_MS = 30_000;
-const TELL_MS = 10; // what is counted is told together
+const TELL_MS = 10; // counters are reported in batches
 const LABELS_MS = 1000;
-const KEPT_RULES = 2; // those in force, and those of the revision that is being applied
-const LAST_MS = 4000; // as long as a decision may take
+const KEPT_RULES = 2; // the rules in force, and those of the revision being applied
+const LAST_MS = 4000; // the time limit of a decision
 
 const { host, port, shares, identity, auditToken, traces, isDebug, pulse, ruleThreads } =
   workerData as AdmissionThreadData;
 const scopes = new CurrentScopes();
 const pools = new SharedPools();
-const coming = new Map<string, Promise<readonly PolicyBundle[]>>(); // by their digest; what is here is with its threads
+// by digest; loaded bundles are held by their threads
+const coming = new Map<string, Promise<readonly PolicyBundle[]>>();
 const deciding = new Set<Promise<unknown>>();
 const beat = pulse && new Int32Array(pulse);
 let near: NearWatch | undefined = beat && {
@@ -61,7 +62,7 @@ let turn: Promise<void> = Promise.resolve();
 
 const threadCalls: ThreadCalls = {
   listen: () => listen(server, host, port, '--webhook', shares),
-  // One after the other: what is asked for last is what holds.
+  // One after the other: the last call wins.
   decideBy: (by) => {
     turn = turn.then(
       () => decideBy(by),
@@ -97,11 +98,11 @@ if (auditToken !== undefined)
     (message) => void service.said.asEvent('warn', {}, message),
   );
 const server = webhookServer(app, identity);
-// Last: the first call comes as soon as somebody listens.
+// Last: the first call arrives as soon as the service listens.
 const service = createBirpc<ServiceCalls, ThreadCalls>(threadCalls, {
   post: (message) => (parentPort as MessagePort).postMessage(message),
   on: (hear) => void parentPort?.on('message', hear),
-  timeout: -1, // whoever asks has a deadline of its own
+  timeout: -1, // the caller has its own deadline
 });
 
 async function decideBy(by: DecideBy | undefined): Promise<void> {
@@ -172,7 +173,7 @@ function openScope(environment: Environment, applier: string, ledger: LedgerView
       intended: (request) => (request.dryRun ? undefined : void service.intended.asEvent(name, request)),
       refused: (...refusal) => service.refused(name, ...refusal),
     },
-    // Few are in its groups: everybody else is told without asking.
+    // Few users are in its groups; the answer for everyone else needs no call.
     breakGlass: {
       mayUse,
       decideGrant: async (request) => (mayUse(request) ? service.decideGrant(name, request) : undefined),
@@ -181,15 +182,15 @@ function openScope(environment: Environment, applier: string, ledger: LedgerView
     facts: factsOf(name),
     rules,
   };
-  // Before the first request. What cannot be loaded now is tried again when one comes, and refused where that is asked
-  // for.
+  // Runs before the first request. Rules that cannot be loaded now are loaded by the next request that needs them,
+  // which is refused if that fails.
   const warm = async () => {
     if (admission.mode === 'off' || rulesMode(environment) === 'off') return;
     await within(LOAD_MS, rules.warm(), tooLate).catch((thrown) => {
       void service.said.asEvent(
         'warn',
         { environment: name },
-        `its rules cannot be asked at admission yet: ${messageOf(thrown)}`,
+        `its rules cannot be evaluated at admission yet: ${messageOf(thrown)}`,
       );
     });
   };
@@ -220,7 +221,7 @@ function lentRules(environment: string, deadline: number): { load: LoadRules; cl
   return { load, close: () => letGo([...held]) };
 }
 
-// Environments that have the same rules wait for one copy of them.
+// Environments with the same rules wait for one copy.
 function bundlesOf(digest: string, environment: string, revision: string): Promise<readonly PolicyBundle[]> {
   const known = coming.get(digest) ?? service.bundles(environment, revision).finally(() => coming.delete(digest));
   coming.set(digest, known);
@@ -271,6 +272,6 @@ async function traceTo(
   endpoint: string | undefined,
 ): Promise<{ readonly trace: Trace; readonly close: () => Promise<void> }> {
   if (endpoint === undefined) return { trace: untraced, close: () => Promise.resolve() };
-  const { openTracing } = await import('../http/index.ts'); // what follows traces is half as large as all the rest
+  const { openTracing } = await import('../http/index.ts'); // tracing is half as large as everything else
   return openTracing(endpoint, version());
 }

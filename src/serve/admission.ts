@@ -15,10 +15,7 @@ import { type ClusterLink, ledgerId, linkOf, type Serving } from './open-serving
 import type { ServeOptions } from './options.ts';
 import { keepRescanning } from './rescan.ts';
 
-/**
- * Puts these environments behind the webhook: what decides, what is put into the API server's path, and its audit
- * events.
- */
+/** Puts these environments behind the webhook: decisions, registration with the API server, and audit events. */
 export async function openAdmission(
   serving: Serving<ServeOptions>,
   front: AdmissionFront | undefined,
@@ -66,7 +63,7 @@ function scopeOf(
   };
 }
 
-// What is there already, and what got there in other ways, is judged like what is asked for.
+// Existing objects, and objects created in other ways, are judged like requested ones.
 function rescanAll(
   { links, recorder, log, options, closing }: Serving<ServeOptions>,
   scopes: readonly Scope[],
@@ -75,8 +72,8 @@ function rescanAll(
   if (options.rescan === 'off') return;
   const every = parseDuration(options.rescan);
   if (every === undefined || every < 1000)
-    throw new CountersignError('usage', `\`${options.rescan}\` is no time for --rescan`, {
-      hint: 'a second or more, for example 10m; or off',
+    throw new CountersignError('usage', `\`${options.rescan}\` is not a duration for --rescan`, {
+      hint: 'give a second or more, for example 10m; or off',
     });
   const parts = scopes
     .filter((s) => s.environment.spec.admission.mode !== 'off')
@@ -95,7 +92,7 @@ function rescanAll(
 
 const COVERED_EVERY_MS = 60_000;
 
-// The API server's own audit log, as a second witness of what was written: what the ledger does not account for goes on
+// The API server's own audit log is a second witness of writes: those the ledger does not account for are recorded on
 // it.
 function takeAuditEvents(
   front: AdmissionFront,
@@ -116,7 +113,7 @@ function takeAuditEvents(
   const settle = () =>
     account
       .settle()
-      .catch((thrown) => log.error({}, `what the audit log covers could not be recorded: ${messageOf(thrown)}`));
+      .catch((thrown) => log.error({}, `cannot record the coverage of the audit log: ${messageOf(thrown)}`));
   const timer = setInterval(() => void settle(), COVERED_EVERY_MS);
   closing.push(async () => {
     front.takeEvents = undefined;
@@ -136,7 +133,7 @@ async function registerAll(serving: Serving<ServeOptions>, front: AdmissionFront
     const tampered = ({ object, change, manager }: Tampering) =>
       void recorder
         .record({ type: 'protection.changed', object, change, manager }, [])
-        .catch((thrown) => log.error({}, `that could not be recorded: ${messageOf(thrown)}`));
+        .catch((thrown) => log.error({}, `cannot record this: ${messageOf(thrown)}`));
     const registration = new WebhookRegistration((here[0] as ClusterLink).server, plan(), log, tampered);
     await registration.put();
     await registration.follow();
@@ -183,11 +180,13 @@ function planOf(
   };
 }
 
-// Registered all the same, it would close the governed namespaces: the API server would call itself and hear nothing.
+// Registering it would block the governed namespaces: the API server would call itself and get no answer.
 function refuseUnreachable(webhook: string, apiServer: string): void {
   const isLoopback = (url: string) => /^(localhost|127\.\d+\.\d+\.\d+|\[::1\])$/.test(new URL(url).hostname);
   if (!isLoopback(webhook) || isLoopback(apiServer)) return;
   throw new CountersignError('usage', `the API server at \`${apiServer}\` cannot reach a webhook at \`${webhook}\``, {
-    hint: 'use --webhook with an address of this machine that the cluster reaches, --webhook-service or --webhook-url; --webhook off runs without admission',
+    hint:
+      'give --webhook an address of this machine that the cluster can reach, ' +
+      'or use --webhook-service or --webhook-url; --webhook off runs without admission',
   });
 }

@@ -7,7 +7,7 @@ import { parseSelector } from './loops.ts';
 import { parseAnchor } from './open-anchor.ts';
 import type { ServeOptions } from './options.ts';
 
-/** Refuses flags that cannot be used before anything is waited for. Throws with the flag's name in the message. */
+/** Refuses unusable flags before anything is waited for. Throws with the flag's name in the message. */
 export function checkServeOptions(options: ServeOptions): void {
   const check = (flag: string, read: () => unknown) => {
     try {

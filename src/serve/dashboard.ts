@@ -11,10 +11,10 @@ import { closeServer, listen, listenAddress } from './listen.ts';
 import type { Serving } from './open-serving.ts';
 import type { ServeOptions } from './options.ts';
 
-const NEWEST = 20; // of verdicts and of refusals
+const NEWEST = 20; // verdicts, and as many refusals
 const LOOPBACK = ['localhost', '127.0.0.1', '[::1]'];
 
-/** The page to look at, where `--dashboard` says so. Throws `usage` or `port-in-use`. */
+/** Opens the dashboard if `--dashboard` is given. Throws `usage` or `port-in-use`. */
 export async function openDashboard(
   loops: readonly Reconciler[],
   serving: Serving<ServeOptions>,
@@ -35,7 +35,7 @@ export async function openDashboard(
   if (!isHere)
     log.warn(
       { dashboard: options.dashboard },
-      'the dashboard asks nobody who they are: put something before it that does, or use 127.0.0.1',
+      'the dashboard has no login: put an authenticating proxy before it, or use 127.0.0.1',
     );
   log.info({ dashboard: `http://${options.dashboard}/` }, 'the dashboard is in place');
 }
@@ -93,7 +93,7 @@ function dashboardView(
   };
 }
 
-// Of all environments together, newest first: the next is asked for only of the one whose entry was the newest.
+// Merges all environments, newest first: only the environment whose entry was taken is asked for its next one.
 function newest<T extends EntryType>(
   ledger: LedgerView,
   types: readonly T[],

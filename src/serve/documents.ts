@@ -13,23 +13,22 @@ import { messageOf } from '../model/index.ts';
 import type { Reconciler, ReconcilerStatus } from '../reconcile/index.ts';
 import type { ServeOptions } from './options.ts';
 
-/** The configuration a service runs with, and when it is another. */
+/** The configuration of a service, and a signal for when it changes. */
 export type Documents = {
   readonly configuration: Configuration;
-  /** Aborts once the configuration is not this one any more. */
+  /** Aborts once this configuration is outdated. */
   readonly changed: AbortSignal;
-  /** Tells of these loops in the status of the documents they were made of. */
+  /** Writes the state of these loops into the status of their documents. */
   readonly tellOf: (loops: readonly Reconciler[]) => void;
 };
 
 const LOOK_MS = 1000;
-const AT_LEAST_MS = 60_000; // between two writes of a status in which nothing but times is new
+const AT_LEAST_MS = 60_000; // between two status writes in which only times changed
 const SETTLE_MS = 300; // several documents are often applied together
 
 /**
- * Documents from files, which stay as they are while the service runs, and from objects in a cluster, which are
- * followed. An object that is not valid says so in its status; the version that was valid before stays in force, also
- * over a restart.
+ * Documents from files, which are fixed while the service runs, and from objects in a cluster, which are followed. An
+ * invalid object reports that in its status. Its previous valid version stays in force, even after a restart.
  */
 export class ServedDocuments {
   readonly #options: ServeOptions;
@@ -52,7 +51,7 @@ export class ServedDocuments {
     this.#current = this.#made(this.#load());
   }
 
-  /** Throws `config-invalid` for problems in files; where objects are followed, they were all read once. */
+  /** Throws `config-invalid` for problems in files. Followed objects have all been read once when it resolves. */
   static async open(options: ServeOptions, settings: ProcessSettings, log: Logger): Promise<ServedDocuments> {
     const namespaces = options.configNamespace ?? [];
     if (namespaces.length === 0) return new ServedDocuments(options, log, undefined);
@@ -78,12 +77,12 @@ export class ServedDocuments {
     return this.#current;
   }
 
-  /** Whether documents can come while the service runs, so that none to begin with is no mistake. */
+  /** Whether documents can arrive later, so that starting without any is not a mistake. */
   get follows(): boolean {
     return this.#objects !== undefined;
   }
 
-  /** Some document is another: once it has become quiet, all of them are read again. */
+  /** Called when a document changed: after a quiet moment, all are read again. */
   changed(): void {
     clearTimeout(this.#settling);
     this.#settling = setTimeout(() => {
@@ -95,13 +94,13 @@ export class ServedDocuments {
           before.change.abort();
         }
       } catch (thrown) {
-        this.#log.error({}, `the documents cannot be read again, and stay as they were: ${messageOf(thrown)}`);
+        this.#log.error({}, `cannot read the documents again, the previous ones stay in force: ${messageOf(thrown)}`);
       }
       this.tell();
     }, SETTLE_MS);
   }
 
-  /** Writes what is new into the status of the documents. */
+  /** Writes news into the status of the documents. */
   tell(): void {
     this.#telling = this.#telling.then(() => this.#tell()).catch((thrown) => this.#log.warn({}, messageOf(thrown)));
   }
@@ -131,7 +130,8 @@ export class ServedDocuments {
     let objects = [...newest];
     for (;;) {
       const { configuration, invalid } = loadWithObjects(config, objects, options);
-      // What others need goes first: with the TrustPolicy that was valid before, its environments are well again.
+      // Documents that others need are restored first: with the previous valid TrustPolicy, its environments are valid
+      // again.
       const old = (kinds: (kind: string) => boolean) =>
         objects.filter(
           (o) =>
@@ -143,7 +143,7 @@ export class ServedDocuments {
       const needed = old((kind) => kind !== 'Environment');
       const replaced = needed.length > 0 ? needed : old((kind) => kind === 'Environment');
       for (const o of replaced)
-        refused.set(keyOfObject(o), `${invalid.get(keyOfObject(o))?.join('; ')}; the version before stays in force`);
+        refused.set(keyOfObject(o), `${invalid.get(keyOfObject(o))?.join('; ')}; the previous version stays in force`);
       if (replaced.length > 0) {
         objects = objects.map((o) => (replaced.includes(o) ? (this.#valid.of(o) as ConfigurationObject) : o));
         continue;
@@ -200,7 +200,7 @@ function statusOf(problem: string | undefined, loop: ReconcilerStatus | undefine
       ? {}
       : { state: loop.state, lastAppliedRevision: loop.revision, lastAttemptedRevision: loop.tip, objects };
   if (problem !== undefined) return { status, times, conditions: [ready('False', 'Invalid', problem)] };
-  if (loop === undefined) return { status, times, conditions: [ready('True', 'Valid', 'it is in force')] };
+  if (loop === undefined) return { status, times, conditions: [ready('True', 'Valid', 'in force')] };
   const { progressing, failed, missing, trouble } = loop.health;
   const isWell = loop.state === 'applied' && progressing + failed + missing === 0;
   const reason = `${loop.state.charAt(0).toUpperCase()}${loop.state.slice(1)}`;
@@ -219,7 +219,7 @@ function statusOf(problem: string | undefined, loop: ReconcilerStatus | undefine
   };
 }
 
-/** The last valid version of each document, kept over restarts: a mistake in one must not take the gate away. */
+/** The last valid version of each document, kept across restarts: a mistake in one must not disable the gate. */
 class ValidBefore {
   readonly #file: string;
   #versions: Readonly<Record<string, ConfigurationObject>>;
@@ -238,7 +238,7 @@ class ValidBefore {
     return before === undefined || uidOf(before) !== uidOf(object) ? undefined : before;
   }
 
-  /** Those that are in force now; what is not among them is gone. */
+  /** Keeps the objects now in force; all others are gone. */
   keep(objects: readonly ConfigurationObject[]): void {
     const versions = Object.fromEntries(
       objects.map((o): [string, ConfigurationObject] => {

@@ -12,7 +12,7 @@ import type { ServeOptions } from './options.ts';
 import type { ProbeServer } from './probe-server.ts';
 import { runScheduled } from './reports.ts';
 
-/** Has probes, metrics and receivers answered, where `--http` says so. */
+/** Serves probes, metrics and receivers if `--http` is given. */
 export function openHttp(
   loops: readonly Reconciler[],
   serving: Serving<ServeOptions>,
@@ -23,15 +23,15 @@ export function openHttp(
   const receivers = configuration.environments.flatMap(({ metadata: { name }, spec: { source } }): Receiver[] => {
     if (source.receiver === undefined) return [];
     const { from, secretFile } = source.receiver;
-    const secret = () => readSecret(secretFile, 'secret', 'the forge is given the same');
-    secret(); // what cannot be read is told at the start
+    const secret = () => readSecret(secretFile, 'secret', 'configure the same secret in the forge');
+    secret(); // an unreadable file is reported at the start
     return [{ environment: name, from, secret, poke: () => loops.find((l) => l.name === name)?.poke() }];
   });
   if (probes === undefined) {
     if (receivers.length > 0)
       throw new CountersignError(
         'usage',
-        `\`${receivers[0]?.environment}\` has a receiver, and nothing listens for it`,
+        `\`${receivers[0]?.environment}\` has a receiver, but nothing listens for it`,
         {
           hint: 'use --http HOST:PORT',
         },
@@ -50,16 +50,16 @@ export function openHttp(
   );
 }
 
-/** A name that `--http-name` gives. Throws `usage`. */
+/** Checks a name given by `--http-name`. Throws `usage`. */
 export function hostName(text: string): string {
   const parsed = parseHost(text.toLowerCase());
   if (parsed.kind === 'parsed' && !text.includes(':')) return parsed.value;
-  throw new CountersignError('usage', `\`${text.slice(0, 100)}\` is not the name of a host`, {
+  throw new CountersignError('usage', `\`${text.slice(0, 100)}\` is not a host name`, {
     hint: 'give --http-name names without a port',
   });
 }
 
-/** Takes the commands of `status`, `explain`, `suspend`, `resume`, `reconcile` and `rollback`. */
+/** Serves the commands `status`, `explain`, `suspend`, `resume`, `reconcile` and `rollback`. */
 export async function openControl(
   loops: readonly Reconciler[],
   { options, closing, recorder, ledger, log }: Serving,
@@ -83,15 +83,15 @@ export async function openControl(
     if (command === 'settle-exception') return settleException(asked, recorder, log);
     const loop = loops.find((l) => l.name === named);
     if (loop === undefined)
-      throw new CountersignError('usage', `this service runs no environment \`${String(named)}\``);
+      throw new CountersignError('usage', `this service does not run the environment \`${String(named)}\``);
     if (command !== 'suspend' && command !== 'resume' && loop.status.state === 'standby')
       throw new CountersignError('usage', `another replica runs \`${loop.name}\`: ${loop.status.message}`, {
         hint: 'ask that one',
       });
     const { user, reason } = { user: String(asked['user'] ?? ''), reason: String(asked['reason'] ?? '') };
     if (user === '' || reason === '')
-      throw new CountersignError('usage', 'a reason is needed', { hint: 'say why with --reason' });
-    log.warn({ environment: loop.name, command, user, reason }, 'somebody asks for it');
+      throw new CountersignError('usage', 'a reason is needed', { hint: 'give it with --reason' });
+    log.warn({ environment: loop.name, command, user, reason }, 'requested by a user');
     const base = { environment: loop.name, user: recorder.subject(user), reason };
     switch (command) {
       case 'suspend':
@@ -118,18 +118,18 @@ export async function openControl(
       case 'rollback':
         return rolledBack(loop, String(asked['to'] ?? ''), { user, reason });
       default:
-        throw new CountersignError('usage', `there is no command \`${command}\``);
+        throw new CountersignError('usage', `unknown command \`${command}\``);
     }
   };
   const socket = makeSocket(options.data, closing);
   closing.push(await listenForCommands(socket, control));
 }
 
-// Exceptions may be of all environments (an outage), and of such that this replica does not run.
+// Exceptions may concern all environments (an outage), or environments this replica does not run.
 function aboutException(text: (key: string) => string, recorder: Serving['recorder']) {
   const [user, exception, reason] = [text('user'), text('exception'), text('reason')];
   if (user === '' || reason === '')
-    throw new CountersignError('usage', 'a reason is needed', { hint: 'say why with --reason' });
+    throw new CountersignError('usage', 'a reason is needed', { hint: 'give it with --reason' });
   if (recorder.entry(Number.parseInt(exception.slice(1), 10)) === undefined)
     throw new CountersignError('usage', `there is no exception \`${exception}\``);
   return { environment: text('environment'), exception, user: recorder.subject(user), reason };
@@ -141,14 +141,15 @@ async function assignException(
   log: Serving['log'],
 ): Promise<ControlAnswer> {
   const text = textsOf(asked);
-  if (text('owner') === '') throw new CountersignError('usage', 'an owner is needed', { hint: 'say who with --to' });
+  if (text('owner') === '')
+    throw new CountersignError('usage', 'an owner is needed', { hint: 'name the owner with --to' });
   const body = {
     type: 'exception.assigned',
     ...aboutException(text, recorder),
     owner: recorder.subject(text('owner')),
   } as const;
   await recorder.record(body, []);
-  log.info({ exception: body.exception, user: text('user') }, 'an exception has an owner');
+  log.info({ exception: body.exception, user: text('user') }, 'an exception was assigned');
   return { ok: true, result: body };
 }
 
@@ -160,7 +161,7 @@ async function settleException(
   const text = textsOf(asked);
   const disposition = text('disposition');
   if (disposition !== 'accepted' && disposition !== 'remediated' && disposition !== 'false-positive')
-    throw new CountersignError('usage', `\`${disposition}\` is no disposition`);
+    throw new CountersignError('usage', `\`${disposition}\` is not a disposition`);
   const body = {
     type: 'exception.settled',
     ...aboutException(text, recorder),
@@ -169,12 +170,12 @@ async function settleException(
     ...(text('link') === '' ? {} : { link: text('link') }),
   } as const;
   await recorder.record(body, []);
-  log.warn({ exception: body.exception, disposition, user: text('user') }, 'an exception is settled');
+  log.warn({ exception: body.exception, disposition, user: text('user') }, 'an exception was settled');
   return { ok: true, result: body };
 }
 
-// What is open about the person, and who approved it, was looked at by the command, which may erase it without asking
-// here.
+// The command has already checked open exceptions about the person, and the approval; it may also erase without this
+// service.
 async function forget(
   asked: Asked,
   ledger: Serving['ledger'],
@@ -187,7 +188,7 @@ async function forget(
   if (!isTexts(texts) || texts.length === 0 || typeof user !== 'string')
     throw new CountersignError('usage', 'texts are needed');
   const erased = await forgetOn(ledger, texts, forgotten as Forgotten, user, options.ledger);
-  log.warn({ erased }, 'personal texts were erased, as the ledger says');
+  log.warn({ erased }, 'personal texts were erased, as recorded on the ledger');
   return { ok: true, result: { erased } };
 }
 
@@ -224,7 +225,7 @@ async function reportReviewed(
     throw new CountersignError('usage', `there is no report \`${given.report}\` on the ledger`);
   const [name, user] = [recorder.subject(given.name), recorder.subject(text('user'))];
   await recorder.record({ type: 'report.reviewed', ...given, name, user }, []);
-  log.info({ report: given.report, user: text('user') }, 'a report is signed off');
+  log.info({ report: given.report, user: text('user') }, 'a report was signed off');
   return { ok: true, result: given };
 }
 
@@ -236,7 +237,7 @@ function textsOf(asked: Asked): (key: string) => string {
 
 const LOOK_MS = 60_000;
 
-// Answered when the environment has looked, so that what is said is what came of it.
+// Answers after the next check of the environment, so that the answer contains its result.
 async function looked(loop: Reconciler): Promise<ControlAnswer> {
   const before = loop.status.at;
   const begun = loop.status.looked;
@@ -261,7 +262,7 @@ async function restored(loop: Reconciler): Promise<ControlAnswer> {
 
 async function rolledBack(loop: Reconciler, to: string, by: { user: string; reason: string }): Promise<ControlAnswer> {
   if (!/^[0-9a-f]{7,64}$/.test(to))
-    throw new CountersignError('usage', `\`${to}\` is no revision`, { hint: 'at least seven hex digits' });
+    throw new CountersignError('usage', `\`${to}\` is not a revision`, { hint: 'give at least seven hex digits' });
   const applied = await loop.rollBack(to, by);
   return { ok: applied.outcome === 'applied', result: { ...applied, status: loop.status } };
 }

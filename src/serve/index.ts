@@ -1,7 +1,7 @@
 /**
  * The running service: opens the loops, the webhook threads, the control socket and the schedules, connects them and
- * closes them again. Only this room starts work that goes on after a call returns. Refuses to start with flags that
- * contradict each other, and to sign a ledger that another service signs.
+ * closes them again. Only this room starts work that continues after a call returns. Refuses to start with
+ * contradictory flags, and to sign a ledger that another service signs.
  */
 export { keepStated, recordStart } from './ledger.ts';
 export { openGates, openLoops } from './loops.ts';

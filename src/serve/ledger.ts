@@ -19,7 +19,9 @@ import { type AnchorParts, parseAnchor } from './open-anchor.ts';
 import type { ClusterLink, Serving } from './open-serving.ts';
 import type { ServeOptions } from './options.ts';
 
-/** What was kept elsewhere is looked at before anything is signed; from then on the newest checkpoint goes there. */
+/**
+ * Checks the checkpoints kept elsewhere before anything is signed; from then on the newest checkpoint is stored there.
+ */
 export async function keepAnchors({
   configuration,
   links,
@@ -55,11 +57,11 @@ export async function keepAnchors({
   });
   await keeper.check();
   const timer = setInterval(() => void keeper.keep(), every);
-  const first = setTimeout(() => void keeper.keep(), Math.min(every, 5000)); // once the start is on record
+  const first = setTimeout(() => void keeper.keep(), Math.min(every, 5000)); // after the start is recorded
   closing.push(async () => {
     clearInterval(timer);
     clearTimeout(first);
-    // The last one goes there too, where that does not hold up the end.
+    // The last one is stored there too, if that does not delay the shutdown.
     const patience = new AbortController();
     await Promise.race([keeper.keep(), wait(LAST_ANCHOR_MS, undefined, { signal: patience.signal }).catch(() => {})]);
     patience.abort();
@@ -68,17 +70,17 @@ export async function keepAnchors({
 
 const LAST_ANCHOR_MS = 5000;
 
-/** What was there, what is different since the last start, and that this is a start. */
+/** Records the state found, the changes since the last start, and the start itself. */
 export async function recordStart({ configuration, ledger, log }: Serving): Promise<void> {
   const before = ledger.read.latest(['service.started'], '')?.entry.configuration;
   const { entries, unanchored, lastTime } = ledger.found;
   if (Date.parse(lastTime) > Date.now() + 60_000)
     log.warn(
       { newest: lastTime },
-      'the newest entry is of a later time than the clock: entries bear that time until the clock is past it',
+      'the newest entry has a later time than the clock: entries get that time until the clock has passed it',
     );
   if (unanchored > 0 && entries > unanchored)
-    log.warn({ entries, unanchored }, 'the ledger holds entries that were committed as it was last interrupted');
+    log.warn({ entries, unanchored }, 'the ledger has entries that were committed when it was last interrupted');
   await ledger.record({
     type: 'service.started',
     version: version(),
@@ -93,8 +95,8 @@ export async function recordStart({ configuration, ledger, log }: Serving): Prom
 const STATED_EVERY_MS = 24 * 3_600_000;
 
 /**
- * Puts on the ledger who governs what, and what of that is otherwise than before; now and once a day, so that every
- * report has it.
+ * Records who governs what, and the changes since the last record; now and once a day, so that every report contains
+ * it.
  */
 export async function keepStated({ configuration, recorder, log, closing }: Serving): Promise<void> {
   const environments = configuration.environments.map((e) => stated(e, trustOf(configuration, e), redactUrl));
@@ -106,7 +108,7 @@ export async function keepStated({ configuration, recorder, log, closing }: Serv
     const before = recorder.latest(['config.stated'], '')?.entry;
     const was = before === undefined ? [] : (recorder.evidence(before.evidence) as StatedConfiguration).environments;
     const changes = statedChanges(was, environments);
-    // Another replica, or the process before, may just have said the same.
+    // Another replica, or the previous process, may have just recorded the same.
     if (
       before !== undefined &&
       changes.length === 0 &&
@@ -121,23 +123,23 @@ export async function keepStated({ configuration, recorder, log, closing }: Serv
   };
   await state();
   const again = () =>
-    void state().catch((thrown) => log.error({}, `the configuration could not be stated: ${messageOf(thrown)}`));
+    void state().catch((thrown) => log.error({}, `cannot record the configuration: ${messageOf(thrown)}`));
   const timer = setInterval(again, LOOK_MS);
   closing.push(() => clearInterval(timer));
 }
 
 const LOOK_MS = 3_600_000;
 
-/** A time that an option gives. Throws `usage`. */
+/** Parses the duration in an option. Throws `usage`. */
 export function interval(text: string, option: string): number {
   const ms = parseDuration(text);
   if (ms !== undefined && ms >= 1000) return ms;
-  throw new CountersignError('usage', `\`${text}\` is no time for ${option}`, {
-    hint: 'a second or more, for example 10m',
+  throw new CountersignError('usage', `\`${text}\` is not a duration for ${option}`, {
+    hint: 'give a second or more, for example 10m',
   });
 }
 
-/** Says that the service is alive; where no such entry stands, it was away, and a report can tell for how long. */
+/** Records that the service is alive. A gap means that it was away, and a report can tell for how long. */
 export function beat(loops: readonly Reconciler[], { recorder, options, log, closing }: Serving<ServeOptions>): void {
   const every = interval(options.heartbeat, '--heartbeat');
   const timer = setInterval(() => {
@@ -148,7 +150,7 @@ export function beat(loops: readonly Reconciler[], { recorder, options, log, clo
     }));
     recorder
       .record({ type: 'heartbeat', everySeconds: Math.round(every / 1000), environments }, [])
-      .catch((thrown) => log.error({}, `the heartbeat could not be recorded: ${messageOf(thrown)}`));
+      .catch((thrown) => log.error({}, `cannot record the heartbeat: ${messageOf(thrown)}`));
   }, every);
   closing.push(() => clearInterval(timer));
 }

@@ -4,19 +4,19 @@ import { CountersignError, messageOf } from '../model/index.ts';
 
 type Server = PlainServer | TlsServer;
 
-/** `HOST:PORT`, as an option gives it. Throws `usage`. */
+/** Parses `HOST:PORT` in an option. Throws `usage`. */
 export function listenAddress(text: string, option = '--webhook'): { host: string; port: number } {
   const match = /^(.+):(\d{1,5})$/.exec(text);
   if (match === null)
     throw new CountersignError('usage', `\`${text}\` is not an address to listen on`, {
-      hint: `for example ${option} 127.0.0.1:9443, or ${option} off`,
+      hint: `use for example ${option} 127.0.0.1:9443, or ${option} off`,
     });
   return { host: match[1] ?? '', port: Number(match[2]) };
 }
 
 /**
- * Resolves once the server listens; with `shares`, others may at the same address. Throws `port-in-use`, or `usage` for
- * an address that is not here.
+ * Resolves once the server listens; with `shares`, others may listen at the same address. Throws `port-in-use`, or
+ * `usage` for an address this machine does not have.
  */
 export function listen(
   server: Server,
@@ -32,7 +32,7 @@ export function listen(
         new CountersignError(
           taken ? 'port-in-use' : 'usage',
           taken ? `the port ${port} on ${host} is in use` : `cannot listen on ${host}:${port}: ${messageOf(cause)}`,
-          { cause, hint: `choose another address with ${option} HOST:PORT` },
+          { cause, hint: `choose a different address with ${option} HOST:PORT` },
         ),
       );
     });
@@ -40,7 +40,7 @@ export function listen(
   });
 }
 
-/** Lets what is being answered end, for two seconds. */
+/** Waits up to two seconds for pending answers. */
 export function closeServer(server: Server): Promise<void> {
   return new Promise((done) => {
     server.close(() => done());

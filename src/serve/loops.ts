@@ -26,16 +26,16 @@ import { KnownHistory } from '../trust/index.ts';
 import { type ClusterLink, linkOf, type Serving } from './open-serving.ts';
 import type { ServeHooks } from './options.ts';
 
-/** An environment with its gate and the repository that it looks at. */
+/** An environment with its gate and its repository. */
 export type OpenGate = {
   readonly environment: Environment;
   readonly gate: Gate & { readonly recorder: NonNullable<Gate['recorder']> };
   readonly repository: Repository;
-  /** Where the repository is kept; environments on one branch share it. */
+  /** The repository's directory; environments on one branch share it. */
   readonly directory: string;
 };
 
-/** The gates of all environments, with those that are run elsewhere: admission is for each of them. */
+/** Opens the gates of all environments, including those run elsewhere: admission covers each of them. */
 export async function openGates(
   { configuration, recorder, options, settings, closing }: Serving,
   turns = new Turns(),
@@ -76,7 +76,7 @@ export async function openGates(
   );
 }
 
-/** A loop for each environment that this service is to run, with its view of the cluster. */
+/** Opens a loop for each environment this service runs, with its view of the cluster. */
 export function openLoops(
   { configuration, links, recorder, options, log, metrics, notifications, trace, closing }: Serving,
   gates: readonly OpenGate[],
@@ -135,7 +135,7 @@ export function openLoops(
   return [...loops.values()];
 }
 
-/** Tells of what happened: metrics, whoever is notified, and Events on the objects. */
+/** Distributes events: metrics, notifications, and Kubernetes Events on the objects. */
 export function teller(
   metrics: Serving['metrics'],
   notifications: Serving['notifications'],
@@ -148,7 +148,7 @@ export function teller(
   };
 }
 
-// The environments whose labels are all that is asked for.
+// Returns the environments that have all the requested labels.
 function selected(environments: readonly Environment[], selector: string | undefined): readonly Environment[] {
   const pairs = parseSelector(selector);
   const found = environments.filter(({ metadata }) => pairs.every(([key, value]) => metadata.labels?.[key] === value));
@@ -156,21 +156,21 @@ function selected(environments: readonly Environment[], selector: string | undef
   return found;
 }
 
-/** The labels of `--selector`. Throws `usage`. */
+/** Parses the labels of `--selector`. Throws `usage`. */
 export function parseSelector(selector: string | undefined): readonly (readonly [string, string | undefined])[] {
   const wanted = (selector ?? '').split(',').filter((part) => part !== '');
   const pairs = wanted.map((part) => part.split('=') as [string, string | undefined]);
   const wrong = pairs.find(([key, value, ...more]) => key === '' || value === undefined || more.length > 0);
   if (wrong !== undefined)
     throw new CountersignError('usage', `\`${selector}\` selects nothing`, {
-      hint: 'labels as `key=value`, several with commas',
+      hint: 'give labels as `key=value`, separated by commas',
     });
   return pairs;
 }
 
-const JUDGED_AT_ONCE = 4; // the cores do no more, and each holds its objects meanwhile (Flux 685)
+const JUDGED_AT_ONCE = 4; // more would only compete for cores, and each holds its objects meanwhile (Flux 685)
 
-// Tasks in the order they came, so many at a time.
+// Runs tasks in order, with limited concurrency.
 function atMost(count: number): <T>(task: () => Promise<T>) => Promise<T> {
   const waiting: (() => void)[] = [];
   let free = count;
@@ -187,19 +187,19 @@ function atMost(count: number): <T>(task: () => Promise<T>) => Promise<T> {
   };
 }
 
-// Environments on one branch share what was fetched, where it is not older than they ask for.
+// Environments on one branch share a fetch if it is recent enough.
 function sharing<T>(): (key: string, since: number, task: () => Promise<T>) => Promise<T> {
   const newest = new Map<string, { readonly begun: number; readonly done: Promise<T> }>();
   return (key, since, task) => {
     const last = newest.get(key);
     if (last !== undefined && last.begun >= since) return last.done;
-    // One after the other: two fetches at a time would wait for each other's locks.
+    // One after the other: two concurrent fetches would wait for each other's locks.
     const begun = performance.now();
     const done = (last?.done ?? Promise.resolve()).then(task, task);
     const mine = { begun, done };
     newest.set(key, mine);
     done.catch(() => {
-      if (newest.get(key) === mine) newest.delete(key); // the next one tries for itself
+      if (newest.get(key) === mine) newest.delete(key); // the next caller tries again
     });
     return done;
   };

@@ -15,20 +15,20 @@ import {
 } from '../ledger/index.ts';
 import { CountersignError, type HttpAddress, parseHttpAddress, sha256 } from '../model/index.ts';
 
-/** What anchors are made from. */
+/** Parts from which anchors are created. */
 export type AnchorParts = {
   readonly data: string;
   readonly ledger: Ledger;
   readonly key: LedgerKey | undefined;
   readonly server: ApiServer;
   readonly git: GitProgram | undefined;
-  /** How to get into a repository that an environment names too; nothing for others. */
+  /** Credentials for a repository that an environment also names; none for others. */
   readonly access: (url: string) => () => Promise<GitAccess>;
 };
 
 const FORMS = 'file:PATH, configmap:NAMESPACE/NAME, git:URL, witness:URL#KEY or timestamp:URL#CERTIFICATE-FILE';
 
-/** Reads `--anchor kind:place`, all that can be read of it without a ledger. Throws `usage` and `key-unusable`. */
+/** Parses `--anchor kind:place`, as far as possible without a ledger. Throws `usage` and `key-unusable`. */
 export function parseAnchor(text: string): (parts: AnchorParts) => Anchor {
   const [, kind, place = ''] = /^([a-z]+):(.+)$/.exec(text) ?? [];
   const [address = '', detail = ''] = [
@@ -44,7 +44,7 @@ export function parseAnchor(text: string): (parts: AnchorParts) => Anchor {
       return (parts) => gitRef(place, parts);
     case 'witness': {
       const web = webAddress(address);
-      parseWitness(detail); // it is read again with the ledger
+      parseWitness(detail); // parsed again when the ledger is open
       return ({ data, ledger }) => witnessAnchor(web, detail, join(data, 'anchors'), ledger.read);
     }
     case 'timestamp': {
@@ -52,7 +52,7 @@ export function parseAnchor(text: string): (parts: AnchorParts) => Anchor {
       return ({ data }) => timestampAnchor(web, authority, join(data, 'anchors'));
     }
     default:
-      throw new CountersignError('usage', `\`${redactUrl(text)}\` is not an anchor`, { hint: `one of ${FORMS}` });
+      throw new CountersignError('usage', `\`${redactUrl(text)}\` is not an anchor`, { hint: `use one of ${FORMS}` });
   }
 }
 
@@ -87,7 +87,7 @@ function webAddress(text: string, query = false): HttpAddress {
   const parsed = parseHttpAddress(text, { query });
   if (parsed.kind === 'parsed') return parsed.value;
   throw new CountersignError('usage', `the address of an anchor cannot be used: ${parsed.why}`, {
-    hint: `anchors are ${FORMS}`,
+    hint: `use one of ${FORMS}`,
   });
 }
 
@@ -98,7 +98,7 @@ function certificate(file: string): string {
   } catch (cause) {
     throw new CountersignError('usage', `the authority’s certificate \`${file}\` cannot be read`, {
       cause,
-      hint: 'give the certificate that it signs with, in PEM: timestamp:https://tsa.example/#tsa.pem',
+      hint: 'give its signing certificate in PEM: timestamp:https://tsa.example/#tsa.pem',
     });
   }
 }

@@ -14,10 +14,10 @@ import type { Reconciler } from '../reconcile/index.ts';
 import { sayProgress } from './say-progress.ts';
 import { SigningLease, type SigningParts } from './signing-lease.ts';
 
-/** An account in a cluster, and its objects of ours. Environments with the same account share one. */
+/** An account in a cluster, and our objects there. Environments with the same account share one. */
 export type ClusterLink = { readonly server: ApiServer; readonly user: string };
 
-/** What the parts of a running service are handed; each adds to `closing` what ends it. */
+/** Passed to the parts of a running service; each adds its cleanup to `closing`. */
 export type Serving<O extends PassOptions = PassOptions> = {
   readonly configuration: Configuration;
   readonly options: O;
@@ -27,18 +27,18 @@ export type Serving<O extends PassOptions = PassOptions> = {
   readonly ledger: Ledger;
   readonly recorder: LedgerView & SureRecorder;
   readonly metrics: Metrics;
-  /** Hears what happened in environments, for people. */
+  /** Receives events of environments, for people. */
   readonly notifications: Notifications;
-  /** Follows steps for whoever looks at traces; nobody, unless `--traces` says so. */
+  /** Traces steps if `--traces` is given. */
   readonly trace: Trace;
   readonly closing: (() => void | Promise<void>)[];
-  /** That no other service signs the ledger; undefined where replicas share it. */
+  /** Ensures that no other service signs the ledger; undefined if replicas share it. */
   readonly signing: SigningLease | undefined;
 };
 
 /**
- * Connects to the clusters, opens the ledger and what hears of things. `running` is asked when metrics are. What is
- * opened is closed by whoever calls the functions in `closing`, last first.
+ * Connects to the clusters and opens the ledger and notifications. `running` is called for metrics. The caller closes
+ * everything by calling the functions in `closing`, last first.
  */
 export async function openServing<O extends PassOptions>(
   options: O,
@@ -52,7 +52,7 @@ export async function openServing<O extends PassOptions>(
   try {
     return await open({ options, settings, configuration, log, running, signal, closing });
   } catch (thrown) {
-    // What was opened before it failed: a ledger that stays locked could not be opened at the next try.
+    // Close everything opened before the failure: a ledger that stays locked could not be opened by the next attempt.
     for (const close of closing.reverse()) await close();
     throw thrown;
   }
@@ -70,7 +70,7 @@ async function open<O extends PassOptions>(opening: Opening<O>): Promise<Serving
   const instance = newInstance(new Date());
   const data = resolve(options.data);
   mkdirSync(data, { recursive: true, mode: 0o700 });
-  // Replicas that share a database are told apart there.
+  // Replicas that share a database are distinguished there.
   const signing =
     options.ledger === undefined
       ? new SigningLease({
@@ -139,7 +139,7 @@ async function open<O extends PassOptions>(opening: Opening<O>): Promise<Serving
   };
 }
 
-// In the cluster of the first environment, by the service's own account where one is used.
+// In the first environment's cluster, with the service's own account if one is used.
 function signingPlace(
   { environments }: Configuration,
   links: ReadonlyMap<string, ClusterLink>,
@@ -159,7 +159,7 @@ async function traceTo(endpoint: string | undefined, closing: Serving['closing']
 
 const LAST_WORDS_MS = 5000;
 
-/** The link of an environment. */
+/** Returns the link of an environment. */
 export function linkOf(links: ReadonlyMap<string, ClusterLink>, environment: string): ClusterLink {
   return links.get(environment) as ClusterLink;
 }
@@ -192,14 +192,14 @@ async function openLink(address: ClusterAddress): Promise<ClusterLink> {
   return { server, user };
 }
 
-// The kube-system namespace's id: stable for the cluster's life, and nobody has to think of a name.
+// The id of the kube-system namespace: stable for the cluster's life, and no name has to be chosen.
 async function originOf({ server, user }: ClusterLink): Promise<string> {
   const answer = await server.request('GET', '/api/v1/namespaces/kube-system');
   const uid = (answer.body as { metadata?: { uid?: string } }).metadata?.uid;
   if (uid === undefined)
     throw new CountersignError(
       'cluster-forbidden',
-      `\`${user}\` may not read the namespace kube-system, whose id names the ledger`,
+      `\`${user}\` may not read the namespace kube-system, whose id is the name of the ledger`,
       {
         hint: 'grant `get` on namespaces, or name the ledger with --origin',
       },
@@ -207,12 +207,12 @@ async function originOf({ server, user }: ClusterLink): Promise<string> {
   return `countersign.dev/cluster/${uid}`;
 }
 
-/** The digest of the first entry: the same through every change of key or epoch, and another for any other ledger. */
+/** Returns the digest of the first entry: constant across changes of key or epoch, and unique to this ledger. */
 export function ledgerId(ledger: Ledger): string {
   return digestOf(ledger.read.entry(0)?.entry ?? {}).slice(0, 16);
 }
 
-/** The clusters, one for each link. */
+/** Returns the clusters, one per link. */
 export function openClusters(
   links: ReadonlyMap<string, ClusterLink>,
   ledger: Ledger,

@@ -24,7 +24,7 @@ export type ServeOptions = PassOptions & {
   lease?: string;
 };
 
-/** What the outside may hear of a running service: each step of each change (tests stop the process there). */
+/** Hooks for observing a running service: each step of each change (tests stop the process there). */
 export type ServeHooks = {
   /** Prepares the process for a long run, before anything is opened. */
   readonly onStart?: () => void;

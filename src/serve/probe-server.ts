@@ -4,8 +4,8 @@ import { guardConnections } from '../webhook/index.ts';
 import { closeServer, listen, listenAddress } from './listen.ts';
 
 /**
- * The address of probes, metrics and receivers, for as long as the process lives. Until there is a service behind it,
- * it says that the process is alive and what it waits for: whatever runs it must not end it for waiting.
+ * The address of probes, metrics and receivers, for as long as the process lives. Before the service is ready, it
+ * reports that the process is alive and what it waits for, so that it is not killed for waiting.
  */
 export class ProbeServer {
   readonly #server: Server;
@@ -21,7 +21,7 @@ export class ProbeServer {
     guardConnections(this.#server);
   }
 
-  /** Undefined where `--http` is off. Throws `usage` and `port-in-use`. */
+  /** Returns undefined if `--http` is off. Throws `usage` and `port-in-use`. */
   static async open(http: string): Promise<ProbeServer | undefined> {
     if (http === 'off') return undefined;
     const { host, port } = listenAddress(http, '--http');
@@ -30,7 +30,7 @@ export class ProbeServer {
     return probes;
   }
 
-  /** Has an application answer. Call what it returns to take that back. */
+  /** Lets an application answer until the returned function is called. */
   show(app: RequestListener): () => void {
     this.#app = app;
     return () => {
@@ -40,7 +40,7 @@ export class ProbeServer {
     };
   }
 
-  /** What is waited for, until an application answers. */
+  /** Sets what is being waited for, until an application answers. */
   waitsFor(why: string): void {
     this.#why = why;
   }

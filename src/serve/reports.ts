@@ -12,11 +12,11 @@ type Parts = Pick<ScheduledReportsPorts, 'schedules' | 'ledger' | 'log'> & {
   readonly data: string;
   readonly key: LedgerKey | undefined;
   readonly git: GitProgram | undefined;
-  /** The cluster that summaries go to; none without a service. */
+  /** The cluster for summaries; undefined without a service. */
   readonly server: ApiServer | undefined;
 };
 
-/** The reports that schedules ask for, made from the ledger of a data directory and kept below it. */
+/** Opens the reports that schedules request, made from the ledger in a data directory and stored below it. */
 export function openScheduledReports(
   { data, key, git, server, ...ports }: Parts,
   open: (ports: ScheduledReportsPorts) => ScheduledReports = (made) => new ScheduledReports(made),
@@ -57,7 +57,7 @@ export function openScheduledReports(
   });
 }
 
-// Each control and each check of the population is a line; those that passed are only counted.
+// One line per control and population check; those that passed are only counted.
 async function putSummary(
   server: ApiServer | undefined,
   namespace: string,
@@ -65,12 +65,14 @@ async function putSummary(
   report: ReportSummary,
 ): Promise<void> {
   if (server === undefined)
-    throw new CountersignError('cluster-unreachable', 'only a running service puts summaries into a cluster', {
+    throw new CountersignError('cluster-unreachable', 'only a running service can write summaries into a cluster', {
       recover: 'retry',
     });
   const controls = report.controls.map((c): ReportResult => {
     const isWell = c.passed === c.tested && c.exceptions === c.dispositioned;
-    const counts = `${c.tested} tested, ${c.passed} passed, ${c.undetermined} not determinable; ${c.exceptions - c.dispositioned} exceptions open`;
+    const counts =
+      `${c.tested} tested, ${c.passed} passed, ${c.undetermined} not determinable; ` +
+      `${c.exceptions - c.dispositioned} exceptions open`;
     return {
       rule: c.id,
       result: isWell ? 'pass' : c.passed + c.undetermined === c.tested ? 'warn' : 'fail',
@@ -84,14 +86,14 @@ async function putSummary(
   if (!(await putReport(server, namespace, `evidence-${name}`, [...controls, ...checks], new Date())))
     throw new CountersignError(
       'cluster-refused',
-      `there is no namespace \`${namespace}\`, or the cluster does not know Reports of openreports.io`,
+      `there is no namespace \`${namespace}\`, or the cluster does not have Reports of openreports.io`,
       {
         recover: 'retry',
       },
     );
 }
 
-/** What the control socket is asked by `report run`. */
+/** Executes `report run` from the control socket. */
 export async function runScheduled(
   reports: ScheduledReports | undefined,
   asked: Readonly<Record<string, unknown>>,
@@ -99,7 +101,7 @@ export async function runScheduled(
   const schedule = String(asked['schedule'] ?? '');
   if (reports === undefined)
     throw new CountersignError('usage', `there is no ReportSchedule \`${schedule}\``, {
-      hint: 'the service’s configuration has none',
+      hint: 'the configuration of the service has none',
     });
   return { ok: true, result: await reports.runNow(schedule, asked['again'] === true) };
 }

@@ -28,25 +28,25 @@ export type RescanParts = {
   readonly ledger: LedgerView & Recorder;
   readonly log: { info(fields: object, message: string): void; warn(fields: object, message: string): void };
   readonly clock: () => Date;
-  /** Whether the environment is run here: another replica, or another service, looks at those that are not. */
+  /** Whether the environment is run here; others are checked by another replica or service. */
   readonly isHere: () => boolean;
 };
 
-// a result that stays the same is recorded once a day: that somebody looked is evidence too
+// an unchanged result is recorded once a day: the check itself is evidence too
 const AGAIN_MS = 24 * 3_600_000;
 const READ_AT_ONCE = 8;
-const CACHE_MS = 5000; // how old the API server's cache may be
-const MAX_WATCHES = 400; // connections that stay open; what is beyond is read when all is read
-const SINGLY = 300; // objects that are read one by one in a turn; more wait for the next
-// How often it is looked what changed, and how long after a result the next is recorded; a large one later: a kilobyte
-// a second.
+const CACHE_MS = 5000; // maximum age of the API server's cache
+const MAX_WATCHES = 400; // open connections; kinds beyond the limit are only read in full scans
+const SINGLY = 300; // objects read individually per round; more wait for the next
+// How often to process changes, and the pause after recording a result; longer after a large one: a kilobyte per
+// second.
 const TIMES = { lookMs: 2000, spacedMs: 60_000 };
 
 type Found = Scan['violations'][number];
 
 /**
- * Everything that is in an environment's namespaces, judged by the rules that judge changes, and whose it is. What is
- * different from the last result goes on the ledger, and into the cluster as Reports.
+ * Judges everything in an environment's namespaces by the rules for changes, and finds out who owns it. Differences
+ * from the last result go on the ledger, and into the cluster as Reports.
  */
 class Rescan {
   readonly parts: RescanParts;
@@ -56,7 +56,7 @@ class Rescan {
   #bundles = new Set<string>();
   #unread: readonly string[] = [];
   readonly #changed = new Map<string, { readonly ref: ObjectRef; readonly at: number }>();
-  // When all was read and by what revision, when the last result was recorded, and how long none is from then on.
+  // Time and revision of the last full scan, time of the last record, and the minimum pause after it.
   #whole: { readonly revision: string; readonly at: number } | undefined;
   #recorded = Number.NEGATIVE_INFINITY;
   #spacedMs: number;
@@ -75,10 +75,7 @@ class Rescan {
     this.#changed.set(refKey(ref), { ref, at: performance.now() });
   }
 
-  /**
-   * Whether everything has to be read: at the beginning, every so often, at another revision, and where something was
-   * missed.
-   */
+  /** Whether a full scan is due: at the start, at the interval, at a new revision, and after missed events. */
   isDue(everyMs: number): boolean {
     const { revision, at } = this.#whole ?? { revision: undefined, at: 0 };
     const since = performance.now() - at;
@@ -92,15 +89,14 @@ class Rescan {
     this.#changed.clear();
   }
 
-  /** Reads and judges everything; `follow` begins the watches. Throws as cluster, rules and ledger do. */
+  /** Reads and judges everything; `follow` begins the watches. Throws the errors of cluster, rules and ledger. */
   async all(follow: () => Promise<void>): Promise<void> {
     const { environment, server, state } = this.parts;
     const now = state();
     this.#whole = { revision: now.revision, at: performance.now() };
-    this.#isMissed = true; // until it is over
-    await follow(); // first, so that what comes while all is read is told
-    // What was told just now may be newer than the API server's cache, which is what is read; what was applied is
-    // looked after anyhow.
+    this.#isMissed = true; // until it is complete
+    await follow(); // first, so that changes during the scan are reported
+    // Keep events newer than the API server cache that the scan reads; applied objects are checked elsewhere.
     for (const [key, { at }] of this.#changed)
       if (now.owned.has(key) || performance.now() - at > CACHE_MS) this.#changed.delete(key);
     [this.#seen, this.#found, this.#bundles] = [new Map(), new Map(), new Set()];
@@ -117,8 +113,8 @@ class Rescan {
   }
 
   /**
-   * Reads and judges what was told to be another. What is being applied waits until it has been, and everything until
-   * all was read since something was missed. Throws as `all` does.
+   * Reads and judges the objects reported as changed. Objects being applied wait until that is done; after missed
+   * events, all wait for a full scan. Throws like `all`.
    */
   async some(everyMs: number): Promise<void> {
     if (this.#isMissed) return;
@@ -148,7 +144,7 @@ class Rescan {
       );
     if (read.length > 0) await this.#judge(read, now);
     if (taken.length > 0) this.#isOther = true;
-    // What flaps would otherwise fill the ledger.
+    // Otherwise flapping objects would fill the ledger.
     if (!this.#isOther || performance.now() - this.#recorded < Math.min(everyMs, this.#spacedMs)) return;
     if (await this.#record(now)) this.#recorded = performance.now();
   }
@@ -209,7 +205,7 @@ class Rescan {
         [evidence],
       );
       this.#spacedMs = Math.max(this.#times.spacedMs, evidence.bytes.length);
-      log.info({ environment: name, ...counts }, 'everything in its namespaces was judged');
+      log.info({ environment: name, ...counts }, 'judged everything in its namespaces');
       await publish(environment, server, all, scan, clock()).catch((thrown) =>
         log.warn({ environment: name }, messageOf(thrown)),
       );
@@ -243,7 +239,7 @@ async function publish(
         (u): ReportResult => ({
           rule: 'unmanaged',
           result: 'warn',
-          message: `no commit has it; written by ${u.manager || 'somebody'} at ${u.since}`,
+          message: `no commit has it; written by ${u.manager || 'an unknown manager'} at ${u.since}`,
           object: u.object,
         }),
       ),
@@ -256,8 +252,8 @@ async function publish(
 }
 
 /**
- * Reads all every so often and as soon as an environment is at another revision, and what changed between, as watches
- * tell. Gives what ends it.
+ * Runs a full scan at an interval and whenever an environment has a new revision, and processes reported changes in
+ * between. Returns a function that stops it.
  */
 export function keepRescanning(parts: readonly RescanParts[], everyMs: number, times = TIMES): () => Promise<void> {
   const stopped = new AbortController();
@@ -276,7 +272,7 @@ export function keepRescanning(parts: readonly RescanParts[], everyMs: number, t
   });
   const look = async () => {
     for (const { watch, rescans } of watched) {
-      let following: Promise<void> | undefined; // once for all that are read now
+      let following: Promise<void> | undefined; // shared by all scans of this round
       const follow = () => {
         following ??= watch.follow();
         return following;
@@ -290,10 +286,7 @@ export function keepRescanning(parts: readonly RescanParts[], everyMs: number, t
           else await one.some(everyMs);
         } catch (thrown) {
           if (!stopped.signal.aborted)
-            log.warn(
-              { environment: environment.metadata.name },
-              `its namespaces could not be judged: ${messageOf(thrown)}`,
-            );
+            log.warn({ environment: environment.metadata.name }, `cannot judge its namespaces: ${messageOf(thrown)}`);
         }
       }
     }

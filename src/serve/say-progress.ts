@@ -1,6 +1,6 @@
 import type { Logger } from 'pino';
 
-/** A long ledger takes a while to be read back: ten seconds for a million entries. */
+/** Logs progress: reading back a long ledger takes ten seconds for a million entries. */
 export function sayProgress(log: Logger): (done: number) => void {
   let told = Date.now();
   return (done) => {

@@ -24,7 +24,10 @@ import { openScheduledReports } from './reports.ts';
 import { runWhileHeld, type Tenant } from './tenure.ts';
 import { whileAway } from './while-away.ts';
 
-/** `countersign serve`: ledger first, then the webhook, then the loops. Returns when it was told to stop. */
+/**
+ * Implements `countersign serve`: first the ledger, then the webhook, then the loops. Returns after it was told to
+ * stop.
+ */
 export async function serve(
   options: ServeOptions,
   settings: ProcessSettings,
@@ -60,32 +63,29 @@ export async function serve(
         let served = current;
         const serveSome = () =>
           serveAs(current).catch((thrown: unknown) => {
-            // A document may be valid and yet lead nowhere (a kubeconfig that is not there): the others must not pay
-            // for it.
+            // A document may be valid and still unusable (a kubeconfig that does not exist): the others must not
+            // suffer.
             if (
               before === undefined ||
               ending.aborted ||
               (thrown instanceof CountersignError && thrown.recover === 'halt')
             )
               throw thrown;
-            log.error(
-              {},
-              `goes on with the configuration before, because the new one cannot be run: ${messageOf(thrown)}`,
-            );
+            log.error({}, `cannot run the new configuration, continuing with the previous one: ${messageOf(thrown)}`);
             served = before;
             return serveAs(served);
           });
         await whileAway(serveSome, { ...away, signal: ending });
         before = served;
       } else if (documents.follows) {
-        await front?.decideBy([]); // nothing is governed: what is still sent here is nobody's to refuse
+        await front?.decideBy([]); // nothing is governed: requests that still arrive here are not ours to refuse
         await firstDocuments(ending, log);
       } else
         throw new CountersignError('config-invalid', 'there is no Environment in the configuration', {
-          hint: '`countersign init` writes a first one',
+          hint: '`countersign init` creates a first one',
         });
       if (io.signal.aborted || !current.changed.aborted) return EXIT.yes;
-      log.info({}, 'the configuration is another: beginning anew with it');
+      log.info({}, 'configuration changed, restarting with it');
     }
   } finally {
     await front?.close();
@@ -94,7 +94,7 @@ export async function serve(
   }
 }
 
-/** What stays while configurations come and go. */
+/** Parts that persist across configurations. */
 type Process = {
   readonly options: ServeOptions;
   readonly settings: ProcessSettings;
@@ -140,12 +140,12 @@ async function serveWith({ configuration, tellOf }: Documents, ending: AbortSign
     const tenants = [...loops, ...(reports === undefined ? [] : [reports])];
     const leases = leasesOf(tenants, serving);
     await runUntilStopped(tenants, serving.signing?.keep(ledger), ending, leases, log);
-    // what was asked is answered while everything that answers it is still there
+    // finish pending requests while everything they need is still open
     if (io.signal.aborted) await front?.close();
     const reason = io.signal.aborted
       ? 'told to stop'
       : ending.aborted
-        ? 'its configuration is another'
+        ? 'its configuration changed'
         : 'its loops ended';
     await ledger.record({ type: 'service.stopped', reason });
   } finally {
@@ -179,8 +179,7 @@ function reportsOf({
 
 const LEASE_MS = 15_000;
 
-// One Lease for each environment, in the cluster that the first environment is in: replicas share the work as they
-// come.
+// One Lease per environment, in the cluster of the first environment: replicas share the work as they start.
 function leasesOf(loops: readonly Tenant[], { options, links }: Serving<ServeOptions>): ReadonlyMap<string, Lease> {
   if (options.lease === undefined) return new Map();
   const { server } = [...links.values()][0] as ClusterLink;
@@ -206,7 +205,7 @@ async function runUntilStopped(
   signal.addEventListener('abort', stop, { once: true });
   if (signal.aborted) stop();
   const endAll = (thrown: unknown) => {
-    stop(); // one loop that cannot trust the ledger, or lost its Lease, ends all of them
+    stop(); // a loop that cannot trust the ledger, or lost its Lease, ends all loops
     throw thrown;
   };
   const kept = signing?.run().catch(endAll);

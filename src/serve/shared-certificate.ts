@@ -10,17 +10,17 @@ type Secret = {
 const ATTEMPTS = 5;
 
 /**
- * A certificate of our own making that replicas share by a Secret (type kubernetes.io/tls, with `ca.crt`): whoever
- * comes first makes it, and makes it anew 30 days before its end. Throws `cluster-forbidden`.
+ * Returns a self-made certificate that replicas share through a Secret (type kubernetes.io/tls, with `ca.crt`). The
+ * first replica creates it, and it is renewed 30 days before it expires. Throws `cluster-forbidden`.
  */
 export function sharedCertificate(server: ApiServer, namespace: string, name: string, host: string): CertificateSource {
   const path = `/api/v1/namespaces/${encodeURIComponent(namespace)}/secrets`;
   const refuse = (status: number) =>
     new CountersignError(
       'cluster-forbidden',
-      `the Secret ${namespace}/${name} for the webhook’s certificate cannot be kept (${status})`,
+      `cannot store the webhook’s certificate in the Secret ${namespace}/${name} (${status})`,
       {
-        hint: 'grant `get`, `create` and `update` on it, and have the namespace there',
+        hint: 'grant `get`, `create` and `update` on it, and create the namespace',
       },
     );
   return async (now) => {

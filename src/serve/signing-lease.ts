@@ -20,13 +20,13 @@ export type SigningParts = {
   readonly instance: LedgerInstance;
   readonly log: Logger;
   readonly signal: AbortSignal;
-  /** How long it stands unrenewed. */
+  /** How long it is valid without renewal. */
   readonly durationMs?: number;
 };
 
 /**
- * The Lease of whoever signs a ledger that is in files: a data directory that was copied has a lock of its own, but not
- * a Lease of its own. It is for the ledger's name and key, so other ledgers in the same cluster are not concerned.
+ * The Lease of the service that signs a ledger in files. A copied data directory has its own lock, but not its own
+ * Lease. The Lease belongs to the ledger's name and key, so other ledgers in the cluster are not affected.
  */
 export class SigningLease {
   readonly #parts: SigningParts;
@@ -43,15 +43,16 @@ export class SigningLease {
   }
 
   /**
-   * Takes it before anything is signed. Waits for the API server. Throws (halt) where another service holds it and is
-   * alive.
+   * Takes the Lease before anything is signed. Waits for the API server. Throws (halt) if another live service holds
+   * it.
    */
   async take(publicKey = keyOf(this.#parts)): Promise<void> {
-    if (this.#lease !== undefined || publicKey === undefined) return; // a key that is not made yet is nobody else's
+    // a key that does not exist yet cannot be in use elsewhere
+    if (this.#lease !== undefined || publicKey === undefined) return;
     const { server, namespace, origin, log, signal } = this.#parts;
     const name = `countersign-ledger-${sha256(`${origin}\n${publicKey.toString('base64')}`).slice(0, 16)}`;
     const lease = new Lease(server, namespace, name, this.#identity, this.#durationMs);
-    // A process that was killed left it to the next one in the same directory, whose lock says that it is alone there.
+    // A killed process leaves it to the next one in the same directory, whose lock proves that it is alone there.
     const isOurs = (holder: string) => holder.startsWith(`${this.#place}_`);
     for (
       let saidAt = Number.NEGATIVE_INFINITY;
@@ -59,7 +60,7 @@ export class SigningLease {
       await wait(Math.min(LOOK_MS, this.#durationMs / 10), undefined, { signal }).catch(() => {})
     ) {
       if (signal.aborted)
-        throw new CountersignError('cluster-unreachable', 'told to stop while it waited for the Lease of its ledger');
+        throw new CountersignError('cluster-unreachable', 'told to stop while waiting for the Lease of its ledger');
       const taken = await lease.take(isOurs).catch((thrown: unknown) => thrown);
       if (taken === true) break;
       if (taken instanceof CountersignError && taken.recover === 'wait') {
@@ -73,15 +74,15 @@ export class SigningLease {
       if (taken === false && lease.renewals > 0) throw another(lease);
       if (performance.now() - saidAt < SAY_EVERY_MS) continue;
       saidAt = performance.now();
-      const why = taken === false ? `\`${lease.holder}\` has it, and may be gone` : messageOf(taken);
-      log.warn({ lease: `${namespace}/${name}` }, `nothing is signed before the Lease of this ledger is held: ${why}`);
+      const why = taken === false ? `\`${lease.holder}\` holds it, and may be gone` : messageOf(taken);
+      log.warn({ lease: `${namespace}/${name}` }, `nothing is signed until the Lease of this ledger is held: ${why}`);
     }
     this.#lease = lease;
   }
 
   /**
-   * Renews it for as long as it runs; ends with an error when somebody else has it. Meanwhile nothing is signed that
-   * may be another's.
+   * Renews the Lease while it runs; ends with an error if someone else has it. While ownership is uncertain, nothing is
+   * signed.
    */
   keep(ledger: Ledger): Tenant {
     const ended = new AbortController();
@@ -96,7 +97,7 @@ export class SigningLease {
           throw error;
         }
         if (mine === true) renewed = performance.now();
-        // Nobody was heard for so long that another may have taken it.
+        // The API server has been unreachable for so long that another service may have taken it.
         ledger.hold(performance.now() - renewed > this.#durationMs * 0.8 ? unheard() : undefined);
       }
       if (!ended.signal.aborted)
@@ -119,7 +120,7 @@ function keyOf({ data, origin, key }: SigningParts): Buffer | undefined {
   }
 }
 
-// The same for every process in a directory, and another for its copy.
+// Identical for every process in a directory, different for its copy.
 function placeOf(data: string): string {
   const stats = statSync(data, { throwIfNoEntry: false });
   const path = stats === undefined ? data : realpathSync(data);
@@ -134,7 +135,9 @@ function another(lease: Lease): CountersignError {
     `another service signs this ledger: instance ${instance} since ${lease.since}, on ${where}`,
     {
       recover: 'halt',
-      hint: 'stop one of the two. Is this data directory a copy? `countersign ledger verify --against OTHER` says whether both have signed',
+      hint:
+        'stop one of the two. Is this data directory a copy? `countersign ' +
+        'ledger verify --against OTHER` shows whether both have signed',
     },
   );
 }
@@ -142,10 +145,10 @@ function another(lease: Lease): CountersignError {
 function unheard(): CountersignError {
   return new CountersignError(
     'ledger-unusable',
-    'the Lease of the ledger cannot be renewed: another service may sign it by now',
+    'cannot renew the Lease of the ledger: another service may sign it by now',
     {
       recover: 'retry',
-      hint: 'it goes on once the API server answers',
+      hint: 'it continues once the API server answers',
     },
   );
 }

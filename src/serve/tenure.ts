@@ -4,7 +4,7 @@ import { CountersignError, messageOf } from '../model/index.ts';
 
 type Log = { info(fields: object, message: string): void; warn(fields: object, message: string): void };
 
-/** What one of several replicas runs: an environment's loop, or the reports. */
+/** Work that one of several replicas runs: an environment's loop, or the reports. */
 export type Tenant = {
   readonly name: string;
   run(): Promise<void>;
@@ -13,9 +13,9 @@ export type Tenant = {
 };
 
 /**
- * Runs a loop only while this replica holds its Lease; stands by otherwise. Told to stop, it lets the loop end what it
- * is at and hands the Lease over. A Lease that cannot be renewed in time ends the process: somebody else may hold it by
- * now.
+ * Runs a loop only while this replica holds its Lease, and otherwise stands by. When told to stop, it lets the loop
+ * finish its current step and releases the Lease. If the Lease cannot be renewed in time, the process ends: another
+ * replica may hold it by now.
  */
 export async function runWhileHeld(loop: Tenant, lease: Lease, signal: AbortSignal, log: Log): Promise<void> {
   const pause = () => wait((lease.durationMs / 3) * (0.8 + Math.random() / 5), undefined, { signal }).catch(() => {});
@@ -29,7 +29,7 @@ export async function runWhileHeld(loop: Tenant, lease: Lease, signal: AbortSign
       await runHeld(loop, lease, signal);
       return;
     }
-    loop.standBy(lease.holder === '' ? 'waits for its Lease' : `\`${lease.holder}\` has it`);
+    loop.standBy(lease.holder === '' ? 'waits for its Lease' : `\`${lease.holder}\` holds it`);
     await pause();
   }
 }
@@ -43,19 +43,19 @@ async function runHeld(loop: Tenant, lease: Lease, signal: AbortSignal): Promise
       if (ended.signal.aborted) return;
       const mine = await lease.take().catch(() => undefined);
       if (mine === true) renewed = performance.now();
-      // Told that it is another's, or not heard for so long that it may be.
+      // Taken by another replica, or unreachable for so long that it may be.
       if (mine === false || performance.now() - renewed > lease.durationMs * 0.8)
         throw new CountersignError(
           'cluster-unreachable',
-          `the Lease of \`${loop.name}\` was lost: another replica may have it`,
+          `lost the Lease of \`${loop.name}\`: another replica may hold it`,
           {
             recover: 'halt',
-            hint: 'it is started again by whatever runs it',
+            hint: 'the process manager should restart it',
           },
         );
     }
   })();
-  // What was lost is lost at once: nothing is waited for.
+  // A lost Lease takes effect at once: do not wait for the loop.
   await Promise.race([running, renewing.then(() => running)]);
   await running;
   if (signal.aborted) await lease.release().catch(() => {});

@@ -4,7 +4,7 @@ import { CountersignError, messageOf } from '../model/index.ts';
 type Parts = {
   readonly signal: AbortSignal;
   readonly log: { warn(fields: object, message: string): void; info(fields: object, message: string): void };
-  /** Hears what is waited for. */
+  /** Receives the reason for waiting. */
   readonly waitsFor?: (why: string) => void;
   readonly times?: { readonly firstMs: number; readonly mostMs: number; readonly sayEveryMs: number };
 };
@@ -12,9 +12,9 @@ type Parts = {
 const TIMES = { firstMs: 500, mostMs: 10_000, sayEveryMs: 60_000 };
 
 /**
- * Runs a task until it ends otherwise than by passing trouble: an API server, a database or a repository that is away.
- * Each time that it is away is said once, and then once a minute. Returns undefined when it was told to stop while it
- * waited. Throws what waiting does not mend.
+ * Runs a task until it ends for a reason other than temporary trouble: an unreachable API server, database or
+ * repository. Each outage is logged once, then once a minute. Returns undefined if it was told to stop while waiting.
+ * Throws errors that waiting cannot fix.
  */
 export async function whileAway<T>(
   task: () => Promise<T>,
@@ -30,12 +30,12 @@ export async function whileAway<T>(
       if (signal.aborted) return undefined;
       const why = messageOf(thrown);
       waitsFor(why);
-      // It had been running for a while: what is away now is another trouble.
+      // It had been running for a while: this is a new outage.
       if (performance.now() - begun > times.mostMs) pause = times.firstMs;
       if (said.why !== why || performance.now() - said.at >= times.sayEveryMs) {
         log.warn(
           { code: thrown.code, ...(thrown.hint === undefined ? {} : { hint: thrown.hint }) },
-          `waits, and tries again: ${why}`,
+          `waiting, and trying again: ${why}`,
         );
         said = { why, at: performance.now() };
       }

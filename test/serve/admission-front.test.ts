@@ -226,7 +226,7 @@ test('a rule that does not end costs its thread once; then rules have threads of
     15_000,
     () => 'another thread takes its place',
   );
-  assert.ok(said.some((line) => line.includes('from now on rules have threads of their own')));
+  assert.ok(said.some((line) => line.includes('rules run on separate threads from now on')));
   for (let i = 0; i < 60; i++) assert.equal((await ask(port, review('good'))).allowed, true);
   const denied = await ask(port, review('slow'));
   assert.match(denied.status?.message ?? '', /took longer than 2000 ms/);

@@ -51,7 +51,7 @@ for (const [flag, value, expected] of [
   ['--ledger-key', join(directory, 'none.key'), /--ledger-key: the ledger’s key `.*none\.key` is missing/],
   ['--anchor', 'foo:bar', /--anchor: `foo:bar` is not an anchor/],
   ['--anchor', 'configmap:a', /--anchor: `a` does not name a ConfigMap/],
-  ['--anchor', 'witness:https://w.example#junk', /--anchor: this is not a witness’s key/],
+  ['--anchor', 'witness:https://w.example#junk', /--anchor: this is not a witness key/],
   ['--anchor-every', '5', /`5` is no time for --anchor-every/],
   ['--heartbeat', '1ms', /`1ms` is no time for --heartbeat/],
   ['--selector', 'shard', /--selector: `shard` selects nothing/],
