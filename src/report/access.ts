@@ -14,21 +14,20 @@ type Person = {
 };
 
 /**
- * A TrustPolicy as it was put on the ledger: by a change of the repository that keeps it, or stated with the
- * configuration.
+ * A TrustPolicy as recorded on the ledger: by a change to the repository that contains it, or with the configuration.
  */
 export type RecordedPolicy = {
   readonly index: number;
   readonly time: string;
   readonly environment: string;
-  /** The entry of the verdict that let it come; undefined for the configuration's. */
+  /** The entry of the verdict that allowed it; undefined for the configuration's. */
   readonly verdict: number | undefined;
   readonly policy: TrustPolicy;
 };
 
 /**
- * Those of the configuration once for each version, and apart from those in repositories: with `trustPath` an
- * environment has both.
+ * Returns recorded TrustPolicies, those of the configuration once per version. They are separate from those in
+ * repositories: an environment with `trustPath` has both.
  */
 export function recordedPolicies(
   source: ReportSource,
@@ -56,14 +55,14 @@ export function recordedPolicies(
 const NEVER = { first: '', last: '' };
 const UNLISTED = { from: '', until: '' };
 
-// One version after the other: of an environment's repository, or of its configuration.
+// Identifies a sequence of versions: of an environment's repository, or of its configuration.
 function lineOf({ environment, verdict }: RecordedPolicy): string {
   return `${verdict === undefined ? 'configuration' : 'repository'} ${environment}`;
 }
 
 /**
- * Who signed, approved and could, as far as verdicts and recorded TrustPolicies tell. Verdicts are shown to it in
- * order.
+ * Collects who signed, approved, and was allowed to, according to verdicts and recorded TrustPolicies. Verdicts must be
+ * added in order.
  */
 export function accessBook(
   source: ReportSource,
@@ -106,7 +105,7 @@ export function accessBook(
       from: known === undefined || at < known.from ? at : known.from,
       to: known === undefined || at > known.to ? at : known.to,
     });
-    p.used = { first: p.used.first || at, last: at }; // verdicts come in the order of their times
+    p.used = { first: p.used.first || at, last: at }; // verdicts come in order of time
   };
   const see = ({ judged: { entry }, verdict }: ReadVerdict) => {
     for (const { commit, signer } of verdict.commits) {
@@ -143,7 +142,7 @@ export function accessBook(
   return { see, records };
 }
 
-/** What each recorded change of the TrustPolicy did to who may sign and approve. */
+/** Returns how each recorded change of the TrustPolicy affected who may sign and approve. */
 export function accessChangesOf(
   source: ReportSource,
   changes: readonly ChangeFacts[],
@@ -156,7 +155,7 @@ export function accessChangesOf(
     const line = lineOf(recorded);
     const was = before.get(line);
     before.set(line, now);
-    // The configuration is stated anew each day: the first statement of a period is no change.
+    // The configuration is recorded again each day: the first record of a period is not a change.
     if (!source.isWithin(time) || (was === undefined && verdict === undefined)) return [];
     const names = (policy: TrustPolicy | undefined) => (policy?.spec.principals ?? []).map((p) => p.name);
     const spelled = (policy: TrustPolicy | undefined, name: string) =>

@@ -17,15 +17,15 @@ import { memoryShelf, type Shelf } from './shelf.ts';
 import { ReportSource } from './source.ts';
 
 /**
- * Makes the model. Same input, same bytes. `shelf` keeps the records of changes, of which there may be many. Throws a
- * TypeError for evidence that is missing.
+ * Builds the model. The same input gives the same bytes. `shelf` stores the records of changes, of which there may be
+ * many. Throws a TypeError for missing evidence.
  */
 export function buildReport(input: ReportInput, shelf: Shelf = memoryShelf()): ReportModel {
   const model = modelOf(input, shelf);
   const { supersedes, ...definition } = input.definition;
   if (supersedes === undefined) return model;
-  // The one before is made again from what there was then, so that whoever verifies this one verifies what is said of
-  // the other.
+  // The previous report is rebuilt from the data of its time, so that verifying this report also verifies its
+  // statements about the other.
   const entries = { [Symbol.iterator]: () => firstOf(input.entries, supersedes.entries - input.first) };
   const differences = differencesOf(modelOf({ ...input, entries, definition }, memoryShelf()), model);
   return { ...model, supersedes: { entry: supersedes.entry, report: supersedes.report, differences } };

@@ -2,7 +2,7 @@ import { type EntryOf, NO_REVISION, type Verdict } from '../model/index.ts';
 import type { Attribute, ChangeRecord, ChangeType, TestResult } from './model.ts';
 import { grouped, type Indexed, type Judged, type ReportSource, unique } from './source.ts';
 
-/** What numbers are made of; of each change, so few of it as can be. */
+/** The few fields of each change that numbers are computed from. */
 export type ChangeFacts = Pick<
   ChangeRecord,
   | 'id'
@@ -18,11 +18,11 @@ export type ChangeFacts = Pick<
   | 'appliedAt'
   | 'attributes'
 > & {
-  /** Seconds since 1970, as committers claim. */
+  /** Seconds since 1970, as claimed by committers. */
   readonly committedAt: readonly number[];
 };
 
-/** A verdict that was read, with the record of its change where it is the last one on it. */
+/** A verdict, with the record of its change if it is the last verdict on it. */
 export type ReadVerdict = {
   readonly judged: Judged;
   readonly verdict: Verdict;
@@ -30,8 +30,8 @@ export type ReadVerdict = {
 };
 
 /**
- * Every verdict of the period in order, one at a time. A change is one transition of one environment: judged again when
- * an approval arrives, it is still the same change.
+ * Yields every verdict of the period in order. A change is one transition of one environment: if it is judged again
+ * when an approval arrives, it is still the same change.
  */
 export function* verdictsOf(source: ReportSource): Generator<ReadVerdict> {
   const last = new Map<string, { index: number; times: number }>();
@@ -48,7 +48,7 @@ export function* verdictsOf(source: ReportSource): Generator<ReadVerdict> {
   }
 }
 
-/** What is kept of a change beside its record. */
+/** Returns the facts kept about a change besides its record. */
 export function factsOf(change: ChangeRecord, alike: Map<string, ChangeFacts['attributes']>): ChangeFacts {
   const { id, entry, environment, ref, to, type, outcome, written, removed, applyStartedAt, appliedAt, commits } =
     change;
@@ -214,19 +214,19 @@ function attributesOf(
   };
 }
 
-// Of a change of several steps, somebody may have made one and approved another: an approval is for the steps that it
+// In a change of several steps, a person may have made one and approved another: an approval only covers the steps it
 // leads through.
 function coveredBy({ from, commit }: Verdict['approvals'][number], verdict: Verdict): Verdict['commits'] {
   const stepOf = (id: string) => verdict.commits.find((c) => c.commit === id)?.step;
   const last = stepOf(commit);
-  if (last === undefined) return verdict.commits; // one step, or recorded before steps were
+  if (last === undefined) return verdict.commits; // one step, or recorded before steps existed
   const first = from === verdict.from ? 0 : stepOf(from);
   return first === undefined
     ? verdict.commits
     : verdict.commits.filter(({ step }) => step === undefined || (step > first && step <= last));
 }
 
-// As trackers and forges write them: `CHG-12`, `#12`, `!12`.
+// Formats of trackers and forges: `CHG-12`, `#12`, `!12`.
 function ticketsIn(text: string): string[] {
   return text.match(/\b[A-Z][A-Z0-9]{1,9}-\d{1,9}\b|(?<![\w&])[#!]\d{1,9}\b/g) ?? [];
 }

@@ -2,8 +2,8 @@ import { scaleBand, scaleLinear, scaleLog, scaleUtc } from 'd3-scale';
 import { type ControlResult, EXCEPTION_TYPES, type ReportModel } from './model.ts';
 
 /**
- * A drawing of rectangles and words, in points from its upper left corner; whatever draws it draws the same. `alt` says
- * it in words.
+ * A drawing of rectangles and texts, in points from its upper left corner; every output format looks the same. `alt`
+ * describes it in words.
  */
 export type Scene = {
   readonly width: number;
@@ -29,7 +29,7 @@ type Shape =
       readonly text: string;
     };
 
-// Told apart in grey too: dark, middle with an edge, white with an edge.
+// Distinguishable in grey too: dark, middle with an edge, white with an edge.
 const INK = '#1a1f2b';
 const DARK: Paint = { fill: '#0b4f6c', stroke: '#0b4f6c' };
 const MIDDLE: Paint = { fill: '#c2622d', stroke: INK };
@@ -38,9 +38,9 @@ const ROW = 18;
 const LABEL = 250;
 const BAR = 11;
 const HEAD = 22;
-const LEAST = 1; // points: what is there at all is seen
+const LEAST = 1; // points: any non-zero value is visible
 
-/** How many of each control's tests passed, did not, or could not be told. */
+/** Draws how many of each control's tests passed, failed, or could not be determined. */
 export function controlsChart(controls: readonly ControlResult[], width: number): Scene {
   const parts = [
     ['passed', DARK],
@@ -57,7 +57,7 @@ export function controlsChart(controls: readonly ControlResult[], width: number)
   return bars(rows, parts, width, alt);
 }
 
-/** Exceptions by type, those that are open apart; undefined where there are none. */
+/** Draws exceptions by type, with open ones separate; returns undefined if there are none. */
 export function exceptionsChart({ exceptions }: Pick<ReportModel, 'exceptions'>, width: number): Scene | undefined {
   const rows = EXCEPTION_TYPES.flatMap((label) => {
     const all = exceptions.filter((e) => e.type === label);
@@ -76,7 +76,7 @@ export function exceptionsChart({ exceptions }: Pick<ReportModel, 'exceptions'>,
 
 type Row = { readonly label: string; readonly counts: readonly number[]; readonly told: string };
 
-// One bar a row, its parts side by side, with a legend above and the numbers behind it.
+// One bar per row, its parts side by side, with a legend above and the numbers after it.
 function bars(rows: readonly Row[], parts: Parts, width: number, alt: string): Scene {
   const most = Math.max(1, ...rows.map((r) => r.counts.reduce((sum, n) => sum + n, 0)));
   const length = scaleLinear([0, most], [0, width - LABEL - 140]);
@@ -110,11 +110,11 @@ function word(x: number, y: number, text: string): Shape {
 }
 
 const LINE: Paint = { fill: '#c9ced6', stroke: '#c9ced6' };
-const AXIS = 34; // points that its numbers take
+const AXIS = 34; // points reserved for its numbers
 const WIDEST = 40;
 const UPRIGHT = { height: 110, head: HEAD, foot: 16 };
 
-/** Changes of each day, week or month of the period, by what became of them; undefined where there are none. */
+/** Draws changes per day, week or month of the period by outcome; returns undefined if there are none. */
 export function flowChart({ flow }: Pick<ReportModel, 'flow'>, width: number): Scene | undefined {
   const { rows, unit } = flow;
   if (rows.length === 0) return undefined;
@@ -138,7 +138,7 @@ export function flowChart({ flow }: Pick<ReportModel, 'flow'>, width: number): S
     { kind: 'rect', x: AXIS, y: y(t), width: width - AXIS, height: 0.01, ...LINE },
     word(0, y(t) - 5, String(t)),
   ]);
-  const each = Math.max(1, Math.ceil(rows.length / 12)); // dates that have room beside each other
+  const each = Math.max(1, Math.ceil(rows.length / 12)); // number of dates that fit next to each other
   const drawn = rows.flatMap((row, i): Shape[] => {
     let base = 0;
     const stack = parts.flatMap(([, paint], part): Shape[] => {
@@ -164,10 +164,10 @@ export function flowChart({ flow }: Pick<ReportModel, 'flow'>, width: number): S
   };
 }
 
-/** Ages of exceptions that are open, in days up to. */
+/** Upper limits, in days, of the age groups of open exceptions. */
 const AGES = [7, 30, 90, Number.POSITIVE_INFINITY] as const;
 
-/** How many exceptions are open for how long, the grave ones apart; one row for each of `AGES`. */
+/** Counts open exceptions by age, severe ones separately; one row for each of `AGES`. */
 export function agesOf({ exceptions }: Pick<ReportModel, 'exceptions'>): readonly {
   readonly age: string;
   readonly grave: number;
@@ -186,7 +186,7 @@ export function agesOf({ exceptions }: Pick<ReportModel, 'exceptions'>): readonl
   });
 }
 
-/** The same as bars; undefined where nothing is open. */
+/** Draws the same as bars; returns undefined if nothing is open. */
 export function agesChart(model: Pick<ReportModel, 'exceptions'>, width: number): Scene | undefined {
   const rows = agesOf(model).map(({ age, grave, other }) => ({
     label: age,
@@ -206,7 +206,7 @@ export function agesChart(model: Pick<ReportModel, 'exceptions'>, width: number)
   );
 }
 
-/** Where in the period the gate was away; undefined without heartbeats, by which alone that is known. */
+/** Draws when the gate was away during the period; returns undefined without heartbeats, the only source for this. */
 export function presenceChart(
   { exceptions, reconciliation, period, asOf, flow }: ReportModel,
   width: number,
@@ -259,7 +259,8 @@ export function presenceChart(
 }
 
 /**
- * Lead time of each environment, median and ninth tenth, on a scale of powers; undefined where nothing was deployed.
+ * Draws the lead time of each environment, median and 90th percentile, on a logarithmic scale; returns undefined if
+ * nothing was deployed.
  */
 export function leadTimeChart({ metrics }: Pick<ReportModel, 'metrics'>, width: number): Scene | undefined {
   const rows = metrics.flatMap(({ environment, leadTime: { median, p90 } }) =>

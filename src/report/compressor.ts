@@ -1,7 +1,7 @@
 import { once } from 'node:events';
 import { createDeflate, createDeflateRaw, type Deflate, type DeflateRaw } from 'node:zlib';
 
-/** Compresses what is written to it, piece by piece, off this thread; what comes of it is handed on as it comes. */
+/** Compresses data in chunks, off this thread, and passes on the output as it arrives. */
 export class Compressor {
   readonly #deflate: Deflate | DeflateRaw;
   readonly #ended: Promise<unknown>;
@@ -17,7 +17,7 @@ export class Compressor {
     this.#deflate.write(bytes);
   }
 
-  /** Resolves when it has room for more. */
+  /** Resolves when it can accept more. */
   async settle(): Promise<void> {
     if (this.#deflate.writableNeedDrain) await once(this.#deflate, 'drain');
   }

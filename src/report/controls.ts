@@ -10,7 +10,7 @@ type Control = {
   readonly checks: readonly Reconciliation['id'][];
 };
 
-/** What is tested, and by what; which requirements a control serves is in `reports/frameworks`. */
+/** Tests of each control; `reports/frameworks` maps controls to requirements. */
 const CONTROLS: readonly Control[] = [
   {
     id: 'CS-01',
@@ -78,8 +78,7 @@ const CONTROLS: readonly Control[] = [
 ];
 
 /**
- * How each control did. Of changes, those that were applied are tested, all of them; checks of the population count one
- * each.
+ * Returns the result of each control. All applied changes are tested; each check of the population counts as one test.
  */
 export function controlsOf(
   changes: readonly ChangeFacts[],

@@ -2,10 +2,7 @@ import type { Differences, ReportModel } from './model.ts';
 
 const COUNTED = ['changes', 'applied', 'denied', 'failed', 'exceptions', 'open', 'admissionsDenied'] as const;
 
-/**
- * What a report says otherwise than the one that it supersedes: numbers, changes by what became of them, exceptions by
- * disposition.
- */
+/** Returns the differences from the superseded report: numbers, changes by outcome, exceptions by disposition. */
 export function differencesOf(before: ReportModel, after: ReportModel): Differences {
   return {
     counts: COUNTED.filter((name) => before.summary[name] !== after.summary[name]).map((name) => ({
@@ -25,7 +22,7 @@ function* outcomes({ changes }: ReportModel): Generator<readonly [string, string
   for (const { id, outcome } of changes) yield [id, outcome];
 }
 
-// What is in one of them only, or is something else in the other; an empty text stands for what is not there.
+// Returns items that are in only one of them, or differ; an empty text stands for a missing one.
 function differing(
   before: readonly (readonly [string, string])[],
   after: readonly (readonly [string, string])[],

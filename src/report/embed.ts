@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { Compressor } from './compressor.ts';
 
-/** A file that lies in a PDF, compressed, in pieces; `size` is that of what it was, `md5` and `sha256` are in hex. */
+/** A file embedded in a PDF, compressed, in chunks. `size` is its uncompressed size; `md5` and `sha256` are in hex. */
 export type Embedded = {
   readonly deflated: Buffer[];
   readonly size: number;
@@ -11,7 +11,7 @@ export type Embedded = {
 
 const LEVEL = 6;
 
-/** Compresses what is written to it, piece by piece, so that only the outcome is in memory. */
+/** Compresses data in chunks, so that only the result is in memory. */
 export class Embedding {
   readonly #chunks: Buffer[] = [];
   readonly #compressor = new Compressor('zlib', LEVEL, (chunk) => void this.#chunks.push(chunk));
@@ -26,7 +26,7 @@ export class Embedding {
     this.#compressor.write(bytes);
   }
 
-  /** Resolves when it has room for more. */
+  /** Resolves when it can accept more. */
   settle(): Promise<void> {
     return this.#compressor.settle();
   }
@@ -39,7 +39,7 @@ export class Embedding {
 }
 
 type Ref = { write(bytes: Uint8Array): void; end(): void };
-/** What of a PDF document is used here. */
+/** The part of a PDF document used here. */
 export type Document = {
   ref(data: object): Ref;
   addNamedEmbeddedFile(name: string, spec: Ref): void;
@@ -47,8 +47,8 @@ export type Document = {
 };
 
 /**
- * Moves such a file into a PDF (ISO 32000-1, section 7.11.4; ISO 19005-3, section 6.8), compressed as it is: it is not
- * here any more.
+ * Moves such a file into a PDF (ISO 32000-1, section 7.11.4; ISO 19005-3, section 6.8) in its compressed form. It is
+ * then no longer available here.
  */
 export function attach(
   doc: Document,

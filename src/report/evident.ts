@@ -1,14 +1,13 @@
 import type { ChangeRecord, ReportModel } from './model.ts';
 
 /**
- * Changes whose signed objects go along at most: those of a sample, and as many of those with an exception as there is
- * room for.
+ * Maximum number of changes whose signed objects are included: those of a sample, and those with an exception if there
+ * is room.
  */
 const MAX_EVIDENT = 1000;
 
 /**
- * Ids of changes that are told one by one: those of the sample, then the others with an exception, each in the order of
- * the ledger.
+ * Returns ids of changes shown individually: those of the sample, then others with an exception, each in ledger order.
  */
 export function recordedChanges({ sample, changes }: ReportModel): readonly string[] {
   const drawn = new Set((sample?.items ?? []).map((i) => i.change));
@@ -18,7 +17,7 @@ export function recordedChanges({ sample, changes }: ReportModel): readonly stri
   ];
 }
 
-/** Those of them that were allowed, so that signatures and approvals stand behind them. */
+/** Returns those that were allowed, and so rest on signatures and approvals. */
 export function evidentChanges(model: ReportModel): readonly ChangeRecord[] {
   const room = Math.max(MAX_EVIDENT, model.sample?.items.length ?? 0);
   const prevented = new Set(model.exceptions.filter((e) => e.disposition === 'prevented').map((e) => e.change));

@@ -3,11 +3,11 @@ import type { ChangeRecord, ReportModel } from './model.ts';
 type Counts = Record<ChangeRecord['outcome'], number>;
 
 const DAY_MS = 86_400_000;
-const MOST = { day: 45, week: 60 }; // bars of a chart that a reader tells apart
+const MOST = { day: 45, week: 60 }; // bars of a chart that a reader can distinguish
 
 /**
- * Changes by what became of them, for each day, week (from Monday) or month of the period, in UTC, the ones without any
- * too. Where the period begins long before the first change, from that one on. Changes are shown to it one by one.
+ * Counts changes by outcome per day, week (from Monday) or month of the period, in UTC, including empty ones. If the
+ * period begins long before the first change, it starts there. Changes are added one by one.
  */
 export function flowBook(): {
   readonly see: (change: ChangeRecord) => void;

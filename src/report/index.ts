@@ -1,6 +1,6 @@
 /**
- * Takes the entries of a period with their evidence, gives a report model, its PDF and a signed manifest; checks such a
- * set offline. Everything printed is a pure function of the entries; refuses a set whose parts do not prove each other.
+ * Takes the entries of a period with their evidence. Returns a report model, its PDF and a signed manifest, and checks
+ * such a set offline. All output is a pure function of the entries. Refuses a set whose parts do not prove each other.
  */
 export { buildReport } from './build-report.ts';
 export type { ReportInput, ReportSubject } from './input.ts';

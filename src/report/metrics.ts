@@ -5,8 +5,8 @@ import { grouped, seconds } from './source.ts';
 const WEEK_S = 7 * 86_400;
 
 /**
- * Delivery metrics of each environment (dora.dev, five keys). A deployment is an applied change that wrote or removed
- * an object; it failed where it was undone, or where a rollback or an emergency followed within `failureHours`.
+ * Computes the delivery metrics of each environment (dora.dev, five keys). A deployment is an applied change that wrote
+ * or removed an object. It failed if it was undone, or if a rollback or an emergency followed within `failureHours`.
  */
 export function metricsOf(
   changes: readonly ChangeFacts[],
@@ -58,7 +58,7 @@ function startOf(change: ChangeFacts): string {
   return change.outcome === 'applied' ? change.appliedAt : change.applyStartedAt;
 }
 
-/** The value below which a share of them lies (nearest rank); undefined of none. */
+/** Returns a quantile (nearest rank); undefined for an empty list. */
 function quantile(values: readonly number[], share: number): number | undefined {
   const sorted = [...values].sort((a, b) => a - b);
   return sorted[Math.max(0, Math.ceil(share * sorted.length) - 1)];

@@ -1,25 +1,25 @@
 import type { StatedChange } from '../model/index.ts';
 
-/** What a report is asked for: everything beside the ledger that its bytes depend on. */
+/** Definition of a report: everything its bytes depend on besides the ledger. */
 export type ReportDefinition = {
-  /** Whose report it is, as it stands on the cover. */
+  /** The organisation on the cover. */
   readonly entity: string;
   readonly classification: string;
   /** Names of frameworks in `frameworks`. */
   readonly frameworks: readonly Framework[];
-  /** Only these environments; all where there are none. */
+  /** Only these environments; all if empty. */
   readonly environments: readonly string[];
-  /** What the auditor drew, once the checkpoint was published. */
+  /** Seed and size of the auditor's sample, drawn once the checkpoint was published. */
   readonly sample: { readonly seed: string; readonly size: number } | undefined;
   /** Hours after a deployment in which a rollback or an emergency counts against it. */
   readonly failureHours: number;
-  /** Hours in which a use of break-glass is to be reviewed. */
+  /** Hours within which a use of break-glass must be reviewed. */
   readonly reviewHours: number;
-  /** The report that this one takes the place of: its entry, its id, and how many entries the ledger had then. */
+  /** The report that this one supersedes: its entry, its id, and the number of entries on the ledger at that time. */
   readonly supersedes?: { readonly entry: number; readonly report: string; readonly entries: number } | undefined;
 };
 
-/** A framework's requirements by our controls; ids are the framework's, titles our own words. */
+/** A framework's requirements and our controls for them; ids are the framework's, titles our own words. */
 export type Framework = {
   readonly id: string;
   readonly name: string;
@@ -31,7 +31,7 @@ export type Framework = {
 /** Result of one test of one change. `cannot tell` never counts as a pass. */
 export type TestResult = 'pass' | 'fail' | 'n.a.' | 'cannot tell';
 
-/** The attributes that are tested for each change (docs/report-format.md). */
+/** Attributes tested for each change (docs/report-format.md). */
 export const ATTRIBUTES = {
   A: 'it names a ticket or request',
   B: 'every commit is signed by a known principal',
@@ -50,11 +50,11 @@ export type ChangeType = 'standard' | 'emergency' | 'access' | 'rollback';
 
 export type ChangeRecord = {
   readonly id: string;
-  /** The entry of the last verdict on it, and its leaf in the log (SHA-256 in hex). */
+  /** The entry of its last verdict, and that entry's leaf in the log (SHA-256 in hex). */
   readonly entry: number;
   readonly leaf: string;
   readonly time: string;
-  /** How often it was judged: once more whenever an approval came or a rule changed. */
+  /** Number of verdicts: one more whenever an approval arrived or a rule changed. */
   readonly judged: number;
   readonly environment: string;
   readonly ref: string;
@@ -105,7 +105,7 @@ export type ChangeRecord = {
   readonly attributes: Readonly<Record<Attribute, TestResult>>;
 };
 
-/** Kinds of exceptions: the sixteen that auditors ask about, then what else a reader should ask about. */
+/** Types of exceptions: the sixteen that auditors ask about, then others a reader should ask about. */
 export const EXCEPTION_TYPES = [
   'unsigned',
   'bad-signature',
@@ -131,7 +131,7 @@ export const EXCEPTION_TYPES = [
 ] as const;
 export type ExceptionType = (typeof EXCEPTION_TYPES)[number];
 
-/** What became of an exception. `prevented` is the gate's own: nothing reached the cluster. */
+/** Outcome of an exception. `prevented` is the gate's own: nothing reached the cluster. */
 export type Disposition = 'open' | 'prevented' | 'remediated' | 'accepted' | 'false-positive';
 
 export type ExceptionRecord = {
@@ -145,18 +145,18 @@ export type ExceptionRecord = {
   readonly object: string;
   readonly actor: string;
   readonly cause: string;
-  /** Seconds for which it was so; undefined where that cannot be told. */
+  /** Duration in seconds; undefined if unknown. */
   readonly exposed: number | undefined;
-  /** Who is to see to it; empty where that was not said. */
+  /** The person in charge; empty if none was named. */
   readonly owner: string;
   readonly disposition: Disposition;
   readonly by: string;
   readonly at: string;
   readonly reason: string;
   readonly ticket: string;
-  /** Where evidence of its disposition is. */
+  /** Location of the evidence for its disposition. */
   readonly link: string;
-  /** Days to its disposition, or until the report's own time where it is open. */
+  /** Days until its disposition or, if it is open, until the report's own time. */
   readonly days: number;
 };
 
@@ -210,8 +210,8 @@ export type AccessRecord = {
   readonly signed: number;
   readonly approved: number;
   /**
-   * When a recorded TrustPolicy of the period first named them, and the first one that did no more; empty where none
-   * did.
+   * Times of the first recorded TrustPolicy of the period that named them, and of the first that no longer did; empty
+   * if there is none.
    */
   readonly listedFrom: string;
   readonly listedUntil: string;
@@ -249,7 +249,7 @@ export type RuleRecord = {
   readonly waived: number;
 };
 
-/** Delivery metrics of one environment (dora.dev); durations in seconds, undefined where nothing was measured. */
+/** Delivery metrics of one environment (dora.dev); durations in seconds, undefined if nothing was measured. */
 export type DeliveryMetrics = {
   readonly environment: string;
   readonly deployments: number;
@@ -263,7 +263,7 @@ export type DeliveryMetrics = {
 
 type Difference = { readonly id: string; readonly before: string; readonly after: string };
 
-/** What is otherwise than in the report before; of what is in one of them only, the other text is empty. */
+/** Differences from the previous report; if an item exists in only one of them, the other text is empty. */
 export type Differences = {
   readonly counts: readonly { readonly name: string; readonly before: number; readonly after: number }[];
   readonly changes: readonly Difference[];
@@ -272,7 +272,7 @@ export type Differences = {
 
 export type SampleItem = { readonly stratum: string; readonly rank: string; readonly change: string };
 
-/** The canonical document; every other form is made from it alone. */
+/** The canonical document; every other format is generated from it alone. */
 export type ReportModel = {
   readonly v: 2;
   readonly title: string;
@@ -285,14 +285,14 @@ export type ReportModel = {
   readonly asOf: string;
   readonly ledger: {
     readonly origin: string;
-    /** Time of its very first entry, where the report has that. */
+    /** Time of the very first entry, if the report includes it. */
     readonly begins: string;
     readonly first: number;
     readonly entries: number;
     readonly checkpoint: string;
     readonly anchors: number;
     /**
-     * Names and addresses that were erased in the period: how many commitments can no longer be opened, why, and who
+     * Names and addresses erased in the period: how many commitments can no longer be opened, the reason, and who
      * agreed.
      */
     readonly erased: readonly {
@@ -312,8 +312,7 @@ export type ReportModel = {
       readonly refs: readonly string[];
       readonly revision: string;
       /**
-       * Repository, branch and path, by the newest statement of the configuration in the period; empty where there is
-       * none.
+       * Repository, branch and path, from the newest record of the configuration in the period; empty if there is none.
        */
       readonly source: string;
       readonly namespaces: readonly string[];
@@ -322,9 +321,9 @@ export type ReportModel = {
       readonly breakGlass: readonly string[];
     }[];
     readonly excluded: readonly string[];
-    /** Who used break-glass, or could be told to be able to. */
+    /** People who used break-glass, or are known to have access to it. */
     readonly bypass: readonly string[];
-    /** What was changed of the configuration: by each statement in the period, against the one before it. */
+    /** Changes of the configuration: each record in the period, compared with the previous one. */
     readonly changed: readonly ({ readonly entry: number; readonly time: string } & StatedChange)[];
   };
   readonly frameworks: readonly { readonly id: string; readonly name: string }[];
@@ -352,7 +351,9 @@ export type ReportModel = {
   readonly policies: readonly PolicyRecord[];
   readonly rules: readonly RuleRecord[];
   readonly metrics: readonly DeliveryMetrics[];
-  /** Hours in which a deployment can turn out to have failed, and in which a use of break-glass is to be reviewed. */
+  /**
+   * Hours in which a deployment can turn out to have failed, and within which a use of break-glass must be reviewed.
+   */
   readonly within: { readonly failureHours: number; readonly reviewHours: number };
   /** Changes over the period, by the time of the last verdict on each; `from` is the first day of a row. */
   readonly flow: {
@@ -360,7 +361,7 @@ export type ReportModel = {
     readonly rows: readonly ({ readonly from: string } & Readonly<Record<ChangeRecord['outcome'], number>>)[];
   };
   readonly sample: { readonly seed: string; readonly size: number; readonly items: readonly SampleItem[] } | null;
-  /** Reports of this very period that were made before, and what was drawn in them. */
+  /** Earlier reports of the same period, and the samples drawn in them. */
   readonly earlier: readonly {
     readonly entry: number;
     readonly time: string;
@@ -368,7 +369,7 @@ export type ReportModel = {
     readonly seed: string;
     readonly size: number;
   }[];
-  /** Who signed off which of them, and what they said of it. */
+  /** Sign-offs of these reports, with their comments. */
   readonly reviews: readonly {
     readonly entry: number;
     readonly time: string;
@@ -376,10 +377,10 @@ export type ReportModel = {
     readonly name: string;
     readonly role: string;
     readonly remarks: string;
-    /** Whose account put it on the ledger. */
+    /** The account that recorded it on the ledger. */
     readonly user: string;
   }[];
-  /** The report that this one takes the place of, and what is otherwise. */
+  /** The report that this one supersedes, and the differences. */
   readonly supersedes: { readonly entry: number; readonly report: string; readonly differences: Differences } | null;
   readonly changes: ChangeList;
   readonly refused: readonly {
@@ -392,13 +393,13 @@ export type ReportModel = {
   }[];
 };
 
-/** The same, as `report.json` has it. */
+/** The model in the form of `report.json`. */
 export type ReportDocument = Omit<ReportModel, 'changes'> & { readonly changes: readonly ChangeRecord[] };
 
-/** The changes of a report, in the order of the ledger. */
+/** The changes of a report, in ledger order. */
 export interface ChangeList extends Iterable<ChangeRecord> {
   readonly length: number;
-  /** Ids, in the order of the ledger. */
+  /** Ids, in ledger order. */
   readonly ids: readonly string[];
   /** Ids of the changes that were refused for a reason. */
   readonly refused: readonly string[];

@@ -1,6 +1,6 @@
-// One file, for whoever was handed a report and trusts nobody: it needs Node 20 or later and nothing else, and it reads
-// like the pages it follows, docs/report-format.md and docs/ledger-format.md. Deliberately written without a line of
-// the service's own code.
+// A single file for someone who received a report and does not trust us. It needs Node 20 or later and nothing else,
+// and follows docs/report-format.md and docs/ledger-format.md section by section. It deliberately shares no code with
+// the service.
 import { createHash, createHmac, createPublicKey, verify } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -28,7 +28,7 @@ function demand(fine: boolean, message: string): asserts fine {
   if (!fine) throw new Wrong(message);
 }
 
-// What a report says is checked in this order; the first thing that is wrong ends it.
+// Checks a report in this order and stops at the first failure.
 function checkReport(directory: string, keyText: string, say: (line: string) => void): void {
   const read = (name: string) => readFileSync(join(directory, name));
   const text = (name: string) => read(name).toString('utf8');
@@ -56,7 +56,8 @@ function checkReport(directory: string, keyText: string, say: (line: string) => 
     'the entries do not give the root',
   );
   say(
-    `${entries.length} entries, from ${span.first} on, give the signed root of ${size}: none is missing, none was added`,
+    `${entries.length} entries, from ${span.first} on, ` +
+      `give the signed root of ${size}: none is missing, none was added`,
   );
 
   const evidence = new Set(linesOf('evidence.jsonl').map((line) => sha256(line).toString('hex')));
@@ -73,7 +74,8 @@ function checkReport(directory: string, keyText: string, say: (line: string) => 
     );
   }
   say(
-    `${evidence.size} verdicts and other evidence are those that entries name; names are those behind their commitments`,
+    `${evidence.size} verdicts and other evidence are those that entries name; ` +
+      'names are those behind their commitments',
   );
 
   const model = JSON.parse(text('report.json')) as Model;
@@ -88,7 +90,8 @@ function checkReport(directory: string, keyText: string, say: (line: string) => 
     demand(judged.type === 'change.judged' && judged.to === row['commit'], `${row['change_id']} is another change`);
   }
   say(
-    `${population.length} changes are in the log, each at its entry; ${exceptions.length} exceptions; counts agree in every form`,
+    `${population.length} changes are in the log, each at its entry; ` +
+      `${exceptions.length} exceptions; counts agree in every form`,
   );
   const signed = linesOf('signed.jsonl');
   demand(signed.every(isItsOwn), 'a line of signed.jsonl is not what its hash says');
@@ -98,12 +101,13 @@ function checkReport(directory: string, keyText: string, say: (line: string) => 
     say(`the sample is what the seed draws: ${model.sample.items.length} changes`);
   }
   say(
-    'not checked here, but by `countersign verify`: that every figure follows from the entries, and signatures of commits and approvals',
+    'not checked here, but by `countersign verify`: ' +
+      'that every figure follows from the entries, and signatures of commits and approvals',
   );
 }
 
-// A commit under Git's own name for it (gitformat-signature keeps it whole), an envelope by its bytes, a policy by RFC
-// 8785.
+// A commit is stored under Git's own name for it (gitformat-signature preserves it), an envelope under the digest of
+// its bytes, a policy under RFC 8785.
 function isItsOwn(line: string): boolean {
   const { commit, object, envelope, text, trustPolicy, policy } = JSON.parse(line) as Record<
     string,
@@ -155,7 +159,7 @@ function checkSample({ period, sample }: Model, population: readonly Row[], root
   demand(shown(made) === shown(sample?.items ?? []), 'the sample is not what the seed draws');
 }
 
-// --- the tree: RFC 6962 section 2.1; subtree roots before the first entry, largest first, and the leaves from it on
+// --- the tree: RFC 6962 section 2.1; subtree roots before the first entry, largest first, then the leaves from it on
 // ---
 
 function rootAfter(first: number, before: readonly Buffer[], leaves: readonly Buffer[]): Buffer {
@@ -229,7 +233,7 @@ function openNote(note: string, keys: readonly Key[], what: string): string {
   return text;
 }
 
-// --- started by hand: node verify.mjs --key FILE [DIR] ---
+// --- command line: node verify.mjs --key FILE [DIR] ---
 
 const args = process.argv.slice(2);
 const at = args.indexOf('--key');

@@ -5,9 +5,9 @@ const VERSION = '1.2.1';
 const NS = 'https://countersign.dev/ns/oscal';
 
 /**
- * Assessment results in OSCAL 1.2.1 (pages.nist.gov/OSCAL): an observation and a finding for each control, an
- * observation and a risk for each exception. Every UUID is made from the report (version 5), so that the same report
- * gives the same bytes. `files` are the SHA-256 of the other files of it.
+ * Returns assessment results in OSCAL 1.2.1 (pages.nist.gov/OSCAL): an observation and a finding per control, an
+ * observation and a risk per exception. Every UUID is derived from the report (version 5), so that the same report
+ * gives the same bytes. `files` has the SHA-256 of the report's other files.
  */
 export function assessmentResults(model: ReportModel, files: ReadonlyMap<string, string>): object {
   const id = (what: string) => uuid(`${model.id} ${what}`);
@@ -133,7 +133,7 @@ export function assessmentResults(model: ReportModel, files: ReadonlyMap<string,
 }
 
 /**
- * A plan of action and milestones for the exceptions that are open; undefined where none is (OSCAL asks for an item).
+ * Returns a plan of action and milestones for open exceptions; undefined if there are none (OSCAL requires an item).
  */
 export function planOfAction(model: ReportModel, files: ReadonlyMap<string, string>): object | undefined {
   const id = (what: string) => uuid(`${model.id} poam ${what}`);
@@ -189,7 +189,9 @@ function backMatter(model: ReportModel, files: ReadonlyMap<string, string>, id: 
       {
         uuid: id('plan'),
         title: 'Assessment plan',
-        description: `All changes of the period are tested, by the attributes and checks that docs/report-format.md names; ${model.frameworks.map((f) => f.name).join(', ') || 'no framework was chosen'}.`,
+        description:
+          'All changes of the period are tested, by the attributes and checks that docs/report-format.md names; ' +
+          `${model.frameworks.map((f) => f.name).join(', ') || 'no framework was chosen'}.`,
       },
       ...[...files].map(([name, digest]) => ({
         uuid: id(`file ${name}`),
@@ -239,7 +241,10 @@ function isSatisfied(c: ControlResult): boolean {
 }
 
 function said(c: ControlResult): string {
-  return `${c.tested} tested, ${c.passed} passed, ${c.exceptions} exceptions of which ${c.dispositioned} are dealt with, ${c.undetermined} not determinable.`;
+  return (
+    `${c.tested} tested, ${c.passed} passed, ${c.exceptions} exceptions of ` +
+    `which ${c.dispositioned} are dealt with, ${c.undetermined} not determinable.`
+  );
 }
 
 function controlId(c: ControlResult): string {
@@ -250,7 +255,7 @@ function prop(name: string, value: string): object {
   return { name, ns: NS, value: text(value) };
 }
 
-// OSCAL takes no line breaks, and nothing that is empty or begins with a space.
+// OSCAL does not allow line breaks, empty texts, or a leading space.
 function text(value: string): string {
   return (
     value
@@ -261,9 +266,9 @@ function text(value: string): string {
   );
 }
 
-const NAMESPACE = Buffer.from('6ba7b8119dad11d180b400c04fd430c8', 'hex'); // URLs (RFC 9562, section 6.6)
+const NAMESPACE = Buffer.from('6ba7b8119dad11d180b400c04fd430c8', 'hex'); // namespace of URLs (RFC 9562, section 6.6)
 
-/** A UUID of version 5 (RFC 9562, section 5.5) for a name of ours. */
+/** Returns a version 5 UUID (RFC 9562, section 5.5) for one of our names. */
 function uuid(name: string): string {
   const hash = createHash('sha1').update(NAMESPACE).update(`${NS}/${name}`).digest().subarray(0, 16);
   hash.writeUInt8((hash.readUInt8(6) & 0x0f) | 0x50, 6);

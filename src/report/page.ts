@@ -23,7 +23,7 @@ export type Column<Row> = {
 type Struct = PDFKit.PDFStructureElement;
 type Font = 'sans' | 'bold' | 'mono';
 
-/** Lays tagged text, tables and charts out from top to bottom, over pages; the only place that knows coordinates. */
+/** Lays out tagged text, tables and charts from top to bottom over pages. No other code knows coordinates. */
 export class Page {
   readonly #doc: PDFKit.PDFDocument;
   readonly #root: Struct;
@@ -62,7 +62,7 @@ export class Page {
     this.#write('P', text, 'sans', 13, MUTED, 14);
   }
 
-  /** A section with an entry in the outline and in the contents. */
+  /** Writes a section heading with an entry in the outline and in the contents. */
   heading(text: string, newPage = false): void {
     if (newPage) this.#doc.addPage();
     else this.#room(120);
@@ -75,7 +75,7 @@ export class Page {
     this.#write('H2', text, 'bold', 15, ACCENT, 6);
   }
 
-  /** `room`: points that it and what follows must have on one page. */
+  /** `room`: points needed on the same page for the heading and the following content. */
   subheading(text: string, room = 60): void {
     this.#room(room);
     this.#doc.y += 6;
@@ -90,7 +90,7 @@ export class Page {
     this.#write('P', text, 'mono', 9, INK, 5);
   }
 
-  /** Leaves a page for the list of sections, which is written at the end. */
+  /** Leaves a page for the table of contents, which is written at the end. */
   contents(title: string): void {
     this.#doc.addPage();
     this.#section = this.#begin();
@@ -130,7 +130,7 @@ export class Page {
     else this.#tabled(rows, columns, { head: true, size: 8 });
   }
 
-  /** Shapes with what they say in words; their numbers stand in a table beside them. */
+  /** Draws shapes with their description in words; a table next to it has the numbers. */
   chart(scene: Scene): void {
     this.#room(scene.height + 10);
     const [left, top] = [MARGIN, this.#doc.y];
@@ -221,7 +221,7 @@ export class Page {
     this.#doc.endMarkedContent();
   }
 
-  // One table for each page: pdfkit does not repeat a header, and readers of tags take each page's for itself.
+  // One table per page: pdfkit does not repeat a header, and screen readers treat each page's table separately.
   #tabled<Row>(
     rows: readonly Row[],
     columns: readonly Column<Row>[],
@@ -327,8 +327,8 @@ export class Page {
     return this.#doc.page.height - MARGIN - FOOT;
   }
 
-  // Names and subjects come from commits: what the font lacks, controls and direction marks must not break the page or
-  // turn it round.
+  // Names and subjects come from commits. Missing glyphs, control characters and direction marks must not break or
+  // reverse the page.
   #clean(text: string, font: Font): string {
     const known = this.#knows(font);
     return [...text.normalize('NFC')]

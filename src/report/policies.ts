@@ -5,7 +5,8 @@ import type { PolicyRecord, RuleRecord } from './model.ts';
 type Open<T> = { -readonly [K in keyof T]: T[K] };
 
 /**
- * The sets of rules that judged, one row for each stretch of verdicts with the same. Verdicts are shown to it in order.
+ * Collects the sets of rules that judged, one row per run of verdicts with the same set. Verdicts must be added in
+ * order.
  */
 export function policyBook(): { readonly see: (read: ReadVerdict) => void; readonly records: () => PolicyRecord[] } {
   const rows = new Map<string, Open<PolicyRecord>[]>();
@@ -28,7 +29,7 @@ export function policyBook(): { readonly see: (read: ReadVerdict) => void; reado
   };
 }
 
-/** How often each rule spoke, in the verdicts that are shown to it: the last one on each change. */
+/** Counts the findings of each rule in the verdicts added: the last one on each change. */
 export function ruleBook(): { readonly see: (verdict: Verdict) => void; readonly records: () => RuleRecord[] } {
   const rows = new Map<string, Open<Omit<RuleRecord, 'rule'>>>();
   const count = (v: Violation, field: 'denied' | 'warned' | 'waived') => {

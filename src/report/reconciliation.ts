@@ -5,8 +5,8 @@ import { outagesOf } from './register.ts';
 import { grouped, type ReportSource, seconds } from './source.ts';
 
 /**
- * The seven checks that the population is whole; `carried`: from `tipBook`. What the ledger has no source for is not
- * determinable, and never ties.
+ * Runs the seven checks of the population's completeness; `carried` comes from `tipBook`. A check without a source on
+ * the ledger is not determinable, and never agrees.
  */
 export function reconciliationOf(
   source: ReportSource,
@@ -29,7 +29,7 @@ function tied(unexplained: number): Reconciliation['status'] {
   return unexplained === 0 ? 'ties' : 'does not tie';
 }
 
-// Each move of a branch begins where the one before ended.
+// Each move of a branch begins where the previous one ended.
 function refChain(source: ReportSource, changes: readonly ChangeFacts[]): Reconciliation {
   const moves = [...source.within('ref.advanced'), ...source.within('ref.rewound')].sort((a, b) => a.index - b.index);
   let links = 0;
@@ -53,7 +53,7 @@ function refChain(source: ReportSource, changes: readonly ChangeFacts[]): Reconc
 }
 
 /**
- * Of branches' new tips that were not judged themselves, those that were part of what was. Verdicts are shown to it in
+ * Counts tips of branches that were not judged themselves but were part of a judged change. Verdicts must be added in
  * order.
  */
 export function tipBook(source: ReportSource): {
@@ -89,8 +89,8 @@ function tips(source: ReportSource, changes: readonly ChangeFacts[], carried: Re
     else if (asked.has(key) || newest.get(entry.environment) === index) of.pending++;
     else of.unexplained++;
   }
-  // Judged before the period and deployed in it: such a change stands in the report of the period before, and must not
-  // go unnoticed here.
+  // A change judged before the period but deployed in it is in the report of the previous period, and must not go
+  // unnoticed here.
   const known = new Set(source.judged.map((v) => v.index));
   const carriedOver = source
     .within('apply.intent')
@@ -101,7 +101,11 @@ function tips(source: ReportSource, changes: readonly ChangeFacts[], carried: Re
     check: 'what reached a branch was judged',
     left: { source: 'new tips of branches', count: moves.length },
     right: { source: 'tips that were judged, or are part of what was', count: of.direct + of.superseded },
-    explained: `${of.superseded} judged as part of a later tip, ${of.pending} not judged within the period; of all changes ${count('applied')} applied, ${count('denied')} denied, ${count('failed')} failed, ${count('allowed')} not applied yet${carriedOver === 0 ? '' : `; ${carriedOver} deployments of changes that were judged before the period: see the report before`}`,
+    explained:
+      `${of.superseded} judged as part of a later tip, ${of.pending} not judged within the period; of all ` +
+      `changes ${count('applied')} applied, ${count('denied')} denied, ${count('failed')} failed, ` +
+      `${count('allowed')} not applied ` +
+      `yet${carriedOver === 0 ? '' : `; ${carriedOver} deployments of changes that were judged before the period: see the report before`}`,
     unexplained: of.unexplained + carriedOver,
     status:
       moves.length === 0 && changes.length > 0 && carriedOver === 0
@@ -140,7 +144,8 @@ function applies(source: ReportSource): Reconciliation {
       count: known ? met : intents.length - left,
     },
     explained: known
-      ? `${intents.length} runs, ${left} without an end; what an intent wrote twice, or already was so, is not counted by both`
+      ? `${intents.length} runs, ${left} without an end; ` +
+        'what an intent wrote twice, or already was so, is not counted by both'
       : 'the webhook recorded nothing in the period: writes and requests cannot be compared',
     unexplained: left,
     status:
@@ -170,7 +175,8 @@ function byOthers(source: ReportSource): Reconciliation {
     explained:
       covered.length === 0
         ? 'no audit log was given to the gate in the period'
-        : `${sum('intents')} intents, ${sum('breakglass')} break-glass, ${sum('recorded')} recorded, ${sum('controllers')} by the cluster’s controllers`,
+        : `${sum('intents')} intents, ${sum('breakglass')} break-glass, ` +
+          `${sum('recorded')} recorded, ${sum('controllers')} by the cluster’s controllers`,
     unexplained,
     status: covered.length === 0 ? 'not determinable' : tied(unexplained),
   };

@@ -152,10 +152,10 @@ export function exceptionOf(code: string): ExceptionType | null {
   return isViolationCode(code) ? OF_CODE[code] : 'bad-signature';
 }
 
-const OUTAGE = 2; // heartbeats that did not come, after which the gate counts as away
+const OUTAGE = 2; // missed heartbeats after which the gate counts as away
 const SKEW_MS = 1000;
 
-/** A row before it is known how many there are of its entry, and what became of it. */
+/** A row before the number of rows of its entry, and its disposition, are known. */
 export type Draft = Omit<
   ExceptionRecord,
   'id' | 'severity' | 'days' | 'by' | 'at' | 'reason' | 'ticket' | 'link' | 'owner' | 'disposition'
@@ -163,8 +163,8 @@ export type Draft = Omit<
   Partial<Pick<ExceptionRecord, 'by' | 'at' | 'reason' | 'ticket' | 'disposition'>>;
 
 /**
- * Every exception of the period, one row for each thing that happened, with what became of it by the newest entry;
- * `ofChanges`: from `changeBook`.
+ * Returns every exception of the period, one row per incident, with its disposition by the newest entry; `ofChanges`
+ * comes from `changeBook`.
  */
 export function registerOf(
   source: ReportSource,
@@ -213,7 +213,7 @@ export function registerOf(
     });
 }
 
-/** What changes themselves are exceptions for. Each is shown to it once, in order, with the last verdict on it. */
+/** Collects exceptions caused by changes themselves. Each change is added once, in order, with its last verdict. */
 export function changeBook(source: ReportSource): {
   readonly see: (change: ChangeRecord, verdict: Verdict) => void;
   readonly drafts: () => Draft[];
@@ -252,7 +252,7 @@ function refusals(change: ChangeRecord, verdict: Verdict): Draft[] {
   }));
 }
 
-// Where nobody asks for an approval, none is missing for the gate; for a reader it is.
+// If the TrustPolicy requires no approval, the gate misses none; a reader does.
 function unapproved(c: ChangeRecord): Draft {
   return {
     entry: c.entry,
@@ -267,7 +267,7 @@ function unapproved(c: ChangeRecord): Draft {
   };
 }
 
-// Of a commit that was applied several times, the newest counts.
+// If a commit was applied several times, the newest time counts.
 function lateApprovals(source: ReportSource): {
   readonly see: (change: ChangeRecord) => void;
   readonly drafts: () => Draft[];
@@ -346,11 +346,11 @@ function breakGlass(emergencies: readonly EmergencyRecord[]): Draft[] {
   });
 }
 
-// What break-glass let somebody do is that row, not another; what the audit log shows of the same object is told beside
-// it.
+// An action allowed by break-glass is already a row of its own. Audit log entries about the same object are mentioned
+// with it.
 function drift(source: ReportSource): Draft[] {
   const corrections = source.of('drift.corrected');
-  // A new revision writes what is different in Git: that alone puts nothing right that somebody else changed.
+  // A new revision writes the objects that changed in Git; that alone does not revert changes by someone else.
   const results = source.of('apply.result').filter(({ entry }) => {
     const intent = source.at(entry.intent);
     return (
@@ -390,7 +390,9 @@ function drift(source: ReportSource): Draft[] {
         change: '',
         object: left.map(refText).join(', '),
         actor: unique(seen.map((s) => s.entry.user)).join(', ') || managers.join(', '),
-        cause: `not as revision ${entry.revision.slice(0, 12)} has it${seen.length === 0 ? '' : `; audit log, entries ${seen.map((s) => s.index).join(', ')}`}`,
+        cause:
+          `not as revision ${entry.revision.slice(0, 12)} has ` +
+          `it${seen.length === 0 ? '' : `; audit log, entries ${seen.map((s) => s.index).join(', ')}`}`,
         exposed: end === undefined ? undefined : seconds(entry.time, end.entry.time),
         ...(end === undefined
           ? {}
@@ -421,7 +423,7 @@ function drift(source: ReportSource): Draft[] {
   ];
 }
 
-// Entries that are a row of their own.
+// Entries that each make a row.
 function simple(source: ReportSource): Draft[] {
   const row = (
     { index, entry }: Indexed,
@@ -510,13 +512,14 @@ function simple(source: ReportSource): Draft[] {
           'record-refused',
           r.entry.source,
           r.entry.replica,
-          `${r.entry.count} ${r.entry.count === 1 ? 'record was' : 'records were'} not taken onto the ledger: ${r.entry.reason}`,
+          `${r.entry.count} ${r.entry.count === 1 ? 'record was' : 'records were'} ` +
+            `not taken onto the ledger: ${r.entry.reason}`,
         ),
       ),
   ];
 }
 
-/** Times within the period when the gate was away, by its heartbeats. */
+/** Returns the times in the period when the gate was away, by its heartbeats. */
 export function outagesOf(
   source: ReportSource,
 ): readonly { readonly index: number; readonly from: string; readonly to: string; readonly planned: boolean }[] {
@@ -525,7 +528,7 @@ export function outagesOf(
   let stopped = false;
   for (const { index, entry } of source.all) {
     if (!source.isWithin(entry.time)) continue;
-    // Any entry shows that the service was there; only heartbeats say how often to expect one.
+    // Any entry shows that the service was running; only heartbeats say how often to expect one.
     if (last !== undefined && last.every > 0 && seconds(last.time, entry.time) > OUTAGE * last.every)
       away.push({ index, from: last.time, to: entry.time, planned: stopped });
     stopped =
@@ -574,7 +577,7 @@ function skews(source: ReportSource): Draft[] {
   });
 }
 
-/** Every opening of break-glass, and every use that had its own reason, with what was done and its review. */
+/** Returns every opening of break-glass, and every use with its own reason, with the actions and the review. */
 export function emergenciesOf(source: ReportSource, reviewHours: number, asOf: string): EmergencyRecord[] {
   const settled = new Map(
     source.of('breakglass.settled').flatMap((s) => s.entry.uses.map((use) => [use, s.entry] as const)),
@@ -617,7 +620,8 @@ export function emergenciesOf(source: ReportSource, reviewHours: number, asOf: s
       const result = unused
         ? 'not used'
         : whole
-          ? `${late ? 'late: ' : ''}${review?.commit === undefined ? 'undone' : `in Git by ${review.commit.slice(0, 12)}`}`
+          ? `${late ? 'late: ' : ''}` +
+            `${review?.commit === undefined ? 'undone' : `in Git by ${review.commit.slice(0, 12)}`}`
           : late
             ? 'late'
             : over
@@ -635,7 +639,9 @@ export function emergenciesOf(source: ReportSource, reviewHours: number, asOf: s
           entry: u.index,
           at: u.entry.at ?? u.entry.time,
           user: u.entry.user,
-          what: `${u.entry.operation} ${refText(u.entry.object)}${u.entry.subresource === undefined ? '' : `/${u.entry.subresource}`}`,
+          what:
+            `${u.entry.operation} ` +
+            `${refText(u.entry.object)}${u.entry.subresource === undefined ? '' : `/${u.entry.subresource}`}`,
         })),
         reviewDue,
         reviewedAt: unused ? ends : whole ? (review?.time ?? '') : '',
@@ -654,7 +660,7 @@ function namespaceOf({ object }: EntryOf<'breakglass.used'>): string {
   return object.kind === 'Namespace' && object.apiVersion === 'v1' ? object.name : object.namespace;
 }
 
-/** Rows by change, for the records of changes. */
+/** Groups rows by change, for the records of changes. */
 export function exceptionsByChange(rows: readonly ExceptionRecord[]): ReadonlyMap<string, readonly string[]> {
   return new Map(
     [

@@ -16,12 +16,12 @@ import { ATTRIBUTES, type ChangeRecord, type ReportModel } from './model.ts';
 import { FOOT, MARGIN, Page } from './page.ts';
 import { csvOf, populationTable, sampled } from './tables.ts';
 
-const MAX_ROWS = 500; // of a table whose rows all stand in CSV and JSON
-const MAX_RECORDS = 60; // changes that are told in full
+const MAX_ROWS = 500; // for tables whose rows are all in CSV and JSON
+const MAX_RECORDS = 60; // changes shown in full
 
 /**
- * The report as a PDF (PDF/A-3a and PDF/UA-1, report.json and population.csv inside), the same bytes for the same
- * model. Fonts are embedded; what a font lacks is shown as its code point.
+ * Renders the report as a PDF (PDF/A-3a and PDF/UA-1, with report.json and population.csv inside), the same bytes for
+ * the same model. Fonts are embedded; a missing glyph is shown as its code point.
  */
 export async function renderPdf(
   model: ReportModel,
@@ -82,7 +82,7 @@ export async function renderPdf(
   return done;
 }
 
-/** What lies inside of the PDF, as it lies beside it. */
+/** Files embedded in the PDF, identical to the separate ones. */
 export type EmbeddedFiles = { readonly json: Embedded; readonly population: Embedded };
 
 async function embeddedFiles(model: ReportModel): Promise<EmbeddedFiles> {
@@ -98,12 +98,12 @@ async function embeddedFiles(model: ReportModel): Promise<EmbeddedFiles> {
   return { json: await json.end(), population: await population.end() };
 }
 
-/** `report.json`, in pieces: canonical JSON and an end of line. */
+/** Yields `report.json` in chunks: canonical JSON and a line end. */
 export function jsonOf({ changes, ...others }: ReportModel): Generator<string> {
   return canonicalPieces(others, new Map([['changes', changes.lines()]]), '\n');
 }
 
-// PDF/UA-1 beside PDF/A-3a: the identifier, and the schema that PDF/A wants to be told of it (ISO 14289-1, section 5).
+// PDF/UA-1 besides PDF/A-3a: the identifier, and the schema that PDF/A requires for it (ISO 14289-1, section 5).
 const UNIVERSAL = `
         <rdf:Description xmlns:pdfuaid="http://www.aiim.org/pdfua/ns/id/" rdf:about=""><pdfuaid:part>1</pdfuaid:part></rdf:Description>
         <rdf:Description xmlns:pdfaExtension="http://www.aiim.org/pdfa/ns/extension/" xmlns:pdfaSchema="http://www.aiim.org/pdfa/ns/schema#" xmlns:pdfaProperty="http://www.aiim.org/pdfa/ns/property#" rdf:about="">
@@ -147,10 +147,13 @@ function cover(page: Page, model: ReportModel): void {
     ['requests refused', summary.admissionsDenied],
   ]);
   page.note(
-    'Every change to the governed namespaces in the period is tested, not a sample. A denied change or a refused request is the control at work; an exception is something a reader should ask about. What could not be told is said to be so, and counts for nothing.',
+    'Every change to the governed namespaces in the period is tested, not a sample. A denied change or a ' +
+      'refused request is the control at work; an exception is something a reader ' +
+      'should ask about. What could not be told is said to be so, and counts for nothing.',
   );
   page.note(
-    'This report is evidence for an auditor to test. It draws no conclusion about the design or the operation of controls.',
+    'This report is evidence for an auditor to test. It draws ' +
+      'no conclusion about the design or the operation of controls.',
   );
 }
 
@@ -175,7 +178,8 @@ function scope(page: Page, model: ReportModel): void {
   page.subheading('Not in scope');
   page.note(
     model.scope.excluded.length === 0
-      ? 'No environment of this ledger is left out. What is in namespaces that no environment governs is not part of it.'
+      ? 'No environment of this ledger is left out. What is in ' +
+          'namespaces that no environment governs is not part of it.'
       : `Left out of this report, by its definition: ${model.scope.excluded.join(', ')}.`,
   );
   page.subheading('Changes to the configuration');
@@ -195,12 +199,15 @@ function scope(page: Page, model: ReportModel): void {
   const groups = model.scope.environments.filter((e) => e.breakGlass.length > 0);
   if (groups.length > 0)
     page.note(
-      `Break-glass may be used by members of ${groups.map((e) => `${e.breakGlass.join(', ')} (${e.name})`).join('; ')}.`,
+      'Break-glass may be used by members of ' +
+        `${groups.map((e) => `${e.breakGlass.join(', ')} (${e.name})`).join('; ')}.`,
     );
   page.note(
     model.scope.bypass.length === 0
-      ? 'Nobody used break-glass in the period. Members of the break-glass groups may open it, and whoever may change the API server’s configuration can remove the gate; what is then changed is found as drift.'
-      : `Break-glass was used by ${model.scope.bypass.join(', ')}. Whoever may change the API server’s configuration can remove the gate; what is then changed is found as drift.`,
+      ? 'Nobody used break-glass in the period. Members of the break-glass groups may open it, and whoever ' +
+          'may change the API server’s configuration can remove the gate; what is then changed is found as drift.'
+      : `Break-glass was used by ${model.scope.bypass.join(', ')}. Whoever may change the API ` +
+          'server’s configuration can remove the gate; what is then changed is found as drift.',
   );
 }
 
@@ -247,7 +254,8 @@ function controls(page: Page, model: ReportModel): void {
 function population(page: Page, model: ReportModel): void {
   page.heading('Is the population whole?', true);
   page.note(
-    'Each check counts one thing from two sources. A check whose source is not there is not determinable: it is never a pass.',
+    'Each check counts one thing from two sources. A check whose ' +
+      'source is not there is not determinable: it is never a pass.',
   );
   page.table(
     [
@@ -364,7 +372,9 @@ function emergencies(page: Page, model: ReportModel): void {
 function access(page: Page, model: ReportModel): void {
   page.heading('Who may sign and approve', true);
   page.note(
-    'Taken from the verdicts of the period and from TrustPolicies that stand on the ledger, of repositories and of the configuration. The first one of a period tells since when somebody is on record there, which may be longer.',
+    'Taken from the verdicts of the period and from TrustPolicies that stand on the ledger, of repositories ' +
+      'and of the configuration. The first one of a period tells ' +
+      'since when somebody is on record there, which may be longer.',
   );
   page.table(
     [
@@ -407,24 +417,33 @@ function access(page: Page, model: ReportModel): void {
   );
 }
 
-// As `metricsOf` counts (docs/report-format.md, Delivery metrics).
+// Matches the definitions in `metricsOf` (docs/report-format.md, Delivery metrics).
 function formulas({ within }: ReportModel): string[] {
   return [
-    'Deployment: an applied change that wrote or removed an object, or one that failed after it began. Frequency: deployments / weeks of the period.',
-    'Lead time: applied at, less the time a commit claims, for each commit; median and the value that nine of ten do not exceed (nearest rank).',
-    `Change fail rate: deployments that were undone, or followed by a rollback or an emergency within ${within.failureHours} h, / deployments.`,
-    'Recovery: from a failure to the next applied change of the environment. Rework rate: deployments that are emergencies / deployments.',
+    'Deployment: an applied change that wrote or removed an object, ' +
+      'or one that failed after it began. Frequency: deployments / weeks of the period.',
+    'Lead time: applied at, less the time a commit claims, for each commit; ' +
+      'median and the value that nine of ten do not exceed (nearest rank).',
+    'Change fail rate: deployments that were undone, ' +
+      `or followed by a rollback or an emergency within ${within.failureHours} h, / deployments.`,
+    'Recovery: from a failure to the next applied change of the environment. Rework rate: ' +
+      'deployments that are emergencies / deployments.',
   ];
 }
 
-// For whoever has these pages alone.
+// For readers who only have these pages.
 function definitions({ within }: ReportModel): string[] {
   return [
-    'Change: one transition of one environment from one revision to another; judged again, it is the same change, and its last verdict counts.',
-    'Applied: an intent that names this verdict has an applied result. Failed: only failed results, or the cluster refused it. Denied: the last verdict says no.',
-    'Type: emergency (a review of break-glass names one of its commits), rollback, access (the TrustPolicy changed), or standard.',
-    'Control: population and tested are the applied changes its attributes are for, and one for each of its checks; passed, where no attribute fails or cannot be told, and the check ties.',
-    'Exception: one row for each thing that happened, by its entry. Prevented: nothing reached the cluster. Open: nobody said what became of it, and nothing put it right.',
+    'Change: one transition of one environment from one revision to another; ' +
+      'judged again, it is the same change, and its last verdict counts.',
+    'Applied: an intent that names this verdict has an applied result. Failed: ' +
+      'only failed results, or the cluster refused it. Denied: the last verdict says no.',
+    'Type: emergency (a review of break-glass names one of its commits), ' +
+      'rollback, access (the TrustPolicy changed), or standard.',
+    'Control: population and tested are the applied changes its attributes are for, ' +
+      'and one for each of its checks; passed, where no attribute fails or cannot be told, and the check ties.',
+    'Exception: one row for each thing that happened, by its entry. Prevented: ' +
+      'nothing reached the cluster. Open: nobody said what became of it, and nothing put it right.',
     `A review of break-glass is late ${within.reviewHours} h after its end.`,
   ];
 }
@@ -542,12 +561,14 @@ function sample(page: Page, model: ReportModel): void {
   earlier(page, model);
   if (model.sample === null) {
     page.note(
-      'No sample was drawn. The auditor chooses a seed after this report’s checkpoint is known: `countersign report … --seed TEXT --sample 25` draws, the same for everybody.',
+      'No sample was drawn. The auditor chooses a seed after this report’s checkpoint is known: ' +
+        '`countersign report … --seed TEXT --sample 25` draws, the same for everybody.',
     );
     return;
   }
   page.note(
-    `Seed \`${model.sample.seed}\`, the ${model.sample.size} lowest ranks of each stratum. rank = HMAC-SHA256 (key: checkpoint root, from, to, stratum and seed, joined by |; message: change id), in hex.`,
+    `Seed \`${model.sample.seed}\`, the ${model.sample.size} lowest ranks of each stratum. rank = ` +
+      'HMAC-SHA256 (key: checkpoint root, from, to, stratum and seed, joined by |; message: change id), in hex.',
   );
   const rows = sampled(model);
   page.table(
@@ -672,7 +693,9 @@ function records(page: Page, model: ReportModel): void {
         c.commits
           .map(
             (k) =>
-              `${k.id.slice(0, 12)} by ${k.author}, ${k.status}${k.signer === '' ? '' : ` (${k.signer}, ${k.scheme} ${k.key})`}, said ${clock(k.committedAt)}, first seen ${clock(k.seen)}`,
+              `${k.id.slice(0, 12)} by ${k.author}, ` +
+              `${k.status}${k.signer === '' ? '' : ` (${k.signer}, ${k.scheme} ${k.key})`}, ` +
+              `said ${clock(k.committedAt)}, first seen ${clock(k.seen)}`,
           )
           .join('\n'),
       ],
@@ -684,13 +707,15 @@ function records(page: Page, model: ReportModel): void {
       ],
       [
         'Rules',
-        `set ${c.policy.bundle.slice(0, 16)}: ${c.policy.denied} denied, ${c.policy.warned} warned, ${c.policy.waived} waived`,
+        `set ${c.policy.bundle.slice(0, 16)}: ${c.policy.denied} denied, ` +
+          `${c.policy.warned} warned, ${c.policy.waived} waived`,
       ],
       [
         'Deployment',
         c.appliedAt === ''
           ? c.error || 'none'
-          : `${clock(c.applyStartedAt)} to ${clock(c.appliedAt)}, ${c.written} written, ${c.removed} removed${c.healthy ? ', healthy' : ''}; entries ${c.applyEntries.join(', ')}`,
+          : `${clock(c.applyStartedAt)} to ${clock(c.appliedAt)}, ${c.written} written, ` +
+            `${c.removed} removed${c.healthy ? ', healthy' : ''}; entries ${c.applyEntries.join(', ')}`,
       ],
       ['Tests', LETTERS.map((letter) => `${letter} ${MARK[c.attributes[letter]]}`).join(' · ')],
       ['Exceptions', c.exceptions.join(', ') || 'none'],
@@ -702,16 +727,21 @@ function records(page: Page, model: ReportModel): void {
 function appendix(page: Page, model: ReportModel, digest: string): void {
   page.heading('How to verify this report', true);
   page.note(
-    '1. `countersign verify report.pdf --key ledger.pub` checks everything below, and what sampled commits and approvals are signed with (signed.jsonl), offline, with the public key alone. `node verify.mjs --key ledger.pub` needs nothing but Node, and checks hashes, the log, counts and the sample.',
+    '1. `countersign verify report.pdf --key ledger.pub` checks everything below, and what sampled commits ' +
+      'and approvals are signed with (signed.jsonl), offline, with the public key alone. `node verify.mjs ' +
+      '--key ledger.pub` needs nothing but Node, and checks hashes, the log, counts and the sample.',
   );
   page.note(
-    '2. By hand: `manifest.txt` is a signed note (C2SP signed-note, Ed25519) over the SHA-256 of every file of the report.',
+    '2. By hand: `manifest.txt` is a signed note (C2SP signed-note, ' +
+      'Ed25519) over the SHA-256 of every file of the report.',
   );
   page.note(
-    '3. SHA-256 over a zero byte followed by a line of entries.jsonl is a leaf; with the hashes in range.json the leaves give the root of the checkpoint (RFC 6962).',
+    '3. SHA-256 over a zero byte followed by a line of entries.jsonl is a leaf; ' +
+      'with the hashes in range.json the leaves give the root of the checkpoint (RFC 6962).',
   );
   page.note(
-    '4. Each number in report.json is counted from entries.jsonl and evidence.jsonl by the rules in docs/report-format.md.',
+    '4. Each number in report.json is counted from entries.jsonl ' +
+      'and evidence.jsonl by the rules in docs/report-format.md.',
   );
   page.note(`5. Of report.json, which lies in this file too, the SHA-256 is ${digest}.`);
   page.subheading('Attributes that are tested');
@@ -720,7 +750,9 @@ function appendix(page: Page, model: ReportModel, digest: string): void {
   for (const text of definitions(model)) page.note(text);
   page.subheading('Limits');
   page.note(
-    'Times are those of the ledger’s clock unless a claim is named. A ticket is recognised by its number. That environments are apart is not told from the ledger. What happened while the gate was away is known from drift, and from the API server’s audit log where that was given to the gate.',
+    'Times are those of the ledger’s clock unless a claim is named. A ticket is recognised by its number. ' +
+      'That environments are apart is not told from the ledger. What happened while the gate was ' +
+      'away is known from drift, and from the API server’s audit log where that was given to the gate.',
   );
   page.subheading('Checkpoint', 110);
   page.mono(model.ledger.checkpoint);
@@ -745,7 +777,8 @@ function signOff(page: Page, model: ReportModel): void {
     return;
   }
   page.note(
-    'Optional. Who reviewed this report, and what follows from it: `countersign report sign-off REPORT --name NAME --role ROLE` puts it on the ledger, and the next report of this period has it.',
+    'Optional. Who reviewed this report, and what follows from it: `countersign report sign-off ' +
+      'REPORT --name NAME --role ROLE` puts it on the ledger, and the next report of this period has it.',
   );
   page.pairs([
     ['Name', '______________________________'],

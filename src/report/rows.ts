@@ -2,23 +2,17 @@ import { canonicalJson } from '../model/index.ts';
 import type { ChangeList, ChangeRecord } from './model.ts';
 import type { Shelf } from './shelf.ts';
 
-/**
- * Records of changes in the order of the ledger, made from their lines each time they are gone through: at no time are
- * all of them in memory.
- */
+/** Records of changes in ledger order, rebuilt from their lines on each iteration: they are never all in memory. */
 export class ChangeRows implements ChangeList {
   readonly length: number;
   readonly #shelf: Shelf;
-  /** Ids, in the order of the ledger. */
+  /** Ids, in ledger order. */
   readonly ids: readonly string[];
-  /** Ids of those that were refused for a reason. */
+  /** Ids of changes that were refused for a reason. */
   readonly refused: readonly string[];
   readonly #exceptions: ReadonlyMap<string, readonly string[]>;
 
-  /**
-   * `shelf` has the canonical JSON of each record without its exceptions, which are known only when all of them are
-   * there.
-   */
+  /** `shelf` has the canonical JSON of each record without its exceptions, which are only known at the end. */
   constructor(
     shelf: Shelf,
     ids: readonly string[],
@@ -36,13 +30,13 @@ export class ChangeRows implements ChangeList {
     for (const [i, line] of this.#numbered()) yield this.#read(line, i);
   }
 
-  /** Canonical JSON of each (RFC 8785). */
+  /** Yields the canonical JSON of each record (RFC 8785). */
   *lines(): Generator<string> {
     for (const [i, line] of this.#numbered())
       yield this.#exceptions.has(this.ids[i] ?? '') ? canonicalJson(this.#read(line, i)) : line;
   }
 
-  /** Those that are named, in the order in which they are named. */
+  /** Returns the records with these ids, in the same order. */
   of(ids: readonly string[]): ChangeRecord[] {
     const wanted = new Set(ids);
     const found = new Map((wanted.size === 0 ? [] : this.select((id) => wanted.has(id))).map((c) => [c.id, c]));
@@ -53,7 +47,7 @@ export class ChangeRows implements ChangeList {
     return this.#exceptions.has(id);
   }
 
-  /** Those that are wanted by id and place. Only they are read. */
+  /** Returns the records selected by id and position. Only they are read. */
   select(isWanted: (id: string, i: number) => boolean): ChangeRecord[] {
     const found: ChangeRecord[] = [];
     for (const [i, line] of this.#numbered()) if (isWanted(this.ids[i] ?? '', i)) found.push(this.#read(line, i));

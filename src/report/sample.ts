@@ -3,13 +3,13 @@ import type { ChangeFacts } from './changes.ts';
 import type { SampleItem } from './model.ts';
 import { grouped } from './source.ts';
 
-/** What of a report the rank of a change depends on beside the auditor's seed. */
+/** Data of a report that determines a change's rank, besides the auditor's seed. */
 export type SampleFrame = { readonly root: string; readonly from: string; readonly to: string };
 
 /**
- * The `size` lowest ranks of each stratum. A rank is HMAC-SHA256 in hex, key `ROOT|FROM|TO|STRATUM|SEED` (the
- * checkpoint's root in base64, the period as in the report), message the change's id. The order of changes plays no
- * part, and nobody can choose a seed before the root is known.
+ * Draws the `size` lowest ranks of each stratum. A rank is HMAC-SHA256 in hex, key `ROOT|FROM|TO|STRATUM|SEED` (the
+ * checkpoint's root in base64, the period as in the report), message the change's id. The order of changes does not
+ * matter, and a seed cannot be chosen to fit before the root is known.
  */
 export function drawSample(
   changes: readonly ChangeFacts[],

@@ -3,7 +3,7 @@ import type { ChangeFacts } from './changes.ts';
 import type { EmergencyRecord, ReportDefinition, ReportModel } from './model.ts';
 import { type ReportSource, unique } from './source.ts';
 
-/** What a report is about, what it leaves out, who can get past the gate, and what was changed of its configuration. */
+/** Returns the scope of a report, its exclusions, who can bypass the gate, and the changes of its configuration. */
 export function scopeOf(
   source: ReportSource,
   changes: readonly ChangeFacts[],
@@ -17,7 +17,7 @@ export function scopeOf(
     time: entry.time,
     ...source.evidence<StatedConfiguration>(entry.evidence.sha256),
   }));
-  // Replicas that run some of the environments state those: the newest statement of each counts.
+  // Replicas that run some of the environments record those: the newest record of each counts.
   const stated = new Map(statements.flatMap((s) => s.environments.map((e) => [e.name, e] as const)));
   const names = unique([...changes.map((c) => c.environment), ...beat.map((e) => e.name), ...stated.keys()]).filter(
     isIn,

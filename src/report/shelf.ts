@@ -1,12 +1,12 @@
 import { closeSync, openSync, readSync, rmSync, writeSync } from 'node:fs';
 
-/** Lines that are kept in order, to be read from the first one on as often as one likes. */
+/** Lines stored in order, which can be read repeatedly from the start. */
 export type Shelf = {
   readonly add: (line: string) => void;
   readonly lines: () => Iterable<string>;
 };
 
-/** Keeps them in memory: some kilobytes for each change. */
+/** Returns a shelf in memory: some kilobytes per change. */
 export function memoryShelf(): Shelf {
   const kept: string[] = [];
   return { add: (line) => void kept.push(line), lines: () => kept };
@@ -14,9 +14,7 @@ export function memoryShelf(): Shelf {
 
 const PIECE = 1024 * 1024;
 
-/**
- * Keeps them in a file of its own, so that a report of any size is never in memory whole; `close` takes the file away.
- */
+/** Returns a shelf in a file, so that a report of any size is never entirely in memory; `close` deletes the file. */
 export function fileShelf(file: string): Shelf & { readonly close: () => void } {
   const handle = openSync(file, 'w+', 0o600);
   let pending = '';
@@ -51,7 +49,7 @@ function* linesFrom(handle: number, size: number): Generator<string> {
     if (read === 0) throw new Error('a file that was put aside is shorter than it was');
     at += read;
     const whole = Buffer.concat([rest, piece.subarray(0, read)]);
-    const end = whole.lastIndexOf(0x0a) + 1; // a character of several bytes never holds one that ends a line
+    const end = whole.lastIndexOf(0x0a) + 1; // a multi-byte character never contains a line end
     if (end > 0) yield* whole.toString('utf8', 0, end - 1).split('\n');
     rest = whole.subarray(end);
   }

@@ -1,6 +1,6 @@
 import { CountersignError } from '../model/index.ts';
 
-/** What is signed off, without blanks around it. Throws `usage` where a part is missing. */
+/** Trims and checks the parts of a sign-off. Throws `usage` if one is missing. */
 export function signOffOf(asked: {
   readonly report: string;
   readonly name: string;
@@ -11,8 +11,8 @@ export function signOffOf(asked: {
     text.trim(),
   ) as [string, string, string, string];
   if (report === '' || name === '' || role === '')
-    throw new CountersignError('usage', 'a report, a name and a role are needed', {
-      hint: 'say who with --name and as what with --role',
+    throw new CountersignError('usage', 'a sign-off needs a report, a name and a role', {
+      hint: 'give the name with --name and the role with --role',
     });
   return { report, name, role, remarks };
 }

@@ -33,7 +33,7 @@ export class ReportSource {
       const one: Indexed = judged ?? { index, entry };
       all.push(one);
       const { environment } = one.entry as { environment?: string };
-      // What is of no environment is of all of them.
+      // An entry without an environment concerns all of them.
       if (
         environment !== undefined &&
         environment !== '' &&
@@ -48,12 +48,12 @@ export class ReportSource {
     }
   }
 
-  /** Every entry of a type from the start of the period on, those after its end too. */
+  /** Returns every entry of a type from the start of the period on, including those after its end. */
   of<T extends EntryType>(type: T): readonly Indexed<EntryOf<T>>[] {
     return (this.#byType.get(type) ?? []) as unknown as readonly Indexed<EntryOf<T>>[];
   }
 
-  /** Those within the period. */
+  /** Returns the entries of a type within the period. */
   within<T extends EntryType>(type: T): readonly Indexed<EntryOf<T>>[] {
     return this.of(type).filter(({ entry }) => this.isWithin(entry.time));
   }
@@ -71,14 +71,14 @@ export class ReportSource {
     return this.all[index - this.first]?.entry;
   }
 
-  /** Throws a TypeError where it is missing. */
+  /** Throws a TypeError if it is missing. */
   evidence<T>(digest: string): T {
     const bytes = this.#evidence.get(digest);
     if (bytes === undefined) throw new TypeError(`the evidence ${digest.slice(0, 12)} is missing`);
     return JSON.parse(this.#named(bytes)) as T;
   }
 
-  // Names where commitments to them stand; what was erased, or is not handed on, is said to be.
+  // Puts names in place of commitments; erased or withheld ones are marked.
   #named(json: string): string {
     if (!json.includes('subject:')) return json;
     return json.replace(/subject:[0-9a-f]{64}/g, (commitment) => {
@@ -90,8 +90,7 @@ export class ReportSource {
 
 const REPEATED = ['type', 'environment', 'outcome', 'purpose', 'ref'] as const;
 
-// There are hundreds of thousands of them: what many have in common is kept once, and what no report asks for not at
-// all.
+// There may be hundreds of thousands of entries: common values are stored once, and unused fields not at all.
 function slim(entry: Entry, known: Map<string, string>): Entry {
   const fields = entry as unknown as Record<string, unknown>;
   for (const name of REPEATED) {
@@ -111,7 +110,7 @@ function leafOf(body: string): string {
   return sha256(`\0${body}`); // RFC 6962, section 2.1
 }
 
-/** Lists by a key, in the order in which they came. */
+/** Groups items by a key, in their original order. */
 export function grouped<T, K>(items: readonly T[], key: (item: T) => K): ReadonlyMap<K, readonly T[]> {
   const groups = new Map<K, T[]>();
   for (const item of items) {
@@ -123,12 +122,12 @@ export function grouped<T, K>(items: readonly T[], key: (item: T) => K): Readonl
   return groups;
 }
 
-/** Each once, in the order in which they came. */
+/** Returns each item once, in the original order. */
 export function unique<T>(items: readonly T[]): T[] {
   return [...new Set(items)];
 }
 
-/** Whole seconds between two times in ISO 8601. */
+/** Returns the whole seconds between two times in ISO 8601. */
 export function seconds(from: string, to: string): number {
   return Math.round((Date.parse(to) - Date.parse(from)) / 1000);
 }

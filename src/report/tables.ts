@@ -1,15 +1,15 @@
 import type { ChangeRecord, ExceptionRecord, ReportModel, SampleItem } from './model.ts';
 
 /**
- * A cell as CSV and XLSX have it: what a spreadsheet would take for a formula begins with an apostrophe, control
- * characters are left out.
+ * A cell in CSV and XLSX. Text that a spreadsheet would take for a formula gets a leading apostrophe; control
+ * characters are removed.
  */
 export type Cell = string | number;
 
-/** Rows that can be gone through as often as one likes, and need not be in memory all at once. */
+/** Rows that can be iterated repeatedly, and need not be in memory all at once. */
 export type TableRows = Iterable<readonly Cell[]> & { readonly length: number };
 
-/** One table of a report: the same columns and rows in every form. */
+/** One table of a report: the same columns and rows in every format. */
 export type Table = { readonly name: string; readonly columns: readonly string[]; readonly rows: TableRows };
 
 type Column<Row> = readonly [string, (row: Row) => Cell];
@@ -31,7 +31,7 @@ function table<Row>(
 
 const LIST = '; ';
 
-/** Every change, one row each. */
+/** Returns the table of all changes, one row each. */
 export function populationTable(model: ReportModel): Table {
   const byId = new Map(model.exceptions.map((e) => [e.id, e]));
   const columns: Column<ChangeRecord>[] = [
@@ -133,7 +133,7 @@ function accessTable(model: ReportModel): Table {
   );
 }
 
-/** The auditor's sample, with columns left empty for them. */
+/** Returns the auditor's sample, with empty columns to fill in. */
 function sampleTable(model: ReportModel): Table {
   const rows = sampled(model);
   const letters = ['A', 'B', 'C', 'D', 'E', 'F', 'G', 'H', 'I', 'J'] as const;
@@ -155,7 +155,7 @@ function sampleTable(model: ReportModel): Table {
   );
 }
 
-/** What was drawn, with the record of each. */
+/** Returns the sample with the record of each change. */
 export function sampled({
   sample,
   changes,
@@ -168,7 +168,7 @@ export function sampled({
   });
 }
 
-/** Every table that a report has. */
+/** Returns every table of a report. */
 export function tablesOf(model: ReportModel): Table[] {
   return [
     populationTable(model),
@@ -186,13 +186,13 @@ function distinct(items: readonly string[]): string {
   return [...new Set(items.filter((i) => i !== ''))].join(LIST);
 }
 
-/** RFC 4180, UTF-8, line by line. */
+/** Yields RFC 4180 in UTF-8, line by line. */
 export function* csvOf({ columns, rows }: Table): Generator<string> {
   yield csvLine(columns);
   for (const row of rows) yield csvLine(row);
 }
 
-/** One line of it. */
+/** Returns one line. */
 export function csvLine(row: readonly Cell[]): string {
   return `${row.map(csvCell).join(',')}\r\n`;
 }
@@ -202,7 +202,7 @@ function csvCell(value: Cell): string {
   return /[",\r\n]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value;
 }
 
-// Text from outside, as a spreadsheet may have it.
+// Makes text from outside safe for spreadsheets.
 function safeText(value: string): string {
   const plain = value.replace(/[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f\ufffe\uffff]/g, '').toWellFormed();
   return /^[=+\-@\t\r]/.test(plain) ? `'${plain}` : plain;

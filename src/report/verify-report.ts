@@ -7,28 +7,31 @@ import { jsonOf } from './render-pdf.ts';
 import { csvOf, tablesOf } from './tables.ts';
 import { MANIFEST_TITLE } from './write-report.ts';
 
-/** What verification needs of the ledger: handed in, so that a report proves itself with the public key alone. */
+/**
+ * The parts of the ledger that verification needs. They are passed in, so that a report can be verified with the public
+ * key alone.
+ */
 export type ReportVerifier = {
-  /** The text of a note with a good signature, or undefined. */
+  /** Returns the text of a note with a valid signature, or undefined. */
   readonly openNote: (note: string) => string | undefined;
-  /** The size and root of a checkpoint with a good signature, or undefined. */
+  /** Returns the size and root of a checkpoint with a valid signature, or undefined. */
   readonly openCheckpoint: (note: string) => { size: number; root: Buffer } | undefined;
-  /** The size and root after appending entries to a range. */
+  /** Returns the size and root after appending entries to a range. */
   readonly extend: (
     first: number,
     before: readonly Buffer[],
     entries: readonly string[],
   ) => { size: number; root: Buffer };
   /**
-   * Looks again at what verdicts rest on, by the lines of `signed.jsonl`. Throws where a line is not what its hash
-   * says.
+   * Checks the objects that verdicts rest on again, from the lines of `signed.jsonl`. Throws if a line does not match
+   * its hash.
    */
   readonly recheck: (lines: readonly string[], verdicts: readonly RecordedVerdict[]) => Promise<Rechecked>;
 };
 
-/** A verdict, and when it came onto the ledger. */
+/** A verdict, and when it was recorded on the ledger. */
 export type RecordedVerdict = { readonly verdict: Verdict; readonly time: string };
-/** How many signatures hold, what is false, and what could not be looked at. */
+/** Number of valid signatures, the invalid ones, and those that could not be checked. */
 export type Rechecked = {
   readonly commits: number;
   readonly approvals: number;
@@ -36,17 +39,17 @@ export type Rechecked = {
   readonly unchecked: readonly string[];
 };
 
-/** Each check with its outcome, in the order they were made; after the first failure the rest is not tried. */
+/** The checks with their results, in order; they stop at the first failure. */
 export type ReportCheck = {
   readonly ok: boolean;
   readonly steps: readonly { readonly ok: boolean; readonly text: string }[];
-  /** What could not be checked from these files. */
+  /** Aspects that could not be checked with these files. */
   readonly unchecked: readonly string[];
 };
 
 /**
- * Checks a set of report files. `readFile` gives the bytes of a file beside the PDF, or undefined; `seen` are
- * checkpoints that somebody kept.
+ * Checks a set of report files. `readFile` returns the bytes of a file next to the PDF, or undefined; `seen` are
+ * checkpoints someone kept.
  */
 export async function verifyReport(
   readFile: (name: string) => Uint8Array | undefined,
@@ -170,7 +173,8 @@ export async function verifyReport(
     if (verdicts.length === 0)
       unchecked = [
         ...unchecked,
-        'signatures of commits and approvals: no change that was allowed was drawn as a sample (`report --seed`) or has an exception, so none go along',
+        'signatures of commits and approvals: no change that was allowed was ' +
+          'drawn as a sample (`report --seed`) or has an exception, so none go along',
       ];
     else {
       const sampled = model.sample === null ? 'with an exception' : 'of the sample or with an exception';

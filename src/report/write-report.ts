@@ -12,35 +12,35 @@ import type { Shelf } from './shelf.ts';
 import { csvLine, csvOf, type Table, type TableRows, tablesOf } from './tables.ts';
 import { writeXlsx } from './xlsx.ts';
 
-/** Signs a text as a note (C2SP signed-note), with the key of the ledger. */
+/** Signs a text as a note (C2SP signed-note), with the ledger's key. */
 export type ReportSigner = (text: string) => string;
 
-/** A change whose signed objects go along. */
+/** A change whose signed objects are included. */
 export type SignedChange = Pick<ChangeRecord, 'entry' | 'ref'>;
 
-/** The module that is that program. */
+/** The module with that program. */
 export const CHECKER = new URL(`./offline-check${extname(import.meta.url)}`, import.meta.url);
 
 export const MANIFEST_TITLE = 'countersign.dev/report/v2';
 
-/** What a report is made from, and what goes along to prove it. */
+/** Data for a report, and the proofs that go with it. */
 export type ReportMaterial = {
   readonly input: Omit<ReportInput, 'subjects'>;
   /** Subtree roots over the entries before its first. */
   readonly before: readonly Uint8Array[];
-  /** SHA-256 of the evidence that entries name, each once. */
+  /** SHA-256 of the evidence named by entries, each once. */
   readonly evidence: readonly string[];
-  /** The texts that are kept of those behind commitments. */
+  /** Returns the texts behind commitments that are still stored. */
   readonly subjects: (commitments: ReadonlySet<string>) => readonly ReportSubject[];
 };
 
-/** A file of a report while it is written; it has its name from its end on. */
+/** A file of a report being written; it gets its name when it ends. */
 export type ReportFile = { readonly write: (bytes: Uint8Array) => void; readonly end: () => void };
 
 /**
- * Makes the whole set, each file piece by piece through `create`; `manifest.txt` comes last, is signed, and names the
- * SHA-256 of every other. `signed` gives the lines of what the verdicts on some changes rest on; `checker` is the
- * program of one file that goes along; `shelf` keeps records of changes meanwhile.
+ * Writes the whole set, each file in chunks through `create`. `manifest.txt` comes last, is signed, and contains the
+ * SHA-256 of every other file. `signed` returns the lines with the objects that some changes' verdicts rest on.
+ * `checker` is the single-file program to include; `shelf` stores records of changes meanwhile.
  */
 export async function writeReport(
   { input: known, before, evidence, subjects: subjectsOf }: ReportMaterial,
@@ -113,7 +113,7 @@ export async function writeReport(
   return model;
 }
 
-// The population is gone through once for both forms of it.
+// The population is iterated once for both of its formats.
 function seen({ columns, rows }: Table, into: { readonly line: (line: string) => void }): TableRows {
   const each = function* () {
     into.line(csvLine(columns));
@@ -148,7 +148,7 @@ function* evidenceOf({ evidence }: Pick<ReportInput, 'evidence'>, digests: reado
   for (const digest of digests) yield evidence.get(digest) ?? '';
 }
 
-// With the commitments that stand in them, where somebody wants these.
+// Collects the commitments in the lines, if requested.
 function* linesOf(lines: Iterable<string>, named?: Set<string>): Generator<string> {
   for (const line of lines) {
     yield `${line}\n`;

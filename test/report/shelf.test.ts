@@ -73,7 +73,7 @@ test('a disk that fills while a report is written leaves the one that was there,
   for (const limit of ['64', '100', '330', '400']) {
     const full = report(limit);
     assert.equal(full.status, 2, full.stderr);
-    assert.match(full.stderr, /^error: the report cannot be written to `[^`]+`: EFBIG.*\n.*make room there/m);
+    assert.match(full.stderr, /^error: cannot write the report to `[^`]+`: EFBIG.*\n.*free some space/m);
     assert.deepEqual(contents(), before);
   }
 });
