@@ -251,8 +251,8 @@ describe('whoever has the role of the service in PostgreSQL', { skip }, () => {
       [{ ...intent, verdict: 1 }, /of type apply\.refused and not change\.judged/],
       [{ ...intent, verdict: 999 }, /is not there/],
       [{ ...intent, verdict: -1 }, /is not there/],
-      [{ ...intent, environment: 'staging' }, /of another environment/],
-      [{ ...intent, revision: 'c' }, /about another revision/],
+      [{ ...intent, environment: 'staging' }, /of a different environment/],
+      [{ ...intent, revision: 'c' }, /about a different revision/],
       [{ ...intent, takesOver: 1 }, /`takesOver` names entry 1/],
       [{ ...result }, /`intent` names entry 1, which is of type/],
       [{ ...result, evidence: ghost }, /neither given nor on the ledger/],
@@ -399,10 +399,7 @@ describe('whoever has the role of the service in PostgreSQL', { skip }, () => {
       (e: Error & { recover: string; hint: string }) => e,
     );
     assert.equal(thrown.recover, 'retry');
-    assert.match(
-      thrown.message,
-      new RegExp(`a row that this ledger did not sign stands in the table \`entry\` at ${size}`),
-    );
+    assert.match(thrown.message, new RegExp(`the next row of the table \`entry\` belongs at ${size}`));
     const [, sql = ''] = /runs `([^`]+)`/.exec(thrown.hint) ?? [];
     await postgres.ask(s.owner, sql);
     assert.equal((await s.ledger.record(refusedApply(2))).index, size);
@@ -510,7 +507,7 @@ describe('whoever has the role of the service in PostgreSQL', { skip }, () => {
     await postgres.ask(owner, 'DROP TABLE countersign.term');
     await assert.rejects(replica(url), {
       code: 'ledger-unusable',
-      message: /of an older version/,
+      message: /from an older version/,
       hint: /ledger schema/,
     });
     for (let i = 0; i < 2; i++) await postgres.ask(owner, postgresSchema('gate'));

@@ -143,12 +143,12 @@ const WHILE_CONNECTING: Readonly<
   },
   'answers the first statement without end': { acts: [send(WELCOME), endless], says: /more than 8388608 bytes/ },
   'answers with a message without end': { acts: [send(WELCOME), oneWithoutEnd], says: /more than 8388608 bytes/ },
-  'answers with a torn row': { acts: [send(WELCOME), torn], says: /not one of PostgreSQL’s|does not answer/ },
+  'answers with a torn row': { acts: [send(WELCOME), torn], says: /not valid PostgreSQL|does not answer/ },
   'refuses with many words': {
     acts: [send(manyWords)],
-    says: /does not accept this user with this password \(SQLSTATE 28P01\)/,
+    says: /rejects this user or password \(SQLSTATE 28P01\)/,
   },
-  'refuses with a code that is none': { acts: [send(noCode)], says: /reached: its answer is not one of PostgreSQL’s/ },
+  'refuses with a code that is none': { acts: [send(noCode)], says: /database: its answer is not valid PostgreSQL/ },
   'closes at once': { acts: [(socket) => void socket.destroy()], says: /broke off|ECONNRESET/ },
 };
 
@@ -178,7 +178,7 @@ for (const [name, act, says] of [
   ['says nothing', silent, /does not answer within 1 s/],
   ['answers without end', endless, /more than 8388608 bytes/],
   ['sends a row without end', oneWithoutEnd, /more than 8388608 bytes/],
-  ['sends a torn row', torn, /not one of PostgreSQL’s/],
+  ['sends a torn row', torn, /not valid PostgreSQL/],
   ['writes garbage', send(Buffer.alloc(4096, `${WORDS}\0\xff`)), /./],
   ['hangs up', (socket) => void socket.destroy(), /broke off|ECONNRESET/],
 ] as readonly (readonly [string, Act, RegExp])[])
@@ -193,7 +193,7 @@ test('a refusal is told by its SQLSTATE and our words, and the connection stays'
   const denied = Buffer.concat([error({ S: 'ERROR', V: 'ERROR', C: '42501', M: LONG, t: WORDS }), READY]);
   const strange = Buffer.concat([error({ S: 'ERROR', V: 'ERROR', C: 'ZZ123', M: LONG }), READY]);
   const { tables, open } = await connected(send(denied), send(strange), send(ANSWER));
-  assert.match((await refused(() => tables.lead())).message, /the role may not do that.*SQLSTATE 42501/);
+  assert.match((await refused(() => tables.lead())).message, /the role lacks a privilege.*SQLSTATE 42501/);
   assert.match((await refused(() => tables.lead())).message, /it refuses \(SQLSTATE ZZ123\)/);
   assert.equal(tables.isConnected, true);
   assert.equal(await tables.lead(), true);
@@ -208,7 +208,7 @@ test('a row in the way is told by its number, and by nothing else that the serve
     send(taken('Key (seq)=(7) already exists.')),
     send(taken(`Key (seq)=(${'9'.repeat(100_000)})`)),
   );
-  assert.match((await refused(() => tables.lead())).message, /stands in the table `entry` at 7/);
+  assert.match((await refused(() => tables.lead())).message, /next row of the table `entry` belongs at 7/);
   assert.match((await refused(() => tables.lead())).message, /at \?/);
   await tables.close();
 });

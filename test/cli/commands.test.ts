@@ -49,7 +49,7 @@ test('check, approve, check: no, then yes, with the exit codes of no and yes', a
   assert.equal(no.code, 1, no.stderr);
   assert.match(
     no.stdout,
-    /✗ approval-missing[\s\S]*fix: someone who did not make it runs `countersign approve[\s\S]*denied: 1 violation\n/,
+    /✗ approval-missing[\s\S]*fix: someone who did not make it must run `countersign approve[\s\S]*denied: 1 violation\n/,
   );
   fleet.become(lee);
   const approved = await countersign(['approve', 'feature', '--repo', fleet.work, '--reason', 'good', '--yes']);

@@ -295,7 +295,7 @@ test('a bundle that must be signed is refused without a signature of the right p
     assert.equal(result.code, 2, result.stdout);
     assert.match(result.stderr, why);
   };
-  await refused(/not signed by one of `lee`: there is no signature beside it/);
+  await refused(/not signed by one of `lee`: it has no signature/);
   fleet.become(kim);
   assert.equal((await countersign(['policy', 'sign', bundle, '--repo', fleet.work])).code, 0);
   await refused(/`kim` signed it/);
@@ -394,7 +394,7 @@ test('a bundle is pulled from a registry by digest, with a token, and every byte
     '--no-fetch',
   ]);
   assert.equal(denied.code, 2);
-  assert.match(denied.stderr, /wants other credentials/);
+  assert.match(denied.stderr, /rejects the credentials/);
   for (const part of ['manifest', 'blob']) {
     const bad = await startRegistry('team/rules', archive, undefined, (body, path) =>
       path === part ? Buffer.concat([body, Buffer.from(' ')]) : body,
@@ -413,7 +413,7 @@ test('a bundle is pulled from a registry by digest, with a token, and every byte
       '--no-fetch',
     ]);
     assert.equal(result.code, 2);
-    assert.match(result.stderr, /the registry gave other bytes/);
+    assert.match(result.stderr, /the registry returned bytes that do not match/);
   }
   back();
 });

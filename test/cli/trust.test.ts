@@ -405,7 +405,7 @@ describe('trust', () => {
     ];
     const gitlab = await imported([saved('keys.json', JSON.stringify(listing))], '--principal', 'dana');
     assert.equal(gitlab.policy.spec.principals[0]?.keys[0]?.validBefore, '2099-01-01T00:00:00.000Z');
-    assert.match(gitlab.stderr, /`login only`: it is for logging in/);
+    assert.match(gitlab.stderr, /`login only`: it is an authentication key/);
     const github = await imported([
       saved(
         'gpg.json',

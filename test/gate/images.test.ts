@@ -134,7 +134,7 @@ for (const [what, make, message] of [
     () => imageBundle(sigstore, { digest: DIGEST, key: release, logged: false }),
     /no key of the TrustPolicy/,
   ],
-  ['over something else than a statement', () => bundle({ payloadType: 'text/plain' }), /no in-toto statement/],
+  ['over something else than a statement', () => bundle({ payloadType: 'text/plain' }), /not an in-toto statement/],
   [
     'over a statement about nothing',
     () => bundle({ statement: { _type: 'https://in-toto.io/Statement/v1', subject: [], predicateType: 'x' } }),
@@ -149,7 +149,7 @@ for (const [what, make, message] of [
   [
     'over a statement of no version',
     () => bundle({ statement: { subject: [{ digest: { sha256: 'a'.repeat(64) } }], predicateType: 'x' } }),
-    /no in-toto statement/,
+    /not an in-toto statement/,
   ],
   ['that is no JSON', async () => '{', /./],
   ['that is no bundle', async () => '{}', /./],
