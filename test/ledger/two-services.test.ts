@@ -148,7 +148,7 @@ test('`ledger verify --against` says where two copies part', async () => {
   for (const place of [other, join(other, 'ledger.db')]) {
     const { code, stdout } = await against(place);
     assert.equal(code, 1);
-    assert.match(stdout, /fork: the copies part at entry 5; this one has 8 entries, the other 7/);
+    assert.match(stdout, /fork: the copies diverge at entry 5; this one has 8 entries, the other 7/);
   }
   const note = await against(join(other, 'checkpoint'));
   assert.equal(note.code, 1);
