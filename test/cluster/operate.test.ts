@@ -158,7 +158,7 @@ test('explain: where a live object comes from, from the ledger alone', async () 
     new RegExp(`^commit\\s+${first.slice(0, 12)} first$`, 'm'),
     /^signed by\s+dana$/m,
     /^approved by\s+lee \(class A\)/m,
-    /^proof\s+`--proof` prints it; `countersign ledger prove \d+` makes files of it$/m,
+    /^proof\s+`--proof` prints it; `countersign ledger prove \d+` writes it to files$/m,
   ])
     assert.match(text.stdout, line);
   const shown = await operate(service, 'explain', 'configmap/settings', '--proof');
@@ -198,7 +198,7 @@ test('diff: nothing, something, or it could not be told; values of Secrets stay 
     ]);
   const nothing = await run();
   assert.equal(nothing.code, 0, nothing.stdout + nothing.stderr);
-  assert.match(nothing.stdout, /nothing: all 2 objects are as in Git/);
+  assert.match(nothing.stdout, /no difference: all 2 objects match Git/);
   fleet.commit(stage.dana, 'not pushed', {
     ...colour(name, 'red'),
     [`${PATH}/s.yaml`]: `apiVersion: v1\nkind: Secret\nmetadata: {name: s, namespace: ${name}}\nstringData: {password: correct-horse-battery}\n`,

@@ -255,7 +255,7 @@ test('somebody who keeps changing an object is fought a few times, then named, a
   assert.equal(code, 1);
   assert.match(
     stdout,
-    /^production\s+drifted[^\n]*\n {2}somebody keeps changing what Git has, [^\n]*: ConfigMap storm\/settings$/m,
+    /^production\s+drifted[^\n]*\n {2}someone keeps changing objects in Git, [^\n]*: ConfigMap storm\/settings$/m,
   );
 });
 
