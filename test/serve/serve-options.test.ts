@@ -52,8 +52,8 @@ for (const [flag, value, expected] of [
   ['--anchor', 'foo:bar', /--anchor: `foo:bar` is not an anchor/],
   ['--anchor', 'configmap:a', /--anchor: `a` does not name a ConfigMap/],
   ['--anchor', 'witness:https://w.example#junk', /--anchor: this is not a witness key/],
-  ['--anchor-every', '5', /`5` is no time for --anchor-every/],
-  ['--heartbeat', '1ms', /`1ms` is no time for --heartbeat/],
+  ['--anchor-every', '5', /`5` is not a duration for --anchor-every/],
+  ['--heartbeat', '1ms', /`1ms` is not a duration for --heartbeat/],
   ['--selector', 'shard', /--selector: `shard` selects nothing/],
   ['--http-name', 'http://x', /--http-name: `http:\/\/x` is not the name of a host/],
 ] as const)
