@@ -41,7 +41,7 @@ const SEVERITY: Readonly<Record<ExceptionType, ExceptionRecord['severity']>> = {
   'record-refused': 'high',
 };
 
-// The row that a refusal gives, or null for a refusal that is the control at work: a rule that denies, or a change that
+// The row for a refusal, or null if the refusal is the control at work: a rule that denies, or a change that
 // still waits for approvals. The type makes this a row for every code there is.
 const OF_CODE: Readonly<Record<ViolationCode, ExceptionType | null>> = {
   malformed: 'bad-signature',
@@ -147,7 +147,7 @@ const OF_CODE: Readonly<Record<ViolationCode, ExceptionType | null>> = {
   'image-evidence-unusable': null,
 };
 
-/** Returns the exception type that a refusal by this code gives, or null. A code of a newer version is not passed over. */
+/** Returns the exception type for a refusal with this code, or null. A code of a newer version is not ignored. */
 export function exceptionOf(code: string): ExceptionType | null {
   return isViolationCode(code) ? OF_CODE[code] : 'bad-signature';
 }

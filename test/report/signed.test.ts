@@ -183,7 +183,7 @@ const LIES: readonly (readonly [string, (v: Verdict) => Verdict, RegExp])[] = [
   [
     'another signer',
     commits((c) => ({ ...c, signer: signer('lee') })),
-    /is signed by `\w+`, and `lee` was said to have/,
+    /is signed by `\w+`, but the verdict names `lee`/,
   ],
   ['another key', commits((c) => ({ ...c, key: 'SHA256:other' })), /is signed by/],
   [
@@ -196,7 +196,7 @@ const LIES: readonly (readonly [string, (v: Verdict) => Verdict, RegExp])[] = [
   [
     'a commit left out',
     (v) => (v.commits.length < 2 ? v : { ...v, commits: v.commits.slice(1) }),
-    /its commits do not lead to|is for another commit/,
+    /its commits do not lead to|is for a different commit/,
   ],
   [
     'a commit between others left out',
@@ -206,7 +206,7 @@ const LIES: readonly (readonly [string, (v: Verdict) => Verdict, RegExp])[] = [
   [
     'a commit seen before its key counted',
     commits((c) => ({ ...c, seen: '2001-01-01T00:00:00.000Z' })),
-    /is not signed as was said/,
+    /is not signed as recorded/,
   ],
   ['another approver', approvals((a) => ({ ...a, principal: 'kim' })), /is another’s, or no approval/],
   ['an approval of another tree', approvals((a) => ({ ...a, tree: 'c'.repeat(40) })), /is for another commit or tree/],
@@ -218,7 +218,7 @@ const LIES: readonly (readonly [string, (v: Verdict) => Verdict, RegExp])[] = [
   [
     'a maker who approves',
     (v) => ({ ...v, commits: v.commits.map((c) => ({ ...c, signer: v.approvals[0] ?? signer('') }) as CommitVerdict) }),
-    /is by somebody who signed a commit of what it approves/,
+    /is by someone who signed a commit that it approves/,
   ],
 ];
 for (const [name, lie, says] of LIES)
@@ -403,5 +403,5 @@ test('a report says that the ledger begins later than its period, and that it is
   assert.equal(early.code, 0, early.stderr);
   assert.match(early.stdout, /^the ledger begins at 2\d{3}-.*: what was before cannot be told$/m);
   assert.doesNotMatch(early.stdout, /a draft/);
-  assert.match((await report('open')).stdout, /a draft: by the newest entry, the period is not over/);
+  assert.match((await report('open')).stdout, /a draft: the period had not ended at the newest entry/);
 });
