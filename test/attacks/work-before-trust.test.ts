@@ -199,7 +199,7 @@ test('a revision that renders otherwise than when it was allowed is an error, no
     ...gate,
     environment: { ...environment, spec: { ...environment.spec, render: { ...environment.spec.render, limits } } },
   };
-  await assert.rejects(recall(narrow, view, 1), { code: 'render-failed', message: /does not render any more/ });
+  await assert.rejects(recall(narrow, view, 1), { code: 'render-failed', message: /can no longer be rendered/ });
 });
 
 const NAMES = {

@@ -428,7 +428,7 @@ describe('trust', () => {
   test('import says what it cannot read, and whose keys it does not know', async () => {
     const nobody = await countersign(['trust', 'import', saved('x.keys', `${dana.publicKey}\n`)]);
     assert.equal(nobody.code, 2);
-    assert.match(nobody.stderr, /does not say whose keys it holds[\s\S]*--principal/);
+    assert.match(nobody.stderr, /does not say who owns its keys[\s\S]*--principal/);
     for (const content of ['', 'hello\n', '[1]', readFileSync(process.execPath).subarray(0, 2000)]) {
       const result = await countersign(['trust', 'import', saved('bad', content), '--principal', 'x']);
       assert.equal(result.code, 2, String(content));

@@ -411,7 +411,7 @@ test('connections are closed, or open on record where the environment says so', 
     });
     const refused = await admit(connect, scope());
     assert.equal(refused.allowed, false);
-    assert.match(refused.message, new RegExp(`\`${subresource}\` into what runs there is closed`));
+    assert.match(refused.message, new RegExp(`\`${subresource}\` into its workloads is closed`));
     const s = scope({ admission: { connect: 'record' } });
     assert.equal((await admit(connect, s)).allowed, true);
     assert.deepEqual(

@@ -96,7 +96,7 @@ test('an unsigned commit is not applied because an entry allows it', async () =>
   assert.ok(item?.kind === 'commit');
   const { verdict } = await assess(gate, second, unsigned);
   const payload = verdict.commits[0]?.payload ?? '';
-  await refused(forged({ commits: [{ ...said, payload }] }), /is not signed as was said: it is not signed/);
+  await refused(forged({ commits: [{ ...said, payload }] }), /is not signed as recorded: it is not signed/);
   await refused(
     forged({
       commits: [{ ...said, payload, outcome: 'verified', code: 'merged' }],
@@ -124,7 +124,7 @@ test('approvals are looked at again: they are there, by whom they say, for this 
   );
   await refused(
     { ...good, approvals: [{ ...approval, principal: 'dana' }] },
-    /is by someone who signed a commit of what it approves/,
+    /is by someone who signed a commit that it approves/,
   );
   await refused({ ...good, approvals: [{ ...approval, from: NO_REVISION }] }, /is not in the repository/);
   await refused({ ...good, approvals: [{ ...approval, commit: first }] }, /is for another commit or tree/);
@@ -132,14 +132,14 @@ test('approvals are looked at again: they are there, by whom they say, for this 
 
 test('whoever left does not take the last good revision along: a TrustPolicy that was in force will do', async () => {
   const now = { ...gate, trust: await openTrustStore(policy([lee, mallory])) };
-  await refused(good, /is not signed as was said/, {}, now);
+  await refused(good, /is not signed as recorded/, {}, now);
   const stated = [policy([mallory, lee]), policy([dana, lee])];
   assert.equal((await recall(now, ledgerWith(good, {}, stated), 1)).revision, second);
 });
 
 test('a policy that never was in force does not do', async () => {
   const strangers = { ...gate, trust: await openTrustStore(policy([mallory])) };
-  await refused(good, /is not signed as was said/, {}, strangers);
+  await refused(good, /is not signed as recorded/, {}, strangers);
 });
 
 test('rules that ask for more by now do not take the last good revision away', async () => {
