@@ -8,8 +8,8 @@ import { auditEvents } from './audit-log.ts';
 type OfEnvironment = { readonly environment: string; readonly requests: readonly Previewed[] };
 
 /**
- * `countersign admission preview`: what `enforce` would have refused, from what `audit` and `warn` recorded or from the
- * API server's audit log. 0 nothing, 1 something, 2 it could not be told.
+ * Implements `countersign admission preview`: what `enforce` would have refused, from the records of `audit` and `warn`
+ * or from the API server's audit log. Exit code 0 for nothing, 1 for something, 2 if it could not be determined.
  */
 export async function admissionPreview(options: AdmissionPreviewOptions, io: Io): Promise<number> {
   const all = options.auditLog === undefined ? fromLedger(options) : await fromAuditLog(options, options.auditLog);
@@ -22,7 +22,9 @@ export async function admissionPreview(options: AdmissionPreviewOptions, io: Io)
 function fromLedger({ data, environment, since }: AdmissionPreviewOptions): OfEnvironment[] {
   const ms = parseDuration(since);
   if (ms === undefined)
-    throw new CountersignError('usage', `\`${since}\` is no time for --since`, { hint: 'for example 24h or 7d' });
+    throw new CountersignError('usage', `\`${since}\` is not a duration for --since`, {
+      hint: 'give for example 24h or 7d',
+    });
   const reader = readLedger(data);
   try {
     const from = new Date(Date.now() - ms).toISOString();
@@ -64,11 +66,15 @@ function show({ environment, requests }: OfEnvironment, io: Io): void {
   for (const r of requests) {
     const where = r.namespace === '' ? r.example : `${r.namespace}/${r.example}`;
     io.out(
-      `  ${paint(io, COLOURS[r.outcome], r.outcome.padEnd(11))} ${String(r.count).padStart(5)} x ${r.operation} ${plain(r.what)} by ${plain(r.user)}\n      such as ${plain(where)}${r.reason === '' ? '' : `: ${plain(r.reason)}`}\n`,
+      `  ${paint(io, COLOURS[r.outcome], r.outcome.padEnd(11))} ${String(r.count).padStart(5)} x ` +
+        `${r.operation} ${plain(r.what)} by ${plain(r.user)}\n      such as ` +
+        `${plain(where)}${r.reason === '' ? '' : `: ${plain(r.reason)}`}\n`,
     );
   }
   if (times > 0)
     io.out(
-      '  Each of these: bring it into Git; or, where it is the cluster’s own, name who does it in `spec.admission.controllers` (anything)\n  or `operators` (what belongs to objects of Git); or leave the field to others in `spec.drift.ignore`.\n',
+      '  For each of these, add it to Git; or, if the cluster itself does it, name the account in ' +
+        '`spec.admission.controllers` (anything)\n  or `operators` (dependents of objects in Git); ' +
+        'or leave the field to others in `spec.drift.ignore`.\n',
     );
 }

@@ -5,8 +5,8 @@ import { EXIT, type Io, paint, plain } from '../terminal/index.ts';
 import type { AdmissionScanOptions } from './admission-commands.ts';
 
 /**
- * `countersign admission scan`: the newest result on the ledger. 0 all is as Git and the rules have it, 1 something is
- * not, 2 nothing was looked at.
+ * Implements `countersign admission scan`: the newest result on the ledger. Exit code 0 if everything matches Git and
+ * the rules, 1 if not, 2 if there was no scan.
  */
 export function admissionScan(options: AdmissionScanOptions, io: Io): number {
   const reader = readLedger(options.data);
@@ -31,8 +31,8 @@ export function admissionScan(options: AdmissionScanOptions, io: Io): number {
         ];
       });
     if (all.length === 0)
-      throw new CountersignError('usage', 'no result stands on this ledger', {
-        hint: 'a service with admission looks every --rescan (10m)',
+      throw new CountersignError('usage', 'this ledger has no scan result', {
+        hint: 'a service with admission scans every --rescan (10m)',
       });
     if (options.output === 'json') io.out(`${JSON.stringify(all, null, 2)}\n`);
     else for (const one of all) show(one, io);
@@ -54,11 +54,13 @@ type Shown = Scan & {
 function show({ environment, at, objects, unmanaged, violations, waived, unread }: Shown, io: Io): void {
   const standing = violations.filter((v) => v.waived === undefined);
   io.out(
-    `${environment}: ${objects} objects at ${at.slice(0, 19)}Z, ${unmanaged.length} in no commit, ${standing.length} denied by rules, ${waived} waived\n`,
+    `${environment}: ${objects} objects at ${at.slice(0, 19)}Z, ` +
+      `${unmanaged.length} in no commit, ${standing.length} denied by rules, ${waived} waived\n`,
   );
   for (const { object, manager, since } of unmanaged)
     io.out(
-      `  ${paint(io, 'yellow', 'in no commit')} ${plain(refText(object))}\n      by ${plain(manager || 'somebody')} since ${since}\n`,
+      `  ${paint(io, 'yellow', 'in no commit')} ${plain(refText(object))}\n` +
+        `      by ${plain(manager || 'an unknown manager')} since ${since}\n`,
     );
   for (const { rule, message } of standing)
     io.out(`  ${paint(io, 'red', 'denied')}       ${plain(rule)}: ${plain(message)}\n`);

@@ -8,8 +8,8 @@ import { EXIT, type Io, plain } from '../terminal/index.ts';
 import type { ApplyOptions } from './serve-commands.ts';
 
 /**
- * `countersign apply`: one pass over the environments, by the same gate and with the same records as the service, and
- * then it ends. 0 everything is at its newest commit, 1 the gate or the cluster says no, 2 it could not be told.
+ * Implements `countersign apply`: one pass over the environments, with the same gate and records as the service. Exit
+ * code 0 if everything is at its newest commit, 1 if the gate or the cluster says no, 2 if it could not be determined.
  */
 export async function apply(options: ApplyOptions, settings: ProcessSettings, io: Io): Promise<number> {
   const level = options.verbose ? settings.logLevel : 'error';
@@ -27,7 +27,7 @@ export async function apply(options: ApplyOptions, settings: ProcessSettings, io
   const serving = await openServing(options, settings, configuration, log, () => []);
   const { ledger, closing } = serving;
   const signing = serving.signing?.keep(ledger);
-  // the ledger takes nothing more then
+  // after that, the ledger accepts nothing more
   const kept = signing?.run().catch((thrown: unknown) => log.error({}, messageOf(thrown)));
   closing.push(async () => {
     signing?.stop();
@@ -38,7 +38,7 @@ export async function apply(options: ApplyOptions, settings: ProcessSettings, io
     await keepStated(serving);
     const loops = openLoops(serving, await openGates(serving), openClusters(serving.links, ledger, log), {});
     const done: ReconcilerStatus[] = [];
-    // In the order in which they depend on each other, so that one pass is enough.
+    // In dependency order, so that one pass is enough.
     for (const loop of inOrder(
       loops,
       (l) => environments.find((e) => e.metadata.name === l.name)?.spec.dependsOn ?? [],

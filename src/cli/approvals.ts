@@ -30,7 +30,9 @@ import type { ApprovalsImportOptions, ApprovalsListOptions, ApprovalsVerifyOptio
 import { baseOf } from './approve.ts';
 import { short, showFindings } from './show-verdict.ts';
 
-/** `countersign approvals list`: every stored statement on the environment's branch, and whether it counts. */
+/**
+ * Implements `countersign approvals list`: every stored statement on the environment's branch, and whether it counts.
+ */
 export async function approvalsList(options: ApprovalsListOptions, settings: ProcessSettings, io: Io): Promise<number> {
   const configuration = openConfiguration(options);
   const environment = chooseEnvironment(configuration, options.environment);
@@ -43,7 +45,8 @@ export async function approvalsList(options: ApprovalsListOptions, settings: Pro
     else if (options.output === 'jsonl') for (const row of rows) io.out(`${JSON.stringify(row)}\n`);
     else
       io.out(
-        `${rows.map((row) => listRow(row, io)).join('\n')}${rows.length === 0 ? '' : '\n\n'}${count(rows.length, 'statement')}\n`,
+        `${rows.map((row) => listRow(row, io)).join('\n')}` +
+          `${rows.length === 0 ? '' : '\n\n'}${count(rows.length, 'statement')}\n`,
       );
     return EXIT.yes;
   } finally {
@@ -52,8 +55,8 @@ export async function approvalsList(options: ApprovalsListOptions, settings: Pro
 }
 
 /**
- * `countersign approvals verify COMMIT`: whether signatures and approvals let the change through, without rendering or
- * rules.
+ * Implements `countersign approvals verify COMMIT`: whether signatures and approvals let the change through, without
+ * rendering or rules.
  */
 export async function approvalsVerify(
   name: string,
@@ -98,12 +101,14 @@ export async function approvalsVerify(
     else {
       for (const a of approvals)
         io.out(
-          `  ${paint(io, 'green', '✓')} approved by ${a.principal}  ${paint(io, 'dim', `class ${a.class}, ${a.match}  ${plain(a.reason)}`)}\n`,
+          `  ${paint(io, 'green', '✓')} approved by ${a.principal}  ` +
+            `${paint(io, 'dim', `class ${a.class}, ${a.match}  ${plain(a.reason)}`)}\n`,
         );
       const findings = showFindings(violations, result.warnings, io);
       if (findings !== '') io.out(`\n${findings}\n`);
       io.out(
-        `\n${good ? paint(io, 'green', 'approved') : paint(io, 'red', 'not approved')}  ${short(from)}..${short(commit)}\n`,
+        `\n${good ? paint(io, 'green', 'approved') : paint(io, 'red', 'not approved')} ` +
+          ` ${short(from)}..${short(commit)}\n`,
       );
     }
     return good ? EXIT.yes : EXIT.no;
@@ -113,8 +118,8 @@ export async function approvalsVerify(
 }
 
 /**
- * `countersign approvals import`: brings a forge's reviews in as statements signed by this bot, each labelled as what
- * it is.
+ * Implements `countersign approvals import`: imports a forge's reviews as statements signed by this bot, labelled as
+ * imports.
  */
 export async function approvalsImport(
   options: ApprovalsImportOptions,
@@ -125,7 +130,7 @@ export async function approvalsImport(
   try {
     const url = options.repository ?? (await user.config(`remote.${options.remote}.url`));
     if (url === undefined)
-      throw new CountersignError('usage', `there is no remote \`${options.remote}\` to tell which repository this is`, {
+      throw new CountersignError('usage', `there is no remote \`${options.remote}\` to determine the repository from`, {
         hint: 'use --repository with the address in the environment’s `spec.source.url`',
       });
     const request = await fetchReviews({
@@ -138,9 +143,13 @@ export async function approvalsImport(
         hint: `use --branch ${request.base}`,
       });
     const head = await user.commit(request.head).catch(() => {
-      throw new CountersignError('git-ref-missing', `the reviewed commit ${short(request.head)} is not here`, {
-        hint: 'fetch the request’s branch first',
-      });
+      throw new CountersignError(
+        'git-ref-missing',
+        `the reviewed commit ${short(request.head)} is not in this checkout`,
+        {
+          hint: 'fetch the request’s branch first',
+        },
+      );
     });
     const { tree, parents } = await readCommit(repository, head);
     const from = await baseOf(user, repository, options, head, parents[0]);
@@ -168,22 +177,22 @@ export async function approvalsImport(
   }
 }
 
-// Whose reviews these are is told by the addresses that were given, and not by what is answered there.
+// The forge is determined by the given addresses, not by its answer.
 function forgeOf(
   url: string,
   { forge, apiUrl, project }: ApprovalsImportOptions,
 ): Pick<ForgeAddress, 'forge' | 'api' | 'repository'> {
   const [place = '', ...path] = repositoryUri(url).slice('git+'.length).split('/');
-  const host = /^https?:/i.test(url) ? place : place.replace(/:\d+$/, ''); // the port of SSH is not that of the API
+  const host = /^https?:/i.test(url) ? place : place.replace(/:\d+$/, ''); // the SSH port is not the port of the API
   const api = httpAddress(apiUrl ?? defaultApiUrl(forge, host));
-  // a forge that does not live at the top of its host
+  // a forge that is not at the root of its host
   const [, prefix = ''] = /^\/(.*\/)?api\/v\d+\/?$/.exec(api.path) ?? [];
   const whole = path.join('/');
   const there = whole.startsWith(prefix) ? whole.slice(prefix.length) : whole;
-  // The path of a local repository says nothing of a forge. Forges take letters of either case for one project.
+  // The path of a local repository says nothing about a forge. Forges ignore the case of project names.
   if (place !== '' && there.toLowerCase() !== project.toLowerCase())
     throw new CountersignError('usage', `the project \`${plain(project)}\` is not the repository \`${plain(there)}\``, {
-      hint: '--project and --repository must name one project: reviews of a fork say nothing of it',
+      hint: '--project and --repository must name the same project: reviews of a fork say nothing about it',
     });
   return { forge, api, repository: project };
 }
@@ -229,14 +238,15 @@ function tellImported(request: ForgeRequest, head: string, options: ApprovalsImp
   for (const r of request.reviews) {
     const same =
       r.commit === head
-        ? 'of this commit (class B)'
+        ? 'for this commit (class B)'
         : r.commit === undefined
-          ? 'of no named commit (class C)'
-          : `of ${short(r.commit)}, an older state (class C)`;
+          ? 'for no named commit (class C)'
+          : `for ${short(r.commit)}, an older state (class C)`;
     io.out(`  ${r.state.padEnd(9)}  ${plain(r.reviewer.login)} (${r.reviewer.id})  ${paint(io, 'dim', same)}\n`);
   }
   io.out(
-    `${count(request.reviews.length, 'review')} of ${plain(request.url)} imported${options.push ? '' : '; not pushed'}\n`,
+    `imported ${count(request.reviews.length, 'review')} of ` +
+      `${plain(request.url)}${options.push ? '' : '; not pushed'}\n`,
   );
 }
 
@@ -281,9 +291,16 @@ async function readAll(repository: NativeRepository, store: TrustStore, ref: str
 
 function listRow(row: Row, io: Io): string {
   if (!row.counts)
-    return `${paint(io, 'red', 'no count')}  ${row.code.padEnd(20)}  ${plain(row.reason)}\n          ${paint(io, 'dim', row.path)}`;
+    return (
+      `${paint(io, 'red', 'no count')}  ${row.code.padEnd(20)}  ` +
+      `${plain(row.reason)}\n          ${paint(io, 'dim', row.path)}`
+    );
   const range = `${short(row.from ?? NO_REVISION)}..${short(row.commit ?? '')}`;
-  return `${paint(io, row.decision === 'approve' ? 'green' : 'yellow', (row.decision ?? '').padEnd(8))}  ${range}  ${(row.principal ?? '').padEnd(16)}  ${row.class ?? ''}  ${row.issuedAt?.slice(0, 16) ?? ''}  ${plain(row.reason.slice(0, 60))}`;
+  return (
+    `${paint(io, row.decision === 'approve' ? 'green' : 'yellow', (row.decision ?? '').padEnd(8))}  ${range}  ` +
+    `${(row.principal ?? '').padEnd(16)}  ${row.class ?? ''}  ` +
+    `${row.issuedAt?.slice(0, 16) ?? ''}  ${plain(row.reason.slice(0, 60))}`
+  );
 }
 
 async function bringApprovals(user: UserRepository, options: { fetch: boolean; remote: string }): Promise<void> {

@@ -12,12 +12,12 @@ import { short } from './show-verdict.ts';
 const DONE: Record<Decision, string> = {
   approve: 'approved',
   reject: 'rejected',
-  revoke: 'took back what was said on',
+  revoke: 'revoked the statement on',
 };
 
 /**
- * `countersign approve COMMIT`, `approvals reject` and `approvals revoke`: shows the change, signs a statement bound to
- * its base and tree, pushes it.
+ * Implements `countersign approve COMMIT`, `approvals reject` and `approvals revoke`: shows the change, signs a
+ * statement bound to its base and tree, and pushes it.
  */
 export async function approve(
   name: string,
@@ -33,19 +33,20 @@ export async function approve(
     const from = await baseOf(user, repository, options, commit, parsed.parents[0]);
     const url = options.repository ?? (await user.config(`remote.${options.remote}.url`));
     if (url === undefined)
-      throw new CountersignError('usage', `there is no remote \`${options.remote}\` to tell which repository this is`, {
+      throw new CountersignError('usage', `there is no remote \`${options.remote}\` to determine the repository from`, {
         hint: 'use --repository with the address in the environment’s `spec.source.url`',
       });
     const paths = await diffTrees(repository, from, commit);
     io.err(
-      `${paint(io, 'bold', `${short(from)}..${short(commit)}`)}  ${plain(subjectOf(parsed))}\n${from === NO_REVISION ? `${paths.length} files, the first revision` : await user.summary(from, commit)}\n`,
+      `${paint(io, 'bold', `${short(from)}..${short(commit)}`)}  ${plain(subjectOf(parsed))}\n` +
+        `${from === NO_REVISION ? `${paths.length} files, the first revision` : await user.summary(from, commit)}\n`,
     );
     if (!options.yes && io.terminal && !(await confirmed(decision)))
       throw new CountersignError('usage', 'nothing was signed', { hint: 'answer `yes`, or use --yes' });
     const lifetime = options.expires === undefined ? undefined : parseDuration(options.expires);
     if (options.expires !== undefined && lifetime === undefined)
       throw new CountersignError('usage', `\`${options.expires}\` is not a duration`, {
-        hint: 'for example --expires 7d',
+        hint: 'give for example --expires 7d',
       });
     const now = Date.now();
     const statement = approvalStatement({
@@ -73,7 +74,8 @@ export async function approve(
       io.out(`${JSON.stringify({ decision, from, commit, tree: parsed.tree, path, pushed: options.push }, null, 2)}\n`);
     else
       io.out(
-        `${DONE[decision]} ${short(from)}..${short(commit)} on \`${options.branch}\` of ${redactUrl(url)}${options.push ? '' : '; not pushed'}\n`,
+        `${DONE[decision]} ${short(from)}..${short(commit)} on \`${options.branch}\` ` +
+          `of ${redactUrl(url)}${options.push ? '' : '; not pushed'}\n`,
       );
     return EXIT.yes;
   } finally {
@@ -81,8 +83,7 @@ export async function approve(
   }
 }
 
-// A commit that is already on the branch is approved against its first parent, one that is not against the branch's
-// tip.
+// A commit already on the branch is approved against its first parent, any other against the branch's tip.
 export async function baseOf(
   user: { commit(name: string): Promise<string> },
   repository: { isAncestor(a: string, b: string): Promise<boolean> },
@@ -94,15 +95,16 @@ export async function baseOf(
   const tip = await user.commit(`${options.remote}/${options.branch}`).catch(() => undefined);
   if (options.rollback === true) {
     if (tip !== undefined && tip !== commit) return tip;
-    throw new CountersignError('usage', 'cannot tell what to go back from', {
-      hint: 'name the commit that is applied now with --base',
+    throw new CountersignError('usage', 'cannot determine which revision to go back from', {
+      hint: 'name the currently applied commit with --base',
     });
   }
   if (tip === undefined || (await repository.isAncestor(commit, tip))) return parent ?? NO_REVISION;
   if (await repository.isAncestor(tip, commit)) return tip;
   throw new CountersignError(
     'usage',
-    `\`${short(commit)}\` does not contain the tip of \`${options.branch}\`, so what would be merged is not what you see`,
+    `\`${short(commit)}\` does not contain the tip of \`${options.branch}\`, ` +
+      'so the merged result would differ from this one',
     { hint: `rebase or merge \`${options.remote}/${options.branch}\` first, or name the base with --base` },
   );
 }

@@ -5,8 +5,8 @@ import { CountersignError, messageOf } from '../model/index.ts';
 const BATCH = 1000;
 
 /**
- * Events of audit logs, as --audit-log-format=json writes them, a thousand at a time. Throws `usage` with the line that
- * is none.
+ * Yields the events of audit logs in the format of --audit-log-format=json, a thousand at a time. Throws `usage` with
+ * the first invalid line.
  */
 export async function* auditEvents(files: readonly string[]): AsyncGenerator<unknown[]> {
   let batch: unknown[] = [];
@@ -29,7 +29,7 @@ export async function* auditEvents(files: readonly string[]): AsyncGenerator<unk
         `\`${file}\` cannot be read as an audit log${line === 0 ? '' : ` (line ${line})`}: ${messageOf(cause)}`,
         {
           cause,
-          hint: 'it has one event of audit.k8s.io/v1 a line, as --audit-log-format=json writes it',
+          hint: 'it must have one event of audit.k8s.io/v1 per line, as written by --audit-log-format=json',
         },
       );
     }

@@ -15,8 +15,9 @@ import { localUser } from './operate.ts';
 type Where = { namespace?: string[]; environment?: string; config: string[]; kubeconfig?: string; context?: string };
 
 /**
- * `countersign break-glass open`: a grant, by an annotation on the Namespaces that the API server checks who sets.
- * Needs neither Git, forge nor ledger. 0 it is open, 1 the gate or the cluster says no, 2 it could not be told.
+ * Implements `countersign break-glass open`: a grant, as an annotation on the Namespaces; the API server checks who
+ * sets it. Needs neither Git nor forge nor ledger. Exit code 0 if it is open, 1 if the gate or the cluster says no, 2
+ * if it could not be determined.
  */
 export async function breakGlassOpen(
   options: BreakGlassOpenOptions,
@@ -26,10 +27,12 @@ export async function breakGlassOpen(
   const { reason, ticket } = options;
   if (reason.trim() === '' || ticket.trim() === '')
     throw new CountersignError('usage', 'a reason and a ticket are needed', {
-      hint: 'say why with --reason, and where it is worked on with --ticket',
+      hint: 'give the reason with --reason, and the ticket with --ticket',
     });
   if (parseDuration(options.for) === undefined)
-    throw new CountersignError('usage', `\`${options.for}\` is no time for --for`, { hint: 'for example 30m or 2h' });
+    throw new CountersignError('usage', `\`${options.for}\` is not a duration for --for`, {
+      hint: 'give for example 30m or 2h',
+    });
   const annotations = {
     [ANNOTATION.breakGlass]: reason,
     [ANNOTATION.breakGlassFor]: options.for,
@@ -38,7 +41,7 @@ export async function breakGlassOpen(
   return annotate(options, settings, io, annotations, 'break-glass is open');
 }
 
-/** `countersign break-glass close`: gives a grant back before its time. */
+/** Implements `countersign break-glass close`: ends a grant early. */
 export function breakGlassClose(options: BreakGlassCloseOptions, settings: ProcessSettings, io: Io): Promise<number> {
   return annotate(options, settings, io, NONE, 'break-glass is closed');
 }
@@ -82,7 +85,7 @@ async function annotateOne(
   const patch = (values: object) =>
     server.request('PATCH', path, { metadata: { annotations: values } }, 'application/merge-patch+json');
   let answer = await patch(annotations);
-  // The same reason as last time is nobody's reason today: what is left of that is taken away first.
+  // An identical reason left from last time must not count today: remove the old annotation first.
   const isAgain = answer.warnings.length === 0 && annotations[ANNOTATION.breakGlass] !== null;
   if (answer.status === 403 || isAgain) {
     const there = (await server.request('GET', path)).body as { metadata?: { annotations?: Record<string, string> } };
@@ -98,7 +101,8 @@ async function annotateOne(
     return {
       namespace,
       ok: false,
-      message: 'nobody answered for the gate: is the namespace governed, and the webhook in place? Nothing was opened',
+      message:
+        'the gate did not answer: check that the namespace is governed and the webhook is in place. Nothing was opened',
     };
   return {
     namespace,
@@ -107,7 +111,9 @@ async function annotateOne(
   };
 }
 
-/** `countersign break-glass list`: what is open, and what waits for its review; 1 while there is any. */
+/**
+ * Implements `countersign break-glass list`: open grants and uses that wait for review; exit code 1 if there are any.
+ */
 export function breakGlassList(options: BreakGlassListOptions, io: Io): number {
   const reader = readLedger(options.data);
   try {
@@ -127,31 +133,36 @@ function textOf(environment: string, { open, unsettled }: BreakGlassStanding, io
   const lines = [
     ...open.map(
       (g) =>
-        `  ${paint(io, 'red', 'open')} in ${g.namespaces.join(', ')} until ${g.until}, by ${plain(g.user)}: ${plain(g.reason)}${g.ticket === '' ? '' : ` (${plain(g.ticket)})`}`,
+        `  ${paint(io, 'red', 'open')} in ${g.namespaces.join(', ')} until ${g.until}, ` +
+        `by ${plain(g.user)}: ${plain(g.reason)}${g.ticket === '' ? '' : ` (${plain(g.ticket)})`}`,
     ),
     ...unsettled.map(
       (u) =>
-        `  ${u.entry}  ${u.at.slice(0, 19)}Z  ${u.operation} ${refText(u.object)}${u.subresource === '' ? '' : `/${u.subresource}`}\n      by ${plain(u.user)}: ${plain(u.reason)}`,
+        `  ${u.entry}  ${u.at.slice(0, 19)}Z  ${u.operation} ` +
+        `${refText(u.object)}${u.subresource === '' ? '' : `/${u.subresource}`}\n` +
+        `      by ${plain(u.user)}: ${plain(u.reason)}`,
     ),
   ];
-  if (lines.length === 0) return `${environment}: nothing is open, and nothing left to settle\n`;
+  if (lines.length === 0) return `${environment}: nothing is open or left to settle\n`;
   return `${environment}: ${open.length} open, ${unsettled.length} to settle\n${lines.join('\n')}\n`;
 }
 
 /**
- * `countersign break-glass settle`: ends the review of uses, by the commit that made Git agree or because all is
- * undone.
+ * Implements `countersign break-glass settle`: ends the review of uses, by the commit that brought Git in line or
+ * because everything was reverted.
  */
 export async function breakGlassSettle(environment: string, options: BreakGlassSettleOptions, io: Io): Promise<number> {
   if ((options.commit === undefined) === !options.reverted)
-    throw new CountersignError('usage', 'say how Git and the cluster agree again', {
-      hint: '--commit COMMIT, or --reverted',
+    throw new CountersignError('usage', 'say how Git and the cluster were brought in line', {
+      hint: 'give --commit COMMIT, or --reverted',
     });
   if (options.commit !== undefined && !/^[0-9a-f]{7,64}$/.test(options.commit))
-    throw new CountersignError('usage', `\`${options.commit}\` is no commit`, { hint: 'at least seven hex digits' });
+    throw new CountersignError('usage', `\`${options.commit}\` is not a commit`, {
+      hint: 'give at least seven hex digits',
+    });
   const uses = (options.use ?? []).map(Number);
   if (uses.some((i) => !Number.isSafeInteger(i) || i < 0))
-    throw new CountersignError('usage', 'uses are indices of entries', {
+    throw new CountersignError('usage', 'uses are named by the indices of their entries', {
       hint: '`countersign break-glass list` shows them',
     });
   const asked = { environment, user: localUser(), reason: options.reason, uses, commit: options.commit };
@@ -164,7 +175,9 @@ export async function breakGlassSettle(environment: string, options: BreakGlassS
   if (options.output === 'json') io.out(`${JSON.stringify(settled, null, 2)}\n`);
   else
     io.out(
-      `settled: ${settled.uses.length} uses of break-glass in \`${environment}\`${settled.commit === undefined ? ', all undone' : `, by ${settled.commit.slice(0, 12)}`}\n`,
+      `settled: ${settled.uses.length === 1 ? '1 use' : `${settled.uses.length} uses`} of break-glass in ` +
+        `\`${environment}\`` +
+        `${settled.commit === undefined ? ', all reverted' : `, by ${settled.commit.slice(0, 12)}`}\n`,
     );
   return EXIT.yes;
 }

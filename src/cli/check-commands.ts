@@ -42,7 +42,8 @@ export function checkCommand(program: Parent) {
     .option('--manifests <path...>', 'check plain files instead: directories, files, or `-` for standard input')
     .option(
       '--policy <path...>',
-      'rules for --manifests: bundles, or directories with Rego, templates and constraints (default: the built-in rules)',
+      'rules for --manifests: bundles, or directories with Rego, ' +
+        'templates and constraints (default: the built-in rules)',
     )
     .option('--data <path...>', 'data for the rules of --policy')
     .option('--parameters <name=value...>', 'parameters for the rules of --policy, or a YAML file with them')

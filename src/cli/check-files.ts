@@ -27,7 +27,9 @@ const MAX_FILE = 32 * 1024 * 1024; // a Terraform plan may have tens of thousand
 const MAX_OPEN = 6; // chunks read ahead of the rules
 const CHUNK = 48; // files read before the rules are given work: both cores stay busy
 
-/** `countersign check --manifests`: rules on plain files, for pipelines with nothing else. No Git, no signatures. */
+/**
+ * Implements `countersign check --manifests`: evaluates rules on plain files, for pipelines without Git and signatures.
+ */
 export async function checkFiles(options: CheckOptions, settings: ProcessSettings, io: Io): Promise<number> {
   const reports = reportsOf(options.report);
   const bundles = await openPolicies(options.policy ?? [], options.data ?? [], settings, io);
@@ -90,10 +92,13 @@ function text(found: Findings, files: number, io: Io): string {
     found.outcome === 'allowed'
       ? paint(io, 'green', 'allowed')
       : `${paint(io, 'red', 'denied')}: ${plural(count('error'), 'violation')}`;
-  return `${body}${body === '' ? '' : '\n'}${plural(found.objects, 'object')} in ${plural(files, 'file')}  ${end}${tail}\n`;
+  return (
+    `${body}${body === '' ? '' : '\n'}${plural(found.objects, 'object')} ` +
+    `in ${plural(files, 'file')}  ${end}${tail}\n`
+  );
 }
 
-// Reads, hands objects to the rules and keeps what they found; objects themselves are let go.
+// Reads files, passes objects to the rules and keeps the findings; the objects themselves are released.
 class Run {
   readonly trace: string[] = [];
   readonly #pool: PolicyPool;
@@ -126,7 +131,7 @@ class Run {
       try {
         const before = objects.length;
         for (const document of parseYaml(content)) this.#sort(file, document, document.value, [], objects, documents);
-        // What `on` means to the API server matters to no workflow.
+        // Ambiguous scalars do not matter in files that are not for the API server, such as workflows.
         if (objects.length > before && !file.endsWith('.json')) this.#doubts(file, content);
       } catch (thrown) {
         this.#unreadable(file, messageOf(thrown), thrown instanceof YamlError ? thrown.line : 1);
@@ -143,7 +148,7 @@ class Run {
     if (!this.#combine && documents.length > 0) this.#ask(evaluateDocuments(this.#pool, documents, this.#scope));
   }
 
-  /** Waits until the rules have caught up, so that what is read does not pile up; their answers are heard meanwhile. */
+  /** Waits until the rules have caught up, so that read files do not pile up; results are collected meanwhile. */
   async room(): Promise<void> {
     await new Promise((r) => setImmediate(r));
     while (this.#open > MAX_OPEN) await Promise.race(this.#waiting);
@@ -289,7 +294,7 @@ function manifestFiles(path: string): string[] {
   }
 }
 
-// As `kubectl apply -f` does: a link to a file is that file, and one that leads nowhere is said to.
+// Same as `kubectl apply -f`: a link to a file is that file, and a broken link is reported.
 function leadsToDirectory(path: string): boolean {
   return statSync(path, { throwIfNoEntry: false })?.isDirectory() === true;
 }
@@ -319,7 +324,7 @@ async function readInput(): Promise<string | CountersignError> {
   }
 }
 
-/** Bundles from archives as they are, from directories by compiling them; the shipped library where none is named. */
+/** Opens bundles: archives as they are, directories by compiling them, the shipped library if none is named. */
 export async function openPolicies(
   paths: readonly string[],
   data: readonly string[],
@@ -352,7 +357,7 @@ export async function openPolicies(
   return paths.length === 0 ? [await read(SHIPPED, 'shipped')] : bundles;
 }
 
-/** The `opa` program: on the PATH, kept, or made. Throws `tool-missing`. */
+/** Returns the `opa` program: from the PATH, cached, or built. Throws `tool-missing`. */
 export async function opaProgram(settings: ProcessSettings, io: Io): Promise<string> {
   return (
     findOnPath('opa', settings.path) ??
@@ -366,7 +371,7 @@ export async function opaProgram(settings: ProcessSettings, io: Io): Promise<str
   );
 }
 
-/** Parameters of the rules from `name=value` (a value may be JSON) and from YAML files. */
+/** Reads parameters of the rules from `name=value` (a value may be JSON) and from YAML files. */
 export function parametersOf(given: readonly string[] | undefined): Record<string, unknown> {
   const parameters: Record<string, unknown> = {};
   for (const one of given ?? []) {

@@ -19,14 +19,15 @@ import { reportsOf, writeReports } from './reports-of.ts';
 import { showVerdictEnd, showVerdictHead } from './show-verdict.ts';
 
 /**
- * `countersign check`: the verdict the cluster would give, before the merge. Records nothing, so it can allow nothing.
+ * Implements `countersign check`: the verdict the cluster would give, before the merge. It records nothing, so it can
+ * allow nothing.
  */
 export async function check(options: CheckOptions, settings: ProcessSettings, io: Io): Promise<number> {
   if (options.explain !== undefined)
     return (await import('./explain.ts')).explain(options.explain, options.policy ?? [], settings, io);
   if (options.manifests !== undefined) return (await import('./check-files.ts')).checkFiles(options, settings, io);
   const rendering = openRendering(settings);
-  rendering.warm(); // it starts while configuration and history are read
+  rendering.warm(); // starts while configuration and history are read
   const reports = reportsOf(options.report);
   const configuration = openConfiguration(options);
   const environment = chooseEnvironment(configuration, options.environment);
@@ -50,7 +51,8 @@ export async function check(options: CheckOptions, settings: ProcessSettings, io
         io.out(`${JSON.stringify({ ...verdict, findings: found.findings, fixed: found.fixed }, null, 2)}\n`);
       else if (options.output === 'text')
         io.out(
-          `${showVerdictHead(verdict, io)}${spaced(showFindingsText(found, io, { all: options.all === true }))}${showVerdictEnd(verdict, io)}`,
+          `${showVerdictHead(verdict, io)}` +
+            `${spaced(showFindingsText(found, io, { all: options.all === true }))}${showVerdictEnd(verdict, io)}`,
         );
       else io.out(printFindings(options.output, found));
       const warned = options.failOnWarn === true && verdict.warnings.length > 0;
@@ -68,7 +70,7 @@ function spaced(text: string): string {
   return text === '' ? '' : `\n${text}`;
 }
 
-// What the base had already is told apart from what the change brings, and from what it puts right.
+// Separates findings that existed in the base from those the change adds and those it fixes.
 async function told(gate: Gate, verdict: Verdict, from: string): Promise<Findings> {
   const before = isNoRevision(from)
     ? []
@@ -112,7 +114,7 @@ async function showTrace(gate: Gate, head: string, io: Io): Promise<void> {
   for (const line of trace) io.err(`${paint(io, 'dim', 'trace:')} ${line}\n`);
 }
 
-// Named, told by the CI at hand, or where the head left the environment's branch.
+// The base is named, given by the CI system, or the point where the head left the environment's branch.
 async function findBase(
   user: UserRepository,
   repository: NativeRepository,
@@ -127,7 +129,7 @@ async function findBase(
     const tip = await user.commit(candidate).catch(() => undefined);
     if (tip !== undefined && tip !== head && (await repository.isAncestor(tip, head))) return tip;
   }
-  throw new CountersignError('usage', `cannot tell what \`${options.head}\` is to be compared with`, {
+  throw new CountersignError('usage', `cannot determine what to compare \`${options.head}\` with`, {
     hint: `use --base with the commit that is applied now, for example --base ${options.remote}/${source.branch}`,
   });
 }

@@ -16,15 +16,14 @@ import * as trusts from './trust-commands.ts';
 
 type Context = { readonly io: Io; readonly hooks: ServeHooks; readonly settings: ProcessSettings };
 
-/** What a group of commands is added with. `run` passes the exit code of an action on. */
+/** Context for adding a group of commands. `run` passes on the exit code of an action. */
 type Adding = Context & {
   readonly run: <A extends unknown[]>(action: (...args: A) => Promise<number>) => (...args: A) => Promise<void>;
 };
 
 /**
- * Adds every command to the program: its flags, and the function that runs it. Each function is loaded when its command
- * is called, so that a check in CI does not wait for the API server's client and the PDF writer. `done` gets the exit
- * code.
+ * Adds every command to the program: its flags, and the function that runs it. Each function is loaded on demand, so
+ * that a check in CI does not load the API server's client and the PDF writer. `done` gets the exit code.
  */
 export function addCommands(program: Parent, context: Context, done: (code: number) => void): void {
   const adding: Adding = {

@@ -33,8 +33,9 @@ type Difference = {
 };
 
 /**
- * `countersign diff`: what a revision of a checkout would change in the cluster, by the API server's own dry run. 0
- * nothing, 1 something, 2 it could not be told. Values of Secrets are not shown, only which of them differ.
+ * Implements `countersign diff`: what a revision of a checkout would change in the cluster, by the API server's own dry
+ * run. Exit code 0 for nothing, 1 for something, 2 if it could not be determined. Secret values are not shown, only
+ * which of them differ.
  */
 export async function diff(options: DiffOptions, settings: ProcessSettings, io: Io): Promise<number> {
   const configuration = openConfiguration(options);
@@ -111,8 +112,8 @@ function described(name: string, live: KubernetesObject | undefined, wanted: Kub
   };
 }
 
-// What people compare: without what the server or we write ourselves. Of a Secret, each value is a mark that tells same
-// from different.
+// The object as people compare it: without fields written by the server or by us. Each Secret value becomes a mark that
+// shows whether it changed.
 function masked(live: KubernetesObject | undefined, wanted: KubernetesObject): [string, string] {
   const clean = (object: KubernetesObject, other: KubernetesObject | undefined): string => {
     const { status: _, metadata, ...rest } = object;
@@ -158,7 +159,7 @@ function print(found: readonly Difference[], total: number, { output }: DiffOpti
   }
   io.out(
     found.length === 0
-      ? `nothing: all ${total} objects are as in Git\n`
-      : `${found.length} of ${total} objects are different\n`,
+      ? `no difference: all ${total} objects match Git\n`
+      : `${found.length} of ${total} objects differ\n`,
   );
 }

@@ -16,7 +16,10 @@ import { type DefinitionOptions, defined, periodOf } from './report-definition.t
 
 type Where = { data: string; from?: string; to?: string; output: 'text' | 'json' };
 
-/** `countersign exception list`: the register as a report would have it now. 0 nothing is open, 1 something is. */
+/**
+ * Implements `countersign exception list`: the register as a report would have it now. Exit code 0 if nothing is open,
+ * 1 otherwise.
+ */
 export function exceptionList(options: ExceptionListOptions, io: Io): number {
   const { exceptions, asOf } = register(options);
   const wanted = exceptions.filter(
@@ -30,15 +33,15 @@ export function exceptionList(options: ExceptionListOptions, io: Io): number {
     for (const e of wanted) io.out(line(e, io));
     const open = wanted.filter((e) => e.disposition === 'open').length;
     io.out(
-      `${count(open, 'exception')} open${options.all ? ` of ${wanted.length}` : ''}, by the ledger as of ${asOf.slice(0, 19)}Z\n`,
+      `${count(open, 'exception')} open${options.all ? ` of ${wanted.length}` : ''}, ` +
+        `by the ledger as of ${asOf.slice(0, 19)}Z\n`,
     );
-    if (open > 0)
-      io.out('`countersign exception explain ID` tells what is known of one, `settle ID` what became of it\n');
+    if (open > 0) io.out('`countersign exception explain ID` shows one exception, `settle ID` records its outcome\n');
   }
   return wanted.some((e) => e.disposition === 'open') ? EXIT.no : EXIT.yes;
 }
 
-/** `countersign exception explain ID`: everything that is known of one, and the entry behind it. */
+/** Implements `countersign exception explain ID`: everything known about an exception, and its entry. */
 export function exceptionExplain(id: string, options: ExceptionExplainOptions, io: Io): number {
   const model = register(options);
   const found = named(model, id);
@@ -55,7 +58,7 @@ export function exceptionExplain(id: string, options: ExceptionExplainOptions, i
     ['object', found.object],
     ['actor', found.actor || 'not known'],
     ['cause', found.cause],
-    ['exposed', found.exposed === undefined ? 'cannot be told' : `${found.exposed} s`],
+    ['exposed', found.exposed === undefined ? 'unknown' : `${found.exposed} s`],
     ['change', change === undefined ? 'none' : `${change.id}, ${change.to.slice(0, 12)}: ${change.subject}`],
     ['owner', found.owner || 'nobody yet'],
     [
@@ -64,14 +67,14 @@ export function exceptionExplain(id: string, options: ExceptionExplainOptions, i
         .filter((t) => t !== '')
         .join(', '),
     ],
-    ['entry', `${found.entry}, ${entry?.type ?? 'not there'}: \`countersign ledger show ${found.entry}\``],
+    ['entry', `${found.entry}, ${entry?.type ?? 'missing'}: \`countersign ledger show ${found.entry}\``],
   ];
   io.out(`${found.id}  ${found.type}\n`);
   for (const [name, value] of rows) io.out(`  ${name.padEnd(12)} ${plain(value)}\n`);
   return EXIT.yes;
 }
 
-/** `countersign exception assign ID`: puts on the ledger who is to see to it. */
+/** Implements `countersign exception assign ID`: records who is in charge of it. */
 export async function exceptionAssign(id: string, options: ExceptionAssignOptions, io: Io): Promise<number> {
   const { reason, to: owner, data } = options;
   if (reason.trim() === '' || owner.trim() === '')
@@ -80,7 +83,7 @@ export async function exceptionAssign(id: string, options: ExceptionAssignOption
   if (found.disposition === 'prevented')
     throw new CountersignError(
       'usage',
-      `${id} was prevented: nothing reached the cluster, and there is nothing to see to`,
+      `${id} was prevented: nothing reached the cluster, so there is nothing to assign`,
     );
   const asked = { environment: found.environment, exception: id, reason };
   const answer = await askService(data, 'assign-exception', { ...asked, owner, user: localUser() });
@@ -92,23 +95,23 @@ export async function exceptionAssign(id: string, options: ExceptionAssignOption
       user,
     }));
   if (options.output === 'json') io.out(`${JSON.stringify({ ...asked, owner }, null, 2)}\n`);
-  else io.out(`${id} (${found.type}) is for ${plain(owner)} to see to: ${plain(reason)}\n`);
+  else io.out(`${id} (${found.type}) is assigned to ${plain(owner)}: ${plain(reason)}\n`);
   return EXIT.yes;
 }
 
-/** `countersign exception settle ID`: puts on the ledger what became of it, and who says so. */
+/** Implements `countersign exception settle ID`: records its outcome, and who states it. */
 export async function exceptionSettle(id: string, options: ExceptionSettleOptions, io: Io): Promise<number> {
   if (options.reason.trim() === '')
-    throw new CountersignError('usage', 'a reason is needed', { hint: 'say why with --reason' });
+    throw new CountersignError('usage', 'a reason is needed', { hint: 'give it with --reason' });
   const found = named(register(options), id);
   if (found.disposition === 'prevented')
     throw new CountersignError(
       'usage',
-      `${id} was prevented: nothing reached the cluster, and there is nothing to settle`,
+      `${id} was prevented: nothing reached the cluster, so there is nothing to settle`,
     );
   if ((found.type === 'break-glass' || found.type === 'late-emergency-review') && found.disposition === 'open')
-    throw new CountersignError('usage', `${id} is break-glass, which ends by its review`, {
-      hint: `\`countersign break-glass settle ${found.environment} --commit COMMIT\` or \`--reverted\``,
+    throw new CountersignError('usage', `${id} is break-glass, which is settled by its review`, {
+      hint: `run \`countersign break-glass settle ${found.environment} --commit COMMIT\` or \`--reverted\``,
     });
   const { as: disposition, reason, ticket, link } = options;
   const asked = {
@@ -147,7 +150,7 @@ function register(options: Where): ReportModel {
   }
 }
 
-/** The exceptions that are open and name a text: as their actor, or in the entry behind them. */
+/** Returns open exceptions that name a text: as their actor, or in their entry. */
 export function openExceptionsOf(texts: readonly string[], reader: LedgerReader, data: string): readonly string[] {
   const { exceptions } = register({ data, output: 'json' });
   const isNamed = ({ actor, entry }: ExceptionRecord) =>
@@ -171,7 +174,7 @@ function named(model: ReportModel, id: string): ExceptionRecord {
   const found = model.exceptions.find((e) => e.id === id);
   if (found !== undefined) return found;
   throw new CountersignError('usage', `there is no exception \`${plain(id)}\``, {
-    hint: '`countersign exception list --all` shows those that there are',
+    hint: '`countersign exception list --all` shows the existing ones',
   });
 }
 
@@ -179,5 +182,10 @@ function line(e: ExceptionRecord, io: Io): string {
   const colour =
     e.disposition === 'open' ? (e.severity === 'critical' || e.severity === 'high' ? 'red' : 'yellow') : 'green';
   const where = [e.environment, e.object].filter((t) => t !== '').join(' ');
-  return `${e.id.padEnd(8)} ${e.time.slice(0, 19)}Z  ${paint(io, colour, e.disposition)}  ${e.type} (${e.severity})\n         ${plain(where)}${e.actor === '' ? '' : `, by ${plain(e.actor)}`}${e.owner === '' ? '' : `; owner ${plain(e.owner)}`}\n         ${plain(e.cause)}\n`;
+  return (
+    `${e.id.padEnd(8)} ${e.time.slice(0, 19)}Z  ${paint(io, colour, e.disposition)}  ${e.type} (${e.severity})\n` +
+    `         ${plain(where)}${e.actor === '' ? '' : `, by ${plain(e.actor)}`}` +
+    `${e.owner === '' ? '' : `; owner ${plain(e.owner)}`}\n` +
+    `         ${plain(e.cause)}\n`
+  );
 }

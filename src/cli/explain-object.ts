@@ -13,7 +13,7 @@ import { environmentsOf, readLedger, viewOf } from '../open/index.ts';
 import { EXIT, type Io, plain } from '../terminal/index.ts';
 import type { ExplainOptions } from './operate-commands.ts';
 
-/** Where one live object comes from, as the ledger has it. */
+/** Origin of one live object, according to the ledger. */
 type Explanation = {
   readonly object: OwnedObject['ref'];
   readonly environment: string;
@@ -35,21 +35,21 @@ type Explanation = {
     readonly waived: number;
     readonly bundle: string;
   };
-  /** Ledger indexes: who allowed it, what was intended, how it ended. */
+  /** Ledger indexes of the verdict, the intent and the result. */
   readonly verdict: number;
   readonly intent: number;
   readonly result: number;
   readonly applied: string;
-  /** That the verdict is in the ledger, as C2SP tlog-proof; empty where no checkpoint covers it yet. */
+  /** The proof that the verdict is on the ledger, as C2SP tlog-proof; empty if no checkpoint covers it yet. */
   readonly proof: string;
 };
 
-/** `countersign explain KIND/NAME`: from the ledger alone; a service need not run. */
+/** Implements `countersign explain KIND/NAME`: uses only the ledger; no service needs to run. */
 export function explainObject(what: string, options: ExplainOptions, io: Io): number {
   const [kind, name, ...rest] = what.split('/');
   if (kind === undefined || name === undefined || name === '' || rest.length > 0)
     throw new CountersignError('usage', `\`${what}\` is not \`KIND/NAME\``, {
-      hint: 'for example: countersign explain deployment/web -n shop',
+      hint: 'give for example: countersign explain deployment/web -n shop',
     });
   const reader = readLedger(options.data);
   try {
@@ -59,7 +59,8 @@ export function explainObject(what: string, options: ExplainOptions, io: Io): nu
     const [first] = found;
     if (first === undefined) {
       io.out(
-        `no environment owns ${plain(what)}${options.namespace === undefined ? '' : ` in \`${options.namespace}\``}: nothing on the ledger brought it there\n`,
+        `no environment owns ${plain(what)}${options.namespace === undefined ? '' : ` in \`${options.namespace}\``}: ` +
+          'nothing on the ledger created it\n',
       );
       return EXIT.no;
     }
@@ -95,7 +96,7 @@ function explained(reader: LedgerReader, environment: string, object: OwnedObjec
   if (judged?.entry.type !== 'change.judged')
     throw new CountersignError(
       'ledger-inconsistent',
-      `entry ${object.entry}, which is to allow ${refText(object.ref)}, is no verdict`,
+      `entry ${object.entry}, which should allow ${refText(object.ref)}, is not a verdict`,
     );
   const verdict = reader.evidence(judged.entry.evidence) as Verdict;
   const tip = verdict.commits.find((c) => c.commit === object.revision);
@@ -159,17 +160,19 @@ function print(e: Explanation, options: ExplainOptions, io: Io): void {
   line('signed by', e.signer);
   for (const a of e.approvals)
     line('approved by', `${a.principal} (class ${a.class})${a.reason === '' ? '' : `: ${a.reason}`}`);
-  if (e.approvals.length === 0) line('approved by', 'nobody: none was asked for');
+  if (e.approvals.length === 0) line('approved by', 'no one: none was required');
   line(
     'rules',
-    `${e.rules.outcome}, ${e.rules.warnings} warnings, ${e.rules.waived} waived (bundle ${e.rules.bundle.slice(0, 12)})`,
+    `${e.rules.outcome}, ${e.rules.warnings} warnings, ` +
+      `${e.rules.waived} waived (bundle ${e.rules.bundle.slice(0, 12)})`,
   );
   line('applied', e.applied === '' ? 'not yet' : e.applied);
   line('ledger', `verdict ${e.verdict}, intent ${e.intent}, result ${e.result}`);
   const covered =
     e.proof === ''
       ? 'no checkpoint covers the verdict yet'
-      : `${options.proof === true ? 'below' : '`--proof` prints it'}; \`countersign ledger prove ${e.verdict}\` makes files of it`;
+      : `${options.proof === true ? 'below' : '`--proof` prints it'}; ` +
+        `\`countersign ledger prove ${e.verdict}\` writes it to files`;
   line('proof', covered);
   if (options.proof === true) io.out(e.proof);
 }

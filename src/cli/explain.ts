@@ -4,7 +4,7 @@ import { ruleInfos } from '../policy/index.ts';
 import { EXIT, type Io, paint, plain } from '../terminal/index.ts';
 import { openPolicies } from './check-files.ts';
 
-/** `countersign check --explain RULE`: what a rule asks, why, and how to meet it. */
+/** Implements `countersign check --explain RULE`: what a rule requires, why, and how to meet it. */
 export async function explain(
   rule: string,
   policies: readonly string[],
@@ -19,7 +19,7 @@ export async function explain(
       hint:
         near.length > 0
           ? `did you mean ${near.map((n) => `\`${n}\``).join(', ')}?`
-          : '`countersign policy list` names them all',
+          : '`countersign policy list` lists them all',
     });
   }
   const lines: (readonly [string, string | undefined])[] = [

@@ -9,7 +9,7 @@ export type Parent = CommandUnknownOpts;
 const DATA = 'countersign-data';
 const CONFIG: string[] = ['countersign'];
 
-// Flags that several commands share. Each is made anew for each command, because a command owns its options.
+// Flags that several commands share. A new one is created for each command, because a command owns its options.
 
 export const repo = () => new Option('--repo <dir>', 'the checkout to work in').default('.');
 
@@ -23,7 +23,7 @@ export const environment = () => new Option('--environment <name>', 'the environ
 export const output = <const T extends readonly ['text', ...string[]]>(...forms: T) =>
   new Option('--output <format>', 'how to print the result').choices(forms).default('text' as const);
 
-/** The data directory of a service, for commands that write to it or ask the service. */
+/** The data directory of a service, for commands that write to it or call the service. */
 export const data = () => new Option('--data <dir>', 'the data directory of the service').default(DATA);
 
 /** A data directory or a ledger file, for commands that only read. */
@@ -38,7 +38,7 @@ export const context = () => new Option('--context <name>', 'the context in the 
 export const origin = () =>
   new Option('--origin <name>', 'the name of a new ledger (default: derived from the cluster’s id)');
 
-// A command that opens a ledger to write takes all four of these; a test holds every command to that.
+// A command that opens a ledger for writing takes all four of these; a test checks that.
 
 export const ledgerUrl = () =>
   new Option('--ledger <url>', 'a PostgreSQL that replicas share, as postgres://USER@HOST/DATABASE');

@@ -10,7 +10,7 @@ import { findOnPath } from '../tools/index.ts';
 import type { InitOptions } from './check-commands.ts';
 
 /**
- * `countersign init`: first documents and a CI job for a fleet repository, with the key of whoever runs it. Overwrites
+ * Implements `countersign init`: first documents and a CI job for a fleet repository, with the user's key. Overwrites
  * nothing.
  */
 export async function init(options: InitOptions, settings: ProcessSettings, io: Io): Promise<number> {
@@ -25,8 +25,8 @@ export async function init(options: InitOptions, settings: ProcessSettings, io: 
   ]);
   const present = [...files.keys()].filter((file) => existsSync(join(options.repo, file)));
   if (present.length > 0 && !options.force)
-    throw new CountersignError('usage', `${present.map((f) => `\`${f}\``).join(', ')} already there`, {
-      hint: 'use --force to write over them',
+    throw new CountersignError('usage', `${present.map((f) => `\`${f}\``).join(', ')} already exists`, {
+      hint: 'use --force to overwrite',
     });
   for (const [file, text] of files) {
     mkdirSync(dirname(join(options.repo, file)), { recursive: true });
@@ -36,7 +36,8 @@ export async function init(options: InitOptions, settings: ProcessSettings, io: 
   else {
     io.out(`${[...files.keys()].map((f) => `${paint(io, 'green', 'wrote')} ${f}`).join('\n')}\n\n`);
     io.out(
-      'next: add everyone’s keys to countersign/trust.yaml, then\n  countersign provenance HEAD          who signed what so far\n  countersign check --base HEAD~1      what the gate would say\n',
+      'next: add everyone’s keys to countersign/trust.yaml, then\n  countersign provenance HEAD     ' +
+        '     who signed what so far\n  countersign check --base HEAD~1      what the gate would say\n',
     );
   }
   return EXIT.yes;

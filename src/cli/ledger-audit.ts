@@ -7,8 +7,8 @@ import { auditEvents } from './audit-log.ts';
 import type { LedgerAuditOptions } from './ledger-commands.ts';
 
 /**
- * `countersign ledger audit FILE…`: the API server's audit log against the ledger: every write to a governed namespace
- * is accounted for, or named.
+ * Implements `countersign ledger audit FILE…`: compares the API server's audit log with the ledger. Every write to a
+ * governed namespace is accounted for, or listed.
  */
 export async function ledgerAudit(files: readonly string[], options: LedgerAuditOptions, io: Io): Promise<number> {
   const { environments } = openConfiguration(options);
@@ -42,7 +42,7 @@ export async function ledgerAudit(files: readonly string[], options: LedgerAudit
 
 type Opened = { readonly ledger: LedgerView & Recorder; readonly close: () => void | Promise<void> };
 
-// Nothing is written: what would be recorded is only told.
+// Writes nothing: records are only reported.
 function openToRead(data: string): Opened {
   const reader = readLedger(data);
   const record: Recorder['record'] = async (body) => ({ index: -1, entry: { v: 1, time: '', ...body } });
@@ -74,8 +74,10 @@ function tell({ environment, write }: Unmatched, { output }: LedgerAuditOptions,
   const { received, user, verb, resource, subresource, namespace, name } = write;
   const at = Number.isFinite(received)
     ? new Date(received).toISOString().slice(0, 19).replace('T', ' ')
-    : 'at a time unknown';
+    : 'at an unknown time';
   io.out(
-    `${at}  ${paint(io, 'red', verb)} ${plain(`${resource}${subresource === '' ? '' : `/${subresource}`} ${namespace}/${name}`)}\n    by ${plain(user)} in ${environment}\n`,
+    `${at}  ${paint(io, 'red', verb)} ` +
+      `${plain(`${resource}${subresource === '' ? '' : `/${subresource}`} ${namespace}/${name}`)}\n` +
+      `    by ${plain(user)} in ${environment}\n`,
   );
 }

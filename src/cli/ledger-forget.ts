@@ -18,7 +18,7 @@ import { openExceptionsOf } from './exceptions.ts';
 import type { ForgetOptions } from './ledger-commands.ts';
 import { localUser } from './operate.ts';
 
-/** What a second person signs: which ledger, which commitments, why, and what is open about the person. */
+/** Statement a second person signs: the ledger, the commitments, the reason, and open exceptions about the person. */
 type Erasure = {
   readonly origin: string;
   readonly digest: string;
@@ -28,9 +28,9 @@ type Erasure = {
 type Approved = { readonly approvedBy: string; readonly approval: string };
 
 /**
- * `countersign ledger forget TEXT`: erases every text that holds a name or address from the table beside the entries,
- * and records that it was done, why, and by whose word. Refuses where exceptions that name the person are open, unless
- * somebody else signed for it.
+ * Implements `countersign ledger forget TEXT`: erases every text that contains a name or address from the table beside
+ * the entries. It records the erasure, the reason, and who approved it. Refuses if open exceptions name the person,
+ * unless someone else signed for it.
  */
 export async function ledgerForget(
   asked: string,
@@ -39,7 +39,7 @@ export async function ledgerForget(
   io: Io,
 ): Promise<number> {
   const reason = options.reason.trim();
-  if (reason === '') throw new CountersignError('usage', 'a reason is needed', { hint: 'say why with --reason' });
+  if (reason === '') throw new CountersignError('usage', 'a reason is needed', { hint: 'give it with --reason' });
   const name = asked.trim();
   if (name.length < SHORTEST)
     throw new CountersignError('usage', `\`${plain(name)}\` is too short: it would erase more than one person`, {
@@ -47,12 +47,12 @@ export async function ledgerForget(
     });
   const { texts, commitments, erasure } = erasureOf(name, reason, options.data);
   if ([name, ...texts].some((text) => reason.toLowerCase().includes(text.toLowerCase())))
-    throw new CountersignError('usage', 'the reason has the text that is to be forgotten, and reasons stay', {
+    throw new CountersignError('usage', 'the reason contains the text to erase, and reasons are permanent', {
       hint: 'name a ticket instead',
     });
   if (commitments === 0) return told(name, { erased: 0, texts }, options, io);
   if (options.output === 'text')
-    io.out(`${count(texts.length, 'kept text')} with it:\n${texts.map((t) => `  ${plain(t)}\n`).join('')}`);
+    io.out(`${count(texts.length, 'stored text')} with it:\n${texts.map((t) => `  ${plain(t)}\n`).join('')}`);
   if (options.sign !== undefined) return sign(erasure, options.sign, options, settings, io);
   const approved = await approvalOf([name, ...texts], erasure, options);
   const { digest, exceptions } = erasure;
@@ -81,7 +81,8 @@ function told(name: string, done: Done, options: ForgetOptions, io: Io): number 
   else if (erased > 0) io.out(`erased; ${count(erased, 'commitment')} can no longer be opened\n`);
   else
     io.out(
-      `no kept text holds \`${plain(name)}\`: texts are kept as they were recorded (\`NAME\`, \`ADDRESS\` or \`NAME <ADDRESS>\`), and an address matches every text that holds it\n`,
+      `no stored text contains \`${plain(name)}\`: texts are stored as recorded (\`NAME\`, ` +
+        '`ADDRESS` or `NAME <ADDRESS>`), and an address matches every text that contains it\n',
     );
   return erased === 0 ? EXIT.no : EXIT.yes;
 }
@@ -137,7 +138,9 @@ async function approvalOf(
       'usage',
       `${count(exceptions.length, 'exception')} that name them ${exceptions.length === 1 ? 'is' : 'are'} open: ${ids}`,
       {
-        hint: 'settle them first; or have somebody else of the TrustPolicy run this with `--sign FILE`, and give the file with --approved-by',
+        hint:
+          'settle them first; or have someone else in the TrustPolicy run ' +
+          'this with `--sign FILE`, and give the file with --approved-by',
       },
     );
   }
@@ -154,7 +157,9 @@ async function approvalOf(
     'usage',
     `the approval does not count: ${plain(refusals[0] ?? 'there is no TrustPolicy')}`,
     {
-      hint: 'somebody else of the TrustPolicy signs with `--sign FILE`, for the same text, reason and open exceptions',
+      hint:
+        'someone else in the TrustPolicy must sign with `--sign FILE`, ' +
+        'for the same text, reason and open exceptions',
     },
   );
 }
@@ -171,7 +176,7 @@ function isPerson({ spec }: TrustPolicy, name: string): boolean {
   return spec.principals.some((p) => p.name === name && p.kind === 'person');
 }
 
-// A name is theirs when it, or one of their addresses or accounts, stands in the text.
+// A name belongs to a principal if it, or one of their addresses or accounts, is in the text.
 function isThem({ spec }: TrustPolicy, name: string, text: string): boolean {
   const them = spec.principals.find((p) => p.name === name);
   const names = [
@@ -182,8 +187,7 @@ function isThem({ spec }: TrustPolicy, name: string, text: string): boolean {
   return names.some((n) => text.toLowerCase().includes(n.toLowerCase()));
 }
 
-// On record first: a process that ends in between leaves an entry whose text is still there, and the command can be
-// given again.
+// Recorded first: if the process ends in between, the text is still there and the command can be repeated.
 async function forgetAlone(texts: readonly string[], forgotten: Forgotten, options: ForgetOptions): Promise<number> {
   const ledger = await openOwnLedger(options);
   try {

@@ -18,8 +18,8 @@ import { ledgerDirectory, readIndex } from './ledger.ts';
 import type { LedgerExportOptions, LedgerImportOptions, LedgerProveOptions } from './ledger-commands.ts';
 
 /**
- * `countersign ledger prove`: a receipt for an entry, a proof that the ledger extends a checkpoint, or the check of a
- * receipt.
+ * Implements `countersign ledger prove`: a receipt for an entry, a proof that the ledger extends a checkpoint, or the
+ * check of a receipt.
  */
 export function ledgerProve(index: string | undefined, options: LedgerProveOptions, io: Io): number {
   if (options.check !== undefined) return check(options.check, options, io);
@@ -27,10 +27,10 @@ export function ledgerProve(index: string | undefined, options: LedgerProveOptio
   try {
     const newest = reader.latestCheckpoint();
     if (newest === undefined)
-      throw new CountersignError('ledger-unusable', 'no checkpoint was signed over this ledger yet');
+      throw new CountersignError('ledger-unusable', 'no checkpoint of this ledger has been signed yet');
     if (options.since !== undefined) return proveExtension(options.since, newest, reader, options, io);
     if (index === undefined)
-      throw new CountersignError('usage', 'which entry is to be proven?', {
+      throw new CountersignError('usage', 'no entry is given', {
         hint: 'give its index, or --since with an older checkpoint',
       });
     const at = readIndex(index, 0);
@@ -45,7 +45,8 @@ export function ledgerProve(index: string | undefined, options: LedgerProveOptio
     if (options.output === 'json') io.out(`${JSON.stringify({ index: at, ...files }, null, 2)}\n`);
     else
       io.out(
-        `${files.entry}\n${files.receipt}\ncheck it with \`countersign ledger prove --check ${files.receipt} --key ledger.pub\`\n`,
+        `${files.entry}\n${files.receipt}\ncheck it with \`countersign ` +
+          `ledger prove --check ${files.receipt} --key ledger.pub\`\n`,
       );
     return EXIT.yes;
   } finally {
@@ -64,14 +65,15 @@ function proveExtension(
   const keys = readVerifiers(options.key ?? join(ledgerDirectory(options.data), LEDGER_FILES.verifier));
   const proof = attempt(
     () => extension(reader, older, newest),
-    `\`${path}\` is no checkpoint that this ledger extends`,
+    `\`${path}\` is not a checkpoint that this ledger extends`,
   );
   const holds = checkExtension(proof, keys);
   if (options.output === 'json') io.out(`${JSON.stringify({ ...proof, holds }, null, 2)}\n`);
   else
     io.out(
       holds
-        ? `${paint(io, 'green', 'extends')}: the ledger begins with what was signed then\n${proof.hashes.map((h) => `${h}\n`).join('')}`
+        ? `${paint(io, 'green', 'extends')}: the ledger begins with the ` +
+            `tree signed then\n${proof.hashes.map((h) => `${h}\n`).join('')}`
         : `${paint(io, 'red', 'does not extend')} the checkpoint in \`${path}\`\n`,
     );
   return holds ? EXIT.yes : EXIT.no;
@@ -79,7 +81,7 @@ function proveExtension(
 
 function check(file: string, options: LedgerProveOptions, io: Io): number {
   if (options.key === undefined)
-    throw new CountersignError('usage', 'a receipt is checked with a key you have from elsewhere', {
+    throw new CountersignError('usage', 'a receipt must be checked with a key from another source', {
       hint: 'use --key with the ledger’s public key (`ledger.pub`)',
     });
   const entry = options.entry ?? file.replace(/\.tlog-proof$/, '.json');
@@ -108,7 +110,7 @@ function attempt<T>(make: () => T, message: string): T {
   }
 }
 
-/** `countersign ledger export DIR`: the whole ledger as files that others can check. */
+/** Implements `countersign ledger export DIR`: writes the whole ledger as files that others can check. */
 export function ledgerExport(directory: string, options: LedgerExportOptions, io: Io): number {
   const reader = new LedgerReader(ledgerFile(options.data)).freeze();
   const progress = new Progress(io, 'entries');
@@ -124,7 +126,8 @@ export function ledgerExport(directory: string, options: LedgerExportOptions, io
     if (options.output === 'json') io.out(`${JSON.stringify({ directory, entries }, null, 2)}\n`);
     else
       io.out(
-        `${count(entries, 'entry', 'entries')} in ${directory}\ncheck it with \`node ${join(directory, 'verify.mjs')} --key ledger.pub\`\n`,
+        `${count(entries, 'entry', 'entries')} in ${directory}\ncheck it ` +
+          `with \`node ${join(directory, 'verify.mjs')} --key ledger.pub\`\n`,
       );
     return EXIT.yes;
   } finally {
@@ -133,17 +136,18 @@ export function ledgerExport(directory: string, options: LedgerExportOptions, io
   }
 }
 
-/** `countersign ledger import DIR`: a data directory from an export, checked first. */
+/** Implements `countersign ledger import DIR`: creates a data directory from an export, after checking it. */
 export async function ledgerImport(from: string, options: LedgerImportOptions, io: Io): Promise<number> {
   if (!existsSync(join(from, 'manifest.json')))
-    throw new CountersignError('usage', `\`${from}\` is no export of a ledger`, {
-      hint: 'it is made by `countersign ledger export DIR`',
+    throw new CountersignError('usage', `\`${from}\` is not an export of a ledger`, {
+      hint: 'create one with `countersign ledger export DIR`',
     });
   const { entries } = await importLedger(from, readVerifiers(options.key), options.data);
   if (options.output === 'json') io.out(`${JSON.stringify({ data: options.data, entries }, null, 2)}\n`);
   else
     io.out(
-      `${count(entries, 'entry', 'entries')} in ${options.data}\nto go on with it, put its key there as \`${LEDGER_FILES.key}\`\n`,
+      `${count(entries, 'entry', 'entries')} in ${options.data}\nto continue this ledger, ` +
+        `put its key there as \`${LEDGER_FILES.key}\`\n`,
     );
   return EXIT.yes;
 }

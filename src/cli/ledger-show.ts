@@ -5,7 +5,7 @@ import { readIndex } from './ledger.ts';
 import type { LedgerShowOptions } from './ledger-commands.ts';
 import { instant } from './report-definition.ts';
 
-/** `countersign ledger show [INDEX]`: entries, as they were recorded, by what they are about. */
+/** Implements `countersign ledger show [INDEX]`: entries as recorded, filtered by their content. */
 export function ledgerShow(index: string | undefined, options: LedgerShowOptions, io: Io): number {
   const reader = new LedgerReader(ledgerFile(options.data)).freeze();
   try {
@@ -43,8 +43,8 @@ export function ledgerShow(index: string | undefined, options: LedgerShowOptions
 function filterOf(index: string | undefined, options: LedgerShowOptions): EntryFilter {
   for (const type of options.type ?? [])
     if (!ENTRY_TYPES.some((t) => matches(t, type)))
-      throw new CountersignError('usage', `there is no type of entry \`${type}\``, {
-        hint: `one of ${ENTRY_TYPES.join(', ')}; or a family, as \`apply\``,
+      throw new CountersignError('usage', `there is no entry type \`${type}\``, {
+        hint: `use one of ${ENTRY_TYPES.join(', ')}; or a family, such as \`apply\``,
       });
   const at = index === undefined ? undefined : readIndex(index, 0);
   const asked = [
@@ -65,14 +65,14 @@ function filterOf(index: string | undefined, options: LedgerShowOptions): EntryF
   };
 }
 
-// A type, or the family before its dot.
+// Matches a type, or the family before its dot.
 function matches(type: string, asked: string): boolean {
   return type === asked || type.startsWith(`${asked}.`);
 }
 
 function found(shown: number, index: string | undefined, io: Io, { output }: LedgerShowOptions): number {
   if (shown > 0) return EXIT.yes;
-  if (output === 'text') io.err(index === undefined ? 'no entry fits\n' : `there is no entry ${index}\n`);
+  if (output === 'text') io.err(index === undefined ? 'no entry matches\n' : `there is no entry ${index}\n`);
   return index === undefined ? EXIT.yes : EXIT.no;
 }
 
@@ -92,7 +92,8 @@ function print(recorded: Recorded, options: LedgerShowOptions, reader: LedgerRea
     `${entry.type} ${'outcome' in entry ? entry.outcome : ''}`,
   );
   io.out(
-    `${String(index).padStart(6)}  ${entry.time.slice(0, 19).replace('T', ' ')}  ${paint(io, bad ? 'red' : 'bold', entry.type)}${plain(where)}\n`,
+    `${String(index).padStart(6)}  ${entry.time.slice(0, 19).replace('T', ' ')} ` +
+      ` ${paint(io, bad ? 'red' : 'bold', entry.type)}${plain(where)}\n`,
   );
   for (const line of summary(entry)) io.out(`        ${plain(line)}\n`);
   if (options.evidence && 'evidence' in entry)
@@ -102,7 +103,7 @@ function print(recorded: Recorded, options: LedgerShowOptions, reader: LedgerRea
 const SHOWN_ELSEWHERE = new Set(['v', 'type', 'time', 'environment', 'evidence']);
 const WIDTH = 70;
 
-// Field by field, as many to a line as fit 80 columns.
+// Field by field, as many per line as fit in 80 columns.
 function summary(entry: Entry): string[] {
   const lines: string[] = [];
   for (const [key, value] of Object.entries(entry)) {

@@ -6,7 +6,7 @@ import { readText, readVerifiers } from '../open/index.ts';
 import { EXIT, type Io, Progress, paint } from '../terminal/index.ts';
 import type { LedgerVerifyOptions } from './ledger-commands.ts';
 
-/** `countersign ledger verify`: every entry, tile and checkpoint, with the first bad entry named. */
+/** Implements `countersign ledger verify`: checks every entry, tile and checkpoint, and names the first bad entry. */
 export function ledgerVerify(options: LedgerVerifyOptions, io: Io): number {
   const directory = ledgerDirectory(options.data);
   const beside = join(directory, LEDGER_FILES.anchor);
@@ -30,7 +30,7 @@ export function ledgerVerify(options: LedgerVerifyOptions, io: Io): number {
     progress.end();
     if (result.finding?.untrusted === true)
       throw new CountersignError('checkpoint-untrusted', result.finding.message, {
-        hint: 'is it this ledger’s checkpoint, and --key this ledger’s key?',
+        hint: 'check that the checkpoint is of this ledger, and that --key is this ledger’s key',
       });
     const compared = options.against.map((place) => ({
       place,
@@ -47,13 +47,14 @@ export function ledgerVerify(options: LedgerVerifyOptions, io: Io): number {
           ? count(result.size, 'entry', 'entries')
           : `entries ${from} to ${Math.min(to, size) - 1} of ${size}`;
       io.out(
-        `${paint(io, 'green', 'consistent')}: ${checked}, ${count(result.checkpoints, 'checkpoint')} by ${keys[0]?.name}\nroot ${result.root}\n`,
+        `${paint(io, 'green', 'consistent')}: ${checked}, ` +
+          `${count(result.checkpoints, 'checkpoint')} by ${keys[0]?.name}\nroot ${result.root}\n`,
       );
       for (const note of result.notes) io.out(`${paint(io, 'yellow', 'note')}: ${note}\n`);
     } else {
       io.out(`${paint(io, 'red', 'not consistent')}: ${result.finding.message}\n`);
       if (result.finding.index !== undefined && from === 0)
-        io.out(`${count(result.finding.index, 'entry', 'entries')} before it are as they were written\n`);
+        io.out(`${count(result.finding.index, 'entry', 'entries')} before it are unchanged\n`);
     }
     if (options.output !== 'json') for (const one of compared) io.out(comparisonLine(one, size, io));
     return result.finding === undefined && !isForked ? EXIT.yes : EXIT.no;
@@ -72,26 +73,35 @@ function comparisonLine(
   const where = paint(io, 'dim', `  ${place}`);
   switch (kind) {
     case 'same':
-      return `the other copy is the same: ${count(size, 'entry', 'entries')}${where}\n`;
+      return `the other copy is identical: ${count(size, 'entry', 'entries')}${where}\n`;
     case 'goes-on':
-      return `the other copy goes on from this one: ${count(size, 'entry', 'entries')}, ${size - mine} more${where}\n`;
+      return `the other copy continues this one: ${count(size, 'entry', 'entries')}, ${size - mine} more${where}\n`;
     case 'behind':
-      return `this copy goes on from the other one: ${count(size, 'entry', 'entries')} there, ${mine - size} more here${where}\n`;
+      return (
+        'this copy continues the other one: ' +
+        `${count(size, 'entry', 'entries')} there, ${mine - size} more here${where}\n`
+      );
     case 'unknown':
-      return `${paint(io, 'yellow', 'cannot be told')}: the checkpoint is over ${count(size, 'entry', 'entries')}, and ${mine} are here${by}; compare with that copy itself${where}\n`;
+      return (
+        `${paint(io, 'yellow', 'cannot be determined')}: the checkpoint covers ` +
+        `${count(size, 'entry', 'entries')}, but ${mine} are here${by}; compare with that copy itself${where}\n`
+      );
     case 'fork': {
       const parting = at === undefined ? `before entry ${size}` : `at entry ${at}`;
-      return `${paint(io, 'red', 'fork')}: the copies part ${parting}; this one has ${count(mine, 'entry', 'entries')}, the other ${size}${by}${where}\n`;
+      return (
+        `${paint(io, 'red', 'fork')}: the copies diverge ${parting}; ` +
+        `this one has ${count(mine, 'entry', 'entries')}, the other ${size}${by}${where}\n`
+      );
     }
   }
 }
 
-/** The directory of a ledger, given it or the store in it. */
+/** Returns the directory of a ledger, given the directory or the store in it. */
 export function ledgerDirectory(data: string): string {
   return data.endsWith('.db') ? dirname(data) : data;
 }
 
-/** The index of an entry as it was typed. */
+/** Parses the index of an entry. */
 export function readIndex(text: string | undefined, otherwise: number): number {
   if (text === undefined) return otherwise;
   if (!/^\d{1,15}$/.test(text))

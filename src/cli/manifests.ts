@@ -6,24 +6,27 @@ const LABELS = { 'app.kubernetes.io/name': 'countersign', 'app.kubernetes.io/man
 const SELECTOR = { 'app.kubernetes.io/name': 'countersign' };
 const WEBHOOK = 9443;
 const HTTP = 8080;
-const DASHBOARD = 8090; // in the pod only: `kubectl port-forward` reaches it, and asks who that is
+const DASHBOARD = 8090; // only inside the pod: `kubectl port-forward` reaches it and authenticates the user
 
 /**
- * `countersign manifests`: everything the service needs in a cluster, as one List. With a PostgreSQL
- * (`--ledger-secret`) several replicas that are kept apart and never all away; without, one with a volume.
+ * Implements `countersign manifests`: everything the service needs in a cluster, as one List. With a PostgreSQL
+ * (`--ledger-secret`) that is several replicas, spread out and never all unavailable; without, a single one with a
+ * volume.
  */
 export function manifests(options: ManifestsOptions, io: Io): number {
   const replicas = Number(options.replicas);
   const { ledgerSecret, keySecret } = options;
   if (!Number.isSafeInteger(replicas) || replicas < 1 || replicas > 20)
-    throw new CountersignError('usage', `\`${options.replicas}\` is no number of replicas`, { hint: 'from 1 to 20' });
+    throw new CountersignError('usage', `\`${options.replicas}\` is not a number of replicas`, {
+      hint: 'from 1 to 20',
+    });
   if ((ledgerSecret === undefined) !== (keySecret === undefined))
-    throw new CountersignError('usage', 'replicas share a PostgreSQL and a key', {
-      hint: '--ledger-secret with the URL (key `url`) and --key-secret with the key (key `ledger.key`)',
+    throw new CountersignError('usage', 'replicas must share a PostgreSQL and a key', {
+      hint: 'give --ledger-secret with the URL (key `url`) and --key-secret with the key (key `ledger.key`)',
     });
   if (!/^[^\s@]+(:[^\s@]+|@sha256:[0-9a-f]{64})$/.test(options.image) || options.image.endsWith(':latest'))
-    throw new CountersignError('usage', `\`${options.image}\` names no version of an image`, {
-      hint: 'with a tag, or better a digest',
+    throw new CountersignError('usage', `\`${options.image}\` has no tag or digest`, {
+      hint: 'give a tag or, better, a digest',
     });
   const items = [
     ...accounts(options),
@@ -44,7 +47,7 @@ function accounts({ namespace }: ManifestsOptions): object[] {
       metadata: { name: namespace, labels: { ...LABELS, 'pod-security.kubernetes.io/enforce': 'restricted' } },
     },
     { apiVersion: 'v1', kind: 'ServiceAccount', metadata: { name: 'countersign', namespace, labels: LABELS } },
-    // What it applies is yours to say: narrow the first rule to the kinds that stand in Git.
+    // You decide what it may apply: narrow the first rule to the kinds in Git.
     {
       apiVersion: rbac,
       kind: 'ClusterRole',
@@ -65,8 +68,8 @@ function accounts({ namespace }: ManifestsOptions): object[] {
       apiVersion: 'scheduling.k8s.io/v1',
       kind: 'PriorityClass',
       metadata: { name: 'countersign', labels: LABELS },
-      value: 1_000_000_000, // below the cluster's own, above everything that it lets in
-      description: 'The gate comes back before what waits for it.',
+      value: 1_000_000_000, // below the cluster's own, above everything that needs the gate
+      description: 'The gate restarts before the workloads that need it.',
     },
   ];
 }
@@ -214,7 +217,7 @@ function template({ namespace, image }: ManifestsOptions, more: readonly string[
           startupProbe: { ...probe('/healthz'), failureThreshold: 60 },
           readinessProbe: probe('/readyz'),
           livenessProbe: { ...probe('/healthz'), periodSeconds: 10, failureThreshold: 6 },
-          // The API server may go on asking for a moment after the pod was told to stop.
+          // The API server may keep sending requests for a moment after the pod was told to stop.
           lifecycle: { preStop: { sleep: { seconds: 5 } } },
           resources: { requests: { cpu: '250m', memory: '512Mi' }, limits: { memory: '1Gi' } },
           securityContext: {

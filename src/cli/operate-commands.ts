@@ -57,7 +57,7 @@ Examples:
     );
 }
 
-// `suspend` and `resume` also work while no service runs, and then write to the ledger themselves.
+// `suspend` and `resume` also work while no service runs; then they write to the ledger themselves.
 function suspending(program: Parent, name: 'suspend' | 'resume', description: string) {
   return program
     .command(name)

@@ -9,7 +9,7 @@ import type { ReconcileOptions, RollbackOptions, StatusOptions } from './operate
 
 export type OperateOptions = { data: string; reason: string; output: 'text' | 'json' };
 
-/** `countersign suspend|resume ENVIRONMENT`: also while no service runs. */
+/** Implements `countersign suspend|resume ENVIRONMENT`, also while no service runs. */
 export async function suspendOrResume(
   command: 'suspend' | 'resume',
   environment: string,
@@ -18,14 +18,14 @@ export async function suspendOrResume(
 ): Promise<number> {
   const answer = await ask(command, environment, options);
   if (answer === undefined) await recordAlone(command, environment, options);
-  const done = command === 'suspend' ? 'suspended: nothing is applied and no drift put right' : 'resumed';
+  const done = command === 'suspend' ? 'suspended: nothing is applied and no drift is reverted' : 'resumed';
   if (options.output === 'json')
     io.out(`${JSON.stringify({ environment, command, running: answer !== undefined }, null, 2)}\n`);
   else io.out(`\`${environment}\` is ${done}${answer === undefined ? ' once the service runs again' : ''}\n`);
   return EXIT.yes;
 }
 
-/** `countersign reconcile ENVIRONMENT`: looks now, or writes everything again; says what came of it. */
+/** Implements `countersign reconcile ENVIRONMENT`: checks now, or writes everything again, and prints the result. */
 export async function reconcile(environment: string, options: ReconcileOptions, io: Io): Promise<number> {
   const answer = running(await ask(options.fromScratch ? 'restore' : 'reconcile', environment, options), options.data);
   if (options.fromScratch) {
@@ -37,43 +37,45 @@ export async function reconcile(environment: string, options: ReconcileOptions, 
     };
     if (options.output === 'json') io.out(`${JSON.stringify(answer.result, null, 2)}\n`);
     else if (answer.ok) io.out(`restored \`${environment}\`: ${applied} objects in ${seconds.toFixed(1)} s\n`);
-    else io.out(`\`${environment}\` could not be restored: ${plain(error ?? outcome)}\n`);
+    else io.out(`cannot restore \`${environment}\`: ${plain(error ?? outcome)}\n`);
   } else show([answer.result as ReconcilerStatus], options.output, io);
   return answer.ok ? EXIT.yes : EXIT.no;
 }
 
 /**
- * `countersign rollback ENVIRONMENT --to REVISION`: an earlier good revision after the same checks, and how to make Git
- * agree.
+ * Implements `countersign rollback ENVIRONMENT --to REVISION`: goes back to an earlier good revision after the same
+ * checks, and prints how to bring Git in line.
  */
 export async function rollback(environment: string, options: RollbackOptions, io: Io): Promise<number> {
   const answer = running(await ask('rollback', environment, options, { to: options.to }), options.data);
   const result = answer.result as { outcome: string; error?: string; status: ReconcilerStatus };
   if (options.output === 'json') io.out(`${JSON.stringify(answer.result, null, 2)}\n`);
   else if (!answer.ok)
-    io.out(`\`${environment}\` stays where it is (${result.outcome}): ${plain(result.error ?? '')}\n`);
+    io.out(`\`${environment}\` stays at its revision (${result.outcome}): ${plain(result.error ?? '')}\n`);
   else {
     const { revision, tip } = result.status;
-    io.out(`\`${environment}\` is at ${revision.slice(0, 12)}, and stays there until a new commit comes\n`);
+    io.out(`\`${environment}\` is at ${revision.slice(0, 12)}, and stays there until a new commit arrives\n`);
     io.out(
-      `Git still has ${tip.slice(0, 12)}. To make it agree:\n  git revert --no-edit ${revision.slice(0, 12)}..${tip.slice(0, 12)}\n  countersign approve HEAD    # somebody else does this, then push\n`,
+      `Git still has ${tip.slice(0, 12)}. To bring it in line:\n  git revert --no-edit ` +
+        `${revision.slice(0, 12)}..${tip.slice(0, 12)}\n  countersign ` +
+        'approve HEAD    # done by someone else; then push\n',
     );
   }
   return answer.ok ? EXIT.yes : EXIT.no;
 }
 
-/** `countersign status`: every environment at a glance; 1 where one is not as Git has it. */
+/** Implements `countersign status`: an overview of every environment; exit code 1 if one differs from Git. */
 export async function status(options: StatusOptions, io: Io): Promise<number> {
   const asked = options.environment === undefined ? {} : { environment: options.environment };
   const answer = await askService(options.data, 'status', asked);
   const all = answer === undefined ? fromLedger(options) : (answer.result as Shown[]);
   if (all.length === 0) throw new CountersignError('usage', `there is no environment \`${options.environment ?? ''}\``);
-  if (answer === undefined) io.err('no service runs on this data directory: this is what its ledger says\n');
+  if (answer === undefined) io.err('no service runs on this data directory: this is the state on its ledger\n');
   show(all, options.output, io);
   return answer !== undefined && all.every((s) => s.state === 'applied' && unhealthy(s) === 0) ? EXIT.yes : EXIT.no;
 }
 
-/** A status, and what of break-glass is open or waits for its review. */
+/** A status, with break-glass that is open or waits for review. */
 type Shown = ReconcilerStatus & { readonly breakGlass?: BreakGlassNow };
 
 function show(all: readonly Shown[], output: 'text' | 'json', io: Io): void {
@@ -93,7 +95,9 @@ function show(all: readonly Shown[], output: 'text' | 'json', io: Io): void {
     );
     const healthy = `${current}/${current + progressing + failed + missing}`;
     io.out(
-      `${s.environment.padEnd(width)}  ${state}  ${(isNoRevision(s.revision) ? '-' : s.revision.slice(0, 12)).padEnd(12)}  ${healthy.padEnd(8)}  ${ago(s.looked)}\n`,
+      `${s.environment.padEnd(width)}  ${state}  ` +
+        `${(isNoRevision(s.revision) ? '-' : s.revision.slice(0, 12)).padEnd(12)} ` +
+        ` ${healthy.padEnd(8)}  ${ago(s.looked)}\n`,
     );
     if (s.state !== 'applied') io.out(`  ${plain(s.message)}\n`);
     for (const trouble of s.health.trouble) io.out(`  ${plain(trouble)}\n`);
@@ -131,7 +135,7 @@ function ago(time: string): string {
       : `${Math.round(seconds / 3600)} h ago`;
 }
 
-// Where each environment was left, for when no service can be asked.
+// The last recorded state of each environment, if no service can be asked.
 function fromLedger(options: StatusOptions): Shown[] {
   const reader = readLedger(options.data);
   try {
@@ -145,7 +149,7 @@ function fromLedger(options: StatusOptions): Shown[] {
           revision: result?.entry.revision ?? '',
           tip: moved?.entry.after ?? '',
           state: 'waiting',
-          message: 'the service does not run',
+          message: 'the service is not running',
           at: result?.entry.time ?? '',
           looked: result?.entry.time ?? '',
           next: '',
@@ -165,19 +169,21 @@ async function ask(
   more: object = {},
 ): Promise<ControlAnswer | undefined> {
   if (options.reason.trim() === '')
-    throw new CountersignError('usage', 'a reason is needed', { hint: 'say why with --reason' });
+    throw new CountersignError('usage', 'a reason is needed', { hint: 'give it with --reason' });
   return askService(options.data, command, { environment, reason: options.reason, user: localUser(), ...more });
 }
 
 function running(answer: ControlAnswer | undefined, data: string): ControlAnswer {
   if (answer === undefined)
     throw new CountersignError('usage', `no service runs on the data directory \`${data}\``, {
-      hint: 'name it with --data; in a cluster: kubectl exec into the pod. `countersign apply` does one pass without a service',
+      hint:
+        'name it with --data; in a cluster: kubectl exec into the ' +
+        'pod. `countersign apply` does one pass without a service',
     });
   return answer;
 }
 
-/** Who is at this machine; that is all that can be known here, and it is recorded as that. */
+/** Returns the local user name. Nothing better can be known here, and it is recorded as such. */
 export function localUser(): string {
   return `${userInfo().username}@${hostname()}`;
 }
@@ -188,13 +194,13 @@ async function recordAlone(command: 'suspend' | 'resume', environment: string, o
   reader.close();
   if (!known.includes(environment))
     throw new CountersignError('usage', `there is no environment \`${environment}\``, {
-      hint: `one of ${known.join(', ')}`,
+      hint: `use one of ${known.join(', ')}`,
     });
   const type = command === 'suspend' ? 'environment.suspended' : 'environment.resumed';
   await recordWithoutService(options, (user) => ({ type, environment, user, reason: options.reason }));
 }
 
-/** Records what the person at this machine says. While the service is stopped, this process holds the ledger. */
+/** Records a statement of the local user. While the service is stopped, this process holds the ledger. */
 export async function recordWithoutService(
   options: LedgerOptions,
   body: (user: string, subject: (text: string) => string) => EntryBody,

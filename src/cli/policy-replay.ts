@@ -9,9 +9,8 @@ import { EXIT, type Io, paint, plain } from '../terminal/index.ts';
 import type { PolicyReplayOptions } from './policy-commands.ts';
 
 /**
- * `countersign policy replay`: judges a recorded change again, from the same commits and at the same moment, and
- * compares what the rules say now with what they said then. Exit 0 the same, 1 different, 2 it could not be judged
- * again.
+ * Implements `countersign policy replay`: judges a recorded change again, from the same commits and at the same time,
+ * and compares the results of the rules. Exit code 0 if they are equal, 1 if not, 2 if it could not be judged again.
  */
 export async function policyReplay(
   entry: string,
@@ -26,8 +25,8 @@ export async function policyReplay(
     if (recorded?.entry.type !== 'change.judged')
       throw new CountersignError(
         'usage',
-        `the entry ${entry} is no verdict${recorded === undefined ? '' : `, but \`${recorded.entry.type}\``}`,
-        { hint: '`change.judged` entries are verdicts' },
+        `the entry ${entry} is not a verdict${recorded === undefined ? '' : `, but \`${recorded.entry.type}\``}`,
+        { hint: 'use the index of a `change.judged` entry' },
       );
     const then = reader.evidence(recorded.entry.evidence) as Verdict;
     const at = then.consulted.at ?? recorded.entry.time;
@@ -61,7 +60,7 @@ export async function policyReplay(
   }
 }
 
-// The ledger as it was when the verdict was reached.
+// Returns the ledger as it was at the time of the verdict.
 function before(ledger: LedgerView, index: number): LedgerView {
   return {
     latest: (types, environment, limit = index) => ledger.latest(types, environment, Math.min(limit, index)),
@@ -80,16 +79,18 @@ function tell(
   if (options.output === 'json') io.out(`${JSON.stringify({ entry: index, time: at, same, differences }, null, 2)}\n`);
   else if (same)
     io.out(
-      `${paint(io, 'green', 'the same')}: entry ${index}, ${then.outcome}, ${then.objects} objects, rules ${then.consulted.bundleDigest.slice(0, 12)}, as of ${at}\n`,
+      `${paint(io, 'green', 'the same')}: entry ${index}, ${then.outcome}, ` +
+        `${then.objects} objects, rules ${then.consulted.bundleDigest.slice(0, 12)}, as of ${at}\n`,
     );
   else
     io.out(
-      `${differences.map((d) => `  ${plain(d)}\n`).join('')}${paint(io, 'red', 'different')}: entry ${index} of ${at}\n`,
+      `${differences.map((d) => `  ${plain(d)}\n`).join('')}${paint(io, 'red', 'different')}: ` +
+        `entry ${index} of ${at}\n`,
     );
   return same ? EXIT.yes : EXIT.no;
 }
 
-// What was asked, and what was said.
+// Compares the inputs and the results.
 function compare(then: Verdict, now: Verdict): string[] {
   const differences: string[] = [];
   const same = (what: string, a: string | number, b: string | number) => {

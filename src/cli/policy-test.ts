@@ -14,8 +14,9 @@ import type { PolicyTestOptions } from './policy-commands.ts';
 type Result = { readonly name: string; readonly passed: boolean; readonly why?: string };
 
 /**
- * `countersign policy test`: Rego unit tests through opa, then Gatekeeper `Suite` files and example folders on the Wasm
- * build, as it will run. Exit 0 when all passed, 1 when one did not, 2 when they could not be run.
+ * Implements `countersign policy test`: runs Rego unit tests through opa, then Gatekeeper `Suite` files and example
+ * folders on the Wasm build used in production. Exit code 0 if all passed, 1 if one did not, 2 if they could not be
+ * run.
  */
 export async function policyTest(
   roots: readonly string[],
@@ -42,7 +43,8 @@ export async function policyTest(
     else {
       for (const r of failed) io.out(`  ${paint(io, 'red', '✗')} ${plain(r.name)}\n    ${plain(r.why ?? '')}\n`);
       io.out(
-        `${results.length - failed.length} passed, ${failed.length === 0 ? '0' : paint(io, 'red', String(failed.length))} failed\n`,
+        `${results.length - failed.length} passed, ` +
+          `${failed.length === 0 ? '0' : paint(io, 'red', String(failed.length))} failed\n`,
       );
     }
     return failed.length === 0 ? EXIT.yes : EXIT.no;
@@ -233,7 +235,9 @@ async function oneExample(
     ...(passed
       ? {}
       : {
-          why: `${kind === 'fail' ? `\`${example.rule}\` did not speak` : `\`${example.rule}\` spoke`}; heard: ${rules.join(', ') || 'nothing'}`,
+          why:
+            `${kind === 'fail' ? `\`${example.rule}\` found nothing` : `\`${example.rule}\` found something`}; ` +
+            `findings: ${rules.join(', ') || 'none'}`,
         }),
   };
 }
@@ -276,7 +280,7 @@ type SuiteCase = {
   readonly assertions?: readonly { readonly violations?: unknown; readonly message?: string }[];
 };
 
-// Gatekeeper's `gator verify` format
+// Reads the format of Gatekeeper's `gator verify`
 // (https://open-policy-agent.github.io/gatekeeper/website/docs/gator#the-gator-verify-subcommand).
 async function suites(
   roots: readonly string[],
@@ -341,7 +345,7 @@ async function suiteTest(
   return results;
 }
 
-// What arrives as an AdmissionReview is judged by its object; what was there before stands in for what is deleted.
+// An AdmissionReview is judged by its object, or by its old object for a deletion.
 function objectsIn(path: string): KubernetesObject[] {
   return parseYaml(readFileSync(path, 'utf8')).flatMap((document) => {
     const value = document.value as KubernetesObject & {

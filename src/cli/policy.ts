@@ -16,7 +16,7 @@ import type {
   PolicyWaiveOptions,
 } from './policy-commands.ts';
 
-/** `countersign policy build`: Rego, templates and constraints into one bundle. */
+/** Implements `countersign policy build`: compiles Rego, templates and constraints into one bundle. */
 export async function policyBuild(
   roots: readonly string[],
   options: PolicyBuildOptions,
@@ -43,14 +43,15 @@ export async function policyBuild(
   else {
     io.out(`${paint(io, 'green', 'wrote')} ${options.bundle}  ${(built.archive.length / 1024).toFixed(0)} KiB\n`);
     io.out(
-      `  digest     ${built.digest}\n  rules      ${entries.filter((e) => e.action !== 'exception').length} entrypoints, ${rules.length} with metadata\n`,
+      `  digest     ${built.digest}\n  rules      ${entries.filter((e) => e.action !== 'exception').length} ` +
+        `entrypoints, ${rules.length} with metadata\n`,
     );
     if (templates.length > 0) io.out(`  templates  ${templates.length}, with ${constraints.length} constraints\n`);
   }
   return EXIT.yes;
 }
 
-/** `countersign policy list`: every rule with what it is for. */
+/** Implements `countersign policy list`: lists every rule with its purpose. */
 export async function policyList(options: PolicyListOptions, settings: ProcessSettings, io: Io): Promise<number> {
   const bundles = await openPolicies(options.policy ?? [], [], settings, io);
   if (options.output === 'json') {
@@ -67,7 +68,8 @@ export async function policyList(options: PolicyListOptions, settings: ProcessSe
     io.out(`${paint(io, 'bold', plain(name))}  ${digest.slice(0, 16)}\n`);
     for (const rule of manifest.rules)
       io.out(
-        `  ${plain(rule.id).padEnd(22)} ${(rule.severity ?? '').padEnd(8)} ${(rule.controls ?? []).join(',').padEnd(12)} ${plain(rule.title ?? '')}\n`,
+        `  ${plain(rule.id).padEnd(22)} ${(rule.severity ?? '').padEnd(8)} ` +
+          `${(rule.controls ?? []).join(',').padEnd(12)} ${plain(rule.title ?? '')}\n`,
       );
     const known = new Set(manifest.rules.map((r) => r.id));
     for (const e of manifest.entries.filter(
@@ -80,13 +82,16 @@ export async function policyList(options: PolicyListOptions, settings: ProcessSe
   return EXIT.yes;
 }
 
-/** `countersign policy capabilities`: what rules may use, for `opa build --capabilities` and editors. */
+/**
+ * Implements `countersign policy capabilities`: prints the builtins rules may use, for `opa build --capabilities` and
+ * editors.
+ */
 export function policyCapabilities(io: Io): number {
   io.out(readFileSync(fileURLToPath(new URL('../../policies/capabilities.json', import.meta.url)), 'utf8'));
   return EXIT.yes;
 }
 
-/** `countersign policy sign`: a signature beside a bundle, with the key commits are signed with. */
+/** Implements `countersign policy sign`: writes a signature beside a bundle, with the key commits are signed with. */
 export async function policySign(
   file: string,
   options: PolicySignOptions,
@@ -110,8 +115,8 @@ export async function policySign(
 }
 
 /**
- * `countersign policy waive`: a signed file that lets one rule be broken by one thing until a day. It counts once it is
- * merged.
+ * Implements `countersign policy waive`: writes a signed file that lets one subject break one rule until a date. It
+ * counts once it is merged.
  */
 export async function policyWaive(
   rule: string,
@@ -152,12 +157,12 @@ export async function policyWaive(
   if (!parsed.success)
     throw new CountersignError(
       'usage',
-      `this is no waiver: ${parsed.error.issues.map((i) => `${i.path.join('.')}: ${i.message}`).join('; ')}`,
-      { hint: 'name a subject with --kind, --namespace, --object or --file, and the day with --until 2026-12-31' },
+      `this is not a valid waiver: ${parsed.error.issues.map((i) => `${i.path.join('.')}: ${i.message}`).join('; ')}`,
+      { hint: 'name a subject with --kind, --namespace, --object or --file, and the date with --until 2026-12-31' },
     );
   if (Date.parse(`${options.until}T00:00:00Z`) <= Date.now())
-    throw new CountersignError('usage', `the day \`${options.until}\` has come already`, {
-      hint: 'a waiver no longer counts on its --until day',
+    throw new CountersignError('usage', `the date \`${options.until}\` is not in the future`, {
+      hint: 'a waiver no longer counts on its --until date',
     });
   const { user, repository } = await openCheckout(options.repo, settings);
   try {
@@ -169,15 +174,17 @@ export async function policyWaive(
     const path = join(environment.spec.policies.waivers, `${name}.yaml`);
     const file = join(options.repo, path);
     if (existsSync(file))
-      throw new CountersignError('usage', `\`${path}\` is already there`, {
-        hint: 'remove it, or choose another --name',
+      throw new CountersignError('usage', `\`${path}\` already exists`, {
+        hint: 'remove it, or choose a different --name',
       });
     mkdirSync(dirname(file), { recursive: true });
     writeFileSync(file, waiverText(parsed.data, armored));
     if (options.output === 'json') io.out(`${JSON.stringify({ file: path, name, rule, until: options.until })}\n`);
     else
       io.out(
-        `${paint(io, 'green', 'wrote')} ${relative('.', file)}\n  it waives \`${plain(rule)}\` in \`${environment.metadata.name}\` of ${redactUrl(environment.spec.source.url)} until ${options.until}\n  commit it like any other change: it counts once that is approved and merged\n`,
+        `${paint(io, 'green', 'wrote')} ${relative('.', file)}\n  it waives \`${plain(rule)}\` in ` +
+          `\`${environment.metadata.name}\` of ${redactUrl(environment.spec.source.url)} until ` +
+          `${options.until}\n  commit it like any other change: it counts once that is approved and merged\n`,
       );
     return EXIT.yes;
   } finally {
@@ -185,7 +192,7 @@ export async function policyWaive(
   }
 }
 
-// Written so that a reviewer reads it: JSON strings are YAML too, and quote whatever needs it.
+// Written for reviewers: JSON strings are valid YAML, and quote everything that needs it.
 function waiverText(document: WaiverDocument, signature: string): string {
   const { rule, environments, subjects, reason, ticket, issuedAt, until } = document.spec;
   const text = (value: string) => JSON.stringify(value);

@@ -12,8 +12,9 @@ type Update = { readonly from: string; readonly to: string; readonly ref: string
 const MAX_LINES = 1024 * 1024; // bytes of updates in one push
 
 /**
- * `countersign pre-receive`: Git's hook of that name. Reads `OLD NEW REF` lines and judges, for every environment whose
- * branch is pushed to, what the gate would say after it. Exit 0 lets the push in; anything else refuses all of it.
+ * Implements `countersign pre-receive`, the Git hook of that name. Reads `OLD NEW REF` lines and computes, for every
+ * environment on a pushed branch, the verdict the gate would give. Exit code 0 accepts the push; any other refuses all
+ * of it.
  */
 export async function preReceive(
   input: AsyncIterable<Uint8Array>,
@@ -34,7 +35,8 @@ export async function preReceive(
   async function lets(update: Update, environment: Environment): Promise<boolean> {
     if (/^0+$/.test(update.to)) {
       io.out(
-        `${paint(io, 'red', 'denied')}: the environment \`${environment.metadata.name}\` runs what is on \`${update.ref}\`; it is not deleted\n`,
+        `${paint(io, 'red', 'denied')}: the environment \`${environment.metadata.name}\` ` +
+          `runs \`${update.ref}\`, which must not be deleted\n`,
       );
       return false;
     }
@@ -64,7 +66,7 @@ async function readAll(input: AsyncIterable<Uint8Array>): Promise<string> {
   let size = 0;
   for await (const chunk of input) {
     size += chunk.length;
-    if (size > MAX_LINES) throw new CountersignError('usage', 'there are more updates than one push may have');
+    if (size > MAX_LINES) throw new CountersignError('usage', 'the push has too many updates');
     chunks.push(chunk);
   }
   return Buffer.concat(chunks).toString('utf8');
@@ -78,7 +80,7 @@ function parseUpdates(text: string): Update[] {
     .map((line) => {
       const [from = '', to = '', ref = '', ...more] = line.split(' ');
       if (!isObjectId(from) || !isObjectId(to) || !ref.startsWith('refs/') || more.length > 0)
-        throw new CountersignError('usage', `\`${plain(line.slice(0, 200))}\` is no update of a ref`, {
+        throw new CountersignError('usage', `\`${plain(line.slice(0, 200))}\` is not an update of a ref`, {
           hint: 'this command is for Git’s `pre-receive` hook, which gives it `OLD NEW REF` lines',
         });
       return { from, to, ref };

@@ -24,11 +24,11 @@ import {
 import type { ProvenanceOptions } from './check-commands.ts';
 import { commitRow } from './show-verdict.ts';
 
-const MAX_TIMES = 100_000; // committer times remembered for the children that come later
+const MAX_TIMES = 100_000; // committer times kept for children that come later
 
 /**
- * `countersign provenance`: one verdict per commit of a range, on signatures alone; each is written as soon as it is
- * known.
+ * Implements `countersign provenance`: one verdict per commit of a range, based only on signatures; each is written as
+ * soon as it is known.
  */
 export async function provenance(
   range: string,
@@ -115,11 +115,13 @@ function choosePolicy(options: ProvenanceOptions): { policy: TrustPolicy; enviro
   }
   const [policy] = configuration.trustPolicies;
   if (policy === undefined)
-    throw new CountersignError('usage', 'there is no TrustPolicy', { hint: 'name a file that holds one with --trust' });
+    throw new CountersignError('usage', 'there is no TrustPolicy', {
+      hint: 'name a file that contains one with --trust',
+    });
   return { policy, environment: options.environment ?? '' };
 }
 
-// The service's ledger knows when it first saw a commit. Without it, a signature is judged as if it were seen just now.
+// The service's ledger knows when a commit was first seen. Without it, a signature is judged as if first seen now.
 function momentsFor(
   options: ProvenanceOptions,
   environment: string,

@@ -20,7 +20,7 @@ export function reportCommand(program: Parent) {
   return (
     program
       .command('report')
-      // `report run --data x`: the flags after the name of a subcommand are its own.
+      // For `report run --data x`: flags after the name of a subcommand are its own.
       .enablePositionalOptions()
       .description('make the evidence report of a period')
       .addOption(data())

@@ -13,7 +13,7 @@ export type DefinitionOptions = {
   reviewHours: string;
 };
 
-/** The period as it was typed. Throws `usage` where it is empty. */
+/** Parses the period. Throws `usage` if it is empty. */
 export function periodOf(options: { readonly from?: string; readonly to?: string }): {
   readonly from: string;
   readonly to: string;
@@ -27,14 +27,16 @@ export function periodOf(options: { readonly from?: string; readonly to?: string
   return { from, to };
 }
 
-/** What is asked for, with everything that has a default. Throws `usage`. */
+/** Returns the definition, with defaults filled in. Throws `usage`. */
 export function defined(
   options: DefinitionOptions,
 ): Omit<ReportDefinition, 'entity'> & { readonly entity: string | undefined } {
   const whole = (text: string, flag: string) => {
     const value = Number(text);
     if (!Number.isSafeInteger(value) || value < 1 || value > 100_000)
-      throw new CountersignError('usage', `\`${text}\` is no number for ${flag}`, { hint: 'a whole number from 1 on' });
+      throw new CountersignError('usage', `\`${text}\` is not a number for ${flag}`, {
+        hint: 'give a whole number from 1 on',
+      });
     return value;
   };
   return {
@@ -48,13 +50,13 @@ export function defined(
   };
 }
 
-/** A day or time as it was typed, in ISO 8601. Throws `usage`. */
+/** Parses a day or time and returns it in ISO 8601. Throws `usage`. */
 export function instant(text: string | undefined, otherwise: string): string {
   if (text === undefined) return otherwise;
   const time = Date.parse(/^\d{4}-\d{2}-\d{2}$/.test(text) ? `${text}T00:00:00Z` : text);
   if (Number.isNaN(time))
     throw new CountersignError('usage', `\`${text}\` is not a time`, {
-      hint: 'for example 2026-01-31 or 2026-01-31T12:00:00Z',
+      hint: 'give for example 2026-01-31 or 2026-01-31T12:00:00Z',
     });
   return new Date(time).toISOString();
 }

@@ -10,7 +10,10 @@ import type { ReportListOptions, ReportRunOptions } from './report-commands.ts';
 
 type Issued = Recorded<EntryOf<'report.issued'>>;
 
-/** `countersign report run NAME`: what is due of a ReportSchedule, by the running service or, where none runs, here. */
+/**
+ * Implements `countersign report run NAME`: makes the due reports of a ReportSchedule, through the running service or,
+ * if there is none, here.
+ */
 export async function reportRun(
   name: string,
   options: ReportRunOptions,
@@ -38,7 +41,8 @@ export async function reportRun(
   for (const one of missing)
     for (const place of one.places.filter((p) => p.state !== 'delivered'))
       io.err(
-        `${paint(io, 'yellow', 'warning:')} ${one.period}, version ${one.version} is not at \`${plain(place.name)}\` yet\n`,
+        `${paint(io, 'yellow', 'warning:')} ${one.period}, ` +
+          `version ${one.version} is not at \`${plain(place.name)}\` yet\n`,
       );
   return missing.length === 0 ? EXIT.yes : EXIT.no;
 }
@@ -83,7 +87,7 @@ type Listed = {
   }[];
 };
 
-/** `countersign report list`: the reports that the ledger has, where they are, and which could not be made. */
+/** Implements `countersign report list`: the reports on the ledger, where they are, and which could not be made. */
 export function reportList(options: ReportListOptions, io: Io): number {
   const [reports, failed] = onLedger(options.data, (reader) => [listed(reader), failedOf(reader)] as const);
   if (options.output === 'json') {
@@ -93,7 +97,8 @@ export function reportList(options: ReportListOptions, io: Io): number {
   for (const one of reports) {
     const by = one.schedule === '' ? 'by hand' : `${one.schedule}, version ${one.version}`;
     io.out(
-      `${String(one.entry).padStart(8)}  ${one.time.slice(0, 19).replace('T', ' ')}  ${one.period.padEnd(10)}  ${plain(by)}\n`,
+      `${String(one.entry).padStart(8)}  ${one.time.slice(0, 19).replace('T', ' ')} ` +
+        ` ${one.period.padEnd(10)}  ${plain(by)}\n`,
     );
     for (const { name, state, error } of one.places) {
       const colour = state === 'delivered' ? 'green' : state === 'failed' ? 'red' : 'yellow';
@@ -117,7 +122,7 @@ function onLedger<T>(data: string, look: (reader: LedgerReader) => T): T {
   }
 }
 
-// Those that were due and are still not there.
+// Returns reports that were due and are still missing.
 function failedOf(
   reader: LedgerReader,
 ): readonly { readonly schedule: string; readonly period: string; readonly error: string }[] {

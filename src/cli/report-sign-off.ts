@@ -5,7 +5,7 @@ import { EXIT, type Io, plain } from '../terminal/index.ts';
 import { localUser, recordWithoutService } from './operate.ts';
 import type { ReportSignOffOptions } from './report-commands.ts';
 
-/** `countersign report sign-off REPORT`: puts on the ledger that somebody answers for it, and what they say of it. */
+/** Implements `countersign report sign-off REPORT`: records who signs off a report, and their remarks. */
 export async function reportSignOff(report: string, options: ReportSignOffOptions, io: Io): Promise<number> {
   const { data, name, role, remarks } = options;
   const asked = signOffOf({ report, name, role, remarks });
@@ -13,7 +13,9 @@ export async function reportSignOff(report: string, options: ReportSignOffOption
   try {
     if (!reader.all('report.issued', '').some(({ entry }) => entry.report === report))
       throw new CountersignError('usage', `there is no report \`${plain(report)}\` on the ledger`, {
-        hint: '`countersign report list` shows those that there are; one that was made without a running service is not on it',
+        hint:
+          '`countersign report list` shows the existing ones; ' +
+          'a report made without a running service is not on the ledger',
       });
   } finally {
     reader.close();

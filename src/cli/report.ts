@@ -8,7 +8,7 @@ import { EXIT, type Io } from '../terminal/index.ts';
 import type { ReportOptions } from './report-commands.ts';
 import { defined, periodOf } from './report-definition.ts';
 
-/** `countersign report`: the evidence of a period, as a signed set of files around a PDF. */
+/** Implements `countersign report`: writes the evidence of a period as a signed set of files around a PDF. */
 export async function report(options: ReportOptions, settings: ProcessSettings, io: Io): Promise<number> {
   const { data, out } = options;
   const [period, definition] = [periodOf(options), defined(options)];
@@ -24,12 +24,14 @@ export async function report(options: ReportOptions, settings: ProcessSettings, 
   if (options.output === 'json') io.out(`${JSON.stringify({ id, directory: resolve(out), summary }, null, 2)}\n`);
   else {
     io.out(
-      `report ${id}: ${count(summary.changes, 'change')}, ${summary.applied} applied, ${summary.denied} denied, ${count(summary.exceptions, 'exception')}, ${summary.open} open\n`,
+      `report ${id}: ${count(summary.changes, 'change')}, ${summary.applied} applied, ` +
+        `${summary.denied} denied, ${count(summary.exceptions, 'exception')}, ${summary.open} open\n`,
     );
-    if (made.status === 'draft') io.out('a draft: by the newest entry, the period is not over\n');
-    if (made.begins > period.from) io.out(`the ledger begins at ${made.begins}: what was before cannot be told\n`);
+    if (made.status === 'draft') io.out('a draft: the period had not ended at the newest entry\n');
+    if (made.begins > period.from) io.out(`the ledger begins at ${made.begins}: earlier events are unknown\n`);
     io.out(`${join(out, 'report.pdf')}\n`);
   }
-  if (recorded === undefined) io.err('that it was made is not on the ledger: no service runs on this data directory\n');
+  if (recorded === undefined)
+    io.err('this report is not recorded on the ledger, because no service runs on this data directory\n');
   return EXIT.yes;
 }

@@ -3,10 +3,10 @@ import { dirname } from 'node:path';
 import { type Findings, FORMS, type Form, printFindings } from '../findings/index.ts';
 import { CountersignError, messageOf } from '../model/index.ts';
 
-/** A file that findings are written into. */
+/** A file that findings are written to. */
 export type Report = { readonly form: Exclude<Form, 'text'>; readonly file: string };
 
-/** Reads `form=file`, before anything is judged. Throws `usage`. */
+/** Parses `form=file` before anything is judged. Throws `usage`. */
 export function reportsOf(given: readonly string[] | undefined): Report[] {
   return (given ?? []).map((one) => {
     const [form = '', ...rest] = one.split('=');

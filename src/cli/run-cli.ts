@@ -9,7 +9,8 @@ export async function runCli(args: readonly string[], io: Io, hooks: ServeHooks 
   let code: number = EXIT.yes;
   const program = new Command('countersign')
     .description(
-      'The change-control gate for GitOps: a cluster runs only what came from signed, approved and policy-checked commits.',
+      'The change-control gate for GitOps: a cluster runs only ' +
+        'what came from signed, approved and policy-checked commits.',
     )
     .version(version())
     .configureOutput({ writeOut: io.out, writeErr: io.err })

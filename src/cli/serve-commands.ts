@@ -36,7 +36,8 @@ export function serveCommand(program: Parent) {
     .option('--webhook-service <service>', 'or the Service it is behind: NAMESPACE/NAME, or NAMESPACE/NAME:PORT')
     .option(
       '--webhook-tls <source>',
-      'its certificate: a directory with tls.crt, tls.key and ca.crt, or secret:NAMESPACE/NAME for replicas (default: made in --data)',
+      'its certificate: a directory with tls.crt, tls.key and ca.crt, ' +
+        'or secret:NAMESPACE/NAME for replicas (default: made in --data)',
     )
     .option('--webhook-client-ca <file>', 'accept only clients with a certificate from this authority')
     .option('--webhook-threads <n>', 'threads that answer requests; each has its own threads for rules', '2')
@@ -63,7 +64,8 @@ export function serveCommand(program: Parent) {
     .addOption(ledgerKeyPublic())
     .option(
       '--anchor <place...>',
-      'also keep checkpoints there: file:PATH, configmap:NAMESPACE/NAME, git:URL, witness:URL#KEY, timestamp:URL#CERTIFICATE',
+      'also keep checkpoints there: file:PATH, configmap:NAMESPACE/NAME, ' +
+        'git:URL, witness:URL#KEY, timestamp:URL#CERTIFICATE',
     )
     .option('--anchor-every <duration>', 'how often to do so', '10m')
     .option('--heartbeat <duration>', 'how often to record that the service is alive', '1m')

@@ -1,21 +1,26 @@
 import { type CommitVerdict, count, type Verdict, type Violation } from '../model/index.ts';
 import { type Io, paint, plain } from '../terminal/index.ts';
 
-/** The head of a verdict for people: which change, who signed, who approved. */
+/** Returns the head of a verdict for people: the change, the signers, the approvals. */
 export function showVerdictHead(verdict: Verdict, io: Io): string {
-  const head = `${paint(io, 'bold', verdict.environment)}  ${short(verdict.from)}..${short(verdict.to)}  ${count(verdict.commits.length, 'commit')}, ${count(verdict.objects, 'object')}`;
+  const head =
+    `${paint(io, 'bold', verdict.environment)}  ${short(verdict.from)}..${short(verdict.to)} ` +
+    ` ${count(verdict.commits.length, 'commit')}, ${count(verdict.objects, 'object')}`;
   const commits = verdict.commits.map(
     (c) =>
-      `  ${c.outcome === 'verified' ? paint(io, 'green', '✓') : paint(io, 'red', '✗')} ${short(c.commit)} ${plain(c.subject.slice(0, 50))}  ${paint(io, 'dim', c.code === 'verified' ? `signed by ${c.signer?.principal ?? ''}${c.hardware?.touched === true ? ', hardware key' : ''}` : c.code)}`,
+      `  ${c.outcome === 'verified' ? paint(io, 'green', '✓') : paint(io, 'red', '✗')} ${short(c.commit)} ` +
+      `${plain(c.subject.slice(0, 50))}  ` +
+      `${paint(io, 'dim', c.code === 'verified' ? `signed by ${c.signer?.principal ?? ''}${c.hardware?.touched === true ? ', hardware key' : ''}` : c.code)}`,
   );
   const approvals = verdict.approvals.map(
     (a) =>
-      `  ${paint(io, 'green', '✓')} approved by ${a.principal}  ${paint(io, 'dim', `${a.class}${a.match === 'exact' ? '' : `, ${a.match}`}  ${plain(a.reason)}`)}`,
+      `  ${paint(io, 'green', '✓')} approved by ${a.principal}  ` +
+      `${paint(io, 'dim', `${a.class}${a.match === 'exact' ? '' : `, ${a.match}`}  ${plain(a.reason)}`)}`,
   );
   return [head, ...commits, ...approvals].map((l) => `${l}\n`).join('');
 }
 
-/** Its last lines: the outcome in a word, and what it rests on. */
+/** Returns its last lines: the outcome, and what it is based on. */
 export function showVerdictEnd(verdict: Verdict, io: Io): string {
   const waived = verdict.waived === undefined ? '' : `, ${verdict.waived.length} waived`;
   const more = `${verdict.warnings.length === 0 ? '' : `, ${count(verdict.warnings.length, 'warning')}`}${waived}`;
@@ -26,11 +31,11 @@ export function showVerdictEnd(verdict: Verdict, io: Io): string {
   const time =
     verdict.consulted.time === 'ledger'
       ? []
-      : [paint(io, 'dim', 'judged as of now: there is no ledger here that says when a commit was first seen')];
+      : [paint(io, 'dim', 'judged as of now: there is no ledger here that records when a commit was first seen')];
   return ['', end, ...time, ''].join('\n');
 }
 
-/** Violations and warnings, each with its place and what to do. */
+/** Returns violations and warnings, each with its place and fix. */
 export function showFindings(violations: readonly Violation[], warnings: readonly Violation[], io: Io): string {
   return [
     ...violations.map((v) => finding(v, 'red', '✗', io)),
@@ -45,7 +50,7 @@ function finding(v: Violation, colour: 'red' | 'yellow', mark: string, io: Io): 
   return lines.join('\n');
 }
 
-/** One commit's verdict as a row of `countersign provenance`. */
+/** Formats one commit's verdict as a row of `countersign provenance`. */
 export function commitRow(v: CommitVerdict, io: Io): string {
   const mark = v.outcome === 'verified' ? paint(io, 'green', 'verified') : paint(io, 'red', 'refused ');
   const who = v.outcome === 'verified' ? `${v.signer?.principal ?? ''} (${v.format ?? ''})` : v.code;

@@ -16,7 +16,7 @@ type Common = { config: string[]; trust?: string; output: 'text' | 'json' };
 
 const MAX_FILE = 16 * 1024 * 1024; // the keyring of a large company
 
-/** `countersign trust lint`: what will not work, and what will surprise. */
+/** Implements `countersign trust lint`: lists what will not work, and what is surprising. */
 export async function trustLint(options: TrustLintOptions, io: Io): Promise<number> {
   const findings: (LintFinding & { policy: string })[] = [];
   const found = (policy: string, finding: LintFinding) => findings.push({ policy, ...finding });
@@ -40,18 +40,20 @@ export async function trustLint(options: TrustLintOptions, io: Io): Promise<numb
   else {
     for (const f of findings) {
       io.out(
-        `${f.severity === 'error' ? paint(io, 'red', '✗') : paint(io, 'yellow', '!')} ${f.code}${f.policy === '' ? '' : `  ${paint(io, 'dim', f.policy)}`}\n    ${plain(f.message)}\n`,
+        `${f.severity === 'error' ? paint(io, 'red', '✗') : paint(io, 'yellow', '!')} ` +
+          `${f.code}${f.policy === '' ? '' : `  ${paint(io, 'dim', f.policy)}`}\n    ${plain(f.message)}\n`,
       );
       if (f.hint !== '') io.out(`    ${paint(io, 'dim', 'fix:')} ${f.hint}\n`);
     }
     io.out(
-      `${findings.length === 0 ? '' : '\n'}${count(policies.length, 'TrustPolicy').replace('Policys', 'Policies')}: ${count(errors, 'error')}, ${count(findings.length - errors, 'warning')}\n`,
+      `${findings.length === 0 ? '' : '\n'}${count(policies.length, 'TrustPolicy').replace('Policys', 'Policies')}: ` +
+        `${count(errors, 'error')}, ${count(findings.length - errors, 'warning')}\n`,
     );
   }
   return errors === 0 ? EXIT.yes : EXIT.no;
 }
 
-/** `countersign trust list`: who is who, by which keys, until when. */
+/** Implements `countersign trust list`: principals, their keys, and how long the keys are valid. */
 export async function trustList(options: TrustListOptions, io: Io): Promise<number> {
   const policies = policiesOf(options);
   const all = await Promise.all(policies.map(async (policy) => ({ policy, keys: await describeKeys(policy) })));
@@ -80,20 +82,22 @@ export async function trustList(options: TrustListOptions, io: Io): Promise<numb
   return EXIT.yes;
 }
 
-/** `countersign trust import FILE…`: keys from elsewhere as part of a TrustPolicy, to look at and paste. */
+/** Implements `countersign trust import FILE…`: prints keys from elsewhere as part of a TrustPolicy, for review. */
 export async function trustImport(files: readonly string[], options: TrustImportOptions, io: Io): Promise<number> {
   const people = new Map<string, { emails: Set<string>; keys: object[] }>();
   const authorities: { ssh: string; principals: string }[] = [];
   for (const file of files) {
     const imported = await importKeys(readKeyFile(file)).catch((thrown: unknown) => {
       throw new CountersignError('key-unusable', `no keys could be read from \`${file}\`: ${messageOf(thrown)}`, {
-        hint: 'it takes allowed_signers, OpenPGP keys (armored or not), NAME.keys and NAME.gpg of a forge, and its key listings as JSON',
+        hint:
+          'give allowed_signers, OpenPGP keys (armored or not), ' +
+          'NAME.keys and NAME.gpg of a forge, or its key listings as JSON',
       });
     });
     for (const { emails, key } of imported.keys) {
       const name = options.principal ?? nameFrom(emails[0]);
       if (name === undefined)
-        throw new CountersignError('usage', `\`${file}\` does not say whose keys it holds`, {
+        throw new CountersignError('usage', `\`${file}\` does not say who owns its keys`, {
           hint: 'use --principal NAME',
         });
       const person = people.get(name) ?? { emails: new Set(options.email.map((e) => e.toLowerCase())), keys: [] };
@@ -125,7 +129,9 @@ function policiesOf(options: Common): readonly TrustPolicy[] {
     config: options.trust === undefined ? options.config : [options.trust],
   });
   if (trustPolicies.length === 0)
-    throw new CountersignError('usage', 'there is no TrustPolicy', { hint: 'name a file that holds one with --trust' });
+    throw new CountersignError('usage', 'there is no TrustPolicy', {
+      hint: 'name a file that contains one with --trust',
+    });
   return trustPolicies;
 }
 
@@ -163,7 +169,7 @@ function nameFrom(email: string | undefined): string | undefined {
   return name === '' ? undefined : name;
 }
 
-// Lists and mappings of texts, as a person would write them; every text in double quotes (a JSON text is a YAML text)
+// Writes lists and mappings of texts the way a person would; every text in double quotes (a JSON text is a YAML text)
 // or as a block.
 function yamlOf(value: unknown, indent = ''): string {
   if (Array.isArray(value))

@@ -10,16 +10,16 @@ import type { VerifyOptions } from './report-commands.ts';
 
 const MAX_UNCHECKED = 20;
 
-/** `countersign verify FILE|DIR`: whether a report is what the ledger says, offline. */
+/** Implements `countersign verify FILE|DIR`: checks offline whether a report matches the ledger. */
 export async function verify(file: string, options: VerifyOptions, io: Io): Promise<number> {
   if (!existsSync(file)) throw new CountersignError('usage', `there is no file or directory \`${file}\``);
   const directory = statSync(file).isDirectory() ? file : dirname(file);
   if (!existsSync(join(directory, 'manifest.txt')))
-    throw new CountersignError('report-unverifiable', `\`manifest.txt\` does not lie beside \`${file}\``, {
+    throw new CountersignError('report-unverifiable', `there is no \`manifest.txt\` next to \`${file}\``, {
       hint: 'keep the files of a report together; the PDF alone proves nothing',
     });
   if (options.key === undefined)
-    throw new CountersignError('usage', 'a report is verified with a key you have from elsewhere', {
+    throw new CountersignError('usage', 'a report must be verified with a key from another source', {
       hint: 'use --key with the ledger’s public key (`ledger.pub`)',
     });
   const keys = readVerifiers(options.key);
@@ -49,7 +49,7 @@ export async function verify(file: string, options: VerifyOptions, io: Io): Prom
     for (const text of result.unchecked.slice(0, MAX_UNCHECKED))
       io.out(`  ${paint(io, 'yellow', '?')} not checked: ${plain(text)}\n`);
     if (result.unchecked.length > MAX_UNCHECKED)
-      io.out(`  … and ${result.unchecked.length - MAX_UNCHECKED} more; --output json has all\n`);
+      io.out(`  … and ${result.unchecked.length - MAX_UNCHECKED} more; --output json lists all\n`);
     io.out(
       result.ok
         ? `${paint(io, 'green', 'verified')}: the report is what the ledger of ${keys[0]?.name} says\n`
