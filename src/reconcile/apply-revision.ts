@@ -38,8 +38,8 @@ type RunDeed = {
 };
 
 /**
- * How it ended. `failed` means something was written and the cluster then refused, or it did not become healthy; the
- * last good revision must be restored. `superseded`: a newer revision is to be applied before this one became healthy.
+ * Result of a run. `failed`: something was written, then the cluster refused or an object did not become healthy; the
+ * last good revision must be restored. `superseded`: a newer revision must be applied before this one became healthy.
  */
 export type Applied = {
   readonly outcome: 'applied' | 'refused' | 'failed' | 'superseded';
@@ -49,22 +49,22 @@ export type Applied = {
 };
 
 export type ApplyOptions = {
-  /** Objects to write although their rendered content is what was applied last (drift). */
+  /** Objects to write even if their rendered content is what was applied last (drift). */
   readonly force?: ReadonlySet<string>;
-  /** Whether something newer is to be applied instead of waiting on. */
+  /** Whether to stop waiting, because something newer must be applied. */
   readonly superseded?: () => boolean;
   readonly progress?: (message: string) => void;
 };
 
-// how long each stage of removals is waited for; what has finalizers may take longer, and is remembered
+// how long to wait for each stage of removals; objects with finalizers may take longer, and are remembered
 const GONE_MS = 5000;
 const REPLACED_MS = 30_000;
 const POLL_MS = 100;
 
 /**
- * Brings the cluster to an allowed revision, whole or not at all: owners, dry run of all that changes, what cannot be
- * undone, intent on the ledger, writes in order, health, removals, result on the ledger. Throws passing trouble
- * (`recover: retry`) and leaves the intent open then: the next pass takes it over.
+ * Brings the cluster to an allowed revision, completely or not at all. The steps are ownership, dry run of all changes,
+ * irreversible actions, intent on the ledger, writes in order, health, removals, result on the ledger. Throws temporary
+ * errors (`recover: retry`) and then leaves the intent open: the next pass takes it over.
  */
 export async function applyRevision(
   revision: AllowedRevision,
@@ -110,7 +110,7 @@ class Run {
     this.#prune = deed.prune;
   }
 
-  /** Finds out what there is to be done. */
+  /** Determines what must be done. */
   static async of(
     revision: AllowedRevision,
     purpose: Purpose,
@@ -124,7 +124,7 @@ class Run {
       const isNew = !owned.has(refKey(rendered.ref));
       return { ref: rendered.ref, rendered, isNew, owned: own(rendered, revision, settled), replace: false };
     });
-    // What an interrupted or failed run may have written is not known to be as it was.
+    // The state of objects that an interrupted or failed run may have written is unknown.
     const touched = open === undefined ? [] : [...open.plan.objects.map((o) => o.ref), ...open.plan.prune];
     const doubtful = new Set(await ports.turns.map(touched, refKey));
     const isDoubtful = (key: string) => open !== undefined && (doubtful.has(key) || !settled.has(key));
@@ -187,12 +187,13 @@ class Run {
     return {
       environment: this.#revision.environment,
       force: apply.conflicts === 'takeOver' || mine,
-      // Of what is under break-glass no longer, nothing is left as it was.
+      // After break-glass ends, overwrite every field.
       ignore: drift.ignore,
     };
   }
 
-  // Everything that can be found out before the first write. Gives the objects for which that is not yet possible.
+  // Checks everything that can be checked before the first write. Returns the objects for which that is not possible
+  // yet.
   async #rehearse(): Promise<{ deferred: ReadonlySet<string> }> {
     const { cluster, environment } = this.#ports;
     await cluster.watch([...this.#changed.map((i) => i.ref), ...this.#prune], environment.spec.target.namespaces);
@@ -202,7 +203,7 @@ class Run {
     await this.#dryRunEach(this.#changed.filter((i) => !deferred.has(refKey(i.ref))));
     const deed = { written: this.#changed, prune: this.#prune, owned: this.#state.owned };
     this.#irreversible = await irreversible(deed, cluster);
-    // Putting back what was is what every change may rely on; only going forward asks for leave.
+    // Restoring an earlier state is always allowed; only going forward needs permission.
     if (this.#purpose === 'apply' || this.#purpose === 'rollback') {
       if (this.#items.length === 0 && this.#state.owned.size > 0)
         this.#irreversible = [...this.#irreversible, { action: 'empty' }];
@@ -218,12 +219,12 @@ class Run {
       const owner = this.#ports.cluster.otherOwner(ref, this.#revision.environment);
       if (owner === undefined) continue;
       throw new CountersignError('cluster-conflict', `${refText(ref)} belongs to ${owner}`, {
-        hint: 'take it out of the one or the other; `spec.apply.conflicts: takeOver` takes it',
+        hint: 'remove it from one of them, or set `spec.apply.conflicts: takeOver` to take ownership',
       });
     }
   }
 
-  // Objects in namespaces or of kinds that this very change brings cannot be dry-run yet: they are, as a whole, once
+  // Objects in namespaces or of kinds that this change creates cannot be dry-run yet: they are dry-run, together, once
   // those exist.
   async #deferred(): Promise<ReadonlySet<string>> {
     await this.#ports.turns.breathe();
@@ -250,7 +251,7 @@ class Run {
     });
   }
 
-  // Only an object that says so in Git is deleted and made anew; and, when a change that did that is undone, the same
+  // An object is only deleted and created again if Git says so; or, when a change that did that is undone, the same
   // objects again.
   #mayReplace({ ref, rendered, isNew }: Item, thrown: unknown): boolean {
     if (!(thrown instanceof CountersignError) || thrown.code !== 'cluster-immutable' || isNew) return false;
@@ -285,9 +286,9 @@ class Run {
     if (!(await this.#goneWithin([ref], REPLACED_MS)).has(refKey(ref)))
       throw new CountersignError(
         'cluster-refused',
-        `${refText(ref)} was deleted to be made anew, and is not gone after ${REPLACED_MS / 1000} s`,
+        `${refText(ref)} was deleted to be created again, but still exists after ${REPLACED_MS / 1000} s`,
         {
-          hint: 'see its finalizers',
+          hint: 'check its finalizers',
         },
       );
   }
@@ -305,8 +306,7 @@ class Run {
     });
   }
 
-  // In the reverse of the order they are applied in. Gives what the API server still has: it is asked about until it is
-  // gone.
+  // In reverse order of applying. Returns the objects the API server still has; it is asked until they are gone.
   async #removeAll(): Promise<readonly ObjectRef[]> {
     const leaving: ObjectRef[] = [];
     for (const stage of this.#ports.cluster.stages(this.#prune.map((ref) => ({ ref }))).reverse()) {
@@ -324,7 +324,7 @@ class Run {
       await this.#inParallel(
         refs.filter((ref) => !gone.has(refKey(ref))),
         async (ref) => {
-          // One that lost our label was left where it is, and is nothing of ours any more.
+          // An object that lost our label was left in place and is no longer ours.
           if (this.#ports.cluster.live(ref) === undefined || (await this.#ports.cluster.isGone(ref)))
             gone.add(refKey(ref));
         },
@@ -385,7 +385,7 @@ class Run {
     return { outcome: 'applied', applied: this.#changed.length, pruned: this.#prune.length };
   }
 
-  // Before the first write a refusal leaves the cluster as it was; it is recorded once, not at every look.
+  // Before the first write, a refusal leaves the cluster unchanged. It is recorded once, not at every check.
   async #refuse(thrown: unknown): Promise<Applied> {
     if (!(thrown instanceof CountersignError) || thrown.recover !== 'wait') throw thrown;
     const { environment, revision, verdict } = this.#revision;
@@ -397,7 +397,7 @@ class Run {
       await this.#ports.ledger.record({ type: 'apply.refused', environment, revision, verdict, error }, []);
       this.#ports.log.warn(
         { environment, revision, purpose: this.#purpose, error, hint: thrown.hint },
-        'the dry run says no; nothing was written',
+        'the dry run was refused; nothing was written',
       );
     }
     return {
@@ -444,14 +444,14 @@ class Run {
 
 const PROTECTED = new Set(['kube-system', 'kube-public', 'kube-node-lease', 'default', 'countersign']);
 
-// A namespace goes only when the commit says so: with it would go what others have in it. The gate's own and the
-// system's never do.
+// A namespace is only deleted if the commit says so, because other people's objects would be deleted with it. The
+// gate's own and the system's namespaces never are.
 function mayRemove(ref: ObjectRef, { allows }: AllowedRevision): boolean {
   if (ref.kind !== 'Namespace' || ref.apiVersion !== 'v1') return true;
   return !PROTECTED.has(ref.name) && allows.includes(`delete ${refText(ref)}`);
 }
 
-// An object whose content did not change keeps the stamp of the revision that gave it that content: it need not be
+// An object whose content did not change keeps the stamp of the revision that gave it that content, and need not be
 // written.
 function own(
   rendered: RenderedObject,
@@ -478,7 +478,7 @@ function broughtBy(changed: readonly Item[], item: Item): boolean {
   });
 }
 
-/** What a person reads of a set of objects. */
+/** Describes a set of objects for people. */
 export function named(refs: readonly ObjectRef[]): string {
   const names = refs.slice(0, 5).map(refText).join(', ');
   return refs.length > 5 ? `${names} and ${refs.length - 5} more` : names;

@@ -6,19 +6,19 @@ const LOOK_MS = 100;
 const TELL_MS = 10_000;
 const NAMED = 5;
 
-/** An object that was written, and the generation that the write gave it. */
+/** A written object, and the generation the write gave it. */
 export type Written = { readonly ref: ObjectRef; readonly generation: number };
 
 export type HealthWait = {
   readonly timeoutMs: number;
-  /** Whether something newer is to be applied instead; asked all the time. */
+  /** Whether something newer must be applied instead; polled continuously. */
   readonly superseded: () => boolean;
   readonly progress: (message: string) => void;
 };
 
 /**
- * Waits until every object is healthy. Throws `not-healthy` as soon as one says that it will not be, or when the time
- * is over, naming the first few and what they say. Gives false when something newer came first.
+ * Waits until every object is healthy. Throws `not-healthy` as soon as one cannot become healthy, or on timeout, naming
+ * the first few and their messages. Returns false if something newer came first.
  */
 export async function awaitHealth(
   written: readonly Written[],
@@ -36,8 +36,9 @@ export async function awaitHealth(
     if (hopeless.length > 0 || over)
       throw new CountersignError(
         'not-healthy',
-        `${sentence(hopeless.length > 0 ? hopeless : waiting, says)}${over ? `, after ${Math.round(options.timeoutMs / 1000)} s` : ''}`,
-        { hint: 'correct it with a new commit; `spec.health` of the environment says how long objects may take' },
+        `${sentence(hopeless.length > 0 ? hopeless : waiting, says)}` +
+          `${over ? `, after ${Math.round(options.timeoutMs / 1000)} s` : ''}`,
+        { hint: 'fix it with a new commit; `spec.health` of the environment sets how long objects may take' },
       );
     if (options.superseded()) return false;
     if (performance.now() - told > TELL_MS) {
@@ -51,7 +52,7 @@ export async function awaitHealth(
 function stateOf(live: LiveState | undefined, generation: number): LiveState['health'] {
   if (live === undefined) return { state: 'progressing', message: 'it is gone' };
   return live.generation < generation
-    ? { state: 'progressing', message: 'its new state was not seen yet' }
+    ? { state: 'progressing', message: 'its new state has not been seen yet' }
     : live.health;
 }
 

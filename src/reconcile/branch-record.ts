@@ -4,8 +4,8 @@ import type { ReconcilePorts } from './ports.ts';
 import type { Standing } from './standing.ts';
 
 /**
- * What becomes of the branch that an environment follows: every move is on record, and standing still for too long is
- * told.
+ * Watches the branch of an environment: every move is recorded, and a branch that does not move for too long is
+ * reported.
  */
 export class BranchRecord {
   readonly #gate: Gate;
@@ -23,13 +23,13 @@ export class BranchRecord {
     return this.#gate.environment.metadata.name;
   }
 
-  /** Records where a look found the branch. */
+  /** Records where a check found the branch. */
   async seen(tip: string): Promise<void> {
     await this.#tellIfMoved(tip);
     await this.#tellIfStale(tip);
   }
 
-  // Every move of the branch is on record, whatever comes of it; one that is no step forward is told as such.
+  // Every move of the branch is recorded, whatever follows; a move that is not a step forward is reported as such.
   async #tellIfMoved(tip: string): Promise<void> {
     const before = this.#ports.ledger.latest(['ref.advanced', 'ref.rewound'], this.#name)?.entry.after ?? NO_REVISION;
     if (before === tip) return;
@@ -48,7 +48,7 @@ export class BranchRecord {
     );
   }
 
-  // A mirror or remote that holds commits back looks like a team on holiday. Somebody has to be told which it is.
+  // A mirror or remote that holds commits back looks like a team on holiday, so someone must be told.
   async #tellIfStale(tip: string): Promise<void> {
     const { staleAfter } = this.#gate.environment.spec.source;
     const since = this.#firstLookAt(tip);

@@ -1,21 +1,21 @@
 const WINDOW_MS = 600_000;
-const FREE = 5; // corrections of one object in ten minutes; beyond that somebody else wants it otherwise
+const FREE = 5; // corrections of one object in ten minutes; beyond that, someone else keeps changing it
 const FIRST_MS = 60_000;
 const LONGEST_MS = 3_600_000;
 
 /**
- * How often each object may be put right: a few times at once, then more and more seldom, so that no fight goes on for
- * ever.
+ * Limits how often each object may be reverted: a few times at once, then with increasing pauses, so that no fight goes
+ * on forever.
  */
 export class DriftGuard {
   readonly #corrections = new Map<string, { times: number[]; fights: number; next: number }>();
 
-  /** Whether an object may be put right now. `now` in milliseconds. */
+  /** Tests whether an object may be reverted now. `now` in milliseconds. */
   allows(key: string, now: number): boolean {
     return now >= (this.#corrections.get(key)?.next ?? 0);
   }
 
-  /** Whether it has been put right too often to be anything but a contest. */
+  /** Tests whether it was reverted so often that someone must be contesting it. */
   isContested(key: string): boolean {
     return (this.#corrections.get(key)?.fights ?? 0) > 0;
   }
@@ -24,18 +24,20 @@ export class DriftGuard {
     const known = this.#corrections.get(key) ?? { times: [], fights: 0, next: 0 };
     const times = [...known.times.filter((t) => t > now - WINDOW_MS), now];
     const contested = times.length >= FREE;
-    // Quiet for a whole window, it begins anew; otherwise each further correction doubles the pause.
+    // After a quiet window it starts over; otherwise each further correction doubles the pause.
     const fights = contested ? known.fights + 1 : known.times.some((t) => t > now - LONGEST_MS) ? known.fights : 0;
     const next = fights === 0 ? 0 : now + Math.min(LONGEST_MS, FIRST_MS * 2 ** (fights - 1));
     this.#corrections.set(key, { times, fights, next });
   }
 
-  /** A new revision is a new beginning. */
+  /** Resets everything for a new revision. */
   forget(): void {
     this.#corrections.clear();
   }
 
-  /** When the first of these may be put right again, in milliseconds since 1970; undefined where none is held back. */
+  /**
+   * Returns when the first of these may be reverted again, in milliseconds since 1970; undefined if none is held back.
+   */
   nextAt(keys: readonly string[], now: number): number | undefined {
     const held = keys.map((k) => this.#corrections.get(k)?.next ?? 0).filter((t) => t > now);
     return held.length === 0 ? undefined : Math.min(...held);

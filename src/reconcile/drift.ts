@@ -14,23 +14,20 @@ import type { LastGood } from './last-good.ts';
 import type { ReconcilePorts } from './ports.ts';
 import type { Standing } from './standing.ts';
 
-/** Objects that stand as break-glass left them, and those whose time is over, with the ledger's entry of it. */
+/** Objects still as break-glass left them, and those whose time is over, with the ledger entry. */
 type BreakGlassUses = { readonly held: ReadonlySet<string>; readonly over: ReadonlyMap<string, number> };
 type Drifted = { readonly owned: OwnedObject; readonly found: Comparison };
 
 const DETAILED = 20;
 
-/**
- * Finds what in the cluster is not as Git has it, puts it right where the environment says so, and has all of it on
- * record.
- */
+/** Finds objects that differ from Git, reverts them if the environment says so, and records all of it. */
 export class Drift {
   readonly #gate: Gate;
   readonly #ports: ReconcilePorts;
   readonly #standing: Standing;
   readonly #lastGood: LastGood;
   readonly #guard = new DriftGuard();
-  // Live digests that differ from what was recorded only in fields others own.
+  // Live digests that differ from the recorded ones only in fields owned by others.
   readonly #foreign = new Map<string, string>();
   #reported = '';
 
@@ -49,23 +46,23 @@ export class Drift {
     return this.#gate.environment.spec.drift;
   }
 
-  /** Whether something is known not to be as in Git. */
+  /** Whether something is known to differ from Git. */
   get stands(): boolean {
     return this.#reported !== '';
   }
 
-  /** A new revision is a new beginning: no contest, nothing known of what others own. */
+  /** Resets contests and knowledge about foreign fields for a new revision. */
   forget(): void {
     this.#foreign.clear();
     this.#guard.forget();
   }
 
-  /** The last good revision was written again: what others own beside it is looked at anew. */
+  /** Called after the last good revision was written again: foreign fields are examined again. */
   restored(): void {
     this.#foreign.clear();
   }
 
-  /** Looks at what the watches know, records what is not as in Git, and puts it right. */
+  /** Checks what the watches know, records differences from Git, and reverts them. */
   async putRight(): Promise<void> {
     const state = this.#ports.state();
     if (state.open !== undefined || state.inventory.objects.length === 0) return;
@@ -83,7 +80,7 @@ export class Drift {
     if (!this.#isKnownDrift(refs)) await this.#recordDrift(state, drifted, glass);
     if (this.#spec.mode === 'report') {
       this.#reported = named(refs);
-      this.#standing.report('drifted', `not as in Git: ${this.#reported}`);
+      this.#standing.report('drifted', `differs from Git: ${this.#reported}`);
       return;
     }
     const free = drifted.filter(
@@ -95,11 +92,11 @@ export class Drift {
     this.#reported = named(heldBack);
     this.#standing.report(
       'drifted',
-      `somebody keeps changing what Git has, and it is put right more seldom: ${this.#reported}`,
+      `someone keeps changing objects in Git, so they are reverted less often: ${this.#reported}`,
     );
   }
 
-  /** Milliseconds until something that is held back in a contest may be put right. */
+  /** Returns the milliseconds until an object held back in a contest may be reverted. */
   msUntilNext(): number {
     if (this.#reported === '') return Number.POSITIVE_INFINITY;
     const now = performance.now();
@@ -123,7 +120,7 @@ export class Drift {
     }
     if (applied.outcome !== 'applied') {
       this.#reported = named(refs);
-      this.#standing.report('drifted', `cannot be put right: ${applied.error ?? this.#reported}`);
+      this.#standing.report('drifted', `cannot be reverted: ${applied.error ?? this.#reported}`);
       return;
     }
     this.#reported = '';
@@ -140,7 +137,7 @@ export class Drift {
       },
       [],
     );
-    this.#ports.log.info({ environment: this.#name, objects: named(refs) }, 'drift put right');
+    this.#ports.log.info({ environment: this.#name, objects: named(refs) }, 'drift reverted');
     this.#standing.tell('corrected', named(refs), state.revision, refs);
     const contested = drifted.filter(
       ({ owned: { ref } }) => this.#guard.isContested(refKey(ref)) && !before.has(refKey(ref)),
@@ -159,11 +156,11 @@ export class Drift {
     );
     this.#ports.log.error(
       { environment: this.#name, objects: named(objects), managers },
-      'somebody keeps changing what Git has: it is put right more and more seldom until that ends',
+      'someone keeps changing objects in Git: they are reverted less and less often until that stops',
     );
     this.#standing.tell(
       'contested',
-      `${named(objects)}, by ${managers.join(', ') || 'somebody'}`,
+      `${named(objects)}, by ${managers.join(', ') || 'an unknown manager'}`,
       state.revision,
       objects,
     );
@@ -173,7 +170,7 @@ export class Drift {
     const details = drifted.slice(0, DETAILED).map(({ owned, found }) => {
       const writer = writerOf(found);
       const fields = found.kind === 'different' ? found.fields : [];
-      // Keys of a Secret are no secret; what is below them is not told by name either.
+      // Keys of a Secret are not secret; names below them are not reported either.
       const admission = over.get(refKey(owned.ref));
       return {
         object: owned.ref,
@@ -212,8 +209,8 @@ export class Drift {
     );
   }
 
-  // Drift that could not be put right at the last look is on the ledger already, and is not written again at every
-  // look.
+  // Drift that could not be reverted at the last check is already on the ledger, and is not recorded again at every
+  // check.
   #isKnownDrift(drifted: readonly ObjectRef[]): boolean {
     const last = this.#ports.ledger.latest(['drift.found', 'apply.result'], this.#name);
     return (
@@ -222,7 +219,7 @@ export class Drift {
     );
   }
 
-  // The watches know the digest of everything; only what differs from what was recorded is asked about more closely.
+  // The watches know every digest; only differences from the recorded ones are examined more closely.
   async #find(state: EnvironmentState, { held, over }: BreakGlassUses): Promise<Drifted[]> {
     const { cluster } = this.#ports;
     const suspects = state.inventory.objects.filter((o) => {
@@ -261,12 +258,12 @@ export class Drift {
       });
     } catch (thrown) {
       if (!(thrown instanceof CountersignError) || thrown.recover !== 'wait') throw thrown;
-      return { kind: 'different', fields: [] }; // what the API server will not even take back is not as Git has it
+      return { kind: 'different', fields: [] }; // an object whose original the API server rejects differs from Git
     }
   }
 
-  // What was done under break-glass stands until its time is over. Then the whole object is put right, with whatever
-  // was added beside our fields; that it was is known by the `drift.found` that followed, and the result after that.
+  // Changes under break-glass stay until the time is over. Then the whole object is reverted, including fields added
+  // next to ours. The following `drift.found`, and the result after it, show that this was done.
   #breakGlass(): BreakGlassUses {
     const now = this.#ports.clock().toISOString();
     const uses = this.#ports.ledger.all('breakglass.used', this.#name);
@@ -287,7 +284,7 @@ function writerOf(found: Comparison): { readonly manager: string; readonly time:
   return found.kind === 'different' ? found.writer : undefined;
 }
 
-// A Job that Kubernetes itself takes away when it is done is not missing; made again, it would run again.
+// A Job that Kubernetes itself deletes when finished is not missing; created again, it would run again.
 function goesByItself({ object }: RenderedObject): boolean {
   return (
     object.kind === 'Job' &&

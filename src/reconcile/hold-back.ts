@@ -12,13 +12,16 @@ import { promotable } from './promotion.ts';
 import type { Peers, Standing } from './standing.ts';
 import { closedBy } from './windows.ts';
 
-/** The answer to "may this commit be applied now?". `denied`: the gate said no, which is on the ledger already. */
+/**
+ * Answer to the question whether a commit may be applied now. `denied`: the gate said no, as already recorded on the
+ * ledger.
+ */
 export type MayGo =
   | { readonly kind: 'go'; readonly allowed: AllowedRevision }
   | { readonly kind: 'held' | 'blocked'; readonly message: string }
   | { readonly kind: 'denied' };
 
-/** The branch moved, or a person asked for a rollback. */
+/** Who asks: the branch moved, or a person requested a rollback. */
 export type Asker = 'branch' | 'person';
 
 type Override = Pick<Verdict['approvals'][number], 'principal' | 'reason'>;
@@ -30,7 +33,7 @@ export class HoldBack {
   readonly #peers: Peers;
   readonly #standing: Standing;
 
-  /** Throws `config-invalid` where the schedule of a window cannot be read. */
+  /** Throws `config-invalid` if the schedule of a window is invalid. */
   constructor(gate: Gate, ports: ReconcilePorts, peers: Peers, standing: Standing) {
     this.#gate = gate;
     this.#ports = ports;
@@ -48,8 +51,7 @@ export class HoldBack {
   }
 
   /**
-   * The commit that is to be applied: the tip, or the newest that another environment has proven; undefined where there
-   * is none yet.
+   * Returns the commit to apply: the tip, or the newest proven in another environment; undefined if there is none yet.
    */
   async target(tip: string): Promise<string | undefined> {
     const { promotion } = this.#spec;
@@ -59,7 +61,7 @@ export class HoldBack {
     const { revision } = this.#ports.state();
     for (const proven of promotable(this.#ports.ledger, promotion.from, durationMs(promotion.healthyFor), now)) {
       if (proven === revision) return revision;
-      // What was healthy there and is not any more goes no further.
+      // A commit that is no longer healthy there is not promoted.
       const peer = this.#peers(promotion.from);
       if (peer?.revision === proven && peer.health.progressing + peer.health.failed + peer.health.missing > 0) continue;
       if (proven === tip || (await repository.isAncestor(proven, tip).catch(() => false))) return proven;
@@ -72,9 +74,9 @@ export class HoldBack {
   }
 
   /**
-   * Decides whether `target` may be applied now. Every path to the cluster with a new revision asks here: the branch,
-   * a newer commit that overtakes, and a rollback. A person who rolls back passes over holds and dependencies, which
-   * are about the branch, but not over windows. `judge` gives the allowed revision, or undefined if it is denied.
+   * Decides whether `target` may be applied now. Every path to the cluster with a new revision asks here: the branch, a
+   * newer commit that overtakes, and a rollback. A person who rolls back skips holds and dependencies, which concern
+   * the branch, but not windows. `judge` returns the allowed revision, or undefined if it is denied.
    */
   async mayGo(target: string, asker: Asker, judge: () => Promise<AllowedRevision | undefined>): Promise<MayGo> {
     const hold = asker === 'branch' ? this.#holds(target) : undefined;
@@ -87,7 +89,7 @@ export class HoldBack {
     return window === undefined ? { kind: 'go', allowed } : { kind: 'blocked', message: window };
   }
 
-  // Names the environment that this one waits for, and why.
+  // Names the environment this one waits for, and the reason.
   #dependency(target: string): string | undefined {
     for (const name of this.#spec.dependsOn) {
       const peer = this.#peers(name);
@@ -102,7 +104,7 @@ export class HoldBack {
     return undefined;
   }
 
-  // Names the window that keeps the change back, unless an approval overrides it. Either is recorded once.
+  // Names the window that holds the change back, unless an approval overrides it. Either is recorded once.
   async #closedWindow({ revision, verdict }: AllowedRevision): Promise<string | undefined> {
     const closed = closedBy(this.#spec.windows, this.#ports.clock());
     if (closed === undefined) return undefined;
@@ -118,7 +120,7 @@ export class HoldBack {
     return `${revision.slice(0, 12)} waits for the window \`${closed.window}\` until ${closed.until}`;
   }
 
-  // The approval that overrides windows, in the verdict that allowed this very revision.
+  // Returns the approval that overrides windows, from the verdict that allowed this very revision.
   #overrideIn(judged: Entry | undefined): Override | undefined {
     if (judged?.type !== 'change.judged') return undefined;
     const { approvals } = this.#ports.ledger.evidence(judged.evidence) as Verdict;
@@ -138,12 +140,15 @@ export class HoldBack {
     return this.#gate.trust.members(this.#spec.windowOverride).has(principal);
   }
 
-  // Says why this commit is not applied again: it failed here, or someone rolled back from it.
+  // Returns why this commit is not applied again: it failed here, or someone rolled back from it.
   #holds(target: string): string | undefined {
     const at = this.#ports.state().revision.slice(0, 12);
     const failed = this.#failedBefore(target);
     if (failed !== undefined)
-      return `${target.slice(0, 12)} could not be applied (entry ${failed.index}); held at ${at} until a new commit: ${failed.entry.error ?? ''}`;
+      return (
+        `${target.slice(0, 12)} could not be applied (entry ${failed.index}); ` +
+        `held at ${at} until a new commit: ${failed.entry.error ?? ''}`
+      );
     const rolledBack = this.#rolledBackFrom(target);
     return rolledBack === undefined ? undefined : `rolled back to ${at} until a new commit: ${rolledBack.entry.reason}`;
   }
@@ -161,7 +166,7 @@ export class HoldBack {
     return undefined;
   }
 
-  // The tip that somebody rolled back from is not applied again; only a newer commit is.
+  // A tip that someone rolled back from is not applied again; only a newer commit is.
   #rolledBackFrom(tip: string): Recorded<EntryOf<'rollback.requested'>> | undefined {
     const { ledger } = this.#ports;
     const asked = ledger.latest(['rollback.requested'], this.#name);

@@ -1,7 +1,7 @@
 /**
- * The loop of each environment: look, judge, record, apply, record; defend what was applied; finish what was
- * interrupted. Takes a gate, a cluster and a ledger through the ports it declares; refuses to write anything to a
- * cluster before its intent is on the ledger.
+ * The loop of each environment: check, judge, record, apply, record; revert drift; finish interrupted runs. Takes a
+ * gate, a cluster and a ledger through the ports it declares. Refuses to write to a cluster before the intent is on the
+ * ledger.
  */
 
 export type { ClusterPort, LiveState, LogPort, ReconcilePorts, Step } from './ports.ts';

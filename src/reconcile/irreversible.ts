@@ -11,9 +11,9 @@ import {
 } from '../model/index.ts';
 import type { ClusterPort } from './ports.ts';
 
-const FEW = 10; // removals that nobody has to announce, however small the environment is
+const FEW = 10; // removals that need no announcement, however small the environment is
 
-/** What a run is about to do, as far as it may be something that cannot be undone. */
+/** A planned run, as far as its actions may be irreversible. */
 export type Deed = {
   readonly written: readonly {
     readonly ref: ObjectRef;
@@ -25,7 +25,7 @@ export type Deed = {
   readonly owned: ReadonlyMap<string, OwnedObject>;
 };
 
-/** Whatever of a run going back to the last good revision would not undo. */
+/** Returns the effects of a run that going back to the last good revision would not undo. */
 export async function irreversible({ written, prune, owned }: Deed, cluster: ClusterPort): Promise<Irreversible[]> {
   const found: Irreversible[] = [];
   for (const { ref, replace, isNew } of written) {
@@ -43,8 +43,8 @@ export async function irreversible({ written, prune, owned }: Deed, cluster: Clu
 }
 
 /**
- * Throws `change-irreversible` for the first that neither a signed commit (`Countersign-Allow`) nor the manifest says
- * is meant.
+ * Throws `change-irreversible` for the first action that neither a signed commit (`Countersign-Allow`) nor the manifest
+ * declares intended.
  */
 export function refuseUnmeant(
   found: readonly Irreversible[],
@@ -65,18 +65,21 @@ export function refuseUnmeant(
   const what = first.object === undefined ? '' : refText(first.object);
   const texts = {
     run: [`${what} would run, which cannot be undone`, true],
-    replace: [`${what} cannot be changed in place; it would be deleted and made anew`, true],
-    delete: [`${what} would be deleted, and with it what it holds`, false],
+    replace: [`${what} cannot be changed in place; it would be deleted and created again`, true],
+    delete: [`${what} would be deleted with its content`, false],
     prune: [`more than half of the ${total} objects would be deleted`, false],
     empty: ['everything would be deleted', false],
   } as const;
   const [text, manifest] = texts[first.action];
   throw new CountersignError('change-irreversible', `${text}${more}`, {
-    hint: `if it is meant, say so in the commit: \`Countersign-Allow: ${first.action}${what === '' ? '' : ` ${what}`}\`${manifest ? `, or on the object with the annotation \`${USER_ANNOTATION.allow}: ${first.action}\`` : ''}`,
+    hint:
+      'if you do mean it, say so in the commit: `Countersign-Allow: ' +
+      `${first.action}${what === '' ? '' : ` ${what}`}\`` +
+      `${manifest ? `, or on the object with the annotation \`${USER_ANNOTATION.allow}: ${first.action}\`` : ''}`,
   });
 }
 
-/** What the annotation `countersign.dev/allow` of a manifest says is meant. */
+/** Returns the actions that the annotation `countersign.dev/allow` of a manifest declares intended. */
 export function leaves({ object }: RenderedObject): ReadonlySet<string> {
   return new Set((object.metadata.annotations?.[USER_ANNOTATION.allow] ?? '').split(',').map((part) => part.trim()));
 }

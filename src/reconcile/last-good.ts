@@ -4,9 +4,7 @@ import { applyRevision } from './apply-revision.ts';
 import type { ReconcilePorts } from './ports.ts';
 import type { Standing } from './standing.ts';
 
-/**
- * The revision that an environment was last at, whole: what drift is put right to, and what comes back after a failure.
- */
+/** The last complete revision of an environment: the target of drift correction, and of a restore after a failure. */
 export class LastGood {
   readonly #gate: Gate;
   readonly #ports: ReconcilePorts;
@@ -19,19 +17,21 @@ export class LastGood {
     this.#standing = standing;
   }
 
-  /** Remembers what was just applied, so that it is not made from the repository again. */
+  /** Remembers the revision just applied, so that it is not rendered again from the repository. */
   is(revision: AllowedRevision): void {
     this.#current = revision;
   }
 
-  /** What the environment is at, with all its objects, judged as it was. */
+  /** Returns the current revision with all its objects, verified against its verdict. */
   async at(state: EnvironmentState): Promise<AllowedRevision> {
     if (this.#current?.revision !== state.revision)
       this.#current = await recall(this.#gate, this.#ports.ledger, state.verdict);
     return this.#current;
   }
 
-  /** Applies the last good revision again after a change that failed; what the first one wrote is taken away. */
+  /**
+   * Applies the last good revision again after a failed change; if the first revision failed, removes what it wrote.
+   */
   async restore(): Promise<void> {
     const state = this.#ports.state();
     if (state.revision === NO_REVISION) return this.#removeFirst(state);
@@ -51,7 +51,7 @@ export class LastGood {
     );
   }
 
-  // There is no good revision to go back to: what the failed first one wrote is taken away again.
+  // There is no good revision to go back to: remove what the failed first one wrote.
   async #removeFirst(state: EnvironmentState): Promise<void> {
     await applyRevision(
       allowNothing(this.#gate.environment, state.open?.intent.entry.verdict ?? -1),

@@ -11,10 +11,10 @@ import type {
   Writing,
 } from '../model/index.ts';
 
-/** What the API server made of an object: its digest as stored, and the digest its admission webhook admits. */
+/** Result of applying an object: its digest as stored, and the digest its admission webhook admits. */
 type AppliedObject = { readonly live: string; readonly admitted: string | undefined };
 
-/** An object of ours as it is just now. */
+/** Current state of one of our objects. */
 export type LiveState = {
   readonly digest: string;
   readonly generation: number;
@@ -22,16 +22,16 @@ export type LiveState = {
   readonly health: { readonly state: 'current' | 'progressing' | 'failed'; readonly message: string };
 };
 
-/** What the loop does in a cluster. */
+/** Operations of the loop in a cluster. */
 export interface ClusterPort {
-  /** Watches the kinds of these objects from now on; resolves when they were read once. */
+  /** Watches the kinds of these objects from now on; resolves once they have been listed. */
   watch(refs: readonly ObjectRef[], namespaces: readonly string[]): Promise<void>;
   live(ref: ObjectRef): LiveState | undefined;
-  /** Whether the kind of an object was read, so that what `live` does not have is not there. */
+  /** Tests whether an object's kind was listed, so that objects missing from `live` do not exist. */
   knows(ref: ObjectRef): boolean;
-  /** Whether every watch is connected just now. */
+  /** Whether every watch is currently connected. */
   readonly connected: boolean;
-  /** Whose an object is that somebody else claims, in words. */
+  /** Describes the other owner of an object, if there is one. */
   otherOwner(ref: ObjectRef, environment: string): string | undefined;
   isReadyFor(ref: ObjectRef): Promise<boolean>;
   dryRun(rendered: RenderedObject, owned: OwnedObject, writing: Writing): Promise<Pick<AppliedObject, 'admitted'>>;
@@ -56,7 +56,7 @@ export interface LogPort {
   error(fields: object, message: string): void;
 }
 
-/** A moment between two steps of a change, in the order they happen; tests end the process at each. */
+/** A moment between two steps of a change, in order; tests end the process at each. */
 export type Step =
   | 'fetched'
   | 'judged'
@@ -68,7 +68,7 @@ export type Step =
   | 'pruned'
   | 'recorded';
 
-/** Everything one environment's loop is handed. */
+/** Everything passed to one environment's loop. */
 export type ReconcilePorts = {
   readonly environment: Environment;
   readonly cluster: ClusterPort;
@@ -78,19 +78,19 @@ export type ReconcilePorts = {
   readonly clock: () => Date;
   readonly turns: Turns;
   /**
-   * The id that the source's branch is at, and of the approvals, as fetched at `since` (by `performance.now()`) or
-   * later.
+   * Returns the current ids of the source's branch and of the approvals, as fetched at `since` (by `performance.now()`)
+   * or later.
    */
   readonly look: (since: number) => Promise<{ readonly tip: string; readonly approvals: string }>;
-  /** Waits for its turn where many environments have something to judge at the same time. */
+  /** Waits for a turn if many environments have something to judge at the same time. */
   readonly turn?: <T>(task: () => Promise<T>) => Promise<T>;
-  /** How many requests the cluster is sent side by side just now; fewer while others wait for the gate. */
+  /** Maximum concurrent requests to the cluster right now; fewer while others wait for the gate. */
   readonly atOnce?: (() => number) | undefined;
-  /** Hears what happened, for metrics, notifications and Events; never the record. */
+  /** Receives events for metrics, notifications and Kubernetes Events; never the record. */
   readonly tell?: (told: Told) => void;
-  /** How long a look took, in seconds. */
+  /** Receives the duration of a check in seconds. */
   readonly took?: (kind: 'look' | 'drift', seconds: number) => void;
   readonly onStep?: (step: Step, environment: string) => void;
-  /** Follows the steps of a look for traces. */
+  /** Traces the steps of a check. */
   readonly trace: Trace;
 };

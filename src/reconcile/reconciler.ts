@@ -25,13 +25,11 @@ import { type Peers, type ReconcilerStatus, Standing } from './standing.ts';
 import { type Reason, Wake } from './wake.ts';
 
 const MAX_BACKOFF_MS = 60_000;
-const GATHER_MS = 20; // a moment in which further events of the same mishap come in
+const GATHER_MS = 20; // time in which further events of the same incident arrive
 const AHEAD_MS = 20_000;
-const TROUBLE = 5; // looks in a row that came to nothing: no passing trouble any more
+const TROUBLE = 5; // consecutive failed checks after which trouble no longer counts as temporary
 
-/**
- * One environment's loop. `pass` looks once; `run` looks until it is stopped, and puts drift right as it is told of it.
- */
+/** One environment's loop. `pass` checks once; `run` checks until stopped, and reverts drift when it is reported. */
 export class Reconciler {
   readonly #gate: Gate;
   readonly #ports: ReconcilePorts;
@@ -48,7 +46,7 @@ export class Reconciler {
   #stirred = false;
   #failures = 0;
   #watched = '';
-  // One thing at a time: a look, drift, or what somebody asks for.
+  // One thing at a time: a check, drift, or a user's request.
   #busy: Promise<unknown> = Promise.resolve();
   #interrupt = false;
   #pokedAt = 0;
@@ -67,7 +65,7 @@ export class Reconciler {
     return this.#gate.environment.metadata.name;
   }
 
-  /** Whether everything that is ours is being watched just now. */
+  /** Whether all our objects are currently being watched. */
   get connected(): boolean {
     return this.#ports.cluster.connected;
   }
@@ -80,18 +78,18 @@ export class Reconciler {
     return this.#gate.environment.spec;
   }
 
-  /** Looks again now instead of at the end of the interval. */
+  /** Checks again now instead of at the end of the interval. */
   poke(): void {
     this.#pokedAt = performance.now();
     this.#wake.notify('look');
   }
 
-  /** Another replica does this environment's work. */
+  /** Notes that another replica runs this environment. */
   standBy(message: string): void {
     this.#standing.report('standby', message);
   }
 
-  /** Something of ours in the cluster is not as it was. */
+  /** Notes that one of our objects in the cluster changed. */
   stir(): void {
     if (this.#fetching) this.#defendSoon();
     else this.#wake.notify('drift');
@@ -103,13 +101,13 @@ export class Reconciler {
   }
 
   /**
-   * Looks until stopped. Passing trouble is retried with growing pauses; an inconsistent ledger ends the loop and is
+   * Checks until stopped. Temporary trouble is retried with growing pauses; an inconsistent ledger ends the loop and is
    * thrown.
    */
   async run(): Promise<void> {
     const interval = durationMs(this.#spec.source.interval);
     let reason: Reason = 'look';
-    let nextLook = 0; // by the process's own time, which no change of the clock moves
+    let nextLook = 0; // monotonic time, which clock changes do not affect
     while (!this.#stopped) {
       const looks = reason !== 'drift' || this.#failures > 0 || performance.now() >= nextLook;
       const begun = performance.now();
@@ -131,7 +129,7 @@ export class Reconciler {
         );
       }
       const backoff = Math.min(MAX_BACKOFF_MS, Math.min(interval, 1000) * 2 ** Math.min(this.#failures - 1, 10));
-      // Up to a tenth more, so that many environments on one repository do not all look at the same moment.
+      // Up to a tenth more, so that environments on one repository do not all check at the same moment.
       const jitter = 1 + Math.random() / 10;
       if (this.#failures > 0) nextLook = performance.now() + backoff * jitter;
       else if (looks) nextLook = performance.now() + interval * jitter;
@@ -143,12 +141,12 @@ export class Reconciler {
     }
   }
 
-  /** Looks once: finishes what was interrupted, judges a new tip, applies what is allowed, puts drift right. */
+  /** Checks once: finishes interrupted runs, judges a new tip, applies what is allowed, reverts drift. */
   async pass(): Promise<void> {
     let trouble: unknown;
     this.#fetching = true;
     const looked = await this.#look().catch((thrown: unknown) => {
-      trouble = thrown; // the last good state is defended all the same
+      trouble = thrown; // the last good state is defended anyway
       return undefined;
     });
     this.#fetching = false;
@@ -185,14 +183,14 @@ export class Reconciler {
       this.#standing.atRest();
   }
 
-  /** Puts right what the watches told of; the repository is not asked. */
+  /** Reverts changes reported by the watches, without asking the repository. */
   defend(): Promise<void> {
     return this.#alone(async () => {
       if (this.#suspension() === undefined) await this.#drift.putRight();
     });
   }
 
-  // A Git server that does not answer keeps nothing from being defended.
+  // A Git server that does not answer must not stop drift correction.
   #defendSoon(): void {
     if (this.#stirred) return;
     this.#stirred = true;
@@ -208,7 +206,7 @@ export class Reconciler {
     return done;
   }
 
-  // Somebody waits: what is waiting for health is left where it is, and taken over by what they ask for.
+  // A user waits: a run waiting for health is interrupted and taken over by the request.
   async #atOnce<T>(task: () => Promise<T>): Promise<T> {
     this.#interrupt = true;
     return this.#alone(() => {
@@ -218,14 +216,14 @@ export class Reconciler {
   }
 
   /**
-   * Applies an earlier revision that this environment was at, after the same checks as ever, and stays there until a
-   * new commit comes.
+   * Applies an earlier revision of this environment, after the usual checks, and stays there until a new commit
+   * arrives.
    */
   rollBack(to: string, by: { readonly user: string; readonly reason: string }): Promise<Applied> {
     return this.#atOnce(() => this.#rollBack(to, by));
   }
 
-  /** Whether an object is as the applied revision has it: the same content, or not there where it has none. */
+  /** Tests whether an object matches the applied revision: the same content, or absent in both. */
   async isAsGit(ref: ObjectRef): Promise<boolean> {
     const { cluster, state } = this.#ports;
     const owned = state().owned.get(refKey(ref));
@@ -233,14 +231,14 @@ export class Reconciler {
   }
 
   /**
-   * Writes every object of the last good revision again, as into a cluster that lost them; the ledger says that it is a
+   * Writes every object of the last good revision again, for example into a cluster that lost them; recorded as a
    * restore.
    */
   restoreAll(): Promise<Applied> {
     return this.#atOnce(async () => {
       const state = this.#state();
       if (state.revision === NO_REVISION)
-        throw new CountersignError('usage', `\`${this.name}\` was never at any revision`, {
+        throw new CountersignError('usage', `\`${this.name}\` never had a revision`, {
           hint: '`countersign apply` applies a first one',
         });
       await this.#watch();
@@ -250,7 +248,7 @@ export class Reconciler {
       });
       this.#lastGood.is(good);
       if (applied.outcome === 'applied') {
-        this.#standing.tell('restored', `${applied.applied} objects written again`);
+        this.#standing.tell('restored', `wrote ${applied.applied} objects again`);
         this.#standing.atRest();
       }
       return applied;
@@ -291,7 +289,8 @@ export class Reconciler {
         error:
           answer.kind === 'denied'
             ? denied
-            : `${answer.message}; an approval with \`--override\` by someone in \`spec.windowOverride\` lets it through`,
+            : `${answer.message}; an approval with \`--override\` ` +
+              'by someone in `spec.windowOverride` lets it through',
       };
     const { allowed } = answer;
     await this.#watch();
@@ -316,11 +315,11 @@ export class Reconciler {
     )
       if (at.entry.outcome === 'applied' && at.entry.revision.startsWith(to)) return at;
     throw new CountersignError('usage', `\`${this.name}\` was never at the revision \`${to.slice(0, 40)}\``, {
-      hint: '`countersign ledger show --type apply.result` lists what it was at',
+      hint: '`countersign ledger show --type apply.result` lists its earlier revisions',
     });
   }
 
-  // What another environment on the same branch fetched a moment ago will do, unless somebody says that there is news.
+  // A recent fetch by another environment on the same branch will do, unless there is known news.
   #look(): ReturnType<ReconcilePorts['look']> {
     const since = Math.max(this.#pokedAt, performance.now() - durationMs(this.#spec.source.interval) / 2);
     return this.#ports.trace('fetch', { environment: this.name }, () => this.#ports.look(since));
@@ -337,14 +336,14 @@ export class Reconciler {
       : undefined;
   }
 
-  // The kinds that are owned now; more come with what is applied.
+  // The kinds currently owned; more are added with what is applied.
   async #watch(): Promise<void> {
     const { owned } = this.#state();
     const kinds = new Map([...owned.values()].map(({ ref }) => [`${ref.apiVersion} ${ref.kind}`, ref]));
     const key = [...kinds.keys()].sort().join();
     if (key === this.#watched) return;
     let all = true;
-    // Each for itself: a kind whose conversion webhook is down must not keep the others from being defended (Argo CD
+    // Each separately: a kind whose conversion webhook is down must not stop drift correction for the others (Argo CD
     // 25305).
     await inParallel([...kinds.values()], async (ref) => {
       await this.#ports.cluster.watch([ref], this.#spec.target.namespaces).catch((thrown) => {
@@ -355,7 +354,7 @@ export class Reconciler {
     if (all) this.#watched = key;
   }
 
-  // An intent without a result is carried through; if the cluster will not have it, the last good revision comes back.
+  // An intent without a result is completed; if the cluster refuses, the last good revision is restored.
   async #finishInterrupted(): Promise<void> {
     const { open } = this.#state();
     if (open === undefined) return;
@@ -373,8 +372,7 @@ export class Reconciler {
     await this.#restore();
   }
 
-  // A newer commit that is allowed goes before one that was begun and is not done: a bad one must not keep a good one
-  // waiting.
+  // A newer allowed commit replaces one that has begun but not finished: a bad commit must not block a good one.
   async #overtake(tip: string, approvals: string): Promise<boolean> {
     const { open } = this.#state();
     if (
@@ -397,7 +395,7 @@ export class Reconciler {
     else if (answer.kind !== 'denied') this.#standing.report(answer.kind, answer.message);
   }
 
-  // Asks for the newest commit that could replace `begun`; undefined if there is none.
+  // Returns the newest commit that could replace `begun`; undefined if there is none.
   async #mayGo(tip: string, approvals: string, begun: string): Promise<MayGo | undefined> {
     const target = await this.#holdBack.target(tip);
     if (target === undefined || target === begun) return undefined;
@@ -415,14 +413,14 @@ export class Reconciler {
         { environment: this.name, revision: tip, applied: applied.applied, pruned: applied.pruned },
         'applied',
       );
-      this.#standing.tell('applied', `${applied.applied} objects written, ${applied.pruned} deleted`);
+      this.#standing.tell('applied', `wrote ${applied.applied} objects, deleted ${applied.pruned}`);
     } else if (applied.outcome === 'refused') {
       this.#standing.tell('refused', applied.error ?? '', tip);
       this.#standing.report('refused', `${tip.slice(0, 12)}: ${applied.error ?? ''}`);
     } else if (applied.outcome === 'superseded') {
       this.#ports.log.warn(
         { environment: this.name, revision: tip },
-        'a newer commit is applied before this one became healthy',
+        'a newer commit replaces this one before it became healthy',
       );
       this.#wake.notify('look');
     } else {
@@ -431,7 +429,7 @@ export class Reconciler {
     }
   }
 
-  // While objects become healthy, the branch goes on being looked at.
+  // While objects become healthy, the branch is still checked.
   async #apply(revision: AllowedRevision, purpose: EntryOf<'apply.intent'>['purpose']): Promise<Applied> {
     if (purpose !== 'apply') return applyRevision(revision, purpose, this.#ports);
     this.#standing.report('applying', `applying ${revision.revision.slice(0, 12)}`);
@@ -468,7 +466,7 @@ export class Reconciler {
     return (await this.#mayGo(tip, approvals, revision))?.kind === 'go';
   }
 
-  // The environment names another directory, or has it made into objects another way, than when it was judged last.
+  // The environment's directory or rendering changed since the last verdict.
   #isRenderedOtherwise(): boolean {
     const { verdict, revision, open } = this.#state();
     if (isNoRevision(revision) || open !== undefined) return false;
@@ -483,8 +481,8 @@ export class Reconciler {
     return this.#rendered.otherwise;
   }
 
-  // One verdict per tip, approvals and day: looking again at the same costs nothing and records nothing. A new day is
-  // looked at anew, because rules may ask for it and waivers end on it.
+  // One verdict per tip, approvals and day: checking the same state again costs nothing and records nothing. Each day
+  // is judged again, because rules may read the date and waivers expire.
   async #judge(state: EnvironmentState, tip: string, approvals: string): Promise<AllowedRevision | undefined> {
     const from = state.revision === NO_REVISION ? (this.#spec.source.baseline ?? NO_REVISION) : state.revision;
     const key = [from, tip, approvals, this.#gate.trust.digest, this.#gate.clock().toISOString().slice(0, 10)].join(
@@ -505,7 +503,7 @@ export class Reconciler {
           return assessed;
         },
       );
-      // What is dated ahead of this clock is not wrong for ever: either the one clock or the other will be put right.
+      // A future date is not permanently wrong: one of the two clocks may be corrected.
       const isAhead =
         verdict.violations.some((v) => v.code.endsWith('-from-the-future')) ||
         verdict.warnings.some((v) => v.code.endsWith('-from-the-future'));
@@ -539,7 +537,9 @@ export class Reconciler {
     this.#standing.tell('denied', verdict.violations[0]?.message ?? '', verdict.to);
     this.#standing.report(
       'denied',
-      `${verdict.to.slice(0, 12)}: ${verdict.violations[0]?.message ?? ''}${verdict.violations.length > 1 ? ` (and ${verdict.violations.length - 1} more)` : ''}`,
+      `${verdict.to.slice(0, 12)}: ` +
+        `${verdict.violations[0]?.message ?? ''}` +
+        `${verdict.violations.length > 1 ? ` (and ${verdict.violations.length - 1} more)` : ''}`,
     );
   }
 

@@ -2,7 +2,7 @@ import { NO_REVISION, type ObjectRef, refText, type Told } from '../model/index.
 import { named } from './apply-revision.ts';
 import type { ClusterPort, ReconcilePorts } from './ports.ts';
 
-/** How many of an environment's objects are in which health, and what the first few unhealthy ones say. */
+/** Number of an environment's objects by health, and messages of the first few unhealthy ones. */
 export type HealthCount = {
   readonly current: number;
   readonly progressing: number;
@@ -11,12 +11,12 @@ export type HealthCount = {
   readonly trouble: readonly string[];
 };
 
-/** Where an environment's loop stands, for people and for readiness. */
+/** State of an environment's loop, for people and for readiness. */
 export type ReconcilerStatus = {
   readonly environment: string;
-  /** The last revision that was applied whole. */
+  /** The last completely applied revision. */
   readonly revision: string;
-  /** Where the branch was at the last look; empty before the first. */
+  /** The branch at the last check; empty before the first. */
   readonly tip: string;
   readonly state:
     | 'starting'
@@ -32,16 +32,16 @@ export type ReconcilerStatus = {
     | 'standby';
   readonly message: string;
   readonly at: string;
-  /** When it last looked, and will look next; ISO 8601. */
+  /** Times of the last and next check; ISO 8601. */
   readonly looked: string;
   readonly next: string;
   readonly health: HealthCount;
 };
 
-/** What other environments of the same service say; `dependsOn` asks. */
+/** Returns the state of another environment of the same service, for `dependsOn`. */
 export type Peers = (environment: string) => ReconcilerStatus | undefined;
 
-/** Says where one environment's loop stands, to people who ask and to whoever is told of what happens. */
+/** Reports the state of one environment's loop, on request and as events. */
 export class Standing {
   readonly #ports: Pick<ReconcilePorts, 'cluster' | 'clock' | 'state' | 'tell'>;
   #status: Omit<ReconcilerStatus, 'health'>;
@@ -49,7 +49,7 @@ export class Standing {
   constructor(environment: string, ports: Pick<ReconcilePorts, 'cluster' | 'clock' | 'state' | 'tell'>) {
     this.#ports = ports;
     const at = ports.clock().toISOString();
-    const message = 'has not looked yet';
+    const message = 'not checked yet';
     this.#status = {
       environment,
       revision: NO_REVISION,
@@ -70,7 +70,7 @@ export class Standing {
     return this.#status.message;
   }
 
-  /** Where the branch was at the last look; empty before the first. */
+  /** The branch at the last check; empty before the first. */
   get tip(): string {
     return this.#status.tip;
   }
@@ -79,7 +79,7 @@ export class Standing {
     this.#status = { ...this.#status, tip, looked: this.#ports.clock().toISOString() };
   }
 
-  /** `at`: when it looks next, in milliseconds since 1970. */
+  /** `at`: time of the next check, in milliseconds since 1970. */
   looksAt(at: number): void {
     this.#status = { ...this.#status, next: new Date(at).toISOString() };
   }
@@ -91,7 +91,7 @@ export class Standing {
     if (isNew && (state === 'blocked' || state === 'suspended')) this.tell(state, message);
   }
 
-  /** Everything is as Git has it. */
+  /** Called when everything matches Git. */
   atRest(): void {
     const { revision, inventory } = this.#ports.state();
     const { leaving } = inventory;
@@ -119,7 +119,7 @@ export class Standing {
   }
 }
 
-/** How many of these objects are in which health. */
+/** Counts these objects by health. */
 function healthOf(
   objects: readonly { readonly ref: ObjectRef }[],
   cluster: Pick<ClusterPort, 'live' | 'knows'>,

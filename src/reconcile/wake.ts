@@ -1,4 +1,4 @@
-/** Why a loop goes on: its time has come, somebody wants it to look, or something of ours is not as it was. */
+/** Why a loop continues: the interval ended, someone requested a check, or one of our objects changed. */
 export type Reason = 'tick' | 'look' | 'drift';
 
 /** The pause between two rounds of a loop, which ends early when something happens. */
@@ -11,7 +11,7 @@ export class Wake {
     this.#wake?.(reason);
   }
 
-  /** Whether somebody has asked for a look since the last pause; asked once, it is forgotten. */
+  /** Tests and clears whether someone requested a check since the last pause. */
   takeLook(): boolean {
     const asked = this.#pending === 'look';
     if (asked) this.#pending = undefined;
@@ -19,8 +19,8 @@ export class Wake {
   }
 
   /**
-   * Resolves after `ms` milliseconds or when something happens; what came while the loop was at work ends it before it
-   * begins.
+   * Resolves after `ms` milliseconds or when something happens; an event that arrived while the loop was busy ends it
+   * at once.
    */
   pause(ms: number): Promise<Reason> {
     const pending = this.#pending;

@@ -1,13 +1,13 @@
 import { CountersignError, cronOf, durationMs, messageOf, type Window } from '../model/index.ts';
 
-/** A window that keeps a change from being applied: its name, and when it will no longer. */
+/** A window that holds a change back: its name, and its end. */
 export type Closed = { readonly window: string; readonly until: string };
 
 const LONGEST_MS = 32 * 86_400_000;
 
 /**
- * The window that keeps changes back at a moment, or undefined: a freeze that is open, or maintenance windows of which
- * none is. Throws `config-invalid` where a schedule or time zone cannot be read.
+ * Returns the window that holds changes back at a moment, or undefined: an open freeze, or maintenance windows none of
+ * which is open. Throws `config-invalid` for an invalid schedule or time zone.
  */
 export function closedBy(windows: readonly Window[], now: Date): Closed | undefined {
   for (const window of windows.filter((w) => w.kind === 'freeze')) {
@@ -23,12 +23,12 @@ export function closedBy(windows: readonly Window[], now: Date): Closed | undefi
   return next === undefined ? undefined : { window: next.window, until: next.at.toISOString() };
 }
 
-/** Until when a window is open, or undefined where it is not. */
+/** Returns when an open window ends, or undefined if it is not open. */
 function openUntil(window: Window, now: Date): Date | undefined {
   const length = durationMs(window.duration);
   if (length > LONGEST_MS)
     throw new CountersignError('config-invalid', `the window \`${window.name}\` stays open for longer than 32 days`);
-  // The newest opening that is not after this moment: openings are looked through from one length ago.
+  // Finds the newest opening before this moment: the search starts one window length ago.
   const cron = schedule(window);
   let end: Date | undefined;
   for (
@@ -46,10 +46,10 @@ function schedule({ name, schedule: pattern, timeZone }: Window): ReturnType<typ
   } catch (cause) {
     throw new CountersignError(
       'config-invalid',
-      `the window \`${name}\` has a schedule that cannot be read: ${messageOf(cause)}`,
+      `the schedule of the window \`${name}\` is invalid: ${messageOf(cause)}`,
       {
         cause,
-        hint: 'five fields as in cron, and an IANA time zone: `0 22 * * FRI`, `Europe/Berlin`',
+        hint: 'give five fields as in cron, and an IANA time zone: `0 22 * * FRI`, `Europe/Berlin`',
       },
     );
   }
