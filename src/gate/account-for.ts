@@ -10,7 +10,7 @@ import {
 import { isListed } from './admission-request.ts';
 import type { LedgerView } from './ports.ts';
 
-/** One write as the API server's audit log shows it (audit.k8s.io/v1 Event), with what matters here. */
+/** One write in the API server's audit log (audit.k8s.io/v1 Event), with the relevant fields. */
 export type AuditedWrite = {
   readonly auditId: string;
   readonly user: string;
@@ -21,21 +21,21 @@ export type AuditedWrite = {
   readonly subresource: string;
   readonly namespace: string;
   readonly name: string;
-  /** When the request came, and when it was answered; milliseconds since 1970. */
+  /** When the request arrived, and when it was answered; milliseconds since 1970. */
   readonly received: number;
   readonly answered: number;
 };
 
-/** What accounts for a write. */
+/** Explanation of a write. */
 export type Account = 'intents' | 'breakglass' | 'recorded' | 'controllers' | 'unmatched';
 
 const WRITES = new Set(['create', 'update', 'patch', 'delete', 'deletecollection']);
-// Clocks of the API server and ours differ a little, and fields are taken over shortly before an intent.
+// The clocks of the API server and ours differ slightly, and ownership of fields is taken shortly before an intent.
 const SLACK_MS = 10_000;
 
 /**
- * Reads one event. Undefined for what is no write that took effect: other stages and verbs, refusals, dry runs. A
- * TypeError for what is no event at all.
+ * Reads one event. Returns undefined unless it is a write that took effect: not for other stages and verbs, refusals,
+ * dry runs. Throws a TypeError if it is not an event at all.
  */
 export function readAuditEvent(event: unknown): AuditedWrite | undefined {
   const e = event as Partial<Record<string, unknown>> | null;
@@ -75,7 +75,7 @@ export function readAuditEvent(event: unknown): AuditedWrite | undefined {
   };
 }
 
-/** Somebody's attempt on the gate's own objects, which its ValidatingAdmissionPolicy refused. */
+/** An attempt to change the gate's own objects, refused by its ValidatingAdmissionPolicy. */
 export type Attempt = {
   readonly auditId: string;
   readonly user: string;
@@ -87,7 +87,7 @@ export type Attempt = {
 
 const REFUSED_BY = 'validation.policy.admission.k8s.io/validation_failure';
 
-/** Reads one event as such an attempt; undefined where it is none. */
+/** Reads one event as such an attempt; returns undefined for any other. */
 export function readAttempt(event: unknown, policy: string): Attempt | undefined {
   const { annotations, auditID, verb, stage, user, impersonatedUser, objectRef, requestReceivedTimestamp } = event as {
     [field: string]: unknown;
@@ -110,7 +110,7 @@ export function readAttempt(event: unknown, policy: string): Attempt | undefined
   };
 }
 
-/** What on the ledger, or in the configuration, accounts for a write to an environment's namespace. */
+/** Returns the explanation for a write to an environment's namespace, from the ledger or the configuration. */
 export function accountFor(
   write: AuditedWrite,
   environment: Environment,
@@ -132,8 +132,8 @@ export function accountFor(
   return 'unmatched';
 }
 
-// An intent that names the object and was open at that moment: begun before the answer, and not ended before the
-// request.
+// Tests for an intent that names the object and was open at that moment: begun before the answer, and not ended before
+// the request.
 function isIntended(write: AuditedWrite, environment: string, ledger: LedgerView): boolean {
   let at = ledger.latest(['apply.intent', 'apply.result'], environment);
   for (; at !== undefined; at = ledger.latest(['apply.intent', 'apply.result'], environment, at.index)) {

@@ -11,15 +11,15 @@ type Refusal = {
   repeated: number;
 };
 
-const SAME_MS = 60_000; // a loop that is refused asks every few seconds: one entry a minute tells as much
-const MAX_OPEN = 5000; // refusals that are being counted; beyond that the oldest is recorded
-const MAX_ROWS = 500; // requests in one record: their evidence stays readable
-const LATER_MS = 1000; // what an intent already tells of can wait for company
-const PATIENCE_MS = 1000; // a refusal stands without its record; nobody waits longer for it
+const SAME_MS = 60_000; // a loop that is refused retries every few seconds; one entry per minute says enough
+const MAX_OPEN = 5000; // refusals being counted; beyond that, the oldest is recorded
+const MAX_ROWS = 500; // requests per record, so that its evidence stays readable
+const LATER_MS = 1000; // requests that match a recorded intent can wait to share a record
+const PATIENCE_MS = 1000; // a refusal is valid without its record, so nothing waits longer for it
 
 /**
- * What one environment's admission puts on the ledger. What is let through is durable before it is answered, several
- * requests in one entry; a refusal that is repeated is counted.
+ * Records one environment's admission decisions on the ledger. Allowed requests are durable before they are answered,
+ * several per entry; repeated refusals are counted.
  */
 export class AdmissionRecords {
   readonly #environment: string;
@@ -47,7 +47,8 @@ export class AdmissionRecords {
   }
 
   /**
-   * Resolves once it is durable. Throws where it can be recorded nowhere. A dry run is no mutation and is not recorded.
+   * Resolves once the request is durable. Throws if it cannot be recorded anywhere. A dry run changes nothing and is
+   * not recorded.
    */
   allowed(request: RequestOnRecord, as: string): Promise<void> {
     if (request.dryRun) return Promise.resolve();
@@ -61,7 +62,7 @@ export class AdmissionRecords {
     });
   }
 
-  /** That an intent was met: the intent is on record, so nobody waits for this. */
+  /** Records that an intent was carried out. The intent itself is recorded, so nothing waits for this. */
   intended(request: RequestOnRecord): void {
     if (request.dryRun) return;
     this.#met.push(this.#row(request, 'intent'));
@@ -97,7 +98,7 @@ export class AdmissionRecords {
     this.#written = this.#write();
   }
 
-  // Whatever comes while one record is being written shares the next.
+  // Requests that arrive while a record is being written share the next one.
   async #write(): Promise<void> {
     while (this.#rows.length > 0) {
       const rows = this.#rows.splice(0, MAX_ROWS);
@@ -124,8 +125,8 @@ export class AdmissionRecords {
   }
 
   /**
-   * Records a refusal, or counts it where the same was recorded within a minute. Never throws, and waits a second at
-   * most.
+   * Records a refusal, or counts it if the same one was recorded within a minute. Never throws, and waits at most a
+   * second.
    */
   async refused(request: RequestOnRecord, type: Refusal['type'], mode: Refusal['mode'], reason: string): Promise<void> {
     if (request.dryRun) return;
@@ -152,9 +153,7 @@ export class AdmissionRecords {
       this.#entry(refusal, { ...(digest === undefined ? {} : { digest }), uid: request.uid }),
       [],
     );
-    recorded.catch((thrown) =>
-      this.#log.error({ object: request.ref }, `a refusal could not be recorded: ${String(thrown)}`),
-    );
+    recorded.catch((thrown) => this.#log.error({ object: request.ref }, `cannot record a refusal: ${String(thrown)}`));
     await within(
       PATIENCE_MS,
       recorded.catch(() => {}),
@@ -162,7 +161,7 @@ export class AdmissionRecords {
     );
   }
 
-  /** Records what was only counted so far. */
+  /** Records refusals that were only counted so far. */
   async close(): Promise<void> {
     clearInterval(this.#timer);
     this.#writeMet();
@@ -182,7 +181,7 @@ export class AdmissionRecords {
     await this.#recorder
       .recordSurely(this.#entry(refusal, { repeated: refusal.repeated }), [])
       .catch((thrown) =>
-        this.#log.error({ object: refusal.request.ref }, `repeated refusals could not be recorded: ${String(thrown)}`),
+        this.#log.error({ object: refusal.request.ref }, `cannot record repeated refusals: ${String(thrown)}`),
       );
   }
 

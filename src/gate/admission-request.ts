@@ -1,23 +1,23 @@
 import { admissionDigest, type KubernetesObject, type ObjectRef } from '../model/index.ts';
 
-/** What an AdmissionReview asks, in our words. */
+/** An AdmissionReview request in our terms. */
 export type AdmissionRequest = {
   readonly uid: string;
   readonly operation: string;
   readonly user: string;
   readonly groups: readonly string[];
-  /** The object that it is about. With a subresource, the object that has it and not the body that was sent. */
+  /** The object concerned. For a subresource it is the object that has it, not the body of the request. */
   readonly ref: ObjectRef;
   readonly subresource: string;
   readonly object: KubernetesObject | undefined;
   readonly oldObject: KubernetesObject | undefined;
   readonly dryRun: boolean;
-  /** The field manager that the request names; empty where it names none. */
+  /** The field manager in the request; empty if there is none. */
   readonly fieldManager: string;
 };
 
 /**
- * The answer. `message` says what to do about a "no"; `warnings` are shown to whoever asked; `notes` go to the API
+ * The answer. `message` says what to do about a "no"; `warnings` are shown to the requester; `notes` go to the API
  * server's audit log.
  */
 export type AdmissionDecision = {
@@ -25,11 +25,11 @@ export type AdmissionDecision = {
   readonly message: string;
   readonly warnings: readonly string[];
   readonly notes: Readonly<Record<string, string>>;
-  /** The same request may be allowed in a moment. */
+  /** The same request may be allowed shortly. */
   readonly retry?: true;
 };
 
-/** Whether somebody is among identities, written as `user:NAME` or `group:NAME`. */
+/** Tests whether a user is in a list of identities, written as `user:NAME` or `group:NAME`. */
 export function isListed(
   { user, groups }: Pick<AdmissionRequest, 'user' | 'groups'>,
   identities: readonly string[],
@@ -39,14 +39,16 @@ export function isListed(
   );
 }
 
-/** The namespace a request is in; a Namespace is in itself. */
+/** Returns the namespace of a request; a Namespace belongs to itself. */
 export function namespaceOf({ ref }: Pick<AdmissionRequest, 'ref'>): string {
   return ref.kind === 'Namespace' && ref.apiVersion === 'v1' ? ref.name : ref.namespace;
 }
 
 const digests = new WeakMap<AdmissionRequest, string>();
 
-/** `admissionDigest` of what a request writes; undefined where it writes no object, or part of one. */
+/**
+ * Returns the `admissionDigest` of the object a request writes; undefined if it writes no object, or only part of one.
+ */
 export function requestDigest(request: AdmissionRequest): string | undefined {
   const { object, operation, subresource } = request;
   if (object === undefined || subresource !== '') return undefined;
@@ -55,7 +57,7 @@ export function requestDigest(request: AdmissionRequest): string | undefined {
   return known;
 }
 
-/** What the ledger is told of a request: no object, but the digest of what it writes. */
+/** The part of a request that is recorded: no object, only the digest of what it writes. */
 export type RequestOnRecord = Pick<
   AdmissionRequest,
   'uid' | 'operation' | 'user' | 'groups' | 'ref' | 'subresource' | 'dryRun'
@@ -63,13 +65,13 @@ export type RequestOnRecord = Pick<
   readonly digest: string | undefined;
 };
 
-/** A request as it goes on record. */
+/** Returns a request in the form that is recorded. */
 export function forRecord(request: AdmissionRequest): RequestOnRecord {
   const { uid, operation, user, groups, ref, subresource, dryRun } = request;
   return { uid, operation, user, groups, ref, subresource, dryRun, digest: requestDigest(request) };
 }
 
-/** The annotations of an object, or none. */
+/** Returns the annotations of an object, or none. */
 export function annotationsOf(object: KubernetesObject | undefined): Readonly<Record<string, string>> {
   return object?.metadata?.annotations ?? {};
 }

@@ -3,15 +3,15 @@ import { type AdmissionDecision, type AdmissionRequest, namespaceOf } from './ad
 import { type AdmissionScope, admit, admitByRules } from './admit.ts';
 import { admissible } from './environment-state.ts';
 
-/** What a request is decided by: an environment that governs it, or one whose rules hold there. */
+/** Where a request is decided: an environment that governs it, or one whose rules apply there. */
 export type Door = {
   readonly environment: string;
-  /** Whether what cannot be decided is refused. */
+  /** Whether undecidable requests are refused. */
   readonly enforces: boolean;
   readonly decide: (request: AdmissionRequest) => Promise<AdmissionDecision>;
 };
 
-/** All environments of a service, and which of them a request is for. */
+/** All environments of a service; finds the one for a request. */
 export class AdmissionScopes {
   readonly #byNamespace = new Map<string, AdmissionScope>();
   readonly #byKind = new Map<string, AdmissionScope[]>();
@@ -28,7 +28,7 @@ export class AdmissionScopes {
     }
   }
 
-  /** Undefined where nobody governs it. A namespace that is governed is never only a matter of rules. */
+  /** Returns undefined if no environment governs the request. In a governed namespace, rules alone never decide. */
   find(request: AdmissionRequest): Door | undefined {
     const namespace = namespaceOf(request);
     const governing = namespace === '' ? this.#clusterScoped(request) : this.#byNamespace.get(namespace);
@@ -50,7 +50,8 @@ export class AdmissionScopes {
     };
   }
 
-  // Whose object it is: the environment that has it, that its label names, or the first that governs its kind.
+  // Finds the owner of a cluster-scoped object: the environment that has it, that its label names, or the first that
+  // governs its kind.
   #clusterScoped({ ref, object, oldObject }: AdmissionRequest): AdmissionScope | undefined {
     const scopes = this.#byKind.get(ref.kind) ?? [];
     const key = refKey(ref);

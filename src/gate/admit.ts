@@ -28,26 +28,27 @@ import { admissible, type EnvironmentState } from './environment-state.ts';
 import type { ClusterFacts } from './ports.ts';
 import type { RulesInForce, Ruling } from './rules-in-force.ts';
 
-/** What `admit` looks at for one environment. */
+/** Inputs of `admit` for one environment. */
 export type AdmissionScope = {
   readonly environment: Environment;
   readonly state: () => EnvironmentState;
-  /** Who we are in the cluster. */
+  /** Our user name in the cluster. */
   readonly applier: string;
   readonly records: Pick<AdmissionRecords, 'allowed' | 'intended' | 'refused'>;
   readonly breakGlass: Pick<BreakGlass, 'mayUse' | 'decideGrant' | 'decide'>;
   readonly facts: ClusterFacts;
-  /** The rules, where they are asked at admission. */
+  /** The rules, if they are evaluated at admission. */
   readonly rules: Pick<RulesInForce, 'ask'> | undefined;
 };
 
 const CONNECTIONS: ReadonlySet<string> = new Set(['exec', 'attach', 'portforward', 'proxy']);
 
 /**
- * Decides a request about what an environment governs (docs/admission.md has the table). Let through are: exactly what
- * a recorded intent asks for, the cluster's own machinery, operators of what Git has, what Git leaves to others, and
- * break-glass. Everything else is refused. What is let through is on record first. Throws where that cannot be; in
- * `audit` and `warn` nothing is refused.
+ * Decides a request that concerns a governed object (docs/admission.md has the table). It allows exactly what a
+ * recorded intent asks for, the cluster's own machinery, operators of objects in Git, fields that Git leaves to others,
+ * and break-glass. Everything else is refused.
+ *
+ * Allowed requests are recorded first; it throws if that is impossible. In `audit` and `warn`, nothing is refused.
  */
 export async function admit(request: AdmissionRequest, scope: AdmissionScope): Promise<AdmissionDecision> {
   const { mode } = scope.environment.spec.admission;
@@ -63,8 +64,8 @@ export async function admit(request: AdmissionRequest, scope: AdmissionScope): P
 async function decide(request: AdmissionRequest, scope: AdmissionScope): Promise<AdmissionDecision> {
   const { environment, records } = scope;
   if (isListed(request, environment.spec.admission.controllers)) {
-    // It carries out what was admitted, and passes while we are away: that its record fails must not stop pods from
-    // coming back.
+    // The machinery carries out admitted requests and passes while the gate is unavailable: a failed record must not
+    // stop pods from coming back.
     const unrecorded = await records.allowed(forRecord(request), 'machinery').then(
       () => ({}),
       (thrown) => ({ unrecorded: messageOf(thrown) }),
@@ -72,11 +73,11 @@ async function decide(request: AdmissionRequest, scope: AdmissionScope): Promise
     return told(yes({ 'allowed-as': 'machinery', ...unrecorded }), await ruling(request, scope).catch(() => undefined));
   }
   const digest = requestDigest(request);
-  // A dry run writes nothing. `countersign diff` is anybody's; without our field manager's name, people are told what
-  // would be refused.
+  // A dry run writes nothing. Anyone may run `countersign diff`; without our field manager's name, the dry run shows
+  // what would be refused.
   if (request.dryRun && (request.user === scope.applier || request.fieldManager === FIELD_MANAGER))
     return yes({}, digest === undefined ? [] : [`${ADMITS}${digest}`]);
-  // Giving a grant back leaves the Namespace as Git has it: that must not pass as nothing but that.
+  // Ending a grant makes the Namespace match Git, but must not be treated as a change without effect.
   const grant = await scope.breakGlass.decideGrant(request);
   if (grant !== undefined) return grant;
   const intended = byIntent(request, scope);
@@ -89,7 +90,7 @@ async function decide(request: AdmissionRequest, scope: AdmissionScope): Promise
   return refuse(request, scope, refusal(request, scope));
 }
 
-// Taking over the fields of an object changes who owns them, not what they say.
+// Taking over the fields of an object changes their owner, not their content.
 function changesNothing(request: AdmissionRequest, { applier }: AdmissionScope): boolean {
   const { user, oldObject, operation } = request;
   const digest = requestDigest(request);
@@ -101,7 +102,7 @@ function changesNothing(request: AdmissionRequest, { applier }: AdmissionScope):
   );
 }
 
-// The intent is on the ledger, so nothing waits for the record that it was met.
+// The intent is on the ledger, so nothing waits for the record that it was carried out.
 function byIntent(request: AdmissionRequest, scope: AdmissionScope): AdmissionDecision | undefined {
   const digest = requestDigest(request);
   const state = scope.state();
@@ -113,12 +114,12 @@ function byIntent(request: AdmissionRequest, scope: AdmissionScope): AdmissionDe
   return yes({ 'allowed-as': 'intent', ...provenanceOf(ownedBy(request, state), state) });
 }
 
-/** What neither Git nor the machinery does, and is let through all the same. */
+/** Handles requests that come neither from Git nor from the machinery, but are allowed anyway. */
 async function asOther(request: AdmissionRequest, scope: AdmissionScope): Promise<AdmissionDecision | undefined> {
   const { admission, drift } = scope.environment.spec;
   const { owned } = scope.state();
-  // Evicting a pod that a controller made removes nothing that Git has, and respects disruption budgets: nodes must be
-  // drained.
+  // Evicting a pod created by a controller removes nothing that is in Git, and respects disruption budgets: nodes must
+  // be drained.
   if (request.subresource === 'eviction' && !owned.has(refKey(request.ref)))
     return onRecord(request, scope, 'eviction');
   if (CONNECTIONS.has(request.subresource) && admission.connect === 'record')
@@ -141,7 +142,9 @@ async function onRecord(
   return yes({ 'allowed-as': as });
 }
 
-/** A request in a namespace that nobody governs and in which an environment's rules are to hold for everybody. */
+/**
+ * Decides a request in a namespace that no environment governs, but in which an environment's rules apply to everyone.
+ */
 export async function admitByRules(request: AdmissionRequest, scope: AdmissionScope): Promise<AdmissionDecision> {
   const mode = rulesMode(scope.environment);
   if (mode === 'off' || request.operation === 'DELETE' || request.subresource !== '') return yes();
@@ -174,14 +177,16 @@ async function deniedByRules(
     .slice(0, MAX_SHOWN)
     .map(({ rule, code, message, hint }) => `${rule ?? code}: ${message}${hint === undefined ? '' : ` (${hint})`}`);
   const more = ruled.violations.length - said.length;
-  const reason = `the rules of the environment \`${scope.environment.metadata.name}\` deny it: ${said.join('; ')}${more > 0 ? `; and ${more} more` : ''}`;
+  const reason =
+    `the rules of the environment \`${scope.environment.metadata.name}\` deny it: ` +
+    `${said.join('; ')}${more > 0 ? `; and ${more} more` : ''}`;
   const decision = await refuse(request, scope, reason, rulesMode(scope.environment));
   return { ...decision, notes: { ...decision.notes, rules: ruled.bundle } };
 }
 
 const MAX_SHOWN = 10; // a message of the API server is one line in a terminal
 
-// What the rules say beside a yes: to whoever asked, and to the API server's audit log.
+// Adds what the rules say besides "yes": to the requester, and to the API server's audit log.
 function told(decision: AdmissionDecision, ruled: Ruling | undefined): AdmissionDecision {
   if (ruled === undefined) return decision;
   const { violations, warnings, waived, bundle } = ruled;
@@ -222,14 +227,21 @@ function refusal(request: AdmissionRequest, scope: AdmissionScope): string {
   const repository = source.url.replace(/:\/\/[^@/]*@/, '://');
   const glass = !breakGlass.mayUse(request)
     ? ''
-    : '; in an emergency, open break-glass first: `countersign break-glass open`, or the annotation `countersign.dev/break-glass` with your reason';
+    : '; in an emergency, open break-glass first: `countersign break-glass open`, ' +
+      'or the annotation `countersign.dev/break-glass` with your reason';
   if (request.operation === 'CONNECT')
-    return `${what}: \`${request.subresource}\` into what runs there is closed, because what it does is in no commit${glass}`;
+    return (
+      `${what}: \`${request.subresource}\` into its workloads is closed, ` +
+      `because its effects are in no commit${glass}`
+    );
   const asked = request.subresource === '' ? request.operation : `${request.operation} of \`${request.subresource}\``;
   const made = render.with === 'plain' ? '' : ` (rendered with ${render.with})`;
   const where =
     owned === undefined ? `add it under \`${source.path}\`${made}` : `change \`${owned.file}\` (line ${owned.line})`;
-  return `${what}, and no recorded verdict allows this ${asked}: ${where} on branch \`${source.branch}\` of ${repository} and have it approved${glass}`;
+  return (
+    `${what}, and no recorded verdict allows this ${asked}: ` +
+    `${where} on branch \`${source.branch}\` of ${repository} and have it approved${glass}`
+  );
 }
 
 function ownedBy(request: AdmissionRequest, state: EnvironmentState): OwnedObject | undefined {
@@ -245,7 +257,7 @@ function provenanceOf(owned: OwnedObject | undefined, state: EnvironmentState): 
   };
 }
 
-/** Whether a request changes nothing but fields that `spec.drift.ignore` leaves to others. */
+/** Tests whether a request only changes fields that `spec.drift.ignore` leaves to others. */
 function isLeftToOthers(
   { ref, subresource, operation, object, oldObject }: AdmissionRequest,
   rules: readonly IgnoreRule[],

@@ -31,14 +31,14 @@ import { renderedBy, renderTree } from './render-tree.ts';
 import { outOfScope } from './scope.ts';
 import { readWaivers } from './waivers-in-force.ts';
 
-/** The verdict, where it stands on the ledger, and what may now be applied. */
+/** The verdict, its place on the ledger, and the revision that may now be applied. */
 export type Assessment = {
   readonly verdict: Verdict;
   readonly recorded: Recorded | undefined;
   readonly allowed: AllowedRevision | undefined;
   readonly objects: readonly RenderedObject[];
 };
-const MAX_CODES = 500; // a verdict lists this many violations; the count goes on
+const MAX_CODES = 500; // violations listed in a verdict; all of them are counted
 
 /** Judges the change `from` → `to` of the environment's branch as a whole, and records the verdict. */
 export async function assess(gate: Gate, from: string, to: string): Promise<Assessment> {
@@ -86,7 +86,7 @@ type Judged = {
   readonly warnings: readonly Violation[];
   readonly waived: readonly Violation[];
   readonly bundleDigest: string;
-  /** The moment the rules were told. */
+  /** The time given to the rules. */
   readonly at: string;
   readonly objects: readonly RenderedObject[];
   /** SHA-256 over path, mode and SHA-256 of every file. */
@@ -94,7 +94,7 @@ type Judged = {
   readonly rollback: boolean;
   readonly allows: readonly string[];
   readonly trustDigest: string;
-  /** The TrustPolicy in the repository after the change, where it differs. */
+  /** The TrustPolicy in the repository after the change, if it differs. */
   readonly trustAfter: TrustStore | undefined;
 };
 
@@ -130,7 +130,9 @@ function nothingJudged(gate: Gate): Judged {
 
 async function whyMalformed({ repository }: Gate, to: string): Promise<Parameters<typeof malformedViolation>[0]> {
   const [tip] = await repository.commits([to]);
-  return tip?.kind === 'malformed' ? tip : { id: to, code: 'malformed', reason: 'its bytes are not what Git writes' };
+  return tip?.kind === 'malformed'
+    ? tip
+    : { id: to, code: 'malformed', reason: 'its bytes are not in the format of Git' };
 }
 
 type Step = { readonly from: string; readonly to: string; readonly tree: string };
@@ -195,8 +197,8 @@ async function judgeObjects(gate: Gate, trusted: TrustAssessment, { from, to, tr
 
 const NOT_RENDERED: Violation = {
   code: 'not-rendered',
-  message: 'nothing of the change was rendered and no rule was asked: signatures and approvals come first',
-  hint: '`countersign check` in a checkout shows what the rules say of it',
+  message: 'the change was not rendered and no rule was evaluated: signatures and approvals come first',
+  hint: '`countersign check` in a checkout shows the findings of the rules',
 };
 
 const NOTHING_FOUND: Found = { violations: [], warnings: [], exempt: [], trace: [] };
@@ -209,7 +211,7 @@ type Verified = {
   readonly to: string;
 };
 
-// The objects as they were are rendered only where a rule may want them.
+// The previous objects are only rendered if a rule may want them.
 async function ruleChange(
   gate: Gate,
   rules: PolicyPool,
@@ -230,7 +232,7 @@ async function ruleChange(
   );
 }
 
-// A tip that cannot be taken apart is a "no", not a "could not tell": it is somebody's commit.
+// A tip that cannot be parsed is a "no", not a "could not tell": it is someone's commit.
 function refusedTree(thrown: unknown): string {
   if (thrown instanceof CountersignError && thrown.code === 'git-object-corrupt') return '';
   throw thrown;

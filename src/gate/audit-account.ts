@@ -2,20 +2,19 @@ import type { Environment } from '../model/index.ts';
 import { type Account, type AuditedWrite, accountFor, readAttempt, readAuditEvent } from './account-for.ts';
 import type { LedgerView, Recorder } from './ports.ts';
 
-/** One environment whose namespaces are watched in the audit log. */
+/** An environment whose namespaces are checked in the audit log. */
 export type AuditScope = { readonly environment: Environment; readonly applier: string };
 
-/** A write that nothing accounts for. */
+/** A write without an explanation. */
 export type Unmatched = { readonly environment: string; readonly write: AuditedWrite };
 
 type Counts = Record<Account | 'events', number> & { from: number; to: number };
 
-const REMEMBERED = 20_000; // the API server sends a batch again when it heard no answer
+const REMEMBERED = 20_000; // the API server sends a batch again if it got no answer
 
 /**
- * Holds the API server's audit events against the ledger: every write to a governed namespace is accounted for by an
- * entry, or becomes one. What was seen of an interval is recorded as numbers, so that a report can say that nothing is
- * missing.
+ * Compares the API server's audit events with the ledger: every write to a governed namespace is explained by an entry,
+ * or becomes one. Counts per interval are recorded, so that a report can show that nothing is missing.
  */
 export class AuditAccount {
   readonly #scopes: readonly AuditScope[];
@@ -32,8 +31,8 @@ export class AuditAccount {
   }
 
   /**
-   * Takes events in. Writes that nothing accounts for are durable on the ledger when this resolves. A TypeError for
-   * what is no event; nothing is taken then.
+   * Takes events in. When it resolves, unexplained writes are durable on the ledger. Throws a TypeError for anything
+   * that is not an event; then nothing is taken in.
    */
   async take(events: readonly unknown[]): Promise<Unmatched[]> {
     const writes = events.flatMap((event) => readAuditEvent(event) ?? []);
@@ -64,7 +63,7 @@ export class AuditAccount {
     return unmatched;
   }
 
-  /** Records what was counted since the last time. Throws as the ledger does, and keeps the numbers then. */
+  /** Records the counts since the last call. Throws like the ledger, and then keeps the counts. */
   async settle(): Promise<void> {
     for (const [environment, { from, to, ...counts }] of [...this.#counts]) {
       await this.#ledger.record(

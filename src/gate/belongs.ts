@@ -2,12 +2,11 @@ import { controllerOf, type ObjectRef, type OwnerReference, refKey } from '../mo
 import type { AdmissionRequest } from './admission-request.ts';
 import type { ClusterFacts } from './ports.ts';
 
-const MAX_STEPS = 5; // CronJob, Job, Pod is the longest that Kubernetes itself makes; operators add one or two
+const MAX_STEPS = 5; // CronJob, Job, Pod is the longest chain that Kubernetes itself creates; operators add one or two
 
 /**
- * Whether what a request is about belongs to an object that Git has, before and after it: each controller reference on
- * the way is looked up, and its uid must be that of the object that bears the name now. Throws when the cluster cannot
- * be asked.
+ * Tests whether the object of a request belongs to an object in Git, before and after it. Each controller reference on
+ * the way is looked up, and its uid must match the current object of that name. Throws if the cluster cannot be asked.
  */
 export async function belongs(
   { object, oldObject, ref }: Pick<AdmissionRequest, 'object' | 'oldObject' | 'ref'>,
@@ -27,7 +26,7 @@ async function leadsToGit(
 ): Promise<boolean> {
   let reference = first;
   for (let step = 0; reference !== undefined && step < MAX_STEPS; step++) {
-    // An owner is in the namespace of what it owns, or in none.
+    // An owner is in the namespace of what it owns, or cluster-scoped.
     const { apiVersion, kind, name, uid } = reference;
     const inside: ObjectRef = { apiVersion, kind, namespace, name };
     const found = await facts.owner(inside, uid);

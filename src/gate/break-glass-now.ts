@@ -2,14 +2,14 @@ import type { Grant } from './break-glass.ts';
 import type { LedgerView } from './ports.ts';
 import { type BreakGlassStanding, breakGlassStanding } from './settle-break-glass.ts';
 
-/** Where break-glass stands as a running service knows it: what the ledger has not got yet has no entry. */
+/** State of break-glass in a running service; records not yet on the ledger have no entry. */
 export type BreakGlassNow = Omit<BreakGlassStanding, 'open'> & {
   readonly open: readonly (Grant & { readonly entry?: number })[];
 };
 
 /**
- * What was opened or closed while the ledger was away is known to whoever let it through; without a webhook, the ledger
- * tells.
+ * Grants opened or closed while the ledger was unavailable are known to the part that allowed them; without a webhook,
+ * the ledger is the source.
  */
 export function breakGlassNow(
   ledger: Pick<LedgerView, 'all'>,

@@ -11,7 +11,7 @@ import {
 import { type AdmissionDecision, type AdmissionRequest, annotationsOf, namespaceOf } from './admission-request.ts';
 import type { LedgerView, SureRecorder } from './ports.ts';
 
-/** Leave for members of the groups to act in namespaces of an environment, until a time. */
+/** Permission for members of the groups to act in namespaces of an environment, until a time. */
 export type Grant = {
   readonly user: string;
   readonly reason: string;
@@ -28,17 +28,14 @@ const KEYS: ReadonlySet<string> = new Set([
 ]);
 const MAX_TEXT = 500;
 
-/**
- * Break-glass in one environment: grants that are open, and the uses of them. Every use is on record before it is let
- * through.
- */
+/** Break-glass in one environment: open grants and their uses. Every use is recorded before it is allowed. */
 export class BreakGlass {
   readonly #environment: Environment;
   readonly #ledger: LedgerView & SureRecorder;
   readonly #clock: () => Date;
   readonly #tell: (told: Told) => void;
   #known: { readonly index: number; readonly grants: readonly Grant[] } = { index: -2, grants: [] };
-  // Grants and their ends that the ledger has not got yet; they are in the file beside it.
+  // Grants and closures not yet on the ledger; they are in the write-ahead file.
   #beside: { readonly grant: Grant; readonly opened: boolean }[] = [];
 
   constructor(
@@ -53,13 +50,13 @@ export class BreakGlass {
     this.#tell = tell;
   }
 
-  /** Whether somebody is in one of the groups. */
+  /** Tests whether a user is in one of the groups. */
   mayUse({ groups }: Pick<AdmissionRequest, 'groups'>): boolean {
     return mayUseBreakGlass(this.#environment, { groups });
   }
 
   /**
-   * The decision on what opens or closes a grant, and is nothing else; undefined for anything that is not that, or not
+   * Decides a request that only opens or closes a grant; returns undefined for any other request, or if it is not
    * allowed.
    */
   async decideGrant(request: AdmissionRequest): Promise<AdmissionDecision | undefined> {
@@ -69,20 +66,18 @@ export class BreakGlass {
     return ends(request) ? this.#close(request) : undefined;
   }
 
-  /**
-   * The decision on a request that break-glass lets through, or undefined. Throws where that can be recorded nowhere.
-   */
+  /** Decides a request that break-glass allows, or returns undefined. Throws if it cannot be recorded anywhere. */
   async decide(request: AdmissionRequest): Promise<AdmissionDecision | undefined> {
     if (!this.mayUse(request) || isOnlyGrant(request)) return undefined;
     const use = this.#asked(request) ?? this.#openFor(namespaceOf(request));
     return use === undefined ? undefined : this.#use(request, use);
   }
 
-  /** Grants that stand now, with those that the ledger has not got yet. */
+  /** Returns the current grants, including those not yet on the ledger. */
   open(): readonly Grant[] {
     const now = this.#clock().toISOString();
     const standing = this.#grants().filter((g) => g.until > now);
-    // One that was kept beside the ledger is on it some time later.
+    // A grant from the write-ahead file appears on the ledger some time later.
     return [...new Map(standing.map((g) => [JSON.stringify([g.namespaces, g.until, g.user]), g])).values()];
   }
 
@@ -100,7 +95,7 @@ export class BreakGlass {
     return grants;
   }
 
-  // The reason must be new: one left on the object from last time is nobody's reason today.
+  // The reason must be new: one left on the object from last time does not count today.
   #asked(request: AdmissionRequest): Grant | undefined {
     const { object, oldObject, operation, user } = request;
     if (request.subresource !== '') return undefined;
@@ -144,7 +139,8 @@ export class BreakGlass {
       this.#say(request, `break-glass is open in ${grant.namespaces.join(', ')} until ${until}: ${reason}`);
     }
     return letThrough(
-      `countersign: break-glass is open in \`${grant.namespaces.join('`, `')}\` until ${grant.until}; each use is recorded and will be in every report`,
+      `countersign: break-glass is open in \`${grant.namespaces.join('`, `')}\` ` +
+        `until ${grant.until}; each use is recorded and will be in every report`,
     );
   }
 
@@ -184,7 +180,8 @@ export class BreakGlass {
       );
       this.#say(
         request,
-        `break-glass: ${request.operation} ${refText(request.ref)}${request.subresource === '' ? '' : `/${request.subresource}`}: ${reason}`,
+        `break-glass: ${request.operation} ` +
+          `${refText(request.ref)}${request.subresource === '' ? '' : `/${request.subresource}`}: ${reason}`,
       );
     }
     return letThrough(
@@ -210,12 +207,12 @@ export class BreakGlass {
   }
 }
 
-/** Whether somebody is in one of the groups that may use break-glass in an environment. */
+/** Tests whether a user is in one of the groups that may use break-glass in an environment. */
 export function mayUseBreakGlass({ spec }: Environment, { groups }: Pick<AdmissionRequest, 'groups'>): boolean {
   return spec.admission.breakGlass.groups.some((g) => groups.includes(g));
 }
 
-/** Grants of an environment that the ledger has and that nobody gave back; those whose time is over among them. */
+/** Returns the grants of an environment on the ledger that were not returned, including expired ones. */
 export function grantsOf(
   ledger: Pick<LedgerView, 'all'>,
   environment: string,
@@ -239,7 +236,7 @@ function without<G extends Grant>(grants: readonly G[], namespaces: readonly str
   return grants.filter((g) => !g.namespaces.some((n) => namespaces.includes(n)));
 }
 
-// A Namespace in which nothing but our annotations is different: that opens or closes, and changes nothing.
+// A Namespace in which only our annotations changed: this opens or closes a grant, and changes nothing else.
 function isOnlyGrant({ ref, operation, object, oldObject, subresource }: AdmissionRequest): boolean {
   if (
     ref.kind !== 'Namespace' ||

@@ -12,22 +12,20 @@ import {
 } from '../model/index.ts';
 import type { LedgerView } from './ports.ts';
 
-/** Where an environment stands, read from the ledger alone. */
+/** State of an environment, derived from the ledger alone. */
 export type EnvironmentState = {
-  /**
-   * The last revision that was applied whole, and the verdict that allowed it; `NO_REVISION` and -1 before the first.
-   */
+  /** The last completely applied revision, and the verdict that allowed it; `NO_REVISION` and -1 before the first. */
   readonly revision: string;
   readonly verdict: number;
-  /** What that revision owns. */
+  /** Objects owned by that revision. */
   readonly inventory: Inventory;
-  /** Index of the result that says so; -1 before the first. */
+  /** Index of its result; -1 before the first. */
   readonly settled: number;
-  /** How many records the inventory is made of. */
+  /** Number of records the inventory consists of. */
   readonly chain: number;
-  /** Everything that may be in the cluster by our hand: that, and whatever later intents may have written. */
+  /** Everything we may have created in the cluster: that inventory, and whatever later intents may have written. */
   readonly owned: ReadonlyMap<string, OwnedObject>;
-  /** An intent that has no result, or whose result is a failure that was not yet put right. */
+  /** An intent without a result, or whose result is a failure that has not been repaired yet. */
   readonly open:
     | { readonly intent: Recorded<EntryOf<'apply.intent'>>; readonly plan: Plan; readonly failed: boolean }
     | undefined;
@@ -36,8 +34,8 @@ export type EnvironmentState = {
 const EMPTY: Inventory = { objects: [], leaving: [] };
 
 /**
- * Folds the intents and results of an environment into its present state. `known` is an earlier state, from which
- * inventories are taken over.
+ * Folds the intents and results of an environment into its current state. `known` is an earlier state from which
+ * inventories are reused.
  */
 function environmentState(ledger: LedgerView, environment: string, known?: EnvironmentState): EnvironmentState {
   const result = lastApplied(ledger, environment);
@@ -62,15 +60,14 @@ function environmentState(ledger: LedgerView, environment: string, known?: Envir
   return { ...base, owned, open: { intent: later, plan, failed } };
 }
 
-const FRESH_MS = 5; // what another replica recorded takes longer than that to be copied here
+const FRESH_MS = 5; // an entry by another replica takes longer than that to arrive here
 
-/** The state as of the newest intent or result: folded once, however often it is asked for. */
+/** Returns a function for the state as of the newest intent or result: computed once, however often it is called. */
 export function rememberedState(ledger: LedgerView, environment: string): () => EnvironmentState {
   let known: { readonly index: number; readonly state: EnvironmentState } | undefined;
   let asked = { recorded: -1, at: 0 };
   return () => {
-    // Admission asks for every request; the ledger is looked at when something was recorded here, or a moment has
-    // passed.
+    // Called for every admission request; the ledger is only read if something was recorded here, or after a moment.
     const recorded = ledger.recorded?.() ?? Number.NaN;
     const now = performance.now();
     if (known !== undefined && asked.recorded === recorded && now - asked.at < FRESH_MS) return known.state;
@@ -81,9 +78,9 @@ export function rememberedState(ledger: LedgerView, environment: string): () => 
   };
 }
 
-const WHOLE_EVERY = 16; // results; between them only differences are recorded
+const WHOLE_EVERY = 16; // results; in between, only differences are recorded
 
-/** How an inventory is recorded: as the difference from the settled one of a state, or whole every so often. */
+/** Returns an inventory in recorded form: as the difference from a settled state, or complete at intervals. */
 export function recordOf(state: EnvironmentState, { objects, leaving }: Inventory): InventoryRecord {
   const whole: InventoryRecord = { objects, ...(leaving.length === 0 ? {} : { leaving }) };
   if (state.settled < 0 || state.chain >= WHOLE_EVERY) return whole;
@@ -95,7 +92,7 @@ export function recordOf(state: EnvironmentState, { objects, leaving }: Inventor
   return { ...whole, base: state.settled, objects: changed, ...(removed.length === 0 ? {} : { removed }) };
 }
 
-// Digests and numbers; an object that only moved inside its file counts as different, so that messages name its line.
+// Digests and numbers; an object that only moved within its file counts as changed, so that messages name its line.
 function sameObject(a: OwnedObject | undefined, b: OwnedObject): boolean {
   return (
     a !== undefined &&
@@ -128,7 +125,7 @@ function inventoryAt(
     if (base?.entry.type !== 'apply.result' || base.index >= at.index)
       throw new CountersignError(
         'ledger-inconsistent',
-        `entry ${at.index} builds on entry ${record.base}, which is no result before it`,
+        `entry ${at.index} builds on entry ${record.base}, which is not an earlier result`,
         {
           recover: 'halt',
         },
@@ -147,17 +144,17 @@ function inventoryAt(
   };
 }
 
-/** What requests may make of the objects just now: the digests that are allowed, and what may be removed. */
+/** What requests may currently do with the objects: the allowed digests, and the objects that may be removed. */
 export type Admissible = {
   readonly digests: ReadonlyMap<string, readonly string[]>;
   readonly removable: ReadonlySet<string>;
-  /** What an open intent writes, by its key. */
+  /** Objects written by an open intent, by key. */
   readonly planned: ReadonlyMap<string, OwnedObject>;
 };
 
 const known = new WeakMap<EnvironmentState, Admissible>();
 
-/** What a state admits; computed once for each state. */
+/** Returns what a state admits; computed once per state. */
 export function admissible(state: EnvironmentState): Admissible {
   const cached = known.get(state) ?? computeAdmissible(state);
   known.set(state, cached);
@@ -183,8 +180,7 @@ function lastApplied(ledger: LedgerView, environment: string): Recorded<EntryOf<
   return result;
 }
 
-// A result without an intent is nobody's: older versions let one onto the ledger. `ledger verify` names it; nothing
-// follows from it.
+// A result without an intent is ignored: older versions let one onto the ledger. `ledger verify` reports it.
 function intentOf(
   ledger: LedgerView,
   { entry }: Recorded<EntryOf<'apply.result'>>,

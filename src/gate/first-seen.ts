@@ -2,8 +2,8 @@ import type { CommitFacts, EntryOf, Moment, Recorded } from '../model/index.ts';
 import type { LedgerView, Recorder } from './ports.ts';
 
 /**
- * When commits were first seen: the time of the ledger entry that first named them. What no entry names is being seen
- * now. Without a ledger (the pre-merge check) everything is.
+ * Returns when commits were first seen: the time of the first ledger entry that names them. A commit without an entry
+ * is being seen now. Without a ledger (the pre-merge check), all are.
  */
 export function momentsOf(
   ledger: Pick<LedgerView, 'latest' | 'evidence'> | undefined,
@@ -16,8 +16,7 @@ export function momentsOf(
 }
 
 /**
- * Puts on the ledger which of the commits are met for the first time. Done before they are judged, whatever the verdict
- * will be.
+ * Records which of the commits are seen for the first time. This happens before they are judged, whatever the verdict.
  */
 export async function recordSeen(
   ledger: LedgerView & Recorder,
@@ -34,7 +33,7 @@ export async function recordSeen(
 type Seen = { upTo: number; readonly times: Map<string, number> };
 const remembered = new WeakMap<object, Map<string, Seen>>();
 
-// Read once; after that only entries that came since. About a hundred bytes a commit.
+// Read once; later calls only read new entries. About a hundred bytes per commit.
 function seenIn(ledger: Pick<LedgerView, 'latest' | 'evidence'>, environment: string): ReadonlyMap<string, number> {
   const byEnvironment = remembered.get(ledger) ?? new Map<string, Seen>();
   remembered.set(ledger, byEnvironment);

@@ -13,39 +13,39 @@ import type {
   SourceRepository,
 } from './ports.ts';
 
-/** What judges one environment. Without a recorder (the pre-merge check) nothing can be allowed to run. */
+/** Everything that judges one environment. Without a recorder (the pre-merge check), nothing can be allowed to run. */
 export type Gate = {
   readonly environment: Environment;
   readonly repository: SourceRepository;
   readonly trust: TrustStore;
-  /** The rules in force for a tree: those it holds itself are its own. */
+  /** Returns the rules in force for a tree; a tree may contain its own. */
   readonly rules: OpenRules;
   readonly recorder: (Recorder & LedgerView) | undefined;
-  /** Where nothing is recorded, a ledger that says when commits were first seen: a verdict reached again. */
+  /** If nothing is recorded, a ledger that says when commits were first seen, to repeat a verdict. */
   readonly past?: LedgerView;
   readonly clock: () => Date;
   /** The time slices that judging shares with the other work of its thread. */
   readonly turns: Turns;
-  /** Reads a TrustPolicy that stands in the repository (`spec.trustPath`). */
+  /** Reads a TrustPolicy stored in the repository (`spec.trustPath`). */
   readonly openPolicy: OpenPolicy;
-  /** Reads a waiver that stands in the repository. */
+  /** Reads a waiver stored in the repository. */
   readonly openWaiver: OpenWaiver;
-  /** What makes objects where the environment does not have them as plain files. */
+  /** Creates objects if the environment does not have them as plain files. */
   readonly make: Maker;
-  /** Reads manifests, where doing so can end without ending this process. */
+  /** Reads manifests in a process that can die without ending this one. */
   readonly read: ReadManifests;
   /**
-   * `refused`: once signatures or approvals fall short, nothing of the change is rendered and no rule is asked, as a
-   * service must that anyone can push to. `rendered`: every reason is shown at once, for the person who runs the check.
+   * `refused`: if signatures or approvals are missing, nothing is rendered and no rule is evaluated, as required for a
+   * service that anyone can push to. `rendered`: every reason is shown at once, for the person who runs the check.
    */
   readonly untrusted: 'refused' | 'rendered';
-  /** What was examined at earlier looks. */
+  /** Facts from earlier checks. */
   readonly known?: KnownHistory;
-  /** Files that were rendered at earlier looks, by mode, blob and path. */
+  /** Files rendered at earlier checks, by mode, blob and path. */
   readonly rendered?: Recent<KnownFile>;
-  /** What the rules found at earlier looks. */
+  /** Findings of the rules at earlier checks. */
   readonly findings?: RuleMemory;
 };
 
-/** A file as it was read: the digest of its bytes, and what it renders to. */
+/** A file that was read: the digest of its bytes, and its rendering. */
 export type KnownFile = { readonly sha256: string; readonly rendered: RenderedFile };

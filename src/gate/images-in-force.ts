@@ -12,12 +12,12 @@ import type { SourceRepository } from './ports.ts';
 type Parts = { readonly environment: Environment; readonly repository: Pick<SourceRepository, 'files' | 'blob'> };
 
 const MAX_FILES = 5000;
-const MAX_FILE = 1024 * 1024; // provenance is some ten kilobytes, a bill of materials a few hundred
+const MAX_FILE = 1024 * 1024; // a provenance has about ten kilobytes, a bill of materials a few hundred
 const KNOWN = /\.(sigstore\.json|sigstore|jsonl)$/;
 
 /**
- * What the Sigstore bundles of a tree say of images, under `spec.policies.images`, as far as their signatures count by
- * the TrustPolicy; and warnings about those that do not. Nothing is read where the policy names no signers of images.
+ * Reads statements about images from a tree's Sigstore bundles, under `spec.policies.images`, if their signatures count
+ * under the TrustPolicy. Returns warnings about the others. Reads nothing if the policy names no signers of images.
  */
 export async function readImages(
   { environment, repository }: Parts,
@@ -33,8 +33,10 @@ export async function readImages(
   const refuse = (file: string, line: number, reason: string) =>
     refused.push({
       code: 'image-evidence-unusable',
-      message: `what \`${file}\` says of an image does not count: ${reason}`,
-      hint: 'make it with `cosign` (--bundle) or `gh attestation download`, and name its signer in the TrustPolicy (`spec.images.signers`)',
+      message: `the statement about an image in \`${file}\` does not count: ${reason}`,
+      hint:
+        'make it with `cosign` (--bundle) or `gh attestation download`, ' +
+        'and name its signer in the TrustPolicy (`spec.images.signers`)',
       source: { file, line },
     });
   for (const { path } of found.slice(MAX_FILES)) refuse(path, 1, `there are more than ${MAX_FILES} files`);
@@ -48,7 +50,7 @@ export async function readImages(
 
 type Read = ReturnType<ImageVerifier> | { readonly reason: string };
 
-// A file that is there at the next look too is not verified again.
+// A file that is still there at the next check is not verified again.
 const read = new WeakMap<TrustStore, Map<string, readonly Read[]>>();
 
 async function readFile(
@@ -71,7 +73,7 @@ async function readFile(
   return made;
 }
 
-// One bundle, or one a line.
+// Reads one bundle, or one per line.
 function readBundles(bytes: Uint8Array, verify: ImageVerifier): readonly Read[] {
   const text = Buffer.from(bytes).toString('utf8').trim();
   const lines = text.split('\n');

@@ -1,7 +1,7 @@
 /**
- * The sentence itself. `assess`: a change in, a recorded verdict out and, where it allows, an `AllowedRevision`;
- * `admit`: a request in, and whether a recorded verdict allows exactly that object.
- * Refuses on any doubt; reaches Git, ledger and clock only through the small interfaces in `ports.ts`.
+ * The core decisions. `assess` takes a change and returns a recorded verdict and, if it allows, an `AllowedRevision`.
+ * `admit` takes a request and decides whether a recorded verdict allows exactly that object. Refuses in case of doubt.
+ * Reaches Git, ledger and clock only through the small interfaces in `ports.ts`.
  */
 export type { AuditedWrite } from './account-for.ts';
 export { AdmissionRecords } from './admission-records.ts';

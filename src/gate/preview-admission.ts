@@ -3,7 +3,7 @@ import { type AuditedWrite, readAuditEvent } from './account-for.ts';
 import { isListed } from './admission-request.ts';
 import type { LedgerView } from './ports.ts';
 
-/** What would become of requests of one user once admission is enforced, several alike together. */
+/** Outcome of one user's requests once admission is enforced; similar requests are combined. */
 export type Previewed = {
   readonly outcome: 'refused' | 'break-glass' | 'operator' | 'let through';
   readonly user: string;
@@ -11,17 +11,18 @@ export type Previewed = {
   /** `Kind` or the resource, with its subresource. */
   readonly what: string;
   readonly namespace: string;
-  /** How often; one of the objects, by its name. */
+  /** Number of requests; the name of one object. */
   readonly count: number;
   readonly example: string;
-  /** Why, as the gate would say it; empty where that is not known. */
+  /** The gate's reason; empty if unknown. */
   readonly reason: string;
 };
 
 type Seen = Omit<Previewed, 'count'> & { readonly count?: number };
 
 /**
- * From what `audit` and `warn` recorded since a moment (ISO 8601): refusals to be, and what was let through by name.
+ * Builds the preview from the records of `audit` and `warn` since a time (ISO 8601): future refusals, and requests
+ * allowed by name.
  */
 export function previewFromLedger(ledger: LedgerView, environment: string, since: string): readonly Previewed[] {
   const seen: Seen[] = [];
@@ -71,13 +72,14 @@ const OPERATION: Readonly<Record<string, string>> = {
   delete: 'DELETE',
   deletecollection: 'DELETE',
 };
-// What the API server does not ask the gate about (docs/admission.md).
+// Requests the API server does not send to the gate (docs/admission.md).
 const NOT_ASKED: ReadonlySet<string> = new Set(['status', 'binding', 'token', 'finalize', 'approval', 'log']);
 const BESIDE: ReadonlySet<string> = new Set(['leases', 'events']);
 
 /**
- * From the API server's audit log (audit.k8s.io/v1 events): what would become of the writes to an environment's
- * namespaces. What an intent asks for is not known there: `applier` is who applies. A TypeError for what is no event.
+ * Builds the preview from the API server's audit log (audit.k8s.io/v1 events): the outcome of writes to an
+ * environment's namespaces. Intents are unknown there, so `applier` is the user that applies. Throws a TypeError for
+ * anything that is not an event.
  */
 export function previewFromAudit(
   events: readonly unknown[],
@@ -102,7 +104,7 @@ export function previewFromAudit(
 function becomes(write: AuditedWrite, admission: Environment['spec']['admission']): [Previewed['outcome'], string] {
   if (isListed(write, admission.controllers)) return ['let through', 'machinery'];
   if (write.subresource === 'eviction') return ['let through', 'eviction'];
-  if (isListed(write, admission.operators)) return ['operator', 'if it belongs to an object of Git'];
+  if (isListed(write, admission.operators)) return ['operator', 'if it belongs to an object in Git'];
   if (admission.breakGlass.groups.some((g) => write.groups.includes(g)))
     return ['break-glass', 'only while it is open'];
   return ['refused', ''];

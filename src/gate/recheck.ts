@@ -1,17 +1,17 @@
 import { type Approval, type Commit, type CommitVerdict, isNoRevision, type Verdict } from '../model/index.ts';
 import { examineCommits, type HistoryItem, judgeCommit, readApproval, type TrustStore } from '../trust/index.ts';
 
-/** What was signed, as it is there beside a verdict. Whoever implements this has hashed every byte of it again. */
+/** Signed objects delivered with a verdict. The implementation has hashed every byte again. */
 export type SignedMaterial = {
-  /** A commit by its id; undefined where it is not there. */
+  /** Returns a commit by its id; undefined if missing. */
   readonly commit: (id: string) => HistoryItem | undefined;
-  /** An approval's envelope by its SHA-256. */
+  /** Returns an approval's envelope by its SHA-256. */
   readonly envelope: (sha256: string) => string | undefined;
-  /** A TrustPolicy by its digest. */
+  /** Returns a TrustPolicy by its digest. */
   readonly policy: (digest: string) => Promise<TrustStore | undefined>;
 };
 
-/** How many signatures hold, what is false, and what could not be looked at. */
+/** Number of valid signatures, the invalid ones, and those that could not be checked. */
 export type Recheck = {
   readonly commits: number;
   readonly approvals: number;
@@ -20,13 +20,13 @@ export type Recheck = {
 };
 
 /**
- * Looks again at everything signed that an allowed verdict rests on, from the bytes: that the commits lead from its
- * start to its tip and to its tree, whose signature each bears under the TrustPolicy that judged it, and that each
- * approval is by whom the verdict says, for this very content, and by nobody who signed any of it. `at`: when it was
- * judged, milliseconds since 1970.
+ * Checks again everything signed that an allowed verdict rests on, from the bytes. The commits must lead from its start
+ * to its tip and tree. Each must have the stated signature under the TrustPolicy that judged it. Each approval must be
+ * by the stated person, for this very content, and by no one who signed any of it. `at`: when it was judged,
+ * milliseconds since 1970.
  *
- * Which paths a rule covers, how many approvals it asks for, and an approval of an equivalent change need the files of
- * the repository and are not looked at.
+ * The paths of rules, the number of approvals they require, and approvals of equivalent changes depend on the
+ * repository's files, and are not checked.
  */
 export async function recheckVerdict(verdict: Verdict, at: number, material: SignedMaterial): Promise<Recheck> {
   const wrong: string[] = [];
@@ -39,18 +39,18 @@ export async function recheckVerdict(verdict: Verdict, at: number, material: Sig
   );
   const [store, ...later] = stores;
   if (store === undefined)
-    return { commits: 0, approvals: 0, wrong, unchecked: [`${tip}: the TrustPolicy that judged it is not here`] };
+    return { commits: 0, approvals: 0, wrong, unchecked: [`${tip}: the TrustPolicy that judged it is missing`] };
   const known = later.filter((s) => s !== undefined);
   let commits = 0;
   for (const said of verdict.commits) {
     const item = material.commit(said.commit);
     if (item === undefined) {
-      unchecked.push(`${tip}: the commit ${said.commit.slice(0, 12)} is not here`);
+      unchecked.push(`${tip}: the commit ${said.commit.slice(0, 12)} is missing`);
       continue;
     }
     const refusals = await Promise.all([store, ...known].map((s) => refuseCommit(said, item, s)));
     if (refusals.includes(undefined)) commits += 1;
-    // Where the TrustPolicy changed more than once along the way, the versions between are not named by the verdict.
+    // If the TrustPolicy changed more than once along the way, the verdict does not name the versions in between.
     else if (known.length > 0)
       unchecked.push(`${tip}: ${refusals[0]}, under the TrustPolicies before and after the change`);
     else wrong.push(`${tip}: ${refusals[0]}`);
@@ -63,13 +63,13 @@ export async function recheckVerdict(verdict: Verdict, at: number, material: Sig
     const text = material.envelope(said.envelope);
     const name = `the approval ${said.envelope.slice(0, 12)} by \`${said.principal}\``;
     if (text === undefined) {
-      unchecked.push(`${tip}: ${name} is not here`);
+      unchecked.push(`${tip}: ${name} is missing`);
       continue;
     }
     const refusals = await Promise.all([store, ...known].map((s) => refuseApproval(said, text, s, at)));
     const isOfMaker = said.match === 'exact' && makersBetween(verdict, said, material).has(said.principal);
     if (!refusals.includes(undefined)) wrong.push(`${tip}: ${name} ${refusals[0]}`);
-    else if (isOfMaker) wrong.push(`${tip}: ${name} is by somebody who signed a commit of what it approves`);
+    else if (isOfMaker) wrong.push(`${tip}: ${name} is by someone who signed a commit that it approves`);
     else approvals += 1;
     if (said.match === 'equivalent')
       unchecked.push(`${tip}: whether ${name}, given for ${said.commit.slice(0, 12)}, is for the same change`);
@@ -77,9 +77,7 @@ export async function recheckVerdict(verdict: Verdict, at: number, material: Sig
   return { commits, approvals, wrong, unchecked };
 }
 
-/**
- * Compares what the verdict says of a commit with what its bytes say, at the moment it was judged; paths are not asked.
- */
+/** Compares the verdict on a commit with the commit's bytes, at the time of the verdict; paths are not checked. */
 export async function refuseCommit(
   said: CommitVerdict,
   item: HistoryItem,
@@ -87,10 +85,10 @@ export async function refuseCommit(
 ): Promise<string | undefined> {
   const name = `the commit ${said.commit.slice(0, 12)}`;
   const [examined] = await examineCommits({ ids: NOWHERE, read: async () => [item] }, [said.commit], store);
-  if (examined?.kind !== 'facts') return `${name} cannot be taken apart`;
+  if (examined?.kind !== 'facts') return `${name} cannot be parsed`;
   const { facts } = examined;
-  if (facts.payload !== said.payload) return `what is signed in ${name} is something else`;
-  // Under `history: merged` a person's merge answers for it.
+  if (facts.payload !== said.payload) return `the signed bytes of ${name} differ`;
+  // Under `history: merged` a person's merge vouches for it.
   if (said.code === 'merged' && facts.signature.kind === 'none') return undefined;
   const judged = await judgeCommit(facts, store, {
     environment: '',
@@ -99,14 +97,17 @@ export async function refuseCommit(
     moment: { at: Date.parse(said.seen), basis: said.basis },
     notBefore: undefined,
   });
-  if (judged.outcome === 'refused') return `${name} is not signed as was said: ${judged.reason}`;
+  if (judged.outcome === 'refused') return `${name} is not signed as recorded: ${judged.reason}`;
   if (judged.signer?.principal === said.signer?.principal && judged.key === said.key) return undefined;
-  return `${name} is signed by \`${judged.signer?.principal}\`, and \`${said.signer?.principal ?? 'nobody'}\` was said to have`;
+  return (
+    `${name} is signed by \`${judged.signer?.principal}\`, ` +
+    `but the verdict names \`${said.signer?.principal ?? 'no one'}\``
+  );
 }
 
 async function* NOWHERE(): AsyncGenerator<readonly string[]> {}
 
-/** Says why an envelope is not the approval that the verdict says it is; undefined where it is. */
+/** Returns why an envelope is not the approval in the verdict; undefined if it is. */
 export async function refuseApproval(
   said: Approval,
   text: string,
@@ -114,19 +115,16 @@ export async function refuseApproval(
   at: number,
 ): Promise<string | undefined> {
   const read = await readApproval(text, store, at);
-  if (read.kind === 'refused') return `does not hold: ${read.reason}`;
+  if (read.kind === 'refused') return `is invalid: ${read.reason}`;
   if (read.decision !== 'approve' || read.approval.principal !== said.principal || read.approval.key !== said.key)
-    return 'is another’s, or no approval';
+    return 'is by someone else, or not an approval';
   const { fromID, headID, targetID } = read.binding;
   return fromID === said.from && headID === said.commit && targetID === said.tree
     ? undefined
-    : 'is for another commit or tree';
+    : 'is for a different commit or tree';
 }
 
-/**
- * Everyone who signed a commit that an approval leads to, from where it starts: an approval may be for a part of the
- * change.
- */
+/** Returns everyone who signed a commit covered by an approval, which may cover only a part of the change. */
 export function makersBetween(
   verdict: Verdict,
   { from, commit: head }: Approval,
@@ -151,8 +149,8 @@ export function makersBetween(
 }
 
 /**
- * Follows parents from the tip to the start, through commits of the verdict alone; the tip must have the tree that was
- * judged. What else a merge builds on may well be older than the start; that is in the history, which is not looked at.
+ * Follows parents from the tip to the start, only through commits of the verdict; the tip must have the judged tree.
+ * Other parents of a merge may be older than the start; that part of the history is not checked.
  */
 export function followLine(
   verdict: Verdict,
@@ -166,7 +164,7 @@ export function followLine(
   const refused = (text: string) => ({ wrong: [text], unchecked: [] });
   const tip = facts(verdict.to);
   if (tip !== undefined && tip.tree !== verdict.tree)
-    return refused(`its tree is ${tip.tree.slice(0, 12)}, and another was judged`);
+    return refused(`its tree is ${tip.tree.slice(0, 12)}, but a different tree was judged`);
   const known = [...ids].map(facts);
   if (verdict.rollback === true || ids.size === 0 || known.includes(undefined)) return { wrong: [], unchecked: [] };
   if (!ids.has(verdict.to)) return refused('its commits do not lead to it');
@@ -176,7 +174,7 @@ export function followLine(
   const others = [...outside].map((id) => id.slice(0, 12));
   if (others.length === 0) return { wrong: [], unchecked: [] };
   if (known.every((c) => (c?.parents.length ?? 0) < 2))
-    return refused(`it leaves out ${others[0]}, which a commit of it builds on`);
+    return refused(`it omits ${others[0]}, the parent of one of its commits`);
   const shown = `${others.slice(0, 3).join(', ')}${others.length > 3 ? ` and ${others.length - 3} more` : ''}`;
   return { wrong: [], unchecked: [`whether what it merges (${shown}) is older than its start`] };
 }

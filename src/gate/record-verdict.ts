@@ -3,8 +3,8 @@ import type { LedgerView, Recorder } from './ports.ts';
 import { withoutNames } from './without-names.ts';
 
 /**
- * Puts a verdict on the ledger, and with it what is new in it since the verdict before: commits verified or refused,
- * approvals, other rules, waivers that were used. Gives the entry of the verdict itself.
+ * Records a verdict, and everything new since the previous verdict: commits verified or refused, approvals, changed
+ * rules, waivers used. Returns the entry of the verdict itself.
  */
 export async function recordVerdict(
   ledger: Recorder & LedgerView,
@@ -26,7 +26,7 @@ export async function recordVerdict(
     violations,
     evidence: evidence.ref,
   };
-  // Given together, they share a commit: either all of it is on record, or nothing.
+  // Submitted together, they share a commit: either all are recorded, or none.
   const detailed = details.map((body) => ledger.record(body, []));
   const [recorded] = await Promise.all([ledger.record(judged, [evidence]), ...detailed]);
   const after = [...newWaivers(verdict, before, recorded.index), ...rollback(verdict, recorded.index)];

@@ -26,16 +26,16 @@ import {
 } from '../render/index.ts';
 import type { Gate, KnownFile } from './gate.ts';
 
-const FILES_AT_ONCE = 8; // asked of git ahead; each may be as large as the largest object read
-const FILES_TOGETHER = 64; // parsed together, up to so many bytes
+const FILES_AT_ONCE = 8; // requested from git in advance; each may be as large as the largest allowed object
+const FILES_TOGETHER = 64; // parsed together, up to this many bytes
 const BYTES_TOGETHER = 2 * 1024 * 1024;
 
-/** What of a gate takes part in rendering. */
+/** The parts of a gate used for rendering. */
 export type RenderParts = Pick<Gate, 'environment' | 'repository' | 'rendered' | 'make' | 'read' | 'turns'>;
 
 /**
- * Renders the environment's directory of a tree. `content` is a digest over the files that took part. What comes to
- * more than the environment's limits is a violation, and then there are no objects.
+ * Renders the environment's directory of a tree. `content` is a digest over the input files. Output above the
+ * environment's limits is a violation, and then there are no objects.
  */
 export async function renderTree(gate: RenderParts, tree: string): Promise<WithContent> {
   const { source, render } = gate.environment.spec;
@@ -49,8 +49,10 @@ export async function renderTree(gate: RenderParts, tree: string): Promise<WithC
     violations: [
       {
         code: 'nothing-rendered',
-        message: `\`${source.path}\` holds no manifests: this would remove everything`,
-        hint: 'correct `spec.source.path`; where it is meant, the commit says so: `Countersign-Allow: empty`',
+        message: `\`${source.path}\` contains no manifests: this would remove everything`,
+        hint:
+          'fix `spec.source.path`; if you do mean to delete everything, ' +
+          'add the commit trailer `Countersign-Allow: empty`',
       },
     ],
   };
@@ -75,7 +77,7 @@ async function renderFiles(parts: RenderParts, tree: string): Promise<WithConten
   const { environment, repository, rendered } = parts;
   const { spec } = environment;
   const entries = await repository.files(tree, spec.source.path);
-  rendered?.hold(entries.length * 3); // the revision that is judged, the one before, and room for a third
+  rendered?.hold(entries.length * 3); // the revision being judged, the previous one, and room for a third
   const substitutes = digestOf(spec.render.substitute ?? {});
   const keyOf = ({ mode, blob, path }: TreeEntry) => `${mode} ${blob} ${path} ${substitutes}`;
   const files: (TreeEntry & KnownFile)[] = [];
@@ -94,13 +96,13 @@ async function renderFiles(parts: RenderParts, tree: string): Promise<WithConten
     const tooMuch =
       overLimit(environment, size) ??
       done.flatMap((f) => f.rendered.violations).find((v) => v.code === 'render-too-large');
-    // Nothing of these files is remembered: some may not have been read, for want of memory or time or beyond a limit.
+    // None of these files are cached: some may not have been read because of a limit.
     if (tooMuch !== undefined) return { objects: [], warnings: [], violations: [tooMuch], content: '' };
     for (const [i, file] of done.entries()) {
       const { entry } = batch[i] as Pending;
       violations.addAll(file.rendered.violations);
       warnings.addAll(file.rendered.warnings);
-      // Files with very many complaints together are read again each time: remembering them would keep all of those.
+      // Files that together have very many violations are read again each time: caching them would keep all of those.
       if (!violations.isOver && !warnings.isOver) rendered?.set(keyOf(entry), file);
       files.push({ ...entry, sha256: file.sha256, rendered: { ...file.rendered, violations: [], warnings: [] } });
     }
@@ -118,14 +120,13 @@ async function renderFiles(parts: RenderParts, tree: string): Promise<WithConten
   };
 }
 
-/** A file of the tree, known from an earlier look or with its bytes. */
+/** A file of the tree, cached from an earlier check or with its bytes. */
 type Pending = { readonly entry: TreeEntry } & (
   | { readonly known: KnownFile }
   | { readonly known: undefined; readonly content: Uint8Array }
 );
 
-// As many as are parsed together: few enough that neither their bytes nor what they hold fill memory or keep others
-// waiting.
+// Returns the next files to parse together: few enough that they neither fill memory nor delay others.
 async function nextBatch(
   { repository, rendered, turns }: RenderParts,
   entries: readonly TreeEntry[],
@@ -153,7 +154,7 @@ async function nextBatch(
   return batch;
 }
 
-// Files that are no manifests take part with their digest alone.
+// Files that are not manifests only contribute their digest.
 async function knownFiles(
   { environment, read, turns }: RenderParts,
   batch: readonly Pending[],
@@ -178,16 +179,16 @@ const NO_MANIFEST: RenderedFile = { objects: [], violations: [], warnings: [], s
 function overLimit(environment: Environment, size: RenderSize): Violation | undefined {
   const over = exceeded(size, limitsOf(environment));
   const { path } = environment.spec.source;
-  return over === undefined ? undefined : tooLarge(`\`${path}\` renders to`, over.text, over.limit, path);
+  return over === undefined ? undefined : tooLarge(`the rendered size of \`${path}\` is`, over.text, over.limit, path);
 }
 
-/** The limits of an environment's rendering, in bytes and milliseconds. */
+/** Returns the rendering limits of an environment, in bytes and milliseconds. */
 export function limitsOf({ spec }: Pick<Environment, 'spec'>): ProcessLimits {
   const { objects, values, size, memory, time } = spec.render.limits;
   return { objects, values, size: sizeInBytes(size), memory: sizeInBytes(memory), ms: durationMs(time) };
 }
 
-/** What of its repository an environment is made of, and how. */
+/** Returns which part of its repository an environment renders, and how. */
 export function renderedBy({ spec }: Environment): Rendered {
   const { limits: _, ...render } = spec.render;
   if (render.with !== 'helm') return { path: spec.source.path, render };
@@ -195,7 +196,7 @@ export function renderedBy({ spec }: Environment): Rendered {
   return { path: spec.source.path, render: chart };
 }
 
-/** An environment that renders as it did when a verdict was reached; its limits are today's. */
+/** Returns an environment that renders as it did at the time of a verdict, with today's limits. */
 export function renderingAs(environment: Environment, rendered: Rendered | undefined): Environment {
   if (rendered === undefined) return environment;
   const { spec } = environment;

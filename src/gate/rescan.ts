@@ -9,12 +9,12 @@ import {
 import type { EnvironmentState } from './environment-state.ts';
 
 /**
- * Whose an object in a governed namespace is: Git's, its by controller references, the cluster's own, or nobody's that
- * Git knows.
+ * Owner of an object in a governed namespace: Git, an object in Git by controller references, the cluster itself, or
+ * none of them.
  */
 export type Belonging = 'git' | 'owned' | 'cluster' | 'unmanaged';
 
-/** What a look at everything in an environment's namespaces found; the evidence of `cluster.scanned`. */
+/** Result of a scan of everything in an environment's namespaces; the evidence of `cluster.scanned`. */
 export type Scan = {
   readonly unmanaged: readonly { readonly object: ObjectRef; readonly manager: string; readonly since: string }[];
   readonly violations: readonly {
@@ -28,7 +28,7 @@ export type Scan = {
   readonly unread: readonly string[];
 };
 
-/** What is kept of an object between two looks. */
+/** Data kept about an object between two scans. */
 export type Scanned = {
   readonly ref: ObjectRef;
   readonly uid: string;
@@ -37,7 +37,7 @@ export type Scanned = {
   readonly since: string;
 };
 
-/** Notes what is needed of an object to tell whose it is. */
+/** Extracts the data needed to determine the owner of an object. */
 export function scanned(object: KubernetesObject): Scanned {
   const { apiVersion, kind, metadata } = object;
   const managers = (metadata['managedFields'] ?? []) as readonly { readonly manager?: string }[];
@@ -50,7 +50,7 @@ export function scanned(object: KubernetesObject): Scanned {
   };
 }
 
-/** Whose each object is, in the order given. */
+/** Returns the owner of each object, in the given order. */
 export function belonging(all: readonly Scanned[], state: EnvironmentState): readonly Belonging[] {
   const byUid = new Map(all.map((s) => [s.uid, s]));
   const isGits = (s: Scanned) => state.owned.has(refKey(s.ref));
@@ -68,7 +68,7 @@ export function belonging(all: readonly Scanned[], state: EnvironmentState): rea
   return all.map((s) => (isGits(s) ? 'git' : leads(s) ? 'owned' : isClusters(s.ref) ? 'cluster' : 'unmanaged'));
 }
 
-// What Kubernetes puts into every namespace by itself.
+// Objects that Kubernetes itself creates in every namespace.
 function isClusters({ apiVersion, kind, name }: ObjectRef): boolean {
   return (
     apiVersion === 'v1' &&
@@ -76,7 +76,7 @@ function isClusters({ apiVersion, kind, name }: ObjectRef): boolean {
   );
 }
 
-/** An object as the rules are asked about it: without what the API server keeps beside it. */
+/** Converts an object into the subject of rules: without fields the API server adds. */
 export function asSubject(object: KubernetesObject, state: EnvironmentState, digest: string): RenderedObject {
   const { managedFields: _, ...metadata } = object.metadata;
   return atItsLine(
@@ -88,8 +88,8 @@ export function asSubject(object: KubernetesObject, state: EnvironmentState, dig
 }
 
 /**
- * An object that is not rendered from a file, as the rules take it: with the line of the object that Git has, where
- * there is one.
+ * Makes an object that was not rendered from a file a subject of rules, with the line of the same object in Git, if
+ * any.
  */
 export function atItsLine(
   object: KubernetesObject,
@@ -101,7 +101,7 @@ export function atItsLine(
   return { object, ref, source: { file, line }, lineOf: () => line, positionOf: () => ({ line, column: 1 }), digest };
 }
 
-/** A violation as a scan keeps it. */
+/** Returns a violation in the form of a scan. */
 export function ofScan(v: Violation): Scan['violations'][number] {
   const object = v.object ?? { apiVersion: '', kind: '', namespace: '', name: '' };
   return {

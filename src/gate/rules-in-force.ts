@@ -27,7 +27,7 @@ import { atItsLine } from './rescan.ts';
 import { trustInForce } from './trust-in-force.ts';
 import { readWaivers } from './waivers-in-force.ts';
 
-/** What the rules say of one request. */
+/** Result of the rules for one request. */
 export type Ruling = {
   readonly violations: readonly Violation[];
   readonly warnings: readonly Violation[];
@@ -36,7 +36,7 @@ export type Ruling = {
   readonly bundle: string;
 };
 
-/** What judges requests at one revision. */
+/** Everything that judges requests at one revision. */
 export type RulesAt = {
   readonly pool: PolicyPool;
   readonly waivers: readonly Waiver[];
@@ -44,25 +44,24 @@ export type RulesAt = {
   readonly bundle: string;
 };
 
-/** Gives what judges requests at a revision. */
+/** Loads what judges requests at a revision. */
 export type LoadRules = (revision: string) => Promise<RulesAt>;
 
 const NO_IMAGES: ImageData = { digest: '', of: new Map() };
-const WAIVERS_MS = 60_000; // how long waivers stand as they were read: keys that verified them may end
+const WAIVERS_MS = 60_000; // how long waivers are cached: the keys that verified them may expire
 
 type Loaded = { readonly revision: string; readonly at: number; readonly rules: Promise<RulesAt>; failed: boolean };
 
 /**
- * The rules and waivers of the revision that an environment is at, for requests: the bundles, parameters and
- * TrustPolicy that judged it. Those of a revision that is being applied are loaded meanwhile: when it is in force, no
- * request waits for them.
+ * The rules and waivers of an environment's current revision, for requests: the bundles, parameters and TrustPolicy
+ * that judged it. Those of a revision being applied are loaded in advance, so that no request waits for them later.
  */
 export class RulesInForce {
   readonly environment: Environment;
   readonly #load: LoadRules;
   readonly #clock: () => Date;
   readonly #state: () => EnvironmentState;
-  // Objects that did not change since the last look are not asked about again.
+  // Objects unchanged since the last scan are not evaluated again.
   readonly #memory: RuleMemory = new Recent(5000);
   #loaded: Loaded | undefined;
   #next: Loaded | undefined;
@@ -74,14 +73,14 @@ export class RulesInForce {
     this.#clock = clock;
   }
 
-  /** Has them loaded, and starts their threads. Throws what keeps them from being loaded. */
+  /** Loads the rules and starts their threads. Throws the error if loading fails. */
   async warm(): Promise<void> {
     (await this.#rules()).pool.warm();
   }
 
   /**
-   * What the rules say of the object of a request. `namespace` has the labels of its namespace, where they are known.
-   * What keeps the rules from being asked is a violation, as everywhere. Throws when they cannot be loaded.
+   * Evaluates the rules on the object of a request. `namespace` has the labels of its namespace, if known. Failure to
+   * evaluate is a violation, as everywhere. Throws if the rules cannot be loaded.
    */
   async ask(request: AdmissionRequest, namespace: Readonly<Record<string, string>> | undefined): Promise<Ruling> {
     const object = request.object ?? request.oldObject;
@@ -91,14 +90,16 @@ export class RulesInForce {
       try {
         return await this.#askThese(rules, request, object, namespace);
       } catch (thrown) {
-        // Their threads were ended because newer rules took their place.
+        // Their threads were ended because newer rules replaced them.
         if (attempt === 2 || !(thrown instanceof CountersignError) || thrown.recover !== 'retry') throw thrown;
         this.#loaded = undefined;
       }
     }
   }
 
-  /** What the rules say of objects as they are in the cluster, without a request. Throws when they cannot be loaded. */
+  /**
+   * Evaluates the rules on existing objects in the cluster, without a request. Throws if the rules cannot be loaded.
+   */
   async judge(objects: readonly RenderedObject[]): Promise<Ruling> {
     return this.#evaluate(await this.#rules(), objects, {}, undefined, this.#memory);
   }
@@ -160,7 +161,7 @@ export class RulesInForce {
       this.#loaded = loaded;
       return loaded.rules;
     }
-    // Waivers that are read again do not keep requests waiting: those before stand until then.
+    // Reading waivers again does not delay requests: the previous ones apply until then.
     const standing = { ...loaded, rules: known.rules };
     this.#loaded = standing;
     loaded.rules
@@ -171,7 +172,7 @@ export class RulesInForce {
     return known.rules;
   }
 
-  // What cannot be loaded now is tried again when it is in force, or after a while.
+  // Rules that cannot be loaded now are retried when they come into force, or after a while.
   #prepare(present: string, coming: string | undefined): void {
     if (coming === undefined || coming === present) this.#next = undefined;
     else if (this.#next?.revision !== coming || !isFresh(this.#next)) {
@@ -183,7 +184,7 @@ export class RulesInForce {
   #begin(revision: string): Loaded {
     const loaded: Loaded = { revision, at: performance.now(), rules: this.#load(revision), failed: false };
     loaded.rules.catch(() => {
-      loaded.failed = true; // the next request tries for itself
+      loaded.failed = true; // the next request tries again
     });
     return loaded;
   }
@@ -194,8 +195,8 @@ function isFresh({ at }: Loaded): boolean {
 }
 
 /**
- * Reads the rules, waivers and images of a revision from what the gate judges changes by. Throws `policy-unusable`, to
- * be tried again.
+ * Reads the rules, waivers and images of a revision from the same sources as for changes. Throws `policy-unusable`
+ * (retry).
  */
 export function rulesOf(gate: Omit<Gate, 'make'>): LoadRules {
   const { environment, repository, trust, openPolicy, recorder: ledger, clock } = gate;
@@ -214,7 +215,7 @@ export function rulesOf(gate: Omit<Gate, 'make'>): LoadRules {
     } catch (cause) {
       throw new CountersignError(
         'policy-unusable',
-        `the rules of \`${environment.metadata.name}\` cannot be loaded: ${messageOf(cause)}`,
+        `cannot load the rules of \`${environment.metadata.name}\`: ${messageOf(cause)}`,
         {
           cause,
           recover: 'retry',

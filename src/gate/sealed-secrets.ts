@@ -1,28 +1,28 @@
 import { CountersignError } from '../model/index.ts';
 import type { LedgerView, Recorder } from './ports.ts';
 
-/** An encrypted Secret that is about to be given to a cluster. */
+/** An encrypted Secret about to be sent to a cluster. */
 export type SealedSecret = {
   readonly environment: string;
   /** The fingerprint of its data key. */
   readonly key: string;
-  /** `Secret NAMESPACE/NAME`, as it is given to the cluster. */
+  /** `Secret NAMESPACE/NAME`, as sent to the cluster. */
   readonly object: string;
-  /** The file of the repository that it comes from, and the revision that gave it its content. */
+  /** The repository file it comes from, and the revision that gave it its content. */
   readonly file: string;
   readonly revision: string;
-  /** Its manifest, which was approved, says that it moved; or it is what the environment already has. */
+  /** Its approved manifest says that it moved; or the environment already has it. */
   readonly mayMove: boolean;
 };
 
 type Bound = { readonly objects: Set<string>; readonly places: Set<string> };
 
 /**
- * Opens a data key only for the objects it was encrypted for. A ciphertext can be copied by anyone who can read the
- * repository, and the gate holds the key that opens it: without this, an approved change could have it opened where its
- * author may read it. SOPS' MAC does not prevent that: it is over values, not over the keys and places that they stand
- * at. The objects of the file and revision that a key is first seen with, in an environment, are recorded; others are
- * refused unless they may move.
+ * Lets a data key decrypt only the objects it was encrypted for. Anyone who can read the repository can copy a
+ * ciphertext, and the gate holds the key. Without this check, an approved change could have it decrypted where its
+ * author may read it. SOPS' MAC does not prevent that, because it covers values, not their keys and places. When a key
+ * is first seen in an environment, the objects of that file and revision are recorded; others are refused unless they
+ * may move.
  */
 export class SealedSecrets {
   readonly #ledger: LedgerView & Recorder;
@@ -35,8 +35,8 @@ export class SealedSecrets {
   }
 
   /**
-   * Records an object with its key before that is used. Throws `decryption-failed` for one that it was not encrypted
-   * for.
+   * Records an object with its key before the key is used. Throws `decryption-failed` for an object the key was not
+   * encrypted for.
    */
   bind(secret: SealedSecret): Promise<void> {
     const turn = this.#turn.then(() => this.#bind(secret));
@@ -50,16 +50,19 @@ export class SealedSecrets {
     if (known !== undefined && !mayMove && !known.places.has(placeOf(revision, file)))
       throw new CountersignError(
         'decryption-failed',
-        `${object} cannot be decrypted: its data key was encrypted for ${[...known.objects].sort().slice(0, 3).join(', ')}`,
+        `${object} cannot be decrypted: its data key was encrypted ` +
+          `for ${[...known.objects].sort().slice(0, 3).join(', ')}`,
         {
-          hint: 'encrypt it again with `sops`; if the Secret was renamed, set the annotation `countersign.dev/allow: move-secret` on it',
+          hint:
+            'encrypt it again with `sops`; if the Secret was renamed, ' +
+            'add the annotation `countersign.dev/allow: move-secret`',
         },
       );
     await this.#ledger.record({ type: 'secret.bound', environment, key, object, file, revision }, []);
     this.#read(environment);
   }
 
-  // What this or another replica recorded since the last time.
+  // Reads what this or another replica recorded since the last call.
   #read(environment: string): Map<string, Bound> {
     const bound = this.#bound.get(environment) ?? new Map<string, Bound>();
     this.#bound.set(environment, bound);

@@ -13,7 +13,7 @@ import type { LedgerView } from './ports.ts';
 
 type Use = Recorded<EntryOf<'breakglass.used'>>;
 
-/** Where break-glass stands in an environment: grants that are open, and uses that nobody has settled. */
+/** State of break-glass in an environment: open grants, and uses not yet settled. */
 export type BreakGlassStanding = {
   readonly open: readonly (Grant & { readonly entry: number })[];
   readonly unsettled: readonly {
@@ -28,7 +28,7 @@ export type BreakGlassStanding = {
   }[];
 };
 
-/** Reads it from the ledger. `now` is ISO 8601. */
+/** Reads the state from the ledger. `now` is ISO 8601. */
 export function breakGlassStanding(
   ledger: Pick<LedgerView, 'all'>,
   environment: string,
@@ -48,22 +48,23 @@ function usesLeft(ledger: Pick<LedgerView, 'all'>, environment: string): readonl
 }
 
 /**
- * What somebody who reviewed uses of break-glass says: which commit made Git agree, or that what was done is undone.
+ * A reviewer's statement about uses of break-glass: the commit that brought Git in line, or that everything was
+ * reverted.
  */
 export type Review = {
   readonly environment: string;
-  /** A commitment to who reviewed it. */
+  /** A commitment to the reviewer's name. */
   readonly user: string;
   readonly reason: string;
-  /** Indices of `breakglass.used` entries; all that are left where there are none. */
+  /** Indices of `breakglass.used` entries; all unsettled ones if empty. */
   readonly uses: readonly number[];
-  /** At least seven hex digits; without it, everything must be as Git has it. */
+  /** At least seven hex digits; without it, everything must match Git. */
   readonly commit: string | undefined;
 };
 
 /**
- * The entry that settles uses of break-glass. Throws `usage` where a use is none, the commit was not applied after it,
- * or something is not as Git has it: `isAsGit` tells that of an object.
+ * Returns the entry that settles uses of break-glass. Throws `usage` for an invalid use, a commit that was not applied
+ * after it, or an object that does not match Git according to `isAsGit`.
  */
 export async function settleUses(
   ledger: LedgerView,
@@ -76,9 +77,9 @@ export async function settleUses(
   if (unknown !== undefined)
     throw new CountersignError(
       'usage',
-      `entry ${unknown} is no use of break-glass in \`${environment}\` that is left to settle`,
+      `entry ${unknown} is not an unsettled use of break-glass in \`${environment}\``,
       {
-        hint: '`countersign break-glass list` shows those that are',
+        hint: '`countersign break-glass list` shows the unsettled uses',
       },
     );
   const uses = review.uses.length === 0 ? left : left.filter((u) => review.uses.includes(u.index));
@@ -88,12 +89,14 @@ export async function settleUses(
   if (review.commit !== undefined) return { ...base, commit: appliedAfter(ledger, environment, review.commit, uses) };
   const seen = new Set<string>();
   for (const { entry } of uses) {
-    // what was done inside left nothing that could be compared
+    // actions inside a container left nothing to compare
     if (isConnection(entry) || seen.has(refKey(entry.object))) continue;
     seen.add(refKey(entry.object));
     if (!(await isAsGit(entry.object)))
-      throw new CountersignError('usage', `${refText(entry.object)} is not as Git has it`, {
-        hint: 'let Git take over first (at the end of its time, or remove what was made), or name the commit that made Git agree with --commit',
+      throw new CountersignError('usage', `${refText(entry.object)} differs from Git`, {
+        hint:
+          'let Git take over first (at the end of the time, or by removing what was created), ' +
+          'or name the commit that brought Git in line with --commit',
       });
   }
   return base;
@@ -123,7 +126,7 @@ function appliedAfter(ledger: LedgerView, environment: string, commit: string, u
     'usage',
     `no change with the commit \`${commit}\` was applied to \`${environment}\` after entry ${last}`,
     {
-      hint: 'bring what was done into Git and let it be applied; or undo it, and settle with --reverted',
+      hint: 'bring the changes into Git and let them be applied; or revert them, and settle with --reverted',
     },
   );
 }

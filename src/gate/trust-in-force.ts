@@ -2,7 +2,7 @@ import type { Environment } from '../model/index.ts';
 import type { TrustStore } from '../trust/index.ts';
 import type { LedgerView, OpenPolicy, SourceRepository } from './ports.ts';
 
-/** The TrustPolicy in force at a commit, and how to find those that come after it on the line. */
+/** The TrustPolicy in force at a commit, and how to find later versions on the line. */
 export type TrustInForce = {
   readonly store: TrustStore;
   readonly line:
@@ -23,9 +23,10 @@ type Parts = {
 };
 
 /**
- * The policy of the configuration or, with `spec.trustPath`, the one in the repository at `from`. On a ledger it must
- * be a version that was recorded when its change was allowed; until then the configuration's policy judges, and its
- * roots approve the first version too. Without a ledger the file at `from` is believed: `from` is the branch as it is.
+ * Returns the configuration's policy or, with `spec.trustPath`, the one in the repository at `from`. With a ledger, it
+ * must be a version that was recorded when its change was allowed. Until then the configuration's policy judges, and
+ * its roots approve the first version too. Without a ledger the file at `from` is trusted, because `from` is the branch
+ * as it is.
  */
 export async function trustInForce(
   { environment, repository, trust, openPolicy, ledger }: Parts,
@@ -34,7 +35,7 @@ export async function trustInForce(
 ): Promise<TrustInForce> {
   const path = environment.spec.trustPath;
   if (path === undefined) return { store: trust, line: undefined };
-  const opened = new Map<string, Promise<TrustStore>>(); // by blob: the file seldom changes along a line
+  const opened = new Map<string, Promise<TrustStore>>(); // by blob: the file rarely changes along a line
   const at = async (commit: string) => {
     const file = await repository.file(commit, path);
     if (file === undefined) return undefined;

@@ -7,15 +7,15 @@ import { followLine, makersBetween, refuseApproval, refuseCommit } from './reche
 type Parts = Pick<Gate, 'environment' | 'repository' | 'trust' | 'openPolicy' | 'turns'>;
 
 const TOGETHER = 128; // commits read at a time
-const MAX_STATEMENTS = 200; // of the configuration, looked through for TrustPolicies, newest first
+const MAX_STATEMENTS = 200; // recorded configurations searched for TrustPolicies, newest first
 
 /**
- * Looks again at what an allowed verdict on the ledger rests on, before anything is applied because of it: that its
- * commits are those that lead from its start to its tip, that each bears the signature it says, and that its approvals
- * are there and are by people who made none of it. Returns the first thing that does not hold, or undefined.
+ * Verifies again what an allowed verdict on the ledger rests on, before anything is applied because of it. Its commits
+ * must lead from its start to its tip, with the recorded signatures. Its approvals must exist, by people who made none
+ * of it. Returns the first failure, or undefined.
  *
- * The keys are those of the TrustPolicy that judged it. Where that one is not to be had (an address in it was erased),
- * those of any TrustPolicy that was in force will do: whoever left must not take the last good revision along.
+ * The keys are those of the TrustPolicy that judged it. If that is unavailable (an address in it was erased), any
+ * TrustPolicy that was in force will do: a person who left must not invalidate the last good revision.
  */
 export async function verifyAgain(
   parts: Parts,
@@ -26,7 +26,7 @@ export async function verifyAgain(
   const { repository } = parts;
   const items = await commitsOf(verdict, parts);
   const material = { commit: (id: string) => items.get(id) };
-  if ((await repository.tree(verdict.to)) !== verdict.tree) return 'its tree is another than the one that was judged';
+  if ((await repository.tree(verdict.to)) !== verdict.tree) return 'its tree differs from the one that was judged';
   // A rollback brings no commits: approvals alone allow it.
   const line =
     verdict.rollback === true
@@ -34,7 +34,7 @@ export async function verifyAgain(
       : ((await otherCommits(parts, verdict)) ?? followLine(verdict, material).wrong[0]);
   if (line !== undefined) return line;
   const envelopes = await storedEnvelopes(parts, verdict);
-  // What is still to be borne out, with why it is not so far.
+  // Checks that have not passed yet, with the reason so far.
   const open = new Map<string, { readonly check: (store: TrustStore) => Promise<string | undefined>; why: string }>();
   for (const said of verdict.commits)
     open.set(said.commit, {
@@ -44,20 +44,20 @@ export async function verifyAgain(
           items.get(said.commit) ?? { kind: 'malformed', id: said.commit, code: 'malformed', reason: 'x' },
           store,
         ),
-      why: `no TrustPolicy is there to verify the commit ${said.commit.slice(0, 12)} with`,
+      why: `there is no TrustPolicy to verify the commit ${said.commit.slice(0, 12)} with`,
     });
   for (const said of verdict.approvals) {
     const text = envelopes.get(said.envelope);
     const name = `the approval ${said.envelope.slice(0, 12)} by \`${said.principal}\``;
     if (text === undefined) return `${name} is not in the repository`;
     if (said.match === 'exact' && makersBetween(verdict, said, material).has(said.principal))
-      return `${name} is by someone who signed a commit of what it approves`;
+      return `${name} is by someone who signed a commit that it approves`;
     open.set(said.envelope, {
       check: async (store) => {
         const refusal = await refuseApproval(said, text, store, at);
         return refusal === undefined ? undefined : `${name} ${refusal}`;
       },
-      why: `no TrustPolicy is there to verify ${name} with`,
+      why: `there is no TrustPolicy to verify ${name} with`,
     });
   }
   const approvers = new Set(verdict.approvals.map((a) => a.principal)).size;
@@ -69,14 +69,14 @@ export async function verifyAgain(
       if (refusal === undefined) open.delete(key);
       else one.why = refusal;
     }
-    // Today's rules may ask for more than those that judged it.
+    // Today's rules may require more than those that judged it.
     least = Math.min(least, leastApprovals(store, verdict));
     if (open.size === 0 && approvers >= least) break;
   }
   const [wrong] = open.values();
   if (wrong !== undefined) return wrong.why;
   if (approvers < least && (await repository.diff(verdict.from, verdict.to)).length > 0)
-    return `it has ${approvers} approvals, and the least that any rule asks for is ${least}`;
+    return `it has ${approvers} approvals, but every rule requires at least ${least}`;
   return undefined;
 }
 
@@ -99,12 +99,12 @@ async function otherCommits({ repository }: Parts, { from, to, commits }: Verdic
   for await (const ids of repository.commitIds(from, to))
     for (const id of ids) {
       count++;
-      if (!said.has(id)) return `the commit ${id.slice(0, 12)} leads to it, and was not judged`;
+      if (!said.has(id)) return `the commit ${id.slice(0, 12)} leads to it, but was not judged`;
     }
-  return count === said.size ? undefined : `${said.size} commits were judged, and ${count} lead to it`;
+  return count === said.size ? undefined : `${said.size} commits were judged, but ${count} lead to it`;
 }
 
-// Each by its name: what else is filed beside them, by whoever may, is not read.
+// Each by its name: other files next to them, which anyone may push, are not read.
 async function storedEnvelopes(
   { environment, repository }: Parts,
   verdict: Verdict,
@@ -118,7 +118,7 @@ async function storedEnvelopes(
   return found;
 }
 
-// The one that judged it comes first; most often no other is opened.
+// The one that judged it comes first; usually no other is opened.
 async function* candidates(parts: Parts, ledger: LedgerView, verdict: Verdict): AsyncGenerator<TrustStore> {
   const { trustDigest } = verdict.consulted;
   const later: TrustStore[] = [];
@@ -142,7 +142,7 @@ async function* known(
     if (store !== undefined) yield store;
   }
   for (const policy of recordedPolicies(ledger, environment.metadata.name)) {
-    const store = await openTrustStore(policy).catch(() => undefined); // a key that is too weak by now is no key
+    const store = await openTrustStore(policy).catch(() => undefined); // a key that is too weak by now does not count
     if (store !== undefined) yield store;
   }
 }
@@ -164,8 +164,8 @@ function* recordedPolicies(ledger: LedgerView, environment: string): Generator<T
   }
 }
 
-// Which rules speak for which path is not asked: no rule asks for less than the least. Going back takes one more than
-// going forward.
+// The paths of rules are not checked: no rule requires less than the minimum. Going back takes one more than going
+// forward.
 function leastApprovals({ policy }: TrustStore, { rollback }: Verdict): number {
   const least = Math.min(...policy.spec.rules.map((rule) => rule.approvals.required));
   return (Number.isFinite(least) ? least : 0) + (rollback === true ? 1 : 0);

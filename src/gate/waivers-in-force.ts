@@ -4,10 +4,10 @@ import type { Waiver } from '../policy/index.ts';
 import { type TrustStore, verifyWaiver } from '../trust/index.ts';
 import type { OpenWaiver, SourceRepository } from './ports.ts';
 
-const MAX_WAIVERS = 1000; // more are no exceptions but another rule
+const MAX_WAIVERS = 1000; // more are no longer exceptions but a different rule
 const MAX_WAIVER = 64 * 1024;
 
-/** The waivers of a tree whose signatures count, ended ones too, and warnings about those that do not. */
+/** Returns the waivers of a tree whose signatures count, including expired ones, and warnings about the others. */
 export async function readWaivers(
   gate: {
     readonly environment: Environment;

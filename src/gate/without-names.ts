@@ -2,9 +2,9 @@ import type { CommitVerdict, Verdict, Violation } from '../model/index.ts';
 import type { Recorder } from './ports.ts';
 
 /**
- * A verdict with commitments in place of names and addresses of people: who wrote a commit, and what messages tell of
- * it. Principals stay: they are names of our own making. The ledger keeps the texts where they can be erased, and puts
- * them back when it is read.
+ * Returns a verdict with commitments in place of names and addresses of people: commit authors, and those in messages.
+ * Principals stay, because we chose their names. The ledger keeps the texts where they can be erased, and restores them
+ * when it is read.
  */
 export function withoutNames(verdict: Verdict, { subject }: Pick<Recorder, 'subject'>): Verdict {
   const hide = (text: string) => text.replaceAll(ADDRESS, (address) => subject(address));
@@ -32,7 +32,7 @@ export function withoutNames(verdict: Verdict, { subject }: Pick<Recorder, 'subj
 
 const ADDRESS = /[\p{L}\p{N}._%+-]+@[\p{L}\p{N}-]+(?:\.[\p{L}\p{N}-]+)+/gu;
 
-/** The same with the addresses of a TrustPolicy's principals. */
+/** Does the same with the addresses of a TrustPolicy's principals. */
 export function withoutAddresses<
   T extends { readonly spec: { readonly principals: readonly { readonly emails: readonly string[] }[] } },
 >(policy: T, { subject }: Pick<Recorder, 'subject'>): T {
