@@ -248,9 +248,9 @@ describe('whoever has the role of the service in PostgreSQL', { skip }, () => {
     const ghost = { sha256: createHash('sha256').update('ghost').digest('hex'), size: 5 };
     const wrong: readonly (readonly [EntryBody | ReturnType<typeof entryOf>, RegExp])[] = [
       [{ ...intent, verdict: denied.index }, /which denies/],
-      [{ ...intent, verdict: 1 }, /of type apply\.refused and not change\.judged/],
-      [{ ...intent, verdict: 999 }, /is not there/],
-      [{ ...intent, verdict: -1 }, /is not there/],
+      [{ ...intent, verdict: 1 }, /of type apply\.refused, not change\.judged/],
+      [{ ...intent, verdict: 999 }, /does not exist/],
+      [{ ...intent, verdict: -1 }, /does not exist/],
       [{ ...intent, environment: 'staging' }, /of a different environment/],
       [{ ...intent, revision: 'c' }, /about a different revision/],
       [{ ...intent, takesOver: 1 }, /`takesOver` names entry 1/],
