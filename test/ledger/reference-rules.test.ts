@@ -94,7 +94,7 @@ for (const [name, entry, expected] of [
   ['a verdict that denies, to correct', { ...intent, purpose: 'correct', verdict: DENIED }, /which denies/],
   ['a verdict on another environment', { ...intent, verdict: ELSEWHERE }, /another environment/],
   ['a verdict on another revision', { ...intent, revision: two }, /about a different revision/],
-  ['a verdict that is a result', { ...intent, verdict: RESULT }, /of type apply\.result and not change\.judged/],
+  ['a verdict that is a result', { ...intent, verdict: RESULT }, /of type apply\.result, not change\.judged/],
   ['going on with what is no intent', { ...intent, continues: RESULT }, /`continues`/],
   ['taking over what is no intent', { ...intent, takesOver: RESULT }, /`takesOver`/],
   ['a new TrustPolicy that was denied', { type: 'trust.changed', verdict: DENIED }, /which denies/],
