@@ -21,16 +21,16 @@ import type { LedgerView, Recorder } from './ports.ts';
 import { trustInForce } from './trust-in-force.ts';
 import { withoutAddresses } from './without-names.ts';
 
-const MAX_COMMITS = 100_000; // of one change; each is kept with some hundred bytes, and named on the ledger
+const MAX_COMMITS = 100_000; // per change; each is kept in some hundred bytes, and named on the ledger
 
 /** Returns the ledger to judge with: the one that is written, or a past state of it. */
 export function ledgerOf(gate: Pick<Gate, 'recorder' | 'past'>): LedgerView | undefined {
   return gate.recorder ?? gate.past;
 }
 
-/** What signatures and approvals say of a change, before anything of it is rendered. */
+/** Result of checking the signatures and approvals of a change, before anything is rendered. */
 export type TrustAssessment = {
-  /** There only when nothing stands against it. */
+  /** Set only if there are no violations. */
   readonly change: VerifiedChange | undefined;
   readonly commits: readonly CommitVerdict[];
   readonly approvals: Verdict['approvals'];
@@ -42,10 +42,13 @@ export type TrustAssessment = {
   readonly storeAfter: TrustStore;
 };
 
-/** What of a gate takes part before anything is rendered. */
+/** The parts of a gate used before anything is rendered. */
 type TrustParts = Omit<Gate, 'rules' | 'openWaiver' | 'make' | 'read' | 'turns'>;
 
-/** Judges every commit and approval of `from..to`; what is met for the first time goes on the ledger before that. */
+/**
+ * Judges every commit and approval of `from..to`; commits seen for the first time are recorded on the ledger before
+ * that.
+ */
 export async function assessTrust(gate: TrustParts, from: string, to: string, tree: string): Promise<TrustAssessment> {
   const { environment, repository, recorder } = gate;
   const started = !isNoRevision(from);
@@ -107,7 +110,7 @@ export async function assessTrust(gate: TrustParts, from: string, to: string, tr
   };
 }
 
-// The seal, where history begins with one, and every commit by its id: on the ledger before anything is judged.
+// Records the seal, if history begins with one, and every commit by its id, before anything is judged.
 async function see(
   gate: TrustParts,
   recorder: Recorder & LedgerView,
@@ -125,7 +128,7 @@ async function see(
   await recordSeen(recorder, { environment, ref, tip: to }, ids);
 }
 
-// The history of the last look is taken over where this one only goes on from it.
+// The history of the last check is reused if this one only continues it.
 async function examineAll(
   { repository, known }: TrustParts,
   source: HistorySource,
@@ -151,21 +154,29 @@ async function examineAll(
 function tooLong(from: string, to: string): Violation {
   return {
     code: 'change-too-long',
-    message: `more than ${MAX_COMMITS} commits lie between ${from.slice(0, 12)} and ${to.slice(0, 12)}, the most that one change may bring`,
+    message:
+      `more than ${MAX_COMMITS} commits lie between ${from.slice(0, 12)} ` +
+      `and ${to.slice(0, 12)}, the limit for one change`,
     commit: to,
-    hint: 'for a repository with a long history, set `spec.source.baseline` to the commit from which on the gate judges',
+    hint:
+      'for a repository with a long history, ' +
+      'set `spec.source.baseline` to the first commit that the gate should judge',
   };
 }
 
-// Going back is a change like any other, but nobody signed it: only approvals that say so allow it.
+// Going back is a change like any other, but no one signed it: only approvals that say so allow it.
 function refusedRollback(from: string, to: string, refused: readonly Violation[]): readonly Violation[] {
   if (refused.length === 0) return [];
   return [
     {
       code: 'not-a-descendant',
-      message: `${to.slice(0, 12)} does not descend from ${from.slice(0, 12)}, which is applied: the branch was rewritten, and no rollback was approved`,
+      message:
+        `${to.slice(0, 12)} does not descend from ${from.slice(0, 12)}, ` +
+        'which is applied: the branch was rewritten, and no rollback was approved',
       commit: to,
-      hint: `put the branch back and undo changes with \`git revert\`; or approve going back: \`countersign approve ${to.slice(0, 12)} --base ${from.slice(0, 12)} --rollback\``,
+      hint:
+        'restore the branch and undo changes with `git revert`; or approve going back: ' +
+        `\`countersign approve ${to.slice(0, 12)} --base ${from.slice(0, 12)} --rollback\``,
     },
     ...refused.filter((v) => v.code !== 'approval-missing' && v.code !== 'approval-stale'),
   ];
@@ -198,6 +209,6 @@ export function malformedViolation(m: { id: string; code: ViolationCode; reason:
     code: m.code,
     message: `commit ${m.id.slice(0, 12)} is refused: ${m.reason}`,
     commit: m.id,
-    hint: 'rewrite it with an ordinary git',
+    hint: 'rewrite it with standard git',
   };
 }

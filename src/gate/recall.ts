@@ -8,10 +8,10 @@ import { type RenderParts, renderingAs, renderTree } from './render-tree.ts';
 import { verifyAgain } from './verify-again.ts';
 
 /**
- * The `AllowedRevision` of a verdict that is already on the ledger: what was allowed then, rendered again from the same
- * tree. Its commits and approvals are verified again first: an entry proves what was recorded, and not that it was so.
- * Throws `ledger-inconsistent` when the ledger does not hold that verdict (halt), or commits and approvals do not bear
- * it out (wait).
+ * Returns the `AllowedRevision` of a verdict that is already on the ledger, rendered again from the same tree. Its
+ * commits and approvals are verified again first: an entry proves what was recorded, not that it was true. Throws
+ * `ledger-inconsistent` if the ledger does not have that verdict (halt), or if commits and approvals do not support it
+ * (wait).
  */
 export async function recall(
   gate: RenderParts & Pick<Gate, 'trust' | 'openPolicy'>,
@@ -39,41 +39,45 @@ export async function recall(
     judged.outcome === 'allowed' && judged.environment === name && judged.to === entry.to && judged.tree === entry.tree;
   const refusal = isOfEntry
     ? await verifyAgain(gate, ledger, judged, Date.parse(judged.consulted.at ?? entry.time))
-    : 'its evidence is of another verdict';
+    : 'its evidence is of a different verdict';
   if (refusal !== undefined)
     throw new CountersignError(
       'ledger-inconsistent',
-      `entry ${verdictIndex} allows ${entry.to.slice(0, 12)}, and what it rests on does not bear that out: ${refusal}`,
+      `entry ${verdictIndex} allows ${entry.to.slice(0, 12)}, ` +
+        `but its commits and approvals do not support that: ${refusal}`,
       {
-        hint: 'nothing is applied because of it; find out who wrote the entry: `countersign ledger verify`, and compare with Git',
+        hint:
+          'nothing is applied because of it; find out who wrote the entry: ' +
+          '`countersign ledger verify`, and compare with Git',
       },
     );
-  // As it was made then, whatever the environment says by now.
+  // Rendered as it was then, even if the environment has changed.
   const { objects, content, violations } = await renderTree(
     { ...gate, environment: renderingAs(gate.environment, judged.consulted.rendered) },
     recorded.entry.tree,
   );
-  // It was allowed without any; what does not render now must not be taken for a revision with fewer objects.
+  // It was allowed without violations; a failed rendering must not pass for a revision with fewer objects.
   const wrong = violations.find((v) => v.code !== 'nothing-rendered');
   if (wrong !== undefined)
     throw new CountersignError(
       'render-failed',
-      `${recorded.entry.to.slice(0, 12)}, which entry ${verdictIndex} allowed, does not render any more: ${wrong.message}`,
+      `${recorded.entry.to.slice(0, 12)}, which entry ${verdictIndex} allowed, ` +
+        `can no longer be rendered: ${wrong.message}`,
       wrong.hint === undefined ? {} : { hint: wrong.hint },
     );
-  // Git names files by SHA-1, for which two files with one name can be made; what was judged is known by SHA-256.
+  // Git names files by SHA-1, for which collisions can be made; the verdict has their SHA-256.
   if (judged.content !== undefined && judged.content !== content)
     throw new CountersignError(
       'git-object-corrupt',
-      `the files of ${recorded.entry.to.slice(0, 12)} are not those that entry ${verdictIndex} allowed`,
+      `the files of ${recorded.entry.to.slice(0, 12)} differ from those that entry ${verdictIndex} allowed`,
       {
-        hint: 'the repository was tampered with: fetch it anew into an empty data directory, and compare',
+        hint: 'the repository was tampered with: fetch it again into an empty data directory, and compare',
       },
     );
   return allow(gate.environment, recorded.entry.to, verdictIndex, objects, judged.allows ?? []);
 }
 
-/** What the rules in force at a commit say of its objects; signatures and approvals are not asked. */
+/** Evaluates the rules in force at a commit on its objects, without signatures and approvals. */
 export async function ruledAt(
   gate: Gate,
   commit: string,
@@ -91,7 +95,7 @@ export async function ruledAt(
   return { ...found, objects };
 }
 
-/** What a commit renders to for the environment; nothing of it is judged. */
+/** Renders a commit for the environment without judging it. */
 export async function renderedAt(gate: RenderParts, commit: string): Promise<Rendering> {
   return renderTree(gate, await gate.repository.tree(commit));
 }

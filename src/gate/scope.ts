@@ -12,7 +12,8 @@ export function outOfScope(environment: Environment, { ref, source, lineOf }: Re
   if (ref.namespace === '' && !clusterScoped.includes(ref.kind))
     return refuse(
       'kind-not-governed',
-      `${refText(ref)} has no namespace, and this environment may own only ${clusterScoped.join(', ')} across the cluster`,
+      `${refText(ref)} has no namespace, but the only cluster-scoped ` +
+        `kinds this environment may own are ${clusterScoped.join(', ')}`,
       'add `metadata.namespace`, or the kind to `spec.target.clusterScoped`',
     );
   const namespace = ref.kind === 'Namespace' && ref.apiVersion === 'v1' ? ref.name : ref.namespace;

@@ -48,10 +48,7 @@ test('windows keep their time zone, through the change of the clocks', () => {
 
 test('a schedule that cannot be read, or never comes, is told', () => {
   for (const schedule of ['every day', '0 0 30 2 *', '* * * * * *', '61 * * * *'])
-    assert.throws(
-      () => closedBy([window({ schedule })], new Date()),
-      /the schedule of the window `w` is invalid/,
-    );
+    assert.throws(() => closedBy([window({ schedule })], new Date()), /the schedule of the window `w` is invalid/);
   assert.throws(() => closedBy([window({ timeZone: 'Mars/Base' })], new Date()), /time zone|timezone/i);
   assert.throws(() => closedBy([window({ duration: '40d' })], new Date()), /longer than 32 days/);
 });
