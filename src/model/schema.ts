@@ -16,7 +16,7 @@ const duration = z
   .regex(/^\d+(ms|s|m|h|d)$/, 'a duration such as `30s`, `5m` or `1h`')
   .describe('A duration such as `30s`, `5m` or `1h`.');
 
-const cron = z.string().min(9).max(100).refine(isCron, 'a full commit id');
+const cron = z.string().min(9).max(100).refine(isCron, 'a five-field cron schedule that is due at some time');
 
 const commitId = shapedBy('argument', /^([0-9a-f]{40}|[0-9a-f]{64})$/, 'a full commit id');
 

@@ -118,7 +118,7 @@ for (const [what, files, expected] of [
   [
     'an address with a password, without the password',
     { 't.yaml': TRUST, 'e.yaml': ENVIRONMENT.replace('fleet.git', '"https://dana:very-secret@git.example.test/a"') },
-    /^e\.yaml:\d+: spec\.source\.url: expected `https:\/\/…`, `ssh:\/\/…` or a path: it holds a user or a password, which belong into a file of their own, found `https:\/\/…@git\.example\.test\/a`$/,
+    /^e\.yaml:\d+: spec\.source\.url: expected `https:\/\/…`, `ssh:\/\/…` or a path: it contains a user or a password, which belong in a separate file, found `https:\/\/…@git\.example\.test\/a`$/,
   ],
   [
     'a mail server with options',
@@ -304,7 +304,7 @@ test('a ReportSchedule names what is there; as an object in a cluster it names n
     ],
   );
   for (const [spec, message] of [
-    ['schedule: "0 0 31 2 *"', /spec\.schedule: expected a schedule of five fields as in cron that comes at some time/],
+    ['schedule: "0 0 31 2 *"', /spec\.schedule: expected a five-field cron schedule that is due at some time/],
     [
       '{schedule: "0 6 1 * *", environments: [staging]}',
       /spec\.environments\[0\]: expected the name of an Environment, found `staging`/,

@@ -295,10 +295,10 @@ test('a chart that a file of the repository pins by digest is made like one that
 test('a pin that says too little or too much, another host, and archives that are no plain chart are refused', async () => {
   const archive = await packaged(CHART);
   for (const [pin, expected] of [
-    [{ url: PIN.url }, /`digest` is needed/],
-    [{ ...PIN, digest: 'sha256:abc' }, /`digest` is needed/],
-    [{ ...PIN, url: 'charts/web' }, /`url` is needed/],
-    [{ ...PIN, url: 'https://user:password@registry.example.test/web.tgz' }, /`url` is needed/],
+    [{ url: PIN.url }, /`digest` is required/],
+    [{ ...PIN, digest: 'sha256:abc' }, /`digest` is required/],
+    [{ ...PIN, url: 'charts/web' }, /`url` is required/],
+    [{ ...PIN, url: 'https://user:password@registry.example.test/web.tgz' }, /`url` is required/],
     [{ ...PIN, version: '1.0.0' }, /`version` is not a known key/],
     [{ ...PIN, url: 'oci://169.254.169.254/charts/web' }, /charts from `169\.254\.169\.254` are not allowed/],
     [
@@ -399,7 +399,7 @@ test('files that come to more than they may, together, are not read to the end',
     { ...LIMITS, size: 100_000 },
   );
   assert.deepEqual(codes(made), ['render-too-large']);
-  assert.match(made.violations[0]?.message ?? '', /`k` builds on more than 100000 bytes/);
+  assert.match(made.violations[0]?.message ?? '', /the files `k` builds on have more than 100000 bytes/);
   assert.ok(read < 20, `${read} files were read`);
 });
 

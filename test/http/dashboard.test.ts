@@ -101,7 +101,7 @@ test('what was only told is not shown as refused', () => {
       },
     ),
   );
-  assert.deepEqual(page.match(/DELETE Pod shop\/a[^<]*/g), ['DELETE Pod shop/a, let through', 'DELETE Pod shop/a']);
+  assert.deepEqual(page.match(/DELETE Pod shop\/a[^<]*/g), ['DELETE Pod shop/a, allowed', 'DELETE Pod shop/a']);
 });
 
 let port = 0;
