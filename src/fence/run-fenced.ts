@@ -18,6 +18,9 @@ export type RunLimits = { readonly memory: number; readonly ms: number; readonly
 
 export type FencedFile = { readonly path: string; readonly content: Uint8Array };
 
+// What Go and the C library print first if the kernel refuses them memory for the heap, a stack or a thread.
+const OUT_OF_MEMORY =
+  /cannot allocate memory|out of memory|failed to (create new OS thread|reserve)|newosproc|pthread_create failed|errno=1[12]\b/i;
 const SHOWN = 4000; // characters kept of a program's error output
 const NOWHERE = 'http://127.0.0.1:9'; // the discard port: no one answers
 
@@ -124,12 +127,8 @@ function run(
     child.on('close', (code, signal) => {
       clearTimeout(timer);
       watch.stop();
-      // Go reports this, before a long stack trace, if the kernel refuses it memory; the system may also kill it.
-      if (
-        ended === undefined &&
-        code !== 0 &&
-        (signal === 'SIGKILL' || /cannot allocate memory|out of memory/i.test(begin))
-      )
+      // Go says so, before many lines about where, when the kernel refuses it memory; the system may end it too.
+      if (ended === undefined && code !== 0 && (signal === 'SIGKILL' || OUT_OF_MEMORY.test(begin)))
         [ended, exceeded] = [outOfMemory, 'memory'];
       const ok = code === 0 && ended === undefined;
       resolve({ ok, output: Buffer.concat(out).toString('utf8'), error: ended ?? error.trim(), exceeded });
