@@ -241,7 +241,7 @@ async function opa(file: string, args: readonly string[], cwd: string): Promise<
       `the rules do not compile:\n${lines.map((l) => `  ${l}`).join('\n')}`,
       {
         cause,
-        hint: 'correct the lines above; docs/policy.md lists the builtins',
+        hint: 'correct the lines above; `countersign help policy.md` lists the builtins',
       },
     );
   }
@@ -427,7 +427,7 @@ function refuse(problems: readonly Problem[]): void {
     `the policies have ${count(problems.length, 'problem')}:\n` +
       `${problems.map((p) => `  ${p.place}: ${p.text}`).join('\n')}`,
     {
-      hint: 'correct the lines above; docs/policy.md lists the supported input',
+      hint: 'correct the lines above; `countersign help policy.md` lists the supported input',
     },
   );
 }

@@ -25,6 +25,7 @@ import { showVerdictEnd, showVerdictHead } from './show-verdict.ts';
 export async function check(options: CheckOptions, settings: ProcessSettings, io: Io): Promise<number> {
   if (options.explain !== undefined)
     return (await import('./explain.ts')).explain(options.explain, options.policy ?? [], settings, io);
+  refuseFileFlags(options);
   if (options.manifests !== undefined) return (await import('./check-files.ts')).checkFiles(options, settings, io);
   const rendering = openRendering(settings);
   rendering.warm(); // starts while configuration and history are read
@@ -131,5 +132,20 @@ async function findBase(
   }
   throw new CountersignError('usage', `cannot determine what to compare \`${options.head}\` with`, {
     hint: `use --base with the commit that is applied now, for example --base ${options.remote}/${source.branch}`,
+  });
+}
+
+// These flags are about plain files. A change is checked by the rules of its environment, so they would be ignored.
+function refuseFileFlags(options: CheckOptions): void {
+  if (options.manifests !== undefined) return;
+  const given = [
+    options.policy === undefined ? undefined : '--policy',
+    options.data === undefined ? undefined : '--data',
+    options.parameters === undefined ? undefined : '--parameters',
+    options.combine ? '--combine' : undefined,
+  ].find((flag) => flag !== undefined);
+  if (given === undefined) return;
+  throw new CountersignError('usage', `\`${given}\` is only for plain files`, {
+    hint: 'add `--manifests FILE…`; rules and parameters of a change come from `spec.policies` of its environment',
   });
 }

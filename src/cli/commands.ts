@@ -1,12 +1,13 @@
 import type { ProcessSettings } from '../config/index.ts';
 import type { ServeHooks } from '../serve/index.ts';
-import type { Io } from '../terminal/index.ts';
+import { EXIT, type Io } from '../terminal/index.ts';
 import { admissionPreviewCommand, admissionScanCommand } from './admission-commands.ts';
 import * as approval from './approval-commands.ts';
 import * as glass from './break-glass-commands.ts';
 import * as checking from './check-commands.ts';
 import * as exceptions from './exception-commands.ts';
 import type { Parent } from './flags.ts';
+import { helpCommand } from './help-command.ts';
 import * as ledgers from './ledger-commands.ts';
 import * as operating from './operate-commands.ts';
 import * as policies from './policy-commands.ts';
@@ -48,6 +49,7 @@ export function addCommands(program: Parent, context: Context, done: (code: numb
     addReports,
   ];
   for (const add of groups) add(program, adding);
+  addHelp(program, adding);
 }
 
 function addChecks(program: Parent, { io, settings, run }: Adding): void {
@@ -167,12 +169,12 @@ function addPass(program: Parent, { io, settings, run }: Adding): void {
   checking.diffCommand(program).action(run(async (options) => (await import('./diff.ts')).diff(options, settings, io)));
 }
 
-function addOperating(program: Parent, { io, run }: Adding): void {
+function addOperating(program: Parent, { io, settings, run }: Adding): void {
   const operateFile = () => import('./operate.ts');
   operating.statusCommand(program).action(run(async (options) => (await operateFile()).status(options, io)));
   operating
     .explainCommand(program)
-    .action(run(async (what, o) => (await import('./explain-object.ts')).explainObject(what, o, io)));
+    .action(run(async (what, o) => (await import('./explain-object.ts')).explainObject(what, o, settings, io)));
   operating
     .suspendCommand(program)
     .action(run(async (name, o) => (await operateFile()).suspendOrResume('suspend', name, o, io)));
@@ -251,4 +253,20 @@ function addReports(program: Parent, { io, settings, run }: Adding): void {
     .verifyCommand(program)
     .action(run(async (file, options) => (await import('./verify.ts')).verify(file, options, io)));
   checking.initCommand(program).action(run(async (options) => (await import('./init.ts')).init(options, settings, io)));
+}
+
+// Replaces the help command of the parser with one that also prints pages of the documentation.
+function addHelp(program: Parent, { io, run }: Adding): void {
+  program.helpCommand(false);
+  helpCommand(program).action(
+    run(async (words) => {
+      const named = words.reduce<Parent | undefined>(
+        (at, word) => at?.commands.find((c) => c.name() === word),
+        program,
+      );
+      if (named === undefined) return (await import('./help.ts')).helpTopic(words.join(' '), io);
+      named.outputHelp();
+      return EXIT.yes;
+    }),
+  );
 }

@@ -1,16 +1,20 @@
+import type { ProcessSettings } from '../config/index.ts';
 import { rememberedState } from '../gate/index.ts';
 import { type LedgerReader, receipt } from '../ledger/index.ts';
 import {
   CountersignError,
   type EntryOf,
+  type ObjectRef,
   type OwnedObject,
   type Recorded,
+  refKey,
   refText,
-  resourceOf,
   type Verdict,
 } from '../model/index.ts';
 import { environmentsOf, readLedger, viewOf } from '../open/index.ts';
 import { EXIT, type Io, plain } from '../terminal/index.ts';
+import { findOwners, isMadeByController } from './find-owner.ts';
+import { isKind } from './kind-names.ts';
 import type { ExplainOptions } from './operate-commands.ts';
 
 /** Origin of one live object, according to the ledger. */
@@ -44,8 +48,17 @@ type Explanation = {
   readonly proof: string;
 };
 
-/** Implements `countersign explain KIND/NAME`: uses only the ledger; no service needs to run. */
-export function explainObject(what: string, options: ExplainOptions, io: Io): number {
+/**
+ * Implements `countersign explain KIND/NAME`. The ledger alone answers, without a service. An object that a controller
+ * made, such as a Pod, is looked up in the cluster, and its owner is explained. Exit codes: 0 explained, 1 in no commit,
+ * 2 it could not be determined.
+ */
+export async function explainObject(
+  what: string,
+  options: ExplainOptions,
+  settings: ProcessSettings,
+  io: Io,
+): Promise<number> {
   const [kind, name, ...rest] = what.split('/');
   if (kind === undefined || name === undefined || name === '' || rest.length > 0)
     throw new CountersignError('usage', `\`${what}\` is not \`KIND/NAME\``, {
@@ -53,26 +66,11 @@ export function explainObject(what: string, options: ExplainOptions, io: Io): nu
     });
   const reader = readLedger(options.data);
   try {
-    const found = environmentsOf(reader)
-      .filter((e) => options.environment === undefined || options.environment === e)
-      .flatMap((environment) => owned(reader, environment, kind, name, options.namespace));
-    const [first] = found;
-    if (first === undefined) {
-      io.out(
-        `no environment owns ${plain(what)}${options.namespace === undefined ? '' : ` in \`${options.namespace}\``}: ` +
-          'nothing on the ledger created it\n',
-      );
-      return EXIT.no;
-    }
-    if (found.length > 1)
-      throw new CountersignError(
-        'usage',
-        `there are ${found.length}: ${found.map((f) => refText(f.object.ref)).join(', ')}`,
-        {
-          hint: 'name the namespace with -n, or the environment with --environment',
-        },
-      );
-    const explanation = explained(reader, first.environment, first.object);
+    const found =
+      oneOf(ownedAs(reader, options, (ref) => isKind(kind, ref) && ref.name === name)) ??
+      (isMadeByController(kind) ? await ownerOf(reader, { kind, name }, options, settings, io) : undefined);
+    if (found === undefined) return notFound(what, reader, options, io);
+    const explanation = explained(reader, found.environment, found.object);
     if (options.output === 'json') io.out(`${JSON.stringify(explanation, null, 2)}\n`);
     else print(explanation, options, io);
     return EXIT.yes;
@@ -81,14 +79,72 @@ export function explainObject(what: string, options: ExplainOptions, io: Io): nu
   }
 }
 
-function owned(reader: LedgerReader, environment: string, kind: string, name: string, namespace: string | undefined) {
-  const wanted = kind.toLowerCase();
-  const isKind = (k: string) => wanted === k.toLowerCase() || wanted === resourceOf(k);
-  return [...rememberedState(viewOf(reader), environment)().owned.values()]
-    .filter(
-      ({ ref }) => isKind(ref.kind) && ref.name === name && (namespace === undefined || ref.namespace === namespace),
-    )
-    .map((object) => ({ environment, object }));
+type Owned = { readonly environment: string; readonly object: OwnedObject };
+
+function ownedAs(reader: LedgerReader, options: ExplainOptions, matches: (ref: ObjectRef) => boolean): Owned[] {
+  return environmentsOf(reader)
+    .filter((e) => options.environment === undefined || options.environment === e)
+    .flatMap((environment) =>
+      [...rememberedState(viewOf(reader), environment)().owned.values()]
+        .filter(({ ref }) => matches(ref) && (options.namespace === undefined || ref.namespace === options.namespace))
+        .map((object) => ({ environment, object })),
+    );
+}
+
+function oneOf(found: readonly Owned[]): Owned | undefined {
+  if (found.length <= 1) return found[0];
+  throw new CountersignError(
+    'usage',
+    `there are ${found.length}: ${found.map((f) => refText(f.object.ref)).join(', ')}`,
+    { hint: 'name the namespace with -n, or the environment with --environment' },
+  );
+}
+
+// Climbs from an object that a controller made to the first owner that a commit has.
+async function ownerOf(
+  reader: LedgerReader,
+  { kind, name }: { readonly kind: string; readonly name: string },
+  options: ExplainOptions,
+  settings: ProcessSettings,
+  io: Io,
+): Promise<Owned | undefined> {
+  if (options.namespace === undefined)
+    throw new CountersignError('usage', `\`${kind}/${name}\` is looked up in the cluster, in one namespace`, {
+      hint: 'name it with -n',
+    });
+  const place = { kubeconfig: options.kubeconfig ?? settings.kubeconfig, context: options.context };
+  const owners = await findOwners(kind, name, options.namespace, place);
+  if (owners === undefined)
+    throw new CountersignError('usage', `the cluster has no \`${kind}/${name}\` in \`${options.namespace}\``, {
+      hint: 'it may be gone already; name the object that made it, such as its Deployment',
+    });
+  for (const owner of owners) {
+    const found = oneOf(ownedAs(reader, options, (ref) => refKey(ref) === refKey(owner)));
+    if (found === undefined) continue;
+    if (options.output !== 'json')
+      io.out(
+        `${'made by'.padEnd(12)}${owners
+          .slice(0, owners.indexOf(owner) + 1)
+          .map(refText)
+          .join(', of ')}\n`,
+      );
+    return found;
+  }
+  return undefined;
+}
+
+// Says only that it was not found, never that it came past the gate: a misspelled name looks the same.
+function notFound(what: string, reader: LedgerReader, options: ExplainOptions, io: Io): number {
+  const where = options.namespace === undefined ? '' : ` in \`${options.namespace}\``;
+  const name = what.split('/')[1] ?? '';
+  const alike = ownedAs(reader, options, (ref) => ref.name.includes(name) || name.includes(ref.name)).slice(0, 3);
+  io.out(`not found: the ledger has no object ${plain(what)}${where}\n`);
+  io.out(
+    alike.length > 0
+      ? `did you mean ${alike.map(({ object }) => refText(object.ref)).join(', ')}?\n`
+      : 'next: `countersign admission scan` lists objects in governed namespaces that no commit has\n',
+  );
+  return EXIT.no;
 }
 
 function explained(reader: LedgerReader, environment: string, object: OwnedObject): Explanation {

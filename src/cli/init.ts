@@ -15,6 +15,15 @@ import type { InitOptions } from './check-commands.ts';
  */
 export async function init(options: InitOptions, settings: ProcessSettings, io: Io): Promise<number> {
   const user = new UserRepository(options.repo, findOnPath('git', settings.path) ?? 'git');
+  await user.gitDirectory(); // refuses a directory outside of a repository
+  for (const [flag, name] of [
+    ['--environment', options.environment],
+    ...options.namespace.map((n) => ['--namespace', n]),
+  ])
+    if (!NAME.test(name ?? ''))
+      throw new CountersignError('usage', `\`${name}\` cannot be the name that ${flag} gives`, {
+        hint: 'use lower-case letters, digits and dashes, at most 63',
+      });
   const files = new Map([
     ['countersign/trust.yaml', trust(await principalOf(user))],
     [
@@ -42,6 +51,8 @@ export async function init(options: InitOptions, settings: ProcessSettings, io: 
   }
   return EXIT.yes;
 }
+
+const NAME = /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/; // as `metadata.name` and `namespaces` of the schema
 
 type FirstPrincipal = { readonly name: string; readonly email: string; readonly key: string | undefined };
 

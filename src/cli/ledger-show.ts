@@ -1,9 +1,19 @@
 import { type EntryFilter, LedgerReader, ledgerFile } from '../ledger/index.ts';
-import { CountersignError, ENTRY_TYPES, type Entry, type ObjectRef, type Recorded, refText } from '../model/index.ts';
+import {
+  CountersignError,
+  ENTRY_TYPES,
+  type Entry,
+  type EntryOf,
+  type ObjectRef,
+  type Recorded,
+  refText,
+  type Verdict,
+} from '../model/index.ts';
 import { EXIT, type Io, paint, plain } from '../terminal/index.ts';
 import { readIndex } from './ledger.ts';
 import type { LedgerShowOptions } from './ledger-commands.ts';
 import { instant } from './report-definition.ts';
+import { showFindings } from './show-verdict.ts';
 
 /** Implements `countersign ledger show [INDEX]`: entries as recorded, filtered by their content. */
 export function ledgerShow(index: string | undefined, options: LedgerShowOptions, io: Io): number {
@@ -12,7 +22,8 @@ export function ledgerShow(index: string | undefined, options: LedgerShowOptions
     const filter = filterOf(index, options);
     const wanted = readIndex(options.last, Number.MAX_SAFE_INTEGER);
     const kept: Recorded[] = [];
-    const show = (recorded: Recorded) => print(recorded, options, reader, io);
+    const show = (recorded: Recorded) =>
+      print(recorded, { ...options, reasons: index !== undefined || options.last === '1' }, reader, io);
     if (options.output === 'json' || options.last !== undefined) {
       for (const recorded of reader.search(filter)) {
         kept.push(recorded);
@@ -81,7 +92,9 @@ function asJson({ index, entry }: Recorded, { evidence }: LedgerShowOptions, rea
   return { index, ...entry, ...(evidence && ref !== undefined ? { evidenceContent: reader.evidence(ref) } : {}) };
 }
 
-function print(recorded: Recorded, options: LedgerShowOptions, reader: LedgerReader, io: Io): void {
+type PrintOptions = LedgerShowOptions & { readonly reasons: boolean };
+
+function print(recorded: Recorded, options: PrintOptions, reader: LedgerReader, io: Io): void {
   if (options.output === 'jsonl') {
     io.out(`${JSON.stringify(asJson(recorded, options, reader))}\n`);
     return;
@@ -96,8 +109,21 @@ function print(recorded: Recorded, options: LedgerShowOptions, reader: LedgerRea
       ` ${paint(io, bad ? 'red' : 'bold', entry.type)}${plain(where)}\n`,
   );
   for (const line of summary(entry)) io.out(`        ${plain(line)}\n`);
+  if (entry.type === 'change.judged' && options.reasons) io.out(reasonsOf(index, entry, reader, io));
   if (options.evidence && 'evidence' in entry)
     io.out(`${indent(JSON.stringify(reader.evidence(entry.evidence), null, 2))}\n`);
+}
+
+// Every reason of a verdict with its place and fix, and the command that goes on from there.
+function reasonsOf(index: number, entry: EntryOf<'change.judged'>, reader: LedgerReader, io: Io): string {
+  const { violations, warnings, to } = reader.evidence(entry.evidence) as Verdict;
+  const findings = showFindings(violations, warnings, io);
+  const next =
+    entry.outcome === 'denied'
+      ? `next: mend it with a new commit and try \`countersign check --base ${entry.from.slice(0, 12)}\`; ` +
+        `\`countersign provenance ${to.slice(0, 12)}\` shows the signers\n`
+      : `next: \`countersign ledger prove ${index}\` proves it; \`countersign explain KIND/NAME\` finds it in the cluster\n`;
+  return `${findings}${findings === '' ? '' : '\n'}${paint(io, 'dim', next)}`;
 }
 
 const SHOWN_ELSEWHERE = new Set(['v', 'type', 'time', 'environment', 'evidence']);

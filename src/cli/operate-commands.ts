@@ -1,6 +1,8 @@
 import {
+  context,
   data,
   environment,
+  kubeconfig,
   ledgerData,
   ledgerKey,
   ledgerKeyCommand,
@@ -46,6 +48,8 @@ export function explainCommand(program: Parent) {
     .addOption(environment())
     .option('--proof', 'also print the proof that the verdict is on the ledger', false)
     .addOption(ledgerData())
+    .addOption(kubeconfig())
+    .addOption(context())
     .addOption(output('text', 'json'))
     .addHelpText(
       'after',
@@ -53,6 +57,7 @@ export function explainCommand(program: Parent) {
 Examples:
   countersign explain deployment/web -n shop
   countersign explain deploy/web -n shop --proof
+  countersign explain pod/web-5c9f7d-x2x1 -n shop
   countersign explain configmap/settings --output json`,
     );
 }

@@ -1,11 +1,20 @@
 import { hostname, userInfo } from 'node:os';
 import { type BreakGlassNow, breakGlassNow } from '../gate/index.ts';
 import type { ControlAnswer } from '../http/index.ts';
-import { CountersignError, type EntryBody, isNoRevision } from '../model/index.ts';
+import type { LedgerReader } from '../ledger/index.ts';
+import {
+  CountersignError,
+  type EntryBody,
+  type EntryOf,
+  isNoRevision,
+  type Recorded,
+  type Verdict,
+} from '../model/index.ts';
 import { askService, environmentsOf, type LedgerOptions, openOwnLedger, readLedger, viewOf } from '../open/index.ts';
 import type { ReconcilerStatus } from '../reconcile/index.ts';
 import { EXIT, type Io, paint, plain } from '../terminal/index.ts';
 import type { ReconcileOptions, RollbackOptions, StatusOptions } from './operate-commands.ts';
+import { showWait } from './show-wait.ts';
 
 export type OperateOptions = { data: string; reason: string; output: 'text' | 'json' };
 
@@ -27,7 +36,15 @@ export async function suspendOrResume(
 
 /** Implements `countersign reconcile ENVIRONMENT`: checks now, or writes everything again, and prints the result. */
 export async function reconcile(environment: string, options: ReconcileOptions, io: Io): Promise<number> {
-  const answer = running(await ask(options.fromScratch ? 'restore' : 'reconcile', environment, options), options.data);
+  const answer = running(
+    await showWait(
+      io,
+      `${environment}: ${options.fromScratch ? 'every object is written again' : 'fetching and reconciling'}`,
+      ask(options.fromScratch ? 'restore' : 'reconcile', environment, options),
+      () => standing(environment, options.data),
+    ),
+    options.data,
+  );
   if (options.fromScratch) {
     const { outcome, applied, seconds, error } = answer.result as {
       outcome: string;
@@ -47,7 +64,15 @@ export async function reconcile(environment: string, options: ReconcileOptions, 
  * checks, and prints how to bring Git in line.
  */
 export async function rollback(environment: string, options: RollbackOptions, io: Io): Promise<number> {
-  const answer = running(await ask('rollback', environment, options, { to: options.to }), options.data);
+  const answer = running(
+    await showWait(
+      io,
+      `${environment}: going back to ${options.to}`,
+      ask('rollback', environment, options, { to: options.to }),
+      () => standing(environment, options.data),
+    ),
+    options.data,
+  );
   const result = answer.result as { outcome: string; error?: string; status: ReconcilerStatus };
   if (options.output === 'json') io.out(`${JSON.stringify(answer.result, null, 2)}\n`);
   else if (!answer.ok)
@@ -100,6 +125,7 @@ function show(all: readonly Shown[], output: 'text' | 'json', io: Io): void {
         ` ${healthy.padEnd(8)}  ${ago(s.looked)}\n`,
     );
     if (s.state !== 'applied') io.out(`  ${plain(s.message)}\n`);
+    if (s.state === 'denied') io.out(paint(io, 'dim', `  reasons: ${reasonsCommand(s)}\n`));
     for (const trouble of s.health.trouble) io.out(`  ${plain(trouble)}\n`);
     for (const { namespaces, until, reason, user } of s.breakGlass?.open ?? [])
       io.out(
@@ -119,6 +145,14 @@ function show(all: readonly Shown[], output: 'text' | 'json', io: Io): void {
         ),
       );
   }
+}
+
+// Names the entry if the message does, else the newest verdict of the environment.
+function reasonsCommand({ message, environment }: Shown): string {
+  const entry = /; entry (\d+)$/.exec(message)?.[1];
+  return entry === undefined
+    ? `countersign ledger show --type change.judged --environment ${environment} --last 1`
+    : `countersign ledger show ${entry}`;
 }
 
 function unhealthy({ health }: ReconcilerStatus): number {
@@ -144,12 +178,14 @@ function fromLedger(options: StatusOptions): Shown[] {
       .map((environment) => {
         const result = viewOf(reader).latest(['apply.result'], environment);
         const moved = viewOf(reader).latest(['ref.advanced', 'ref.rewound'], environment);
+        const judged = viewOf(reader).latest(['change.judged'], environment);
+        const isDenied = judged?.entry.outcome === 'denied' && judged.index > (result?.index ?? -1);
         return {
           environment,
           revision: result?.entry.revision ?? '',
           tip: moved?.entry.after ?? '',
-          state: 'waiting',
-          message: 'the service is not running',
+          state: isDenied ? 'denied' : 'waiting',
+          message: isDenied ? denial(judged, reader) : 'the service is not running',
           at: result?.entry.time ?? '',
           looked: result?.entry.time ?? '',
           next: '',
@@ -160,6 +196,19 @@ function fromLedger(options: StatusOptions): Shown[] {
   } finally {
     reader.close();
   }
+}
+
+function denial({ index, entry }: Recorded<EntryOf<'change.judged'>>, reader: LedgerReader): string {
+  const { violations } = reader.evidence(entry.evidence) as Verdict;
+  const more = violations.length > 1 ? ` (and ${violations.length - 1} more)` : '';
+  return `${entry.to.slice(0, 12)}: ${violations[0]?.message ?? ''}${more}; entry ${index}`;
+}
+
+// The state of an environment in one line, for someone who waits for it.
+async function standing(environment: string, data: string): Promise<string | undefined> {
+  const answer = await askService(data, 'status', { environment });
+  const [status] = (answer?.result ?? []) as readonly ReconcilerStatus[];
+  return status === undefined ? undefined : `${environment} is ${status.state}: ${plain(status.message)}`;
 }
 
 async function ask(

@@ -7,6 +7,7 @@ import { periodFrom } from '../schedule/index.ts';
 import { openScheduledReports } from '../serve/index.ts';
 import { EXIT, type Io, paint, plain } from '../terminal/index.ts';
 import type { ReportListOptions, ReportRunOptions } from './report-commands.ts';
+import { showWait } from './show-wait.ts';
 
 type Issued = Recorded<EntryOf<'report.issued'>>;
 
@@ -21,7 +22,8 @@ export async function reportRun(
   io: Io,
 ): Promise<number> {
   const { data, again } = options;
-  const answer = await askService(data, 'report-run', { schedule: name, again });
+  const work = askService(data, 'report-run', { schedule: name, again });
+  const answer = await showWait(io, `the service makes the report \`${name}\``, work);
   const made = answer === undefined ? await runHere(name, options, settings, io) : (answer.result as readonly Issued[]);
   const issued = made.map(({ index, entry }) => ({
     entry: index,

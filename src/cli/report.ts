@@ -7,6 +7,7 @@ import { makeReport } from '../publish/index.ts';
 import { EXIT, type Io } from '../terminal/index.ts';
 import type { ReportOptions } from './report-commands.ts';
 import { defined, periodOf } from './report-definition.ts';
+import { showWait } from './show-wait.ts';
 
 /** Implements `countersign report`: writes the evidence of a period as a signed set of files around a PDF. */
 export async function report(options: ReportOptions, settings: ProcessSettings, io: Io): Promise<number> {
@@ -16,7 +17,8 @@ export async function report(options: ReportOptions, settings: ProcessSettings, 
   const repositories = await Promise.all(
     (options.repo ?? []).map((directory) => new UserRepository(directory, git?.file).gitDirectory()),
   );
-  const made = await makeReport({ data, out, ...period, definition, git, repositories });
+  const work = makeReport({ data, out, ...period, definition, git, repositories });
+  const made = await showWait(io, `the report of ${period.from} to ${period.to}`, work);
   const { id, summary, manifest, checkpoint } = made;
   const { sample } = definition;
   const issued = { report: id, ...period, manifest, checkpoint, ...(sample === undefined ? {} : { sample }) };

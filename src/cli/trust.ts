@@ -41,7 +41,7 @@ export async function trustLint(options: TrustLintOptions, io: Io): Promise<numb
     for (const f of findings) {
       io.out(
         `${f.severity === 'error' ? paint(io, 'red', '✗') : paint(io, 'yellow', '!')} ` +
-          `${f.code}${f.policy === '' ? '' : `  ${paint(io, 'dim', f.policy)}`}\n    ${plain(f.message)}\n`,
+          `${f.code}${f.policy === '' ? '' : `  ${paint(io, 'dim', f.policy)}`}\n${indented(f.message)}`,
       );
       if (f.hint !== '') io.out(`    ${paint(io, 'dim', 'fix:')} ${f.hint}\n`);
     }
@@ -188,4 +188,12 @@ function yamlOf(value: unknown, indent = ''): string {
       .map((line) => (line === '' ? '' : indent + line))
       .join('\n')}\n`;
   return ` ${/^[a-z][a-z0-9@. /+=-]*$/i.test(text) && !/^(y|n|yes|no|on|off|true|false|null)$/i.test(text) && !/: |#/.test(text) ? text : JSON.stringify(text)}\n`;
+}
+
+// A configuration error lists its problems on lines of their own.
+function indented(message: string): string {
+  return message
+    .split('\n')
+    .map((line) => `    ${plain(line)}\n`)
+    .join('');
 }

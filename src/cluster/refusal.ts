@@ -14,7 +14,7 @@ export function refusal(answer: Answer, verb: string, what: string, secret: bool
     `${secret ? `the API server answered ${answer.status} (message withheld, it may contain values)` : said || answer.status}`;
   if (answer.status === 401 || (answer.status === 403 && /is forbidden: User/.test(said)))
     return new CountersignError('cluster-forbidden', message, {
-      hint: 'grant the service’s account this right (docs/operations.md lists all it needs)',
+      hint: 'grant the service’s account this right (`countersign help operations` lists all it needs)',
     });
   const managers = conflicts(answer);
   if (managers.length > 0)
@@ -45,8 +45,17 @@ export function refusal(answer: Answer, verb: string, what: string, secret: bool
   const passing = isPassing(answer) || said.includes('gate.countersign.dev');
   return new CountersignError(passing ? 'cluster-unreachable' : 'cluster-refused', message, {
     recover: passing ? 'retry' : 'wait',
-    ...(passing ? {} : { hint: 'correct the manifest in the repository' }),
+    ...(passing ? {} : { hint: hintFor(answer, said) }),
   });
+}
+
+// Most refusals are about the manifest. These two are about the namespace it goes into.
+function hintFor({ status }: Answer, said: string): string {
+  if (/because it is being terminated/.test(said))
+    return 'the namespace is being deleted; wait until it is gone, then run `countersign reconcile`';
+  if (status === 404 && /^namespaces "[^"]*" not found/.test(said))
+    return 'add the Namespace to the repository, or create it in the cluster';
+  return 'correct the manifest in the repository';
 }
 
 /** Tests whether the same request may soon succeed. */

@@ -857,7 +857,7 @@ function invalid(problems: readonly Problem[]): CountersignError {
     'config-invalid',
     `the configuration has ${count(problems.length, 'problem')}:\n${lines.join('\n')}`,
     {
-      hint: 'docs/configuration.md lists every key',
+      hint: '`countersign help configuration` lists every key',
     },
   );
 }

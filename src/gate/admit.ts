@@ -236,12 +236,16 @@ function refusal(request: AdmissionRequest, scope: AdmissionScope): string {
     );
   const asked = request.subresource === '' ? request.operation : `${request.operation} of \`${request.subresource}\``;
   const made = render.with === 'plain' ? '' : ` (rendered with ${render.with})`;
+  const branch = `on branch \`${source.branch}\` of ${repository}`;
   const where =
-    owned === undefined ? `add it under \`${source.path}\`${made}` : `change \`${owned.file}\` (line ${owned.line})`;
-  return (
-    `${what}, and no recorded verdict allows this ${asked}: ` +
-    `${where} on branch \`${source.branch}\` of ${repository} and have it approved${glass}`
-  );
+    request.operation === 'DELETE' && owned === undefined
+      ? 'it is in no commit, so no commit can remove it'
+      : request.operation === 'DELETE' && owned !== undefined
+        ? `remove it from \`${owned.file}\` (line ${owned.line}) ${branch} and have that approved`
+        : owned === undefined
+          ? `add it under \`${source.path}\`${made} ${branch} and have it approved`
+          : `change \`${owned.file}\` (line ${owned.line}) ${branch} and have it approved`;
+  return `${what}, and no recorded verdict allows this ${asked}: ` + `${where}${glass}`;
 }
 
 function ownedBy(request: AdmissionRequest, state: EnvironmentState): OwnedObject | undefined {

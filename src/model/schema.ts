@@ -570,9 +570,14 @@ export const environmentSchema = z.strictObject({
           .describe('The ServiceAccount to impersonate (`namespace/name`); its rights limit this environment.'),
         namespaces: z.array(name).min(1).describe('The governed namespaces; objects anywhere else are refused.'),
         clusterScoped: z
-          .array(z.string().min(1))
+          .array(
+            z
+              .string()
+              .regex(/^[A-Z][A-Za-z0-9]*$/, 'give the kind alone, as in a manifest: `CustomResourceDefinition`')
+              .max(63),
+          )
           .default(['Namespace'])
-          .describe('Cluster-scoped kinds this environment may own.'),
+          .describe('Cluster-scoped kinds this environment may own, spelled as in a manifest.'),
       })
       .describe('Where the objects run.'),
     render: z
@@ -750,7 +755,7 @@ export const environmentSchema = z.strictObject({
       .strictObject({
         bundles: z
           .array(bundleSource)
-          .min(1)
+          .min(1, 'name at least one bundle; `countersign help policy.md` shows how to run without rules')
           .default([{ library: 'shipped' }])
           .describe('Sources of the rules; every bundle is evaluated.'),
         parameters: z

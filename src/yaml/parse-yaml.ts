@@ -77,9 +77,27 @@ export function parseYaml(text: string, options: { readonly words?: boolean } = 
           'and readers differ on which wins; put `<<` first',
         lineAt(lineStarts(text), Math.max(0, text.search(/<<["']?\s*:/))),
       );
-    if (thrown instanceof YAMLException) throw new YamlError(reasonOf(thrown), (thrown.mark?.line ?? 0) + 1);
+    if (thrown instanceof YAMLException) {
+      const isAboutEnd = /deficient indentation|unexpected end|flow collection/.test(thrown.reason);
+      const open = isAboutEnd ? unclosed(text, thrown.mark?.position ?? text.length) : undefined;
+      if (open !== undefined) throw new YamlError(`\`${open.bracket}\` is never closed`, open.line);
+      throw new YamlError(reasonOf(thrown), (thrown.mark?.line ?? 0) + 1);
+    }
     throw thrown;
   }
+}
+
+// The innermost bracket still open where reading failed: the parser complains about the line after it. Only for a
+// message, so quotes and comments are recognized in their common forms.
+function unclosed(text: string, end: number): { readonly bracket: string; readonly line: number } | undefined {
+  const stack: { bracket: string; line: number }[] = [];
+  for (const [i, line] of text.slice(0, end).split('\n').entries()) {
+    const bare = line.replace(/"(?:[^"\\]|\\.)*"|'[^']*'|(?:^|\s)#.*$/g, '');
+    for (const char of bare.match(/[[\]{}]/g) ?? [])
+      if (char === '[' || char === '{') stack.push({ bracket: char, line: i + 1 });
+      else stack.pop();
+  }
+  return stack.at(-1);
 }
 
 /**
