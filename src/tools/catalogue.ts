@@ -16,6 +16,7 @@ export type Tool = {
 export type ToolName =
   | 'etcd'
   | 'kube-apiserver'
+  | 'kube-controller-manager'
   | 'kubectl'
   | 'opa'
   | 'opa-conformance'
@@ -66,6 +67,11 @@ export const TOOLS: Readonly<Record<ToolName, Tool>> = {
     go: { module: 'tools/control-plane', package: './kube-apiserver', ldflags: KUBERNETES },
     archive: envtest('kube-apiserver'),
     byHand: CONTROL_PLANE_HINT,
+  },
+  'kube-controller-manager': {
+    version: '1.34.4',
+    go: { module: 'tools/control-plane', package: './kube-controller-manager', ldflags: KUBERNETES },
+    byHand: 'put `kube-controller-manager` 1.34.x on the PATH; only the tests need it',
   },
   kubectl: {
     version: '1.34.4',
