@@ -1,4 +1,4 @@
-import { diffTrees, NativeRepository, readCommit, signWithGitKey, UserRepository } from '../../src/git/index.ts';
+import { APPROVALS_REF, diffTrees, NativeRepository, readCommit } from '../../src/git/index.ts';
 import {
   type ApprovalStatement,
   approvalPath,
@@ -8,6 +8,7 @@ import {
   preAuthEncoding,
 } from '../../src/trust/index.ts';
 import type { Fleet, Person } from './fleet.ts';
+import { signBytes } from './objects.ts';
 
 export type ApprovalChanges = {
   readonly repository?: string;
@@ -35,7 +36,6 @@ export async function approveAs(
 ): Promise<void> {
   fleet.become(person);
   const repository = new NativeRepository(`${fleet.work}/.git`, { file: 'git', path: process.env['PATH'] ?? '' });
-  const user = new UserRepository(fleet.work);
   const { tree } = await readCommit(repository, commit);
   const made = approvalStatement({
     repository: changes.repository ?? fleet.url,
@@ -54,10 +54,8 @@ export async function approveAs(
   });
   const statement = changes.statement?.(made) ?? made;
   const signed = Buffer.from(JSON.stringify(statement));
-  if (person.gnupgHome !== undefined) process.env['GNUPGHOME'] = person.gnupgHome;
-  const signature = await signWithGitKey(user, preAuthEncoding(signed));
-  delete process.env['GNUPGHOME'];
-  const envelope = encodeEnvelope(changes.payload?.(signed) ?? signed, signature.armored, 'key');
-  await user.publishApprovals([{ path: approvalPath(made, envelope), content: envelope }], 'origin');
   repository.close();
+  const signature = signBytes(person, Buffer.from(preAuthEncoding(signed)));
+  const envelope = encodeEnvelope(changes.payload?.(signed) ?? signed, `${signature}\n`, 'key');
+  fleet.addTo(APPROVALS_REF, person, approvalPath(made, envelope), envelope);
 }
