@@ -8,7 +8,8 @@ import { fileURLToPath } from 'node:url';
 import pg from 'pg';
 import { createKey, type Ledger, LedgerReader, openLedger } from '../src/ledger/index.ts';
 import { inclusionProof } from '../src/ledger/merkle.ts';
-import { Postgres, postgresPrograms } from '../test/kit/postgres.ts';
+import { postgresPrograms } from '../test/kit/machine.ts';
+import { Postgres } from '../test/kit/postgres.ts';
 import { median, print, range, round0 } from './kit/figures.ts';
 
 // Appends of 1 kB entries against a bare batched insert of the same rows into the same store, turn by turn in one run;

@@ -6,15 +6,16 @@ import { createKey } from '../../src/ledger/index.ts';
 import { startApiProxy } from '../kit/api-proxy.ts';
 import { freePorts } from '../kit/control-plane.ts';
 import { startGitServer } from '../kit/git-server.ts';
+import { without } from '../kit/machine.ts';
 import { configMap, namespace } from '../kit/manifests.ts';
-import { Postgres, postgresPrograms } from '../kit/postgres.ts';
+import { Postgres } from '../kit/postgres.ts';
 import { scratch } from '../kit/scratch.ts';
 import type { Service } from '../kit/service.ts';
 import { openStage } from '../kit/test-stage.ts';
 
 // A service that starts while something it needs is away waits and says so. It is alive for whatever runs it, and not
 // ready.
-const noPostgres = postgresPrograms() === undefined ? 'PostgreSQL is not installed: apt-get install postgresql' : false;
+const noPostgres = without('PostgreSQL');
 const PATH = 'clusters/production';
 const directory = scratch();
 const stage = await openStage(directory);

@@ -5,14 +5,16 @@ import { after, afterEach, before, test } from 'node:test';
 import { createKey, LedgerReader, parseVerifiers, verifyLedger } from '../../src/ledger/index.ts';
 import { freePorts } from '../kit/control-plane.ts';
 import type { Fleet } from '../kit/fleet.ts';
+import { without } from '../kit/machine.ts';
 import { configMap, namespace } from '../kit/manifests.ts';
-import { Postgres, postgresPrograms } from '../kit/postgres.ts';
+import { SERVICE_USER } from '../kit/plane.ts';
+import { Postgres } from '../kit/postgres.ts';
 import { scratch } from '../kit/scratch.ts';
 import { countersign, type Service } from '../kit/service.ts';
 import { Stage } from '../kit/stage.ts';
 
 const PATH = 'clusters/production';
-const noPostgres = postgresPrograms() === undefined ? 'PostgreSQL is not installed: apt-get install postgresql' : false;
+const noPostgres = without('PostgreSQL');
 const TOKEN = 'a-token-of-enough-length';
 const directory = scratch();
 const auditLog = join(directory, 'audit.log');

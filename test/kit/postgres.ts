@@ -1,19 +1,12 @@
 import { execFileSync, spawn } from 'node:child_process';
-import { chownSync, existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { chownSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import pg from 'pg';
 import { postgresSchema } from '../../src/ledger/index.ts';
+import { postgresPrograms } from './machine.ts';
 import { until } from './service.ts';
-
-const HOME = '/usr/lib/postgresql';
-
-/** Where Debian puts PostgreSQL's programs; undefined where it is not installed. */
-export function postgresPrograms(): string | undefined {
-  const [newest] = existsSync(HOME) ? readdirSync(HOME).sort((a, b) => Number(b) - Number(a)) : [];
-  return newest === undefined ? undefined : join(HOME, newest, 'bin');
-}
 
 /** A throw-away PostgreSQL on loopback, run by a user who is not root. Each database in it holds one ledger. */
 export class Postgres {
@@ -68,7 +61,7 @@ export class Postgres {
     this.#pid = child.pid ?? 0;
     await until(
       () => this.#isUp(),
-      20_000,
+      120_000,
       () => 'PostgreSQL does not answer',
     );
   }
@@ -78,7 +71,7 @@ export class Postgres {
     process.kill(this.#pid, 'SIGKILL');
     await until(
       async () => !(await this.#isUp()),
-      10_000,
+      120_000,
       () => 'PostgreSQL does not end',
     );
     await new Promise((resolve) => setTimeout(resolve, 300));

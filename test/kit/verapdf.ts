@@ -1,16 +1,9 @@
 import { execFileSync } from 'node:child_process';
 import { existsSync, renameSync, rmSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { findOnPath } from '../../src/tools/index.ts';
 
 const HERE = fileURLToPath(new URL('../../tools/verapdf/', import.meta.url));
 const LIBRARIES = fileURLToPath(new URL('../../.tools/verapdf-1.30.2', import.meta.url));
-
-/** Why veraPDF cannot be had here; undefined where it can. */
-export function whyNoVeraPdf(): string | undefined {
-  const missing = ['java', 'mvn'].filter((name) => findOnPath(name, process.env['PATH'] ?? '') === undefined);
-  return missing.length === 0 ? undefined : `there is no ${missing.join(' and no ')} on the PATH`;
-}
 
 /**
  * What veraPDF says of a PDF: for PDF/A-3a and PDF/UA-1 whether it conforms, how much was checked, and which rules it

@@ -8,8 +8,8 @@ import { tool } from '../../scripts/tools.ts';
 import { evidenceRef, LedgerReader, openLedger, parseVerifiers, verifyLedger } from '../../src/ledger/index.ts';
 import { checkExport } from '../../src/ledger/offline-check.ts';
 import { sha256 } from '../../src/model/index.ts';
-import { findOnPath } from '../../src/tools/index.ts';
 import { run } from '../kit/fleet.ts';
+import { without } from '../kit/machine.ts';
 import { scratch } from '../kit/scratch.ts';
 import { countersign } from '../kit/service.ts';
 
@@ -102,10 +102,7 @@ describe('an export', () => {
     assert.match(python(good), /^ok: 600 entries/m);
   });
 
-  const hasGo = findOnPath('go', process.env['PATH'] ?? '') !== undefined;
-  const needsGo = hasGo
-    ? false
-    : 'Go is not installed, which builds Tessera’s fsck and a reader on golang.org/x/mod/sumdb';
+  const needsGo = without('Go'); // which builds Tessera's fsck and a reader on golang.org/x/mod/sumdb
 
   test('is found whole by fsck of Tessera', { skip: needsGo }, async () => {
     assert.match(await tessera(good, key), /Successfully fsck'd log with size 600/);

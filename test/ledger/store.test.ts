@@ -12,7 +12,8 @@ import {
   verifyLedger,
 } from '../../src/ledger/index.ts';
 import type { CountersignError } from '../../src/model/index.ts';
-import { Postgres, postgresPrograms } from '../kit/postgres.ts';
+import { without } from '../kit/machine.ts';
+import { Postgres } from '../kit/postgres.ts';
 import { scratch } from '../kit/scratch.ts';
 
 const directory = scratch();
@@ -34,13 +35,13 @@ const KINDS: readonly Kind[] = [
   { name: 'SQLite', skip: false, place: async () => ({ data: join(directory, String(n++)) }) },
   {
     name: 'PostgreSQL',
-    skip: postgresPrograms() === undefined ? 'PostgreSQL is not installed: apt-get install postgresql' : false,
+    skip: without('PostgreSQL'),
     place: async () => ({ data: join(directory, String(n++)), ...(await (postgres as Postgres).ledger()) }),
   },
 ];
 
 before(async () => {
-  if (postgresPrograms() !== undefined) postgres = await Postgres.start();
+  if (KINDS[1]?.skip === false) postgres = await Postgres.start();
 });
 after(() => postgres?.stop());
 

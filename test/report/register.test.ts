@@ -8,7 +8,7 @@ import { Ajv } from 'ajv';
 import { createKey, ledgerName, openLedger, readSigner, signNote, verifierText } from '../../src/ledger/index.ts';
 import { NO_REVISION, sha256, type Violation, type ViolationCode } from '../../src/model/index.ts';
 import type { ReportModel } from '../../src/report/index.ts';
-import { findOnPath } from '../../src/tools/index.ts';
+import { without } from '../kit/machine.ts';
 import { commitId, recordChange } from '../kit/report-ledger.ts';
 import { scratch } from '../kit/scratch.ts';
 import { countersign } from '../kit/service.ts';
@@ -293,7 +293,7 @@ test('a framework of one’s own is read from a file, and one that cannot be rea
 });
 
 test('the PDF says what the model says, section by section', {
-  skip: findOnPath('pdftotext', process.env['PATH'] ?? '') === undefined ? 'pdftotext is not here' : false,
+  skip: without('pdftotext'),
 }, () => {
   const shown = execFileSync('pdftotext', ['-layout', join(out, 'report.pdf'), '-'], { encoding: 'utf8' });
   for (const section of [

@@ -6,7 +6,7 @@ import { before, test } from 'node:test';
 import { createKey, evidenceRef, openLedger, readSigner, verifierText } from '../../src/ledger/index.ts';
 import { canonicalJson, type Verdict } from '../../src/model/index.ts';
 import { buildReport, type ReportDefinition, type ReportDocument, renderPdf } from '../../src/report/index.ts';
-import { findOnPath } from '../../src/tools/index.ts';
+import { without } from '../kit/machine.ts';
 import { scratch } from '../kit/scratch.ts';
 import { countersign } from '../kit/service.ts';
 
@@ -300,7 +300,7 @@ test('no report is made from a ledger that is not consistent', async () => {
 });
 
 test('the PDF reads back as what the model says, hostile names made harmless', {
-  skip: findOnPath('pdftotext', process.env['PATH'] ?? '') === undefined ? 'pdftotext is not here' : false,
+  skip: without('pdftotext'),
 }, () => {
   const text = execFileSync('pdftotext', ['-layout', join(out, 'report.pdf'), '-'], { encoding: 'utf8' });
   for (const expected of [
