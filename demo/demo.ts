@@ -12,7 +12,7 @@ import { environmentDocument, trustDocument, writeConfiguration } from '../test/
 import { endGpg, Fleet, openPgpPerson, type Person, sshPerson } from '../test/kit/fleet.ts';
 import { startGitServer } from '../test/kit/git-server.ts';
 import { configMap, deployment, namespace, service } from '../test/kit/manifests.ts';
-import { type CliResult, countersign, Service, until } from '../test/kit/service.ts';
+import { type CliResult, countersignProcess, Service, until } from '../test/kit/service.ts';
 import { deploymentStatus } from '../test/kit/status.ts';
 import { Narrator } from './narrator.ts';
 
@@ -101,7 +101,7 @@ async function story(): Promise<void> {
   const replicas = () => (live('deployment/web')?.['spec'] as { replicas?: number } | undefined)?.replicas;
   const approve = async (who: Person, commit: string, reason: string) => {
     fleet.become(who);
-    const result = await countersign(['approve', commit, '--repo', fleet.work, '--reason', reason, '--yes'], {
+    const result = await countersignProcess(['approve', commit, '--repo', fleet.work, '--reason', reason, '--yes'], {
       env: who.gnupgHome === undefined ? {} : { GNUPGHOME: who.gnupgHome },
     });
     expect(result.code === 0, `approve ended with ${result.code}: ${result.stderr}`);
@@ -190,7 +190,7 @@ async function story(): Promise<void> {
     const commit = fleet.commit(dana, 'shop: debug web', {
       [`${PATH}/web.yaml`]: deployment('shop', 'web', { privileged: true }),
     });
-    const check = await countersign([
+    const check = await countersignProcess([
       'check',
       '--repo',
       fleet.work,
@@ -404,7 +404,7 @@ async function story(): Promise<void> {
 
   await tell.scene('A report is made and verified offline', async () => {
     rmSync(OUT, { recursive: true, force: true });
-    const made = await countersign([
+    const made = await countersignProcess([
       'report',
       '--data',
       data,
@@ -418,7 +418,7 @@ async function story(): Promise<void> {
     expect(made.code === 0, `report ended with ${made.code}: ${made.stderr}`);
     mkdirSync(join(directory, 'auditor'));
     cpSync(OUT, join(directory, 'auditor'), { recursive: true });
-    const good = await countersign([
+    const good = await countersignProcess([
       'verify',
       join(directory, 'auditor', 'report.pdf'),
       '--key',
@@ -427,7 +427,7 @@ async function story(): Promise<void> {
     expect(good.code === 0, `verify ended with ${good.code}: ${good.stdout}`);
     const entries = readFileSync(join(directory, 'auditor', 'entries.jsonl'), 'utf8');
     writeFileSync(join(directory, 'auditor', 'entries.jsonl'), entries.replace('INC-4711', 'INC-4712'));
-    const altered = await countersign([
+    const altered = await countersignProcess([
       'verify',
       join(directory, 'auditor', 'report.pdf'),
       '--key',
@@ -447,7 +447,7 @@ async function story(): Promise<void> {
   });
 
   await tell.scene('One byte of a copied ledger is changed', async () => {
-    const sound = await countersign(['ledger', 'verify', '--data', data]);
+    const sound = await countersignProcess(['ledger', 'verify', '--data', data]);
     expect(sound.code === 0, `the ledger does not verify: ${sound.stdout}${sound.stderr}`);
     const copy = join(directory, 'copy');
     mkdirSync(copy);
@@ -456,7 +456,7 @@ async function story(): Promise<void> {
     await backup(source, join(copy, 'ledger.db'));
     source.close();
     const changed = flipByte(join(copy, 'ledger.db'), 'INC-4711: web is overloaded');
-    const altered = await countersign(['ledger', 'verify', '--data', copy]);
+    const altered = await countersignProcess(['ledger', 'verify', '--data', copy]);
     const used = serve.entries('breakglass.used', ENV)[0];
     expect(
       changed && altered.code === 1 && altered.stdout.includes(`entry ${used?.index}`),

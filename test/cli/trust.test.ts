@@ -10,7 +10,7 @@ import { type ForgeAnswer, type ForgeServer, pullRequest, review, startForge } f
 import { configMap, namespace } from '../kit/manifests.ts';
 import { recorderAt } from '../kit/recorder.ts';
 import { scratch } from '../kit/scratch.ts';
-import { countersign } from '../kit/service.ts';
+import { countersign, countersignProcess } from '../kit/service.ts';
 
 const directory = scratch();
 const [dana, lee, kim] = ['dana', 'lee', 'kim'].map((name) => sshPerson(directory, name)) as [Person, Person, Person];
@@ -111,9 +111,11 @@ describe('approvals', () => {
       run('ssh-add', ['-q', robin.signingKey], { env });
       rmSync(robin.signingKey);
       fleet.become({ ...robin, signingKey: `key::${robin.publicKey}` });
-      const result = await countersign(['approve', 'feature', '--repo', fleet.work, '--yes', '--no-push'], { env });
+      const result = await countersignProcess(['approve', 'feature', '--repo', fleet.work, '--yes', '--no-push'], {
+        env,
+      });
       assert.equal(result.code, 0, result.stderr);
-      const gone = await countersign(['approve', 'feature', '--repo', fleet.work, '--yes', '--no-push'], {
+      const gone = await countersignProcess(['approve', 'feature', '--repo', fleet.work, '--yes', '--no-push'], {
         env: { SSH_AUTH_SOCK: '' },
       });
       assert.equal(gone.code, 2);

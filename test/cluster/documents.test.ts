@@ -8,7 +8,7 @@ import { environmentDocument, trustDocument, writeConfiguration } from '../kit/d
 import type { Fleet } from '../kit/fleet.ts';
 import { configMap, namespace } from '../kit/manifests.ts';
 import { scratch } from '../kit/scratch.ts';
-import { countersign, until } from '../kit/service.ts';
+import { countersign, countersignProcess, until } from '../kit/service.ts';
 import { openStage } from '../kit/test-stage.ts';
 
 // Documents as objects in the cluster, installed and written by the real kubectl.
@@ -299,7 +299,7 @@ test('without its kinds in the cluster the service says how to install them', as
     return ((body['resources'] ?? []) as { name: string }[]).filter((r) => !r.name.includes('/')).length;
   };
   const start = async (name: string) =>
-    countersign([
+    countersignProcess([
       'serve',
       ...(await stage.arguments(nothing)),
       '--config-namespace',

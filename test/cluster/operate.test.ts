@@ -13,8 +13,8 @@ import { freePorts } from '../kit/control-plane.ts';
 import { configMap, deployment, namespace } from '../kit/manifests.ts';
 import { startRegistry } from '../kit/registry.ts';
 import { scratch } from '../kit/scratch.ts';
-import { type CliResult, countersign, type Service } from '../kit/service.ts';
-import { deploymentStatus } from '../kit/status.ts';
+import { type CliResult, countersign, countersignProcess, type Service } from '../kit/service.ts';
+import { podsReady } from '../kit/status.ts';
 import { openStage } from '../kit/test-stage.ts';
 
 const PATH = 'clusters/production';
@@ -445,7 +445,7 @@ test('a replica runs the environments of its label alone, and admission is for a
     ['shard', /`shard` selects nothing/],
     ['shard=c', /no environment has the labels `shard=c`/],
   ] as const) {
-    const none = await countersign([
+    const none = await countersignProcess([
       'serve',
       ...(await stage.arguments(configuration)),
       '--data',
@@ -710,7 +710,7 @@ test('traces follow a change from the look to the last write, and name nobody; a
     { arguments: ['--traces', `http://127.0.0.1:${nobody}/v1/traces`] },
   );
   assert.equal(await alone.service.stop(), 0);
-  const wrong = await countersign([
+  const wrong = await countersignProcess([
     'serve',
     ...(await stage.arguments(alone.configuration)),
     '--data',

@@ -12,7 +12,7 @@ import { type Person, sshPerson } from '../kit/fleet.ts';
 import { startGitServer } from '../kit/git-server.ts';
 import { configMap, deployment, namespace, service as serviceManifest } from '../kit/manifests.ts';
 import { scratch } from '../kit/scratch.ts';
-import { countersign } from '../kit/service.ts';
+import { countersign, countersignProcess } from '../kit/service.ts';
 import type { Running } from '../kit/stage.ts';
 import { openStage } from '../kit/test-stage.ts';
 
@@ -464,7 +464,7 @@ test('started with what cannot work, it says so in one clear message with the fi
   const { configuration } = await running('usage');
   await stage.stopServices();
   const attempt = async (args: readonly string[], expected: RegExp) => {
-    const result = await countersign(['serve', '--data', stage.data('attempt'), ...args], { timeoutMs: 30_000 });
+    const result = await countersignProcess(['serve', '--data', stage.data('attempt'), ...args]);
     assert.equal(result.code, 2, result.stderr);
     assert.match(result.stderr, expected);
     assert.match(result.stderr, /^fix: /m);

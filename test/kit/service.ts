@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
+import { runCli } from '../../src/cli/index.ts';
 import { LedgerReader } from '../../src/ledger/index.ts';
 import type { EntryOf, EntryType, Recorded } from '../../src/model/index.ts';
 
@@ -8,22 +9,50 @@ const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 /** The result of one command line. */
 export type CliResult = { readonly code: number; readonly stdout: string; readonly stderr: string };
 
-/** Runs `countersign` as people do: its own process, its own exit code. */
-export function countersign(
+/** Runs one command line of `countersign` in this process. What is about the process itself: `countersignProcess`. */
+export async function countersign(
   args: readonly string[],
-  options: { cwd?: string; env?: NodeJS.ProcessEnv; timeoutMs?: number } = {},
+  { cwd }: { readonly cwd?: string } = {},
 ): Promise<CliResult> {
+  process.env['KUBECONFIG'] = '';
+  let stdout = '';
+  let stderr = '';
+  const before = process.cwd();
+  if (cwd !== undefined) process.chdir(cwd); // of all calls at that moment: such a call is alone
+  try {
+    const code = await runCli(args, {
+      out: (text) => {
+        stdout += text;
+      },
+      err: (text) => {
+        stderr += text;
+      },
+      terminal: false,
+      colour: false,
+      signal: new AbortController().signal,
+    });
+    return { code, stdout, stderr };
+  } finally {
+    process.chdir(before);
+  }
+}
+
+type ProcessOptions = { readonly cwd?: string; readonly env?: NodeJS.ProcessEnv; readonly input?: string | Buffer };
+
+/** Runs `countersign` as people do: its own process, directory, environment, standard input and exit code. */
+export function countersignProcess(args: readonly string[], options: ProcessOptions = {}): Promise<CliResult> {
   return new Promise((resolve) => {
     const child = spawn(process.execPath, [`${ROOT}bin/countersign.mjs`, ...args], {
       cwd: options.cwd,
       env: { ...process.env, KUBECONFIG: '', ...options.env },
-      stdio: ['ignore', 'pipe', 'pipe'],
-      timeout: options.timeoutMs ?? 60_000,
+      stdio: 'pipe',
     });
     let stdout = '';
     let stderr = '';
     child.stdout.on('data', (d) => (stdout += d));
     child.stderr.on('data', (d) => (stderr += d));
+    child.stdin.on('error', () => {}); // it may end before it read everything
+    child.stdin.end(options.input);
     child.on('close', (code) => resolve({ code: code ?? 137, stdout, stderr }));
   });
 }
@@ -61,19 +90,43 @@ export class Service {
 
   async stop(): Promise<number> {
     if (this.#child.exitCode === null) this.#child.kill('SIGTERM');
-    const timer = setTimeout(() => this.#child.kill('SIGKILL'), 10_000);
+    const timer = setTimeout(() => this.#child.kill('SIGKILL'), 60_000);
     const code = await this.ended;
     clearTimeout(timer);
     return code;
   }
 
+  /** Waits until it killed itself. */
+  async killed(step: string): Promise<void> {
+    const code = await this.ended;
+    if (code !== 137) throw new Error(`the service was not killed at ${step} but ended with ${code}:\n${this.#log}`);
+  }
+
   /** Waits for the log to say something. */
-  async says(text: string, timeoutMs = 20_000): Promise<void> {
+  async says(text: string, timeoutMs = 120_000): Promise<void> {
     await until(
       () => this.#log.includes(text),
       timeoutMs,
       () => `the service did not say \`${text}\`:\n${this.#log.slice(-3000)}`,
     );
+  }
+
+  /** Waits until an environment was looked at again, so many times. */
+  async looksAgain(times = 3, environment = 'production'): Promise<void> {
+    for (let i = 0; i < times; i++) {
+      const from = new Date().toISOString();
+      await until(
+        async () => (await this.#lookedAt(environment)) > from,
+        120_000,
+        () => `\`${environment}\` is not looked at:\n${this.#log.slice(-3000)}`,
+      );
+    }
+  }
+
+  async #lookedAt(environment: string): Promise<string> {
+    const { stdout } = await countersign(['status', '--data', this.data, '--output', 'json']);
+    const all = JSON.parse(stdout) as { environment: string; looked: string }[];
+    return all.find((s) => s.environment === environment)?.looked ?? '';
   }
 
   /** Every entry of a type so far. */
@@ -100,7 +153,7 @@ export class Service {
     type: T,
     environment: string,
     test: (entry: EntryOf<T>) => boolean,
-    timeoutMs = 30_000,
+    timeoutMs = 120_000,
   ): Promise<Recorded<EntryOf<T>>> {
     let found: Recorded<EntryOf<T>> | undefined;
     await until(
@@ -124,7 +177,7 @@ export async function until(
   for (const end = Date.now() + timeoutMs; ; ) {
     if (await attempt(test)) return;
     if (Date.now() > end) throw new Error(message());
-    await new Promise((resolve) => setTimeout(resolve, 50));
+    await new Promise((resolve) => setTimeout(resolve, 25));
   }
 }
 

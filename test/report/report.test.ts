@@ -8,7 +8,7 @@ import { canonicalJson, type Verdict } from '../../src/model/index.ts';
 import { buildReport, type ReportDefinition, type ReportDocument, renderPdf } from '../../src/report/index.ts';
 import { without } from '../kit/machine.ts';
 import { scratch } from '../kit/scratch.ts';
-import { countersign } from '../kit/service.ts';
+import { countersign, countersignProcess } from '../kit/service.ts';
 
 const directory = scratch();
 const data = join(directory, 'data');
@@ -259,7 +259,7 @@ test('the same ledger and period give the same bytes', async () => {
   for (const name of ['one', 'two'])
     assert.equal(
       (
-        await countersign(['report', '--data', data, '--out', join(directory, name), ...period], {
+        await countersignProcess(['report', '--data', data, '--out', join(directory, name), ...period], {
           env: { TZ: name === 'one' ? 'UTC' : 'Asia/Tokyo' },
         })
       ).code,

@@ -6,7 +6,7 @@ import { makeCertificates } from '../../src/webhook/certificates.ts';
 import { trustDocument, writeConfiguration } from '../kit/documents.ts';
 import { sshPerson } from '../kit/fleet.ts';
 import { scratch } from '../kit/scratch.ts';
-import { countersign } from '../kit/service.ts';
+import { countersignProcess } from '../kit/service.ts';
 
 // What nobody can mend by waiting is refused at the start, also while the API server is away.
 const directory = scratch();
@@ -33,7 +33,7 @@ writeFileSync(
   }),
 );
 const serve = (...more: string[]) =>
-  countersign([
+  countersignProcess([
     'serve',
     '--config',
     config,
