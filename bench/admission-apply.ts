@@ -18,7 +18,7 @@ const ROUNDS = 5;
 const CONFIGURATIONS = '/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations';
 type Gate = 'on' | 'off' | 'bare';
 const directory = mkdtempSync(join(tmpdir(), 'countersign-bench-'));
-const stage = await Stage.open(directory);
+const stage = await Stage.bare(directory);
 let bare: ChildProcess | undefined;
 try {
   const tls = join(directory, 'tls');

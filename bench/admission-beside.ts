@@ -23,7 +23,7 @@ const CHANGES = Number(process.argv.find((a) => a.startsWith('changes='))?.slice
 const ALONE_MS = 15_000;
 const PROBES = 50; // a second
 const directory = mkdtempSync(join(tmpdir(), 'countersign-bench-'));
-const stage = await Stage.open(directory);
+const stage = await Stage.bare(directory);
 let bare: ChildProcess | undefined;
 try {
   const data = BY_SERVICE ? stage.data('beside') : join(directory, 'report-data');

@@ -20,7 +20,7 @@ const MINUTES = Number(process.argv.find((a) => /^minutes=\d+$/.test(a))?.slice(
 const RATE = 200;
 const EVERY_MS = 60_000;
 const directory = mkdtempSync(join(tmpdir(), 'countersign-bench-'));
-const stage = await Stage.open(directory);
+const stage = await Stage.bare(directory);
 const postgres = await Postgres.start();
 try {
   const fleet = stage.fleet('soak');

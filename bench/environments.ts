@@ -11,7 +11,7 @@ import { print } from './kit/figures.ts';
 // `node bench/environments.ts [environments] [looks]`
 const [ENVIRONMENTS = 200, LOOKS = 4000] = process.argv.slice(2).map(Number);
 const directory = mkdtempSync(join(tmpdir(), 'countersign-bench-'));
-const stage = await Stage.open(directory);
+const stage = await Stage.bare(directory);
 try {
   const fleet = stage.fleet('many');
   const names = Array.from({ length: ENVIRONMENTS }, (_, i) => `e${String(i).padStart(3, '0')}`);

@@ -44,7 +44,7 @@ const hostile = spawn(process.execPath, [kit('hostile-servers.ts'), String(SERVE
   stdio: ['pipe', 'pipe', 'inherit'],
 });
 const urls = JSON.parse(String((await once(hostile.stdout, 'data'))[0])) as string[];
-const stage = await Stage.open(directory);
+const stage = await Stage.bare(directory);
 try {
   const tls = join(directory, 'tls');
   await makeCertificates(tls, '127.0.0.1', new Date());

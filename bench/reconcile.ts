@@ -27,7 +27,7 @@ const SECRET = 'a secret of the receiver';
 const PATH = 'clusters/production';
 
 const directory = mkdtempSync(join(tmpdir(), 'countersign-bench-'));
-const stage = await Stage.open(directory);
+const stage = await Stage.bare(directory);
 const rows = new Map<string, number[]>();
 const note = (what: string, value: number) => rows.set(what, [...(rows.get(what) ?? []), value]);
 try {

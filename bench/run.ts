@@ -11,7 +11,7 @@ import { Stage } from '../test/kit/stage.ts';
 const OBJECTS = Number(process.argv.find((a) => /^\d+$/.test(a)) ?? 500);
 const ROUNDS = 3;
 const directory = mkdtempSync(join(tmpdir(), 'countersign-bench-'));
-const stage = await Stage.open(directory);
+const stage = await Stage.bare(directory);
 const kubectl = await tool('kubectl', { pinned: true });
 try {
   const rows: Record<string, number[]> = {};

@@ -28,13 +28,13 @@ before(async () => {
   });
   writeFileSync(bundle, (await buildBundle({ opa: await tool('opa'), roots: [root] })).archive);
   configuration = stage.configuration('crash', [
-    { url: fleet.url, namespaces: ['shop'], policies: { bundles: [{ file: bundle }] } },
+    { url: fleet.url, namespaces: ['crash'], policies: { bundles: [{ file: bundle }] } },
   ]);
   const first = await stage.change(fleet, 'first', {
-    [`${PATH}/ns.yaml`]: namespace('shop'),
-    [`${PATH}/web.yaml`]: deployment('shop', 'web'),
-    [`${PATH}/cm.yaml`]: configMap('shop', 'settings', { k: '0' }),
-    [`${PATH}/old-0.yaml`]: configMap('shop', 'old-0', { k: 'x' }),
+    [`${PATH}/ns.yaml`]: namespace('crash'),
+    [`${PATH}/web.yaml`]: deployment('crash', 'web'),
+    [`${PATH}/cm.yaml`]: configMap('crash', 'settings', { k: '0' }),
+    [`${PATH}/old-0.yaml`]: configMap('crash', 'old-0', { k: 'x' }),
   });
   const service = await stage.serve(configuration, 'crash');
   await service.entry('apply.result', 'production', (e) => e.revision === first);
@@ -57,6 +57,9 @@ function checkLedger(): void {
 }
 
 describe('kill -9 between two steps, then a restart: the change is completed and the ledger says so; killed when', () => {
+  // The service that completes one change is the one that is killed in the next.
+  let running: Awaited<ReturnType<Stage['killable']>> | undefined;
+  after(() => running?.service.stop());
   for (const step of [
     'fetched',
     'judged',
@@ -70,12 +73,15 @@ describe('kill -9 between two steps, then a restart: the change is completed and
   ] as const) {
     test(step, async () => {
       const i = ++n;
+      running ??= await begun();
+      const { service: killed, killAt } = running;
+      killAt(step);
       const commit = await stage.change(fleet, `change ${i}`, {
-        [`${PATH}/cm.yaml`]: configMap('shop', 'settings', { k: String(i) }),
-        [`${PATH}/new-${i}.yaml`]: configMap('shop', `old-${i}`, { k: 'x' }),
+        [`${PATH}/cm.yaml`]: configMap('crash', 'settings', { k: String(i) }),
+        [`${PATH}/new-${i}.yaml`]: configMap('crash', `old-${i}`, { k: 'x' }),
         [i === 1 ? `${PATH}/old-0.yaml` : `${PATH}/new-${i - 1}.yaml`]: undefined,
       });
-      const killed = await stage.serveUntil(step, configuration, 'crash');
+      await killed.killed(step);
       checkLedger();
       const intents = killed.entries('apply.intent', 'production').filter((e) => e.entry.revision === commit);
       assert.equal(
@@ -83,13 +89,14 @@ describe('kill -9 between two steps, then a restart: the change is completed and
         ['intended', 'first-write', 'written', 'healthy', 'pruned', 'recorded'].includes(step),
         'nothing is written before its intent is on record',
       );
-      if (intents.length === 0) assert.deepEqual(await stage.dataOf('shop', 'settings'), { k: String(i - 1) });
+      if (intents.length === 0) assert.deepEqual(await stage.dataOf('crash', 'settings'), { k: String(i - 1) });
 
-      const service = await stage.serve(configuration, 'crash');
+      running = await begun();
+      const { service } = running;
       await service.entry('apply.result', 'production', (e) => e.revision === commit && e.outcome === 'applied');
-      await stage.waitFor(async () => (await stage.dataOf('shop', `old-${i - 1}`)) === undefined, 'the removal');
-      assert.deepEqual(await stage.dataOf('shop', 'settings'), { k: String(i) });
-      assert.notEqual(await stage.dataOf('shop', `old-${i}`), undefined);
+      await stage.waitFor(async () => (await stage.dataOf('crash', `old-${i - 1}`)) === undefined, 'the removal');
+      assert.deepEqual(await stage.dataOf('crash', 'settings'), { k: String(i) });
+      assert.notEqual(await stage.dataOf('crash', `old-${i}`), undefined);
       const interrupted = ['intended', 'first-write', 'written', 'healthy', 'pruned'].includes(step);
       const takesOver = service
         .entries('apply.intent', 'production')
@@ -99,9 +106,15 @@ describe('kill -9 between two steps, then a restart: the change is completed and
         interrupted ? [intents[0]?.index] : [],
         'the ledger names the intent that was taken over',
       );
-      await service.stop();
       checkLedger();
     });
+  }
+
+  async function begun(): Promise<Awaited<ReturnType<Stage['killable']>>> {
+    const killable = await stage.killable(configuration, 'crash');
+    stage.keep(killable.service);
+    await killable.service.says('countersign is running');
+    return killable;
   }
 });
 
@@ -141,7 +154,7 @@ async function refuseWritesOf(name: string): Promise<() => Promise<void>> {
 }
 
 const secret = (value: string) =>
-  `apiVersion: v1\nkind: Secret\nmetadata: {name: first, namespace: shop}\nstringData: {password: ${value}}\n`;
+  `apiVersion: v1\nkind: Secret\nmetadata: {name: first, namespace: crash}\nstringData: {password: ${value}}\n`;
 
 test('a change the cluster refuses half-way is undone, both are recorded, and the next commit goes on', async () => {
   const allow = await refuseWritesOf('refused');
@@ -149,7 +162,7 @@ test('a change the cluster refuses half-way is undone, both are recorded, and th
   const good = fleet.head();
   const bad = await stage.change(fleet, 'half', {
     [`${PATH}/a.yaml`]: secret('hunter2'),
-    [`${PATH}/refused.yaml`]: configMap('shop', 'refused', {}),
+    [`${PATH}/refused.yaml`]: configMap('crash', 'refused', {}),
   });
   const failed = await service.entry('apply.result', 'production', (e) => e.outcome === 'failed');
   assert.match(failed.entry.error ?? '', /not today/);
@@ -160,7 +173,7 @@ test('a change the cluster refuses half-way is undone, both are recorded, and th
     (e) => e.intent === restore.index && e.revision === good && e.outcome === 'applied',
   );
   assert.equal(
-    (await stage.get('/api/v1/namespaces/shop/secrets/first')).status,
+    (await stage.get('/api/v1/namespaces/crash/secrets/first')).status,
     404,
     'what the change had written is gone',
   );
@@ -173,7 +186,7 @@ test('a change the cluster refuses half-way is undone, both are recorded, and th
   const next = await stage.change(fleet, 'without', {
     [`${PATH}/refused.yaml`]: undefined,
     [`${PATH}/a.yaml`]: undefined,
-    [`${PATH}/b.yaml`]: configMap('shop', 'b', {}),
+    [`${PATH}/b.yaml`]: configMap('crash', 'b', {}),
   });
   await service.entry('apply.result', 'production', (e) => e.revision === next && e.outcome === 'applied');
   await service.stop();
@@ -185,10 +198,10 @@ test('a killed change that the cluster then refuses is undone on restart', async
   const good = fleet.head();
   await stage.change(fleet, 'half and killed', {
     [`${PATH}/a.yaml`]: secret('hunter2'),
-    [`${PATH}/refused.yaml`]: configMap('shop', 'refused', {}),
+    [`${PATH}/refused.yaml`]: configMap('crash', 'refused', {}),
   });
   await stage.serveUntil('first-write', configuration, 'crash');
-  assert.equal((await stage.get('/api/v1/namespaces/shop/secrets/first')).status, 200, 'it was half-way');
+  assert.equal((await stage.get('/api/v1/namespaces/crash/secrets/first')).status, 200, 'it was half-way');
   const service = await stage.serve(configuration, 'crash');
   const restore = await service.entry(
     'apply.intent',
@@ -196,7 +209,7 @@ test('a killed change that the cluster then refuses is undone on restart', async
     (e) => e.purpose === 'restore' && e.revision === good,
   );
   await service.entry('apply.result', 'production', (e) => e.intent === restore.index && e.outcome === 'applied');
-  assert.equal((await stage.get('/api/v1/namespaces/shop/secrets/first')).status, 404);
+  assert.equal((await stage.get('/api/v1/namespaces/crash/secrets/first')).status, 404);
   await service.stop();
   await allow();
   checkLedger();

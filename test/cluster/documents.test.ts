@@ -160,7 +160,7 @@ test('an Environment in the cluster is run; its status says what it is at, and a
 test('while one configuration takes the place of another no request is dropped, and none is answered otherwise', async () => {
   const { environment, trust, first } = await home('steady');
   apply(environment, trust);
-  const service = await stage.serve(nothing, 'steady', ['--config-namespace', 'gate-steady']);
+  const service = await stage.serve(nothing, 'steady', ['--config-namespace', 'gate-steady', '--webhook-threads', '2']);
   await service.entry('apply.result', 'steady', (e) => e.revision === first && e.outcome === 'applied');
   // The gate's own namespace is closed to everybody but us and the break-glass groups, its Secrets and pods with it.
   const own = '/api/v1/namespaces/gate-steady';
@@ -201,7 +201,8 @@ test('while one configuration takes the place of another no request is dropped, 
     await stage.waitFor(async () => service.entries('service.started', '').length > starts, 'the new configuration');
   }
   await service.says('countersign is running');
-  await new Promise((done) => setTimeout(done, 2000));
+  const changed = asked;
+  await stage.waitFor(async () => asked > changed + 50, 'requests under the last one');
   going = false;
   await Promise.all(load);
   assert.deepEqual(wrong.slice(0, 3), []);

@@ -31,7 +31,7 @@ before(async () => {
   listen = `127.0.0.1:${port}`;
   tokenFile = join(directory, 'token');
   writeFileSync(tokenFile, `${TOKEN}\n`);
-  stage = await Stage.open(directory, { url: `https://${listen}/audit`, token: TOKEN, log: auditLog });
+  stage = await Stage.open(directory, { audit: { url: `https://${listen}/audit`, token: TOKEN, log: auditLog } });
   fleet = stage.fleet('fleet');
   configuration = stage.configuration('ledger', [{ url: fleet.url, namespaces: ['shop'], mode: 'off', spec: TAKING }]);
   await stage.change(fleet, 'first', {
@@ -71,7 +71,8 @@ test('every write that the API server’s audit log shows is accounted for, and 
   assert.equal(all.length, 1, 'neither dry runs nor refusals nor other namespaces');
   const covered = service.entries('audit.covered', 'production').at(-1)?.entry;
   assert.deepEqual(
-    [covered?.unmatched, (covered?.intents ?? 0) >= 2, covered?.events === (covered?.intents ?? 0) + 1],
+    // With what the cluster's own controllers put into each namespace.
+    [covered?.unmatched, (covered?.intents ?? 0) >= 2, (covered?.events ?? 0) > (covered?.intents ?? 0)],
     [1, true, true],
   );
 
@@ -88,7 +89,7 @@ test('every write that the API server’s audit log shows is accounted for, and 
       applier,
       ...more,
     ]);
-  const reread = await audit('countersign');
+  const reread = await audit(SERVICE_USER);
   assert.equal(reread.code, 1, reread.stderr);
   assert.match(
     reread.stdout,
@@ -99,7 +100,7 @@ test('every write that the API server’s audit log shows is accounted for, and 
   const reader = new LedgerReader(join(service.data, 'ledger.db'));
   const { size } = reader;
   reader.close();
-  await audit('countersign', '--record');
+  await audit(SERVICE_USER, '--record');
   assert.equal(service.entries('audit.unmatched', 'production').length, 2, 'recorded when asked to');
   assert.ok(service.entries('audit.covered', 'production').length >= 2 && size > 0);
 });

@@ -10,7 +10,7 @@ import { tool } from '../../scripts/tools.ts';
 import type { Verdict } from '../../src/model/index.ts';
 import { approveAs } from '../kit/approve.ts';
 import { freePorts } from '../kit/control-plane.ts';
-import { configMap, deployment, namespace } from '../kit/manifests.ts';
+import { BROKEN, configMap, deployment, HELD, namespace } from '../kit/manifests.ts';
 import { startRegistry } from '../kit/registry.ts';
 import { scratch } from '../kit/scratch.ts';
 import { type CliResult, countersign, countersignProcess, type Service } from '../kit/service.ts';
@@ -69,7 +69,7 @@ test('commands find the service also where its data directory has a name too lon
   await stage.change(fleet, 'first', { [`${PATH}/ns.yaml`]: namespace('long'), ...colour('long', 'blue') });
   const service = await stage.serve(configuration, `long-${'x'.repeat(120)}`);
   await service.entry('apply.result', 'production', (e) => e.outcome === 'applied');
-  assert.match((await operate(service, 'status')).stdout, /production\s+applied/);
+  await stage.waitFor(async () => /production\s+applied/.test((await operate(service, 'status')).stdout), 'the status');
 });
 
 test('rollback: an earlier good revision after the same checks, held until a new commit, with the way to make Git agree', async () => {
@@ -103,7 +103,7 @@ test('a rollback does not wait for a rollout that hangs', async () => {
   const { fleet, service, first } = await stage.running('hangs', { health: { wait: true, timeout: '10m' } });
   const stuck = await stage.change(fleet, 'stuck', {
     ...colour('hangs', 'green'),
-    [`${PATH}/web.yaml`]: deployment('hangs', 'web'),
+    [`${PATH}/web.yaml`]: deployment('hangs', 'web', { image: HELD }),
   });
   await service.entry('apply.intent', 'production', (e) => e.revision === stuck);
   const back = await operate(service, 'rollback', 'production', '--to', first, '--reason', 'INC-8');
@@ -126,7 +126,7 @@ test('reconcile looks at once; from scratch it writes everything again, and the 
   await service.stop();
   await stage.admin.request(
     'DELETE',
-    '/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/countersign',
+    `/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/${stage.webhook}`,
   );
   await stage.admin.request('DELETE', '/api/v1/namespaces/again/configmaps/settings');
   const service2 = await stage.serve(configuration, 'again');
@@ -377,10 +377,9 @@ test('promotion: production takes only commits that staging had in health, and d
   const bad = await stage.change(
     fleet,
     'red',
-    files('red', { 'clusters/staging/web.yaml': deployment('p-staging', 'web') }),
+    files('red', { 'clusters/staging/web.yaml': deployment('p-staging', 'web', { image: BROKEN, deadline: 1 }) }),
   );
   await service.entry('apply.intent', 'staging', (e) => e.revision === bad);
-  await deploymentStatus(stage.admin, 'p-staging', 'web', 'deadline');
   await service.entry('apply.result', 'staging', (e) => e.outcome === 'failed');
   await new Promise((resolve) => setTimeout(resolve, 3500));
   assert.equal(
@@ -403,7 +402,7 @@ test('an environment that depends on another waits until that is applied and hea
   ]);
   const commit = await stage.change(fleet, 'both', {
     'database/ns.yaml': namespace('d-database'),
-    'database/db.yaml': deployment('d-database', 'db'),
+    'database/db.yaml': deployment('d-database', 'db', { image: HELD }),
     'shop/ns.yaml': namespace('d-shop'),
     'shop/cm.yaml': configMap('d-shop', 'settings', { colour: 'blue' }),
   });
@@ -415,7 +414,9 @@ test('an environment that depends on another waits until that is applied and hea
     (await operate(service, 'status', '--environment', 'shop')).stdout,
     /depends on `database`, which is applying/,
   );
-  await deploymentStatus(stage.admin, 'd-database', 'db', 'all');
+  const node = await stage.as('node');
+  await podsReady(node, 'd-database', 'db');
+  node.close();
   await service.entry('apply.result', 'shop', (e) => e.revision === commit && e.outcome === 'applied');
 });
 

@@ -2,10 +2,10 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Plan } from '../../src/model/index.ts';
 import { startApiProxy } from '../kit/api-proxy.ts';
-import { configMap, deployment, namespace } from '../kit/manifests.ts';
+import { BROKEN, configMap, deployment, HELD, namespace } from '../kit/manifests.ts';
 import { scratch } from '../kit/scratch.ts';
 import { countersign } from '../kit/service.ts';
-import { deploymentStatus } from '../kit/status.ts';
+import { podsReady } from '../kit/status.ts';
 import { openStage } from '../kit/test-stage.ts';
 
 const PATH = 'clusters/production';
@@ -18,22 +18,18 @@ const job = (ns: string, name: string, image = 'busybox', annotations = '') =>
 test('a change is applied once its objects are healthy, and not before', async () => {
   const health = { wait: true, timeout: '60s' };
   const { fleet, service } = await stage.running('healthy', { health });
-  const next = await stage.change(fleet, 'web', { [`${PATH}/web.yaml`]: deployment('healthy', 'web') });
+  const next = await stage.change(fleet, 'web', {
+    [`${PATH}/web.yaml`]: deployment('healthy', 'web', { image: HELD }),
+  });
   await service.entry('apply.intent', 'production', (e) => e.revision === next);
-  await stage.waitFor(
-    async () => (await stage.get('/apis/apps/v1/namespaces/healthy/deployments/web')).status === 200,
-    'the Deployment',
-  );
-  await new Promise((resolve) => setTimeout(resolve, 1000));
-  assert.deepEqual(
-    service.entries('apply.result', 'production').filter((r) => r.entry.revision === next),
-    [],
-    'it is not done while it is not healthy',
-  );
-  await deploymentStatus(stage.admin, 'healthy', 'web', 'all');
+  const node = await stage.as('node');
+  const isReady = new Date();
+  await podsReady(node, 'healthy', 'web');
+  node.close();
   const result = await service.entry('apply.result', 'production', (e) => e.revision === next);
   assert.equal(result.entry.outcome, 'applied');
   assert.equal(result.entry.healthy, true);
+  assert.ok(new Date(result.entry.time) >= isReady, 'it was not done while it was not healthy');
 });
 
 test('a rollout that fails is undone whole: what it changed, what it added, what it removed; and it is held there', async () => {
@@ -43,16 +39,19 @@ test('a rollout that fails is undone whole: what it changed, what it added, what
     { files: { [`${PATH}/old.yaml`]: configMap('undone', 'old', { k: '1' }) } },
   );
   const bad = await stage.change(fleet, 'bad', {
-    [`${PATH}/web.yaml`]: deployment('undone', 'web'),
+    [`${PATH}/web.yaml`]: deployment('undone', 'web', { image: BROKEN }),
     [`${PATH}/cm.yaml`]: configMap('undone', 'settings', { colour: 'red' }),
     [`${PATH}/old.yaml`]: undefined,
   });
   await service.entry('apply.intent', 'production', (e) => e.revision === bad);
   await stage.waitFor(async () => (await stage.dataOf('undone', 'settings'))?.['colour'] === 'red', 'the write');
   assert.notEqual(await stage.dataOf('undone', 'old'), undefined, 'removals wait for health');
-  await deploymentStatus(stage.admin, 'undone', 'web', 'deadline');
+  const controller = await stage.as('controller');
+  const web = '/apis/apps/v1/namespaces/undone/deployments/web';
+  await controller.request('PATCH', web, { spec: { progressDeadlineSeconds: 1 } }, 'application/merge-patch+json');
+  controller.close();
   const failed = await service.entry('apply.result', 'production', (e) => e.outcome === 'failed');
-  assert.match(failed.entry.error ?? '', /Deployment undone\/web: ReplicaSet "web-1" has timed out progressing/);
+  assert.match(failed.entry.error ?? '', /Deployment undone\/web: ReplicaSet "web-\w+" has timed out progressing/);
   assert.equal(failed.entry.revision, first, 'the environment is where it was');
   await service.entry('apply.intent', 'production', (e) => e.purpose === 'restore' && e.revision === first);
   await stage.waitFor(async () => (await stage.dataOf('undone', 'settings'))?.['colour'] === 'blue', 'the return');
@@ -77,9 +76,9 @@ test('a rollout that fails is undone whole: what it changed, what it added, what
 
 test('objects that do not become healthy in time are named, and the change is undone', async () => {
   const { fleet, service } = await stage.running('late', { health: { wait: true, timeout: '2s' } });
-  await stage.change(fleet, 'web', { [`${PATH}/web.yaml`]: deployment('late', 'web') });
+  await stage.change(fleet, 'web', { [`${PATH}/web.yaml`]: deployment('late', 'web', { image: HELD }) });
   const failed = await service.entry('apply.result', 'production', (e) => e.outcome === 'failed');
-  assert.match(failed.entry.error ?? '', /Deployment late\/web: its controller has not seen it yet, after 2 s/);
+  assert.match(failed.entry.error ?? '', /Deployment late\/web: .*, after 2 s/);
   await stage.waitFor(
     async () => (await stage.get('/apis/apps/v1/namespaces/late/deployments/web')).status === 404,
     'the removal',
@@ -88,7 +87,9 @@ test('objects that do not become healthy in time are named, and the change is un
 
 test('a bad commit that is not healthy yet does not keep a newer good one waiting (Argo CD 11494)', async () => {
   const { fleet, service } = await stage.running('overtaken', { health: { wait: true, timeout: '10m' } });
-  const stuck = await stage.change(fleet, 'stuck', { [`${PATH}/web.yaml`]: deployment('overtaken', 'web') });
+  const stuck = await stage.change(fleet, 'stuck', {
+    [`${PATH}/web.yaml`]: deployment('overtaken', 'web', { image: HELD }),
+  });
   const intent = await service.entry('apply.intent', 'production', (e) => e.revision === stuck);
   const better = await stage.change(fleet, 'better', {
     [`${PATH}/web.yaml`]: undefined,
@@ -526,7 +527,7 @@ test('an object larger than kubectl’s annotation can be is applied and changed
 });
 
 test('a definition and its objects go together: what went with its kind does not wedge the removal (kustomize-controller 90)', async () => {
-  const name = 'gone';
+  const name = 'kindless';
   const crd = `apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {name: gizmos.example.test}\nspec:\n  group: example.test\n  scope: Namespaced\n  names: {kind: Gizmo, plural: gizmos, singular: gizmo, listKind: GizmoList}\n  versions:\n    - {name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object}}}\n`;
   const target = { namespaces: [name], clusterScoped: ['Namespace', 'CustomResourceDefinition'] };
   const files = {
@@ -547,7 +548,7 @@ test('a definition and its objects go together: what went with its kind does not
   );
   await stage.admin.request('DELETE', '/apis/apiextensions.k8s.io/v1/customresourcedefinitions/gizmos.example.test');
   await stage.waitFor(
-    async () => (await stage.get('/apis/example.test/v1/namespaces/gone/gizmos')).status === 404,
+    async () => (await stage.get('/apis/example.test/v1/namespaces/kindless/gizmos')).status === 404,
     'the end of the kind',
   );
   const next = await stage.change(fleet, 'again', { [`${PATH}/x.txt`]: '1' });
@@ -600,11 +601,9 @@ test('a namespace goes when the commit names it, and stays when it does not', as
     (e) => e.revision === next && e.outcome === 'applied',
   );
   const phase = async (ns: string) =>
-    ((await stage.get(`/api/v1/namespaces/${ns}`)).body['status'] as { phase: string }).phase;
-  assert.deepEqual(
-    [await phase('leave'), await phase('leave-b'), await phase('leave-c')],
-    ['Active', 'Terminating', 'Active'],
-  );
+    ((await stage.get(`/api/v1/namespaces/${ns}`)).body['status'] as { phase?: string } | undefined)?.phase;
+  await stage.waitFor(async () => (await stage.get('/api/v1/namespaces/leave-b')).status === 404, 'its end');
+  assert.deepEqual([await phase('leave'), await phase('leave-c')], ['Active', 'Active']);
   assert.equal(result.entry.pruned, 1);
 });
 
@@ -695,7 +694,7 @@ test('a Kustomize and a Helm environment run what the programs make; check says 
   const again = await stage.serve(configuration, 'made');
   await stage.admin.request(
     'DELETE',
-    '/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/countersign',
+    `/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/${stage.webhook}`,
   );
   await stage.admin.request('DELETE', '/api/v1/namespaces/made-h/configmaps/settings');
   await stage.waitFor(

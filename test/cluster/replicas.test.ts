@@ -37,9 +37,22 @@ async function replicas(name: string): Promise<{ fleet: Fleet; start: (replica: 
   const configuration = stage.configuration(name, [{ url: fleet.url, namespaces: [name] }]);
   await stage.change(fleet, 'first', { [`${PATH}/ns.yaml`]: namespace(name), ...colour(name, 'blue') });
   const start = (replica: string) =>
-    stage.serve(configuration, `${name}-${replica}`, ['--ledger', url, '--ledger-key', key, '--lease', 'default']);
+    stage.serve(configuration, `${name}-${replica}`, [
+      '--ledger',
+      url,
+      '--ledger-key',
+      key,
+      '--lease',
+      `leases-${name}`,
+    ]);
+  await leases(name);
   return { fleet, start };
 }
+
+const leases = (name: string) =>
+  stage.admin.request('POST', '/api/v1/namespaces', {
+    ...{ apiVersion: 'v1', kind: 'Namespace', metadata: { name: `leases-${name}` } },
+  });
 
 /** Two replicas, of which the first has applied what there is and the second stands by. */
 async function pair(start: (replica: string) => Promise<Service>): Promise<readonly [Service, Service]> {
@@ -92,7 +105,8 @@ test('a replica whose Lease cannot be renewed any more ends, so that no two run 
     const fleet = stage.fleet('lost');
     const configuration = stage.configuration('lost', [{ url: fleet.url, namespaces: ['lost'] }]);
     await stage.change(fleet, 'first', { [`${PATH}/ns.yaml`]: namespace('lost'), ...colour('lost', 'blue') });
-    const service = await stage.serve(configuration, 'lost', ['--lease', 'default'], proxy.kubeconfig);
+    await leases('lost');
+    const service = await stage.serve(configuration, 'lost', ['--lease', 'leases-lost'], proxy.kubeconfig);
     await service.entry('apply.result', 'production', (e) => e.outcome === 'applied');
     proxy.fault = (asked) => (asked.path.includes('/leases') ? { drop: 'before' } : 'pass');
     assert.equal(await service.ended, 2);

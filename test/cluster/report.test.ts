@@ -12,7 +12,7 @@ import { Stage } from '../kit/stage.ts';
 const directory = scratch();
 let stage: Stage;
 before(async () => {
-  stage = await Stage.open(directory);
+  stage = await Stage.open(directory, { own: true }); // one that does not know Reports at first
 });
 afterEach(() => stage.stopServices());
 after(() => stage.close());

@@ -94,40 +94,6 @@ test('several environments run at once, each with its own path, namespaces and v
   );
 });
 
-test('a CustomResourceDefinition and an object of its kind arrive in one change', async () => {
-  const { fleet, service } = await running('crd');
-  const crd = `apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {name: widgets.example.test}\nspec:\n  group: example.test\n  scope: Namespaced\n  names: {kind: Widget, plural: widgets, singular: widget, listKind: WidgetList}\n  versions:\n    - {name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object, properties: {spec: {type: object, properties: {size: {type: integer, default: 3}}}}}}}\n`;
-  const denied = await stage.change(fleet, 'widget', {
-    'clusters/production/crd.yaml': crd,
-    'clusters/production/widget.yaml':
-      'apiVersion: example.test/v1\nkind: Widget\nmetadata: {name: w, namespace: crd}\nspec: {}\n',
-  });
-  await service.entry('change.judged', 'production', (e) => e.to === denied && e.outcome === 'denied');
-  await service.stop();
-  const wider = stage.configuration('crd', [
-    { url: fleet.url, namespaces: ['crd'], clusterScoped: ['Namespace', 'CustomResourceDefinition'] },
-  ]);
-  const again = await stage.serve(wider, 'crd');
-  const result = await again.entry(
-    'apply.result',
-    'production',
-    (e) => e.revision === denied && e.outcome === 'applied',
-  );
-  assert.equal(result.entry.applied, 2);
-  const { body } = await stage.get('/apis/example.test/v1/namespaces/crd/widgets/w');
-  assert.deepEqual(body['spec'], { size: 3 });
-  assert.equal(
-    (body['metadata'] as { annotations: Record<string, string> }).annotations['countersign.dev/revision'],
-    denied,
-  );
-  const intents = again.entries('apply.intent', 'production').filter((e) => e.entry.revision === denied);
-  assert.deepEqual(
-    intents.map((e) => e.entry.continues),
-    [undefined, intents[0]?.index],
-    'the second stage names the first',
-  );
-});
-
 test('in a governed namespace the API server refuses what no verdict allows, and says what to do', async () => {
   const { service } = await running('refuse');
   const dev = await stage.as('dev');

@@ -7,7 +7,8 @@ import { promisify } from 'node:util';
 import fc from 'fast-check';
 import { tool } from '../../scripts/tools.ts';
 import { parseYaml, YamlError } from '../../src/yaml/index.ts';
-import { type ControlPlane, startControlPlane } from '../kit/control-plane.ts';
+import type { ControlPlane } from '../kit/control-plane.ts';
+import { sharedPlane } from '../kit/plane.ts';
 import { scratch } from '../kit/scratch.ts';
 
 // A file must mean here what it means to kubectl, or be refused here by name.
@@ -17,7 +18,7 @@ const HEAD = 'apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n';
 let plane: ControlPlane;
 let kubectl = '';
 before(async () => {
-  plane = await startControlPlane({ etcd: await tool('etcd'), apiserver: await tool('kube-apiserver') });
+  plane = await sharedPlane();
   kubectl = await tool('kubectl', { pinned: true });
 });
 after(() => plane.stop());

@@ -5,17 +5,20 @@ import { Agent, request } from 'node:https';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { startNodes } from './nodes.ts';
 
 /** A real kube-apiserver on a real etcd, on loopback, thrown away at the end. */
 export type ControlPlane = {
   readonly url: string;
   readonly directory: string;
-  /** A kubeconfig for one of the people: `admin`, `countersign`, `dev`, `oncall`, `controller`, `nobody`. */
+  /** A kubeconfig for one of the people, such as `admin`, `dev`, `oncall`, `controller`, `nobody` or `node`. */
   readonly kubeconfig: (user: string) => string;
   /** Ends etcd as a crash would, and starts it again on what it wrote. */
   readonly crashEtcd: () => Promise<void>;
   readonly stop: () => Promise<void>;
 };
+
+const AGGREGATOR = 'system:serviceaccount:kube-system:clusterrole-aggregation-controller';
 
 const PEOPLE = [
   ['admin', 'system:masters'],
@@ -24,19 +27,24 @@ const PEOPLE = [
   ['oncall', 'oncall'],
   ['controller', 'system:serviceaccounts:kube-system', 'system:serviceaccount:kube-system:deployment-controller'],
   ['operator', 'operators'],
+  // Machinery that is not at work in any namespace by itself.
+  ['aggregator', 'system:serviceaccounts:kube-system', AGGREGATOR],
   ['nobody', 'nobodies'],
+  ['manager', 'system:authenticated', 'system:kube-controller-manager'],
+  ['scheduler', 'system:authenticated', 'system:kube-scheduler'],
+  ['node', 'system:nodes', 'system:node:node-a'],
 ] as const satisfies readonly (readonly [string, string, string?])[];
 
 /** Where the API server sends its audit events, and the file it writes them into as well. */
 export type AuditSink = { readonly url: string; readonly token: string; readonly log: string };
 
-/** Starts both programs and waits until the API server is ready; about three seconds. */
-export async function startControlPlane(
-  programs: { etcd: string; apiserver: string },
-  audit?: AuditSink,
-): Promise<ControlPlane> {
+/** The programs of a control plane. With a controller manager it lives: Deployments get pods, pods run on two nodes. */
+export type Programs = { readonly etcd: string; readonly apiserver: string; readonly manager?: string };
+
+/** Starts the programs and waits until the API server is ready; about three seconds. */
+export async function startControlPlane(programs: Programs, audit?: AuditSink): Promise<ControlPlane> {
   const directory = mkdtempSync(join(tmpdir(), 'countersign-cp-'));
-  const [client, peer, secure] = await freePorts(3);
+  const [client, peer, secure, manage] = await freePorts(4);
   writeFileSync(
     join(directory, 'sa.key'),
     generateKeyPairSync('rsa', { modulusLength: 2048 }).privateKey.export({ type: 'pkcs8', format: 'pem' }),
@@ -85,31 +93,63 @@ export async function startControlPlane(
     '--service-cluster-ip-range',
     '10.0.0.0/16',
     '--allow-privileged',
-    '--disable-admission-plugins',
-    'ServiceAccount',
+    // Without a controller manager nobody makes the ServiceAccounts that pods need.
+    ...(programs.manager === undefined ? ['--disable-admission-plugins', 'ServiceAccount'] : []),
     '--endpoint-reconciler-type',
     'none',
     ...(audit === undefined ? [] : auditFlags(directory, audit)),
   ]);
   const url = `https://127.0.0.1:${secure}`;
-  const kubeconfig = (user: string) => writeKubeconfig(directory, url, user);
+  for (const [user] of PEOPLE) writeKubeconfig(directory, url, user, `${user}-token`);
+  const kubeconfig = (user: string) => kubeconfigIn(directory, user);
+  let manager: ChildProcess | undefined;
+  let nodes: { readonly stop: () => Promise<void> } | undefined;
   const crashEtcd = async () => {
     await end(etcd, 'SIGKILL');
     etcd = start(directory, 'etcd', programs.etcd, etcdArguments);
   };
   const stop = async () => {
-    await end(apiserver);
-    await end(etcd);
+    await nodes?.stop();
+    if (manager !== undefined) await end(manager, 'SIGKILL');
+    await end(apiserver, 'SIGKILL'); // it would drain its watches for seconds, and nothing of it is kept
+    await end(etcd, 'SIGKILL');
     rmSync(directory, { recursive: true, force: true });
   };
+  process.once('exit', () => {
+    for (const child of [manager, apiserver, etcd]) child?.kill('SIGKILL');
+  });
   try {
     await ready(url, [etcd, apiserver], directory);
     for (const object of rights()) await send(url, object);
+    if (programs.manager !== undefined) {
+      manager = start(directory, 'kube-controller-manager', programs.manager, managerFlags(directory, manage ?? 0));
+      nodes = await startNodes(url);
+    }
   } catch (thrown) {
     await stop();
     throw thrown;
   }
   return { url, directory, kubeconfig, crashEtcd, stop };
+}
+
+function managerFlags(directory: string, port: number): string[] {
+  const kubeconfig = kubeconfigIn(directory, 'manager');
+  return [
+    `--kubeconfig=${kubeconfig}`,
+    `--authentication-kubeconfig=${kubeconfig}`,
+    `--authorization-kubeconfig=${kubeconfig}`,
+    '--use-service-account-credentials',
+    `--service-account-private-key-file=${join(directory, 'sa.key')}`,
+    `--root-ca-file=${join(directory, 'certs', 'apiserver.crt')}`,
+    `--cert-dir=${join(directory, 'manager')}`,
+    '--bind-address=127.0.0.1',
+    `--secure-port=${port}`,
+    '--leader-elect=false',
+    // On a busy machine heartbeats come late: no node is given up for that.
+    '--node-monitor-grace-period=30m',
+    '--kube-api-qps=200',
+    '--kube-api-burst=400',
+  ];
 }
 
 function auditFlags(directory: string, { url, token, log }: AuditSink): string[] {
@@ -177,7 +217,7 @@ async function end(child: ChildProcess, signal: NodeJS.Signals = 'SIGTERM'): Pro
 }
 
 async function ready(url: string, children: ChildProcess[], directory: string): Promise<void> {
-  for (const until = Date.now() + 60_000; Date.now() < until; ) {
+  for (const until = Date.now() + 120_000; Date.now() < until; ) {
     const dead = children.find((c) => c.exitCode !== null);
     if (dead !== undefined)
       throw new Error(
@@ -187,19 +227,19 @@ async function ready(url: string, children: ChildProcess[], directory: string): 
     if (status === 200) return;
     await new Promise((resolve) => setTimeout(resolve, 100));
   }
-  throw new Error('the control plane was not ready within 60 s');
+  throw new Error('the control plane was not ready within 120 s');
 }
 
 // The rights of docs/operations.md for the service, and what the people of the tests may do.
 function rights(): object[] {
-  const bind = (name: string, role: string, group: string) => ({
+  const bind = (name: string, role: string, who: string, kind = 'Group') => ({
     path: '/apis/rbac.authorization.k8s.io/v1/clusterrolebindings',
     body: {
       apiVersion: 'rbac.authorization.k8s.io/v1',
       kind: 'ClusterRoleBinding',
       metadata: { name },
       roleRef: { apiGroup: 'rbac.authorization.k8s.io', kind: 'ClusterRole', name: role },
-      subjects: [{ apiGroup: 'rbac.authorization.k8s.io', kind: 'Group', name: group }],
+      subjects: [{ apiGroup: 'rbac.authorization.k8s.io', kind, name: who }],
     },
   });
   return [
@@ -207,7 +247,9 @@ function rights(): object[] {
     bind('test-developers', 'cluster-admin', 'developers'),
     bind('test-operators', 'cluster-admin', 'operators'),
     bind('test-oncall', 'cluster-admin', 'oncall'),
-    bind('test-controllers', 'cluster-admin', 'system:serviceaccounts:kube-system'),
+    bind('test-controllers', 'cluster-admin', 'system:serviceaccount:kube-system:deployment-controller', 'User'),
+    bind('test-aggregator', 'cluster-admin', AGGREGATOR, 'User'),
+    bind('test-nodes', 'system:node', 'system:nodes'),
   ];
 }
 
@@ -233,9 +275,13 @@ function call(url: string, method: string, path: string, body?: unknown): Promis
   });
 }
 
-function writeKubeconfig(directory: string, url: string, user: string): string {
+function kubeconfigIn(directory: string, user: string): string {
+  return join(directory, 'kube', `${user}.yaml`);
+}
+
+/** Writes the kubeconfig of a user who has a token. */
+export function writeKubeconfig(directory: string, url: string, user: string, token: string): void {
   mkdirSync(join(directory, 'kube'), { recursive: true });
-  const file = join(directory, 'kube', `${user}.yaml`);
   const config = {
     apiVersion: 'v1',
     kind: 'Config',
@@ -243,9 +289,8 @@ function writeKubeconfig(directory: string, url: string, user: string): string {
     clusters: [
       { name: 'test', cluster: { server: url, 'certificate-authority': join(directory, 'certs', 'apiserver.crt') } },
     ],
-    users: [{ name: user, user: { token: `${user}-token` } }],
+    users: [{ name: user, user: { token } }],
     contexts: [{ name: 'test', context: { cluster: 'test', user } }],
   };
-  writeFileSync(file, JSON.stringify(config));
-  return file;
+  writeFileSync(kubeconfigIn(directory, user), JSON.stringify(config));
 }

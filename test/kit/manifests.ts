@@ -9,10 +9,14 @@ export function configMap(ns: string, name: string, data: Readonly<Record<string
     .join('')}`;
 }
 
+/** Images whose pods run without being ready, and whose pods never start (`nodes.ts`). */
+export const HELD = 'registry.example.test/shop/held:1.0.0';
+export const BROKEN = 'registry.example.test/shop/broken:1.0.0';
+
 export function deployment(
   ns: string,
   name: string,
-  options: { replicas?: number; image?: string; privileged?: boolean } = {},
+  options: { replicas?: number; image?: string; privileged?: boolean; deadline?: number } = {},
 ): string {
   return `apiVersion: apps/v1
 kind: Deployment
@@ -24,7 +28,7 @@ metadata:
     team: shop
 spec:
   replicas: ${options.replicas ?? 2}
-  selector:
+${options.deadline === undefined ? '' : `  progressDeadlineSeconds: ${options.deadline}\n`}  selector:
     matchLabels:
       app: ${name}
   template:

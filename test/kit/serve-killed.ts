@@ -1,7 +1,8 @@
+import { readFileSync } from 'node:fs';
 import { runCli } from '../../src/cli/index.ts';
 
-// `countersign serve` that ends itself with SIGKILL at a step: nothing is flushed, closed or told.
-const [step, ...args] = process.argv.slice(2);
+// `countersign serve` that ends itself with SIGKILL at the step that a file names: nothing is flushed, closed or told.
+const [file = '', ...args] = process.argv.slice(2);
 process.exitCode = await runCli(
   ['serve', ...args],
   {
@@ -13,7 +14,7 @@ process.exitCode = await runCli(
   },
   {
     onStep: (at) => {
-      if (at === step) process.kill(process.pid, 'SIGKILL');
+      if (readFileSync(file, 'utf8') === at) process.kill(process.pid, 'SIGKILL');
     },
   },
 );

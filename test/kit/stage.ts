@@ -1,5 +1,5 @@
-import { mkdirSync } from 'node:fs';
-import { join } from 'node:path';
+import { mkdirSync, readlinkSync, symlinkSync, writeFileSync } from 'node:fs';
+import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { tool } from '../../scripts/tools.ts';
 import { type Answer, type ApiServer, connect } from '../../src/cluster/index.ts';
@@ -10,6 +10,8 @@ import { type EnvironmentOptions, environmentDocument, trustDocument, writeConfi
 import { Fleet, type Person, sshPerson } from './fleet.ts';
 import { type GitServer, startGitServer } from './git-server.ts';
 import { configMap, namespace } from './manifests.ts';
+import { livingPlane, sharedPlane } from './plane.ts';
+import { runDirectory } from './run-directory.ts';
 import { Service, until } from './service.ts';
 
 /** A service at work: its first revision, `first`, is applied. */
@@ -28,18 +30,32 @@ type RunningOptions = {
   readonly kubeconfig?: string;
 };
 
-/** A control plane, a Git server, two people and a fleet: everything a service needs around it. */
+/** `own`: a control plane that no other file is in; `audit`: such a one whose audit events go somewhere. */
+export type StageOptions = { readonly own?: boolean; readonly audit?: AuditSink };
+
+/**
+ * A control plane, a Git server, two people and a fleet: everything a service needs around it. Unless it is its own, the
+ * control plane is shared with the other files of the run: namespaces have names that no other file uses.
+ */
 export class Stage {
+  /** The name of its services' webhook configuration, which no other file's have. */
+  readonly webhook: string;
   readonly directory: string;
   readonly controlPlane: ControlPlane;
   readonly git: GitServer;
   readonly dana: Person;
   readonly lee: Person;
   readonly admin: ApiServer;
+  readonly #isOwn: boolean;
   #services: Service[] = [];
+  readonly #kept: Service[] = [];
+  #serial = 0;
 
-  private constructor(directory: string, controlPlane: ControlPlane, git: GitServer, admin: ApiServer) {
+  private constructor(directory: string, controlPlane: ControlPlane, git: GitServer, admin: ApiServer, isOwn: boolean) {
     this.directory = directory;
+    this.#isOwn = isOwn;
+    const file = basename(process.argv[1] ?? '').replace('.test.ts', '');
+    this.webhook = isOwn ? 'countersign' : `countersign-${file}`;
     this.controlPlane = controlPlane;
     this.git = git;
     this.admin = admin;
@@ -47,18 +63,25 @@ export class Stage {
     this.lee = sshPerson(directory, 'lee');
   }
 
-  static async open(directory: string, audit?: AuditSink): Promise<Stage> {
-    const controlPlane = await startControlPlane(
-      { etcd: await tool('etcd'), apiserver: await tool('kube-apiserver') },
-      audit,
-    );
+  static async open(directory: string, { own = false, audit }: StageOptions = {}): Promise<Stage> {
+    const isOwn = own || audit !== undefined;
+    return Stage.#at(directory, isOwn ? await livingPlane(audit) : await sharedPlane(), isOwn);
+  }
+
+  /** For measurements: without controllers and nodes, and with a service that may do everything. */
+  static async bare(directory: string): Promise<Stage> {
+    const [etcd, apiserver] = [await tool('etcd'), await tool('kube-apiserver')];
+    return Stage.#at(directory, await startControlPlane({ etcd, apiserver }), true);
+  }
+
+  static async #at(directory: string, controlPlane: ControlPlane, isOwn: boolean): Promise<Stage> {
     const git = await startGitServer(directory);
     const { server } = await connect({
       kubeconfig: controlPlane.kubeconfig('admin'),
       context: undefined,
       namedBy: 'operator',
     });
-    return new Stage(directory, controlPlane, git, server);
+    return new Stage(directory, controlPlane, git, server, isOwn);
   }
 
   /** Ends whatever a test left running. */
@@ -68,9 +91,22 @@ export class Stage {
 
   async close(): Promise<void> {
     await this.stopServices();
+    for (const service of this.#kept) await service.stop();
+    if (!this.#isOwn) await this.#unregister();
     this.admin.close();
     await this.git.stop();
     await this.controlPlane.stop();
+  }
+
+  // The governed namespaces would stay closed, and the gate's own objects protected.
+  async #unregister(): Promise<void> {
+    const oncall = await this.as('oncall');
+    const at = '/apis/admissionregistration.k8s.io/v1';
+    for (const name of [this.webhook, `${this.webhook}-namespace`])
+      for (const kind of ['validatingadmissionpolicybindings', 'validatingadmissionpolicies'])
+        await oncall.request('DELETE', `${at}/${kind}/${name}`);
+    await oncall.request('DELETE', `${at}/validatingwebhookconfigurations/${this.webhook}`);
+    oncall.close();
   }
 
   fleet(name: string): Fleet {
@@ -80,6 +116,7 @@ export class Stage {
   }
 
   configuration(name: string, environments: readonly EnvironmentOptions[]): string {
+    if (!this.#isOwn) for (const environment of environments) claim(environment);
     return writeConfiguration(join(this.directory, `config-${name}`), [
       ...environments.map(environmentDocument),
       trustDocument([this.dana, this.lee]),
@@ -88,7 +125,10 @@ export class Stage {
 
   async arguments(configuration: string, kubeconfig = this.controlPlane.kubeconfig('countersign')): Promise<string[]> {
     const [port] = await freePorts(1);
-    return ['--config', configuration, '--kubeconfig', kubeconfig, '--webhook', `127.0.0.1:${port}`];
+    return [
+      ...['--config', configuration, '--kubeconfig', kubeconfig],
+      ...['--webhook', `127.0.0.1:${port}`, '--webhook-name', this.webhook, '--webhook-threads', '1'],
+    ];
   }
 
   /** A service of which nothing is waited for. */
@@ -133,15 +173,32 @@ export class Stage {
 
   /** A service that kills itself at a step; waits until it has. */
   async serveUntil(step: string, configuration: string, name: string): Promise<Service> {
+    const { service, killAt } = await this.killable(configuration, name);
+    killAt(step);
+    await service.killed(step);
+    return service;
+  }
+
+  /** A service that kills itself at a step, once it is said at which. */
+  async killable(
+    configuration: string,
+    name: string,
+  ): Promise<{ readonly service: Service; readonly killAt: (step: string) => void }> {
+    const file = join(this.directory, `step-${this.#serial++}`);
+    writeFileSync(file, '');
     const service = new Service(
       fileURLToPath(new URL('serve-killed.ts', import.meta.url)),
-      [step, ...(await this.arguments(configuration))],
+      [file, ...(await this.arguments(configuration))],
       this.data(name),
     );
     this.#services.push(service);
-    const code = await service.ended;
-    if (code !== 137) throw new Error(`the service was not killed at ${step} but ended with ${code}:\n${service.log}`);
-    return service;
+    return { service, killAt: (step) => writeFileSync(file, step) };
+  }
+
+  /** Leaves a service running after the test: it ends with the stage. */
+  keep(service: Service): void {
+    this.#services = this.#services.filter((s) => s !== service);
+    this.#kept.push(service);
   }
 
   data(name: string): string {
@@ -180,6 +237,32 @@ export class Stage {
   }
 
   waitFor(test: () => Promise<boolean>, what: string): Promise<void> {
-    return until(test, 20_000, () => `${what} did not happen`);
+    return until(test, 120_000, () => `${what} did not happen`);
+  }
+}
+
+/**
+ * Fails where an environment would be in the way of another file's: a namespace that it has too, or an admission that
+ * the API server would ask about objects of all files.
+ */
+function claim({ namespaces, mode, clusterScoped = [], admission, spec }: EnvironmentOptions): void {
+  const { policy } = (admission ?? {}) as { policy?: { namespaces: readonly string[] } };
+  const { target } = (spec ?? {}) as { target?: { namespaces: readonly string[]; clusterScoped?: readonly string[] } };
+  const kinds = [...clusterScoped, ...(target?.clusterScoped ?? [])].filter((kind) => kind !== 'Namespace');
+  const globs = policy?.namespaces ?? [];
+  if (globs.some((glob) => glob.startsWith('*')))
+    throw new Error('rules for all namespaces: open the stage with `own`');
+  if (mode !== 'off' && kinds.includes('CustomResourceDefinition'))
+    throw new Error('a governed kind that other files write: open the stage with `own`');
+  const run = runDirectory();
+  if (run === undefined) return;
+  for (const name of [...namespaces, ...(target?.namespaces ?? []), ...globs, ...(mode === 'off' ? [] : kinds)]) {
+    const file = join(run, `claim-${name}`);
+    try {
+      symlinkSync(String(process.pid), file); // which is there at once, with what it says
+    } catch {
+      if (readlinkSync(file) !== String(process.pid))
+        throw new Error(`\`${name}\` is used by another test file: choose another name`);
+    }
   }
 }

@@ -1,8 +1,32 @@
 import type { ApiServer } from '../../src/cluster/index.ts';
+import { running } from './nodes.ts';
 import { until } from './service.ts';
 
+type Pod = Parameters<typeof running>[0] & { readonly metadata: { readonly name: string } };
+
+/** Has the held pods of an app be ready, as their node would say it; waits until they are there. */
+export async function podsReady(node: ApiServer, namespace: string, app: string, count = 2): Promise<void> {
+  const path = `/api/v1/namespaces/${namespace}/pods`;
+  let pods: readonly Pod[] = [];
+  await until(
+    async () => {
+      const { body } = await node.request('GET', `${path}?labelSelector=app=${app}&fieldSelector=status.phase=Running`);
+      pods = body['items'] as readonly Pod[];
+      return pods.length >= count;
+    },
+    60_000,
+    () => `${pods.length} of ${count} pods of ${namespace}/${app} run`,
+  );
+  for (const pod of pods) {
+    const type = 'application/strategic-merge-patch+json';
+    const status = running(pod, true, '10.10.1.1');
+    const answer = await node.request('PATCH', `${path}/${pod.metadata.name}/status`, { status }, type);
+    if (answer.status !== 200) throw new Error(`a pod cannot be ready: ${JSON.stringify(answer.body)}`);
+  }
+}
+
 /**
- * Reports a Deployment as a controller would after a rollout; `ready` of its replicas are. Waits for it to be there, as
+ * For a cluster without controllers: reports a Deployment as they would after a rollout; `ready` of its replicas are. Waits for it to be there, as
  * one would.
  */
 export async function deploymentStatus(
