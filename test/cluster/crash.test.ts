@@ -177,7 +177,7 @@ test('a change the cluster refuses half-way is undone, both are recorded, and th
     404,
     'what the change had written is gone',
   );
-  await new Promise((resolve) => setTimeout(resolve, 2000));
+  await service.looksAgain();
   assert.equal(
     service.entries('apply.intent', 'production').filter((e) => e.entry.revision === bad).length,
     1,

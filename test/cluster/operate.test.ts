@@ -92,7 +92,7 @@ test('rollback: an earlier good revision after the same checks, held until a new
   assert.match(back.stdout, new RegExp(`git revert --no-edit ${first.slice(0, 12)}\\.\\.${second.slice(0, 12)}`));
   assert.equal((await stage.dataOf('back', 'settings'))?.['colour'], 'blue');
   await service.entry('apply.intent', 'production', (e) => e.purpose === 'rollback' && e.revision === first);
-  await new Promise((resolve) => setTimeout(resolve, 1500));
+  await service.looksAgain();
   assert.equal((await stage.dataOf('back', 'settings'))?.['colour'], 'blue', 'it stays there');
   assert.match((await operate(service, 'status')).stdout, /rolled back to .* until a new commit: INC-8/);
   const third = await stage.change(fleet, 'grey', colour('back', 'grey'));
@@ -381,7 +381,7 @@ test('promotion: production takes only commits that staging had in health, and d
   );
   await service.entry('apply.intent', 'staging', (e) => e.revision === bad);
   await service.entry('apply.result', 'staging', (e) => e.outcome === 'failed');
-  await new Promise((resolve) => setTimeout(resolve, 3500));
+  await service.looksAgain(6);
   assert.equal(
     (await stage.dataOf('p-production', 'settings'))?.['colour'],
     'blue',
@@ -408,7 +408,7 @@ test('an environment that depends on another waits until that is applied and hea
   });
   const service = await stage.serve(configuration, 'depends');
   await service.entry('apply.intent', 'database', (e) => e.revision === commit);
-  await new Promise((resolve) => setTimeout(resolve, 2000));
+  await service.looksAgain(3, 'shop');
   assert.deepEqual(service.entries('apply.intent', 'shop'), []);
   assert.match(
     (await operate(service, 'status', '--environment', 'shop')).stdout,
@@ -483,7 +483,7 @@ test('a closed window keeps a change back and says so; an approval that says so 
   assert.equal(again.entries('window.closed', 'production').length, 1);
   await approveAs(stage.lee, fleet, before, commit, { windowOverride: true, reason: 'INC-10: must go out' });
   fleet.push();
-  await new Promise((resolve) => setTimeout(resolve, 2000));
+  await again.looksAgain();
   assert.equal((await stage.dataOf('window', 'settings'))?.['colour'], 'blue', 'lee may approve, and not override');
   await again.stop();
   overriding('lee');

@@ -60,7 +60,7 @@ test('a rollout that fails is undone whole: what it changed, what it added, what
     'the removal',
   );
   assert.notEqual(await stage.dataOf('undone', 'old'), undefined);
-  await new Promise((resolve) => setTimeout(resolve, 1500));
+  await service.looksAgain();
   assert.equal(
     service.entries('apply.intent', 'production').filter((e) => e.entry.revision === bad).length,
     1,
@@ -179,10 +179,14 @@ test('when nothing changed, looking writes nothing and reads next to nothing', a
       Array.from({ length: 50 }, (_, i) => [`${PATH}/c${i}.yaml`, configMap('quiet', `c${i}`, { k: String(i) })]),
     );
     // Looking at everything in the namespaces, every ten minutes and at each revision, is another matter.
-    await stage.running('quiet', {}, { files, kubeconfig: proxy.kubeconfig, arguments: ['--rescan', 'off'] });
-    await new Promise((resolve) => setTimeout(resolve, 1000));
+    const { service } = await stage.running(
+      'quiet',
+      {},
+      { files, kubeconfig: proxy.kubeconfig, arguments: ['--rescan', 'off'] },
+    );
+    await service.looksAgain(2);
     const before = proxy.seen.length;
-    await new Promise((resolve) => setTimeout(resolve, 3000)); // six looks
+    await service.looksAgain(6);
     const asked = proxy.seen.slice(before).filter((a) => !a.path.includes('leases'));
     assert.deepEqual(asked, []);
   } finally {
@@ -202,7 +206,7 @@ test('drift is only reported where the environment says so, once, and ends when 
     );
   await edit('red');
   await service.entry('drift.found', 'production', () => true);
-  await new Promise((resolve) => setTimeout(resolve, 2000));
+  await service.looksAgain();
   assert.equal((await stage.dataOf('report', 'settings'))?.['colour'], 'red');
   assert.equal(service.entries('drift.found', 'production').length, 1);
   assert.deepEqual(service.entries('drift.corrected', 'production'), []);
@@ -218,7 +222,7 @@ test('fields that the environment leaves to others are no drift, and are not res
   const controller = await stage.as('controller');
   const scale = '/apis/apps/v1/namespaces/ignore/deployments/web/scale';
   await controller.request('PATCH', scale, { spec: { replicas: 7 } }, 'application/merge-patch+json');
-  await new Promise((resolve) => setTimeout(resolve, 1500));
+  await service.looksAgain();
   const next = await stage.change(fleet, 'image', {
     [`${PATH}/web.yaml`]: deployment('ignore', 'web', { image: 'registry.example.test/shop/web:2.0.0' }),
   });
@@ -324,7 +328,7 @@ test('two services do not fight over one environment: the second is refused with
   const second = await stage.serve(other, 'twice-other');
   const refused = await second.entry('apply.refused', 'production', (e) => e.revision === first);
   assert.match(refused.entry.error, /belongs to another Countersign, with the ledger `[0-9a-f]{16}`/);
-  await new Promise((resolve) => setTimeout(resolve, 1000));
+  await service.looksAgain(2);
   assert.deepEqual(service.entries('drift.found', 'production'), []);
 });
 

@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { setTimeout as wait } from 'node:timers/promises';
 import { connect } from '../../src/cluster/index.ts';
 import { NamespaceWatch } from '../../src/cluster/namespace-watch.ts';
 import { type LoadRules, RulesInForce, type Scan } from '../../src/gate/index.ts';
@@ -47,6 +46,7 @@ async function looking(
   const at = { revision: 'a'.repeat(40), owned, open, isHere: true };
   const load: LoadRules = async () => ({ pool, waivers: [], images: { digest: '', of: new Map() }, bundle: 'b' });
   const said: string[] = [];
+  let looks = 0;
   const log = { info: () => {}, warn: (_: object, message: string) => void said.push(message) };
   const parts = {
     ...{ environment, server, ledger: recorder, log },
@@ -58,7 +58,10 @@ async function looking(
       () => new Date(),
     ),
     clock: () => new Date(),
-    isHere: () => at.isHere,
+    isHere: () => {
+      looks++;
+      return at.isHere;
+    },
   };
   const stop = keepRescanning([parts], HOUR, times);
   const results = () => {
@@ -67,7 +70,6 @@ async function looking(
   };
   const unmanaged = () => results()?.unmanaged.map((u) => refText(u.object));
   const bad = () => results()?.violations.map((v) => refText(v.object));
-  const count = () => ledger.size;
   if (more.fault === undefined) await stage.waitFor(async () => results() !== undefined, 'the first result');
   else proxy.fault = more.fault;
   const lists = () => proxy.seen.filter((s) => s.path.includes('limit=500&resourceVersion=0')).length;
@@ -77,12 +79,12 @@ async function looking(
     await proxy.stop();
     await ledger.close();
   };
-  return { proxy, at, said, unmanaged, bad, count, lists, close };
+  return { proxy, at, said, unmanaged, bad, lists, looks: () => looks, close };
 }
 
 test('what somebody made, changed or removed in a governed namespace is judged within seconds, and alone', async () => {
   const ns = await namespaceOf('rescan-watch');
-  const { unmanaged, bad, lists, proxy, count, close } = await looking(ns);
+  const { unmanaged, bad, lists, proxy, close } = await looking(ns);
   try {
     assert.deepEqual([unmanaged(), bad()], [[], []]);
     const whole = lists();
@@ -95,16 +97,17 @@ test('what somebody made, changed or removed in a governed namespace is judged w
     await stage.admin.request('DELETE', `${CONFIG_MAPS(ns)}/mine`);
     await stage.waitFor(async () => unmanaged()?.length === 0, 'nothing that no commit has');
     assert.equal(lists(), whole, 'nothing else was read again');
-    const recorded = count();
     await stage.admin.request(
       'POST',
       CONFIG_MAPS(await namespaceOf('rescan-elsewhere')),
       configMap('theirs', { bad: 'yes' }),
     );
-    await wait(700);
+    // The watch tells of both in their order.
+    await stage.admin.request('POST', CONFIG_MAPS(ns), configMap('after'));
+    await stage.waitFor(async () => unmanaged()?.[0] === `ConfigMap ${ns}/after`, 'what came after it');
     assert.deepEqual(
-      [count(), proxy.seen.filter((s) => s.path.endsWith('/theirs'))],
-      [recorded, []],
+      [unmanaged(), bad(), proxy.seen.filter((s) => s.path.endsWith('/theirs'))],
+      [[`ConfigMap ${ns}/after`], [], []],
       'other namespaces are nobody’s here',
     );
   } finally {
@@ -114,27 +117,22 @@ test('what somebody made, changed or removed in a governed namespace is judged w
 
 test('another status is no other object', async () => {
   const ns = await namespaceOf('rescan-status');
-  const at = `/apis/apps/v1/namespaces/${ns}/deployments`;
+  const at = `/apis/networking.k8s.io/v1/namespaces/${ns}/ingresses`; // a kind that no controller here writes to
   const { proxy, close } = await looking(ns);
   const reads = () => proxy.seen.filter((s) => s.method === 'GET' && s.path === `${at}/web`).length;
   try {
-    const labels = { app: 'web' };
-    const template = { metadata: { labels }, spec: { containers: [{ name: 'c', image: 'registry.example.com/c:1' }] } };
-    const web = {
-      ...{ apiVersion: 'apps/v1', kind: 'Deployment', metadata: { name: 'web' } },
-      spec: { selector: { matchLabels: labels }, template },
-    };
+    const spec = (name: string) => ({ defaultBackend: { service: { name, port: { number: 80 } } } });
+    const web = { apiVersion: 'networking.k8s.io/v1', kind: 'Ingress', metadata: { name: 'web' }, spec: spec('one') };
     assert.equal((await stage.admin.request('POST', at, web)).status, 201);
     await stage.waitFor(async () => reads() === 1, 'the new one');
-    const status = { status: { replicas: 1, observedGeneration: 1 } };
+    const status = { status: { loadBalancer: { ingress: [{ ip: '192.0.2.1' }] } } };
     assert.equal(
       (await stage.admin.request('PATCH', `${at}/web/status`, status, 'application/merge-patch+json')).status,
       200,
     );
-    await wait(700);
-    assert.equal(reads(), 1);
-    await stage.admin.request('PATCH', `${at}/web`, { spec: { paused: true } }, 'application/merge-patch+json');
-    await stage.waitFor(async () => reads() === 2, 'the other one');
+    await stage.admin.request('PATCH', `${at}/web`, { spec: spec('two') }, 'application/merge-patch+json');
+    await stage.waitFor(async () => reads() >= 2, 'the other one');
+    assert.equal(reads(), 2, 'not for the status as well');
   } finally {
     await close();
   }
@@ -156,18 +154,19 @@ test('what could not be read when it changed is found by reading all again', asy
 test('nothing is said of a namespace that could not be read whole, and it is not tried all the time', async () => {
   const ns = await namespaceOf('rescan-first');
   const isListed = (path: string) => path.startsWith(`/api/v1/namespaces/${ns}/secrets?`);
-  let tries = 0;
+  const tries: number[] = [];
   const fault: ApiProxy['fault'] = (asked) => {
     if (!isListed(asked.path)) return 'pass';
-    tries++;
+    tries.push(performance.now());
     return { drop: 'before' };
   };
   const { proxy, unmanaged, said, close } = await looking(ns, { times: { lookMs: 100, spacedMs: 2000 }, fault });
   try {
     await stage.waitFor(async () => said.length > 0, 'the warning');
     await stage.admin.request('POST', CONFIG_MAPS(ns), configMap('mine'));
-    await wait(1000);
-    assert.deepEqual([unmanaged(), tries, said.length], [undefined, 1, 1]);
+    await stage.waitFor(async () => tries.length > 1, 'the second try');
+    assert.ok((tries[1] ?? 0) - (tries[0] ?? 0) > 1000, 'not with every look');
+    assert.equal(unmanaged(), undefined);
     proxy.fault = () => 'pass';
     await stage.waitFor(async () => unmanaged()?.length === 1, 'the result');
   } finally {
@@ -183,7 +182,9 @@ test('watches that broke off go on, with what came meanwhile', async () => {
     proxy.fault = (asked) => (isOfMaps(asked.path) ? { drop: 'before' } : 'pass');
     proxy.cut((asked) => asked.watch && isOfMaps(asked.path));
     await stage.admin.request('POST', CONFIG_MAPS(ns), configMap('meanwhile'));
-    await wait(500);
+    const tries = proxy.seen.length;
+    const again = () => proxy.seen.slice(tries).filter((asked) => isOfMaps(asked.path)).length;
+    await stage.waitFor(async () => again() > 0, 'a try to watch again');
     assert.deepEqual(unmanaged(), []);
     proxy.fault = () => 'pass';
     await stage.waitFor(async () => unmanaged()?.length === 1, 'what came meanwhile');
@@ -194,21 +195,21 @@ test('watches that broke off go on, with what came meanwhile', async () => {
 
 test('what is being applied just now waits until it has been; what flaps is recorded now and then', async () => {
   const ns = await namespaceOf('rescan-open');
-  const { at, unmanaged, lists, count, close } = await looking(ns, {
+  const { at, unmanaged, bad, lists, looks, proxy, close } = await looking(ns, {
     times: { lookMs: 100, spacedMs: 60_000 },
     owned: new Map([[`/ConfigMap/${ns}/planned`, { file: 'x.yaml', line: 1 }]]),
     open: { failed: false, intent: { entry: { revision: 'b'.repeat(40) } } },
   });
   const whole = lists();
-  const recorded = count();
   try {
     await stage.admin.request('POST', CONFIG_MAPS(ns), configMap('planned', { bad: 'yes' }));
-    await wait(600);
-    assert.equal(count(), recorded);
     await stage.admin.request('POST', CONFIG_MAPS(ns), configMap('one'));
     await stage.waitFor(async () => unmanaged()?.length === 1, 'the first of them, at once');
+    assert.deepEqual([unmanaged(), bad()], [[`ConfigMap ${ns}/one`], []], 'and nothing of what is being applied');
     await stage.admin.request('POST', CONFIG_MAPS(ns), configMap('two'));
-    await wait(600);
+    await stage.waitFor(async () => proxy.seen.some((asked) => asked.path.endsWith('/two')), 'the second');
+    const seen = looks();
+    await stage.waitFor(async () => looks() > seen + 3, 'a few looks');
     assert.equal(unmanaged()?.length, 1, 'the second has to wait');
     Object.assign(at, { revision: 'b'.repeat(40), open: undefined });
     await stage.waitFor(async () => unmanaged()?.length === 2, 'all of it, at the new revision');
@@ -235,12 +236,12 @@ test('what was told while all was read from an older cache is read once more', a
 
 test('what another replica runs is looked at there', async () => {
   const ns = await namespaceOf('rescan-standby');
-  const { at, unmanaged, close } = await looking(ns);
+  const { at, unmanaged, looks, close } = await looking(ns);
   try {
     at.isHere = false;
-    await wait(300);
     await stage.admin.request('POST', CONFIG_MAPS(ns), configMap('mine'));
-    await wait(700);
+    const before = looks();
+    await stage.waitFor(async () => looks() > before + 5, 'a few looks');
     assert.deepEqual(unmanaged(), []);
     at.isHere = true;
     await stage.waitFor(async () => unmanaged()?.length === 1, 'the look after it came here');

@@ -201,7 +201,7 @@ test('what others add beside our fields is not drift, and is not fought', async 
     { metadata: { annotations: { 'deployment.kubernetes.io/revision': '1' } } },
     'application/merge-patch+json',
   );
-  await new Promise((resolve) => setTimeout(resolve, 2500));
+  await service.looksAgain();
   assert.deepEqual(service.entries('drift.found', 'production'), []);
 });
 
@@ -218,7 +218,7 @@ test('break-glass is let through for its group, stands for its time, then Git ta
   assert.equal(answer.status, 200);
   assert.match(answer.warnings.join(' '), /break-glass is recorded/);
   const used = await service.entry('breakglass.used', 'production', (e) => e.reason === 'INC-1');
-  await new Promise((resolve) => setTimeout(resolve, 1500));
+  await service.looksAgain();
   assert.equal((await stage.dataOf('glass', 'settings'))?.['colour'], 'red', 'it stands for its time');
   await stage.waitFor(async () => (await stage.dataOf('glass', 'settings'))?.['colour'] === 'blue', 'the return');
   assert.deepEqual(
@@ -230,7 +230,7 @@ test('break-glass is let through for its group, stands for its time, then Git ta
     metadata: { annotations: Record<string, string> };
   };
   assert.equal(metadata.annotations['countersign.dev/break-glass'], undefined);
-  await new Promise((resolve) => setTimeout(resolve, 1500));
+  await service.looksAgain();
   assert.equal(service.entries('drift.found', 'production').length, 1, 'once');
   const drift = await service.entry('drift.found', 'production', () => true);
   assert.ok(drift.entry.time >= used.entry.until);
@@ -245,7 +245,7 @@ test('a change the API server refuses in the dry run writes nothing, and is reco
   });
   const refused = await service.entry('apply.refused', 'production', (e) => e.revision === bad);
   assert.match(refused.entry.error, /Service invalid\/web.*99999/s);
-  await new Promise((resolve) => setTimeout(resolve, 2000));
+  await service.looksAgain();
   assert.equal(service.entries('apply.refused', 'production').length, 1);
   assert.equal((await stage.get('/api/v1/namespaces/invalid/configmaps/aa')).status, 404);
   assert.equal(service.entries('apply.intent', 'production').filter((e) => e.entry.revision !== first).length, 0);
@@ -303,7 +303,7 @@ test('drift that cannot be put right is recorded once, not at every look', async
   );
   await controller.request('DELETE', '/api/v1/namespaces/stuck/configmaps/settings');
   await service.entry('apply.refused', 'production', () => true);
-  await new Promise((resolve) => setTimeout(resolve, 2500));
+  await service.looksAgain();
   assert.deepEqual(
     [service.entries('drift.found', 'production').length, service.entries('apply.refused', 'production').length],
     [1, 1],
