@@ -117,7 +117,9 @@ describe('an export', () => {
   });
 
   test('of which any byte was changed is found wrong', async () => {
-    // A small one, so that every byte of every file can have its turn.
+    // A small one, so that every byte of every file can have its turn. What is only listed in the manifest is the same
+    // case at each byte: of the checker and the page, some are enough where there is little time.
+    const isLong = process.env['COUNTERSIGN_ALL_BYTES'] === 'true'; // `npm run test:long`
     const small = join(directory, 'small');
     const at = join(directory, 'flipped');
     await writeSmall(small);
@@ -127,7 +129,8 @@ describe('an export', () => {
     let flips = 0;
     for (const file of filesIn(at)) {
       const bytes = readFileSync(join(at, file));
-      for (let i = 0; i < bytes.length; i++, flips++) {
+      const step = isLong || bytes.length < 2000 ? 1 : 37;
+      for (let i = 0; i < bytes.length; i += step, flips++) {
         const flipped = Buffer.from(bytes);
         flipped[i] = (bytes[i] as number) ^ (1 << (i % 8));
         writeFileSync(join(at, file), flipped);
@@ -135,7 +138,7 @@ describe('an export', () => {
       }
       writeFileSync(join(at, file), bytes);
     }
-    assert.ok(flips > 10_000, String(flips));
+    assert.ok(flips > (isLong ? 10_000 : 1000), String(flips));
     assert.equal(checkExport(at, keyText).ok, true);
   });
 

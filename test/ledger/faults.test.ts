@@ -54,7 +54,7 @@ async function killedSoon(child: ChildProcess): Promise<void> {
   await ended;
 }
 
-const ROUNDS = 200;
+const ROUNDS = Number(process.env['COUNTERSIGN_KILLS'] ?? 40); // `npm run test:long`: 200
 const AT_ONCE = 4;
 
 test(`kill -9 at ${ROUNDS} random moments under load: nothing acknowledged is lost, nothing is signed twice`, {
@@ -72,7 +72,7 @@ test(`kill -9 at ${ROUNDS} random moments under load: nothing acknowledged is lo
       await killedSoon(child);
     }
     const { acknowledged, notes } = toldIn(file);
-    assert.ok(acknowledged.size > 100, `it wrote in between: ${acknowledged.size}`);
+    assert.ok(acknowledged.size > 20, `it wrote in between: ${acknowledged.size}`);
     const ledger = await openLedger(join(at, 'ledger'), 'countersign.dev/test');
     await ledger.close();
     const reader = new LedgerReader(join(at, 'ledger', 'ledger.db'));
