@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { fuzzTargets, garbage, mutate, residentMiB, tryInput } from './kit/fuzz.ts';
+import { inQuickRun } from './kit/machine.ts';
 import { scratch } from './kit/scratch.ts';
 
 // The short form of `node scripts/fuzz.ts`, with a fixed seed so that a failure comes again.
@@ -9,7 +10,7 @@ const MEMORY_MIB = 768; // resident, with what the collector has not yet given b
 // Not speed: an input that would hang is told from a slow machine.
 const HANGS_MS = 30_000;
 
-describe('parsers of somebody else’s bytes', () => {
+describe('parsers of somebody else’s bytes', { skip: inQuickRun() }, () => {
   for (const target of targets) {
     test(`${target.name}: the seeds are read`, async () => {
       for (const seed of target.seeds) assert.equal(await tryInput(target, seed, HANGS_MS), 'value');

@@ -11,13 +11,13 @@ import { signedRow } from '../../src/ledger/outbox.ts';
 import { PostgresTables } from '../../src/ledger/postgres.ts';
 import { enrolmentOf, openReplicaKey } from '../../src/ledger/replica-key.ts';
 import type { EntryBody } from '../../src/model/index.ts';
-import { without } from '../kit/machine.ts';
+import { inQuickRun, without } from '../kit/machine.ts';
 import { Postgres } from '../kit/postgres.ts';
 import { scratch } from '../kit/scratch.ts';
 import { until } from '../kit/service.ts';
 
 // Whoever has the role that the service uses in PostgreSQL. It has no ledger key.
-const skip = without('PostgreSQL');
+const skip = inQuickRun() || without('PostgreSQL');
 const directory = scratch();
 const ORIGIN = 'countersign.dev/test';
 const pem = createKey();

@@ -25,6 +25,11 @@ export function without(part: keyof typeof PARTS): string | false {
   return why;
 }
 
+/** For `skip` of what takes long by its nature: `npm run test:unit` leaves it to `npm test`. */
+export function inQuickRun(): string | false {
+  return process.env['COUNTERSIGN_TEST_QUICK'] === 'true' ? 'left to `npm test`' : false;
+}
+
 const HOME = '/usr/lib/postgresql';
 
 /** Where Debian puts PostgreSQL's programs; undefined where it is not installed. */

@@ -9,7 +9,7 @@ import { evidenceRef, LedgerReader, openLedger, parseVerifiers, verifyLedger } f
 import { checkExport } from '../../src/ledger/offline-check.ts';
 import { sha256 } from '../../src/model/index.ts';
 import { run } from '../kit/fleet.ts';
-import { without } from '../kit/machine.ts';
+import { inQuickRun, without } from '../kit/machine.ts';
 import { scratch } from '../kit/scratch.ts';
 import { countersign } from '../kit/service.ts';
 
@@ -102,7 +102,7 @@ describe('an export', () => {
     assert.match(python(good), /^ok: 600 entries/m);
   });
 
-  const needsGo = without('Go'); // which builds Tessera's fsck and a reader on golang.org/x/mod/sumdb
+  const needsGo = inQuickRun() || without('Go'); // which builds Tessera's fsck and a reader on golang.org/x/mod/sumdb
 
   test('is found whole by fsck of Tessera', { skip: needsGo }, async () => {
     assert.match(await tessera(good, key), /Successfully fsck'd log with size 600/);
@@ -116,7 +116,7 @@ describe('an export', () => {
     assert.match(await sumdb(other, key), /wrong: receipt 255/);
   });
 
-  test('of which any byte was changed is found wrong', async () => {
+  test('of which any byte was changed is found wrong', { skip: inQuickRun() }, async () => {
     // A small one, so that every byte of every file can have its turn. What is only listed in the manifest is the same
     // case at each byte: of the checker and the page, some are enough where there is little time.
     const isLong = process.env['COUNTERSIGN_ALL_BYTES'] === 'true'; // `npm run test:long`

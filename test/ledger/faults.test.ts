@@ -17,6 +17,7 @@ import { SqliteStore } from '../../src/ledger/sqlite-store.ts';
 import { type Batch, CommitUnknown, type Store } from '../../src/ledger/store.ts';
 import { CountersignError, type Entry } from '../../src/model/index.ts';
 import { run } from '../kit/fleet.ts';
+import { inQuickRun } from '../kit/machine.ts';
 import { scratch } from '../kit/scratch.ts';
 
 const directory = scratch();
@@ -58,7 +59,7 @@ const ROUNDS = Number(process.env['COUNTERSIGN_KILLS'] ?? 40); // `npm run test:
 const AT_ONCE = 4;
 
 test(`kill -9 at ${ROUNDS} random moments under load: nothing acknowledged is lost, nothing is signed twice`, {
-  timeout: 900_000,
+  skip: inQuickRun(),
 }, async () => {
   const check = async (lane: number) => {
     const at = join(directory, `killed-${lane}`);

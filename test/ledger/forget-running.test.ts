@@ -7,7 +7,7 @@ import { CountersignError } from '../../src/model/index.ts';
 import { openControl } from '../../src/serve/http.ts';
 import { trustDocument, writeConfiguration } from '../kit/documents.ts';
 import { type Person, run, sshPerson } from '../kit/fleet.ts';
-import { without } from '../kit/machine.ts';
+import { inQuickRun, without } from '../kit/machine.ts';
 import { Postgres } from '../kit/postgres.ts';
 import { scratch } from '../kit/scratch.ts';
 import { countersign, until } from '../kit/service.ts';
@@ -15,7 +15,7 @@ import { countersign, until } from '../kit/service.ts';
 // `ledger forget` beside a service that runs, and where replicas share a database.
 const directory = scratch();
 const NAME = 'alice.oncall';
-const noPostgres = without('PostgreSQL');
+const noPostgres = inQuickRun() || without('PostgreSQL');
 const [dana, lee] = [sshPerson(directory, 'dana'), sshPerson(directory, 'lee')];
 const configuration = writeConfiguration(join(directory, 'config'), [trustDocument([dana, lee])]);
 const key = join(directory, 'shared.key');

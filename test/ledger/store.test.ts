@@ -12,7 +12,7 @@ import {
   verifyLedger,
 } from '../../src/ledger/index.ts';
 import type { CountersignError } from '../../src/model/index.ts';
-import { without } from '../kit/machine.ts';
+import { inQuickRun, without } from '../kit/machine.ts';
 import { Postgres } from '../kit/postgres.ts';
 import { scratch } from '../kit/scratch.ts';
 
@@ -35,7 +35,7 @@ const KINDS: readonly Kind[] = [
   { name: 'SQLite', skip: false, place: async () => ({ data: join(directory, String(n++)) }) },
   {
     name: 'PostgreSQL',
-    skip: without('PostgreSQL'),
+    skip: inQuickRun() || without('PostgreSQL'),
     place: async () => ({ data: join(directory, String(n++)), ...(await (postgres as Postgres).ledger()) }),
   },
 ];
