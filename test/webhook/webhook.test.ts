@@ -63,7 +63,7 @@ after(() => {
 
 function post(body: string, path = '/validate'): Promise<{ status: number; text: string }> {
   return new Promise((resolve, reject) => {
-    const signal = AbortSignal.timeout(30_000); // an answer that never comes fails the test
+    const signal = AbortSignal.timeout(120_000); // an answer that never comes fails the test
     const sent = request(`${url}${path}`, { method: 'POST', ca, agent: false, signal }, (response) => {
       let text = '';
       response.on('data', (d) => (text += d));
@@ -278,7 +278,8 @@ test('requests that come while nothing decides wait for who will', async () => {
   scopes.set(others);
   assert.equal((JSON.parse((await waiting).text) as { response: { allowed: boolean } }).response.allowed, true);
   scopes.set(undefined);
-  const late = JSON.parse((await post(review('other'))).text) as { response: { allowed: boolean } };
+  const impatient = await post(review('other'), '/impatient/validate');
+  const late = JSON.parse(impatient.text) as { response: { allowed: boolean } };
   assert.equal(late.response.allowed, false, 'for a while');
   scopes.set(others);
 });
