@@ -15,6 +15,7 @@ export async function runCli(args: readonly string[], io: Io, hooks: ServeHooks 
     .version(version())
     .configureOutput({ writeOut: io.out, writeErr: io.err })
     .exitOverride()
+    .enablePositionalOptions() // `report list --data x`: without it `report` would take what is for its subcommand
     .showHelpAfterError('(use --help to see the commands and flags)')
     .addHelpText('after', '\nExit codes: 0 the gate says yes, 1 it says no, 2 it could not be determined.');
   try {

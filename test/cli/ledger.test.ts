@@ -157,3 +157,9 @@ test('what is not there, or cannot be asked, is said', async () => {
     assert.match(result.stderr, said);
   }
 });
+
+test('a flag behind a subcommand of `report` belongs to the subcommand', async () => {
+  const { code, stdout, stderr } = await countersign(['report', 'list', '--data', data]);
+  assert.equal(code, 0, stderr);
+  assert.match(stdout, /^0 reports$/m);
+});
