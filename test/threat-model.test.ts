@@ -27,6 +27,7 @@ const CALLS: Readonly<Record<string, RegExp>> = {
 const NOTHING_FROM_OUTSIDE: Readonly<Record<string, string>> = {
   'open/control-socket.ts': 'reads a path that the service itself wrote into its data directory',
   'cli/ledger-keys.ts': 'names of ours in the data directory',
+  'cli/help.ts': 'prints pages of our own package, by names of a list',
   'cli/ledger.ts': 'looks for the checkpoint in the data directory',
   'open/in-thread.ts': 'starts modules that our own code names',
   'publish/make-report.ts': 'asks for the size of files in the data directory',

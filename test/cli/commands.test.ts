@@ -140,7 +140,7 @@ describe('what cannot be judged is one clear message with the fix, exit 2:', () 
     writeFileSync(join(broken, 'a.yaml'), 'kind: [Environment\n');
   });
   for (const [what, args, expected] of [
-    ['malformed YAML', ['check', '--config', broken], /a\.yaml:2: /],
+    ['malformed YAML', ['check', '--config', broken], /a\.yaml:1: `\[` is never closed/],
     ['no configuration', ['check', '--config', '/nowhere'], /cannot read the configuration at `\/nowhere`/],
     ['an unknown command', ['chekc'], /unknown command 'chekc'/],
     ['an unknown option', ['check', '--bse', 'x'], /unknown option '--bse'/],
@@ -245,7 +245,7 @@ test('init writes documents that check understands, and overwrites nothing', asy
   work.become(dana);
   const args = ['init', '--repo', work.work, '--namespace', 'shop'];
   assert.equal((await countersign(args)).code, 0);
-  undecided(await countersign(args), /already there/);
+  undecided(await countersign(args), /already exists/);
   work.commit(dana, 'first', { [`${PATH}/ns.yaml`]: namespace('shop') });
   const result = await countersign(['check', '--base', '0'.repeat(40), '--no-fetch'], { cwd: work.work });
   assert.equal(result.code, 0, result.stdout + result.stderr);
