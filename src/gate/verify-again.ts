@@ -1,4 +1,11 @@
-import { isNoRevision, type StatedConfiguration, sha256, type TrustPolicy, type Verdict } from '../model/index.ts';
+import {
+  count,
+  isNoRevision,
+  type StatedConfiguration,
+  sha256,
+  type TrustPolicy,
+  type Verdict,
+} from '../model/index.ts';
 import { type HistoryItem, openTrustStore, type TrustStore } from '../trust/index.ts';
 import type { Gate } from './gate.ts';
 import type { LedgerView } from './ports.ts';
@@ -76,7 +83,7 @@ export async function verifyAgain(
   const [wrong] = open.values();
   if (wrong !== undefined) return wrong.why;
   if (approvers < least && (await repository.diff(verdict.from, verdict.to)).length > 0)
-    return `it has ${approvers} approvals, but every rule requires at least ${least}`;
+    return `it has ${count(approvers, 'approval')}, but every rule requires at least ${least}`;
   return undefined;
 }
 

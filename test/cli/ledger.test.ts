@@ -142,9 +142,9 @@ test('what is not there, or cannot be asked, is said', async () => {
   for (const [args, code, said] of [
     [['show', '9'], 1, /there is no entry 9/],
     [['show', 'nine'], 2, /`nine` is not the index of an entry/],
-    [['show', '--type', 'nothing'], 2, /there is no type of entry `nothing`/],
+    [['show', '--type', 'nothing'], 2, /there is no entry type `nothing`/],
     [['show', '--since', 'soon'], 2, /`soon` is not a time/],
-    [['show', '--environment', 'none'], 0, /no entry fits/],
+    [['show', '--environment', 'none'], 0, /no entry matches/],
     [['prove', '9'], 2, /there is no entry 9/],
     [['prove'], 2, /no entry is given/],
     [['prove', '--check', 'x.tlog-proof'], 2, /a key from another source/],

@@ -143,7 +143,7 @@ describe('approvals', () => {
     assert.equal((JSON.parse(result.stdout) as { from: string }).from, feature);
     const unknown = await at('approve', first, '--rollback', '--yes');
     assert.equal(unknown.code, 2);
-    assert.match(unknown.stderr, /cannot tell what to go back from/);
+    assert.match(unknown.stderr, /cannot determine which revision to go back from/);
   });
 
   test('import: a forge’s reviews, signed by the bot and labelled', async () => {
@@ -174,8 +174,8 @@ describe('approvals', () => {
     ];
     const imported = await at(...args);
     assert.equal(imported.code, 0, imported.stderr);
-    assert.match(imported.stdout, /approved {3}user-2 \(2\) {2}of this commit \(class B\)/);
-    assert.match(imported.stdout, /user-3 \(3\) {2}of \w{12}, an older state \(class C\)/);
+    assert.match(imported.stdout, /approved {3}user-2 \(2\) {2}for this commit \(class B\)/);
+    assert.match(imported.stdout, /user-3 \(3\) {2}for \w{12}, an older state \(class C\)/);
     assert.ok(!imported.stdout.includes('secret'));
     const verdict = await configured('approvals', 'verify', 'reviewed');
     assert.equal(verdict.code, 1);

@@ -133,7 +133,7 @@ test('an Environment in the cluster is run; its status says what it is at, and a
     2,
     'that it runs with another configuration is on the ledger',
   );
-  assert.equal(service.entries('service.stopped', '').at(-1)?.entry.reason, 'its configuration is another');
+  assert.equal(service.entries('service.stopped', '').at(-1)?.entry.reason, 'its configuration changed');
   // A directory without manifests is refused as a commit would be, and what is applied is still defended as it was
   // judged.
   apply({ ...environment, spec: { ...spec, source: { ...spec.source, path: 'nowhere' } } });

@@ -226,7 +226,7 @@ test('an answer about a Secret that repeats its value is not repeated (kustomize
   const refused = await service.entry('apply.refused', 'production', (e) => e.revision === commit);
   assert.match(
     refused.entry.error,
-    /cannot dry-run Secret secretive\/s: the API server answered 422 \(its text is withheld/,
+    /cannot dry-run Secret secretive\/s: the API server answered 422 \(message withheld/,
   );
   assert.doesNotMatch(service.log, /correct-horse/);
 });

@@ -256,7 +256,7 @@ test('while the store is down nothing is applied, break-glass is recorded beside
     await stage.change(fleet, 'unrecorded', { [`${PATH}/cm.yaml`]: configMap('shop', 'settings', { k: 'down' }) });
     const oncall = await stage.as('oncall');
     const emergency = { metadata: { annotations: { 'countersign.dev/break-glass': 'INC-1' } }, data: { k: 'glass' } };
-    await service.says('the ledger’s database cannot be reached');
+    await service.says('cannot reach the ledger’s database');
     assert.equal((await stage.dataOf('shop', 'settings'))?.['k'], before, 'nothing is applied unrecorded');
     const path = '/api/v1/namespaces/shop/configmaps/settings';
     const through = await oncall.request('PATCH', path, emergency, 'application/merge-patch+json');

@@ -785,7 +785,7 @@ test('a chart of a registry is a part of the change by the digest that stands in
   const away = await stage.change(fleet, 'other bytes', {
     [`${PATH}/web.yaml`]: oci.replace(/sha256:./, (m) => (m.endsWith('0') ? 'sha256:1' : 'sha256:0')),
   });
-  await service.says('cannot be had');
+  await service.says('cannot fetch the chart');
   assert.deepEqual(
     service.entries('change.judged', 'production').filter((r) => r.entry.to === away),
     [],

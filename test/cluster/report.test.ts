@@ -218,7 +218,7 @@ test('a service makes and delivers the reports of a schedule when they are due, 
   await service.stop();
   const alone = await run('--again');
   assert.deepEqual(
-    [alone.code, /only a running service puts summaries into a cluster/.test(alone.stderr)],
+    [alone.code, /only a running service can write summaries into a cluster/.test(alone.stderr)],
     [1, true],
     alone.stderr,
   );

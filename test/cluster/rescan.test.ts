@@ -144,7 +144,7 @@ test('what could not be read when it changed is found by reading all again', asy
   try {
     proxy.fault = (asked) => (asked.path.endsWith('/mine') ? { status: 500 } : 'pass');
     await stage.admin.request('POST', CONFIG_MAPS(ns), configMap('mine'));
-    await stage.waitFor(async () => said.some((s) => s.includes('could not be judged')), 'the warning');
+    await stage.waitFor(async () => said.some((s) => s.includes('cannot judge its namespaces')), 'the warning');
     await stage.waitFor(async () => unmanaged()?.length === 1, 'the whole look');
   } finally {
     await close();

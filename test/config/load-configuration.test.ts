@@ -319,7 +319,7 @@ test('a ReportSchedule names what is there; as an object in a cluster it names n
     ],
     [
       '{schedule: "0 6 1 * *", deliver: [{name: a, s3: {endpoint: "https://s3.example.test", accessKeyFile: id, secretKeyFile: key}}]}',
-      /spec\.deliver\[0\]\.s3\.bucket: expected the name of a bucket, found nothing/,
+      /spec\.deliver\[0\]\.s3\.bucket: expected a bucket name, found nothing/,
     ],
     ['{schedule: "0 6 1 * *", deliver: [{name: a, ftp: {}}]}', /spec\.deliver\[0\]: expected `name` and one of/],
   ] as const)

@@ -89,9 +89,9 @@ test('an unsigned commit is not applied because an entry allows it', async () =>
     approvals: [],
     ...more,
   });
-  await refused(forged({}), /the commit .* leads to it, and was not judged/);
+  await refused(forged({}), /the commit .* leads to it, but was not judged/);
   const said = { ...(good.commits[0] as Verdict['commits'][number]), commit: unsigned };
-  await refused(forged({ commits: [said] }), /what is signed in .* is something else/);
+  await refused(forged({ commits: [said] }), /the signed bytes of .* differ/);
   const item = (await gate.repository.commits([unsigned]))[0];
   assert.ok(item?.kind === 'commit');
   const { verdict } = await assess(gate, second, unsigned);
@@ -105,19 +105,19 @@ test('an unsigned commit is not applied because an entry allows it', async () =>
     /approvals/,
   );
   await refused(forged({ rollback: true }), /it has 0 approvals, and the least that any rule asks for is 2/);
-  await refused({ ...good, tree: treeOf(unsigned) }, /its tree is another than the one that was judged/);
+  await refused({ ...good, tree: treeOf(unsigned) }, /its tree differs from the one that was judged/);
 });
 
 test('an entry and its evidence are of one verdict', async () => {
-  await refused(good, /its evidence is of another verdict/, { to: unsigned });
-  await refused(good, /its evidence is of another verdict/, { tree: treeOf(unsigned) });
-  await refused({ ...good, outcome: 'denied' }, /its evidence is of another verdict/);
+  await refused(good, /its evidence is of a different verdict/, { to: unsigned });
+  await refused(good, /its evidence is of a different verdict/, { tree: treeOf(unsigned) });
+  await refused({ ...good, outcome: 'denied' }, /its evidence is of a different verdict/);
 });
 
 test('approvals are looked at again: they are there, by whom they say, for this change, and not by its maker', async () => {
   const [approval] = good.approvals;
   assert.ok(approval !== undefined);
-  await refused({ ...good, approvals: [] }, /it has 0 approvals, and the least that any rule asks for is 1/);
+  await refused({ ...good, approvals: [] }, /it has 0 approvals, but every rule requires at least 1/);
   await refused(
     { ...good, approvals: [{ ...approval, envelope: 'f'.repeat(64) }] },
     /the approval ffffffffffff by `lee` is not in the repository/,
@@ -127,7 +127,7 @@ test('approvals are looked at again: they are there, by whom they say, for this 
     /is by someone who signed a commit that it approves/,
   );
   await refused({ ...good, approvals: [{ ...approval, from: NO_REVISION }] }, /is not in the repository/);
-  await refused({ ...good, approvals: [{ ...approval, commit: first }] }, /is for another commit or tree/);
+  await refused({ ...good, approvals: [{ ...approval, commit: first }] }, /is for a different commit or tree/);
 });
 
 test('whoever left does not take the last good revision along: a TrustPolicy that was in force will do', async () => {
@@ -154,7 +154,7 @@ test('rules that ask for more by now do not take the last good revision away', a
     };
   };
   const stricter = { ...gate, trust: await openTrustStore(asking(2)) };
-  await refused(good, /it has 1 approvals, and the least that any rule asks for is 2/, {}, stricter);
+  await refused(good, /it has 1 approval, but every rule requires at least 2/, {}, stricter);
   assert.equal((await recall(stricter, ledgerWith(good, {}, [asking(1)]), 1)).revision, second);
 });
 

@@ -67,8 +67,8 @@ test('an address that a library could read more out of is refused, and not repea
     [`${at}?sslrootcert=ca.crt`, /sslmode/],
     [`${at}?sslmode=disable&sslrootcert=ca.crt`, /sslmode/],
     [`${at}?sslmode=require&sslrootcert=-x`, /sslrootcert/],
-    [`${at}?sslmode=require&sslcert=a.crt`, /belong together/],
-    [`${at}?sslmode=require&sslkey=a.key`, /belong together/],
+    [`${at}?sslmode=require&sslcert=a.crt`, /must be set together/],
+    [`${at}?sslmode=require&sslkey=a.key`, /must be set together/],
     [`${at}${'a'.repeat(2048)}`, /longer/],
   ] as const) {
     assert.throws(

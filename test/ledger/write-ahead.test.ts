@@ -132,7 +132,7 @@ test('a line that was not finished is left out and written over', async () => {
   writeFileSync(file, whole);
   appendFileSync(file, '{"body":{"type":"breakgl');
   const next = await setting(data);
-  assert.match(next.said.join(), /not whole/);
+  assert.match(next.said.join(), /is incomplete/);
   next.state.mode = 'refuses';
   await next.ahead.recordSurely(use('after'), []);
   next.state.mode = 'up';

@@ -319,7 +319,7 @@ for (const [what, files, message] of [
   [
     'an enforcementAction nobody knows',
     { 't.yaml': ANY, 'c.yaml': constraint('K8sAny', 'x', 'enforcementAction: maybe') },
-    /enforcementAction is .*found `maybe`/,
+    /enforcementAction must be .*found `maybe`/,
   ],
   [
     'a template that asks external data',
@@ -329,7 +329,7 @@ for (const [what, files, message] of [
         'package out\nviolation[{"msg": "x"}] { external_data({"provider": "p", "keys": []}) }',
       ),
     },
-    /asks external data/,
+    /uses external data/,
   ],
   [
     'a template with a builtin nobody knows',

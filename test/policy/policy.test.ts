@@ -219,7 +219,7 @@ test('others who wait for the thread that was ended get their answers from the n
 test('rules that are closed while they are asked say so to everybody who waits', async () => {
   const pool = await rulesOf(own('deny contains "seen" if input.object.kind == "Pod"'));
   const asked = [ask(pool, POD), ask(pool, POD), ask(pool, POD)];
-  const told = Promise.all(asked.map((a) => assert.rejects(a, { code: 'policy-failed', message: /closed while/ })));
+  const told = Promise.all(asked.map((a) => assert.rejects(a, { code: 'policy-failed', message: /closed during/ })));
   await pool.close();
   await told;
 });

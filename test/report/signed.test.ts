@@ -161,13 +161,13 @@ test('what is not in any repository any more is named as not checked, and nothin
   const verified = await verify('alone');
   assert.equal(verified.code, 0, verified.stdout);
   assert.match(verified.stdout, /✓ signatures of 0 commits and 0 approvals of 3 changes/);
-  assert.equal(verified.stdout.match(/\? not checked: .* is not here/g)?.length, 11);
+  assert.equal(verified.stdout.match(/\? not checked: .* is missing/g)?.length, 11);
   const { unchecked } = await again(
     (v) => v,
     lines.filter((line) => !line.includes('"trustPolicy"')),
   );
   assert.equal(unchecked.length, 3);
-  assert.match(unchecked[0] ?? '', /the TrustPolicy that judged it is not here/);
+  assert.match(unchecked[0] ?? '', /the TrustPolicy that judged it is missing/);
 });
 
 const commits = (change: (c: CommitVerdict) => CommitVerdict) => (v: Verdict) => ({
@@ -186,12 +186,8 @@ const LIES: readonly (readonly [string, (v: Verdict) => Verdict, RegExp])[] = [
     /is signed by `\w+`, but the verdict names `lee`/,
   ],
   ['another key', commits((c) => ({ ...c, key: 'SHA256:other' })), /is signed by/],
-  [
-    'other bytes',
-    commits((c) => ({ ...c, payload: sha256('other') })),
-    /what is signed in the commit \w+ is something else/,
-  ],
-  ['another tree', (v) => ({ ...v, tree: 'a'.repeat(40) }), /its tree is \w+, and another was judged/],
+  ['other bytes', commits((c) => ({ ...c, payload: sha256('other') })), /the signed bytes of the commit \w+ differ/],
+  ['another tree', (v) => ({ ...v, tree: 'a'.repeat(40) }), /its tree is \w+, but a different tree was judged/],
   ['another start', (v) => ({ ...v, from: 'b'.repeat(40) }), /its commits do not lead to bbbbbbbbbbbb/],
   [
     'a commit left out',
@@ -201,19 +197,23 @@ const LIES: readonly (readonly [string, (v: Verdict) => Verdict, RegExp])[] = [
   [
     'a commit between others left out',
     (v) => ({ ...v, commits: v.commits.filter((c) => c.subject !== 'between') }),
-    /it leaves out \w{12}, which a commit of it builds on/,
+    /it omits \w{12}, the parent of one of its commits/,
   ],
   [
     'a commit seen before its key counted',
     commits((c) => ({ ...c, seen: '2001-01-01T00:00:00.000Z' })),
     /is not signed as recorded/,
   ],
-  ['another approver', approvals((a) => ({ ...a, principal: 'kim' })), /is another’s, or no approval/],
-  ['an approval of another tree', approvals((a) => ({ ...a, tree: 'c'.repeat(40) })), /is for another commit or tree/],
+  ['another approver', approvals((a) => ({ ...a, principal: 'kim' })), /is by someone else, or not an approval/],
+  [
+    'an approval of another tree',
+    approvals((a) => ({ ...a, tree: 'c'.repeat(40) })),
+    /is for a different commit or tree/,
+  ],
   [
     'an approval from another start',
     approvals((a) => ({ ...a, from: 'd'.repeat(40) })),
-    /is for another commit or tree/,
+    /is for a different commit or tree/,
   ],
   [
     'a maker who approves',
@@ -347,7 +347,7 @@ test('a name that the ledger was made to forget does not come back by way of a c
   // The TrustPolicy has lost an address, so that nobody can tell any more that it is the one the verdict names.
   const verified = await verify('forgotten');
   assert.equal(verified.code, 0, verified.stdout);
-  assert.match(verified.stdout, /\? not checked: \w+: the TrustPolicy that judged it is not here/);
+  assert.match(verified.stdout, /\? not checked: \w+: the TrustPolicy that judged it is missing/);
   const whole = await countersign(['verify', join(directory, 'forgotten'), '--key', join(data, 'ledger.pub')]);
   assert.equal(whole.code, 0, 'a directory is verified as well');
 });

@@ -55,7 +55,7 @@ for (const [flag, value, expected] of [
   ['--anchor-every', '5', /`5` is not a duration for --anchor-every/],
   ['--heartbeat', '1ms', /`1ms` is not a duration for --heartbeat/],
   ['--selector', 'shard', /--selector: `shard` selects nothing/],
-  ['--http-name', 'http://x', /--http-name: `http:\/\/x` is not the name of a host/],
+  ['--http-name', 'http://x', /--http-name: `http:\/\/x` is not a host name/],
 ] as const)
   test(`serve ${flag} ${value.replace(directory, '')} is refused before the cluster is asked`, async () => {
     const { code, stderr } = await serve('--kubeconfig', dead, flag, value);

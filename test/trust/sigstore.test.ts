@@ -175,7 +175,7 @@ for (const [what, options, message] of [
   ['by an authority that is not in the trusted root', { ca: stranger.ca }, /certificate|authority|trust/i],
   ['logged where nobody trusts the log', { tlog: stranger.tlog }, /log|inclusion|timestamp/i],
   ['with the log entry of another signature', { entryOf: Buffer.from('other') }, /./],
-  ['with bytes behind it', { raw: (der: Buffer) => Buffer.concat([der, Buffer.from([0])]) }, /bytes behind/],
+  ['with bytes behind it', { raw: (der: Buffer) => Buffer.concat([der, Buffer.from([0])]) }, /bytes after/],
 ] as const) {
   test(`a signature ${what} is refused`, async () => {
     const verdict = await verdictOn(options);

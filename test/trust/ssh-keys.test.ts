@@ -463,7 +463,7 @@ test('a line for an authority counts for certificates', async () => {
 test('a line that leads to nobody, or to several, is refused: git would attribute the commit to the pattern', async () => {
   await assert.rejects(
     openTrustStore(policyWith({ allowedSigners: `eve@example.test ${dana.publicKey}` })),
-    /leads to no principal/,
+    /matches no principal/,
   );
   const kim = sshPerson(directory, `kim-${++n}`);
   const document = trustDocument([dana, kim], { required: 0 }) as { spec: { principals: { keys: object[] }[] } };
