@@ -117,6 +117,7 @@ export async function startControlPlane(programs: Programs, audit?: AuditSink): 
   };
   process.once('exit', () => {
     for (const child of [manager, apiserver, etcd]) child?.kill('SIGKILL');
+    rmSync(directory, { recursive: true, force: true });
   });
   try {
     await ready(url, [etcd, apiserver], directory);
