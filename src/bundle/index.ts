@@ -8,7 +8,6 @@ import type { BuildOptions, Built } from './build-bundle.ts';
 export type { BuildOptions, Built } from './build-bundle.ts';
 export { type Example, readExamples } from './examples.ts';
 export type {
-  BundleManifest,
   Constraint,
   Entry,
   Expansion,
@@ -16,7 +15,6 @@ export type {
   PolicyBundle,
   RuleInfo,
   Selector,
-  Template,
 } from './policy-bundle.ts';
 export { pullBundle } from './pull-bundle.ts';
 export { readBundle } from './read-bundle.ts';

@@ -29,7 +29,7 @@ export type Entry = {
 };
 
 /** A Gatekeeper ConstraintTemplate whose Rego is in the module. */
-export type Template = {
+type Template = {
   readonly kind: string;
   readonly entrypoint: string;
   /** Whether its Rego reads `data.inventory`. */

@@ -20,7 +20,6 @@ export type LedgerImportOptions = OptionsOf<typeof ledgerImportCommand>;
 export type LedgerAuditOptions = OptionsOf<typeof ledgerAuditCommand>;
 export type RotateKeyOptions = OptionsOf<typeof rotateKeyCommand>;
 export type NewEpochOptions = OptionsOf<typeof newEpochCommand>;
-export type LedgerSchemaOptions = OptionsOf<typeof ledgerSchemaCommand>;
 export type ForgetOptions = OptionsOf<typeof forgetCommand>;
 
 export function ledgerVerifyCommand(ledger: Parent) {

@@ -16,7 +16,6 @@ import {
 
 export type StatusOptions = OptionsOf<typeof statusCommand>;
 export type ExplainOptions = OptionsOf<typeof explainCommand>;
-export type SuspendOptions = OptionsOf<typeof suspendCommand>;
 export type ReconcileOptions = OptionsOf<typeof reconcileCommand>;
 export type RollbackOptions = OptionsOf<typeof rollbackCommand>;
 

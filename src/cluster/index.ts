@@ -4,13 +4,13 @@
  */
 export { type Answer, ApiServer, type ClusterAddress, connect } from './api-server.ts';
 export { CheckpointMap } from './checkpoint-map.ts';
-export { type AppliedObject, Cluster } from './cluster.ts';
+export { Cluster } from './cluster.ts';
 export { type Condition, ConfigurationObjects } from './configuration-objects.ts';
 export { differences } from './fields.ts';
-export type { Health, HealthRule } from './health.ts';
+
 export { healthExpressions } from './health-expressions.ts';
 export { Lease } from './lease.ts';
-export type { LiveObject } from './live-view.ts';
+
 export { NamespaceWatch } from './namespace-watch.ts';
 export { putReport, type ReportResult } from './open-reports.ts';
 export { stages } from './order.ts';

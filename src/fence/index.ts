@@ -6,5 +6,5 @@
  */
 
 export { type Made, openFence, type Recipe, type RepositoryTree } from './fence.ts';
-export { type ChartPin, hostOf, type PullChart } from './pinned-chart.ts';
+export { type ChartPin, hostOf } from './pinned-chart.ts';
 export { ReadingProcess } from './reading-process.ts';

@@ -3,15 +3,15 @@
  * `admit` takes a request and decides whether a recorded verdict allows exactly that object. Refuses in case of doubt.
  * Reaches Git, ledger and clock only through the small interfaces in `ports.ts`.
  */
-export type { AuditedWrite } from './account-for.ts';
+
 export { AdmissionRecords } from './admission-records.ts';
 export type { AdmissionDecision, AdmissionRequest, RequestOnRecord } from './admission-request.ts';
 export { AdmissionScopes, type Door } from './admission-scopes.ts';
 export { type AdmissionScope, admit } from './admit.ts';
 export { allowNothing } from './allow.ts';
-export { type Assessment, assess } from './assess.ts';
+export { assess } from './assess.ts';
 export { assessTrust } from './assess-trust.ts';
-export { AuditAccount, type AuditScope, type Unmatched } from './audit-account.ts';
+export { AuditAccount, type Unmatched } from './audit-account.ts';
 export { BreakGlass, type Grant, mayUseBreakGlass } from './break-glass.ts';
 export { type BreakGlassNow, breakGlassNow } from './break-glass-now.ts';
 export { type EnvironmentState, recordOf, rememberedState } from './environment-state.ts';
@@ -23,7 +23,6 @@ export type {
   Maker,
   OpenPolicy,
   OpenRules,
-  OpenWaiver,
   ReadManifests,
   Recorder,
   SourceRepository,
@@ -31,7 +30,7 @@ export type {
 } from './ports.ts';
 export { type Previewed, previewFromAudit, previewFromLedger } from './preview-admission.ts';
 export { recall, renderedAt, ruledAt } from './recall.ts';
-export { type Recheck, recheckVerdict, type SignedMaterial } from './recheck.ts';
+export { type Recheck, recheckVerdict } from './recheck.ts';
 export { limitsOf, renderedBy } from './render-tree.ts';
 export { asSubject, belonging, ofScan, type Scan, type Scanned, scanned } from './rescan.ts';
 export { type LoadRules, type RulesAt, RulesInForce, rulesOf } from './rules-in-force.ts';

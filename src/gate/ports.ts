@@ -44,7 +44,7 @@ export interface SourceRepository {
 }
 
 /** Objects a program generated from a directory of a tree. `content` is a digest over every input file. */
-export type MadeObjects = {
+type MadeObjects = {
   readonly documents: readonly MadeDocument[];
   readonly violations: readonly Violation[];
   readonly content: string;
@@ -64,7 +64,7 @@ export type ReadManifests = (
 export type Maker = (environment: Environment, repository: SourceRepository, tree: string) => Promise<MadeObjects>;
 
 /** Evidence with the reference that goes into an entry. */
-export type Evidence = { readonly ref: EvidenceRef; readonly bytes: string };
+type Evidence = { readonly ref: EvidenceRef; readonly bytes: string };
 
 /** Makes an entry durable. The pre-merge check has none: it can say yes or no, but allow nothing. */
 export interface Recorder {

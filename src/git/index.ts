@@ -4,13 +4,13 @@
  */
 
 export type { GitAccess } from './access.ts';
-export { CheckpointRef, type SignCommit, sshSignature } from './checkpoint-ref.ts';
+export { CheckpointRef, sshSignature } from './checkpoint-ref.ts';
 export { diffTrees, listTree, readBlob, readCommit, readCommits } from './history.ts';
 export { IsomorphicRepository } from './isomorphic-repository.ts';
 export { NativeRepository } from './native-repository.ts';
 export { verifyObjectId } from './object.ts';
 export { openRepository } from './open-repository.ts';
-export { type ParsedCommit, parseCommit } from './parse-commit.ts';
+export { parseCommit } from './parse-commit.ts';
 export { parseTag } from './parse-tag.ts';
 export { parseTree } from './parse-tree.ts';
 export { APPROVALS_REF, type Repository, redactUrl, sourceRef } from './repository.ts';

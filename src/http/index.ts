@@ -7,6 +7,6 @@
 export { type Control, type ControlAnswer, listenForCommands, sendCommand } from './control.ts';
 export { createDashboard, type DashboardView, dashboardPage } from './dashboard.ts';
 export { Metrics } from './metrics.ts';
-export { createServiceApp, createStartingApp, type ServiceParts } from './probes.ts';
+export { createServiceApp, createStartingApp } from './probes.ts';
 export type { Receiver } from './receivers.ts';
 export { openTracing } from './tracing.ts';

@@ -5,7 +5,6 @@
  */
 export { type Anchor, AnchorKeeper } from './anchors.ts';
 export {
-  type Checkpoint,
   type Instance as LedgerInstance,
   newInstance,
   openCheckpoint,
@@ -14,7 +13,7 @@ export {
 export { type Comparison, compareWith } from './compare.ts';
 export { parseWitness } from './cosignature.ts';
 export { evidenceRef } from './evidence.ts';
-export { type ExportOptions, exportLedger, importLedger } from './export-ledger.ts';
+export { exportLedger, importLedger } from './export-ledger.ts';
 export { type Forgotten, forgetOn } from './forget.ts';
 export { Ledger, ledgerFile, openLedger } from './ledger.ts';
 export { type EntryFilter, LedgerReader } from './ledger-reader.ts';
@@ -26,7 +25,6 @@ export {
   parseVerifier,
   parseVerifiers,
   readSigner,
-  type Signer as LedgerSigner,
   signNote,
   type Verifier,
   verifierText,
@@ -37,6 +35,6 @@ export { databaseAddress } from './postgres-address.ts';
 export { postgresSchema } from './postgres-schema.ts';
 export { programSource } from './program-source.ts';
 export { checkExtension, checkReceipt, extension, receipt } from './proof.ts';
-export { type LedgerFinding, verifyLedger } from './verify-ledger.ts';
+export { verifyLedger } from './verify-ledger.ts';
 export { WriteAhead } from './write-ahead.ts';
 export { openSeal } from './write-ahead-seal.ts';

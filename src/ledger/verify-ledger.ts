@@ -10,7 +10,7 @@ import { isOpened, type StoredEntry } from './store.ts';
 import { TILE_WIDTH, TreeWriter } from './tiles.ts';
 
 /** A problem and its place: the index of the first bad entry, if it is known. */
-export type LedgerFinding = {
+type LedgerFinding = {
   readonly message: string;
   readonly index?: number;
   /** The ledger is not at fault, but a checkpoint that was given. */

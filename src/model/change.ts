@@ -8,7 +8,7 @@ export type Signer = { readonly principal: string; readonly kind: 'person' | 'bo
  * review of this very commit, signed by an importer; `C`: a forge review that names no commit, which alone counts for
  * nothing.
  */
-export type EvidenceClass = 'A+' | 'A' | 'B' | 'C';
+type EvidenceClass = 'A+' | 'A' | 'B' | 'C';
 
 /** A principal's signed statement that a given change may go ahead. */
 export type Approval = {

@@ -73,7 +73,7 @@ type AboutCommit = {
 };
 
 /** Inputs of a verdict: the same inputs always give the same verdict. */
-export type Consulted = {
+type Consulted = {
   readonly trustDigest: string;
   readonly bundleDigest: string;
   /**

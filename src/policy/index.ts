@@ -5,7 +5,6 @@
  */
 
 export {
-  type ChangeInput,
   changedObjects,
   changeInput,
   digestOfBundles,
@@ -21,4 +20,4 @@ export { inventoryOf } from './inventory.ts';
 export type { RequestFields } from './judge-subject.ts';
 export type { NearWatch } from './near-rules.ts';
 export { PolicyPool, type PoolOptions } from './policy-pool.ts';
-export { applyWaivers, type Waived, type Waiver } from './waivers.ts';
+export { applyWaivers, type Waiver } from './waivers.ts';

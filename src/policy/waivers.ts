@@ -21,15 +21,6 @@ export type Waiver = {
   readonly place: string;
 };
 
-/** A violation covered by a waiver, and that waiver. */
-export type Waived = {
-  readonly waiver: string;
-  readonly approver: string;
-  readonly ticket: string;
-  readonly reason: string;
-  readonly until: string;
-};
-
 const SOON = 14 * 86_400_000; // two weeks: enough time to fix the problem or to ask again
 
 /**

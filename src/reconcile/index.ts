@@ -4,6 +4,6 @@
  * ledger.
  */
 
-export type { ClusterPort, LiveState, LogPort, ReconcilePorts, Step } from './ports.ts';
+export type { ClusterPort, LiveState, ReconcilePorts, Step } from './ports.ts';
 export { Reconciler } from './reconciler.ts';
-export type { HealthCount, Peers, ReconcilerStatus } from './standing.ts';
+export type { Peers, ReconcilerStatus } from './standing.ts';

@@ -50,7 +50,7 @@ export interface ClusterPort {
   stages<T extends { readonly ref: ObjectRef }>(objects: readonly T[]): T[][];
 }
 
-export interface LogPort {
+interface LogPort {
   info(fields: object, message: string): void;
   warn(fields: object, message: string): void;
   error(fields: object, message: string): void;

@@ -3,7 +3,7 @@ import { named } from './apply-revision.ts';
 import type { ClusterPort, ReconcilePorts } from './ports.ts';
 
 /** Number of an environment's objects by health, and messages of the first few unhealthy ones. */
-export type HealthCount = {
+type HealthCount = {
   readonly current: number;
   readonly progressing: number;
   readonly failed: number;

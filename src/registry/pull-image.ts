@@ -25,7 +25,7 @@ export type PullOptions = {
 /** Creates the error for failed content: the reason, and whether a retry may help. */
 export type Refuse = (why: string, more?: { cause?: unknown; retry?: boolean; hint?: string }) => CountersignError;
 
-export type Layer = { readonly mediaType?: string; readonly digest?: string; readonly size?: number };
+type Layer = { readonly mediaType?: string; readonly digest?: string; readonly size?: number };
 
 /** An image's layers, and a function that fetches one. */
 export type Image = { readonly layers: readonly Layer[]; readonly layer: (one: Layer) => Promise<Buffer> };

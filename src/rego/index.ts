@@ -5,5 +5,5 @@
  */
 export type { BuiltinContext } from './builtin.ts';
 export { REFUSED } from './builtins.ts';
-export { evaluateQuery, type Limits, RegoModule, type Within } from './host.ts';
+export { evaluateQuery, RegoModule } from './host.ts';
 export { compare, fromJson, RegoObject, RegoSet, toJson, type Value } from './value.ts';

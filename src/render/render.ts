@@ -42,7 +42,7 @@ export type Rendering = {
 };
 
 /** A `RenderedObject` in transit between processes: without the functions that find places in its file. */
-export type ReadObject = Omit<RenderedObject, 'lineOf' | 'positionOf'> & {
+type ReadObject = Omit<RenderedObject, 'lineOf' | 'positionOf'> & {
   /** The document's position in its file, and the object's path in the document (for an item of a List). */
   readonly document: number;
   readonly at: ValuePath;

@@ -4,15 +4,13 @@
  */
 export { buildReport } from './build-report.ts';
 export type { ReportInput, ReportSubject } from './input.ts';
-export type { ExceptionRecord, Framework, ReportDefinition, ReportDocument, ReportModel } from './model.ts';
+export type { ExceptionRecord, ReportDefinition, ReportDocument, ReportModel } from './model.ts';
 export { exceptionOf } from './register.ts';
 export { renderPdf } from './render-pdf.ts';
 export { fileShelf } from './shelf.ts';
 export { signOffOf } from './sign-off.ts';
 export {
-  type Rechecked,
   type RecordedVerdict,
-  type ReportCheck,
   type ReportVerifier,
   verifyReport,
 } from './verify-report.ts';
@@ -20,7 +18,6 @@ export {
   CHECKER,
   type ReportFile,
   type ReportMaterial,
-  type ReportSigner,
   type SignedChange,
   writeReport,
 } from './write-report.ts';

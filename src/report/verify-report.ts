@@ -32,7 +32,7 @@ export type ReportVerifier = {
 /** A verdict, and when it was recorded on the ledger. */
 export type RecordedVerdict = { readonly verdict: Verdict; readonly time: string };
 /** Number of valid signatures, the invalid ones, and those that could not be checked. */
-export type Rechecked = {
+type Rechecked = {
   readonly commits: number;
   readonly approvals: number;
   readonly wrong: readonly string[];

@@ -4,5 +4,5 @@
  * and retried.
  */
 export { deliver, type Issue, type ReportSummary } from './deliver.ts';
-export { duePeriods, type Period, periodFrom, periodWith } from './periods.ts';
-export { type Made, ScheduledReports, type ScheduledReportsPorts } from './scheduled-reports.ts';
+export { duePeriods, periodFrom, periodWith } from './periods.ts';
+export { ScheduledReports, type ScheduledReportsPorts } from './scheduled-reports.ts';

@@ -16,7 +16,7 @@ import { type Issue, kindOf } from './deliver.ts';
 import { duePeriods, type Period, periodFrom } from './periods.ts';
 
 /** A finished report: its id, the SHA-256 of its manifest, the size of its checkpoint, and its numbers. */
-export type Made = {
+type Made = {
   readonly id: string;
   readonly manifest: string;
   readonly checkpoint: number;

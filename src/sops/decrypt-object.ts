@@ -22,7 +22,7 @@ export type OpenedObject = { readonly object: KubernetesObject; readonly seal: S
 /**
  * Fingerprint of a data key: it identifies the key but reveals nothing about it (HMAC-SHA-256 under the key, in hex).
  */
-export type Seal = { readonly key: string };
+type Seal = { readonly key: string };
 
 type Sops = {
   readonly age?: readonly { readonly recipient?: string; readonly enc?: string }[] | null;

@@ -6,7 +6,7 @@ import { parseSshKey } from './ssh-key.ts';
 import { SshFormatError } from './ssh-wire.ts';
 
 /** A key in the form a TrustPolicy uses. */
-export type ImportedKey = {
+type ImportedKey = {
   readonly ssh?: string;
   readonly openpgp?: string;
   readonly validAfter?: string;

@@ -16,7 +16,6 @@ export {
 export { describeKeys, type KeyDescription } from './describe-keys.ts';
 export { signedBytes, verifyDetached } from './detached.ts';
 export {
-  type Examined,
   examineCommits,
   examineHistory,
   type HistoryItem,
@@ -31,6 +30,6 @@ export { type LintFinding, lintPolicy } from './lint-policy.ts';
 export type { StoredEnvelope } from './read-statements.ts';
 export type { Decision } from './statement.ts';
 export { openTrustStore, type TrustStore } from './trust-store.ts';
-export { type ChangeSources, type ChangeVerification, malformedVerdict, verifyChange } from './verify-change.ts';
+export { malformedVerdict, verifyChange } from './verify-change.ts';
 export { verifyTag } from './verify-tag.ts';
-export { type VerifiedWaiver, verifyWaiver, waiverStatement } from './waiver.ts';
+export { verifyWaiver, waiverStatement } from './waiver.ts';

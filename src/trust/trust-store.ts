@@ -22,7 +22,7 @@ export type KeyTerms = {
 };
 
 /** An authority whose SSH certificates count for the names its patterns match. */
-export type TrustedAuthority = {
+type TrustedAuthority = {
   readonly name: string;
   readonly key: SshKey;
   readonly patterns: string;
@@ -30,7 +30,7 @@ export type TrustedAuthority = {
 };
 
 /** Candidate key for an OpenPGP signature, by the id the signature claims. */
-export type OpenPgpCandidate = {
+type OpenPgpCandidate = {
   readonly owner: OpenPgpKey;
   readonly packet: Parameters<SignaturePacket['verify']>[0];
   readonly subkey: { readonly fingerprint: string; readonly id: string } | undefined;

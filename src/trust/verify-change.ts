@@ -16,18 +16,18 @@ import { readStatements, type Statements, type StoredEnvelope } from './read-sta
 import type { TrustStore } from './trust-store.ts';
 
 /** Returns the paths that differ between two commits. */
-export type DiffTrees = (from: string, to: string) => Promise<readonly PathChange[]>;
+type DiffTrees = (from: string, to: string) => Promise<readonly PathChange[]>;
 
 /**
  * Returns the content of a merge that an automatic merge of its parents does not produce; nothing for an honest merge.
  */
-export type MergeAdds = (merge: Pick<CommitFacts, 'id' | 'tree' | 'parents'>) => Promise<readonly string[]>;
+type MergeAdds = (merge: Pick<CommitFacts, 'id' | 'tree' | 'parents'>) => Promise<readonly string[]>;
 
 /**
  * A TrustPolicy kept in the repository: its version at a commit as an opened store, or undefined if the file is absent.
  * `begun` means that it is already in force.
  */
-export type TrustLine = {
+type TrustLine = {
   readonly path: string;
   readonly begun: boolean;
   readonly at: (commit: string) => Promise<TrustStore | undefined>;

@@ -6,7 +6,7 @@
 export { addAuditEndpoint } from './audit.ts';
 export { CertificateKeeper, type Identity } from './certificate-keeper.ts';
 export { type Certificates, generateCertificates, isUsable, makeCertificates } from './certificates.ts';
-export { type ConnectionLimits, guardConnections } from './connections.ts';
+export { guardConnections } from './connections.ts';
 export { Demand } from './demand.ts';
 export { type CertificateSource, fromFiles, selfMade } from './serving-certificate.ts';
 export { CurrentScopes, createWebhook, type Doors } from './webhook.ts';

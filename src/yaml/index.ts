@@ -4,7 +4,6 @@
  * aliases, deep nesting and values JSON cannot hold.
  */
 export {
-  type Ambiguity,
   ambiguities,
   parseYaml,
   printYaml,
