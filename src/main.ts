@@ -6,7 +6,7 @@ const stopping = new AbortController();
 for (const signal of ['SIGINT', 'SIGTERM'] as const) {
   process.once(signal, () => stopping.abort()); // the second one ends the process at once
 }
-// Whoever reads only the first lines (`… | head`) has had enough.
+// A reader of only the first lines (`… | head`) closes the pipe.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code === 'EPIPE') process.exit();
   throw error;

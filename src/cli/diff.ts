@@ -153,9 +153,9 @@ function print(found: readonly Difference[], total: number, { output }: DiffOpti
   for (const { object, action, text } of found) {
     io.out(`${paint(io, 'bold', `${action} ${plain(object)}`)}\n`);
     for (const line of text.split('\n').filter((l) => l !== ''))
-      io.out(
-        `${line.startsWith('+') ? paint(io, 'green', plain(line)) : line.startsWith('-') ? paint(io, 'red', plain(line)) : plain(line)}\n`,
-      );
+      if (line.startsWith('+')) io.out(`${paint(io, 'green', plain(line))}\n`);
+      else if (line.startsWith('-')) io.out(`${paint(io, 'red', plain(line))}\n`);
+      else io.out(`${plain(line)}\n`);
   }
   io.out(
     found.length === 0

@@ -60,7 +60,7 @@ export function exceptionExplain(id: string, options: ExceptionExplainOptions, i
     ['cause', found.cause],
     ['exposed', found.exposed === undefined ? 'unknown' : `${found.exposed} s`],
     ['change', change === undefined ? 'none' : `${change.id}, ${change.to.slice(0, 12)}: ${change.subject}`],
-    ['owner', found.owner || 'nobody yet'],
+    ['owner', found.owner || 'no one yet'],
     [
       'disposition',
       [found.disposition, found.by && `by ${found.by}`, found.at, found.reason, found.ticket, found.link]

@@ -50,8 +50,8 @@ type Explanation = {
 
 /**
  * Implements `countersign explain KIND/NAME`. The ledger alone answers, without a service. An object that a controller
- * made, such as a Pod, is looked up in the cluster, and its owner is explained. Exit codes: 0 explained, 1 in no commit,
- * 2 it could not be determined.
+ * made, such as a Pod, is looked up in the cluster, and its owner is explained. Exit codes: 0 explained, 1 in no
+ * commit, 2 it could not be determined.
  */
 export async function explainObject(
   what: string,

@@ -49,7 +49,10 @@ function pathOf({ apiVersion, kind, namespace, name }: ObjectRef): string {
   const root = apiVersion.includes('/')
     ? `/apis/${apiVersion.split('/').map(encodeURIComponent).join('/')}`
     : '/api/v1';
-  return `${root}/namespaces/${encodeURIComponent(namespace)}/${encodeURIComponent(resourceOf(kind))}/${encodeURIComponent(name)}`;
+  return (
+    `${root}/namespaces/${encodeURIComponent(namespace)}/` +
+    `${encodeURIComponent(resourceOf(kind))}/${encodeURIComponent(name)}`
+  );
 }
 
 type Owner = {

@@ -122,7 +122,8 @@ function reasonsOf(index: number, entry: EntryOf<'change.judged'>, reader: Ledge
     entry.outcome === 'denied'
       ? `next: mend it with a new commit and try \`countersign check --base ${entry.from.slice(0, 12)}\`; ` +
         `\`countersign provenance ${to.slice(0, 12)}\` shows the signers\n`
-      : `next: \`countersign ledger prove ${index}\` proves it; \`countersign explain KIND/NAME\` finds it in the cluster\n`;
+      : `next: \`countersign ledger prove ${index}\` proves it; ` +
+        '`countersign explain KIND/NAME` finds it in the cluster\n';
   return `${findings}${findings === '' ? '' : '\n'}${paint(io, 'dim', next)}`;
 }
 

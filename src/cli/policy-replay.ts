@@ -122,6 +122,6 @@ function short(value: string | number): string {
 
 function approvers(verdict: Verdict): string {
   return verdict.approvals.length === 0
-    ? 'nobody'
+    ? 'no one'
     : [...new Set(verdict.approvals.map((a) => a.principal))].sort().join(', ');
 }

@@ -6,11 +6,13 @@ export function showVerdictHead(verdict: Verdict, io: Io): string {
   const head =
     `${paint(io, 'bold', verdict.environment)}  ${short(verdict.from)}..${short(verdict.to)} ` +
     ` ${count(verdict.commits.length, 'commit')}, ${count(verdict.objects, 'object')}`;
+  const signed = (c: CommitVerdict) =>
+    `signed by ${c.signer?.principal ?? ''}${c.hardware?.touched === true ? ', hardware key' : ''}`;
   const commits = verdict.commits.map(
     (c) =>
       `  ${c.outcome === 'verified' ? paint(io, 'green', '✓') : paint(io, 'red', '✗')} ${short(c.commit)} ` +
       `${plain(c.subject.slice(0, 50))}  ` +
-      `${paint(io, 'dim', c.code === 'verified' ? `signed by ${c.signer?.principal ?? ''}${c.hardware?.touched === true ? ', hardware key' : ''}` : c.code)}`,
+      `${paint(io, 'dim', c.code === 'verified' ? signed(c) : c.code)}`,
   );
   const approvals = verdict.approvals.map(
     (a) =>

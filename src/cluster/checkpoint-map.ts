@@ -4,7 +4,7 @@ import type { Answer, ApiServer } from './api-server.ts';
 const KEY = 'checkpoint';
 
 /**
- * Keeps the newest checkpoint in a ConfigMap: close to the store, but not controlled by whoever owns the disk, and
+ * Keeps the newest checkpoint in a ConfigMap: close to the store, but not controlled by the owner of the disk, and
  * visible to operators.
  */
 export class CheckpointMap {

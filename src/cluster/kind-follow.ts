@@ -281,7 +281,9 @@ function isForbidden(thrown: unknown): boolean {
 function refused(status: number, kind: string): CountersignError {
   if (status === 401 || status === 403)
     return new CountersignError('cluster-forbidden', `may not list and watch the kind \`${kind}\` (${status})`, {
-      hint: 'grant the service’s account `list` and `watch` on every kind it applies (see `countersign help operations`)',
+      hint:
+        'grant the service’s account `list` and `watch` on every ' +
+        'kind it applies (see `countersign help operations`)',
     });
   return new CountersignError(
     'cluster-unreachable',

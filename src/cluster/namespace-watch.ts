@@ -21,7 +21,7 @@ type Hooks = {
 const AT_ONCE = 8;
 
 /**
- * Reports which objects in some namespaces changed, whatever their kind, through watches on their metadata. A change of
+ * Reports which objects in some namespaces changed, for all kinds, through watches on their metadata. A change of
  * status alone does not count.
  */
 export class NamespaceWatch {

@@ -9,9 +9,8 @@ type Cause = { readonly reason?: string; readonly message?: string; readonly fie
  */
 export function refusal(answer: Answer, verb: string, what: string, secret: boolean): CountersignError {
   const said = String(answer.body['message'] ?? '').slice(0, 1000);
-  const message =
-    `cannot ${verb} ${what}: ` +
-    `${secret ? `the API server answered ${answer.status} (message withheld, it may contain values)` : said || answer.status}`;
+  const withheld = `the API server answered ${answer.status} (message withheld, it may contain values)`;
+  const message = `cannot ${verb} ${what}: ${secret ? withheld : said || answer.status}`;
   if (answer.status === 401 || (answer.status === 403 && /is forbidden: User/.test(said)))
     return new CountersignError('cluster-forbidden', message, {
       hint: 'grant the service’s account this right (`countersign help operations` lists all it needs)',

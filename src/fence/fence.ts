@@ -24,7 +24,7 @@ export type Made = {
 };
 
 /**
- * What to build: a kustomization, or a chart with values from the repository. `chart` is a directory, or a file that
+ * Input of a build: a kustomization, or a chart with values from the repository. `chart` is a directory, or a file that
  * pins a chart from one of the `registries` (hosts).
  */
 export type Recipe =

@@ -10,8 +10,10 @@ import { tap } from './tap.ts';
 /** Prints findings in one of the formats that CI systems read. */
 export function printFindings(form: Exclude<Form, 'text'>, found: Findings): string {
   switch (form) {
-    case 'json':
-      return `${JSON.stringify({ outcome: found.outcome, objects: found.objects, findings: found.findings, fixed: found.fixed }, null, 2)}\n`;
+    case 'json': {
+      const { outcome, objects, findings, fixed } = found;
+      return `${JSON.stringify({ outcome, objects, findings, fixed }, null, 2)}\n`;
+    }
     case 'sarif':
       return `${JSON.stringify(sarif(found), null, 2)}\n`;
     case 'junit':

@@ -30,10 +30,9 @@ function oneFinding(f: Finding, io: Io): string {
   ];
   if (f.source !== undefined) lines.push(`    ${plain(place(f))}`);
   lines.push(`    ${plain(f.message)}`);
-  if (f.waived !== undefined)
-    lines.push(
-      `    ${paint(io, 'dim', plain(`waived by ${f.waived.approver} until ${f.waived.until}: ${f.waived.reason} (${f.waived.ticket})`))}`,
-    );
-  else if (f.hint !== undefined) lines.push(`    ${paint(io, 'dim', 'fix:')} ${plain(f.hint)}`);
+  if (f.waived !== undefined) {
+    const { approver, until, reason, ticket } = f.waived;
+    lines.push(`    ${paint(io, 'dim', plain(`waived by ${approver} until ${until}: ${reason} (${ticket})`))}`);
+  } else if (f.hint !== undefined) lines.push(`    ${paint(io, 'dim', 'fix:')} ${plain(f.hint)}`);
   return lines.join('\n');
 }

@@ -23,7 +23,7 @@ export type EnvironmentState = {
   readonly settled: number;
   /** Number of records the inventory consists of. */
   readonly chain: number;
-  /** Everything we may have created in the cluster: that inventory, and whatever later intents may have written. */
+  /** Everything we may have created in the cluster: that inventory, and objects that later intents may have written. */
   readonly owned: ReadonlyMap<string, OwnedObject>;
   /** An intent without a result, or whose result is a failure that has not been repaired yet. */
   readonly open:
@@ -144,7 +144,7 @@ function inventoryAt(
   };
 }
 
-/** What requests may currently do with the objects: the allowed digests, and the objects that may be removed. */
+/** Current permissions of requests: the allowed digests, and the objects that may be removed. */
 export type Admissible = {
   readonly digests: ReadonlyMap<string, readonly string[]>;
   readonly removable: ReadonlySet<string>;

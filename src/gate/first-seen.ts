@@ -16,7 +16,7 @@ export function momentsOf(
 }
 
 /**
- * Records which of the commits are seen for the first time. This happens before they are judged, whatever the verdict.
+ * Records which of the commits are seen for the first time. This happens before they are judged.
  */
 export async function recordSeen(
   ledger: LedgerView & Recorder,

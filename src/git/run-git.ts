@@ -90,7 +90,7 @@ export function withinMemory(
 }
 
 /**
- * Describes in our own words why a remote failed, because git repeats whatever a server writes. Returns undefined for
+ * Describes in our own words why a remote failed, because git repeats all text from a server. Returns undefined for
  * unknown errors.
  */
 export function remoteReason(stderr: string): string | undefined {

@@ -119,7 +119,7 @@ export async function openSequencer(
 }
 
 /**
- * Restricts a data directory and its files to the account that runs the service, whatever the umask: they contain names
+ * Restricts a data directory and its files to the account that runs the service, independent of the umask: they contain names
  * of people. SQLite gives its other files the mode of the store. Files that belong to another account are left to that
  * account.
  */

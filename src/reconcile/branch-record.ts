@@ -29,7 +29,7 @@ export class BranchRecord {
     await this.#tellIfStale(tip);
   }
 
-  // Every move of the branch is recorded, whatever follows; a move that is not a step forward is reported as such.
+  // Every move of the branch is recorded; a move that is not a step forward is reported as such.
   async #tellIfMoved(tip: string): Promise<void> {
     const before = this.#ports.ledger.latest(['ref.advanced', 'ref.rewound'], this.#name)?.entry.after ?? NO_REVISION;
     if (before === tip) return;

@@ -382,7 +382,9 @@ function queryFrom(value: Value | undefined): DocumentNode {
 
 function variableText(all: readonly Shape[]): string {
   if (all.length === 0) return '';
-  return `(${all.map((v) => `$${word(v, 'Variable')}: ${typeText(v['Type'] as Shape)}${defaultText(v)} ${directiveText(v)}`).join(', ')})`;
+  const text = (v: Shape) =>
+    `$${word(v, 'Variable')}: ${typeText(v['Type'] as Shape)}${defaultText(v)} ${directiveText(v)}`;
+  return `(${all.map(text).join(', ')})`;
 }
 
 function selectionText(shape: Shape): string {
@@ -499,5 +501,6 @@ function definitionText(d: Shape): string {
 
 function inputText(all: readonly Shape[]): string {
   if (all.length === 0) return '';
-  return `(${all.map((a) => `${word(a, 'Name')}: ${typeText(a['Type'] as Shape)}${defaultText(a)} ${directiveText(a)}`).join(', ')})`;
+  const text = (a: Shape) => `${word(a, 'Name')}: ${typeText(a['Type'] as Shape)}${defaultText(a)} ${directiveText(a)}`;
+  return `(${all.map(text).join(', ')})`;
 }

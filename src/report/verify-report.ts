@@ -183,7 +183,7 @@ export async function verifyReport(
       unchecked = [...unchecked, ...again.unchecked];
     }
   } catch (thrown) {
-    step(false, `it cannot be made anew: ${thrown instanceof Error ? thrown.message : String(thrown)}`);
+    step(false, `it cannot be rebuilt: ${thrown instanceof Error ? thrown.message : String(thrown)}`);
   }
   return { ok: steps.every((s) => s.ok), steps, unchecked };
 }

@@ -157,7 +157,7 @@ function recipients({ age, pgp }: Sops): string {
     Array.isArray(value) ? (value as readonly ({ recipient?: unknown; fp?: unknown } | null)[]) : [];
   const names = [...list(age).map((a) => a?.recipient), ...list(pgp).map((p) => p?.fp)];
   const shaped = names.filter((n) => typeof n === 'string' && /^[A-Za-z0-9]{1,120}$/.test(n));
-  return shaped.slice(0, 5).join(', ') || 'nobody';
+  return shaped.slice(0, 5).join(', ') || 'no one';
 }
 
 // Returns the data key, which is encrypted for each recipient: the first of our keys that decrypts it counts.

@@ -138,7 +138,7 @@ export function approvalPath(
   return `v1/${targetRef}/${fromID}-${targetID}/${sha256(envelope)}.json`;
 }
 
-/** Verifies a stored envelope at time `now` (milliseconds). Never throws, whatever the envelope contains. */
+/** Verifies a stored envelope at time `now` (milliseconds). Never throws for any content of the envelope. */
 export async function readApproval(text: string, store: TrustStore, now: number): Promise<ReadApproval> {
   const refused = (code: ViolationCode, reason: string): Refused => ({ kind: 'refused', code, reason });
   if (text.length > MAX_ENVELOPE) return refused('approval-unreadable', 'it is larger than any approval');

@@ -16,7 +16,7 @@ const ADD_KEY = 'add the key to a principal of the TrustPolicy, by an approved c
 
 /**
  * Checks an armored detached signature over the bytes and returns whose key made it, and how. Independent of the clock.
- * Never throws, whatever the armor contains.
+ * Never throws for any content of the armor.
  */
 export async function examineSignature(
   store: TrustStore,
@@ -118,9 +118,8 @@ function certified(
       `the names in its certificate (${certificate.principals
         .slice(0, 3)
         .map((p) => `\`${p.slice(0, 60)}\``)
-        .join(
-          ', ',
-        )}) ${found === undefined ? 'belong to no principal, or this authority may not certify them' : 'belong to several principals'}`,
+        .join(', ')}) belong to ` +
+        (found === undefined ? 'no principal, or this authority may not certify them' : 'several principals'),
       'a name in a certificate must be a principal’s name or one of its `emails`',
       key,
     );

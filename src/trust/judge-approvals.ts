@@ -317,7 +317,7 @@ function shortOfApprovals(
   return {
     code,
     message:
-      `rule \`${rule.name}\` needs ${count(required, 'approval')} from ${names || 'nobody'} for ` +
+      `rule \`${rule.name}\` needs ${count(required, 'approval')} from ${names || 'no one'} for ` +
       `${head.slice(0, 12)}; it has ${has}${notes.length === 0 ? '' : ` (${notes.slice(0, 3).join('; ')})`}`,
     commit: head,
     hint:

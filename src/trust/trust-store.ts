@@ -182,11 +182,11 @@ class KeyRing {
         const owners = principals.filter((p) =>
           [p.name, ...p.emails].some((id) => matchesPatternList(id, signer.principals)),
         );
-        if (owners.length !== 1)
-          throw new Error(
-            `line ${signer.line} (\`${signer.principals.slice(0, 60)}\`) ` +
-              `${owners.length === 0 ? 'matches no principal' : `matches ${owners.map((p) => `\`${p.name}\``).join(' and ')}: a signature could be by any of them`}`,
-          );
+        if (owners.length !== 1) {
+          const names = owners.map((p) => `\`${p.name}\``).join(' and ');
+          const matched = owners.length === 0 ? 'no principal' : `${names}: a signature could be by any of them`;
+          throw new Error(`line ${signer.line} (\`${signer.principals.slice(0, 60)}\`) matches ${matched}`);
+        }
         this.#addSsh(signer.key, { ...terms, principal: owners[0]?.name ?? '' }, where);
       }
     } catch (thrown) {

@@ -401,13 +401,13 @@ export function malformedVerdict(
   item: { id: string; code: ViolationCode; reason: string },
   moment: Moment,
 ): CommitVerdict {
-  const nobody = { name: '', email: '', time: 0 };
+  const unknown = { name: '', email: '', time: 0 };
   const facts: CommitFacts = {
     id: item.id,
     tree: '',
     parents: [],
-    author: nobody,
-    committer: nobody,
+    author: unknown,
+    committer: unknown,
     subject: '',
     coAuthors: [],
     allows: [],

@@ -28,7 +28,7 @@ type Source = { readonly address: string; readonly stages: Readonly<Record<Stage
 /**
  * Limits connections by ending an old one for each new one. If more than a quarter wait for an answer, one of those
  * ends, otherwise one that was answered and is idle. It is the oldest of the source with the most such connections. So
- * a client that opens many only displaces its own, whatever it sends, and the newcomer, which may be the API server,
+ * a client that opens many only displaces its own connections, and the newcomer, which may be the API server,
  * always stays.
  *
  * A request being answered is left alone for the maximum answer time. A request sent before the last was answered ends

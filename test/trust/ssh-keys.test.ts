@@ -150,7 +150,7 @@ test('touch and PIN are asked for where the policy wants them, which ssh-keygen 
   assert.match(
     (await verdictOn(plain, policyWith({ algorithms: { ...everywhere, requireTouch: false, requirePin: true } })))
       .reason,
-    /no hardware/,
+    /not on hardware/,
   );
 });
 
