@@ -104,7 +104,7 @@ test('an unsigned commit is not applied because an entry allows it', async () =>
     }),
     /approvals/,
   );
-  await refused(forged({ rollback: true }), /it has 0 approvals, and the least that any rule asks for is 2/);
+  await refused(forged({ rollback: true }), /it has 0 approvals, but every rule requires at least 2/);
   await refused({ ...good, tree: treeOf(unsigned) }, /its tree differs from the one that was judged/);
 });
 

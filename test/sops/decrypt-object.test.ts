@@ -35,7 +35,7 @@ test('recipients that are not as sops writes them are refused in the same words,
       openSealed({ object: { ...sealed, sops: { ...sealed.sops, age } } as KubernetesObject }, OPENPGP),
       {
         code: 'decryption-failed',
-        hint: /^it is encrypted for nobody;/,
+        hint: /^it is encrypted for no one;/,
       },
     );
 });
@@ -185,7 +185,7 @@ test('under mac_only_encrypted what is in clear may change, but not below data a
   await opened(only);
   const renamed = await opened(only.replace('name: numbers', 'name: mine').replace('generation: 3', 'generation: 9'));
   assert.equal(renamed.object.metadata.name, 'mine');
-  await sealedFails(only.replace(/^( +)zeta: .*$/m, '$1zeta: clear'), /`stringData\.zeta` is in clear/);
+  await sealedFails(only.replace(/^( +)zeta: .*$/m, '$1zeta: clear'), /`stringData\.zeta` is not encrypted/);
   await sealedFails(only.replace(/^( +)zeta: .*\n/m, ''), /a value was added, removed/);
   await sealedFails(
     only.replace('mac_only_encrypted: true', 'mac_only_encrypted: false'),
@@ -198,7 +198,7 @@ test('a type that is not the value’s is refused: it stands beside what is auth
   for (const type of ['int', 'float', 'bool'])
     await sealedFails(
       age.replace(/^( {2}password: .*)type:str/m, `$1type:${type}`),
-      new RegExp(`\`stringData\\.password\` is no ${type}`),
+      new RegExp(`\`stringData\\.password\` claims to be of type ${type}`),
     );
 });
 
