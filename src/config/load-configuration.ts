@@ -12,6 +12,7 @@ import {
   type Environment,
   environmentSchema,
   globMatches,
+  markedTexts,
   messageOf,
   type Notifier,
   notifierSchema,
@@ -136,7 +137,7 @@ function assemble(
     const { file, document, scope } = one;
     const parsed = checkDocument(file, document, problems);
     if (parsed === undefined) continue;
-    if (one.object !== undefined && !namesOnlyItsFiles(one, options, problems)) continue;
+    if (one.object !== undefined && !namesOnlyItsFiles(one, SCHEMAS[parsed.kind], options, problems)) continue;
     // The ledger identifies environments by name only.
     const id =
       `${parsed.kind} ` +
@@ -354,33 +355,25 @@ function withoutNamespace(value: unknown): { value: unknown; scope: string } {
 
 // Anyone who may write an object must not be able to read the service's own files with it: only file names in the
 // namespace's directory are allowed.
-function namesOnlyItsFiles({ file, document, here }: Found, { files }: ObjectOptions, problems: Problem[]): boolean {
+function namesOnlyItsFiles(
+  { file, document, here }: Found,
+  schema: z.core.$ZodType,
+  { files }: ObjectOptions,
+  problems: Problem[],
+): boolean {
   const before = problems.length;
   const wrong = (path: string, text: string) => problems.push({ file, line: 0, path, text });
-  const look = (value: unknown, path: string): void => {
-    if (
-      typeof value !== 'object' ||
-      value === null ||
-      path === 'spec.policies.parameters' ||
-      path === 'spec.render.substitute'
-    )
-      return;
-    for (const [key, inner] of Object.entries(value)) {
-      const at = Array.isArray(value) ? `${path}[${key}]` : path === '' ? key : `${path}.${key}`;
-      const isFile = /^(.*File|file|kubeconfig)$/.test(key) && typeof inner === 'string';
-      if (isFile && files === undefined) wrong(at, 'expected nothing: the service was started without --config-files');
-      else if (isFile && here === '')
-        wrong(at, 'expected nothing: the name of its namespace cannot be a directory name');
-      else if (isFile && !/^[A-Za-z0-9_][A-Za-z0-9._-]*$/.test(inner))
-        wrong(at, `expected the name of a file in \`${here}\`, found ${shown(inner)}`);
-      else if (key === 'directory')
-        wrong(at, 'expected a different kind of place: objects in a cluster cannot name directories of the service');
-      else if (key === 'url' && typeof inner === 'string' && !isRemote(inner))
-        wrong(at, `expected an address, found ${shown(inner)}`);
-      look(inner, at);
-    }
-  };
-  look(document.value, '');
+  for (const { path, text, mark } of markedTexts(schema, document.value)) {
+    const at = pathText(path);
+    if (mark.place === 'service-directory')
+      wrong(at, 'expected a different kind of place: objects in a cluster cannot name directories of the service');
+    else if (mark.place === 'git-repository' && !isRemote(text)) wrong(at, `expected an address, found ${shown(text)}`);
+    else if (mark.place !== 'service-file') continue;
+    else if (files === undefined) wrong(at, 'expected nothing: the service was started without --config-files');
+    else if (here === '') wrong(at, 'expected nothing: the name of its namespace cannot be a directory name');
+    else if (!/^[A-Za-z0-9_][A-Za-z0-9._-]*$/.test(text))
+      wrong(at, `expected the name of a file in \`${here}\`, found ${shown(text)}`);
+  }
   for (const text of raisedLimits(document.value)) wrong('spec.render.limits', text);
   // The operator's kubeconfig may have contexts that are not meant for authors of objects.
   const { target } =

@@ -1003,7 +1003,7 @@ export const reportScheduleSchema = z.strictObject({
             z.strictObject({
               ...delivery,
               directory: z
-                .strictObject({ path: field.file })
+                .strictObject({ path: field.directory })
                 .describe('A directory on this machine. Not in documents that are objects in a cluster.'),
             }),
             z.strictObject({

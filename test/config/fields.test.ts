@@ -5,11 +5,10 @@ import { RE2JS } from 're2js';
 import { z } from 'zod';
 import { customResourceDefinitions } from '../../src/config/index.ts';
 import {
-  type Becomes,
   environmentSchema,
   interpreted,
+  type Mark,
   notifierSchema,
-  type Parsed,
   reportScheduleSchema,
   trustPolicySchema,
   waiverSchema,
@@ -18,7 +17,7 @@ import {
 type Field = {
   readonly path: string;
   readonly schema: z.core.$ZodType;
-  readonly mark: { readonly becomes: Becomes; readonly parse: (text: string) => Parsed<unknown> } | undefined;
+  readonly mark: Mark | undefined;
 };
 
 const KINDS = {

@@ -88,7 +88,7 @@ for (const [what, files, expected] of [
     { 't.yaml': TRUST, 'e.yaml': ENVIRONMENT.replace('[shop]', '[shop, kube-system]') },
     /spec\.target\.namespaces\[1\]: `kube-system` belongs to the cluster/,
   ],
-  ['malformed YAML', { 'e.yaml': 'a: [1\n' }, /e\.yaml:2: /],
+  ['malformed YAML', { 'e.yaml': 'a: [1\n' }, /e\.yaml:1: `\[` is never closed/],
   ['a key written twice', { 'e.yaml': `${ENVIRONMENT}kind: Environment\n` }, /e\.yaml:8: .*duplicated/],
   [
     'one name twice',
