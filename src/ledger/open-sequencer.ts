@@ -119,9 +119,9 @@ export async function openSequencer(
 }
 
 /**
- * Restricts a data directory and its files to the account that runs the service, independent of the umask: they contain names
- * of people. SQLite gives its other files the mode of the store. Files that belong to another account are left to that
- * account.
+ * Restricts a data directory and its files to the account that runs the service, independent of the umask: they contain
+ * names of people. SQLite gives its other files the mode of the store. Files that belong to another account are left to
+ * that account.
  */
 function keepPrivate(directory: string, warn: (message: string) => void): void {
   const isLoose = ({ uid, mode }: Stats) => uid === process.getuid?.() && (mode & 0o077) !== 0;
