@@ -240,7 +240,7 @@ test('who may do what in a governed namespace: every cell of the table', async (
         metadata: metadata(fresh()),
         rules: [],
       }),
-    'CREATE in a namespace that nobody governs': (who) =>
+    'CREATE in a namespace that is not governed': (who) =>
       who.request('POST', '/api/v1/namespaces/default/configmaps', cm()),
   };
   assert.deepEqual(table.columns, Object.keys(people));
