@@ -305,145 +305,197 @@ function offsetText(chunk: string, offset: number): string {
 export function parseTime(layout: string, value: string): bigint {
   refuseLong(layout);
   refuseLong(value);
-  const c = {
-    year: 0,
-    month: 1,
-    day: 1,
-    hour: 0,
-    minute: 0,
-    second: 0,
-    nanosecond: 0,
-    offset: 0,
-    dayOfYear: -1,
-    pm: undefined as boolean | undefined,
-    dateSet: false,
-  };
-  let rest = value;
-  const fail = (): never => {
-    throw new Undefined(`\`${value}\` does not match the layout \`${layout}\``);
-  };
-  const take = (pattern: RegExp): string => {
-    const match = pattern.exec(rest);
-    if (match === null) return fail();
-    rest = rest.slice(match[0].length);
-    return match[0];
-  };
-  const within = (n: number, low: number, high: number): number => (n < low || n > high ? fail() : n);
-  const named = (names: readonly string[], length?: number): number => {
-    const index = names.findIndex((n) =>
-      rest.toLowerCase().startsWith((length === undefined ? n : n.slice(0, length)).toLowerCase()),
-    );
-    if (index < 0) fail();
-    rest = rest.slice(length ?? (names[index] as string).length);
-    return index;
-  };
+  const reader = new TimeReader(layout, value);
   const all = pieces(layout);
-  all.forEach((piece, i) => {
-    if (piece.kind === 'text') {
-      // Go lets a run of spaces in the layout match any number of spaces.
-      for (const character of piece.text) {
-        if (character === ' ') rest = rest.replace(/^ +/, '');
-        else if (rest.startsWith(character)) rest = rest.slice(character.length);
-        else fail();
-      }
-      return;
+  for (const [i, piece] of all.entries()) {
+    if (piece.kind === 'text') reader.literal(piece.text);
+    else if (piece.kind === 'fraction') reader.fraction(piece.digits, piece.trimmed);
+    else reader.chunk(piece.chunk, all[i + 1]?.kind === 'fraction');
+  }
+  return reader.end();
+}
+
+/** Reads a value piece by piece and keeps the fields of the time that it names. */
+class TimeReader {
+  readonly #layout: string;
+  readonly #value: string;
+  #rest: string;
+  #year = 0;
+  #month = 1;
+  #day = 1;
+  #hour = 0;
+  #minute = 0;
+  #second = 0;
+  #nanosecond = 0;
+  #offset = 0;
+  #dayOfYear = -1;
+  #pm: boolean | undefined;
+
+  constructor(layout: string, value: string) {
+    this.#layout = layout;
+    this.#value = value;
+    this.#rest = value;
+  }
+
+  /** Reads literal text. Go lets a run of spaces in the layout match any number of spaces. */
+  literal(text: string): void {
+    for (const character of text) {
+      if (character === ' ') this.#rest = this.#rest.replace(/^ +/, '');
+      else if (this.#rest.startsWith(character)) this.#rest = this.#rest.slice(character.length);
+      else this.#fail();
     }
-    if (piece.kind === 'fraction') {
-      const exact = new RegExp(`^[.,]\\d{${piece.digits}}`);
-      if (piece.trimmed && !/^[.,]\d/.test(rest)) return;
-      const digits = take(piece.trimmed ? /^[.,]\d+/ : exact).slice(1);
-      c.nanosecond = Number(digits.slice(0, 9).padEnd(9, '0'));
-      return;
-    }
-    switch (piece.chunk) {
+  }
+
+  /** Reads a fraction of a second: exactly so many digits, or any number, also none. */
+  fraction(digits: number, trimmed: boolean): void {
+    if (trimmed && !/^[.,]\d/.test(this.#rest)) return;
+    this.#takeFraction(trimmed ? /^[.,]\d+/ : new RegExp(`^[.,]\\d{${digits}}`));
+  }
+
+  /** Reads one element of the layout, such as `2006` or `Jan`. */
+  chunk(chunk: string, beforeFraction: boolean): void {
+    if (this.#dateChunk(chunk) || this.#clockChunk(chunk, beforeFraction)) return;
+    const isZ = () => this.#rest.startsWith('Z');
+    this.#offset = takeOffset(
+      chunk,
+      (p) => this.#take(p),
+      isZ,
+      (n, low, high) => this.#within(n, low, high),
+    );
+  }
+
+  /** Returns nanoseconds since 1970. Throws `Undefined` if text is left over, or the day does not exist. */
+  end(): bigint {
+    if (this.#rest !== '') this.#fail();
+    if (this.#pm === true && this.#hour < 12) this.#hour += 12;
+    if (this.#pm === false && this.#hour === 12) this.#hour = 0;
+    if (this.#dayOfYear > 0) this.#useDayOfYear();
+    if (this.#day > daysIn(this.#year, this.#month)) this.#fail();
+    const local = nanoseconds(
+      this.#year,
+      this.#month,
+      this.#day,
+      this.#hour,
+      this.#minute,
+      this.#second,
+      this.#nanosecond,
+    );
+    return local - BigInt(this.#offset) * NS;
+  }
+
+  #dateChunk(chunk: string): boolean {
+    switch (chunk) {
       case 'January':
-        c.month = named(MONTHS) + 1;
-        break;
+        this.#month = this.#named(MONTHS) + 1;
+        return true;
       case 'Jan':
-        c.month = named(MONTHS, 3) + 1;
-        break;
+        this.#month = this.#named(MONTHS, 3) + 1;
+        return true;
       case 'Monday':
-        named(DAYS);
-        break;
+        this.#named(DAYS);
+        return true;
       case 'Mon':
-        named(DAYS, 3);
-        break;
+        this.#named(DAYS, 3);
+        return true;
       case '2006':
-        c.year = Number(take(/^\d{4}/));
-        break;
+        this.#year = Number(this.#take(/^\d{4}/));
+        return true;
       case '06': {
-        const year = Number(take(/^\d\d/));
-        c.year = year >= 69 ? 1900 + year : 2000 + year;
-        break;
+        const year = Number(this.#take(/^\d\d/));
+        this.#year = year >= 69 ? 1900 + year : 2000 + year;
+        return true;
       }
       case '01':
-        c.month = within(Number(take(/^\d\d/)), 1, 12);
-        break;
       case '1':
-        c.month = within(Number(take(/^\d\d?/)), 1, 12);
-        break;
+        this.#month = this.#number(chunk === '01', 1, 12);
+        return true;
       case '02':
-        c.day = within(Number(take(/^\d\d/)), 1, 31);
-        break;
       case '_2':
       case '2':
-        rest = piece.chunk === '_2' ? rest.replace(/^ /, '') : rest;
-        c.day = within(Number(take(/^\d\d?/)), 1, 31);
-        break;
+        if (chunk === '_2') this.#rest = this.#rest.replace(/^ /, '');
+        this.#day = this.#number(chunk === '02', 1, 31);
+        return true;
       case '002':
       case '__2':
-        c.dayOfYear = within(Number(take(/^[ \d]{2}\d/)), 1, 366);
-        break;
+        this.#dayOfYear = this.#within(Number(this.#take(/^[ \d]{2}\d/)), 1, 366);
+        return true;
+      default:
+        return false;
+    }
+  }
+
+  #clockChunk(chunk: string, beforeFraction: boolean): boolean {
+    switch (chunk) {
       case '15':
-        c.hour = within(Number(take(/^\d\d?/)), 0, 23);
-        break;
+        this.#hour = this.#number(false, 0, 23);
+        return true;
       case '03':
       case '3':
-        c.hour = within(Number(take(piece.chunk === '03' ? /^\d\d/ : /^\d\d?/)), 0, 12);
-        break;
+        this.#hour = this.#number(chunk === '03', 0, 12);
+        return true;
       case '04':
       case '4':
-        c.minute = within(Number(take(piece.chunk === '04' ? /^\d\d/ : /^\d\d?/)), 0, 59);
-        break;
+        this.#minute = this.#number(chunk === '04', 0, 59);
+        return true;
       case '05':
-      case '5': {
-        c.second = within(Number(take(piece.chunk === '05' ? /^\d\d/ : /^\d\d?/)), 0, 59);
+      case '5':
+        this.#second = this.#number(chunk === '05', 0, 59);
         // A fraction may follow the seconds even if the layout has none.
-        if (all[i + 1]?.kind !== 'fraction' && /^[.,]\d/.test(rest))
-          c.nanosecond = Number(
-            take(/^[.,]\d+/)
-              .slice(1, 10)
-              .padEnd(9, '0'),
-          );
-        break;
-      }
+        if (!beforeFraction && /^[.,]\d/.test(this.#rest)) this.#takeFraction(/^[.,]\d+/);
+        return true;
       case 'PM':
-      case 'pm': {
-        const word = take(piece.chunk === 'PM' ? /^[AP]M/ : /^[ap]m/).toUpperCase();
-        c.pm = word === 'PM';
-        break;
-      }
+      case 'pm':
+        this.#pm = this.#take(chunk === 'PM' ? /^[AP]M/ : /^[ap]m/).toUpperCase() === 'PM';
+        return true;
       case 'MST': {
-        const name = take(/^(UTC|[A-Z]{3,4}T?|GMT[+-]\d{1,2}|[+-]\d{2})/);
+        const name = this.#take(/^(UTC|[A-Z]{3,4}T?|GMT[+-]\d{1,2}|[+-]\d{2})/);
         const gmt = /^GMT([+-]\d+)$/.exec(name);
-        if (gmt !== null) c.offset = Number(gmt[1]) * 3600;
-        break;
+        if (gmt !== null) this.#offset = Number(gmt[1]) * 3600;
+        return true;
       }
       default:
-        c.offset = takeOffset(piece.chunk, take, () => rest.startsWith('Z'), within);
+        return false;
     }
-  });
-  if (rest !== '') fail();
-  if (c.pm === true && c.hour < 12) c.hour += 12;
-  if (c.pm === false && c.hour === 12) c.hour = 0;
-  if (c.dayOfYear > 0) {
-    const date = new Date(Date.UTC(2000 + (isLeap(c.year) ? 0 : 1), 0, c.dayOfYear));
-    if (c.dayOfYear === 366 && !isLeap(c.year)) fail();
-    c.month = date.getUTCMonth() + 1;
-    c.day = date.getUTCDate();
   }
-  if (c.day > daysIn(c.year, c.month)) fail();
-  return nanoseconds(c.year, c.month, c.day, c.hour, c.minute, c.second, c.nanosecond) - BigInt(c.offset) * NS;
+
+  #useDayOfYear(): void {
+    const date = new Date(Date.UTC(2000 + (isLeap(this.#year) ? 0 : 1), 0, this.#dayOfYear));
+    if (this.#dayOfYear === 366 && !isLeap(this.#year)) this.#fail();
+    this.#month = date.getUTCMonth() + 1;
+    this.#day = date.getUTCDate();
+  }
+
+  #number(isPadded: boolean, low: number, high: number): number {
+    return this.#within(Number(this.#take(isPadded ? /^\d\d/ : /^\d\d?/)), low, high);
+  }
+
+  #takeFraction(pattern: RegExp): void {
+    const digits = this.#take(pattern).slice(1);
+    this.#nanosecond = Number(digits.slice(0, 9).padEnd(9, '0'));
+  }
+
+  #take(pattern: RegExp): string {
+    const match = pattern.exec(this.#rest);
+    if (match === null) return this.#fail();
+    this.#rest = this.#rest.slice(match[0].length);
+    return match[0];
+  }
+
+  #named(names: readonly string[], length?: number): number {
+    const start = (name: string) => (length === undefined ? name : name.slice(0, length)).toLowerCase();
+    const index = names.findIndex((name) => this.#rest.toLowerCase().startsWith(start(name)));
+    if (index < 0) this.#fail();
+    this.#rest = this.#rest.slice(length ?? (names[index] as string).length);
+    return index;
+  }
+
+  #within(n: number, low: number, high: number): number {
+    return n < low || n > high ? this.#fail() : n;
+  }
+
+  #fail(): never {
+    throw new Undefined(`\`${this.#value}\` does not match the layout \`${this.#layout}\``);
+  }
 }
 
 function takeOffset(

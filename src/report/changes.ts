@@ -1,4 +1,4 @@
-import { type EntryOf, NO_REVISION, type Verdict } from '../model/index.ts';
+import { type EntryOf, NO_REVISION, type Verdict, type Violation } from '../model/index.ts';
 import type { Attribute, ChangeRecord, ChangeType, TestResult } from './model.ts';
 import { grouped, type Indexed, type Judged, type ReportSource, unique } from './source.ts';
 
@@ -94,23 +94,9 @@ function recorder(source: ReportSource): (judged: Judged, verdict: Verdict, time
     const applied = ends.find((r) => r.entry.outcome === 'applied');
     const wrong =
       ends.find((r) => r.entry.outcome === 'failed')?.entry.error ?? refused.get(index)?.[0]?.entry.error ?? '';
-    const outcome =
-      entry.outcome === 'denied'
-        ? 'denied'
-        : applied !== undefined
-          ? 'applied'
-          : ends.length > 0 || refused.has(index)
-            ? 'failed'
-            : 'allowed';
+    const hasFailed = ends.length > 0 || refused.has(index);
+    const undenied = applied !== undefined ? 'applied' : hasFailed ? 'failed' : 'allowed';
     const tickets = unique([tip?.subject ?? '', ...verdict.approvals.map((a) => a.reason)].flatMap(ticketsIn));
-    const type: ChangeType =
-      settled !== undefined
-        ? 'emergency'
-        : verdict.rollback === true
-          ? 'rollback'
-          : verdict.trustAfter !== undefined
-            ? 'access'
-            : 'standard';
     return {
       id: `C${index}`,
       entry: index,
@@ -122,43 +108,11 @@ function recorder(source: ReportSource): (judged: Judged, verdict: Verdict, time
       from: entry.from === NO_REVISION ? '' : entry.from,
       to: entry.to,
       tree: entry.tree,
-      type,
+      type: typeOf(verdict, settled !== undefined),
       subject: tip?.subject ?? '',
       tickets,
-      outcome,
-      commits: verdict.commits.map((c) => ({
-        id: c.commit,
-        subject: c.subject,
-        author: c.author,
-        committer: c.committer,
-        committedAt: new Date(c.committedAt * 1000).toISOString(),
-        seen: c.seen,
-        status: c.code,
-        scheme: c.format ?? '',
-        key: c.key ?? '',
-        signer: c.signer?.principal ?? '',
-      })),
-      approvals: verdict.approvals.map((a) => ({
-        principal: a.principal,
-        key: a.key,
-        class: a.class,
-        match: a.match,
-        issuedAt: a.issuedAt,
-        reason: a.reason,
-        envelope: a.envelope,
-      })),
-      policy: {
-        bundle: verdict.consulted.bundleDigest,
-        denied: verdict.violations.length,
-        warned: verdict.warnings.length,
-        waived: (verdict.waived ?? []).length,
-      },
-      reasons: unique(
-        verdict.violations.map(
-          (v) =>
-            `${v.rule ?? v.code}: ${v.message}${v.source === undefined ? '' : ` (${v.source.file}:${v.source.line})`}`,
-        ),
-      ),
+      outcome: entry.outcome === 'denied' ? 'denied' : undenied,
+      ...partsOf(verdict),
       objects: verdict.objects,
       written: ends.reduce((sum, r) => sum + r.entry.applied, 0),
       removed: ends.reduce((sum, r) => sum + r.entry.pruned, 0),
@@ -170,6 +124,47 @@ function recorder(source: ReportSource): (judged: Judged, verdict: Verdict, time
       exceptions: [],
       attributes: attributesOf(verdict, tickets, { applied, first: mine[0], settled }),
     };
+  };
+}
+
+function typeOf(verdict: Verdict, isEmergency: boolean): ChangeType {
+  if (isEmergency) return 'emergency';
+  if (verdict.rollback === true) return 'rollback';
+  return verdict.trustAfter === undefined ? 'standard' : 'access';
+}
+
+// The parts of a record that the verdict alone decides.
+function partsOf(verdict: Verdict): Pick<ChangeRecord, 'commits' | 'approvals' | 'policy' | 'reasons'> {
+  const place = ({ source }: Violation) => (source === undefined ? '' : ` (${source.file}:${source.line})`);
+  return {
+    commits: verdict.commits.map((c) => ({
+      id: c.commit,
+      subject: c.subject,
+      author: c.author,
+      committer: c.committer,
+      committedAt: new Date(c.committedAt * 1000).toISOString(),
+      seen: c.seen,
+      status: c.code,
+      scheme: c.format ?? '',
+      key: c.key ?? '',
+      signer: c.signer?.principal ?? '',
+    })),
+    approvals: verdict.approvals.map((a) => ({
+      principal: a.principal,
+      key: a.key,
+      class: a.class,
+      match: a.match,
+      issuedAt: a.issuedAt,
+      reason: a.reason,
+      envelope: a.envelope,
+    })),
+    policy: {
+      bundle: verdict.consulted.bundleDigest,
+      denied: verdict.violations.length,
+      warned: verdict.warnings.length,
+      waived: (verdict.waived ?? []).length,
+    },
+    reasons: unique(verdict.violations.map((v) => `${v.rule ?? v.code}: ${v.message}${place(v)}`)),
   };
 }
 

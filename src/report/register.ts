@@ -425,97 +425,84 @@ function drift(source: ReportSource): Draft[] {
 
 // Entries that each make a row.
 function simple(source: ReportSource): Draft[] {
-  const row = (
-    { index, entry }: Indexed,
-    type: ExceptionType,
-    object: string,
-    actor: string,
-    cause: string,
-    more: Partial<Draft> = {},
-  ): Draft => ({
+  return [...ofBranches(source), ...ofRuns(source), ...ofAdmission(source), ...ofLedger(source)];
+}
+
+type RowText = { readonly object: string; readonly actor?: string; readonly cause: string };
+
+function row({ index, entry }: Indexed, type: ExceptionType, text: RowText, more: Partial<Draft> = {}): Draft {
+  return {
     entry: index,
     time: entry.time,
-    environment: (entry as { environment?: string }).environment ?? '',
+    environment: 'environment' in entry ? entry.environment : '',
     type,
     change: '',
-    object,
-    actor,
-    cause,
+    object: text.object,
+    actor: text.actor ?? '',
+    cause: text.cause,
     exposed: undefined,
     ...more,
+  };
+}
+
+// The gate itself undid it at once.
+function undone({ entry }: Indexed, reason: string): Partial<Draft> {
+  return { disposition: 'remediated', by: 'countersign', at: entry.time, reason };
+}
+
+function ofBranches(source: ReportSource): Draft[] {
+  return source.within('ref.rewound').map((r) => {
+    const moved = `from ${r.entry.before.slice(0, 12)} to ${r.entry.after.slice(0, 12)}`;
+    return row(r, 'force-push', { object: r.entry.ref, cause: `${moved}, which does not descend from it` });
   });
-  const undone = { disposition: 'remediated' as const, by: 'countersign' };
+}
+
+function ofRuns(source: ReportSource): Draft[] {
+  const refused = source.within('apply.refused').map((r) => {
+    const text = { object: r.entry.revision.slice(0, 12), cause: r.entry.error };
+    return row(r, 'apply-failed', text, undone(r, 'nothing was written'));
+  });
+  const failed = source.within('apply.result').flatMap((r) => {
+    if (r.entry.outcome !== 'failed') return [];
+    const text = { object: `back to ${r.entry.revision.slice(0, 12)}`, cause: r.entry.error ?? '' };
+    return [row(r, 'apply-failed', text, undone(r, 'what could not be finished was undone'))];
+  });
+  const interrupted = source.within('apply.intent').flatMap((r) => {
+    if (r.entry.takesOver === undefined) return [];
+    const text = { object: r.entry.revision.slice(0, 12), cause: `entry ${r.entry.takesOver} had no result` };
+    return [row(r, 'apply-interrupted', text, undone(r, `taken over (${r.entry.purpose})`))];
+  });
+  return [...refused, ...failed, ...interrupted];
+}
+
+function ofAdmission(source: ReportSource): Draft[] {
+  const passed = [
+    ...source.within('admission.denied').filter((r) => r.entry.mode !== 'enforce'),
+    ...source.within('admission.warned'),
+  ].filter(({ entry }) => entry.repeated === undefined);
   return [
-    ...source
-      .within('ref.rewound')
-      .map((r) =>
-        row(
-          r,
-          'force-push',
-          r.entry.ref,
-          '',
-          `from ${r.entry.before.slice(0, 12)} to ${r.entry.after.slice(0, 12)}, which does not descend from it`,
-        ),
-      ),
-    ...source.within('apply.refused').map((r) =>
-      row(r, 'apply-failed', r.entry.revision.slice(0, 12), '', r.entry.error, {
-        ...undone,
-        at: r.entry.time,
-        reason: 'nothing was written',
-      }),
-    ),
-    ...source
-      .within('apply.result')
-      .filter((r) => r.entry.outcome === 'failed')
-      .map((r) =>
-        row(r, 'apply-failed', `back to ${r.entry.revision.slice(0, 12)}`, '', r.entry.error ?? '', {
-          ...undone,
-          at: r.entry.time,
-          reason: 'what could not be finished was undone',
-        }),
-      ),
-    ...source
-      .within('apply.intent')
-      .filter((r) => r.entry.takesOver !== undefined)
-      .map((r) =>
-        row(r, 'apply-interrupted', r.entry.revision.slice(0, 12), '', `entry ${r.entry.takesOver} had no result`, {
-          ...undone,
-          at: r.entry.time,
-          reason: `taken over (${r.entry.purpose})`,
-        }),
-      ),
-    ...[
-      ...source.within('admission.denied').filter((r) => r.entry.mode !== 'enforce'),
-      ...source.within('admission.warned'),
-    ]
-      .filter(({ entry }) => entry.repeated === undefined)
-      .map((r) =>
-        row(r, 'not-enforced', `${r.entry.operation} ${refText(r.entry.object)}`, r.entry.user, r.entry.reason),
-      ),
-    ...source.within('protection.changed').map((r) =>
-      row(r, 'gate-tampered', refText(r.entry.object), r.entry.manager, r.entry.change, {
-        ...undone,
-        at: r.entry.time,
-        reason: 'put back',
-      }),
-    ),
-    ...source
-      .within('epoch.opened')
-      .map((r: Indexed<EntryOf<'epoch.opened'>>) =>
-        row(r, 'ledger-fault', r.entry.origin, '', `the store was put back: ${r.entry.reason}`),
-      ),
-    ...source
-      .within('record.refused')
-      .map((r) =>
-        row(
-          r,
-          'record-refused',
-          r.entry.source,
-          r.entry.replica,
-          `${r.entry.count} ${r.entry.count === 1 ? 'record was' : 'records were'} ` +
-            `not taken onto the ledger: ${r.entry.reason}`,
-        ),
-      ),
+    ...passed.map((r) => {
+      const object = `${r.entry.operation} ${refText(r.entry.object)}`;
+      return row(r, 'not-enforced', { object, actor: r.entry.user, cause: r.entry.reason });
+    }),
+    ...source.within('protection.changed').map((r) => {
+      const text = { object: refText(r.entry.object), actor: r.entry.manager, cause: r.entry.change };
+      return row(r, 'gate-tampered', text, undone(r, 'put back'));
+    }),
+  ];
+}
+
+function ofLedger(source: ReportSource): Draft[] {
+  return [
+    ...source.within('epoch.opened').map((r: Indexed<EntryOf<'epoch.opened'>>) => {
+      const text = { object: r.entry.origin, cause: `the store was put back: ${r.entry.reason}` };
+      return row(r, 'ledger-fault', text);
+    }),
+    ...source.within('record.refused').map((r) => {
+      const records = `${r.entry.count} ${r.entry.count === 1 ? 'record was' : 'records were'}`;
+      const cause = `${records} not taken onto the ledger: ${r.entry.reason}`;
+      return row(r, 'record-refused', { object: r.entry.source, actor: r.entry.replica, cause });
+    }),
   ];
 }
 

@@ -56,136 +56,165 @@ export async function verifyReport(
   verifier: ReportVerifier,
   seen: readonly string[] = [],
 ): Promise<ReportCheck> {
-  const steps: { ok: boolean; text: string }[] = [];
-  const step = (ok: boolean, text: string) => {
-    steps.push({ ok, text });
-    return ok;
+  const check = new Check();
+  const files: Files = {
+    bytes: readFile,
+    text: (name) => Buffer.from(readFile(name) ?? new Uint8Array()).toString('utf8'),
   };
-  const text = (name: string) => Buffer.from(readFile(name) ?? new Uint8Array()).toString('utf8');
-  const manifest = verifier.openNote(text('manifest.txt'));
-  if (!step(manifest !== undefined, 'manifest.txt is signed by this key')) return { ok: false, steps, unchecked: [] };
-  const named = [...(manifest ?? '').matchAll(/^([0-9a-f]{64}) {2}(\S+)$/gm)].map((m) => ({
-    digest: m[1],
-    name: m[2] ?? '',
-  }));
-  const wanted = [
-    'report.pdf',
-    'report.json',
-    'population.csv',
-    'exceptions.csv',
-    'access.csv',
-    'entries.jsonl',
-    'evidence.jsonl',
-    'subjects.jsonl',
-    'signed.jsonl',
-    'range.json',
-    'checkpoint',
-  ];
-  if (
-    !step(
-      manifest?.startsWith(`${MANIFEST_TITLE}\n`) === true && wanted.every((w) => named.some((n) => n.name === w)),
-      'it names every file of a report',
-    )
-  )
-    return { ok: false, steps, unchecked: [] };
-  for (const { digest, name } of named) {
-    const bytes = readFile(name);
-    if (
-      !step(
-        bytes !== undefined && sha256(bytes) === digest,
-        bytes === undefined ? `${name} is missing` : `${name} is the file that was signed`,
-      )
-    )
-      return { ok: false, steps, unchecked: [] };
+  try {
+    checkManifest(files, verifier, check);
+    const log = checkLog(files, verifier, check);
+    for (const note of seen) checkSeen(note, log, verifier, check);
+    await checkContent(files, log, verifier, check);
+  } catch (thrown) {
+    if (!(thrown instanceof CheckFailed)) throw thrown;
   }
-  const range = JSON.parse(text('range.json')) as {
-    from: string;
-    to: string;
-    first: number;
-    before: string[];
-    checkpoint: string;
-    origin: string;
-    definition: ReportDefinition;
-  };
+  return { ok: check.steps.every((s) => s.ok), steps: check.steps, unchecked: check.unchecked };
+}
+
+class CheckFailed extends Error {}
+
+/** The steps of a check so far. */
+class Check {
+  readonly steps: { ok: boolean; text: string }[] = [];
+  readonly unchecked: string[] = [];
+
+  note(ok: boolean, text: string): void {
+    this.steps.push({ ok, text });
+  }
+
+  /** Ends the check here if a step that the rest builds on does not hold. */
+  must(ok: boolean, text: string): asserts ok {
+    this.note(ok, text);
+    if (!ok) throw new CheckFailed(text);
+  }
+}
+
+type Files = {
+  readonly bytes: (name: string) => Uint8Array | undefined;
+  readonly text: (name: string) => string;
+};
+
+const FILES = [
+  'report.pdf',
+  'report.json',
+  'population.csv',
+  'exceptions.csv',
+  'access.csv',
+  'entries.jsonl',
+  'evidence.jsonl',
+  'subjects.jsonl',
+  'signed.jsonl',
+  'range.json',
+  'checkpoint',
+];
+
+// The manifest is signed, names every file, and each file is the one it names.
+function checkManifest({ bytes, text }: Files, verifier: ReportVerifier, check: Check): void {
+  const manifest = verifier.openNote(text('manifest.txt'));
+  check.must(manifest !== undefined, 'manifest.txt is signed by this key');
+  const named = [...manifest.matchAll(/^([0-9a-f]{64}) {2}(\S+)$/gm)].map(([, digest, name = '']) => ({
+    digest,
+    name,
+  }));
+  const isComplete =
+    manifest.startsWith(`${MANIFEST_TITLE}\n`) && FILES.every((file) => named.some((n) => n.name === file));
+  check.must(isComplete, 'it names every file of a report');
+  for (const { digest, name } of named) {
+    const content = bytes(name);
+    check.must(content !== undefined, `${name} is here`);
+    check.must(sha256(content) === digest, `${name} is the file that was signed`);
+  }
+}
+
+/** The entries of a report, which the checkpoint that goes with them covers. */
+type Log = {
+  readonly range: Range;
+  readonly entries: readonly string[];
+  readonly before: readonly Buffer[];
+  readonly size: number;
+};
+type Range = {
+  readonly from: string;
+  readonly to: string;
+  readonly first: number;
+  readonly before: readonly string[];
+  readonly checkpoint: string;
+  readonly origin: string;
+  readonly definition: ReportDefinition;
+};
+
+function checkLog({ text }: Files, verifier: ReportVerifier, check: Check): Log {
+  const range = JSON.parse(text('range.json')) as Range;
   const checkpoint = verifier.openCheckpoint(text('checkpoint'));
-  if (
-    !step(checkpoint !== undefined && text('checkpoint') === range.checkpoint, 'the checkpoint is signed by this key')
-  )
-    return { ok: false, steps, unchecked: [] };
+  const isSigned = checkpoint !== undefined && text('checkpoint') === range.checkpoint;
+  check.must(isSigned, 'the checkpoint is signed by this key');
   const entries = lines(text('entries.jsonl'));
   const before = range.before.map((b) => Buffer.from(b, 'base64'));
   const tree = verifier.extend(range.first, before, entries);
-  if (
-    !step(
-      checkpoint !== undefined && tree.size === checkpoint.size && tree.root.equals(checkpoint.root),
-      `${entries.length} entries give the root of the checkpoint at ${checkpoint?.size ?? 0}`,
-    )
-  )
-    return { ok: false, steps, unchecked: [] };
-  let unchecked: readonly string[] = [];
-  for (const note of seen) {
-    const kept = verifier.openCheckpoint(note);
-    if (!step(kept !== undefined, 'the checkpoint that was seen before is signed by this key'))
-      return { ok: false, steps, unchecked: [] };
-    const { size = 0, root } = kept ?? {};
-    if (size < range.first) {
-      unchecked = [
-        ...unchecked,
-        `whether the log only grew since the checkpoint at ${size}: the report’s entries begin at ${range.first}`,
-      ];
-      continue;
-    }
-    const then =
-      size > tree.size ? undefined : verifier.extend(range.first, before, entries.slice(0, size - range.first));
-    if (
-      !step(
-        then !== undefined && root !== undefined && then.root.equals(root),
-        `the log only grew since the checkpoint at ${size}`,
-      )
-    )
-      return { ok: false, steps, unchecked: [] };
+  check.must(
+    tree.size === checkpoint.size && tree.root.equals(checkpoint.root),
+    `${entries.length} entries give the root of the checkpoint at ${checkpoint.size}`,
+  );
+  return { range, entries, before, size: tree.size };
+}
+
+// A checkpoint that the reader kept from before: the log only grew since.
+function checkSeen(note: string, { range, entries, before, size }: Log, verifier: ReportVerifier, check: Check): void {
+  const kept = verifier.openCheckpoint(note);
+  check.must(kept !== undefined, 'the checkpoint that was seen before is signed by this key');
+  if (kept.size < range.first) {
+    check.unchecked.push(
+      `whether the log only grew since the checkpoint at ${kept.size}: the report’s entries begin at ${range.first}`,
+    );
+    return;
   }
+  const then =
+    kept.size > size ? undefined : verifier.extend(range.first, before, entries.slice(0, kept.size - range.first));
+  check.must(then?.root.equals(kept.root) === true, `the log only grew since the checkpoint at ${kept.size}`);
+}
+
+// The report says what the entries say, and the signatures that go along hold.
+async function checkContent({ text }: Files, log: Log, verifier: ReportVerifier, check: Check): Promise<void> {
+  const { range, entries } = log;
   const evidence = new Map(lines(text('evidence.jsonl')).map((line) => [sha256(line), line]));
   const subjects = lines(text('subjects.jsonl')).map((line) => JSON.parse(line) as ReportSubject);
-  if (!step(subjects.every(isItsOwn), `${subjects.length} names are those that entries and evidence commit to`))
-    return { ok: false, steps, unchecked: [] };
+  check.must(subjects.every(isItsOwn), `${subjects.length} names are those that entries and evidence commit to`);
   try {
-    const model = buildReport({
-      from: range.from,
-      to: range.to,
-      first: range.first,
-      entries,
-      evidence,
-      subjects,
-      checkpoint: range.checkpoint,
-      origin: range.origin,
-      definition: range.definition,
-    });
-    step([...jsonOf(model)].join('') === text('report.json'), 'report.json is what the entries say');
+    const { from, to, first, checkpoint, origin, definition } = range;
+    const model = buildReport({ from, to, first, entries, evidence, subjects, checkpoint, origin, definition });
+    check.note([...jsonOf(model)].join('') === text('report.json'), 'report.json is what the entries say');
     for (const table of tablesOf(model))
-      step(
+      check.note(
         [...csvOf(table)].join('') === text(`${table.name}.csv`),
         `${table.name}.csv has the ${table.rows.length} rows of report.json`,
       );
-    const verdicts = verdictsOf(model, entries, evidence);
-    const again = await verifier.recheck(lines(text('signed.jsonl')), verdicts);
-    for (const wrong of again.wrong) step(false, wrong);
-    if (verdicts.length === 0)
-      unchecked = [
-        ...unchecked,
-        'signatures of commits and approvals: no change that was allowed was ' +
-          'drawn as a sample (`report --seed`) or has an exception, so none go along',
-      ];
-    else {
-      const sampled = model.sample === null ? 'with an exception' : 'of the sample or with an exception';
-      const what = `${again.commits} commits and ${again.approvals} approvals of ${verdicts.length} changes ${sampled}`;
-      step(again.wrong.length === 0, `signatures of ${what} hold, by the bytes that go along`);
-      unchecked = [...unchecked, ...again.unchecked];
-    }
+    await checkSignatures(text('signed.jsonl'), model, verdictsOf(model, entries, evidence), verifier, check);
   } catch (thrown) {
-    step(false, `it cannot be rebuilt: ${thrown instanceof Error ? thrown.message : String(thrown)}`);
+    check.note(false, `it cannot be rebuilt: ${thrown instanceof Error ? thrown.message : String(thrown)}`);
   }
-  return { ok: steps.every((s) => s.ok), steps, unchecked };
+}
+
+async function checkSignatures(
+  signed: string,
+  model: ReportModel,
+  verdicts: ReturnType<typeof verdictsOf>,
+  verifier: ReportVerifier,
+  check: Check,
+): Promise<void> {
+  const again = await verifier.recheck(lines(signed), verdicts);
+  for (const wrong of again.wrong) check.note(false, wrong);
+  if (verdicts.length === 0) {
+    check.unchecked.push(
+      'signatures of commits and approvals: no change that was allowed was ' +
+        'drawn as a sample (`report --seed`) or has an exception, so none go along',
+    );
+    return;
+  }
+  const sampled = model.sample === null ? 'with an exception' : 'of the sample or with an exception';
+  const what = `${again.commits} commits and ${again.approvals} approvals of ${verdicts.length} changes ${sampled}`;
+  check.note(again.wrong.length === 0, `signatures of ${what} hold, by the bytes that go along`);
+  check.unchecked.push(...again.unchecked);
 }
 
 function verdictsOf(
