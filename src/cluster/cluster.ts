@@ -27,6 +27,7 @@ import type { HealthRule } from './health.ts';
 import { type LiveListener, type LiveObject, LiveView } from './live-view.ts';
 import { ObjectEvents } from './object-events.ts';
 import { foreignOwner } from './owners.ts';
+import { isRecord, listAt, objectIn, textAt } from './read-answer.ts';
 import { isPassing, refusal } from './refusal.ts';
 
 /** Result of applying an object: its digest as stored, and the digest that our admission webhook admits. */
@@ -42,15 +43,27 @@ const LABELS_MS = 10_000;
 
 type Kind = { readonly plural: string; readonly namespaced: boolean };
 
-// The fields read from a CustomResourceDefinition.
+// The fields read from a CustomResourceDefinition; `served` has the names of the versions that are.
 type Definition = {
-  readonly spec: {
-    readonly group: string;
-    readonly names: { readonly kind: string };
-    readonly versions: readonly { readonly name: string; readonly served: boolean }[];
-  };
-  readonly status?: { readonly conditions?: readonly { readonly type: string; readonly status: string }[] };
+  readonly group: string;
+  readonly kind: string;
+  readonly plural: string;
+  readonly served: readonly string[];
 };
+
+function definitionIn(body: unknown): Definition {
+  const [group, kind] = [textAt(body, 'spec', 'group'), textAt(body, 'spec', 'names', 'kind')];
+  const plural = textAt(body, 'spec', 'names', 'plural');
+  if (group === undefined || kind === undefined || plural === undefined)
+    throw new CountersignError('cluster-unreachable', 'the API server answered without a CustomResourceDefinition', {
+      recover: 'retry',
+    });
+  const served = listAt(body, 'spec', 'versions').flatMap((version) => {
+    const name = textAt(version, 'name');
+    return name !== undefined && isRecord(version) && version['served'] === true ? [name] : [];
+  });
+  return { group, kind, plural, served };
+}
 
 /** One cluster as used by the reconciler, through one account. */
 export class Cluster {
@@ -174,7 +187,7 @@ export class Cluster {
     const answer = await this.#ask('GET', await this.#path(rendered.ref));
     if (answer.status === 404) return { kind: 'missing' };
     succeed(answer, 'read', rendered.ref);
-    const live = answer.body as unknown as KubernetesObject;
+    const live = objectIn(answer);
     const { object: wanted } = await this.#apply(rendered, owned, { ...writing, force: true }, true, live);
     const fields = differences(live, wanted);
     if (fields.length === 0) return { kind: 'same' };
@@ -212,9 +225,10 @@ export class Cluster {
     const path = await this.#path(ref);
     for (const end = performance.now() + ESTABLISH_MS; ; ) {
       const { body } = await this.#ask('GET', path);
-      const definition = body as unknown as Definition;
-      const established =
-        definition.status?.conditions?.some((c) => c.type === 'Established' && c.status === 'True') === true;
+      const definition = definitionIn(body);
+      const established = listAt(body, 'status', 'conditions').some(
+        (c) => textAt(c, 'type') === 'Established' && textAt(c, 'status') === 'True',
+      );
       // The API server reports this shortly before it serves the kind; an object applied in between would fail.
       if (established && (await this.#serves(definition))) return;
       if (performance.now() > end)
@@ -226,10 +240,9 @@ export class Cluster {
     }
   }
 
-  async #serves({ spec }: Definition): Promise<boolean> {
+  async #serves({ group, kind, served }: Definition): Promise<boolean> {
     this.#kinds.clear();
-    for (const version of spec.versions.filter((v) => v.served))
-      if ((await this.#kind(`${spec.group}/${version.name}`, spec.names.kind)) === undefined) return false;
+    for (const version of served) if ((await this.#kind(`${group}/${version}`, kind)) === undefined) return false;
     return true;
   }
 
@@ -288,7 +301,7 @@ export class Cluster {
     const there = await this.#ask('GET', path);
     if (there.status === 404) return;
     succeed(there, 'read', ref);
-    const { metadata } = there.body as unknown as KubernetesObject;
+    const { metadata } = objectIn(there);
     if (metadata.labels?.[LABEL] !== environment) return;
     // All options go into the body: if there is a body, the API server ignores the query, and a dry run would delete.
     const body = {
@@ -322,7 +335,7 @@ export class Cluster {
     );
     if (answer.status === 404) return undefined;
     succeed(answer, 'read', ref);
-    const object = answer.body as unknown as KubernetesObject;
+    const object = objectIn(answer);
     if (object.metadata['uid'] !== uid) return undefined;
     const found = { owner: controllerOf(object) };
     this.#owners.set(uid, found);
@@ -335,9 +348,7 @@ export class Cluster {
     if (known !== undefined && performance.now() - known.at < LABELS_MS) return known.labels;
     const labels = this.#server
       .request('GET', `/api/v1/namespaces/${encodeURIComponent(namespace)}`, undefined, undefined, METADATA_ONLY.object)
-      .then(({ status, body }) =>
-        status === 200 ? ((body as unknown as KubernetesObject).metadata.labels ?? {}) : undefined,
-      );
+      .then(({ status, body }) => (status === 200 ? (objectIn({ status, body }).metadata.labels ?? {}) : undefined));
     this.#labels.set(namespace, { at: performance.now(), labels });
     labels.catch(() => this.#labels.delete(namespace));
     return labels;
@@ -355,13 +366,12 @@ export class Cluster {
   async hasInstances(ref: ObjectRef): Promise<boolean> {
     const { status, body } = await this.#ask('GET', await this.#path(ref));
     if (status === 404) return false;
-    const { spec } = body as {
-      spec: { group: string; names: { plural: string }; versions: { name: string; served: boolean }[] };
-    };
-    const served = spec.versions.find((v) => v.served)?.name;
-    if (served === undefined) return true;
-    const found = await this.#ask('GET', `/apis/${spec.group}/${served}/${spec.names.plural}?limit=1`);
-    return found.status !== 200 || ((found.body as { items?: unknown[] }).items ?? []).length > 0;
+    const { group, plural, served } = definitionIn(body);
+    if (served[0] === undefined) return true;
+    const found = await this.#ask('GET', `/apis/${group}/${served[0]}/${plural}?limit=1`);
+    const { items } = found.body;
+    // An answer that is not a list does not say that there are none.
+    return found.status !== 200 || (items !== null && (!Array.isArray(items) || items.length > 0));
   }
 
   close(): void {
@@ -394,13 +404,13 @@ export class Cluster {
       .find((w) => w.startsWith(ADMITS))
       ?.slice(ADMITS.length)
       .trim();
-    const object = answer.body as unknown as KubernetesObject;
+    const object = objectIn(answer);
     return { object, admitted };
   }
 
   async #find(path: string): Promise<KubernetesObject | undefined> {
     const { status, body } = await this.#ask('GET', path);
-    return status === 200 ? (body as unknown as KubernetesObject) : undefined;
+    return status === 200 ? objectIn({ status, body }) : undefined;
   }
 
   #stamped(object: KubernetesObject, owned: OwnedObject, environment: string): KubernetesObject {
@@ -466,10 +476,12 @@ export class Cluster {
     const answer = await this.#ask('GET', apiPath(apiVersion, ''));
     if (answer.status === 404) return new Map();
     if (answer.status >= 300) throw refusal(answer, 'discover', `the kinds of \`${apiVersion}\``, false);
-    const resources =
-      (answer.body as { resources?: { name: string; kind: string; namespaced: boolean }[] }).resources ?? [];
     return new Map(
-      resources.filter((r) => !r.name.includes('/')).map((r) => [r.kind, { plural: r.name, namespaced: r.namespaced }]),
+      listAt(answer.body, 'resources').flatMap((resource): [string, Kind][] => {
+        const [kind, plural] = [textAt(resource, 'kind'), textAt(resource, 'name')];
+        if (kind === undefined || plural === undefined || plural.includes('/')) return [];
+        return [[kind, { plural, namespaced: isRecord(resource) && resource['namespaced'] === true }]];
+      }),
     );
   }
 }

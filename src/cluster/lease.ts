@@ -1,5 +1,6 @@
 import { CountersignError } from '../model/index.ts';
 import type { Answer, ApiServer } from './api-server.ts';
+import { isRecord, objectIn, textAt } from './read-answer.ts';
 
 type LeaseSpec = {
   readonly holderIdentity?: string;
@@ -57,7 +58,7 @@ export class Lease {
     const found = await this.#server.request('GET', this.#path);
     if (found.status === 404) return this.take();
     this.#allowed(found, 'read');
-    const lease = found.body as unknown as LeaseObject;
+    const lease = leaseIn(found);
     this.#holder = lease.spec.holderIdentity ?? '';
     this.#since = lease.spec.acquireTime ?? '';
     if (this.#holder !== this.#identity) return false;
@@ -73,7 +74,7 @@ export class Lease {
     if (found.status === 404)
       return this.#written(await this.#server.request('POST', this.#collection, this.#object(undefined)));
     this.#allowed(found, 'read');
-    const lease = found.body as unknown as LeaseObject;
+    const lease = leaseIn(found);
     const { resourceVersion: version } = lease.metadata;
     const holder = lease.spec.holderIdentity ?? '';
     if (this.#seen?.version !== version) {
@@ -90,8 +91,9 @@ export class Lease {
   /** Releases the lease, so that another replica need not wait until it expires. */
   async release(): Promise<void> {
     const found = await this.#server.request('GET', this.#path);
-    const lease = found.body as unknown as LeaseObject;
-    if (found.status !== 200 || lease.spec.holderIdentity !== this.#identity) return;
+    if (found.status !== 200) return;
+    const lease = leaseIn(found);
+    if (lease.spec.holderIdentity !== this.#identity) return;
     await this.#server.request('PUT', this.#path, {
       ...this.#object(lease),
       spec: { ...lease.spec, holderIdentity: '', leaseDurationSeconds: 1 },
@@ -139,4 +141,21 @@ export class Lease {
       },
     };
   }
+}
+
+// A Lease whose fields have the types of coordination.k8s.io/v1; a field of another type counts as absent.
+function leaseIn(answer: Answer): LeaseObject {
+  const { metadata, spec } = objectIn(answer);
+  const fields = isRecord(spec) ? spec : {};
+  const seconds = fields['leaseDurationSeconds'];
+  const [holder, acquired] = [textAt(fields, 'holderIdentity'), textAt(fields, 'acquireTime')];
+  return {
+    metadata: { ...metadata, resourceVersion: textAt(metadata, 'resourceVersion') ?? '' },
+    spec: {
+      ...fields,
+      ...(holder === undefined ? {} : { holderIdentity: holder }),
+      ...(acquired === undefined ? {} : { acquireTime: acquired }),
+      ...(typeof seconds === 'number' ? { leaseDurationSeconds: seconds } : {}),
+    },
+  };
 }

@@ -10,6 +10,7 @@ import {
 import type { ApiServer } from './api-server.ts';
 import { lastWriter } from './fields.ts';
 import { KindFollow, TIMES } from './kind-follow.ts';
+import { objectIn } from './read-answer.ts';
 import { MANAGED, protectingPolicies, type WebhookPlan, webhookConfiguration } from './webhook-objects.ts';
 
 /**
@@ -147,7 +148,7 @@ export class WebhookRegistration {
 
   async #digestNow(kind: string, name: string): Promise<string | undefined> {
     const { status, body } = await this.#server.request('GET', `${API}/${PLURALS[kind]}/${name}`);
-    return status === 200 ? objectDigest(body as unknown as KubernetesObject) : undefined;
+    return status === 200 ? objectDigest(objectIn({ status, body })) : undefined;
   }
 
   // Replaced as a whole: with a field-wise apply, a condition or selector added by someone else would stay and let
@@ -177,7 +178,7 @@ export class WebhookRegistration {
           },
         );
       this.#put.set(`${kind}/${metadata.name}`, {
-        digest: objectDigest(body as unknown as KubernetesObject),
+        digest: objectDigest(objectIn({ status, body })),
         restored,
       });
       return;
@@ -192,7 +193,7 @@ export class WebhookRegistration {
         const { status, body } = await this.#server.request('GET', path);
         if (
           status === 200 &&
-          (body as unknown as KubernetesObject).metadata.annotations?.[ANNOTATION.ledger] === this.#plan.ledger
+          objectIn({ status, body }).metadata.annotations?.[ANNOTATION.ledger] === this.#plan.ledger
         )
           await this.#server.request('DELETE', path);
       }

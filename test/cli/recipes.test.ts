@@ -320,7 +320,7 @@ test('the pre-receive hook takes no push to a governed branch that the gate woul
 
   server.commit(dana, 'privileged', { [`${PATH}/web.yaml`]: deployment('shop', 'web', { privileged: true }) });
   assert.match(push('HEAD:refs/heads/main').stderr, /✗ privileged/);
-  assert.match(push(':refs/heads/main').stderr, /it is not deleted/);
+  assert.match(push(':refs/heads/main').stderr, /must not be deleted/);
   install(join(directory, 'no-such-configuration'));
   const undecided = push('HEAD:refs/heads/main');
   assert.notEqual(undecided.status, 0, 'what cannot be judged is not taken');
@@ -336,5 +336,5 @@ test('pre-receive refuses what is no update', () => {
     });
   const result = run('not an update\n');
   assert.equal(result.status, 2);
-  assert.match(result.stderr, /`not an update` is no update of a ref/);
+  assert.match(result.stderr, /`not an update` is not an update of a ref/);
 });
