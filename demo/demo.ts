@@ -251,11 +251,11 @@ async function story(): Promise<void> {
     };
   });
 
-  await tell.scene('Drift is put right', async () => {
+  await tell.scene('Drift is reverted', async () => {
     await until(
       () => replicas() === 2,
       15_000,
-      () => 'drift was not put right',
+      () => 'drift was not reverted',
     );
     const drift = await serve.entry('drift.found', ENV, () => true);
     const before = serve.entries('drift.found', ENV).length;
@@ -268,7 +268,7 @@ async function story(): Promise<void> {
     return {
       tried: 'the break-glass time ends; then the cluster’s own machinery deletes a ConfigMap',
       happened: `replicas are 2 again (ledger entry ${drift.index}), and the ConfigMap is back`,
-      why: 'what Git declares is defended; both were found, recorded and put right by the loop',
+      why: 'what Git declares is defended; both were found, recorded and reverted by the loop',
     };
   });
 

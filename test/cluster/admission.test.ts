@@ -124,7 +124,7 @@ test('what is undone is settled as that, once it is', async () => {
   assert.equal((await oncall.request('POST', '/api/v1/namespaces/given-back/configmaps', cm)).status, 201);
   const settle = () =>
     countersign(['break-glass', 'settle', 'production', '--reverted', '--reason', 'reviewed', '--data', service.data]);
-  assert.match((await settle()).stderr, /ConfigMap given-back\/extra is not as Git has it/);
+  assert.match((await settle()).stderr, /ConfigMap given-back\/extra differs from Git/);
   const grant = { [ANNOTATION.breakGlass]: 'INC-2 cleaning up', [ANNOTATION.breakGlassFor]: '5m' };
   await oncall.request('PATCH', '/api/v1/namespaces/given-back', { metadata: { annotations: grant } }, MERGE);
   assert.equal((await oncall.request('DELETE', '/api/v1/namespaces/given-back/configmaps/extra')).status, 200);

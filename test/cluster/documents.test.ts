@@ -140,7 +140,7 @@ test('an Environment in the cluster is run; its status says what it is at, and a
   await says('gate-crs', 'environments', 'crs', {
     status: 'False',
     reason: 'Denied',
-    message: /`nowhere` holds no manifests/,
+    message: /`nowhere` contains no manifests/,
   });
   await (await stage.as('controller')).request('DELETE', '/api/v1/namespaces/crs/configmaps/other');
   await stage.waitFor(async () => (await stage.dataOf('crs', 'other')) !== undefined, 'what was deleted to come back');
@@ -177,7 +177,10 @@ test('while one configuration takes the place of another no request is dropped, 
   ] as const) {
     const refused = await stage.admin.request(method, path, body);
     assert.deepEqual(
-      [refused.status, /countersign: this (is the gate’s own|keeps the gate)/.test(String(refused.body['message']))],
+      [
+        refused.status,
+        /countersign: this (is the gate’s own|object protects the gate)/.test(String(refused.body['message'])),
+      ],
       [403, true],
       path,
     );
@@ -226,7 +229,11 @@ test('what the schema forbids the API server refuses; what else is wrong stands 
     ...trust,
     spec: { ...policy, rules: [{ name: 'everything', signers: ['nobody'], approvals: { required: 0 } }] },
   });
-  const inForce = { status: 'False', reason: 'Invalid', message: /found `nobody`; the version before stays in force$/ };
+  const inForce = {
+    status: 'False',
+    reason: 'Invalid',
+    message: /found `nobody`; the previous version stays in force$/,
+  };
   await says('gate-wrong', 'trustpolicies', 'team', inForce);
   const second = await stage.change(fleet, 'second', {
     'clusters/production/cm.yaml': configMap('wrong', 'settings', { colour: 'red' }),

@@ -40,7 +40,7 @@ test('status, suspend and resume: a suspended environment is left alone, also by
   assert.equal(nobody.code, 2);
   assert.match(nobody.stderr, /a reason is needed/);
   const unknown = await operate(service, 'suspend', 'prod', '--reason', 'x');
-  assert.match(unknown.stderr, /this service runs no environment `prod`/);
+  assert.match(unknown.stderr, /this service does not run the environment `prod`/);
   assert.equal((await operate(service, 'suspend', 'production', '--reason', 'INC-7: moving the database')).code, 0);
   const commit = await stage.change(fleet, 'green', colour('suspend', 'green'));
   const controller = await stage.as('controller');

@@ -110,7 +110,7 @@ test('a replica whose Lease cannot be renewed any more ends, so that no two run 
     await service.entry('apply.result', 'production', (e) => e.outcome === 'applied');
     proxy.fault = (asked) => (asked.path.includes('/leases') ? { drop: 'before' } : 'pass');
     assert.equal(await service.ended, 2);
-    assert.match(service.log, /the Lease of `production` was lost: another replica may have it/);
+    assert.match(service.log, /lost the Lease of `production`: another replica may hold it/);
   } finally {
     await proxy.stop();
   }

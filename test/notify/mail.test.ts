@@ -33,7 +33,7 @@ const SERVERS: readonly (readonly [string, RegExp])[] = [
   [`smtps://mail.example.test:465/?tls.rejectUnauthorized=false`, /it has more than a host and a port/],
   ['smtp://mail.example.test/', /it has more than a host and a port/],
   ['smtp://mail.example.test#x', /it has more than a host and a port/],
-  ['smtp://user:password@mail.example.test', /it holds a user or a password: use `username` and `passwordFile`/],
+  ['smtp://user:password@mail.example.test', /it contains a user or a password: use `username` and `passwordFile`/],
   ['smtp://mail.example.test ', /its port|its host/],
   ['smtp://mail.example.test\n', /its port|its host/],
   ['smtp://mail.example.test:0', /its port is not a number from 1 to 65535/],

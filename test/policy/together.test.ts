@@ -101,6 +101,6 @@ test('a manifest that names such an entrypoint where the module has none is refu
   }));
   await assert.rejects(readBundle(gzipSync(createTar(files)), 'theirs'), {
     code: 'policy-unusable',
-    message: /`x\/y`, which the module has not/,
+    message: /`x\/y`, which the module does not have/,
   });
 });

@@ -320,7 +320,7 @@ test('an exception is settled by name, with who says so, and stays in every repo
   const explained = await on('explain', drift);
   assert.equal(explained.code, 0, explained.stderr);
   assert.match(explained.stdout, /drift\.found/);
-  assert.match(explained.stdout, /owner +nobody yet/);
+  assert.match(explained.stdout, /owner +no one yet/);
   for (const owner of ['Sam Example', 'Robin Example'])
     assert.equal((await on('assign', drift, '--to', owner, '--reason', 'on call that night')).code, 0);
   assert.match((await on('list')).stdout, /; owner Robin Example\n/);
