@@ -178,7 +178,7 @@ test('watches that break off, or whose place is forgotten (410), miss nothing', 
   }
 });
 
-test('somebody else’s webhook that refuses one object is told by name before anything is written (Flux 4073)', async () => {
+test('another owner’s webhook that refuses one object is named before anything is written (Flux 4073)', async () => {
   const name = 'hooked';
   const { fleet, service } = await running(name);
   const said = 'admission webhook "team.example.test" denied the request: no Deployments on Fridays';

@@ -487,7 +487,7 @@ test('an object with a finalizer stays known until the API server says that it i
   assert.equal(service.evidence<{ leaving?: unknown }>(last.entry.evidence).leaving, undefined);
 });
 
-test('an object that lost our label is nobody’s to delete for us, and a finished Job that Kubernetes took away is not run again', async () => {
+test('an object that lost our label is not ours to delete, and a finished Job that Kubernetes took away is not run again', async () => {
   const name = 'left';
   const spec = { ttlSecondsAfterFinished: 60 };
   const once = job(name, 'once', 'busybox', '  annotations:\n    countersign.dev/allow: run\n').replace(

@@ -347,7 +347,7 @@ test('a signature that says it is over text is none over bytes, even where its c
   assert.equal((await verdictOn(control, [{ openpgp: made.publicKey }])).outcome, 'verified');
 });
 
-test('a key id that is claimed and not proven helps nobody: the true key is found among several with one id', async () => {
+test('a key id that is claimed and not proven counts for nothing: the true key is found among several with one id', async () => {
   const [p, q] = [person('true', NOW - DAY), person('false', NOW - DAY)];
   const store = await openTrustStore(
     trustPolicySchema.parse(
