@@ -38,9 +38,7 @@ export function ledgerVerify(options: LedgerVerifyOptions, io: Io): number {
     }));
     const isForked = compared.some((c) => c.kind === 'fork' || c.kind === 'unknown');
     if (options.output === 'json')
-      io.out(
-        `${JSON.stringify({ ...result, finding: result.finding ?? null, ...(compared.length === 0 ? {} : { compared }) }, null, 2)}\n`,
-      );
+      io.out(asJson({ ...result, finding: result.finding ?? null, ...(compared.length === 0 ? {} : { compared }) }));
     else if (result.finding === undefined) {
       const checked =
         result.checked === result.size
@@ -107,4 +105,8 @@ export function readIndex(text: string | undefined, otherwise: number): number {
   if (!/^\d{1,15}$/.test(text))
     throw new CountersignError('usage', `\`${text}\` is not the index of an entry`, { hint: 'entries count from 0' });
   return Number(text);
+}
+
+function asJson(value: object): string {
+  return `${JSON.stringify(value, null, 2)}\n`;
 }

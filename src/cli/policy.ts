@@ -36,11 +36,18 @@ export async function policyBuild(
     throw new CountersignError('usage', `\`${options.bundle}\` cannot be written: ${messageOf(cause)}`, { cause });
   }
   const { entries, rules, templates, constraints } = built.manifest;
-  if (options.output === 'json')
-    io.out(
-      `${JSON.stringify({ bundle: options.bundle, digest: built.digest, opa: built.manifest.opa, entrypoints: entries.map((e) => e.entrypoint), rules: rules.length, templates: templates.length, constraints: constraints.length }, null, 2)}\n`,
-    );
-  else {
+  if (options.output === 'json') {
+    const written = {
+      bundle: options.bundle,
+      digest: built.digest,
+      opa: built.manifest.opa,
+      entrypoints: entries.map((e) => e.entrypoint),
+      rules: rules.length,
+      templates: templates.length,
+      constraints: constraints.length,
+    };
+    io.out(`${JSON.stringify(written, null, 2)}\n`);
+  } else {
     io.out(`${paint(io, 'green', 'wrote')} ${options.bundle}  ${(built.archive.length / 1024).toFixed(0)} KiB\n`);
     io.out(
       `  digest     ${built.digest}\n  rules      ${entries.filter((e) => e.action !== 'exception').length} ` +

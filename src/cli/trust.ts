@@ -187,7 +187,9 @@ function yamlOf(value: unknown, indent = ''): string {
       .split('\n')
       .map((line) => (line === '' ? '' : indent + line))
       .join('\n')}\n`;
-  return ` ${/^[a-z][a-z0-9@. /+=-]*$/i.test(text) && !/^(y|n|yes|no|on|off|true|false|null)$/i.test(text) && !/: |#/.test(text) ? text : JSON.stringify(text)}\n`;
+  const isPlain =
+    /^[a-z][a-z0-9@. /+=-]*$/i.test(text) && !/^(y|n|yes|no|on|off|true|false|null)$/i.test(text) && !/: |#/.test(text);
+  return ` ${isPlain ? text : JSON.stringify(text)}\n`;
 }
 
 // A configuration error lists its problems on lines of their own.

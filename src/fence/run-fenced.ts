@@ -19,8 +19,17 @@ export type RunLimits = { readonly memory: number; readonly ms: number; readonly
 export type FencedFile = { readonly path: string; readonly content: Uint8Array };
 
 // What Go and the C library print first if the kernel refuses them memory for the heap, a stack or a thread.
-const OUT_OF_MEMORY =
-  /cannot allocate memory|out of memory|failed to (create new OS thread|reserve)|newosproc|pthread_create failed|errno=1[12]\b/i;
+const OUT_OF_MEMORY = new RegExp(
+  [
+    'cannot allocate memory',
+    'out of memory',
+    'failed to (create new OS thread|reserve)',
+    'newosproc',
+    'pthread_create failed',
+    'errno=1[12]\\b',
+  ].join('|'),
+  'i',
+);
 const SHOWN = 4000; // characters kept of a program's error output
 const NOWHERE = 'http://127.0.0.1:9'; // the discard port: no one answers
 

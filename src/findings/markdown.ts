@@ -1,4 +1,4 @@
-import { refText } from '../model/index.ts';
+import { refText, type Violation } from '../model/index.ts';
 import { plain } from '../terminal/index.ts';
 import { type Finding, type Findings, place, ruleOf } from './model.ts';
 
@@ -17,10 +17,8 @@ export function markdown(found: Findings): string {
     found.findings.length === 0
       ? ''
       : `\n| | rule | where | what | fix |\n| --- | --- | --- | --- | --- |\n${found.findings.map(row).join('')}`;
-  const fixed =
-    found.fixed.length === 0
-      ? ''
-      : '\nFixed: ' +
-        `${found.fixed.map((f) => cell(`${ruleOf(f)} (${f.object === undefined ? '' : refText(f.object)})`)).join(', ')}\n`;
+  const subject = ({ object }: Violation) => (object === undefined ? '' : refText(object));
+  const names = found.fixed.map((f) => cell(`${ruleOf(f)} (${subject(f)})`));
+  const fixed = names.length === 0 ? '' : `\nFixed: ${names.join(', ')}\n`;
   return head + table + fixed;
 }

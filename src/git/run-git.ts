@@ -130,10 +130,8 @@ const REASONS: readonly (readonly [RegExp, string])[] = [
     'it is not a Git server',
   ],
   [/unable to find remote helper/, 'its address cannot be fetched from'],
-  [
-    /early EOF|unexpected disconnect|hung up|RPC failed|transfer closed|Empty reply|Recv failure|expected flush|unexpected flush/,
-    'it broke off',
-  ],
+  [/early EOF|unexpected disconnect|hung up|RPC failed|transfer closed/, 'it broke off'],
+  [/Empty reply|Recv failure|expected flush|unexpected flush/, 'it broke off'],
   [/fsck|bad object|inflate|invalid (?:tree|commit|object)|index-pack failed|unpack/, UNSOUND],
 ];
 

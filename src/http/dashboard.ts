@@ -114,15 +114,15 @@ export function dashboardPage({ at, ledger, environments, changes, refused }: Da
 </head>
 <body>
 ${environments.map(banner).join('')}
-<header><h1>Countersign</h1><p>ledger <b>${escapeHtml(ledger.name)}</b>, ${ledger.entries} entries; as of ${moment(at)} UTC</p></header>
+<header><h1>Countersign</h1>
+<p>ledger <b>${escapeHtml(ledger.name)}</b>, ${ledger.entries} entries; as of ${moment(at)} UTC</p></header>
 <main>
 <section><h2>Environments</h2>
 ${table(
   ['Environment', 'State', 'Revision', 'Branch is at', 'Healthy', 'Looked at (UTC)'],
   environments.map((e) => [
     escapeHtml(e.name),
-    '<span class="state ' +
-      `${isFine(e) ? 'fine' : 'not'}">${escapeHtml(e.state)}</span>${e.state === 'applied' ? '' : `<br>${escapeHtml(e.message)}`}`,
+    badge(isFine(e), e.state) + (e.state === 'applied' ? '' : `<br>${escapeHtml(e.message)}`),
     revision(e.revision),
     revision(e.tip),
     `${e.healthy} of ${e.objects}${e.trouble.map((t) => `<br>${escapeHtml(t)}`).join('')}`,
@@ -138,8 +138,7 @@ ${table(
     moment(c.time),
     escapeHtml(c.environment),
     revision(c.revision),
-    '<span class="state ' +
-      `${c.outcome === 'allowed' ? 'fine' : 'not'}">${escapeHtml(c.outcome)}</span>${c.violations === 0 ? '' : `, ${c.violations} ${c.violations === 1 ? 'reason' : 'reasons'}: <code>countersign ledger show ${c.entry}</code>`}`,
+    badge(c.outcome === 'allowed', c.outcome) + reasons(c.violations, c.entry),
   ]),
   'No change has been judged yet.',
 )}</section>
@@ -209,7 +208,10 @@ p { margin: .3rem 0 }
 .open { background: #a3220c; color: #fff; font-size: 1.1rem }
 .left { background: #7a5200; color: #fff }
 table { border-collapse: collapse; width: 100% }
-th, td { text-align: left; vertical-align: top; padding: .35rem .8rem .35rem 0; border-bottom: 1px solid light-dark(#d8dde2, #3a4148); overflow-wrap: break-word }
+th, td {
+  text-align: left; vertical-align: top; padding: .35rem .8rem .35rem 0;
+  border-bottom: 1px solid light-dark(#d8dde2, #3a4148); overflow-wrap: break-word
+}
 time, code[title] { white-space: nowrap }
 th { font-weight: 600; white-space: nowrap }
 td:last-child { min-width: 14rem; overflow-wrap: anywhere }
@@ -224,3 +226,12 @@ code { font: .9em ui-monospace, monospace }
   td::before { content: attr(data-title) ': '; font-weight: 600 }
 }
 `;
+
+function badge(isGood: boolean, text: string): string {
+  return `<span class="state ${isGood ? 'fine' : 'not'}">${escapeHtml(text)}</span>`;
+}
+
+function reasons(count: number, entry: number): string {
+  const text = count === 1 ? '1 reason' : `${count} reasons`;
+  return count === 0 ? '' : `, ${text}: <code>countersign ledger show ${entry}</code>`;
+}

@@ -104,8 +104,10 @@ function tips(source: ReportSource, changes: readonly ChangeFacts[], carried: Re
     explained:
       `${of.superseded} judged as part of a later tip, ${of.pending} not judged within the period; of all ` +
       `changes ${count('applied')} applied, ${count('denied')} denied, ${count('failed')} failed, ` +
-      `${count('allowed')} not applied ` +
-      `yet${carriedOver === 0 ? '' : `; ${carriedOver} deployments of changes that were judged before the period: see the report before`}`,
+      `${count('allowed')} not applied yet` +
+      (carriedOver === 0
+        ? ''
+        : `; ${carriedOver} deployments of changes that were judged before the period: see the report before`),
     unexplained: of.unexplained + carriedOver,
     status:
       moves.length === 0 && changes.length > 0 && carriedOver === 0
