@@ -65,7 +65,7 @@ test('the kubeconfig of a document holds static credentials and nothing that run
     [{ cluster: { server: 'https://127.0.0.1/?a=b' } }, /it has a query/],
     [{ cluster: { server: 'file:///etc' } }, /does not begin with `https:\/\/`/],
     [{ cluster: { server: ['https://127.0.0.1'] } }, /`server` is not text/],
-    [{ context: 'other' }, /its `contexts` hold `other` not at all/],
+    [{ context: 'other' }, /its `contexts` contain `other` not at all/],
     [{ text: 'a: 1\n---\nb: 2\n' }, /expected one document, found 2/],
     [{ text: '[]' }, /it is not a mapping/],
     [{ text: 'a'.repeat(1024 * 1024 + 1) }, /it is larger than 1 MiB/],

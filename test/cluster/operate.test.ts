@@ -178,7 +178,7 @@ test('explain: where a live object comes from, from the ledger alone', async () 
   assert.equal(checked.code, 0, checked.stdout + checked.stderr);
   const none = await operate(service, 'explain', 'configmap/nobody');
   assert.equal(none.code, 1);
-  assert.match(none.stdout, /no environment owns configmap\/nobody/);
+  assert.match(none.stdout, /not found: the ledger has no object configmap\/nobody/);
   assert.equal((await operate(service, 'explain', 'configmap')).code, 2);
 });
 
@@ -211,7 +211,7 @@ test('diff: nothing, something, or it could not be told; values of Secrets stay 
   assert.match(something.stdout, /^create Secret diff\/s$/m);
   assert.match(something.stdout, /password: \(hidden\)/);
   assert.doesNotMatch(something.stdout, /correct-horse|Y29ycmVjdC1ob3JzZS1iYXR0ZXJ5/);
-  assert.match(something.stdout, /2 of 3 objects are different/);
+  assert.match(something.stdout, /2 of 3 objects differ/);
   const away = await countersign([
     'diff',
     '--repo',
@@ -395,7 +395,7 @@ test('promotion: production takes only commits that staging had in health, and d
 
 test('an environment that depends on another waits until that is applied and healthy', async () => {
   const fleet = stage.fleet('depends');
-  const health = { wait: true, timeout: '60s' };
+  const health = { wait: true, timeout: '10m' };
   const configuration = stage.configuration('depends', [
     { name: 'database', url: fleet.url, path: 'database', namespaces: ['d-database'], spec: { health } },
     { name: 'shop', url: fleet.url, path: 'shop', namespaces: ['d-shop'], spec: { dependsOn: ['database'] } },
