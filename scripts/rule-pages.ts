@@ -22,11 +22,11 @@ function listPage(rules: readonly RuleInfo[]): string {
     '# Rules',
     '',
     `The ${rules.length} rules that come with Countersign, made from their METADATA by \`npm run docs\`. \`countersign check --explain RULE\` shows`,
-    'the same. A rule for Pods applies to every kind that makes Pods. How rules are chosen, written and waived stands in',
-    '[policy](../policy.md).',
+    'the same. A rule for Pods applies to every kind that makes Pods. [The policy page](../policy.md) explains how to choose,',
+    'write and waive rules.',
   ];
   for (const file of files) {
-    lines.push('', `## \`${file}\``, '', '| rule | severity | what it asks | controls |', '|---|---|---|---|');
+    lines.push('', `## \`${file}\``, '', '| rule | severity | requirement | controls |', '|---|---|---|---|');
     const inFile = rules.filter((r) => fileOf(r) === file);
     for (const r of inFile.sort((a, b) => SEVERITIES.indexOf(a.severity ?? '') - SEVERITIES.indexOf(b.severity ?? '')))
       lines.push(

@@ -32,7 +32,7 @@ deny contains {"rule": "gate-api", "message": "it defines the gate’s API group
 
 # METADATA
 # title: Roles do not let the gate be switched off
-# description: Whoever changes webhook configurations, admission policies or the gate’s documents can let anything run.
+# description: Anyone who changes webhook configurations, admission policies or the gate’s documents can let anything run.
 # custom:
 #   rule: gate-rbac
 #   severity: critical

@@ -196,7 +196,7 @@ safe_sysctls := {
 
 # METADATA
 # title: Probes ask the pod itself
-# description: A probe with a host makes the node send requests for whoever wrote the manifest.
+# description: A probe with a host makes the node send requests for the author of the manifest.
 # related_resources:
 #   - https://kubernetes.io/docs/concepts/security/pod-security-standards/
 # custom:

@@ -60,7 +60,7 @@ non_root(container) if {
 }
 
 # METADATA
-# title: Nobody is user 0
+# title: No container runs as user 0
 # description: "A runAsUser of 0 is root. Asked for with the parameter `podSecurity: restricted`."
 # related_resources:
 #   - https://kubernetes.io/docs/concepts/security/pod-security-standards/

@@ -22,7 +22,7 @@ deny contains {"rule": "rbac-wildcards", "message": sprintf("it allows every one
 role_kinds := {"Role", "ClusterRole"}
 
 # METADATA
-# title: Nobody is bound to cluster-admin
+# title: No binding grants cluster-admin
 # description: The role can do everything, changing this gate included.
 # related_resources:
 #   - https://kubernetes.io/docs/concepts/security/rbac-good-practices/
@@ -57,7 +57,7 @@ deny contains {"rule": "rbac-escalation", "message": sprintf("it allows `%s`", [
 
 # METADATA
 # title: Secrets are read by name
-# description: Whoever may get, list or watch every Secret has the rights of every account in them.
+# description: Anyone who may get, list or watch every Secret has the rights of every account in them.
 # related_resources:
 #   - https://kubernetes.io/docs/concepts/security/rbac-good-practices/
 # custom:
@@ -78,7 +78,7 @@ reads_all(verb, _) if verb in {"list", "watch"}
 reads_all("get", rule) if count(object.get(rule, "resourceNames", [])) == 0
 
 # METADATA
-# title: Nobody runs commands in pods
+# title: No role may run commands in pods
 # description: "`pods/exec`, `pods/attach` and `pods/portforward` are ways around every review of what runs."
 # related_resources:
 #   - https://kubernetes.io/docs/concepts/security/rbac-good-practices/
@@ -95,7 +95,7 @@ deny contains {"rule": "rbac-exec", "message": sprintf("it allows `%s`", [resour
 }
 
 # METADATA
-# title: Nobody makes tokens for other accounts
+# title: No role may make tokens for other accounts
 # description: With `serviceaccounts/token` a subject becomes any account of the namespace; with certificate approval, any user.
 # related_resources:
 #   - https://kubernetes.io/docs/concepts/security/rbac-good-practices/
@@ -113,7 +113,7 @@ deny contains {"rule": "rbac-tokens", "message": sprintf("it allows `%s`", [reso
 
 # METADATA
 # title: Nothing is bound to anonymous users
-# description: Whoever reaches the API server then has the right.
+# description: Anyone who reaches the API server then has the right.
 # related_resources:
 #   - https://kubernetes.io/docs/concepts/security/rbac-good-practices/
 # custom:

@@ -5,7 +5,7 @@ import rego.v1
 
 # METADATA
 # title: Secrets are not kept in the repository
-# description: Whoever reads the repository, or ever read it, has them. Encrypted (SOPS) and empty values pass.
+# description: Anyone who can read the repository, or ever could, has them. Encrypted (SOPS) and empty values pass.
 # custom:
 #   rule: secret-in-manifest
 #   severity: critical
