@@ -21,7 +21,7 @@ const CONTROLS: readonly Control[] = [
   },
   {
     id: 'CS-02',
-    title: 'Changes are approved by somebody who did not make them',
+    title: 'Changes are approved by someone who did not make them',
     attributes: ['C', 'D', 'E'],
     types: [
       'self-approval',

@@ -35,7 +35,7 @@ export type TestResult = 'pass' | 'fail' | 'n.a.' | 'cannot tell';
 export const ATTRIBUTES = {
   A: 'it names a ticket or request',
   B: 'every commit is signed by a known principal',
-  C: 'somebody else than its makers approved it',
+  C: 'someone other than its makers approved it',
   D: 'the approver was entitled to',
   E: 'the approval came before the deployment, for this very content',
   F: 'the rules passed before the deployment',

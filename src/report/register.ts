@@ -262,7 +262,7 @@ function unapproved(c: ChangeRecord): Draft {
     change: c.id,
     object: c.to.slice(0, 12),
     actor: c.commits.at(-1)?.author ?? '',
-    cause: 'applied without an approval of somebody else than its makers: the TrustPolicy asked for none',
+    cause: 'applied without an approval by someone other than its makers: the TrustPolicy asked for none',
     exposed: undefined,
   };
 }

@@ -204,9 +204,9 @@ function scope(page: Page, model: ReportModel): void {
     );
   page.note(
     model.scope.bypass.length === 0
-      ? 'Nobody used break-glass in the period. Members of the break-glass groups may open it, and whoever ' +
+      ? 'No one used break-glass in the period. Members of the break-glass groups may open it, and anyone who ' +
           'may change the API server’s configuration can remove the gate; what is then changed is found as drift.'
-      : `Break-glass was used by ${model.scope.bypass.join(', ')}. Whoever may change the API ` +
+      : `Break-glass was used by ${model.scope.bypass.join(', ')}. Anyone who may change the API ` +
           'server’s configuration can remove the gate; what is then changed is found as drift.',
   );
 }
@@ -280,7 +280,7 @@ function population(page: Page, model: ReportModel): void {
         { title: 'Reason', width: 180, text: (e) => e.reason },
         { title: 'Commitments', width: 80, text: (e) => String(e.commitments) },
         { title: 'Open exceptions', width: 100, text: (e) => e.exceptions.join(', ') || 'none' },
-        { title: 'Approved by', width: 92, text: (e) => e.approvedBy || 'nobody' },
+        { title: 'Approved by', width: 92, text: (e) => e.approvedBy || 'no one' },
       ],
       model.ledger.erased.slice(0, MAX_ROWS),
       '',
@@ -374,7 +374,7 @@ function access(page: Page, model: ReportModel): void {
   page.note(
     'Taken from the verdicts of the period and from TrustPolicies that stand on the ledger, of repositories ' +
       'and of the configuration. The first one of a period tells ' +
-      'since when somebody is on record there, which may be longer.',
+      'since when someone is on record there, which may be longer.',
   );
   page.table(
     [
@@ -399,7 +399,7 @@ function access(page: Page, model: ReportModel): void {
       { title: 'Keys', width: 180, mono: true, text: (p) => p.keys.map((k) => k.key).join('\n') },
     ],
     model.access,
-    'Nobody signed or approved anything in the period.',
+    'No one signed or approved anything in the period.',
   );
   page.subheading('Changes in the period');
   page.table(
@@ -443,7 +443,7 @@ function definitions({ within }: ReportModel): string[] {
     'Control: population and tested are the applied changes its attributes are for, ' +
       'and one for each of its checks; passed, where no attribute fails or cannot be told, and the check ties.',
     'Exception: one row for each thing that happened, by its entry. Prevented: ' +
-      'nothing reached the cluster. Open: nobody said what became of it, and nothing put it right.',
+      'nothing reached the cluster. Open: no one has said what became of it, and nothing reverted it.',
     `A review of break-glass is late ${within.reviewHours} h after its end.`,
   ];
 }
@@ -645,12 +645,12 @@ function changes(page: Page, model: ReportModel): void {
       {
         title: 'Signed by',
         width: 60,
-        text: (c) => [...new Set(c.commits.map((k) => k.signer))].filter((s) => s !== '').join(', ') || 'nobody',
+        text: (c) => [...new Set(c.commits.map((k) => k.signer))].filter((s) => s !== '').join(', ') || 'no one',
       },
       {
         title: 'Approved by',
         width: 64,
-        text: (c) => [...new Set(c.approvals.map((a) => a.principal))].join(', ') || 'nobody',
+        text: (c) => [...new Set(c.approvals.map((a) => a.principal))].join(', ') || 'no one',
       },
       {
         title: 'Outcome',
