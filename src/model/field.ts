@@ -15,7 +15,7 @@ import {
 } from './address.ts';
 
 /** The consumer of a text in a document: a network, a file system, or a program or library with its own grammar. */
-export type Becomes = 'address' | 'file' | 'argument';
+type Becomes = 'address' | 'file' | 'argument';
 
 /**
  * Fields of documents that something else interprets, each with the parser that validates it. A text field must be here

@@ -12,7 +12,7 @@ export { cronOf } from './cron.ts';
 export * from './digest.ts';
 export * from './entry.ts';
 export * from './error.ts';
-export { type Becomes, field, interpreted, type Mark } from './field.ts';
+export { field, interpreted, type Mark } from './field.ts';
 export * from './glob.ts';
 export * from './image-evidence.ts';
 export * from './in-parallel.ts';
