@@ -1,7 +1,7 @@
 import { existsSync, readdirSync } from 'node:fs';
 import { findOnPath } from '../../src/tools/index.ts';
 
-/** Parts of a machine that not every one has, and how they are installed on Debian. */
+/** Parts that some machines lack, with the command that installs each on Debian. */
 const PARTS = {
   PostgreSQL: { isHere: () => postgresPrograms() !== undefined, install: 'apt-get install postgresql' },
   sshd: {
@@ -14,8 +14,8 @@ const PARTS = {
 };
 
 /**
- * For `skip` of what needs a part of the machine: false where it is here, and otherwise why the tests are left out.
- * In CI, nothing is left out: the file fails instead.
+ * Returns the reason to skip tests that need a part of the machine, or false if it is present. In CI a missing part is
+ * an error.
  */
 export function without(part: keyof typeof PARTS): string | false {
   const { isHere, install } = PARTS[part];
@@ -25,14 +25,14 @@ export function without(part: keyof typeof PARTS): string | false {
   return why;
 }
 
-/** For `skip` of what takes long by its nature: `npm run test:unit` leaves it to `npm test`. */
+/** Returns the reason to skip a slow test in `npm run test:unit`, which leaves it to `npm test`. */
 export function inQuickRun(): string | false {
   return process.env['COUNTERSIGN_TEST_QUICK'] === 'true' ? 'left to `npm test`' : false;
 }
 
 const HOME = '/usr/lib/postgresql';
 
-/** Where Debian puts PostgreSQL's programs; undefined where it is not installed. */
+/** Returns the directory of PostgreSQL's programs on Debian, or undefined if it is not installed. */
 export function postgresPrograms(): string | undefined {
   const [newest] = existsSync(HOME) ? readdirSync(HOME).sort((a, b) => Number(b) - Number(a)) : [];
   return newest === undefined ? undefined : `${HOME}/${newest}/bin`;
