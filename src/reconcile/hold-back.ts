@@ -109,9 +109,10 @@ export class HoldBack {
     const closed = closedBy(this.#spec.windows, this.#ports.clock());
     if (closed === undefined) return undefined;
     const { ledger } = this.#ports;
-    const override = this.#overrideIn(ledger.entry(verdict)?.entry);
+    const lastApplied = this.#lastApplied(revision);
+    const override = this.#overrideIn(ledger.entry(verdict)?.entry, lastApplied);
     if (override !== undefined) {
-      await this.#recordOverride(revision, closed.window, override);
+      await this.#recordOverride(revision, closed.window, override, lastApplied);
       return undefined;
     }
     const last = ledger.latest(['window.closed'], this.#name)?.entry;
@@ -120,20 +121,40 @@ export class HoldBack {
     return `${revision.slice(0, 12)} waits for the window \`${closed.window}\` until ${closed.until}`;
   }
 
-  // Returns the approval that overrides windows, from the verdict that allowed this very revision.
-  #overrideIn(judged: Entry | undefined): Override | undefined {
+  // Returns the approval that overrides windows. Every step of the verdict needs one that was issued since this revision
+  // was last applied: an override counts for the change it was given for, and once.
+  #overrideIn(judged: Entry | undefined, lastApplied: string): Override | undefined {
     if (judged?.type !== 'change.judged') return undefined;
     const { approvals } = this.#ports.ledger.evidence(judged.evidence) as Verdict;
-    return approvals.find((a) => a.override === true && this.#mayOverride(a.principal));
+    const overrides = approvals.filter(
+      (a) => a.override === true && a.issuedAt > lastApplied && this.#mayOverride(a.principal),
+    );
+    let last: Override | undefined;
+    for (let at = judged.from; at !== judged.to; ) {
+      const step = overrides.find((a) => a.from === at && a.commit !== at);
+      if (step === undefined) return undefined;
+      at = step.commit;
+      last = step;
+    }
+    return last;
   }
 
-  async #recordOverride(revision: string, window: string, { principal, reason }: Override): Promise<void> {
+  async #recordOverride(revision: string, window: string, override: Override, lastApplied: string): Promise<void> {
     const { ledger, log } = this.#ports;
     const environment = this.#name;
+    const { principal, reason } = override;
     const last = ledger.latest(['window.overridden'], environment)?.entry;
-    if (last?.revision !== revision || last.window !== window)
+    if (last?.revision !== revision || last.window !== window || last.time <= lastApplied)
       await ledger.record({ type: 'window.overridden', environment, revision, window, principal, reason }, []);
     log.warn({ environment, revision, window, by: principal }, 'a closed window is overridden');
+  }
+
+  // Returns the time at which a revision was last applied, or an empty text.
+  #lastApplied(revision: string): string {
+    const results = this.#ports.ledger.all('apply.result', this.#name);
+    return (
+      results.findLast(({ entry }) => entry.revision === revision && isNew(entry, this.#ports.ledger))?.entry.time ?? ''
+    );
   }
 
   #mayOverride(principal: string): boolean {
@@ -166,12 +187,25 @@ export class HoldBack {
     return undefined;
   }
 
-  // A tip that someone rolled back from is not applied again; only a newer commit is.
+  // A tip that someone rolled back from is not applied again; only a newer commit is. Drift that is reverted and a restore
+  // since then change nothing about that, nor does a later rollback that was refused.
   #rolledBackFrom(tip: string): Recorded<EntryOf<'rollback.requested'>> | undefined {
     const { ledger } = this.#ports;
-    const asked = ledger.latest(['rollback.requested'], this.#name);
-    if (asked === undefined || asked.entry.tip !== tip) return undefined;
-    const done = ledger.latest(['apply.intent'], this.#name);
-    return done !== undefined && done.index > asked.index && done.entry.purpose === 'rollback' ? asked : undefined;
+    let newest = ledger.latest(['apply.intent'], this.#name);
+    while (newest !== undefined && newest.entry.purpose !== 'apply' && newest.entry.purpose !== 'rollback')
+      newest = ledger.latest(['apply.intent'], this.#name, newest.index);
+    if (newest?.entry.purpose !== 'rollback') return undefined;
+    const { index, entry } = newest;
+    const asked = ledger
+      .all('rollback.requested', this.#name)
+      .findLast((r) => r.index < index && r.entry.to === entry.revision);
+    return asked?.entry.tip === tip ? asked : undefined;
   }
+}
+
+// A result of a change or a rollback; corrections and restores bring nothing new.
+function isNew(result: EntryOf<'apply.result'>, ledger: ReconcilePorts['ledger']): boolean {
+  const intent = ledger.entry(result.intent)?.entry;
+  if (intent?.type !== 'apply.intent' || result.outcome !== 'applied') return false;
+  return intent.purpose === 'apply' || intent.purpose === 'rollback';
 }

@@ -289,8 +289,8 @@ export class Reconciler {
         error:
           answer.kind === 'denied'
             ? denied
-            : `${answer.message}; an approval with \`--override\` ` +
-              'by someone in `spec.windowOverride` lets it through',
+            : `${answer.message}; someone in \`spec.windowOverride\` lets it through with ` +
+              `\`countersign approve ${judged.to.slice(0, 12)} --base ${judged.from.slice(0, 12)} --override\``,
       };
     const { allowed } = answer;
     await this.#watch();

@@ -99,7 +99,7 @@ test('a rollback waits for the window too, and says how to override it', async (
   loop.now = inFreeze;
   const applied = await loop.reconciler.rollBack(one, { user: 'dana', reason: 'INC-1' });
   assert.equal(applied.outcome, 'refused');
-  assert.match(applied.error ?? '', /christmas.*--override.*spec\.windowOverride/);
+  assert.match(applied.error ?? '', /christmas.*`spec\.windowOverride`.*--override/);
   assert.deepEqual(purposes(loop), ['apply 1', 'apply 2']);
   assert.deepEqual(
     loop.entries('window.closed').map((e) => nameOf(e.revision)),
@@ -139,6 +139,72 @@ test('an override counts for the commit it was given for, by someone who may, an
       mayOverride ? [['christmas', second, lee.name, 'INC-2']] : [],
     );
   }
+});
+
+for (const since of ['drift that was reverted', 'a restore', 'another rollback that was refused'] as const)
+  test(`a rollback holds the branch back also after ${since}`, async () => {
+    const loop = open({ windows: FREEZE });
+    for (const id of [one, two, three]) await loop.at(id);
+    assert.equal((await loop.reconciler.rollBack(two, { user: 'dana', reason: 'INC-1' })).outcome, 'applied');
+    if (since === 'drift that was reverted') {
+      loop.cluster.drift('cm');
+      await loop.reconciler.defend();
+    } else if (since === 'a restore') await loop.reconciler.restoreAll();
+    else {
+      loop.now = inFreeze;
+      assert.equal((await loop.reconciler.rollBack(one, { user: 'dana', reason: 'INC-2' })).outcome, 'refused');
+      loop.now = new Date('2030-01-01T13:10:00Z');
+    }
+    await loop.at(three);
+    await loop.at(three);
+    assert.ok(!purposes(loop).slice(4).includes('apply 3'), purposes(loop).join());
+    assert.equal(loop.status.state, 'held');
+    await loop.at(four);
+    assert.equal(purposes(loop).at(-1), 'apply 4');
+  });
+
+test('an override for one commit lets no other through: each step of a change needs one', async () => {
+  const own = await signedHistory(directory, 'steps');
+  const [, lee] = own.people;
+  const ids = ['first', 'second', 'third'].map((name) => own.commit(name, shop(name)));
+  own.push();
+  const [first = '', second = '', third = ''] = ids;
+  const loop = Loop.open(own, { spec: { windows: FREEZE, windowOverride: ['developers'] } });
+  await approveAs(lee, own.fleet, first, second, { windowOverride: true, reason: 'INC-2' });
+  await loop.at(first);
+  loop.now = inFreeze;
+  loop.approvals = 'one';
+  await loop.at(third);
+  assert.equal(loop.status.revision, first, 'the override was for the second');
+  await approveAs(lee, own.fleet, second, third, { windowOverride: true, reason: 'INC-3' });
+  loop.approvals = 'both';
+  await loop.at(third);
+  assert.equal(loop.status.revision, third);
+});
+
+test('an override counts once: a later rollback to the same commit needs one of its own, and is recorded', async () => {
+  const own = await signedHistory(directory, 'once');
+  const [, lee] = own.people;
+  const [first, second, third] = [own.commit('a', shop('a')), own.commit('b', shop('b')), own.commit('c', shop('c'))];
+  own.push();
+  const loop = Loop.open(own, { spec: { windows: FREEZE, windowOverride: ['developers'] } });
+  const issuedAt = (time: string) => ({ windowOverride: true, reason: time, issuedAt: time });
+  loop.now = new Date('2031-01-01T11:00:00Z');
+  await loop.at(first);
+  await approveAs(lee, own.fleet, first, second, issuedAt('2031-01-01T12:05:00Z'));
+  loop.now = new Date('2031-01-01T12:10:00Z');
+  loop.approvals = 'one';
+  await loop.at(second);
+  assert.equal(loop.status.revision, second);
+  loop.now = new Date('2031-01-02T11:00:00Z');
+  await loop.at(third);
+  loop.now = new Date('2031-06-01T12:10:00Z');
+  const refused = await loop.reconciler.rollBack(second, { user: 'dana', reason: 'INC-4' });
+  assert.equal(refused.outcome, 'refused', 'the override of January was used in January');
+  assert.ok(refused.error?.includes(`approve ${second.slice(0, 12)} --base ${first.slice(0, 12)} --override`));
+  await approveAs(lee, own.fleet, first, second, issuedAt('2031-06-01T12:11:00Z'));
+  assert.equal((await loop.reconciler.rollBack(second, { user: 'dana', reason: 'INC-4' })).outcome, 'applied');
+  assert.equal(loop.entries('window.overridden').length, 2);
 });
 
 test('a newer commit overtakes one that waits for health', async () => {
