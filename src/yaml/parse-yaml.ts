@@ -87,15 +87,29 @@ export function parseYaml(text: string, options: { readonly words?: boolean } = 
   }
 }
 
-// The innermost bracket still open where reading failed: the parser complains about the line after it. Only for a
-// message, so quotes and comments are recognized in their common forms.
+const MAX_EXPLAINED = 64 * 1024; // characters; a longer text gets the parser's own message
+
+// Finds the innermost bracket still open where reading failed: the parser complains about the line after it. One pass
+// over the characters of the last document, for a message only.
 function unclosed(text: string, end: number): { readonly bracket: string; readonly line: number } | undefined {
+  if (end > MAX_EXPLAINED) return undefined;
   const stack: { bracket: string; line: number }[] = [];
-  for (const [i, line] of text.slice(0, end).split('\n').entries()) {
-    const bare = line.replace(/"(?:[^"\\]|\\.)*"|'[^']*'|(?:^|\s)#.*$/g, '');
-    for (const char of bare.match(/[[\]{}]/g) ?? [])
-      if (char === '[' || char === '{') stack.push({ bracket: char, line: i + 1 });
-      else stack.pop();
+  let line = 1;
+  let quote = '';
+  for (let i = 0; i < end; i++) {
+    const char = text[i] as string;
+    const isStart = i === 0 || /\s/.test(text[i - 1] as string);
+    if (char === '\n') {
+      line++;
+      if (quote === '' && text.startsWith('---', i + 1)) stack.length = 0;
+    } else if (quote !== '') {
+      if (quote === '"' && char === '\\') i++;
+      else if (char === quote) quote = '';
+    } else if (char === '#' && isStart) {
+      while (i + 1 < end && text[i + 1] !== '\n') i++;
+    } else if ((char === '"' || char === "'") && (isStart || /[[{,:]/.test(text[i - 1] as string))) quote = char;
+    else if ((char === '[' || char === '{') && (isStart || stack.length > 0)) stack.push({ bracket: char, line });
+    else if (char === ']' || char === '}') stack.pop();
   }
   return stack.at(-1);
 }

@@ -98,3 +98,30 @@ test('JSON is YAML', () => {
     ),
   );
 });
+
+test('a text that explains nothing takes no longer for it', () => {
+  for (const text of [
+    `a: [ "${'\\"'.repeat(200_000)}`,
+    `a: [\n${'# '.repeat(200_000)}\r\nb`,
+    `a: [${'x: ['.repeat(200_000)}`,
+  ]) {
+    const begun = process.cpuUsage();
+    assert.throws(() => parseYaml(text), YamlError);
+    const { user } = process.cpuUsage(begun);
+    assert.ok(user < 5_000_000, `${user} µs of this process`);
+  }
+});
+
+test('brackets in comments, quotes and earlier documents are not blamed', () => {
+  for (const text of [
+    'a: 1 # see [docs\r\nb: "x\n',
+    'a: "[\n',
+    "a: 'it''s ['\nb:\n- x\n c: 1\n",
+    'a: [1]\n---\nb:\n- x\n c: 1\n',
+  ])
+    assert.throws(
+      () => parseYaml(text),
+      (thrown: Error) => !/never closed/.test(thrown.message),
+      text,
+    );
+});
