@@ -24,6 +24,7 @@ RUN npm ci --omit=dev --ignore-scripts
 COPY bin bin
 COPY src src
 COPY reports reports
+COPY docs/*.md docs/
 COPY --from=programs /usr/local/bin/kustomize /usr/local/bin/helm /usr/local/bin/
 COPY --from=rules /src/policies/dist/bundle.tar.gz policies/dist/bundle.tar.gz
 RUN ln -s /opt/countersign/bin/countersign.mjs /usr/local/bin/countersign && install -d -o node -g node /var/lib/countersign

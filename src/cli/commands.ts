@@ -1,4 +1,5 @@
 import type { ProcessSettings } from '../config/index.ts';
+import { CountersignError } from '../model/index.ts';
 import type { ServeHooks } from '../serve/index.ts';
 import { EXIT, type Io } from '../terminal/index.ts';
 import { admissionPreviewCommand, admissionScanCommand } from './admission-commands.ts';
@@ -241,13 +242,20 @@ function addReports(program: Parent, { io, settings, run }: Adding): void {
   const schedulesFile = () => import('./report-schedules.ts');
   const report = reports.reportCommand(program);
   report.action(run(async (options) => (await import('./report.ts')).report(options, settings, io)));
-  const parent = report;
+  // A flag before the name of a subcommand would belong to `report` and be ignored.
+  report.hook('preSubcommand', (command, subcommand) => {
+    const given = command.options.find((o) => command.getOptionValueSource(o.attributeName()) === 'cli');
+    if (given === undefined) return;
+    throw new CountersignError('usage', `\`${given.long}\` is before \`${subcommand.name()}\``, {
+      hint: `write \`countersign report ${subcommand.name()} … ${given.long} …\``,
+    });
+  });
   reports
-    .reportRunCommand(parent)
+    .reportRunCommand(report)
     .action(run(async (name, o) => (await schedulesFile()).reportRun(name, o, settings, io)));
-  reports.reportListCommand(parent).action(run(async (options) => (await schedulesFile()).reportList(options, io)));
+  reports.reportListCommand(report).action(run(async (options) => (await schedulesFile()).reportList(options, io)));
   reports
-    .reportSignOffCommand(parent)
+    .reportSignOffCommand(report)
     .action(run(async (id, options) => (await import('./report-sign-off.ts')).reportSignOff(id, options, io)));
   reports
     .verifyCommand(program)

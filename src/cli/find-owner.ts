@@ -1,5 +1,6 @@
 import { connect } from '../cluster/index.ts';
 import { CountersignError, type ObjectRef, resourceOf } from '../model/index.ts';
+import { plain } from '../terminal/index.ts';
 import { kindOf, OWNED_KINDS } from './kind-names.ts';
 
 /** Where to ask for owners: the kubeconfig and its context, as flags or settings name them. */
@@ -9,7 +10,7 @@ const LEVELS = 5; // Pod, ReplicaSet, Deployment, and two for controllers of cus
 
 /** Whether objects of the kind are made by a controller, so that their owner is in Git and they are not. */
 export function isMadeByController(kind: string): boolean {
-  return kindOf(kind) in OWNED_KINDS;
+  return Object.hasOwn(OWNED_KINDS, kindOf(kind));
 }
 
 /**
@@ -26,18 +27,26 @@ export async function findOwners(
   try {
     const kind = kindOf(spelled);
     let at: ObjectRef = { apiVersion: OWNED_KINDS[kind] ?? 'v1', kind, namespace, name };
+    let uid: string | undefined;
     const chain: ObjectRef[] = [];
     for (let level = 0; level < LEVELS; level++) {
       const { status, body } = await server.request('GET', pathOf(at));
       if (status === 404) return level === 0 ? undefined : chain;
       if (status !== 200)
-        throw new CountersignError('cluster-forbidden', `${at.kind} \`${at.name}\` cannot be read (status ${status})`, {
-          hint: 'use a kubeconfig that may read it, or name the object in Git',
-        });
+        throw new CountersignError(
+          'cluster-forbidden',
+          `${plain(at.kind)} \`${plain(at.name)}\` cannot be read (status ${status})`,
+          {
+            hint: 'use a kubeconfig that may read it, or name the object in Git',
+          },
+        );
+      // An owner counts only if it is the object that was meant: a name alone can be claimed by anyone who makes a Pod.
+      if (level > 0 && uidOf(body) !== uid) return chain;
+      if (level > 0) chain.push(at);
       const owner = controllerOf(body, namespace);
       if (owner === undefined) return chain;
-      chain.push(owner);
-      at = owner;
+      at = owner.ref;
+      uid = owner.uid;
     }
     return chain;
   } finally {
@@ -59,14 +68,18 @@ type Owner = {
   readonly apiVersion?: unknown;
   readonly kind?: unknown;
   readonly name?: unknown;
+  readonly uid?: unknown;
   readonly controller?: unknown;
 };
 
-function controllerOf(body: unknown, namespace: string): ObjectRef | undefined {
+function controllerOf(body: unknown, namespace: string): { readonly ref: ObjectRef; readonly uid: string } | undefined {
   const { metadata } = body as { metadata?: { ownerReferences?: unknown } };
   const owners: readonly Owner[] = Array.isArray(metadata?.ownerReferences) ? metadata.ownerReferences : [];
-  const { apiVersion, kind, name } = owners.find((o) => o.controller === true) ?? {};
-  return typeof apiVersion === 'string' && typeof kind === 'string' && typeof name === 'string'
-    ? { apiVersion, kind, namespace, name }
-    : undefined;
+  const { apiVersion, kind, name, uid } = owners.find((o) => o.controller === true) ?? {};
+  if (typeof apiVersion !== 'string' || typeof kind !== 'string' || typeof name !== 'string') return undefined;
+  return typeof uid === 'string' ? { ref: { apiVersion, kind, namespace, name }, uid } : undefined;
+}
+
+function uidOf(body: unknown): unknown {
+  return (body as { metadata?: { uid?: unknown } }).metadata?.uid;
 }

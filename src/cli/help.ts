@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { CountersignError } from '../model/index.ts';
@@ -8,6 +8,7 @@ const PAGES = fileURLToPath(new URL('../../docs', import.meta.url));
 
 /** Lists the topics that `countersign help TOPIC` prints: the pages of the documentation. */
 export function topics(): string[] {
+  if (!existsSync(PAGES)) return [];
   return readdirSync(PAGES)
     .filter((file) => file.endsWith('.md'))
     .map((file) => file.slice(0, -'.md'.length))

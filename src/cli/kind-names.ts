@@ -39,7 +39,8 @@ const SHORT: Readonly<Record<string, string>> = {
 export function isKind(spelled: string, { kind, apiVersion }: Pick<ObjectRef, 'kind' | 'apiVersion'>): boolean {
   const [name = '', ...rest] = spelled.toLowerCase().split('.');
   const singular = kind.toLowerCase();
-  if (name !== singular && name !== resourceOf(kind) && SHORT[name] !== kind) return false;
+  if (name !== singular && name !== resourceOf(kind) && (!Object.hasOwn(SHORT, name) || SHORT[name] !== kind))
+    return false;
   if (rest.length === 0) return true;
   const [group = '', version = ''] = apiVersion.includes('/') ? apiVersion.split('/') : ['', apiVersion];
   const asked = rest.join('.');
@@ -49,7 +50,8 @@ export function isKind(spelled: string, { kind, apiVersion }: Pick<ObjectRef, 'k
 /** Returns the kind that a spelling means, as an API server would name it, if it is a kind of Kubernetes itself. */
 export function kindOf(spelled: string): string {
   const [name = ''] = spelled.toLowerCase().split('.');
-  return SHORT[name] ?? OWNED.find((kind) => name === kind.toLowerCase() || name === resourceOf(kind)) ?? spelled;
+  const short = Object.hasOwn(SHORT, name) ? SHORT[name] : undefined;
+  return short ?? OWNED.find((kind) => name === kind.toLowerCase() || name === resourceOf(kind)) ?? spelled;
 }
 
 /** Kinds that a controller makes, with the API group they are served in: their owner is in Git, not they. */

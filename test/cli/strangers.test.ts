@@ -130,3 +130,14 @@ test('a wait says what it waits for, once for each state, and nothing once it is
   assert.deepEqual(said.slice(0, 2), ['waiting: production: fetching\n', 'waiting: production is applying: writing\n']);
   assert.equal(new Set(said).size, said.length);
 });
+
+test('a flag of `report` before its subcommand is refused, not ignored', async () => {
+  const { stderr, code } = await countersign(['report', '--data', '/nowhere', 'list']);
+  assert.equal(code, 2);
+  assert.match(stderr, /`--data` is before `list`[\s\S]*countersign report list … --data …/);
+});
+
+test('a kind that is a name of every JavaScript object is not found, like any other', async () => {
+  for (const kind of ['toString', 'constructor', '__proto__'])
+    assert.match((await countersign(['explain', `${kind}/x`, '-n', 'shop', '--data', data])).stdout, /^not found: /);
+});
