@@ -476,6 +476,10 @@ export class Cluster {
     const answer = await this.#ask('GET', apiPath(apiVersion, ''));
     if (answer.status === 404) return new Map();
     if (answer.status >= 300) throw refusal(answer, 'discover', `the kinds of \`${apiVersion}\``, false);
+    if (answer.body['kind'] !== 'APIResourceList' || !Array.isArray(answer.body['resources']))
+      throw new CountersignError('cluster-unreachable', `the API server did not list the kinds of \`${apiVersion}\``, {
+        recover: 'retry',
+      });
     return new Map(
       listAt(answer.body, 'resources').flatMap((resource): [string, Kind][] => {
         const [kind, plural] = [textAt(resource, 'kind'), textAt(resource, 'name')];
