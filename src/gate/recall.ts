@@ -86,12 +86,10 @@ export async function ruledAt(
   const tree = await gate.repository.tree(commit);
   const { objects } = await renderTree(gate, tree);
   const { metadata, spec } = gate.environment;
-  const found = await evaluateObjects(await gate.rules(tree, gate.trust), objects, {
-    environment: metadata.name,
-    parameters: spec.policies.parameters,
-    now: gate.clock(),
-    trace,
-  });
+  const { name: environment } = metadata;
+  const scope = { environment, parameters: spec.policies.parameters, now: gate.clock(), trace };
+  const rules = await gate.rules(tree, gate.trust);
+  const found = await evaluateObjects(rules, objects, scope, undefined, undefined, gate.turns);
   return { ...found, objects };
 }
 

@@ -215,9 +215,10 @@ export async function findPath(
 export async function mergeAdds(
   repository: Repository,
   merge: { tree: string; parents: readonly string[]; id: string },
+  turns = new Turns(),
 ): Promise<readonly string[]> {
   const differing = async (parent: string) =>
-    new Set((await diffTrees(repository, parent, merge.id)).map((p) => p.path));
+    new Set((await diffTrees(repository, parent, merge.id, turns)).map((p) => p.path));
   const [first, second, ...others] = merge.parents as [string, string, ...string[]];
   if (others.length === 0) {
     const different = await repository.differsFromMerge([first, second], merge.tree);

@@ -15,7 +15,7 @@ export function sourceRepository(repository: Repository, turns = new Turns()) {
     commitIds: (from: string, to: string) => repository.listCommits(from, to),
     commits: (ids: readonly string[]) => readCommits(repository, ids),
     diff: (from: string, to: string) => diffTrees(repository, from, to, turns),
-    mergeAdds: (merge: { id: string; tree: string; parents: readonly string[] }) => mergeAdds(repository, merge),
+    mergeAdds: (merge: { id: string; tree: string; parents: readonly string[] }) => mergeAdds(repository, merge, turns),
     tree: async (commit: string) => (await readCommit(repository, commit)).tree,
     time: async (commit: string) =>
       isNoRevision(commit) ? undefined : (await readCommit(repository, commit)).committer.time,
@@ -67,7 +67,7 @@ export function sourceRepository(repository: Repository, turns = new Turns()) {
       const filed = changes.filter((c) => c.mode === '40000' && wanted(c.name.split('-')[1] ?? ''));
       const listed = await Promise.all(
         filed.map(async (c) =>
-          (await listTree(repository, c.id)).map((f) => ({ ...f, path: `v1/${ref}/${c.name}/${f.path}` })),
+          (await listTree(repository, c.id, '.', turns)).map((f) => ({ ...f, path: `v1/${ref}/${c.name}/${f.path}` })),
         ),
       );
       // a link or a submodule is not a statement
