@@ -94,7 +94,7 @@ function checkReport(directory: string, keyText: string, say: (line: string) => 
       `${exceptions.length} exceptions; counts agree in every form`,
   );
   const signed = linesOf('signed.jsonl');
-  demand(signed.every(isItsOwn), 'a line of signed.jsonl is not what its hash says');
+  demand(signed.every(isItsOwn), 'a line of signed.jsonl does not match its hash');
   say(`${signed.length} commits, approvals and TrustPolicies are those that verdicts name by their hashes`);
   if (model.sample !== null) {
     checkSample(model, population, root);

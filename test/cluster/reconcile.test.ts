@@ -283,7 +283,7 @@ test('a field that another manager has is refused with the manager’s name, and
     [`${PATH}/theirs.yaml`]: configMap(name, 'theirs', { colour: 'blue' }),
   });
   const refused = await service.entry('apply.refused', 'production', (e) => e.revision === wanted);
-  assert.match(refused.entry.error, /ConfigMap conflict\/theirs: `another-tool` has `\.data\.colour`/);
+  assert.match(refused.entry.error, /ConfigMap conflict\/theirs: `another-tool` owns `\.data\.colour`/);
   assert.equal((await stage.dataOf(name, 'theirs'))?.['colour'], 'red');
   await service.stop();
   stage.configuration(name, [
@@ -412,13 +412,13 @@ test('what cannot be undone is named in advance, and done only when the commit s
   await refused(
     'delete',
     { [`${PATH}/pvc.yaml`]: undefined },
-    /PersistentVolumeClaim meant\/data would be deleted, and with it what it holds/,
+    /PersistentVolumeClaim meant\/data would be deleted with its content/,
   );
   assert.equal(await claim(), 200);
   await refused(
     'change the Job',
     { [`${PATH}/job.yaml`]: job(name, 'migrate', 'other'), [`${PATH}/pvc.yaml`]: pvc },
-    /Job meant\/migrate is immutable in `spec\.template`/,
+    /Job meant\/migrate has immutable fields \(`spec\.template`\)/,
   );
   const uid = async () =>
     ((await stage.get(`/apis/batch/v1/namespaces/${name}/jobs/migrate`)).body['metadata'] as { uid: string }).uid;
@@ -546,10 +546,7 @@ test('a definition and its objects go together: what went with its kind does not
   const without = { [`${PATH}/crd.yaml`]: undefined, [`${PATH}/g.yaml`]: undefined };
   const both = await stage.change(fleet, 'both', without);
   const refused = await service.entry('apply.refused', 'production', (e) => e.revision === both);
-  assert.match(
-    refused.entry.error,
-    /CustomResourceDefinition gizmos\.example\.test would be deleted, and with it what it holds/,
-  );
+  assert.match(refused.entry.error, /CustomResourceDefinition gizmos\.example\.test would be deleted with its content/);
   await stage.admin.request('DELETE', '/apis/apiextensions.k8s.io/v1/customresourcedefinitions/gizmos.example.test');
   await stage.waitFor(
     async () => (await stage.get('/apis/example.test/v1/namespaces/kindless/gizmos')).status === 404,

@@ -72,7 +72,7 @@ test('one replica runs an environment, the other stands by; stopped, the first h
 }, async () => {
   const { fleet, start } = await replicas('handover');
   const [a, b] = await pair(start);
-  assert.match((await statusOf(b)).message, /has it$/);
+  assert.match((await statusOf(b)).message, /holds it$/);
   const refused = await countersign(['reconcile', 'production', '--reason', 'x', '--data', b.data]);
   assert.match(refused.stderr, /another replica runs `production`/);
   // The webhook that was registered last is b's: it admits what a intended, as it hears of it.

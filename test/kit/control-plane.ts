@@ -251,6 +251,7 @@ function rights(): object[] {
     bind('test-controllers', 'cluster-admin', 'system:serviceaccount:kube-system:deployment-controller', 'User'),
     bind('test-aggregator', 'cluster-admin', AGGREGATOR, 'User'),
     bind('test-nodes', 'system:node', 'system:nodes'),
+    bind('test-nodes-view', 'view', 'system:nodes'),
   ];
 }
 

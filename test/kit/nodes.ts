@@ -71,7 +71,7 @@ class Nodes {
     for (;;) {
       const { status, body } = await this.#call('node', 'GET', '/api/v1/pods');
       if (status === 200) {
-        for (const pod of body['items'] as Pod[]) void this.#tend(pod);
+        for (const pod of body['items'] as Pod[]) void this.#attend(pod);
         const { resourceVersion } = body['metadata'] as { resourceVersion: string };
         await this.#watch(`/api/v1/pods?watch=1&resourceVersion=${resourceVersion}`);
       }
@@ -89,7 +89,7 @@ class Nodes {
           rest = lines.pop() ?? '';
           for (const line of lines) {
             const { type, object } = JSON.parse(line) as { type: string; object: Pod };
-            if (type === 'ADDED' || type === 'MODIFIED') void this.#tend(object);
+            if (type === 'ADDED' || type === 'MODIFIED') void this.#attend(object);
           }
         });
         response.on('close', () => done());
@@ -99,29 +99,46 @@ class Nodes {
     });
   }
 
-  async #tend(pod: Pod): Promise<void> {
+  // As a kubelet does, it tries again what was refused or not answered: a webhook may have been away.
+  async #attend(pod: Pod): Promise<void> {
+    for (let next: Pod | undefined = pod; next !== undefined; ) {
+      const answer: Answer | undefined = await this.#tend(next);
+      if (answer === undefined || answer.status === 404 || (answer.status >= 200 && answer.status < 300)) return;
+      if (answer.status !== 409)
+        process.stderr.write(`nodes: ${pathOf(next)}: ${answer.status} ${answer.body['message']}; trying again\n`);
+      await new Promise((done) => setTimeout(done, AGAIN_MS));
+      const { status, body } = await this.#call('node', 'GET', pathOf(next));
+      if (status === 200) next = body as unknown as Pod;
+      else if (status === 404) next = undefined;
+    }
+  }
+
+  async #tend(pod: Pod): Promise<Answer | undefined> {
     const { metadata, spec, status } = pod;
-    const path = `/api/v1/namespaces/${metadata.namespace}/pods/${metadata.name}`;
+    const path = pathOf(pod);
     const has = (word: string) => spec.containers.some((c) => c.image.includes(word));
     if (metadata.deletionTimestamp !== undefined)
-      await this.#call('node', 'DELETE', path, { gracePeriodSeconds: 0, preconditions: { uid: metadata.uid } });
-    else if (spec.nodeName === undefined || spec.nodeName === '') {
-      if (spec.volumes?.some((v) => v.persistentVolumeClaim !== undefined) === true) return; // nothing provides volumes
+      return this.#call('node', 'DELETE', path, { gracePeriodSeconds: 0, preconditions: { uid: metadata.uid } });
+    if (spec.nodeName === undefined || spec.nodeName === '') {
+      // nothing provides volumes
+      if (spec.volumes?.some((v) => v.persistentVolumeClaim !== undefined) === true) return undefined;
       const target = { kind: 'Node', name: NODES[this.#serial++ % NODES.length] };
-      await this.#call('scheduler', 'POST', `${path}/binding`, {
+      return this.#call('scheduler', 'POST', `${path}/binding`, {
         apiVersion: 'v1',
         kind: 'Binding',
         metadata: { name: metadata.name, namespace: metadata.namespace },
         target,
       });
-    } else if (status.phase === 'Pending') {
-      if (!has('broken')) await this.#report(path, running(pod, !has('held'), `10.10.0.${1 + (this.#serial++ % 250)}`));
-    } else if (status.phase === 'Running' && metadata.ownerReferences?.[0]?.kind === 'Job' && !has('held'))
-      await this.#report(path, ended(pod));
+    }
+    if (status.phase === 'Pending' && !has('broken'))
+      return this.#report(path, running(pod, !has('held'), `10.10.0.${1 + (this.#serial++ % 250)}`));
+    if (status.phase === 'Running' && metadata.ownerReferences?.[0]?.kind === 'Job' && !has('held'))
+      return this.#report(path, ended(pod));
+    return undefined;
   }
 
-  async #report(path: string, status: object): Promise<void> {
-    await this.#call('node', 'PATCH', `${path}/status`, { status });
+  #report(path: string, status: object): Promise<Answer> {
+    return this.#call('node', 'PATCH', `${path}/status`, { status });
   }
 
   #call(user: string, method: string, path: string, body?: object): Promise<Answer> {
@@ -143,6 +160,10 @@ class Nodes {
       sent.end(body === undefined ? undefined : JSON.stringify(body));
     });
   }
+}
+
+function pathOf({ metadata }: Pod): string {
+  return `/api/v1/namespaces/${metadata.namespace}/pods/${metadata.name}`;
 }
 
 function headersOf(user: string): Record<string, string> {

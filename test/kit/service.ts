@@ -172,11 +172,11 @@ export class Service {
 export async function until(
   test: () => boolean | Promise<boolean>,
   timeoutMs: number,
-  message: () => string,
+  message: () => string | Promise<string>,
 ): Promise<void> {
   for (const end = Date.now() + timeoutMs; ; ) {
     if (await attempt(test)) return;
-    if (Date.now() > end) throw new Error(message());
+    if (Date.now() > end) throw new Error(await message());
     await new Promise((resolve) => setTimeout(resolve, 25));
   }
 }

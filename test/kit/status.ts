@@ -2,27 +2,39 @@ import type { ApiServer } from '../../src/cluster/index.ts';
 import { running } from './nodes.ts';
 import { until } from './service.ts';
 
-type Pod = Parameters<typeof running>[0] & { readonly metadata: { readonly name: string } };
+type Pod = Parameters<typeof running>[0] & {
+  readonly metadata: { readonly name: string };
+  readonly status: { readonly phase?: string };
+};
 
 /** Has the held pods of an app be ready, as their node would say it; waits until they are there. */
 export async function podsReady(node: ApiServer, namespace: string, app: string, count = 2): Promise<void> {
   const path = `/api/v1/namespaces/${namespace}/pods`;
-  let pods: readonly Pod[] = [];
+  let all: readonly Pod[] = [];
+  const isRunning = ({ status }: Pod) => status.phase === 'Running';
   await until(
     async () => {
-      const { body } = await node.request('GET', `${path}?labelSelector=app=${app}&fieldSelector=status.phase=Running`);
-      pods = body['items'] as readonly Pod[];
-      return pods.length >= count;
+      const { body } = await node.request('GET', `${path}?labelSelector=app=${app}`);
+      all = body['items'] as readonly Pod[];
+      return all.filter(isRunning).length >= count;
     },
     60_000,
-    () => `${pods.length} of ${count} pods of ${namespace}/${app} run`,
+    async () =>
+      `of ${count} pods of ${namespace}/${app} there are ${JSON.stringify(all)}; ${await setsOf(node, namespace)}`,
   );
+  const pods = all.filter(isRunning);
   for (const pod of pods) {
     const type = 'application/strategic-merge-patch+json';
     const status = running(pod, true, '10.10.1.1');
     const answer = await node.request('PATCH', `${path}/${pod.metadata.name}/status`, { status }, type);
     if (answer.status !== 200) throw new Error(`a pod cannot be ready: ${JSON.stringify(answer.body)}`);
   }
+}
+
+// What the controller manager says of the ReplicaSets: why it cannot make their pods.
+async function setsOf(node: ApiServer, namespace: string): Promise<string> {
+  const { body } = await node.request('GET', `/apis/apps/v1/namespaces/${namespace}/replicasets`);
+  return JSON.stringify((body['items'] as readonly { readonly status: object }[] | undefined)?.map((s) => s.status));
 }
 
 /**

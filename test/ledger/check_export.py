@@ -295,7 +295,7 @@ def check(directory, key_file):
         last = entry["time"]
         check_evidence(directory, entry)
         leaves.append(leaf_of(data))
-    demand(len(leaves) == size and root_of(leaves) == root, "the entries do not give the root that was signed")
+    demand(len(leaves) == size and root_of(leaves) == root, "the entries do not give the signed root")
     check_tiles(directory, leaves)
     for path in sorted(files_in(directory)):
         if path.startswith("checkpoints/"):

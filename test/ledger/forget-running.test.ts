@@ -120,7 +120,10 @@ for (const { where, skip, place } of [
         await useBreakGlass(ledger, 'Kim <kim@example.test>'),
         await useBreakGlass(ledger, 'kim@example.test'),
       ]);
-      assert.match((await forget(at, 'kim@example.test')).stdout, /2 kept texts with it:[\s\S]*erased; 2 commitments/);
+      assert.match(
+        (await forget(at, 'kim@example.test')).stdout,
+        /2 stored texts with it:[\s\S]*erased; 2 commitments/,
+      );
       assert.ok((await ledger.record({ type: 'service.stopped', reason: 'x' })).index > 0);
       await stop();
     });

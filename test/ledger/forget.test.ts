@@ -110,7 +110,10 @@ test('an address matches every text that holds it, and no other; all of them go 
   assert.match((await erase('example.test')).stdout, /an address matches every text that contains it/);
   const asked = await erase('dana@example.test');
   assert.equal(asked.code, 0, asked.stderr);
-  assert.match(asked.stdout, /^4 kept texts with it:\n(?: {2}.+\n){4}erased; 4 commitments can no longer be opened\n$/);
+  assert.match(
+    asked.stdout,
+    /^4 stored texts with it:\n(?: {2}.+\n){4}erased; 4 commitments can no longer be opened\n$/,
+  );
   for (const text of mine) assert.ok(asked.stdout.includes(`  ${text}\n`), text);
   const left = kept();
   for (const text of mine) assert.equal(left.includes(text), false, text);

@@ -92,7 +92,7 @@ for (const [name, entry, expected] of [
   ['no verdict, to apply nothing', { ...intent, revision: NO_REVISION, verdict: -1 }, /`verdict` names entry -1/],
   ['a verdict that denies', { ...intent, verdict: DENIED }, /which denies/],
   ['a verdict that denies, to correct', { ...intent, purpose: 'correct', verdict: DENIED }, /which denies/],
-  ['a verdict on another environment', { ...intent, verdict: ELSEWHERE }, /another environment/],
+  ['a verdict on another environment', { ...intent, verdict: ELSEWHERE }, /a different environment/],
   ['a verdict on another revision', { ...intent, revision: two }, /about a different revision/],
   ['a verdict that is a result', { ...intent, verdict: RESULT }, /of type apply\.result, not change\.judged/],
   ['going on with what is no intent', { ...intent, continues: RESULT }, /`continues`/],

@@ -132,14 +132,14 @@ test('a replica that shares its ledger takes turns with others, and is not one t
 test('`ledger verify --against` says where two copies part', async () => {
   const { one, other } = await copied();
   const against = (...more: string[]) => countersign(['ledger', 'verify', '--data', one, '--against', ...more]);
-  assert.match((await against(other)).stdout, /the other copy is the same: 5 entries/);
+  assert.match((await against(other)).stdout, /the other copy is identical: 5 entries/);
   const b = await openLedger(other, ORIGIN);
   await b.record(body(5));
   await b.record(body(6));
   await b.close();
   const longer = await against(other);
   assert.equal(longer.code, 0);
-  assert.match(longer.stdout, /the other copy goes on from this one: 7 entries, 2 more/);
+  assert.match(longer.stdout, /the other copy continues this one: 7 entries, 2 more/);
   const a = await openLedger(one, ORIGIN);
   await a.record(body(7));
   await a.record(body(8));
@@ -155,7 +155,7 @@ test('`ledger verify --against` says where two copies part', async () => {
   assert.match(note.stdout, /fork/);
   assert.match(note.stdout, /instance [0-9a-f]{32} since/);
   const own = await against(join(one, 'checkpoint'));
-  assert.deepEqual([own.code, /the other copy is the same: 8 entries/.test(own.stdout)], [0, true]);
+  assert.deepEqual([own.code, /the other copy is identical: 8 entries/.test(own.stdout)], [0, true]);
   const stranger = join(directory, `stranger-${serial}`);
   await (await openLedger(stranger, ORIGIN)).close();
   const notOurs = await against(stranger);

@@ -68,7 +68,7 @@ test('it is dead on its day and not a moment before, and the violation says so',
   assert.ok(waived(violation(), waiver(), 'production', UNTIL - 1));
   const { standing, waived: all } = apply(violation({ hint: 'fix it' }), waiver(), 'production', UNTIL);
   assert.deepEqual(all, []);
-  assert.equal(standing[0]?.hint, 'the waiver `w` ended on 2026-07-01; fix it');
+  assert.equal(standing[0]?.hint, 'the waiver `w` expired on 2026-07-01; fix it');
 });
 
 test('in its last two weeks it is a warning', () => {

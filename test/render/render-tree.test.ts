@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { KnownFile } from '../../src/gate/index.ts';
 import { type RenderParts, renderTree } from '../../src/gate/render-tree.ts';
-import { environmentSchema, Recent } from '../../src/model/index.ts';
+import { environmentSchema, Recent, Turns } from '../../src/model/index.ts';
 import { readFiles, withPlaces } from '../../src/render/index.ts';
 import { environmentDocument } from '../kit/documents.ts';
 
@@ -26,7 +26,14 @@ function renderer() {
     const read: RenderParts['read'] = async (all, limits, declared) =>
       readFiles(all, limits, declared).map((one, i) => withPlaces(all[i] as (typeof all)[number], one));
     return renderTree(
-      { environment, repository, rendered, make: () => assert.fail(), read } as unknown as RenderParts,
+      {
+        environment,
+        repository,
+        rendered,
+        make: () => assert.fail(),
+        read,
+        turns: new Turns(),
+      } as unknown as RenderParts,
       'tree',
     );
   };

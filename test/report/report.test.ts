@@ -296,7 +296,7 @@ test('no report is made from a ledger that is not consistent', async () => {
   writeFileSync(join(copy, 'ledger.db'), bytes);
   const result = await countersign(['report', '--data', copy, '--out', join(directory, 'never')]);
   assert.equal(result.code, 2);
-  assert.match(result.stderr, /not consistent: entry 6 was altered/);
+  assert.match(result.stderr, /inconsistent ledger: entry 6 was altered/);
 });
 
 test('the PDF reads back as what the model says, hostile names made harmless', {

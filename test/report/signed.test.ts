@@ -401,7 +401,7 @@ test('a report says that the ledger begins later than its period, and that it is
     '2002-01-01',
   ]);
   assert.equal(early.code, 0, early.stderr);
-  assert.match(early.stdout, /^the ledger begins at 2\d{3}-.*: what was before cannot be told$/m);
+  assert.match(early.stdout, /^the ledger begins at 2\d{3}-.*: earlier events are unknown$/m);
   assert.doesNotMatch(early.stdout, /a draft/);
   assert.match((await report('open')).stdout, /a draft: the period had not ended at the newest entry/);
 });

@@ -12,9 +12,16 @@ const directory = scratch();
 let serial = 0;
 const body = { type: 'service.stopped', reason: 'x' } as const;
 
+type LeaseObject = {
+  readonly apiVersion: string;
+  readonly kind: string;
+  readonly metadata: { readonly name: string; readonly resourceVersion: string };
+  readonly spec: object;
+};
+
 /** Leases as the API server keeps them: `isAway` answers nothing, `isForbidden` says 403. */
 class FakeServer {
-  readonly leases = new Map<string, { metadata: { name: string; resourceVersion: string }; spec: object }>();
+  readonly leases = new Map<string, LeaseObject>();
   isAway = false;
   isForbidden = false;
   #version = 0;
@@ -30,7 +37,8 @@ class FakeServer {
     if (method === 'GET') return there === undefined ? answer(404, {}) : answer(200, there);
     if (method === 'POST' ? there !== undefined : there?.metadata.resourceVersion !== lease?.metadata.resourceVersion)
       return answer(409, {});
-    const written = { metadata: { name, resourceVersion: String(++this.#version) }, spec: lease?.spec ?? {} };
+    const metadata = { name, resourceVersion: String(++this.#version) };
+    const written = { apiVersion: 'coordination.k8s.io/v1', kind: 'Lease', metadata, spec: lease?.spec ?? {} };
     this.leases.set(name, written);
     return answer(200, written);
   }
@@ -115,10 +123,11 @@ test('one whose Lease another took signs nothing more, and ends', async () => {
     () => 'it goes on signing although nobody was heard',
   );
   // Meanwhile the copy, which reaches the API server, has taken it.
-  for (const [name, { spec }] of server.leases)
+  for (const [name, lease] of server.leases)
     server.leases.set(name, {
+      ...lease,
       metadata: { name, resourceVersion: 'x' },
-      spec: { ...spec, holderIdentity: `elsewhere_0_${'a'.repeat(32)}` },
+      spec: { ...lease.spec, holderIdentity: `elsewhere_0_${'a'.repeat(32)}` },
     });
   server.isAway = false;
   await assert.rejects(running, /another service signs this ledger/);
@@ -135,7 +144,7 @@ test('while the API server is away it waits, says so once, and goes on; after a 
   const taking = first.take();
   await new Promise((resolve) => setTimeout(resolve, 400));
   assert.equal(said.length, 1);
-  assert.match(said[0] ?? '', /nothing is signed before the Lease of this ledger is held: connect ECONNREFUSED/);
+  assert.match(said[0] ?? '', /nothing is signed until the Lease of this ledger is held: connect ECONNREFUSED/);
   server.isAway = false;
   await taking;
   const ledger = await openLedger(one, 'test');

@@ -27,7 +27,7 @@ test('what is away is waited for, and said once', async () => {
     if (left-- > 0) throw away();
     return 'done';
   }, of);
-  assert.deepEqual([done, said, waited.length], ['done', ['waits, and tries again: the API server is away'], 5]);
+  assert.deepEqual([done, said, waited.length], ['done', ['waiting, and trying again: the API server is away'], 5]);
 });
 
 test('another trouble is said too', async () => {
