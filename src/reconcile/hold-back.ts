@@ -121,8 +121,8 @@ export class HoldBack {
     return `${revision.slice(0, 12)} waits for the window \`${closed.window}\` until ${closed.until}`;
   }
 
-  // Returns the approval that overrides windows. Every step of the verdict needs one that was issued since this revision
-  // was last applied: an override counts for the change it was given for, and once.
+  // Returns the approval that overrides windows. Every step of the verdict needs one that was issued since this
+  // revision was last applied: an override counts for the change it was given for, and once.
   #overrideIn(judged: Entry | undefined, lastApplied: string): Override | undefined {
     if (judged?.type !== 'change.judged') return undefined;
     const { approvals } = this.#ports.ledger.evidence(judged.evidence) as Verdict;
@@ -187,8 +187,8 @@ export class HoldBack {
     return undefined;
   }
 
-  // A tip that someone rolled back from is not applied again; only a newer commit is. Drift that is reverted and a restore
-  // since then change nothing about that, nor does a later rollback that was refused.
+  // A tip that someone rolled back from is not applied again; only a newer commit is. Drift that is reverted and a
+  // restore since then change nothing about that, nor does a later rollback that was refused.
   #rolledBackFrom(tip: string): Recorded<EntryOf<'rollback.requested'>> | undefined {
     const { ledger } = this.#ports;
     let newest = ledger.latest(['apply.intent'], this.#name);
