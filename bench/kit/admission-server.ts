@@ -69,6 +69,7 @@ if (kind === 'bare') {
     records: new AdmissionRecords(environment.metadata.name, recorder, clock),
     breakGlass: new BreakGlass(environment, recorder, clock),
     facts: { owner: async () => undefined, labelsOf: async () => ({ team: 'a' }) },
+    prove: async () => ({ kind: 'proven' as const }),
     loadRules: load,
   };
   await front.decideBy([scope], ledger);

@@ -24,6 +24,7 @@ import {
 import { type Answer, type ApiServer, apiPath, METADATA_ONLY } from './api-server.ts';
 import { differences, lastWriter, type ManagedFields, mergeFields, withValuesOf } from './fields.ts';
 import type { HealthRule } from './health.ts';
+import { Lineage } from './lineage.ts';
 import { type LiveListener, type LiveObject, LiveView } from './live-view.ts';
 import { ObjectEvents } from './object-events.ts';
 import { foreignOwner } from './owners.ts';
@@ -33,7 +34,10 @@ import { isPassing, refusal } from './refusal.ts';
 /** Result of applying an object: its digest as stored, and the digest that our admission webhook admits. */
 export type AppliedObject = { readonly live: string; readonly admitted: string | undefined };
 
-type Made = { readonly object: KubernetesObject; readonly admitted: string | undefined };
+/** Digests that our admission webhook sees in a dry run: of the object, and of the template in it, if it has one. */
+export type DryRun = { readonly admitted: string | undefined; readonly template: string | undefined };
+
+type Made = DryRun & { readonly object: KubernetesObject };
 
 const ESTABLISH_MS = 20_000;
 const ATTEMPTS = 4;
@@ -140,18 +144,21 @@ export class Cluster {
    * Runs a server-side dry run; nothing is written. Throws `cluster-conflict` naming the owner of the object or its
    * fields, `cluster-immutable`, `cluster-refused`, `-forbidden` or `-unreachable`, each with the object's name.
    */
-  async dryRun(
-    rendered: RenderedObject,
-    owned: OwnedObject,
-    writing: Writing,
-  ): Promise<{ readonly admitted: string | undefined }> {
-    const { object, admitted } = await this.#apply(rendered, owned, writing, true, undefined, METADATA_ONLY.object);
+  async dryRun(rendered: RenderedObject, owned: OwnedObject, writing: Writing): Promise<DryRun> {
+    const { object, admitted, template } = await this.#apply(
+      rendered,
+      owned,
+      writing,
+      true,
+      undefined,
+      METADATA_ONLY.object,
+    );
     const owner = writing.force ? undefined : foreignOwner(object, rendered.object);
     if (owner !== undefined)
       throw new CountersignError('cluster-conflict', `${refText(rendered.ref)} belongs to ${owner}`, {
         hint: 'remove it from one of them, or set `spec.apply.conflicts: takeOver` to take ownership',
       });
-    return { admitted };
+    return { admitted, template };
   }
 
   /**
@@ -168,7 +175,7 @@ export class Cluster {
    * Tests whether a rendered object could be created if it did not exist: a dry run of its creation under a different
    * name.
    */
-  async dryRunAnew(rendered: RenderedObject, owned: OwnedObject, writing: Writing): Promise<void> {
+  async dryRunAnew(rendered: RenderedObject, owned: OwnedObject, writing: Writing): Promise<DryRun> {
     const name = `${rendered.ref.name.slice(0, 40)}-countersign-dry-run`;
     const other = { ...rendered.object, metadata: { ...rendered.object.metadata, name } };
     const ref = { ...rendered.ref, name };
@@ -180,6 +187,8 @@ export class Cluster {
       APPLY,
     );
     succeed(answer, 'dry-run the replacement of', rendered.ref);
+    // the name is another, so the digest of the object is of no use
+    return { admitted: undefined, template: admittedIn(answer).template };
   }
 
   /** Compares the live object with the rendered one, field by field, by the API server's own dry run. */
@@ -374,6 +383,11 @@ export class Cluster {
     return found.status !== 200 || (items !== null && (!Array.isArray(items) || items.length > 0));
   }
 
+  /** Returns the objects from which others are made in some namespaces. */
+  lineage(namespaces: readonly string[], log: { warn(fields: object, message: string): void }): Lineage {
+    return new Lineage(this.#server, namespaces, (apiVersion, kind) => this.#kind(apiVersion, kind), log);
+  }
+
   close(): void {
     this.view.close();
     this.#server.close();
@@ -400,12 +414,7 @@ export class Cluster {
       accept,
     );
     succeed(answer, dryRun ? 'dry-run' : 'apply', rendered.ref);
-    const admitted = answer.warnings
-      .find((w) => w.startsWith(ADMITS))
-      ?.slice(ADMITS.length)
-      .trim();
-    const object = objectIn(answer);
-    return { object, admitted };
+    return { object: objectIn(answer), ...admittedIn(answer) };
   }
 
   async #find(path: string): Promise<KubernetesObject | undefined> {
@@ -491,6 +500,12 @@ export class Cluster {
 }
 
 const APPLY = 'application/apply-patch+yaml';
+
+function admittedIn({ warnings }: Answer): DryRun {
+  const said = warnings.find((w) => w.startsWith(ADMITS))?.slice(ADMITS.length);
+  const [admitted, template] = said?.trim().split(' ') ?? [];
+  return { admitted, template };
+}
 
 // Keeps the existing stamps, which no one wants to see in a comparison.
 function stampedAs(

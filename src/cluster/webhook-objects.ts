@@ -1,5 +1,5 @@
 import { X509Certificate } from 'node:crypto';
-import { ANNOTATION, type Environment, rulesMode } from '../model/index.ts';
+import { ANNOTATION, type Environment, NETWORK_RESULTS, rulesMode } from '../model/index.ts';
 
 /** Where the API server finds the webhook. */
 export type WebhookPlace =
@@ -15,6 +15,8 @@ export type WebhookPlan = {
   readonly ca: string;
   /** Environments whose admission is not `off`. */
   readonly environments: readonly Environment[];
+  /** The identities of the control plane, `user:NAME` and `group:NAME`. */
+  readonly controlPlane: readonly string[];
   /** Our identities in that cluster, under all our accounts. */
   readonly ours: readonly string[];
   /** Namespaces of the gate itself: its pods, keys and documents. */
@@ -31,15 +33,15 @@ const ADMISSION = 'admissionregistration.k8s.io/v1';
 const TIMEOUT_S = 5;
 const SYSTEM = ['kube-system', 'kube-public', 'kube-node-lease'];
 const WRITES = ['CREATE', 'UPDATE', 'DELETE'];
+const CONNECTIONS = ['exec', 'attach', 'portforward', 'proxy'];
+// Parts of an object that no controller of the control plane writes: there, everyone is asked about alike.
+const NEVER_MACHINERY = ['ephemeralcontainers', 'resize', 'binding', ...CONNECTIONS];
 const SUBRESOURCES = [
   '*/scale',
   'pods/ephemeralcontainers',
   'pods/resize',
-  'pods/eviction',
-  'pods/exec',
-  'pods/attach',
-  'pods/portforward',
-  'pods/proxy',
+  'pods/binding',
+  ...CONNECTIONS.map((name) => `pods/${name}`),
   'services/proxy',
 ];
 
@@ -63,7 +65,7 @@ export function webhookConfiguration(plan: WebhookPlan, kept: string): object {
   const within = (operator: 'In' | 'NotIn', values: readonly string[]) => ({
     namespaceSelector: { matchExpressions: [{ key: 'kubernetes.io/metadata.name', operator, values }] },
   });
-  const machinery = machineryOf(environments);
+  const machinery = machineryOf(plan);
   const isMachinery = among(machinery);
   const webhooks = [
     {
@@ -80,19 +82,59 @@ export function webhookConfiguration(plan: WebhookPlan, kept: string): object {
         },
         NAMESPACES,
       ],
-      matchConditions: [...BESIDE, { name: 'not-machinery', expression: `!(${isMachinery})` }],
+      matchConditions: [
+        ...BESIDE,
+        PLAIN_BINDING,
+        {
+          name: 'not-machinery',
+          expression: `!(${isMachinery}) || (${SUBRESOURCE} && request.subResource in ${cel(NEVER_MACHINERY)})`,
+        },
+      ],
+    },
+    {
+      ...strict,
+      name: 'metadata.countersign.dev',
+      ...within('In', governed),
+      rules: METADATA_BESIDE,
+      matchConditions: [...BESIDE, METADATA_CHANGES, { name: 'not-machinery', expression: `!(${isMachinery})` }],
     },
     {
       ...common,
       name: 'machinery.countersign.dev',
-      failurePolicy: 'Ignore', // it carries out admitted requests, and must continue while the gate is unavailable
-      timeoutSeconds: 2,
+      failurePolicy: 'Ignore', // it carries out approved changes, and must continue while the gate is unavailable
+      timeoutSeconds: 1, // the shortest: a gate that hangs must not hold up the cluster
       ...within('In', governed),
       rules: [
         { operations: WRITES, apiGroups: ['*'], apiVersions: ['*'], resources: ['*', '*/scale'], scope: 'Namespaced' },
         NAMESPACES,
+        ...METADATA_BESIDE,
       ],
-      matchConditions: [...BESIDE, NOT_ENDPOINTS, { name: 'machinery', expression: isMachinery }],
+      matchConditions: [
+        ...BESIDE,
+        NOT_ENDPOINTS,
+        {
+          name: 'content',
+          expression: `!(${SUBRESOURCE}) || request.subResource == "scale" || (${METADATA_CHANGES.expression})`,
+        },
+        { name: 'machinery', expression: isMachinery },
+      ],
+    },
+    {
+      ...common,
+      name: 'eviction.countersign.dev',
+      failurePolicy: 'Ignore', // nodes are drained also while the gate is unavailable
+      timeoutSeconds: 1,
+      ...within('In', governed),
+      rules: [
+        {
+          operations: ['CREATE'],
+          apiGroups: [''],
+          apiVersions: ['*'],
+          resources: ['pods/eviction'],
+          scope: 'Namespaced',
+        },
+      ],
+      matchConditions: [{ name: 'not-machinery', expression: `!(${isMachinery})` }],
     },
     ...(kinds.length === 0
       ? []
@@ -155,32 +197,82 @@ const NAMESPACES = {
   resources: ['namespaces'],
   scope: 'Cluster',
 };
+const SUBRESOURCE = 'has(request.subResource) && request.subResource != ""';
+
+// Metadata can be written through these too. Who only reports a status, or finishes a namespace, is not asked about.
+const METADATA_BESIDE = [
+  { operations: ['UPDATE'], apiGroups: ['*'], apiVersions: ['*'], resources: ['*/status'], scope: 'Namespaced' },
+  {
+    operations: ['UPDATE'],
+    apiGroups: [''],
+    apiVersions: ['*'],
+    resources: ['namespaces/status', 'namespaces/finalize'],
+    scope: 'Cluster',
+  },
+];
+const fieldOf = (side: string, field: string, empty: string) =>
+  `(has(${side}.metadata.${field}) ? ${side}.metadata.${field} : ${empty})`;
+const differs = (field: string, empty: string) =>
+  `${fieldOf('object', field, empty)} != ${fieldOf('oldObject', field, empty)}`;
+const [NOW, BEFORE] = [fieldOf('object', 'annotations', '{}'), fieldOf('oldObject', 'annotations', '{}')];
+// Pod networks must be able to report while the gate is away.
+const REPORT = `(request.resource.resource == "pods" && k in ${cel(NETWORK_RESULTS)})`;
+const METADATA_CHANGES = {
+  name: 'metadata',
+  expression:
+    'object != null && oldObject != null && (' +
+    `${differs('labels', '{}')} || ${differs('finalizers', '[]')} || ${differs('ownerReferences', '[]')} || ` +
+    `!${NOW}.all(k, ${REPORT} || (k in ${BEFORE} && ${NOW}[k] == ${BEFORE}[k])) || ` +
+    `!${BEFORE}.all(k, ${REPORT} || k in ${NOW}))`,
+};
+// A binding chooses a node. What it says beyond that becomes metadata of the pod.
+const PLAIN_BINDING = {
+  name: 'not-plain-binding',
+  expression:
+    '!(has(request.subResource) && request.subResource == "binding") || ' +
+    '(has(object.metadata.annotations) && size(object.metadata.annotations) > 0) || ' +
+    '(has(object.metadata.labels) && object.metadata.labels.exists(k, ' +
+    '!(k in ["topology.kubernetes.io/zone", "topology.kubernetes.io/region"])))',
+};
 const NOT_ENDPOINTS = {
   name: 'not-endpoints',
-  expression: '!(request.resource.resource in ["endpoints", "endpointslices"])',
+  expression:
+    '!((request.resource.group == "" && request.resource.resource == "endpoints") || ' +
+    '(request.resource.group == "discovery.k8s.io" && request.resource.resource == "endpointslices"))',
 };
 const BESIDE = [
   {
     name: 'not-leases',
     expression: '!(request.resource.group == "coordination.k8s.io" && request.resource.resource == "leases")',
   },
-  { name: 'not-events', expression: 'request.resource.resource != "events"' },
+  {
+    name: 'not-events',
+    expression: '!(request.resource.group in ["", "events.k8s.io"] && request.resource.resource == "events")',
+  },
+  // a question, which stores nothing
+  {
+    name: 'not-questions',
+    expression:
+      '!(request.resource.group == "authorization.k8s.io" && request.resource.resource == "localsubjectaccessreviews")',
+  },
   // findings of tools, including ours
   { name: 'not-reports', expression: '!(request.resource.group in ["openreports.io", "wgpolicyk8s.io"])' },
 ];
 
 /**
  * Returns policies, with bindings, that protect the gate's own objects even while the webhook is unavailable, because
- * the API server evaluates them. Members of the break-glass groups and our own account (an approved change) pass.
+ * the API server evaluates them. Members of the break-glass groups and our own account (an approved change) pass. The
+ * cluster's controllers have nothing to do there, but for the pods in the gate's own namespace.
  */
 export function protectingPolicies(plan: WebhookPlan): readonly object[] {
   if (!plan.isProtected) return [];
   const groups = [...new Set(plan.environments.flatMap((e) => e.spec.admission.breakGlass.groups))];
-  const passing = among([
-    ...machineryOf(plan.environments),
-    ...plan.ours.map((u) => `user:${u}`),
-    ...groups.map((g) => `group:${g}`),
-  ]);
+  const passing = among([...plan.ours.map((u) => `user:${u}`), ...groups.map((g) => `group:${g}`)]);
+  // Pods of the gate itself come from controllers. Their own tokens have an id; a borrowed name has none.
+  const borrowed =
+    'request.userInfo.username.startsWith("system:serviceaccount:") && ' +
+    '!(has(request.userInfo.extra) && "authentication.kubernetes.io/credential-id" in request.userInfo.extra)';
+  const controllers = `((${among(machineryOf(plan))}) && !(${borrowed}))`;
   const way = groups.length === 0 ? 'approved in Git' : `approved in Git, or by a member of ${groups.join(' or ')}`;
   const rule = (apiGroup: string, resources: readonly string[], names: readonly string[]) => ({
     apiGroups: [apiGroup],
@@ -207,7 +299,7 @@ export function protectingPolicies(plan: WebhookPlan): readonly object[] {
   const inside = policy(
     plan,
     `${plan.name}-namespace`,
-    passing,
+    `${passing} || ${controllers}`,
     `this is the gate’s own namespace; it can only be changed as a change that is ${way}`,
     {
       namespaceSelector: {
@@ -267,9 +359,10 @@ function metadataOf({ ledger }: WebhookPlan, name: string): object {
 }
 
 // Machinery accounts common to all environments. The gate itself handles accounts that only some of them list.
-function machineryOf(environments: readonly Environment[]): readonly string[] {
+function machineryOf({ environments, controlPlane }: WebhookPlan): readonly string[] {
   const [first, ...others] = environments.map((e) => e.spec.admission.controllers);
-  return (first ?? []).filter((id) => others.every((list) => list.includes(id)));
+  const declared = (first ?? []).filter((id) => others.every((list) => list.includes(id)));
+  return [...new Set([...controlPlane, ...declared])];
 }
 
 /** Returns CEL that tests whether the requester is one of the identities. */

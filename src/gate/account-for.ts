@@ -7,7 +7,7 @@ import {
   type Recorded,
   resourceOf,
 } from '../model/index.ts';
-import { isListed } from './admission-request.ts';
+import { isMachinery } from './admission-request.ts';
 import type { LedgerView } from './ports.ts';
 
 /** One write in the API server's audit log (audit.k8s.io/v1 Event), with the relevant fields. */
@@ -15,6 +15,8 @@ export type AuditedWrite = {
   readonly auditId: string;
   readonly user: string;
   readonly groups: readonly string[];
+  /** Who sent it under that name, if it was impersonated. */
+  readonly impersonator?: string;
   readonly verb: string;
   readonly group: string;
   readonly resource: string;
@@ -63,6 +65,9 @@ export function readAuditEvent(event: unknown): AuditedWrite | undefined {
   return {
     auditId: auditID as string,
     user: text(who.username),
+    ...(impersonatedUser === undefined || impersonatedUser === null
+      ? {}
+      : { impersonator: text((user as { username?: unknown } | undefined)?.username) }),
     groups: Array.isArray(who.groups) ? who.groups.filter((g) => typeof g === 'string') : [],
     verb: verb as string,
     group: text(at['apiGroup']),
@@ -118,7 +123,8 @@ export function accountFor(
   ledger: LedgerView,
 ): Account {
   const name = environment.metadata.name;
-  if (isListed(write, environment.spec.admission.controllers)) return 'controllers';
+  // Someone who borrows the name of a controller is none.
+  if (isMachinery(write, environment)) return write.impersonator === undefined ? 'controllers' : 'unmatched';
   if (write.user === applier && isIntended(write, name, ledger)) return 'intents';
   const isNear = (at: string) => Math.abs(Date.parse(at) - write.received) <= SLACK_MS;
   const about = ({ entry }: Recorded<EntryOf<'breakglass.used' | 'admission.denied' | 'admission.warned'>>) =>

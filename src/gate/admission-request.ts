@@ -1,4 +1,5 @@
-import { admissionDigest, type KubernetesObject, type ObjectRef } from '../model/index.ts';
+import { CONTROL_PLANE } from '../machinery/index.ts';
+import { admissionDigest, type Environment, type KubernetesObject, type ObjectRef } from '../model/index.ts';
 
 /** An AdmissionReview request in our terms. */
 export type AdmissionRequest = {
@@ -37,6 +38,14 @@ export function isListed(
   return identities.some((id) =>
     id.startsWith('user:') ? id.slice(5) === user : id.startsWith('group:') && groups.includes(id.slice(6)),
   );
+}
+
+/** Tests whether a user is one of the control plane's controllers, or one that the environment adds to them. */
+export function isMachinery(
+  request: Pick<AdmissionRequest, 'user' | 'groups'>,
+  { spec }: Pick<Environment, 'spec'>,
+): boolean {
+  return isListed(request, CONTROL_PLANE) || isListed(request, spec.admission.controllers);
 }
 
 /** Returns the namespace of a request; a Namespace belongs to itself. */

@@ -1,3 +1,4 @@
+import { type Proof, templateDigest } from '../machinery/index.ts';
 import {
   ADMITS,
   type AdmissionMode,
@@ -19,6 +20,7 @@ import {
   type AdmissionRequest,
   forRecord,
   isListed,
+  isMachinery,
   namespaceOf,
   requestDigest,
 } from './admission-request.ts';
@@ -37,6 +39,8 @@ export type AdmissionScope = {
   readonly records: Pick<AdmissionRecords, 'allowed' | 'intended' | 'refused'>;
   readonly breakGlass: Pick<BreakGlass, 'mayUse' | 'decideGrant' | 'decide'>;
   readonly facts: ClusterFacts;
+  /** Proves a write of the machinery by its content; undefined if its user is not of the control plane. */
+  readonly prove: (request: AdmissionRequest) => Promise<Proof | undefined>;
   /** The rules, if they are evaluated at admission. */
   readonly rules: Pick<RulesInForce, 'ask'> | undefined;
 };
@@ -62,21 +66,19 @@ export async function admit(request: AdmissionRequest, scope: AdmissionScope): P
 }
 
 async function decide(request: AdmissionRequest, scope: AdmissionScope): Promise<AdmissionDecision> {
-  const { environment, records } = scope;
-  if (isListed(request, environment.spec.admission.controllers)) {
-    // The machinery carries out admitted requests and passes while the gate is unavailable: a failed record must not
-    // stop pods from coming back.
-    const unrecorded = await records.allowed(forRecord(request), 'machinery').then(
-      () => ({}),
-      (thrown) => ({ unrecorded: messageOf(thrown) }),
-    );
-    return told(yes({ 'allowed-as': 'machinery', ...unrecorded }), await ruling(request, scope).catch(() => undefined));
+  const { environment } = scope;
+  let unproven = '';
+  if (isMachinery(request, environment)) {
+    const proof = await scope.prove(request);
+    if (proof?.kind !== 'unproven') return asMachinery(request, scope, proof);
+    // Without a proof, the name counts for nothing.
+    unproven = proof.reason;
   }
   const digest = requestDigest(request);
   // A dry run writes nothing. Anyone may run `countersign diff`; without our field manager's name, the dry run shows
   // what would be refused.
   if (request.dryRun && (request.user === scope.applier || request.fieldManager === FIELD_MANAGER))
-    return yes({}, digest === undefined ? [] : [`${ADMITS}${digest}`]);
+    return yes({}, digest === undefined ? [] : [admits(digest, request.object)]);
   // Ending a grant makes the Namespace match Git, but must not be treated as a change without effect.
   const grant = await scope.breakGlass.decideGrant(request);
   if (grant !== undefined) return grant;
@@ -87,7 +89,28 @@ async function decide(request: AdmissionRequest, scope: AdmissionScope): Promise
   if (allowed !== undefined) return allowed;
   const glass = await scope.breakGlass.decide(request);
   if (glass !== undefined) return told(glass, await ruling(request, scope));
-  return refuse(request, scope, refusal(request, scope));
+  return refuse(request, scope, refusal(request, scope, unproven));
+}
+
+// The machinery passes while the gate is unavailable, so a failed record must not stop pods from coming back. What could
+// not be proven is proven by the scan.
+async function asMachinery(
+  request: AdmissionRequest,
+  scope: AdmissionScope,
+  proof: Proof | undefined,
+): Promise<AdmissionDecision> {
+  const unrecorded = await scope.records.allowed(forRecord(request), 'machinery').then(
+    () => ({}),
+    (thrown) => ({ unrecorded: messageOf(thrown) }),
+  );
+  const open = proof?.kind === 'unknown' ? { 'not-proven-yet': proof.reason } : {};
+  const notes = { 'allowed-as': 'machinery', ...unrecorded, ...open };
+  return told(yes(notes), await ruling(request, scope).catch(() => undefined));
+}
+
+function admits(digest: string, object: KubernetesObject | undefined): string {
+  const template = object === undefined ? undefined : templateDigest(object);
+  return `${ADMITS}${digest}${template === undefined ? '' : ` ${template}`}`;
 }
 
 // Taking over the fields of an object changes their owner, not their content.
@@ -219,11 +242,16 @@ async function refuse(
     : yes({ 'would-deny': reason });
 }
 
-function refusal(request: AdmissionRequest, scope: AdmissionScope): string {
+function refusal(request: AdmissionRequest, scope: AdmissionScope, unproven: string): string {
   const { environment, breakGlass } = scope;
   const { source, render } = environment.spec;
   const owned = ownedBy(request, scope.state());
   const what = `${refText(request.ref)} is governed by the environment \`${environment.metadata.name}\``;
+  if (unproven !== '')
+    return (
+      `${what}, and what \`${request.user}\` writes does not follow from what was approved: ${unproven}. ` +
+      'If a sidecar injector or a mutating webhook changes it, that must be declared or stopped'
+    );
   const repository = source.url.replace(/:\/\/[^@/]*@/, '://');
   const glass = !breakGlass.mayUse(request)
     ? ''

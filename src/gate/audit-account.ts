@@ -81,13 +81,14 @@ export class AuditAccount {
   }
 
   async #record({ environment, write }: Unmatched): Promise<void> {
-    const { auditId, user, verb, group, resource, namespace, name, subresource, received } = write;
+    const { auditId, user, impersonator, verb, group, resource, namespace, name, subresource, received } = write;
     await this.#ledger.record(
       {
         type: 'audit.unmatched',
         environment,
         auditId,
         user: this.#ledger.subject(user),
+        ...(impersonator === undefined ? {} : { impersonator: this.#ledger.subject(impersonator) }),
         verb,
         resource: group === '' ? resource : `${resource}.${group}`,
         object: { namespace, name, subresource },

@@ -1,3 +1,4 @@
+import { templateDigest } from '../machinery/index.ts';
 import {
   ANNOTATION,
   durationMs,
@@ -5,6 +6,7 @@ import {
   type Environment,
   parseDuration,
   type Recorded,
+  refKey,
   refText,
   type Told,
 } from '../model/index.ts';
@@ -21,6 +23,8 @@ export type Grant = {
   readonly until: string;
 };
 
+type UsedTemplate = { readonly object: string; readonly template: string; readonly until: string };
+
 const KEYS: ReadonlySet<string> = new Set([
   ANNOTATION.breakGlass,
   ANNOTATION.breakGlassFor,
@@ -35,6 +39,9 @@ export class BreakGlass {
   readonly #clock: () => Date;
   readonly #tell: (told: Told) => void;
   #known: { readonly index: number; readonly grants: readonly Grant[] } = { index: -2, grants: [] };
+  #used: { readonly index: number; readonly uses: readonly UsedTemplate[] } = { index: -2, uses: [] };
+  // Uses not yet on the ledger.
+  #made: readonly UsedTemplate[] = [];
   // Grants and closures not yet on the ledger; they are in the write-ahead file.
   #beside: { readonly grant: Grant; readonly opened: boolean }[] = [];
 
@@ -79,6 +86,25 @@ export class BreakGlass {
     const standing = this.#grants().filter((g) => g.until > now);
     // A grant from the write-ahead file appears on the ledger some time later.
     return [...new Map(standing.map((g) => [JSON.stringify([g.namespaces, g.until, g.user]), g])).values()];
+  }
+
+  /** Returns the digests of templates that are in use through break-glass, by the `refKey` of their object. */
+  templates(): ReadonlyMap<string, readonly string[]> {
+    const name = this.#environment.metadata.name;
+    const index = this.#ledger.latest(['breakglass.used'], name)?.index ?? -1;
+    if (index !== this.#used.index)
+      this.#used = {
+        index,
+        uses: this.#ledger
+          .all('breakglass.used', name)
+          .flatMap(({ entry: { object, template, until } }) =>
+            template === undefined ? [] : [{ object: refKey(object), template, until }],
+          ),
+      };
+    const now = this.#clock().toISOString();
+    const standing = [...this.#used.uses, ...this.#made].filter((u) => u.until > now);
+    const byObject = Map.groupBy(standing, (u) => u.object);
+    return new Map([...byObject].map(([object, uses]) => [object, uses.map((u) => u.template)]));
   }
 
   #openFor(namespace: string): Grant | undefined {
@@ -163,7 +189,9 @@ export class BreakGlass {
 
   async #use(request: AdmissionRequest, { reason, until }: Grant): Promise<AdmissionDecision> {
     if (!request.dryRun) {
-      await this.#ledger.recordSurely(
+      const { object, subresource } = request;
+      const template = object === undefined || subresource !== '' ? undefined : templateDigest(object);
+      const recorded = await this.#ledger.recordSurely(
         {
           type: 'breakglass.used',
           environment: this.#environment.metadata.name,
@@ -175,9 +203,12 @@ export class BreakGlass {
           groups: [...request.groups].slice(0, 50),
           uid: request.uid,
           ...(request.subresource === '' ? {} : { subresource: request.subresource }),
+          ...(template === undefined ? {} : { template }),
         },
         [],
       );
+      if (recorded === undefined && template !== undefined)
+        this.#made = [...this.#made, { object: refKey(request.ref), template, until }].slice(-100);
       this.#say(
         request,
         `break-glass: ${request.operation} ` +

@@ -99,6 +99,7 @@ function sameObject(a: OwnedObject | undefined, b: OwnedObject): boolean {
     a.rendered === b.rendered &&
     a.admitted === b.admitted &&
     a.live === b.live &&
+    a.templates?.join() === b.templates?.join() &&
     a.entry === b.entry &&
     a.revision === b.revision &&
     a.file === b.file &&

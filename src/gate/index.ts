@@ -14,6 +14,7 @@ export { assessTrust } from './assess-trust.ts';
 export { AuditAccount, type Unmatched } from './audit-account.ts';
 export { BreakGlass, type Grant, mayUseBreakGlass } from './break-glass.ts';
 export { type BreakGlassNow, breakGlassNow } from './break-glass-now.ts';
+export { ContentAccount } from './content-account.ts';
 export { type EnvironmentState, recordOf, rememberedState } from './environment-state.ts';
 export { momentsOf } from './first-seen.ts';
 export type { Gate, KnownFile } from './gate.ts';
@@ -29,6 +30,7 @@ export type {
   SureRecorder,
 } from './ports.ts';
 export { type Previewed, previewFromAudit, previewFromLedger } from './preview-admission.ts';
+export { approvedIn, proveContent, proveMachinery } from './prove-machinery.ts';
 export { recall, renderedAt, ruledAt } from './recall.ts';
 export { type Recheck, recheckVerdict } from './recheck.ts';
 export { limitsOf, renderedBy } from './render-tree.ts';

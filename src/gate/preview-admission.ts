@@ -1,6 +1,6 @@
 import type { AdmittedRequest, EntryOf, Environment, ObjectRef, Recorded } from '../model/index.ts';
 import { type AuditedWrite, readAuditEvent } from './account-for.ts';
-import { isListed } from './admission-request.ts';
+import { isListed, isMachinery } from './admission-request.ts';
 import type { LedgerView } from './ports.ts';
 
 /** Outcome of one user's requests once admission is enforced; similar requests are combined. */
@@ -86,14 +86,14 @@ export function previewFromAudit(
   environment: Environment,
   applier: string,
 ): readonly Previewed[] {
-  const { admission, target } = environment.spec;
+  const { target } = environment.spec;
   const writes = events
     .flatMap((event) => readAuditEvent(event) ?? [])
     .filter((w) => target.namespaces.includes(w.namespace));
   return together(
     writes.flatMap((write): Seen[] => {
       if (NOT_ASKED.has(write.subresource) || BESIDE.has(write.resource) || write.user === applier) return [];
-      const [outcome, reason] = becomes(write, admission);
+      const [outcome, reason] = becomes(write, environment);
       const { user, namespace, name: example } = write;
       const what = `${write.resource}${write.subresource === '' ? '' : `/${write.subresource}`}`;
       return [{ outcome, user, operation: OPERATION[write.verb] ?? write.verb, what, namespace, example, reason }];
@@ -101,8 +101,10 @@ export function previewFromAudit(
   );
 }
 
-function becomes(write: AuditedWrite, admission: Environment['spec']['admission']): [Previewed['outcome'], string] {
-  if (isListed(write, admission.controllers)) return ['let through', 'machinery'];
+function becomes(write: AuditedWrite, environment: Environment): [Previewed['outcome'], string] {
+  const { admission } = environment.spec;
+  if (isMachinery(write, environment))
+    return ['let through', 'machinery, if its content follows from what is approved'];
   if (write.subresource === 'eviction') return ['let through', 'eviction'];
   if (isListed(write, admission.operators)) return ['operator', 'if it belongs to an object in Git'];
   if (admission.breakGlass.groups.some((g) => write.groups.includes(g)))

@@ -292,6 +292,8 @@ const SCHEMAS = {
     reason: text,
     /** Until when the object is left unchanged; ISO 8601. */
     until: text,
+    /** Digest of the template in it: until then, controllers may make pods from it. */
+    template: text.optional(),
     ...aboutRequest,
   }),
   'breakglass.settled': object({
@@ -324,6 +326,28 @@ const SCHEMAS = {
     waived: count,
     /** The `Scan`: objects that are in no commit, and objects that the rules deny. */
     evidence,
+  }),
+  /**
+   * A pod, or an object that makes pods, is not what its approved template gives. `since` is when it was made (ISO
+   * 8601).
+   */
+  'content.unproven': object({
+    environment,
+    object: objectRef,
+    uid: text,
+    /** Which fields differ, or why nothing explains it. */
+    reason: text,
+    /** The first field manager: the name that its writer gave itself. */
+    manager: text,
+    since: text,
+  }),
+  /** Such an object is gone or proven now, was scaled to zero, or is unproven for a different reason. */
+  'content.resolved': object({
+    environment,
+    object: objectRef,
+    /** Index of its `content.unproven` entry. */
+    found: index,
+    how: z.enum(['proven or gone', 'idle', 'changed']),
   }),
   /** Someone changed or removed an object that keeps the gate in the API server’s path, and it was restored. */
   'protection.changed': object({ object: objectRef, change: z.enum(['changed', 'removed']), manager: text }),
@@ -403,6 +427,8 @@ const SCHEMAS = {
     environment,
     auditId: text,
     user: text,
+    /** Who sent it under that name, if it was impersonated. */
+    impersonator: text.optional(),
     verb: text,
     resource: text,
     object: object({ namespace: text, name: text, subresource: text }),

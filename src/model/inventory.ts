@@ -8,6 +8,11 @@ export type OwnedObject = {
   readonly rendered: string;
   /** Digest of the object as the admission webhook saw it in the dry run; undefined without a webhook. */
   readonly admitted?: string;
+  /**
+   * Digests of the templates in it that were approved (`templateDigest`), newest first: controllers make pods from
+   * them. Undefined without a webhook, and for objects without a template.
+   */
+  readonly templates?: readonly string[];
   /** Digest of the object in the cluster after it was applied; any other digest is drift. */
   readonly live?: string;
   /** The revision that gave the object its current content, and the ledger index of the verdict that allowed it. */

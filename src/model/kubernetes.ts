@@ -100,6 +100,17 @@ export const USER_ANNOTATION = {
   allow: 'countersign.dev/allow',
 } as const;
 
+/** Annotations in which pod networks (Calico, Multus, OVN, AWS) report what they did, through a pod's `status`. */
+export const NETWORK_RESULTS: readonly string[] = [
+  'cni.projectcalico.org/containerID',
+  'cni.projectcalico.org/podIP',
+  'cni.projectcalico.org/podIPs',
+  'k8s.ovn.org/pod-networks',
+  'k8s.v1.cni.cncf.io/network-status',
+  'k8s.v1.cni.cncf.io/networks-status',
+  'vpc.amazonaws.com/pod-ips',
+];
+
 /**
  * Returns the resource that serves a kind, by the API's conventions (apimachinery's guess): lower case and plural. It
  * is wrong for custom kinds with an irregular plural.

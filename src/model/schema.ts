@@ -452,38 +452,6 @@ const identity = z.string().regex(/^(user|group):.+$/, '`user:NAME` or `group:NA
 
 // Controllers of kube-controller-manager that write into namespaces, by their account names with
 // --use-service-account-credentials (kubernetes/kubernetes, cmd/kube-controller-manager/names).
-const CONTROLLERS = [
-  'attachdetach-controller',
-  'certificate-controller',
-  'clusterrole-aggregation-controller',
-  'cronjob-controller',
-  'daemon-set-controller',
-  'deployment-controller',
-  'disruption-controller',
-  'endpoint-controller',
-  'endpointslice-controller',
-  'endpointslicemirroring-controller',
-  'ephemeral-volume-controller',
-  'expand-controller',
-  'generic-garbage-collector',
-  'horizontal-pod-autoscaler',
-  'job-controller',
-  'namespace-controller',
-  'node-controller',
-  'persistent-volume-binder',
-  'pod-garbage-collector',
-  'pv-protection-controller',
-  'pvc-protection-controller',
-  'replicaset-controller',
-  'replication-controller',
-  'resource-claim-controller',
-  'resourcequota-controller',
-  'root-ca-cert-publisher',
-  'service-account-controller',
-  'service-controller',
-  'statefulset-controller',
-  'ttl-after-finished-controller',
-];
 
 export const environmentSchema = z.strictObject({
   apiVersion: z.literal(API_VERSION),
@@ -784,14 +752,11 @@ export const environmentSchema = z.strictObject({
           .describe('`enforce`: refuse. `warn`: allow with a warning. `audit`: allow and record. `off`: do not check.'),
         controllers: z
           .array(identity)
-          .default([
-            'group:system:nodes',
-            'user:system:apiserver',
-            'user:system:kube-controller-manager',
-            'user:system:kube-scheduler',
-            ...CONTROLLERS.map((name) => `user:system:serviceaccount:kube-system:${name}`),
-          ])
-          .describe('Identities of the cluster’s own machinery. Review what you add: they may write anything.'),
+          .default([])
+          .describe(
+            'Identities that carry out approved changes, beside the control plane’s own controllers. ' +
+              'Review what you add: they may write anything but pods that no approved template explains.',
+          ),
         operators: z
           .array(identity)
           .default([])

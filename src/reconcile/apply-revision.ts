@@ -243,11 +243,15 @@ class Run {
       const made = await this.#ports.cluster.dryRun(item.rendered, item.owned, writing).catch(async (thrown) => {
         if (!this.#mayReplace(item, thrown)) throw thrown;
         item.replace = true;
-        await this.#ports.cluster.dryRunAnew(item.rendered, item.owned, writing);
-        return { admitted: undefined };
+        return await this.#ports.cluster.dryRunAnew(item.rendered, item.owned, writing);
       });
-      const { admitted: _, ...owned } = item.owned;
-      item.owned = { ...owned, ...(made.admitted === undefined ? {} : { admitted: made.admitted }) };
+      const { admitted: _, templates: __, ...owned } = item.owned;
+      const { templates = [] } = this.#state.owned.get(refKey(item.ref)) ?? {};
+      item.owned = {
+        ...owned,
+        ...(made.admitted === undefined ? {} : { admitted: made.admitted }),
+        ...(made.template === undefined ? {} : { templates: latestOf(made.template, templates, item.rendered) }),
+      };
     });
   }
 
@@ -468,6 +472,15 @@ function own(
     entry: revision.verdict,
     ...place,
   };
+}
+
+const HISTORY = 10; // ReplicaSets and revisions that the cluster keeps if the object does not say how many
+
+// The new template first, and as many earlier ones as the cluster may still run.
+function latestOf(template: string, earlier: readonly string[], { object }: RenderedObject): readonly string[] {
+  const { revisionHistoryLimit } = (object['spec'] ?? {}) as { revisionHistoryLimit?: unknown };
+  const kept = typeof revisionHistoryLimit === 'number' ? revisionHistoryLimit : HISTORY;
+  return [...new Set([template, ...earlier])].slice(0, kept + 2);
 }
 
 function broughtBy(changed: readonly Item[], item: Item): boolean {

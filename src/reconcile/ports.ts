@@ -11,6 +11,9 @@ import type {
   Writing,
 } from '../model/index.ts';
 
+/** Digests that the admission webhook sees in a dry run: of the object, and of the template in it, if it has one. */
+type DryRun = { readonly admitted: string | undefined; readonly template: string | undefined };
+
 /** Result of applying an object: its digest as stored, and the digest its admission webhook admits. */
 type AppliedObject = { readonly live: string; readonly admitted: string | undefined };
 
@@ -34,8 +37,8 @@ export interface ClusterPort {
   /** Describes the other owner of an object, if there is one. */
   otherOwner(ref: ObjectRef, environment: string): string | undefined;
   isReadyFor(ref: ObjectRef): Promise<boolean>;
-  dryRun(rendered: RenderedObject, owned: OwnedObject, writing: Writing): Promise<Pick<AppliedObject, 'admitted'>>;
-  dryRunAnew(rendered: RenderedObject, owned: OwnedObject, writing: Writing): Promise<void>;
+  dryRun(rendered: RenderedObject, owned: OwnedObject, writing: Writing): Promise<DryRun>;
+  dryRunAnew(rendered: RenderedObject, owned: OwnedObject, writing: Writing): Promise<DryRun>;
   apply(rendered: RenderedObject, owned: OwnedObject, writing: Writing): Promise<AppliedObject>;
   compare(rendered: RenderedObject, owned: OwnedObject, writing: Writing): Promise<Comparison>;
   established(ref: ObjectRef): Promise<void>;

@@ -389,7 +389,7 @@ function drift(source: ReportSource): Draft[] {
         type: 'out-of-band-change',
         change: '',
         object: left.map(refText).join(', '),
-        actor: unique(seen.map((s) => s.entry.user)).join(', ') || managers.join(', '),
+        actor: unique(seen.map((s) => actorOf(s.entry))).join(', ') || managers.join(', '),
         cause:
           `not as revision ${entry.revision.slice(0, 12)} has ` +
           `it${seen.length === 0 ? '' : `; audit log, entries ${seen.map((s) => s.index).join(', ')}`}`,
@@ -407,6 +407,7 @@ function drift(source: ReportSource): Draft[] {
   });
   return [
     ...found,
+    ...unproven(source, unmatched),
     ...unmatched.map(
       ({ index, entry }): Draft => ({
         entry: index,
@@ -415,12 +416,50 @@ function drift(source: ReportSource): Draft[] {
         type: 'out-of-band-change',
         change: '',
         object: `${entry.resource} ${entry.object.namespace}/${entry.object.name}`,
-        actor: entry.user,
+        actor: actorOf(entry),
         cause: `${entry.verb} at ${entry.at} by the API server’s audit log, and no entry accounts for it`,
         exposed: undefined,
       }),
     ),
   ];
+}
+
+// What ran, or could have run, without being what was approved. `unmatched` loses the audit entries that are told here.
+function unproven(source: ReportSource, unmatched: Indexed<EntryOf<'audit.unmatched'>>[]): Draft[] {
+  const ends = new Map(source.of('content.resolved').map((r) => [r.entry.found, r]));
+  return source.within('content.unproven').map((r) => {
+    const { object, since, reason, manager } = r.entry;
+    const seen = unmatched.filter(
+      ({ entry: { object: o, at } }) =>
+        o.namespace === object.namespace && o.name === object.name && Math.abs(seconds(at, since)) < 3600,
+    );
+    for (const one of seen) unmatched.splice(unmatched.indexOf(one), 1);
+    const end = ends.get(r.index);
+    const from = since !== '' && since < r.entry.time ? since : r.entry.time;
+    return row(
+      r,
+      'out-of-band-change',
+      {
+        object: refText(object),
+        actor: unique(seen.map((s) => actorOf(s.entry))).join(', ') || manager,
+        cause: `${reason}${seen.length === 0 ? '' : `; audit log, entries ${seen.map((s) => s.index).join(', ')}`}`,
+      },
+      end === undefined
+        ? {}
+        : { ...undone(end, `${END[end.entry.how]}, entry ${end.index}`), exposed: seconds(from, end.entry.time) },
+    );
+  });
+}
+
+const END = {
+  'proven or gone': 'it is gone, or as approved',
+  idle: 'it was scaled to zero',
+  changed: 'replaced by a later entry about it',
+} as const;
+
+// Who sent it, if that is someone other than the one whose name it bears.
+function actorOf({ user, impersonator }: EntryOf<'audit.unmatched'>): string {
+  return impersonator === undefined ? user : `${impersonator} (as ${user})`;
 }
 
 // Entries that each make a row.

@@ -1,5 +1,12 @@
 import type { PolicyBundle } from '../bundle/index.ts';
-import type { AdmissionDecision, AdmissionRequest, ClusterFacts, RequestOnRecord, RulesAt } from '../gate/index.ts';
+import type {
+  AdmissionDecision,
+  AdmissionRequest,
+  AdmissionScope,
+  ClusterFacts,
+  RequestOnRecord,
+  RulesAt,
+} from '../gate/index.ts';
 import type { Environment } from '../model/index.ts';
 import type { Identity } from '../webhook/index.ts';
 
@@ -47,6 +54,7 @@ export type ServiceCalls = {
   ): Promise<void>;
   decideGrant(environment: string, request: AdmissionRequest): Promise<AdmissionDecision | undefined>;
   decideByGrant(environment: string, request: AdmissionRequest): Promise<AdmissionDecision | undefined>;
+  prove(environment: string, request: AdmissionRequest): ReturnType<AdmissionScope['prove']>;
   owner(environment: string, ...asked: Parameters<ClusterFacts['owner']>): ReturnType<ClusterFacts['owner']>;
   labelsOf(environment: string, namespace: string): ReturnType<ClusterFacts['labelsOf']>;
   rules(environment: string, revision: string): Promise<Omit<RulesAt, 'pool'>>;

@@ -7,7 +7,7 @@ import { type BirpcReturn, createBirpc } from 'birpc';
 import type { Logger } from 'pino';
 import { connect, type WebhookPlace } from '../cluster/index.ts';
 import type { ProcessSettings } from '../config/index.ts';
-import type { AdmissionRecords, BreakGlass, ClusterFacts, Grant, LoadRules } from '../gate/index.ts';
+import type { AdmissionRecords, AdmissionScope, BreakGlass, ClusterFacts, Grant, LoadRules } from '../gate/index.ts';
 import type { Metrics } from '../http/index.ts';
 import type { Ledger } from '../ledger/index.ts';
 import { CountersignError, type Environment, messageOf } from '../model/index.ts';
@@ -41,6 +41,7 @@ export type ServedScope = {
   readonly records: AdmissionRecords;
   readonly breakGlass: BreakGlass;
   readonly facts: ClusterFacts;
+  readonly prove: AdmissionScope['prove'];
   readonly loadRules: LoadRules;
 };
 
@@ -293,6 +294,7 @@ export class AdmissionFront {
       refused: (environment, ...refusal) => scope(environment).records.refused(...refusal),
       decideGrant: (environment, request) => scope(environment).breakGlass.decideGrant(request),
       decideByGrant: (environment, request) => scope(environment).breakGlass.decide(request),
+      prove: (environment, request) => scope(environment).prove(request),
       owner: (environment, ...asked) => scope(environment).facts.owner(...asked),
       labelsOf: (environment, namespace) => scope(environment).facts.labelsOf(namespace),
       rules: async (environment, revision) => {

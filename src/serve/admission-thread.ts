@@ -180,6 +180,7 @@ function openScope(environment: Environment, applier: string, ledger: LedgerView
       decide: async (request) => (mayUse(request) ? service.decideByGrant(name, request) : undefined),
     },
     facts: factsOf(name),
+    prove: (request) => service.prove(name, request),
     rules,
   };
   // Runs before the first request. Rules that cannot be loaded now are loaded by the next request that needs them,

@@ -3,11 +3,15 @@ import {
   AdmissionRecords,
   AuditAccount,
   BreakGlass,
+  ContentAccount,
   type EnvironmentState,
+  proveContent,
+  proveMachinery,
   RulesInForce,
   rememberedState,
   rulesOf,
 } from '../gate/index.ts';
+import { CONTROL_PLANE, type MachineryFacts } from '../machinery/index.ts';
 import { CountersignError, messageOf, parseDuration } from '../model/index.ts';
 import type { AdmissionFront, ServedScope } from './admission-front.ts';
 import { type OpenGate, teller } from './loops.ts';
@@ -25,9 +29,11 @@ export async function openAdmission(
 ): Promise<void> {
   if (front === undefined) return;
   const { log, closing, metrics, links, ledger } = serving;
-  const scopes = gates.map((open) =>
-    scopeOf(serving, open, clusters.get(linkOf(links, open.environment.metadata.name)) as Cluster),
-  );
+  const lineages = await followLineages(serving, gates, clusters);
+  const scopes = gates.map((open) => {
+    const link = linkOf(links, open.environment.metadata.name);
+    return scopeOf(serving, open, clusters.get(link) as Cluster, lineages.get(link) as MachineryFacts);
+  });
   front.metrics = metrics;
   front.demand.ours = new Set([...links.values()].map((l) => l.user));
   await front.decideBy(scopes, ledger);
@@ -43,22 +49,53 @@ export async function openAdmission(
   log.info('url' in front.place ? { url: front.place.url } : front.place, 'the admission webhook is in place');
 }
 
-type Scope = ServedScope & { readonly state: () => EnvironmentState };
+// What controllers make is compared with what they make it from.
+async function followLineages(
+  { links, log, closing }: Serving,
+  gates: readonly OpenGate[],
+  clusters: ReadonlyMap<ClusterLink, Cluster>,
+): Promise<ReadonlyMap<ClusterLink, MachineryFacts>> {
+  const byLink = Map.groupBy(
+    gates.map((g) => g.environment),
+    (e) => linkOf(links, e.metadata.name),
+  );
+  const opened = [...byLink].map(([link, environments]) => {
+    const governed = environments.filter((e) => e.spec.admission.mode !== 'off');
+    const namespaces = governed.flatMap((e) => e.spec.target.namespaces);
+    return { link, lineage: (clusters.get(link) as Cluster).lineage(namespaces, log), isNeeded: governed.length > 0 };
+  });
+  for (const { lineage } of opened) closing.push(() => lineage.close());
+  await Promise.all(opened.map(({ lineage, isNeeded }) => (isNeeded ? lineage.follow() : undefined)));
+  return new Map(opened.map(({ link, lineage }) => [link, lineage]));
+}
+
+type Scope = ServedScope & {
+  readonly state: () => EnvironmentState;
+  readonly content: ConstructorParameters<typeof ContentAccount>[2];
+  /** Names what is approved now. */
+  readonly basis: () => string;
+};
 
 function scopeOf(
   { recorder, log, metrics, notifications }: Serving,
   { environment, gate }: OpenGate,
   cluster: Cluster,
+  lineage: MachineryFacts,
 ): Scope {
   const name = environment.metadata.name;
   const clock = () => new Date();
+  const state = rememberedState(recorder, name);
+  const breakGlass = new BreakGlass(environment, recorder, clock, teller(metrics, notifications, cluster));
   return {
     environment,
-    state: rememberedState(recorder, name),
+    state,
     applier: cluster.user,
     records: new AdmissionRecords(name, recorder, clock, log),
-    breakGlass: new BreakGlass(environment, recorder, clock, teller(metrics, notifications, cluster)),
+    breakGlass,
     facts: cluster,
+    prove: (request) => proveMachinery(request, lineage, environment, state(), breakGlass.templates()),
+    content: (object) => proveContent(object, lineage, environment, state(), breakGlass.templates()),
+    basis: () => JSON.stringify([state().revision, [...breakGlass.templates()]]),
     loadRules: rulesOf(gate),
   };
 }
@@ -77,7 +114,8 @@ function rescanAll(
     });
   const parts = scopes
     .filter((s) => s.environment.spec.admission.mode !== 'off')
-    .map(({ environment, state, loadRules }) => ({
+    .map(({ environment, state, loadRules, content, basis }) => ({
+      content: new ContentAccount(environment.metadata.name, recorder, content, basis),
       environment,
       state,
       rules: new RulesInForce(environment, state, loadRules, () => new Date()),
@@ -173,6 +211,7 @@ function planOf(
     place: front.place,
     ca: front.ca,
     environments,
+    controlPlane: CONTROL_PLANE,
     ours: here.map((l) => l.user),
     own: own.filter((n) => !environments.some((e) => e.spec.target.namespaces.includes(n))),
     ledger: ledgerId(ledger),

@@ -2,6 +2,7 @@ import { type ApiServer, NamespaceWatch, objectsIn, putReport, type ReportResult
 import {
   asSubject,
   belonging,
+  type ContentAccount,
   type EnvironmentState,
   type LedgerView,
   ofScan,
@@ -18,6 +19,7 @@ import {
   type ObjectRef,
   objectDigest,
   refKey,
+  refText,
 } from '../model/index.ts';
 
 export type RescanParts = {
@@ -30,6 +32,8 @@ export type RescanParts = {
   readonly clock: () => Date;
   /** Whether the environment is run here; others are checked by another replica or service. */
   readonly isHere: () => boolean;
+  /** Proves pods and what makes them; undefined if that is not checked. */
+  readonly content?: ContentAccount;
 };
 
 // an unchanged result is recorded once a day: the check itself is evidence too
@@ -100,6 +104,7 @@ class Rescan {
     for (const [key, { at }] of this.#changed)
       if (now.owned.has(key) || performance.now() - at > CACHE_MS) this.#changed.delete(key);
     [this.#seen, this.#found, this.#bundles] = [new Map(), new Map(), new Set()];
+    this.parts.content?.begin();
     const pages = objectsIn(server, environment.spec.target.namespaces);
     for (let page = await pages.next(); ; page = await pages.next()) {
       if (page.done === true) {
@@ -108,6 +113,7 @@ class Rescan {
       }
       await this.#judge(page.value, now);
     }
+    await this.#settle();
     await this.#record(now);
     this.#isMissed = false;
   }
@@ -139,17 +145,27 @@ class Rescan {
           if (object === undefined) {
             this.#seen.delete(key);
             this.#found.delete(key);
+            this.parts.content?.gone(ref);
           } else read.push(object);
         }),
       );
     if (read.length > 0) await this.#judge(read, now);
+    if (taken.length > 0) await this.#settle();
     if (taken.length > 0) this.#isOther = true;
     // Otherwise flapping objects would fill the ledger.
     if (!this.#isOther || performance.now() - this.#recorded < Math.min(everyMs, this.#spacedMs)) return;
     if (await this.#record(now)) this.#recorded = performance.now();
   }
 
+  // At once, not with the next result: what runs here is not what was approved.
+  async #settle(): Promise<void> {
+    const { environment, content, log } = this.parts;
+    for (const { ref, reason } of (await content?.settle()) ?? [])
+      log.warn({ environment: environment.metadata.name }, `${refText(ref)} is not what was approved: ${reason}`);
+  }
+
   async #judge(objects: readonly KubernetesObject[], now: EnvironmentState): Promise<void> {
+    await this.parts.content?.see(objects);
     const ruled = await this.parts.rules.judge(objects.map((o) => asSubject(o, now, objectDigest(o))));
     this.#bundles.add(ruled.bundle);
     for (const object of objects) {

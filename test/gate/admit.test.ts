@@ -63,6 +63,7 @@ type Options = {
   owners?: Record<string, { uid: string; owner?: OwnerReference }>;
   /** Surely recorded, but not known to be on the ledger yet. */
   beside?: boolean;
+  proof?: Awaited<ReturnType<AdmissionScope['prove']>>;
 };
 
 type TestScope = AdmissionScope & { records: AdmissionRecords; breakGlass: BreakGlass } & {
@@ -130,6 +131,7 @@ function scope(options: Options = {}): TestScope {
       },
       labelsOf: async () => ({}),
     },
+    prove: async () => options.proof ?? { kind: 'proven' },
     rules: options.rules,
     entries,
     evidence,
@@ -195,6 +197,20 @@ test('a removal is refused, and allowed while an intent asks for it', async () =
     false,
     'not after it failed',
   );
+});
+
+test('machinery passes by the proof of what it writes: unproven it is a stranger, not yet known it is noted', async () => {
+  const asked = request({ user: 'system:serviceaccount:kube-system:replicaset-controller' });
+  const reason = 'it is not what the ReplicaSet `web-1` makes of its template: `spec.containers[web].image` differs';
+  const unproven = scope({ proof: { kind: 'unproven', reason } });
+  const refused = await admit(asked, unproven);
+  assert.equal(refused.allowed, false);
+  assert.match(refused.message, /replicaset-controller` writes does not follow.*spec\.containers\[web\]\.image/);
+  assert.equal(unproven.entries[0]?.type, 'admission.denied');
+  const unknown = await admit(asked, scope({ proof: { kind: 'unknown', reason: 'the API server is away' } }));
+  assert.deepEqual([unknown.allowed, unknown.notes['not-proven-yet']], [true, 'the API server is away']);
+  const onlyAudited = await admit(asked, scope({ mode: 'audit', proof: { kind: 'unproven', reason } }));
+  assert.equal(onlyAudited.allowed, true);
 });
 
 test('a subresource is not the object', async () => {

@@ -25,7 +25,8 @@ const PEOPLE = [
   ['countersign', 'countersign:service'],
   ['dev', 'developers'],
   ['oncall', 'oncall'],
-  ['controller', 'system:serviceaccounts:kube-system', 'system:serviceaccount:kube-system:deployment-controller'],
+  // A controller that is not the cluster's own, but that environments of tests declare (`spec.admission.controllers`).
+  ['controller', 'outside-controllers'],
   ['operator', 'operators'],
   // Machinery that is not at work in any namespace by itself.
   ['aggregator', 'system:serviceaccounts:kube-system', AGGREGATOR],
@@ -33,6 +34,7 @@ const PEOPLE = [
   ['manager', 'system:authenticated', 'system:kube-controller-manager'],
   ['scheduler', 'system:authenticated', 'system:kube-scheduler'],
   ['node', 'system:nodes', 'system:node:node-a'],
+  ['node-b', 'system:nodes', 'system:node:node-b'],
 ] as const satisfies readonly (readonly [string, string, string?])[];
 
 /** Where the API server sends its audit events, and the file it writes them into as well. */
@@ -248,7 +250,7 @@ function rights(): object[] {
     bind('test-developers', 'cluster-admin', 'developers'),
     bind('test-operators', 'cluster-admin', 'operators'),
     bind('test-oncall', 'cluster-admin', 'oncall'),
-    bind('test-controllers', 'cluster-admin', 'system:serviceaccount:kube-system:deployment-controller', 'User'),
+    bind('test-controllers', 'cluster-admin', 'outside-controllers'),
     bind('test-aggregator', 'cluster-admin', AGGREGATOR, 'User'),
     bind('test-nodes', 'system:node', 'system:nodes'),
     bind('test-nodes-view', 'view', 'system:nodes'),

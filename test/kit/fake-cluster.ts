@@ -108,11 +108,13 @@ export class FakeCluster implements ClusterPort {
     return true;
   }
 
-  dryRun(rendered: RenderedObject): Promise<{ admitted: undefined }> {
-    return this.#do('dryRun', rendered.ref, async () => ({ admitted: undefined }));
+  dryRun(rendered: RenderedObject): Promise<{ admitted: undefined; template: undefined }> {
+    return this.#do('dryRun', rendered.ref, async () => ({ admitted: undefined, template: undefined }));
   }
 
-  async dryRunAnew(): Promise<void> {}
+  async dryRunAnew(): Promise<{ admitted: undefined; template: undefined }> {
+    return { admitted: undefined, template: undefined };
+  }
 
   apply(
     rendered: RenderedObject,

@@ -35,6 +35,7 @@ type Pod = {
 type Answer = { readonly status: number; readonly body: Record<string, unknown> };
 
 const NODES = ['node-a', 'node-b'];
+const USER: Readonly<Record<string, string>> = { 'node-a': 'node', 'node-b': 'node-b' };
 const BEAT_MS = 20_000;
 const AGAIN_MS = 500;
 
@@ -117,8 +118,9 @@ class Nodes {
     const { metadata, spec, status } = pod;
     const path = pathOf(pod);
     const has = (word: string) => spec.containers.some((c) => c.image.includes(word));
+    const node = USER[spec.nodeName ?? ''] ?? 'node';
     if (metadata.deletionTimestamp !== undefined)
-      return this.#call('node', 'DELETE', path, { gracePeriodSeconds: 0, preconditions: { uid: metadata.uid } });
+      return this.#call(node, 'DELETE', path, { gracePeriodSeconds: 0, preconditions: { uid: metadata.uid } });
     if (spec.nodeName === undefined || spec.nodeName === '') {
       // nothing provides volumes
       if (spec.volumes?.some((v) => v.persistentVolumeClaim !== undefined) === true) return undefined;
@@ -144,9 +146,12 @@ class Nodes {
   #call(user: string, method: string, path: string, body?: object): Promise<Answer> {
     return new Promise((resolve) => {
       const type = method === 'PATCH' ? 'application/strategic-merge-patch+json' : 'application/json';
+      const text = body === undefined ? '' : JSON.stringify(body);
+      // Node sends no length with a DELETE, and the server would take the body for the next request
+      const framed = { 'content-type': type, 'content-length': Buffer.byteLength(text) };
       const sent = request(
         this.#url + path,
-        { method, agent: this.#agent, headers: { ...headersOf(user), 'content-type': type } },
+        { method, agent: this.#agent, headers: { ...headersOf(user), ...framed } },
         (response) => {
           const parts: Buffer[] = [];
           response.on('data', (part: Buffer) => parts.push(part));
@@ -157,7 +162,7 @@ class Nodes {
         },
       );
       sent.on('error', () => resolve({ status: 0, body: {} }));
-      sent.end(body === undefined ? undefined : JSON.stringify(body));
+      sent.end(text);
     });
   }
 }

@@ -53,6 +53,7 @@ function scope(): ServedScope {
     records: new AdmissionRecords('production', recorder, clock),
     breakGlass: new BreakGlass(environment, recorder, clock),
     facts: { owner: async () => undefined, labelsOf: async () => ({ team: 'a' }) },
+    prove: async () => ({ kind: 'proven' }),
     loadRules: async () => ({ pool, waivers: [], images: { digest: '', of: new Map() }, bundle: bundle.digest }),
   };
 }

@@ -1,0 +1,159 @@
+import type { Proof } from '../machinery/index.ts';
+import { controllerOf, type KubernetesObject, type ObjectRef, refKey } from '../model/index.ts';
+import type { LedgerView, Recorder } from './ports.ts';
+import { scanned } from './rescan.ts';
+
+/** An object whose content is not proven, and why. */
+type Unproven = {
+  readonly ref: ObjectRef;
+  readonly uid: string;
+  readonly owner: string | undefined;
+  readonly reason: string;
+  readonly manager: string;
+  readonly since: string;
+  readonly isIdle: boolean;
+};
+
+type Standing = { readonly index: number; readonly uid: string; readonly reason: string; readonly object: ObjectRef };
+
+const PROVEN: Proof = { kind: 'proven' };
+const USED_MS = 60_000; // between the use of a break-glass grant and the time of the object it made, at most
+
+/**
+ * Keeps on the ledger which pods in an environment's namespaces, and which objects that make pods, do not follow from
+ * what is approved: an entry when one is found, and one when it is gone, proven or scaled to zero.
+ */
+export class ContentAccount {
+  readonly #environment: string;
+  readonly #ledger: LedgerView & Recorder;
+  readonly #prove: (object: KubernetesObject) => Promise<Proof | undefined>;
+  readonly #basis: () => string;
+  readonly #seen = new Map<string, Unproven>();
+  // Uids of objects that could not be proven or disproven this time.
+  readonly #open = new Set<string>();
+  // Version of each object that was proven, by its uid: since the last full reading began, and before.
+  #proven = new Map<string, string>();
+  #before: ReadonlyMap<string, string> = new Map();
+  #last = '';
+  #standing: Map<string, Standing> | undefined;
+  // Uids of ReplicaSets that are on the ledger and were scaled to zero.
+  readonly #idle = new Set<string>();
+
+  /** `prove` is `proveChild` with what is approved now; `basis` names what that is. */
+  constructor(
+    environment: string,
+    ledger: LedgerView & Recorder,
+    prove: (object: KubernetesObject) => Promise<Proof | undefined>,
+    basis: () => string,
+  ) {
+    this.#environment = environment;
+    this.#ledger = ledger;
+    this.#prove = prove;
+    this.#basis = basis;
+  }
+
+  /** Begins a full reading: everything that is not seen again is gone. Proofs hold for as long as their basis does. */
+  begin(): void {
+    this.#seen.clear();
+    this.#open.clear();
+    this.#standing = undefined;
+    const basis = this.#basis();
+    this.#before = basis === this.#last ? this.#proven : new Map();
+    [this.#proven, this.#last] = [new Map(), basis];
+  }
+
+  /** Proves objects, and remembers those that are not. Never throws. */
+  async see(objects: readonly KubernetesObject[]): Promise<void> {
+    for (const object of objects) {
+      const { ref, uid, owner, manager, since } = scanned(object);
+      const version = String(object.metadata['resourceVersion'] ?? '');
+      const isKnown = version !== '' && (this.#before.get(uid) === version || this.#proven.get(uid) === version);
+      const proof = isKnown ? PROVEN : await this.#prove(object);
+      if (proof?.kind === 'proven') this.#proven.set(uid, version);
+      this.#seen.delete(refKey(ref));
+      this.#open.delete(uid);
+      if (proof?.kind === 'unknown') this.#open.add(uid);
+      if (proof?.kind !== 'unproven' || this.#isExcused(object)) continue;
+      const { reason } = proof;
+      this.#seen.set(refKey(ref), { ref, uid, owner, reason, manager, since, isIdle: isIdle(object) });
+    }
+  }
+
+  /** Forgets an object that no longer exists. */
+  gone(ref: ObjectRef): void {
+    this.#seen.delete(refKey(ref));
+  }
+
+  /** Records what changed. Returns the newly found objects. Throws the errors of the ledger. */
+  async settle(): Promise<readonly Unproven[]> {
+    this.#standing ??= this.#read();
+    const found = [...this.#seen.values()];
+    const uids = new Set(found.map((f) => f.uid));
+    // What an unproven object makes is told with it.
+    const roots = found.filter((f) => f.owner === undefined || !uids.has(f.owner));
+    const fresh: Unproven[] = [];
+    for (const one of roots) {
+      const known = this.#standing.get(one.uid);
+      if (known?.reason === one.reason || (one.isIdle && (known !== undefined || this.#idle.has(one.uid)))) continue;
+      const { ref: object, uid, reason, manager, since } = one;
+      const { index } = await this.#ledger.record(
+        { type: 'content.unproven', environment: this.#environment, object, uid, reason, manager, since },
+        [],
+      );
+      // A changed reason replaces the earlier entry.
+      if (known !== undefined) await this.#resolve(known, 'changed');
+      this.#standing.set(uid, { index, uid, reason, object });
+      fresh.push(one);
+    }
+    for (const known of [...this.#standing.values()]) {
+      const now = this.#seen.get(refKey(known.object));
+      if (this.#open.has(known.uid)) continue;
+      if (now === undefined || now.uid !== known.uid) await this.#resolve(known, 'proven or gone');
+      else if (now.isIdle) {
+        await this.#resolve(known, 'idle');
+        this.#idle.add(known.uid);
+      } else continue;
+      this.#standing.delete(known.uid);
+    }
+    return fresh;
+  }
+
+  async #resolve({ index, object }: Standing, how: 'proven or gone' | 'idle' | 'changed'): Promise<void> {
+    await this.#ledger.record(
+      { type: 'content.resolved', environment: this.#environment, object, found: index, how },
+      [],
+    );
+  }
+
+  #read(): Map<string, Standing> {
+    const ended = new Map(
+      this.#ledger.all('content.resolved', this.#environment).map(({ entry }) => [entry.found, entry.how]),
+    );
+    const standing = new Map<string, Standing>();
+    for (const { index, entry } of this.#ledger.all('content.unproven', this.#environment)) {
+      const { uid, reason, object } = entry;
+      const how = ended.get(index);
+      if (how === undefined) standing.set(uid, { index, uid, reason, object });
+      if (how === 'idle') this.#idle.add(uid);
+    }
+    return standing;
+  }
+
+  // Made through break-glass: that use is an exception of its own.
+  #isExcused({ apiVersion, kind, metadata }: KubernetesObject): boolean {
+    const key = refKey({ apiVersion, kind, namespace: metadata.namespace ?? '', name: metadata.name });
+    const made = Date.parse(String(metadata['creationTimestamp'] ?? ''));
+    return this.#ledger.all('breakglass.used', this.#environment).some(({ entry }) => {
+      if (refKey(entry.object) !== key) return false;
+      if (entry.operation !== 'CREATE') return Date.parse(entry.until) > Date.now();
+      return Math.abs(Date.parse(entry.at ?? entry.time) - made) <= USED_MS;
+    });
+  }
+}
+
+// It has a controller, and runs nothing.
+function isIdle(object: KubernetesObject): boolean {
+  const { replicas } = (object['spec'] ?? {}) as { replicas?: unknown };
+  const { replicas: running = 0 } = (object['status'] ?? {}) as { replicas?: unknown };
+  return object.kind === 'ReplicaSet' && controllerOf(object) !== undefined && replicas === 0 && running === 0;
+}

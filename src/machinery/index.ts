@@ -1,0 +1,10 @@
+/**
+ * Takes a write of the cluster's machinery and what is approved. Returns whether the content of the write follows from
+ * what is approved: proven, unproven (with the fields that differ) or unknown. The name of a user chooses which proofs
+ * are tried; it is never a proof.
+ */
+export { templateDigest } from './approved-template.ts';
+export { CONTROL_PLANE, DUTIES, dutiesOf } from './duties.ts';
+export type { Approved, MachineryFacts, MachineryWrite, Proof } from './proof.ts';
+export { proveChild } from './prove-child.ts';
+export { proveWrite } from './prove-write.ts';

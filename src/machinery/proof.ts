@@ -1,0 +1,108 @@
+import { controllerOf, type KubernetesObject, type ObjectRef } from '../model/index.ts';
+import { templateDigest } from './approved-template.ts';
+
+/** A write as the API server asks about it. For a subresource, `ref` is the object that has it. */
+export type MachineryWrite = {
+  readonly operation: string;
+  readonly user: string;
+  readonly groups: readonly string[];
+  readonly ref: ObjectRef;
+  readonly subresource: string;
+  readonly object: KubernetesObject | undefined;
+  readonly oldObject: KubernetesObject | undefined;
+};
+
+/** What is approved in an environment. */
+export type Approved = {
+  /** Tests whether an object is one of Git's. */
+  readonly isOwned: (ref: ObjectRef) => boolean;
+  /**
+   * Returns the digests of the templates that were approved for an object of Git (`templateDigest`), newest first;
+   * undefined if the object is not one of Git's.
+   */
+  readonly templates: (object: KubernetesObject) => readonly string[] | undefined;
+};
+
+/** Reads from the cluster. Both throw if the cluster cannot be asked. */
+export interface MachineryFacts {
+  /**
+   * Returns the object with this name, or undefined if there is none. With `fresh`, it is read from the API server, not
+   * from memory.
+   */
+  get(ref: ObjectRef, fresh?: boolean): Promise<KubernetesObject | undefined>;
+  /** Returns all objects of a kind in a namespace (`''`: cluster-scoped); `fresh` as above. */
+  list(apiVersion: string, kind: string, namespace: string, fresh?: boolean): Promise<readonly KubernetesObject[]>;
+}
+
+/** Returns facts that are all read from the API server. */
+export function freshly(facts: MachineryFacts): MachineryFacts {
+  return {
+    get: (ref) => facts.get(ref, true),
+    list: (apiVersion, kind, namespace) => facts.list(apiVersion, kind, namespace, true),
+  };
+}
+
+/** Result of a proof. `reason` is a sentence about the object, without its subject. */
+export type Proof =
+  | { readonly kind: 'proven' }
+  | { readonly kind: 'unproven'; readonly reason: string }
+  | { readonly kind: 'unknown'; readonly reason: string };
+
+/** Everything that a proof needs. */
+export type Case = { readonly write: MachineryWrite; readonly approved: Approved; readonly facts: MachineryFacts };
+
+/** Thrown inside a proof: the write does not follow from what is approved. */
+export class Unproven extends Error {}
+
+/** Throws `Unproven` with this reason unless the condition holds. */
+export function demand(condition: boolean, reason: string): asserts condition {
+  if (!condition) throw new Unproven(reason);
+}
+
+/** Returns the group and kind of an object, as duties name them: `apps/ReplicaSet`, `Pod`. */
+export function kindOf({ apiVersion, kind }: Pick<ObjectRef, 'apiVersion' | 'kind'>): string {
+  const slash = apiVersion.indexOf('/');
+  return slash < 0 ? kind : `${apiVersion.slice(0, slash)}/${kind}`;
+}
+
+/** Returns the reference of an object. */
+export function refOf({ apiVersion, kind, metadata }: KubernetesObject): ObjectRef {
+  return { apiVersion, kind, namespace: metadata.namespace ?? '', name: metadata.name };
+}
+
+/**
+ * Reads the controller of an object and compares its uid. Throws `Unproven` if there is none, or if the object of that
+ * name is another one.
+ */
+export async function ownerOf(object: KubernetesObject, facts: MachineryFacts): Promise<KubernetesObject> {
+  const reference = controllerOf(object);
+  demand(reference !== undefined, 'no controller owns it');
+  const { apiVersion, kind, name, uid } = reference;
+  const ref = { apiVersion, kind, name, namespace: object.metadata.namespace ?? '' };
+  const found = await facts.get(ref);
+  demand(found?.metadata['uid'] === uid, `its owner, the ${kind} \`${name}\` with this uid, does not exist`);
+  return found as KubernetesObject;
+}
+
+const MAX_STEPS = 5; // CronJob, Job, Pod is the longest chain that Kubernetes itself creates; operators add one or two
+
+/**
+ * Returns the digests of the templates that are approved for an object: those of Git or, if an operator made it for an
+ * object of Git, the one it has, because the gate let that write through. Undefined if it belongs to nothing in Git.
+ */
+export async function approvedFor(
+  object: KubernetesObject,
+  { approved, facts }: Pick<Case, 'approved' | 'facts'>,
+): Promise<readonly string[] | undefined> {
+  const own = approved.templates(object);
+  if (own !== undefined) return own;
+  let at: KubernetesObject | undefined = object;
+  for (let step = 0; at !== undefined && step < MAX_STEPS; step++) {
+    at = await ownerOf(at, facts).catch((thrown: unknown) => {
+      if (thrown instanceof Unproven) return undefined;
+      throw thrown;
+    });
+    if (at !== undefined && approved.isOwned(refOf(at))) return [templateDigest(object) ?? ''];
+  }
+  return undefined;
+}

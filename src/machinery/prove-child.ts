@@ -1,0 +1,64 @@
+import { controllerOf, type KubernetesObject } from '../model/index.ts';
+import {
+  type Approved,
+  approvedFor,
+  type Case,
+  demand,
+  freshly,
+  kindOf,
+  type MachineryFacts,
+  ownerOf,
+  type Proof,
+  refOf,
+} from './proof.ts';
+import { proveCronJobIs } from './prove-duty.ts';
+import { isOfOperator, provePod } from './prove-pod.ts';
+import { proveReplicaSetIs } from './prove-workload.ts';
+import { proofOf } from './prove-write.ts';
+
+/**
+ * Proves an object that runs, or makes what runs, as it is in the cluster: pods, and every kind that holds a pod
+ * template. Returns undefined for all other kinds, and for objects of Git themselves. Never throws.
+ */
+export async function proveChild(
+  object: KubernetesObject,
+  approved: Approved,
+  facts: MachineryFacts,
+): Promise<Proof | undefined> {
+  const prove = CHILDREN[kindOf(object)] ?? (ROOTS.has(kindOf(object)) ? proveRoot : undefined);
+  if (prove === undefined || approved.isOwned(refOf(object))) return undefined;
+  if (controllerOf(object) === undefined)
+    return { kind: 'unproven', reason: 'no commit has it, and no controller owns it' };
+  const proof = await proofOf(() => prove(object, { approved, facts }));
+  return proof.kind === 'unproven' ? proofOf(() => prove(object, { approved, facts: freshly(facts) })) : proof;
+}
+
+type Around = Pick<Case, 'approved' | 'facts'>;
+
+// Kinds that only Git and operators make.
+const ROOTS: ReadonlySet<string> = new Set([
+  'apps/Deployment',
+  'apps/StatefulSet',
+  'apps/DaemonSet',
+  'batch/CronJob',
+  'ReplicationController',
+]);
+
+const CHILDREN: Readonly<Record<string, (object: KubernetesObject, of: Around) => Promise<void>>> = {
+  Pod: async (pod, of) => {
+    if (!(await isOfOperator(pod, of))) await provePod(pod, of, false);
+  },
+  'apps/ReplicaSet': async (set, of) => {
+    if ((await ownerOf(set, of.facts)).kind === 'Deployment') await proveReplicaSetIs(set, of);
+    else await proveRoot(set, of);
+  },
+  'batch/Job': async (job, of) => {
+    if ((await ownerOf(job, of.facts)).kind === 'CronJob') await proveCronJobIs(job, of);
+    else await proveRoot(job, of);
+  },
+};
+
+// An operator made it for an object of Git.
+async function proveRoot(object: KubernetesObject, of: Around): Promise<void> {
+  demand((await approvedFor(object, of)) !== undefined, 'it belongs to nothing in Git');
+}

@@ -1,0 +1,119 @@
+import type { KubernetesObject } from '../model/index.ts';
+import { list, type PodTemplate, podTemplateDigest, record, templateDigest } from './approved-template.ts';
+import { type Difference, differencesBetween, differencesText } from './differences.ts';
+import { expectedPod, type PodSurroundings } from './expected-pod.ts';
+import { approvedFor, type Case, demand, kindOf, type MachineryFacts, ownerOf, Unproven } from './proof.ts';
+
+const REVISIONS: ReadonlySet<string> = new Set(['apps/StatefulSet', 'apps/DaemonSet']);
+
+/**
+ * Proves that a pod is what its controller makes of a template that was approved. `isNew`: it is being created, so no
+ * node was chosen yet. Throws `Unproven` with the fields that differ.
+ */
+export async function provePod(
+  pod: KubernetesObject,
+  of: Pick<Case, 'approved' | 'facts'>,
+  isNew: boolean,
+): Promise<void> {
+  const [owner, templates] = await templatesFor(pod, of);
+  const name = `the ${owner.kind} \`${owner.metadata.name}\``;
+  demand(templates.length > 0, `the template of ${name} was not approved`);
+  let closest: readonly Difference[] | undefined;
+  for (const template of templates) {
+    const { expected, actual } = expectedPod(pod, template, await around(owner, template, of.facts), isNew);
+    const found = differencesBetween(expected, actual);
+    if (found.length === 0) return;
+    if (closest === undefined || found.length < closest.length) closest = found;
+  }
+  throw new Unproven(`it is not what ${name} makes of its template: ${differencesText(closest ?? [])}`);
+}
+
+/** Tests whether the controller of an object belongs to Git and has no pod template: an operator decides what it makes. */
+export async function isOfOperator(object: KubernetesObject, of: Pick<Case, 'approved' | 'facts'>): Promise<boolean> {
+  const owner = await ownerOf(object, of.facts);
+  return templateDigest(owner) === undefined && (await approvedFor(owner, of)) !== undefined;
+}
+
+type Found = readonly [owner: KubernetesObject, templates: readonly PodTemplate[]];
+
+// The templates that were approved, of those that the owner and its revisions have.
+async function templatesFor(pod: KubernetesObject, of: Pick<Case, 'approved' | 'facts'>): Promise<Found> {
+  const owner = await ownerOf(pod, of.facts);
+  const template = record(record(owner['spec'])['template']) as PodTemplate;
+  const own = of.approved.templates(owner);
+  if (own === undefined && CHILDREN.has(kindOf(owner))) {
+    const root = await rootOf(owner, of.facts);
+    const digests = await approvedFor(root, of);
+    demand(digests !== undefined, `the ${root.kind} \`${root.metadata.name}\` is not in Git`);
+    return [owner, digests.includes(templateDigest(owner) ?? '') ? [template] : []];
+  }
+  const digests = own ?? (await approvedFor(owner, of));
+  demand(digests !== undefined, `the ${owner.kind} \`${owner.metadata.name}\` is not in Git`);
+  if (!REVISIONS.has(kindOf(owner))) return [owner, digests.includes(templateDigest(owner) ?? '') ? [template] : []];
+  const revisions = await revisionsOf(owner, of.facts);
+  const earlier = revisions.map((r) => record(record(record(r['data'])['spec'])['template'])).map(withoutDirective);
+  return [owner, [template, ...earlier].filter((t) => digests.includes(podTemplateDigest(t)))];
+}
+
+// A ReplicaSet of a Deployment, a Job of a CronJob.
+const CHILDREN: ReadonlyMap<string, string> = new Map([
+  ['apps/ReplicaSet', 'apps/Deployment'],
+  ['batch/Job', 'batch/CronJob'],
+]);
+
+// What made the owner; the owner itself, if an operator made it.
+async function rootOf(owner: KubernetesObject, facts: MachineryFacts): Promise<KubernetesObject> {
+  const title = `the ${owner.kind} \`${owner.metadata.name}\` is not in Git`;
+  const root = await ownerOf(owner, facts).catch((thrown) => {
+    throw thrown instanceof Unproven ? new Unproven(`${title}, and ${thrown.message}`) : thrown;
+  });
+  return kindOf(root) === CHILDREN.get(kindOf(owner)) ? root : owner;
+}
+
+async function revisionsOf(owner: KubernetesObject, facts: MachineryFacts): Promise<readonly KubernetesObject[]> {
+  const all = await facts.list('apps/v1', 'ControllerRevision', owner.metadata.namespace ?? '');
+  const uid = owner.metadata['uid'];
+  return all.filter((r) => list(r.metadata['ownerReferences']).some((o) => record(o)['uid'] === uid));
+}
+
+// A revision is a strategic merge patch.
+function withoutDirective(template: Readonly<Record<string, unknown>>): PodTemplate {
+  const { $patch: _, ...rest } = template;
+  return rest as PodTemplate;
+}
+
+async function around(
+  owner: KubernetesObject,
+  { spec = {} }: PodTemplate,
+  facts: MachineryFacts,
+): Promise<PodSurroundings> {
+  const namespace = owner.metadata.namespace ?? '';
+  const name = typeof spec['serviceAccountName'] === 'string' ? spec['serviceAccountName'] : 'default';
+  const { priorityClassName, runtimeClassName } = spec;
+  const [serviceAccount, limitRanges, classes, runtimeClass, revisions] = await Promise.all([
+    facts.get({ apiVersion: 'v1', kind: 'ServiceAccount', namespace, name }),
+    facts.list('v1', 'LimitRange', namespace),
+    facts.list('scheduling.k8s.io/v1', 'PriorityClass', ''),
+    typeof runtimeClassName === 'string'
+      ? facts.get({ apiVersion: 'node.k8s.io/v1', kind: 'RuntimeClass', namespace: '', name: runtimeClassName })
+      : undefined,
+    REVISIONS.has(kindOf(owner)) ? revisionsOf(owner, facts) : [],
+  ]);
+  return {
+    owner,
+    serviceAccount,
+    limitRanges,
+    priorityClass: classes.find((c) =>
+      priorityClassName === undefined ? c['globalDefault'] === true : c.metadata.name === priorityClassName,
+    ),
+    runtimeClass,
+    revisions: revisions.map((r) => hashOf(r, owner)),
+  };
+}
+
+// A StatefulSet labels its pods with the name of the revision, a DaemonSet with its hash.
+function hashOf(revision: KubernetesObject, owner: KubernetesObject): string {
+  return owner.kind === 'StatefulSet'
+    ? revision.metadata.name
+    : (revision.metadata.labels?.['controller-revision-hash'] ?? '');
+}

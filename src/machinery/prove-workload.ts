@@ -1,0 +1,139 @@
+import { isStamp, type KubernetesObject } from '../model/index.ts';
+import { HASH, list, podTemplateDigest, record, templateDigest } from './approved-template.ts';
+import { differencesBetween, differencesText } from './differences.ts';
+import { approvedFor, type Case, demand, kindOf, ownerOf } from './proof.ts';
+
+type Json = Readonly<Record<string, unknown>>;
+const ROLLOUT = 'deployment.kubernetes.io/';
+
+/** Proves that a ReplicaSet is what the Deployment controller makes of a Deployment of Git. Throws `Unproven`. */
+export async function proveReplicaSetIs(
+  set: KubernetesObject,
+  of: Pick<Case, 'approved' | 'facts'>,
+): Promise<KubernetesObject> {
+  const deployment = await ownerOf(set, of.facts);
+  const { name, labels = {} } = set.metadata;
+  const title = `the Deployment \`${deployment.metadata.name}\``;
+  demand(kindOf(deployment) === 'apps/Deployment', `${title.replace('Deployment', deployment.kind)} does not make it`);
+  const approved = await approvedFor(deployment, of);
+  demand(approved !== undefined, `${title} is not in Git`);
+  const spec = record(set['spec']);
+  demand(approved.includes(podTemplateDigest(spec['template'])), `its template was not approved for ${title}`);
+  const hash = labels[HASH] ?? '';
+  demand(hash !== '' && name === `${deployment.metadata.name}-${hash}`, `its name is not one that ${title} gives`);
+  const template = record(record(spec['template'])['metadata']);
+  const wanted = record(deployment['spec']);
+  const selector = record(wanted['selector']);
+  const expected = {
+    labels: record(template['labels']),
+    hash,
+    owners: 1,
+    selector: { ...selector, matchLabels: { ...record(selector['matchLabels']), [HASH]: hash } },
+    others: [],
+  };
+  const actual = {
+    labels,
+    hash: record(template['labels'])[HASH],
+    owners: list(set.metadata['ownerReferences']).length,
+    selector: spec['selector'],
+    others: Object.keys(spec).filter((k) => !['replicas', 'minReadySeconds', 'selector', 'template'].includes(k)),
+  };
+  const found = differencesBetween(expected, actual);
+  demand(found.length === 0, `it is not what ${title} makes: ${differencesText(found)}`);
+  demandAnnotations(set.metadata.annotations ?? {}, deployment);
+  return deployment;
+}
+
+// The controller copies the Deployment's annotations, and adds its own.
+function demandAnnotations(annotations: Readonly<Record<string, string>>, deployment: KubernetesObject): void {
+  for (const [key, value] of Object.entries(annotations)) {
+    if (key.startsWith(ROLLOUT) || isStamp(key)) continue;
+    const isCopied = Object.hasOwn(deployment.metadata.annotations ?? {}, key);
+    demand(
+      isCopied && deployment.metadata.annotations?.[key] === value,
+      `its annotation \`${key}\` is not of its owner`,
+    );
+  }
+}
+
+/** Proves the creation of a ReplicaSet: its template is the newest approved one, or the one the Deployment has now. */
+export async function proveReplicaSet(of: Case): Promise<void> {
+  const set = objectOf(of);
+  const deployment = await proveReplicaSetIs(set, of);
+  demandCurrent(set, deployment, of);
+  demandReplicas(set, deployment);
+}
+
+/**
+ * Proves a change of a ReplicaSet: scaling, and the annotations and owner that the Deployment controller writes. Older
+ * templates may only shrink, unless a rollout is unfinished.
+ */
+export async function proveReplicaSetUpdate(of: Case): Promise<void> {
+  const [set, before] = [objectOf(of), of.write.oldObject];
+  demand(before !== undefined, 'its earlier content is not known');
+  const plain = (o: KubernetesObject): Json => {
+    const { replicas: _, minReadySeconds: __, ...spec } = record(o['spec']);
+    return { spec, labels: o.metadata.labels, finalizers: o.metadata['finalizers'] };
+  };
+  const changed = differencesBetween(plain(before), plain(set));
+  demand(changed.length === 0, `more than its scale changes: ${differencesText(changed)}`);
+  const deployment = await proveReplicaSetIs(set, of);
+  if (scaleOf(set) <= scaleOf(before)) return;
+  const { paused } = record(deployment['spec']);
+  if (paused !== true && !isRollingOut(deployment)) demandCurrent(set, deployment, of);
+  demandReplicas(set, deployment);
+}
+
+/** Proves the removal of a ReplicaSet: it has no pods, and a Deployment owns it. */
+export async function proveReplicaSetRemoval({ write }: Case): Promise<void> {
+  const set = write.oldObject;
+  demand(set !== undefined, 'its content is not known');
+  const owner = list(set.metadata['ownerReferences']).map(record)[0];
+  demand(owner?.['kind'] === 'Deployment', 'no Deployment owns it');
+  demand(scaleOf(set) === 0, 'it still has replicas');
+}
+
+function demandCurrent(set: KubernetesObject, deployment: KubernetesObject, { approved }: Case): void {
+  const digest = templateDigest(set);
+  demand(
+    templateDigest(deployment) === digest || approved.templates(deployment)?.[0] === digest,
+    'its template was approved, but a newer one took its place',
+  );
+}
+
+function demandReplicas(set: KubernetesObject, deployment: KubernetesObject): void {
+  const spec = record(deployment['spec']);
+  const replicas = typeof spec['replicas'] === 'number' ? spec['replicas'] : 1;
+  const surge = record(record(spec['strategy'])['rollingUpdate'])['maxSurge'] ?? 0;
+  const more = typeof surge === 'number' ? surge : Math.ceil((Number.parseInt(String(surge), 10) / 100) * replicas);
+  const most = replicas + (Number.isFinite(more) ? more : 0);
+  demand(scaleOf(set) <= Math.max(most, 1), `it would have more than ${most} replicas`);
+}
+
+function scaleOf(set: KubernetesObject): number {
+  const { replicas } = record(set['spec']);
+  return typeof replicas === 'number' ? replicas : 1;
+}
+
+// A change of replicas and template in one write raises the old ReplicaSet first, before the controller looks at it.
+function isRollingOut(deployment: KubernetesObject): boolean {
+  const {
+    replicas = 0,
+    updatedReplicas = 0,
+    availableReplicas = 0,
+    observedGeneration,
+  } = record(deployment['status']) as {
+    readonly replicas?: number;
+    readonly updatedReplicas?: number;
+    readonly availableReplicas?: number;
+    readonly observedGeneration?: number;
+  };
+  const isSeen = observedGeneration === deployment.metadata['generation'];
+  return !isSeen || updatedReplicas < replicas || availableReplicas < replicas;
+}
+
+/** Returns the object that a write would store. Throws `Unproven` if it has none. */
+export function objectOf({ write }: Case): KubernetesObject {
+  demand(write.object !== undefined, 'it has no content');
+  return write.object;
+}

@@ -1,0 +1,297 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { KubernetesObject } from '../../src/model/index.ts';
+import { actingAs } from '../kit/acting-as.ts';
+import { deployment } from '../kit/manifests.ts';
+import { scratch } from '../kit/scratch.ts';
+import { openStage } from '../kit/test-stage.ts';
+
+const PATH = 'clusters/production';
+const IMAGE = 'registry.example.test/shop/web:1.0.0';
+const EVIL = 'registry.example.test/shop/evil:1.0.0';
+const stage = await openStage(scratch());
+const controller = (name: string) => actingAs(stage.controlPlane.url, name);
+
+const limits = 'resources: {limits: {cpu: 100m, memory: 64Mi}}';
+const others = (ns: string) => `
+apiVersion: v1
+kind: LimitRange
+metadata: {name: defaults, namespace: ${ns}}
+spec:
+  limits:
+    - type: Container
+      default: {ephemeral-storage: 1Gi}
+      defaultRequest: {cpu: 10m}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: db, namespace: ${ns}}
+spec: {clusterIP: None, selector: {app: db}, ports: [{port: 5432}]}
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: db, namespace: ${ns}}
+spec:
+  replicas: 2
+  serviceName: db
+  podManagementPolicy: Parallel
+  selector: {matchLabels: {app: db}}
+  template:
+    metadata: {labels: {app: db}, annotations: {note: "1"}}
+    spec:
+      automountServiceAccountToken: false
+      containers:
+        - name: db
+          image: ${IMAGE}
+          ${limits}
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: disk, namespace: ${ns}}
+spec:
+  replicas: 1
+  serviceName: db
+  selector: {matchLabels: {app: disk}}
+  volumeClaimTemplates:
+    - metadata: {name: data}
+      spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}
+  template:
+    metadata: {labels: {app: disk}}
+    spec:
+      containers:
+        - name: disk
+          image: ${IMAGE}
+          ${limits}
+          volumeMounts: [{name: data, mountPath: /data}]
+---
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: agent, namespace: ${ns}}
+spec:
+  selector: {matchLabels: {app: agent}}
+  template:
+    metadata: {labels: {app: agent}}
+    spec:
+      tolerations: [{operator: Exists, effect: NoExecute}]
+      affinity:
+        nodeAffinity:
+          preferredDuringSchedulingIgnoredDuringExecution:
+            - {weight: 1, preference: {matchExpressions: [{key: disk, operator: Exists}]}}
+      containers:
+        - name: agent
+          image: ${IMAGE}
+          ports: [{containerPort: 9100}]
+          ${limits}
+---
+apiVersion: batch/v1
+kind: Job
+metadata: {name: migrate, namespace: ${ns}, annotations: {countersign.dev/allow: run}}
+spec:
+  completions: 2
+  parallelism: 2
+  completionMode: Indexed
+  template:
+    spec:
+      restartPolicy: Never
+      initContainers:
+        - name: before
+          image: ${IMAGE}
+          ${limits}
+      containers:
+        - name: migrate
+          image: ${IMAGE}
+          env: [{name: A, value: b}]
+          ${limits}
+---
+apiVersion: batch/v1
+kind: CronJob
+metadata: {name: tidy, namespace: ${ns}, annotations: {countersign.dev/allow: run}}
+spec:
+  schedule: "* * * * *"
+  jobTemplate:
+    metadata: {labels: {made-by: tidy}}
+    spec:
+      template:
+        spec:
+          restartPolicy: OnFailure
+          containers:
+            - name: tidy
+              image: ${IMAGE}
+              ${limits}
+`;
+
+const podsOf = async (ns: string, label = '') =>
+  (await stage.get(`/api/v1/namespaces/${ns}/pods?labelSelector=${label}`)).body['items'] as KubernetesObject[];
+
+test('what the cluster’s controllers make of Git’s objects is proven: pods of every kind, claims, rollouts', async () => {
+  const ns = 'made';
+  const { fleet, service } = await stage.running(ns, {}, { files: { [`${PATH}/web.yaml`]: deployment(ns, 'web') } });
+  const second = await stage.change(fleet, 'the others', { [`${PATH}/others.yaml`]: others(ns) });
+  await service.entry('apply.result', 'production', (e) => e.revision === second && e.outcome === 'applied');
+  const made = async (label: string, count: number) =>
+    stage.waitFor(async () => (await podsOf(ns, label)).length >= count, `${count} pods of ${label}`);
+  await made('app=web', 2);
+  await made('app=db', 2);
+  await made('app=disk', 1);
+  await made('app=agent', 2);
+  await made('job-name=migrate', 2);
+  await stage.waitFor(
+    async () => (await podsOf(ns)).some((p) => p.metadata.name.startsWith('tidy-')),
+    'a run of the CronJob',
+  );
+  const third = await stage.change(fleet, 'roll out', {
+    [`${PATH}/web.yaml`]: deployment(ns, 'web', { image: IMAGE.replace('1.0.0', '1.1.0'), replicas: 3 }),
+  });
+  await service.entry('apply.result', 'production', (e) => e.revision === third && e.outcome === 'applied');
+  await stage.waitFor(async () => {
+    const images = (await podsOf(ns, 'app=web')).map(
+      (p) => (p['spec'] as { containers: { image: string }[] }).containers[0]?.image,
+    );
+    return images.length === 3 && images.every((i) => i?.endsWith(':1.1.0') === true);
+  }, 'the rollout');
+  assert.deepEqual(
+    service.entries('admission.denied', 'production').map(({ entry: e }) => [e.user, e.object.kind, e.reason]),
+    [],
+  );
+  assert.deepEqual(
+    service.entries('content.unproven', 'production').map(({ entry: e }) => [e.object.kind, e.object.name, e.reason]),
+    [],
+  );
+});
+
+test('a controller’s name alone makes nothing: no pod, no ReplicaSet, no Job of content that was not approved', async () => {
+  const ns = 'forged';
+  const { service } = await stage.running(ns, {}, { files: { [`${PATH}/web.yaml`]: deployment(ns, 'web') } });
+  const find = async (path: string) => (await stage.get(path)).body as unknown as KubernetesObject;
+  const pod = (more: object = {}, image = EVIL) => ({
+    apiVersion: 'v1',
+    kind: 'Pod',
+    metadata: { name: 'evil', namespace: ns, ...more },
+    spec: { containers: [{ name: 'web', image, resources: { limits: { cpu: '1', memory: '64Mi' } } }] },
+  });
+  const at = `/api/v1/namespaces/${ns}/pods`;
+  const withVersion = async (object: KubernetesObject) => {
+    const now = await find(`/apis/apps/v1/namespaces/${ns}/deployments/web`);
+    return { ...object, metadata: { ...object.metadata, resourceVersion: now.metadata['resourceVersion'] } };
+  };
+  const refused = async (
+    who: string,
+    method: string,
+    path: string,
+    body: object | undefined,
+    why: RegExp,
+    type?: string,
+  ) => {
+    const answer = await controller(who).request(method, path, body, type);
+    assert.equal(answer.status, 403, `${who} ${method} ${path}: ${JSON.stringify(answer.body).slice(0, 300)}`);
+    assert.match(String(answer.body['message']), why);
+  };
+  await refused('replicaset-controller', 'POST', at, pod(), /no apps\/ReplicaSet owns it/);
+  await refused('job-controller', 'POST', at, pod(), /no batch\/Job owns it/);
+  await refused('persistent-volume-binder', 'POST', at, pod(), /no duty of/);
+
+  const web = await find(`/apis/apps/v1/namespaces/${ns}/deployments/web`);
+  await stage.waitFor(async () => (await podsOf(ns, 'app=web')).length === 2, 'pods');
+  const [set] = (await stage.get(`/apis/apps/v1/namespaces/${ns}/replicasets`)).body['items'] as KubernetesObject[];
+  assert.ok(set !== undefined);
+  const ownedBy = (owner: KubernetesObject, kind: string, apiVersion = 'apps/v1') => ({
+    ownerReferences: [
+      {
+        ...{ apiVersion, kind, name: owner.metadata.name, uid: owner.metadata['uid'] },
+        ...{ controller: true, blockOwnerDeletion: true },
+      },
+    ],
+  });
+  const labels = { labels: set.metadata.labels };
+  const name = `${set.metadata.name}-bcdfg`;
+  const owned = { name, ...labels, ...ownedBy(set, 'ReplicaSet') };
+  await refused('replicaset-controller', 'POST', at, pod(owned), /web.*image.*evil:1\.0\.0` instead of/);
+  const template = (set['spec'] as { template: { metadata: object; spec: { containers: object[] } } }).template;
+  const good = { apiVersion: 'v1', kind: 'Pod', metadata: { ...owned, namespace: ns }, spec: template.spec };
+  const [container] = template.spec.containers;
+  for (const [what, spec] of [
+    ['a second container', { containers: [container, { ...container, name: 'miner', image: EVIL }] }],
+    ['an init container', { initContainers: [{ name: 'first', image: EVIL }] }],
+    ['a command', { containers: [{ ...container, command: ['sh'] }] }],
+    ['an environment variable', { containers: [{ ...container, env: [{ name: 'LD_PRELOAD', value: '/x' }] }] }],
+    ['privileges', { containers: [{ ...container, securityContext: { privileged: true } }] }],
+    ['a volume of the host', { volumes: [{ name: 'host', hostPath: { path: '/' } }] }],
+    ['another account', { serviceAccountName: 'other' }],
+    ['a node', { nodeName: 'node-a' }],
+  ] as const) {
+    const answer = await controller('replicaset-controller').request('POST', at, {
+      ...good,
+      spec: { ...template.spec, ...spec },
+    });
+    assert.equal(answer.status, 403, `${what}: ${JSON.stringify(answer.body).slice(0, 300)}`);
+  }
+  const forged = {
+    apiVersion: 'apps/v1',
+    kind: 'ReplicaSet',
+    metadata: { name: 'web-evil', namespace: ns, labels: { app: 'web', 'pod-template-hash': 'evil' } },
+    spec: {
+      replicas: 0,
+      selector: { matchLabels: { app: 'web', 'pod-template-hash': 'evil' } },
+      template: { ...template, metadata: { labels: { app: 'web', 'pod-template-hash': 'evil' } }, spec: pod().spec },
+    },
+  };
+  const sets = `/apis/apps/v1/namespaces/${ns}/replicasets`;
+  await refused('deployment-controller', 'POST', sets, forged, /no controller owns it/);
+  const asItsOwn = { ...forged, metadata: { ...forged.metadata, ...ownedBy(web, 'Deployment') } };
+  await refused(
+    'deployment-controller',
+    'POST',
+    sets,
+    asItsOwn,
+    /its template was not approved for the Deployment `web`/,
+  );
+  const MERGE = 'application/merge-patch+json';
+  const deployments = `/apis/apps/v1/namespaces/${ns}/deployments/web`;
+  const { annotations } = web.metadata;
+  const back = {
+    ...web,
+    metadata: { ...web.metadata, annotations: { ...annotations, 'deprecated.deployment.rollback.to': '1' } },
+  };
+  await refused('deployment-controller', 'PUT', deployments, await withVersion(back), /no duty of/);
+  const image = { spec: { template: { spec: { containers: [{ ...container, image: EVIL }] } } } };
+  await refused('generic-garbage-collector', 'PATCH', deployments, image, /more than its duty changes/, MERGE);
+  await refused('deployment-controller', 'PATCH', `${sets}/${set.metadata.name}`, image, /more than its scale/, MERGE);
+  const job = {
+    apiVersion: 'batch/v1',
+    kind: 'Job',
+    metadata: { name: 'evil', namespace: ns },
+    spec: { template: { spec: { ...pod().spec, restartPolicy: 'Never' } } },
+  };
+  await refused('cronjob-controller', 'POST', `/apis/batch/v1/namespaces/${ns}/jobs`, job, /no controller owns it/);
+  const [running] = await podsOf(ns, 'app=web');
+  const swap = { spec: { containers: [{ ...container, image: EVIL }] } };
+  const path = `${at}/${running?.metadata.name}`;
+  await refused(
+    'replicaset-controller',
+    'PATCH',
+    path,
+    swap,
+    /more than its duty/,
+    'application/strategic-merge-patch+json',
+  );
+  const debug = { spec: { ephemeralContainers: [{ name: 'debug', image: EVIL, targetContainerName: 'web' }] } };
+  const strategic = 'application/strategic-merge-patch+json';
+  await refused('generic-garbage-collector', 'PATCH', `${path}/ephemeralcontainers`, debug, /no duty of/, strategic);
+  const scale = {
+    apiVersion: 'autoscaling/v1',
+    kind: 'Scale',
+    metadata: { name: 'web', namespace: ns },
+    spec: { replicas: 9 },
+  };
+  await refused('horizontal-pod-autoscaler', 'PUT', `${deployments}/scale`, scale, /no HorizontalPodAutoscaler/);
+  await refused('generic-garbage-collector', 'DELETE', deployments, undefined, /no owner that could be gone/);
+  const relabel = { metadata: { labels: { app: 'other' } } };
+  await refused('generic-garbage-collector', 'PATCH', `${path}/status`, relabel, /no duty of/, strategic);
+  const certificate = { data: { 'ca.crt': 'mine' } };
+  const published = `/api/v1/namespaces/${ns}/configmaps/kube-root-ca.crt`;
+  await refused('generic-garbage-collector', 'PATCH', published, certificate, /more than its duty/, MERGE);
+  const root = await find(published);
+  const forgedRoot = { ...root, ...certificate };
+  await refused('root-ca-cert-publisher', 'PUT', published, forgedRoot, /it is not the one of kube-system/);
+  assert.ok(service.entries('admission.denied', 'production').length >= 10);
+});
