@@ -30,7 +30,7 @@ export type {
   SureRecorder,
 } from './ports.ts';
 export { type Previewed, previewFromAudit, previewFromLedger } from './preview-admission.ts';
-export { approvedIn, proveContent, proveMachinery } from './prove-machinery.ts';
+export { proveContent, proveMachinery } from './prove-machinery.ts';
 export { recall, renderedAt, ruledAt } from './recall.ts';
 export { type Recheck, recheckVerdict } from './recheck.ts';
 export { limitsOf, renderedBy } from './render-tree.ts';

@@ -32,7 +32,7 @@ export function proveContent(
  * Returns what is approved in an environment. `inUse` has the digests of templates that are in use through break-glass,
  * by the `refKey` of their object.
  */
-export function approvedIn(
+function approvedIn(
   { spec }: Environment,
   state: EnvironmentState,
   inUse: ReadonlyMap<string, readonly string[]>,

@@ -17,7 +17,7 @@ type Spec = Readonly<Record<string, unknown>>;
 export const HASH = 'pod-template-hash';
 
 /** Labels that the API server adds to the template of a Job. */
-export const JOB_LABELS: ReadonlySet<string> = new Set([
+const JOB_LABELS: ReadonlySet<string> = new Set([
   'controller-uid',
   'job-name',
   'batch.kubernetes.io/controller-uid',
@@ -55,7 +55,7 @@ export function podTemplateDigest(template: unknown): string {
 }
 
 /** Returns the group of an `apiVersion`; empty for the core group. */
-export function groupOf(apiVersion: string): string {
+function groupOf(apiVersion: string): string {
   const slash = apiVersion.indexOf('/');
   return slash < 0 ? '' : apiVersion.slice(0, slash);
 }

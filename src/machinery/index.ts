@@ -4,7 +4,7 @@
  * are tried; it is never a proof.
  */
 export { templateDigest } from './approved-template.ts';
-export { CONTROL_PLANE, DUTIES, dutiesOf } from './duties.ts';
-export type { Approved, MachineryFacts, MachineryWrite, Proof } from './proof.ts';
+export { CONTROL_PLANE, DUTIES } from './duties.ts';
+export type { Approved, MachineryFacts, Proof } from './proof.ts';
 export { proveChild } from './prove-child.ts';
 export { proveWrite } from './prove-write.ts';

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { KubernetesObject } from '../../src/model/index.ts';
+import { type Approved, DUTIES, type MachineryFacts, proveChild, templateDigest } from '../../src/machinery/index.ts';
+import type { KubernetesObject, ObjectRef } from '../../src/model/index.ts';
 import { actingAs } from '../kit/acting-as.ts';
 import { deployment } from '../kit/manifests.ts';
 import { scratch } from '../kit/scratch.ts';
@@ -157,7 +158,153 @@ test('what the cluster’s controllers make of Git’s objects is proven: pods o
     service.entries('content.unproven', 'production').map(({ entry: e }) => [e.object.kind, e.object.name, e.reason]),
     [],
   );
+  const proven = await mutated(ns);
+  assert.deepEqual([...proven].sort(), HARMLESS);
 });
+
+// What may change in a pod that exists without making it unproven: the node that the scheduler or the DaemonSet chose,
+// the order of lists whose order has no meaning, limits that a LimitRange may have set earlier, and what decides nothing.
+const HARMLESS = [
+  'added metadata',
+  'added spec.containers.resources.limits',
+  'added spec.containers.resources.requests',
+  'added spec.initContainers.resources.limits',
+  'added spec.initContainers.resources.requests',
+  'backwards spec.containers.volumeMounts',
+  'backwards spec.tolerations',
+  'backwards spec.volumes',
+  'changed metadata.annotations.kubernetes.io/limit-ranger',
+  'changed metadata.generateName',
+  'changed spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms.matchFields.values',
+  'changed spec.containers.resources.limits.ephemeral-storage',
+  'changed spec.containers.resources.requests.ephemeral-storage',
+  'changed spec.initContainers.resources.limits.ephemeral-storage',
+  'changed spec.initContainers.resources.requests.ephemeral-storage',
+  'changed spec.nodeName',
+  'removed metadata.generateName',
+  'removed metadata.labels.pod-template-generation',
+  'removed spec.containers.resources.limits.ephemeral-storage',
+  'removed spec.containers.resources.requests.ephemeral-storage',
+  'removed spec.initContainers.resources.limits.ephemeral-storage',
+  'removed spec.initContainers.resources.requests.ephemeral-storage',
+  'removed spec.nodeName',
+];
+
+/** Changes each leaf of each pod in turn. Returns the changes that leave a pod proven. */
+async function mutated(ns: string): Promise<ReadonlySet<string>> {
+  const names = new Set(['web', 'db', 'disk', 'agent', 'migrate', 'tidy']);
+  const isOwned = (ref: ObjectRef) => names.has(ref.name) && ref.kind !== 'Pod';
+  const approved: Approved = {
+    isOwned,
+    templates: (o) => (isOwned({ ...o, name: o.metadata.name, namespace: ns }) ? [templateDigest(o) ?? ''] : undefined),
+  };
+  const facts = remembered(ns);
+  const still = new Set<string>();
+  let count = 0;
+  const seen = new Set<string>();
+  for (const pod of await podsOf(ns)) {
+    const kind = pod.metadata.name.replace(/-.*/, '');
+    const object: KubernetesObject = { ...pod, apiVersion: 'v1', kind: 'Pod' };
+    if (pod.metadata['deletionTimestamp'] !== undefined || seen.has(kind)) continue;
+    seen.add(kind);
+    assert.deepEqual(await proveChild(object, approved, facts), { kind: 'proven' }, pod.metadata.name);
+    for (const [what, changed] of changesOf(object)) {
+      count++;
+      if ((await proveChild(changed, approved, facts))?.kind === 'proven') still.add(what);
+    }
+  }
+  assert.deepEqual([...seen].sort(), [...names].sort());
+  assert.ok(count > 1000, `${count} changes`);
+  return still;
+}
+
+// Each kind is read once: nothing changes any more.
+function remembered(ns: string): MachineryFacts {
+  const kinds: Readonly<Record<string, string>> = {
+    ...{ ReplicaSet: 'apps/v1', Deployment: 'apps/v1', StatefulSet: 'apps/v1', DaemonSet: 'apps/v1' },
+    ...{ ControllerRevision: 'apps/v1', Job: 'batch/v1', CronJob: 'batch/v1', ServiceAccount: 'v1', LimitRange: 'v1' },
+    PriorityClass: 'scheduling.k8s.io/v1',
+  };
+  const known = new Map<string, Promise<readonly KubernetesObject[]>>();
+  const list = (kind: string) => {
+    const apiVersion = kinds[kind] ?? assert.fail(kind);
+    const root = apiVersion === 'v1' ? '/api/v1' : `/apis/${apiVersion}`;
+    const place = kind === 'PriorityClass' ? '' : `/namespaces/${ns}`;
+    const plural = `${kind.toLowerCase()}${kind.endsWith('s') ? 'es' : 's'}`;
+    const read =
+      known.get(kind) ??
+      stage
+        .get(`${root}${place}/${plural}`)
+        .then(({ body }) => (body['items'] as KubernetesObject[]).map((o) => ({ ...o, apiVersion, kind })));
+    known.set(kind, read);
+    return read;
+  };
+  return {
+    get: async ({ kind, name }) => (await list(kind)).find((o) => o.metadata.name === name),
+    list: (_, kind) => list(kind),
+  };
+}
+
+const SERVER = new Set(['uid', 'resourceVersion', 'generation', 'creationTimestamp', 'managedFields', 'namespace']);
+
+/** Every leaf of metadata and spec: changed, removed; every list: an item twice, backwards; a field that is new. */
+function* changesOf(object: KubernetesObject): Generator<[string, KubernetesObject]> {
+  const paths: (string | number)[][] = [];
+  const walk = (value: unknown, path: (string | number)[]) => {
+    if (path.length > 0) paths.push(path);
+    if (Array.isArray(value)) for (const [i, item] of value.entries()) walk(item, [...path, i]);
+    else if (typeof value === 'object' && value !== null)
+      for (const [key, item] of Object.entries(value))
+        if (!(path.length === 1 && path[0] === 'metadata' && SERVER.has(key))) walk(item, [...path, key]);
+  };
+  for (const part of ['metadata', 'spec']) walk(object[part], [part]);
+  for (const path of paths)
+    for (const how of ['changed', 'removed', 'doubled', 'backwards', 'added'] as const) {
+      const copy = structuredClone(object) as unknown as Record<string | number, never>;
+      const last = path.at(-1) as string;
+      const parent = path.slice(0, -1).reduce((at, key) => at[key] as never, copy);
+      const value = parent[last] as unknown;
+      const next = other(value, how);
+      if (next === undefined && (how !== 'removed' || path.length === 1)) continue;
+      if (how !== 'removed') parent[last] = next as never;
+      else if (Array.isArray(parent)) parent.splice(Number(last), 1);
+      else delete parent[last];
+      yield [`${how} ${path.filter((p) => typeof p === 'string').join('.')}`, copy as unknown as KubernetesObject];
+    }
+}
+
+function other(value: unknown, how: 'changed' | 'removed' | 'doubled' | 'backwards' | 'added'): unknown {
+  if (Array.isArray(value)) {
+    if (how === 'doubled' && value.length > 0) return [...value, value[0]];
+    return how === 'backwards' && value.length > 1 ? value.toReversed() : undefined;
+  }
+  if (typeof value === 'object' && value !== null) return how === 'added' ? { ...value, unheardOf: 'x' } : undefined;
+  if (how !== 'changed') return undefined;
+  return typeof value === 'string' ? `${value}x` : typeof value === 'number' ? value + 1 : value !== true;
+}
+
+test('every controller that the API server has a role for has its duties, and no other', async () => {
+  const { body } = await stage.get('/apis/rbac.authorization.k8s.io/v1/clusterroles');
+  const roles = (body['items'] as KubernetesObject[]).map((r) => r.metadata.name);
+  const prefix = 'system:controller:';
+  const known = roles.filter((r) => r.startsWith(prefix)).map((r) => r.slice(prefix.length));
+  assert.ok(known.length > 30);
+  assert.deepEqual(
+    known.filter((name) => !Object.hasOwn(DUTIES, name)),
+    [],
+  );
+  // those that only other versions have, or that are behind a feature gate
+  assert.deepEqual(
+    Object.keys(DUTIES).filter((name) => !known.includes(name)),
+    OTHER_VERSIONS,
+  );
+});
+
+const OTHER_VERSIONS: readonly string[] = [
+  'device-taint-eviction-controller',
+  'podcertificaterequestcleaner-controller',
+  'storage-version-migrator-controller',
+];
 
 test('a controller’s name alone makes nothing: no pod, no ReplicaSet, no Job of content that was not approved', async () => {
   const ns = 'forged';
