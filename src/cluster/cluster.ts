@@ -8,6 +8,7 @@ import {
   FIELD_MANAGER,
   type IgnoreRule,
   inParallel,
+  isBuiltIn,
   isStamp,
   type KubernetesObject,
   LABEL,
@@ -22,6 +23,7 @@ import {
   type Writing,
 } from '../model/index.ts';
 import { type Answer, type ApiServer, apiPath, METADATA_ONLY } from './api-server.ts';
+import { exactly } from './exactly.ts';
 import { differences, lastWriter, type ManagedFields, mergeFields, withValuesOf } from './fields.ts';
 import type { HealthRule } from './health.ts';
 import { Lineage } from './lineage.ts';
@@ -31,11 +33,19 @@ import { foreignOwner } from './owners.ts';
 import { isRecord, listAt, objectIn, textAt } from './read-answer.ts';
 import { isPassing, refusal } from './refusal.ts';
 
-/** Result of applying an object: its digest as stored, and the digest that our admission webhook admits. */
-export type AppliedObject = { readonly live: string; readonly admitted: string | undefined };
+/**
+ * Result of applying an object: its digest as stored, and the digest that our admission webhook admits. `live` is
+ * undefined if others added something that could not be removed.
+ */
+export type AppliedObject = { readonly live: string | undefined; readonly admitted: string | undefined };
 
 /** Digests that our admission webhook sees in a dry run: of the object, and of the template in it, if it has one. */
-export type DryRun = { readonly admitted: string | undefined; readonly template: string | undefined };
+export type DryRun = {
+  readonly admitted: string | undefined;
+  readonly template: string | undefined;
+  /** Whether the object existed before. */
+  readonly existed: boolean;
+};
 
 type Made = DryRun & { readonly object: KubernetesObject };
 
@@ -145,30 +155,33 @@ export class Cluster {
    * fields, `cluster-immutable`, `cluster-refused`, `-forbidden` or `-unreachable`, each with the object's name.
    */
   async dryRun(rendered: RenderedObject, owned: OwnedObject, writing: Writing): Promise<DryRun> {
-    const { object, admitted, template } = await this.#apply(
-      rendered,
-      owned,
-      writing,
-      true,
-      undefined,
-      METADATA_ONLY.object,
-    );
+    if (writing.exact === true) {
+      const { object: _, ...made } = await this.#replace(rendered, owned, writing, true);
+      return made;
+    }
+    const { object, ...made } = await this.#apply(rendered, owned, writing, true, undefined, METADATA_ONLY.object);
     const owner = writing.force ? undefined : foreignOwner(object, rendered.object);
     if (owner !== undefined)
       throw new CountersignError('cluster-conflict', `${refText(rendered.ref)} belongs to ${owner}`, {
         hint: 'remove it from one of them, or set `spec.apply.conflicts: takeOver` to take ownership',
       });
-    return { admitted, template };
+    return made;
   }
 
   /**
    * Applies an object server-side under our field manager, stamped with environment, ledger, revision and ledger entry.
    */
   async apply(rendered: RenderedObject, owned: OwnedObject, writing: Writing): Promise<AppliedObject> {
-    const { object, admitted } = await this.#apply(rendered, owned, writing, false);
+    if (writing.exact === true) await this.#replace(rendered, owned, writing, false);
+    // After a replacement this changes nothing, but makes us the owner of Git's fields.
+    const force = writing.exact === true || writing.force;
+    const { object, admitted } = await this.#apply(rendered, owned, { ...writing, force }, false);
     const live = objectDigest(object);
     this.view.put(rendered.ref, object, live);
-    return { live, admitted };
+    if (writing.exact !== true) return { live, admitted };
+    await this.#disown(rendered.ref);
+    const found = await this.compare(rendered, owned, writing);
+    return { live: found.kind === 'same' ? live : undefined, admitted };
   }
 
   /**
@@ -188,16 +201,22 @@ export class Cluster {
     );
     succeed(answer, 'dry-run the replacement of', rendered.ref);
     // the name is another, so the digest of the object is of no use
-    return { admitted: undefined, template: admittedIn(answer).template };
+    return { ...admittedIn(answer), admitted: undefined, existed: true };
   }
 
-  /** Compares the live object with the rendered one, field by field, by the API server's own dry run. */
+  /**
+   * Compares the live object with the rendered one, field by field, by the API server's own dry run. With `exact`, also
+   * what others added beside Git's fields is different.
+   */
   async compare(rendered: RenderedObject, owned: OwnedObject, writing: Writing): Promise<Comparison> {
     const answer = await this.#ask('GET', await this.#path(rendered.ref));
     if (answer.status === 404) return { kind: 'missing' };
     succeed(answer, 'read', rendered.ref);
     const live = objectIn(answer);
-    const { object: wanted } = await this.#apply(rendered, owned, { ...writing, force: true }, true, live);
+    const { object: wanted } =
+      writing.exact === true
+        ? await this.#replace(rendered, owned, writing, true, live)
+        : await this.#apply(rendered, owned, { ...writing, force: true }, true, live);
     const fields = differences(live, wanted);
     if (fields.length === 0) return { kind: 'same' };
     const writer = lastWriter(live, FIELD_MANAGER);
@@ -219,7 +238,13 @@ export class Cluster {
       file: rendered.source.file,
       line: rendered.source.line,
     };
-    const { object } = await this.#apply(rendered, owned, { environment, force: true, ignore }, true, live);
+    const writing = { environment, force: true, ignore };
+    const exact =
+      live === undefined || !isBuiltIn(rendered.ref) ? undefined : this.#replace(rendered, owned, writing, true, live);
+    // An object that cannot be replaced as a whole is shown without what others added.
+    const { object } = await (exact ?? Promise.reject(new Error('new'))).catch(() =>
+      this.#apply(rendered, owned, writing, true, live),
+    );
     const { labels, annotations, ...others } = object.metadata;
     const metadata = {
       ...others,
@@ -393,17 +418,65 @@ export class Cluster {
     this.#server.close();
   }
 
+  /**
+   * Replaces an object by exactly Git's content, and what the API server or a controller keeps on its kind. If it does
+   * not exist, it is applied. `known` is the object as just read.
+   */
+  async #replace(
+    rendered: RenderedObject,
+    owned: OwnedObject,
+    writing: Writing,
+    dryRun: boolean,
+    known?: KubernetesObject,
+  ): Promise<Made> {
+    const path = await this.#path(rendered.ref);
+    for (let attempt = 1; ; attempt++) {
+      const live = attempt === 1 && known !== undefined ? known : await this.#find(path);
+      if (live === undefined) return this.#apply(rendered, owned, writing, dryRun);
+      const body = exactly(
+        this.#stamped(rendered.object, owned, writing.environment),
+        live,
+        pointersOf(rendered.ref, writing, live),
+      );
+      const query = `fieldManager=${FIELD_MANAGER}${dryRun ? '&dryRun=All' : ''}`;
+      const answer = await this.#ask('PUT', `${path}?${query}`, body);
+      // someone else wrote it in between
+      if (answer.status === 409 && attempt < ATTEMPTS) continue;
+      succeed(answer, dryRun ? 'dry-run' : 'replace', rendered.ref);
+      return { object: objectIn(answer), ...admittedIn(answer), existed: true };
+    }
+  }
+
+  // A replacement makes us the owner of what it changed by `Update`, too. Those fields would stay when Git drops them.
+  async #disown(ref: ObjectRef): Promise<void> {
+    const path = await this.#path(ref);
+    const live = await this.#find(path);
+    const managers = (live?.metadata['managedFields'] ?? []) as readonly ManagedFields[];
+    const kept = managers.filter((m) => m.manager !== FIELD_MANAGER || m.operation !== 'Update');
+    if (live === undefined || kept.length === managers.length) return;
+    const patch = [
+      { op: 'test', path: '/metadata/resourceVersion', value: live.metadata['resourceVersion'] },
+      { op: 'replace', path: '/metadata/managedFields', value: kept },
+    ];
+    // If it fails, the next comparison finds what stayed.
+    await this.#server
+      .request('PATCH', `${path}?fieldManager=${FIELD_MANAGER}`, patch, 'application/json-patch+json')
+      .catch(() => {});
+  }
+
   async #apply(
     rendered: RenderedObject,
     owned: OwnedObject,
-    { environment, force, ignore }: Writing,
+    writing: Writing,
     dryRun: boolean,
     known?: KubernetesObject,
     accept?: string,
   ): Promise<Made> {
     const path = await this.#path(rendered.ref);
-    const pointers = ignored(rendered.ref, ignore);
-    const live = pointers.length === 0 ? undefined : (known ?? (await this.#find(path)));
+    const { environment, force } = writing;
+    const isLeft = writing.scaled !== undefined || ignored(rendered.ref, writing.ignore).length > 0;
+    const live = isLeft ? (known ?? (await this.#find(path))) : undefined;
+    const pointers = live === undefined ? [] : pointersOf(rendered.ref, writing, live);
     const wanted = live === undefined ? rendered.object : withValuesOf(rendered.object, live, pointers);
     const query = `fieldManager=${FIELD_MANAGER}${force ? '&force=true' : ''}${dryRun ? '&dryRun=All' : ''}`;
     const answer = await this.#ask(
@@ -414,7 +487,7 @@ export class Cluster {
       accept,
     );
     succeed(answer, dryRun ? 'dry-run' : 'apply', rendered.ref);
-    return { object: objectIn(answer), ...admittedIn(answer) };
+    return { object: objectIn(answer), ...admittedIn(answer), existed: answer.status === 200 };
   }
 
   async #find(path: string): Promise<KubernetesObject | undefined> {
@@ -501,7 +574,7 @@ export class Cluster {
 
 const APPLY = 'application/apply-patch+yaml';
 
-function admittedIn({ warnings }: Answer): DryRun {
+function admittedIn({ warnings }: Answer): Omit<DryRun, 'existed'> {
   const said = warnings.find((w) => w.startsWith(ADMITS))?.slice(ADMITS.length);
   const [admitted, template] = said?.trim().split(' ') ?? [];
   return { admitted, template };
@@ -524,6 +597,14 @@ function ignored(ref: ObjectRef, rules: readonly IgnoreRule[]): string[] {
   return rules
     .filter((r) => r.kind === ref.kind && (r.name === undefined || r.name === ref.name))
     .flatMap((r) => r.fields);
+}
+
+// What is left to others: the fields of the rules, and a scale within the bounds of Git's autoscaler.
+function pointersOf(ref: ObjectRef, { ignore, scaled }: Writing, live: KubernetesObject): readonly string[] {
+  const { replicas } = (live['spec'] ?? {}) as { readonly replicas?: unknown };
+  const isScaled =
+    scaled !== undefined && typeof replicas === 'number' && replicas >= scaled.min && replicas <= scaled.max;
+  return [...ignored(ref, ignore), ...(isScaled ? ['/spec/replicas'] : [])];
 }
 
 function succeed(answer: Answer, verb: string, ref: ObjectRef): void {

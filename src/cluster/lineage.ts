@@ -6,7 +6,7 @@ import { objectIn } from './read-answer.ts';
 type Kind = { readonly plural: string; readonly namespaced: boolean };
 type Log = { warn(fields: object, message: string): void };
 
-/** Kinds from which the cluster's machinery makes other objects. They are followed; everything else is read when asked. */
+/** Kinds from which the cluster's machinery makes other objects. They are followed; others are read when asked. */
 const FOLLOWED: readonly (readonly [apiVersion: string, kind: string, plural: string, namespaced: boolean])[] = [
   ['apps/v1', 'Deployment', 'deployments', true],
   ['apps/v1', 'ReplicaSet', 'replicasets', true],

@@ -237,6 +237,16 @@ const SCHEMAS = {
   /** These keep changing: they are reverted with increasing back-off, until someone finds the cause. */
   'drift.contested': object({ environment, revision: text, objects: z.array(objectRef), managers: z.array(text) }),
   /** Objects named by `drift.found` match the revision again. `result` is the index of the `apply.result`. */
+  /** Objects that still differ from Git after they were reverted. */
+  'drift.remains': object({
+    environment,
+    revision: text,
+    /** Index of the `apply.result` after which they differ. */
+    result: index,
+    objects: z.array(objectRef),
+    /** JSON pointers, for the first objects. */
+    details: z.array(object({ object: objectRef, fields: z.array(text) })),
+  }),
   'drift.corrected': object({ environment, revision: text, result: index, objects: z.array(objectRef) }),
   /** Allowed requests, several at a time: their number, and the first and last time. */
   'admission.allowed': object({

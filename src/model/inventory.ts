@@ -50,8 +50,21 @@ export type Plan = {
   readonly irreversible?: readonly Irreversible[];
 };
 
-/** How an environment writes. `force` takes fields owned by others; `ignore` leaves some to them. */
-export type Writing = { readonly environment: string; readonly force: boolean; readonly ignore: readonly IgnoreRule[] };
+/** How an environment writes. */
+export type Writing = {
+  readonly environment: string;
+  /** Takes fields that others own. */
+  readonly force: boolean;
+  /** Fields that are left to others. */
+  readonly ignore: readonly IgnoreRule[];
+  /**
+   * Removes everything that is neither Git's, nor kept by the API server or a controller on this kind of object.
+   * Otherwise, fields that others added beside Git's stay.
+   */
+  readonly exact?: boolean;
+  /** Bounds within which a HorizontalPodAutoscaler of Git scales the object. */
+  readonly scaled?: { readonly min: number; readonly max: number };
+};
 
 /**
  * Comparison of a live object with the rendered one: the fields that differ (JSON pointers), and the field manager that

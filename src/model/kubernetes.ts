@@ -100,6 +100,32 @@ export const USER_ANNOTATION = {
   allow: 'countersign.dev/allow',
 } as const;
 
+const BUILT_IN: ReadonlySet<string> = new Set([
+  '',
+  'admissionregistration.k8s.io',
+  'apiextensions.k8s.io',
+  'apiregistration.k8s.io',
+  'apps',
+  'autoscaling',
+  'batch',
+  'certificates.k8s.io',
+  'coordination.k8s.io',
+  'discovery.k8s.io',
+  'flowcontrol.apiserver.k8s.io',
+  'networking.k8s.io',
+  'node.k8s.io',
+  'policy',
+  'rbac.authorization.k8s.io',
+  'resource.k8s.io',
+  'scheduling.k8s.io',
+  'storage.k8s.io',
+]);
+
+/** Tests whether a kind is one of Kubernetes itself, so that it is known who writes which part of it. */
+export function isBuiltIn({ apiVersion }: { readonly apiVersion: string }): boolean {
+  return BUILT_IN.has(apiVersion.includes('/') ? apiVersion.slice(0, apiVersion.indexOf('/')) : '');
+}
+
 /** Annotations in which pod networks (Calico, Multus, OVN, AWS) report what they did, through a pod's `status`. */
 export const NETWORK_RESULTS: readonly string[] = [
   'cni.projectcalico.org/containerID',

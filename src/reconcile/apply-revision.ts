@@ -18,6 +18,7 @@ import {
   type Writing,
 } from '../model/index.ts';
 import { awaitHealth, type Written } from './await-health.ts';
+import { isExact, type Scaled, scaledBy } from './exact.ts';
 import { irreversible, leaves, refuseUnmeant } from './irreversible.ts';
 import type { ReconcilePorts, Step } from './ports.ts';
 
@@ -28,6 +29,10 @@ type Item = {
   readonly isNew: boolean;
   owned: OwnedObject;
   replace: boolean;
+  /** Others wrote to it, so it is replaced as a whole. */
+  exact: boolean;
+  /** Others wrote to it, and it cannot be replaced as a whole. */
+  isDoubted: boolean;
 };
 type Intent = Recorded<EntryOf<'apply.intent'>>;
 type RunDeed = {
@@ -90,6 +95,7 @@ class Run {
   readonly #items: readonly Item[];
   readonly #changed: readonly Item[];
   readonly #prune: readonly ObjectRef[];
+  readonly #scaled: ReadonlyMap<string, Scaled>;
   #irreversible: readonly Irreversible[] = [];
   #first = true;
 
@@ -108,6 +114,7 @@ class Run {
     this.#items = deed.items;
     this.#changed = deed.changed;
     this.#prune = deed.prune;
+    this.#scaled = scaledBy(revision.objects);
   }
 
   /** Determines what must be done. */
@@ -122,7 +129,7 @@ class Run {
     const settled = new Map(await ports.turns.map(inventory.objects, (o) => [refKey(o.ref), o] as const));
     const items = await ports.turns.map(revision.objects, (rendered): Item => {
       const isNew = !owned.has(refKey(rendered.ref));
-      return { ref: rendered.ref, rendered, isNew, owned: own(rendered, revision, settled), replace: false };
+      return { ref: rendered.ref, rendered, isNew, owned: own(rendered, revision, settled), ...UNSEEN };
     });
     // The state of objects that an interrupted or failed run may have written is unknown.
     const touched = open === undefined ? [] : [...open.plan.objects.map((o) => o.ref), ...open.plan.prune];
@@ -184,11 +191,13 @@ class Run {
   #writing(item: Item): Writing {
     const { apply, drift } = this.#ports.environment.spec;
     const mine = !item.isNew && (drift.mode === 'revert' || this.#purpose !== 'apply');
+    const scaled = this.#scaled.get(refKey(item.ref));
     return {
       environment: this.#revision.environment,
       force: apply.conflicts === 'takeOver' || mine,
-      // After break-glass ends, overwrite every field.
       ignore: drift.ignore,
+      ...(item.exact ? { exact: true } : {}),
+      ...(scaled === undefined ? {} : { scaled }),
     };
   }
 
@@ -240,11 +249,22 @@ class Run {
   async #dryRunEach(items: readonly Item[]): Promise<void> {
     await this.#inParallel(items, async (item) => {
       const writing = this.#writing(item);
-      const made = await this.#ports.cluster.dryRun(item.rendered, item.owned, writing).catch(async (thrown) => {
+      const { cluster } = this.#ports;
+      let made = await cluster.dryRun(item.rendered, item.owned, writing).catch(async (thrown) => {
         if (!this.#mayReplace(item, thrown)) throw thrown;
         item.replace = true;
-        return await this.#ports.cluster.dryRunAnew(item.rendered, item.owned, writing);
+        return await cluster.dryRunAnew(item.rendered, item.owned, writing);
       });
+      if (!item.replace && this.#isChangedByOthers(item, made.existed)) {
+        item.exact = true;
+        made = await cluster.dryRun(item.rendered, item.owned, this.#writing(item)).catch((thrown) => {
+          // Some objects cannot be replaced as a whole. The comparison after the write tells what others added.
+          if (!(thrown instanceof CountersignError) || thrown.recover !== 'wait') throw thrown;
+          item.exact = false;
+          item.isDoubted = true;
+          return made;
+        });
+      }
       const { admitted: _, templates: __, ...owned } = item.owned;
       const { templates = [] } = this.#state.owned.get(refKey(item.ref)) ?? {};
       item.owned = {
@@ -253,6 +273,15 @@ class Run {
         ...(made.template === undefined ? {} : { templates: latestOf(made.template, templates, item.rendered) }),
       };
     });
+  }
+
+  // An object that was written since we wrote it, or that existed before it was ours, may have more than Git's fields:
+  // these must not become part of what is approved.
+  #isChangedByOthers({ ref }: Item, existed: boolean): boolean {
+    if (!isExact(ref, this.#ports.environment)) return false;
+    const before = this.#state.owned.get(refKey(ref))?.live;
+    const live = this.#ports.cluster.live(ref)?.digest;
+    return before === undefined ? existed : live !== undefined && live !== before;
   }
 
   // An object is only deleted and created again if Git says so; or, when a change that did that is undone, the same
@@ -277,7 +306,9 @@ class Run {
       await this.#inParallel(stage, async (item) => {
         if (item.replace) await this.#makeWay(item.ref);
         const { live } = await cluster.apply(item.rendered, item.owned, this.#writing(item));
-        item.owned = { ...item.owned, live };
+        const { live: _, ...owned } = item.owned;
+        // Without a digest, the next check for drift compares it.
+        item.owned = { ...owned, ...(live === undefined || item.isDoubted ? {} : { live }) };
         if (this.#first) this.#step('first-write');
         this.#first = false;
       });
@@ -474,6 +505,7 @@ function own(
   };
 }
 
+const UNSEEN = { replace: false, exact: false, isDoubted: false };
 const HISTORY = 10; // ReplicaSets and revisions that the cluster keeps if the object does not say how many
 
 // The new template first, and as many earlier ones as the cluster may still run.

@@ -10,6 +10,7 @@ import {
 } from '../model/index.ts';
 import { applyRevision, named } from './apply-revision.ts';
 import { DriftGuard } from './drift-guard.ts';
+import { isExact, type Scaled, scaledBy } from './exact.ts';
 import type { LastGood } from './last-good.ts';
 import type { ReconcilePorts } from './ports.ts';
 import type { Standing } from './standing.ts';
@@ -123,26 +124,48 @@ export class Drift {
       this.#standing.report('drifted', `cannot be reverted: ${applied.error ?? this.#reported}`);
       return;
     }
-    this.#reported = '';
     const before = new Set(refs.filter((r) => this.#guard.isContested(refKey(r))).map(refKey));
     for (const ref of refs) this.#guard.corrected(refKey(ref), now);
-    const result = this.#ports.ledger.latest(['apply.result'], this.#name)?.index ?? 0;
-    await this.#ports.ledger.record(
-      {
-        type: 'drift.corrected',
-        environment: this.#name,
-        revision: state.revision,
-        result,
-        objects: refs.slice(0, 100),
-      },
-      [],
-    );
-    this.#ports.log.info({ environment: this.#name, objects: named(refs) }, 'drift reverted');
-    this.#standing.tell('corrected', named(refs), state.revision, refs);
+    await this.#recordCorrected(refs);
     const contested = drifted.filter(
       ({ owned: { ref } }) => this.#guard.isContested(refKey(ref)) && !before.has(refKey(ref)),
     );
     if (contested.length > 0) await this.#tellContest(state, contested);
+  }
+
+  // Read again: only what is as in Git now was corrected.
+  async #recordCorrected(refs: readonly ObjectRef[]): Promise<void> {
+    const { ledger, log } = this.#ports;
+    const state = this.#ports.state();
+    const left = await this.#compareAll(
+      refs.flatMap((ref) => state.owned.get(refKey(ref)) ?? []).filter((o) => o.live === undefined),
+      state,
+    );
+    const remains = left.filter(({ found }) => found.kind !== 'same');
+    const result = ledger.latest(['apply.result'], this.#name)?.index ?? 0;
+    const about = { environment: this.#name, revision: state.revision, result };
+    if (remains.length > 0) {
+      const objects = remains.map((r) => r.owned.ref);
+      const details = remains.slice(0, DETAILED).map(({ owned, found }) => ({
+        object: owned.ref,
+        fields: found.kind === 'different' ? found.fields.map((f) => f.slice(0, 200)) : [],
+      }));
+      await ledger.record({ type: 'drift.remains', ...about, objects: objects.slice(0, 100), details }, []);
+      this.#reported = named(objects);
+      log.error(
+        { environment: this.#name, objects: named(objects), fields: details[0]?.fields.slice(0, 5) },
+        'differs from Git although it was reverted: something writes it at once, or it cannot be replaced',
+      );
+      this.#standing.report('drifted', `differs from Git although it was reverted: ${this.#reported}`);
+    } else if (this.#reported !== '') {
+      this.#reported = '';
+      this.#standing.atRest();
+    }
+    const corrected = refs.filter((ref) => !remains.some((r) => refKey(r.owned.ref) === refKey(ref)));
+    if (corrected.length === 0) return;
+    await ledger.record({ type: 'drift.corrected', ...about, objects: corrected.slice(0, 100) }, []);
+    log.info({ environment: this.#name, objects: named(corrected) }, 'drift reverted');
+    this.#standing.tell('corrected', named(corrected), state.revision, corrected);
   }
 
   async #tellContest(state: EnvironmentState, contested: readonly Drifted[]): Promise<void> {
@@ -231,30 +254,44 @@ export class Drift {
         (over.has(key) || (digest !== o.live && (digest === undefined || digest !== this.#foreign.get(key))))
       );
     });
-    if (suspects.length === 0) return [];
-    const revision = await this.#lastGood.at(state);
-    const rendered = new Map(revision.objects.map((o) => [refKey(o.ref), o]));
     const drifted: Drifted[] = [];
-    await inParallel(suspects, async (owned) => {
+    for (const { owned, found, rendered } of await this.#compareAll(suspects, state)) {
       const key = refKey(owned.ref);
-      const wanted = rendered.get(key);
-      if (wanted === undefined) return;
-      const found = await this.#compare(wanted, owned);
       const digest = cluster.live(owned.ref)?.digest;
       if (over.has(key)) drifted.push({ owned, found });
       else if (found.kind === 'same' && digest !== undefined) this.#foreign.set(key, digest);
-      else if (found.kind !== 'same' && !(found.kind === 'missing' && goesByItself(wanted)))
+      else if (found.kind !== 'same' && !(found.kind === 'missing' && goesByItself(rendered)))
         drifted.push({ owned, found });
-    });
+    }
     return drifted.sort((a, b) => (refKey(a.owned.ref) < refKey(b.owned.ref) ? -1 : 1));
   }
 
-  async #compare(rendered: RenderedObject, owned: OwnedObject): Promise<Comparison> {
+  async #compareAll(
+    suspects: readonly OwnedObject[],
+    state: EnvironmentState,
+  ): Promise<(Drifted & { readonly rendered: RenderedObject })[]> {
+    if (suspects.length === 0) return [];
+    const { objects } = await this.#lastGood.at(state);
+    const wanted = new Map(objects.map((o) => [refKey(o.ref), o]));
+    const scaled = scaledBy(objects);
+    const compared: (Drifted & { readonly rendered: RenderedObject })[] = [];
+    await inParallel(suspects, async (owned) => {
+      const key = refKey(owned.ref);
+      const rendered = wanted.get(key);
+      if (rendered === undefined) return;
+      compared.push({ owned, rendered, found: await this.#compare(rendered, owned, scaled.get(key)) });
+    });
+    return compared;
+  }
+
+  async #compare(rendered: RenderedObject, owned: OwnedObject, scaled: Scaled | undefined): Promise<Comparison> {
     try {
       return await this.#ports.cluster.compare(rendered, owned, {
         environment: this.#name,
         force: true,
         ignore: this.#spec.ignore,
+        exact: isExact(owned.ref, this.#gate.environment),
+        ...(scaled === undefined ? {} : { scaled }),
       });
     } catch (thrown) {
       if (!(thrown instanceof CountersignError) || thrown.recover !== 'wait') throw thrown;

@@ -12,10 +12,19 @@ import type {
 } from '../model/index.ts';
 
 /** Digests that the admission webhook sees in a dry run: of the object, and of the template in it, if it has one. */
-type DryRun = { readonly admitted: string | undefined; readonly template: string | undefined };
+type DryRun = {
+  readonly admitted: string | undefined;
+  readonly template: string | undefined;
+  /** Whether the object existed before. */
+  readonly existed: boolean;
+};
 
 /** Result of applying an object: its digest as stored, and the digest its admission webhook admits. */
-type AppliedObject = { readonly live: string; readonly admitted: string | undefined };
+type AppliedObject = {
+  /** Digest of the stored object; undefined if it is not exactly as it should be. */
+  readonly live: string | undefined;
+  readonly admitted: string | undefined;
+};
 
 /** Current state of one of our objects. */
 export type LiveState = {

@@ -1,6 +1,7 @@
 import {
   type EntryOf,
   isViolationCode,
+  type ObjectRef,
   refText,
   type Verdict,
   type Violation,
@@ -359,6 +360,8 @@ function drift(source: ReportSource): Draft[] {
       (intent.purpose === 'correct' || intent.purpose === 'restore')
     );
   });
+  const remains = source.of('drift.remains');
+  const isAmong = (o: ObjectRef, objects: readonly ObjectRef[]) => objects.some((x) => refText(x) === refText(o));
   const unmatched = [...source.within('audit.unmatched')];
   const found = source.within('drift.found').flatMap(({ index, entry }): Draft[] => {
     const explained = (entry.details ?? []).filter(
@@ -379,7 +382,13 @@ function drift(source: ReportSource): Draft[] {
           c.index > index &&
           c.entry.environment === entry.environment &&
           left.every((o) => c.entry.objects.some((x) => refText(x) === refText(o))),
-      ) ?? results.find((r) => r.index > index && r.entry.environment === entry.environment);
+      ) ??
+      results.find(
+        (r) =>
+          r.index > index &&
+          r.entry.environment === entry.environment &&
+          !remains.some((m) => m.entry.result === r.index && left.some((o) => isAmong(o, m.entry.objects))),
+      );
     const managers = unique((entry.details ?? []).map((d) => d.manager));
     return [
       {

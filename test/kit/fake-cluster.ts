@@ -11,6 +11,7 @@ import {
 } from '../../src/model/index.ts';
 import type { ClusterPort, LiveState } from '../../src/reconcile/index.ts';
 
+type DryRun = { readonly admitted: undefined; readonly template: undefined; readonly existed: boolean };
 type Verb = 'dryRun' | 'apply' | 'remove' | 'compare' | 'watch';
 
 /** A fault to inject: it meets the calls of one verb whose object `when` picks, `times` times (once by default). */
@@ -49,6 +50,8 @@ export class FakeCluster implements ClusterPort {
   /** Kinds that hold instances, for definitions that are about to be removed. */
   instances: (definition: ObjectRef) => boolean = () => false;
   connected = true;
+  /** Objects whose additions by others come back at once. */
+  clings: (ref: ObjectRef) => boolean = () => false;
   readonly #faults: (Fault & { left: number })[] = [];
   readonly #unknownKinds = new Set<string>();
   #held: Promise<void> = Promise.resolve();
@@ -108,24 +111,29 @@ export class FakeCluster implements ClusterPort {
     return true;
   }
 
-  dryRun(rendered: RenderedObject): Promise<{ admitted: undefined; template: undefined }> {
-    return this.#do('dryRun', rendered.ref, async () => ({ admitted: undefined, template: undefined }));
+  dryRun(rendered: RenderedObject): Promise<DryRun> {
+    return this.#do('dryRun', rendered.ref, async () => this.#dryRun(rendered.ref));
   }
 
-  async dryRunAnew(): Promise<{ admitted: undefined; template: undefined }> {
-    return { admitted: undefined, template: undefined };
+  async dryRunAnew(rendered: RenderedObject): Promise<DryRun> {
+    return this.#dryRun(rendered.ref);
+  }
+
+  #dryRun(ref: ObjectRef): DryRun {
+    return { admitted: undefined, template: undefined, existed: this.objects.has(refKey(ref)) };
   }
 
   apply(
     rendered: RenderedObject,
     _: OwnedObject,
-    { environment }: Writing,
-  ): Promise<{ live: string; admitted: undefined }> {
+    { environment, exact = false }: Writing,
+  ): Promise<{ live: string | undefined; admitted: undefined }> {
     return this.#do('apply', rendered.ref, async () => {
       const key = refKey(rendered.ref);
       const generation = (this.objects.get(key)?.generation ?? 0) + 1;
-      const digest = `live of ${rendered.digest}`;
-      this.writes.push(`apply ${refText(rendered.ref)}`);
+      const isForeign = this.objects.get(key)?.digest.endsWith('+') === true && (!exact || this.clings(rendered.ref));
+      const digest = `live of ${rendered.digest}${isForeign ? '+' : ''}`;
+      this.writes.push(`${exact ? 'replace' : 'apply'} ${refText(rendered.ref)}`);
       this.objects.set(key, {
         digest,
         rendered: rendered.digest,
@@ -134,7 +142,7 @@ export class FakeCluster implements ClusterPort {
         health: HEALTHY,
         manager: 'countersign',
       });
-      return { live: digest, admitted: undefined };
+      return { live: exact && isForeign ? undefined : digest, admitted: undefined };
     });
   }
 

@@ -334,6 +334,30 @@ test('drift is only reported where the environment says so', async () => {
   assert.equal(loop.status.state, 'drifted');
 });
 
+test('what others added is replaced, and not called corrected while it stays', async () => {
+  const loop = open();
+  await loop.at(one);
+  loop.cluster.drift('cm');
+  loop.cluster.clings = ({ name }) => name === 'cm';
+  await loop.reconciler.defend();
+  assert.deepEqual(loop.cluster.writes.at(-1), 'replace ConfigMap shop/cm');
+  assert.deepEqual(loop.entries('drift.corrected'), []);
+  assert.deepEqual(
+    loop.entries('drift.remains').map((r) => r.details),
+    [[{ object: loop.entries('drift.found')[0]?.objects[0], fields: ['/data/colour'] }]],
+  );
+  assert.equal(loop.status.state, 'drifted');
+  loop.cluster.clings = () => false;
+  await loop.reconciler.defend();
+  assert.equal(loop.entries('drift.corrected').length, 1);
+  assert.notEqual(loop.status.state, 'drifted');
+  loop.cluster.drift('cm');
+  await loop.at(two);
+  await loop.reconciler.defend();
+  assert.equal(loop.cluster.writes.filter((w) => w === 'replace ConfigMap shop/cm').length, 3);
+  assert.ok([...loop.cluster.objects.values()].every((o) => !o.digest.endsWith('+')));
+});
+
 test('a freeze does not stop drift from being reverted', async () => {
   const loop = open({ windows: FREEZE });
   await loop.at(one);
