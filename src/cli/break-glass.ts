@@ -65,6 +65,10 @@ async function annotate(
   try {
     const results = [];
     for (const namespace of namespaces) results.push(await annotateOne(server, namespace, annotations, expected));
+    const isOpening = annotations[ANNOTATION.breakGlass] !== null;
+    // All of them or none: what was opened before one failed is closed again.
+    if (isOpening && results.some((r) => !r.ok))
+      for (const [i, one] of results.entries()) if (one.ok) results[i] = await undo(server, one.namespace);
     if (options.output === 'json') io.out(`${JSON.stringify(results, null, 2)}\n`);
     else
       for (const { namespace, ok, message } of results)
@@ -75,12 +79,28 @@ async function annotate(
   }
 }
 
+async function undo(server: ApiServer, namespace: string): Promise<Result> {
+  const path = `/api/v1/namespaces/${encodeURIComponent(namespace)}`;
+  const body = { metadata: { annotations: NONE } };
+  const { status } = await server.request('PATCH', path, body, 'application/merge-patch+json');
+  return {
+    namespace,
+    ok: false,
+    message:
+      status === 200
+        ? 'closed again, because not all namespaces could be opened'
+        : 'still open, although not all namespaces could be opened: run `countersign break-glass close`',
+  };
+}
+
+type Result = { readonly namespace: string; readonly ok: boolean; readonly message: string };
+
 async function annotateOne(
   server: ApiServer,
   namespace: string,
   annotations: Readonly<Record<string, string | null>>,
   expected: string,
-): Promise<{ readonly namespace: string; readonly ok: boolean; readonly message: string }> {
+): Promise<Result> {
   const path = `/api/v1/namespaces/${encodeURIComponent(namespace)}`;
   const patch = (values: object) =>
     server.request('PATCH', path, { metadata: { annotations: values } }, 'application/merge-patch+json');
@@ -97,13 +117,16 @@ async function annotateOne(
   const said = answer.warnings.find((w) => w.includes(expected));
   if (answer.status === 200 && said !== undefined)
     return { namespace, ok: true, message: said.replace('countersign: ', '') };
-  if (answer.status === 200)
+  if (answer.status === 200) {
+    const isLeft = annotations[ANNOTATION.breakGlass] !== null && (await patch(NONE)).status !== 200;
     return {
       namespace,
       ok: false,
       message:
-        'the gate did not answer: check that the namespace is governed and the webhook is in place. Nothing was opened',
+        'the gate did not answer: check that the namespace is governed and the webhook is in place. ' +
+        (isLeft ? 'Remove the annotations `countersign.dev/break-glass*` from it' : 'Nothing was opened'),
     };
+  }
   return {
     namespace,
     ok: false,

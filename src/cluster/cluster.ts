@@ -388,6 +388,14 @@ export class Cluster {
     return labels;
   }
 
+  /** Returns an object as it is now, read from the API server; undefined if there is none. */
+  async read(ref: ObjectRef): Promise<KubernetesObject | undefined> {
+    const answer = await this.#ask('GET', await this.#path(ref));
+    if (answer.status === 404) return undefined;
+    succeed(answer, 'read', ref);
+    return objectIn(answer);
+  }
+
   /** Tests whether the object no longer exists. */
   async isGone(ref: ObjectRef): Promise<boolean> {
     if ((await this.#kind(ref.apiVersion, ref.kind)) === undefined) return true;

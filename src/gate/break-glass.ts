@@ -1,9 +1,12 @@
 import { templateDigest } from '../machinery/index.ts';
 import {
   ANNOTATION,
+  CountersignError,
+  contentDigest,
   durationMs,
   type EntryOf,
   type Environment,
+  messageOf,
   parseDuration,
   type Recorded,
   refKey,
@@ -11,7 +14,7 @@ import {
   type Told,
 } from '../model/index.ts';
 import { type AdmissionDecision, type AdmissionRequest, annotationsOf, namespaceOf } from './admission-request.ts';
-import type { LedgerView, SureRecorder } from './ports.ts';
+import type { LedgerView, LiveGrants, SureRecorder } from './ports.ts';
 
 /** Permission for members of the groups to act in namespaces of an environment, until a time. */
 export type Grant = {
@@ -20,6 +23,7 @@ export type Grant = {
   readonly ticket: string;
   readonly namespaces: readonly string[];
   /** ISO 8601. */
+  readonly opened: string;
   readonly until: string;
 };
 
@@ -31,8 +35,15 @@ const KEYS: ReadonlySet<string> = new Set([
   ANNOTATION.breakGlassTicket,
 ]);
 const MAX_TEXT = 500;
+const CONFIRM_MS = 10_000; // a write that was answered is stored by then
 
-/** Break-glass in one environment: open grants and their uses. Every use is recorded before it is allowed. */
+type Seen = { readonly reason: string | undefined; readonly at: number };
+
+/**
+ * Break-glass in one environment: open grants and their uses. Every use is recorded before it is allowed. A request to
+ * the webhook can be forged by anyone who reaches it, so a grant stands only while the API server has its reason on the
+ * Namespace, and a closing counts only once the reason is gone.
+ */
 export class BreakGlass {
   readonly #environment: Environment;
   readonly #ledger: LedgerView & SureRecorder;
@@ -44,13 +55,18 @@ export class BreakGlass {
   #made: readonly UsedTemplate[] = [];
   // Grants and closures not yet on the ledger; they are in the write-ahead file.
   #beside: { readonly grant: Grant; readonly opened: boolean }[] = [];
+  readonly #live: LiveGrants;
+  // The reason that each Namespace had when it was last read, and when that was.
+  readonly #seen = new Map<string, Seen>();
 
   constructor(
     environment: Environment,
     ledger: LedgerView & SureRecorder,
     clock: () => Date,
+    live: LiveGrants,
     tell: (told: Told) => void = () => {},
   ) {
+    this.#live = live;
     this.#environment = environment;
     this.#ledger = ledger;
     this.#clock = clock;
@@ -76,16 +92,74 @@ export class BreakGlass {
   /** Decides a request that break-glass allows, or returns undefined. Throws if it cannot be recorded anywhere. */
   async decide(request: AdmissionRequest): Promise<AdmissionDecision | undefined> {
     if (!this.mayUse(request) || isOnlyGrant(request)) return undefined;
-    const use = this.#asked(request) ?? this.#openFor(namespaceOf(request));
+    const use = this.#asked(request) ?? (await this.#openFor(namespaceOf(request)));
     return use === undefined ? undefined : this.#use(request, use);
   }
 
-  /** Returns the current grants, including those not yet on the ledger. */
+  /** Returns the current grants, including those not yet on the ledger, as far as the API server confirmed them. */
   open(): readonly Grant[] {
+    const closed = this.#grants();
+    const isConfirmed = (g: Grant) => {
+      const seen = g.namespaces.map((n) => this.#seen.get(n));
+      const isKnown = seen.every((s) => s !== undefined && s.at >= Date.parse(g.opened));
+      return isKnown ? seen.some((s) => s?.reason === g.reason) : closed.some((c) => keyOf(c) === keyOf(g));
+    };
+    return this.#candidates().filter(isConfirmed);
+  }
+
+  /**
+   * Reads from the API server what was announced by requests, and records what it does not have. Called now and then;
+   * does nothing unless there are grants.
+   */
+  async confirm(): Promise<void> {
+    const candidates = this.#candidates();
+    const namespaces = new Set(candidates.flatMap((g) => g.namespaces));
+    for (const namespace of namespaces) await this.#reasonIn(namespace);
+    const name = this.#environment.metadata.name;
+    const told = new Set(this.#ledger.all('breakglass.unconfirmed', name).map((r) => r.entry.of));
     const now = this.#clock().toISOString();
-    const standing = this.#grants().filter((g) => g.until > now);
+    for (const opened of this.#ledger.all('breakglass.opened', name)) {
+      const { namespaces: of = [], reason, until } = opened.entry;
+      const isNew = this.#clock().getTime() - Date.parse(opened.entry.time) <= CONFIRM_MS;
+      if (until <= now || told.has(opened.index) || isNew) continue;
+      const later = this.#ledger.all('breakglass.closed', name).filter((c) => c.index > opened.index);
+      const isThere = of.some((n) => this.#seen.get(n)?.reason === reason);
+      if (isThere) this.#confirmed.add(opened.index);
+      else if (later.length === 0 && !this.#confirmed.has(opened.index))
+        await this.#recordUnconfirmed(opened.index, of);
+      for (const { index, entry } of later)
+        if (isThere && !told.has(index) && entry.namespaces.some((n) => of.includes(n)))
+          await this.#recordUnconfirmed(index, entry.namespaces);
+    }
+  }
+
+  readonly #confirmed = new Set<number>();
+
+  async #recordUnconfirmed(of: number, namespaces: readonly string[]): Promise<void> {
+    const environment = this.#environment.metadata.name;
+    await this.#ledger.record({ type: 'breakglass.unconfirmed', environment, of, namespaces: [...namespaces] }, []);
+  }
+
+  async #reasonIn(namespace: string): Promise<string | undefined> {
+    const said = (await this.#live.reasonIn(namespace))?.trim().slice(0, MAX_TEXT);
+    const before = this.#seen.get(namespace);
+    this.#seen.set(namespace, { reason: said, at: this.#clock().getTime() });
+    if (before?.reason !== undefined && before.reason !== said) this.#live.ended();
+    return said;
+  }
+
+  // Everything that was opened and whose time is not over. Whether it was closed, the API server says.
+  #candidates(): readonly Grant[] {
+    const now = this.#clock().toISOString();
+    const name = this.#environment.metadata.name;
+    const beside = this.#beside.flatMap((b) => (b.opened ? [b.grant] : []));
+    const standing = [...this.#opened(name), ...beside].filter((g) => g.until > now);
     // A grant from the write-ahead file appears on the ledger some time later.
-    return [...new Map(standing.map((g) => [JSON.stringify([g.namespaces, g.until, g.user]), g])).values()];
+    return [...new Map(standing.map((g) => [keyOf(g), g])).values()];
+  }
+
+  #opened(name: string): readonly Grant[] {
+    return this.#ledger.all('breakglass.opened', name).map(({ entry }) => grantOf(entry));
   }
 
   /** Returns the digests of templates that are in use through break-glass, by the `refKey` of their object. */
@@ -107,8 +181,17 @@ export class BreakGlass {
     return new Map([...byObject].map(([object, uses]) => [object, uses.map((u) => u.template)]));
   }
 
-  #openFor(namespace: string): Grant | undefined {
-    return namespace === '' ? undefined : this.open().find((g) => g.namespaces.includes(namespace));
+  async #openFor(namespace: string): Promise<Grant | undefined> {
+    const candidates = namespace === '' ? [] : this.#candidates().filter((g) => g.namespaces.includes(namespace));
+    if (candidates.length === 0) return undefined;
+    const reason = await this.#reasonIn(namespace).catch((thrown) => {
+      throw new CountersignError(
+        'cluster-unreachable',
+        `break-glass cannot be confirmed, because the API server does not answer the gate: ${messageOf(thrown)}`,
+        { recover: 'retry' },
+      );
+    });
+    return candidates.findLast((g) => g.reason === reason);
   }
 
   #grants(): readonly Grant[] {
@@ -140,6 +223,7 @@ export class BreakGlass {
       reason: reason.slice(0, MAX_TEXT),
       ticket: (now[ANNOTATION.breakGlassTicket] ?? '').trim().slice(0, MAX_TEXT),
       namespaces: [namespaceOf(request)],
+      opened: this.#clock().toISOString(),
       until: new Date(this.#clock().getTime() + Math.min(asked, durationMs(holdFor))).toISOString(),
     };
   }
@@ -162,6 +246,7 @@ export class BreakGlass {
         [],
       );
       if (recorded === undefined) this.#remember(grant, true);
+      this.#soon();
       this.#say(request, `break-glass is open in ${grant.namespaces.join(', ')} until ${until}: ${reason}`);
     }
     return letThrough(
@@ -181,7 +266,8 @@ export class BreakGlass {
         uid: request.uid,
       } as const;
       if ((await this.#ledger.recordSurely(body, [])) === undefined)
-        this.#remember({ user: request.user, reason: '', ticket: '', namespaces, until: '' }, false);
+        this.#remember({ user: request.user, reason: '', ticket: '', namespaces, opened: '', until: '' }, false);
+      this.#soon();
       this.#say(request, `break-glass is closed in ${namespaces.join(', ')}`);
     }
     return letThrough(`countersign: break-glass is closed in \`${namespaces.join('`, `')}\``);
@@ -190,7 +276,8 @@ export class BreakGlass {
   async #use(request: AdmissionRequest, { reason, until }: Grant): Promise<AdmissionDecision> {
     if (!request.dryRun) {
       const { object, subresource } = request;
-      const template = object === undefined || subresource !== '' ? undefined : templateDigest(object);
+      const whole = subresource === '' ? object : undefined;
+      const template = whole === undefined ? undefined : templateDigest(whole);
       const recorded = await this.#ledger.recordSurely(
         {
           type: 'breakglass.used',
@@ -204,6 +291,7 @@ export class BreakGlass {
           uid: request.uid,
           ...(request.subresource === '' ? {} : { subresource: request.subresource }),
           ...(template === undefined ? {} : { template }),
+          ...(whole === undefined ? {} : { content: contentDigest(whole) }),
         },
         [],
       );
@@ -218,6 +306,11 @@ export class BreakGlass {
     return letThrough(
       `countersign: break-glass is recorded and will be in every report; Git takes over again at ${until}`,
     );
+  }
+
+  // The write is stored a moment after it was answered.
+  #soon(): void {
+    for (const ms of [500, CONFIRM_MS + 1000]) setTimeout(() => void this.confirm().catch(() => {}), ms).unref();
   }
 
   #remember(grant: Grant, opened: boolean): void {
@@ -255,12 +348,18 @@ export function grantsOf(
   let grants: (Grant & { readonly entry: number })[] = [];
   for (const { index, entry } of told) {
     if (entry.type === 'breakglass.closed') grants = without(grants, entry.namespaces);
-    else {
-      const { namespaces = [], user, reason, ticket, until } = entry;
-      grants.push({ entry: index, namespaces, user, reason, ticket, until });
-    }
+    else grants.push({ entry: index, ...grantOf(entry) });
   }
   return grants;
+}
+
+function grantOf(entry: EntryOf<'breakglass.opened'>): Grant {
+  const { namespaces = [], user, reason, ticket, until } = entry;
+  return { namespaces, user, reason, ticket, opened: entry.at ?? entry.time, until };
+}
+
+function keyOf({ namespaces, until, user }: Grant): string {
+  return JSON.stringify([namespaces, until, user]);
 }
 
 function without<G extends Grant>(grants: readonly G[], namespaces: readonly string[]): G[] {

@@ -21,6 +21,7 @@ export type { Gate, KnownFile } from './gate.ts';
 export type {
   ClusterFacts,
   LedgerView,
+  LiveGrants,
   Maker,
   OpenPolicy,
   OpenRules,

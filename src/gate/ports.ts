@@ -94,6 +94,17 @@ export interface ClusterFacts {
   labelsOf(namespace: string): Promise<Readonly<Record<string, string>> | undefined>;
 }
 
+/** What break-glass reads from the cluster, and whom it wakes. */
+export interface LiveGrants {
+  /**
+   * Returns the reason in the annotation of a Namespace as the API server has it now; undefined if it has none. Throws
+   * if the API server cannot be asked.
+   */
+  reasonIn(namespace: string): Promise<string | undefined>;
+  /** Called when a grant ended before its time. */
+  ended(): void;
+}
+
 /** Read access to the ledger for the gate. */
 export interface LedgerView {
   latest<T extends EntryType>(

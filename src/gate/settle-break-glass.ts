@@ -60,6 +60,8 @@ export type Review = {
   readonly uses: readonly number[];
   /** At least seven hex digits; without it, everything must match Git. */
   readonly commit: string | undefined;
+  /** Whether who made a use may settle it. */
+  readonly byAnyone: boolean;
 };
 
 /**
@@ -85,6 +87,11 @@ export async function settleUses(
   const uses = review.uses.length === 0 ? left : left.filter((u) => review.uses.includes(u.index));
   if (uses.length === 0)
     throw new CountersignError('usage', `there is no use of break-glass in \`${environment}\` left to settle`);
+  const own = review.byAnyone ? undefined : uses.find((u) => u.entry.user === user);
+  if (own !== undefined)
+    throw new CountersignError('usage', `entry ${own.index} is a use by the same person, who cannot settle it`, {
+      hint: 'let someone else settle it; or set `spec.admission.breakGlass.settle: anyone`',
+    });
   const base = { type: 'breakglass.settled', environment, uses: uses.map((u) => u.index), user, reason } as const;
   if (review.commit !== undefined) return { ...base, commit: appliedAfter(ledger, environment, review.commit, uses) };
   const seen = new Set<string>();

@@ -86,10 +86,17 @@ function entryReferences(entry: Entry, known: Known): string | undefined {
       );
     case 'apply.result':
       return resultProblem(entry, known);
+    case 'drift.remains':
     case 'drift.corrected':
       return named('result', entry.result, 'apply.result', entry, known);
     case 'drift.found':
       return first(entry.details ?? [], ({ admission }) => optional(admission, (i) => within('admission', i, known)));
+    case 'content.resolved':
+      return named('found', entry.found, 'content.unproven', entry, known);
+    case 'breakglass.unconfirmed': {
+      const isClosing = known.entry(entry.of)?.type === 'breakglass.closed';
+      return named('of', entry.of, isClosing ? 'breakglass.closed' : 'breakglass.opened', entry, known);
+    }
     case 'breakglass.settled':
       return first(entry.uses, (i) => named('uses', i, 'breakglass.used', entry, known));
     case 'exception.settled':
@@ -174,10 +181,13 @@ const REFERRING: ReadonlySet<Entry['type']> = new Set([
   'waiver.used',
   'apply.intent',
   'apply.result',
+  'drift.remains',
   'drift.corrected',
   'drift.found',
+  'content.resolved',
   'breakglass.opened',
   'breakglass.used',
+  'breakglass.unconfirmed',
   'breakglass.settled',
   'exception.settled',
   'exception.assigned',

@@ -31,7 +31,7 @@ import {
   proveTokenSecret,
 } from './prove-duty.ts';
 
-/** One kind of write that a controller does, and its proof. `prove` throws `Unproven` if the content does not follow. */
+/** One kind of write that a controller does. `prove` throws `Unproven` if its content does not follow. */
 export type Duty = {
   readonly operations: readonly ('CREATE' | 'UPDATE' | 'DELETE')[];
   /** Group and kind (`apps/ReplicaSet`, `Pod`), or all of them. */

@@ -47,6 +47,17 @@ export function admissionDigest(object: KubernetesObject, operation: string): st
   );
 }
 
+/**
+ * Returns the digest of the content that somebody gave an object: without what the API server and controllers add to it
+ * afterwards (addresses, the number of a rollout, finalizers).
+ */
+export function contentDigest(object: KubernetesObject): string {
+  const { 'deployment.kubernetes.io/revision': _, ...annotations } = object.metadata.annotations ?? {};
+  const { finalizers: __, deletionTimestamp: ___, deletionGracePeriodSeconds: ____, ...metadata } = object.metadata;
+  const plain = { ...object, metadata: { ...metadata, annotations } } as KubernetesObject;
+  return objectDigest(object.apiVersion === 'v1' && object.kind === 'Service' ? withoutAddresses(plain) : plain);
+}
+
 // A headless Service itself says `None`, which stays.
 function withoutAddresses(service: KubernetesObject): KubernetesObject {
   const {

@@ -286,6 +286,16 @@ const SCHEMAS = {
     uid: text.optional(),
     at: text.optional(),
   }),
+  /**
+   * The API server does not have what a request to the webhook announced: the request was forged, or the write failed
+   * after it was answered. It has no effect.
+   */
+  'breakglass.unconfirmed': object({
+    environment,
+    /** Index of the `breakglass.opened` or `breakglass.closed` entry. */
+    of: index,
+    namespaces: z.array(text),
+  }),
   /** A grant was returned early. */
   'breakglass.closed': object({
     environment,
@@ -304,6 +314,8 @@ const SCHEMAS = {
     until: text,
     /** Digest of the template in it: until then, controllers may make pods from it. */
     template: text.optional(),
+    /** `contentDigest` of what it wrote: only this is left unchanged. */
+    content: text.optional(),
     ...aboutRequest,
   }),
   'breakglass.settled': object({

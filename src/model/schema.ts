@@ -793,6 +793,10 @@ export const environmentSchema = z.strictObject({
               .default([])
               .describe('Kubernetes groups whose members may use break-glass.'),
             holdFor: duration.default('1h').describe('The longest duration.'),
+            settle: z
+              .enum(['other', 'anyone'])
+              .default('other')
+              .describe('Who may settle a use: someone other than who made it, or anyone.'),
           })
           .prefault({})
           .describe('Who may act outside the gate, and how long their changes are left alone.'),

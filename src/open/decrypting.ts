@@ -67,6 +67,7 @@ export function decrypting(cluster: ClusterPort, environment: Environment, bindi
     compare: async (rendered, owned, writing) => cluster.compare(await open(rendered, owned.revision), owned, writing),
     established: (ref) => cluster.established(ref),
     remove: (...args) => cluster.remove(...args),
+    read: (ref) => cluster.read(ref),
     isGone: (ref) => cluster.isGone(ref),
     hasInstances: (ref) => cluster.hasInstances(ref),
     takeOver: (ref) => cluster.takeOver(ref),

@@ -1,10 +1,14 @@
 import type { EnvironmentState, Gate } from '../gate/index.ts';
 import {
+  ANNOTATION,
   type Comparison,
   CountersignError,
+  contentDigest,
+  type EntryOf,
   inParallel,
   type ObjectRef,
   type OwnedObject,
+  type Recorded,
   type RenderedObject,
   refKey,
 } from '../model/index.ts';
@@ -15,8 +19,13 @@ import type { LastGood } from './last-good.ts';
 import type { ReconcilePorts } from './ports.ts';
 import type { Standing } from './standing.ts';
 
-/** Objects still as break-glass left them, and those whose time is over, with the ledger entry. */
-type BreakGlassUses = { readonly held: ReadonlySet<string>; readonly over: ReadonlyMap<string, number> };
+type Use = Recorded<EntryOf<'breakglass.used'>>;
+
+/** Uses of break-glass whose time is not over, by object, and objects whose time is over, with the ledger entry. */
+type BreakGlassUses = {
+  readonly standing: ReadonlyMap<string, readonly Use[]>;
+  readonly over: ReadonlyMap<string, number>;
+};
 type Drifted = { readonly owned: OwnedObject; readonly found: Comparison };
 
 const DETAILED = 20;
@@ -67,7 +76,7 @@ export class Drift {
   async putRight(): Promise<void> {
     const state = this.#ports.state();
     if (state.open !== undefined || state.inventory.objects.length === 0) return;
-    const glass = this.#breakGlass();
+    const glass = await this.#breakGlass();
     const drifted = await this.#find(state, glass);
     if (drifted.length === 0) {
       if (this.#reported !== '') {
@@ -243,14 +252,13 @@ export class Drift {
   }
 
   // The watches know every digest; only differences from the recorded ones are examined more closely.
-  async #find(state: EnvironmentState, { held, over }: BreakGlassUses): Promise<Drifted[]> {
+  async #find(state: EnvironmentState, { standing, over }: BreakGlassUses): Promise<Drifted[]> {
     const { cluster } = this.#ports;
     const suspects = state.inventory.objects.filter((o) => {
       const key = refKey(o.ref);
       const digest = cluster.live(o.ref)?.digest;
       return (
         cluster.knows(o.ref) &&
-        !held.has(key) &&
         (over.has(key) || (digest !== o.live && (digest === undefined || digest !== this.#foreign.get(key))))
       );
     });
@@ -258,6 +266,7 @@ export class Drift {
     for (const { owned, found, rendered } of await this.#compareAll(suspects, state)) {
       const key = refKey(owned.ref);
       const digest = cluster.live(owned.ref)?.digest;
+      if (await this.#isHeld(owned.ref, found, standing.get(key) ?? [])) continue;
       if (over.has(key)) drifted.push({ owned, found });
       else if (found.kind === 'same' && digest !== undefined) this.#foreign.set(key, digest);
       else if (found.kind !== 'same' && !(found.kind === 'missing' && goesByItself(rendered)))
@@ -299,23 +308,63 @@ export class Drift {
     }
   }
 
-  // Changes under break-glass stay until the time is over. Then the whole object is reverted, including fields added
-  // next to ours. The following `drift.found`, and the result after it, show that this was done.
-  #breakGlass(): BreakGlassUses {
+  // Changes under break-glass stay until the time is over, or the grant is closed. Then the whole object is reverted,
+  // including fields added next to ours. The following `drift.found`, and the result after it, show that this was done.
+  async #breakGlass(): Promise<BreakGlassUses> {
+    const { ledger } = this.#ports;
     const now = this.#ports.clock().toISOString();
-    const uses = this.#ports.ledger.all('breakglass.used', this.#name);
-    const held = new Set(uses.filter((r) => r.entry.until > now).map((r) => refKey(r.entry.object)));
+    const uses = ledger.all('breakglass.used', this.#name);
     const over = new Map(uses.map((r) => [refKey(r.entry.object), r.index]));
-    const settled = this.#ports.ledger.latest(['apply.result'], this.#name)?.index ?? -1;
-    for (const found of over.size === 0
-      ? []
-      : this.#ports.ledger.all('drift.found', this.#name).filter((r) => r.index < settled)) {
+    const settled = ledger.latest(['apply.result'], this.#name)?.index ?? -1;
+    for (const found of over.size === 0 ? [] : ledger.all('drift.found', this.#name).filter((r) => r.index < settled)) {
       for (const key of found.entry.objects.map(refKey))
         if ((over.get(key) ?? found.index) < found.index) over.delete(key);
     }
-    return { held, over: new Map([...over].filter(([key]) => !held.has(key))) };
+    const current = uses.filter((r) => r.entry.until > now);
+    const isClosed = await this.#closed(current);
+    const standing = Map.groupBy(
+      current.filter((use) => !isClosed(use)),
+      (use) => refKey(use.entry.object),
+    );
+    return { standing, over: new Map([...over].filter(([key]) => !standing.has(key))) };
+  }
+
+  // Closing counts once the API server no longer has the reason on the Namespace: the request itself can be forged.
+  async #closed(uses: readonly Use[]): Promise<(use: Use) => boolean> {
+    const closed = this.#ports.ledger.all('breakglass.closed', this.#name);
+    const placeOf = ({ entry: { object } }: Use) => (object.kind === 'Namespace' ? object.name : object.namespace);
+    const after = (use: Use) => closed.some((c) => c.index > use.index && c.entry.namespaces.includes(placeOf(use)));
+    const reasons = new Map<string, string>();
+    for (const namespace of new Set(uses.filter(after).map(placeOf))) {
+      const ref = { apiVersion: 'v1', kind: 'Namespace', namespace: '', name: namespace };
+      reasons.set(
+        namespace,
+        (await this.#ports.cluster.read(ref))?.metadata.annotations?.[ANNOTATION.breakGlass] ?? '',
+      );
+    }
+    return (use) => after(use) && reasons.get(placeOf(use))?.trim() !== use.entry.reason;
+  }
+
+  // What a request announced counts only if the API server has it. A different content is drift.
+  async #isHeld(ref: ObjectRef, found: Comparison, uses: readonly Use[]): Promise<boolean> {
+    if (uses.length === 0) return false;
+    const live = await this.#ports.cluster.read(ref);
+    const content = live === undefined ? undefined : contentDigest(live);
+    return uses.some(({ entry }) => {
+      if (entry.operation === 'DELETE') return live === undefined;
+      const part = PARTS[entry.subresource ?? ''];
+      if (part !== undefined) return found.kind === 'different' && found.fields.every((f) => f.startsWith(part));
+      return entry.content === undefined ? entry.subresource === undefined : entry.content === content;
+    });
   }
 }
+
+// What a subresource writes.
+const PARTS: Readonly<Record<string, string>> = {
+  scale: '/spec/replicas',
+  ephemeralcontainers: '/spec/ephemeralContainers',
+  resize: '/spec/containers',
+};
 
 function writerOf(found: Comparison): { readonly manager: string; readonly time: string } | undefined {
   return found.kind === 'different' ? found.writer : undefined;

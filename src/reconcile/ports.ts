@@ -2,6 +2,7 @@ import type { EnvironmentState, LedgerView, Recorder } from '../gate/index.ts';
 import type {
   Comparison,
   Environment,
+  KubernetesObject,
   ObjectRef,
   OwnedObject,
   RenderedObject,
@@ -50,6 +51,8 @@ export interface ClusterPort {
   dryRunAnew(rendered: RenderedObject, owned: OwnedObject, writing: Writing): Promise<DryRun>;
   apply(rendered: RenderedObject, owned: OwnedObject, writing: Writing): Promise<AppliedObject>;
   compare(rendered: RenderedObject, owned: OwnedObject, writing: Writing): Promise<Comparison>;
+  /** Returns an object as the API server has it now; undefined if there is none. */
+  read(ref: ObjectRef): Promise<KubernetesObject | undefined>;
   established(ref: ObjectRef): Promise<void>;
   remove(
     ref: ObjectRef,

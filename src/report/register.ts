@@ -533,6 +533,20 @@ function ofAdmission(source: ReportSource): Draft[] {
       const object = `${r.entry.operation} ${refText(r.entry.object)}`;
       return row(r, 'not-enforced', { object, actor: r.entry.user, cause: r.entry.reason });
     }),
+    ...source.within('breakglass.unconfirmed').map((r) => {
+      const about = source.at(r.entry.of);
+      const what = about?.type === 'breakglass.closed' ? 'closing' : 'opening';
+      return row(
+        r,
+        'gate-tampered',
+        {
+          object: `break-glass in ${r.entry.namespaces.join(', ')}`,
+          actor: about !== undefined && 'user' in about ? about.user : '',
+          cause: `a request announced its ${what}, entry ${r.entry.of}, and the API server never had it`,
+        },
+        undone(r, 'it had no effect'),
+      );
+    }),
     ...source.within('protection.changed').map((r) => {
       const text = { object: refText(r.entry.object), actor: r.entry.manager, cause: r.entry.change };
       return row(r, 'gate-tampered', text, undone(r, 'put back'));

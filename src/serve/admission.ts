@@ -12,7 +12,8 @@ import {
   rulesOf,
 } from '../gate/index.ts';
 import { CONTROL_PLANE, type MachineryFacts } from '../machinery/index.ts';
-import { CountersignError, messageOf, parseDuration } from '../model/index.ts';
+import { ANNOTATION, CountersignError, messageOf, parseDuration } from '../model/index.ts';
+import type { Reconciler } from '../reconcile/index.ts';
 import type { AdmissionFront, ServedScope } from './admission-front.ts';
 import { type OpenGate, teller } from './loops.ts';
 import { type ClusterLink, ledgerId, linkOf, type Serving } from './open-serving.ts';
@@ -25,14 +26,16 @@ export async function openAdmission(
   front: AdmissionFront | undefined,
   gates: readonly OpenGate[],
   clusters: ReadonlyMap<ClusterLink, Cluster>,
-  isHere: (environment: string) => boolean,
+  loops: readonly Pick<Reconciler, 'name' | 'status' | 'stir'>[],
 ): Promise<void> {
   if (front === undefined) return;
   const { log, closing, metrics, links, ledger } = serving;
+  const isHere = (name: string) => loops.some((l) => l.name === name && l.status.state !== 'standby');
+  const stir = (name: string) => loops.find((l) => l.name === name)?.stir();
   const lineages = await followLineages(serving, gates, clusters);
   const scopes = gates.map((open) => {
     const link = linkOf(links, open.environment.metadata.name);
-    return scopeOf(serving, open, clusters.get(link) as Cluster, lineages.get(link) as MachineryFacts);
+    return scopeOf(serving, open, clusters.get(link) as Cluster, lineages.get(link) as MachineryFacts, stir);
   });
   front.metrics = metrics;
   front.demand.ours = new Set([...links.values()].map((l) => l.user));
@@ -46,6 +49,7 @@ export async function openAdmission(
   if (serving.options.auditTokenFile !== undefined) takeAuditEvents(front, serving);
   await registerAll(serving, front);
   rescanAll(serving, scopes, isHere);
+  confirmGrants(serving, scopes, isHere);
   log.info('url' in front.place ? { url: front.place.url } : front.place, 'the admission webhook is in place');
 }
 
@@ -81,11 +85,13 @@ function scopeOf(
   { environment, gate }: OpenGate,
   cluster: Cluster,
   lineage: MachineryFacts,
+  stir: (environment: string) => void,
 ): Scope {
   const name = environment.metadata.name;
   const clock = () => new Date();
   const state = rememberedState(recorder, name);
-  const breakGlass = new BreakGlass(environment, recorder, clock, teller(metrics, notifications, cluster));
+  const live = { reasonIn: (namespace: string) => reasonIn(cluster, namespace), ended: () => stir(name) };
+  const breakGlass = new BreakGlass(environment, recorder, clock, live, teller(metrics, notifications, cluster));
   return {
     environment,
     state,
@@ -99,6 +105,30 @@ function scopeOf(
     loadRules: rulesOf(gate),
   };
 }
+
+async function reasonIn(cluster: Cluster, namespace: string): Promise<string | undefined> {
+  const object = await cluster.read({ apiVersion: 'v1', kind: 'Namespace', namespace: '', name: namespace });
+  return object?.metadata.annotations?.[ANNOTATION.breakGlass];
+}
+
+// Grants are read again now and then: they may have ended without a request.
+function confirmGrants(
+  { closing, log }: Serving,
+  scopes: readonly Scope[],
+  isHere: (environment: string) => boolean,
+): void {
+  const timer = setInterval(() => {
+    for (const { breakGlass, environment } of scopes.filter((s) => isHere(s.environment.metadata.name)))
+      breakGlass
+        .confirm()
+        .catch((thrown) =>
+          log.warn({ environment: environment.metadata.name }, `cannot confirm break-glass: ${messageOf(thrown)}`),
+        );
+  }, CONFIRM_EVERY_MS).unref();
+  closing.push(() => clearInterval(timer));
+}
+
+const CONFIRM_EVERY_MS = 10_000;
 
 // Existing objects, and objects created in other ways, are judged like requested ones.
 function rescanAll(

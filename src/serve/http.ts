@@ -62,7 +62,7 @@ export function hostName(text: string): string {
 /** Serves the commands `status`, `explain`, `suspend`, `resume`, `reconcile` and `rollback`. */
 export async function openControl(
   loops: readonly Reconciler[],
-  { options, closing, recorder, ledger, log }: Serving,
+  { options, closing, recorder, ledger, log, configuration }: Serving,
   reports: ScheduledReports | undefined,
   front: AdmissionFront | undefined,
 ): Promise<void> {
@@ -111,7 +111,10 @@ export async function openControl(
       case 'settle': {
         const commit = typeof asked['commit'] === 'string' ? asked['commit'] : undefined;
         const uses = Array.isArray(asked['uses']) ? asked['uses'].map(Number) : [];
-        const body = await settleUses(recorder, { ...base, uses, commit }, (ref) => loop.isAsGit(ref));
+        const { settle } =
+          configuration.environments.find((e) => e.metadata.name === loop.name)?.spec.admission.breakGlass ?? {};
+        const byAnyone = settle === 'anyone';
+        const body = await settleUses(recorder, { ...base, uses, commit, byAnyone }, (ref) => loop.isAsGit(ref));
         await recorder.record(body, []);
         return { ok: true, result: body };
       }

@@ -125,8 +125,7 @@ async function serveWith({ configuration, tellOf }: Documents, ending: AbortSign
     const turns = new Turns(isAsked);
     const gates = await openGates(serving, turns);
     loops.push(...openLoops(serving, gates, clusters, hooks, () => (isAsked() ? AT_ONCE.beside : AT_ONCE.alone)));
-    const isHere = (environment: string) => loops.some((l) => l.name === environment && l.status.state !== 'standby');
-    await openAdmission(serving, front, gates, clusters, isHere);
+    await openAdmission(serving, front, gates, clusters, loops);
     openHttp(loops, serving, front, probes);
     await openDashboard(loops, serving, front);
     const reports = reportsOf(serving);

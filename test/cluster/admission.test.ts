@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { readFileSync, writeFileSync } from 'node:fs';
+import { Agent, request } from 'node:https';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import type { ApiServer } from '../../src/cluster/index.ts';
@@ -49,8 +50,18 @@ test('break-glass from the command line: opened, used, listed, settled by the co
   const status = await countersign(['status', '--data', service.data]);
   assert.match(status.stdout, /break-glass is open in cli-glass until .*, by oncall: checkout is down/);
   assert.match(status.stdout, /1 use of break-glass to settle/);
+  const settle = (...how: string[]) =>
+    countersign(['break-glass', 'settle', 'production', ...how, '--reason', 'reviewed', '--data', service.data]);
+  const early = await settle('--commit', first);
+  assert.deepEqual([early.code, /no change with the commit .* was applied/.test(early.stderr)], [2, true]);
+  const undone = await settle('--reverted');
+  assert.deepEqual([undone.code, /differs from Git/.test(undone.stderr)], [2, true]);
   assert.equal((await glass(['close', '-n', 'cli-glass'])).code, 0);
   assert.equal((await oncall.request('PATCH', settings, { data: { colour: 'green' } }, MERGE)).status, 403);
+  await stage.waitFor(
+    async () => (await stage.dataOf('cli-glass', 'settings'))?.['colour'] === 'blue',
+    'Git to take over, long before the 20 minutes are over',
+  );
   assert.equal((await glass(open)).code, 0, 'the same reason once more, after it was given back');
   assert.equal((await glass(['close', '-n', 'cli-glass'])).code, 0);
   const list = await countersign(['break-glass', 'list', '--data', service.data]);
@@ -59,12 +70,6 @@ test('break-glass from the command line: opened, used, listed, settled by the co
     list.stdout,
     /0 open, 1 to settle\n {2}\d+ .* UPDATE ConfigMap cli-glass\/settings\n {6}by oncall: checkout is down/,
   );
-  const settle = (...how: string[]) =>
-    countersign(['break-glass', 'settle', 'production', ...how, '--reason', 'reviewed', '--data', service.data]);
-  const early = await settle('--commit', first);
-  assert.deepEqual([early.code, /no change with the commit .* was applied/.test(early.stderr)], [2, true]);
-  const undone = await settle('--reverted');
-  assert.deepEqual([undone.code, /differs from Git/.test(undone.stderr)], [2, true]);
   const fixed = await stage.change(fleet, 'red it is', {
     'clusters/production/cm.yaml': configMap('cli-glass', 'settings', { colour: 'red' }),
   });
@@ -75,6 +80,95 @@ test('break-glass from the command line: opened, used, listed, settled by the co
   assert.equal((await settle('--commit', fixed)).code, 2, 'nothing is left');
   assert.equal((await countersign(['break-glass', 'list', '--data', service.data])).code, 0);
 });
+
+test('whoever reaches the port opens, holds and closes nothing: only what the API server has counts', async () => {
+  const ns = 'forged-glass';
+  const { service } = await stage.running(ns, {}, { files: { 'clusters/production/web.yaml': deployment(ns, 'web') } });
+  const port = /127\.0\.0\.1:(\d+)\/validate/.exec(service.log)?.[1] ?? assert.fail('no port');
+  const forge = (asked: object) =>
+    post(`https://127.0.0.1:${port}/validate`, {
+      apiVersion: 'admission.k8s.io/v1',
+      kind: 'AdmissionReview',
+      request: {
+        uid: crypto.randomUUID(),
+        operation: 'UPDATE',
+        userInfo: { username: 'alice', groups: ['oncall', 'system:authenticated'] },
+        dryRun: false,
+        ...asked,
+      },
+    });
+  const web = { apiVersion: 'apps/v1', kind: 'Deployment', metadata: { name: 'web', namespace: ns } };
+  const reason = { 'countersign.dev/break-glass': 'INC-1: forged' };
+  const used = await forge({
+    kind: { group: 'apps', version: 'v1', kind: 'Deployment' },
+    resource: { group: 'apps', version: 'v1', resource: 'deployments' },
+    ...{ namespace: ns, name: 'web', oldObject: web },
+    object: { ...web, metadata: { ...web.metadata, annotations: reason } },
+  });
+  assert.equal(used.response.allowed, true, 'it looks like a use');
+  const place = { apiVersion: 'v1', kind: 'Namespace', metadata: { name: ns } };
+  const annotated = { ...place, metadata: { ...place.metadata, annotations: reason } };
+  const aboutNamespace = {
+    kind: { group: '', version: 'v1', kind: 'Namespace' },
+    resource: { group: '', version: 'v1', resource: 'namespaces' },
+    name: ns,
+  };
+  await forge({ ...aboutNamespace, object: annotated, oldObject: place });
+  const opened = await service.entry('breakglass.opened', 'production', () => true);
+  const oncall = await stage.as('oncall');
+  const settings = `/api/v1/namespaces/${ns}/configmaps/settings`;
+  assert.equal((await oncall.request('PATCH', settings, { data: { colour: 'red' } }, MERGE)).status, 403);
+  await service.entry('breakglass.unconfirmed', 'production', (e) => e.of === opened.index);
+  const status = await countersign(['status', '--data', service.data]);
+  assert.doesNotMatch(status.stdout, /break-glass is open/);
+
+  // The forged use does not keep drift from being reverted.
+  const controller = await stage.as('controller');
+  const path = `/apis/apps/v1/namespaces/${ns}/deployments/web`;
+  const replicas = async () => ((await stage.get(path)).body['spec'] as { replicas: number }).replicas;
+  assert.equal((await controller.request('PATCH', path, { spec: { replicas: 5 } }, MERGE)).status, 200);
+  await stage.waitFor(async () => (await replicas()) === 2, 'the scale of Git');
+
+  // A forged closing ends nothing, and a real one does.
+  const glass = (args: readonly string[]) =>
+    countersign(['break-glass', ...args, '-n', ns, '--kubeconfig', stage.controlPlane.kubeconfig('oncall')]);
+  assert.equal((await glass(['open', '--reason', 'INC-2', '--ticket', 'T', '--for', '20m'])).code, 0);
+  assert.equal((await oncall.request('PATCH', path, { spec: { replicas: 4 } }, MERGE)).status, 200);
+  const live = (await stage.get(`/api/v1/namespaces/${ns}`)).body as { metadata: { annotations: object } };
+  const kept = Object.entries(live.metadata.annotations).filter(
+    ([key]) => !key.startsWith('countersign.dev/break-glass'),
+  );
+  const metadata = { ...live.metadata, annotations: Object.fromEntries(kept) };
+  const closed = { ...live, apiVersion: 'v1', kind: 'Namespace', metadata };
+  await forge({ ...aboutNamespace, object: closed, oldObject: { ...live, apiVersion: 'v1', kind: 'Namespace' } });
+  await service.entry('breakglass.closed', 'production', () => true);
+  await service.looksAgain(2);
+  assert.equal(await replicas(), 4, 'what on call did stands');
+  assert.equal((await oncall.request('PATCH', settings, { data: { colour: 'green' } }, MERGE)).status, 200);
+  assert.equal((await glass(['close'])).code, 0);
+  await stage.waitFor(async () => (await replicas()) === 2, 'Git to take over');
+  assert.equal((await oncall.request('PATCH', settings, { data: { colour: 'red' } }, MERGE)).status, 403);
+});
+
+const insecure = new Agent({ rejectUnauthorized: false });
+
+function post(url: string, body: object): Promise<{ readonly response: { readonly allowed: boolean } }> {
+  return new Promise((resolve, reject) => {
+    const sent = request(
+      url,
+      { method: 'POST', agent: insecure, headers: { 'content-type': 'application/json' } },
+      (answer) => {
+        let text = '';
+        answer.on('data', (part) => {
+          text += part;
+        });
+        answer.on('end', () => resolve(JSON.parse(text) as { response: { allowed: boolean } }));
+      },
+    );
+    sent.on('error', reject);
+    sent.end(JSON.stringify(body));
+  });
+}
 
 test('the dashboard shows who holds break-glass, what is to be settled, verdicts and refusals', async () => {
   const [port] = (await freePorts(1)) as [number];

@@ -9,6 +9,7 @@ import {
   BreakGlass,
   type EnvironmentState,
   type LedgerView,
+  type LiveGrants,
   type SureRecorder,
 } from '../../src/gate/index.ts';
 import {
@@ -63,6 +64,8 @@ type Options = {
   owners?: Record<string, { uid: string; owner?: OwnerReference }>;
   /** Surely recorded, but not known to be on the ledger yet. */
   beside?: boolean;
+  /** The reason that the API server has on the Namespace. */
+  stored?: () => string | undefined;
   proof?: Awaited<ReturnType<AdmissionScope['prove']>>;
 };
 
@@ -88,15 +91,17 @@ function scope(options: Options = {}): TestScope {
   }) as { spec: { admission: object } };
   Object.assign(document.spec.admission, { mode: options.mode ?? 'enforce' }, options.admission);
   const environment = environmentSchema.parse(document);
+  const times = new Map<EntryBody | undefined, string>();
+  const stored = (body: EntryBody | undefined) => ({ v: 1, time: times.get(body) ?? '', ...body }) as never;
   const record = async (body: EntryBody) => {
     if (options.broken) throw new Error('the disk is full');
     entries.push(body);
-    return { index: entries.length - 1, entry: { v: 1, time: '', ...body } as never };
+    times.set(body, clock().toISOString());
+    return { index: entries.length - 1, entry: stored(body) };
   };
   const of = (types: readonly string[], before = entries.length) => {
     for (let i = before - 1; i >= 0; i--)
-      if (types.includes(entries[i]?.type ?? ''))
-        return { index: i, entry: { v: 1, time: '', ...entries[i] } as never };
+      if (types.includes(entries[i]?.type ?? '')) return { index: i, entry: stored(entries[i]) };
     return undefined;
   };
   const ledger: LedgerView & SureRecorder = {
@@ -113,17 +118,25 @@ function scope(options: Options = {}): TestScope {
     },
     subject: (text) => text,
     latest: (types, _, before) => of(types, before),
-    all: (type) =>
-      entries.flatMap((e, index) => (e.type === type ? [{ index, entry: { v: 1, time: '', ...e } as never }] : [])),
+    all: (type) => entries.flatMap((e, index) => (e.type === type ? [{ index, entry: stored(e) }] : [])),
     entry: (index) => of([entries[index]?.type ?? ''], index + 1),
     evidence: (ref) => evidence.get(ref.sha256),
+  };
+  // The API server stores what it was allowed to; unless the test says what it has.
+  const live: LiveGrants = {
+    reasonIn: async () => {
+      const last = entries.findLast((e) => e.type === 'breakglass.opened' || e.type === 'breakglass.closed');
+      if (options.stored !== undefined) return options.stored();
+      return last?.type === 'breakglass.opened' ? last.reason : undefined;
+    },
+    ended: () => told.push({ event: 'ended' } as never),
   };
   return {
     environment,
     state: () => options.state ?? STATE,
     applier: 'countersign',
     records: new AdmissionRecords('production', ledger, clock),
-    breakGlass: new BreakGlass(environment, ledger, clock, (t) => told.push(t)),
+    breakGlass: new BreakGlass(environment, ledger, clock, live, (t) => told.push(t)),
     facts: {
       owner: async (ref, uid) => {
         const found = options.owners?.[`${ref.kind}/${ref.name}`];
@@ -595,6 +608,36 @@ test('grants that were recorded beside the ledger are open, and once they are on
   assert.deepEqual(told(), [['ola', 'INC-1']], 'the ledger has not got it');
   s.at(25 * 60 * 60_000);
   assert.deepEqual(told(), []);
+});
+
+test('a forged review opens nothing, closes nothing, and is an exception', async () => {
+  let stored: string | undefined;
+  const s = scope({ stored: () => stored });
+  const by = { user: 'ola', groups: ['oncall'] };
+  const grant = { 'countersign.dev/break-glass': 'INC-1' };
+  const write = () => admit(request({ ...by, uid: `u-${s.entries.length}` }), s);
+  await admit(request({ ...by, ref: ns, object: shop(grant), oldObject: shop({}) }), s);
+  assert.equal((await write()).allowed, false, 'the Namespace has no such reason');
+  assert.deepEqual(s.breakGlass.open(), []);
+  s.at(11_000);
+  await s.breakGlass.confirm();
+  const unconfirmed = () => s.entries.flatMap((e) => (e.type === 'breakglass.unconfirmed' ? [e.of] : []));
+  assert.deepEqual(unconfirmed(), [0]);
+  stored = 'another';
+  assert.equal((await write()).allowed, false, 'the reason is another one');
+  stored = 'INC-1';
+  assert.equal((await write()).allowed, true);
+  assert.equal(s.breakGlass.open().length, 1);
+  const closing = s.entries.length;
+  await admit(request({ ...by, ref: ns, object: shop({}), oldObject: shop(grant) }), s);
+  assert.equal(s.entries[closing]?.type, 'breakglass.closed');
+  assert.equal((await write()).allowed, true, 'the Namespace still has the reason');
+  assert.equal(s.breakGlass.open().length, 1);
+  await s.breakGlass.confirm();
+  stored = undefined;
+  assert.equal((await write()).allowed, false, 'it ends without any request');
+  assert.deepEqual(s.breakGlass.open(), []);
+  assert.ok(s.told.some((t) => (t.event as string) === 'ended'));
 });
 
 test('a grant ends when its annotation is taken away; other changes of the namespace are uses', async () => {

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { breakGlassNow } from '../../src/gate/break-glass-now.ts';
+import type { Grant } from '../../src/gate/index.ts';
 import { openLedger } from '../../src/ledger/index.ts';
 import { recorderOf } from '../../src/open/read-ledger.ts';
 import { scratch } from '../kit/scratch.ts';
@@ -16,17 +17,19 @@ test('what was opened and closed while the ledger was away stands as it is, not 
     namespaces: ['shop'],
     until: '2099-01-01T00:00:00.000Z',
   };
+  const opened = '2026-01-01T00:00:00.000Z';
   const { index: entry } = await ledger.record({
     type: 'breakglass.opened',
     environment: 'production',
     uid: 'u-1',
+    at: opened,
     ...grant,
   });
-  const now = (grants?: (environment: string) => readonly (typeof grant)[]) =>
+  const now = (grants?: (environment: string) => readonly Grant[]) =>
     breakGlassNow(recorder, grants === undefined ? undefined : { grants }, 'production', '2026-01-01T00:00:00.000Z')
       .open;
-  assert.deepEqual(now(), [{ entry, ...grant }], 'without a webhook');
-  const other = { ...grant, namespaces: ['payments'] };
+  assert.deepEqual(now(), [{ entry, opened, ...grant }], 'without a webhook');
+  const other = { ...grant, opened, namespaces: ['payments'] };
   assert.deepEqual(
     now((environment) => (environment === 'production' ? [other] : [])),
     [other],

@@ -2,6 +2,7 @@ import { stages } from '../../src/cluster/index.ts';
 import {
   type Comparison,
   CountersignError,
+  type KubernetesObject,
   type ObjectRef,
   type OwnedObject,
   type RenderedObject,
@@ -154,6 +155,11 @@ export class FakeCluster implements ClusterPort {
       const writer = { manager: stored.manager, time: '2030-01-01T00:00:00Z' };
       return { kind: 'different' as const, fields: ['/data/colour'], writer };
     });
+  }
+
+  async read(ref: ObjectRef): Promise<KubernetesObject | undefined> {
+    const { apiVersion, kind, name, namespace } = ref;
+    return this.objects.has(refKey(ref)) ? { apiVersion, kind, metadata: { name, namespace } } : undefined;
   }
 
   async established(): Promise<void> {}

@@ -15,8 +15,12 @@ const ON_LEDGER = [
   { ...at, type: 'apply.result', revision: one, intent: 3 },
   { ...at, type: 'breakglass.used' },
   { ...at, type: 'report.issued' },
+  { ...at, type: 'content.unproven' },
+  { ...at, type: 'breakglass.opened' },
+  { ...at, type: 'breakglass.closed' },
 ] as unknown as readonly Entry[];
-const [ALLOWED, DENIED, ELSEWHERE, INTENT, RESULT, USE, ISSUED, NOTHING] = [0, 1, 2, 3, 4, 5, 6, 7];
+const [ALLOWED, DENIED, ELSEWHERE, INTENT, RESULT, USE, ISSUED] = [0, 1, 2, 3, 4, 5, 6];
+const [UNPROVEN, OPENED, CLOSED, NOTHING] = [7, 8, 9, 10];
 const known: Known = {
   size: ON_LEDGER.length,
   entry: (index) => ON_LEDGER[index],
@@ -41,6 +45,10 @@ for (const [name, entry] of Object.entries({
   'a waiver, under a verdict that denies for another reason': { type: 'waiver.used', verdict: DENIED },
   'a new TrustPolicy': { type: 'trust.changed', verdict: ALLOWED },
   'a rollback': { type: 'rollback.allowed', verdict: ALLOWED },
+  'what remains': { type: 'drift.remains', result: RESULT },
+  'content that is proven now': { type: 'content.resolved', found: UNPROVEN },
+  'an opening that never was': { type: 'breakglass.unconfirmed', of: OPENED },
+  'a closing that never was': { type: 'breakglass.unconfirmed', of: CLOSED },
   'a correction': { type: 'drift.corrected', result: RESULT },
   'drift that a request explains': { type: 'drift.found', details: [{ admission: USE }, {}] },
   'a review': { type: 'breakglass.settled', uses: [USE] },
@@ -65,6 +73,13 @@ for (const [name, entry] of Object.entries({
   test(`may be recorded: ${name}`, () => assert.equal(problem(entry), undefined));
 
 for (const [name, entry, expected] of [
+  [
+    'what remains after no result',
+    { type: 'drift.remains', result: INTENT },
+    /`result` names entry 3, .*apply\.intent/,
+  ],
+  ['content that was never found', { type: 'content.resolved', found: USE }, /`found` names entry 5/],
+  ['a use as what never was', { type: 'breakglass.unconfirmed', of: USE }, /`of` names entry 5/],
   ['a time of tomorrow', { type: 'heartbeat', time: after(86_400_000) }, /its time is in the future/],
   ['a time that is none', { type: 'heartbeat', time: 'soon' }, /its time is in the future/],
   ['`at` of tomorrow', { type: 'admission.denied', at: after(86_400_000) }, /`at` is in the future/],
@@ -86,7 +101,7 @@ for (const [name, entry, expected] of [
     /`from` is later/,
   ],
   ['evidence that is nowhere', { ...intent, evidence: { sha256: 'f', size: 1 } }, /neither given nor on the ledger/],
-  ['a verdict that is not there', { ...intent, verdict: NOTHING }, /`verdict` names entry 7, which does not exist/],
+  ['a verdict that is not there', { ...intent, verdict: NOTHING }, /`verdict` names entry 10, which does not exist/],
   ['no verdict at all', { ...intent, verdict: -1 }, /`verdict` names entry -1/],
   ['no verdict, to restore a revision', { ...intent, purpose: 'restore', verdict: -1 }, /`verdict` names entry -1/],
   ['no verdict, to apply nothing', { ...intent, revision: NO_REVISION, verdict: -1 }, /`verdict` names entry -1/],
@@ -109,13 +124,13 @@ for (const [name, entry, expected] of [
     /`admission`/,
   ],
   ['a review of what is no use', { type: 'breakglass.settled', uses: [USE, INTENT] }, /`uses`/],
-  ['an exception that is not there', { type: 'exception.settled', exception: 'E7' }, /`exception`/],
+  ['an exception that is not there', { type: 'exception.settled', exception: 'E10' }, /`exception`/],
   ['an exception before the first', { type: 'exception.settled', exception: 'E-1' }, /`exception`/],
   ['an exception without a number', { type: 'exception.assigned', exception: 'Ex' }, /`exception`/],
-  ['a report over more than there is', { type: 'report.issued', checkpoint: 8 }, /`checkpoint`/],
+  ['a report over more than there is', { type: 'report.issued', checkpoint: 11 }, /`checkpoint`/],
   ['a report in place of none', { type: 'report.issued', checkpoint: 7, supersedes: USE }, /`supersedes`/],
   ['a delivery of none', { type: 'report.delivered', issued: USE }, /`issued`/],
-  ['an anchor over more than there is', { type: 'checkpoint.anchored', size: 8 }, /`size`/],
+  ['an anchor over more than there is', { type: 'checkpoint.anchored', size: 11 }, /`size`/],
 ] as readonly (readonly [string, object, RegExp])[])
   test(`is not recorded: ${name}`, () => assert.match(problem(entry) ?? '', expected));
 

@@ -51,7 +51,7 @@ function scope(): ServedScope {
     environment,
     applier: 'countersign',
     records: new AdmissionRecords('production', recorder, clock),
-    breakGlass: new BreakGlass(environment, recorder, clock),
+    breakGlass: new BreakGlass(environment, recorder, clock, { reasonIn: async () => undefined, ended: () => {} }),
     facts: { owner: async () => undefined, labelsOf: async () => ({ team: 'a' }) },
     prove: async () => ({ kind: 'proven' }),
     loadRules: async () => ({ pool, waivers: [], images: { digest: '', of: new Map() }, bundle: bundle.digest }),
