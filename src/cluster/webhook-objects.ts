@@ -136,6 +136,14 @@ export function webhookConfiguration(plan: WebhookPlan, kept: string): object {
       ],
       matchConditions: [{ name: 'not-machinery', expression: `!(${isMachinery})` }],
     },
+    {
+      ...strict,
+      name: 'nodes.countersign.dev',
+      rules: [
+        { operations: ['CONNECT'], apiGroups: [''], apiVersions: ['*'], resources: ['nodes/proxy'], scope: 'Cluster' },
+      ],
+      matchConditions: intoGovernedPods(governed),
+    },
     ...(kinds.length === 0
       ? []
       : [
@@ -188,6 +196,22 @@ export function webhookConfiguration(plan: WebhookPlan, kept: string): object {
     metadata: metadataOf(plan, plan.name),
     webhooks,
   };
+}
+
+// A kubelet lets anyone who reaches it by a node's `proxy` act in its pods. Only paths that read, and those that act in
+// other namespaces, are left out: a path that is spelled in another way is asked about.
+const KUBELET_READS = '^/?(healthz|metrics|stats|pods|runningpods|spec|configz|logs|containerLogs)(/[^./%][^/%]*)*/?$';
+const KUBELET_ACTS = '^/(run|exec|attach|portForward|checkpoint)/';
+const POD_AND_REST = '/[a-z0-9][a-z0-9.-]*(/[a-zA-Z0-9][a-zA-Z0-9.-]*)*$';
+
+function intoGovernedPods(governed: readonly string[]): object[] {
+  const isPath = (pattern: string) => `(has(object.path) && object.path.matches(${JSON.stringify(pattern)}))`;
+  const elsewhere = isPath(`${KUBELET_ACTS}[a-z0-9][a-z0-9-]*${POD_AND_REST}`);
+  const here = isPath(`${KUBELET_ACTS}(${governed.join('|')})/`);
+  return [
+    { name: 'not-reads', expression: `!${isPath(KUBELET_READS)}` },
+    { name: 'not-elsewhere', expression: `!${elsewhere} || ${here}` },
+  ];
 }
 
 const NAMESPACES = {

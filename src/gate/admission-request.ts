@@ -53,6 +53,11 @@ export function namespaceOf({ ref }: Pick<AdmissionRequest, 'ref'>): string {
   return ref.kind === 'Namespace' && ref.apiVersion === 'v1' ? ref.name : ref.namespace;
 }
 
+/** Tests whether a request connects to a node by a path that names no pod. Such a path may reach pods of any namespace. */
+export function isIntoNode({ ref, subresource }: Pick<AdmissionRequest, 'ref' | 'subresource'>): boolean {
+  return ref.kind === 'Node' && ref.apiVersion === 'v1' && subresource === 'proxy';
+}
+
 const digests = new WeakMap<AdmissionRequest, string>();
 
 /**

@@ -1,5 +1,5 @@
-import { LABEL, refKey, rulesMode, wildcardMatches } from '../model/index.ts';
-import { type AdmissionDecision, type AdmissionRequest, namespaceOf } from './admission-request.ts';
+import { type AdmissionMode, LABEL, refKey, rulesMode, wildcardMatches } from '../model/index.ts';
+import { type AdmissionDecision, type AdmissionRequest, isIntoNode, namespaceOf } from './admission-request.ts';
 import { type AdmissionScope, admit, admitByRules } from './admit.ts';
 import { admissible } from './environment-state.ts';
 
@@ -15,9 +15,12 @@ export type Door = {
 export class AdmissionScopes {
   readonly #byNamespace = new Map<string, AdmissionScope>();
   readonly #byKind = new Map<string, AdmissionScope[]>();
+  readonly #strictestFirst: readonly AdmissionScope[];
   readonly #byRules: { readonly scope: AdmissionScope; readonly matches: (namespace: string) => boolean }[] = [];
 
   constructor(scopes: readonly AdmissionScope[]) {
+    const strictness = ({ environment }: AdmissionScope) => STRICTNESS.indexOf(environment.spec.admission.mode);
+    this.#strictestFirst = scopes.toSorted((a, b) => strictness(a) - strictness(b));
     for (const scope of scopes) {
       const { target, admission } = scope.environment.spec;
       for (const namespace of target.namespaces) this.#byNamespace.set(namespace, scope);
@@ -52,7 +55,9 @@ export class AdmissionScopes {
 
   // Finds the owner of a cluster-scoped object: the environment that has it, that its label names, or the first that
   // governs its kind.
-  #clusterScoped({ ref, object, oldObject }: AdmissionRequest): AdmissionScope | undefined {
+  #clusterScoped(request: AdmissionRequest): AdmissionScope | undefined {
+    if (isIntoNode(request)) return this.#strictestFirst[0];
+    const { ref, object, oldObject } = request;
     const scopes = this.#byKind.get(ref.kind) ?? [];
     const key = refKey(ref);
     const label = (oldObject ?? object)?.metadata?.labels?.[LABEL];
@@ -64,3 +69,5 @@ export class AdmissionScopes {
     );
   }
 }
+
+const STRICTNESS: readonly AdmissionMode[] = ['enforce', 'warn', 'audit', 'off'];

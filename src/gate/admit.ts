@@ -1,4 +1,4 @@
-import { type Proof, templateDigest } from '../machinery/index.ts';
+import { INTO_PODS, type Proof, templateDigest } from '../machinery/index.ts';
 import {
   ADMITS,
   type AdmissionMode,
@@ -148,7 +148,9 @@ async function asOther(request: AdmissionRequest, scope: AdmissionScope): Promis
   if (CONNECTIONS.has(request.subresource) && admission.connect === 'record')
     return onRecord(request, scope, 'connect');
   if (isLeftToOthers(request, drift.ignore)) return onRecord(request, scope, 'left to others');
-  if (request.operation === 'CONNECT' || !isListed(request, admission.operators)) return undefined;
+  // An operator makes objects. In a running pod it would start what no template has.
+  const isDebugging = request.operation === 'CONNECT' || INTO_PODS.has(request.subresource);
+  if (isDebugging || !isListed(request, admission.operators)) return undefined;
   if (!(await belongs(request, owned, scope.facts))) return undefined;
   const ruled = await ruling(request, scope);
   const denied =

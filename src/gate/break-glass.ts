@@ -13,7 +13,13 @@ import {
   refText,
   type Told,
 } from '../model/index.ts';
-import { type AdmissionDecision, type AdmissionRequest, annotationsOf, namespaceOf } from './admission-request.ts';
+import {
+  type AdmissionDecision,
+  type AdmissionRequest,
+  annotationsOf,
+  isIntoNode,
+  namespaceOf,
+} from './admission-request.ts';
 import type { LedgerView, LiveGrants, SureRecorder } from './ports.ts';
 
 /** Permission for members of the groups to act in namespaces of an environment, until a time. */
@@ -92,7 +98,7 @@ export class BreakGlass {
   /** Decides a request that break-glass allows, or returns undefined. Throws if it cannot be recorded anywhere. */
   async decide(request: AdmissionRequest): Promise<AdmissionDecision | undefined> {
     if (!this.mayUse(request) || isOnlyGrant(request)) return undefined;
-    const use = this.#asked(request) ?? (await this.#openFor(namespaceOf(request)));
+    const use = this.#asked(request) ?? (await this.#openFor(request));
     return use === undefined ? undefined : this.#use(request, use);
   }
 
@@ -181,17 +187,25 @@ export class BreakGlass {
     return new Map([...byObject].map(([object, uses]) => [object, uses.map((u) => u.template)]));
   }
 
-  async #openFor(namespace: string): Promise<Grant | undefined> {
-    const candidates = namespace === '' ? [] : this.#candidates().filter((g) => g.namespaces.includes(namespace));
-    if (candidates.length === 0) return undefined;
-    const reason = await this.#reasonIn(namespace).catch((thrown) => {
-      throw new CountersignError(
-        'cluster-unreachable',
-        `break-glass cannot be confirmed, because the API server does not answer the gate: ${messageOf(thrown)}`,
-        { recover: 'retry' },
-      );
-    });
-    return candidates.findLast((g) => g.reason === reason);
+  // A connection to a node reaches pods of any namespace, so any grant opens it.
+  async #openFor(request: AdmissionRequest): Promise<Grant | undefined> {
+    const namespace = namespaceOf(request);
+    const isOpen = (g: Grant) => (namespace === '' ? isIntoNode(request) : g.namespaces.includes(namespace));
+    const candidates = this.#candidates().filter(isOpen);
+    for (const place of new Set(namespace === '' ? candidates.flatMap((g) => g.namespaces) : [namespace])) {
+      const here = candidates.filter((g) => g.namespaces.includes(place));
+      if (here.length === 0) continue;
+      const reason = await this.#reasonIn(place).catch((thrown) => {
+        throw new CountersignError(
+          'cluster-unreachable',
+          `break-glass cannot be confirmed, because the API server does not answer the gate: ${messageOf(thrown)}`,
+          { recover: 'retry' },
+        );
+      });
+      const grant = here.findLast((g) => g.reason === reason);
+      if (grant !== undefined) return grant;
+    }
+    return undefined;
   }
 
   #grants(): readonly Grant[] {

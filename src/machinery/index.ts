@@ -7,4 +7,4 @@ export { templateDigest } from './approved-template.ts';
 export { CONTROL_PLANE, DUTIES } from './duties.ts';
 export type { Approved, MachineryFacts, Proof } from './proof.ts';
 export { proveChild } from './prove-child.ts';
-export { proveWrite } from './prove-write.ts';
+export { INTO_PODS, proveWrite } from './prove-write.ts';

@@ -23,7 +23,7 @@ export function proveNewPod(owners: readonly string[]): Prove {
   };
 }
 
-/** A new pod, whatever kind owns it: what an operator makes of an object of Git that has no template is its own work. */
+/** A new pod of any owner. What an operator makes of an object of Git that has no template is its own work. */
 export async function provePodOf(of: Case): Promise<void> {
   const pod = objectOf(of);
   if (!(await isOfOperator(pod, of))) await provePod(pod, of, true);

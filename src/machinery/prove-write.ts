@@ -37,8 +37,8 @@ export async function proveWrite(
   return answer ?? { kind: 'unproven', reason: `no duty of \`${write.user}\` covers it` };
 }
 
-// No controller connects to pods, or changes a running one in these ways.
-const INTO_PODS: ReadonlySet<string> = new Set(['ephemeralcontainers', 'resize', 'binding']);
+/** Subresources that change a running pod beyond its template. No controller writes them. */
+export const INTO_PODS: ReadonlySet<string> = new Set(['ephemeralcontainers', 'resize', 'binding']);
 
 function fits({ operations, kinds, subresource = '' }: Duty, write: MachineryWrite): boolean {
   return (

@@ -53,7 +53,7 @@ function readRequest(uid: string, request: NonNullable<Review['request']>): Admi
   const object = asObject(request.object);
   const oldObject = asObject(request.oldObject);
   const subresource = text(request.subResource);
-  const ref = refOf(request, subresource, object ?? oldObject);
+  const ref = throughNode(request, subresource) ?? refOf(request, subresource, object ?? oldObject);
   if (ref === undefined) return undefined;
   return {
     uid,
@@ -84,6 +84,22 @@ function refOf(
   const namespace = isNamespace ? '' : text(request.namespace);
   const at = about ?? { group, version, kind };
   return { apiVersion: at.group === '' ? at.version : `${at.group}/${at.version}`, kind: at.kind, namespace, name };
+}
+
+// Paths of a kubelet that act in a pod, spelled so that no one between the API server and the kubelet reads another path.
+const INTO_POD = new RegExp(
+  '^/(?:run|exec|attach|portForward|checkpoint)/([a-z0-9][a-z0-9-]*)' +
+    '/([a-z0-9][a-z0-9.-]*)(?:/[a-zA-Z0-9][a-zA-Z0-9.-]*)*$',
+);
+
+// A connection to a node's kubelet concerns the pod that its path names, if it names one.
+function throughNode(request: NonNullable<Review['request']>, subresource: string): ObjectRef | undefined {
+  const { group, resource } = request.resource ?? {};
+  if (request.operation !== 'CONNECT' || group !== '' || resource !== 'nodes' || subresource !== 'proxy')
+    return undefined;
+  const [, namespace, name] =
+    INTO_POD.exec(text((request.object as { path?: unknown } | null | undefined)?.path)) ?? [];
+  return namespace === undefined || name === undefined ? undefined : { apiVersion: 'v1', kind: 'Pod', namespace, name };
 }
 
 // Kinds whose subresources reach the gate. For custom kinds the plural is converted back, as `resourceOf` builds it.

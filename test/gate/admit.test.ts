@@ -14,6 +14,7 @@ import {
 } from '../../src/gate/index.ts';
 import {
   ADMITS,
+  type AdmissionMode,
   admissionDigest,
   canonicalJson,
   type EntryBody,
@@ -54,7 +55,7 @@ const STATE: EnvironmentState = {
 };
 
 type Options = {
-  mode?: 'enforce' | 'warn' | 'audit' | 'off';
+  mode?: AdmissionMode;
   state?: EnvironmentState;
   broken?: boolean;
   holdFor?: string;
@@ -542,6 +543,27 @@ test('an operator may write what belongs to an object of Git, by references that
   );
 });
 
+test('an operator changes nothing in a running pod, whoever owns it', async () => {
+  const owner = { apiVersion: 'v1', kind: 'ConfigMap', name: 'settings', uid: 'git', controller: true };
+  const ref = { ...REF, kind: 'Pod', name: 'web' };
+  const pod = (more: object = {}): KubernetesObject => ({
+    apiVersion: 'v1',
+    kind: 'Pod',
+    metadata: { name: 'web', namespace: 'shop', ownerReferences: [owner], ...more },
+  });
+  const ask = (subresource: string) =>
+    admit(
+      request({ user: 'operator', ref, subresource, object: pod({ labels: {} }), oldObject: pod() }),
+      scope({ owners: { 'ConfigMap/settings': { uid: 'git' } }, admission: { operators: ['user:operator'] } }),
+    );
+  for (const subresource of ['ephemeralcontainers', 'resize']) {
+    const refused = await ask(subresource);
+    assert.equal(refused.allowed, false, subresource);
+    assert.match(refused.message, new RegExp(`no recorded verdict allows this UPDATE of \`${subresource}\``));
+  }
+  assert.equal((await ask('')).allowed, true);
+});
+
 const ns: ObjectRef = { apiVersion: 'v1', kind: 'Namespace', namespace: '', name: 'shop' };
 const shop = (annotations: Record<string, string>, labels: Record<string, string> = {}): KubernetesObject => ({
   apiVersion: 'v1',
@@ -729,6 +751,35 @@ test('a cluster-scoped kind that is governed is decided by the environment that 
   assert.equal(new AdmissionScopes([named('one'), named('two', having)]).find(ask)?.environment, 'two');
   assert.equal(new AdmissionScopes([named('one'), named('two')]).find(ask)?.environment, 'one');
   assert.equal(new AdmissionScopes([scope()]).find(ask), undefined);
+});
+
+test('a connection to a node that names no pod is decided by the strictest environment, and open with break-glass', async () => {
+  const through = request({
+    operation: 'CONNECT',
+    subresource: 'proxy',
+    ref: { apiVersion: 'v1', kind: 'Node', namespace: '', name: 'node-a' },
+    object: undefined,
+    oldObject: undefined,
+  });
+  const named = (name: string, mode: AdmissionMode): TestScope => {
+    const s = scope({ mode });
+    return { ...s, environment: { ...s.environment, metadata: { name } } };
+  };
+  const all = (['off', 'audit', 'warn', 'enforce'] as const).map((mode) => named(mode, mode));
+  assert.equal(new AdmissionScopes(all).find(through)?.environment, 'enforce');
+  assert.equal(new AdmissionScopes(all.slice(0, 3)).find(through)?.environment, 'warn');
+  assert.equal(new AdmissionScopes([]).find(through), undefined);
+  const s = scope();
+  const by = { user: 'ola', groups: ['oncall'] };
+  const refused = await admit({ ...through, ...by }, s);
+  assert.equal(refused.allowed, false);
+  assert.match(refused.message, /Node node-a is governed.*open break-glass first/);
+  const open = shop({ 'countersign.dev/break-glass': 'INC-1' });
+  assert.equal((await admit(request({ ...by, ref: ns, object: open, oldObject: shop({}) }), s)).allowed, true);
+  assert.equal((await admit({ ...through, ...by }, s)).allowed, true);
+  assert.equal((await admit(through, s)).allowed, false, 'by nobody else');
+  const role = { apiVersion: 'rbac.authorization.k8s.io/v1', kind: 'ClusterRole', namespace: '', name: 'a' };
+  assert.equal((await admit(request({ ...by, ref: role }), s)).allowed, false, 'nothing else without a namespace');
 });
 
 test('what the API server makes up for each request is not part of what is admitted', () => {
