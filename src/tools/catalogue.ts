@@ -16,6 +16,7 @@ export type Tool = {
 export type ToolName =
   | 'etcd'
   | 'kube-apiserver'
+  | 'kube-apiserver-1.37'
   | 'kube-controller-manager'
   | 'kubectl'
   | 'opa'
@@ -53,6 +54,7 @@ const CONTROL_PLANE_HINT =
   'set KUBEBUILDER_ASSETS to a directory with etcd, ' +
   'kube-apiserver and kubectl (for example from `setup-envtest use 1.34`)';
 const KUBERNETES = '-s -w -X k8s.io/component-base/version.gitVersion=v1.34.4';
+const KUBERNETES_1_37 = '-s -w -X k8s.io/component-base/version.gitVersion=v1.37.2';
 
 /** Every program that Countersign, its demo and its tests may need. */
 export const TOOLS: Readonly<Record<ToolName, Tool>> = {
@@ -67,6 +69,12 @@ export const TOOLS: Readonly<Record<ToolName, Tool>> = {
     go: { module: 'tools/control-plane', package: './kube-apiserver', ldflags: KUBERNETES },
     archive: envtest('kube-apiserver'),
     byHand: CONTROL_PLANE_HINT,
+  },
+  // Policies in files of the API server (`countersign manifests --static`) need it.
+  'kube-apiserver-1.37': {
+    version: '1.37.2',
+    go: { module: 'tools/control-plane-1.37', package: './kube-apiserver', ldflags: KUBERNETES_1_37 },
+    byHand: 'put kube-apiserver 1.37.x on the PATH as `kube-apiserver-1.37`; only the tests need it',
   },
   'kube-controller-manager': {
     version: '1.34.4',

@@ -43,8 +43,12 @@ export type AuditSink = { readonly url: string; readonly token: string; readonly
 /** The programs of a control plane. With a controller manager it lives: Deployments get pods, pods run on two nodes. */
 export type Programs = { readonly etcd: string; readonly apiserver: string; readonly manager?: string };
 
-/** Starts the programs and waits until the API server is ready; about three seconds. */
-export async function startControlPlane(programs: Programs, audit?: AuditSink): Promise<ControlPlane> {
+/** Starts the programs and waits until the API server is ready; about three seconds. `flags` are for the API server. */
+export async function startControlPlane(
+  programs: Programs,
+  audit?: AuditSink,
+  flags: readonly string[] = [],
+): Promise<ControlPlane> {
   const directory = mkdtempSync(join(tmpdir(), 'countersign-cp-'));
   const [client, peer, secure, manage] = await freePorts(4);
   writeFileSync(
@@ -100,6 +104,7 @@ export async function startControlPlane(programs: Programs, audit?: AuditSink): 
     '--endpoint-reconciler-type',
     'none',
     ...(audit === undefined ? [] : auditFlags(directory, audit)),
+    ...flags,
   ]);
   const url = `https://127.0.0.1:${secure}`;
   for (const [user] of PEOPLE) writeKubeconfig(directory, url, user, `${user}-token`);

@@ -1,5 +1,8 @@
 import { existsSync, readdirSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
 import { findOnPath } from '../../src/tools/index.ts';
+
+const TOOLS = fileURLToPath(new URL('../../.tools', import.meta.url));
 
 /** Parts that some machines lack, with the command that installs each on Debian. */
 const PARTS = {
@@ -10,6 +13,10 @@ const PARTS = {
   },
   'Java and Maven': { isHere: () => has('java') && has('mvn'), install: 'apt-get install default-jre-headless maven' },
   pdftotext: { isHere: () => has('pdftotext'), install: 'apt-get install poppler-utils' },
+  'kube-apiserver 1.37': {
+    isHere: () => has('kube-apiserver-1.37') || isBuilt('kube-apiserver-1.37-'),
+    install: 'npm run tools',
+  },
   Go: { isHere: () => has('go'), install: 'install it from https://go.dev' },
 };
 
@@ -36,6 +43,10 @@ const HOME = '/usr/lib/postgresql';
 export function postgresPrograms(): string | undefined {
   const [newest] = existsSync(HOME) ? readdirSync(HOME).sort((a, b) => Number(b) - Number(a)) : [];
   return newest === undefined ? undefined : `${HOME}/${newest}/bin`;
+}
+
+function isBuilt(start: string): boolean {
+  return existsSync(TOOLS) && readdirSync(TOOLS).some((file) => file.startsWith(start));
 }
 
 function has(program: string): boolean {

@@ -4,6 +4,7 @@ import { fileURLToPath } from 'node:url';
 import { tool } from '../../scripts/tools.ts';
 import { type Answer, type ApiServer, connect } from '../../src/cluster/index.ts';
 import { NO_REVISION } from '../../src/model/index.ts';
+import type { ToolName } from '../../src/tools/index.ts';
 import { approveAs } from './approve.ts';
 import { type AuditSink, type ControlPlane, freePorts, startControlPlane } from './control-plane.ts';
 import { type EnvironmentOptions, environmentDocument, trustDocument, writeConfiguration } from './documents.ts';
@@ -68,10 +69,16 @@ export class Stage {
     return Stage.#at(directory, isOwn ? await livingPlane(audit) : await sharedPlane(), isOwn);
   }
 
-  /** For measurements: without controllers and nodes, and with a service that may do everything. */
-  static async bare(directory: string): Promise<Stage> {
-    const [etcd, apiserver] = [await tool('etcd'), await tool('kube-apiserver')];
-    return Stage.#at(directory, await startControlPlane({ etcd, apiserver }), true);
+  /** Without controllers and nodes, and with a service that may do everything: for measurements, and other versions. */
+  static async bare(
+    directory: string,
+    {
+      apiserver = 'kube-apiserver',
+      flags = [],
+    }: { readonly apiserver?: ToolName; readonly flags?: readonly string[] } = {},
+  ): Promise<Stage> {
+    const programs = { etcd: await tool('etcd'), apiserver: await tool(apiserver) };
+    return Stage.#at(directory, await startControlPlane(programs, undefined, flags), true);
   }
 
   static async #at(directory: string, controlPlane: ControlPlane, isOwn: boolean): Promise<Stage> {
