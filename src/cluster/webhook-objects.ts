@@ -33,18 +33,6 @@ const ADMISSION = 'admissionregistration.k8s.io/v1';
 const TIMEOUT_S = 5;
 const SYSTEM = ['kube-system', 'kube-public', 'kube-node-lease'];
 const WRITES = ['CREATE', 'UPDATE', 'DELETE'];
-const CONNECTIONS = ['exec', 'attach', 'portforward', 'proxy'];
-// Parts of an object that no controller of the control plane writes: there, everyone is asked about alike.
-const NEVER_MACHINERY = ['ephemeralcontainers', 'resize', 'binding', ...CONNECTIONS];
-const SUBRESOURCES = [
-  '*/scale',
-  'pods/ephemeralcontainers',
-  'pods/resize',
-  'pods/binding',
-  ...CONNECTIONS.map((name) => `pods/${name}`),
-  'services/proxy',
-];
-
 /**
  * Returns the ValidatingWebhookConfiguration. `kept` is the authority in the existing one: a replica may still serve
  * its certificates.
@@ -77,17 +65,19 @@ export function webhookConfiguration(plan: WebhookPlan, kept: string): object {
           operations: [...WRITES, 'CONNECT'],
           apiGroups: ['*'],
           apiVersions: ['*'],
-          resources: ['*', ...SUBRESOURCES],
+          resources: ['*/*'], // with every part of an object that a later version of Kubernetes adds
           scope: 'Namespaced',
         },
         NAMESPACES,
       ],
       matchConditions: [
         ...BESIDE,
+        OTHER_PARTS,
         PLAIN_BINDING,
         {
+          // Parts of objects, but for `scale`, are written by no controller: there, everyone is asked about alike.
           name: 'not-machinery',
-          expression: `!(${isMachinery}) || (${SUBRESOURCE} && request.subResource in ${cel(NEVER_MACHINERY)})`,
+          expression: `!(${isMachinery}) || (${SUBRESOURCE} && request.subResource != "scale")`,
         },
       ],
     },
@@ -249,6 +239,13 @@ const METADATA_CHANGES = {
     `!${NOW}.all(k, ${REPORT} || (k in ${BEFORE} && ${NOW}[k] == ${BEFORE}[k])) || ` +
     `!${BEFORE}.all(k, ${REPORT} || k in ${NOW}))`,
 };
+// Parts that others of our webhooks are asked about, and the token that every node needs.
+const OTHER_PARTS = {
+  name: 'not-other-parts',
+  expression:
+    `!(${SUBRESOURCE} && (request.subResource == "status" || (request.resource.group == "" && ` +
+    '[request.resource.resource, request.subResource] in [["pods", "eviction"], ["serviceaccounts", "token"]])))',
+};
 // A binding chooses a node. What it says beyond that becomes metadata of the pod.
 const PLAIN_BINDING = {
   name: 'not-plain-binding',
@@ -280,7 +277,12 @@ const BESIDE = [
       '!(request.resource.group == "authorization.k8s.io" && request.resource.resource == "localsubjectaccessreviews")',
   },
   // findings of tools, including ours
-  { name: 'not-reports', expression: '!(request.resource.group in ["openreports.io", "wgpolicyk8s.io"])' },
+  {
+    name: 'not-reports',
+    expression:
+      '!([request.resource.group, request.resource.resource] in ' +
+      '[["openreports.io", "reports"], ["wgpolicyk8s.io", "policyreports"]])',
+  },
 ];
 
 /**
