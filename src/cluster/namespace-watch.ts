@@ -31,12 +31,18 @@ export class NamespaceWatch {
   readonly #times: WatchTimes;
   readonly #kinds = new Map<string, Kind>();
   #warned = false;
+  #isComplete = false;
 
   constructor(server: ApiServer, namespaces: readonly string[], hooks: Hooks, times: WatchTimes = TIMES) {
     this.#server = server;
     this.#namespaces = new Set(namespaces);
     this.#hooks = hooks;
     this.#times = times;
+  }
+
+  /** Whether every kind is watched, so that no change goes unreported. */
+  get complete(): boolean {
+    return this.#isComplete && [...this.#kinds.values()].every((k) => k.followed.read);
   }
 
   /** Number of open connections. */
@@ -55,11 +61,15 @@ export class NamespaceWatch {
         kind.stopped.abort();
         this.#kinds.delete(key);
       }
+    this.#isComplete = true;
     const fresh = [...served].filter(([key]) => this.#kinds.get(key)?.followed.read !== true);
     for (let i = 0; i < fresh.length; i += AT_ONCE)
       await Promise.all(
         fresh.slice(i, i + AT_ONCE).map(async ([key, resource]) => {
-          if (!this.#hooks.mayOpen()) return this.#warn('too many watches are open already');
+          if (!this.#hooks.mayOpen()) {
+            this.#isComplete = false;
+            return this.#warn('too many watches are open already');
+          }
           const kind = this.#kinds.get(key) ?? this.#kind(resource);
           this.#kinds.set(key, kind);
           await kind.followed.need([...this.#namespaces]).catch((thrown) => this.#warn(messageOf(thrown)));

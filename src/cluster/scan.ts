@@ -61,22 +61,46 @@ export async function* objectsIn(
   namespaces: readonly string[],
 ): AsyncGenerator<readonly KubernetesObject[], readonly string[]> {
   const unread: string[] = [];
-  for (const { apiVersion, kind, plural } of await namespacedKinds(server)) {
-    for (const namespace of namespaces) {
-      let next = '';
-      do {
-        const page = next === '' ? 'resourceVersion=0' : `continue=${encodeURIComponent(next)}`;
-        const path = `${apiPath(apiVersion, namespace)}/${plural}?limit=${PAGE}&${page}`;
-        const { status, body } = await server.request('GET', path);
-        if (status !== 200) {
-          if (status !== 404 && !unread.includes(kind)) unread.push(kind);
-          break;
-        }
-        const { items, metadata } = body as { items?: KubernetesObject[] | null; metadata?: { continue?: string } };
-        if ((items ?? []).length > 0) yield (items ?? []).map((item) => ({ ...item, apiVersion, kind }));
-        next = metadata?.continue ?? '';
-      } while (next !== '');
+  const wanted = new Set(namespaces);
+  let isWhole = namespaces.length > FEW; // one list of the cluster instead of many
+  for (const resource of await namespacedKinds(server)) {
+    const { kind } = resource;
+    for (const place of isWhole ? [''] : namespaces) {
+      const status = yield* listed(server, resource, place, wanted);
+      if (status === 200 || status === 404) continue;
+      if (place !== '' || status !== 403) {
+        if (!unread.includes(kind)) unread.push(kind);
+        continue;
+      }
+      isWhole = false; // the account may only read these namespaces
+      for (const namespace of namespaces) {
+        const own = yield* listed(server, resource, namespace, wanted);
+        if (own !== 200 && own !== 404 && !unread.includes(kind)) unread.push(kind);
+      }
     }
   }
   return unread;
+}
+
+const FEW = 8;
+
+// Returns the status of the last answer.
+async function* listed(
+  server: ApiServer,
+  { apiVersion, kind, plural }: Resource,
+  namespace: string,
+  wanted: ReadonlySet<string>,
+): AsyncGenerator<readonly KubernetesObject[], number> {
+  let next = '';
+  do {
+    const page = next === '' ? 'resourceVersion=0' : `continue=${encodeURIComponent(next)}`;
+    const path = `${apiPath(apiVersion, namespace)}/${plural}?limit=${PAGE}&${page}`;
+    const { status, body } = await server.request('GET', path);
+    if (status !== 200) return status;
+    const { items, metadata } = body as { items?: KubernetesObject[] | null; metadata?: { continue?: string } };
+    const here = (items ?? []).filter((item) => wanted.has(item.metadata.namespace ?? ''));
+    if (here.length > 0) yield here.map((item) => ({ ...item, apiVersion, kind }));
+    next = metadata?.continue ?? '';
+  } while (next !== '');
+  return 200;
 }

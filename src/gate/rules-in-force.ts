@@ -1,5 +1,6 @@
 import {
   CountersignError,
+  digestOf,
   type Environment,
   type ImageData,
   isNoRevision,
@@ -95,6 +96,12 @@ export class RulesInForce {
         this.#loaded = undefined;
       }
     }
+  }
+
+  /** Names everything that judges now: the same text, the same findings. Throws if the rules cannot be loaded. */
+  async basis(): Promise<string> {
+    const { bundle, waivers, images } = await this.#rules();
+    return digestOf([bundle, images.digest, waivers]);
   }
 
   /**

@@ -26,7 +26,7 @@ export type RescanParts = {
   readonly environment: Environment;
   readonly server: ApiServer;
   readonly state: () => EnvironmentState;
-  readonly rules: Pick<RulesInForce, 'judge'>;
+  readonly rules: Pick<RulesInForce, 'basis' | 'judge'>;
   readonly ledger: LedgerView & Recorder;
   readonly log: { info(fields: object, message: string): void; warn(fields: object, message: string): void };
   readonly clock: () => Date;
@@ -54,21 +54,21 @@ type Found = Scan['violations'][number];
  */
 class Rescan {
   readonly parts: RescanParts;
-  readonly #watch: Pick<NamespaceWatch, 'read'>;
+  readonly #watch: Pick<NamespaceWatch, 'read' | 'complete'>;
   #seen = new Map<string, Scanned>();
   #found = new Map<string, Found[]>();
   #bundles = new Set<string>();
   #unread: readonly string[] = [];
   readonly #changed = new Map<string, { readonly ref: ObjectRef; readonly at: number }>();
-  // Time and revision of the last full scan, time of the last record, and the minimum pause after it.
-  #whole: { readonly revision: string; readonly at: number } | undefined;
+  // Time, revision and rules of the last full scan, time of the last record, and the minimum pause after it.
+  #whole: { readonly revision: string; readonly at: number; readonly basis: string } | undefined;
   #recorded = Number.NEGATIVE_INFINITY;
   #spacedMs: number;
   readonly #times: typeof TIMES;
   #isOther = false;
   #isMissed = false;
 
-  constructor(parts: RescanParts, watch: Pick<NamespaceWatch, 'read'>, times: typeof TIMES) {
+  constructor(parts: RescanParts, watch: Pick<NamespaceWatch, 'read' | 'complete'>, times: typeof TIMES) {
     this.parts = parts;
     this.#watch = watch;
     this.#times = times;
@@ -79,13 +79,21 @@ class Rescan {
     this.#changed.set(refKey(ref), { ref, at: performance.now() });
   }
 
-  /** Whether a full scan is due: at the start, at the interval, at a new revision, and after missed events. */
-  isDue(everyMs: number): boolean {
-    const { revision, at } = this.#whole ?? { revision: undefined, at: 0 };
-    const since = performance.now() - at;
-    return (
-      revision !== this.parts.state().revision || since >= everyMs || (this.#isMissed && since >= this.#times.spacedMs)
-    );
+  /**
+   * Whether a full scan is due: at the start, at the interval, at a revision with other rules, and after missed events.
+   * A revision with the same rules changes only what the watches report. Throws if the rules cannot be loaded.
+   */
+  async isDue(everyMs: number): Promise<boolean> {
+    const whole = this.#whole;
+    if (whole === undefined) return true;
+    const since = performance.now() - whole.at;
+    if (since >= everyMs || (this.#isMissed && since >= this.#times.spacedMs)) return true;
+    const { revision } = this.parts.state();
+    if (revision === whole.revision) return false;
+    if (!this.#watch.complete || (await this.parts.rules.basis()) !== whole.basis) return true;
+    this.#whole = { ...whole, revision };
+    this.#isOther = true; // whom each object belongs to
+    return false;
   }
 
   forget(): void {
@@ -97,7 +105,8 @@ class Rescan {
   async all(follow: () => Promise<void>): Promise<void> {
     const { environment, server, state } = this.parts;
     const now = state();
-    this.#whole = { revision: now.revision, at: performance.now() };
+    const basis = await this.parts.rules.basis();
+    this.#whole = { revision: now.revision, at: performance.now(), basis };
     this.#isMissed = true; // until it is complete
     await follow(); // first, so that changes during the scan are reported
     // Keep events newer than the API server cache that the scan reads; applied objects are checked elsewhere.
@@ -298,7 +307,7 @@ export function keepRescanning(parts: readonly RescanParts[], everyMs: number, t
         const { log, environment, isHere } = one.parts;
         try {
           if (!isHere()) one.forget();
-          else if (one.isDue(everyMs)) await one.all(follow);
+          else if (await one.isDue(everyMs)) await one.all(follow);
           else await one.some(everyMs);
         } catch (thrown) {
           if (!stopped.signal.aborted)

@@ -15,6 +15,7 @@ import { scratch } from '../kit/scratch.ts';
 import { openStage } from '../kit/test-stage.ts';
 
 const stage = await openStage(scratch());
+const OTHER = 'c'.repeat(40); // a revision with other rules
 const HOUR = 3_600_000;
 const TIMES = { lookMs: 100, spacedMs: 100 };
 const CONFIG_MAPS = (ns: string) => `/api/v1/namespaces/${ns}/configmaps`;
@@ -44,7 +45,12 @@ async function looking(
   const recorder = recorderOf(ledger);
   const environment = environmentSchema.parse(environmentDocument({ url: '/nowhere', namespaces: [ns] }));
   const at = { revision: 'a'.repeat(40), owned, open, isHere: true };
-  const load: LoadRules = async () => ({ pool, waivers: [], images: { digest: '', of: new Map() }, bundle: 'b' });
+  const load: LoadRules = async (revision) => ({
+    pool,
+    waivers: [],
+    images: { digest: '', of: new Map() },
+    bundle: revision === OTHER ? 'c' : 'b',
+  });
   const said: string[] = [];
   let looks = 0;
   const log = { info: () => {}, warn: (_: object, message: string) => void said.push(message) };
@@ -68,6 +74,7 @@ async function looking(
     const last = recorder.latest(['cluster.scanned'], 'production');
     return last === undefined ? undefined : (recorder.evidence(last.entry.evidence) as Scan);
   };
+  const revision = () => recorder.latest(['cluster.scanned'], 'production')?.entry.revision;
   const unmanaged = () => results()?.unmanaged.map((u) => refText(u.object));
   const bad = () => results()?.violations.map((v) => refText(v.object));
   if (more.fault === undefined) await stage.waitFor(async () => results() !== undefined, 'the first result');
@@ -79,7 +86,7 @@ async function looking(
     await proxy.stop();
     await ledger.close();
   };
-  return { proxy, at, said, unmanaged, bad, lists, looks: () => looks, close };
+  return { proxy, at, said, revision, unmanaged, bad, lists, looks: () => looks, close };
 }
 
 test('what somebody made, changed or removed in a governed namespace is judged within seconds, and alone', async () => {
@@ -198,7 +205,7 @@ test('what is being applied just now waits until it has been; what flaps is reco
   const { at, unmanaged, bad, lists, looks, proxy, close } = await looking(ns, {
     times: { lookMs: 100, spacedMs: 60_000 },
     owned: new Map([[`/ConfigMap/${ns}/planned`, { file: 'x.yaml', line: 1 }]]),
-    open: { failed: false, intent: { entry: { revision: 'b'.repeat(40) } } },
+    open: { failed: false, intent: { entry: { revision: OTHER } } },
   });
   const whole = lists();
   try {
@@ -211,9 +218,31 @@ test('what is being applied just now waits until it has been; what flaps is reco
     const seen = looks();
     await stage.waitFor(async () => looks() > seen + 3, 'a few looks');
     assert.equal(unmanaged()?.length, 1, 'the second has to wait');
-    Object.assign(at, { revision: 'b'.repeat(40), open: undefined });
-    await stage.waitFor(async () => unmanaged()?.length === 2, 'all of it, at the new revision');
+    Object.assign(at, { revision: OTHER, open: undefined });
+    await stage.waitFor(async () => unmanaged()?.length === 2, 'all of it, at a revision with other rules');
     assert.ok(lists() > whole);
+  } finally {
+    await close();
+  }
+});
+
+test('a revision with the same rules reads nothing again, and is on the ledger with what is known', async () => {
+  const ns = await namespaceOf('rescan-same');
+  const { at, proxy, unmanaged, revision, close } = await looking(ns);
+  try {
+    await stage.admin.request('POST', CONFIG_MAPS(ns), configMap('one'));
+    await stage.waitFor(async () => unmanaged()?.length === 1, 'the first');
+    const before = proxy.seen.length;
+    at.revision = 'b'.repeat(40);
+    at.owned.set(`/ConfigMap/${ns}/one`, { file: 'x.yaml', line: 1 });
+    await stage.waitFor(async () => revision() === at.revision, 'the result at the new revision');
+    assert.deepEqual(unmanaged(), [], 'it belongs to Git now');
+    assert.deepEqual(
+      proxy.seen
+        .slice(before)
+        .flatMap(({ path }) => (path.includes('watch=') || path.includes('reports') ? [] : [path])),
+      [],
+    );
   } finally {
     await close();
   }
@@ -226,7 +255,7 @@ test('what was told while all was read from an older cache is read once more', a
     const whole = lists();
     const isListed = (path: string) => path.startsWith(`${CONFIG_MAPS(ns)}?limit=500&resourceVersion=0`);
     proxy.fault = (asked) => (isListed(asked.path) ? { status: 200, body: { items: null, metadata: {} } } : 'pass');
-    at.revision = 'b'.repeat(40);
+    at.revision = OTHER;
     await stage.admin.request('POST', CONFIG_MAPS(ns), configMap('fresh'));
     await stage.waitFor(async () => lists() > whole && unmanaged()?.length === 1, 'the fresh one');
   } finally {
