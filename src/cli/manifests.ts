@@ -1,3 +1,4 @@
+import { isIP } from 'node:net';
 import { CountersignError } from '../model/index.ts';
 import { EXIT, type Io } from '../terminal/index.ts';
 import type { ManifestsOptions } from './serve-commands.ts';
@@ -24,6 +25,11 @@ export function manifests(options: ManifestsOptions, io: Io): number {
     throw new CountersignError('usage', 'replicas must share a PostgreSQL and a key', {
       hint: 'give --ledger-secret with the URL (key `url`) and --key-secret with the key (key `ledger.key`)',
     });
+  const wrong = options.apiServerCidr?.find((cidr) => !isCidr(cidr));
+  if (wrong !== undefined)
+    throw new CountersignError('usage', `\`${wrong}\` is not a range of addresses`, {
+      hint: 'give one such as 10.0.0.0/24 or fd00::/64 with --api-server-cidr',
+    });
   if (!/^[^\s@]+(:[^\s@]+|@sha256:[0-9a-f]{64})$/.test(options.image) || options.image.endsWith(':latest'))
     throw new CountersignError('usage', `\`${options.image}\` has no tag or digest`, {
       hint: 'give a tag or, better, a digest',
@@ -32,9 +38,21 @@ export function manifests(options: ManifestsOptions, io: Io): number {
     ...accounts(options),
     ...(ledgerSecret === undefined ? single(options) : several(options, replicas)),
     service(options),
+    networkPolicy(options),
   ];
   io.out(`${JSON.stringify({ apiVersion: 'v1', kind: 'List', items }, null, 2)}\n`);
   return EXIT.yes;
+}
+
+function isCidr(text: string): boolean {
+  const [address = '', bits = ''] = text.split('/');
+  const version = isIP(address);
+  return (
+    version !== 0 &&
+    /^\d{1,3}$/.test(bits) &&
+    Number(bits) <= (version === 4 ? 32 : 128) &&
+    text.split('/').length === 2
+  );
 }
 
 function accounts({ namespace }: ManifestsOptions): object[] {
@@ -84,6 +102,24 @@ function service({ namespace }: ManifestsOptions): object {
       ports: [
         { name: 'webhook', port: 443, targetPort: 'webhook' },
         { name: 'http', port: 80, targetPort: 'http' },
+      ],
+    },
+  };
+}
+
+// A review that the API server did not send changes nothing, but may as well not arrive.
+function networkPolicy({ namespace, apiServerCidr }: ManifestsOptions): object {
+  const from = (apiServerCidr ?? []).map((cidr) => ({ ipBlock: { cidr } }));
+  return {
+    apiVersion: 'networking.k8s.io/v1',
+    kind: 'NetworkPolicy',
+    metadata: { name: 'countersign', namespace, labels: LABELS },
+    spec: {
+      podSelector: { matchLabels: SELECTOR },
+      policyTypes: ['Ingress'],
+      ingress: [
+        { ...(from.length === 0 ? {} : { from }), ports: [{ protocol: 'TCP', port: 'webhook' }] },
+        { ports: [{ protocol: 'TCP', port: 'http' }] },
       ],
     },
   };
@@ -216,7 +252,8 @@ function template({ namespace, image }: ManifestsOptions, more: readonly string[
           ],
           startupProbe: { ...probe('/healthz'), failureThreshold: 60 },
           readinessProbe: probe('/readyz'),
-          livenessProbe: { ...probe('/healthz'), periodSeconds: 10, failureThreshold: 6 },
+          // A process that hangs costs each write of the cluster's controllers a second until it is ended.
+          livenessProbe: { ...probe('/healthz'), periodSeconds: 3, timeoutSeconds: 3, failureThreshold: 4 },
           // The API server may keep sending requests for a moment after the pod was told to stop.
           lifecycle: { preStop: { sleep: { seconds: 5 } } },
           resources: { requests: { cpu: '250m', memory: '512Mi' }, limits: { memory: '1Gi' } },

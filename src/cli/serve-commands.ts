@@ -119,13 +119,19 @@ export function crdsCommand(program: Parent) {
 export function manifestsCommand(program: Parent) {
   return program
     .command('manifests')
-    .description('print the objects that run the service in a cluster: account, workload, Service, disruption budget')
+    .description(
+      'print the objects that run the service in a cluster: account, workload, Service, disruption budget, NetworkPolicy',
+    )
     .requiredOption('--image <image>', 'the container image, with a tag or digest')
     .option('--namespace <name>', 'the namespace it runs in', 'countersign')
     .option('--replicas <number>', 'the number of replicas, with --ledger-secret', '2')
     .option('--ledger-secret <name>', 'the Secret whose key `url` is the PostgreSQL that replicas share')
     .option('--key-secret <name>', 'the Secret whose key `ledger.key` is the ledger key that replicas share')
     .option('--storage <size>', 'the size of the volume of a single replica', '10Gi')
+    .option(
+      '--api-server-cidr <cidr...>',
+      'only these addresses reach the webhook (default: all; see the NetworkPolicy)',
+    )
     .addHelpText(
       'after',
       `

@@ -1,5 +1,13 @@
 import { CONTROL_PLANE } from '../machinery/index.ts';
-import { admissionDigest, type Environment, type KubernetesObject, type ObjectRef } from '../model/index.ts';
+import {
+  admissionDigest,
+  canonicalJson,
+  digestOf,
+  type Environment,
+  isBuiltIn,
+  type KubernetesObject,
+  type ObjectRef,
+} from '../model/index.ts';
 
 /** An AdmissionReview request in our terms. */
 export type AdmissionRequest = {
@@ -64,11 +72,20 @@ const digests = new WeakMap<AdmissionRequest, string>();
  * Returns the `admissionDigest` of the object a request writes; undefined if it writes no object, or only part of one.
  */
 export function requestDigest(request: AdmissionRequest): string | undefined {
-  const { object, operation, subresource } = request;
+  const { object, subresource } = request;
   if (object === undefined || subresource !== '') return undefined;
-  const known = digests.get(request) ?? admissionDigest(object, operation);
+  const known = digests.get(request) ?? digestWithStatus(request, object);
   digests.set(request, known);
   return known;
+}
+
+// A write of an object changes its status only if the kind has no `status` subresource. Then it is content.
+function digestWithStatus({ operation, oldObject }: AdmissionRequest, object: KubernetesObject): string {
+  const digest = admissionDigest(object, operation);
+  const [now, before] = [object['status'], oldObject?.['status']];
+  const isContent = operation === 'UPDATE' ? canonicalJson(now ?? {}) !== canonicalJson(before ?? {}) : false;
+  const isGiven = operation === 'CREATE' && !isBuiltIn(object) && Object.keys(now ?? {}).length > 0;
+  return isContent || isGiven ? digestOf([digest, now ?? {}]) : digest;
 }
 
 /** The part of a request that is recorded: no object, only the digest of what it writes. */

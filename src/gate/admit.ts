@@ -3,6 +3,7 @@ import {
   ADMITS,
   type AdmissionMode,
   admissionDigest,
+  canonicalJson,
   type Environment,
   FIELD_MANAGER,
   type IgnoreRule,
@@ -121,6 +122,7 @@ function changesNothing(request: AdmissionRequest, { applier }: AdmissionScope):
     user === applier &&
     digest !== undefined &&
     oldObject !== undefined &&
+    // a changed status gives a different digest
     digest === admissionDigest(oldObject, operation)
   );
 }
@@ -303,7 +305,9 @@ function isLeftToOthers(
   if (pointers.length === 0) return false;
   if (subresource === 'scale') return pointers.includes('/spec/replicas');
   if (subresource !== '' || object === undefined || oldObject === undefined) return false;
+  const status = (o: KubernetesObject) => canonicalJson(o['status'] ?? {});
   return (
+    status(object) === status(oldObject) &&
     admissionDigest(without(object, pointers), 'UPDATE') === admissionDigest(without(oldObject, pointers), 'UPDATE')
   );
 }

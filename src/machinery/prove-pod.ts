@@ -28,7 +28,7 @@ export async function provePod(
   throw new Unproven(`it is not what ${name} makes of its template: ${differencesText(closest ?? [])}`);
 }
 
-/** Tests whether the controller of an object belongs to Git and has no pod template: an operator decides what it makes. */
+/** Tests whether an operator makes an object: its controller belongs to Git and has no pod template. */
 export async function isOfOperator(object: KubernetesObject, of: Pick<Case, 'approved' | 'facts'>): Promise<boolean> {
   const owner = await ownerOf(object, of.facts);
   return templateDigest(owner) === undefined && (await approvedFor(owner, of)) !== undefined;

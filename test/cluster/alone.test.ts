@@ -146,6 +146,14 @@ test('the manifests are taken by the API server as they are, also where pods are
     ).minAvailable,
     1,
   );
+  const fenced = await countersign(['manifests', ...image, '--api-server-cidr', '10.0.0.0/24', 'fd00::/64']);
+  const { items } = JSON.parse(fenced.stdout) as { items: { kind: string; spec: { ingress: object[] } }[] };
+  assert.deepEqual(items.find((i) => i.kind === 'NetworkPolicy')?.spec.ingress[0], {
+    from: [{ ipBlock: { cidr: '10.0.0.0/24' } }, { ipBlock: { cidr: 'fd00::/64' } }],
+    ports: [{ protocol: 'TCP', port: 'webhook' }],
+  });
+  for (const cidr of ['10.0.0.0', '10.0.0.0/33', 'everywhere/1'])
+    assert.equal((await countersign(['manifests', ...image, '--api-server-cidr', cidr])).code, 2, cidr);
   assert.equal((await countersign(['manifests', '--image', 'registry.example.com/countersign:latest'])).code, 2);
   assert.equal((await countersign(['manifests', ...image, '--ledger-secret', 'url'])).code, 2);
   assert.equal((await countersign(['manifests', ...image, '--replicas', '0'])).code, 2);

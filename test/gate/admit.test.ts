@@ -185,6 +185,17 @@ test('anything else is refused, says which file to change, and is recorded', asy
   );
 });
 
+test('the status of a kind without the subresource is content: nobody changes it beside what is recorded', async () => {
+  const more = { ...GOOD, status: { phase: 'mine' } };
+  assert.equal((await admit(request({ object: more }), scope())).allowed, false);
+  assert.equal((await admit(request({ object: more, oldObject: more }), scope())).allowed, true, 'it stays as it is');
+  const ignored = { drift: { ignore: [{ kind: REF.kind, fields: ['/data/colour'] }] } };
+  const red = object({ colour: 'red' });
+  assert.equal((await admit(request({ object: red }), scope({ spec: ignored }))).allowed, true);
+  const both = { ...red, status: { phase: 'mine' } };
+  assert.equal((await admit(request({ object: both }), scope({ spec: ignored }))).allowed, false);
+});
+
 test('one field more than the recorded object is refused', async () => {
   assert.equal((await admit(request({ object: { ...GOOD, immutable: true } }), scope())).allowed, false);
   assert.equal((await admit(request({ object: object({ colour: 'blue' }, { extra: '1' }) }), scope())).allowed, false);
