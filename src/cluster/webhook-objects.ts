@@ -1,5 +1,15 @@
 import { X509Certificate } from 'node:crypto';
-import { ANNOTATION, type Environment, NETWORK_RESULTS, rulesMode } from '../model/index.ts';
+import {
+  ANNOTATION,
+  type ClusterScope,
+  clusterScopes,
+  type Environment,
+  INSTALLED,
+  INSTALLED_DEFINITIONS,
+  isOfNamespaces,
+  NETWORK_RESULTS,
+  rulesMode,
+} from '../model/index.ts';
 
 /** Where the API server finds the webhook. */
 export type WebhookPlace =
@@ -46,9 +56,9 @@ export function webhookConfiguration(plan: WebhookPlan, kept: string): object {
   const common = { admissionReviewVersions: ['v1'], clientConfig, sideEffects: 'None', matchPolicy: 'Equivalent' };
   const strict = { ...common, failurePolicy: 'Fail', timeoutSeconds: TIMEOUT_S };
   const governed = [...new Set(environments.flatMap((e) => e.spec.target.namespaces))].sort();
-  const kinds = [...new Set(environments.flatMap((e) => e.spec.target.clusterScoped))]
-    .filter((k) => k !== 'Namespace')
-    .sort();
+  const objects = environments
+    .flatMap((e) => clusterScopes(e.spec.target.clusterScoped))
+    .filter((o) => !isOfNamespaces(o));
   const globs = environments.filter((e) => rulesMode(e) !== 'off').flatMap((e) => e.spec.admission.policy.namespaces);
   const within = (operator: 'In' | 'NotIn', values: readonly string[]) => ({
     namespaceSelector: { matchExpressions: [{ key: 'kubernetes.io/metadata.name', operator, values }] },
@@ -134,7 +144,7 @@ export function webhookConfiguration(plan: WebhookPlan, kept: string): object {
       ],
       matchConditions: intoGovernedPods(governed),
     },
-    ...(kinds.length === 0
+    ...(objects.length === 0
       ? []
       : [
           {
@@ -142,8 +152,9 @@ export function webhookConfiguration(plan: WebhookPlan, kept: string): object {
             name: 'cluster.countersign.dev',
             rules: [{ operations: WRITES, apiGroups: ['*'], apiVersions: ['*'], resources: ['*'], scope: 'Cluster' }],
             matchConditions: [
-              { name: 'kinds', expression: `request.kind.kind in ${cel(kinds)}` },
+              { name: 'objects', expression: governs(objects) },
               { name: 'not-machinery', expression: `!(${isMachinery})` },
+              { name: 'not-installation', expression: `!(${installs(plan.own)})` },
             ],
           },
         ]),
@@ -401,12 +412,77 @@ function among(identities: readonly string[]): string {
   );
 }
 
+// The name of a request is empty if a whole collection is deleted, and unknown where a server makes it up later.
+const NAME =
+  '(has(request.name) && request.name != "" ? request.name : ' +
+  'object != null ? (has(object.metadata.name) ? object.metadata.name : "") : ' +
+  'oldObject != null ? oldObject.metadata.name : "")';
+const isKind = (kind: string, group: string) =>
+  `request.kind.kind == ${JSON.stringify(kind)} && request.kind.group == ${JSON.stringify(group)}`;
+
+/** Returns CEL that tests whether one of the entries means the object; a name that is unknown is asked about. */
+function governs(objects: readonly ClusterScope[]): string {
+  const byKind = Map.groupBy(objects, ({ kind, group }) => JSON.stringify([kind, group ?? '*']));
+  const tests = [...byKind.values()].map((same) => {
+    const { kind, group } = same[0] as ClusterScope;
+    const ofKind = group === undefined ? `request.kind.kind == ${JSON.stringify(kind)}` : isKind(kind, group);
+    const names = [...new Set(same.flatMap((o) => o.names))].sort();
+    if (names.includes('*')) return `(${ofKind})`;
+    const exact = names.filter((name) => !name.includes('*'));
+    const patterns = names.filter((name) => name.includes('*')).map(nameRegex);
+    const matches = [
+      'n == ""',
+      ...(exact.length === 0 ? [] : [`n in ${cel(exact)}`]),
+      ...(patterns.length === 0 ? [] : [`${cel(patterns)}.exists(r, n.matches(r))`]),
+    ];
+    return `(${ofKind} && [${NAME}].exists(n, ${matches.join(' || ')}))`;
+  });
+  return tests.sort().join(' || ');
+}
+
+/**
+ * Returns CEL that tests whether someone who has every right installs or upgrades Countersign. That must also work
+ * while the gate is away or broken, so the API server decides alone. A name proves nothing: the object can only give
+ * rights to the gate's own account, and only someone who could do everything anyway can write it.
+ */
+function installs(own: readonly string[]): string {
+  const named = `${NAME} == ${JSON.stringify(INSTALLED)}`;
+  const rbac = 'rbac.authorization.k8s.io';
+  const ours = 'object.metadata.labels.all(k, k.startsWith("app.kubernetes.io/"))';
+  const isPlain = `(!has(object.metadata.labels) || ${ours})`;
+  const forms = [
+    // Without a webhook that converts, which would see and change our documents.
+    `${isKind('CustomResourceDefinition', 'apiextensions.k8s.io')} && ` +
+      `${NAME}.endsWith(${JSON.stringify(INSTALLED_DEFINITIONS)}) && ` +
+      '(!has(object.spec.conversion) || object.spec.conversion.strategy == "None")',
+    // Roles of others must not include it: they collect roles by labels.
+    `${isKind('ClusterRole', rbac)} && ${named} && !has(object.aggregationRule) && ${isPlain}`,
+    `${isKind('ClusterRoleBinding', rbac)} && ${named} && object.roleRef.kind == "ClusterRole" && ` +
+      `object.roleRef.name == ${JSON.stringify(INSTALLED)} && has(object.subjects) && ` +
+      `object.subjects.all(s, s.kind == "ServiceAccount" && s.name == ${JSON.stringify(INSTALLED)} && ` +
+      `s.namespace in ${cel(own)})`,
+    `${isKind('PriorityClass', 'scheduling.k8s.io')} && ${named} && ` +
+      '!(has(object.globalDefault) && object.globalDefault)',
+  ];
+  return (
+    'request.operation in ["CREATE", "UPDATE"] && object != null && ' +
+    `(${forms.map((form) => `(${form})`).join(' || ')}) && ` +
+    'authorizer.group("*").resource("*").check("*").allowed()'
+  );
+}
+
 function cel(values: readonly string[]): string {
   return JSON.stringify(values); // a list of strings has the same syntax in JSON and CEL
 }
 
 function regexOf(glob: string): string {
   return `^${glob.replaceAll('*', '.*')}$`; // the schema allows letters, digits, dashes and stars
+}
+
+// RE2, in which a plain `.` does not match a line break; names may contain one. The schema allows no other character
+// that is special.
+function nameRegex(pattern: string): string {
+  return `^${pattern.replaceAll(/[.+]/g, '\\$&').replaceAll('*', '(?s:.*)')}$`;
 }
 
 /** Merges two sets of certificates, without expired ones. */

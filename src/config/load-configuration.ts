@@ -3,7 +3,9 @@ import { dirname, join, resolve } from 'node:path';
 import type { z } from 'zod';
 import {
   type BundleSource,
+  type ClusterScope,
   CountersignError,
+  clusterScopes,
   count,
   DEFAULT_LIMITS,
   type Document,
@@ -12,12 +14,15 @@ import {
   type Environment,
   environmentSchema,
   globMatches,
+  isOfNamespaces,
   markedTexts,
   messageOf,
   type Notifier,
   notifierSchema,
   type ReportSchedule,
   reportScheduleSchema,
+  scopesOverlap,
+  scopeText,
   sizeInBytes,
   type TrustPolicy,
   trustPolicySchema,
@@ -159,7 +164,9 @@ function assemble(
   }
   const reach = (from: string) => (to: { readonly scope: string }) => options.crossNamespace || to.scope === from;
   const owners = new Map<string, string>();
-  for (const { parsed, scope, file, document } of environments) {
+  for (const [i, one] of environments.entries()) {
+    const { parsed, scope, file, document } = one;
+    problems.push(...overlapProblems(one, environments.slice(0, i)));
     const peers = environments.filter(reach(scope)).map((e) => e.parsed);
     const wrong = [...trustProblems(parsed, scope, trustPolicies, options), ...referenceProblems(parsed, peers)];
     wrong.push(...accountProblems(parsed, scope, options), ...namespaceProblems(parsed, owners));
@@ -311,6 +318,31 @@ function namespaceProblems(
     owners.set(key, owner);
     if (owner === metadata.name) return [];
     return [{ path: `spec.target.namespaces[${i}]`, text: `\`${namespace}\` is already governed by \`${owner}\`` }];
+  });
+}
+
+// Two environments that govern one object would undo each other's work, and a request must have one answer.
+function overlapProblems({ parsed, file, document }: Scoped<Environment>, earlier: readonly Scoped<Environment>[]) {
+  const { target } = parsed.spec;
+  const others = earlier.filter(({ parsed: { metadata, spec } }) => {
+    const isHere = spec.target.kubeconfig === target.kubeconfig && spec.target.context === target.context;
+    return isHere && metadata.name !== parsed.metadata.name;
+  });
+  return clusterScopes(target.clusterScoped).flatMap((mine, i): Problem[] => {
+    if (isOfNamespaces(mine)) return []; // `spec.target.namespaces` divides them
+    for (const other of others) {
+      const theirs = clusterScopes(other.parsed.spec.target.clusterScoped);
+      const at = theirs.findIndex((one) => scopesOverlap(mine, one));
+      if (at < 0) continue;
+      const path = ['spec', 'target', 'clusterScoped'];
+      const line = other.document.lineOf([...path, at]);
+      const text =
+        `\`${scopeText(mine)}\` can mean the same object as \`${scopeText(theirs[at] as ClusterScope)}\` of ` +
+        `\`${other.parsed.metadata.name}\` (${line === 0 ? other.file : `${other.file}:${line}`}); ` +
+        'give both of them `names` that cannot match the same name';
+      return [{ file, line: document.lineOf([...path, i]), path: pathText([...path, i]), text }];
+    }
+    return [];
   });
 }
 

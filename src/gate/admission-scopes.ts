@@ -1,4 +1,14 @@
-import { type AdmissionMode, LABEL, refKey, rulesMode, wildcardMatches } from '../model/index.ts';
+import {
+  type AdmissionMode,
+  type ClusterScope,
+  clusterScopes,
+  isInScope,
+  isOfNamespaces,
+  LABEL,
+  refKey,
+  rulesMode,
+  wildcardMatches,
+} from '../model/index.ts';
 import { type AdmissionDecision, type AdmissionRequest, isIntoNode, namespaceOf } from './admission-request.ts';
 import { type AdmissionScope, admit, admitByRules } from './admit.ts';
 import { admissible } from './environment-state.ts';
@@ -14,7 +24,7 @@ export type Door = {
 /** All environments of a service; finds the one for a request. */
 export class AdmissionScopes {
   readonly #byNamespace = new Map<string, AdmissionScope>();
-  readonly #byKind = new Map<string, AdmissionScope[]>();
+  readonly #byName: { readonly scope: AdmissionScope; readonly objects: readonly ClusterScope[] }[] = [];
   readonly #strictestFirst: readonly AdmissionScope[];
   readonly #byRules: { readonly scope: AdmissionScope; readonly matches: (namespace: string) => boolean }[] = [];
 
@@ -24,8 +34,8 @@ export class AdmissionScopes {
     for (const scope of scopes) {
       const { target, admission } = scope.environment.spec;
       for (const namespace of target.namespaces) this.#byNamespace.set(namespace, scope);
-      for (const kind of target.clusterScoped.filter((k) => k !== 'Namespace'))
-        this.#byKind.set(kind, [...(this.#byKind.get(kind) ?? []), scope]);
+      const objects = clusterScopes(target.clusterScoped).filter((o) => !isOfNamespaces(o));
+      this.#byName.push({ scope, objects });
       for (const glob of admission.policy.namespaces)
         this.#byRules.push({ scope, matches: (namespace) => wildcardMatches(glob, namespace) });
     }
@@ -53,20 +63,34 @@ export class AdmissionScopes {
     };
   }
 
-  // Finds the owner of a cluster-scoped object: the environment that has it, that its label names, or the first that
-  // governs its kind.
+  // Finds the environment that governs a cluster-scoped object. Documents that overlap are refused, except where two of
+  // them spell one cluster in different ways: then it is the one that has the object, that its label names, or the
+  // first.
   #clusterScoped(request: AdmissionRequest): AdmissionScope | undefined {
     if (isIntoNode(request)) return this.#strictestFirst[0];
-    const { ref, object, oldObject } = request;
-    const scopes = this.#byKind.get(ref.kind) ?? [];
+    const { ref, operation, object, oldObject } = request;
     const key = refKey(ref);
+    const scopes = this.#byName.filter(({ objects }) => objects.some((o) => isInScope(o, ref))).map((s) => s.scope);
+    if (scopes.length === 0) return undefined;
     const label = (oldObject ?? object)?.metadata?.labels?.[LABEL];
     return (
+      (operation === 'DELETE' ? this.#leaving(key, scopes[0] as AdmissionScope) : undefined) ??
       scopes.find((s) => s.state().owned.has(key)) ??
       scopes.find((s) => admissible(s.state()).planned.has(key)) ??
       scopes.find((s) => s.environment.metadata.name === label) ??
       scopes[0]
     );
+  }
+
+  // An object whose name moved to another environment is removed by the one that had it, whose intent says so.
+  #leaving(key: string, governing: AdmissionScope): AdmissionScope | undefined {
+    const { kubeconfig, context } = governing.environment.spec.target;
+    return this.#byName.find(({ scope }) => {
+      const { target } = scope.environment.spec;
+      return (
+        target.kubeconfig === kubeconfig && target.context === context && admissible(scope.state()).removable.has(key)
+      );
+    })?.scope;
   }
 }
 

@@ -7,6 +7,7 @@ import {
   type Environment,
   FIELD_MANAGER,
   type IgnoreRule,
+  isInstallation,
   type KubernetesObject,
   messageOf,
   type OwnedObject,
@@ -277,8 +278,13 @@ function refusal(request: AdmissionRequest, scope: AdmissionScope, unproven: str
         : owned === undefined
           ? `add it under \`${source.path}\`${made} ${branch} and have it approved`
           : `change \`${owned.file}\` (line ${owned.line}) ${branch} and have it approved`;
-  return `${what}, and no recorded verdict allows this ${asked}: ` + `${where}${glass}`;
+  const own = owned === undefined && isInstallation(request.ref) ? NOT_AS_INSTALLED : '';
+  return `${what}, and no recorded verdict allows this ${asked}: ${where}${glass}${own}`;
 }
+
+const NOT_AS_INSTALLED =
+  '; it has the name of a part of Countersign, which can only be installed or upgraded by someone who has every right, ' +
+  'with the output of `countersign manifests` or `countersign crds`';
 
 function ownedBy(request: AdmissionRequest, state: EnvironmentState): OwnedObject | undefined {
   const key = refKey(request.ref);

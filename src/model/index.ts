@@ -6,6 +6,15 @@ export * from './address.ts';
 export * from './admitted.ts';
 export * from './allowed-revision.ts';
 export * from './change.ts';
+export {
+  type ClusterScope,
+  clusterScopes,
+  isInScope,
+  isOfKind,
+  isOfNamespaces,
+  scopesOverlap,
+  scopeText,
+} from './cluster-scope.ts';
 export * from './commit.ts';
 export * from './count.ts';
 export { cronOf } from './cron.ts';
@@ -16,6 +25,7 @@ export { field, interpreted, type Mark } from './field.ts';
 export * from './glob.ts';
 export * from './image-evidence.ts';
 export * from './in-parallel.ts';
+export { INSTALLED, INSTALLED_DEFINITIONS, isInstallation } from './installation.ts';
 export * from './inventory.ts';
 export * from './kubernetes.ts';
 export * from './limited-command.ts';

@@ -44,8 +44,13 @@ export type RenderedObject = {
  * in several, and a manifest that moves to a newer one must not remove the object it just applied.
  */
 export function refKey(ref: ObjectRef): string {
-  const slash = ref.apiVersion.indexOf('/');
-  return `${slash < 0 ? '' : ref.apiVersion.slice(0, slash)}/${ref.kind}/${ref.namespace}/${ref.name}`;
+  return `${groupOf(ref.apiVersion)}/${ref.kind}/${ref.namespace}/${ref.name}`;
+}
+
+/** Returns the group of an `apiVersion`; empty for the core group. */
+export function groupOf(apiVersion: string): string {
+  const slash = apiVersion.indexOf('/');
+  return slash < 0 ? '' : apiVersion.slice(0, slash);
 }
 
 /** Returns `Kind namespace/name`, for people. */

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { GROUP, isKind, KIND, NAME_PATTERN, rightSpelling } from './cluster-scope.ts';
 import { isCron } from './cron.ts';
 import { field, shapedBy } from './field.ts';
 
@@ -17,6 +18,39 @@ const duration = z
   .describe('A duration such as `30s`, `5m` or `1h`.');
 
 const cron = z.string().min(9).max(100).refine(isCron, 'a five-field cron schedule that is due at some time');
+
+const clusterScope = z.union([
+  z
+    .string()
+    .max(317)
+    .refine(isKind, {
+      error: ({ input }) => {
+        const right = rightSpelling(String(input));
+        return right === undefined
+          ? 'a kind as in a manifest: `ClusterRole`, or with its group `ClusterRole.rbac.authorization.k8s.io`'
+          : `the spelling \`${right}\``;
+      },
+    }),
+  z.strictObject({
+    kind: z
+      .string()
+      .regex(KIND, 'the kind alone, as in a manifest, with its group under `group`')
+      .describe('The kind, spelled as in a manifest.'),
+    group: z
+      .string()
+      .max(253)
+      .regex(GROUP, 'the group without a version: `apiextensions.k8s.io`')
+      .optional()
+      .describe('Its group; default: any.'),
+    names: z
+      .array(z.string().regex(NAME_PATTERN, 'a name, in which only `*` is a wildcard'))
+      .min(1)
+      .max(100)
+      .describe(
+        'Names or patterns: `shop-*`, `*.example.com`. `*` stands for any characters; the whole name must match.',
+      ),
+  }),
+]);
 
 const commitId = shapedBy('argument', /^([0-9a-f]{40}|[0-9a-f]{64})$/, 'a full commit id');
 
@@ -538,14 +572,14 @@ export const environmentSchema = z.strictObject({
           .describe('The ServiceAccount to impersonate (`namespace/name`); its rights limit this environment.'),
         namespaces: z.array(name).min(1).describe('The governed namespaces; objects anywhere else are refused.'),
         clusterScoped: z
-          .array(
-            z
-              .string()
-              .regex(/^[A-Z][A-Za-z0-9]*$/, 'give the kind alone, as in a manifest: `CustomResourceDefinition`')
-              .max(63),
-          )
+          .array(clusterScope)
+          .max(50)
           .default(['Namespace'])
-          .describe('Cluster-scoped kinds this environment may own, spelled as in a manifest.'),
+          .describe(
+            'Cluster-scoped objects this environment governs: all of a kind (`ClusterRole`, or with its group ' +
+              '`ClusterRole.rbac.authorization.k8s.io`), or names of a kind. ' +
+              'Two environments may share a kind if no name can be in both.',
+          ),
       })
       .describe('Where the objects run.'),
     render: z

@@ -1,3 +1,4 @@
+import { clusterScopes, scopeText } from './cluster-scope.ts';
 import { digestOf } from './digest.ts';
 import type { Environment, TrustPolicy } from './schema.ts';
 
@@ -46,7 +47,7 @@ export function stated(
     branch: source.branch,
     path: source.path,
     namespaces: target.namespaces,
-    clusterScoped: target.clusterScoped,
+    clusterScoped: clusterScopes(target.clusterScoped).map(scopeText),
     trust,
     trustDigest: digestOf(policy),
     admission: admission.mode,

@@ -1,8 +1,8 @@
 import type { Constraint, Entry, PolicyBundle } from '../bundle/index.ts';
 import type { ViolationCode } from '../model/index.ts';
-import { CountersignError, type KubernetesObject, messageOf, type ValuePath } from '../model/index.ts';
+import { CountersignError, groupOf, type KubernetesObject, messageOf, type ValuePath } from '../model/index.ts';
 import { type BuiltinContext, RegoModule, RegoObject, RegoSet, toJson, type Value } from '../rego/index.ts';
-import { expanded, groupOf, matchedOf, matches } from './match.ts';
+import { expanded, matchedOf, matches } from './match.ts';
 
 /** Result of one rule on one subject, before it is translated into a verdict. */
 export type Finding = {

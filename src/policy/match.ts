@@ -1,5 +1,5 @@
 import type { Expansion, Match, Selector } from '../bundle/index.ts';
-import type { KubernetesObject } from '../model/index.ts';
+import { groupOf, type KubernetesObject } from '../model/index.ts';
 
 /** Properties a constraint is matched against. */
 export type Matched = {
@@ -33,11 +33,6 @@ export function matchedOf(
     namespaceLabels: isNamespace ? labels : namespaces.get(namespace),
     generated,
   };
-}
-
-export function groupOf(apiVersion: string): string {
-  const slash = apiVersion.indexOf('/');
-  return slash < 0 ? '' : apiVersion.slice(0, slash);
 }
 
 /**

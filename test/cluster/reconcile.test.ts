@@ -373,8 +373,8 @@ test('two environments do not fight over one object across the cluster: the seco
       path: 'two',
       namespaces: ['shared-two'],
       mode: 'off',
-      clusterScoped,
-      spec: { dependsOn: ['one'] },
+      // The same cluster in other words: otherwise the documents are refused already.
+      spec: { dependsOn: ['one'], target: { namespaces: ['shared-two'], clusterScoped, context: 'test' } },
     },
   ]);
   const commit = await stage.change(fleet, 'both', { 'one/class.yaml': priority, 'two/class.yaml': priority });

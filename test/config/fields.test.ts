@@ -36,6 +36,9 @@ const PLAIN = new Set([
   'Environment.spec.render.substitute.KEY',
   'Environment.spec.render.substitute.*',
   'Environment.spec.target.clusterScoped[]',
+  'Environment.spec.target.clusterScoped[].kind',
+  'Environment.spec.target.clusterScoped[].group',
+  'Environment.spec.target.clusterScoped[].names[]',
   'Environment.spec.health.expressions[].apiVersion',
   'Environment.spec.health.expressions[].kind',
   'Environment.spec.health.expressions[].current', // CEL: a language without input and output, bounded

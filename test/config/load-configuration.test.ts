@@ -255,6 +255,72 @@ test('documents in a namespace find each other there, and only with leave elsewh
   );
 });
 
+test('cluster-scoped objects are named by kind, by kind and group, or by names; other spellings are refused with the right one', () => {
+  const of = (written: string) => ({
+    'e.yaml': ENVIRONMENT.replace('[shop]}', `[shop], clusterScoped: [${written}]}`),
+    't.yaml': TRUST,
+  });
+  const definitions = '{kind: CustomResourceDefinition, group: apiextensions.k8s.io, names: ["*.shop.example.com", a]}';
+  assert.deepEqual(
+    load(of(`ClusterRole, PriorityClass.scheduling.k8s.io, ${definitions}`)).environments[0]?.spec.target.clusterScoped,
+    [
+      'ClusterRole',
+      'PriorityClass.scheduling.k8s.io',
+      { kind: 'CustomResourceDefinition', group: 'apiextensions.k8s.io', names: ['*.shop.example.com', 'a'] },
+    ],
+  );
+  const at = 'e.yaml:6: spec.target.clusterScoped[0]';
+  for (const [written, problem] of [
+    [
+      'rbac.authorization.k8s.io/v1/ClusterRole',
+      ': expected the spelling `ClusterRole.rbac.authorization.k8s.io`, found `rbac.authorization.k8s.io/v1/ClusterRole`',
+    ],
+    ['clusterroles', ': expected the spelling `ClusterRole`, found `clusterroles`'],
+    [
+      'widgets.example.com',
+      ': expected a kind as in a manifest: `ClusterRole`, or with its group ' +
+        '`ClusterRole.rbac.authorization.k8s.io`, found `widgets.example.com`',
+    ],
+    [
+      '{kind: ClusterRole.rbac.authorization.k8s.io, names: [a]}',
+      '.kind: expected the kind alone, as in a manifest, with its group under `group`, ' +
+        'found `ClusterRole.rbac.authorization.k8s.io`',
+    ],
+    [
+      '{kind: ClusterRole, group: rbac.authorization.k8s.io/v1, names: [a]}',
+      '.group: expected the group without a version: `apiextensions.k8s.io`, found `rbac.authorization.k8s.io/v1`',
+    ],
+    [
+      '{kind: ClusterRole, names: ["shop-?"]}',
+      '.names[0]: expected a name, in which only `*` is a wildcard, found `shop-?`',
+    ],
+    ['{kind: ClusterRole, names: []}', '.names: expected at least 1 item, found a list of 0'],
+  ] as const)
+    assert.deepEqual(problems(of(written)), [`${at}${problem}`], written);
+});
+
+test('two environments may share a cluster-scoped kind if no object can be in both', () => {
+  const of = (name: string, written: string, more = '') =>
+    ENVIRONMENT.replace('name: production', `name: ${name}`).replace(
+      '[shop]}',
+      `[${name}], clusterScoped: [Namespace, ${written}]${more}}`,
+    );
+  const both = (one: string, other: string, more = '') =>
+    problems({ 'e.yaml': of('one', one), 'f.yaml': of('two', other, more), 't.yaml': TRUST });
+  const names = (...patterns: string[]) => `{kind: ClusterRole, names: [${patterns.map((p) => `"${p}"`).join(', ')}]}`;
+  assert.deepEqual(both(names('shop-*', 'a'), names('bank-*', 'b')), []);
+  assert.deepEqual(both('ClusterRole.example.com', 'ClusterRole.rbac.authorization.k8s.io'), []);
+  const [problem, ...more] = both(names('shop-*'), names('bank-*', '*-reader'));
+  assert.deepEqual(more, []);
+  assert.match(
+    String(problem),
+    /^f\.yaml:6: spec\.target\.clusterScoped\[1\]: `ClusterRole \(bank-\*, \*-reader\)` can mean the same object as `ClusterRole \(shop-\*\)` of `one` \(\S*\/e\.yaml:6\); give both of them `names` that cannot match the same name$/,
+  );
+  assert.equal(both('ClusterRole', names('x')).length, 1);
+  assert.equal(both('ClusterRole', 'ClusterRole.example.com').length, 1, 'any group is that one, too');
+  assert.deepEqual(both('ClusterRole', 'ClusterRole', ', context: elsewhere'), [], 'in another cluster');
+});
+
 test('two environments over one namespace are refused, and a document in a file may say its namespace', () => {
   const second = ENVIRONMENT.replace('name: production', 'name: other');
   assert.deepEqual(problems({ 'e.yaml': ENVIRONMENT, 'f.yaml': second, 't.yaml': TRUST }), [

@@ -745,22 +745,36 @@ test('rules decide alone in namespaces that an environment names, by their own m
   assert.equal(new AdmissionScopes([scope()]).find(there), undefined, 'nobody names it');
 });
 
-test('a cluster-scoped kind that is governed is decided by the environment that has the object, or by the first', async () => {
-  const role = { apiVersion: 'rbac.authorization.k8s.io/v1', kind: 'ClusterRole', namespace: '', name: 'edit-all' };
-  const named = (name: string, state?: EnvironmentState): AdmissionScope => {
-    const s = scope({
-      spec: { target: { namespaces: [name], clusterScoped: ['ClusterRole'] } },
-      ...(state === undefined ? {} : { state }),
-    });
-    return { ...s, environment: { ...s.environment, metadata: { name } } };
-  };
-  const having = {
-    ...STATE,
-    owned: new Map([['rbac.authorization.k8s.io/ClusterRole//edit-all', { ...owned, ref: role }]]),
-  };
-  const ask = request({ ref: role });
-  assert.equal(new AdmissionScopes([named('one'), named('two', having)]).find(ask)?.environment, 'two');
-  assert.equal(new AdmissionScopes([named('one'), named('two')]).find(ask)?.environment, 'one');
+const ROLE = { apiVersion: 'rbac.authorization.k8s.io/v1', kind: 'ClusterRole', namespace: '', name: 'edit-all' };
+const ROLE_KEY = 'rbac.authorization.k8s.io/ClusterRole//edit-all';
+const governing = (name: string, clusterScoped: readonly unknown[], state?: EnvironmentState): AdmissionScope => {
+  const s = scope({
+    spec: { target: { namespaces: [name], clusterScoped } },
+    ...(state === undefined ? {} : { state }),
+  });
+  return { ...s, environment: { ...s.environment, metadata: { name } } };
+};
+
+test('a cluster-scoped object is decided by the environment whose names it is in', () => {
+  const shop = governing('shop', ['Namespace', { kind: 'ClusterRole', names: ['shop-*'] }]);
+  const edit = governing('edit', [{ kind: 'ClusterRole', group: 'rbac.authorization.k8s.io', names: ['edit-all'] }]);
+  const scopes = new AdmissionScopes([shop, edit]);
+  const decider = (ref: object) => scopes.find(request({ ref: { ...ROLE, ...ref } }))?.environment;
+  assert.equal(decider({}), 'edit');
+  assert.equal(decider({ name: 'shop-reader' }), 'shop');
+  assert.equal(decider({ name: 'other' }), undefined, 'free for others');
+  assert.equal(decider({ name: '' }), 'shop', 'not known yet: somebody has to decide');
+  assert.equal(decider({ apiVersion: 'example.com/v1' }), undefined, 'a kind of another group');
+  assert.equal(decider({ kind: 'ClusterRoleBinding' }), undefined);
+  assert.equal(decider({ apiVersion: 'v1', kind: 'Namespace', name: 'other' }), undefined);
+});
+
+test('where two environments have one kind, the one that has the object decides, or the first', () => {
+  const having = { ...STATE, owned: new Map([[ROLE_KEY, { ...owned, ref: ROLE }]]) };
+  const ask = request({ ref: ROLE });
+  const [one, two] = [governing('one', ['ClusterRole']), governing('two', ['ClusterRole'], having)];
+  assert.equal(new AdmissionScopes([one, two]).find(ask)?.environment, 'two');
+  assert.equal(new AdmissionScopes([one, governing('two', ['ClusterRole'])]).find(ask)?.environment, 'one');
   assert.equal(new AdmissionScopes([scope()]).find(ask), undefined);
 });
 
@@ -791,6 +805,40 @@ test('a connection to a node that names no pod is decided by the strictest envir
   assert.equal((await admit(through, s)).allowed, false, 'by nobody else');
   const role = { apiVersion: 'rbac.authorization.k8s.io/v1', kind: 'ClusterRole', namespace: '', name: 'a' };
   assert.equal((await admit(request({ ...by, ref: role }), s)).allowed, false, 'nothing else without a namespace');
+});
+
+test('an object whose name moved to another environment is removed by the one that had it, and only by its intent', async () => {
+  const open = { intent: { index: 2 } as never, plan: { objects: [], prune: [ROLE] }, failed: false };
+  const leaving: EnvironmentState = { ...STATE, open };
+  const at = (state: EnvironmentState) =>
+    new AdmissionScopes([
+      governing('old', ['Namespace'], state),
+      governing('new', [{ kind: 'ClusterRole', names: ['edit-*'] }]),
+    ]);
+  const removal = request({ ref: ROLE, operation: 'DELETE' });
+  assert.equal(at(leaving).find(removal)?.environment, 'old');
+  assert.equal((await at(leaving).find(removal)?.decide(removal))?.allowed, true);
+  assert.equal(at(STATE).find(removal)?.environment, 'new', 'without an intent');
+  assert.equal(at(leaving).find(request({ ref: ROLE }))?.environment, 'new', 'no other request');
+  const elsewhere = governing('old', ['Namespace'], leaving);
+  const { target } = elsewhere.environment.spec;
+  const there = { ...elsewhere.environment.spec, target: { ...target, context: 'another' } };
+  const apart = new AdmissionScopes([
+    { ...elsewhere, environment: { ...elsewhere.environment, spec: there } },
+    governing('new', ['ClusterRole']),
+  ]);
+  assert.equal(apart.find(removal)?.environment, 'new', 'an intent for another cluster');
+});
+
+test('what is named like a part of Countersign and is not as it is installed is refused, and told how it can be', async () => {
+  const asked = request({ ref: { ...ROLE, name: 'countersign' }, operation: 'CREATE', oldObject: undefined });
+  const decision = await admit(asked, governing('shop', ['ClusterRole']));
+  assert.equal(decision.allowed, false);
+  assert.match(
+    decision.message,
+    /; it has the name of a part of Countersign, .* with the output of `countersign manif/,
+  );
+  assert.doesNotMatch((await admit(request({ ref: ROLE }), governing('shop', ['ClusterRole']))).message, /a part of/);
 });
 
 test('what the API server makes up for each request is not part of what is admitted', () => {

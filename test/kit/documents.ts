@@ -1,5 +1,6 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import type { Environment } from '../../src/model/index.ts';
 import type { Person } from './fleet.ts';
 
 /** What differs from test to test in an environment. */
@@ -12,7 +13,7 @@ export type EnvironmentOptions = {
   readonly mode?: 'enforce' | 'warn' | 'audit' | 'off';
   readonly admission?: object;
   readonly parameters?: object;
-  readonly clusterScoped?: readonly string[];
+  readonly clusterScoped?: Environment['spec']['target']['clusterScoped'];
   readonly holdFor?: string;
   readonly trust?: string;
   readonly labels?: Readonly<Record<string, string>>;

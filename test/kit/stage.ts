@@ -3,7 +3,7 @@ import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { tool } from '../../scripts/tools.ts';
 import { type Answer, type ApiServer, connect } from '../../src/cluster/index.ts';
-import { NO_REVISION } from '../../src/model/index.ts';
+import { clusterScopes, NO_REVISION } from '../../src/model/index.ts';
 import type { ToolName } from '../../src/tools/index.ts';
 import { approveAs } from './approve.ts';
 import { type AuditSink, type ControlPlane, freePorts, startControlPlane } from './control-plane.ts';
@@ -254,8 +254,10 @@ export class Stage {
  */
 function claim({ namespaces, mode, clusterScoped = [], admission, spec }: EnvironmentOptions): void {
   const { policy } = (admission ?? {}) as { policy?: { namespaces: readonly string[] } };
-  const { target } = (spec ?? {}) as { target?: { namespaces: readonly string[]; clusterScoped?: readonly string[] } };
-  const kinds = [...clusterScoped, ...(target?.clusterScoped ?? [])].filter((kind) => kind !== 'Namespace');
+  const { target } = (spec ?? {}) as { target?: Pick<EnvironmentOptions, 'namespaces' | 'clusterScoped'> };
+  const kinds = clusterScopes([...clusterScoped, ...(target?.clusterScoped ?? [])])
+    .map(({ kind, names }) => (names.includes('*') ? kind : `${kind}-${names.join('-')}`))
+    .filter((kind) => kind !== 'Namespace');
   const globs = policy?.namespaces ?? [];
   if (globs.some((glob) => glob.startsWith('*')))
     throw new Error('rules for all namespaces: open the stage with `own`');
