@@ -311,32 +311,40 @@ export function protectingPolicies(plan: WebhookPlan): readonly object[] {
     '!(has(request.userInfo.extra) && "authentication.kubernetes.io/credential-id" in request.userInfo.extra)';
   const controllers = `((${among(machineryOf(plan))}) && !(${borrowed}))`;
   const way = groups.length === 0 ? 'approved in Git' : `approved in Git, or by a member of ${groups.join(' or ')}`;
-  const rule = (apiGroup: string, resources: readonly string[], names: readonly string[]) => ({
+  const others = (those: string) => ({ name: 'others', expression: `!(${those})` });
+  const rule = (apiGroup: string, resources: readonly string[]) => ({
     apiGroups: [apiGroup],
     apiVersions: ['*'],
     operations: ['UPDATE', 'DELETE'],
     resources,
-    resourceNames: names,
   });
+  // Not by `resourceNames`: these do not apply to a request that deletes a whole collection, which has no name.
+  const isOurs = [
+    `request.resource.resource == "validatingwebhookconfigurations" && ${NAME} == ${JSON.stringify(plan.name)}`,
+    'request.resource.resource == "customresourcedefinitions" && ' +
+      `${NAME}.endsWith(${JSON.stringify(INSTALLED_DEFINITIONS)})`,
+    `request.resource.resource in ${cel(INSTALLED_RESOURCES)} && ${NAME} == ${JSON.stringify(INSTALLED)}`,
+    `request.resource.resource == "namespaces" && ${NAME} in ${cel(plan.own)}`,
+  ];
   const cluster = policy(
     plan,
     plan.name,
-    passing,
     `this object protects the gate; it can only be changed as a change that is ${way}`,
     {
       resourceRules: [
-        rule('admissionregistration.k8s.io', ['validatingwebhookconfigurations'], [plan.name]),
-        rule('apiextensions.k8s.io', ['customresourcedefinitions'], DEFINITIONS),
-        rule('rbac.authorization.k8s.io', ['clusterroles', 'clusterrolebindings'], ['countersign']),
-        ...(plan.own.length === 0 ? [] : [rule('', ['namespaces'], plan.own)]),
+        rule('admissionregistration.k8s.io', ['validatingwebhookconfigurations']),
+        rule('apiextensions.k8s.io', ['customresourcedefinitions']),
+        rule('rbac.authorization.k8s.io', ['clusterroles', 'clusterrolebindings']),
+        rule('scheduling.k8s.io', ['priorityclasses']),
+        ...(plan.own.length === 0 ? [] : [rule('', ['namespaces'])]),
       ],
     },
+    [{ name: 'ours', expression: isOurs.map((test) => `(${test})`).join(' || ') }, others(passing)],
   );
   if (plan.own.length === 0) return cluster;
   const inside = policy(
     plan,
     `${plan.name}-namespace`,
-    `${passing} || ${controllers}`,
     `this is the gate’s own namespace; it can only be changed as a change that is ${way}`,
     {
       namespaceSelector: {
@@ -361,15 +369,20 @@ export function protectingPolicies(plan: WebhookPlan): readonly object[] {
         },
       ],
     },
+    [others(`${passing} || ${controllers}`)],
   );
   return [...cluster, ...inside];
 }
 
-const DEFINITIONS = ['environments', 'trustpolicies', 'notifiers', 'reportschedules'].map(
-  (plural) => `${plural}.countersign.dev`,
-);
+const INSTALLED_RESOURCES = ['clusterroles', 'clusterrolebindings', 'priorityclasses'];
 
-function policy(plan: WebhookPlan, name: string, passing: string, message: string, matchConstraints: object): object[] {
+function policy(
+  plan: WebhookPlan,
+  name: string,
+  message: string,
+  matchConstraints: object,
+  matchConditions: readonly { readonly name: string; readonly expression: string }[],
+): object[] {
   return [
     {
       apiVersion: ADMISSION,
@@ -378,7 +391,7 @@ function policy(plan: WebhookPlan, name: string, passing: string, message: strin
       spec: {
         failurePolicy: 'Fail',
         matchConstraints: { matchPolicy: 'Equivalent', ...matchConstraints },
-        matchConditions: [{ name: 'others', expression: `!(${passing})` }],
+        matchConditions,
         validations: [{ expression: 'false', message: `countersign: ${message}`, reason: 'Forbidden' }],
       },
     },

@@ -197,7 +197,8 @@ test('an environment that owns all ClusterRoles is not in the way of installing 
   assert.equal(await outcome(oncall, 'DELETE', `${classes}/countersign`), byShop, 'nothing is removed');
 
   const guarded = /^(?=.*this object protects the gate)/;
-  for (const object of [role, binding]) assert.match(await put(admin, object), guarded);
+  for (const object of [role, binding, priority]) assert.match(await put(admin, object), guarded);
+  assert.match(await outcome(admin, 'DELETE', `${WEBHOOKS}?fieldSelector=metadata.name=countersign`), guarded);
 
   await service.stop(); // the gate is repaired while it is away
   for (const object of [first, ...others]) assert.equal(await put(admin, object), 'yes', object.metadata.name);

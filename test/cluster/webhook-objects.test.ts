@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Environment as Cel } from '@marcbachmann/cel-js';
-import { webhookConfiguration } from '../../src/cluster/webhook-objects.ts';
+import { protectingPolicies, webhookConfiguration } from '../../src/cluster/webhook-objects.ts';
 import { customResourceDefinitions } from '../../src/config/index.ts';
 import { environmentSchema, isInstallation, type KubernetesObject } from '../../src/model/index.ts';
 import { environmentDocument } from '../kit/documents.ts';
@@ -175,4 +175,24 @@ test('what is only named like a part of Countersign is asked about, whoever writ
   const priority = { apiVersion: 'scheduling.k8s.io/v1', kind: 'PriorityClass', metadata: { name: 'countersign' } };
   assert.equal(asked(priority), false);
   assert.equal(asked({ ...priority, globalDefault: true }), true);
+});
+
+test('the gate’s own objects are protected by their names, with or without one in the request', () => {
+  const [policy] = protectingPolicies(planOf('Namespace')) as { spec: { matchConditions: Condition[] } }[];
+  const guards = (apiVersion: string, kind: string, name: string, more: Request = {}) => {
+    const oldObject = { apiVersion, kind, metadata: { name } };
+    return holds(policy?.spec.matchConditions ?? [], ['ours', 'others'], { operation: 'DELETE', oldObject, ...more });
+  };
+  for (const [apiVersion, kind, name] of [
+    ['admissionregistration.k8s.io/v1', 'ValidatingWebhookConfiguration', 'gate-hook'],
+    ['apiextensions.k8s.io/v1', 'CustomResourceDefinition', 'environments.countersign.dev'],
+    [RBAC, 'ClusterRole', 'countersign'],
+    [RBAC, 'ClusterRoleBinding', 'countersign'],
+    ['scheduling.k8s.io/v1', 'PriorityClass', 'countersign'],
+    ['v1', 'Namespace', 'gate'],
+  ] as const) {
+    assert.equal(guards(apiVersion, kind, name), true, kind);
+    assert.equal(guards(apiVersion, kind, name, { name: '' }), true, `a collection with the ${kind}`);
+    assert.equal(guards(apiVersion, kind, 'other'), false, `another ${kind}`);
+  }
 });
