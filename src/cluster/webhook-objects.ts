@@ -478,7 +478,7 @@ function installs(own: readonly string[]): string {
       '!(has(object.globalDefault) && object.globalDefault)',
   ];
   return (
-    'request.operation in ["CREATE", "UPDATE"] && object != null && ' +
+    'object != null && ' + // a removal has none
     `(${forms.map((form) => `(${form})`).join(' || ')}) && ` +
     'authorizer.group("*").resource("*").check("*").allowed()'
   );

@@ -575,12 +575,11 @@ function problemsOf(issue: z.core.$ZodIssue, file: string, document: YamlDocumen
   if (issue.code === 'unrecognized_keys')
     return issue.keys.map((key) => problem([...path, key], `\`${key}\` is not a known key`));
   if (issue.code === 'invalid_union') {
-    // Of several alternative forms, the one that has all the keys present is the intended one; its problems are
-    // reported.
-    const meant = issue.errors.filter((all) => !all.some((i) => i.code === 'unrecognized_keys' && i.path.length === 0));
+    // Of several alternative forms, the one of this type that has all the keys present is the intended one; its
+    // problems are reported.
+    const meant = issue.errors.filter((all) => !all.some((i) => i.path.length === 0));
     const [form] = meant;
-    const isSure = meant.length === 1 && form !== undefined && !form.some((i) => i.path.length === 0);
-    if (isSure)
+    if (meant.length === 1 && form !== undefined)
       return form.flatMap((inner) => problemsOf({ ...inner, path: [...path, ...inner.path] }, file, document));
   }
   const found = shown(valueAt(document.value, path));

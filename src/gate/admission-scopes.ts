@@ -3,7 +3,6 @@ import {
   type ClusterScope,
   clusterScopes,
   isInScope,
-  isOfNamespaces,
   LABEL,
   refKey,
   rulesMode,
@@ -34,8 +33,7 @@ export class AdmissionScopes {
     for (const scope of scopes) {
       const { target, admission } = scope.environment.spec;
       for (const namespace of target.namespaces) this.#byNamespace.set(namespace, scope);
-      const objects = clusterScopes(target.clusterScoped).filter((o) => !isOfNamespaces(o));
-      this.#byName.push({ scope, objects });
+      this.#byName.push({ scope, objects: clusterScopes(target.clusterScoped) });
       for (const glob of admission.policy.namespaces)
         this.#byRules.push({ scope, matches: (namespace) => wildcardMatches(glob, namespace) });
     }

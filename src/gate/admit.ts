@@ -94,8 +94,8 @@ async function decide(request: AdmissionRequest, scope: AdmissionScope): Promise
   return refuse(request, scope, refusal(request, scope, unproven));
 }
 
-// The machinery passes while the gate is unavailable, so a failed record must not stop pods from coming back. What could
-// not be proven is proven by the scan.
+// The machinery passes while the gate is unavailable, so a failed record must not stop pods from coming back. What
+// could not be proven is proven by the scan.
 async function asMachinery(
   request: AdmissionRequest,
   scope: AdmissionScope,
@@ -283,7 +283,7 @@ function refusal(request: AdmissionRequest, scope: AdmissionScope, unproven: str
 }
 
 const NOT_AS_INSTALLED =
-  '; it has the name of a part of Countersign, which can only be installed or upgraded by someone who has every right, ' +
+  '; it has the name of a part of Countersign, which only someone who has every right can install or upgrade, ' +
   'with the output of `countersign manifests` or `countersign crds`';
 
 function ownedBy(request: AdmissionRequest, state: EnvironmentState): OwnedObject | undefined {

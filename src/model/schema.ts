@@ -19,38 +19,41 @@ const duration = z
 
 const cron = z.string().min(9).max(100).refine(isCron, 'a five-field cron schedule that is due at some time');
 
-const clusterScope = z.union([
-  z
-    .string()
-    .max(317)
-    .refine(isKind, {
-      error: ({ input }) => {
-        const right = rightSpelling(String(input));
-        return right === undefined
-          ? 'a kind as in a manifest: `ClusterRole`, or with its group `ClusterRole.rbac.authorization.k8s.io`'
-          : `the spelling \`${right}\``;
-      },
+const clusterScope = z.union(
+  [
+    z
+      .string()
+      .max(317)
+      .refine(isKind, {
+        error: ({ input }) => {
+          const right = rightSpelling(String(input));
+          return right === undefined
+            ? 'a kind as in a manifest: `ClusterRole`, or with its group `ClusterRole.rbac.authorization.k8s.io`'
+            : `the spelling \`${right}\``;
+        },
+      }),
+    z.strictObject({
+      kind: z
+        .string()
+        .regex(KIND, 'the kind alone, as in a manifest, with its group under `group`')
+        .describe('The kind, spelled as in a manifest.'),
+      group: z
+        .string()
+        .max(253)
+        .regex(GROUP, 'the group without a version: `apiextensions.k8s.io`')
+        .optional()
+        .describe('Its group; default: any.'),
+      names: z
+        .array(z.string().regex(NAME_PATTERN, 'a name, in which only `*` is a wildcard'))
+        .min(1)
+        .max(100)
+        .describe(
+          'Names or patterns: `shop-*`, `*.example.com`. `*` stands for any characters; the whole name must match.',
+        ),
     }),
-  z.strictObject({
-    kind: z
-      .string()
-      .regex(KIND, 'the kind alone, as in a manifest, with its group under `group`')
-      .describe('The kind, spelled as in a manifest.'),
-    group: z
-      .string()
-      .max(253)
-      .regex(GROUP, 'the group without a version: `apiextensions.k8s.io`')
-      .optional()
-      .describe('Its group; default: any.'),
-    names: z
-      .array(z.string().regex(NAME_PATTERN, 'a name, in which only `*` is a wildcard'))
-      .min(1)
-      .max(100)
-      .describe(
-        'Names or patterns: `shop-*`, `*.example.com`. `*` stands for any characters; the whole name must match.',
-      ),
-  }),
-]);
+  ],
+  { error: 'a kind such as `ClusterRole`, or `kind` with `names`' },
+);
 
 const commitId = shapedBy('argument', /^([0-9a-f]{40}|[0-9a-f]{64})$/, 'a full commit id');
 

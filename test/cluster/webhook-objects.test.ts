@@ -195,4 +195,13 @@ test('the gate’s own objects are protected by their names, with or without one
     assert.equal(guards(apiVersion, kind, name, { name: '' }), true, `a collection with the ${kind}`);
     assert.equal(guards(apiVersion, kind, 'other'), false, `another ${kind}`);
   }
+  // Each name counts for its own kind.
+  const webhook = ['admissionregistration.k8s.io/v1', 'ValidatingWebhookConfiguration'] as const;
+  const definition = ['apiextensions.k8s.io/v1', 'CustomResourceDefinition'] as const;
+  assert.equal(guards(...webhook, 'countersign'), false, 'it may belong to another gate');
+  assert.equal(guards(...webhook, 'x.countersign.dev'), false);
+  assert.equal(guards(...definition, 'countersign'), false);
+  for (const name of ['gate', 'gate-hook', 'x.countersign.dev'])
+    assert.equal(guards(RBAC, 'ClusterRole', name), false, name);
+  assert.equal(guards('v1', 'Namespace', 'countersign'), false);
 });

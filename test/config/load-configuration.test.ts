@@ -277,6 +277,11 @@ test('cluster-scoped objects are named by kind, by kind and group, or by names; 
     ],
     ['clusterroles', ': expected the spelling `ClusterRole`, found `clusterroles`'],
     [
+      'ClusterRole.v1.rbac.authorization.k8s.io',
+      ': expected the spelling `ClusterRole.rbac.authorization.k8s.io`, found `ClusterRole.v1.rbac.authorization.k8s.io`',
+    ],
+    ['ClusterRole.rbac', ': expected the spelling `ClusterRole.rbac.authorization.k8s.io`, found `ClusterRole.rbac`'],
+    [
       'widgets.example.com',
       ': expected a kind as in a manifest: `ClusterRole`, or with its group ' +
         '`ClusterRole.rbac.authorization.k8s.io`, found `widgets.example.com`',
@@ -294,9 +299,14 @@ test('cluster-scoped objects are named by kind, by kind and group, or by names; 
       '{kind: ClusterRole, names: ["shop-?"]}',
       '.names[0]: expected a name, in which only `*` is a wildcard, found `shop-?`',
     ],
+    ['{kind: ClusterRole}', '.names: expected a list, found nothing'],
+    ['7', ': expected a kind such as `ClusterRole`, or `kind` with `names`, found `7`'],
     ['{kind: ClusterRole, names: []}', '.names: expected at least 1 item, found a list of 0'],
   ] as const)
     assert.deepEqual(problems(of(written)), [`${at}${problem}`], written);
+  const many = (length: number) => Array.from({ length }, (_, i) => `K${i}`).join(', ');
+  assert.match(problems(of(many(51))).join(), /expected at most 50/);
+  assert.match(problems(of(`{kind: ClusterRole, names: [${many(101)}]}`)).join(), /expected at most 100/);
 });
 
 test('two environments may share a cluster-scoped kind if no object can be in both', () => {
@@ -319,6 +329,7 @@ test('two environments may share a cluster-scoped kind if no object can be in bo
   assert.equal(both('ClusterRole', names('x')).length, 1);
   assert.equal(both('ClusterRole', 'ClusterRole.example.com').length, 1, 'any group is that one, too');
   assert.deepEqual(both('ClusterRole', 'ClusterRole', ', context: elsewhere'), [], 'in another cluster');
+  assert.deepEqual(both('ClusterRole', 'ClusterRole', ', kubeconfig: elsewhere.yaml'), []);
 });
 
 test('two environments over one namespace are refused, and a document in a file may say its namespace', () => {

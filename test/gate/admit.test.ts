@@ -822,12 +822,14 @@ test('an object whose name moved to another environment is removed by the one th
   assert.equal(at(leaving).find(request({ ref: ROLE }))?.environment, 'new', 'no other request');
   const elsewhere = governing('old', ['Namespace'], leaving);
   const { target } = elsewhere.environment.spec;
-  const there = { ...elsewhere.environment.spec, target: { ...target, context: 'another' } };
-  const apart = new AdmissionScopes([
-    { ...elsewhere, environment: { ...elsewhere.environment, spec: there } },
-    governing('new', ['ClusterRole']),
-  ]);
-  assert.equal(apart.find(removal)?.environment, 'new', 'an intent for another cluster');
+  for (const cluster of [{ context: 'another' }, { kubeconfig: '/another' }]) {
+    const there = { ...elsewhere.environment.spec, target: { ...target, ...cluster } };
+    const apart = new AdmissionScopes([
+      { ...elsewhere, environment: { ...elsewhere.environment, spec: there } },
+      governing('new', ['ClusterRole']),
+    ]);
+    assert.equal(apart.find(removal)?.environment, 'new', 'an intent for another cluster');
+  }
 });
 
 test('what is named like a part of Countersign and is not as it is installed is refused, and told how it can be', async () => {
