@@ -61,7 +61,7 @@ export function namespaceOf({ ref }: Pick<AdmissionRequest, 'ref'>): string {
   return ref.kind === 'Namespace' && ref.apiVersion === 'v1' ? ref.name : ref.namespace;
 }
 
-/** Tests whether a request connects to a node by a path that names no pod. Such a path may reach pods of any namespace. */
+/** Tests whether a request connects to a node by a path that names no pod: it may reach pods of any namespace. */
 export function isIntoNode({ ref, subresource }: Pick<AdmissionRequest, 'ref' | 'subresource'>): boolean {
   return ref.kind === 'Node' && ref.apiVersion === 'v1' && subresource === 'proxy';
 }

@@ -11,8 +11,8 @@ import {
 } from './proof.ts';
 
 /**
- * Proves a write of the machinery by its content: one of the duties of its user must cover it. A user that is not of the
- * control plane, but was declared (`spec.admission.controllers`), needs a proof for pods and what makes pods; for
+ * Proves a write of the machinery by its content: one of the duties of its user must cover it. A user that is not of
+ * the control plane, but was declared (`spec.admission.controllers`), needs a proof for pods and what makes pods; for
  * everything else, undefined is returned. Never throws: what cannot be determined is `unknown`.
  */
 export async function proveWrite(
