@@ -86,7 +86,7 @@ function refOf(
   return { apiVersion: at.group === '' ? at.version : `${at.group}/${at.version}`, kind: at.kind, namespace, name };
 }
 
-// Paths of a kubelet that act in a pod, spelled so that no one between the API server and the kubelet reads another path.
+// Paths of a kubelet that act in a pod, spelled so that no one on the way to the kubelet reads another path.
 const INTO_POD = new RegExp(
   '^/(?:run|exec|attach|portForward|checkpoint)/([a-z0-9][a-z0-9-]*)' +
     '/([a-z0-9][a-z0-9.-]*)(?:/[a-zA-Z0-9][a-zA-Z0-9.-]*)*$',
