@@ -1,5 +1,4 @@
-import { isIP } from 'node:net';
-import { CountersignError } from '../model/index.ts';
+import { CountersignError, isCidr } from '../model/index.ts';
 import { EXIT, type Io } from '../terminal/index.ts';
 import type { ManifestsOptions } from './serve-commands.ts';
 
@@ -42,17 +41,6 @@ export function manifests(options: ManifestsOptions, io: Io): number {
   ];
   io.out(`${JSON.stringify({ apiVersion: 'v1', kind: 'List', items }, null, 2)}\n`);
   return EXIT.yes;
-}
-
-function isCidr(text: string): boolean {
-  const [address = '', bits = ''] = text.split('/');
-  const version = isIP(address);
-  return (
-    version !== 0 &&
-    /^\d{1,3}$/.test(bits) &&
-    Number(bits) <= (version === 4 ? 32 : 128) &&
-    text.split('/').length === 2
-  );
 }
 
 function accounts({ namespace }: ManifestsOptions): object[] {

@@ -119,9 +119,7 @@ export function crdsCommand(program: Parent) {
 export function manifestsCommand(program: Parent) {
   return program
     .command('manifests')
-    .description(
-      'print the objects that run the service in a cluster: account, workload, Service, disruption budget, NetworkPolicy',
-    )
+    .description('print the objects that run the service in a cluster: account, workload, Service, NetworkPolicy')
     .requiredOption('--image <image>', 'the container image, with a tag or digest')
     .option('--namespace <name>', 'the namespace it runs in', 'countersign')
     .option('--replicas <number>', 'the number of replicas, with --ledger-secret', '2')

@@ -259,6 +259,13 @@ export function isIpAddress(host: string): boolean {
   return isHost(host) && (host.startsWith('[') || IPV4.test(host));
 }
 
+/** Tests whether a text is a range of addresses in CIDR notation (RFC 4632, RFC 4291), such as `10.0.0.0/24`. */
+export function isCidr(text: string): boolean {
+  const [, address = '', bits = ''] = /^([^/]+)\/(\d{1,3})$/.exec(text) ?? [];
+  const isSix = address.includes(':');
+  return isIpAddress(isSix ? `[${address}]` : address) && Number(bits) <= (isSix ? 128 : 32);
+}
+
 /** Parses `HOST` or `HOST:PORT`. */
 export function parsePlace(
   text: string,
