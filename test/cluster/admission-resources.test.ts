@@ -13,7 +13,7 @@ import { openStage } from '../kit/test-stage.ts';
 const NS = 'resources';
 const MERGE = 'application/merge-patch+json';
 const PAGE = readFileSync(fileURLToPath(new URL('../../docs/admission-resources.md', import.meta.url)), 'utf8');
-const stage = await openStage(scratch());
+const stage = await openStage(scratch(), { own: true }); // its webhook also decides about nodes
 
 test('a pair that no rule knows is stored, and refused', () => {
   const pair: Pair = {
