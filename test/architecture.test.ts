@@ -117,6 +117,7 @@ const ROOMS: Record<string, { rooms: string[]; packages: string[] }> = {
       'ledger',
       'cluster',
       'report',
+      'machinery',
       'forge',
       'tools',
       'gate',

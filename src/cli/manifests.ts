@@ -13,7 +13,22 @@ const DASHBOARD = 8090; // only inside the pod: `kubectl port-forward` reaches i
  * (`--ledger-secret`) that is several replicas, spread out and never all unavailable; without, a single one with a
  * volume.
  */
-export function manifests(options: ManifestsOptions, io: Io): number {
+export async function manifests(options: ManifestsOptions, io: Io): Promise<number> {
+  const { image, static: directory } = options;
+  if (directory !== undefined)
+    return (await import('./static-manifests.ts')).staticManifests({ ...options, static: directory }, io);
+  if (options.fence || options.check)
+    throw new CountersignError('usage', '--fence and --check are for files', { hint: 'add --static DIR' });
+  if (image === undefined)
+    throw new CountersignError('usage', 'the container image is missing', {
+      hint: 'add --image, with a tag or digest',
+    });
+  return printed({ ...options, image }, io);
+}
+
+type WithImage = ManifestsOptions & { readonly image: string };
+
+function printed(options: WithImage, io: Io): number {
   const replicas = Number(options.replicas);
   const { ledgerSecret, keySecret } = options;
   if (!Number.isSafeInteger(replicas) || replicas < 1 || replicas > 20)
@@ -113,7 +128,7 @@ function networkPolicy({ namespace, apiServerCidr }: ManifestsOptions): object {
   };
 }
 
-function single(options: ManifestsOptions): object[] {
+function single(options: WithImage): object[] {
   const { namespace, storage } = options;
   return [
     {
@@ -136,7 +151,7 @@ function single(options: ManifestsOptions): object[] {
   ];
 }
 
-function several(options: ManifestsOptions, replicas: number): object[] {
+function several(options: WithImage, replicas: number): object[] {
   const { namespace, ledgerSecret, keySecret } = options;
   const spread = (topologyKey: string, whenUnsatisfiable: string) => ({
     maxSkew: 1,
@@ -199,7 +214,7 @@ function several(options: ManifestsOptions, replicas: number): object[] {
   ];
 }
 
-function template({ namespace, image }: ManifestsOptions, more: readonly string[]) {
+function template({ namespace, image }: WithImage, more: readonly string[]) {
   const args = [
     ...[
       'serve',

@@ -120,7 +120,7 @@ export function manifestsCommand(program: Parent) {
   return program
     .command('manifests')
     .description('print the objects that run the service in a cluster: account, workload, Service, NetworkPolicy')
-    .requiredOption('--image <image>', 'the container image, with a tag or digest')
+    .option('--image <image>', 'the container image, with a tag or digest')
     .option('--namespace <name>', 'the namespace it runs in', 'countersign')
     .option('--replicas <number>', 'the number of replicas, with --ledger-secret', '2')
     .option('--ledger-secret <name>', 'the Secret whose key `url` is the PostgreSQL that replicas share')
@@ -130,6 +130,21 @@ export function manifestsCommand(program: Parent) {
       '--api-server-cidr <cidr...>',
       'only these addresses reach the webhook (default: all; see the NetworkPolicy)',
     )
+    .option(
+      '--static <dir>',
+      'write policies there instead, as files that kube-apiserver 1.37 or newer reads itself (docs/operations.md)',
+    )
+    .option('--static-path <dir>', 'where the API server finds that directory (default: the same)')
+    .option('--fence', 'with --static: keep people out of governed namespaces even if the webhook is gone', false)
+    .option(
+      '--check',
+      'with --static: write nothing, and say how the directory differs from what would be written',
+      false,
+    )
+    .addOption(config())
+    .option('--environment <name...>', 'with --static: the environments of this cluster (default: all)')
+    .option('--applier <user...>', 'with --static: the users that apply from Git (default: the account in --namespace)')
+    .option('--webhook-name <name>', 'with --static: the name of the webhook’s configuration', 'countersign')
     .addHelpText(
       'after',
       `
@@ -138,6 +153,8 @@ Examples:
     | kubectl apply -f -
   countersign manifests --image registry.example.com/countersign:0.1.0 \\
     --replicas 3 --ledger-secret ledger-url --key-secret ledger-key \\
-    | kubectl apply -f -`,
+    | kubectl apply -f -
+  countersign manifests --static /etc/kubernetes/countersign --fence
+  countersign manifests --static /etc/kubernetes/countersign --fence --check`,
     );
 }

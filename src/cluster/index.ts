@@ -15,5 +15,7 @@ export { NamespaceWatch } from './namespace-watch.ts';
 export { putReport, type ReportResult } from './open-reports.ts';
 export { stages } from './order.ts';
 export { objectsIn } from './scan.ts';
+export { staticProblems } from './static-loader.ts';
+export { type StaticPlan, staticPolicies, staticProbe } from './static-policies.ts';
 export type { WebhookPlace, WebhookPlan } from './webhook-objects.ts';
 export { type Tampering, WebhookRegistration } from './webhook-registration.ts';

@@ -39,7 +39,7 @@ export type WebhookPlan = {
 
 /** Labels that mark an object as managed by us. */
 export const MANAGED = { 'app.kubernetes.io/managed-by': 'countersign' } as const;
-const ADMISSION = 'admissionregistration.k8s.io/v1';
+export const ADMISSION = 'admissionregistration.k8s.io/v1';
 const TIMEOUT_S = 5;
 const SYSTEM = ['kube-system', 'kube-public', 'kube-node-lease'];
 const WRITES = ['CREATE', 'UPDATE', 'DELETE'];
@@ -60,9 +60,6 @@ export function webhookConfiguration(plan: WebhookPlan, kept: string): object {
     .flatMap((e) => clusterScopes(e.spec.target.clusterScoped))
     .filter((o) => !isOfNamespaces(o));
   const globs = environments.filter((e) => rulesMode(e) !== 'off').flatMap((e) => e.spec.admission.policy.namespaces);
-  const within = (operator: 'In' | 'NotIn', values: readonly string[]) => ({
-    namespaceSelector: { matchExpressions: [{ key: 'kubernetes.io/metadata.name', operator, values }] },
-  });
   const machinery = machineryOf(plan);
   const isMachinery = among(machinery);
   const webhooks = [
@@ -215,14 +212,14 @@ function intoGovernedPods(governed: readonly string[]): object[] {
   ];
 }
 
-const NAMESPACES = {
+export const NAMESPACES = {
   operations: WRITES,
   apiGroups: [''],
   apiVersions: ['*'],
   resources: ['namespaces'],
   scope: 'Cluster',
 };
-const SUBRESOURCE = 'has(request.subResource) && request.subResource != ""';
+export const SUBRESOURCE = 'has(request.subResource) && request.subResource != ""';
 
 // Metadata can be written through these too. Who only reports a status, or finishes a namespace, is not asked about.
 const METADATA_BESIDE = [
@@ -251,14 +248,14 @@ const METADATA_CHANGES = {
     `!${BEFORE}.all(k, ${REPORT} || k in ${NOW}))`,
 };
 // Parts that others of our webhooks are asked about, and the token that every node needs.
-const OTHER_PARTS = {
+export const OTHER_PARTS = {
   name: 'not-other-parts',
   expression:
     `!(${SUBRESOURCE} && (request.subResource == "status" || (request.resource.group == "" && ` +
     '[request.resource.resource, request.subResource] in [["pods", "eviction"], ["serviceaccounts", "token"]])))',
 };
 // A binding chooses a node. What it says beyond that becomes metadata of the pod.
-const PLAIN_BINDING = {
+export const PLAIN_BINDING = {
   name: 'not-plain-binding',
   expression:
     '!(has(request.subResource) && request.subResource == "binding") || ' +
@@ -272,7 +269,7 @@ const NOT_ENDPOINTS = {
     '!((request.resource.group == "" && request.resource.resource == "endpoints") || ' +
     '(request.resource.group == "discovery.k8s.io" && request.resource.resource == "endpointslices"))',
 };
-const BESIDE = [
+export const BESIDE = [
   {
     name: 'not-leases',
     expression: '!(request.resource.group == "coordination.k8s.io" && request.resource.resource == "leases")',
@@ -415,8 +412,13 @@ function machineryOf({ environments, controlPlane }: WebhookPlan): readonly stri
   return [...new Set([...controlPlane, ...declared])];
 }
 
+/** Returns the selector of namespaces with, or without, these names. */
+export function within(operator: 'In' | 'NotIn', values: readonly string[]) {
+  return { namespaceSelector: { matchExpressions: [{ key: 'kubernetes.io/metadata.name', operator, values }] } };
+}
+
 /** Returns CEL that tests whether the requester is one of the identities. */
-function among(identities: readonly string[]): string {
+export function among(identities: readonly string[]): string {
   const of = (kind: string) =>
     identities.filter((id) => id.startsWith(`${kind}:`)).map((id) => id.slice(kind.length + 1));
   return (
@@ -484,7 +486,8 @@ function installs(own: readonly string[]): string {
   );
 }
 
-function cel(values: readonly string[]): string {
+/** Returns a list of texts in CEL. */
+export function cel(values: readonly string[]): string {
   return JSON.stringify(values); // a list of strings has the same syntax in JSON and CEL
 }
 
