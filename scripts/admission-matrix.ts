@@ -15,7 +15,7 @@ export type Pair = {
 
 export type PairClass = 'connect' | 'read only' | 'question' | 'status' | 'scale' | 'part' | 'stored';
 
-/** Classes of pairs: the rule that puts a pair into one, and the answer to anyone without a right, if it has a namespace. */
+/** Classes of pairs: the rule that puts a pair into one, and the answer to anyone without a right in a namespace. */
 const CLASSES: Readonly<Record<PairClass, { readonly rule: string; readonly answer: string }>> = {
   connect: { rule: 'OpenAPI calls the operation `connect`', answer: 'no' },
   'read only': { rule: 'it has no verb that writes', answer: 'not asked' },

@@ -12,7 +12,7 @@ const MARK = 'countersign.json'; // says that the directory is ours
 const POLICIES = 'policies';
 
 /**
- * Implements `countersign manifests --static`: policies as files that the API server reads itself, which nobody removes
+ * Implements `countersign manifests --static`: policies as files that the API server reads itself, which no one removes
  * through it. With `--check` nothing is written: exit code 0 if the directory is as it would be written now, else 1.
  */
 export function staticManifests(options: ManifestsOptions & { readonly static: string }, io: Io): number {
@@ -62,7 +62,7 @@ function planOf(options: ManifestsOptions): StaticPlan {
   if (groups.length === 0)
     throw new CountersignError(
       'usage',
-      'no environment has break-glass groups, so nobody could open what this closes',
+      'no environment has break-glass groups, so no one could open what this closes',
       {
         hint: 'set `spec.admission.breakGlass.groups`',
       },

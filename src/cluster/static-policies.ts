@@ -32,7 +32,7 @@ export const STATIC_SUFFIX = '.static.k8s.io';
 
 /**
  * Returns the files with policies: the gate's own objects, the names of the cluster's controllers, and the fence. There
- * is no webhook among them: one that nobody can remove, and that does not answer, would close the cluster.
+ * is no webhook among them: one that no one can remove, and that does not answer, would close the cluster.
  */
 export function staticPolicies(plan: StaticPlan): readonly StaticFile[] {
   return [

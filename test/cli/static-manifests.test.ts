@@ -161,7 +161,7 @@ test('what cannot be written is refused with what to give instead', async () => 
   }
   const closed = configure('closed', environment({ admission: { breakGlass: { groups: [], holdFor: '1h' } } }));
   const refused = await countersign(['manifests', '--config', closed, '--static', at]);
-  assert.match(refused.stderr, /no environment has break-glass groups, so nobody could open what this closes/);
+  assert.match(refused.stderr, /no environment has break-glass groups, so no one could open what this closes/);
   assert.equal(existsSync(at), false);
 });
 

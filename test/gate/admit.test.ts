@@ -778,7 +778,7 @@ test('where two environments have one kind, the one that has the object decides,
   assert.equal(new AdmissionScopes([scope()]).find(ask), undefined);
 });
 
-test('a connection to a node that names no pod is decided by the strictest environment, and open with break-glass', async () => {
+test('a connection to a node that names no pod is decided by the strictest environment, and by break-glass', async () => {
   const through = request({
     operation: 'CONNECT',
     subresource: 'proxy',
