@@ -28,6 +28,7 @@ import {
 } from './admission-request.ts';
 import { belongs } from './belongs.ts';
 import type { BreakGlass } from './break-glass.ts';
+import { addsDebugContainer } from './debug-container.ts';
 import { admissible, type EnvironmentState } from './environment-state.ts';
 import type { ClusterFacts } from './ports.ts';
 import type { RulesInForce, Ruling } from './rules-in-force.ts';
@@ -148,6 +149,8 @@ async function asOther(request: AdmissionRequest, scope: AdmissionScope): Promis
   // be drained.
   if (request.subresource === 'eviction' && !owned.has(refKey(request.ref)))
     return onRecord(request, scope, 'eviction');
+  if (scope.breakGlass.mayUse(request) && addsDebugContainer(request, admission.breakGlass.debugImages))
+    return onRecord(request, scope, 'debug container');
   if (CONNECTIONS.has(request.subresource) && admission.connect === 'record')
     return onRecord(request, scope, 'connect');
   if (isLeftToOthers(request, drift.ignore)) return onRecord(request, scope, 'left to others');

@@ -124,8 +124,11 @@ export class BreakGlass {
     const name = this.#environment.metadata.name;
     const told = new Set(this.#ledger.all('breakglass.unconfirmed', name).map((r) => r.entry.of));
     const now = this.#clock().toISOString();
-    for (const opened of this.#ledger.all('breakglass.opened', name)) {
+    const all = this.#ledger.all('breakglass.opened', name);
+    for (const opened of all) {
       const { namespaces: of = [], reason, until } = opened.entry;
+      // opened again since then, perhaps for the same reason
+      if (all.some((a) => a.index > opened.index && a.entry.namespaces?.some((n) => of.includes(n)) === true)) continue;
       const isNew = this.#clock().getTime() - Date.parse(opened.entry.time) <= CONFIRM_MS;
       if (until <= now || told.has(opened.index) || isNew) continue;
       const later = this.#ledger.all('breakglass.closed', name).filter((c) => c.index > opened.index);

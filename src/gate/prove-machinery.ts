@@ -8,6 +8,7 @@ import {
 } from '../machinery/index.ts';
 import { type Environment, type KubernetesObject, type OwnedObject, objectDigest, refKey } from '../model/index.ts';
 import type { AdmissionRequest } from './admission-request.ts';
+import { withoutDebugging } from './debug-container.ts';
 import { admissible, type EnvironmentState } from './environment-state.ts';
 
 /** Proves a write of the machinery in an environment, by what is approved there now. Errors as `proveWrite`. */
@@ -25,7 +26,9 @@ export function proveContent(
   facts: MachineryFacts,
   ...approved: Parameters<typeof approvedIn>
 ): Promise<Proof | undefined> {
-  return proveChild(object, approvedIn(...approved), facts);
+  const { debugImages } = approved[0].spec.admission.breakGlass;
+  const plain = object.kind === 'Pod' ? withoutDebugging(object, debugImages) : object;
+  return proveChild(plain, approvedIn(...approved), facts);
 }
 
 /**

@@ -830,6 +830,13 @@ export const environmentSchema = z.strictObject({
               .default([])
               .describe('Kubernetes groups whose members may use break-glass.'),
             holdFor: duration.default('1h').describe('The longest duration.'),
+            debugImages: z
+              .array(z.string().min(1))
+              .default([])
+              .describe(
+                'Images, with `*` for any text, of debug containers that these groups may add without break-glass. ' +
+                  'Only name, image, command, arguments, target and terminal may be given.',
+              ),
             settle: z
               .enum(['other', 'anyone'])
               .default('other')

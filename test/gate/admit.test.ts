@@ -643,6 +643,45 @@ test('grants that were recorded beside the ledger are open, and once they are on
   assert.deepEqual(told(), []);
 });
 
+test('on call adds debug containers of named images without break-glass, and nothing else with them', async () => {
+  const admission = { breakGlass: { groups: ['oncall'], debugImages: ['registry.example.test/debug/*'] } };
+  const pod = (...ephemeralContainers: object[]) =>
+    ({
+      apiVersion: 'v1',
+      kind: 'Pod',
+      metadata: { name: 'web', namespace: 'shop' },
+      spec: { containers: [{ name: 'web', image: 'x' }], ephemeralContainers },
+    }) as unknown as KubernetesObject;
+  const shell = {
+    name: 'debug',
+    image: 'registry.example.test/debug/shell:1',
+    stdin: true,
+    targetContainerName: 'web',
+  };
+  const ask = (object: KubernetesObject, oldObject: KubernetesObject, more: Partial<AdmissionRequest> = {}) =>
+    admit(
+      request({
+        ...{ user: 'ola', groups: ['oncall'], subresource: 'ephemeralcontainers', object, oldObject },
+        ref: { ...REF, kind: 'Pod', name: 'web' },
+        ...more,
+      }),
+      scope({ admission }),
+    );
+  assert.equal((await ask(pod(shell), pod())).allowed, true);
+  assert.equal((await ask(pod(shell, { ...shell, name: 'more' }), pod(shell))).allowed, true);
+  for (const [what, object, before, more] of [
+    ['another image', pod({ ...shell, image: 'registry.example.test/evil:1' }), pod()],
+    ['privileges', pod({ ...shell, securityContext: { privileged: true } }), pod()],
+    ['an environment', pod({ ...shell, env: [{ name: 'A', value: 'b' }] }), pod()],
+    ['a volume', pod({ ...shell, volumeMounts: [{ name: 'data', mountPath: '/data' }] }), pod()],
+    ['one that goes', pod({ ...shell, name: 'more' }), pod(shell)],
+    ['one that changes', pod({ ...shell, tty: true }), pod(shell)],
+    ['another person', pod(shell), pod(), { user: 'dev', groups: ['developers'] }],
+    ['the pod itself', pod(shell), pod(), { subresource: '' }],
+  ] as const)
+    assert.equal((await ask(object, before, more)).allowed, false, what);
+});
+
 test('a forged review opens nothing, closes nothing, and is an exception', async () => {
   let stored: string | undefined;
   const s = scope({ stored: () => stored });
