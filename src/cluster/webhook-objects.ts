@@ -234,8 +234,11 @@ const METADATA_BESIDE = [
 ];
 const fieldOf = (side: string, field: string, empty: string) =>
   `(has(${side}.metadata.${field}) ? ${side}.metadata.${field} : ${empty})`;
-const differs = (field: string, empty: string) =>
-  `${fieldOf('object', field, empty)} != ${fieldOf('oldObject', field, empty)}`;
+const differs = (field: string, empty: string, map = '') =>
+  `${fieldOf('object', field, empty)}${map} != ${fieldOf('oldObject', field, empty)}${map}`;
+// Every cloud's controller marks a Service so that its load balancer goes before it, through `status`.
+const WITHOUT_BALANCER =
+  '.filter(f, !(request.resource.resource == "services" && f == "service.kubernetes.io/load-balancer-cleanup"))';
 const [NOW, BEFORE] = [fieldOf('object', 'annotations', '{}'), fieldOf('oldObject', 'annotations', '{}')];
 // Pod networks must be able to report while the gate is away.
 const REPORT = `(request.resource.resource == "pods" && k in ${cel(NETWORK_RESULTS)})`;
@@ -243,7 +246,8 @@ const METADATA_CHANGES = {
   name: 'metadata',
   expression:
     'object != null && oldObject != null && (' +
-    `${differs('labels', '{}')} || ${differs('finalizers', '[]')} || ${differs('ownerReferences', '[]')} || ` +
+    `${differs('labels', '{}')} || ${differs('finalizers', '[]', WITHOUT_BALANCER)} || ` +
+    `${differs('ownerReferences', '[]')} || ` +
     `!${NOW}.all(k, ${REPORT} || (k in ${BEFORE} && ${NOW}[k] == ${BEFORE}[k])) || ` +
     `!${BEFORE}.all(k, ${REPORT} || k in ${NOW}))`,
 };

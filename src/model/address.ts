@@ -104,7 +104,8 @@ export function mailServer(text: string): MailServerAddress {
 export function parseMailbox(text: string): Parsed<string> {
   if (text.length > 254) return refused('it is longer than 254 characters');
   const [, local = '', host = ''] = /^([A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64})@([^@]+)$/.exec(text) ?? [];
-  if (local === '' || local.startsWith('.') || local.endsWith('.') || local.includes('..'))
+  // a program would take a leading dash for an option
+  if (local === '' || /^[.-]|\.$|\.\./.test(local))
     return refused('it is not a single plain address, such as `people@example.com`');
   if (!NAME.test(host.toLowerCase()) || host.length > 253) return refused('its part after `@` is not a host name');
   return { kind: 'parsed', value: text };

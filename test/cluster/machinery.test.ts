@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { type Approved, DUTIES, type MachineryFacts, proveChild, templateDigest } from '../../src/machinery/index.ts';
 import type { KubernetesObject, ObjectRef } from '../../src/model/index.ts';
 import { actingAs } from '../kit/acting-as.ts';
-import { deployment } from '../kit/manifests.ts';
+import { deployment, service as serviceManifest } from '../kit/manifests.ts';
 import { scratch } from '../kit/scratch.ts';
 import { openStage } from '../kit/test-stage.ts';
 
@@ -308,7 +308,8 @@ const OTHER_VERSIONS: readonly string[] = [
 
 test('a controller’s name alone makes nothing: no pod, no ReplicaSet, no Job of content that was not approved', async () => {
   const ns = 'forged';
-  const { service } = await stage.running(ns, {}, { files: { [`${PATH}/web.yaml`]: deployment(ns, 'web') } });
+  const files = { [`${PATH}/web.yaml`]: deployment(ns, 'web'), [`${PATH}/svc.yaml`]: serviceManifest(ns, 'web') };
+  const { service } = await stage.running(ns, {}, { files });
   const find = async (path: string) => (await stage.get(path)).body as unknown as KubernetesObject;
   const pod = (more: object = {}, image = EVIL) => ({
     apiVersion: 'v1',
@@ -440,5 +441,12 @@ test('a controller’s name alone makes nothing: no pod, no ReplicaSet, no Job o
   const root = await find(published);
   const forgedRoot = { ...root, ...certificate };
   await refused('root-ca-cert-publisher', 'PUT', published, forgedRoot, /it is not the one of kube-system/);
+  // What a cloud's controller does to a Service, under whatever name.
+  const dev = await stage.as('dev');
+  const balancer = 'service.kubernetes.io/load-balancer-cleanup';
+  const mark = (finalizers: readonly string[]) =>
+    dev.request('PATCH', `/api/v1/namespaces/${ns}/services/web/status`, { metadata: { finalizers } }, MERGE);
+  assert.equal((await mark([balancer])).status, 200);
+  assert.equal((await mark([balancer, 'example.test/mine'])).status, 403);
   assert.ok(service.entries('admission.denied', 'production').length >= 10);
 });

@@ -40,6 +40,7 @@ test('a mailbox is one plain address', () => {
     ['people', /single plain address/],
     ['.people@example.com', /single plain address/],
     ['people.@example.com', /single plain address/],
+    ['-people@example.com', /single plain address/],
     ['pe..ople@example.com', /single plain address/],
     ['people@example.com, others@example.com', /single plain address/],
     [`${'a'.repeat(65)}@example.com`, /single plain address/],
