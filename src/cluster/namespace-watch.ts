@@ -12,7 +12,8 @@ type Kind = {
 };
 
 type Hooks = {
-  readonly changed: (ref: ObjectRef) => void;
+  /** `uid` is empty for an object that is gone. */
+  readonly changed: (ref: ObjectRef, uid: string) => void;
   /** Tests whether one more connection may be opened. */
   readonly mayOpen: () => boolean;
   readonly warn: (message: string) => void;
@@ -105,10 +106,10 @@ export class NamespaceWatch {
     const marks = new Map<string, string>();
     const stopped = new AbortController();
     const { apiVersion, kind } = resource;
-    const tell = (place: string) => {
+    const tell = (place: string, uid = '') => {
       if (!followed.read) return; // the listener reads existing objects itself
       const slash = place.indexOf('/');
-      this.#hooks.changed({ apiVersion, kind, namespace: place.slice(0, slash), name: place.slice(slash + 1) });
+      this.#hooks.changed({ apiVersion, kind, namespace: place.slice(0, slash), name: place.slice(slash + 1) }, uid);
     };
     const followed = new FollowedKind(resource, (namespace) => {
       const sink = {
@@ -119,7 +120,7 @@ export class NamespaceWatch {
           const mark = markOf(object.metadata as ObjectMeta);
           if (marks.get(place) === mark) return;
           marks.set(place, mark);
-          tell(place);
+          tell(place, (object.metadata as ObjectMeta).uid);
         },
         drop: (place: string) => {
           if (marks.delete(place)) tell(place);

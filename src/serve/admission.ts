@@ -12,7 +12,7 @@ import {
   rulesOf,
 } from '../gate/index.ts';
 import { CONTROL_PLANE, type MachineryFacts } from '../machinery/index.ts';
-import { ANNOTATION, CountersignError, messageOf, parseDuration } from '../model/index.ts';
+import { ANNOTATION, CountersignError, messageOf, parseDuration, Recent } from '../model/index.ts';
 import type { Reconciler } from '../reconcile/index.ts';
 import type { AdmissionFront, ServedScope } from './admission-front.ts';
 import { type OpenGate, teller } from './loops.ts';
@@ -78,6 +78,7 @@ type Scope = ServedScope & {
   readonly content: ConstructorParameters<typeof ContentAccount>[2];
   /** Names what is approved now. */
   readonly basis: () => string;
+  readonly wasProven: (uid: string) => boolean;
 };
 
 function scopeOf(
@@ -90,6 +91,7 @@ function scopeOf(
   const name = environment.metadata.name;
   const clock = () => new Date();
   const state = rememberedState(recorder, name);
+  const proven = new Recent<true>(5000); // by uid
   const live = { reasonIn: (namespace: string) => reasonIn(cluster, namespace), ended: () => stir(name) };
   const breakGlass = new BreakGlass(environment, recorder, clock, live, teller(metrics, notifications, cluster));
   return {
@@ -99,7 +101,18 @@ function scopeOf(
     records: new AdmissionRecords(name, recorder, clock, log),
     breakGlass,
     facts: cluster,
-    prove: (request) => proveMachinery(request, lineage, environment, state(), breakGlass.templates()),
+    prove: async (request) => {
+      const proof = await proveMachinery(request, lineage, environment, state(), breakGlass.templates());
+      const uid = request.object?.metadata['uid'];
+      const isMade = request.operation === 'CREATE' && request.subresource === '' && !request.dryRun;
+      if (proof?.kind === 'proven' && isMade && typeof uid === 'string') proven.set(uid, true);
+      return proof;
+    },
+    wasProven: (uid) => {
+      const was = proven.get(uid) === true;
+      proven.delete(uid);
+      return was;
+    },
     content: (object) => proveContent(object, lineage, environment, state(), breakGlass.templates()),
     basis: () => JSON.stringify([state().revision, [...breakGlass.templates()]]),
     loadRules: rulesOf(gate),
@@ -144,7 +157,8 @@ function rescanAll(
     });
   const parts = scopes
     .filter((s) => s.environment.spec.admission.mode !== 'off')
-    .map(({ environment, state, loadRules, content, basis }) => ({
+    .map(({ environment, state, loadRules, content, basis, wasProven }) => ({
+      wasProven,
       content: new ContentAccount(environment.metadata.name, recorder, content, basis),
       environment,
       state,

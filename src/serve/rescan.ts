@@ -34,6 +34,11 @@ export type RescanParts = {
   readonly isHere: () => boolean;
   /** Proves pods and what makes them; undefined if that is not checked. */
   readonly content?: ContentAccount;
+  /**
+   * Tests, once for each, whether the object with this uid was proven when it was made. It need not be read then: the
+   * next full scan does.
+   */
+  readonly wasProven?: (uid: string) => boolean;
 };
 
 // an unchanged result is recorded once a day: the check itself is evidence too
@@ -75,7 +80,8 @@ class Rescan {
     this.#spacedMs = times.spacedMs;
   }
 
-  changed(ref: ObjectRef): void {
+  changed(ref: ObjectRef, uid: string): void {
+    if (ref.kind === 'Pod' && uid !== '' && this.parts.wasProven?.(uid) === true) return;
     this.#changed.set(refKey(ref), { ref, at: performance.now() });
   }
 
@@ -285,9 +291,9 @@ export function keepRescanning(parts: readonly RescanParts[], everyMs: number, t
   const mayOpen = () => watched.reduce((sum, { watch }) => sum + watch.connections, 0) < MAX_WATCHES;
   const watched = [...Map.groupBy(parts, (p) => p.server)].map(([server, here]) => {
     const rescans: Rescan[] = [];
-    const changed = (ref: ObjectRef) => {
+    const changed = (ref: ObjectRef, uid: string) => {
       for (const one of rescans)
-        if (one.parts.environment.spec.target.namespaces.includes(ref.namespace)) one.changed(ref);
+        if (one.parts.environment.spec.target.namespaces.includes(ref.namespace)) one.changed(ref, uid);
     };
     const namespaces = here.flatMap((p) => p.environment.spec.target.namespaces);
     const warn = (message: string) => (here[0] as RescanParts).log.warn({}, message);
