@@ -35,6 +35,7 @@ const PLAIN = new Set([
   'Environment.metadata.labels.*',
   'Environment.spec.render.substitute.KEY',
   'Environment.spec.render.substitute.*',
+  'Environment.spec.admission.breakGlass.debugImages[]',
   'Environment.spec.target.clusterScoped[]',
   'Environment.spec.target.clusterScoped[].kind',
   'Environment.spec.target.clusterScoped[].group',
