@@ -118,7 +118,7 @@ const KEPT: Readonly<Record<string, Keep>> = {
   },
 };
 
-// A certificate authority is public. It is left to whoever Git asks to fill it in.
+// A certificate authority is public. Git asks for it by an annotation, and the injector fills it in.
 function keepBundles(body: Mutable, live: KubernetesObject): void {
   if (!isInjected(body)) return;
   for (const [i, hook] of listIn(body['webhooks']).entries()) {

@@ -1,4 +1,4 @@
-import { CONTROL_PLANE } from '../machinery/index.ts';
+import { CONTROL_PLANE, type MachineryWrite } from '../machinery/index.ts';
 import {
   admissionDigest,
   canonicalJson,
@@ -6,20 +6,11 @@ import {
   type Environment,
   isBuiltIn,
   type KubernetesObject,
-  type ObjectRef,
 } from '../model/index.ts';
 
 /** An AdmissionReview request in our terms. */
-export type AdmissionRequest = {
+export type AdmissionRequest = MachineryWrite & {
   readonly uid: string;
-  readonly operation: string;
-  readonly user: string;
-  readonly groups: readonly string[];
-  /** The object concerned. For a subresource it is the object that has it, not the body of the request. */
-  readonly ref: ObjectRef;
-  readonly subresource: string;
-  readonly object: KubernetesObject | undefined;
-  readonly oldObject: KubernetesObject | undefined;
   readonly dryRun: boolean;
   /** The field manager in the request; empty if there is none. */
   readonly fieldManager: string;

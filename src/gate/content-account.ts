@@ -1,5 +1,12 @@
 import type { Proof } from '../machinery/index.ts';
-import { controllerOf, type KubernetesObject, type ObjectRef, refKey } from '../model/index.ts';
+import {
+  contentDigest,
+  controllerOf,
+  type KubernetesObject,
+  NETWORK_RESULTS,
+  type ObjectRef,
+  refKey,
+} from '../model/index.ts';
 import type { LedgerView, Recorder } from './ports.ts';
 import { scanned } from './rescan.ts';
 
@@ -17,7 +24,6 @@ type Unproven = {
 type Standing = { readonly index: number; readonly uid: string; readonly reason: string; readonly object: ObjectRef };
 
 const PROVEN: Proof = { kind: 'proven' };
-const USED_MS = 60_000; // between the use of a break-glass grant and the time of the object it made, at most
 
 /**
  * Keeps on the ledger which pods in an environment's namespaces, and which objects that make pods, do not follow from
@@ -28,6 +34,7 @@ export class ContentAccount {
   readonly #ledger: LedgerView & Recorder;
   readonly #prove: (object: KubernetesObject) => Promise<Proof | undefined>;
   readonly #basis: () => string;
+  readonly #clock: () => Date;
   readonly #seen = new Map<string, Unproven>();
   // Uids of objects that could not be proven or disproven this time.
   readonly #open = new Set<string>();
@@ -45,7 +52,9 @@ export class ContentAccount {
     ledger: LedgerView & Recorder,
     prove: (object: KubernetesObject) => Promise<Proof | undefined>,
     basis: () => string,
+    clock: () => Date,
   ) {
+    this.#clock = clock;
     this.#environment = environment;
     this.#ledger = ledger;
     this.#prove = prove;
@@ -139,16 +148,42 @@ export class ContentAccount {
     return standing;
   }
 
-  // Made through break-glass: that use is an exception of its own.
-  #isExcused({ apiVersion, kind, metadata }: KubernetesObject): boolean {
+  // Made through break-glass: that use is an exception of its own. It must have this content, not only this name.
+  #isExcused(object: KubernetesObject): boolean {
+    const { apiVersion, kind, metadata } = object;
     const key = refKey({ apiVersion, kind, namespace: metadata.namespace ?? '', name: metadata.name });
-    const made = Date.parse(String(metadata['creationTimestamp'] ?? ''));
-    return this.#ledger.all('breakglass.used', this.#environment).some(({ entry }) => {
-      if (refKey(entry.object) !== key) return false;
-      if (entry.operation !== 'CREATE') return Date.parse(entry.until) > Date.now();
-      return Math.abs(Date.parse(entry.at ?? entry.time) - made) <= USED_MS;
+    const uses = this.#ledger
+      .all('breakglass.used', this.#environment)
+      .filter(({ entry }) => refKey(entry.object) === key);
+    if (uses.length === 0) return false;
+    const content = contentDigest(unbound(object));
+    const isStanding = (until: string) => until > this.#clock().toISOString();
+    return uses.some(({ entry: { operation, subresource = '', until, ...use } }) => {
+      if (use.content !== undefined) return use.content === content && (operation === 'CREATE' || isStanding(until));
+      return IN_PLACE.has(subresource) && isStanding(until);
     });
   }
+}
+
+// A use of these has no content of its own.
+const IN_PLACE: ReadonlySet<string> = new Set(['ephemeralcontainers', 'resize']);
+
+// A pod as it was made: the scheduler chose its node later, and the API server copied the node's place.
+function unbound(object: KubernetesObject): KubernetesObject {
+  if (object.kind !== 'Pod') return object;
+  const { nodeName: _, ...spec } = (object['spec'] ?? {}) as Readonly<Record<string, unknown>>;
+  const { labels = {}, annotations = {}, ...metadata } = object.metadata;
+  const given = Object.entries(labels).filter(([key]) => !/^topology\.kubernetes\.io\/(zone|region)$/.test(key));
+  const others = Object.entries(annotations).filter(([key]) => !NETWORK_RESULTS.includes(key));
+  return {
+    ...object,
+    metadata: {
+      ...metadata,
+      ...(given.length === 0 ? {} : { labels: Object.fromEntries(given) }),
+      annotations: Object.fromEntries(others),
+    },
+    spec,
+  };
 }
 
 // It has a controller, and runs nothing.

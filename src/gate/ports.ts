@@ -94,7 +94,7 @@ export interface ClusterFacts {
   labelsOf(namespace: string): Promise<Readonly<Record<string, string>> | undefined>;
 }
 
-/** What break-glass reads from the cluster, and whom it wakes. */
+/** Access of break-glass to the live cluster, and to the loop that it wakes. */
 export interface LiveGrants {
   /**
    * Returns the reason in the annotation of a Namespace as the API server has it now; undefined if it has none. Throws

@@ -31,8 +31,8 @@ const DEFAULT_SECONDS = 300;
 
 /**
  * Returns a template's pod as the API server and the controller would make it, next to the actual one, both in a form
- * to compare. The fields that nobody can foresee (random names, the node) are taken from the actual pod where they have
- * the only possible form. Sources: pkg/controller/{replicaset,statefulset,daemon,job}, plugin/pkg/admission/
+ * to compare. Unpredictable fields (random names, the node) are taken from the actual pod if they have the only
+ * possible form. Sources: pkg/controller/{replicaset,statefulset,daemon,job}, plugin/pkg/admission/
  * {serviceaccount,priority,limitranger,runtimeclass,defaulttolerationseconds} and pkg/apis/core/v1/defaults.go of
  * Kubernetes 1.34. `isNew`: it is being created, and not bound to a node yet. For a pod that exists, what is around it
  * may have changed since: a limit, the default priority and the account's settings are accepted with and without.

@@ -12,7 +12,7 @@ export type MachineryWrite = {
   readonly oldObject: KubernetesObject | undefined;
 };
 
-/** What is approved in an environment. */
+/** The approved state of an environment. */
 export type Approved = {
   /** Tests whether an object is one of Git's. */
   readonly isOwned: (ref: ObjectRef) => boolean;

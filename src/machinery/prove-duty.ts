@@ -14,7 +14,7 @@ type Prove = (of: Case) => Promise<void>;
 
 // --- pods
 
-/** A new pod, of an owner of one of these kinds. */
+/** Proves a new pod of an owner of one of these kinds. */
 export function proveNewPod(owners: readonly string[]): Prove {
   return async (of) => {
     const pod = objectOf(of);
@@ -23,13 +23,13 @@ export function proveNewPod(owners: readonly string[]): Prove {
   };
 }
 
-/** A new pod of any owner. What an operator makes of an object of Git that has no template is its own work. */
+/** Proves a new pod of any owner. An operator decides what it makes of an object of Git that has no template. */
 export async function provePodOf(of: Case): Promise<void> {
   const pod = objectOf(of);
   if (!(await isOfOperator(pod, of))) await provePod(pod, of, true);
 }
 
-/** A pod that a controller adopts or releases, or whose finalizer it takes away. Nothing else of it changes. */
+/** Proves that a controller adopts or releases a pod, or removes its finalizer, and changes nothing else. */
 export function proveAdoption(owners: readonly string[]): Prove {
   return async (of) => {
     const [pod, before] = changeOf(of);
@@ -42,7 +42,7 @@ export function proveAdoption(owners: readonly string[]): Prove {
   };
 }
 
-/** The labels by which a StatefulSet finds its pods. */
+/** Proves that only the labels change by which a StatefulSet finds its pods. */
 export async function proveIdentityLabels(of: Case): Promise<void> {
   const [pod, before] = changeOf(of);
   demandSame(before, pod, ['labels']);
@@ -50,7 +50,7 @@ export async function proveIdentityLabels(of: Case): Promise<void> {
   await provePod(pod, of, false);
 }
 
-/** The removal of an object with a controller of one of these kinds: it comes back, or was not wanted any more. */
+/** Proves the removal of an object whose controller is of one of these kinds, and makes it again if it is needed. */
 export function ownedByAny(owners: readonly string[] | 'any'): Prove {
   return async ({ write, approved }) => {
     const { oldObject } = write;
@@ -61,7 +61,7 @@ export function ownedByAny(owners: readonly string[] | 'any'): Prove {
   };
 }
 
-/** The removal of a pod by the node on which it runs. */
+/** Proves the removal of a pod by the node on which it runs. */
 export async function proveOwnNode({ write, approved }: Case): Promise<void> {
   const pod = write.oldObject;
   demand(pod !== undefined, 'its content is not known');
@@ -73,12 +73,12 @@ export async function proveOwnNode({ write, approved }: Case): Promise<void> {
 
 // --- Jobs
 
-/** A new Job, as its CronJob makes it. */
+/** Proves that a new Job is what its CronJob makes. */
 export async function proveCronJobRun(of: Case): Promise<void> {
   await proveCronJobIs(objectOf(of), of);
 }
 
-/** A Job, as its CronJob makes it. */
+/** Proves that a Job is what its CronJob makes. */
 export async function proveCronJobIs(job: KubernetesObject, of: Pick<Case, 'approved' | 'facts'>): Promise<void> {
   const cron = await ownerOf(job, of.facts);
   const title = `the CronJob \`${cron.metadata.name}\``;
@@ -98,7 +98,7 @@ export async function proveCronJobIs(job: KubernetesObject, of: Pick<Case, 'appr
   demand(time === undefined || !Number.isNaN(Date.parse(time)), 'its time is not a time');
 }
 
-/** The removal of a Job whose time after its end is over. */
+/** Proves the removal of a Job that has ended and has a `ttlSecondsAfterFinished`. */
 export async function proveEndedJob({ write }: Case): Promise<void> {
   const job = write.oldObject;
   demand(job !== undefined, 'its content is not known');
@@ -112,7 +112,7 @@ export async function proveEndedJob({ write }: Case): Promise<void> {
 
 // --- revisions and claims
 
-/** The number of a rollout, which the Deployment controller writes with the status. */
+/** Proves that only the number of a rollout changes, which the Deployment controller writes with the status. */
 export async function proveRolloutNumber(of: Case): Promise<void> {
   const [deployment, before] = changeOf(of);
   const key = 'deployment.kubernetes.io/revision';
@@ -121,7 +121,7 @@ export async function proveRolloutNumber(of: Case): Promise<void> {
   demand(/^\d+$/.test(deployment.metadata.annotations?.[key] ?? '0'), 'the number of its rollout is not a number');
 }
 
-/** A revision of a StatefulSet or DaemonSet of Git: it holds a template that was approved. */
+/** Proves that a revision of a StatefulSet or DaemonSet of Git holds a template that was approved. */
 export async function proveRevision(of: Case): Promise<void> {
   const revision = objectOf(of);
   const owner = await ownerOf(revision, of.facts);
@@ -138,7 +138,7 @@ export async function proveRevision(of: Case): Promise<void> {
   demand(approved.includes(podTemplateDigest(plain)), `its template was not approved for ${title}`);
 }
 
-/** The number, labels and owner of a revision. */
+/** Proves that only the number, labels or owner of a revision change. */
 export async function proveRevisionUpdate(of: Case): Promise<void> {
   const [revision, before] = changeOf(of);
   const plain = ({ data, kind }: KubernetesObject) => ({ data, kind });
@@ -146,7 +146,7 @@ export async function proveRevisionUpdate(of: Case): Promise<void> {
   await proveRevision(of);
 }
 
-/** A claim, as a StatefulSet of Git makes it for one of its pods. */
+/** Proves that a claim is what a StatefulSet of Git makes for one of its pods. */
 export async function proveClaimOfSet(of: Case): Promise<void> {
   const claim = objectOf(of);
   const { name, namespace = '', labels = {} } = claim.metadata;
@@ -173,7 +173,7 @@ export async function proveClaimOfSet(of: Case): Promise<void> {
   demand(false, reasons[0] ?? 'no StatefulSet in Git makes it');
 }
 
-/** A claim for an ephemeral volume of a pod that is itself proven. */
+/** Proves that a claim is for an ephemeral volume of a pod that is itself proven. */
 export async function proveClaimOfPod(of: Case): Promise<void> {
   const claim = objectOf(of);
   const pod = await ownerOf(claim, of.facts);
@@ -202,7 +202,7 @@ async function claimDifferences(claim: KubernetesObject, spec: Json, { facts }: 
   return isDefault ? found : [...found, ...differencesBetween(wanted, storageClassName, 'spec.storageClassName')];
 }
 
-/** The owner of a claim, by the retention policy of its StatefulSet. */
+/** Proves that only the owner of a claim changes, by the retention policy of its StatefulSet. */
 export async function proveClaimUpdate(of: Case): Promise<void> {
   const [claim, before] = changeOf(of);
   demandSame(before, claim, ['ownerReferences']);
@@ -219,7 +219,7 @@ const BOUND: ReadonlySet<string> = new Set([
   'volume.kubernetes.io/storage-provisioner',
 ]);
 
-/** The volume of a claim that had none. */
+/** Proves that a claim without a volume gets one. */
 export async function proveClaimBinding(of: Case): Promise<void> {
   const [claim, before] = changeOf(of);
   demandSame(before, claim, ['annotations'], ['volumeName', 'storageClassName']);
@@ -229,14 +229,14 @@ export async function proveClaimBinding(of: Case): Promise<void> {
     demand(had[field] === has[field] || had[field] === undefined || had[field] === '', `its \`${field}\` changes`);
 }
 
-/** The node that the scheduler chose for a claim. */
+/** Proves that only the node changes that the scheduler chose for a claim. */
 export async function proveSelectedNode(of: Case): Promise<void> {
   const [claim, before] = changeOf(of);
   demandSame(before, claim, ['annotations']);
   demandAnnotations(before, claim, new Set(['volume.kubernetes.io/selected-node']));
 }
 
-/** A ResourceClaim, as the template of a pod in Git says. */
+/** Proves that a ResourceClaim is what a template of Git says. */
 export async function proveResourceClaim(of: Case): Promise<void> {
   const claim = objectOf(of);
   const pod = await ownerOf(claim, of.facts);
@@ -260,7 +260,7 @@ async function provePodOrGit(pod: KubernetesObject, of: Case): Promise<void> {
 
 // --- scale, garbage and ends of namespaces
 
-/** A scale within the limits of a HorizontalPodAutoscaler of Git. */
+/** Proves that a scale is within the limits of a HorizontalPodAutoscaler of Git. */
 export async function proveAutoscaling(of: Case): Promise<void> {
   const { ref } = of.write;
   const replicas = record(objectOf(of)['spec'])['replicas'];
@@ -278,7 +278,7 @@ export async function proveAutoscaling(of: Case): Promise<void> {
   demand(fits, `${String(replicas)} replicas are outside the limits of its HorizontalPodAutoscaler`);
 }
 
-/** The removal of an object whose owners are gone, or are going. */
+/** Proves the removal of an object whose owners are gone or are being deleted. */
 export async function proveCollected({ write, facts }: Case): Promise<void> {
   const object = write.oldObject;
   demand(object !== undefined, 'its content is not known');
@@ -296,7 +296,7 @@ export async function proveCollected({ write, facts }: Case): Promise<void> {
   }
 }
 
-/** Owner references and finalizers of garbage collection that go; nothing else changes. */
+/** Proves that only owner references and finalizers of garbage collection are removed. */
 export async function proveReferencesOnly(of: Case): Promise<void> {
   const [object, before] = changeOf(of);
   demandSame(before, object, ['ownerReferences', 'finalizers']);
@@ -310,7 +310,7 @@ export async function proveReferencesOnly(of: Case): Promise<void> {
   }
 }
 
-/** A removal in a namespace that is ending. */
+/** Proves a removal in a namespace that is being deleted. */
 export async function proveEndingNamespace({ write, facts }: Case): Promise<void> {
   const { ref } = write;
   const name = ref.kind === 'Namespace' ? ref.name : ref.namespace;
@@ -320,7 +320,7 @@ export async function proveEndingNamespace({ write, facts }: Case): Promise<void
 
 // --- objects that the cluster puts into every namespace
 
-/** The account `default`, empty. */
+/** Proves that a ServiceAccount is the empty `default`. */
 export async function proveDefaultAccount(of: Case): Promise<void> {
   const { metadata, apiVersion: _, kind: __, ...content } = objectOf(of);
   demand(metadata.name === 'default', 'only the account `default` is made by itself');
@@ -328,7 +328,7 @@ export async function proveDefaultAccount(of: Case): Promise<void> {
   demand([labels, annotations].every(isEmpty) && Object.values(content).every(isEmpty), 'it has content');
 }
 
-/** The certificate of the API server, as it is in kube-system. */
+/** Proves that a ConfigMap has the certificate of the API server as it is in kube-system. */
 export async function proveRootCertificate(of: Case): Promise<void> {
   const { metadata, data, binaryData, immutable } = objectOf(of);
   demand(metadata.name === ROOT, `only \`${ROOT}\` is published`);
@@ -343,7 +343,7 @@ export async function proveRootCertificate(of: Case): Promise<void> {
 const ROOT = 'kube-root-ca.crt';
 const TOKEN_TYPE = 'kubernetes.io/service-account-token';
 
-/** What the tokens controller writes into a Secret that asks for a token. */
+/** Proves that only the token's own keys change in a Secret that asks for a token. */
 export async function proveTokenSecret({ write }: Case): Promise<void> {
   const { object, oldObject } = write;
   demand((object ?? oldObject)?.['type'] === TOKEN_TYPE, 'it is not the Secret of a token');
@@ -357,7 +357,7 @@ export async function proveTokenSecret({ write }: Case): Promise<void> {
 
 const UNUSED = 'kubernetes.io/legacy-token-invalid-since';
 
-/** The mark on a token that nobody uses, and its removal later. */
+/** Proves that an unused token is only marked, or removed after that. */
 export async function proveLegacyToken({ write }: Case): Promise<void> {
   const { object, oldObject } = write;
   demand(oldObject?.['type'] === TOKEN_TYPE, 'it is not the Secret of a token');
@@ -371,7 +371,7 @@ export async function proveLegacyToken({ write }: Case): Promise<void> {
   demand(differencesBetween(before, labels).length === 0, 'its labels change');
 }
 
-/** Finalizers of these names that come or go; nothing else changes. */
+/** Proves that only finalizers of these names are added or removed. */
 export function proveFinalizersOnly(names: readonly string[]): Prove {
   return async (of) => {
     const [object, before] = changeOf(of);

@@ -48,7 +48,7 @@ export function admissionDigest(object: KubernetesObject, operation: string): st
 }
 
 /**
- * Returns the digest of the content that somebody gave an object: without what the API server and controllers add to it
+ * Returns the digest of the content that someone gave an object: without what the API server and controllers add to it
  * afterwards (addresses, the number of a rollout, finalizers).
  */
 export function contentDigest(object: KubernetesObject): string {

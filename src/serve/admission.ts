@@ -159,7 +159,7 @@ function rescanAll(
     .filter((s) => s.environment.spec.admission.mode !== 'off')
     .map(({ environment, state, loadRules, content, basis, wasProven }) => ({
       wasProven,
-      content: new ContentAccount(environment.metadata.name, recorder, content, basis),
+      content: new ContentAccount(environment.metadata.name, recorder, content, basis, () => new Date()),
       environment,
       state,
       rules: new RulesInForce(environment, state, loadRules, () => new Date()),

@@ -35,8 +35,8 @@ export type RescanParts = {
   /** Proves pods and what makes them; undefined if that is not checked. */
   readonly content?: ContentAccount;
   /**
-   * Tests, once for each, whether the object with this uid was proven when it was made. It need not be read then: the
-   * next full scan does.
+   * Tests, once for each, whether a request to make the object with this uid was proven. It is read a little later
+   * then, because many may be made at once. It is read all the same: a request can be forged.
    */
   readonly wasProven?: (uid: string) => boolean;
 };
@@ -49,7 +49,7 @@ const MAX_WATCHES = 400; // open connections; kinds beyond the limit are only re
 const SINGLY = 300; // objects read individually per round; more wait for the next
 // How often to process changes, and the pause after recording a result; longer after a large one: a kilobyte per
 // second.
-const TIMES = { lookMs: 2000, spacedMs: 60_000 };
+const TIMES = { lookMs: 2000, spacedMs: 60_000, laterMs: 2500 };
 
 type Found = Scan['violations'][number];
 
@@ -64,7 +64,7 @@ class Rescan {
   #found = new Map<string, Found[]>();
   #bundles = new Set<string>();
   #unread: readonly string[] = [];
-  readonly #changed = new Map<string, { readonly ref: ObjectRef; readonly at: number }>();
+  readonly #changed = new Map<string, { readonly ref: ObjectRef; readonly at: number; readonly due: number }>();
   // Time, revision and rules of the last full scan, time of the last record, and the minimum pause after it.
   #whole: { readonly revision: string; readonly at: number; readonly basis: string } | undefined;
   #recorded = Number.NEGATIVE_INFINITY;
@@ -81,8 +81,9 @@ class Rescan {
   }
 
   changed(ref: ObjectRef, uid: string): void {
-    if (ref.kind === 'Pod' && uid !== '' && this.parts.wasProven?.(uid) === true) return;
-    this.#changed.set(refKey(ref), { ref, at: performance.now() });
+    const at = performance.now();
+    const isLater = ref.kind === 'Pod' && uid !== '' && this.parts.wasProven?.(uid) === true;
+    this.#changed.set(refKey(ref), { ref, at, due: isLater ? at + this.#times.laterMs : at });
   }
 
   /**
@@ -150,7 +151,8 @@ class Rescan {
   async #some(everyMs: number): Promise<void> {
     const now = this.parts.state();
     const isWritten = (key: string) => now.open !== undefined && !now.open.failed && now.owned.has(key);
-    const taken = [...this.#changed].filter(([key]) => !isWritten(key)).slice(0, SINGLY);
+    const moment = performance.now();
+    const taken = [...this.#changed].filter(([key, { due }]) => due <= moment && !isWritten(key)).slice(0, SINGLY);
     for (const [key] of taken) this.#changed.delete(key);
     const read: KubernetesObject[] = [];
     for (let i = 0; i < taken.length; i += READ_AT_ONCE)

@@ -17,7 +17,7 @@ import { openStage } from '../kit/test-stage.ts';
 const stage = await openStage(scratch());
 const OTHER = 'c'.repeat(40); // a revision with other rules
 const HOUR = 3_600_000;
-const TIMES = { lookMs: 100, spacedMs: 100 };
+const TIMES = { lookMs: 100, spacedMs: 100, laterMs: 100 };
 const CONFIG_MAPS = (ns: string) => `/api/v1/namespaces/${ns}/configmaps`;
 const pool = await rulesOf({
   'rule.rego': 'package countersign.object\ndeny contains "bad" if input.object.metadata.labels.bad == "yes"\n',
@@ -167,7 +167,10 @@ test('nothing is said of a namespace that could not be read whole, and it is not
     tries.push(performance.now());
     return { drop: 'before' };
   };
-  const { proxy, unmanaged, said, close } = await looking(ns, { times: { lookMs: 100, spacedMs: 2000 }, fault });
+  const { proxy, unmanaged, said, close } = await looking(ns, {
+    times: { lookMs: 100, spacedMs: 2000, laterMs: 100 },
+    fault,
+  });
   try {
     await stage.waitFor(async () => said.length > 0, 'the warning');
     await stage.admin.request('POST', CONFIG_MAPS(ns), configMap('mine'));
@@ -203,7 +206,7 @@ test('watches that broke off go on, with what came meanwhile', async () => {
 test('what is being applied just now waits until it has been; what flaps is recorded now and then', async () => {
   const ns = await namespaceOf('rescan-open');
   const { at, unmanaged, bad, lists, looks, proxy, close } = await looking(ns, {
-    times: { lookMs: 100, spacedMs: 60_000 },
+    times: { lookMs: 100, spacedMs: 60_000, laterMs: 100 },
     owned: new Map([[`/ConfigMap/${ns}/planned`, { file: 'x.yaml', line: 1 }]]),
     open: { failed: false, intent: { entry: { revision: OTHER } } },
   });

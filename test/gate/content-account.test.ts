@@ -1,0 +1,150 @@
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { ContentAccount } from '../../src/gate/index.ts';
+import { openLedger } from '../../src/ledger/index.ts';
+import type { Proof } from '../../src/machinery/index.ts';
+import { contentDigest, type KubernetesObject } from '../../src/model/index.ts';
+import { recorderOf } from '../../src/open/read-ledger.ts';
+import { scratch } from '../kit/scratch.ts';
+
+const PRODUCTION = 'production';
+const pod = (name: string, more: object = {}): KubernetesObject => ({
+  apiVersion: 'v1',
+  kind: 'Pod',
+  metadata: { name, namespace: 'shop', uid: `uid of ${name}`, resourceVersion: '1', ...more },
+  spec: { containers: [{ name: 'web', image: 'evil' }] },
+});
+const ownedBy = (uid: string) => ({
+  ownerReferences: [{ apiVersion: 'apps/v1', kind: 'ReplicaSet', name: 'web', uid, controller: true }],
+});
+const set = (replicas: number, running = replicas): KubernetesObject => ({
+  apiVersion: 'apps/v1',
+  kind: 'ReplicaSet',
+  metadata: {
+    ...{ name: 'web', namespace: 'shop', uid: 'the set', resourceVersion: String(replicas) },
+    ownerReferences: [{ apiVersion: 'apps/v1', kind: 'Deployment', name: 'web', uid: 'the web', controller: true }],
+  },
+  spec: { replicas },
+  status: { replicas: running },
+});
+const UNPROVEN: Proof = { kind: 'unproven', reason: 'its image differs' };
+
+async function open() {
+  const ledger = await openLedger(join(scratch(), 'ledger'), 'test');
+  const recorder = recorderOf(ledger);
+  const at = {
+    proof: (_: KubernetesObject): Proof | undefined => UNPROVEN,
+    basis: 'one',
+    proofs: 0,
+    now: '2030-01-01',
+  };
+  const account = () =>
+    new ContentAccount(
+      PRODUCTION,
+      recorder,
+      async (o) => {
+        at.proofs++;
+        return at.proof(o);
+      },
+      () => at.basis,
+      () => new Date(at.now),
+    );
+  const one = account();
+  const scan = async (objects: readonly KubernetesObject[], by = one) => {
+    by.begin();
+    await by.see(objects);
+    return (await by.settle()).map((o) => o.ref.name);
+  };
+  const told = () => [
+    ...recorder.all('content.unproven', PRODUCTION).map((r) => r.entry.object.name),
+    ...recorder.all('content.resolved', PRODUCTION).map((r) => `${r.entry.object.name} ${r.entry.how}`),
+  ];
+  return { at, account, scan, told, recorder };
+}
+
+test('an object that is not proven is recorded once, and once more when it is gone', async () => {
+  const { scan, told, account } = await open();
+  assert.deepEqual(await scan([pod('a'), pod('b')]), ['a', 'b']);
+  assert.deepEqual(await scan([pod('a'), pod('b')]), []);
+  assert.deepEqual(await scan([pod('a'), pod('b')], account()), [], 'nor by the next start');
+  await scan([pod('b')]);
+  assert.deepEqual(told(), ['a', 'b', 'a proven or gone']);
+});
+
+test('an object of the same name with a different uid is a new one; a different reason is told', async () => {
+  const { at, scan, told } = await open();
+  await scan([pod('a')]);
+  assert.deepEqual(await scan([pod('a', { uid: 'another' })]), ['a']);
+  at.proof = () => ({ kind: 'unproven', reason: 'its volumes differ' });
+  assert.deepEqual(await scan([pod('a', { uid: 'another', resourceVersion: '2' })]), ['a']);
+  assert.deepEqual(told(), ['a', 'a', 'a', 'a proven or gone', 'a changed']);
+});
+
+test('what an unproven object makes is told with it, and a ReplicaSet that runs nothing any more is idle', async () => {
+  const { at, scan, told } = await open();
+  assert.deepEqual(await scan([set(2), pod('a', ownedBy('the set')), pod('b')]), ['web', 'b']);
+  at.proof = (o) => (o.kind === 'Pod' ? { kind: 'proven' } : UNPROVEN);
+  await scan([set(0, 1)]);
+  assert.deepEqual(told(), ['web', 'b', 'b proven or gone'], 'one pod still runs');
+  await scan([set(0)]);
+  assert.deepEqual(told().at(-1), 'web idle');
+  assert.deepEqual(await scan([set(0)]), [], 'idle objects stay');
+  assert.deepEqual(await scan([set(1)]), ['web'], 'until they run something');
+});
+
+test('what cannot be determined neither begins nor ends anything', async () => {
+  const { at, scan, told } = await open();
+  await scan([pod('a')]);
+  at.proof = () => ({ kind: 'unknown', reason: 'the API server does not answer' });
+  assert.deepEqual(await scan([pod('a', { resourceVersion: '2' }), pod('b')]), []);
+  assert.deepEqual(told(), ['a']);
+});
+
+test('a proof holds for one version of an object and one state of what is approved', async () => {
+  const { at, scan } = await open();
+  at.proof = () => ({ kind: 'proven' });
+  await scan([pod('a')]);
+  await scan([pod('a')]);
+  assert.equal(at.proofs, 1);
+  await scan([pod('a', { resourceVersion: '2' })]);
+  assert.equal(at.proofs, 2, 'it was written');
+  at.basis = 'two';
+  await scan([pod('a', { resourceVersion: '2' })]);
+  assert.equal(at.proofs, 3, 'something else is approved');
+});
+
+test('break-glass excuses what it made by its content, not by its name', async () => {
+  const { at, scan, recorder } = await open();
+  const use = (object: KubernetesObject, more: object = {}) =>
+    recorder.record(
+      {
+        type: 'breakglass.used',
+        ...{
+          environment: PRODUCTION,
+          user: 'ola',
+          operation: 'CREATE',
+          reason: 'INC-1',
+          until: '2030-01-01T01:00:00Z',
+        },
+        object: { apiVersion: 'v1', kind: 'Pod', namespace: 'shop', name: object.metadata.name },
+        content: contentDigest(object),
+        ...more,
+      },
+      [],
+    );
+  const { spec } = pod('a');
+  const bound = { ...pod('a'), spec: { ...(spec as object), nodeName: 'node-a' } };
+  await use(pod('a'));
+  assert.deepEqual(await scan([bound]), [], 'the scheduler chose a node');
+  const other = { ...pod('a'), spec: { containers: [{ name: 'web', image: 'worse' }] } };
+  assert.deepEqual(await scan([other]), ['a'], 'the name is the same');
+  await use(pod('b'), { operation: 'UPDATE' });
+  assert.deepEqual(await scan([pod('b')]), []);
+  await use(pod('c'), { operation: 'DELETE', content: undefined });
+  assert.deepEqual(await scan([pod('c')]), ['c'], 'a removal makes nothing');
+  await use(pod('d'), { operation: 'UPDATE', subresource: 'ephemeralcontainers', content: undefined });
+  assert.deepEqual(await scan([pod('d')]), []);
+  at.now = '2030-01-02';
+  assert.deepEqual(await scan([bound, pod('b'), pod('d')]), ['b', 'd'], 'its time is over');
+});
