@@ -209,10 +209,8 @@ export class Cluster {
    * what others added beside Git's fields is different.
    */
   async compare(rendered: RenderedObject, owned: OwnedObject, writing: Writing): Promise<Comparison> {
-    const answer = await this.#ask('GET', await this.#path(rendered.ref));
-    if (answer.status === 404) return { kind: 'missing' };
-    succeed(answer, 'read', rendered.ref);
-    const live = objectIn(answer);
+    const live = await this.read(rendered.ref);
+    if (live === undefined) return { kind: 'missing' };
     const { object: wanted } =
       writing.exact === true
         ? await this.#replace(rendered, owned, writing, true, live)
@@ -229,7 +227,7 @@ export class Cluster {
     environment: string,
     ignore: readonly IgnoreRule[],
   ): Promise<{ readonly live: KubernetesObject | undefined; readonly wanted: KubernetesObject }> {
-    const live = await this.#find(await this.#path(rendered.ref));
+    const live = await this.read(rendered.ref);
     const owned = {
       ref: rendered.ref,
       rendered: rendered.digest,
@@ -286,10 +284,10 @@ export class Cluster {
    */
   async takeOver(ref: ObjectRef): Promise<void> {
     const path = await this.#path(ref);
-    const { status, body } = await this.#ask('GET', path);
-    if (status === 404) return;
-    const { resourceVersion, managedFields } = body['metadata'] as {
-      resourceVersion: string;
+    const live = await this.read(ref);
+    if (live === undefined) return;
+    const { resourceVersion, managedFields } = live.metadata as {
+      resourceVersion?: string;
       managedFields?: ManagedFields[];
     };
     const [whole, others] = [
@@ -388,7 +386,10 @@ export class Cluster {
     return labels;
   }
 
-  /** Returns an object as it is now, read from the API server; undefined if there is none. */
+  /**
+   * Returns an object as it is now, read from the API server; undefined if there is none. Any other answer is thrown as
+   * the error that it is, never taken for a missing object.
+   */
   async read(ref: ObjectRef): Promise<KubernetesObject | undefined> {
     const answer = await this.#ask('GET', await this.#path(ref));
     if (answer.status === 404) return undefined;
@@ -399,9 +400,7 @@ export class Cluster {
   /** Tests whether the object no longer exists. */
   async isGone(ref: ObjectRef): Promise<boolean> {
     if ((await this.#kind(ref.apiVersion, ref.kind)) === undefined) return true;
-    const answer = await this.#ask('GET', await this.#path(ref));
-    if (answer.status !== 404) succeed(answer, 'read', ref);
-    return answer.status === 404;
+    return (await this.read(ref)) === undefined;
   }
 
   /** Tests whether objects of a CustomResourceDefinition's kind exist, which would be deleted with it. */
@@ -439,7 +438,7 @@ export class Cluster {
   ): Promise<Made> {
     const path = await this.#path(rendered.ref);
     for (let attempt = 1; ; attempt++) {
-      const live = attempt === 1 && known !== undefined ? known : await this.#find(path);
+      const live = attempt === 1 && known !== undefined ? known : await this.read(rendered.ref);
       if (live === undefined) return this.#apply(rendered, owned, writing, dryRun);
       const body = exactly(
         this.#stamped(rendered.object, owned, writing.environment),
@@ -458,7 +457,7 @@ export class Cluster {
   // A replacement makes us the owner of what it changed by `Update`, too. Those fields would stay when Git drops them.
   async #disown(ref: ObjectRef): Promise<void> {
     const path = await this.#path(ref);
-    const live = await this.#find(path);
+    const live = await this.read(ref);
     const managers = (live?.metadata['managedFields'] ?? []) as readonly ManagedFields[];
     const kept = managers.filter((m) => m.manager !== FIELD_MANAGER || m.operation !== 'Update');
     if (live === undefined || kept.length === managers.length) return;
@@ -483,7 +482,7 @@ export class Cluster {
     const path = await this.#path(rendered.ref);
     const { environment, force } = writing;
     const isLeft = writing.scaled !== undefined || ignored(rendered.ref, writing.ignore).length > 0;
-    const live = isLeft ? (known ?? (await this.#find(path))) : undefined;
+    const live = isLeft ? (known ?? (await this.read(rendered.ref))) : undefined;
     const pointers = live === undefined ? [] : pointersOf(rendered.ref, writing, live);
     const wanted = live === undefined ? rendered.object : withValuesOf(rendered.object, live, pointers);
     const query = `fieldManager=${FIELD_MANAGER}${force ? '&force=true' : ''}${dryRun ? '&dryRun=All' : ''}`;
@@ -496,11 +495,6 @@ export class Cluster {
     );
     succeed(answer, dryRun ? 'dry-run' : 'apply', rendered.ref);
     return { object: objectIn(answer), ...admittedIn(answer), existed: answer.status === 200 };
-  }
-
-  async #find(path: string): Promise<KubernetesObject | undefined> {
-    const { status, body } = await this.#ask('GET', path);
-    return status === 200 ? objectIn({ status, body }) : undefined;
   }
 
   #stamped(object: KubernetesObject, owned: OwnedObject, environment: string): KubernetesObject {

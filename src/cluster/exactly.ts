@@ -1,4 +1,4 @@
-import { ANNOTATION, type KubernetesObject } from '../model/index.ts';
+import { ANNOTATION, type KubernetesObject, pointerKeys } from '../model/index.ts';
 
 type Json = Readonly<Record<string, unknown>>;
 type Mutable = Record<string, unknown>;
@@ -138,15 +138,8 @@ function isInjected(body: Mutable): boolean {
 
 // --- pointers (RFC 6901)
 
-function partsOf(pointer: string): string[] {
-  return pointer
-    .slice(1)
-    .split('/')
-    .map((part) => part.replaceAll('~1', '/').replaceAll('~0', '~'));
-}
-
 function at(object: unknown, pointer: string): unknown {
-  return partsOf(pointer).reduce<unknown>(
+  return pointerKeys(pointer).reduce<unknown>(
     (value, key) => (typeof value === 'object' && value !== null ? (value as Json)[key] : undefined),
     object,
   );
@@ -158,7 +151,7 @@ function copy(body: Mutable, live: KubernetesObject, pointer: string): void {
 
 // Maps on the way are made where there is a value to set; lists are not.
 function set(body: Mutable, pointer: string, value: unknown): void {
-  const path = partsOf(pointer);
+  const path = pointerKeys(pointer);
   const last = path.pop() as string;
   let parent: unknown = body;
   for (const key of path) {

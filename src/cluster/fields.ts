@@ -1,4 +1,4 @@
-import { type KubernetesObject, SERVER_FIELDS } from '../model/index.ts';
+import { type KubernetesObject, pointerKeys, pointerPart, SERVER_FIELDS } from '../model/index.ts';
 
 type FieldSet = { readonly [field: string]: FieldSet };
 
@@ -40,7 +40,7 @@ export function differences(is: KubernetesObject, wanted: KubernetesObject): str
     }
     for (const key of new Set([...Object.keys(a), ...Object.keys(b)])) {
       if ((at === '' && key === 'status') || (at === '/metadata' && SERVER_FIELDS.has(key))) continue;
-      walk((a as Record<string, unknown>)[key], (b as Record<string, unknown>)[key], `${at}/${escaped(key)}`);
+      walk((a as Record<string, unknown>)[key], (b as Record<string, unknown>)[key], `${at}/${pointerPart(key)}`);
     }
   };
   walk(is, wanted, '');
@@ -65,7 +65,7 @@ export function withValuesOf(
   live: KubernetesObject,
   pointers: readonly string[],
 ): KubernetesObject {
-  return pointers.reduce((made, pointer) => replaced(made, live, pointer.slice(1).split('/').map(unescaped)), object);
+  return pointers.reduce((made, pointer) => replaced(made, live, pointerKeys(pointer)), object);
 }
 
 function replaced<T>(object: T, live: unknown, [key, ...rest]: readonly string[]): T {
@@ -79,12 +79,4 @@ function replaced<T>(object: T, live: unknown, [key, ...rest]: readonly string[]
   if (old === undefined) return object;
   const value = rest.length === 0 ? there : replaced(old, there, rest);
   return (value === undefined ? others : { ...others, [key]: value }) as T;
-}
-
-function escaped(key: string): string {
-  return key.replaceAll('~', '~0').replaceAll('/', '~1');
-}
-
-function unescaped(part: string): string {
-  return part.replaceAll('~1', '/').replaceAll('~0', '~');
 }

@@ -1,4 +1,4 @@
-import type { KubernetesObject } from '../model/index.ts';
+import { groupOf, type KubernetesObject } from '../model/index.ts';
 
 /** State of an object. `failed` means that it will not become healthy without intervention. */
 export type Health = { readonly state: 'current' | 'progressing' | 'failed'; readonly message: string };
@@ -34,7 +34,7 @@ export function healthOf(object: KubernetesObject, now = Date.now()): Health {
   if (reconciling?.status === 'True') return progressing(said(reconciling, 'it is being reconciled'));
   const stalled = condition(status, 'Stalled');
   if (stalled?.status === 'True') return failed(said(stalled, 'it is stalled'));
-  const group = object.apiVersion.includes('/') ? object.apiVersion.slice(0, object.apiVersion.indexOf('/')) : '';
+  const group = groupOf(object.apiVersion);
   const rule = KINDS[`${group}/${object.kind}`];
   if (rule !== undefined) return rule((object['spec'] ?? {}) as Status, status, now);
   const ready = condition(status, 'Ready');

@@ -11,6 +11,7 @@ import {
   type KubernetesObject,
   messageOf,
   type OwnedObject,
+  pointerKeys,
   refKey,
   refText,
   rulesMode,
@@ -324,10 +325,7 @@ function isLeftToOthers(
 function without(object: KubernetesObject, pointers: readonly string[]): KubernetesObject {
   const copy = structuredClone(object) as KubernetesObject;
   for (const pointer of pointers) {
-    const path = pointer
-      .slice(1)
-      .split('/')
-      .map((part) => part.replaceAll('~1', '/').replaceAll('~0', '~'));
+    const path = pointerKeys(pointer);
     const last = path.pop() as string;
     const parent = path.reduce<unknown>(
       (at, key) => (typeof at === 'object' && at !== null ? (at as Record<string, unknown>)[key] : undefined),

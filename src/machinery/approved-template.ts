@@ -1,4 +1,4 @@
-import { digestOf, type KubernetesObject } from '../model/index.ts';
+import { digestOf, groupOf, type KubernetesObject } from '../model/index.ts';
 
 /** A pod template (core/v1 PodTemplateSpec). */
 export type PodTemplate = {
@@ -52,12 +52,6 @@ export function templateDigest(object: KubernetesObject): string | undefined {
 /** Returns the digest of a pod template. */
 export function podTemplateDigest(template: unknown): string {
   return digestOf(plainTemplate(record(template), new Set([HASH])));
-}
-
-/** Returns the group of an `apiVersion`; empty for the core group. */
-function groupOf(apiVersion: string): string {
-  const slash = apiVersion.indexOf('/');
-  return slash < 0 ? '' : apiVersion.slice(0, slash);
 }
 
 /** Returns a value as a JSON object, or an empty one if it is something else. */

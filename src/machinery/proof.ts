@@ -1,4 +1,4 @@
-import { controllerOf, type KubernetesObject, type ObjectRef } from '../model/index.ts';
+import { controllerOf, groupOf, type KubernetesObject, type ObjectRef } from '../model/index.ts';
 import { templateDigest } from './approved-template.ts';
 
 /** A write as the API server asks about it. For a subresource, `ref` is the object that has it. */
@@ -61,8 +61,8 @@ export function demand(condition: boolean, reason: string): asserts condition {
 
 /** Returns the group and kind of an object, as duties name them: `apps/ReplicaSet`, `Pod`. */
 export function kindOf({ apiVersion, kind }: Pick<ObjectRef, 'apiVersion' | 'kind'>): string {
-  const slash = apiVersion.indexOf('/');
-  return slash < 0 ? kind : `${apiVersion.slice(0, slash)}/${kind}`;
+  const group = groupOf(apiVersion);
+  return group === '' ? kind : `${group}/${kind}`;
 }
 
 /** Returns the reference of an object. */

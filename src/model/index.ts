@@ -32,6 +32,7 @@ export * from './limited-command.ts';
 export { markedTexts } from './marked-texts.ts';
 export * from './ordered-value.ts';
 export * from './place.ts';
+export * from './pointer.ts';
 export * from './recent.ts';
 export * from './schema.ts';
 export * from './stated.ts';

@@ -128,7 +128,7 @@ const BUILT_IN: ReadonlySet<string> = new Set([
 
 /** Tests whether a kind is one of Kubernetes itself, so that it is known who writes which part of it. */
 export function isBuiltIn({ apiVersion }: { readonly apiVersion: string }): boolean {
-  return BUILT_IN.has(apiVersion.includes('/') ? apiVersion.slice(0, apiVersion.indexOf('/')) : '');
+  return BUILT_IN.has(groupOf(apiVersion));
 }
 
 /** Annotations in which pod networks (Calico, Multus, OVN, AWS) report what they did, through a pod's `status`. */

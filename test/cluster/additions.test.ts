@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { KubernetesObject } from '../../src/model/index.ts';
+import { startApiProxy } from '../kit/api-proxy.ts';
 import { deployment, service as serviceManifest } from '../kit/manifests.ts';
 import { scratch } from '../kit/scratch.ts';
 import { openStage } from '../kit/test-stage.ts';
@@ -159,4 +160,33 @@ spec: {defaultBackend: {service: {name: web, port: {number: 80}}}}
     async () => ((await stage.get(scale)).body['spec'] as { replicas: number }).replicas === 2,
     'the scale of Git, because 50 is beyond the bounds of the autoscaler',
   );
+});
+
+test('an object that cannot be read is not taken for one that is missing: what is left to others stays', async () => {
+  const ns = 'unread';
+  const ignore = [{ kind: 'Deployment', fields: ['/spec/replicas'] }];
+  const proxy = await startApiProxy(stage.controlPlane, 'countersign');
+  try {
+    const web = deployment(ns, 'web');
+    const { fleet, service } = await stage.running(
+      ns,
+      { drift: { ignore } },
+      { files: { [`${PATH}/web.yaml`]: web }, kubeconfig: proxy.kubeconfig },
+    );
+    const path = `/apis/apps/v1/namespaces/${ns}/deployments/web`;
+    const scaler = await stage.as('controller');
+    assert.equal((await scaler.request('PATCH', `${path}/scale`, { spec: { replicas: 7 } }, MERGE)).status, 200);
+    const forbidden = { kind: 'Status', message: 'not you', reason: 'Forbidden', code: 403 };
+    proxy.fault = ({ method, path: asked }) =>
+      method === 'GET' && asked.split('?')[0] === path ? { status: 403, body: forbidden } : 'pass';
+    const next = await stage.change(fleet, 'image', { [`${PATH}/web.yaml`]: web.replace('web:1.0.0', 'web:2.0.0') });
+    const refused = await service.entry('apply.refused', 'production', (e) => e.revision === next);
+    assert.match(refused.entry.error, /Deployment unread\/web/);
+    const { replicas } = (await stage.get(path)).body['spec'] as { replicas: number };
+    assert.equal(replicas, 7, 'nothing was written');
+    proxy.fault = () => 'pass';
+    await service.entry('apply.result', 'production', (e) => e.revision === next && e.outcome === 'applied');
+  } finally {
+    await proxy.stop();
+  }
 });
