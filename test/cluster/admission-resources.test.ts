@@ -159,7 +159,10 @@ async function makeOneOfEach({ admin }: Stage, pairs: readonly Pair[]): Promise<
   assert.equal(made.status, 201, String(made.body['message']));
   const account = { metadata: { name: 'default' } }; // which pods need, and the controllers make too
   await admin.request('POST', `/api/v1/namespaces/${NS}/serviceaccounts`, account);
-  for (const pair of pairs.filter((p) => p.scope === 'Namespaced' && classOf(p) === 'stored')) {
+  const stored = pairs.filter((p) => p.scope === 'Namespaced' && classOf(p) === 'stored');
+  const isService = (p: Pair) => Number(nameOf(p) === 'services');
+  // A controller that starts just now removes the Endpoints that it finds without their Service.
+  for (const pair of stored.toSorted((a, b) => isService(b) - isService(a))) {
     const content = contentOf(pair);
     if (content === undefined) continue;
     const answer = await admin.request('POST', pathOf(pair), objectOf(pair, 'there'));
