@@ -1,5 +1,6 @@
-import { config, environment, ledgerData, type OptionsOf, output, type Parent } from './flags.ts';
+import { config, context, environment, kubeconfig, ledgerData, type OptionsOf, output, type Parent } from './flags.ts';
 
+export type AdmissionLearnOptions = OptionsOf<typeof admissionLearnCommand>;
 export type AdmissionPreviewOptions = OptionsOf<typeof admissionPreviewCommand>;
 export type AdmissionScanOptions = OptionsOf<typeof admissionScanCommand>;
 
@@ -32,4 +33,24 @@ export function admissionScanCommand(admission: Parent) {
     .addOption(environment())
     .addOption(output('text', 'json'))
     .addHelpText('after', '\nExample:\n  countersign admission scan --data /var/lib/countersign');
+}
+
+export function admissionLearnCommand(admission: Parent) {
+  return admission
+    .command('learn')
+    .description('print the declaration (`spec.admission.injected`) of the sidecars that the pods of namespaces have')
+    .requiredOption('--namespace <name...>', 'where to look at pods')
+    .option('--name <name>', 'the name of the injector in messages', 'injector')
+    .addOption(kubeconfig())
+    .addOption(context())
+    .addHelpText(
+      'after',
+      `
+Nothing is changed. Review the declaration before you commit it: it says what
+may run beside your containers. Exit code 1: some pods have more than a
+declaration can cover; they are named.
+
+Example:
+  countersign admission learn --namespace shop --name istio`,
+    );
 }

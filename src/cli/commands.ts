@@ -2,7 +2,7 @@ import type { ProcessSettings } from '../config/index.ts';
 import { CountersignError } from '../model/index.ts';
 import type { ServeHooks } from '../serve/index.ts';
 import { EXIT, type Io } from '../terminal/index.ts';
-import { admissionPreviewCommand, admissionScanCommand } from './admission-commands.ts';
+import { admissionLearnCommand, admissionPreviewCommand, admissionScanCommand } from './admission-commands.ts';
 import * as approval from './approval-commands.ts';
 import * as glass from './break-glass-commands.ts';
 import * as checking from './check-commands.ts';
@@ -190,13 +190,16 @@ function addOperating(program: Parent, { io, settings, run }: Adding): void {
     .action(run(async (name, options) => (await operateFile()).rollback(name, options, io)));
 }
 
-function addAdmission(program: Parent, { io, run }: Adding): void {
+function addAdmission(program: Parent, { io, run, settings }: Adding): void {
   const admission = program.command('admission').description('look at admission before it is enforced');
   admissionPreviewCommand(admission).action(
     run(async (options) => (await import('./admission-preview.ts')).admissionPreview(options, io)),
   );
   admissionScanCommand(admission).action(
     run(async (options) => (await import('./admission-scan.ts')).admissionScan(options, io)),
+  );
+  admissionLearnCommand(admission).action(
+    run(async (options) => (await import('./admission-learn.ts')).admissionLearn(options, settings, io)),
   );
 }
 

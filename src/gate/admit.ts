@@ -259,7 +259,8 @@ function refusal(request: AdmissionRequest, scope: AdmissionScope, unproven: str
   if (unproven !== '')
     return (
       `${what}, and what \`${request.user}\` writes does not follow from what was approved: ${unproven}. ` +
-      'If a sidecar injector or a mutating webhook changes it, that must be declared or stopped'
+      'If a sidecar injector adds this, declare it under `spec.admission.injected`; ' +
+      'any other mutating webhook must leave it alone'
     );
   const repository = source.url.replace(/:\/\/[^@/]*@/, '://');
   const glass = !breakGlass.mayUse(request)

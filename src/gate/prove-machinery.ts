@@ -44,6 +44,7 @@ function approvedIn(
   const find = (key: string): readonly OwnedObject[] =>
     [planned.get(key), state.owned.get(key)].filter((o) => o !== undefined);
   return {
+    injected: spec.admission.injected,
     isOwned: (ref) => find(refKey(ref)).length > 0,
     templates: (object) => {
       const { apiVersion, kind, metadata } = object;

@@ -12,6 +12,8 @@ export type PodSurroundings = {
   readonly runtimeClass: KubernetesObject | undefined;
   /** Values of the label `controller-revision-hash` that the owner's revisions have. */
   readonly revisions: readonly string[];
+  /** Whether a container that was injected, and removed from the pod here, mounts the token of its ServiceAccount. */
+  readonly usesToken: boolean;
 };
 
 type Json = Readonly<Record<string, unknown>>;
@@ -50,7 +52,7 @@ export function expectedPod(
   withDefaults(spec);
   if (isNew) withLimits(spec, around.limitRanges);
   else withEarlierLimits(spec, pod);
-  withServiceAccount(spec, actual, around.serviceAccount, isNew);
+  withServiceAccount(spec, actual, around, isNew);
   withPriority(spec, around.priorityClass, isNew ? undefined : actual);
   withRuntime(spec, around.runtimeClass);
   withTolerations(spec);
@@ -194,7 +196,7 @@ function setResources(container: Container, { requests, limits }: { requests: Js
 function withServiceAccount(
   spec: Mutable,
   actual: Mutable,
-  account: KubernetesObject | undefined,
+  { serviceAccount: account, usesToken }: PodSurroundings,
   isNew: boolean,
 ): void {
   spec['serviceAccountName'] ??= 'default';
@@ -213,7 +215,7 @@ function withServiceAccount(
   const without = containersOf(spec).filter(
     (c) => !list(c['volumeMounts']).some((m) => record(m)['mountPath'] === TOKEN_PATH),
   );
-  if (without.length === 0) return;
+  if (without.length === 0 && !usesToken) return;
   for (const container of without)
     container['volumeMounts'] = [
       ...list(container['volumeMounts']),

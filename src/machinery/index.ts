@@ -5,6 +5,8 @@
  */
 export { templateDigest } from './approved-template.ts';
 export { CONTROL_PLANE, DUTIES } from './duties.ts';
+export { sampleDigest } from './injected.ts';
+export { learnInjection } from './learn-injection.ts';
 export type { Approved, MachineryFacts, MachineryWrite, Proof } from './proof.ts';
 export { proveChild } from './prove-child.ts';
 export { INTO_PODS, proveWrite } from './prove-write.ts';

@@ -1,4 +1,4 @@
-import { controllerOf, groupOf, type KubernetesObject, type ObjectRef } from '../model/index.ts';
+import { controllerOf, groupOf, type Injection, type KubernetesObject, type ObjectRef } from '../model/index.ts';
 import { templateDigest } from './approved-template.ts';
 
 /** A write as the API server asks about it. For a subresource, `ref` is the object that has it. */
@@ -21,6 +21,8 @@ export type Approved = {
    * undefined if the object is not one of Git's.
    */
   readonly templates: (object: KubernetesObject) => readonly string[] | undefined;
+  /** What injectors may add to pods. */
+  readonly injected: readonly Injection[];
 };
 
 /** Reads from the cluster. Both throw if the cluster cannot be asked. */

@@ -2,6 +2,7 @@ import type { KubernetesObject } from '../model/index.ts';
 import { list, type PodTemplate, podTemplateDigest, record, templateDigest } from './approved-template.ts';
 import { type Difference, differencesBetween, differencesText } from './differences.ts';
 import { expectedPod, type PodSurroundings } from './expected-pod.ts';
+import { withoutInjected } from './injected.ts';
 import { approvedFor, type Case, demand, kindOf, type MachineryFacts, ownerOf, Unproven } from './proof.ts';
 
 const REVISIONS: ReadonlySet<string> = new Set(['apps/StatefulSet', 'apps/DaemonSet']);
@@ -18,14 +19,18 @@ export async function provePod(
   const [owner, templates] = await templatesFor(pod, of);
   const name = `the ${owner.kind} \`${owner.metadata.name}\``;
   demand(templates.length > 0, `the template of ${name} was not approved`);
-  let closest: readonly Difference[] | undefined;
+  let closest: { readonly found: readonly Difference[]; readonly reasons: readonly string[] } | undefined;
   for (const template of templates) {
-    const { expected, actual } = expectedPod(pod, template, await around(owner, template, of.facts), isNew);
+    const plain = withoutInjected(pod, template, of.approved.injected);
+    const surroundings = { ...(await around(owner, template, of.facts)), usesToken: plain.usesToken };
+    const { expected, actual } = expectedPod(plain.pod, plain.template, surroundings, isNew);
     const found = differencesBetween(expected, actual);
     if (found.length === 0) return;
-    if (closest === undefined || found.length < closest.length) closest = found;
+    if (closest === undefined || found.length < closest.found.length) closest = { found, reasons: plain.reasons };
   }
-  throw new Unproven(`it is not what ${name} makes of its template: ${differencesText(closest ?? [])}`);
+  const { found = [], reasons = [] } = closest ?? {};
+  const said = [differencesText(found), ...reasons].join('; ');
+  throw new Unproven(`it is not what ${name} makes of its template: ${said}`);
 }
 
 /** Tests whether an operator makes an object: its controller belongs to Git and has no pod template. */
@@ -86,7 +91,7 @@ async function around(
   owner: KubernetesObject,
   { spec = {} }: PodTemplate,
   facts: MachineryFacts,
-): Promise<PodSurroundings> {
+): Promise<Omit<PodSurroundings, 'usesToken'>> {
   const namespace = owner.metadata.namespace ?? '';
   const name = typeof spec['serviceAccountName'] === 'string' ? spec['serviceAccountName'] : 'default';
   const { priorityClassName, runtimeClassName } = spec;

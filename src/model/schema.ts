@@ -2,6 +2,7 @@ import { z } from 'zod';
 import { GROUP, isKind, KIND, NAME_PATTERN, rightSpelling } from './cluster-scope.ts';
 import { isCron } from './cron.ts';
 import { field, shapedBy } from './field.ts';
+import { injectionSchema } from './injection.ts';
 
 /** The one schema of Countersign's documents: types, validation and reference docs are all derived from it. */
 const API_VERSION = 'countersign.dev/v1alpha1';
@@ -799,6 +800,13 @@ export const environmentSchema = z.strictObject({
           .default([])
           .describe(
             'Identities that may only write objects which belong, by controller references, to an object in Git.',
+          ),
+        injected: z
+          .array(injectionSchema)
+          .default([])
+          .describe(
+            'What sidecar injectors add to the pods of approved templates. ' +
+              'Everything that is not declared here leaves a pod unproven.',
           ),
         connect: z
           .enum(['refuse', 'record'])
