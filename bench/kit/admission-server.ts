@@ -67,7 +67,10 @@ if (kind === 'bare') {
     environment,
     applier: 'countersign',
     records: new AdmissionRecords(environment.metadata.name, recorder, clock),
-    breakGlass: new BreakGlass(environment, recorder, clock, { reasonIn: async () => undefined, ended: () => {} }),
+    breakGlass: new BreakGlass(environment, recorder, clock, {
+      reasonIn: async () => ({ reason: undefined, approved: undefined }),
+      ended: () => {},
+    }),
     facts: { owner: async () => undefined, labelsOf: async () => ({ team: 'a' }) },
     prove: async () => ({ kind: 'proven' as const }),
     loadRules: load,

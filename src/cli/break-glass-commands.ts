@@ -12,6 +12,7 @@ import {
 } from './flags.ts';
 
 export type BreakGlassOpenOptions = OptionsOf<typeof breakGlassOpenCommand>;
+export type BreakGlassApproveOptions = OptionsOf<typeof breakGlassApproveCommand>;
 export type BreakGlassCloseOptions = OptionsOf<typeof breakGlassCloseCommand>;
 export type BreakGlassListOptions = OptionsOf<typeof breakGlassListCommand>;
 export type BreakGlassSettleOptions = OptionsOf<typeof breakGlassSettleCommand>;
@@ -38,6 +39,19 @@ Examples:
   countersign break-glass open --environment production --ticket INC-12 \\
     --for 1h --reason "restore the database"`,
     );
+}
+
+export function breakGlassApproveCommand(glass: Parent) {
+  return glass
+    .command('approve')
+    .description('as a second person, approve what someone else opened (`breakGlass.approvals: 1`)')
+    .option('-n, --namespace <name...>', 'the namespaces (default: those of the environment)')
+    .addOption(config())
+    .addOption(environment())
+    .addOption(kubeconfig())
+    .addOption(context())
+    .addOption(output('text', 'json'))
+    .addHelpText('after', '\nExample:\n  countersign break-glass approve -n shop');
 }
 
 export function breakGlassCloseCommand(glass: Parent) {

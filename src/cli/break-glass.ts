@@ -1,10 +1,11 @@
-import { type ApiServer, connect } from '../cluster/index.ts';
+import { type Answer, type ApiServer, connect } from '../cluster/index.ts';
 import type { ProcessSettings } from '../config/index.ts';
-import { type BreakGlassStanding, breakGlassStanding } from '../gate/index.ts';
+import { type BreakGlassStanding, breakGlassStanding, type Grant } from '../gate/index.ts';
 import { ANNOTATION, CountersignError, parseDuration, refText } from '../model/index.ts';
 import { askService, chooseEnvironment, environmentsOf, openConfiguration, readLedger, viewOf } from '../open/index.ts';
 import { EXIT, type Io, paint, plain } from '../terminal/index.ts';
 import type {
+  BreakGlassApproveOptions,
   BreakGlassCloseOptions,
   BreakGlassListOptions,
   BreakGlassOpenOptions,
@@ -38,22 +39,44 @@ export async function breakGlassOpen(
     [ANNOTATION.breakGlassFor]: options.for,
     [ANNOTATION.breakGlassTicket]: ticket,
   };
-  return annotate(options, settings, io, annotations, 'break-glass is open');
+  const open = (server: ApiServer, namespace: string) => openOne(server, namespace, annotations);
+  return inNamespaces(options, settings, io, open, closeAgain);
+}
+
+/**
+ * Implements `countersign break-glass approve`: a second person confirms the reason that the Namespaces bear. Exit
+ * codes as for `open`.
+ */
+export function breakGlassApprove(
+  options: BreakGlassApproveOptions,
+  settings: ProcessSettings,
+  io: Io,
+): Promise<number> {
+  return inNamespaces(options, settings, io, approveOne);
 }
 
 /** Implements `countersign break-glass close`: ends a grant early. */
 export function breakGlassClose(options: BreakGlassCloseOptions, settings: ProcessSettings, io: Io): Promise<number> {
-  return annotate(options, settings, io, NONE, 'break-glass is closed');
+  const close = (server: ApiServer, namespace: string) => annotateOne(server, namespace, NONE, /break-glass is closed/);
+  return inNamespaces(options, settings, io, close);
 }
 
-const NONE = { [ANNOTATION.breakGlass]: null, [ANNOTATION.breakGlassFor]: null, [ANNOTATION.breakGlassTicket]: null };
+type Annotations = Readonly<Record<string, string | null>>;
 
-async function annotate(
+const NONE: Annotations = {
+  [ANNOTATION.breakGlass]: null,
+  [ANNOTATION.breakGlassFor]: null,
+  [ANNOTATION.breakGlassTicket]: null,
+  [ANNOTATION.breakGlassApproved]: null,
+};
+
+// `undo` is for those that succeeded, if another did not.
+async function inNamespaces(
   options: Where & { output: 'text' | 'json' },
   settings: ProcessSettings,
   io: Io,
-  annotations: Readonly<Record<string, string | null>>,
-  expected: string,
+  act: (server: ApiServer, namespace: string) => Promise<Result>,
+  undo?: (server: ApiServer, namespace: string) => Promise<Result>,
 ): Promise<number> {
   const namespaces =
     options.namespace ?? chooseEnvironment(openConfiguration(options), options.environment).spec.target.namespaces;
@@ -64,10 +87,8 @@ async function annotate(
   });
   try {
     const results = [];
-    for (const namespace of namespaces) results.push(await annotateOne(server, namespace, annotations, expected));
-    const isOpening = annotations[ANNOTATION.breakGlass] !== null;
-    // All of them or none: what was opened before one failed is closed again.
-    if (isOpening && results.some((r) => !r.ok))
+    for (const namespace of namespaces) results.push(await act(server, namespace));
+    if (undo !== undefined && results.some((r) => !r.ok))
       for (const [i, one] of results.entries()) if (one.ok) results[i] = await undo(server, one.namespace);
     if (options.output === 'json') io.out(`${JSON.stringify(results, null, 2)}\n`);
     else
@@ -79,10 +100,9 @@ async function annotate(
   }
 }
 
-async function undo(server: ApiServer, namespace: string): Promise<Result> {
-  const path = `/api/v1/namespaces/${encodeURIComponent(namespace)}`;
-  const body = { metadata: { annotations: NONE } };
-  const { status } = await server.request('PATCH', path, body, 'application/merge-patch+json');
+// All namespaces or none.
+async function closeAgain(server: ApiServer, namespace: string): Promise<Result> {
+  const { status } = await patchNamespace(server, namespace, NONE);
   return {
     namespace,
     ok: false,
@@ -95,43 +115,59 @@ async function undo(server: ApiServer, namespace: string): Promise<Result> {
 
 type Result = { readonly namespace: string; readonly ok: boolean; readonly message: string };
 
+function patchNamespace(server: ApiServer, namespace: string, annotations: Annotations): Promise<Answer> {
+  const body = { metadata: { annotations } };
+  return server.request('PATCH', pathOf(namespace), body, 'application/merge-patch+json');
+}
+
+function pathOf(namespace: string): string {
+  return `/api/v1/namespaces/${encodeURIComponent(namespace)}`;
+}
+
+async function annotationsOn(server: ApiServer, namespace: string): Promise<Annotations> {
+  const { body } = await server.request('GET', pathOf(namespace));
+  return (body as { metadata?: { annotations?: Annotations } }).metadata?.annotations ?? {};
+}
+
+const OPENED = /break-glass is (open|asked for)/;
+
+async function openOne(server: ApiServer, namespace: string, annotations: Annotations): Promise<Result> {
+  const opening = { ...NONE, ...annotations };
+  const first = await annotateOne(server, namespace, opening, OPENED);
+  if (first.ok) return first;
+  // An identical reason left from last time must not count today: remove the old annotations first.
+  const reason = (await annotationsOn(server, namespace))[ANNOTATION.breakGlass];
+  if (reason !== annotations[ANNOTATION.breakGlass]) return first;
+  await patchNamespace(server, namespace, NONE);
+  const again = await annotateOne(server, namespace, opening, OPENED);
+  // Nothing may be left behind.
+  if (again.ok || (await patchNamespace(server, namespace, NONE)).status === 200) return again;
+  return { ...again, message: `${again.message}. Remove the annotations \`countersign.dev/break-glass*\` from it` };
+}
+
+async function approveOne(server: ApiServer, namespace: string): Promise<Result> {
+  const reason = (await annotationsOn(server, namespace))[ANNOTATION.breakGlass];
+  if (reason === undefined || reason === null)
+    return { namespace, ok: false, message: 'no one has opened break-glass there, so there is nothing to approve' };
+  const approval = { [ANNOTATION.breakGlassApproved]: reason };
+  return annotateOne(server, namespace, approval, /break-glass is approved/);
+}
+
 async function annotateOne(
   server: ApiServer,
   namespace: string,
-  annotations: Readonly<Record<string, string | null>>,
-  expected: string,
+  annotations: Annotations,
+  expected: RegExp,
 ): Promise<Result> {
-  const path = `/api/v1/namespaces/${encodeURIComponent(namespace)}`;
-  const patch = (values: object) =>
-    server.request('PATCH', path, { metadata: { annotations: values } }, 'application/merge-patch+json');
-  let answer = await patch(annotations);
-  // An identical reason left from last time must not count today: remove the old annotation first.
-  const isAgain = answer.warnings.length === 0 && annotations[ANNOTATION.breakGlass] !== null;
-  if (answer.status === 403 || isAgain) {
-    const there = (await server.request('GET', path)).body as { metadata?: { annotations?: Record<string, string> } };
-    if (there.metadata?.annotations?.[ANNOTATION.breakGlass] === annotations[ANNOTATION.breakGlass]) {
-      await patch(NONE);
-      answer = await patch(annotations);
-    }
-  }
-  const said = answer.warnings.find((w) => w.includes(expected));
+  const answer = await patchNamespace(server, namespace, annotations);
+  const said = answer.warnings.find((w) => expected.test(w));
   if (answer.status === 200 && said !== undefined)
     return { namespace, ok: true, message: said.replace('countersign: ', '') };
-  if (answer.status === 200) {
-    const isLeft = annotations[ANNOTATION.breakGlass] !== null && (await patch(NONE)).status !== 200;
-    return {
-      namespace,
-      ok: false,
-      message:
-        'the gate did not answer: check that the namespace is governed and the webhook is in place. ' +
-        (isLeft ? 'Remove the annotations `countersign.dev/break-glass*` from it' : 'Nothing was opened'),
-    };
-  }
-  return {
-    namespace,
-    ok: false,
-    message: String(answer.body['message'] ?? `the API server answered ${answer.status}`),
-  };
+  const message =
+    answer.status === 200
+      ? 'the gate did not answer: check that the namespace is governed and the webhook is in place'
+      : String(answer.body['message'] ?? `the API server answered ${answer.status}`);
+  return { namespace, ok: false, message };
 }
 
 /**
@@ -152,12 +188,16 @@ export function breakGlassList(options: BreakGlassListOptions, io: Io): number {
   }
 }
 
+const isWaiting = ({ approvals, approver }: Grant) => approvals > 0 && approver === undefined;
+
 function textOf(environment: string, { open, unsettled }: BreakGlassStanding, io: Io): string {
   const lines = [
     ...open.map(
       (g) =>
-        `  ${paint(io, 'red', 'open')} in ${g.namespaces.join(', ')} until ${g.until}, ` +
-        `by ${plain(g.user)}: ${plain(g.reason)}${g.ticket === '' ? '' : ` (${plain(g.ticket)})`}`,
+        `  ${paint(io, 'red', isWaiting(g) ? 'asked for' : 'open')} in ${g.namespaces.join(', ')} until ${g.until}, ` +
+        `by ${plain(g.user)}: ${plain(g.reason)}${g.ticket === '' ? '' : ` (${plain(g.ticket)})`}` +
+        `${isWaiting(g) ? ', waits for `countersign break-glass approve`' : ''}` +
+        `${g.approver === undefined ? '' : `, approved by ${plain(g.approver)}`}`,
     ),
     ...unsettled.map(
       (u) =>

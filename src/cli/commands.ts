@@ -212,6 +212,9 @@ function addBreakGlass(program: Parent, { io, settings, run }: Adding): void {
     .breakGlassOpenCommand(breakGlass)
     .action(run(async (options) => (await glassFile()).breakGlassOpen(options, settings, io)));
   glass
+    .breakGlassApproveCommand(breakGlass)
+    .action(run(async (options) => (await glassFile()).breakGlassApprove(options, settings, io)));
+  glass
     .breakGlassCloseCommand(breakGlass)
     .action(run(async (options) => (await glassFile()).breakGlassClose(options, settings, io)));
   glass

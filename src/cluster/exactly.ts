@@ -63,6 +63,7 @@ const GRANTS: ReadonlySet<string> = new Set([
   ANNOTATION.breakGlass,
   ANNOTATION.breakGlassFor,
   ANNOTATION.breakGlassTicket,
+  ANNOTATION.breakGlassApproved,
 ]);
 
 // --- content, by kind

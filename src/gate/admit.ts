@@ -85,7 +85,7 @@ async function decide(request: AdmissionRequest, scope: AdmissionScope): Promise
     return yes({}, digest === undefined ? [] : [admits(digest, request.object)]);
   // Ending a grant makes the Namespace match Git, but must not be treated as a change without effect.
   const grant = await scope.breakGlass.decideGrant(request);
-  if (grant !== undefined) return grant;
+  if (grant !== undefined) return grant.allowed ? grant : refuse(request, scope, grant.message);
   const intended = byIntent(request, scope);
   if (intended !== undefined) return intended;
   if (changesNothing(request, scope)) return yes({ 'allowed-as': 'no change' });
@@ -265,8 +265,11 @@ function refusal(request: AdmissionRequest, scope: AdmissionScope, unproven: str
   const repository = source.url.replace(/:\/\/[^@/]*@/, '://');
   const glass = !breakGlass.mayUse(request)
     ? ''
-    : '; in an emergency, open break-glass first: `countersign break-glass open`, ' +
-      'or the annotation `countersign.dev/break-glass` with your reason';
+    : environment.spec.admission.breakGlass.approvals > 0
+      ? '; in an emergency, `countersign break-glass open`, and let another member of the groups ' +
+        '`countersign break-glass approve`'
+      : '; in an emergency, open break-glass first: `countersign break-glass open`, ' +
+        'or the annotation `countersign.dev/break-glass` with your reason';
   if (request.operation === 'CONNECT')
     return (
       `${what}: \`${request.subresource}\` into its workloads is closed, ` +

@@ -20,7 +20,7 @@ import {
   isIntoNode,
   namespaceOf,
 } from './admission-request.ts';
-import type { LedgerView, LiveGrants, SureRecorder } from './ports.ts';
+import type { LedgerView, LiveGrants, LiveReason, SureRecorder } from './ports.ts';
 
 /** Permission for members of the groups to act in namespaces of an environment, until a time. */
 export type Grant = {
@@ -31,7 +31,12 @@ export type Grant = {
   /** ISO 8601. */
   readonly opened: string;
   readonly until: string;
+  /** Number of approvals that it needs, and who gave one. */
+  readonly approvals: number;
+  readonly approver: string | undefined;
 };
+
+type Approval = Pick<Grant, 'user' | 'reason' | 'namespaces'> & { readonly at: string };
 
 type UsedTemplate = { readonly object: string; readonly template: string; readonly until: string };
 
@@ -39,11 +44,12 @@ const KEYS: ReadonlySet<string> = new Set([
   ANNOTATION.breakGlass,
   ANNOTATION.breakGlassFor,
   ANNOTATION.breakGlassTicket,
+  ANNOTATION.breakGlassApproved,
 ]);
 const MAX_TEXT = 500;
 const CONFIRM_MS = 10_000; // a write that was answered is stored by then
 
-type Seen = { readonly reason: string | undefined; readonly at: number };
+type Seen = LiveReason & { readonly at: number };
 
 /**
  * Break-glass in one environment: open grants and their uses. Every use is recorded before it is allowed. A request to
@@ -61,8 +67,9 @@ export class BreakGlass {
   #made: readonly UsedTemplate[] = [];
   // Grants and closures not yet on the ledger; they are in the write-ahead file.
   #beside: { readonly grant: Grant; readonly opened: boolean }[] = [];
+  #approvedBeside: readonly Approval[] = [];
   readonly #live: LiveGrants;
-  // The reason that each Namespace had when it was last read, and when that was.
+  // What each Namespace said when it was last read, and when that was.
   readonly #seen = new Map<string, Seen>();
 
   constructor(
@@ -85,12 +92,13 @@ export class BreakGlass {
   }
 
   /**
-   * Decides a request that only opens or closes a grant; returns undefined for any other request, or if it is not
-   * allowed.
+   * Decides a request that only opens, approves or closes a grant; returns undefined for any other request, or if it is
+   * not allowed.
    */
   async decideGrant(request: AdmissionRequest): Promise<AdmissionDecision | undefined> {
     if (!this.mayUse(request) || !isOnlyGrant(request)) return undefined;
     const asked = this.#asked(request);
+    if (approvalIn(request) !== undefined) return asked === undefined ? this.#approve(request) : undefined;
     if (asked !== undefined) return this.#open(request, asked);
     return ends(request) ? this.#close(request) : undefined;
   }
@@ -98,8 +106,13 @@ export class BreakGlass {
   /** Decides a request that break-glass allows, or returns undefined. Throws if it cannot be recorded anywhere. */
   async decide(request: AdmissionRequest): Promise<AdmissionDecision | undefined> {
     if (!this.mayUse(request) || isOnlyGrant(request)) return undefined;
-    const use = this.#asked(request) ?? (await this.#openFor(request));
+    const alone = this.#approvals === 0 ? this.#asked(request) : undefined;
+    const use = alone ?? (await this.#openFor(request));
     return use === undefined ? undefined : this.#use(request, use);
+  }
+
+  get #approvals(): number {
+    return this.#environment.spec.admission.breakGlass.approvals;
   }
 
   /** Returns the current grants, including those not yet on the ledger, as far as the API server confirmed them. */
@@ -120,7 +133,7 @@ export class BreakGlass {
   async confirm(): Promise<void> {
     const candidates = this.#candidates();
     const namespaces = new Set(candidates.flatMap((g) => g.namespaces));
-    for (const namespace of namespaces) await this.#reasonIn(namespace);
+    for (const namespace of namespaces) await this.#read(namespace);
     const name = this.#environment.metadata.name;
     const told = new Set(this.#ledger.all('breakglass.unconfirmed', name).map((r) => r.entry.of));
     const now = this.#clock().toISOString();
@@ -140,6 +153,14 @@ export class BreakGlass {
         if (isThere && !told.has(index) && entry.namespaces.some((n) => of.includes(n)))
           await this.#recordUnconfirmed(index, entry.namespaces);
     }
+    for (const { index, entry } of this.#ledger.all('breakglass.approved', name)) {
+      const isNew = this.#clock().getTime() - Date.parse(entry.time) <= CONFIRM_MS;
+      const stands = candidates.some((g) => isFor(entry, g));
+      const isThere = entry.namespaces.some((n) => this.#seen.get(n)?.approved === entry.reason);
+      if (isThere) this.#confirmed.add(index);
+      else if (stands && !isNew && !told.has(index) && !this.#confirmed.has(index))
+        await this.#recordUnconfirmed(index, entry.namespaces);
+    }
   }
 
   readonly #confirmed = new Set<number>();
@@ -149,12 +170,13 @@ export class BreakGlass {
     await this.#ledger.record({ type: 'breakglass.unconfirmed', environment, of, namespaces: [...namespaces] }, []);
   }
 
-  async #reasonIn(namespace: string): Promise<string | undefined> {
-    const said = (await this.#live.reasonIn(namespace))?.trim().slice(0, MAX_TEXT);
+  async #read(namespace: string): Promise<Seen> {
+    const { reason, approved } = await this.#live.reasonIn(namespace);
     const before = this.#seen.get(namespace);
-    this.#seen.set(namespace, { reason: said, at: this.#clock().getTime() });
-    if (before?.reason !== undefined && before.reason !== said) this.#live.ended();
-    return said;
+    const seen = { reason: plain(reason), approved: plain(approved), at: this.#clock().getTime() };
+    this.#seen.set(namespace, seen);
+    if (before?.reason !== undefined && before.reason !== seen.reason) this.#live.ended();
+    return seen;
   }
 
   // Everything that was opened and whose time is not over. Whether it was closed, the API server says.
@@ -164,11 +186,13 @@ export class BreakGlass {
     const beside = this.#beside.flatMap((b) => (b.opened ? [b.grant] : []));
     const standing = [...this.#opened(name), ...beside].filter((g) => g.until > now);
     // A grant from the write-ahead file appears on the ledger some time later.
-    return [...new Map(standing.map((g) => [keyOf(g), g])).values()];
+    const all = new Map(standing.map((g) => [keyOf(g), g]));
+    return [...all.values()].map((g) => approvedBy(g, this.#approvedBeside));
   }
 
   #opened(name: string): readonly Grant[] {
-    return this.#ledger.all('breakglass.opened', name).map(({ entry }) => grantOf(entry));
+    const approvals = approvalsOf(this.#ledger, name);
+    return this.#ledger.all('breakglass.opened', name).map(({ entry }) => approvedBy(grantOf(entry), approvals));
   }
 
   /** Returns the digests of templates that are in use through break-glass, by the `refKey` of their object. */
@@ -198,14 +222,15 @@ export class BreakGlass {
     for (const place of new Set(namespace === '' ? candidates.flatMap((g) => g.namespaces) : [namespace])) {
       const here = candidates.filter((g) => g.namespaces.includes(place));
       if (here.length === 0) continue;
-      const reason = await this.#reasonIn(place).catch((thrown) => {
+      const { reason, approved } = await this.#read(place).catch((thrown) => {
         throw new CountersignError(
           'cluster-unreachable',
           `break-glass cannot be confirmed, because the API server does not answer the gate: ${messageOf(thrown)}`,
           { recover: 'retry' },
         );
       });
-      const grant = here.findLast((g) => g.reason === reason);
+      const isApproved = (g: Grant) => this.#approvals === 0 || (g.approver !== undefined && approved === g.reason);
+      const grant = here.findLast((g) => g.reason === reason && isApproved(g));
       if (grant !== undefined) return grant;
     }
     return undefined;
@@ -213,7 +238,8 @@ export class BreakGlass {
 
   #grants(): readonly Grant[] {
     const name = this.#environment.metadata.name;
-    const index = this.#ledger.latest(['breakglass.opened', 'breakglass.closed'], name)?.index ?? -1;
+    const types = ['breakglass.opened', 'breakglass.approved', 'breakglass.closed'] as const;
+    const index = this.#ledger.latest(types, name)?.index ?? -1;
     if (index !== this.#known.index) this.#known = { index, grants: grantsOf(this.#ledger, name) };
     let grants: readonly Grant[] = this.#known.grants;
     for (const { grant, opened } of this.#beside)
@@ -240,6 +266,8 @@ export class BreakGlass {
       reason: reason.slice(0, MAX_TEXT),
       ticket: (now[ANNOTATION.breakGlassTicket] ?? '').trim().slice(0, MAX_TEXT),
       namespaces: [namespaceOf(request)],
+      approvals: this.#approvals,
+      approver: undefined,
       opened: this.#clock().toISOString(),
       until: new Date(this.#clock().getTime() + Math.min(asked, durationMs(holdFor))).toISOString(),
     };
@@ -258,17 +286,46 @@ export class BreakGlass {
           ticket,
           until,
           namespaces: [...grant.namespaces],
+          ...(grant.approvals === 0 ? {} : { approvals: grant.approvals }),
           uid: request.uid,
         },
         [],
       );
       if (recorded === undefined) this.#remember(grant, true);
       this.#soon();
-      this.#say(request, `break-glass is open in ${grant.namespaces.join(', ')} until ${until}: ${reason}`);
+      const waits = grant.approvals === 0 ? '' : ', once a second person approves it';
+      this.#say(request, `break-glass is open in ${grant.namespaces.join(', ')} until ${until}${waits}: ${reason}`);
+    }
+    const where = `\`${grant.namespaces.join('`, `')}\` until ${grant.until}`;
+    return letThrough(
+      grant.approvals === 0
+        ? `countersign: break-glass is open in ${where}; each use is recorded and will be in every report`
+        : `countersign: break-glass is asked for in ${where}; it counts once a second member of the groups ` +
+            'approves it with `countersign break-glass approve`',
+    );
+  }
+
+  // The reason that was opened, written again by someone else.
+  async #approve(request: AdmissionRequest): Promise<AdmissionDecision> {
+    const reason = plain(annotationsOf(request.object)[ANNOTATION.breakGlass]);
+    const namespaces = [namespaceOf(request)];
+    const grant = this.#candidates().findLast((g) => g.reason === reason && g.namespaces.includes(namespaces[0] ?? ''));
+    if (reason === undefined || reason !== approvalIn(request) || grant === undefined)
+      return refused('there is no open break-glass with the reason that is approved');
+    if ([request.user, this.#ledger.subject(request.user)].includes(grant.user))
+      return refused('who opened break-glass cannot approve it: let another member of the groups do that');
+    if (!request.dryRun) {
+      const body = { type: 'breakglass.approved', environment: this.#environment.metadata.name, reason } as const;
+      const user = this.#ledger.subject(request.user);
+      const recorded = await this.#ledger.recordSurely({ ...body, user, namespaces, uid: request.uid }, []);
+      const at = this.#clock().toISOString();
+      if (recorded === undefined)
+        this.#approvedBeside = [...this.#approvedBeside, { user: request.user, reason, namespaces, at }].slice(-100);
+      this.#soon();
+      this.#say(request, `break-glass in ${namespaces.join(', ')} is approved: ${reason}`);
     }
     return letThrough(
-      `countersign: break-glass is open in \`${grant.namespaces.join('`, `')}\` ` +
-        `until ${grant.until}; each use is recorded and will be in every report`,
+      `countersign: break-glass is approved in \`${namespaces.join('`, `')}\` until ${grant.until}: ${reason}`,
     );
   }
 
@@ -283,7 +340,7 @@ export class BreakGlass {
         uid: request.uid,
       } as const;
       if ((await this.#ledger.recordSurely(body, [])) === undefined)
-        this.#remember({ user: request.user, reason: '', ticket: '', namespaces, opened: '', until: '' }, false);
+        this.#remember({ ...NO_GRANT, user: request.user, namespaces }, false);
       this.#soon();
       this.#say(request, `break-glass is closed in ${namespaces.join(', ')}`);
     }
@@ -353,6 +410,8 @@ export function mayUseBreakGlass({ spec }: Environment, { groups }: Pick<Admissi
   return spec.admission.breakGlass.groups.some((g) => groups.includes(g));
 }
 
+const NO_GRANT = { reason: '', ticket: '', opened: '', until: '', approvals: 0, approver: undefined };
+
 /** Returns the grants of an environment on the ledger that were not returned, including expired ones. */
 export function grantsOf(
   ledger: Pick<LedgerView, 'all'>,
@@ -362,17 +421,50 @@ export function grantsOf(
     ...ledger.all('breakglass.opened', environment),
     ...ledger.all('breakglass.closed', environment),
   ].sort((a, b) => a.index - b.index);
+  const approvals = approvalsOf(ledger, environment);
   let grants: (Grant & { readonly entry: number })[] = [];
   for (const { index, entry } of told) {
     if (entry.type === 'breakglass.closed') grants = without(grants, entry.namespaces);
-    else grants.push({ entry: index, ...grantOf(entry) });
+    else grants.push({ entry: index, ...approvedBy(grantOf(entry), approvals) });
   }
   return grants;
 }
 
 function grantOf(entry: EntryOf<'breakglass.opened'>): Grant {
-  const { namespaces = [], user, reason, ticket, until } = entry;
-  return { namespaces, user, reason, ticket, opened: entry.at ?? entry.time, until };
+  const { namespaces = [], user, reason, ticket, until, approvals = 0 } = entry;
+  return { namespaces, user, reason, ticket, opened: entry.at ?? entry.time, until, approvals, approver: undefined };
+}
+
+/** Returns the approvals of an environment on the ledger, but for those that the API server does not have. */
+function approvalsOf(ledger: Pick<LedgerView, 'all'>, environment: string): readonly Approval[] {
+  const unconfirmed = new Set(ledger.all('breakglass.unconfirmed', environment).map((r) => r.entry.of));
+  return ledger
+    .all('breakglass.approved', environment)
+    .filter(({ index }) => !unconfirmed.has(index))
+    .map(({ entry: { user, reason, namespaces, time, at = time } }) => ({ user, reason, namespaces, at }));
+}
+
+function approvedBy<G extends Grant>(grant: G, approvals: readonly Approval[]): G {
+  const found = approvals.find((a) => isFor(a, grant) && a.user !== grant.user && a.at >= grant.opened);
+  return found === undefined || grant.approver !== undefined ? grant : { ...grant, approver: found.user };
+}
+
+function isFor({ reason, namespaces }: Pick<Approval, 'reason' | 'namespaces'>, grant: Grant): boolean {
+  return reason === grant.reason && namespaces.some((n) => grant.namespaces.includes(n));
+}
+
+function plain(text: string | undefined): string | undefined {
+  return text?.trim().slice(0, MAX_TEXT);
+}
+
+// The reason that a request approves: newly written beside the one that is there.
+function approvalIn({ object, oldObject }: AdmissionRequest): string | undefined {
+  const approved = annotationsOf(object)[ANNOTATION.breakGlassApproved];
+  return approved === annotationsOf(oldObject)[ANNOTATION.breakGlassApproved] ? undefined : plain(approved);
+}
+
+function refused(message: string): AdmissionDecision {
+  return { allowed: false, message, warnings: [], notes: { denied: message } };
 }
 
 function keyOf({ namespaces, until, user }: Grant): string {

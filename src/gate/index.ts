@@ -22,6 +22,7 @@ export type {
   ClusterFacts,
   LedgerView,
   LiveGrants,
+  LiveReason,
   Maker,
   OpenPolicy,
   OpenRules,

@@ -94,13 +94,16 @@ export interface ClusterFacts {
   labelsOf(namespace: string): Promise<Readonly<Record<string, string>> | undefined>;
 }
 
+/** What the annotations of a Namespace say about break-glass. */
+export type LiveReason = { readonly reason: string | undefined; readonly approved: string | undefined };
+
 /** Access of break-glass to the live cluster, and to the loop that it wakes. */
 export interface LiveGrants {
   /**
-   * Returns the reason in the annotation of a Namespace as the API server has it now; undefined if it has none. Throws
-   * if the API server cannot be asked.
+   * Returns the reason in the annotations of a Namespace as the API server has it now, and the approved reason; each
+   * undefined if it has none. Throws if the API server cannot be asked.
    */
-  reasonIn(namespace: string): Promise<string | undefined>;
+  reasonIn(namespace: string): Promise<LiveReason>;
   /** Called when a grant ended before its time. */
   ended(): void;
 }

@@ -94,8 +94,9 @@ function entryReferences(entry: Entry, known: Known): string | undefined {
     case 'content.resolved':
       return named('found', entry.found, 'content.unproven', entry, known);
     case 'breakglass.unconfirmed': {
-      const isClosing = known.entry(entry.of)?.type === 'breakglass.closed';
-      return named('of', entry.of, isClosing ? 'breakglass.closed' : 'breakglass.opened', entry, known);
+      const type = known.entry(entry.of)?.type;
+      const isOther = type === 'breakglass.closed' || type === 'breakglass.approved';
+      return named('of', entry.of, isOther ? type : 'breakglass.opened', entry, known);
     }
     case 'breakglass.settled':
       return first(entry.uses, (i) => named('uses', i, 'breakglass.used', entry, known));

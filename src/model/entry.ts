@@ -283,6 +283,17 @@ const SCHEMAS = {
     ticket: text,
     until: text,
     namespaces: z.array(text).optional(),
+    /** Number of approvals that it needs; none if it is missing. */
+    approvals: z.int().min(0).optional(),
+    uid: text.optional(),
+    at: text.optional(),
+  }),
+  /** A second person approved what was opened in these namespaces for this reason. */
+  'breakglass.approved': object({
+    environment,
+    user: text,
+    reason: text,
+    namespaces: z.array(text),
     uid: text.optional(),
     at: text.optional(),
   }),
@@ -292,7 +303,7 @@ const SCHEMAS = {
    */
   'breakglass.unconfirmed': object({
     environment,
-    /** Index of the `breakglass.opened` or `breakglass.closed` entry. */
+    /** Index of the `breakglass.opened`, `breakglass.approved` or `breakglass.closed` entry. */
     of: index,
     namespaces: z.array(text),
   }),

@@ -89,6 +89,8 @@ export const ANNOTATION = {
   breakGlass: 'countersign.dev/break-glass',
   breakGlassFor: 'countersign.dev/break-glass-for',
   breakGlassTicket: 'countersign.dev/break-glass-ticket',
+  /** The reason that a second person approved. */
+  breakGlassApproved: 'countersign.dev/break-glass-approved',
 } as const;
 
 /** Tests whether a label or annotation is one of ours. */

@@ -849,6 +849,15 @@ export const environmentSchema = z.strictObject({
               .enum(['other', 'anyone'])
               .default('other')
               .describe('Who may settle a use: someone other than who made it, or anyone.'),
+            approvals: z
+              .int()
+              .min(0)
+              .max(1)
+              .default(0)
+              .describe(
+                'With 1, a grant counts once a second member of these groups has approved it ' +
+                  '(`countersign break-glass approve`), and a reason on a single object does not count.',
+              ),
           })
           .prefault({})
           .describe('Who may act outside the gate, and how long their changes are left alone.'),

@@ -123,7 +123,8 @@ export function accessBook(
     }
   };
   for (const { entry } of source.within('breakglass.used')) person(entry.user, 'account').roles.add('break-glass');
-  for (const { entry } of source.within('breakglass.opened')) person(entry.user, 'account').roles.add('break-glass');
+  for (const type of ['breakglass.opened', 'breakglass.approved'] as const)
+    for (const { entry } of source.within(type)) person(entry.user, 'account').roles.add('break-glass');
   const records = () =>
     [...people]
       .sort(([a], [b]) => (a < b ? -1 : 1))

@@ -186,6 +186,8 @@ export type EmergencyRecord = {
   readonly entry: number;
   readonly environment: string;
   readonly requester: string;
+  /** The second person who approved it; empty if there is none. */
+  readonly approver: string;
   readonly reason: string;
   readonly ticket: string;
   readonly opened: string;

@@ -523,6 +523,11 @@ function ofRuns(source: ReportSource): Draft[] {
   return [...refused, ...failed, ...interrupted];
 }
 
+const ANNOUNCED: Readonly<Record<string, string>> = {
+  'breakglass.closed': 'closing',
+  'breakglass.approved': 'approval',
+};
+
 function ofAdmission(source: ReportSource): Draft[] {
   const passed = [
     ...source.within('admission.denied').filter((r) => r.entry.mode !== 'enforce'),
@@ -535,7 +540,7 @@ function ofAdmission(source: ReportSource): Draft[] {
     }),
     ...source.within('breakglass.unconfirmed').map((r) => {
       const about = source.at(r.entry.of);
-      const what = about?.type === 'breakglass.closed' ? 'closing' : 'opening';
+      const what = ANNOUNCED[about?.type ?? ''] ?? 'opening';
       return row(
         r,
         'gate-tampered',
@@ -633,6 +638,8 @@ export function emergenciesOf(source: ReportSource, reviewHours: number, asOf: s
   );
   const closed = source.of('breakglass.closed');
   const uses = [...source.of('breakglass.used')];
+  const unconfirmed = new Set(source.of('breakglass.unconfirmed').map((r) => r.entry.of));
+  const approvals = source.of('breakglass.approved').filter((r) => !unconfirmed.has(r.index));
   const grants = source.within('breakglass.opened').map((opened) => {
     const { environment, namespaces = [], until } = opened.entry;
     const end = closed.find(
@@ -650,14 +657,29 @@ export function emergenciesOf(source: ReportSource, reviewHours: number, asOf: s
         namespaces.includes(namespaceOf(entry)),
     );
     for (const one of mine) uses.splice(uses.indexOf(one), 1);
-    return { index: opened.index, entry: opened.entry, ends, mine };
+    const approval = approvals.find(
+      (a) =>
+        a.index > opened.index &&
+        (a.entry.at ?? a.entry.time) <= ends &&
+        a.entry.environment === environment &&
+        a.entry.reason === opened.entry.reason &&
+        a.entry.user !== opened.entry.user &&
+        a.entry.namespaces.some((n) => namespaces.includes(n)),
+    );
+    return { index: opened.index, entry: opened.entry, ends, mine, approver: approval?.entry.user ?? '' };
   });
   const alone = uses
     .filter(({ entry }) => source.isWithin(entry.time))
-    .map((use) => ({ index: use.index, entry: { ...use.entry, ticket: '' }, ends: use.entry.until, mine: [use] }));
+    .map((use) => ({
+      index: use.index,
+      entry: { ...use.entry, ticket: '' },
+      ends: use.entry.until,
+      mine: [use],
+      approver: '',
+    }));
   return [...grants, ...alone]
     .sort((a, b) => a.index - b.index)
-    .map(({ index, entry, ends, mine }) => {
+    .map(({ index, entry, ends, mine, approver }) => {
       const reviews = mine.map((u) => settled.get(u.index));
       const review = reviews.at(-1);
       const whole = mine.length > 0 && reviews.every((r) => r !== undefined);
@@ -680,6 +702,7 @@ export function emergenciesOf(source: ReportSource, reviewHours: number, asOf: s
         entry: index,
         environment: entry.environment,
         requester: entry.user,
+        approver,
         reason: entry.reason,
         ticket: entry.ticket,
         opened,

@@ -350,7 +350,11 @@ function emergencies(page: Page, model: ReportModel): void {
       { title: 'Opened (UTC)', width: 78, text: (e) => clock(e.opened) },
       { title: 'Closed', width: 78, text: (e) => (e.closed === '' ? 'open' : clock(e.closed)) },
       { title: 'Environment', width: 70, text: (e) => e.environment },
-      { title: 'By', width: 90, text: (e) => e.requester },
+      {
+        title: 'By',
+        width: 90,
+        text: (e) => [e.requester, e.approver && `approved by ${e.approver}`].filter((t) => t !== '').join('\n'),
+      },
       { title: 'Reason, ticket', width: 130, text: (e) => [e.reason, e.ticket].filter((t) => t !== '').join('\n') },
       {
         title: 'What was done',

@@ -42,7 +42,13 @@ export function scopeOf(
       };
     }),
     excluded: definition.environments.length === 0 ? [] : whole.filter((name) => !isIn(name)).sort(),
-    bypass: unique(emergencies.flatMap((e) => [e.requester, ...e.uses.map((u) => u.user)])).sort(),
+    bypass: unique(
+      emergencies.flatMap((e) => [
+        e.requester,
+        ...(e.approver === '' ? [] : [e.approver]),
+        ...e.uses.map((u) => u.user),
+      ]),
+    ).sort(),
     changed: statements.flatMap(({ index, time, changes: all }) =>
       all.filter((c) => isIn(c.environment)).map((c) => ({ entry: index, time, ...c })),
     ),

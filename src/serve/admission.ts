@@ -5,6 +5,7 @@ import {
   BreakGlass,
   ContentAccount,
   type EnvironmentState,
+  type LiveReason,
   proveContent,
   proveMachinery,
   RulesInForce,
@@ -119,9 +120,10 @@ function scopeOf(
   };
 }
 
-async function reasonIn(cluster: Cluster, namespace: string): Promise<string | undefined> {
+async function reasonIn(cluster: Cluster, namespace: string): Promise<LiveReason> {
   const object = await cluster.read({ apiVersion: 'v1', kind: 'Namespace', namespace: '', name: namespace });
-  return object?.metadata.annotations?.[ANNOTATION.breakGlass];
+  const annotations = object?.metadata.annotations ?? {};
+  return { reason: annotations[ANNOTATION.breakGlass], approved: annotations[ANNOTATION.breakGlassApproved] };
 }
 
 // Grants are read again now and then: they may have ended without a request.

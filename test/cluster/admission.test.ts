@@ -207,6 +207,44 @@ test('the dashboard shows who holds break-glass, what is to be settled, verdicts
   await stage.stopServices();
 });
 
+test('with a second person, break-glass counts once they have approved it, and is left when it is closed', async () => {
+  const { service } = await stage.running(
+    'two-people',
+    {},
+    { environment: { admission: { breakGlass: { groups: ['oncall'], approvals: 1 } } } },
+  );
+  const glass = (who: string, ...args: string[]) =>
+    countersign(['break-glass', ...args, '-n', 'two-people', '--kubeconfig', stage.controlPlane.kubeconfig(who)]);
+  const oncall = await stage.as('oncall');
+  const patch = { metadata: { labels: { seen: 'yes' } } };
+  const write = async () =>
+    (await oncall.request('PATCH', '/api/v1/namespaces/two-people/configmaps/settings', patch, MERGE)).status;
+  const early = await glass('second', 'approve');
+  assert.deepEqual([early.code, /nothing to approve/.test(early.stdout)], [1, true], early.stdout);
+  const opened = await glass('oncall', 'open', '--reason', 'it burns', '--ticket', 'INC-9');
+  assert.deepEqual([opened.code, /is asked for in `two-people`/.test(opened.stdout)], [0, true], opened.stdout);
+  assert.equal(await write(), 403);
+  const listed = await countersign(['break-glass', 'list', '--data', service.data]);
+  assert.match(
+    listed.stdout,
+    /asked for in two-people .* by oncall: it burns .*waits for `countersign break-glass approve`/,
+  );
+  const own = await glass('oncall', 'approve');
+  assert.deepEqual([own.code, /cannot approve it/.test(own.stdout)], [1, true], own.stdout);
+  assert.equal(await write(), 403);
+  const approved = await glass('second', 'approve');
+  assert.deepEqual([approved.code, /is approved in `two-people`/.test(approved.stdout)], [0, true], approved.stdout);
+  assert.equal(await write(), 200);
+  const after = await countersign(['break-glass', 'list', '--data', service.data]);
+  assert.match(after.stdout, /open in two-people .* by oncall: it burns \(INC-9\), approved by second/);
+  assert.equal((await glass('oncall', 'close')).code, 0);
+  assert.equal(await write(), 403);
+  // The same reason again is another grant.
+  assert.equal((await glass('oncall', 'open', '--reason', 'it burns', '--ticket', 'INC-9')).code, 0);
+  assert.equal(await write(), 403);
+  await stage.stopServices();
+});
+
 test('what is undone is settled as that, once it is', async () => {
   const { service } = await stage.running('given-back', {}, { environment: { holdFor: '2h' } });
   const oncall = await stage.as('oncall');

@@ -10,6 +10,7 @@ import {
   type EnvironmentState,
   type LedgerView,
   type LiveGrants,
+  type LiveReason,
   type SureRecorder,
 } from '../../src/gate/index.ts';
 import {
@@ -67,6 +68,7 @@ type Options = {
   beside?: boolean;
   /** The reason that the API server has on the Namespace. */
   stored?: () => string | undefined;
+  live?: () => LiveReason | undefined;
   proof?: Awaited<ReturnType<AdmissionScope['prove']>>;
 };
 
@@ -127,8 +129,10 @@ function scope(options: Options = {}): TestScope {
   const live: LiveGrants = {
     reasonIn: async () => {
       const last = entries.findLast((e) => e.type === 'breakglass.opened' || e.type === 'breakglass.closed');
-      if (options.stored !== undefined) return options.stored();
-      return last?.type === 'breakglass.opened' ? last.reason : undefined;
+      if (options.stored !== undefined) return { reason: options.stored(), approved: undefined };
+      if (options.live !== undefined) return options.live() ?? { reason: undefined, approved: undefined };
+      const approved = entries.findLast((e) => e.type === 'breakglass.approved')?.reason;
+      return { reason: last?.type === 'breakglass.opened' ? last.reason : undefined, approved };
     },
     ended: () => told.push({ event: 'ended' } as never),
   };
@@ -710,6 +714,64 @@ test('a forged review opens nothing, closes nothing, and is an exception', async
   assert.equal((await write()).allowed, false, 'it ends without any request');
   assert.deepEqual(s.breakGlass.open(), []);
   assert.ok(s.told.some((t) => (t.event as string) === 'ended'));
+});
+
+test('with a second person, a grant counts once somebody else has approved its reason', async () => {
+  let live: LiveReason | undefined;
+  const s = scope({
+    admission: { breakGlass: { groups: ['oncall'], approvals: 1 } },
+    live: () => live,
+  });
+  const reason = { 'countersign.dev/break-glass': 'INC-1' };
+  const both = { ...reason, 'countersign.dev/break-glass-approved': 'INC-1' };
+  const by = (user: string) => ({ user, groups: ['oncall'] });
+  const onNamespace = (user: string, object: object, oldObject: object) =>
+    admit(request({ ...by(user), ref: ns, object: shop({ ...object }), oldObject: shop({ ...oldObject }) }), s);
+  const write = async (user = 'ola') =>
+    (await admit(request({ ...by(user), uid: `u-${s.entries.length}` }), s)).allowed;
+  const refusedFor = async (what: Promise<{ allowed: boolean; message: string }>, expected: RegExp) => {
+    const { allowed, message } = await what;
+    assert.equal(allowed, false);
+    assert.match(message, expected);
+    assert.equal(s.entries.at(-1)?.type, 'admission.denied');
+  };
+  await refusedFor(onNamespace('pat', both, {}), /no recorded verdict allows/); // asked for and approved in one
+  await refusedFor(onNamespace('pat', both, reason), /no open break-glass with the reason/); // never asked for
+  const asked = await onNamespace('ola', reason, {});
+  assert.match(asked.warnings[0] ?? '', /asked for in `shop`.*once a second member/);
+  const seen = s.entries.at(-1);
+  assert.equal(seen?.type === 'breakglass.opened' && seen.approvals, 1);
+  live = { reason: 'INC-1', approved: undefined };
+  assert.equal(await write(), false, 'not approved yet');
+  const alone = object({ colour: 'red' }, { 'countersign.dev/break-glass': 'INC-2' });
+  await refusedFor(admit(request({ ...by('ola'), object: alone }), s), /break-glass approve/);
+  await refusedFor(onNamespace('ola', both, reason), /who opened break-glass cannot approve it/);
+  await refusedFor(
+    onNamespace('pat', { ...reason, 'countersign.dev/break-glass-approved': 'INC-9' }, reason),
+    /no open break-glass with the reason/,
+  );
+  await refusedFor(
+    admit(request({ user: 'dev', groups: ['dev'], ref: ns, object: shop(both), oldObject: shop(reason) }), s),
+    /no recorded verdict allows/,
+  );
+  live = { reason: 'INC-1', approved: 'INC-1' };
+  assert.equal(await write(), false, 'the annotation alone approves nothing');
+  live = { reason: 'INC-1', approved: undefined };
+  const approved = await onNamespace('pat', both, reason);
+  assert.match(approved.warnings[0] ?? '', /break-glass is approved in `shop` until .*: INC-1/);
+  assert.equal(await write(), false, 'the API server does not have the approval');
+  s.at(11_000);
+  await s.breakGlass.confirm();
+  assert.equal(s.entries.at(-1)?.type, 'breakglass.unconfirmed');
+  live = { reason: 'INC-1', approved: 'INC-1' };
+  assert.equal(await write(), false, 'a forged approval stays one');
+  assert.equal((await onNamespace('pat', both, reason)).allowed, true);
+  assert.equal(await write(), true);
+  assert.equal(await write('pat'), true);
+  assert.deepEqual(
+    s.breakGlass.open().map((g) => [g.user, g.approvals, g.approver]),
+    [['ola', 1, 'pat']],
+  );
 });
 
 test('a grant ends when its annotation is taken away; other changes of the namespace are uses', async () => {

@@ -17,6 +17,7 @@ test('what was opened and closed while the ledger was away stands as it is, not 
     namespaces: ['shop'],
     until: '2099-01-01T00:00:00.000Z',
   };
+  const free = { approvals: 0, approver: undefined };
   const opened = '2026-01-01T00:00:00.000Z';
   const { index: entry } = await ledger.record({
     type: 'breakglass.opened',
@@ -28,8 +29,8 @@ test('what was opened and closed while the ledger was away stands as it is, not 
   const now = (grants?: (environment: string) => readonly Grant[]) =>
     breakGlassNow(recorder, grants === undefined ? undefined : { grants }, 'production', '2026-01-01T00:00:00.000Z')
       .open;
-  assert.deepEqual(now(), [{ entry, opened, ...grant }], 'without a webhook');
-  const other = { ...grant, opened, namespaces: ['payments'] };
+  assert.deepEqual(now(), [{ entry, opened, ...grant, ...free }], 'without a webhook');
+  const other = { ...grant, ...free, opened, namespaces: ['payments'] };
   assert.deepEqual(
     now((environment) => (environment === 'production' ? [other] : [])),
     [other],

@@ -25,6 +25,7 @@ const PEOPLE = [
   ['countersign', 'countersign:service'],
   ['dev', 'developers'],
   ['oncall', 'oncall'],
+  ['second', 'oncall'],
   // A controller that is not the cluster's own, but that environments of tests declare (`spec.admission.controllers`).
   ['controller', 'outside-controllers'],
   ['operator', 'operators'],
