@@ -12,7 +12,7 @@ import {
 } from '../git/index.ts';
 import type { CommitCode } from '../model/index.ts';
 import { CountersignError, count, httpAddress, NO_REVISION, sha256 } from '../model/index.ts';
-import { chooseEnvironment, openCheckout, openConfiguration, openPolicy, trustOf } from '../open/index.ts';
+import { chooseEnvironment, openCheckout, openConfiguration, openPolicy, openTrust, trustOf } from '../open/index.ts';
 import { EXIT, type Io, paint, plain } from '../terminal/index.ts';
 import {
   approvalPath,
@@ -20,7 +20,6 @@ import {
   encodeEnvelope,
   FORGE_REVIEW,
   type ForgeReview,
-  openTrustStore,
   preAuthEncoding,
   readApproval,
   repositoryUri,
@@ -39,7 +38,7 @@ export async function approvalsList(options: ApprovalsListOptions, settings: Pro
   const { user, repository } = await openCheckout(options.repo, settings);
   try {
     await bringApprovals(user, options);
-    const store = await openTrustStore(trustOf(configuration, environment));
+    const store = await openTrust(configuration, trustOf(configuration, environment));
     const rows = await readAll(repository, store, `refs/heads/${environment.spec.source.branch}`);
     if (options.output === 'json') io.out(`${JSON.stringify(rows, null, 2)}\n`);
     else if (options.output === 'jsonl') for (const row of rows) io.out(`${JSON.stringify(row)}\n`);
@@ -78,7 +77,7 @@ export async function approvalsVerify(
       (await readCommit(repository, commit)).parents[0],
     );
     const tree = (await readCommit(repository, commit)).tree;
-    const trust = await openTrustStore(trustOf(configuration, environment));
+    const trust = await openTrust(configuration, trustOf(configuration, environment));
     const source = sourceRepository(repository);
     const result = await assessTrust(
       {

@@ -1,4 +1,4 @@
-import type { ProcessSettings } from '../config/index.ts';
+import type { Configuration, ProcessSettings } from '../config/index.ts';
 import { momentsOf } from '../gate/index.ts';
 import { type NativeRepository, parseTag, sourceRepository, type UserRepository } from '../git/index.ts';
 import { LedgerReader, ledgerFile } from '../ledger/index.ts';
@@ -11,16 +11,9 @@ import {
   NO_REVISION,
   type TrustPolicy,
 } from '../model/index.ts';
-import { chooseEnvironment, openCheckout, openConfiguration, trustOf } from '../open/index.ts';
+import { chooseEnvironment, openCheckout, openConfiguration, openTrust, trustOf } from '../open/index.ts';
 import { EXIT, type Io } from '../terminal/index.ts';
-import {
-  examineHistory,
-  judgeCommit,
-  malformedVerdict,
-  openTrustStore,
-  type TrustStore,
-  verifyTag,
-} from '../trust/index.ts';
+import { examineHistory, judgeCommit, malformedVerdict, type TrustStore, verifyTag } from '../trust/index.ts';
 import type { ProvenanceOptions } from './check-commands.ts';
 import { commitRow } from './show-verdict.ts';
 
@@ -36,11 +29,11 @@ export async function provenance(
   settings: ProcessSettings,
   io: Io,
 ): Promise<number> {
-  const { policy, environment } = choosePolicy(options);
+  const { configuration, policy, environment } = choosePolicy(options);
   const { user, repository } = await openCheckout(options.repo, settings);
   const writer = writerFor(options.output, io);
   try {
-    const store = await openTrustStore(policy);
+    const store = await openTrust(configuration, policy);
     const momentOf = momentsFor(options, environment);
     if (options.tag) writer.write(await tagVerdict(range, user, repository, store));
     else for await (const verdict of verdictsOf(range, user, repository, store, momentOf)) writer.write(verdict);
@@ -107,18 +100,20 @@ async function tagVerdict(
   return verifyTag(id, parsed.tag, name, store, moment);
 }
 
-function choosePolicy(options: ProvenanceOptions): { policy: TrustPolicy; environment: string } {
+type Chosen = { readonly configuration: Configuration; readonly policy: TrustPolicy; readonly environment: string };
+
+function choosePolicy(options: ProvenanceOptions): Chosen {
   const configuration = openConfiguration({ config: options.trust === undefined ? options.config : [options.trust] });
   if (options.trust === undefined && configuration.environments.length > 0) {
     const environment = chooseEnvironment(configuration, options.environment);
-    return { policy: trustOf(configuration, environment), environment: environment.metadata.name };
+    return { configuration, policy: trustOf(configuration, environment), environment: environment.metadata.name };
   }
   const [policy] = configuration.trustPolicies;
   if (policy === undefined)
     throw new CountersignError('usage', 'there is no TrustPolicy', {
       hint: 'name a file that contains one with --trust',
     });
-  return { policy, environment: options.environment ?? '' };
+  return { configuration, policy, environment: options.environment ?? '' };
 }
 
 // The service's ledger knows when a commit was first seen. Without it, a signature is judged as if first seen now.

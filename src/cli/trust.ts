@@ -1,15 +1,9 @@
 import { readFileSync } from 'node:fs';
-import { CountersignError, count, messageOf, type TrustPolicy } from '../model/index.ts';
-import { openConfiguration } from '../open/index.ts';
+import type { Configuration } from '../config/index.ts';
+import { CountersignError, count, messageOf } from '../model/index.ts';
+import { openConfiguration, openTrust } from '../open/index.ts';
 import { EXIT, type Io, paint, plain } from '../terminal/index.ts';
-import {
-  describeKeys,
-  importKeys,
-  type KeyDescription,
-  type LintFinding,
-  lintPolicy,
-  openTrustStore,
-} from '../trust/index.ts';
+import { describeKeys, importKeys, type KeyDescription, type LintFinding, lintPolicy } from '../trust/index.ts';
 import type { TrustImportOptions, TrustLintOptions, TrustListOptions } from './trust-commands.ts';
 
 type Common = { config: string[]; trust?: string; output: 'text' | 'json' };
@@ -20,16 +14,17 @@ const MAX_FILE = 16 * 1024 * 1024; // the keyring of a large company
 export async function trustLint(options: TrustLintOptions, io: Io): Promise<number> {
   const findings: (LintFinding & { policy: string })[] = [];
   const found = (policy: string, finding: LintFinding) => findings.push({ policy, ...finding });
-  let policies: readonly TrustPolicy[] = [];
+  let configuration: Configuration | undefined;
   try {
-    policies = policiesOf(options);
+    configuration = configurationOf(options);
   } catch (thrown) {
     if (!(thrown instanceof CountersignError) || thrown.code !== 'config-invalid') throw thrown;
     found('', { severity: 'error', code: thrown.code, message: thrown.message, hint: thrown.hint ?? '' });
   }
+  const policies = configuration?.trustPolicies ?? [];
   for (const policy of policies) {
     const { name } = policy.metadata;
-    await openTrustStore(policy).catch((thrown: unknown) => {
+    await openTrust(configuration as Configuration, policy).catch((thrown: unknown) => {
       if (!(thrown instanceof CountersignError)) throw thrown;
       found(name, { severity: 'error', code: thrown.code, message: thrown.message, hint: thrown.hint ?? '' });
     });
@@ -55,7 +50,7 @@ export async function trustLint(options: TrustLintOptions, io: Io): Promise<numb
 
 /** Implements `countersign trust list`: principals, their keys, and how long the keys are valid. */
 export async function trustList(options: TrustListOptions, io: Io): Promise<number> {
-  const policies = policiesOf(options);
+  const policies = configurationOf(options).trustPolicies;
   const all = await Promise.all(policies.map(async (policy) => ({ policy, keys: await describeKeys(policy) })));
   if (options.output === 'json') {
     const shown = all.map(({ policy, keys }) => ({
@@ -124,15 +119,15 @@ export async function trustImport(files: readonly string[], options: TrustImport
   return EXIT.yes;
 }
 
-function policiesOf(options: Common): readonly TrustPolicy[] {
-  const { trustPolicies } = openConfiguration({
+function configurationOf(options: Common): Configuration {
+  const configuration = openConfiguration({
     config: options.trust === undefined ? options.config : [options.trust],
   });
-  if (trustPolicies.length === 0)
+  if (configuration.trustPolicies.length === 0)
     throw new CountersignError('usage', 'there is no TrustPolicy', {
       hint: 'name a file that contains one with --trust',
     });
-  return trustPolicies;
+  return configuration;
 }
 
 function keyRow(k: KeyDescription, io: Io): string {

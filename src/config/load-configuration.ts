@@ -38,6 +38,8 @@ export type Configuration = {
   readonly trustPolicies: readonly TrustPolicy[];
   readonly notifiers: readonly Notifier[];
   readonly reportSchedules: readonly ReportSchedule[];
+  /** Where the keys of each TrustPolicy are written (`FILE:LINE`), by its name; by principal and key. */
+  readonly keyPlaces: ReadonlyMap<string, readonly (readonly string[])[]>;
   /** SHA-256 over all documents; recorded on the ledger when a service starts. */
   readonly digest: string;
 };
@@ -187,10 +189,20 @@ function assemble(
     notifiers: notifiers.map((n) => scopedNotifier(n, environments.filter(reach(n.scope)))),
     reportSchedules: schedules.map(named),
   };
-  return { configuration: { ...made, digest: digestOf(made) }, problems };
+  const keyPlaces = new Map(trustPolicies.map((t) => [named(t).metadata.name, placesOfKeys(t)]));
+  return { configuration: { ...made, keyPlaces, digest: digestOf(made) }, problems };
 }
 
 type Scoped<T> = Found & { readonly parsed: T };
+
+function placesOfKeys({ parsed, file, document }: Scoped<TrustPolicy>): readonly (readonly string[])[] {
+  return parsed.spec.principals.map(({ keys }, i) =>
+    keys.map((_, j) => {
+      const line = document.lineOf(['spec', 'principals', i, 'keys', j]);
+      return line === 0 ? file : `${file}:${line}`;
+    }),
+  );
+}
 
 // Two namespaces may each have a TrustPolicy or Notifier with the same name.
 function named<T extends { readonly metadata: { readonly name: string } }>({ parsed, scope }: Scoped<T>): T {

@@ -14,6 +14,7 @@ export {
   openConfiguration,
   openGate,
   openPolicy,
+  openTrust,
   trustOf,
 } from './open-gate.ts';
 export { openOwnLedger } from './open-own-ledger.ts';

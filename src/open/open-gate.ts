@@ -9,7 +9,7 @@ import type { Gate, OpenPolicy, SourceRepository } from '../gate/index.ts';
 import { NativeRepository, UserRepository } from '../git/index.ts';
 import { CountersignError, type Environment, type TrustPolicy, Turns } from '../model/index.ts';
 import { findOnPath } from '../tools/index.ts';
-import { openTrustStore } from '../trust/index.ts';
+import { openTrustStore, type TrustStore } from '../trust/index.ts';
 import { memoryShare } from './memory-share.ts';
 import { openRules, type RulesOptions } from './open-rules.ts';
 
@@ -38,6 +38,11 @@ export function trustOf(configuration: Configuration, environment: Environment):
   return configuration.trustPolicies.find((t) => t.metadata.name === environment.spec.trust) as TrustPolicy;
 }
 
+/** Opens a TrustPolicy of a configuration. Errors as `openTrustStore`, with file and line. */
+export function openTrust({ keyPlaces }: Configuration, policy: TrustPolicy): Promise<TrustStore> {
+  return openTrustStore(policy, keyPlaces.get(policy.metadata.name));
+}
+
 /** Opens a TrustPolicy stored in a repository. */
 export const openPolicy: OpenPolicy = (text, file) => openTrustStore(readTrustPolicy(text, file));
 
@@ -55,7 +60,7 @@ export async function openGate(
   const gate: Gate = {
     environment,
     repository,
-    trust: await openTrustStore(trustOf(configuration, environment)),
+    trust: await openTrust(configuration, trustOf(configuration, environment)),
     rules,
     recorder: undefined,
     clock,

@@ -68,13 +68,20 @@ export type TrustStore = {
 
 /**
  * Reads every key of the policy. Throws `key-unusable`, naming the principal, for unreadable and weak keys, keys with
- * two owners, allowed signers that match no principal or several, and an unreadable revocation list.
+ * two owners, allowed signers that match no principal or several, and an unreadable revocation list. `places` says where
+ * the keys of each principal are written, for messages.
  */
-export async function openTrustStore(policy: TrustPolicy): Promise<TrustStore> {
+export async function openTrustStore(
+  policy: TrustPolicy,
+  places: readonly (readonly string[])[] = [],
+): Promise<TrustStore> {
   const keys = new KeyRing(policy);
-  for (const principal of policy.spec.principals)
-    for (const [i, key] of principal.keys.entries())
-      await keys.add(principal.name, key, `key ${i + 1} of \`${principal.name}\``);
+  for (const [i, principal] of policy.spec.principals.entries())
+    for (const [j, key] of principal.keys.entries()) {
+      const place = places[i]?.[j];
+      const where = `key ${j + 1} of \`${principal.name}\``;
+      await keys.add(principal.name, key, place === undefined ? where : `${place}: ${where}`);
+    }
   for (const authority of policy.spec.certificateAuthorities) keys.addAuthority(authority);
   const byEmail = new Map(
     policy.spec.principals.flatMap((p) => p.emails.map((e) => [e.toLowerCase(), p.name] as const)),

@@ -173,7 +173,7 @@ describe('what cannot be judged is one clear message with the fix, exit 2:', () 
     ]);
     undecided(
       await countersign(['check', '--config', config, '--repo', fleet.work, '--base', first]),
-      /key 1 of `dana` in the TrustPolicy `team` cannot be used/,
+      /\.yaml:\d+: key 1 of `dana` in the TrustPolicy `team` cannot be used/,
     );
   });
   test('a repository that cannot be reached', async () => {
