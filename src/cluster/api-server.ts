@@ -63,15 +63,21 @@ export type ApiLimits = {
   readonly lineBytes: number;
 };
 
-/** Connects to a cluster and asks for our identity there. Throws `cluster-unreachable` or `cluster-forbidden`. */
-export async function connect(address: ClusterAddress): Promise<{ server: ApiServer; user: string }> {
+/**
+ * Connects to a cluster and asks for our identity there. `hasCredentialId`: the API server tells our requests from
+ * those that only borrow the name (Kubernetes 1.30). Throws `cluster-unreachable` or `cluster-forbidden`.
+ */
+export async function connect(
+  address: ClusterAddress,
+): Promise<{ server: ApiServer; user: string; hasCredentialId: boolean }> {
   const config = loadKubeConfig(address);
   const server = new ApiServer(config, address.serviceAccount);
   const review = await server.request('POST', '/apis/authentication.k8s.io/v1/selfsubjectreviews', {
     apiVersion: 'authentication.k8s.io/v1',
     kind: 'SelfSubjectReview',
   });
-  const user = (review.body as { status?: { userInfo?: { username?: string } } }).status?.userInfo?.username;
+  const { username: user, extra } =
+    (review.body as { status?: { userInfo?: { username?: string; extra?: object } } }).status?.userInfo ?? {};
   if (review.status >= 300 || user === undefined || user === 'system:anonymous') {
     throw new CountersignError(
       'cluster-forbidden',
@@ -79,7 +85,7 @@ export async function connect(address: ClusterAddress): Promise<{ server: ApiSer
       { hint: 'check the user of the kubeconfig’s context' },
     );
   }
-  return { server, user };
+  return { server, user, hasCredentialId: Object.hasOwn(extra ?? {}, 'authentication.kubernetes.io/credential-id') };
 }
 
 function loadKubeConfig({ kubeconfig, context, namedBy }: ClusterAddress): KubeConfig {

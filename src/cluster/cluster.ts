@@ -201,7 +201,7 @@ export class Cluster {
     );
     succeed(answer, 'dry-run the replacement of', rendered.ref);
     // the name is another, so the digest of the object is of no use
-    return { ...admittedIn(answer), admitted: undefined, existed: true };
+    return { ...admittedIn(answer, rendered.ref), admitted: undefined, existed: true };
   }
 
   /**
@@ -450,7 +450,7 @@ export class Cluster {
       // someone else wrote it in between
       if (answer.status === 409 && attempt < ATTEMPTS) continue;
       succeed(answer, dryRun ? 'dry-run' : 'replace', rendered.ref);
-      return { object: objectIn(answer), ...admittedIn(answer), existed: true };
+      return { object: objectIn(answer), ...admittedIn(answer, rendered.ref), existed: true };
     }
   }
 
@@ -494,7 +494,7 @@ export class Cluster {
       accept,
     );
     succeed(answer, dryRun ? 'dry-run' : 'apply', rendered.ref);
-    return { object: objectIn(answer), ...admittedIn(answer), existed: answer.status === 200 };
+    return { object: objectIn(answer), ...admittedIn(answer, rendered.ref), existed: answer.status === 200 };
   }
 
   #stamped(object: KubernetesObject, owned: OwnedObject, environment: string): KubernetesObject {
@@ -576,9 +576,15 @@ export class Cluster {
 
 const APPLY = 'application/apply-patch+yaml';
 
-function admittedIn({ warnings }: Answer): Omit<DryRun, 'existed'> {
-  const said = warnings.find((w) => w.startsWith(ADMITS))?.slice(ADMITS.length);
-  const [admitted, template] = said?.trim().split(' ') ?? [];
+// Any webhook can give warnings. Two that name a digest cannot both be ours.
+function admittedIn({ warnings }: Answer, ref: ObjectRef): Omit<DryRun, 'existed'> {
+  const [said, ...others] = warnings.filter((w) => w.startsWith(ADMITS));
+  if (others.length > 0)
+    throw new CountersignError('cluster-refused', `${refText(ref)}: another webhook answers in the gate’s name`, {
+      recover: 'wait',
+      hint: `find the webhook whose warnings begin with \`${ADMITS}\`, and remove it`,
+    });
+  const [admitted, template] = said?.slice(ADMITS.length).trim().split(' ') ?? [];
   return { admitted, template };
 }
 

@@ -1,15 +1,7 @@
-import { ANNOTATION, type Environment } from '../model/index.ts';
-import {
-  ADMISSION,
-  among,
-  BESIDE,
-  cel,
-  NAMESPACES,
-  OTHER_PARTS,
-  PLAIN_BINDING,
-  SUBRESOURCE,
-  within,
-} from './webhook-objects.ts';
+import { ANNOTATION, type Environment, policyNames } from '../model/index.ts';
+import { IS_GENUINE, namesSpec, tokensSpec } from './account-policies.ts';
+import { among, cel, NAMESPACES, within } from './cel.ts';
+import { ADMISSION, BESIDE, OTHER_PARTS, PLAIN_BINDING, SUBRESOURCE } from './webhook-objects.ts';
 
 /** Policies that an API server (Kubernetes 1.37 or newer) reads from files, and for whom. */
 export type StaticPlan = {
@@ -58,14 +50,12 @@ export function staticProbe(plan: StaticPlan, digest: string): StaticFile {
 const PROBE = 'countersign-static-probe';
 
 const GLASS = JSON.stringify(ANNOTATION.breakGlass);
-const IS_GENUINE =
-  '(has(request.userInfo.extra) && "authentication.kubernetes.io/credential-id" in request.userInfo.extra)';
 const ACCOUNT = 'system:serviceaccount:';
 const WRITES = ['CREATE', 'UPDATE', 'DELETE'];
 
 // Only the gate writes these. On call may write a reason on one and then remove it, so that there is a way out.
 function own(plan: StaticPlan): object[] {
-  const ours = cel([plan.name, `${plan.name}-namespace`]);
+  const ours = cel(policyNames(plan.name));
   const kept = ['webhooks', 'spec'].map((field) => `object.?${field} == oldObject.?${field}`).join(' && ');
   return policy(plan, 'own', {
     matchConstraints: {
@@ -103,79 +93,17 @@ function own(plan: StaticPlan): object[] {
 // A borrowed name has no credential of its own.
 function names(plan: StaticPlan): object[] {
   const namespaces = [...governed(plan), ...plan.ours.map(namespaceOf)].filter((n) => n !== '');
-  const accounts = cel(plan.ours.filter((user) => user.startsWith(ACCOUNT)));
-  return policy(plan, 'names', {
-    matchConstraints: {
-      ...within('In', [...new Set(namespaces)].sort()),
-      resourceRules: [
-        {
-          apiGroups: ['*'],
-          apiVersions: ['*'],
-          operations: [...WRITES, 'CONNECT'],
-          resources: ['*/*'],
-          scope: 'Namespaced',
-        },
-        { ...NAMESPACES, resources: ['namespaces', 'namespaces/status', 'namespaces/finalize'] },
-      ],
-    },
-    matchConditions: [
-      {
-        name: 'controllers',
-        expression:
-          `request.userInfo.username.startsWith("${ACCOUNT}kube-system:") || ` +
-          `request.userInfo.username in ${accounts}`,
-      },
-    ],
-    validations: [
-      {
-        expression: IS_GENUINE,
-        message: 'countersign: this account is one of the cluster’s own, and the request only borrows its name',
-        reason: 'Forbidden',
-      },
-    ],
-  });
+  const user = 'request.userInfo.username';
+  const accounts = cel(plan.ours.filter((name) => name.startsWith(ACCOUNT)));
+  const isMeant = `${user}.startsWith("${ACCOUNT}kube-system:") || ${user} in ${accounts}`;
+  return policy(plan, 'names', namesSpec(namespaces, isMeant));
 }
 
 // The controller manager makes tokens for its controllers, and nodes for pods. On call may, with a reason on the
 // Namespace.
 function tokens(plan: StaticPlan): object[] {
-  const accounts = [...plan.controlPlane.map((id) => id.replace(/^user:/, '')), ...plan.ours]
-    .filter((user) => user.startsWith(ACCOUNT))
-    .map((user) => user.slice(ACCOUNT.length).split(':'));
-  const isOne = (name: string) => `[request.namespace, ${name}] in ${JSON.stringify(accounts)}`;
-  const of = (side: string) =>
-    `(has(${side}.metadata.annotations) ? ` +
-    `${side}.metadata.annotations[?"kubernetes.io/service-account.name"].orValue("") : "")`;
-  const isNew = `(request.operation == "CREATE" || ${of('object')} != ${of('oldObject')})`;
-  const isToken = '(has(object.type) && object.type == "kubernetes.io/service-account-token")';
-  return policy(plan, 'tokens', {
-    matchConstraints: {
-      ...within('In', [...new Set(accounts.map(([namespace = '']) => namespace))].sort()),
-      resourceRules: [
-        { apiGroups: [''], apiVersions: ['*'], operations: ['CREATE'], resources: ['serviceaccounts/token'] },
-        { apiGroups: [''], apiVersions: ['*'], operations: ['CREATE', 'UPDATE'], resources: ['secrets'] },
-      ],
-    },
-    matchConditions: [
-      {
-        name: 'others',
-        expression: `!(${among(['user:system:kube-controller-manager', 'group:system:nodes'])})`,
-      },
-      {
-        name: 'controllers',
-        expression:
-          `request.resource.resource == "serviceaccounts" ? ${isOne('request.name')} : ` +
-          `(${isToken} && ${isNew} && ${isOne(of('object'))})`,
-      },
-    ],
-    validations: [
-      {
-        expression: `(${onCall(plan)}) && ${says('namespaceObject')}`,
-        message: 'countersign: only the controller manager and nodes get tokens of this account',
-        reason: 'Forbidden',
-      },
-    ],
-  });
+  const users = [...plan.controlPlane.map((id) => id.replace(/^user:/, '')), ...plan.ours];
+  return policy(plan, 'tokens', tokensSpec(users, `(${onCall(plan)}) && ${says('namespaceObject')}`));
 }
 
 // People write nothing in governed namespaces, even if there is no webhook. What the webhook is not asked about is left

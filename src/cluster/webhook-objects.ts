@@ -10,6 +10,8 @@ import {
   NETWORK_RESULTS,
   rulesMode,
 } from '../model/index.ts';
+import { IS_GENUINE, namesSpec, tokensSpec } from './account-policies.ts';
+import { among, cel, NAMESPACES, within } from './cel.ts';
 
 /** Where the API server finds the webhook. */
 export type WebhookPlace =
@@ -29,6 +31,8 @@ export type WebhookPlan = {
   readonly controlPlane: readonly string[];
   /** Our identities in that cluster, under all our accounts. */
   readonly ours: readonly string[];
+  /** Those of them whose requests the API server tells from those that only borrow the name. */
+  readonly genuine: readonly string[];
   /** Namespaces of the gate itself: its pods, keys and documents. */
   readonly own: readonly string[];
   /** Stamped on the objects: the ledger they belong to. */
@@ -212,13 +216,6 @@ function intoGovernedPods(governed: readonly string[]): object[] {
   ];
 }
 
-export const NAMESPACES = {
-  operations: WRITES,
-  apiGroups: [''],
-  apiVersions: ['*'],
-  resources: ['namespaces'],
-  scope: 'Cluster',
-};
 export const SUBRESOURCE = 'has(request.subResource) && request.subResource != ""';
 
 // Metadata can be written through these too. Who only reports a status, or finishes a namespace, is not asked about.
@@ -305,11 +302,12 @@ export const BESIDE = [
 export function protectingPolicies(plan: WebhookPlan): readonly object[] {
   if (!plan.isProtected) return [];
   const groups = [...new Set(plan.environments.flatMap((e) => e.spec.admission.breakGlass.groups))];
-  const passing = among([...plan.ours.map((u) => `user:${u}`), ...groups.map((g) => `group:${g}`)]);
-  // Pods of the gate itself come from controllers. Their own tokens have an id; a borrowed name has none.
-  const borrowed =
-    'request.userInfo.username.startsWith("system:serviceaccount:") && ' +
-    '!(has(request.userInfo.extra) && "authentication.kubernetes.io/credential-id" in request.userInfo.extra)';
+  // Tokens have an id; a borrowed name has none.
+  const isBorrowed = `request.userInfo.username in ${cel(plan.genuine)} && !${IS_GENUINE}`;
+  const isPassing = among([...plan.ours.map((u) => `user:${u}`), ...groups.map((g) => `group:${g}`)]);
+  const passing = `((${isPassing}) && !(${isBorrowed}))`;
+  // Pods of the gate itself come from controllers.
+  const borrowed = `request.userInfo.username.startsWith("system:serviceaccount:") && !${IS_GENUINE}`;
   const controllers = `((${among(machineryOf(plan))}) && !(${borrowed}))`;
   const way = groups.length === 0 ? 'approved in Git' : `approved in Git, or by a member of ${groups.join(' or ')}`;
   const others = (those: string) => ({ name: 'others', expression: `!(${those})` });
@@ -342,7 +340,8 @@ export function protectingPolicies(plan: WebhookPlan): readonly object[] {
     },
     [{ name: 'ours', expression: isOurs.map((test) => `(${test})`).join(' || ') }, others(passing)],
   );
-  if (plan.own.length === 0) return cluster;
+  const accounts = accountPolicies(plan, groups);
+  if (plan.own.length === 0) return [...cluster, ...accounts];
   const inside = policy(
     plan,
     `${plan.name}-namespace`,
@@ -356,7 +355,15 @@ export function protectingPolicies(plan: WebhookPlan): readonly object[] {
           apiGroups: ['*'],
           apiVersions: ['*'],
           operations: [...WRITES, 'CONNECT'],
-          resources: ['*', 'pods/exec', 'pods/attach', 'pods/portforward', 'pods/ephemeralcontainers', '*/scale'],
+          resources: [
+            '*',
+            'serviceaccounts/token',
+            'pods/exec',
+            'pods/attach',
+            'pods/portforward',
+            'pods/ephemeralcontainers',
+            '*/scale',
+          ],
           scope: 'Namespaced',
         },
       ],
@@ -372,7 +379,22 @@ export function protectingPolicies(plan: WebhookPlan): readonly object[] {
     },
     [others(`${passing} || ${controllers}`)],
   );
-  return [...cluster, ...inside];
+  return [...cluster, ...inside, ...accounts];
+}
+
+// The controllers' webhook lets them pass while the gate cannot answer in time. These policies are the API server's.
+function accountPolicies(plan: WebhookPlan, groups: readonly string[]): readonly object[] {
+  if (plan.genuine.length === 0) return [];
+  const controllers = plan.controlPlane.flatMap((id) =>
+    id.startsWith('user:system:serviceaccount:') ? [id.slice(5)] : [],
+  );
+  const users = [...controllers, ...plan.genuine];
+  const enforced = plan.environments.filter((e) => e.spec.admission.mode === 'enforce');
+  const namespaces = [...enforced.flatMap((e) => e.spec.target.namespaces), ...plan.own];
+  return [
+    ...policyWith(plan, `${plan.name}-names`, namesSpec(namespaces, `request.userInfo.username in ${cel(users)}`)),
+    ...policyWith(plan, `${plan.name}-tokens`, tokensSpec(users, among(groups.map((g) => `group:${g}`)))),
+  ];
 }
 
 const INSTALLED_RESOURCES = ['clusterroles', 'clusterrolebindings', 'priorityclasses'];
@@ -384,17 +406,20 @@ function policy(
   matchConstraints: object,
   matchConditions: readonly { readonly name: string; readonly expression: string }[],
 ): object[] {
+  return policyWith(plan, name, {
+    matchConstraints: { matchPolicy: 'Equivalent', ...matchConstraints },
+    matchConditions,
+    validations: [{ expression: 'false', message: `countersign: ${message}`, reason: 'Forbidden' }],
+  });
+}
+
+function policyWith(plan: WebhookPlan, name: string, spec: object): object[] {
   return [
     {
       apiVersion: ADMISSION,
       kind: 'ValidatingAdmissionPolicy',
       metadata: metadataOf(plan, name),
-      spec: {
-        failurePolicy: 'Fail',
-        matchConstraints: { matchPolicy: 'Equivalent', ...matchConstraints },
-        matchConditions,
-        validations: [{ expression: 'false', message: `countersign: ${message}`, reason: 'Forbidden' }],
-      },
+      spec: { failurePolicy: 'Fail', ...spec },
     },
     {
       apiVersion: ADMISSION,
@@ -414,21 +439,6 @@ function machineryOf({ environments, controlPlane }: WebhookPlan): readonly stri
   const [first, ...others] = environments.map((e) => e.spec.admission.controllers);
   const declared = (first ?? []).filter((id) => others.every((list) => list.includes(id)));
   return [...new Set([...controlPlane, ...declared])];
-}
-
-/** Returns the selector of namespaces with, or without, these names. */
-export function within(operator: 'In' | 'NotIn', values: readonly string[]) {
-  return { namespaceSelector: { matchExpressions: [{ key: 'kubernetes.io/metadata.name', operator, values }] } };
-}
-
-/** Returns CEL that tests whether the requester is one of the identities. */
-export function among(identities: readonly string[]): string {
-  const of = (kind: string) =>
-    identities.filter((id) => id.startsWith(`${kind}:`)).map((id) => id.slice(kind.length + 1));
-  return (
-    `request.userInfo.username in ${cel(of('user'))} || ` +
-    `request.userInfo.groups.exists(g, g in ${cel(of('group'))})`
-  );
 }
 
 // The name of a request is empty if a whole collection is deleted, and unknown where a server makes it up later.
@@ -488,11 +498,6 @@ function installs(own: readonly string[]): string {
     `(${forms.map((form) => `(${form})`).join(' || ')}) && ` +
     'authorizer.group("*").resource("*").check("*").allowed()'
   );
-}
-
-/** Returns a list of texts in CEL. */
-export function cel(values: readonly string[]): string {
-  return JSON.stringify(values); // a list of strings has the same syntax in JSON and CEL
 }
 
 function regexOf(glob: string): string {

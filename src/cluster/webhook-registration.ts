@@ -6,6 +6,7 @@ import {
   messageOf,
   type ObjectRef,
   objectDigest,
+  policyNames,
 } from '../model/index.ts';
 import type { ApiServer } from './api-server.ts';
 import { lastWriter } from './fields.ts';
@@ -187,7 +188,7 @@ export class WebhookRegistration {
 
   // Removes the protection if it is no longer wanted.
   async #unprotect(): Promise<void> {
-    for (const name of [this.#plan.name, `${this.#plan.name}-namespace`])
+    for (const name of policyNames(this.#plan.name))
       for (const kind of ['ValidatingAdmissionPolicyBinding', 'ValidatingAdmissionPolicy']) {
         const path = `${API}/${PLURALS[kind]}/${name}`;
         const { status, body } = await this.#server.request('GET', path);

@@ -4,6 +4,7 @@ import {
   type Environment,
   type ObjectRef,
   type Plan,
+  policyNames,
   type Recorded,
   resourceOf,
 } from '../model/index.ts';
@@ -31,6 +32,14 @@ export type AuditedWrite = {
 /** Explanation of a write. */
 export type Account = 'intents' | 'breakglass' | 'recorded' | 'controllers' | 'unmatched';
 
+// `exec` and its like are created, or asked for by GET.
+const OPERATIONS: Readonly<Record<string, readonly string[]>> = {
+  create: ['CREATE', 'CONNECT'],
+  update: ['UPDATE', 'CREATE'],
+  patch: ['UPDATE', 'CREATE'],
+  delete: ['DELETE'],
+  deletecollection: ['DELETE'],
+};
 const WRITES = new Set(['create', 'update', 'patch', 'delete', 'deletecollection']);
 // The clocks of the API server and ours differ slightly, and ownership of fields is taken shortly before an intent.
 const SLACK_MS = 10_000;
@@ -101,7 +110,7 @@ export function readAttempt(event: unknown, policy: string): Attempt | undefined
   };
   const failures = annotations?.[REFUSED_BY];
   if (stage !== 'ResponseComplete' || typeof failures !== 'string') return undefined;
-  if (![policy, `${policy}-namespace`].some((name) => failures.includes(`"policy":"${name}"`))) return undefined;
+  if (!policyNames(policy).some((name) => failures.includes(`"policy":"${name}"`))) return undefined;
   const text = (value: unknown) => (typeof value === 'string' ? value : '');
   const [group, resource] = [text(objectRef?.['apiGroup']), text(objectRef?.['resource'])];
   const name = [text(objectRef?.['namespace']), text(objectRef?.['name'])].filter((part) => part !== '').join('/');
@@ -128,12 +137,24 @@ export function accountFor(
   if (write.user === applier && isIntended(write, name, ledger)) return 'intents';
   const isNear = (at: string) => Math.abs(Date.parse(at) - write.received) <= SLACK_MS;
   const about = ({ entry }: Recorded<EntryOf<'breakglass.used' | 'admission.denied' | 'admission.warned'>>) =>
-    isNear(entry.at ?? entry.time) && entry.user === write.user && isObject(write, entry.object);
+    isNear(entry.at ?? entry.time) &&
+    entry.user === write.user &&
+    OPERATIONS[write.verb]?.includes(entry.operation) === true &&
+    isObject(write, entry.object);
   if (since(ledger, ['breakglass.used'], name, write.received).some(about)) return 'breakglass';
-  if (since(ledger, ['admission.denied', 'admission.warned'], name, write.received).some(about)) return 'recorded';
+  // One that was refused explains no write that took effect.
+  const passed = since(ledger, ['admission.denied', 'admission.warned'], name, write.received).filter(
+    ({ entry }) => entry.type === 'admission.warned' || entry.mode !== 'enforce',
+  );
+  if (passed.some(about)) return 'recorded';
   for (const { entry } of since(ledger, ['admission.allowed'], name, write.received)) {
     const requests = ledger.evidence(entry.evidence) as readonly AdmittedRequest[];
-    if (requests.some((r) => isNear(r.at) && r.user === write.user && isObject(write, r.object))) return 'recorded';
+    const isThis = (r: AdmittedRequest) =>
+      isNear(r.at) &&
+      r.user === write.user &&
+      OPERATIONS[write.verb]?.includes(r.operation) === true &&
+      isObject(write, r.object);
+    if (requests.some(isThis)) return 'recorded';
   }
   return 'unmatched';
 }

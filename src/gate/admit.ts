@@ -258,9 +258,11 @@ function refusal(request: AdmissionRequest, scope: AdmissionScope, unproven: str
   const what = `${refText(request.ref)} is governed by the environment \`${environment.metadata.name}\``;
   if (unproven !== '')
     return (
-      `${what}, and what \`${request.user}\` writes does not follow from what was approved: ${unproven}. ` +
-      'If a sidecar injector adds this, declare it under `spec.admission.injected`; ' +
-      'any other mutating webhook must leave it alone'
+      `${what}, and what \`${request.user}\` writes does not follow from what was approved: ${unproven}` +
+      (request.ref.kind === 'Pod' && request.subresource === ''
+        ? '. If a sidecar injector adds this, declare it under `spec.admission.injected`; ' +
+          'any other mutating webhook must leave it alone'
+        : '')
     );
   const repository = source.url.replace(/:\/\/[^@/]*@/, '://');
   const glass = !breakGlass.mayUse(request)

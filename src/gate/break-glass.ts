@@ -258,7 +258,7 @@ export class BreakGlass {
       operation === 'UPDATE' &&
       before[ANNOTATION.breakGlass]?.trim() === reason &&
       before[ANNOTATION.breakGlassFor] === now[ANNOTATION.breakGlassFor];
-    if (reason === '' || isStale) return undefined;
+    if (reason === '' || isStale || this.#isUsedUp(request, reason)) return undefined;
     const { holdFor } = this.#environment.spec.admission.breakGlass;
     const asked = parseDuration(now[ANNOTATION.breakGlassFor] ?? '') ?? Number.POSITIVE_INFINITY;
     return {
@@ -271,6 +271,15 @@ export class BreakGlass {
       opened: this.#clock().toISOString(),
       until: new Date(this.#clock().getTime() + Math.min(asked, durationMs(holdFor))).toISOString(),
     };
+  }
+
+  // An object that is made or removed brings its reason along: it counts once.
+  #isUsedUp({ operation, ref }: AdmissionRequest, reason: string): boolean {
+    if (operation === 'UPDATE') return false;
+    const key = refKey(ref);
+    return this.#ledger
+      .all('breakglass.used', this.#environment.metadata.name)
+      .some(({ entry }) => entry.reason === reason.slice(0, MAX_TEXT) && refKey(entry.object) === key);
   }
 
   async #open(request: AdmissionRequest, grant: Grant): Promise<AdmissionDecision> {
@@ -352,6 +361,7 @@ export class BreakGlass {
       const { object, subresource } = request;
       const whole = subresource === '' ? object : undefined;
       const template = whole === undefined ? undefined : templateDigest(whole);
+      const uid = whole?.metadata['uid'];
       const recorded = await this.#ledger.recordSurely(
         {
           type: 'breakglass.used',
@@ -366,6 +376,7 @@ export class BreakGlass {
           ...(request.subresource === '' ? {} : { subresource: request.subresource }),
           ...(template === undefined ? {} : { template }),
           ...(whole === undefined ? {} : { content: contentDigest(whole) }),
+          ...(request.operation === 'CREATE' && typeof uid === 'string' ? { made: uid } : {}),
         },
         [],
       );

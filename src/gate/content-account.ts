@@ -1,12 +1,5 @@
 import type { Proof } from '../machinery/index.ts';
-import {
-  contentDigest,
-  controllerOf,
-  type KubernetesObject,
-  NETWORK_RESULTS,
-  type ObjectRef,
-  refKey,
-} from '../model/index.ts';
+import { contentDigest, controllerOf, type KubernetesObject, type ObjectRef, refKey, unbound } from '../model/index.ts';
 import type { LedgerView, Recorder } from './ports.ts';
 import { scanned } from './rescan.ts';
 
@@ -24,6 +17,7 @@ type Unproven = {
 type Standing = { readonly index: number; readonly uid: string; readonly reason: string; readonly object: ObjectRef };
 
 const PROVEN: Proof = { kind: 'proven' };
+const MADE_MS = 5000; // between the answer of the webhook and the time on the object; clocks differ
 
 /**
  * Keeps on the ledger which pods in an environment's namespaces, and which objects that make pods, do not follow from
@@ -97,9 +91,8 @@ export class ContentAccount {
   async settle(): Promise<readonly Unproven[]> {
     this.#standing ??= this.#read();
     const found = [...this.#seen.values()];
-    const uids = new Set(found.map((f) => f.uid));
-    // What an unproven object makes is told with it.
-    const roots = found.filter((f) => f.owner === undefined || !uids.has(f.owner));
+    const byUid = new Map(found.map((f) => [f.uid, f]));
+    const roots = found.filter((f) => !isToldWithOwner(f, byUid));
     const fresh: Unproven[] = [];
     for (const one of roots) {
       const known = this.#standing.get(one.uid);
@@ -158,33 +151,32 @@ export class ContentAccount {
     if (uses.length === 0) return false;
     const content = contentDigest(unbound(object));
     const isStanding = (until: string) => until > this.#clock().toISOString();
+    const made = Date.parse(String(metadata['creationTimestamp']));
     return uses.some(({ entry: { operation, subresource = '', until, ...use } }) => {
-      if (use.content !== undefined) return use.content === content && (operation === 'CREATE' || isStanding(until));
+      // A forged request cannot know the uid of what is made later, and comes too late for what is there.
+      const isThis = use.made === metadata['uid'] && Math.abs(Date.parse(use.at ?? use.time) - made) < MADE_MS;
+      if (use.content !== undefined)
+        return use.content === content && (operation === 'CREATE' ? isThis : isStanding(until));
       return IN_PLACE.has(subresource) && isStanding(until);
     });
   }
 }
 
+// An unproven object is told with everything that it makes. One without replicas makes nothing, and a reference can
+// also lead back to where it began.
+function isToldWithOwner(one: Unproven, byUid: ReadonlyMap<string, Unproven>): boolean {
+  const passed = new Set([one.uid]);
+  let at = byUid.get(one.owner ?? '');
+  if (at === undefined || at.isIdle) return false;
+  for (; at !== undefined; at = byUid.get(at.owner ?? '')) {
+    if (passed.has(at.uid)) return false;
+    passed.add(at.uid);
+  }
+  return true;
+}
+
 // A use of these has no content of its own.
 const IN_PLACE: ReadonlySet<string> = new Set(['ephemeralcontainers', 'resize']);
-
-// A pod as it was made: the scheduler chose its node later, and the API server copied the node's place.
-function unbound(object: KubernetesObject): KubernetesObject {
-  if (object.kind !== 'Pod') return object;
-  const { nodeName: _, ...spec } = (object['spec'] ?? {}) as Readonly<Record<string, unknown>>;
-  const { labels = {}, annotations = {}, ...metadata } = object.metadata;
-  const given = Object.entries(labels).filter(([key]) => !/^topology\.kubernetes\.io\/(zone|region)$/.test(key));
-  const others = Object.entries(annotations).filter(([key]) => !NETWORK_RESULTS.includes(key));
-  return {
-    ...object,
-    metadata: {
-      ...metadata,
-      ...(given.length === 0 ? {} : { labels: Object.fromEntries(given) }),
-      annotations: Object.fromEntries(others),
-    },
-    spec,
-  };
-}
 
 // It has a controller, and runs nothing.
 function isIdle(object: KubernetesObject): boolean {

@@ -6,7 +6,15 @@ import {
   proveWrite,
   templateDigest,
 } from '../machinery/index.ts';
-import { type Environment, type KubernetesObject, type OwnedObject, objectDigest, refKey } from '../model/index.ts';
+import {
+  admissionDigest,
+  type Environment,
+  type KubernetesObject,
+  type OwnedObject,
+  objectDigest,
+  refKey,
+  unbound,
+} from '../model/index.ts';
 import type { AdmissionRequest } from './admission-request.ts';
 import { withoutDebugging } from './debug-container.ts';
 import { admissible, type EnvironmentState } from './environment-state.ts';
@@ -20,7 +28,7 @@ export function proveMachinery(
   return proveWrite(request, approvedIn(...approved), facts);
 }
 
-/** Proves an object as it is in the cluster. Arguments and result as `proveChild`. */
+/** Proves an object as it is in the cluster, a pod of Git, too. Arguments and result as `proveChild`. */
 export function proveContent(
   object: KubernetesObject,
   facts: MachineryFacts,
@@ -28,7 +36,27 @@ export function proveContent(
 ): Promise<Proof | undefined> {
   const { debugImages } = approved[0].spec.admission.breakGlass;
   const plain = object.kind === 'Pod' ? withoutDebugging(object, debugImages) : object;
+  if (plain.kind === 'Pod') {
+    const own = ownedAs(plain, approved[1]);
+    if (own.length > 0) return Promise.resolve(provePodOfGit(plain, own));
+  }
   return proveChild(plain, approvedIn(...approved), facts);
+}
+
+// Most of a pod cannot be changed, so that putting it right does not find what another pod of that name has besides.
+function provePodOfGit(pod: KubernetesObject, own: readonly OwnedObject[]): Proof | undefined {
+  const admitted = own.flatMap((o) => o.admitted ?? []);
+  if (admitted.length === 0) return undefined; // recorded before digests were, or while admission was off
+  const isThat = [pod, unbound(pod)].some((p) => admitted.includes(admissionDigest(p, 'CREATE')));
+  return isThat
+    ? { kind: 'proven' }
+    : { kind: 'unproven', reason: 'it is not the pod that was approved under this name' };
+}
+
+function ownedAs(object: KubernetesObject, state: EnvironmentState): readonly OwnedObject[] {
+  const { apiVersion, kind, metadata } = object;
+  const key = refKey({ apiVersion, kind, namespace: metadata.namespace ?? '', name: metadata.name });
+  return [admissible(state).planned.get(key), state.owned.get(key)].filter((o) => o !== undefined);
 }
 
 /**
@@ -45,6 +73,7 @@ function approvedIn(
     [planned.get(key), state.owned.get(key)].filter((o) => o !== undefined);
   return {
     injected: spec.admission.injected,
+    hasOperators: spec.admission.operators.length + spec.admission.controllers.length > 0,
     isOwned: (ref) => find(refKey(ref)).length > 0,
     templates: (object) => {
       const { apiVersion, kind, metadata } = object;
@@ -59,8 +88,10 @@ function approvedIn(
           (r.name === undefined || r.name === name) &&
           r.fields.some((f) => /^\/spec\/(template|jobTemplate)(\/|$)/.test(f)),
       );
-      const now = isLeft || found.some((o) => isAsApplied(o, object)) ? templateDigest(object) : undefined;
-      const listed = [...used, ...found.flatMap((o) => o.templates ?? [])];
+      const here = templateDigest(object);
+      const now = isLeft || found.some((o) => isAsApplied(o, object)) ? here : undefined;
+      // A request announces a use; that it happened, the object itself says.
+      const listed = [...used.filter((digest) => digest === here), ...found.flatMap((o) => o.templates ?? [])];
       return [...new Set([...listed, ...(now === undefined ? [] : [now])])];
     },
   };

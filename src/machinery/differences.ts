@@ -64,11 +64,15 @@ function compareLists(
       compare(expected[i], actual[i], `${path}[${i}]`, found);
     return;
   }
-  const names = [...new Set([...mine, ...theirs])];
-  for (const name of names)
-    compare(expected[mine.indexOf(name)], actual[theirs.indexOf(name)], `${path}[${name}]`, found);
-  const common = (list: readonly unknown[], other: readonly unknown[]) => list.filter((n) => other.includes(n)).join();
-  if (found.length < MAX && common(mine, theirs) !== common(theirs, mine)) found.push({ path, kind: 'changed' });
+  const [wanted, there] = [
+    new Map(mine.map((n, i) => [n, expected[i]])),
+    new Map(theirs.map((n, i) => [n, actual[i]])),
+  ];
+  for (const name of new Set([...mine, ...theirs]))
+    compare(wanted.get(name), there.get(name), `${path}[${name}]`, found);
+  const common = (list: readonly unknown[], other: ReadonlyMap<unknown, unknown>) => list.filter((n) => other.has(n));
+  if (found.length < MAX && String(common(mine, there)) !== String(common(theirs, wanted)))
+    found.push({ path, kind: 'changed' });
 }
 
 const KEYS = ['name', 'mountPath', 'uid', 'containerPort'] as const;

@@ -17,6 +17,7 @@ import {
   proveLegacyToken,
   proveNewPod,
   proveOwnNode,
+  provePodChange,
   provePodOf,
   proveReferencesOnly,
   proveReplicaSet,
@@ -173,7 +174,8 @@ export const CONTROL_PLANE: readonly string[] = [
 
 /** Duties that prove pods, and what makes pods: also what other controllers write of these kinds must be proven. */
 export const CHILDREN: readonly Duty[] = [
-  { operations: [C], kinds: ['Pod'], prove: (of) => provePodOf(of) },
+  { operations: [C], kinds: ['Pod'], prove: provePodOf },
+  { operations: [U], kinds: ['Pod'], prove: provePodChange },
   { operations: [C], kinds: ['apps/ReplicaSet'], prove: proveReplicaSet },
   { operations: [U], kinds: ['apps/ReplicaSet'], prove: proveReplicaSetUpdate },
   { operations: [C], kinds: ['batch/Job'], prove: proveCronJobRun },

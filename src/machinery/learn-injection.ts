@@ -43,7 +43,7 @@ export async function learnInjection(
   const injected = declaration === undefined ? [] : [injectionSchema.parse(declaration)];
   const uncovered: { pod: string; reason: string }[] = [];
   for (const { pod } of pairs) {
-    const proof = await proveChild(pod, { isOwned, templates: ownTemplate, injected }, facts);
+    const proof = await proveChild(pod, { isOwned, templates: ownTemplate, injected, hasOperators: false }, facts);
     if (proof !== undefined && proof.kind !== 'proven')
       uncovered.push({ pod: pod.metadata.name, reason: proof.reason });
   }

@@ -1,4 +1,11 @@
-import { controllerOf, groupOf, type Injection, type KubernetesObject, type ObjectRef } from '../model/index.ts';
+import {
+  controllerOf,
+  groupOf,
+  type Injection,
+  isBuiltIn,
+  type KubernetesObject,
+  type ObjectRef,
+} from '../model/index.ts';
 import { templateDigest } from './approved-template.ts';
 
 /** A write as the API server asks about it. For a subresource, `ref` is the object that has it. */
@@ -23,6 +30,8 @@ export type Approved = {
   readonly templates: (object: KubernetesObject) => readonly string[] | undefined;
   /** What injectors may add to pods. */
   readonly injected: readonly Injection[];
+  /** Whether operators are declared, which make objects for custom objects of Git. */
+  readonly hasOperators: boolean;
 };
 
 /** Reads from the cluster. Both throw if the cluster cannot be asked. */
@@ -86,6 +95,14 @@ export async function ownerOf(object: KubernetesObject, facts: MachineryFacts): 
   return found as KubernetesObject;
 }
 
+/**
+ * Tests whether a declared operator may make objects for this one: it is a custom object of Git. Nothing makes objects
+ * for a ConfigMap or a Namespace, and the kinds of Kubernetes that make some have a template.
+ */
+export function isOperated(object: KubernetesObject, { isOwned, hasOperators }: Approved): boolean {
+  return hasOperators && !isBuiltIn(object) && isOwned(refOf(object));
+}
+
 const MAX_STEPS = 5; // CronJob, Job, Pod is the longest chain that Kubernetes itself creates; operators add one or two
 
 /**
@@ -104,7 +121,7 @@ export async function approvedFor(
       if (thrown instanceof Unproven) return undefined;
       throw thrown;
     });
-    if (at !== undefined && approved.isOwned(refOf(at))) return [templateDigest(object) ?? ''];
+    if (at !== undefined && isOperated(at, approved)) return [templateDigest(object) ?? ''];
   }
   return undefined;
 }

@@ -1,7 +1,7 @@
 import { controllerOf, type KubernetesObject } from '../model/index.ts';
 import { list, podTemplateDigest, record, templateDigest } from './approved-template.ts';
 import { differencesBetween, differencesText } from './differences.ts';
-import { approvedFor, type Case, demand, kindOf, ownerOf, refOf } from './proof.ts';
+import { approvedFor, type Case, demand, kindOf, ownerOf, refOf, Unproven } from './proof.ts';
 import { isOfOperator, provePod } from './prove-pod.ts';
 import { objectOf } from './prove-workload.ts';
 
@@ -27,6 +27,22 @@ export function proveNewPod(owners: readonly string[]): Prove {
 export async function provePodOf(of: Case): Promise<void> {
   const pod = objectOf(of);
   if (!(await isOfOperator(pod, of))) await provePod(pod, of, true);
+}
+
+/** Proves that a pod keeps its content, or is one that an operator makes. */
+export async function provePodChange(of: Case): Promise<void> {
+  const [pod, before] = changeOf(of);
+  const isOperators = await isOfOperator(before, of).catch((thrown) => {
+    if (thrown instanceof Unproven) return false;
+    throw thrown;
+  });
+  if (isOperators) return provePodOf(of);
+  demandSame(before, pod, ['ownerReferences', 'finalizers']);
+  const had = new Set(ownersOf(before).map((o) => o['uid']));
+  demand(
+    ownersOf(pod).every((o) => had.has(o['uid'])),
+    'it gets a new owner',
+  );
 }
 
 /** Proves that a controller adopts or releases a pod, or removes its finalizer, and changes nothing else. */
@@ -90,12 +106,19 @@ export async function proveCronJobIs(job: KubernetesObject, of: Pick<Case, 'appr
   const template = record(record(record(cron['spec'])['jobTemplate'])['metadata']);
   const { 'batch.kubernetes.io/cronjob-scheduled-timestamp': time, ...annotations } = job.metadata.annotations ?? {};
   const found = differencesBetween(
-    { labels: record(template['labels']), annotations: record(template['annotations']), owners: 1 },
+    { labels: labelsOfRun(job, template), annotations: record(template['annotations']), owners: 1 },
     { labels: job.metadata.labels ?? {}, annotations, owners: ownersOf(job).length },
     'metadata',
   );
   demand(found.length === 0, `it is not what ${title} makes: ${differencesText(found)}`);
   demand(time === undefined || !Number.isNaN(Date.parse(time)), 'its time is not a time');
+}
+
+// Without labels of its own, the API server gives a Job those of its pods (SetDefaults_Job of pkg/apis/batch/v1).
+function labelsOfRun(job: KubernetesObject, template: Json): Json {
+  const labels = record(template['labels']);
+  if (Object.keys(labels).length > 0 || Object.keys(job.metadata.labels ?? {}).length === 0) return labels;
+  return record(record(record(record(job['spec'])['template'])['metadata'])['labels']);
 }
 
 /** Proves the removal of a Job that has ended and has a `ttlSecondsAfterFinished`. */
@@ -116,7 +139,7 @@ export async function proveEndedJob({ write }: Case): Promise<void> {
 export async function proveRolloutNumber(of: Case): Promise<void> {
   const [deployment, before] = changeOf(of);
   const key = 'deployment.kubernetes.io/revision';
-  demandSame(before, deployment, ['annotations']);
+  demandSame(before, deployment, ['annotations'], [], ['status']);
   demandAnnotations(before, deployment, new Set([key]));
   demand(/^\d+$/.test(deployment.metadata.annotations?.[key] ?? '0'), 'the number of its rollout is not a number');
 }
@@ -202,13 +225,31 @@ async function claimDifferences(claim: KubernetesObject, spec: Json, { facts }: 
   return isDefault ? found : [...found, ...differencesBetween(wanted, storageClassName, 'spec.storageClassName')];
 }
 
-/** Proves that only the owner of a claim changes, by the retention policy of its StatefulSet. */
+/**
+ * Proves that only the owner of a claim changes, by the retention policy of its StatefulSet. An owner decides when the
+ * claim is deleted, with what is stored in it: it must be the set that makes this claim, or its pod.
+ */
 export async function proveClaimUpdate(of: Case): Promise<void> {
   const [claim, before] = changeOf(of);
   demandSame(before, claim, ['ownerReferences']);
-  for (const owner of ownersOf(claim)) {
-    const isKnown = ownersOf(before).some((o) => o['uid'] === owner['uid']);
-    demand(isKnown || ['StatefulSet', 'Pod'].includes(String(owner['kind'])), 'it gets another kind of owner');
+  const had = new Set(ownersOf(before).map((o) => o['uid']));
+  const added = ownersOf(claim).filter((o) => !had.has(o['uid']));
+  demand(added.length === 0 || !of.approved.isOwned(of.write.ref), 'it is an object of Git');
+  const { name, namespace = '' } = claim.metadata;
+  for (const { apiVersion, kind, name: owner, uid } of added) {
+    const title = `its new owner, the ${String(kind)} \`${String(owner)}\``;
+    const ref = { apiVersion: String(apiVersion), kind: String(kind), namespace, name: String(owner) };
+    const found = await of.facts.get(ref);
+    demand(found?.metadata['uid'] === uid, `${title} with this uid, does not exist`);
+    const set = kindOf(ref) === 'Pod' ? await ownerOf(found as KubernetesObject, of.facts) : found;
+    demand(kindOf(set as KubernetesObject) === 'apps/StatefulSet', `${title}, is no StatefulSet and no pod of one`);
+    const { volumeClaimTemplates, persistentVolumeClaimRetentionPolicy } = record(set?.['spec']);
+    const isMade = list(volumeClaimTemplates).some((t) =>
+      isNumbered(name, `${String(record(record(t)['metadata'])['name'])}-${set?.metadata.name}`),
+    );
+    demand(isMade, `${title}, does not make it`);
+    const isDeleted = Object.values(record(persistentVolumeClaimRetentionPolicy)).includes('Delete');
+    demand(isDeleted, `${title}, keeps its claims`);
   }
 }
 
@@ -279,11 +320,13 @@ export async function proveAutoscaling(of: Case): Promise<void> {
 }
 
 /** Proves the removal of an object whose owners are gone or are being deleted. */
-export async function proveCollected({ write, facts }: Case): Promise<void> {
+export async function proveCollected({ write, approved, facts }: Case): Promise<void> {
   const object = write.oldObject;
   demand(object !== undefined, 'its content is not known');
   const owners = ownersOf(object);
   const isLeaving = object.metadata['deletionTimestamp'] !== undefined;
+  // a reference can be added, and Git removes its objects itself
+  demand(isLeaving || !approved.isOwned(write.ref), 'it is an object of Git');
   demand(owners.length > 0 || isLeaving, 'it has no owner that could be gone');
   for (const { apiVersion, kind, name, uid } of owners) {
     const ref = { apiVersion: String(apiVersion), kind: String(kind), name: String(name) };
@@ -375,7 +418,7 @@ export async function proveLegacyToken({ write }: Case): Promise<void> {
 export function proveFinalizersOnly(names: readonly string[]): Prove {
   return async (of) => {
     const [object, before] = changeOf(of);
-    demandSame(before, object, ['finalizers']);
+    demandSame(before, object, ['finalizers'], [], of.write.subresource === 'status' ? ['status'] : []);
     const others = (o: KubernetesObject) => list(o.metadata['finalizers']).filter((f) => !names.includes(String(f)));
     demand(differencesBetween(others(before), others(object)).length === 0, 'another finalizer changes');
   };
@@ -391,7 +434,8 @@ function changeOf(of: Case): readonly [now: KubernetesObject, before: Kubernetes
 
 const WRITTEN = ['managedFields', 'resourceVersion', 'generation'];
 
-// Demands that two versions are the same, but for these fields of metadata, `spec` and the object itself.
+// Demands that two versions are the same, but for these fields of metadata, `spec` and the object itself. Where a
+// status is a subresource, the API server keeps it; where it is not, it is content.
 function demandSame(
   before: KubernetesObject,
   now: KubernetesObject,
@@ -400,7 +444,7 @@ function demandSame(
   fields: readonly string[] = [],
 ): void {
   const plain = (o: KubernetesObject) => ({
-    ...without(o, [...fields, 'status']),
+    ...without(o, fields),
     metadata: without(o.metadata, [...WRITTEN, ...metadata]),
     ...(o['spec'] === undefined ? {} : { spec: without(record(o['spec']), spec) }),
   });

@@ -1,9 +1,19 @@
-import type { KubernetesObject } from '../model/index.ts';
+import { isBuiltIn, type KubernetesObject } from '../model/index.ts';
 import { list, type PodTemplate, podTemplateDigest, record, templateDigest } from './approved-template.ts';
 import { type Difference, differencesBetween, differencesText } from './differences.ts';
 import { expectedPod, type PodSurroundings } from './expected-pod.ts';
 import { withoutInjected } from './injected.ts';
-import { approvedFor, type Case, demand, kindOf, type MachineryFacts, ownerOf, Unproven } from './proof.ts';
+import {
+  approvedFor,
+  type Case,
+  demand,
+  isOperated,
+  kindOf,
+  type MachineryFacts,
+  ownerOf,
+  refOf,
+  Unproven,
+} from './proof.ts';
 
 const REVISIONS: ReadonlySet<string> = new Set(['apps/StatefulSet', 'apps/DaemonSet']);
 
@@ -33,10 +43,12 @@ export async function provePod(
   throw new Unproven(`it is not what ${name} makes of its template: ${said}`);
 }
 
-/** Tests whether an operator makes an object: its controller belongs to Git and has no pod template. */
+/** Tests whether an operator makes an object: its controller is a custom object of Git, or made for one. */
 export async function isOfOperator(object: KubernetesObject, of: Pick<Case, 'approved' | 'facts'>): Promise<boolean> {
   const owner = await ownerOf(object, of.facts);
-  return templateDigest(owner) === undefined && (await approvedFor(owner, of)) !== undefined;
+  if (templateDigest(owner) !== undefined || isBuiltIn(owner)) return false;
+  if (of.approved.isOwned(refOf(owner))) return isOperated(owner, of.approved);
+  return (await approvedFor(owner, of)) !== undefined;
 }
 
 type Found = readonly [owner: KubernetesObject, templates: readonly PodTemplate[]];

@@ -44,6 +44,15 @@ export async function proveReplicaSetIs(
   return deployment;
 }
 
+// With its scale, the controller writes only its own annotations.
+function keepsOthers(before: KubernetesObject, set: KubernetesObject): boolean {
+  const plain = ({ metadata: { annotations = {}, ownerReferences } }: KubernetesObject) => ({
+    annotations: Object.fromEntries(Object.entries(annotations).filter(([key]) => !key.startsWith(ROLLOUT))),
+    ownerReferences,
+  });
+  return differencesBetween(plain(before), plain(set)).length === 0;
+}
+
 // The controller copies the Deployment's annotations, and adds its own.
 function demandAnnotations(annotations: Readonly<Record<string, string>>, deployment: KubernetesObject): void {
   for (const [key, value] of Object.entries(annotations)) {
@@ -66,7 +75,8 @@ export async function proveReplicaSet(of: Case): Promise<void> {
 
 /**
  * Proves a change of a ReplicaSet: scaling, and the annotations and owner that the Deployment controller writes. Older
- * templates may only shrink, unless a rollout is unfinished.
+ * templates may only shrink, unless a rollout is unfinished. One whose template was never approved may shrink, too:
+ * that is how the cluster gets rid of it.
  */
 export async function proveReplicaSetUpdate(of: Case): Promise<void> {
   const [set, before] = [objectOf(of), of.write.oldObject];
@@ -77,6 +87,7 @@ export async function proveReplicaSetUpdate(of: Case): Promise<void> {
   };
   const changed = differencesBetween(plain(before), plain(set));
   demand(changed.length === 0, `more than its scale changes: ${differencesText(changed)}`);
+  if (scaleOf(set) < scaleOf(before) && keepsOthers(before, set)) return;
   const deployment = await proveReplicaSetIs(set, of);
   if (scaleOf(set) <= scaleOf(before)) return;
   const { paused } = record(deployment['spec']);

@@ -1,5 +1,5 @@
 import { canonicalJson, sha256 } from './digest.ts';
-import type { KubernetesObject, ObjectRef } from './kubernetes.ts';
+import { type KubernetesObject, NETWORK_RESULTS, type ObjectRef } from './kubernetes.ts';
 
 /** Fields of `metadata` that the API server or controllers set on every write: never part of a commit. */
 export const SERVER_FIELDS: ReadonlySet<string> = new Set([
@@ -56,6 +56,24 @@ export function contentDigest(object: KubernetesObject): string {
   const { finalizers: __, deletionTimestamp: ___, deletionGracePeriodSeconds: ____, ...metadata } = object.metadata;
   const plain = { ...object, metadata: { ...metadata, annotations } } as KubernetesObject;
   return objectDigest(object.apiVersion === 'v1' && object.kind === 'Service' ? withoutAddresses(plain) : plain);
+}
+
+/** Returns a pod as it was made: the scheduler chose its node later, and the API server copied the node's place. */
+export function unbound(object: KubernetesObject): KubernetesObject {
+  if (object.kind !== 'Pod') return object;
+  const { nodeName: _, ...spec } = (object['spec'] ?? {}) as Readonly<Record<string, unknown>>;
+  const { labels = {}, annotations = {}, ...metadata } = object.metadata;
+  const given = Object.entries(labels).filter(([key]) => !/^topology\.kubernetes\.io\/(zone|region)$/.test(key));
+  const others = Object.entries(annotations).filter(([key]) => !NETWORK_RESULTS.includes(key));
+  return {
+    ...object,
+    metadata: {
+      ...metadata,
+      ...(given.length === 0 ? {} : { labels: Object.fromEntries(given) }),
+      annotations: Object.fromEntries(others),
+    },
+    spec,
+  };
 }
 
 // A headless Service itself says `None`, which stays.

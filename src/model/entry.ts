@@ -327,6 +327,8 @@ const SCHEMAS = {
     template: text.optional(),
     /** `contentDigest` of what it wrote: only this is left unchanged. */
     content: text.optional(),
+    /** The uid of the object that it created. */
+    made: text.optional(),
     ...aboutRequest,
   }),
   'breakglass.settled': object({

@@ -27,7 +27,7 @@ export * from './image-evidence.ts';
 export { imageMatches } from './image-pattern.ts';
 export * from './in-parallel.ts';
 export { type Injection, injectionSchema } from './injection.ts';
-export { INSTALLED, INSTALLED_DEFINITIONS, isInstallation } from './installation.ts';
+export { INSTALLED, INSTALLED_DEFINITIONS, isInstallation, policyNames } from './installation.ts';
 export * from './inventory.ts';
 export * from './kubernetes.ts';
 export * from './limited-command.ts';

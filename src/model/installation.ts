@@ -15,6 +15,11 @@ const KINDS: Readonly<Record<string, readonly string[]>> = {
   ],
 };
 
+/** Returns the names of the policies that protect the gate whose webhook configuration has this name. */
+export function policyNames(webhook: string): readonly string[] {
+  return ['', '-namespace', '-names', '-tokens'].map((part) => `${webhook}${part}`);
+}
+
 /** Tests whether a cluster-scoped object is part of Countersign's own installation, by its kind and name. */
 export function isInstallation({ apiVersion, kind, namespace, name }: ObjectRef): boolean {
   const group = groupOf(apiVersion);
@@ -22,5 +27,5 @@ export function isInstallation({ apiVersion, kind, namespace, name }: ObjectRef)
   if (group === 'apiextensions.k8s.io' && kind === 'CustomResourceDefinition')
     return name.endsWith(INSTALLED_DEFINITIONS);
   if (KINDS[group]?.includes(kind) !== true) return false;
-  return name === INSTALLED || (group === 'admissionregistration.k8s.io' && name === `${INSTALLED}-namespace`);
+  return name === INSTALLED || (group === 'admissionregistration.k8s.io' && policyNames(INSTALLED).includes(name));
 }

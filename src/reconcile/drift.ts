@@ -96,7 +96,11 @@ export class Drift {
     const free = drifted.filter(
       ({ owned }) => this.#guard.allows(refKey(owned.ref), now) || glass.over.has(refKey(owned.ref)),
     );
-    if (free.length > 0) await this.#correct(state, free, glass, now);
+    const stays = free.length === 0 ? [] : await this.#correct(state, free, glass, now);
+    if (stays.length > 0) {
+      this.#reported = named(stays.flatMap((s) => s.refs));
+      this.#standing.report('drifted', `cannot be reverted: ${stays[0]?.error ?? this.#reported}`);
+    }
     const heldBack = refs.filter((ref) => !free.some(({ owned }) => owned.ref === ref));
     if (heldBack.length === 0) return;
     this.#reported = named(heldBack);
@@ -114,12 +118,13 @@ export class Drift {
     return next === undefined ? Number.POSITIVE_INFINITY : next - now;
   }
 
+  // Returns what could not be corrected, and why.
   async #correct(
     state: EnvironmentState,
     drifted: readonly Drifted[],
     glass: BreakGlassUses,
     now: number,
-  ): Promise<void> {
+  ): Promise<readonly { readonly refs: readonly ObjectRef[]; readonly error: string | undefined }[]> {
     const refs = drifted.map((d) => d.owned.ref);
     const revision = await this.#lastGood.at(state);
     for (const ref of refs) if (glass.over.has(refKey(ref))) await this.#ports.cluster.takeOver(ref);
@@ -128,11 +133,15 @@ export class Drift {
       await this.#lastGood.restore();
       this.restored();
     }
-    if (applied.outcome !== 'applied') {
-      this.#reported = named(refs);
-      this.#standing.report('drifted', `cannot be reverted: ${applied.error ?? this.#reported}`);
-      return;
+    // One object that cannot be corrected must not keep the others as they are.
+    if (applied.outcome === 'refused' && drifted.length > 1) {
+      const half = Math.ceil(drifted.length / 2);
+      return [
+        ...(await this.#correct(state, drifted.slice(0, half), glass, now)),
+        ...(await this.#correct(this.#ports.state(), drifted.slice(half), glass, now)),
+      ];
     }
+    if (applied.outcome !== 'applied') return [{ refs, error: applied.error }];
     const before = new Set(refs.filter((r) => this.#guard.isContested(refKey(r))).map(refKey));
     for (const ref of refs) this.#guard.corrected(refKey(ref), now);
     await this.#recordCorrected(refs);
@@ -140,6 +149,7 @@ export class Drift {
       ({ owned: { ref } }) => this.#guard.isContested(refKey(ref)) && !before.has(refKey(ref)),
     );
     if (contested.length > 0) await this.#tellContest(state, contested);
+    return [];
   }
 
   // Read again: only what is as in Git now was corrected.

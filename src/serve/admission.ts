@@ -259,6 +259,7 @@ function planOf(
     environments,
     controlPlane: CONTROL_PLANE,
     ours: here.map((l) => l.user),
+    genuine: here.filter((l) => l.hasCredentialId).map((l) => l.user),
     own: own.filter((n) => !environments.some((e) => e.spec.target.namespaces.includes(n))),
     ledger: ledgerId(ledger),
     isProtected: options.protect && environments.some((e) => e.spec.admission.mode === 'enforce'),

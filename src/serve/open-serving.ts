@@ -15,7 +15,7 @@ import { sayProgress } from './say-progress.ts';
 import { SigningLease, type SigningParts } from './signing-lease.ts';
 
 /** An account in a cluster, and our objects there. Environments with the same account share one. */
-export type ClusterLink = { readonly server: ApiServer; readonly user: string };
+export type ClusterLink = { readonly server: ApiServer; readonly user: string; readonly hasCredentialId: boolean };
 
 /** Passed to the parts of a running service; each adds its cleanup to `closing`. */
 export type Serving<O extends PassOptions = PassOptions> = {
@@ -188,8 +188,7 @@ async function connectAll(
 }
 
 async function openLink(address: ClusterAddress): Promise<ClusterLink> {
-  const { server, user } = await connect(address);
-  return { server, user };
+  return connect(address);
 }
 
 // The id of the kube-system namespace: stable for the cluster's life, and no name has to be chosen.

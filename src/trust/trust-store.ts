@@ -68,8 +68,8 @@ export type TrustStore = {
 
 /**
  * Reads every key of the policy. Throws `key-unusable`, naming the principal, for unreadable and weak keys, keys with
- * two owners, allowed signers that match no principal or several, and an unreadable revocation list. `places` says where
- * the keys of each principal are written, for messages.
+ * two owners, allowed signers that match no principal or several, and an unreadable revocation list. `places` says
+ * where the keys of each principal are written, for messages.
  */
 export async function openTrustStore(
   policy: TrustPolicy,

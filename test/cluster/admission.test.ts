@@ -5,9 +5,11 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import type { ApiServer } from '../../src/cluster/index.ts';
 import { ANNOTATION } from '../../src/model/index.ts';
+import { actingAs } from '../kit/acting-as.ts';
 import { freePorts } from '../kit/control-plane.ts';
 import { configMap, deployment } from '../kit/manifests.ts';
 import { installReports } from '../kit/open-reports.ts';
+import { SERVICE_USER } from '../kit/plane.ts';
 import { scratch } from '../kit/scratch.ts';
 import { countersign } from '../kit/service.ts';
 import { openStage } from '../kit/test-stage.ts';
@@ -263,6 +265,62 @@ test('what is undone is settled as that, once it is', async () => {
   const done = await settle();
   assert.equal(done.code, 0, done.stderr);
   assert.equal(service.entries('breakglass.settled', 'production')[0]?.entry.uses.length, 2);
+});
+
+test('the API server itself tells a controller from who borrows its name, and gives out no tokens of it', async () => {
+  await stage.running('borrowed');
+  const [admin, dev] = [stage.admin, await stage.as('dev')];
+  const borrowed = (account: string, namespace?: string) => actingAs(stage.controlPlane.url, account, true, namespace);
+  const pod = {
+    apiVersion: 'v1',
+    kind: 'Pod',
+    metadata: { name: 'x' },
+    spec: { containers: [{ name: 'a', image: 'evil' }] },
+  };
+  const refuses = async (answer: Promise<{ status: number; body: object }>, why: RegExp) => {
+    const { status, body } = await answer;
+    assert.deepEqual([status, why.test(JSON.stringify(body))], [403, true], JSON.stringify(body));
+  };
+  const [borrows, tokens] = [/only borrows its name/, /only the controller manager and nodes get tokens/];
+  const settings = '/api/v1/namespaces/borrowed/configmaps/settings';
+  const collector = borrowed('generic-garbage-collector');
+  await stage.waitFor(async () => {
+    const { body } = await collector.request('DELETE', `${settings}?dryRun=All`);
+    return borrows.test(JSON.stringify(body));
+  }, 'the policy'); // takes effect within a second
+  await refuses(borrowed('replicaset-controller').request('POST', '/api/v1/namespaces/borrowed/pods', pod), borrows);
+  // Also what the webhook is not asked about.
+  const slice = {
+    apiVersion: 'discovery.k8s.io/v1',
+    kind: 'EndpointSlice',
+    metadata: { name: 'x' },
+    ...{ addressType: 'IPv4', endpoints: [{ addresses: ['10.66.6.6'] }] },
+  };
+  const slices = '/apis/discovery.k8s.io/v1/namespaces/borrowed/endpointslices';
+  await refuses(borrowed('endpointslice-controller').request('POST', slices, slice), borrows);
+  const mint = (who: ApiServer, namespace: string, account: string) =>
+    who.request('POST', `/api/v1/namespaces/${namespace}/serviceaccounts/${account}/token`, {
+      apiVersion: 'authentication.k8s.io/v1',
+      kind: 'TokenRequest',
+      spec: {},
+    });
+  await refuses(mint(admin, 'kube-system', 'replicaset-controller'), tokens);
+  await refuses(mint(dev, 'kube-system', 'generic-garbage-collector'), tokens);
+  assert.equal((await mint(admin, 'kube-system', 'default')).status, 201, 'another account');
+  const secret = (account: string) => ({
+    apiVersion: 'v1',
+    kind: 'Secret',
+    metadata: { name: `of-${account}`, annotations: { 'kubernetes.io/service-account.name': account } },
+    type: 'kubernetes.io/service-account-token',
+  });
+  const secrets = '/api/v1/namespaces/kube-system/secrets';
+  await refuses(admin.request('POST', secrets, secret('job-controller')), tokens);
+  assert.equal((await admin.request('POST', `${secrets}?dryRun=All`, secret('default'))).status, 201);
+  // The gate's own account is one of them.
+  const [own = '', account = ''] = SERVICE_USER.split(':').slice(2);
+  await refuses(mint(admin, own, account), tokens);
+  await refuses(borrowed(account, own).request('DELETE', WEBHOOK), /this object protects the gate/);
+  await stage.stopServices();
 });
 
 test('the gate’s own objects: others are kept from them also while it is away; what they do reach is put back and recorded', async () => {

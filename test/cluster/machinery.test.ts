@@ -197,6 +197,7 @@ async function mutated(ns: string): Promise<ReadonlySet<string>> {
   const isOwned = (ref: ObjectRef) => names.has(ref.name) && ref.kind !== 'Pod';
   const approved: Approved = {
     injected: [],
+    hasOperators: false,
     isOwned,
     templates: (o) => (isOwned({ ...o, name: o.metadata.name, namespace: ns }) ? [templateDigest(o) ?? ''] : undefined),
   };
@@ -396,7 +397,7 @@ test('a controller’s name alone makes nothing: no pod, no ReplicaSet, no Job o
     spec: { replicas: 9 },
   };
   await refused('horizontal-pod-autoscaler', 'PUT', `${deployments}/scale`, scale, /no HorizontalPodAutoscaler/);
-  await refused('generic-garbage-collector', 'DELETE', deployments, undefined, /no owner that could be gone/);
+  await refused('generic-garbage-collector', 'DELETE', deployments, undefined, /it is an object of Git/);
   const relabel = { metadata: { labels: { app: 'other' } } };
   await refused('generic-garbage-collector', 'PATCH', `${path}/status`, relabel, /no duty of/, strategic);
   const certificate = { data: { 'ca.crt': 'mine' } };

@@ -78,7 +78,7 @@ test('policies in files of the API server: nobody removes them through it, and o
   await t.test('the webhook is removed by nobody, whatever rights they have', async () => {
     const path = `${HOOKS}/countersign`;
     const only = /only the gate changes this/;
-    const borrowed = actingAs(stage.controlPlane.url, 'generic-garbage-collector');
+    const borrowed = actingAs(stage.controlPlane.url, 'generic-garbage-collector', true);
     for (const who of [admin, dev, borrowed as ApiServer]) {
       assertRefused(await who.request('DELETE', path), only);
       assertRefused(await who.request('PATCH', path, { webhooks: [] }, MERGE), only);
@@ -154,7 +154,7 @@ test('policies in files of the API server: nobody removes them through it, and o
   await t.test('the names of controllers: no borrowed ones, and no tokens for others', async () => {
     const account = { metadata: { name: 'replicaset-controller' } };
     assertDone(await admin.request('POST', `${SYSTEM}/serviceaccounts`, account));
-    const borrowed = actingAs(stage.controlPlane.url, 'replicaset-controller');
+    const borrowed = actingAs(stage.controlPlane.url, 'replicaset-controller', true);
     assertRefused((await borrowed.request('POST', `${CORE}/pods`, pod('e'))) as Answer, /only borrows its name/);
     assertRefused((await borrowed.request('DELETE', `${CORE}/pods/c`)) as Answer, /only borrows its name/);
     const mint = (who: ApiServer, ns = 'kube-system', name = 'replicaset-controller') =>

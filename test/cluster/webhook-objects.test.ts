@@ -48,6 +48,7 @@ const planOf = (...clusterScoped: unknown[]) => ({
   ca: '',
   environments: [environment(...clusterScoped)],
   controlPlane: [],
+  genuine: [],
   ours: ['system:serviceaccount:gate:countersign'],
   own: ['gate'],
   ledger: 'ledger',

@@ -93,6 +93,15 @@ test('what an unproven object makes is told with it, and a ReplicaSet that runs 
   assert.deepEqual(await scan([set(1)]), ['web'], 'until they run something');
 });
 
+test('no reference hides an object: to itself, around, or to a set that runs nothing', async () => {
+  const { scan } = await open();
+  const owned = (name: string, uid: string) => pod(name, { uid: name, ...ownedBy(uid) });
+  assert.deepEqual(await scan([owned('own', 'own')]), ['own']);
+  assert.deepEqual(await scan([owned('one', 'other'), owned('other', 'one')]), ['one', 'other']);
+  assert.deepEqual(await scan([set(0), owned('left', 'the set')]), ['web', 'left']);
+  assert.deepEqual(await scan([set(1), owned('made', 'the set')]), ['web']);
+});
+
 test('what cannot be determined neither begins nor ends anything', async () => {
   const { at, scan, told } = await open();
   await scan([pod('a')]);
@@ -129,15 +138,21 @@ test('break-glass excuses what it made by its content, not by its name', async (
         },
         object: { apiVersion: 'v1', kind: 'Pod', namespace: 'shop', name: object.metadata.name },
         content: contentDigest(object),
+        made: `uid of ${object.metadata.name}`,
         ...more,
       },
       [],
     );
   const { spec } = pod('a');
-  const bound = { ...pod('a'), spec: { ...(spec as object), nodeName: 'node-a' } };
-  await use(pod('a'));
+  const now = { creationTimestamp: new Date().toISOString() };
+  const bound = { ...pod('a', now), spec: { ...(spec as object), nodeName: 'node-a' } };
+  await use(pod('a', now));
   assert.deepEqual(await scan([bound]), [], 'the scheduler chose a node');
-  const other = { ...pod('a'), spec: { containers: [{ name: 'web', image: 'worse' }] } };
+  assert.deepEqual(await scan([{ ...bound, metadata: { ...bound.metadata, uid: 'another' } }]), ['a'], 'made past it');
+  const earlier = pod('e', { creationTimestamp: '2020-01-01T00:00:00Z' });
+  await use(earlier);
+  assert.deepEqual(await scan([earlier]), ['e'], 'it was there before anything was said of it');
+  const other = { ...pod('a', now), spec: { containers: [{ name: 'web', image: 'worse' }] } };
   assert.deepEqual(await scan([other]), ['a'], 'the name is the same');
   await use(pod('b'), { operation: 'UPDATE' });
   assert.deepEqual(await scan([pod('b')]), []);

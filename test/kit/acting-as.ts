@@ -6,15 +6,16 @@ type Client = { request(method: string, path: string, body?: unknown, type?: str
 const agent = new Agent({ rejectUnauthorized: false });
 
 /**
- * Sends requests as an account of kube-system, by impersonation, as `kubectl --as` does. The rights are the account's
- * own, and it has no token of its own: this is someone who borrows the name of a controller.
+ * Sends requests as an account of kube-system, by impersonation, as `kubectl --as` does, with the rights of the account.
+ * They look like those of someone who got a token of it; `isBorrowed`: of someone who has only its name.
  */
-export function actingAs(url: string, account: string): Client {
+export function actingAs(url: string, account: string, isBorrowed = false, namespace = 'kube-system'): Client {
   const headers = {
+    ...(isBorrowed ? {} : { 'impersonate-extra-authentication.kubernetes.io%2fcredential-id': 'JTI=made-up' }),
     authorization: 'Bearer admin-token',
     accept: 'application/json',
-    'impersonate-user': `system:serviceaccount:kube-system:${account}`,
-    'impersonate-group': ['system:serviceaccounts', 'system:serviceaccounts:kube-system', 'system:authenticated'],
+    'impersonate-user': `system:serviceaccount:${namespace}:${account}`,
+    'impersonate-group': ['system:serviceaccounts', `system:serviceaccounts:${namespace}`, 'system:authenticated'],
   };
   return {
     request: (method, path, body, type = 'application/json') =>

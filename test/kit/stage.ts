@@ -3,7 +3,7 @@ import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { tool } from '../../scripts/tools.ts';
 import { type Answer, type ApiServer, connect } from '../../src/cluster/index.ts';
-import { clusterScopes, NO_REVISION } from '../../src/model/index.ts';
+import { clusterScopes, NO_REVISION, policyNames } from '../../src/model/index.ts';
 import type { ToolName } from '../../src/tools/index.ts';
 import { approveAs } from './approve.ts';
 import { type AuditSink, type ControlPlane, freePorts, startControlPlane } from './control-plane.ts';
@@ -109,7 +109,7 @@ export class Stage {
   async #unregister(): Promise<void> {
     const oncall = await this.as('oncall');
     const at = '/apis/admissionregistration.k8s.io/v1';
-    for (const name of [this.webhook, `${this.webhook}-namespace`])
+    for (const name of policyNames(this.webhook))
       for (const kind of ['validatingadmissionpolicybindings', 'validatingadmissionpolicies'])
         await oncall.request('DELETE', `${at}/${kind}/${name}`);
     await oncall.request('DELETE', `${at}/validatingwebhookconfigurations/${this.webhook}`);

@@ -226,6 +226,7 @@ async function prove(pod: KubernetesObject, injected: readonly Injection[] = [is
     isOwned: (ref) => ref.kind === 'Deployment' && ref.name === 'web',
     templates: (o) => (o.kind === 'Deployment' ? [templateDigest(deployment) ?? ''] : undefined),
     injected,
+    hasOperators: false,
   };
   const proof = await proveChild(pod, approved, facts);
   return proof?.kind === 'proven' ? 'proven' : ((proof as { reason: string }).reason ?? '');
@@ -534,6 +535,7 @@ test('a container with the image `auto` is the injector’s where that is declar
     isOwned: (ref) => ref.kind === 'Deployment',
     templates: (o) => (o.kind === 'Deployment' ? [templateDigest(root) ?? ''] : undefined),
     injected,
+    hasOperators: false,
   });
   const known: MachineryFacts = {
     get: async ({ kind }) => [root, replicaSet].find((o) => o.kind === kind) as KubernetesObject | undefined,

@@ -358,6 +358,18 @@ test('what others added is replaced, and not called corrected while it stays', a
   assert.ok([...loop.cluster.objects.values()].every((o) => !o.digest.endsWith('+')));
 });
 
+test('one object that cannot be put right does not keep the others as they are', async () => {
+  const loop = open();
+  await loop.at(one);
+  for (const name of loop.cluster.names()) loop.cluster.drift(name);
+  loop.cluster.fail({ verb: 'dryRun', when: (ref) => ref.name === 'cm', error: refused(), times: 100 });
+  await loop.reconciler.defend();
+  const drifted = () => [...loop.cluster.objects].filter(([, o]) => o.digest.endsWith('+')).map(([key]) => key);
+  assert.equal(drifted().length, 1);
+  assert.match(drifted()[0] ?? '', /cm$/);
+  assert.equal(loop.status.state, 'drifted');
+});
+
 test('a freeze does not stop drift from being reverted', async () => {
   const loop = open({ windows: FREEZE });
   await loop.at(one);
