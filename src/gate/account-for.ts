@@ -32,6 +32,16 @@ export type AuditedWrite = {
 /** Explanation of a write. */
 export type Account = 'intents' | 'breakglass' | 'recorded' | 'controllers' | 'unmatched';
 
+// `GROUP/RESOURCE` that the webhook is not asked about (docs/admission-resources.md).
+const NOT_ASKED: ReadonlySet<string> = new Set([
+  '/events',
+  'events.k8s.io/events',
+  'coordination.k8s.io/leases',
+  'authorization.k8s.io/localsubjectaccessreviews',
+  'openreports.io/reports',
+  'wgpolicyk8s.io/policyreports',
+  '/serviceaccounts/token',
+]);
 // `exec` and its like are created, or asked for by GET.
 const OPERATIONS: Readonly<Record<string, readonly string[]>> = {
   create: ['CREATE', 'CONNECT'],
@@ -45,8 +55,9 @@ const WRITES = new Set(['create', 'update', 'patch', 'delete', 'deletecollection
 const SLACK_MS = 10_000;
 
 /**
- * Reads one event. Returns undefined unless it is a write that took effect: not for other stages and verbs, refusals,
- * dry runs. Throws a TypeError if it is not an event at all.
+ * Reads one event. Returns undefined unless it is a write that took effect, and that admission is asked about: not for
+ * other stages and verbs, refusals, dry runs, questions, events and leases. Throws a TypeError if it is not an event at
+ * all.
  */
 export function readAuditEvent(event: unknown): AuditedWrite | undefined {
   const e = event as Partial<Record<string, unknown>> | null;
@@ -71,6 +82,8 @@ export function readAuditEvent(event: unknown): AuditedWrite | undefined {
   const who = (impersonatedUser ?? user ?? {}) as { username?: unknown; groups?: unknown };
   const at = (objectRef ?? {}) as Record<string, unknown>;
   const text = (value: unknown) => (typeof value === 'string' ? value : '');
+  const part = text(at['subresource']) === '' ? '' : `/${text(at['subresource'])}`;
+  if (NOT_ASKED.has(`${text(at['apiGroup'])}/${text(at['resource'])}${part}`)) return undefined;
   return {
     auditId: auditID as string,
     user: text(who.username),

@@ -299,6 +299,24 @@ test('others’ dry runs are answered as the real thing, and not recorded', asyn
   assert.deepEqual(s.entries, []);
 });
 
+test('a reason that an object brings along counts once', async () => {
+  const s = scope();
+  const manifest = object({ colour: 'red' }, { 'countersign.dev/break-glass': 'INC-1' });
+  const ask = (operation: string, name = 'settings') =>
+    admit(
+      request({
+        ...{ user: 'oncall', groups: ['oncall'], operation, ref: { ...REF, name }, uid: `u-${s.entries.length}` },
+        object: operation === 'DELETE' ? undefined : manifest,
+        oldObject: operation === 'CREATE' ? undefined : manifest,
+      }),
+      s,
+    ).then((d) => d.allowed);
+  assert.equal(await ask('CREATE'), true);
+  assert.equal(await ask('DELETE'), false, 'the reason of its creation');
+  assert.equal(await ask('CREATE'), false, 'made again with it');
+  assert.equal(await ask('CREATE', 'other'), true, 'another object');
+});
+
 test('break-glass needs the group and a new reason, and is recorded with its end', async () => {
   const glass = (annotations: Record<string, string>, changes: Partial<AdmissionRequest> = {}) =>
     request({ user: 'oncall', groups: ['oncall'], object: object({ colour: 'red' }, annotations), ...changes });
