@@ -27,7 +27,15 @@ const ROOMS: Record<string, { rooms: string[]; packages: string[] }> = {
   sops: { rooms: ['model'], packages: ['age-encryption', 'openpgp'] },
   rego: {
     rooms: ['model', 'yaml'],
-    packages: ['re2js', 'semver', 'ajv', 'graphql', 'js-yaml', '@peculiar/x509', 'reflect-metadata'],
+    packages: [
+      're2js',
+      'semver/functions/compare.js',
+      'ajv',
+      'graphql',
+      'js-yaml',
+      '@peculiar/x509',
+      'reflect-metadata',
+    ],
   },
   outgoing: { rooms: ['model'], packages: [] },
   registry: { rooms: ['model', 'outgoing'], packages: [] },

@@ -1,6 +1,6 @@
-import { type Previewed, previewFromAudit, previewFromLedger } from '../gate/index.ts';
+import { type Previewed, previewFromAudit, previewFromLedger, viewOf } from '../gate/index.ts';
 import { CountersignError, parseDuration } from '../model/index.ts';
-import { environmentsOf, openConfiguration, readLedger, viewOf } from '../open/index.ts';
+import { environmentsOf, openConfiguration, readLedger } from '../open/index.ts';
 import { EXIT, type Io, paint, plain } from '../terminal/index.ts';
 import type { AdmissionPreviewOptions } from './admission-commands.ts';
 import { auditEvents } from './audit-log.ts';

@@ -1,6 +1,6 @@
-import type { Scan } from '../gate/index.ts';
+import { type Scan, viewOf } from '../gate/index.ts';
 import { CountersignError, refText } from '../model/index.ts';
-import { environmentsOf, readLedger, viewOf } from '../open/index.ts';
+import { environmentsOf, readLedger } from '../open/index.ts';
 import { EXIT, type Io, paint, plain } from '../terminal/index.ts';
 import type { AdmissionScanOptions } from './admission-commands.ts';
 

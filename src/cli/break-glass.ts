@@ -1,8 +1,10 @@
 import { type Answer, type ApiServer, connect } from '../cluster/index.ts';
 import type { ProcessSettings } from '../config/index.ts';
-import { type BreakGlassStanding, breakGlassStanding, type Grant } from '../gate/index.ts';
+
+import { type BreakGlassStanding, breakGlassStanding, type Grant, viewOf } from '../gate/index.ts';
+
 import { ANNOTATION, CountersignError, parseDuration, refText } from '../model/index.ts';
-import { askService, chooseEnvironment, environmentsOf, openConfiguration, readLedger, viewOf } from '../open/index.ts';
+import { askService, chooseEnvironment, environmentsOf, openConfiguration, readLedger } from '../open/index.ts';
 import { EXIT, type Io, paint, plain } from '../terminal/index.ts';
 import type {
   BreakGlassApproveOptions,

@@ -1,5 +1,5 @@
 import type { ProcessSettings } from '../config/index.ts';
-import { rememberedState } from '../gate/index.ts';
+import { rememberedState, viewOf } from '../gate/index.ts';
 import { type LedgerReader, receipt } from '../ledger/index.ts';
 import {
   CountersignError,
@@ -11,7 +11,7 @@ import {
   refText,
   type Verdict,
 } from '../model/index.ts';
-import { environmentsOf, readLedger, viewOf } from '../open/index.ts';
+import { environmentsOf, readLedger } from '../open/index.ts';
 import { EXIT, type Io, plain } from '../terminal/index.ts';
 import { findOwners, isMadeByController } from './find-owner.ts';
 import { isKind } from './kind-names.ts';

@@ -1,7 +1,7 @@
-import { AuditAccount, type LedgerView, type Recorder, type Unmatched } from '../gate/index.ts';
+import { AuditAccount, type LedgerView, type Recorder, type Unmatched, viewOf } from '../gate/index.ts';
 import { evidenceRef } from '../ledger/index.ts';
 import { CountersignError, count } from '../model/index.ts';
-import { type LedgerOptions, openConfiguration, openOwnLedger, readLedger, recorderOf, viewOf } from '../open/index.ts';
+import { type LedgerOptions, openConfiguration, openOwnLedger, readLedger, recorderOf } from '../open/index.ts';
 import { EXIT, type Io, paint, plain } from '../terminal/index.ts';
 import { auditEvents } from './audit-log.ts';
 import type { LedgerAuditOptions } from './ledger-commands.ts';

@@ -1,5 +1,5 @@
 import { hostname, userInfo } from 'node:os';
-import { type BreakGlassNow, breakGlassNow } from '../gate/index.ts';
+import { type BreakGlassNow, breakGlassNow, viewOf } from '../gate/index.ts';
 import type { ControlAnswer } from '../http/index.ts';
 import type { LedgerReader } from '../ledger/index.ts';
 import {
@@ -10,7 +10,7 @@ import {
   type Recorded,
   type Verdict,
 } from '../model/index.ts';
-import { askService, environmentsOf, type LedgerOptions, openOwnLedger, readLedger, viewOf } from '../open/index.ts';
+import { askService, environmentsOf, type LedgerOptions, openOwnLedger, readLedger } from '../open/index.ts';
 import type { ReconcilerStatus } from '../reconcile/index.ts';
 import { EXIT, type Io, paint, plain } from '../terminal/index.ts';
 import type { ReconcileOptions, RollbackOptions, StatusOptions } from './operate-commands.ts';

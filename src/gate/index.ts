@@ -18,6 +18,7 @@ export { ContentAccount } from './content-account.ts';
 export { type EnvironmentState, recordOf, rememberedState } from './environment-state.ts';
 export { momentsOf } from './first-seen.ts';
 export type { Gate, KnownFile } from './gate.ts';
+export { viewOf } from './ledger-view.ts';
 export type {
   ClusterFacts,
   LedgerView,

@@ -1,5 +1,4 @@
 import fs, { existsSync, mkdirSync } from 'node:fs';
-import git from 'isomorphic-git';
 import { CountersignError, NO_REVISION } from '../model/index.ts';
 import { type Limits, remoteCode } from '../outgoing/index.ts';
 import type { GitAccess } from './access.ts';
@@ -26,6 +25,7 @@ export class IsomorphicRepository implements Repository {
         `without the \`git\` program, only http and https can be fetched, not \`${redactUrl(url)}\``,
         { hint: 'install git' },
       );
+    const git = await library();
     const http = httpClient(access.ca, this.#limits);
     const onAuth = () =>
       access.password === undefined
@@ -76,10 +76,12 @@ export class IsomorphicRepository implements Repository {
   }
 
   async resolve(ref: string): Promise<string | undefined> {
+    const git = await library();
     return git.resolveRef({ fs, gitdir: this.#gitdir, ref }).catch(() => undefined);
   }
 
   async read(id: string): Promise<GitObject> {
+    const git = await library();
     const found = await git
       .readObject({ fs, gitdir: this.#gitdir, oid: id, format: 'content', cache: this.#cache })
       .catch((cause) => {
@@ -123,6 +125,7 @@ export class IsomorphicRepository implements Repository {
           hint: `forbid force-pushes to \`${APPROVALS_REF}\`, and push the old approvals again`,
         },
       );
+    const git = await library();
     await git.writeRef({ fs, gitdir: this.#gitdir, ref: local, value: oid, force: true });
   }
 
@@ -154,4 +157,9 @@ function reasonOf(thrown: unknown): string {
   const { code, data } = thrown as { code?: unknown; data?: { statusCode?: unknown } };
   const name = remoteCode(code) ?? 'the answer is not from a Git server';
   return typeof data?.statusCode === 'number' ? `${name}, status ${data.statusCode}` : name;
+}
+
+// Loaded on demand: with the `git` program, nothing needs it.
+async function library() {
+  return (await import('isomorphic-git')).default;
 }

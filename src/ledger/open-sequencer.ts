@@ -30,7 +30,6 @@ import {
   type SequencerOptions,
   type Waiting,
 } from './sequencer.ts';
-import { SharedSequencer } from './shared-sequencer.ts';
 import { SqliteStore } from './sqlite-store.ts';
 
 /** Files of a ledger in its data directory. */
@@ -158,6 +157,7 @@ async function openShared(
   options: Options,
 ): Promise<Opened> {
   const replica = openReplicaKey(directory);
+  const { SharedSequencer } = await import('./shared-sequencer.ts'); // loaded on demand, with PostgreSQL's client
   const sequencer = await SharedSequencer.open({
     ...options,
     instance: newInstance(options.clock()),

@@ -1,7 +1,6 @@
 import { createHash, X509Certificate } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { RFC3161Timestamp } from '@sigstore/core';
 import { below, CountersignError, type HttpAddress, messageOf } from '../model/index.ts';
 import { askServer, type Limits, type Reply } from '../outgoing/index.ts';
 import type { Anchor } from './anchors.ts';
@@ -101,6 +100,7 @@ export function timestampAnchor(
         limits,
       );
       if (status !== 200) throw trouble(`the time-stamping authority of ${name} answers ${status}`);
+      const { RFC3161Timestamp } = await import('@sigstore/core');
       try {
         const token = RFC3161Timestamp.parse(Buffer.from(body));
         if (token.status !== 0n && token.status !== 1n) throw new Error('it refuses');

@@ -1,6 +1,5 @@
 import { DatabaseSync } from 'node:sqlite';
 import { CountersignError, messageOf } from '../model/index.ts';
-import { PostgresTables } from './postgres.ts';
 
 /**
  * Erases personal texts. Entries and evidence keep commitments that can no longer be opened, and every proof still
@@ -30,6 +29,7 @@ export function eraseSubjects(file: string, texts: readonly string[]): number {
  * minute.
  */
 export async function eraseSharedSubjects(url: string, texts: readonly string[]): Promise<number> {
+  const { PostgresTables } = await import('./postgres.ts');
   const tables = new PostgresTables(url, () => {});
   try {
     await tables.connect();

@@ -1,5 +1,5 @@
 import { connect, type Socket } from 'node:net';
-import { createTransport, type SendMailOptions } from 'nodemailer';
+import type { SendMailOptions } from 'nodemailer';
 import {
   CountersignError,
   isLoopback,
@@ -46,6 +46,7 @@ export async function sendMail(
     username === undefined || passwordFile === undefined
       ? undefined
       : { user: username, pass: readSecret(passwordFile) };
+  const { createTransport } = await import('nodemailer'); // loaded on demand: most services send no mail
   const line = await open(server, limits, signal);
   const transport = createTransport({
     ...optionsFor(server, limits),

@@ -13,9 +13,8 @@ import {
   messageOf,
   sha256,
 } from '../model/index.ts';
-import { PolicyPool } from '../policy/index.ts';
+import { PolicyPool, SharedPools } from '../policy/index.ts';
 import { type TrustStore, verifyDetached } from '../trust/index.ts';
-import { SharedPools } from './shared-pools.ts';
 
 // The compiled rules shipped with Countersign.
 const SHIPPED_BUNDLE = fileURLToPath(new URL('../../policies/dist/bundle.tar.gz', import.meta.url));

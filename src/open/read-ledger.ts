@@ -1,4 +1,4 @@
-import type { LedgerView, Recorder } from '../gate/index.ts';
+import { type LedgerView, type Recorder, viewOf } from '../gate/index.ts';
 import { evidenceRef, type Ledger, LedgerReader, ledgerFile } from '../ledger/index.ts';
 
 /** Opens a ledger that a service may be writing to, in its current state. */
@@ -9,16 +9,6 @@ export function readLedger(data: string): LedgerReader {
 /** Returns the environments of the most recent start on record. */
 export function environmentsOf(reader: LedgerReader): readonly string[] {
   return reader.latest(['service.started'], '')?.entry.environments ?? [];
-}
-
-/** Adapts a reader to the gate's interface. */
-export function viewOf(read: LedgerReader): LedgerView {
-  return {
-    evidence: (ref) => read.evidence(ref),
-    latest: (types, environment, before) => read.latest(types, environment, before),
-    all: (type, environment) => read.all(type, environment),
-    entry: (index) => read.entry(index),
-  };
 }
 
 /** Adapts the ledger to the interface of other rooms: reading and recording together. */

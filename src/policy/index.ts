@@ -20,4 +20,5 @@ export { inventoryOf } from './inventory.ts';
 export type { RequestFields } from './judge-subject.ts';
 export type { NearWatch } from './near-rules.ts';
 export { PolicyPool, type PoolOptions } from './policy-pool.ts';
+export { SharedPools } from './shared-pools.ts';
 export { applyWaivers, type Waiver } from './waivers.ts';

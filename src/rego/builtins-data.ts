@@ -1,4 +1,4 @@
-import { compare as compareSemver } from 'semver';
+import compareSemver from 'semver/functions/compare.js'; // all of it is 47 files in each thread with rules
 import { array, type Builtin, bigint, collection, object, text, Undefined } from './builtin.ts';
 import { isYaml, readYaml, writeYaml } from './go-yaml.ts';
 import {

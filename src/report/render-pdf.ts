@@ -1,4 +1,3 @@
-import PDFDocument from 'pdfkit';
 import { bytesOf, canonicalPieces } from '../model/index.ts';
 import {
   agesChart,
@@ -30,6 +29,7 @@ export async function renderPdf(
 ): Promise<void> {
   const files = given ?? (await embeddedFiles(model));
   const date = new Date(model.asOf);
+  const { default: PDFDocument } = await import('pdfkit'); // loaded on demand: the service itself makes no PDF
   const doc = new PDFDocument({
     size: 'A4',
     layout: 'landscape',

@@ -1,7 +1,6 @@
 import { type MessagePort, parentPort, workerData } from 'node:worker_threads';
 import { createBirpc } from 'birpc';
 import type { PolicyBundle } from '../bundle/index.ts';
-import { version } from '../config/index.ts';
 import {
   type AdmissionScope,
   AdmissionScopes,
@@ -11,6 +10,7 @@ import {
   mayUseBreakGlass,
   RulesInForce,
   rememberedState,
+  viewOf,
 } from '../gate/index.ts';
 import { LedgerReader } from '../ledger/index.ts';
 import {
@@ -24,8 +24,7 @@ import {
   untraced,
   within,
 } from '../model/index.ts';
-import { SharedPools, viewOf } from '../open/index.ts';
-import { type NearWatch, PolicyPool } from '../policy/index.ts';
+import { type NearWatch, PolicyPool, SharedPools } from '../policy/index.ts';
 import {
   addAuditEndpoint,
   CurrentScopes,
@@ -273,6 +272,7 @@ async function traceTo(
   endpoint: string | undefined,
 ): Promise<{ readonly trace: Trace; readonly close: () => Promise<void> }> {
   if (endpoint === undefined) return { trace: untraced, close: () => Promise.resolve() };
-  const { openTracing } = await import('../http/index.ts'); // tracing is half as large as everything else
+  // loaded on demand: tracing is half as large as everything else
+  const [{ openTracing }, { version }] = await Promise.all([import('../http/index.ts'), import('../config/index.ts')]);
   return openTracing(endpoint, version());
 }

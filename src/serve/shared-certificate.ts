@@ -28,7 +28,7 @@ export function sharedCertificate(server: ApiServer, namespace: string, name: st
       const there = await server.request('GET', `${path}/${encodeURIComponent(name)}`);
       if (there.status !== 200 && there.status !== 404) throw refuse(there.status);
       const kept = there.status === 200 ? readSecret(there.body as Secret) : undefined;
-      if (kept !== undefined && isUsable(kept, host, now)) return kept;
+      if (kept !== undefined && (await isUsable(kept, host, now))) return kept;
       const made = await generateCertificates(host, now);
       const { resourceVersion } = (there.body as Secret).metadata ?? {};
       const body = {

@@ -1,5 +1,4 @@
 import { createDecipheriv, createHash, createHmac } from 'node:crypto';
-import { armor, Decrypter } from 'age-encryption';
 import { decrypt, readMessage, readPrivateKeys } from 'openpgp';
 import {
   CountersignError,
@@ -163,6 +162,7 @@ function recipients({ age, pgp }: Sops): string {
 // Returns the data key, which is encrypted for each recipient: the first of our keys that decrypts it counts.
 async function dataKey({ age, pgp }: Sops, keys: DecryptionKeys): Promise<Uint8Array | undefined> {
   const ours = identities(keys.age);
+  const { armor, Decrypter } = await import('age-encryption'); // loaded on demand: few environments decrypt
   for (const { enc } of ours.length === 0 ? [] : (age ?? [])) {
     const decrypter = new Decrypter();
     for (const identity of ours) decrypter.addIdentity(identity);

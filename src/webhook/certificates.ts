@@ -1,18 +1,7 @@
-import 'reflect-metadata'; // @peculiar/x509 requires this import first
 import { webcrypto } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { isIP } from 'node:net';
 import { join } from 'node:path';
-import {
-  BasicConstraintsExtension,
-  ExtendedKeyUsage,
-  ExtendedKeyUsageExtension,
-  KeyUsageFlags,
-  KeyUsagesExtension,
-  SubjectAlternativeNameExtension,
-  X509Certificate,
-  X509CertificateGenerator,
-} from '@peculiar/x509';
 
 /** A server certificate with its key and the CA that clients trust; all PEM. */
 export type Certificates = { readonly cert: string; readonly key: string; readonly ca: string };
@@ -27,7 +16,7 @@ const ALGORITHM = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' } as con
  * different host, or within 30 days of expiry. Its CA signs only this certificate: the CA key is discarded.
  */
 export async function makeCertificates(directory: string, host: string, now: Date): Promise<Certificates> {
-  const kept = readCertificates(directory, host, now);
+  const kept = await readCertificates(directory, host, now);
   if (kept !== undefined) return kept;
   const made = await generateCertificates(host, now);
   mkdirSync(directory, { recursive: true, mode: 0o700 }); // may be the first write to the data directory
@@ -37,16 +26,17 @@ export async function makeCertificates(directory: string, host: string, now: Dat
   return made;
 }
 
-function readCertificates(directory: string, host: string, now: Date): Certificates | undefined {
+async function readCertificates(directory: string, host: string, now: Date): Promise<Certificates | undefined> {
   const files = ['tls.crt', 'tls.key', 'ca.crt'].map((name) => join(directory, name));
   if (!files.every((file) => existsSync(file))) return undefined;
   const [cert, key, ca] = files.map((file) => readFileSync(file, 'utf8')) as [string, string, string];
   const read = { cert, key, ca };
-  return isUsable(read, host, now) ? read : undefined;
+  return (await isUsable(read, host, now)) ? read : undefined;
 }
 
 /** Tests whether a certificate is for a host and valid for more than 30 days. */
-export function isUsable({ cert }: Certificates, host: string, now: Date): boolean {
+export async function isUsable({ cert }: Certificates, host: string, now: Date): Promise<boolean> {
+  const { SubjectAlternativeNameExtension, X509Certificate } = await library();
   try {
     const parsed = new X509Certificate(cert);
     const names = parsed.getExtension(SubjectAlternativeNameExtension)?.names.toJSON() ?? [];
@@ -60,6 +50,15 @@ export function isUsable({ cert }: Certificates, host: string, now: Date): boole
 
 /** Creates a certificate for a host, with its own authority, whose key is discarded. */
 export async function generateCertificates(host: string, now: Date): Promise<Certificates> {
+  const {
+    BasicConstraintsExtension,
+    ExtendedKeyUsage,
+    ExtendedKeyUsageExtension,
+    KeyUsageFlags,
+    KeyUsagesExtension,
+    SubjectAlternativeNameExtension,
+    X509CertificateGenerator,
+  } = await library();
   const caKeys = await webcrypto.subtle.generateKey(ALGORITHM, true, ['sign', 'verify']);
   const keys = await webcrypto.subtle.generateKey(ALGORITHM, true, ['sign', 'verify']);
   const period = {
@@ -94,6 +93,12 @@ export async function generateCertificates(host: string, now: Date): Promise<Cer
     '-----BEGIN PRIVATE KEY-----\n' +
     `${(der.toString('base64').match(/.{1,64}/g) ?? []).join('\n')}\n-----END PRIVATE KEY-----\n`;
   return { cert: `${cert.toString('pem')}\n`, key, ca: `${ca.toString('pem')}\n` };
+}
+
+// Loaded on demand: threads that only serve a certificate do without its 155 files.
+async function library(): Promise<typeof import('@peculiar/x509')> {
+  await import('reflect-metadata'); // @peculiar/x509 requires this import first
+  return import('@peculiar/x509');
 }
 
 function serial(): string {

@@ -1,4 +1,4 @@
-import type { PolicyPool } from '../policy/index.ts';
+import type { PolicyPool } from './policy-pool.ts';
 
 /** Policy threads shared by several environments. They end when no environment uses them. */
 export class SharedPools {
