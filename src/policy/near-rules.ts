@@ -4,7 +4,7 @@ import { type Judged, LoadedRules, type RunScope, type Subject } from './judge-s
 /** Called when rules begin and finish on the calling thread, so that a watchdog can end it. */
 export type NearWatch = { readonly begin: () => void; readonly end: () => void };
 
-const QUICK_MS = 5; // CPU time for all subjects in one message; ordinary rules take a tenth of a millisecond each
+const QUICK_MS = 5; // CPU time for one subject; ordinary rules take a tenth of a millisecond
 const PROVEN = 50; // consecutive answers
 const LONG_MS = 50; // rules this slow must prove themselves again
 const LARGEST = 64 * 1024; // characters: the input limits how much a rule can iterate over
@@ -36,9 +36,29 @@ export class NearRules {
     this.#deadline = deadline;
   }
 
-  /** Takes note of answers from other threads: how many, and their total CPU time. */
-  heard(count: number, cpuMs: number): void {
-    this.#quick = cpuMs > QUICK_MS ? 0 : this.#quick + count;
+  /** Whether ordinary subjects are evaluated here now. */
+  get isProven(): boolean {
+    return this.#rules !== undefined && this.#quick >= PROVEN && this.#watch() !== undefined;
+  }
+
+  /** Consecutive answers for which the rules were quick. */
+  get quick(): number {
+    return this.#quick;
+  }
+
+  /** Takes note of answers from other threads: how many, and the CPU time of the slowest. */
+  heard(count: number, slowestMs: number): void {
+    this.#quick = slowestMs > QUICK_MS ? 0 : this.#quick + count;
+    this.#open();
+  }
+
+  /** Takes note of consecutive quick answers that the same rules gave in another pool. */
+  trust(quick: number): void {
+    this.#quick = Math.max(this.#quick, quick);
+    this.#open();
+  }
+
+  #open(): void {
     if (this.#quick < PROVEN || this.#rules !== undefined || this.#isOpening || this.#watch() === undefined) return;
     this.#isOpening = true;
     LoadedRules.open(this.#bundles, this.#inventory).then(

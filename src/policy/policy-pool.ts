@@ -14,12 +14,17 @@ export type PoolOptions = {
   readonly deadline?: number;
   /** If set, rules that proved to be quick run on the calling thread, which a watchdog may then end. */
   readonly near?: () => NearWatch | undefined;
+  /** For how many consecutive answers the same rules were quick in another pool; asked while a thread only waits. */
+  readonly elsewhere?: () => Promise<number>;
   /** Becomes `data.inventory`. */
   readonly inventory?: unknown;
+  /** How long a thread may be idle before it is ended, in milliseconds. */
+  readonly idle?: number;
 };
 
 const DEADLINE = 2000; // one second less than the three of an admission request
 const START_DEADLINE = 30_000;
+const IDLE_MS = 20_000; // a thread holds 20 MiB and starts in a fifth of a second
 const BATCH = 64; // subjects per message: few enough to spread, enough to make messages cheap
 const PORTION = 4; // subjects that stay together
 const HEAP_MIB = 512; // heap limit for builtins in JavaScript; Wasm has its own limit
@@ -38,6 +43,7 @@ type Thread = {
   tasks: readonly Task[];
   ready: boolean;
   seen: number;
+  /** When its last task, or the work on it, began; while it is idle: since when. */
   since: number;
   memory: number;
 };
@@ -48,11 +54,14 @@ type Thread = {
  */
 export class PolicyPool {
   readonly bundles: readonly PolicyBundle[];
-  readonly #options: Required<Omit<PoolOptions, 'inventory' | 'near'>> & { readonly inventory: unknown };
+  readonly #options: Required<Omit<PoolOptions, 'inventory' | 'near' | 'elsewhere'>> & { readonly inventory: unknown };
   readonly #threads = new Set<Thread>();
   readonly #waiting: Task[] = [];
-  readonly #near: NearRules | undefined;
+  readonly #near: NearRules;
+  readonly #isNear: boolean;
+  readonly #elsewhere: (() => Promise<number>) | undefined;
   #clock: NodeJS.Timeout | undefined;
+  #rest: NodeJS.Timeout | undefined;
   #next = 0;
   #closed = false;
   #isScheduled = false;
@@ -63,13 +72,24 @@ export class PolicyPool {
       threads: options.threads ?? Math.min(4, availableParallelism()),
       deadline: options.deadline ?? DEADLINE,
       inventory: options.inventory,
+      idle: options.idle ?? IDLE_MS,
     };
-    this.#near = options.near && new NearRules(bundles, options.inventory, this.#options.deadline, options.near);
+    this.#isNear = options.near !== undefined;
+    this.#elsewhere = options.elsewhere;
+    const { near = () => undefined } = options;
+    this.#near = new NearRules(bundles, options.inventory, this.#options.deadline, near);
   }
 
-  /** Starts the threads before they are needed. */
+  /** Starts the threads before they are needed: not if the calling thread evaluates the rules. */
   warm(): void {
+    if (this.#near.isProven) return;
     while (this.#threads.size < this.#options.threads) this.#start();
+    this.#endIdleLater();
+  }
+
+  /** Consecutive answers for which the rules were quick: lets another pool of the same rules do without threads. */
+  get quick(): number {
+    return this.#near.quick;
   }
 
   /** Wasm memory of all threads, in bytes. */
@@ -81,7 +101,7 @@ export class PolicyPool {
   async judge(subjects: readonly Subject[], scope: RunScope): Promise<readonly Judged[]> {
     if (this.#closed) throw closed();
     const [first] = subjects;
-    const near = subjects.length === 1 ? this.#near?.ask(first as Subject, scope) : undefined;
+    const near = subjects.length === 1 ? this.#near.ask(first as Subject, scope) : undefined;
     if (near !== undefined) return [near];
     const size = Math.max(1, Math.min(PORTION, Math.ceil(subjects.length / this.#options.threads)));
     const portions = Array.from({ length: Math.ceil(subjects.length / size) }, (_, i) =>
@@ -95,6 +115,7 @@ export class PolicyPool {
   async close(): Promise<void> {
     this.#closed = true;
     clearInterval(this.#clock);
+    clearTimeout(this.#rest);
     for (const task of [...this.#waiting.splice(0), ...[...this.#threads].flatMap((t) => t.tasks)])
       task.failed(closed());
     await Promise.all([...this.#threads].map((t) => t.worker.terminate()));
@@ -179,12 +200,14 @@ export class PolicyPool {
     if (this.#closed) return; // dropping a thread while it is being ended would end the process first
     if (message === 'ready') {
       thread.ready = true;
+      thread.since = performance.now();
       if (thread.tasks.length === 0) thread.worker.unref();
     } else {
       const { tasks } = thread;
       thread.tasks = [];
+      thread.since = performance.now();
       thread.memory = message.memory;
-      this.#near?.heard(message.judged.length, message.cpuMs);
+      this.#near.heard(message.judged.length, message.slowestMs);
       thread.worker.unref();
       let at = 0;
       for (const { subjects, done } of tasks) {
@@ -252,9 +275,33 @@ export class PolicyPool {
     if ([...this.#threads].every((t) => t.tasks.length === 0) && this.#waiting.length === 0) {
       clearInterval(this.#clock);
       this.#clock = undefined;
+      this.#endIdleLater();
     }
   }
+
+  // Work comes in bursts, and a thread that waits for the next one holds its own copy of every module and rule. Until
+  // the calling thread can do without, one waits for requests.
+  #endIdle(): void {
+    this.#rest = undefined;
+    const now = performance.now();
+    const kept = this.#isNear && !this.#near.isProven ? 1 : 0;
+    const idle = [...this.#threads].filter((t) => t.ready && t.tasks.length === 0);
+    const over = idle.filter((t) => now - t.since >= this.#options.idle);
+    for (const thread of over.slice(0, Math.max(0, this.#threads.size - kept))) {
+      this.#threads.delete(thread);
+      void thread.worker.terminate();
+    }
+    if (kept > 0) void this.#elsewhere?.().then((quick) => this.#near.trust(quick), noMatter);
+    const mayEnd = kept === 0 || this.#elsewhere !== undefined;
+    if (this.#threads.size > (mayEnd ? 0 : kept)) this.#endIdleLater();
+  }
+
+  #endIdleLater(): void {
+    this.#rest ??= setTimeout(() => this.#endIdle(), this.#options.idle / 2).unref();
+  }
 }
+
+const noMatter = () => {}; // it is asked again
 
 function closed(): CountersignError {
   return new CountersignError('policy-failed', 'the policy pool was closed during an evaluation', { recover: 'retry' });

@@ -17,7 +17,8 @@ export type Answer = {
   readonly id: number;
   readonly judged: readonly Judged[];
   readonly memory: number;
-  readonly cpuMs: number;
+  /** CPU time of the slowest subject. */
+  readonly slowestMs: number;
 };
 
 const { bundles, inventory, pulse } = workerData as ThreadData;
@@ -25,15 +26,17 @@ const beat = new Int32Array(pulse);
 const rules = await LoadedRules.open(bundles, inventory);
 parentPort?.on('message', ({ id, parts }: Batch) => {
   const judged: Judged[] = [];
-  const before = process.threadCpuUsage();
+  let slowest = 0; // in microseconds
   for (const { scope, subjects } of parts) {
     for (const subject of subjects) {
       Atomics.store(beat, 0, judged.length);
       Atomics.add(beat, 1, 1);
+      const before = process.threadCpuUsage();
       judged.push(rules.judge(subject, scope));
+      const { user, system } = process.threadCpuUsage(before);
+      slowest = Math.max(slowest, user + system);
     }
   }
-  const { user, system } = process.threadCpuUsage(before);
-  parentPort?.postMessage({ id, judged, memory: rules.memory, cpuMs: (user + system) / 1000 } satisfies Answer);
+  parentPort?.postMessage({ id, judged, memory: rules.memory, slowestMs: slowest / 1000 } satisfies Answer);
 });
 parentPort?.postMessage('ready');

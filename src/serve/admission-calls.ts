@@ -58,6 +58,8 @@ export type ServiceCalls = {
   owner(environment: string, ...asked: Parameters<ClusterFacts['owner']>): ReturnType<ClusterFacts['owner']>;
   labelsOf(environment: string, namespace: string): ReturnType<ClusterFacts['labelsOf']>;
   rules(environment: string, revision: string): Promise<Omit<RulesAt, 'pool'>>;
+  /** Returns for how many consecutive answers the rules with this digest were quick on the service's own threads. */
+  quick(bundle: string): Promise<number>;
   /** Returns the bundles of these rules, which are large: only called if the thread has none with that digest. */
   bundles(environment: string, revision: string): Promise<readonly PolicyBundle[]>;
   takeEvents(events: readonly unknown[]): Promise<void>;

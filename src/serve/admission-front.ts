@@ -10,8 +10,9 @@ import type { ProcessSettings } from '../config/index.ts';
 import type { AdmissionRecords, AdmissionScope, BreakGlass, ClusterFacts, Grant, LoadRules } from '../gate/index.ts';
 import type { Metrics } from '../http/index.ts';
 import type { Ledger } from '../ledger/index.ts';
-import { CountersignError, type Environment, messageOf } from '../model/index.ts';
+import { CountersignError, type Environment, messageOf, Recent } from '../model/index.ts';
 import { readSecret } from '../open/index.ts';
+import type { PolicyPool } from '../policy/index.ts';
 import { CertificateKeeper, type CertificateSource, Demand, fromFiles, selfMade } from '../webhook/index.ts';
 import type { AdmissionThreadData, DecideBy, ServiceCalls, ThreadCalls } from './admission-calls.ts';
 import { listen, listenAddress } from './listen.ts';
@@ -57,6 +58,7 @@ type Thread = {
 
 const AGAIN_MS = 500; // delay before a thread that ended is restarted
 const WATCH_MS = 100;
+const KEPT_POOLS = 8;
 // rules that work on one small object for this long never finish; counted in checks, because a machine may be paused
 const RUNAWAY_LOOKS = 10;
 const HEAP_MIB = 2048; // for one thread; the requests it may be sent at once take a third of it
@@ -83,6 +85,8 @@ export class AdmissionFront {
   #ca = '';
   #by: DecideBy | undefined;
   #scopes: ReadonlyMap<string, ServedScope> = new Map();
+  // The service's own pools of the rules that the threads asked for, by digest.
+  readonly #pools = new Recent<PolicyPool>(KEPT_POOLS);
   #ready = false;
   // Whether rules may run on the threads themselves; false once one had to be ended for that.
   #isNear = true;
@@ -298,9 +302,11 @@ export class AdmissionFront {
       owner: (environment, ...asked) => scope(environment).facts.owner(...asked),
       labelsOf: (environment, namespace) => scope(environment).facts.labelsOf(namespace),
       rules: async (environment, revision) => {
-        const { pool: _, ...rules } = await scope(environment).loadRules(revision);
+        const { pool, ...rules } = await scope(environment).loadRules(revision);
+        this.#pools.set(rules.bundle, pool);
         return rules;
       },
+      quick: async (bundle) => this.#pools.get(bundle)?.quick ?? 0,
       bundles: async (environment, revision) => (await scope(environment).loadRules(revision)).pool.bundles,
       takeEvents: (events) =>
         this.takeEvents === undefined ? Promise.reject(new Error('the service is starting')) : this.takeEvents(events),

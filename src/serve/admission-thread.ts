@@ -211,7 +211,13 @@ function lentRules(environment: string, deadline: number): { load: LoadRules; cl
     const pool = pools.take(
       key,
       user,
-      () => new PolicyPool(bundles, { deadline, threads: ruleThreads, near: () => near }),
+      () =>
+        new PolicyPool(bundles, {
+          deadline,
+          threads: ruleThreads,
+          near: () => near,
+          elsewhere: () => service.quick(rules.bundle),
+        }),
     );
     held.delete(key);
     held.add(key);

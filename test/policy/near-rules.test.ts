@@ -13,10 +13,10 @@ deny contains "slow" if { startswith(input.object.metadata.name, "slow"); input.
 `,
 };
 
-async function proven(deadline = 20_000) {
+async function proven(deadline = 20_000, idle = 30_000) {
   let isWatched = true;
   const watch = { begun: 0, ended: 0, begin: () => void watch.begun++, end: () => void watch.ended++ };
-  const pool = await rulesOf(RULES, { deadline, near: () => (isWatched ? watch : undefined) });
+  const pool = await rulesOf(RULES, { deadline, idle, near: () => (isWatched ? watch : undefined) });
   const askMany = async (name: string, count = 60) => {
     for (let i = 0; i < count; i++) await ask(pool, pod(name));
   };
@@ -83,4 +83,50 @@ test('what took longer there than rules may is asked elsewhere, which denies it'
     found.violations.map((v) => v.code),
     ['policy-timeout'],
   );
+});
+
+test('rules that were quick in one pool are trusted by another pool of them, if they were quick often enough', async () => {
+  const { pool: other, askMany, untilNear } = await proven();
+  await untilNear();
+  await askMany('good', 1);
+  assert.ok(other.quick >= 50);
+  let quick = 10;
+  const watch = { begun: 0, begin: () => void watch.begun++, end: () => {} };
+  const elsewhere = () => Promise.resolve(quick);
+  const pool = await rulesOf(RULES, { deadline: 20_000, near: () => watch, elsewhere, idle: 50 });
+  assert.equal(said(await ask(pool, pod('bad'))).length, 1);
+  await wait(1000);
+  assert.ok(pool.memory > 0, 'ten prove nothing: a thread waits');
+  quick = other.quick;
+  for (const end = Date.now() + 60_000; pool.memory > 0 && Date.now() < end; ) await wait(20);
+  assert.equal(watch.begun, 0);
+  assert.deepEqual(said(await ask(pool, pod('bad'))), ['unnamed: Pod shop/bad: bad']);
+  assert.equal(watch.begun, 1);
+});
+
+test('threads that were idle end, and new ones answer the same', async () => {
+  const pool = await rulesOf(RULES, { threads: 2, idle: 100 });
+  const ended = async () => {
+    for (const end = Date.now() + 60_000; pool.memory > 0 && Date.now() < end; ) await wait(20);
+    assert.equal(pool.memory, 0);
+  };
+  const first = said(await ask(pool, [pod('bad'), pod('good'), pod('bad')].join('---\n')));
+  assert.equal(first.length, 2);
+  assert.ok(pool.memory > 0);
+  await ended();
+  assert.deepEqual(said(await ask(pool, [pod('bad'), pod('good'), pod('bad')].join('---\n'))), first);
+  await ended();
+});
+
+test('until rules are near, one thread waits for requests', async () => {
+  const { untilNear, pool, watch } = await proven(20_000, 100);
+  await ask(pool, pod('good'));
+  await wait(1000);
+  assert.ok(pool.memory > 0);
+  await untilNear();
+  for (const end = Date.now() + 60_000; pool.memory > 0 && Date.now() < end; ) await wait(20);
+  assert.equal(pool.memory, 0);
+  const before = watch.begun;
+  await ask(pool, pod('good'));
+  assert.equal(watch.begun, before + 1);
 });
