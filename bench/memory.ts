@@ -92,6 +92,7 @@ async function measured(
       'apply.result',
       'production',
       (e) => e.revision === commit && e.outcome === 'applied',
+      600_000,
     );
     const { entry: seen } = await service.entry('ref.advanced', 'production', (e) => e.after === commit);
     const cpu = cpuOf(service.pid) - cpuBefore;

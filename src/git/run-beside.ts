@@ -13,6 +13,8 @@ export type GitAnswer =
   | { readonly id: number; readonly result: GitResult }
   | { readonly id: number; readonly failed: string };
 
+const YOUNG_MIB = 3; // it passes bytes on; without a limit this space grows to 48
+
 type Waiting = { readonly done: (result: GitResult) => void; readonly failed: (why: unknown) => void };
 
 /**
@@ -39,7 +41,9 @@ export class RunBeside {
   }
 
   #start(): Worker {
-    const worker = new Worker(new URL(`./git-thread${extname(import.meta.url)}`, import.meta.url));
+    const worker = new Worker(new URL(`./git-thread${extname(import.meta.url)}`, import.meta.url), {
+      resourceLimits: { maxYoungGenerationSizeMb: YOUNG_MIB },
+    });
     worker.on('message', (answer: GitAnswer) => {
       const waiting = this.#waiting.get(answer.id);
       this.#waiting.delete(answer.id);

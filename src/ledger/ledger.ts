@@ -240,6 +240,8 @@ export async function openLedger(directory: string, origin: string, options: Led
   return new Ledger(directory, writer, clock, holdFor);
 }
 
+const YOUNG_MIB = 3; // entries are short-lived; without a limit this space grows to 48
+
 /** Main-thread side of the thread that writes. */
 class Writer {
   readonly opened: { readonly verifier: string; readonly size: number; readonly found: Found };
@@ -266,6 +268,7 @@ class Writer {
   static start(data: WriterData, options: Pick<LedgerOptions, 'warn' | 'progress'>): Promise<Writer> {
     const worker = new Worker(new URL(`./writer-thread${extname(import.meta.url)}`, import.meta.url), {
       workerData: data,
+      resourceLimits: { maxYoungGenerationSizeMb: YOUNG_MIB },
     });
     return new Promise((resolve, reject) => {
       worker.on('message', (message: FromWriter) => {

@@ -1,5 +1,5 @@
 import { parentPort, workerData } from 'node:worker_threads';
-import { CountersignError, type ErrorCode, messageOf, type Recover } from '../model/index.ts';
+import { CountersignError, collectLeftovers, type ErrorCode, messageOf, type Recover } from '../model/index.ts';
 import { type Appender, type LedgerPlace, openSequencer } from './open-sequencer.ts';
 import type { Found, Sequenced, Waiting } from './sequencer.ts';
 import { type PackedEntries, unpack } from './store.ts';
@@ -48,6 +48,7 @@ async function run({ place, startedAt }: WriterData, say: (message: FromWriter) 
   });
   const { sequencer, verifier, close } = opened;
   say({ opened: { verifier, size: sequencer.size, found: sequencer.found } });
+  collectLeftovers();
   let last: Promise<void> = Promise.resolve();
   parentPort?.on('message', (message: ToWriter) => {
     last = last.then(() => ('close' in message ? end(close, say) : answer(sequencer, message, say)));

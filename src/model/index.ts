@@ -15,6 +15,7 @@ export {
   scopesOverlap,
   scopeText,
 } from './cluster-scope.ts';
+export { collectLeftovers } from './collect-leftovers.ts';
 export * from './commit.ts';
 export * from './count.ts';
 export { cronOf } from './cron.ts';

@@ -1,5 +1,6 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import type { PolicyBundle } from '../bundle/index.ts';
+import { collectLeftovers } from '../model/index.ts';
 import { type Judged, LoadedRules, type RunScope, type Subject } from './judge-subject.ts';
 
 // Data of one pool thread. It writes into shared memory which subject it is evaluating and since when, so that the pool
@@ -39,4 +40,5 @@ parentPort?.on('message', ({ id, parts }: Batch) => {
   }
   parentPort?.postMessage({ id, judged, memory: rules.memory, slowestMs: slowest / 1000 } satisfies Answer);
 });
+collectLeftovers();
 parentPort?.postMessage('ready');

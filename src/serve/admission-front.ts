@@ -61,6 +61,7 @@ const WATCH_MS = 100;
 const KEPT_POOLS = 8;
 // rules that work on one small object for this long never finish; counted in checks, because a machine may be paused
 const RUNAWAY_LOOKS = 10;
+const YOUNG_MIB = 12; // reviews are short-lived; without a limit this space grows to four times that
 const HEAP_MIB = 2048; // for one thread; the requests it may be sent at once take a third of it
 
 /**
@@ -230,7 +231,7 @@ export class AdmissionFront {
     const pulse = new SharedArrayBuffer(4);
     const worker = new Worker(new URL(`./admission-thread${extname(import.meta.url)}`, import.meta.url), {
       workerData: { ...this.#data, identity, pulse: this.#isNear ? pulse : undefined } satisfies AdmissionThreadData,
-      resourceLimits: { maxOldGenerationSizeMb: HEAP_MIB },
+      resourceLimits: { maxOldGenerationSizeMb: HEAP_MIB, maxYoungGenerationSizeMb: YOUNG_MIB },
     });
     const calls = createBirpc<ThreadCalls, ServiceCalls>(this.#serviceCalls(), {
       post: (message) => worker.postMessage(message),

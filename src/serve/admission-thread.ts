@@ -14,6 +14,7 @@ import {
 } from '../gate/index.ts';
 import { LedgerReader } from '../ledger/index.ts';
 import {
+  collectLeftovers,
   durationMs,
   type Environment,
   messageOf,
@@ -97,6 +98,7 @@ if (auditToken !== undefined)
     (message) => void service.said.asEvent('warn', {}, message),
   );
 const server = webhookServer(app, identity);
+collectLeftovers();
 // Last: the first call arrives as soon as the service listens.
 const service = createBirpc<ServiceCalls, ThreadCalls>(threadCalls, {
   post: (message) => (parentPort as MessagePort).postMessage(message),

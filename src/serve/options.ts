@@ -26,7 +26,7 @@ export type ServeOptions = PassOptions & {
 
 /** Hooks for observing a running service: each step of each change (tests stop the process there). */
 export type ServeHooks = {
-  /** Prepares the process for a long run, before anything is opened. */
-  readonly onStart?: () => void;
+  /** Called when everything is loaded and runs. */
+  readonly onRunning?: () => void;
   readonly onStep?: (step: Step, environment: string) => void;
 };

@@ -43,7 +43,6 @@ export async function serve(
     },
     { write: io.err },
   );
-  hooks.onStart?.();
   checkServeOptions(options);
   const probes = await ProbeServer.open(options.http);
   const away = { log, waitsFor: (why: string) => probes?.waitsFor(why) };
@@ -134,6 +133,7 @@ async function serveWith({ configuration, tellOf }: Documents, ending: AbortSign
       { environments: loops.map((l) => l.name), ledger: ledger.verifier.name, entries: ledger.size },
       'countersign is running',
     );
+    hooks.onRunning?.();
     beat(loops, serving);
     tellOf(loops);
     const tenants = [...loops, ...(reports === undefined ? [] : [reports])];
