@@ -1,13 +1,12 @@
 import { createServer } from 'node:https';
 import { json } from 'node:stream/consumers';
 import type { ApiServer } from '../../src/cluster/index.ts';
+import type { KubernetesObject } from '../../src/model/index.ts';
 import { makeCertificates } from '../../src/webhook/certificates.ts';
 import { freePorts } from './control-plane.ts';
 
 type Json = Readonly<Record<string, unknown>>;
-type Review = {
-  readonly request: { readonly uid: string; readonly object: { readonly metadata: Json; readonly spec: Json } };
-};
+type Review = { readonly request: { readonly uid: string; readonly object: KubernetesObject } };
 
 /** What it adds to each new pod. */
 export type Injected = {
@@ -16,33 +15,62 @@ export type Injected = {
   readonly annotations: Readonly<Record<string, string>>;
 };
 
+/** A mutating webhook: for which requests of one namespace it is asked, and the JSON patch it gives to each object. */
+export type Mutator = {
+  readonly name: string;
+  readonly namespace: string;
+  readonly rule: {
+    readonly apiGroups: readonly string[];
+    readonly resources: readonly string[];
+    readonly operations: readonly string[];
+  };
+  readonly patch: (object: KubernetesObject) => readonly Json[];
+};
+
 /**
  * Starts a sidecar injector, as meshes have one: a mutating webhook for the pods of one namespace. `adds` is asked for
  * each pod.
  */
-export async function startInjector(
+export function startInjector(
   admin: ApiServer,
   directory: string,
   namespace: string,
   adds: () => Injected,
 ): Promise<{ readonly stop: () => Promise<void> }> {
+  return startMutator(admin, directory, {
+    name: `injector-${namespace}`,
+    namespace,
+    rule: { apiGroups: [''], operations: ['CREATE'], resources: ['pods'] },
+    patch: (pod) => patchFor(pod, adds()),
+  });
+}
+
+/** Starts a mutating webhook and registers it under its name. */
+export async function startMutator(
+  admin: ApiServer,
+  directory: string,
+  { name, namespace, rule, patch }: Mutator,
+): Promise<{ readonly stop: () => Promise<void> }> {
   const [port] = (await freePorts(1)) as [number];
   const { cert, key, ca } = await makeCertificates(directory, '127.0.0.1', new Date());
   const server = createServer({ cert, key }, async (request, response) => {
     const { uid, object } = ((await json(request)) as Review).request;
-    const patch = Buffer.from(JSON.stringify(patchFor(object, adds()))).toString('base64');
     response.setHeader('content-type', 'application/json');
     response.end(
       JSON.stringify({
         apiVersion: 'admission.k8s.io/v1',
         kind: 'AdmissionReview',
-        response: { uid, allowed: true, patchType: 'JSONPatch', patch },
+        response: {
+          uid,
+          allowed: true,
+          patchType: 'JSONPatch',
+          patch: Buffer.from(JSON.stringify(patch(object))).toString('base64'),
+        },
       }),
     );
   });
   await new Promise<void>((resolve) => server.listen(port, '127.0.0.1', resolve));
   const at = '/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations';
-  const name = `injector-${namespace}`;
   await admin.request('POST', at, {
     apiVersion: 'admissionregistration.k8s.io/v1',
     kind: 'MutatingWebhookConfiguration',
@@ -51,7 +79,7 @@ export async function startInjector(
       {
         name: 'injector.example.test',
         clientConfig: { url: `https://127.0.0.1:${port}/`, caBundle: Buffer.from(ca).toString('base64') },
-        rules: [{ apiGroups: [''], apiVersions: ['v1'], operations: ['CREATE'], resources: ['pods'] }],
+        rules: [{ ...rule, apiVersions: ['v1'] }],
         namespaceSelector: { matchLabels: { 'kubernetes.io/metadata.name': namespace } },
         sideEffects: 'None',
         admissionReviewVersions: ['v1'],
@@ -68,12 +96,13 @@ export async function startInjector(
   };
 }
 
-function patchFor(pod: Review['request']['object'], { container, volume, annotations }: Injected): readonly Json[] {
-  const { metadata, spec } = pod;
+function patchFor(pod: KubernetesObject, { container, volume, annotations }: Injected): readonly Json[] {
+  const { metadata } = pod;
+  const spec = pod['spec'] as Json;
   const add = (path: string, value: unknown) => ({ op: 'add', path, value });
   return [
     add('/spec/containers/-', container),
     spec['volumes'] === undefined ? add('/spec/volumes', [volume]) : add('/spec/volumes/0', volume),
-    add('/metadata/annotations', { ...(metadata['annotations'] as Json | undefined), ...annotations }),
+    add('/metadata/annotations', { ...metadata.annotations, ...annotations }),
   ];
 }
