@@ -19,6 +19,7 @@ import {
   objectDigest,
   Recent,
   type RenderedObject,
+  refKey,
   refText,
   type Writing,
 } from '../model/index.ts';
@@ -28,10 +29,12 @@ import { differences, lastWriter, type ManagedFields, mergeFields, withValuesOf 
 import type { HealthRule } from './health.ts';
 import { Lineage } from './lineage.ts';
 import { type LiveListener, type LiveObject, LiveView } from './live-view.ts';
+import { mutatorsOf } from './mutators.ts';
 import { ObjectEvents } from './object-events.ts';
 import { foreignOwner } from './owners.ts';
 import { isRecord, listAt, objectIn, textAt } from './read-answer.ts';
-import { isPassing, refusal } from './refusal.ts';
+import { alteration, isPassing, refusal } from './refusal.ts';
+import { alterations } from './unaltered.ts';
 
 /**
  * Result of applying an object: its digest as stored, and the digest that our admission webhook admits. `live` is
@@ -48,6 +51,14 @@ export type DryRun = {
 };
 
 type Made = DryRun & { readonly object: KubernetesObject };
+
+type How = {
+  readonly dryRun: boolean;
+  /** The object as it is now, if that was read. */
+  readonly live?: KubernetesObject | undefined;
+  /** Only shown to people: it may be different from what was sent. */
+  readonly isShown?: boolean;
+};
 
 const ESTABLISH_MS = 20_000;
 const ATTEMPTS = 4;
@@ -88,6 +99,8 @@ export class Cluster {
   /** The ledger's name, stamped on every object. */
   readonly #ledger: string;
   readonly #kinds = new Map<string, Promise<Map<string, Kind>>>();
+  /** What objects had beside Git's fields in their last dry run, by `refKey`: pointers. */
+  readonly #beside = new Recent<readonly string[]>(10_000);
   readonly #owners = new Recent<{ readonly owner: OwnerReference | undefined }>(10_000);
   readonly #labels = new Recent<{
     readonly at: number;
@@ -152,14 +165,15 @@ export class Cluster {
 
   /**
    * Runs a server-side dry run; nothing is written. Throws `cluster-conflict` naming the owner of the object or its
-   * fields, `cluster-immutable`, `cluster-refused`, `-forbidden` or `-unreachable`, each with the object's name.
+   * fields, `cluster-altered` if the result is not what was sent, `cluster-immutable`, `cluster-refused`, `-forbidden`
+   * or `-unreachable`, each with the object's name.
    */
   async dryRun(rendered: RenderedObject, owned: OwnedObject, writing: Writing): Promise<DryRun> {
     if (writing.exact === true) {
-      const { object: _, ...made } = await this.#replace(rendered, owned, writing, true);
+      const { object: _, ...made } = await this.#replace(rendered, owned, writing, { dryRun: true });
       return made;
     }
-    const { object, ...made } = await this.#apply(rendered, owned, writing, true, undefined, METADATA_ONLY.object);
+    const { object, ...made } = await this.#apply(rendered, owned, writing, { dryRun: true });
     const owner = writing.force ? undefined : foreignOwner(object, rendered.object);
     if (owner !== undefined)
       throw new CountersignError('cluster-conflict', `${refText(rendered.ref)} belongs to ${owner}`, {
@@ -172,10 +186,12 @@ export class Cluster {
    * Applies an object server-side under our field manager, stamped with environment, ledger, revision and ledger entry.
    */
   async apply(rendered: RenderedObject, owned: OwnedObject, writing: Writing): Promise<AppliedObject> {
-    if (writing.exact === true) await this.#replace(rendered, owned, writing, false);
+    const replaced =
+      writing.exact === true ? await this.#replace(rendered, owned, writing, { dryRun: false }) : undefined;
     // After a replacement this changes nothing, but makes us the owner of Git's fields.
     const force = writing.exact === true || writing.force;
-    const { object, admitted } = await this.#apply(rendered, owned, { ...writing, force }, false);
+    const how = { dryRun: false, live: replaced?.object };
+    const { object, admitted } = await this.#apply(rendered, owned, { ...writing, force }, how);
     const live = objectDigest(object);
     this.view.put(rendered.ref, object, live);
     if (writing.exact !== true) return { live, admitted };
@@ -200,6 +216,8 @@ export class Cluster {
       APPLY,
     );
     succeed(answer, 'dry-run the replacement of', rendered.ref);
+    const altered = alterations(body, objectIn(answer), ignored(rendered.ref, writing.ignore));
+    if (altered.length > 0) throw await this.#alteration(rendered.ref, altered);
     // the name is another, so the digest of the object is of no use
     return { ...admittedIn(answer, rendered.ref), admitted: undefined, existed: true };
   }
@@ -211,14 +229,32 @@ export class Cluster {
   async compare(rendered: RenderedObject, owned: OwnedObject, writing: Writing): Promise<Comparison> {
     const live = await this.read(rendered.ref);
     if (live === undefined) return { kind: 'missing' };
-    const { object: wanted } =
-      writing.exact === true
-        ? await this.#replace(rendered, owned, writing, true, live)
-        : await this.#apply(rendered, owned, { ...writing, force: true }, true, live);
-    const fields = differences(live, wanted);
+    const fields = await this.#differences(rendered, owned, writing, live);
     if (fields.length === 0) return { kind: 'same' };
     const writer = lastWriter(live, FIELD_MANAGER);
     return { kind: 'different', fields, ...(writer === undefined ? {} : { writer }) };
+  }
+
+  async #differences(
+    rendered: RenderedObject,
+    owned: OwnedObject,
+    writing: Writing,
+    live: KubernetesObject,
+  ): Promise<readonly string[]> {
+    const how = { dryRun: true, live };
+    try {
+      const { object: wanted } =
+        writing.exact === true
+          ? await this.#replace(rendered, owned, writing, how)
+          : await this.#apply(rendered, owned, { ...writing, force: true }, how);
+      return differences(live, wanted);
+    } catch (thrown) {
+      if (!(thrown instanceof CountersignError) || thrown.code !== 'cluster-altered') throw thrown;
+      // The API server does not tell what Git's object would be. The live one is compared as its answers are.
+      const left = pointersOf(rendered.ref, writing, live);
+      const sent = this.#stamped(rendered.object, owned, writing.environment);
+      return alterations(writing.exact === true ? exactly(sent, live, left) : sent, live, left);
+    }
   }
 
   /** Returns an object as it is, and as it would be after applying a rendered one; nothing is written. */
@@ -237,11 +273,12 @@ export class Cluster {
       line: rendered.source.line,
     };
     const writing = { environment, force: true, ignore };
+    const how = { dryRun: true, live, isShown: true };
     const exact =
-      live === undefined || !isBuiltIn(rendered.ref) ? undefined : this.#replace(rendered, owned, writing, true, live);
+      live === undefined || !isBuiltIn(rendered.ref) ? undefined : this.#replace(rendered, owned, writing, how);
     // An object that cannot be replaced as a whole is shown without what others added.
     const { object } = await (exact ?? Promise.reject(new Error('new'))).catch(() =>
-      this.#apply(rendered, owned, writing, true, live),
+      this.#apply(rendered, owned, writing, how),
     );
     const { labels, annotations, ...others } = object.metadata;
     const metadata = {
@@ -427,30 +464,27 @@ export class Cluster {
 
   /**
    * Replaces an object by exactly Git's content, and what the API server or a controller keeps on its kind. If it does
-   * not exist, it is applied. `known` is the object as just read.
+   * not exist, it is applied.
    */
-  async #replace(
-    rendered: RenderedObject,
-    owned: OwnedObject,
-    writing: Writing,
-    dryRun: boolean,
-    known?: KubernetesObject,
-  ): Promise<Made> {
+  async #replace(rendered: RenderedObject, owned: OwnedObject, writing: Writing, how: How): Promise<Made> {
     const path = await this.#path(rendered.ref);
     for (let attempt = 1; ; attempt++) {
-      const live = attempt === 1 && known !== undefined ? known : await this.read(rendered.ref);
-      if (live === undefined) return this.#apply(rendered, owned, writing, dryRun);
+      const live = attempt === 1 && how.live !== undefined ? how.live : await this.read(rendered.ref);
+      if (live === undefined) return this.#apply(rendered, owned, writing, how);
       const body = exactly(
         this.#stamped(rendered.object, owned, writing.environment),
         live,
         pointersOf(rendered.ref, writing, live),
       );
-      const query = `fieldManager=${FIELD_MANAGER}${dryRun ? '&dryRun=All' : ''}`;
+      const query = `fieldManager=${FIELD_MANAGER}${how.dryRun ? '&dryRun=All' : ''}`;
       const answer = await this.#ask('PUT', `${path}?${query}`, body);
       // someone else wrote it in between
       if (answer.status === 409 && attempt < ATTEMPTS) continue;
-      succeed(answer, dryRun ? 'dry-run' : 'replace', rendered.ref);
-      return { object: objectIn(answer), ...admittedIn(answer, rendered.ref), existed: true };
+      succeed(answer, how.dryRun ? 'dry-run' : 'replace', rendered.ref);
+      const object = objectIn(answer);
+      const altered = how.isShown === true ? [] : alterations(body, object, pointersOf(rendered.ref, writing, object));
+      if (altered.length > 0) throw await this.#alteration(rendered.ref, altered);
+      return { object, ...admittedIn(answer, rendered.ref), existed: true };
     }
   }
 
@@ -471,30 +505,46 @@ export class Cluster {
       .catch(() => {});
   }
 
-  async #apply(
-    rendered: RenderedObject,
-    owned: OwnedObject,
-    writing: Writing,
-    dryRun: boolean,
-    known?: KubernetesObject,
-    accept?: string,
-  ): Promise<Made> {
+  async #apply(rendered: RenderedObject, owned: OwnedObject, writing: Writing, how: How): Promise<Made> {
     const path = await this.#path(rendered.ref);
     const { environment, force } = writing;
     const isLeft = writing.scaled !== undefined || ignored(rendered.ref, writing.ignore).length > 0;
-    const live = isLeft ? (known ?? (await this.read(rendered.ref))) : undefined;
+    const live = isLeft ? (how.live ?? (await this.read(rendered.ref))) : how.live;
     const pointers = live === undefined ? [] : pointersOf(rendered.ref, writing, live);
     const wanted = live === undefined ? rendered.object : withValuesOf(rendered.object, live, pointers);
-    const query = `fieldManager=${FIELD_MANAGER}${force ? '&force=true' : ''}${dryRun ? '&dryRun=All' : ''}`;
-    const answer = await this.#ask(
-      'PATCH',
-      `${path}?${query}`,
-      this.#stamped(wanted, owned, environment),
-      APPLY,
-      accept,
-    );
-    succeed(answer, dryRun ? 'dry-run' : 'apply', rendered.ref);
-    return { object: objectIn(answer), ...admittedIn(answer, rendered.ref), existed: answer.status === 200 };
+    const query = `fieldManager=${FIELD_MANAGER}${force ? '&force=true' : ''}${how.dryRun ? '&dryRun=All' : ''}`;
+    const body = this.#stamped(wanted, owned, environment);
+    const answer = await this.#ask('PATCH', `${path}?${query}`, body, APPLY);
+    succeed(answer, how.dryRun ? 'dry-run' : 'apply', rendered.ref);
+    const made = { object: objectIn(answer), ...admittedIn(answer, rendered.ref), existed: answer.status === 200 };
+    if (how.isShown !== true) await this.#refuseAltered(rendered.ref, body, made, writing, { ...how, live });
+    return made;
+  }
+
+  // An apply leaves what others have beside Git's fields. Only the object before can tell that from an alteration. It
+  // is read if there is something to tell.
+  async #refuseAltered(
+    ref: ObjectRef,
+    sent: KubernetesObject,
+    { object, existed }: Made,
+    writing: Writing,
+    how: How,
+  ): Promise<void> {
+    const left = pointersOf(ref, writing, object);
+    const found = alterations(sent, object, left, how.live);
+    if (found.length === 0) return;
+    const isUnknown = existed && how.live === undefined;
+    const before = isUnknown && how.dryRun ? await this.read(ref) : undefined;
+    const beside = isUnknown && !how.dryRun ? (this.#beside.get(refKey(ref)) ?? []) : [];
+    const foreign = before === undefined ? found : alterations(sent, object, left, before);
+    const altered = foreign.filter((pointer) => !beside.includes(pointer));
+    if (altered.length > 0) throw await this.#alteration(ref, altered);
+    if (before !== undefined) this.#beside.set(refKey(ref), found);
+  }
+
+  async #alteration(ref: ObjectRef, pointers: readonly string[]): Promise<CountersignError> {
+    const { plural = '' } = (await this.#kind(ref.apiVersion, ref.kind)) ?? {};
+    return alteration(ref, pointers, await mutatorsOf(this.#server, ref, plural));
   }
 
   #stamped(object: KubernetesObject, owned: OwnedObject, environment: string): KubernetesObject {

@@ -1,4 +1,4 @@
-import { CountersignError } from '../model/index.ts';
+import { CountersignError, type ObjectRef, refText } from '../model/index.ts';
 import type { Answer } from './api-server.ts';
 
 type Cause = { readonly reason?: string; readonly message?: string; readonly field?: string };
@@ -46,6 +46,37 @@ export function refusal(answer: Answer, verb: string, what: string, secret: bool
     recover: passing ? 'retry' : 'wait',
     ...(passing ? {} : { hint: hintFor(answer, said) }),
   });
+}
+
+const SHOWN = 5;
+
+/**
+ * Returns the error for an object that the API server would store differently from Git. `mutators` are the webhooks and
+ * policies that may have changed it; undefined if they cannot be read.
+ */
+export function alteration(
+  ref: ObjectRef,
+  pointers: readonly string[],
+  mutators: readonly string[] | undefined,
+): CountersignError {
+  const list = (texts: readonly string[]) => {
+    const shown = texts.slice(0, SHOWN).map((text) => `\`${text.slice(0, 200)}\``);
+    return `${shown.join(', ')}${texts.length > SHOWN ? ` and ${texts.length - SHOWN} more` : ''}`;
+  };
+  const by = mutators === undefined || mutators.length === 0 ? '' : `, perhaps changed by ${list(mutators)}`;
+  const find = 'find it with `kubectl get mutatingwebhookconfigurations,mutatingadmissionpolicies`, then ';
+  return new CountersignError(
+    'cluster-altered',
+    `${refText(ref)} would not be as in Git: the API server answers with a different ${list(pointers)}${by}`,
+    {
+      hint:
+        mutators?.length === 0
+          ? 'no mutating webhook or policy has rules for it: a plugin or a disabled feature of the API server ' +
+            'changes these fields; set them in Git as the API server does, or list them in `spec.drift.ignore`'
+          : `if that is not meant, remove the webhook or policy; otherwise ${mutators === undefined ? find : ''}` +
+            `exclude the namespace from it, or list these fields in \`spec.drift.ignore\``,
+    },
+  );
 }
 
 // Most refusals are about the manifest. These two are about the namespace it goes into.

@@ -27,6 +27,7 @@ export type ErrorCode =
   | 'cluster-refused'
   | 'cluster-conflict'
   | 'cluster-immutable'
+  | 'cluster-altered'
   | 'change-irreversible'
   | 'not-healthy'
   | 'port-in-use'

@@ -251,15 +251,19 @@ class Run {
       const writing = this.#writing(item);
       const { cluster } = this.#ports;
       let made = await cluster.dryRun(item.rendered, item.owned, writing).catch(async (thrown) => {
+        if (this.#isOursAltered(item, thrown)) {
+          item.exact = true;
+          return await cluster.dryRun(item.rendered, item.owned, this.#writing(item));
+        }
         if (!this.#mayReplace(item, thrown)) throw thrown;
         item.replace = true;
         return await cluster.dryRunAnew(item.rendered, item.owned, writing);
       });
-      if (!item.replace && this.#isChangedByOthers(item, made.existed)) {
+      if (!item.replace && !item.exact && this.#isChangedByOthers(item, made.existed)) {
         item.exact = true;
         made = await cluster.dryRun(item.rendered, item.owned, this.#writing(item)).catch((thrown) => {
           // Some objects cannot be replaced as a whole. The comparison after the write tells what others added.
-          if (!(thrown instanceof CountersignError) || thrown.recover !== 'wait') throw thrown;
+          if (!(thrown instanceof CountersignError) || thrown.recover !== 'wait' || isAltered(thrown)) throw thrown;
           item.exact = false;
           item.isDoubted = true;
           return made;
@@ -282,6 +286,11 @@ class Run {
     const before = this.#state.owned.get(refKey(ref))?.live;
     const live = this.#ports.cluster.live(ref)?.digest;
     return before === undefined ? existed : live !== undefined && live !== before;
+  }
+
+  // What others added to an object of ours may look like an alteration of an apply. A replacement has none of it.
+  #isOursAltered(item: Item, thrown: unknown): boolean {
+    return isAltered(thrown) && !item.isNew && isExact(item.ref, this.#ports.environment);
   }
 
   // An object is only deleted and created again if Git says so; or, when a change that did that is undone, the same
@@ -503,6 +512,10 @@ function own(
     entry: revision.verdict,
     ...place,
   };
+}
+
+function isAltered(thrown: unknown): boolean {
+  return thrown instanceof CountersignError && thrown.code === 'cluster-altered';
 }
 
 const UNSEEN = { replace: false, exact: false, isDoubted: false };

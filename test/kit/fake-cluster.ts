@@ -19,6 +19,8 @@ type Verb = 'dryRun' | 'apply' | 'remove' | 'compare' | 'watch';
 export type Fault = {
   readonly verb: Verb;
   readonly when?: (ref: ObjectRef) => boolean;
+  /** Only for objects that are replaced as a whole. */
+  readonly isExact?: true;
   /** `after`: the write reached the cluster, and only the answer is lost. */
   readonly at?: 'before' | 'after';
   readonly error: CountersignError;
@@ -112,8 +114,8 @@ export class FakeCluster implements ClusterPort {
     return true;
   }
 
-  dryRun(rendered: RenderedObject): Promise<DryRun> {
-    return this.#do('dryRun', rendered.ref, async () => this.#dryRun(rendered.ref));
+  dryRun(rendered: RenderedObject, _: OwnedObject, { exact = false }: Writing): Promise<DryRun> {
+    return this.#do('dryRun', rendered.ref, async () => this.#dryRun(rendered.ref), exact);
   }
 
   async dryRunAnew(rendered: RenderedObject): Promise<DryRun> {
@@ -186,9 +188,11 @@ export class FakeCluster implements ClusterPort {
     return stages(objects);
   }
 
-  async #do<T>(verb: Verb, ref: ObjectRef, write: () => Promise<T>): Promise<T> {
+  async #do<T>(verb: Verb, ref: ObjectRef, write: () => Promise<T>, isExact = false): Promise<T> {
     await this.#held;
-    const fault = this.#faults.find((f) => f.verb === verb && f.left > 0 && (f.when?.(ref) ?? true));
+    const fault = this.#faults.find(
+      (f) => f.verb === verb && f.left > 0 && (f.when?.(ref) ?? true) && (f.isExact !== true || isExact),
+    );
     if (fault === undefined) return write();
     fault.left--;
     if (fault.at === 'after') await write();

@@ -6,7 +6,9 @@ import { makeCertificates } from '../../src/webhook/certificates.ts';
 import { freePorts } from './control-plane.ts';
 
 type Json = Readonly<Record<string, unknown>>;
-type Review = { readonly request: { readonly uid: string; readonly object: KubernetesObject } };
+type Review = {
+  readonly request: { readonly uid: string; readonly object: KubernetesObject; readonly dryRun: boolean };
+};
 
 /** What it adds to each new pod. */
 export type Injected = {
@@ -24,7 +26,7 @@ export type Mutator = {
     readonly resources: readonly string[];
     readonly operations: readonly string[];
   };
-  readonly patch: (object: KubernetesObject) => readonly Json[];
+  readonly patch: (object: KubernetesObject, isDryRun: boolean) => readonly Json[];
 };
 
 /**
@@ -54,7 +56,7 @@ export async function startMutator(
   const [port] = (await freePorts(1)) as [number];
   const { cert, key, ca } = await makeCertificates(directory, '127.0.0.1', new Date());
   const server = createServer({ cert, key }, async (request, response) => {
-    const { uid, object } = ((await json(request)) as Review).request;
+    const { uid, object, dryRun } = ((await json(request)) as Review).request;
     response.setHeader('content-type', 'application/json');
     response.end(
       JSON.stringify({
@@ -64,7 +66,7 @@ export async function startMutator(
           uid,
           allowed: true,
           patchType: 'JSONPatch',
-          patch: Buffer.from(JSON.stringify(patch(object))).toString('base64'),
+          patch: Buffer.from(JSON.stringify(patch(object, dryRun))).toString('base64'),
         },
       }),
     );

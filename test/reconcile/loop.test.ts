@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { Environment } from '../../src/model/index.ts';
+import { CountersignError, type Environment } from '../../src/model/index.ts';
 import type { ReconcilerStatus, Step } from '../../src/reconcile/index.ts';
 import { approveAs } from '../kit/approve.ts';
 import { refused, unreachable } from '../kit/fake-cluster.ts';
@@ -368,6 +368,40 @@ test('one object that cannot be put right does not keep the others as they are',
   assert.equal(drifted().length, 1);
   assert.match(drifted()[0] ?? '', /cm$/);
   assert.equal(loop.status.state, 'drifted');
+});
+
+test('an object that admission alters is not written without its replacement, and one that cannot be replaced is', async () => {
+  const loop = open();
+  await loop.at(one);
+  const fail = (code: CountersignError['code']) =>
+    loop.cluster.fail({ verb: 'dryRun', isExact: true, error: new CountersignError(code, `${code}: no`) });
+  loop.cluster.drift('cm');
+  const before = loop.cluster.writes.length;
+  fail('cluster-altered');
+  await loop.reconciler.defend();
+  assert.equal(loop.cluster.writes.length, before);
+  assert.deepEqual(
+    loop.entries('apply.refused').map((r) => r.error),
+    ['cluster-altered: no'],
+  );
+  assert.deepEqual(loop.entries('drift.corrected'), []);
+  assert.equal(loop.status.state, 'drifted');
+  fail('cluster-refused');
+  await loop.reconciler.defend();
+  assert.equal(loop.cluster.writes.at(-1), 'apply ConfigMap shop/cm');
+});
+
+test('an object of ours whose apply looks altered is replaced, a new one is not', async () => {
+  const loop = open();
+  await loop.at(one);
+  const altered = new CountersignError('cluster-altered', 'no');
+  loop.cluster.fail({ verb: 'dryRun', when: ({ name }) => name === 'cm', error: altered });
+  await loop.at(two);
+  assert.ok(loop.cluster.writes.includes('replace ConfigMap shop/cm'));
+  const fresh = open();
+  fresh.cluster.fail({ verb: 'dryRun', when: ({ name }) => name === 'cm', error: altered });
+  await fresh.at(one);
+  assert.deepEqual(fresh.cluster.writes, []);
 });
 
 test('a freeze does not stop drift from being reverted', async () => {
