@@ -1,13 +1,16 @@
 import assert from 'node:assert/strict';
+import { join } from 'node:path';
 import { test } from 'node:test';
-import type { KubernetesObject } from '../../src/model/index.ts';
+import { ADMITS, type KubernetesObject } from '../../src/model/index.ts';
 import { actingAs } from '../kit/acting-as.ts';
-import { deployment } from '../kit/manifests.ts';
+import { startMutator } from '../kit/injector.ts';
+import { configMap, deployment } from '../kit/manifests.ts';
 import { scratch } from '../kit/scratch.ts';
 import { openStage } from '../kit/test-stage.ts';
 
 // Things that look right by their name, or by who says so.
-const stage = await openStage(scratch());
+const directory = scratch();
+const stage = await openStage(directory);
 const PATH = 'clusters/production';
 const controller = (name: string) => actingAs(stage.controlPlane.url, name);
 
@@ -51,6 +54,26 @@ test('another pod under the name of a pod of Git is found, also if it was put th
   const again = await stage.serve(configuration, ns);
   const { entry } = await again.entry('content.unproven', 'production', (e) => e.object.name === 'solo');
   assert.match(entry.reason, /it is not the pod that was approved under this name/);
+});
+
+test('a webhook that answers a dry run in the gate’s name stops the change, and names itself by that', async (t) => {
+  const ns = 'two-answers';
+  const { fleet, service } = await stage.running(ns);
+  const mutator = await startMutator(stage.admin, join(directory, 'answers'), {
+    name: 'answers',
+    namespace: ns,
+    rule: { apiGroups: [''], operations: ['CREATE', 'UPDATE'], resources: ['configmaps'] },
+    patch: () => [],
+    warnings: [`${ADMITS}${'a'.repeat(64)} ${'b'.repeat(64)}`],
+  });
+  t.after(() => mutator.stop());
+  const red = configMap(ns, 'settings', { colour: 'red' });
+  const second = await stage.change(fleet, 'red', { [`${PATH}/cm.yaml`]: red });
+  const { entry } = await service.entry('apply.refused', 'production', (e) => e.revision === second);
+  assert.match(entry.error, /ConfigMap two-answers\/settings: another webhook answers in the gate’s name/);
+  await mutator.stop();
+  await service.entry('apply.result', 'production', (e) => e.revision === second && e.outcome === 'applied');
+  assert.deepEqual(await stage.dataOf(ns, 'settings'), { colour: 'red' });
 });
 
 function containersOf(spec: unknown): readonly Record<string, unknown>[] {

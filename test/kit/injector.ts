@@ -27,6 +27,7 @@ export type Mutator = {
     readonly operations: readonly string[];
   };
   readonly patch: (object: KubernetesObject, isDryRun: boolean) => readonly Json[];
+  readonly warnings?: readonly string[];
 };
 
 /**
@@ -51,7 +52,7 @@ export function startInjector(
 export async function startMutator(
   admin: ApiServer,
   directory: string,
-  { name, namespace, rule, patch }: Mutator,
+  { name, namespace, rule, patch, warnings = [] }: Mutator,
 ): Promise<{ readonly stop: () => Promise<void> }> {
   const [port] = (await freePorts(1)) as [number];
   const { cert, key, ca } = await makeCertificates(directory, '127.0.0.1', new Date());
@@ -65,6 +66,7 @@ export async function startMutator(
         response: {
           uid,
           allowed: true,
+          warnings,
           patchType: 'JSONPatch',
           patch: Buffer.from(JSON.stringify(patch(object, dryRun))).toString('base64'),
         },
