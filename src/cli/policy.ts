@@ -105,7 +105,7 @@ export async function policySign(
   settings: ProcessSettings,
   io: Io,
 ): Promise<number> {
-  const bundle = await readBundle(readFileSync(file), file);
+  const bundle = await readBundle(bytesOf(file), file);
   const { user, repository } = await openCheckout(options.repo, settings);
   try {
     const { armored } = await signWithGitKey(user, signedBytes('bundle', { sha256: bundle.digest }), options.key);
@@ -118,6 +118,17 @@ export async function policySign(
     return EXIT.yes;
   } finally {
     repository.close();
+  }
+}
+
+function bytesOf(file: string): Buffer {
+  try {
+    return readFileSync(file);
+  } catch (cause) {
+    throw new CountersignError('usage', `the bundle \`${file}\` cannot be read: ${messageOf(cause)}`, {
+      cause,
+      hint: 'name a bundle as `countersign policy build` writes it',
+    });
   }
 }
 
