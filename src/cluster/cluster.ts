@@ -230,7 +230,7 @@ export class Cluster {
     const live = await this.read(rendered.ref);
     if (live === undefined) return { kind: 'missing' };
     const fields = await this.#differences(rendered, owned, writing, live);
-    if (fields.length === 0) return { kind: 'same' };
+    if (fields.length === 0) return { kind: 'same', digest: objectDigest(live) };
     const writer = lastWriter(live, FIELD_MANAGER);
     return { kind: 'different', fields, ...(writer === undefined ? {} : { writer }) };
   }

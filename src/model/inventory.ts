@@ -71,7 +71,9 @@ export type Writing = {
  * wrote last.
  */
 export type Comparison =
-  | { readonly kind: 'missing' | 'same' }
+  | { readonly kind: 'missing' }
+  /** With the digest of the object that was compared. */
+  | { readonly kind: 'same'; readonly digest: string }
   | {
       readonly kind: 'different';
       readonly fields: readonly string[];

@@ -275,12 +275,11 @@ export class Drift {
     const drifted: Drifted[] = [];
     for (const { owned, found, rendered } of await this.#compareAll(suspects, state)) {
       const key = refKey(owned.ref);
-      const digest = cluster.live(owned.ref)?.digest;
       if (await this.#isHeld(owned.ref, found, standing.get(key) ?? [])) continue;
       if (over.has(key)) drifted.push({ owned, found });
-      else if (found.kind === 'same' && digest !== undefined) this.#foreign.set(key, digest);
-      else if (found.kind !== 'same' && !(found.kind === 'missing' && goesByItself(rendered)))
-        drifted.push({ owned, found });
+      // Since it was compared, someone may have written it again.
+      else if (found.kind === 'same') this.#foreign.set(key, found.digest);
+      else if (!(found.kind === 'missing' && goesByItself(rendered))) drifted.push({ owned, found });
     }
     return drifted.sort((a, b) => (refKey(a.owned.ref) < refKey(b.owned.ref) ? -1 : 1));
   }

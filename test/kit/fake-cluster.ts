@@ -153,7 +153,7 @@ export class FakeCluster implements ClusterPort {
     return this.#do('compare', rendered.ref, async () => {
       const stored = this.objects.get(refKey(rendered.ref));
       if (stored === undefined) return { kind: 'missing' as const };
-      if (stored.digest === `live of ${rendered.digest}`) return { kind: 'same' as const };
+      if (stored.digest === `live of ${rendered.digest}`) return { kind: 'same' as const, digest: stored.digest };
       const writer = { manager: stored.manager, time: '2030-01-01T00:00:00Z' };
       return { kind: 'different' as const, fields: ['/data/colour'], writer };
     });

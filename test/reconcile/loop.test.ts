@@ -404,6 +404,19 @@ test('an object of ours whose apply looks altered is replaced, a new one is not'
   assert.deepEqual(fresh.cluster.writes, []);
 });
 
+test('drift that arrives while an object is compared is found by the next check', async () => {
+  const loop = open();
+  await loop.at(one);
+  loop.cluster.drift('cm');
+  const compare = loop.cluster.compare.bind(loop.cluster);
+  loop.cluster.compare = async () => ({ kind: 'same', digest: 'of the object before the drift' });
+  await loop.reconciler.defend();
+  assert.deepEqual(loop.entries('drift.found'), []);
+  loop.cluster.compare = compare;
+  await loop.reconciler.defend();
+  assert.equal(loop.entries('drift.corrected').length, 1);
+});
+
 test('a freeze does not stop drift from being reverted', async () => {
   const loop = open({ windows: FREEZE });
   await loop.at(one);
