@@ -106,6 +106,8 @@ export function readAuditEvent(event: unknown): AuditedWrite | undefined {
 export type Attempt = {
   readonly auditId: string;
   readonly user: string;
+  /** Who sent it under that name, if it was impersonated. */
+  readonly impersonator?: string;
   readonly verb: string;
   readonly resource: string;
   readonly name: string;
@@ -130,6 +132,9 @@ export function readAttempt(event: unknown, policy: string): Attempt | undefined
   return {
     auditId: auditID as string,
     user: text(((impersonatedUser ?? user ?? {}) as { username?: unknown }).username),
+    ...(impersonatedUser === undefined || impersonatedUser === null
+      ? {}
+      : { impersonator: text((user as { username?: unknown } | undefined)?.username) }),
     verb: text(verb),
     resource: group === '' ? resource : `${resource}.${group}`,
     name,

@@ -51,8 +51,16 @@ export class AuditAccount {
       if (account === 'unmatched') unmatched.push({ environment: scope.environment.metadata.name, write });
     await Promise.all([
       ...unmatched.map((u) => this.#record(u)),
-      ...attempts.map((a) =>
-        this.#ledger.record({ type: 'protection.refused', ...a, user: this.#ledger.subject(a.user) }, []),
+      ...attempts.map(({ user, impersonator, ...a }) =>
+        this.#ledger.record(
+          {
+            type: 'protection.refused',
+            ...a,
+            user: this.#ledger.subject(user),
+            ...(impersonator === undefined ? {} : { impersonator: this.#ledger.subject(impersonator) }),
+          },
+          [],
+        ),
       ),
     ]);
     for (const { auditId } of attempts) this.#remember(auditId);

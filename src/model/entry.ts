@@ -387,7 +387,16 @@ const SCHEMAS = {
   /** Someone changed or removed an object that keeps the gate in the API server’s path, and it was restored. */
   'protection.changed': object({ object: objectRef, change: z.enum(['changed', 'removed']), manager: text }),
   /** The API server refused a write to the gate’s own configuration, according to its audit log. */
-  'protection.refused': object({ auditId: text, user: text, verb: text, resource: text, name: text, at: text }),
+  'protection.refused': object({
+    auditId: text,
+    user: text,
+    /** Who sent it under that name, if it was impersonated. */
+    impersonator: text.optional(),
+    verb: text,
+    resource: text,
+    name: text,
+    at: text,
+  }),
   /** Someone states the outcome of an exception of a report; the newest statement counts. */
   'exception.settled': object({
     environment,

@@ -49,6 +49,21 @@ test('a write that was refused is not explained by its refusal, and one entry ex
   }
 });
 
+test('an attempt under a borrowed name is recorded with who borrowed it', async () => {
+  const ledger = await openLedger(join(scratch(), 'ledger'), 'test');
+  const account = new AuditAccount([{ environment, applier: 'countersign' }], recorderOf(ledger));
+  const controller = 'system:serviceaccount:kube-system:replicaset-controller';
+  const annotations = { 'validation.policy.admission.k8s.io/validation_failure': '[{"policy":"countersign-names"}]' };
+  const borrowed = {
+    ...event('create', { resource: 'pods' }),
+    impersonatedUser: { username: controller },
+    annotations,
+  };
+  await account.take([{ ...borrowed, responseStatus: { code: 403 } }]);
+  const entry = ledger.read.latest(['protection.refused'], '')?.entry;
+  assert.deepEqual([entry?.user, entry?.impersonator], [controller, 'dev']);
+});
+
 test('what admission is not asked about needs no entry', async () => {
   const take = await accountWith();
   assert.deepEqual(
