@@ -1,5 +1,5 @@
 import { isDeepStrictEqual } from 'node:util';
-import type { KubernetesObject } from '../model/index.ts';
+import { type KubernetesObject, TOKEN_PATH, TOKEN_SOURCE, TOKEN_VOLUME } from '../model/index.ts';
 
 type Json = Readonly<Record<string, unknown>>;
 
@@ -203,24 +203,9 @@ const TEMPLATE: Shape = {
 // --- pods of Git: admission plugins complete them (ServiceAccount, Priority, DefaultTolerationSeconds, RuntimeClass,
 // LimitRanger, AlwaysPullImages), and the API server gives them defaults that templates do not have
 
-const TOKEN_PATH = '/var/run/secrets/kubernetes.io/serviceaccount';
-const TOKEN_VOLUME = /^kube-api-access-[a-z0-9]{5}$/;
-const TOKEN = {
-  defaultMode: 420,
-  sources: [
-    { serviceAccountToken: { expirationSeconds: 3607, path: 'token' } },
-    { configMap: { name: 'kube-root-ca.crt', items: [{ key: 'ca.crt', path: 'ca.crt' }] } },
-    {
-      downwardAPI: {
-        items: [{ path: 'namespace', fieldRef: { apiVersion: 'v1', fieldPath: 'metadata.namespace' } }],
-      },
-    },
-  ],
-};
-
 const isToken = (rest: Json) => (item: unknown) =>
   isMap(item) && TOKEN_VOLUME.test(String(item['name'])) && isDeepStrictEqual(item, { name: item['name'], ...rest });
-const isTokenVolume = isToken({ projected: TOKEN });
+const isTokenVolume = isToken({ projected: TOKEN_SOURCE });
 const isTokenMount = isToken({ mountPath: TOKEN_PATH, readOnly: true });
 const allOf =
   (test: (item: unknown) => boolean): Default =>

@@ -37,7 +37,7 @@ export function proveContent(
   const { debugImages } = approved[0].spec.admission.breakGlass;
   const plain = object.kind === 'Pod' ? withoutDebugging(object, debugImages) : object;
   if (plain.kind === 'Pod') {
-    const own = ownedAs(plain, approved[1]);
+    const own = ownedAs(keyOf(plain), approved[1]);
     if (own.length > 0) return Promise.resolve(provePodOfGit(plain, own));
   }
   return proveChild(plain, approvedIn(...approved), facts);
@@ -53,9 +53,11 @@ function provePodOfGit(pod: KubernetesObject, own: readonly OwnedObject[]): Proo
     : { kind: 'unproven', reason: 'it is not the pod that was approved under this name' };
 }
 
-function ownedAs(object: KubernetesObject, state: EnvironmentState): readonly OwnedObject[] {
-  const { apiVersion, kind, metadata } = object;
-  const key = refKey({ apiVersion, kind, namespace: metadata.namespace ?? '', name: metadata.name });
+function keyOf({ apiVersion, kind, metadata }: KubernetesObject): string {
+  return refKey({ apiVersion, kind, namespace: metadata.namespace ?? '', name: metadata.name });
+}
+
+function ownedAs(key: string, state: EnvironmentState): readonly OwnedObject[] {
   return [admissible(state).planned.get(key), state.owned.get(key)].filter((o) => o !== undefined);
 }
 
@@ -68,18 +70,15 @@ function approvedIn(
   state: EnvironmentState,
   inUse: ReadonlyMap<string, readonly string[]>,
 ): Approved {
-  const { planned } = admissible(state);
-  const find = (key: string): readonly OwnedObject[] =>
-    [planned.get(key), state.owned.get(key)].filter((o) => o !== undefined);
   return {
     injected: spec.admission.injected,
     hasOperators: spec.admission.operators.length + spec.admission.controllers.length > 0,
-    isOwned: (ref) => find(refKey(ref)).length > 0,
+    isOwned: (ref) => ownedAs(refKey(ref), state).length > 0,
     templates: (object) => {
-      const { apiVersion, kind, metadata } = object;
-      const { name, namespace = '' } = metadata;
-      const key = refKey({ apiVersion, kind, namespace, name });
-      const found = find(key);
+      const { kind, metadata } = object;
+      const { name } = metadata;
+      const key = keyOf(object);
+      const found = ownedAs(key, state);
       const used = inUse.get(key) ?? [];
       if (found.length === 0 && used.length === 0) return undefined;
       const isLeft = spec.drift.ignore.some(

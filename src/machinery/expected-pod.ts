@@ -1,4 +1,11 @@
-import { canonicalJson, type KubernetesObject, NETWORK_RESULTS } from '../model/index.ts';
+import {
+  canonicalJson,
+  type KubernetesObject,
+  NETWORK_RESULTS,
+  TOKEN_PATH,
+  TOKEN_SOURCE,
+  TOKEN_VOLUME,
+} from '../model/index.ts';
 import { list, type PodTemplate, record } from './approved-template.ts';
 
 /** Objects of the cluster that take part in making a pod from a template. */
@@ -23,8 +30,6 @@ type Container = Mutable & { readonly name?: string };
 /** A pod in a form that can be compared. Lists whose order has no meaning are sorted. */
 export type ComparablePod = { readonly metadata: Json; readonly spec: Json };
 
-const TOKEN_PATH = '/var/run/secrets/kubernetes.io/serviceaccount';
-const TOKEN_VOLUME = /^kube-api-access-[a-z0-9]{5}$/;
 const TOKEN = '(token volume)';
 const LIMIT_RANGER = 'kubernetes.io/limit-ranger';
 const JOB_INDEX = 'batch.kubernetes.io/job-completion-index';
@@ -224,19 +229,6 @@ function withServiceAccount(
   spec['volumes'] = [...list(spec['volumes']), { name: TOKEN, projected: TOKEN_SOURCE }];
   if (named !== undefined) renameVolume(actual, named);
 }
-
-const TOKEN_SOURCE = {
-  defaultMode: 420,
-  sources: [
-    { serviceAccountToken: { expirationSeconds: 3607, path: 'token' } },
-    { configMap: { name: 'kube-root-ca.crt', items: [{ key: 'ca.crt', path: 'ca.crt' }] } },
-    {
-      downwardAPI: {
-        items: [{ path: 'namespace', fieldRef: { apiVersion: 'v1', fieldPath: 'metadata.namespace' } }],
-      },
-    },
-  ],
-};
 
 // Its random name stands in the volume and in the mounts; only there is it replaced.
 function renameVolume(actual: Mutable, name: string): void {

@@ -4,6 +4,8 @@ import {
   type Injection,
   imageMatches,
   type KubernetesObject,
+  TOKEN_PATH,
+  TOKEN_VOLUME,
   wildcardMatches,
 } from '../model/index.ts';
 import { list, type PodTemplate, record } from './approved-template.ts';
@@ -23,8 +25,6 @@ export type Uninjected = {
   readonly reasons: readonly string[];
 };
 
-const TOKEN_PATH = '/var/run/secrets/kubernetes.io/serviceaccount';
-const TOKEN_VOLUME = /^kube-api-access-[a-z0-9]{5}$/;
 const PLACES: readonly Place[] = ['initContainers', 'containers'];
 
 /**

@@ -39,6 +39,7 @@ export * from './pointer.ts';
 export * from './recent.ts';
 export * from './schema.ts';
 export * from './stated.ts';
+export { TOKEN_PATH, TOKEN_SOURCE, TOKEN_VOLUME } from './token-volume.ts';
 export * from './told.ts';
 export * from './trace.ts';
 export * from './turns.ts';
