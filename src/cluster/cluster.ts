@@ -227,12 +227,16 @@ export class Cluster {
    * what others added beside Git's fields is different.
    */
   async compare(rendered: RenderedObject, owned: OwnedObject, writing: Writing): Promise<Comparison> {
-    const live = await this.read(rendered.ref);
-    if (live === undefined) return { kind: 'missing' };
-    const fields = await this.#differences(rendered, owned, writing, live);
-    if (fields.length === 0) return { kind: 'same', digest: objectDigest(live) };
-    const writer = lastWriter(live, FIELD_MANAGER);
-    return { kind: 'different', fields, ...(writer === undefined ? {} : { writer }) };
+    for (let attempt = 1; ; attempt++) {
+      const live = await this.read(rendered.ref);
+      if (live === undefined) return { kind: 'missing' };
+      const { fields, version } = await this.#differences(rendered, owned, writing, live);
+      if (fields.length === 0) return { kind: 'same', digest: objectDigest(live) };
+      // someone wrote it in between: the dry run is about another object than the one that was read
+      if (version !== live.metadata['resourceVersion'] && attempt < ATTEMPTS) continue;
+      const writer = lastWriter(live, FIELD_MANAGER);
+      return { kind: 'different', fields, ...(writer === undefined ? {} : { writer }) };
+    }
   }
 
   async #differences(
@@ -240,20 +244,21 @@ export class Cluster {
     owned: OwnedObject,
     writing: Writing,
     live: KubernetesObject,
-  ): Promise<readonly string[]> {
+  ): Promise<{ readonly fields: readonly string[]; readonly version: unknown }> {
     const how = { dryRun: true, live };
     try {
       const { object: wanted } =
         writing.exact === true
           ? await this.#replace(rendered, owned, writing, how)
           : await this.#apply(rendered, owned, { ...writing, force: true }, how);
-      return differences(live, wanted);
+      return { fields: differences(live, wanted), version: wanted.metadata['resourceVersion'] };
     } catch (thrown) {
       if (!(thrown instanceof CountersignError) || thrown.code !== 'cluster-altered') throw thrown;
       // The API server does not tell what Git's object would be. The live one is compared as its answers are.
       const left = pointersOf(rendered.ref, writing, live);
       const sent = this.#stamped(rendered.object, owned, writing.environment);
-      return alterations(writing.exact === true ? exactly(sent, live, left) : sent, live, left);
+      const fields = alterations(writing.exact === true ? exactly(sent, live, left) : sent, live, left);
+      return { fields, version: live.metadata['resourceVersion'] };
     }
   }
 

@@ -162,6 +162,40 @@ spec: {defaultBackend: {service: {name: web, port: {number: 80}}}}
   );
 });
 
+test('a write between reading an object and its dry run is no drift', async () => {
+  const ns = 'between';
+  const ignore = [{ kind: 'Deployment', fields: ['/spec/replicas'] }];
+  const proxy = await startApiProxy(stage.controlPlane, 'countersign');
+  try {
+    const { service } = await stage.running(
+      ns,
+      { drift: { ignore } },
+      { files: { [`${PATH}/web.yaml`]: deployment(ns, 'web') }, kubeconfig: proxy.kubeconfig },
+    );
+    const path = `/apis/apps/v1/namespaces/${ns}/deployments/web`;
+    const scaler = await stage.as('controller');
+    const scaleTo = async (replicas: number) =>
+      assert.equal((await scaler.request('PATCH', `${path}/scale`, { spec: { replicas } }, MERGE)).status, 200);
+    let isHeld = false;
+    proxy.fault = ({ method, path: asked, dryRun }) => {
+      if (isHeld || !dryRun || method !== 'PUT' || asked.split('?')[0] !== path) return 'pass';
+      isHeld = true;
+      return { delayMs: 3000 };
+    };
+    await scaleTo(4);
+    await stage.waitFor(() => Promise.resolve(isHeld), 'the dry run of a comparison');
+    await scaleTo(5);
+    await service.looksAgain(3);
+    assert.deepEqual(
+      service.entries('drift.found', 'production').map(({ entry }) => entry.details),
+      [],
+    );
+    assert.equal(((await stage.get(`${path}/scale`)).body['spec'] as { replicas: number }).replicas, 5);
+  } finally {
+    await proxy.stop();
+  }
+});
+
 test('an object that cannot be read is not taken for one that is missing: what is left to others stays', async () => {
   const ns = 'unread';
   const ignore = [{ kind: 'Deployment', fields: ['/spec/replicas'] }];
