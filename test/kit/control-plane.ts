@@ -41,8 +41,16 @@ const PEOPLE = [
 /** Where the API server sends its audit events, and the file it writes them into as well. */
 export type AuditSink = { readonly url: string; readonly token: string; readonly log: string };
 
-/** The programs of a control plane. With a controller manager it lives: Deployments get pods, pods run on two nodes. */
-export type Programs = { readonly etcd: string; readonly apiserver: string; readonly manager?: string };
+/**
+ * The programs of a control plane. With a controller manager it lives: Deployments get pods, pods run on two nodes.
+ * `qps`: the requests a second each controller may send, 200 unless told, so that tests need not wait; 20 is its default.
+ */
+export type Programs = {
+  readonly etcd: string;
+  readonly apiserver: string;
+  readonly manager?: string;
+  readonly qps?: number | undefined;
+};
 
 /** Starts the programs and waits until the API server is ready; about three seconds. `flags` are for the API server. */
 export async function startControlPlane(
@@ -131,7 +139,7 @@ export async function startControlPlane(
     await ready(url, [etcd, apiserver], directory);
     for (const object of rights()) await send(url, object);
     if (programs.manager !== undefined) {
-      manager = start(directory, 'kube-controller-manager', programs.manager, managerFlags(directory, manage ?? 0));
+      manager = start(directory, 'kube-controller-manager', programs.manager, managerFlags(directory, manage ?? 0, programs.qps ?? 200));
       nodes = await startNodes(url);
     }
   } catch (thrown) {
@@ -141,7 +149,7 @@ export async function startControlPlane(
   return { url, directory, kubeconfig, crashEtcd, stop };
 }
 
-function managerFlags(directory: string, port: number): string[] {
+function managerFlags(directory: string, port: number, qps: number): string[] {
   const kubeconfig = kubeconfigIn(directory, 'manager');
   return [
     `--kubeconfig=${kubeconfig}`,
@@ -156,8 +164,8 @@ function managerFlags(directory: string, port: number): string[] {
     '--leader-elect=false',
     // On a busy machine heartbeats come late: no node is given up for that.
     '--node-monitor-grace-period=30m',
-    '--kube-api-qps=200',
-    '--kube-api-burst=400',
+    `--kube-api-qps=${qps}`,
+    `--kube-api-burst=${Math.ceil(qps * 1.5)}`,
   ];
 }
 

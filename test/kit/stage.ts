@@ -31,8 +31,11 @@ type RunningOptions = {
   readonly kubeconfig?: string;
 };
 
-/** `own`: a control plane that no other file is in; `audit`: such a one whose audit events go somewhere. */
-export type StageOptions = { readonly own?: boolean; readonly audit?: AuditSink };
+/**
+ * `own`: a control plane that no other file is in; `audit`: such a one whose audit events go somewhere; `qps`: the
+ * requests a second its controllers may send.
+ */
+export type StageOptions = { readonly own?: boolean; readonly audit?: AuditSink; readonly qps?: number };
 
 /**
  * A control plane, a Git server, two people and a fleet: everything a service needs around it. Unless it is its own, the
@@ -64,9 +67,9 @@ export class Stage {
     this.lee = sshPerson(directory, 'lee');
   }
 
-  static async open(directory: string, { own = false, audit }: StageOptions = {}): Promise<Stage> {
+  static async open(directory: string, { own = false, audit, qps }: StageOptions = {}): Promise<Stage> {
     const isOwn = own || audit !== undefined;
-    return Stage.#at(directory, isOwn ? await livingPlane(audit) : await sharedPlane(), isOwn);
+    return Stage.#at(directory, isOwn ? await livingPlane(audit, qps) : await sharedPlane(), isOwn);
   }
 
   /** Without controllers and nodes, and with a service that may do everything: for measurements, and other versions. */
