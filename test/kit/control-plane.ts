@@ -139,7 +139,12 @@ export async function startControlPlane(
     await ready(url, [etcd, apiserver], directory);
     for (const object of rights()) await send(url, object);
     if (programs.manager !== undefined) {
-      manager = start(directory, 'kube-controller-manager', programs.manager, managerFlags(directory, manage ?? 0, programs.qps ?? 200));
+      manager = start(
+        directory,
+        'kube-controller-manager',
+        programs.manager,
+        managerFlags(directory, manage ?? 0, programs.qps ?? 200),
+      );
       nodes = await startNodes(url);
     }
   } catch (thrown) {
