@@ -7,6 +7,7 @@ import { leafHash } from './merkle.ts';
 import type { Signer, Verifier } from './note.ts';
 import { type Judged, judgeRow, signedRow, type Term, UNAUTHENTICATED } from './outbox.ts';
 import { type OutboxRow, PostgresTables, TakenBack } from './postgres.ts';
+import { Fenced } from './postgres-term.ts';
 import type { Bounds, Known } from './references.ts';
 import { enrolmentOf, type ReplicaKey } from './replica-key.ts';
 import {
@@ -46,12 +47,12 @@ const LOOK_MS = 50;
 const DEADLINE_MS = 20_000;
 const SWEEP_EVERY = 120; // ticks: once a minute
 const REFUSED_EVERY_MS = 60_000; // however many rows are refused, the ledger grows by one entry a minute
-const TAKING_MS = 5000; // a flood of rows is processed for this long at a time; own entries are recorded in between
+const TAKING_MS = 300; // a flood of rows is processed for this long at a time; own entries are recorded in between
 const ATTEMPTS = 5;
 
 /**
- * A ledger in PostgreSQL that several replicas write to. One replica, the holder of the database's advisory lock,
- * numbers, signs and commits; the others hand it their entries.
+ * A ledger in PostgreSQL that several replicas write to. One replica, the leader of the current term, numbers, signs and
+ * commits; the others hand it their entries.
  *
  * Each replica keeps a copy and hashes it as it grows, so changes to the database cannot change what a replica reads.
  * Handed-over batches are signed by the replica and checked before they are recorded: the role that writes to the
@@ -78,11 +79,12 @@ export class SharedSequencer {
   #refused: { count: number; first: Extract<Judged, { kind: 'refused' }> } | undefined;
   #refusedAt = Number.NEGATIVE_INFINITY;
   #wake: () => void = () => {};
+  #isCalled = false;
   found: Found = { entries: 0, unanchored: 0, lastTime: '' };
 
   private constructor(options: SharedOptions) {
     this.#options = options;
-    this.#tables = new PostgresTables(options.url, () => this.#wake());
+    this.#tables = new PostgresTables(options.url, (what) => this.#notified(what));
     this.#copy = new SqliteStore(options.copy, 'copy');
   }
 
@@ -121,7 +123,11 @@ export class SharedSequencer {
     return this.#inTurn(async () => {
       if (this.#broken !== undefined) throw this.#broken;
       if (!this.#tables.isConnected) await this.#tables.connect();
-      return (await this.#leads()) ? this.#sequence(waiting) : this.#handOver(randomUUID(), waiting);
+      if (!(await this.#leads())) return this.#handOver(randomUUID(), waiting);
+      return this.#sequence(waiting).catch((thrown: unknown) => {
+        if (!(thrown instanceof Fenced)) throw thrown;
+        return this.#handOver(randomUUID(), waiting); // nothing was written: the new leader takes it
+      });
     });
   }
 
@@ -140,6 +146,21 @@ export class SharedSequencer {
       if (thrown instanceof CountersignError && thrown.recover === 'halt') this.#broken ??= thrown;
     });
     return turn;
+  }
+
+  // The leader takes what was handed over as soon as it hears of it; the others copy what it committed.
+  #notified(what: string): void {
+    this.#wake();
+    const task = this.#tables.leads
+      ? what === 'handed' && (() => this.#takeHanded())
+      : what === 'taken' && (() => this.#catchUp());
+    if (task === false || this.#isCalled || this.#timer === undefined || this.#broken !== undefined) return;
+    this.#isCalled = true;
+    const run = async () => {
+      this.#isCalled = false;
+      if (this.#tables.isConnected) await task();
+    };
+    void this.#inTurn(run).catch(() => {}); // the next tick tries again
   }
 
   async #open(): Promise<void> {
@@ -201,13 +222,15 @@ export class SharedSequencer {
    * handed over.
    */
   async #leads(): Promise<boolean> {
-    if (!(await this.#tables.lead())) {
-      this.#hasBegun = false;
-      return false;
-    }
+    if (!this.#tables.leads && !(await this.#beginTerm())) return false;
     if (this.#hasBegun) return true;
     await this.#catchUp();
-    await this.#beginTerm();
+    if (this.#tree.size === 0 && (await this.#tables.hasEntries()))
+      throw halt(
+        `${this.#options.name} holds entries, but no checkpoint over them signed by this ledger’s key`,
+        'give the key that signed it. If rows of `checkpoint` were deleted, ' +
+          'first start a replica that has a copy: it restores the newest one',
+      );
     this.#hasBegun = true;
     const { newEpoch, ...options } = this.#options;
     const isOpened = this.#history.origin === options.signers[0].name;
@@ -223,15 +246,12 @@ export class SharedSequencer {
 
   // The number is generated here and kept only in memory. A row signed for another term, or already taken in this one,
   // does not count again, even if tables are edited.
-  async #beginTerm(): Promise<void> {
-    if (this.#tree.size === 0 && (await this.#tables.hasEntries()))
-      throw halt(
-        `${this.#options.name} holds entries, but no checkpoint over them signed by this ledger’s key`,
-        'give the key that signed it. If rows of `checkpoint` were deleted, ' +
-          'first start a replica that has a copy: it restores the newest one',
-      );
-    this.#term = { nonce: randomBytes(32).toString('hex'), since: this.#options.clock().getTime(), taken: new Map() };
-    await this.#tables.openTerm(this.#term.nonce);
+  async #beginTerm(): Promise<boolean> {
+    this.#hasBegun = false;
+    const nonce = randomBytes(32).toString('hex');
+    if (!(await this.#tables.lead(nonce, this.#options.replica.id))) return false;
+    this.#term = { nonce, since: this.#options.clock().getTime(), taken: new Map() };
+    return true;
   }
 
   #stamped(body: EntryBody): PreparedEntry {
@@ -242,10 +262,7 @@ export class SharedSequencer {
     if (this.#broken !== undefined) return;
     if (!this.#tables.isConnected) await this.#tables.connect();
     await this.#catchUp();
-    if (await this.#leads()) {
-      await this.#tables.openTerm(this.#term?.nonce ?? '');
-      await this.#takeHanded();
-    }
+    if ((await this.#leads()) && (await this.#tables.beat())) await this.#takeHanded();
     if (++this.#ticks % SWEEP_EVERY !== 0) return;
     await this.#tables.sweep();
     if (this.#hasBegun) await this.#dropForeignCheckpoints();
@@ -353,6 +370,7 @@ export class SharedSequencer {
       );
       const done = await this.#takeRows(rows, large);
       if (done === 0) break;
+      if (Date.now() >= end) setImmediate(() => this.#notified('handed')); // the rest, after own entries
     }
     await this.#tellRefused();
   }
@@ -470,6 +488,7 @@ export class SharedSequencer {
     const since = this.#tree.size;
     let signedFor: string | undefined;
     let attempts = 0;
+    let isHanded = false;
     for (const end = Date.now() + DEADLINE_MS; ; ) {
       try {
         if (!this.#tables.isConnected) await this.#tables.connect();
@@ -480,22 +499,26 @@ export class SharedSequencer {
           if (taken !== undefined) return taken;
           await this.#tables.dropTaken(id); // someone else wrote that
         }
-        const leads = await this.#leads();
+        const term = state.leader?.nonce;
+        const leads = state.leader?.isLive !== true && (await this.#leads());
         const isOver = Date.now() > end;
-        if (leads || isOver || !state.waits || state.term !== signedFor) {
-          // The batch is no longer in `outbox`: it is on the ledger by now, or never will be.
-          await this.#tables.takeBack(id);
-          await this.#catchUp();
-          const recorded = this.#find(since, waiting);
-          if (recorded !== undefined) return recorded;
+        if (leads || isOver || !state.waits || term !== signedFor) {
+          if (isHanded) {
+            // The batch is no longer in `outbox`: it is on the ledger by now, or never will be.
+            await this.#tables.takeBack(id);
+            await this.#catchUp();
+            const recorded = this.#find(since, waiting);
+            if (recorded !== undefined) return recorded;
+          }
           if (leads) return await this.#sequence(waiting);
           if (isOver) throw cannotTell(new Error('no replica is the leader'));
-          if (signedFor === state.term && ++attempts > ATTEMPTS) throw notTaken();
-          signedFor = await this.#handSigned(id, waiting, state.term);
+          if (isHanded && signedFor === term && ++attempts > ATTEMPTS) throw notTaken();
+          isHanded = true;
+          signedFor = await this.#handSigned(id, waiting, term);
         }
         await this.#notice(LOOK_MS);
       } catch (thrown) {
-        const isLost = thrown instanceof CommitUnknown || !this.#tables.isConnected;
+        const isLost = thrown instanceof CommitUnknown || thrown instanceof Fenced || !this.#tables.isConnected;
         if (!isLost || Date.now() > end) throw thrown instanceof CommitUnknown ? cannotTell(thrown.cause) : thrown;
         await this.#notice(4 * LOOK_MS);
       }
