@@ -153,7 +153,10 @@ export class AdmissionRecords {
       this.#entry(refusal, { ...(digest === undefined ? {} : { digest }), uid: request.uid }),
       [],
     );
-    recorded.catch((thrown) => this.#log.error({ object: request.ref }, `cannot record a refusal: ${String(thrown)}`));
+    recorded.catch((thrown) => {
+      refusal.repeated++; // it is recorded with the repeated ones instead
+      this.#log.error({ object: request.ref }, `cannot record a refusal yet: ${String(thrown)}`);
+    });
     await within(
       PATIENCE_MS,
       recorded.catch(() => {}),
@@ -178,11 +181,11 @@ export class AdmissionRecords {
   async #close([key, refusal]: [string, Refusal]): Promise<void> {
     this.#refusals.delete(key);
     if (refusal.repeated === 0) return;
-    await this.#recorder
-      .recordSurely(this.#entry(refusal, { repeated: refusal.repeated }), [])
-      .catch((thrown) =>
-        this.#log.error({ object: refusal.request.ref }, `cannot record repeated refusals: ${String(thrown)}`),
-      );
+    await this.#recorder.recordSurely(this.#entry(refusal, { repeated: refusal.repeated }), []).catch((thrown) => {
+      this.#log.error({ object: refusal.request.ref }, `cannot record repeated refusals: ${String(thrown)}`);
+      // Kept for the next attempt, unless so many are kept that the log must do.
+      if (this.#refusals.size < MAX_OPEN && !this.#refusals.has(key)) this.#refusals.set(key, refusal);
+    });
   }
 
   #entry(

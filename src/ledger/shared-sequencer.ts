@@ -39,6 +39,8 @@ export type SharedOptions = Omit<SequencerOptions, 'store'> & {
   readonly replica: ReplicaKey;
   /** Longest duration of break-glass in milliseconds, by environment. */
   readonly holdFor?: Bounds['holdFor'];
+  /** How often a replica looks by itself, without being notified. */
+  readonly tickMs?: number;
 };
 
 const PAGE = 1000;
@@ -47,12 +49,13 @@ const LOOK_MS = 50;
 const DEADLINE_MS = 20_000;
 const SWEEP_EVERY = 120; // ticks: once a minute
 const REFUSED_EVERY_MS = 60_000; // however many rows are refused, the ledger grows by one entry a minute
-const TAKING_MS = 300; // a flood of rows is processed for this long at a time; own entries are recorded in between
+// A flood of rows is processed for this long at a time; own entries are recorded in between.
+const TAKING_MS = 300;
 const ATTEMPTS = 5;
 
 /**
- * A ledger in PostgreSQL that several replicas write to. One replica, the leader of the current term, numbers, signs and
- * commits; the others hand it their entries.
+ * A ledger in PostgreSQL that several replicas write to. One replica, the leader of the current term, numbers, signs
+ * and commits; the others hand it their entries.
  *
  * Each replica keeps a copy and hashes it as it grows, so changes to the database cannot change what a replica reads.
  * Handed-over batches are signed by the replica and checked before they are recorded: the role that writes to the
@@ -179,7 +182,10 @@ export class SharedSequencer {
       lastTime: this.#lastTime,
     };
     await this.#waitForBeginning();
-    this.#timer = setInterval(() => void this.#inTurn(() => this.#tick()).catch(() => {}), TICK_MS);
+    this.#timer = setInterval(
+      () => void this.#inTurn(() => this.#tick()).catch(() => {}),
+      this.#options.tickMs ?? TICK_MS,
+    );
   }
 
   // A copy that does not fit is rebuilt: the database is authoritative, and the anchor is not part of the copy.
