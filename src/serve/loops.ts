@@ -23,6 +23,7 @@ import {
 import { decrypting, gitProgram, openGate, openRendering, SharedRules, sourceAccess } from '../open/index.ts';
 import { type ReconcilePorts, Reconciler } from '../reconcile/index.ts';
 import { KnownHistory } from '../trust/index.ts';
+import { type Hold, whileHeld } from './hold.ts';
 import { type ClusterLink, linkOf, type Serving } from './open-serving.ts';
 import type { ServeHooks } from './options.ts';
 
@@ -76,13 +77,19 @@ export async function openGates(
   );
 }
 
+type Running = {
+  readonly atOnce?: () => number;
+  /** This replica's Leases, by environment. */
+  readonly holds?: ReadonlyMap<string, Hold>;
+};
+
 /** Opens a loop for each environment this service runs, with its view of the cluster. */
 export function openLoops(
   { configuration, links, recorder, options, log, metrics, notifications, trace, closing }: Serving,
   gates: readonly OpenGate[],
   clusters: ReadonlyMap<ClusterLink, Cluster>,
   hooks: ServeHooks,
-  atOnce?: () => number,
+  { atOnce, holds = new Map() }: Running = {},
 ): Reconciler[] {
   const turn = atMost(JUDGED_AT_ONCE);
   const once = sharing<{ readonly tip: string; readonly approvals: string }>();
@@ -121,7 +128,9 @@ export function openLoops(
       took: (kind, seconds) => metrics.took(environment.metadata.name, kind, seconds),
       ...(hooks.onStep === undefined ? {} : { onStep: hooks.onStep }),
     };
-    const loop = new Reconciler(gate, ports, (name) => loops.get(name)?.status);
+    const hold = holds.get(environment.metadata.name);
+    const held = hold === undefined ? ports : whileHeld(ports, hold);
+    const loop = new Reconciler(gate, held, (name) => loops.get(name)?.status);
     cluster.listen(
       environment.metadata.name,
       () => loop.stir(),

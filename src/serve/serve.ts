@@ -14,6 +14,7 @@ import { AdmissionFront } from './admission-front.ts';
 import { checkServeOptions } from './check-options.ts';
 import { openDashboard } from './dashboard.ts';
 import { type Documents, ServedDocuments } from './documents.ts';
+import { Hold, LeaseLost } from './hold.ts';
 import { openControl, openHttp } from './http.ts';
 import { beat, keepAnchors, keepStated, recordStart } from './ledger.ts';
 import { openGates, openLoops } from './loops.ts';
@@ -123,7 +124,9 @@ async function serveWith({ configuration, tellOf }: Documents, ending: AbortSign
     const isAsked = () => front?.demand.isBusy === true;
     const turns = new Turns(isAsked);
     const gates = await openGates(serving, turns);
-    loops.push(...openLoops(serving, gates, clusters, hooks, () => (isAsked() ? AT_ONCE.beside : AT_ONCE.alone)));
+    const atOnce = () => (isAsked() ? AT_ONCE.beside : AT_ONCE.alone);
+    const holds = holdsOf(serving);
+    loops.push(...openLoops(serving, gates, clusters, hooks, { atOnce, holds }));
     await openAdmission(serving, front, gates, clusters, loops);
     openHttp(loops, serving, front, probes);
     await openDashboard(loops, serving, front);
@@ -137,8 +140,12 @@ async function serveWith({ configuration, tellOf }: Documents, ending: AbortSign
     beat(loops, serving);
     tellOf(loops);
     const tenants = [...loops, ...(reports === undefined ? [] : [reports])];
-    const leases = leasesOf(tenants, serving);
-    await runUntilStopped(tenants, serving.signing?.keep(ledger), ending, leases, log);
+    const leases = leasesOf(tenants, holds, serving);
+    const onLost = () => {
+      for (const hold of holds.values()) hold.lose();
+      hooks.onLeaseLost?.();
+    };
+    await runUntilStopped(tenants, serving.signing?.keep(ledger), ending, leases, log, onLost);
     // finish pending requests while everything they need is still open
     if (io.signal.aborted) await front?.close();
     const reason = io.signal.aborted
@@ -178,13 +185,27 @@ function reportsOf({
 
 const LEASE_MS = 15_000;
 
+type Held = { readonly lease: Lease; readonly hold: Hold };
+
+function holdsOf({ options, configuration }: Serving<ServeOptions>): ReadonlyMap<string, Hold> {
+  if (options.lease === undefined) return new Map();
+  return new Map(configuration.environments.map(({ metadata: { name } }) => [name, new Hold(name)]));
+}
+
 // One Lease per environment, in the cluster of the first environment: replicas share the work as they start.
-function leasesOf(loops: readonly Tenant[], { options, links }: Serving<ServeOptions>): ReadonlyMap<string, Lease> {
+function leasesOf(
+  loops: readonly Tenant[],
+  holds: ReadonlyMap<string, Hold>,
+  { options, links }: Serving<ServeOptions>,
+): ReadonlyMap<string, Held> {
   if (options.lease === undefined) return new Map();
   const { server } = [...links.values()][0] as ClusterLink;
   const identity = `${hostname()}-${randomBytes(4).toString('hex')}`;
   return new Map(
-    loops.map((l) => [l.name, new Lease(server, options.lease as string, `countersign-${l.name}`, identity, LEASE_MS)]),
+    loops.map((l) => {
+      const lease = new Lease(server, options.lease as string, `countersign-${l.name}`, identity, LEASE_MS);
+      return [l.name, { lease, hold: holds.get(l.name) ?? new Hold(l.name) }];
+    }),
   );
 }
 
@@ -192,8 +213,9 @@ async function runUntilStopped(
   loops: readonly Tenant[],
   signing: Tenant | undefined,
   signal: AbortSignal,
-  leases: ReadonlyMap<string, Lease>,
+  leases: ReadonlyMap<string, Held>,
   log: Logger,
+  onLost: () => void,
 ): Promise<void> {
   const ending = new AbortController();
   const stop = () => {
@@ -204,14 +226,19 @@ async function runUntilStopped(
   signal.addEventListener('abort', stop, { once: true });
   if (signal.aborted) stop();
   const endAll = (thrown: unknown) => {
+    if (thrown instanceof LeaseLost) {
+      onLost();
+      log.error({ hint: thrown.hint }, thrown.message); // the process may end before its last words
+    }
     stop(); // a loop that cannot trust the ledger, or lost its Lease, ends all loops
     throw thrown;
   };
   const kept = signing?.run().catch(endAll);
   const work = Promise.allSettled(
     loops.map((loop) => {
-      const lease = leases.get(loop.name);
-      return (lease === undefined ? loop.run() : runWhileHeld(loop, lease, ending.signal, log)).catch(endAll);
+      const held = leases.get(loop.name);
+      if (held === undefined) return loop.run().catch(endAll);
+      return runWhileHeld(loop, held.lease, held.hold, ending.signal, log).catch(endAll);
     }),
   ).finally(stop);
   const ended = [...(await Promise.allSettled([kept])), ...(await work)];

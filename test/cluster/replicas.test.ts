@@ -9,6 +9,7 @@ import type { Fleet } from '../kit/fleet.ts';
 import { without } from '../kit/machine.ts';
 import { configMap, namespace } from '../kit/manifests.ts';
 import { Postgres } from '../kit/postgres.ts';
+import { PostgresProxy } from '../kit/postgres-proxy.ts';
 import { scratch } from '../kit/scratch.ts';
 import { countersign, type Service, until } from '../kit/service.ts';
 import { openStage } from '../kit/test-stage.ts';
@@ -29,24 +30,26 @@ const colour = (name: string, value: string) => ({
   [`${PATH}/cm.yaml`]: configMap(name, 'settings', { colour: value }),
 });
 
-async function replicas(name: string): Promise<{ fleet: Fleet; start: (replica: string) => Promise<Service> }> {
+type Start = (replica: string, address?: string) => Promise<Service>;
+
+async function replicas(name: string): Promise<{ fleet: Fleet; url: string; start: Start }> {
   const { url } = await (postgres as Postgres).ledger();
   const key = join(directory, `${name}.key`);
   writeFileSync(key, createKey(), { mode: 0o600 });
   const fleet = stage.fleet(name);
   const configuration = stage.configuration(name, [{ url: fleet.url, namespaces: [name] }]);
   await stage.change(fleet, 'first', { [`${PATH}/ns.yaml`]: namespace(name), ...colour(name, 'blue') });
-  const start = (replica: string) =>
+  const start: Start = (replica, address = url) =>
     stage.serve(configuration, `${name}-${replica}`, [
       '--ledger',
-      url,
+      address,
       '--ledger-key',
       key,
       '--lease',
       `leases-${name}`,
     ]);
   await leases(name);
-  return { fleet, start };
+  return { fleet, url, start };
 }
 
 const leases = (name: string) =>
@@ -97,6 +100,28 @@ test('a replica that is killed is taken over from once its Lease has run out, wi
   const green = await stage.change(fleet, 'green', colour('takeover', 'green'));
   await b.entry('apply.result', 'production', (e) => e.revision === green && e.outcome === 'applied', 60_000);
   assert.equal((await stage.dataOf('takeover', 'settings'))?.['colour'], 'green');
+});
+
+test('a replica whose Lease is deleted ends, also while its ledger does not answer, and another goes on', {
+  skip,
+}, async () => {
+  const { fleet, url, start } = await replicas('deleted');
+  const proxy = await PostgresProxy.open(url);
+  const a = await start('a', proxy.url);
+  await a.entry('apply.result', 'production', (e) => e.outcome === 'applied');
+  const b = await start('b');
+  proxy.mode = 'mute';
+  const green = await stage.change(fleet, 'green', colour('deleted', 'green')); // a waits for the ledger with it
+  await stage.admin.request(
+    'DELETE',
+    '/apis/coordination.k8s.io/v1/namespaces/leases-deleted/leases/countersign-production',
+  );
+  assert.equal(await a.ended, 2);
+  assert.match(a.log, /lost the Lease of `production`/);
+  await b.entry('apply.result', 'production', (e) => e.revision === green && e.outcome === 'applied', 60_000);
+  const intents = b.entries('apply.intent', 'production').filter(({ entry }) => entry.revision === green);
+  assert.equal(intents.length, 1, 'one replica alone intended it');
+  proxy.close();
 });
 
 test('a replica whose Lease cannot be renewed any more ends, so that no two run one environment', async () => {
