@@ -5,6 +5,11 @@ import type { ReconcilerStatus } from '../reconcile/index.ts';
 export type Measured = {
   readonly environments: readonly ReconcilerStatus[];
   readonly entries: number;
+  /** Records that are not on the ledger yet. */
+  readonly backlog: number;
+  /** Whether the ledger takes records, and whether this replica numbers and signs them. */
+  readonly isAvailable: boolean;
+  readonly sequences: boolean;
   readonly connected: boolean;
 };
 
@@ -116,6 +121,20 @@ export class Metrics {
         this.set(measure().entries);
       },
     });
+    const ledger = {
+      backlog: ['Records that wait for the ledger, in memory and in the write-ahead file.', (m: Measured) => m.backlog],
+      available: ['1 while the ledger takes records.', (m: Measured) => Number(m.isAvailable)],
+      sequences: ['1 while this replica numbers and signs the records of all.', (m: Measured) => Number(m.sequences)],
+    } as const;
+    for (const [name, [help, value]] of Object.entries(ledger))
+      new Gauge({
+        name: `countersign_ledger_${name}`,
+        help,
+        registers,
+        collect() {
+          this.set(value(measure()));
+        },
+      });
     new Gauge({
       name: 'countersign_watches_connected',
       help: '1 while every watch on a cluster is connected.',

@@ -8,6 +8,7 @@ import { parseVerifier, type Verifier } from './note.ts';
 import { LEDGER_FILES, type LedgerPlace } from './open-sequencer.ts';
 import { type Known, referenceProblem, refers } from './references.ts';
 import { type Found, laterOf, prepare, type Sequenced } from './sequencer.ts';
+import type { Sharing } from './shared-sequencer.ts';
 import { commitmentOf, type PreparedEntry, pack, type Subject } from './store.ts';
 import type { Fault, FromWriter, ToWriter, WriterData } from './writer-thread.ts';
 
@@ -65,6 +66,9 @@ export class Ledger {
   #sentTime = '';
   #doneAt = 0;
   #msPerEntry = 1;
+  #hasFailed = false;
+  /** Called when the ledger takes records again, after it did not. */
+  onBack: () => void = () => {};
   #isScheduled = false;
   #broken: CountersignError | undefined;
   #held: CountersignError | undefined;
@@ -80,6 +84,10 @@ export class Ledger {
     Atomics.store(this.#size, 0, BigInt(writer.opened.size));
     this.#time = writer.opened.found.lastTime;
     writer.onEnd = (error) => this.#break(error);
+    writer.onSharing = ({ isAvailable }) => {
+      if (isAvailable) this.#isBack();
+      else this.#hasFailed = true;
+    };
   }
 
   /** Number of durable entries. */
@@ -95,6 +103,11 @@ export class Ledger {
   /** Number of entries that were given to the ledger and are not durable yet. */
   get backlog(): number {
     return this.#waiting.first.length + this.#waiting.later.length + this.#writer.entriesInFlight;
+  }
+
+  /** How replicas share the ledger; undefined for a ledger in a file. */
+  get sharing(): Sharing | undefined {
+    return this.#writer.sharing;
   }
 
   /**
@@ -196,12 +209,14 @@ export class Ledger {
       (done) => {
         this.#refusalsSent -= refusals;
         this.#measure(batch.length, sentAt);
+        this.#isBack();
         for (const { text } of subjects) this.#subjects.delete(text);
         this.#acknowledge(batch, done);
       },
       (error: CountersignError) => {
         this.#refusalsSent -= refusals;
         this.#newSubjects.unshift(...subjects);
+        this.#hasFailed = true;
         if (error.recover === 'halt') this.#broken = error;
         for (const { reject } of batch) reject(error);
         this.#flush();
@@ -225,6 +240,12 @@ export class Ledger {
       this.#sentTime = waiting.entry.time;
     }
     return { batch, refusals: refusals.length };
+  }
+
+  #isBack(): void {
+    if (!this.#hasFailed) return;
+    this.#hasFailed = false;
+    this.onBack();
   }
 
   // The time of the thread itself: a batch may have waited for the one before.
@@ -343,11 +364,19 @@ class Writer {
     { resolve: (done: Sequenced) => void; reject: (error: CountersignError) => void; readonly entries: number }
   >();
   entriesInFlight = 0;
+  sharing: Sharing | undefined;
+  onSharing: (sharing: Sharing) => void = () => {};
   #next = 0;
   #closed: (() => void) | undefined;
   #quiet: (() => void)[] = [];
 
-  private constructor(worker: Worker, opened: Writer['opened'], options: Pick<LedgerOptions, 'warn'>) {
+  private constructor(
+    worker: Worker,
+    opened: Writer['opened'],
+    sharing: Sharing | undefined,
+    options: Pick<LedgerOptions, 'warn'>,
+  ) {
+    this.sharing = sharing;
     this.#worker = worker;
     this.opened = opened;
     for (const event of ['message', 'error', 'exit']) worker.removeAllListeners(event);
@@ -362,9 +391,11 @@ class Writer {
       workerData: data,
       resourceLimits: { maxYoungGenerationSizeMb: YOUNG_MIB },
     });
+    let sharing: Sharing | undefined;
     return new Promise((resolve, reject) => {
       worker.on('message', (message: FromWriter) => {
-        if ('opened' in message) resolve(new Writer(worker, message.opened, options));
+        if ('sharing' in message) sharing = message.sharing;
+        else if ('opened' in message) resolve(new Writer(worker, message.opened, sharing, options));
         else if ('failed' in message) reject(errorOf(message.failed));
         else if ('progress' in message) options.progress?.(message.progress);
         else if ('warning' in message) options.warn?.(message.warning);
@@ -408,6 +439,10 @@ class Writer {
   #hear(message: FromWriter, options: Pick<LedgerOptions, 'warn'>): void {
     if ('warning' in message) options.warn?.(message.warning);
     if ('closed' in message) this.#closed?.();
+    if ('sharing' in message) {
+      this.sharing = message.sharing;
+      this.onSharing(message.sharing);
+    }
     if (!('id' in message)) return;
     const pending = this.#pending.get(message.id);
     this.#pending.delete(message.id);

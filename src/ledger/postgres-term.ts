@@ -39,6 +39,8 @@ export class PostgresTerm {
   #nonce: string | undefined;
   #holdsLock = false;
   #beatAt = 0;
+  /** The leader when last read. */
+  lastSeen: Holder | undefined;
 
   constructor(query: Query) {
     this.#query = query;
@@ -112,16 +114,19 @@ export class PostgresTerm {
         FROM term ORDER BY at DESC LIMIT 1`,
       [STALE_S],
     );
+    this.lastSeen = undefined;
     if (row === undefined) return undefined;
     const { nonce, replica, pid, since, fresh, there } = row;
     const isThere = there === true;
-    return {
+    const holder = {
       nonce: String(nonce),
       replica: typeof replica === 'string' ? replica : '',
       isLive: isThere && fresh === true,
       isThere,
       session: typeof pid === 'number' && typeof since === 'string' ? { pid, since } : undefined,
     };
+    this.lastSeen = holder;
+    return holder;
   }
 
   // A role may end its own sessions. Where it may not, the row alone keeps the old leader from writing.

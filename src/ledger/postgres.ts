@@ -151,6 +151,11 @@ export class PostgresTables {
     return this.#term.beat();
   }
 
+  /** The leader when last asked for. */
+  get lastLeader(): Holder | undefined {
+    return this.#term.lastSeen;
+  }
+
   /** Returns the leader as the tables name it. */
   leader(): Promise<Holder | undefined> {
     return this.#term.holder();

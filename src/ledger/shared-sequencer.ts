@@ -39,10 +39,24 @@ export type SharedOptions = Omit<SequencerOptions, 'store'> & {
   readonly replica: ReplicaKey;
   /** Longest duration of break-glass in milliseconds, by environment. */
   readonly holdFor?: Bounds['holdFor'];
+  /** Receives who sequences, when that changes. */
+  readonly onSharing?: (sharing: Sharing) => void;
   /** How often a replica looks by itself, without being notified. */
   readonly tickMs?: number;
 };
 
+/** How a replica shares its ledger. */
+export type Sharing = {
+  /** Id of this replica. */
+  readonly replica: string;
+  /** Id of the replica that sequences, as the database names it; empty if none does. */
+  readonly sequencer: string;
+  /** Whether records get onto the ledger: the database answers, and a replica sequences. */
+  readonly isAvailable: boolean;
+};
+
+const REPLICA_ID = /^[0-9a-f]{32}$/; // other text in the database is not shown
+const OLDER = 'a replica of an older version';
 const PAGE = 1000;
 const TICK_MS = 500;
 const LOOK_MS = 50;
@@ -83,6 +97,7 @@ export class SharedSequencer {
   #refusedAt = Number.NEGATIVE_INFINITY;
   #wake: () => void = () => {};
   #isCalled = false;
+  #sharing = '';
   found: Found = { entries: 0, unanchored: 0, lastTime: '' };
 
   private constructor(options: SharedOptions) {
@@ -154,6 +169,7 @@ export class SharedSequencer {
   // The leader takes what was handed over as soon as it hears of it; the others copy what it committed.
   #notified(what: string): void {
     this.#wake();
+    if (what === 'lost') this.#tellSharing();
     const task = this.#tables.leads
       ? what === 'handed' && (() => this.#takeHanded())
       : what === 'taken' && (() => this.#catchUp());
@@ -164,6 +180,24 @@ export class SharedSequencer {
       if (this.#tables.isConnected) await task();
     };
     void this.#inTurn(run).catch(() => {}); // the next tick tries again
+  }
+
+  #tellSharing(): void {
+    const { replica, onSharing } = this.#options;
+    const { isConnected, leads, lastLeader } = this.#tables;
+    const named = lastLeader?.replica ?? '';
+    const other =
+      named === '' && lastLeader !== undefined
+        ? OLDER
+        : lastLeader?.isLive === true && REPLICA_ID.test(named)
+          ? named
+          : '';
+    const sequencer = !isConnected || this.#broken !== undefined ? '' : leads && this.#hasBegun ? replica.id : other;
+    const sharing = { replica: replica.id, sequencer, isAvailable: sequencer !== '' };
+    const told = JSON.stringify(sharing);
+    if (told === this.#sharing) return;
+    this.#sharing = told;
+    onSharing?.(sharing);
   }
 
   async #open(): Promise<void> {
@@ -182,6 +216,7 @@ export class SharedSequencer {
       lastTime: this.#lastTime,
     };
     await this.#waitForBeginning();
+    this.#tellSharing();
     this.#timer = setInterval(
       () => void this.#inTurn(() => this.#tick()).catch(() => {}),
       this.#options.tickMs ?? TICK_MS,
@@ -268,7 +303,9 @@ export class SharedSequencer {
     if (this.#broken !== undefined) return;
     if (!this.#tables.isConnected) await this.#tables.connect();
     await this.#catchUp();
-    if ((await this.#leads()) && (await this.#tables.beat())) await this.#takeHanded();
+    const isLeader = (await this.#leads()) && (await this.#tables.beat());
+    this.#tellSharing();
+    if (isLeader) await this.#takeHanded();
     if (++this.#ticks % SWEEP_EVERY !== 0) return;
     await this.#tables.sweep();
     if (this.#hasBegun) await this.#dropForeignCheckpoints();

@@ -288,6 +288,35 @@ describe('the replica that sequences', { skip }, () => {
       await assertOnce([a, b, c], [0, 1, 2, ...(numbers.includes(3) ? [3] : []), 4, 5, 6]);
     });
 
+  test('is known to all, and so is when there is none; when the database is back, each replica hears of it', async () => {
+    const { url } = await place();
+    const [a, b] = [await replica(url), await replica(url)];
+    const idOf = (ledger: Ledger) => ledger.sharing?.replica ?? '';
+    const sequencer = (ledger: Ledger, expected: string) =>
+      until(
+        () => Promise.resolve(ledger.sharing?.sequencer === expected),
+        20_000,
+        () => `${JSON.stringify(ledger.sharing)}, not ${expected}`,
+      );
+    assert.match(idOf(a), /^[0-9a-f]{32}$/);
+    for (const one of [a, b]) await sequencer(one, idOf(a));
+    let back = 0;
+    b.onBack = () => back++;
+    await postgres.kill();
+    for (const one of [a, b]) await sequencer(one, '');
+    assert.deepEqual([a.sharing?.isAvailable, b.sharing?.isAvailable, back], [false, false, 0]);
+    const refused = b.record(body(1));
+    assert.equal(b.backlog, 1);
+    await assert.rejects(refused, { code: 'ledger-unusable', recover: 'retry' });
+    assert.deepEqual([b.backlog, back], [0, 0]);
+    await postgres.up();
+    await until(
+      () => Promise.resolve(back === 1 && b.sharing?.isAvailable === true && a.sharing?.isAvailable === true),
+      20_000,
+      () => 'nobody is told',
+    );
+  });
+
   test('is stopped for a while: another goes on, and when it wakes it writes nothing of its own', async () => {
     const { url, owner } = await place();
     const told = join(directory, 'told');
