@@ -6,12 +6,17 @@ import { from as copyFrom } from 'pg-copy-streams';
 import { CountersignError } from '../model/index.ts';
 import { type DatabaseAddress, databaseAddress, tlsOptions } from './postgres-address.ts';
 import { CutOff, sqlStateOf, whatFailed } from './postgres-errors.ts';
+import { chooseServer, describeServer, type Host, type Server } from './postgres-hosts.ts';
 import { type Holder, PostgresTerm } from './postgres-term.ts';
 import { type Batch, CommitUnknown, cannotWrite, type PreparedEntry, type StoredEntry, type Subject } from './store.ts';
 
 const STATEMENT_MS = 30_000;
 const OLD_BACKEND_MS = 5_000;
 const FIRST_ANSWER_MS = 10_000; // of a transaction
+const HOST_MS = 5000; // for a host that may be gone, if there are others
+// After a promotion: time for all replicas to notice it (at most `FIRST_ANSWER_MS`), and to publish the newest
+// checkpoint that they know.
+const PROMOTED_MS = 12_000;
 const MAX_NOTE = 20_000; // bytes; a checkpoint with two keys has 600
 const MAX_NOTES = 1000; // rows above the last signed checkpoint that are searched before an operator has to clean up
 const MAX_ROW = 32 * 1024 * 1024; // bytes of a handed-over row: inventories of 10,000 objects take 5 MiB
@@ -40,6 +45,7 @@ const LIMITS: PostgresLimits = {
   bytes: 256 * 1024 * 1024, // a page of the largest entries with their evidence is far smaller
 };
 
+type Dialled = { readonly client: pg.Client; readonly server: Server };
 type Note = { readonly size: number; readonly note: string };
 
 /** Tables of a ledger in PostgreSQL, over one connection. */
@@ -50,6 +56,12 @@ export class PostgresTables {
   readonly #term = new PostgresTerm((sql, values) => this.#query(sql, values));
   #client: pg.Client | undefined;
   #isLost = false;
+  #server: Server | undefined;
+  #newestTimeline = 0;
+  #mayLeadAt = 0;
+  #isDoubtful = false;
+  /** Receives what an operator should know of the database. */
+  warn: (message: string) => void = () => {};
   readonly #answer = { received: 0 }; // bytes since the last query
   #backend: { readonly pid: number; readonly since: string } | undefined;
 
@@ -66,18 +78,46 @@ export class PostgresTables {
    */
   async connect(): Promise<void> {
     await this.close();
-    const client = this.#newClient();
+    const { client, server } = await this.#dialBest();
+    this.#client = client;
+    this.#isLost = false;
+    this.#meet(server);
+    await this.#endOldBackend();
+    await this.#checkRole();
+  }
+
+  async #dialBest(): Promise<Dialled> {
+    const { hosts } = this.#address;
+    const dialled = await Promise.allSettled(hosts.map((host) => this.#dial(host)));
+    const reached = dialled.flatMap((d) => (d.status === 'fulfilled' ? [d.value] : []));
+    let best: Dialled | undefined;
+    try {
+      if (reached.length === 0) throw (dialled[0] as PromiseRejectedResult).reason;
+      best = chooseServer(reached, this.#newestTimeline, this.warn);
+      return best;
+    } finally {
+      for (const { client } of reached) if (client !== best?.client) streamOf(client)?.destroy();
+    }
+  }
+
+  async #dial(host: Host): Promise<Dialled> {
+    const { hosts } = this.#address;
+    const ms = hosts.length === 1 ? this.#limits.connectMs : Math.min(HOST_MS, this.#limits.connectMs);
+    const client = this.#newClient(host);
     client.on('error', () => this.#lose(client));
     client.on('end', () => this.#lose(client));
     client.on('notification', ({ payload = '' }) => this.#onNotice(payload));
+    client.on('notice', ({ severity, code }) => {
+      if (severity === 'WARNING' && code === '01000') this.#isDoubtful = true;
+    });
     try {
       await this.#within(
         client,
         client.connect().then(() => client.query(SESSION)),
-        this.#limits.connectMs,
+        ms,
       );
-      this.#client = client;
-      this.#isLost = false;
+      const query = async (sql: string) => (await this.#bounded(client, sql, ms)).rows as Record<string, unknown>[];
+      return { client, server: await describeServer(host, query) };
     } catch (thrown) {
       streamOf(client)?.destroy();
       throw new CountersignError('ledger-unusable', `cannot reach the ledger’s database: ${whatFailed(thrown)}`, {
@@ -85,13 +125,25 @@ export class PostgresTables {
         hint: 'check that PostgreSQL is running, and that address, user and password are right',
       });
     }
-    await this.#endOldBackend();
-    await this.#checkRole();
+  }
+
+  #meet(server: Server): void {
+    const before = this.#server;
+    this.#server = server;
+    this.#newestTimeline = Math.max(this.#newestTimeline, server.timeline);
+    const hasOthers = this.#address.hosts.length > 1;
+    const isOther = before === undefined ? hasOthers : before.at !== server.at || before.timeline !== server.timeline;
+    if (isOther) this.#mayLeadAt = performance.now() + PROMOTED_MS;
+    if (hasOthers && isOther && !server.isCopied)
+      this.warn(
+        `the ledger’s database at \`${server.at}\` acknowledges entries before a standby has them: if it fails, they ` +
+          'may be lost, and the ledger stops; set `synchronous_standby_names` there',
+      );
   }
 
   // Set field by field, so that the library cannot read anything else from an address.
-  #newClient(): pg.Client {
-    const { user, password, host, port, database, tls } = this.#address;
+  #newClient({ host, port }: Host): pg.Client {
+    const { user, password, database, tls } = this.#address;
     const ssl = tlsOptions(tls);
     const client = new pg.Client({
       user,
@@ -142,8 +194,19 @@ export class PostgresTables {
   }
 
   /** Begins a term with this number, if no live replica leads. Returns whether it did. */
-  lead(nonce: string, replica: string): Promise<boolean> {
+  async lead(nonce: string, replica: string): Promise<boolean> {
+    if (performance.now() < this.#mayLeadAt) return false;
     return this.#term.take(nonce, replica);
+  }
+
+  /**
+   * Resolves once everything that can be read is where the database promises to keep it. A wait for a standby that was
+   * cancelled shows entries that no standby has.
+   */
+  async settle(): Promise<void> {
+    this.#isDoubtful = false;
+    await this.#query('INSERT INTO taken (id, first) VALUES (gen_random_uuid(), -1)');
+    if (this.#isDoubtful) throw unprotected();
   }
 
   /** Shows that the leader is alive. Returns false if another replica ended its term. */
@@ -169,10 +232,11 @@ export class PostgresTables {
     from: number,
     limit: number,
     isSigned: (stored: Note) => boolean,
+    covers: 'all' | 'what is there' = 'all',
   ): Promise<{ readonly entries: StoredEntry[]; readonly checkpoint: Note | undefined }> {
     await this.#begin('BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY');
     try {
-      const checkpoint = (await this.#newest(isSigned, 5)) ?? (await this.#newest(isSigned, MAX_NOTES));
+      const checkpoint = (await this.#newest(isSigned, 5, covers)) ?? (await this.#newest(isSigned, MAX_NOTES, covers));
       if (checkpoint === undefined || checkpoint.size <= from) return { entries: [], checkpoint };
       const rows = await this.#query(
         'SELECT seq, leaf, body, type, environment FROM entry WHERE seq >= $1 AND seq < $2 ORDER BY seq LIMIT $3',
@@ -184,11 +248,16 @@ export class PostgresTables {
     }
   }
 
-  async #newest(isSigned: (stored: Note) => boolean, limit: number): Promise<Note | undefined> {
+  async #newest(
+    isSigned: (stored: Note) => boolean,
+    limit: number,
+    covers: 'all' | 'what is there',
+  ): Promise<Note | undefined> {
+    const most = covers === 'all' ? Number.MAX_SAFE_INTEGER : await this.#count();
     const rows = await this.#query(
       'SELECT size, note FROM checkpoint WHERE octet_length(note) ' +
         '<= $1 AND size BETWEEN 0 AND $2 ORDER BY size DESC LIMIT $3',
-      [MAX_NOTE, Number.MAX_SAFE_INTEGER, limit],
+      [MAX_NOTE, most, limit],
     );
     const found = rows.map((row) => ({ size: Number(row['size']), note: String(row['note']) })).find(isSigned);
     if (found === undefined && rows.length === MAX_NOTES)
@@ -208,6 +277,10 @@ export class PostgresTables {
   /** Returns the hash of the entry at an index, no matter who wrote it. */
   async leafAt(index: number): Promise<Uint8Array | undefined> {
     return (await this.#query('SELECT leaf FROM entry WHERE seq = $1', [index]))[0]?.['leaf'] as Buffer | undefined;
+  }
+
+  async #count(): Promise<number> {
+    return Number((await this.#query('SELECT coalesce(max(seq) + 1, 0) AS n FROM entry'))[0]?.['n']);
   }
 
   /** Tests whether there is any entry. */
@@ -273,11 +346,13 @@ export class PostgresTables {
       await this.#query('ROLLBACK').catch(() => {});
       throw thrown;
     }
+    this.#isDoubtful = false;
     try {
       await this.#query('COMMIT');
     } catch (thrown) {
       throw new CommitUnknown(thrown);
     }
+    if (this.#isDoubtful) throw new CommitUnknown(unprotected());
   }
 
   /** Returns the state of a row, and the leader. */
@@ -480,6 +555,13 @@ export class PostgresTables {
     this.#term.lose();
     this.#onNotice('lost');
   }
+}
+
+function unprotected(): CountersignError {
+  return new CountersignError('ledger-unusable', 'the database did not get the entries to a standby in time', {
+    recover: 'retry',
+    hint: 'check the standbys in `synchronous_standby_names`; entries are only acknowledged once one has them',
+  });
 }
 
 /**

@@ -103,6 +103,7 @@ export class SharedSequencer {
   private constructor(options: SharedOptions) {
     this.#options = options;
     this.#tables = new PostgresTables(options.url, (what) => this.#notified(what));
+    this.#tables.warn = (message) => this.#options.warn(message);
     this.#copy = new SqliteStore(options.copy, 'copy');
   }
 
@@ -140,7 +141,7 @@ export class SharedSequencer {
   append(waiting: Waiting): Promise<Sequenced> {
     return this.#inTurn(async () => {
       if (this.#broken !== undefined) throw this.#broken;
-      if (!this.#tables.isConnected) await this.#tables.connect();
+      if (!this.#tables.isConnected) await this.#reconnect();
       if (!(await this.#leads())) return this.#handOver(randomUUID(), waiting);
       return this.#sequence(waiting).catch((thrown: unknown) => {
         if (!(thrown instanceof Fenced)) throw thrown;
@@ -164,6 +165,12 @@ export class SharedSequencer {
       if (thrown instanceof CountersignError && thrown.recover === 'halt') this.#broken ??= thrown;
     });
     return turn;
+  }
+
+  // The database may be an older one by now, and others must hear of it before one of them leads.
+  async #reconnect(): Promise<void> {
+    await this.#tables.connect();
+    await this.#catchUp();
   }
 
   // The leader takes what was handed over as soon as it hears of it; the others copy what it committed.
@@ -282,6 +289,7 @@ export class SharedSequencer {
       this.#latest?.note,
     );
     for (const body of words) await this.#sequence({ entries: [this.#stamped(body)], evidence: [], subjects: [] });
+    if (newEpoch !== undefined) await this.#tables.dropCheckpointsAbove(this.#tree.size); // of the lost entries
     return true;
   }
 
@@ -301,8 +309,8 @@ export class SharedSequencer {
 
   async #tick(): Promise<void> {
     if (this.#broken !== undefined) return;
-    if (!this.#tables.isConnected) await this.#tables.connect();
-    await this.#catchUp();
+    if (this.#tables.isConnected) await this.#catchUp();
+    else await this.#reconnect();
     const isLeader = (await this.#leads()) && (await this.#tables.beat());
     this.#tellSharing();
     if (isLeader) await this.#takeHanded();
@@ -367,7 +375,8 @@ export class SharedSequencer {
     this.#replaceable = undefined; // it is unknown whether the last one is there: keep it
     for (const end = Date.now() + DEADLINE_MS; ; ) {
       try {
-        await this.#tables.connect();
+        if (!this.#tables.isConnected) await this.#tables.connect();
+        await this.#tables.settle();
         await this.#catchUp();
         if (!this.#stands(first, entries)) throw cannotWrite(cause);
         return { first, size: this.#tree.size, note: this.#latest?.note ?? '' };
@@ -534,7 +543,7 @@ export class SharedSequencer {
     let isHanded = false;
     for (const end = Date.now() + DEADLINE_MS; ; ) {
       try {
-        if (!this.#tables.isConnected) await this.#tables.connect();
+        if (!this.#tables.isConnected) await this.#reconnect();
         const state = await this.#tables.stateOf(id);
         if (state.first !== undefined) {
           await this.#catchUp();
@@ -542,7 +551,9 @@ export class SharedSequencer {
           if (taken !== undefined) return taken;
           await this.#tables.dropTaken(id); // someone else wrote that
         }
-        const term = state.leader?.nonce;
+        // A leader that is gone takes nothing; one of an older version does not say whether it is there.
+        const { leader } = state;
+        const term = leader?.isLive === true || leader?.replica === '' ? leader.nonce : undefined;
         const leads = state.leader?.isLive !== true && (await this.#leads());
         const isOver = Date.now() > end;
         if (leads || isOver || !state.waits || term !== signedFor) {
@@ -555,8 +566,8 @@ export class SharedSequencer {
           }
           if (leads) return await this.#sequence(waiting);
           if (isOver) throw cannotTell(new Error('no replica is the leader'));
-          if (isHanded && signedFor === term && ++attempts > ATTEMPTS) throw notTaken();
-          isHanded = true;
+          if (isHanded && term !== undefined && signedFor === term && ++attempts > ATTEMPTS) throw notTaken();
+          isHanded ||= term !== undefined;
           signedFor = await this.#handSigned(id, waiting, term);
         }
         await this.#notice(LOOK_MS);
@@ -611,20 +622,20 @@ export class SharedSequencer {
   async #catchUp(): Promise<void> {
     const { name } = this.#options;
     for (;;) {
-      const { entries, checkpoint } = await this.#tables.since(this.#tree.size, PAGE, (stored) =>
-        this.#isSigned(stored),
-      );
+      const isSigned = (stored: { readonly size: number; readonly note: string }) => this.#isSigned(stored);
+      const covers = this.#options.newEpoch === undefined || this.#hasBegun ? 'all' : 'what is there';
+      const { entries, checkpoint } = await this.#tables.since(this.#tree.size, PAGE, isSigned, covers);
       const size = checkpoint?.size ?? 0;
       if (size < this.#tree.size && this.#options.newEpoch === undefined) {
         if (await this.#putBack()) continue;
-        throw halt(
-          `${name} holds ${size} entries, but ${this.#tree.size} were signed: it was rolled back to an older state`,
-          'if that was on purpose, `countersign ledger new-epoch` continues ' +
-            'from here and records the loss; otherwise restore the newer state',
-        );
+        // Replicas that have not seen it signed must not sign something else in its place.
+        if (this.#latest !== undefined) await this.#tables.restore(this.#latest).catch(() => {});
+        throw rolledBack(name, size, this.#tree.size);
       }
-      if (entries.length === 0 && size > this.#tree.size)
+      if (entries.length === 0 && size > this.#tree.size) {
+        if ((await this.#tables.leafAt(size - 1)) === undefined) throw rolledBack(name, this.#tree.size, size);
         throw halt(`entry ${this.#tree.size} is missing from ${name}`);
+      }
       if (entries.length === 0) return;
       const tree = this.#tree.copy();
       for (const { index, body, leaf, type } of entries) {
@@ -699,7 +710,8 @@ export class SharedSequencer {
     this.#lastTime = timeOf(batch.entries.at(-1)?.body ?? '') || this.#lastTime;
     if (note === undefined) return;
     this.#latest = { size: tree.size, note };
-    writeAnchor(this.#options, note);
+    // A new epoch states the newest checkpoint of the one before, which may be the anchor.
+    if (this.#options.newEpoch === undefined || this.#hasBegun) writeAnchor(this.#options, note);
   }
 
   // The copy too keeps one checkpoint per hour, and the newest.
@@ -726,6 +738,14 @@ function isSameLater(stored: string, given: string): boolean {
   if (stored === given) return true;
   const [a, b] = [JSON.parse(stored) as Entry, JSON.parse(given) as Entry];
   return a.time >= b.time && canonicalJson({ ...a, time: '' }) === canonicalJson({ ...b, time: '' });
+}
+
+function rolledBack(name: string, holds: number, signed: number): CountersignError {
+  return halt(
+    `${name} holds ${holds} entries, but ${signed} were signed: it was rolled back to an older state`,
+    'if that was on purpose, or a standby without them was promoted, `countersign ledger new-epoch` continues ' +
+      'from here and records the loss; otherwise restore the newer state',
+  );
 }
 
 function notTaken(): CountersignError {

@@ -166,7 +166,7 @@ async function connected(...acts: readonly Act[]) {
   const answers = [
     send(WELCOME),
     send(Buffer.concat([message('C', 'SET\0'), READY])),
-    ...Array.from({ length: 4 }, () => send(ANSWER)),
+    ...Array.from({ length: 6 }, () => send(ANSWER)),
   ];
   const at = await server(...answers, ...acts);
   const tables = new PostgresTables(`postgres://gate@127.0.0.1:${at.port}/x`, () => {}, limits);
