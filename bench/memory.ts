@@ -8,6 +8,7 @@ import { Stage } from '../test/kit/stage.ts';
 import { median, print, range } from './kit/figures.ts';
 import { fleetObjects } from './kit/fleet-objects.ts';
 import { MemoryWatch } from './kit/memory-watch.ts';
+import { cpuOf, ofStatus } from './kit/process-figures.ts';
 
 // Resident memory of `countersign serve`, as the package installs it (built, default options): once settled after a
 // first apply, and its peak. `node bench/memory.ts [50,2000] [rounds=3] [settle=60] [off] [enforce] [sources]`; with
@@ -125,17 +126,7 @@ async function empty(namespaces: readonly string[]): Promise<void> {
   }
 }
 
-function ofStatus(pid: number, field: string): number {
-  const status = readFileSync(`/proc/${pid}/status`, 'utf8');
-  return Math.round(Number(new RegExp(`^${field}:\\s+(\\d+)`, 'm').exec(status)?.[1]) / 1024);
-}
-
 function isolates(pid: number): number {
   const names = readdirSync(`/proc/${pid}/task`).map((task) => readFileSync(`/proc/${pid}/task/${task}/comm`, 'utf8'));
   return 1 + names.filter((comm) => comm.trim() === 'WorkerThread').length;
-}
-
-function cpuOf(pid: number): number {
-  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]?.split(' ') ?? [];
-  return (Number(fields[11]) + Number(fields[12])) / Number(execFileSync('getconf', ['CLK_TCK'], { encoding: 'utf8' }));
 }
