@@ -102,7 +102,12 @@ export async function status(options: StatusOptions, io: Io): Promise<number> {
 }
 
 /** A status, with break-glass that is open or waits for review. */
-type Shown = ReconcilerStatus & { readonly breakGlass?: BreakGlassNow; readonly ledger?: LedgerStanding };
+type Shown = ReconcilerStatus & {
+  readonly breakGlass?: BreakGlassNow;
+  /** Why this replica cannot judge requests by the rules in force. */
+  readonly rulesMissing?: string;
+  readonly ledger?: LedgerStanding;
+};
 
 function show(all: readonly Shown[], output: 'text' | 'json', io: Io): void {
   if (output === 'json') {
@@ -128,6 +133,8 @@ function show(all: readonly Shown[], output: 'text' | 'json', io: Io): void {
     if (s.state !== 'applied') io.out(`  ${plain(s.message)}\n`);
     if (s.state === 'denied') io.out(paint(io, 'dim', `  reasons: ${reasonsCommand(s)}\n`));
     for (const trouble of s.health.trouble) io.out(`  ${plain(trouble)}\n`);
+    if (s.rulesMissing !== undefined)
+      io.out(paint(io, 'red', `  this replica refuses requests that need the rules: ${plain(s.rulesMissing)}\n`));
     for (const { namespaces, until, reason, user } of s.breakGlass?.open ?? [])
       io.out(
         paint(

@@ -1,6 +1,7 @@
 import type { AdmittedRequest, EntryOf, Environment, ObjectRef, Recorded } from '../model/index.ts';
 import { type AuditedWrite, readAuditEvent } from './account-for.ts';
 import { isListed, isMachinery } from './admission-request.ts';
+import { usesOf } from './break-glass.ts';
 import type { LedgerView } from './ports.ts';
 
 /** Outcome of one user's requests once admission is enforced; similar requests are combined. */
@@ -43,7 +44,7 @@ export function previewFromLedger(ledger: LedgerView, environment: string, since
     const { user, operation, object, subresource, reason, repeated } = entry;
     seen.push({ outcome: 'refused', user, operation, ...ofRef(object, subresource), reason, count: repeated ?? 1 });
   }
-  for (const { entry } of ledger.all('breakglass.used', environment).filter(isSince))
+  for (const { entry } of usesOf(ledger, environment).filter(isSince))
     seen.push({
       outcome: 'break-glass',
       user: entry.user,

@@ -17,6 +17,8 @@ export type Measured = {
  * The service's metrics in Prometheus' text format. Names follow its conventions: base units, `_total` for counters.
  */
 export class Metrics {
+  /** Environments whose rules are asked at admission, and whether they can be here; set by the part that loads them. */
+  rules: () => readonly { readonly environment: string; readonly isLoaded: boolean }[] = () => [];
   readonly #registry = new Registry();
   readonly #events: Counter<'environment' | 'event'>;
   readonly #duration: Histogram<'environment' | 'kind'>;
@@ -135,6 +137,17 @@ export class Metrics {
           this.set(value(measure()));
         },
       });
+    const rules = () => this.rules();
+    new Gauge({
+      name: 'countersign_rules_loaded',
+      help: '1 if this replica can evaluate the rules of an environment at admission.',
+      labelNames: ['environment'],
+      registers,
+      collect() {
+        this.reset();
+        for (const { environment, isLoaded } of rules()) this.set({ environment }, isLoaded ? 1 : 0);
+      },
+    });
     new Gauge({
       name: 'countersign_watches_connected',
       help: '1 while every watch on a cluster is connected.',

@@ -315,6 +315,14 @@ const SCHEMAS = {
     uid: text.optional(),
     at: text.optional(),
   }),
+  /** A request whose use of break-glass was recorded was refused all the same: its answer came too late. */
+  'breakglass.refused': object({
+    environment,
+    /** The request's uid, as the `breakglass.used` entry has it. */
+    uid: text,
+    object: objectRef,
+    at: text.optional(),
+  }),
   'breakglass.used': object({
     environment,
     user: text,

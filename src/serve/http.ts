@@ -39,7 +39,10 @@ export function openHttp(
     return;
   }
   const notReady = () =>
-    (front !== undefined && !front.ready ? 'the admission webhook has no rules yet' : undefined) ??
+    (front !== undefined && !front.ready ? 'the admission webhook decides nothing yet' : undefined) ??
+    configuration.environments
+      .map(({ metadata: { name } }) => ({ name, problem: front?.rules(name)?.holdsBack }))
+      .flatMap(({ name, problem }) => (problem === undefined ? [] : [`the rules of \`${name}\`: ${problem}`]))[0] ??
     loops.find((l) => l.status.looked === '' && l.status.state !== 'suspended' && l.status.state !== 'standby')?.status
       .message;
   const names = options.httpName.map(hostName);
@@ -86,6 +89,7 @@ export async function openControl(
             ...l.status,
             breakGlass: breakGlassNow(recorder, front, l.name, new Date().toISOString()),
             ledger: ledgerStanding(),
+            rulesMissing: front?.rules(l.name)?.missing,
           })),
       };
     if (command === 'report-run') return runScheduled(reports, asked);

@@ -12,6 +12,7 @@ import {
   type LiveGrants,
   type LiveReason,
   type SureRecorder,
+  usesOf,
 } from '../../src/gate/index.ts';
 import {
   ADMITS,
@@ -57,7 +58,8 @@ const STATE: EnvironmentState = {
 
 type Options = {
   mode?: AdmissionMode;
-  state?: EnvironmentState;
+  state?: EnvironmentState | (() => EnvironmentState);
+  isShared?: boolean;
   broken?: boolean;
   holdFor?: string;
   spec?: Record<string, unknown>;
@@ -77,6 +79,7 @@ type TestScope = AdmissionScope & { records: AdmissionRecords; breakGlass: Break
   evidence: Map<string, unknown>;
   told: Told[];
   at: (ms: number) => void;
+  all: LedgerView['all'];
 };
 
 function scope(options: Options = {}): TestScope {
@@ -138,8 +141,9 @@ function scope(options: Options = {}): TestScope {
   };
   return {
     environment,
-    state: () => options.state ?? STATE,
+    state: () => (typeof options.state === 'function' ? options.state() : (options.state ?? STATE)),
     applier: 'countersign',
+    isShared: options.isShared === true,
     records: new AdmissionRecords('production', ledger, clock),
     breakGlass: new BreakGlass(environment, ledger, clock, live, (t) => told.push(t)),
     facts: {
@@ -154,6 +158,7 @@ function scope(options: Options = {}): TestScope {
     entries,
     evidence,
     told,
+    all: ledger.all,
     at: (ms) => {
       now += ms;
     },
@@ -834,8 +839,61 @@ test('rules are told beside a yes to machinery and break-glass, and refuse opera
   );
   const glass = request({ groups: ['oncall'], object: object({}, { 'countersign.dev/break-glass': 'INC-1' }) });
   assert.match((await admit(glass, scope({ rules }))).warnings.join(), /privileged: runs privileged/);
+});
+
+test('rules that cannot be asked, or do not answer, hold up neither machinery nor break-glass', async () => {
   const broken = { ask: () => Promise.reject(new Error('not loaded')) };
-  assert.equal((await admit(request({ user: 'system:kube-scheduler' }), scope({ rules: broken }))).allowed, true);
+  const silent = { ask: () => new Promise<never>(() => {}) };
+  const glass = request({ groups: ['oncall'], object: object({}, { 'countersign.dev/break-glass': 'INC-1' }) });
+  for (const rules of [broken, silent]) {
+    assert.equal((await admit(request({ user: 'system:kube-scheduler' }), scope({ rules }))).allowed, true);
+    const s = scope({ rules });
+    assert.equal((await admit(glass, s)).allowed, true);
+    assert.deepEqual(
+      s.entries.map((e) => e.type),
+      ['breakglass.used'],
+    );
+  }
+});
+
+test('a use whose answer came too late is on record as refused, and counts for nothing', async () => {
+  const s = scope();
+  const by = { user: 'ola', groups: ['oncall'] };
+  const grant = { 'countersign.dev/break-glass': 'INC-1' };
+  await admit(request({ ...by, uid: 'grant', ref: ns, object: shop(grant), oldObject: shop({}) }), s);
+  const use = request({ ...by, uid: 'late' });
+  await s.breakGlass.refuse(use);
+  assert.equal(s.entries.length, 1, 'a request whose use is not on record');
+  assert.equal((await admit(use, s)).allowed, true);
+  assert.equal((await admit(request({ ...by, uid: 'good' }), s)).allowed, true);
+  await s.breakGlass.refuse(use);
+  assert.deepEqual(s.entries.at(-1), {
+    type: 'breakglass.refused',
+    environment: 'production',
+    uid: 'late',
+    object: REF,
+  });
+  const left = usesOf({ all: s.all }, 'production').map(({ entry }) => entry.uid);
+  assert.deepEqual(left, ['good']);
+});
+
+test('what a sibling writes by an intent that is not heard yet waits for it; alone, nothing waits', async () => {
+  const RED = object({ colour: 'red' });
+  const own = request({ user: 'countersign', object: RED });
+  const red = { ...owned, admitted: admissionDigest(RED, 'UPDATE') };
+  const heard: EnvironmentState = { ...STATE, inventory: { objects: [red], leaving: [] } };
+  let looks = 0;
+  const late = () => (++looks > 8 ? heard : STATE);
+  const shared = scope({ isShared: true, state: late });
+  assert.deepEqual([(await admit(own, shared)).allowed, shared.entries.length], [true, 0]);
+  looks = 0;
+  assert.equal((await admit({ ...own, user: 'dev' }, scope({ isShared: true, state: late }))).allowed, false);
+  assert.ok(looks < 8, 'anyone else is answered at once');
+  looks = 0;
+  assert.equal((await admit(own, scope({ state: late }))).allowed, false);
+  const never = scope({ isShared: true });
+  assert.equal((await admit(own, never)).allowed, false);
+  assert.equal(never.entries[0]?.type, 'admission.denied');
 });
 
 test('rules decide alone in namespaces that an environment names, by their own mode', async () => {
