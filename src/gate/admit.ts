@@ -42,7 +42,7 @@ export type AdmissionScope = {
   readonly state: () => EnvironmentState;
   /** Our user name in the cluster. */
   readonly applier: string;
-  readonly records: Pick<AdmissionRecords, 'allowed' | 'intended' | 'refused'>;
+  readonly records: Pick<AdmissionRecords, 'allowed' | 'proven' | 'intended' | 'refused'>;
   readonly breakGlass: Pick<BreakGlass, 'mayUse' | 'decideGrant' | 'decide' | 'refuse'>;
   readonly facts: ClusterFacts;
   /** Proves a write of the machinery by its content; undefined if its user is not of the control plane. */
@@ -131,12 +131,16 @@ function advised(request: AdmissionRequest, scope: AdmissionScope): Promise<Ruli
 const ADVICE_MS = 500;
 
 // The machinery passes while the gate is unavailable, so a failed record must not stop pods from coming back. What
-// could not be proven is proven by the scan.
+// could not be proven is proven by the scan, and recorded one by one; what was proven, in summaries.
 async function asMachinery(
   request: AdmissionRequest,
   scope: AdmissionScope,
   proof: Proof | undefined,
 ): Promise<AdmissionDecision> {
+  if (proof?.kind === 'proven') {
+    scope.records.proven(forRecord(request));
+    return told(yes({ 'allowed-as': 'machinery' }), await advised(request, scope));
+  }
   const unrecorded = await scope.records.allowed(forRecord(request), 'machinery').then(
     () => ({}),
     (thrown) => ({ unrecorded: messageOf(thrown) }),

@@ -375,7 +375,7 @@ export class WriteAhead {
         (t, [commitment, name]) => t.replaceAll(commitment, this.#recorder.subject(name)),
         text,
       );
-    if (body.type === 'admission.allowed') {
+    if (body.type === 'admission.allowed' || body.type === 'admission.proven') {
       const [again] = evidence.map(({ bytes }) => evidenceRef(JSON.parse(named(bytes))));
       return again === undefined ? [body, evidence] : [{ ...body, evidence: again.ref }, [again]];
     }

@@ -257,6 +257,18 @@ const SCHEMAS = {
     /** The `AdmittedRequest`s. */
     evidence,
   }),
+  /**
+   * Writes of the cluster's machinery that follow from what is approved by their content, of a minute or so: their
+   * number, and the first and last time.
+   */
+  'admission.proven': object({
+    environment,
+    from: text,
+    to: text,
+    count,
+    /** The `ProvenWrites`. */
+    evidence,
+  }),
   /** A request that `enforce` would refuse, allowed with a warning. */
   'admission.warned': object({
     environment,

@@ -44,6 +44,7 @@ export type Decided = readonly [string, string, 'allowed' | 'denied' | 'undecide
 export type ServiceCalls = {
   allowed(environment: string, request: RequestOnRecord, as: string): Promise<void>;
   intended(environment: string, request: RequestOnRecord): void;
+  proven(environment: string, request: RequestOnRecord): void;
   refused(
     environment: string,
     request: RequestOnRecord,

@@ -300,6 +300,7 @@ export class AdmissionFront {
     return {
       allowed: (environment, request, as) => scope(environment).records.allowed(request, as),
       intended: (environment, request) => scope(environment).records.intended(request),
+      proven: (environment, request) => scope(environment).records.proven(request),
       refused: (environment, ...refusal) => scope(environment).records.refused(...refusal),
       decideGrant: (environment, request) => scope(environment).breakGlass.decideGrant(request),
       decideByGrant: (environment, request) => scope(environment).breakGlass.decide(request),

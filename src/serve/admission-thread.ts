@@ -170,6 +170,7 @@ function openScope({ environment, applier, isShared }: DecideBy['scopes'][number
     isShared,
     records: {
       allowed: (request, as) => (request.dryRun ? Promise.resolve() : service.allowed(name, request, as)),
+      proven: (request) => (request.dryRun ? undefined : void service.proven.asEvent(name, request)),
       intended: (request) => (request.dryRun ? undefined : void service.intended.asEvent(name, request)),
       refused: (...refusal) => service.refused(name, ...refusal),
     },

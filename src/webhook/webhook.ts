@@ -107,7 +107,13 @@ export function createWebhook(scopes: CurrentScopes, options: WebhookOptions): E
         return made.decision;
       });
       log.debug(
-        { user: request.user, operation: request.operation, object: request.ref, allowed: decision.allowed },
+        {
+          user: request.user,
+          operation: request.operation,
+          object: request.ref,
+          allowed: decision.allowed,
+          as: decision.notes['allowed-as'],
+        },
         'admission',
       );
       response.json(answer(uid, decision));

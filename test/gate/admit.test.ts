@@ -24,6 +24,7 @@ import {
   type KubernetesObject,
   type ObjectRef,
   type OwnerReference,
+  type ProvenWrites,
   sha256,
   type Told,
 } from '../../src/model/index.ts';
@@ -422,7 +423,7 @@ test('a refusal is recorded with who and what, and never with the object', async
 });
 
 test('what is let through is on record before it is answered, many in one entry', async () => {
-  const s = scope();
+  const s = scope({ proof: { kind: 'unknown', reason: 'the API server is away' } });
   const machinery = (uid: string) =>
     request({ uid, user: 'system:kube-scheduler', object: undefined, operation: 'DELETE' });
   await Promise.all(['1', '2', '3'].map((uid) => admit(machinery(uid), s)));
@@ -434,6 +435,50 @@ test('what is let through is on record before it is answered, many in one entry'
     rows.map((r) => [r.uid, r.as, r.user]),
     ['1', '2', '3'].map((uid) => [uid, 'machinery', 'system:kube-scheduler']),
   );
+});
+
+test('what the machinery writes and is proven is summed up: counts, names and one digest, by user, kind and owner', async () => {
+  const s = scope();
+  const pod = (name: string, owner: string) => ({
+    apiVersion: 'v1',
+    kind: 'Pod',
+    metadata: {
+      ...{ name, namespace: 'shop' },
+      ownerReferences: [{ apiVersion: 'apps/v1', kind: 'ReplicaSet', name: owner, uid: owner, controller: true }],
+    },
+  });
+  const made = (name: string, owner: string, more: Partial<AdmissionRequest> = {}) =>
+    admit(
+      request({
+        ...{ uid: `u-${name}`, user: 'system:kube-scheduler', operation: 'CREATE', oldObject: undefined },
+        ref: { ...REF, kind: 'Pod', name },
+        object: pod(name, owner) as unknown as KubernetesObject,
+        ...more,
+      }),
+      s,
+    );
+  for (const name of ['a', 'b', 'c']) assert.equal((await made(name, 'web')).allowed, true);
+  await made('d', 'api');
+  await made('e', 'web', { dryRun: true });
+  assert.equal(s.entries.length, 0, 'nothing waits for it');
+  s.at(61_000);
+  await made('f', 'web');
+  await s.records.close();
+  const [entry] = s.entries;
+  assert.ok(entry?.type === 'admission.proven');
+  assert.deepEqual([entry.count, entry.from, entry.to], [5, '2026-01-01T00:00:00.000Z', '2026-01-01T00:01:01.000Z']);
+  const [web, api] = s.evidence.get(entry.evidence.sha256) as ProvenWrites[];
+  assert.deepEqual(
+    [web?.count, web?.user, web?.owner, web?.kind, web?.namespace],
+    [4, 'system:kube-scheduler', 'ReplicaSet web', 'Pod', 'shop'],
+  );
+  assert.deepEqual(web?.writes[3], ['f', 'u-f']);
+  const digests = ['a', 'b', 'c', 'f'].map((n) =>
+    admissionDigest(pod(n, 'web') as unknown as KubernetesObject, 'CREATE'),
+  );
+  assert.equal(web?.content, sha256(digests.map((d) => `${d}\n`).join('')));
+  assert.deepEqual([api?.count, api?.owner], [1, 'ReplicaSet api']);
+  assert.equal(s.entries.length, 1);
 });
 
 test('what an intent lets through bears its commit, verdict and entry for the API server’s audit log', async () => {
@@ -456,7 +501,8 @@ test('that an intent was met is recorded too, without anybody waiting for it', a
 });
 
 test('machinery goes on when nothing can be recorded, connections do not', async () => {
-  const decision = await admit(request({ user: 'system:kube-scheduler' }), scope({ broken: true }));
+  const proof = { kind: 'unknown', reason: 'the API server is away' } as const;
+  const decision = await admit(request({ user: 'system:kube-scheduler' }), scope({ broken: true, proof }));
   assert.deepEqual([decision.allowed, decision.notes['unrecorded']], [true, 'the disk is full']);
   const exec = request({
     operation: 'CONNECT',
