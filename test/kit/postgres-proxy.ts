@@ -49,6 +49,11 @@ export class PostgresProxy {
     if (mode === 'cut' || (before === 'mute' && mode === 'pass')) this.#closeAll();
   }
 
+  /** Ports of this side of the connections to PostgreSQL, by which it knows them. */
+  get ports(): readonly number[] {
+    return [...this.#pairs].map(({ far }) => far.localPort ?? 0);
+  }
+
   close(): void {
     this.#close();
     this.#closeAll();
