@@ -32,10 +32,12 @@ export class Actors {
   /** Each pushed count, with its commit. */
   readonly pushed: { readonly environment: EnvironmentName; readonly count: number; readonly commit: string }[] = [];
   readonly #world: World;
-  readonly #working: Promise<void>[] = [];
+  readonly #asking: Promise<void>[] = [];
+  readonly #looking: Promise<void>[] = [];
   // Changes and records that are waited for.
   readonly #open = new Map<string, { readonly duty: Duty; readonly begun: number }>();
   readonly #recorded = new Set<string>();
+  #isQuiet = false;
   #isOver = false;
 
   constructor(world: World) {
@@ -45,14 +47,22 @@ export class Actors {
   async start(): Promise<void> {
     const { stage } = this.#world;
     const [dev, oncall] = await Promise.all([stage.as('dev'), stage.as('oncall')]);
-    this.#working.push(this.#push(), this.#look(), this.#watchRecords());
-    this.#working.push(this.#ask(dev, 'dev'), this.#ask(oncall, 'oncall'), this.#ask(dev, 'ruled'));
+    this.#looking.push(this.#look(), this.#watchRecords());
+    this.#asking.push(this.#push(), this.#ask(dev, 'dev'), this.#ask(oncall, 'oncall'), this.#ask(dev, 'ruled'));
   }
 
-  /** Ends the pushes and questions; what is still waited for counts as missed from now on. */
-  async stop(): Promise<void> {
+  /** Ends pushes and questions, and then the looking, once the cluster has what was pushed last. */
+  async stop(settle: () => Promise<void>): Promise<void> {
+    this.#isQuiet = true;
+    await Promise.all(this.#asking);
+    await settle();
     this.#isOver = true;
-    await Promise.all(this.#working);
+    await Promise.all(this.#looking);
+  }
+
+  /** The last count that was pushed to an environment. */
+  last(environment: EnvironmentName): number {
+    return this.pushed.findLast((p) => p.environment === environment)?.count ?? 0;
   }
 
   /** What is still waited for, with when that began. */
@@ -61,7 +71,7 @@ export class Actors {
   }
 
   async #push(): Promise<void> {
-    for (let count = 1; !this.#isOver; count++)
+    for (let count = 1; !this.#isQuiet; count++)
       for (const environment of ENVIRONMENTS) {
         const begun = performance.now();
         // Git may be away. The next push brings this commit along.
@@ -112,7 +122,7 @@ export class Actors {
   }
 
   async #ask(server: ApiServer, who: Asked['who']): Promise<void> {
-    for (let i = 0; !this.#isOver; i++) {
+    for (let i = 0; !this.#isQuiet; i++) {
       const namespace = who === 'ruled' ? RULED : (ENVIRONMENTS[i % 2] as EnvironmentName);
       const name = `${who}-${i}`;
       const begun = performance.now();

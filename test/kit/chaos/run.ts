@@ -1,5 +1,6 @@
 import { setTimeout as wait } from 'node:timers/promises';
 import { random } from '../random.ts';
+import { until } from '../service.ts';
 import { Actors, DUTIES, type Duty } from './actors.ts';
 import { problemsOf } from './check.ts';
 import { FAULTS, type Fault } from './faults.ts';
@@ -38,8 +39,7 @@ export async function runChaos({ directory, minutes, seed, only, say }: ChaosOpt
   say('starting PostgreSQL, a control plane and three replicas');
   const world = await World.open(directory);
   try {
-    for (const name of ENVIRONMENTS) await world.push(name, 0);
-    await world.settled(0, 120_000);
+    await world.begin();
     const actors = new Actors(world);
     await actors.start();
     const rows: FaultRow[] = [];
@@ -56,9 +56,8 @@ export async function runChaos({ directory, minutes, seed, only, say }: ChaosOpt
       problems.push(...lateIn(row));
     }
     await calm(world, actors);
-    const last = Math.max(...actors.pushed.map((p) => p.count));
-    await actors.stop();
-    await settle(world, last);
+    say('no more faults: waiting until all is recorded and applied');
+    await actors.stop(() => settle(world, actors));
     const found = await problemsOf(world, actors);
     return { rows, problems: [...problems, ...found.problems], counts: found.counts };
   } finally {
@@ -98,8 +97,12 @@ async function calm(world: World, actors: Actors): Promise<void> {
   }
 }
 
-async function settle(world: World, count: number): Promise<void> {
+async function settle(world: World, actors: Actors): Promise<void> {
   world.startEnded();
-  await world.settled(count, WAIT_S * 1000).catch(() => {}); // the checker says it
+  const isThere = async () =>
+    (await Promise.all(ENVIRONMENTS.map((e) => world.count(e)))).every(
+      (n, i) => n === actors.last(ENVIRONMENTS[i] ?? 'alpha'),
+    );
+  await until(isThere, WAIT_S * 1000, () => '').catch(() => {}); // the checker says it
   await wait(8000); // until copies and write-ahead files have caught up
 }

@@ -176,12 +176,14 @@ export class World {
     return data?.['count'] === undefined ? undefined : Number(data['count']);
   }
 
-  async settled(count: number, timeoutMs: number): Promise<void> {
+  /** Pushes the first change of each environment, and waits until it is in the cluster. */
+  async begin(): Promise<void> {
+    for (const name of ENVIRONMENTS) await this.push(name, 0);
     for (const name of ENVIRONMENTS)
       await until(
-        async () => (await this.count(name)) === count,
-        timeoutMs,
-        () => `${name} is not at ${count}`,
+        async () => (await this.count(name)) === 0,
+        120_000,
+        () => `nobody applied ${name}:\n${this.replicas.map((r) => r.service.log.slice(-1500)).join('\n')}`,
       );
   }
 
