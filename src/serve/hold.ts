@@ -18,6 +18,7 @@ export class LeaseLost extends CountersignError {
 export class Hold {
   readonly #name: string;
   #until = Number.POSITIVE_INFINITY;
+  #isGivenUp = false;
 
   constructor(name: string) {
     this.#name = name;
@@ -26,6 +27,7 @@ export class Hold {
   /** Sets how long it is valid from a moment by `performance.now()`, unless it was lost. */
   lasts(from: number, ms: number): void {
     if (this.#until !== Number.NEGATIVE_INFINITY) this.#until = from + ms;
+    this.#isGivenUp = false;
   }
 
   /** Ends it for good. */
@@ -33,8 +35,17 @@ export class Hold {
     this.#until = Number.NEGATIVE_INFINITY;
   }
 
-  /** Throws `LeaseLost` if it ended. */
+  /** Ends it until the Lease is taken again: this replica gives it to one that can record. */
+  giveUp(): void {
+    this.#isGivenUp = true;
+  }
+
+  /** Throws `LeaseLost` if it ended, and `ledger-unusable` (retry) if it was given up. */
   check(): void {
+    if (this.#isGivenUp)
+      throw new CountersignError('ledger-unusable', `gave up the Lease of \`${this.#name}\`: the ledger is away`, {
+        recover: 'retry',
+      });
     if (performance.now() > this.#until) throw new LeaseLost(this.#name);
   }
 }

@@ -145,7 +145,8 @@ async function serveWith({ configuration, tellOf }: Documents, ending: AbortSign
       for (const hold of holds.values()) hold.lose();
       hooks.onLeaseLost?.();
     };
-    await runUntilStopped(tenants, serving.signing?.keep(ledger), ending, leases, log, onLost);
+    const canRecord = () => ledger.sharing?.isAvailable !== false;
+    await runUntilStopped(tenants, serving.signing?.keep(ledger), ending, { leases, log, onLost, canRecord });
     // finish pending requests while everything they need is still open
     if (io.signal.aborted) await front?.close();
     const reason = io.signal.aborted
@@ -209,13 +210,19 @@ function leasesOf(
   );
 }
 
+type Tenure = {
+  readonly leases: ReadonlyMap<string, Held>;
+  readonly log: Logger;
+  readonly onLost: () => void;
+  /** Whether records of this replica get onto the ledger. */
+  readonly canRecord: () => boolean;
+};
+
 async function runUntilStopped(
   loops: readonly Tenant[],
   signing: Tenant | undefined,
   signal: AbortSignal,
-  leases: ReadonlyMap<string, Held>,
-  log: Logger,
-  onLost: () => void,
+  { leases, log, onLost, canRecord }: Tenure,
 ): Promise<void> {
   const ending = new AbortController();
   const stop = () => {
@@ -238,7 +245,7 @@ async function runUntilStopped(
     loops.map((loop) => {
       const held = leases.get(loop.name);
       if (held === undefined) return loop.run().catch(endAll);
-      return runWhileHeld(loop, held.lease, held.hold, ending.signal, log).catch(endAll);
+      return runWhileHeld(loop, held.lease, held.hold, ending.signal, log, canRecord).catch(endAll);
     }),
   ).finally(stop);
   const ended = [...(await Promise.allSettled([kept])), ...(await work)];

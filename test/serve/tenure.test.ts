@@ -5,6 +5,7 @@ import type { ClusterPort, ReconcilePorts } from '../../src/reconcile/index.ts';
 import { Hold, whileHeld } from '../../src/serve/hold.ts';
 import { runWhileHeld } from '../../src/serve/tenure.ts';
 import { FakeLeases } from '../kit/fake-leases.ts';
+import { until } from '../kit/service.ts';
 
 const quiet = { info: () => {}, warn: () => {} };
 const LOST = { recover: 'halt', message: /lost the Lease of `production`: another replica may hold it/ } as const;
@@ -66,6 +67,88 @@ test('a Lease that someone labels meanwhile is kept', async () => {
   hold.check();
   end();
   await ended;
+});
+
+test('a replica that cannot record gives its Lease up, and takes it again once it can', async () => {
+  const server = new FakeLeases();
+  const lease = new Lease(server as unknown as ApiServer, 'default', 'countersign-production', 'a', 2000);
+  const hold = new Hold('production');
+  const stopping = new AbortController();
+  const told: string[] = [];
+  let isAvailable = true;
+  let end = () => {};
+  const loop = {
+    name: 'production',
+    run: () => {
+      told.push('runs');
+      return new Promise<void>((done) => {
+        end = done;
+      });
+    },
+    stop: () => end(),
+    pause: () => {
+      told.push('pauses');
+      end();
+    },
+    standBy: (why: string) => void (told.at(-1) === why || told.push(why)),
+  };
+  const over = runWhileHeld(loop, lease, hold, stopping.signal, quiet, () => isAvailable);
+  const holder = () =>
+    ([...server.leases.values()][0]?.spec as { holderIdentity?: string } | undefined)?.holderIdentity;
+  await until(
+    () => told.includes('runs'),
+    5000,
+    () => 'it does not run',
+  );
+  hold.check();
+  isAvailable = false;
+  await until(
+    () => holder() === '',
+    10_000,
+    () => 'the Lease is not given up',
+  );
+  assert.throws(() => hold.check(), { code: 'ledger-unusable', recover: 'retry' });
+  await new Promise((done) => setTimeout(done, 1500));
+  assert.equal(holder(), '', 'it is not taken while this replica cannot record');
+  isAvailable = true;
+  await until(
+    () => told.filter((t) => t === 'runs').length === 2,
+    10_000,
+    () => told.join(),
+  );
+  hold.check();
+  assert.equal(holder(), 'a');
+  assert.deepEqual(told, ['runs', 'pauses', 'waits for the ledger, which takes no records from this replica', 'runs']);
+  stopping.abort();
+  end();
+  await over;
+});
+
+test('a ledger that is away for a moment costs no Lease, and reports do not wait for it', async () => {
+  const server = new FakeLeases();
+  const stopping = new AbortController();
+  const { promise: running, resolve: end } = Promise.withResolvers<void>();
+  let paused = 0;
+  const loop = { name: 'production', run: () => running, stop: end, pause: () => paused++, standBy: () => {} };
+  let reported = 0;
+  const report = () => {
+    reported++;
+    return running;
+  };
+  const reports = { name: 'reports', run: report, stop: end, standBy: () => {} };
+  let isAvailable = true;
+  const held = [loop, reports].map((l) => {
+    const lease = new Lease(server as unknown as ApiServer, 'default', `countersign-${l.name}`, 'a', 3000);
+    return runWhileHeld(l, lease, new Hold(l.name), stopping.signal, quiet, () => l === loop && isAvailable);
+  });
+  isAvailable = false;
+  await new Promise((done) => setTimeout(done, 800));
+  isAvailable = true;
+  await new Promise((done) => setTimeout(done, 2500));
+  assert.deepEqual([paused, reported], [0, 1]);
+  stopping.abort();
+  end();
+  await Promise.all(held);
 });
 
 test('a hold ends by itself, before others may take the Lease, without any step of this process', async () => {
