@@ -87,6 +87,8 @@ export class SharedSequencer {
   #copyKeptAt = 0;
   #replaceable: number | undefined;
   #hasBegun = false;
+  // Whether the database was never reached since the start.
+  #isByCopy = false;
   #broken: CountersignError | undefined;
   #turn: Promise<unknown> = Promise.resolve();
   #timer: NodeJS.Timeout | undefined;
@@ -108,8 +110,8 @@ export class SharedSequencer {
   }
 
   /**
-   * Connects, updates the copy and checks it. Throws like `Sequencer.open`, and `ledger-unusable` if the database
-   * cannot be reached.
+   * Connects, updates the copy and checks it. If the database cannot be reached, it goes on with an earlier copy, and
+   * records nothing until it can. Throws like `Sequencer.open`, and `ledger-unusable` if there is no copy either.
    */
   static async open(options: SharedOptions): Promise<SharedSequencer> {
     const sequencer = new SharedSequencer(options);
@@ -141,7 +143,7 @@ export class SharedSequencer {
   append(waiting: Waiting): Promise<Sequenced> {
     return this.#inTurn(async () => {
       if (this.#broken !== undefined) throw this.#broken;
-      if (!this.#tables.isConnected) await this.#reconnect();
+      if (!this.#isReady) await this.#reconnect();
       if (!(await this.#leads())) return this.#handOver(randomUUID(), waiting);
       return this.#sequence(waiting).catch((thrown: unknown) => {
         if (!(thrown instanceof Fenced)) throw thrown;
@@ -169,8 +171,9 @@ export class SharedSequencer {
 
   // The database may be an older one by now, and others must hear of it before one of them leads.
   async #reconnect(): Promise<void> {
-    await this.#tables.connect();
-    await this.#catchUp();
+    if (!this.#tables.isConnected) await this.#tables.connect();
+    if (this.#isByCopy) await this.#begin();
+    else await this.#catchUp();
   }
 
   // The leader takes what was handed over as soon as it hears of it; the others copy what it committed.
@@ -184,9 +187,13 @@ export class SharedSequencer {
     this.#isCalled = true;
     const run = async () => {
       this.#isCalled = false;
-      if (this.#tables.isConnected) await task();
+      if (this.#isReady) await task();
     };
     void this.#inTurn(run).catch(() => {}); // the next tick tries again
+  }
+
+  get #isReady(): boolean {
+    return this.#tables.isConnected && !this.#isByCopy;
   }
 
   #tellSharing(): void {
@@ -208,10 +215,34 @@ export class SharedSequencer {
   }
 
   async #open(): Promise<void> {
-    const { newEpoch, verifiers, name } = this.#options;
-    await this.#tables.connect();
+    const { newEpoch } = this.#options;
+    const away = await this.#tables.connect().catch((thrown: unknown) => {
+      const mayReturn = thrown instanceof CountersignError && thrown.recover === 'retry';
+      if (!mayReturn || newEpoch !== undefined) throw thrown;
+      return thrown;
+    });
     if (newEpoch !== undefined) await this.#discardCopy();
     await this.#readCopy();
+    if (away === undefined) await this.#begin();
+    else if (this.#tree.size === 0) throw away;
+    else this.#beginByCopy(away);
+    this.#timer = setInterval(
+      () => void this.#inTurn(() => this.#tick()).catch(() => {}),
+      this.#options.tickMs ?? TICK_MS,
+    );
+  }
+
+  // Break-glass must be decided while the database is away. Nothing else is: records are refused until it is back, and
+  // only then the anchor tells whether the copy is the newest.
+  #beginByCopy({ message }: CountersignError): void {
+    this.#isByCopy = true;
+    this.found = { entries: this.#tree.size, unanchored: 0, lastTime: this.#lastTime };
+    this.#options.warn(`goes on with its own copy of the ledger, ${this.#tree.size} entries: ${message}`);
+    this.#tellSharing();
+  }
+
+  async #begin(): Promise<void> {
+    const { newEpoch, verifiers, name } = this.#options;
     const had = this.#tree.size;
     await this.#catchUp();
     const keys = [...this.#signers, ...this.#options.signers, ...verifiers];
@@ -223,11 +254,8 @@ export class SharedSequencer {
       lastTime: this.#lastTime,
     };
     await this.#waitForBeginning();
+    this.#isByCopy = false;
     this.#tellSharing();
-    this.#timer = setInterval(
-      () => void this.#inTurn(() => this.#tick()).catch(() => {}),
-      this.#options.tickMs ?? TICK_MS,
-    );
   }
 
   // A copy that does not fit is rebuilt: the database is authoritative, and the anchor is not part of the copy.
@@ -309,7 +337,7 @@ export class SharedSequencer {
 
   async #tick(): Promise<void> {
     if (this.#broken !== undefined) return;
-    if (this.#tables.isConnected) await this.#catchUp();
+    if (this.#isReady) await this.#catchUp();
     else await this.#reconnect();
     const isLeader = (await this.#leads()) && (await this.#tables.beat());
     this.#tellSharing();

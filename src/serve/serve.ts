@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { hostname } from 'node:os';
+import { setTimeout as wait } from 'node:timers/promises';
 import pino, { type Logger } from 'pino';
 import { Lease } from '../cluster/index.ts';
 import type { ProcessSettings } from '../config/index.ts';
@@ -116,9 +117,12 @@ async function serveWith({ configuration, tellOf }: Documents, ending: AbortSign
   const serving = await openServing(options, settings, configuration, log, () => loops, ending);
   const { ledger, closing, links } = serving;
   try {
-    await keepAnchors(serving);
-    await recordStart(serving);
-    await keepStated(serving);
+    const canRecord = () => ledger.sharing?.isAvailable !== false;
+    const isAway = !canRecord();
+    const beginning = isAway ? beginLater(serving, canRecord, ending) : begin(serving);
+    if (isAway)
+      beginning.catch(() => {}); // thrown below
+    else await beginning;
     const clusters = openClusters(links, ledger, log);
     // The gate's own work can wait; requests to the webhook cannot, and both share this process and the API server.
     const isAsked = () => front?.demand.isBusy === true;
@@ -132,6 +136,11 @@ async function serveWith({ configuration, tellOf }: Documents, ending: AbortSign
     await openDashboard(loops, serving, front);
     const reports = reportsOf(serving);
     await openControl(loops, serving, reports, front);
+    if (isAway) {
+      for (const loop of loops) loop.standBy('waits for the ledger');
+      log.warn({}, 'answers admission by its copy of the ledger; everything else waits until the ledger is back');
+    }
+    await beginning;
     log.info(
       { environments: loops.map((l) => l.name), ledger: ledger.verifier.name, entries: ledger.size },
       'countersign is running',
@@ -145,7 +154,6 @@ async function serveWith({ configuration, tellOf }: Documents, ending: AbortSign
       for (const hold of holds.values()) hold.lose();
       hooks.onLeaseLost?.();
     };
-    const canRecord = () => ledger.sharing?.isAvailable !== false;
     await runUntilStopped(tenants, serving.signing?.keep(ledger), ending, { leases, log, onLost, canRecord });
     // finish pending requests while everything they need is still open
     if (io.signal.aborted) await front?.close();
@@ -159,6 +167,34 @@ async function serveWith({ configuration, tellOf }: Documents, ending: AbortSign
     for (const close of closing.reverse()) await close();
   }
 }
+
+// Before anything else is recorded: what is kept elsewhere is compared, and the start is recorded.
+const BEGINNING = [keepAnchors, recordStart, keepStated] as const;
+
+async function begin(serving: Serving<ServeOptions>): Promise<void> {
+  for (const step of BEGINNING) await step(serving);
+}
+
+// Resolves without having begun if it is told to end first.
+async function beginLater(
+  serving: Serving<ServeOptions>,
+  canRecord: () => boolean,
+  ending: AbortSignal,
+): Promise<void> {
+  for (const steps = [...BEGINNING]; steps[0] !== undefined && !ending.aborted; ) {
+    if (!canRecord()) await wait(BEGIN_EVERY_MS, undefined, { signal: ending }).catch(() => {});
+    if (ending.aborted || !canRecord()) continue;
+    try {
+      await steps[0](serving);
+      steps.shift();
+    } catch (thrown) {
+      if (!(thrown instanceof CountersignError) || thrown.recover !== 'retry') throw thrown;
+      await wait(BEGIN_EVERY_MS, undefined, { signal: ending }).catch(() => {});
+    }
+  }
+}
+
+const BEGIN_EVERY_MS = 500;
 
 const AT_ONCE = { alone: 16, beside: 1 }; // requests to the API server
 
