@@ -3,6 +3,7 @@ import { runInNewContext } from 'node:vm';
 
 const HALF_MIB = 4; // half of the space for new objects: the smallest that costs no CPU while 2,000 are applied
 const MAX_SURVIVORS = 1_000_000;
+const LOST_MS = 1000; // for entries and answers that are on their way
 
 const collect = process.argv[2] === 'serve' ? boundMemory() : () => {};
 // After the bounds: V8 sizes its heap by what loading leaves in it.
@@ -27,7 +28,9 @@ const io = {
   colour: terminal && process.stdout.isTTY === true && !readProcessSettings().noColor,
   signal: stopping.signal,
 };
-process.exitCode = await runCli(process.argv.slice(2), io, { onRunning: collect });
+// Another replica runs the environment by now, and the rest of this process may wait for a ledger that does not answer.
+const onLeaseLost = () => setTimeout(() => process.exit(2), LOST_MS).unref();
+process.exitCode = await runCli(process.argv.slice(2), io, { onRunning: collect, onLeaseLost });
 
 /**
  * Bounds the memory of a service. Collecting sooner costs nothing measurable, because it happens on other threads.

@@ -72,6 +72,7 @@ if (kind === 'bare') {
       ended: () => {},
     }),
     facts: { owner: async () => undefined, labelsOf: async () => ({ team: 'a' }) },
+    isShared: false,
     prove: async () => ({ kind: 'proven' as const }),
     loadRules: load,
   };

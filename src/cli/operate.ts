@@ -12,6 +12,7 @@ import {
 } from '../model/index.ts';
 import { askService, environmentsOf, type LedgerOptions, openOwnLedger, readLedger } from '../open/index.ts';
 import type { ReconcilerStatus } from '../reconcile/index.ts';
+import type { LedgerStanding } from '../serve/index.ts';
 import { EXIT, type Io, paint, plain } from '../terminal/index.ts';
 import type { ReconcileOptions, RollbackOptions, StatusOptions } from './operate-commands.ts';
 import { showWait } from './show-wait.ts';
@@ -101,7 +102,12 @@ export async function status(options: StatusOptions, io: Io): Promise<number> {
 }
 
 /** A status, with break-glass that is open or waits for review. */
-type Shown = ReconcilerStatus & { readonly breakGlass?: BreakGlassNow };
+type Shown = ReconcilerStatus & {
+  readonly breakGlass?: BreakGlassNow;
+  /** Why this replica cannot judge requests by the rules in force. */
+  readonly rulesMissing?: string;
+  readonly ledger?: LedgerStanding;
+};
 
 function show(all: readonly Shown[], output: 'text' | 'json', io: Io): void {
   if (output === 'json') {
@@ -127,6 +133,8 @@ function show(all: readonly Shown[], output: 'text' | 'json', io: Io): void {
     if (s.state !== 'applied') io.out(`  ${plain(s.message)}\n`);
     if (s.state === 'denied') io.out(paint(io, 'dim', `  reasons: ${reasonsCommand(s)}\n`));
     for (const trouble of s.health.trouble) io.out(`  ${plain(trouble)}\n`);
+    if (s.rulesMissing !== undefined)
+      io.out(paint(io, 'red', `  this replica refuses requests that need the rules: ${plain(s.rulesMissing)}\n`));
     for (const { namespaces, until, reason, user } of s.breakGlass?.open ?? [])
       io.out(
         paint(
@@ -145,6 +153,16 @@ function show(all: readonly Shown[], output: 'text' | 'json', io: Io): void {
         ),
       );
   }
+  showLedger(all[0]?.ledger, io);
+}
+
+// Nothing is said of a ledger without trouble that one process writes.
+function showLedger(ledger: LedgerStanding | undefined, io: Io): void {
+  if (ledger === undefined || (ledger.replica === undefined && ledger.backlog === 0)) return;
+  const { backlog, isAvailable, sequences, replica = '', sequencer = '' } = ledger;
+  const who = sequences ? 'this replica sequences' : `${plain(sequencer)} sequences, this is ${plain(replica)}`;
+  const line = `ledger: ${backlog} waiting; ${isAvailable ? who : 'it takes no records: no replica sequences'}\n`;
+  io.out(isAvailable ? line : paint(io, 'red', line));
 }
 
 // Names the entry if the message does, else the newest verdict of the environment.

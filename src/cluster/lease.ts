@@ -53,16 +53,19 @@ export class Lease {
     return this.#renewals;
   }
 
-  /** Renews the lease. Returns false if another replica has it, or had it in between. */
-  async renew(): Promise<boolean> {
-    const found = await this.#server.request('GET', this.#path);
-    if (found.status === 404) return this.take();
-    this.#allowed(found, 'read');
-    const lease = leaseIn(found);
-    this.#holder = lease.spec.holderIdentity ?? '';
-    this.#since = lease.spec.acquireTime ?? '';
-    if (this.#holder !== this.#identity) return false;
-    return this.#written(await this.#server.request('PUT', this.#path, this.#object(lease)));
+  /** Renews the lease. `lost`: another replica has it. `deleted`: another replica may have had it since. */
+  async renew(): Promise<'held' | 'lost' | 'deleted'> {
+    for (;;) {
+      const found = await this.#server.request('GET', this.#path);
+      if (found.status === 404) return 'deleted';
+      this.#allowed(found, 'read');
+      const lease = leaseIn(found);
+      this.#holder = lease.spec.holderIdentity ?? '';
+      this.#since = lease.spec.acquireTime ?? '';
+      if (this.#holder !== this.#identity) return 'lost';
+      // A conflict alone says nothing: someone may have added a label.
+      if (this.#written(await this.#server.request('PUT', this.#path, this.#object(lease)))) return 'held';
+    }
   }
 
   /**

@@ -1,4 +1,4 @@
-import { type AdmittedRequest, type EntryBody, refKey, within } from '../model/index.ts';
+import { type AdmittedRequest, type EntryBody, type ProvenWrites, refKey, sha256, within } from '../model/index.ts';
 import type { RequestOnRecord } from './admission-request.ts';
 import type { SureRecorder } from './ports.ts';
 
@@ -11,15 +11,24 @@ type Refusal = {
   repeated: number;
 };
 
+type Proven = {
+  readonly request: RequestOnRecord;
+  readonly from: string;
+  to: string;
+  readonly writes: [name: string, uid: string, digest: string][];
+};
+
 const SAME_MS = 60_000; // a loop that is refused retries every few seconds; one entry per minute says enough
 const MAX_OPEN = 5000; // refusals being counted; beyond that, the oldest is recorded
 const MAX_ROWS = 500; // requests per record, so that its evidence stays readable
 const LATER_MS = 1000; // requests that match a recorded intent can wait to share a record
+const SUMMARY_MS = 60_000; // what the machinery writes and is proven is told once a minute
+const MAX_PROVEN = 5000; // writes in one summary
 const PATIENCE_MS = 1000; // a refusal is valid without its record, so nothing waits longer for it
 
 /**
  * Records one environment's admission decisions on the ledger. Allowed requests are durable before they are answered,
- * several per entry; repeated refusals are counted.
+ * several per entry; proven writes of the machinery are summed up, and repeated refusals are counted.
  */
 export class AdmissionRecords {
   readonly #environment: string;
@@ -31,6 +40,9 @@ export class AdmissionRecords {
   #rows: { readonly row: AdmittedRequest; readonly done: () => void; readonly failed: (why: unknown) => void }[] = [];
   #writing = false;
   #written: Promise<void> = Promise.resolve();
+  readonly #proven = new Map<string, Proven>();
+  #provenCount = 0;
+  #summing: NodeJS.Timeout | undefined;
   readonly #refusals = new Map<string, Refusal>();
   #timer: NodeJS.Timeout | undefined;
 
@@ -68,6 +80,60 @@ export class AdmissionRecords {
     this.#met.push(this.#row(request, 'intent'));
     if (this.#met.length >= MAX_ROWS) this.#writeMet();
     else this.#meeting ??= setTimeout(() => this.#writeMet(), LATER_MS);
+  }
+
+  /**
+   * Counts a write whose content was proven: a minute of them makes one entry. If the process is killed, those of the
+   * last minute are missing on the ledger, and the scan at the next start proves what they left.
+   */
+  proven(request: RequestOnRecord): void {
+    if (request.dryRun) return;
+    const { uid, user, operation, ref, subresource, owner, digest = '' } = request;
+    const at = this.#clock().toISOString();
+    const key = JSON.stringify([user, operation, ref.apiVersion, ref.kind, ref.namespace, subresource, owner]);
+    const known = this.#proven.get(key);
+    if (known === undefined) this.#proven.set(key, { request, from: at, to: at, writes: [[ref.name, uid, digest]] });
+    else {
+      known.to = at;
+      known.writes.push([ref.name, uid, digest]);
+    }
+    if (++this.#provenCount >= MAX_PROVEN) void this.#sumUp();
+    else this.#summing ??= setTimeout(() => void this.#sumUp(), SUMMARY_MS).unref();
+  }
+
+  async #sumUp(): Promise<void> {
+    clearTimeout(this.#summing);
+    this.#summing = undefined;
+    const all = [...this.#proven.values()];
+    this.#proven.clear();
+    this.#provenCount = 0;
+    if (all.length === 0) return;
+    const summaries = all.map((p) => this.#summary(p));
+    const evidence = this.#recorder.asEvidence(summaries);
+    const body = {
+      type: 'admission.proven',
+      environment: this.#environment,
+      from: summaries.map((s) => s.from).sort()[0] ?? '',
+      to:
+        summaries
+          .map((s) => s.to)
+          .sort()
+          .at(-1) ?? '',
+      count: summaries.reduce((sum, s) => sum + s.count, 0),
+      evidence: evidence.ref,
+    } as const;
+    await this.#recorder
+      .recordSurely(body, [evidence])
+      .catch((thrown) => this.#log.error({}, `cannot record ${body.count} writes of the machinery: ${String(thrown)}`));
+  }
+
+  #summary({ request: { user, operation, ref, subresource, owner }, from, to, writes }: Proven): ProvenWrites {
+    const { apiVersion, kind, namespace } = ref;
+    return {
+      ...{ user: this.#recorder.subject(user), operation, apiVersion, kind, namespace, subresource, owner },
+      ...{ count: writes.length, from, to, writes: writes.map(([name, uid]) => [name, uid] as const) },
+      content: sha256(writes.map(([, , digest]) => `${digest}\n`).join('')),
+    };
   }
 
   #writeMet(): void {
@@ -153,7 +219,10 @@ export class AdmissionRecords {
       this.#entry(refusal, { ...(digest === undefined ? {} : { digest }), uid: request.uid }),
       [],
     );
-    recorded.catch((thrown) => this.#log.error({ object: request.ref }, `cannot record a refusal: ${String(thrown)}`));
+    recorded.catch((thrown) => {
+      refusal.repeated++; // it is recorded with the repeated ones instead
+      this.#log.error({ object: request.ref }, `cannot record a refusal yet: ${String(thrown)}`);
+    });
     await within(
       PATIENCE_MS,
       recorded.catch(() => {}),
@@ -166,6 +235,7 @@ export class AdmissionRecords {
     clearInterval(this.#timer);
     this.#writeMet();
     await this.#written;
+    await this.#sumUp();
     await this.#settle(true);
   }
 
@@ -178,11 +248,11 @@ export class AdmissionRecords {
   async #close([key, refusal]: [string, Refusal]): Promise<void> {
     this.#refusals.delete(key);
     if (refusal.repeated === 0) return;
-    await this.#recorder
-      .recordSurely(this.#entry(refusal, { repeated: refusal.repeated }), [])
-      .catch((thrown) =>
-        this.#log.error({ object: refusal.request.ref }, `cannot record repeated refusals: ${String(thrown)}`),
-      );
+    await this.#recorder.recordSurely(this.#entry(refusal, { repeated: refusal.repeated }), []).catch((thrown) => {
+      this.#log.error({ object: refusal.request.ref }, `cannot record repeated refusals: ${String(thrown)}`);
+      // Kept for the next attempt, unless so many are kept that the log must do.
+      if (this.#refusals.size < MAX_OPEN && !this.#refusals.has(key)) this.#refusals.set(key, refusal);
+    });
   }
 
   #entry(

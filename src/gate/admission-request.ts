@@ -2,6 +2,7 @@ import { CONTROL_PLANE, type MachineryWrite } from '../machinery/index.ts';
 import {
   admissionDigest,
   canonicalJson,
+  controllerOf,
   digestOf,
   type Environment,
   isBuiltIn,
@@ -85,12 +86,16 @@ export type RequestOnRecord = Pick<
   'uid' | 'operation' | 'user' | 'groups' | 'ref' | 'subresource' | 'dryRun'
 > & {
   readonly digest: string | undefined;
+  /** Kind and name of the object's controller; empty if it has none. */
+  readonly owner: string;
 };
 
 /** Returns a request in the form that is recorded. */
 export function forRecord(request: AdmissionRequest): RequestOnRecord {
-  const { uid, operation, user, groups, ref, subresource, dryRun } = request;
-  return { uid, operation, user, groups, ref, subresource, dryRun, digest: requestDigest(request) };
+  const { uid, operation, user, groups, ref, subresource, dryRun, object, oldObject } = request;
+  const controller = (object ?? oldObject) && controllerOf((object ?? oldObject) as KubernetesObject);
+  const owner = controller === undefined ? '' : `${controller.kind} ${controller.name}`;
+  return { uid, operation, user, groups, ref, subresource, dryRun, digest: requestDigest(request), owner };
 }
 
 /** Returns the annotations of an object, or none. */

@@ -18,6 +18,8 @@ export type Door = {
   /** Whether undecidable requests are refused. */
   readonly enforces: boolean;
   readonly decide: (request: AdmissionRequest) => Promise<AdmissionDecision>;
+  /** Told when a request was refused before `decide` answered, and it then allowed the request. */
+  readonly refused: (request: AdmissionRequest) => void;
 };
 
 /** All environments of a service; finds the one for a request. */
@@ -49,6 +51,7 @@ export class AdmissionScopes {
         environment: metadata.name,
         enforces: spec.admission.mode === 'enforce',
         decide: (r) => admit(r, governing),
+        refused: (r) => void governing.breakGlass.refuse(r).catch(() => {}),
       };
     }
     const ruling = namespace === '' ? undefined : this.#byRules.find((r) => r.matches(namespace))?.scope;
@@ -58,6 +61,7 @@ export class AdmissionScopes {
       environment: environment.metadata.name,
       enforces: rulesMode(environment) === 'enforce',
       decide: (r) => admitByRules(r, ruling),
+      refused: () => {},
     };
   }
 

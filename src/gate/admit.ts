@@ -1,3 +1,4 @@
+import { setTimeout as wait } from 'node:timers/promises';
 import { INTO_PODS, type Proof, templateDigest } from '../machinery/index.ts';
 import {
   ADMITS,
@@ -16,6 +17,7 @@ import {
   refText,
   rulesMode,
   type Violation,
+  within,
 } from '../model/index.ts';
 import type { AdmissionRecords } from './admission-records.ts';
 import {
@@ -40,13 +42,15 @@ export type AdmissionScope = {
   readonly state: () => EnvironmentState;
   /** Our user name in the cluster. */
   readonly applier: string;
-  readonly records: Pick<AdmissionRecords, 'allowed' | 'intended' | 'refused'>;
-  readonly breakGlass: Pick<BreakGlass, 'mayUse' | 'decideGrant' | 'decide'>;
+  readonly records: Pick<AdmissionRecords, 'allowed' | 'proven' | 'intended' | 'refused'>;
+  readonly breakGlass: Pick<BreakGlass, 'mayUse' | 'decideGrant' | 'decide' | 'refuse'>;
   readonly facts: ClusterFacts;
   /** Proves a write of the machinery by its content; undefined if its user is not of the control plane. */
   readonly prove: (request: AdmissionRequest) => Promise<Proof | undefined>;
   /** The rules, if they are evaluated at admission. */
   readonly rules: Pick<RulesInForce, 'ask'> | undefined;
+  /** Whether other replicas record on the ledger, too: then an intent may be heard a moment after its first write. */
+  readonly isShared: boolean;
 };
 
 const CONNECTIONS: ReadonlySet<string> = new Set(['exec', 'attach', 'portforward', 'proxy']);
@@ -89,27 +93,61 @@ async function decide(request: AdmissionRequest, scope: AdmissionScope): Promise
   const intended = byIntent(request, scope);
   if (intended !== undefined) return intended;
   if (changesNothing(request, scope)) return yes({ 'allowed-as': 'no change' });
+  const heard = await byIntentOfSibling(request, scope);
+  if (heard !== undefined) return heard;
   const allowed = await asOther(request, scope);
   if (allowed !== undefined) return allowed;
-  const glass = await scope.breakGlass.decide(request);
-  if (glass !== undefined) return told(glass, await ruling(request, scope));
+  if (scope.breakGlass.mayUse(request)) {
+    // First, because nothing may fail once a use is on record.
+    const advice = await advised(request, scope);
+    const glass = await scope.breakGlass.decide(request);
+    if (glass !== undefined) return told(glass, advice);
+  }
   return refuse(request, scope, refusal(request, scope, unproven));
 }
 
+// Another replica may write as soon as its intent is durable, before this one has heard of it.
+async function byIntentOfSibling(
+  request: AdmissionRequest,
+  scope: AdmissionScope,
+): Promise<AdmissionDecision | undefined> {
+  if (!scope.isShared || request.user !== scope.applier) return undefined;
+  for (const end = performance.now() + HEARD_MS; performance.now() < end; ) {
+    await wait(HEARD_EVERY_MS);
+    const intended = byIntent(request, scope);
+    if (intended !== undefined) return intended;
+  }
+  return undefined;
+}
+
+const HEARD_MS = 2000;
+const HEARD_EVERY_MS = 20;
+
+// In an emergency, rules are advice. It must need nothing but the API server: neither Git nor what is read from it.
+function advised(request: AdmissionRequest, scope: AdmissionScope): Promise<Ruling | undefined> {
+  return within(ADVICE_MS, ruling(request, scope), () => undefined).catch(() => undefined);
+}
+
+const ADVICE_MS = 500;
+
 // The machinery passes while the gate is unavailable, so a failed record must not stop pods from coming back. What
-// could not be proven is proven by the scan.
+// could not be proven is proven by the scan, and recorded one by one; what was proven, in summaries.
 async function asMachinery(
   request: AdmissionRequest,
   scope: AdmissionScope,
   proof: Proof | undefined,
 ): Promise<AdmissionDecision> {
+  if (proof?.kind === 'proven') {
+    scope.records.proven(forRecord(request));
+    return told(yes({ 'allowed-as': 'machinery' }), await advised(request, scope));
+  }
   const unrecorded = await scope.records.allowed(forRecord(request), 'machinery').then(
     () => ({}),
     (thrown) => ({ unrecorded: messageOf(thrown) }),
   );
   const open = proof?.kind === 'unknown' ? { 'not-proven-yet': proof.reason } : {};
   const notes = { 'allowed-as': 'machinery', ...unrecorded, ...open };
-  return told(yes(notes), await ruling(request, scope).catch(() => undefined));
+  return told(yes(notes), await advised(request, scope));
 }
 
 function admits(digest: string, object: KubernetesObject | undefined): string {

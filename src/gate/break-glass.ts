@@ -8,6 +8,7 @@ import {
   type Environment,
   messageOf,
   parseDuration,
+  Recent,
   type Recorded,
   refKey,
   refText,
@@ -68,6 +69,8 @@ export class BreakGlass {
   // Grants and closures not yet on the ledger; they are in the write-ahead file.
   #beside: { readonly grant: Grant; readonly opened: boolean }[] = [];
   #approvedBeside: readonly Approval[] = [];
+  // Requests whose use was recorded, by uid.
+  readonly #recorded = new Recent<true>(1000);
   readonly #live: LiveGrants;
   // What each Namespace said when it was last read, and when that was.
   readonly #seen = new Map<string, Seen>();
@@ -198,15 +201,13 @@ export class BreakGlass {
   /** Returns the digests of templates that are in use through break-glass, by the `refKey` of their object. */
   templates(): ReadonlyMap<string, readonly string[]> {
     const name = this.#environment.metadata.name;
-    const index = this.#ledger.latest(['breakglass.used'], name)?.index ?? -1;
+    const index = this.#ledger.latest(['breakglass.used', 'breakglass.refused'], name)?.index ?? -1;
     if (index !== this.#used.index)
       this.#used = {
         index,
-        uses: this.#ledger
-          .all('breakglass.used', name)
-          .flatMap(({ entry: { object, template, until } }) =>
-            template === undefined ? [] : [{ object: refKey(object), template, until }],
-          ),
+        uses: usesOf(this.#ledger, name).flatMap(({ entry: { object, template, until } }) =>
+          template === undefined ? [] : [{ object: refKey(object), template, until }],
+        ),
       };
     const now = this.#clock().toISOString();
     const standing = [...this.#used.uses, ...this.#made].filter((u) => u.until > now);
@@ -277,9 +278,9 @@ export class BreakGlass {
   #isUsedUp({ operation, ref }: AdmissionRequest, reason: string): boolean {
     if (operation === 'UPDATE') return false;
     const key = refKey(ref);
-    return this.#ledger
-      .all('breakglass.used', this.#environment.metadata.name)
-      .some(({ entry }) => entry.reason === reason.slice(0, MAX_TEXT) && refKey(entry.object) === key);
+    return usesOf(this.#ledger, this.#environment.metadata.name).some(
+      ({ entry }) => entry.reason === reason.slice(0, MAX_TEXT) && refKey(entry.object) === key,
+    );
   }
 
   async #open(request: AdmissionRequest, grant: Grant): Promise<AdmissionDecision> {
@@ -380,6 +381,7 @@ export class BreakGlass {
         },
         [],
       );
+      this.#recorded.set(request.uid, true);
       if (recorded === undefined && template !== undefined)
         this.#made = [...this.#made, { object: refKey(request.ref), template, until }].slice(-100);
       this.#say(
@@ -391,6 +393,14 @@ export class BreakGlass {
     return letThrough(
       `countersign: break-glass is recorded and will be in every report; Git takes over again at ${until}`,
     );
+  }
+
+  /** Records that a request was refused although its use is on record, because the answer came too late. */
+  async refuse({ uid, ref }: Pick<AdmissionRequest, 'uid' | 'ref' | 'groups'>): Promise<void> {
+    if (this.#recorded.get(uid) !== true) return;
+    const environment = this.#environment.metadata.name;
+    await this.#ledger.recordSurely({ type: 'breakglass.refused', environment, uid, object: ref }, []);
+    this.#made = this.#made.filter((u) => u.object !== refKey(ref));
   }
 
   // The write is stored a moment after it was answered.
@@ -414,6 +424,17 @@ export class BreakGlass {
       objects: [request.ref],
     });
   }
+}
+
+/** Returns the uses of break-glass in an environment, but for those of requests that were refused all the same. */
+export function usesOf(
+  ledger: Pick<LedgerView, 'all'>,
+  environment: string,
+): readonly Recorded<EntryOf<'breakglass.used'>>[] {
+  const refused = new Set(ledger.all('breakglass.refused', environment).map((r) => r.entry.uid));
+  return ledger
+    .all('breakglass.used', environment)
+    .filter(({ entry: { uid } }) => uid === undefined || !refused.has(uid));
 }
 
 /** Tests whether a user is in one of the groups that may use break-glass in an environment. */

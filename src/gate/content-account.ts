@@ -1,5 +1,6 @@
 import type { Proof } from '../machinery/index.ts';
 import { contentDigest, controllerOf, type KubernetesObject, type ObjectRef, refKey, unbound } from '../model/index.ts';
+import { usesOf } from './break-glass.ts';
 import type { LedgerView, Recorder } from './ports.ts';
 import { scanned } from './rescan.ts';
 
@@ -145,9 +146,7 @@ export class ContentAccount {
   #isExcused(object: KubernetesObject): boolean {
     const { apiVersion, kind, metadata } = object;
     const key = refKey({ apiVersion, kind, namespace: metadata.namespace ?? '', name: metadata.name });
-    const uses = this.#ledger
-      .all('breakglass.used', this.#environment)
-      .filter(({ entry }) => refKey(entry.object) === key);
+    const uses = usesOf(this.#ledger, this.#environment).filter(({ entry }) => refKey(entry.object) === key);
     if (uses.length === 0) return false;
     const content = contentDigest(unbound(object));
     const isStanding = (until: string) => until > this.#clock().toISOString();

@@ -12,7 +12,7 @@ export { allowNothing } from './allow.ts';
 export { assess } from './assess.ts';
 export { assessTrust } from './assess-trust.ts';
 export { AuditAccount, type Unmatched } from './audit-account.ts';
-export { BreakGlass, type Grant, mayUseBreakGlass } from './break-glass.ts';
+export { BreakGlass, type Grant, mayUseBreakGlass, usesOf } from './break-glass.ts';
 export { type BreakGlassNow, breakGlassNow } from './break-glass-now.ts';
 export { ContentAccount } from './content-account.ts';
 export { type EnvironmentState, recordOf, rememberedState } from './environment-state.ts';

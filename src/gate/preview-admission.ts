@@ -1,6 +1,7 @@
-import type { AdmittedRequest, EntryOf, Environment, ObjectRef, Recorded } from '../model/index.ts';
+import type { AdmittedRequest, EntryOf, Environment, ObjectRef, ProvenWrites, Recorded } from '../model/index.ts';
 import { type AuditedWrite, readAuditEvent } from './account-for.ts';
 import { isListed, isMachinery } from './admission-request.ts';
+import { usesOf } from './break-glass.ts';
 import type { LedgerView } from './ports.ts';
 
 /** Outcome of one user's requests once admission is enforced; similar requests are combined. */
@@ -28,8 +29,9 @@ export function previewFromLedger(ledger: LedgerView, environment: string, since
   const seen: Seen[] = [];
   const isSince = ({
     entry,
-  }: Recorded<EntryOf<'admission.denied' | 'admission.warned' | 'admission.allowed' | 'breakglass.used'>>) =>
-    entry.time >= since;
+  }: Recorded<
+    EntryOf<'admission.denied' | 'admission.warned' | 'admission.allowed' | 'admission.proven' | 'breakglass.used'>
+  >) => entry.time >= since;
   const ofRef = (ref: ObjectRef, subresource = '') => ({
     what: `${ref.kind}${subresource === '' ? '' : `/${subresource}`}`,
     namespace: ref.namespace,
@@ -43,7 +45,7 @@ export function previewFromLedger(ledger: LedgerView, environment: string, since
     const { user, operation, object, subresource, reason, repeated } = entry;
     seen.push({ outcome: 'refused', user, operation, ...ofRef(object, subresource), reason, count: repeated ?? 1 });
   }
-  for (const { entry } of ledger.all('breakglass.used', environment).filter(isSince))
+  for (const { entry } of usesOf(ledger, environment).filter(isSince))
     seen.push({
       outcome: 'break-glass',
       user: entry.user,
@@ -62,6 +64,19 @@ export function previewFromLedger(ledger: LedgerView, environment: string, since
           reason: r.as,
         });
   }
+  for (const { entry } of ledger.all('admission.proven', environment).filter(isSince))
+    for (const p of ledger.evidence(entry.evidence) as readonly ProvenWrites[])
+      seen.push({
+        outcome: 'let through',
+        user: p.user,
+        operation: p.operation,
+        ...ofRef(
+          { apiVersion: p.apiVersion, kind: p.kind, namespace: p.namespace, name: p.writes[0]?.[0] ?? '' },
+          p.subresource,
+        ),
+        reason: 'machinery',
+        count: p.count,
+      });
   return together(seen);
 }
 

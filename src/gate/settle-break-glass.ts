@@ -8,7 +8,7 @@ import {
   refText,
   type Verdict,
 } from '../model/index.ts';
-import { type Grant, grantsOf } from './break-glass.ts';
+import { type Grant, grantsOf, usesOf } from './break-glass.ts';
 import type { LedgerView } from './ports.ts';
 
 type Use = Recorded<EntryOf<'breakglass.used'>>;
@@ -44,7 +44,7 @@ export function breakGlassStanding(
 
 function usesLeft(ledger: Pick<LedgerView, 'all'>, environment: string): readonly Use[] {
   const settled = new Set(ledger.all('breakglass.settled', environment).flatMap((r) => r.entry.uses));
-  return ledger.all('breakglass.used', environment).filter((r) => !settled.has(r.index));
+  return usesOf(ledger, environment).filter((r) => !settled.has(r.index));
 }
 
 /**

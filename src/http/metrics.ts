@@ -5,6 +5,11 @@ import type { ReconcilerStatus } from '../reconcile/index.ts';
 export type Measured = {
   readonly environments: readonly ReconcilerStatus[];
   readonly entries: number;
+  /** Records that are not on the ledger yet. */
+  readonly backlog: number;
+  /** Whether the ledger takes records, and whether this replica numbers and signs them. */
+  readonly isAvailable: boolean;
+  readonly sequences: boolean;
   readonly connected: boolean;
 };
 
@@ -12,6 +17,8 @@ export type Measured = {
  * The service's metrics in Prometheus' text format. Names follow its conventions: base units, `_total` for counters.
  */
 export class Metrics {
+  /** Environments whose rules are asked at admission, and whether they can be here; set by the part that loads them. */
+  rules: () => readonly { readonly environment: string; readonly isLoaded: boolean }[] = () => [];
   readonly #registry = new Registry();
   readonly #events: Counter<'environment' | 'event'>;
   readonly #duration: Histogram<'environment' | 'kind'>;
@@ -114,6 +121,31 @@ export class Metrics {
       registers,
       collect() {
         this.set(measure().entries);
+      },
+    });
+    const ledger = {
+      backlog: ['Records that wait for the ledger, in memory and in the write-ahead file.', (m: Measured) => m.backlog],
+      available: ['1 while the ledger takes records.', (m: Measured) => Number(m.isAvailable)],
+      sequences: ['1 while this replica numbers and signs the records of all.', (m: Measured) => Number(m.sequences)],
+    } as const;
+    for (const [name, [help, value]] of Object.entries(ledger))
+      new Gauge({
+        name: `countersign_ledger_${name}`,
+        help,
+        registers,
+        collect() {
+          this.set(value(measure()));
+        },
+      });
+    const rules = () => this.rules();
+    new Gauge({
+      name: 'countersign_rules_loaded',
+      help: '1 if this replica can evaluate the rules of an environment at admission.',
+      labelNames: ['environment'],
+      registers,
+      collect() {
+        this.reset();
+        for (const { environment, isLoaded } of rules()) this.set({ environment }, isLoaded ? 1 : 0);
       },
     });
     new Gauge({

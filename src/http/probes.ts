@@ -6,6 +6,8 @@ import { addReceivers, type Receiver } from './receivers.ts';
 export type ServiceParts = {
   /** Returns why the service is not ready; undefined if the ledger is open and every environment was checked once. */
   readonly notReady: () => string | undefined;
+  /** Says how records get onto the ledger. */
+  readonly ledger: () => string;
   readonly metrics: Metrics;
   readonly receivers: readonly Receiver[];
   /** Host names accepted for metrics, besides `localhost` and IP addresses. */
@@ -16,7 +18,7 @@ export type ServiceParts = {
 /**
  * Plain HTTP for operators: `/healthz`, `/readyz`, `/metrics`, and `/receive/…` for forges, behind an ingress with TLS.
  */
-export function createServiceApp({ notReady, metrics, receivers, names, log }: ServiceParts): Express {
+export function createServiceApp({ notReady, ledger, metrics, receivers, names, log }: ServiceParts): Express {
   const app = express();
   app.disable('x-powered-by');
   app.get('/healthz', (_request, response) => {
@@ -27,7 +29,7 @@ export function createServiceApp({ notReady, metrics, receivers, names, log }: S
     response
       .status(why === undefined ? 200 : 503)
       .type('text')
-      .send(`${why ?? 'ok'}\n`);
+      .send(`${why ?? 'ok'}\n${ledger()}\n`);
   });
   app.get('/metrics', async (request, response) => {
     if (!isOurs(request.headers.host ?? '', names)) {

@@ -8,6 +8,7 @@ import { parseVerifier, type Verifier } from './note.ts';
 import { LEDGER_FILES, type LedgerPlace } from './open-sequencer.ts';
 import { type Known, referenceProblem, refers } from './references.ts';
 import { type Found, laterOf, prepare, type Sequenced } from './sequencer.ts';
+import type { Sharing } from './shared-sequencer.ts';
 import { commitmentOf, type PreparedEntry, pack, type Subject } from './store.ts';
 import type { Fault, FromWriter, ToWriter, WriterData } from './writer-thread.ts';
 
@@ -20,9 +21,14 @@ export function ledgerFile(path: string): string {
 const MAX_BATCH = 2048;
 const IN_FLIGHT = 3; // batches sent to the thread: one is committed while the next are on their way
 
+const MAX_WAITING = 20_000; // entries of each kind that wait to be sent, and their bytes below
+const MAX_WAITING_BYTES = 64 * 1024 * 1024;
+const REFUSALS_MS = 250; // refusals on their way may delay an entry that must not wait by about this long
+const FEWEST_REFUSALS = 64; // sent together; fewer would not use what a commit costs
+
 type Waiting = {
-  readonly entry: Entry;
-  readonly prepared: PreparedEntry;
+  entry: Entry;
+  prepared: PreparedEntry;
   readonly evidence: readonly Evidence[];
   readonly resolve: (recorded: Recorded) => void;
   readonly reject: (reason: unknown) => void;
@@ -55,7 +61,14 @@ export class Ledger {
   #time: string;
   // Shared, so that other threads notice new entries.
   readonly #size = new BigInt64Array(new SharedArrayBuffer(8));
-  #waiting: Waiting[] = [];
+  readonly #waiting = { first: new Queue(), later: new Queue() };
+  #refusalsSent = 0;
+  #sentTime = '';
+  #doneAt = 0;
+  #msPerEntry = 1;
+  #hasFailed = false;
+  /** Called when the ledger takes records again, after it did not. */
+  onBack: () => void = () => {};
   #isScheduled = false;
   #broken: CountersignError | undefined;
   #held: CountersignError | undefined;
@@ -71,6 +84,10 @@ export class Ledger {
     Atomics.store(this.#size, 0, BigInt(writer.opened.size));
     this.#time = writer.opened.found.lastTime;
     writer.onEnd = (error) => this.#break(error);
+    writer.onSharing = ({ isAvailable }) => {
+      if (isAvailable) this.#isBack();
+      else this.#hasFailed = true;
+    };
   }
 
   /** Number of durable entries. */
@@ -83,9 +100,19 @@ export class Ledger {
     return this.#size.buffer;
   }
 
+  /** Number of entries that were given to the ledger and are not durable yet. */
+  get backlog(): number {
+    return this.#waiting.first.length + this.#waiting.later.length + this.#writer.entriesInFlight;
+  }
+
+  /** How replicas share the ledger; undefined for a ledger in a file. */
+  get sharing(): Sharing | undefined {
+    return this.#writer.sharing;
+  }
+
   /**
-   * Resolves once the entry and its evidence are durable and covered by a signed checkpoint. Throws `ledger-unusable`
-   * or `ledger-inconsistent`; then nothing is acknowledged.
+   * Resolves once the entry and its evidence are durable and covered by a signed checkpoint. Refusals of requests let
+   * everything else pass. Throws `ledger-unusable` or `ledger-inconsistent`; then nothing is acknowledged.
    */
   record(body: EntryBody, evidence: readonly Evidence[] = []): Promise<Recorded> {
     return new Promise((resolve, reject) => {
@@ -97,7 +124,8 @@ export class Ledger {
       if (prepared === undefined) return;
       const problem = this.#problemOf(entry, evidence);
       if (problem !== undefined) return reject(unfit(entry.type, `is not recorded: ${problem}`));
-      this.#waiting.push({ entry, prepared, evidence, resolve, reject });
+      const queue = isRefusal(entry) ? this.#waiting.later : this.#waiting.first;
+      if (!queue.add({ entry, prepared, evidence, resolve, reject })) return reject(new Overloaded());
       this.#schedule();
     });
   }
@@ -128,7 +156,7 @@ export class Ledger {
 
   /** Waits until everything submitted is recorded or refused, then releases the ledger. */
   async close(): Promise<void> {
-    while (this.#waiting.length > 0 && this.#broken === undefined) {
+    while (this.#waiting.first.length + this.#waiting.later.length > 0 && this.#broken === undefined) {
       this.#flush();
       await this.#writer.idle();
     }
@@ -166,8 +194,10 @@ export class Ledger {
   }
 
   #flush(): void {
-    if (this.#waiting.length === 0 || this.#writer.inFlight >= IN_FLIGHT) return;
-    const batch = this.#waiting.splice(0, MAX_BATCH);
+    const { batch, refusals } = this.#next();
+    if (batch.length === 0) return;
+    this.#refusalsSent += refusals;
+    const sentAt = performance.now();
     const subjects = this.#newSubjects;
     this.#newSubjects = [];
     const message = {
@@ -177,17 +207,53 @@ export class Ledger {
     };
     this.#writer.append(message).then(
       (done) => {
+        this.#refusalsSent -= refusals;
+        this.#measure(batch.length, sentAt);
+        this.#isBack();
         for (const { text } of subjects) this.#subjects.delete(text);
         this.#acknowledge(batch, done);
       },
       (error: CountersignError) => {
+        this.#refusalsSent -= refusals;
         this.#newSubjects.unshift(...subjects);
+        this.#hasFailed = true;
         if (error.recover === 'halt') this.#broken = error;
         for (const { reject } of batch) reject(error);
         this.#flush();
       },
     );
     this.#schedule();
+  }
+
+  /** Takes what is sent next, with times that do not go back: refusals may have been overtaken. */
+  #next(): { readonly batch: readonly Waiting[]; readonly refusals: number } {
+    if (this.#writer.inFlight >= IN_FLIGHT) return { batch: [], refusals: 0 };
+    const first = this.#waiting.first.take(MAX_BATCH);
+    const quick = Math.max(FEWEST_REFUSALS, Math.floor(REFUSALS_MS / this.#msPerEntry));
+    const refusals = this.#waiting.later.take(Math.min(MAX_BATCH - first.length, quick - this.#refusalsSent));
+    const batch = [...first, ...refusals];
+    for (const waiting of batch) {
+      if (waiting.entry.time < this.#sentTime) {
+        waiting.entry = { ...waiting.entry, time: this.#sentTime };
+        waiting.prepared = prepare(waiting.entry);
+      }
+      this.#sentTime = waiting.entry.time;
+    }
+    return { batch, refusals: refusals.length };
+  }
+
+  #isBack(): void {
+    if (!this.#hasFailed) return;
+    this.#hasFailed = false;
+    this.onBack();
+  }
+
+  // The time of the thread itself: a batch may have waited for the one before.
+  #measure(entries: number, sentAt: number): void {
+    const now = performance.now();
+    const each = (now - Math.max(sentAt, this.#doneAt)) / entries;
+    this.#doneAt = now;
+    this.#msPerEntry = 0.5 * this.#msPerEntry + 0.5 * each;
   }
 
   #acknowledge(batch: readonly Waiting[], { first, size, bodies }: Sequenced): void {
@@ -201,8 +267,54 @@ export class Ledger {
 
   #break(error: CountersignError): void {
     this.#broken ??= error;
-    for (const { reject } of this.#waiting.splice(0)) reject(error);
+    for (const queue of [this.#waiting.first, this.#waiting.later])
+      for (const { reject } of queue.take(queue.length)) reject(error);
   }
+}
+
+/** Thrown for an entry if so many wait already that it cannot be kept in memory. It was not recorded. */
+export class Overloaded extends CountersignError {
+  constructor() {
+    super('ledger-unusable', 'too many entries wait for the ledger', {
+      recover: 'retry',
+      hint: 'see `countersign_ledger_backlog`, and who sends so many requests',
+    });
+  }
+}
+
+/** Tests for the refusal of a request. It holds without its record, so it can wait. */
+export function isRefusal({ type }: Pick<EntryBody, 'type'>): boolean {
+  return type === 'admission.denied' || type === 'admission.warned';
+}
+
+/** Entries in order of arrival, limited in number and size. */
+class Queue {
+  #items: Waiting[] = [];
+  #bytes = 0;
+
+  get length(): number {
+    return this.#items.length;
+  }
+
+  /** Returns false if there is no room. A single entry of any size fits. */
+  add(item: Waiting): boolean {
+    const size = sizeOf(item);
+    const isFull = this.#items.length >= MAX_WAITING || this.#bytes + size > MAX_WAITING_BYTES;
+    if (isFull && this.#items.length > 0) return false;
+    this.#items.push(item);
+    this.#bytes += size;
+    return true;
+  }
+
+  take(count: number): Waiting[] {
+    const taken = this.#items.splice(0, Math.max(0, count));
+    for (const item of taken) this.#bytes -= sizeOf(item);
+    return taken;
+  }
+}
+
+function sizeOf({ prepared, evidence }: Waiting): number {
+  return evidence.reduce((sum, { bytes }) => sum + bytes.length, prepared.body.length);
 }
 
 // An entry that does not fit is refused here and holds up no other.
@@ -249,13 +361,22 @@ class Writer {
   readonly #worker: Worker;
   readonly #pending = new Map<
     number,
-    { resolve: (done: Sequenced) => void; reject: (error: CountersignError) => void }
+    { resolve: (done: Sequenced) => void; reject: (error: CountersignError) => void; readonly entries: number }
   >();
+  entriesInFlight = 0;
+  sharing: Sharing | undefined;
+  onSharing: (sharing: Sharing) => void = () => {};
   #next = 0;
   #closed: (() => void) | undefined;
   #quiet: (() => void)[] = [];
 
-  private constructor(worker: Worker, opened: Writer['opened'], options: Pick<LedgerOptions, 'warn'>) {
+  private constructor(
+    worker: Worker,
+    opened: Writer['opened'],
+    sharing: Sharing | undefined,
+    options: Pick<LedgerOptions, 'warn'>,
+  ) {
+    this.sharing = sharing;
     this.#worker = worker;
     this.opened = opened;
     for (const event of ['message', 'error', 'exit']) worker.removeAllListeners(event);
@@ -270,9 +391,11 @@ class Writer {
       workerData: data,
       resourceLimits: { maxYoungGenerationSizeMb: YOUNG_MIB },
     });
+    let sharing: Sharing | undefined;
     return new Promise((resolve, reject) => {
       worker.on('message', (message: FromWriter) => {
-        if ('opened' in message) resolve(new Writer(worker, message.opened, options));
+        if ('sharing' in message) sharing = message.sharing;
+        else if ('opened' in message) resolve(new Writer(worker, message.opened, sharing, options));
         else if ('failed' in message) reject(errorOf(message.failed));
         else if ('progress' in message) options.progress?.(message.progress);
         else if ('warning' in message) options.warn?.(message.warning);
@@ -290,7 +413,8 @@ class Writer {
     const id = this.#next++;
     this.#worker.ref();
     return new Promise((resolve, reject) => {
-      this.#pending.set(id, { resolve, reject });
+      this.#pending.set(id, { resolve, reject, entries: waiting.entries.bodies.length });
+      this.entriesInFlight += waiting.entries.bodies.length;
       this.#worker.postMessage({ id, waiting } satisfies ToWriter);
     });
   }
@@ -315,9 +439,14 @@ class Writer {
   #hear(message: FromWriter, options: Pick<LedgerOptions, 'warn'>): void {
     if ('warning' in message) options.warn?.(message.warning);
     if ('closed' in message) this.#closed?.();
+    if ('sharing' in message) {
+      this.sharing = message.sharing;
+      this.onSharing(message.sharing);
+    }
     if (!('id' in message)) return;
     const pending = this.#pending.get(message.id);
     this.#pending.delete(message.id);
+    this.entriesInFlight -= pending?.entries ?? 0;
     if ('done' in message) pending?.resolve(message.done);
     else pending?.reject(errorOf(message.fault));
     if (this.#pending.size > 0) return;
@@ -328,6 +457,7 @@ class Writer {
   #end(error: CountersignError): void {
     for (const { reject } of this.#pending.values()) reject(error);
     this.#pending.clear();
+    this.entriesInFlight = 0;
     for (const quiet of this.#quiet.splice(0)) quiet();
     this.#closed?.();
     this.onEnd(error);

@@ -30,6 +30,7 @@ import {
   type SequencerOptions,
   type Waiting,
 } from './sequencer.ts';
+import type { SharedOptions } from './shared-sequencer.ts';
 import { SqliteStore } from './sqlite-store.ts';
 
 /** Files of a ledger in its data directory. */
@@ -78,7 +79,7 @@ export type Appender = {
  */
 export async function openSequencer(
   place: LedgerPlace,
-  ports: Pick<SequencerOptions, 'clock' | 'openedAt' | 'warn' | 'progress'>,
+  ports: Pick<SequencerOptions, 'clock' | 'openedAt' | 'warn' | 'progress'> & Pick<SharedOptions, 'onSharing'>,
 ): Promise<{ readonly sequencer: Appender; readonly verifier: string; readonly close: () => Promise<void> }> {
   const { directory, newEpoch } = place;
   mkdirSync(directory, { recursive: true, mode: 0o700 });
@@ -138,7 +139,8 @@ function keepPrivate(directory: string, warn: (message: string) => void): void {
 }
 
 type Opened = { readonly sequencer: Appender; readonly origin?: string; readonly close: () => Promise<void> };
-type Options = Omit<SequencerOptions, 'store' | 'name'> & { readonly instance: Instance };
+type Options = Omit<SequencerOptions, 'store' | 'name'> &
+  Pick<SharedOptions, 'onSharing'> & { readonly instance: Instance };
 
 async function openFile(file: string, options: Options): Promise<Opened> {
   const store = new SqliteStore(file);

@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { CountersignError, type Parsed, parseFileName, parsePlace } from '../model/index.ts';
+import type { Host } from './postgres-hosts.ts';
 
 /**
  * Parsed address of a PostgreSQL database: only the fields a client needs, so that its library can interpret nothing
@@ -9,8 +10,8 @@ export type DatabaseAddress = {
   readonly user: string;
   /** Undefined if it comes from `PGPASSWORD` or `.pgpass`. */
   readonly password: string | undefined;
-  readonly host: string;
-  readonly port: number;
+  /** The servers of a database with standbys; at least one. */
+  readonly hosts: readonly [Host, ...Host[]];
   readonly database: string;
   /** Undefined if the address does not say: then `PGSSLMODE` decides, and without that there is no TLS. */
   readonly tls:
@@ -20,7 +21,8 @@ export type DatabaseAddress = {
 };
 
 const MAX_ADDRESS = 2048;
-const OPTIONS = ['sslmode', 'sslrootcert', 'sslcert', 'sslkey'] as const;
+const MAX_HOSTS = 8;
+const OPTIONS = ['sslmode', 'sslrootcert', 'sslcert', 'sslkey', 'target_session_attrs'] as const;
 type Option = (typeof OPTIONS)[number];
 // All of these verify the certificate and the host name. An unverified certificate gives no protection from someone who
 // can answer in the server's place.
@@ -35,7 +37,7 @@ export function databaseAddress(text: string): DatabaseAddress {
   });
 }
 
-/** Parses `postgres://USER[:PASSWORD]@HOST[:PORT]/DATABASE[?OPTIONS]`, also with `postgresql://`. */
+/** Parses `postgres://USER[:PASSWORD]@HOST[:PORT][,HOST[:PORT]…]/DATABASE[?OPTIONS]`, also with `postgresql://`. */
 export function parseDatabaseAddress(text: string): Parsed<DatabaseAddress> {
   if (text.length > MAX_ADDRESS) return refused(`it is longer than ${MAX_ADDRESS} characters`);
   const parts = /^postgres(?:ql)?:\/\/([^@/?#:]*)(?::([^@/?#]*))?@([^@/?#]*)\/([^@/?#]*)(?:\?([^#]*))?$/.exec(text);
@@ -44,14 +46,27 @@ export function parseDatabaseAddress(text: string): Parsed<DatabaseAddress> {
   if (user === undefined || password === undefined || database === undefined)
     return refused('its user, password or database contains control characters, or a `%` that encodes nothing');
   if (user === '' || database === '') return refused('it names no user or no database');
-  const place = parsePlace(parts[3] ?? '', 5432);
-  if (place.kind === 'refused') return place;
+  const hosts = parseHosts(parts[3] ?? '');
+  if (hosts.kind === 'refused') return hosts;
   const tls = parseOptions(parts[5] ?? '');
   if (tls.kind === 'refused') return tls;
   return {
     kind: 'parsed',
-    value: { user, password: password === '' ? undefined : password, ...place.value, database, tls: tls.value },
+    value: { user, password: password === '' ? undefined : password, hosts: hosts.value, database, tls: tls.value },
   };
+}
+
+function parseHosts(text: string): Parsed<DatabaseAddress['hosts']> {
+  const parsed = text.split(',').map((place) => parsePlace(place, 5432));
+  const hosts: Host[] = [];
+  for (const place of parsed) {
+    if (place.kind === 'refused') return place;
+    hosts.push(place.value);
+  }
+  const names = new Set(hosts.map(({ host, port }) => `${host}:${port}`));
+  if (hosts.length > MAX_HOSTS || names.size < hosts.length)
+    return refused(`it names a host twice, or more than ${MAX_HOSTS}`);
+  return { kind: 'parsed', value: hosts as [Host, ...Host[]] };
 }
 
 function parseOptions(query: string): Parsed<DatabaseAddress['tls']> {
@@ -62,6 +77,11 @@ function parseOptions(query: string): Parsed<DatabaseAddress['tls']> {
     if (given.has(name)) return refused(`it has \`${name}\` twice`);
     given.set(name, value);
   }
+  // The service always writes, so this only spells out what it does anyway.
+  const target = given.get('target_session_attrs');
+  if (target !== undefined && target !== 'read-write' && target !== 'primary')
+    return refused('its `target_session_attrs` must be `read-write`');
+  given.delete('target_session_attrs');
   const mode = given.get('sslmode');
   if (mode === 'disable' && given.size === 1) return { kind: 'parsed', value: 'off' };
   if (mode === undefined && given.size === 0) return { kind: 'parsed', value: undefined };

@@ -18,7 +18,10 @@ CREATE TABLE IF NOT EXISTS outbox (
   id uuid PRIMARY KEY, at timestamptz NOT NULL DEFAULT clock_timestamp(), batch jsonb NOT NULL);
 CREATE TABLE IF NOT EXISTS taken (id uuid PRIMARY KEY, first bigint NOT NULL, at timestamptz NOT NULL DEFAULT now());
 -- The random number that a leader draws when it begins: rows are signed for it, and are only valid for that leader.
+-- Its session and its heartbeat tell others when they may end its term.
 CREATE TABLE IF NOT EXISTS term (nonce text PRIMARY KEY, at timestamptz NOT NULL DEFAULT clock_timestamp());
+ALTER TABLE term ADD COLUMN IF NOT EXISTS replica text, ADD COLUMN IF NOT EXISTS pid int,
+  ADD COLUMN IF NOT EXISTS since text, ADD COLUMN IF NOT EXISTS beat timestamptz;
 -- New rows must match their digest, no matter who adds them. Existing rows are not checked: readers hash them anyway.
 ${check('evidence', "sha256 = encode(sha256(convert_to(bytes, 'UTF8')), 'hex')")}
 ${check('subject', "commitment = 'subject:' || encode(sha256(salt || convert_to(text, 'UTF8')), 'hex')")}
@@ -28,6 +31,7 @@ ${['entry', 'tile', 'evidence'].map(trigger).join('\n')}
 GRANT USAGE ON SCHEMA countersign TO ${identifier(role)};
 GRANT SELECT, INSERT ON entry, tile, evidence, subject, checkpoint, outbox, taken, term TO ${identifier(role)};
 GRANT DELETE ON subject, checkpoint, outbox, taken, term TO ${identifier(role)};
+GRANT UPDATE (beat) ON term TO ${identifier(role)};
 COMMIT;
 `;
 }

@@ -6,11 +6,17 @@ import { from as copyFrom } from 'pg-copy-streams';
 import { CountersignError } from '../model/index.ts';
 import { type DatabaseAddress, databaseAddress, tlsOptions } from './postgres-address.ts';
 import { CutOff, sqlStateOf, whatFailed } from './postgres-errors.ts';
+import { chooseServer, describeServer, type Host, type Server } from './postgres-hosts.ts';
+import { type Holder, PostgresTerm } from './postgres-term.ts';
 import { type Batch, CommitUnknown, cannotWrite, type PreparedEntry, type StoredEntry, type Subject } from './store.ts';
 
 const STATEMENT_MS = 30_000;
 const OLD_BACKEND_MS = 5_000;
-const LOCK = 0x636f_756e; // "coun": the leader's advisory lock
+const FIRST_ANSWER_MS = 10_000; // of a transaction
+const HOST_MS = 5000; // for a host that may be gone, if there are others
+// After a promotion: time for all replicas to notice it (at most `FIRST_ANSWER_MS`), and to publish the newest
+// checkpoint that they know.
+const PROMOTED_MS = 12_000;
 const MAX_NOTE = 20_000; // bytes; a checkpoint with two keys has 600
 const MAX_NOTES = 1000; // rows above the last signed checkpoint that are searched before an operator has to clean up
 const MAX_ROW = 32 * 1024 * 1024; // bytes of a handed-over row: inventories of 10,000 objects take 5 MiB
@@ -20,11 +26,11 @@ const MAX_ROWS = 200;
 /** A row of `outbox`: a batch with its replica's signature, or an enrolment statement. Nothing in it is trusted yet. */
 export type OutboxRow = { readonly id: string; readonly content: unknown };
 
-/** State of a row: where its first entry is, whether it still waits, and the term that rows must be signed for. */
+/** State of a row: where its first entry is, whether it still waits, and the leader whose term rows are signed for. */
 export type OutboxState = {
   readonly first: number | undefined;
   readonly waits: boolean;
-  readonly term: string | undefined;
+  readonly leader: Holder | undefined;
 };
 
 /** Thrown if rows to be recorded are no longer in `outbox`: their replica took them back. */
@@ -39,24 +45,28 @@ const LIMITS: PostgresLimits = {
   bytes: 256 * 1024 * 1024, // a page of the largest entries with their evidence is far smaller
 };
 
+type Dialled = { readonly client: pg.Client; readonly server: Server };
 type Note = { readonly size: number; readonly note: string };
 
-/**
- * Tables of a ledger in PostgreSQL, over one connection. The holder of the advisory lock is the leader; the lock ends
- * with the connection.
- */
+/** Tables of a ledger in PostgreSQL, over one connection. */
 export class PostgresTables {
   readonly #address: DatabaseAddress;
   readonly #limits: PostgresLimits;
-  readonly #onNotice: () => void;
+  readonly #onNotice: (what: string) => void;
+  readonly #term = new PostgresTerm((sql, values) => this.#query(sql, values));
   #client: pg.Client | undefined;
   #isLost = false;
-  #holdsLock = false;
+  #server: Server | undefined;
+  #newestTimeline = 0;
+  #mayLeadAt = 0;
+  #isDoubtful = false;
+  /** Receives what an operator should know of the database. */
+  warn: (message: string) => void = () => {};
   readonly #answer = { received: 0 }; // bytes since the last query
   #backend: { readonly pid: number; readonly since: string } | undefined;
 
   /** Throws `config-invalid` if the address is invalid. */
-  constructor(address: string, onNotice: () => void, limits: PostgresLimits = LIMITS) {
+  constructor(address: string, onNotice: (what: string) => void, limits: PostgresLimits = LIMITS) {
     this.#address = databaseAddress(address);
     this.#onNotice = onNotice;
     this.#limits = limits;
@@ -68,18 +78,46 @@ export class PostgresTables {
    */
   async connect(): Promise<void> {
     await this.close();
-    const client = this.#newClient();
+    const { client, server } = await this.#dialBest();
+    this.#client = client;
+    this.#isLost = false;
+    this.#meet(server);
+    await this.#endOldBackend();
+    await this.#checkRole();
+  }
+
+  async #dialBest(): Promise<Dialled> {
+    const { hosts } = this.#address;
+    const dialled = await Promise.allSettled(hosts.map((host) => this.#dial(host)));
+    const reached = dialled.flatMap((d) => (d.status === 'fulfilled' ? [d.value] : []));
+    let best: Dialled | undefined;
+    try {
+      if (reached.length === 0) throw (dialled[0] as PromiseRejectedResult).reason;
+      best = chooseServer(reached, this.#newestTimeline, this.warn);
+      return best;
+    } finally {
+      for (const { client } of reached) if (client !== best?.client) streamOf(client)?.destroy();
+    }
+  }
+
+  async #dial(host: Host): Promise<Dialled> {
+    const { hosts } = this.#address;
+    const ms = hosts.length === 1 ? this.#limits.connectMs : Math.min(HOST_MS, this.#limits.connectMs);
+    const client = this.#newClient(host);
     client.on('error', () => this.#lose(client));
     client.on('end', () => this.#lose(client));
-    client.on('notification', this.#onNotice);
+    client.on('notification', ({ payload = '' }) => this.#onNotice(payload));
+    client.on('notice', ({ severity, code }) => {
+      if (severity === 'WARNING' && code === '01000') this.#isDoubtful = true;
+    });
     try {
       await this.#within(
         client,
         client.connect().then(() => client.query(SESSION)),
-        this.#limits.connectMs,
+        ms,
       );
-      this.#client = client;
-      this.#isLost = false;
+      const query = async (sql: string) => (await this.#bounded(client, sql, ms)).rows as Record<string, unknown>[];
+      return { client, server: await describeServer(host, query) };
     } catch (thrown) {
       streamOf(client)?.destroy();
       throw new CountersignError('ledger-unusable', `cannot reach the ledger’s database: ${whatFailed(thrown)}`, {
@@ -87,13 +125,25 @@ export class PostgresTables {
         hint: 'check that PostgreSQL is running, and that address, user and password are right',
       });
     }
-    await this.#endOldBackend();
-    await this.#checkRole();
+  }
+
+  #meet(server: Server): void {
+    const before = this.#server;
+    this.#server = server;
+    this.#newestTimeline = Math.max(this.#newestTimeline, server.timeline);
+    const hasOthers = this.#address.hosts.length > 1;
+    const isOther = before === undefined ? hasOthers : before.at !== server.at || before.timeline !== server.timeline;
+    if (isOther) this.#mayLeadAt = performance.now() + PROMOTED_MS;
+    if (hasOthers && isOther && !server.isCopied)
+      this.warn(
+        `the ledger’s database at \`${server.at}\` acknowledges entries before a standby has them: if it fails, they ` +
+          'may be lost, and the ledger stops; set `synchronous_standby_names` there',
+      );
   }
 
   // Set field by field, so that the library cannot read anything else from an address.
-  #newClient(): pg.Client {
-    const { user, password, host, port, database, tls } = this.#address;
+  #newClient({ host, port }: Host): pg.Client {
+    const { user, password, database, tls } = this.#address;
     const ssl = tlsOptions(tls);
     const client = new pg.Client({
       user,
@@ -105,6 +155,7 @@ export class PostgresTables {
       connectionTimeoutMillis: this.#limits.connectMs,
       statement_timeout: STATEMENT_MS,
       keepAlive: true,
+      keepAliveInitialDelayMillis: 5000,
       application_name: 'countersign',
     });
     guard(client, this.#answer, this.#limits.bytes);
@@ -137,11 +188,40 @@ export class PostgresTables {
     return this.#client !== undefined && !this.#isLost;
   }
 
-  /** Tries to become the leader, and returns whether this connection is it. */
-  async lead(): Promise<boolean> {
-    if (!this.#holdsLock)
-      this.#holdsLock = (await this.#query('SELECT pg_try_advisory_lock($1) AS held', [LOCK]))[0]?.['held'] === true;
-    return this.#holdsLock && this.isConnected;
+  /** Whether this connection is the leader, as far as it knows. */
+  get leads(): boolean {
+    return this.#term.isHeld && this.isConnected;
+  }
+
+  /** Begins a term with this number, if no live replica leads. Returns whether it did. */
+  async lead(nonce: string, replica: string): Promise<boolean> {
+    if (performance.now() < this.#mayLeadAt) return false;
+    return this.#term.take(nonce, replica);
+  }
+
+  /**
+   * Resolves once everything that can be read is where the database promises to keep it. A wait for a standby that was
+   * cancelled shows entries that no standby has.
+   */
+  async settle(): Promise<void> {
+    this.#isDoubtful = false;
+    await this.#query('INSERT INTO taken (id, first) VALUES (gen_random_uuid(), -1)');
+    if (this.#isDoubtful) throw unprotected();
+  }
+
+  /** Shows that the leader is alive. Returns false if another replica ended its term. */
+  beat(): Promise<boolean> {
+    return this.#term.beat();
+  }
+
+  /** The leader when last asked for. */
+  get lastLeader(): Holder | undefined {
+    return this.#term.lastSeen;
+  }
+
+  /** Returns the leader as the tables name it. */
+  leader(): Promise<Holder | undefined> {
+    return this.#term.holder();
   }
 
   /**
@@ -152,10 +232,11 @@ export class PostgresTables {
     from: number,
     limit: number,
     isSigned: (stored: Note) => boolean,
+    covers: 'all' | 'what is there' = 'all',
   ): Promise<{ readonly entries: StoredEntry[]; readonly checkpoint: Note | undefined }> {
-    await this.#query('BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY');
+    await this.#begin('BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY');
     try {
-      const checkpoint = (await this.#newest(isSigned, 5)) ?? (await this.#newest(isSigned, MAX_NOTES));
+      const checkpoint = (await this.#newest(isSigned, 5, covers)) ?? (await this.#newest(isSigned, MAX_NOTES, covers));
       if (checkpoint === undefined || checkpoint.size <= from) return { entries: [], checkpoint };
       const rows = await this.#query(
         'SELECT seq, leaf, body, type, environment FROM entry WHERE seq >= $1 AND seq < $2 ORDER BY seq LIMIT $3',
@@ -167,11 +248,16 @@ export class PostgresTables {
     }
   }
 
-  async #newest(isSigned: (stored: Note) => boolean, limit: number): Promise<Note | undefined> {
+  async #newest(
+    isSigned: (stored: Note) => boolean,
+    limit: number,
+    covers: 'all' | 'what is there',
+  ): Promise<Note | undefined> {
+    const most = covers === 'all' ? Number.MAX_SAFE_INTEGER : await this.#count();
     const rows = await this.#query(
       'SELECT size, note FROM checkpoint WHERE octet_length(note) ' +
         '<= $1 AND size BETWEEN 0 AND $2 ORDER BY size DESC LIMIT $3',
-      [MAX_NOTE, Number.MAX_SAFE_INTEGER, limit],
+      [MAX_NOTE, most, limit],
     );
     const found = rows.map((row) => ({ size: Number(row['size']), note: String(row['note']) })).find(isSigned);
     if (found === undefined && rows.length === MAX_NOTES)
@@ -191,6 +277,10 @@ export class PostgresTables {
   /** Returns the hash of the entry at an index, no matter who wrote it. */
   async leafAt(index: number): Promise<Uint8Array | undefined> {
     return (await this.#query('SELECT leaf FROM entry WHERE seq = $1', [index]))[0]?.['leaf'] as Buffer | undefined;
+  }
+
+  async #count(): Promise<number> {
+    return Number((await this.#query('SELECT coalesce(max(seq) + 1, 0) AS n FROM entry'))[0]?.['n']);
   }
 
   /** Tests whether there is any entry. */
@@ -237,11 +327,13 @@ export class PostgresTables {
   }
 
   /**
-   * Makes a batch durable and removes the rows it came from from `outbox`. Throws `TakenBack` if one of them is gone.
+   * Makes a batch durable and removes the rows it came from from `outbox`. Throws `TakenBack` if one of them is gone,
+   * and `Fenced` if another replica ended this one's term.
    */
   async commit(batch: Batch, ids: readonly { readonly id: string; readonly first: number }[]): Promise<void> {
     try {
-      await this.#query('BEGIN');
+      await this.#begin('BEGIN');
+      await this.#term.guard(); // INVARIANT: whoever ends a term waits for this row
       if (ids.length > 0) {
         const taken = await this.#query('DELETE FROM outbox WHERE id = ANY($1::uuid[]) RETURNING id', [
           ids.map((i) => i.id),
@@ -254,35 +346,36 @@ export class PostgresTables {
       await this.#query('ROLLBACK').catch(() => {});
       throw thrown;
     }
+    this.#isDoubtful = false;
     try {
       await this.#query('COMMIT');
     } catch (thrown) {
       throw new CommitUnknown(thrown);
     }
+    if (this.#isDoubtful) throw new CommitUnknown(unprotected());
   }
 
-  /** Returns the state of a row and the leader's term. */
+  /** Returns the state of a row, and the leader. */
   async stateOf(id: string): Promise<OutboxState> {
     const [row] = await this.#query(
-      `SELECT (SELECT first FROM taken WHERE id = $1) AS first, EXISTS (SELECT FROM outbox WHERE id = $1) AS waits,
-        (SELECT left(nonce, 100) FROM term ORDER BY at DESC LIMIT 1) AS term`,
+      'SELECT (SELECT first FROM taken WHERE id = $1) AS first, EXISTS (SELECT FROM outbox WHERE id = $1) AS waits',
       [id],
     );
-    const [first, term] = [row?.['first'], row?.['term']];
+    const first = row?.['first'];
     return {
       first: first === null || first === undefined ? undefined : Number(first),
       waits: row?.['waits'] === true,
-      term: typeof term === 'string' ? term : undefined,
+      leader: await this.leader(),
     };
   }
 
-  /** Hands a batch over to the leader. */
+  /** Hands a batch over to the leader, and wakes it. */
   async hand(id: string, content: object): Promise<void> {
-    await this.#query('INSERT INTO outbox (id, batch) VALUES ($1, $2) ON CONFLICT DO NOTHING', [
-      id,
-      JSON.stringify(content),
-    ]);
-    await this.#query("SELECT pg_notify('countersign', 'handed')");
+    await this.#query(
+      `WITH handed AS (INSERT INTO outbox (id, batch) VALUES ($1, $2) ON CONFLICT DO NOTHING)
+        SELECT pg_notify('countersign', 'handed')`,
+      [id, JSON.stringify(content)],
+    );
   }
 
   /** Takes a row back. Returns false if it is gone: it was recorded, or someone deleted it. */
@@ -323,15 +416,6 @@ export class PostgresTables {
     return { rows: rows.map((row) => ({ id: String(row['id']), content: row['batch'] })), tooLarge };
   }
 
-  /** Publishes the term that rows must be signed for, replacing any other. */
-  async openTerm(nonce: string): Promise<void> {
-    const [row, ...others] = await this.#query('SELECT left(nonce, 100) AS nonce FROM term ORDER BY at DESC LIMIT 2');
-    if (others.length === 0 && row?.['nonce'] === nonce) return;
-    await this.#query('DELETE FROM term');
-    await this.#query('INSERT INTO term (nonce) VALUES ($1)', [nonce]);
-    await this.#query("SELECT pg_notify('countersign', 'term')");
-  }
-
   /** Deletes rows that are no longer needed. */
   async sweep(): Promise<void> {
     await this.#query("DELETE FROM taken WHERE at < now() - interval '1 hour'");
@@ -340,7 +424,7 @@ export class PostgresTables {
   async close(): Promise<void> {
     const client = this.#client;
     this.#client = undefined;
-    this.#holdsLock = false;
+    this.#term.lose();
     if (client === undefined) return;
     await Promise.race([client.end().catch(() => {}), new Promise((resolve) => setTimeout(resolve, 1000).unref())]);
     streamOf(client)?.destroy();
@@ -390,7 +474,10 @@ export class PostgresTables {
       throw new CountersignError('ledger-unusable', 'the database has no tables for a ledger', {
         hint: 'have its owner run the output of `countersign ledger schema --role ROLE`',
       });
-    const [term] = await this.#query("SELECT to_regclass('countersign.term') IS NOT NULL AS there");
+    const [term] = await this.#query(
+      "SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass('countersign.term') " +
+        "AND attname = 'beat') AS there",
+    );
     if (term?.['there'] !== true)
       throw new CountersignError('ledger-unusable', 'the database’s ledger tables are from an older version', {
         hint:
@@ -407,14 +494,23 @@ export class PostgresTables {
       });
   }
 
-  async #query(sql: string, values?: readonly unknown[]): Promise<Record<string, unknown>[]> {
+  // Nothing has to be done for this answer: a server that does not give it soon is not there.
+  async #begin(sql: string): Promise<void> {
+    await this.#query(sql, undefined, Math.min(this.#limits.answerMs, FIRST_ANSWER_MS));
+  }
+
+  async #query(
+    sql: string,
+    values?: readonly unknown[],
+    answerMs = this.#limits.answerMs,
+  ): Promise<Record<string, unknown>[]> {
     const client = this.#connected();
-    const result = await this.#bounded(client, sql, values).catch((cause: unknown) => this.#failed(client, cause));
+    const answer = this.#bounded(client, sql, answerMs, values);
+    const result = await answer.catch((cause: unknown) => this.#failed(client, cause));
     return (Array.isArray(result) ? [] : result.rows) as Record<string, unknown>[];
   }
 
-  #bounded(client: pg.Client, sql: string, values?: readonly unknown[]): Promise<pg.QueryResult> {
-    const { answerMs } = this.#limits;
+  #bounded(client: pg.Client, sql: string, answerMs: number, values?: readonly unknown[]): Promise<pg.QueryResult> {
     // The library's own timeout is slightly later, in case we fail to cut the connection.
     const query = {
       text: sql,
@@ -456,9 +552,16 @@ export class PostgresTables {
   #lose(client: pg.Client): void {
     if (client !== this.#client) return;
     this.#isLost = true;
-    this.#holdsLock = false;
-    this.#onNotice();
+    this.#term.lose();
+    this.#onNotice('lost');
   }
+}
+
+function unprotected(): CountersignError {
+  return new CountersignError('ledger-unusable', 'the database did not get the entries to a standby in time', {
+    recover: 'retry',
+    hint: 'check the standbys in `synchronous_standby_names`; entries are only acknowledged once one has them',
+  });
 }
 
 /**
@@ -495,9 +598,11 @@ function streamOf(client: pg.Client): Socket | undefined {
   return connectionOf(client).stream;
 }
 
+// The server notices within 15 s that the machine at the other end, or the network between, is gone.
 const SESSION =
   'SET search_path = countersign; SET synchronous_commit = on; ' +
-  "SET idle_in_transaction_session_timeout = '60s'; LISTEN countersign";
+  "SET idle_in_transaction_session_timeout = '15s'; SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; " +
+  "SET tcp_keepalives_count = 4; SET tcp_user_timeout = '13s'; LISTEN countersign";
 
 // The library parses data in a socket event, where an exception would end the process, and it buffers any length.
 function guard(client: pg.Client, answer: { received: number }, limit: number): void {

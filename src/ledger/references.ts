@@ -54,6 +54,7 @@ function timeProblem(entry: Entry, { now, holdFor }: Bounds): string | undefined
         : `\`until\` is more than ${Math.round(limit / 1000)} s (holdFor) after it`;
     }
     case 'admission.allowed':
+    case 'admission.proven':
     case 'audit.covered':
       if (Date.parse(entry.to) > latest) return '`to` is in the future';
       return entry.from <= entry.to ? undefined : '`from` is later than `to`';
@@ -196,6 +197,7 @@ const REFERRING: ReadonlySet<Entry['type']> = new Set([
   'report.delivered',
   'checkpoint.anchored',
   'admission.allowed',
+  'admission.proven',
   'audit.covered',
 ] satisfies Entry['type'][]);
 

@@ -7,6 +7,7 @@ import { leafHash } from './merkle.ts';
 import type { Signer, Verifier } from './note.ts';
 import { type Judged, judgeRow, signedRow, type Term, UNAUTHENTICATED } from './outbox.ts';
 import { type OutboxRow, PostgresTables, TakenBack } from './postgres.ts';
+import { Fenced } from './postgres-term.ts';
 import type { Bounds, Known } from './references.ts';
 import { enrolmentOf, type ReplicaKey } from './replica-key.ts';
 import {
@@ -38,20 +39,37 @@ export type SharedOptions = Omit<SequencerOptions, 'store'> & {
   readonly replica: ReplicaKey;
   /** Longest duration of break-glass in milliseconds, by environment. */
   readonly holdFor?: Bounds['holdFor'];
+  /** Receives who sequences, when that changes. */
+  readonly onSharing?: (sharing: Sharing) => void;
+  /** How often a replica looks by itself, without being notified. */
+  readonly tickMs?: number;
 };
 
+/** How a replica shares its ledger. */
+export type Sharing = {
+  /** Id of this replica. */
+  readonly replica: string;
+  /** Id of the replica that sequences, as the database names it; empty if none does. */
+  readonly sequencer: string;
+  /** Whether records get onto the ledger: the database answers, and a replica sequences. */
+  readonly isAvailable: boolean;
+};
+
+const REPLICA_ID = /^[0-9a-f]{32}$/; // other text in the database is not shown
+const OLDER = 'a replica of an older version';
 const PAGE = 1000;
 const TICK_MS = 500;
 const LOOK_MS = 50;
 const DEADLINE_MS = 20_000;
 const SWEEP_EVERY = 120; // ticks: once a minute
 const REFUSED_EVERY_MS = 60_000; // however many rows are refused, the ledger grows by one entry a minute
-const TAKING_MS = 5000; // a flood of rows is processed for this long at a time; own entries are recorded in between
+// A flood of rows is processed for this long at a time; own entries are recorded in between.
+const TAKING_MS = 300;
 const ATTEMPTS = 5;
 
 /**
- * A ledger in PostgreSQL that several replicas write to. One replica, the holder of the database's advisory lock,
- * numbers, signs and commits; the others hand it their entries.
+ * A ledger in PostgreSQL that several replicas write to. One replica, the leader of the current term, numbers, signs
+ * and commits; the others hand it their entries.
  *
  * Each replica keeps a copy and hashes it as it grows, so changes to the database cannot change what a replica reads.
  * Handed-over batches are signed by the replica and checked before they are recorded: the role that writes to the
@@ -69,6 +87,8 @@ export class SharedSequencer {
   #copyKeptAt = 0;
   #replaceable: number | undefined;
   #hasBegun = false;
+  // Whether the database was never reached since the start.
+  #isByCopy = false;
   #broken: CountersignError | undefined;
   #turn: Promise<unknown> = Promise.resolve();
   #timer: NodeJS.Timeout | undefined;
@@ -78,17 +98,20 @@ export class SharedSequencer {
   #refused: { count: number; first: Extract<Judged, { kind: 'refused' }> } | undefined;
   #refusedAt = Number.NEGATIVE_INFINITY;
   #wake: () => void = () => {};
+  #isCalled = false;
+  #sharing = '';
   found: Found = { entries: 0, unanchored: 0, lastTime: '' };
 
   private constructor(options: SharedOptions) {
     this.#options = options;
-    this.#tables = new PostgresTables(options.url, () => this.#wake());
+    this.#tables = new PostgresTables(options.url, (what) => this.#notified(what));
+    this.#tables.warn = (message) => this.#options.warn(message);
     this.#copy = new SqliteStore(options.copy, 'copy');
   }
 
   /**
-   * Connects, updates the copy and checks it. Throws like `Sequencer.open`, and `ledger-unusable` if the database
-   * cannot be reached.
+   * Connects, updates the copy and checks it. If the database cannot be reached, it goes on with an earlier copy, and
+   * records nothing until it can. Throws like `Sequencer.open`, and `ledger-unusable` if there is no copy either.
    */
   static async open(options: SharedOptions): Promise<SharedSequencer> {
     const sequencer = new SharedSequencer(options);
@@ -120,8 +143,12 @@ export class SharedSequencer {
   append(waiting: Waiting): Promise<Sequenced> {
     return this.#inTurn(async () => {
       if (this.#broken !== undefined) throw this.#broken;
-      if (!this.#tables.isConnected) await this.#tables.connect();
-      return (await this.#leads()) ? this.#sequence(waiting) : this.#handOver(randomUUID(), waiting);
+      if (!this.#isReady) await this.#reconnect();
+      if (!(await this.#leads())) return this.#handOver(randomUUID(), waiting);
+      return this.#sequence(waiting).catch((thrown: unknown) => {
+        if (!(thrown instanceof Fenced)) throw thrown;
+        return this.#handOver(randomUUID(), waiting); // nothing was written: the new leader takes it
+      });
     });
   }
 
@@ -142,11 +169,80 @@ export class SharedSequencer {
     return turn;
   }
 
+  // The database may be an older one by now, and others must hear of it before one of them leads.
+  async #reconnect(): Promise<void> {
+    if (!this.#tables.isConnected) await this.#tables.connect();
+    if (this.#isByCopy) await this.#begin();
+    else await this.#catchUp();
+  }
+
+  // The leader takes what was handed over as soon as it hears of it; the others copy what it committed.
+  #notified(what: string): void {
+    this.#wake();
+    if (what === 'lost') this.#tellSharing();
+    const task = this.#tables.leads
+      ? what === 'handed' && (() => this.#takeHanded())
+      : what === 'taken' && (() => this.#catchUp());
+    if (task === false || this.#isCalled || this.#timer === undefined || this.#broken !== undefined) return;
+    this.#isCalled = true;
+    const run = async () => {
+      this.#isCalled = false;
+      if (this.#isReady) await task();
+    };
+    void this.#inTurn(run).catch(() => {}); // the next tick tries again
+  }
+
+  get #isReady(): boolean {
+    return this.#tables.isConnected && !this.#isByCopy;
+  }
+
+  #tellSharing(): void {
+    const { replica, onSharing } = this.#options;
+    const { isConnected, leads, lastLeader } = this.#tables;
+    const named = lastLeader?.replica ?? '';
+    const other =
+      named === '' && lastLeader !== undefined
+        ? OLDER
+        : lastLeader?.isLive === true && REPLICA_ID.test(named)
+          ? named
+          : '';
+    const sequencer = !isConnected || this.#broken !== undefined ? '' : leads && this.#hasBegun ? replica.id : other;
+    const sharing = { replica: replica.id, sequencer, isAvailable: sequencer !== '' };
+    const told = JSON.stringify(sharing);
+    if (told === this.#sharing) return;
+    this.#sharing = told;
+    onSharing?.(sharing);
+  }
+
   async #open(): Promise<void> {
-    const { newEpoch, verifiers, name } = this.#options;
-    await this.#tables.connect();
+    const { newEpoch } = this.#options;
+    const away = await this.#tables.connect().catch((thrown: unknown) => {
+      const mayReturn = thrown instanceof CountersignError && thrown.recover === 'retry';
+      if (!mayReturn || newEpoch !== undefined) throw thrown;
+      return thrown;
+    });
     if (newEpoch !== undefined) await this.#discardCopy();
     await this.#readCopy();
+    if (away === undefined) await this.#begin();
+    else if (this.#tree.size === 0) throw away;
+    else this.#beginByCopy(away);
+    this.#timer = setInterval(
+      () => void this.#inTurn(() => this.#tick()).catch(() => {}),
+      this.#options.tickMs ?? TICK_MS,
+    );
+  }
+
+  // Break-glass must be decided while the database is away. Nothing else is: records are refused until it is back, and
+  // only then the anchor tells whether the copy is the newest.
+  #beginByCopy({ message }: CountersignError): void {
+    this.#isByCopy = true;
+    this.found = { entries: this.#tree.size, unanchored: 0, lastTime: this.#lastTime };
+    this.#options.warn(`goes on with its own copy of the ledger, ${this.#tree.size} entries: ${message}`);
+    this.#tellSharing();
+  }
+
+  async #begin(): Promise<void> {
+    const { newEpoch, verifiers, name } = this.#options;
     const had = this.#tree.size;
     await this.#catchUp();
     const keys = [...this.#signers, ...this.#options.signers, ...verifiers];
@@ -158,7 +254,8 @@ export class SharedSequencer {
       lastTime: this.#lastTime,
     };
     await this.#waitForBeginning();
-    this.#timer = setInterval(() => void this.#inTurn(() => this.#tick()).catch(() => {}), TICK_MS);
+    this.#isByCopy = false;
+    this.#tellSharing();
   }
 
   // A copy that does not fit is rebuilt: the database is authoritative, and the anchor is not part of the copy.
@@ -201,13 +298,15 @@ export class SharedSequencer {
    * handed over.
    */
   async #leads(): Promise<boolean> {
-    if (!(await this.#tables.lead())) {
-      this.#hasBegun = false;
-      return false;
-    }
+    if (!this.#tables.leads && !(await this.#beginTerm())) return false;
     if (this.#hasBegun) return true;
     await this.#catchUp();
-    await this.#beginTerm();
+    if (this.#tree.size === 0 && (await this.#tables.hasEntries()))
+      throw halt(
+        `${this.#options.name} holds entries, but no checkpoint over them signed by this ledger’s key`,
+        'give the key that signed it. If rows of `checkpoint` were deleted, ' +
+          'first start a replica that has a copy: it restores the newest one',
+      );
     this.#hasBegun = true;
     const { newEpoch, ...options } = this.#options;
     const isOpened = this.#history.origin === options.signers[0].name;
@@ -218,20 +317,18 @@ export class SharedSequencer {
       this.#latest?.note,
     );
     for (const body of words) await this.#sequence({ entries: [this.#stamped(body)], evidence: [], subjects: [] });
+    if (newEpoch !== undefined) await this.#tables.dropCheckpointsAbove(this.#tree.size); // of the lost entries
     return true;
   }
 
   // The number is generated here and kept only in memory. A row signed for another term, or already taken in this one,
   // does not count again, even if tables are edited.
-  async #beginTerm(): Promise<void> {
-    if (this.#tree.size === 0 && (await this.#tables.hasEntries()))
-      throw halt(
-        `${this.#options.name} holds entries, but no checkpoint over them signed by this ledger’s key`,
-        'give the key that signed it. If rows of `checkpoint` were deleted, ' +
-          'first start a replica that has a copy: it restores the newest one',
-      );
-    this.#term = { nonce: randomBytes(32).toString('hex'), since: this.#options.clock().getTime(), taken: new Map() };
-    await this.#tables.openTerm(this.#term.nonce);
+  async #beginTerm(): Promise<boolean> {
+    this.#hasBegun = false;
+    const nonce = randomBytes(32).toString('hex');
+    if (!(await this.#tables.lead(nonce, this.#options.replica.id))) return false;
+    this.#term = { nonce, since: this.#options.clock().getTime(), taken: new Map() };
+    return true;
   }
 
   #stamped(body: EntryBody): PreparedEntry {
@@ -240,12 +337,11 @@ export class SharedSequencer {
 
   async #tick(): Promise<void> {
     if (this.#broken !== undefined) return;
-    if (!this.#tables.isConnected) await this.#tables.connect();
-    await this.#catchUp();
-    if (await this.#leads()) {
-      await this.#tables.openTerm(this.#term?.nonce ?? '');
-      await this.#takeHanded();
-    }
+    if (this.#isReady) await this.#catchUp();
+    else await this.#reconnect();
+    const isLeader = (await this.#leads()) && (await this.#tables.beat());
+    this.#tellSharing();
+    if (isLeader) await this.#takeHanded();
     if (++this.#ticks % SWEEP_EVERY !== 0) return;
     await this.#tables.sweep();
     if (this.#hasBegun) await this.#dropForeignCheckpoints();
@@ -307,7 +403,8 @@ export class SharedSequencer {
     this.#replaceable = undefined; // it is unknown whether the last one is there: keep it
     for (const end = Date.now() + DEADLINE_MS; ; ) {
       try {
-        await this.#tables.connect();
+        if (!this.#tables.isConnected) await this.#tables.connect();
+        await this.#tables.settle();
         await this.#catchUp();
         if (!this.#stands(first, entries)) throw cannotWrite(cause);
         return { first, size: this.#tree.size, note: this.#latest?.note ?? '' };
@@ -353,6 +450,7 @@ export class SharedSequencer {
       );
       const done = await this.#takeRows(rows, large);
       if (done === 0) break;
+      if (Date.now() >= end) setImmediate(() => this.#notified('handed')); // the rest, after own entries
     }
     await this.#tellRefused();
   }
@@ -470,9 +568,10 @@ export class SharedSequencer {
     const since = this.#tree.size;
     let signedFor: string | undefined;
     let attempts = 0;
+    let isHanded = false;
     for (const end = Date.now() + DEADLINE_MS; ; ) {
       try {
-        if (!this.#tables.isConnected) await this.#tables.connect();
+        if (!this.#tables.isConnected) await this.#reconnect();
         const state = await this.#tables.stateOf(id);
         if (state.first !== undefined) {
           await this.#catchUp();
@@ -480,22 +579,28 @@ export class SharedSequencer {
           if (taken !== undefined) return taken;
           await this.#tables.dropTaken(id); // someone else wrote that
         }
-        const leads = await this.#leads();
+        // A leader that is gone takes nothing; one of an older version does not say whether it is there.
+        const { leader } = state;
+        const term = leader?.isLive === true || leader?.replica === '' ? leader.nonce : undefined;
+        const leads = state.leader?.isLive !== true && (await this.#leads());
         const isOver = Date.now() > end;
-        if (leads || isOver || !state.waits || state.term !== signedFor) {
-          // The batch is no longer in `outbox`: it is on the ledger by now, or never will be.
-          await this.#tables.takeBack(id);
-          await this.#catchUp();
-          const recorded = this.#find(since, waiting);
-          if (recorded !== undefined) return recorded;
+        if (leads || isOver || !state.waits || term !== signedFor) {
+          if (isHanded) {
+            // The batch is no longer in `outbox`: it is on the ledger by now, or never will be.
+            await this.#tables.takeBack(id);
+            await this.#catchUp();
+            const recorded = this.#find(since, waiting);
+            if (recorded !== undefined) return recorded;
+          }
           if (leads) return await this.#sequence(waiting);
           if (isOver) throw cannotTell(new Error('no replica is the leader'));
-          if (signedFor === state.term && ++attempts > ATTEMPTS) throw notTaken();
-          signedFor = await this.#handSigned(id, waiting, state.term);
+          if (isHanded && term !== undefined && signedFor === term && ++attempts > ATTEMPTS) throw notTaken();
+          isHanded ||= term !== undefined;
+          signedFor = await this.#handSigned(id, waiting, term);
         }
         await this.#notice(LOOK_MS);
       } catch (thrown) {
-        const isLost = thrown instanceof CommitUnknown || !this.#tables.isConnected;
+        const isLost = thrown instanceof CommitUnknown || thrown instanceof Fenced || !this.#tables.isConnected;
         if (!isLost || Date.now() > end) throw thrown instanceof CommitUnknown ? cannotTell(thrown.cause) : thrown;
         await this.#notice(4 * LOOK_MS);
       }
@@ -545,20 +650,20 @@ export class SharedSequencer {
   async #catchUp(): Promise<void> {
     const { name } = this.#options;
     for (;;) {
-      const { entries, checkpoint } = await this.#tables.since(this.#tree.size, PAGE, (stored) =>
-        this.#isSigned(stored),
-      );
+      const isSigned = (stored: { readonly size: number; readonly note: string }) => this.#isSigned(stored);
+      const covers = this.#options.newEpoch === undefined || this.#hasBegun ? 'all' : 'what is there';
+      const { entries, checkpoint } = await this.#tables.since(this.#tree.size, PAGE, isSigned, covers);
       const size = checkpoint?.size ?? 0;
       if (size < this.#tree.size && this.#options.newEpoch === undefined) {
         if (await this.#putBack()) continue;
-        throw halt(
-          `${name} holds ${size} entries, but ${this.#tree.size} were signed: it was rolled back to an older state`,
-          'if that was on purpose, `countersign ledger new-epoch` continues ' +
-            'from here and records the loss; otherwise restore the newer state',
-        );
+        // Replicas that have not seen it signed must not sign something else in its place.
+        if (this.#latest !== undefined) await this.#tables.restore(this.#latest).catch(() => {});
+        throw rolledBack(name, size, this.#tree.size);
       }
-      if (entries.length === 0 && size > this.#tree.size)
+      if (entries.length === 0 && size > this.#tree.size) {
+        if ((await this.#tables.leafAt(size - 1)) === undefined) throw rolledBack(name, this.#tree.size, size);
         throw halt(`entry ${this.#tree.size} is missing from ${name}`);
+      }
       if (entries.length === 0) return;
       const tree = this.#tree.copy();
       for (const { index, body, leaf, type } of entries) {
@@ -633,7 +738,8 @@ export class SharedSequencer {
     this.#lastTime = timeOf(batch.entries.at(-1)?.body ?? '') || this.#lastTime;
     if (note === undefined) return;
     this.#latest = { size: tree.size, note };
-    writeAnchor(this.#options, note);
+    // A new epoch states the newest checkpoint of the one before, which may be the anchor.
+    if (this.#options.newEpoch === undefined || this.#hasBegun) writeAnchor(this.#options, note);
   }
 
   // The copy too keeps one checkpoint per hour, and the newest.
@@ -660,6 +766,14 @@ function isSameLater(stored: string, given: string): boolean {
   if (stored === given) return true;
   const [a, b] = [JSON.parse(stored) as Entry, JSON.parse(given) as Entry];
   return a.time >= b.time && canonicalJson({ ...a, time: '' }) === canonicalJson({ ...b, time: '' });
+}
+
+function rolledBack(name: string, holds: number, signed: number): CountersignError {
+  return halt(
+    `${name} holds ${holds} entries, but ${signed} were signed: it was rolled back to an older state`,
+    'if that was on purpose, or a standby without them was promoted, `countersign ledger new-epoch` continues ' +
+      'from here and records the loss; otherwise restore the newer state',
+  );
 }
 
 function notTaken(): CountersignError {

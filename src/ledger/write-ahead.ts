@@ -21,6 +21,7 @@ import {
   within,
 } from '../model/index.ts';
 import { type Evidence, evidenceRef } from './evidence.ts';
+import { isRefusal, Overloaded } from './ledger.ts';
 import { CLOCK_TOLERANCE_MS } from './references.ts';
 import { laterOf } from './sequencer.ts';
 import { type Seal, seal, unseal } from './write-ahead-seal.ts';
@@ -51,7 +52,13 @@ type Line = {
 /** A line that is refused, as it was found. */
 type Refused = { readonly text: string; readonly reason: string };
 /** `original`: the same record as given to the ledger, which did not answer in time. */
-type Beside = Line & { readonly seq: number; readonly mac: string; readonly original: Promise<Recorded> | undefined };
+type Beside = Line & {
+  readonly seq: number;
+  readonly mac: string;
+  readonly original: Promise<Recorded> | undefined;
+  /** Whether it was recorded or set aside. It stays until all lines before it were, too. */
+  isDone: boolean;
+};
 
 type Options = {
   readonly seal: Seal;
@@ -65,6 +72,8 @@ const PATIENCE_MS = 1000; // a fifth of the time the API server allows for an ad
 const MERGE_MS = 1000;
 // an hour without a ledger produces some thousand lines; a flood must not fill the disk
 const MAX_BYTES = 64 * 1024 * 1024;
+const MAX_REFUSALS = 5000; // in the file; they are valid without a record, so the rest is left to others
+const AT_ONCE = 500; // lines given to the ledger together
 const NAMES = 5000;
 const SUBJECT_MS = 1000; // an erased name gets a new commitment from then on
 const SLACK_MS = 10_000; // how long before, at most, the ledger was given it
@@ -92,7 +101,8 @@ export class WriteAhead {
   #passed: Mark;
   #newest: Mark & { readonly at: string };
   #descriptor: number | undefined;
-  #merging: Promise<void> | undefined;
+  // `first` resolves when only refusals are left.
+  #merging: { readonly first: Promise<void>; readonly all: Promise<void> } | undefined;
   #timer: NodeJS.Timeout | undefined;
 
   /** Reads the lines an earlier process left. Throws `ledger-unusable` if the file cannot be read. */
@@ -124,17 +134,19 @@ export class WriteAhead {
     return commitment;
   }
 
-  /** Like the ledger's own method, after the records in the file. */
+  /** Like the ledger's own method, after the records in the file. It does not wait for refusals. */
   async record(body: EntryBody, evidence: readonly Evidence[]): Promise<Recorded> {
-    if (!this.#isMerged) await this.merge();
+    if (this.#refused.length > 0 || this.#beside.some(mustBeFirst)) await this.#start().first;
     return this.#recorder.record(body, evidence);
   }
 
   /**
-   * Resolves once the record is durable: on the ledger, or (undefined) in the file. Throws if neither can be written.
+   * Resolves once the record is durable: on the ledger, or (undefined) in the file. Throws if neither can be written,
+   * and for a refusal if too many wait already.
    */
   async recordSurely(body: EntryBody, evidence: readonly Evidence[]): Promise<Recorded | undefined> {
-    if (this.#beside.length > 0) {
+    if (isRefusal(body)) return this.#recordRefusal(body, evidence);
+    if (this.#beside.some(mustBeFirst)) {
       this.#append({ body, evidence, original: undefined });
       return undefined;
     }
@@ -152,14 +164,37 @@ export class WriteAhead {
     return undefined;
   }
 
+  // No request waits for the record of its refusal, so a slow ledger is no reason to use the file.
+  async #recordRefusal(body: EntryBody, evidence: readonly Evidence[]): Promise<Recorded | undefined> {
+    if (this.#beside.length === 0)
+      try {
+        return await this.#recorder.record(body, evidence);
+      } catch (thrown) {
+        if (thrown instanceof Overloaded) throw thrown;
+        if (thrown instanceof CountersignError && thrown.recover !== 'retry') throw thrown;
+      }
+    if (this.#beside.length >= MAX_REFUSALS) throw new Overloaded();
+    this.#append({ body, evidence, original: undefined });
+    return undefined;
+  }
+
   /**
-   * Moves all records from the file onto the ledger. Throws like the ledger; records that are not on it stay in the
-   * file.
+   * Moves all records from the file onto the ledger, refusals last. Throws like the ledger; records that are not on it
+   * stay in the file.
    */
   merge(): Promise<void> {
-    this.#merging ??= this.#merge().finally(() => {
+    return this.#start().all;
+  }
+
+  #start(): { readonly first: Promise<void>; readonly all: Promise<void> } {
+    if (this.#merging !== undefined) return this.#merging;
+    const { promise: first, resolve, reject } = Promise.withResolvers<void>();
+    first.catch(() => {}); // no one may wait for it
+    const all = this.#merge(resolve).finally(() => {
       this.#merging = undefined;
     });
+    all.then(resolve, reject);
+    this.#merging = { first, all };
     return this.#merging;
   }
 
@@ -213,7 +248,7 @@ export class WriteAhead {
         if (sealed.seq > seq + 1) this.#refused.push({ text: '', reason: missing(seq + 1, sealed.seq - 1) });
         const problem = this.#timeProblem(sealed.line, this.#newest.at);
         if (problem === undefined)
-          this.#beside.push({ ...sealed.line, seq: sealed.seq, mac: sealed.mac, original: undefined });
+          this.#beside.push({ ...sealed.line, seq: sealed.seq, mac: sealed.mac, original: undefined, isDone: false });
         else refuse(problem);
         this.#newest = {
           seq: sealed.seq,
@@ -243,24 +278,19 @@ export class WriteAhead {
       : undefined;
   }
 
-  async #merge(): Promise<void> {
-    const count = this.#beside.length;
+  async #merge(onlyRefusalsLeft: () => void): Promise<void> {
+    const before = this.#passed.seq;
     await this.#tellRefused();
-    for (let line = this.#beside[0]; line !== undefined; line = this.#beside[0]) {
-      const heard =
-        line.original === undefined
-          ? false
-          : await line.original.then(
-              () => true,
-              () => false,
-            );
-      if (!heard && !this.#isOnLedger(line))
-        await this.#recorder.record(...this.#late(line)).catch((thrown) => this.#setAside(line, thrown));
-      this.#beside.shift();
-      this.#passed = { seq: line.seq, mac: line.mac };
+    while (this.#beside.length > 0) {
+      for (let lines = this.#undone(mustBeFirst); lines.length > 0; lines = this.#undone(mustBeFirst))
+        await this.#recordLines(lines);
+      if (this.#beside.length > 0) onlyRefusalsLeft();
+      await this.#recordLines(this.#undone(() => true));
     }
+    const count = this.#passed.seq - before;
     await this.#tellRefused();
     await this.#markMerged();
+    if (this.#beside.length > 0) return this.#merge(onlyRefusalsLeft); // lines written meanwhile
     clearInterval(this.#timer);
     this.#timer = undefined;
     if (this.#descriptor === undefined && !existsSync(this.#file)) return;
@@ -271,6 +301,28 @@ export class WriteAhead {
     this.#options.warn(
       `the ledger is back: ${count === 1 ? '1 record' : `${count} records`} from the write-ahead file are on it now`,
     );
+  }
+
+  #undone(which: (line: Beside) => boolean): Beside[] {
+    return this.#beside.filter((line) => !line.isDone && which(line)).slice(0, AT_ONCE);
+  }
+
+  // Together, so that they share a commit. The ledger keeps their order.
+  async #recordLines(lines: readonly Beside[]): Promise<void> {
+    const recorded = await Promise.allSettled(lines.map((line) => this.#recordLine(line)));
+    for (let line = this.#beside[0]; line?.isDone === true; line = this.#beside[0]) {
+      this.#passed = { seq: line.seq, mac: line.mac };
+      this.#beside.shift();
+    }
+    const failed = recorded.find((r) => r.status === 'rejected');
+    if (failed !== undefined) throw failed.reason;
+  }
+
+  async #recordLine(line: Beside): Promise<void> {
+    const isHeard = line.original !== undefined && (await line.original.then(yes, no));
+    if (!isHeard && !this.#isOnLedger(line))
+      await this.#recorder.record(...this.#late(line)).catch((thrown) => this.#setAside(line, thrown));
+    line.isDone = true;
   }
 
   // From now on the file may be emptied, and is not merged again.
@@ -307,7 +359,7 @@ export class WriteAhead {
 
   // A line the ledger will never accept, such as one of another version, must not block the rest. It is kept and
   // reported.
-  #setAside({ original: _, seq: __, mac: ___, ...line }: Beside, thrown: unknown): void {
+  #setAside({ original: _, seq: __, mac: ___, isDone: ____, ...line }: Beside, thrown: unknown): void {
     if (!(thrown instanceof CountersignError) || thrown.recover !== 'wait') throw thrown;
     this.#refused.push({ text: JSON.stringify(line), reason: messageOf(thrown).slice(0, 300) });
     const aside = `${this.#file}.refused`;
@@ -323,7 +375,7 @@ export class WriteAhead {
         (t, [commitment, name]) => t.replaceAll(commitment, this.#recorder.subject(name)),
         text,
       );
-    if (body.type === 'admission.allowed') {
+    if (body.type === 'admission.allowed' || body.type === 'admission.proven') {
       const [again] = evidence.map(({ bytes }) => evidenceRef(JSON.parse(named(bytes))));
       return again === undefined ? [body, evidence] : [{ ...body, evidence: again.ref }, [again]];
     }
@@ -388,7 +440,7 @@ export class WriteAhead {
         'the ledger does not answer: allowed requests are recorded in the write-ahead file until it does',
       );
     this.#newest = { seq: sealed.seq, mac: sealed.mac, at };
-    this.#beside.push({ ...line, seq: sealed.seq, mac: sealed.mac, original });
+    this.#beside.push({ ...line, seq: sealed.seq, mac: sealed.mac, original, isDone: false });
     this.#goOn();
   }
 
@@ -400,6 +452,12 @@ export class WriteAhead {
   #goOn(): void {
     this.#timer ??= setInterval(() => void this.merge().catch(() => {}), MERGE_MS).unref();
   }
+}
+
+const [yes, no] = [() => true, () => false];
+
+function mustBeFirst({ body, isDone }: Beside): boolean {
+  return !isDone && !isRefusal(body);
 }
 
 function missing(first: number, last: number): string {

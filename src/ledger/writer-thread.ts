@@ -2,6 +2,7 @@ import { parentPort, workerData } from 'node:worker_threads';
 import { CountersignError, collectLeftovers, type ErrorCode, messageOf, type Recover } from '../model/index.ts';
 import { type Appender, type LedgerPlace, openSequencer } from './open-sequencer.ts';
 import type { Found, Sequenced, Waiting } from './sequencer.ts';
+import type { Sharing } from './shared-sequencer.ts';
 import { type PackedEntries, unpack } from './store.ts';
 
 /** Data the thread is started with. `startedAt` is in milliseconds since 1970, by the ledger's clock. */
@@ -28,6 +29,7 @@ export type FromWriter =
   | { readonly failed: Fault }
   | { readonly warning: string }
   | { readonly progress: number }
+  | { readonly sharing: Sharing }
   | { readonly closed: true };
 
 function faultOf(thrown: unknown): Fault {
@@ -45,6 +47,7 @@ async function run({ place, startedAt }: WriterData, say: (message: FromWriter) 
     openedAt: new Date(startedAt),
     warn: (warning) => say({ warning }),
     progress: (progress) => say({ progress }),
+    onSharing: (sharing) => say({ sharing }),
   });
   const { sequencer, verifier, close } = opened;
   say({ opened: { verifier, size: sequencer.size, found: sequencer.found } });

@@ -102,6 +102,30 @@ function withoutAddresses(service: KubernetesObject): KubernetesObject {
  */
 export const ADMITS = 'countersign-admits:';
 
+/**
+ * Writes of the cluster's machinery whose content was proven, as in the evidence of `admission.proven`: one for each
+ * user, operation, kind and owner.
+ */
+export type ProvenWrites = {
+  /** A commitment to the user's name. */
+  readonly user: string;
+  readonly operation: string;
+  readonly apiVersion: string;
+  readonly kind: string;
+  readonly namespace: string;
+  readonly subresource: string;
+  /** The controller of the objects; empty if they have none. */
+  readonly owner: string;
+  readonly count: number;
+  /** Time of the first and last; ISO 8601. */
+  readonly from: string;
+  readonly to: string;
+  /** Name of each object, with the request's uid. */
+  readonly writes: readonly (readonly [name: string, uid: string])[];
+  /** SHA-256 over the `admissionDigest` of each write, one per line in the order of `writes`. */
+  readonly content: string;
+};
+
 /** One allowed request, as in the evidence of `admission.allowed`. Never the object itself. */
 export type AdmittedRequest = {
   readonly uid: string;

@@ -257,6 +257,18 @@ const SCHEMAS = {
     /** The `AdmittedRequest`s. */
     evidence,
   }),
+  /**
+   * Writes of the cluster's machinery that follow from what is approved by their content, of a minute or so: their
+   * number, and the first and last time.
+   */
+  'admission.proven': object({
+    environment,
+    from: text,
+    to: text,
+    count,
+    /** The `ProvenWrites`. */
+    evidence,
+  }),
   /** A request that `enforce` would refuse, allowed with a warning. */
   'admission.warned': object({
     environment,
@@ -313,6 +325,14 @@ const SCHEMAS = {
     user: text,
     namespaces: z.array(text),
     uid: text.optional(),
+    at: text.optional(),
+  }),
+  /** A request whose use of break-glass was recorded was refused all the same: its answer came too late. */
+  'breakglass.refused': object({
+    environment,
+    /** The request's uid, as the `breakglass.used` entry has it. */
+    uid: text,
+    object: objectRef,
     at: text.optional(),
   }),
   'breakglass.used': object({

@@ -1,4 +1,4 @@
-import type { EnvironmentState, Gate } from '../gate/index.ts';
+import { type EnvironmentState, type Gate, usesOf } from '../gate/index.ts';
 import {
   ANNOTATION,
   type Comparison,
@@ -322,7 +322,7 @@ export class Drift {
   async #breakGlass(): Promise<BreakGlassUses> {
     const { ledger } = this.#ports;
     const now = this.#ports.clock().toISOString();
-    const uses = ledger.all('breakglass.used', this.#name);
+    const uses = usesOf(ledger, this.#name);
     const over = new Map(uses.map((r) => [refKey(r.entry.object), r.index]));
     const settled = ledger.latest(['apply.result'], this.#name)?.index ?? -1;
     for (const found of over.size === 0 ? [] : ledger.all('drift.found', this.#name).filter((r) => r.index < settled)) {

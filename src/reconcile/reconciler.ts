@@ -42,6 +42,7 @@ export class Reconciler {
   #judged: { key: string; allowed: AllowedRevision | undefined; until: number } | undefined;
   #rendered: { readonly verdict: number; readonly otherwise: boolean } | undefined;
   #stopped = false;
+  #paused = false;
   #fetching = false;
   #stirred = false;
   #failures = 0;
@@ -100,6 +101,16 @@ export class Reconciler {
     this.#wake.notify('look');
   }
 
+  /** Ends `run` after its current step; it may be run again. */
+  pause(): void {
+    this.#paused = true;
+    this.#wake.notify('look');
+  }
+
+  get #isEnding(): boolean {
+    return this.#stopped || this.#paused;
+  }
+
   /**
    * Checks until stopped. Temporary trouble is retried with growing pauses; an inconsistent ledger ends the loop and is
    * thrown.
@@ -108,7 +119,9 @@ export class Reconciler {
     const interval = durationMs(this.#spec.source.interval);
     let reason: Reason = 'look';
     let nextLook = 0; // monotonic time, which clock changes do not affect
-    while (!this.#stopped) {
+    this.#paused = false;
+    this.#drift.forget(); // another replica may have run it since
+    while (!this.#isEnding) {
       const looks = reason !== 'drift' || this.#failures > 0 || performance.now() >= nextLook;
       const begun = performance.now();
       try {
@@ -136,7 +149,7 @@ export class Reconciler {
       const untilLook = nextLook - performance.now();
       const pause = Math.max(0, Math.min(untilLook, this.#drift.msUntilNext()));
       this.#standing.looksAt(Date.now() + untilLook);
-      reason = this.#stopped ? 'look' : await this.#wake.pause(pause);
+      reason = this.#isEnding ? 'look' : await this.#wake.pause(pause);
       if (reason === 'drift') await new Promise((resolve) => setTimeout(resolve, GATHER_MS));
     }
   }
@@ -440,7 +453,7 @@ export class Reconciler {
     const looking = (async () => {
       for (let at = performance.now() + interval; !done && !newer; ) {
         await new Promise((resolve) => setTimeout(resolve, 100));
-        if (this.#stopped || this.#interrupt) newer = true;
+        if (this.#isEnding || this.#interrupt) newer = true;
         const asked = !done && this.#wake.takeLook();
         if (done || (performance.now() < at && !asked)) continue;
         at = performance.now() + interval;

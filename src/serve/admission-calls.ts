@@ -7,7 +7,6 @@ import type {
   RequestOnRecord,
   RulesAt,
 } from '../gate/index.ts';
-import type { Environment } from '../model/index.ts';
 import type { Identity } from '../webhook/index.ts';
 
 /** Data for starting a thread that answers the API server. */
@@ -33,7 +32,7 @@ export type AdmissionThreadData = {
 
 /** Everything requests are decided by, in transit to a thread. */
 export type DecideBy = {
-  readonly scopes: readonly { readonly environment: Environment; readonly applier: string }[];
+  readonly scopes: readonly Pick<AdmissionScope, 'environment' | 'applier' | 'isShared'>[];
   /** The ledger's file and its shared size; undefined if nothing is governed. */
   readonly ledger: { readonly file: string; readonly size: SharedArrayBuffer } | undefined;
 };
@@ -45,6 +44,7 @@ export type Decided = readonly [string, string, 'allowed' | 'denied' | 'undecide
 export type ServiceCalls = {
   allowed(environment: string, request: RequestOnRecord, as: string): Promise<void>;
   intended(environment: string, request: RequestOnRecord): void;
+  proven(environment: string, request: RequestOnRecord): void;
   refused(
     environment: string,
     request: RequestOnRecord,
@@ -54,6 +54,7 @@ export type ServiceCalls = {
   ): Promise<void>;
   decideGrant(environment: string, request: AdmissionRequest): Promise<AdmissionDecision | undefined>;
   decideByGrant(environment: string, request: AdmissionRequest): Promise<AdmissionDecision | undefined>;
+  refuseUse(environment: string, request: Pick<AdmissionRequest, 'uid' | 'ref' | 'groups'>): Promise<void>;
   prove(environment: string, request: AdmissionRequest): ReturnType<AdmissionScope['prove']>;
   owner(environment: string, ...asked: Parameters<ClusterFacts['owner']>): ReturnType<ClusterFacts['owner']>;
   labelsOf(environment: string, namespace: string): ReturnType<ClusterFacts['labelsOf']>;

@@ -17,6 +17,7 @@ import { CertificateKeeper, type CertificateSource, Demand, fromFiles, selfMade 
 import type { AdmissionThreadData, DecideBy, ServiceCalls, ThreadCalls } from './admission-calls.ts';
 import { listen, listenAddress } from './listen.ts';
 import type { ServeOptions } from './options.ts';
+import type { RulesAtHand } from './rules-at-hand.ts';
 import { sharedCertificate } from './shared-certificate.ts';
 
 /** Options of `countersign serve` that the front uses. */
@@ -39,6 +40,7 @@ export type FrontOptions = Pick<
 export type ServedScope = {
   readonly environment: Environment;
   readonly applier: string;
+  readonly isShared: boolean;
   readonly records: AdmissionRecords;
   readonly breakGlass: BreakGlass;
   readonly facts: ClusterFacts;
@@ -76,6 +78,8 @@ export class AdmissionFront {
   takeEvents: ((events: readonly unknown[]) => Promise<void>) | undefined;
   /** Break-glass open in an environment; set by the part that decides requests. */
   grants: ((environment: string) => readonly Grant[]) | undefined;
+  /** The rules of an environment on this replica; set by the part that decides requests. */
+  rules: (environment: string) => Pick<RulesAtHand, 'missing' | 'holdsBack'> | undefined = () => undefined;
   metrics: Metrics | undefined;
   /** Called with a new authority before its certificate is served. */
   renewed: () => Promise<void> = () => Promise.resolve();
@@ -187,7 +191,7 @@ export class AdmissionFront {
     ledger?: Pick<Ledger, 'file' | 'sizeCell'>,
   ): Promise<void> {
     this.#by = scopes && {
-      scopes: scopes.map(({ environment, applier }) => ({ environment, applier })),
+      scopes: scopes.map(({ environment, applier, isShared }) => ({ environment, applier, isShared })),
       ledger: ledger && { file: ledger.file, size: ledger.sizeCell },
     };
     // Requests being decided by the previous scopes may still need them.
@@ -296,9 +300,11 @@ export class AdmissionFront {
     return {
       allowed: (environment, request, as) => scope(environment).records.allowed(request, as),
       intended: (environment, request) => scope(environment).records.intended(request),
+      proven: (environment, request) => scope(environment).records.proven(request),
       refused: (environment, ...refusal) => scope(environment).records.refused(...refusal),
       decideGrant: (environment, request) => scope(environment).breakGlass.decideGrant(request),
       decideByGrant: (environment, request) => scope(environment).breakGlass.decide(request),
+      refuseUse: (environment, request) => scope(environment).breakGlass.refuse(request),
       prove: (environment, request) => scope(environment).prove(request),
       owner: (environment, ...asked) => scope(environment).facts.owner(...asked),
       labelsOf: (environment, namespace) => scope(environment).facts.labelsOf(namespace),

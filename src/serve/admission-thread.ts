@@ -16,7 +16,6 @@ import { LedgerReader } from '../ledger/index.ts';
 import {
   collectLeftovers,
   durationMs,
-  type Environment,
   messageOf,
   Recent,
   rulesMode,
@@ -127,8 +126,7 @@ async function openScopes({
   const reader = ledger === undefined ? undefined : new LedgerReader(ledger.file);
   const size = new BigInt64Array(ledger?.size ?? new ArrayBuffer(8));
   const view: LedgerView | undefined = reader && { ...viewOf(reader), recorded: () => Number(Atomics.load(size, 0)) };
-  const opened =
-    view === undefined ? [] : served.map(({ environment, applier }) => openScope(environment, applier, view));
+  const opened = view === undefined ? [] : served.map((one) => openScope(one, view));
   await Promise.all(opened.map((o) => o.warm()));
   const inner = new AdmissionScopes(opened.map((o) => o.scope));
   return {
@@ -158,7 +156,7 @@ type Opened = {
   readonly close: () => Promise<void>;
 };
 
-function openScope(environment: Environment, applier: string, ledger: LedgerView): Opened {
+function openScope({ environment, applier, isShared }: DecideBy['scopes'][number], ledger: LedgerView): Opened {
   const { name } = environment.metadata;
   const { admission, policies } = environment.spec;
   const state = rememberedState(ledger, name);
@@ -169,8 +167,10 @@ function openScope(environment: Environment, applier: string, ledger: LedgerView
     environment,
     state,
     applier,
+    isShared,
     records: {
       allowed: (request, as) => (request.dryRun ? Promise.resolve() : service.allowed(name, request, as)),
+      proven: (request) => (request.dryRun ? undefined : void service.proven.asEvent(name, request)),
       intended: (request) => (request.dryRun ? undefined : void service.intended.asEvent(name, request)),
       refused: (...refusal) => service.refused(name, ...refusal),
     },
@@ -179,6 +179,7 @@ function openScope(environment: Environment, applier: string, ledger: LedgerView
       mayUse,
       decideGrant: async (request) => (mayUse(request) ? service.decideGrant(name, request) : undefined),
       decide: async (request) => (mayUse(request) ? service.decideByGrant(name, request) : undefined),
+      refuse: async (request) => (mayUse(request) ? service.refuseUse(name, request) : undefined),
     },
     facts: factsOf(name),
     prove: (request) => service.prove(name, request),

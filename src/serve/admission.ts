@@ -13,13 +13,14 @@ import {
   rulesOf,
 } from '../gate/index.ts';
 import { CONTROL_PLANE, type MachineryFacts } from '../machinery/index.ts';
-import { ANNOTATION, CountersignError, messageOf, parseDuration, Recent } from '../model/index.ts';
+import { ANNOTATION, CountersignError, messageOf, parseDuration, Recent, within } from '../model/index.ts';
 import type { Reconciler } from '../reconcile/index.ts';
 import type { AdmissionFront, ServedScope } from './admission-front.ts';
 import { type OpenGate, teller } from './loops.ts';
 import { type ClusterLink, ledgerId, linkOf, type Serving } from './open-serving.ts';
 import type { ServeOptions } from './options.ts';
 import { keepRescanning } from './rescan.ts';
+import { RulesAtHand } from './rules-at-hand.ts';
 
 /** Puts these environments behind the webhook: decisions, registration with the API server, and audit events. */
 export async function openAdmission(
@@ -36,8 +37,10 @@ export async function openAdmission(
   const lineages = await followLineages(serving, gates, clusters);
   const scopes = gates.map((open) => {
     const link = linkOf(links, open.environment.metadata.name);
-    return scopeOf(serving, open, clusters.get(link) as Cluster, lineages.get(link) as MachineryFacts, stir);
+    const here = () => isHere(open.environment.metadata.name);
+    return scopeOf(serving, open, clusters.get(link) as Cluster, lineages.get(link) as MachineryFacts, stir, here);
   });
+  await keepRules(serving, front, scopes);
   front.metrics = metrics;
   front.demand.ours = new Set([...links.values()].map((l) => l.user));
   await front.decideBy(scopes, ledger);
@@ -45,6 +48,7 @@ export async function openAdmission(
   closing.push(async () => {
     await front.decideBy(undefined);
     front.grants = undefined;
+    front.rules = () => undefined;
     for (const scope of scopes) await scope.records.close();
   });
   if (serving.options.auditTokenFile !== undefined) takeAuditEvents(front, serving);
@@ -80,14 +84,16 @@ type Scope = ServedScope & {
   /** Names what is approved now. */
   readonly basis: () => string;
   readonly wasProven: (uid: string) => boolean;
+  readonly rules: RulesAtHand;
 };
 
 function scopeOf(
-  { recorder, log, metrics, notifications }: Serving,
-  { environment, gate }: OpenGate,
+  { recorder, log, metrics, notifications, signing }: Serving,
+  { environment, gate, look }: OpenGate,
   cluster: Cluster,
   lineage: MachineryFacts,
   stir: (environment: string) => void,
+  isHere: () => boolean,
 ): Scope {
   const name = environment.metadata.name;
   const clock = () => new Date();
@@ -95,10 +101,13 @@ function scopeOf(
   const proven = new Recent<true>(5000); // by uid
   const live = { reasonIn: (namespace: string) => reasonIn(cluster, namespace), ended: () => stir(name) };
   const breakGlass = new BreakGlass(environment, recorder, clock, live, teller(metrics, notifications, cluster));
+  const rules = new RulesAtHand({ environment, look, state, load: rulesOf(gate), isHere, log });
   return {
     environment,
     state,
     applier: cluster.user,
+    // Without a database, one service records.
+    isShared: signing === undefined,
     records: new AdmissionRecords(name, recorder, clock, log),
     breakGlass,
     facts: cluster,
@@ -116,9 +125,45 @@ function scopeOf(
     },
     content: (object) => proveContent(object, lineage, environment, state(), breakGlass.templates()),
     basis: () => JSON.stringify([state().revision, [...breakGlass.templates()]]),
-    loadRules: rulesOf(gate),
+    rules,
+    loadRules: rules.load,
   };
 }
+
+// Each replica answers requests about every environment, so each keeps the rules of all of them.
+async function keepRules(
+  { closing, metrics }: Serving,
+  front: AdmissionFront,
+  scopes: readonly Scope[],
+): Promise<void> {
+  const look = () => Promise.all(scopes.map((s) => s.rules.look()));
+  metrics.rules = () =>
+    scopes
+      .filter((s) => s.rules.isAsked)
+      .map(({ environment, rules }) => ({
+        environment: environment.metadata.name,
+        isLoaded: rules.missing === undefined,
+      }));
+  front.rules = (name) => scopes.find((s) => s.environment.metadata.name === name)?.rules;
+  let looking = within(RULES_MS, look(), () => undefined);
+  await looking;
+  let isLooking = false;
+  const timer = setInterval(() => {
+    if (isLooking) return;
+    isLooking = true;
+    looking = look().finally(() => {
+      isLooking = false;
+    });
+  }, LOOK_MS).unref();
+  closing.push(async () => {
+    metrics.rules = () => [];
+    clearInterval(timer);
+    await within(RULES_MS, looking, () => undefined);
+  });
+}
+
+const LOOK_MS = 1000;
+const RULES_MS = 10_000; // afterwards it goes on without them: break-glass needs none
 
 async function reasonIn(cluster: Cluster, namespace: string): Promise<LiveReason> {
   const object = await cluster.read({ apiVersion: 'v1', kind: 'Namespace', namespace: '', name: namespace });

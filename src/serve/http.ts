@@ -7,7 +7,7 @@ import type { Reconciler } from '../reconcile/index.ts';
 import { signOffOf } from '../report/index.ts';
 import type { ScheduledReports } from '../schedule/index.ts';
 import type { AdmissionFront } from './admission-front.ts';
-import type { Serving } from './open-serving.ts';
+import type { LedgerStanding, Serving } from './open-serving.ts';
 import type { ServeOptions } from './options.ts';
 import type { ProbeServer } from './probe-server.ts';
 import { runScheduled } from './reports.ts';
@@ -19,7 +19,7 @@ export function openHttp(
   front: AdmissionFront | undefined,
   probes: ProbeServer | undefined,
 ): void {
-  const { configuration, options, log, metrics, closing } = serving;
+  const { configuration, options, log, metrics, closing, ledgerStanding } = serving;
   const receivers = configuration.environments.flatMap(({ metadata: { name }, spec: { source } }): Receiver[] => {
     if (source.receiver === undefined) return [];
     const { from, secretFile } = source.receiver;
@@ -39,15 +39,27 @@ export function openHttp(
     return;
   }
   const notReady = () =>
-    (front !== undefined && !front.ready ? 'the admission webhook has no rules yet' : undefined) ??
+    (front !== undefined && !front.ready ? 'the admission webhook decides nothing yet' : undefined) ??
+    configuration.environments
+      .map(({ metadata: { name } }) => ({ name, problem: front?.rules(name)?.holdsBack }))
+      .flatMap(({ name, problem }) => (problem === undefined ? [] : [`the rules of \`${name}\`: ${problem}`]))[0] ??
     loops.find((l) => l.status.looked === '' && l.status.state !== 'suspended' && l.status.state !== 'standby')?.status
       .message;
   const names = options.httpName.map(hostName);
-  closing.push(probes.show(createServiceApp({ notReady, metrics, receivers, names, log })));
+  closing.push(
+    probes.show(
+      createServiceApp({ notReady, ledger: () => sentenceOf(ledgerStanding()), metrics, receivers, names, log }),
+    ),
+  );
   log.info(
     { http: options.http, receivers: receivers.map((r) => `/receive/${r.environment}`) },
     'probes, metrics and receivers are in place',
   );
+}
+
+function sentenceOf({ backlog, isAvailable, sequences, sequencer }: LedgerStanding): string {
+  const who = sequences ? 'this replica sequences' : isAvailable ? `${sequencer} sequences` : 'no replica sequences';
+  return `ledger: ${backlog === 1 ? '1 record waits' : `${backlog} records wait`}; ${who}`;
 }
 
 /** Checks a name given by `--http-name`. Throws `usage`. */
@@ -62,7 +74,7 @@ export function hostName(text: string): string {
 /** Serves the commands `status`, `explain`, `suspend`, `resume`, `reconcile` and `rollback`. */
 export async function openControl(
   loops: readonly Reconciler[],
-  { options, closing, recorder, ledger, log, configuration }: Serving,
+  { options, closing, recorder, ledger, log, configuration, ledgerStanding }: Serving,
   reports: ScheduledReports | undefined,
   front: AdmissionFront | undefined,
 ): Promise<void> {
@@ -73,7 +85,12 @@ export async function openControl(
         ok: true,
         result: loops
           .filter((l) => named === undefined || l.name === named)
-          .map((l) => ({ ...l.status, breakGlass: breakGlassNow(recorder, front, l.name, new Date().toISOString()) })),
+          .map((l) => ({
+            ...l.status,
+            breakGlass: breakGlassNow(recorder, front, l.name, new Date().toISOString()),
+            ledger: ledgerStanding(),
+            rulesMissing: front?.rules(l.name)?.missing,
+          })),
       };
     if (command === 'report-run') return runScheduled(reports, asked);
     if (command === 'report-issued') return reportIssued(asked, recorder, log);

@@ -5,7 +5,7 @@
  */
 export { keepStated, recordStart } from './ledger.ts';
 export { openGates, openLoops } from './loops.ts';
-export { openClusters, openServing } from './open-serving.ts';
+export { type LedgerStanding, openClusters, openServing } from './open-serving.ts';
 export type { ServeHooks, ServeOptions } from './options.ts';
 export { openScheduledReports } from './reports.ts';
 export { serve } from './serve.ts';

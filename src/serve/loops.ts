@@ -23,6 +23,7 @@ import {
 import { decrypting, gitProgram, openGate, openRendering, SharedRules, sourceAccess } from '../open/index.ts';
 import { type ReconcilePorts, Reconciler } from '../reconcile/index.ts';
 import { KnownHistory } from '../trust/index.ts';
+import { type Hold, whileHeld } from './hold.ts';
 import { type ClusterLink, linkOf, type Serving } from './open-serving.ts';
 import type { ServeHooks } from './options.ts';
 
@@ -31,8 +32,11 @@ export type OpenGate = {
   readonly environment: Environment;
   readonly gate: Gate & { readonly recorder: NonNullable<Gate['recorder']> };
   readonly repository: Repository;
-  /** The repository's directory; environments on one branch share it. */
-  readonly directory: string;
+  /**
+   * Fetches the branch and the approvals, unless that was begun since a moment (`performance.now()`); environments on
+   * one branch share it. Returns what they point to now. Throws `git-ref-missing` and the errors of `fetch`.
+   */
+  readonly look: (since: number) => Promise<{ readonly tip: string; readonly approvals: string }>;
 };
 
 /** Opens the gates of all environments, including those run elsewhere: admission covers each of them. */
@@ -45,6 +49,7 @@ export async function openGates(
   closing.push(rendering.close);
   const repositories = new Map<string, Repository>();
   const program = gitProgram(settings);
+  const once = sharing<{ readonly tip: string; readonly approvals: string }>();
   const beside = new RunBeside();
   closing.push(() => beside.close());
   return Promise.all(
@@ -71,9 +76,32 @@ export async function openGates(
         rendered: new Recent<KnownFile>(1000),
         findings: new Recent(1000),
       };
-      return { environment, gate, repository, directory };
+      const access = sourceAccess(environment.spec.source.credentials);
+      const look: OpenGate['look'] = (since) =>
+        once(directory, since, () => fetched(repository, environment.spec.source, access));
+      return { environment, gate, repository, look };
     }),
   );
+}
+
+type Running = {
+  readonly atOnce?: () => number;
+  /** This replica's Leases, by environment. */
+  readonly holds?: ReadonlyMap<string, Hold>;
+};
+
+async function fetched(
+  repository: Repository,
+  { url, branch }: Environment['spec']['source'],
+  access: ReturnType<typeof sourceAccess>,
+): Promise<{ readonly tip: string; readonly approvals: string }> {
+  await repository.fetch(url, branch, await access());
+  const tip = await repository.resolve(sourceRef(branch));
+  if (tip === undefined)
+    throw new CountersignError('git-ref-missing', `\`${redactUrl(url)}\` has no branch \`${branch}\``, {
+      recover: 'retry',
+    });
+  return { tip, approvals: (await repository.resolve(APPROVALS_REF)) ?? '' };
 }
 
 /** Opens a loop for each environment this service runs, with its view of the cluster. */
@@ -82,16 +110,13 @@ export function openLoops(
   gates: readonly OpenGate[],
   clusters: ReadonlyMap<ClusterLink, Cluster>,
   hooks: ServeHooks,
-  atOnce?: () => number,
+  { atOnce, holds = new Map() }: Running = {},
 ): Reconciler[] {
   const turn = atMost(JUDGED_AT_ONCE);
-  const once = sharing<{ readonly tip: string; readonly approvals: string }>();
   const loops = new Map<string, Reconciler>();
   const secrets = new SealedSecrets(recorder);
   const wanted = new Set(selected(configuration.environments, options.selector));
-  for (const { environment, gate, repository, directory } of gates.filter((g) => wanted.has(g.environment))) {
-    const { url, branch } = environment.spec.source;
-    const access = sourceAccess(environment.spec.source.credentials);
+  for (const { environment, gate, look } of gates.filter((g) => wanted.has(g.environment))) {
     const cluster = clusters.get(linkOf(links, environment.metadata.name)) as Cluster;
     const port = Object.assign(cluster, { stages });
     const state = rememberedState(recorder, environment.metadata.name);
@@ -104,16 +129,7 @@ export function openLoops(
       log,
       clock: () => new Date(),
       turns: gate.turns,
-      look: (since) =>
-        once(directory, since, async () => {
-          await repository.fetch(url, branch, await access());
-          const tip = await repository.resolve(sourceRef(branch));
-          if (tip === undefined)
-            throw new CountersignError('git-ref-missing', `\`${redactUrl(url)}\` has no branch \`${branch}\``, {
-              recover: 'retry',
-            });
-          return { tip, approvals: (await repository.resolve(APPROVALS_REF)) ?? '' };
-        }),
+      look,
       turn,
       atOnce,
       trace,
@@ -121,7 +137,9 @@ export function openLoops(
       took: (kind, seconds) => metrics.took(environment.metadata.name, kind, seconds),
       ...(hooks.onStep === undefined ? {} : { onStep: hooks.onStep }),
     };
-    const loop = new Reconciler(gate, ports, (name) => loops.get(name)?.status);
+    const hold = holds.get(environment.metadata.name);
+    const held = hold === undefined ? ports : whileHeld(ports, hold);
+    const loop = new Reconciler(gate, held, (name) => loops.get(name)?.status);
     cluster.listen(
       environment.metadata.name,
       () => loop.stir(),

@@ -17,6 +17,16 @@ import { SigningLease, type SigningParts } from './signing-lease.ts';
 /** An account in a cluster, and our objects there. Environments with the same account share one. */
 export type ClusterLink = { readonly server: ApiServer; readonly user: string; readonly hasCredentialId: boolean };
 
+/** How records get onto the ledger, for people. */
+export type LedgerStanding = {
+  readonly backlog: number;
+  readonly isAvailable: boolean;
+  readonly sequences: boolean;
+  /** Ids of this replica and of the one that sequences, if replicas share the ledger. */
+  readonly replica?: string;
+  readonly sequencer?: string;
+};
+
 /** Passed to the parts of a running service; each adds its cleanup to `closing`. */
 export type Serving<O extends PassOptions = PassOptions> = {
   readonly configuration: Configuration;
@@ -34,6 +44,7 @@ export type Serving<O extends PassOptions = PassOptions> = {
   readonly closing: (() => void | Promise<void>)[];
   /** Ensures that no other service signs the ledger; undefined if replicas share it. */
   readonly signing: SigningLease | undefined;
+  readonly ledgerStanding: () => LedgerStanding;
 };
 
 /**
@@ -115,8 +126,14 @@ async function open<O extends PassOptions>(opening: Opening<O>): Promise<Serving
   const metrics = new Metrics(() => ({
     environments: running().map((l) => l.status),
     entries: ledger.size,
+    ...standingOf(ledger, ahead),
     connected: running().every((l) => l.connected),
   }));
+  // Otherwise each loop would wait for its own back-off, up to a minute.
+  ledger.onBack = () => {
+    void ahead.merge().catch(() => {});
+    for (const loop of running()) loop.poke();
+  };
   const recorder: Serving['recorder'] = {
     ...recorderOf(ledger),
     record: (body, evidence) => ahead.record(body, evidence),
@@ -136,6 +153,17 @@ async function open<O extends PassOptions>(opening: Opening<O>): Promise<Serving
     trace,
     closing,
     signing,
+    ledgerStanding: () => standingOf(ledger, ahead),
+  };
+}
+
+function standingOf(ledger: Ledger, ahead: WriteAhead): LedgerStanding {
+  const { sharing } = ledger;
+  return {
+    backlog: ledger.backlog + ahead.waiting,
+    isAvailable: sharing?.isAvailable !== false,
+    sequences: sharing === undefined || sharing.sequencer === sharing.replica,
+    ...(sharing === undefined ? {} : { replica: sharing.replica, sequencer: sharing.sequencer }),
   };
 }
 

@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { hostname } from 'node:os';
+import { setTimeout as wait } from 'node:timers/promises';
 import pino, { type Logger } from 'pino';
 import { Lease } from '../cluster/index.ts';
 import type { ProcessSettings } from '../config/index.ts';
@@ -14,6 +15,7 @@ import { AdmissionFront } from './admission-front.ts';
 import { checkServeOptions } from './check-options.ts';
 import { openDashboard } from './dashboard.ts';
 import { type Documents, ServedDocuments } from './documents.ts';
+import { Hold, LeaseLost } from './hold.ts';
 import { openControl, openHttp } from './http.ts';
 import { beat, keepAnchors, keepStated, recordStart } from './ledger.ts';
 import { openGates, openLoops } from './loops.ts';
@@ -115,20 +117,30 @@ async function serveWith({ configuration, tellOf }: Documents, ending: AbortSign
   const serving = await openServing(options, settings, configuration, log, () => loops, ending);
   const { ledger, closing, links } = serving;
   try {
-    await keepAnchors(serving);
-    await recordStart(serving);
-    await keepStated(serving);
+    const canRecord = () => ledger.sharing?.isAvailable !== false;
+    const isAway = !canRecord();
+    const beginning = isAway ? beginLater(serving, canRecord, ending) : begin(serving);
+    if (isAway)
+      beginning.catch(() => {}); // thrown below
+    else await beginning;
     const clusters = openClusters(links, ledger, log);
     // The gate's own work can wait; requests to the webhook cannot, and both share this process and the API server.
     const isAsked = () => front?.demand.isBusy === true;
     const turns = new Turns(isAsked);
     const gates = await openGates(serving, turns);
-    loops.push(...openLoops(serving, gates, clusters, hooks, () => (isAsked() ? AT_ONCE.beside : AT_ONCE.alone)));
+    const atOnce = () => (isAsked() ? AT_ONCE.beside : AT_ONCE.alone);
+    const holds = holdsOf(serving);
+    loops.push(...openLoops(serving, gates, clusters, hooks, { atOnce, holds }));
     await openAdmission(serving, front, gates, clusters, loops);
     openHttp(loops, serving, front, probes);
     await openDashboard(loops, serving, front);
     const reports = reportsOf(serving);
     await openControl(loops, serving, reports, front);
+    if (isAway) {
+      for (const loop of loops) loop.standBy('waits for the ledger');
+      log.warn({}, 'answers admission by its copy of the ledger; everything else waits until the ledger is back');
+    }
+    await beginning;
     log.info(
       { environments: loops.map((l) => l.name), ledger: ledger.verifier.name, entries: ledger.size },
       'countersign is running',
@@ -137,8 +149,12 @@ async function serveWith({ configuration, tellOf }: Documents, ending: AbortSign
     beat(loops, serving);
     tellOf(loops);
     const tenants = [...loops, ...(reports === undefined ? [] : [reports])];
-    const leases = leasesOf(tenants, serving);
-    await runUntilStopped(tenants, serving.signing?.keep(ledger), ending, leases, log);
+    const leases = leasesOf(tenants, holds, serving);
+    const onLost = () => {
+      for (const hold of holds.values()) hold.lose();
+      hooks.onLeaseLost?.();
+    };
+    await runUntilStopped(tenants, serving.signing?.keep(ledger), ending, { leases, log, onLost, canRecord });
     // finish pending requests while everything they need is still open
     if (io.signal.aborted) await front?.close();
     const reason = io.signal.aborted
@@ -151,6 +167,34 @@ async function serveWith({ configuration, tellOf }: Documents, ending: AbortSign
     for (const close of closing.reverse()) await close();
   }
 }
+
+// Before anything else is recorded: what is kept elsewhere is compared, and the start is recorded.
+const BEGINNING = [keepAnchors, recordStart, keepStated] as const;
+
+async function begin(serving: Serving<ServeOptions>): Promise<void> {
+  for (const step of BEGINNING) await step(serving);
+}
+
+// Resolves without having begun if it is told to end first.
+async function beginLater(
+  serving: Serving<ServeOptions>,
+  canRecord: () => boolean,
+  ending: AbortSignal,
+): Promise<void> {
+  for (const steps = [...BEGINNING]; steps[0] !== undefined && !ending.aborted; ) {
+    if (!canRecord()) await wait(BEGIN_EVERY_MS, undefined, { signal: ending }).catch(() => {});
+    if (ending.aborted || !canRecord()) continue;
+    try {
+      await steps[0](serving);
+      steps.shift();
+    } catch (thrown) {
+      if (!(thrown instanceof CountersignError) || thrown.recover !== 'retry') throw thrown;
+      await wait(BEGIN_EVERY_MS, undefined, { signal: ending }).catch(() => {});
+    }
+  }
+}
+
+const BEGIN_EVERY_MS = 500;
 
 const AT_ONCE = { alone: 16, beside: 1 }; // requests to the API server
 
@@ -178,22 +222,43 @@ function reportsOf({
 
 const LEASE_MS = 15_000;
 
+type Held = { readonly lease: Lease; readonly hold: Hold };
+
+function holdsOf({ options, configuration }: Serving<ServeOptions>): ReadonlyMap<string, Hold> {
+  if (options.lease === undefined) return new Map();
+  return new Map(configuration.environments.map(({ metadata: { name } }) => [name, new Hold(name)]));
+}
+
 // One Lease per environment, in the cluster of the first environment: replicas share the work as they start.
-function leasesOf(loops: readonly Tenant[], { options, links }: Serving<ServeOptions>): ReadonlyMap<string, Lease> {
+function leasesOf(
+  loops: readonly Tenant[],
+  holds: ReadonlyMap<string, Hold>,
+  { options, links }: Serving<ServeOptions>,
+): ReadonlyMap<string, Held> {
   if (options.lease === undefined) return new Map();
   const { server } = [...links.values()][0] as ClusterLink;
   const identity = `${hostname()}-${randomBytes(4).toString('hex')}`;
   return new Map(
-    loops.map((l) => [l.name, new Lease(server, options.lease as string, `countersign-${l.name}`, identity, LEASE_MS)]),
+    loops.map((l) => {
+      const lease = new Lease(server, options.lease as string, `countersign-${l.name}`, identity, LEASE_MS);
+      return [l.name, { lease, hold: holds.get(l.name) ?? new Hold(l.name) }];
+    }),
   );
 }
+
+type Tenure = {
+  readonly leases: ReadonlyMap<string, Held>;
+  readonly log: Logger;
+  readonly onLost: () => void;
+  /** Whether records of this replica get onto the ledger. */
+  readonly canRecord: () => boolean;
+};
 
 async function runUntilStopped(
   loops: readonly Tenant[],
   signing: Tenant | undefined,
   signal: AbortSignal,
-  leases: ReadonlyMap<string, Lease>,
-  log: Logger,
+  { leases, log, onLost, canRecord }: Tenure,
 ): Promise<void> {
   const ending = new AbortController();
   const stop = () => {
@@ -204,14 +269,19 @@ async function runUntilStopped(
   signal.addEventListener('abort', stop, { once: true });
   if (signal.aborted) stop();
   const endAll = (thrown: unknown) => {
+    if (thrown instanceof LeaseLost) {
+      onLost();
+      log.error({ hint: thrown.hint }, thrown.message); // the process may end before its last words
+    }
     stop(); // a loop that cannot trust the ledger, or lost its Lease, ends all loops
     throw thrown;
   };
   const kept = signing?.run().catch(endAll);
   const work = Promise.allSettled(
     loops.map((loop) => {
-      const lease = leases.get(loop.name);
-      return (lease === undefined ? loop.run() : runWhileHeld(loop, lease, ending.signal, log)).catch(endAll);
+      const held = leases.get(loop.name);
+      if (held === undefined) return loop.run().catch(endAll);
+      return runWhileHeld(loop, held.lease, held.hold, ending.signal, log, canRecord).catch(endAll);
     }),
   ).finally(stop);
   const ended = [...(await Promise.allSettled([kept])), ...(await work)];

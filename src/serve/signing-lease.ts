@@ -90,13 +90,16 @@ export class SigningLease {
       for (let renewed = performance.now(); !ended.signal.aborted && this.#lease !== undefined; ) {
         await wait(this.#durationMs / 3, undefined, { signal: ended.signal }).catch(() => {});
         if (ended.signal.aborted) return;
-        const mine = await this.#lease.renew().catch(() => undefined);
-        if (mine === false) {
+        const lease = this.#lease;
+        const answer = await lease.renew().catch(() => undefined);
+        // A copy of the data directory that took it in the meantime would have it still.
+        const isTaken = answer === 'deleted' ? !(await lease.take().catch(() => true)) : answer === 'lost';
+        if (isTaken) {
           const error = another(this.#lease);
           ledger.halt(error);
           throw error;
         }
-        if (mine === true) renewed = performance.now();
+        if (answer === 'held') renewed = performance.now();
         // The API server has been unreachable for so long that another service may have taken it.
         ledger.hold(performance.now() - renewed > this.#durationMs * 0.8 ? unheard() : undefined);
       }

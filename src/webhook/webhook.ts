@@ -107,7 +107,13 @@ export function createWebhook(scopes: CurrentScopes, options: WebhookOptions): E
         return made.decision;
       });
       log.debug(
-        { user: request.user, operation: request.operation, object: request.ref, allowed: decision.allowed },
+        {
+          user: request.user,
+          operation: request.operation,
+          object: request.ref,
+          allowed: decision.allowed,
+          as: decision.notes['allowed-as'],
+        },
         'admission',
       );
       response.json(answer(uid, decision));
@@ -183,11 +189,20 @@ async function decide(
     if (door === undefined)
       return { environment: '', kind: 'allowed', decision: { allowed: true, message: '', warnings: [], notes: {} } };
     if (tooMany) return undecided(door, 'too many concurrent requests: try again in a moment');
-    const decision = await within(deadline - (performance.now() - begun), door.decide(request), tooLate);
+    const decision = await inTime(deadline - (performance.now() - begun), request, door);
     return { environment: door.environment, kind: decision.allowed ? 'allowed' : 'denied', decision };
   } catch (thrown) {
     return undecided(door, messageOf(thrown));
   }
+}
+
+// What is allowed after the deadline was refused at the deadline.
+async function inTime(ms: number, request: AdmissionRequest, door: Door): Promise<AdmissionDecision> {
+  const asked = door.decide(request);
+  return within(ms, asked, () => {
+    asked.then(({ allowed }) => allowed && door.enforces && door.refused(request)).catch(() => {});
+    return tooLate();
+  });
 }
 
 function undecided(door: Door | undefined, why: string): Made {

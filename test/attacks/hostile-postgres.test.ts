@@ -166,7 +166,7 @@ async function connected(...acts: readonly Act[]) {
   const answers = [
     send(WELCOME),
     send(Buffer.concat([message('C', 'SET\0'), READY])),
-    ...Array.from({ length: 4 }, () => send(ANSWER)),
+    ...Array.from({ length: 6 }, () => send(ANSWER)),
   ];
   const at = await server(...answers, ...acts);
   const tables = new PostgresTables(`postgres://gate@127.0.0.1:${at.port}/x`, () => {}, limits);
@@ -184,7 +184,7 @@ for (const [name, act, says] of [
 ] as readonly (readonly [string, Act, RegExp])[])
   test(`a database that ${name} is left, later on`, async () => {
     const { tables, open } = await connected(act);
-    assert.match((await refused(() => tables.lead())).message, says);
+    assert.match((await refused(() => tables.hasEntries())).message, says);
     assert.equal(tables.isConnected, false, 'what it says next would be taken for an answer to another question');
     await ended(open);
   });
@@ -193,10 +193,10 @@ test('a refusal is told by its SQLSTATE and our words, and the connection stays'
   const denied = Buffer.concat([error({ S: 'ERROR', V: 'ERROR', C: '42501', M: LONG, t: WORDS }), READY]);
   const strange = Buffer.concat([error({ S: 'ERROR', V: 'ERROR', C: 'ZZ123', M: LONG }), READY]);
   const { tables, open } = await connected(send(denied), send(strange), send(ANSWER));
-  assert.match((await refused(() => tables.lead())).message, /the role lacks a privilege.*SQLSTATE 42501/);
-  assert.match((await refused(() => tables.lead())).message, /it refuses \(SQLSTATE ZZ123\)/);
+  assert.match((await refused(() => tables.hasEntries())).message, /the role lacks a privilege.*SQLSTATE 42501/);
+  assert.match((await refused(() => tables.hasEntries())).message, /it refuses \(SQLSTATE ZZ123\)/);
   assert.equal(tables.isConnected, true);
-  assert.equal(await tables.lead(), true);
+  assert.equal(await tables.hasEntries(), true);
   await tables.close();
   await ended(open);
 });
@@ -208,8 +208,8 @@ test('a row in the way is told by its number, and by nothing else that the serve
     send(taken('Key (seq)=(7) already exists.')),
     send(taken(`Key (seq)=(${'9'.repeat(100_000)})`)),
   );
-  assert.match((await refused(() => tables.lead())).message, /next row of the table `entry` belongs at 7/);
-  assert.match((await refused(() => tables.lead())).message, /at \?/);
+  assert.match((await refused(() => tables.hasEntries())).message, /next row of the table `entry` belongs at 7/);
+  assert.match((await refused(() => tables.hasEntries())).message, /at \?/);
   await tables.close();
 });
 

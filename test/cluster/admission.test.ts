@@ -4,7 +4,7 @@ import { Agent, request } from 'node:https';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import type { ApiServer } from '../../src/cluster/index.ts';
-import { ANNOTATION } from '../../src/model/index.ts';
+import { ANNOTATION, type ProvenWrites } from '../../src/model/index.ts';
 import { actingAs } from '../kit/acting-as.ts';
 import { freePorts } from '../kit/control-plane.ts';
 import { configMap, deployment } from '../kit/manifests.ts';
@@ -494,6 +494,31 @@ test('an operator in the cluster may write what belongs to an object that Git ha
   assert.equal((await make({ uid: '00000000-0000-0000-0000-000000000000' })).status, 403);
   const allowed = await service.entry('admission.allowed', 'production', (e) => e.count > 0);
   assert.ok(allowed.entry.evidence.size > 0);
+});
+
+test('pods that controllers make are on the ledger in one summary, by name and owner', async () => {
+  const ns = 'summed';
+  const { service } = await stage.running(
+    ns,
+    {},
+    { files: { 'clusters/production/web.yaml': deployment(ns, 'web', { replicas: 4 }) } },
+  );
+  let pods: readonly string[] = [];
+  await stage.waitFor(async () => {
+    const { body } = await stage.get(`/api/v1/namespaces/${ns}/pods`);
+    pods = (body['items'] as { metadata: { name: string } }[]).map((p) => p.metadata.name);
+    return pods.length === 4;
+  }, 'the pods');
+  assert.deepEqual(service.entries('admission.proven', 'production'), [], 'not one by one');
+  await service.stop();
+  const [summed, ...more] = service.entries('admission.proven', 'production');
+  assert.ok(summed !== undefined && more.length === 0);
+  const made = service
+    .evidence<ProvenWrites[]>(summed.entry.evidence)
+    .filter((w) => w.kind === 'Pod' && w.operation === 'CREATE');
+  assert.equal(made.length, 1);
+  assert.match(`${made[0]?.user} ${made[0]?.owner}`, /replicaset-controller ReplicaSet web-/);
+  assert.deepEqual(made[0]?.writes.map(([name]) => name).sort(), [...pods].sort());
 });
 
 test('before it is enforced, a preview says from recorded traffic what would be refused, and what would not', async () => {

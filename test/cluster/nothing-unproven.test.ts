@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import type { KubernetesObject } from '../../src/model/index.ts';
 import { actingAs } from '../kit/acting-as.ts';
 import { deployment } from '../kit/manifests.ts';
+import { random } from '../kit/random.ts';
 import { scratch } from '../kit/scratch.ts';
 import { openStage } from '../kit/test-stage.ts';
 
@@ -25,17 +26,6 @@ type State = { readonly pods: KubernetesObject[]; readonly sets: KubernetesObjec
 
 const core = `/api/v1/namespaces/${NS}`;
 const apps = `/apis/apps/v1/namespaces/${NS}`;
-
-// The same sequence for the same seed (mulberry32).
-function random(seed: number): () => number {
-  let a = seed;
-  return () => {
-    a = (a + 0x6d2b79f5) | 0;
-    let t = Math.imul(a ^ (a >>> 15), 1 | a);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
-  };
-}
 
 const container = (more: object = {}) => ({
   name: 'web',

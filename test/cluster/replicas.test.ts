@@ -5,10 +5,14 @@ import { after, test } from 'node:test';
 import { connect, Lease } from '../../src/cluster/index.ts';
 import { createKey } from '../../src/ledger/index.ts';
 import { startApiProxy } from '../kit/api-proxy.ts';
+import { freePorts } from '../kit/control-plane.ts';
+import type { EnvironmentOptions } from '../kit/documents.ts';
 import type { Fleet } from '../kit/fleet.ts';
+import { startGitServer } from '../kit/git-server.ts';
 import { without } from '../kit/machine.ts';
 import { configMap, namespace } from '../kit/manifests.ts';
 import { Postgres } from '../kit/postgres.ts';
+import { PostgresProxy } from '../kit/postgres-proxy.ts';
 import { scratch } from '../kit/scratch.ts';
 import { countersign, type Service, until } from '../kit/service.ts';
 import { openStage } from '../kit/test-stage.ts';
@@ -29,24 +33,34 @@ const colour = (name: string, value: string) => ({
   [`${PATH}/cm.yaml`]: configMap(name, 'settings', { colour: value }),
 });
 
-async function replicas(name: string): Promise<{ fleet: Fleet; start: (replica: string) => Promise<Service> }> {
+type Start = (
+  replica: string,
+  options?: { readonly address?: string; readonly more?: readonly string[] },
+) => Promise<Service>;
+
+async function replicas(
+  name: string,
+  environment: Partial<EnvironmentOptions> = {},
+): Promise<{ fleet: Fleet; url: string; start: Start }> {
   const { url } = await (postgres as Postgres).ledger();
   const key = join(directory, `${name}.key`);
   writeFileSync(key, createKey(), { mode: 0o600 });
   const fleet = stage.fleet(name);
-  const configuration = stage.configuration(name, [{ url: fleet.url, namespaces: [name] }]);
+  if (environment.url !== undefined) fleet.remote(environment.url);
+  const configuration = stage.configuration(name, [{ url: fleet.url, namespaces: [name], ...environment }]);
   await stage.change(fleet, 'first', { [`${PATH}/ns.yaml`]: namespace(name), ...colour(name, 'blue') });
-  const start = (replica: string) =>
+  const start: Start = (replica, { address = url, more = [] } = {}) =>
     stage.serve(configuration, `${name}-${replica}`, [
       '--ledger',
-      url,
+      address,
       '--ledger-key',
       key,
       '--lease',
       `leases-${name}`,
+      ...more,
     ]);
   await leases(name);
-  return { fleet, start };
+  return { fleet, url, start };
 }
 
 const leases = (name: string) =>
@@ -88,6 +102,80 @@ test('one replica runs an environment, the other stands by; stopped, the first h
   assert.equal(new Set(results).size, results.length, 'no intent was carried out twice');
 });
 
+test('a replica that stands by judges as the one that runs the environment does, and says when it cannot', {
+  skip,
+}, async () => {
+  const [port] = (await freePorts(1)) as [number];
+  const url = `http://127.0.0.1:${port}/judges.git`;
+  const admission = { policy: { namespaces: ['judged-*'], mode: 'enforce' } };
+  let git = await startGitServer(directory, port);
+  const { fleet, start } = await replicas('judges', { url, admission });
+  const [dev, oncall] = await Promise.all(['dev', 'oncall'].map((user) => stage.as(user)));
+  assert.ok(dev && oncall);
+  await stage.admin.request('POST', '/api/v1/namespaces', {
+    ...{ apiVersion: 'v1', kind: 'Namespace', metadata: { name: 'judged-a' } },
+  });
+  const inRules = (isAllowed: boolean) =>
+    isAllowed
+      ? dev.request('POST', '/api/v1/namespaces/judged-a/configmaps', {
+          ...{ apiVersion: 'v1', kind: 'ConfigMap', metadata: { generateName: 'c-' } },
+        })
+      : dev.request('POST', '/api/v1/namespaces/judged-a/pods', {
+          ...{ apiVersion: 'v1', kind: 'Pod', metadata: { generateName: 'p-' } },
+          spec: { containers: [{ name: 'c', image: 'x:1', securityContext: { privileged: true } }] },
+        });
+  let serial = 0;
+  const glass = () =>
+    oncall.request(
+      'PATCH',
+      '/api/v1/namespaces/judges/configmaps/settings',
+      { metadata: { annotations: { 'countersign.dev/break-glass': `INC-${++serial}` } }, data: { n: `${serial}` } },
+      'application/merge-patch+json',
+    );
+  const [http] = (await freePorts(1)) as [number];
+  const ready = async () => {
+    const answer = await fetch(`http://127.0.0.1:${http}/readyz`);
+    return { status: answer.status, text: await answer.text() };
+  };
+  try {
+    const a = await start('a');
+    await a.entry('apply.result', 'production', (e) => e.outcome === 'applied');
+    await git.stop();
+    // From here on, requests come to b, which registered the webhook last. It never saw the repository.
+    const b = await start('b', { more: ['--http', `127.0.0.1:${http}`] });
+    const without = await ready();
+    assert.equal(without.status, 503);
+    assert.match(without.text, /the rules of `production`/);
+    assert.match((await countersign(['status', '--data', b.data])).stdout, /refuses requests that need the rules/);
+    const metrics = async () => (await fetch(`http://127.0.0.1:${http}/metrics`)).text();
+    assert.match(await metrics(), /countersign_rules_loaded\{environment="production"\} 0/);
+    assert.equal((await inRules(true)).status, 429);
+    for (let i = 0; i < 10; i++) assert.equal((await glass()).status, 200, 'break-glass needs no Git');
+    const used = () => b.entries('breakglass.used', 'production').length;
+    await stage.waitFor(async () => used() === 10, 'what was let through is on record');
+    git = await startGitServer(directory, port);
+    await stage.waitFor(async () => (await ready()).status === 200, 'the standby has the rules');
+    assert.match(await metrics(), /countersign_rules_loaded\{environment="production"\} 1/);
+    for (let i = 0; i < 10; i++)
+      assert.deepEqual([(await inRules(true)).status, (await inRules(false)).status], [201, 403]);
+    // A new revision is no gap.
+    const green = await stage.change(fleet, 'green', {
+      [`${PATH}/more.yaml`]: configMap('judges', 'more', { a: '1' }),
+    });
+    const applied = a.entry('apply.result', 'production', (e) => e.revision === green && e.outcome === 'applied');
+    let isApplied = false;
+    void applied.then(() => (isApplied = true));
+    const answers = new Set<number>();
+    while (!isApplied) answers.add((await inRules(true)).status);
+    assert.deepEqual([...answers], [201]);
+    assert.equal((await statusOf(b)).state, 'standby');
+    const own = b.entries('admission.denied', 'production').filter(({ entry }) => /countersign/.test(entry.user));
+    assert.deepEqual(own, [], 'it refused nothing that its sibling wrote');
+  } finally {
+    await git.stop();
+  }
+});
+
 test('a replica that is killed is taken over from once its Lease has run out, with what it left open', {
   skip,
 }, async () => {
@@ -97,6 +185,28 @@ test('a replica that is killed is taken over from once its Lease has run out, wi
   const green = await stage.change(fleet, 'green', colour('takeover', 'green'));
   await b.entry('apply.result', 'production', (e) => e.revision === green && e.outcome === 'applied', 60_000);
   assert.equal((await stage.dataOf('takeover', 'settings'))?.['colour'], 'green');
+});
+
+test('a replica whose Lease is deleted ends, also while its ledger does not answer, and another goes on', {
+  skip,
+}, async () => {
+  const { fleet, url, start } = await replicas('deleted');
+  const proxy = await PostgresProxy.open(url);
+  const a = await start('a', { address: proxy.url });
+  await a.entry('apply.result', 'production', (e) => e.outcome === 'applied');
+  const b = await start('b');
+  proxy.mode = 'mute';
+  const green = await stage.change(fleet, 'green', colour('deleted', 'green')); // a waits for the ledger with it
+  await stage.admin.request(
+    'DELETE',
+    '/apis/coordination.k8s.io/v1/namespaces/leases-deleted/leases/countersign-production',
+  );
+  assert.equal(await a.ended, 2);
+  assert.match(a.log, /lost the Lease of `production`/);
+  await b.entry('apply.result', 'production', (e) => e.revision === green && e.outcome === 'applied', 60_000);
+  const intents = b.entries('apply.intent', 'production').filter(({ entry }) => entry.revision === green);
+  assert.equal(intents.length, 1, 'one replica alone intended it');
+  proxy.close();
 });
 
 test('a replica whose Lease cannot be renewed any more ends, so that no two run one environment', async () => {

@@ -12,6 +12,7 @@ import {
   type LiveGrants,
   type LiveReason,
   type SureRecorder,
+  usesOf,
 } from '../../src/gate/index.ts';
 import {
   ADMITS,
@@ -23,6 +24,7 @@ import {
   type KubernetesObject,
   type ObjectRef,
   type OwnerReference,
+  type ProvenWrites,
   sha256,
   type Told,
 } from '../../src/model/index.ts';
@@ -57,7 +59,8 @@ const STATE: EnvironmentState = {
 
 type Options = {
   mode?: AdmissionMode;
-  state?: EnvironmentState;
+  state?: EnvironmentState | (() => EnvironmentState);
+  isShared?: boolean;
   broken?: boolean;
   holdFor?: string;
   spec?: Record<string, unknown>;
@@ -77,6 +80,7 @@ type TestScope = AdmissionScope & { records: AdmissionRecords; breakGlass: Break
   evidence: Map<string, unknown>;
   told: Told[];
   at: (ms: number) => void;
+  all: LedgerView['all'];
 };
 
 function scope(options: Options = {}): TestScope {
@@ -138,8 +142,9 @@ function scope(options: Options = {}): TestScope {
   };
   return {
     environment,
-    state: () => options.state ?? STATE,
+    state: () => (typeof options.state === 'function' ? options.state() : (options.state ?? STATE)),
     applier: 'countersign',
+    isShared: options.isShared === true,
     records: new AdmissionRecords('production', ledger, clock),
     breakGlass: new BreakGlass(environment, ledger, clock, live, (t) => told.push(t)),
     facts: {
@@ -154,6 +159,7 @@ function scope(options: Options = {}): TestScope {
     entries,
     evidence,
     told,
+    all: ledger.all,
     at: (ms) => {
       now += ms;
     },
@@ -417,7 +423,7 @@ test('a refusal is recorded with who and what, and never with the object', async
 });
 
 test('what is let through is on record before it is answered, many in one entry', async () => {
-  const s = scope();
+  const s = scope({ proof: { kind: 'unknown', reason: 'the API server is away' } });
   const machinery = (uid: string) =>
     request({ uid, user: 'system:kube-scheduler', object: undefined, operation: 'DELETE' });
   await Promise.all(['1', '2', '3'].map((uid) => admit(machinery(uid), s)));
@@ -429,6 +435,50 @@ test('what is let through is on record before it is answered, many in one entry'
     rows.map((r) => [r.uid, r.as, r.user]),
     ['1', '2', '3'].map((uid) => [uid, 'machinery', 'system:kube-scheduler']),
   );
+});
+
+test('what the machinery writes and is proven is summed up: counts, names and one digest, by user, kind and owner', async () => {
+  const s = scope();
+  const pod = (name: string, owner: string) => ({
+    apiVersion: 'v1',
+    kind: 'Pod',
+    metadata: {
+      ...{ name, namespace: 'shop' },
+      ownerReferences: [{ apiVersion: 'apps/v1', kind: 'ReplicaSet', name: owner, uid: owner, controller: true }],
+    },
+  });
+  const made = (name: string, owner: string, more: Partial<AdmissionRequest> = {}) =>
+    admit(
+      request({
+        ...{ uid: `u-${name}`, user: 'system:kube-scheduler', operation: 'CREATE', oldObject: undefined },
+        ref: { ...REF, kind: 'Pod', name },
+        object: pod(name, owner) as unknown as KubernetesObject,
+        ...more,
+      }),
+      s,
+    );
+  for (const name of ['a', 'b', 'c']) assert.equal((await made(name, 'web')).allowed, true);
+  await made('d', 'api');
+  await made('e', 'web', { dryRun: true });
+  assert.equal(s.entries.length, 0, 'nothing waits for it');
+  s.at(61_000);
+  await made('f', 'web');
+  await s.records.close();
+  const [entry] = s.entries;
+  assert.ok(entry?.type === 'admission.proven');
+  assert.deepEqual([entry.count, entry.from, entry.to], [5, '2026-01-01T00:00:00.000Z', '2026-01-01T00:01:01.000Z']);
+  const [web, api] = s.evidence.get(entry.evidence.sha256) as ProvenWrites[];
+  assert.deepEqual(
+    [web?.count, web?.user, web?.owner, web?.kind, web?.namespace],
+    [4, 'system:kube-scheduler', 'ReplicaSet web', 'Pod', 'shop'],
+  );
+  assert.deepEqual(web?.writes[3], ['f', 'u-f']);
+  const digests = ['a', 'b', 'c', 'f'].map((n) =>
+    admissionDigest(pod(n, 'web') as unknown as KubernetesObject, 'CREATE'),
+  );
+  assert.equal(web?.content, sha256(digests.map((d) => `${d}\n`).join('')));
+  assert.deepEqual([api?.count, api?.owner], [1, 'ReplicaSet api']);
+  assert.equal(s.entries.length, 1);
 });
 
 test('what an intent lets through bears its commit, verdict and entry for the API server’s audit log', async () => {
@@ -451,7 +501,8 @@ test('that an intent was met is recorded too, without anybody waiting for it', a
 });
 
 test('machinery goes on when nothing can be recorded, connections do not', async () => {
-  const decision = await admit(request({ user: 'system:kube-scheduler' }), scope({ broken: true }));
+  const proof = { kind: 'unknown', reason: 'the API server is away' } as const;
+  const decision = await admit(request({ user: 'system:kube-scheduler' }), scope({ broken: true, proof }));
   assert.deepEqual([decision.allowed, decision.notes['unrecorded']], [true, 'the disk is full']);
   const exec = request({
     operation: 'CONNECT',
@@ -834,8 +885,61 @@ test('rules are told beside a yes to machinery and break-glass, and refuse opera
   );
   const glass = request({ groups: ['oncall'], object: object({}, { 'countersign.dev/break-glass': 'INC-1' }) });
   assert.match((await admit(glass, scope({ rules }))).warnings.join(), /privileged: runs privileged/);
+});
+
+test('rules that cannot be asked, or do not answer, hold up neither machinery nor break-glass', async () => {
   const broken = { ask: () => Promise.reject(new Error('not loaded')) };
-  assert.equal((await admit(request({ user: 'system:kube-scheduler' }), scope({ rules: broken }))).allowed, true);
+  const silent = { ask: () => new Promise<never>(() => {}) };
+  const glass = request({ groups: ['oncall'], object: object({}, { 'countersign.dev/break-glass': 'INC-1' }) });
+  for (const rules of [broken, silent]) {
+    assert.equal((await admit(request({ user: 'system:kube-scheduler' }), scope({ rules }))).allowed, true);
+    const s = scope({ rules });
+    assert.equal((await admit(glass, s)).allowed, true);
+    assert.deepEqual(
+      s.entries.map((e) => e.type),
+      ['breakglass.used'],
+    );
+  }
+});
+
+test('a use whose answer came too late is on record as refused, and counts for nothing', async () => {
+  const s = scope();
+  const by = { user: 'ola', groups: ['oncall'] };
+  const grant = { 'countersign.dev/break-glass': 'INC-1' };
+  await admit(request({ ...by, uid: 'grant', ref: ns, object: shop(grant), oldObject: shop({}) }), s);
+  const use = request({ ...by, uid: 'late' });
+  await s.breakGlass.refuse(use);
+  assert.equal(s.entries.length, 1, 'a request whose use is not on record');
+  assert.equal((await admit(use, s)).allowed, true);
+  assert.equal((await admit(request({ ...by, uid: 'good' }), s)).allowed, true);
+  await s.breakGlass.refuse(use);
+  assert.deepEqual(s.entries.at(-1), {
+    type: 'breakglass.refused',
+    environment: 'production',
+    uid: 'late',
+    object: REF,
+  });
+  const left = usesOf({ all: s.all }, 'production').map(({ entry }) => entry.uid);
+  assert.deepEqual(left, ['good']);
+});
+
+test('what a sibling writes by an intent that is not heard yet waits for it; alone, nothing waits', async () => {
+  const RED = object({ colour: 'red' });
+  const own = request({ user: 'countersign', object: RED });
+  const red = { ...owned, admitted: admissionDigest(RED, 'UPDATE') };
+  const heard: EnvironmentState = { ...STATE, inventory: { objects: [red], leaving: [] } };
+  let looks = 0;
+  const late = () => (++looks > 8 ? heard : STATE);
+  const shared = scope({ isShared: true, state: late });
+  assert.deepEqual([(await admit(own, shared)).allowed, shared.entries.length], [true, 0]);
+  looks = 0;
+  assert.equal((await admit({ ...own, user: 'dev' }, scope({ isShared: true, state: late }))).allowed, false);
+  assert.ok(looks < 8, 'anyone else is answered at once');
+  looks = 0;
+  assert.equal((await admit(own, scope({ state: late }))).allowed, false);
+  const never = scope({ isShared: true });
+  assert.equal((await admit(own, never)).allowed, false);
+  assert.equal(never.entries[0]?.type, 'admission.denied');
 });
 
 test('rules decide alone in namespaces that an environment names, by their own mode', async () => {

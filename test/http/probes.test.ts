@@ -4,9 +4,17 @@ import type { AddressInfo } from 'node:net';
 import { after, before, test } from 'node:test';
 import { createServiceApp, Metrics } from '../../src/http/index.ts';
 
-const metrics = new Metrics(() => ({ environments: [], entries: 0, connected: true }));
+const metrics = new Metrics(() => ({
+  environments: [],
+  entries: 0,
+  connected: true,
+  backlog: 17,
+  isAvailable: true,
+  sequences: false,
+}));
 const app = createServiceApp({
   notReady: () => undefined,
+  ledger: () => 'ledger: 17 records wait; another sequences',
   metrics,
   receivers: [],
   names: ['gate.example.test'],
@@ -69,4 +77,11 @@ test('a path that cannot be decoded is the caller’s fault', async () => {
     assert.deepEqual([status, text], [400, 'the request cannot be read\n'], path);
   }
   assert.equal((await ask('/receive/nobody', '127.0.0.1', 'POST')).status, 404);
+});
+
+test('the backlog of the ledger and who sequences are in the metrics and in the readiness', async () => {
+  const { text } = await ask('/metrics', 'localhost');
+  for (const line of ['backlog 17', 'available 1', 'sequences 0'])
+    assert.match(text, new RegExp(`^countersign_ledger_${line}$`, 'm'));
+  assert.equal((await ask('/readyz', 'localhost')).text, 'ok\nledger: 17 records wait; another sequences\n');
 });

@@ -25,13 +25,7 @@ export class Postgres {
   }
 
   static async start(): Promise<Postgres> {
-    const programs = postgresPrograms();
-    if (programs === undefined) throw new Error('PostgreSQL is not installed');
-    const directory = mkdtempSync(join(tmpdir(), 'countersign-pg-'));
-    const postgres = new Postgres(programs, directory, await freePort());
-    const user = postgres.#user;
-    mkdirSync(postgres.#data);
-    if (user !== undefined) for (const path of [directory, postgres.#data]) chownSync(path, user.uid, user.gid);
+    const postgres = await Postgres.#prepared();
     postgres.#run('initdb', [
       '-D',
       postgres.#data,
@@ -44,6 +38,46 @@ export class Postgres {
     ]);
     await postgres.up();
     return postgres;
+  }
+
+  static async #prepared(): Promise<Postgres> {
+    const programs = postgresPrograms();
+    if (programs === undefined) throw new Error('PostgreSQL is not installed');
+    const directory = mkdtempSync(join(tmpdir(), 'countersign-pg-'));
+    const postgres = new Postgres(programs, directory, await freePort());
+    const user = postgres.#user;
+    mkdirSync(postgres.#data, { mode: 0o700 });
+    if (user !== undefined) for (const path of [directory, postgres.#data]) chownSync(path, user.uid, user.gid);
+    return postgres;
+  }
+
+  get port(): number {
+    return this.#port;
+  }
+
+  /** A standby of this server, with everything that it has, which follows it as `standby`. */
+  async standby(): Promise<Postgres> {
+    const standby = await Postgres.#prepared();
+    const source = `host=127.0.0.1 port=${this.#port} user=owner application_name=standby`;
+    standby.#run('pg_basebackup', ['-d', source, '-D', standby.#data, '-R', '-X', 'stream', '-c', 'fast']);
+    await standby.up();
+    return standby;
+  }
+
+  /** Makes a standby a server of its own. */
+  promote(): void {
+    this.#run('pg_ctl', ['-D', this.#data, '-w', 'promote']);
+  }
+
+  /** Changes a setting of the running server. */
+  async set(name: string, value: string): Promise<void> {
+    await this.ask('postgres', `ALTER SYSTEM SET ${name} = '${value}'`);
+    await this.ask('postgres', 'SELECT pg_reload_conf()');
+    await until(
+      async () => (await this.ask('postgres', `SHOW ${name}`))[0]?.[name] === value,
+      10_000,
+      () => `${name} is not set`,
+    );
   }
 
   get #data(): string {

@@ -84,6 +84,10 @@ export class Service {
     return this.#child.pid ?? 0;
   }
 
+  get isRunning(): boolean {
+    return this.#child.exitCode === null && this.#child.signalCode === null;
+  }
+
   get log(): string {
     return this.#log;
   }

@@ -9,7 +9,13 @@ import { scratch } from '../kit/scratch.ts';
 const directory = scratch();
 const key = join(directory, 'ledger.key');
 writeFileSync(key, createKey());
-const plain = { user: 'gate', password: undefined, host: 'db', port: 5432, database: 'countersign', tls: undefined };
+const plain = {
+  user: 'gate',
+  password: undefined,
+  hosts: [{ host: 'db', port: 5432 }],
+  database: 'countersign',
+  tls: undefined,
+};
 
 test('an address is taken apart', () => {
   for (const [text, more] of [
@@ -17,9 +23,20 @@ test('an address is taken apart', () => {
     ['postgresql://gate@db/countersign', {}],
     [
       'postgres://gate:pass%40word@db.example.com:5433/countersign',
-      { password: 'pass@word', host: 'db.example.com', port: 5433 },
+      { password: 'pass@word', hosts: [{ host: 'db.example.com', port: 5433 }] },
     ],
-    ['postgres://gate%2Fa@[::1]/a%20b', { user: 'gate/a', host: '[::1]', database: 'a b' }],
+    ['postgres://gate%2Fa@[::1]/a%20b', { user: 'gate/a', hosts: [{ host: '[::1]', port: 5432 }], database: 'a b' }],
+    [
+      'postgres://gate@a:5432,b:5433,[::1]/countersign?target_session_attrs=read-write',
+      {
+        hosts: [
+          { host: 'a', port: 5432 },
+          { host: 'b', port: 5433 },
+          { host: '[::1]', port: 5432 },
+        ],
+      },
+    ],
+    ['postgres://gate@db/countersign?target_session_attrs=primary&sslmode=disable', { tls: 'off' }],
     ['postgres://gate@db/countersign?sslmode=disable', { tls: 'off' }],
     ['postgres://gate@db/countersign?sslmode=require', { tls: {} }],
     [
@@ -48,7 +65,11 @@ test('an address that a library could read more out of is refused, and not repea
     ['postgres://gate@db/', /no database/],
     ['postgres://gate@/countersign', /host/],
     ['postgres://gate@%2Fvar%2Frun/countersign', /host/],
-    ['postgres://gate@db,other/countersign', /host/],
+    ['postgres://gate@db,,other/countersign', /host/],
+    ['postgres://gate@db,other,DB,other/countersign', /twice|host/],
+    ['postgres://gate@a,b,c,d,e,f,g,h,i/countersign', /more than 8/],
+    [`${at}?target_session_attrs=any`, /target_session_attrs/],
+    [`${at}?target_session_attrs=read-write&target_session_attrs=read-write`, /twice/],
     ['postgres://gate@0x7f.1/countersign', /host/],
     ['postgres://gate@db:0/countersign', /port/],
     ['postgres://ga%te@db/countersign', /control characters|%/],

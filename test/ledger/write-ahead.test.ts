@@ -4,9 +4,11 @@ import { syncBuiltinESMExports } from 'node:module';
 import { join } from 'node:path';
 import { afterEach, mock, test } from 'node:test';
 import { evidenceRef, type Ledger, openLedger, openSeal, WriteAhead } from '../../src/ledger/index.ts';
+import { Overloaded } from '../../src/ledger/ledger.ts';
 import { CountersignError, type EntryBody } from '../../src/model/index.ts';
 import { scratch } from '../kit/scratch.ts';
 
+type Mode = 'up' | 'refuses' | 'silent' | 'halted' | 'overloaded';
 const directory = scratch();
 const open: { close(): Promise<void> }[] = [];
 let serial = 0;
@@ -25,21 +27,39 @@ const use = (uid: string, user = 'ola'): EntryBody => ({
   uid,
 });
 
+const denied = (i: number): EntryBody => ({
+  type: 'admission.denied',
+  environment: 'production',
+  user: 'dev',
+  operation: 'CREATE',
+  object: { apiVersion: 'v1', kind: 'ConfigMap', namespace: 'shop', name: `c-${i}` },
+  mode: 'enforce',
+  reason: 'not in Git',
+  uid: `${i}`,
+});
+
 /** A ledger that can be away (`refuses`), or silent until it is let go. */
 async function setting(data = join(directory, `${serial++}`), holdFor?: Record<string, number>) {
   const ledger: Ledger = await openLedger(data, 'test', { holdFor });
   open.push(ledger);
-  const state = { mode: 'up' as 'up' | 'refuses' | 'silent' | 'halted', go: () => {} };
+  const state = { mode: 'up' as Mode, go: () => {}, isSlowFor: '', refusesAfter: Number.POSITIVE_INFINITY };
+  let recorded = 0;
   const said: string[] = [];
   const ahead = new WriteAhead(
     join(data, 'write-ahead.jsonl'),
     {
       record: async (body, evidence) => {
-        if (state.mode === 'refuses') throw new CountersignError('ledger-unusable', 'away', { recover: 'retry' });
+        if (state.mode === 'overloaded') throw new Overloaded();
+        if (state.mode === 'refuses' || recorded++ >= state.refusesAfter)
+          throw new CountersignError('ledger-unusable', 'away', { recover: 'retry' });
         if (state.mode === 'halted') throw new CountersignError('ledger-inconsistent', 'forked', { recover: 'halt' });
-        if (state.mode === 'silent')
+        if (state.mode === 'silent' || body.type === state.isSlowFor)
           await new Promise<void>((done) => {
-            state.go = done;
+            const others = state.go;
+            state.go = () => {
+              others();
+              done();
+            };
           });
         return ledger.record(body, evidence);
       },
@@ -88,6 +108,66 @@ test('while the ledger refuses it is in the file before it resolves; once back i
   );
   assert.ok((ledger.read.latest(['breakglass.used'], 'production')?.index ?? index) < index);
   assert.equal(readFileSync(file, 'utf8'), '');
+});
+
+test('refusals in the file hold up nothing else, and come after it', async () => {
+  const { ahead, state, ledger, uses } = await setting();
+  state.mode = 'refuses';
+  for (let i = 0; i < 40; i++) await ahead.recordSurely(denied(i), []);
+  await ahead.recordSurely(use('1'), []);
+  state.mode = 'up';
+  state.isSlowFor = 'admission.denied';
+  const resumed = { type: 'environment.resumed', environment: 'production', user: 'x', reason: 'y' } as const;
+  const { index } = await ahead.record(resumed, []);
+  assert.ok((ledger.read.latest(['breakglass.used'], 'production')?.index ?? index) < index, 'what must be first is');
+  assert.notEqual(await ahead.recordSurely(use('2'), []), undefined, 'nor does the file take what the ledger can');
+  assert.equal(ledger.read.all('admission.denied', 'production').length, 0);
+  state.isSlowFor = '';
+  state.go();
+  await ahead.merge();
+  assert.deepEqual(
+    ledger.read.all('admission.denied', 'production').map(({ entry }) => entry.uid),
+    Array.from({ length: 40 }, (_, i) => `${i}`),
+  );
+  assert.equal(uses().length, 2);
+});
+
+test('a merge that fails in the middle goes on where it was, with everything once', async () => {
+  const { ahead, state, ledger } = await setting();
+  state.mode = 'refuses';
+  for (let i = 0; i < 600; i++) await ahead.recordSurely(denied(i), []);
+  state.mode = 'up';
+  state.refusesAfter = 550;
+  await assert.rejects(ahead.merge(), /away/);
+  state.refusesAfter = Number.POSITIVE_INFINITY;
+  await ahead.merge();
+  assert.equal(new Set(ledger.read.all('admission.denied', 'production').map(({ entry }) => entry.uid)).size, 600);
+  assert.equal(ledger.read.all('admission.denied', 'production').length, 600);
+});
+
+test('refusals never fill the file: beyond a number they are given back to who refused', async () => {
+  const { ahead, state, file } = await setting();
+  const { fsyncSync } = fs;
+  mock.method(fs, 'fsyncSync', () => {});
+  syncBuiltinESMExports();
+  state.mode = 'refuses';
+  for (let i = 0; i < 5000; i++) await ahead.recordSurely(denied(i), []);
+  await assert.rejects(ahead.recordSurely(denied(5000), []), /too many entries wait/);
+  assert.equal(await ahead.recordSurely(use('1'), []), undefined, 'what was let through still fits');
+  assert.equal(readFileSync(file, 'utf8').trim().split('\n').length, 5001);
+  mock.restoreAll();
+  syncBuiltinESMExports();
+  assert.equal(fs.fsyncSync, fsyncSync);
+  state.mode = 'up';
+});
+
+test('a ledger with too much to do does not send refusals to the file', async () => {
+  const { ahead, state, file } = await setting();
+  state.mode = 'overloaded';
+  await assert.rejects(ahead.recordSurely(denied(1), []), /too many entries wait/);
+  assert.throws(() => statSync(file));
+  assert.equal(await ahead.recordSurely(use('1'), []), undefined, 'what was let through goes there');
+  state.mode = 'up';
 });
 
 test('what the ledger took too long for, and has after all, is there once', async () => {

@@ -76,6 +76,11 @@ before(async () => {
     reason: 'INC-7',
     until: '2099-01-01T00:00:00.000Z',
   });
+  // A use that was refused after all is none.
+  const late = { environment, object, uid: 'late' };
+  const by = { user: ledger.subject('olga'), operation: 'UPDATE', reason: 'INC-7', until: '2099-01-01T00:00:00.000Z' };
+  await ledger.record({ type: 'breakglass.used', ...late, ...by });
+  await ledger.record({ type: 'breakglass.refused', ...late });
   // What break-glass let somebody do is found as drift later; that is the same thing.
   const details = [{ object, fields: ['/spec/replicas'], manager: 'kubectl', at: '', admission: use.index }];
   await ledger.record({ type: 'drift.found', environment, revision: last, objects: [object], details });
@@ -167,6 +172,11 @@ test('each of ten faults stands in exactly one row of the register, with what be
     ['self-approval', 'prevented'],
     ['unsigned', 'prevented'],
   ]);
+  assert.deepEqual(
+    modelOf().emergencies.map((e) => e.uses.length),
+    [1],
+    'a use that was refused after all is none',
+  );
 });
 
 test('counts agree in every form', () => {

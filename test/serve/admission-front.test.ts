@@ -50,6 +50,7 @@ function scope(): ServedScope {
   return {
     environment,
     applier: 'countersign',
+    isShared: false,
     records: new AdmissionRecords('production', recorder, clock),
     breakGlass: new BreakGlass(environment, recorder, clock, {
       reasonIn: async () => ({ reason: undefined, approved: undefined }),

@@ -2,47 +2,16 @@ import assert from 'node:assert/strict';
 import { cpSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import type { Answer, ApiServer } from '../../src/cluster/index.ts';
+import type { ApiServer } from '../../src/cluster/index.ts';
 import { newInstance, openLedger } from '../../src/ledger/index.ts';
 import { SigningLease } from '../../src/serve/signing-lease.ts';
+import { FakeLeases } from '../kit/fake-leases.ts';
 import { scratch } from '../kit/scratch.ts';
 import { until } from '../kit/service.ts';
 
 const directory = scratch();
 let serial = 0;
 const body = { type: 'service.stopped', reason: 'x' } as const;
-
-type LeaseObject = {
-  readonly apiVersion: string;
-  readonly kind: string;
-  readonly metadata: { readonly name: string; readonly resourceVersion: string };
-  readonly spec: object;
-};
-
-/** Leases as the API server keeps them: `isAway` answers nothing, `isForbidden` says 403. */
-class FakeServer {
-  readonly leases = new Map<string, LeaseObject>();
-  isAway = false;
-  isForbidden = false;
-  #version = 0;
-
-  async request(method: string, path: string, given?: object): Promise<Answer> {
-    if (this.isAway) throw new Error('connect ECONNREFUSED');
-    const answer = (status: number, content: object) =>
-      ({ status, body: content, warnings: [], retryAfter: undefined }) as unknown as Answer;
-    if (this.isForbidden) return answer(403, {});
-    const lease = given as { metadata: { name: string; resourceVersion?: string }; spec: object } | undefined;
-    const name = lease?.metadata.name ?? path.split('/').at(-1) ?? '';
-    const there = this.leases.get(name);
-    if (method === 'GET') return there === undefined ? answer(404, {}) : answer(200, there);
-    if (method === 'POST' ? there !== undefined : there?.metadata.resourceVersion !== lease?.metadata.resourceVersion)
-      return answer(409, {});
-    const metadata = { name, resourceVersion: String(++this.#version) };
-    const written = { apiVersion: 'coordination.k8s.io/v1', kind: 'Lease', metadata, spec: lease?.spec ?? {} };
-    this.leases.set(name, written);
-    return answer(200, written);
-  }
-}
 
 async function copied(): Promise<[string, string]> {
   const [one, other] = [join(directory, `one-${serial}`), join(directory, `other-${serial++}`)];
@@ -52,7 +21,7 @@ async function copied(): Promise<[string, string]> {
 }
 
 function leaseOf(
-  server: FakeServer,
+  server: FakeLeases,
   data: string,
   said: string[] = [],
   signal = new AbortController().signal,
@@ -71,7 +40,7 @@ function leaseOf(
 }
 
 test('a second service with the same ledger and key stops, and says who signs', async () => {
-  const server = new FakeServer();
+  const server = new FakeLeases();
   const [one, other] = await copied();
   const first = leaseOf(server, one);
   await first.take();
@@ -92,7 +61,7 @@ test('a second service with the same ledger and key stops, and says who signs', 
 });
 
 test('one that was killed is waited for only by a copy; the next in the same directory goes on at once', async () => {
-  const server = new FakeServer();
+  const server = new FakeLeases();
   const [one, other] = await copied();
   await leaseOf(server, one).take();
   const began = performance.now();
@@ -105,7 +74,7 @@ test('one that was killed is waited for only by a copy; the next in the same dir
 });
 
 test('one whose Lease another took signs nothing more, and ends', async () => {
-  const server = new FakeServer();
+  const server = new FakeLeases();
   const [one] = await copied();
   const first = leaseOf(server, one);
   await first.take();
@@ -136,7 +105,7 @@ test('one whose Lease another took signs nothing more, and ends', async () => {
 });
 
 test('while the API server is away it waits, says so once, and goes on; after a pause it signs again', async () => {
-  const server = new FakeServer();
+  const server = new FakeLeases();
   const [one] = await copied();
   const said: string[] = [];
   server.isAway = true;
@@ -173,7 +142,7 @@ test('while the API server is away it waits, says so once, and goes on; after a 
 });
 
 test('told to stop while it waits, it does; without the right to a Lease it says what is missing', async () => {
-  const server = new FakeServer();
+  const server = new FakeLeases();
   const [one] = await copied();
   server.isAway = true;
   const stopping = new AbortController();
@@ -191,7 +160,7 @@ test('told to stop while it waits, it does; without the right to a Lease it says
 });
 
 test('other ledgers, and a key that is not made yet, are nobody’s concern', async () => {
-  const server = new FakeServer();
+  const server = new FakeLeases();
   const [[one], [two]] = [await copied(), await copied()];
   await leaseOf(server, one).take();
   await leaseOf(server, two).take();

@@ -26,6 +26,7 @@ const log = { error: () => {}, debug: () => {} };
 let url = '';
 let ca = '';
 let close = () => {};
+const refused: string[] = [];
 let end = () => {};
 const over = new Promise<void>((done) => {
   end = done;
@@ -38,13 +39,19 @@ before(async () => {
   const decide = async (request: AdmissionRequest): Promise<AdmissionDecision> => {
     if (request.ref.name === 'broken') throw new Error('the ledger is gone');
     if (request.ref.name === 'slow') await over;
+    if (request.ref.name === 'late') await new Promise((done) => setTimeout(done, 800));
     return { allowed: true, message: '', warnings: [], notes: {} };
   };
   scopes.set({
     find: ({ ref }: AdmissionRequest) =>
       ref.namespace === 'other'
         ? undefined
-        : { environment: ref.namespace, enforces: ref.namespace === 'shop', decide },
+        : {
+            environment: ref.namespace,
+            enforces: ref.namespace === 'shop',
+            decide,
+            refused: (request: AdmissionRequest) => void refused.push(request.uid),
+          },
   } as AdmissionScopes);
   const app = createWebhook(scopes, { log, deadline: 30_000, atOnce: 20, bodies: 16 * 1024 * 1024 });
   app.use('/impatient', createWebhook(scopes, { log, deadline: 500, atOnce: 20 }));
@@ -156,6 +163,21 @@ test('what takes too long, or comes in a flood, is refused for now, with when to
   assert.ok(flood.every((r) => !r.allowed && r.status?.code === 429));
   assert.ok(flood.some((r) => /too many concurrent requests/.test(r.status?.message ?? '')));
   assert.equal((await ask(review('other'))).allowed, true, 'and it goes on');
+});
+
+test('the gate is told of what it allows after the request was refused for that', async () => {
+  const late = (uid: string, namespace: string) =>
+    post(review(namespace).replace('"name":"a"', '"name":"late"').replace('u-1', uid), '/impatient/validate');
+  const answers = await Promise.all([late('late', 'shop'), late('watched', 'watched')]);
+  const allowed = answers.map(({ text }) => (JSON.parse(text) as { response: { allowed: boolean } }).response.allowed);
+  assert.deepEqual(allowed, [false, true]);
+  await post(review('shop'), '/impatient/validate');
+  await until(
+    async () => refused.length > 0,
+    10_000,
+    () => 'it was not told',
+  );
+  assert.deepEqual(refused, ['late'], 'not of what was in time, nor of what was let through');
 });
 
 /**
