@@ -12,6 +12,7 @@ import {
   type Recorded,
   refKey,
   refText,
+  standingUses,
   type Told,
 } from '../model/index.ts';
 import {
@@ -431,10 +432,7 @@ export function usesOf(
   ledger: Pick<LedgerView, 'all'>,
   environment: string,
 ): readonly Recorded<EntryOf<'breakglass.used'>>[] {
-  const refused = new Set(ledger.all('breakglass.refused', environment).map((r) => r.entry.uid));
-  return ledger
-    .all('breakglass.used', environment)
-    .filter(({ entry: { uid } }) => uid === undefined || !refused.has(uid));
+  return standingUses(ledger.all('breakglass.used', environment), ledger.all('breakglass.refused', environment));
 }
 
 /** Tests whether a user is in one of the groups that may use break-glass in an environment. */

@@ -3,6 +3,7 @@ import {
   isViolationCode,
   type ObjectRef,
   refText,
+  standingUses,
   type Verdict,
   type Violation,
   type ViolationCode,
@@ -637,10 +638,7 @@ export function emergenciesOf(source: ReportSource, reviewHours: number, asOf: s
     source.of('breakglass.settled').flatMap((s) => s.entry.uses.map((use) => [use, s.entry] as const)),
   );
   const closed = source.of('breakglass.closed');
-  const refused = new Set(source.of('breakglass.refused').map(({ entry }) => `${entry.environment} ${entry.uid}`));
-  const uses = source
-    .of('breakglass.used')
-    .filter(({ entry }) => !refused.has(`${entry.environment} ${entry.uid ?? ''}`));
+  const uses = [...standingUses(source.of('breakglass.used'), source.of('breakglass.refused'))];
   const unconfirmed = new Set(source.of('breakglass.unconfirmed').map((r) => r.entry.of));
   const approvals = source.of('breakglass.approved').filter((r) => !unconfirmed.has(r.index));
   const grants = source.within('breakglass.opened').map((opened) => {

@@ -919,8 +919,14 @@ test('a use whose answer came too late is on record as refused, and counts for n
     uid: 'late',
     object: REF,
   });
-  const left = usesOf({ all: s.all }, 'production').map(({ entry }) => entry.uid);
-  assert.deepEqual(left, ['good']);
+  const left = () => usesOf({ all: s.all }, 'production').map(({ entry }) => entry.uid);
+  assert.deepEqual(left(), ['good']);
+  // Whoever sends a uid again, and too late, takes back what they sent and nothing else.
+  const again = { ...by, uid: 'good' };
+  assert.equal((await admit(request(again), s)).allowed, true);
+  assert.deepEqual(left(), ['good', 'good']);
+  await s.breakGlass.refuse(request(again));
+  assert.deepEqual(left(), ['good']);
 });
 
 test('what a sibling writes by an intent that is not heard yet waits for it; alone, nothing waits', async () => {
