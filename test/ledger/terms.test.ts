@@ -71,6 +71,13 @@ async function place() {
   };
 }
 
+/** The leader's heartbeat is old, and others may not end its session. */
+async function agesUnended(at: Awaited<ReturnType<typeof place>>): Promise<void> {
+  await at.mayEnd(false);
+  open.push(() => at.mayEnd(true));
+  await at.age();
+}
+
 const nonce = () => randomBytes(32).toString('hex');
 const FENCED = { code: 'ledger-unusable', recover: 'retry', message: /another replica sequences/ };
 
@@ -135,9 +142,7 @@ describe('a term', { skip }, () => {
     const at = await place();
     const [a, b] = [await session(at.url), await session(at.url)];
     await a.lead(nonce(), 'a');
-    await at.mayEnd(false);
-    open.push(() => at.mayEnd(true));
-    await at.age();
+    await agesUnended(at);
     assert.equal(await b.lead(nonce(), 'b'), true);
     assert.equal(a.leads, true, 'it does not know yet');
     await assert.rejects(a.commit(batchAt(0), []), FENCED);
@@ -150,9 +155,7 @@ describe('a term', { skip }, () => {
     const at = await place();
     const [a, ...others] = await Promise.all([1, 2, 3, 4].map(() => session(at.url)));
     await a?.lead(nonce(), 'a');
-    await at.mayEnd(false);
-    open.push(() => at.mayEnd(true));
-    await at.age();
+    await agesUnended(at);
     const taken = await Promise.all(others.map((one, i) => one.lead(nonce(), `${i}`).catch(() => false)));
     assert.deepEqual(taken.filter(Boolean), [true]);
     const [leader] = others.filter((one) => one.leads);
@@ -166,9 +169,7 @@ describe('a term', { skip }, () => {
     open.push(() => proxy.close());
     const [a, b, slow] = [await session(at.url), await session(at.url), await session(proxy.url)];
     await a.lead(nonce(), 'a');
-    await at.mayEnd(false);
-    open.push(() => at.mayEnd(true));
-    await at.age();
+    await agesUnended(at);
     proxy.onSent = async (from, bytes) => {
       if (from !== 'client' || !bytes.includes('BEGIN')) return;
       proxy.onSent = () => {};
@@ -183,9 +184,7 @@ describe('a term', { skip }, () => {
     const at = await place();
     const [a, b] = [await session(at.url), await session(at.url)];
     await a.lead(nonce(), 'a');
-    await at.mayEnd(false);
-    open.push(() => at.mayEnd(true));
-    await at.age();
+    await agesUnended(at);
     await b.lead(nonce(), 'b');
     await until(
       async () => !(await a.beat()),
@@ -201,9 +200,7 @@ describe('a term', { skip }, () => {
     open.push(() => proxy.close());
     const [a, b] = [await session(proxy.url), await session(at.url)];
     await a.lead(nonce(), 'a');
-    await at.mayEnd(false);
-    open.push(() => at.mayEnd(true));
-    await at.age();
+    await agesUnended(at);
     let isOpen = false;
     proxy.onSent = (from, bytes) => {
       if (from === 'client' && bytes.includes('COMMIT')) {

@@ -1,4 +1,5 @@
 import { setTimeout as wait } from 'node:timers/promises';
+import type { PostgresProxy } from '../postgres-proxy.ts';
 import type { Duty } from './actors.ts';
 import type { ENVIRONMENTS, Replica, World } from './world.ts';
 
@@ -61,22 +62,14 @@ export const FAULTS: readonly Fault[] = [
     name: 'packets between the replica that sequences and the database are lost for 40 s',
     lasts: 40,
     breaks: async (world) => {
-      const { database } = await sequencerOf(world);
-      database.mode = 'mute';
-      return async () => {
-        database.mode = 'pass';
-      };
+      return during((await sequencerOf(world)).database, 'mute');
     },
   },
   {
     name: 'the replica that runs alpha is cut from the database for 20 s',
     lasts: 20,
     breaks: async (world) => {
-      const { database } = leaderOf(world, 'alpha');
-      database.mode = 'cut';
-      return async () => {
-        database.mode = 'pass';
-      };
+      return during(leaderOf(world, 'alpha').database, 'cut');
     },
   },
   {
@@ -141,6 +134,13 @@ async function sequencerOf(world: World): Promise<Replica> {
     await wait(100);
   }
   throw new Error('nobody sequences');
+}
+
+function during(network: PostgresProxy, mode: 'mute' | 'cut'): () => Promise<void> {
+  network.mode = mode;
+  return async () => {
+    network.mode = 'pass';
+  };
 }
 
 function killed(world: World, replica: Replica): () => Promise<void> {

@@ -30,7 +30,7 @@ export type ChaosResult = {
 /** Nothing may be away for longer, whatever happened. */
 export const LIMIT_S = 30;
 const WAIT_S = 120;
-const QUIET_MS = 4000; // so long all must go well before a fault counts as over
+const QUIET_MS = 6000; // so long all must go well before a fault counts as over
 
 /** Runs three replicas and breaks what is around them, one fault after the other; then checks everything. */
 export async function runChaos({ directory, minutes, seed, only, say }: ChaosOptions): Promise<ChaosResult> {
@@ -75,6 +75,7 @@ async function suffer(fault: Fault, world: World, actors: Actors): Promise<Fault
   await wait(fault.lasts * 1000);
   await mend?.();
   const mended = performance.now();
+  await wait(QUIET_MS); // what it does may begin later: a Lease is looked at every five seconds
   await calm(world, actors);
   const of = (from: number) => outagesSince(from, actors.tries, actors.waiting, performance.now());
   const [all, after] = [of(begun), of(mended)];
