@@ -133,31 +133,34 @@ test('a replica that stands by judges as the one that runs the environment does,
       { metadata: { annotations: { 'countersign.dev/break-glass': `INC-${++serial}` } }, data: { n: `${serial}` } },
       'application/merge-patch+json',
     );
-  const [http, front, ofA, ofB] = (await freePorts(4)) as [number, number, number, number];
+  const [front, webhookA, httpA, webhookB, httpB] = (await freePorts(5)) as [number, number, number, number, number];
   // One address for both, as a Service has.
-  const webhook = (of: number) => [
-    ...['--webhook', `127.0.0.1:${of}`, '--webhook-url', `https://127.0.0.1:${front}/validate`],
-    ...['--webhook-tls', 'secret:leases-judges/webhook-tls'],
-  ];
-  const probe = `http://127.0.0.1:${http}/readyz`;
-  let balancer = await Balancer.open(front, () => [{ port: ofA, probe }]);
+  const through = (webhook: number, http: number) => ({
+    more: [
+      ...['--webhook', `127.0.0.1:${webhook}`, '--webhook-url', `https://127.0.0.1:${front}/validate`],
+      ...['--webhook-tls', 'secret:leases-judges/webhook-tls', '--http', `127.0.0.1:${http}`],
+    ],
+  });
+  const to = (port: number, http: number) => Balancer.open(front, () => [{ port, probes: `http://127.0.0.1:${http}` }]);
+  const probes = `http://127.0.0.1:${httpB}`;
+  let balancer = await to(webhookA, httpA);
   const ready = async () => {
-    const answer = await fetch(probe);
+    const answer = await fetch(`${probes}/readyz`);
     return { status: answer.status, text: await answer.text() };
   };
   try {
-    const a = await start('a', { more: webhook(ofA) });
+    const a = await start('a', through(webhookA, httpA));
     await a.entry('apply.result', 'production', (e) => e.outcome === 'applied');
     await git.stop();
     // From here on, requests come to b, which never saw the repository.
     balancer.close();
-    balancer = await Balancer.open(front, () => [{ port: ofB, probe }]);
-    const b = await start('b', { more: ['--http', `127.0.0.1:${http}`, ...webhook(ofB)] });
+    balancer = await to(webhookB, httpB);
+    const b = await start('b', through(webhookB, httpB));
     const without = await ready();
     assert.equal(without.status, 503);
     assert.match(without.text, /the rules of `production`/);
     assert.match((await countersign(['status', '--data', b.data])).stdout, /refuses requests that need the rules/);
-    const metrics = async () => (await fetch(`http://127.0.0.1:${http}/metrics`)).text();
+    const metrics = async () => (await fetch(`${probes}/metrics`)).text();
     assert.match(await metrics(), /countersign_rules_loaded\{environment="production"\} 0/);
     assert.equal((await inRules(true)).status, 429);
     for (let i = 0; i < 10; i++) assert.equal((await glass()).status, 200, 'break-glass needs no Git');

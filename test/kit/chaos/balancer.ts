@@ -1,14 +1,15 @@
 import { connect, createServer, type Socket } from 'node:net';
 
-/** Where a replica answers the webhook, and its probe; undefined while it does not run. */
-export type Backend = { readonly port: number; readonly probe: string };
+/** Where a replica answers the webhook, and the address of its probes. */
+export type Backend = { readonly port: number; readonly probes: string };
 
 const PROBE_MS = 1000;
 const FAILURES = 3;
 
 /**
- * Stands in for a Service with probes: a connection goes to the next backend that is well. When a backend has not
- * answered its probe three times, a second each, its connections end, as if the kubelet had ended the container.
+ * Stands in for a Service with probes: a connection goes to the next backend that is ready, or to any if none is. When
+ * a backend has not answered `/healthz` three times, a second each, its connections end, as if the kubelet had ended the
+ * container.
  */
 export class Balancer {
   readonly port: number;
@@ -16,6 +17,7 @@ export class Balancer {
   readonly #timer: NodeJS.Timeout;
   readonly #backends: () => readonly Backend[];
   readonly #open = new Map<number, Set<Socket>>();
+  readonly #ready = new Set<number>();
   readonly #failures = new Map<number, number>();
   #turn = 0;
 
@@ -45,7 +47,7 @@ export class Balancer {
   #join(near: Socket): void {
     near.on('error', () => {});
     const all = this.#backends();
-    const well = all.filter((b) => (this.#failures.get(b.port) ?? 0) === 0);
+    const well = all.filter((b) => this.#ready.has(b.port));
     const from = this.#turn++;
     const order = (well.length === 0 ? all : well).map((_, i, list) => list[(from + i) % list.length] as Backend);
     const attempt = ([next, ...rest]: readonly Backend[]): void => {
@@ -78,15 +80,21 @@ export class Balancer {
 
   async #probe(): Promise<void> {
     await Promise.all(
-      this.#backends().map(async ({ port, probe }) => {
-        const isWell = await fetch(probe, { signal: AbortSignal.timeout(PROBE_MS) }).then(
-          ({ status }) => status === 200,
-          () => false,
-        );
-        const failures = isWell ? 0 : (this.#failures.get(port) ?? 0) + 1;
+      this.#backends().map(async ({ port, probes }) => {
+        const [isAlive, isReady] = await Promise.all([answers(`${probes}/healthz`), answers(`${probes}/readyz`)]);
+        if (isReady) this.#ready.add(port);
+        else this.#ready.delete(port);
+        const failures = isAlive ? 0 : (this.#failures.get(port) ?? 0) + 1;
         this.#failures.set(port, failures);
         if (failures >= FAILURES) for (const socket of this.#open.get(port) ?? []) socket.destroy();
       }),
     );
   }
+}
+
+function answers(url: string): Promise<boolean> {
+  return fetch(url, { signal: AbortSignal.timeout(PROBE_MS) }).then(
+    ({ status }) => status === 200,
+    () => false,
+  );
 }

@@ -97,7 +97,7 @@ export class World {
     world.#balancer = await Balancer.open(front, () =>
       world.replicas
         .filter((r) => world.runs(r))
-        .map(({ port, http }) => ({ port, probe: `http://127.0.0.1:${http}/readyz` })),
+        .map(({ port, http }) => ({ port, probes: `http://127.0.0.1:${http}` })),
     );
     return world;
   }
