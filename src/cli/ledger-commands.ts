@@ -154,8 +154,9 @@ Examples:
   countersign ledger rotate-key --data /var/lib/countersign
   countersign ledger rotate-key --data /var/lib/countersign --drop-old
 
-Stop the service first. If you give it keys with --ledger-key, use no command:
-give the new key followed by the old one, and later the new key alone.`,
+A running service does it itself, while requests wait. If you give it keys with
+--ledger-key, use no command: restart it, replica by replica, with the new key
+followed by the old one, and later with the new key alone.`,
     );
 }
 
@@ -164,7 +165,8 @@ export function newEpochCommand(ledger: Parent) {
     .command('new-epoch')
     .description('continue after the store was restored to an older state, and record what was lost')
     .requiredOption('--reason <text>', 'why; it appears in every report')
-    .option('--checkpoint <file>', 'the newest known checkpoint, if it was kept elsewhere')
+    .option('--checkpoint <file...>', 'the newest checkpoints known elsewhere (default: those in --data)', [])
+    .option('--without-checkpoint', 'entries are lost, and no one kept a checkpoint over them', false)
     .addOption(data())
     .addOption(ledgerUrl())
     .addOption(ledgerKey())
@@ -176,7 +178,11 @@ export function newEpochCommand(ledger: Parent) {
       `
 Example:
   countersign ledger new-epoch \\
-    --reason "disk lost on 3 November, restored from the nightly backup"`,
+    --reason "disk lost on 3 November, restored from the nightly backup"
+
+It takes the checkpoint that an anchor left in --data (newer-checkpoint), checks
+that every known checkpoint will fit, and refuses if nothing is lost. A running
+service opens the epoch itself.`,
     );
 }
 

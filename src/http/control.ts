@@ -1,5 +1,6 @@
 import { chmodSync, existsSync, rmSync } from 'node:fs';
 import { createServer, type IncomingMessage, request } from 'node:http';
+import type { Socket } from 'node:net';
 import { CountersignError, messageOf } from '../model/index.ts';
 
 /** Answer to a command: success or failure for the exit code, and a result to show. */
@@ -14,20 +15,28 @@ const ANSWER_MS = 900_000; // a rollback waits until its objects are healthy
 
 /**
  * Accepts commands on a socket in the data directory. Anyone who can write there controls this service anyway, because
- * they have its ledger and key. Returns a function that stops it.
+ * they have its ledger and key. Returns a function that stops it; commands that outlive it are still answered.
  */
-export async function listenForCommands(socket: string, control: Control): Promise<() => Promise<void>> {
+export async function listenForCommands(
+  socket: string,
+  control: Control,
+  outlives: (command: string) => boolean = () => false,
+): Promise<() => Promise<void>> {
   // left by a service that was killed: the ledger's own lock ensures that none is running
   if (existsSync(socket)) rmSync(socket);
+  const ending = new Set<Socket>();
   const server = createServer(async (incoming, response) => {
+    const command = (incoming.url ?? '').slice(1);
+    if (!outlives(command)) ending.add(incoming.socket);
+    incoming.socket.once('close', () => ending.delete(incoming.socket));
     const say = (status: number, body: unknown) => {
-      response.writeHead(status, { 'content-type': 'application/json' });
+      response.writeHead(status, { 'content-type': 'application/json', connection: 'close' });
       response.end(JSON.stringify(body));
     };
     try {
       const text = await readAll(incoming, MAX_BODY);
       const options = text === '' ? {} : (JSON.parse(text) as Record<string, unknown>);
-      say(200, await control((incoming.url ?? '').slice(1), options));
+      say(200, await control(command, options));
     } catch (thrown) {
       const { code = 'usage', hint } = thrown instanceof CountersignError ? thrown : {};
       say(500, { code, message: messageOf(thrown), hint });
@@ -38,11 +47,11 @@ export async function listenForCommands(socket: string, control: Control): Promi
     server.listen(socket, resolve);
   });
   chmodSync(socket, 0o600);
-  return () =>
-    new Promise((resolve) => {
-      server.close(() => resolve());
-      server.closeAllConnections();
-    });
+  return async () => {
+    server.close();
+    server.closeIdleConnections();
+    for (const connection of ending) connection.destroy();
+  };
 }
 
 /** Sends a command to the service running on a data directory; returns undefined if there is none. */

@@ -2,9 +2,9 @@ import { CountersignError, messageOf } from '../model/index.ts';
 import { openCheckpoint } from './checkpoint.ts';
 import type { Ledger } from './ledger.ts';
 import type { LedgerReader } from './ledger-reader.ts';
-import { LogHistory } from './log-history.ts';
 import { rootOf } from './merkle.ts';
 import { parseVerifiers, type Verifier } from './note.ts';
+import { historyOf } from './plan-epoch.ts';
 import { halt } from './sequencer.ts';
 
 /** A place outside the store that keeps the newest checkpoint, ideally run by another administrator. */
@@ -24,13 +24,15 @@ const STALE_MS = 24 * 3_600_000;
  * checkpoint or does not extend it: then the ledger was rolled back, or it is a different ledger.
  */
 function checkAgainst(reader: LedgerReader, keys: readonly Verifier[], note: string, place: string): void {
-  const history = new LogHistory();
-  for (const type of ['log.opened', 'epoch.opened', 'key.rotated', 'key.retired'] as const)
-    for (const { index } of reader.all(type, ''))
-      for (const { body } of reader.stored(index, index + 1)) history.add(index, body);
+  const history = historyOf(reader);
   const known = [...keys, ...history.named];
   const checkpoint = openCheckpoint(note, known);
-  if (checkpoint === undefined) throw halt(`the checkpoint kept in ${place} is not signed by this ledger’s key`);
+  if (checkpoint === undefined)
+    throw halt(
+      `the checkpoint kept in ${place} is not signed by this ledger’s key`,
+      'is this the right --data and key? If the data directory was lost, make it again from an export ' +
+        '(`countersign ledger import`) or a backup; a new ledger needs a different place for its anchor',
+    );
   const { problem, lost } = history.judge(checkpoint, known);
   if (lost === true) return;
   const { size } = reader;
@@ -38,16 +40,21 @@ function checkAgainst(reader: LedgerReader, keys: readonly Verifier[], note: str
     throw halt(
       `the ledger holds ${size} entries, but the checkpoint kept in ${place} ` +
         `covers ${checkpoint.size}: the ledger was rolled back to an older state`,
-      'restore the newer state; if it is lost, run `countersign ledger new-epoch --checkpoint ' +
-        'FILE` with the checkpoint kept there: it continues from here and records the loss',
+      'restore the newer state; if it is lost, run `countersign ledger new-epoch --reason "…"` on this data ' +
+        'directory: it continues from here and records the loss',
     );
-  if (problem !== undefined) throw halt(`the checkpoint kept in ${place} does not fit: ${problem}`);
+  if (problem !== undefined) throw halt(`the checkpoint kept in ${place} does not fit: ${problem}`, LOST_OR_OTHER);
   if (!rootOf(checkpoint.size, reader.nodes(size)).equals(checkpoint.root))
     throw halt(
       `the ledger does not extend the checkpoint of ${checkpoint.size} ` +
         `entries kept in ${place}: it is a different ledger`,
+      'find the copy that it belongs to with `countersign ledger verify --against OTHER`, and continue with that one',
     );
 }
+
+const LOST_OR_OTHER =
+  'if entries under that name are lost, run `countersign ledger new-epoch --reason "…"` on this data directory; it ' +
+  'refuses if that would not help';
 
 /**
  * Keeps checkpoints in several places. It first checks that the checkpoints found there still fit, and reports a place

@@ -13,11 +13,11 @@ import {
 import { dirname, extname, join } from 'node:path';
 import { CountersignError, canonicalJson, sha256 } from '../model/index.ts';
 import { parseCheckpoint } from './checkpoint.ts';
+import { LEDGER_FILES } from './ledger-files.ts';
 import type { LedgerReader } from './ledger-reader.ts';
 import { leafHash } from './merkle.ts';
 import { type Verifier, verifierText } from './note.ts';
 import { checkExport } from './offline-check.ts';
-import { LEDGER_FILES } from './open-sequencer.ts';
 import { programSource } from './program-source.ts';
 import { receipt } from './proof.ts';
 import { SqliteStore } from './sqlite-store.ts';

@@ -16,6 +16,7 @@ export { evidenceRef } from './evidence.ts';
 export { exportLedger, importLedger } from './export-ledger.ts';
 export { type Forgotten, forgetOn } from './forget.ts';
 export { Ledger, ledgerFile, openLedger } from './ledger.ts';
+export { LEDGER_FILES } from './ledger-files.ts';
 export { type EntryFilter, LedgerReader } from './ledger-reader.ts';
 export { CompactRange, leafHash } from './merkle.ts';
 export {
@@ -29,12 +30,14 @@ export {
   type Verifier,
   verifierText,
 } from './note.ts';
-export { LEDGER_FILES, type LedgerKey, ledgerName, openSigner } from './open-sequencer.ts';
+export { type LedgerKey, ledgerName, openSigner } from './open-sequencer.ts';
 export { fileAnchor, timestampAnchor, witnessAnchor } from './outside-anchors.ts';
+export { type NewEpoch, planEpoch } from './plan-epoch.ts';
 export { databaseAddress } from './postgres-address.ts';
 export { postgresSchema } from './postgres-schema.ts';
 export { programSource } from './program-source.ts';
 export { checkExtension, checkReceipt, extension, receipt } from './proof.ts';
+export { checkRotation, type OpenedEpoch, openEpoch, rotateKey } from './renew-ledger.ts';
 export { verifyLedger } from './verify-ledger.ts';
 export { WriteAhead } from './write-ahead.ts';
 export { openSeal } from './write-ahead-seal.ts';

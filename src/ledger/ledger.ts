@@ -3,9 +3,10 @@ import { extname, join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { CountersignError, type Entry, type EntryBody, MAX_ENTRY, type Recorded } from '../model/index.ts';
 import type { Evidence } from './evidence.ts';
+import { LEDGER_FILES } from './ledger-files.ts';
 import { LedgerReader } from './ledger-reader.ts';
 import { parseVerifier, type Verifier } from './note.ts';
-import { LEDGER_FILES, type LedgerPlace } from './open-sequencer.ts';
+import type { LedgerPlace } from './open-sequencer.ts';
 import { type Known, referenceProblem, refers } from './references.ts';
 import { type Found, laterOf, prepare, type Sequenced } from './sequencer.ts';
 import type { Sharing } from './shared-sequencer.ts';
@@ -39,7 +40,7 @@ export type LedgerOptions = {
   readonly warn?: ((message: string) => void) | undefined;
   /** Receives how many entries have been read back while the ledger is opened. */
   readonly progress?: ((done: number) => void) | undefined;
-} & Pick<LedgerPlace, 'key' | 'newEpoch' | 'postgres' | 'holdFor' | 'instance'>;
+} & Pick<LedgerPlace, 'key' | 'newEpoch' | 'rotation' | 'postgres' | 'holdFor' | 'instance'>;
 
 /**
  * The append side of a ledger, held by one process. Entries are checked, serialised and hashed here. A separate thread
@@ -341,13 +342,13 @@ function unfit(type: string, why: string): CountersignError {
  * Opens or creates the ledger in a data directory. Everything stored is read back: every leaf, the last checkpoint and
  * the anchor must match the signed state.
  *
- * Throws `ledger-inconsistent` (halt) if they do not, `ledger-unusable` while another process holds the ledger, and
+ * Throws `ledger-inconsistent` (halt) if they do not, `ledger-held` while another process holds the ledger, and
  * `key-missing` if the key that continues it is absent.
  */
 export async function openLedger(directory: string, origin: string, options: LedgerOptions = {}): Promise<Ledger> {
   const clock = options.clock ?? (() => new Date());
-  const { key, newEpoch, postgres, holdFor, instance } = options;
-  const place = { directory, origin, key, newEpoch, postgres, holdFor, instance };
+  const { key, newEpoch, rotation, postgres, holdFor, instance } = options;
+  const place = { directory, origin, key, newEpoch, rotation, postgres, holdFor, instance };
   const writer = await Writer.start({ place, startedAt: clock().getTime() }, options);
   return new Ledger(directory, writer, clock, holdFor);
 }

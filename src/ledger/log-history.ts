@@ -58,6 +58,17 @@ export class LogHistory {
     return this.#epochs.at(-1)?.first ?? 0;
   }
 
+  /** Number of an epoch's name, from 0; -1 if the ledger never had it. */
+  numberOf(origin: string): number {
+    return this.#epochs.findIndex((e) => e.origin === origin);
+  }
+
+  /** Returns the size at which the tree of a name ends in a ledger of `size` entries; undefined for a foreign name. */
+  endOf(origin: string, size: number): number | undefined {
+    const own = this.numberOf(origin);
+    return own < 0 ? undefined : (this.#epochs[own + 1]?.first ?? size);
+  }
+
   isRetired(key: Verifier): boolean {
     return this.#retired.has(verifierText(key));
   }
@@ -88,15 +99,24 @@ export class LogHistory {
     if (valid.length === 0) return { problem: 'only a key that had been retired before signed it' };
     if (epoch === undefined || checkpoint.origin === epoch.origin) return {};
     // An older name: its tree ended where the next epoch begins, or in entries that were lost then.
-    const own = this.#epochs.findIndex((e) => e.origin === checkpoint.origin);
+    const own = this.numberOf(checkpoint.origin);
     const after = this.#epochs[own + 1];
     if (own < 0 || after?.previous === undefined)
       return { problem: `its name is \`${checkpoint.origin}\`, which this ledger never had` };
-    const last = openCheckpoint(after.previous, keys);
-    if (checkpoint.size <= (last?.size ?? after.first) && checkpoint.size > after.first) return { lost: true };
+    if (checkpoint.size > after.first && checkpoint.size <= this.#lostUpTo(own, keys)) return { lost: true };
     return {
       problem: `its name is \`${checkpoint.origin}\`, but nothing was signed under that name at that size`,
     };
+  }
+
+  // A later epoch may name a checkpoint of this one too, if it was found only then.
+  #lostUpTo(own: number, keys: readonly Verifier[]): number {
+    const { origin } = this.#epochs[own] as Epoch;
+    const sizes = this.#epochs.slice(own + 1).map(({ previous = '' }, i) => {
+      const named = openCheckpoint(previous, keys);
+      return named !== undefined && (i === 0 || named.origin === origin) ? named.size : 0;
+    });
+    return Math.max(...sizes);
   }
 
   /** Keys that the ledger's own entries name, to read what was signed with them. */

@@ -1,9 +1,12 @@
 import {
   chmodSync,
+  copyFileSync,
   existsSync,
   mkdirSync,
   readdirSync,
   readFileSync,
+  renameSync,
+  rmSync,
   type Stats,
   statSync,
   writeFileSync,
@@ -11,7 +14,9 @@ import {
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { CountersignError } from '../model/index.ts';
-import { type Instance, newInstance } from './checkpoint.ts';
+import { type Instance, newInstance, openCheckpoint } from './checkpoint.ts';
+import { LEDGER_FILES } from './ledger-files.ts';
+import { LedgerReader } from './ledger-reader.ts';
 import {
   createKey,
   parseVerifiers,
@@ -21,27 +26,12 @@ import {
   type Verifier,
   verifierText,
 } from './note.ts';
+import { type NewEpoch, planEpoch } from './plan-epoch.ts';
 import { openReplicaKey } from './replica-key.ts';
-import {
-  type Found,
-  type NewEpoch,
-  type Sequenced,
-  Sequencer,
-  type SequencerOptions,
-  type Waiting,
-} from './sequencer.ts';
+import { type Found, type Sequenced, Sequencer, type SequencerOptions, type Waiting } from './sequencer.ts';
 import type { SharedOptions } from './shared-sequencer.ts';
 import { SqliteStore } from './sqlite-store.ts';
 
-/** Files of a ledger in its data directory. */
-export const LEDGER_FILES = {
-  store: 'ledger.db',
-  lock: 'ledger.lock',
-  key: 'ledger.key',
-  oldKey: 'ledger.key.old',
-  verifier: 'ledger.pub',
-  anchor: 'checkpoint',
-} as const;
 const FILES = LEDGER_FILES;
 
 /**
@@ -60,6 +50,8 @@ export type LedgerPlace = {
   /** Address of a PostgreSQL database shared by several replicas. Without it, the ledger is a file in the directory. */
   readonly postgres?: string | undefined;
   readonly newEpoch?: NewEpoch | undefined;
+  /** Change the key in the directory first: add a new one beside it, or drop the old one. */
+  readonly rotation?: 'add' | 'drop' | undefined;
   /** The process that signs; created if not given. */
   readonly instance?: Instance | undefined;
   /** Longest duration of break-glass in milliseconds, by environment. */
@@ -74,7 +66,7 @@ export type Appender = {
 };
 
 /**
- * Takes the lock, opens store and keys, and reads everything back. Throws like `Sequencer.open`, and `ledger-unusable`
+ * Takes the lock, opens store and keys, and reads everything back. Throws like `Sequencer.open`, and `ledger-held`
  * while another process holds the ledger.
  */
 export async function openSequencer(
@@ -85,11 +77,14 @@ export async function openSequencer(
   mkdirSync(directory, { recursive: true, mode: 0o700 });
   keepPrivate(directory, ports.warn);
   const lock = takeLock(join(directory, FILES.lock));
+  const turned = turnKeys(directory, place.rotation);
   try {
     const file = join(directory, FILES.store);
     const verifiers = knownVerifiers(directory);
     const isNew = verifiers.length === 0 || !existsSync(file);
-    const signers = openSigners(place, originOf(place, verifiers), isNew);
+    // The database's entries are known only once the copy is up to date.
+    const planned = newEpoch === undefined || place.postgres !== undefined ? undefined : planEpoch(directory, newEpoch);
+    const signers = openSigners(place, originOf(place), isNew);
     // Runs before the first checkpoint under a name. A key that is refused is not added to the known ones.
     if (isNew || newEpoch !== undefined) keepVerifiers(directory, signers, verifiers);
     const options = {
@@ -97,7 +92,14 @@ export async function openSequencer(
       verifiers,
       anchor: join(directory, FILES.anchor),
       instance: place.instance ?? newInstance(ports.clock()),
-      ...(newEpoch === undefined ? {} : { newEpoch }),
+      ...(newEpoch === undefined
+        ? {}
+        : {
+            newEpoch: {
+              reason: newEpoch.reason,
+              previous: () => (planned ?? planEpoch(directory, newEpoch)).previous,
+            },
+          }),
       ...ports,
     };
     const opened =
@@ -111,10 +113,39 @@ export async function openSequencer(
     };
     const verifier = { publicKey: signers[0].publicKey, name: opened.origin ?? signers[0].name };
     keepVerifiers(directory, [verifier, ...signers], verifiers);
+    turned.done();
     return { sequencer: opened.sequencer, verifier: verifierText(verifier), close };
   } catch (thrown) {
+    turned.undo();
     lock.close();
     throw thrown;
+  }
+}
+
+/**
+ * Changes the files of the key. Runs under the lock: a service that begins at that moment reads the same files. There
+ * is a key after every step, and a process that ends between two of them leaves what the next try accepts.
+ */
+function turnKeys(
+  directory: string,
+  rotation: LedgerPlace['rotation'],
+): { readonly done: () => void; readonly undo: () => void } {
+  const [key, old] = [join(directory, FILES.key), join(directory, FILES.oldKey)];
+  switch (rotation) {
+    case undefined:
+      return { done: () => {}, undo: () => {} };
+    case 'add':
+      writeFileSync(`${key}.new`, createKey(), { mode: 0o600 });
+      copyFileSync(key, old);
+      chmodSync(old, 0o600);
+      renameSync(`${key}.new`, key);
+      return { done: () => {}, undo: () => renameSync(old, key) };
+    case 'drop':
+      renameSync(old, `${old}.dropped`);
+      return {
+        done: () => rmSync(`${old}.dropped`), // its end is recorded
+        undo: () => renameSync(`${old}.dropped`, old),
+      };
   }
 }
 
@@ -181,7 +212,7 @@ function takeLock(file: string): DatabaseSync {
     return lock;
   } catch (cause) {
     lock.close();
-    throw new CountersignError('ledger-unusable', `another process holds the ledger (\`${file}\`)`, {
+    throw new CountersignError('ledger-held', `another process holds the ledger (\`${file}\`)`, {
       cause,
       hint: 'stop the other `countersign serve`, or give this one its own --data',
     });
@@ -194,14 +225,31 @@ function knownVerifiers(directory: string): Verifier[] {
   return existsSync(file) ? parseVerifiers(readFileSync(file, 'utf8')) : [];
 }
 
-/** Returns the name of the ledger in a directory, or undefined. A ledger keeps its name. */
+/**
+ * Returns the name of the ledger in a directory, or undefined. A ledger keeps its name. The store says it: the key of
+ * an epoch is known before the epoch is recorded, and a process may end in between.
+ */
 export function ledgerName(directory: string): string | undefined {
-  return knownVerifiers(directory)[0]?.name;
+  const verifiers = knownVerifiers(directory);
+  return openCheckpoint(latestNote(directory), verifiers)?.origin ?? verifiers[0]?.name;
+}
+
+function latestNote(directory: string): string {
+  const file = join(directory, FILES.store);
+  if (!existsSync(file)) return '';
+  try {
+    const reader = new LedgerReader(file);
+    const note = reader.latestCheckpoint() ?? '';
+    reader.close();
+    return note;
+  } catch {
+    return ''; // opening the store tells why
+  }
 }
 
 // The name of a new epoch has its number: `…/epoch-2` after the first.
-function originOf({ origin, newEpoch }: LedgerPlace, verifiers: readonly Verifier[]): string {
-  const known = verifiers[0]?.name;
+function originOf({ directory, origin, newEpoch }: LedgerPlace): string {
+  const known = ledgerName(directory);
   if (newEpoch === undefined) return known ?? origin;
   const [, base = known ?? origin, number = '1'] = /^(.*)\/epoch-(\d+)$/.exec(known ?? origin) ?? [];
   return `${base}/epoch-${Number(number) + 1}`;

@@ -22,8 +22,8 @@ export type Sequenced = {
 /** State that a sequencer found when it opened. */
 export type Found = { readonly entries: number; readonly unanchored: number; readonly lastTime: string };
 
-/** Reason for a new epoch, and the newest checkpoint of the previous one, if it was kept elsewhere. */
-export type NewEpoch = { readonly reason: string; readonly newest?: string | undefined };
+/** Reason for a new epoch, and the checkpoint over the entries that are lost; asked once the store was read back. */
+type EpochWords = { readonly reason: string; readonly previous: () => string };
 
 export type SequencerOptions = {
   readonly store: Store;
@@ -43,7 +43,7 @@ export type SequencerOptions = {
   readonly warn: (message: string) => void;
   readonly progress?: (done: number) => void;
   /** Begin a new epoch under the signers' name. */
-  readonly newEpoch?: NewEpoch;
+  readonly newEpoch?: EpochWords;
 };
 
 const PAGE = 2000;
@@ -216,24 +216,15 @@ export function writeAnchor({ anchor, warn }: Pick<SequencerOptions, 'anchor' | 
  * the ledger.
  */
 export function firstWords(
-  {
-    signers,
-    verifiers,
-    newEpoch,
-    anchor,
-    name,
-  }: Pick<SequencerOptions, 'signers' | 'verifiers' | 'newEpoch' | 'anchor' | 'name'>,
+  { signers, verifiers, newEpoch, name }: Pick<SequencerOptions, 'signers' | 'verifiers' | 'newEpoch' | 'name'>,
   size: number,
   history: LogHistory,
   latest: string | undefined,
 ): EntryBody[] {
   const [signer] = signers;
   if (newEpoch !== undefined) {
-    const previous = newestOf(
-      [newEpoch.newest, existsSync(anchor) ? readFileSync(anchor, 'utf8') : undefined, latest],
-      [...signers, ...verifiers],
-    );
-    return [{ type: 'epoch.opened', origin: signer.name, epoch: history.epoch + 1, reason: newEpoch.reason, previous }];
+    const [previous, epoch] = [newEpoch.previous(), history.epoch + 1];
+    return [{ type: 'epoch.opened', origin: signer.name, epoch, reason: newEpoch.reason, previous }];
   }
   if (size === 0) return [{ type: 'log.opened', origin: signer.name }];
   const given = signers.map(verifierText);
@@ -245,16 +236,6 @@ export function firstWords(
     ...(before === undefined ? [] : [{ type: 'key.rotated', before, after } as const]),
     ...history.overlapping.filter((key) => !given.includes(key)).map((key) => ({ type: 'key.retired', key }) as const),
   ];
-}
-
-// Returns the known checkpoint over the most entries. Throws if the given one is not of this ledger.
-function newestOf([given, ...others]: readonly (string | undefined)[], keys: readonly Verifier[]): string {
-  if (given !== undefined && openCheckpoint(given, keys) === undefined)
-    throw new CountersignError('checkpoint-untrusted', 'the given checkpoint is not signed by this ledger’s key', {
-      hint: 'give the note exactly as it was kept elsewhere',
-    });
-  const sizeOf = (note: string | undefined) => (note === undefined ? -1 : (openCheckpoint(note, keys)?.size ?? -1));
-  return [given, ...others].reduce((a, b) => (sizeOf(b) > sizeOf(a) ? b : a)) ?? '';
 }
 
 /** Serialises an entry for storage. Throws a TypeError if it does not fit its schema. */
@@ -367,8 +348,8 @@ export function checkAnchor(
   if (anchor.size > size)
     throw halt(
       `${name} holds ${size} entries, but ${anchor.size} were signed: it was rolled back to an older state`,
-      'if that was on purpose, `countersign ledger new-epoch` continues ' +
-        'from here and records the loss; otherwise restore the newer store',
+      'restore the newer state; if it is lost, run `countersign ledger new-epoch --reason "…"` on this data ' +
+        'directory: it continues from here and records the loss',
     );
   if (problem !== undefined) throw halt(`a checkpoint of ${name} kept elsewhere does not fit: ${problem}`);
 }

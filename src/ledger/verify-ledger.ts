@@ -86,6 +86,8 @@ class Check {
   readonly #history = new LogHistory();
   #latest: Opened | undefined;
   #broken = 0;
+  // Checkpoints of older names that differ: a later epoch may say that their entries were lost.
+  readonly #differing: { readonly checkpoint: Opened; readonly finding: LedgerFinding }[] = [];
   #known: readonly Opened[] | undefined;
 
   constructor(reader: LedgerReader, keys: readonly Verifier[], given: readonly string[]) {
@@ -126,13 +128,20 @@ class Check {
         if (tree.size % 8192 === 0) onProgress(tree.size);
       }
       for (const checkpoint of bySize.get(tree.size) ?? []) {
-        const differs = this.#compare(checkpoint, tree.root(), sound);
-        if (differs !== undefined) return differs;
-        sound = tree.size;
+        const finding = this.#compare(checkpoint, tree.root(), sound);
+        if (finding === undefined) sound = tree.size;
+        else if (checkpoint.origin === this.#latest?.origin) return finding;
+        else this.#differing.push({ checkpoint, finding });
       }
     }
     this.root = tree.root();
-    return this.#judgeNames() ?? this.#beyond(tree.size) ?? this.#uncovered(tree.size, sound) ?? this.#checkSubjects();
+    return (
+      this.#unexplained() ??
+      this.#judgeNames() ??
+      this.#beyond(tree.size) ??
+      this.#uncovered(tree.size, sound) ??
+      this.#checkSubjects()
+    );
   }
 
   // The entry was signed as it is. The reader must know that it cannot be true.
@@ -252,6 +261,11 @@ class Check {
         `${where} is not what was signed: the root differs from the ` +
         `${checkpoint.kept} checkpoint of ${checkpoint.size} entries`,
     };
+  }
+
+  #unexplained(): LedgerFinding | undefined {
+    const keys = [...this.#keys, ...this.#history.named];
+    return this.#differing.find(({ checkpoint }) => this.#history.judge(checkpoint, keys).lost !== true)?.finding;
   }
 
   #beyond(size: number): LedgerFinding | undefined {

@@ -20,6 +20,7 @@ export type ErrorCode =
   | 'policy-unusable'
   | 'policy-failed'
   | 'ledger-unusable'
+  | 'ledger-held'
   | 'ledger-inconsistent'
   | 'checkpoint-untrusted'
   | 'cluster-unreachable'

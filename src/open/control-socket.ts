@@ -1,7 +1,9 @@
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
+import { setTimeout as wait } from 'node:timers/promises';
 import type { ControlAnswer } from '../http/index.ts';
+import { CountersignError } from '../model/index.ts';
 
 const LONGEST_SOCKET = 100; // bytes; the kernel's limit is 107
 const ELSEWHERE = 'control.path';
@@ -15,6 +17,32 @@ export async function askService(data: string, command: string, options: object)
   if (!existsSync(socket)) return undefined;
   const { sendCommand } = await import('../http/index.ts'); // loaded on demand: it imports most of a service
   return sendCommand(socket, command, options);
+}
+
+const BEGINNING_MS = 60_000; // a service that begins holds the ledger before it takes commands
+const LOOK_MS = 200;
+
+/**
+ * Lets the service on a data directory do something, or does it here if there is none. Waits for a service that holds
+ * the ledger and takes no commands yet.
+ */
+export async function byServiceOrAlone<T>(
+  data: string,
+  command: string,
+  options: object,
+  alone: () => Promise<T>,
+): Promise<{ readonly result: T; readonly isAlone: boolean }> {
+  for (const end = performance.now() + BEGINNING_MS; ; ) {
+    const answer = await askService(data, command, options);
+    if (answer !== undefined) return { result: answer.result as T, isAlone: false };
+    try {
+      return { result: await alone(), isAlone: true };
+    } catch (thrown) {
+      const isHeld = thrown instanceof CountersignError && thrown.code === 'ledger-held';
+      if (!isHeld || performance.now() > end) throw thrown;
+      await wait(LOOK_MS);
+    }
+  }
 }
 
 function socketOf(data: string): string {

@@ -3,7 +3,7 @@
  * and the function that closes it. Decides nothing and prints nothing. Errors name the file or flag to correct.
  */
 
-export { askService, makeSocket } from './control-socket.ts';
+export { askService, byServiceOrAlone, makeSocket } from './control-socket.ts';
 export { decrypting, opener } from './decrypting.ts';
 export { answerWith, inThread } from './in-thread.ts';
 export { ledgerKey } from './ledger-key.ts';

@@ -7,9 +7,11 @@ import type { Reconciler } from '../reconcile/index.ts';
 import { signOffOf } from '../report/index.ts';
 import type { ScheduledReports } from '../schedule/index.ts';
 import type { AdmissionFront } from './admission-front.ts';
+import type { LedgerPauses } from './ledger-pauses.ts';
 import type { LedgerStanding, Serving } from './open-serving.ts';
 import type { ServeOptions } from './options.ts';
 import type { ProbeServer } from './probe-server.ts';
+import { epochInPause, rotateInPause } from './renew-ledger.ts';
 import { runScheduled } from './reports.ts';
 
 /** Serves probes, metrics and receivers if `--http` is given. */
@@ -71,13 +73,19 @@ export function hostName(text: string): string {
   });
 }
 
+type ControlParts = {
+  readonly reports: ScheduledReports | undefined;
+  readonly front: AdmissionFront | undefined;
+  readonly pauses: LedgerPauses;
+};
+
 /** Serves the commands `status`, `explain`, `suspend`, `resume`, `reconcile` and `rollback`. */
 export async function openControl(
   loops: readonly Reconciler[],
-  { options, closing, recorder, ledger, log, configuration, ledgerStanding }: Serving,
-  reports: ScheduledReports | undefined,
-  front: AdmissionFront | undefined,
+  serving: Serving,
+  { reports, front, pauses }: ControlParts,
 ): Promise<void> {
+  const { options, closing, recorder, ledger, log, configuration, ledgerStanding } = serving;
   const control: Control = async (command, asked) => {
     const named = asked['environment'];
     if (command === 'status')
@@ -95,6 +103,8 @@ export async function openControl(
     if (command === 'report-run') return runScheduled(reports, asked);
     if (command === 'report-issued') return reportIssued(asked, recorder, log);
     if (command === 'report-sign-off') return reportReviewed(asked, recorder, log);
+    if (command === 'rotate-key') return rotateInPause(asked, serving, pauses);
+    if (command === 'new-epoch') return epochInPause(asked, serving, pauses);
     if (command === 'forget') return forget(asked, ledger, options, log);
     if (command === 'assign-exception') return assignException(asked, recorder, log);
     if (command === 'settle-exception') return settleException(asked, recorder, log);
@@ -142,7 +152,9 @@ export async function openControl(
     }
   };
   const socket = makeSocket(options.data, closing);
-  closing.push(await listenForCommands(socket, control));
+  // The answer to work on the ledger comes after the pause for it.
+  const outlives = (command: string) => command === 'rotate-key' || command === 'new-epoch';
+  closing.push(await listenForCommands(socket, control, outlives));
 }
 
 // Exceptions may concern all environments (an outage), or environments this replica does not run.

@@ -1,5 +1,5 @@
 import { readFileSync, writeFileSync } from 'node:fs';
-import { join, resolve } from 'node:path';
+import { join, resolve, sep } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
 import { version } from '../config/index.ts';
 import { withoutAddresses } from '../gate/index.ts';
@@ -33,6 +33,12 @@ export async function keepAnchors({
 }: Serving<ServeOptions>): Promise<void> {
   const every = interval(options.anchorEvery, '--anchor-every');
   const data = resolve(options.data);
+  if (!(options.anchor ?? []).some((anchor) => isOutside(anchor, data)))
+    log.warn(
+      {},
+      'there is no anchor outside of the data directory: a backup that is restored there would go on unnoticed; ' +
+        'give one with --anchor, for example `--anchor configmap:NAMESPACE/countersign-ledger`',
+    );
   const parts: AnchorParts = {
     data,
     ledger,
@@ -69,6 +75,12 @@ export async function keepAnchors({
 }
 
 const LAST_ANCHOR_MS = 5000;
+
+function isOutside(anchor: string, data: string): boolean {
+  if (!anchor.startsWith('file:')) return true;
+  const path = resolve(anchor.slice('file:'.length));
+  return path !== data && !path.startsWith(`${data}${sep}`);
+}
 
 /** Records the state found, the changes since the last start, and the start itself. */
 export async function recordStart({ configuration, ledger, log }: Serving): Promise<void> {

@@ -18,6 +18,7 @@ import { type Documents, ServedDocuments } from './documents.ts';
 import { Hold, LeaseLost } from './hold.ts';
 import { openControl, openHttp } from './http.ts';
 import { beat, keepAnchors, keepStated, recordStart } from './ledger.ts';
+import { LedgerPauses } from './ledger-pauses.ts';
 import { openGates, openLoops } from './loops.ts';
 import { type ClusterLink, openClusters, openServing, type Serving } from './open-serving.ts';
 import type { ServeHooks, ServeOptions } from './options.ts';
@@ -48,6 +49,7 @@ export async function serve(
   checkServeOptions(options);
   const probes = await ProbeServer.open(options.http);
   const away = { log, waitsFor: (why: string) => probes?.waitsFor(why) };
+  const pauses = new LedgerPauses();
   let documents: ServedDocuments | undefined;
   let before: Documents | undefined;
   let front: AdmissionFront | undefined;
@@ -55,10 +57,10 @@ export async function serve(
     documents = await whileAway(() => ServedDocuments.open(options, settings, log), { ...away, signal: io.signal });
     front = await whileAway(() => AdmissionFront.open(options, settings, log), { ...away, signal: io.signal });
     if (documents === undefined || io.signal.aborted) return EXIT.yes;
-    const process: Process = { options, settings, log, hooks, io, front, probes };
+    const process: Process = { options, settings, log, hooks, io, front, probes, pauses };
     for (;;) {
       const { current } = documents;
-      const ending = AbortSignal.any([io.signal, current.changed]);
+      const ending = AbortSignal.any([io.signal, current.changed, pauses.asked]);
       const serveAs = (served: Documents) => serveWith(served, ending, process);
       if (current.configuration.environments.length > 0) {
         let served = current;
@@ -85,10 +87,15 @@ export async function serve(
         throw new CountersignError('config-invalid', 'there is no Environment in the configuration', {
           hint: '`countersign init` creates a first one',
         });
-      if (io.signal.aborted || !current.changed.aborted) return EXIT.yes;
+      if (io.signal.aborted) return EXIT.yes;
+      const reasons = await pauses.run();
+      for (const why of reasons) log.info({}, `${why}, beginning again`);
+      if (reasons.length > 0) continue;
+      if (!current.changed.aborted) return EXIT.yes;
       log.info({}, 'configuration changed, restarting with it');
     }
   } finally {
+    pauses.close();
     await front?.close();
     await documents?.close();
     await probes?.close();
@@ -104,6 +111,7 @@ type Process = {
   readonly io: Io;
   readonly front: AdmissionFront | undefined;
   readonly probes: ProbeServer | undefined;
+  readonly pauses: LedgerPauses;
 };
 
 async function firstDocuments(ending: AbortSignal, log: Logger): Promise<void> {
@@ -112,7 +120,7 @@ async function firstDocuments(ending: AbortSignal, log: Logger): Promise<void> {
 }
 
 async function serveWith({ configuration, tellOf }: Documents, ending: AbortSignal, process: Process): Promise<void> {
-  const { options, settings, log, hooks, io, front, probes } = process;
+  const { options, settings, log, hooks, io, front, probes, pauses } = process;
   const loops: Reconciler[] = [];
   const serving = await openServing(options, settings, configuration, log, () => loops, ending);
   const { ledger, closing, links } = serving;
@@ -135,7 +143,7 @@ async function serveWith({ configuration, tellOf }: Documents, ending: AbortSign
     openHttp(loops, serving, front, probes);
     await openDashboard(loops, serving, front);
     const reports = reportsOf(serving);
-    await openControl(loops, serving, reports, front);
+    await openControl(loops, serving, { reports, front, pauses });
     if (isAway) {
       for (const loop of loops) loop.standBy('waits for the ledger');
       log.warn({}, 'answers admission by its copy of the ledger; everything else waits until the ledger is back');
@@ -160,7 +168,9 @@ async function serveWith({ configuration, tellOf }: Documents, ending: AbortSign
     const reason = io.signal.aborted
       ? 'told to stop'
       : ending.aborted
-        ? 'its configuration changed'
+        ? pauses.asked.aborted
+          ? 'its ledger is changed'
+          : 'its configuration changed'
         : 'its loops ended';
     await ledger.record({ type: 'service.stopped', reason });
   } finally {

@@ -241,7 +241,7 @@ test('two processes on one file: the second is refused, and without the lock it 
   const at = join(directory, String(n++));
   const first = await openLedger(at, 'countersign.dev/test');
   await assert.rejects(openLedger(at, 'countersign.dev/test'), {
-    code: 'ledger-unusable',
+    code: 'ledger-held',
     message: /another process holds/,
   });
   rmSync(join(at, 'ledger.lock')); // somebody thought it was in the way

@@ -62,7 +62,7 @@ async function serving(place: Place) {
   const closing: (() => void | Promise<void>)[] = [];
   const log = { warn: () => {}, info: () => {} };
   const parts = { options: { data: place.data, ledger: place.url }, closing, recorder: ledger, ledger, log };
-  await openControl([], parts as never, undefined, undefined);
+  await openControl([], parts as never, { reports: undefined, front: undefined } as never);
   const stop = async () => {
     for (const close of closing.reverse()) await close();
     await ledger.close();

@@ -205,7 +205,7 @@ test('another key’s checkpoint is not trusted', async () => {
 test('a second process is told that the ledger is held', async () => {
   const at = await filled(1);
   const first = await openLedger(at, ORIGIN);
-  await assert.rejects(openLedger(at, ORIGIN), { code: 'ledger-unusable', message: /another process holds/ });
+  await assert.rejects(openLedger(at, ORIGIN), { code: 'ledger-held', message: /another process holds/ });
   await first.close();
   await (await openLedger(at, ORIGIN)).close();
 });

@@ -1,0 +1,103 @@
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { CountersignError } from '../model/index.ts';
+import { openCheckpoint } from './checkpoint.ts';
+import { type LedgerOptions, openLedger } from './ledger.ts';
+import { LEDGER_FILES } from './ledger-files.ts';
+import { readSigner, type Verifier, verifierText } from './note.ts';
+import { ledgerName } from './open-sequencer.ts';
+import { type NewEpoch, planEpoch } from './plan-epoch.ts';
+import { halt } from './sequencer.ts';
+
+/** An epoch that was opened: its name, its first entry, and the number of entries that are lost as far as known. */
+export type OpenedEpoch = { readonly origin: string; readonly entry: number; readonly lost: number };
+
+/**
+ * Continues a ledger whose store was restored to an older state, under a new name, and records the loss: one epoch for
+ * each name that lost entries. Checks afterwards that every known checkpoint fits. Throws like `planEpoch`, and like
+ * `openLedger`.
+ */
+export async function openEpoch(
+  directory: string,
+  asked: NewEpoch,
+  options: Omit<LedgerOptions, 'newEpoch'> = {},
+): Promise<readonly OpenedEpoch[]> {
+  const opened: OpenedEpoch[] = [];
+  for (let more = 1; more > 0; more = lossesLeft(directory, asked)) {
+    if (opened.length === MOST_NAMES) throw halt('after the new epoch, a known checkpoint still does not fit');
+    const ledger = await openLedger(directory, begunAt(directory), { ...options, newEpoch: asked });
+    const entry = ledger.read.latest(['epoch.opened'], '');
+    await ledger.close();
+    if (entry === undefined) throw halt('the new epoch is not on the ledger');
+    const size = Number(entry.entry.previous.split('\n')[1]);
+    opened.push({ origin: entry.entry.origin, entry: entry.index, lost: Math.max(0, size - entry.index) });
+  }
+  return opened;
+}
+
+const MOST_NAMES = 20; // names of one ledger that lost entries at once: each takes an epoch
+
+// Asks the same question again. That nothing is lost any more is the wanted answer.
+function lossesLeft(directory: string, { reason, checkpoints = [] }: NewEpoch): number {
+  try {
+    return 1 + planEpoch(directory, { reason, checkpoints }).more;
+  } catch (thrown) {
+    if (thrown instanceof CountersignError && thrown.code === 'usage') return 0;
+    throw thrown;
+  }
+}
+
+/** Throws `usage` if the key cannot be changed here, or if there is no old key to drop. Changes nothing. */
+export function checkRotation(directory: string, dropOld: boolean, options: LedgerOptions = {}): void {
+  const [key, old] = [join(directory, LEDGER_FILES.key), join(directory, LEDGER_FILES.oldKey)];
+  if (options.postgres !== undefined || options.key !== undefined || !existsSync(key)) throw keptElsewhere(directory);
+  const signsBeside = existsSync(old) && !isSameKey(begunAt(directory), key, old);
+  if (dropOld && !signsBeside) throw new CountersignError('usage', 'there is no old key to drop');
+  if (!dropOld && signsBeside)
+    throw new CountersignError('usage', 'an older key still signs beside the current one', {
+      hint: 'drop that first, with --drop-old',
+    });
+}
+
+// An interrupted rotation copied the key and did not replace it yet: nothing was signed by a new one.
+function isSameKey(origin: string, a: string, b: string): boolean {
+  const [one, other] = [a, b].map((file) => readSigner(origin, readFileSync(file, 'utf8')).publicKey);
+  return one !== undefined && other !== undefined && Buffer.from(one).equals(other);
+}
+
+/**
+ * Makes a new key that signs beside the old one or, with `dropOld`, ends the old one. Returns the verifier of the key
+ * that signs from then on. Checks before that the key is in the directory, and afterwards that the ledger says so and
+ * that the newest checkpoint is signed as intended. A rotation that was interrupted is finished.
+ */
+export async function rotateKey(directory: string, dropOld: boolean, options: LedgerOptions = {}): Promise<string> {
+  const origin = begunAt(directory);
+  checkRotation(directory, dropOld, options);
+  const file = join(directory, dropOld ? LEDGER_FILES.oldKey : LEDGER_FILES.key);
+  const before = readSigner(origin, readFileSync(file, 'utf8'));
+  const ledger = await openLedger(directory, origin, { ...options, rotation: dropOld ? 'drop' : 'add' });
+  const note = ledger.read.latestCheckpoint() ?? '';
+  const { verifier } = ledger;
+  await ledger.close();
+  const signs = (key: Verifier) => openCheckpoint(note, key) !== undefined;
+  if (!signs(verifier) || signs(before) === dropOld)
+    throw halt('the newest checkpoint is not signed by the keys that the rotation left');
+  return verifierText(verifier);
+}
+
+function keptElsewhere(directory: string): CountersignError {
+  return new CountersignError('usage', `the ledger’s key is not in \`${directory}\`, so it is not changed there`, {
+    hint:
+      'restart the service, one replica after the other, with --ledger-key NEW OLD, ' +
+      'and later with --ledger-key NEW; `openssl genpkey -algorithm ed25519` makes a key',
+  });
+}
+
+function begunAt(directory: string): string {
+  const origin = ledgerName(directory);
+  if (origin === undefined)
+    throw new CountersignError('ledger-unusable', `there is no ledger in \`${directory}\``, {
+      hint: 'name the service’s data directory with --data',
+    });
+  return origin;
+}
