@@ -109,17 +109,21 @@ export function ledgerExportCommand(ledger: Parent) {
 export function ledgerImportCommand(ledger: Parent) {
   return ledger
     .command('import')
-    .description('make a data directory from an export, on a new machine')
+    .description('make a data directory from an export, or the store of one again')
     .argument('<dir>', 'the export')
     .requiredOption('--key <file>', 'the public key of the ledger, from elsewhere')
     .addOption(data())
+    .option('--replace', 'put it in place of the store in that data directory; the old one is kept', false)
+    .option('--behind', 'even if a checkpoint there covers more; `new-epoch` then records the loss', false)
     .addOption(output('text', 'json'))
     .addHelpText(
       'after',
       `
 Example:
   countersign ledger import ledger-2026-11 --key ledger.pub \\
-    --data /var/lib/countersign`,
+    --data /var/lib/countersign
+  countersign ledger import ledger-2026-11 --replace \\
+    --key /var/lib/countersign/ledger.pub --data /var/lib/countersign`,
     );
 }
 

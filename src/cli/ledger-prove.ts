@@ -142,12 +142,16 @@ export async function ledgerImport(from: string, options: LedgerImportOptions, i
     throw new CountersignError('usage', `\`${from}\` is not an export of a ledger`, {
       hint: 'create one with `countersign ledger export DIR`',
     });
-  const { entries } = await importLedger(from, readVerifiers(options.key), options.data);
+  const { entries } = await importLedger(from, readVerifiers(options.key), options.data, options);
   if (options.output === 'json') io.out(`${JSON.stringify({ data: options.data, entries }, null, 2)}\n`);
-  else
+  else {
+    const hasKey = existsSync(join(options.data, LEDGER_FILES.key));
     io.out(
-      `${count(entries, 'entry', 'entries')} in ${options.data}\nto continue this ledger, ` +
-        `put its key there as \`${LEDGER_FILES.key}\`\n`,
+      `${count(entries, 'entry', 'entries')} in ${options.data}\n` +
+        (hasKey
+          ? 'they verify; start the service again\n'
+          : `to continue this ledger, put its key there as \`${LEDGER_FILES.key}\`\n`),
     );
+  }
   return EXIT.yes;
 }

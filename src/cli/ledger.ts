@@ -1,13 +1,37 @@
 import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { type Comparison, compareWith, LEDGER_FILES, LedgerReader, ledgerFile, verifyLedger } from '../ledger/index.ts';
+import {
+  type Comparison,
+  compareWith,
+  LEDGER_FILES,
+  type LedgerCheck,
+  LedgerReader,
+  ledgerFile,
+  verifyLedger,
+} from '../ledger/index.ts';
 import { CountersignError, count } from '../model/index.ts';
 import { readText, readVerifiers } from '../open/index.ts';
-import { EXIT, type Io, Progress, paint } from '../terminal/index.ts';
+import { EXIT, type Io, Progress, paint, plain } from '../terminal/index.ts';
 import type { LedgerVerifyOptions } from './ledger-commands.ts';
 
-/** Implements `countersign ledger verify`: checks every entry, tile and checkpoint, and names the first bad entry. */
+/**
+ * Implements `countersign ledger verify`: checks every entry, tile and checkpoint, and the store itself. Names the
+ * first bad entry, and says what of a damaged store still stands.
+ */
 export function ledgerVerify(options: LedgerVerifyOptions, io: Io): number {
+  try {
+    return verifyIn(options, io);
+  } catch (thrown) {
+    // The first page tells where everything else is.
+    if (!(thrown instanceof CountersignError) || thrown.code !== 'store-damaged') throw thrown;
+    const { message } = thrown;
+    if (options.output === 'json') io.out(asJson({ size: 0, checked: 0, damage: [message], finding: { message } }));
+    else io.out(`${paint(io, 'red', 'damaged')}: ${message}\n${lostLines(options.data)}`);
+    return EXIT.no;
+  }
+}
+
+function verifyIn(options: LedgerVerifyOptions, io: Io): number {
   const directory = ledgerDirectory(options.data);
   const beside = join(directory, LEDGER_FILES.anchor);
   const keys = readVerifiers(options.key ?? join(directory, LEDGER_FILES.verifier));
@@ -39,27 +63,64 @@ export function ledgerVerify(options: LedgerVerifyOptions, io: Io): number {
     const isForked = compared.some((c) => c.kind === 'fork' || c.kind === 'unknown');
     if (options.output === 'json')
       io.out(asJson({ ...result, finding: result.finding ?? null, ...(compared.length === 0 ? {} : { compared }) }));
-    else if (result.finding === undefined) {
-      const checked =
-        result.checked === result.size
-          ? count(result.size, 'entry', 'entries')
-          : `entries ${from} to ${Math.min(to, size) - 1} of ${size}`;
-      io.out(
-        `${paint(io, 'green', 'consistent')}: ${checked}, ` +
-          `${count(result.checkpoints, 'checkpoint')} by ${keys[0]?.name}\nroot ${result.root}\n`,
-      );
-      for (const note of result.notes) io.out(`${paint(io, 'yellow', 'note')}: ${note}\n`);
-    } else {
-      io.out(`${paint(io, 'red', 'not consistent')}: ${result.finding.message}\n`);
-      if (result.finding.index !== undefined && from === 0)
-        io.out(`${count(result.finding.index, 'entry', 'entries')} before it are unchanged\n`);
+    else {
+      io.out(logLines(result, { from, to, name: keys[0]?.name ?? '' }, io));
+      io.out(damageLines(result, reader.isCopy, options.data, io));
+      for (const one of compared) io.out(comparisonLine(one, size, io));
     }
-    if (options.output !== 'json') for (const one of compared) io.out(comparisonLine(one, size, io));
-    return result.finding === undefined && !isForked ? EXIT.yes : EXIT.no;
+    return result.finding === undefined && result.damage.length === 0 && !isForked ? EXIT.yes : EXIT.no;
   } finally {
     progress.end();
     reader.close();
   }
+}
+
+type Asked = { readonly from: number; readonly to: number; readonly name: string };
+
+function logLines({ finding, checked, size, ...result }: LedgerCheck, { from, to, name }: Asked, io: Io): string {
+  if (finding === undefined) {
+    const what =
+      checked === size ? count(size, 'entry', 'entries') : `entries ${from} to ${Math.min(to, size) - 1} of ${size}`;
+    return (
+      `${paint(io, 'green', 'consistent')}: ${what}, ` +
+      `${count(result.checkpoints, 'checkpoint')} by ${name}\nroot ${result.root}\n` +
+      result.notes.map((note) => `${paint(io, 'yellow', 'note')}: ${note}\n`).join('')
+    );
+  }
+  const state = finding.unreadable ? 'can be read' : 'are unchanged';
+  const before =
+    finding.index === undefined || from > 0 ? '' : `${count(finding.index, 'entry', 'entries')} before it ${state}\n`;
+  return `${paint(io, 'red', finding.unreadable ? 'damaged' : 'not consistent')}: ${finding.message}\n${before}`;
+}
+
+function damageLines({ damage, finding, checked, size }: LedgerCheck, isCopy: boolean, data: string, io: Io): string {
+  const [first, ...others] = damage;
+  if (first === undefined) return '';
+  const said =
+    finding?.unreadable === true
+      ? ''
+      : `${paint(io, 'red', 'damaged')}: SQLite finds errors in \`${ledgerFile(data)}\`: ${plain(first)}` +
+        `${others.length === 0 ? '' : ` (and ${others.length} more)`}\n`;
+  if (isCopy) return `${said}it is a copy: start the service, which makes it again from the database\n`;
+  if (finding !== undefined) return `${said}${lostLines(data)}`;
+  if (checked < size) return `${said}run it without --from and --to to see what still stands\n`;
+  return (
+    `${said}all ${count(size, 'entry', 'entries')}, with their evidence and names, can be read and are what was ` +
+    'signed\nto make the store again from them, stop the service and run:\n' +
+    `  countersign ledger export EXPORT --data ${data}\n  ${importLine(data)}\n`
+  );
+}
+
+function lostLines(data: string): string {
+  return (
+    'restore the newest backup of the data directory, or make the store again from the newest export:\n' +
+    `  ${importLine(data)}\n` +
+    'if that has fewer entries, add --behind, and record the loss with `countersign ledger new-epoch`\n'
+  );
+}
+
+function importLine(data: string): string {
+  return `countersign ledger import EXPORT --data ${data} --key ${join(data, LEDGER_FILES.verifier)} --replace`;
 }
 
 function comparisonLine(

@@ -2,6 +2,7 @@ import {
   closeSync,
   existsSync,
   fsyncSync,
+  linkSync,
   mkdirSync,
   openSync,
   readdirSync,
@@ -11,18 +12,21 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { dirname, extname, join } from 'node:path';
-import { CountersignError, canonicalJson, sha256 } from '../model/index.ts';
-import { parseCheckpoint } from './checkpoint.ts';
+import { CountersignError, canonicalJson, count, sha256 } from '../model/index.ts';
+import { openCheckpoint, parseCheckpoint } from './checkpoint.ts';
 import { LEDGER_FILES } from './ledger-files.ts';
-import type { LedgerReader } from './ledger-reader.ts';
+import { LedgerReader } from './ledger-reader.ts';
 import { leafHash } from './merkle.ts';
 import { type Verifier, verifierText } from './note.ts';
 import { checkExport } from './offline-check.ts';
+import { takeLock } from './open-sequencer.ts';
 import { programSource } from './program-source.ts';
 import { receipt } from './proof.ts';
+import { halt } from './sequencer.ts';
 import { SqliteStore } from './sqlite-store.ts';
 import { type Batch, isOpened, type PreparedEntry, type StoredEntry, type Subject } from './store.ts';
 import { TILE_WIDTH, TreeWriter, tileHashes, tilePath } from './tiles.ts';
+import { verifyLedger } from './verify-ledger.ts';
 
 const FORMAT = 'countersign-ledger-export/1';
 const CHECKER = 'verify.mjs';
@@ -172,32 +176,99 @@ Other programs can read it too: "fsck" of Tessera, and golang.org/x/mod/sumdb.
 `;
 }
 
+export type ImportOptions = {
+  /** Put it in place of the store that is there; everything else in the directory stays. */
+  readonly replace?: boolean;
+  /** The export may have fewer entries than the directory's checkpoint covers. */
+  readonly behind?: boolean;
+};
+
 /**
- * Creates a data directory from an export, for example on another machine, after checking everything. An export does
- * not contain the key. Until the key is added, the ledger can be read but not continued. Throws `usage`, and
+ * Creates a data directory from an export, for example on another machine, after checking everything; or the store of
+ * one that is there. An export does not contain the key. Until the key is added, the ledger can be read but not
+ * continued. What was made is checked before it is put in place. Throws `usage`, `ledger-held`, and
  * `ledger-inconsistent` with the first problem.
  */
 export async function importLedger(
   from: string,
   keys: readonly Verifier[],
   directory: string,
+  { replace = false, behind = false }: ImportOptions = {},
 ): Promise<{ readonly entries: number }> {
-  refuseFilled(directory);
+  const isFilled = existsSync(directory) && readdirSync(directory).length > 0;
+  if (isFilled && !replace)
+    throw new CountersignError('usage', `\`${directory}\` is not empty`, {
+      hint: 'name a directory that does not exist yet; --replace makes only the store in a data directory again',
+    });
   const { ok, lines } = checkExport(from, keys.map(verifierText).join('\n'));
   if (!ok)
     throw new CountersignError('ledger-inconsistent', `the export is incomplete or altered: ${lines.at(-1)}`, {
       hint: 'check that --key is this ledger’s key',
     });
+  if (isFilled && !behind) refuseBehind(from, keys, directory);
   const making = `${directory}.importing`;
-  rmSync(making, { recursive: true, force: true });
-  mkdirSync(making, { recursive: true });
-  const size = await fill(from, making).catch((thrown: unknown) => {
+  const lock = isFilled ? takeLock(join(directory, LEDGER_FILES.lock)) : undefined;
+  try {
     rmSync(making, { recursive: true, force: true });
-    throw thrown;
-  });
-  rmSync(directory, { recursive: true, force: true }); // remove the directory if it is empty
-  renameSync(making, directory);
-  return { entries: size };
+    mkdirSync(making, { recursive: true, mode: 0o700 });
+    const size = await fill(from, making);
+    confirm(making, keys);
+    if (isFilled) replaceStore(directory, making);
+    else {
+      rmSync(directory, { recursive: true, force: true }); // remove the directory if it is empty
+      renameSync(making, directory);
+    }
+    return { entries: size };
+  } finally {
+    rmSync(making, { recursive: true, force: true });
+    lock?.close();
+  }
+}
+
+function refuseBehind(from: string, keys: readonly Verifier[], directory: string): void {
+  const sizeIn = (file: string) =>
+    existsSync(file) ? (openCheckpoint(readFileSync(file, 'utf8'), keys)?.size ?? 0) : 0;
+  const [there, known] = [
+    sizeIn(join(from, 'checkpoint')),
+    Math.max(...[LEDGER_FILES.anchor, LEDGER_FILES.newer].map((name) => sizeIn(join(directory, name)))),
+  ];
+  if (known > there)
+    throw new CountersignError(
+      'usage',
+      `the export has ${count(there, 'entry', 'entries')}, but a checkpoint in \`${directory}\` covers ${known}`,
+      {
+        hint:
+          'give a newer export; if this is the newest there is, add --behind, and record the loss with ' +
+          '`countersign ledger new-epoch --reason "…"`',
+      },
+    );
+}
+
+// Reads the new store back, as the service would.
+function confirm(directory: string, keys: readonly Verifier[]): void {
+  const reader = new LedgerReader(join(directory, LEDGER_FILES.store));
+  try {
+    const { finding, damage } = verifyLedger(reader, keys);
+    const problem = finding?.message ?? damage[0];
+    if (problem !== undefined) throw halt(`the store made from the export does not verify: ${problem}`);
+  } finally {
+    reader.close();
+  }
+}
+
+/**
+ * Puts a new store in place of the old one, which is kept. The old write-ahead log of SQLite goes first: it must never
+ * meet the new file. A process that ends before the last step leaves a store that is refused, and the export.
+ */
+function replaceStore(directory: string, making: string): void {
+  const store = join(directory, LEDGER_FILES.store);
+  const aside = `${store}.replaced`;
+  for (const end of ['-wal', '-shm']) if (existsSync(`${store}${end}`)) renameSync(`${store}${end}`, `${aside}${end}`);
+  if (existsSync(store)) {
+    rmSync(aside, { force: true });
+    linkSync(store, aside);
+  }
+  renameSync(join(making, LEDGER_FILES.store), store);
 }
 
 async function fill(from: string, directory: string): Promise<number> {

@@ -6,12 +6,13 @@ import {
   type EntryOf,
   type EntryType,
   type EvidenceRef,
-  messageOf,
   type Recorded,
   sha256,
 } from '../model/index.ts';
 import type { ReadNode } from './merkle.ts';
+import { COPY } from './sqlite-store.ts';
 import { isNamedIn, isOpened, type StoredEntry, type Subject } from './store.ts';
+import { damageIn, storeTrouble } from './store-trouble.ts';
 import { nodeReader } from './tiles.ts';
 
 /** Filter for entries. All given conditions must hold. */
@@ -227,6 +228,16 @@ export class LedgerReader {
     return this;
   }
 
+  /** Tests whether the file is a replica's copy of a ledger in PostgreSQL. */
+  get isCopy(): boolean {
+    return this.#try(() => this.#sql('PRAGMA user_version').get()?.['user_version']) === COPY;
+  }
+
+  /** Returns the problems that SQLite finds in the file itself. */
+  damage(): readonly string[] {
+    return damageIn(this.#db, 'whole');
+  }
+
   close(): void {
     this.#db.close();
   }
@@ -263,15 +274,7 @@ export class LedgerReader {
     try {
       return read();
     } catch (cause) {
-      throw new CountersignError(
-        'ledger-unusable',
-        `the ledger \`${this.#file}\` cannot be read: ${messageOf(cause)}`,
-        {
-          cause,
-          recover: 'halt',
-          hint: 'restore the file from a backup; do not edit it',
-        },
-      );
+      throw storeTrouble(this.#file, cause, 'read');
     }
   }
 }

@@ -31,6 +31,7 @@ import { openReplicaKey } from './replica-key.ts';
 import { type Found, type Sequenced, Sequencer, type SequencerOptions, type Waiting } from './sequencer.ts';
 import type { SharedOptions } from './shared-sequencer.ts';
 import { SqliteStore } from './sqlite-store.ts';
+import { dropDamagedCopy } from './store-trouble.ts';
 
 const FILES = LEDGER_FILES;
 
@@ -189,6 +190,7 @@ async function openShared(
   { directory, holdFor }: LedgerPlace,
   options: Options,
 ): Promise<Opened> {
+  if (existsSync(copy)) dropDamagedCopy(copy, options.warn);
   const replica = openReplicaKey(directory);
   const { SharedSequencer } = await import('./shared-sequencer.ts'); // loaded on demand, with PostgreSQL's client
   const sequencer = await SharedSequencer.open({
@@ -205,7 +207,7 @@ async function openShared(
 
 // Uses SQLite's file lock on a second file: the system releases it however the process ends, and it does not block
 // readers.
-function takeLock(file: string): DatabaseSync {
+export function takeLock(file: string): DatabaseSync {
   const lock = new DatabaseSync(file);
   try {
     lock.exec('PRAGMA busy_timeout = 0; BEGIN EXCLUSIVE');

@@ -1,6 +1,6 @@
 import { closeSync, openSync } from 'node:fs';
 import { DatabaseSync, type StatementSync } from 'node:sqlite';
-import { CountersignError, messageOf } from '../model/index.ts';
+import { CountersignError } from '../model/index.ts';
 import {
   anotherWrote,
   type Batch,
@@ -10,6 +10,7 @@ import {
   type Store,
   type StoredEntry,
 } from './store.ts';
+import { refuseDamaged, storeTrouble } from './store-trouble.ts';
 
 const SCHEMA = `
   PRAGMA page_size = 8192;
@@ -188,34 +189,32 @@ export class SqliteStore implements Store {
 }
 
 function openDatabase(file: string, kind: Kind): DatabaseSync {
+  let db: DatabaseSync | undefined;
   try {
     closeSync(openSync(file, 'a', 0o600)); // SQLite's other files get the same mode
-    const db = new DatabaseSync(file);
+    db = new DatabaseSync(file);
+    if (kind === 'ledger') refuseDamaged(db, file);
     db.exec('PRAGMA busy_timeout = 2000');
     db.exec(SCHEMA);
     if (kind !== 'ledger') db.exec('PRAGMA synchronous = OFF');
     markAs(db, file, kind === 'copy' ? COPY : LEDGER);
     return db;
   } catch (cause) {
+    if (db?.isOpen === true) db.close();
     if (cause instanceof CountersignError) throw cause;
-    throw new CountersignError('ledger-unusable', `cannot open the ledger \`${file}\`: ${messageOf(cause)}`, {
-      cause,
-      recover: 'halt',
-      hint: 'check that it is a ledger and that this user may write it',
-    });
+    throw storeTrouble(file, cause, 'open');
   }
 }
 
 // Written in the file's own header, so that a ledger and a copy are never confused: appending to a copy would be a
 // fork.
 const LEDGER = 1;
-const COPY = 2;
+export const COPY = 2;
 
 function markAs(db: DatabaseSync, file: string, mark: number): void {
   const present = Number(db.prepare('PRAGMA user_version').get()?.['user_version']);
   if (present === mark) return;
   if (present !== 0) {
-    db.close();
     throw mark === LEDGER
       ? new CountersignError(
           'ledger-unusable',

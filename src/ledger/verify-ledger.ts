@@ -1,4 +1,4 @@
-import { type Entry, sha256 } from '../model/index.ts';
+import { CountersignError, type Entry, sha256 } from '../model/index.ts';
 import { scanCanonical } from './canonical-scan.ts';
 import { type Checkpoint, openCheckpoint } from './checkpoint.ts';
 import type { LedgerReader } from './ledger-reader.ts';
@@ -15,6 +15,8 @@ type LedgerFinding = {
   readonly index?: number;
   /** The ledger is not at fault, but a checkpoint that was given. */
   readonly untrusted?: true;
+  /** The store cannot be read there. */
+  readonly unreadable?: true;
 };
 
 /** The result of a check: how far the ledger is sound, the first problem, and notes for the reader. */
@@ -28,6 +30,8 @@ export type LedgerCheck = {
   readonly until: string;
   readonly notes: readonly string[];
   readonly finding: LedgerFinding | undefined;
+  /** Problems that SQLite finds in the store itself, in its words. */
+  readonly damage: readonly string[];
 };
 
 export type VerifyOptions = {
@@ -58,13 +62,22 @@ export function verifyLedger(
   keys: readonly Verifier[],
   options: VerifyOptions = {},
 ): LedgerCheck {
-  const { trusted = [], from = 0, to = reader.size } = options;
+  const { trusted = [] } = options;
+  const damage = reader.damage();
   const check = new Check(reader, keys, trusted);
-  const isWhole = from === 0 && to >= reader.size;
-  const finding =
-    check.readLatest() ?? (isWhole ? check.whole(options.onProgress) : check.range(from, to, options.onProgress));
+  let size = 0;
+  const findIn = (): LedgerFinding | undefined => {
+    size = reader.size;
+    const { from = 0, to = size } = options;
+    const isWhole = from === 0 && to >= size;
+    return (
+      check.readLatest() ?? (isWhole ? check.whole(options.onProgress) : check.range(from, to, options.onProgress))
+    );
+  };
+  const finding = readable(check, findIn);
   return {
-    size: reader.size,
+    size,
+    damage,
     checked: check.checked,
     root: check.root.toString('base64'),
     checkpoints: check.checkpoints,
@@ -74,6 +87,16 @@ export function verifyLedger(
   };
 }
 
+// A page that cannot be read is a finding like any other: what comes before it is worth knowing.
+function readable(check: Check, find: () => LedgerFinding | undefined): LedgerFinding | undefined {
+  try {
+    return find();
+  } catch (thrown) {
+    if (!(thrown instanceof CountersignError) || thrown.code !== 'store-damaged') throw thrown;
+    return { index: check.checked, message: thrown.message, unreadable: true };
+  }
+}
+
 class Check {
   readonly notes: string[] = [];
   checked = 0;
@@ -81,7 +104,7 @@ class Check {
   until = '';
   readonly #reader: LedgerReader;
   readonly #keys: readonly Verifier[];
-  readonly #stored: readonly { readonly size: number; readonly note: string }[];
+  #stored: readonly { readonly size: number; readonly note: string }[] = [];
   readonly #given: readonly string[];
   readonly #history = new LogHistory();
   #latest: Opened | undefined;
@@ -94,7 +117,6 @@ class Check {
     this.#reader = reader;
     this.#keys = keys;
     this.#given = given;
-    this.#stored = reader.checkpoints();
   }
 
   get checkpoints(): number {
@@ -102,6 +124,7 @@ class Check {
   }
 
   readLatest(): LedgerFinding | undefined {
+    this.#stored = this.#reader.checkpoints();
     const last = this.#stored.at(-1);
     if (last === undefined)
       return this.#reader.size === 0 ? undefined : { index: 0, message: 'no checkpoint of any entry was signed' };

@@ -21,6 +21,7 @@ export type ErrorCode =
   | 'policy-failed'
   | 'ledger-unusable'
   | 'ledger-held'
+  | 'store-damaged'
   | 'ledger-inconsistent'
   | 'checkpoint-untrusted'
   | 'cluster-unreachable'

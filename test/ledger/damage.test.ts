@@ -1,0 +1,198 @@
+import assert from 'node:assert/strict';
+import { closeSync, cpSync, existsSync, mkdirSync, openSync, readFileSync, rmSync, statSync, writeSync } from 'node:fs';
+import { join } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
+import { before, test } from 'node:test';
+import { evidenceRef, LEDGER_FILES, openLedger } from '../../src/ledger/index.ts';
+import { SqliteStore } from '../../src/ledger/sqlite-store.ts';
+import { dropDamagedCopy } from '../../src/ledger/store-trouble.ts';
+import { CountersignError } from '../../src/model/index.ts';
+import { scratch } from '../kit/scratch.ts';
+import { countersign } from '../kit/service.ts';
+
+// What SQLite finds, `ledger verify` finds; and what it prints mends the store.
+const directory = scratch();
+const ORIGIN = 'countersign.dev/test';
+const PAGE = 8192;
+const good = join(directory, 'good');
+const exported = join(directory, 'export');
+let serial = 0;
+
+before(async () => {
+  const ledger = await openLedger(good, ORIGIN);
+  await Promise.all(
+    Array.from({ length: 200 }, async (_, i) => {
+      const evidence = evidenceRef({ ids: [String(i), 'x'.repeat(200)] });
+      const [environment, ref, tip] = [`environment-${i % 7}`, 'refs/heads/main', String(i)];
+      await ledger.record({ type: 'commits.seen', environment, ref, tip, count: i, evidence: evidence.ref }, [
+        evidence,
+      ]);
+      const user = ledger.subject(`person-${i}@example.com`);
+      await ledger.record({ type: 'environment.suspended', environment, user, reason: 'INC-7' });
+    }),
+  );
+  await ledger.close();
+  assert.equal((await countersign(['ledger', 'export', exported, '--data', good])).code, 0);
+});
+
+/** A copy of the data directory with 2 KiB of a page overwritten. */
+function damagedAt(page: number): string {
+  const at = join(directory, `damaged-${serial++}`);
+  cpSync(good, at, { recursive: true });
+  const file = openSync(join(at, LEDGER_FILES.store), 'r+');
+  writeSync(file, Buffer.alloc(2048, 0x5a), 0, 2048, page * PAGE);
+  closeSync(file);
+  return at;
+}
+
+function isSoundToSqlite(at: string): boolean {
+  try {
+    const db = new DatabaseSync(join(at, LEDGER_FILES.store), { readOnly: true });
+    const answer = db.prepare('PRAGMA integrity_check(1)').get()?.['integrity_check'];
+    db.close();
+    return answer === 'ok';
+  } catch {
+    return false;
+  }
+}
+
+/** Runs the commands that a message prints, with this place for EXPORT. */
+async function followed(text: string, place: string): Promise<void> {
+  const lines = text.split('\n').filter((line) => line.startsWith('  countersign '));
+  assert.notEqual(lines.length, 0, text);
+  for (const line of lines) {
+    const words = line.trim().split(' ').slice(1);
+    const { code, stderr } = await countersign(words.map((word) => (word === 'EXPORT' ? place : word)));
+    assert.equal(code, 0, `${line}\n${stderr}`);
+  }
+}
+
+test('every damaged page that SQLite sees is reported, and the printed commands mend the store', async () => {
+  const pages = Math.floor(statSync(join(good, LEDGER_FILES.store)).size / PAGE);
+  assert.ok(pages > 25, String(pages));
+  const counts = { unseen: 0, whole: 0, lost: 0 };
+  for (let page = 0; page < pages; page++) {
+    const at = damagedAt(page);
+    const { code, stdout, stderr } = await countersign(['ledger', 'verify', '--data', at]);
+    if (isSoundToSqlite(at)) {
+      counts.unseen += code === 0 ? 1 : 0; // free space, or content that the log itself finds
+      rmSync(at, { recursive: true });
+      continue;
+    }
+    assert.equal(code, 1, `page ${page}: ${stdout}${stderr}`);
+    assert.match(stdout, /damaged: /, `page ${page}`);
+    const isWhole = stdout.includes('can be read and are what was signed');
+    counts[isWhole ? 'whole' : 'lost']++;
+    const place = isWhole ? join(directory, `mended-${page}`) : exported;
+    await followed(stdout, place);
+    const again = await countersign(['ledger', 'verify', '--data', at]);
+    assert.equal(again.code, 0, `page ${page}: ${again.stdout}`);
+    assert.ok(existsSync(join(at, `${LEDGER_FILES.store}.replaced`)), 'the damaged one is kept');
+    const ledger = await openLedger(at, ORIGIN);
+    assert.equal(ledger.size, 401);
+    await ledger.close();
+    rmSync(at, { recursive: true });
+  }
+  assert.ok(counts.whole > 3 && counts.lost > 3, JSON.stringify(counts));
+});
+
+test('a service does not open a damaged store, and names the command that says what still stands', async () => {
+  let refused = 0;
+  for (let page = 0; page < 30; page++) {
+    const at = damagedAt(page);
+    const file = join(at, LEDGER_FILES.store);
+    if (!isSoundToSqlite(at)) {
+      assert.throws(
+        () => new SqliteStore(file),
+        (thrown) =>
+          thrown instanceof CountersignError &&
+          thrown.code === 'store-damaged' &&
+          thrown.recover === 'halt' &&
+          /is damaged: /.test(thrown.message) &&
+          /countersign ledger verify/.test(thrown.hint ?? '') &&
+          !/may read and write/.test(thrown.hint ?? ''),
+        `page ${page}`,
+      );
+      refused++;
+    }
+    rmSync(at, { recursive: true });
+  }
+  assert.ok(refused > 10, String(refused));
+  const at = damagedAt(0);
+  await assert.rejects(openLedger(at, ORIGIN), { code: 'store-damaged', recover: 'halt' });
+});
+
+test('a damaged copy of a database is dropped, since a replica makes it again; a sound one stays', async () => {
+  const copy = join(directory, 'copy.db');
+  await new SqliteStore(copy, 'copy').close();
+  const said: string[] = [];
+  dropDamagedCopy(copy, (message) => said.push(message));
+  assert.deepEqual([existsSync(copy), said], [true, []]);
+  const file = openSync(copy, 'r+');
+  writeSync(file, Buffer.alloc(2048, 0x5a), 0, 2048, PAGE);
+  closeSync(file);
+  dropDamagedCopy(copy, (message) => said.push(message));
+  assert.equal(existsSync(copy), false);
+  assert.match(said.join(), /is damaged and is made again/);
+});
+
+test('a store that this user may not open is not called damaged', () => {
+  const at = join(directory, 'no-file');
+  mkdirSync(join(at, LEDGER_FILES.store), { recursive: true });
+  assert.throws(() => new SqliteStore(join(at, LEDGER_FILES.store)), {
+    code: 'ledger-unusable',
+    hint: /this user may read and write/,
+  });
+});
+
+test('an export with fewer entries than a checkpoint in the data directory is refused, unless it is the newest there is', async () => {
+  const at = damagedAt(0);
+  const older = join(directory, 'older');
+  cpSync(good, older, { recursive: true });
+  const ledger = await openLedger(older, ORIGIN);
+  await ledger.record({ type: 'service.stopped', reason: 'x' });
+  await ledger.close();
+  cpSync(join(older, LEDGER_FILES.anchor), join(at, LEDGER_FILES.anchor));
+  const importing = (...more: string[]) =>
+    countersign(['ledger', 'import', exported, '--data', at, '--key', join(at, 'ledger.pub'), ...more]);
+  const plain = await importing();
+  assert.deepEqual([plain.code, /is not empty/.test(plain.stderr), /--replace/.test(plain.stderr)], [2, true, true]);
+  const before = readFileSync(join(at, LEDGER_FILES.store));
+  const refused = await importing('--replace');
+  assert.deepEqual([refused.code, /covers 402/.test(refused.stderr), /--behind/.test(refused.stderr)], [2, true, true]);
+  assert.ok(before.equals(readFileSync(join(at, LEDGER_FILES.store))), 'nothing was changed');
+  assert.equal((await importing('--replace', '--behind')).code, 0);
+  await assert.rejects(openLedger(at, ORIGIN), { code: 'ledger-inconsistent', hint: /new-epoch/ });
+  const epoch = await countersign(['ledger', 'new-epoch', '--reason', 'damaged', '--data', at]);
+  assert.equal(epoch.code, 0, epoch.stderr);
+  assert.match(epoch.stdout, /1 entry of countersign\.dev\/test is lost/);
+  await (await openLedger(at, ORIGIN)).close();
+});
+
+test('the store of a running service is not replaced', async () => {
+  const at = join(directory, 'running');
+  cpSync(good, at, { recursive: true });
+  const ledger = await openLedger(at, ORIGIN);
+  const args = ['ledger', 'import', exported, '--data', at, '--key', join(at, 'ledger.pub'), '--replace', '--behind'];
+  const { code, stderr } = await countersign(args);
+  assert.deepEqual([code, /another process holds the ledger/.test(stderr)], [2, true], stderr);
+  await ledger.record({ type: 'service.stopped', reason: 'x' });
+  await ledger.close();
+});
+
+test('a replacement that ended between two steps leaves a store that is refused or whole, and the next try works', async () => {
+  const steps: Record<string, (at: string) => void> = {
+    'the new store is made': (at) => cpSync(good, `${at}.importing`, { recursive: true }),
+    'the write-ahead log of SQLite is put aside': (at) =>
+      cpSync(join(at, LEDGER_FILES.key), join(at, `${LEDGER_FILES.store}.replaced-wal`)),
+    'the old store is kept': (at) => cpSync(join(at, LEDGER_FILES.store), join(at, `${LEDGER_FILES.store}.replaced`)),
+  };
+  for (const [step, leave] of Object.entries(steps)) {
+    const at = damagedAt(0);
+    leave(at);
+    await assert.rejects(openLedger(at, ORIGIN), { code: 'store-damaged' }, step);
+    const args = ['ledger', 'import', exported, '--data', at, '--key', join(at, 'ledger.pub'), '--replace'];
+    assert.equal((await countersign(args)).code, 0, step);
+    await (await openLedger(at, ORIGIN)).close();
+  }
+});
