@@ -68,6 +68,10 @@ export function serveCommand(program: Parent) {
         'git:URL, witness:URL#KEY, timestamp:URL#CERTIFICATE',
     )
     .option('--anchor-every <duration>', 'how often to do so', '10m')
+    .option(
+      '--write-ahead <dir>',
+      'keep records there while the ledger cannot be written; best on another disk (default: --data)',
+    )
     .option('--heartbeat <duration>', 'how often to record that the service is alive', '1m')
     .option('--audit-token-file <file>', 'accept the API server’s audit events at /audit from callers with this token')
     .addHelpText(

@@ -40,4 +40,5 @@ export { checkExtension, checkReceipt, extension, receipt } from './proof.ts';
 export { checkRotation, type OpenedEpoch, openEpoch, rotateKey } from './renew-ledger.ts';
 export { type LedgerCheck, verifyLedger } from './verify-ledger.ts';
 export { WriteAhead } from './write-ahead.ts';
+export { placeWriteAhead } from './write-ahead-place.ts';
 export { openSeal } from './write-ahead-seal.ts';

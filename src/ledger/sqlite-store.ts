@@ -59,7 +59,7 @@ export class SqliteStore implements Store {
   constructor(file: string, kind: Kind = 'ledger') {
     this.#file = file;
     this.#kind = kind;
-    this.#db = openDatabase(file, kind);
+    this.#db = openDatabase(file, kind, kind === 'ledger');
     this.#statements = prepare(this.#db);
   }
 
@@ -188,12 +188,12 @@ export class SqliteStore implements Store {
   }
 }
 
-function openDatabase(file: string, kind: Kind): DatabaseSync {
+function openDatabase(file: string, kind: Kind, isChecked = false): DatabaseSync {
   let db: DatabaseSync | undefined;
   try {
     closeSync(openSync(file, 'a', 0o600)); // SQLite's other files get the same mode
     db = new DatabaseSync(file);
-    if (kind === 'ledger') refuseDamaged(db, file);
+    if (isChecked) refuseDamaged(db, file);
     db.exec('PRAGMA busy_timeout = 2000');
     db.exec(SCHEMA);
     if (kind !== 'ledger') db.exec('PRAGMA synchronous = OFF');

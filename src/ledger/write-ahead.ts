@@ -1,13 +1,5 @@
-import {
-  appendFileSync,
-  closeSync,
-  existsSync,
-  fsyncSync,
-  ftruncateSync,
-  openSync,
-  readFileSync,
-  writeSync,
-} from 'node:fs';
+import { appendFileSync, closeSync, existsSync, fsyncSync, ftruncateSync, openSync, readFileSync } from 'node:fs';
+import { dirname } from 'node:path';
 import {
   CountersignError,
   canonicalJson,
@@ -20,6 +12,7 @@ import {
   sha256,
   within,
 } from '../model/index.ts';
+import { DiskReserve, isDiskFull, writeAll } from './disk-reserve.ts';
 import { type Evidence, evidenceRef } from './evidence.ts';
 import { isRefusal, Overloaded } from './ledger.ts';
 import { CLOCK_TOLERANCE_MS } from './references.ts';
@@ -66,6 +59,16 @@ type Options = {
   readonly clock: () => Date;
   /** How long to wait for the ledger, in milliseconds. */
   readonly patience?: number;
+  /** Space kept on the disk of the file. */
+  readonly reserveBytes?: number;
+};
+
+/** Records that could be written nowhere; their requests were refused. */
+type Missing = {
+  readonly count: number;
+  readonly since: string;
+  readonly until: string;
+  readonly reason: string;
 };
 
 const PATIENCE_MS = 1000; // a fifth of the time the API server allows for an admission request
@@ -104,6 +107,9 @@ export class WriteAhead {
   // `first` resolves when only refusals are left.
   #merging: { readonly first: Promise<void>; readonly all: Promise<void> } | undefined;
   #timer: NodeJS.Timeout | undefined;
+  readonly #reserve: DiskReserve;
+  #isReserveUsed = false;
+  #missing: Missing | undefined;
 
   /** Reads the lines an earlier process left. Throws `ledger-unusable` if the file cannot be read. */
   constructor(file: string, recorder: Recorder, options: Options) {
@@ -116,6 +122,8 @@ export class WriteAhead {
     this.#newest = { ...this.#merged, at: '' };
     this.#bytes = bytes;
     this.#readBack(lines);
+    this.#reserve = new DiskReserve(`${file}.reserve`, options.reserveBytes);
+    this.#fillReserve();
     if (lines.length > 0) this.#goOn();
   }
 
@@ -209,7 +217,12 @@ export class WriteAhead {
   }
 
   get #isMerged(): boolean {
-    return this.#beside.length === 0 && this.#refused.length === 0 && this.#passed.seq === this.#merged.seq;
+    return (
+      this.#beside.length === 0 &&
+      this.#refused.length === 0 &&
+      this.#missing === undefined &&
+      this.#passed.seq === this.#merged.seq
+    );
   }
 
   // The ledger itself holds which lines it took. Restoring an older file does not restore that.
@@ -290,9 +303,11 @@ export class WriteAhead {
     const count = this.#passed.seq - before;
     await this.#tellRefused();
     await this.#markMerged();
+    await this.#tellMissing();
     if (this.#beside.length > 0) return this.#merge(onlyRefusalsLeft); // lines written meanwhile
     clearInterval(this.#timer);
     this.#timer = undefined;
+    this.#fillReserve();
     if (this.#descriptor === undefined && !existsSync(this.#file)) return;
     const descriptor = this.#open();
     ftruncateSync(descriptor, 0);
@@ -417,21 +432,19 @@ export class WriteAhead {
     );
     const bytes = Buffer.from(`${JSON.stringify(sealed)}\n`);
     if (this.#bytes + bytes.length > MAX_BYTES)
-      throw new CountersignError('ledger-unusable', 'the ledger is unavailable, and the write-ahead file is full', {
-        recover: 'retry',
-      });
+      throw this.#lost(
+        `the ledger is unavailable, and \`${this.#file}\` is full`,
+        'bring the ledger back: it then takes these records',
+      );
     try {
-      const descriptor = this.#open();
-      writeSync(descriptor, bytes, 0, bytes.length, this.#bytes);
-      fsyncSync(descriptor);
+      this.#write(bytes);
     } catch (cause) {
-      throw new CountersignError(
-        'ledger-unusable',
+      throw this.#lost(
         `cannot write the ledger or \`${this.#file}\`: ${messageOf(cause)}`,
-        {
-          cause,
-          recover: 'retry',
-        },
+        isDiskFull(cause)
+          ? `free space on the disk of \`${dirname(this.#file)}\`, or give --write-ahead DIR on another disk`
+          : 'bring the ledger back, or make that file writable',
+        cause,
       );
     }
     this.#bytes += bytes.length;
@@ -444,9 +457,58 @@ export class WriteAhead {
     this.#goOn();
   }
 
+  // On a full disk, the reserve makes room. Another program may be faster: then the next piece does.
+  #write(bytes: Uint8Array): void {
+    for (;;) {
+      try {
+        const descriptor = this.#open();
+        writeAll(descriptor, bytes, this.#bytes);
+        fsyncSync(descriptor);
+        return;
+      } catch (thrown) {
+        if (!isDiskFull(thrown) || !this.#reserve.release()) throw thrown;
+        if (!this.#isReserveUsed)
+          this.#options.warn(`the disk of \`${this.#file}\` is full: records go into the space that was kept for them`);
+        this.#isReserveUsed = true;
+      }
+    }
+  }
+
+  // Counts a record that could be written nowhere, and returns the error for its request.
+  #lost(message: string, hint: string, cause?: unknown): CountersignError {
+    const now = this.#options.clock().toISOString();
+    const { count = 0, since = now } = this.#missing ?? {};
+    this.#missing = { count: count + 1, since, until: now, reason: messageOf(cause ?? message).slice(0, 300) };
+    this.#goOn();
+    return new CountersignError('ledger-unusable', `${message}; ${hint}`, { cause, recover: 'retry', hint });
+  }
+
+  // How many records are missing is on the ledger before anything else is.
+  async #tellMissing(): Promise<void> {
+    const missing = this.#missing;
+    if (missing === undefined) return;
+    this.#missing = undefined;
+    await this.#recorder
+      .record({ type: 'records.missing', replica: this.#options.seal.replica, ...missing }, [])
+      .catch((thrown) => {
+        const later = this.#missing;
+        this.#missing =
+          later === undefined ? missing : { ...later, count: later.count + missing.count, since: missing.since };
+        throw thrown;
+      });
+  }
+
   #open(): number {
     this.#descriptor ??= openSync(this.#file, existsSync(this.#file) ? 'r+' : 'w+', 0o600);
     return this.#descriptor;
+  }
+
+  #fillReserve(): void {
+    if (this.#reserve.fill()) this.#isReserveUsed = false;
+    else
+      this.#options.warn(
+        `the disk of \`${this.#file}\` has no space to keep for records; if it fills up, break-glass is refused`,
+      );
   }
 
   #goOn(): void {

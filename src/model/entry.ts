@@ -70,6 +70,15 @@ const SCHEMAS = {
     /** Their number since the previous entry. */
     count: z.int().positive(),
   }),
+  /** Records that could be written neither to the ledger nor beside it. Their requests were refused. */
+  'records.missing': object({
+    replica: text,
+    count: z.int().positive(),
+    /** Time of the first and of the last of them. */
+    since: text,
+    until: text,
+    reason: text,
+  }),
   /** The write-ahead records with these numbers are on the ledger or were refused. The next one follows `mac`. */
   'ahead.merged': object({ replica: text, first: index, last: index, mac: text }),
   /**

@@ -15,4 +15,5 @@ export type PassOptions = LedgerOptions & {
   origin?: string;
   selector?: string;
   traces?: string;
+  writeAhead?: string;
 };

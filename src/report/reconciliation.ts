@@ -197,6 +197,11 @@ function ledger(source: ReportSource): Reconciliation {
       'record refused',
       'records refused',
     ),
+    ...countText(
+      source.within('records.missing').reduce((sum, { entry }) => sum + entry.count, 0),
+      'record missing',
+      'records missing',
+    ),
   ];
   return {
     id: 'R5',

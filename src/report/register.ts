@@ -566,6 +566,12 @@ function ofLedger(source: ReportSource): Draft[] {
       const text = { object: r.entry.origin, cause: `the store was put back: ${r.entry.reason}` };
       return row(r, 'ledger-fault', text);
     }),
+    ...source.within('records.missing').map((r) => {
+      const { count, since, until, reason } = r.entry;
+      const records = `${count} ${count === 1 ? 'record' : 'records'}`;
+      const cause = `${records} from ${since} to ${until} could be written nowhere: ${reason}`;
+      return row(r, 'ledger-fault', { object: 'write-ahead', actor: r.entry.replica, cause });
+    }),
     ...source.within('record.refused').map((r) => {
       const records = `${r.entry.count} ${r.entry.count === 1 ? 'record was' : 'records were'}`;
       const cause = `${records} not taken onto the ledger: ${r.entry.reason}`;

@@ -1,12 +1,20 @@
 import { mkdirSync } from 'node:fs';
-import { join, resolve } from 'node:path';
+import { resolve } from 'node:path';
 import type { Logger } from 'pino';
 import { type ApiServer, Cluster, type ClusterAddress, connect } from '../cluster/index.ts';
 import type { Configuration, ProcessSettings } from '../config/index.ts';
 import { version } from '../config/index.ts';
 import type { LedgerView, SureRecorder } from '../gate/index.ts';
 import { Metrics, openTracing } from '../http/index.ts';
-import { type Ledger, ledgerName, newInstance, openLedger, openSeal, WriteAhead } from '../ledger/index.ts';
+import {
+  type Ledger,
+  ledgerName,
+  newInstance,
+  openLedger,
+  openSeal,
+  placeWriteAhead,
+  WriteAhead,
+} from '../ledger/index.ts';
 import { CountersignError, digestOf, durationMs, type Trace, untraced } from '../model/index.ts';
 import { Notifications } from '../notify/index.ts';
 import { ledgerKey, type PassOptions, recorderOf } from '../open/index.ts';
@@ -113,7 +121,7 @@ async function open<O extends PassOptions>(opening: Opening<O>): Promise<Serving
   await signing?.take(ledger.verifier.publicKey);
   const notifications = new Notifications(configuration.notifiers, log);
   const warn = (message: string) => log.warn({}, message);
-  const ahead = new WriteAhead(join(resolve(options.data), 'write-ahead.jsonl'), recorderOf(ledger), {
+  const ahead = new WriteAhead(placeWriteAhead(data, options.writeAhead), recorderOf(ledger), {
     warn,
     seal: openSeal(resolve(options.data), ledger.verifier.name, ledgerKey(options), warn),
     clock: () => new Date(),

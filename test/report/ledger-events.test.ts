@@ -115,3 +115,14 @@ test('an erased name is listed with who asked, why and who agreed, and is counte
   const shown = await countersign(['ledger', 'show', '--type', 'subject.forgotten', 'record.refused', '--data', data]);
   assert.match(shown.stdout, /record\.refused[\s\S]*subject\.forgotten[\s\S]*approvedBy dana/);
 });
+
+test('records that could be written nowhere are an exception, with their number and time', async () => {
+  const place = join(directory, 'missing');
+  const ledger = await openLedger(place, 'countersign.dev/test');
+  const [since, until] = ['2026-03-01T00:00:00.000Z', '2026-03-01T00:01:00.000Z'];
+  await ledger.record({ type: 'records.missing', replica: REPLICA, count: 3, since, until, reason: 'ENOSPC' });
+  await ledger.close();
+  const { stdout } = await countersign(['exception', 'list', '--data', place, '--output', 'json']);
+  assert.match(stdout, /"ledger-fault"/);
+  assert.match(stdout, /3 records from 2026-03-01T00:00:00\.000Z to .* could be written nowhere: ENOSPC/);
+});

@@ -1,0 +1,74 @@
+import { randomBytes } from 'node:crypto';
+import { closeSync, existsSync, fsyncSync, ftruncateSync, openSync, statfsSync, statSync, writeSync } from 'node:fs';
+import { dirname } from 'node:path';
+
+const RESERVE_BYTES = 4 * 1024 * 1024; // some thousand records
+const SPARE = 2; // the reserve must not be what fills the disk
+const PIECE_BYTES = 64 * 1024; // as large as one entry may be
+
+/**
+ * A file that holds space on a disk for records which must be written when the disk is full. It gives the space back
+ * piece by piece, right before it is used, so that others who wait for space do not take all of it.
+ */
+export class DiskReserve {
+  readonly #file: string;
+  readonly #bytes: number;
+
+  constructor(file: string, bytes = RESERVE_BYTES) {
+    this.#file = file;
+    this.#bytes = bytes;
+  }
+
+  /** Takes the space, as far as the disk has it. Returns whether the reserve is complete. Never throws. */
+  fill(): boolean {
+    let size = this.#size();
+    if (size >= this.#bytes) return true;
+    try {
+      const { bavail, bsize } = statfsSync(dirname(this.#file));
+      if (bavail * bsize < SPARE * (this.#bytes - size)) return false;
+      const descriptor = openSync(this.#file, existsSync(this.#file) ? 'r+' : 'w+', 0o600);
+      try {
+        // Not zeros, which a file system might not store.
+        for (; size < this.#bytes; size += PIECE_BYTES) writeAll(descriptor, randomBytes(PIECE_BYTES), size);
+        fsyncSync(descriptor);
+      } finally {
+        closeSync(descriptor);
+      }
+      return true;
+    } catch {
+      return false;
+    }
+  }
+
+  /** Gives a piece back. Returns false if there is none left. */
+  release(): boolean {
+    const size = this.#size();
+    if (size === 0) return false;
+    const descriptor = openSync(this.#file, 'r+');
+    try {
+      ftruncateSync(descriptor, Math.max(0, size - PIECE_BYTES));
+      fsyncSync(descriptor);
+      return true;
+    } catch {
+      return false;
+    } finally {
+      closeSync(descriptor);
+    }
+  }
+
+  #size(): number {
+    return statSync(this.#file, { throwIfNoEntry: false })?.size ?? 0;
+  }
+}
+
+/** Writes all bytes at a position. On a disk that is nearly full, one call may write only some of them. */
+export function writeAll(descriptor: number, bytes: Uint8Array, position: number): void {
+  for (let written = 0; written < bytes.length; )
+    written += writeSync(descriptor, bytes, written, bytes.length - written, position + written);
+}
+
+/** Tests whether an error says that a disk or a quota is full. */
+export function isDiskFull(thrown: unknown): boolean {
+  const { code } = (thrown ?? {}) as { code?: unknown };
+  return code === 'ENOSPC' || code === 'EDQUOT';
+}
