@@ -98,7 +98,22 @@ export async function status(options: StatusOptions, io: Io): Promise<number> {
   if (all.length === 0) throw new CountersignError('usage', `there is no environment \`${options.environment ?? ''}\``);
   if (answer === undefined) io.err('no service runs on this data directory: this is the state on its ledger\n');
   show(all, options.output, io);
+  const troubles = answer === undefined ? [] : await troublesOf(options.data);
+  for (const trouble of troubles) {
+    const line = `${paint(io, 'yellow', 'note')}: ${plain(trouble)}\n`;
+    if (options.output === 'text') io.out(line);
+    else io.err(line);
+  }
   return answer !== undefined && all.every((s) => s.state === 'applied' && unhealthy(s) === 0) ? EXIT.yes : EXIT.no;
+}
+
+// A service of an older version does not know the question.
+async function troublesOf(data: string): Promise<readonly string[]> {
+  const answer = await askService(data, 'troubles', {}).catch((thrown: unknown) => {
+    if (thrown instanceof CountersignError && thrown.code === 'usage') return undefined;
+    throw thrown;
+  });
+  return (answer?.result as readonly string[] | undefined) ?? [];
 }
 
 /** A status, with break-glass that is open or waits for review. */

@@ -53,6 +53,7 @@ const LIMITS: ApiLimits = {
   bytes: 256 * 1024 * 1024, // the same list
   lineBytes: 16 * 1024 * 1024, // one event has one object, and the API server accepts 3 MiB
 };
+const SOON_MS = 2000;
 const CREDENTIALS_MS = 60_000; // tokens in files and from exec plugins rotate, so they are read again at this interval
 
 /** Limits on silence, the duration and the size of one answer, and the length of a watch line. */
@@ -136,6 +137,8 @@ export class ApiServer {
   #credentials:
     | { options: RequestOptions; agent: Agent | HttpAgent; streams: Agent | HttpAgent; at: number }
     | undefined;
+  // What its last answer said the time is, and when that was by a clock that never jumps.
+  #told: { readonly time: number; readonly at: number } | undefined;
 
   constructor(config: KubeConfig, serviceAccount?: string, limits: ApiLimits = LIMITS) {
     this.#config = config;
@@ -145,6 +148,18 @@ export class ApiServer {
       serviceAccount === undefined
         ? {}
         : { 'impersonate-user': `system:serviceaccount:${serviceAccount.replace('/', ':')}` };
+  }
+
+  /** Returns the time by the API server's own clock, going by its last answer; undefined before the first. */
+  now(): Date | undefined {
+    return this.#told === undefined ? undefined : new Date(this.#told.time + performance.now() - this.#told.at);
+  }
+
+  #hearTime(date: string | undefined, begun: number): void {
+    const time = Date.parse(date ?? '');
+    const now = performance.now();
+    // The header states whole seconds, and says little if the answer was long under way.
+    if (!Number.isNaN(time) && now - begun < SOON_MS) this.#told = { time: time + 500, at: (begun + now) / 2 };
   }
 
   /**
@@ -166,7 +181,10 @@ export class ApiServer {
         : { 'content-type': contentType, 'content-length': String(Buffer.byteLength(payload)) }),
     };
     try {
-      return await readAnswer(await this.#send(method, path, headers, payload, undefined, 'agent'), this.#limits.bytes);
+      const begun = performance.now();
+      const response = await this.#send(method, path, headers, payload, undefined, 'agent');
+      this.#hearTime(response.headers.date, begun);
+      return await readAnswer(response, this.#limits.bytes);
     } catch (cause) {
       throw this.#unreachable(cause);
     }

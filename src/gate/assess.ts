@@ -24,6 +24,7 @@ import { encryptionProblems } from '../render/index.ts';
 import type { TrustStore } from '../trust/index.ts';
 import { allow } from './allow.ts';
 import { assessTrust, ledgerOf, malformedViolation, recordTrust, type TrustAssessment } from './assess-trust.ts';
+import { waitIfBehind, waitIfOff } from './clock-offset.ts';
 import type { Gate } from './gate.ts';
 import { readImages } from './images-in-force.ts';
 import { recordVerdict } from './record-verdict.ts';
@@ -42,6 +43,7 @@ const MAX_CODES = 500; // violations listed in a verdict; all of them are counte
 
 /** Judges the change `from` → `to` of the environment's branch as a whole, and records the verdict. */
 export async function assess(gate: Gate, from: string, to: string): Promise<Assessment> {
+  if (gate.recorder !== undefined) waitIfBehind(gate); // before anything is recorded as seen at a wrong time
   const tree = await gate.repository.tree(to).catch(refusedTree);
   const judged = await judge(gate, from, to, tree);
   const verdict: Verdict = {
@@ -69,6 +71,7 @@ export async function assess(gate: Gate, from: string, to: string): Promise<Asse
     },
   };
   if (gate.recorder === undefined) return { verdict, recorded: undefined, allowed: undefined, objects: judged.objects };
+  if (verdict.outcome === 'denied') waitIfOff(gate);
   const recorded = await recordVerdict(gate.recorder, verdict, judged.violations.length);
   if (verdict.outcome === 'allowed' && judged.trustAfter !== undefined)
     await recordTrust(gate.recorder, verdict, judged.trustAfter, recorded.index);

@@ -3,6 +3,7 @@ import type { RuleMemory } from '../policy/index.ts';
 import type { RenderedFile } from '../render/index.ts';
 import type { KnownHistory, TrustStore } from '../trust/index.ts';
 import type {
+  ClockOffset,
   LedgerView,
   Maker,
   OpenPolicy,
@@ -24,6 +25,8 @@ export type Gate = {
   /** If nothing is recorded, a ledger that says when commits were first seen, to repeat a verdict. */
   readonly past?: LedgerView;
   readonly clock: () => Date;
+  /** Compares the clock with witnesses of time; undefined if none has been heard. */
+  readonly clockOffset?: () => ClockOffset | undefined;
   /** The time slices that judging shares with the other work of its thread. */
   readonly turns: Turns;
   /** Reads a TrustPolicy stored in the repository (`spec.trustPath`). */

@@ -108,6 +108,9 @@ export interface LiveGrants {
   ended(): void;
 }
 
+/** Difference of this machine's clock from a witness of time. Negative: the clock is ahead. */
+export type ClockOffset = { readonly behindMs: number; readonly witness: string };
+
 /** Read access to the ledger for the gate. */
 export interface LedgerView {
   latest<T extends EntryType>(

@@ -11,6 +11,9 @@ export type Measured = {
   readonly isAvailable: boolean;
   readonly sequences: boolean;
   readonly connected: boolean;
+  /** The machine's clock less the API server's. */
+  readonly clockOffsetSeconds: number;
+  readonly clockBehindLedgerSeconds: number;
 };
 
 /**
@@ -146,6 +149,22 @@ export class Metrics {
       collect() {
         this.reset();
         for (const { environment, isLoaded } of rules()) this.set({ environment }, isLoaded ? 1 : 0);
+      },
+    });
+    new Gauge({
+      name: 'countersign_clock_offset_seconds',
+      help: 'How far the clock of the machine is ahead of the API server’s; negative if it is behind.',
+      registers,
+      collect() {
+        this.set(measure().clockOffsetSeconds);
+      },
+    });
+    new Gauge({
+      name: 'countersign_clock_behind_ledger_seconds',
+      help: 'How far the clock of the machine is behind the newest entry of the ledger.',
+      registers,
+      collect() {
+        this.set(measure().clockBehindLedgerSeconds);
       },
     });
     new Gauge({

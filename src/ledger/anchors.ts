@@ -17,6 +17,9 @@ export interface Anchor {
   write(note: string): Promise<void>;
 }
 
+/** A place that cannot be reached, since when, and why. */
+type UnreachedAnchor = { readonly name: string; readonly since: string; readonly reason: string };
+
 const STALE_MS = 24 * 3_600_000;
 
 /**
@@ -71,6 +74,8 @@ export class AnchorKeeper {
   readonly #reached = new Map<string, number>();
   // Checkpoints found when this process began: those of its predecessor.
   readonly #before = new Map<string, string>();
+  // Places that could not be reached or written at the last try.
+  readonly #away = new Map<string, UnreachedAnchor>();
   #anchored = 0;
   #running: Promise<void> = Promise.resolve();
 
@@ -92,6 +97,11 @@ export class AnchorKeeper {
     this.#warn = parts.warn;
     this.#isShared = parts.isShared ?? false;
     this.#onConflict = parts.onConflict ?? (() => {});
+  }
+
+  /** Places that could not be reached at the last try. */
+  get unreached(): readonly UnreachedAnchor[] {
+    return [...this.#away.values()];
   }
 
   /**
@@ -126,6 +136,7 @@ export class AnchorKeeper {
         const fits = await this.#tryRead(anchor);
         if (!fits) continue;
         await anchor.write(note);
+        this.#away.delete(anchor.name);
         this.#reached.set(anchor.name, this.#clock().getTime());
         this.#anchored = newest.size;
         await this.#ledger.record({
@@ -193,6 +204,8 @@ export class AnchorKeeper {
   #missed(anchor: Anchor, thrown: unknown): void {
     const since = this.#reached.get(anchor.name);
     const now = this.#clock().getTime();
+    const begun = this.#away.get(anchor.name)?.since ?? new Date(now).toISOString();
+    this.#away.set(anchor.name, { name: anchor.name, since: begun, reason: messageOf(thrown) });
     if (since === undefined) this.#reached.set(anchor.name, now);
     const late = since !== undefined && now - since > STALE_MS ? '; nothing has been stored there for a day' : '';
     this.#warn(`cannot store the checkpoint in ${anchor.name}: ${messageOf(thrown)}${late}`);

@@ -87,6 +87,7 @@ export class AdmissionFront {
   readonly #log: Logger;
   readonly #threads = new Set<Thread>();
   #keeper: CertificateKeeper | undefined;
+  #clock = () => new Date();
   #ca = '';
   #by: DecideBy | undefined;
   #scopes: ReadonlyMap<string, ServedScope> = new Map();
@@ -160,6 +161,7 @@ export class AdmissionFront {
     this.#keeper = await CertificateKeeper.open(source, {
       clientCa: clientCa === undefined ? undefined : () => readFile(clientCa),
       log: this.#log,
+      clock: () => this.#clock(),
       renewed: ({ ca }) => {
         this.#ca = ca;
         return this.renewed();
@@ -170,6 +172,12 @@ export class AdmissionFront {
     this.#wanted = threads;
     await refuseInUse(this.#data);
     if (this.#data.auditToken !== undefined) await this.#startAll();
+  }
+
+  /** Judges certificates by this clock from now on, and makes one again that it does not accept. */
+  async takeTime(clock: () => Date): Promise<void> {
+    this.#clock = clock;
+    await this.#keeper?.look();
   }
 
   /** Certificates by which the API server trusts the webhook. */

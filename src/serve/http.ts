@@ -1,12 +1,13 @@
 import { breakGlassNow, settleUses } from '../gate/index.ts';
 import { type Control, type ControlAnswer, createServiceApp, listenForCommands, type Receiver } from '../http/index.ts';
-import { type Forgotten, forgetOn } from '../ledger/index.ts';
+import { type AnchorKeeper, type Forgotten, forgetOn } from '../ledger/index.ts';
 import { CountersignError, parseHost } from '../model/index.ts';
 import { makeSocket, readSecret } from '../open/index.ts';
 import type { Reconciler } from '../reconcile/index.ts';
 import { signOffOf } from '../report/index.ts';
 import type { ScheduledReports } from '../schedule/index.ts';
 import type { AdmissionFront } from './admission-front.ts';
+import { hasAnchorOutside } from './ledger.ts';
 import type { LedgerPauses } from './ledger-pauses.ts';
 import type { LedgerStanding, Serving } from './open-serving.ts';
 import type { ServeOptions } from './options.ts';
@@ -77,13 +78,15 @@ type ControlParts = {
   readonly reports: ScheduledReports | undefined;
   readonly front: AdmissionFront | undefined;
   readonly pauses: LedgerPauses;
+  /** Undefined until the anchors were compared. */
+  readonly anchors: () => AnchorKeeper | undefined;
 };
 
 /** Serves the commands `status`, `explain`, `suspend`, `resume`, `reconcile` and `rollback`. */
 export async function openControl(
   loops: readonly Reconciler[],
   serving: Serving,
-  { reports, front, pauses }: ControlParts,
+  { reports, front, pauses, anchors }: ControlParts,
 ): Promise<void> {
   const { options, closing, recorder, ledger, log, configuration, ledgerStanding } = serving;
   const control: Control = async (command, asked) => {
@@ -103,6 +106,7 @@ export async function openControl(
     if (command === 'report-run') return runScheduled(reports, asked);
     if (command === 'report-issued') return reportIssued(asked, recorder, log);
     if (command === 'report-sign-off') return reportReviewed(asked, recorder, log);
+    if (command === 'troubles') return { ok: true, result: troublesOf(serving, anchors()) };
     if (command === 'rotate-key') return rotateInPause(asked, serving, pauses);
     if (command === 'new-epoch') return epochInPause(asked, serving, pauses);
     if (command === 'forget') return forget(asked, ledger, options, log);
@@ -155,6 +159,19 @@ export async function openControl(
   // The answer to work on the ledger comes after the pause for it.
   const outlives = (command: string) => command === 'rotate-key' || command === 'new-epoch';
   closing.push(await listenForCommands(socket, control, outlives));
+}
+
+// What a person should know beside the state of the environments.
+function troublesOf({ clock, ledger, options }: Serving, anchors: AnchorKeeper | undefined): readonly string[] {
+  const clockTrouble = clock.trouble(ledger);
+  const { anchor = [], data } = options as ServeOptions;
+  return [
+    ...(clockTrouble === undefined ? [] : [clockTrouble]),
+    ...(hasAnchorOutside(anchor, data) ? [] : ['there is no anchor outside of the data directory (--anchor)']),
+    ...(anchors?.unreached ?? []).map(
+      ({ name, since, reason }) => `the anchor ${name} cannot be reached since ${since}: ${reason}`,
+    ),
+  ];
 }
 
 // Exceptions may concern all environments (an outage), or environments this replica does not run.

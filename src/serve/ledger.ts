@@ -30,10 +30,10 @@ export async function keepAnchors({
   settings,
   log,
   closing,
-}: Serving<ServeOptions>): Promise<void> {
+}: Serving<ServeOptions>): Promise<AnchorKeeper> {
   const every = interval(options.anchorEvery, '--anchor-every');
   const data = resolve(options.data);
-  if (!(options.anchor ?? []).some((anchor) => isOutside(anchor, data)))
+  if (!hasAnchorOutside(options.anchor ?? [], data))
     log.warn(
       {},
       'there is no anchor outside of the data directory: a backup that is restored there would go on unnoticed; ' +
@@ -72,9 +72,15 @@ export async function keepAnchors({
     await Promise.race([keeper.keep(), wait(LAST_ANCHOR_MS, undefined, { signal: patience.signal }).catch(() => {})]);
     patience.abort();
   });
+  return keeper;
 }
 
 const LAST_ANCHOR_MS = 5000;
+
+/** Tests whether one of the anchors is outside of a data directory, and would notice that it was restored. */
+export function hasAnchorOutside(anchors: readonly string[], data: string): boolean {
+  return anchors.some((anchor) => isOutside(anchor, resolve(data)));
+}
 
 function isOutside(anchor: string, data: string): boolean {
   if (!anchor.startsWith('file:')) return true;

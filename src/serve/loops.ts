@@ -41,7 +41,7 @@ export type OpenGate = {
 
 /** Opens the gates of all environments, including those run elsewhere: admission covers each of them. */
 export async function openGates(
-  { configuration, recorder, options, settings, closing }: Serving,
+  { configuration, recorder, options, settings, closing, clock, ledger }: Serving,
   turns = new Turns(),
 ): Promise<readonly OpenGate[]> {
   const shared = new SharedRules();
@@ -72,6 +72,7 @@ export async function openGates(
       const gate: OpenGate['gate'] = {
         ...opened.gate,
         recorder,
+        clockOffset: () => clock.offset(ledger),
         known: new KnownHistory(),
         rendered: new Recent<KnownFile>(1000),
         findings: new Recent(1000),

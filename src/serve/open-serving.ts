@@ -19,6 +19,7 @@ import { CountersignError, digestOf, durationMs, type Trace, untraced } from '..
 import { Notifications } from '../notify/index.ts';
 import { ledgerKey, type PassOptions, recorderOf } from '../open/index.ts';
 import type { Reconciler } from '../reconcile/index.ts';
+import { behindLedger, ClockWitness } from './clock-witness.ts';
 import { sayProgress } from './say-progress.ts';
 import { SigningLease, type SigningParts } from './signing-lease.ts';
 
@@ -53,6 +54,8 @@ export type Serving<O extends PassOptions = PassOptions> = {
   /** Ensures that no other service signs the ledger; undefined if replicas share it. */
   readonly signing: SigningLease | undefined;
   readonly ledgerStanding: () => LedgerStanding;
+  /** Compares this machine's clock with others. */
+  readonly clock: ClockWitness;
 };
 
 /**
@@ -131,11 +134,16 @@ async function open<O extends PassOptions>(opening: Opening<O>): Promise<Serving
     () => notifications.close(LAST_WORDS_MS),
   );
   const trace = await traceTo(options.traces, closing);
+  const clock = new ClockWitness();
+  clock.follow(([...links.values()][0] as ClusterLink).server);
+  closing.push(clock.watch(ledger, log));
   const metrics = new Metrics(() => ({
     environments: running().map((l) => l.status),
     entries: ledger.size,
     ...standingOf(ledger, ahead),
     connected: running().every((l) => l.connected),
+    clockOffsetSeconds: -(clock.offset(ledger)?.behindMs ?? 0) / 1000,
+    clockBehindLedgerSeconds: behindLedger(ledger) / 1000,
   }));
   // Otherwise each loop would wait for its own back-off, up to a minute.
   ledger.onBack = () => {
@@ -162,6 +170,7 @@ async function open<O extends PassOptions>(opening: Opening<O>): Promise<Serving
     closing,
     signing,
     ledgerStanding: () => standingOf(ledger, ahead),
+    clock,
   };
 }
 

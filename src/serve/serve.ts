@@ -5,6 +5,7 @@ import { setTimeout as wait } from 'node:timers/promises';
 import pino, { type Logger } from 'pino';
 import { Lease } from '../cluster/index.ts';
 import type { ProcessSettings } from '../config/index.ts';
+import type { AnchorKeeper } from '../ledger/index.ts';
 import { CountersignError, messageOf, Turns } from '../model/index.ts';
 import { gitProgram, ledgerKey } from '../open/index.ts';
 import type { Reconciler } from '../reconcile/index.ts';
@@ -125,9 +126,11 @@ async function serveWith({ configuration, tellOf }: Documents, ending: AbortSign
   const serving = await openServing(options, settings, configuration, log, () => loops, ending);
   const { ledger, closing, links } = serving;
   try {
+    await front?.takeTime(() => serving.clock.now());
     const canRecord = () => ledger.sharing?.isAvailable !== false;
     const isAway = !canRecord();
-    const beginning = isAway ? beginLater(serving, canRecord, ending) : begin(serving);
+    const begun: Begun = { anchors: undefined };
+    const beginning = isAway ? beginLater(serving, begun, canRecord, ending) : begin(serving, begun);
     if (isAway)
       beginning.catch(() => {}); // thrown below
     else await beginning;
@@ -143,7 +146,7 @@ async function serveWith({ configuration, tellOf }: Documents, ending: AbortSign
     openHttp(loops, serving, front, probes);
     await openDashboard(loops, serving, front);
     const reports = reportsOf(serving);
-    await openControl(loops, serving, { reports, front, pauses });
+    await openControl(loops, serving, { reports, front, pauses, anchors: () => begun.anchors });
     if (isAway) {
       for (const loop of loops) loop.standBy('waits for the ledger');
       log.warn({}, 'answers admission by its copy of the ledger; everything else waits until the ledger is back');
@@ -179,15 +182,23 @@ async function serveWith({ configuration, tellOf }: Documents, ending: AbortSign
 }
 
 // Before anything else is recorded: what is kept elsewhere is compared, and the start is recorded.
-const BEGINNING = [keepAnchors, recordStart, keepStated] as const;
+type Begun = { anchors: AnchorKeeper | undefined };
+const BEGINNING: readonly ((serving: Serving<ServeOptions>, begun: Begun) => Promise<void>)[] = [
+  async (serving, begun) => {
+    begun.anchors = await keepAnchors(serving);
+  },
+  recordStart,
+  keepStated,
+];
 
-async function begin(serving: Serving<ServeOptions>): Promise<void> {
-  for (const step of BEGINNING) await step(serving);
+async function begin(serving: Serving<ServeOptions>, begun: Begun): Promise<void> {
+  for (const step of BEGINNING) await step(serving, begun);
 }
 
 // Resolves without having begun if it is told to end first.
 async function beginLater(
   serving: Serving<ServeOptions>,
+  begun: Begun,
   canRecord: () => boolean,
   ending: AbortSignal,
 ): Promise<void> {
@@ -195,7 +206,7 @@ async function beginLater(
     if (!canRecord()) await wait(BEGIN_EVERY_MS, undefined, { signal: ending }).catch(() => {});
     if (ending.aborted || !canRecord()) continue;
     try {
-      await steps[0](serving);
+      await steps[0](serving, begun);
       steps.shift();
     } catch (thrown) {
       if (!(thrown instanceof CountersignError) || thrown.recover !== 'retry') throw thrown;

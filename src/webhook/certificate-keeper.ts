@@ -24,6 +24,8 @@ export type KeeperOptions = {
   /** Starts serving it. */
   readonly serve: (identity: Identity) => Promise<void>;
   readonly lookMs?: number;
+  /** The time by which certificates are judged; defaults to this machine's clock. */
+  readonly clock?: () => Date;
 };
 
 const LOOK_MS = 30_000; // a mounted Secret is updated within about a minute
@@ -48,7 +50,7 @@ export class CertificateKeeper {
 
   /** Throws like the source if there is no certificate to begin with. */
   static async open(source: CertificateSource, options: KeeperOptions): Promise<CertificateKeeper> {
-    return new CertificateKeeper(source, await source(new Date()), options);
+    return new CertificateKeeper(source, await source(timeOf(options)), options);
   }
 
   /** Certificates by which clients trust the server (PEM). */
@@ -77,7 +79,7 @@ export class CertificateKeeper {
   async #look(): Promise<void> {
     const { log, clientCa: readClientCa, renewed, serve } = this.#options;
     try {
-      const newest = await this.#source(new Date());
+      const newest = await this.#source(timeOf(this.#options));
       const clientCa = readClientCa?.();
       if (newest.cert === this.#served.cert && newest.ca === this.#served.ca && clientCa === this.#clientCa) return;
       const isNewAuthority = newest.ca !== this.#served.ca;
@@ -91,4 +93,8 @@ export class CertificateKeeper {
       log.error({}, `cannot renew the webhook’s certificate, the previous one stays in use: ${messageOf(thrown)}`);
     }
   }
+}
+
+function timeOf({ clock }: KeeperOptions): Date {
+  return clock?.() ?? new Date();
 }

@@ -13,7 +13,8 @@ const ALGORITHM = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' } as con
 
 /**
  * Returns the webhook's certificate for a host, stored in a directory. It is recreated if it is missing, for a
- * different host, or within 30 days of expiry. Its CA signs only this certificate: the CA key is discarded.
+ * different host, not valid yet (made while the clock was ahead), or within 30 days of expiry. Its CA signs only this
+ * certificate: the CA key is discarded.
  */
 export async function makeCertificates(directory: string, host: string, now: Date): Promise<Certificates> {
   const kept = await readCertificates(directory, host, now);
@@ -34,14 +35,16 @@ async function readCertificates(directory: string, host: string, now: Date): Pro
   return (await isUsable(read, host, now)) ? read : undefined;
 }
 
-/** Tests whether a certificate is for a host and valid for more than 30 days. */
+/** Tests whether a certificate is for a host, valid already, and valid for more than 30 days. */
 export async function isUsable({ cert }: Certificates, host: string, now: Date): Promise<boolean> {
   const { SubjectAlternativeNameExtension, X509Certificate } = await library();
   try {
     const parsed = new X509Certificate(cert);
     const names = parsed.getExtension(SubjectAlternativeNameExtension)?.names.toJSON() ?? [];
     return (
-      parsed.notAfter.getTime() - now.getTime() > RENEW_BEFORE_DAYS * DAY_MS && names.some((n) => n.value === host)
+      parsed.notBefore.getTime() <= now.getTime() &&
+      parsed.notAfter.getTime() - now.getTime() > RENEW_BEFORE_DAYS * DAY_MS &&
+      names.some((n) => n.value === host)
     );
   } catch {
     return false;

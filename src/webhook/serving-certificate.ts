@@ -40,6 +40,8 @@ export function fromFiles(directory: string, host: string): CertificateSource {
     } catch (cause) {
       throw refuse('tls.crt is not a certificate', cause);
     }
+    if (leaf.validFromDate.getTime() > now.getTime())
+      throw refuse(`it is not valid before ${leaf.validFromDate.toISOString()}, and it is ${now.toISOString()}`);
     if (leaf.validToDate.getTime() < now.getTime())
       throw refuse(`it expired on ${leaf.validToDate.toISOString().slice(0, 10)}`);
     if (leaf.checkHost(host) === undefined && leaf.checkIP(host) === undefined)

@@ -105,7 +105,7 @@ const witnessKey = Buffer.concat([Buffer.from([4]), Buffer.alloc(32, 1)]);
 const witnessId = createHash('sha256').update('witness.test/w1\n').update(witnessKey).digest('hex').slice(0, 8);
 const WITNESS = `witness.test/w1+${witnessId}+${witnessKey.toString('base64')}`;
 const authority = selfSigned();
-let ledger: Ledger | undefined;
+let ledger: Promise<Ledger> | undefined;
 
 function selfSigned(): string {
   const [key, certificate] = [join(directory, 'tsa.key'), join(directory, 'tsa.pem')];
@@ -126,11 +126,11 @@ function selfSigned(): string {
 }
 
 async function anchored(make: (reader: LedgerReader) => Anchor): Promise<void> {
-  ledger ??= await openLedger(join(directory, 'ledger'), 'countersign.dev/test');
-  await make(ledger.read).write(readFileSync(join(directory, 'ledger', 'checkpoint'), 'utf8'));
+  ledger ??= openLedger(join(directory, 'ledger'), 'countersign.dev/test'); // once, though several ask at once
+  await make((await ledger).read).write(readFileSync(join(directory, 'ledger', 'checkpoint'), 'utf8'));
 }
 
-after(() => ledger?.close());
+after(() => ledger?.then((opened) => opened.close()));
 
 const CLIENTS: readonly Client[] = [
   {

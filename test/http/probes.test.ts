@@ -11,6 +11,8 @@ const metrics = new Metrics(() => ({
   backlog: 17,
   isAvailable: true,
   sequences: false,
+  clockOffsetSeconds: 0,
+  clockBehindLedgerSeconds: 0,
 }));
 const app = createServiceApp({
   notReady: () => undefined,

@@ -120,6 +120,28 @@ async function witnessKey(): Promise<string> {
   return witness.key;
 }
 
+test('a place that cannot be reached is named, since when and why, until it is reached again', async () => {
+  const { ledger } = await filled();
+  let isAway = true;
+  const anchor: Anchor = {
+    name: 'elsewhere',
+    read: async () => undefined,
+    write: async () => {
+      if (isAway) throw new Error('no route');
+    },
+  };
+  const kept = keeper(ledger, [anchor]);
+  await kept.keep();
+  const [first] = kept.unreached;
+  assert.deepEqual([first?.name, first?.reason], ['elsewhere', 'no route']);
+  await kept.keep();
+  assert.deepEqual(kept.unreached, [first], 'since the first time');
+  isAway = false;
+  await kept.keep();
+  assert.deepEqual(kept.unreached, []);
+  await ledger.close();
+});
+
 test('a witness co-signs what extends what it saw, and halts a ledger that it knows to be longer', async () => {
   const { at, ledger } = await filled(300);
   const witness = await startWitness(verifierText(ledger.verifier));

@@ -1,19 +1,21 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { X509Certificate } from 'node:crypto';
-import { readFileSync, statSync } from 'node:fs';
+import { mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { createServer, request } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { connect } from 'node:tls';
 import type { AdmissionDecision, AdmissionRequest, AdmissionScopes } from '../../src/gate/index.ts';
+import { sharedCertificate } from '../../src/serve/shared-certificate.ts';
 import {
   CertificateKeeper,
   type Certificates,
   CurrentScopes,
   createWebhook,
   Demand,
+  fromFiles,
   makeCertificates,
   webhookServer,
 } from '../../src/webhook/index.ts';
@@ -315,6 +317,53 @@ test('the certificate is kept, made anew for another host or near its end, and i
   const other = await makeCertificates(directory, 'gate.countersign.svc', new Date());
   assert.match(new X509Certificate(other.cert).subjectAltName ?? '', /DNS:gate\.countersign\.svc/);
   assert.ok(new X509Certificate(other.cert).checkIssued(new X509Certificate(other.ca)));
+});
+
+test('a certificate that was made while the clock was ahead is made again, also by another replica, and files of one are refused', async () => {
+  const DAY = 86_400_000;
+  const at = join(directory, 'ahead');
+  const now = Date.now();
+  const ahead = await makeCertificates(at, '127.0.0.1', new Date(now + 3 * DAY));
+  const right = await makeCertificates(at, '127.0.0.1', new Date(now));
+  assert.notEqual(right.cert, ahead.cert);
+  assert.ok(new X509Certificate(right.cert).validFromDate.getTime() <= now);
+  assert.equal((await makeCertificates(at, '127.0.0.1', new Date(now))).cert, right.cert, 'then it is kept');
+  assert.equal((await makeCertificates(at, '127.0.0.1', new Date(now - DAY / 2))).cert, right.cert);
+  const files = join(directory, 'future');
+  mkdirSync(files);
+  for (const [name, text] of [
+    ['tls.crt', ahead.cert],
+    ['tls.key', ahead.key],
+    ['ca.crt', ahead.ca],
+  ] as const)
+    writeFileSync(join(files, name), text);
+  await assert.rejects(fromFiles(files, '127.0.0.1')(new Date(now)), {
+    code: 'config-invalid',
+    message: /it is not valid before/,
+  });
+});
+
+test('the shared certificate is judged by the API server’s clock: one that it does not accept yet is made again, once', async () => {
+  const DAY = 86_400_000;
+  let [stored, writes]: [Record<string, unknown> | undefined, number] = [undefined, 0];
+  const serverOf = (now: Date) => ({
+    now: () => now,
+    request: async (method: string, _: string, body?: unknown) => {
+      if (method === 'GET') return stored === undefined ? { status: 404, body: {} } : { status: 200, body: stored };
+      writes++;
+      stored = body as Record<string, unknown>;
+      return { status: 200, body: stored };
+    },
+  });
+  const now = Date.now();
+  const source = (time: number) =>
+    sharedCertificate(serverOf(new Date(time)) as never, 'countersign', 'tls', '127.0.0.1');
+  await source(now + 3 * DAY)(new Date(now + 3 * DAY));
+  const made = await source(now)(new Date(now + 3 * DAY));
+  assert.ok(new X509Certificate(made.cert).validFromDate.getTime() <= now);
+  // Two replicas, one of them with a clock a year ahead: they agree by the API server's.
+  for (const own of [now, now + 360 * DAY, now - 3 * DAY]) await source(now)(new Date(own));
+  assert.equal(writes, 2);
 });
 
 test('others count as many once twenty of them asked within a second; what is our own does not count', () => {

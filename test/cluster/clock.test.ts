@@ -1,0 +1,70 @@
+import assert from 'node:assert/strict';
+import { X509Certificate } from 'node:crypto';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { configMap, namespace } from '../kit/manifests.ts';
+import { scratch } from '../kit/scratch.ts';
+import { countersign } from '../kit/service.ts';
+import { openStage } from '../kit/test-stage.ts';
+
+// A service whose clock jumps while everyone else's is right.
+const PATH = 'clusters/production';
+const HOUR = 3_600_000;
+const directory = scratch();
+const stage = await openStage(directory);
+const shifted = `--import ${new URL('../kit/shifted-clock.mjs', import.meta.url)}`;
+
+test('a certificate from a clock three days ahead is made again by the API server’s time: the first write is decided', async () => {
+  const name = 'early';
+  const fleet = stage.fleet(name);
+  const configuration = stage.configuration(name, [{ url: fleet.url, namespaces: [name] }]);
+  const first = await stage.change(fleet, 'first', {
+    [`${PATH}/ns.yaml`]: namespace(name),
+    [`${PATH}/cm.yaml`]: configMap(name, 'settings', { colour: 'blue' }),
+  });
+  const file = join(directory, 'early.offset');
+  const jump = (ms: number) => writeFileSync(file, String(ms));
+  jump(72 * HOUR);
+  const env = { CLOCK_FILE: file, NODE_OPTIONS: shifted };
+  const service = stage.start(await stage.arguments(configuration), name, [], env);
+  await service.entry('apply.result', 'production', (e) => e.revision === first && e.outcome === 'applied');
+  const certificate = new X509Certificate(readFileSync(join(stage.data(name), 'tls', 'tls.crt')));
+  assert.ok(certificate.validFromDate.getTime() < Date.now(), String(certificate.validFromDate));
+  await service.says('is 72 h ahead of the API server');
+  const status = await countersign(['status', '--data', stage.data(name)]);
+  assert.match(status.stdout, /the clock of this machine is 72 h ahead of the API server/);
+  const dev = await stage.as('dev');
+  const asked = () =>
+    dev.request('POST', `/api/v1/namespaces/${name}/configmaps?dryRun=All`, {
+      apiVersion: 'v1',
+      kind: 'ConfigMap',
+      metadata: { name: 'x', namespace: name },
+    });
+  assert.match(String((await asked()).body['message']), /denied the request/);
+  for (const [off, said] of [
+    [0, 'agrees with the API server again'],
+    [-HOUR, 'is 60 min behind the API server'],
+    [-24 * HOUR, 'is 24 h behind the API server'],
+    [HOUR, 'is 60 min ahead of the API server'],
+  ] as const) {
+    jump(0);
+    const commit = await stage.change(fleet, `before ${off}`, {
+      [`${PATH}/cm.yaml`]: configMap(name, 'settings', { off: `before ${off}` }),
+    });
+    await service.entry('apply.result', 'production', (e) => e.revision === commit && e.outcome === 'applied');
+    jump(off);
+    await service.says(said);
+    assert.match(String((await asked()).body['message']), /denied the request/, `requests are decided at ${off}`);
+  }
+  jump(0);
+  const last = await stage.change(fleet, 'last', { [`${PATH}/cm.yaml`]: configMap(name, 'settings', { off: 'last' }) });
+  await service.entry('apply.result', 'production', (e) => e.revision === last && e.outcome === 'applied');
+  assert.deepEqual(
+    service.entries('change.judged', 'production').filter(({ entry }) => entry.outcome === 'denied'),
+    [],
+    'no approver was blamed',
+  );
+  assert.equal(await service.stop(), 0, service.log);
+  assert.equal((await countersign(['ledger', 'verify', '--data', stage.data(name)])).code, 0);
+});
