@@ -288,6 +288,16 @@ export class ApiServer {
 
   #unreachable(cause: unknown): CountersignError {
     if (cause instanceof CountersignError && cause.code === 'cluster-refused') return cause;
+    if (isCertificateProblem(cause))
+      return new CountersignError(
+        'certificate-refused',
+        `the certificate of the API server at \`${this.url}\` is not accepted: ${reasonOf(cause)}`,
+        {
+          cause,
+          recover: 'retry',
+          hint: 'check `certificate-authority` in the kubeconfig, and the clock of this machine',
+        },
+      );
     return new CountersignError(
       'cluster-unreachable',
       `the API server at \`${this.url}\` does not answer: ${reasonOf(cause)}`,
@@ -379,6 +389,14 @@ function parse(text: string): Record<string, unknown> | undefined {
 }
 
 // An HTTP parser quotes nothing, but the names in a certificate are chosen by the server.
+// OpenSSL's reasons why a chain is not accepted, as Node names them.
+const CERTIFICATE_PROBLEM = /^(?:CERT_|ERR_TLS_CERT|(?:DEPTH_ZERO_)?SELF_SIGNED_CERT|UNABLE_TO_(?:GET|VERIFY)_)/;
+
+function isCertificateProblem(thrown: unknown): boolean {
+  const { code } = (thrown ?? {}) as { code?: unknown };
+  return typeof code === 'string' && CERTIFICATE_PROBLEM.test(code);
+}
+
 function reasonOf(thrown: unknown): string {
   const { code } = thrown as { code?: unknown };
   return typeof code === 'string' && code.startsWith('ERR_TLS_CERT')

@@ -40,6 +40,13 @@ export function refusal(answer: Answer, verb: string, what: string, secret: bool
     return new CountersignError('cluster-refused', message, {
       hint: 'its owner must declare `sideEffects: None` on that webhook',
     });
+  if (/failed calling webhook .*(?:x509:|tls:|certificate)/s.test(said))
+    return new CountersignError('certificate-refused', message, {
+      recover: 'retry',
+      hint:
+        'the API server does not accept the certificate of that webhook. If it is Countersign’s, it is made again ' +
+        'within a minute once the clocks agree; with --webhook-tls, renew its files',
+    });
   // Our own webhook refuses changes made since the dry run; another dry run resolves that.
   const passing = isPassing(answer) || said.includes('gate.countersign.dev');
   return new CountersignError(passing ? 'cluster-unreachable' : 'cluster-refused', message, {

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { mkdirSync } from 'node:fs';
-import { CountersignError } from '../model/index.ts';
+import { CountersignError, diskFull, saysDiskFull } from '../model/index.ts';
 import { accessEnvironment, type GitAccess } from './access.ts';
 import { complaint, type GitProgram, type GitResult, remoteReason, runGit } from './run-git.ts';
 
@@ -111,6 +111,7 @@ export class CheckpointRef {
 
   async #must(args: readonly string[], input?: string, trim = true): Promise<string> {
     const result = await this.#run(args, input);
+    if (result.code !== 0 && saysDiskFull(result.stderr)) throw diskFull(this.#directory);
     if (result.code !== 0)
       throw new CountersignError('git-unreachable', `git ${args[0] ?? ''} failed: ${complaint(result.stderr)}`, {
         recover: 'retry',

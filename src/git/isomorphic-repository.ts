@@ -1,5 +1,5 @@
 import fs, { existsSync, mkdirSync } from 'node:fs';
-import { CountersignError, NO_REVISION } from '../model/index.ts';
+import { CountersignError, diskFull, isDiskFull, NO_REVISION } from '../model/index.ts';
 import { type Limits, remoteCode } from '../outgoing/index.ts';
 import type { GitAccess } from './access.ts';
 import { httpClient } from './http-client.ts';
@@ -67,6 +67,7 @@ export class IsomorphicRepository implements Repository {
       this.#cache = {}; // unbounded in the library: one per fetch
     } catch (thrown) {
       if (thrown instanceof CountersignError && !thrown.code.startsWith('forge-')) throw thrown;
+      if (isDiskFull(thrown)) throw diskFull(this.#gitdir, thrown);
       throw new CountersignError('git-unreachable', `cannot fetch from \`${redactUrl(url)}\`: ${reasonOf(thrown)}`, {
         hint: 'check `spec.source.url`, the network and the credentials',
         recover: 'retry',

@@ -3,7 +3,15 @@ import { existsSync, mkdirSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { CountersignError, isObjectId, NO_REVISION, Recent } from '../model/index.ts';
+import {
+  CountersignError,
+  diskFull,
+  isDiskFull,
+  isObjectId,
+  NO_REVISION,
+  Recent,
+  saysDiskFull,
+} from '../model/index.ts';
 import { accessEnvironment, type GitAccess } from './access.ts';
 import { type GitObject, MAX_BYTES, ObjectTooLarge, type ObjectType, verifyObjectId } from './object.ts';
 import { APPROVALS_REF, type Repository, redactUrl, refuseShallow, sourceRef } from './repository.ts';
@@ -83,7 +91,7 @@ export class NativeRepository implements Repository {
       { ...this.#env(), ...accessEnvironment(url, access) },
       { timeoutMs: fetchMs, withChildren: true, memory },
     );
-    if (result.code !== 0) throw fetchFailed(url, branch, result.stderr);
+    if (result.code !== 0) throw fetchFailed(url, branch, result.stderr, this.#directory);
     refuseShallow(this.#directory);
   }
 
@@ -190,11 +198,12 @@ export class NativeRepository implements Repository {
 
   async #create(): Promise<void> {
     if (existsSync(`${this.#directory}/HEAD`)) return;
-    mkdirSync(this.#directory, { recursive: true });
+    makeDirectory(this.#directory);
     const result = await this.#run(['init', '--quiet', '--bare', '--template=', this.#directory], {
       ...ENVIRONMENT,
       PATH: this.#git.path,
     });
+    if (result.code !== 0 && saysDiskFull(result.stderr)) throw diskFull(this.#directory);
     if (result.code !== 0)
       throw new CountersignError(
         'git-unreachable',
@@ -262,7 +271,16 @@ async function* streamIds(child: ChildProcessWithoutNullStreams, to: string): As
   }
 }
 
-function fetchFailed(url: string, branch: string, stderr: string): CountersignError {
+function makeDirectory(directory: string): void {
+  try {
+    mkdirSync(directory, { recursive: true });
+  } catch (thrown) {
+    throw isDiskFull(thrown) ? diskFull(directory, thrown) : thrown;
+  }
+}
+
+function fetchFailed(url: string, branch: string, stderr: string, directory: string): CountersignError {
+  if (saysDiskFull(stderr)) return diskFull(directory);
   const where = redactUrl(url);
   if (/^fatal: couldn't find remote ref/m.test(stderr))
     return new CountersignError('git-ref-missing', `\`${where}\` has no branch \`${branch}\``, {

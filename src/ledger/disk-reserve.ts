@@ -66,9 +66,3 @@ export function writeAll(descriptor: number, bytes: Uint8Array, position: number
   for (let written = 0; written < bytes.length; )
     written += writeSync(descriptor, bytes, written, bytes.length - written, position + written);
 }
-
-/** Tests whether an error says that a disk or a quota is full. */
-export function isDiskFull(thrown: unknown): boolean {
-  const { code } = (thrown ?? {}) as { code?: unknown };
-  return code === 'ENOSPC' || code === 'EDQUOT';
-}

@@ -1,6 +1,6 @@
 import { rmSync } from 'node:fs';
 import { DatabaseSync } from 'node:sqlite';
-import { CountersignError, messageOf } from '../model/index.ts';
+import { CountersignError, isDiskFull, messageOf } from '../model/index.ts';
 
 // SQLite's primary result codes.
 const CORRUPT = 11;
@@ -57,7 +57,7 @@ export function dropDamagedCopy(file: string, warn: (message: string) => void): 
 /** Returns the error for a store that cannot be opened or read, with a hint for the cause that SQLite gives. */
 export function storeTrouble(file: string, cause: unknown, verb: 'open' | 'read'): CountersignError {
   if (isDamage(cause)) return damaged(file, messageOf(cause), cause);
-  const isFull = codeOf(cause) === FULL || (cause as { code?: unknown }).code === 'ENOSPC';
+  const isFull = codeOf(cause) === FULL || isDiskFull(cause);
   return new CountersignError('ledger-unusable', `cannot ${verb} the ledger \`${file}\`: ${messageOf(cause)}`, {
     cause,
     recover: 'halt',

@@ -6,13 +6,14 @@ import {
   type Entry,
   type EntryBody,
   type EntryType,
+  isDiskFull,
   messageOf,
   Recent,
   type Recorded,
   sha256,
   within,
 } from '../model/index.ts';
-import { DiskReserve, isDiskFull, writeAll } from './disk-reserve.ts';
+import { DiskReserve, writeAll } from './disk-reserve.ts';
 import { type Evidence, evidenceRef } from './evidence.ts';
 import { isRefusal, Overloaded } from './ledger.ts';
 import { CLOCK_TOLERANCE_MS } from './references.ts';

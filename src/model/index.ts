@@ -20,6 +20,7 @@ export * from './commit.ts';
 export * from './count.ts';
 export { cronOf } from './cron.ts';
 export * from './digest.ts';
+export * from './disk-full.ts';
 export * from './entry.ts';
 export * from './error.ts';
 export { field, interpreted, type Mark } from './field.ts';

@@ -119,7 +119,7 @@ test('tokens, token files and passwords in the kubeconfig of a document reach th
   await assert.rejects(
     connect({ kubeconfig: kubeconfig({ cluster, user: { token: 'a' } }), context: 'a', namedBy: 'document' }),
     {
-      code: 'cluster-unreachable', // nobody vouches for its certificate
+      code: 'certificate-refused', // nobody vouches for its certificate
     },
   );
   Object.assign(cluster, { 'certificate-authority': 'ca.crt' });
