@@ -74,7 +74,7 @@ export async function openSequencer(
   place: LedgerPlace,
   ports: Pick<SequencerOptions, 'clock' | 'openedAt' | 'warn' | 'progress'> & Pick<SharedOptions, 'onSharing'>,
 ): Promise<{ readonly sequencer: Appender; readonly verifier: string; readonly close: () => Promise<void> }> {
-  const { directory, newEpoch } = place;
+  const { directory } = place;
   mkdirSync(directory, { recursive: true, mode: 0o700 });
   keepPrivate(directory, ports.warn);
   const lock = takeLock(join(directory, FILES.lock));
@@ -83,6 +83,7 @@ export async function openSequencer(
     const file = join(directory, FILES.store);
     const verifiers = knownVerifiers(directory);
     const isNew = verifiers.length === 0 || !existsSync(file);
+    const newEpoch = place.postgres === undefined ? place.newEpoch : withKept(directory, place.newEpoch);
     // The database's entries are known only once the copy is up to date.
     const planned = newEpoch === undefined || place.postgres !== undefined ? undefined : planEpoch(directory, newEpoch);
     const signers = openSigners(place, originOf(place), isNew);
@@ -121,6 +122,18 @@ export async function openSequencer(
     lock.close();
     throw thrown;
   }
+}
+
+/**
+ * Adds the checkpoint beside the copy to those a new epoch explains. It is replaced as soon as the copy follows the
+ * restored database, so it is kept first: it may be all that is known of the lost entries.
+ */
+function withKept(directory: string, newEpoch: NewEpoch | undefined): NewEpoch | undefined {
+  const [anchor, newer] = [join(directory, FILES.anchor), join(directory, FILES.newer)];
+  const note = existsSync(anchor) ? readFileSync(anchor, 'utf8') : '';
+  if (newEpoch === undefined || note === '') return newEpoch;
+  if (!existsSync(newer)) copyFileSync(anchor, newer);
+  return { ...newEpoch, checkpoints: [...(newEpoch.checkpoints ?? []), note] };
 }
 
 /**
