@@ -26,7 +26,6 @@ const CALLS: Readonly<Record<string, RegExp>> = {
 // Files that use one of them, where no text from outside gets there.
 const NOTHING_FROM_OUTSIDE: Readonly<Record<string, string>> = {
   'open/control-socket.ts': 'reads a path that the service itself wrote into its data directory',
-  'cli/ledger-keys.ts': 'names of ours in the data directory',
   'cli/help.ts': 'prints pages of our own package, by names of a list',
   'cli/ledger.ts': 'looks for the checkpoint in the data directory',
   'open/in-thread.ts': 'starts modules that our own code names',
@@ -41,9 +40,13 @@ const NOTHING_FROM_OUTSIDE: Readonly<Record<string, string>> = {
   'fence/memory.ts': 'reads what the kernel says of processes that we started',
   'ledger/open-sequencer.ts': 'names of ours in the data directory',
   'ledger/program-source.ts': 'reads our own checker',
+  'ledger/renew-ledger.ts': 'names of ours in the data directory',
+  'ledger/replace-file.ts': 'writes a file that its caller names',
+  'ledger/store-trouble.ts': 'asks SQLite about the store, and removes files of ours beside it',
   'ledger/replica-key.ts': 'a key of ours in the data directory',
   'ledger/sequencer.ts': 'names of ours in the data directory',
   'ledger/shared-sequencer.ts': 'names of ours in the data directory',
+  'ledger/disk-reserve.ts': 'a file of ours in the data directory, whose content is not read',
   'ledger/write-ahead.ts': 'a file of ours in the data directory, with lines that we wrote',
   'model/address.ts':
     'these are the parsers; the URL is made to compare what was parsed, and the pattern is a constant',
