@@ -40,10 +40,10 @@ export class DiskReserve {
     }
   }
 
-  /** Gives a piece back. Returns false if there is none left. */
-  release(): boolean {
+  /** Gives a piece back. Returns false if no more than a part of the reserve (0 to 1) is left. */
+  release(keep = 0): boolean {
     const size = this.#size();
-    if (size === 0) return false;
+    if (size <= keep * this.#bytes) return false;
     const descriptor = openSync(this.#file, 'r+');
     try {
       ftruncateSync(descriptor, Math.max(0, size - PIECE_BYTES));

@@ -145,7 +145,8 @@ export class WriteAhead {
 
   /** Like the ledger's own method, after the records in the file. It does not wait for refusals. */
   async record(body: EntryBody, evidence: readonly Evidence[]): Promise<Recorded> {
-    if (this.#refused.length > 0 || this.#beside.some(mustBeFirst)) await this.#start().first;
+    if (this.#refused.length > 0 || this.#missing !== undefined || this.#beside.some(mustBeFirst))
+      await this.#start().first;
     return this.#recorder.record(body, evidence);
   }
 
@@ -295,6 +296,7 @@ export class WriteAhead {
   async #merge(onlyRefusalsLeft: () => void): Promise<void> {
     const before = this.#passed.seq;
     await this.#tellRefused();
+    await this.#tellMissing();
     while (this.#beside.length > 0) {
       for (let lines = this.#undone(mustBeFirst); lines.length > 0; lines = this.#undone(mustBeFirst))
         await this.#recordLines(lines);
@@ -304,8 +306,7 @@ export class WriteAhead {
     const count = this.#passed.seq - before;
     await this.#tellRefused();
     await this.#markMerged();
-    await this.#tellMissing();
-    if (this.#beside.length > 0) return this.#merge(onlyRefusalsLeft); // lines written meanwhile
+    if (this.#beside.length > 0 || this.#missing !== undefined) return this.#merge(onlyRefusalsLeft); // lines written meanwhile
     clearInterval(this.#timer);
     this.#timer = undefined;
     this.#fillReserve();
@@ -438,7 +439,7 @@ export class WriteAhead {
         'bring the ledger back: it then takes these records',
       );
     try {
-      this.#write(bytes);
+      this.#write(bytes, isRefusal(body));
     } catch (cause) {
       throw this.#lost(
         `cannot write the ledger or \`${this.#file}\`: ${messageOf(cause)}`,
@@ -458,8 +459,9 @@ export class WriteAhead {
     this.#goOn();
   }
 
-  // On a full disk, the reserve makes room. Another program may be faster: then the next piece does.
-  #write(bytes: Uint8Array): void {
+  // On a full disk, the reserve makes room; only half of it for refusals, which are valid without a record. Another
+  // program may be faster: then the next piece does.
+  #write(bytes: Uint8Array, isOfRefusal: boolean): void {
     for (;;) {
       try {
         const descriptor = this.#open();
@@ -467,7 +469,7 @@ export class WriteAhead {
         fsyncSync(descriptor);
         return;
       } catch (thrown) {
-        if (!isDiskFull(thrown) || !this.#reserve.release()) throw thrown;
+        if (!isDiskFull(thrown) || !this.#reserve.release(isOfRefusal ? 0.5 : 0)) throw thrown;
         if (!this.#isReserveUsed)
           this.#options.warn(`the disk of \`${this.#file}\` is full: records go into the space that was kept for them`);
         this.#isReserveUsed = true;

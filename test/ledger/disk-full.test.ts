@@ -17,6 +17,7 @@ const mounted = mountSmallDisk(join(directory, 'disk'), 12);
 const skip = typeof mounted === 'string' ? mounted : false;
 const disk = mounted as SmallDisk;
 let serial = 0;
+const [yes, no] = [() => true, () => false];
 
 const use = (uid: string): EntryBody => ({
   type: 'breakglass.used',
@@ -130,6 +131,23 @@ test('when every place is full, the request is refused with the way out, and the
   await ahead.close();
   await ledger.close();
   assert.equal((await countersign(['ledger', 'verify', '--data', data])).code, 0);
+});
+
+test('refusals leave half of the space that was kept to break-glass', { skip }, async () => {
+  const { data, ledger, ahead } = await setting(undefined, 128 * 1024);
+  disk.fill();
+  let refused = 0;
+  const refuse = () => ahead.recordSurely(refusal(`r${refused}`), []);
+  while (refused < 5000 && (await refuse().then(yes, no))) refused++;
+  assert.ok(refused > 10 && refused < 5000, String(refused));
+  assert.ok(statSync(join(data, 'write-ahead.jsonl.reserve')).size >= 64 * 1024);
+  for (let i = 0; i < 20; i++) await ahead.recordSurely(use(`u${i}`), []);
+  disk.free();
+  await ahead.merge();
+  assert.equal(ledger.read.all('breakglass.used', 'production').length, 20);
+  assert.equal(ledger.read.all('admission.denied', 'production').length, refused);
+  await ahead.close();
+  await ledger.close();
 });
 
 test('with the file on another disk, a full data directory costs no record', { skip }, async () => {
