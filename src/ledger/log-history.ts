@@ -13,6 +13,7 @@ const MARK = /"type":"(?:key|epoch|log|replica)\./;
  */
 export class LogHistory {
   readonly #epochs: Epoch[] = [];
+  // By the bytes of the key: an epoch gives the same key another name.
   readonly #retired = new Map<string, number>();
   readonly #rotations: EntryOf<'key.rotated'>[] = [];
   readonly #enrolled = new Map<string, string>();
@@ -30,7 +31,7 @@ export class LogHistory {
     if (entry.type === 'log.opened') this.#epochs.push({ origin: entry.origin, first: index, previous: undefined });
     if (entry.type === 'epoch.opened')
       this.#epochs.push({ origin: entry.origin, first: index, previous: entry.previous });
-    if (entry.type === 'key.retired') this.#retired.set(entry.key, index);
+    if (entry.type === 'key.retired') this.#retired.set(bytesOf(entry.key), index);
     if (entry.type === 'key.rotated') this.#rotations.push(entry);
     if (entry.type === 'replica.enrolled') this.#enrolled.set(entry.replica, entry.key);
   }
@@ -70,17 +71,17 @@ export class LogHistory {
   }
 
   isRetired(key: Verifier): boolean {
-    return this.#retired.has(verifierText(key));
+    return this.#retired.has(bytesOf(verifierText(key)));
   }
 
   /** Keys that may still sign: rotated away from, but not retired. */
   get overlapping(): readonly string[] {
-    return this.#rotations.map((r) => r.before).filter((key) => !this.#retired.has(key));
+    return this.#rotations.map((r) => r.before).filter((key) => !this.#retired.has(bytesOf(key)));
   }
 
   /** Tests whether the ledger itself says that this key follows one that signed it before. */
   isRotatedTo(key: Verifier): boolean {
-    return this.#rotations.some((r) => r.after === verifierText(key));
+    return this.#rotations.some((r) => bytesOf(r.after) === bytesOf(verifierText(key)));
   }
 
   /**
@@ -94,7 +95,7 @@ export class LogHistory {
     const next = this.#epochs.findIndex((e) => e.first >= checkpoint.size && e.first > 0);
     const epoch = this.#epochs[next < 0 ? this.#epochs.length - 1 : next - 1];
     const valid = checkpoint.by.filter(
-      (key) => !((this.#retired.get(verifierText(key)) ?? Number.POSITIVE_INFINITY) < checkpoint.size),
+      (key) => !((this.#retired.get(bytesOf(verifierText(key))) ?? Number.POSITIVE_INFINITY) < checkpoint.size),
     );
     if (valid.length === 0) return { problem: 'only a key that had been retired before signed it' };
     if (epoch === undefined || checkpoint.origin === epoch.origin) return {};
@@ -123,4 +124,9 @@ export class LogHistory {
   get named(): Verifier[] {
     return this.#rotations.flatMap((r) => [parseVerifier(r.before), parseVerifier(r.after)]);
   }
+}
+
+/** Returns the key in a verifier key text without its name, in base64. */
+export function bytesOf(key: string): string {
+  return /^[^+]+\+[0-9a-f]{8}\+(.+)$/.exec(key)?.[1] ?? key;
 }

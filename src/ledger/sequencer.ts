@@ -1,7 +1,7 @@
 import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { CountersignError, type Entry, type EntryBody, messageOf, spellEntry } from '../model/index.ts';
 import { type Checkpoint, type Instance, newInstance, openCheckpoint, signCheckpointAs } from './checkpoint.ts';
-import { LogHistory } from './log-history.ts';
+import { bytesOf, LogHistory } from './log-history.ts';
 import { leafHash } from './merkle.ts';
 import { type Signer, type Verifier, verifierText } from './note.ts';
 import { type Batch, CommitUnknown, cannotWrite, type PreparedEntry, type Store, type StoredEntry } from './store.ts';
@@ -234,7 +234,9 @@ export function firstWords(
   if (before === undefined && !signedBy.includes(after)) throw unknownKey(name);
   return [
     ...(before === undefined ? [] : [{ type: 'key.rotated', before, after } as const]),
-    ...history.overlapping.filter((key) => !given.includes(key)).map((key) => ({ type: 'key.retired', key }) as const),
+    ...history.overlapping
+      .filter((key) => !given.some((one) => bytesOf(one) === bytesOf(key)))
+      .map((key) => ({ type: 'key.retired', key }) as const),
   ];
 }
 
