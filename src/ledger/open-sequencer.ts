@@ -5,8 +5,6 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
-  renameSync,
-  rmSync,
   type Stats,
   statSync,
   writeFileSync,
@@ -27,11 +25,13 @@ import {
   verifierText,
 } from './note.ts';
 import { type NewEpoch, planEpoch } from './plan-epoch.ts';
+import { replaceFile } from './replace-file.ts';
 import { openReplicaKey } from './replica-key.ts';
 import { type Found, type Sequenced, Sequencer, type SequencerOptions, type Waiting } from './sequencer.ts';
 import type { SharedOptions } from './shared-sequencer.ts';
 import { SqliteStore } from './sqlite-store.ts';
 import { dropDamagedCopy } from './store-trouble.ts';
+import { type Rotation, removeDroppedKey, removeUnusedKeys, turnKeys } from './turn-keys.ts';
 
 const FILES = LEDGER_FILES;
 
@@ -52,7 +52,7 @@ export type LedgerPlace = {
   readonly postgres?: string | undefined;
   readonly newEpoch?: NewEpoch | undefined;
   /** Change the key in the directory first: add a new one beside it, or drop the old one. */
-  readonly rotation?: 'add' | 'drop' | undefined;
+  readonly rotation?: Rotation | undefined;
   /** The process that signs; created if not given. */
   readonly instance?: Instance | undefined;
   /** Longest duration of break-glass in milliseconds, by environment. */
@@ -78,9 +78,12 @@ export async function openSequencer(
   mkdirSync(directory, { recursive: true, mode: 0o700 });
   keepPrivate(directory, ports.warn);
   const lock = takeLock(join(directory, FILES.lock));
-  const turned = turnKeys(directory, place.rotation);
+  let undo = () => {};
   try {
     const file = join(directory, FILES.store);
+    const ownsKey = place.key === undefined && place.postgres === undefined && existsSync(file);
+    if (ownsKey) removeUnusedKeys(directory, ports.warn);
+    if (place.rotation !== undefined) undo = turnKeys(directory, place.rotation).undo;
     const verifiers = knownVerifiers(directory);
     const isNew = verifiers.length === 0 || !existsSync(file);
     const newEpoch = place.postgres === undefined ? place.newEpoch : withKept(directory, place.newEpoch);
@@ -115,10 +118,10 @@ export async function openSequencer(
     };
     const verifier = { publicKey: signers[0].publicKey, name: opened.origin ?? signers[0].name };
     keepVerifiers(directory, [verifier, ...signers], verifiers);
-    turned.done();
+    if (ownsKey) removeDroppedKey(directory);
     return { sequencer: opened.sequencer, verifier: verifierText(verifier), close };
   } catch (thrown) {
-    turned.undo();
+    undo();
     lock.close();
     throw thrown;
   }
@@ -134,33 +137,6 @@ function withKept(directory: string, newEpoch: NewEpoch | undefined): NewEpoch |
   if (newEpoch === undefined || note === '') return newEpoch;
   if (!existsSync(newer)) copyFileSync(anchor, newer);
   return { ...newEpoch, checkpoints: [...(newEpoch.checkpoints ?? []), note] };
-}
-
-/**
- * Changes the files of the key. Runs under the lock: a service that begins at that moment reads the same files. There
- * is a key after every step, and a process that ends between two of them leaves what the next try accepts.
- */
-function turnKeys(
-  directory: string,
-  rotation: LedgerPlace['rotation'],
-): { readonly done: () => void; readonly undo: () => void } {
-  const [key, old] = [join(directory, FILES.key), join(directory, FILES.oldKey)];
-  switch (rotation) {
-    case undefined:
-      return { done: () => {}, undo: () => {} };
-    case 'add':
-      writeFileSync(`${key}.new`, createKey(), { mode: 0o600 });
-      copyFileSync(key, old);
-      chmodSync(old, 0o600);
-      renameSync(`${key}.new`, key);
-      return { done: () => {}, undo: () => renameSync(old, key) };
-    case 'drop':
-      renameSync(old, `${old}.dropped`);
-      return {
-        done: () => rmSync(`${old}.dropped`), // its end is recorded
-        undo: () => renameSync(`${old}.dropped`, old),
-      };
-  }
 }
 
 /**
@@ -307,5 +283,6 @@ function readKey(file: string): string {
 
 function keepVerifiers(directory: string, signers: readonly Verifier[], known: readonly Verifier[]): void {
   const lines = new Set([...signers, ...known].map(verifierText));
-  writeFileSync(join(directory, FILES.verifier), [...lines].map((line) => `${line}\n`).join(''), { mode: 0o600 });
+  const [file, text] = [join(directory, FILES.verifier), [...lines].map((line) => `${line}\n`).join('')];
+  if (!existsSync(file) || readFileSync(file, 'utf8') !== text) replaceFile(file, text);
 }

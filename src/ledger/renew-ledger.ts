@@ -1,13 +1,14 @@
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { CountersignError } from '../model/index.ts';
 import { openCheckpoint } from './checkpoint.ts';
 import { type LedgerOptions, openLedger } from './ledger.ts';
 import { LEDGER_FILES } from './ledger-files.ts';
-import { readSigner, type Verifier, verifierText } from './note.ts';
+import { type Verifier, verifierText } from './note.ts';
 import { ledgerName } from './open-sequencer.ts';
-import { type NewEpoch, planEpoch } from './plan-epoch.ts';
+import { historyOf, type NewEpoch, planEpoch } from './plan-epoch.ts';
 import { halt } from './sequencer.ts';
+import { planRotation } from './turn-keys.ts';
 
 /** An epoch that was opened: its name, its first entry, and the number of entries that are lost as far as known. */
 export type OpenedEpoch = { readonly origin: string; readonly entry: number; readonly lost: number };
@@ -49,20 +50,9 @@ function lossesLeft(directory: string, { reason, checkpoints = [] }: NewEpoch): 
 
 /** Throws `usage` if the key cannot be changed here, or if there is no old key to drop. Changes nothing. */
 export function checkRotation(directory: string, dropOld: boolean, options: LedgerOptions = {}): void {
-  const [key, old] = [join(directory, LEDGER_FILES.key), join(directory, LEDGER_FILES.oldKey)];
-  if (options.postgres !== undefined || options.key !== undefined || !existsSync(key)) throw keptElsewhere(directory);
-  const signsBeside = existsSync(old) && !isSameKey(begunAt(directory), key, old);
-  if (dropOld && !signsBeside) throw new CountersignError('usage', 'there is no old key to drop');
-  if (!dropOld && signsBeside)
-    throw new CountersignError('usage', 'an older key still signs beside the current one', {
-      hint: 'drop that first, with --drop-old',
-    });
-}
-
-// An interrupted rotation copied the key and did not replace it yet: nothing was signed by a new one.
-function isSameKey(origin: string, a: string, b: string): boolean {
-  const [one, other] = [a, b].map((file) => readSigner(origin, readFileSync(file, 'utf8')).publicKey);
-  return one !== undefined && other !== undefined && Buffer.from(one).equals(other);
+  const isHere = existsSync(join(directory, LEDGER_FILES.key));
+  if (options.postgres !== undefined || options.key !== undefined || !isHere) throw keptElsewhere(directory);
+  planRotation(directory, dropOld ? 'drop' : 'add');
 }
 
 /**
@@ -73,15 +63,18 @@ function isSameKey(origin: string, a: string, b: string): boolean {
 export async function rotateKey(directory: string, dropOld: boolean, options: LedgerOptions = {}): Promise<string> {
   const origin = begunAt(directory);
   checkRotation(directory, dropOld, options);
-  const file = join(directory, dropOld ? LEDGER_FILES.oldKey : LEDGER_FILES.key);
-  const before = readSigner(origin, readFileSync(file, 'utf8'));
   const ledger = await openLedger(directory, origin, { ...options, rotation: dropOld ? 'drop' : 'add' });
-  const note = ledger.read.latestCheckpoint() ?? '';
+  const [note, history] = [ledger.read.latestCheckpoint() ?? '', historyOf(ledger.read)];
   const { verifier } = ledger;
   await ledger.close();
-  const signs = (key: Verifier) => openCheckpoint(note, key) !== undefined;
-  if (!signs(verifier) || signs(before) === dropOld)
-    throw halt('the newest checkpoint is not signed by the keys that the rotation left');
+  // The ledger may have got a new name since the old key began to sign.
+  const signs = ({ publicKey }: Verifier) => openCheckpoint(note, { name: verifier.name, publicKey }) !== undefined;
+  const olderSigns = history.named.some((key) => !key.publicKey.equals(verifier.publicKey) && signs(key));
+  if (!signs(verifier) || olderSigns === dropOld || (history.overlapping.length === 0) !== dropOld)
+    throw halt(
+      'the newest checkpoint is not signed by the keys that the rotation left',
+      'run the same command again; `countersign ledger verify` says whether the ledger is consistent',
+    );
   return verifierText(verifier);
 }
 
