@@ -87,7 +87,7 @@ function logLines({ finding, checked, size, ...result }: LedgerCheck, { from, to
       result.notes.map((note) => `${paint(io, 'yellow', 'note')}: ${note}\n`).join('')
     );
   }
-  const state = finding.unreadable ? 'can be read' : 'are unchanged';
+  const state = finding.unreadable ? 'can be read' : finding.index === 1 ? 'is unchanged' : 'are unchanged';
   const before =
     finding.index === undefined || from > 0 ? '' : `${count(finding.index, 'entry', 'entries')} before it ${state}\n`;
   return `${paint(io, 'red', finding.unreadable ? 'damaged' : 'not consistent')}: ${finding.message}\n${before}`;
@@ -95,9 +95,9 @@ function logLines({ finding, checked, size, ...result }: LedgerCheck, { from, to
 
 function damageLines({ damage, finding, checked, size }: LedgerCheck, isCopy: boolean, data: string, io: Io): string {
   const [first, ...others] = damage;
-  if (first === undefined) return '';
+  if (first === undefined && finding?.unreadable !== true) return '';
   const said =
-    finding?.unreadable === true
+    first === undefined || finding?.unreadable === true
       ? ''
       : `${paint(io, 'red', 'damaged')}: SQLite finds errors in \`${ledgerFile(data)}\`: ${plain(first)}` +
         `${others.length === 0 ? '' : ` (and ${others.length} more)`}\n`;

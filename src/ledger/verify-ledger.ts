@@ -1,4 +1,4 @@
-import { CountersignError, type Entry, sha256 } from '../model/index.ts';
+import { CountersignError, type Entry, messageOf, sha256 } from '../model/index.ts';
 import { scanCanonical } from './canonical-scan.ts';
 import { type Checkpoint, openCheckpoint } from './checkpoint.ts';
 import type { LedgerReader } from './ledger-reader.ts';
@@ -92,14 +92,28 @@ function readable(check: Check, find: () => LedgerFinding | undefined): LedgerFi
   try {
     return find();
   } catch (thrown) {
-    if (!(thrown instanceof CountersignError) || thrown.code !== 'store-damaged') throw thrown;
-    return { index: check.checked, message: thrown.message, unreadable: true };
+    if (thrown instanceof CountersignError && thrown.code === 'store-damaged')
+      return { index: check.checked, message: thrown.message, unreadable: true };
+    // A cell of the wrong type, which SQLite may hand out: it fails where it is used.
+    if (thrown instanceof TypeError || thrown instanceof SyntaxError || codeOf(thrown) === 'ERR_OUT_OF_RANGE')
+      return {
+        ...check.reading,
+        message: `${check.reading.what} cannot be read: ${messageOf(thrown)}`,
+        unreadable: true,
+      };
+    throw thrown;
   }
+}
+
+function codeOf(thrown: unknown): unknown {
+  return (thrown as { code?: unknown }).code;
 }
 
 class Check {
   readonly notes: string[] = [];
   checked = 0;
+  /** What is read at the moment. */
+  reading: { readonly what: string; readonly index?: number } = { what: 'the store' };
   root: Buffer = Buffer.alloc(0);
   until = '';
   readonly #reader: LedgerReader;
@@ -242,6 +256,7 @@ class Check {
   }
 
   #judgeNames(): LedgerFinding | undefined {
+    this.reading = { what: 'a checkpoint' };
     const keys = [...this.#keys, ...this.#history.named];
     const known = new Map(this.#opened().map((c) => [c.note, c]));
     for (const { note, kept } of this.#notes()) {
@@ -305,6 +320,7 @@ class Check {
   }
 
   #checkSubjects(): LedgerFinding | undefined {
+    this.reading = { what: 'the table of names' };
     for (const subject of this.#reader.subjects())
       if (!isOpened(subject))
         return {
@@ -315,6 +331,7 @@ class Check {
 
   #checkTiles(tree: TreeWriter): LedgerFinding | undefined {
     for (const { level, n, nodes } of tree.takeFull()) {
+      this.reading = { what: `tile ${level}/${n}`, index: n * TILE_WIDTH ** (level + 1) };
       const stored = this.#reader.tile(level, n);
       const index = n * TILE_WIDTH ** (level + 1);
       if (stored === undefined) return { index, message: `tile ${level}/${n} is missing` };
@@ -330,6 +347,9 @@ class Check {
 
   #checkEntry(stored: StoredEntry, expected: number): LedgerFinding | undefined {
     const { index, body } = stored;
+    this.reading = { what: `entry ${expected}`, index: expected };
+    if (typeof body !== 'string' || !(stored.leaf instanceof Uint8Array))
+      return { index: expected, message: `entry ${expected} is damaged: a cell has the wrong type`, unreadable: true };
     if (index !== expected) return { index: expected, message: `entry ${expected} is missing` };
     if (!leafHash(body).equals(stored.leaf))
       return { index, message: `entry ${index} was altered: its hash is not its leaf` };
@@ -351,7 +371,9 @@ class Check {
   #checkEvidence(index: number, digest: unknown): LedgerFinding | undefined {
     const bytes = this.#reader.evidenceBytes(String(digest));
     if (bytes === undefined) return { index, message: `the evidence of entry ${index} is missing` };
-    return sha256(bytes) === digest ? undefined : { index, message: `the evidence of entry ${index} was altered` };
+    return typeof bytes === 'string' && sha256(bytes) === digest
+      ? undefined
+      : { index, message: `the evidence of entry ${index} was altered` };
   }
 }
 

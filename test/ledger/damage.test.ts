@@ -196,3 +196,42 @@ test('a replacement that ended between two steps leaves a store that is refused 
     await (await openLedger(at, ORIGIN)).close();
   }
 });
+
+test('a cell of the wrong type is named as damage, with what still stands, and never as a defect of ours', async () => {
+  const cells: Record<string, readonly [sql: string, said: RegExp]> = {
+    'the text of an entry': [
+      'DROP TRIGGER entry_is_fixed; UPDATE entry SET body = CAST(body AS BLOB) WHERE seq = 120',
+      /damaged: entry 120 .*\n120 entries before it can be read\n/,
+    ],
+    'a leaf': [
+      'DROP TRIGGER entry_is_fixed; UPDATE entry SET leaf = 7 WHERE seq = 120',
+      /damaged: entry 120 .*\n120 entries before it can be read\n/,
+    ],
+    evidence: [
+      'DROP TRIGGER evidence_is_fixed; UPDATE evidence SET bytes = CAST(bytes AS BLOB)',
+      /the evidence of entry \d+ was altered/,
+    ],
+    'a tile': ['DROP TRIGGER tile_is_fixed; UPDATE tile SET nodes = 1.5', /tile 0\/0/],
+    'a salt': ['UPDATE subject SET salt = 1.5', /damaged: the table of names cannot be read/],
+  };
+  for (const [cell, [sql, said]] of Object.entries(cells)) {
+    const at = join(directory, `cell-${serial++}`);
+    cpSync(good, at, { recursive: true });
+    withoutTypes(join(at, LEDGER_FILES.store), sql);
+    const { code, stdout, stderr } = await countersign(['ledger', 'verify', '--data', at]);
+    assert.equal(code, 1, `${cell}: ${stdout}${stderr}`);
+    assert.match(stdout, said, cell);
+    if (stdout.includes('damaged: ')) assert.match(stdout, /ledger import EXPORT/, cell);
+  }
+});
+
+/** Changes cells past the types of their columns, as a flipped bit does. */
+function withoutTypes(file: string, sql: string): void {
+  const db = new DatabaseSync(file, { defensive: false });
+  db.exec(`PRAGMA writable_schema = ON; UPDATE sqlite_master SET sql = replace(sql, ') STRICT', ')')`);
+  db.exec('PRAGMA writable_schema = RESET');
+  db.close();
+  const loose = new DatabaseSync(file);
+  loose.exec(sql);
+  loose.close();
+}
