@@ -14,17 +14,18 @@ import {
 import { dirname, extname, join } from 'node:path';
 import { CountersignError, canonicalJson, count, sha256 } from '../model/index.ts';
 import { openCheckpoint, parseCheckpoint } from './checkpoint.ts';
+import { handToOwner } from './data-access.ts';
 import { LEDGER_FILES } from './ledger-files.ts';
 import { LedgerReader } from './ledger-reader.ts';
 import { leafHash } from './merkle.ts';
 import { type Verifier, verifierText } from './note.ts';
 import { checkExport } from './offline-check.ts';
-import { takeLock } from './open-sequencer.ts';
 import { programSource } from './program-source.ts';
 import { receipt } from './proof.ts';
 import { halt } from './sequencer.ts';
 import { SqliteStore } from './sqlite-store.ts';
 import { type Batch, isOpened, type PreparedEntry, type StoredEntry, type Subject } from './store.ts';
+import { takeLock } from './take-lock.ts';
 import { TILE_WIDTH, TreeWriter, tileHashes, tilePath } from './tiles.ts';
 import { verifyLedger } from './verify-ledger.ts';
 
@@ -218,6 +219,7 @@ export async function importLedger(
       rmSync(directory, { recursive: true, force: true }); // remove the directory if it is empty
       renameSync(making, directory);
     }
+    handToOwner(directory);
     return { entries: size };
   } finally {
     rmSync(making, { recursive: true, force: true });

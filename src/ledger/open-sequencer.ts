@@ -10,9 +10,9 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import { DatabaseSync } from 'node:sqlite';
 import { CountersignError } from '../model/index.ts';
 import { type Instance, newInstance, openCheckpoint } from './checkpoint.ts';
+import { accessTrouble, handToOwner, readData, refuseForeign } from './data-access.ts';
 import { LEDGER_FILES } from './ledger-files.ts';
 import { LedgerReader } from './ledger-reader.ts';
 import {
@@ -31,6 +31,7 @@ import { type Found, type Sequenced, Sequencer, type SequencerOptions, type Wait
 import type { SharedOptions } from './shared-sequencer.ts';
 import { SqliteStore } from './sqlite-store.ts';
 import { dropDamagedCopy } from './store-trouble.ts';
+import { takeLock } from './take-lock.ts';
 import { type Rotation, removeDroppedKey, removeUnusedKeys, turnKeys } from './turn-keys.ts';
 
 const FILES = LEDGER_FILES;
@@ -76,6 +77,7 @@ export async function openSequencer(
 ): Promise<{ readonly sequencer: Appender; readonly verifier: string; readonly close: () => Promise<void> }> {
   const { directory } = place;
   mkdirSync(directory, { recursive: true, mode: 0o700 });
+  refuseForeign(directory);
   keepPrivate(directory, ports.warn);
   const lock = takeLock(join(directory, FILES.lock));
   let undo = () => {};
@@ -115,14 +117,17 @@ export async function openSequencer(
     const close = async () => {
       await opened.close();
       lock.close();
+      handToOwner(directory);
     };
     const verifier = { publicKey: signers[0].publicKey, name: opened.origin ?? signers[0].name };
     keepVerifiers(directory, [verifier, ...signers], verifiers);
     if (ownsKey) removeDroppedKey(directory);
+    handToOwner(directory);
     return { sequencer: opened.sequencer, verifier: verifierText(verifier), close };
   } catch (thrown) {
     undo();
     lock.close();
+    handToOwner(directory);
     throw thrown;
   }
 }
@@ -194,26 +199,12 @@ async function openShared(
   return { sequencer, origin: sequencer.origin, close: () => sequencer.close() };
 }
 
-// Uses SQLite's file lock on a second file: the system releases it however the process ends, and it does not block
-// readers.
-export function takeLock(file: string): DatabaseSync {
-  const lock = new DatabaseSync(file);
-  try {
-    lock.exec('PRAGMA busy_timeout = 0; BEGIN EXCLUSIVE');
-    return lock;
-  } catch (cause) {
-    lock.close();
-    throw new CountersignError('ledger-held', `another process holds the ledger (\`${file}\`)`, {
-      cause,
-      hint: 'stop the other `countersign serve`, or give this one its own --data',
-    });
-  }
-}
-
 /** Returns the keys of the ledger in a directory, newest first; empty if there is no ledger. */
 function knownVerifiers(directory: string): Verifier[] {
+  const refused = accessTrouble(directory, 'read'); // its files would look as if they were missing
+  if (refused !== undefined) throw refused;
   const file = join(directory, FILES.verifier);
-  return existsSync(file) ? parseVerifiers(readFileSync(file, 'utf8')) : [];
+  return existsSync(file) ? parseVerifiers(readData(file)) : [];
 }
 
 /**
@@ -274,7 +265,7 @@ export function openSigner(directory: string, name: string, key: LedgerKey | und
 }
 
 function readKey(file: string): string {
-  if (existsSync(file)) return readFileSync(file, 'utf8');
+  if (existsSync(file)) return readData(file);
   throw new CountersignError('key-missing', `the ledger’s key \`${file}\` is missing`, {
     recover: 'halt',
     hint: 'restore it from your backup; a new key cannot continue this ledger',

@@ -1,7 +1,8 @@
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { CountersignError, count } from '../model/index.ts';
 import { openCheckpoint } from './checkpoint.ts';
+import { readData } from './data-access.ts';
 import { LEDGER_FILES } from './ledger-files.ts';
 import { LedgerReader } from './ledger-reader.ts';
 import { LogHistory } from './log-history.ts';
@@ -56,7 +57,7 @@ type Lost = { readonly note: string; readonly size: number; readonly origin: str
 // The oldest name first: each epoch names the loss of one.
 function lostIn(directory: string, reader: LedgerReader, given: readonly string[]): readonly Lost[] {
   const history = historyOf(reader);
-  const keys = [...parseVerifiers(readFileSync(join(directory, LEDGER_FILES.verifier), 'utf8')), ...history.named];
+  const keys = [...parseVerifiers(readData(join(directory, LEDGER_FILES.verifier))), ...history.named];
   const lost: Lost[] = [];
   for (const { note, place } of notesIn(directory, reader, given)) {
     const checkpoint = openCheckpoint(note, keys);
@@ -79,7 +80,7 @@ function notesIn(
   const latest = reader.latestCheckpoint();
   const kept = [LEDGER_FILES.newer, LEDGER_FILES.anchor].flatMap((name) => {
     const file = join(directory, name);
-    const note = existsSync(file) ? readFileSync(file, 'utf8') : ''; // empty after a power cut: the same as missing
+    const note = existsSync(file) ? readData(file) : ''; // empty after a power cut: the same as missing
     return note === '' ? [] : [{ note, place: `\`${file}\`` }];
   });
   return [

@@ -1,11 +1,20 @@
-import { closeSync, fsyncSync, openSync, renameSync, writeFileSync } from 'node:fs';
+import { closeSync, fsyncSync, lchownSync, openSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
+import { ownerOf } from './data-access.ts';
 
 /** Replaces a private file as a whole, synced: after a power cut it is the old one or the new one. */
 export function replaceFile(path: string, content: string | Uint8Array): void {
-  writeFileSync(`${path}.new`, content, { mode: 0o600 });
+  writePrivate(`${path}.new`, content);
   sync(`${path}.new`, 'r+');
   moveFile(`${path}.new`, path);
+}
+
+/** Writes a private file for the account that runs the service on its directory, whoever runs this. */
+export function writePrivate(path: string, content: string | Uint8Array): void {
+  const owner = process.geteuid?.() === 0 ? ownerOf(dirname(path)) : undefined;
+  if (owner !== undefined) rmSync(path, { force: true }); // root follows no link in a directory of someone else
+  writeFileSync(path, content, { mode: 0o600, flag: owner === undefined ? 'w' : 'wx' });
+  if (owner !== undefined) lchownSync(path, owner.uid, owner.gid);
 }
 
 /** Renames a file within its directory; the new name survives a power cut. */

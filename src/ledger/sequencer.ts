@@ -1,9 +1,11 @@
-import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { existsSync, renameSync } from 'node:fs';
 import { CountersignError, type Entry, type EntryBody, messageOf, spellEntry } from '../model/index.ts';
 import { type Checkpoint, type Instance, newInstance, openCheckpoint, signCheckpointAs } from './checkpoint.ts';
+import { readData } from './data-access.ts';
 import { bytesOf, LogHistory } from './log-history.ts';
 import { leafHash } from './merkle.ts';
 import { type Signer, type Verifier, verifierText } from './note.ts';
+import { writePrivate } from './replace-file.ts';
 import { type Batch, CommitUnknown, cannotWrite, type PreparedEntry, type Store, type StoredEntry } from './store.ts';
 import { type Tile, TreeWriter } from './tiles.ts';
 
@@ -202,7 +204,7 @@ export class Sequencer {
  */
 export function writeAnchor({ anchor, warn }: Pick<SequencerOptions, 'anchor' | 'warn'>, note: string): void {
   try {
-    writeFileSync(`${anchor}.new`, note, { mode: 0o600 });
+    writePrivate(`${anchor}.new`, note);
     renameSync(`${anchor}.new`, anchor);
   } catch (thrown) {
     // The commit is recorded anyway: reporting it as failed would do more harm.
@@ -325,7 +327,7 @@ export function readAnchor(
   keys: readonly Verifier[],
 ): Opened | undefined {
   if (!existsSync(anchor) || newEpoch !== undefined) return undefined;
-  const note = readFileSync(anchor, 'utf8');
+  const note = readData(anchor);
   // After a power cut, a file that was just replaced can be empty. That says no more than a missing file.
   if (note === '') return undefined;
   const opened = openCheckpoint(note, keys);

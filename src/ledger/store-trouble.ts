@@ -1,11 +1,12 @@
-import { rmSync } from 'node:fs';
+import { rmSync, statfsSync } from 'node:fs';
+import { dirname } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { CountersignError, isDiskFull, messageOf } from '../model/index.ts';
+import { accessTrouble } from './data-access.ts';
 
-// SQLite's primary result codes.
-const CORRUPT = 11;
-const FULL = 13;
-const NOT_A_DATABASE = 26;
+/** Primary result codes of SQLite. */
+export const SQLITE = { busy: 5, locked: 6, ioError: 10, corrupt: 11, full: 13, notADatabase: 26 } as const;
+const LITTLE = 256 * 1024; // bytes: with less, an error of the disk means that it is full
 
 const VERIFY = '`countersign ledger verify` on this data directory says what still stands, and how to mend it';
 
@@ -29,8 +30,8 @@ export function damageIn(db: DatabaseSync, depth: 'quick' | 'whole'): readonly s
 
 /** Tests whether an error of SQLite says that the file is damaged. */
 function isDamage(thrown: unknown): boolean {
-  const code = codeOf(thrown);
-  return code === CORRUPT || code === NOT_A_DATABASE;
+  const code = sqliteCode(thrown);
+  return code === SQLITE.corrupt || code === SQLITE.notADatabase;
 }
 
 /** Refuses a store in which SQLite finds errors: it would answer some questions, and fail at others. */
@@ -57,11 +58,12 @@ export function dropDamagedCopy(file: string, warn: (message: string) => void): 
 /** Returns the error for a store that cannot be opened or read, with a hint for the cause that SQLite gives. */
 export function storeTrouble(file: string, cause: unknown, verb: 'open' | 'read'): CountersignError {
   if (isDamage(cause)) return damaged(file, messageOf(cause), cause);
-  const isFull = codeOf(cause) === FULL || isDiskFull(cause);
+  const refused = accessTrouble(file, verb === 'read' ? 'read' : 'write');
+  if (refused !== undefined) return refused;
   return new CountersignError('ledger-unusable', `cannot ${verb} the ledger \`${file}\`: ${messageOf(cause)}`, {
     cause,
     recover: 'halt',
-    hint: isFull
+    hint: hasNoSpace(dirname(file), cause)
       ? 'free space on the disk of the data directory'
       : 'check that this user may read and write the file and its directory',
   });
@@ -75,7 +77,17 @@ function damaged(file: string, why: string, cause?: unknown): CountersignError {
   });
 }
 
-function codeOf(thrown: unknown): number | undefined {
+/** Tests whether an error means that a directory's disk is full. SQLite reports some of them as errors of the disk. */
+export function hasNoSpace(directory: string, thrown: unknown): boolean {
+  const code = sqliteCode(thrown);
+  if (code === SQLITE.full || isDiskFull(thrown)) return true;
+  if (code === undefined) return false;
+  const { bavail, bsize } = statfsSync(directory);
+  return bavail * bsize < LITTLE;
+}
+
+/** Returns the primary result code in an error of SQLite. */
+export function sqliteCode(thrown: unknown): number | undefined {
   const code = (thrown as { errcode?: unknown } | undefined)?.errcode;
   return typeof code === 'number' ? code & 0xff : undefined;
 }

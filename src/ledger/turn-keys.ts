@@ -2,6 +2,7 @@ import { existsSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { CountersignError } from '../model/index.ts';
 import { openCheckpoint } from './checkpoint.ts';
+import { readData } from './data-access.ts';
 import { LEDGER_FILES } from './ledger-files.ts';
 import { LedgerReader } from './ledger-reader.ts';
 import { createKey, readSigner } from './note.ts';
@@ -92,7 +93,7 @@ function pathsIn(directory: string): Readonly<Record<'key' | 'old' | 'dropped', 
 /** Returns the public half of the key in a file. */
 function keyIn(file: string): Buffer | 'missing' | 'unreadable' {
   if (!existsSync(file)) return 'missing';
-  const pem = readFileSync(file, 'utf8');
+  const pem = readData(file);
   try {
     return publicKeyOf(pem);
   } catch {
