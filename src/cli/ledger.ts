@@ -3,6 +3,7 @@ import { dirname, join } from 'node:path';
 import {
   type Comparison,
   compareWith,
+  importLine,
   LEDGER_FILES,
   type LedgerCheck,
   LedgerReader,
@@ -107,20 +108,16 @@ function damageLines({ damage, finding, checked, size }: LedgerCheck, isCopy: bo
   return (
     `${said}all ${count(size, 'entry', 'entries')}, with their evidence and names, can be read and are what was ` +
     'signed\nto make the store again from them, stop the service and run:\n' +
-    `  countersign ledger export EXPORT --data ${data}\n  ${importLine(data)}\n`
+    `  countersign ledger export EXPORT --data ${data}\n  ${importLine(ledgerDirectory(data))}\n`
   );
 }
 
 function lostLines(data: string): string {
   return (
     'restore the newest backup of the data directory, or make the store again from the newest export:\n' +
-    `  ${importLine(data)}\n` +
+    `  ${importLine(ledgerDirectory(data))}\n` +
     'if that has fewer entries, add --behind, and record the loss with `countersign ledger new-epoch`\n'
   );
-}
-
-function importLine(data: string): string {
-  return `countersign ledger import EXPORT --data ${data} --key ${join(data, LEDGER_FILES.verifier)} --replace`;
 }
 
 function comparisonLine(

@@ -38,6 +38,7 @@ export { postgresSchema } from './postgres-schema.ts';
 export { programSource } from './program-source.ts';
 export { checkExtension, checkReceipt, extension, receipt } from './proof.ts';
 export { checkRotation, type OpenedEpoch, openEpoch, rotateKey } from './renew-ledger.ts';
+export { importLine } from './store-trouble.ts';
 export { type LedgerCheck, verifyLedger } from './verify-ledger.ts';
 export { WriteAhead } from './write-ahead.ts';
 export { placeWriteAhead } from './write-ahead-place.ts';

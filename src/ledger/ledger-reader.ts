@@ -12,7 +12,7 @@ import {
 import type { ReadNode } from './merkle.ts';
 import { COPY } from './sqlite-store.ts';
 import { isNamedIn, isOpened, type StoredEntry, type Subject } from './store.ts';
-import { damageIn, storeTrouble } from './store-trouble.ts';
+import { damageIn, lostStore, storeTrouble } from './store-trouble.ts';
 import { nodeReader } from './tiles.ts';
 
 /** Filter for entries. All given conditions must hold. */
@@ -48,6 +48,8 @@ export class LedgerReader {
   #nodes: { readonly size: number; readonly read: ReadNode } | undefined;
 
   constructor(file: string) {
+    const lost = lostStore(file);
+    if (lost !== undefined) throw lost;
     if (!existsSync(file))
       throw new CountersignError('ledger-unusable', `there is no ledger at \`${file}\``, {
         hint: 'name the service’s data directory with --data',

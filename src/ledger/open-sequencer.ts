@@ -30,7 +30,7 @@ import { openReplicaKey } from './replica-key.ts';
 import { type Found, type Sequenced, Sequencer, type SequencerOptions, type Waiting } from './sequencer.ts';
 import type { SharedOptions } from './shared-sequencer.ts';
 import { SqliteStore } from './sqlite-store.ts';
-import { dropDamagedCopy } from './store-trouble.ts';
+import { dropDamagedCopy, lostStore } from './store-trouble.ts';
 import { takeLock } from './take-lock.ts';
 import { type Rotation, removeDroppedKey, removeUnusedKeys, turnKeys } from './turn-keys.ts';
 
@@ -88,6 +88,12 @@ export async function openSequencer(
     if (place.rotation !== undefined) undo = turnKeys(directory, place.rotation).undo;
     const verifiers = knownVerifiers(directory);
     const isNew = verifiers.length === 0 || !existsSync(file);
+    if (place.postgres === undefined) {
+      const lost = lostStore(file);
+      if (lost !== undefined) throw lost;
+      // Before its public key: a public key without a store is then never that of a new ledger.
+      if (!existsSync(file)) await new SqliteStore(file).close();
+    }
     const newEpoch = place.postgres === undefined ? place.newEpoch : withKept(directory, place.newEpoch);
     // The database's entries are known only once the copy is up to date.
     const planned = newEpoch === undefined || place.postgres !== undefined ? undefined : planEpoch(directory, newEpoch);

@@ -1,11 +1,13 @@
-import { rmSync, statfsSync } from 'node:fs';
-import { dirname } from 'node:path';
+import { rmSync, statfsSync, statSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { CountersignError, isDiskFull, messageOf } from '../model/index.ts';
 import { accessTrouble } from './data-access.ts';
+import { LEDGER_FILES } from './ledger-files.ts';
 
 /** Primary result codes of SQLite. */
 export const SQLITE = { busy: 5, locked: 6, ioError: 10, corrupt: 11, full: 13, notADatabase: 26 } as const;
+const LARGEST_BEGUN = 1024 * 1024; // bytes: tables without entries take some 100 kB
 const LITTLE = 256 * 1024; // bytes: with less, an error of the disk means that it is full
 
 const VERIFY = '`countersign ledger verify` on this data directory says what still stands, and how to mend it';
@@ -67,6 +69,50 @@ export function storeTrouble(file: string, cause: unknown, verb: 'open' | 'read'
       ? 'free space on the disk of the data directory'
       : 'check that this user may read and write the file and its directory',
   });
+}
+
+/**
+ * Returns the error for a store that is missing or empty although its data directory says that it had entries;
+ * undefined if there is none. A new ledger has its store before its public key. Replicas make their copy again.
+ */
+export function lostStore(file: string): CountersignError | undefined {
+  const state = stateOf(file);
+  if (state === 'filled') return undefined;
+  const beside = (name: string) => statSync(join(dirname(file), name), { throwIfNoEntry: false })?.size ?? 0;
+  const { anchor, verifier, replicaKey } = LEDGER_FILES;
+  const [clue] = [anchor, ...(state === 'begun' ? [] : [verifier])].filter((name) => beside(name) > 0);
+  if (clue === undefined || beside(replicaKey) > 0) return undefined;
+  return new CountersignError(
+    'store-damaged',
+    `the ledger \`${file}\` is ${state === 'missing' ? 'missing' : 'empty'}, but \`${clue}\` beside it says that there was one`,
+    {
+      recover: 'halt',
+      hint: `restore the newest backup of the data directory, or run \`${importLine(dirname(file))}\``,
+    },
+  );
+}
+
+/** Returns the command that makes the store of a data directory again from an export. */
+export function importLine(directory: string): string {
+  const key = join(directory, LEDGER_FILES.verifier);
+  return `countersign ledger import EXPORT --data ${directory} --key ${key} --replace`;
+}
+
+function stateOf(file: string): 'missing' | 'empty' | 'begun' | 'filled' {
+  const stats = statSync(file, { throwIfNoEntry: false });
+  if (stats === undefined) return 'missing';
+  if (stats.size === 0) return 'empty';
+  if (stats.size > LARGEST_BEGUN) return 'filled';
+  try {
+    const db = new DatabaseSync(file, { readOnly: true });
+    try {
+      return db.prepare('SELECT 1 FROM entry LIMIT 1').get() === undefined ? 'begun' : 'filled';
+    } finally {
+      db.close();
+    }
+  } catch {
+    return 'filled'; // opening it tells why it cannot be read
+  }
 }
 
 function damaged(file: string, why: string, cause?: unknown): CountersignError {

@@ -1,5 +1,16 @@
 import assert from 'node:assert/strict';
-import { closeSync, cpSync, existsSync, mkdirSync, openSync, readFileSync, rmSync, statSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { before, test } from 'node:test';
@@ -235,3 +246,51 @@ function withoutTypes(file: string, sql: string): void {
   loose.exec(sql);
   loose.close();
 }
+
+test('a store that is missing or empty beside what it signed is not begun again: everyone prints the line that helps', async () => {
+  const stores: Record<string, (file: string) => Promise<void>> = {
+    missing: async () => {},
+    empty: async (file) => writeFileSync(file, ''),
+    'with tables only': (file) => new SqliteStore(file).close(),
+  };
+  for (const [state, leave] of Object.entries(stores))
+    for (const gone of state === 'with tables only' ? [[]] : [[], [LEDGER_FILES.anchor]]) {
+      const at = join(directory, `lost-${serial++}`);
+      const file = join(at, LEDGER_FILES.store);
+      cpSync(good, at, { recursive: true });
+      for (const name of gone) rmSync(join(at, name));
+      for (const end of ['', '-wal', '-shm']) rmSync(`${file}${end}`, { force: true });
+      await leave(file);
+      const size = statSync(file, { throwIfNoEntry: false })?.size;
+      const line = `countersign ledger import EXPORT --data ${at} --key ${join(at, LEDGER_FILES.verifier)} --replace`;
+      await assert.rejects(openLedger(at, ORIGIN), (thrown: CountersignError) => {
+        assert.deepEqual([thrown.code, thrown.recover, thrown.hint?.includes(line)], ['store-damaged', 'halt', true]);
+        return true;
+      });
+      for (const command of [
+        ['new-epoch', '--reason', 'x'],
+        ['rotate-key'],
+        ['verify'],
+        ['show'],
+        ['export', `${at}.x`],
+      ]) {
+        const { code, stdout, stderr } = await countersign(['ledger', ...command, '--data', at]);
+        assert.notEqual(code, 0, `${state}: ${command[0]}`);
+        assert.ok((stdout + stderr).includes(line), `${state}: ${command[0]}: ${stdout}${stderr}`);
+      }
+      assert.equal(statSync(file, { throwIfNoEntry: false })?.size, size, 'nothing is made there');
+      await followed(`  ${line}`, exported);
+      await (await openLedger(at, ORIGIN)).close();
+      rmSync(at, { recursive: true });
+    }
+});
+
+test('a first start that ended before its first entry is continued', async () => {
+  const at = join(directory, `first-${serial++}`);
+  cpSync(good, at, { recursive: true });
+  for (const name of [LEDGER_FILES.store, LEDGER_FILES.anchor]) rmSync(join(at, name));
+  await new SqliteStore(join(at, LEDGER_FILES.store)).close();
+  const ledger = await openLedger(at, ORIGIN);
+  assert.equal(ledger.size, 1);
+  await ledger.close();
+});
