@@ -170,7 +170,7 @@ export function newEpochCommand(ledger: Parent) {
     .description('continue after the store was restored to an older state, and record what was lost')
     .requiredOption('--reason <text>', 'why; it appears in every report')
     .option('--checkpoint <file...>', 'the newest checkpoints known elsewhere (default: those in --data)', [])
-    .option('--without-checkpoint', 'entries are lost, and no one kept a checkpoint over them', false)
+    .option('--without-checkpoint <count>', 'about so many entries are lost, and no one kept a checkpoint over them')
     .addOption(data())
     .addOption(ledgerUrl())
     .addOption(ledgerKey())

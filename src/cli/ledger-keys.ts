@@ -38,32 +38,37 @@ export function ledgerSchema({ role }: { readonly role: string }, io: Io): numbe
  * the loss. A running service does it itself, while requests wait.
  */
 export async function ledgerNewEpoch(options: NewEpochOptions, io: Io): Promise<number> {
-  const { data, output, withoutCheckpoint } = options;
-  const before = begunAt(data);
+  const { data, output } = options;
+  begunAt(data);
   const reason = options.reason.trim();
   if (reason === '') throw new CountersignError('usage', 'a reason is needed', { hint: 'give it with --reason' });
   const asked = {
     reason,
     checkpoints: options.checkpoint.map((file) => readText(file, 'checkpoint')),
-    withoutCheckpoint,
+    withoutCheckpoint: options.withoutCheckpoint === undefined ? undefined : readCount(options.withoutCheckpoint),
+    user: localUser(),
   };
-  const { result: epochs, isAlone } = await byServiceOrAlone<readonly OpenedEpoch[]>(
-    data,
-    'new-epoch',
-    { ...asked, user: localUser() },
-    () => openEpoch(resolve(data), asked, { postgres: options.ledger, key: ledgerKey(options) }),
+  const { result: epochs, isAlone } = await byServiceOrAlone<readonly OpenedEpoch[]>(data, 'new-epoch', asked, () =>
+    openEpoch(resolve(data), asked, { postgres: options.ledger, key: ledgerKey(options) }),
   );
   if (output === 'json') io.out(`${JSON.stringify(epochs, null, 2)}\n`);
   else
-    for (const { origin, entry, lost } of epochs)
+    for (const { origin, entry, lost, of } of epochs)
       io.out(
         `entry ${entry} opens ${origin};\nit records that ` +
           (lost === 0
-            ? `entries of ${before} are lost that no known checkpoint covers\n`
-            : `${count(lost, 'entry', 'entries')} of ${before} ${lost === 1 ? 'is' : 'are'} lost\n`),
+            ? `entries of ${of} are lost that no known checkpoint covers\n`
+            : `${count(lost, 'entry', 'entries')} of ${of} ${lost === 1 ? 'is' : 'are'} lost\n`),
       );
   if (output === 'text' && isAlone) io.out('every known checkpoint fits; start the service again\n');
   return EXIT.yes;
+}
+
+function readCount(text: string): number {
+  if (/^[1-9]\d{0,14}$/.test(text)) return Number(text);
+  throw new CountersignError('usage', `\`${text}\` is not a number of lost entries`, {
+    hint: 'say about how many are lost with --without-checkpoint COUNT; if none is, no epoch is needed',
+  });
 }
 
 function begunAt(data: string): string {

@@ -142,16 +142,19 @@ export async function ledgerImport(from: string, options: LedgerImportOptions, i
     throw new CountersignError('usage', `\`${from}\` is not an export of a ledger`, {
       hint: 'create one with `countersign ledger export DIR`',
     });
-  const { entries } = await importLedger(from, readVerifiers(options.key), options.data, options);
-  if (options.output === 'json') io.out(`${JSON.stringify({ data: options.data, entries }, null, 2)}\n`);
+  const { entries, left } = await importLedger(from, readVerifiers(options.key), options.data, options);
+  if (options.output === 'json')
+    io.out(`${JSON.stringify({ data: options.data, entries, left: left ?? null }, null, 2)}\n`);
   else {
     const hasKey = existsSync(join(options.data, LEDGER_FILES.key));
     io.out(
       `${count(entries, 'entry', 'entries')} in ${options.data}\n` +
-        (hasKey
-          ? 'they verify; start the service again\n'
-          : `to continue this ledger, put its key there as \`${LEDGER_FILES.key}\`\n`),
+        (left !== undefined
+          ? `they verify, but ${left.why}: a service would refuse them; now run\n  ${left.line}\n`
+          : hasKey
+            ? 'they verify; start the service again\n'
+            : `to continue this ledger, put its key there as \`${LEDGER_FILES.key}\`\n`),
     );
   }
-  return EXIT.yes;
+  return left === undefined ? EXIT.yes : EXIT.no;
 }

@@ -1,13 +1,15 @@
-import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import {
   type Comparison,
   compareWith,
   importLine,
+  keptNotes,
   LEDGER_FILES,
   type LedgerCheck,
   LedgerReader,
   ledgerFile,
+  openCheckpoint,
+  unusableNote,
   verifyLedger,
 } from '../ledger/index.ts';
 import { CountersignError, count } from '../model/index.ts';
@@ -34,10 +36,9 @@ export function ledgerVerify(options: LedgerVerifyOptions, io: Io): number {
 
 function verifyIn(options: LedgerVerifyOptions, io: Io): number {
   const directory = ledgerDirectory(options.data);
-  const beside = join(directory, LEDGER_FILES.anchor);
   const keys = readVerifiers(options.key ?? join(directory, LEDGER_FILES.verifier));
-  const trusted = options.checkpoint.map((path) => readText(path, 'checkpoint'));
-  if (trusted.length === 0 && existsSync(beside)) trusted.push(readText(beside, 'checkpoint'));
+  const kept = options.checkpoint.length === 0 ? keptNotes(directory) : [];
+  const trusted = [...options.checkpoint.map((path) => readText(path, 'checkpoint')), ...kept.map(({ note }) => note)];
   const reader = new LedgerReader(ledgerFile(options.data)).freeze();
   const progress = new Progress(io, 'entries');
   try {
@@ -53,6 +54,8 @@ function verifyIn(options: LedgerVerifyOptions, io: Io): number {
       onProgress: (done) => progress.at(done, to - from),
     });
     progress.end();
+    const unread = kept.find(({ note }) => openCheckpoint(note, keys) === undefined);
+    if (result.finding?.untrusted === true && unread?.file !== undefined) throw unusableNote(unread.file, unread.note);
     if (result.finding?.untrusted === true)
       throw new CountersignError('checkpoint-untrusted', result.finding.message, {
         hint: 'check that the checkpoint is of this ledger, and that --key is this ledger’s key',

@@ -2,7 +2,6 @@ import {
   closeSync,
   existsSync,
   fsyncSync,
-  linkSync,
   mkdirSync,
   openSync,
   readdirSync,
@@ -12,8 +11,8 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { dirname, extname, join } from 'node:path';
-import { CountersignError, canonicalJson, count, sha256 } from '../model/index.ts';
-import { openCheckpoint, parseCheckpoint } from './checkpoint.ts';
+import { CountersignError, canonicalJson, sha256 } from '../model/index.ts';
+import { parseCheckpoint } from './checkpoint.ts';
 import { handToOwner } from './data-access.ts';
 import { LEDGER_FILES } from './ledger-files.ts';
 import { LedgerReader } from './ledger-reader.ts';
@@ -22,6 +21,7 @@ import { type Verifier, verifierText } from './note.ts';
 import { checkExport } from './offline-check.ts';
 import { programSource } from './program-source.ts';
 import { receipt } from './proof.ts';
+import { checkReplacement, type LeftToDo, replaceStore } from './replace-store.ts';
 import { halt } from './sequencer.ts';
 import { SqliteStore } from './sqlite-store.ts';
 import { type Batch, isOpened, type PreparedEntry, type StoredEntry, type Subject } from './store.ts';
@@ -187,15 +187,15 @@ export type ImportOptions = {
 /**
  * Creates a data directory from an export, for example on another machine, after checking everything; or the store of
  * one that is there. An export does not contain the key. Until the key is added, the ledger can be read but not
- * continued. What was made is checked before it is put in place. Throws `usage`, `ledger-held`, and
- * `ledger-inconsistent` with the first problem.
+ * continued. What was made is checked before it is put in place; `left` says why a service would still refuse it.
+ * Throws `usage`, `ledger-held`, and `ledger-inconsistent` with the first problem.
  */
 export async function importLedger(
   from: string,
   keys: readonly Verifier[],
   directory: string,
   { replace = false, behind = false }: ImportOptions = {},
-): Promise<{ readonly entries: number }> {
+): Promise<{ readonly entries: number; readonly left: LeftToDo | undefined }> {
   const isFilled = existsSync(directory) && readdirSync(directory).length > 0;
   if (isFilled && !replace)
     throw new CountersignError('usage', `\`${directory}\` is not empty`, {
@@ -206,7 +206,6 @@ export async function importLedger(
     throw new CountersignError('ledger-inconsistent', `the export is incomplete or altered: ${lines.at(-1)}`, {
       hint: 'check that --key is this ledger’s key',
     });
-  if (isFilled && !behind) refuseBehind(from, keys, directory);
   const making = `${directory}.importing`;
   const lock = isFilled ? takeLock(join(directory, LEDGER_FILES.lock)) : undefined;
   try {
@@ -214,36 +213,18 @@ export async function importLedger(
     mkdirSync(making, { recursive: true, mode: 0o700 });
     const size = await fill(from, making);
     confirm(making, keys);
+    const left = isFilled ? checkReplacement(making, directory, { keys, behind }) : undefined;
     if (isFilled) replaceStore(directory, making);
     else {
       rmSync(directory, { recursive: true, force: true }); // remove the directory if it is empty
       renameSync(making, directory);
     }
     handToOwner(directory);
-    return { entries: size };
+    return { entries: size, left };
   } finally {
     rmSync(making, { recursive: true, force: true });
     lock?.close();
   }
-}
-
-function refuseBehind(from: string, keys: readonly Verifier[], directory: string): void {
-  const sizeIn = (file: string) =>
-    existsSync(file) ? (openCheckpoint(readFileSync(file, 'utf8'), keys)?.size ?? 0) : 0;
-  const [there, known] = [
-    sizeIn(join(from, 'checkpoint')),
-    Math.max(...[LEDGER_FILES.anchor, LEDGER_FILES.newer].map((name) => sizeIn(join(directory, name)))),
-  ];
-  if (known > there)
-    throw new CountersignError(
-      'usage',
-      `the export has ${count(there, 'entry', 'entries')}, but a checkpoint in \`${directory}\` covers ${known}`,
-      {
-        hint:
-          'give a newer export; if this is the newest there is, add --behind, and record the loss with ' +
-          '`countersign ledger new-epoch --reason "…"`',
-      },
-    );
 }
 
 // Reads the new store back, as the service would.
@@ -256,21 +237,6 @@ function confirm(directory: string, keys: readonly Verifier[]): void {
   } finally {
     reader.close();
   }
-}
-
-/**
- * Puts a new store in place of the old one, which is kept. The old write-ahead log of SQLite goes first: it must never
- * meet the new file. A process that ends before the last step leaves a store that is refused, and the export.
- */
-function replaceStore(directory: string, making: string): void {
-  const store = join(directory, LEDGER_FILES.store);
-  const aside = `${store}.replaced`;
-  for (const end of ['-wal', '-shm']) if (existsSync(`${store}${end}`)) renameSync(`${store}${end}`, `${aside}${end}`);
-  if (existsSync(store)) {
-    rmSync(aside, { force: true });
-    linkSync(store, aside);
-  }
-  renameSync(join(making, LEDGER_FILES.store), store);
 }
 
 async function fill(from: string, directory: string): Promise<number> {

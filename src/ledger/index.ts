@@ -32,12 +32,13 @@ export {
 } from './note.ts';
 export { type LedgerKey, ledgerName, openSigner } from './open-sequencer.ts';
 export { fileAnchor, timestampAnchor, witnessAnchor } from './outside-anchors.ts';
-export { type NewEpoch, planEpoch } from './plan-epoch.ts';
+export { keptNotes, type NewEpoch, planEpoch } from './plan-epoch.ts';
 export { databaseAddress } from './postgres-address.ts';
 export { postgresSchema } from './postgres-schema.ts';
 export { programSource } from './program-source.ts';
 export { checkExtension, checkReceipt, extension, receipt } from './proof.ts';
 export { checkRotation, type OpenedEpoch, openEpoch, rotateKey } from './renew-ledger.ts';
+export { unusableNote } from './sequencer.ts';
 export { importLine } from './store-trouble.ts';
 export { type LedgerCheck, verifyLedger } from './verify-ledger.ts';
 export { WriteAhead } from './write-ahead.ts';

@@ -1,4 +1,3 @@
-import { randomBytes } from 'node:crypto';
 import { extname, join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { CountersignError, type Entry, type EntryBody, MAX_ENTRY, type Recorded } from '../model/index.ts';
@@ -10,7 +9,7 @@ import type { LedgerPlace } from './open-sequencer.ts';
 import { type Known, referenceProblem, refers } from './references.ts';
 import { type Found, laterOf, prepare, type Sequenced } from './sequencer.ts';
 import type { Sharing } from './shared-sequencer.ts';
-import { commitmentOf, type PreparedEntry, pack, type Subject } from './store.ts';
+import { type PreparedEntry, pack, type Subject, subjectOf } from './store.ts';
 import type { Fault, FromWriter, ToWriter, WriterData } from './writer-thread.ts';
 
 /** Returns the path of a ledger's store, given its data directory or the store itself. */
@@ -138,11 +137,10 @@ export class Ledger {
   subject(text: string): string {
     const known = this.#subjects.get(text) ?? this.read.commitmentTo(text);
     if (known !== undefined) return known;
-    const salt = randomBytes(16);
-    const commitment = commitmentOf(salt, text);
-    this.#subjects.set(text, commitment);
-    this.#newSubjects.push({ commitment, salt, text });
-    return commitment;
+    const subject = subjectOf(text);
+    this.#subjects.set(text, subject.commitment);
+    this.#newSubjects.push(subject);
+    return subject.commitment;
   }
 
   /** Stops signing because of this error: a checkpoint kept elsewhere shows that the ledger has changed. */

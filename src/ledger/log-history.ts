@@ -49,6 +49,11 @@ export class LogHistory {
     return this.#epochs.at(-1)?.origin;
   }
 
+  /** Every name that the ledger had, the first one first. */
+  get origins(): readonly string[] {
+    return this.#epochs.map((epoch) => epoch.origin);
+  }
+
   /** Name of the first epoch, from which later names are derived. */
   get firstOrigin(): string | undefined {
     return this.#epochs[0]?.origin;

@@ -1,6 +1,5 @@
 import {
   chmodSync,
-  copyFileSync,
   existsSync,
   mkdirSync,
   readdirSync,
@@ -24,7 +23,7 @@ import {
   type Verifier,
   verifierText,
 } from './note.ts';
-import { type NewEpoch, planEpoch } from './plan-epoch.ts';
+import { historyOf, keepNewer, type NewEpoch, planEpoch } from './plan-epoch.ts';
 import { replaceFile } from './replace-file.ts';
 import { openReplicaKey } from './replica-key.ts';
 import { type Found, type Sequenced, Sequencer, type SequencerOptions, type Waiting } from './sequencer.ts';
@@ -110,6 +109,8 @@ export async function openSequencer(
         : {
             newEpoch: {
               reason: newEpoch.reason,
+              by: newEpoch.by,
+              claimedLost: newEpoch.withoutCheckpoint,
               previous: () => (planned ?? planEpoch(directory, newEpoch)).previous,
             },
           }),
@@ -143,10 +144,10 @@ export async function openSequencer(
  * restored database, so it is kept first: it may be all that is known of the lost entries.
  */
 function withKept(directory: string, newEpoch: NewEpoch | undefined): NewEpoch | undefined {
-  const [anchor, newer] = [join(directory, FILES.anchor), join(directory, FILES.newer)];
-  const note = existsSync(anchor) ? readFileSync(anchor, 'utf8') : '';
-  if (newEpoch === undefined || note === '') return newEpoch;
-  if (!existsSync(newer)) copyFileSync(anchor, newer);
+  const anchor = join(directory, FILES.anchor);
+  const note = existsSync(anchor) ? readData(anchor) : '';
+  if (newEpoch === undefined || note.trim() === '') return newEpoch;
+  keepNewer(directory, note);
   return { ...newEpoch, checkpoints: [...(newEpoch.checkpoints ?? []), note] };
 }
 
@@ -206,11 +207,34 @@ async function openShared(
 }
 
 /** Returns the keys of the ledger in a directory, newest first; empty if there is no ledger. */
-function knownVerifiers(directory: string): Verifier[] {
+function knownVerifiers(directory: string): readonly Verifier[] {
   const refused = accessTrouble(directory, 'read'); // its files would look as if they were missing
   if (refused !== undefined) throw refused;
   const file = join(directory, FILES.verifier);
-  return existsSync(file) ? parseVerifiers(readData(file)) : [];
+  const text = existsSync(file) ? readData(file) : '';
+  if (text.trim() === '') return signingVerifiers(directory);
+  try {
+    return parseVerifiers(text);
+  } catch (cause) {
+    throw new CountersignError('key-unusable', `\`${file}\` is damaged`, {
+      cause,
+      hint: 'remove it: the service writes it again, from its key and the ledger',
+    });
+  }
+}
+
+// The public keys can be made again from the private one, if that signed the store. Names and older keys are on the
+// ledger.
+function signingVerifiers(directory: string): readonly Verifier[] {
+  const { note, origins, named } = namesIn(directory);
+  const [name = ''] = note.split('\n');
+  const own = [FILES.key, FILES.oldKey]
+    .map((file) => join(directory, file))
+    .filter((file) => existsSync(file))
+    .map((file) => readSigner(name, readData(file)).publicKey);
+  if (!own.some((publicKey) => openCheckpoint(note, { name, publicKey }) !== undefined)) return [];
+  const keys = [...own, ...named.map(({ publicKey }) => publicKey)];
+  return origins.toReversed().flatMap((origin) => keys.map((publicKey) => ({ name: origin, publicKey })));
 }
 
 /**
@@ -219,19 +243,26 @@ function knownVerifiers(directory: string): Verifier[] {
  */
 export function ledgerName(directory: string): string | undefined {
   const verifiers = knownVerifiers(directory);
-  return openCheckpoint(latestNote(directory), verifiers)?.origin ?? verifiers[0]?.name;
+  return openCheckpoint(namesIn(directory).note, verifiers)?.origin ?? verifiers[0]?.name;
 }
 
-function latestNote(directory: string): string {
+function namesIn(directory: string): {
+  readonly note: string;
+  readonly origins: readonly string[];
+  readonly named: readonly Verifier[];
+} {
   const file = join(directory, FILES.store);
-  if (!existsSync(file)) return '';
+  const none = { note: '', origins: [], named: [] };
+  if (!existsSync(file)) return none;
   try {
     const reader = new LedgerReader(file);
+    const history = historyOf(reader);
+    const { origins, named } = history;
     const note = reader.latestCheckpoint() ?? '';
     reader.close();
-    return note;
+    return { note, origins, named };
   } catch {
-    return ''; // opening the store tells why
+    return none; // opening the store tells why
   }
 }
 

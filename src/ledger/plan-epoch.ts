@@ -1,4 +1,4 @@
-import { existsSync } from 'node:fs';
+import { existsSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { CountersignError, count } from '../model/index.ts';
 import { openCheckpoint } from './checkpoint.ts';
@@ -8,14 +8,18 @@ import { LedgerReader } from './ledger-reader.ts';
 import { LogHistory } from './log-history.ts';
 import { rootOf } from './merkle.ts';
 import { parseVerifiers } from './note.ts';
-import { halt } from './sequencer.ts';
+import { replaceFile } from './replace-file.ts';
+import { halt, unusableNote } from './sequencer.ts';
+import type { Subject } from './store.ts';
 
 /** Reason for a new epoch, and the newest checkpoints of the ledger that were kept elsewhere. */
 export type NewEpoch = {
   readonly reason: string;
   readonly checkpoints?: readonly string[];
-  /** Entries are lost, and no one kept a checkpoint over them. */
-  readonly withoutCheckpoint?: boolean;
+  /** About how many entries are lost over which no one kept a checkpoint, according to who asks. */
+  readonly withoutCheckpoint?: number | undefined;
+  /** Who asks. */
+  readonly by?: Subject | undefined;
 };
 
 /** The checkpoint over lost entries that the next epoch must name, and how many more names have lost entries. */
@@ -37,14 +41,14 @@ export function planEpoch(directory: string, asked: NewEpoch): EpochPlan {
     const [first, ...others] = named.values();
     if (first !== undefined) return { previous: first, more: others.length };
     const latest = reader.latestCheckpoint();
-    if (asked.withoutCheckpoint === true && latest !== undefined) return { previous: latest, more: 0 };
+    if (asked.withoutCheckpoint !== undefined && latest !== undefined) return { previous: latest, more: 0 };
     throw new CountersignError(
       'usage',
       `nothing is lost: the store holds all ${count(reader.size, 'entry', 'entries')} that a known checkpoint covers`,
       {
         hint:
           'give the newest checkpoint that someone kept with --checkpoint; if entries are lost and no one kept one, ' +
-          'use --without-checkpoint',
+          'say about how many with --without-checkpoint COUNT',
       },
     );
   } finally {
@@ -59,9 +63,9 @@ function lostIn(directory: string, reader: LedgerReader, given: readonly string[
   const history = historyOf(reader);
   const keys = [...parseVerifiers(readData(join(directory, LEDGER_FILES.verifier))), ...history.named];
   const lost: Lost[] = [];
-  for (const { note, place } of notesIn(directory, reader, given)) {
+  for (const { note, place, file } of notesIn(directory, reader, given)) {
     const checkpoint = openCheckpoint(note, keys);
-    if (checkpoint === undefined) throw untrusted(place);
+    if (checkpoint === undefined) throw file === undefined ? untrusted(place) : unusableNote(file, note);
     if (history.judge(checkpoint, keys).lost === true) continue;
     const { size, origin, root } = checkpoint;
     const end = history.endOf(origin, reader.size);
@@ -72,23 +76,47 @@ function lostIn(directory: string, reader: LedgerReader, given: readonly string[
   return lost.sort((a, b) => history.numberOf(a.origin) - history.numberOf(b.origin));
 }
 
-function notesIn(
-  directory: string,
-  reader: LedgerReader,
-  given: readonly string[],
-): readonly { readonly note: string; readonly place: string }[] {
+function notesIn(directory: string, reader: LedgerReader, given: readonly string[]): readonly PlacedNote[] {
   const latest = reader.latestCheckpoint();
-  const kept = [LEDGER_FILES.newer, LEDGER_FILES.anchor].flatMap((name) => {
-    const file = join(directory, name);
-    const note = existsSync(file) ? readData(file) : ''; // empty after a power cut: the same as missing
-    return note === '' ? [] : [{ note, place: `\`${file}\`` }];
-  });
   return [
     ...given.map((note) => ({ note, place: 'the file given with --checkpoint' })),
-    ...kept,
+    ...keptNotes(directory),
     ...(latest === undefined ? [] : [{ note: latest, place: 'the store' }]),
   ];
 }
+
+/** A checkpoint as a signed note, where it is, and the file in which it is kept beside a store. */
+export type PlacedNote = { readonly note: string; readonly place: string; readonly file?: string };
+
+/** Returns the checkpoints beside a store: the last one that was signed, and those that an anchor or a command left. */
+export function keptNotes(directory: string): readonly PlacedNote[] {
+  const names = [...newerNames(directory), LEDGER_FILES.anchor];
+  return names.flatMap((name) => {
+    const file = join(directory, name);
+    const note = existsSync(file) ? readData(file) : ''; // empty after a power cut: the same as missing
+    return note.trim() === '' ? [] : [{ note, place: `\`${file}\``, file }];
+  });
+}
+
+/** Keeps a checkpoint of entries that may be lost, unless it is kept already. */
+export function keepNewer(directory: string, note: string): void {
+  const names = newerNames(directory);
+  if (names.some((name) => readData(join(directory, name)) === note)) return;
+  let name: string = LEDGER_FILES.newer;
+  for (let n = 2; names.includes(name); n++) name = `${LEDGER_FILES.newer}-${n}`;
+  replaceFile(join(directory, name), note);
+}
+
+/** Removes checkpoints whose entries an epoch names by now. */
+export function dropNewer(directory: string): void {
+  for (const name of newerNames(directory)) rmSync(join(directory, name), { force: true });
+}
+
+function newerNames(directory: string): string[] {
+  return existsSync(directory) ? readdirSync(directory).filter((name) => NEWER.test(name)) : [];
+}
+
+const NEWER = new RegExp(`^${LEDGER_FILES.newer}(?:-\\d+)?$`);
 
 /** Returns what a ledger's own entries say about its names and keys. */
 export function historyOf(reader: LedgerReader): LogHistory {
@@ -111,9 +139,9 @@ function untrusted(place: string): CountersignError {
   });
 }
 
-function different(place: string, size: number): CountersignError {
+export function different(place: string, size: number): CountersignError {
   return halt(
-    `the checkpoint of ${size} entries in ${place} is of a different history, and no new epoch makes it fit`,
+    `the checkpoint of ${count(size, 'entry', 'entries')} in ${place} is of a different history, and no new epoch makes it fit`,
     'find the copy that it belongs to with `countersign ledger verify --against OTHER`, and continue with that one',
   );
 }

@@ -6,12 +6,21 @@ import { type LedgerOptions, openLedger } from './ledger.ts';
 import { LEDGER_FILES } from './ledger-files.ts';
 import { type Verifier, verifierText } from './note.ts';
 import { ledgerName } from './open-sequencer.ts';
-import { historyOf, type NewEpoch, planEpoch } from './plan-epoch.ts';
+import { dropNewer, historyOf, type NewEpoch, planEpoch } from './plan-epoch.ts';
 import { halt } from './sequencer.ts';
+import { subjectOf } from './store.ts';
 import { planRotation } from './turn-keys.ts';
 
-/** An epoch that was opened: its name, its first entry, and the number of entries that are lost as far as known. */
-export type OpenedEpoch = { readonly origin: string; readonly entry: number; readonly lost: number };
+/**
+ * An epoch that was opened: its name, its first entry, and how many entries of which name are lost, as far as a known
+ * checkpoint covers them.
+ */
+export type OpenedEpoch = {
+  readonly origin: string;
+  readonly entry: number;
+  readonly lost: number;
+  readonly of: string;
+};
 
 /**
  * Continues a ledger whose store was restored to an older state, under a new name, and records the loss: one epoch for
@@ -20,19 +29,24 @@ export type OpenedEpoch = { readonly origin: string; readonly entry: number; rea
  */
 export async function openEpoch(
   directory: string,
-  asked: NewEpoch,
+  { user, ...wanted }: Omit<NewEpoch, 'by'> & { readonly user?: string | undefined },
   options: Omit<LedgerOptions, 'newEpoch'> = {},
 ): Promise<readonly OpenedEpoch[]> {
   const opened: OpenedEpoch[] = [];
+  const asked = user === undefined ? wanted : { ...wanted, by: subjectOf(user) };
   for (let more = 1; more > 0; more = lossesLeft(directory, asked)) {
     if (opened.length === MOST_NAMES) throw halt('after the new epoch, a known checkpoint still does not fit');
     const ledger = await openLedger(directory, begunAt(directory), { ...options, newEpoch: asked });
     const entry = ledger.read.latest(['epoch.opened'], '');
+    const history = historyOf(ledger.read);
     await ledger.close();
     if (entry === undefined) throw halt('the new epoch is not on the ledger');
-    const size = Number(entry.entry.previous.split('\n')[1]);
-    opened.push({ origin: entry.entry.origin, entry: entry.index, lost: Math.max(0, size - entry.index) });
+    const [of = '', size] = entry.entry.previous.split('\n');
+    // The tree of that name may have ended long before this epoch begins.
+    const end = history.endOf(of, entry.index) ?? entry.index;
+    opened.push({ origin: entry.entry.origin, entry: entry.index, lost: Math.max(0, Number(size) - end), of });
   }
+  dropNewer(directory);
   return opened;
 }
 

@@ -1,12 +1,27 @@
 import { existsSync, renameSync } from 'node:fs';
 import { CountersignError, type Entry, type EntryBody, messageOf, spellEntry } from '../model/index.ts';
-import { type Checkpoint, type Instance, newInstance, openCheckpoint, signCheckpointAs } from './checkpoint.ts';
+import {
+  type Checkpoint,
+  type Instance,
+  newInstance,
+  openCheckpoint,
+  parseCheckpoint,
+  signCheckpointAs,
+} from './checkpoint.ts';
 import { readData } from './data-access.ts';
 import { bytesOf, LogHistory } from './log-history.ts';
 import { leafHash } from './merkle.ts';
-import { type Signer, type Verifier, verifierText } from './note.ts';
+import { type Signer, splitNote, type Verifier, verifierText } from './note.ts';
 import { writePrivate } from './replace-file.ts';
-import { type Batch, CommitUnknown, cannotWrite, type PreparedEntry, type Store, type StoredEntry } from './store.ts';
+import {
+  type Batch,
+  CommitUnknown,
+  cannotWrite,
+  type PreparedEntry,
+  type Store,
+  type StoredEntry,
+  type Subject,
+} from './store.ts';
 import { type Tile, TreeWriter } from './tiles.ts';
 
 /** Entries waiting to be recorded together. */
@@ -24,8 +39,13 @@ export type Sequenced = {
 /** State that a sequencer found when it opened. */
 export type Found = { readonly entries: number; readonly unanchored: number; readonly lastTime: string };
 
-/** Reason for a new epoch, and the checkpoint over the entries that are lost; asked once the store was read back. */
-type EpochWords = { readonly reason: string; readonly previous: () => string };
+/** What an epoch's entry says. The checkpoint over the lost entries is asked for once the store was read back. */
+type EpochWords = {
+  readonly reason: string;
+  readonly previous: () => string;
+  readonly by?: Subject | undefined;
+  readonly claimedLost?: number | undefined;
+};
 
 export type SequencerOptions = {
   readonly store: Store;
@@ -190,7 +210,8 @@ export class Sequencer {
     const { openedAt, clock } = this.#options;
     const time = laterOf((openedAt ?? clock()).toISOString(), this.#lastTime);
     this.#lastTime = time;
-    await this.append({ entries: [prepare({ v: 1, time, ...body } as Entry)], evidence: [], subjects: [] });
+    const subjects = namedIn(body, this.#options.newEpoch);
+    await this.append({ entries: [prepare({ v: 1, time, ...body } as Entry)], evidence: [], subjects });
   }
 
   #writeAnchor(): void {
@@ -225,8 +246,13 @@ export function firstWords(
 ): EntryBody[] {
   const [signer] = signers;
   if (newEpoch !== undefined) {
-    const [previous, epoch] = [newEpoch.previous(), history.epoch + 1];
-    return [{ type: 'epoch.opened', origin: signer.name, epoch, reason: newEpoch.reason, previous }];
+    const { reason, previous, by, claimedLost } = newEpoch;
+    const claims = {
+      ...(by === undefined ? {} : { claimedBy: by.commitment }),
+      ...(claimedLost === undefined ? {} : { claimedLost }),
+    };
+    const epoch = history.epoch + 1;
+    return [{ type: 'epoch.opened', origin: signer.name, epoch, reason, previous: previous(), ...claims }];
   }
   if (size === 0) return [{ type: 'log.opened', origin: signer.name }];
   const given = signers.map(verifierText);
@@ -240,6 +266,11 @@ export function firstWords(
       .filter((key) => !given.some((one) => bytesOf(one) === bytesOf(key)))
       .map((key) => ({ type: 'key.retired', key }) as const),
   ];
+}
+
+/** Returns the personal texts behind the commitments in an entry that a ledger records first. */
+export function namedIn({ type }: EntryBody, newEpoch: EpochWords | undefined): readonly Subject[] {
+  return type === 'epoch.opened' && newEpoch?.by !== undefined ? [newEpoch.by] : [];
 }
 
 /** Serialises an entry for storage. Throws a TypeError if it does not fit its schema. */
@@ -329,10 +360,20 @@ export function readAnchor(
   if (!existsSync(anchor) || newEpoch !== undefined) return undefined;
   const note = readData(anchor);
   // After a power cut, a file that was just replaced can be empty. That says no more than a missing file.
-  if (note === '') return undefined;
+  if (note.trim() === '') return undefined;
   const opened = openCheckpoint(note, keys);
-  if (opened === undefined) throw halt(`the checkpoint in \`${anchor}\` is not signed by this ledger’s key`);
+  if (opened === undefined) throw unusableNote(anchor, note);
   return opened;
+}
+
+/** Returns the error for a file beside a store whose checkpoint no key of the ledger opens. */
+export function unusableNote(file: string, note: string): CountersignError {
+  const isDamaged = parseCheckpoint(splitNote(note)?.text ?? '') === undefined;
+  return halt(
+    `the checkpoint in \`${file}\` is ${isDamaged ? 'damaged' : 'not signed by this ledger’s key'}`,
+    `${isDamaged ? '' : 'if it belongs to a different ledger, '}remove the file: the store has a checkpoint of its own. ` +
+      'Without the file, only an anchor elsewhere notices that the store was restored to an older state',
+  );
 }
 
 function isLost(checkpoint: Opened, history: LogHistory, keys: readonly Verifier[]): boolean {

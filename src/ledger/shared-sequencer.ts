@@ -18,6 +18,7 @@ import {
   halt,
   KEPT_EVERY_MS,
   laterOf,
+  namedIn,
   prepare,
   readAnchor,
   readBack,
@@ -316,7 +317,8 @@ export class SharedSequencer {
       this.#history,
       this.#latest?.note,
     );
-    for (const body of words) await this.#sequence({ entries: [this.#stamped(body)], evidence: [], subjects: [] });
+    for (const body of words)
+      await this.#sequence({ entries: [this.#stamped(body)], evidence: [], subjects: namedIn(body, newEpoch) });
     if (newEpoch !== undefined) await this.#tables.dropCheckpointsAbove(this.#tree.size); // of the lost entries
     return true;
   }

@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import { CountersignError, messageOf, sha256 } from '../model/index.ts';
 
 /**
@@ -53,6 +54,12 @@ export type Subject = { readonly commitment: string; readonly salt: Uint8Array; 
 /** Computes the commitment to a text under a salt. */
 export function commitmentOf(salt: Uint8Array, text: string): string {
   return `subject:${sha256(Buffer.concat([salt, Buffer.from(text)]))}`;
+}
+
+/** Returns a personal text with a new commitment to it. */
+export function subjectOf(text: string): Subject {
+  const salt = randomBytes(16);
+  return { commitment: commitmentOf(salt, text), salt, text };
 }
 
 /** Tests whether a text matches its commitment. */

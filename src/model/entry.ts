@@ -42,6 +42,10 @@ const SCHEMAS = {
      * are lost.
      */
     previous: text,
+    /** Who asked for it; a claim. */
+    claimedBy: text.optional(),
+    /** About how many entries are lost that no checkpoint covers; a claim. */
+    claimedLost: count.optional(),
   }),
   /** From here on checkpoints also carry the new key's signature. Both as verifier keys. */
   'key.rotated': object({ before: text, after: text }),

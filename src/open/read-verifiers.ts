@@ -4,7 +4,17 @@ import { CountersignError } from '../model/index.ts';
 
 /** Reads a public key file: one key per line, newest first. */
 export function readVerifiers(path: string): Verifier[] {
-  return parseVerifiers(readText(path, 'public key'));
+  const text = readText(path, 'public key');
+  try {
+    return parseVerifiers(text);
+  } catch (cause) {
+    throw new CountersignError('key-unusable', `\`${path}\` has no public key of a ledger: \`name+hash+key\``, {
+      cause,
+      hint:
+        'it is in `ledger.pub` in the service’s data directory; if that file is damaged, remove it and start the ' +
+        'service, which writes it again',
+    });
+  }
 }
 
 export function readText(path: string, what: string): string {

@@ -563,7 +563,9 @@ function ofAdmission(source: ReportSource): Draft[] {
 function ofLedger(source: ReportSource): Draft[] {
   return [
     ...source.within('epoch.opened').map((r: Indexed<EntryOf<'epoch.opened'>>) => {
-      const text = { object: r.entry.origin, cause: `the store was put back: ${r.entry.reason}` };
+      const { origin, reason, claimedBy } = r.entry;
+      const actor = claimedBy === undefined ? {} : { actor: claimedBy };
+      const text = { object: origin, cause: `the store was put back: ${reason}`, ...actor };
       return row(r, 'ledger-fault', text);
     }),
     ...source.within('records.missing').map((r) => {

@@ -1,6 +1,6 @@
 import { resolve } from 'node:path';
 import type { ControlAnswer } from '../http/index.ts';
-import { checkRotation, type NewEpoch, openEpoch, planEpoch, rotateKey } from '../ledger/index.ts';
+import { checkRotation, openEpoch, planEpoch, rotateKey } from '../ledger/index.ts';
 import { CountersignError } from '../model/index.ts';
 import { ledgerKey } from '../open/index.ts';
 import type { LedgerPauses } from './ledger-pauses.ts';
@@ -45,8 +45,8 @@ export async function epochInPause(
   return { ok: true, result };
 }
 
-function epochOf(asked: Asked): NewEpoch {
-  const { reason, checkpoints, withoutCheckpoint } = asked;
+function epochOf(asked: Asked): Parameters<typeof openEpoch>[1] & { readonly reason: string } {
+  const { reason, checkpoints, withoutCheckpoint, user } = asked;
   const isNotes = (value: unknown): value is string[] =>
     Array.isArray(value) && value.every((note) => typeof note === 'string');
   if (typeof reason !== 'string' || reason.trim() === '')
@@ -54,6 +54,7 @@ function epochOf(asked: Asked): NewEpoch {
   return {
     reason,
     checkpoints: isNotes(checkpoints) ? checkpoints : [],
-    withoutCheckpoint: withoutCheckpoint === true,
+    withoutCheckpoint: typeof withoutCheckpoint === 'number' ? withoutCheckpoint : undefined,
+    user: typeof user === 'string' ? user : undefined,
   };
 }

@@ -95,7 +95,7 @@ test('a lock that cannot be taken for another reason is not said to be held, and
 test('what root does in a data directory belongs to its account, and its service starts', needsRoot, async () => {
   const commands: Record<string, (at: string) => Promise<unknown>> = {
     'rotate-key': (at) => rotateKey(at, false),
-    'new-epoch': (at) => openEpoch(at, { reason: 'lost', withoutCheckpoint: true }),
+    'new-epoch': (at) => openEpoch(at, { reason: 'lost', withoutCheckpoint: 1 }),
     'a rotation that is refused': (at) => assert.rejects(rotateKey(at, true)),
     'import --replace': async (at) => {
       const exported = join(directory, `export-${serial++}`);

@@ -14,7 +14,7 @@ import {
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { before, test } from 'node:test';
-import { evidenceRef, LEDGER_FILES, openLedger } from '../../src/ledger/index.ts';
+import { createKey, evidenceRef, LEDGER_FILES, openLedger } from '../../src/ledger/index.ts';
 import { SqliteStore } from '../../src/ledger/sqlite-store.ts';
 import { dropDamagedCopy } from '../../src/ledger/store-trouble.ts';
 import { CountersignError } from '../../src/model/index.ts';
@@ -172,7 +172,9 @@ test('an export with fewer entries than a checkpoint in the data directory is re
   const refused = await importing('--replace');
   assert.deepEqual([refused.code, /covers 402/.test(refused.stderr), /--behind/.test(refused.stderr)], [2, true, true]);
   assert.ok(before.equals(readFileSync(join(at, LEDGER_FILES.store))), 'nothing was changed');
-  assert.equal((await importing('--replace', '--behind')).code, 0);
+  const behind = await importing('--replace', '--behind');
+  assert.equal(behind.code, 1, 'a service would refuse it');
+  assert.match(behind.stdout, /1 entry is missing.*\n {2}countersign ledger new-epoch --data \S+ --reason/);
   await assert.rejects(openLedger(at, ORIGIN), { code: 'ledger-inconsistent', hint: /new-epoch/ });
   const epoch = await countersign(['ledger', 'new-epoch', '--reason', 'damaged', '--data', at]);
   assert.equal(epoch.code, 0, epoch.stderr);
@@ -293,4 +295,107 @@ test('a first start that ended before its first entry is continued', async () =>
   const ledger = await openLedger(at, ORIGIN);
   assert.equal(ledger.size, 1);
   await ledger.close();
+});
+
+const replacing = (at: string, from: string, ...more: string[]) =>
+  countersign(['ledger', 'import', from, '--data', at, '--key', join(good, 'ledger.pub'), '--replace', ...more]);
+
+async function recorded(at: string, entries: number): Promise<void> {
+  const ledger = await openLedger(at, ORIGIN);
+  for (let i = 0; i < entries; i++) await ledger.record({ type: 'service.stopped', reason: `${at} ${i}` });
+  await ledger.close();
+}
+
+/** Two copies of the ledger that went on by themselves, and an export of the second. */
+async function forked(mine: number, theirs: number): Promise<{ readonly at: string; readonly fork: string }> {
+  const [at, other] = [join(directory, `mine-${serial}`), join(directory, `other-${serial}`)];
+  const fork = join(directory, `fork-${serial++}`);
+  for (const copy of [at, other]) cpSync(good, copy, { recursive: true });
+  await recorded(at, mine);
+  await recorded(other, theirs);
+  assert.equal((await countersign(['ledger', 'export', fork, '--data', other])).code, 0);
+  return { at, fork };
+}
+
+test('an export of a different history is refused by content, however many entries it has, and nothing changes', async () => {
+  for (const [mine, theirs] of [[5, 9] as const, [9, 5] as const, [5, 5] as const])
+    for (const gone of [[], [LEDGER_FILES.anchor]]) {
+      const { at, fork } = await forked(mine, theirs);
+      for (const name of gone) rmSync(join(at, name));
+      const before = readFileSync(join(at, LEDGER_FILES.store));
+      const { code, stderr } = await replacing(at, fork, '--behind');
+      assert.deepEqual([code, /of a different history/.test(stderr)], [2, true], `${mine} ${theirs}: ${stderr}`);
+      assert.ok(before.equals(readFileSync(join(at, LEDGER_FILES.store))));
+    }
+});
+
+test('a checkpoint beside a damaged store decides which export may replace it', async () => {
+  const { at, fork } = await forked(5, 9);
+  const file = openSync(join(at, LEDGER_FILES.store), 'r+');
+  writeSync(file, Buffer.alloc(2048, 0x5a), 0, 2048, 0);
+  closeSync(file);
+  assert.match((await replacing(at, fork)).stderr, /of a different history/);
+});
+
+test('every store that was replaced is kept under a name of its own', async () => {
+  const at = join(directory, `kept-${serial++}`);
+  cpSync(good, at, { recursive: true });
+  await recorded(at, 3);
+  const original = readFileSync(join(at, LEDGER_FILES.store));
+  assert.equal((await replacing(at, exported, '--behind')).code, 1);
+  assert.equal((await replacing(at, exported, '--behind')).code, 1);
+  assert.ok(original.equals(readFileSync(join(at, `${LEDGER_FILES.store}.replaced`))));
+  assert.ok(existsSync(join(at, `${LEDGER_FILES.store}.replaced-2`)));
+});
+
+test('an import that a service would refuse says so, with the next line: a damaged checkpoint, a different key', async () => {
+  const cases: Record<string, readonly [leave: (at: string) => void, line: RegExp]> = {
+    'a damaged checkpoint': [
+      (at) => writeFileSync(join(at, LEDGER_FILES.anchor), 'garbage'),
+      /checkpoint` is damaged.*\n {2}rm \S+\/checkpoint\n/,
+    ],
+    'a different key': [
+      (at) => writeFileSync(join(at, LEDGER_FILES.key), createKey()),
+      /did not sign this ledger.*\n {2}cp KEY \S+\/ledger\.key\n/,
+    ],
+  };
+  for (const [what, [leave, line]] of Object.entries(cases)) {
+    const at = damagedAt(0);
+    leave(at);
+    const { code, stdout, stderr } = await replacing(at, exported);
+    assert.deepEqual([code, line.test(stdout)], [1, true], `${what}: ${stdout}${stderr}`);
+  }
+});
+
+test('a damaged checkpoint or public key file is named with the way out, which works', async () => {
+  const at = join(directory, `file-${serial++}`);
+  cpSync(good, at, { recursive: true });
+  const anchor = join(at, LEDGER_FILES.anchor);
+  writeFileSync(anchor, 'garbage');
+  await assert.rejects(openLedger(at, ORIGIN), {
+    message: `the checkpoint in \`${anchor}\` is damaged`,
+    hint: /^remove the file: the store has a checkpoint of its own\. Without the file, only an anchor elsewhere/,
+  });
+  for (const command of [['verify'], ['new-epoch', '--reason', 'x']]) {
+    const { code, stderr } = await countersign(['ledger', ...command, '--data', at]);
+    assert.deepEqual([code, stderr.includes(`${anchor}\` is damaged`)], [2, true], stderr);
+  }
+  rmSync(anchor);
+  await recorded(at, 1);
+  for (const text of ['', '\n', undefined]) {
+    const verifier = join(at, LEDGER_FILES.verifier);
+    const before = readFileSync(verifier, 'utf8');
+    if (text === undefined) rmSync(verifier);
+    else writeFileSync(verifier, text);
+    await recorded(at, 1);
+    assert.equal(readFileSync(verifier, 'utf8'), before, 'it is written again');
+  }
+  writeFileSync(anchor, ''); // after a power cut
+  writeFileSync(join(at, LEDGER_FILES.verifier), 'garbage');
+  await assert.rejects(openLedger(at, ORIGIN), { message: /ledger\.pub` is damaged/, hint: /remove it/ });
+  const { stderr } = await countersign(['ledger', 'verify', '--data', at]);
+  assert.match(stderr, /ledger\.pub` has no public key.*\n.*remove it and start the service/);
+  rmSync(join(at, LEDGER_FILES.verifier));
+  await recorded(at, 1);
+  assert.equal((await countersign(['ledger', 'verify', '--data', at])).code, 0);
 });

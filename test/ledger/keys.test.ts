@@ -175,7 +175,16 @@ test('after its store was put back a ledger goes on only as a new epoch, which s
   assert.match(result.notes.join('\n'), /entries that the ledger itself records as lost/);
   const said = await countersign(['ledger', 'verify', '--data', at]);
   assert.match(said.stdout, /consistent.*\n.*\nnote: this is epoch 2/);
-  const again = await countersign(['ledger', 'new-epoch', '--data', at, '--reason', 'again', '--without-checkpoint']);
+  const again = await countersign([
+    'ledger',
+    'new-epoch',
+    '--data',
+    at,
+    '--reason',
+    'again',
+    '--without-checkpoint',
+    '1',
+  ]);
   assert.equal(again.code, 0, again.stderr);
   assert.match(again.stdout, /epoch-3/);
   assert.equal(check(at).finding, undefined);
@@ -183,7 +192,7 @@ test('after its store was put back a ledger goes on only as a new epoch, which s
 
 test('a checkpoint of an older epoch that was never its is not accepted', async () => {
   const at = await filled();
-  await countersign(['ledger', 'new-epoch', '--data', at, '--reason', 'test', '--without-checkpoint']);
+  await countersign(['ledger', 'new-epoch', '--data', at, '--reason', 'test', '--without-checkpoint', '1']);
   const signer = readSigner(ORIGIN, readFileSync(join(at, 'ledger.key'), 'utf8'));
   const forged = signCheckpoint(40, Buffer.alloc(32, 1), signer);
   assert.notEqual(check(at, undefined, [forged]).finding, undefined);

@@ -1,8 +1,18 @@
 import assert from 'node:assert/strict';
-import { cpSync, readFileSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { AnchorKeeper, createKey, fileAnchor, openLedger, readSigner, verifierText } from '../../src/ledger/index.ts';
+import { localUser } from '../../src/cli/operate.ts';
+import {
+  AnchorKeeper,
+  createKey,
+  fileAnchor,
+  LedgerReader,
+  openLedger,
+  readSigner,
+  verifierText,
+} from '../../src/ledger/index.ts';
 import { scratch } from '../kit/scratch.ts';
 import { type CliResult, countersign } from '../kit/service.ts';
 
@@ -77,7 +87,7 @@ test('an epoch that was opened without the anchor’s checkpoint is no dead end:
     const { at, anchor, lost } = await restored();
     // as an older version did: the loss is not named
     writeFileSync(join(at, 'newer-checkpoint'), '');
-    assert.equal((await newEpoch(at, '--without-checkpoint')).code, 0);
+    assert.equal((await newEpoch(at, '--without-checkpoint', '1')).code, 0);
     await add(at, entries);
     await assert.rejects(start(at, anchor), { code: 'ledger-inconsistent', hint: /new-epoch/ });
     const { code, stdout, stderr } = await newEpoch(at);
@@ -94,7 +104,7 @@ test('an epoch that was opened without the anchor’s checkpoint is no dead end:
 test('entries lost under two names take two epochs, opened by one command', async () => {
   const { at, anchor } = await restored();
   writeFileSync(join(at, 'newer-checkpoint'), '');
-  assert.equal((await newEpoch(at, '--without-checkpoint')).code, 0);
+  assert.equal((await newEpoch(at, '--without-checkpoint', '1')).code, 0);
   await add(at, 2);
   const [backup, second] = [join(directory, `backup-${serial}`), join(directory, `second-${serial++}`)];
   cpSync(at, backup, { recursive: true });
@@ -194,5 +204,52 @@ test('a rotation that ended between two of its steps is finished by the same com
   cpSync(join(at, 'ledger.key.old'), join(at, 'ledger.key.old.dropped'));
   await add(at, 1);
   assert.equal((await rotate(at, '--drop-old')).code, 0, 'the key was put aside, and its end was not recorded');
+  await verified(at);
+});
+
+test('once an epoch names the lost entries, the checkpoint over them is in no one’s way', async () => {
+  const { at, lost } = await restored();
+  assert.equal((await newEpoch(at)).code, 0);
+  assert.equal(existsSync(join(at, 'newer-checkpoint')), false);
+  writeFileSync(join(at, 'newer-checkpoint'), lost); // as an older version left it
+  const exported = join(directory, `export-${serial++}`);
+  assert.equal((await countersign(['ledger', 'export', exported, '--data', at])).code, 0);
+  const key = ['--key', join(at, 'ledger.pub')];
+  const { code, stderr } = await countersign(['ledger', 'import', exported, '--data', at, ...key, '--replace']);
+  assert.equal(code, 0, stderr);
+});
+
+test('verify reads the checkpoint that an anchor left: a rollback is not called consistent', async () => {
+  const { at } = await restored();
+  const { code, stdout } = await countersign(['ledger', 'verify', '--data', at]);
+  assert.deepEqual([code, /a checkpoint over 9 entries was signed/.test(stdout)], [1, true], stdout);
+  assert.equal((await newEpoch(at)).code, 0);
+  await verified(at);
+});
+
+test('an epoch that names the loss of an older name says how many entries of that name are lost', async () => {
+  const { at, anchor } = await restored();
+  rmSync(join(at, 'newer-checkpoint'));
+  assert.equal((await newEpoch(at, '--without-checkpoint', '5')).code, 0);
+  await add(at, 12);
+  const { code, stdout, stderr } = await newEpoch(at, '--checkpoint', anchor);
+  assert.equal(code, 0, stderr);
+  assert.match(stdout, /5 entries of countersign\.dev\/test are lost/);
+});
+
+test('an epoch without a checkpoint needs a number of lost entries, and says who claimed it', async () => {
+  const { at } = await restored();
+  rmSync(join(at, 'newer-checkpoint'));
+  for (const count of ['0', 'some', '-1', '1.5']) {
+    const { code, stderr } = await newEpoch(at, `--without-checkpoint=${count}`);
+    assert.deepEqual([code, /is not a number of lost entries/.test(stderr)], [2, true], stderr);
+  }
+  assert.equal((await newEpoch(at, '--without-checkpoint', '5')).code, 0);
+  const reader = new LedgerReader(join(at, 'ledger.db'));
+  const entry = reader.latest(['epoch.opened'], '')?.entry;
+  const [stored] = reader.stored(4, 5);
+  reader.close();
+  assert.deepEqual([entry?.claimedLost, entry?.claimedBy], [5, localUser()]);
+  assert.match(stored?.body ?? '', /"claimedBy":"subject:[0-9a-f]{64}"/, 'a name that can be erased');
   await verified(at);
 });

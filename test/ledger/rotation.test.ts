@@ -165,7 +165,7 @@ test('a retired key does not count under any name of the ledger, whenever an epo
     const at = copyOf(whole);
     const stolen = readFileSync(join(at, 'ledger.key'), 'utf8');
     for (const what of order)
-      if (what === 'epoch') await openEpoch(at, { reason: 'lost', withoutCheckpoint: true });
+      if (what === 'epoch') await openEpoch(at, { reason: 'lost', withoutCheckpoint: 1 });
       else if (what === 'start') await add(at);
       else await rotateKey(at, what === 'drop');
     await add(at, 2);
@@ -182,7 +182,7 @@ test('a retired key does not count under any name of the ledger, whenever an epo
 
 test('an epoch that is opened between the two commands retires no key that still signs', async () => {
   const at = copyOf(rotated);
-  await openEpoch(at, { reason: 'lost', withoutCheckpoint: true });
+  await openEpoch(at, { reason: 'lost', withoutCheckpoint: 1 });
   await add(at, 1);
   assert.deepEqual(typesIn(at), ['key.rotated']);
   await succeeds(rotate(at, '--drop-old'), 'drop');
