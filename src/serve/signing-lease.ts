@@ -60,7 +60,9 @@ export class SigningLease {
       await wait(Math.min(LOOK_MS, this.#durationMs / 10), undefined, { signal }).catch(() => {})
     ) {
       if (signal.aborted)
-        throw new CountersignError('cluster-unreachable', 'told to stop while waiting for the Lease of its ledger');
+        throw new CountersignError('cluster-unreachable', 'told to stop while waiting for the Lease of its ledger', {
+          recover: 'retry', // a service that was told to stop ends without an error
+        });
       const taken = await lease.take(isOurs).catch((thrown: unknown) => thrown);
       if (taken === true) break;
       if (taken instanceof CountersignError && taken.recover === 'wait') {

@@ -5,6 +5,7 @@ import { test } from 'node:test';
 import type { ApiServer } from '../../src/cluster/index.ts';
 import { newInstance, openLedger } from '../../src/ledger/index.ts';
 import { SigningLease } from '../../src/serve/signing-lease.ts';
+import { whileAway } from '../../src/serve/while-away.ts';
 import { FakeLeases } from '../kit/fake-leases.ts';
 import { scratch } from '../kit/scratch.ts';
 import { until } from '../kit/service.ts';
@@ -169,4 +170,13 @@ test('other ledgers, and a key that is not made yet, are nobody’s concern', as
   mkdirSync(fresh);
   await leaseOf(server, fresh).take();
   assert.equal(server.leases.size, 2);
+});
+
+test('a service that is told to stop while it waits for the Lease, also after a pause, ends without an error', async () => {
+  const [one] = await copied();
+  const stopped = new AbortController();
+  stopped.abort();
+  const lease = leaseOf(new FakeLeases(), one, [], stopped.signal);
+  const log = { warn: () => {}, info: () => {} };
+  assert.equal(await whileAway(() => lease.take(), { signal: stopped.signal, log }), undefined);
 });
