@@ -1,7 +1,15 @@
-import { resolve } from 'node:path';
-import { ledgerName, type OpenedEpoch, openEpoch, postgresSchema, rotateKey } from '../ledger/index.ts';
+import { join, resolve } from 'node:path';
+import {
+  LEDGER_FILES,
+  ledgerName,
+  type OpenedEpoch,
+  openEpoch,
+  postgresSchema,
+  rotateKey,
+  verifierText,
+} from '../ledger/index.ts';
 import { CountersignError, count } from '../model/index.ts';
-import { byServiceOrAlone, ledgerKey, readText } from '../open/index.ts';
+import { byServiceOrAlone, ledgerKey, readText, readVerifiers } from '../open/index.ts';
 import { EXIT, type Io } from '../terminal/index.ts';
 import type { NewEpochOptions, RotateKeyOptions } from './ledger-commands.ts';
 import { localUser } from './operate.ts';
@@ -17,6 +25,13 @@ export async function ledgerRotateKey({ data, dropOld, output }: RotateKeyOption
       key: await rotateKey(resolve(data), dropOld),
     }))
   ).result;
+  // The answer is handed on to everyone who checks the ledger: it must be the key that is in use here.
+  const [inUse] = readVerifiers(join(data, LEDGER_FILES.verifier));
+  if (inUse === undefined || verifierText(inUse) !== key)
+    throw new CountersignError('ledger-inconsistent', 'the service named a key that is not the one in `ledger.pub`', {
+      recover: 'halt',
+      hint: 'see who answers on the control socket, and run `countersign ledger verify`',
+    });
   if (output === 'json') io.out(`${JSON.stringify({ key, dropped: dropOld }, null, 2)}\n`);
   else if (dropOld) io.out(`the old key no longer signs; checkpoints now count by\n${key}\n`);
   else

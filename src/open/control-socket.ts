@@ -1,8 +1,9 @@
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, lstatSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
 import type { ControlAnswer } from '../http/index.ts';
+import { ownerOf } from '../ledger/index.ts';
 import { CountersignError } from '../model/index.ts';
 
 const LONGEST_SOCKET = 100; // bytes; the kernel's limit is 107
@@ -46,10 +47,24 @@ export async function byServiceOrAlone<T>(
 }
 
 function socketOf(data: string): string {
-  try {
-    return readFileSync(join(resolve(data), ELSEWHERE), 'utf8').trim();
-  } catch {
-    return join(resolve(data), 'control.sock');
+  const [directory, pointer] = [resolve(data), join(resolve(data), ELSEWHERE)];
+  if (!existsSync(pointer)) return join(directory, 'control.sock');
+  const socket = readFileSync(pointer, 'utf8').trim();
+  refuseStranger(socket, directory);
+  return socket;
+}
+
+// Anyone may make the path again once its service was killed and the system removed it.
+function refuseStranger(socket: string, directory: string): void {
+  const owner = ownerOf(directory)?.uid ?? 0;
+  for (const path of [dirname(socket), socket]) {
+    const uid = lstatSync(path, { throwIfNoEntry: false })?.uid ?? owner;
+    if (uid !== owner && uid !== 0)
+      throw new CountersignError(
+        'ledger-unusable',
+        `\`${path}\` belongs to uid ${uid}, and the data directory to uid ${owner}: no command is given there`,
+        { hint: `if no service runs on \`${directory}\`, remove \`${join(directory, ELSEWHERE)}\`` },
+      );
   }
 }
 
