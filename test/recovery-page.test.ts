@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { closeSync, copyFileSync, cpSync, openSync, readFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -44,13 +45,18 @@ const situations: Record<string, () => Promise<Situation>> = {
     copyFileSync(join(newer, 'checkpoint'), join(older, 'newer-checkpoint'));
     return { data: older, words: { DIR: older } };
   },
-  'The ledger’s file is damaged': async () => {
+  'The ledger’s file is damaged or missing': async () => {
     const data = place();
     await add(data, 40);
     const file = openSync(join(data, 'ledger.db'), 'r+');
     writeSync(file, Buffer.alloc(512, 0x5a), 0, 512, 8192 * 2); // the index over the entries
     closeSync(file);
     await assert.rejects(openLedger(data, ORIGIN), { code: 'store-damaged', hint: /ledger verify/ });
+    return { data, words: { DIR: data, EXPORT: place() } };
+  },
+  'Before that day': async () => {
+    const data = place();
+    await add(data, 3);
     return { data, words: { DIR: data, EXPORT: place() } };
   },
   'The data directory is lost': async () => {
@@ -63,7 +69,7 @@ const situations: Record<string, () => Promise<Situation>> = {
   'The ledger’s key is changed or was stolen': async () => {
     const data = place();
     await add(data, 3);
-    return { data, words: { DIR: data } };
+    return { data, words: { DIR: data, NEW: place() } };
   },
   'Two histories': async () => {
     const { newer, older } = await twice();
@@ -91,10 +97,10 @@ function sections(): Map<string, string> {
 }
 
 function commandsIn(text: string, words: Record<string, string>): string[][] {
-  const lines = text.split('\n').filter((line) => /^ {4}(countersign|cp) /.test(line));
+  const lines = text.split('\n').filter((line) => /^ {4,6}(countersign|cp|chmod|openssl) /.test(line));
   return lines.map((line) =>
     [...line.trim().matchAll(/"([^"]*)"|(\S+)/g)].map(([, quoted, word = '']) =>
-      (quoted ?? word).replaceAll(/\b(?:DIR|EXPORT|PUB|KEY|OTHER)\b/g, (name) => words[name] ?? name),
+      (quoted ?? word).replaceAll(/\b(?:DIR|EXPORT|PUB|KEY|NEW|OTHER)\b/g, (name) => words[name] ?? name),
     ),
   );
 }
@@ -122,8 +128,8 @@ for (const [heading, situation] of Object.entries(situations))
     const commands = commandsIn(sections().get(heading) ?? '', words);
     assert.notEqual(commands.length, 0);
     for (const [program, ...args] of commands) {
-      if (program === 'cp') {
-        copyFileSync(args[0] ?? '', args[1] ?? '');
+      if (program !== 'countersign') {
+        execFileSync(program ?? '', args, { stdio: 'ignore' });
         continue;
       }
       const { code, stdout, stderr } = await countersign(args);

@@ -1,3 +1,4 @@
+import { Help, type Option } from '@commander-js/extra-typings';
 import type { ProcessSettings } from '../config/index.ts';
 import { CountersignError } from '../model/index.ts';
 import type { ServeHooks } from '../serve/index.ts';
@@ -49,8 +50,17 @@ export function addCommands(program: Parent, context: Context, done: (code: numb
     addExceptions,
     addReports,
   ];
+  program.configureHelp({ optionDescription: describeOption });
   for (const add of groups) add(program, adding);
   addHelp(program, adding);
+}
+
+// A default that says only that the flag is not given is left out: `false`, or an empty list.
+function describeOption(option: Option): string {
+  const { defaultValue } = option as { readonly defaultValue?: unknown };
+  const isNothing = defaultValue === false || (Array.isArray(defaultValue) && defaultValue.length === 0);
+  const shown = isNothing ? Object.assign(Object.create(option), { defaultValue: undefined }) : option;
+  return new Help().optionDescription(shown);
 }
 
 function addChecks(program: Parent, { io, settings, run }: Adding): void {

@@ -30,6 +30,13 @@ export const data = () => new Option('--data <dir>', 'the data directory of the 
 export const ledgerData = () =>
   new Option('--data <path>', 'the data directory of the service, or a ledger file').default(DATA);
 
+/** The account of the service, whose writes its ledger accounts for. */
+export const applier = () =>
+  new Option('--applier <user>', 'the user of the service').default(
+    'system:serviceaccount:countersign:countersign',
+    'the ServiceAccount countersign/countersign',
+  );
+
 export const kubeconfig = () =>
   new Option('--kubeconfig <file>', 'the kubeconfig for environments that name none (default: KUBECONFIG)');
 

@@ -1,4 +1,5 @@
 import {
+  applier,
   config,
   data,
   ledgerData,
@@ -25,7 +26,7 @@ export type ForgetOptions = OptionsOf<typeof forgetCommand>;
 export function ledgerVerifyCommand(ledger: Parent) {
   return ledger
     .command('verify')
-    .description('check every entry, tile and checkpoint')
+    .description('check every entry, tile and checkpoint, and the file that holds them')
     .addOption(ledgerData())
     .option('--key <file>', 'the public key of the ledger (default: beside it)')
     .option('--checkpoint <file...>', 'checkpoints kept elsewhere, which the ledger must extend', [])
@@ -40,7 +41,12 @@ Examples:
   countersign ledger verify --data /var/lib/countersign
   countersign ledger verify --from 90000 --to 91000
   countersign ledger verify --data copy/ledger.db --key ledger.pub \\
-    --checkpoint last-month.txt`,
+    --checkpoint last-month.txt
+
+It reads every entry, compares it with the signed roots, and lets SQLite check
+the file itself. If something is damaged, it says what still stands and prints
+the commands that help. Without --checkpoint, it takes the checkpoints beside
+the ledger: the last one that was signed, and those that an anchor left.`,
     );
 }
 
@@ -109,21 +115,24 @@ export function ledgerExportCommand(ledger: Parent) {
 export function ledgerImportCommand(ledger: Parent) {
   return ledger
     .command('import')
-    .description('make a data directory from an export, or the store of one again')
+    .description('make a data directory from an export, or rebuild the store of one')
     .argument('<dir>', 'the export')
     .requiredOption('--key <file>', 'the public key of the ledger, from elsewhere')
     .addOption(data())
-    .option('--replace', 'put it in place of the store in that data directory; the old one is kept', false)
+    .option('--replace', 'rebuild only the store in that data directory; the old one is kept', false)
     .option('--behind', 'even if a checkpoint there covers more; `new-epoch` then records the loss', false)
     .addOption(output('text', 'json'))
     .addHelpText(
       'after',
       `
-Example:
+Examples:
   countersign ledger import ledger-2026-11 --key ledger.pub \\
     --data /var/lib/countersign
   countersign ledger import ledger-2026-11 --replace \\
-    --key /var/lib/countersign/ledger.pub --data /var/lib/countersign`,
+    --key /var/lib/countersign/ledger.pub --data /var/lib/countersign
+
+The export must contain what it replaces. If a service would still refuse the
+result, the command exits with 1 and prints the next line to type.`,
     );
 }
 
@@ -134,7 +143,7 @@ export function ledgerAuditCommand(ledger: Parent) {
     .argument('<file...>', 'audit logs in JSON, one event per line')
     .addOption(config())
     .addOption(ledgerData())
-    .option('--applier <user>', 'the user of the service', 'system:serviceaccount:countersign:countersign')
+    .addOption(applier())
     .option('--record', 'record unaccounted writes on the ledger; the service must be stopped', false)
     .addOption(ledgerUrl())
     .addOption(ledgerKey())
@@ -169,7 +178,7 @@ export function newEpochCommand(ledger: Parent) {
     .command('new-epoch')
     .description('continue after the store was restored to an older state, and record what was lost')
     .requiredOption('--reason <text>', 'why; it appears in every report')
-    .option('--checkpoint <file...>', 'the newest checkpoints known elsewhere (default: those in --data)', [])
+    .option('--checkpoint <file...>', 'the newest checkpoints known elsewhere, beside those in --data', [])
     .option('--without-checkpoint <count>', 'about so many entries are lost, and no one kept a checkpoint over them')
     .addOption(data())
     .addOption(ledgerUrl())
@@ -186,7 +195,8 @@ Example:
 
 It takes the checkpoint that an anchor left in --data (newer-checkpoint), checks
 that every known checkpoint will fit, and refuses if nothing is lost. A running
-service opens the epoch itself.`,
+service opens the epoch itself. Afterwards, give the new first line of
+ledger.pub to everyone who checks this ledger.`,
     );
 }
 

@@ -75,7 +75,10 @@ export async function ledgerNewEpoch(options: NewEpochOptions, io: Io): Promise<
             ? `entries of ${of} are lost that no known checkpoint covers\n`
             : `${count(lost, 'entry', 'entries')} of ${of} ${lost === 1 ? 'is' : 'are'} lost\n`),
       );
-  if (output === 'text' && isAlone) io.out('every known checkpoint fits; start the service again\n');
+  if (output === 'json') return EXIT.yes;
+  const [key] = readVerifiers(join(data, LEDGER_FILES.verifier));
+  if (key !== undefined) io.out(`give its new key line to everyone who checks this ledger:\n${verifierText(key)}\n`);
+  if (isAlone) io.out('every known checkpoint fits; start the service again\n');
   return EXIT.yes;
 }
 

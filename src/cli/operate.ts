@@ -95,7 +95,12 @@ export async function status(options: StatusOptions, io: Io): Promise<number> {
   const asked = options.environment === undefined ? {} : { environment: options.environment };
   const answer = await askService(options.data, 'status', asked);
   const all = answer === undefined ? fromLedger(options) : (answer.result as Shown[]);
-  if (all.length === 0) throw new CountersignError('usage', `there is no environment \`${options.environment ?? ''}\``);
+  if (all.length === 0)
+    throw options.environment === undefined
+      ? new CountersignError('usage', 'the ledger names no environment yet', {
+          hint: 'start the service with its configuration: `countersign serve --config DIR`',
+        })
+      : new CountersignError('usage', `there is no environment \`${options.environment}\``);
   if (answer === undefined) io.err('no service runs on this data directory: this is the state on its ledger\n');
   show(all, options.output, io);
   const troubles = answer === undefined ? [] : await troublesOf(options.data);

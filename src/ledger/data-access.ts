@@ -27,7 +27,7 @@ export function refuseForeign(directory: string): void {
   }
 }
 
-/** Returns the error for a file or directory that this account may not use; undefined if it may, or if it is missing. */
+/** Returns the error for a path that this account may not use; undefined if it may, or if nothing is there. */
 export function accessTrouble(file: string, purpose: Purpose): CountersignError | undefined {
   const { R_OK, W_OK } = constants;
   try {
@@ -51,8 +51,8 @@ export function accessTrouble(file: string, purpose: Purpose): CountersignError 
 }
 
 /**
- * Returns the account that runs the service on a data directory, as far as its files tell; undefined for root. A command
- * of root may have left files there, and a volume may belong to root itself.
+ * Returns the account that runs the service on a data directory, as far as its files tell; undefined for root. A
+ * command of root may have left files there, and a volume may belong to root itself.
  */
 export function ownerOf(directory: string): { readonly uid: number; readonly gid: number } | undefined {
   const { store, verifier, key, anchor } = LEDGER_FILES;

@@ -141,7 +141,8 @@ function untrusted(place: string): CountersignError {
 
 export function different(place: string, size: number): CountersignError {
   return halt(
-    `the checkpoint of ${count(size, 'entry', 'entries')} in ${place} is of a different history, and no new epoch makes it fit`,
+    `the checkpoint of ${count(size, 'entry', 'entries')} in ${place} is of a different history, ` +
+      'and no new epoch makes it fit',
     'find the copy that it belongs to with `countersign ledger verify --against OTHER`, and continue with that one',
   );
 }

@@ -371,8 +371,8 @@ export function unusableNote(file: string, note: string): CountersignError {
   const isDamaged = parseCheckpoint(splitNote(note)?.text ?? '') === undefined;
   return halt(
     `the checkpoint in \`${file}\` is ${isDamaged ? 'damaged' : 'not signed by this ledger’s key'}`,
-    `${isDamaged ? '' : 'if it belongs to a different ledger, '}remove the file: the store has a checkpoint of its own. ` +
-      'Without the file, only an anchor elsewhere notices that the store was restored to an older state',
+    `${isDamaged ? '' : 'if it belongs to a different ledger, '}remove the file: the store has a ` +
+      'checkpoint of its own. Without the file, only an anchor elsewhere notices that the store was restored to an older state',
   );
 }
 

@@ -84,7 +84,8 @@ export function lostStore(file: string): CountersignError | undefined {
   if (clue === undefined || beside(replicaKey) > 0) return undefined;
   return new CountersignError(
     'store-damaged',
-    `the ledger \`${file}\` is ${state === 'missing' ? 'missing' : 'empty'}, but \`${clue}\` beside it says that there was one`,
+    `the ledger \`${file}\` is ${state === 'missing' ? 'missing' : 'empty'}, but ` +
+      `\`${clue}\` beside it says that there was one`,
     {
       recover: 'halt',
       hint: `restore the newest backup of the data directory, or run \`${importLine(dirname(file))}\``,

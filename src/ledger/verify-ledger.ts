@@ -143,9 +143,17 @@ class Check {
     if (last === undefined)
       return this.#reader.size === 0 ? undefined : { index: 0, message: 'no checkpoint of any entry was signed' };
     const opened = openCheckpoint(last.note, this.#keys);
-    if (opened === undefined) return { message: 'the newest stored checkpoint is not signed by this key' };
+    if (opened === undefined)
+      return { message: `the newest stored checkpoint is not signed by this key${this.#renamed(last.note)}` };
     this.#latest = { ...opened, kept: 'stored', note: last.note };
     return undefined;
+  }
+
+  // An epoch or a rotation gives a checker a new line; the file of someone who checked before has the old one.
+  #renamed(note: string): string {
+    const name = note.slice(0, note.indexOf('\n'));
+    const isOurs = this.#keys.some(({ publicKey }) => openCheckpoint(note, { name, publicKey }) !== undefined);
+    return isOurs ? `, but by the same key under the name \`${name}\`: get the new line of \`ledger.pub\`` : '';
   }
 
   whole(onProgress: (done: number) => void = () => {}): LedgerFinding | undefined {

@@ -41,6 +41,7 @@ for (const [name, command] of all) {
     command.outputHelp();
     // A word that is longer than its column cannot be wrapped.
     for (const line of help.split('\n')) assert.ok([...line].length <= 80 || !/\S\s+\S/.test(line), line);
+    assert.doesNotMatch(help, /default: (?:false|\[\])/, 'that a flag is not given is not worth a word');
     if (command.commands.length === 0) assert.match(help, /Examples?\b/);
     assert.match(command.description(), /^[a-z]/);
     for (const option of command.options) assert.ok((option.description ?? '') !== '', option.flags);

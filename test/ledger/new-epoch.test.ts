@@ -227,6 +227,18 @@ test('verify reads the checkpoint that an anchor left: a rollback is not called 
   await verified(at);
 });
 
+test('who checks with the key line from before an epoch is told to get the new one, which the command prints', async () => {
+  const { at } = await restored();
+  const old = join(directory, `old-${serial++}.pub`);
+  cpSync(join(at, 'ledger.pub'), old);
+  const { stdout } = await newEpoch(at);
+  const [line = ''] = readFileSync(join(at, 'ledger.pub'), 'utf8').split('\n');
+  assert.ok(stdout.includes(`give its new key line to everyone who checks this ledger:\n${line}\n`), stdout);
+  const checked = await countersign(['ledger', 'verify', '--data', at, '--key', old]);
+  assert.equal(checked.code, 1);
+  assert.match(checked.stdout, /not signed by this key, but by the same key under the name `\S+epoch-2`/);
+});
+
 test('an epoch that names the loss of an older name says how many entries of that name are lost', async () => {
   const { at, anchor } = await restored();
   rmSync(join(at, 'newer-checkpoint'));
