@@ -27,7 +27,6 @@ const CALLS: Readonly<Record<string, RegExp>> = {
 const NOTHING_FROM_OUTSIDE: Readonly<Record<string, string>> = {
   'open/control-socket.ts': 'reads a path that the service itself wrote into its data directory',
   'cli/help.ts': 'prints pages of our own package, by names of a list',
-  'cli/ledger.ts': 'looks for the checkpoint in the data directory',
   'open/in-thread.ts': 'starts modules that our own code names',
   'publish/make-report.ts': 'asks for the size of files in the data directory',
   'publish/report-files.ts': 'names come from report/write-report.ts, which has them as constants',
@@ -40,6 +39,10 @@ const NOTHING_FROM_OUTSIDE: Readonly<Record<string, string>> = {
   'fence/memory.ts': 'reads what the kernel says of processes that we started',
   'ledger/open-sequencer.ts': 'names of ours in the data directory',
   'ledger/program-source.ts': 'reads our own checker',
+  'ledger/data-access.ts': 'owners and modes of files of ours in the data directory',
+  'ledger/replace-store.ts': 'names of ours in the data directory; what was made is checked before, by its roots',
+  'ledger/take-lock.ts': 'the lock file, whose content does not matter',
+  'ledger/turn-keys.ts': 'keys of ours in the data directory',
   'ledger/renew-ledger.ts': 'names of ours in the data directory',
   'ledger/replace-file.ts': 'writes a file that its caller names',
   'ledger/store-trouble.ts': 'asks SQLite about the store, and removes files of ours beside it',

@@ -372,7 +372,8 @@ export function unusableNote(file: string, note: string): CountersignError {
   return halt(
     `the checkpoint in \`${file}\` is ${isDamaged ? 'damaged' : 'not signed by this ledger’s key'}`,
     `${isDamaged ? '' : 'if it belongs to a different ledger, '}remove the file: the store has a ` +
-      'checkpoint of its own. Without the file, only an anchor elsewhere notices that the store was restored to an older state',
+      'checkpoint of its own. Without the file, only an anchor elsewhere notices that the store was restored to an ' +
+      'older state',
   );
 }
 
