@@ -105,19 +105,19 @@ function damageLines({ damage, finding, checked, size }: LedgerCheck, isCopy: bo
       ? ''
       : `${paint(io, 'red', 'damaged')}: SQLite finds errors in \`${ledgerFile(data)}\`: ${plain(first)}` +
         `${others.length === 0 ? '' : ` (and ${others.length} more)`}\n`;
-  if (isCopy) return `${said}it is a copy: start the service, which makes it again from the database\n`;
+  if (isCopy) return `${said}it is a copy: start the service, which rebuilds it from the database\n`;
   if (finding !== undefined) return `${said}${lostLines(data)}`;
   if (checked < size) return `${said}run it without --from and --to to see what still stands\n`;
   return (
     `${said}all ${count(size, 'entry', 'entries')}, with their evidence and names, can be read and are what was ` +
-    'signed\nto make the store again from them, stop the service and run:\n' +
+    'signed\nto rebuild the store from them, stop the service and run:\n' +
     `  countersign ledger export EXPORT --data ${data}\n  ${importLine(ledgerDirectory(data))}\n`
   );
 }
 
 function lostLines(data: string): string {
   return (
-    'restore the newest backup of the data directory, or make the store again from the newest export:\n' +
+    'restore the newest backup of the data directory, or rebuild the store from the newest export:\n' +
     `  ${importLine(ledgerDirectory(data))}\n` +
     'if that has fewer entries, add --behind, and record the loss with `countersign ledger new-epoch`\n'
   );

@@ -86,6 +86,8 @@ export async function openSequencer(
     if (ownsKey) removeUnusedKeys(directory, ports.warn);
     if (place.rotation !== undefined) undo = turnKeys(directory, place.rotation).undo;
     const verifiers = knownVerifiers(directory);
+    // Made again from the key if its file is lost, for those that read the file.
+    if (verifiers.length > 0) keepVerifiers(directory, [], verifiers);
     const isNew = verifiers.length === 0 || !existsSync(file);
     if (place.postgres === undefined) {
       const lost = lostStore(file);
