@@ -66,3 +66,15 @@ export function writeAll(descriptor: number, bytes: Uint8Array, position: number
   for (let written = 0; written < bytes.length; )
     written += writeSync(descriptor, bytes, written, bytes.length - written, position + written);
 }
+
+const SHORT_BYTES = 256 * 1024; // a batch of the ledger may need as much
+
+/** Tests whether the disk of a directory has no room for further work. One that cannot be asked is not short. */
+export function isDiskShort(directory: string): boolean {
+  try {
+    const { bavail, bsize } = statfsSync(directory);
+    return bavail * bsize < SHORT_BYTES;
+  } catch {
+    return false;
+  }
+}

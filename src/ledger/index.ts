@@ -12,6 +12,7 @@ export {
 } from './checkpoint.ts';
 export { type Comparison, compareWith } from './compare.ts';
 export { parseWitness } from './cosignature.ts';
+export { isDiskShort } from './disk-reserve.ts';
 export { evidenceRef } from './evidence.ts';
 export { exportLedger, importLedger } from './export-ledger.ts';
 export { type Forgotten, forgetOn } from './forget.ts';

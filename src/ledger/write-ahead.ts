@@ -306,7 +306,8 @@ export class WriteAhead {
     const count = this.#passed.seq - before;
     await this.#tellRefused();
     await this.#markMerged();
-    if (this.#beside.length > 0 || this.#missing !== undefined) return this.#merge(onlyRefusalsLeft); // lines written meanwhile
+    // written meanwhile
+    if (this.#beside.length > 0 || this.#missing !== undefined) return this.#merge(onlyRefusalsLeft);
     clearInterval(this.#timer);
     this.#timer = undefined;
     this.#fillReserve();

@@ -5,7 +5,7 @@ import { setTimeout as wait } from 'node:timers/promises';
 import pino, { type Logger } from 'pino';
 import { Lease } from '../cluster/index.ts';
 import type { ProcessSettings } from '../config/index.ts';
-import type { AnchorKeeper } from '../ledger/index.ts';
+import { type AnchorKeeper, isDiskShort } from '../ledger/index.ts';
 import { CountersignError, messageOf, Turns } from '../model/index.ts';
 import { gitProgram, ledgerKey } from '../open/index.ts';
 import type { Reconciler } from '../reconcile/index.ts';
@@ -159,13 +159,22 @@ async function serveWith({ configuration, tellOf }: Documents, ending: AbortSign
     hooks.onRunning?.();
     beat(loops, serving);
     tellOf(loops);
+    const lacks = () => {
+      if (!canRecord()) return 'the ledger takes no records from this replica';
+      return isDiskShort(options.data) ? `the disk of \`${options.data}\` is full` : undefined;
+    };
     const tenants = [...loops, ...(reports === undefined ? [] : [reports])];
     const leases = leasesOf(tenants, holds, serving);
     const onLost = () => {
       for (const hold of holds.values()) hold.lose();
       hooks.onLeaseLost?.();
     };
-    await runUntilStopped(tenants, serving.signing?.keep(ledger), ending, { leases, log, onLost, canRecord });
+    await runUntilStopped(tenants, serving.signing?.keep(ledger), ending, {
+      leases,
+      log,
+      onLost,
+      lacks: options.ledger === undefined ? undefined : lacks,
+    });
     // finish pending requests while everything they need is still open
     if (io.signal.aborted) await front?.close();
     const reason = io.signal.aborted
@@ -271,15 +280,15 @@ type Tenure = {
   readonly leases: ReadonlyMap<string, Held>;
   readonly log: Logger;
   readonly onLost: () => void;
-  /** Whether records of this replica get onto the ledger. */
-  readonly canRecord: () => boolean;
+  /** What this replica lacks for its work, in words; undefined if no other replica can have it. */
+  readonly lacks: (() => string | undefined) | undefined;
 };
 
 async function runUntilStopped(
   loops: readonly Tenant[],
   signing: Tenant | undefined,
   signal: AbortSignal,
-  { leases, log, onLost, canRecord }: Tenure,
+  { leases, log, onLost, lacks }: Tenure,
 ): Promise<void> {
   const ending = new AbortController();
   const stop = () => {
@@ -302,7 +311,7 @@ async function runUntilStopped(
     loops.map((loop) => {
       const held = leases.get(loop.name);
       if (held === undefined) return loop.run().catch(endAll);
-      return runWhileHeld(loop, held.lease, held.hold, ending.signal, log, canRecord).catch(endAll);
+      return runWhileHeld(loop, held.lease, held.hold, ending.signal, log, lacks).catch(endAll);
     }),
   ).finally(stop);
   const ended = [...(await Promise.allSettled([kept])), ...(await work)];
