@@ -286,6 +286,8 @@ export async function readBack(options: SequencerOptions): Promise<ReadBack> {
     throw halt(`${name} holds ${tree.size} entries, but its last checkpoint was signed over ${last.size}`);
   if (last === undefined && tree.size > 0)
     throw halt(`${name} holds ${tree.size} entries, but no checkpoint over them was signed`);
+  const { problem } = last === undefined ? {} : history.judge(last, keys);
+  if (problem !== undefined) throw halt(`the last checkpoint of ${name} does not count: ${problem}`);
   if (anchor !== undefined && options.newEpoch === undefined) checkAnchor(anchor, tree.size, history, keys, name);
   const lastTime = body === '' ? '' : String((JSON.parse(body) as { time?: unknown }).time);
   return { tree, history, latest, anchored: Math.min(anchor?.size ?? 0, tree.size), lastTime };
