@@ -30,6 +30,9 @@ export const data = () => new Option('--data <dir>', 'the data directory of the 
 export const ledgerData = () =>
   new Option('--data <path>', 'the data directory of the service, or a ledger file').default(DATA);
 
+export const archive = () =>
+  new Option('--archive <dir>', 'where archived entries are (default: where the ledger says they were put)');
+
 export const kubeconfig = () =>
   new Option('--kubeconfig <file>', 'the kubeconfig for environments that name none (default: KUBECONFIG)');
 

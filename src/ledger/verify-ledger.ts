@@ -1,4 +1,5 @@
 import { CountersignError, type Entry, sha256 } from '../model/index.ts';
+import { type ArchivedPart, readStub, type Stub, StubTally } from './archived-entries.ts';
 import { scanCanonical } from './canonical-scan.ts';
 import { type Checkpoint, openCheckpoint } from './checkpoint.ts';
 import type { LedgerReader } from './ledger-reader.ts';
@@ -30,9 +31,13 @@ export type LedgerCheck = {
   readonly until: string;
   readonly notes: readonly string[];
   readonly finding: LedgerFinding | undefined;
+  /** Entries whose content is in an archive, with the file; `isRead` if it was checked too. Empty for a range. */
+  readonly archived: readonly ArchivedCheck[];
   /** Problems that SQLite finds in the store itself, in its words. */
   readonly damage: readonly string[];
 };
+
+type ArchivedCheck = ArchivedPart & { readonly file: string; readonly place: string; readonly isRead: boolean };
 
 export type VerifyOptions = {
   /** Checkpoints kept elsewhere; the ledger must extend them. */
@@ -83,6 +88,7 @@ export function verifyLedger(
     checkpoints: check.checkpoints,
     until: check.until,
     notes: check.notes,
+    archived: check.archived,
     finding,
   };
 }
@@ -102,6 +108,8 @@ class Check {
   checked = 0;
   root: Buffer = Buffer.alloc(0);
   until = '';
+  archived: readonly ArchivedCheck[] = [];
+  readonly #stubs = new StubTally();
   readonly #reader: LedgerReader;
   readonly #keys: readonly Verifier[];
   #stored: readonly { readonly size: number; readonly note: string }[] = [];
@@ -138,8 +146,10 @@ class Check {
     const tree = new TreeWriter();
     const bySize = Map.groupBy(this.#opened(), (c) => c.size);
     let sound = 0;
-    for (const stored of this.#reader.stored()) {
-      const finding = this.#checkEntry(stored, tree.size);
+    const bad = this.#checkArchives();
+    if (bad !== undefined) return bad;
+    for (const row of this.#reader.rows()) {
+      const { stored, finding } = this.#checkRow(row, tree.size);
       if (finding !== undefined) return finding;
       if (LogHistory.concerns(stored.type)) this.#history.add(stored.index, stored.body);
       this.#noteBroken(stored);
@@ -158,7 +168,9 @@ class Check {
       }
     }
     this.root = tree.root();
+    this.archived = this.#stubs.parts.map((part) => this.#archivedCheck(part));
     return (
+      this.#stubs.problem() ??
       this.#unexplained() ??
       this.#judgeNames() ??
       this.#beyond(tree.size) ??
@@ -169,6 +181,7 @@ class Check {
 
   // The entry was signed as it is. The reader must know that it cannot be true.
   #noteBroken({ index, type, body }: StoredEntry): void {
+    if (readStub(body) !== undefined) return;
     const known: Known = { size: index, entry: (at) => this.#entryBefore(at, index), hasEvidence: () => true };
     const problem = brokenReference(type, body, known);
     if (problem === undefined) return;
@@ -178,7 +191,57 @@ class Check {
   }
 
   #entryBefore(at: number, index: number): Entry | undefined {
-    return at < index ? this.#reader.entry(at)?.entry : undefined;
+    return at < index ? this.#reader.head(at) : undefined;
+  }
+
+  // First, so that a file that differs is named, and not each entry in it.
+  #checkArchives(): LedgerFinding | undefined {
+    const altered = this.#reader.alteredOf('segment.archived');
+    if (altered !== undefined)
+      return { index: altered, message: `entry ${altered} was altered: its hash is not its leaf` };
+    for (const segment of this.#reader.all('segment.archived', '')) {
+      const message = this.#reader.archives().problem(segment);
+      if (message !== undefined) return { message };
+    }
+    return undefined;
+  }
+
+  #archivedCheck(part: ArchivedPart): ArchivedCheck {
+    const archives = this.#reader.archives();
+    const segment = archives.segment(part.segment);
+    const { file = '', place = '' } = segment?.entry ?? {};
+    return { ...part, file, place, isRead: segment !== undefined && archives.fileOf(segment) !== undefined };
+  }
+
+  /** Checks a row, with the content from its archive if that is at hand. */
+  #checkRow(row: StoredEntry, expected: number): { readonly stored: StoredEntry; readonly finding?: LedgerFinding } {
+    const stub = this.#stubs.add(row);
+    const body = stub === undefined ? row.body : this.#reader.archives().body(stub.segment, row.index);
+    if (stub !== undefined && (body === undefined || row.index !== expected)) {
+      const finding = this.#checkStub(row, stub, expected);
+      return { stored: row, ...(finding === undefined ? {} : { finding }) };
+    }
+    const stored = { ...row, body: body ?? '' };
+    const finding = this.#checkEntry(stored, expected) ?? this.#stubTime(stored, stub);
+    return { stored, ...(finding === undefined ? {} : { finding }) };
+  }
+
+  // Its leaf is part of the root, and the tally compares the rest with what the ledger says was archived.
+  #checkStub({ index }: StoredEntry, { time, segment }: Stub, expected: number): LedgerFinding | undefined {
+    if (index !== expected) return { index: expected, message: `entry ${expected} is missing` };
+    const archives = this.#reader.archives();
+    const said = archives.segment(segment);
+    if (said === undefined)
+      return { index, message: `the content of entry ${index} is gone, and no entry says that it was archived` };
+    if (archives.fileOf(said) !== undefined)
+      return { index, message: `entry ${index} is missing from the archive \`${said.entry.file}\`` };
+    return this.#goesOn(index, time);
+  }
+
+  #stubTime({ index }: StoredEntry, stub: Stub | undefined): LedgerFinding | undefined {
+    return stub === undefined || stub.time === this.until
+      ? undefined
+      : { index, message: `the time that stands in place of entry ${index} is not its own` };
   }
 
   /**
@@ -189,7 +252,7 @@ class Check {
     const size = this.#latest?.size ?? 0;
     const end = Math.min(to, size);
     const nodes = this.#reader.nodes(size);
-    const entries = this.#reader.stored(from, end);
+    const entries = this.#reader.rows(from, end);
     let finding: LedgerFinding | undefined;
     const hashed: ReadNode = ({ height, index }) => {
       if ((index + 1) * 2 ** height <= from || index * 2 ** height >= end) return nodes({ height, index });
@@ -200,7 +263,7 @@ class Check {
         );
       const stored = entries.next().value as StoredEntry | undefined;
       finding ??=
-        stored === undefined ? { index, message: `entry ${index} is missing` } : this.#checkEntry(stored, index);
+        stored === undefined ? { index, message: `entry ${index} is missing` } : this.#checkRow(stored, index).finding;
       if (++this.checked % 8192 === 0) onProgress(this.checked);
       return stored?.leaf ?? Buffer.alloc(32);
     };
@@ -338,14 +401,19 @@ class Check {
     const text = (name: string) => fields.get(name)?.slice(1, -1) ?? '';
     if (text('type') !== stored.type || unquote(fields.get('environment')) !== stored.environment)
       return { index, message: `the type or environment of entry ${index} differs from the one it is filed under` };
-    const time = text('time');
-    if (time < this.until)
-      return { index: index - 1, message: `entry ${index} has an earlier time than entry ${index - 1}` };
-    this.until = time;
+    const earlier = this.#goesOn(index, text('time'));
+    if (earlier !== undefined) return earlier;
     const evidence = fields.get('evidence');
     return evidence === undefined
       ? undefined
       : this.#checkEvidence(index, (JSON.parse(evidence) as { sha256?: unknown }).sha256);
+  }
+
+  #goesOn(index: number, time: string): LedgerFinding | undefined {
+    if (time < this.until)
+      return { index: index - 1, message: `entry ${index} has an earlier time than entry ${index - 1}` };
+    this.until = time;
+    return undefined;
   }
 
   #checkEvidence(index: number, digest: unknown): LedgerFinding | undefined {

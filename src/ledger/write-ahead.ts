@@ -24,7 +24,12 @@ import { type Seal, seal, unseal } from './write-ahead-seal.ts';
 type Recorder = {
   record(body: EntryBody, evidence: readonly Evidence[]): Promise<Recorded>;
   subject(text: string): string;
-  latest<T extends EntryType>(types: readonly T[], environment: string, before?: number): Recorded | undefined;
+  latest<T extends EntryType>(
+    types: readonly T[],
+    environment: string,
+    before?: number,
+    since?: string,
+  ): Recorded | undefined;
   entry(index: number): Recorded | undefined;
   /** Number of durable entries. */
   recorded(): number;
@@ -403,14 +408,15 @@ export class WriteAhead {
   // A process killed between the two steps may have left the line it had just merged.
   #isOnLedger({ body, at }: Line): boolean {
     const environment = (body as { environment?: string }).environment ?? '';
-    let found = this.#recorder.latest([body.type], environment);
+    const since = new Date(Date.parse(at) - SLACK_MS).toISOString();
+    let found = this.#recorder.latest([body.type], environment, undefined, since);
     for (
       let looked = 0;
       found !== undefined && looked < LOOK_BACK && Date.parse(found.entry.time) >= Date.parse(at) - SLACK_MS;
       looked++
     ) {
       if (isSame(found.entry, body)) return true;
-      found = this.#recorder.latest([body.type], environment, found.index);
+      found = this.#recorder.latest([body.type], environment, found.index, since);
     }
     return false;
   }
