@@ -1,4 +1,4 @@
-import { chmodSync, closeSync, fsyncSync, mkdirSync, openSync, renameSync, rmSync } from 'node:fs';
+import { chmodSync, closeSync, existsSync, fsyncSync, mkdirSync, openSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { DatabaseSync, type StatementSync } from 'node:sqlite';
 import { pathToFileURL } from 'node:url';
@@ -75,7 +75,7 @@ export async function writeArchive(
       hint: 'free some space, or name a different directory; nothing was removed from the ledger',
     });
   } finally {
-    rmSync(making, { force: true });
+    if (existsSync(making)) rmSync(making);
   }
 }
 
@@ -166,7 +166,10 @@ function proveEvidence(file: string, db: DatabaseSync): number {
     pieces++;
   }
   const missing = db
-    .prepare(`SELECT count(*) AS n FROM entry WHERE body ->> '$.evidence.sha256' NOT IN (SELECT sha256 FROM evidence)`)
+    .prepare(
+      `SELECT count(*) AS n FROM (SELECT body ->> '$.evidence.sha256' AS named FROM entry)
+       WHERE named IS NOT NULL AND named NOT IN (SELECT sha256 FROM evidence)`,
+    )
     .get();
   if (Number(missing?.['n']) > 0) throw unproven(file, 'evidence of its entries is missing');
   return pieces;

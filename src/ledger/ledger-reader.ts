@@ -152,6 +152,11 @@ export class LedgerReader {
     return row === undefined ? undefined : this.#recorded(row);
   }
 
+  /** Throws `entry-archived` unless the content of every archived entry is at hand. */
+  requireArchives(): void {
+    for (const { entry } of this.all('segment.archived', '')) this.entry(entry.first);
+  }
+
   /** Returns an entry; of an archived one only what the store has: its type, time and environment. */
   head(index: number): Entry | undefined {
     const [row] = this.rows(index, index + 1);
