@@ -38,6 +38,7 @@ const NOTHING_FROM_OUTSIDE: Readonly<Record<string, string>> = {
   'serve/signing-lease.ts': 'asks where the data directory lies',
   'config/version.ts': 'reads our own package.json',
   'fence/memory.ts': 'reads what the kernel says of processes that we started',
+  'ledger/archive-ledger.ts': 'the store in the data directory, and an archive that archive-file.ts has written',
   'ledger/open-sequencer.ts': 'names of ours in the data directory',
   'ledger/program-source.ts': 'reads our own checker',
   'ledger/renew-ledger.ts': 'names of ours in the data directory',

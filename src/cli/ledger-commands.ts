@@ -240,6 +240,7 @@ export function forgetCommand(ledger: Parent) {
     .argument('<text>', 'a name or address; every stored text that contains it is erased')
     .requiredOption('--reason <text>', 'why; it is recorded, so it must not name the person')
     .addOption(data())
+    .addOption(archive())
     .addOption(ledgerUrl())
     .addOption(ledgerKey())
     .addOption(ledgerKeyCommand())
@@ -254,7 +255,8 @@ export function forgetCommand(ledger: Parent) {
       'after',
       `
 The reason and the time are recorded, the text is not. If exceptions that name
-the person are open, a second person signs first.
+the person are open, a second person signs first. Archives hold no names; they
+are only read, to find such exceptions.
 
 Examples:
   countersign ledger forget dana@example.com \\

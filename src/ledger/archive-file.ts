@@ -44,7 +44,7 @@ function archivable(store: string): string {
 
 /** Does one write, or one step of it that ends with a write. A test fails before or after it. */
 export type AroundWrite = <T>(step: ArchiveStep, run: () => T | Promise<T>) => Promise<T>;
-export type ArchiveStep = 'write' | 'place' | 'record' | 'move' | 'compact';
+type ArchiveStep = 'write' | 'place' | 'record' | 'move' | 'compact';
 
 /**
  * Copies entries of a store that are older than a time, and all evidence that they name, into a new file, synced to

@@ -70,7 +70,7 @@ export class Archives {
     });
   }
 
-  /** Returns the bytes of an archived entry as they are in the file; undefined if its file is not at hand, or lacks it. */
+  /** Returns the bytes of an archived entry as they are in the file; undefined if that is not at hand, or lacks it. */
   body(segment: number, index: number): string | undefined {
     return this.#read(segment, (archive) => archive.body.get(index)?.['body']) as string | undefined;
   }
