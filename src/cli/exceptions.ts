@@ -46,7 +46,7 @@ export function exceptionExplain(id: string, options: ExceptionExplainOptions, i
   const model = register(options);
   const found = named(model, id);
   const change = model.changes.of([found.change])[0];
-  const entry = entryAt(options.data, found.entry);
+  const entry = entryAt(options, found.entry);
   if (options.output === 'json') {
     io.out(`${JSON.stringify({ ...found, change: change ?? null, ledger: entry }, null, 2)}\n`);
     return EXIT.yes;
@@ -165,8 +165,8 @@ export function openExceptionsOf(
   return exceptions.filter((e) => e.disposition === 'open' && isNamed(e)).map((e) => e.id);
 }
 
-function entryAt(data: string, index: number): Entry | undefined {
-  const reader = readLedger(data);
+function entryAt({ data, archive }: Pick<Where, 'data' | 'archive'>, index: number): Entry | undefined {
+  const reader = readLedger(data, archive);
   try {
     return reader.entry(index)?.entry;
   } finally {

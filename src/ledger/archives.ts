@@ -89,9 +89,9 @@ export class Archives {
     const { index, entry } = segment;
     const file = this.fileOf(segment);
     if (file !== undefined) return fileProblem(file, entry, index);
-    return this.#directory === undefined
-      ? undefined
-      : `the archive \`${entry.file}\` of entry ${index} is neither in \`${this.#directory}\` nor in \`${entry.place}\``;
+    if (this.#directory === undefined) return undefined;
+    const places = `neither in \`${this.#directory}\` nor in \`${entry.place}\``;
+    return `the archive \`${entry.file}\` of entry ${index} is ${places}`;
   }
 
   close(): void {

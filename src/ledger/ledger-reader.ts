@@ -12,7 +12,7 @@ import {
 import { readStub } from './archived-entries.ts';
 import { type ArchivedRow, Archives, type Unread } from './archives.ts';
 import { conditionOf, type EntryFilter } from './entry-filter.ts';
-import { leafHash, type ReadNode } from './merkle.ts';
+import type { ReadNode } from './merkle.ts';
 import { COPY } from './sqlite-store.ts';
 import { isNamedIn, isOpened, type StoredEntry, type Subject } from './store.ts';
 import { damageIn, storeTrouble } from './store-trouble.ts';
@@ -24,8 +24,8 @@ const BUSY_MS = 5000; // a service that opens or closes the ledger has exclusive
 
 /**
  * Reads a ledger file without writing to it. A service may append at the same time. The content of archived entries
- * comes from their archive: in the given directory, or where the ledger says it was put. If it is at neither, reading it
- * throws `entry-archived`.
+ * comes from their archive: in the given directory, or where the ledger says it was put. If it is at neither, reading
+ * it throws `entry-archived`.
  */
 export class LedgerReader {
   readonly #db: DatabaseSync;
@@ -77,8 +77,8 @@ export class LedgerReader {
   }
 
   /**
-   * Yields the entries that match a filter, oldest first. Names replace the commitments to them. `unread` is given every
-   * archived entry that may match and is not at hand; without it, such an entry throws `entry-archived`.
+   * Yields the entries that match a filter, oldest first. Names replace the commitments to them. `unread` is given
+   * every archived entry that may match and is not at hand; without it, such an entry throws `entry-archived`.
    */
   *search(filter: EntryFilter, unread?: (entry: Unread) => void): Generator<Recorded> {
     const { since, until } = filter;
@@ -154,7 +154,22 @@ export class LedgerReader {
 
   /** Throws `entry-archived` unless the content of every archived entry is at hand. */
   requireArchives(): void {
-    for (const { entry } of this.all('segment.archived', '')) this.entry(entry.first);
+    for (const { body } of this.segmentRows()) this.entry((JSON.parse(body) as EntryOf<'segment.archived'>).first);
+  }
+
+  /** Returns the rows that say what was archived, also from a store with a damaged index. */
+  segmentRows(): readonly Pick<StoredEntry, 'index' | 'leaf' | 'body'>[] {
+    const sql = "SELECT seq, leaf, body FROM entry WHERE environment = '' AND type = 'segment.archived' ORDER BY seq";
+    try {
+      return this.#try(() => this.#sql(sql).all()).map(({ seq, leaf, body }) => ({
+        index: Number(seq),
+        leaf: leaf as Uint8Array,
+        body: String(body),
+      }));
+    } catch (thrown) {
+      if (!(thrown instanceof CountersignError) || thrown.code !== 'store-damaged') throw thrown;
+      return [...this.rows()].filter(({ type }) => type === 'segment.archived');
+    }
   }
 
   /** Returns an entry; of an archived one only what the store has: its type, time and environment. */
@@ -163,15 +178,6 @@ export class LedgerReader {
     const stub = row === undefined ? undefined : readStub(row.body);
     if (row === undefined || stub === undefined) return this.entry(index)?.entry;
     return { v: 1, time: stub.time, type: row.type, environment: row.environment } as Entry;
-  }
-
-  /** Returns the first entry of a type whose bytes do not hash to its leaf. */
-  alteredOf(type: EntryType): number | undefined {
-    const sql = 'SELECT seq, leaf, body FROM entry WHERE type = ? ORDER BY seq';
-    const row = this.#try(() => this.#sql(sql).all(type)).find(
-      ({ leaf, body }) => !leafHash(String(body)).equals(leaf as Uint8Array),
-    );
-    return row === undefined ? undefined : Number(row['seq']);
   }
 
   /** Returns evidence as it was recorded. Throws `ledger-inconsistent` if it is missing or altered. */
@@ -197,7 +203,11 @@ export class LedgerReader {
   archives(): Archives {
     const rowOf = (index: number) =>
       this.#try(() => this.#sql('SELECT leaf, type FROM entry WHERE seq = ?').get(index)) as ArchivedRow;
-    this.#archives ??= new Archives(this.all('segment.archived', ''), this.#archive, rowOf);
+    this.#archives ??= new Archives(
+      this.segmentRows().map(({ index, body }) => ({ index, entry: JSON.parse(body) })),
+      this.#archive,
+      rowOf,
+    );
     return this.#archives;
   }
 

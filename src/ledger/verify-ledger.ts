@@ -1,6 +1,7 @@
 import { CountersignError, type Entry, sha256 } from '../model/index.ts';
-import { type ArchivedPart, readStub, type Stub, StubTally } from './archived-entries.ts';
+import { readStub } from './archived-entries.ts';
 import { scanCanonical } from './canonical-scan.ts';
+import { ArchivedCheck, type ArchivedContent } from './check-archived.ts';
 import { type Checkpoint, openCheckpoint } from './checkpoint.ts';
 import type { LedgerReader } from './ledger-reader.ts';
 import { LogHistory } from './log-history.ts';
@@ -32,12 +33,10 @@ export type LedgerCheck = {
   readonly notes: readonly string[];
   readonly finding: LedgerFinding | undefined;
   /** Entries whose content is in an archive, with the file; `isRead` if it was checked too. Empty for a range. */
-  readonly archived: readonly ArchivedCheck[];
+  readonly archived: readonly ArchivedContent[];
   /** Problems that SQLite finds in the store itself, in its words. */
   readonly damage: readonly string[];
 };
-
-type ArchivedCheck = ArchivedPart & { readonly file: string; readonly place: string; readonly isRead: boolean };
 
 export type VerifyOptions = {
   /** Checkpoints kept elsewhere; the ledger must extend them. */
@@ -108,8 +107,8 @@ class Check {
   checked = 0;
   root: Buffer = Buffer.alloc(0);
   until = '';
-  archived: readonly ArchivedCheck[] = [];
-  readonly #stubs = new StubTally();
+  archived: readonly ArchivedContent[] = [];
+  readonly #archived: ArchivedCheck;
   readonly #reader: LedgerReader;
   readonly #keys: readonly Verifier[];
   #stored: readonly { readonly size: number; readonly note: string }[] = [];
@@ -123,6 +122,7 @@ class Check {
 
   constructor(reader: LedgerReader, keys: readonly Verifier[], given: readonly string[]) {
     this.#reader = reader;
+    this.#archived = new ArchivedCheck(reader);
     this.#keys = keys;
     this.#given = given;
   }
@@ -146,8 +146,8 @@ class Check {
     const tree = new TreeWriter();
     const bySize = Map.groupBy(this.#opened(), (c) => c.size);
     let sound = 0;
-    const bad = this.#checkArchives();
-    if (bad !== undefined) return bad;
+    const differing = this.#archived.files();
+    if (differing !== undefined) return differing;
     for (const row of this.#reader.rows()) {
       const { stored, finding } = this.#checkRow(row, tree.size);
       if (finding !== undefined) return finding;
@@ -168,9 +168,9 @@ class Check {
       }
     }
     this.root = tree.root();
-    this.archived = this.#stubs.parts.map((part) => this.#archivedCheck(part));
+    this.archived = this.#archived.content;
     return (
-      this.#stubs.problem() ??
+      this.#archived.problem() ??
       this.#unexplained() ??
       this.#judgeNames() ??
       this.#beyond(tree.size) ??
@@ -194,54 +194,19 @@ class Check {
     return at < index ? this.#reader.head(at) : undefined;
   }
 
-  // First, so that a file that differs is named, and not each entry in it.
-  #checkArchives(): LedgerFinding | undefined {
-    const altered = this.#reader.alteredOf('segment.archived');
-    if (altered !== undefined)
-      return { index: altered, message: `entry ${altered} was altered: its hash is not its leaf` };
-    for (const segment of this.#reader.all('segment.archived', '')) {
-      const message = this.#reader.archives().problem(segment);
-      if (message !== undefined) return { message };
-    }
-    return undefined;
-  }
-
-  #archivedCheck(part: ArchivedPart): ArchivedCheck {
-    const archives = this.#reader.archives();
-    const segment = archives.segment(part.segment);
-    const { file = '', place = '' } = segment?.entry ?? {};
-    return { ...part, file, place, isRead: segment !== undefined && archives.fileOf(segment) !== undefined };
-  }
-
-  /** Checks a row, with the content from its archive if that is at hand. */
+  /** Checks a row, with its content from an archive if that is at hand. */
   #checkRow(row: StoredEntry, expected: number): { readonly stored: StoredEntry; readonly finding?: LedgerFinding } {
-    const stub = this.#stubs.add(row);
-    const body = stub === undefined ? row.body : this.#reader.archives().body(stub.segment, row.index);
-    if (stub !== undefined && (body === undefined || row.index !== expected)) {
-      const finding = this.#checkStub(row, stub, expected);
-      return { stored: row, ...(finding === undefined ? {} : { finding }) };
-    }
-    const stored = { ...row, body: body ?? '' };
-    const finding = this.#checkEntry(stored, expected) ?? this.#stubTime(stored, stub);
-    return { stored, ...(finding === undefined ? {} : { finding }) };
-  }
-
-  // Its leaf is part of the root, and the tally compares the rest with what the ledger says was archived.
-  #checkStub({ index }: StoredEntry, { time, segment }: Stub, expected: number): LedgerFinding | undefined {
-    if (index !== expected) return { index: expected, message: `entry ${expected} is missing` };
-    const archives = this.#reader.archives();
-    const said = archives.segment(segment);
-    if (said === undefined)
-      return { index, message: `the content of entry ${index} is gone, and no entry says that it was archived` };
-    if (archives.fileOf(said) !== undefined)
-      return { index, message: `entry ${index} is missing from the archive \`${said.entry.file}\`` };
-    return this.#goesOn(index, time);
-  }
-
-  #stubTime({ index }: StoredEntry, stub: Stub | undefined): LedgerFinding | undefined {
-    return stub === undefined || stub.time === this.until
-      ? undefined
-      : { index, message: `the time that stands in place of entry ${index} is not its own` };
+    const { index } = row;
+    if (index !== expected)
+      return { stored: row, finding: { index: expected, message: `entry ${expected} is missing` } };
+    const completed = this.#archived.complete(row);
+    if ('message' in completed) return { stored: row, finding: completed };
+    const { stub, whole } = completed;
+    if (stub !== undefined && whole === undefined) return withFinding(row, this.#goesOn(index, stub.time));
+    const stored = whole ?? row;
+    const finding = this.#checkEntry(stored);
+    if (finding !== undefined || stub === undefined || stub.time === this.until) return withFinding(stored, finding);
+    return withFinding(stored, { index, message: `the time that stands in place of entry ${index} is not its own` });
   }
 
   /**
@@ -391,9 +356,8 @@ class Check {
     return undefined;
   }
 
-  #checkEntry(stored: StoredEntry, expected: number): LedgerFinding | undefined {
+  #checkEntry(stored: StoredEntry): LedgerFinding | undefined {
     const { index, body } = stored;
-    if (index !== expected) return { index: expected, message: `entry ${expected} is missing` };
     if (!leafHash(body).equals(stored.leaf))
       return { index, message: `entry ${index} was altered: its hash is not its leaf` };
     const fields = scanCanonical(body, FIELDS);
@@ -425,6 +389,10 @@ class Check {
 
 const BROKEN_NAMED = 10;
 const FIELDS = ['type', 'environment', 'time', 'evidence'];
+
+function withFinding(stored: StoredEntry, finding: LedgerFinding | undefined) {
+  return finding === undefined ? { stored } : { stored, finding };
+}
 
 function unquote(text: string | undefined): string {
   if (text === undefined) return '';
