@@ -70,6 +70,14 @@ export function sharedInstead(): CountersignError {
   });
 }
 
+/** Throws `usage` if the archive to move to is not where this process can read it. Changes nothing. */
+export function checkArchive({ place, file }: Pick<ArchiveRequest, 'place' | 'file'>): void {
+  if (file === undefined || (/^segment-[0-9a-f-]+\.db$/.test(file) && existsSync(join(place, file)))) return;
+  throw new CountersignError('usage', `there is no archive \`${file}\` in \`${place}\``, {
+    hint: 'run the command where the service runs, so that both see the same directory; nothing was removed',
+  });
+}
+
 /**
  * Moves what a written archive holds out of the store, and gives the space back. Before anything is removed, the
  * archive is read back and proven against the signed tree, and recorded on the ledger. A run that was interrupted is
@@ -85,6 +93,7 @@ export async function moveToArchive(
   const origin = ledgerName(directory);
   if (origin === undefined) throw new CountersignError('ledger-unusable', `there is no ledger in \`${directory}\``);
   if (options.postgres !== undefined) throw sharedInstead();
+  checkArchive(request);
   const ledger = await openLedger(directory, origin, options);
   const store = join(directory, LEDGER_FILES.store);
   const db = new DatabaseSync(store);

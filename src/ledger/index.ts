@@ -7,6 +7,7 @@ export { type Anchor, AnchorKeeper } from './anchors.ts';
 export {
   type ArchiveMade,
   type ArchiveRequest,
+  checkArchive,
   moveToArchive,
   prepareArchive,
   sharedInstead,

@@ -2,6 +2,7 @@ import { extname, resolve } from 'node:path';
 import type { ControlAnswer } from '../http/index.ts';
 import {
   type ArchiveMade,
+  checkArchive,
   checkRotation,
   type NewEpoch,
   openEpoch,
@@ -66,6 +67,7 @@ export async function archiveInPause(
   const text = (name: string) => String(asked[name] ?? '');
   const file = asked['file'] === undefined ? undefined : text('file');
   const request = { before: text('before'), place: text('place'), file, user: text('user') };
+  checkArchive(request);
   const task: ArchiveTask = { data: resolve(options.data), request, key: ledgerKey(options) };
   log.warn(request, 'old entries are archived, as requested by a user');
   // In a thread of its own: probes are answered meanwhile.

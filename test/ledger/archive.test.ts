@@ -143,6 +143,22 @@ test('what decisions, the register and starts need stays, and evidence that some
   db.close();
 });
 
+test('a search that goes back in time ends before archived entries, by the time that stands in their place', () => {
+  const reader = new LedgerReader(join(archived, LEDGER_FILES.store), join(directory, 'nowhere'));
+  renameSync(place, `${place}.away`);
+  try {
+    const last = reader.latest(['heartbeat'], '');
+    assert.equal(reader.latest(['heartbeat'], '', last?.index, last?.entry.time), undefined);
+    assert.throws(() => reader.latest(['heartbeat'], '', last?.index), { code: 'entry-archived' });
+    assert.equal(reader.all('heartbeat', '', last?.entry.time).length, 1);
+    assert.throws(() => reader.all('heartbeat', ''), { code: 'entry-archived' });
+    assert.equal(reader.firstAt('2024-05-01T00:00:03.000Z'), 2);
+  } finally {
+    renameSync(`${place}.away`, place);
+    reader.close();
+  }
+});
+
 const STEPS = ['write', 'place', 'record', 'move', 'compact'].flatMap((step) => [
   [step, 'before'],
   [step, 'after'],

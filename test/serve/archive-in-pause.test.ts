@@ -28,11 +28,16 @@ test('a running service moves what a command has written, in a pause', async () 
   reader.close();
 });
 
-test('a service that shares its ledger refuses before the pause', async () => {
+test('a service that shares its ledger, or does not see the archive, refuses before the pause', async () => {
   const pauses = new LedgerPauses();
   await assert.rejects(archiveInPause({}, serving({ data: directory, ledger: 'postgres://h/d' }), pauses), {
     code: 'usage',
     message: /PostgreSQL/,
   });
+  for (const file of ['segment-1-2-ab.db', '../data/ledger.db'])
+    await assert.rejects(archiveInPause({ file, place: directory }, serving({ data: directory }), pauses), {
+      code: 'usage',
+      message: /there is no archive/,
+    });
   assert.equal(pauses.asked.aborted, false);
 });
