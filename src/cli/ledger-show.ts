@@ -114,10 +114,11 @@ class UnreadEntries {
   }
 
   line(): string {
-    const what = `${count(this.count, 'entry', 'entries')} of ${this.#first.slice(0, 10)} to ${this.#last.slice(0, 10)}`;
+    const [first, last] = [this.#first, this.#last].map((time) => time.slice(0, 10));
+    const places = [...this.#places].map((place) => `\`${plain(place)}\``).join(', ');
     return (
-      `not read: ${what} that may match ${this.count === 1 ? 'is' : 'are'} archived in ` +
-      `${[...this.#places].map((place) => `\`${plain(place)}\``).join(', ')}; give the directory with --archive\n`
+      `not read: ${count(this.count, 'entry', 'entries')} of ${first} to ${last} that may match ` +
+      `${this.count === 1 ? 'is' : 'are'} archived in ${places}; give the directory with --archive\n`
     );
   }
 }
