@@ -362,8 +362,9 @@ const SCHEMAS = {
   /** A request whose use of break-glass was recorded was refused all the same: its answer came too late. */
   'breakglass.refused': object({
     environment,
-    /** The request's uid, as the `breakglass.used` entry has it. */
     uid: text,
+    /** The `use` of the `breakglass.used` entry. */
+    use: text,
     object: objectRef,
     at: text.optional(),
   }),
@@ -375,6 +376,8 @@ const SCHEMAS = {
     reason: text,
     /** Until when the object is left unchanged; ISO 8601. */
     until: text,
+    /** Names this use alone. */
+    use: text.optional(),
     /** Digest of the template in it: until then, controllers may make pods from it. */
     template: text.optional(),
     /** `contentDigest` of what it wrote: only this is left unchanged. */
