@@ -47,7 +47,7 @@ const NOTHING_FROM_OUTSIDE: Readonly<Record<string, string>> = {
   'ledger/replica-key.ts': 'a key of ours in the data directory',
   'ledger/sequencer.ts': 'names of ours in the data directory',
   'ledger/shared-sequencer.ts': 'names of ours in the data directory',
-  'ledger/disk-reserve.ts': 'a file of ours in the data directory, whose content is not read',
+  'ledger/disk-reserve.ts': 'a file of ours beside the write-ahead file, with a note that we wrote',
   'ledger/write-ahead.ts': 'a file of ours in the data directory, with lines that we wrote',
   'model/address.ts':
     'these are the parsers; the URL is made to compare what was parsed, and the pattern is a constant',
