@@ -151,7 +151,10 @@ async function serveWith({ configuration, tellOf }: Documents, ending: AbortSign
       for (const loop of loops) loop.standBy('waits for the ledger');
       log.warn({}, 'answers admission by its copy of the ledger; everything else waits until the ledger is back');
     }
-    await beginning;
+    const tenants = [...loops, ...(reports === undefined ? [] : [reports])];
+    const leases = leasesOf(tenants, holds, serving);
+    if (isAway) await lookUntil(beginning, leases);
+    else await beginning;
     log.info(
       { environments: loops.map((l) => l.name), ledger: ledger.verifier.name, entries: ledger.size },
       'countersign is running',
@@ -163,8 +166,6 @@ async function serveWith({ configuration, tellOf }: Documents, ending: AbortSign
       if (!canRecord()) return 'the ledger takes no records from this replica';
       return isDiskShort(options.data) ? `the disk of \`${options.data}\` is full` : undefined;
     };
-    const tenants = [...loops, ...(reports === undefined ? [] : [reports])];
-    const leases = leasesOf(tenants, holds, serving);
     const onLost = () => {
       for (const hold of holds.values()) hold.lose();
       hooks.onLeaseLost?.();
@@ -225,6 +226,18 @@ async function beginLater(
 }
 
 const BEGIN_EVERY_MS = 500;
+const LOOK_EVERY_MS = 2000;
+
+// Looks at the Leases meanwhile: a holder that is gone need not be waited for again afterwards.
+async function lookUntil(beginning: Promise<void>, leases: ReadonlyMap<string, Held>): Promise<void> {
+  const over = new AbortController();
+  const looking = (async () => {
+    for (; !over.signal.aborted; await wait(LOOK_EVERY_MS, undefined, { signal: over.signal }).catch(() => {}))
+      for (const { lease } of leases.values()) if (!over.signal.aborted) await lease.look();
+  })();
+  await beginning.finally(() => over.abort());
+  await looking;
+}
 
 const AT_ONCE = { alone: 16, beside: 1 }; // requests to the API server
 

@@ -40,6 +40,7 @@ export async function runWhileHeld(
     const lacking = loop.pause === undefined ? undefined : lacks?.();
     if (lacking !== undefined) {
       loop.standBy(`cannot run here: ${lacking}`);
+      await lease.look(); // the holder may be gone too
       await wait(LOOK_MS, undefined, { signal }).catch(() => {});
       continue;
     }

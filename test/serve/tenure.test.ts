@@ -237,3 +237,16 @@ test('nothing is written to the cluster or the ledger after it was lost; what on
   await ports.cluster.dryRun({} as never, {} as never, {} as never);
   assert.deepEqual(done, ['read 1', 'dryRun 3']);
 });
+
+test('a replica that may not run anything yet knows how long the holder was silent', async () => {
+  const server = new FakeLeases();
+  const lease = (who: string) =>
+    new Lease(server as unknown as ApiServer, 'default', 'countersign-production', who, 1000);
+  assert.equal(await lease('gone').take(), true);
+  const waiting = lease('b');
+  await waiting.look();
+  assert.equal(waiting.holder, 'gone');
+  await new Promise((done) => setTimeout(done, 1100));
+  assert.equal(await lease('c').take(), false, 'who looks for the first time waits');
+  assert.equal(await waiting.take(), true);
+});
